@@ -140,10 +140,7 @@ fn run_passrate(args: &PassrateArgs, context: &Context) -> Result<()> {
     let dist = DistConfig { backend: Backend::Tcp, ..DistConfig::default() };
     training::over(context.ranks(&stage.run.out, &dist)?, |ranks| {
         training::same_config(ranks, &deciding(&config))?;
-        let answer = |means: &Means, ranks: &mut dyn Ranks| {
-            context.find_device()?;
-            passrate::answer(&config, &stage.run.out, ranks, means)
-        };
+        let answer = |means: &Means, ranks: &mut dyn Ranks| passrate::answer(&config, &stage.run.out, ranks, means);
         stage_of(stage, (context, ranks), &config, answer)
     })
 }
@@ -175,8 +172,11 @@ fn stage_of<C: Stage>(
             Some(shard) => Some(RunDir::open_part(run, &shard.suffix(), config, context)?),
         };
         training::same_folder(run, ranks)?;
-        let finished = if context.leads() { pipeline::finished(&run.out, *shard)? } else { None };
+        let finished = if context.leads() { pipeline::finished(config, &run.out, *shard)? } else { None };
         if !ranks::first_finds(ranks, "whether the stage is finished", || finished.is_some())? {
+            if config.computes() {
+                context.find_device()?;
+            }
             dir.iter().try_for_each(|dir| dir.begin(config, context))?;
             before(means, ranks)?;
         }
@@ -201,6 +201,10 @@ fn run_list(args: &ListArgs, context: &Context) -> Result<()> {
         if args.run.dry_run {
             let lines = || stages.iter().map(|stage| &stage.line).collect::<Vec<_>>();
             return args.run.planned(context, || json!({ "job": "run", "stages": lines() }));
+        }
+        let is_left = |name: &str| args.run.fresh || !args.run.out.join(name).join("summary.json").exists();
+        if stages.iter().zip(&config.stages).any(|(planned, step)| planned.computes && is_left(&step.name)) {
+            context.find_device()?;
         }
         let dir = RunDir::open(&args.run, &config, context)?;
         dir.begin(&config, context)?;

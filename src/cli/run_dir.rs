@@ -130,7 +130,7 @@ pub fn is_begun(dir: &Path) -> bool {
 /// What a run leaves before its first step.
 fn is_claim(name: &str) -> bool {
     let is_log = name.starts_with("log") && name.ends_with(".txt");
-    is_lock(name) || is_log || ["config.yaml", ".ranks"].contains(&name)
+    is_lock(name) || is_log || ["config.yaml", "inputs.json", ".ranks"].contains(&name)
 }
 
 fn is_lock(name: &str) -> bool {

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::data::{model_of, rows_of};
 use super::judge::{check_judge, group_from_env, judge_from_env};
 use super::{
-    Config, DatasetConfig, Dtype, EndpointConfig, JudgeConfig, MOST_SEQUENCES, Mode, Place, Rule, Safe, Source,
+    Changed, Config, DatasetConfig, Dtype, EndpointConfig, JudgeConfig, MOST_SEQUENCES, Mode, Place, Rule, Safe, Source,
 };
 use crate::error::{Error, Result};
 
@@ -45,6 +45,9 @@ settings! {
         images: Pictures = Pictures::Embed;
         /// A larger share of rows that cannot be read ends the stage.
         max_bad_rows: f64 = 0.01, rule: Rule::Within(0.0, 1.0);
+        /// Kinds of inputs that may differ from what the stage began with: `rows`, `model` and `stages`. The stage then runs
+        /// again over what is there; remove the key afterwards.
+        accept_changed: Vec<Changed> = Vec::new(), safe: Safe::Yes;
     }
 }
 
@@ -55,6 +58,7 @@ settings! {
         stage.form = RowForm::Auto;
         stage.images = Pictures::Embed;
         stage.max_bad_rows = 0.01;
+        stage.accept_changed = Vec::new();
         /// System prompt in place of the rows' own; null keeps those, an empty text takes them off.
         system_prompt: Option<String> = None;
     }
@@ -66,6 +70,7 @@ settings! {
         stage.datasets = Vec::new();
         stage.images = Pictures::Embed;
         stage.max_bad_rows = 0.01;
+        stage.accept_changed = Vec::new();
         /// Answers asked for each question.
         num_rollouts: usize = 1, rule: Rule::Within(1.0, MOST_SEQUENCES), name: "distill_response.py --num_rollouts",
             published: "8 for the final set";
@@ -88,6 +93,7 @@ settings! {
         stage.datasets = Vec::new();
         stage.images = Pictures::Embed;
         stage.max_bad_rows = 0.01;
+        stage.accept_changed = Vec::new();
         /// Score each row's label in place of an answer, as for questions of RL: rows are kept whose label the verifier proves
         /// equal to itself.
         labels: bool = false;
@@ -106,6 +112,7 @@ settings! {
         stage.form = RowForm::Auto;
         stage.images = Pictures::Embed;
         stage.max_bad_rows = 0.01;
+        stage.accept_changed = Vec::new();
         /// Model directory.
         model: Option<PathBuf> = None, name: "vllm_inference_with_reward.py --model_path",
             published: "Qwen/Qwen2.5-VL-7B-Instruct";
@@ -139,6 +146,7 @@ settings! {
         stage.form = RowForm::Auto;
         stage.images = Pictures::Embed;
         stage.max_bad_rows = 0.01;
+        stage.accept_changed = Vec::new();
         /// Model directory: its tokenizer, chat template and image sizes count tokens; needed with a bound on them.
         model: Option<PathBuf> = None;
         /// Tokens of a row, pictures included: of the training sample where it ends with an answer, else of the prompt.
@@ -164,6 +172,7 @@ settings! {
         stage.form = RowForm::Auto;
         stage.images = Pictures::Embed;
         stage.max_bad_rows = 0.01;
+        stage.accept_changed = Vec::new();
         /// Name of the data set that is written.
         name: String = "mix".to_owned(), rule: Rule::NotEmpty;
         /// Data sets by turns, drawn by their sizes; false writes one after another. Rows of each keep their order.
@@ -182,6 +191,7 @@ settings! {
         stage.form = RowForm::Auto;
         stage.images = Pictures::Embed;
         stage.max_bad_rows = 0.01;
+        stage.accept_changed = Vec::new();
         /// Questions this alike are the same, of 1: by the parts of five characters they share, their numbers equal.
         text_threshold: f64 = 0.99, rule: Rule::Within(0.5, 1.0), name: "deduplicate.py --threshold", published: "0.99";
         /// Pictures are the same when their difference hashes differ in at most so many of 64 bits, and their brightness goes
@@ -246,6 +256,8 @@ settings! {
     pub struct DataConfig {
         /// The stages; each has a folder of its own, with its own settings, in --out.
         stages: Vec<StepConfig> = Vec::new(), safe: Safe::Yes;
+        /// Kinds of inputs that may differ from what a stage began with; it is the stages' accept_changed too.
+        accept_changed: Vec<Changed> = Vec::new(), safe: Safe::Yes;
     }
 }
 
@@ -256,8 +268,12 @@ impl Config for DataConfig {
     const NAME: &'static str = "data";
 
     fn prepare(tree: &mut Map<String, Value>, env: &dyn Fn(&str) -> Option<String>) {
+        let accepted = tree.get("accept_changed").cloned();
         let Some(Value::Array(stages)) = tree.get_mut("stages") else { return };
         for stage in stages {
+            for config in stage.as_object_mut().into_iter().flatten().filter_map(|(_, config)| config.as_object_mut()) {
+                config.extend(accepted.iter().map(|accepted| ("accept_changed".to_owned(), accepted.clone())));
+            }
             let kinds: [(&str, Prepare); 3] = [
                 ("distill", DistillConfig::prepare),
                 ("verify", VerifyConfig::prepare),

@@ -156,7 +156,7 @@ impl Config for RecipeConfig {
                 if name != "data" {
                     stage.entry("dtype").or_insert(dtype.clone());
                 }
-                if let ("sft" | "rl", Some(accepted)) = (name, &accepted) {
+                if let ("data" | "sft" | "rl", Some(accepted)) = (name, &accepted) {
                     stage.insert("accept_changed".to_owned(), accepted.clone());
                 }
                 if name != "sft" {

@@ -35,20 +35,15 @@ impl Signature {
 }
 
 impl Signature {
-    /// Errors, naming the file, when it is another: by size and time and, where only the time differs from `seen`, by its
-    /// hash; `seen` is the file's time then.
-    pub fn check(&self, seen: &mut u64) -> Result<()> {
+    /// False when the file is another: by size and time and, where only the time differs from `seen`, by its hash; `seen`
+    /// is the file's time then.
+    pub fn is_same(&self, seen: &mut u64) -> Result<bool> {
         let (len, modified) = size_and_time(&self.path).map_err(Error::io(&self.path))?;
-        if len == self.len {
-            if modified == *seen {
-                return Ok(());
-            }
-            if Signature::of(&self.path)?.hash == self.hash {
-                *seen = modified;
-                return Ok(());
-            }
+        if len != self.len || modified != *seen && Signature::of(&self.path)?.hash != self.hash {
+            return Ok(false);
         }
-        Err(changed(&self.path.display().to_string(), "the file that the run began with"))
+        *seen = modified;
+        Ok(true)
     }
 }
 
@@ -72,13 +67,16 @@ impl Source {
     /// Errors, naming the file, when it is another: by size and time and, where only the time differs, by its hash.
     pub fn check(&self) -> Result<()> {
         let mut seen = self.modified.lock().unwrap_or_else(PoisonError::into_inner);
-        self.signature.check(&mut seen)
+        if self.signature.is_same(&mut seen)? {
+            return Ok(());
+        }
+        Err(changed(&self.signature.path.display().to_string(), "the file that the run began with"))
     }
 }
 
 /// The error of a source that changed under a run.
 pub fn changed(place: &str, expected: &str) -> Error {
-    let hint = "put it back, go on with what is there with accept_changed=[rows,pictures], or start anew with --fresh";
+    let hint = "put it back, go on once with what is there by accept_changed=[rows,pictures] (remove the key afterwards), or start anew with --fresh";
     Error::input_hint(place, "another content than when the rows were indexed", expected, hint)
 }
 

@@ -126,12 +126,9 @@ pub(super) fn listed_beside(path: &Path) -> Result<Option<String>> {
     Ok(Manifest::listed(folder)?.and_then(|mut listed| listed.remove(&*name.to_string_lossy())))
 }
 
-/// Errors, naming the file, when a `MANIFEST` beside it lists other bytes.
-pub fn check_listed(path: &Path) -> Result<()> {
-    match listed_beside(path)? {
-        Some(listed) if hash(path)? != listed => Err(unlike(path)),
-        _ => Ok(()),
-    }
+/// False when a `MANIFEST` beside the file lists other bytes.
+pub fn is_as_listed(path: &Path) -> Result<bool> {
+    listed_beside(path)?.map_or(Ok(true), |listed| Ok(hash(path)? == listed))
 }
 
 fn unlike(path: &Path) -> Error {

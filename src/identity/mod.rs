@@ -17,8 +17,8 @@ use crate::config::Changed;
 use crate::error::{Error, Result};
 use crate::files;
 
-pub use manifest::{Manifest, Part, check_listed, hash};
-pub use model::of;
+pub use manifest::{Manifest, Part, hash, is_as_listed};
+pub use model::{of, paths};
 
 /// Name of the record in the folder of a run or stage.
 const RECORD: &str = "inputs.json";
@@ -68,10 +68,29 @@ impl Inputs {
 
 /// An input that is not what it was.
 #[derive(Clone, Debug)]
-struct Difference {
+pub struct Difference {
     kind: Changed,
     /// The input, for people.
-    what: String,
+    pub what: String,
+    /// The file, where the input is one.
+    path: Option<PathBuf>,
+}
+
+impl Difference {
+    fn new(kind: Changed, what: String) -> Difference {
+        Difference { kind, what, path: None }
+    }
+
+    /// The file at `path`, `how` it differs.
+    pub fn of_file(kind: Changed, path: &Path, how: &str) -> Difference {
+        let what = format!("{} {}{how}", kind.name(), path.display());
+        Difference { kind, what, path: Some(path.to_owned()) }
+    }
+
+    /// True for a file of which `is_one` holds.
+    pub fn is_of(&self, is_one: &dyn Fn(&Path) -> bool) -> bool {
+        self.path.as_deref().is_some_and(is_one)
+    }
 }
 
 /// Inputs as they are now.
@@ -93,12 +112,22 @@ impl Found {
     /// Adds the file at `path`, number `number` of its kind, whose BLAKE3 is `hash`.
     pub fn add_file(&mut self, kind: Changed, number: usize, path: &Path, hash: &str) -> Result<()> {
         if manifest::listed_beside(path)?.is_some_and(|listed| listed != hash) {
-            self.altered.push(Difference { kind: Changed::Stages, what: path.display().to_string() });
+            self.altered.push(Difference::new(Changed::Stages, path.display().to_string()));
         }
+        self.set(kind, &number.to_string(), path, hash);
+        Ok(())
+    }
+
+    /// Adds the file at `path`, number `number` of the validation task `task`; all of it is read.
+    pub fn add_task_file(&mut self, task: &str, number: usize, path: &Path) -> Result<()> {
+        self.set(Changed::Val, &format!("{task} {number}"), path, &hash(path)?);
+        Ok(())
+    }
+
+    fn set(&mut self, kind: Changed, label: &str, path: &Path, hash: &str) {
         // Without the folder: a run that was moved has the same inputs.
         let file = path.file_name().unwrap_or_default().to_string_lossy();
-        self.inputs.set(&format!("{}/{number} {file}", kind.name()), hash.to_owned());
-        Ok(())
+        self.inputs.set(&format!("{}/{label} {file}", kind.name()), hash.to_owned());
     }
 
     /// Adds the files at `paths`; all of them are read.
@@ -123,7 +152,7 @@ impl Found {
             // What a run leaves that has such a record has a manifest.
             if dir.ends_with("model") && dir.parent().is_some_and(|run| run.join(RECORD).exists()) {
                 let what = format!("{} (missing)", dir.join(manifest::MANIFEST).display());
-                self.altered.push(Difference { kind: Changed::Stages, what });
+                self.altered.push(Difference::new(Changed::Stages, what));
             }
             return Ok(());
         };
@@ -131,7 +160,7 @@ impl Found {
         let names: BTreeSet<&String> = listed.keys().filter(|name| model::decides(name)).chain(found.keys()).collect();
         for name in names.into_iter().filter(|name| listed.get(*name) != found.get(*name)) {
             let what = format!("{}{}", dir.join(name).display(), one_sided(listed.get(name), found.get(name)));
-            self.altered.push(Difference { kind: Changed::Stages, what });
+            self.altered.push(Difference::new(Changed::Stages, what));
         }
         Ok(())
     }
@@ -164,7 +193,7 @@ impl Found {
             let of = self.folders.get(kind).map_or(String::new(), |folder| format!(" {folder}:"));
             let file = file.trim_start_matches(|c: char| c.is_ascii_digit()).trim_start();
             let what = format!("{kind}{of} {file}").trim_end().to_owned() + one_sided(was, is);
-            Some(Difference { kind: known, what })
+            Some(Difference::new(known, what))
         };
         names.into_iter().filter_map(difference).collect()
     }
@@ -179,7 +208,8 @@ fn one_sided(was: Option<&String>, is: Option<&String>) -> &'static str {
     }
 }
 
-fn refuse(differences: Vec<Difference>, when: &str, accepted: &[Changed]) -> Result<Vec<String>> {
+/// The lines that say which inputs are not what they were `when`. Errors name those whose kinds are not in `accepted`.
+pub fn refuse(differences: Vec<Difference>, when: &str, accepted: &[Changed]) -> Result<Vec<String>> {
     let (taken, refused): (Vec<_>, Vec<_>) = differences.into_iter().partition(|of| accepted.contains(&of.kind));
     if refused.is_empty() {
         let line = |of: Difference| format!("accept_changed: {} is not what it was {when}", of.what);
@@ -194,7 +224,8 @@ fn refuse(differences: Vec<Difference>, when: &str, accepted: &[Changed]) -> Res
 /// The error of inputs, `what`, that are not what they were `when`; `kinds` are those that accept it.
 pub fn changed(what: impl Into<String>, when: &str, kinds: &[&str]) -> Error {
     let hint = format!(
-        "put it back, go on with what is there with accept_changed=[{}], or start anew with --fresh",
+        "put it back, go on once with what is there by accept_changed=[{}] (remove the key afterwards), or start anew with \
+         --fresh",
         kinds.join(",")
     );
     Error::input_hint(what, format!("other content than {when}"), "what the run began with", hint)

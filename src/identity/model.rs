@@ -51,7 +51,8 @@ pub(super) fn is_weights(name: &str) -> bool {
     name.ends_with(".safetensors")
 }
 
-fn paths(dir: &Path) -> Result<Vec<PathBuf>> {
+/// Returns the files of the model directory `dir` that decide what the model says, sorted.
+pub fn paths(dir: &Path) -> Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
     for entry in std::fs::read_dir(dir).map_err(Error::io(dir))? {
         let path = entry.map_err(Error::io(dir))?.path();

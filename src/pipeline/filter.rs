@@ -1,5 +1,7 @@
 //! `filter`: rows within bounds of length and of the share of right answers.
 
+use std::path::Path;
+
 use rayon::prelude::*;
 
 use crate::config::{FilterConfig, StageConfig, StepConfig};
@@ -9,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::model::ModelConfig;
 use crate::pipeline::files::Because;
 use crate::pipeline::pass::{Fate, pass};
-use crate::pipeline::stage::{Job, Means, Stage, Work};
+use crate::pipeline::stage::{Means, Stage, StageJob, Work};
 use crate::pipeline::summary::Summary;
 
 /// The field of `extra_info` that [`FilterConfig::min_pass_rate`] reads and `passrate` writes.
@@ -24,11 +26,15 @@ impl Stage for FilterConfig {
         &mut self.stage
     }
 
+    fn model(&self) -> Option<&Path> {
+        self.model.as_deref()
+    }
+
     fn of(step: &StepConfig) -> Option<&Self> {
         step.filter.as_ref()
     }
 
-    fn job<'a>(&'a self, _: &'a Means<'a>) -> Result<Box<dyn Job + 'a>> {
+    fn job<'a>(&'a self, _: &'a Means<'a>) -> Result<Box<dyn StageJob + 'a>> {
         let counted = self.min_tokens.is_some() || self.max_tokens.is_some();
         let encoders = match (&self.model, counted) {
             (_, false) => None,
@@ -51,7 +57,7 @@ struct Filter<'a> {
     encoders: Option<(Encoder, Encoder)>,
 }
 
-impl Job for Filter<'_> {
+impl StageJob for Filter<'_> {
     fn describe(&self) -> String {
         let FilterConfig { min_tokens, max_tokens, min_characters, max_characters, .. } = self.config;
         let bound = |name: &str, low: Option<String>, high: Option<String>| match (low, high) {
@@ -86,8 +92,8 @@ impl Filter<'_> {
         let config = self.config;
         let characters = || row.messages.iter().map(|m| text_of(m).chars().count()).sum();
         if config.min_characters.is_some() || config.max_characters.is_some() {
-            let bounds = (config.min_characters, config.max_characters);
-            if let Some(because) = length(characters(), bounds, ["few_characters", "many_characters"]) {
+            let names = ["few_characters", "many_characters"];
+            if let Some(because) = length(characters(), config.min_characters, config.max_characters, names) {
                 return Some(because);
             }
         }
@@ -105,13 +111,13 @@ impl Filter<'_> {
         let (ask, train) = self.encoders.as_ref()?;
         let answered = row.messages.last().is_some_and(|m| m.role == "assistant");
         match (if answered { train } else { ask }).measure(row) {
-            Ok(found) => length(found.tokens, (config.min_tokens, config.max_tokens), ["few_tokens", "overlong"]),
+            Ok(found) => length(found.tokens, config.min_tokens, config.max_tokens, ["few_tokens", "overlong"]),
             Err(bad) => Some(Because::row(bad.reason.name(), bad.error.to_string())),
         }
     }
 }
 
-fn length(found: usize, (low, high): (Option<usize>, Option<usize>), names: [&'static str; 2]) -> Option<Because> {
+fn length(found: usize, low: Option<usize>, high: Option<usize>, names: [&'static str; 2]) -> Option<Because> {
     if low.is_some_and(|low| found < low) {
         return Some(Because::row(names[0], found.to_string()));
     }

@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::image::Refused;
 use crate::pipeline::files::Because;
 use crate::pipeline::pass::{Fate, pass};
-use crate::pipeline::stage::{Job, Means, Stage, Work, form};
+use crate::pipeline::stage::{Means, Stage, StageJob, Work, form};
 use crate::pipeline::summary::Summary;
 use crate::text::Message;
 
@@ -26,14 +26,14 @@ impl Stage for FormatConfig {
         step.format.as_ref()
     }
 
-    fn job<'a>(&'a self, _: &'a Means<'a>) -> Result<Box<dyn Job + 'a>> {
+    fn job<'a>(&'a self, _: &'a Means<'a>) -> Result<Box<dyn StageJob + 'a>> {
         Ok(Box::new(Format(self)))
     }
 }
 
 struct Format<'a>(&'a FormatConfig);
 
-impl Job for Format<'_> {
+impl StageJob for Format<'_> {
     fn describe(&self) -> String {
         format!("columns {}, pictures {}", self.0.stage.form.name(), self.0.stage.images.name())
     }

@@ -9,7 +9,7 @@ use crate::config::{
 use crate::data::read;
 use crate::error::{Error, Result};
 use crate::files::{self, Lock};
-use crate::pipeline::run::reopen;
+use crate::pipeline::run::run_after;
 use crate::pipeline::stage::{Means, Stage};
 use crate::pipeline::summary::Summary;
 
@@ -20,28 +20,28 @@ const OF_STAGE: &str = "stage:";
 type Ran = (Summary, bool);
 
 /// A kind of stage in a list of them.
-pub struct Kind {
+pub struct StageKind {
     /// Its name.
     pub name: &'static str,
     run: fn(&StepConfig, &Folders, &Path, &Means) -> Option<Result<Ran>>,
     check: fn(&StepConfig, &Means) -> Option<Result<Planned>>,
 }
 
-impl Kind {
-    const fn of<C: Stage>() -> Kind {
-        Kind { name: C::NAME, run: run_step::<C>, check: check_step::<C> }
+impl StageKind {
+    const fn of<C: Stage>() -> StageKind {
+        StageKind { name: C::NAME, run: run_step::<C>, check: check_step::<C> }
     }
 }
 
 /// All kinds.
-pub const KINDS: [Kind; 7] = [
-    Kind::of::<FormatConfig>(),
-    Kind::of::<DistillConfig>(),
-    Kind::of::<VerifyConfig>(),
-    Kind::of::<PassrateConfig>(),
-    Kind::of::<DedupConfig>(),
-    Kind::of::<FilterConfig>(),
-    Kind::of::<MixConfig>(),
+pub const KINDS: [StageKind; 7] = [
+    StageKind::of::<FormatConfig>(),
+    StageKind::of::<DistillConfig>(),
+    StageKind::of::<VerifyConfig>(),
+    StageKind::of::<PassrateConfig>(),
+    StageKind::of::<DedupConfig>(),
+    StageKind::of::<FilterConfig>(),
+    StageKind::of::<MixConfig>(),
 ];
 
 /// What a stage will do, and what it reads.
@@ -50,6 +50,8 @@ pub struct Planned {
     pub line: String,
     /// Its data sets, and what it reads beside them.
     pub reads: Vec<DatasetConfig>,
+    /// True where it needs a device.
+    pub computes: bool,
 }
 
 /// What earlier stages wrote: their names and folders, in their order.
@@ -103,7 +105,8 @@ fn check_step<C: Stage>(step: &StepConfig, means: &Means) -> Option<Result<Plann
     let line = config.job(means).map(|job| format!("{}: {}; {}", step.name, C::NAME, job.describe()));
     let mut reads = config.stage().datasets.clone();
     reads.extend(config.beside().into_iter().map(|entry| entry.clone()));
-    Some(line.map(|line| Planned { line, reads }))
+    let computes = config.computes();
+    Some(line.map(|line| Planned { line, reads, computes }))
 }
 
 fn run_step<C: Stage>(step: &StepConfig, folders: &Folders, dir: &Path, means: &Means) -> Option<Result<Ran>> {
@@ -128,8 +131,7 @@ fn run_step<C: Stage>(step: &StepConfig, folders: &Folders, dir: &Path, means: &
             config::refuse_differences(dir, &was, &config)?;
         }
         files::write(&kept, config::headed(&config, None)?.as_bytes())?;
-        reopen(dir, &|path| folders.iter().any(|(_, folder)| path.starts_with(folder)))?;
-        super::run(&config, dir, None, means)
+        run_after(&config, dir, None, means, &|path| folders.iter().any(|(_, folder)| path.starts_with(folder)))
     })())
 }
 

@@ -7,7 +7,7 @@ use crate::data::read::{At, epoch};
 use crate::error::{Error, Result};
 use crate::philox::{self, Purpose};
 use crate::pipeline::files::{Because, Kept, Rejections, unfit};
-use crate::pipeline::stage::{Job, Means, Stage, Work};
+use crate::pipeline::stage::{Means, Stage, StageJob, Work};
 use crate::pipeline::summary::Summary;
 
 /// Rows between two looks for a stop by the user.
@@ -30,7 +30,7 @@ impl Stage for MixConfig {
         step.mix.as_ref()
     }
 
-    fn job<'a>(&'a self, _: &'a Means<'a>) -> Result<Box<dyn Job + 'a>> {
+    fn job<'a>(&'a self, _: &'a Means<'a>) -> Result<Box<dyn StageJob + 'a>> {
         Ok(Box::new(Mix(self)))
     }
 }
@@ -40,7 +40,7 @@ struct Mix<'a>(&'a MixConfig);
 /// A row of a mixture: which data set, and which row of it.
 pub type Turn = (usize, usize);
 
-impl Job for Mix<'_> {
+impl StageJob for Mix<'_> {
     fn describe(&self) -> String {
         let weights: Vec<String> = self.0.stage.datasets.iter().map(|entry| entry.weight.to_string()).collect();
         format!("weights {} into {}", weights.join(", "), self.0.name)

@@ -21,7 +21,7 @@ use crate::ops::sample::SamplingParams;
 use crate::pipeline::files::Because;
 use crate::pipeline::filter::PASS_RATE;
 use crate::pipeline::pass::{Fate, Numbered, pass};
-use crate::pipeline::stage::{Job, Means, Stage, Work};
+use crate::pipeline::stage::{Means, Stage, StageJob, Work};
 use crate::pipeline::summary::Summary;
 use crate::ranks::{self, Ranks};
 use crate::reward::judge::{self, Ruling};
@@ -43,11 +43,19 @@ impl Stage for PassrateConfig {
         &mut self.stage
     }
 
+    fn model(&self) -> Option<&Path> {
+        self.model.as_deref()
+    }
+
+    fn computes(&self) -> bool {
+        true
+    }
+
     fn of(step: &StepConfig) -> Option<&Self> {
         step.passrate.as_ref()
     }
 
-    fn job<'a>(&'a self, means: &'a Means<'a>) -> Result<Box<dyn Job + 'a>> {
+    fn job<'a>(&'a self, means: &'a Means<'a>) -> Result<Box<dyn StageJob + 'a>> {
         Ok(Box::new(Passrate::new(self, means)?))
     }
 }
@@ -92,7 +100,7 @@ struct Passrate<'a> {
     stop_token_ids: Arc<[u32]>,
 }
 
-impl Job for Passrate<'_> {
+impl StageJob for Passrate<'_> {
     fn describe(&self) -> String {
         let PassrateConfig { n, mode, judge, .. } = self.config;
         let judge = judge.as_ref().map_or("judge off".to_owned(), |judge| format!("judge {}", judge.model));
@@ -103,7 +111,7 @@ impl Job for Passrate<'_> {
         let store = work.store()?;
         let rules = ScorerConfig::default();
         let (mode, judge) = (self.config.mode, self.config.judge.as_ref());
-        let scorer = Scorer::new(mode, judge, (&rules, "reward"), Some(store.clone()), self.means.runtime)?;
+        let scorer = Scorer::new(mode, judge, &rules, "reward", Some(store.clone()), self.means.runtime)?;
         let mut told = Summary { judge: scorer.judge().map(judge::Summary::new), ..Summary::default() };
         let who = self.who()?;
         let index = self.unanswered(work, store.get()?, &who, Share::ALL)?;

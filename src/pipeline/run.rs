@@ -2,51 +2,57 @@
 
 use std::path::Path;
 
-use crate::data::Signature;
 use crate::error::{Error, Result};
-use crate::files;
 use crate::identity::{self, Manifest};
-use crate::pipeline::merge;
 use crate::pipeline::stage::{Means, Shard, Stage, Work, piece};
 use crate::pipeline::summary::Summary;
+use crate::pipeline::{json, merge, record};
+
+/// What the errors of changed inputs call the time of the record.
+const WHEN: &str = "when the stage read it";
 
 /// The summary of a finished stage; none where there is something left to do. Errors when a file it read is another
-/// than it was.
-pub fn finished(dir: &Path, shard: Option<Shard>) -> Result<Option<Summary>> {
-    let path = piece(dir, "summary", "json", shard);
-    let Some(summary): Option<Summary> = read(&path)? else { return Ok(None) };
-    let inputs: Vec<Signature> = read(&piece(dir, "inputs", "json", shard))?.unwrap_or_default();
-    for input in inputs {
-        input.check(&mut input.modified.clone())?;
+/// than it was, unless the config accepts that: then the stage runs again.
+pub fn finished<C: Stage>(config: &C, dir: &Path, shard: Option<Shard>) -> Result<Option<Summary>> {
+    let summary: Option<Summary> = json::read(&piece(dir, "summary", "json", shard))?;
+    if summary.is_none() {
+        return Ok(None);
     }
-    Ok(Some(summary))
-}
-
-/// Has a finished stage run again where a file it read is another since, one of those that earlier stages wrote (`ours`):
-/// a teacher or judge that was silent then has answered.
-pub fn reopen(dir: &Path, ours: &dyn Fn(&Path) -> bool) -> Result<()> {
-    let [inputs, summary] = ["inputs", "summary"].map(|stem| piece(dir, stem, "json", None));
-    let inputs: Vec<Signature> = read(&inputs)?.unwrap_or_default();
-    let other = |input: &&Signature| ours(&input.path) && input.check(&mut input.modified.clone()).is_err();
-    match inputs.iter().find(other) {
-        Some(_) if summary.exists() => std::fs::remove_file(&summary).map_err(Error::io(&summary)),
-        _ => Ok(()),
-    }
-}
-
-fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>> {
-    match files::read(path) {
-        Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|e| Error::format(path, e.to_string())),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(Error::io(path)(e)),
-    }
+    let differences = record::differences(&record::files(config)?, dir, shard)?;
+    let accepted = identity::refuse(differences, WHEN, &config.stage().accept_changed)?;
+    Ok(summary.filter(|_| accepted.is_empty()))
 }
 
 /// Runs a stage in `dir`, or what is left of it. Its summary, and whether there was anything to do.
 pub fn run<C: Stage>(config: &C, dir: &Path, shard: Option<Shard>, means: &Means) -> Result<(Summary, bool)> {
+    run_after(config, dir, shard, means, &|_| false)
+}
+
+/// The same after stages whose files are `ours`. Where one of these has changed the stage runs again: a teacher or judge
+/// that was silent before may have answered.
+pub fn run_after<C: Stage>(
+    config: &C,
+    dir: &Path,
+    shard: Option<Shard>,
+    means: &Means,
+    ours: &dyn Fn(&Path) -> bool,
+) -> Result<(Summary, bool)> {
     let mut job = config.job(means)?;
-    if let Some(summary) = finished(dir, shard)?.filter(|summary| job.is_final(summary)) {
-        return Ok((summary, false));
+    let files = record::files(config)?;
+    let accepted = &config.stage().accept_changed;
+    let differences = record::differences(&files, dir, shard)?;
+    let (expected, differences): (Vec<_>, Vec<_>) = differences.into_iter().partition(|it| it.is_of(ours));
+    let lines = identity::refuse(differences, WHEN, accepted)?;
+    lines.iter().for_each(|line| means.observer.note(line));
+    let done = piece(dir, "summary", "json", shard);
+    match json::read(&done)? {
+        Some(summary) if lines.is_empty() && expected.is_empty() && job.is_final(&summary) => {
+            return Ok((summary, false));
+        }
+        Some(_) if !(lines.is_empty() && expected.is_empty()) => {
+            std::fs::remove_file(&done).map_err(Error::io(&done))?
+        }
+        _ => {}
     }
     if let (Some(why), Some(_)) = (C::WHOLE, shard) {
         return Err(Error::input("--shard", format!("a part of `{}`", C::NAME), why));
@@ -54,23 +60,27 @@ pub fn run<C: Stage>(config: &C, dir: &Path, shard: Option<Shard>, means: &Means
     std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
     let parts = if shard.is_none() { merge::shards(dir)? } else { None };
     let work = Work { parts, ..Work::open(config, dir, shard, means)? };
-    for (_, file) in work.inputs.iter().flat_map(|input| &input.files) {
-        identity::check_listed(&file.path)?;
+    let mut changed = record::altered(&files)?;
+    for index in 0..parts.unwrap_or(0) {
+        changed.extend(record::differences(&files, dir, Some(Shard { index, count: parts.unwrap_or(0) }))?);
     }
-    let act = || match parts.filter(|_| !job.gathers()) {
-        Some(count) => merge::rows(&work, count),
-        None => job.run(&work),
-    };
-    let (summary, signatures) = beside(&work, act)?;
+    changed.dedup_by(|one, other| one.what == other.what);
+    identity::refuse(changed, WHEN, accepted)?.iter().for_each(|line| means.observer.note(line));
+    let summary = beside(
+        || record::write(&files, dir, shard),
+        || match parts.filter(|_| !job.gathers()) {
+            Some(count) => merge::rows(&work, count),
+            None => job.run(&work),
+        },
+    )?;
     for input in &work.inputs {
         means.observer.note(&format!("{}: {}", input.name, input.seen()?.line()));
     }
     summary.check(config.outcomes())?;
-    write(&work.path("inputs", "json"), &signatures)?;
     if shard.is_none() {
         Manifest::write_of(dir, outputs(&work)?)?;
     }
-    write(&work.path("summary", "json"), &summary)?;
+    json::write(&done, &summary)?;
     parts.map_or(Ok(()), |count| merge::remove(&work, count))?;
     Ok((summary, true))
 }
@@ -88,18 +98,12 @@ fn outputs(work: &Work) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// What the files were, hashed beside the work on them.
-fn beside(work: &Work, act: impl FnOnce() -> Result<Summary>) -> Result<(Summary, Vec<Signature>)> {
-    let paths: Vec<_> = work.inputs.iter().flat_map(|input| &input.files).map(|(_, file)| file.path.clone()).collect();
+/// What `act` returns, once `other` has run beside it.
+fn beside<T>(other: impl FnOnce() -> Result<()> + Send, act: impl FnOnce() -> Result<T>) -> Result<T> {
     std::thread::scope(|scope| {
-        let signatures = scope.spawn(|| paths.iter().map(|path| Signature::of(path)).collect::<Result<Vec<_>>>());
-        let summary = act()?;
-        let signatures = signatures.join().map_err(|_| Error::Failed("hashing a file panicked".to_owned()))??;
-        Ok((summary, signatures))
+        let other = scope.spawn(other);
+        let done = act()?;
+        other.join().map_err(|_| Error::Failed("hashing a file panicked".to_owned()))??;
+        Ok(done)
     })
-}
-
-fn write<T: serde::Serialize>(path: &Path, value: &T) -> Result<()> {
-    let text = serde_json::to_string_pretty(value).map_err(|e| Error::Failed(format!("{}: {e}", path.display())))?;
-    files::write(path, (text + "\n").as_bytes())
 }

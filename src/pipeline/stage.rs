@@ -32,14 +32,22 @@ pub trait Stage: Config {
     fn beside(&mut self) -> Vec<&mut DatasetConfig> {
         Vec::new()
     }
+    /// The model directory that decides what it writes.
+    fn model(&self) -> Option<&Path> {
+        None
+    }
+    /// True where it needs a device.
+    fn computes(&self) -> bool {
+        false
+    }
     /// The settings of this kind that a pipeline's stage has.
     fn of(step: &StepConfig) -> Option<&Self>;
     /// Checks what can be checked before a row is read.
-    fn job<'a>(&'a self, means: &'a Means<'a>) -> Result<Box<dyn Job + 'a>>;
+    fn job<'a>(&'a self, means: &'a Means<'a>) -> Result<Box<dyn StageJob + 'a>>;
 }
 
 /// A stage with its settings checked.
-pub trait Job {
+pub trait StageJob {
     /// What it will do, for people.
     fn describe(&self) -> String;
     /// Does it. Everything but the summary and the record of the inputs is written when this returns.

@@ -7,7 +7,7 @@ use crate::data::text_of;
 use crate::error::Result;
 use crate::pipeline::files::Because;
 use crate::pipeline::pass::{Fate, Numbered, pass};
-use crate::pipeline::stage::{Job, Means, Stage, Work};
+use crate::pipeline::stage::{Means, Stage, StageJob, Work};
 use crate::pipeline::summary::Summary;
 use crate::reward::judge::{self, Ruling};
 use crate::reward::{Item, Judged, Scorer};
@@ -25,7 +25,7 @@ impl Stage for VerifyConfig {
         step.verify.as_ref()
     }
 
-    fn job<'a>(&'a self, means: &'a Means<'a>) -> Result<Box<dyn Job + 'a>> {
+    fn job<'a>(&'a self, means: &'a Means<'a>) -> Result<Box<dyn StageJob + 'a>> {
         Ok(Box::new(Verify { config: self, means }))
     }
 }
@@ -35,7 +35,7 @@ struct Verify<'a> {
     means: &'a Means<'a>,
 }
 
-impl Job for Verify<'_> {
+impl StageJob for Verify<'_> {
     fn describe(&self) -> String {
         let judge = self.config.judge.as_ref().map_or("judge off".to_owned(), |judge| format!("judge {}", judge.model));
         let what = if self.config.labels { "labels by " } else { "" };
@@ -45,7 +45,7 @@ impl Job for Verify<'_> {
     fn run(&mut self, work: &Work) -> Result<Summary> {
         let (mode, judge) = (self.config.mode, self.config.judge.as_ref());
         let rules = ScorerConfig::default();
-        let scorer = Scorer::new(mode, judge, (&rules, "reward"), Some(work.store()?), self.means.runtime)?;
+        let scorer = Scorer::new(mode, judge, &rules, "reward", Some(work.store()?), self.means.runtime)?;
         let mut heard = scorer.judge().map(judge::Summary::new);
         let scorer = Arc::new(scorer);
         let mut summary = pass(work, &mut |_, rows| {

@@ -95,6 +95,7 @@ impl<'a> Recipe<'a> {
         claim("base")?;
         ranks::by_first(ranks, "the base model", || self.base())?;
         claim("data")?;
+        claim("data/distill")?;
         ranks::by_first(ranks, "the data", || self.data())?;
         claim("sft")?;
         self.sft(ranks)?;

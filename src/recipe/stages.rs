@@ -190,7 +190,7 @@ impl Recipe<'_> {
         reward: (&ScorerConfig, &str),
         store: &Arc<RunStore>,
     ) -> Result<Arc<Scorer>> {
-        Ok(Arc::new(Scorer::new(mode, judge.as_ref(), reward, Some(store.clone()), self.means.runtime)?))
+        Ok(Arc::new(Scorer::new(mode, judge.as_ref(), reward.0, reward.1, Some(store.clone()), self.means.runtime)?))
     }
 
     /// Measures the model of `stage`: on the recipe's own questions, and on the columns.

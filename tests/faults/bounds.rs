@@ -230,7 +230,7 @@ const KILLED: &str = "OMR_TEST_KILLED";
 fn scorer(script: &str) -> Scorer {
     let command = ["sh", "-c", script].map(str::to_owned).to_vec();
     let config = ScorerConfig { command, workers: 1, ..ScorerConfig::default() };
-    Scorer::new(Mode::Strict, None, (&config, "reward"), None, || unreachable!("no judge is asked")).unwrap()
+    Scorer::new(Mode::Strict, None, &config, "reward", None, || unreachable!("no judge is asked")).unwrap()
 }
 
 /// The ids that a file will hold.

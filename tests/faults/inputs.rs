@@ -6,12 +6,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use omr::config::{self, Changed, DatasetConfig, LrSchedulerType, RecipeConfig, RlConfig, SftConfig};
+use omr::config::{
+    self, Changed, DataConfig, DatasetConfig, DedupConfig, FilterConfig, LrSchedulerType, RecipeConfig, RlConfig,
+    SftConfig, StageConfig,
+};
 use omr::data::{ImageSource, read};
 use omr::device::{Device, Isa, Target};
 use omr::error::{Error, Result};
+use omr::eval::validation;
 use omr::identity::Manifest;
 use omr::observe::Observer;
+use omr::pipeline::Shard;
 use omr::ranks::Alone;
 use omr::recipe::{Means, Recipe};
 use omr::reward::Scorer;
@@ -22,9 +27,13 @@ use serde_json::{Value, json};
 
 use Change::*;
 
+use crate::pipeline as stage;
 use crate::train::damaged::forget_versions;
 use crate::train::tiny::Notes;
 use crate::train::tiny::{Outcome, base_model, device, rl_config, rows, sft_config};
+
+/// A task whose rows stand in a file.
+const TASK: &str = "logicvista_thinking";
 
 const RECIPE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cli/recipe.yaml");
 
@@ -139,6 +148,14 @@ const OTHER: Change = By(|pictures| {
     }
 });
 
+/// The name of the program that wrote a parquet file: its rows stay.
+const RENAMED: Change = By(|path| {
+    let mut bytes = fs::read(path).unwrap();
+    let at = bytes.windows(8).rposition(|part| part == b"parquet-").unwrap();
+    bytes[at] ^= 0x20;
+    fs::write(path, bytes).unwrap();
+});
+
 fn remove(path: &Path) {
     if path.is_dir() { fs::remove_dir_all(path).unwrap() } else { fs::remove_file(path).unwrap() }
 }
@@ -174,7 +191,15 @@ fn sft(dir: &Path) -> SftConfig {
     let (datasets, val_files) = pictures(dir, true);
     let generation = dir.join("base/generation_config.json");
     let mut config = SftConfig { datasets, max_steps: Some(4), save_steps: Some(2), ..sft_config(dir) };
-    config.validation.val_files = val_files;
+    let validation = &mut config.validation;
+    (validation.val_files, validation.val_tasks, validation.val_max_samples) =
+        (val_files, vec![TASK.to_owned()], Some(1));
+    (validation.val_data_dir, validation.val_before_train) = (Some(dir.join("tasks")), false);
+    let task = dir.join("tasks").join(TASK);
+    if !task.exists() {
+        fs::create_dir_all(&task).unwrap();
+        fs::copy(crate::golden::dir().join("eval").join(TASK).join("data.parquet"), task.join("data.parquet")).unwrap();
+    }
     // The rate of a step does not follow from how many there will be.
     config.optimizer.lr_scheduler_type = LrSchedulerType::Constant;
     if !generation.exists() && !dir.join("out").exists() {
@@ -184,7 +209,11 @@ fn sft(dir: &Path) -> SftConfig {
 }
 
 fn run_sft(dir: &Path, config: SftConfig, observer: &dyn Observer) -> Result<()> {
-    SftJob::new(&dir.join("out"), config).and_then(|job| job.run(&mut device(1), observer))
+    let mut job = SftJob::new(&dir.join("out"), config)?;
+    let mut of_tasks = job.config.clone();
+    of_tasks.validation.val_files.clear();
+    job.validation = validation::sft(&of_tasks, &job.model, None)?;
+    job.run(&mut device(1), observer)
 }
 
 fn sft_goes_on(dir: &Path, observer: &dyn Observer) -> Result<()> {
@@ -224,6 +253,7 @@ fn an_input_of_sft_that_changed_is_refused_by_name() {
         ("pictures", &[("pictures", OTHER), (index, Removed)]),
         ("pictures", &[("pictures", Removed)]),
         ("val val.jsonl", &[("val.jsonl", Lines(|l| drop(l.remove(1))))]),
+        ("val logicvista_thinking 0 data.parquet", &[("tasks/logicvista_thinking/data.parquet", RENAMED)]),
         ("metrics.jsonl: no line of step 4", &[(log, Lines(Vec::clear))]),
         ("metrics.jsonl: step 3 where step 2 is to be", &[(log, Lines(|l| drop(l.remove(1))))]),
         ("metrics.jsonl: step 2 where step 3 is to be", &[(log, Lines(|l| l.insert(2, l[1].clone())))]),
@@ -236,7 +266,7 @@ fn an_input_of_sft_that_changed_is_refused_by_name() {
         ("", &[(&manifest, Removed)]),
         ("", &[(&weights, Flipped)]),
     ]);
-    assert!(count >= 30);
+    assert!(count >= 31);
 }
 
 #[test]
@@ -429,4 +459,62 @@ fn an_input_of_a_recipe_that_changed_is_refused_by_name() {
         ("", &[("rl/index", Removed)]),
     ]);
     assert!(count >= 10);
+}
+
+#[test]
+fn an_input_of_a_data_stage_that_changed_is_refused_until_its_key_accepts_it() {
+    let folder = folder();
+    let at = |name: &str| folder.path().join(name);
+    let [rows, benchmark, model, out] = ["rows.jsonl", "benchmark.jsonl", "model", "out"].map(at);
+    let ask =
+        |path: &Path, of: &str| stage::write_lines(path, &["a", "b", of].map(|q| json!({"problem": q, "answer": 1})));
+    ask(&benchmark, "none");
+    base_model(&model);
+    let stage = stage::reads(std::slice::from_ref(&rows));
+    let dedup = DedupConfig { stage: stage.clone(), against: vec![read::entry(&benchmark)], ..DedupConfig::default() };
+    let mut filter =
+        FilterConfig { stage, model: Some(model.clone()), max_tokens: Some(99), ..FilterConfig::default() };
+    ask(&rows, "x");
+    let run = |config: &DedupConfig| stage::run(config, &out, None);
+    let said =
+        |refused: String, parts: [&str; 2]| parts.iter().for_each(|part| assert!(refused.contains(part), "{refused}"));
+    let accepting = |kind| {
+        let stage = StageConfig { accept_changed: vec![kind], ..dedup.stage.clone() };
+        DedupConfig { stage, ..dedup.clone() }
+    };
+    // Stopped, finished, accepted.
+    let stopped = stage::observed(&dedup, &out, None, &stage::Impatient::after(0));
+    assert!(matches!(stopped, Err(Error::Stopped)), "{stopped:?}");
+    ask(&rows, "xy");
+    said(stage::refused(run(&dedup)), ["rows.jsonl", "accept_changed=[rows]"]);
+    assert_eq!(run(&accepting(Changed::Rows)).unwrap().0.kept, 1);
+    Touched.make(&rows);
+    assert!(!run(&dedup).unwrap().1);
+    ask(&benchmark, "xy");
+    said(stage::refused(run(&dedup)), ["benchmark.jsonl", "(remove the key afterwards)"]);
+    stage::refused(run(&accepting(Changed::Model)));
+    let (summary, fresh) = run(&accepting(Changed::Rows)).unwrap();
+    assert!(fresh && summary.kept == 0 && !run(&dedup).unwrap().1);
+    // What another stage finished, parts, and a model.
+    Manifest::write_of(folder.path(), vec!["rows.jsonl".to_owned()]).unwrap();
+    ask(&rows, "xyz");
+    let fresh = stage::run(&dedup, &at("fresh"), None);
+    said(stage::refused(fresh), ["stages ", "accept_changed=[stages]"]);
+    stage::run(&accepting(Changed::Stages), &at("fresh"), None).unwrap();
+    remove(&at("MANIFEST"));
+    for index in [0, 1] {
+        stage::run(&filter, &at("parts"), Some(Shard { index, count: 2 })).unwrap();
+    }
+    ask(&rows, "z");
+    said(stage::refused(stage::run(&filter, &at("parts"), None)), ["rows.jsonl", "accept_changed=[rows]"]);
+    stage::run(&filter, &at("whole"), None).unwrap();
+    LONGER.make(&model.join("chat_template.jinja"));
+    said(stage::refused(stage::run(&filter, &at("whole"), None)), ["chat_template.jinja", "accept_changed=[model]"]);
+    filter.stage.accept_changed = vec![Changed::Model];
+    assert!(stage::run(&filter, &at("whole"), None).unwrap().1);
+
+    let list = "stages: [{name: a, format: {datasets: [q.jsonl]}}]\naccept_changed: [rows]\n";
+    fs::write(at("list.yaml"), list).unwrap();
+    let list: DataConfig = config::load(Some(&at("list.yaml")), &[], &|_| None).unwrap();
+    assert_eq!(list.stages[0].format.as_ref().unwrap().stage.accept_changed, [Changed::Rows]);
 }

@@ -191,6 +191,7 @@ fn every_fault_has_its_tests_or_a_reason() {
     let mut names = BTreeSet::new();
     tests(&root.join("src"), &mut names);
     tests(&root.join("tests"), &mut names);
+    tests(&root.join("verifier"), &mut names);
     let numbers: Vec<u8> = FAULTS.iter().map(|fault| fault.0).collect();
     assert_eq!(numbers, (1..=16).chain(28..=37).collect::<Vec<u8>>());
     for (number, fault, happens, shown) in FAULTS {

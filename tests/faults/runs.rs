@@ -144,6 +144,11 @@ fn a_refused_command_leaves_no_trace_and_claims_nothing() {
     omr(&["--device", "cuda", "sft", &sft, "dtype=auto", "--out", &deep], 2);
     omr(&["--device", "cuda", "eval", "--model", &folder.at("base"), "--limit", "1", "--out", &deep], 2);
     omr(&["--device", "cuda", "recipe", RECIPE, "--out", &deep], 2);
+    let dedup = format!("{{datasets: [{}], model: {}}}", folder.at("q.jsonl"), folder.at("base"));
+    fs::write(folder.path("dedup.yaml"), &dedup).unwrap();
+    fs::write(folder.path("list.yaml"), format!("stages: [{{name: once, dedup: {dedup}}}]\n")).unwrap();
+    omr(&["--device", "cuda", "data", "dedup", &folder.at("dedup.yaml"), "--out", &deep], 2);
+    omr(&["--device", "cuda", "data", "run", &folder.at("list.yaml"), "--out", &deep], 2);
     omr(&["data", "inspect", "none.jsonl", "--out", &deep], 2);
     assert!(!folder.path("a").exists());
     let text = omr(&["sft", &sft, "--out", "/proc/x"], 2);
@@ -179,6 +184,9 @@ fn a_stage_of_a_running_recipe_is_refused_and_so_is_a_part_beside_the_whole() {
     recipe.kill().unwrap();
     recipe.wait().unwrap();
     assert!(text.contains("another omr process is working on"), "{text}");
+    let distilling = Lock::take(&folder.path("other/data/distill"), "").unwrap();
+    assert!(omr(&["recipe", RECIPE, "--out", &folder.at("other")], 2).contains("another omr process"));
+    drop(distilling);
 
     let (format, out) = (folder.at("format.yaml"), folder.at("parts"));
     let part: &[&str] = &["data", "format", &format, "--out", &out, "--shard", "0/2"];

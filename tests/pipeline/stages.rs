@@ -78,21 +78,6 @@ fn too_many_bad_rows_end_a_stage_before_anything_is_written() {
 }
 
 #[test]
-fn a_source_that_changed_after_a_stage_is_named() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("q.jsonl");
-    write_lines(&path, &[json!({"problem": "Two?", "answer": 2})]);
-    let config = FormatConfig { stage: reads(std::slice::from_ref(&path)), system_prompt: None };
-    let out = dir.path().join("out");
-    run(&config, &out, None).unwrap();
-    // Only its time is another.
-    std::fs::write(&path, std::fs::read(&path).unwrap()).unwrap();
-    assert!(!run(&config, &out, None).unwrap().1);
-    write_lines(&path, &[json!({"problem": "Two?", "answer": 3})]);
-    assert!(refused(run(&config, &out, None)).contains("q.jsonl"));
-}
-
-#[test]
 fn parts_of_every_stage_make_the_whole() {
     let dir = tempfile::tempdir().unwrap();
     let paths = [answered(dir.path(), "a", 150), answered(dir.path(), "b", 120)];

@@ -73,7 +73,7 @@ fn by_bands(rows: &Rows, config: &DedupConfig, picture_bands: Option<usize>) -> 
             // Rows without pictures have one band.
             let wanted = |row: &usize| (picture_band == 0 && picture_bands.is_some()) || !rows.looks(*row).is_empty();
             let mut keyed: Vec<(u64, u32)> =
-                (0..rows.len()).into_par_iter().filter(wanted).map(|row| (mixed(key(row)), row as u32)).collect();
+                (0..rows.len()).into_par_iter().filter(wanted).map(|row| (mixed(&key(row)), row as u32)).collect();
             keyed.par_sort_unstable();
             for run in keyed.chunk_by(|a, b| a.0 == b.0).filter(|run| run.len() > 1) {
                 compare(rows, config, run, picture_bands.is_some(), &mut groups)?;
@@ -140,8 +140,8 @@ impl<'a> Texts<'a> {
 }
 
 /// One word of several (the finaliser of MurmurHash3 after each).
-fn mixed(words: [u64; 4]) -> u64 {
-    words.into_iter().fold(0, |hash, word| {
+fn mixed(words: &[u64]) -> u64 {
+    words.iter().fold(0, |hash, word| {
         let hash = (hash ^ word).wrapping_mul(0xff51_afd7_ed55_8ccd);
         let hash = (hash ^ (hash >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
         hash ^ (hash >> 33)

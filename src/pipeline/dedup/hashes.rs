@@ -15,7 +15,7 @@ use crate::files;
 use crate::files::Staged;
 use crate::pipeline::dedup::picture::{COLUMNS, Look, ROWS};
 use crate::pipeline::dedup::text;
-use crate::pipeline::dedup::tower::{Embedder, Kept, Seen};
+use crate::pipeline::dedup::tower::{Embedded, Embedder, EmbeddingPlace, Lookup};
 use crate::pipeline::stage::{Input, Work};
 
 /// Rows looked at together, and bytes of their embedded pictures.
@@ -55,10 +55,10 @@ pub fn write(work: &Work, inputs: &[&Input], path: &Path, mut tower: Option<Embe
                 return Err(Error::Stopped);
             }
             let kept = tower.as_ref().map(|tower| &tower.kept);
-            let mut lines: Vec<(Line, Vec<Seen>)> =
+            let mut lines: Vec<(Line, Vec<Lookup>)> =
                 chunk.par_iter().map(|(at, row)| line(set, *at, row, kept)).collect::<Result<_>>()?;
             if let Some(tower) = &mut tower {
-                let seen: Vec<&Seen> = lines.iter().flat_map(|(_, seen)| seen).collect();
+                let seen: Vec<&Lookup> = lines.iter().flat_map(|(_, seen)| seen).collect();
                 let mut places = tower.places(&seen)?.into_iter();
                 for (line, seen) in &mut lines {
                     line.embeddings = places.by_ref().take(seen.len()).collect();
@@ -93,8 +93,8 @@ pub fn write(work: &Work, inputs: &[&Input], path: &Path, mut tower: Option<Embe
 }
 
 /// A row's line, and what of its pictures is to be looked up in `kept`. Errors where the system failed on one.
-fn line(set: usize, at: At, row: &Row, kept: Option<&Kept>) -> Result<(Line, Vec<Seen>)> {
-    let looked: Result<Vec<(Look, Option<Seen>)>> = row
+fn line(set: usize, at: At, row: &Row, kept: Option<&Embedded>) -> Result<(Line, Vec<Lookup>)> {
+    let looked: Result<Vec<(Look, Option<Lookup>)>> = row
         .images
         .iter()
         .map(|image| {
@@ -209,10 +209,10 @@ impl Rows {
         &self.looks[self.starts[row] as usize..self.starts[row + 1] as usize]
     }
 
-    /// File and place of the embedding of a row's picture.
-    pub fn embedding(&self, row: usize, picture: usize) -> (u32, u32) {
+    /// Where the embedding of a row's picture is.
+    pub fn embedding(&self, row: usize, picture: usize) -> EmbeddingPlace {
         let place = self.embeddings.get(self.starts[row] as usize + picture).copied().unwrap_or(u32::MAX);
-        (self.lines[row].0, place)
+        EmbeddingPlace { file: self.lines[row].0, place }
     }
 
     /// A row's folded text and id, from disk.

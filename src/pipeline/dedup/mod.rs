@@ -12,7 +12,7 @@ mod text;
 mod tower;
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
@@ -23,7 +23,7 @@ use crate::pipeline::dedup::near::Near;
 use crate::pipeline::dedup::tower::{Embeddings, Tower};
 use crate::pipeline::files::Because;
 use crate::pipeline::pass::{Fate, pass};
-use crate::pipeline::stage::{Input, Job, Means, Shard, Stage, Work, piece};
+use crate::pipeline::stage::{Input, Means, Shard, Stage, StageJob, Work, piece};
 use crate::pipeline::summary::Summary;
 
 impl Stage for DedupConfig {
@@ -39,11 +39,19 @@ impl Stage for DedupConfig {
         self.against.iter_mut().collect()
     }
 
+    fn model(&self) -> Option<&Path> {
+        self.model.as_deref()
+    }
+
+    fn computes(&self) -> bool {
+        self.model.is_some()
+    }
+
     fn of(step: &StepConfig) -> Option<&Self> {
         step.dedup.as_ref()
     }
 
-    fn job<'a>(&'a self, _: &'a Means<'a>) -> Result<Box<dyn Job + 'a>> {
+    fn job<'a>(&'a self, _: &'a Means<'a>) -> Result<Box<dyn StageJob + 'a>> {
         Ok(Box::new(Dedup { config: self, tower: self.model.as_deref().map(Tower::of).transpose()? }))
     }
 }
@@ -59,7 +67,7 @@ const FILES: [(&str, &str); 2] = [("hashes", "jsonl"), ("embeddings", "bin")];
 /// Rows that go, by data set and number: the reason, and the row that stays.
 type Dropped = HashMap<(u32, u32), (&'static str, u32)>;
 
-impl Job for Dedup<'_> {
+impl StageJob for Dedup<'_> {
     fn describe(&self) -> String {
         let DedupConfig { text_threshold, hash_distance, model, embed_threshold, against, mode, .. } = self.config;
         let (mode, against) = (mode.name(), against.len());

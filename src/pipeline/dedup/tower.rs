@@ -109,23 +109,23 @@ impl Tower {
         drop(map);
         file.set_len((count * record) as u64).and_then(|()| file.seek(SeekFrom::End(0))).map_err(Error::io(&path))?;
         let count = count as u32;
-        Ok(Embedder { dev, vision, kept: Kept { tower: self, who, places }, count, path, file })
+        Ok(Embedder { dev, vision, kept: Embedded { tower: self, who, places }, count, path, file })
     }
 }
 
 /// What is kept, and how it is looked for.
-pub struct Kept<'a> {
+pub struct Embedded<'a> {
     tower: &'a Tower,
     who: String,
     places: HashMap<Key, u32>,
 }
 
 /// A picture to be looked up: its key, and it as the tower takes it where nothing is kept.
-pub type Seen = (Key, Option<Arc<ImageInput>>);
+pub type Lookup = (Key, Option<Arc<ImageInput>>);
 
-impl Kept<'_> {
+impl Embedded<'_> {
     /// Looks a picture up.
-    pub fn seen(&self, picture: &Rgb) -> Seen {
+    pub fn seen(&self, picture: &Rgb) -> Lookup {
         let mut hasher = blake3::Hasher::new();
         hasher.update(self.who.as_bytes()).update(&picture.width.to_le_bytes()).update(&picture.data);
         let key = hasher.finalize().as_bytes()[..KEY].try_into().unwrap_or_default();
@@ -138,7 +138,7 @@ pub struct Embedder<'a> {
     dev: Device,
     vision: VisionTower,
     /// What is kept.
-    pub kept: Kept<'a>,
+    pub kept: Embedded<'a>,
     count: u32,
     path: PathBuf,
     file: File,
@@ -146,7 +146,7 @@ pub struct Embedder<'a> {
 
 impl Embedder<'_> {
     /// Where in the file the embeddings of some pictures are; those that are missing are made.
-    pub fn places(&mut self, seen: &[&Seen]) -> Result<Vec<u32>> {
+    pub fn places(&mut self, seen: &[&Lookup]) -> Result<Vec<u32>> {
         let (mut group, mut patches): (Vec<(Key, Arc<ImageInput>)>, usize) = (Vec::new(), 0);
         for (key, image) in seen {
             let Some(image) = image.as_ref().filter(|_| group.iter().all(|(other, _)| other != key)) else { continue };
@@ -202,6 +202,15 @@ fn mean(rows: &[f32], width: usize) -> Option<Vec<f16>> {
     (length.is_finite() && length > 0.0).then(|| sums.iter().map(|sum| f16::from_f64(sum / length)).collect())
 }
 
+/// Where an embedding is.
+#[derive(Clone, Copy)]
+pub struct EmbeddingPlace {
+    /// Number of the file.
+    pub file: u32,
+    /// Its number in the file.
+    pub place: u32,
+}
+
 /// The files of embeddings, one a file of hashes, to be read.
 pub struct Embeddings {
     files: Vec<(PathBuf, MappedFile)>,
@@ -216,7 +225,7 @@ impl Embeddings {
     }
 
     /// Errors where there is none at a file's place.
-    pub fn check(&self, (file, place): (u32, u32)) -> Result<()> {
+    pub fn check(&self, EmbeddingPlace { file, place }: EmbeddingPlace) -> Result<()> {
         let (path, map) = &self.files[file as usize];
         match map.len() / (KEY + 2 * self.width) > place as usize {
             true => Ok(()),
@@ -226,7 +235,7 @@ impl Embeddings {
 
     /// Reads one, of length one again after its rounding: of two, the cosine at 0.99 is then within 0.00014 (two angles of
     /// 2^-11 at most).
-    pub fn read(&self, (file, place): (u32, u32)) -> Vec<f32> {
+    pub fn read(&self, EmbeddingPlace { file, place }: EmbeddingPlace) -> Vec<f32> {
         let start = place as usize * (KEY + 2 * self.width) + KEY;
         let bytes = self.files[file as usize].1[start..start + 2 * self.width].chunks_exact(2);
         let mut out: Vec<f32> = bytes.map(|bytes| f16::from_le_bytes([bytes[0], bytes[1]]).to_f32()).collect();

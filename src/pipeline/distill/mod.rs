@@ -15,7 +15,7 @@ use rayon::prelude::*;
 use serde_json::Value;
 
 pub use question::clean;
-pub use repair::{Malformed, Repaired, repair};
+use repair::{Malformed, repair};
 
 use crate::answers::{Key, RunStore};
 use crate::client::{Completion, Endpoint};
@@ -28,7 +28,7 @@ use crate::pipeline::distill::ask::{Ask, NoAnswer};
 use crate::pipeline::distill::question::Question;
 use crate::pipeline::files::Because;
 use crate::pipeline::pass::{Fate, Numbered, pass};
-use crate::pipeline::stage::{Job, Means, Stage, Work};
+use crate::pipeline::stage::{Means, Stage, StageJob, Work};
 use crate::pipeline::summary::Summary;
 use crate::reward::judge::{self, Ruling};
 use crate::reward::{Item, Judged, Scorer};
@@ -51,7 +51,7 @@ impl Stage for DistillConfig {
         step.distill.as_ref()
     }
 
-    fn job<'a>(&'a self, means: &'a Means<'a>) -> Result<Box<dyn Job + 'a>> {
+    fn job<'a>(&'a self, means: &'a Means<'a>) -> Result<Box<dyn StageJob + 'a>> {
         let teacher = self.teacher.as_ref().ok_or_else(|| {
             Error::input("teacher", "nothing", "an OpenAI-compatible server: teacher.base_url and teacher.model")
         })?;
@@ -70,7 +70,7 @@ struct Distill<'a> {
     means: &'a Means<'a>,
 }
 
-impl Job for Distill<'_> {
+impl StageJob for Distill<'_> {
     fn describe(&self) -> String {
         let judge = self.config.judge.as_ref().map_or("judge off".to_owned(), |judge| format!("judge {}", judge.model));
         format!("{} answers each from {}; {judge}", self.config.num_rollouts, self.teacher.model)
@@ -109,17 +109,12 @@ impl Distill<'_> {
     fn write(&self, work: &Work, store: Arc<RunStore>, missing: &HashMap<Key, NoAnswer>) -> Result<Summary> {
         let (config, teacher) = (self.config, self.teacher);
         let rules = ScorerConfig::default();
-        let scorer = Scorer::new(
-            config.mode,
-            config.judge.as_ref(),
-            (&rules, "reward"),
-            Some(store.clone()),
-            self.means.runtime,
-        )?;
+        let scorer =
+            Scorer::new(config.mode, config.judge.as_ref(), &rules, "reward", Some(store.clone()), self.means.runtime)?;
         let mut heard = scorer.judge().map(judge::Summary::new);
         let (mut requests, mut tokens) = (0, 0);
         let mut summary = pass(work, &mut |input, rows| {
-            let look = |numbered: Numbered| drafts((config, teacher), numbered, &store, missing);
+            let look = |numbered: Numbered| drafts(config, teacher, numbered, &store, missing);
             let drafts: Vec<(Drafts, usize, u64)> = rows.into_par_iter().map(look).collect::<Result<_>>()?;
             let items =
                 drafts.iter().filter_map(|(drafts, ..)| drafts.as_ref().ok()).flat_map(|(row, label, drafts)| {
@@ -147,7 +142,7 @@ impl Distill<'_> {
                             let lost = || Err(Error::Failed("an answer was not scored".to_owned()));
                             let judged = scored.next().unwrap_or_else(lost)?;
                             heard.iter_mut().for_each(|heard| heard.count(judged.judge.as_ref()));
-                            self.fate(&input.name, &numbered, (rollout, text), &label, judged)
+                            self.fate(&input.name, &numbered, rollout, text, &label, judged)
                         }
                     });
                 }
@@ -177,7 +172,8 @@ impl Distill<'_> {
         &self,
         dataset: &str,
         numbered: &Numbered,
-        (rollout, text): (usize, String),
+        rollout: usize,
+        text: String,
         label: &str,
         judged: Judged,
     ) -> Fate {
@@ -214,7 +210,8 @@ impl Distill<'_> {
 
 /// What the store has on a row, how often it was asked about, and the tokens that came of it.
 fn drafts(
-    (config, teacher): (&DistillConfig, &EndpointConfig),
+    config: &DistillConfig,
+    teacher: &EndpointConfig,
     numbered: Numbered,
     store: &RunStore,
     missing: &HashMap<Key, NoAnswer>,
@@ -252,7 +249,7 @@ fn drafts(
 fn draft(completion: &Completion, because: impl Fn(&'static str, String) -> Draft) -> Draft {
     let start = |text: &str| text.chars().take(200).collect::<String>();
     match repair(&completion.text) {
-        Ok(repaired) => Draft::Answered(repaired.text),
+        Ok(repaired) => Draft::Answered(repaired),
         Err(_) if completion.finish_reason == "length" => because("truncated", start(&completion.text)),
         Err(Malformed::NoThink) => because("no_think", start(&completion.text)),
         Err(Malformed::NoAnswer) => because("no_answer", start(&completion.text)),

@@ -1,0 +1,86 @@
+//! The record of what a stage reads: `inputs.json` beside its rows. It is written while the stage works, and compared when
+//! the stage starts again and when its parts are joined.
+
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::config::{Changed, DatasetConfig};
+use crate::data::{Signature, paths};
+use crate::error::Result;
+use crate::identity::{self, Difference};
+use crate::pipeline::json;
+use crate::pipeline::stage::{Shard, Stage, piece};
+
+/// Name of the record, without its ending.
+const RECORD: &str = "inputs";
+
+/// A file that a stage has read.
+#[derive(Serialize, Deserialize)]
+struct Recorded {
+    /// Name of its [`Changed`]; missing in the record of an older version.
+    kind: Option<String>,
+    #[serde(flatten)]
+    signature: Signature,
+}
+
+/// A file that a stage reads.
+pub struct InputFile {
+    kind: Changed,
+    path: PathBuf,
+}
+
+/// Returns the files that `config` reads: its data sets, those beside them, and its model directory.
+pub fn files<C: Stage>(config: &C) -> Result<Vec<InputFile>> {
+    let mut copy = config.clone();
+    let mut entries: Vec<DatasetConfig> = config.stage().datasets.clone();
+    entries.extend(copy.beside().into_iter().map(|entry| entry.clone()));
+    let model = config.model().map_or(Ok(Vec::new()), identity::paths)?;
+    let of = |kind| move |path| InputFile { kind, path };
+    Ok(paths::all(&entries)?
+        .into_iter()
+        .map(of(Changed::Rows))
+        .chain(model.into_iter().map(of(Changed::Model)))
+        .collect())
+}
+
+/// Writes the record of `files`, each of which is read in full.
+pub fn write(files: &[InputFile], dir: &Path, shard: Option<Shard>) -> Result<()> {
+    let of = |file: &InputFile| {
+        let kind = Some(file.kind.name().to_owned());
+        Ok(Recorded { kind, signature: Signature::of(&file.path)? })
+    };
+    json::write(&piece(dir, RECORD, "json", shard), &files.iter().map(of).collect::<Result<Vec<_>>>()?)
+}
+
+/// Returns how `files` differ from the record of the stage in `dir`; nothing where it has none.
+pub fn differences(files: &[InputFile], dir: &Path, shard: Option<Shard>) -> Result<Vec<Difference>> {
+    let record: Option<Vec<Recorded>> = json::read(&piece(dir, RECORD, "json", shard))?;
+    let Some(record) = record else { return Ok(Vec::new()) };
+    let mut differences = Vec::new();
+    for Recorded { kind, signature } in &record {
+        let kind = kind.as_deref().map_or(Ok(Changed::Rows), str::parse)?;
+        if !files.iter().any(|file| file.path == signature.path) {
+            differences.push(Difference::of_file(kind, &signature.path, " (missing)"));
+        } else if !signature.is_same(&mut signature.modified.clone())? {
+            differences.push(Difference::of_file(kind, &signature.path, ""));
+        }
+    }
+    // An older version recorded less.
+    if record.iter().all(|recorded| recorded.kind.is_some()) {
+        let is_new = |file: &&InputFile| !record.iter().any(|recorded| recorded.signature.path == file.path);
+        let new = |file: &InputFile| Difference::of_file(file.kind, &file.path, " (new)");
+        differences.extend(files.iter().filter(is_new).map(new));
+    }
+    Ok(differences)
+}
+
+/// Returns the `files` that are not what the `MANIFEST` beside them lists.
+pub fn altered(files: &[InputFile]) -> Result<Vec<Difference>> {
+    let altered = |file: &InputFile| {
+        let is_listed = identity::is_as_listed(&file.path)?;
+        Ok((!is_listed).then(|| Difference::of_file(Changed::Stages, &file.path, "")))
+    };
+    Ok(files.par_iter().map(altered).collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
+}
