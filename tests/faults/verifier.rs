@@ -6,90 +6,72 @@ fn equal(gold: &str, answer: &str) -> bool {
     verify(gold, answer, Mode::Strict).equal
 }
 
-/// Every answer is accepted for `gold`, or none is.
-fn all(want: bool, pairs: &[(&str, &[&str])]) {
-    for (gold, answers) in pairs {
-        for answer in *answers {
-            let verdict = verify(gold, answer, Mode::Strict);
-            assert_eq!(verdict.equal, want, "{gold:?} and {answer:?}: {}", verdict.why);
-        }
+/// Each answer is accepted for its gold: `GOLD <- ANSWER ~ ANSWER`, several after ` ; `.
+fn accepted(pairs: &str) {
+    for pair in pairs.split(" ; ") {
+        let (gold, answers) = pair.split_once(" <- ").unwrap();
+        answers.split(" ~ ").for_each(|answer| assert!(equal(gold, answer), "{gold:?} and {answer:?}"));
+    }
+}
+
+/// The same; none is accepted.
+fn refused(pairs: &str) {
+    for pair in pairs.split(" ; ") {
+        let (gold, answers) = pair.split_once(" <- ").unwrap();
+        answers.split(" ~ ").for_each(|answer| assert!(!equal(gold, answer), "{gold:?} and {answer:?}"));
     }
 }
 
 #[test]
 fn a_range_is_not_a_ratio() {
-    all(
-        false,
-        &[
-            ("2 to 4", &["1 to 2", "0.5", "1/2"]),
-            ("10 to 20", &["5 to 10"]),
-            ("0 to 100", &["0", "0 to 50"]),
-            ("-5 to 5", &["5 to -5"]),
-            ("5 to 10 cm", &["5-10 kg"]),
-        ],
+    refused(
+        "2 to 4 <- 1 to 2 ~ 0.5 ~ 1/2 ; 10 to 20 <- 5 to 10 ; 0 to 100 <- 0 ~ 0 to 50 ; -5 to 5 <- 5 to -5 ; 5 to 10 cm <- 5-10 kg",
     );
-    all(
-        true,
-        &[
-            ("0 to 100", &["from 0 to 100", "[0, 100]", "0-100", "0 - 100"]),
-            ("[0, 100]", &["0 to 100"]),
-            ("5 to 10 cm", &["5-10 cm"]),
-            ("3:5", &["3 to 5"]),
-            ("2:4", &["the ratio is 1 to 2"]),
-        ],
+    accepted(
+        "0 to 100 <- from 0 to 100 ~ [0, 100] ~ 0-100 ~ 0 - 100 ; [0, 100] <- 0 to 100 ; 5 to 10 cm <- 5-10 cm ; 3:5 <- 3 to 5 ; 2:4 <- the ratio is 1 to 2",
     );
 }
 
 #[test]
 fn two_letters_are_no_choice() {
     for gold in ["A", "B", "C", "D", "E"] {
-        all(
-            false,
-            &[(
-                gold,
-                &["A to D", "A through D", "Options A through D", "Choices A to E", "\\boxed{A through D}", "A or B"],
-            )],
-        );
+        refused(&format!(
+            "{gold} <- A to D ~ A through D ~ Options A through D ~ Choices A to E ~ \\boxed{{A through D}} ~ A or B"
+        ));
     }
-    all(true, &[("D", &["The answer is D"]), ("B", &["B) from A to C"]), ("A", &["A. To be"])]);
+    accepted("D <- The answer is D ; B <- B) from A to C ; A <- A. To be");
 }
 
 #[test]
 fn a_sum_of_letters_that_was_asked_for_has_a_value() {
-    all(
-        true,
-        &[(
-            "204",
-            &["m+n=204", "\\boxed{m+n=204}", "\\boxed{|a-b|=204}", "a+b+c=204", "204 = m + n", "a \\cdot b = 204"],
-        )],
-    );
-    all(false, &[("6", &["2x=6", "x+1=6", "x^2+y^2=6"]), ("x+y=1", &["1"]), ("204", &["m+n=205", "2m+n=204"])]);
+    accepted("204 <- m+n=204 ~ \\boxed{m+n=204} ~ \\boxed{|a-b|=204} ~ a+b+c=204 ~ 204 = m + n ~ a \\cdot b = 204");
+    refused("6 <- 2x=6 ~ x+1=6 ~ x^2+y^2=6 ; x+y=1 <- 1 ; 204 <- m+n=205 ~ 2m+n=204");
 }
 
 #[test]
 fn a_lone_hedge_is_an_answer() {
-    all(true, &[("6307", &["I think it is 6307.", "It appears to be 6307.", "I believe it is 6307."])]);
-    all(true, &[("C", &["I think it is C.", "It is likely C."])]);
-    all(false, &[("5", &["I think 5 but it may be 6", "5 or perhaps 6", "maybe 5 or 6", "I think it is 6, maybe 5"])]);
+    accepted("6307 <- I think it is 6307. ~ It appears to be 6307. ~ I believe it is 6307.");
+    accepted("C <- I think it is C. ~ It is likely C.");
+    refused("5 <- I think 5 but it may be 6 ~ 5 or perhaps 6 ~ maybe 5 or 6 ~ I think it is 6, maybe 5");
 }
 
 #[test]
 fn a_bound_or_a_denial_is_no_number() {
-    all(false, &[("12", &["12 or more", "12 or less", "12 or fewer", "anything but 12", "12_13"])]);
-    all(true, &[("12 or more", &["12 or more"]), ("101_2", &["101", "5"])]);
+    refused("12 <- 12 or more ~ 12 or less ~ 12 or fewer ~ anything but 12 ~ 12_13");
+    accepted("12 or more <- 12 or more ; 101_2 <- 101 ~ 5");
 }
 
 #[test]
 fn a_name_before_a_tuple_is_the_points() {
-    all(true, &[("P(27,64)", &["(27,64)"]), ("(27,64)", &["\\boxed{P(27, 64)}"]), ("(3,4)", &["A(3, 4)"])]);
-    all(true, &[("(1,-2,3)", &["(1,-2,3)^T", "(1,-2,3)^{\\top}"]), ("P(5,2)", &["20"])]);
-    all(false, &[("(3,4)", &["A(4,3)"]), ("A(3,4)", &["B(3,4)"])]);
+    accepted("P(27,64) <- (27,64) ; (27,64) <- \\boxed{P(27, 64)} ; (3,4) <- A(3, 4)");
+    accepted("(1,-2,3) <- (1,-2,3)^T ~ (1,-2,3)^{\\top} ; P(5,2) <- 20");
+    refused("(3,4) <- A(4,3) ; A(3,4) <- B(3,4)");
 }
 
 #[test]
 fn chinese_markers_stand_right_before_the_answer() {
-    all(true, &[("42", &["答案是42", "故答案为42。", "结果是42"]), ("B", &["答案选B", "故选B。", "答案是B"])]);
-    all(false, &[("42", &["答案不是42", "答案是43"]), ("B", &["故选C。"])]);
+    accepted("42 <- 答案是42 ~ 故答案为42。 ~ 结果是42 ; B <- 答案选B ~ 故选B。 ~ 答案是B");
+    refused("42 <- 答案不是42 ~ 答案是43 ; B <- 故选C。");
 }
 
 #[test]
