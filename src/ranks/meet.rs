@@ -17,6 +17,15 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// What ranks still to come are given once rank 0 knows that the run cannot be.
 const FAREWELL: Duration = Duration::from_secs(5);
 
+/// Where rank 0 or another rank listens.
+#[derive(Clone, Copy)]
+pub struct Address<'a> {
+    /// Name or IP address of the host.
+    pub host: &'a str,
+    /// TCP port.
+    pub port: u16,
+}
+
 /// What is asked at each look while ranks are waited for; an error ends the wait.
 pub type Waiting<'a> = &'a dyn Fn() -> Result<()>;
 
@@ -195,13 +204,14 @@ enum Call {
 
 /// Any other rank: finds rank 0 at `address`, in whatever order they start, and gets the table.
 pub fn greet(
-    address: (&str, u16),
+    address: Address<'_>,
     mut own: Greeting,
     secret: &Secret,
-    (within, heartbeat): (Duration, Duration),
+    within: Duration,
+    heartbeat: Duration,
     waiting: Waiting,
 ) -> Result<Met> {
-    let at_this_machine = is_this_machine(address.0);
+    let at_this_machine = is_this_machine(address.host);
     let ip = if at_this_machine { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
     let listener = TcpListener::bind((ip, 0)).or_else(|_| TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)));
     let listener = listener.map_err(link("listening"))?;
@@ -211,7 +221,7 @@ pub fn greet(
     while Instant::now() < deadline {
         waiting()?;
         // Rank 0 waits for the others as long, and says who is missing.
-        match call(address, &own, secret, (deadline, within + heartbeat), waiting)? {
+        match call(address, &own, secret, deadline, within + heartbeat, waiting)? {
             Call::Table { stream, key, token, members } => {
                 let control = (0..own.size).map(|rank| (rank == 0).then(|| stream.try_clone()).transpose());
                 let control = control.collect::<io::Result<_>>().map_err(link("the connection to rank 0"))?;
@@ -223,7 +233,7 @@ pub fn greet(
             // That it was refused before says more than how rank 0 ended.
             Call::Gone(why) => (last, unproved_since) = (if refused { last } else { why }, None),
             Call::Unproved(why) if unproved_since.get_or_insert_with(Instant::now).elapsed() > PATIENCE => {
-                let expected = format!("the secret of rank 0 at {}, port {}", address.0, address.1);
+                let expected = format!("the secret of rank 0 at {}, port {}", address.host, address.port);
                 let hint = format!("one --out that all ranks share, or {VARIABLE} alike at all");
                 return Err(Error::input_hint(secret.to_string(), why, expected, hint));
             }
@@ -231,17 +241,18 @@ pub fn greet(
         }
         std::thread::sleep(POLL * 5);
     }
-    let waited = within.as_secs_f64();
-    Err(Error::Failed(format!("rank 0 is not to be found at {}, port {} for {waited} s: {last}", address.0, address.1)))
+    let (Address { host, port }, waited) = (address, within.as_secs_f64());
+    Err(Error::Failed(format!("rank 0 is not to be found at {host}, port {port} for {waited} s: {last}")))
 }
 
 /// Calls rank 0 until `deadline`, proves the secret, greets and hears what is said to it in the time `within`. Errors where
 /// the run cannot be.
 fn call(
-    address: (&str, u16),
+    address: Address<'_>,
     own: &Greeting,
     secret: &Secret,
-    (deadline, within): (Instant, Duration),
+    deadline: Instant,
+    within: Duration,
     waiting: Waiting,
 ) -> Result<Call> {
     let stream = match connect(address, deadline) {
@@ -308,9 +319,9 @@ fn seen(mut member: Member, rank_0: &TcpStream) -> Member {
     member
 }
 
-fn connect(address: (&str, u16), deadline: Instant) -> io::Result<TcpStream> {
+fn connect(address: Address<'_>, deadline: Instant) -> io::Result<TcpStream> {
     let mut last = io::Error::other("the name stands for no address");
-    for at in address.to_socket_addrs()? {
+    for at in (address.host, address.port).to_socket_addrs()? {
         let left = deadline.saturating_duration_since(Instant::now()).clamp(POLL, WORD);
         match TcpStream::connect_timeout(&at, left) {
             Ok(stream) => return Ok(stream),
@@ -334,7 +345,7 @@ fn linked(
     waiting: Waiting,
 ) -> Result<io::Result<TcpStream>> {
     let host = member.address.ip().to_string();
-    let stream = match connect((&host, member.address.port()), deadline) {
+    let stream = match connect(Address { host: &host, port: member.address.port() }, deadline) {
         Ok(stream) => stream,
         Err(error) => return Ok(Err(error)),
     };

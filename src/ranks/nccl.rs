@@ -81,7 +81,8 @@ impl Nccl {
         &mut self,
         dev: &mut Device,
         what: &'static str,
-        (send, recv): (&[Vec<Tensor>], &[Vec<Tensor>]),
+        send: &[Vec<Tensor>],
+        recv: &[Vec<Tensor>],
     ) -> Result<()> {
         let On::Gpu(gpu) = dev.on() else {
             return Err(Error::Failed(format!("{what}: NCCL on a device that is no GPU")));
@@ -96,7 +97,7 @@ impl Nccl {
         let comm = self.comm.as_ref().ok_or_else(|| Error::Failed(format!("{what}: NCCL was aborted")))?;
         let groups = Groups::new(&pieces(send), &pieces(recv), self.group_bytes);
         let name = self.tcp.name(rank);
-        let done = self.tcp.beside(what, (send, recv), |plane| {
+        let done = self.tcp.beside(what, send, recv, |plane| {
             let way = Way { comm, plane, what, name: &name };
             way.run(gpu.driver, gpu.stream, &groups)
         });
@@ -125,7 +126,7 @@ fn begin(tcp: &mut Tcp, library: &'static Library, driver: &mut dyn Driver, made
     let nothing = vec![Vec::new(); size];
     let sent: Vec<u8> = (0..size * TRIAL).map(|i| trial(rank, i / TRIAL, i % TRIAL)).collect();
     driver.upload(Stream::COMPUTE, memory[0], &sent)?;
-    tcp.beside(WHAT, (&nothing, &nothing), |plane| {
+    tcp.beside(WHAT, &nothing, &nothing, |plane| {
         let comm = made.insert(Comm::init(library, &id, (rank, size)).map_err(|fault| trouble(WHAT, &name, &fault))?);
         let way = Way { comm, plane, what: WHAT, name: &name };
         way.over()?;
@@ -275,14 +276,14 @@ impl Ranks for Nccl {
     ) -> Result<()> {
         let rank = self.rank();
         send[rank].iter().zip(&recv[rank]).try_for_each(|(from, to)| dev.copy(*from, *to))?;
-        self.moves(dev, what, (send, recv))
+        self.moves(dev, what, send, recv)
     }
 
     fn all_gather(&mut self, dev: &mut Device, what: &'static str, owned: &[(usize, Tensor)]) -> Result<()> {
         let mut recv = vec![Vec::new(); self.size()];
         owned.iter().for_each(|(owner, tensor)| recv[*owner].push(*tensor));
         let send = vec![recv[self.rank()].clone(); self.size()];
-        self.moves(dev, what, (&send, &recv))
+        self.moves(dev, what, &send, &recv)
     }
 
     fn leave(&mut self, outcome: std::result::Result<(), &Error>) -> Result<()> {
@@ -297,7 +298,7 @@ impl Ranks for Nccl {
             }
         };
         let (nothing, name) = (vec![Vec::new(); self.size()], self.name(self.rank()));
-        self.tcp.beside(WHAT, (&nothing, &nothing), |plane| {
+        self.tcp.beside(WHAT, &nothing, &nothing, |plane| {
             let way = Way { comm: &comm, plane, what: WHAT, name: &name };
             comm.finalize().map_err(|fault| way.trouble(&fault))?;
             way.over()

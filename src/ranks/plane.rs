@@ -83,7 +83,8 @@ impl Plane {
         members: Vec<Member>,
         control: Vec<Option<TcpStream>>,
         config: &DistConfig,
-        (stop, end): (Arc<AtomicBool>, End),
+        stop: Arc<AtomicBool>,
+        end: End,
     ) -> Result<Arc<Plane>> {
         let heard = || Heard { at: At::default(), since: Instant::now() };
         let state = State {

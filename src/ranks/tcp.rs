@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{self, Sender};
 use std::time::Duration;
 
-use super::meet::{self, Met, Waiting};
+use super::meet::{self, Address, Met, Waiting};
 use super::plane::{End, Plane};
 use super::secret::Secret;
 use super::wire::{At, Greeting, Header, Member};
@@ -91,7 +91,7 @@ impl Tcp {
         let met = meet(&start, within)?;
         let control = met.control.iter().map(|c| c.as_ref().map(TcpStream::try_clone).transpose());
         let control = control.collect::<std::io::Result<_>>().map_err(failed)?;
-        let plane = Plane::start(place.rank, met.members.clone(), control, config, (start.stop, start.end))?;
+        let plane = Plane::start(place.rank, met.members.clone(), control, config, start.stop, start.end)?;
         let waiting = || plane.check().and_then(|()| (start.waiting)());
         // From here on its end is heard of by all.
         let mut tcp =
@@ -158,7 +158,8 @@ impl Tcp {
     /// Says to each other rank how many bytes of `send` it gets in collective `number`, and hears that it gets those of `recv`.
     fn agree(
         &mut self,
-        (number, what): (u64, &str),
+        number: u64,
+        what: &str,
         send: &[Vec<Tensor>],
         recv: &[Vec<Tensor>],
     ) -> std::result::Result<(), Trouble> {
@@ -180,11 +181,12 @@ impl Tcp {
     pub fn beside(
         &mut self,
         what: &'static str,
-        (send, recv): (&[Vec<Tensor>], &[Vec<Tensor>]),
+        send: &[Vec<Tensor>],
+        recv: &[Vec<Tensor>],
         work: impl FnOnce(&Plane) -> std::result::Result<(), Trouble>,
     ) -> Result<()> {
         self.collective(what, |tcp, number| {
-            tcp.agree((number, what), send, recv)?;
+            tcp.agree(number, what, send, recv)?;
             work(&tcp.plane)
         })
     }
@@ -194,11 +196,12 @@ impl Tcp {
     fn pieces(
         &mut self,
         dev: &mut Device,
-        (number, what): (u64, &str),
+        number: u64,
+        what: &str,
         send: &[Vec<Tensor>],
         recv: &[Vec<Tensor>],
     ) -> std::result::Result<(), Trouble> {
-        self.agree((number, what), send, recv)?;
+        self.agree(number, what, send, recv)?;
         let send: Vec<Vec<Vec<Tensor>>> = send.iter().map(|tensors| runs(tensors)).collect();
         let recv: Vec<Vec<Vec<Tensor>>> = recv.iter().map(|tensors| runs(tensors)).collect();
         for at in 0..send.iter().chain(&recv).map(Vec::len).max().unwrap_or(0) {
@@ -322,7 +325,7 @@ impl Ranks for Tcp {
     ) -> Result<()> {
         self.collective(what, |tcp, number| {
             send[tcp.rank].iter().zip(&recv[tcp.rank]).try_for_each(|(from, to)| dev.copy(*from, *to))?;
-            tcp.pieces(dev, (number, what), send, recv)
+            tcp.pieces(dev, number, what, send, recv)
         })
     }
 
@@ -331,7 +334,7 @@ impl Ranks for Tcp {
             let mut recv = vec![Vec::new(); tcp.links.len()];
             owned.iter().for_each(|(owner, tensor)| recv[*owner].push(*tensor));
             let send = vec![recv[tcp.rank].clone(); tcp.links.len()];
-            tcp.pieces(dev, (number, what), &send, &recv)
+            tcp.pieces(dev, number, what, &send, &recv)
         })
     }
 
@@ -392,8 +395,9 @@ fn meet(start: &Start, within: Duration) -> Result<Met> {
     let (run, round) = (place.run.clone(), place.round);
     let own = Greeting { program, run, round, size: place.size, rank: place.rank, member };
     if place.rank != 0 {
-        let timing = (within, Duration::from_secs_f64(config.heartbeat_s));
-        return meet::greet((&place.address, port), own, start.secret, timing, start.waiting);
+        let (address, heartbeat) =
+            (Address { host: &place.address, port }, Duration::from_secs_f64(config.heartbeat_s));
+        return meet::greet(address, own, start.secret, within, heartbeat, start.waiting);
     }
     let listener = match &start.listener {
         Some(listener) => listener.try_clone().map_err(failed)?,
