@@ -150,7 +150,7 @@ impl Drafter {
         let mut samples = Vec::with_capacity(self.rows);
         for s in &mut step.scheduled {
             let group = groups[s.seq.group].as_mut().expect("a group in flight");
-            s.draft = self.draft(s.seq, group, each, (blocks, n));
+            s.draft = self.draft(s.seq, group, each, blocks, n);
             s.len += s.draft.len();
             let first = samples.len();
             samples.extend(std::iter::repeat_n(s.seq, s.len));
@@ -159,13 +159,8 @@ impl Drafter {
         step.samples = samples;
     }
 
-    fn draft(
-        &mut self,
-        id: SeqId,
-        group: &mut Group,
-        most: usize,
-        (blocks, n): (&mut BlockManager, usize),
-    ) -> Vec<u32> {
+    /// Proposes at most `most` tokens of rollout `id`, one of `n` in the step, and reserves their blocks.
+    fn draft(&mut self, id: SeqId, group: &mut Group, most: usize, blocks: &mut BlockManager, n: usize) -> Vec<u32> {
         let (request, seq) = (&group.request, group.sequences[id.rollout].as_mut().expect("scheduled"));
         let sampled = seq.completion().len();
         if sampled == 0 {
