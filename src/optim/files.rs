@@ -17,8 +17,8 @@ use crate::config::{OptimConfig, OptimizerName};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::model::outgoing::{Content, OutFile, Outgoing, cut};
-use crate::model::params::{Param, ParamLayout, Piece};
-use crate::model::weights::WeightFiles;
+use crate::model::params::{ParamLayout, Piece};
+use crate::model::weights::{StoredTensor, WeightFiles};
 use crate::ops::adamw::Moments;
 use crate::ops::adamw::code8::BLOCK;
 use crate::ops::matmul::Order;
@@ -89,7 +89,7 @@ pub(super) fn outgoing(layout: &Arc<ParamLayout>, states: &[State], own: &[Range
         let (own, len) = (&own[id], param.tensor.len());
         let pieces = || param.pieces.iter().enumerate();
         let name = |piece: &Piece, what: &str| format!("{}.{what}", piece.name);
-        let exact = |what, t| pieces().map(move |(i, p)| piece::<f32>(name(p, what), layout, (id, i), (t, own)));
+        let exact = |what, t| pieces().map(move |(i, p)| piece::<f32>(name(p, what), layout, id, i, t, own));
         let flat = |what: &str| format!("{}.{what}", param.name());
         let (blocks, block) = (len.div_ceil(BLOCK), own.start / BLOCK);
         match state.moments {
@@ -108,7 +108,7 @@ pub(super) fn outgoing(layout: &Arc<ParamLayout>, states: &[State], own: &[Range
             ]),
         }
         if let Some(lo) = state.lo {
-            tensors.extend(pieces().map(|(i, p)| piece::<i16>(name(p, "lo"), layout, (id, i), (lo, own))));
+            tensors.extend(pieces().map(|(i, p)| piece::<i16>(name(p, "lo"), layout, id, i, lo, own)));
         }
         // Every rank counts: who has the first element writes.
         let updates = || match own.contains(&0) {
@@ -127,14 +127,17 @@ pub(super) fn outgoing(layout: &Arc<ParamLayout>, states: &[State], own: &[Range
     files
 }
 
+/// Returns piece `index` of parameter `id`, of which `tensor` has the range `own`.
 fn piece<T: Elem>(
     name: String,
     layout: &Arc<ParamLayout>,
-    at: (usize, usize),
-    part: (Tensor, &Range<usize>),
+    id: usize,
+    index: usize,
+    tensor: Tensor,
+    own: &Range<usize>,
 ) -> Outgoing {
     let encode = |values: Vec<T>| bytemuck::cast_slice(&values).to_vec();
-    Outgoing::piece::<T>((name, T::DTYPE), layout, at, part, encode)
+    Outgoing::piece::<T>((name, T::DTYPE), layout, (id, index), (tensor, own), encode)
 }
 
 /// Reads, of what any number of ranks wrote as [`outgoing`] planned, range `own` of each parameter. Errors name the folder
@@ -150,8 +153,9 @@ pub(super) fn load(
     let stored = WeightFiles::open_files(dir, &state_files(dir)?)?;
     kept.check(&stored, dir)?;
     for ((param, state), own) in layout.params.iter().zip(states).zip(own) {
-        let blocks = (param.tensor.len().div_ceil(BLOCK), own.start / BLOCK);
-        let all = (param.tensor.len(), own.start);
+        let len = param.tensor.len();
+        let (blocks, block) = (len.div_ceil(BLOCK), own.start / BLOCK);
+        let flat = |suffix: &str, len: usize| stored.tensor(&format!("{}.{suffix}", param.name()), &[len]);
         let part = |suffix: &str| -> Result<Vec<_>> {
             let named = |p: &Piece| stored.tensor(&format!("{}.{suffix}", p.name), &p.shape);
             param.pieces.iter().map(named).collect()
@@ -163,14 +167,14 @@ pub(super) fn load(
                 param.fill_from::<f32>(dev, v, own.start, |piece, r, out| second[piece].row(r, out))?;
             }
             Moments::Bf16 { m, v } => {
-                read_flat::<bf16>(dev, &stored, param, "m", all, m)?;
-                read_flat::<bf16>(dev, &stored, param, "v", all, v)?;
+                read_flat::<bf16>(dev, &flat("m", len)?, own.start, m)?;
+                read_flat::<bf16>(dev, &flat("v", len)?, own.start, v)?;
             }
             Moments::Code8 { m, v } => {
-                read_flat::<u8>(dev, &stored, param, "m", all, m.codes)?;
-                read_flat::<f32>(dev, &stored, param, "m.scales", blocks, m.scales)?;
-                read_flat::<u8>(dev, &stored, param, "v", all, v.codes)?;
-                read_flat::<f32>(dev, &stored, param, "v.scales", blocks, v.scales)?;
+                read_flat::<u8>(dev, &flat("m", len)?, own.start, m.codes)?;
+                read_flat::<f32>(dev, &flat("m.scales", blocks)?, block, m.scales)?;
+                read_flat::<u8>(dev, &flat("v", len)?, own.start, v.codes)?;
+                read_flat::<f32>(dev, &flat("v.scales", blocks)?, block, v.scales)?;
             }
         }
         let low = format!("{}.lo", param.name());
@@ -189,16 +193,8 @@ pub(super) fn load(
     Ok(())
 }
 
-/// Elements of a tensor of `len` as they lay, from `first` on; each type fits f32 exactly.
-fn read_flat<T: Elem>(
-    dev: &mut Device,
-    stored: &WeightFiles,
-    param: &Param,
-    suffix: &str,
-    (len, first): (usize, usize),
-    t: Tensor,
-) -> Result<()> {
-    let stored = stored.tensor(&format!("{}.{suffix}", param.name()), &[len])?;
+/// Fills `t` with the elements of `stored` from `first` on, in the order in which they lie; each type fits f32 exactly.
+fn read_flat<T: Elem>(dev: &mut Device, stored: &StoredTensor<'_>, first: usize, t: Tensor) -> Result<()> {
     let mut values = vec![0.0; t.len()];
     stored.range(first, &mut values);
     let values: Vec<T> = values.into_iter().map(T::from_f32).collect();
