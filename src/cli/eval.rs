@@ -261,7 +261,7 @@ impl Eval<'_> {
         let with = local::Asking { device: &|plan| context.device(plan), observer: context.observer() };
         let ask = |ranks: &mut dyn Ranks| {
             context.find_device()?;
-            local::ask(ranks, &jobs, (&self.run.out, &self.store), &with)
+            local::ask(ranks, &jobs, &self.run.out, &self.store, &with)
         };
         let sources =
             || Ok(jobs.iter().map(|(job, _)| -> Source { (job.rows, Box::new(job.asked(&self.store))) }).collect());

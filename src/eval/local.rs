@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 use crate::identity;
 use crate::model::{Model, ModelConfig};
 use crate::observe::Observer;
-use crate::ranks::{self, Ranks};
+use crate::ranks::{self, Alone, Ranks};
 use crate::rollout::ask;
 use crate::task::TaskRows;
 use crate::tensor::DType;
@@ -131,9 +131,9 @@ impl<'a> Job<'a> {
 
     /// Asks for this rank's share of the answers that `store` lacks, on what `device` makes of the plan where there are any.
     /// Errors with [`Error::Stopped`] when the user asks to stop; what was answered is kept.
-    fn ask(&self, store: &Arc<RunStore>, (rank, size): (usize, usize), with: &Asking, label: &str) -> Result<()> {
+    fn ask(&self, store: &Arc<RunStore>, place: Alone, with: &Asking, label: &str) -> Result<()> {
         let (asked, observer) = (self.asked(store), with.observer);
-        let (questions, missing) = asked.share(rank, size)?;
+        let (questions, missing) = asked.share(place.rank(), place.size())?;
         if missing == 0 {
             return Ok(());
         }
@@ -142,7 +142,7 @@ impl<'a> Job<'a> {
         let config = self.engine_config(dev)?;
         let mut engine = Engine::new(&model, dev, config)?;
         // Of several ranks this one's answers.
-        let total = if size == 1 { self.survey.len() * self.wanted.len() } else { missing };
+        let total = if place.size() == 1 { self.survey.len() * self.wanted.len() } else { missing };
         observer.begin(label, "answers", total as u64, (total - missing) as u64);
         let (encoder, model_config) = (self.local.encoder.clone(), self.local.model_config.clone());
         let make = Box::new(move |row: Row| Ok(ask::prompt(&encoder, &model_config, &row)?.0));
@@ -218,17 +218,18 @@ pub struct Asking<'a> {
 pub fn ask(
     ranks: &mut dyn Ranks,
     jobs: &[(Job, String)],
-    (dir, store): (&Path, &Arc<RunStore>),
+    dir: &Path,
+    store: &Arc<RunStore>,
     with: &Asking,
 ) -> Result<()> {
-    let place = (ranks.rank(), ranks.size());
+    let place = Alone::counted(ranks.rank(), ranks.size());
     let asked = |store: &Arc<RunStore>| jobs.iter().try_for_each(|(job, label)| job.ask(store, place, with, label));
-    if place.1 == 1 {
+    if place.size() == 1 {
         return asked(store);
     }
     jobs.iter().try_for_each(|(job, _)| job.same_at(ranks))?;
     ranks::by_first(ranks, "the answers there are", || answers::gather(dir))?;
-    let own = RunStore::of_rank(dir, place.0, place.1);
+    let own = RunStore::of_rank(dir, place.rank(), place.size());
     let done = asked(&own);
     let closed = own.close();
     ranks::agreed_at_last(ranks, "the end of answers", done.and(closed))

@@ -89,7 +89,7 @@ pub fn measure(dir: &Path, mut tasks: Vec<(&TaskRows, Box<dyn Answers + '_>)>, o
     files::write_with(dir.join("samples.jsonl"), |out| -> Result<()> {
         for (rows, answers) in &mut tasks {
             let before = measured.iter().map(|task: &Measured| task.counted.len()).sum();
-            measured.push(Scoring::of(rows, out, &mut judge, (before, observer)).all(&mut **answers)?);
+            measured.push(Scoring::of(rows, out, &mut judge, before, observer).all(&mut **answers)?);
         }
         Ok(())
     })?;
@@ -117,7 +117,8 @@ impl<'a> Scoring<'a> {
         rows: &'a TaskRows<'a>,
         out: &'a mut dyn Write,
         judge: &'a mut Option<Judge>,
-        (before, observer): (usize, &'a dyn Observer),
+        before: usize,
+        observer: &'a dyn Observer,
     ) -> Scoring<'a> {
         let (counted, rules_alone) = (Vec::new(), BTreeMap::new());
         let (spec, mode, crashed) = (rows.spec, rows.mode(), Vec::new());

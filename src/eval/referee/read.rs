@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use super::{Framework, Row, tsv};
+use super::row::{Framework, Row};
+use super::tsv;
 use crate::data::json::jsonl;
 use crate::error::{Error, Result};
 use crate::files;
@@ -66,8 +67,14 @@ fn framework(path: &Path) -> Result<Option<Framework>> {
     Ok(lmms_eval.then_some(Framework::LmmsEval))
 }
 
+/// Reads `logs`, one after another. Errors name file and line.
+pub fn read(logs: &[(PathBuf, Framework)]) -> Result<Vec<Row>> {
+    let rows = logs.iter().map(|(path, framework)| rows(path, *framework)).collect::<Result<Vec<_>>>()?;
+    Ok(rows.into_iter().flatten().collect())
+}
+
 /// The rows of a log. Errors name file and line or row.
-pub fn rows(path: &Path, framework: Framework) -> Result<Vec<Row>> {
+fn rows(path: &Path, framework: Framework) -> Result<Vec<Row>> {
     let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     match framework {
         Framework::LmmsEval => lmms_eval(path, stem.rsplit_once("samples_").map_or(&*stem, |(_, task)| task)),
