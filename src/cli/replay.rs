@@ -237,8 +237,8 @@ impl Again<'_> {
             let (reward, store) = (config.reward.scorer(), Some(self.answers()?));
             let scorer = self.context.scorer(config.reward.mode, config.judge.as_ref(), (&reward, "reward"), store)?;
             let mut job = rl::run::Job::open(dir, config.clone(), scorer.clone(), false)?;
-            job.validation = validation::rl(&config, &job.model, scorer, tasks.as_deref())?;
-            (job.dir, job.only, job.data.kept) = (scratch, only, None);
+            job.common.validation = validation::rl(&config, &job.common.model, scorer, tasks.as_deref())?;
+            (job.common.dir, job.only, job.common.data.kept) = (scratch, only, None);
             job.recorded = Some(dir.clone());
             return self.train(&mut job);
         }
@@ -247,9 +247,9 @@ impl Again<'_> {
         (config.keep_every, config.save_on_stop) = (None, Some(false));
         config.validation.metric_for_best_model = None;
         let mut job = train::sft::Job::open(dir, config.clone(), false)?;
-        job.validation = validation::sft(&config, &job.model, tasks.as_deref())?;
+        job.common.validation = validation::sft(&config, &job.common.model, tasks.as_deref())?;
         // Nothing is kept in the run's folder, its index neither.
-        (job.dir, job.data.kept) = (scratch, None);
+        (job.common.dir, job.common.data.kept) = (scratch, None);
         self.train(&mut job)
     }
 

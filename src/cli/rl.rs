@@ -41,20 +41,20 @@ fn trained(
     let scorer = context.scorer(config.reward.mode, config.judge.as_ref(), (&reward, "reward"), store)?;
     let judge = scorer.describe();
     let mut job = Job::open(&args.run.out, config.clone(), scorer.clone(), args.run.fresh)?;
-    job.ranks = Alone::counted(ranks.rank(), ranks.size());
-    job.validation = validation::rl(&config, &job.model, scorer, None)?;
+    job.common.ranks = Alone::counted(ranks.rank(), ranks.size());
+    job.common.validation = validation::rl(&config, &job.common.model, scorer, None)?;
     let what = format!(
         "rl: {} steps of {} prompts x {} rollouts over {} questions; {judge}",
-        job.total_steps(),
+        job.common.total_steps,
         config.train_batch_size,
         config.rollout.n,
-        job.index.len(),
+        job.common.index.len(),
     );
     if args.run.dry_run {
-        job.data.notes().iter().for_each(|note| context.say(note));
-        job.validation.iter().for_each(|validation| context.say(&validation.describe()));
+        job.common.data.notes().iter().for_each(|note| context.say(note));
+        job.common.validation.iter().for_each(|validation| context.say(&validation.describe()));
     }
-    let index = job.index.clone();
+    let index = job.common.index.clone();
     let page = |model| page(&Rows::mean(&index, &model), model);
     training::run(&args.run, &config, (context, ranks), &mut job, &what, page)
 }

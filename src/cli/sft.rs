@@ -37,14 +37,14 @@ fn trained(
         training::lanes(&args.run, config.gradient_lanes, ranks.size(), |began: &SftConfig| began.gradient_lanes)?;
     training::same_config(ranks, &deciding(&config))?;
     let mut job = Job::open(&args.run.out, config.clone(), args.run.fresh)?;
-    job.ranks = Alone::counted(ranks.rank(), ranks.size());
-    job.validation = validation::sft(&config, &job.model, None)?;
-    let what = format!("sft: {} updates over {} rows", job.total_steps(), job.index.len());
+    job.common.ranks = Alone::counted(ranks.rank(), ranks.size());
+    job.common.validation = validation::sft(&config, &job.common.model, None)?;
+    let what = format!("sft: {} updates over {} rows", job.common.total_steps, job.common.index.len());
     if args.run.dry_run {
-        job.data.notes().iter().for_each(|note| context.say(note));
-        job.validation.iter().for_each(|validation| context.say(&validation.describe()));
+        job.common.data.notes().iter().for_each(|note| context.say(note));
+        job.common.validation.iter().for_each(|validation| context.say(&validation.describe()));
     }
-    let index = job.index.clone();
+    let index = job.common.index.clone();
     let page = |model| page(&Rows::mean(&index, &model), model);
     training::run(&args.run, &config, (context, ranks), &mut job, &what, page)
 }

@@ -58,7 +58,7 @@ pub fn run<C: Config>(
     context.say(&format!("{what}; {}", plan::line(&plan)));
     if args.dry_run {
         let what = (C::NAME, what, ranks.size());
-        return dry_run::rest((args, context), what, &plan, &job.levels(), &job.trainer_config(), page);
+        return dry_run::rest((args, context), what, &plan, &job.common().levels, &job.trainer_config(), page);
     }
     let leads = ranks.rank() == 0;
     let dir = leads.then(|| RunDir::open(args, config, context)).transpose()?;

@@ -107,7 +107,7 @@ impl Resized for SftConfig {
         let sample = plan::blank(model, Shape { tokens: row, targets: row - 1, grids: &grids });
         let batches = [vec![sft::sequence(&sample); self.packing_length / row]];
         let config = SftConfig { gradient_lanes: Some(seats.lanes), ..self.clone() };
-        Ok(plan::sft(model.clone(), &config, (nothing(), seats.fullest), &batches)?.memory.total())
+        Ok(plan::sft(model.clone(), &config, nothing(), seats.fullest, &batches)?.memory.total())
     }
 }
 
@@ -133,7 +133,7 @@ impl Resized for RlConfig {
         let index = shapes::questions(self.train_batch_size, prompt, &grids);
         let allowed = vec![u32::MAX; model.vocab_size.div_ceil(32)];
         let config = RlConfig { gradient_lanes: Some(seats.lanes), ..self.clone() };
-        let (planned, _) = rl::plan::rl(model.clone(), &config, (nothing(), seats.fullest), &allowed, &index)?;
+        let (planned, _) = rl::plan::rl(model.clone(), &config, nothing(), seats.fullest, &allowed, &index)?;
         Ok(planned.memory.total())
     }
 }

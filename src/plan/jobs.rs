@@ -90,8 +90,8 @@ pub fn sft_page(cards: Cards, rows: &Rows, model: ModelConfig, config: &SftConfi
     // As many packs as a micro-batch holds, and a lane has.
     let (count, of_pack) = ((config.micro_batch_tokens / length).min(packs.div_ceil(seats.lanes)), length / row_tokens);
     let pass = Pass::Sft { row, rows: count * of_pack };
-    let place = (target(cards, config.max_memory_gib), seats.fullest);
-    let planned = plan::sft(model.clone(), config, place, &[pass.sequences()])?.check(LOWER)?;
+    let target = target(cards, config.max_memory_gib);
+    let planned = plan::sft(model.clone(), config, target, seats.fullest, &[pass.sequences()])?.check(LOWER)?;
     let passes = seats.passes(packs, count);
     let predicted = predicted(on, |launches| {
         let run = |dev: &mut Device, model: &Model, grads: &mut Grads| pass.run(dev, model, grads, planned.levels);
@@ -155,8 +155,8 @@ pub fn rl_page(cards: Cards, rows: &Rows, model: ModelConfig, config: &RlConfig)
     let allowed = vec![u32::MAX; model.vocab_size.div_ceil(32)];
     let seats = rl_seats(cards, &model, config)?;
     let config = &RlConfig { gradient_lanes: Some(seats.lanes), ..config.clone() };
-    let place = (target(cards, config.max_memory_gib), seats.fullest);
-    let (planned, num_kv_blocks) = rl::plan::rl(model.clone(), config, place, &allowed, &index)?;
+    let target = target(cards, config.max_memory_gib);
+    let (planned, num_kv_blocks) = rl::plan::rl(model.clone(), config, target, seats.fullest, &allowed, &index)?;
 
     let share = RlConfig { train_batch_size: rl::plan::share(config, seats.fullest), ..config.clone() };
     let rollouts = shapes::Rollouts::new(&model, &share, prompt, num_kv_blocks);
@@ -167,7 +167,7 @@ pub fn rl_page(cards: Cards, rows: &Rows, model: ModelConfig, config: &RlConfig)
     let per_pass = (config.micro_batch_tokens / (prompt + response)).clamp(1, groups * config.rollout.n);
     let updates = config.train_batch_size / config.ppo_mini_batch_size * config.ppo_epochs;
     let passes = updates * seats.rounds() * (groups * config.rollout.n).div_ceil(per_pass);
-    let pass = Pass::Rl { batch: rl::plan::longest_micro_batch(&lane, &model, &index), config: Box::new(lane) };
+    let pass = Pass::Rl { groups: rl::plan::longest_micro_batch(&lane, &model, &index), config: Box::new(lane) };
     let predicted = predicted(on, |launches| {
         let run = |dev: &mut Device, model: &Model, grads: &mut Grads| pass.run(dev, model, grads, planned.levels);
         let of = (config.dtype, config.optimizer, seats.fullest);

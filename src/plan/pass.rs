@@ -8,7 +8,8 @@ use crate::device::{Device, Region};
 use crate::error::Result;
 use crate::image::ImageInput;
 use crate::model::{Grads, Levels, Model, ModelConfig};
-use crate::rl::plan::{self, MiniBatch};
+use crate::rl::group::Group;
+use crate::rl::plan;
 use crate::tensor::DType;
 use crate::train::nll;
 use crate::train::sft;
@@ -28,7 +29,7 @@ pub enum Pass {
         /// The run's, of the questions that meet in a lane.
         config: Box<RlConfig>,
         /// Questions and responses.
-        batch: MiniBatch,
+        groups: Vec<Group>,
     },
 }
 
@@ -45,7 +46,9 @@ impl Pass {
     pub fn tokens(&self) -> usize {
         match self {
             Pass::Sft { row, rows } => rows * row.input_ids.len(),
-            Pass::Rl { batch: (_, responses), .. } => responses.iter().map(|response| response.input_ids.len()).sum(),
+            Pass::Rl { groups, .. } => {
+                groups.iter().flat_map(|group| &group.experience).map(|response| response.input_ids.len()).sum()
+            }
         }
     }
 
@@ -57,9 +60,11 @@ impl Pass {
                 let pictures: usize = row.images.iter().map(patches).sum();
                 format!("{rows} rows x {} with pictures of {pictures} patches", row.input_ids.len())
             }
-            Pass::Rl { batch: (questions, responses), .. } => {
-                let pictures: usize = questions.iter().flat_map(|asked| &asked.prompt.pixels).map(patches).sum();
-                let (asked, answered, tokens) = (questions.len(), responses.len(), self.tokens());
+            Pass::Rl { groups, .. } => {
+                let pictures = groups.iter().flat_map(|group| &group.question.prompt.pixels);
+                let pictures: usize = pictures.map(patches).sum();
+                let answered: usize = groups.iter().map(|group| group.experience.len()).sum();
+                let (asked, tokens) = (groups.len(), self.tokens());
                 format!("{answered} responses to {asked} prompts, {tokens} tokens, pictures of {pictures} patches")
             }
         }
@@ -73,7 +78,7 @@ impl Pass {
                 let loss = dev.zeros(Region::Overlay, DType::F64, &[1])?;
                 nll::gradients(dev, model, grads, &self.sequences(), self.tokens(), levels, loss)?;
             }
-            Pass::Rl { config, batch } => plan::pass(dev, model, grads, (config, levels), batch)?,
+            Pass::Rl { config, groups } => plan::pass(dev, model, grads, config, levels, groups)?,
         }
         dev.release(mark);
         Ok(())
@@ -86,11 +91,12 @@ impl Pass {
                 vary(&mut row.input_ids, model, 0);
                 row.images.iter_mut().for_each(pixels);
             }
-            Pass::Rl { batch: (questions, responses), .. } => {
-                for question in questions {
+            Pass::Rl { groups, .. } => {
+                for group in &mut *groups {
+                    let question = Arc::make_mut(&mut group.question);
                     Arc::make_mut(&mut question.prompt).pixels.iter_mut().for_each(pixels);
                 }
-                for (i, response) in responses.iter_mut().enumerate() {
+                for (i, response) in groups.iter_mut().flat_map(|group| &mut group.experience).enumerate() {
                     vary(&mut response.input_ids, model, i);
                 }
             }

@@ -134,10 +134,10 @@ impl Recipe<'_> {
         }
         self.keep_config(&dir, &config, ranks)?;
         let mut job = sft::Job::new(&dir, config)?;
-        job.label = stage.to_owned();
-        job.ranks = Alone::counted(ranks.rank(), ranks.size());
-        job.validation = validation::sft(&job.config, &job.model, Some(&self.path("data")))?;
-        let what = format!("{stage}: {} rows", job.index.len());
+        job.common.label = stage.to_owned();
+        job.common.ranks = Alone::counted(ranks.rank(), ranks.size());
+        job.common.validation = validation::sft(&job.config, &job.common.model, Some(&self.path("data")))?;
+        let what = format!("{stage}: {} rows", job.common.index.len());
         self.train(&mut job, &what, ranks)
     }
 
@@ -161,9 +161,9 @@ impl Recipe<'_> {
         let reward = config.reward.scorer();
         let scorer = self.scorer(config.reward.mode, &config.judge, (&reward, "rl.reward"), &store)?;
         let mut job = rl::Job::new(&dir, config, scorer.clone())?;
-        job.ranks = Alone::counted(ranks.rank(), ranks.size());
-        job.validation = validation::rl(&job.config, &job.model, scorer, Some(&self.path("data")))?;
-        let what = format!("rl: {} questions", job.index.len());
+        job.common.ranks = Alone::counted(ranks.rank(), ranks.size());
+        job.common.validation = validation::rl(&job.config, &job.common.model, scorer, Some(&self.path("data")))?;
+        let what = format!("rl: {} questions", job.common.index.len());
         self.train(&mut job, &what, ranks)?;
         drop(job);
         self.close(store, ranks)
@@ -240,7 +240,7 @@ impl Recipe<'_> {
         let jobs: Vec<(local::Job, String)> = rows.iter().map(job).collect::<Result<_>>()?;
         let begun = Instant::now();
         let with = local::Asking { device: self.means.device, observer: self.means.observer };
-        local::ask(ranks, &jobs, (&self.dir, &store), &with)?;
+        local::ask(ranks, &jobs, &self.dir, &store, &with)?;
         ranks::by_first(ranks, "the scores", || {
             std::fs::create_dir_all(out).map_err(Error::io(out))?;
             let sources = jobs.iter().map(|(job, _)| (job.rows, Box::new(job.asked(&store)) as Box<dyn Answers>));

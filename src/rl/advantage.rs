@@ -1,7 +1,5 @@
 //! Group-relative advantages, in f64.
 
-use std::collections::BTreeMap;
-
 /// Added to a group's standard deviation, as in verl.
 pub const ADV_EPS: f64 = 1e-6;
 
@@ -33,27 +31,12 @@ impl GroupStats {
     }
 }
 
-/// Advantages by group (GRPO; DAPO and GSPO use the same). `group_ids` and `rewards` have one entry a response,
-/// groups may interleave. With `norm_adv_by_std` the difference from the mean is divided by `std + 1e-6`,
-/// without it (Dr.GRPO) it stands. A group whose rewards are all equal gets exactly 0.
-/// Panics when the lengths differ.
-pub fn grpo(group_ids: &[usize], rewards: &[f64], norm_adv_by_std: bool) -> (Vec<f64>, BTreeMap<usize, GroupStats>) {
-    assert_eq!(group_ids.len(), rewards.len(), "one group id a reward");
-    let mut groups: BTreeMap<usize, Vec<f64>> = BTreeMap::new();
-    for (&id, &reward) in group_ids.iter().zip(rewards) {
-        groups.entry(id).or_default().push(reward);
-    }
-    let stats: BTreeMap<usize, GroupStats> = groups.iter().map(|(&id, r)| (id, GroupStats::of(r))).collect();
-    let advantages = group_ids
-        .iter()
-        .zip(rewards)
-        .map(|(id, reward)| {
-            let s = stats[id];
-            let centred = reward - s.mean;
-            if norm_adv_by_std { centred / (s.std + ADV_EPS) } else { centred }
-        })
-        .collect();
-    (advantages, stats)
+/// Returns the advantages of a group's rewards (GRPO; DAPO and GSPO use the same). With `norm_adv_by_std` the difference from
+/// the mean is divided by `std + 1e-6`; without it (Dr.GRPO) it is the advantage. Equal rewards have advantages of exactly 0.
+pub fn grpo(rewards: &[f64], norm_adv_by_std: bool) -> Vec<f64> {
+    let GroupStats { mean, std } = GroupStats::of(rewards);
+    let divisor = if norm_adv_by_std { std + ADV_EPS } else { 1.0 };
+    rewards.iter().map(|reward| (reward - mean) / divisor).collect()
 }
 
 #[cfg(test)]
@@ -64,7 +47,7 @@ mod tests {
     fn equal_rewards_give_exactly_zero() {
         for n in 2..40 {
             for reward in [0.1, 0.2, 0.7, 1.0 / 3.0, 0.9, -0.3] {
-                let (a, _) = grpo(&vec![3; n], &vec![reward; n], true);
+                let a = grpo(&vec![reward; n], true);
                 assert!(a.iter().all(|&a| a == 0.0), "{n} x {reward}: {a:?}");
             }
         }

@@ -1,48 +1,24 @@
-//! How a mini-batch is cut into micro-batches: by a token budget, with about equal work in each.
+//! Splits work into parts of about equal size, as verl does.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use crate::error::{Error, Result};
-
 /// Cost of one token in units of one attended pair: verl's constant, 6 x the hidden size 4,096.
+#[cfg_attr(private_tree, expect(dead_code, reason = "goldens compare it with verl's"))]
 const LINEAR: u64 = 24_576;
 
-/// The work of a sequence of `len` tokens, in units of one attended pair.
+/// Returns the work of a sequence of `len` tokens, in units of one attended pair.
+#[cfg_attr(private_tree, expect(dead_code, reason = "goldens compare it with verl's"))]
 pub fn workload(len: usize) -> u64 {
     let len = len as u64;
     LINEAR * len + len * len
 }
 
-/// verl's count: as few micro-batches of `max_token_len` tokens as could hold all, at most one a sequence.
+/// Returns verl's count: as few micro-batches of `max_token_len` tokens as could hold all, at most one a sequence.
+#[cfg_attr(private_tree, expect(dead_code, reason = "goldens compare it with verl's"))]
 pub fn num_micro_batches(seq_lens: &[usize], max_token_len: usize) -> usize {
     let total: usize = seq_lens.iter().sum();
     total.div_ceil(max_token_len.max(1)).min(seq_lens.len())
-}
-
-/// Micro-batches as lists of indices into `seq_lens`, each ascending; every sequence is in exactly one, and
-/// none holds more than `max_token_len` tokens. Work is balanced by Karmarkar-Karp; where balance and budget do
-/// not go together (verl then exceeds the budget) one micro-batch more is tried. The largest stand in the
-/// middle. Errors when a sequence alone is over the budget.
-pub fn balanced_micro_batches(seq_lens: &[usize], max_token_len: usize) -> Result<Vec<Vec<usize>>> {
-    if let Some(i) = seq_lens.iter().position(|&l| l > max_token_len) {
-        let place = format!("sequence {i}");
-        return Err(Error::input(place, format!("{} tokens", seq_lens[i]), format!("at most {max_token_len}")));
-    }
-    let work: Vec<u64> = seq_lens.iter().map(|&l| workload(l)).collect();
-    let fits =
-        |parts: &[Vec<usize>]| parts.iter().all(|p| p.iter().map(|&i| seq_lens[i]).sum::<usize>() <= max_token_len);
-    let mut parts = Vec::new();
-    for k in num_micro_batches(seq_lens, max_token_len)..=seq_lens.len() {
-        parts = karmarkar_karp(&work, k);
-        if fits(&parts) {
-            break;
-        }
-    }
-    parts.sort_by_key(|p| (Reverse(p.iter().map(|&i| work[i]).sum::<u64>()), p.first().copied()));
-    let mut order: Vec<Vec<usize>> = parts.iter().step_by(2).rev().cloned().collect();
-    order.extend(parts.into_iter().skip(1).step_by(2));
-    Ok(order)
 }
 
 /// One side of a difference: total and items.

@@ -15,32 +15,32 @@ pub struct Experience {
     pub old_log_prob: Vec<f32>,
     /// Log-probs under the reference policy, with a KL term.
     pub ref_log_prob: Option<Vec<f32>>,
+    /// Reward, less the divergence from the reference where the config takes it off.
+    pub reward: f64,
     /// Group-relative advantage.
     pub advantage: f64,
-    /// Index of the question among those asked.
-    pub question: usize,
 }
 
 impl Experience {
-    /// Of a rollout and its advantage.
-    pub fn new(question: &Question, rollout: &Rollout, advantage: f64) -> Experience {
-        let prompt = &question.prompt.token_ids;
-        let response = &rollout.output.token_ids;
-        let mut loss_mask = vec![false; prompt.len()];
-        loss_mask.resize(prompt.len() + response.len(), true);
-        Experience {
-            input_ids: [&prompt[..], &response[..]].concat(),
-            loss_mask,
-            old_log_prob: rollout.output.logprobs.clone(),
-            ref_log_prob: None,
-            advantage,
-            question: rollout.question,
-        }
+    /// Makes the experience of `rollout`, whose advantage is not known yet.
+    pub fn new(question: &Question, rollout: &Rollout, reward: f64) -> Experience {
+        let output = &rollout.output;
+        let made = Experience::of_tokens(&question.prompt.token_ids, &output.token_ids, output.logprobs.clone());
+        Experience { reward, ..made }
     }
 
-    /// It as a sequence to be trained on; `shared`: what its images have to do with those of other responses.
-    pub fn sequence<'a>(&'a self, questions: &[&'a Question], shared: Shared) -> Sequence<'a> {
-        let prompt = &questions[self.question].prompt;
+    /// Makes the experience of the tokens `response` after `prompt`, with a reward and an advantage of 0.
+    pub fn of_tokens(prompt: &[u32], response: &[u32], old_log_prob: Vec<f32>) -> Experience {
+        let mut loss_mask = vec![false; prompt.len()];
+        loss_mask.resize(prompt.len() + response.len(), true);
+        let input_ids = [prompt, response].concat();
+        Experience { input_ids, loss_mask, old_log_prob, ref_log_prob: None, reward: 0.0, advantage: 0.0 }
+    }
+
+    /// Returns the response to `question` as a sequence to be trained on; `shared`: what its images have to do with those of
+    /// other responses.
+    pub fn sequence<'a>(&'a self, question: &'a Question, shared: Shared) -> Sequence<'a> {
+        let prompt = &question.prompt;
         Sequence {
             input_ids: &self.input_ids,
             images: &prompt.pixels,

@@ -3,6 +3,9 @@
 use crate::config::{KlCtrlConfig, KlCtrlType};
 use crate::ops::policy_loss::{KlLossType, Real, kl_value_and_grad};
 
+/// Name of the adaptive weight in a checkpoint.
+pub const KL_COEF: &str = "kl_coef";
+
 /// verl's guard in masked means.
 const MEAN_EPS: f64 = 1e-8;
 /// The adaptive controller's bound on one step's relative error.

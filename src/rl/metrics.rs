@@ -1,13 +1,15 @@
 //! The figures of one RL step, under verl's names.
 
-use crate::engine::scheduler::SchedulerStats;
 use std::collections::BTreeSet;
 
+use crate::engine::scheduler::SchedulerStats;
 use crate::ops::policy_loss::PolicyLoss;
 use crate::optim::StepStats;
 use crate::reward::judge;
+use crate::rl::experience::Experience;
+use crate::rl::group::Group;
 use crate::rl::update::Seen;
-use crate::rollout::ask::{Question, Rollout, is_truncated};
+use crate::rollout::ask::{Rollout, is_truncated};
 use crate::train::metrics::Metrics;
 
 /// Gathers a step's figures; figures of several updates are averaged, those with `max` or `min` in their name
@@ -38,17 +40,16 @@ impl StepMetrics {
     }
 
     /// Rewards, advantages and lengths of the step's rollouts.
-    pub fn rollouts(
-        &mut self,
-        rollouts: &[&Rollout],
-        questions: &[&Question],
-        rewards: &[f64],
-        advantages: &[f64],
-        max_response_length: usize,
-    ) {
+    pub fn rollouts(&mut self, groups: &[Group], max_response_length: usize) {
+        let rollouts: Vec<&Rollout> = groups.iter().flat_map(|group| &group.rollouts).collect();
         let of = |get: fn(&Rollout) -> f64| rollouts.iter().map(|r| get(r)).collect::<Vec<f64>>();
+        let learned = |get: fn(&Experience) -> f64| -> Vec<f64> {
+            groups.iter().flat_map(|group| &group.experience).map(get).collect()
+        };
+        let (rewards, advantages) = (learned(|e| e.reward), learned(|e| e.advantage));
         let lengths = of(|r| r.output.token_ids.len() as f64);
-        let prompts: Vec<f64> = rollouts.iter().map(|r| questions[r.question].prompt.token_ids.len() as f64).collect();
+        let prompt = |group: &Group| vec![group.question.prompt.token_ids.len() as f64; group.rollouts.len()];
+        let prompts: Vec<f64> = groups.iter().flat_map(prompt).collect();
         // verl takes the mean over tokens, where each token has its response's advantage.
         let tokens: f64 = lengths.iter().sum();
         let by_token: f64 = advantages.iter().zip(&lengths).map(|(a, n)| a * n).sum();
@@ -60,8 +61,8 @@ impl StepMetrics {
             let given: Vec<f64> = rollouts.iter().filter_map(|r| r.score.further.get(name).copied()).collect();
             self.spread(&format!("critic/score/{name}"), &given);
         }
-        self.spread("critic/rewards", rewards);
-        self.spread("critic/advantages", advantages);
+        self.spread("critic/rewards", &rewards);
+        self.spread("critic/advantages", &advantages);
         self.set("critic/advantages/mean", by_token / tokens.max(1.0));
         self.spread("response_length", &lengths);
         let full = lengths.iter().filter(|&&n| n >= max_response_length as f64).count();
@@ -141,14 +142,9 @@ impl StepMetrics {
         self.set("perf/throughput", self.tokens as f64 / step_seconds);
     }
 
-    /// All figures.
-    pub fn values(&self) -> &Metrics {
-        &self.values
-    }
-
-    /// All figures, to be added to.
-    pub fn values_mut(&mut self) -> &mut Metrics {
-        &mut self.values
+    /// Returns all figures.
+    pub fn into_values(self) -> Metrics {
+        self.values
     }
 
     /// The ones to show beside a progress bar.

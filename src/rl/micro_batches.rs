@@ -6,8 +6,7 @@ use std::ops::Range;
 use crate::device::{Device, Region};
 use crate::error::Result;
 use crate::model::{Kept, Model, Shared};
-use crate::rl::experience::Experience;
-use crate::rollout::ask::Question;
+use crate::rl::group::{Group, ResponseId};
 use crate::tensor::DType;
 use crate::train::step::{self, Sequence};
 
@@ -19,32 +18,33 @@ pub struct MicroBatch<'a> {
     pub sequences: Vec<Sequence<'a>>,
 }
 
-/// Cuts `responses`, those of a question one after another, into micro-batches of at most `max_tokens` tokens. What is kept
+/// Cuts `responses` of `groups`, those of a group one after another, into micro-batches of at most `max_tokens` tokens. What is kept
 /// from one to the next lies in [`Region::Overlay`]. `backward`: it follows each micro-batch. Errors when a response alone
 /// is longer.
 pub fn cut<'a>(
     dev: &mut Device,
     model: &Model,
-    responses: &[&'a Experience],
-    questions: &[&'a Question],
+    groups: &'a [Group],
+    responses: &[ResponseId],
     max_tokens: usize,
     backward: bool,
 ) -> Result<Vec<MicroBatch<'a>>> {
-    let lengths: Vec<usize> = responses.iter().map(|e| e.input_ids.len()).collect();
+    let lengths: Vec<usize> = responses.iter().map(|id| id.of(groups).input_ids.len()).collect();
     let ranges = step::micro_batches(&lengths, max_tokens)?;
-    let goes_on = |at: usize| 0 < at && at < responses.len() && responses[at - 1].question == responses[at].question;
+    let goes_on = |at: usize| 0 < at && at < responses.len() && responses[at - 1].group == responses[at].group;
     let merge = model.config.vision_config.spatial_merge_size as u32;
-    let rows = |at: usize| questions[responses[at].question].prompt.pixels.iter().map(|p| p.tokens(merge)).sum();
+    let question = |at: usize| &groups[responses[at].group].question;
+    let rows = |at: usize| question(at).prompt.pixels.iter().map(|p| p.tokens(merge)).sum();
     let most = ranges.iter().filter(|range| goes_on(range.end)).map(|range| rows(range.end)).max().unwrap_or(0);
     let kept = keep(dev, model, most, backward)?;
     let micro_batch = |range: Range<usize>| {
-        let of = |at: usize| responses[at].question;
+        let of = |at: usize| responses[at].group;
         let sequence = |i: usize| {
             let again = i > range.start && goes_on(i);
             let first = !(goes_on(range.start) && of(range.start) == of(i));
             let last = !(goes_on(range.end) && of(range.end) == of(i));
             let kept = kept.filter(|_| !(first && last)).map(|kept| Kept { first, last, ..kept });
-            responses[i].sequence(questions, Shared { again, kept })
+            responses[i].of(groups).sequence(question(i), Shared { again, kept })
         };
         MicroBatch { sequences: range.clone().map(sequence).collect(), responses: range }
     };

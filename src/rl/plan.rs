@@ -14,11 +14,12 @@ use crate::ops::policy_loss;
 use crate::ops::sample::SamplingParams;
 use crate::ranks::{Alone, Ranks};
 use crate::rl::experience::Experience;
-use crate::rl::groups;
-use crate::rl::update::{self, Learner};
+use crate::rl::group::{Group, responses};
+use crate::rl::micro_batches;
+use crate::rl::update::{self, Learner, Reference};
 use crate::rollout::ask::{self, Question};
 use crate::tensor::{DType, Tensor};
-use crate::train::largest::{Size, Tower, grown};
+use crate::train::largest::{Made, Size, Tower, grown};
 use crate::train::levels::{self, Counted};
 use crate::train::plan::{self, Planned, Training};
 
@@ -70,7 +71,8 @@ pub fn sampling(config: &RlConfig) -> SamplingParams {
 pub fn rl(
     model_config: ModelConfig,
     config: &RlConfig,
-    (target, ranks): (Target, Alone),
+    target: Target,
+    ranks: Alone,
     allowed: &[u32],
     index: &Index,
 ) -> Result<(Planned, Option<usize>)> {
@@ -99,12 +101,12 @@ pub fn rl(
     let least = config.rollout.num_kv_blocks.unwrap_or(rollouts.least_blocks());
     let mut rest = rollouts.count(dev, model, Some(least))?;
     let mark = dev.mark(Region::Overlay);
-    groups::keep(dev, model, kept_rows, true)?;
+    micro_batches::keep(dev, model, kept_rows, true)?;
     if let Some(reference) = &reference {
-        for (questions, batch) in &batches {
-            let (questions, mut batch): (Vec<&Question>, _) = (questions.iter().collect(), batch.clone());
-            let all = (0..batch.len()).collect();
-            update::reference(dev, reference, (&mut batch, all), &questions, policy, config.micro_batch_tokens)?;
+        for groups in &batches {
+            let (mut groups, all) = (groups.clone(), responses(groups));
+            let by = Reference { model: reference, policy };
+            update::reference(dev, by, &mut groups, all, config.micro_batch_tokens)?;
         }
         rest = rest.max(&dev.high_water());
     }
@@ -115,10 +117,8 @@ pub fn rl(
     let stats = update::figures(dev, config.lanes())?.stats.slice(0, policy_loss::STATS);
     let mut run = |i: usize, levels: Levels| -> Result<(Plan, Vec<Work>)> {
         dev.reset_high_water();
-        let (questions, batch) = &batches[i];
-        let questions: Vec<&Question> = questions.iter().collect();
         let learner = Learner { model, policy, config, levels, step: 0 };
-        update::accumulate(dev, learner, &mut grads, batch, &questions, stats)?;
+        update::accumulate(dev, learner, &mut grads, &batches[i], stats)?;
         Ok((dev.high_water(), dev.take_work()))
     };
     let images = index.shapes().any(|shape| !shape.grids.is_empty());
@@ -147,13 +147,13 @@ pub fn pass(
     dev: &mut Device,
     model: &Model,
     grads: &mut Grads,
-    (config, levels): (&RlConfig, Levels),
-    (questions, batch): &MiniBatch,
+    config: &RlConfig,
+    levels: Levels,
+    groups: &[Group],
 ) -> Result<()> {
-    let questions: Vec<&Question> = questions.iter().collect();
     let policy = Policy { allowed: None, temperature: config.rollout.temperature as f32 };
     let stats = policy_loss::stats(dev, Region::Overlay)?;
-    update::accumulate(dev, Learner { model, policy, config, levels, step: 0 }, grads, batch, &questions, stats)?;
+    update::accumulate(dev, Learner { model, policy, config, levels, step: 0 }, grads, groups, stats)?;
     Ok(())
 }
 
@@ -244,12 +244,9 @@ fn blank(config: &ModelConfig, shape: Shape<'_>) -> Question {
     Question { row: Row::default(), prompt: Arc::new(prompt) }
 }
 
-/// Responses to questions, which they name by index.
-pub type MiniBatch = (Vec<Question>, Vec<Experience>);
-
 /// A micro-batch that none of the run is larger than in any number its memory depends on: made of all of them at their
 /// most, whichever questions meet and however long the answers are. Where one that can occur is as large, it is that one.
-fn largest_micro_batch(config: &RlConfig, model: &Model, index: &Index) -> MiniBatch {
+fn largest_micro_batch(config: &RlConfig, model: &Model, index: &Index) -> Vec<Group> {
     let tower = Tower::new(&model.config.vision_config, model.vision.chunk_patches);
     let bound = bound(config, tower, index);
     let mut shortest: Vec<usize> = (0..index.len()).collect();
@@ -265,35 +262,28 @@ fn largest_micro_batch(config: &RlConfig, model: &Model, index: &Index) -> MiniB
             Shape { tokens: tokens + response, targets: response, grids }
         });
         if Size::of(tower, shapes).covers(&bound) {
-            return experience(config, &model.config, index, &batch);
+            return groups(config, &model.config, index, &batch);
         }
     }
     // Grown from the least there is, so that its pictures take their tokens out of the bound's and not on top of them.
     let least = [Shape { tokens: 2, targets: 1, grids: &[] }];
     let made = grown(tower, least, &bound);
-    let mut batch = (Vec::new(), Vec::new());
-    for (question, made) in made.iter().enumerate() {
+    let group = |(index, made): (usize, &Made)| {
         let sample = plan::blank(&model.config, made.shape());
-        let log_prob = vec![0.0; made.shape().targets];
-        let prompt = Prompt { pixels: sample.images, ..Prompt::text(sample.input_ids.clone()) };
-        batch.0.push(Question { row: Row::default(), prompt: Arc::new(prompt) });
-        batch.1.push(Experience {
-            input_ids: sample.input_ids,
-            loss_mask: sample.loss_mask,
-            ref_log_prob: config.use_kl_loss.then(|| log_prob.clone()),
-            old_log_prob: log_prob,
-            advantage: 1.0,
-            question,
-        });
-    }
-    batch
+        let prompt_len = sample.input_ids.len() - made.shape().targets;
+        let (prompt, response) = sample.input_ids.split_at(prompt_len);
+        let experience = made_up(config, prompt, response);
+        let prompt = Prompt { pixels: sample.images, ..Prompt::text(sample.input_ids) };
+        Group::made_up(index, Question { row: Row::default(), prompt: Arc::new(prompt) }, vec![experience])
+    };
+    made.iter().enumerate().map(group).collect()
 }
 
 /// A micro-batch of the longest questions, answered at full length.
-pub fn longest_micro_batch(config: &RlConfig, model: &ModelConfig, index: &Index) -> MiniBatch {
+pub fn longest_micro_batch(config: &RlConfig, model: &ModelConfig, index: &Index) -> Vec<Group> {
     let mut longest: Vec<usize> = (0..index.len()).collect();
     longest.sort_by_key(|&i| std::cmp::Reverse(index.tokens(i)));
-    experience(config, model, index, &mini_batch(config, index, &longest, config.max_response_length))
+    groups(config, model, index, &mini_batch(config, index, &longest, config.max_response_length))
 }
 
 /// The most that a micro-batch can have of each number, by itself.
@@ -388,29 +378,21 @@ fn mini_batch(config: &RlConfig, index: &Index, order: &[usize], response: usize
     batch
 }
 
-/// A mini-batch's questions and responses, made up.
-fn experience(config: &RlConfig, model: &ModelConfig, index: &Index, batch: &[(usize, usize)]) -> MiniBatch {
-    let mut questions: Vec<Question> = Vec::new();
-    let mut experience = Vec::new();
-    for (k, &(i, response)) in batch.iter().enumerate() {
-        // Rollouts of one question follow one another.
-        if k == 0 || batch[k - 1].0 != i {
-            questions.push(blank(model, index.shape(i)));
-        }
-        let question = questions.len() - 1;
-        let mut input_ids = questions[question].prompt.token_ids.clone();
-        let prompt = input_ids.len();
-        input_ids.resize(prompt + response, 0);
-        let loss_mask = (0..input_ids.len()).map(|t| t >= prompt).collect();
-        let log_prob = vec![0.0; response];
-        experience.push(Experience {
-            input_ids,
-            loss_mask,
-            ref_log_prob: config.use_kl_loss.then(|| log_prob.clone()),
-            old_log_prob: log_prob,
-            advantage: 1.0,
-            question,
-        });
-    }
-    (questions, experience)
+/// Makes up the groups of a mini-batch.
+fn groups(config: &RlConfig, model: &ModelConfig, index: &Index, batch: &[(usize, usize)]) -> Vec<Group> {
+    // Rollouts of one question follow one another.
+    let group = |(place, rollouts): (usize, &[(usize, usize)])| {
+        let question = blank(model, index.shape(rollouts[0].0));
+        let prompt = &question.prompt.token_ids;
+        let experience = rollouts.iter().map(|&(_, response)| made_up(config, prompt, &vec![0; response])).collect();
+        Group::made_up(place, question, experience)
+    };
+    batch.chunk_by(|a, b| a.0 == b.0).enumerate().map(group).collect()
+}
+
+/// Makes up a response that moves the policy.
+fn made_up(config: &RlConfig, prompt: &[u32], response: &[u32]) -> Experience {
+    let log_prob = vec![0.0; response.len()];
+    let ref_log_prob = config.use_kl_loss.then(|| log_prob.clone());
+    Experience { ref_log_prob, advantage: 1.0, ..Experience::of_tokens(prompt, response, log_prob) }
 }

@@ -13,73 +13,58 @@ use std::time::Instant;
 
 use serde_json::json;
 
-use crate::checkpoint::Keep;
-use crate::config::{RlConfig, deciding};
+use crate::config::RlConfig;
 use crate::data::encoder::Use;
 use crate::data::indexing::Longest;
 use crate::data::packing::PackPlan;
-use crate::data::{Dataset, Index, Loader, Samples};
+use crate::data::{Dataset, Loader, Samples};
 use crate::device::{Device, Plan, Region, Target};
 use crate::engine::{allowed_ids, stop_token_ids};
 use crate::error::{Error, Result};
-use crate::model::{Grads, Levels, Model, ModelConfig, Policy};
+use crate::model::{Grads, Model, Policy};
 use crate::observe::Observer;
-use crate::ops::policy_loss::{self, PolicyLoss};
-use crate::ranks::{self, Alone};
+use crate::ops::policy_loss;
 use crate::reward::Scorer;
 use crate::reward::judge::{self, Ruling};
 use crate::rl::curriculum;
 use crate::rl::experience::Experience;
+use crate::rl::group::Group;
+use crate::rl::kl::KL_COEF;
 use crate::rl::metrics::StepMetrics;
 use crate::rl::plan;
-use crate::rl::update::{self, Dealt, Learner};
+use crate::rl::update::{self, Dealt, Learner, Reference};
 use crate::rollout::file::RolloutRow;
 use crate::rollout::journal::{self, Journal};
 use crate::rollout::{self, Question, Rollout, ask};
 use crate::task::VerifiedRows;
 use crate::tensor::{DType, Tensor};
 use crate::text::Chat;
-use crate::train::broken::Broken;
-use crate::train::job::{self, Start};
+use crate::train::job::{self, JobCommon, Start, trainer_config};
 use crate::train::lanes;
 use crate::train::metrics::{self, Metrics, object};
 use crate::train::plan::gib_to_bytes;
 use crate::train::record;
 use crate::train::trainer::{Trainer, TrainerConfig, seconds};
-use crate::train::validation::Validation;
 
-/// An RL job: config, questions and where results go.
+/// An RL job.
 pub struct Job {
-    /// Run directory.
-    pub dir: PathBuf,
-    /// Model directory to start from.
-    pub model: PathBuf,
+    /// What every training job has.
+    pub common: JobCommon,
     /// Settings.
     pub config: RlConfig,
     /// Scores responses.
     pub task: VerifiedRows,
-    /// The data sets.
-    pub data: Dataset,
-    /// Sizes of the questions, for the plan.
-    pub index: Arc<Index>,
     /// What is asked.
     pub questions: Arc<dyn Samples<Question>>,
-    /// What is measured while it trains.
-    pub validation: Option<Validation>,
     /// Of this step only the rollouts of this prompt, by its number, are made and written; then the run stops.
     pub only: Option<(u64, u64)>,
     /// The run in this folder is computed again: what it wrote of its rollouts is drafted.
     pub recorded: Option<PathBuf>,
-    /// Which rank of how many this process is.
-    pub ranks: Alone,
     scorer: Arc<Scorer>,
     chat: Chat,
     stop_token_ids: Arc<[u32]>,
     curriculum: Option<Arc<[usize]>>,
-    model_config: ModelConfig,
-    levels: Levels,
     num_kv_blocks: Option<usize>,
-    total_steps: u64,
 }
 
 /// Generation batches whose questions are made ahead.
@@ -106,8 +91,10 @@ impl Job {
         let longest = Longest { tokens: config.max_prompt_length, key: "max_prompt_length" };
         let share = config.max_bad_rows;
         let fresh = fresh || record::rows_may_differ(&config.accept_changed);
-        let mut data = Dataset::open(dir, &config.train_files, &encoder, longest, share, config.seed, fresh)?;
-        let index = data.index.clone();
+        let data = Dataset::open(dir, &config.train_files, &encoder, longest, share, config.seed, fresh)?;
+        let mut common = JobCommon::new(dir, model, model_config, data);
+        common.label = "rl".to_owned();
+        let (data, index) = (&mut common.data, &common.index);
         let longest = index.shapes().map(|shape| shape.tokens).max().unwrap_or(0) + config.max_response_length;
         if longest > config.micro_batch_tokens {
             let expected = format!("room for the longest prompt and response, {longest} tokens");
@@ -119,43 +106,28 @@ impl Job {
             let what = "rollout.n is 1: a group of one has no baseline, so each advantage is the reward itself";
             data.remarks.push(what.to_owned());
         }
-        let questions = ask::streamed(&data, encoder, model_config.clone());
-        // It scores the rows it is given, and has none of its own.
-        let task = VerifiedRows::scored_by("rl", Vec::new(), scorer.clone())?;
-        let total_steps = config.total_steps(index.len());
-        let sorted = curriculum::order(config.curriculum, &data)?;
+        let questions = ask::streamed(data, encoder, common.model_config.clone());
+        common.total_steps = config.total_steps(index.len());
         Ok(Job {
-            dir: dir.to_owned(),
-            model,
-            levels: Levels::default(),
+            // It scores the rows it is given, and has none of its own.
+            task: VerifiedRows::scored_by("rl", Vec::new(), scorer.clone())?,
+            curriculum: curriculum::order(config.curriculum, data)?,
             num_kv_blocks: config.rollout.num_kv_blocks,
+            common,
             config,
-            task,
-            data,
-            index,
             questions: Arc::new(questions),
-            validation: None,
             only: None,
             recorded: None,
-            ranks: Alone::ONE,
             scorer,
             chat,
             stop_token_ids,
-            curriculum: sorted,
-            model_config,
-            total_steps,
         })
-    }
-
-    /// Generation batches in all.
-    pub fn total_steps(&self) -> u64 {
-        self.total_steps
     }
 
     /// The questions of all generation batches behind `consumed` questions, made ahead.
     fn loader(&self, consumed: u64) -> Result<Loader<Question>> {
         let (config, size) = (&self.config, self.config.gen_batch() as u64);
-        let mut order = PackPlan::new(self.index.len(), 1, config.seed, config.shuffle)?;
+        let mut order = PackPlan::new(self.common.index.len(), 1, config.seed, config.shuffle)?;
         let sorted = self.curriculum.clone();
         let mut sample_at = move |at: u64| match &sorted {
             Some(sorted) => sorted[(at % sorted.len() as u64) as usize],
@@ -173,7 +145,7 @@ impl Job {
         &self,
         dev: &mut Device,
         trainer: &mut Trainer<'_>,
-        (experience, questions): (&[Experience], &[&Question]),
+        groups: &[Group],
         policy: Policy,
         metrics: &mut StepMetrics,
         observer: &dyn Observer,
@@ -184,15 +156,15 @@ impl Job {
         let lanes = trainer.lanes.count();
         let figures = update::figures(dev, lanes)?;
         for _ in 0..config.ppo_epochs {
-            for batch in experience.chunks(config.ppo_mini_batch_size * config.rollout.n) {
+            for batch in groups.chunks(config.ppo_mini_batch_size) {
                 policy_loss::reset(dev, figures.stats)?;
-                let dealt = Dealt::new((config, trainer.step), batch, questions, lanes);
+                let dealt = Dealt::new(config, trainer.step, batch, lanes);
                 let mut done = update::Done::default();
                 for round in 0..trainer.lanes.rounds() {
                     grads.zero(dev)?;
                     let mut own = Ok(update::Done::default());
                     if let Some(lane) = trainer.lanes.of_round(round) {
-                        let (model, levels, step) = (&trainer.model, self.levels, trainer.step);
+                        let (model, levels, step) = (&trainer.model, self.common.levels, trainer.step);
                         let learner = Learner { model, policy, config, levels, step };
                         own = dealt.accumulate(dev, learner, &mut grads, lane, figures.of_lane(lane));
                     }
@@ -205,7 +177,7 @@ impl Job {
                 // Here, where the update is logged, and nowhere before it, the host waits for the device.
                 let seen = dealt.queued(done, figures.stats).read(dev)?;
                 let stats = trainer.stats(dev, "the policy loss", seen.stats.loss, observer)?;
-                metrics.update(&seen, stats, lr, &PolicyLoss::from(config));
+                metrics.update(&seen, stats, lr, &update::loss_of(config));
             }
         }
         dev.release(mark);
@@ -215,11 +187,11 @@ impl Job {
     /// The journal of the step that comes next, those of steps that a checkpoint has removed.
     fn journal(&self, dev: &Device, trainer: &mut Trainer<'_>, observer: &dyn Observer) -> Result<Journal> {
         if trainer.leads() {
-            journal::forget(&self.dir, trainer.step_on_disk()?)?;
+            journal::forget(&self.common.dir, trainer.step_on_disk()?)?;
         }
         // The others begin theirs in a folder that is not being cleared.
         trainer.ranks.await_all("the journal of a step", &[])?;
-        let journal = Journal::open(&self.dir, trainer.step + 1, trainer.ranks.rank(), &trainer.state(dev))?;
+        let journal = Journal::open(&self.common.dir, trainer.step + 1, trainer.ranks.rank(), &trainer.state(dev))?;
         if journal.ended() > 0 {
             let (step, ended) = (trainer.step + 1, journal.ended());
             observer.note(&format!("step {step}: {ended} rollouts are in the journal and not asked for again"));
@@ -227,36 +199,31 @@ impl Job {
         Ok(journal)
     }
 
-    fn rollout_rows(
-        &self,
-        rollouts: &[&Rollout],
-        (questions, numbers): (&[&Question], &[u64]),
-        rewards: &[f64],
-        advantages: &[f64],
-    ) -> Vec<RolloutRow> {
-        let row = |(i, r): (usize, &&Rollout)| RolloutRow {
-            prompt: numbers[r.question],
-            rollout: r.output.rollout as u32,
-            id: questions[r.question].row.id.clone(),
-            input: ask::prompt_text(&self.chat, &questions[r.question].prompt),
-            output: r.response.clone(),
-            gts: questions[r.question].row.ground_truth.clone().unwrap_or_default(),
-            score: rewards[i],
-            acc_score: r.score.acc_score,
-            format_reward_score: r.score.format_reward_score,
-            predict_str: r.score.predict_str.clone(),
-            advantage: advantages[i],
-            response_length: r.output.token_ids.len() as u32,
-            token_ids: r.output.token_ids.clone(),
-            log_probs: r.output.logprobs.clone(),
-            finish_reason: r.output.finish_reason.as_str().to_owned(),
-            judge: match &r.judge {
+    /// The rollouts of a group as they are written.
+    fn rollout_rows(&self, group: &Group) -> Vec<RolloutRow> {
+        let row = |(rollout, learned): (&Rollout, &Experience)| RolloutRow {
+            prompt: group.number,
+            rollout: rollout.output.rollout as u32,
+            id: group.question.row.id.clone(),
+            input: ask::prompt_text(&self.chat, &group.question.prompt),
+            output: rollout.response.clone(),
+            gts: group.question.row.ground_truth.clone().unwrap_or_default(),
+            score: learned.reward,
+            acc_score: rollout.score.acc_score,
+            format_reward_score: rollout.score.format_reward_score,
+            predict_str: rollout.score.predict_str.clone(),
+            advantage: learned.advantage,
+            response_length: rollout.output.token_ids.len() as u32,
+            token_ids: rollout.output.token_ids.clone(),
+            log_probs: rollout.output.logprobs.clone(),
+            finish_reason: rollout.output.finish_reason.as_str().to_owned(),
+            judge: match &rollout.judge {
                 None => String::new(),
                 Some(Ruling::Said(number)) => number.to_string(),
                 Some(Ruling::Unjudged(_)) => "unjudged".to_owned(),
             },
         };
-        rollouts.iter().enumerate().map(row).collect()
+        group.rollouts.iter().zip(&group.experience).map(row).collect()
     }
 
     fn policy(&self, allowed: Tensor) -> Policy {
@@ -265,46 +232,33 @@ impl Job {
 }
 
 impl job::Job for Job {
-    fn data(&self) -> &Dataset {
-        &self.data
+    fn common(&self) -> &JobCommon {
+        &self.common
     }
 
     /// The larger of a rollout's and an update's; see [`plan::rl`]. The cache of keys then has its size.
     fn plan(&mut self, target: Target) -> Result<Plan> {
+        let JobCommon { model_config, index, ranks, .. } = &self.common;
         let target = target.within(gib_to_bytes(self.config.max_memory_gib));
-        let bitmap = allowed_ids(&self.model_config, &self.chat);
-        let (config, place) = (&self.config, (target, self.ranks));
-        let (planned, num_kv_blocks) = plan::rl(self.model_config.clone(), config, place, &bitmap, &self.index)?;
-        (self.levels, self.num_kv_blocks) = (planned.levels, num_kv_blocks);
-        let dtype = DType::of(self.config.dtype, target.kind);
-        match &mut self.validation {
-            Some(validation) => validation.plan(planned.memory, (&self.model_config, dtype), None, target, plan::LOWER),
-            None => Ok(planned.memory),
-        }
-    }
-
-    fn levels(&self) -> Levels {
-        self.levels
+        let bitmap = allowed_ids(model_config, &self.chat);
+        let (planned, num_kv_blocks) = plan::rl(model_config.clone(), &self.config, target, *ranks, &bitmap, index)?;
+        (self.common.levels, self.num_kv_blocks) = (planned.levels, num_kv_blocks);
+        self.common.plan_validation(planned.memory, self.config.dtype, None, target, plan::LOWER)
     }
 
     fn steps(&self, dev: &mut Device, trainer: &mut Trainer, observer: &dyn Observer) -> Result<()> {
-        let config = &self.config;
+        let (config, JobCommon { dir, model, model_config, total_steps, .. }) = (&self.config, &self.common);
         let reference = match config.has_reference() {
-            true => Some(Model::load(dev, &self.model, DType::of(config.dtype, dev.kind()))?),
+            true => Some(Model::load(dev, model, DType::of(config.dtype, dev.kind()))?),
             false => None,
         };
-        let bitmap = allowed_ids(&self.model_config, &self.chat);
+        let bitmap = allowed_ids(model_config, &self.chat);
         let allowed = dev.upload(Region::State, &bitmap, &[bitmap.len()])?;
-        let leads = trainer.leads();
-        ranks::by_first(trainer.ranks, "the rows' index", || self.data.keep(observer))?;
-        self.data.record_pictures()?;
-        let mut broken = Broken::new(&self.dir, &self.data, config.max_bad_rows, &trainer.extra, leads, observer)?;
+        let mut broken = self.common.open_rows(trainer, config.max_bad_rows, observer)?;
         let mut loader = self.loader(trainer.samples_consumed)?;
-        if let Some(validation) = &self.validation {
-            validation.before(dev, trainer, observer)?;
-        }
-        observer.begin("rl", "steps", self.total_steps, trainer.step);
-        while trainer.step < self.total_steps {
+        self.common.validate_before(dev, trainer, observer)?;
+        observer.begin(&self.common.label, "steps", *total_steps, trainer.step);
+        while trainer.step < *total_steps {
             let start = Instant::now();
             let mut journal = self.journal(dev, trainer, observer)?;
             let batch = dev.range(format_args!("rollout"), |dev| {
@@ -313,41 +267,37 @@ impl job::Job for Job {
                     let found = broken.found();
                     broken.record(found).map(|()| sound)
                 };
-                self.ask(dev, trainer, allowed, next, (&mut journal, observer))
+                self.ask(dev, trainer, allowed, next, &mut journal, observer)
             })?;
             let gen_time = seconds(start.elapsed());
             let mut metrics = StepMetrics::new(trainer.step + 1);
-            let questions: Vec<&Question> = batch.questions.iter().map(|question| &**question).collect();
-            let rollouts: Vec<&Rollout> = batch.groups.iter().flat_map(|g| &g.rollouts).collect();
-            let mut rewards: Vec<f64> = batch.groups.iter().flat_map(|g| g.rewards.iter().copied()).collect();
-            let policy = self.policy(allowed);
-            let asked = (&rollouts[..], &questions[..]);
-            let by = reference.as_ref().map(|reference| (reference, policy));
-            let learned = self.learned_from(dev, trainer, asked, by, (&mut rewards[..], &mut metrics))?;
-            metrics.rollouts(&rollouts, &questions, &rewards, &learned.advantages, config.max_response_length);
+            let (mut groups, policy) = (batch.groups, self.policy(allowed));
+            let reference = reference.as_ref().map(|model| Reference { model, policy });
+            let kl_coef = self.learn(dev, trainer, &mut groups, reference, &mut metrics)?;
+            metrics.rollouts(&groups, config.max_response_length);
+            let rollouts = || groups.iter().flat_map(|group| &group.rollouts);
             if let Some(name) = self.scorer.judge() {
                 let mut judge = judge::Summary::new(name);
-                rollouts.iter().for_each(|rollout| judge.count(rollout.judge.as_ref()));
+                rollouts().for_each(|rollout| judge.count(rollout.judge.as_ref()));
                 metrics.judge(&judge);
             }
             let only = self.only.is_some_and(|(step, _)| step == trainer.step + 1);
-            if only || leads && config.rollout_freq.is_some_and(|n| (trainer.step + 1).is_multiple_of(n)) {
-                let rows = self.rollout_rows(&rollouts, (&questions, &batch.numbers), &rewards, &learned.advantages);
-                rollout::file::write(&self.dir, trainer.step + 1, &rows)?;
+            if only || trainer.leads() && config.rollout_freq.is_some_and(|n| (trainer.step + 1).is_multiple_of(n)) {
+                let rows: Vec<RolloutRow> = groups.iter().flat_map(|group| self.rollout_rows(group)).collect();
+                rollout::file::write(dir, trainer.step + 1, &rows)?;
             }
             if only {
                 return Err(Error::Stopped);
             }
             let update_start = Instant::now();
-            let learned_from = (&learned.experience[..], &questions[..]);
-            self.update(dev, trainer, learned_from, policy, &mut metrics, observer)?;
+            self.update(dev, trainer, &groups, policy, &mut metrics, observer)?;
             trainer.step += 1;
             trainer.samples_consumed = batch.consumed;
             broken.keep(&mut trainer.extra)?;
-            learned.keep(&mut trainer.extra);
-            let response_tokens: usize = rollouts.iter().map(|r| r.output.token_ids.len()).sum();
+            trainer.extra.extend(kl_coef.map(|kl_coef| (KL_COEF.to_owned(), kl_coef.into())));
+            let response_tokens: usize = rollouts().map(|r| r.output.token_ids.len()).sum();
             metrics.set("training/num_response_tokens", response_tokens as f64);
-            metrics.set("training/epoch", batch.consumed as f64 / self.index.len() as f64);
+            metrics.set("training/epoch", batch.consumed as f64 / self.common.index.len() as f64);
             metrics.set("train/num_gen_batches", batch.num_gen_batches as f64);
             metrics.set("timing_s/gen", gen_time);
             metrics.set("timing_s/update_actor", seconds(update_start.elapsed()));
@@ -356,12 +306,8 @@ impl job::Job for Job {
             metrics.set(metrics::MEMORY, metrics::memory(dev));
             metrics.sampler(&batch.stats);
             metrics.throughput(seconds(start.elapsed()));
-            if let Some(validation) = &self.validation {
-                validation.after(dev, trainer, self.total_steps, observer, metrics.values_mut())?;
-            }
-            trainer.log.append(metrics.values())?;
-            observer.step(trainer.step, &metrics.figures());
-            trainer.save_if_due(dev, observer)?;
+            let figures = metrics.figures();
+            self.common.end_step(dev, trainer, metrics.into_values(), &figures, observer)?;
         }
         Ok(())
     }
@@ -379,37 +325,22 @@ impl job::Job for Job {
         object(json!({
             "judge": judge,
             "prompts_consumed": trainer.samples_consumed,
-            "prompts_left_out": self.data.rejected.rejected.len(),
+            "prompts_left_out": self.common.data.rejected.rejected.len(),
             "seconds": metrics::sum(log, "timing_s/step"),
             "rollout_tokens_per_sec": metrics::sum(log, "training/num_response_tokens") / f64::max(sampling, 1e-9),
         }))
     }
 
     fn settled(&self, step: u64) -> Result<()> {
-        journal::forget(&self.dir, step)
+        journal::forget(&self.common.dir, step)
     }
 
     fn trainer_config(&self) -> TrainerConfig {
         let c = &self.config;
-        TrainerConfig {
-            dir: self.dir.clone(),
-            model: self.model.clone(),
-            dtype: c.dtype,
-            optimizer: c.optimizer,
+        trainer_config!(&self.common, c, {
             warmup_steps: c.warmup_steps,
-            total_steps: self.total_steps,
-            lanes: c.lanes(),
-            seed: c.seed,
-            config_text: deciding(c),
             save_steps: c.save_freq,
-            save_seconds: c.save_seconds,
-            keep: Keep { newest: c.save_total_limit, every: c.keep_every },
-            save_on_stop: c.save_on_stop,
-            resume: c.resume.clone(),
             reference: c.has_reference(),
-            val_files: c.validation.val_files.clone(),
-            val_task_files: self.validation.as_ref().map(Validation::task_files).unwrap_or_default(),
-            accept_changed: c.accept_changed.clone(),
-        }
+        })
     }
 }

@@ -13,13 +13,15 @@ use crate::config::RlConfig;
 use crate::device::{Device, Region};
 use crate::error::Result;
 use crate::model::{Grads, Keep, Levels, Model, Policy};
-use crate::ops::policy_loss::{self, Denominators, Io, LOSSES, Packed, PolicyLoss, PolicyStats, STATS, Sums};
+use crate::ops::policy_loss::{
+    self, Denominators, Io, KlLoss, LOSSES, LossMode, Packed, PolicyLoss, PolicyStats, STATS, Sums,
+};
 use crate::philox::{self, Purpose, philox4x32_10};
-use crate::rl::batching::karmarkar_karp;
+use crate::rl::balance::karmarkar_karp;
 use crate::rl::experience::Experience;
-use crate::rl::groups;
+use crate::rl::group::{Group, ResponseId, borders, responses};
+use crate::rl::micro_batches;
 use crate::rl::probs_diff::ProbsDiff;
-use crate::rollout::ask::Question;
 use crate::tensor::{DType, Tensor};
 use crate::train::step::{self, Forward};
 
@@ -55,6 +57,7 @@ pub struct Queued {
 
 impl Queued {
     /// The losses that have to be finite, f64, of a mini-batch of one lane.
+    #[cfg_attr(private_tree, expect(dead_code, reason = "tests update from one lane alone"))]
     pub fn losses(&self) -> Tensor {
         self.stats.slice(0, LOSSES)
     }
@@ -135,20 +138,48 @@ pub struct Learner<'a> {
     pub step: u64,
 }
 
+/// Returns the loss that `config` asks for.
+pub fn loss_of(config: &RlConfig) -> PolicyLoss {
+    let &RlConfig { kl_loss_type, kl_loss_coef, .. } = config;
+    PolicyLoss {
+        loss_mode: config.loss_mode,
+        clip_ratio_low: config.clip_ratio_low,
+        clip_ratio_high: config.clip_ratio_high,
+        clip_ratio_c: (config.loss_mode == LossMode::Vanilla).then_some(config.clip_ratio_c),
+        loss_agg_mode: config.loss_agg_mode,
+        kl_loss: config.use_kl_loss.then_some(KlLoss { kl_loss_type, kl_loss_coef }),
+        entropy_coeff: config.entropy_coeff,
+    }
+}
+
 /// Adds the gradients of a mini-batch's loss to `grads`, in one lane; its figures overwrite `stats` (see
 /// [`policy_loss::stats`]). Nothing waits for the device.
 pub fn accumulate(
     dev: &mut Device,
     learner: Learner<'_>,
     grads: &mut Grads,
-    batch: &[Experience],
-    questions: &[&Question],
+    groups: &[Group],
     stats: Tensor,
 ) -> Result<Queued> {
-    let dealt = Dealt::new((learner.config, learner.step), batch, questions, 1);
+    let dealt = Dealt::new(learner.config, learner.step, groups, 1);
     policy_loss::reset(dev, stats)?;
     let done = dealt.accumulate(dev, learner, grads, 0, stats)?;
     Ok(dealt.queued(done, stats))
+}
+
+/// The responses that are computed: of a mini-batch or of one of its lanes. Those of a group are together.
+#[derive(Clone, Default)]
+struct Computed {
+    /// Those that go through backward.
+    moving: Vec<ResponseId>,
+    /// Those that run forward for the figures alone.
+    idle: Vec<ResponseId>,
+}
+
+impl Computed {
+    fn all(&self) -> Vec<ResponseId> {
+        [&self.moving[..], &self.idle].concat()
+    }
 }
 
 /// A mini-batch dealt to gradient lanes: a function of the batch and their number, whoever computes them.
@@ -156,50 +187,41 @@ pub fn accumulate(
 /// Responses that cannot move the policy (advantage 0, no KL or entropy term) are computed apart from the others, forward
 /// only and few of them, for the figures: what their backward would add is exactly 0.
 pub struct Dealt<'a> {
-    batch: &'a [Experience],
-    questions: &'a [&'a Question],
+    groups: &'a [Group],
     loss: PolicyLoss,
     denominators: Denominators,
+    /// The same of the responses computed alone.
     computed: Denominators,
-    /// By lane: the responses that go through backward, and those that run forward for the figures alone, each question's
-    /// together.
-    lanes: Vec<[Vec<usize>; 2]>,
+    lanes: Vec<Computed>,
 }
 
 impl<'a> Dealt<'a> {
-    /// All responses to a question are in one lane, lanes have about as many tokens each; ties go by index. `run`: config and
-    /// steps done.
-    pub fn new(
-        run: (&RlConfig, u64),
-        batch: &'a [Experience],
-        questions: &'a [&'a Question],
-        lanes: usize,
-    ) -> Dealt<'a> {
-        let loss = PolicyLoss::from(run.0);
-        let (moving, idle) = split(run, &loss, batch, questions);
-        let both = || moving.iter().chain(&idle);
+    /// All responses of a group are in one lane, lanes have about as many tokens each; ties go by index. `step`: steps done.
+    pub fn new(config: &RlConfig, step: u64, groups: &'a [Group], lanes: usize) -> Dealt<'a> {
+        let loss = loss_of(config);
+        let computed = split(config, step, &loss, groups);
+        let (all, some) = (responses(groups), computed.all());
         // As Dr. GRPO and TRL divide: verl's function on one rank leaves the number of responses out.
-        let scale = |responses: usize| Some((responses * run.0.max_response_length) as f64);
-        let denominators = Denominators::new(&response_borders(batch), scale(batch.len()));
-        let computed =
-            Denominators::new(&response_borders(both().map(|&i| &batch[i])), scale(moving.len() + idle.len()));
+        let denominators = |of: &[ResponseId]| {
+            let scale = Some((of.len() * config.max_response_length) as f64);
+            Denominators::new(&borders(of.iter().map(|id| id.of(groups))), scale)
+        };
         let mut tokens: BTreeMap<usize, u64> = BTreeMap::new();
-        both().for_each(|&i| *tokens.entry(batch[i].question).or_default() += batch[i].input_ids.len() as u64);
+        some.iter().for_each(|id| *tokens.entry(id.group).or_default() += id.of(groups).input_ids.len() as u64);
         let (asked, tokens): (Vec<usize>, Vec<u64>) = tokens.into_iter().unzip();
         let mut of_lane: BTreeMap<usize, usize> = BTreeMap::new();
         for (lane, part) in karmarkar_karp(&tokens, lanes).into_iter().enumerate() {
             of_lane.extend(part.into_iter().map(|at| (asked[at], lane)));
         }
-        let mut dealt = vec![[Vec::new(), Vec::new()]; lanes];
-        for (kind, responses) in [moving, idle].into_iter().enumerate() {
-            responses.into_iter().for_each(|i| dealt[of_lane[&batch[i].question]][kind].push(i));
-        }
-        Dealt { batch, questions, loss, denominators, computed, lanes: dealt }
+        let mut dealt = vec![Computed::default(); lanes];
+        computed.moving.iter().for_each(|id| dealt[of_lane[&id.group]].moving.push(*id));
+        computed.idle.iter().for_each(|id| dealt[of_lane[&id.group]].idle.push(*id));
+        Dealt { groups, loss, denominators: denominators(&all), computed: denominators(&some), lanes: dealt }
     }
 
     /// The responses that `lane` computes.
-    pub fn of_lane(&self, lane: usize) -> Vec<usize> {
-        self.lanes[lane].concat()
+    pub fn of_lane(&self, lane: usize) -> Vec<ResponseId> {
+        self.lanes[lane].all()
     }
 
     /// Adds the gradients of `lane` to `grads`, and its figures to `stats`. Nothing waits for the device.
@@ -213,15 +235,16 @@ impl<'a> Dealt<'a> {
     ) -> Result<Done> {
         let Learner { model, policy, config, levels, .. } = learner;
         let mut done = Done::default();
-        for (group, moves) in self.lanes[lane].iter().zip([true, false]) {
-            let group: Vec<&Experience> = group.iter().map(|&i| &self.batch[i]).collect();
+        let Computed { moving, idle } = &self.lanes[lane];
+        for (ids, moves) in [(moving, true), (idle, false)] {
             let mark = dev.mark(Region::Overlay);
-            for part in groups::cut(dev, model, &group, self.questions, config.micro_batch_tokens, moves)? {
+            for part in micro_batches::cut(dev, model, self.groups, ids, config.micro_batch_tokens, moves)? {
                 let forward = step::forward(dev, model, &part.sequences, policy, levels, true)?;
                 done.micro_batches += 1;
                 done.tokens += part.sequences.iter().map(|s| s.input_ids.len()).sum::<usize>();
                 let (dlog_prob, dentropy) = dev.range(format_args!("loss"), |dev| -> Result<_> {
-                    let packed = upload(dev, &forward, &group[part.responses])?;
+                    let responses: Vec<&Experience> = ids[part.responses].iter().map(|id| id.of(self.groups)).collect();
+                    let packed = upload(dev, &forward, &responses)?;
                     let dlog_prob = forward.like_log_prob(dev)?;
                     let counts = self.loss.entropy_coeff != 0.0;
                     let dentropy = counts.then(|| forward.like_log_prob(dev)).transpose()?;
@@ -244,63 +267,59 @@ impl<'a> Dealt<'a> {
     /// The pass that all lanes together have `done`; `stats` f64 `[lanes * STATS]` has the figures of each.
     pub fn queued(&self, done: Done, stats: Tensor) -> Queued {
         let &Dealt { loss, denominators, computed, .. } = self;
-        let responses = self.lanes.iter().flatten().map(Vec::len).sum();
+        let responses = self.lanes.iter().map(|lane| lane.moving.len() + lane.idle.len()).sum();
         Queued { loss, denominators, computed, responses, done, stats }
     }
 }
 
-/// The responses that go through backward, and those that run forward for the figures alone, each question's together.
-fn split(
-    (config, step): (&RlConfig, u64),
-    loss: &PolicyLoss,
-    batch: &[Experience],
-    questions: &[&Question],
-) -> (Vec<usize>, Vec<usize>) {
-    let mut order: Vec<usize> = (0..batch.len()).collect();
-    order.sort_by_key(|&i| batch[i].question);
+/// Chooses the responses to compute.
+fn split(config: &RlConfig, step: u64, loss: &PolicyLoss, groups: &[Group]) -> Computed {
+    let all = responses(groups);
     if loss.kl_loss.is_some() || loss.entropy_coeff != 0.0 {
-        return (order, Vec::new());
+        return Computed { moving: all, idle: Vec::new() };
     }
-    let mut rollout = 0;
-    let numbered = order.iter().enumerate().map(|(at, &i)| {
-        rollout = if at > 0 && batch[order[at - 1]].question == batch[i].question { rollout + 1 } else { 0 };
-        (rollout, i)
-    });
-    let (mut idle, moving): (Vec<(u32, usize)>, Vec<_>) = numbered.partition(|&(_, i)| batch[i].advantage == 0.0);
-    let mut moving: Vec<usize> = moving.into_iter().map(|(_, i)| i).collect();
+    let (mut idle, mut moving): (Vec<ResponseId>, Vec<_>) =
+        all.into_iter().partition(|id| id.of(groups).advantage == 0.0);
     // A parameter only idle responses reach (the tower, when no other has a picture) still has a gradient, of 0, and
     // its update: momentum and decay go on as in torch. One of them reaches it as all would.
-    let pictures = |i: usize| !questions[batch[i].question].prompt.pixels.is_empty();
-    let pictured = idle.iter().position(|&(_, i)| pictures(i)).filter(|_| !moving.iter().any(|&i| pictures(i)));
+    let pictures = |id: &ResponseId| !groups[id.group].question.prompt.pixels.is_empty();
+    let pictured = idle.iter().position(pictures).filter(|_| !moving.iter().any(pictures));
     if let Some(at) = pictured.or((moving.is_empty() && !idle.is_empty()).then_some(0)) {
-        moving.push(idle.remove(at).1);
-        moving.sort_by_key(|&i| batch[i].question);
+        moving.push(idle.remove(at));
+        moving.sort_by_key(|id| id.group);
     }
-    idle.retain(|&(rollout, i)| runs_for_figures((config.seed, step), batch[i].question, rollout));
-    (moving, idle.into_iter().map(|(_, i)| i).collect())
+    idle.retain(|id| runs_for_figures(config.seed, step, groups[id.group].index, id.rollout));
+    Computed { moving, idle }
 }
 
-/// Whether a response that cannot move the policy is computed: `seed` is (run seed, step), `rollout` its number among those
-/// to its question.
-pub fn runs_for_figures(seed: (u64, u64), question: usize, rollout: u32) -> bool {
-    let key = philox::key(seed.0, Purpose::Figures, seed.1);
-    philox4x32_10(key, [question as u32, rollout, 0, 0])[0].is_multiple_of(FIGURES)
+/// Returns whether a response that cannot move the policy is computed in a step of the run of this `seed`: `question` is its
+/// question's index among those asked, `rollout` its number among the responses to it.
+pub fn runs_for_figures(seed: u64, step: u64, question: usize, rollout: usize) -> bool {
+    let key = philox::key(seed, Purpose::Figures, step);
+    philox4x32_10(key, [question as u32, rollout as u32, 0, 0])[0].is_multiple_of(FIGURES)
 }
 
-/// Log-probs of the responses `order` of `batch` under `model`, filled into `ref_log_prob`; waits for the device.
+/// The model that the policy is compared with.
+#[derive(Clone, Copy)]
+pub struct Reference<'a> {
+    /// Its weights.
+    pub model: &'a Model,
+    /// The ids it picks from, and its temperature.
+    pub policy: Policy,
+}
+
+/// Fills in the log-probs under `reference` of the responses `ids` of `groups`; waits for the device.
 pub fn reference(
     dev: &mut Device,
-    model: &Model,
-    (batch, mut order): (&mut [Experience], Vec<usize>),
-    questions: &[&Question],
-    policy: Policy,
+    Reference { model, policy }: Reference<'_>,
+    groups: &mut [Group],
+    mut ids: Vec<ResponseId>,
     micro_batch_tokens: usize,
 ) -> Result<()> {
-    order.sort_by_key(|&i| batch[i].question);
-    let responses: Vec<&Experience> = order.iter().map(|&i| &batch[i]).collect();
-    let mut found = Vec::with_capacity(order.len());
+    ids.sort_by_key(|id| id.group);
+    let mut found = Vec::with_capacity(ids.len());
     let mark = dev.mark(Region::Overlay);
-    for part in groups::cut(dev, model, &responses, questions, micro_batch_tokens, false)? {
+    for part in micro_batches::cut(dev, model, groups, &ids, micro_batch_tokens, false)? {
         let forward = step::forward(dev, model, &part.sequences, policy, Keep::Inputs, false)?;
         let log_prob = dev.read::<f32>(forward.log_prob)?;
         let borders = forward.cu_targets.windows(2).map(|w| w[0] as usize..w[1] as usize);
@@ -308,20 +327,10 @@ pub fn reference(
         forward.discard(dev);
     }
     dev.release(mark);
-    for (i, log_prob) in order.into_iter().zip(found) {
-        batch[i].ref_log_prob = Some(log_prob);
+    for (id, log_prob) in ids.into_iter().zip(found) {
+        groups[id.group].experience[id.rollout].ref_log_prob = Some(log_prob);
     }
     Ok(())
-}
-
-/// Borders of the responses, one after another.
-fn response_borders<'a>(batch: impl IntoIterator<Item = &'a Experience>) -> Vec<u32> {
-    let mut borders = vec![0u32];
-    borders.extend(batch.into_iter().scan(0, |end, e| {
-        *end += e.old_log_prob.len() as u32;
-        Some(*end)
-    }));
-    borders
 }
 
 /// A micro-batch's response tokens, one response after another, beside its activations.

@@ -1,21 +1,26 @@
 //! What SFT and RL have alike: the model they start from, the run around their steps, the summary it leaves.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use super::broken::Broken;
 use super::metrics::{self, Metrics};
 use super::record;
 use super::trainer::{Trainer, TrainerConfig, memory_summary};
+use super::validation::Validation;
+use crate::config::Dtype;
 use crate::data::encoder::Use;
-use crate::data::{Dataset, Encoder};
+use crate::data::{Dataset, Encoder, Index};
 use crate::device::{Device, Plan, Target};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::identity;
 use crate::model::{Levels, ModelConfig};
 use crate::observe::Observer;
-use crate::ranks::{Alone, Ranks};
+use crate::ranks::{self, Alone, Ranks};
+use crate::tensor::DType;
 
 /// The model a run starts from, and what makes samples for it of rows.
 pub struct Start {
@@ -49,20 +54,136 @@ impl Start {
     }
 }
 
+/// What a fine-tuning job and an RL job have in common.
+pub struct JobCommon {
+    /// Run directory.
+    pub dir: PathBuf,
+    /// Model directory to start from.
+    pub model: PathBuf,
+    /// Its configuration.
+    pub model_config: ModelConfig,
+    /// The data sets.
+    pub data: Dataset,
+    /// Sizes of their rows, for the plan.
+    pub index: Arc<Index>,
+    /// What progress is reported under.
+    pub label: String,
+    /// What is measured while it trains.
+    pub validation: Option<Validation>,
+    /// Which rank of how many this process is.
+    pub ranks: Alone,
+    /// Steps in all: updates of SFT, generation batches of RL.
+    pub total_steps: u64,
+    /// What passes keep, as [`Job::plan`] chose.
+    pub levels: Levels,
+}
+
+impl JobCommon {
+    /// Describes a job of one process, in `dir`, that starts from `model` and trains on `data`.
+    pub fn new(dir: &Path, model: PathBuf, model_config: ModelConfig, data: Dataset) -> JobCommon {
+        JobCommon {
+            dir: dir.to_owned(),
+            model,
+            model_config,
+            index: data.index.clone(),
+            data,
+            label: String::new(),
+            validation: None,
+            ranks: Alone::ONE,
+            total_steps: 0,
+            levels: Levels::default(),
+        }
+    }
+
+    /// Returns `planned` with the memory that the validation takes; see [`Validation::plan`].
+    pub fn plan_validation(
+        &mut self,
+        planned: Plan,
+        dtype: Dtype,
+        lanes: Option<usize>,
+        target: Target,
+        lower: &str,
+    ) -> Result<Plan> {
+        let dtype = DType::of(dtype, target.kind);
+        match &mut self.validation {
+            Some(validation) => validation.plan(planned, &self.model_config, dtype, lanes, target, lower),
+            None => Ok(planned),
+        }
+    }
+
+    /// Writes the rows' index once for all ranks, and returns the rows that the run does not use.
+    pub fn open_rows<'a>(
+        &'a self,
+        trainer: &mut Trainer<'_>,
+        max_bad_rows: f64,
+        observer: &'a dyn Observer,
+    ) -> Result<Broken<'a>> {
+        ranks::by_first(trainer.ranks, "the rows' index", || self.data.keep(observer))?;
+        self.data.record_pictures()?;
+        Broken::new(&self.dir, &self.data, max_bad_rows, &trainer.extra, trainer.leads(), observer)
+    }
+
+    /// Measures before the first step, where the job validates; see [`Validation::before`].
+    pub fn validate_before(&self, dev: &mut Device, trainer: &mut Trainer<'_>, observer: &dyn Observer) -> Result<()> {
+        self.validation.as_ref().map_or(Ok(()), |validation| validation.before(dev, trainer, observer))
+    }
+
+    /// Ends the step just made: validates, logs `metrics`, shows `figures` and saves a checkpoint, each where it is due.
+    pub fn end_step(
+        &self,
+        dev: &mut Device,
+        trainer: &mut Trainer<'_>,
+        mut metrics: Metrics,
+        figures: &[(&'static str, f64)],
+        observer: &dyn Observer,
+    ) -> Result<()> {
+        if let Some(validation) = &self.validation {
+            validation.after(dev, trainer, self.total_steps, observer, &mut metrics)?;
+        }
+        trainer.log.append(&metrics)?;
+        observer.step(trainer.step, figures);
+        trainer.save_if_due(dev, observer)
+    }
+}
+
+/// Makes the [`TrainerConfig`] of a job's common part and of its config, in whose keys SFT and RL agree; the fields in braces
+/// differ.
+macro_rules! trainer_config {
+    ($common:expr, $config:expr, { $($own:tt)* }) => {{
+        let (common, config) = ($common, $config);
+        $crate::train::trainer::TrainerConfig {
+            dir: common.dir.clone(),
+            model: common.model.clone(),
+            dtype: config.dtype,
+            optimizer: config.optimizer,
+            total_steps: common.total_steps,
+            lanes: config.lanes(),
+            seed: config.seed,
+            config_text: $crate::config::deciding(config),
+            save_seconds: config.save_seconds,
+            keep: $crate::checkpoint::Keep { newest: config.save_total_limit, every: config.keep_every },
+            save_on_stop: config.save_on_stop,
+            resume: config.resume.clone(),
+            val_files: config.validation.val_files.clone(),
+            val_task_files: common.validation.as_ref().map($crate::train::validation::Validation::task_files).unwrap_or_default(),
+            accept_changed: config.accept_changed.clone(),
+            $($own)*
+        }
+    }};
+}
+pub(crate) use trainer_config;
+
 /// A run that trains a model: SFT or RL.
 pub trait Job {
+    /// What SFT and RL have in common.
+    fn common(&self) -> &JobCommon;
+
     /// How it trains and saves.
     fn trainer_config(&self) -> TrainerConfig;
-
-    /// What it trains on.
-    fn data(&self) -> &Dataset;
 
     /// Bytes each region needs. Within the memory of `target` and `max_memory_gib`, where that is limited, passes keep as
     /// much as fits; errors when nothing they could keep does.
     fn plan(&mut self, target: Target) -> Result<Plan>;
-
-    /// What passes keep, as [`Job::plan`] chose.
-    fn levels(&self) -> Levels;
 
     /// Makes the steps that are left, or those up to the next signal.
     fn steps(&self, dev: &mut Device, trainer: &mut Trainer<'_>, observer: &dyn Observer) -> Result<()>;
@@ -75,14 +196,14 @@ pub trait Job {
         if ranks.size() == 1 {
             return Ok(());
         }
-        ranks.same("the rows", &self.data().hash())?;
-        ranks.same("the model", &identity::of(&self.trainer_config().model)?)
+        ranks.same("the rows", &self.common().data.hash())?;
+        ranks.same("the model", &identity::of(&self.common().model)?)
     }
 
     /// True when the run is done.
     fn is_finished(&self) -> bool {
-        let config = self.trainer_config();
-        finished_steps(&config.dir).is_some_and(|steps| steps >= config.total_steps)
+        let JobCommon { dir, total_steps, .. } = self.common();
+        finished_steps(dir).is_some_and(|steps| steps >= *total_steps)
     }
 
     /// Trains to the end, or to the next signal, which ends it with [`Error::Stopped`]. Checkpoints, `metrics.jsonl`, `model/` and `summary.json` are in
@@ -96,7 +217,7 @@ pub trait Job {
     fn run_over(&self, ranks: &mut dyn Ranks, dev: &mut Device, observer: &dyn Observer) -> Result<()> {
         let config = self.trainer_config();
         let dir = config.dir.clone();
-        let inputs = record::open(ranks, &config, self.data(), observer)?;
+        let inputs = record::open(ranks, &config, &self.common().data, observer)?;
         let mut trainer = Trainer::open(ranks, dev, config, inputs.clone(), observer)?;
         if trainer.leads() {
             record::write(&dir, inputs)?;

@@ -20,6 +20,15 @@ const AT_ONCE: usize = 1 << 24;
 /// A range of a parameter.
 type Piece = (usize, std::ops::Range<usize>);
 
+/// One exchange of a round.
+struct Exchange {
+    round: usize,
+    /// Its number in the round.
+    at: usize,
+    /// Index in the running sum of the first element of it that this rank owns.
+    first: usize,
+}
+
 /// Lanes over ranks.
 pub struct Lanes {
     count: usize,
@@ -98,7 +107,7 @@ impl Lanes {
             let mut first = 0;
             for at in 0..self.pieces.iter().map(Vec::len).max().unwrap_or(0) {
                 let mark = dev.mark(Region::Workspace);
-                let done = self.exchange(dev, ranks, grads, (round, at), first);
+                let done = self.exchange(dev, ranks, grads, Exchange { round, at, first });
                 dev.release(mark);
                 first += done?;
             }
@@ -109,14 +118,13 @@ impl Lanes {
         Ok(())
     }
 
-    /// Exchange number `at` of a round; what this rank owns of it lies in the sum from `first` on. Elements it has of it.
+    /// Makes one exchange, and returns how many elements of it this rank owns.
     fn exchange(
         &mut self,
         dev: &mut Device,
         ranks: &mut dyn Ranks,
         grads: &Grads,
-        (round, at): (usize, usize),
-        first: usize,
+        Exchange { round, at, first }: Exchange,
     ) -> Result<usize> {
         let of = |rank: usize| self.pieces[rank].get(at).map_or(&[][..], Vec::as_slice);
         let lies = |piece: &Piece| grads.tensor(piece.0).slice(piece.1.start, piece.1.end);

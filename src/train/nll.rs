@@ -30,6 +30,15 @@ impl AddAssign for Done {
     }
 }
 
+/// The mean of an update: what it is over, and where it lies.
+#[derive(Clone, Copy, Debug)]
+pub struct Mean {
+    /// Targets of the whole update.
+    pub targets: usize,
+    /// f64 `[1]`, which each micro-batch adds its part to.
+    pub loss: Tensor,
+}
+
 /// Adds the gradients of the mean negative log-prob over all targets of `batch`, an update, to `grads`; the mean itself
 /// overwrites `loss` (f64 `[1]`). Micro-batches have at most `micro_batch_tokens` tokens. Nothing waits for the device.
 pub fn gradients(
@@ -42,24 +51,23 @@ pub fn gradients(
     loss: Tensor,
 ) -> Result<Done> {
     let lengths: Vec<usize> = batch.iter().map(|s| s.input_ids.len()).collect();
-    let targets: usize = batch.iter().map(Sequence::num_targets).sum();
+    let mean = Mean { targets: batch.iter().map(Sequence::num_targets).sum(), loss };
     dev.fill_zero(loss)?;
     let mut done = Done::default();
     for range in step::micro_batches(&lengths, micro_batch_tokens)? {
-        done += micro_batch(dev, model, grads, &batch[range], targets, levels, loss)?;
+        done += micro_batch(dev, model, grads, &batch[range], mean, levels)?;
     }
     Ok(done)
 }
 
-/// A micro-batch's part of [`gradients`], of an update with `targets` targets; its part of the mean is added to `loss`.
+/// Adds the gradients of a micro-batch to `grads`, and its part of the update's `mean` to the loss.
 pub fn micro_batch(
     dev: &mut Device,
     model: &Model,
     grads: &mut Grads,
     batch: &[Sequence<'_>],
-    targets: usize,
+    mean: Mean,
     levels: Levels,
-    loss: Tensor,
 ) -> Result<Done> {
     let done = Done {
         targets: batch.iter().map(Sequence::num_targets).sum(),
@@ -67,10 +75,10 @@ pub fn micro_batch(
         micro_batches: 1,
     };
     if done.targets > 0 {
-        let weight = 1.0 / targets as f64;
+        let weight = 1.0 / mean.targets as f64;
         let forward = step::forward(dev, model, batch, Policy::default(), levels, false)?;
         let dlog_prob = forward.like_log_prob(dev)?;
-        dev.range(format_args!("loss"), |dev| nll::fwd(dev, forward.log_prob, weight, dlog_prob, loss))?;
+        dev.range(format_args!("loss"), |dev| nll::fwd(dev, forward.log_prob, weight, dlog_prob, mean.loss))?;
         forward.backward(dev, grads, dlog_prob, None)?;
     }
     Ok(done)

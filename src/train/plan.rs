@@ -154,7 +154,8 @@ pub fn owned(
 pub fn sft(
     model: ModelConfig,
     config: &SftConfig,
-    (target, ranks): (Target, Alone),
+    target: Target,
+    ranks: Alone,
     batches: &[Vec<Sequence<'_>>],
 ) -> Result<Planned> {
     let mut training = Training::new(model, config.dtype, config.optimizer, target, ranks)?;

@@ -1,7 +1,7 @@
 //! Supervised fine-tuning: rows, packed online, to the mean negative log-prob of all supervised tokens of an
 //! update, whatever packs and micro-batches they fell into.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -9,29 +9,27 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::broken::Broken;
-use super::job::{self, Start};
+use super::job::{self, JobCommon, Start, trainer_config};
 use super::lanes;
 use super::largest::{Largest, Size, Tower, grown};
 use super::metrics::{self, Metrics, object};
-use super::nll::{self, Done};
+use super::nll::{self, Done, Mean};
 use super::plan;
 use super::record;
 use super::step::{self, Sequence};
 use super::trainer::{Trainer, TrainerConfig, seconds};
 use super::updates::Updates;
-use super::validation::Validation;
-use crate::checkpoint::Keep;
-use crate::config::{SftConfig, deciding};
+use crate::config::SftConfig;
 use crate::data::encoder::Use;
 use crate::data::indexing::Longest;
 use crate::data::{Dataset, Index, Loader, Rejected, Sample, Samples};
 use crate::device::{Device, Plan, Region, Target};
 use crate::error::{Error, Result};
 use crate::model::vision::CHUNK_PATCHES;
-use crate::model::{Grads, Levels, Model, ModelConfig, Shared};
+use crate::model::{Grads, Model, Shared};
 use crate::observe::Observer;
-use crate::ranks::{self, Alone, Ranks};
-use crate::tensor::{DType, Tensor};
+use crate::ranks::Ranks;
+use crate::tensor::DType;
 
 /// Micro-batches whose samples are made ahead.
 pub const AHEAD: usize = 4;
@@ -40,28 +38,14 @@ pub const AHEAD: usize = 4;
 pub const LOWER: &str =
     "micro_batch_tokens and packing_length, or image_max_pixels; optim: adamw_8bit takes less than adamw_torch";
 
-/// A fine-tuning job: config, data and where results go.
+/// A fine-tuning job.
 pub struct Job {
-    /// Run directory.
-    pub dir: PathBuf,
-    /// Model directory to start from.
-    pub model: PathBuf,
+    /// What every training job has.
+    pub common: JobCommon,
     /// Settings.
     pub config: SftConfig,
-    /// The data sets.
-    pub data: Dataset,
-    /// Sizes of the samples, for the plan.
-    pub index: Arc<Index>,
     /// The data, ready to be packed.
     pub samples: Arc<dyn Samples<Sample>>,
-    /// What progress is reported under: `sft`, unless the caller has a better word.
-    pub label: String,
-    /// What is measured while it trains.
-    pub validation: Option<Validation>,
-    /// Which rank of how many this process is.
-    pub ranks: Alone,
-    levels: Levels,
-    total_steps: u64,
 }
 
 impl Job {
@@ -79,57 +63,43 @@ impl Job {
             None => ("gradient_accumulation_steps", config.gradient_accumulation_steps),
         };
         lanes::check(config.lanes(), key, parts)?;
-        let Start { model, encoder, .. } = Start::open(config.model.as_deref(), Use::Train, pixels)?;
+        let Start { model, config: model_config, encoder } = Start::open(config.model.as_deref(), Use::Train, pixels)?;
         if config.datasets.is_empty() {
             return Err(Error::input("datasets", "an empty list", "at least one data set"));
         }
         let longest = Longest { tokens: config.packing_length, key: "packing_length" };
         let share = config.max_bad_rows;
         let fresh = fresh || record::rows_may_differ(&config.accept_changed);
-        let mut data = Dataset::open(dir, &config.datasets, &encoder, longest, share, config.seed, fresh)?;
-        let index = data.index.clone();
+        let data = Dataset::open(dir, &config.datasets, &encoder, longest, share, config.seed, fresh)?;
+        let mut common = JobCommon::new(dir, model, model_config, data);
+        common.label = "sft".to_owned();
+        let (data, index) = (&mut common.data, &common.index);
         if let Some(i) = (0..index.len()).find(|&i| index.tokens(i) > config.micro_batch_tokens) {
             let expected = format!("at most micro_batch_tokens, which is {}", config.micro_batch_tokens);
             return Err(Error::input(data.place(i), format!("{} tokens", index.tokens(i)), expected));
         }
         let samples = data.samples(move |row| encoder.sample(&row));
-        let mut updates = Updates::new(&config, &index)?;
+        let mut updates = Updates::new(&config, index)?;
         let takes = updates.next(0)?.map_or(0, |update| update.consumed);
         data.remark_repeats(key, parts, takes);
-        let total_steps = match config.max_steps {
+        common.total_steps = match config.max_steps {
             Some(steps) => steps,
             None => updates.count()?,
         };
-        Ok(Job {
-            dir: dir.to_owned(),
-            model,
-            config,
-            data,
-            index,
-            samples: Arc::new(samples),
-            label: "sft".to_owned(),
-            validation: None,
-            ranks: Alone::ONE,
-            levels: Levels::default(),
-            total_steps,
-        })
-    }
-
-    /// Updates in all.
-    pub fn total_steps(&self) -> u64 {
-        self.total_steps
+        Ok(Job { common, config, samples: Arc::new(samples) })
     }
 
     /// The samples of the micro-batches that decide how much memory this rank takes.
     fn largest_micro_batches(&self, tower: Tower) -> Result<Vec<(Size, Vec<usize>)>> {
-        let mut updates = Updates::new(&self.config, &self.index)?;
+        let JobCommon { index, ranks, total_steps, .. } = &self.common;
+        let mut updates = Updates::new(&self.config, index)?;
         let (mut largest, mut consumed) = (Largest::default(), 0);
-        for _ in 0..self.total_steps {
+        for _ in 0..*total_steps {
             let Some(update) = updates.next(consumed)? else { break };
             consumed = update.consumed;
-            let mine = update.lanes.iter().skip(self.ranks.rank()).step_by(self.ranks.size());
+            let mine = update.lanes.iter().skip(ranks.rank()).step_by(ranks.size());
             for part in mine.map(|lane| self.micro_batches(lane)).collect::<Result<Vec<_>>>()?.concat() {
-                let batch = || part.iter().map(|&i| self.index.shape(i));
+                let batch = || part.iter().map(|&i| index.shape(i));
                 if batch().any(|shape| shape.targets > 0) {
                     largest.push(Size::of(tower, batch()), part.clone());
                 }
@@ -140,11 +110,10 @@ impl Job {
 
     /// The samples of a lane's micro-batches.
     fn micro_batches(&self, lane: &[usize]) -> Result<Vec<Vec<usize>>> {
-        micro_batches(&self.index, lane, self.config.micro_batch_tokens)
+        micro_batches(&self.common.index, lane, self.config.micro_batch_tokens)
     }
 
-    /// Adds the gradients of a lane of `samples` to `grads`, of an update with so many targets, and what it adds to the mean
-    /// to the loss beside them. Errors with [`Error::Stopped`] where a stop was asked for before its end.
+    /// Adds the gradients of a lane of `samples` to `grads`, and its part of the update's `mean` to the loss. Errors with [`Error::Stopped`] where a stop was asked for before its end.
     fn lane(
         &self,
         dev: &mut Device,
@@ -152,7 +121,7 @@ impl Job {
         grads: &mut Grads,
         feed: &mut Feed<'_, '_>,
         samples: &[usize],
-        (targets, loss): (usize, Tensor),
+        mean: Mean,
     ) -> Result<LaneFigures> {
         let mut figures = LaneFigures::default();
         for _ in self.micro_batches(samples)? {
@@ -162,7 +131,7 @@ impl Job {
             let samples = feed.broken.sound(feed.loader.take()?);
             let batch: Vec<Sequence<'_>> = samples.iter().map(|sample| sequence(sample)).collect();
             figures.rows += batch.len();
-            figures.done += nll::micro_batch(dev, model, grads, &batch, targets, self.levels, loss)?;
+            figures.done += nll::micro_batch(dev, model, grads, &batch, mean, self.common.levels)?;
         }
         figures.rejected = feed.broken.found();
         Ok(figures)
@@ -170,11 +139,11 @@ impl Job {
 
     /// The samples of all micro-batches of this rank's lanes in the updates that are left, made ahead.
     fn loader(&self, trainer: &Trainer<'_>) -> Result<Loader<Sample>> {
-        let (mut updates, index) = (Updates::new(&self.config, &self.index)?, self.index.clone());
+        let (mut updates, index) = (Updates::new(&self.config, &self.common.index)?, self.common.index.clone());
         let (tokens, mine, mut consumed) =
             (self.config.micro_batch_tokens, trainer.lanes.mine(), trainer.samples_consumed);
         // Counted: a rank whose lanes are empty would look for a next micro-batch without end.
-        let mut left = self.total_steps.saturating_sub(trainer.step);
+        let mut left = self.common.total_steps.saturating_sub(trainer.step);
         let mut next = move || -> Result<Option<Vec<Vec<usize>>>> {
             if left == 0 {
                 return Ok(None);
@@ -216,67 +185,53 @@ struct LaneFigures {
 }
 
 impl job::Job for Job {
-    fn data(&self) -> &Dataset {
-        &self.data
+    fn common(&self) -> &JobCommon {
+        &self.common
     }
 
     /// The most that any micro-batch of the run takes, exactly.
     fn plan(&mut self, target: Target) -> Result<Plan> {
-        let model = ModelConfig::load(&self.model.join("config.json"))?;
+        let JobCommon { model_config: model, index, ranks, .. } = &self.common;
         let target = target.within(plan::gib_to_bytes(self.config.max_memory_gib));
         let tower = Tower::new(&model.vision_config, CHUNK_PATCHES);
-        let (shape, dtype) = (model.clone(), DType::of(self.config.dtype, target.kind));
         let blank = |(size, batch): &(Size, Vec<usize>)| -> Vec<Sample> {
-            let shapes = batch.iter().map(|&i| self.index.shape(i));
-            grown(tower, shapes, size).iter().map(|made| plan::blank(&model, made.shape())).collect()
+            let shapes = batch.iter().map(|&i| index.shape(i));
+            grown(tower, shapes, size).iter().map(|made| plan::blank(model, made.shape())).collect()
         };
         let samples: Vec<Vec<Sample>> = self.largest_micro_batches(tower)?.iter().map(blank).collect();
         let batches: Vec<Vec<Sequence<'_>>> =
             samples.iter().map(|batch| batch.iter().map(sequence).collect()).collect();
-        let planned = plan::sft(model, &self.config, (target, self.ranks), &batches)?;
-        let planned = planned.check(LOWER)?;
-        self.levels = planned.levels;
-        match &mut self.validation {
-            Some(validation) => {
-                validation.plan(planned.memory, (&shape, dtype), Some(self.config.lanes()), target, LOWER)
-            }
-            None => Ok(planned.memory),
-        }
-    }
-
-    fn levels(&self) -> Levels {
-        self.levels
+        let planned = plan::sft(model.clone(), &self.config, target, *ranks, &batches)?.check(LOWER)?;
+        self.common.levels = planned.levels;
+        let lanes = Some(self.config.lanes());
+        self.common.plan_validation(planned.memory, self.config.dtype, lanes, target, LOWER)
     }
 
     fn steps(&self, dev: &mut Device, trainer: &mut Trainer, observer: &dyn Observer) -> Result<()> {
-        ranks::by_first(trainer.ranks, "the rows' index", || self.data.keep(observer))?;
-        self.data.record_pictures()?;
-        let mut updates = Updates::new(&self.config, &self.index)?;
-        let (extra, leads) = (&trainer.extra, trainer.leads());
-        let mut broken = Broken::new(&self.dir, &self.data, self.config.max_bad_rows, extra, leads, observer)?;
+        let JobCommon { index, total_steps, label, .. } = &self.common;
+        let mut broken = self.common.open_rows(trainer, self.config.max_bad_rows, observer)?;
+        let mut updates = Updates::new(&self.config, index)?;
         let mut loader = self.loader(trainer)?;
         let mut grads = Grads::new(dev, &trainer.model.layout)?;
         let losses = dev.zeros(Region::Overlay, DType::F64, &[trainer.lanes.count()])?;
-        if let Some(validation) = &self.validation {
-            validation.before(dev, trainer, observer)?;
-        }
+        self.common.validate_before(dev, trainer, observer)?;
         // Rank 0 has written its index by now.
         trainer.ranks.await_all("the first step", &[])?;
-        observer.begin(&self.label, "steps", self.total_steps, trainer.step);
-        while trainer.step < self.total_steps {
+        observer.begin(label, "steps", *total_steps, trainer.step);
+        while trainer.step < *total_steps {
             let Some(update) = updates.next(trainer.samples_consumed)? else { break };
             let start = Instant::now();
             dev.fill_zero(losses)?;
             // Of all rows of the update: one that breaks in decoding, after others were computed, counts as nothing lost.
-            let targets: usize = update.samples().map(|i| self.index.shape(i).targets).sum();
+            let targets: usize = update.samples().map(|i| index.shape(i).targets).sum();
             let (mut done, mut rows) = (Done::default(), 0);
             for round in 0..trainer.lanes.rounds() {
                 grads.zero(dev)?;
                 let mut own = Ok(LaneFigures::default());
                 if let Some(lane) = trainer.lanes.of_round(round) {
-                    let (samples, loss) = (&update.lanes[lane], losses.slice(lane, lane + 1));
+                    let mean = Mean { targets, loss: losses.slice(lane, lane + 1) };
                     let mut feed = Feed { loader: &mut loader, broken: &mut broken, observer };
-                    own = self.lane(dev, &trainer.model, &mut grads, &mut feed, samples, (targets, loss));
+                    own = self.lane(dev, &trainer.model, &mut grads, &mut feed, &update.lanes[lane], mean);
                 }
                 let figures = trainer.add_lanes(dev, &mut grads, round, own)?;
                 for lane in trainer.share("figures of a lane", &figures)? {
@@ -310,14 +265,8 @@ impl job::Job for Job {
                 "perf/tokens_per_second": done.tokens as f64 / time,
                 metrics::MEMORY: metrics::memory(dev),
             });
-            let mut metrics = object(metrics);
-            if let Some(validation) = &self.validation {
-                validation.after(dev, trainer, self.total_steps, observer, &mut metrics)?;
-            }
-            trainer.log.append(&metrics)?;
             let figures = [("loss", loss), ("tok/s", (done.tokens as f64 / time).round())];
-            observer.step(trainer.step, &figures);
-            trainer.save_if_due(dev, observer)?;
+            self.common.end_step(dev, trainer, object(metrics), &figures, observer)?;
         }
         Ok(())
     }
@@ -334,26 +283,11 @@ impl job::Job for Job {
 
     fn trainer_config(&self) -> TrainerConfig {
         let c = &self.config;
-        TrainerConfig {
-            dir: self.dir.clone(),
-            model: self.model.clone(),
-            dtype: c.dtype,
-            optimizer: c.optimizer,
-            warmup_steps: c.warmup_steps(self.total_steps),
-            total_steps: self.total_steps,
-            lanes: c.lanes(),
-            seed: c.seed,
-            config_text: deciding(c),
+        trainer_config!(&self.common, c, {
+            warmup_steps: c.warmup_steps(self.common.total_steps),
             save_steps: c.save_steps,
-            save_seconds: c.save_seconds,
-            keep: Keep { newest: c.save_total_limit, every: c.keep_every },
-            save_on_stop: c.save_on_stop,
-            resume: c.resume.clone(),
             reference: false,
-            val_files: c.validation.val_files.clone(),
-            val_task_files: self.validation.as_ref().map(Validation::task_files).unwrap_or_default(),
-            accept_changed: c.accept_changed.clone(),
-        }
+        })
     }
 }
 

@@ -91,7 +91,8 @@ impl Validation {
     pub fn plan(
         &mut self,
         planned: Plan,
-        (model, dtype): (&ModelConfig, DType),
+        model: &ModelConfig,
+        dtype: DType,
         lanes: Option<usize>,
         target: Target,
         lower: &str,

@@ -160,16 +160,16 @@ fn a_source_that_changed_under_a_run_is_named_and_refused() {
     jsonl(&rows_file, &rows());
     let out = dir.path().join("run");
     let job = Job::new(&out, config.clone()).unwrap();
-    job.data.keep(&Silent).unwrap();
+    job.common.data.keep(&Silent).unwrap();
     // Another time, the same content: nothing has changed.
     let later = SystemTime::now() + Duration::from_secs(5);
     fs::File::options().write(true).open(&rows_file).unwrap().set_modified(later).unwrap();
-    assert!(Job::new(&out, config.clone()).unwrap().data.warm);
+    assert!(Job::new(&out, config.clone()).unwrap().common.data.warm);
     let text = fs::read_to_string(&rows_file).unwrap();
     fs::write(&rows_file, text.replace("looks", "books")).unwrap();
     let error = Job::new(&out, config.clone()).err().unwrap();
     assert!(error.exit_code() == 2 && error.to_string().contains("rows.jsonl: found another content"), "{error}");
-    assert!(!Job::open(&out, config.clone(), true).unwrap().data.warm, "a fresh run reads what is there now");
+    assert!(!Job::open(&out, config.clone(), true).unwrap().common.data.warm, "a fresh run reads what is there now");
     // A run that has read them already says so as well.
     assert!(job.samples.get(0).is_err_and(|e| e.to_string().contains("rows.jsonl: found another content")));
     fs::write(&rows_file, &text).unwrap();
@@ -254,8 +254,8 @@ fn bad_rows_are_named_and_left_out_until_they_are_too_many() {
 
     let config = SftConfig { max_bad_rows: 0.05, ..config };
     let job = Job::new(&out, config.clone()).unwrap();
-    assert_eq!(job.index.len(), 200);
-    let notes = job.data.notes();
+    assert_eq!(job.common.index.len(), 200);
+    let notes = job.common.data.notes();
     assert!(notes[1].starts_with("10 of 210 rows are left out: 1 broken_row, 1 wrong_columns"), "{notes:?}");
     assert!(notes[2].contains("12 ids name several rows each"), "{notes:?}");
     let whole = run_sft(&out, &config, 1, &[]);

@@ -70,7 +70,7 @@ fn an_error_of_the_system_ends_the_run_and_is_never_a_bad_row() {
     fs::remove_file(&pictures).unwrap();
     symlink(dir.path().join("whole"), &pictures).unwrap();
     let job = Job::new(&out, config).unwrap();
-    assert!(job.data.rejected.rejected.is_empty() && job.samples.get(0).unwrap().is_ok());
+    assert!(job.common.data.rejected.rejected.is_empty() && job.samples.get(0).unwrap().is_ok());
 }
 
 #[test]
@@ -158,14 +158,20 @@ fn an_imagefolders_pictures_are_read_and_a_job_says_what_it_read_and_what_not() 
     jsonl(&metadata, [row.clone(), row.clone()]);
     let config = SftConfig { datasets: vec![read::entry(&metadata)], ..sft_config(dir.path()) };
     let job = Job::new(&dir.path().join("run"), config.clone()).unwrap();
-    let targets = job.index.shape(0).targets;
+    let targets = job.common.index.shape(0).targets;
     let line = format!("read 2 rows: 2 pictures, 4 turns, {} target tokens; columns not used: split", 2 * targets);
-    job.data.keep(&omr::observe::Silent).unwrap();
+    job.common.data.keep(&omr::observe::Silent).unwrap();
     let warm = Job::new(&dir.path().join("run"), config).unwrap();
-    assert!(warm.data.warm && warm.data.notes() == job.data.notes() && job.data.notes()[0] == line, "{line}");
+    assert!(
+        warm.common.data.warm
+            && warm.common.data.notes() == job.common.data.notes()
+            && job.common.data.notes()[0] == line,
+        "{line}"
+    );
     // Four rows an update, of two.
     assert!(
-        job.data.notes()[1].contains("train_batch_size is 4, and there are 2 samples: one update takes each up to 2")
+        job.common.data.notes()[1]
+            .contains("train_batch_size is 4, and there are 2 samples: one update takes each up to 2")
     );
     // In a file of another name the column is none of a picture.
     let rows = dir.path().join("rows.jsonl");
@@ -264,7 +270,7 @@ fn a_group_of_one_and_a_batch_larger_than_the_rows_say_what_they_mean() {
     };
     config.rollout.n = 1;
     let job = RlJob::new(&dir.path().join("run"), config, Arc::new(Scorer::rules(Mode::Strict))).unwrap();
-    let notes = job.data.notes().join("\n");
+    let notes = job.common.data.notes().join("\n");
     assert!(notes.contains("rollout.n is 1: a group of one has no baseline"), "{notes}");
     assert!(notes.contains("train_batch_size is 8, and there are 3 samples: one update takes each up to 3"), "{notes}");
 }

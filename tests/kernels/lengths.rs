@@ -75,7 +75,7 @@ fn no_length_of_the_7b_overflows_its_type() {
     let mut index = Index::default();
     index.push(Shape { tokens: 4096, targets: 0, grids: &[[60, 60]] });
     let batch = plan::longest_micro_batch(&rl, &config, &index);
-    plan::pass(&mut dev, &model, &mut grads, (&rl, levels), &batch).unwrap();
+    plan::pass(&mut dev, &model, &mut grads, &rl, levels, &batch).unwrap();
     dev.release(mark);
 
     (0..grads.len()).for_each(|id| {

@@ -67,7 +67,7 @@ fn a_rank_takes_what_was_planned() {
     };
     ranks::over(2, |ranks| {
         let mut job = train::sft::Job::new(&dir.path().join("run"), config.clone()).unwrap();
-        job.ranks = Alone::counted(ranks.rank(), 2);
+        job.common.ranks = Alone::counted(ranks.rank(), 2);
         let plan = job.plan(Target::gpu(kind())).unwrap();
         let mut dev = device(&plan);
         job.run_over(ranks, &mut dev, &Silent).unwrap();

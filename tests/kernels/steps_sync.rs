@@ -10,8 +10,8 @@ use omr::ops::policy_loss;
 use omr::optim::Optimizer;
 use omr::ranks::Alone;
 use omr::rl::experience::Experience;
+use omr::rl::group::Group;
 use omr::rl::update::{self, Learner};
-use omr::rollout::Question;
 use omr::tensor::{DType, Tensor};
 use omr::text::Chat;
 use omr::train::nll;
@@ -99,41 +99,29 @@ fn an_rl_update_waits_where_it_is_logged() {
     let base = dir.path().join("base");
     let (chat, processor) = (Chat::load(&base).unwrap(), Processor::load(&base).unwrap());
     let questions = questions(&rows()[..3], &chat, &processor, &s.model.config);
-    let questions: Vec<&Question> = questions.iter().collect();
+    let questions: Vec<_> = questions.iter().collect();
     // One response cannot move the policy: it is computed forward only, in a step that is one of those that do so.
-    let step = (0..).find(|&step| update::runs_for_figures((RlConfig::default().seed, step), 2, 0)).unwrap();
-    let batch: Vec<Experience> = [(0, 1.0), (1, -0.5), (2, 0.0)]
+    let step = (0..).find(|&step| update::runs_for_figures(RlConfig::default().seed, step, 2, 0)).unwrap();
+    let groups: Vec<Group> = [(0, 1.0), (1, -0.5), (2, 0.0)]
         .into_iter()
-        .map(|(question, advantage)| {
-            let prompt = &questions[question].prompt.token_ids;
-            let response = 3 + 4 * question;
-            let answer = (0..response).map(|i| 5 + i as u32);
-            Experience {
-                input_ids: prompt.iter().copied().chain(answer).collect(),
-                loss_mask: (0..prompt.len() + response).map(|t| t >= prompt.len()).collect(),
-                old_log_prob: vec![-6.0; response],
-                ref_log_prob: None,
-                advantage,
-                question,
-            }
+        .map(|(index, advantage)| {
+            let answer: Vec<u32> = (5..8 + 4 * index as u32).collect();
+            let prompt = &questions[index].prompt.token_ids;
+            let made = Experience::of_tokens(prompt, &answer, vec![-6.0; answer.len()]);
+            Group::made_up(index, questions[index].clone(), vec![Experience { advantage, ..made }])
         })
         .collect();
-    let longest = batch.iter().map(|e| e.input_ids.len()).max().unwrap();
+    let lengths = || groups.iter().map(|group| group.experience[0].input_ids.len());
+    let longest = lengths().max().unwrap();
     let config = RlConfig { micro_batch_tokens: longest, max_response_length: 24, ..RlConfig::default() };
     let stats = policy_loss::stats(&mut s.dev, Region::Overlay).unwrap();
     let before = s.waits();
     let Setup { dev, model, grads, .. } = &mut s;
     grads.zero(dev).unwrap();
     let (policy, levels) = (Policy::default(), Levels::default());
-    let queued = update::accumulate(
-        dev,
-        Learner { model, policy, config: &config, levels, step },
-        grads,
-        &batch,
-        &questions,
-        stats,
-    )
-    .unwrap();
+    let queued =
+        update::accumulate(dev, Learner { model, policy, config: &config, levels, step }, grads, &groups, stats)
+            .unwrap();
     s.update(queued.losses());
     assert_eq!(s.waits() - before, 0, "an update that logs nothing");
     let seen = queued.read(&mut s.dev).unwrap();
@@ -141,6 +129,6 @@ fn an_rl_update_waits_where_it_is_logged() {
     assert_eq!(s.waits() - before, LOGGED, "a logged update");
     println!("{seen:?}, {done:?}");
     assert!(done.finite && done.grad_norm > 0.0 && seen.stats.loss.is_finite());
-    assert_eq!(seen.tokens, batch.iter().map(|e| e.input_ids.len()).sum::<usize>());
+    assert_eq!(seen.tokens, lengths().sum::<usize>());
     assert!(seen.probs_diff.valid && seen.probs_diff.max > 0.0 && seen.stats.ratio_min < seen.stats.ratio_max);
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use omr::checkpoint::State;
 use omr::config::{Dtype, LossMode, OptimConfig, OptimizerName, RlConfig, SftConfig, ValidationConfig};
-use omr::data::{Eager, read};
+use omr::data::read;
 use omr::device::{Body, Device, Isa, Plan, Region};
 use omr::engine::{EngineConfig, allowed_ids, stop_token_ids};
 use omr::image::Processor;
@@ -22,8 +22,9 @@ use omr::optim::{Optimizer, learning_rate};
 use omr::reward::Scorer;
 use omr::rl::advantage;
 use omr::rl::experience::Experience;
-use omr::rl::update::{self, Learner};
-use omr::rollout::ask::{self, Asking, Question};
+use omr::rl::group::{Group, responses};
+use omr::rl::update::{self, Learner, Reference};
+use omr::rollout::ask::{self, Asking, Question, Rollout};
 use omr::task::{Task, VerifiedRows};
 use omr::tensor::DType;
 use omr::text::Chat;
@@ -178,7 +179,7 @@ fn five_sft_steps_are_the_cpus() {
     let job = Job::new(dir.path(), config.clone()).unwrap();
     let steps = |dev: Device, order: Option<Order>| -> Vec<Step> {
         let mut run = Run::new(dev, config.model.as_ref().unwrap(), config.optimizer, order);
-        let mut updates = Updates::new(&config, &job.index).unwrap();
+        let mut updates = Updates::new(&config, &job.common.index).unwrap();
         let mut consumed = 0;
         let mut step = |i: u64| {
             let update = updates.next(consumed).unwrap().unwrap();
@@ -186,7 +187,7 @@ fn five_sft_steps_are_the_cpus() {
             let samples: Vec<_> = update.samples().map(|s| job.samples.get(s).unwrap().unwrap()).collect();
             let batch: Vec<Sequence<'_>> = samples.iter().map(|sample| sequence(sample)).collect();
             let targets: usize = batch.iter().map(Sequence::num_targets).sum();
-            run.step(learning_rate(&config.optimizer, 0, i, job.total_steps()), |dev, model, grads| {
+            run.step(learning_rate(&config.optimizer, 0, i, job.common.total_steps), |dev, model, grads| {
                 let mut log_prob = Vec::new();
                 let lengths: Vec<usize> = batch.iter().map(|s| s.input_ids.len()).collect();
                 for part in step::micro_batches(&lengths, config.micro_batch_tokens).unwrap() {
@@ -207,7 +208,7 @@ fn five_sft_steps_are_the_cpus() {
 }
 
 /// Rollouts of the tuned model on the CPU, with their advantages.
-fn recorded(config: &RlConfig) -> (Eager<Question>, Vec<Experience>, Vec<u32>) {
+fn recorded(config: &RlConfig) -> (Vec<Group>, Vec<u32>) {
     let dir = config.model.as_ref().unwrap();
     let chat = Chat::load(dir).unwrap();
     let processor = Processor::load(dir).unwrap();
@@ -242,21 +243,24 @@ fn recorded(config: &RlConfig) -> (Eager<Question>, Vec<Experience>, Vec<u32>) {
         recorded: None,
     };
     let (rollouts, _) = ask::ask(&mut dev, &model, &asked, 0.into(), asking, None, |_| Ok(())).unwrap();
-    let ids: Vec<usize> = rollouts.iter().map(|r| r.question).collect();
-    let rewards: Vec<f64> = rollouts.iter().map(|r| r.score.score).collect();
-    let (advantages, _) = advantage::grpo(&ids, &rewards, true);
-    assert!(advantages.iter().any(|a| *a != 0.0), "no group has different rewards: {rewards:?}");
-    let pairs = rollouts.iter().zip(&advantages);
-    let experience = pairs.map(|(r, a)| Experience::new(asked[r.question], r, *a)).collect();
-    (questions, experience, bitmap)
+    let group = |(index, rollouts): (usize, &[Rollout])| {
+        let experience = rollouts.iter().map(|r| Experience::new(asked[index], r, r.score.score)).collect();
+        let mut group = Group::made_up(index, asked[index].clone(), experience);
+        let advantages = advantage::grpo(&group.rewards(), true);
+        group.experience.iter_mut().zip(advantages).for_each(|(one, advantage)| one.advantage = advantage);
+        group
+    };
+    let groups: Vec<Group> = rollouts.chunks(4).enumerate().map(group).collect();
+    let moves = |group: &Group| group.experience.iter().any(|one| one.advantage != 0.0);
+    assert!(groups.iter().any(moves), "no group has different rewards");
+    (groups, bitmap)
 }
 
 #[test]
 fn two_steps_of_each_policy_loss_are_the_cpus() {
     let dir = tempfile::tempdir().unwrap();
     let config = bf16_rl(dir.path());
-    let (questions, experience, bitmap) = recorded(&config);
-    let questions: Vec<&Question> = questions.iter().collect();
+    let (groups, bitmap) = recorded(&config);
     let gspo = RlConfig { loss_mode: LossMode::Gspo, ..config.clone() };
     let grpo = RlConfig { loss_mode: LossMode::Vanilla, clip_ratio_low: 0.2, clip_ratio_high: 0.2, ..config.clone() };
     let dapo = RlConfig { clip_ratio_high: 0.28, clip_ratio_c: 10.0, entropy_coeff: 0.01, ..grpo.clone() };
@@ -268,18 +272,17 @@ fn two_steps_of_each_policy_loss_are_the_cpus() {
             // The second step is off policy: its ratios are not 1.
             let mut step = |_: usize| {
                 run.step(config.optimizer.learning_rate, |dev, model, grads| {
-                    let mut seen = experience.clone();
-                    let tokens = config.micro_batch_tokens;
-                    let all = (0..seen.len()).collect();
-                    update::reference(dev, model, (&mut seen, all), &questions, policy, tokens).unwrap();
-                    let log_prob = seen.into_iter().flat_map(|e| e.ref_log_prob.unwrap()).collect();
+                    let mut seen = groups.clone();
+                    let (tokens, all) = (config.micro_batch_tokens, responses(&seen));
+                    update::reference(dev, Reference { model, policy }, &mut seen, all, tokens).unwrap();
+                    let seen = seen.into_iter().flat_map(|group| group.experience);
+                    let log_prob = seen.flat_map(|e| e.ref_log_prob.unwrap()).collect();
                     let stats = policy_loss::stats(dev, Region::Overlay).unwrap();
                     let queued = update::accumulate(
                         dev,
                         Learner { model, policy, config: &config, levels: Keep::All.into(), step: 0 },
                         grads,
-                        &experience,
-                        &questions,
+                        &groups,
                         stats,
                     )
                     .unwrap();

@@ -13,6 +13,7 @@ use omr::optim::Optimizer;
 use omr::philox::{Purpose, Random};
 use omr::ranks::Alone;
 use omr::rl::experience::Experience;
+use omr::rl::group::Group;
 use omr::rl::plan;
 use omr::rl::update::{self, Learner};
 use omr::rollout::ask::{self, Question};
@@ -76,14 +77,9 @@ fn case(random: &mut Random, large: bool) -> (RlConfig, Index) {
 }
 
 /// A mini-batch that could come: any questions, answers of any length.
-fn mini_batch(
-    random: &mut Random,
-    model: &ModelConfig,
-    config: &RlConfig,
-    index: &Index,
-) -> (Vec<Question>, Vec<Experience>) {
+fn mini_batch(random: &mut Random, model: &ModelConfig, config: &RlConfig, index: &Index) -> Vec<Group> {
     let mut below = |n: usize| random.below(n.max(1) as u64) as usize;
-    let (mut questions, mut batch) = (Vec::new(), Vec::new());
+    let mut groups = Vec::new();
     let mut left: Vec<usize> = (0..index.len()).collect();
     // Often of one kind, as the extremes are.
     match below(4) {
@@ -93,23 +89,22 @@ fn mini_batch(
         _ => (0..left.len()).for_each(|i| left.swap(i, below(i + 1))),
     }
     let full = below(3);
-    for (question, &i) in left.iter().cycle().take(config.ppo_mini_batch_size).enumerate() {
+    for (index_of, &i) in left.iter().cycle().take(config.ppo_mini_batch_size).enumerate() {
         let sample = blank(model, index.shape(i));
         let prompt = Prompt { pixels: sample.images, ..Prompt::text(sample.input_ids) };
+        let mut experience = Vec::new();
         for _ in 0..config.rollout.n {
             let most = config.max_response_length;
             let response = [most, 1, 1 + below(most)][full];
-            let mut input_ids = prompt.token_ids.clone();
-            let begin = input_ids.len();
-            input_ids.resize(begin + response, 0);
-            let loss_mask = (0..input_ids.len()).map(|t| t >= begin).collect();
-            let old_log_prob = vec![0.0; response];
-            let ref_log_prob = config.use_kl_loss.then(|| old_log_prob.clone());
-            batch.push(Experience { input_ids, loss_mask, old_log_prob, ref_log_prob, advantage: 1.0, question });
+            let log_prob = vec![0.0; response];
+            let ref_log_prob = config.use_kl_loss.then(|| log_prob.clone());
+            let made = Experience::of_tokens(&prompt.token_ids, &vec![0; response], log_prob);
+            experience.push(Experience { ref_log_prob, advantage: 1.0, ..made });
         }
-        questions.push(Question { row: Row::default(), prompt: Arc::new(prompt) });
+        let question = Question { row: Row::default(), prompt: Arc::new(prompt) };
+        groups.push(Group::made_up(index_of, question, experience));
     }
-    (questions, batch)
+    groups
 }
 
 /// What an update of such a mini-batch takes, counted.
@@ -118,17 +113,16 @@ fn taken(
     config: &RlConfig,
     levels: omr::model::Levels,
     target: Target,
-    made: &[(Vec<Question>, Vec<Experience>)],
+    made: &[Vec<Group>],
 ) -> Plan {
     let mut training = Training::new(model.clone(), config.dtype, config.optimizer, target, Alone::ONE).unwrap();
     let (mut grads, _) = training.gradients(1).unwrap();
     let stats = update::figures(&mut training.dev, 1).unwrap().stats;
     let Training { dev, model, .. } = &mut training;
     let policy = Policy { allowed: None, temperature: 1.0 };
-    for (questions, batch) in made {
-        let questions: Vec<&Question> = questions.iter().collect();
+    for groups in made {
         let learner = Learner { model, policy, config, levels, step: 0 };
-        update::accumulate(dev, learner, &mut grads, batch, &questions, stats).unwrap();
+        update::accumulate(dev, learner, &mut grads, groups, stats).unwrap();
     }
     dev.high_water()
 }
@@ -142,7 +136,7 @@ fn cases(count: usize) {
         let (model, target) = (model(large), if large { Target::gpu(Kind::Cuda) } else { Target::cpu(2) });
         let (config, index) = case(&mut random, large);
         let allowed = vec![u32::MAX; model.vocab_size.div_ceil(32)];
-        let (planned, _) = plan::rl(model.clone(), &config, (target, Alone::ONE), &allowed, &index).unwrap();
+        let (planned, _) = plan::rl(model.clone(), &config, target, Alone::ONE, &allowed, &index).unwrap();
         let made: Vec<_> = (0..4).map(|_| mini_batch(&mut random, &model, &config, &index)).collect();
         let taken = taken(&model, &config, planned.levels, target, &made);
         for region in Region::ALL {
@@ -180,7 +174,7 @@ fn runs(number: usize, kind: Kind) {
     let (config, index) = case(&mut random, false);
     let model = model(false);
     let allowed = vec![u32::MAX; model.vocab_size.div_ceil(32)];
-    let (planned, num_kv_blocks) = plan::rl(model.clone(), &config, (target, Alone::ONE), &allowed, &index).unwrap();
+    let (planned, num_kv_blocks) = plan::rl(model.clone(), &config, target, Alone::ONE, &allowed, &index).unwrap();
     let made = [mini_batch(&mut random, &model, &config, &index)];
     let counted = taken(&model, &config, planned.levels, target, &made);
     let mut dev = match kind {
@@ -199,8 +193,8 @@ fn runs(number: usize, kind: Kind) {
 
     let vision_rows = ask::vision_rows(&model.config, &index, config.train_batch_size);
     let engine = plan::engine_config(&config, kind, vision_rows, num_kv_blocks, allowed, 0);
-    let request = |(noise, question): (usize, &Question)| Request {
-        prompt: question.prompt.clone(),
+    let request = |(noise, group): (usize, &Group)| Request {
+        prompt: group.question.prompt.clone(),
         n: config.rollout.n,
         sampling: plan::sampling(&config),
         max_tokens: 1 + random.below(config.max_response_length as u64) as usize,
@@ -208,7 +202,7 @@ fn runs(number: usize, kind: Kind) {
         noise: noise as u32,
         first_rollout: 0,
     };
-    let requests: Vec<Request> = made[0].0.iter().enumerate().map(request).collect();
+    let requests: Vec<Request> = made[0].iter().enumerate().map(request).collect();
     let mut engine = Engine::new(&model, &mut dev, engine).unwrap();
     engine.generate(&model, &mut dev, &requests, |_| Ok(())).unwrap_or_else(|error| panic!("{place}: {error}"));
     engine.release(&mut dev);
@@ -230,8 +224,7 @@ fn runs(number: usize, kind: Kind) {
         levels: planned.levels,
         step: 0,
     };
-    let questions: Vec<&Question> = made[0].0.iter().collect();
-    update::accumulate(&mut dev, learner, &mut grads, &made[0].1, &questions, stats)
+    update::accumulate(&mut dev, learner, &mut grads, &made[0], stats)
         .unwrap_or_else(|error| panic!("{place}: {error}"));
     let update = dev.high_water();
     for region in [Region::Overlay, Region::Workspace] {

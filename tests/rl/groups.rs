@@ -13,7 +13,8 @@ use omr::ops::policy_loss;
 use omr::philox::{Purpose, Random};
 use omr::ranks::Alone;
 use omr::rl::experience::Experience;
-use omr::rl::update::{self, Learner, Seen};
+use omr::rl::group::{Group, responses};
+use omr::rl::update::{self, Learner, Reference, Seen};
 use omr::rollout::ask::Question;
 use omr::tensor::DType;
 use omr::train::plan::{Training, blank};
@@ -27,8 +28,7 @@ const SIDE: u32 = 8;
 
 /// Questions with so many pictures each, four responses to each.
 struct Case {
-    questions: Vec<Question>,
-    batch: Vec<Experience>,
+    groups: Vec<Group>,
 }
 
 const RESPONSES: usize = 4;
@@ -41,8 +41,8 @@ impl Case {
     fn numbered(pictures: &[usize], number: u64) -> Case {
         let config = model(false);
         let mut random = Random::new(seed(), Purpose::Test, number);
-        let (mut questions, mut batch) = (Vec::new(), Vec::new());
-        for (question, &count) in pictures.iter().enumerate() {
+        let mut groups = Vec::new();
+        for (index, &count) in pictures.iter().enumerate() {
             let mut below = |n: usize| random.below(n as u64) as usize;
             let text = |n: usize, below: &mut dyn FnMut(usize) -> usize| -> Vec<u32> {
                 (0..n).map(|_| below(500) as u32).collect()
@@ -57,33 +57,38 @@ impl Case {
                 images.push(Arc::new(ImageInput { grid_thw: [1, SIDE, SIDE], frames: 1, pixels }));
             }
             ids.extend(text(2, &mut below));
-            for k in 0..RESPONSES {
+            let mut experience = Vec::new();
+            for advantage in [1.0, -0.5, -1.25, 0.75] {
                 let response = text(3 + below(9), &mut below);
-                let loss_mask = (0..ids.len() + response.len()).map(|t| t >= ids.len()).collect();
-                batch.push(Experience {
-                    input_ids: [&ids[..], &response[..]].concat(),
-                    loss_mask,
-                    old_log_prob: vec![-1.0; response.len()],
-                    ref_log_prob: None,
-                    advantage: [1.0, -0.5, -1.25, 0.75][k],
-                    question,
-                });
+                let made = Experience::of_tokens(&ids, &response, vec![-1.0; response.len()]);
+                experience.push(Experience { advantage, ..made });
             }
             let prompt = Prompt { pixels: images, ..Prompt::text(ids) };
-            questions.push(Question { row: Row::default(), prompt: Arc::new(prompt) });
+            let question = Question { row: Row::default(), prompt: Arc::new(prompt) };
+            groups.push(Group::made_up(index, question, experience));
         }
-        Case { questions, batch }
+        Case { groups }
     }
 
     /// Every response to a question of its own.
     fn apart(&self) -> Case {
-        let questions = self.batch.iter().map(|e| self.questions[e.question].clone()).collect();
-        let own = |(question, e): (usize, &Experience)| Experience { question, ..e.clone() };
-        Case { questions, batch: self.batch.iter().enumerate().map(own).collect() }
+        let pairs = self.groups.iter().flat_map(|group| group.experience.iter().map(|e| (&group.question, e)));
+        let own = |(i, (question, e)): (usize, (&Arc<Question>, &Experience))| {
+            Group::made_up(i, (**question).clone(), vec![e.clone()])
+        };
+        Case { groups: pairs.enumerate().map(own).collect() }
+    }
+
+    fn batch(&self) -> impl Iterator<Item = &Experience> {
+        self.groups.iter().flat_map(|group| &group.experience)
+    }
+
+    fn batch_mut(&mut self) -> impl Iterator<Item = &mut Experience> {
+        self.groups.iter_mut().flat_map(|group| &mut group.experience)
     }
 
     fn longest(&self) -> usize {
-        self.batch.iter().map(|e| e.input_ids.len()).max().unwrap()
+        self.batch().map(|e| e.input_ids.len()).max().unwrap()
     }
 }
 
@@ -131,17 +136,16 @@ impl Bench {
     }
 
     fn log_probs_of(&mut self, case: &Case, tokens: usize) -> Vec<Vec<f32>> {
-        let questions: Vec<&Question> = case.questions.iter().collect();
-        let mut batch = case.batch.clone();
-        let all = (0..batch.len()).collect();
-        update::reference(&mut self.dev, &self.model, (&mut batch, all), &questions, self.policy, tokens).unwrap();
-        batch.into_iter().map(|e| e.ref_log_prob.unwrap()).collect()
+        let mut case = Case { groups: case.groups.clone() };
+        let (all, by) = (responses(&case.groups), Reference { model: &self.model, policy: self.policy });
+        update::reference(&mut self.dev, by, &mut case.groups, all, tokens).unwrap();
+        case.batch_mut().map(|e| e.ref_log_prob.take().unwrap()).collect()
     }
 
     /// The case with old log-probs that are this policy's: as groups are learned from, sums that cancel in part.
     fn on_policy(&mut self, mut case: Case) -> Case {
         let found = self.log_probs_of(&case, 1 << 20);
-        for (e, log_probs) in case.batch.iter_mut().zip(found) {
+        for (e, log_probs) in case.batch_mut().zip(found) {
             e.old_log_prob = log_probs;
         }
         case
@@ -149,12 +153,11 @@ impl Bench {
 
     fn gradients(&mut self, case: &Case, config: &RlConfig, levels: impl Into<Levels>) -> (Gradients, Seen) {
         let Bench { dev, model, policy } = self;
-        let questions: Vec<&Question> = case.questions.iter().collect();
         let marks = [Region::Overlay, Region::Workspace].map(|region| dev.mark(region));
         let mut grads = Grads::new(dev, &model.layout).unwrap();
         let stats = policy_loss::stats(dev, Region::Overlay).unwrap();
         let learner = Learner { model, policy: *policy, config, levels: levels.into(), step: 3 };
-        let queued = update::accumulate(dev, learner, &mut grads, &case.batch, &questions, stats).unwrap();
+        let queued = update::accumulate(dev, learner, &mut grads, &case.groups, stats).unwrap();
         let seen = queued.read(dev).unwrap();
         let pieces = model.layout.pieces().filter_map(|(id, piece, named)| {
             let tensor = grads.get(id)?;
@@ -210,7 +213,7 @@ fn gradients_in_f32_are_those_of_pictures_computed_for_each_response() {
         for tokens in [1 << 20, 2 * case.longest()] {
             let config = bench.config(tokens);
             let (found, seen) = bench.gradients(&case, &config, Keep::All);
-            assert_eq!(seen.responses, case.batch.len());
+            assert_eq!(seen.responses, case.batch().count());
             let far = apart(&want, &found);
             assert!(far <= 1e-5, "{far} in micro-batches of {tokens} tokens");
         }
@@ -281,25 +284,25 @@ fn of_responses_that_move_nothing_one_in_eight_runs() {
     let mut case = Case::new(&[1; 40]);
     let config = bench.config(1 << 20);
     // The first question's alone move.
-    case.batch.iter_mut().filter(|e| e.question > 0).for_each(|e| e.advantage = 0.0);
+    case.groups[1..].iter_mut().flat_map(|group| &mut group.experience).for_each(|e| e.advantage = 0.0);
     let (found, seen) = bench.gradients(&case, &config, Keep::All);
-    let expected = (case.batch.len() - RESPONSES) / update::FIGURES as usize;
-    println!("{} of {} responses", seen.responses - RESPONSES, case.batch.len() - RESPONSES);
+    let expected = (case.batch().count() - RESPONSES) / update::FIGURES as usize;
+    println!("{} of {} responses", seen.responses - RESPONSES, case.batch().count() - RESPONSES);
     // Binomial of 156 and an eighth: five standard deviations are 21.
     assert!((seen.responses - RESPONSES).abs_diff(expected) <= 20, "{}", seen.responses);
     // What did not run counts in what the loss is divided by, and adds nothing to a gradient.
-    let moving = Case { questions: case.questions.clone(), batch: case.batch[..RESPONSES].to_vec() };
+    let moving = Case { groups: case.groups[..1].to_vec() };
     let (alone, few) = bench.gradients(&moving, &config, Keep::All);
     assert_eq!(few.responses, RESPONSES);
-    let share = moving.batch.len() as f64 / case.batch.len() as f64;
+    let share = moving.batch().count() as f64 / case.batch().count() as f64;
     let scaled: Gradients =
         alone.iter().map(|(tower, g)| (*tower, g.iter().map(|x| (f64::from(*x) * share) as f32).collect())).collect();
     assert!(apart(&scaled, &found) < 1e-5);
     assert!((few.stats.loss * share - seen.stats.loss).abs() < 1e-9);
     // Which ones differs from step to step; with a term that moves all of them, all run.
     let all = RlConfig { entropy_coeff: 1e-3, ..bench.config(1 << 20) };
-    assert_eq!(bench.gradients(&case, &all, Keep::All).1.responses, case.batch.len());
-    case.batch.iter_mut().for_each(|e| e.advantage = 0.0);
+    assert_eq!(bench.gradients(&case, &all, Keep::All).1.responses, case.batch().count());
+    case.batch_mut().for_each(|e| e.advantage = 0.0);
     let (none, _) = bench.gradients(&case, &config, Keep::All);
     assert_eq!(none.len(), bench.model.layout.pieces().count(), "every parameter has its gradient");
     assert!(none.iter().all(|(_, g)| g.iter().all(|x| *x == 0.0)));
@@ -324,16 +327,11 @@ fn counts(
     let shape = Shape { tokens: places + 2 + text, targets: 0, grids: &[grid] };
     let sample = blank(&model(large), shape);
     let prompt = Arc::new(Prompt { pixels: sample.images, ..Prompt::text(sample.input_ids) });
-    let questions = vec![Question { row: Row::default(), prompt: prompt.clone() }; prompts];
-    let one = |question| Experience {
-        input_ids: [&prompt.token_ids[..], &vec![0; response]].concat(),
-        loss_mask: (0..prompt.token_ids.len() + response).map(|t| t >= prompt.token_ids.len()).collect(),
-        old_log_prob: vec![0.0; response],
-        ref_log_prob: None,
-        advantage: 1.0,
-        question,
-    };
-    let case = Case { questions, batch: (0..prompts * n).map(|i| one(i / n)).collect() };
+    let made = Experience::of_tokens(&prompt.token_ids, &vec![0; response], vec![0.0; response]);
+    let experience = vec![Experience { advantage: 1.0, ..made }; n];
+    let question = Question { row: Row::default(), prompt };
+    let group = |index| Group::made_up(index, question.clone(), experience.clone());
+    let case = Case { groups: (0..prompts).map(group).collect() };
     [case.apart(), case].map(|case| {
         let config = RlConfig { micro_batch_tokens: room, ..RlConfig::default() };
         let target = if large { Target::gpu(Kind::Cuda) } else { Target::cpu(2) };
@@ -342,13 +340,12 @@ fn counts(
         let Training { dev, model, .. } = &mut training;
         let stats = policy_loss::stats(dev, Region::Overlay).unwrap();
         let learner = Learner { model, policy: Policy::default(), config: &config, levels: Levels::default(), step: 0 };
-        let questions: Vec<&Question> = case.questions.iter().collect();
         dev.take_work();
-        update::accumulate(dev, learner, &mut grads, &case.batch, &questions, stats).unwrap();
+        update::accumulate(dev, learner, &mut grads, &case.groups, stats).unwrap();
         let (work, vision) = (dev.take_work(), &model.config.vision_config);
         let once = 2.0 * (vision.hidden_size * vision.patch_len()) as f64;
         Counts {
-            tokens: case.batch.iter().map(|e| e.input_ids.len()).sum(),
+            tokens: case.batch().map(|e| e.input_ids.len()).sum(),
             flops: work.iter().map(|w| w.flops).sum(),
             patches: work.iter().filter(|w| w.op == "patch_embed").map(|w| w.flops / once).sum(),
         }

@@ -111,7 +111,7 @@ fn as_many_answers_at_once_as_fit() {
     let mut job = Job::new(&dir.path().join("out"), config.clone(), scorer.clone()).unwrap();
     let target = Target::cpu(1);
     let plain = job.plan(target).unwrap().total();
-    job.validation = validation::rl(&config, &job.model, scorer, None).unwrap();
+    job.common.validation = validation::rl(&config, &job.common.model, scorer, None).unwrap();
     let wanted = job.plan(target).unwrap().total();
     let budget = plain + (wanted - plain) / 3;
     let fitted = job.plan(target.within(Some(budget))).unwrap().total();

@@ -51,7 +51,7 @@ fn a_rank_takes_what_was_planned() {
         let out = dir.path().join(size.to_string());
         ranks::over(size, |ranks| {
             let mut job = Job::new(&out, config.clone()).unwrap();
-            job.ranks = Alone::counted(ranks.rank(), size);
+            job.common.ranks = Alone::counted(ranks.rank(), size);
             let plan = job.plan(Target::cpu(1)).unwrap();
             let mut dev = Device::cpu(&plan, 1, Isa::detect()).unwrap();
             job.run_over(ranks, &mut dev, &Silent).unwrap();

@@ -166,7 +166,7 @@ fn text_plan(tokens: usize, optim: OptimizerName, gib: usize) -> plan::Planned {
         loss_mask: &loss_mask,
         shared: Shared::default(),
     };
-    plan::sft(model(), &config, (card(gib), Alone::ONE), &[vec![sequence]]).unwrap()
+    plan::sft(model(), &config, card(gib), Alone::ONE, &[vec![sequence]]).unwrap()
 }
 
 /// A plan's levels are the cheapest of those by hand in what workspace, weights and states leave of the card.
@@ -246,7 +246,7 @@ fn rl_of_32792_tokens_shares_its_memory_with_the_cache() {
     let plan = |blocks: Option<usize>, target: Target| -> (Plan, Levels, Option<usize>) {
         let rollout = RolloutConfig { num_kv_blocks: blocks, ..config.rollout.clone() };
         let config = RlConfig { rollout, ..config.clone() };
-        let (planned, blocks) = rl::plan::rl(model(), &config, (target, Alone::ONE), &allowed, &index).unwrap();
+        let (planned, blocks) = rl::plan::rl(model(), &config, target, Alone::ONE, &allowed, &index).unwrap();
         (planned.memory, planned.levels, blocks)
     };
     // A block: keys and values of 128 tokens, 4 heads of 128, 28 layers; one block more takes the keys of padding. In

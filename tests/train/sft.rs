@@ -122,7 +122,7 @@ fn the_loss_is_the_mean_over_all_targets_of_an_update() {
     let dir = tempfile::tempdir().unwrap();
     let config = sft_config(dir.path());
     let job = Job::new(dir.path(), config.clone()).unwrap();
-    let update = Updates::new(&config, &job.index).unwrap().next(0).unwrap().unwrap();
+    let update = Updates::new(&config, &job.common.index).unwrap().next(0).unwrap().unwrap();
     assert_eq!(update.samples().count(), 4);
 
     let mut dev = device(1);
@@ -138,7 +138,7 @@ fn the_loss_is_the_mean_over_all_targets_of_an_update() {
     }
     let by_hand = sum / targets as f64;
 
-    let longest = job.index.shapes().map(|shape| shape.tokens).max().unwrap();
+    let longest = job.common.index.shapes().map(|shape| shape.tokens).max().unwrap();
     let runs = [longest, 2 * longest, 4096].map(|micro_batch_tokens| {
         let config = SftConfig { micro_batch_tokens, max_steps: Some(3), ..config.clone() };
         run_sft(&dir.path().join(micro_batch_tokens.to_string()), &config, 2, &[])
@@ -170,7 +170,7 @@ fn packs_and_epochs_use_every_row_that_fits_once_an_epoch() {
     let dir = tempfile::tempdir().unwrap();
     let config = sft_config(dir.path());
     let job = Job::new(dir.path(), config.clone()).unwrap();
-    let mut lengths: Vec<usize> = job.index.shapes().map(|shape| shape.tokens).collect();
+    let mut lengths: Vec<usize> = job.common.index.shapes().map(|shape| shape.tokens).collect();
     lengths.sort_unstable();
     // The longest rows do not fit.
     let packing_length = lengths[lengths.len() - 1] - 1;
@@ -185,7 +185,7 @@ fn packs_and_epochs_use_every_row_that_fits_once_an_epoch() {
     };
     let job = Job::new(dir.path(), config.clone()).unwrap();
     let whole = run_sft(&dir.path().join("whole"), &config, 1, &[]);
-    assert_eq!(whole.metrics.len() as u64, job.total_steps());
+    assert_eq!(whole.metrics.len() as u64, job.common.total_steps);
     assert_eq!(whole.figures("num_rows").iter().sum::<f64>(), 2.0 * fitting as f64);
     let rejected = std::fs::read_to_string(dir.path().join("whole/rejected.jsonl")).unwrap();
     let overlong = rejected.lines().filter(|line| line.contains("\"reason\":\"overlong\"")).count();

@@ -224,7 +224,7 @@ pub fn run_sft(dir: &Path, config: &SftConfig, threads: usize, stops: &[u64]) ->
 pub fn run_sft_on(dir: &Path, config: &SftConfig, device: impl Fn() -> Device, stops: &[u64]) -> Outcome {
     in_parts(dir, stops, |observer| {
         let mut job = SftJob::new(dir, config.clone())?;
-        job.validation = validation::sft(config, &job.model, None)?;
+        job.common.validation = validation::sft(config, &job.common.model, None)?;
         job.run(&mut device(), observer)
     })
 }
@@ -242,7 +242,7 @@ pub fn run_sft_over(
         let size = *sizes.lock().unwrap().next().unwrap();
         let done = ranks::over(size, |ranks| {
             let mut job = SftJob::new(dir, config.clone())?;
-            job.ranks = Alone::counted(ranks.rank(), size);
+            job.common.ranks = Alone::counted(ranks.rank(), size);
             job.run_over(ranks, &mut device(), observer)
         });
         done.into_iter().collect()
@@ -263,7 +263,7 @@ pub fn run_rl_over(
         let size = *sizes.lock().unwrap().next().unwrap();
         let done = ranks::over(size, |ranks| {
             let mut job = RlJob::new(dir, config.clone(), scorer.clone())?;
-            job.ranks = Alone::counted(ranks.rank(), size);
+            job.common.ranks = Alone::counted(ranks.rank(), size);
             job.run_over(ranks, &mut device(), observer)
         });
         done.into_iter().collect()
@@ -280,7 +280,7 @@ pub fn run_rl_on(dir: &Path, config: &RlConfig, device: impl Fn() -> Device, sto
     let scorer = Arc::new(Scorer::rules(config.reward.mode));
     in_parts(dir, stops, |observer| {
         let mut job = RlJob::new(dir, config.clone(), scorer.clone())?;
-        job.validation = validation::rl(config, &job.model, scorer.clone(), None)?;
+        job.common.validation = validation::rl(config, &job.common.model, scorer.clone(), None)?;
         job.run(&mut device(), observer)
     })
 }

@@ -15,7 +15,6 @@ pub use stats::{LOSSES, PolicyStats, ProbSums, STATS, Sums};
 
 pub use crate::config::{KlLossType, LossAggMode, LossMode};
 
-use crate::config::RlConfig;
 use crate::error::{Error, Result};
 use crate::math::{exp_f64, hold_f64};
 
@@ -70,21 +69,6 @@ pub struct PolicyLoss {
     pub kl_loss: Option<KlLoss>,
     /// The entropy's weight; the loss falls as the entropy grows.
     pub entropy_coeff: f64,
-}
-
-impl From<&RlConfig> for PolicyLoss {
-    fn from(config: &RlConfig) -> PolicyLoss {
-        let &RlConfig { kl_loss_type, kl_loss_coef, .. } = config;
-        PolicyLoss {
-            loss_mode: config.loss_mode,
-            clip_ratio_low: config.clip_ratio_low,
-            clip_ratio_high: config.clip_ratio_high,
-            clip_ratio_c: (config.loss_mode == LossMode::Vanilla).then_some(config.clip_ratio_c),
-            loss_agg_mode: config.loss_agg_mode,
-            kl_loss: config.use_kl_loss.then_some(KlLoss { kl_loss_type, kl_loss_coef }),
-            entropy_coeff: config.entropy_coeff,
-        }
-    }
 }
 
 impl PolicyLoss {

@@ -10,7 +10,9 @@ use crate::engine::scheduler::SchedulerStats;
 use crate::engine::{EngineConfig, draft};
 use crate::error::{Error, Result};
 use crate::observe::Observer;
+use crate::rl::experience::Experience;
 use crate::rl::filter::{FilterGroups, FilterStatus};
+use crate::rl::group::Group;
 use crate::rl::overlong::OverlongBuffer;
 use crate::rl::plan;
 use crate::rollout::ask::Numbers;
@@ -22,17 +24,8 @@ use crate::train::trainer::Trainer;
 
 type Recorded = HashMap<journal::Name, Vec<u32>>;
 
-/// A group: a question with its rollouts and their rewards.
-pub(super) struct Group {
-    pub rollouts: Vec<Rollout>,
-    pub rewards: Vec<f64>,
-}
-
 /// What one step of asking gave.
 pub(super) struct Batch {
-    pub questions: Vec<Arc<Question>>,
-    /// What names each question in the run: its place in the order of the prompts.
-    pub numbers: Vec<u64>,
     pub groups: Vec<Group>,
     pub consumed: u64,
     pub num_gen_batches: usize,
@@ -49,13 +42,13 @@ impl Job {
         trainer: &mut Trainer<'_>,
         allowed: Tensor,
         mut next: impl FnMut() -> Result<Vec<Arc<Question>>>,
-        (journal, observer): (&mut Journal, &dyn Observer),
+        journal: &mut Journal,
+        observer: &dyn Observer,
     ) -> Result<Batch> {
         let config = &self.config;
         let filter = &config.filter_groups;
         let mut wanted = FilterGroups::new(config.train_batch_size, filter.max_num_gen_batches);
-        let (mut questions, mut numbers) = (Vec::<Arc<Question>>::new(), Vec::new());
-        let (mut consumed, mut stats) = (trainer.samples_consumed, SchedulerStats::default());
+        let (mut questions, mut consumed, mut stats) = (0, trainer.samples_consumed, SchedulerStats::default());
         let recorded = self.recorded(trainer.step + 1)?;
         loop {
             let (mut asked, mut first) = (next()?, consumed);
@@ -76,13 +69,18 @@ impl Job {
                 rollouts
             });
             let rollouts = wire::gathered(trainer.ranks, rollouts, asked.len() * config.rollout.n)?;
-            numbers.extend((first..).take(asked.len()));
             consumed += config.gen_batch() as u64;
-            let base = questions.len();
-            questions.extend(asked);
-            let groups = self.groups(rollouts, base)?;
+            let asked = asked.into_iter().enumerate().map(|(i, question)| Group {
+                index: questions + i,
+                number: first + i as u64,
+                question,
+                rollouts: Vec::new(),
+                experience: Vec::new(),
+            });
+            let groups = self.groups(asked.collect(), rollouts)?;
+            questions += groups.len();
             if !filter.enable || only.is_some() && !groups.is_empty() {
-                return Ok(Batch { questions, numbers, groups, consumed, num_gen_batches: 1, stats });
+                return Ok(Batch { groups, consumed, num_gen_batches: 1, stats });
             }
             let status = wanted.push(groups.into_iter().map(|group| {
                 let metric = self.filter_metric(&group);
@@ -93,7 +91,7 @@ impl Job {
                 FilterStatus::Ready => {
                     let num_gen_batches = wanted.num_gen_batches();
                     let groups = wanted.finish().0;
-                    return Ok(Batch { questions, numbers, groups, consumed, num_gen_batches, stats });
+                    return Ok(Batch { groups, consumed, num_gen_batches, stats });
                 }
                 FilterStatus::Exhausted => {
                     let found = format!("{} prompts with differing rewards", wanted.kept().len());
@@ -105,25 +103,19 @@ impl Job {
         }
     }
 
-    /// Rollouts by group, with rewards; question indices start at `base`.
-    fn groups(&self, rollouts: Vec<Rollout>, base: usize) -> Result<Vec<Group>> {
+    /// Puts rollouts, which are in the order of `groups`, into their groups, with their rewards.
+    fn groups(&self, mut groups: Vec<Group>, rollouts: Vec<Rollout>) -> Result<Vec<Group>> {
         let config = &self.config;
         let buffer = &config.overlong_buffer;
         let overlong = match buffer.enable {
             true => Some(OverlongBuffer::new(config.max_response_length, buffer.len, buffer.penalty_factor)?),
             false => None,
         };
-        let mut groups: Vec<Group> = Vec::new();
-        for (i, mut rollout) in rollouts.into_iter().enumerate() {
-            if i % config.rollout.n == 0 {
-                groups.push(Group { rollouts: Vec::new(), rewards: Vec::new() });
-            }
-            rollout.question += base;
+        for (i, rollout) in rollouts.into_iter().enumerate() {
+            let group = &mut groups[i / config.rollout.n];
             let penalty = overlong.as_ref().map_or(0.0, |o| o.penalty(rollout.output.token_ids.len()));
-            if let Some(group) = groups.last_mut() {
-                group.rewards.push(rollout.score.score + penalty);
-                group.rollouts.push(rollout);
-            }
+            group.experience.push(Experience::new(&group.question, &rollout, rollout.score.score + penalty));
+            group.rollouts.push(rollout);
         }
         Ok(groups)
     }
@@ -132,14 +124,14 @@ impl Job {
         match self.config.filter_groups.metric {
             FilterMetric::Acc => group.rollouts.iter().map(|r| r.score.acc_score).collect(),
             FilterMetric::Score => group.rollouts.iter().map(|r| r.score.score).collect(),
-            FilterMetric::SeqReward => group.rewards.clone(),
+            FilterMetric::SeqReward => group.rewards(),
         }
     }
 
     /// What the run that is computed again wrote of the rollouts of `step`.
     fn recorded(&self, step: u64) -> Result<Option<Recorded>> {
         let Some(dir) = &self.recorded else { return Ok(None) };
-        let known = |token: &u32| (*token as usize) < self.model_config.vocab_size;
+        let known = |token: &u32| (*token as usize) < self.common.model_config.vocab_size;
         let tokens = |row: RolloutRow| row.token_ids.into_iter().take_while(known).collect();
         let named = |row: RolloutRow| ((row.prompt, row.rollout as usize), tokens(row));
         Ok(file::read(dir, step)?.map(|rows| rows.into_iter().map(named).collect()))
@@ -160,8 +152,8 @@ impl Job {
     }
 
     fn engine_config(&self, kind: Kind, step: u64, allowed: Tensor) -> EngineConfig {
-        let prompts = plan::share(&self.config, self.ranks);
-        let vision_rows = ask::vision_rows(&self.model_config, &self.index, prompts);
+        let prompts = plan::share(&self.config, self.common.ranks);
+        let vision_rows = ask::vision_rows(&self.common.model_config, &self.common.index, prompts);
         let mut engine = plan::engine_config(&self.config, kind, vision_rows, self.num_kv_blocks, allowed, step);
         if self.recorded.is_some() {
             // As many as were planned for.

@@ -1,68 +1,45 @@
-//! What a step learns from: rewards, less a divergence where one is taken off, to advantages and experience.
-
-use serde_json::{Map, Value};
+//! What a step learns from its groups: rewards, less a divergence where one is taken off, to advantages.
 
 use super::Job;
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::model::{Model, Policy};
 use crate::rl::advantage;
 use crate::rl::experience::Experience;
-use crate::rl::kl::{KlCtrl, kl_in_reward};
+use crate::rl::group::{Group, ResponseId, borders, responses};
+use crate::rl::kl::{KL_COEF, KlCtrl, kl_in_reward};
 use crate::rl::metrics::StepMetrics;
-use crate::rl::update::{self, Dealt};
-use crate::rollout::{Question, Rollout};
+use crate::rl::update::{self, Dealt, Reference};
 use crate::train::trainer::Trainer;
 
-/// The adaptive weight of the divergence, in a checkpoint.
-const KL_COEF: &str = "kl_coef";
-
-/// What a step learns from.
-pub(super) struct Learned {
-    pub experience: Vec<Experience>,
-    /// Of each.
-    pub advantages: Vec<f64>,
-    /// The weight of the divergence after the step, where it moves.
-    kl_coef: Option<f64>,
-}
-
-impl Learned {
-    /// Keeps in `extra`, which a checkpoint holds, what the next step goes on from; called once the step is done.
-    pub(super) fn keep(&self, extra: &mut Map<String, Value>) {
-        extra.extend(self.kl_coef.map(|kl_coef| (KL_COEF.to_owned(), kl_coef.into())));
-    }
-}
-
 impl Job {
-    /// Rollouts with their advantages, and with the reference's log-probs where the loss wants them. `by` is the reference
-    /// and how it picks; what it takes off the rewards is taken off `rewards`.
-    pub(super) fn learned_from(
+    /// Gives each response its advantage, and the reference's log-probs where the loss wants them. Where the config says so
+    /// the divergence from the reference is first taken off the rewards: returns its next weight, where that moves.
+    pub(super) fn learn(
         &self,
         dev: &mut Device,
         trainer: &mut Trainer<'_>,
-        (rollouts, questions): (&[&Rollout], &[&Question]),
-        by: Option<(&Model, Policy)>,
-        (rewards, metrics): (&mut [f64], &mut StepMetrics),
-    ) -> Result<Learned> {
+        groups: &mut [Group],
+        reference: Option<Reference<'_>>,
+        metrics: &mut StepMetrics,
+    ) -> Result<Option<f64>> {
         let config = &self.config;
-        let made = rollouts.iter().map(|rollout| Experience::new(questions[rollout.question], rollout, 0.0));
-        let mut experience: Vec<Experience> = made.collect();
-        let mut kl_coef = None;
-        if let Some(by) = by.filter(|_| config.use_kl_in_reward) {
-            kl_coef = self.take_kl_off(dev, trainer, by, (&mut experience[..], questions), (&mut *rewards, metrics))?;
+        let kl_coef = match reference.filter(|_| config.use_kl_in_reward) {
+            Some(reference) => self.take_kl_off(dev, trainer, groups, reference, metrics)?,
+            None => None,
+        };
+        for group in &mut *groups {
+            let advantages = advantage::grpo(&group.rewards(), config.norm_adv_by_std_in_grpo);
+            group.experience.iter_mut().zip(advantages).for_each(|(one, advantage)| one.advantage = advantage);
         }
-        let ids: Vec<usize> = rollouts.iter().map(|rollout| rollout.question).collect();
-        let (advantages, _) = advantage::grpo(&ids, rewards, config.norm_adv_by_std_in_grpo);
-        experience.iter_mut().zip(&advantages).for_each(|(one, &advantage)| one.advantage = advantage);
-        match by {
-            Some((model, policy)) if !config.use_kl_in_reward => {
-                self.reference(dev, trainer, model, &mut experience, questions, policy)?;
-            }
+        match reference {
+            Some(reference) if !config.use_kl_in_reward => self.reference(dev, trainer, groups, reference)?,
             // The loss has no use for them, and the plan no memory.
-            _ if !config.use_kl_loss => experience.iter_mut().for_each(|one| one.ref_log_prob = None),
+            _ if !config.use_kl_loss => {
+                groups.iter_mut().flat_map(|group| &mut group.experience).for_each(|one| one.ref_log_prob = None);
+            }
             _ => {}
         }
-        Ok(Learned { experience, advantages, kl_coef })
+        Ok(kl_coef)
     }
 
     /// Takes the divergence from the reference off the rewards; its next weight, where that moves. Each rank computes some
@@ -71,48 +48,46 @@ impl Job {
         &self,
         dev: &mut Device,
         trainer: &mut Trainer<'_>,
-        (model, policy): (&Model, Policy),
-        (experience, questions): (&mut [Experience], &[&Question]),
-        (rewards, metrics): (&mut [f64], &mut StepMetrics),
+        groups: &mut [Group],
+        reference: Reference<'_>,
+        metrics: &mut StepMetrics,
     ) -> Result<Option<f64>> {
         const WHAT: &str = "the reference's log-probs";
         let (config, size) = (&self.config, trainer.ranks.size());
-        let of_rank = |rank: usize, experience: &[Experience]| -> Vec<usize> {
-            (0..experience.len()).filter(|&i| experience[i].question % size == rank).collect()
+        let all = responses(groups);
+        let of_rank = |rank: usize, groups: &[Group]| -> Vec<ResponseId> {
+            all.iter().copied().filter(|id| groups[id.group].index % size == rank).collect()
         };
-        let mine = of_rank(trainer.ranks.rank(), experience);
-        let budget = config.micro_batch_tokens;
-        let done = update::reference(dev, model, (&mut *experience, mine.clone()), questions, policy, budget);
+        let mine = of_rank(trainer.ranks.rank(), groups);
+        let done = update::reference(dev, reference, groups, mine.clone(), config.micro_batch_tokens);
         trainer.agreed(WHAT, done)?;
-        let found = |i: &usize| experience[*i].ref_log_prob.iter().flatten().copied();
+        let found = |id: &ResponseId| id.of(groups).ref_log_prob.iter().flatten().copied();
         let own: Vec<f32> = mine.iter().flat_map(found).collect();
         for (rank, bytes) in trainer.ranks.gather(WHAT, bytemuck::cast_slice(&own))?.iter().enumerate() {
             let mut words = bytes.chunks_exact(4).map(|word| f32::from_le_bytes([word[0], word[1], word[2], word[3]]));
-            for i in of_rank(rank, experience) {
-                let n = experience[i].old_log_prob.len();
-                let log_probs: Vec<f32> = words.by_ref().take(n).collect();
-                if log_probs.len() != n {
+            for id in of_rank(rank, groups) {
+                let one = &mut groups[id.group].experience[id.rollout];
+                let log_probs: Vec<f32> = words.by_ref().take(one.old_log_prob.len()).collect();
+                if log_probs.len() != one.old_log_prob.len() {
                     return Err(Error::Failed(format!("{WHAT}: rank {rank} has too few")));
                 }
-                experience[i].ref_log_prob = Some(log_probs);
+                one.ref_log_prob = Some(log_probs);
             }
         }
 
-        let mut borders = vec![0u32];
-        borders.extend(experience.iter().scan(0, |end, one| {
-            *end += one.old_log_prob.len() as u32;
-            Some(*end)
-        }));
+        let mut experience: Vec<&mut Experience> = groups.iter_mut().flat_map(|group| &mut group.experience).collect();
+        let borders = borders(experience.iter().map(|one| &**one));
         let old: Vec<f32> = experience.iter().flat_map(|one| one.old_log_prob.iter().copied()).collect();
         let by_reference: Vec<f32> =
             experience.iter().flat_map(|one| one.ref_log_prob.iter().flatten().copied()).collect();
+        let rewards: Vec<f64> = experience.iter().map(|one| one.reward).collect();
         let mut weight = KlCtrl::from(&config.kl_ctrl);
         if let (KlCtrl::Adaptive { kl_coef, .. }, Some(kept)) = (&mut weight, trainer.extra.get(KL_COEF)) {
             *kl_coef = kept.as_f64().unwrap_or(*kl_coef);
         }
         let (coef, mask) = (weight.kl_coef(), vec![1; old.len()]);
-        let less = kl_in_reward(config.kl_penalty, coef, &borders, &mask, &old, &by_reference, rewards);
-        rewards.copy_from_slice(&less.scores);
+        let less = kl_in_reward(config.kl_penalty, coef, &borders, &mask, &old, &by_reference, &rewards);
+        experience.iter_mut().zip(&less.scores).for_each(|(one, score)| one.reward = *score);
         metrics.set("actor/reward_kl_penalty", less.reward_kl_penalty);
         metrics.set("actor/reward_kl_penalty_coeff", coef);
         weight.update(less.reward_kl_penalty, rewards.len());
@@ -122,25 +97,22 @@ impl Job {
         })
     }
 
-    /// Log-probs under `model` of the responses that this rank learns from.
+    /// Fills in the reference's log-probs of the responses that this rank learns from.
     fn reference(
         &self,
         dev: &mut Device,
         trainer: &mut Trainer<'_>,
-        model: &Model,
-        experience: &mut [Experience],
-        questions: &[&Question],
-        policy: Policy,
+        groups: &mut [Group],
+        reference: Reference<'_>,
     ) -> Result<()> {
-        let size = self.config.ppo_mini_batch_size * self.config.rollout.n;
-        let of = |(at, batch): (usize, &[Experience])| {
-            let dealt = Dealt::new((&self.config, trainer.step), batch, questions, trainer.lanes.count());
-            let lanes = trainer.lanes.mine().flat_map(|lane| dealt.of_lane(lane)).collect::<Vec<usize>>();
-            lanes.into_iter().map(move |i| at * size + i)
+        let size = self.config.ppo_mini_batch_size;
+        let of = |(at, batch): (usize, &[Group])| {
+            let dealt = Dealt::new(&self.config, trainer.step, batch, trainer.lanes.count());
+            let lanes = trainer.lanes.mine().flat_map(|lane| dealt.of_lane(lane)).collect::<Vec<ResponseId>>();
+            lanes.into_iter().map(move |id| ResponseId { group: at * size + id.group, ..id })
         };
-        let mine = experience.chunks(size).enumerate().flat_map(of).collect();
-        let budget = self.config.micro_batch_tokens;
-        let done = update::reference(dev, model, (experience, mine), questions, policy, budget);
+        let mine = groups.chunks(size).enumerate().flat_map(of).collect();
+        let done = update::reference(dev, reference, groups, mine, self.config.micro_batch_tokens);
         trainer.agreed("the reference's log-probs", done)
     }
 }

@@ -1,11 +1,11 @@
 //! The small formulas of `goldens/rl`: rewards, their filters and penalties, batching.
 
 use omr::reward::{Mode, composite};
-use omr::rl::{advantage, batching, filter, kl, overlong};
+use omr::rl::{balance, filter, kl, overlong};
 use omr_verify::{extract, verify};
 use serde_json::Value;
 
-use super::{TOL_F64, advantages, close, cu_seqlens, flat, ids, kl_type, mask_of, num, run, vec1};
+use super::{TOL_F64, advantages, by_group, by_groups, close, cu_seqlens, flat, ids, kl_type, mask_of, num, run, vec1};
 
 #[test]
 fn kl_in_reward() {
@@ -57,18 +57,6 @@ fn overlong() {
         let rewards: Vec<f64> = vec1(&inputs["base_rewards"]).iter().zip(&penalty).map(|(r, p)| r + p).collect();
         close(&format!("{id} reward"), &rewards, &vec1(&out["reward"]), TOL_F64);
     });
-}
-
-/// Responses of a batch by group, in order of first appearance.
-fn by_group(group_ids: &[usize]) -> Vec<(usize, Vec<usize>)> {
-    let mut groups: Vec<(usize, Vec<usize>)> = Vec::new();
-    for (i, &g) in group_ids.iter().enumerate() {
-        match groups.iter_mut().find(|(id, _)| *id == g) {
-            Some((_, members)) => members.push(i),
-            None => groups.push((g, vec![i])),
-        }
-    }
-    groups
 }
 
 #[test]
@@ -156,7 +144,7 @@ fn dapo_pipeline() {
         assert_eq!(rows, ids(&out["kept_indices"]), "{id}");
         let (groups, rewards): (Vec<usize>, Vec<f64>) = rows.iter().map(|&i| (group_ids[i], reward[i])).unzip();
         let norm = config["norm_adv_by_std_in_grpo"].as_bool().unwrap();
-        let (adv, _) = advantage::grpo(&groups, &rewards, norm);
+        let adv = by_groups(&groups, &rewards, norm);
         close(&format!("{id} advantages_kept"), &adv, &vec1(&out["advantages_kept"]), TOL_F64);
     });
 }
@@ -166,14 +154,9 @@ fn dynamic_batch() {
     run("dynamic_batch", |case, id| {
         let (lens, out) = (ids(&case["inputs"]["seq_lens"]), &case["outputs"]);
         let max = case["config"]["max_token_len"].as_u64().unwrap() as usize;
-        assert_eq!(batching::num_micro_batches(&lens, max) as u64, out["num_micro_batches"].as_u64().unwrap(), "{id}");
-        let work: Vec<usize> = lens.iter().map(|&l| batching::workload(l) as usize).collect();
+        assert_eq!(balance::num_micro_batches(&lens, max) as u64, out["num_micro_batches"].as_u64().unwrap(), "{id}");
+        let work: Vec<usize> = lens.iter().map(|&l| balance::workload(l) as usize).collect();
         assert_eq!(work, ids(&out["workload"]), "{id}: workload");
-        if lens.iter().all(|&l| l <= max) {
-            let mut seen: Vec<usize> = batching::balanced_micro_batches(&lens, max).unwrap().concat();
-            seen.sort_unstable();
-            assert_eq!(seen, (0..lens.len()).collect::<Vec<_>>(), "{id}: each sequence once");
-        }
     });
 }
 
