@@ -10,4 +10,4 @@ mod state;
 mod store;
 
 pub use state::State;
-pub use store::{Cadence, Checkpoint, Draft, Keep, Resume, Store};
+pub use store::{Cadence, Checkpoint, Draft, Resume, Retention, Store};

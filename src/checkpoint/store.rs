@@ -67,21 +67,21 @@ impl Checkpoint {
 
 /// Which checkpoints of a run stay: the newest, and those of every so many steps.
 #[derive(Clone, Copy, Debug)]
-pub struct Keep {
+pub struct Retention {
     /// How many of the newest; at least one stays.
     pub newest: usize,
     /// Those of the steps that are multiples of this stay, too.
     pub every: Option<u64>,
 }
 
-impl From<usize> for Keep {
+impl From<usize> for Retention {
     /// The newest alone.
-    fn from(newest: usize) -> Keep {
-        Keep { newest, every: None }
+    fn from(newest: usize) -> Retention {
+        Retention { newest, every: None }
     }
 }
 
-impl Keep {
+impl Retention {
     /// Whether the checkpoint of `step` is made and stays.
     pub fn always(self, step: u64) -> bool {
         self.every.is_some_and(|n| step.is_multiple_of(n))
@@ -92,19 +92,19 @@ impl Keep {
 #[derive(Clone, Debug)]
 pub struct Store {
     run: PathBuf,
-    keep: Keep,
+    keep: Retention,
 }
 
 impl Store {
     /// The store of run directory `run`. What a killed run left half-written is removed: call it with the run's lock
     /// held.
-    pub fn open(run: impl AsRef<Path>, keep: impl Into<Keep>) -> Result<Store> {
+    pub fn open(run: impl AsRef<Path>, keep: impl Into<Retention>) -> Result<Store> {
         files::tidy(run.as_ref())?;
         Ok(Store::of(run, keep))
     }
 
     /// The same, nothing removed: at a rank that another one writes for.
-    pub fn of(run: impl AsRef<Path>, keep: impl Into<Keep>) -> Store {
+    pub fn of(run: impl AsRef<Path>, keep: impl Into<Retention>) -> Store {
         Store { run: run.as_ref().to_owned(), keep: keep.into() }
     }
 
@@ -134,14 +134,6 @@ impl Store {
     /// The newest checkpoint.
     pub fn latest(&self) -> Result<Option<Checkpoint>> {
         Ok(self.list()?.pop())
-    }
-
-    /// Saves step `step`: `write(folder)` fills the folder of a [`Draft`], which is then committed. On an error nothing is left
-    /// behind and older checkpoints stay.
-    pub fn save(&self, step: u64, best: Option<u64>, write: impl FnOnce(&Path) -> Result<()>) -> Result<Checkpoint> {
-        let draft = self.begin(step)?;
-        write(draft.folder())?;
-        draft.commit(best)
     }
 
     /// Begins to save step `step`, in a temporary folder whose `trainer/` exists.

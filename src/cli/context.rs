@@ -21,7 +21,7 @@ use crate::device::{Body, Device, Driver, Isa, Kind, Plan, Region, Target};
 use crate::error::{Error, Result};
 use crate::observe::{Observer, bytes};
 use crate::ops::body;
-use crate::ranks::{Alone, Nccl, Place, Ranks, SECRET_VARIABLE, Secret, Start, Tcp};
+use crate::ranks::{Nccl, OneRank, Place, Ranks, SECRET_VARIABLE, Secret, Start, Tcp};
 use crate::reward::Scorer;
 use crate::tensor::DType;
 
@@ -243,7 +243,7 @@ impl Context {
         let is_nccl = self.is_nccl(config)?;
         let secret = &self.secret(dir)?;
         let (place, listener) = match &self.seat {
-            Seat::Alone if config.backend != Backend::Nccl => return Ok(Box::new(Alone::ONE)),
+            Seat::Alone if config.backend != Backend::Nccl => return Ok(Box::new(OneRank::ALONE)),
             Seat::Alone => {
                 let listener =
                     TcpListener::bind(("127.0.0.1", 0)).map_err(|e| Error::Failed(format!("a port: {e}")))?;

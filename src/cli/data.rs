@@ -15,7 +15,7 @@ use crate::config::{
 use crate::error::{Error, Result};
 use crate::files;
 use crate::pipeline::{self, Means, Shard, Stage, Work, list, passrate};
-use crate::ranks::{self, Alone, Ranks};
+use crate::ranks::{self, OneRank, Ranks};
 
 /// Arguments of `omr data`.
 #[derive(clap::Args)]
@@ -125,7 +125,7 @@ fn with_means<T>(context: &Context, act: impl FnOnce(&Means) -> Result<T>) -> Re
 
 fn run_stage<C: Stage>(args: &StageArgs, context: &Context) -> Result<()> {
     let Some(config) = args.config.load::<C>()? else { return Ok(()) };
-    let mut alone = Alone::ONE;
+    let mut alone = OneRank::ALONE;
     stage_of(args, (context, &mut alone), &config, |_, _| Ok(()))
 }
 

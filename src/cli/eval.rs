@@ -21,7 +21,7 @@ use crate::eval::{lmms_eval, prompts};
 use crate::files;
 use crate::hub::Kind;
 use crate::plan::memory;
-use crate::ranks::{self, Alone, Ranks};
+use crate::ranks::{self, OneRank, Ranks};
 use crate::report;
 use crate::reward::Scorer;
 use crate::task::{self, GROUPS, TASKS, TaskFile, TaskRows, TaskSpec};
@@ -253,12 +253,13 @@ impl Eval<'_> {
             let job = local::Job::new(&local, rows)?;
             let plan = job.plan()?;
             let (judge, memory) = (self.scorer.describe(), line(&plan));
-            context.say(&format!("eval: {} questions of {}; {judge}; {memory}", job.len(), rows.spec.name));
+            context.say(&format!("eval: {} questions of {}; {judge}; {memory}", job.questions(), rows.spec.name));
             context.say(&format!("{}: {}", rows.spec.name, job.seen()));
-            planned.push(json!({ "task": rows.spec.name, "questions": job.len(), "memory": memory::json(&plan) }));
+            planned
+                .push(json!({ "task": rows.spec.name, "questions": job.questions(), "memory": memory::json(&plan) }));
             jobs.push((job, self.label(rows)));
         }
-        let with = local::Asking { device: &|plan| context.device(plan), observer: context.observer() };
+        let with = local::Resources { device: &|plan| context.device(plan), observer: context.observer() };
         let ask = |ranks: &mut dyn Ranks| {
             context.find_device()?;
             local::ask(ranks, &jobs, &self.run.out, &self.store, &with)
@@ -276,10 +277,10 @@ impl Eval<'_> {
         let jobs: Vec<server::Job> = jobs.collect::<Result<_>>()?;
         for job in &jobs {
             let (judge, who) = (self.scorer.describe(), server.describe());
-            context.say(&format!("eval: {} questions of {} to {who}; {judge}", job.len(), job.rows.spec.name));
+            context.say(&format!("eval: {} questions of {} to {who}; {judge}", job.questions(), job.rows.spec.name));
             context.say(&format!("{}: {}", job.rows.spec.name, job.seen()));
         }
-        let task = |job: &server::Job| json!({ "task": job.rows.spec.name, "questions": job.len() });
+        let task = |job: &server::Job| json!({ "task": job.rows.spec.name, "questions": job.questions() });
         let planned: Vec<Value> = jobs.iter().map(task).collect();
         let ask = |_: &mut dyn Ranks| {
             let mut unanswered = Vec::new();
@@ -289,7 +290,7 @@ impl Eval<'_> {
             server::all_answered(&self.run.out, &server, &unanswered)
         };
         let sources = || Ok(jobs.iter().map(|job| -> Source { (job.rows, Box::new(job.asked(store))) }).collect());
-        let mut alone = Alone::ONE;
+        let mut alone = OneRank::ALONE;
         self.finish(&mut alone, (Some(&server.describe()), &planned), ask, sources)
     }
 
@@ -301,7 +302,7 @@ impl Eval<'_> {
         let planned: Vec<Value> = self.rows.iter().map(|rows| json!({ "task": rows.spec.name })).collect();
         let sources =
             || Ok(self.rows.iter().map(|rows| -> Source { (rows, Box::new(recorded.of(rows.spec))) }).collect());
-        let mut alone = Alone::ONE;
+        let mut alone = OneRank::ALONE;
         self.finish(&mut alone, (model.as_deref(), &planned), |_| Ok(()), sources)
     }
 

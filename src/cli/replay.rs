@@ -16,7 +16,7 @@ use crate::eval::validation;
 use crate::identity::{Manifest, Part};
 use crate::observe::Observer;
 use crate::rollout::file::{self, RolloutRow};
-use crate::train::job::Job;
+use crate::train::job::TrainingJob;
 use crate::train::metrics::{self, Metrics};
 use crate::{files, replay, rl, train};
 
@@ -272,7 +272,7 @@ impl Again<'_> {
         Ok(RunStore::new(self.scratch))
     }
 
-    fn train(&self, job: &mut dyn Job) -> Result<()> {
+    fn train(&self, job: &mut dyn TrainingJob) -> Result<()> {
         let plan = job.plan(self.context.target())?;
         let mut device = self.context.device(&plan)?;
         self.run.same_arithmetic(&mut device)?;

@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::eval::validation;
 use crate::model::ModelConfig;
 use crate::plan::{self, H200, Rows};
-use crate::ranks::{Alone, Ranks};
+use crate::ranks::{OneRank, Ranks};
 use crate::rl::run::Job;
 
 /// Runs the job and prints the model's path to stdout.
@@ -41,7 +41,7 @@ fn trained(
     let scorer = context.scorer(config.reward.mode, config.judge.as_ref(), (&reward, "reward"), store)?;
     let judge = scorer.describe();
     let mut job = Job::open(&args.run.out, config.clone(), scorer.clone(), args.run.fresh)?;
-    job.common.ranks = Alone::counted(ranks.rank(), ranks.size());
+    job.common.ranks = OneRank::new(ranks.rank(), ranks.size());
     job.common.validation = validation::rl(&config, &job.common.model, scorer, None)?;
     let what = format!(
         "rl: {} steps of {} prompts x {} rollouts over {} questions; {judge}",

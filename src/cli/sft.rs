@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::eval::validation;
 use crate::model::ModelConfig;
 use crate::plan::{self, H200, Rows};
-use crate::ranks::{Alone, Ranks};
+use crate::ranks::{OneRank, Ranks};
 use crate::train::sft::Job;
 
 /// Runs the job and prints the model's path to stdout.
@@ -37,7 +37,7 @@ fn trained(
         training::lanes(&args.run, config.gradient_lanes, ranks.size(), |began: &SftConfig| began.gradient_lanes)?;
     training::same_config(ranks, &deciding(&config))?;
     let mut job = Job::open(&args.run.out, config.clone(), args.run.fresh)?;
-    job.common.ranks = Alone::counted(ranks.rank(), ranks.size());
+    job.common.ranks = OneRank::new(ranks.rank(), ranks.size());
     job.common.validation = validation::sft(&config, &job.common.model, None)?;
     let what = format!("sft: {} updates over {} rows", job.common.total_steps, job.common.index.len());
     if args.run.dry_run {

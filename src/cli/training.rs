@@ -13,7 +13,7 @@ use crate::files;
 use crate::model::ModelConfig;
 use crate::plan::Page;
 use crate::ranks::{self, Ranks};
-use crate::train::job::Job;
+use crate::train::job::TrainingJob;
 use crate::train::lanes;
 use crate::train::plan;
 
@@ -49,7 +49,7 @@ pub fn run<C: Config>(
     args: &RunArgs,
     config: &C,
     (context, ranks): (&Context, &mut dyn Ranks),
-    job: &mut dyn Job,
+    job: &mut dyn TrainingJob,
     what: &str,
     page: impl FnOnce(ModelConfig) -> Result<Page>,
 ) -> Result<()> {

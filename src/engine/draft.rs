@@ -11,8 +11,8 @@ use std::collections::HashMap;
 
 use crate::device::Kind;
 use crate::engine::block_manager::BlockManager;
+use crate::engine::schedule::{SchedulerConfig, SeqId, Step};
 use crate::engine::sequence::{Group, Sequence};
-use crate::engine::step::{SchedulerConfig, SeqId, Step};
 
 /// Most tokens of a draft.
 const DRAFT: usize = 8;
@@ -168,7 +168,7 @@ impl Drafter {
             return Vec::new();
         }
         // One sample stands more than is drafted, so that only the last of a step can end a rollout.
-        let most = most.min(request.max_tokens - sampled - 1).min(self.max_model_len - seq.len() - 1);
+        let most = most.min(request.max_tokens - sampled - 1).min(self.max_model_len - seq.num_tokens() - 1);
         let recorded = self.recorded.get(&(request.request, id.rollout));
         let mut draft = match recorded.and_then(|tokens| tokens.strip_prefix(seq.completion())) {
             Some(rest) => rest[..most.min(rest.len())].to_vec(),
@@ -177,12 +177,12 @@ impl Drafter {
         if let Some(stop) = draft.iter().position(|token| request.stop_token_ids.contains(token)) {
             draft.truncate(stop);
         }
-        let held = seq.block_table.len() * blocks.block_size() - seq.len();
+        let held = seq.block_table.len() * blocks.block_size() - seq.num_tokens();
         if draft.len() > held && n + (draft.len() - held).div_ceil(blocks.block_size()) > blocks.num_free_blocks() {
             draft.truncate(held);
         }
         if !draft.is_empty() {
-            let from = seq.len();
+            let from = seq.num_tokens();
             let copies = blocks.reserve(&mut seq.block_table, from, from + draft.len());
             debug_assert_eq!(copies, Some(Vec::new()), "blocks behind a rollout's newest token are its own");
         }

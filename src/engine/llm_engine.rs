@@ -135,8 +135,10 @@ pub enum Event<'a> {
     /// A token was sampled.
     Token {
         /// Index of the request.
+        #[cfg_attr(private_tree, expect(dead_code, reason = "a server tells its clients' streams apart by it"))]
         request: usize,
         /// Index among its rollouts.
+        #[cfg_attr(private_tree, expect(dead_code, reason = "a server tells its clients' streams apart by it"))]
         rollout: usize,
         /// The token.
         token_id: u32,
@@ -146,7 +148,7 @@ pub enum Event<'a> {
 }
 
 /// Continuous batching over a KV cache in the overlay region. It borrows nothing between calls: the weights are
-/// the caller's, used in place. When they change, begin with [`Engine::reset`] or a fresh engine.
+/// the caller's, used in place. When they change, begin with a fresh engine.
 #[derive(Debug)]
 pub struct Engine {
     config: EngineConfig,
@@ -169,14 +171,6 @@ impl Engine {
     /// Frees the caches. What was allocated in the overlay region since [`Engine::new`] goes with them.
     pub fn release(self, dev: &mut Device) {
         self.runner.release(dev);
-    }
-
-    /// Forgets all cached content and, with `step`, draws other noise: for use when the weights have changed.
-    pub fn reset(&mut self, step: u64) {
-        self.scheduler.abort();
-        self.scheduler.reset_caches();
-        self.requests.clear();
-        self.config.step = step;
     }
 
     /// Rollouts of the requests that come are drafted from the record, where [`EngineConfig::draft_rows`] leaves room: what

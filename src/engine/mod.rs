@@ -11,9 +11,9 @@ mod decode_graphs;
 pub mod draft;
 pub mod llm_engine;
 pub mod model_runner;
+mod schedule;
 pub mod scheduler;
 pub mod sequence;
-mod step;
 mod step_inputs;
 pub mod vision_cache;
 

@@ -14,7 +14,7 @@ use crate::engine::sequence::{Group, GroupRequest, ImageSpan, Prompt, Sequence};
 use crate::engine::vision_cache::VisionCache;
 use crate::error::{Error, Result};
 
-pub use crate::engine::step::{Encode, Finished, Scheduled, SchedulerConfig, SchedulerStats, SeqId, Step};
+pub use crate::engine::schedule::{Encode, Finished, Scheduled, SchedulerConfig, SchedulerStats, SeqId, Step};
 
 /// The policy and its state.
 #[derive(Debug)]
@@ -73,7 +73,8 @@ impl Scheduler {
         &self.config
     }
 
-    /// The blocks' state.
+    /// Returns the blocks' state.
+    #[cfg_attr(private_tree, expect(dead_code, reason = "tests see by it that no block is lost or written by two"))]
     pub fn blocks(&self) -> &BlockManager {
         &self.blocks
     }
@@ -306,7 +307,7 @@ impl Scheduler {
         let seq = self.groups[id.group].as_mut().and_then(|g| g.sequences[id.rollout].as_mut());
         let seq = seq.expect("a sequence in flight");
         let Some(copies) = self.blocks.reserve(&mut seq.block_table, start, start + len) else { return false };
-        let last = start + len == seq.len();
+        let last = start + len == seq.num_tokens();
         step.copies.extend(copies);
         let first = step.samples.len();
         if last {
@@ -374,7 +375,7 @@ impl Scheduler {
                 group.pinned = Some(self.blocks.fork(&seq.block_table));
             }
         } else {
-            let whole = (seq.len() - 1) / size;
+            let whole = (seq.num_tokens() - 1) / size;
             seq.block_table = self.blocks.lookup(&seq.block_hashes[..whole.min(seq.block_hashes.len())]);
             seq.num_computed_tokens = seq.block_table.len() * size;
             seq.num_cached_tokens = seq.num_computed_tokens;

@@ -202,14 +202,9 @@ impl Sequence {
         }
     }
 
-    /// Tokens it has: prompt and sampled.
-    pub fn len(&self) -> usize {
+    /// Returns the number of its tokens, of the prompt and sampled.
+    pub fn num_tokens(&self) -> usize {
         self.token_ids.len()
-    }
-
-    /// True before it has any token (never, in the engine: a prompt has one at least).
-    pub fn is_empty(&self) -> bool {
-        self.token_ids.is_empty()
     }
 
     /// The sampled tokens.
@@ -229,7 +224,7 @@ impl Sequence {
         self.logprobs.push(logprob);
         if request.stop_token_ids.contains(&token_id) {
             self.finish_reason = Some(FinishReason::Stop);
-        } else if self.completion().len() >= request.max_tokens || self.len() >= max_model_len {
+        } else if self.completion().len() >= request.max_tokens || self.num_tokens() >= max_model_len {
             self.finish_reason = Some(FinishReason::Length);
         }
         self.finish_reason.is_some()

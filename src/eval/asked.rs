@@ -46,14 +46,9 @@ impl Wanted {
         Wanted { greedy, sampled, max_tokens, top_p, seed: config.seed }
     }
 
-    /// Answers to a question.
-    pub fn len(&self) -> usize {
+    /// Returns the number of answers to a question.
+    pub fn answers(&self) -> usize {
         self.greedy + self.sampled
-    }
-
-    /// True when none is wanted.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     /// How answer `k` is drawn.
@@ -108,7 +103,7 @@ impl Asked<'_> {
     /// The numbers of the answers to question `i` that are not there.
     pub fn missing(&self, i: usize) -> Result<Vec<usize>> {
         let (store, mut missing) = (self.store.get()?, Vec::new());
-        for k in 0..self.wanted.len() {
+        for k in 0..self.wanted.answers() {
             if !store.has(&self.key(i, k))? {
                 missing.push(k);
             }
@@ -126,7 +121,7 @@ impl Asked<'_> {
     pub fn share(&self, rank: usize, size: usize) -> Result<(Vec<usize>, usize)> {
         let (mut questions, mut answers) = (Vec::new(), 0);
         let has = |[a, b, c, d, ..]: [u8; 32]| u32::from_le_bytes([a, b, c, d]) as usize % size == rank;
-        for i in (0..self.survey.len()).filter(|&i| has(self.survey.contents[i])) {
+        for i in (0..self.survey.questions()).filter(|&i| has(self.survey.contents[i])) {
             let missing = self.missing(i)?.len();
             if missing > 0 {
                 questions.push(i);
@@ -154,8 +149,8 @@ impl measured::Answers for Asked<'_> {
             return Err(self.changed(i));
         }
         let store = self.store.get()?;
-        let mut answers = Vec::with_capacity(self.wanted.len());
-        for k in 0..self.wanted.len() {
+        let mut answers = Vec::with_capacity(self.wanted.answers());
+        for k in 0..self.wanted.answers() {
             let lost = || Error::Failed(format!("{}: no answer to {}", store.path().display(), self.label(i, k)));
             answers.push(store.get(&self.key(i, k))?.ok_or_else(lost)?);
         }
@@ -164,6 +159,6 @@ impl measured::Answers for Asked<'_> {
     }
 
     fn over(&mut self, questions: usize, _: &[(u64, Crash)], _: bool) -> Result<()> {
-        if questions == self.survey.len() { Ok(()) } else { Err(self.changed(questions)) }
+        if questions == self.survey.questions() { Ok(()) } else { Err(self.changed(questions)) }
     }
 }

@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 use crate::identity;
 use crate::model::{Model, ModelConfig};
 use crate::observe::Observer;
-use crate::ranks::{self, Alone, Ranks};
+use crate::ranks::{self, OneRank, Ranks};
 use crate::rollout::ask;
 use crate::task::TaskRows;
 use crate::tensor::DType;
@@ -65,18 +65,13 @@ impl<'a> Job<'a> {
     }
 
     /// Number of questions.
-    pub fn len(&self) -> usize {
-        self.survey.len()
+    pub fn questions(&self) -> usize {
+        self.survey.questions()
     }
 
     /// What the questions hold, for people.
     pub fn seen(&self) -> String {
         self.survey.seen.line()
-    }
-
-    /// True when there is nothing to ask.
-    pub fn is_empty(&self) -> bool {
-        self.survey.is_empty()
     }
 
     /// Its answers, in `store`.
@@ -102,7 +97,7 @@ impl<'a> Job<'a> {
     /// Requests of the questions with most pixels, as many as run at once, with made-up content.
     fn largest(&self) -> Vec<Request> {
         let largest = ask::largest(&self.local.model_config, &self.survey.index, self.local.config.max_num_seqs);
-        let request = |(i, prompt)| self.request(i, prompt, self.wanted.greedy, self.wanted.len().max(1));
+        let request = |(i, prompt)| self.request(i, prompt, self.wanted.greedy, self.wanted.answers().max(1));
         largest.into_iter().map(request).collect()
     }
 
@@ -131,7 +126,7 @@ impl<'a> Job<'a> {
 
     /// Asks for this rank's share of the answers that `store` lacks, on what `device` makes of the plan where there are any.
     /// Errors with [`Error::Stopped`] when the user asks to stop; what was answered is kept.
-    fn ask(&self, store: &Arc<RunStore>, place: Alone, with: &Asking, label: &str) -> Result<()> {
+    fn ask(&self, store: &Arc<RunStore>, place: OneRank, with: &Resources, label: &str) -> Result<()> {
         let (asked, observer) = (self.asked(store), with.observer);
         let (questions, missing) = asked.share(place.rank(), place.size())?;
         if missing == 0 {
@@ -142,7 +137,7 @@ impl<'a> Job<'a> {
         let config = self.engine_config(dev)?;
         let mut engine = Engine::new(&model, dev, config)?;
         // Of several ranks this one's answers.
-        let total = if place.size() == 1 { self.survey.len() * self.wanted.len() } else { missing };
+        let total = if place.size() == 1 { self.survey.questions() * self.wanted.answers() } else { missing };
         observer.begin(label, "answers", total as u64, (total - missing) as u64);
         let (encoder, model_config) = (self.local.encoder.clone(), self.local.model_config.clone());
         let make = Box::new(move |row: Row| Ok(ask::prompt(&encoder, &model_config, &row)?.0));
@@ -205,7 +200,7 @@ impl<'a> Job<'a> {
 }
 
 /// What a model answers with.
-pub struct Asking<'a> {
+pub struct Resources<'a> {
     /// Makes a device with a plan's memory.
     pub device: &'a dyn Fn(&Plan) -> Result<Device>,
     /// Whom it reports to.
@@ -220,9 +215,9 @@ pub fn ask(
     jobs: &[(Job, String)],
     dir: &Path,
     store: &Arc<RunStore>,
-    with: &Asking,
+    with: &Resources,
 ) -> Result<()> {
-    let place = Alone::counted(ranks.rank(), ranks.size());
+    let place = OneRank::new(ranks.rank(), ranks.size());
     let asked = |store: &Arc<RunStore>| jobs.iter().try_for_each(|(job, label)| job.ask(store, place, with, label));
     if place.size() == 1 {
         return asked(store);

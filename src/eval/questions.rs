@@ -72,7 +72,7 @@ pub fn stream<T: Send + Sync + 'static>(
         let reader = reader.map_err(|error| Error::Failed(format!("a thread for rows: {error}")))?;
         let asked = {
             let reading = Mutex::new(Reading { rows: receive, kept: HashMap::new() });
-            let samples = Rows { count: survey.len(), reading, make };
+            let samples = Rows { count: survey.questions(), reading, make };
             let order: Vec<usize> = wanted.into();
             let groups = order.into_iter().map(|i| Ok(vec![i]));
             Loader::new(Arc::new(samples), Box::new(groups), workers, MADE_AHEAD * workers).and_then(|mut loader| {

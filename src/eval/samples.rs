@@ -123,12 +123,7 @@ impl Sample {
     }
 }
 
-/// The lines of a file.
-pub fn to_jsonl(samples: &[Sample]) -> Result<String> {
-    samples.iter().map(Sample::line).collect()
-}
-
-/// Reads a file written by [`to_jsonl`].
+/// Reads a file of [`Sample::line`]s.
 pub fn read(path: &Path) -> Result<Vec<Sample>> {
     let file = files::open(path).map_err(Error::io(path))?;
     let mut samples = Vec::new();

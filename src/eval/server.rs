@@ -82,18 +82,13 @@ impl<'a> Job<'a> {
     }
 
     /// Number of questions.
-    pub fn len(&self) -> usize {
-        self.survey.len()
+    pub fn questions(&self) -> usize {
+        self.survey.questions()
     }
 
     /// What the questions hold, for people.
     pub fn seen(&self) -> String {
         self.survey.seen.line()
-    }
-
-    /// True when there is nothing to ask.
-    pub fn is_empty(&self) -> bool {
-        self.survey.is_empty()
     }
 
     /// Its answers, in `store`.
@@ -107,7 +102,7 @@ impl<'a> Job<'a> {
     pub fn ask(&self, store: &Arc<RunStore>, observer: &dyn Observer, label: &str) -> Result<Vec<Unanswered>> {
         let asked = self.asked(store);
         let (questions, missing) = asked.unanswered()?;
-        let total = self.survey.len() * self.wanted.len();
+        let total = self.survey.questions() * self.wanted.answers();
         observer.begin(label, "answers", total as u64, (total - missing) as u64);
         let mut sending = Sending::new(self, &asked, observer, total - missing);
         let make = Box::new(|row: Row| messages(&row));

@@ -50,13 +50,8 @@ impl Survey {
         Ok(survey)
     }
 
-    /// Questions.
-    pub fn len(&self) -> usize {
+    /// Number of questions.
+    pub fn questions(&self) -> usize {
         self.indices.len()
-    }
-
-    /// True when there is none.
-    pub fn is_empty(&self) -> bool {
-        self.indices.is_empty()
     }
 }

@@ -53,7 +53,7 @@ struct Means<'a> {
 }
 
 /// The questions of a validation.
-struct Validation {
+struct TaskValidator {
     sets: Vec<Box<dyn Task>>,
     task_files: Vec<TaskFile>,
     describe: String,
@@ -105,14 +105,14 @@ fn open(config: &ValidationConfig, means: &Means<'_>, every: Option<u64>) -> Res
     if !config.is_wanted() {
         return Ok(None);
     }
-    let validator = Validation::open(config, means)?;
+    let validator = TaskValidator::open(config, means)?;
     train::Validation::new(Box::new(validator), config, every).map(Some)
 }
 
-impl Validation {
+impl TaskValidator {
     /// Reads the questions. Errors name the key, or the file and the row: an unknown task, a row without a right answer,
     /// a prompt beyond the model's context.
-    fn open(config: &ValidationConfig, means: &Means<'_>) -> Result<Validation> {
+    fn open(config: &ValidationConfig, means: &Means<'_>) -> Result<TaskValidator> {
         let model_config = ModelConfig::load(&means.model.join("config.json"))?;
         let encoder = Encoder::load(means.model, Use::Ask, model_config.vocab_size, means.pixels)?;
         let ids = &encoder.chat.ids;
@@ -131,7 +131,7 @@ impl Validation {
             index.push(data::Shape { tokens: measured.tokens, targets: 0, grids: &measured.grids });
         }
         let kwargs = &config.val_kwargs;
-        Ok(Validation {
+        Ok(TaskValidator {
             sets,
             task_files: task_files(&specs, &task_source(config, means))?,
             describe: format!("{} questions ({})", index.len(), counts.join(", ")),
@@ -206,7 +206,7 @@ impl Validation {
     }
 }
 
-impl Validator for Validation {
+impl Validator for TaskValidator {
     fn names(&self) -> Vec<String> {
         let mut sources: Vec<&str> = self.sets.iter().flat_map(|set| set.rows()).map(source).collect();
         sources.sort_unstable();

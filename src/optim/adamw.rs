@@ -15,7 +15,7 @@ use crate::ops::adamw::{self, Coded, Moments};
 use crate::ops::grad_norm;
 use crate::optim::files::{self, Kept};
 use crate::optim::state::State;
-use crate::ranks::{Alone, Ranks, Shards, shards};
+use crate::ranks::{OneRank, Ranks, Shards, shards};
 use crate::tensor::{DType, Tensor};
 
 /// What the last update saw.
@@ -79,7 +79,7 @@ impl Optimizer {
 
     /// [`Optimizer::step_guarded`] of a run of one rank, guarded by the norm alone.
     pub fn step(&mut self, dev: &mut Device, layout: &ParamLayout, grads: &Grads, lr: f64) -> Result<()> {
-        let mut alone = Alone::ONE;
+        let mut alone = OneRank::ALONE;
         self.step_guarded(&mut alone, dev, layout, grads, lr, None)
     }
 

@@ -18,7 +18,7 @@ use crate::model::{Grads, Model, ModelConfig};
 use crate::ops::attend::BLOCK;
 use crate::ops::sample::SamplingParams;
 use crate::optim::Optimizer;
-use crate::ranks::{Alone, Ranks, Shards};
+use crate::ranks::{OneRank, Ranks, Shards};
 use crate::tensor::DType;
 
 /// Sequences that decode at once, in a list.
@@ -50,7 +50,7 @@ impl Launches {
     pub fn training(
         &mut self,
         model: &ModelConfig,
-        (dtype, optim, mut ranks): (Dtype, OptimConfig, Alone),
+        (dtype, optim, mut ranks): (Dtype, OptimConfig, OneRank),
         tokens: usize,
         pass: impl FnOnce(&mut Device, &Model, &mut Grads) -> Result<()>,
     ) -> Result<[f64; 2]> {

@@ -6,9 +6,9 @@ use crate::device::{Target, readback};
 use crate::error::Result;
 use crate::model::ModelConfig;
 use crate::observe::bytes;
-use crate::ranks::{self, Alone};
+use crate::ranks::{self, OneRank};
 use crate::train::lanes;
-use crate::train::plan::{self, Update};
+use crate::train::plan::{self, UpdateWork};
 
 /// The cards of a plan, one for each rank.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -18,7 +18,7 @@ pub struct Seats {
     /// Gradient lanes.
     pub lanes: usize,
     /// The rank that takes most memory, among so many.
-    pub fullest: Alone,
+    pub fullest: OneRank,
     /// Bytes of the optimizer's state at all ranks together.
     pub state: usize,
 }
@@ -39,7 +39,7 @@ impl Seats {
         lanes::check(lanes, key, parts)?;
         let owned = plan::owned(model, dtype, optimizer, target, count)?;
         let most = (0..count).max_by_key(|&rank| (owned[rank], std::cmp::Reverse(rank))).unwrap_or(0);
-        Ok(Seats { count, lanes, fullest: Alone::counted(most, count), state: owned.iter().sum() })
+        Ok(Seats { count, lanes, fullest: OneRank::new(most, count), state: owned.iter().sum() })
     }
 
     /// Lanes that the first card computes, one after another: no other has more.
@@ -56,7 +56,7 @@ impl Seats {
 
     /// Seconds in which a card hands over what it has for an update and takes what it is given: other nodes' part over the
     /// network, beside the own node's. The slowest card is meant: most far peers has one of the smallest node.
-    pub fn links(&self, update: &Update, links: &Links) -> f64 {
+    pub fn links(&self, update: &UpdateWork, links: &Links) -> f64 {
         let (others, near) = ((self.count - 1).max(1) as f64, (self.count.min(NODE) - 1) as f64 / links.node);
         let smallest = (self.count - 1) % NODE + 1;
         let far = (self.count - smallest) as f64 / links.network;
@@ -72,7 +72,7 @@ impl Seats {
     }
 
     /// Host memory of a process for what cards hand over, add up and save.
-    pub fn host(&self, update: &Update) -> Vec<(&'static str, usize)> {
+    pub fn host(&self, update: &UpdateWork) -> Vec<(&'static str, usize)> {
         // What is read of the card is put in order and encoded, a tensor at a time.
         let mut out = vec![("a checkpoint", readback::HOST_BYTES + 3 * update.largest_saved)];
         if update.host_bytes > 0 {

@@ -17,10 +17,8 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
-pub use meet::{Waiting, listen};
 pub use nccl::Nccl;
 pub use place::{Launcher, Lookup, Place, restarts};
-pub use plane::End;
 pub use secret::{Secret, VARIABLE as SECRET_VARIABLE};
 pub use shards::Shards;
 pub use tcp::{Start, Tcp, host_bytes};
@@ -60,6 +58,7 @@ pub trait Ranks {
     fn all_gather(&mut self, dev: &mut Device, what: &'static str, owned: &[(usize, Tensor)]) -> Result<()>;
 
     /// Bytes handed to other ranks so far, those of frames and beats aside.
+    #[cfg_attr(private_tree, allow(dead_code, reason = "tests compare with it what a plan counts"))]
     fn sent(&self) -> u64 {
         0
     }
@@ -165,22 +164,22 @@ pub struct Handed {
     pub received: u64,
 }
 
-/// A run of one process; and, of a given rank, the stand-in by which a plan counts what a run of many takes, and hands over:
-/// of host bytes as many are received of each rank as are sent.
+/// One rank of a run without the others: the only rank of a run of one process, or the rank whose memory and traffic a plan
+/// counts. It takes each other rank to send as many host bytes as it sends itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Alone {
+pub struct OneRank {
     rank: usize,
     size: usize,
     handed: Handed,
 }
 
-impl Alone {
+impl OneRank {
     /// The only rank.
-    pub const ONE: Alone = Alone::counted(0, 1);
+    pub const ALONE: OneRank = OneRank::new(0, 1);
 
-    /// Rank `rank` of `size` on a device that only counts.
-    pub const fn counted(rank: usize, size: usize) -> Alone {
-        Alone { rank, size, handed: Handed { sent: 0, received: 0 } }
+    /// Rank `rank` of `size`, without the others.
+    pub const fn new(rank: usize, size: usize) -> OneRank {
+        OneRank { rank, size, handed: Handed { sent: 0, received: 0 } }
     }
 
     /// What it would have handed over so far, and been handed.
@@ -189,7 +188,7 @@ impl Alone {
     }
 }
 
-impl Ranks for Alone {
+impl Ranks for OneRank {
     fn rank(&self) -> usize {
         self.rank
     }

@@ -66,6 +66,7 @@ impl Nccl {
     }
 
     /// The same with groups of at most `bytes` to each rank.
+    #[cfg_attr(private_tree, expect(dead_code, reason = "tests cut a few kilobytes into groups"))]
     pub fn in_groups_of(self, bytes: usize) -> Nccl {
         Nccl { group_bytes: bytes, ..self }
     }

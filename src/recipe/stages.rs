@@ -20,11 +20,11 @@ use crate::eval::validation;
 use crate::files;
 use crate::identity::{Found, Inputs, Manifest};
 use crate::pipeline::{self, Summary};
-use crate::ranks::{self, Alone, Ranks};
+use crate::ranks::{self, OneRank, Ranks};
 use crate::reward::Scorer;
 use crate::rl::run as rl;
 use crate::task::{self, Source, TaskRows, TaskSpec};
-use crate::train::job::{Job, finished_steps};
+use crate::train::job::{TrainingJob, finished_steps};
 use crate::train::{plan, sft};
 
 /// What the ranks ask rank 0 before each stage.
@@ -135,7 +135,7 @@ impl Recipe<'_> {
         self.keep_config(&dir, &config, ranks)?;
         let mut job = sft::Job::new(&dir, config)?;
         job.common.label = stage.to_owned();
-        job.common.ranks = Alone::counted(ranks.rank(), ranks.size());
+        job.common.ranks = OneRank::new(ranks.rank(), ranks.size());
         job.common.validation = validation::sft(&job.config, &job.common.model, Some(&self.path("data")))?;
         let what = format!("{stage}: {} rows", job.common.index.len());
         self.train(&mut job, &what, ranks)
@@ -161,7 +161,7 @@ impl Recipe<'_> {
         let reward = config.reward.scorer();
         let scorer = self.scorer(config.reward.mode, &config.judge, (&reward, "rl.reward"), &store)?;
         let mut job = rl::Job::new(&dir, config, scorer.clone())?;
-        job.common.ranks = Alone::counted(ranks.rank(), ranks.size());
+        job.common.ranks = OneRank::new(ranks.rank(), ranks.size());
         job.common.validation = validation::rl(&job.config, &job.common.model, scorer, Some(&self.path("data")))?;
         let what = format!("rl: {} questions", job.common.index.len());
         self.train(&mut job, &what, ranks)?;
@@ -175,7 +175,7 @@ impl Recipe<'_> {
     }
 
     /// Plans a training job and runs what is left of it.
-    fn train(&self, job: &mut dyn Job, what: &str, ranks: &mut dyn Ranks) -> Result<()> {
+    fn train(&self, job: &mut dyn TrainingJob, what: &str, ranks: &mut dyn Ranks) -> Result<()> {
         job.same_at(ranks)?;
         let plan = job.plan(self.means.target)?;
         self.means.observer.note(&format!("{what}; {}", plan::line(&plan)));
@@ -239,7 +239,7 @@ impl Recipe<'_> {
         let job = |rows| Ok((local::Job::new(&local, rows)?, label(rows)));
         let jobs: Vec<(local::Job, String)> = rows.iter().map(job).collect::<Result<_>>()?;
         let begun = Instant::now();
-        let with = local::Asking { device: self.means.device, observer: self.means.observer };
+        let with = local::Resources { device: self.means.device, observer: self.means.observer };
         local::ask(ranks, &jobs, &self.dir, &store, &with)?;
         ranks::by_first(ranks, "the scores", || {
             std::fs::create_dir_all(out).map_err(Error::io(out))?;

@@ -3,7 +3,7 @@ use std::path::Path;
 
 use super::*;
 use crate::config;
-use crate::eval::samples::{Answer, Sample, to_jsonl};
+use crate::eval::samples::{Answer, Sample};
 use crate::eval::stats;
 use crate::rollout::file::{self, RolloutRow};
 
@@ -49,7 +49,8 @@ fn run(dir: &Path) {
             .collect();
         let folder = dir.join("eval").join(stage);
         fs::create_dir_all(&folder).unwrap();
-        fs::write(folder.join("samples.jsonl"), to_jsonl(&rows).unwrap()).unwrap();
+        let lines: String = rows.iter().map(|row: &Sample| row.line().unwrap()).collect();
+        fs::write(folder.join("samples.jsonl"), lines).unwrap();
         let acc = tenths as f64 / 10.0;
         let ci95 = stats::wilson(acc * 400.0, 400);
         stages.insert(

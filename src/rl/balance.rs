@@ -4,7 +4,6 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 /// Cost of one token in units of one attended pair: verl's constant, 6 x the hidden size 4,096.
-#[cfg_attr(private_tree, expect(dead_code, reason = "goldens compare it with verl's"))]
 const LINEAR: u64 = 24_576;
 
 /// Returns the work of a sequence of `len` tokens, in units of one attended pair.

@@ -12,7 +12,7 @@ use crate::model::{Grads, Levels, Model, ModelConfig, Policy};
 use crate::ops::attend::BLOCK;
 use crate::ops::policy_loss;
 use crate::ops::sample::SamplingParams;
-use crate::ranks::{Alone, Ranks};
+use crate::ranks::{OneRank, Ranks};
 use crate::rl::experience::Experience;
 use crate::rl::group::{Group, responses};
 use crate::rl::micro_batches;
@@ -72,7 +72,7 @@ pub fn rl(
     model_config: ModelConfig,
     config: &RlConfig,
     target: Target,
-    ranks: Alone,
+    ranks: OneRank,
     allowed: &[u32],
     index: &Index,
 ) -> Result<(Planned, Option<usize>)> {
@@ -138,7 +138,7 @@ pub fn rl(
 }
 
 /// The prompts of a generation batch that a rank asks, at most.
-pub fn share(config: &RlConfig, ranks: Alone) -> usize {
+pub fn share(config: &RlConfig, ranks: OneRank) -> usize {
     config.gen_batch().div_ceil(ranks.size())
 }
 

@@ -39,7 +39,7 @@ use crate::rollout::{self, Question, Rollout, ask};
 use crate::task::VerifiedRows;
 use crate::tensor::{DType, Tensor};
 use crate::text::Chat;
-use crate::train::job::{self, JobCommon, Start, trainer_config};
+use crate::train::job::{JobCommon, Start, TrainingJob, trainer_config};
 use crate::train::lanes;
 use crate::train::metrics::{self, Metrics, object};
 use crate::train::plan::gib_to_bytes;
@@ -231,7 +231,7 @@ impl Job {
     }
 }
 
-impl job::Job for Job {
+impl TrainingJob for Job {
     fn common(&self) -> &JobCommon {
         &self.common
     }

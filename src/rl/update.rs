@@ -56,12 +56,6 @@ pub struct Queued {
 }
 
 impl Queued {
-    /// The losses that have to be finite, f64, of a mini-batch of one lane.
-    #[cfg_attr(private_tree, expect(dead_code, reason = "tests update from one lane alone"))]
-    pub fn losses(&self) -> Tensor {
-        self.stats.slice(0, LOSSES)
-    }
-
     /// The figures, lane after lane; waits for the device.
     pub fn read(&self, dev: &mut Device) -> Result<Seen> {
         let mut sums = Sums::NONE;

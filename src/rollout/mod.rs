@@ -9,4 +9,3 @@ pub mod journal;
 pub mod wire;
 
 pub use ask::{Asking, Question, Rollout};
-pub use journal::Journal;

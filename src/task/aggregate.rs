@@ -29,7 +29,7 @@ pub fn accuracy_and_format(_: &Row, marks: &Marks, _: Mode) -> Checked<Metrics> 
 pub struct Counted {
     /// Its metrics.
     pub metrics: Metrics,
-    /// What it shares with others that depend on the same thing: a chart, a problem. Alone where that is nothing.
+    /// What it shares with others that depend on the same thing: a chart, a problem. OneRank where that is nothing.
     pub cluster: Option<String>,
 }
 

@@ -19,7 +19,7 @@ use crate::files;
 use crate::identity;
 use crate::model::{Levels, ModelConfig};
 use crate::observe::Observer;
-use crate::ranks::{self, Alone, Ranks};
+use crate::ranks::{self, OneRank, Ranks};
 use crate::tensor::DType;
 
 /// The model a run starts from, and what makes samples for it of rows.
@@ -71,10 +71,10 @@ pub struct JobCommon {
     /// What is measured while it trains.
     pub validation: Option<Validation>,
     /// Which rank of how many this process is.
-    pub ranks: Alone,
+    pub ranks: OneRank,
     /// Steps in all: updates of SFT, generation batches of RL.
     pub total_steps: u64,
-    /// What passes keep, as [`Job::plan`] chose.
+    /// What passes keep, as [`TrainingJob::plan`] chose.
     pub levels: Levels,
 }
 
@@ -89,7 +89,7 @@ impl JobCommon {
             data,
             label: String::new(),
             validation: None,
-            ranks: Alone::ONE,
+            ranks: OneRank::ALONE,
             total_steps: 0,
             levels: Levels::default(),
         }
@@ -161,7 +161,7 @@ macro_rules! trainer_config {
             seed: config.seed,
             config_text: $crate::config::deciding(config),
             save_seconds: config.save_seconds,
-            keep: $crate::checkpoint::Keep { newest: config.save_total_limit, every: config.keep_every },
+            keep: $crate::checkpoint::Retention { newest: config.save_total_limit, every: config.keep_every },
             save_on_stop: config.save_on_stop,
             resume: config.resume.clone(),
             val_files: config.validation.val_files.clone(),
@@ -174,7 +174,7 @@ macro_rules! trainer_config {
 pub(crate) use trainer_config;
 
 /// A run that trains a model: SFT or RL.
-pub trait Job {
+pub trait TrainingJob {
     /// What SFT and RL have in common.
     fn common(&self) -> &JobCommon;
 
@@ -209,11 +209,11 @@ pub trait Job {
     /// Trains to the end, or to the next signal, which ends it with [`Error::Stopped`]. Checkpoints, `metrics.jsonl`, `model/` and `summary.json` are in
     /// the run directory.
     fn run(&self, dev: &mut Device, observer: &dyn Observer) -> Result<()> {
-        let mut alone = Alone::ONE;
+        let mut alone = OneRank::ALONE;
         self.run_over(&mut alone, dev, observer)
     }
 
-    /// [`Job::run`], this process being one of `ranks`. Rank 0 writes.
+    /// [`TrainingJob::run`], this process being one of `ranks`. Rank 0 writes.
     fn run_over(&self, ranks: &mut dyn Ranks, dev: &mut Device, observer: &dyn Observer) -> Result<()> {
         let config = self.trainer_config();
         let dir = config.dir.clone();

@@ -13,14 +13,14 @@ use crate::identity::{Manifest, Part};
 use crate::model::Model;
 use crate::observe::Observer;
 use crate::optim::Optimizer;
-use crate::ranks::{Alone, Ranks, Shards};
+use crate::ranks::{OneRank, Ranks, Shards};
 use crate::tensor::DType;
 
 /// What is loaded.
 #[derive(Clone, Copy)]
 pub struct Wanted<'a> {
     /// Which rank of how many this is: it keeps what it owns of the optimizer.
-    pub place: Alone,
+    pub place: OneRank,
     /// `auto`, `never` or a path.
     pub resume: &'a str,
     /// Model directory to start from.

@@ -12,7 +12,7 @@ use crate::model::outgoing::{self, fetched};
 use crate::model::{Grads, Levels, Model, ModelConfig};
 use crate::observe::bytes;
 use crate::optim::Optimizer;
-use crate::ranks::{Alone, Handed, Ranks, Shards};
+use crate::ranks::{Handed, OneRank, Ranks, Shards};
 use crate::tensor::DType;
 use crate::train::lanes::Lanes;
 use crate::train::levels::{self, Counted};
@@ -31,12 +31,12 @@ pub struct Planned {
     /// What the largest micro-batch computes and moves, forward and backward.
     pub pass: Vec<Work>,
     /// What an update from the gradients does.
-    pub update: Update,
+    pub update: UpdateWork,
 }
 
 /// What an update from the gradients of its lanes does at a rank.
 #[derive(Clone, PartialEq, Default, Debug)]
-pub struct Update {
+pub struct UpdateWork {
     /// On the device.
     pub work: Vec<Work>,
     /// What the rank hands to the others, and is handed.
@@ -88,7 +88,7 @@ pub struct Training {
     /// The model.
     pub model: Model,
     shards: Shards,
-    ranks: Alone,
+    ranks: OneRank,
     optimizer: Optimizer,
 }
 
@@ -99,7 +99,7 @@ impl Training {
         dtype: Dtype,
         optimizer: OptimConfig,
         target: Target,
-        ranks: Alone,
+        ranks: OneRank,
     ) -> Result<Training> {
         let mut dev = Device::count_for(target);
         let model = Model::empty(&mut dev, config, DType::of(dtype, target.kind))?;
@@ -109,7 +109,7 @@ impl Training {
     }
 
     /// Gradients as the run makes them, and what an update of all parameters from so many lanes does.
-    pub fn gradients(&mut self, lanes: usize) -> Result<(Grads, Update)> {
+    pub fn gradients(&mut self, lanes: usize) -> Result<(Grads, UpdateWork)> {
         let (dev, layout) = (&mut self.dev, &self.model.layout);
         let before = self.ranks.handed();
         let mut grads = Grads::new(dev, layout)?;
@@ -124,7 +124,7 @@ impl Training {
         let (shared, after) = (Arc::new(layout.clone()), self.ranks.handed());
         let weights = outgoing::weights(&shared, layout.dtype, self.optimizer.own());
         let saved = [fetched(&weights), fetched(&self.optimizer.outgoing(&shared))].concat();
-        let update = Update {
+        let update = UpdateWork {
             work: dev.take_work(),
             handed: Handed { sent: after.sent - before.sent, received: after.received - before.received },
             host_bytes: lanes.host_bytes(),
@@ -144,7 +144,7 @@ pub fn owned(
     ranks: usize,
 ) -> Result<Vec<usize>> {
     let of = |rank| {
-        let training = Training::new(model.clone(), dtype, optimizer, target, Alone::counted(rank, ranks))?;
+        let training = Training::new(model.clone(), dtype, optimizer, target, OneRank::new(rank, ranks))?;
         Ok(training.optimizer.bytes())
     };
     (0..ranks).map(of).collect()
@@ -155,7 +155,7 @@ pub fn sft(
     model: ModelConfig,
     config: &SftConfig,
     target: Target,
-    ranks: Alone,
+    ranks: OneRank,
     batches: &[Vec<Sequence<'_>>],
 ) -> Result<Planned> {
     let mut training = Training::new(model, config.dtype, config.optimizer, target, ranks)?;

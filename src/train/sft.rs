@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::broken::Broken;
-use super::job::{self, JobCommon, Start, trainer_config};
+use super::job::{JobCommon, Start, TrainingJob, trainer_config};
 use super::lanes;
 use super::largest::{Largest, Size, Tower, grown};
 use super::metrics::{self, Metrics, object};
@@ -184,7 +184,7 @@ struct LaneFigures {
     rejected: Vec<Rejected>,
 }
 
-impl job::Job for Job {
+impl TrainingJob for Job {
     fn common(&self) -> &JobCommon {
         &self.common
     }

@@ -13,7 +13,7 @@ use super::loading::{Loaded, Wanted};
 use super::metrics::{Metrics, MetricsLog};
 use super::saving::{Saving, Snapshot, copy_companions};
 use super::validation::TaskFile;
-use crate::checkpoint::{Cadence, Keep, State, Store};
+use crate::checkpoint::{Cadence, Retention, State, Store};
 use crate::config::{Changed, DatasetConfig, Dtype, OptimConfig};
 use crate::device::{Body, Device, Plan, Region};
 use crate::error::{Error, Result};
@@ -22,7 +22,7 @@ use crate::identity::{Inputs, Manifest};
 use crate::model::{Grads, Model};
 use crate::observe::Observer;
 use crate::optim::{Optimizer, StepStats, learning_rate};
-use crate::ranks::{self, Alone, Ranks, Shards};
+use crate::ranks::{self, OneRank, Ranks, Shards};
 use crate::tensor::Tensor;
 
 /// How a run trains and saves: the part of a config SFT and RL have in common.
@@ -51,7 +51,7 @@ pub struct TrainerConfig {
     /// Checkpoint every so many seconds.
     pub save_seconds: Option<f64>,
     /// Checkpoints kept.
-    pub keep: Keep,
+    pub keep: Retention,
     /// Checkpoint when a signal stops the run; none where the steps since the last have taken more than a minute.
     pub save_on_stop: Option<bool>,
     /// `auto`, `never` or a path.
@@ -131,7 +131,7 @@ impl<'r> Trainer<'r> {
             false => Store::of(&config.dir, config.keep),
         };
         let TrainerConfig { resume, model, dtype, optimizer, seed, accept_changed: accepted, .. } = &config;
-        let place = Alone::counted(ranks.rank(), ranks.size());
+        let place = OneRank::new(ranks.rank(), ranks.size());
         let wanted = Wanted { place, resume, model, dtype: *dtype, optimizer: *optimizer, seed: *seed, accepted };
         let Loaded { model, optimizer, checkpoint } = Loaded::open(ranks, dev, &store, wanted, observer)?;
         let lanes = Lanes::new(config.lanes, ranks, &Shards::new(&model.layout.lens(), ranks.size()))?;

@@ -18,7 +18,7 @@ use omr::observe::Silent;
 use omr::reward::Scorer;
 use omr::rl::run::Job as RlJob;
 use omr::text::{Chat, Part};
-use omr::train::job::Job as _;
+use omr::train::job::TrainingJob as _;
 use omr::train::sft::Job;
 use serde_json::{Value, json};
 

@@ -402,7 +402,9 @@ fn a_caller_that_stops_midway_leaves_an_engine_that_works() {
     let outputs = outputs.unwrap();
     assert_same("after stops", &expected, &outputs);
     assert_eq!((tokens, ended), (outputs.iter().map(|o| o.token_ids.len()).sum(), outputs.len()));
-    engine.reset(limits().step + 1);
+    engine.release(&mut dev);
+    let config = EngineConfig { max_num_batched_tokens: 50, step: limits().step + 1, ..limits() };
+    let mut engine = Engine::new(&model, &mut dev, config).unwrap();
     let other = engine.generate(&model, &mut dev, &requests, |_| Ok(())).unwrap();
     assert!(expected.iter().zip(&other).any(|(a, b)| a.token_ids != b.token_ids));
 }

@@ -89,7 +89,7 @@ impl Runner {
                 );
             }
             let computed = s.start + s.len - s.draft.len();
-            assert_eq!(s.samples.is_empty(), computed < seq.len());
+            assert_eq!(s.samples.is_empty(), computed < seq.num_tokens());
             assert!(s.draft.is_empty() || s.samples.len() == s.draft.len() + 1);
             for at in s.samples.clone() {
                 let (rollout, len) = (step.samples[at].rollout, computed + s.ahead(at));

@@ -17,11 +17,11 @@ use omr::eval::validation;
 use omr::identity::Manifest;
 use omr::observe::Observer;
 use omr::pipeline::Shard;
-use omr::ranks::Alone;
+use omr::ranks::OneRank;
 use omr::recipe::{Means, Recipe};
 use omr::reward::Scorer;
 use omr::rl::run::Job as RlJob;
-use omr::train::job::Job as _;
+use omr::train::job::TrainingJob as _;
 use omr::train::sft::Job as SftJob;
 use serde_json::{Value, json};
 
@@ -434,7 +434,7 @@ fn recipe(dir: &Path, observer: &dyn Observer) -> Result<()> {
         runtime: &|| Ok(runtime.handle().clone()),
         observer,
     };
-    let mut alone = Alone::ONE;
+    let mut alone = OneRank::ALONE;
     Recipe::new(dir, config, means)?.run(&mut alone)
 }
 

@@ -10,7 +10,7 @@ use omr::error::{Error, Result};
 use omr::observe::Silent;
 use omr::reward::{Mode, Scorer};
 use omr::text::Message;
-use omr::train::job::Job as _;
+use omr::train::job::TrainingJob as _;
 use omr::train::{metrics, sft};
 
 use crate::cli::evaluation::evaluation;

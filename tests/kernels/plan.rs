@@ -7,9 +7,9 @@ use omr::config::{Dtype, RlConfig, RolloutConfig, SftConfig};
 use omr::device::emu::Emu;
 use omr::device::{Device, Kind, Plan, Region, Target};
 use omr::observe::Silent;
-use omr::ranks::{Alone, Ranks};
+use omr::ranks::{OneRank, Ranks};
 use omr::reward::Scorer;
-use omr::train::job::Job as _;
+use omr::train::job::TrainingJob as _;
 use omr::{rl, train};
 
 use super::{Schedule, card, kind, skipped};
@@ -67,7 +67,7 @@ fn a_rank_takes_what_was_planned() {
     };
     ranks::over(2, |ranks| {
         let mut job = train::sft::Job::new(&dir.path().join("run"), config.clone()).unwrap();
-        job.common.ranks = Alone::counted(ranks.rank(), 2);
+        job.common.ranks = OneRank::new(ranks.rank(), 2);
         let plan = job.plan(Target::gpu(kind())).unwrap();
         let mut dev = device(&plan);
         job.run_over(ranks, &mut dev, &Silent).unwrap();

@@ -8,7 +8,7 @@ use omr::image::Processor;
 use omr::model::{Grads, Levels, Model, Policy};
 use omr::ops::policy_loss;
 use omr::optim::Optimizer;
-use omr::ranks::Alone;
+use omr::ranks::OneRank;
 use omr::rl::experience::Experience;
 use omr::rl::group::Group;
 use omr::rl::update::{self, Learner};
@@ -49,7 +49,7 @@ impl Setup {
     }
 
     fn update(&mut self, losses: Tensor) {
-        let mut alone = Alone::ONE;
+        let mut alone = OneRank::ALONE;
         self.optimizer
             .step_guarded(&mut alone, &mut self.dev, &self.model.layout, &self.grads, 1e-3, Some(losses))
             .unwrap();
@@ -122,7 +122,7 @@ fn an_rl_update_waits_where_it_is_logged() {
     let queued =
         update::accumulate(dev, Learner { model, policy, config: &config, levels, step }, grads, &groups, stats)
             .unwrap();
-    s.update(queued.losses());
+    s.update(stats.slice(0, policy_loss::LOSSES));
     assert_eq!(s.waits() - before, 0, "an update that logs nothing");
     let seen = queued.read(&mut s.dev).unwrap();
     let done = s.optimizer.stats(&mut s.dev).unwrap();

@@ -28,7 +28,7 @@ use omr::rollout::ask::{self, Asking, Question, Rollout};
 use omr::task::{Task, VerifiedRows};
 use omr::tensor::DType;
 use omr::text::Chat;
-use omr::train::job::Job as _;
+use omr::train::job::TrainingJob as _;
 use omr::train::sft::{Job, sequence};
 use omr::train::step::{self, Sequence};
 use omr::train::updates::Updates;

@@ -12,7 +12,7 @@ use std::sync::atomic::AtomicBool;
 
 use omr::config::DistConfig;
 use omr::error::{Error, Result};
-use omr::ranks::{End, Launcher, Place, Ranks, Secret, Start, Tcp};
+use omr::ranks::{Launcher, Place, Ranks, Secret, Start, Tcp};
 
 /// One rank's way in: everything that a test may want to be another.
 pub struct Entry {
@@ -55,7 +55,7 @@ pub fn start(entry: &mut Entry) -> Result<Tcp> {
 }
 
 /// [`start`], and what ends a process that cannot end by itself.
-fn start_with(entry: &mut Entry, end: End) -> Result<Tcp> {
+fn start_with(entry: &mut Entry, end: Box<dyn Fn(&Error) + Send + Sync>) -> Result<Tcp> {
     Tcp::start(Start {
         place: &entry.place,
         listener: entry.listener.take(),

@@ -11,7 +11,7 @@ use omr::error::Result;
 use omr::model::params::ParamLayout;
 use omr::model::tape::Grads;
 use omr::optim::Optimizer;
-use omr::ranks::{Alone, Nccl, Ranks, Shards};
+use omr::ranks::{Nccl, OneRank, Ranks, Shards};
 use omr::tensor::DType;
 use omr::train::lanes::Lanes;
 
@@ -72,7 +72,7 @@ fn one_rank_by_nccl_is_no_ranks() {
             }
         }
     };
-    let mut none = Alone::ONE;
+    let mut none = OneRank::ALONE;
     let alone = updated(&mut none).unwrap();
     let mut ranks = Nccl::start(start(&mut entries(1).remove(0)).unwrap(), open).unwrap();
     println!("NCCL took {} bytes", ranks.taken());

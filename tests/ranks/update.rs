@@ -7,7 +7,7 @@ use omr::model::params::ParamLayout;
 use omr::model::tape::Grads;
 use omr::optim::Optimizer;
 use omr::ranks::shards::CHUNK;
-use omr::ranks::{Alone, Ranks, Shards};
+use omr::ranks::{OneRank, Ranks, Shards};
 use omr::tensor::DType;
 use omr::train::lanes::Lanes;
 
@@ -56,7 +56,7 @@ fn an_update_hands_over_what_the_formula_says() {
         });
         // A plan counts the same, and no byte is sent that another does not receive.
         let counted = |rank| {
-            let mut alone = Alone::counted(rank, size);
+            let mut alone = OneRank::new(rank, size);
             hands_over(&mut Device::count(), &mut alone).unwrap();
             alone.handed()
         };

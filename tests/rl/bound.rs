@@ -11,7 +11,7 @@ use omr::engine::{Engine, Prompt, Request};
 use omr::model::{Grads, Model, ModelConfig, Policy};
 use omr::optim::Optimizer;
 use omr::philox::{Purpose, Random};
-use omr::ranks::Alone;
+use omr::ranks::OneRank;
 use omr::rl::experience::Experience;
 use omr::rl::group::Group;
 use omr::rl::plan;
@@ -115,7 +115,7 @@ fn taken(
     target: Target,
     made: &[Vec<Group>],
 ) -> Plan {
-    let mut training = Training::new(model.clone(), config.dtype, config.optimizer, target, Alone::ONE).unwrap();
+    let mut training = Training::new(model.clone(), config.dtype, config.optimizer, target, OneRank::ALONE).unwrap();
     let (mut grads, _) = training.gradients(1).unwrap();
     let stats = update::figures(&mut training.dev, 1).unwrap().stats;
     let Training { dev, model, .. } = &mut training;
@@ -136,7 +136,7 @@ fn cases(count: usize) {
         let (model, target) = (model(large), if large { Target::gpu(Kind::Cuda) } else { Target::cpu(2) });
         let (config, index) = case(&mut random, large);
         let allowed = vec![u32::MAX; model.vocab_size.div_ceil(32)];
-        let (planned, _) = plan::rl(model.clone(), &config, target, Alone::ONE, &allowed, &index).unwrap();
+        let (planned, _) = plan::rl(model.clone(), &config, target, OneRank::ALONE, &allowed, &index).unwrap();
         let made: Vec<_> = (0..4).map(|_| mini_batch(&mut random, &model, &config, &index)).collect();
         let taken = taken(&model, &config, planned.levels, target, &made);
         for region in Region::ALL {
@@ -174,7 +174,7 @@ fn runs(number: usize, kind: Kind) {
     let (config, index) = case(&mut random, false);
     let model = model(false);
     let allowed = vec![u32::MAX; model.vocab_size.div_ceil(32)];
-    let (planned, num_kv_blocks) = plan::rl(model.clone(), &config, target, Alone::ONE, &allowed, &index).unwrap();
+    let (planned, num_kv_blocks) = plan::rl(model.clone(), &config, target, OneRank::ALONE, &allowed, &index).unwrap();
     let made = [mini_batch(&mut random, &model, &config, &index)];
     let counted = taken(&model, &config, planned.levels, target, &made);
     let mut dev = match kind {

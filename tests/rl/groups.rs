@@ -11,7 +11,7 @@ use omr::image::ImageInput;
 use omr::model::{Grads, Keep, Levels, Model, Policy};
 use omr::ops::policy_loss;
 use omr::philox::{Purpose, Random};
-use omr::ranks::Alone;
+use omr::ranks::OneRank;
 use omr::rl::experience::Experience;
 use omr::rl::group::{Group, responses};
 use omr::rl::update::{self, Learner, Reference, Seen};
@@ -335,7 +335,7 @@ fn counts(
     [case.apart(), case].map(|case| {
         let config = RlConfig { micro_batch_tokens: room, ..RlConfig::default() };
         let target = if large { Target::gpu(Kind::Cuda) } else { Target::cpu(2) };
-        let mut training = Training::new(model(large), config.dtype, config.optimizer, target, Alone::ONE).unwrap();
+        let mut training = Training::new(model(large), config.dtype, config.optimizer, target, OneRank::ALONE).unwrap();
         let (mut grads, _) = training.gradients(1).unwrap();
         let Training { dev, model, .. } = &mut training;
         let stats = policy_loss::stats(dev, Region::Overlay).unwrap();

@@ -12,7 +12,7 @@ use omr::error::{Error, Result};
 use omr::observe::Observer;
 use omr::reward::Scorer;
 use omr::rl::run::Job;
-use omr::train::job::Job as _;
+use omr::train::job::TrainingJob as _;
 use serde_json::Value;
 
 use crate::train::tiny::{Outcome, device, rl_config, run_rl};

@@ -10,7 +10,7 @@ use omr::device::Target;
 use omr::eval::validation;
 use omr::reward::{Mode, Scorer};
 use omr::rl::run::Job;
-use omr::train::job::Job as _;
+use omr::train::job::TrainingJob as _;
 
 use crate::train::tiny::{Outcome, rl_config, rows, run_rl, run_sft, sft_config};
 

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use omr::checkpoint::{Cadence, Resume, State, Store};
+use omr::checkpoint::{Cadence, Checkpoint, Resume, State, Store};
 use omr::error::{Error, Result};
 use omr::identity::{Inputs, Manifest, Part};
 use proptest::prelude::*;
@@ -31,7 +31,14 @@ fn write(folder: &Path, step: u64) -> Result<()> {
 }
 
 fn save(store: &Store, step: u64) {
-    store.save(step, None, |folder| write(folder, step)).unwrap();
+    save_by(store, step, None, |folder| write(folder, step)).unwrap();
+}
+
+/// Saves step `step`, whose folder `write` fills.
+fn save_by(store: &Store, step: u64, best: Option<u64>, write: impl FnOnce(&Path) -> Result<()>) -> Result<Checkpoint> {
+    let draft = store.begin(step)?;
+    write(draft.folder())?;
+    draft.commit(best)
 }
 
 fn steps(store: &Store) -> Vec<u64> {
@@ -86,7 +93,7 @@ fn a_run_that_goes_back_has_its_later_checkpoints_beside_it() {
     let run = tempfile::tempdir().unwrap();
     let store = Store::open(run.path(), 3).unwrap();
     for (step, best) in [(4, None), (8, Some(8)), (12, Some(8))] {
-        store.save(step, best, |folder| write(folder, step)).unwrap();
+        save_by(&store, step, best, |folder| write(folder, step)).unwrap();
     }
     let at = |name: &str| run.path().join("checkpoints").join(name);
     assert_eq!(store.go_back(12).unwrap(), Vec::<std::path::PathBuf>::new());
@@ -146,7 +153,7 @@ fn a_failing_save_leaves_the_older_checkpoint_and_nothing_else() {
     let run = tempfile::tempdir().unwrap();
     let store = Store::open(run.path(), 1).unwrap();
     save(&store, 1);
-    let failed = store.save(2, None, |folder| {
+    let failed = save_by(&store, 2, None, |folder| {
         write(folder, 2)?;
         Err(Error::Io { path: folder.into(), source: std::io::Error::from(std::io::ErrorKind::StorageFull) })
     });
@@ -164,7 +171,7 @@ fn a_full_disk_is_a_clear_error_and_leaves_nothing() {
     let run = tempfile::tempdir().unwrap();
     let store = Store::open(run.path(), 3).unwrap();
     save(&store, 1);
-    let failed = store.save(2, None, |folder| {
+    let failed = save_by(&store, 2, None, |folder| {
         let path = folder.join("model.safetensors");
         std::os::unix::fs::symlink("/dev/full", &path).map_err(Error::io(&path))?;
         let mut file = fs::File::options().write(true).open(&path).map_err(Error::io(&path))?;
@@ -190,7 +197,7 @@ fn a_small_tmpfs_fills_up_and_the_older_checkpoint_stays() {
     let store = Store::open(run.path(), 3).unwrap();
     let mut failures = Vec::new();
     for step in 1..=8 {
-        let saved = store.save(step, None, |folder| {
+        let saved = save_by(&store, step, None, |folder| {
             let ballast = folder.join("ballast");
             fs::write(&ballast, vec![1; 60_000]).map_err(Error::io(&ballast))?;
             write(folder, step)

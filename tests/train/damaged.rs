@@ -6,7 +6,7 @@ use std::path::Path;
 
 use omr::config::SftConfig;
 use omr::error::Result;
-use omr::train::job::Job as _;
+use omr::train::job::TrainingJob as _;
 use omr::train::sft::Job;
 use serde_json::{Map, Value};
 

@@ -8,10 +8,10 @@ use omr::config::{RlConfig, RolloutConfig, SftConfig};
 use omr::device::{Device, Isa, Plan, Region, Target};
 use omr::error::Error;
 use omr::observe::Silent;
-use omr::ranks::{Alone, Ranks};
+use omr::ranks::{OneRank, Ranks};
 use omr::reward::Scorer;
 use omr::rl::run::Job as RlJob;
-use omr::train::job::Job as _;
+use omr::train::job::TrainingJob as _;
 use omr::train::sft::Job;
 
 use crate::ranks;
@@ -51,7 +51,7 @@ fn a_rank_takes_what_was_planned() {
         let out = dir.path().join(size.to_string());
         ranks::over(size, |ranks| {
             let mut job = Job::new(&out, config.clone()).unwrap();
-            job.common.ranks = Alone::counted(ranks.rank(), size);
+            job.common.ranks = OneRank::new(ranks.rank(), size);
             let plan = job.plan(Target::cpu(1)).unwrap();
             let mut dev = Device::cpu(&plan, 1, Isa::detect()).unwrap();
             job.run_over(ranks, &mut dev, &Silent).unwrap();

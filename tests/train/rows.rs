@@ -10,7 +10,7 @@ use omr::device::{Kind, Plan, Region, Target};
 use omr::error::Error;
 use omr::image::ImageInput;
 use omr::model::{Keep, Levels, ModelConfig, Shared, Stack};
-use omr::ranks::Alone;
+use omr::ranks::OneRank;
 use omr::rl;
 use omr::tensor::DType;
 use omr::train::nll;
@@ -99,7 +99,7 @@ fn card(gib: usize) -> Target {
 fn overlays(input_ids: &[u32], images: &[Arc<ImageInput>], levels: &[Levels]) -> Vec<usize> {
     let config = sft_config(input_ids.len());
     let mut training =
-        Training::new(model(), config.dtype, config.optimizer, Target::gpu(Kind::Cuda), Alone::ONE).unwrap();
+        Training::new(model(), config.dtype, config.optimizer, Target::gpu(Kind::Cuda), OneRank::ALONE).unwrap();
     let (mut grads, _) = training.gradients(1).unwrap();
     let Training { mut dev, model, .. } = training;
     near(dev.high_water().bytes(Region::Weights), BF16 * elements(), "weights");
@@ -166,7 +166,7 @@ fn text_plan(tokens: usize, optim: OptimizerName, gib: usize) -> plan::Planned {
         loss_mask: &loss_mask,
         shared: Shared::default(),
     };
-    plan::sft(model(), &config, card(gib), Alone::ONE, &[vec![sequence]]).unwrap()
+    plan::sft(model(), &config, card(gib), OneRank::ALONE, &[vec![sequence]]).unwrap()
 }
 
 /// A plan's levels are the cheapest of those by hand in what workspace, weights and states leave of the card.
@@ -246,7 +246,7 @@ fn rl_of_32792_tokens_shares_its_memory_with_the_cache() {
     let plan = |blocks: Option<usize>, target: Target| -> (Plan, Levels, Option<usize>) {
         let rollout = RolloutConfig { num_kv_blocks: blocks, ..config.rollout.clone() };
         let config = RlConfig { rollout, ..config.clone() };
-        let (planned, blocks) = rl::plan::rl(model(), &config, target, Alone::ONE, &allowed, &index).unwrap();
+        let (planned, blocks) = rl::plan::rl(model(), &config, target, OneRank::ALONE, &allowed, &index).unwrap();
         (planned.memory, planned.levels, blocks)
     };
     // A block: keys and values of 128 tokens, 4 heads of 128, 28 layers; one block more takes the keys of padding. In

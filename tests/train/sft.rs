@@ -7,7 +7,7 @@ use omr::config::{Dtype, OptimConfig, OptimizerName, SftConfig};
 use omr::device::{Device, Isa, Plan};
 use omr::model::{Keep, Model, Policy};
 use omr::tensor::DType;
-use omr::train::job::Job as _;
+use omr::train::job::TrainingJob as _;
 use omr::train::sft::{Job, sequence};
 use omr::train::step;
 use omr::train::updates::Updates;

@@ -14,13 +14,13 @@ use omr::error::{Error, Result};
 use omr::eval::validation;
 use omr::model::{Model, ModelConfig};
 use omr::observe::{Observer, Silent};
-use omr::ranks::{Alone, Ranks};
+use omr::ranks::{OneRank, Ranks};
 use omr::reward::Scorer;
 use omr::rl::run::Job as RlJob;
 use omr::task::digits;
 use omr::tensor::DType;
 use omr::text::{CHAT_TEMPLATE, Message, SPECIAL_TOKENS, Tokenizer, train_tokenizer, write_tokenizer_dir};
-use omr::train::job::Job as _;
+use omr::train::job::TrainingJob as _;
 use omr::train::metrics::{self, Metrics};
 use omr::train::sft::Job as SftJob;
 
@@ -242,7 +242,7 @@ pub fn run_sft_over(
         let size = *sizes.lock().unwrap().next().unwrap();
         let done = ranks::over(size, |ranks| {
             let mut job = SftJob::new(dir, config.clone())?;
-            job.common.ranks = Alone::counted(ranks.rank(), size);
+            job.common.ranks = OneRank::new(ranks.rank(), size);
             job.run_over(ranks, &mut device(), observer)
         });
         done.into_iter().collect()
@@ -263,7 +263,7 @@ pub fn run_rl_over(
         let size = *sizes.lock().unwrap().next().unwrap();
         let done = ranks::over(size, |ranks| {
             let mut job = RlJob::new(dir, config.clone(), scorer.clone())?;
-            job.common.ranks = Alone::counted(ranks.rank(), size);
+            job.common.ranks = OneRank::new(ranks.rank(), size);
             job.run_over(ranks, &mut device(), observer)
         });
         done.into_iter().collect()

@@ -7,4 +7,4 @@ mod tsv;
 
 pub use agreement::{Agreement, Compared, HEADS, agreements, cells, compare, table};
 pub use read::{Log, read, recognise};
-pub use row::{Framework, Row};
+pub use row::Framework;
