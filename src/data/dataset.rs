@@ -14,6 +14,7 @@ use crate::data::kept;
 use crate::data::places::{Places, Source, changed};
 use crate::data::read::{RowFile, epoch};
 use crate::data::samples::{Made, Samples};
+use crate::data::stamp::combined;
 use crate::data::{ImageSource, Row, Seen};
 use crate::error::{Error, Result};
 use crate::identity::Found;
@@ -141,9 +142,10 @@ impl Dataset {
         for source in &self.rows.sources {
             hasher.update(source.signature.hash.as_bytes());
         }
-        self.index.arrays().into_iter().chain(self.rows.places.arrays()).for_each(|array| {
+        self.index.hash(&mut hasher);
+        for array in self.rows.places.arrays() {
             hasher.update(array);
-        });
+        }
         hasher.finalize().to_hex().to_string()
     }
 
@@ -154,9 +156,10 @@ impl Dataset {
         }
         let [files, rows, offsets, hashes, stamps] = self.rows.places.arrays();
         let mut index = blake3::Hasher::new();
-        self.index.arrays().into_iter().chain([files, rows, offsets, hashes]).for_each(|array| {
+        self.index.hash(&mut index);
+        for array in [files, rows, offsets, hashes] {
             index.update(array);
-        });
+        }
         found.add(Changed::Rows, index.finalize().to_hex().to_string());
         found.add(Changed::Pictures, blake3::hash(stamps).to_hex().to_string());
         Ok(())
@@ -216,6 +219,30 @@ impl Dataset {
     }
 }
 
+impl Rows {
+    /// Replaces a picture, or the frames of a video, by what their files hold. Errors when that is not what was indexed.
+    fn hold(&self, frames: &mut [ImageSource], row: &str, number: usize, stamp: u64) -> Result<()> {
+        // What stands in its row is compared with it.
+        if frames.iter().all(|frame| matches!(frame, ImageSource::Bytes { .. })) {
+            return Ok(());
+        }
+        let (mut found, mut content) = (Vec::with_capacity(frames.len()), blake3::Hasher::new());
+        let name = frames.first().map_or_else(|| row.to_owned(), |frame| frame.place(row));
+        for frame in frames {
+            // Read once: what is compared is what is decoded.
+            let (held, stamp) = frame.held(row)?;
+            content.update(&held.bytes(row)?);
+            found.push(stamp);
+            *frame = held;
+        }
+        let mut same = combined(&found) == stamp;
+        if let (true, Some(decoded)) = (same, self.decoded.get()) {
+            same = decoded.is_same(number, &content.finalize())?;
+        }
+        if same { Ok(()) } else { Err(changed(&name, "the picture file that was indexed")) }
+    }
+}
+
 /// All that decides an index but the content of the rows.
 fn key(entries: &[DatasetConfig], encoder: &Encoder, longest: Longest) -> String {
     let mut key = format!("{} {longest:?} {:?} {}\n", env!("CARGO_PKG_VERSION"), encoder.purpose, encoder.key);
@@ -234,10 +261,6 @@ pub struct Streamed<T> {
 }
 
 impl<T: Send + Sync> Samples<T> for Streamed<T> {
-    fn len(&self) -> usize {
-        self.index.len()
-    }
-
     /// Errors when the row's file or a picture's is another than was indexed.
     fn get(&self, i: usize) -> Result<Made<T>> {
         let number = self.index.number(i);
@@ -247,24 +270,17 @@ impl<T: Send + Sync> Samples<T> for Streamed<T> {
         let name = source.file.place(place.at.index as usize);
         let differs = || changed(&name, "the row that was indexed");
         let mut row = source.file.row(place.at)?.map_err(|bad| *bad.error)?;
-        let pictures = self.index.pictures(number);
-        let stamps = self.rows.places.stamps(pictures.clone());
-        if row.images.len() != stamps.len() {
+        let media = self.index.pictures(number);
+        let stamps = self.rows.places.stamps(media.clone());
+        let spans = row.spans();
+        if spans.len() != stamps.len() {
             return Err(differs());
         }
-        for ((image, stamp), number) in row.images.iter_mut().zip(stamps).zip(pictures) {
-            // Read once: what is compared is what is decoded. What stands in its row is compared with it.
-            if matches!(image, ImageSource::Bytes { .. }) {
-                continue;
-            }
-            let (held, found) = image.held(&row.place)?;
-            let decoded = self.rows.decoded.get().filter(|_| found == *stamp);
-            let same =
-                decoded.map_or(Ok(found == *stamp), |decoded| decoded.is_same(number, &held.bytes(&row.place)?))?;
-            if !same {
-                return Err(changed(&image.place(&row.place), "the picture file that was indexed"));
-            }
-            *image = held;
+        let mut rest = &mut row.images[..];
+        for (((len, _), stamp), number) in spans.into_iter().zip(stamps).zip(media) {
+            let frames;
+            (frames, rest) = rest.split_at_mut(len);
+            self.rows.hold(frames, &row.place, number, *stamp)?;
         }
         let id = row.id.clone();
         match (self.make)(row) {

@@ -26,12 +26,12 @@ impl Decoded {
         Ok(Decoded { path: path.to_owned(), file })
     }
 
-    /// Tells whether `bytes` are what the picture with this number held when it was first decoded; now is the first time
-    /// where there was none.
-    pub fn is_same(&self, number: usize, bytes: &[u8]) -> Result<bool> {
+    /// Tells whether `content` is the hash of what the picture or video with this number held when it was first decoded; now
+    /// is the first time where there was none.
+    pub fn is_same(&self, number: usize, content: &blake3::Hash) -> Result<bool> {
         let (mut known, at) = ([0; 8], 8 * number as u64);
         self.file.read_exact_at(&mut known, at).map_err(Error::io(&self.path))?;
-        let found = short(&blake3::hash(bytes)).max(1).to_le_bytes();
+        let found = short(content).max(1).to_le_bytes();
         if known == [0; 8] {
             self.file.write_all_at(&found, at).map_err(Error::io(&self.path))?;
             return Ok(true);

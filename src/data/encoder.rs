@@ -4,13 +4,13 @@
 use std::path::Path;
 
 use crate::data::bad::{Bad, Read, Reason};
-use crate::data::index::{Grid, grids};
-use crate::data::sample::{pictures, prompt_tokens, sft_tokens};
-use crate::data::stamp::short;
-use crate::data::{Prompt, Row, Sample};
+use crate::data::index::grids;
+use crate::data::sample::{media, prompt_tokens, same_size, sft_tokens};
+use crate::data::stamp::{combined, short};
+use crate::data::{ImageSource, Media, Prompt, Row, Sample};
 use crate::error::{Error, Result};
 use crate::files;
-use crate::image::{Processor, Refused};
+use crate::image::{Grid, Processor, Refused};
 use crate::text::Chat;
 
 /// What rows are for.
@@ -46,9 +46,11 @@ pub struct Measured {
     pub targets: usize,
     /// Messages.
     pub turns: usize,
-    /// Its pictures' patches.
+    /// Its pictures, and the frames of its videos.
+    pub pictures: usize,
+    /// Patches of each picture and video.
     pub grids: Vec<Grid>,
-    /// What its picture files are known by, in the order of `grids`.
+    /// What the picture files of each are known by, in the order of `grids`.
     pub stamps: Vec<u64>,
     /// Of its tokens and targets, or of its tokens and label.
     pub hash: u64,
@@ -74,35 +76,60 @@ impl Encoder {
     /// Measures a row: its text encoded, of its pictures the headers read.
     pub fn measure(&self, row: &Row) -> Read<Measured> {
         let (mut grids, mut stamps) = (Vec::with_capacity(row.images.len()), Vec::with_capacity(row.images.len()));
-        for image in &row.images {
-            stamps.push(image.stamp(&row.place).map_err(Bad::of(Reason::MissingImage))?);
-            let [width, height] = image.size(&row.place).map_err(|refused| match refused {
-                Refused::Broken(error) => Bad::of(Reason::BrokenImage)(error),
-                Refused::Size(error) => Bad::of(Reason::WrongImageSize)(error),
-            })?;
-            let grid = self.processor.grid(width, height).and_then(|grid| match grid.map(u16::try_from) {
-                [Ok(h), Ok(w)] => Ok([h, w]),
-                _ => Err(Error::input("picture", format!("{width} x {height} pixels"), "fewer patches a side")),
-            });
-            grids.push(grid.map_err(|e| Bad::of(Reason::WrongImageSize)(e.within(&image.place(&row.place))))?);
+        for medium in row.media() {
+            let (grid, stamp) = match medium {
+                Media::Picture(image) => self.measure_frames(row, std::slice::from_ref(image))?,
+                Media::Video { frames, .. } => {
+                    let (Grid { h, w, .. }, stamp) = self.measure_frames(row, frames)?;
+                    let grid = Grid::video(frames.len(), h, w).ok_or_else(|| {
+                        let found = format!("a video of {} frames", frames.len());
+                        Bad::of(Reason::WrongImageSize)(Error::input(&row.place, found, "fewer than 65,536"))
+                    })?;
+                    (grid, stamp)
+                }
+            };
+            grids.push(grid);
+            stamps.push(stamp);
         }
         let (ids, mask) = self.tokens(row, &grids)?;
         let targets = mask.iter().skip(1).filter(|&&target| target).count();
-        let (turns, hash) = (row.messages.len(), hash(row, &ids, &mask));
-        Ok(Measured { tokens: ids.len(), targets, turns, grids, stamps, hash })
+        let (turns, pictures, hash) = (row.messages.len(), row.images.len(), hash(row, &ids, &mask));
+        Ok(Measured { tokens: ids.len(), targets, turns, pictures, grids, stamps, hash })
+    }
+
+    /// The size of a picture, or of one of the frames of a video, and what their files are known by.
+    fn measure_frames(&self, row: &Row, frames: &[ImageSource]) -> Read<(Grid, u64)> {
+        let wrong_size = Bad::of(Reason::WrongImageSize);
+        let (mut first, mut stamps) = (None, Vec::with_capacity(frames.len()));
+        for image in frames {
+            stamps.push(image.stamp(&row.place).map_err(Bad::of(Reason::MissingImage))?);
+            let size = image.size(&row.place).map_err(|refused| match refused {
+                Refused::Broken(error) => Bad::of(Reason::BrokenImage)(error),
+                Refused::Size(error) => wrong_size(error),
+            })?;
+            same_size(&mut first, size).map_err(|e| wrong_size(e.within(&image.place(&row.place))))?;
+        }
+        let (Some([width, height]), Some(image)) = (first, frames.first()) else {
+            return Err(wrong_size(Error::input(&row.place, "a video without frames", "at least one")));
+        };
+        let grid = self.processor.grid(width, height).and_then(|grid| match grid.map(u16::try_from) {
+            [Ok(h), Ok(w)] => Ok(Grid::picture(h, w)),
+            _ => Err(Error::input("picture", format!("{width} x {height} pixels"), "fewer patches a side")),
+        });
+        Ok((grid.map_err(|e| wrong_size(e.within(&image.place(&row.place))))?, combined(&stamps)))
     }
 
     /// A row to train on, and the hash that [`Encoder::measure`] gave it.
     pub fn sample(&self, row: &Row) -> Read<(Sample, u64)> {
-        let images = pictures(row, &self.processor).map_err(Bad::of(Reason::BrokenImage))?;
+        let images = media(row, &self.processor).map_err(Bad::of(Reason::BrokenImage))?;
         let (input_ids, loss_mask) = self.tokens(row, &grids(&images))?;
         let hash = hash(row, &input_ids, &loss_mask);
-        Ok((Sample { id: row.id.clone(), input_ids, loss_mask, images }, hash))
+        Ok((Sample { input_ids, loss_mask, images }, hash))
     }
 
     /// A row to ask, and the hash that [`Encoder::measure`] gave it.
     pub fn prompt(&self, row: &Row) -> Read<(Prompt, u64)> {
-        let images = pictures(row, &self.processor).map_err(Bad::of(Reason::BrokenImage))?;
+        let images = media(row, &self.processor).map_err(Bad::of(Reason::BrokenImage))?;
         let (ids, mask) = self.tokens(row, &grids(&images))?;
         let hash = hash(row, &ids, &mask);
         Ok((Prompt { ids, images }, hash))

@@ -17,6 +17,12 @@ use crate::text::{Message, Part};
 pub const QUESTIONS: &str =
     "one of `messages`, `conversations`, `prompt`, `problem`, `question` (or the entry's `columns`)";
 
+/// Frames of a video that show one second, where its part does not say.
+const DEFAULT_FPS: f64 = 2.0;
+/// The least and the most it may say.
+const MIN_FPS: f64 = 0.001;
+const MAX_FPS: f64 = 1000.0;
+
 /// Marks an image's place in a text.
 pub const IMAGE_MARKER: &str = "<image>";
 
@@ -53,7 +59,7 @@ pub fn read_row(mut fields: Map<String, Value>, images: Vec<RawImage>, at: &RowC
         Some(Value::Object(map)) => map.into_iter().filter(|(_, v)| !v.is_null()).collect(),
         Some(other) => return Err(wrong(at, "extra_info", &other, "a struct, or one as JSON text")),
     };
-    let mut found = Found { at, by_url: Vec::new(), by_part: 0, marks: 0 };
+    let mut found = Found { at, by_url: Vec::new(), by_part: 0, marks: 0, frames: Vec::new() };
     let question = ["messages", "conversations", "prompt", "problem", "question"];
     let Some((name, value)) = question.into_iter().find_map(|name| Some((name, given(&fields, name)?.clone()))) else {
         let names: Vec<&str> = fields.keys().map(String::as_str).collect();
@@ -67,11 +73,13 @@ pub fn read_row(mut fields: Map<String, Value>, images: Vec<RawImage>, at: &RowC
     };
     let mut messages = found.messages(name, &value)?;
     let marked = found.marks + found.by_part + found.by_url.len() > 0;
+    let frames = std::mem::take(&mut found.frames);
     let images = if marked || ["messages", "prompt"].contains(&name) {
         found.place_images(&mut messages, images)?
     } else {
         found.in_front(&mut messages, images)?
     };
+    let images = in_order(&messages, images, frames);
     if let Some(system) = given(&fields, "system").map(|value| string(at, "system", value)).transpose()? {
         if messages.iter().any(|message| message.role == "system") {
             return Err(misfit(
@@ -142,6 +150,8 @@ struct Found<'a> {
     /// Image parts without an url: each stands for the next entry of the image column.
     by_part: usize,
     marks: usize,
+    /// The frames of all videos, in order.
+    frames: Vec<ImageSource>,
 }
 
 impl Found<'_> {
@@ -218,8 +228,33 @@ impl Found<'_> {
                 }
                 Ok(Part::Image)
             }
-            other => Err(misfit(&at.place, format!("part type {other:?} in {name}"), "text or image_url")),
+            "video" => self.video(name, part),
+            other => Err(misfit(&at.place, format!("part type {other:?} in {name}"), "text, image_url or video")),
         }
+    }
+
+    /// A part `{type: video, video: [frames], fps}`.
+    fn video(&mut self, name: &str, part: &Value) -> Read<Part> {
+        let at = self.at;
+        let frames = match given_in(part, "video") {
+            Some(frames @ Value::Array(_)) => json_images(frames, at)?,
+            Some(other) => return Err(wrong(at, &format!("{name}.video"), other, "a list of frames, as `images`")),
+            None => Vec::new(),
+        };
+        if frames.is_empty() {
+            return Err(misfit(&at.place, format!("{name}, a video without frames"), "`video`, a list of pictures"));
+        }
+        let fps = given_in(part, "fps").or_else(|| given_in(part, "sample_fps"));
+        let sensible = |fps: &f64| (MIN_FPS..=MAX_FPS).contains(fps);
+        let fps = fps.map_or(Ok(DEFAULT_FPS), |fps| {
+            let wrong = || misfit(&at.place, format!("{name}.fps {fps}"), "a number from 0.001 to 1000");
+            fps.as_f64().filter(sensible).ok_or_else(wrong)
+        })?;
+        let part = Part::Video { frames: frames.len(), fps };
+        for frame in frames {
+            self.frames.push(source(at, frame)?);
+        }
+        Ok(part)
     }
 
     /// Puts pictures that no text marks in front of the first question.
@@ -261,6 +296,23 @@ impl Found<'_> {
         split_marks(messages);
         Ok(self.by_url)
     }
+}
+
+/// Pictures and the frames of videos as the parts of `messages` name them.
+fn in_order(messages: &[Message], pictures: Vec<ImageSource>, frames: Vec<ImageSource>) -> Vec<ImageSource> {
+    if frames.is_empty() {
+        return pictures;
+    }
+    let (mut pictures, mut frames) = (pictures.into_iter(), frames.into_iter());
+    let mut all = Vec::new();
+    for part in messages.iter().flat_map(|message| &message.content) {
+        match part {
+            Part::Text(_) => {}
+            Part::Image => all.extend(pictures.next()),
+            Part::Video { frames: count, .. } => all.extend(frames.by_ref().take(*count)),
+        }
+    }
+    all
 }
 
 fn source(at: &RowContext, raw: RawImage) -> Read<ImageSource> {

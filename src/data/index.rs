@@ -4,10 +4,10 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::image::ImageInput;
+use crate::image::{Grid, ImageInput};
 
-/// A picture's patches, down and across.
-pub type Grid = [u16; 2];
+/// Grids whose sides are copied at once to be hashed.
+const HASHED: usize = 4096;
 
 /// The size of one sample.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -16,14 +16,14 @@ pub struct Shape<'a> {
     pub tokens: usize,
     /// Tokens whose prediction is trained; 0 for a prompt.
     pub targets: usize,
-    /// Its pictures, in order.
+    /// Its pictures and videos, in order.
     pub grids: &'a [Grid],
 }
 
 impl Shape<'_> {
-    /// Patches of all pictures.
+    /// Patches of all pictures and videos.
     pub fn patches(&self) -> usize {
-        self.grids.iter().map(|g| g.map(usize::from).iter().product::<usize>()).sum()
+        self.grids.iter().map(|grid| grid.patches()).sum()
     }
 }
 
@@ -107,6 +107,23 @@ impl Index {
         ]
     }
 
+    /// Adds to `hasher` what tells the sizes apart: of pictures height and width, and the frames where there are videos.
+    pub(crate) fn hash(&self, hasher: &mut blake3::Hasher) {
+        let [tokens, targets, ends, _] = self.arrays();
+        for array in [tokens, targets, ends] {
+            hasher.update(array);
+        }
+        for grids in self.grids.chunks(HASHED) {
+            let sides: Vec<[u16; 2]> = grids.iter().map(|grid| [grid.h, grid.w]).collect();
+            hasher.update(bytemuck::cast_slice(&sides));
+        }
+        if self.grids.iter().any(|grid| grid.is_video()) {
+            for grid in &self.grids {
+                hasher.update(&grid.frames.to_le_bytes());
+            }
+        }
+    }
+
     /// Of the bytes of [`Index::arrays`]; nothing where they do not fit one another.
     pub(crate) fn from_arrays([tokens, targets, ends, grids]: [&[u8]; 4]) -> Option<Index> {
         let [tokens, targets, ends] = [tokens, targets, ends].map(bytemuck::pod_collect_to_vec::<u8, u32>);
@@ -117,8 +134,7 @@ impl Index {
     }
 }
 
-/// The grids of a sample's pictures.
+/// The grids of a sample's pictures and videos.
 pub fn grids(images: &[Arc<ImageInput>]) -> Vec<Grid> {
-    // Bounded decoding and the processor's limits leave fewer than 2^16 patches along a side.
-    images.iter().map(|image| [image.grid_thw[1] as u16, image.grid_thw[2] as u16]).collect()
+    images.iter().map(|image| image.grid()).collect()
 }

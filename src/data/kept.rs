@@ -15,7 +15,7 @@ use crate::data::places::{Places, Signature};
 use crate::error::{Error, Result};
 use crate::files;
 
-const MAGIC: &str = "omr index 2 ";
+const MAGIC: &str = "omr index 3 ";
 
 #[derive(Serialize, Deserialize)]
 struct Header {
@@ -101,6 +101,7 @@ mod tests {
     use crate::data::index::Shape;
     use crate::data::places::Place;
     use crate::data::read::At;
+    use crate::image::Grid;
 
     #[test]
     fn an_index_is_read_as_it_was_written_and_a_torn_one_is_none() {
@@ -108,7 +109,10 @@ mod tests {
         let path = path(dir.path(), "key");
         assert_eq!(read(&path).unwrap(), None);
         let mut indexed = Indexed::default();
-        for (i, grids) in [&[[2u16, 4], [6, 8]][..], &[], &[[2, 2]]].into_iter().enumerate() {
+        for (i, grids) in [&[Grid::picture(2, 4), Grid::picture(6, 8)][..], &[], &[Grid { frames: 4, h: 2, w: 2 }]]
+            .into_iter()
+            .enumerate()
+        {
             indexed.sizes.push(Shape { tokens: 10 + i, targets: i, grids });
             let at = At { index: i as u32, offset: 1 << (40 + i) };
             indexed.places.push(Place { file: 0, at, hash: u64::MAX - i as u64 }, &vec![7; grids.len()]);

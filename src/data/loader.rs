@@ -176,7 +176,6 @@ impl<T: Send + Sync> Drop for Gone<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::samples::Eager;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     /// Makes sample i of i, after a while that differs, and counts how many there are.
@@ -185,10 +184,6 @@ mod tests {
     }
 
     impl Samples<usize> for Slow {
-        fn len(&self) -> usize {
-            1000
-        }
-
         fn get(&self, i: usize) -> Result<Made<usize>> {
             assert_ne!(i, 667, "seven");
             if i == 666 {
@@ -239,7 +234,7 @@ mod tests {
         assert!(loader.next_group().unwrap().is_some());
         drop(loader);
         let failing: Groups = Box::new([Ok(vec![0]), Err(Error::Failed("plan".to_owned()))].into_iter());
-        let mut loader = Loader::new(Arc::new(Eager::from(vec!['a'])), failing, 1, 3).unwrap();
+        let mut loader = Loader::new(Arc::new(Slow { made: AtomicUsize::new(0) }), failing, 1, 3).unwrap();
         assert_eq!(loader.next_group().unwrap().unwrap().len(), 1);
         assert!(loader.next_group().is_err_and(|e| e.to_string() == "plan"));
         assert!(loader.next_group().unwrap().is_none());

@@ -23,7 +23,6 @@ pub struct Pack {
 pub struct PackPlan {
     len: usize,
     packing_length: usize,
-    max_samples: usize,
     end: u64,
     seed: u64,
     shuffle: bool,
@@ -41,24 +40,12 @@ impl PackPlan {
             return Err(Error::input("packing_length", "0", "at least 1"));
         }
         let order = (0, order(seed, 0, len, shuffle));
-        Ok(PackPlan { len, packing_length, max_samples: usize::MAX, end: u64::MAX, seed, shuffle, order })
-    }
-
-    /// Ends after `epochs` passes over the data; without it the plan never ends.
-    pub fn epochs(self, epochs: u64) -> PackPlan {
-        let samples = epochs.saturating_mul(self.len as u64);
-        self.until(samples)
+        Ok(PackPlan { len, packing_length, end: u64::MAX, seed, shuffle, order })
     }
 
     /// Ends after `samples` samples; without it the plan never ends.
     pub fn until(mut self, samples: u64) -> PackPlan {
         self.end = samples;
-        self
-    }
-
-    /// At most `n` samples a pack (at least 1).
-    pub fn max_samples(mut self, n: usize) -> PackPlan {
-        self.max_samples = n.max(1);
         self
     }
 
@@ -76,7 +63,7 @@ impl PackPlan {
     /// Errors when a whole epoch holds no sample that fits, and with what `length` errors.
     pub fn next(&mut self, consumed: u64, mut length: impl FnMut(usize) -> Result<usize>) -> Result<Option<Pack>> {
         let mut pack = Pack { samples: Vec::new(), dropped: Vec::new(), tokens: 0, consumed };
-        while pack.consumed < self.end && pack.samples.len() < self.max_samples {
+        while pack.consumed < self.end {
             let sample = self.sample_at(pack.consumed);
             let tokens = length(sample)?;
             if tokens > self.packing_length {
@@ -126,7 +113,7 @@ mod tests {
     #[test]
     fn next_fit_drops_and_counts_the_overlong() {
         let lengths = [3, 3, 9, 5, 1, 4];
-        let mut plan = PackPlan::new(6, 8, 0, false).unwrap().epochs(1);
+        let mut plan = PackPlan::new(6, 8, 0, false).unwrap().until(6);
         let got = packs(&mut plan, &lengths, 0, 10);
         let want: [(&[usize], &[usize], u64); 3] = [(&[0, 1], &[2], 3), (&[3, 4], &[], 5), (&[5], &[], 6)];
         assert_eq!(got.len(), want.len());

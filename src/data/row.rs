@@ -20,7 +20,7 @@ pub struct Row {
     pub id: String,
     /// The conversation. In SFT form it ends with the assistant's answer, in RL form with the user's question.
     pub messages: Vec<Message>,
-    /// The pictures, in the order of the messages' image parts.
+    /// The pictures and the frames of videos, in the order of the messages' parts.
     pub images: Vec<ImageSource>,
     /// Where the row came from (verl's `data_source`; the file's stem when the row does not say).
     pub data_source: String,
@@ -33,6 +33,37 @@ pub struct Row {
 }
 
 impl Row {
+    /// Its pictures and videos, in the order of the messages' parts. Pictures that have no part come last.
+    pub fn media(&self) -> Vec<Media<'_>> {
+        let mut from = 0;
+        let medium = |(len, fps): (usize, Option<f64>)| {
+            from += len;
+            match fps {
+                None => Media::Picture(&self.images[from - 1]),
+                Some(fps) => Media::Video { frames: &self.images[from - len..from], fps },
+            }
+        };
+        self.spans().into_iter().map(medium).collect()
+    }
+
+    /// Of each of [`Row::media`]: how many of the pictures are its own, and of a video the frames that show one second.
+    pub fn spans(&self) -> Vec<(usize, Option<f64>)> {
+        let (mut spans, mut left) = (Vec::new(), self.images.len());
+        for part in self.messages.iter().flat_map(|message| &message.content) {
+            let (len, fps) = match *part {
+                Part::Text(_) => continue,
+                Part::Image => (1, None),
+                Part::Video { frames, fps } => (frames, Some(fps)),
+            };
+            if len <= left {
+                spans.push((len, fps));
+                left -= len;
+            }
+        }
+        spans.extend((0..left).map(|_| (1, None)));
+        spans
+    }
+
     /// The row with its pictures' bytes in it. Bad where a picture's file cannot be read.
     pub fn embedded(mut self) -> Read<Row> {
         for image in &mut self.images {
@@ -57,7 +88,10 @@ impl Row {
                 match part {
                     Part::Text(text) => add(1, text.as_bytes()),
                     Part::Image => add(2, &[]),
-                    Part::Video => add(3, &[]),
+                    Part::Video { frames, fps } => {
+                        add(3, &(*frames as u64).to_le_bytes());
+                        add(5, &fps.to_le_bytes());
+                    }
                 }
             }
         }
@@ -86,6 +120,20 @@ impl Row {
         let texts: Vec<String> = self.messages.iter().filter(|m| m.role == "user").map(text_of).collect();
         texts.join("\n").trim().to_owned()
     }
+}
+
+/// A picture or video of a row.
+#[derive(Clone, Copy, Debug)]
+pub enum Media<'a> {
+    /// A picture.
+    Picture(&'a ImageSource),
+    /// A video.
+    Video {
+        /// Its frames, as pictures.
+        frames: &'a [ImageSource],
+        /// Frames that show one second.
+        fps: f64,
+    },
 }
 
 /// The text parts of a message, joined.
@@ -149,15 +197,6 @@ impl ImageSource {
                 let bytes = bytes.map_err(|e| Error::of_row(&self.place(place), &archive.path, READABLE, e))?;
                 Ok(bytes.into())
             }
-        }
-    }
-
-    /// Bytes of the encoded picture; 0 where that cannot be said.
-    pub fn encoded_len(&self) -> u64 {
-        match self {
-            ImageSource::Bytes { bytes, .. } => bytes.len() as u64,
-            ImageSource::File { file, .. } => std::fs::metadata(file).map_or(0, |m| m.len()),
-            ImageSource::Zipped { archive, index, .. } => archive.size(*index),
         }
     }
 
@@ -259,13 +298,11 @@ fn ends(mut file: impl io::Read + Seek) -> io::Result<u64> {
 /// A training sample.
 #[derive(Clone, Debug)]
 pub struct Sample {
-    /// The row's id.
-    pub id: String,
     /// Token ids with every image expanded to its visual tokens.
     pub input_ids: Vec<u32>,
     /// `loss_mask[t]`: token t is a target (the prediction of it is trained).
     pub loss_mask: Vec<bool>,
-    /// The pictures, in order.
+    /// The pictures and videos, in order.
     pub images: Vec<Arc<ImageInput>>,
 }
 
@@ -274,6 +311,6 @@ pub struct Sample {
 pub struct Prompt {
     /// Token ids with every image expanded, the assistant's turn opened.
     pub ids: Vec<u32>,
-    /// The pictures, in order.
+    /// The pictures and videos, in order.
     pub images: Vec<Arc<ImageInput>>,
 }

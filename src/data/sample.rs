@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::data::index::{Grid, grids};
-use crate::data::row::{Prompt, Row, Sample, text_of};
+use crate::data::index::grids;
+use crate::data::row::{ImageSource, Media, Prompt, Row, Sample, text_of};
 use crate::error::{Error, Result};
-use crate::image::{ImageInput, Processor};
+use crate::image::{Grid, ImageInput, Processor};
 use crate::text::{Chat, Part, Special, expand_images};
 
 /// The system prompt of training rows and of every evaluation: the format the model is taught.
@@ -20,9 +20,9 @@ pub const TEACHER_SYSTEM_PROMPT: &str = "You are a helpful assistant. When the u
 ///
 /// Errors when the row has no assistant turn, or does not end with one that has text, or a picture is broken.
 pub fn sft_sample(row: &Row, chat: &Chat, processor: &Processor) -> Result<Sample> {
-    let images = pictures(row, processor)?;
+    let images = media(row, processor)?;
     let (input_ids, loss_mask) = sft_tokens(row, chat, processor.merge_size, &grids(&images))?;
-    Ok(Sample { id: row.id.clone(), input_ids, loss_mask, images })
+    Ok(Sample { input_ids, loss_mask, images })
 }
 
 /// The tokens of [`sft_sample`] and which of them are targets, of a row whose pictures have these grids.
@@ -59,7 +59,7 @@ pub fn sft_tokens(row: &Row, chat: &Chat, merge_size: u32, grids: &[Grid]) -> Re
         return Err(Error::input(&row.place, found, "one that is trained"));
     }
     let input_ids = expand(row, &ids, chat, merge_size, grids)?;
-    let loss_mask = expand_mask(&ids, &mask, chat.ids.image_pad, grids, merge_size as usize);
+    let loss_mask = expand_mask(&ids, &mask, chat, grids, merge_size as usize);
     debug_assert_eq!(input_ids.len(), loss_mask.len());
     Ok((input_ids, loss_mask))
 }
@@ -67,7 +67,7 @@ pub fn sft_tokens(row: &Row, chat: &Chat, merge_size: u32, grids: &[Grid]) -> Re
 /// A row's question as a prompt: every message before the final assistant turn (if the row has one), the assistant's
 /// turn opened. The system prompt is the row's own, or the template's default.
 pub fn prompt(row: &Row, chat: &Chat, processor: &Processor) -> Result<Prompt> {
-    let images = pictures(row, processor)?;
+    let images = media(row, processor)?;
     Ok(Prompt { ids: prompt_tokens(row, chat, processor.merge_size, &grids(&images))?, images })
 }
 
@@ -81,26 +81,51 @@ pub fn prompt_tokens(row: &Row, chat: &Chat, merge_size: u32, grids: &[Grid]) ->
     expand(row, &ids, chat, merge_size, grids)
 }
 
-/// A row's pictures, decoded and resized. Errors name the row and the picture.
-pub fn pictures(row: &Row, processor: &Processor) -> Result<Vec<Arc<ImageInput>>> {
-    let picture = |image: &crate::data::ImageSource| {
-        let input = image.decode_then(&row.place, |pixels| processor.image(&pixels))?;
-        Ok(Arc::new(input.map_err(|e| e.within(&image.place(&row.place)))?))
+/// A row's pictures and videos, decoded and resized. Errors name the row and the picture.
+pub fn media(row: &Row, processor: &Processor) -> Result<Vec<Arc<ImageInput>>> {
+    let picture = |image: &ImageSource, first: &mut Option<[u32; 2]>| {
+        let input = image.decode_then(&row.place, |pixels| {
+            same_size(first, [pixels.width, pixels.height]).and_then(|()| processor.image(&pixels))
+        })?;
+        input.map_err(|e| e.within(&image.place(&row.place)))
     };
-    row.images.iter().map(picture).collect()
+    let medium = |medium: Media<'_>| match medium {
+        Media::Picture(image) => picture(image, &mut None).map(Arc::new),
+        Media::Video { frames, fps } => {
+            let mut first = None;
+            let frames: Vec<ImageInput> =
+                frames.iter().map(|frame| picture(frame, &mut first)).collect::<Result<_>>()?;
+            processor.video(&frames, fps).map(Arc::new).map_err(at(row))
+        }
+    };
+    row.media().into_iter().map(medium).collect()
+}
+
+/// Errors when a frame's width and height are not those of the `first`, which they become where there is none yet.
+pub fn same_size(first: &mut Option<[u32; 2]>, size: [u32; 2]) -> Result<()> {
+    let [width, height] = *first.get_or_insert(size);
+    if size == [width, height] {
+        return Ok(());
+    }
+    let expected = format!("{width} x {height}, as the video's first frame");
+    Err(Error::input("frame", format!("{} x {} pixels", size[0], size[1]), expected))
 }
 
 fn expand(row: &Row, ids: &[u32], chat: &Chat, merge_size: u32, grids: &[Grid]) -> Result<Vec<u32>> {
-    let grids: Vec<[u32; 3]> = grids.iter().map(|&[h, w]| [1, h.into(), w.into()]).collect();
-    expand_images(ids, chat.ids.image_pad, &grids, merge_size).map_err(at(row))
+    let of = |video: bool| -> Vec<[u32; 3]> {
+        grids.iter().filter(|grid| grid.is_video() == video).map(|grid| grid.thw()).collect()
+    };
+    let ids = expand_images(ids, chat.ids.image_pad, &of(false), merge_size).map_err(at(row))?;
+    expand_images(&ids, chat.ids.video_pad, &of(true), merge_size).map_err(at(row))
 }
 
-fn expand_mask(ids: &[u32], mask: &[bool], image_pad: u32, grids: &[Grid], merge_size: usize) -> Vec<bool> {
+fn expand_mask(ids: &[u32], mask: &[bool], chat: &Chat, grids: &[Grid], merge_size: usize) -> Vec<bool> {
     let mut grids = grids.iter();
     let mut out = Vec::with_capacity(mask.len());
     for (&id, &target) in ids.iter().zip(mask) {
-        let grid = if id == image_pad { grids.next() } else { None };
-        let n = grid.map_or(1, |g| g.map(usize::from).iter().product::<usize>() / (merge_size * merge_size));
+        let is_pad = id == chat.ids.image_pad || id == chat.ids.video_pad;
+        let grid = if is_pad { grids.next() } else { None };
+        let n = grid.map_or(1, |grid| grid.patches() / (merge_size * merge_size));
         out.extend(std::iter::repeat_n(target, n));
     }
     out

@@ -10,6 +10,15 @@ pub fn size_and_time(file: &Path) -> std::io::Result<(u64, u64)> {
     Ok((metadata.len(), since.as_nanos() as u64))
 }
 
+/// What several files are known by together: of one its own stamp, and 0 where all are 0.
+pub fn combined(stamps: &[u64]) -> u64 {
+    match stamps {
+        [one] => *one,
+        all if all.iter().all(|&stamp| stamp == 0) => 0,
+        all => short(&blake3::hash(bytemuck::cast_slice(all))),
+    }
+}
+
 /// The first eight bytes of a hash.
 pub fn short(hash: &blake3::Hash) -> u64 {
     let (first, _) = hash.as_bytes().split_first_chunk().expect("a hash has 32 bytes");

@@ -65,8 +65,16 @@ impl Writer {
         Ok(Writer { path: path.to_owned(), form, extra, out: None, batch, batch_bytes: 0 })
     }
 
-    /// Adds a row.
+    /// Adds a row. Errors when it has a video: the columns have no place for its frames.
     pub fn push(&mut self, row: Row) -> Result<()> {
+        let parts = row.messages.iter().flat_map(|message| &message.content);
+        if parts.into_iter().any(|part| matches!(part, Part::Video { .. })) {
+            return Err(Error::input(
+                &row.place,
+                "a video",
+                "text and pictures: videos are read from JSON and not written",
+            ));
+        }
         let bytes = picture_bytes(&row);
         if self.batch.len() == BATCH || (!self.batch.is_empty() && self.batch_bytes + bytes > BATCH_BYTES) {
             self.flush()?;
@@ -209,7 +217,7 @@ fn messages(rows: &[Row], form: Form) -> Result<ArrayRef> {
         let mut first_image = 0;
         for message in &row.messages {
             all.push((row, message, first_image));
-            first_image += message.content.iter().filter(|p| **p == Part::Image).count();
+            first_image += message.content.iter().filter(|part| matches!(part, Part::Image)).count();
         }
     }
     let roles: ArrayRef = Arc::new(StringArray::from_iter_values(all.iter().map(|(_, m, _)| m.role.as_str())));
@@ -230,7 +238,7 @@ fn marked(messages: &[Placed]) -> Result<ArrayRef> {
         let pieces = message.content.iter().map(|p| match p {
             Part::Text(text) => text.as_str(),
             Part::Image => IMAGE_MARKER,
-            Part::Video => "<video>",
+            Part::Video { .. } => "<video>",
         });
         pieces.collect()
     };
@@ -253,7 +261,7 @@ fn parts(messages: &[Placed]) -> Result<ArrayRef> {
                         _ => ("image", None, None),
                     }
                 }
-                Part::Video => ("video", None, None),
+                Part::Video { .. } => ("video", None, None),
             };
             kinds.push(kind);
             texts.push(text);

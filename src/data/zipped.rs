@@ -79,11 +79,6 @@ impl Archive {
         Ok(bytes)
     }
 
-    /// A member's bytes once it is unpacked, as the list says.
-    pub fn size(&self, index: usize) -> u64 {
-        self.zip.clone().by_index_raw(index).map_or(0, |member| member.size())
-    }
-
     /// Tells whether a member is still the one it was, by its size and checksum in the list.
     pub fn stamp(&self, index: usize) -> io::Result<u64> {
         let mut zip = self.zip.clone();

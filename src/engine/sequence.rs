@@ -8,7 +8,7 @@ use crate::image::ImageInput;
 use crate::model::positions::{self, AfterVideo, Medium};
 use crate::model::{ModelConfig, inputs};
 
-/// Identity of an image: a hash of its pixels, grid and frame count.
+/// Identity of an image: a hash of its pixels, grid and frame count, and of a video of its rate.
 pub type ImageKey = [u8; 32];
 
 /// Identity of a block's content: its tokens and images and everything before it.
@@ -21,6 +21,10 @@ pub fn image_key(image: &ImageInput) -> ImageKey {
         hasher.update(&n.to_le_bytes());
     }
     hasher.update(&image.pixels);
+    // Keys of the KV cache are rotated by it.
+    if image.is_video() {
+        hasher.update(&image.second_per_grid_ts.to_le_bytes());
+    }
     *hasher.finalize().as_bytes()
 }
 

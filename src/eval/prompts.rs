@@ -62,9 +62,13 @@ fn messages(row: &Row) -> Vec<Value> {
     let mut image = 0;
     let mut part = |part: &Part| match part {
         Part::Text(text) => json!({"type": "text", "text": text}),
-        Part::Image | Part::Video => {
+        Part::Image => {
             image += 1;
             json!({"type": "image", "image": image - 1})
+        }
+        Part::Video { frames, fps } => {
+            image += frames;
+            json!({"type": "video", "video": (image - frames..image).collect::<Vec<usize>>(), "fps": fps})
         }
     };
     let message = |m: &crate::text::Message| {

@@ -22,7 +22,6 @@ pub type Make<T> = Box<dyn Fn(Row) -> Result<T> + Send + Sync>;
 
 /// Rows in order, handed to whoever asks for one; each is asked for once.
 struct Rows<T> {
-    count: usize,
     reading: Mutex<Reading>,
     make: Make<T>,
 }
@@ -34,10 +33,6 @@ struct Reading {
 }
 
 impl<T: Send + Sync> Samples<T> for Rows<T> {
-    fn len(&self) -> usize {
-        self.count
-    }
-
     fn get(&self, i: usize) -> Result<Made<T>> {
         let row = {
             let mut reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
@@ -72,7 +67,7 @@ pub fn stream<T: Send + Sync + 'static>(
         let reader = reader.map_err(|error| Error::Failed(format!("a thread for rows: {error}")))?;
         let asked = {
             let reading = Mutex::new(Reading { rows: receive, kept: HashMap::new() });
-            let samples = Rows { count: survey.questions(), reading, make };
+            let samples = Rows { reading, make };
             let order: Vec<usize> = wanted.into();
             let groups = order.into_iter().map(|i| Ok(vec![i]));
             Loader::new(Arc::new(samples), Box::new(groups), workers, MADE_AHEAD * workers).and_then(|mut loader| {

@@ -264,7 +264,7 @@ fn messages(row: &Row) -> Result<String> {
                     let url = url(&images.next().ok_or_else(missing)?.bytes(&row.place)?, &row.place)?;
                     json!({"type": "image_url", "image_url": {"url": url}})
                 }
-                Part::Video => return Err(Error::input(&row.place, "a video", "text and pictures")),
+                Part::Video { .. } => return Err(Error::input(&row.place, "a video", "text and pictures")),
             });
         }
         messages.push(json!({"role": message.role, "content": parts}));

@@ -1,6 +1,6 @@
 //! The Hugging Face hub: what a repository is called, what is in it, and its files, whole and checked.
 //!
-//! [`Repo`] reads what a user types, [`Hub`] speaks the protocol, [`download`] plans and fetches, [`local`] finds what is
+//! [`Repo`] reads what a user types, `api` speaks the protocol, [`download`] plans and fetches, [`local`] finds what is
 //! already there. A token goes to the hub's own address and nowhere else; every file is checked against the hash the
 //! hub lists before it gets its name.
 
@@ -16,6 +16,5 @@ mod record;
 mod repo;
 mod settings;
 
-pub use api::{Hub, Listed, Listing};
-pub use repo::{Kind, Repo, SHORT_NAMES};
+pub use repo::{Kind, Repo};
 pub use settings::Settings;

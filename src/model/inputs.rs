@@ -75,9 +75,10 @@ impl Kept {
     }
 }
 
-/// What stands at an image's places: more than one frame is a video.
+/// What stands at the places of a picture or video.
 pub fn medium(image: &ImageInput) -> Medium {
-    if image.frames > 1 { Medium::video(image.grid_thw) } else { Medium::image(image.grid_thw) }
+    let ImageInput { grid_thw, second_per_grid_ts, .. } = *image;
+    Medium { grid_thw, video: image.is_video(), second_per_grid_ts }
 }
 
 impl Inputs {
@@ -173,7 +174,7 @@ mod tests {
     #[test]
     fn packed_sequences_begin_anew() {
         let config = ModelConfig::from_json(&tiny(), "config.json").unwrap();
-        let image = Arc::new(ImageInput { grid_thw: [1, 2, 4], frames: 1, pixels: vec![0; 28 * 56 * 3] });
+        let image = Arc::new(ImageInput::picture([2, 4], vec![0; 28 * 56 * 3]));
         let with_image = [5, 82, 80, 80, 83, 6];
         let images = [image];
         let inputs = Inputs::new(&config, &[(&[1, 2, 3], &[]), (&with_image, &images)]).unwrap();

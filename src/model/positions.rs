@@ -21,7 +21,7 @@ impl Medium {
         Medium { grid_thw, video: false, second_per_grid_ts: 1.0 }
     }
 
-    /// A video at the processor's default rate, one temporal patch a second.
+    /// A video at the processor's default rate: a temporal patch shows one second.
     pub fn video(grid_thw: [u32; 3]) -> Medium {
         Medium { grid_thw, video: true, second_per_grid_ts: 1.0 }
     }
@@ -93,6 +93,12 @@ pub fn sequence(
             return Err(Error::input(place, format!("{found} places"), format!("{want} for {what} {k}")));
         }
         out.image_rows.extend(i as u32..(i + want) as u32);
+        let [t, ..] = medium.grid_thw;
+        let last = i64::from(next_position) + i64::from(t) * i64::from(time_step(config, medium));
+        if last > MAX_POSITION {
+            let found = format!("a video that ends at position {last}");
+            return Err(Error::input(place, found, format!("at most {MAX_POSITION}")));
+        }
         next_position = push_medium(config, medium, next_position, rule, &mut out.position_ids);
         i += want;
     }
@@ -120,6 +126,16 @@ pub fn check_grid(grid_thw: [u32; 3], merge_size: usize, index: usize) -> Result
     Err(Error::input(format!("image {index}"), format!("grid {grid_thw:?}"), expected))
 }
 
+/// The largest coordinate of a video: behind it there is room for text.
+const MAX_POSITION: i64 = 1 << 30;
+
+/// Coordinates from one temporal patch to the next.
+fn time_step(config: &ModelConfig, medium: &Medium) -> i32 {
+    // Hugging Face cuts the seconds to a whole number before it multiplies.
+    let step = (medium.second_per_grid_ts as i32).saturating_mul(config.vision_config.tokens_per_second as i32);
+    if medium.video { step } else { 1 }
+}
+
 /// Appends a medium's coordinates, beginning at `start`; returns where text goes on.
 fn push_medium(
     config: &ModelConfig,
@@ -131,9 +147,7 @@ fn push_medium(
     let merge = config.vision_config.spatial_merge_size as i32;
     let [t, h, w] = medium.grid_thw.map(|n| n as i32);
     let (h, w) = (h / merge, w / merge);
-    // Hugging Face cuts the seconds to a whole number before it multiplies.
-    let step = medium.second_per_grid_ts as i32 * config.vision_config.tokens_per_second as i32;
-    let step = if medium.video { step } else { 1 };
+    let step = time_step(config, medium);
     for frame in 0..t {
         for y in 0..h {
             for x in 0..w {

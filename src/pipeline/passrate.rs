@@ -185,10 +185,6 @@ struct Prompts {
 }
 
 impl Samples<Prompt> for Prompts {
-    fn len(&self) -> usize {
-        self.rows.len()
-    }
-
     fn get(&self, i: usize) -> Result<Made<Prompt>> {
         let made = ask::prompt(&self.encoder, &self.model_config, &self.rows[i]);
         Ok(made.map(|(prompt, _)| Arc::new(prompt)))

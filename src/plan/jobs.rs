@@ -8,10 +8,11 @@ use super::pass::Pass;
 use super::seats::Seats;
 use super::shapes;
 use crate::config::{self, RlConfig, SftConfig};
-use crate::data::{Grid, Shape};
+use crate::data::Shape;
 use crate::device::{Device, Kind, Target};
 use crate::error::{Error, Result};
 use crate::files;
+use crate::image::Grid;
 use crate::model::{Grads, Model, ModelConfig};
 use crate::rl;
 use crate::rollout::wire;
@@ -53,7 +54,7 @@ fn lane_sums(on: &Card, planned: &Planned) -> f64 {
 
 /// Bytes of the pixels of pictures.
 fn pixels(model: &ModelConfig, grids: &[Grid]) -> usize {
-    let patches: usize = grids.iter().map(|&[h, w]| usize::from(h) * usize::from(w)).sum();
+    let patches: usize = grids.iter().map(|grid| grid.frame_patches()).sum();
     patches * model.vision_config.patch_size.pow(2) * 3
 }
 

@@ -3,9 +3,9 @@
 use super::floor::Floor;
 use super::gpus::Ceilings;
 use crate::config::RlConfig;
-use crate::data::{Grid, Index, Shape};
+use crate::data::{Index, Shape};
 use crate::error::{Error, Result};
-use crate::image::Processor;
+use crate::image::{Grid, Processor};
 use crate::model::ModelConfig;
 use crate::ops::attend::BLOCK;
 
@@ -39,7 +39,7 @@ pub fn grids(model: &ModelConfig, wanted: Option<usize>, max_pixels: Option<usiz
     }
     let merge = vision.spatial_merge_size;
     let fits = |n: usize| u16::try_from(n * merge).ok();
-    let grid = fits(h).zip(fits(w)).map(|(h, w)| vec![[h, w]]);
+    let grid = fits(h).zip(fits(w)).map(|(h, w)| vec![Grid::picture(h, w)]);
     grid.ok_or_else(|| {
         Error::input("--image-tokens", format!("{h} x {w} tokens"), "a picture of fewer than 65,536 patches a side")
     })
@@ -56,8 +56,8 @@ pub fn questions(count: usize, tokens: usize, grids: &[Grid]) -> Index {
 pub fn described(model: &ModelConfig, grids: &[Grid]) -> String {
     let merge = model.vision_config.spatial_merge_size;
     match grids.first() {
-        Some(&[h, w]) => {
-            let tokens = usize::from(h) * usize::from(w) / (merge * merge);
+        Some(grid) => {
+            let tokens = grid.patches() / (merge * merge);
             format!(", with one picture of {tokens} tokens")
         }
         None => ", text alone".to_owned(),

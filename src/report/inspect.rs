@@ -147,7 +147,7 @@ fn shown(set: &str, DrawnRow { row, pictures }: &DrawnRow) -> browser::Row {
             .map(|part| match part {
                 Part::Text(text) => text.as_str(),
                 Part::Image => "[picture] ",
-                Part::Video => "[video] ",
+                Part::Video { .. } => "[video] ",
             })
             .collect();
         if asked.len() == 1 { text } else { format!("{}: {text}", message.role) }

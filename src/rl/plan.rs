@@ -336,6 +336,7 @@ pub fn bound(config: &RlConfig, tower: Tower, index: &Index) -> Size {
         largest: single.max(patches.min(tower.chunk())),
         windows: dense(&|size| size.windows),
         pictures,
+        pixels: dense(&|size| size.pixels),
     }
 }
 

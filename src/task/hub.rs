@@ -174,11 +174,6 @@ pub struct Doc {
 }
 
 impl Doc {
-    /// A row without pictures: what scores are made from.
-    pub fn of_fields(fields: Map<String, Value>) -> Doc {
-        Doc { index: 0, fields, place: String::new(), subject: None, pictures: Vec::new() }
-    }
-
     /// A column; null where it is not there.
     pub fn value(&self, column: &str) -> &Value {
         self.fields.get(column).unwrap_or(&Value::Null)

@@ -35,7 +35,7 @@ pub use self::aggregate::{Counted, Metric};
 pub use self::file::TaskFile;
 pub use self::hub::Hub;
 use self::recipe::Recipe;
-pub use self::rows::{LoadedRows, Task, TaskRows, VerifiedRows};
+pub use self::rows::{Task, TaskRows, VerifiedRows};
 use crate::config::{DatasetConfig, Mode};
 use crate::data::Row;
 use crate::error::{Error, Result};

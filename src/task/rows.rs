@@ -29,11 +29,6 @@ pub struct VerifiedRows {
 }
 
 impl VerifiedRows {
-    /// A task of `rows`, scored by the rules of `mode`. Errors, naming the row, when one has no ground truth.
-    pub fn new(name: impl Into<String>, rows: Vec<Row>, mode: Mode) -> Result<VerifiedRows> {
-        VerifiedRows::scored_by(name, rows, Arc::new(Scorer::rules(mode)))
-    }
-
     /// A task of `rows`, scored by `scorer`. Errors, naming the row, when one has no ground truth.
     pub fn scored_by(name: impl Into<String>, rows: Vec<Row>, scorer: Arc<Scorer>) -> Result<VerifiedRows> {
         rows.iter().try_for_each(labelled)?;

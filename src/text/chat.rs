@@ -1,6 +1,5 @@
 //! A conversation as ids: template and tokenizer together.
 
-use std::ops::Range;
 use std::path::Path;
 
 use regex::Regex;
@@ -59,10 +58,6 @@ pub struct Chat {
     specials: Vec<String>,
     /// The leftmost and there the longest of `specials`: the library's rule.
     find_special: Regex,
-    /// Tokens of `<|im_start|>assistant\n`.
-    header_len: usize,
-    /// The ids of `assistant`.
-    role: Vec<u32>,
 }
 
 impl Chat {
@@ -79,9 +74,7 @@ impl Chat {
         specials.sort_by_key(|s| std::cmp::Reverse(s.len()));
         let pattern = specials.iter().map(|s| regex::escape(s)).collect::<Vec<_>>().join("|");
         let find_special = Regex::new(&pattern).map_err(|e| Error::input(place, e.to_string(), "special tokens"))?;
-        let header_len = 1 + tokenizer.encode("assistant\n", Special::Plain)?.len();
-        let role = tokenizer.encode("assistant", Special::Plain)?;
-        Ok(Chat { tokenizer, template, ids, specials, find_special, header_len, role })
+        Ok(Chat { tokenizer, template, ids, specials, find_special })
     }
 
     /// The ids of a conversation, one `image_pad` for each picture (see [`expand_images`]).
@@ -109,28 +102,19 @@ impl Chat {
         let marked: Vec<Message> = messages.iter().map(|m| self.break_specials(m, mark)).collect::<Result<_>>()?;
         let text = self.template.render_with(&marked, add_generation_prompt, variables)?;
         let ids = self.encode_marked(&text, mark)?;
-        for (part, pad) in [(Part::Image, self.ids.image_pad), (Part::Video, self.ids.video_pad)] {
-            let expected = messages.iter().flat_map(|m| &m.content).filter(|p| **p == part).count();
+        let is_image = |part: &Part| matches!(part, Part::Image);
+        let is_video = |part: &Part| matches!(part, Part::Video { .. });
+        let kinds: [(&str, fn(&Part) -> bool, u32); 2] =
+            [("Image", is_image, self.ids.image_pad), ("Video", is_video, self.ids.video_pad)];
+        for (kind, is_kind, pad) in kinds {
+            let expected = messages.iter().flat_map(|m| &m.content).filter(|part| is_kind(part)).count();
             let found = ids.iter().filter(|&&id| id == pad).count();
             if found != expected {
-                let found = format!("{found} places of {part:?} in the rendered conversation");
+                let found = format!("{found} places of {kind} in the rendered conversation");
                 return Err(Error::input("chat template", found, format!("{expected}, as the messages have")));
             }
         }
         Ok(ids)
-    }
-
-    /// The spans of `ids` that the assistant wrote, each with the `im_end` that closes it (if it is there).
-    pub fn assistant_spans(&self, ids: &[u32]) -> Vec<Range<usize>> {
-        let mut spans = Vec::new();
-        for (i, _) in ids.iter().enumerate().filter(|&(_, &id)| id == self.ids.im_start) {
-            let start = i + self.header_len;
-            if ids[i + 1..].starts_with(&self.role) && start <= ids.len() {
-                let close = ids[start..].iter().position(|&id| id == self.ids.im_end);
-                spans.push(start..close.map_or(ids.len(), |n| start + n + 1));
-            }
-        }
-        spans
     }
 
     /// A copy of the message in which `mark` interrupts every special token's string, also one that this text

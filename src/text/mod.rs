@@ -13,9 +13,9 @@ mod template;
 mod tokenizer;
 mod train;
 
-pub use chat::{Chat, SpecialIds, expand_images};
+pub use chat::{Chat, expand_images};
 pub use json::repr;
 pub use row_prompt::RowPrompt;
 pub use template::{ChatTemplate, Message, Part};
-pub use tokenizer::{DecodeStream, Special, Tokenizer};
+pub use tokenizer::{Special, Tokenizer};
 pub use train::{CHAT_TEMPLATE, SPECIAL_TOKENS, train_tokenizer, write_tokenizer_dir};

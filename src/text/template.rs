@@ -12,19 +12,24 @@ use super::json;
 use crate::error::{Error, Result};
 use crate::files;
 
-/// One piece of a message. Pictures and videos are given in order beside the messages.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// One piece of a message. Pictures, and the frames of videos, are given in order beside the messages.
+#[derive(Clone, Debug, PartialEq)]
 pub enum Part {
     /// Text, as the user wrote it.
     Text(String),
     /// The place of a picture.
     Image,
     /// The place of a video.
-    Video,
+    Video {
+        /// How many of the pictures are its frames.
+        frames: usize,
+        /// Frames that show one second.
+        fps: f64,
+    },
 }
 
 /// A message of a conversation.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Message {
     /// `system`, `user`, `assistant` or another role that the template knows.
     pub role: String,
@@ -55,7 +60,7 @@ impl Part {
     pub fn text(&self) -> Option<&str> {
         match self {
             Part::Text(text) => Some(text),
-            Part::Image | Part::Video => None,
+            Part::Image | Part::Video { .. } => None,
         }
     }
 
@@ -63,7 +68,7 @@ impl Part {
         match self {
             Part::Text(text) => json!({"type": "text", "text": text}),
             Part::Image => json!({"type": "image"}),
-            Part::Video => json!({"type": "video"}),
+            Part::Video { .. } => json!({"type": "video"}),
         }
     }
 }
@@ -134,12 +139,8 @@ impl ChatTemplate {
         self.template.source()
     }
 
-    /// The conversation as one text; with `add_generation_prompt` it ends where the assistant is to speak.
-    pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String> {
-        self.render_with(messages, add_generation_prompt, &Default::default())
-    }
-
-    /// [`ChatTemplate::render`] with more variables, such as `add_vision_id`.
+    /// The conversation as one text; with `add_generation_prompt` it ends where the assistant is to speak. `variables`,
+    /// such as `add_vision_id`, are added to the template's own.
     pub fn render_with(
         &self,
         messages: &[Message],

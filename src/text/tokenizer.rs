@@ -58,11 +58,6 @@ impl Tokenizer {
         Tokenizer::from_json(&json, &added, &file)
     }
 
-    /// Reads the bytes of a `tokenizer.json`; `place` names them in errors.
-    pub fn from_bytes(json: &[u8], place: impl AsRef<Path>) -> Result<Tokenizer> {
-        Tokenizer::from_json(json, &[], place.as_ref())
-    }
-
     fn from_json(json: &[u8], added: &[(u32, AddedToken)], file: &Path) -> Result<Tokenizer> {
         allowed::check(json, file)?;
         allowed::check_added(added.iter().map(|(_, token)| token.content.as_str()), file)?;
@@ -197,16 +192,6 @@ impl Tokenizer {
     /// The strings of all special tokens.
     pub fn special_tokens(&self) -> impl Iterator<Item = (u32, String)> + '_ {
         (0..self.special.len() as u32).filter(|&id| self.is_special(id)).filter_map(|id| Some((id, self.token(id)?)))
-    }
-
-    /// One more than the largest id, added tokens included.
-    pub fn len(&self) -> usize {
-        self.special.len()
-    }
-
-    /// Whether there is no token at all (never, once loaded).
-    pub fn is_empty(&self) -> bool {
-        self.special.is_empty()
     }
 
     pub(super) fn bpe(&self) -> &Bpe {

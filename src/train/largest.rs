@@ -1,7 +1,8 @@
 //! The micro-batches that decide how much memory a run takes, of any number of them: sizes that no other is as large
 //! as, on a grid that grows coarser until few are left.
 
-use crate::data::{Grid, Shape};
+use crate::data::Shape;
+use crate::image::Grid;
 use crate::model::VisionConfig;
 
 /// Sizes that are left at most; a plan counts each three or four times, for 7B in some ten milliseconds.
@@ -28,8 +29,10 @@ pub struct Size {
     pub largest: usize,
     /// Windows.
     pub windows: usize,
-    /// Pictures.
+    /// Pictures, and temporal patches of videos.
     pub pictures: usize,
+    /// Patches of the frames that are uploaded: those of a video are more than its own.
+    pub pixels: usize,
 }
 
 /// How the tower takes pictures: patches along a window's side, and patches of a chunk.
@@ -60,24 +63,26 @@ impl Size {
             size.sequences += 1;
             size.tokens += shape.tokens;
             size.targets += shape.targets;
-            for [h, w] in shape.grids.iter().map(|grid| grid.map(usize::from)) {
-                if chunk == 0 || chunk + h * w > tower.chunk {
+            for grid in shape.grids {
+                if chunk == 0 || chunk + grid.patches() > tower.chunk {
                     size.chunks += 1;
                     chunk = 0;
                 }
-                chunk += h * w;
+                chunk += grid.patches();
                 size.largest = size.largest.max(chunk);
-                size.patches += h * w;
-                size.windows += h.div_ceil(tower.side) * w.div_ceil(tower.side);
-                size.pictures += 1;
+                size.patches += grid.patches();
+                let [h, w] = [grid.h, grid.w].map(|side| usize::from(side).div_ceil(tower.side));
+                size.windows += grid.t() * h * w;
+                size.pictures += grid.t();
+                size.pixels += grid.frame_patches();
             }
         }
         size
     }
 
-    fn all(&self) -> [usize; 8] {
-        let Size { tokens, targets, sequences, chunks, patches, largest, windows, pictures } = *self;
-        [tokens, targets, sequences, chunks, patches, largest, windows, pictures]
+    fn all(&self) -> [usize; 9] {
+        let Size { tokens, targets, sequences, chunks, patches, largest, windows, pictures, pixels } = *self;
+        [tokens, targets, sequences, chunks, patches, largest, windows, pictures, pixels]
     }
 
     /// True when it takes no less than `other`.
@@ -99,6 +104,7 @@ impl Size {
             largest: up(self.largest),
             windows: few(self.windows),
             pictures: few(self.pictures),
+            pixels: up(self.pixels),
         }
     }
 }
@@ -167,7 +173,9 @@ pub fn grown<'a>(tower: Tower, batch: impl IntoIterator<Item = Shape<'a>>, size:
     let more = size.sequences.saturating_sub(batch.len());
     batch.extend((0..more).map(|_| Made { tokens: 1, ..Made::default() }));
     let found = now(&batch);
-    let [patches, windows] = [size.patches.saturating_sub(found.patches), size.windows.saturating_sub(found.windows)];
+    // A picture brings as many to the pixels.
+    let patches = size.patches.saturating_sub(found.patches).max(size.pixels.saturating_sub(found.pixels));
+    let windows = size.windows.saturating_sub(found.windows);
     let pictures = size.pictures.saturating_sub(found.pictures).max(usize::from(patches + windows > 0));
     if let Some(last) = batch.last_mut() {
         for k in (0..pictures).rev() {
@@ -176,7 +184,7 @@ pub fn grown<'a>(tower: Tower, batch: impl IntoIterator<Item = Shape<'a>>, size:
             let wide = windows.saturating_sub(pictures - 1).max(patches.div_ceil(side * side)).max(1);
             let high = patches.div_ceil(side * wide).next_multiple_of(tower.merge).clamp(tower.merge, side);
             let [h, w] = if k == 0 { [high, side * wide] } else { [tower.merge; 2] };
-            last.add(tower, [h as u16, w as u16], last.grids.len());
+            last.add(tower, Grid::picture(h as u16, w as u16), last.grids.len());
         }
     }
     let tokens = size.tokens.saturating_sub(now(&batch).tokens);
@@ -197,7 +205,7 @@ pub fn grown<'a>(tower: Tower, batch: impl IntoIterator<Item = Shape<'a>>, size:
 impl Made {
     /// A picture more, before number `at`, with the tokens that open and close it.
     fn add(&mut self, tower: Tower, grid: Grid, at: usize) {
-        self.tokens += grid.map(usize::from).iter().product::<usize>() / (tower.merge * tower.merge) + 2;
+        self.tokens += grid.patches() / (tower.merge * tower.merge) + 2;
         self.grids.insert(at, grid);
     }
 }
@@ -208,7 +216,7 @@ fn enlarge_chunk(tower: Tower, batch: &mut [Made], patches: usize) {
     let (mut chunk, mut largest, mut at) = (0, 0, (0, 0));
     for (i, sample) in batch.iter().enumerate() {
         for (j, grid) in sample.grids.iter().enumerate() {
-            let n = grid.map(usize::from).iter().product::<usize>();
+            let n = grid.patches();
             chunk = if chunk == 0 || chunk + n > tower.chunk { n } else { chunk + n };
             if chunk > largest {
                 (largest, at) = (chunk, (i, j));
@@ -220,13 +228,13 @@ fn enlarge_chunk(tower: Tower, batch: &mut [Made], patches: usize) {
     }
     let sample = &mut batch[at.0];
     if largest > tower.chunk {
-        let [h, w] = sample.grids[at.1];
-        let wide = patches.div_ceil(h.into()).next_multiple_of(tower.merge);
-        sample.tokens += (wide - usize::from(w)) * usize::from(h) / (tower.merge * tower.merge);
-        sample.grids[at.1][1] = wide as u16;
+        let grid = &mut sample.grids[at.1];
+        let before = grid.patches();
+        grid.w = patches.div_ceil(grid.t() * usize::from(grid.h)).next_multiple_of(tower.merge) as u16;
+        sample.tokens += (grid.patches() - before) / (tower.merge * tower.merge);
     } else {
         let wide = (patches - largest).div_ceil(tower.merge).next_multiple_of(tower.merge);
-        sample.add(tower, [tower.merge as u16, wide as u16], at.1 + 1);
+        sample.add(tower, Grid::picture(tower.merge as u16, wide as u16), at.1 + 1);
     }
 }
 
@@ -247,7 +255,7 @@ mod tests {
                 let mut row = Made { tokens: 60 + random(40) * random(40), ..Made::default() };
                 row.targets = random(row.tokens - 1);
                 if random(2) == 0 {
-                    let grid = [2 * (8 + random(40)) as u16, 2 * (8 + random(60)) as u16];
+                    let grid = Grid::picture(2 * (8 + random(40)) as u16, 2 * (8 + random(60)) as u16);
                     row.add(TOWER, grid, 0);
                 }
                 if row.tokens > room {

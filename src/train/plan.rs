@@ -4,10 +4,10 @@
 use std::sync::Arc;
 
 use crate::config::{Dtype, OptimConfig, SftConfig};
-use crate::data::{Grid, Sample, Shape};
+use crate::data::{Sample, Shape};
 use crate::device::{Device, Plan, Region, Target, Work};
 use crate::error::{Error, Result};
-use crate::image::ImageInput;
+use crate::image::{Grid, ImageInput};
 use crate::model::outgoing::{self, fetched};
 use crate::model::{Grads, Levels, Model, ModelConfig};
 use crate::observe::bytes;
@@ -197,10 +197,11 @@ pub fn blank(config: &ModelConfig, shape: Shape<'_>) -> Sample {
     for image in &images {
         input_ids.push(config.vision_start_token_id);
         let tokens = image.tokens(vision.spatial_merge_size as u32);
-        input_ids.extend(std::iter::repeat_n(config.image_token_id, tokens));
+        let place = if image.is_video() { config.video_token_id } else { config.image_token_id };
+        input_ids.extend(std::iter::repeat_n(place, tokens));
         input_ids.push(config.vision_end_token_id);
     }
     input_ids.resize(shape.tokens, 0);
     let loss_mask = (0..shape.tokens).map(|t| t + shape.targets >= shape.tokens).collect();
-    Sample { id: String::new(), input_ids, loss_mask, images }
+    Sample { input_ids, loss_mask, images }
 }

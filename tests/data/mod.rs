@@ -8,3 +8,4 @@ mod formats;
 mod full_disk;
 mod packing;
 mod streaming;
+mod video;

@@ -20,7 +20,6 @@ proptest! {
     fn packing_keeps_every_sample_in_order_and_resumes_anywhere(
         lengths in prop::collection::vec(1usize..40, 1..60),
         packing_length in 20usize..80,
-        max_samples in 1usize..12,
         seed in any::<u64>(),
         epochs in 1u64..4,
         shuffle in any::<bool>(),
@@ -28,7 +27,7 @@ proptest! {
         prop_assume!(lengths.iter().any(|&l| l <= packing_length));
         let plan = || {
             let plan = PackPlan::new(lengths.len(), packing_length, seed, shuffle).unwrap();
-            plan.epochs(epochs).max_samples(max_samples)
+            plan.until(epochs * lengths.len() as u64)
         };
         let all = packs(&mut plan(), &lengths, 0);
 
@@ -44,12 +43,12 @@ proptest! {
         for (k, pack) in all.iter().enumerate() {
             let tokens: usize = pack.samples.iter().map(|&i| lengths[i]).sum();
             prop_assert_eq!(pack.tokens, tokens);
-            prop_assert!(tokens <= packing_length && pack.samples.len() <= max_samples && !pack.samples.is_empty());
+            prop_assert!(tokens <= packing_length && !pack.samples.is_empty());
             prop_assert!(pack.dropped.iter().all(|i| !fits(i)));
             consumed += (pack.samples.len() + pack.dropped.len()) as u64;
             prop_assert_eq!(pack.consumed, consumed);
             if let Some(next) = all.get(k + 1) {
-                let full = pack.samples.len() == max_samples || tokens + lengths[next.samples[0]] > packing_length;
+                let full = tokens + lengths[next.samples[0]] > packing_length;
                 prop_assert!(full || !next.dropped.is_empty());
             }
             prop_assert_eq!(&packs(&mut plan(), &lengths, pack.consumed)[..], &all[k + 1..]);

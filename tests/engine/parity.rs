@@ -6,7 +6,7 @@ use std::sync::Arc;
 use omr::device::{Device, Isa, Plan, Region, Target};
 use omr::engine::{Engine, EngineConfig, Event, FinishReason, Output, Prompt, Request};
 use omr::error::Error;
-use omr::image::ImageInput;
+use omr::image::{ImageInput, Processor};
 use omr::model::{Inputs, Keep, Mode, Model, ModelConfig, Policy, Shared, Tape};
 use omr::ops::sample::SamplingParams;
 use omr::philox::{Purpose, Random};
@@ -14,6 +14,7 @@ use omr::tensor::{DType, Tensor};
 
 const VOCAB: u32 = 300;
 const IMAGE: u32 = 290;
+const VIDEO: u32 = 293;
 const VISION_START: u32 = 291;
 const STOP: u32 = 7;
 
@@ -24,7 +25,7 @@ pub(crate) fn config() -> ModelConfig {
         "num_key_value_heads": 2, "rms_norm_eps": 1e-6, "rope_theta": 1e4, "tie_word_embeddings": false,
         "max_position_embeddings": 4096, "initializer_range": 0.25, "hidden_act": "silu",
         "rope_scaling": {"type": "mrope", "mrope_section": [2, 2, 2]}, "image_token_id": IMAGE,
-        "video_token_id": 293, "vision_start_token_id": VISION_START, "vision_end_token_id": 292,
+        "video_token_id": VIDEO, "vision_start_token_id": VISION_START, "vision_end_token_id": 292,
         "vision_token_id": 294, "bos_token_id": 295, "eos_token_id": STOP,
         "vision_config": {
             "depth": 2, "hidden_size": 32, "intermediate_size": 40, "num_heads": 2, "out_hidden_size": 48,
@@ -45,15 +46,18 @@ const SCARCE: usize = 20;
 /// Temperatures by request: the policy is the same for all of a kind.
 const TEMPERATURES: [f32; 2] = [1.0, 0.7];
 
-/// Prompts that share prefixes, prompts with pictures, prompts of more than 2,048 tokens.
+/// Prompts that share prefixes, prompts with pictures and videos, prompts of more than 2,048 tokens.
 pub(crate) fn requests(config: &ModelConfig, num_prompts: usize, longest: usize, n: usize) -> Vec<Request> {
     let mut random = Random::new(crate::seed::seed(), Purpose::Test, 0);
     let mut below = move |n: u32| random.next_u32() % n;
     let pixels = |fill: u8| -> Arc<ImageInput> {
         let pixels = (0..28 * 56 * 3).map(|i| (i as u8).wrapping_mul(fill)).collect();
-        Arc::new(ImageInput { grid_thw: [1, 2, 4], frames: 1, pixels })
+        Arc::new(ImageInput::picture([2, 4], pixels))
     };
-    let images: Vec<_> = (0..5).map(|i| pixels(31 + 2 * i)).collect();
+    // A video of three frames, the last of which is repeated.
+    let frames: Vec<ImageInput> = [5, 7, 9].map(|fill| (*pixels(fill)).clone()).into();
+    let video = Arc::new(Processor::default().video(&frames, 0.5).unwrap());
+    let images: Vec<_> = (0..4).map(|i| pixels(31 + 2 * i)).chain([video]).collect();
     let shared: Vec<u32> = (0..longest as u32).map(|i| 10 + (i * 37 + i / 11) % 200).collect();
     let mut prompt = |at: usize| {
         let mut ids = match at % 10 {
@@ -63,8 +67,10 @@ pub(crate) fn requests(config: &ModelConfig, num_prompts: usize, longest: usize,
         };
         let mut pictures = Vec::new();
         for _ in 0..if at.is_multiple_of(3) { 1 + below(2) } else { 0 } {
-            ids.extend([VISION_START, IMAGE, IMAGE]);
-            pictures.push(images[below(5) as usize].clone());
+            let image = images[below(5) as usize].clone();
+            ids.push(VISION_START);
+            ids.extend(std::iter::repeat_n(if image.is_video() { VIDEO } else { IMAGE }, image.tokens(2)));
+            pictures.push(image);
         }
         ids.extend((0..1 + below(60)).map(|_| 10 + below(200)));
         Arc::new(Prompt::new(config, &ids, &pictures).unwrap())

@@ -78,7 +78,8 @@ const BOMBS: &[&str] = &[
 fn a_templates_memory_is_bounded_whatever_it_does() {
     let Some(peak) = peak_of("a_templates_memory_is_bounded_whatever_it_does") else {
         for bomb in BOMBS {
-            let made = ChatTemplate::new(bomb, "t.jinja").and_then(|t| t.render(&[Message::text("user", "hi")], true));
+            let made = ChatTemplate::new(bomb, "t.jinja")
+                .and_then(|t| t.render_with(&[Message::text("user", "hi")], true, &Default::default()));
             let error = made.err().unwrap_or_else(|| panic!("{bomb}")).to_string();
             assert!(error.starts_with("t.jinja: "), "{bomb}: {error}");
         }
@@ -97,7 +98,7 @@ fn long_conversations_stay_within_a_templates_budget() {
     let template = ChatTemplate::new(source, "t.jinja").unwrap();
     let messages: Vec<Message> =
         (0..300).map(|i| Message::text(["user", "assistant"][i % 2], "x y ".repeat(1000))).collect();
-    let text = template.render(&messages, true).unwrap();
+    let text = template.render_with(&messages, true, &Default::default()).unwrap();
     assert!(text.ends_with("150 2249 300") || text.ends_with("300"), "{}", &text[text.len() - 40..]);
 }
 

@@ -34,8 +34,9 @@ fn media(dir: &Path, index: &Value) -> HashMap<String, Arc<ImageInput>> {
         };
         let input = match entry["frames"].as_array() {
             Some(frames) => {
-                let frames: Vec<_> = frames.iter().map(|frame| picture(dir, frame)).collect();
-                processor.video(&frames).unwrap()
+                let frames: Vec<_> =
+                    frames.iter().map(|frame| processor.image(&picture(dir, frame)).unwrap()).collect();
+                processor.video(&frames, 2.0).unwrap()
             }
             None => processor.image(&picture(dir, &entry["file"])).unwrap(),
         };

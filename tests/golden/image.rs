@@ -3,7 +3,8 @@
 
 use std::path::PathBuf;
 
-use omr::image::{Limits, Processor, Rgb, decode, smart_resize};
+use omr::image::processor::smart_resize;
+use omr::image::{Limits, Processor, Rgb, decode};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 

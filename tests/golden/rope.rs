@@ -1,7 +1,10 @@
 //! mrope positions of whole sequences against both versions of the reference.
 
-use omr::model::ModelConfig;
+use std::sync::Arc;
+
+use omr::image::ImageInput;
 use omr::model::positions::{AfterVideo, Medium, sequence};
+use omr::model::{Inputs, ModelConfig, Shared};
 use serde_json::{Value, json};
 
 use super::{dir, json, report};
@@ -20,6 +23,19 @@ fn config(tokens_per_second: &Value) -> ModelConfig {
             "fullatt_block_indexes": [0], "tokens_per_second": tokens_per_second}
     });
     ModelConfig::from_json(&file, "config").unwrap()
+}
+
+/// The positions of a batch with these pictures and videos, as rows bring them.
+fn of_inputs(config: &ModelConfig, ids: &[u32], media: &[Medium]) -> [Vec<i32>; 3] {
+    let input = |medium: &Medium| {
+        let Medium { grid_thw, video, second_per_grid_ts } = *medium;
+        let frames = if video { 2 * grid_thw[0] } else { 1 };
+        Arc::new(ImageInput { grid_thw, frames, pixels: Vec::new(), second_per_grid_ts })
+    };
+    let images: Vec<Arc<ImageInput>> = media.iter().map(input).collect();
+    let mut inputs = Inputs::empty();
+    inputs.push(config, ids, &images, ids.len(), Shared::default()).unwrap();
+    inputs.position_ids
 }
 
 #[test]
@@ -49,6 +65,9 @@ fn positions_equal_both_versions() {
             .collect();
         for (rule, version) in [(AfterVideo::Extent, "v5"), (AfterVideo::Largest, "4x")] {
             let found = sequence(&config, &ids, &media, ids.len(), rule).unwrap();
+            if rule == AfterVideo::default() {
+                assert_eq!(of_inputs(&config, &ids, &media), found.position_ids, "{name}, of a batch");
+            }
             let want: [Vec<i64>; 3] = ints(&case[format!("position_ids_{version}")]);
             for (axis, want) in want.into_iter().enumerate() {
                 let found: Vec<i64> = found.position_ids[axis].iter().map(|&p| i64::from(p)).collect();

@@ -24,7 +24,9 @@ fn tokenizer() -> &'static Tokenizer {
         let mut json = Vec::new();
         let file = std::fs::File::open(&packed).unwrap_or_else(|e| panic!("{}: {e}", packed.display()));
         flate2::read::GzDecoder::new(file).read_to_end(&mut json).unwrap();
-        Tokenizer::from_bytes(&json, &packed).unwrap()
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("tokenizer.json"), json).unwrap();
+        Tokenizer::load(dir.path()).unwrap()
     })
 }
 
@@ -102,7 +104,7 @@ fn message(value: &Value) -> Message {
     let part = |part: &Value| match part["type"].as_str() {
         Some("text") => Part::Text(part["text"].as_str().unwrap().to_owned()),
         Some("image" | "image_url") => Part::Image,
-        Some("video") => Part::Video,
+        Some("video") => Part::Video { frames: 1, fps: 2.0 },
         other => panic!("a part of type {other:?}"),
     };
     let role = value["role"].as_str().unwrap();

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use omr::data::{Eager, load, read};
+use omr::data::{load, read};
 use omr::device::Device;
 use omr::engine::{Engine, EngineConfig, Output, Request, stop_token_ids};
 use omr::image::Processor;
@@ -45,7 +45,7 @@ fn accuracy(device: &str, recipe: &Path, out: &Path) -> (f64, [f64; 2]) {
     (digits["metrics"]["acc_score"].as_f64().unwrap(), [low, high])
 }
 
-fn answers(dev: &mut Device, model: &Model, dir: &Path, questions: &Eager<Question>) -> Vec<Output> {
+fn answers(dev: &mut Device, model: &Model, dir: &Path, questions: &[Question]) -> Vec<Output> {
     let stop = stop_token_ids(dir, &[]).unwrap();
     let request = |(i, q): (usize, &Question)| Request {
         prompt: q.prompt.clone(),
@@ -66,7 +66,7 @@ fn answers(dev: &mut Device, model: &Model, dir: &Path, questions: &Eager<Questi
 }
 
 /// Logits of every sampled token's row, teacher-forced on `outputs`.
-fn forced(dev: &mut Device, model: &Model, questions: &Eager<Question>, outputs: &[Output]) -> Vec<Vec<f32>> {
+fn forced(dev: &mut Device, model: &Model, questions: &[Question], outputs: &[Output]) -> Vec<Vec<f32>> {
     let mut rows_of_all = Vec::new();
     for pack in questions.iter().zip(outputs).collect::<Vec<_>>().chunks(10) {
         let mut inputs = Inputs::empty();

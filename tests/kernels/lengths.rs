@@ -8,6 +8,7 @@ use omr::data::{Index, Shape};
 use omr::device::emu::{Completion, Emu, Options};
 use omr::device::images::Arch;
 use omr::device::{Device, Kind, Plan, Region};
+use omr::image::Grid;
 use omr::model::{Grads, Keep, Levels, Model, ModelConfig};
 use omr::optim::Optimizer;
 use omr::rl::plan;
@@ -59,7 +60,7 @@ fn no_length_of_the_7b_overflows_its_type() {
     let mark = dev.mark(Region::Overlay);
 
     // The published pack: one row of 61,440 tokens and one picture of the largest size.
-    let grids = [[146u16, 146]];
+    let grids = [Grid::picture(146, 146)];
     let row = blank(&config, Shape { tokens: 61_440, targets: 61_439, grids: &grids });
     let loss = dev.zeros(Region::Overlay, DType::F64, &[1]).unwrap();
     let levels = Levels::from(Keep::All);
@@ -73,7 +74,7 @@ fn no_length_of_the_7b_overflows_its_type() {
         ..RlConfig::default()
     };
     let mut index = Index::default();
-    index.push(Shape { tokens: 4096, targets: 0, grids: &[[60, 60]] });
+    index.push(Shape { tokens: 4096, targets: 0, grids: &[Grid::picture(60, 60)] });
     let batch = plan::longest_micro_batch(&rl, &config, &index);
     plan::pass(&mut dev, &model, &mut grads, &rl, levels, &batch).unwrap();
     dev.release(mark);

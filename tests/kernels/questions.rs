@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use omr::data::index::{Index, Shape, grids};
-use omr::data::{Eager, Row, prompt};
+use omr::data::{Row, prompt};
 use omr::engine::Prompt;
 use omr::image::Processor;
 use omr::model::ModelConfig;
@@ -11,19 +11,19 @@ use omr::rollout::ask::Question;
 use omr::text::Chat;
 
 /// The questions that `rows` ask.
-pub fn questions(rows: &[Row], chat: &Chat, processor: &Processor, config: &ModelConfig) -> Eager<Question> {
+pub fn questions(rows: &[Row], chat: &Chat, processor: &Processor, config: &ModelConfig) -> Vec<Question> {
     let question = |row: &Row| {
-        let prompt = prompt(row, chat, processor)?;
-        let prompt = Arc::new(Prompt::new(config, &prompt.ids, &prompt.images)?);
-        Ok(Some(Question { row: row.clone(), prompt }))
+        let prompt = prompt(row, chat, processor).unwrap();
+        let prompt = Arc::new(Prompt::new(config, &prompt.ids, &prompt.images).unwrap());
+        Question { row: row.clone(), prompt }
     };
-    Eager::new(rows, question).unwrap()
+    rows.iter().map(question).collect()
 }
 
 /// Their sizes.
-pub fn index(questions: &Eager<Question>) -> Index {
+pub fn index(questions: &[Question]) -> Index {
     let mut index = Index::default();
-    for question in questions.iter() {
+    for question in questions {
         let prompt = &question.prompt;
         index.push(Shape { tokens: prompt.token_ids.len(), targets: 0, grids: &grids(&prompt.pixels) });
     }

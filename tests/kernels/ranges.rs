@@ -206,7 +206,7 @@ optimizer
 /// 2 x 4 patches: two tokens.
 fn picture() -> Arc<ImageInput> {
     let pixels = (0..28 * 56 * 3).map(|i| (i * 31 % 251) as u8).collect();
-    Arc::new(ImageInput { grid_thw: [1, 2, 4], frames: 1, pixels })
+    Arc::new(ImageInput::picture([2, 4], pixels))
 }
 
 #[test]

@@ -43,7 +43,8 @@ fn device(threads: usize) -> Device {
 
 fn image(random: &mut Random, grid_thw: [u32; 3], frames: u32) -> Arc<ImageInput> {
     let len = frames * grid_thw[1] * grid_thw[2] * 14 * 14 * 3;
-    Arc::new(ImageInput { grid_thw, frames, pixels: (0..len).map(|_| random.next_u32() as u8).collect() })
+    let pixels = (0..len).map(|_| random.next_u32() as u8).collect();
+    Arc::new(ImageInput { grid_thw, frames, pixels, second_per_grid_ts: 1.0 })
 }
 
 /// Text, then two pictures and a video in text; the second sequence only with `media`.

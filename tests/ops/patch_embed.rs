@@ -22,11 +22,13 @@ impl Case {
     fn new() -> Case {
         let processor = Processor { min_pixels: 784, ..Processor::default() };
         let mut r = Random::new(2);
-        let mut picture = |w: u32, h: u32| Rgb::new(w, h, (0..w * h * 3).map(|_| r.bits() as u8).collect()).unwrap();
+        let mut picture = |w: u32, h: u32| {
+            let data = (0..w * h * 3).map(|_| r.bits() as u8).collect();
+            processor.image(&Rgb { width: w, height: h, data }).unwrap()
+        };
         let frames = [picture(56, 84), picture(56, 84), picture(56, 84)];
         let (small, large) = (picture(28, 28), picture(504, 420));
-        let inputs =
-            vec![processor.image(&small).unwrap(), processor.video(&frames).unwrap(), processor.image(&large).unwrap()];
+        let inputs = vec![small, processor.video(&frames, 2.0).unwrap(), large];
         let (mut pixels, mut images) = (vec![1, 2, 3], Vec::new());
         for input in &inputs {
             let (frames, grid_thw) = (input.frames as usize, input.grid_thw);

@@ -8,6 +8,7 @@ use omr::device::emu::{Emu, Options};
 use omr::device::images::Arch;
 use omr::device::{Device, Isa, Kind, Plan, Region, Target};
 use omr::engine::{Engine, Prompt, Request};
+use omr::image::Grid;
 use omr::model::{Grads, Model, ModelConfig, Policy};
 use omr::optim::Optimizer;
 use omr::philox::{Purpose, Random};
@@ -51,10 +52,13 @@ fn case(random: &mut Random, large: bool) -> (RlConfig, Index) {
     let mut index = Index::default();
     let (mut longest, pictures) = (0, below(3));
     for _ in 0..1 + below(24) {
-        let grids: Vec<[u16; 2]> = (0..below(pictures + 1))
-            .map(|_| [2 * (1 + below(3 * scale)) as u16, 2 * (1 + below(5 * scale)) as u16])
-            .collect();
-        let seen: usize = grids.iter().map(|[h, w]| usize::from(*h) * usize::from(*w) / 4 + 2).sum();
+        let count = below(pictures + 1);
+        let mut grid = || {
+            let (h, w) = (2 * (1 + below(3 * scale)) as u16, 2 * (1 + below(5 * scale)) as u16);
+            Grid { frames: [1, 1, 2, 4][below(4)], h, w }
+        };
+        let grids: Vec<Grid> = (0..count).map(|_| grid()).collect();
+        let seen: usize = grids.iter().map(|grid| grid.patches() / 4 + 2).sum();
         let tokens = seen + 2 + below(40 * scale);
         longest = longest.max(tokens);
         index.push(Shape { tokens, targets: 0, grids: &grids });

@@ -7,7 +7,7 @@ use omr::config::{Dtype, LossMode, RlConfig, RolloutConfig};
 use omr::data::{Row, Shape};
 use omr::device::{Device, Isa, Kind, Plan, Region, Target};
 use omr::engine::Prompt;
-use omr::image::ImageInput;
+use omr::image::{Grid, ImageInput};
 use omr::model::{Grads, Keep, Levels, Model, Policy};
 use omr::ops::policy_loss;
 use omr::philox::{Purpose, Random};
@@ -54,7 +54,7 @@ impl Case {
                 ids.resize(ids.len() + (SIDE * SIDE / 4) as usize, config.image_token_id);
                 ids.push(config.vision_end_token_id);
                 let pixels = (0..SIDE * SIDE * 14 * 14 * 3).map(|_| below(256) as u8).collect();
-                images.push(Arc::new(ImageInput { grid_thw: [1, SIDE, SIDE], frames: 1, pixels }));
+                images.push(Arc::new(ImageInput::picture([SIDE, SIDE], pixels)));
             }
             ids.extend(text(2, &mut below));
             let mut experience = Vec::new();
@@ -316,14 +316,8 @@ struct Counts {
 }
 
 /// `prompts` questions of `text` tokens beside a picture of `grid`, answered `n` times in `response` tokens.
-fn counts(
-    large: bool,
-    [prompts, n]: [usize; 2],
-    [text, response]: [usize; 2],
-    grid: [u16; 2],
-    room: usize,
-) -> [Counts; 2] {
-    let places = usize::from(grid[0]) * usize::from(grid[1]) / 4;
+fn counts(large: bool, [prompts, n]: [usize; 2], [text, response]: [usize; 2], grid: Grid, room: usize) -> [Counts; 2] {
+    let places = grid.patches() / 4;
     let shape = Shape { tokens: places + 2 + text, targets: 0, grids: &[grid] };
     let sample = blank(&model(large), shape);
     let prompt = Arc::new(Prompt { pixels: sample.images, ..Prompt::text(sample.input_ids) });
@@ -364,7 +358,7 @@ fn the_tower_sees_a_group_once_and_again_where_it_goes_on() {
     // Four groups of 4 in micro-batches of 8, of 6 and of 3 responses; a group that goes on is computed once more.
     for (responses, again) in [(8, 0.0), (6, 1.0), (3, 4.0)] {
         let tokens = 4 + 2 + 10 + 5;
-        let counts = counts(false, [4, 4], [10, 5], [4, 4], responses * tokens);
+        let counts = counts(false, [4, 4], [10, 5], Grid::picture(4, 4), responses * tokens);
         show("digits", &counts);
         assert_eq!(counts[0].patches, 16.0 * 16.0);
         assert_eq!(counts[1].patches, (4.0 + again) * 16.0);
@@ -375,9 +369,9 @@ fn the_tower_sees_a_group_once_and_again_where_it_goes_on() {
 #[ignore = "by hand, for bench/LOG.md: what an update of the 7B costs"]
 fn an_update_of_7b_is_less() {
     // 1,000 tokens of prompt, 864 of them one picture's, 2,000 of response.
-    let large = counts(true, [128, 16], [134, 2000], [48, 72], 33_792);
+    let large = counts(true, [128, 16], [134, 2000], Grid::picture(48, 72), 33_792);
     show("7B, 128 x 16", &large);
-    let small = counts(false, [64, 8], [30, 20], [2, 4], 4096);
+    let small = counts(false, [64, 8], [30, 20], Grid::picture(2, 4), 4096);
     show("digits, 64 x 8", &small);
     for [before, after] in [&large, &small] {
         assert!(after.flops < before.flops && after.tokens == before.tokens);

@@ -44,7 +44,7 @@ fn hostile_text() -> impl Strategy<Value = String> {
 }
 
 fn part() -> impl Strategy<Value = Part> {
-    prop_oneof![6 => hostile_text().prop_map(Part::Text), 1 => Just(Part::Image), 1 => Just(Part::Video)]
+    prop_oneof![6 => hostile_text().prop_map(Part::Text), 1 => Just(Part::Image), 1 => Just(Part::Video { frames: 1, fps: 2.0 })]
 }
 
 fn messages() -> impl Strategy<Value = Vec<Message>> {

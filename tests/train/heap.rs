@@ -12,7 +12,7 @@ use omr::tensor::DType;
 use omr::train::sft::{Job, sequence};
 use omr::train::step::{self, Sequence};
 
-use super::tiny::{device, sft_config};
+use super::tiny::{device, rows, sft_config};
 
 /// The system's allocator; a thread that asks learns its own largest allocation.
 struct Watched;
@@ -68,7 +68,7 @@ fn a_step_takes_no_tensor_from_the_heap() {
     let dir = tempfile::tempdir().unwrap();
     let config = sft_config(dir.path());
     let job = Job::new(dir.path(), config.clone()).unwrap();
-    let samples: Vec<_> = (0..48).map(|i| job.samples.get(i % job.samples.len()).unwrap().unwrap()).collect();
+    let samples: Vec<_> = (0..48).map(|i| job.samples.get(i % rows().len()).unwrap().unwrap()).collect();
     let batch: Vec<Sequence<'_>> = samples.iter().map(|sample| sequence(sample)).collect();
     let tokens: usize = batch.iter().map(|s| s.input_ids.len()).sum();
 

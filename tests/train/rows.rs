@@ -281,7 +281,7 @@ fn rl_of_32792_tokens_shares_its_memory_with_the_cache() {
 fn a_picture_of_5350_tokens_is_replayed_in_the_room_of_the_text() {
     // 100 x 214 patches, four of which make a token.
     let patches = 100 * 214;
-    let picture = Arc::new(ImageInput { grid_thw: [1, 100, 214], frames: 1, pixels: vec![0; patches * 14 * 14 * 3] });
+    let picture = Arc::new(ImageInput::picture([100, 214], vec![0; patches * 14 * 14 * 3]));
     let rows = picture.tokens(2);
     assert_eq!((rows, picture.grid_thw), (5350, [1, 100, 214]));
     let mut ids = vec![151_652];

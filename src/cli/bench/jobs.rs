@@ -116,7 +116,7 @@ fn row(config: &ModelConfig, r: usize, len: usize) -> Vec<u32> {
 
 pub(super) fn picture(r: usize) -> Arc<ImageInput> {
     let pixels = (0..56 * 28 * 3).map(|i| ((i * 31 + r * 17) % 251) as u8).collect();
-    Arc::new(ImageInput { grid_thw: [1, 2, 4], frames: 1, pixels })
+    Arc::new(ImageInput::picture([2, 4], pixels))
 }
 
 /// Multiplications and additions a token of each tower costs in a forward pass, attention left out: twice its weights.

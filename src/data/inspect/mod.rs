@@ -19,7 +19,7 @@ use crate::text::{Chat, Part};
 
 use found::Found;
 pub use kinds::kind;
-pub use spread::{Bar, Spread};
+pub use spread::Spread;
 
 /// Characters of a message shown.
 const SHOWN: usize = 400;
@@ -142,7 +142,7 @@ fn show_row(row: &Row) -> String {
             .map(|part| match part {
                 Part::Text(text) => text.as_str(),
                 Part::Image => "[image]",
-                Part::Video => "[video]",
+                Part::Video { .. } => "[video]",
             })
             .collect();
         let mut shown: String = text.chars().take(SHOWN).collect();

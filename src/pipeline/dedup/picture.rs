@@ -149,7 +149,7 @@ mod tests {
                 data.extend([v as u8; 3]);
             }
         }
-        Rgb::new(width, height, data).unwrap()
+        Rgb { width, height, data }
     }
 
     fn hash(picture: &Rgb) -> u64 {

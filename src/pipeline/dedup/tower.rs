@@ -13,7 +13,7 @@ use crate::config::Dtype;
 use crate::device::{Device, MappedFile, Plan, Region, Target};
 use crate::error::{Error, Result};
 use crate::identity;
-use crate::image::{ImageInput, Processor, Rgb, resize};
+use crate::image::{Grid, ImageInput, Processor, Rgb, resize};
 use crate::model::vision::CHUNK_PATCHES;
 use crate::model::{self, Mode, ModelConfig, ParamLayout, Tape, VisionConfig, VisionTower};
 use crate::ops::patch_embed::Normalize;
@@ -62,7 +62,7 @@ impl Tower {
         let row = f64::from(merge * patch);
         let side = |ratio: f64| ((PIXELS * ratio).sqrt() / row).round().clamp(1.0, LONGEST) as u32 * merge;
         let [h, w] = [side(1.0 / ratio), side(ratio)];
-        ImageInput { grid_thw: [1, h, w], frames: 1, pixels: resize(picture, w * patch, h * patch).data }
+        ImageInput::picture([h, w], resize(picture, w * patch, h * patch).data)
     }
 
     /// Bytes each region needs, counted.
@@ -72,7 +72,8 @@ impl Tower {
         let vision = VisionTower::new(&mut dev, &mut ParamLayout::new(dtype), &self.config)?;
         // No pictures have more windows than those of one row each.
         let merge = self.config.spatial_merge_size;
-        let smallest = Arc::new(ImageInput::blank([merge as u16; 2], self.config.patch_size));
+        let smallest = Grid::picture(merge as u16, merge as u16);
+        let smallest = Arc::new(ImageInput::blank(smallest, self.config.patch_size));
         self.encode(&mut dev, &vision, &vec![smallest; CHUNK_PATCHES / (merge * merge)])?;
         Ok(dev.high_water())
     }

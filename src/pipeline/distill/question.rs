@@ -116,7 +116,7 @@ fn messages(row: &Row) -> Result<Value> {
                     let url = image.decode_then(&row.place, |rgb| png_url(&rgb, &row.place))??;
                     parts.push(json!({"type": "image_url", "image_url": {"url": url}}));
                 }
-                Part::Video => return Err(Error::input(&row.place, "a video", "text and images")),
+                Part::Video { .. } => return Err(Error::input(&row.place, "a video", "text and images")),
             }
         }
         messages.push(json!({"role": message.role, "content": parts}));

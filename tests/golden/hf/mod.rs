@@ -152,7 +152,7 @@ fn to_bytes(config: &ModelConfig, values: &[f32], grid_thw: [u32; 3], video: boo
             }
         }
     }
-    ImageInput { grid_thw, frames: frames as u32, pixels }
+    ImageInput { grid_thw, frames: frames as u32, pixels, second_per_grid_ts: 1.0 }
 }
 
 /// One case: tokens, labels, media and everything transformers computed from them.
