@@ -184,7 +184,7 @@ fn evaluate(args: &Args, context: &Context) -> Result<()> {
 fn task_file(args: &Args, config: &mut EvalConfig) -> Result<Option<TaskFile>> {
     config.task_file = args.task_file.clone().or(config.task_file.take());
     let Some(path) = &config.task_file else { return Ok(None) };
-    let file = TaskFile::open(path)?;
+    let file = task::open_file(path)?;
     if !args.tasks.is_empty() {
         let found = format!("--tasks {} and --task-file", args.tasks.join(","));
         return Err(Error::input("omr eval", found, "one of them"));
@@ -207,7 +207,7 @@ pub(super) fn source<'a>(config: &'a EvalConfig, file: Option<&'a TaskFile>) -> 
         mode: config.mode,
         seed: config.seed,
         shuffle_seed: config.shuffle_seed,
-        file,
+        file: file.map(|file| file as &dyn task::OwnRows),
     }
 }
 

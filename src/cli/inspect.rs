@@ -93,7 +93,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
 fn questions(spec: &TaskSpec, config: &EvalConfig, options: &Options) -> Result<Inspection> {
     let mut left = config.limit.unwrap_or(usize::MAX);
     of_rows(spec.name.to_owned(), options, |take| {
-        (spec.rows)(spec, &source(config, None), &mut |asked| {
+        spec.questions(&source(config, None), &mut |asked| {
             take(asked.row.map_err(|crash| Bad::of(Reason::WrongColumns)(crash.error(&asked.place))))?;
             left -= 1;
             Ok(if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })

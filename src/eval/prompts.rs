@@ -21,7 +21,7 @@ pub fn dump(path: &Path, tasks: &[&'static TaskSpec], source: &Source, limit: Op
     files::write_with(path, |out| -> Result<()> {
         for spec in tasks {
             let mut left = limit.unwrap_or(usize::MAX);
-            (spec.rows)(spec, source, &mut |asked| {
+            spec.questions(source, &mut |asked| {
                 let line = line(spec, &asked)?;
                 writeln!(out, "{line}").map_err(Error::io(path))?;
                 (left, lines) = (left - 1, lines + 1);

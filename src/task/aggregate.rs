@@ -5,7 +5,8 @@ use std::collections::HashMap;
 
 use serde_json::{Map, Value, json};
 
-use super::{Checked, Marks, Metrics};
+use super::crash::Checked;
+use super::marks::{Marks, Metrics};
 use crate::config::Mode;
 use crate::data::Row;
 

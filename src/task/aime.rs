@@ -2,8 +2,11 @@
 
 use serde_json::{Value, json};
 
-use super::hub::{self, Doc, Hub, Prompt, Subject, written};
-use super::{Answers, Checked, Marks, Metrics, PUBLISHED_MAX_NEW_TOKENS, TaskSpec, aggregate};
+use super::crash::Checked;
+use super::dataset::Hub;
+use super::doc::{Doc, Prompt, written};
+use super::marks::{Marks, Metrics};
+use super::spec::{Answers, Rows, TaskSpec};
 use crate::config::Mode;
 use crate::data::Row;
 use crate::text::Part;
@@ -12,12 +15,9 @@ use omr_verify::python;
 const fn hub(repo: &'static str) -> Hub {
     Hub {
         repo,
-        config: None,
         split: &["train"],
-        columns: &[],
         optional: &["problem", "question", "answer", "orig_answer", "orig_orig_answer"],
-        pictures: &[],
-        subject: Subject::Unsaid,
+        ..Hub::DEFAULT
     }
 }
 
@@ -27,13 +27,11 @@ pub const AIME24: TaskSpec = TaskSpec {
     aliases: &["aime24_agg8_reasoning", "aime24"],
     about: "AIME 2024; eight answers to each problem",
     hub: Some(hub("simplescaling/aime24_nofigures")),
-    rows: |spec, source, take| hub::questions(spec, source, take, prompt),
+    rows: Rows::OfHub(prompt),
     answers: Answers::Sampled(8),
-    max_new_tokens: PUBLISHED_MAX_NEW_TOKENS,
     score,
-    aggregate: aggregate::means,
     published: Some("avg@8"),
-    recipe: None,
+    ..TaskSpec::DEFAULT
 };
 
 /// The problems of 2025.

@@ -12,12 +12,14 @@ use rayon::prelude::*;
 use serde_json::{Map, Value, json};
 use tokio::runtime::Handle;
 
+use super::crash::Checked;
+use super::marks::{Mark, Marks, Metrics};
+use super::spec::{Answers, Asked, Rows, Source, Take, TaskSpec};
 use crate::config::{BaseConfig, Mode, TaskConfig};
 use crate::data::{ImageSource, Row, read};
 use crate::error::{Error, Result};
 use crate::philox::{Purpose, Random};
 use crate::task::recipe::{Recipe, Splits, Teacher};
-use crate::task::{Answers, Asked, Checked, Mark, Marks, Metrics, Source, Take, TaskSpec, aggregate};
 use crate::text::{Message, Part, Tokenizer};
 
 pub use pictures::{Digit, HELD_OUT, Pixels, SIDE, TRAIN, TUNING, TUNING_TRAIN, load, png, shifted};
@@ -29,14 +31,11 @@ pub const NAME: &str = "digits";
 /// The task: held-out questions, answered greedily and at temperature 1.
 pub const TASK: TaskSpec = TaskSpec {
     name: NAME,
-    aliases: &[],
     about: "pictures of two handwritten digits; made here, or heldout.parquet of --data",
-    hub: None,
-    rows: |_, source, take| measured(source, take),
+    rows: Rows::Made(|_, source, take| measured(source, take)),
     answers: Answers::AsConfigured,
     max_new_tokens: 1024,
     score,
-    aggregate: aggregate::means,
     published: None,
     recipe: Some(Recipe {
         takes: "one to three minutes on two cores with configs/digits.yaml; ",
@@ -47,6 +46,7 @@ pub const TASK: TaskSpec = TaskSpec {
         preprocessor_config,
         teacher,
     }),
+    ..TaskSpec::DEFAULT
 };
 
 /// The rows the user named, those of `heldout.parquet` in his folder, or the ones made here.

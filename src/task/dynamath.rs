@@ -2,8 +2,12 @@
 
 use serde_json::json;
 
-use super::hub::{self, Doc, Hub, Prompt, Subject};
-use super::{Answers, Checked, Crash, Marks, Metrics, PUBLISHED_MAX_NEW_TOKENS, Stage, TaskSpec, aggregate};
+use super::aggregate;
+use super::crash::{Checked, Crash, Stage};
+use super::dataset::{Hub, Subject};
+use super::doc::{Doc, Prompt};
+use super::marks::{Marks, Metrics};
+use super::spec::{Rows, TaskSpec};
 use crate::config::Mode;
 use crate::data::Row;
 use omr_verify::python;
@@ -15,20 +19,17 @@ pub const TASK: TaskSpec = TaskSpec {
     about: "questions whose figures and numbers vary; average and worst over the variants",
     hub: Some(Hub {
         repo: "kcz358/DynaMath",
-        config: None,
-        split: &["test"],
         columns: &["id", "question", "ground_truth"],
         optional: &["question_id"],
         pictures: &["decoded_image"],
         subject: Subject::Column("subject"),
+        ..Hub::DEFAULT
     }),
-    rows: |spec, source, take| hub::questions(spec, source, take, prompt),
-    answers: Answers::Greedy,
-    max_new_tokens: PUBLISHED_MAX_NEW_TOKENS,
+    rows: Rows::OfHub(prompt),
     score,
     aggregate: aggregate::dynamath,
     published: Some("dynamath_worst"),
-    recipe: None,
+    ..TaskSpec::DEFAULT
 };
 
 fn prompt(doc: &Doc, _: Mode) -> Checked<Prompt> {

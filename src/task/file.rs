@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::hub::{SUBJECT, written};
-use super::{Answers, Asked, Source, Take, TaskSpec, aggregate, digits};
+use super::digits;
+use super::doc::written;
+use super::hub::SUBJECT;
+use super::spec::{Answers, Asked, OwnRows, Rows, Take, TaskSpec};
 use crate::config::{self, DataType, TaskFileConfig};
 use crate::data::columns::{self, Columns, Fields};
 use crate::data::folder::Folder;
@@ -33,17 +35,17 @@ pub struct TaskFile {
 }
 
 impl TaskFile {
-    /// Reads a task file. Errors name the file and the key.
-    pub fn open(path: &Path) -> Result<TaskFile> {
+    /// Reads a task file; `taken` says which task has a name already. Errors name the file and the key.
+    pub fn open(path: &Path, taken: impl Fn(&str) -> Option<&'static str>) -> Result<TaskFile> {
         let mut config: TaskFileConfig = config::load(Some(path), &[], &|_| None)?;
         let folder = path.parent().unwrap_or(Path::new(""));
         config.data.path = folder.join(&config.data.path);
         config.data.data_folder = config.data.data_folder.map(|inner| folder.join(inner));
         let stem = || path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let name = config.name.clone().unwrap_or_else(stem);
-        if let Ok(known) = super::find(&name) {
+        if let Some(known) = taken(&name) {
             let place = format!("{}: name", path.display());
-            return Err(Error::input(place, &name, format!("a name that is not of {}", known.name)));
+            return Err(Error::input(place, &name, format!("a name that is not of {known}")));
         }
         let prompt = RowPrompt::new(&config.prompt, &format!("{}: prompt", path.display()))?;
         // A task lives as long as the program, as those of the table do; there is one such file a run.
@@ -116,7 +118,9 @@ impl TaskFile {
         row.extra.extend(subject.map(|subject| (SUBJECT.to_owned(), written(subject).into())));
         Ok(row)
     }
+}
 
+impl OwnRows for TaskFile {
     fn rows(&self, take: Take) -> Result<()> {
         let path = &self.config.data.path;
         let beside = || path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -158,17 +162,14 @@ impl TaskFile {
 /// What tasks from files have alike.
 const SPEC: TaskSpec = TaskSpec {
     name: "task-file",
-    aliases: &[],
     about: "a benchmark of one's own",
-    hub: None,
-    rows: |spec, source: &Source, take| match source.file {
+    rows: Rows::Made(|spec, source, take| match source.file {
         Some(file) => file.rows(take),
         None => Err(Error::Failed(format!("{}: no task file", spec.name))),
-    },
+    }),
     answers: Answers::AsConfigured,
     max_new_tokens: MAX_NEW_TOKENS,
     score: digits::score,
-    aggregate: aggregate::means,
     published: None,
-    recipe: None,
+    ..TaskSpec::DEFAULT
 };

@@ -6,9 +6,13 @@ use std::sync::LazyLock;
 use regex::Regex;
 use serde_json::Value;
 
-use super::hub::{self, Doc, Hub, Prompt, Subject};
+use super::aggregate;
+use super::crash::Checked;
+use super::dataset::{Hub, Subject};
+use super::doc::{Doc, Prompt, letter};
+use super::hub;
 use super::shuffle::Random;
-use super::{Answers, Checked, PUBLISHED_MAX_NEW_TOKENS, Source, Take, TaskSpec, aggregate};
+use super::spec::{Rows, Source, Take, TaskSpec};
 use crate::config::Mode;
 use crate::error::Result;
 use crate::philox::{self, Purpose};
@@ -26,16 +30,12 @@ pub const TASK: TaskSpec = TaskSpec {
         split: &["train"],
         columns: &["Question", OPTIONS[0]],
         optional: &[OPTIONS[1], OPTIONS[2], OPTIONS[3]],
-        pictures: &[],
         subject: Subject::Column("High-level domain"),
+        ..Hub::DEFAULT
     }),
-    rows,
-    answers: Answers::Greedy,
-    max_new_tokens: PUBLISHED_MAX_NEW_TOKENS,
-    score: aggregate::accuracy_and_format,
+    rows: Rows::Made(rows),
     aggregate: aggregate::accuracy,
-    published: Some("acc_score"),
-    recipe: None,
+    ..TaskSpec::DEFAULT
 };
 
 /// The columns of the options, in the order that is shuffled but for the right one, which comes last there.
@@ -79,7 +79,7 @@ fn prompt(doc: &Doc, order: [usize; 4], mode: Mode) -> Checked<Prompt> {
         Mode::Compat => options.iter().position(|option| *option == cleaned(doc.value(OPTIONS[0]))),
         Mode::Strict => order.iter().position(|&i| i == 0),
     };
-    let gold = format!("({})", super::letter(right.unwrap_or_default()));
+    let gold = format!("({})", letter(right.unwrap_or_default()));
     let [a, b, c, d] = &options;
     let question = doc.written("Question");
     let text = format!("Question: {question}\nChoices:\n(A) {a} (B) {b} (C) {c} (D) {d}\n");

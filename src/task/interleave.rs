@@ -6,9 +6,9 @@ use std::sync::LazyLock;
 use regex::Regex;
 use serde_json::Value;
 
-use super::hub::{Doc, Prompt};
+use super::crash::{Checked, Crash, Stage};
+use super::doc::{Doc, Prompt, letter};
 use super::literal::{Literal, NotLiteral, eval};
-use super::{Checked, Crash, Stage};
 use crate::config::Mode;
 use crate::data::ImageSource;
 use crate::text::Part;
@@ -32,7 +32,7 @@ pub fn options(doc: &Doc) -> Checked<String> {
         Err(NotLiteral::SyntaxError) => return Err(refuse("SyntaxError")),
         Err(NotLiteral::ValueError) => return Err(refuse("ValueError")),
     };
-    let line = |(i, option): (usize, String)| format!("{}. {option}", super::letter(i));
+    let line = |(i, option): (usize, String)| format!("{}. {option}", letter(i));
     Ok(options.into_iter().enumerate().map(line).collect::<Vec<_>>().join("\n"))
 }
 

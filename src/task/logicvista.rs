@@ -1,7 +1,9 @@
 //! LogicVista, test.
 
-use super::hub::{self, Doc, Hub, Prompt, Subject};
-use super::{Answers, Checked, PUBLISHED_MAX_NEW_TOKENS, TaskSpec, aggregate};
+use super::crash::Checked;
+use super::dataset::{Hub, Subject};
+use super::doc::{Doc, Prompt};
+use super::spec::{Rows, TaskSpec};
 use crate::config::Mode;
 use omr_verify::python;
 
@@ -12,20 +14,13 @@ pub const TASK: TaskSpec = TaskSpec {
     about: "logic in pictures: patterns, diagrams, sequences",
     hub: Some(Hub {
         repo: "lscpku/LogicVista",
-        config: None,
-        split: &["test"],
         columns: &["question", "answer"],
-        optional: &[],
         pictures: &["image"],
         subject: Subject::Column("skill"),
+        ..Hub::DEFAULT
     }),
-    rows: |spec, source, take| hub::questions(spec, source, take, prompt),
-    answers: Answers::Greedy,
-    max_new_tokens: PUBLISHED_MAX_NEW_TOKENS,
-    score: aggregate::accuracy_and_format,
-    aggregate: aggregate::means,
-    published: Some("acc_score"),
-    recipe: None,
+    rows: Rows::OfHub(prompt),
+    ..TaskSpec::DEFAULT
 };
 
 fn prompt(doc: &Doc, _: Mode) -> Checked<Prompt> {

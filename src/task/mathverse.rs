@@ -1,7 +1,9 @@
 //! MathVerse, testmini: the data set's own query.
 
-use super::hub::{self, Doc, Hub, Prompt, Subject, written};
-use super::{Answers, Checked, PUBLISHED_MAX_NEW_TOKENS, TaskSpec, aggregate};
+use super::crash::Checked;
+use super::dataset::{Hub, Subject};
+use super::doc::{Doc, Prompt, written};
+use super::spec::{Rows, TaskSpec};
 use crate::config::Mode;
 use crate::text::Part;
 use omr_verify::python;
@@ -19,14 +21,10 @@ pub const TASK: TaskSpec = TaskSpec {
         optional: &["problem_index"],
         pictures: &["image"],
         subject: Subject::Member("metadata", "subfield"),
+        ..Hub::DEFAULT
     }),
-    rows: |spec, source, take| hub::questions(spec, source, take, prompt),
-    answers: Answers::Greedy,
-    max_new_tokens: PUBLISHED_MAX_NEW_TOKENS,
-    score: aggregate::accuracy_and_format,
-    aggregate: aggregate::means,
-    published: Some("acc_score"),
-    recipe: None,
+    rows: Rows::OfHub(prompt),
+    ..TaskSpec::DEFAULT
 };
 
 fn prompt(doc: &Doc, _: Mode) -> Checked<Prompt> {

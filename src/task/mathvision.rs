@@ -1,18 +1,19 @@
 //! MathVision, test and testmini.
 
-use super::hub::{self, Doc, Hub, Prompt, Subject, written};
-use super::{Answers, Checked, Crash, PUBLISHED_MAX_NEW_TOKENS, Stage, TaskSpec, aggregate};
+use super::crash::{Checked, Crash, Stage};
+use super::dataset::{Hub, Subject};
+use super::doc::{Doc, Prompt, letter, written};
+use super::spec::{Rows, TaskSpec};
 use crate::config::Mode;
 
 const fn hub(split: &'static [&'static str]) -> Hub {
     Hub {
         repo: "MathLLMs/MathVision",
-        config: None,
         split,
         columns: &["question", "options", "answer"],
-        optional: &[],
         pictures: &["decoded_image"],
         subject: Subject::Column("subject"),
+        ..Hub::DEFAULT
     }
 }
 
@@ -22,13 +23,8 @@ pub const TEST: TaskSpec = TaskSpec {
     aliases: &["mathvision_reason_test_reasoning", "mathvision_test", "mathvision"],
     about: "problems of mathematics competitions with pictures",
     hub: Some(hub(&["test"])),
-    rows: |spec, source, take| hub::questions(spec, source, take, prompt),
-    answers: Answers::Greedy,
-    max_new_tokens: PUBLISHED_MAX_NEW_TOKENS,
-    score: aggregate::accuracy_and_format,
-    aggregate: aggregate::means,
-    published: Some("acc_score"),
-    recipe: None,
+    rows: Rows::OfHub(prompt),
+    ..TaskSpec::DEFAULT
 };
 
 /// Its 304 questions for a look.
@@ -36,7 +32,6 @@ pub const TESTMINI: TaskSpec = TaskSpec {
     name: "mathvision_reason_testmini_reward",
     aliases: &["mathvision_reason_testmini_reasoning", "mathvision_testmini"],
     hub: Some(hub(&["testmini"])),
-    published: Some("acc_score"),
     ..TEST
 };
 
@@ -55,7 +50,7 @@ fn prompt(doc: &Doc, _: Mode) -> Checked<Prompt> {
     let text = if options.is_empty() {
         format!("{INSTRUCTION}{}", doc.text("question", "TypeError")?)
     } else {
-        let line = |(i, option)| format!("{}. {}", super::letter(i), written(option));
+        let line = |(i, option)| format!("{}. {}", letter(i), written(option));
         let options: Vec<String> = options.iter().enumerate().map(line).collect();
         format!("{INSTRUCTION}{}\nChoices: {}", doc.written("question"), options.join("\n"))
     };

@@ -2,8 +2,10 @@
 
 use serde_json::Value;
 
-use super::hub::{self, Doc, Hub, Prompt, Subject, written};
-use super::{Answers, Checked, Crash, PUBLISHED_MAX_NEW_TOKENS, Stage, TaskSpec, aggregate};
+use super::crash::{Checked, Crash, Stage};
+use super::dataset::{Hub, Subject};
+use super::doc::{Doc, Prompt, letter, written};
+use super::spec::{Rows, TaskSpec};
 use crate::config::Mode;
 
 /// The task.
@@ -13,20 +15,15 @@ pub const TASK: TaskSpec = TaskSpec {
     about: "mathematics in pictures of many kinds",
     hub: Some(Hub {
         repo: "AI4Math/MathVista",
-        config: None,
         split: &["testmini"],
         columns: &["question", "choices", "answer", "question_type", "answer_type"],
         optional: &["unit", "precision"],
         pictures: &["decoded_image"],
         subject: Subject::Member("metadata", "task"),
+        ..Hub::DEFAULT
     }),
-    rows: |spec, source, take| hub::questions(spec, source, take, prompt),
-    answers: Answers::Greedy,
-    max_new_tokens: PUBLISHED_MAX_NEW_TOKENS,
-    score: aggregate::accuracy_and_format,
-    aggregate: aggregate::means,
-    published: Some("acc_score"),
-    recipe: None,
+    rows: Rows::OfHub(prompt),
+    ..TaskSpec::DEFAULT
 };
 
 const CHOOSE: &str =
@@ -99,7 +96,7 @@ fn query(doc: &Doc) -> Checked<String> {
     if !choices(doc).is_empty() {
         query += "\nChoices:";
         for (i, choice) in choices(doc).iter().enumerate() {
-            query += &format!("\n({}) {}", super::letter(i), written(choice));
+            query += &format!("\n({}) {}", letter(i), written(choice));
         }
     }
     Ok(omr_verify::python::strip(&format!("{query}\n{hint}")).to_owned())
@@ -123,6 +120,6 @@ fn gold(doc: &Doc, mode: Mode) -> Checked<String> {
     let index = choices(doc).iter().position(|choice| choice == answer).ok_or_else(missing)?;
     match mode {
         Mode::Compat if index >= LETTERS => Err(refuse("IndexError", "one of the first 8 choices")),
-        _ => Ok(super::letter(index).to_string()),
+        _ => Ok(letter(index).to_string()),
     }
 }

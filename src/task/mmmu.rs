@@ -1,8 +1,10 @@
 //! MMMU, validation: questions with up to seven pictures within their text.
 
-use super::hub::{self, Doc, Hub, Prompt, Subject};
+use super::crash::Checked;
+use super::dataset::{Hub, Subject};
+use super::doc::{Doc, Prompt};
 use super::interleave::{self, options};
-use super::{Answers, Checked, PUBLISHED_MAX_NEW_TOKENS, TaskSpec, aggregate};
+use super::spec::{Rows, TaskSpec};
 use crate::config::Mode;
 
 /// The task.
@@ -13,20 +15,14 @@ pub const TASK: TaskSpec = TaskSpec {
     about: "questions of many college subjects, some open",
     hub: Some(Hub {
         repo: "lmms-lab/MMMU",
-        config: None,
         split: &["validation"],
         columns: &["question", "options", "answer", "question_type"],
-        optional: &[],
         pictures: interleave::PICTURES,
         subject: Subject::Id("id"),
+        ..Hub::DEFAULT
     }),
-    rows: |spec, source, take| hub::questions(spec, source, take, prompt),
-    answers: Answers::Greedy,
-    max_new_tokens: PUBLISHED_MAX_NEW_TOKENS,
-    score: aggregate::accuracy_and_format,
-    aggregate: aggregate::means,
-    published: Some("acc_score"),
-    recipe: None,
+    rows: Rows::OfHub(prompt),
+    ..TaskSpec::DEFAULT
 };
 
 fn prompt(doc: &Doc, mode: Mode) -> Checked<Prompt> {

@@ -1,8 +1,10 @@
 //! MMMU-Pro: MMMU's questions with ten options; and as pictures of the whole question.
 
-use super::hub::{self, Doc, Hub, Prompt, Subject};
+use super::crash::Checked;
+use super::dataset::{Hub, Subject};
+use super::doc::{Doc, Prompt};
 use super::interleave::{self, options};
-use super::{Answers, Checked, PUBLISHED_MAX_NEW_TOKENS, TaskSpec, aggregate};
+use super::spec::{Rows, TaskSpec};
 use crate::config::Mode;
 use crate::text::Part;
 use omr_verify::python;
@@ -15,19 +17,13 @@ pub const STANDARD: TaskSpec = TaskSpec {
     hub: Some(Hub {
         repo: "MMMU/MMMU_Pro",
         config: Some("standard (10 options)"),
-        split: &["test"],
         columns: &["question", "options", "answer"],
-        optional: &[],
         pictures: interleave::PICTURES,
         subject: Subject::Column("subject"),
+        ..Hub::DEFAULT
     }),
-    rows: |spec, source, take| hub::questions(spec, source, take, standard),
-    answers: Answers::Greedy,
-    max_new_tokens: PUBLISHED_MAX_NEW_TOKENS,
-    score: aggregate::accuracy_and_format,
-    aggregate: aggregate::means,
-    published: Some("acc_score"),
-    recipe: None,
+    rows: Rows::OfHub(standard),
+    ..TaskSpec::DEFAULT
 };
 
 /// The question within the picture.
@@ -38,14 +34,12 @@ pub const VISION: TaskSpec = TaskSpec {
     hub: Some(Hub {
         repo: "MMMU/MMMU_Pro",
         config: Some("vision"),
-        split: &["test"],
         columns: &["options", "answer"],
-        optional: &[],
         pictures: &["image"],
         subject: Subject::Column("subject"),
+        ..Hub::DEFAULT
     }),
-    rows: |spec, source, take| hub::questions(spec, source, take, vision),
-    published: Some("acc_score"),
+    rows: Rows::OfHub(vision),
     ..STANDARD
 };
 

@@ -3,7 +3,10 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use super::{Checked, Source, TaskSpec};
+use super::crash::Checked;
+use super::doc::Doc;
+use super::hub;
+use super::spec::{Rows, Source, Take, TaskSpec};
 use crate::config::Mode;
 use crate::data::Row;
 use crate::error::{Error, Result};
@@ -66,6 +69,19 @@ fn item(row: &Row, response: String) -> Item {
     Item { response, question, ground_truth: row.ground_truth.clone().unwrap_or_default(), ..row.item() }
 }
 
+impl TaskSpec {
+    /// Gives the task's questions to `take`, as prompts with their right answers, one after another. Errors name the file
+    /// and the row.
+    pub fn questions(&self, source: &Source, take: Take) -> Result<()> {
+        let prompt = match self.rows {
+            Rows::Made(rows) => return rows(self, source, take),
+            Rows::OfHub(prompt) => prompt,
+        };
+        let ask = &mut |doc: Doc| take(hub::asked(self, doc.index, &doc, prompt(&doc, source.mode)));
+        hub::docs(self, source, ask).map(drop)
+    }
+}
+
 /// The questions of a task of the table, read as they are needed.
 pub struct TaskRows<'a> {
     /// The task.
@@ -112,7 +128,7 @@ impl<'a> TaskRows<'a> {
     /// an error. True when there may be more questions than were given.
     pub fn each(&self, mut take: impl FnMut(u64, Checked<Row>) -> Result<ControlFlow<()>>) -> Result<bool> {
         let (mut given, mut limited) = (0, false);
-        (self.spec.rows)(self.spec, &self.source, &mut |asked| {
+        self.spec.questions(&self.source, &mut |asked| {
             match &asked.row {
                 Ok(row) => labelled(row)?,
                 Err(crash) if self.source.mode == Mode::Strict => return Err(crash.error(&asked.place)),

@@ -3,8 +3,12 @@
 
 use serde_json::json;
 
-use super::hub::{self, Doc, Hub, Prompt, Subject};
-use super::{Answers, Checked, Marks, Metrics, PUBLISHED_MAX_NEW_TOKENS, TaskSpec, aggregate};
+use super::aggregate;
+use super::crash::Checked;
+use super::dataset::{Hub, Subject};
+use super::doc::{Doc, Prompt};
+use super::marks::{Marks, Metrics};
+use super::spec::{Rows, TaskSpec};
 use crate::config::Mode;
 use crate::data::Row;
 use omr_verify::python;
@@ -16,20 +20,17 @@ pub const TASK: TaskSpec = TaskSpec {
     about: "problems of several steps beside their steps",
     hub: Some(Hub {
         repo: "We-Math/We-Math",
-        config: None,
         split: &["testmini"],
         columns: &["ID", "key", "question", "option", "answer"],
-        optional: &[],
         pictures: &["image_path"],
         subject: Subject::Column("knowledge concept"),
+        ..Hub::DEFAULT
     }),
-    rows: |spec, source, take| hub::questions(spec, source, take, prompt),
-    answers: Answers::Greedy,
-    max_new_tokens: PUBLISHED_MAX_NEW_TOKENS,
+    rows: Rows::OfHub(prompt),
     score,
     aggregate: aggregate::wemath,
     published: Some("wemath_loose"),
-    recipe: None,
+    ..TaskSpec::DEFAULT
 };
 
 fn prompt(doc: &Doc, _: Mode) -> Checked<Prompt> {

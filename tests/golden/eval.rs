@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use omr::config::Mode;
 use omr::data::Row;
-use omr::task::{self, Counted, Mark, Marks, TaskSpec, aime, charxiv, gpqa, hub};
+use omr::task::{self, Counted, Mark, Marks, TaskSpec, aime, charxiv, doc, gpqa};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
@@ -252,7 +252,7 @@ fn several_answers_to_a_question() {
                 let place = format!("{} {}", file.display(), i);
                 let doc = &case["doc"];
                 let gold = ["answer", "ground_truth", "reasoning_a"].iter().find_map(|key| doc[key].as_str());
-                let gold = gold.map(str::to_owned).unwrap_or_else(|| aime::whole(&hub::written(&case["answer"])));
+                let gold = gold.map(str::to_owned).unwrap_or_else(|| aime::whole(&doc::written(&case["answer"])));
                 let responses = case["responses"].as_array().unwrap().iter().map(|r| r.as_str().unwrap());
                 let scores: Vec<_> =
                     responses.map(|r| omr::reward::score(r.trim(), &gold, None, Mode::Compat)).collect();

@@ -7,10 +7,13 @@ use std::ops::ControlFlow;
 use serde_json::{Value, json};
 
 use self::instructions::{DESCRIPTIVE, REASONING};
-use super::hub::{self, Doc, Hub, Prompt, Subject, written};
-use super::{
-    Answers, Checked, Crash, Marks, Metrics, PUBLISHED_MAX_NEW_TOKENS, Source, Stage, Take, TaskSpec, aggregate,
-};
+use super::aggregate;
+use super::crash::{Checked, Crash, Stage};
+use super::dataset::{Hub, Subject};
+use super::doc::{Doc, Prompt, written};
+use super::hub;
+use super::marks::{Marks, Metrics};
+use super::spec::{Rows, Source, Take, TaskSpec};
 use crate::config::Mode;
 use crate::data::Row;
 use crate::error::Result;
@@ -19,12 +22,12 @@ use omr_verify::python;
 const fn hub(columns: &'static [&'static str], optional: &'static [&'static str]) -> Hub {
     Hub {
         repo: "princeton-nlp/CharXiv",
-        config: None,
         split: &["validation", "val"],
         columns,
         optional,
         pictures: &["image"],
         subject: Subject::Column("category"),
+        ..Hub::DEFAULT
     }
 }
 
@@ -34,13 +37,8 @@ pub const REASONING_TASK: TaskSpec = TaskSpec {
     aliases: &["charxiv_val_reasoning", "charxiv_reasoning"],
     about: "questions about charts that take reasoning",
     hub: Some(hub(&["reasoning_q_source", "reasoning_q", "reasoning_a"], &[])),
-    rows: |spec, source, take| hub::questions(spec, source, take, reasoning),
-    answers: Answers::Greedy,
-    max_new_tokens: PUBLISHED_MAX_NEW_TOKENS,
-    score: aggregate::accuracy_and_format,
-    aggregate: aggregate::means,
-    published: Some("acc_score"),
-    recipe: None,
+    rows: Rows::OfHub(reasoning),
+    ..TaskSpec::DEFAULT
 };
 
 /// Questions that describe, four to a chart.
@@ -49,10 +47,9 @@ pub const DESCRIPTIVE_TASK: TaskSpec = TaskSpec {
     aliases: &["charxiv_val_descriptive", "charxiv_descriptive"],
     about: "questions that describe charts; in compat one of a chart's four is asked four times, as published",
     hub: Some(hub(&DESCRIPTIVE_COLUMNS, &["subplot_loc", "subplot_row", "subplot_col"])),
-    rows: descriptive_rows,
+    rows: Rows::Made(descriptive_rows),
     score: by_number,
     aggregate: aggregate::charxiv,
-    published: Some("acc_score"),
     ..REASONING_TASK
 };
 

@@ -1,0 +1,137 @@
+//! A data set of the hub, as a task names it.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+use super::doc::written;
+use crate::error::{Error, Result};
+
+/// A data set of the hub: one split of it, and the columns a task needs.
+pub struct Hub {
+    /// Its address.
+    pub repo: &'static str,
+    /// Its config, where it has several.
+    pub config: Option<&'static str>,
+    /// The split, by the names its files may have.
+    pub split: &'static [&'static str],
+    /// Columns that must be there.
+    pub columns: &'static [&'static str],
+    /// Columns that may be.
+    pub optional: &'static [&'static str],
+    /// Columns with one picture a row.
+    pub pictures: &'static [&'static str],
+    /// Where a row says what its question is about; the column may be missing.
+    pub subject: Subject,
+}
+
+/// Where a row says what its question is about.
+#[derive(Clone, Copy)]
+pub enum Subject {
+    /// Nowhere.
+    Unsaid,
+    /// In a column, as a text or a list of texts.
+    Column(&'static str),
+    /// In a member of a column of structs.
+    Member(&'static str, &'static str),
+    /// In the middle of an id: `validation_Art_Theory_12`.
+    Id(&'static str),
+}
+
+impl Subject {
+    /// The column it stands in.
+    pub fn column(self) -> Option<&'static str> {
+        match self {
+            Subject::Unsaid => None,
+            Subject::Column(column) | Subject::Member(column, _) | Subject::Id(column) => Some(column),
+        }
+    }
+
+    /// The subject of a row with these columns.
+    pub fn of(self, fields: &Map<String, Value>) -> Option<String> {
+        let value = fields.get(self.column()?)?;
+        let text = match self {
+            Subject::Member(_, member) => value.get(member)?,
+            _ => value,
+        };
+        match (self, text) {
+            (Subject::Id(_), Value::String(id)) => Some(id.split_once('_')?.1.rsplit_once('_')?.0.replace('_', " ")),
+            (_, Value::String(text)) => Some(text.clone()),
+            (_, Value::Array(several)) => Some(several.iter().map(written).collect::<Vec<_>>().join(", ")),
+            _ => None,
+        }
+        .filter(|subject| !subject.trim().is_empty())
+    }
+}
+
+/// How deep below the task's folder files are looked for.
+const DEEPEST: usize = 3;
+
+impl Hub {
+    /// One test split without a config, of whose rows nothing is known.
+    pub const DEFAULT: Hub = Hub {
+        repo: "",
+        config: None,
+        split: &["test"],
+        columns: &[],
+        optional: &[],
+        pictures: &[],
+        subject: Subject::Unsaid,
+    };
+
+    /// Address, config and split, for people.
+    pub fn describe(&self) -> String {
+        let config = self.config.map(|config| format!(" {config}")).unwrap_or_default();
+        format!("{}{config} {}", self.repo, self.split[0])
+    }
+
+    /// The split's files below `folder`: those that name it, `data.parquet`, or the only one there is.
+    pub fn files(&self, folder: &Path) -> Result<Vec<PathBuf>> {
+        let mut all = Vec::new();
+        parquet_files(folder, DEEPEST, &mut all)?;
+        all.sort();
+        let below = |path: &Path, name: &str| {
+            let inner = path.strip_prefix(folder).unwrap_or(path);
+            inner.parent().is_some_and(|parent| parent.iter().any(|part| part == name))
+        };
+        if let Some(config) = self.config
+            && all.iter().any(|path| below(path, config))
+        {
+            all.retain(|path| below(path, config));
+        }
+        let of_split = |path: &PathBuf| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let named = |split: &&str| {
+                let rest = name.strip_prefix(*split);
+                rest.is_some_and(|rest| rest.starts_with(['-', '.'])) || below(path, split)
+            };
+            self.split.iter().any(named)
+        };
+        let (split, others): (Vec<PathBuf>, Vec<PathBuf>) = all.into_iter().partition(of_split);
+        let plain = others.iter().find(|path| path.file_name().is_some_and(|name| name == "data.parquet"));
+        match (split.is_empty(), plain, &others[..]) {
+            (false, ..) => Ok(split),
+            (true, Some(plain), _) => Ok(vec![plain.clone()]),
+            (true, None, [one]) => Ok(vec![one.clone()]),
+            (true, None, others) => {
+                let names: Vec<_> = others.iter().filter_map(|p| p.file_name()?.to_str()).collect();
+                let found = if names.is_empty() { "no parquet file".to_owned() } else { names.join(", ") };
+                let expected =
+                    format!("files of {}, such as {}-00000-of-00001.parquet", self.describe(), self.split[0]);
+                Err(Error::input(folder.display().to_string(), found, expected))
+            }
+        }
+    }
+}
+
+fn parquet_files(folder: &Path, deepest: usize, out: &mut Vec<PathBuf>) -> Result<()> {
+    for entry in std::fs::read_dir(folder).map_err(Error::io(folder))? {
+        let path = entry.map_err(Error::io(folder))?.path();
+        if path.is_dir() && deepest > 0 {
+            parquet_files(&path, deepest - 1, out)?;
+        } else if path.extension().is_some_and(|extension| extension == "parquet") {
+            out.push(path);
+        }
+    }
+    Ok(())
+}

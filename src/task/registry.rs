@@ -1,0 +1,113 @@
+//! The table of tasks, and how one is found in it.
+
+use std::path::Path;
+
+use super::file::TaskFile;
+use super::recipe::Recipe;
+use super::spec::TaskSpec;
+use super::{
+    aime, amc, charxiv, digits, dynamath, gpqa, logicvista, mathverse, mathvision, mathvista, mmmu, mmmu_pro, wemath,
+};
+use crate::error::{Error, Result};
+
+/// Everything that can be measured, one file each. The first is measured where none is named.
+pub const TASKS: &[TaskSpec] = &[
+    digits::TASK,
+    mathvista::TASK,
+    mathvision::TEST,
+    mathvision::TESTMINI,
+    mathverse::TASK,
+    dynamath::TASK,
+    wemath::TASK,
+    logicvista::TASK,
+    mmmu::TASK,
+    mmmu_pro::STANDARD,
+    mmmu_pro::VISION,
+    charxiv::REASONING_TASK,
+    charxiv::DESCRIPTIVE_TASK,
+    gpqa::TASK,
+    aime::AIME24,
+    aime::AIME25,
+    amc::TASK,
+];
+
+/// Names of several tasks, as the published evaluation has them.
+pub const GROUPS: &[(&str, &[&str])] = &[
+    ("aime_agg8", &["aime24", "aime25"]),
+    ("mmmu_pro", &["mmmu_pro_standard", "mmmu_pro_vision"]),
+    ("mmmu_pro_cot", &["mmmu_pro_standard", "mmmu_pro_vision"]),
+    ("charxiv", &["charxiv_reasoning", "charxiv_descriptive"]),
+];
+
+/// The task of a name or alias. Errors name those there are.
+pub fn find(name: &str) -> Result<&'static TaskSpec> {
+    let known = |task: &&TaskSpec| task.name == name || task.aliases.contains(&name);
+    TASKS.iter().find(known).ok_or_else(|| {
+        let names: Vec<&str> = TASKS.iter().map(|task| task.name).collect();
+        Error::input("--tasks", name, format!("a task of `omr eval --list`: {}", names.join(", ")))
+    })
+}
+
+/// The task of a name that a recipe can teach, and how. Errors name those there are.
+pub fn taught(name: &str) -> Result<(&'static TaskSpec, &'static Recipe)> {
+    let taught = || TASKS.iter().filter_map(|task| Some((task, task.recipe.as_ref()?)));
+    taught().find(|(task, _)| task.name == name).ok_or_else(|| {
+        let names: Vec<&str> = taught().map(|(task, _)| task.name).collect();
+        Error::input("task.name", name, names.join(", "))
+    })
+}
+
+/// The tasks of names, aliases and groups, each once, in their order. Errors name those there are.
+pub fn named(names: &[String]) -> Result<Vec<&'static TaskSpec>> {
+    let mut tasks: Vec<&'static TaskSpec> = Vec::new();
+    for name in names {
+        let group = GROUPS.iter().find(|(group, _)| group == name);
+        let members = group.map_or_else(|| vec![name.as_str()], |(_, members)| members.to_vec());
+        for member in members {
+            let spec = find(member)?;
+            if !tasks.iter().any(|known| known.name == spec.name) {
+                tasks.push(spec);
+            }
+        }
+    }
+    Ok(tasks)
+}
+
+/// Reads a task file. Errors name the file and the key, also where a task of the table has its name.
+pub fn open_file(path: &Path) -> Result<TaskFile> {
+    TaskFile::open(path, |name| find(name).ok().map(|known| known.name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_leads_to_one_task() {
+        let mut names: Vec<&str> =
+            TASKS.iter().flat_map(|task| task.aliases.iter().copied().chain([task.name])).collect();
+        for name in &names {
+            assert!(find(name).is_ok_and(|task| task.name == *name || task.aliases.contains(name)));
+        }
+        names.extend(GROUPS.iter().map(|(group, _)| *group));
+        names.sort_unstable();
+        assert!(names.windows(2).all(|two| two[0] != two[1]), "{names:?}");
+        let error = find("no such task").err().unwrap();
+        assert!(error.exit_code() == 2 && error.to_string().contains(TASKS[0].name), "{error}");
+    }
+
+    #[test]
+    fn groups_are_their_members_once() {
+        for (group, members) in GROUPS {
+            let twice = [(*group).to_owned(), members[0].to_owned()];
+            assert_eq!(named(&twice).unwrap().len(), members.len(), "{group}");
+        }
+    }
+
+    #[test]
+    fn a_task_that_no_recipe_teaches_is_refused_with_those_that_one_does() {
+        let error = taught("no such task").err().unwrap();
+        let text = error.to_string();
+        assert!(error.exit_code() == 2 && text.contains("task.name") && text.contains(digits::NAME), "{text}");
+    }
+}
