@@ -154,9 +154,8 @@ fn evaluate(args: &Args, context: &Context) -> Result<()> {
         false => Arc::new(Scorer::rules(config.mode)),
     };
     config.dtype = context.dtype(config.dtype);
-    let scored = (scorer.clone(), config.strip_thinking);
-    let rows =
-        tasks.iter().map(|spec| TaskRows::new(spec, source(&config, file.as_ref()), config.limit, scored.clone()));
+    let (data, strip) = (source(&config, file.as_ref()), config.strip_thinking);
+    let rows = tasks.iter().map(|spec| TaskRows::new(spec, data, config.limit, scorer.clone(), strip));
     let rows: Vec<TaskRows> = rows.collect();
     let run = RunArgs { out: out.clone(), fresh: args.fresh, dry_run: args.dry_run, json: args.json };
     let run = run.of_restart(context)?;

@@ -129,7 +129,7 @@ mod tests {
 
     fn rows(datasets: &[DatasetConfig]) -> TaskRows<'_> {
         let source = Source { datasets, folder: None, mode: Mode::Strict, seed: 0, shuffle_seed: 0, file: None };
-        TaskRows::new(&digits::TASK, source, None, (Arc::new(Scorer::rules(Mode::Strict)), false))
+        TaskRows::new(&digits::TASK, source, None, Arc::new(Scorer::rules(Mode::Strict)), false)
     }
 
     /// A question in memory.

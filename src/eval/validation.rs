@@ -272,7 +272,7 @@ fn sets(config: &ValidationConfig, means: &Means<'_>, specs: &[&'static TaskSpec
         sets.push(Box::new(VerifiedRows::scored_by(name, rows, means.scorer.clone())?));
     }
     for &spec in specs {
-        let rows = TaskRows::new(spec, task_source(config, means), most, (means.scorer.clone(), false)).load()?;
+        let rows = TaskRows::new(spec, task_source(config, means), most, means.scorer.clone(), false).load()?;
         if rows.rows().is_empty() {
             return Err(Error::input("val_tasks", format!("no question of {}", spec.name), "at least one"));
         }

@@ -87,7 +87,7 @@ impl Job {
             let expected = format!("{} for what is missing, and {} to spare", bytes(left), bytes(SPARE));
             return Err(Error::input(self.dir.display().to_string(), format!("{} free", bytes(free)), expected));
         }
-        self.fetch(hub, &listing, missing, &record, (begun, left), observer).await?;
+        self.fetch(hub, &listing, missing, begun, &record, observer).await?;
         record.finish(&listing, &self.repo.revision, &self.include, &files)?;
         Ok(summary)
     }
@@ -132,17 +132,19 @@ impl Job {
         Err(Error::input("HF_HUB_OFFLINE", found, "a finished download, or the variable unset"))
     }
 
+    /// Fetches the `missing` files, of which so many bytes are here.
     async fn fetch(
         &self,
         hub: Hub,
         listing: &Listing,
         missing: Vec<Listed>,
+        begun: u64,
         record: &Record,
-        (begun, left): (u64, u64),
         observer: &dyn Observer,
     ) -> Result<()> {
         let megabytes = |bytes: u64| bytes.div_ceil(1_000_000);
-        observer.begin("download", "MB", megabytes(begun + left), megabytes(begun));
+        let all = begun + size_of_all(&missing).saturating_sub(begun);
+        observer.begin("download", "MB", megabytes(all), megabytes(begun));
         let shared = Arc::new((hub, self.repo.clone(), listing.clone(), self.dir.clone()));
         let queue = Arc::new(Mutex::new(VecDeque::from(missing)));
         let (tell, mut told) = mpsc::unbounded_channel();
@@ -154,7 +156,7 @@ impl Job {
                 while let Some(file) = next() {
                     let (hub, repo, listing, dir) = &*shared;
                     let moved = |bytes| drop(tell.send(News::Moved(bytes)));
-                    match fetch::file(hub, (repo, listing), &file, dir, &moved).await {
+                    match fetch::file(hub, repo, listing, &file, dir, &moved).await {
                         Ok(()) => drop(tell.send(News::Done(file))),
                         Err(error) => return drop(tell.send(News::Failed(error))),
                     }

@@ -26,7 +26,8 @@ pub(super) fn partial(dir: &Path, file: &Listed) -> PathBuf {
 /// minus.
 pub(super) async fn file(
     hub: &Hub,
-    (repo, listing): (&Repo, &Listing),
+    repo: &Repo,
+    listing: &Listing,
     file: &Listed,
     dir: &Path,
     moved: &(dyn Fn(i64) + Send + Sync),

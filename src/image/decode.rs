@@ -58,6 +58,13 @@ impl From<Refused> for Error {
 /// Bytes that hold the header of nearly every JPEG: it is read from these alone where they do.
 const JPEG_HEADER: usize = 1 << 16;
 
+/// A picture whose header is read: its decoder, and its size as it is stored.
+struct Opened<D> {
+    decoder: D,
+    width: u32,
+    height: u32,
+}
+
 /// Reads a picture's header, within `limits`.
 fn open<'a>(
     reader: impl BufRead + Seek + 'a,
@@ -65,7 +72,7 @@ fn open<'a>(
     len: u64,
     limits: &Limits,
     place: &str,
-) -> std::result::Result<(impl ImageDecoder + 'a, [u32; 2]), Refused> {
+) -> std::result::Result<Opened<impl ImageDecoder + 'a>, Refused> {
     let mut reader = ImageReader::with_format(reader, format);
     if format == ImageFormat::Png {
         // The other decoders take their limits later; this one reads profiles before.
@@ -89,7 +96,7 @@ fn open<'a>(
         let found = format!("{len} bytes of JPEG that say {width} x {height} pixels");
         return Err(Refused::Broken(Error::input(place, found, "a whole file")));
     }
-    Ok((decoder, [width, height]))
+    Ok(Opened { decoder, width, height })
 }
 
 fn broken(place: &str) -> impl Fn(image::ImageError) -> Refused {
@@ -124,17 +131,20 @@ pub fn size<R: Read + Seek>(mut reader: R, limits: &Limits, place: &str) -> std:
         && len > JPEG_HEADER as u64
         && let Ok(found) = open(Cursor::new(&start), format, len, limits, place)
     {
-        return Ok(upright(found));
+        return Ok(found.upright());
     }
     reader.rewind().map_err(failed)?;
-    open(BufReader::new(reader), format, len, limits, place).map(upright)
+    open(BufReader::new(reader), format, len, limits, place).map(Opened::upright)
 }
 
-fn upright((mut decoder, [width, height]): (impl ImageDecoder, [u32; 2])) -> [u32; 2] {
-    use Orientation::{Rotate90, Rotate90FlipH, Rotate270, Rotate270FlipH};
-    match decoder.orientation() {
-        Ok(Rotate90 | Rotate90FlipH | Rotate270 | Rotate270FlipH) => [height, width],
-        _ => [width, height],
+impl<D: ImageDecoder> Opened<D> {
+    /// Width and height of the picture once it stands upright.
+    fn upright(mut self) -> [u32; 2] {
+        use Orientation::{Rotate90, Rotate90FlipH, Rotate270, Rotate270FlipH};
+        match self.decoder.orientation() {
+            Ok(Rotate90 | Rotate90FlipH | Rotate270 | Rotate270FlipH) => [self.height, self.width],
+            _ => [self.width, self.height],
+        }
     }
 }
 
@@ -149,7 +159,7 @@ pub fn decode(bytes: &[u8], limits: &Limits, place: &str) -> Result<Rgb> {
 /// should make the picture small, and must not decode another.
 pub fn decode_then<T>(bytes: &[u8], limits: &Limits, place: &str, then: impl FnOnce(Rgb) -> T) -> Result<T> {
     let (format, len) = (format_of(bytes, bytes.len() as u64, place)?, bytes.len() as u64);
-    let (mut decoder, [width, height]) = open(Cursor::new(bytes), format, len, limits, place)?;
+    let Opened { mut decoder, width, height } = open(Cursor::new(bytes), format, len, limits, place)?;
     let _taken = WORK.take(decoder.total_bytes());
     if format == ImageFormat::Jpeg && !jpeg_is_whole(bytes) {
         return Err(Error::input(place, "a JPEG file that ends too early", "a whole one"));

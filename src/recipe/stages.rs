@@ -228,8 +228,8 @@ impl Recipe<'_> {
             // The others answer; rank 0 has all scored.
             _ => Arc::new(Scorer::rules(config.mode)),
         };
-        let scored = (scorer, config.strip_thinking);
-        let of_task = |spec| TaskRows::new(spec, source(config, data), config.limit, scored.clone());
+        let strip = config.strip_thinking;
+        let of_task = |spec| TaskRows::new(spec, source(config, data), config.limit, scorer.clone(), strip);
         let rows: Vec<TaskRows> = tasks.iter().map(|&spec| of_task(spec)).collect();
         let local = Local::new(&model, config, self.means.target)?;
         let label = |rows: &TaskRows| match tasks {

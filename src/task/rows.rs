@@ -111,14 +111,15 @@ impl Scored {
 }
 
 impl<'a> TaskRows<'a> {
-    /// The first `limit` questions. `scored` says who scores answers, and whether thinking is taken off them first.
+    /// The first `limit` questions. `scorer` scores answers, where `strip_thinking` says so without their
+    /// thinking.
     pub fn new(
         spec: &'static TaskSpec,
         source: Source<'a>,
         limit: Option<usize>,
-        scored: (Arc<Scorer>, bool),
+        scorer: Arc<Scorer>,
+        strip_thinking: bool,
     ) -> TaskRows<'a> {
-        let (scorer, strip_thinking) = scored;
         let scored = Scored { spec, mode: source.mode, scorer, strip_thinking };
         TaskRows { spec, source, limit: limit.unwrap_or(usize::MAX), scored }
     }

@@ -3,17 +3,27 @@
 use crate::python;
 
 /// How a label is written around its letter.
-const LABELS: [(&str, &str); 4] = [("(", ")"), ("", "."), ("", ")"), ("", ":")];
+struct Label {
+    open: &'static str,
+    close: &'static str,
+}
+
+const LABELS: [Label; 4] = [
+    Label { open: "(", close: ")" },
+    Label { open: "", close: "." },
+    Label { open: "", close: ")" },
+    Label { open: "", close: ":" },
+];
 
 /// The options of a question: letters and texts, `A. 12`, `(A) 12` or `A) 12`, each at the beginning of a line, or
 /// several in one. Nothing where the letters do not run A, B, C in order, or an option has no text.
 pub fn options(question: &str) -> Vec<(char, &str)> {
-    let listed = |lines: bool| LABELS.iter().find_map(|label| labelled(question, *label, lines));
+    let listed = |lines: bool| LABELS.iter().find_map(|label| labelled(question, label, lines));
     listed(true).or_else(|| listed(false)).unwrap_or_default()
 }
 
 /// The options with one kind of label; `lines` looks at the beginnings of lines alone.
-fn labelled<'a>(question: &'a str, label: (&str, &str), lines: bool) -> Option<Vec<(char, &'a str)>> {
+fn labelled<'a>(question: &'a str, label: &Label, lines: bool) -> Option<Vec<(char, &'a str)>> {
     let mut found: Vec<(char, usize, usize)> = Vec::new();
     let mut line_begins = true;
     let mut before = '\n';
@@ -40,7 +50,7 @@ fn labelled<'a>(question: &'a str, label: (&str, &str), lines: bool) -> Option<V
 }
 
 /// The letter of a label that `text` begins with, and where the label ends.
-fn read(text: &str, (open, close): (&str, &str)) -> Option<(char, usize)> {
+fn read(text: &str, &Label { open, close }: &Label) -> Option<(char, usize)> {
     let inner = text.strip_prefix(open)?;
     let letter = inner.chars().next().filter(|c| matches!(c, 'A'..='J'))?;
     let rest = inner[1..].strip_prefix(close)?;

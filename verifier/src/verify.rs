@@ -7,7 +7,8 @@ use crate::Mode;
 use crate::locate::{MAX_ANSWER, bare, locate};
 use crate::normalise::normalise;
 use crate::steps::{BUDGET, Steps, Verdict};
-use crate::value::{self, Comparison, Value, no, outcome, yes};
+use crate::value::comparison::{no, outcome, yes};
+use crate::value::{self, Comparison, Value};
 use crate::{choice, compat, question, words};
 
 /// Compares an answer, bare or in a text, with the gold answer. Never panics and takes bounded time, whatever
@@ -142,7 +143,7 @@ impl Sides<'_> {
         {
             return yes("the same formula");
         }
-        if let Some(why) = other_readings((gold, &x), (answer, &y), steps) {
+        if let Some(why) = other_readings(gold, &x, answer, &y, steps) {
             return yes(why);
         }
         if steps.exhausted() { no("too much work to compare") } else { comparison }
@@ -194,9 +195,9 @@ fn european(text: &str) -> Option<String> {
 }
 
 /// Commas between groups of three digits may part members, and a comma between digits may be a decimal point.
-fn other_readings(gold: (&str, &Value), answer: (&str, &Value), steps: &Steps) -> Option<&'static str> {
+fn other_readings(gold: &str, x: &Value, answer: &str, y: &Value, steps: &Steps) -> Option<&'static str> {
     let is_list = |v: &Value| matches!(v, Value::List(_) | Value::Set(_) | Value::Tuple(_));
-    for ((text, _), (_, other)) in [(gold, answer), (answer, gold)] {
+    for (text, other) in [(gold, y), (answer, x)] {
         if text.contains(',') && is_list(other) {
             let value = value::parse(text, false, steps);
             if is_list(&value) && value::equal(&value, other, steps).equal {

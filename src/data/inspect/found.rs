@@ -4,17 +4,36 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use rayon::prelude::*;
 
-use super::{DrawnRow, Inspection, Options, Show, Spread, kind, show_row};
+use super::inspection::{DrawnRow, Inspection, show_row};
+use super::kinds::kind;
+use super::spread::Spread;
 use crate::data::bad::{Bad, Read, Reason};
 use crate::data::stamp::short;
 use crate::data::{Row, Seen, prompt, sft_sample, text_of};
 use crate::error::Result;
-use crate::image::Processor;
+use crate::image::{Processor, Rgb};
 use crate::philox::{Purpose, Random};
 use crate::text::Chat;
 
 /// Faults quoted in full; further ones are counted.
 const QUOTED: usize = 5;
+
+/// How to look.
+pub struct Options<'a> {
+    /// Counts tokens with it.
+    pub model: Option<&'a (Chat, Processor)>,
+    /// Rows from the beginning that are kept as text.
+    pub first: usize,
+    /// Rows drawn at random that are kept whole.
+    pub random: usize,
+    /// Decides which.
+    pub seed: u64,
+    /// Makes what the page shows of a picture, encoded and decoded, of the rows that are drawn.
+    pub shown: Option<Show>,
+}
+
+/// Makes what a page shows of a picture.
+pub type Show = fn(&[u8], Rgb) -> Option<String>;
 
 /// What one row shows.
 struct Looked {

@@ -34,8 +34,9 @@ impl Spread {
         let Some(last) = values.len().checked_sub(1) else { return Spread::default() };
         let at = |share: f64| values[(last as f64 * share).round() as usize] as usize;
         let quantiles = [0.0, 0.5, 0.9, 0.99, 1.0].map(at);
+        let [min, _, _, p99, max] = quantiles;
         let sum = values.iter().map(|&value| value as usize).sum();
-        Spread { quantiles, sum, count: values.len(), bars: bars(&values, quantiles) }
+        Spread { quantiles, sum, count: values.len(), bars: bars(&values, min, p99, max) }
     }
 
     /// `min 1, median 5, p90 9, p99 10, max 10`.
@@ -51,7 +52,7 @@ impl Spread {
     }
 }
 
-fn bars(sorted: &[u32], [min, _, _, p99, max]: [usize; 5]) -> Vec<Bar> {
+fn bars(sorted: &[u32], min: usize, p99: usize, max: usize) -> Vec<Bar> {
     let width = (p99 - min + 1).div_ceil(BARS);
     let count = (p99 - min + 1).div_ceil(width);
     let mut bars: Vec<Bar> =

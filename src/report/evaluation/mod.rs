@@ -2,14 +2,15 @@
 //! by subject, by length and against tokens, and of several runs the questions that flipped.
 
 mod answers;
+mod legend;
 mod parts;
 mod pictures;
 mod read;
 
-use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::Path;
 
+use self::legend::{hue, legend, percent};
 pub use self::pictures::keep;
 pub use self::read::is_evaluation;
 use self::read::{Measured, Run, acc};
@@ -20,17 +21,6 @@ use crate::eval::stats::{self, Interval};
 use crate::page::{escape, frame};
 
 const STYLE: &str = include_str!("evaluation.css");
-
-/// Colours of runs, in their order.
-const HUES: [&str; 4] = ["rl", "sft", "control", "base"];
-
-fn hue(i: usize) -> &'static str {
-    HUES[i % HUES.len()]
-}
-
-fn percent(share: f64) -> String {
-    format!("{:.1}", 100.0 * share)
-}
 
 /// The page of the evaluations in `dirs`. Errors name the file.
 pub fn page(dirs: &[&Path]) -> Result<String> {
@@ -129,12 +119,6 @@ fn scores(runs: &[Run], tasks: &[&str]) -> Table {
     table
 }
 
-/// The runs' names with their colours.
-fn legend(runs: &[Run]) -> String {
-    let key = |(i, run): (usize, &Run)| format!("<span><i class=\"key {}\"></i>{}</span>", hue(i), escape(&run.name));
-    format!("<p class=\"legend\">{}</p>", runs.iter().enumerate().map(key).collect::<String>())
-}
-
 fn bars(runs: &[Run], tasks: &[&str]) -> String {
     let mut out = format!("<section><h2>Accuracy by task</h2>{}<ul class=\"bars\">", legend(runs));
     for task in tasks {
@@ -197,9 +181,4 @@ fn pairs(a: &Run, b: &Run, tasks: &[&str]) -> String {
         return String::new();
     }
     format!("<section><h2>{} minus {}</h2>{}</section>\n", escape(&b.name), escape(&a.name), contrasts(&found))
-}
-
-/// The names that occur, sorted.
-fn sorted(names: impl Iterator<Item = String>) -> Vec<String> {
-    names.collect::<BTreeSet<String>>().into_iter().collect()
 }

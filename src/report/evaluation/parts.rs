@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
+use super::legend::{hue, legend, percent, sorted};
 use super::read::{Run, acc};
-use super::{hue, legend, percent, sorted};
 use crate::eval::samples::{Answer, Sample};
 use crate::page::escape;
 use crate::report::Table;

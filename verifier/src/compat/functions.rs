@@ -1,8 +1,8 @@
 //! Functions and what they take as an argument, roots, sums, products, integrals and limits.
 
-use super::lex::Kind;
 use super::number;
 use super::terms::{Context, Reader, Term};
+use super::token::Kind;
 use super::tree::{Operator, Tree, integer, power};
 use crate::steps::Rational;
 

@@ -4,10 +4,11 @@ use std::sync::LazyLock;
 
 use regex::Regex;
 
-use super::lex::{Kind, lex};
+use super::lex::lex;
 use super::number;
 use super::sample::constant;
 use super::terms::Reader;
+use super::token::Kind;
 use super::tree::Value;
 use super::tree::{Sign, Tree, negative, sum};
 use crate::steps::Steps;

@@ -34,6 +34,7 @@ mod region;
 mod sample;
 mod signs;
 mod terms;
+mod token;
 mod tree;
 
 use super::steps::{BUDGET, Steps, Verdict};

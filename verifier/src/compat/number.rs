@@ -2,7 +2,6 @@
 
 use num_bigint::BigInt;
 
-use super::terms::small;
 use super::tree::{Operator, Tree, integer, power, product, sum};
 use crate::steps::{Rational, Steps};
 
@@ -219,4 +218,10 @@ fn called(name: &str, arguments: &[Tree], steps: &Steps) -> Option<Rational> {
         }
         _ => None,
     }
+}
+
+/// The number that `t` is, where it is one of the whole numbers up to `most`.
+fn small(t: &Tree, most: u32) -> Option<u32> {
+    let n: &BigInt = t.whole()?;
+    u32::try_from(n).ok().filter(|n| *n <= most)
 }

@@ -280,11 +280,11 @@ pub(super) fn agree(a: &Tree, b: &Tree, steps: &Steps) -> bool {
     valid > usize::from(!symbols.is_empty())
 }
 
-/// A root in one letter from a start, by the secant method; `None` when it is not found.
-fn root(t: &Tree, var: &(String, bool), at: &Point, start: Complex, steps: &Steps) -> Option<Complex> {
+/// A root in the letter `name` from a start, by the secant method; `None` when it is not found.
+fn root(t: &Tree, name: &str, real: bool, at: &Point, start: Complex, steps: &Steps) -> Option<Complex> {
     let f = |x: Complex| {
-        let mut point: Point = at.iter().filter(|(s, _)| s != var).cloned().collect();
-        point.push((var.clone(), x));
+        let mut point: Point = at.iter().filter(|((n, r), _)| n != name || *r != real).cloned().collect();
+        point.push(((name.to_owned(), real), x));
         value(t, &point, steps)
     };
     let (mut x0, mut x1) = (start, start.add(Complex { re: 0.1, im: 0.03 }));
@@ -325,7 +325,7 @@ pub(super) fn same_roots(a: &Tree, b: &Tree, steps: &Steps) -> bool {
         let Some(var) = symbols.last() else { return false };
         for (f, g) in [(a, b), (b, a)] {
             for start in [Complex { re: 0.7, im: 0.4 }, Complex { re: -1.3, im: -0.6 }, Complex { re: 5.0, im: 1.0 }] {
-                let Some(x) = root(f, var, &at, start, steps) else { continue };
+                let Some(x) = root(f, &var.0, var.1, &at, start, steps) else { continue };
                 let zero = Tree::Symbol(var.0.clone(), var.1);
                 let mut point: Point = at.iter().filter(|(s, _)| s != var).cloned().collect();
                 point.push((var.clone(), x));

@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use super::lex::Kind;
+use super::token::Kind;
 
 /// What a command says; nothing where it is skipped.
 type Said = Option<(Kind, &'static str)>;

@@ -1,10 +1,8 @@
 //! Tokens to expressions, by the published grammar: what it lets stand side by side, what it takes as an argument
 //! and what it computes while it reads.
 
-use num_bigint::BigInt;
-
-use super::lex::{Kind, Token};
 use super::number;
+use super::token::{Kind, Token};
 use super::tree::{Operator, Tree, beside, integer, negative, power, product, quotient, sum};
 use crate::steps::Steps;
 
@@ -441,10 +439,4 @@ fn transposed(t: Tree) -> Tree {
         }
         t => t,
     }
-}
-
-/// True for a number that is one of the whole numbers up to `most`.
-pub(super) fn small(t: &Tree, most: u32) -> Option<u32> {
-    let n: &BigInt = t.whole()?;
-    u32::try_from(n).ok().filter(|n| *n <= most)
 }

@@ -4,6 +4,7 @@ use crate::steps::{Rational, Steps};
 use crate::value::compare::amounts::scalars;
 use crate::value::compare::equations::{as_equation, equations, is_asked, letters, same_name};
 use crate::value::compare::lists::{along_axes, listed, matrices, named_matrix, ordered, vector};
+use crate::value::comparison::{Comparison, no, outcome, yes};
 use crate::value::decide::{decide, proportional};
 use crate::value::exact::exact;
 use crate::value::expr::{Expr, divide, integer, minus, var};
@@ -11,7 +12,7 @@ use crate::value::family::rows;
 use crate::value::lex::{is, lex, shown};
 use crate::value::parse::enclosed::{open_interval, points};
 use crate::value::region::{Region, Span};
-use crate::value::{Comparison, Unit, Value, no, outcome, yes};
+use crate::value::{Unit, Value};
 use crate::words;
 
 pub(crate) mod amounts;
@@ -31,7 +32,7 @@ pub fn equal(gold: &Value, answer: &Value, steps: &Steps) -> Comparison {
         (Value::Sided(_, a), Value::Sided(_, b)) => equal(a, b, steps),
         (Value::Sided(_, a), b) => equal(a, b, steps),
         (a, Value::Sided(_, b)) => equal(a, b, steps),
-        (Value::Assignment(a, x), Value::Assignment(b, y)) => assignments((a, x), (b, y), steps),
+        (Value::Assignment(a, x), Value::Assignment(b, y)) => assignments(a, x, b, y, steps),
         // y = 2x + 1 and 2x - y + 1 = 0.
         (Value::Assignment(name, x), Value::Equation(a, b)) => as_equation(name, x, a, b, steps),
         (Value::Equation(a, b), Value::Assignment(name, x)) => as_equation(name, x, a, b, steps),
@@ -56,7 +57,7 @@ pub fn equal(gold: &Value, answer: &Value, steps: &Steps) -> Comparison {
 }
 
 /// Values that were given a name each.
-fn assignments((a, x): (&str, &Value), (b, y): (&str, &Value), steps: &Steps) -> Comparison {
+fn assignments(a: &str, x: &Value, b: &str, y: &Value, steps: &Steps) -> Comparison {
     if same_name(a, b) {
         equal(x, y, steps)
     } else if let (Value::Scalar(p, None), Value::Scalar(q, None)) = (x, y)

@@ -2,11 +2,11 @@
 
 use crate::steps::{Rational, Steps};
 use crate::value::ball::Ball;
+use crate::value::comparison::{Comparison, no, outcome, yes};
 use crate::value::complex::Complex;
 use crate::value::eval::{Fault, Scope, hash};
 use crate::value::exact::exact;
 use crate::value::expr::{Binder, Expr, integer, minus};
-use crate::value::{Comparison, no, outcome, yes};
 use num_bigint::BigInt;
 use std::cmp::Ordering;
 

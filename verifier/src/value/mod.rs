@@ -7,6 +7,7 @@
 
 mod ball;
 mod compare;
+pub(crate) mod comparison;
 mod complex;
 mod decide;
 mod eval;
@@ -21,32 +22,12 @@ mod scalar;
 mod unit;
 
 pub use compare::equal;
+pub use comparison::Comparison;
 pub use expr::Expr;
 use matrix::Rows;
 pub use parse::parse;
 use region::Region;
 pub use unit::Unit;
-
-/// Whether two answers are equal.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Comparison {
-    /// Whether they are.
-    pub equal: bool,
-    /// By which rule.
-    pub why: &'static str,
-}
-
-pub(crate) fn yes(why: &'static str) -> Comparison {
-    Comparison { equal: true, why }
-}
-
-pub(crate) fn no(why: &'static str) -> Comparison {
-    Comparison { equal: false, why }
-}
-
-pub(crate) fn outcome(same: bool, equal: &'static str, different: &'static str) -> Comparison {
-    if same { yes(equal) } else { no(different) }
-}
 
 /// What an answer says.
 #[derive(Clone, PartialEq, Debug)]

@@ -5,11 +5,13 @@
 pub(crate) mod binder;
 pub(crate) mod function;
 pub(crate) mod numeral;
+pub(crate) mod parser;
 pub(crate) mod quantity;
 
 use crate::steps::Steps;
 use crate::value::expr::{Expr, divide, integer, is_function, negate, power};
-use crate::value::lex::{MAX_DEPTH, Tok, Token, is, is_cmd, shown};
+use crate::value::lex::{Tok, Token, is, shown};
+use crate::value::scalar::parser::{Parser, product, signed};
 use crate::value::unit::{Unit, trailing};
 
 /// All of `tokens` as one expression without a unit.
@@ -28,58 +30,7 @@ pub(crate) fn scalar_with_unit(tokens: &[Token], steps: &Steps) -> Option<(Expr,
     (p.at == tokens.len() && counted).then_some((e, p.unit))
 }
 
-pub(crate) struct Parser<'a> {
-    pub(crate) tokens: &'a [Token],
-    pub(crate) at: usize,
-    pub(crate) depth: usize,
-    pub(crate) steps: &'a Steps,
-    /// Words at the end are the unit.
-    pub(crate) units: bool,
-    pub(crate) unit: Option<Unit>,
-    /// Inside bars: the next bar closes.
-    pub(crate) bars: usize,
-}
-
-impl<'a> Parser<'a> {
-    pub(crate) fn new(tokens: &'a [Token], steps: &'a Steps) -> Self {
-        Parser { tokens, at: 0, depth: 0, steps, units: false, unit: None, bars: 0 }
-    }
-
-    pub(crate) fn peek(&self) -> Option<&'a Tok> {
-        self.tokens.get(self.at).map(|t| &t.tok)
-    }
-
-    pub(crate) fn token(&self, ahead: usize) -> Option<&'a Token> {
-        self.tokens.get(self.at + ahead)
-    }
-
-    pub(crate) fn eat(&mut self, sign: char) -> bool {
-        let found = self.peek() == Some(&Tok::Sym(sign));
-        self.at += usize::from(found);
-        found
-    }
-
-    pub(crate) fn eat_cmd(&mut self, name: &str) -> bool {
-        let found = is_cmd(self.token(0), name);
-        self.at += usize::from(found);
-        found
-    }
-
-    pub(crate) fn need(&mut self, sign: char) -> Option<()> {
-        self.eat(sign).then_some(())
-    }
-
-    pub(crate) fn deeper<T>(&mut self, f: impl FnOnce(&mut Self) -> Option<T>) -> Option<T> {
-        self.steps.spend(2)?;
-        if self.depth > MAX_DEPTH {
-            return None;
-        }
-        self.depth += 1;
-        let out = f(self);
-        self.depth -= 1;
-        out
-    }
-
+impl Parser<'_> {
     /// `expr := term (('+' | '-') term)*`
     pub(crate) fn expr(&mut self) -> Option<Expr> {
         self.deeper(|p| {
@@ -319,15 +270,6 @@ impl<'a> Parser<'a> {
             _ => None,
         })
     }
-}
-
-pub(crate) fn signed(negative: bool, e: Expr) -> Expr {
-    if negative { negate(e) } else { e }
-}
-
-/// A product of factors.
-pub(crate) fn product(mut factors: Vec<Expr>) -> Expr {
-    if factors.len() == 1 { factors.remove(0) } else { Expr::Mul(factors) }
 }
 
 impl Parser<'_> {

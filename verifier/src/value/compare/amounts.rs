@@ -2,11 +2,11 @@
 
 use crate::lexicon::Dimension;
 use crate::steps::{Rational, Steps};
+use crate::value::comparison::{Comparison, no, outcome, yes};
 use crate::value::decide::decide;
 use crate::value::exact::exact;
 use crate::value::expr::{Expr, divide, integer, invert, minus, number, var};
 use crate::value::unit::{Unit, is_plural, same_thing};
-use crate::value::{Comparison, no, outcome, yes};
 
 /// Where the tags of a dimension begin.
 const TAGS: usize = 11;

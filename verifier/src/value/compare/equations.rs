@@ -3,9 +3,9 @@
 
 use crate::steps::Steps;
 use crate::value::Value;
+use crate::value::comparison::{Comparison, no, outcome};
 use crate::value::decide::proportional;
 use crate::value::expr::{Expr, integer, minus, var};
-use crate::value::{Comparison, no, outcome};
 
 /// `name = value` beside `a = b`.
 pub(crate) fn as_equation(name: &str, value: &Value, a: &Expr, b: &Expr, steps: &Steps) -> Comparison {

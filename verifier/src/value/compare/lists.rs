@@ -5,10 +5,10 @@ use crate::steps::Steps;
 use crate::value::Value;
 use crate::value::compare::equal;
 use crate::value::compare::equations::same_name;
+use crate::value::comparison::{Comparison, no, outcome, yes};
 use crate::value::decide::decide;
 use crate::value::expr::{Expr, integer};
 use crate::value::family::{components, counted, same_families};
-use crate::value::{Comparison, no, outcome, yes};
 use crate::words;
 
 pub(crate) fn matrices(a: &[Vec<Expr>], b: &[Vec<Expr>], steps: &Steps) -> Comparison {

@@ -2,7 +2,7 @@
 
 use crate::value::expr::{Binder, Bound, Expr, integer};
 use crate::value::lex::{Tok, Token, is, is_cmd, is_greek, shown};
-use crate::value::scalar::Parser;
+use crate::value::scalar::parser::Parser;
 
 impl Parser<'_> {
     /// `\frac{d}{dx} f`, `\frac{d^2}{dx^2} f`; `\frac{dy}{dx}` is a name.

@@ -6,7 +6,7 @@ use crate::value::expr::{
 };
 use crate::value::lex::{Tok, Token, is, is_greek};
 use crate::value::scalar::numeral::number;
-use crate::value::scalar::{Parser, product};
+use crate::value::scalar::parser::{Parser, product};
 
 /// True when a command may begin a factor.
 pub(crate) fn begins(name: &str) -> bool {

@@ -4,7 +4,7 @@ use crate::number_words;
 use crate::steps::Rational;
 use crate::value::expr::{Expr, divide, integer, number as rational, power};
 use crate::value::lex::{Tok, Token, is, is_cmd};
-use crate::value::scalar::Parser;
+use crate::value::scalar::parser::Parser;
 use crate::value::unit::Unit;
 use num_bigint::BigInt;
 

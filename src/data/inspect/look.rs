@@ -1,0 +1,91 @@
+//! Rows in, what was found out.
+
+use super::found::{Found, Options};
+use super::inspection::Inspection;
+use crate::config::DatasetConfig;
+use crate::data::bad::Read;
+use crate::data::read::{Left, RowFile};
+use crate::data::{Row, Seen, read};
+use crate::error::Result;
+
+/// Rows looked at together, and bytes of their embedded pictures.
+const CHUNK_ROWS: usize = 512;
+const CHUNK_BYTES: usize = 32 << 20;
+
+/// Looks at every row of a data set: decodes each picture and, with a model, encodes each row. Rows at fault are
+/// counted; errors are for files that cannot be read at all.
+pub fn inspect(entry: &DatasetConfig, options: &Options) -> Result<Inspection> {
+    let files = RowFile::open(std::slice::from_ref(entry))?;
+    let mut left = Left::default();
+    let found = of_rows(read::name(entry), options, |take| {
+        files.iter().try_for_each(|file| {
+            file.for_each(left.of(file), |_, row| {
+                left.take(file);
+                take(row)
+            })
+        })
+    })?;
+    let columns = files.first().map_or(Ok(Vec::new()), RowFile::columns)?;
+    let seen = Seen { unused: Seen::of(&files)?.unused, ..found.seen };
+    Ok(Inspection { files: files.len(), columns, seen, ..found })
+}
+
+/// Looks at the rows that `each` gives, of whatever source.
+pub fn of_rows(
+    name: String,
+    options: &Options,
+    each: impl FnOnce(&mut dyn FnMut(Read<Row>) -> Result<()>) -> Result<()>,
+) -> Result<Inspection> {
+    let mut found = Found::new(options);
+    let (mut chunk, mut bytes) = (Vec::new(), 0);
+    each(&mut |row| {
+        bytes += row.as_ref().map_or(0, |row| row.images.iter().map(|image| image.embedded()).sum());
+        chunk.push(row);
+        if chunk.len() >= CHUNK_ROWS || bytes >= CHUNK_BYTES {
+            bytes = 0;
+            found.take(std::mem::take(&mut chunk))?;
+        }
+        Ok(())
+    })?;
+    found.take(chunk)?;
+    Ok(found.inspection(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::bad::Reason;
+
+    const LOOK: Options = Options { model: None, first: 1, random: 3, seed: 1, shown: None };
+
+    #[test]
+    fn faults_are_counted_beside_what_is_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("rows.jsonl");
+        let good =
+            r#"{"id": "a", "messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]}"#;
+        let broken = r#"{"problem": "x", "images": [{"bytes": "AAAA"}]}"#;
+        std::fs::write(&path, format!("{good}\n{{\n{good}\n{broken}\n")).unwrap();
+        let found = inspect(&read::entry(&path), &LOOK).unwrap();
+        assert_eq!((found.rows, found.faulty(), found.answered, found.shared_ids), (4, 2, 2, 1));
+        assert_eq!(found.reasons, [(Reason::BrokenRow, 1), (Reason::BrokenImage, 1)].into());
+        let text = found.text();
+        assert!(text.contains("line 2") && text.contains("rows.jsonl row 4") && text.contains("user: hi"), "{text}");
+        let columns: Vec<_> = found.columns.iter().map(|c| (c.name.as_str(), c.kind.as_str(), c.read_as)).collect();
+        assert!(columns.contains(&("problem", "a string", Some("problem"))), "{columns:?}");
+    }
+
+    #[test]
+    fn the_rows_drawn_depend_on_the_seed_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("rows.jsonl");
+        let lines: Vec<String> = (0..2000).map(|i| format!("{{\"problem\": \"{i}\", \"answer\": {i}}}")).collect();
+        std::fs::write(&path, lines.join("\n")).unwrap();
+        let drawn = |seed| {
+            let found = inspect(&read::entry(&path), &Options { seed, ..LOOK }).unwrap();
+            found.drawn.into_iter().map(|drawn| drawn.row.question().parse::<usize>().unwrap()).collect::<Vec<_>>()
+        };
+        let first = drawn(1);
+        assert!(first.len() == 3 && first.is_sorted() && first == drawn(1) && first != drawn(2), "{first:?}");
+    }
+}
