@@ -27,8 +27,6 @@ const LN: [f32; 9] = [
     -0.249_999_43,
     0.333_333_34,
 ];
-/// (tanh(x) / x - 1) / x^2 in x^2 on [0, 0.4].
-const TANH: [f32; 5] = [-0.006_045_165, 0.020_961_33, -0.053_843_264, 0.133_327_19, -0.333_333_28];
 /// erf(x) / x - 1 in x^2 on [0, 0.86].
 const ERF: [f32; 6] = [-0.000_597_925_8, 0.004_991_231, -0.026_765_56, 0.112_817_965, -0.376_124_92, 0.128_379_15];
 /// -ln(1 - erf(x)) / x - 1 on [0.92, 3.95].
@@ -127,16 +125,6 @@ pub fn log1p(x: f32) -> f32 {
     let r = if u == 0.0 { f32::NEG_INFINITY } else { r };
     let r = if x == f32::INFINITY { x } else { r };
     if x >= -1.0 { r } else { f32::NAN }
-}
-
-/// tanh(x), within 1.5 ulp.
-#[inline(always)]
-pub fn tanh(x: f32) -> f32 {
-    let a = x.abs();
-    let s = x * x;
-    let near = (poly(&TANH, s) * s).mul_add(x, x);
-    let far = (1.0 - 2.0 / (exp(a + a) + 1.0)).copysign(x);
-    if a < 0.625 { near } else { far }
 }
 
 /// erf(x), within 1.5 ulp.

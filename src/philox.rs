@@ -39,15 +39,12 @@ pub enum Purpose {
     Noise = 6,
     /// Stochastic rounding; counter: (element / 4, parameter, what is rounded).
     Rounding = 7,
-    /// Which prompts a step of RL takes.
-    Rollout = 8,
-    /// Resampling in statistics.
-    Bootstrap = 9,
     /// Waits before a request is sent again.
     Backoff = 10,
     /// Which responses that move nothing run for their figures; counter: (prompt, rollout).
     Figures = 11,
-    /// Tests and benchmarks.
+    /// Tests.
+    #[cfg_attr(private_tree, expect(dead_code, reason = "what tests draw is no run's"))]
     Test = 15,
 }
 
@@ -142,17 +139,6 @@ impl Random {
             items.swap(i, self.below(i as u64 + 1) as usize);
         }
     }
-}
-
-/// One uniform number in [0, 1) for (seed, purpose, counter).
-pub fn uniform(seed: u64, purpose: Purpose, counter: u64) -> f64 {
-    Random::new(seed, purpose, counter).uniform_f64()
-}
-
-/// Standard normal numbers for (seed, purpose, counter), in order.
-pub fn normal(seed: u64, purpose: Purpose, counter: u64, out: &mut [f32]) {
-    let mut random = Random::new(seed, purpose, counter);
-    out.fill_with(|| random.normal());
 }
 
 /// Shuffles `items` by (seed, purpose, counter).

@@ -1,5 +1,9 @@
 use omr::philox::*;
 
+fn drawn(seed: u64, purpose: Purpose, counter: u64) -> f64 {
+    Random::new(seed, purpose, counter).uniform_f64()
+}
+
 #[test]
 fn known_answers() {
     // kat_vectors of the Random123 distribution, philox4x32 10.
@@ -19,12 +23,12 @@ fn known_answers() {
 
 #[test]
 fn purposes_counters_and_steps_give_different_numbers() {
-    let base = uniform(7, Purpose::Data, 3);
-    assert_eq!(base, uniform(7, Purpose::Data, 3));
-    assert_ne!(base, uniform(7, Purpose::Teacher, 3));
-    assert_ne!(base, uniform(7, Purpose::Data, 4));
-    assert_ne!(base, uniform(7, Purpose::Data, 3 + (1 << 32)));
-    assert_ne!(base, uniform(8, Purpose::Data, 3));
+    let base = drawn(7, Purpose::Data, 3);
+    assert_eq!(base, drawn(7, Purpose::Data, 3));
+    assert_ne!(base, drawn(7, Purpose::Teacher, 3));
+    assert_ne!(base, drawn(7, Purpose::Data, 4));
+    assert_ne!(base, drawn(7, Purpose::Data, 3 + (1 << 32)));
+    assert_ne!(base, drawn(8, Purpose::Data, 3));
     assert_ne!(key(7, Purpose::Noise, 1), key(7, Purpose::Noise, 2));
     assert_ne!(key(7, Purpose::Noise, 1), key(7, Purpose::Rounding, 1));
 }
@@ -33,7 +37,8 @@ fn purposes_counters_and_steps_give_different_numbers() {
 fn moments() {
     let n = 200_000;
     let mut z = vec![0.0; n];
-    normal(1, Purpose::Test, 0, &mut z);
+    let mut random = Random::new(1, Purpose::Test, 0);
+    z.fill_with(|| random.normal());
     let mean = |p: i32| z.iter().map(|&x| f64::from(x).powi(p)).sum::<f64>() / n as f64;
     // Standard errors of the first four moments of n normal numbers: sqrt(Var(x^p) / n), times 5.
     for (p, want, var) in [(1, 0.0, 1.0), (2, 1.0, 2.0), (3, 0.0, 15.0), (4, 3.0, 96.0)] {

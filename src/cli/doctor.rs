@@ -11,7 +11,6 @@ use crate::device::images::OWN;
 use crate::device::{Isa, amx, cuda, nccl};
 use crate::error::{Error, Result, words};
 use crate::observe::bytes;
-use crate::ops;
 
 /// Arguments of `omr doctor`.
 #[derive(clap::Args)]
@@ -32,9 +31,6 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     out.push(nccl());
     out.extend(emu());
     out.push(images());
-    if context.kind().is_gpu() {
-        out.extend(ops::CPU_ONLY.iter().map(|op| line("no kernel", op, "")));
-    }
     out.push(writable("temporary files", &std::env::temp_dir(), "set TMPDIR to a folder you may write to"));
     let here = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("."));
     out.push(writable("working folder", &here, "give --out a folder you may write to"));

@@ -3,7 +3,7 @@
 //! Every call here is asynchronous but for the ones that wait (`synchronize`, `download`, `elapsed_ms`). A kernel's
 //! fault comes up at a later call and stays: the message names the kernel launched last on any stream.
 
-mod find;
+pub mod find;
 mod launch;
 mod module;
 mod nvtx;
@@ -20,7 +20,7 @@ use cudarc::driver::result::{self, event, graph, stream};
 use cudarc::driver::sys;
 use cudarc::driver::{CudaContext, DriverError};
 
-pub use find::{Card, Found, find};
+pub use find::{Card, find};
 pub use module::folder as cache_folder;
 
 use crate::device::driver::{
@@ -263,24 +263,13 @@ impl Driver for Cuda {
         unsafe { std::slice::from_raw_parts_mut(host.start, host.bytes) }
     }
 
-    fn upload_pinned(&mut self, stream: Stream, to: Address, from: Pinned, bytes: usize) -> Result<()> {
-        if bytes == 0 {
-            return Ok(());
-        }
-        self.bind()?;
-        let start = self.host(from, bytes)?;
-        // SAFETY: the buffer has `bytes` bytes (checked) and lives as long as the driver; the range is inside a region.
-        let queued = unsafe { sys::cuMemcpyHtoDAsync_v2(to, start.cast(), bytes, self.on(stream)) };
-        self.done("upload of a pinned buffer", queued)
-    }
-
     fn download_pinned(&mut self, stream: Stream, from: Address, to: Pinned, bytes: usize) -> Result<()> {
         if bytes == 0 {
             return Ok(());
         }
         self.bind()?;
         let start = self.host(to, bytes)?;
-        // SAFETY: as for upload_pinned.
+        // SAFETY: the buffer has `bytes` bytes (checked) and lives as long as the driver; the range is inside a region.
         let queued = unsafe { sys::cuMemcpyDtoHAsync_v2(start.cast(), from, bytes, self.on(stream)) };
         self.done("download into a pinned buffer", queued)
     }

@@ -4,7 +4,7 @@
 use std::any::Any;
 use std::panic::Location;
 
-use crate::device::Work;
+use crate::device::work::Work;
 use crate::error::{Error, Result};
 
 /// An address in a device's memory.
@@ -143,10 +143,7 @@ pub trait Driver: Send {
     /// The bytes of a pinned buffer. The caller has waited for every copy that touches them.
     fn pinned_bytes(&mut self, buffer: Pinned) -> &mut [u8];
 
-    /// Queues a copy of the first `bytes` of `from`, which stay untouched until it has run. Can be captured.
-    fn upload_pinned(&mut self, stream: Stream, to: Address, from: Pinned, bytes: usize) -> Result<()>;
-
-    /// Queues a copy into `to`, to be read after a synchronisation. Can be captured.
+    /// Queues a copy into the first `bytes` of `to`, to be read after a synchronisation. Can be captured.
     fn download_pinned(&mut self, stream: Stream, from: Address, to: Pinned, bytes: usize) -> Result<()>;
 
     /// Another stream.
@@ -171,6 +168,7 @@ pub trait Driver: Send {
 
     /// Calls so far that made the host wait for queued work: [`Driver::synchronize`], [`Driver::download`] and
     /// [`Driver::elapsed_ms`].
+    #[cfg_attr(private_tree, expect(dead_code, reason = "tests count how often a step makes the host wait"))]
     fn synchronizations(&self) -> u64;
 
     /// A new event.

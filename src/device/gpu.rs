@@ -1,9 +1,8 @@
 //! Launching from ops: addresses of tensors' memory and kernels' parameters.
 
-use bytemuck::NoUninit;
-
 use crate::device::driver::{Driver, Launch, Stream};
 use crate::device::memory::Memory;
+use crate::device::params::Params;
 use crate::error::Result;
 
 /// The GPU backend's parts, as an op sees them.
@@ -25,18 +24,7 @@ pub struct Gpu<'a> {
 impl Gpu<'_> {
     /// Launches kernel `name` of `kernels/FILE.cu` on the stream, in a range of its name. An empty grid
     /// launches nothing.
-    pub fn launch<A: NoUninit>(
-        &mut self,
-        file: &'static str,
-        name: &'static str,
-        launch: Launch,
-        args: &A,
-    ) -> Result<()> {
-        self.launch_bytes(file, name, launch, bytemuck::bytes_of(args))
-    }
-
-    /// [`Gpu::launch`] with the bytes of the kernel's `Args`.
-    pub fn launch_bytes(&mut self, file: &'static str, name: &'static str, launch: Launch, args: &[u8]) -> Result<()> {
+    pub fn launch(&mut self, file: &'static str, name: &'static str, launch: Launch, params: Params) -> Result<()> {
         if launch.grid.contains(&0) {
             return Ok(());
         }
@@ -45,7 +33,7 @@ impl Gpu<'_> {
         if recorded {
             self.driver.range_push(name);
         }
-        let queued = self.driver.launch(self.stream, kernel, &launch, args);
+        let queued = self.driver.launch(self.stream, kernel, &launch, &params.into_bytes(self.memory));
         if recorded {
             self.driver.range_pop();
         }

@@ -1,7 +1,5 @@
 //! Which instruction set the CPU bodies use, and the macro that compiles one body for each.
 
-use super::amx::{self, Tiles};
-
 /// Kernel bodies, best first. In f32 all give equal bits; in bf16 products by tiles have a chain of their own, and
 /// `Avx512` has one where the machine has AVX512-BF16 (DESIGN section 3).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
@@ -21,11 +19,6 @@ pub enum Isa {
 impl Isa {
     /// All of them.
     pub const ALL: [Isa; 5] = [Isa::Amx, Isa::Avx512, Isa::Avx2, Isa::Portable, Isa::AmxTwin];
-
-    /// The best bodies this machine can run.
-    pub fn detect() -> Isa {
-        if Isa::Amx.available() { Isa::Amx } else { Isa::vectors_here() }
-    }
 
     /// The best bodies of this machine but for products by tiles.
     pub(super) fn vectors_here() -> Isa {
@@ -55,16 +48,6 @@ impl Isa {
         }
     }
 
-    /// True when this machine can run these bodies.
-    pub fn available(self) -> bool {
-        match self {
-            Isa::Amx => amx::refusal().is_none(),
-            Isa::Avx512 => Isa::vectors_here() == Isa::Avx512,
-            Isa::Avx2 => Isa::vectors_here() != Isa::Portable,
-            Isa::Portable | Isa::AmxTwin => true,
-        }
-    }
-
     /// True when bf16 products go by AMX's tiles, or as they do.
     pub fn has_tiles(self) -> bool {
         matches!(self, Isa::Amx | Isa::AmxTwin)
@@ -80,21 +63,6 @@ impl Isa {
         {
             false
         }
-    }
-
-    /// `rounds` of the instruction that bf16 products have of their own, with nothing beside it: the additions and
-    /// multiplications that were made; none where they have none.
-    pub fn spin_bf16(self, rounds: usize) -> Option<usize> {
-        if self == Isa::Amx {
-            Tiles::new(self, amx::ROWS).spin(rounds);
-            return Some(rounds * Tiles::ROUND);
-        }
-        #[cfg(target_arch = "x86_64")]
-        if self.has_bf16_dot() {
-            // SAFETY: the instruction is there.
-            return Some(unsafe { spin_dots(rounds) });
-        }
-        None
     }
 
     /// How bf16 products are computed, for people.
@@ -131,23 +99,6 @@ impl Isa {
             Isa::AmxTwin => "amx-twin",
         }
     }
-}
-
-/// Twelve chains hide the latency of `vdpbf16ps` and stay in registers.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bf16")]
-fn spin_dots(rounds: usize) -> usize {
-    use std::arch::x86_64::*;
-    use std::hint::black_box;
-    let pairs = _mm512_cvtne2ps_pbh(_mm512_set1_ps(black_box(0.01)), _mm512_set1_ps(black_box(0.02)));
-    let mut sums = [_mm512_setzero_ps(); 12];
-    for _ in 0..rounds {
-        for sum in &mut sums {
-            *sum = _mm512_dpbf16_ps(*sum, pairs, pairs);
-        }
-    }
-    black_box(sums);
-    rounds * sums.len() * 16 * 4
 }
 
 /// Compiles one function body for each [`Isa`] and dispatches on a first argument `isa: Isa`.

@@ -7,7 +7,9 @@ use std::panic::Location;
 use crate::device::driver::{
     Address, Driver, EncodedMap, Event, Graph, Kernel, Launch, Pinned, Properties, Stream, TensorMap,
 };
-use crate::device::{GUARD, Work};
+use crate::device::images::{self, Arch};
+use crate::device::memory::GUARD;
+use crate::device::work::Work;
 use crate::error::{Error, Result};
 
 /// What happened, in order.
@@ -77,8 +79,16 @@ impl Driver for Listing {
         Ok(Kernel(index as u32))
     }
 
-    fn launch(&mut self, _: Stream, kernel: Kernel, launch: &Launch, _: &[u8]) -> Result<()> {
+    fn launch(&mut self, _: Stream, kernel: Kernel, launch: &Launch, params: &[u8]) -> Result<()> {
         let (_, name) = self.kernels[kernel.0 as usize];
+        if let Some(args) = images::OWN.kernel(name, Arch::Sm90a).map(|built| built.args as usize)
+            && args != params.len()
+        {
+            return Err(Error::Failed(format!(
+                "launch of {name}: {} bytes of parameters, its Args have {args}",
+                params.len()
+            )));
+        }
         // The innermost range is the kernel's own, and begins with its name.
         let range = self.ranges.iter().rev().find(|range| *range != name).cloned();
         self.entries.push(Entry::Launch(name, *launch, range.unwrap_or_default()));
@@ -109,10 +119,6 @@ impl Driver for Listing {
 
     fn pinned_bytes(&mut self, buffer: Pinned) -> &mut [u8] {
         &mut self.pinned[buffer.0 as usize]
-    }
-
-    fn upload_pinned(&mut self, _: Stream, _: Address, _: Pinned, _: usize) -> Result<()> {
-        Ok(())
     }
 
     fn download_pinned(&mut self, _: Stream, _: Address, _: Pinned, _: usize) -> Result<()> {

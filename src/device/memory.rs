@@ -15,6 +15,9 @@ const CARD_ALIGN: usize = 256;
 /// widest load, and what tensor maps ask for.
 const GUARDED_ALIGN: usize = 16;
 
+/// Behind a guarded tensor on the emulator: a page of the host.
+pub const GUARD: usize = 4096;
+
 /// How allocations are placed in a region.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Placing {

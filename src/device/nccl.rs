@@ -210,7 +210,8 @@ impl Comm {
     pub fn init(
         library: &'static Library,
         id: &UniqueId,
-        (rank, size): (usize, usize),
+        rank: usize,
+        size: usize,
     ) -> std::result::Result<Comm, Fault> {
         let mut config = ncclConfig_t {
             size: size_of::<ncclConfig_t>(),

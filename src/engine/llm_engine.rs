@@ -190,7 +190,7 @@ impl Engine {
         let rollouts = requests.iter().map(|r| r.n).sum::<usize>();
         let samples = self.config.max_num_seqs.min(rollouts.max(self.config.draft_rows));
         let all = requests.iter().flat_map(|r| std::iter::repeat_n(r.sampling, r.n)).cycle();
-        let draws: Vec<Draw> = all.take(samples).map(|p| Draw::new(p, NoiseKey::default(), (0, 0))).collect();
+        let draws: Vec<Draw> = all.take(samples).map(|p| Draw::new(p, NoiseKey::default(), 0, 0)).collect();
         let sampling = Sampling { allowed: self.config.allowed, draws: &draws };
         let images: Vec<_> = requests.iter().flat_map(|r| r.prompt.pixels.iter().cloned()).collect();
         self.runner.plan(model, dev, self.scheduler.config(), &images, sampling)
@@ -335,7 +335,7 @@ impl Engine {
                 let position = (self.scheduler.sequence(*id).completion().len() + s.ahead(at)) as u32;
                 let (sampling, of) = self.requests[self.scheduler.group(id.group).request.request];
                 let noise = NoiseKey { rollout: of.rollout + id.rollout as u32, position, ..of };
-                self.draws.push(Draw::new(sampling, noise, (self.config.seed, self.config.step)));
+                self.draws.push(Draw::new(sampling, noise, self.config.seed, self.config.step));
             }
         }
     }

@@ -140,7 +140,7 @@ impl ModelRunner {
         let key = Key { size, mark, allowed: sampling.allowed, shares: split.shares() };
         self.draws.clear();
         self.draws.extend_from_slice(sampling.draws);
-        self.draws.resize(key.size, Draw::new(SamplingParams::greedy(), NoiseKey::default(), (0, 0)));
+        self.draws.resize(key.size, Draw::new(SamplingParams::greedy(), NoiseKey::default(), 0, 0));
         let inputs = StepInputs::upload(dev, tape, &self.batch, &self.draws, Some(&split).zip(self.tickets))?;
         let sampling = Sampling { draws: &self.draws, ..sampling };
         let mut graphs = std::mem::take(&mut self.graphs);
@@ -223,7 +223,7 @@ impl ModelRunner {
         self.batch.fill_largest(&model.config, limits, false);
         let samples = padded_size(sampling.draws.len());
         let mut draws = sampling.draws.to_vec();
-        draws.resize(samples, Draw::new(SamplingParams::default(), NoiseKey::default(), (0, 0)));
+        draws.resize(samples, Draw::new(SamplingParams::default(), NoiseKey::default(), 0, 0));
         let sampling = Sampling { draws: &draws, ..sampling };
         self.batch.sample_rows.truncate(samples);
         let copies: Vec<BlockCopy> = (0..limits.max_num_seqs as u32).map(|i| (i, i)).collect();

@@ -82,24 +82,13 @@ pub fn medium(image: &ImageInput) -> Medium {
 }
 
 impl Inputs {
-    /// A batch of sequences, each with its images. Errors on ids outside the vocabulary and when places and images
-    /// do not match.
-    pub fn new(config: &ModelConfig, sequences: &[(&[u32], &[Arc<ImageInput>])]) -> Result<Inputs> {
-        let mut inputs = Inputs::empty();
-        for (i, (input_ids, images)) in sequences.iter().enumerate() {
-            let shared = Shared::default();
-            inputs.push(config, input_ids, images, input_ids.len(), shared).map_err(|e| in_sequence(e, i))?;
-        }
-        Ok(inputs)
-    }
-
     /// No sequence yet.
     pub fn empty() -> Inputs {
         Inputs { cu_seqlens: vec![0], ..Inputs::default() }
     }
 
     /// Adds a sequence. Tokens from `prompt_len` on were generated: an image id among them is a plain token.
-    /// Errors as [`Inputs::new`]; nothing is added then.
+    /// Errors on ids outside the vocabulary and when places and images do not match; nothing is added then.
     pub fn push(
         &mut self,
         config: &ModelConfig,
@@ -157,19 +146,10 @@ pub fn check_ids(config: &ModelConfig, input_ids: &[u32]) -> Result<()> {
     }
 }
 
-fn in_sequence(error: Error, index: usize) -> Error {
-    match error {
-        Error::Input { place, found, expected, hint } => {
-            Error::Input { place: format!("sequence {index}, {place}"), found, expected, hint }
-        }
-        other => other,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::config::tests::tiny;
+    use crate::model::tiny::tiny;
 
     #[test]
     fn packed_sequences_begin_anew() {
@@ -177,7 +157,9 @@ mod tests {
         let image = Arc::new(ImageInput::picture([2, 4], vec![0; 28 * 56 * 3]));
         let with_image = [5, 82, 80, 80, 83, 6];
         let images = [image];
-        let inputs = Inputs::new(&config, &[(&[1, 2, 3], &[]), (&with_image, &images)]).unwrap();
+        let mut inputs = Inputs::empty();
+        inputs.push(&config, &[1, 2, 3], &[], 3, Shared::default()).unwrap();
+        inputs.push(&config, &with_image, &images, 6, Shared::default()).unwrap();
         assert_eq!(inputs.cu_seqlens, [0, 3, 9]);
         assert_eq!(inputs.pictures[0].places, [5, 6]);
         assert_eq!(inputs.position_ids[2], [0, 1, 2, 0, 1, 2, 3, 4, 5]);
@@ -186,10 +168,11 @@ mod tests {
     }
 
     #[test]
-    fn faults_name_sequence_and_token() {
+    fn faults_name_the_token() {
         let config = ModelConfig::from_json(&tiny(), "config.json").unwrap();
-        let text = |ids: &[u32]| Inputs::new(&config, &[(&[1], &[]), (ids, &[])]).unwrap_err().to_string();
-        assert_eq!(text(&[1, 90]), "sequence 1, token 1: found 90, expected ids below vocab_size 90");
-        assert!(text(&[82, 80, 83]).starts_with("sequence 1, token 1: found an image or video place"));
+        let add = |ids: &[u32]| Inputs::empty().push(&config, ids, &[], ids.len(), Shared::default());
+        let text = |ids: &[u32]| add(ids).unwrap_err().to_string();
+        assert_eq!(text(&[1, 90]), "token 1: found 90, expected ids below vocab_size 90");
+        assert!(text(&[82, 80, 83]).starts_with("token 1: found an image or video place"));
     }
 }

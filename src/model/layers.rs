@@ -96,8 +96,6 @@ pub struct LogProbs {
     pub logprob: Var,
     /// Entropy of each row's distribution, f32 `[R]`, when asked for.
     pub entropy: Option<Var>,
-    /// logsumexp of each row's logits over temperature, f32 `[R]`.
-    pub lse: Tensor,
 }
 
 /// Where attention leaves its result.
@@ -125,7 +123,7 @@ impl Default for Policy {
 }
 
 /// Gradients of a product's input, to `dx` (added where it says so), and of its parameters, of that of its result.
-fn linear_bwd(b: &mut Backward<'_>, x: Var, dy: Tensor, layer: Linear, (dx, accumulate): (Tensor, bool)) -> Result<()> {
+fn linear_bwd(b: &mut Backward<'_>, x: Var, dy: Tensor, layer: Linear, dx: Tensor, accumulate: bool) -> Result<()> {
     let Linear { weight, bias } = layer;
     linear::dgrad(b.dev, dy, &weight.weight, dx, accumulate)?;
     note_dgrad(b.dev, x.tensor, weight, added(dx, accumulate));
@@ -190,7 +188,7 @@ impl Tape {
         self.record(mark, move |b| {
             let Some(dy) = b.take(y) else { return Ok(()) };
             let (dx, accumulate) = b.of(x)?;
-            linear_bwd(b, x, dy.tensor, layer, (dx, accumulate))?;
+            linear_bwd(b, x, dy.tensor, layer, dx, accumulate)?;
             match residual {
                 Some(residual) => b.pass_on(dy, residual),
                 None => b.free(dy),
@@ -216,7 +214,7 @@ impl Tape {
             b.with_scratch(dtype, &[t, n], |b, dz| {
                 swiglu::bwd(b.dev, saved, dy.tensor, dz)?;
                 b.dev.note_work("swiglu::bwd", 0.0, moved(&[saved, dy.tensor, dz]));
-                linear_bwd(b, x, dz, gate_up, (dx, accumulate))
+                linear_bwd(b, x, dz, gate_up, dx, accumulate)
             })?;
             b.free(dy);
             Ok(())
@@ -240,7 +238,7 @@ impl Tape {
             b.with_scratch(dtype, &[t, n], |b, dz| {
                 gelu::bwd(b.dev, saved, dy.tensor, dz)?;
                 b.dev.note_work("gelu::bwd", 0.0, moved(&[saved, dy.tensor, dz]));
-                linear_bwd(b, x, dz, layer, (dx, accumulate))
+                linear_bwd(b, x, dz, layer, dx, accumulate)
             })?;
             b.free(dy);
             Ok(())
@@ -275,8 +273,8 @@ impl Tape {
             let Some(dqkv) = b.take(qkv) else { return Ok(()) };
             rope::bwd(b.dev, dqkv.tensor, cos, sin, heads)?;
             b.dev.note_work("rope::bwd", 0.0, 2.0 * moved(&[dqkv.tensor]));
-            let dx = b.of(x)?;
-            linear_bwd(b, x, dqkv.tensor, qkv_proj, dx)?;
+            let (dx, accumulate) = b.of(x)?;
+            linear_bwd(b, x, dqkv.tensor, qkv_proj, dx, accumulate)?;
             b.free(dqkv);
             Ok(())
         });
@@ -453,6 +451,6 @@ impl Tape {
             b.free(dlogprob);
             Ok(())
         });
-        Ok(LogProbs { logprob, entropy, lse })
+        Ok(LogProbs { logprob, entropy })
     }
 }

@@ -15,6 +15,8 @@ pub mod params;
 pub mod positions;
 pub mod spread;
 pub mod tape;
+#[cfg(test)]
+mod tiny;
 pub mod vision;
 pub mod weights;
 mod work;
@@ -35,7 +37,7 @@ use crate::tensor::{DType, Tensor};
 pub use config::{ModelConfig, VisionConfig};
 pub use decoder::Decoder;
 pub use inputs::{Inputs, Kept, Shared};
-pub use layers::{Attend, LogProbs, Paging, Policy, Rope};
+pub use layers::{Attend, LogProbs, Policy, Rope};
 pub use outgoing::OutModel;
 pub use params::ParamLayout;
 pub use spread::Shown;
@@ -243,6 +245,10 @@ impl Model {
     }
 
     /// Logits `[T, V]` f32 of hidden rows, by the chain that log-probabilities and the sampler use.
+    #[cfg_attr(
+        private_tree,
+        expect(dead_code, reason = "an OpenAI-compatible server answers with top log-probs; goldens compare them")
+    )]
     pub fn logits(&self, tape: &mut Tape, dev: &mut Device, hidden: Var) -> Result<Tensor> {
         let head = self.decoder.lm_head.weight;
         let logits = dev.alloc(tape.region(), DType::F32, &[hidden.tensor.rows(), head.n])?;

@@ -51,16 +51,30 @@ pub struct Outgoing {
     pub content: Content,
 }
 
+/// What a process has of a piece of a parameter.
+#[derive(Clone, Copy)]
+pub struct Part<'a> {
+    /// The parameters.
+    pub layout: &'a Arc<ParamLayout>,
+    /// Number of the parameter.
+    pub param: usize,
+    /// Number of its piece.
+    pub piece: usize,
+    /// What lies in range `own` of the parameter's element order.
+    pub tensor: Tensor,
+    /// The range.
+    pub own: &'a Range<usize>,
+}
+
 impl Outgoing {
-    /// Piece number `piece` of parameter `id`, or what lies in range `own` of the parameter's element order: that is what
-    /// `tensor` has. `encode` makes the file's bytes, of type `dtype`.
+    /// What of a parameter's piece this process has, under `name`. `encode` makes the file's bytes, of type `dtype`.
     pub fn piece<T: Elem>(
-        (name, dtype): (String, DType),
-        layout: &Arc<ParamLayout>,
-        (id, piece): (usize, usize),
-        (tensor, own): (Tensor, &Range<usize>),
+        name: String,
+        dtype: DType,
+        part: Part<'_>,
         encode: impl Fn(Vec<T>) -> Vec<u8> + Send + 'static,
     ) -> Outgoing {
+        let Part { layout, param: id, piece, tensor, own } = part;
         let shape = layout.params[id].pieces[piece].shape.clone();
         let (layout, own) = (layout.clone(), own.clone());
         let content = Content::of(tensor, move |bytes| {
@@ -80,13 +94,8 @@ impl Outgoing {
     }
 
     /// Bytes it will take.
-    pub fn len(&self) -> usize {
+    pub fn bytes(&self) -> usize {
         self.shape.iter().product::<usize>() * self.dtype.size()
-    }
-
-    /// True for a tensor without elements.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 }
 
@@ -108,7 +117,7 @@ fn elements<T: Elem>(bytes: &[u8]) -> Cow<'_, [T]> {
     }
 }
 
-/// The tensors that [`write_files`] will fetch, in its order.
+/// The tensors that [`fill_files`] will fetch, in its order.
 pub fn fetched(files: &[OutFile]) -> Vec<Tensor> {
     let contents = files.iter().flat_map(|file| &file.tensors);
     let mut tensors: Vec<Tensor> = contents.filter_map(|t| t.content.tensor()).collect();
@@ -135,12 +144,12 @@ pub fn cut(tensors: Vec<Outgoing>, max_bytes: usize, name: impl Fn(usize, usize)
     let (mut files, mut bytes): (Vec<Vec<Outgoing>>, usize) = (Vec::new(), 0);
     for tensor in tensors {
         match files.last_mut() {
-            Some(file) if bytes + tensor.len() <= max_bytes => {
-                bytes += tensor.len();
+            Some(file) if bytes + tensor.bytes() <= max_bytes => {
+                bytes += tensor.bytes();
                 file.push(tensor);
             }
             _ => {
-                bytes = tensor.len();
+                bytes = tensor.bytes();
                 files.push(vec![tensor]);
             }
         }
@@ -150,17 +159,11 @@ pub fn cut(tensors: Vec<Outgoing>, max_bytes: usize, name: impl Fn(usize, usize)
     files.into_iter().enumerate().map(file).collect()
 }
 
-/// Writes safetensors files into `dir`.
-pub fn write_files(dir: &Path, files: Vec<OutFile>, fetch: &mut Fetch<'_>) -> Result<()> {
-    create_files(dir, &files)?;
-    fill_files(dir, files, fetch)
-}
-
 /// Makes safetensors files in `dir`, with nothing but zeros behind their headers.
 pub fn create_files(dir: &Path, files: &[OutFile]) -> Result<()> {
     files.iter().try_for_each(|file| {
         let (path, head) = (dir.join(&file.name), file.head());
-        let bytes = head.len() + file.tensors.iter().map(Outgoing::len).sum::<usize>();
+        let bytes = head.len() + file.tensors.iter().map(Outgoing::bytes).sum::<usize>();
         let made = File::create(&path).and_then(|made| {
             made.write_all_at(&head, 0)?;
             made.set_len(bytes as u64)
@@ -191,7 +194,7 @@ pub fn fill_files(dir: &Path, files: Vec<OutFile>, fetch: &mut Fetch<'_>) -> Res
         let mut at = file.head().len();
         let out = File::options().write(true).open(&path).map_err(Error::io(&path))?;
         for tensor in file.tensors {
-            let len = tensor.len();
+            let len = tensor.bytes();
             for (from, bytes) in runs(tensor.content)? {
                 out.write_all_at(&bytes, (at + from) as u64).map_err(Error::io(&path))?;
             }
@@ -220,9 +223,9 @@ impl OutFile {
                 DType::U32 => "U32",
                 DType::I16 => "I16",
             };
-            let entry = json!({ "dtype": dtype, "shape": tensor.shape, "data_offsets": [end, end + tensor.len()] });
+            let entry = json!({ "dtype": dtype, "shape": tensor.shape, "data_offsets": [end, end + tensor.bytes()] });
             header.insert(tensor.name.clone(), entry);
-            end += tensor.len();
+            end += tensor.bytes();
         }
         let mut header = Value::Object(header).to_string();
         // The format asks for data on a boundary of 8.
@@ -238,14 +241,15 @@ pub fn weights(layout: &Arc<ParamLayout>, dtype: DType, own: &[Range<usize>]) ->
 }
 
 pub(super) fn shards(layout: &Arc<ParamLayout>, dtype: DType, own: &[Range<usize>], max_bytes: usize) -> Vec<OutFile> {
-    let tensor = |(id, index, piece): (usize, usize, &Piece)| {
-        let (all, own) = (layout.params[id].tensor, &own[id]);
-        let (named, at, part) = ((piece.name.clone(), dtype), (id, index), (all.slice(own.start, own.end), own));
+    let tensor = |(param, piece, stored): (usize, usize, &Piece)| {
+        let (own, name) = (&own[param], stored.name.clone());
+        let tensor = layout.params[param].tensor.slice(own.start, own.end);
+        let part = Part { layout, param, piece, tensor, own };
         match layout.dtype {
-            DType::Bf16 => Outgoing::piece::<bf16>(named, layout, at, part, move |values| {
+            DType::Bf16 => Outgoing::piece::<bf16>(name, dtype, part, move |values| {
                 encoded(values.into_iter().map(Elem::to_f32), dtype)
             }),
-            _ => Outgoing::piece::<f32>(named, layout, at, part, move |values| encoded(values.into_iter(), dtype)),
+            _ => Outgoing::piece::<f32>(name, dtype, part, move |values| encoded(values.into_iter(), dtype)),
         }
     };
     cut(layout.pieces().map(tensor).collect(), max_bytes, |i, count| match count {
@@ -256,11 +260,11 @@ pub(super) fn shards(layout: &Arc<ParamLayout>, dtype: DType, own: &[Range<usize
 
 /// Makes the files that [`weights`] planned in `dir`, with the list of shards where there are several. A leftover of the
 /// other form is removed.
-fn create_weights(dir: &Path, files: &[OutFile]) -> Result<()> {
+pub(super) fn create_weights(dir: &Path, files: &[OutFile]) -> Result<()> {
     let mut weight_map = Map::new();
     let mut total = 0;
     for file in files {
-        total += file.tensors.iter().map(Outgoing::len).sum::<usize>();
+        total += file.tensors.iter().map(Outgoing::bytes).sum::<usize>();
         weight_map.extend(file.tensors.iter().map(|tensor| (tensor.name.clone(), json!(file.name))));
     }
     create_files(dir, files)?;
@@ -273,12 +277,6 @@ fn create_weights(dir: &Path, files: &[OutFile]) -> Result<()> {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io(&stale)(e)),
         _ => Ok(()),
     }
-}
-
-/// Writes what [`weights`] planned into `dir`.
-pub fn write_weights(dir: &Path, files: Vec<OutFile>, fetch: &mut Fetch<'_>) -> Result<()> {
-    create_weights(dir, &files)?;
-    fill_files(dir, files, fetch)
 }
 
 /// Values as the little-endian bytes of `dtype`.

@@ -9,7 +9,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use crate::device::{Device, Parts, Region};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::ops::matmul::{Order, PANEL, Weight};
 use crate::tensor::{DType, Elem, Tensor};
 
@@ -44,13 +44,8 @@ impl Piece {
     }
 
     /// Number of elements.
-    pub fn len(&self) -> usize {
+    pub fn num_elements(&self) -> usize {
         self.shape.iter().product()
-    }
-
-    /// True for a tensor without elements.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     /// Elements of one row: 1 for a vector.
@@ -163,20 +158,6 @@ impl Param {
         dev.write(tensor, &host)
     }
 
-    /// Piece number `piece` of `tensor` (in the weights' element order), row-major. Zeros on a device that only
-    /// counts.
-    pub fn piece<T: Elem>(&self, dev: &mut Device, tensor: Tensor, piece: usize) -> Result<Vec<T>> {
-        Ok(match dev.on_cpu() {
-            Some(cpu) => self.take(cpu.memory.view(tensor.span()).of::<T>(), piece),
-            None => self.take(&dev.read::<T>(tensor)?, piece),
-        })
-    }
-
-    /// Piece number `piece` out of `data` in the weights' element order, row-major.
-    pub fn take<T: Elem>(&self, data: &[T], piece: usize) -> Vec<T> {
-        self.take_run(data, 0, piece, 0..self.pieces[piece].len())
-    }
-
     /// Elements `run` of piece number `piece`, row-major, out of `data`, which begins at element `first` of the weights'
     /// order.
     pub fn take_run<T: Elem>(&self, data: &[T], first: usize, piece: usize, run: Range<usize>) -> Vec<T> {
@@ -198,7 +179,7 @@ impl Param {
             return Vec::new();
         }
         if *range == (0..self.tensor.len()) {
-            return std::iter::once(0..piece.len()).collect();
+            return std::iter::once(0..piece.num_elements()).collect();
         }
         let mut runs: Vec<Range<usize>> = Vec::new();
         for r in 0..piece.shape[0] {
@@ -323,15 +304,7 @@ impl ParamLayout {
 
     /// Number of weights, padding left out.
     pub fn num_weights(&self) -> usize {
-        self.pieces().map(|(_, _, piece)| piece.len()).sum()
-    }
-
-    /// The piece called `name` (released naming).
-    pub fn find(&self, name: &str) -> Result<(&Param, usize)> {
-        let found = self.pieces().find(|(_, _, piece)| piece.name == name);
-        found
-            .map(|(param, piece, _)| (&self.params[param], piece))
-            .ok_or_else(|| Error::Failed(format!("the model has no tensor {name}")))
+        self.pieces().map(|(_, _, piece)| piece.num_elements()).sum()
     }
 }
 
@@ -372,12 +345,13 @@ mod tests {
                     _ => param.fill::<f32>(&mut dev, param.tensor, row).unwrap(),
                 }
                 for (j, piece) in param.pieces.iter().enumerate() {
+                    let whole = 0..piece.num_elements();
                     let found: Vec<f32> = match dtype {
                         DType::Bf16 => {
-                            let values = param.piece::<half::bf16>(&mut dev, param.tensor, j).unwrap();
+                            let values = param.take_run(&dev.read::<half::bf16>(param.tensor).unwrap(), 0, j, whole);
                             values.into_iter().map(Elem::to_f32).collect()
                         }
-                        _ => param.piece(&mut dev, param.tensor, j).unwrap(),
+                        _ => param.take_run(&dev.read::<f32>(param.tensor).unwrap(), 0, j, whole),
                     };
                     for (at, found) in found.iter().enumerate() {
                         assert_eq!(*found, value(i, j, at / piece.row_len(), at % piece.row_len()));
@@ -413,8 +387,12 @@ mod tests {
                 DType::Bf16 => param.fill::<half::bf16>(&mut dev, param.tensor, row).unwrap(),
                 _ => param.fill::<f32>(&mut dev, param.tensor, row).unwrap(),
             }
-            let bytes = dev.memory().view(param.tensor.span()).of::<u8>().to_vec();
-            assert_eq!(crate::ops::matmul::unpack(dtype, n, k, &bytes), rows);
+            let stored = match dtype {
+                DType::Bf16 => dev.read::<half::bf16>(param.tensor).unwrap().into_iter().map(Elem::to_f32).collect(),
+                _ => dev.read::<f32>(param.tensor).unwrap(),
+            };
+            let at = |i: usize| stored[crate::ops::matmul::index(dtype, k, i / k, i % k)];
+            assert_eq!((0..n * k).map(at).collect::<Vec<f32>>(), rows);
         }
     }
 }

@@ -40,6 +40,7 @@ pub enum AfterVideo {
     #[default]
     Extent,
     /// After the largest of all three axes, as transformers 4.
+    #[cfg_attr(private_tree, expect(dead_code, reason = "goldens of transformers 4 have its positions"))]
     Largest,
 }
 
@@ -302,7 +303,7 @@ fn vision_rope(config: &VisionConfig, positions: &VisionPositions) -> RopeTable 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::config::tests::tiny;
+    use crate::model::tiny::tiny;
 
     fn config() -> ModelConfig {
         ModelConfig::from_json(&tiny(), "config.json").unwrap()

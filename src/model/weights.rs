@@ -308,11 +308,6 @@ impl StoredTensor<'_> {
             _ => out.fill(0.0),
         }
     }
-
-    /// True for F32, BF16 and F16.
-    pub fn is_float(&self) -> bool {
-        is_float(self.dtype)
-    }
 }
 
 fn copy(out: &mut [f32], values: impl Iterator<Item = f32>) {
@@ -327,7 +322,7 @@ mod tests {
 
     use super::*;
     use crate::device::{Isa, Plan};
-    use crate::model::outgoing::{self, shards, write_weights};
+    use crate::model::outgoing::{self, OutFile, create_weights, fill_files, shards};
 
     fn small(dtype: DType) -> (Device, ParamLayout) {
         let mut dev = Device::cpu(&Plan::uniform(1 << 22), 1, Isa::detect()).unwrap();
@@ -356,11 +351,16 @@ mod tests {
 
     fn save(dev: &mut Device, layout: &ParamLayout, dir: &Path, dtype: DType) {
         let files = outgoing::weights(&Arc::new(layout.clone()), dtype, &whole(layout));
-        write_weights(dir, files, &mut |t| dev.read_bytes(t)).unwrap();
+        write(dev, files, dir);
     }
 
-    fn bytes(dev: &Device, layout: &ParamLayout) -> Vec<u8> {
-        layout.params.iter().flat_map(|p| dev.memory().view(p.tensor.span()).of::<u8>().to_vec()).collect()
+    fn write(dev: &mut Device, files: Vec<OutFile>, dir: &Path) {
+        create_weights(dir, &files).unwrap();
+        fill_files(dir, files, &mut |t| dev.read_bytes(t)).unwrap();
+    }
+
+    fn bytes(dev: &mut Device, layout: &ParamLayout) -> Vec<u8> {
+        layout.params.iter().flat_map(|p| dev.read_bytes(p.tensor).unwrap()).collect()
     }
 
     #[test]
@@ -371,11 +371,11 @@ mod tests {
             fill(&mut dev, &layout);
             for max_bytes in [usize::MAX, 1500, usize::MAX] {
                 let files = shards(&Arc::new(layout.clone()), dtype, &whole(&layout), max_bytes);
-                write_weights(dir.path(), files, &mut |t| dev.read_bytes(t)).unwrap();
+                write(&mut dev, files, dir.path());
                 assert_eq!(dir.path().join(INDEX).exists(), max_bytes == 1500);
                 let (mut fresh, copy) = small(dtype);
                 WeightFiles::open(dir.path()).unwrap().load(&mut fresh, &copy).unwrap();
-                assert_eq!(bytes(&dev, &layout), bytes(&fresh, &copy));
+                assert_eq!(bytes(&mut dev, &layout), bytes(&mut fresh, &copy));
             }
         }
     }

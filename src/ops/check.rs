@@ -1,5 +1,6 @@
 //! Shape and type checks at the head of every op.
 
+use crate::device::Launch;
 use crate::error::{Error, Result};
 use crate::ops::matmul::Weight;
 use crate::tensor::{DType, Tensor};
@@ -45,6 +46,12 @@ pub fn count(op: &'static str, name: &str, n: usize) -> Result<i32> {
 /// `n` CTAs along x. Errors when the grid cannot be so long.
 pub fn grid(op: &'static str, n: usize) -> Result<u32> {
     Ok(count(op, "thread blocks", n)? as u32)
+}
+
+/// A launch of `ctas` CTAs along x, each of `threads` threads with `smem` bytes of shared memory. Errors when the grid cannot
+/// be so long.
+pub fn launch(op: &'static str, ctas: usize, threads: usize, smem: usize) -> Result<Launch> {
+    Ok(Launch::new([grid(op, ctas)?, 1, 1], threads as u32, smem))
 }
 
 /// Errors unless `dtype` is bf16: what kernels compute in.

@@ -1,8 +1,6 @@
 //! The token table: rows out of a weight in column panels, and their gradients back into it.
 
-use bytemuck::NoUninit;
-
-use crate::device::{Address, Cpu, Device, Gpu, Launch, On, Parts, Region};
+use crate::device::{Cpu, Device, Gpu, Launch, On, Parts, Region, params};
 use crate::error::Result;
 use crate::ops::check::{self, by_dtype};
 use crate::ops::matmul::{Order, PANEL, Weight, index, panel_stride, row_stride};
@@ -30,31 +28,19 @@ pub fn fwd(dev: &mut Device, ids: Tensor, w: &Weight, y: Tensor) -> Result<()> {
     Ok(())
 }
 
-/// `embedding::Args` of kernels/embedding.cu; a row is counted in words of two bytes.
-#[repr(C)]
-#[derive(Clone, Copy, NoUninit)]
-struct Args {
-    ids: Address,
-    table: Address,
-    y: Address,
-    rows: i32,
-    words: i32,
-    ld: i32,
-    n: u32,
-}
-
 fn launch(op: &'static str, mut gpu: Gpu<'_>, ids: Tensor, w: &Weight, y: Tensor) -> Result<()> {
+    // A row is counted in words of two bytes.
     let words = y.dtype.size() / 2;
-    let args = Args {
-        ids: gpu.ptr(ids),
-        table: gpu.ptr(w.data),
-        y: gpu.ptr(y),
+    let args = params!(embedding::Args {
+        ids,
+        table: w.data,
+        y,
         rows: check::count(op, "rows", y.rows())?,
         words: check::count(op, "columns", w.k * words)?,
         ld: check::count(op, "columns", row_stride(w.k) * words)?,
-        n: check::count(op, "tokens", w.n)? as u32,
-    };
-    gpu.launch("embedding", "embedding_fwd", rows::launch(op, y.rows())?, &args)
+        n: check::count(op, "tokens", w.n)?,
+    });
+    gpu.launch("embedding", "embedding_fwd", rows::launch(op, y.rows())?, args)
 }
 
 fn read_rows<T: Elem>(cpu: Cpu<'_>, ids: Tensor, w: &Weight, y: Tensor) {
@@ -127,40 +113,23 @@ pub fn bwd(dev: &mut Device, ids: Tensor, segments: &Segments, dy: Tensor, dw: T
     Ok(())
 }
 
-/// `embedding::BwdArgs` of kernels/embedding.cu.
-#[repr(C)]
-#[derive(Clone, Copy, NoUninit)]
-struct BwdArgs {
-    positions: Address,
-    ids: Address,
-    dy: Address,
-    dw: Address,
-    tokens: i32,
-    segments: i32,
-    k: i32,
-    ld: i32,
-    n: u32,
-    pad: i32,
-}
-
 fn launch_bwd(op: &'static str, mut gpu: Gpu<'_>, segments: &Segments, dy: Tensor, dw: Tensor, n: usize) -> Result<()> {
     const THREADS: usize = 128;
     check::gpu_compute(op, dy.dtype)?;
     check::tensor(op, "positions", segments.positions, DType::U32, &[dy.rows()])?;
-    let args = BwdArgs {
-        positions: gpu.ptr(segments.positions),
-        ids: gpu.ptr(segments.ids),
-        dy: gpu.ptr(dy),
-        dw: gpu.ptr(dw),
+    let args = params!(embedding::BwdArgs {
+        positions: segments.positions,
+        ids: segments.ids,
+        dy,
+        dw,
         tokens: check::count(op, "tokens", dy.rows())?,
         segments: check::count(op, "segments", segments.count)?,
         k: check::count(op, "columns", dy.cols())?,
         ld: check::count(op, "columns", row_stride(dy.cols()))?,
-        n: check::count(op, "rows", n)? as u32,
-        pad: 0,
-    };
+        n: check::count(op, "rows", n)?,
+    });
     let grid = [check::grid(op, segments.count)?, dy.cols().div_ceil(THREADS) as u32, 1];
-    gpu.launch("embedding", "embedding_bwd", Launch::new(grid, THREADS as u32, 0), &args)
+    gpu.launch("embedding", "embedding_bwd", Launch::new(grid, THREADS as u32, 0), args)
 }
 
 fn add_rows<T: Elem>(cpu: Cpu<'_>, ids: Tensor, dy: Tensor, n: usize, dw: Tensor) {

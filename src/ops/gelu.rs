@@ -1,10 +1,9 @@
 //! Backward of the exact GELU; the forward is [`super::linear::fwd_gelu`]'s epilogue.
 
-use crate::device::{Cpu, Device, On, Parts, cpu_kernel};
+use crate::device::{Cpu, Device, Gpu, On, Parts, cpu_kernel, params};
 use crate::error::Result;
 use crate::math;
 use crate::ops::check::{self, by_dtype};
-use crate::ops::elementwise;
 use crate::tensor::{Elem, Tensor};
 
 /// Elements of one job.
@@ -20,9 +19,17 @@ pub fn bwd(dev: &mut Device, pre: Tensor, dy: Tensor, dpre: Tensor) -> Result<()
     match dev.on() {
         On::Count => {}
         On::Cpu(cpu) => by_dtype!(dtype, body(cpu, pre, dy, dpre)),
-        On::Gpu(gpu) => elementwise::launch(OP, gpu, ["gelu", "gelu_bwd"], pre, dy, dpre)?,
+        On::Gpu(gpu) => launch(OP, gpu, pre, dy, dpre)?,
     }
     Ok(())
+}
+
+fn launch(op: &'static str, mut gpu: Gpu<'_>, pre: Tensor, dy: Tensor, dpre: Tensor) -> Result<()> {
+    const THREADS: usize = 256;
+    const EACH: usize = 8;
+    check::gpu_compute(op, dy.dtype)?;
+    let launch = check::launch(op, dy.len().div_ceil(THREADS * EACH), THREADS, 0)?;
+    gpu.launch("gelu", "gelu_bwd", launch, params!(gelu::Args { pre, dy, dpre, len: dy.len() as i64 }))
 }
 
 fn body<E: Elem>(cpu: Cpu<'_>, pre: Tensor, dy: Tensor, dpre: Tensor) {

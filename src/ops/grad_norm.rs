@@ -1,8 +1,6 @@
 //! The global gradient norm, the clip factor and whether all is finite, left on the device for the update.
 
-use bytemuck::NoUninit;
-
-use crate::device::{Address, Cpu, Device, Launch, On, Parts, cpu_kernel};
+use crate::device::{Address, Cpu, Device, On, Parts, cpu_kernel, params};
 use crate::error::Result;
 use crate::ops::{check, lanes};
 use crate::tensor::{DType, Tensor};
@@ -36,9 +34,8 @@ pub fn partials(dev: &mut Device, grads: &[Tensor], out: Tensor) -> Result<()> {
             let mut to = gpu.ptr(out);
             for grad in grads {
                 let chunks = grad.len().div_ceil(CHUNK);
-                let args = SquaresArgs { x: gpu.ptr(*grad), partials: to, len: grad.len() as i64 };
-                let grid = check::grid(OP, chunks)?;
-                gpu.launch("grad_norm", "grad_norm_squares", Launch::new([grid, 1, 1], THREADS, SMEM), &args)?;
+                let args = params!(grad_norm::SquaresArgs { x: *grad, partials: to, len: grad.len() as i64 });
+                gpu.launch("grad_norm", "grad_norm_squares", check::launch(OP, chunks, THREADS, SMEM)?, args)?;
                 to += 8 * chunks as Address;
             }
         }
@@ -68,38 +65,17 @@ pub fn finish(dev: &mut Device, partials: Tensor, max_norm: f32, guard: Option<T
         }
         On::Gpu(mut gpu) => {
             let guards = check::count(OP, "guards", guard.map_or(0, |g| g.len()))?;
-            let (count, guard) = (partials.len() as i64, gpu.ptr_or_null(guard));
-            let args = FinishArgs { partials: gpu.ptr(partials), guard, out: gpu.ptr(out), count, max_norm, guards };
-            gpu.launch("grad_norm", "grad_norm_finish", Launch::new([1, 1, 1], THREADS, SMEM), &args)?;
+            let count = partials.len() as i64;
+            let args = params!(grad_norm::FinishArgs { partials, guard, out, count, max_norm, guards });
+            gpu.launch("grad_norm", "grad_norm_finish", check::launch(OP, 1, THREADS, SMEM)?, args)?;
         }
     }
     Ok(())
 }
 
 /// Of a CTA, and its shared memory.
-const THREADS: u32 = 256;
-const SMEM: usize = THREADS as usize / 32 * 8;
-
-/// `grad_norm::SquaresArgs` of kernels/grad_norm.cu.
-#[repr(C)]
-#[derive(Clone, Copy, NoUninit)]
-struct SquaresArgs {
-    x: Address,
-    partials: Address,
-    len: i64,
-}
-
-/// `grad_norm::FinishArgs` of kernels/grad_norm.cu.
-#[repr(C)]
-#[derive(Clone, Copy, NoUninit)]
-struct FinishArgs {
-    partials: Address,
-    guard: Address,
-    out: Address,
-    count: i64,
-    max_norm: f32,
-    guards: i32,
-}
+const THREADS: usize = 256;
+const SMEM: usize = THREADS / 32 * 8;
 
 fn square_sums(cpu: &Cpu<'_>, grads: &[Tensor]) -> Vec<f64> {
     let views = grads.iter().map(|g| cpu.memory.view(g.span()).of::<f32>());

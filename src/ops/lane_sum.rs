@@ -1,8 +1,6 @@
 //! The sum of lanes of gradients, in their order: its bits do not depend on who computed which lane.
 
-use bytemuck::NoUninit;
-
-use crate::device::{Address, Cpu, Device, Gpu, Launch, On, Parts, cpu_kernel};
+use crate::device::{Cpu, Device, Gpu, On, Parts, cpu_kernel, params};
 use crate::error::Result;
 use crate::ops::check;
 use crate::tensor::{DType, Tensor};
@@ -28,32 +26,19 @@ pub fn fwd(dev: &mut Device, lanes: Tensor, out: Tensor) -> Result<()> {
     }
 }
 
-/// `lane_sum::Args` of kernels/lane_sum.cu.
-#[repr(C)]
-#[derive(Clone, Copy, NoUninit)]
-struct Args {
-    lanes: Address,
-    out: Address,
-    stride: i64,
-    len: i64,
-    count: i32,
-    wide: i32,
-}
-
 fn launch(op: &'static str, mut gpu: Gpu<'_>, lanes: Tensor, out: Tensor) -> Result<()> {
     const THREADS: usize = 256;
     const EACH: usize = 4;
-    let (from, to, stride) = (gpu.ptr(lanes), gpu.ptr(out), lanes.cols());
-    let args = Args {
-        lanes: from,
-        out: to,
-        stride: stride as i64,
+    let aligned = (gpu.ptr(lanes) | gpu.ptr(out)).is_multiple_of(16);
+    let args = params!(lane_sum::Args {
+        lanes,
+        out,
+        stride: lanes.cols() as i64,
         len: out.len() as i64,
         count: check::count(op, "lanes", lanes.rows())?,
-        wide: ((from | to).is_multiple_of(16) && stride.is_multiple_of(EACH)).into(),
-    };
-    let grid = check::grid(op, out.len().div_ceil(THREADS * EACH))?;
-    gpu.launch("lane_sum", "lane_sum", Launch::new([grid, 1, 1], THREADS as u32, 0), &args)
+        wide: aligned && lanes.cols().is_multiple_of(EACH),
+    });
+    gpu.launch("lane_sum", "lane_sum", check::launch(op, out.len().div_ceil(THREADS * EACH), THREADS, 0)?, args)
 }
 
 fn on_cpu(cpu: Cpu<'_>, lanes: Tensor, out: Tensor) {

@@ -12,7 +12,7 @@ use crate::ops::paged_attention;
 use crate::ops::{gemm, rope};
 use crate::tensor::{DType, Elem, Tensor};
 
-pub use crate::ops::gemm::{GemmConfig, GemmDesc, Qkv, Role, wgmma_fault};
+pub use crate::ops::gemm::{Qkv, wgmma_fault};
 
 /// The tensor, or an empty slice of `like` to stand for its absence.
 fn or_empty(t: Option<Tensor>, like: Tensor) -> Tensor {
@@ -52,7 +52,7 @@ pub fn fwd(
             by_dtype!(dtype, body(cpu, x, w, bias, residual, y));
             Ok(())
         }
-        On::Gpu(gpu) => gemm::linear(OP, gpu, x, w, bias, residual, y),
+        On::Gpu(gpu) => gemm::linear(OP, gpu, gemm::Forward { x, w, bias, more: residual, y }),
     }
 }
 
@@ -115,7 +115,7 @@ pub fn fwd_swiglu(
             by_dtype!(dtype, body(cpu, x, w, bias, gate_up, y));
             Ok(())
         }
-        On::Gpu(gpu) => gemm::swiglu(OP, gpu, x, w, bias, gate_up, y),
+        On::Gpu(gpu) => gemm::swiglu(OP, gpu, gemm::Forward { x, w, bias, more: gate_up, y }),
     }
 }
 
@@ -153,7 +153,7 @@ pub fn fwd_gelu(
             by_dtype!(dtype, body(cpu, x, w, bias, pre, y));
             Ok(())
         }
-        On::Gpu(gpu) => gemm::gelu(OP, gpu, x, w, bias, pre, y),
+        On::Gpu(gpu) => gemm::gelu(OP, gpu, gemm::Forward { x, w, bias, more: pre, y }),
     }
 }
 

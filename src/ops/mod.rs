@@ -39,10 +39,9 @@ pub mod attention;
 pub mod body;
 mod check;
 mod cta;
-mod elementwise;
 pub mod embedding;
 pub mod gelu;
-mod gemm;
+pub mod gemm;
 pub mod grad_norm;
 pub mod lane_sum;
 pub mod lanes;
@@ -57,8 +56,6 @@ pub mod rms_norm;
 pub mod rope;
 pub mod rows;
 pub mod sample;
+mod start_check;
 pub mod swiglu;
 pub mod tile;
-
-/// Ops without a kernel. On a GPU they are refused by name: nothing falls back to the host.
-pub const CPU_ONLY: [&str; 0] = [];

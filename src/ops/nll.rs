@@ -1,8 +1,6 @@
 //! The negative log-likelihood of targets: fine-tuning's loss and its gradient, left on the device.
 
-use bytemuck::NoUninit;
-
-use crate::device::{Address, Cpu, Device, Gpu, Launch, On, Region};
+use crate::device::{Cpu, Device, Gpu, Launch, On, Region, params};
 use crate::error::Result;
 use crate::ops::check;
 use crate::ops::cta::{THREADS, fold};
@@ -50,28 +48,6 @@ fn on_cpu(cpu: Cpu<'_>, log_prob: Tensor, weight: f64, dlog_prob: Tensor, loss: 
     loss.of::<f64>()[0] -= sum * weight;
 }
 
-/// `nll::ChunksArgs` of kernels/nll.cu.
-#[repr(C)]
-#[derive(Clone, Copy, NoUninit)]
-struct ChunksArgs {
-    log_prob: Address,
-    dlog_prob: Address,
-    partials: Address,
-    len: i64,
-    coefficient: f32,
-    pad: i32,
-}
-
-/// `nll::AddArgs` of kernels/nll.cu.
-#[repr(C)]
-#[derive(Clone, Copy, NoUninit)]
-struct AddArgs {
-    partials: Address,
-    loss: Address,
-    weight: f64,
-    count: i64,
-}
-
 fn launch(
     mut gpu: Gpu<'_>,
     log_prob: Tensor,
@@ -80,17 +56,10 @@ fn launch(
     loss: Tensor,
     partials: Tensor,
 ) -> Result<()> {
-    let len = log_prob.len() as i64;
-    let args = ChunksArgs {
-        log_prob: gpu.ptr(log_prob),
-        dlog_prob: gpu.ptr(dlog_prob),
-        partials: gpu.ptr(partials),
-        len,
-        coefficient: -weight as f32,
-        pad: 0,
-    };
-    let grid = [check::grid(OP, partials.len())?, 1, 1];
-    gpu.launch("nll", "nll_chunks", Launch::new(grid, THREADS as u32, THREADS / 32 * 8), &args)?;
-    let args = AddArgs { partials: args.partials, loss: gpu.ptr(loss), weight, count: partials.len() as i64 };
-    gpu.launch("nll", "nll_add", Launch::new([1, 1, 1], 32, 0), &args)
+    let (len, count) = (log_prob.len() as i64, partials.len() as i64);
+    let launch = check::launch(OP, partials.len(), THREADS, THREADS / 32 * 8)?;
+    let args = params!(nll::ChunksArgs { log_prob, dlog_prob, partials, len, coefficient: -weight as f32 });
+    gpu.launch("nll", "nll_chunks", launch, args)?;
+    let args = params!(nll::AddArgs { partials, loss, weight, count });
+    gpu.launch("nll", "nll_add", Launch::new([1, 1, 1], 32, 0), args)
 }

@@ -1,9 +1,7 @@
 //! Pictures to patch embeddings: u8 pixels are normalised into patch rows, chunk by chunk in the workspace, and
 //! multiplied by the projection as any linear layer's input is. The rows are never kept; backward makes them again.
 
-use bytemuck::NoUninit;
-
-use crate::device::{Address, Cpu, Device, Gpu, Launch, On, Parts, Region};
+use crate::device::{Cpu, Device, Gpu, On, Parts, Region, params};
 use crate::error::{Error, Result};
 use crate::ops::check::{self, by_dtype};
 use crate::ops::linear;
@@ -167,25 +165,6 @@ fn each_chunk(
     Ok(())
 }
 
-/// `patch_embed::Args` of kernels/patch_embed.cu.
-#[repr(C)]
-#[derive(Clone, Copy, NoUninit)]
-struct Args {
-    pixels: Address,
-    patches: Address,
-    rescale: f64,
-    mean: [f32; 3],
-    std: [f32; 3],
-    first: i32,
-    count: i32,
-    grid_h: i32,
-    grid_w: i32,
-    size: i32,
-    merge: i32,
-    depth: i32,
-    still: i32,
-}
-
 /// Patch rows `from..`, a launch for each image among them.
 fn launch(
     mut gpu: Gpu<'_>,
@@ -197,9 +176,9 @@ fn launch(
     patches: Tensor,
 ) -> Result<()> {
     const OP: &str = "patch_embed";
-    const THREADS: u32 = 256;
+    const THREADS: usize = 256;
     /// Elements of a CTA: 8 passes of 8 a thread.
-    const ELEMENTS: usize = THREADS as usize * 64;
+    const ELEMENTS: usize = THREADS * 64;
     check::gpu_compute(OP, patches.dtype)?;
     check::count(OP, "elements", patches.len() + ELEMENTS)?;
     let row_bytes = (norm.row_len() * patches.dtype.size()) as u64;
@@ -209,7 +188,7 @@ fn launch(
         if first >= end {
             continue;
         }
-        let args = Args {
+        let args = params!(patch_embed::Args {
             pixels: gpu.ptr(pixels) + image.offset as u64,
             patches: gpu.ptr(patches) + (first - from) as u64 * row_bytes,
             rescale: norm.rescale,
@@ -222,11 +201,11 @@ fn launch(
             size: norm.patch_size as i32,
             merge: norm.merge_size as i32,
             depth: norm.temporal_patch_size as i32,
-            still: i32::from(image.frames == 1),
-        };
-        let grid = check::grid(OP, ((end - first) * norm.row_len()).div_ceil(ELEMENTS))?;
+            still: image.frames == 1,
+        });
+        let ctas = ((end - first) * norm.row_len()).div_ceil(ELEMENTS);
         let smem = 3 * 256 * DType::Bf16.size();
-        gpu.launch("patch_embed", "patch_rows", Launch::new([grid, 1, 1], THREADS, smem), &args)?;
+        gpu.launch("patch_embed", "patch_rows", check::launch(OP, ctas, THREADS, smem)?, args)?;
     }
     Ok(())
 }

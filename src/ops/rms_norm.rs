@@ -1,8 +1,6 @@
 //! Root-mean-square normalisation: y = x / rms(x) * gamma, row by row.
 
-use bytemuck::NoUninit;
-
-use crate::device::{Address, Cpu, Device, Gpu, Launch, On, Parts, Region, cpu_kernel};
+use crate::device::{Cpu, Device, Gpu, On, Parts, Region, cpu_kernel, params};
 use crate::error::Result;
 use crate::ops::check::{self, by_dtype};
 use crate::ops::lanes;
@@ -12,7 +10,7 @@ use crate::tensor::{DType, Elem, Tensor};
 const ROWS: usize = 64;
 
 /// Threads of a CTA, which has a warp a row, in kernels/rms_norm.cu.
-const THREADS: u32 = 128;
+const THREADS: usize = 128;
 
 /// Columns of one work item when dgamma's partial sums are added up.
 const COLS: usize = 1024;
@@ -34,20 +32,6 @@ pub fn fwd(dev: &mut Device, x: Tensor, gamma: Tensor, eps: f32, y: Tensor, rstd
     Ok(())
 }
 
-/// `rms_norm::Args` of kernels/rms_norm.cu.
-#[repr(C)]
-#[derive(Clone, Copy, NoUninit)]
-struct Args {
-    x: Address,
-    gamma: Address,
-    y: Address,
-    rstd: Address,
-    rows: i32,
-    cols: i32,
-    eps: f32,
-    pad: i32,
-}
-
 fn launch(
     op: &'static str,
     mut gpu: Gpu<'_>,
@@ -58,11 +42,9 @@ fn launch(
     rstd: Tensor,
 ) -> Result<()> {
     check::gpu_compute(op, x.dtype)?;
-    let [x_at, gamma, y, rstd] = [x, gamma, y, rstd].map(|t| gpu.ptr(t));
     let (rows, cols) = (check::count(op, "rows", x.rows())?, check::count(op, "columns", x.cols())?);
-    let args = Args { x: x_at, gamma, y, rstd, rows, cols, eps, pad: 0 };
-    let grid = check::grid(op, x.rows().div_ceil(THREADS as usize / 32))?;
-    gpu.launch("rms_norm", "rms_norm_fwd", Launch::new([grid, 1, 1], THREADS, 0), &args)
+    let launch = check::launch(op, x.rows().div_ceil(THREADS / 32), THREADS, 0)?;
+    gpu.launch("rms_norm", "rms_norm_fwd", launch, params!(rms_norm::Args { x, gamma, y, rstd, rows, cols, eps }))
 }
 
 fn forward<T: Elem>(cpu: Cpu<'_>, x: Tensor, gamma: Tensor, eps: f32, y: Tensor, rstd: Tensor) {
@@ -136,43 +118,20 @@ pub fn bwd(dev: &mut Device, call: Bwd) -> Result<()> {
     done
 }
 
-/// `rms_norm::BwdArgs` of kernels/rms_norm.cu.
-#[repr(C)]
-#[derive(Clone, Copy, NoUninit)]
-struct BwdArgs {
-    x: Address,
-    gamma: Address,
-    rstd: Address,
-    dy: Address,
-    dx: Address,
-    dgamma: Address,
-    partials: Address,
-    rows: i32,
-    cols: i32,
-    accumulate: i32,
-    pad: i32,
-}
-
 fn launch_bwd(op: &'static str, mut gpu: Gpu<'_>, call: Bwd, partials: Tensor) -> Result<()> {
     /// Columns of a CTA that sums over rows.
-    const STRIPE: usize = THREADS as usize * 8;
+    const STRIPE: usize = THREADS * 8;
     let Bwd { x, gamma, rstd, dy, dx, accumulate, dgamma } = call;
     check::gpu_compute(op, x.dtype)?;
     let (rows, cols) = (check::count(op, "rows", x.rows())?, check::count(op, "columns", x.cols())?);
-    let row_ctas = check::grid(op, x.rows().div_ceil(THREADS as usize / 32))?;
-    let chunks = check::grid(op, x.rows().div_ceil(ROWS))?;
-    let stripes = check::grid(op, x.cols().div_ceil(STRIPE))?;
-    let column_ctas = check::grid(op, x.cols().div_ceil(THREADS as usize))?;
-    let [x, gamma, rstd, dy, dx, dgamma, partials] = [x, gamma, rstd, dy, dx, dgamma, partials].map(|t| gpu.ptr(t));
-    let args = BwdArgs { x, gamma, rstd, dy, dx, dgamma, partials, rows, cols, accumulate: accumulate.into(), pad: 0 };
-    for (kernel, grid) in [
-        ("rms_norm_bwd", [row_ctas, 1, 1]),
-        ("rms_norm_dgamma", [chunks, stripes, 1]),
-        ("rms_norm_dgamma_sum", [column_ctas, 1, 1]),
-    ] {
-        gpu.launch("rms_norm", kernel, Launch::new(grid, THREADS, 0), &args)?;
-    }
-    Ok(())
+    let args = params!(rms_norm::BwdArgs { x, gamma, rstd, dy, dx, dgamma, partials, rows, cols, accumulate });
+    let by_rows = check::launch(op, x.rows().div_ceil(THREADS / 32), THREADS, 0)?;
+    let mut by_chunks = check::launch(op, x.rows().div_ceil(ROWS), THREADS, 0)?;
+    by_chunks.grid[1] = check::grid(op, x.cols().div_ceil(STRIPE))?;
+    let by_columns = check::launch(op, x.cols().div_ceil(THREADS), THREADS, 0)?;
+    gpu.launch("rms_norm", "rms_norm_bwd", by_rows, args.clone())?;
+    gpu.launch("rms_norm", "rms_norm_dgamma", by_chunks, args.clone())?;
+    gpu.launch("rms_norm", "rms_norm_dgamma_sum", by_columns, args)
 }
 
 fn backward<T: Elem>(cpu: Cpu<'_>, call: Bwd, partial: Tensor) {

@@ -1,9 +1,7 @@
 //! Rotary position embedding, rotate-half form, in place on the q and k heads of packed qkv rows.
 //! The angles come as tables made once per pack: mrope with sections for text and 2-D for vision differ only there.
 
-use bytemuck::NoUninit;
-
-use crate::device::{Address, Cpu, Device, Gpu, Launch, On, Parts, cpu_kernel};
+use crate::device::{Cpu, Device, Gpu, On, Parts, cpu_kernel, params};
 use crate::error::Result;
 use crate::ops::attend::Heads;
 use crate::ops::check::{self, by_dtype};
@@ -46,21 +44,6 @@ fn rotate(
     Ok(())
 }
 
-/// `rope::Args` of kernels/rope.cu.
-#[repr(C)]
-#[derive(Clone, Copy, NoUninit)]
-struct Args {
-    qkv: Address,
-    cos: Address,
-    sin: Address,
-    rows: i32,
-    width: i32,
-    heads: i32,
-    half: i32,
-    sign: f32,
-    pad: i32,
-}
-
 fn launch(
     op: &'static str,
     mut gpu: Gpu<'_>,
@@ -70,25 +53,17 @@ fn launch(
     heads: Heads,
     sign: f32,
 ) -> Result<()> {
-    const THREADS: u32 = 256;
+    const THREADS: usize = 256;
     check::gpu_compute(op, qkv.dtype)?;
-    let (rows, half, turned) = (qkv.rows(), heads.dim / 2, heads.q + heads.kv);
+    let half = heads.dim / 2;
+    let elements = qkv.rows() * (heads.q + heads.kv) * half;
     // Pairs of a thread: 16-byte accesses where halves of heads start on 16 bytes.
     let (kernel, pairs) = if half % 8 == 0 { ("rope_vectors", 8) } else { ("rope_pairs", 1) };
-    check::count(op, "pairs", rows * turned * half)?;
-    let args = Args {
-        qkv: gpu.ptr(qkv),
-        cos: gpu.ptr(cos),
-        sin: gpu.ptr(sin),
-        rows: rows as i32,
-        width: check::count(op, "columns", qkv.cols())?,
-        heads: turned as i32,
-        half: half as i32,
-        sign,
-        pad: 0,
-    };
-    let grid = check::grid(op, (rows * turned * half / pairs).div_ceil(THREADS as usize))?;
-    gpu.launch("rope", kernel, Launch::new([grid, 1, 1], THREADS, 0), &args)
+    check::count(op, "pairs", elements)?;
+    let (rows, width) = (qkv.rows() as i32, check::count(op, "columns", qkv.cols())?);
+    let (heads, half) = ((heads.q + heads.kv) as i32, half as i32);
+    let launch = check::launch(op, (elements / pairs).div_ceil(THREADS), THREADS, 0)?;
+    gpu.launch("rope", kernel, launch, params!(rope::Args { qkv, cos, sin, rows, width, heads, half, sign }))
 }
 
 fn rotate_rows<T: Elem>(cpu: Cpu<'_>, qkv: Tensor, cos: Tensor, sin: Tensor, heads: Heads, sign: f32) {

@@ -1,9 +1,8 @@
 //! Rows by index: image rows into their places, window order and back, last positions out of a pack.
 
-use bytemuck::NoUninit;
 use half::bf16;
 
-use crate::device::{Address, Cpu, Device, Gpu, Launch, On, Parts, cpu_kernel};
+use crate::device::{Cpu, Device, Gpu, Launch, On, Parts, cpu_kernel, params};
 use crate::error::{Error, Result};
 use crate::ops::check::{self, by_dtype};
 use crate::tensor::{DType, Elem, Tensor};
@@ -29,23 +28,10 @@ pub fn gather(dev: &mut Device, src: Tensor, idx: Tensor, dst: Tensor) -> Result
     Ok(())
 }
 
-/// `rows::Args` of kernels/rows.cu; a row is counted in words of two bytes.
-#[repr(C)]
-#[derive(Clone, Copy, NoUninit)]
-struct Args {
-    src: Address,
-    idx: Address,
-    dst: Address,
-    rows: i32,
-    words: i32,
-    bound: u32,
-    sources: i32,
-}
-
 /// A warp a row, for `rows` rows.
 pub(in crate::ops) fn launch(op: &'static str, rows: usize) -> Result<Launch> {
-    const THREADS: u32 = 128;
-    Ok(Launch::new([check::grid(op, rows.div_ceil(THREADS as usize / 32))?, 1, 1], THREADS, 0))
+    const THREADS: usize = 128;
+    check::launch(op, rows.div_ceil(THREADS / 32), THREADS, 0)
 }
 
 /// `bound`: rows on the indexed side.
@@ -58,16 +44,17 @@ fn launch_kernel(
     dst: Tensor,
     bound: usize,
 ) -> Result<()> {
-    let args = Args {
-        src: gpu.ptr(src),
-        idx: gpu.ptr(idx),
-        dst: gpu.ptr(dst),
+    // A row is counted in words of two bytes.
+    let args = params!(rows::Args {
+        src,
+        idx,
+        dst,
         rows: check::count(op, "rows", idx.rows())?,
         words: check::count(op, "columns", src.cols() * src.dtype.size() / 2)?,
-        bound: check::count(op, "rows", bound)? as u32,
+        bound: check::count(op, "rows", bound)?,
         sources: check::count(op, "rows", src.rows())?,
-    };
-    gpu.launch("rows", kernel, launch(op, idx.rows())?, &args)
+    });
+    gpu.launch("rows", kernel, launch(op, idx.rows())?, args)
 }
 
 /// `dst[idx[i]]` = `src[i % T]`; other rows of dst stay; of equal indices the last wins. src `[T, D]`, idx u32 of a multiple
@@ -115,21 +102,6 @@ pub fn sum(dev: &mut Device, src: Tensor, idx: Tensor, before: Option<Tensor>, d
     Ok(())
 }
 
-/// `rows::SumArgs` of kernels/rows.cu.
-#[repr(C)]
-#[derive(Clone, Copy, NoUninit)]
-struct SumArgs {
-    src: Address,
-    idx: Address,
-    before: Address,
-    sums: Address,
-    dst: Address,
-    rows: i32,
-    columns: i32,
-    times: i32,
-    bound: u32,
-}
-
 fn launch_sum(
     op: &'static str,
     mut gpu: Gpu<'_>,
@@ -140,18 +112,18 @@ fn launch_sum(
 ) -> Result<()> {
     check::gpu_compute(op, src.dtype)?;
     let sums = (dst.dtype == DType::F32).then_some(dst);
-    let args = SumArgs {
-        src: gpu.ptr(src),
-        idx: gpu.ptr(idx),
-        before: gpu.ptr_or_null(before),
-        sums: gpu.ptr_or_null(sums),
-        dst: gpu.ptr_or_null(sums.is_none().then_some(dst)),
+    let args = params!(rows::SumArgs {
+        src,
+        idx,
+        before,
+        sums,
+        dst: sums.is_none().then_some(dst),
         rows: check::count(op, "rows", dst.rows())?,
         columns: check::count(op, "columns", dst.cols())?,
         times: check::count(op, "rows of a sum", idx.len() / dst.rows())?,
-        bound: check::count(op, "rows", src.rows())? as u32,
-    };
-    gpu.launch("rows", "rows_sum", launch(op, dst.rows())?, &args)
+        bound: check::count(op, "rows", src.rows())?,
+    });
+    gpu.launch("rows", "rows_sum", launch(op, dst.rows())?, args)
 }
 
 fn into_rows(dev: &mut Device, op: &'static str, src: Tensor, idx: Tensor, dst: Tensor, add: bool) -> Result<()> {

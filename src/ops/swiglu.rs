@@ -1,10 +1,9 @@
 //! Backward of silu(gate) * up; the forward is [`super::linear::fwd_swiglu`]'s epilogue.
 
-use crate::device::{Cpu, Device, On, Parts, cpu_kernel};
+use crate::device::{Cpu, Device, Gpu, On, Parts, cpu_kernel, params};
 use crate::error::Result;
 use crate::math;
 use crate::ops::check::{self, by_dtype};
-use crate::ops::elementwise;
 use crate::ops::matmul::PANEL;
 use crate::tensor::{Elem, Tensor};
 
@@ -21,9 +20,17 @@ pub fn bwd(dev: &mut Device, gate_up: Tensor, dy: Tensor, dgate_up: Tensor) -> R
     match dev.on() {
         On::Count => {}
         On::Cpu(cpu) => by_dtype!(dtype, body(cpu, gate_up, dy, dgate_up)),
-        On::Gpu(gpu) => elementwise::launch(OP, gpu, ["swiglu", "swiglu_bwd"], gate_up, dy, dgate_up)?,
+        On::Gpu(gpu) => launch(OP, gpu, gate_up, dy, dgate_up)?,
     }
     Ok(())
+}
+
+fn launch(op: &'static str, mut gpu: Gpu<'_>, gate_up: Tensor, dy: Tensor, dgate_up: Tensor) -> Result<()> {
+    const THREADS: usize = 256;
+    const EACH: usize = 8;
+    check::gpu_compute(op, dy.dtype)?;
+    let launch = check::launch(op, dy.len().div_ceil(THREADS * EACH), THREADS, 0)?;
+    gpu.launch("swiglu", "swiglu_bwd", launch, params!(swiglu::Args { gate_up, dy, dgate_up, len: dy.len() as i64 }))
 }
 
 fn body<E: Elem>(cpu: Cpu<'_>, gate_up: Tensor, dy: Tensor, dgate_up: Tensor) {

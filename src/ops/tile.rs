@@ -113,51 +113,63 @@ unsafe fn by_groups<const M: usize, const WIDE: usize>(
     groups: usize,
 ) {
     let (mut g, start) = (0, c.start);
-    let (to, right, left) = (c.data.as_mut_ptr(), b.data.as_ptr(), a.data.as_ptr());
-    let (a, b, c) = ((left, a.row, a.step), (right, b.stride), (to, c.stride));
+    let columns = Columns { b: b.data.as_ptr(), b_stride: b.stride, c: c.data.as_mut_ptr(), c_stride: c.stride };
     // SAFETY: columns up to 16 `groups` lie inside b and c (the caller's promise).
     unsafe {
         while WIDE >= 4 && g + 4 <= groups {
-            registers::<M, 4>(a, (b.0.add(g * LANES), b.1), steps, (c.0.add(g * LANES), c.1), start);
+            registers::<M, 4>(a, columns.from(g), steps, start);
             g += 4;
         }
         if WIDE >= 4 && g + 2 <= groups {
-            registers::<M, 2>(a, (b.0.add(g * LANES), b.1), steps, (c.0.add(g * LANES), c.1), start);
+            registers::<M, 2>(a, columns.from(g), steps, start);
             g += 2;
         }
         while g < groups {
-            registers::<M, 1>(a, (b.0.add(g * LANES), b.1), steps, (c.0.add(g * LANES), c.1), start);
+            registers::<M, 1>(a, columns.from(g), steps, start);
             g += 1;
         }
     }
 }
 
-/// One register tile: a (data, row, step), b and c (data, stride).
+/// Columns of the right operand and of the sums.
+#[derive(Clone, Copy)]
+struct Columns {
+    b: *const f32,
+    b_stride: usize,
+    c: *mut f32,
+    c_stride: usize,
+}
+
+impl Columns {
+    /// The columns from group `g` on, which may lie behind the last.
+    #[inline(always)]
+    fn from(self, g: usize) -> Columns {
+        Columns { b: self.b.wrapping_add(g * LANES), c: self.c.wrapping_add(g * LANES), ..self }
+    }
+}
+
+/// One register tile.
 ///
 /// SAFETY: a reaches `M` rows and `steps` steps, b `steps` rows and c `M` rows of 16 `G` columns.
 #[inline(always)]
-unsafe fn registers<const M: usize, const G: usize>(
-    a: (*const f32, usize, usize),
-    b: (*const f32, usize),
-    steps: usize,
-    c: (*mut f32, usize),
-    start: bool,
-) {
+unsafe fn registers<const M: usize, const G: usize>(a: Left<'_>, columns: Columns, steps: usize, start: bool) {
+    let Columns { b, b_stride, c, c_stride } = columns;
+    let (left, row, step) = (a.data.as_ptr(), a.row, a.step);
     let mut acc = [[[0.0f32; LANES]; G]; M];
     // SAFETY: the caller's promise covers every element named below; `[f32; 16]` may lie at any f32's address.
     unsafe {
         if start {
             for (m, acc) in acc.iter_mut().enumerate() {
                 for (g, acc) in acc.iter_mut().enumerate() {
-                    *acc = *c.0.add(m * c.1 + g * LANES).cast();
+                    *acc = *c.add(m * c_stride + g * LANES).cast();
                 }
             }
         }
         for k in 0..steps {
             for g in 0..G {
-                let column: [f32; LANES] = *b.0.add(k * b.1 + g * LANES).cast();
+                let column: [f32; LANES] = *b.add(k * b_stride + g * LANES).cast();
                 for (m, acc) in acc.iter_mut().enumerate() {
-                    let x = *a.0.add(m * a.1 + k * a.2);
+                    let x = *left.add(m * row + k * step);
                     for i in 0..LANES {
                         acc[g][i] = x.mul_add(column[i], acc[g][i]);
                     }
@@ -166,7 +178,7 @@ unsafe fn registers<const M: usize, const G: usize>(
         }
         for (m, acc) in acc.iter().enumerate() {
             for (g, acc) in acc.iter().enumerate() {
-                *c.0.add(m * c.1 + g * LANES).cast() = *acc;
+                *c.add(m * c_stride + g * LANES).cast() = *acc;
             }
         }
     }

@@ -100,7 +100,7 @@ impl Optimizer {
         dev.range(format_args!("optimizer"), |dev| {
             let trained = |id: &usize| rate_of(&self.config, &layout.params[*id], lr).is_some();
             let touched: Vec<(usize, Tensor)> =
-                (0..grads.len()).filter(trained).filter_map(|id| grads.get(id).map(|grad| (id, grad))).collect();
+                (0..grads.num_params()).filter(trained).filter_map(|id| grads.get(id).map(|grad| (id, grad))).collect();
             let gradients = self.measure(ranks, dev, &touched, guard)?;
             self.updated = touched.iter().map(|(id, _)| *id).collect();
             let mut weights = 0;
@@ -249,8 +249,8 @@ fn zero_moments(dev: &mut Device, lie_in: OptimizerName, len: usize) -> Result<M
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::{Isa, Plan};
-    use crate::model::outgoing::{weights, write_files, write_weights};
+    use crate::device::{Isa, Plan, Target};
+    use crate::model::outgoing::{create_files, fill_files, weights};
     use crate::model::weights::WeightFiles;
 
     fn config() -> OptimConfig {
@@ -270,10 +270,10 @@ mod tests {
         (dev, layout, optimizer)
     }
 
-    fn bytes(dev: &Device, layout: &ParamLayout, optimizer: &Optimizer) -> Vec<u8> {
+    fn bytes(dev: &mut Device, layout: &ParamLayout, optimizer: &Optimizer) -> Vec<u8> {
         let states = optimizer.states.iter().flat_map(|s| s.moments.tensors().into_iter().flatten().chain(s.lo));
         let all = layout.params.iter().map(|p| p.tensor).chain(states);
-        all.flat_map(|t| dev.memory().view(t.span()).of::<u8>().to_vec()).collect()
+        all.flat_map(|t| dev.read_bytes(t).unwrap()).collect()
     }
 
     /// Updates from made-up gradients of the first parameters; padding gets none.
@@ -296,7 +296,12 @@ mod tests {
 
     fn save(dev: &mut Device, layout: &ParamLayout, optimizer: &Optimizer, dir: &Path) {
         let files = optimizer.outgoing(&Arc::new(layout.clone()));
-        write_files(dir, files, &mut |t| dev.read_bytes(t)).unwrap();
+        write(dev, files, dir);
+    }
+
+    fn write(dev: &mut Device, files: Vec<OutFile>, dir: &Path) {
+        create_files(dir, &files).unwrap();
+        fill_files(dir, files, &mut |t| dev.read_bytes(t)).unwrap();
     }
 
     /// Every way to keep weights and moments.
@@ -320,15 +325,23 @@ mod tests {
             update(&mut dev, &layout, &mut optimizer, 2, 2);
             save(&mut dev, &layout, &optimizer, dir.path());
             let shared = Arc::new(layout.clone());
-            write_weights(dir.path(), weights(&shared, dtype, optimizer.own()), &mut |t| dev.read_bytes(t)).unwrap();
+            write(&mut dev, weights(&shared, dtype, optimizer.own()), dir.path());
 
             let (mut fresh, copy, mut resumed) = setup_with(dtype, config);
             WeightFiles::open(dir.path()).unwrap().load(&mut fresh, &copy).unwrap();
             resumed.load(&mut fresh, &copy, dir.path()).unwrap();
-            assert_eq!(bytes(&dev, &layout, &optimizer), bytes(&fresh, &copy, &resumed), "{dtype:?} {config:?}");
+            assert_eq!(
+                bytes(&mut dev, &layout, &optimizer),
+                bytes(&mut fresh, &copy, &resumed),
+                "{dtype:?} {config:?}"
+            );
             update(&mut dev, &layout, &mut optimizer, 3, 3);
             update(&mut fresh, &copy, &mut resumed, 3, 3);
-            assert_eq!(bytes(&dev, &layout, &optimizer), bytes(&fresh, &copy, &resumed), "{dtype:?} {config:?}");
+            assert_eq!(
+                bytes(&mut dev, &layout, &optimizer),
+                bytes(&mut fresh, &copy, &resumed),
+                "{dtype:?} {config:?}"
+            );
         }
     }
 
@@ -370,7 +383,7 @@ mod tests {
             update(&mut dev, &layout, &mut optimizer, 3, 1);
             let mut files = optimizer.outgoing(&Arc::new(layout.clone()));
             files.iter_mut().for_each(|file| file.notes.clear());
-            write_files(dir.path(), files, &mut |t| dev.read_bytes(t)).unwrap();
+            write(&mut dev, files, dir.path());
             let (mut fresh, copy, mut resumed) = setup_with(dtype, config);
             let plain = config.optim == OptimizerName::AdamwTorch && !config.bf16_stochastic_round;
             assert_eq!(resumed.load(&mut fresh, &copy, dir.path()).is_ok(), plain);
@@ -379,7 +392,7 @@ mod tests {
 
     #[test]
     fn memory_is_a_byte_a_moment_and_a_scale_for_256() {
-        let mut dev = Device::count();
+        let mut dev = Device::count_for(Target::cpu(1));
         let mut layout = ParamLayout::new(DType::Bf16);
         layout.linear(&mut dev, "w", [1024, 1024], 1024, true).unwrap();
         let mut state = |optim| {

@@ -16,9 +16,9 @@ use super::state::State;
 use crate::config::{OptimConfig, OptimizerName};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::model::outgoing::{Content, OutFile, Outgoing, cut};
-use crate::model::params::{ParamLayout, Piece};
-use crate::model::weights::{StoredTensor, WeightFiles};
+use crate::model::outgoing::{Content, OutFile, Outgoing, Part, cut};
+use crate::model::params::{Param, ParamLayout, Piece};
+use crate::model::weights::WeightFiles;
 use crate::ops::adamw::Moments;
 use crate::ops::adamw::code8::BLOCK;
 use crate::ops::matmul::Order;
@@ -89,7 +89,10 @@ pub(super) fn outgoing(layout: &Arc<ParamLayout>, states: &[State], own: &[Range
         let (own, len) = (&own[id], param.tensor.len());
         let pieces = || param.pieces.iter().enumerate();
         let name = |piece: &Piece, what: &str| format!("{}.{what}", piece.name);
-        let exact = |what, t| pieces().map(move |(i, p)| piece::<f32>(name(p, what), layout, id, i, t, own));
+        let exact = |what, tensor| {
+            pieces()
+                .map(move |(piece, p)| elements::<f32>(name(p, what), Part { layout, param: id, piece, tensor, own }))
+        };
         let flat = |what: &str| format!("{}.{what}", param.name());
         let (blocks, block) = (len.div_ceil(BLOCK), own.start / BLOCK);
         match state.moments {
@@ -108,7 +111,8 @@ pub(super) fn outgoing(layout: &Arc<ParamLayout>, states: &[State], own: &[Range
             ]),
         }
         if let Some(lo) = state.lo {
-            tensors.extend(pieces().map(|(i, p)| piece::<i16>(name(p, "lo"), layout, id, i, lo, own)));
+            let part = |piece| Part { layout, param: id, piece, tensor: lo, own };
+            tensors.extend(pieces().map(|(piece, p)| elements::<i16>(name(p, "lo"), part(piece))));
         }
         // Every rank counts: who has the first element writes.
         let updates = || match own.contains(&0) {
@@ -127,17 +131,9 @@ pub(super) fn outgoing(layout: &Arc<ParamLayout>, states: &[State], own: &[Range
     files
 }
 
-/// Returns piece `index` of parameter `id`, of which `tensor` has the range `own`.
-fn piece<T: Elem>(
-    name: String,
-    layout: &Arc<ParamLayout>,
-    id: usize,
-    index: usize,
-    tensor: Tensor,
-    own: &Range<usize>,
-) -> Outgoing {
+fn elements<T: Elem>(name: String, part: Part<'_>) -> Outgoing {
     let encode = |values: Vec<T>| bytemuck::cast_slice(&values).to_vec();
-    Outgoing::piece::<T>((name, T::DTYPE), layout, (id, index), (tensor, own), encode)
+    Outgoing::piece::<T>(name, T::DTYPE, part, encode)
 }
 
 /// Reads, of what any number of ranks wrote as [`outgoing`] planned, range `own` of each parameter. Errors name the folder

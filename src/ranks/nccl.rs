@@ -128,7 +128,7 @@ fn begin(tcp: &mut Tcp, library: &'static Library, driver: &mut dyn Driver, made
     let sent: Vec<u8> = (0..size * TRIAL).map(|i| trial(rank, i / TRIAL, i % TRIAL)).collect();
     driver.upload(Stream::COMPUTE, memory[0], &sent)?;
     tcp.beside(WHAT, &nothing, &nothing, |plane| {
-        let comm = made.insert(Comm::init(library, &id, (rank, size)).map_err(|fault| trouble(WHAT, &name, &fault))?);
+        let comm = made.insert(Comm::init(library, &id, rank, size).map_err(|fault| trouble(WHAT, &name, &fault))?);
         let way = Way { comm, plane, what: WHAT, name: &name };
         way.over()?;
         let [send, recv] = memory.map(|base| {

@@ -7,7 +7,7 @@ pub use dtype::{DType, Elem};
 
 use std::fmt;
 
-use crate::device::{Device, On, Region, Span, View, ViewMut};
+use crate::device::{Device, On, Param, Params, Region, Span, View, ViewMut};
 use crate::error::Result;
 
 /// Up to four dimensions.
@@ -201,16 +201,28 @@ impl Device {
     }
 }
 
-/// Addresses by tensor, for kernels' parameters.
+/// Addresses by tensor.
 impl crate::device::Gpu<'_> {
     /// The device address of a tensor.
     pub fn ptr(&self, t: Tensor) -> u64 {
         self.memory.address(t.span())
     }
+}
 
-    /// The device address of a tensor, 0 (the null pointer) for none.
-    pub fn ptr_or_null(&self, t: Option<Tensor>) -> u64 {
-        t.map_or(0, |t| self.ptr(t))
+/// A tensor's device address.
+impl Param for Tensor {
+    fn append(self, params: &mut Params) {
+        params.append_address(self.span());
+    }
+}
+
+/// A tensor's device address, 0 (the null pointer) for none.
+impl Param for Option<Tensor> {
+    fn append(self, params: &mut Params) {
+        match self {
+            Some(tensor) => tensor.append(params),
+            None => 0u64.append(params),
+        }
     }
 }
 

@@ -95,7 +95,7 @@ impl Lanes {
     /// Adds the lanes of `round`, which lie in each rank's `grads`, to the sum. After the last round `grads` holds the sum of
     /// all lanes where this rank owns it, and knows of every parameter that any lane has touched.
     pub fn add(&mut self, dev: &mut Device, ranks: &mut dyn Ranks, grads: &mut Grads, round: usize) -> Result<()> {
-        let flags: Vec<bool> = (0..grads.len()).map(|id| grads.get(id).is_some()).collect();
+        let flags: Vec<bool> = (0..grads.num_params()).map(|id| grads.get(id).is_some()).collect();
         let flags = ranks.any("parameters with a gradient", &flags)?;
         let last = round + 1 == self.rounds();
         if round == 0 {

@@ -113,7 +113,7 @@ impl Training {
         let (dev, layout) = (&mut self.dev, &self.model.layout);
         let before = self.ranks.handed();
         let mut grads = Grads::new(dev, layout)?;
-        (0..grads.len()).for_each(|id| {
+        (0..grads.num_params()).for_each(|id| {
             grads.touch(id);
         });
         dev.take_work();

@@ -323,21 +323,20 @@ fn child_uses_everything() {
     let pinned = cuda.pinned(4096).unwrap();
     assert!(cuda.pinned_bytes(pinned).iter().all(|b| *b == 0));
     cuda.pinned_bytes(pinned).fill(9);
-    cuda.upload_pinned(side, memory, pinned, 4000).unwrap();
+    cuda.fill(side, memory, 9, 4000).unwrap();
     cuda.copy(side, memory + 4000, memory, 4000).unwrap();
     cuda.synchronize(side).unwrap();
     cuda.pinned_bytes(pinned).fill(0);
     cuda.download_pinned(side, memory + 4000, pinned, 4000).unwrap();
     cuda.synchronize(side).unwrap();
     assert_eq!(cuda.pinned_bytes(pinned)[3999..4001], [9, 0]);
-    assert!(cuda.upload_pinned(side, memory, pinned, 4097).is_err());
+    assert!(cuda.download_pinned(side, memory, pinned, 4097).is_err());
     cuda.fill(side, memory, 3, 10).unwrap();
     // Nothing to do is no question for the driver.
     cuda.fill(side, memory, 3, 0).unwrap();
     cuda.copy(side, memory, memory, 0).unwrap();
     cuda.upload(side, memory, &[]).unwrap();
     cuda.download(side, memory, &mut []).unwrap();
-    cuda.upload_pinned(side, memory, pinned, 0).unwrap();
     cuda.download_pinned(side, memory, pinned, 0).unwrap();
 
     let (before, after) = (cuda.event().unwrap(), cuda.event().unwrap());
@@ -352,7 +351,7 @@ fn child_uses_everything() {
     assert!(cuda.upload(Stream::COMPUTE, memory, &data[..8]).is_err());
     assert!(cuda.download(Stream::COMPUTE, memory, &mut back[..8]).is_err());
     assert!(cuda.map(8).is_err() && cuda.pinned(8).is_err());
-    cuda.upload_pinned(Stream::COMPUTE, memory, pinned, 8).unwrap();
+    cuda.download_pinned(Stream::COMPUTE, memory, pinned, 8).unwrap();
     let graph = cuda.end_capture(Stream::COMPUTE).unwrap();
     cuda.replay(graph, Stream::COMPUTE).unwrap();
     cuda.replay(graph, side).unwrap();

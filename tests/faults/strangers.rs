@@ -9,7 +9,7 @@ use arrow_array::{ArrayRef, RecordBatch, StringArray};
 use half::bf16;
 use omr::config::{SftConfig, load};
 use omr::data::read::{self, entry};
-use omr::device::Device;
+use omr::device::{Device, Target};
 use omr::error::Result;
 use omr::model::Model;
 use omr::tensor::DType;
@@ -110,7 +110,7 @@ fn model_dir(dir: &Path) -> (Value, Vec<u8>) {
 }
 
 fn opened(dir: &Path) -> Result<Model> {
-    Model::load(&mut Device::count(), dir, DType::F32)
+    Model::load(&mut Device::count_for(Target::cpu(1)), dir, DType::F32)
 }
 
 fn fault(dir: &Path) -> String {

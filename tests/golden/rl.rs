@@ -12,6 +12,8 @@ use omr::rl::advantage::{self, GroupStats};
 use omr::rl::probs_diff::ProbsDiff;
 use serde_json::Value;
 
+use crate::losses;
+
 /// f64: `|a - b| <= 1e-9 max(1, max|b|)`.
 const TOL_F64: f64 = 1e-9;
 /// f32 storage: relative to `max(1, |loss|)`, and to the largest gradient.
@@ -231,7 +233,7 @@ fn on_host<F: Real>(
     log_prob: &[F],
     dlog_prob: &mut [F],
 ) -> Sums {
-    policy_loss::compute(config, den, batch, log_prob, dlog_prob, None).unwrap()
+    policy_loss::compute::compute(config, den, batch, log_prob, dlog_prob, None).unwrap()
 }
 
 /// Loss, metrics and gradients of a case in one storage type, whole and split as `micro_batches` says.
@@ -270,11 +272,11 @@ fn check_loss<F: Real>(case: &Value, id: &str, tol: f64, compute: &Compute<'_, F
         let means: Vec<f64> = (0..rows.len())
             .map(|r| {
                 let row = data.cu[r] as usize..data.cu[r + 1] as usize;
-                policy_loss::seq_mean_log_ratio(&data.lp[row.clone()], &data.old[row])
+                policy_loss::row::seq_mean_log_ratio(&data.lp[row.clone()], &data.old[row])
             })
             .collect();
         close(&format!("{id} seq_mean_log_ratio"), &means, &vec1(&out["seq_mean_log_ratio"]), tol);
-        let ratios: Vec<f64> = means.iter().map(|&m| policy_loss::seq_ratio(m)).collect();
+        let ratios: Vec<f64> = means.iter().map(|&m| policy_loss::row::seq_ratio(m)).collect();
         close(&format!("{id} seq_ratio"), &ratios, &vec1(&out["seq_ratio"]), tol);
     }
     let whole = Whole { config, den, adv, grad: whole };
@@ -393,7 +395,7 @@ fn entropy() {
         close(&format!("{id} log_prob"), &lp, &flat(&out["log_prob"]), TOL_F64);
         close(&format!("{id} entropy"), &h, &flat(&out["entropy"]), TOL_F64);
 
-        let config = PolicyLoss { loss_agg_mode: mode, entropy_coeff: -1.0, ..PolicyLoss::grpo() };
+        let config = PolicyLoss { loss_agg_mode: mode, entropy_coeff: -1.0, ..losses::grpo() };
         let (mut cu, mut at) = (vec![0u32], Vec::new());
         for row in cu_seqlens(&inputs["response_mask"]).windows(2) {
             at.extend((row[0] as usize..row[1] as usize).filter(|&t| mask[t] != 0));
@@ -405,7 +407,7 @@ fn entropy() {
         let (mut grad, mut kept_dh) = (vec![f64::NAN; at.len()], vec![f64::NAN; at.len()]);
         let entropy = Some((&kept_h[..], &mut kept_dh[..]));
         let den = Denominators::new(&cu, None);
-        let sums = policy_loss::compute(&config, &den, &batch, &kept_lp, &mut grad, entropy).unwrap();
+        let sums = policy_loss::compute::compute(&config, &den, &batch, &kept_lp, &mut grad, entropy).unwrap();
         let stats = PolicyStats::new(&config, &den, &sums);
         let mut dh = vec![0.0; h.len()];
         at.iter().zip(kept_dh).for_each(|(&t, d)| dh[t] = d);
@@ -428,7 +430,7 @@ fn rollout_probs_diff() {
         let cu = [0, old.len() as u32];
         let batch = Batch { cu_seqlens: &cu, old_log_prob: &rollout, ref_log_prob: None, advantages: &[0.0] };
         let (den, mut grad) = (Denominators::new(&cu, None), vec![f64::NAN; old.len()]);
-        let sums = policy_loss::compute(&PolicyLoss::grpo(), &den, &batch, &old, &mut grad, None).unwrap();
+        let sums = policy_loss::compute::compute(&losses::grpo(), &den, &batch, &old, &mut grad, None).unwrap();
         let diff = ProbsDiff::from(&sums.probs());
         for (name, value) in [
             ("probs_diff_max", diff.max),

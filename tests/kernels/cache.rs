@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::{Command, Stdio};
 
-use omr::device::emu::{Cache, Compiler, Sources};
+use omr::device::emu::compile::{Cache, Compiler, Sources};
 
 fn sources(files: &[(&str, &str)]) -> Sources {
     files.iter().map(|(path, text)| (format!("kernels/{path}"), text.to_string())).collect()

@@ -3,7 +3,7 @@
 //! stmatrix and mma: tests/golden/isa.rs; how mma adds: calibrate_sums.rs; elementary functions: math.rs.
 
 use half::bf16;
-use omr::device::{Device, Launch, On};
+use omr::device::{Device, Launch, On, Params};
 use omr::error::Result;
 use omr::tensor::DType;
 
@@ -56,7 +56,7 @@ pub fn launch_of(
     assert_eq!(y.dtype, DType::U32);
     let On::Gpu(mut gpu) = dev.on() else { panic!("not a GPU") };
     let args = Args { x: gpu.ptr(x), y: gpu.ptr(y), n: n as u64, mode: mode as u64 };
-    gpu.launch(file, kernel, launch, &args)?;
+    gpu.launch(file, kernel, launch, Params::of(&args))?;
     dev.read::<u32>(y)
 }
 

@@ -4,7 +4,7 @@
 
 use half::bf16;
 use omr::device::images::Arch;
-use omr::device::{Device, EncodedMap, Launch, On, TensorMap};
+use omr::device::{Device, EncodedMap, Launch, On, Params, TensorMap};
 use omr::error::Result;
 
 use crate::kernels::inputs::{random, up};
@@ -107,7 +107,7 @@ impl Boxed {
             offset: self.offset as i32,
             reserved: [0; 2],
         };
-        gpu.launch("calibrate_tma", kernel, Launch::new([1, 1, 1], 32, SMEM), &args)?;
+        gpu.launch("calibrate_tma", kernel, Launch::new([1, 1, 1], 32, SMEM), Params::of(&args))?;
         Ok((dev.read::<u32>(tensor)?, dev.read::<u32>(y)?))
     }
 
@@ -272,7 +272,7 @@ fn plain(
     let On::Gpu(mut gpu) = dev.on() else { panic!("not a GPU") };
     let zeroed: Args = bytemuck::Zeroable::zeroed();
     let args = Args { x: gpu.ptr(x), y: gpu.ptr(y), n: n as u64, mode: mode as u64, ..zeroed };
-    gpu.launch("calibrate_tma", kernel, Launch::new([1, 1, 1], threads, SMEM), &args)?;
+    gpu.launch("calibrate_tma", kernel, Launch::new([1, 1, 1], threads, SMEM), Params::of(&args))?;
     dev.read::<u32>(y)
 }
 
@@ -326,7 +326,7 @@ fn pipeline(dev: &mut Device, tiles: usize, ctas: u32) -> Outcome {
     })?;
     let zeroed: Args = bytemuck::Zeroable::zeroed();
     let args = Args { map, y: gpu.ptr(y), n: tiles as u64, ..zeroed };
-    gpu.launch("calibrate_tma", "calibrate_pipeline", Launch::new([ctas, 1, 1], 384, SMEM), &args)?;
+    gpu.launch("calibrate_tma", "calibrate_pipeline", Launch::new([ctas, 1, 1], 384, SMEM), Params::of(&args))?;
     let want: Vec<u32> = x.iter().enumerate().map(|(i, word)| word.wrapping_add((i / (64 * 32)) as u32)).collect();
     equal(&format!("{tiles} tiles by {ctas} CTAs"), &dev.read::<u32>(y)?, &want)
 }
@@ -369,7 +369,7 @@ fn multicast(dev: &mut Device, tiles: usize, cluster: u32, ctas: u32) -> Outcome
     let zeroed: Args = bytemuck::Zeroable::zeroed();
     let args = Args { map, y: gpu.ptr(y), n: tiles as u64, ..zeroed };
     let launch = Launch { cluster, ..Launch::new([ctas, 1, 1], 160, SMEM) };
-    gpu.launch("calibrate_tma", "calibrate_multicast", launch, &args)?;
+    gpu.launch("calibrate_tma", "calibrate_multicast", launch, Params::of(&args))?;
     let of_cta = |cta: u32| x.iter().map(move |word| word.wrapping_add(cta % cluster));
     let want: Vec<u32> = (0..ctas).flat_map(of_cta).collect();
     equal(&format!("{tiles} tiles in clusters of {cluster}"), &dev.read::<u32>(y)?, &want)

@@ -6,11 +6,11 @@ use std::panic::Location;
 use std::sync::{Mutex, PoisonError};
 
 use omr::device::cuda::Cuda;
+use omr::device::driver::{Kernel, Pinned};
 use omr::device::emu::{Emu, Options};
 use omr::device::images::Arch;
 use omr::device::{
-    Address, Device, Driver, EncodedMap, Event, Graph, Kernel, Kind, Launch, Pinned, Plan, Properties, Stream,
-    TensorMap,
+    Address, Device, Driver, EncodedMap, Event, Graph, Kind, Launch, Plan, Properties, Stream, TensorMap,
 };
 use omr::error::Result;
 
@@ -172,10 +172,6 @@ impl Driver for Lent {
 
     fn pinned_bytes(&mut self, buffer: Pinned) -> &mut [u8] {
         self.driver().pinned_bytes(buffer)
-    }
-
-    fn upload_pinned(&mut self, stream: Stream, to: Address, from: Pinned, bytes: usize) -> Result<()> {
-        self.driver().upload_pinned(stream, to, from, bytes)
     }
 
     fn download_pinned(&mut self, stream: Stream, from: Address, to: Pinned, bytes: usize) -> Result<()> {

@@ -7,7 +7,8 @@ use omr::device::emu::Options;
 use omr::device::images::Arch;
 use omr::device::{Body, Device, Kind};
 use omr::ops::body;
-use omr::ops::linear::{self, GemmConfig, GemmDesc, Role};
+use omr::ops::gemm::config::{GemmConfig, GemmDesc, Role};
+use omr::ops::linear;
 
 use crate::kernels::gemm::{Case, Qkv, epilogues, linear_is_right};
 use crate::kernels::inputs::{guarded, untouched, up};

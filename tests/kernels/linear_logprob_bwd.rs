@@ -5,7 +5,10 @@ mod truth;
 
 use half::bf16;
 use omr::device::{Device, Region, Target};
-use omr::ops::linear_logprob::{self, WAVE_BYTES};
+use omr::ops::linear_logprob::{
+    self,
+    backward::{WAVE_BYTES, bwd_within},
+};
 use omr::ops::matmul::Order;
 use omr::tensor::DType;
 
@@ -113,7 +116,7 @@ fn backward(dev: &mut Device, c: &Case, saved: &[Vec<f32>; 2], bytes: usize) -> 
     let dw = up(dev, &data, &[data.len()]);
     let dhidden = blank(dev, DType::Bf16, &[c.t, c.k]);
     let (t, h) = (c.temperature, dentropy.map(|_| entropy));
-    linear_logprob::bwd_within(
+    bwd_within(
         dev,
         bytes,
         linear_logprob::Asked { hidden, w: &w, allowed, temperature: t, targets },

@@ -29,33 +29,32 @@ fn bits_are_those_of_the_cpu() {
     let x = patterns();
     let zeros = vec![0; x.len() * WORDS];
     let y = launch(&mut emu(), "calibrate_math", x.len().div_ceil(128), 128, &x, &zeros, x.len(), 0).unwrap();
-    let names = ["exp2", "exp", "ln", "log1p", "tanh", "erf", "sigmoid", "silu", "silu_grad", "gelu", "gelu_grad"];
-    let functions = [
-        math::exp2,
-        math::exp,
-        math::ln,
-        math::log1p,
-        math::tanh,
-        math::erf,
-        math::sigmoid,
-        math::silu,
-        math::silu_grad,
-        math::gelu,
-        math::gelu_grad,
+    // By the word that the kernel leaves each in; word 4 is tanh, which only kernels have.
+    let functions: [(usize, &str, fn(f32) -> f32); 10] = [
+        (0, "exp2", math::exp2),
+        (1, "exp", math::exp),
+        (2, "ln", math::ln),
+        (3, "log1p", math::log1p),
+        (5, "erf", math::erf),
+        (6, "sigmoid", math::sigmoid),
+        (7, "silu", math::silu),
+        (8, "silu_grad", math::silu_grad),
+        (9, "gelu", math::gelu),
+        (10, "gelu_grad", math::gelu_grad),
     ];
     for (i, &bits) in x.iter().enumerate() {
         let v = f32::from_bits(bits);
-        for (j, f) in functions.iter().enumerate() {
-            let (got, want) = (f32::from_bits(y[WORDS * i + j]), f(v));
+        for (word, name, f) in functions {
+            let (got, want) = (f32::from_bits(y[WORDS * i + word]), f(v));
             // A NaN's payload differs between processors.
             let same = got.to_bits() == want.to_bits() || (got.is_nan() && want.is_nan());
-            assert!(same, "{}({v:e}, bits {bits:08x}): {got:e}, on the CPU {want:e}", names[j]);
+            assert!(same, "{name}({v:e}, bits {bits:08x}): {got:e}, on the CPU {want:e}");
         }
         assert_eq!(y[WORDS * i + 11], philox::gumbel(bits).to_bits(), "gumbel({bits:08x})");
         let words = philox::philox4x32_10([bits, 7], [i as u32, 3, bits ^ 5, 9]);
         assert_eq!(y[WORDS * i + 12..WORDS * i + 16], words, "philox of {bits:08x}");
     }
-    println!("{} patterns, {} functions", x.len(), names.len() + 2);
+    println!("{} patterns, {} functions", x.len(), functions.len() + 2);
 }
 
 #[test]

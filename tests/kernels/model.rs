@@ -14,6 +14,7 @@ use omr::tensor::DType;
 
 use super::emu;
 use crate::golden::hf::{Case, Golden, Run, forward, max_diff, models, mutations};
+use crate::models;
 
 /// Of the order differences found on the CPU.
 pub const TIMES: f64 = 4.0;
@@ -81,7 +82,7 @@ pub fn reorder(model: &Model, dev: &mut Device, order: Order) {
     let vision_hidden = model.config.vision_config.hidden_size;
     for param in &model.layout.params {
         let old: Vec<Vec<half::bf16>> =
-            (0..param.pieces.len()).map(|i| param.piece(dev, param.tensor, i).unwrap()).collect();
+            (0..param.pieces.len()).map(|i| models::piece(dev, param, param.tensor, i)).collect();
         let row = |i: usize, r: usize, out: &mut [f32]| {
             let piece = &param.pieces[i];
             let at = reordered_at(&piece.name, &piece.shape, vision_hidden, order);

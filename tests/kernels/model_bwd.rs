@@ -11,6 +11,7 @@ use omr::tensor::DType;
 use super::model::{Order, TIMES, cpu, relative, reorder, reordered};
 use super::{Outcome, emu, mutate_source, same_bits};
 use crate::golden::hf::{Case, Golden, loss_and_gradients, models, pack};
+use crate::models;
 
 /// Packs whose gradients are added up, one pass after the other.
 pub struct Batch {
@@ -57,7 +58,7 @@ pub fn pass(dev: &mut Device, model: &Model, batch: &Batch, keep: impl Into<Leve
     let mut gradients = BTreeMap::new();
     for (id, index, piece) in model.layout.pieces() {
         if let Some(tensor) = grads.get(id) {
-            gradients.insert(piece.name.clone(), model.layout.params[id].piece(dev, tensor, index).unwrap());
+            gradients.insert(piece.name.clone(), models::piece(dev, &model.layout.params[id], tensor, index));
         }
     }
     dev.release(mark);

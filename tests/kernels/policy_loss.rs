@@ -12,6 +12,7 @@ use omr::tensor::DType;
 use crate::golden;
 use crate::kernels::inputs::{blank, cpu, normals, up, wide};
 use crate::kernels::{Outcome, emu, equal, mutate_sites, mutate_source, same_bits};
+use crate::losses;
 
 /// Lengths around a warp and a CTA, and none.
 const LENGTHS: [usize; 10] = [5, 0, 1, 31, 32, 33, 255, 256, 0, 700];
@@ -110,9 +111,9 @@ fn configs() -> Vec<PolicyLoss> {
         LossAggMode::SeqMeanTokenSumNorm,
     ];
     let kinds = [KlLossType::Kl, KlLossType::Abs, KlLossType::Mse, KlLossType::LowVarKl];
-    let gspo = PolicyLoss { clip_ratio_low: 0.03, clip_ratio_high: 0.04, ..PolicyLoss::gspo() };
+    let gspo = PolicyLoss { clip_ratio_low: 0.03, clip_ratio_high: 0.04, ..losses::gspo() };
     let mut out = Vec::new();
-    for base in [PolicyLoss::grpo(), PolicyLoss::dapo(), gspo] {
+    for base in [losses::grpo(), losses::dapo(), gspo] {
         out.push(base);
         for (loss_agg_mode, kl_loss_type) in modes.into_iter().zip(kinds) {
             let kl_loss = Some(KlLoss { kl_loss_type, kl_loss_coef: 0.02 });
@@ -141,7 +142,7 @@ fn against_the_cpu(dev: &mut Device, config: &PolicyLoss, case: &Case) -> Outcom
 }
 
 fn probe(dev: &mut Device) -> Outcome {
-    for config in [PolicyLoss::grpo(), PolicyLoss { entropy_coeff: 0.1, ..PolicyLoss::gspo() }] {
+    for config in [losses::grpo(), PolicyLoss { entropy_coeff: 0.1, ..losses::gspo() }] {
         against_the_cpu(dev, &config, &Case::new(&FEW, 0.3))?;
     }
     Ok(())
@@ -157,7 +158,7 @@ fn bits_are_those_of_the_cpu() {
         }
     }
     let case = Case::new(&LENGTHS, 3.0);
-    let (config, den) = (PolicyLoss::grpo(), case.denominators());
+    let (config, den) = (losses::grpo(), case.denominators());
     let (sums, ..) = fwd(&mut dev, &config, &den, &case.batch(), &case.lp, None, 1).unwrap();
     let stats = PolicyStats::new(&config, &den, &sums);
     assert!(stats.clipfrac_upper > 0.0 && stats.clipfrac_lower > 0.0 && stats.dual_clipfrac > 0.0, "{stats:?}");
@@ -191,7 +192,8 @@ fn the_gradient_is_the_losses_slope() {
             advantages: &case.advantages,
         };
         let value = |lp: &[f64]| {
-            let sums = policy_loss::compute(&config, &den, &batch, lp, &mut vec![0.0; lp.len()], None).unwrap();
+            let sums =
+                policy_loss::compute::compute(&config, &den, &batch, lp, &mut vec![0.0; lp.len()], None).unwrap();
             PolicyStats::new(&config, &den, &sums)
         };
         let h = 1e-6;
@@ -215,7 +217,7 @@ fn the_gradient_is_the_losses_slope() {
 
 #[test]
 fn what_is_not_a_number_is_seen_in_loss_and_gradient() {
-    for config in [PolicyLoss::grpo(), PolicyLoss::gspo()] {
+    for config in [losses::grpo(), losses::gspo()] {
         for dev in [&mut emu(), &mut cpu()] {
             let mut case = Case::new(&[4, 3], 0.1);
             case.lp[2] = f32::NAN;
@@ -250,7 +252,7 @@ fn probabilities_are_compared_as_on_the_host() {
         if on_policy {
             case.old = case.lp.clone();
         }
-        let (config, den) = (PolicyLoss::gspo(), case.denominators());
+        let (config, den) = (losses::gspo(), case.denominators());
         let (sums, ..) = fwd(&mut emu(), &config, &den, &case.batch(), &case.lp, None, 1).unwrap();
         let want = by_two_passes(&case.lp, &case.old);
         let got = ProbsDiff::from(&sums.probs());
@@ -277,7 +279,7 @@ fn shapes_that_do_not_fit_are_refused() {
         let short = Batch { old_log_prob: &case.old[1..], ..case.batch() };
         let missing = Batch { ref_log_prob: None, ..case.batch() };
         let with_kl = &configs()[1];
-        for (config, batch) in [(&PolicyLoss::grpo(), short), (with_kl, missing)] {
+        for (config, batch) in [(&losses::grpo(), short), (with_kl, missing)] {
             let mark = dev.mark(Region::Overlay);
             let n = case.lp.len();
             let old = batch.old_log_prob;

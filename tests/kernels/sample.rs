@@ -65,7 +65,7 @@ fn case(name: u64, rows: usize, vocab: usize) -> Case {
     let draws = (0..rows as u32)
         .map(|i| {
             let noise = NoiseKey { prompt: i, rollout: name as u32, position: random.next_u32() };
-            Draw::new(params(&mut random, vocab), noise, (random.next_u64(), name))
+            Draw::new(params(&mut random, vocab), noise, random.next_u64(), name)
         })
         .collect();
     let allowed = match name % 4 {
@@ -85,7 +85,7 @@ fn both_zeros(rows: usize, vocab: usize) -> Case {
     Case {
         vocab,
         sums: (0..rows * vocab).map(|i| if i % 2 == 0 { -0.0 } else { 0.0 }).collect(),
-        draws: (0..rows as u32).map(|i| Draw::new(params, noise(i), (3, 4))).collect(),
+        draws: (0..rows as u32).map(|i| Draw::new(params, noise(i), 3, 4)).collect(),
         allowed: None,
     }
 }
@@ -105,7 +105,7 @@ fn from_logits(dev: &mut Device, c: &Case, from: usize, to: usize) -> Outcome<Ve
     let draws = &c.draws[from..to];
     let table = Draw::upload(dev, Region::Overlay, draws)?;
     let (ids, logprobs) = (blank(dev, DType::U32, &[n]), blank(dev, DType::F32, &[n]));
-    sample::from_logits(dev, sums, allowed, draws, table, sample::Outs { ids, logprobs })?;
+    sample::forward::from_logits(dev, sums, allowed, draws, table, sample::Outs { ids, logprobs })?;
     let mut out = dev.read::<u32>(ids)?;
     out.extend(dev.read::<f32>(logprobs)?.iter().map(|p| if p.is_nan() { u32::MAX } else { p.to_bits() }));
     Ok(out)
@@ -143,7 +143,7 @@ fn drawn(name: u64, vocab: usize, params: &[SamplingParams]) -> Case {
     let mut random = random(name);
     let sums = (0..params.len() * vocab).map(|_| random.normal() * 2.0).collect();
     let key = |i| NoiseKey { prompt: i as u32, rollout: 0, position: 1 };
-    let draws = params.iter().enumerate().map(|(i, p)| Draw::new(*p, key(i), (name, 0))).collect();
+    let draws = params.iter().enumerate().map(|(i, p)| Draw::new(*p, key(i), name, 0)).collect();
     Case { vocab, sums, draws, allowed: None }
 }
 
@@ -197,7 +197,7 @@ pub fn hidden_case(rows: usize) -> (Vec<bf16>, Vec<bf16>, Vec<Draw>) {
             let noise = NoiseKey { prompt: i, rollout: 1, position: 2 };
             let mut params = params(&mut random, V);
             params.temperature = pick(&mut random, &[0.0, 1.0, 0.7]);
-            Draw::new(params, noise, (3, 4))
+            Draw::new(params, noise, 3, 4)
         })
         .collect();
     (normals(1, rows * K), normals(2, V * K), draws)

@@ -10,9 +10,9 @@ use std::time::Instant;
 
 use half::bf16;
 use omr::device::emu::Options;
-use omr::device::{Device, Isa, Plan};
+use omr::device::{Device, Isa, Plan, Target};
 use omr::image::ImageInput;
-use omr::model::{Inputs, Keep, Model, ModelConfig};
+use omr::model::{Keep, Model, ModelConfig};
 use omr::philox::{Purpose, Random};
 use omr::tensor::DType;
 use serde_json::json;
@@ -20,6 +20,7 @@ use serde_json::json;
 use super::model::{Order, TIMES, relative, reordered_at};
 use super::model_bwd::{Batch, Pass, in_order, kind, pass};
 use super::{emu_of, inputs};
+use crate::models;
 use crate::seed::seed;
 
 const VOCABULARY: u32 = 16_384;
@@ -57,12 +58,12 @@ fn tokens(config: &ModelConfig) -> Batch {
     let images = [Arc::new(ImageInput::picture([GRID[1], GRID[2]], pixels))];
     let targets = ids.iter().enumerate().skip(1).filter(|(_, id)| **id != IMAGE_TOKEN);
     let targets = targets.map(|(i, id)| (i as u32 - 1, *id)).collect();
-    Batch { name: "slice".into(), packs: vec![(Inputs::new(config, &[(&ids, &images)]).unwrap(), targets)] }
+    Batch { name: "slice".into(), packs: vec![(models::inputs(config, &[(&ids, &images)]), targets)] }
 }
 
 /// Every tensor by its released name, row-major: matrices and biases of the released standard deviation, norms about 1.
 fn weights(config: &ModelConfig) -> BTreeMap<String, Vec<bf16>> {
-    let layout = Model::empty(&mut Device::count(), config.clone(), DType::Bf16).unwrap().layout;
+    let layout = Model::empty(&mut Device::count_for(Target::cpu(1)), config.clone(), DType::Bf16).unwrap().layout;
     let seed = seed();
     let draw = |(i, name, len): (usize, &str, usize)| {
         let mut random = Random::new(seed, Purpose::Test, 100 + i as u64);
@@ -72,7 +73,7 @@ fn weights(config: &ModelConfig) -> BTreeMap<String, Vec<bf16>> {
         let mut value = || random.next_u32().to_le_bytes().iter().map(|&b| f32::from(b)).sum::<f32>();
         (name.to_owned(), (0..len).map(|_| bf16::from_f32(middle + std * (value() - 510.0) / 147.8)).collect())
     };
-    layout.pieces().enumerate().map(|(i, (_, _, piece))| draw((i, &piece.name, piece.len()))).collect()
+    layout.pieces().enumerate().map(|(i, (_, _, piece))| draw((i, &piece.name, piece.num_elements()))).collect()
 }
 
 /// The model of those weights, its channels in another order.

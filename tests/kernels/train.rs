@@ -36,6 +36,7 @@ use omr::train::updates::Updates;
 use super::model::{Order, TIMES, relative, reorder, reordered_at};
 use super::questions::{index, questions};
 use super::{Schedule, emu, emu_with, hopper, no_hopper};
+use crate::models;
 use crate::train::tiny;
 
 /// What one step computed, in the order of the model itself.
@@ -70,7 +71,7 @@ impl Run {
         let mut out = BTreeMap::new();
         for (id, index, piece) in self.model.layout.pieces() {
             let Some(grad) = grads.get(id) else { continue };
-            let values = self.model.layout.params[id].piece::<f32>(&mut self.dev, grad, index).unwrap();
+            let values = models::piece::<f32>(&mut self.dev, &self.model.layout.params[id], grad, index);
             let values = match self.order {
                 None => values,
                 Some(order) => {

@@ -14,6 +14,8 @@ use omr::philox::{Purpose, Random};
 use omr::tensor::DType;
 use serde_json::json;
 
+use crate::models;
+
 /// One seed for all of this file; printed once.
 fn seed() -> u64 {
     static SEED: std::sync::LazyLock<u64> = std::sync::LazyLock::new(crate::seed::seed);
@@ -65,9 +67,9 @@ fn inputs(config: &ModelConfig, media: bool) -> Inputs {
     let mut random = Random::new(seed(), Purpose::Test, 2);
     let pictures = [([1, 4, 6], 1), ([1, 2, 4], 1), ([2, 2, 4], 4)].map(|(g, f)| image(&mut random, g, f));
     if media {
-        Inputs::new(config, &[(&first, &[]), (&second, &pictures)]).unwrap()
+        models::inputs(config, &[(&first, &[]), (&second, &pictures)])
     } else {
-        Inputs::new(config, &[(&first, &[]), (&first[2..], &[])]).unwrap()
+        models::inputs(config, &[(&first, &[]), (&first[2..], &[])])
     }
 }
 
@@ -101,7 +103,7 @@ fn gradient_bits(dev: &mut Device, model: &Model, inputs: &Inputs, keep: impl In
     let mark = dev.mark(Region::Overlay);
     let mut grads = Grads::new(dev, &model.layout).unwrap();
     pass(dev, model, inputs, keep, &mut grads);
-    let tensors: Vec<_> = (0..grads.len()).filter_map(|id| grads.get(id)).collect();
+    let tensors: Vec<_> = (0..grads.num_params()).filter_map(|id| grads.get(id)).collect();
     let bits = tensors.iter().map(|&t| dev.read::<f32>(t).unwrap().iter().map(|x| x.to_bits()).collect()).collect();
     dev.release(mark);
     bits
@@ -168,7 +170,7 @@ fn chunks_of_images_change_no_bit() {
             ids.extend(vec![80; picture.tokens(2)]);
             ids.extend([83, 3]);
         }
-        let inputs = Inputs::new(&model.config, &[(&ids, &pictures)]).unwrap();
+        let inputs = models::inputs(&model.config, &[(&ids, &pictures)]);
         let whole = gradient_bits(&mut dev, &model, &inputs, Keep::All);
         for chunk_patches in [1, 192] {
             model.vision.chunk_patches = chunk_patches;
@@ -240,7 +242,7 @@ fn released_sizes_have_their_number_of_weights() {
         (released(2048, 16, 2, 36, 11_008, 151_936, true), 7_509_245_952 / 2),
     ];
     for (config, want) in sizes {
-        let mut dev = Device::count();
+        let mut dev = Device::count_for(Target::cpu(1));
         let model = Model::empty(&mut dev, config, DType::Bf16).unwrap();
         assert_eq!(model.layout.num_weights() as u64, want);
     }
@@ -255,7 +257,7 @@ fn a_long_sequence_of_the_7b_is_planned_without_memory() {
         let model = Model::empty(&mut dev, config.clone(), DType::Bf16).unwrap();
         let mut grads = Grads::new(&mut dev, &model.layout).unwrap();
         let below = dev.high_water().bytes(Region::Overlay);
-        pass(&mut dev, &model, &Inputs::new(&config, &[(&ids, &[])]).unwrap(), keep, &mut grads);
+        pass(&mut dev, &model, &models::inputs(&config, &[(&ids, &[])]), keep, &mut grads);
         dev.high_water().bytes(Region::Overlay) - below
     });
     // Rows of D and F in bf16. Inputs: the embeddings, of each of 28 layers its result and that of attention, and one
@@ -331,23 +333,23 @@ fn a_seed_makes_one_model() {
     let weights = |seed: u64, dtype: DType| -> Vec<u8> {
         let mut dev = device(2);
         let model = Model::init(&mut dev, config(false), dtype, seed).unwrap();
-        model.layout.params.iter().flat_map(|p| dev.memory().view(p.tensor.span()).of::<u8>().to_vec()).collect()
+        model.layout.params.iter().flat_map(|p| dev.read_bytes(p.tensor).unwrap()).collect()
     };
     assert!(weights(1, DType::F32) == weights(1, DType::F32));
     assert!(weights(1, DType::F32) != weights(2, DType::F32));
 
     let mut dev = device(1);
     let model = Model::init(&mut dev, config(false), DType::F32, 1).unwrap();
-    let (param, piece) = model.layout.find("model.layers.1.mlp.up_proj.weight").unwrap();
-    let values: Vec<f32> = param.piece(&mut dev, param.tensor, piece).unwrap();
+    let (param, piece) = models::find(&model.layout, "model.layers.1.mlp.up_proj.weight");
+    let values: Vec<f32> = models::piece(&mut dev, param, param.tensor, piece);
     let n = values.len() as f64;
     let mean = values.iter().map(|&x| f64::from(x)).sum::<f64>() / n;
     let std = (values.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>() / n).sqrt();
     // 960 samples: five standard errors.
     assert!(mean.abs() < 5.0 * 0.15 / n.sqrt() && (std / 0.15 - 1.0).abs() < 5.0 / (2.0 * n).sqrt(), "{mean} {std}");
     for (name, value) in [("model.norm.weight", 1.0), ("visual.merger.mlp.0.bias", 0.0)] {
-        let (param, piece) = model.layout.find(name).unwrap();
-        assert!(param.piece::<f32>(&mut dev, param.tensor, piece).unwrap().iter().all(|x| *x == value), "{name}");
+        let (param, piece) = models::find(&model.layout, name);
+        assert!(models::piece::<f32>(&mut dev, param, param.tensor, piece).iter().all(|x| *x == value), "{name}");
     }
 }
 

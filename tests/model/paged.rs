@@ -4,13 +4,16 @@ use std::sync::Arc;
 
 use omr::device::{Device, Region};
 use omr::image::ImageInput;
-use omr::model::{Attend, Inputs, Keep, Mode, Model, Paging, Shown, Tape};
+use omr::model::layers::Paging;
+use omr::model::{Attend, Inputs, Keep, Mode, Model, Shown, Tape};
 use omr::ops::attend::{BLOCK, Heads};
 use omr::ops::paged_attention::KvCache;
 use omr::philox::{Purpose, Random};
 use omr::tensor::{DType, Tensor};
 
 use super::{config, device, image, seed};
+
+use crate::models;
 
 /// The last tokens of each sequence, fed one by one.
 const DECODED: usize = 4;
@@ -94,8 +97,8 @@ fn prefill_and_decode_give_the_bits_of_training() {
     let second = [text(5), vec![82], vec![80; 6], vec![83], text(20)].concat();
     let mut random = Random::new(seed(), Purpose::Test, 4);
     let pictures = [image(&mut random, [1, 4, 6], 1)];
-    let alone = [(&first[..], &[][..]), (&second[..], &pictures[..])].map(|s| Inputs::new(&config, &[s]).unwrap());
-    let pack = Inputs::new(&config, &[(&first, &[]), (&second, &pictures)]).unwrap();
+    let alone = [(&first[..], &[][..]), (&second[..], &pictures[..])].map(|s| models::inputs(&config, &[s]));
+    let pack = models::inputs(&config, &[(&first, &[]), (&second, &pictures)]);
 
     for dtype in [DType::F32, DType::Bf16] {
         let mut dev = device(2);

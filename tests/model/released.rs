@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
-use omr::device::Device;
+use omr::device::{Device, Target};
 use omr::model::Model;
 use omr::tensor::DType;
 use serde_json::{Map, Value, json};
@@ -132,7 +132,7 @@ fn write(dir: &Path, tensors: &Tensors) -> Vec<u64> {
 
 /// On a device that only counts, loading is opening and checking every name, shape and type.
 fn open(dir: &Path) -> omr::error::Result<Model> {
-    Model::load(&mut Device::count(), dir, DType::Bf16)
+    Model::load(&mut Device::count_for(Target::cpu(1)), dir, DType::Bf16)
 }
 
 #[cfg(target_os = "linux")]

@@ -1,8 +1,8 @@
 //! Products of bf16 by AMX tiles: their twin against the chain written out, and the tiles against their twin.
 
+use super::panels::{pack_order, unpack_order};
 use super::*;
 use omr::ops::linear;
-use omr::ops::matmul::{pack_order, unpack_order};
 
 /// (T, N, K): tiles and ends of every kind, odd K, two tiles of rows with a row over, columns off the panel.
 const SHAPES: [(usize, usize, usize); 9] = [

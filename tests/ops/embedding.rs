@@ -1,9 +1,10 @@
 use half::bf16;
 use omr::device::{Isa, Region};
 use omr::ops::embedding::{self, Segments};
-use omr::ops::matmul::{Order, Weight, pack_order, panel_len, unpack_order};
+use omr::ops::matmul::{Order, Weight, panel_len};
 use omr::tensor::{DType, Elem};
 
+use super::panels::{pack_order, unpack_order};
 use super::reference::{Random, blank, device, devices, up};
 
 fn moves_rows<T: Elem + Default>(t: usize, n: usize, k: usize) {

@@ -1,6 +1,8 @@
+use super::panels::{pack_order, unpack_order};
 use super::*;
+use omr::device::Target;
 use omr::ops::linear;
-use omr::ops::matmul::{Order, pack_order, unpack_order};
+use omr::ops::matmul::Order;
 
 /// (T, N, K): odd K, K of the golden models, N off the panel, one row, none.
 const SHAPES: [(usize, usize, usize); 10] = [
@@ -244,7 +246,7 @@ fn wrong_shapes_are_errors_and_a_counting_device_only_counts() {
     assert!(linear::dgrad(&mut dev, y, &w, x, false).is_err());
     assert!(linear::fwd_swiglu(&mut dev, x, &Weight { n: 32, ..w }, None, None, y).is_err());
 
-    let mut count = Device::count();
+    let mut count = Device::count_for(Target::cpu(1));
     let w = Weight {
         order: Order::Panels,
         data: count.alloc(Region::Weights, DType::F32, &[panel_len(DType::F32, 64, 8)]).unwrap(),

@@ -1,6 +1,6 @@
+use super::panels::{pack_order, unpack_order};
 use super::*;
 use omr::ops::linear_logprob;
-use omr::ops::matmul::{pack_order, unpack_order};
 
 /// Inputs of one case; `allowed` is one flag an id.
 struct Case {

@@ -1,6 +1,7 @@
-use half::bf16;
 use omr::ops::matmul::*;
 use omr::tensor::DType;
+
+use super::panels::{pack_order, unpack_order};
 
 #[test]
 fn order_is_the_documented_one() {
@@ -22,13 +23,4 @@ fn order_is_the_documented_one() {
             }
         }
     }
-}
-
-#[test]
-fn bf16_weights_are_rounded_to_nearest() {
-    let w = [1.0 + 1.0 / 256.0, 1.0 + 3.0 / 256.0, -0.1];
-    let mut bytes = vec![0; panel_len(DType::Bf16, 1, 3) * 2];
-    pack(DType::Bf16, 1, 3, &w, &mut bytes);
-    let want: Vec<f32> = w.iter().map(|&x| bf16::from_f32(x).to_f32()).collect();
-    assert_eq!(unpack(DType::Bf16, 1, 3, &bytes), want);
 }

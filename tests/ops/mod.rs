@@ -11,6 +11,7 @@ mod linear;
 mod linear_logprob;
 mod matmul;
 mod paged_attention;
+mod panels;
 mod patch_embed;
 mod reference;
 mod rms_norm;
@@ -21,9 +22,10 @@ mod swiglu;
 
 use half::bf16;
 use omr::device::{Device, Isa, Plan, Region};
-use omr::ops::matmul::{Order, Weight, pack, panel_len};
+use omr::ops::matmul::{Order, Weight, panel_len};
 use omr::philox::{Purpose, Random};
 use omr::tensor::{DType, Elem, Tensor};
+use panels::pack;
 
 /// A CPU device with room for a test.
 fn device(threads: usize, isa: Isa) -> Device {

@@ -2,10 +2,11 @@ use half::bf16;
 use omr::device::{Device, Isa};
 use omr::image::{ImageInput, Processor, Rgb};
 use omr::ops::linear;
-use omr::ops::matmul::{Order, Weight, pack_order, panel_len};
+use omr::ops::matmul::{Order, Weight, panel_len};
 use omr::ops::patch_embed::{self, Normalize, PatchImage};
 use omr::tensor::{DType, Elem};
 
+use super::panels::pack_order;
 use super::reference::{Random, blank, device, devices, up};
 
 const N: usize = 40;

@@ -61,7 +61,7 @@ impl Rank {
         let Rank { dev, layout, shards, optimizer } = self;
         let mark = dev.mark(Region::Overlay);
         let mut grads = Grads::new(dev, layout).unwrap();
-        for id in (0..grads.len()).filter(|id| !(id + step).is_multiple_of(3)) {
+        for id in (0..grads.num_params()).filter(|id| !(id + step).is_multiple_of(3)) {
             let (grad, own) = (grads.touch(id), &shards.of(ranks.rank())[id]);
             // Padding has none.
             let row = |piece: usize, r: usize, out: &mut [f32]| {

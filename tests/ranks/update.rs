@@ -1,7 +1,7 @@
 //! What ranks hand each other for an update, counted.
 
 use omr::config::OptimConfig;
-use omr::device::{Device, Isa, Plan};
+use omr::device::{Device, Isa, Plan, Target};
 use omr::error::Result;
 use omr::model::params::ParamLayout;
 use omr::model::tape::Grads;
@@ -25,7 +25,7 @@ fn hands_over(dev: &mut Device, ranks: &mut dyn Ranks) -> Result<u64> {
     let mut optimizer = Optimizer::sharded(dev, &layout, OptimConfig::default(), 1, &shards, ranks.rank())?;
     let mut lanes = Lanes::new(LANES, ranks, &shards)?;
     let mut grads = Grads::new(dev, &layout)?;
-    (0..grads.len()).for_each(|id| {
+    (0..grads.num_params()).for_each(|id| {
         grads.touch(id);
     });
 
@@ -38,7 +38,7 @@ fn hands_over(dev: &mut Device, ranks: &mut dyn Ranks) -> Result<u64> {
         lanes.add(dev, ranks, &mut grads, round)?;
         let lane = if lanes.of_round(round).is_some() { 4 * (all - own) } else { 0 };
         // A byte a parameter says whether it has a gradient.
-        assert_eq!(ranks.sent() - before, (lane + others * grads.len()) as u64, "{size} ranks");
+        assert_eq!(ranks.sent() - before, (lane + others * grads.num_params()) as u64, "{size} ranks");
     }
     assert_eq!((lanes.host_bytes(), lanes.moved()), (4 * own, (2 * (lanes.rounds() - 1) * 4 * own) as u64));
     let before = ranks.sent();
@@ -57,7 +57,7 @@ fn an_update_hands_over_what_the_formula_says() {
         // A plan counts the same, and no byte is sent that another does not receive.
         let counted = |rank| {
             let mut alone = OneRank::new(rank, size);
-            hands_over(&mut Device::count(), &mut alone).unwrap();
+            hands_over(&mut Device::count_for(Target::cpu(1)), &mut alone).unwrap();
             alone.handed()
         };
         let counted: Vec<_> = (0..size).map(counted).collect();

@@ -214,7 +214,7 @@ fn runs(number: usize, kind: Kind) {
 
     dev.reset_high_water();
     let mut grads = Grads::new(&mut dev, &model.layout).unwrap();
-    (0..grads.len()).for_each(|id| {
+    (0..grads.num_params()).for_each(|id| {
         grads.touch(id);
     });
     grads.zero(&mut dev).unwrap();

@@ -21,6 +21,7 @@ use omr::train::plan::{Training, blank};
 
 use super::bound::model;
 use crate::kernels::emu;
+use crate::models;
 use crate::seed::seed;
 
 /// Pictures of 8 x 8 patches: chains over patches end where theirs do, so that a border between chunks changes no bit.
@@ -161,7 +162,7 @@ impl Bench {
         let seen = queued.read(dev).unwrap();
         let pieces = model.layout.pieces().filter_map(|(id, piece, named)| {
             let tensor = grads.get(id)?;
-            let values = model.layout.params[id].piece::<f32>(dev, tensor, piece).unwrap();
+            let values = models::piece::<f32>(dev, &model.layout.params[id], tensor, piece);
             Some((named.name.starts_with("visual."), values))
         });
         let found = pieces.collect();

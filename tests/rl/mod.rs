@@ -13,6 +13,7 @@ use omr::rl::probs_diff::ProbsDiff;
 use omr::rl::{advantage, balance, filter};
 use proptest::prelude::*;
 
+use crate::losses;
 use crate::seed::proptest as config;
 
 /// A sequence: its tokens as (log-prob, old, reference), and an advantage.
@@ -30,7 +31,7 @@ fn losses() -> impl Strategy<Value = PolicyLoss> {
         LossAggMode::SeqMeanTokenMean,
         LossAggMode::SeqMeanTokenSumNorm,
     ]);
-    let base = prop::sample::select(vec![PolicyLoss::grpo(), PolicyLoss::dapo(), PolicyLoss::gspo()]);
+    let base = prop::sample::select(vec![losses::grpo(), losses::dapo(), losses::gspo()]);
     (base, mode, prop::bool::ANY).prop_map(|(base, loss_agg_mode, kl)| PolicyLoss {
         loss_agg_mode,
         kl_loss: kl.then_some(KlLoss { kl_loss_type: KlLossType::LowVarKl, kl_loss_coef: 0.01 }),
@@ -79,14 +80,14 @@ proptest! {
         let whole = Data::of(&rows.iter().collect::<Vec<_>>());
         let den = Denominators::new(&whole.cu, None);
         let mut grad = vec![f32::NAN; whole.lp.len()];
-        let sums = policy_loss::compute(&loss, &den, &whole.batch(), &whole.lp, &mut grad, None).unwrap();
+        let sums = policy_loss::compute::compute(&loss, &den, &whole.batch(), &whole.lp, &mut grad, None).unwrap();
         let stats = PolicyStats::new(&loss, &den, &sums);
         let mut sum = Sums::NONE;
         for part in 0..4 {
             let mine: Vec<usize> = (0..rows.len()).filter(|&r| cut[r] == part).collect();
             let data = Data::of(&mine.iter().map(|&r| &rows[r]).collect::<Vec<_>>());
             let mut part_grad = vec![f32::NAN; data.lp.len()];
-            sum += policy_loss::compute(&loss, &den, &data.batch(), &data.lp, &mut part_grad, None).unwrap();
+            sum += policy_loss::compute::compute(&loss, &den, &data.batch(), &data.lp, &mut part_grad, None).unwrap();
             for (k, &r) in mine.iter().enumerate() {
                 let (a, b) = (whole.cu[r] as usize..whole.cu[r + 1] as usize, data.cu[k] as usize);
                 prop_assert_eq!(&grad[a.clone()], &part_grad[b..b + a.len()], "equal bits in any split");
@@ -112,7 +113,7 @@ proptest! {
         };
         let mut grad = vec![0.0; lp.len()];
         let value = |lp: &[f64], grad: &mut [f64]| {
-            PolicyStats::new(&loss, &den, &policy_loss::compute(&loss, &den, &batch, lp, grad, None).unwrap())
+            PolicyStats::new(&loss, &den, &policy_loss::compute::compute(&loss, &den, &batch, lp, grad, None).unwrap())
         };
         let stats = value(&lp, &mut grad);
         let h = 1e-7;
@@ -134,15 +135,15 @@ proptest! {
 
     #[test]
     fn gspo_gradient_is_the_sequence_forms_slope(rows in rows()) {
-        let loss = PolicyLoss { clip_ratio_low: 0.9, clip_ratio_high: 9.0, ..PolicyLoss::gspo() };
+        let loss = PolicyLoss { clip_ratio_low: 0.9, clip_ratio_high: 9.0, ..losses::gspo() };
         let d = Data::of(&rows.iter().collect::<Vec<_>>());
         let den = Denominators::new(&d.cu, None);
         let mut grad = vec![0f32; d.lp.len()];
-        policy_loss::compute(&loss, &den, &d.batch(), &d.lp, &mut grad, None).unwrap();
+        policy_loss::compute::compute(&loss, &den, &d.batch(), &d.lp, &mut grad, None).unwrap();
         for (w, adv) in d.cu.windows(2).zip(&d.adv) {
             let row = w[0] as usize..w[1] as usize;
             let n = row.len();
-            let mean = policy_loss::seq_mean_log_ratio(&d.lp[row.clone()], &d.old[row.clone()]);
+            let mean = policy_loss::row::seq_mean_log_ratio(&d.lp[row.clone()], &d.old[row.clone()]);
             for t in row {
                 let want = -adv * mean.exp() / n as f64 / den.num_seqs;
                 prop_assert!((f64::from(grad[t]) - want).abs() <= 1e-6 * want.abs().max(1e-3));
@@ -156,7 +157,7 @@ proptest! {
         d.old = d.lp.clone();
         let den = Denominators::new(&d.cu, None);
         let mut grad = vec![0f32; d.lp.len()];
-        let sums = policy_loss::compute(&loss, &den, &d.batch(), &d.lp, &mut grad, None).unwrap();
+        let sums = policy_loss::compute::compute(&loss, &den, &d.batch(), &d.lp, &mut grad, None).unwrap();
         let stats = PolicyStats::new(&loss, &den, &sums);
         if !d.lp.is_empty() {
             prop_assert_eq!((stats.ratio_min, stats.ratio_max), (1.0, 1.0));
@@ -188,6 +189,9 @@ fn lengths_that_do_not_fit_are_errors() {
     for cu in [vec![0u32, 4], vec![0, 2, 3], vec![1, 2, 4], vec![0, 5, 4]] {
         let batch = Batch { cu_seqlens: &cu, old_log_prob: &lp, ref_log_prob: None, advantages: &adv };
         let den = Denominators { batch_num_tokens: 4.0, num_seqs: 2.0, loss_scale_factor: 2.0 };
-        assert!(policy_loss::compute(&PolicyLoss::grpo(), &den, &batch, &lp, &mut [0.0; 4], None).is_err(), "{cu:?}");
+        assert!(
+            policy_loss::compute::compute(&losses::grpo(), &den, &batch, &lp, &mut [0.0; 4], None).is_err(),
+            "{cu:?}"
+        );
     }
 }

@@ -76,7 +76,7 @@ fn pass(dev: &mut Device, job: &Rc<plan::Job>, [flops, bytes]: [f64; 2]) -> Resu
 fn update(dev: &mut Device, job: &plan::Job) -> Result<Case> {
     let (model, mut optimizer, mut grads) = training(dev, job)?;
     let drawn = normals::<f32>(DRAWN, 1e-3);
-    (0..grads.len()).try_for_each(|id| repeat(dev, grads.touch(id), &drawn))?;
+    (0..grads.num_params()).try_for_each(|id| repeat(dev, grads.touch(id), &drawn))?;
     let parameters = model.layout.num_weights();
     Ok(Case {
         name: if job.stage == "rl" { "rl update" } else { "sft update" },

@@ -92,7 +92,7 @@ pub(super) fn sample_fwd(dev: &mut Device, dtype: DType) -> Result<Case> {
     let (hidden, w) = (random(dev, dtype, &[SEQUENCES, HIDDEN], 1.0)?, weight(dev, dtype, VOCABULARY, HIDDEN)?);
     let (ids, logprobs) = (zeros(dev, DType::U32, &[SEQUENCES])?, zeros(dev, DType::F32, &[SEQUENCES])?);
     let noise = |i: u32| NoiseKey { prompt: i / 8, rollout: i % 8, position: 0 };
-    let draws: Vec<_> = (0..SEQUENCES as u32).map(|i| Draw::new(SamplingParams::default(), noise(i), (1, 1))).collect();
+    let draws: Vec<_> = (0..SEQUENCES as u32).map(|i| Draw::new(SamplingParams::default(), noise(i), 1, 1)).collect();
     let table = Draw::upload(dev, Region::Overlay, &draws)?;
     Ok(Case {
         name: "sample fwd",

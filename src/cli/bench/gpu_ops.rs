@@ -467,7 +467,7 @@ fn sample_fwd(dev: &mut Device, s: Widths) -> Result<Case> {
     let (hidden, w) = (random(dev, &[n, s.hidden], 1.0)?, weight(dev, s.vocabulary, s.hidden)?);
     let (ids, logprobs) = (zeros(dev, DType::U32, &[n])?, zeros(dev, DType::F32, &[n])?);
     let noise = |i: u32| NoiseKey { prompt: i / 8, rollout: i % 8, position: 0 };
-    let draws: Vec<_> = (0..n as u32).map(|i| Draw::new(SamplingParams::default(), noise(i), (1, 1))).collect();
+    let draws: Vec<_> = (0..n as u32).map(|i| Draw::new(SamplingParams::default(), noise(i), 1, 1)).collect();
     let table = Draw::upload(dev, Region::Overlay, &draws)?;
     let (shape, of) = logits(n, s);
     product("sample fwd", shape, of, bytes(&[hidden, w.data, ids, logprobs]), move |dev| {

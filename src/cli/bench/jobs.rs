@@ -125,7 +125,10 @@ pub(super) fn flops(model: &Model, tokens: usize, pictures: usize) -> f64 {
     let read = if model.config.tie_word_embeddings { "" } else { "model.embed_tokens.weight" };
     let weights = |vision: bool| {
         let pieces = model.layout.pieces().map(|(_, _, piece)| piece).filter(|piece| piece.name != read);
-        pieces.filter(|piece| piece.name.starts_with("visual.") == vision).map(|piece| piece.len()).sum::<usize>()
+        pieces
+            .filter(|piece| piece.name.starts_with("visual.") == vision)
+            .map(|piece| piece.num_elements())
+            .sum::<usize>()
     };
     2.0 * (weights(false) * tokens + weights(true) * pictures * PATCHES) as f64
 }
@@ -323,7 +326,7 @@ pub(super) fn decode(
     let parameters = model.layout.num_weights();
     let pages = (2 * sequences * prompt * config.num_key_value_heads * config.head_dim() * dtype.size()) as f64;
     let read = (model.layout.pieces().map(|(_, _, piece)| piece).filter(|piece| !piece.name.starts_with("visual.")))
-        .map(|piece| piece.len() * dtype.size())
+        .map(|piece| piece.num_elements() * dtype.size())
         .sum::<usize>() as f64;
     let job = Job { parameters, tokens: sequences * steps, pages: Some(pages) };
     let flops = flops(&model, sequences * steps, 0);

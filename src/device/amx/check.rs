@@ -1,20 +1,47 @@
 //! Two bodies of a product by tiles, held against one another.
 
-use super::{Block, STEP, Tiles};
-use crate::device::Isa;
+use super::block::{Block, STEP};
+use super::tiles::Tiles;
+use crate::device::isa::Isa;
 
-/// Rows, panels and steps of the blocks that are tried: each form of a block, alone and cut by its rows.
-pub(super) const SHAPES: [(usize, usize, usize); 5] = [(32, 2, 3), (17, 1, 2), (16, 3, 2), (7, 2, 1), (1, 1, 3)];
+/// The size of a block.
+#[derive(Clone, Copy)]
+pub(super) struct Shape {
+    rows: usize,
+    panels: usize,
+    steps: usize,
+}
+
+const fn shape(rows: usize, panels: usize, steps: usize) -> Shape {
+    Shape { rows, panels, steps }
+}
+
+/// The blocks that are tried: each form of a block, alone and cut by its rows.
+pub(super) const SHAPES: [Shape; 5] =
+    [shape(32, 2, 3), shape(17, 1, 2), shape(16, 3, 2), shape(7, 2, 1), shape(1, 1, 3)];
 /// Sums of all shapes: each from zero and from values that are there, of numbers near one and near underflow.
 pub(super) const SUMS: usize = 4 * 32 * (32 * 2 + 17 + 16 * 3 + 7 * 2 + 1);
 
 const PANEL: usize = 32;
 
-/// What the blocks of a shape go on from, or do not.
-const STARTS: [(u32, bool); 4] = [(127, false), (127, true), (63, false), (63, true)];
+/// How a block begins.
+#[derive(Clone, Copy)]
+struct Start {
+    /// What the exponents of its values lie around.
+    middle: u32,
+    /// Whether it goes on from sums that are there.
+    resume: bool,
+}
+
+const STARTS: [Start; 4] = [
+    Start { middle: 127, resume: false },
+    Start { middle: 127, resume: true },
+    Start { middle: 63, resume: false },
+    Start { middle: 63, resume: true },
+];
 
 /// How many sums of a shape's blocks have other bits by `one` than by `other`.
-pub(super) fn differing(one: Isa, other: Isa, shape: (usize, usize, usize)) -> usize {
+pub(super) fn differing(one: Isa, other: Isa, shape: Shape) -> usize {
     let different = |start| {
         let [one, other] = [one, other].map(|isa| sums(isa, shape, start));
         one.iter().zip(&other).filter(|(a, b)| a.to_bits() != b.to_bits()).count()
@@ -22,8 +49,9 @@ pub(super) fn differing(one: Isa, other: Isa, shape: (usize, usize, usize)) -> u
     STARTS.into_iter().map(different).sum()
 }
 
-/// A block's sums of made values with exponents around `middle`.
-fn sums(isa: Isa, (rows, panels, steps): (usize, usize, usize), (middle, resume): (u32, bool)) -> Vec<f32> {
+/// A block's sums of made values.
+fn sums(isa: Isa, shape: Shape, start: Start) -> Vec<f32> {
+    let (Shape { rows, panels, steps }, Start { middle, resume }) = (shape, start);
     let mut random = Values(rows as u32 + 1);
     let words = steps * STEP;
     let left: Vec<u32> = (0..rows * words).map(|_| random.word(middle)).collect();

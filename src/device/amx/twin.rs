@@ -4,12 +4,12 @@
 //! another; both added, and that added to the sum. Everything is rounded to nearest even; what is smaller than the
 //! smallest normal number, read or computed, is a zero of its sign.
 
-use super::{Block, PANEL_BYTES, STEP, TILE, TILE_BYTES};
-use crate::device::{Isa, cpu_kernel};
+use super::block::{Block, PANEL_BYTES, STEP, TILE, TILE_BYTES};
+use crate::device::isa::{Isa, cpu_kernel};
 
 type Row = [f32; TILE];
 
-/// `rows` by `panels`, as [`super::Tiles::run`].
+/// `rows` by `panels`, as `Tiles::run`.
 ///
 /// # Safety
 /// The block's pointers must be good for what it says.

@@ -48,8 +48,6 @@ pub enum Op {
     Launch(Kernel, Launch, Params),
     /// Bytes of the host, taken at the call.
     Upload(Address, Vec<u8>),
-    /// Bytes of a pinned buffer, read when this runs.
-    UploadPinned(Address, Pinned, usize),
     /// To a pinned buffer.
     DownloadPinned(Address, Pinned, usize),
     /// To, from, bytes.

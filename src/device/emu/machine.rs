@@ -4,10 +4,10 @@ use std::panic::Location;
 use std::time::Instant;
 
 use crate::device::driver::{Kernel, Launch, Pinned, Properties};
-use crate::device::emu::Options;
 use crate::device::emu::compile::Cache;
 use crate::device::emu::graph::{Op, Params};
 use crate::device::emu::limits::{self, Declared};
+use crate::device::emu::options::Options;
 use crate::device::emu::pages::{POISON, Pages};
 use crate::device::emu::runtime::{Entry, Grid, Instance, Runtime, Schedule};
 use crate::device::emu::sites::{Site, Sites};
@@ -133,7 +133,6 @@ impl Machine {
         match op {
             Op::Launch(kernel, launch, params) => self.launch(*kernel, launch, params),
             Op::Upload(to, bytes) => self.pages.write(*to, bytes),
-            Op::UploadPinned(to, from, bytes) => self.pages.write(*to, &self.pinned[from.0 as usize][..*bytes]),
             Op::DownloadPinned(from, to, bytes) => self.pages.read(*from, &mut self.pinned[to.0 as usize][..*bytes]),
             // Of that nothing is looked at.
             Op::Copy(..) | Op::Fill(..) if self.options.corners => Ok(()),

@@ -3,7 +3,7 @@
 use crate::device::driver::{Graph, Stream};
 use crate::device::emu::graph::{Captured, Op, Queues, Ticket};
 use crate::device::emu::machine::{Machine, random};
-use crate::device::emu::{Completion, Options};
+use crate::device::emu::options::{Completion, Options};
 use crate::error::{Error, Result};
 
 /// Streams, the graphs they replay and the machine below.

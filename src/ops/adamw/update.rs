@@ -3,7 +3,9 @@
 use half::bf16;
 
 use super::code8::{self, BLOCK};
-use super::{Factors, Moments, Noise, Parameter, join, split};
+use super::factors::{Factors, Noise};
+use super::master::{join, split};
+use super::parameter::{Moments, Parameter};
 use crate::device::{Cpu, Parts, ViewMut, cpu_kernel};
 use crate::philox::philox4x32_10;
 use crate::tensor::{DType, Elem};

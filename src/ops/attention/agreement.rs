@@ -3,11 +3,13 @@
 
 use half::bf16;
 
-use super::{Bwd, Pack, bwd, fwd};
+use super::backward::bwd;
+use super::call::{Bwd, Pack};
+use super::forward::fwd;
 use crate::device::{Body, Device, Region};
 use crate::error::Result;
 use crate::ops::attend::Heads;
-use crate::ops::body::{differing, values};
+use crate::ops::start_check::{differing, values};
 use crate::tensor::{DType, Tensor};
 
 /// Heads and sequences that have tiles and blocks with rows left over, causal and not.

@@ -5,30 +5,17 @@
 
 use std::ops::Range;
 
+use super::blocks::Blocks;
+use super::call::{Bwd, Pack, check_rows};
 use super::launch::check_heads;
+use super::launch_bwd;
 use super::pair::{KeyTile, Pair, Scratch, pack_tiles, pair_grads, tile_rows};
-use super::{Blocks, Pack, check_rows, launch_bwd};
 use crate::device::{Cpu, Device, Isa, On, Parts, Pool, Region, cpu_kernel};
 use crate::error::Result;
 use crate::ops::attend::{BLOCK, Context, Heads, Setting, run_with_scratch};
 use crate::ops::check::{self, by_dtype};
 use crate::ops::lanes;
 use crate::tensor::{DType, Elem, Tensor};
-
-/// What [`bwd`] reads and writes beside its pack.
-#[derive(Clone, Copy, Debug)]
-pub struct Bwd {
-    /// As forward had it.
-    pub qkv: Tensor,
-    /// As forward left it.
-    pub out: Tensor,
-    /// Shaped as `out`.
-    pub dout: Tensor,
-    /// As forward left it.
-    pub lse: Tensor,
-    /// Shaped as `qkv`, written.
-    pub dqkv: Tensor,
-}
 
 /// Gradient of [`super::fwd`]: dqkv `[T, (q + 2 kv) * dim]` is written (before `rope::bwd`). Errors on other shapes; on
 /// a GPU on a head_dim above 128, and what cu_seqlens holds is not looked at.
@@ -57,11 +44,8 @@ pub fn bwd(dev: &mut Device, pack: &Pack, call: Bwd) -> Result<()> {
     let packed = dev.alloc(Region::Workspace, DType::F32, &[blocks.max(1), heads.kv * KeyTile::len(heads)])?;
     let delta = dev.alloc(Region::Workspace, DType::F32, &[t, heads.q])?;
     let scratch = dev.alloc(Region::Workspace, DType::F32, &[dev.threads(), Scratch::len(heads)])?;
-    let done = match dev.cpu_only(OP)? {
-        Some(cpu) => {
-            let ins = [qkv, out, dout, lse, cu_seqlens];
-            by_dtype!(qkv.dtype, backward(cpu, pack, setting, ins, [dqkv, packed, delta, scratch]))
-        }
+    let done = match dev.on_cpu() {
+        Some(cpu) => by_dtype!(qkv.dtype, backward(cpu, pack, setting, call, packed, delta, scratch)),
         None => Ok(()),
     };
     dev.release(mark);
@@ -127,11 +111,22 @@ fn columns(heads: Heads, slot: usize) -> Range<usize> {
     start..start + len
 }
 
-fn backward<T: Elem>(cpu: Cpu<'_>, pack: &Pack, setting: Setting, ins: [Tensor; 5], outs: [Tensor; 4]) -> Result<()> {
+/// The backward on the CPU, with room for packed keys, D and what work items compute in.
+fn backward<T: Elem>(
+    cpu: Cpu<'_>,
+    pack: &Pack,
+    setting: Setting,
+    call: Bwd,
+    packed: Tensor,
+    delta: Tensor,
+    scratch: Tensor,
+) -> Result<()> {
     let (heads, causal, isa) = (pack.heads, pack.causal, cpu.isa);
+    let (t, ins) = (call.qkv.rows(), [call.qkv, call.out, call.dout, call.lse, pack.cu_seqlens]);
+    let outs = [call.dqkv, packed, delta, scratch];
     let ([dqkv, packed, delta, scratch], [qkv, out, dout, lse, cu]) = cpu.memory.tensors(outs, ins);
     let (qkv, out, dout, lse) = (qkv.of::<T>(), out.of::<T>(), dout.of::<T>(), lse.of::<f32>());
-    let blocks = Blocks::new("attention::bwd", cu.of::<u32>(), pack.max_seqlen, ins[0].rows())?;
+    let blocks = Blocks::new("attention::bwd", cu.of::<u32>(), pack.max_seqlen, t)?;
     let (packed, delta) = (packed.of::<f32>(), delta.of::<f32>());
     prepare::<T>(cpu.pool, isa, &blocks, heads, [qkv, out, dout], packed, delta);
     let Plan { items, starts, parts } = Plan::new(&blocks, heads);

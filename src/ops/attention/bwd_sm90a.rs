@@ -1,20 +1,17 @@
 //! Launches of kernels/attention_bwd_sm90a.cu, the second body of attention's backward over packed sequences: by wgmma,
 //! operands by TMA. It has the first body's bits (`agreement` asks at start).
 
-use bytemuck::NoUninit;
-
-use super::sm90a::{self, MATH, PANEL, PANELS, ROWS, THREADS, WideNames};
+use super::names::{WideKernels, wide_kernels};
+use super::sm90a::{self, MATH, PANEL, PANELS, ROWS, THREADS};
 use super::tiles;
-use crate::device::{Address, Gpu, Launch};
+use crate::device::{Gpu, Params};
 use crate::error::Result;
 use crate::ops::attend::{BLOCK, Heads};
 use crate::ops::check;
+use crate::tensor::Tensor;
 
-const FILE: &str = "attention_bwd_sm90a";
-
-const QUERIES: WideNames = [(80, "attention_bwd_dq_wide_hd80"), (128, "attention_bwd_dq_wide_hd128")];
-
-const KEYS: WideNames = [(80, "attention_bwd_dkv_wide_hd80"), (128, "attention_bwd_dkv_wide_hd128")];
+const QUERIES: WideKernels = wide_kernels!("attention_bwd_sm90a", "attention_bwd_dq_wide");
+const KEYS: WideKernels = wide_kernels!("attention_bwd_sm90a", "attention_bwd_dkv_wide");
 
 /// Stages of keys and values, and of rows.
 const KEY_STAGES: usize = 2;
@@ -38,9 +35,8 @@ fn key_smem(dim: usize, stage: usize) -> usize {
 
 /// A call that this body may take.
 pub(super) struct WideBwd {
-    pub qkv: Address,
-    pub dout: Address,
-    pub tokens: usize,
+    pub qkv: Tensor,
+    pub dout: Tensor,
     pub sequences: usize,
     pub heads: Heads,
     /// Whether all rows start at multiples of 16 bytes.
@@ -49,42 +45,44 @@ pub(super) struct WideBwd {
     pub stage: usize,
 }
 
+/// The launch of one kernel: its boxes of rows have so many tokens, its key heads so many slots.
+struct Half {
+    kernel: &'static str,
+    smem: usize,
+    tokens: usize,
+    slots: u32,
+}
+
 impl WideBwd {
     /// Launches this body's kernels, dQ's first, with what the other body's take; false where the device or the call is not
     /// for it.
-    pub fn launch<A: NoUninit>(&self, op: &'static str, gpu: &mut Gpu<'_>, args: &A) -> Result<bool> {
-        let (heads, group, tokens) = (self.heads, self.heads.group(), self.tokens);
-        let named = |names: &WideNames| names.iter().find(|(dim, _)| *dim == heads.dim).map(|(_, kernel)| *kernel);
-        let (Some(queries), Some(keys)) = (named(&QUERIES), named(&KEYS)) else { return Ok(false) };
+    pub fn launch(&self, op: &'static str, gpu: &mut Gpu<'_>, args: &Params) -> Result<bool> {
+        let (heads, group, tokens) = (self.heads, self.heads.group(), self.qkv.rows());
+        let (Some(queries), Some(keys)) = (QUERIES.of(heads.dim), KEYS.of(heads.dim)) else { return Ok(false) };
         if !gpu.wgmma_attention_bwd || !self.wide || group > self.stage || tokens == 0 {
             return Ok(false);
         }
         let slots = tiles::slots(op, tokens, self.sequences, group, ROWS / group * group)?;
-        self.launch_one(op, gpu, (queries, query_smem(heads.dim)), [ROWS / group, slots as usize], args)?;
+        let smem = query_smem(heads.dim);
+        self.launch_half(op, gpu, Half { kernel: queries, smem, tokens: ROWS / group, slots }, args)?;
         let slots = tiles::slots(op, tokens, self.sequences, 1, BLOCK)?;
         let smem = key_smem(heads.dim, self.stage);
-        self.launch_one(op, gpu, (keys, smem), [self.stage / group, slots as usize], args)?;
+        self.launch_half(op, gpu, Half { kernel: keys, smem, tokens: self.stage / group, slots }, args)?;
         Ok(true)
     }
 
-    /// One kernel, whose boxes of rows have so many tokens and whose key heads so many slots.
-    fn launch_one<A: NoUninit>(
-        &self,
-        op: &'static str,
-        gpu: &mut Gpu<'_>,
-        (kernel, smem): (&'static str, usize),
-        [tokens, slots]: [usize; 2],
-        args: &A,
-    ) -> Result<()> {
-        let (Heads { q, kv, dim }, group) = (self.heads, self.heads.group());
+    fn launch_half(&self, op: &'static str, gpu: &mut Gpu<'_>, half: Half, args: &Params) -> Result<()> {
+        let (Heads { q, kv, dim }, group, tokens) = (self.heads, self.heads.group(), self.qkv.rows());
+        let (qkv, dout, boxed) = (gpu.ptr(self.qkv), gpu.ptr(self.dout), [group, half.tokens]);
         let maps = [
-            sm90a::packed_keys(self.qkv, self.tokens, self.heads),
-            sm90a::packed_map(self.qkv, self.tokens, self.heads, [group, tokens]),
-            sm90a::rows_map(self.dout, [self.tokens, q, dim], [group, tokens]),
+            sm90a::packed_keys(qkv, tokens, self.heads),
+            sm90a::packed_map(qkv, tokens, self.heads, boxed),
+            sm90a::rows_map(dout, [tokens, q, dim], boxed),
         ];
-        let args = [bytemuck::bytes_of(args), bytemuck::bytes_of(&[tokens as i32, slots as i32])].concat();
-        let bytes = sm90a::behind_maps(gpu, maps.each_ref(), &args)?;
-        let launch = Launch::new([check::grid(op, slots * kv)?, 1, 1], THREADS, smem);
-        gpu.launch_bytes(FILE, kernel, launch, &bytes)
+        // `attend_bwd::Args`.
+        let args = args.clone().with(half.tokens as i32).with(half.slots);
+        let args = sm90a::behind_maps(gpu, maps.each_ref(), args)?;
+        let launch = check::launch(op, half.slots as usize * kv, THREADS as usize, half.smem)?;
+        gpu.launch(QUERIES.file, half.kernel, launch, args)
     }
 }

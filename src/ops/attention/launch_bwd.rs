@@ -1,12 +1,11 @@
 //! Launches of kernels/attention_bwd.cu (first the kernel of dQ, which also leaves D, then that of dK and dV) and of
 //! kernels/attention_window_bwd.cu; by wgmma where the device is told to.
 
-use bytemuck::NoUninit;
-
 use super::bwd_sm90a::WideBwd;
-use super::launch::{self, ByDim, WINDOW, by_dim, shared_rows, slots, wide};
-use super::{Bwd, Pack};
-use crate::device::{Address, Gpu, Launch};
+use super::call::{Bwd, Pack};
+use super::launch::{self, WINDOW, shared_rows, slots, wide};
+use super::names::{ByDim, by_dim, holding};
+use crate::device::{Gpu, Launch, params};
 use crate::error::Result;
 use crate::ops::attend::Setting;
 use crate::ops::check;
@@ -24,72 +23,9 @@ const STAGE: usize = 64;
 /// Query heads of a group, at most: what [`inverse`] divides exactly.
 const MOST_HEADS: usize = 1 << 15;
 
-const QUERIES: ByDim = [
-    (16, "attention_bwd_dq_hd16"),
-    (32, "attention_bwd_dq_hd32"),
-    (64, "attention_bwd_dq_hd64"),
-    (80, "attention_bwd_dq_hd80"),
-    (128, "attention_bwd_dq_hd128"),
-];
-
-const KEYS: ByDim = [
-    (16, "attention_bwd_dkv_hd16"),
-    (32, "attention_bwd_dkv_hd32"),
-    (64, "attention_bwd_dkv_hd64"),
-    (80, "attention_bwd_dkv_hd80"),
-    (128, "attention_bwd_dkv_hd128"),
-];
-
-const WINDOWS: ByDim = [
-    (16, "attention_window_bwd_hd16"),
-    (32, "attention_window_bwd_hd32"),
-    (64, "attention_window_bwd_hd64"),
-    (80, "attention_window_bwd_hd80"),
-    (128, "attention_window_bwd_hd128"),
-];
-
-/// `attention_bwd::Args` of kernels/attention_bwd.cu.
-#[repr(C)]
-#[derive(Clone, Copy, NoUninit)]
-struct Args {
-    qkv: Address,
-    out: Address,
-    dout: Address,
-    lse: Address,
-    cu_seqlens: Address,
-    dqkv: Address,
-    delta: Address,
-    sequences: i32,
-    q_heads: i32,
-    kv_heads: i32,
-    dim: i32,
-    causal: i32,
-    wide: i32,
-    scale: f32,
-    scale_log2e: f32,
-    inverse: u32,
-    step: i32,
-}
-
-/// `attention_window_bwd::Args` of kernels/attention_window_bwd.cu.
-#[repr(C)]
-#[derive(Clone, Copy, NoUninit)]
-struct WindowArgs {
-    qkv: Address,
-    out: Address,
-    dout: Address,
-    lse: Address,
-    cu_seqlens: Address,
-    dqkv: Address,
-    q_heads: i32,
-    kv_heads: i32,
-    dim: i32,
-    wide: i32,
-    scale: f32,
-    scale_log2e: f32,
-    step: i32,
-    padding: i32,
-}
+const QUERIES: ByDim = by_dim!("attention_bwd_dq");
+const KEYS: ByDim = by_dim!("attention_bwd_dkv");
+const WINDOWS: ByDim = by_dim!("attention_window_bwd");
 
 /// Rows of a stage or a tile: whole tokens where a group is no larger than one, because TMA brings those, and where a
 /// chain's steps begin its bits on tensor cores depend on.
@@ -128,13 +64,13 @@ pub(super) fn bwd(
     check::that(op, sequences > 0 || tokens == 0, "a sequence", "none")?;
     let few = heads.group() <= MOST_HEADS;
     check::that(op, few, "at most 32768 query heads a key head on a GPU", heads.group().to_string())?;
-    let [qkv, out, dout, lse, cu_seqlens, dqkv, delta] =
-        [qkv, out, dout, lse, cu_seqlens, dqkv, delta].map(|t| gpu.ptr(t));
-    let (wide, step) = (i32::from(wide(heads.dim, &[qkv, out, dout, dqkv])), stage_rows(heads.group()) as i32);
+    let (wide, step) = (wide(&gpu, heads.dim, &[qkv, out, dout, dqkv]), stage_rows(heads.group()) as i32);
     let (q_heads, kv_heads, dim) = (heads.q as i32, heads.kv as i32, heads.dim as i32);
     let scale_log2e = setting.scale_log2e;
     if !causal && max_seqlen <= WINDOW {
-        let args = WindowArgs {
+        let (kept, kernel) = holding(&WINDOWS, heads.dim);
+        let launch = check::launch(op, sequences * heads.kv, launch::THREADS as usize, window_smem(kept))?;
+        let args = params!(attention_window_bwd::Args {
             qkv,
             out,
             dout,
@@ -148,14 +84,10 @@ pub(super) fn bwd(
             scale,
             scale_log2e,
             step,
-            padding: 0,
-        };
-        let (kept, kernel) = by_dim(&WINDOWS, heads.dim);
-        let grid = [check::grid(op, sequences * heads.kv)?, 1, 1];
-        let launch = Launch::new(grid, launch::THREADS, window_smem(kept));
-        return gpu.launch("attention_window_bwd", kernel, launch, &args);
+        });
+        return gpu.launch("attention_window_bwd", kernel, launch, args);
     }
-    let args = Args {
+    let args = params!(attention_bwd::Args {
         qkv,
         out,
         dout,
@@ -167,24 +99,24 @@ pub(super) fn bwd(
         q_heads,
         kv_heads,
         dim,
-        causal: i32::from(causal),
+        causal,
         wide,
         scale,
         scale_log2e,
         inverse: inverse(heads.group()),
         step,
-    };
-    let call = WideBwd { qkv, dout, tokens, sequences, heads, wide: wide != 0, stage: STAGE };
+    });
+    let call = WideBwd { qkv, dout, sequences, heads, wide, stage: STAGE };
     if call.launch(op, &mut gpu, &args)? {
         return Ok(());
     }
     let kv = check::grid(op, heads.kv)?;
-    let (kept, kernel) = by_dim(&QUERIES, heads.dim);
+    let (kept, kernel) = holding(&QUERIES, heads.dim);
     let grid = [slots(op, tokens, sequences, heads.group(), OWNED)?, kv, 1];
-    gpu.launch("attention_bwd", kernel, Launch::new(grid, THREADS, stages(kept)), &args)?;
-    let (kept, kernel) = by_dim(&KEYS, heads.dim);
+    gpu.launch("attention_bwd", kernel, Launch::new(grid, THREADS, stages(kept)), args.clone())?;
+    let (kept, kernel) = holding(&KEYS, heads.dim);
     let grid = [slots(op, tokens, sequences, 1, OWNED)?, kv, 1];
-    gpu.launch("attention_bwd", kernel, Launch::new(grid, THREADS, stages(kept) + 4 * STAGE * 4), &args)
+    gpu.launch("attention_bwd", kernel, Launch::new(grid, THREADS, stages(kept) + 4 * STAGE * 4), args)
 }
 
 #[cfg(test)]

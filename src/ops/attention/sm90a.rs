@@ -1,12 +1,11 @@
 //! Launches of kernels/common/attend_sm90a.cuh, the second body of attention over packed sequences, of prefill and of decode:
 //! by wgmma, operands by TMA. It has the first body's bits (`agreement` asks at start), which windows have alone.
 
-use bytemuck::NoUninit;
-
-use crate::device::{Address, Device, EncodedMap, Gpu, Launch, Region, TensorMap};
+use super::names::WideKernels;
+use super::tiles;
+use crate::device::{Address, Device, Gpu, Launch, Params, Region, TensorMap};
 use crate::error::Result;
 use crate::ops::attend::{BLOCK, CHUNK, Heads};
-use crate::ops::attention::tiles;
 use crate::ops::check;
 use crate::tensor::{DType, Tensor};
 
@@ -25,9 +24,6 @@ const CTAS: usize = 132;
 /// Columns of a panel in shared memory, and panels of a head.
 pub(super) const PANEL: usize = 64;
 pub(super) const PANELS: usize = 2;
-
-/// A kernel by the head dimension it is for.
-pub(crate) type WideNames = [(usize, &'static str); 2];
 
 /// `attend::WideSmem`: queries, two stages of keys and of values, outputs on their way, sums, eleven barriers.
 fn smem(dim: usize) -> usize {
@@ -78,7 +74,7 @@ pub(crate) fn paged_keys(cache: Address, blocks: usize, heads: Heads) -> TensorM
 
 /// A call that this body may take.
 pub(crate) struct WideCall {
-    pub qkv: Address,
+    pub qkv: Tensor,
     pub tokens: usize,
     pub sequences: usize,
     pub heads: Heads,
@@ -87,64 +83,60 @@ pub(crate) struct WideCall {
     /// Boxes of keys and of values.
     pub keys: [TensorMap; 2],
     /// Of [`totals`].
-    pub totals: Address,
+    pub totals: Tensor,
 }
 
 impl WideCall {
-    /// Launches this body's kernel of kernels/FILE.cu with what the other body's takes; false where the device or the call is
-    /// not for it.
-    pub fn launch<A: NoUninit>(
+    /// Launches one of `kernels` with what the other body's takes; false where the device or the call is not for it.
+    pub(in crate::ops) fn launch(
         &self,
         op: &'static str,
         gpu: &mut Gpu<'_>,
-        (file, names): (&'static str, &WideNames),
-        args: &A,
+        kernels: &WideKernels,
+        args: &Params,
     ) -> Result<bool> {
         let (heads, group) = (self.heads, self.heads.group());
-        if !takes(gpu, names, heads) || !self.wide || self.tokens == 0 {
+        if !takes(gpu, kernels, heads) || !self.wide || self.tokens == 0 {
             return Ok(false);
         }
         let tile_rows = ROWS / group * group;
         let slots = tiles::slots(op, self.tokens, self.sequences, group, tile_rows)?;
         let items = check::count(op, "tiles", slots as usize * heads.kv)? as usize;
-        let q = packed_map(self.qkv, self.tokens, heads, [group, ROWS / group]);
+        let q = packed_map(gpu.ptr(self.qkv), self.tokens, heads, [group, ROWS / group]);
         let [k, v] = &self.keys;
-        let mut bytes = bytemuck::bytes_of(args).to_vec();
-        bytes.extend_from_slice(bytemuck::bytes_of(&self.totals));
-        bytes.extend_from_slice(bytemuck::bytes_of(&[tile_rows as i32, slots as i32]));
-        launch(gpu, (file, names), heads, [&q, k, v], &bytes, items)?;
+        // `attend::WideArgs`.
+        let args = args.clone().with(self.totals).with(tile_rows as i32).with(slots);
+        launch(gpu, kernels, heads, [&q, k, v], args, items)?;
         Ok(true)
     }
 }
 
-/// Whether the device runs such a kernel, one of `names`, for these heads.
-pub(crate) fn takes(gpu: &Gpu<'_>, names: &WideNames, heads: Heads) -> bool {
-    gpu.wgmma_attention && heads.group() <= ROWS && names.iter().any(|(dim, _)| *dim == heads.dim)
+/// Whether the device runs one of `kernels` for these heads.
+pub(in crate::ops) fn takes(gpu: &Gpu<'_>, kernels: &WideKernels, heads: Heads) -> bool {
+    gpu.wgmma_attention && heads.group() <= ROWS && kernels.of(heads.dim).is_some()
 }
 
 /// Launches the kernel that [`takes`] the heads: CTAs that take `items` in turn, with maps of queries, keys and values and
 /// the arguments behind them.
-pub(crate) fn launch(
+pub(in crate::ops) fn launch(
     gpu: &mut Gpu<'_>,
-    (file, names): (&'static str, &WideNames),
+    kernels: &WideKernels,
     heads: Heads,
     maps: [&TensorMap; 3],
-    args: &[u8],
+    args: Params,
     items: usize,
 ) -> Result<()> {
-    let Some(&(_, kernel)) = names.iter().find(|(dim, _)| *dim == heads.dim) else { return Ok(()) };
-    let bytes = behind_maps(gpu, maps, args)?;
+    let Some(kernel) = kernels.of(heads.dim) else { return Ok(()) };
+    let args = behind_maps(gpu, maps, args)?;
     let ctas = items.min(CTAS).min(gpu.driver.properties().multiprocessors as usize);
-    gpu.launch_bytes(file, kernel, Launch::new([ctas as u32, 1, 1], THREADS, smem(heads.dim)), &bytes)
+    gpu.launch(kernels.file, kernel, Launch::new([ctas as u32, 1, 1], THREADS, smem(heads.dim)), args)
 }
 
 /// A kernel's arguments behind the tensor maps that they begin with, as the device encodes these.
-pub(super) fn behind_maps(gpu: &mut Gpu<'_>, maps: [&TensorMap; 3], args: &[u8]) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
+pub(super) fn behind_maps(gpu: &mut Gpu<'_>, maps: [&TensorMap; 3], args: Params) -> Result<Params> {
+    let mut params = Params::default();
     for map in maps {
-        bytes.extend_from_slice(bytemuck::bytes_of(&gpu.driver.tensor_map(map)?));
+        params = params.with(gpu.driver.tensor_map(map)?);
     }
-    bytes.extend_from_slice(args);
-    bytes.resize(bytes.len().next_multiple_of(align_of::<EncodedMap>()), 0);
-    Ok(bytes)
+    Ok(params.with(args))
 }

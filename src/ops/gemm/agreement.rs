@@ -3,13 +3,13 @@
 
 use half::bf16;
 
-use super::backward::{SM90A as GRADIENTS, WideChainArgs, WideWgradArgs};
+use super::backward::SM90A as GRADIENTS;
 use super::config::{GemmConfig, Role};
 use super::sm90a::{Lies, Side, Wide, wide_names};
-use super::{LogitsArgs, Operands, SM90A};
-use crate::device::{Device, Gpu, On, Region};
+use super::tile::SM90A;
+use crate::device::{Device, Gpu, On, Region, params};
 use crate::error::Result;
-use crate::ops::body::{differing, values};
+use crate::ops::start_check::{differing, values};
 use crate::tensor::{DType, Tensor};
 
 /// A product of more than one tile of every kind, of a row's and a column's part of one, and of more stages than a ring
@@ -73,16 +73,21 @@ fn launch(gpu: &mut Gpu<'_>, i: usize, config: &GemmConfig, [x, w]: [Tensor; 2],
     let sides = [side(x, lies[0]), side(w, lies[1])];
     let [rows, cols, depth] = [ROWS, COLUMNS, TERMS].map(|n| n as i32);
     let ld = if i == 0 { depth } else { cols };
-    let operands = Operands { x: sides[0].address, w: sides[1].address, rows, cols, depth, ld };
-    let y = gpu.ptr(sums);
+    let operands = params!(gemm::Operands { x, w, rows, cols, depth, ld });
     let product = Wide::by(op, gpu, *config, sides, COLUMNS, None)?;
     match i {
-        0 => product.launch(gpu, SM90A, &wide_names!("linear_f32"), &LogitsArgs { operands, y }),
-        1 => {
-            let args = WideChainArgs { operands, dx: 0, from: 0, to: y };
-            product.launch(gpu, GRADIENTS, &wide_names!("linear_dgrad_chain"), &args)
+        0 => {
+            let args = operands.with(params!(Logits::Args { y: sums }));
+            product.launch(gpu, SM90A, &wide_names!("linear_f32"), args)
         }
-        _ => product.launch(gpu, GRADIENTS, &wide_names!("linear_wgrad"), &WideWgradArgs { operands, dw: y }),
+        1 => {
+            let args = operands.with(params!(DgradChain::Args { dx: None, from: None, to: sums }));
+            product.launch(gpu, GRADIENTS, &wide_names!("linear_dgrad_chain"), args)
+        }
+        _ => {
+            let args = operands.with(params!(Wgrad::Args { dw: sums }));
+            product.launch(gpu, GRADIENTS, &wide_names!("linear_wgrad"), args)
+        }
     }
 }
 

@@ -1,11 +1,10 @@
 //! Launches of kernels/gemm_bwd.cu, or of kernels/gemm_bwd_sm90a.cu where the device is told to: the gradients of linear
 //! layers. The chain of an element does not depend on the tile.
 
-use bytemuck::NoUninit;
-
+use super::config::Role;
 use super::sm90a::{Lies, Shape, Side, Staged, Wide, wide_names};
-use super::{Args, Names, Operands, Role, THREADS, TILES, Tile};
-use crate::device::{Address, Gpu, Launch};
+use super::tile::{Names, THREADS, TILES, Tile, tile_names};
+use crate::device::{Gpu, params};
 use crate::error::Result;
 use crate::ops::check;
 use crate::ops::matmul::{Order, Weight, row_stride};
@@ -13,28 +12,6 @@ use crate::tensor::Tensor;
 
 /// The second body's file.
 pub(super) const SM90A: &str = "gemm_bwd_sm90a";
-
-/// `gemm::DgradArgs`.
-#[repr(C)]
-#[derive(Clone, Copy, NoUninit)]
-struct DgradArgs {
-    operands: Operands,
-    dx: Address,
-    from: Address,
-    to: Address,
-    accumulate: i32,
-    terms: i32,
-}
-
-/// The operands and `gemm::DgradChain::Args`.
-#[repr(C)]
-#[derive(Clone, Copy, NoUninit)]
-pub(super) struct WideChainArgs {
-    pub operands: Operands,
-    pub dx: Address,
-    pub from: Address,
-    pub to: Address,
-}
 
 /// dx = dy W, or dx + dy W rounded once.
 pub(in crate::ops) fn dgrad(
@@ -45,7 +22,7 @@ pub(in crate::ops) fn dgrad(
     dx: Tensor,
     accumulate: bool,
 ) -> Result<()> {
-    const NAMES: Names = ["linear_dgrad_m16", "linear_dgrad_m64", "linear_dgrad_m128"];
+    const NAMES: Names = tile_names!("linear_dgrad");
     launch_dgrad(op, gpu, &NAMES, Dgrad { dy, w, dx, sums: None, accumulate })
 }
 
@@ -69,7 +46,7 @@ pub(in crate::ops) fn dgrad_part(
     dx: Tensor,
     sums: Sums,
 ) -> Result<()> {
-    const NAMES: Names = ["linear_dgrad_chain_m16", "linear_dgrad_chain_m64", "linear_dgrad_chain_m128"];
+    const NAMES: Names = tile_names!("linear_dgrad_chain");
     launch_dgrad(op, gpu, &NAMES, Dgrad { dy, w, dx, sums: Some(sums), accumulate: false })
 }
 
@@ -87,14 +64,14 @@ fn launch_dgrad(op: &'static str, gpu: &mut Gpu<'_>, names: &Names, call: Dgrad<
     check::gpu_compute(op, w.data.dtype)?;
     check::that(op, w.order == Order::Rows, "a weight in rows", format!("{:?}", w.order))?;
     let tile = Tile::of(dy.rows());
-    let operands = Operands {
-        x: gpu.ptr(dy),
-        w: gpu.ptr(w.data),
+    let operands = params!(gemm::Operands {
+        x: dy,
+        w: w.data,
         rows: check::count(op, "rows", dy.rows())?,
         cols: w.k as i32,
         depth: check::count(op, "columns", dy.cols())?,
         ld: check::count(op, "columns", row_stride(w.k))?,
-    };
+    });
     let sides = [
         Side { address: gpu.ptr(dy), rows: dy.rows(), columns: dy.cols(), stride: dy.cols(), lies: Lies::Along },
         Side { address: gpu.ptr(w.data), rows: w.n, columns: w.k, stride: row_stride(w.k), lies: Lies::Across },
@@ -103,49 +80,17 @@ fn launch_dgrad(op: &'static str, gpu: &mut Gpu<'_>, names: &Names, call: Dgrad<
     if (sums.is_some() || staged.carried(gpu))
         && let Some(product) = Wide::product(op, gpu, Role::Gradient, sides, w.k, None)?
     {
-        let dx = gpu.ptr(dx);
         if let Some(Sums { from, to }) = sums {
-            let args = WideChainArgs { operands, dx, from: gpu.ptr_or_null(from), to: gpu.ptr_or_null(to) };
-            return product.launch(gpu, SM90A, &wide_names!("linear_dgrad_chain"), &args);
+            let args = operands.with(params!(DgradChain::Args { dx, from, to }));
+            return product.launch(gpu, SM90A, &wide_names!("linear_dgrad_chain"), args);
         }
         // The epilogue of a forward product, which has dx for a residual.
-        let args = Args { operands, more: [0, if accumulate { dx } else { 0 }], y: dx };
-        return product.staged(gpu, &staged)?.launch(gpu, SM90A, &wide_names!("linear_dgrad"), &args);
+        let args = operands.with(params!(Linear::Args { bias: staged.bias, residual: staged.more, y: dx }));
+        return product.staged(gpu, &staged)?.launch(gpu, SM90A, &wide_names!("linear_dgrad"), args);
     }
-    let sums = sums.unwrap_or_default();
-    let args = DgradArgs {
-        operands,
-        dx: gpu.ptr(dx),
-        from: gpu.ptr_or_null(sums.from),
-        to: gpu.ptr_or_null(sums.to),
-        accumulate: i32::from(accumulate),
-        terms: w.n as i32,
-    };
-    gpu.launch("gemm_bwd", names[tile.index], tile.launch(op, dy.rows(), w.k)?, &args)
-}
-
-/// `gemm::WgradArgs`.
-#[repr(C)]
-#[derive(Clone, Copy, NoUninit)]
-struct WgradArgs {
-    x: Address,
-    dy: Address,
-    dw: Address,
-    dbias: Address,
-    tokens: i32,
-    n: i32,
-    k: i32,
-    ld: i32,
-    dy_stride: i32,
-    pad: i32,
-}
-
-/// The operands and `gemm::Wgrad::Args`.
-#[repr(C)]
-#[derive(Clone, Copy, NoUninit)]
-pub(super) struct WideWgradArgs {
-    pub operands: Operands,
-    pub dw: Address,
+    let (Sums { from, to }, terms) = (sums.unwrap_or_default(), w.n as i32);
+    let args = params!(gemm::DgradArgs { operands, dx, from, to, accumulate, terms });
+    gpu.launch("gemm_bwd", names[tile.index], tile.launch(op, dy.rows(), w.k)?, args)
 }
 
 /// Columns of dy of a CTA of `linear_dbias`, and its ring: 8 stages of 64 tokens.
@@ -168,33 +113,25 @@ pub(in crate::ops) fn wgrad(
         return Ok(());
     }
     let (tile, name) = wgrad_tile(n, k);
-    let args = WgradArgs {
-        x: gpu.ptr(x),
-        dy: gpu.ptr(dy),
-        dw: gpu.ptr(dw),
-        dbias: gpu.ptr_or_null(dbias),
-        tokens: check::count(op, "tokens", tokens)?,
-        n: check::count(op, "columns", n)?,
-        k: k as i32,
-        ld: check::count(op, "columns", row_stride(k))?,
-        dy_stride: check::count(op, "columns", dy.cols())?,
-        pad: 0,
-    };
     let side = |t: Tensor, columns| {
         let (address, lies) = (gpu.ptr(t), Lies::Across);
         Side { address, rows: tokens, columns, stride: t.cols(), lies }
     };
     let sides = [side(dy, n), side(x, k)];
+    let (rows, depth) = (check::count(op, "columns", n)?, check::count(op, "tokens", tokens)?);
+    let (cols, ld) = (k as i32, check::count(op, "columns", row_stride(k))?);
+    let dy_stride = check::count(op, "columns", dy.cols())?;
+    let args = params!(gemm::WgradArgs { x, dy, dw, dbias, tokens: depth, n: rows, k: cols, ld, dy_stride });
     if let Some(product) = Wide::product(op, gpu, Role::Gradient, sides, k, None)? {
-        let operands = Operands { x: args.dy, w: args.x, rows: args.n, cols: args.k, depth: args.tokens, ld: args.ld };
-        let args = WideWgradArgs { operands, dw: args.dw };
-        product.launch(gpu, SM90A, &wide_names!("linear_wgrad"), &args)?;
+        let operands = params!(gemm::Operands { x: dy, w: x, rows, cols, depth, ld });
+        let args = operands.with(params!(Wgrad::Args { dw }));
+        product.launch(gpu, SM90A, &wide_names!("linear_wgrad"), args)?;
     } else {
-        gpu.launch("gemm_bwd", name, tile.launch(op, n, k)?, &args)?;
+        gpu.launch("gemm_bwd", name, tile.launch(op, n, k)?, args.clone())?;
     }
     if dbias.is_some() {
-        let ctas = check::grid(op, n.div_ceil(BIAS_COLUMNS))?;
-        gpu.launch("gemm_bwd", "linear_dbias", Launch::new([ctas, 1, 1], THREADS, BIAS_SMEM), &args)?;
+        let launch = check::launch(op, n.div_ceil(BIAS_COLUMNS), THREADS, BIAS_SMEM)?;
+        gpu.launch("gemm_bwd", "linear_dbias", launch, args)?;
     }
     Ok(())
 }

@@ -4,7 +4,8 @@
 //! The figures are clocks of one multiprocessor for 64 terms, counted from the machine's widths; no card has confirmed
 //! them yet.
 
-use super::BLOCK_K;
+/// Elements over K of a stage.
+pub(super) const BLOCK_K: usize = 64;
 
 /// A product, as the choice of its tile sees it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -104,11 +105,6 @@ impl GemmConfig {
         rows.div_ceil(self.rows) * columns.div_ceil(self.columns)
     }
 
-    /// CTAs of its launch: persistent, one on a multiprocessor.
-    pub fn ctas(&self, of: &GemmDesc) -> usize {
-        self.tiles(of.rows, of.columns).min(of.multiprocessors)
-    }
-
     /// What 64 terms of the whole product take: the longest of three.
     fn clocks(&self, of: &GemmDesc) -> usize {
         let tiles = self.tiles(of.rows, of.columns);
@@ -157,7 +153,8 @@ mod tests {
 
     #[test]
     fn decoding_fills_the_card() {
-        let least = (1..=512).flat_map(decoded).map(|desc| desc.plan().ctas(&desc)).min().unwrap();
+        let ctas = |desc: GemmDesc| desc.plan().tiles(desc.rows, desc.columns).min(desc.multiprocessors);
+        let least = (1..=512).flat_map(decoded).map(ctas).min().unwrap();
         println!("least CTAs of a product of the 7B's decoder at 1 to 512 tokens: {least}");
         assert!(least >= 112);
     }

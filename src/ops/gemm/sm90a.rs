@@ -2,11 +2,8 @@
 //! is told to (`Device::use_body`) for every product whose rows TMA can copy, whatever the number of tokens: what is
 //! sampled and what is trained on has one arithmetic.
 
-use bytemuck::NoUninit;
-
-use super::BLOCK_K;
-use super::config::{GemmConfig, GemmDesc, Role};
-use crate::device::{Address, EncodedMap, Gpu, Launch, TensorMap};
+use super::config::{BLOCK_K, GemmConfig, GemmDesc, Role};
+use crate::device::{Address, EncodedMap, Gpu, Launch, Params, TensorMap};
 use crate::error::Result;
 use crate::ops::check;
 use crate::ops::matmul::{Weight, row_stride};
@@ -200,8 +197,8 @@ impl Wide {
         };
         let maps = vec![gpu.driver.tensor_map(&x.map(config.rows))?, gpu.driver.tensor_map(&w.map(adjacent))?];
         let multiprocessors = gpu.driver.properties().multiprocessors as usize;
-        let ctas = check::grid(op, config.tiles(rows, columns).min(multiprocessors))?;
-        let launch = Launch::new([ctas, 1, 1], 128 * (config.groups() as u32 + 1), config.smem());
+        let ctas = config.tiles(rows, columns).min(multiprocessors);
+        let launch = check::launch(op, ctas, 128 * (config.groups() + 1), config.smem())?;
         let steps = check::count(op, "terms", terms.div_ceil(BLOCK_K))?;
         Ok(Wide { launch, config, maps, last: [adjacent as i32, steps] })
     }
@@ -218,12 +215,9 @@ impl Wide {
 
     /// Launches the tile's kernel of `names`. `args` is what the other body's kernels take: the operands and what the
     /// epilogue needs.
-    pub fn launch<A: NoUninit>(self, gpu: &mut Gpu<'_>, file: &'static str, names: &WideNames, args: &A) -> Result<()> {
-        // `gemm::WideArgs`: maps, the same, `box` and `steps`, up to the maps' alignment.
-        let mut bytes = bytemuck::cast_slice(&self.maps).to_vec();
-        bytes.extend_from_slice(bytemuck::bytes_of(args));
-        bytes.extend_from_slice(bytemuck::bytes_of(&self.last));
-        bytes.resize(bytes.len().next_multiple_of(align_of::<EncodedMap>()), 0);
-        gpu.launch_bytes(file, names[self.config.index], self.launch, &bytes)
+    pub fn launch(self, gpu: &mut Gpu<'_>, file: &'static str, names: &WideNames, args: Params) -> Result<()> {
+        // `gemm::WideArgs`: maps, the same, `box` and `steps`.
+        let maps = self.maps.into_iter().fold(Params::default(), Params::with);
+        gpu.launch(file, names[self.config.index], self.launch, maps.with(args).with(self.last))
     }
 }

@@ -1,7 +1,7 @@
 //! Gradients of the log-probs and the entropy, a slab of columns at a time; on a GPU in waves of them (`waves.rs`).
 
+use super::call::{Asked, ROWS, check_targets, checked};
 use super::logits::{Allowed, SEGMENT, inverse_temperature, logits_of};
-use super::{Asked, ROWS, check_targets, checked};
 use crate::device::{Cpu, Device, Isa, On, Parts, Region, cpu_kernel};
 use crate::error::Result;
 use crate::math;

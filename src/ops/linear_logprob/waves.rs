@@ -1,35 +1,15 @@
 //! The backward on a GPU, wave by wave of ids in ascending order: kernels/linear_logprob_bwd.cu makes the gradients of
 //! a wave's logits, kernels/gemm_bwd.cu multiplies them by W and by hidden.
 
-use bytemuck::NoUninit;
-
 use super::backward::Backward;
-use super::gpu::{Allowed, launch_tiles};
+use super::gpu::{allowed, launch_tiles};
 use super::logits::inverse_temperature;
-use crate::device::{Address, Device, Gpu, On, Region};
+use crate::device::{Device, Gpu, On, Region, params};
 use crate::error::Result;
 use crate::ops::check;
-use crate::ops::gemm::{self, Bodies, Operands, Role, Sums, wide_names};
+use crate::ops::gemm::{self, Bodies, Role, Sums, bodies, operands};
 use crate::ops::matmul::{Order, Weight, row_stride};
 use crate::tensor::{DType, Tensor};
-
-/// `linear_logprob_bwd::Args`.
-#[repr(C)]
-#[derive(Clone, Copy, NoUninit)]
-struct Args {
-    operands: Operands,
-    allowed: Allowed,
-    targets: Address,
-    lse: Address,
-    dlogprob: Address,
-    entropy: Address,
-    dentropy: Address,
-    dz: Address,
-    scale: f32,
-    first: i32,
-    stride: i32,
-    pad: i32,
-}
 
 /// Elements from row to row of dz: copies of 16 bytes need a multiple of 8.
 fn stride(ids: usize) -> usize {
@@ -72,25 +52,20 @@ impl Backward<'_> {
 
     /// dz `[T][stride]` of the ids from `first` on, whose weight is `w`.
     fn logits(&self, op: &'static str, gpu: &mut Gpu<'_>, w: &Weight, first: usize, dz: Tensor) -> Result<()> {
-        const NAMES: Bodies = Bodies {
-            tiles: ["linear_logprob_dz_m16", "linear_logprob_dz_m64", "linear_logprob_dz_m128"],
-            wide: wide_names!("linear_logprob_dz"),
-            role: Role::Logits,
-        };
-        let args = Args {
-            operands: Operands::of(op, gpu, self.asked.hidden, w)?,
-            allowed: Allowed::new(op, gpu, self.asked.allowed, self.asked.w.n)?,
-            targets: gpu.ptr(self.asked.targets),
-            lse: gpu.ptr(self.call.lse),
-            dlogprob: gpu.ptr(self.call.dlogprob),
-            entropy: gpu.ptr_or_null(self.call.entropy),
-            dentropy: gpu.ptr_or_null(self.call.dentropy),
-            dz: gpu.ptr(dz),
+        const NAMES: Bodies = bodies!("linear_logprob_dz", Role::Logits);
+        let out = params!(LogitGradient::Args {
+            allowed: allowed(op, self.asked.allowed, self.asked.w.n)?,
+            targets: self.asked.targets,
+            lse: self.call.lse,
+            dlogprob: self.call.dlogprob,
+            entropy: self.call.entropy,
+            dentropy: self.call.dentropy,
+            dz,
             scale: inverse_temperature(self.asked.temperature),
             first: check::count(op, "ids", first)?,
             stride: check::count(op, "columns", dz.cols())?,
-            pad: 0,
-        };
-        launch_tiles(op, gpu, "linear_logprob_bwd", &NAMES, (self.asked.hidden, w), &args)
+        });
+        let args = operands(op, self.asked.hidden, w)?.with(out);
+        launch_tiles(op, gpu, "linear_logprob_bwd", &NAMES, self.asked.hidden, w, args)
     }
 }

@@ -8,7 +8,8 @@ use std::ops::Range;
 
 use super::cells::Cells;
 use super::panels::PANEL;
-use super::{Epilogue, MAX_PANELS, Product, SMALL, Tile};
+use super::product::Product;
+use super::tile::{Epilogue, MAX_PANELS, SMALL, Tile};
 use crate::device::amx::{Block, ROWS, STEP, Tiles};
 use crate::device::{Isa, Pool, cpu_kernel};
 use crate::tensor::Elem;

@@ -2,7 +2,7 @@
 
 use std::marker::PhantomData;
 
-use super::Tile;
+use super::tile::Tile;
 
 /// A row-major matrix shared by jobs that write disjoint pieces of it.
 #[derive(Clone, Copy)]
@@ -35,12 +35,13 @@ impl<'a, T> Cells<'a, T> {
     /// Asks for a tile's rows and columns to come near.
     #[inline(always)]
     pub fn near(&self, tile: &Tile<'_>) {
-        self.columns_near(tile, tile.columns(self.cols));
+        let (col, cols) = tile.columns(self.cols);
+        self.columns_near(tile, col, cols);
     }
 
-    /// As [`Cells::near`], of other columns than the tile's: (first, number).
+    /// As [`Cells::near`], of `cols` columns from `col` on.
     #[inline(always)]
-    pub fn columns_near(&self, tile: &Tile<'_>, (col, cols): (usize, usize)) {
+    pub fn columns_near(&self, tile: &Tile<'_>, col: usize, cols: usize) {
         for row in tile.row..tile.row + tile.rows {
             // SAFETY: only its address is used.
             near(unsafe { self.piece(row, col, cols) });

@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 
 use super::cells::Cells;
 use super::panels::{PANEL, panel_stride};
-use super::{Epilogue, Tile};
+use super::tile::{Epilogue, Tile};
 use crate::device::{Isa, cpu_kernel};
 use crate::math;
 use crate::tensor::{DType, Elem};
@@ -80,7 +80,7 @@ impl<E: Elem> Epilogue for SwiGlu<'_, E> {
         if !self.gate_up.is_empty() {
             self.gate_up.near(tile);
         }
-        self.y.columns_near(tile, (col / 2, cols / 2));
+        self.y.columns_near(tile, col / 2, cols / 2);
     }
     fn finish(&self, isa: Isa, tile: &mut Tile<'_>) {
         swiglu_tile::<E>(isa, self, tile);

@@ -3,8 +3,9 @@
 use super::amx;
 use super::epilogue::Gradient;
 use super::panels::panel_len;
+use super::product::Product;
 use super::repack::{pack_columns, pack_pairs};
-use super::{Product, run};
+use super::run::run;
 use crate::device::{Isa, Pool};
 use crate::tensor::{DType, Elem};
 

@@ -6,6 +6,15 @@
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
 
+/// Sixteen pairs of values, apart.
+#[derive(Clone, Copy)]
+pub(super) struct Pairs<V> {
+    /// The first of each pair.
+    low: V,
+    /// The second.
+    high: V,
+}
+
 /// Sixteen f32 values and what the kernels do with them.
 pub(super) trait Lanes {
     /// The register (or registers).
@@ -21,7 +30,7 @@ pub(super) trait Lanes {
     /// a * b + c, rounded once.
     unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     /// Sixteen words at `p`, each a pair of bf16: the low ones and the high ones, widened.
-    unsafe fn widen(p: *const u8) -> (Self::V, Self::V);
+    unsafe fn widen(p: *const u8) -> Pairs<Self::V>;
     /// Most rows of a block of f32, and of bf16 widened, whose sums the registers hold.
     const MAX_ROWS: usize;
     /// See `MAX_ROWS`.
@@ -70,12 +79,13 @@ impl Lanes for Avx512 {
         unsafe { _mm512_fmadd_ps(a, b, c) }
     }
     #[inline(always)]
-    unsafe fn widen(p: *const u8) -> (__m512, __m512) {
+    unsafe fn widen(p: *const u8) -> Pairs<__m512> {
         // SAFETY: the trait's contract.
         unsafe {
             let words = _mm512_loadu_si512(p.cast());
             let high = _mm512_and_si512(words, _mm512_set1_epi32(0xffff_0000_u32 as i32));
-            (_mm512_castsi512_ps(_mm512_slli_epi32(words, 16)), _mm512_castsi512_ps(high))
+            let low = _mm512_castsi512_ps(_mm512_slli_epi32(words, 16));
+            Pairs { low, high: _mm512_castsi512_ps(high) }
         }
     }
     const MAX_ROWS: usize = 12;
@@ -123,18 +133,20 @@ impl Lanes for Avx2 {
         unsafe { [_mm256_fmadd_ps(a[0], b[0], c[0]), _mm256_fmadd_ps(a[1], b[1], c[1])] }
     }
     #[inline(always)]
-    unsafe fn widen(p: *const u8) -> ([__m256; 2], [__m256; 2]) {
+    unsafe fn widen(p: *const u8) -> Pairs<[__m256; 2]> {
         // SAFETY: the trait's contract.
         unsafe {
             // No closures here: they would not inherit the caller's instruction set.
-            let low = _mm256_loadu_si256(p.cast());
-            let high = _mm256_loadu_si256(p.add(32).cast());
+            let first = _mm256_loadu_si256(p.cast());
+            let second = _mm256_loadu_si256(p.add(32).cast());
             let mask = _mm256_set1_epi32(0xffff_0000_u32 as i32);
-            let even =
-                [_mm256_castsi256_ps(_mm256_slli_epi32(low, 16)), _mm256_castsi256_ps(_mm256_slli_epi32(high, 16))];
-            let odd =
-                [_mm256_castsi256_ps(_mm256_and_si256(low, mask)), _mm256_castsi256_ps(_mm256_and_si256(high, mask))];
-            (even, odd)
+            let low =
+                [_mm256_castsi256_ps(_mm256_slli_epi32(first, 16)), _mm256_castsi256_ps(_mm256_slli_epi32(second, 16))];
+            let high = [
+                _mm256_castsi256_ps(_mm256_and_si256(first, mask)),
+                _mm256_castsi256_ps(_mm256_and_si256(second, mask)),
+            ];
+            Pairs { low, high }
         }
     }
     const MAX_ROWS: usize = 6;
@@ -162,7 +174,7 @@ impl Lanes for Portable {
         unsafe { p.cast::<[f32; 16]>().read_unaligned() }
     }
     #[inline(always)]
-    unsafe fn store(p: *mut f32, v: [f32; 16]) {
+    unsafe fn store(p: *mut f32, v: Self::V) {
         // SAFETY: the trait's contract.
         unsafe { p.cast::<[f32; 16]>().write_unaligned(v) }
     }
@@ -171,14 +183,14 @@ impl Lanes for Portable {
         [x; 16]
     }
     #[inline(always)]
-    unsafe fn fma(a: [f32; 16], b: [f32; 16], c: [f32; 16]) -> [f32; 16] {
+    unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> [f32; 16] {
         std::array::from_fn(|i| a[i].mul_add(b[i], c[i]))
     }
     #[inline(always)]
-    unsafe fn widen(p: *const u8) -> ([f32; 16], [f32; 16]) {
+    unsafe fn widen(p: *const u8) -> Pairs<[f32; 16]> {
         // SAFETY: the trait's contract.
         let words = unsafe { p.cast::<[u32; 16]>().read_unaligned() };
-        (words.map(|w| f32::from_bits(w << 16)), words.map(|w| f32::from_bits(w & 0xffff_0000)))
+        Pairs { low: words.map(|w| f32::from_bits(w << 16)), high: words.map(|w| f32::from_bits(w & 0xffff_0000)) }
     }
     const MAX_ROWS: usize = 2;
     const MAX_ROWS_WIDENED: usize = 2;
@@ -247,34 +259,34 @@ impl<L: Lanes> Step for Single<L> {
 
 impl<L: Lanes> Step for Widened<L> {
     type L = L;
-    type A = (L::V, L::V);
-    type B = (L::V, L::V);
+    type A = Pairs<L::V>;
+    type B = Pairs<L::V>;
     const MAX_ROWS: usize = L::MAX_ROWS_WIDENED;
     #[inline(always)]
-    unsafe fn left(p: *const u8) -> (L::V, L::V) {
+    unsafe fn left(p: *const u8) -> Pairs<L::V> {
         // SAFETY: the trait's contract.
         unsafe {
             let word = p.cast::<u32>().read_unaligned();
-            (L::splat(f32::from_bits(word << 16)), L::splat(f32::from_bits(word & 0xffff_0000)))
+            Pairs { low: L::splat(f32::from_bits(word << 16)), high: L::splat(f32::from_bits(word & 0xffff_0000)) }
         }
     }
     #[inline(always)]
-    unsafe fn left_half(p: *const u8) -> (L::V, L::V) {
+    unsafe fn left_half(p: *const u8) -> Pairs<L::V> {
         // SAFETY: the trait's contract.
         unsafe {
             let word = u32::from(p.cast::<u16>().read_unaligned());
-            (L::splat(f32::from_bits(word << 16)), L::zero())
+            Pairs { low: L::splat(f32::from_bits(word << 16)), high: L::zero() }
         }
     }
     #[inline(always)]
-    unsafe fn right(p: *const u8) -> (L::V, L::V) {
+    unsafe fn right(p: *const u8) -> Pairs<L::V> {
         // SAFETY: the trait's contract.
         unsafe { L::widen(p) }
     }
     #[inline(always)]
-    unsafe fn step(a: (L::V, L::V), b: (L::V, L::V), sum: L::V) -> L::V {
+    unsafe fn step(a: Pairs<L::V>, b: Pairs<L::V>, sum: L::V) -> L::V {
         // SAFETY: the trait's contract.
-        unsafe { L::fma(a.1, b.1, L::fma(a.0, b.0, sum)) }
+        unsafe { L::fma(a.high, b.high, L::fma(a.low, b.low, sum)) }
     }
 }
 

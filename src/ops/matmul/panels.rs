@@ -5,10 +5,8 @@
 //! K, as `vdpbf16ps` takes them). Padding is zero and stays zero. Gradients and optimizer state are f32 in the
 //! element order of their weight's dtype. On a GPU the same arrays are in rows ([`Order::Rows`]).
 
-use half::bf16;
-
 use crate::device::Device;
-use crate::tensor::{DType, Elem, Tensor};
+use crate::tensor::{DType, Tensor};
 
 /// Output columns of one panel.
 pub const PANEL: usize = 32;
@@ -101,72 +99,5 @@ pub fn index(dtype: DType, k: usize, n: usize, i: usize) -> usize {
     match dtype {
         DType::Bf16 => panel + (i / 2 * PANEL + n % PANEL) * 2 + i % 2,
         _ => panel + i * PANEL + n % PANEL,
-    }
-}
-
-/// Row-major [n, k] to the panel order of `dtype`, whatever the elements are (gradients, optimizer state).
-/// Padding is set to `T::default()`. Panics when a length does not fit.
-pub fn pack_order<T: Copy + Default>(dtype: DType, n: usize, k: usize, row_major: &[T], out: &mut [T]) {
-    assert_eq!((row_major.len(), out.len()), (n * k, panel_len(dtype, n, k)), "pack of [{n}, {k}]");
-    out.fill(T::default());
-    for (row, values) in row_major.chunks_exact(k.max(1)).enumerate() {
-        for (i, &value) in values.iter().enumerate() {
-            out[index(dtype, k, row, i)] = value;
-        }
-    }
-}
-
-/// The panel order of `dtype` back to row-major [n, k]. Panics when a length does not fit.
-pub fn unpack_order<T: Copy>(dtype: DType, n: usize, k: usize, panels: &[T]) -> Vec<T> {
-    assert_eq!(panels.len(), panel_len(dtype, n, k), "unpack of [{n}, {k}]");
-    let mut out = Vec::with_capacity(n * k);
-    for row in 0..n {
-        out.extend((0..k).map(|i| panels[index(dtype, k, row, i)]));
-    }
-    out
-}
-
-/// Row-major f32 [n, k] to a weight's bytes: rounded to `dtype` (f32 or bf16), in panel order.
-pub fn pack(dtype: DType, n: usize, k: usize, row_major: &[f32], out: &mut [u8]) {
-    match dtype {
-        DType::Bf16 => {
-            let rounded: Vec<bf16> = row_major.iter().map(|&x| Elem::from_f32(x)).collect();
-            pack_order(dtype, n, k, &rounded, bytemuck::cast_slice_mut(out));
-        }
-        _ => pack_order(dtype, n, k, row_major, bytemuck::cast_slice_mut::<u8, f32>(out)),
-    }
-}
-
-/// A weight's bytes back to row-major f32 [n, k].
-pub fn unpack(dtype: DType, n: usize, k: usize, panels: &[u8]) -> Vec<f32> {
-    match dtype {
-        DType::Bf16 => {
-            let values = unpack_order::<bf16>(dtype, n, k, bytemuck::cast_slice(panels));
-            values.into_iter().map(Elem::to_f32).collect()
-        }
-        _ => unpack_order(dtype, n, k, bytemuck::cast_slice(panels)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pack_and_unpack_are_inverse_and_padding_is_zero() {
-        for dtype in [DType::F32, DType::Bf16] {
-            for (n, k) in [(1, 1), (32, 2), (33, 7), (160, 96), (100, 136), (0, 5)] {
-                // Small integers are exact in bf16.
-                let w: Vec<f32> = (0..n * k).map(|i| (i % 251) as f32 + 1.0).collect();
-                // Words: bytes alone need not be aligned for f32.
-                let mut words = vec![0xaaaa_aaaau32; panel_len(dtype, n, k) * dtype.size() / 4];
-                let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut words);
-                pack(dtype, n, k, &w, bytes);
-                assert_eq!(unpack(dtype, n, k, bytes), w);
-                let padding = panel_len(dtype, n, k) - n * k;
-                let zeros = bytes.chunks(dtype.size()).filter(|c| c.iter().all(|&b| b == 0)).count();
-                assert_eq!(zeros, padding);
-            }
-        }
     }
 }

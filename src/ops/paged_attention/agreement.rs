@@ -3,11 +3,15 @@
 
 use half::bf16;
 
-use super::{BLOCK, Decode, DecodeStep, KvCache, Paged, Split, fwd, together};
+use super::cache::KvCache;
+use super::call::Paged;
+use super::decode::{Decode, together};
+use super::forward::fwd;
+use super::split::{DecodeStep, Split};
 use crate::device::{Body, Device, Region};
 use crate::error::Result;
-use crate::ops::attend::Heads;
-use crate::ops::body::{differing, values};
+use crate::ops::attend::{BLOCK, Heads};
+use crate::ops::start_check::{differing, values};
 use crate::tensor::{DType, Tensor};
 
 /// Of both kernels of decode.

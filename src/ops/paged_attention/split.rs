@@ -5,9 +5,8 @@
 
 use std::ops::Range;
 
-use super::BLOCK;
 use crate::error::Result;
-use crate::ops::attend::CHUNK;
+use crate::ops::attend::{BLOCK, CHUNK};
 use crate::ops::check;
 
 /// Words of an item.
@@ -117,11 +116,6 @@ impl Split {
         !self.shared.is_empty()
     }
 
-    /// Keys that are read of each key head, by items of several sequences and by each sequence's own.
-    pub fn keys(&self) -> [usize; 2] {
-        [&self.shared, &self.own].map(|items| items.iter().map(|item| length(item) as usize).sum())
-    }
-
     /// Items that steps of so many sequences can have at most: their own, and those of several.
     pub(super) fn most(sequences: usize, columns: usize) -> [usize; 2] {
         [sequences * Split::chunks(columns), sequences / 2 * Split::chunks(columns)]
@@ -192,6 +186,11 @@ fn parts(range: Range<usize>, together: usize) -> impl Iterator<Item = Range<usi
 mod tests {
     use super::*;
     use crate::philox::{Purpose, Random};
+
+    /// Keys that are read of each key head, by items of several sequences and by each sequence's own.
+    fn keys(split: &Split) -> [usize; 2] {
+        [&split.shared, &split.own].map(|items| items.iter().map(|item| length(item) as usize).sum())
+    }
 
     /// Sequences of `groups`: how many, keys that begin all of them, further keys of each.
     fn step(groups: &[(usize, usize, usize)]) -> (Vec<u32>, Vec<u32>, Vec<u32>) {
@@ -289,7 +288,7 @@ mod tests {
             assert_eq!(found(&cu, &contexts).unwrap_err(), format!("paged_attention::Split: {told}"));
         }
         // Nothing of a sequence without a new token is looked at.
-        assert_eq!(found(&[0, 0, 1], &[9999, 256]).unwrap().keys(), [0, 256]);
+        assert_eq!(keys(&found(&[0, 0, 1], &[9999, 256]).unwrap()), [0, 256]);
     }
 
     /// 64 rollouts of 4 prompts of 2,000 tokens, 1,000 sampled by each, under the 7B's weights without its token table.
@@ -299,11 +298,11 @@ mod tests {
         let bytes = |keys: usize| weights + keys as f64 * key;
         let step = step(&[(16, 2000, 1000); 4]);
         let must = bytes(4 * 2000 + 64 * 1000);
-        let [shared, own] = split(&step, 16).keys();
+        let [shared, own] = keys(&split(&step, 16));
         println!("{:.4} of what it must, {:.4} of that unshared", bytes(shared + own) / must, bytes(64 * 3000) / must);
         assert!(bytes(shared + own) < 1.05 * must);
         // A body with two tokens in an item reads the prefix eight times.
-        assert_eq!(split(&step, 2).keys(), [8 * shared, own]);
+        assert_eq!(keys(&split(&step, 2)), [8 * shared, own]);
         // One long answer: an item a chunk, for each key head a CTA.
         assert_eq!(self::split(&self::step(&[(1, 0, 28_000)]), 16).own.len(), 14);
     }

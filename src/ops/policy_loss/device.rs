@@ -1,10 +1,11 @@
 //! The loss on a device: tensors in, tensors out, figures added up where they lie.
 
-use bytemuck::NoUninit;
-
+use super::batch::Batch;
+use super::compute::{fits, sums};
+use super::loss::{Denominators, PolicyLoss};
 use super::stats::{STATS, Sums};
-use super::{Batch, Denominators, KlLossType, LossAggMode, LossMode, PolicyLoss, fits, sums};
-use crate::device::{Address, Cpu, Device, Gpu, Launch, On, Region};
+use crate::config::{KlLossType, LossAggMode, LossMode};
+use crate::device::{Cpu, Device, Gpu, Launch, On, Region, params};
 use crate::error::Result;
 use crate::ops::check;
 use crate::ops::cta::THREADS;
@@ -103,43 +104,6 @@ fn on_cpu(cpu: Cpu<'_>, config: &PolicyLoss, denominators: &Denominators, batch:
     Ok(())
 }
 
-/// `policy_loss::Args` of kernels/policy_loss.cu.
-#[repr(C)]
-#[derive(Clone, Copy, NoUninit)]
-struct Args {
-    log_prob: Address,
-    old_log_prob: Address,
-    ref_log_prob: Address,
-    entropy: Address,
-    cu_seqlens: Address,
-    advantages: Address,
-    dlog_prob: Address,
-    dentropy: Address,
-    partials: Address,
-    low: f64,
-    high: f64,
-    clip_ratio_c: f64,
-    kl_loss_coef: f64,
-    entropy_coeff: f64,
-    batch_num_tokens: f64,
-    num_seqs: f64,
-    loss_scale_factor: f64,
-    gspo: i32,
-    pg_agg_mode: i32,
-    loss_agg_mode: i32,
-    kl_loss_type: i32,
-}
-
-/// `policy_loss::AddArgs` of kernels/policy_loss.cu.
-#[repr(C)]
-#[derive(Clone, Copy, NoUninit)]
-struct AddArgs {
-    partials: Address,
-    stats: Address,
-    rows: i32,
-    pad: i32,
-}
-
 /// `policy_loss::AggMode`.
 fn agg_mode(mode: LossAggMode) -> i32 {
     match mode {
@@ -171,18 +135,18 @@ fn launch(
     // Of each warp the sums and a log ratio.
     const SMEM: usize = (STATS + 1) * THREADS / 32 * 8;
     check::count(OP, "tokens", io.log_prob.len())?;
-    let rows = check::grid(OP, batch.advantages.len())?;
+    let rows = batch.advantages.len();
     let gspo = config.loss_mode == LossMode::Gspo;
-    let args = Args {
-        log_prob: gpu.ptr(io.log_prob),
-        old_log_prob: gpu.ptr(batch.old_log_prob),
-        ref_log_prob: gpu.ptr_or_null(batch.ref_log_prob),
-        entropy: gpu.ptr_or_null(io.entropy),
-        cu_seqlens: gpu.ptr(batch.cu_seqlens),
-        advantages: gpu.ptr(batch.advantages),
-        dlog_prob: gpu.ptr(io.dlog_prob),
-        dentropy: gpu.ptr_or_null(io.dentropy),
-        partials: gpu.ptr(partials),
+    let args = params!(policy_loss::Args {
+        log_prob: io.log_prob,
+        old_log_prob: batch.old_log_prob,
+        ref_log_prob: batch.ref_log_prob,
+        entropy: io.entropy,
+        cu_seqlens: batch.cu_seqlens,
+        advantages: batch.advantages,
+        dlog_prob: io.dlog_prob,
+        dentropy: io.dentropy,
+        partials,
         low: 1.0 - config.clip_ratio_low,
         high: 1.0 + config.clip_ratio_high,
         clip_ratio_c: config.clip_ratio_c.filter(|_| !gspo).unwrap_or(f64::INFINITY),
@@ -191,12 +155,12 @@ fn launch(
         batch_num_tokens: denominators.batch_num_tokens,
         num_seqs: denominators.num_seqs,
         loss_scale_factor: denominators.loss_scale_factor,
-        gspo: i32::from(gspo),
+        gspo,
         pg_agg_mode: agg_mode(config.pg_agg_mode()),
         loss_agg_mode: agg_mode(config.loss_agg_mode),
         kl_loss_type: config.kl_loss.map_or(0, |kl| kl_type(kl.kl_loss_type)),
-    };
-    gpu.launch("policy_loss", "policy_loss_rows", Launch::new([rows, 1, 1], THREADS as u32, SMEM), &args)?;
-    let args = AddArgs { partials: args.partials, stats: gpu.ptr(io.stats), rows: rows as i32, pad: 0 };
-    gpu.launch("policy_loss", "policy_loss_add", Launch::new([1, 1, 1], 32, 0), &args)
+    });
+    gpu.launch("policy_loss", "policy_loss_rows", check::launch(OP, rows, THREADS, SMEM)?, args)?;
+    let args = params!(policy_loss::AddArgs { partials, stats: io.stats, rows: rows as i32 });
+    gpu.launch("policy_loss", "policy_loss_add", Launch::new([1, 1, 1], 32, 0), args)
 }

@@ -1,8 +1,9 @@
 //! One sequence's loss on the CPU, in the order of kernels/policy_loss.cu: token i on lane i % 256, the lanes folded as
 //! those of a CTA.
 
+use super::batch::{Batch, Real};
+use super::loss::{Denominators, MAX_LOG_RATIO, MAX_TEN, PolicyLoss, kl_value_and_grad};
 use super::stats::{Stat, Sums, larger};
-use super::{Batch, Denominators, MAX_LOG_RATIO, MAX_TEN, PolicyLoss, Real, kl_value_and_grad};
 use crate::config::LossMode;
 use crate::math::{exp_f64, hold_f64};
 use crate::ops::cta::{THREADS, fold};

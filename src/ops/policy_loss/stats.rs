@@ -2,7 +2,7 @@
 
 use std::ops::{AddAssign, Index, IndexMut};
 
-use super::{Denominators, MEAN_EPS, PolicyLoss};
+use super::loss::{Denominators, MEAN_EPS, PolicyLoss};
 
 /// Numbers of a [`Sums`].
 pub const STATS: usize = 20;

@@ -1,8 +1,9 @@
 //! One row's token on the CPU: the ids that its parameters leave, and the best of them with noise.
 
+use super::draw::Draw;
+use super::params::{NoiseKey, SamplingParams};
 use crate::device::{Isa, cpu_kernel};
 use crate::math;
-use crate::ops::sample::{Draw, NoiseKey, SamplingParams};
 use crate::philox::{self, philox4x32_10};
 
 /// The token of a row of logits `z`, whose largest is `max`.

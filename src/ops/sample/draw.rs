@@ -2,9 +2,10 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{NoiseKey, SamplingParams};
+use super::params::{NoiseKey, SamplingParams};
 use crate::device::{Device, Region};
 use crate::error::Result;
+use crate::ops::check;
 use crate::philox::{self, Purpose};
 use crate::tensor::{DType, Tensor};
 
@@ -28,11 +29,11 @@ pub struct Draw {
 const WORDS: usize = size_of::<Draw>() / 4;
 
 impl Draw {
-    /// A draw of a run: `seed` is (run seed, step).
-    pub fn new(params: SamplingParams, noise: NoiseKey, seed: (u64, u64)) -> Draw {
+    /// A draw of step `step` of the run with `seed`.
+    pub fn new(params: SamplingParams, noise: NoiseKey, seed: u64, step: u64) -> Draw {
         let SamplingParams { temperature, min_p, top_k, top_p } = params;
         let NoiseKey { prompt, rollout, position } = noise;
-        let key = philox::key(seed.0, Purpose::Noise, seed.1);
+        let key = philox::key(seed, Purpose::Noise, step);
         Draw { temperature, min_p, top_p, top_k, prompt, rollout, position, key, padding: [0; 3] }
     }
 
@@ -59,5 +60,21 @@ impl Draw {
     /// The shape of [`Draw::upload`]'s array for `b` rows, and its type.
     pub fn table(b: usize) -> (DType, [usize; 2]) {
         (DType::U32, [b, WORDS])
+    }
+}
+
+/// What is drawn.
+#[derive(Clone, Copy, Debug)]
+pub struct Outs {
+    /// u32 `[B]`.
+    pub ids: Tensor,
+    /// f32 `[B]`, of the whole policy at the row's temperature (1 for greedy rows).
+    pub logprobs: Tensor,
+}
+
+impl Outs {
+    pub(super) fn check(&self, op: &'static str, b: usize) -> Result<()> {
+        check::tensor(op, "ids", self.ids, DType::U32, &[b])?;
+        check::tensor(op, "logprobs", self.logprobs, DType::F32, &[b])
     }
 }

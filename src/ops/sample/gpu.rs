@@ -1,61 +1,14 @@
 //! Launches of kernels/sample.cu.
 
-use bytemuck::NoUninit;
-
-use super::Outs;
-use crate::device::{Address, Device, Gpu, Launch, On, Region};
+use super::draw::Outs;
+use crate::device::{Device, Gpu, Launch, On, Params, Region, params};
 use crate::error::Result;
 use crate::ops::check;
-use crate::ops::gemm::{Bodies, Operands, Role, wide_names};
-use crate::ops::linear_logprob::gpu::{Allowed, PARTIAL, launch_tiles, sums_bytes};
+use crate::ops::gemm::{Bodies, Role, bodies, operands};
+use crate::ops::linear_logprob::gpu::{PARTIAL, allowed, launch_tiles, sums_bytes};
 use crate::ops::linear_logprob::logits::{SEGMENT, segments};
 use crate::ops::matmul::Weight;
 use crate::tensor::{DType, Tensor};
-
-/// `sample::Segment::Args`.
-#[repr(C)]
-#[derive(Clone, Copy, NoUninit)]
-struct Epilogue {
-    allowed: Allowed,
-    rows: Address,
-    logits: Address,
-    partials: Address,
-    winners: Address,
-    segments: i32,
-    pad: i32,
-}
-
-/// `sample::Args`.
-#[repr(C)]
-#[derive(Clone, Copy, NoUninit)]
-struct Args {
-    operands: Operands,
-    epilogue: Epilogue,
-}
-
-/// `sample::GivenArgs`.
-#[repr(C)]
-#[derive(Clone, Copy, NoUninit)]
-struct GivenArgs {
-    sums: Address,
-    rows: i32,
-    cols: i32,
-    epilogue: Epilogue,
-}
-
-/// `sample::TokenArgs`.
-#[repr(C)]
-#[derive(Clone, Copy, NoUninit)]
-struct TokenArgs {
-    rows: Address,
-    logits: Address,
-    partials: Address,
-    winners: Address,
-    ids: Address,
-    logprobs: Address,
-    segments: i32,
-    pad: i32,
-}
 
 /// What lies between a row's logits and its token.
 #[derive(Clone, Copy)]
@@ -73,23 +26,11 @@ impl Scratch {
         Ok(Scratch { logits: take(SEGMENT)?, partials: take(PARTIAL)?, winners: take(4)? })
     }
 
-    fn epilogue(
-        &self,
-        op: &'static str,
-        gpu: &Gpu<'_>,
-        allowed: Option<Tensor>,
-        vocab: usize,
-        rows: Tensor,
-    ) -> Result<Epilogue> {
-        Ok(Epilogue {
-            allowed: Allowed::new(op, gpu, allowed, vocab)?,
-            rows: gpu.ptr(rows),
-            logits: gpu.ptr(self.logits),
-            partials: gpu.ptr(self.partials),
-            winners: gpu.ptr(self.winners),
-            segments: segments(vocab) as i32,
-            pad: 0,
-        })
+    /// What the segments of a row's logits take.
+    fn segments(&self, op: &'static str, bitmap: Option<Tensor>, vocab: usize, rows: Tensor) -> Result<Params> {
+        let &Scratch { logits, partials, winners } = self;
+        let (allowed, segments) = (allowed(op, bitmap, vocab)?, segments(vocab) as i32);
+        Ok(params!(Segment::Args { allowed, rows, logits, partials, winners, segments }))
     }
 
     /// The second kernel: tokens and log-probs.
@@ -97,18 +38,10 @@ impl Scratch {
         const THREADS: usize = 512;
         /// `sample::Smem`: four bins of sums and counts a thread and their totals; a winner a warp; the fold.
         const SMEM: usize = (4 * THREADS + 4) * (8 + 4) + THREADS / 32 * 12 + 8;
-        let args = TokenArgs {
-            rows: gpu.ptr(rows),
-            logits: gpu.ptr(self.logits),
-            partials: gpu.ptr(self.partials),
-            winners: gpu.ptr(self.winners),
-            ids: gpu.ptr(outs.ids),
-            logprobs: gpu.ptr(outs.logprobs),
-            segments: segments(vocab) as i32,
-            pad: 0,
-        };
-        let grid = check::grid(op, rows.rows())?;
-        gpu.launch("sample", "sample_tokens", Launch::new([grid, 1, 1], THREADS as u32, SMEM), &args)
+        let (&Scratch { logits, partials, winners }, Outs { ids, logprobs }) = (self, outs);
+        let (launch, segments) = (check::launch(op, rows.rows(), THREADS, SMEM)?, segments(vocab) as i32);
+        let args = params!(sample::TokenArgs { rows, logits, partials, winners, ids, logprobs, segments });
+        gpu.launch("sample", "sample_tokens", launch, args)
     }
 }
 
@@ -118,19 +51,14 @@ pub(super) fn fwd(
     dev: &mut Device,
     hidden: Tensor,
     w: &Weight,
-    allowed: Option<Tensor>,
+    bitmap: Option<Tensor>,
     rows: Tensor,
     outs: Outs,
 ) -> Result<()> {
-    const NAMES: Bodies = Bodies {
-        tiles: ["sample_logits_m16", "sample_logits_m64", "sample_logits_m128"],
-        wide: wide_names!("sample_logits"),
-        role: Role::Logits,
-    };
+    const NAMES: Bodies = bodies!("sample_logits", Role::Logits);
     on_scratch(dev, hidden.rows(), w.n, |gpu, scratch| {
-        let epilogue = scratch.epilogue(op, gpu, allowed, w.n, rows)?;
-        let args = Args { operands: Operands::of(op, gpu, hidden, w)?, epilogue };
-        launch_tiles(op, gpu, "sample", &NAMES, (hidden, w), &args)?;
+        let args = operands(op, hidden, w)?.with(scratch.segments(op, bitmap, w.n, rows)?);
+        launch_tiles(op, gpu, "sample", &NAMES, hidden, w, args)?;
         scratch.tokens(op, gpu, w.n, rows, outs)
     })
 }
@@ -140,23 +68,20 @@ pub(super) fn given(
     op: &'static str,
     dev: &mut Device,
     sums: Tensor,
-    allowed: Option<Tensor>,
-    rows: Tensor,
+    bitmap: Option<Tensor>,
+    table: Tensor,
     outs: Outs,
 ) -> Result<()> {
     const THREADS: u32 = 128;
     const TILE: usize = 16;
     let (b, vocab) = (sums.rows(), sums.cols());
     on_scratch(dev, b, vocab, |gpu, scratch| {
-        let args = GivenArgs {
-            sums: gpu.ptr(sums),
-            rows: check::count(op, "rows", b)?,
-            cols: check::count(op, "ids", vocab)?,
-            epilogue: scratch.epilogue(op, gpu, allowed, vocab, rows)?,
-        };
+        let out = scratch.segments(op, bitmap, vocab, table)?;
+        let (rows, cols) = (check::count(op, "rows", b)?, check::count(op, "ids", vocab)?);
+        let args = params!(sample::GivenArgs { sums, rows, cols, out });
         let grid = [check::grid(op, segments(vocab))?, check::grid(op, b.div_ceil(TILE))?, 1];
-        gpu.launch("sample", "sample_given", Launch::new(grid, THREADS, sums_bytes(TILE)), &args)?;
-        scratch.tokens(op, gpu, vocab, rows, outs)
+        gpu.launch("sample", "sample_given", Launch::new(grid, THREADS, sums_bytes(TILE)), args)?;
+        scratch.tokens(op, gpu, vocab, table, outs)
     })
 }
 

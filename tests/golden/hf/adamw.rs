@@ -32,7 +32,7 @@ fn config(setting: &Value) -> OptimConfig {
 fn weights(model: &Model, dev: &mut omr::device::Device) -> Vec<Vec<f32>> {
     let value = |(id, index, _): (usize, usize, &_)| {
         let param = &model.layout.params[id];
-        param.piece(dev, param.tensor, index).unwrap()
+        models::piece(dev, param, param.tensor, index)
     };
     model.layout.pieces().map(value).collect()
 }

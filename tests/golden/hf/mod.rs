@@ -19,6 +19,8 @@ use serde_json::Value;
 
 use super::{dir, entries, json};
 
+use crate::models;
+
 /// The model folders.
 pub(crate) fn models() -> Vec<PathBuf> {
     entries(&dir().join("hf"), "model_", "").into_iter().filter(|p| p.is_dir()).collect()
@@ -170,7 +172,7 @@ impl Case {
     }
 
     pub(crate) fn inputs(&self, config: &ModelConfig) -> Inputs {
-        Inputs::new(config, &[(&self.input_ids(), &self.images)]).unwrap()
+        models::inputs(config, &[(&self.input_ids(), &self.images)])
     }
 
     /// (row, id): the token after row `row` is `id` and counts.
@@ -191,7 +193,7 @@ pub(crate) fn pack(config: &ModelConfig, cases: &[Case]) -> (Inputs, Vec<(u32, u
         targets.extend(case.targets().into_iter().map(|(row, id)| (row + start, id)));
         start += case.input_ids().len() as u32;
     }
-    (Inputs::new(config, &sequences).unwrap(), targets)
+    (models::inputs(config, &sequences), targets)
 }
 
 /// Named values, logits and log-probabilities of one forward pass.

@@ -21,9 +21,9 @@ fn with_config(golden: &Golden, dev: &mut Device, dtype: DType, change: impl Fn(
 
 /// Rewrites rows of one parameter: row r of piece i becomes `of(i, r)`; `None` makes it zero.
 fn rewrite(model: &Model, dev: &mut Device, name: &str, of: impl Fn(usize, usize) -> Option<usize> + Sync) {
-    let (param, _) = model.layout.find(name).unwrap();
+    let (param, _) = models::find(&model.layout, name);
     fn rows<T: Elem>(dev: &mut Device, param: &Param, of: impl Fn(usize, usize) -> Option<usize> + Sync) {
-        let old: Vec<Vec<T>> = (0..param.pieces.len()).map(|i| param.piece(dev, param.tensor, i).unwrap()).collect();
+        let old: Vec<Vec<T>> = (0..param.pieces.len()).map(|i| models::piece(dev, param, param.tensor, i)).collect();
         let row = |i: usize, r: usize, out: &mut [f32]| match of(i, r) {
             Some(from) => {
                 let from = &old[i][from * out.len()..][..out.len()];

@@ -7,8 +7,8 @@ use omr::tensor::DType;
 use super::{Golden, Tensors, device, json, models};
 use crate::golden::report;
 
-fn bytes(dev: &Device, model: &Model) -> Vec<u8> {
-    model.layout.params.iter().flat_map(|p| dev.memory().view(p.tensor.span()).of::<u8>().to_vec()).collect()
+fn bytes(dev: &mut Device, model: &Model) -> Vec<u8> {
+    model.layout.params.iter().flat_map(|p| dev.read_bytes(p.tensor).unwrap()).collect()
 }
 
 #[test]
@@ -25,7 +25,7 @@ fn both_namings_hold_one_model() {
         let released = golden.model(&mut dev, DType::F32);
         let other = Model::empty(&mut dev, golden.config.clone(), DType::F32).unwrap();
         WeightFiles::open_files(&golden.dir, &[newer]).unwrap().load(&mut dev, &other.layout).unwrap();
-        assert_eq!(bytes(&dev, &released), bytes(&dev, &other));
+        assert_eq!(bytes(&mut dev, &released), bytes(&mut dev, &other));
     }
     report("hf-namings", count);
 }
@@ -53,11 +53,11 @@ fn a_model_read_and_written_is_the_same() {
             }
         }
         let again = Model::load(&mut dev, out.path(), DType::F32).unwrap();
-        assert_eq!(bytes(&dev, &model), bytes(&dev, &again));
+        assert_eq!(bytes(&mut dev, &model), bytes(&mut dev, &again));
         model.save(&mut dev, out.path(), DType::Bf16).unwrap();
         let halved = Model::load(&mut dev, out.path(), DType::Bf16).unwrap();
         let direct = golden.model(&mut dev, DType::Bf16);
-        assert_eq!(bytes(&dev, &halved), bytes(&dev, &direct));
+        assert_eq!(bytes(&mut dev, &halved), bytes(&mut dev, &direct));
     }
     report("hf-storage", count);
 }

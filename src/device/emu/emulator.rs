@@ -1,0 +1,388 @@
+//! The emulator's driver.
+
+use std::any::Any;
+use std::panic::Location;
+use std::sync::OnceLock;
+
+use super::compile::{Cache, Compiler};
+use super::graph::{Capture, Op, Params, Ticket};
+use super::machine::Machine;
+use super::options::Options;
+use super::pages::{PAGE, POISON};
+use super::sites::{Passed, Site};
+use super::streams::Streams;
+use super::tensor_map;
+use crate::device::driver::{
+    Address, Driver, EncodedMap, Event, Graph, Kernel, Launch, Pinned, Properties, Stream, TensorMap,
+};
+use crate::device::images::Arch;
+use crate::error::{Error, Result};
+
+/// What a driver was asked to do so far.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Counters {
+    /// Launches queued or captured by calls.
+    pub launches: u64,
+    /// Kernels that ran, those of graphs among them.
+    pub kernels: u64,
+    /// Graphs replayed.
+    pub replays: u64,
+    /// Calls that made the host wait.
+    pub synchronizations: u64,
+    /// Profiler starts.
+    pub profiler_starts: u64,
+    /// Profiler stops.
+    pub profiler_stops: u64,
+    /// Extra cycles that matrix loads and stores of the kernels, and with [`Options::banks`] all others, spent on
+    /// conflicting banks of shared memory.
+    pub bank_conflicts: u64,
+}
+
+/// An event's last recording.
+#[derive(Clone, Copy)]
+enum Recorded {
+    Never,
+    Queued(Ticket),
+    Captured(Ticket),
+}
+
+/// The emulator's driver.
+pub struct Emu {
+    properties: Properties,
+    streams: Streams,
+    events: Vec<Recorded>,
+    tickets: Ticket,
+    capture: Option<Capture>,
+    counters: Counters,
+    depth: usize,
+    profiling: bool,
+    guarded: bool,
+    ranges: Vec<(usize, String)>,
+}
+
+impl Emu {
+    /// An emulated device, its kernels compiled into the user's cache. The first one on a machine compiles the
+    /// runtime. Errors when there is no C++ compiler, or the processor is another.
+    pub fn new(options: Options) -> Result<Emu> {
+        let files = options.images.iter().rev().flat_map(|images| images.sources);
+        let files = files.map(|(path, text)| (format!("kernels/{path}"), text.to_string()));
+        let sources = files.chain(options.sources.iter().cloned()).collect();
+        // One question to the compiler a process: tests make many devices.
+        static COMPILER: OnceLock<Compiler> = OnceLock::new();
+        let compiler = match COMPILER.get() {
+            Some(compiler) => compiler.clone(),
+            None => {
+                let found = Compiler::find()?;
+                COMPILER.get_or_init(|| found).clone()
+            }
+        };
+        Emu::with_cache(Cache::new(Cache::folder()?, compiler, sources), options)
+    }
+
+    /// [`Emu::new`] with another cache, whose sources alone count.
+    pub fn with_cache(cache: Cache, options: Options) -> Result<Emu> {
+        Ok(Emu {
+            // CUDA C++ programming guide, table of compute capabilities.
+            properties: Properties {
+                name: "emulated GPU".into(),
+                compute_capability: match options.arch {
+                    Arch::Sm80 => (8, 0),
+                    Arch::Sm90a => (9, 0),
+                },
+                multiprocessors: options.multiprocessors.max(1),
+                memory: 1 << 40,
+                shared_memory_per_block: match options.arch {
+                    Arch::Sm80 => 163 * 1024,
+                    Arch::Sm90a => 227 * 1024,
+                },
+                driver: format!("omr {}", env!("CARGO_PKG_VERSION")),
+            },
+            streams: Streams::new(Machine::new(cache, &options)?, &options),
+            events: Vec::new(),
+            tickets: 0,
+            capture: None,
+            counters: Counters::default(),
+            depth: 0,
+            profiling: false,
+            guarded: options.guarded,
+            ranges: Vec::new(),
+        })
+    }
+
+    /// Compiles every kernel at once and in parallel, for a run that will need most of them; without it each file is
+    /// compiled at its first launch.
+    pub fn compile(&self) -> Result<()> {
+        self.streams.machine.cache().fill()
+    }
+
+    /// Refuses `call` while `stream` (or any, with `None`) is being captured.
+    fn outside_capture(&mut self, stream: Option<Stream>, call: &str) -> Result<()> {
+        match &mut self.capture {
+            Some(capture) if stream.is_none_or(|s| capture.has(s)) => Err(capture.refuse(call)),
+            _ => Ok(()),
+        }
+    }
+
+    fn push(&mut self, stream: Stream, op: Op) -> Result<()> {
+        self.streams.known(stream)?;
+        match self.capture.as_mut().filter(|c| c.has(stream)) {
+            Some(capture) => {
+                capture.push(stream, op);
+                Ok(())
+            }
+            None => self.streams.push(stream, op),
+        }
+    }
+
+    fn wait_for(&mut self, stream: Stream, call: &str) -> Result<()> {
+        self.streams.known(stream)?;
+        self.outside_capture(Some(stream), call)?;
+        self.counters.synchronizations += 1;
+        self.streams.drain(stream, None)
+    }
+
+    fn recording(&self, event: Event) -> Result<Recorded> {
+        let unknown = || Error::Failed(format!("event {} was never made", event.0));
+        self.events.get(event.0 as usize).copied().ok_or_else(unknown)
+    }
+
+    fn fits(&mut self, buffer: Pinned, bytes: usize) -> Result<()> {
+        let have = self.streams.machine.pinned(buffer).len();
+        if bytes <= have {
+            return Ok(());
+        }
+        Err(Error::Failed(format!("a copy of {bytes} bytes and a pinned buffer of {have}")))
+    }
+}
+
+#[cfg_attr(private_tree, expect(dead_code, reason = "tests of kernels and schedules look into the emulator"))]
+impl Emu {
+    /// Makes the calls at `site` (a kernel's or the host's) do nothing from here on; `None` skips none.
+    pub fn skip(&mut self, site: Option<Site>) {
+        self.streams.machine.skip(site);
+    }
+
+    /// The synchronising calls that ran so far, skipped ones too, with the reason of those that are exempt.
+    pub fn sites(&self) -> Vec<(Passed, Option<String>)> {
+        let sources = self.streams.machine.cache().sources();
+        self.streams.machine.sites.passed().map(|passed| (passed.clone(), passed.exempt(sources))).collect()
+    }
+
+    /// What was asked for so far.
+    pub fn counters(&self) -> Counters {
+        let machine = &self.streams.machine;
+        Counters { kernels: machine.kernels_run(), bank_conflicts: machine.bank_conflicts(), ..self.counters }
+    }
+
+    /// Named ranges opened while the profiler was on, in order, each with its depth: 0 for the outermost.
+    pub fn ranges(&self) -> &[(usize, String)] {
+        &self.ranges
+    }
+}
+
+impl Driver for Emu {
+    fn properties(&self) -> &Properties {
+        &self.properties
+    }
+
+    fn map(&mut self, bytes: usize) -> Result<Address> {
+        self.streams.healthy()?;
+        self.outside_capture(None, "an allocation")?;
+        self.streams.machine.pages.map(bytes, self.guarded)
+    }
+
+    fn guard(&self) -> usize {
+        if self.guarded { PAGE as usize } else { 0 }
+    }
+
+    fn open(&mut self, address: Address, bytes: usize) -> Result<()> {
+        if self.guarded { self.push(Stream::COMPUTE, Op::Open(address, bytes)) } else { Ok(()) }
+    }
+
+    fn close(&mut self, address: Address, bytes: usize) -> Result<()> {
+        if self.guarded { self.push(Stream::COMPUTE, Op::Close(address, bytes)) } else { Ok(()) }
+    }
+
+    fn kernel(&mut self, file: &'static str, name: &'static str) -> Result<Kernel> {
+        self.streams.machine.kernel(file, name)
+    }
+
+    fn launch(&mut self, stream: Stream, kernel: Kernel, launch: &Launch, params: &[u8]) -> Result<()> {
+        self.streams.known(stream)?;
+        self.streams.machine.check(kernel, launch, params.len(), &self.properties)?;
+        self.counters.launches += 1;
+        self.push(stream, Op::Launch(kernel, *launch, Params::new(params)))
+    }
+
+    fn upload(&mut self, stream: Stream, to: Address, from: &[u8]) -> Result<()> {
+        self.outside_capture(Some(stream), "a copy from pageable memory")?;
+        self.push(stream, Op::Upload(to, from.to_vec()))
+    }
+
+    fn download(&mut self, stream: Stream, from: Address, to: &mut [u8]) -> Result<()> {
+        self.wait_for(stream, "a copy to pageable memory")?;
+        self.streams.machine.pages.read(from, to)
+    }
+
+    fn copy(&mut self, stream: Stream, to: Address, from: Address, bytes: usize) -> Result<()> {
+        self.push(stream, Op::Copy(to, from, bytes))
+    }
+
+    fn fill(&mut self, stream: Stream, to: Address, value: u8, bytes: usize) -> Result<()> {
+        self.push(stream, Op::Fill(to, value, bytes))
+    }
+
+    fn pinned(&mut self, bytes: usize) -> Result<Pinned> {
+        self.streams.healthy()?;
+        self.outside_capture(None, "an allocation")?;
+        Ok(self.streams.machine.pin(bytes))
+    }
+
+    fn pinned_bytes(&mut self, buffer: Pinned) -> &mut [u8] {
+        self.streams.machine.pinned(buffer)
+    }
+
+    fn download_pinned(&mut self, stream: Stream, from: Address, to: Pinned, bytes: usize) -> Result<()> {
+        self.fits(to, bytes)?;
+        if self.capture.is_none() && self.guarded {
+            // Whoever reads before the copy has run finds this.
+            self.streams.machine.pinned(to)[..bytes].fill(POISON);
+        }
+        self.push(stream, Op::DownloadPinned(from, to, bytes))
+    }
+
+    fn stream(&mut self) -> Result<Stream> {
+        self.streams.healthy()?;
+        Ok(self.streams.add())
+    }
+
+    fn synchronize(&mut self, stream: Stream) -> Result<()> {
+        self.wait_for(stream, "a synchronisation")
+    }
+
+    fn is_idle(&mut self, stream: Stream) -> Result<bool> {
+        self.streams.known(stream)?;
+        if self.capture.is_some() { Ok(false) } else { self.streams.is_idle(stream) }
+    }
+
+    fn handle(&mut self, stream: Stream) -> Result<usize> {
+        // Null would be the default stream.
+        self.wait_for(stream, "a library's work").map(|()| stream.0 as usize + 1)
+    }
+
+    fn synchronizations(&self) -> u64 {
+        self.counters.synchronizations
+    }
+
+    fn event(&mut self) -> Result<Event> {
+        self.streams.healthy()?;
+        self.events.push(Recorded::Never);
+        Ok(Event(self.streams.machine.event()))
+    }
+
+    fn record_at(&mut self, event: Event, stream: Stream, site: &'static Location<'static>) -> Result<()> {
+        self.streams.known(stream)?;
+        self.recording(event)?;
+        if self.streams.machine.skips_host(site, "record") {
+            return Ok(());
+        }
+        self.tickets += 1;
+        let captured = self.capture.as_ref().is_some_and(|c| c.has(stream));
+        let recorded = if captured { Recorded::Captured(self.tickets) } else { Recorded::Queued(self.tickets) };
+        self.events[event.0 as usize] = recorded;
+        self.push(stream, Op::Record(event, self.tickets))
+    }
+
+    fn wait_at(&mut self, stream: Stream, event: Event, site: &'static Location<'static>) -> Result<()> {
+        self.streams.known(stream)?;
+        let recorded = self.recording(event)?;
+        if self.streams.machine.skips_host(site, "wait") {
+            return Ok(());
+        }
+        match (recorded, &mut self.capture) {
+            (Recorded::Never, _) => Ok(()),
+            (Recorded::Captured(ticket), Some(capture)) if capture.recorded(ticket) => {
+                capture.push(stream, Op::Wait(ticket));
+                Ok(())
+            }
+            (Recorded::Captured(_), _) => {
+                Err(Error::Failed(format!("event {} was recorded in a capture that has ended", event.0)))
+            }
+            (Recorded::Queued(_), Some(capture)) if capture.has(stream) => {
+                Err(capture.refuse("a wait for work outside it"))
+            }
+            (Recorded::Queued(ticket), _) => self.push(stream, Op::Wait(ticket)),
+        }
+    }
+
+    fn elapsed_ms(&mut self, from: Event, to: Event) -> Result<f32> {
+        self.streams.healthy()?;
+        self.outside_capture(None, "a synchronisation")?;
+        self.counters.synchronizations += 1;
+        for event in [from, to] {
+            if let Recorded::Queued(ticket) = self.recording(event)?
+                && let Some(stream) = self.streams.recorder(ticket)
+            {
+                self.streams.drain(stream, Some(ticket))?;
+            }
+        }
+        match (self.streams.machine.reached(from.0), self.streams.machine.reached(to.0)) {
+            (Some(from), Some(to)) => Ok(to.saturating_duration_since(from).as_secs_f32() * 1e3),
+            _ => Err(Error::Failed("the time between events that were not recorded".into())),
+        }
+    }
+
+    fn begin_capture(&mut self, stream: Stream) -> Result<()> {
+        self.streams.known(stream)?;
+        self.outside_capture(None, "another capture")?;
+        self.capture = Some(Capture::new(stream));
+        Ok(())
+    }
+
+    fn end_capture(&mut self, stream: Stream) -> Result<Graph> {
+        self.streams.healthy()?;
+        let capture = self.capture.take().ok_or_else(|| Error::Failed("no capture is going on".into()))?;
+        Ok(self.streams.keep(capture.end(stream)?))
+    }
+
+    fn replay(&mut self, graph: Graph, stream: Stream) -> Result<()> {
+        self.streams.captured(graph)?;
+        self.outside_capture(Some(stream), "a replay")?;
+        self.counters.replays += 1;
+        self.push(stream, Op::Replay(graph))
+    }
+
+    fn drop_graph(&mut self, graph: Graph) {
+        self.streams.forget(graph);
+    }
+
+    fn records_ranges(&self) -> bool {
+        self.profiling
+    }
+
+    fn range_push(&mut self, name: &str) {
+        if self.profiling {
+            self.ranges.push((self.depth, name.to_owned()));
+        }
+        self.depth += 1;
+    }
+
+    fn range_pop(&mut self) {
+        self.depth = self.depth.saturating_sub(1);
+    }
+
+    fn profiler(&mut self, on: bool) -> Result<()> {
+        let count = if on { &mut self.counters.profiler_starts } else { &mut self.counters.profiler_stops };
+        *count += 1;
+        self.profiling = on;
+        Ok(())
+    }
+
+    fn tensor_map(&mut self, map: &TensorMap) -> Result<EncodedMap> {
+        tensor_map::encode(map)
+    }
+
+    fn as_any(&mut self) -> &mut dyn Any {
+        self
+    }
+}

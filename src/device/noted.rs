@@ -1,0 +1,33 @@
+//! What ops cost, as a device that only counts or lists notes it.
+
+use super::backend::{Backend, Device};
+use super::work::Work;
+
+impl Device {
+    /// Notes an op's arithmetic and traffic on a device that only counts or lists; elsewhere nothing happens.
+    pub fn note_work(&mut self, op: &'static str, flops: f64, bytes: f64) {
+        self.note(Work { op, flops, bytes, product: None });
+    }
+
+    /// [`Device::note_work`] of a product `[rows, columns]` with sums of `k` terms.
+    pub fn note_product(&mut self, op: &'static str, product: [usize; 3], bytes: f64) {
+        let [rows, columns, k] = product;
+        self.note(Work { op, flops: 2.0 * rows as f64 * (columns * k) as f64, bytes, product: Some(product) });
+    }
+
+    fn note(&mut self, noted: Work) {
+        match &mut self.backend {
+            Backend::Count { work, .. } => work.push(noted),
+            Backend::Gpu { driver, .. } => driver.note_work(noted),
+            Backend::Cpu { .. } => {}
+        }
+    }
+
+    /// What was noted since the last call, in order.
+    pub fn take_work(&mut self) -> Vec<Work> {
+        match &mut self.backend {
+            Backend::Count { work, .. } => std::mem::take(work),
+            _ => Vec::new(),
+        }
+    }
+}

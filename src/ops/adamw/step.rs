@@ -1,0 +1,66 @@
+//! One update, on the CPU or a GPU.
+
+use super::code8::BLOCK;
+use super::factors::{Factors, Noise};
+use super::parameter::{AdamW, Moments, Parameter};
+use super::update;
+use crate::device::{Device, Gpu, On, params};
+use crate::error::Result;
+use crate::ops::check;
+use crate::tensor::{DType, Tensor};
+
+/// One update. `clip` is f32 `[2]`: a factor for the
+/// gradient and a flag; nothing changes when the flag is 0. On a GPU the weights are bf16. The weight is scaled by
+/// 1 - lr * weight_decay, then moves by -lr * (m / (1 - beta1^step)) / (sqrt(v / (1 - beta2^step)) + eps), from the
+/// moments as they are before they are rounded. Errors on other shapes.
+pub fn step(dev: &mut Device, parameter: Parameter, hp: &AdamW, clip: Tensor) -> Result<()> {
+    const OP: &str = "adamw::step";
+    let Parameter { first, w, lo, grad, moments } = parameter;
+    check::that(OP, first.is_multiple_of(BLOCK), format!("a range from a multiple of {BLOCK}"), first.to_string())?;
+    check::compute(OP, "w", w)?;
+    let len = w.len();
+    check::flat(OP, "grad", grad, DType::F32, len)?;
+    moments.check(OP, len)?;
+    check::tensor(OP, "clip", clip, DType::F32, &[2])?;
+    if let Some(lo) = lo {
+        check::that(OP, w.dtype == DType::Bf16, "a low half of bf16 weights", format!("one of {:?}", w.dtype))?;
+        check::flat(OP, "lo", lo, DType::I16, len)?;
+    }
+    match dev.on() {
+        On::Count => Ok(()),
+        On::Cpu(cpu) => {
+            let &[clip, flag] = cpu.memory.view(clip.span()).of::<f32>() else { unreachable!("clip has two elements") };
+            if flag != 0.0 {
+                update::update(cpu, parameter, clip, Factors::new(hp), Noise::new(hp));
+            }
+            Ok(())
+        }
+        On::Gpu(gpu) => launch(OP, gpu, parameter, hp, clip),
+    }
+}
+
+fn launch(op: &'static str, mut gpu: Gpu<'_>, parameter: Parameter, hp: &AdamW, clip: Tensor) -> Result<()> {
+    /// A warp a block of elements.
+    const THREADS: usize = 256;
+    let Parameter { first, w, lo, grad, moments } = parameter;
+    check::gpu_compute(op, w.dtype)?;
+    let kernel = match (moments, lo) {
+        (Moments::F32 { .. }, Some(_)) => "adamw_f32",
+        (Moments::Bf16 { .. }, Some(_)) => "adamw_bf16",
+        (Moments::Code8 { .. }, Some(_)) => "adamw_8bit",
+        (Moments::F32 { .. }, None) => "adamw_f32_rounded",
+        (Moments::Bf16 { .. }, None) => "adamw_bf16_rounded",
+        (Moments::Code8 { .. }, None) => "adamw_8bit_rounded",
+    };
+    let (m, v, m_scales, v_scales) = match moments {
+        Moments::F32 { m, v } | Moments::Bf16 { m, v } => (m, v, None, None),
+        Moments::Code8 { m, v } => (m.codes, v.codes, Some(m.scales), Some(v.scales)),
+    };
+    let Noise { key, param } = Noise::new(hp);
+    let (factors, len) = (Factors::new(hp), w.len() as i64);
+    check::count(op, "elements of a parameter", first + w.len())?;
+    let launch = check::launch(op, w.len().div_ceil(THREADS / 32 * BLOCK), THREADS, 0)?;
+    let first = first as i64;
+    let args = params!(adamw::Args { w, lo, grad, m, v, m_scales, v_scales, clip, len, first, factors, key, param });
+    gpu.launch("adamw", kernel, launch, args)
+}

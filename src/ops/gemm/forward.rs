@@ -1,0 +1,116 @@
+//! Launches of kernels/gemm.cu and kernels/gemm_sm90a.cu: linear layers and their epilogues.
+
+use super::config::Role;
+use super::sm90a::{Shape, Staged, Wide, wide_names};
+use super::tile::{Bodies, Names, SM90A, Tile, bodies, operands, tile_names};
+use crate::device::{Gpu, params};
+use crate::error::Result;
+use crate::ops::attend::{BLOCK, Heads};
+use crate::ops::check;
+use crate::ops::matmul::Weight;
+use crate::ops::paged_attention::KvCache;
+use crate::tensor::Tensor;
+
+/// A linear layer's tensors.
+#[derive(Clone, Copy)]
+pub(in crate::ops) struct Forward<'a> {
+    pub x: Tensor,
+    pub w: &'a Weight,
+    pub bias: Option<Tensor>,
+    /// What is added, or what is stored beside y: the values before the activation.
+    pub more: Option<Tensor>,
+    pub y: Tensor,
+}
+
+/// `shape`: of the second body's epilogue, which else takes slices.
+fn launch(op: &'static str, mut gpu: Gpu<'_>, names: &Bodies, shape: Option<Shape>, call: Forward<'_>) -> Result<()> {
+    let Forward { x, w, bias, more, y } = call;
+    let tile = Tile::of(x.rows());
+    // `Gelu::Args` and `SwiGlu::Args` have `pre` and `gate_up` in the residual's place.
+    let args = operands(op, x, w)?.with(params!(Linear::Args { bias, residual: more, y }));
+    let staged = shape.map(|shape| Staged { y, more, bias, shape });
+    if staged.is_none_or(|staged| staged.carried(&gpu))
+        && let Some(mut product) = Wide::of(op, &mut gpu, names.role, x, w, w.n, None)?
+    {
+        if let Some(staged) = staged {
+            product = product.staged(&mut gpu, &staged)?;
+        }
+        return product.launch(&mut gpu, SM90A, &names.wide, args);
+    }
+    gpu.launch("gemm", names.tiles[tile.index], tile.launch(op, x.rows(), w.n)?, args)
+}
+
+/// y = x W^T (+ bias) (+ residual).
+pub(in crate::ops) fn linear(op: &'static str, gpu: Gpu<'_>, call: Forward<'_>) -> Result<()> {
+    launch(op, gpu, &bodies!("linear", Role::Linear), Some(Shape::Linear), call)
+}
+
+/// y = gelu(x W^T (+ bias)); `more` is the value before.
+pub(in crate::ops) fn gelu(op: &'static str, gpu: Gpu<'_>, call: Forward<'_>) -> Result<()> {
+    launch(op, gpu, &bodies!("linear_gelu", Role::Activation), None, call)
+}
+
+/// y = silu(gate) * up; `more` is both.
+pub(in crate::ops) fn swiglu(op: &'static str, gpu: Gpu<'_>, call: Forward<'_>) -> Result<()> {
+    launch(op, gpu, &bodies!("linear_swiglu", Role::Activation), Some(Shape::SwiGlu), call)
+}
+
+/// y = x W^T in f32.
+pub(in crate::ops) fn logits(op: &'static str, mut gpu: Gpu<'_>, x: Tensor, w: &Weight, y: Tensor) -> Result<()> {
+    const NAMES: Names = tile_names!("linear_f32");
+    let tile = Tile::of(x.rows());
+    let args = operands(op, x, w)?.with(params!(Logits::Args { y }));
+    if let Some(product) = Wide::of(op, &mut gpu, Role::Linear, x, w, w.n, None)? {
+        return product.launch(&mut gpu, SM90A, &wide_names!("linear_f32"), args);
+    }
+    gpu.launch("gemm", NAMES[tile.index], tile.launch(op, x.rows(), w.n)?, args)
+}
+
+/// What [`fwd_qkv`](crate::ops::linear::fwd_qkv) reads and writes.
+#[derive(Clone, Copy, Debug)]
+pub struct Qkv<'a> {
+    /// `[T, K]`.
+    pub x: Tensor,
+    /// `[(q + 2 kv) * dim, K]`.
+    pub w: &'a Weight,
+    /// `[(q + 2 kv) * dim]`.
+    pub bias: Option<Tensor>,
+    /// Cosines, f32 `[T, dim / 2]`.
+    pub cos: Tensor,
+    /// Sines, f32 `[T, dim / 2]`.
+    pub sin: Tensor,
+    /// Heads of a row.
+    pub heads: Heads,
+    /// Where keys and values go, and the slot of each row, u32 `[T]`.
+    pub cache: Option<(&'a KvCache, Tensor)>,
+    /// `[T, (q + 2 kv) * dim]`, written.
+    pub qkv: Tensor,
+}
+
+/// qkv = rope(x W^T (+ bias)), k and v also to the cache's slots.
+pub(in crate::ops) fn qkv(op: &'static str, mut gpu: Gpu<'_>, call: Qkv<'_>) -> Result<()> {
+    let Qkv { x, w, bias, cos, sin, heads, cache, qkv } = call;
+    const NAMES: Names = tile_names!("linear_qkv");
+    let tile = Tile::of(x.rows());
+    let num_slots = cache.map_or(0, |(cache, _)| cache.blocks() * BLOCK);
+    let out = params!(QkvIn::Args {
+        bias,
+        cos,
+        sin,
+        slots: cache.map(|(_, slots)| slots),
+        k_cache: cache.map(|(cache, _)| cache.k),
+        v_cache: cache.map(|(cache, _)| cache.v),
+        qkv,
+        q_heads: heads.q as i32,
+        kv_heads: heads.kv as i32,
+        dim: heads.dim as i32,
+        num_slots: check::count(op, "slots", num_slots)?,
+    });
+    let args = operands(op, x, w)?.with(out);
+    // The kernel's columns: groups of 32 pairs and their partners.
+    let columns = (w.n / 2).next_multiple_of(32) * 2;
+    if let Some(product) = Wide::of(op, &mut gpu, Role::Qkv, x, w, columns, Some(heads.dim / 2))? {
+        return product.launch(&mut gpu, SM90A, &wide_names!("linear_qkv"), args);
+    }
+    gpu.launch("gemm", NAMES[tile.index], tile.launch(op, x.rows(), columns)?, args)
+}

@@ -1,0 +1,80 @@
+//! The forward: logits tile by tile, folded to log-probs.
+
+use half::bf16;
+
+use super::call::{Asked, Outs, ROWS, check_targets, checked};
+use super::gpu;
+use super::logits::{Allowed, Fold, Logits, PARTIAL, Scale, inverse_temperature, segments};
+use crate::device::{Device, On, Parts, Region};
+use crate::error::Result;
+use crate::ops::matmul::{self, Cells, Product};
+use crate::tensor::DType;
+
+/// Log-probs of the targets. A target that is not allowed has log-prob minus infinity; one not below V is an error, on
+/// a GPU a log-prob of NaN.
+pub fn fwd(dev: &mut Device, asked: Asked<'_>, outs: Outs) -> Result<()> {
+    const OP: &str = "linear_logprob::fwd";
+    let Asked { hidden, w, allowed, temperature, targets } = asked;
+    let Outs { logprob, lse, entropy } = outs;
+    let per_token = [("logprob", Some(logprob)), ("lse", Some(lse)), ("entropy", entropy)];
+    let dtype = checked(OP, asked, &per_token)?;
+    let t = hidden.rows();
+    let mark = dev.mark(Region::Workspace);
+    let partials = if dev.kind().is_gpu() {
+        gpu::partials(dev, t, w.n)?
+    } else {
+        dev.alloc(Region::Workspace, DType::F32, &[t, segments(w.n) * PARTIAL])?
+    };
+    let wants_entropy = entropy.is_some();
+    let mut body = || -> Result<()> {
+        let cpu = match dev.on() {
+            On::Count => return Ok(()),
+            On::Cpu(cpu) => cpu,
+            On::Gpu(gpu) => return gpu::fwd(OP, gpu, asked, outs, partials),
+        };
+        let ins = [hidden, w.data, targets, allowed.unwrap_or(targets.slice(0, 0))];
+        let outs = [logprob, lse, entropy.unwrap_or(lse.slice(0, 0)), partials];
+        let ([logprob, lse, entropy, partials], [hidden_view, w_view, targets, bitmap]) = cpu.memory.tensors(outs, ins);
+        let (targets, logprob, partials) = (targets.of::<u32>(), logprob.of::<f32>(), partials.of::<f32>());
+        check_targets(OP, targets, w.n)?;
+        let width = segments(w.n) * PARTIAL;
+        let epilogue = Logits {
+            allowed: Allowed { vocab: w.n, bitmap: allowed.map(|_| bitmap.of()) },
+            scale: Scale::All(inverse_temperature(temperature)),
+            entropy: wants_entropy,
+            // The target's logit waits in `logprob` for the logsumexp.
+            targets: Some((targets, Cells::new(logprob, 1))),
+            partials: Cells::new(partials, width),
+            logits: None,
+        };
+        match dtype {
+            DType::Bf16 => {
+                let product = Product::rows::<bf16>(hidden_view.of(), t, w.k, w_view.of(), w.n);
+                matmul::run(cpu.pool, cpu.isa, &product, &epilogue);
+            }
+            _ => {
+                let product = Product::rows::<f32>(hidden_view.of(), t, w.k, w_view.of(), w.n);
+                matmul::run(cpu.pool, cpu.isa, &product, &epilogue);
+            }
+        }
+        let (logprob, lse) = (Parts::new(logprob, ROWS), Parts::new(lse.of::<f32>(), ROWS));
+        let entropy = Parts::new(entropy.of::<f32>(), ROWS);
+        cpu.pool.run(logprob.count(), |i| {
+            let (logprob, lse) = (logprob.take(i), lse.take(i));
+            let mut entropy = if entropy.count() > 0 { entropy.take(i) } else { &mut [] }.iter_mut();
+            for (r, (logprob, lse)) in logprob.iter_mut().zip(lse).enumerate() {
+                let row = i * ROWS + r;
+                let fold = Fold::of(&partials[row * width..(row + 1) * width]);
+                *lse = fold.logsumexp();
+                *logprob -= *lse;
+                if let Some(entropy) = entropy.next() {
+                    *entropy = fold.entropy();
+                }
+            }
+        });
+        Ok(())
+    };
+    let result = body();
+    dev.release(mark);
+    result
+}

@@ -1,0 +1,154 @@
+//! A product computed on the pool, tile by tile.
+
+use super::amx;
+use super::block::{Block, Kernel, kernel};
+use super::cells::near;
+use super::panels::PANEL;
+use super::product::Product;
+use super::tile::{Epilogue, MAX_PANELS, SMALL, Tile};
+use crate::device::{Isa, Pool};
+use crate::tensor::DType;
+
+/// Most rows of any kernel's block.
+const MAX_ROWS: usize = 12;
+/// Left operands of this many bytes stay in the second-level cache beside a panel.
+const LEFT_BYTES: usize = 384 << 10;
+/// Steps of a block of a product that goes on from given sums: a panel of as many words is 32 KiB.
+const STEP_BLOCK: usize = 256;
+/// The same where sums are copied in and out for each block, which costs more than words from the second-level cache.
+const COPIED_BLOCK: usize = 1024;
+
+/// Steps of a block of a product that is cut.
+fn step_block<P: Epilogue>() -> usize {
+    if P::IN_PLACE { STEP_BLOCK } else { COPIED_BLOCK }
+}
+
+/// Computes `product` on the pool, tile by tile into `epilogue`.
+pub(in crate::ops) fn run<P: Epilogue>(pool: &Pool, isa: Isa, product: &Product<'_>, epilogue: &P) {
+    let (rows, panels) = (product.rows, product.panels);
+    if rows == 0 || panels == 0 {
+        return;
+    }
+    if product.dtype == DType::Bf16 && isa.has_tiles() {
+        return amx::run(pool, isa, product, epilogue);
+    }
+    let kernel = kernel(isa, product.dtype, product.across);
+    let units = panels.div_ceil(P::UNIT);
+    // Six jobs a thread even out; a small product is one job.
+    let jobs = if rows * panels * PANEL * product.steps < SMALL { 1 } else { 6 * pool.threads() };
+    // A block of rows small enough for its cache, and for every job to have one; whole tiles of it.
+    let steps = if P::CUT { product.steps.min(step_block::<P>()) } else { product.steps };
+    let most = if P::CUT { 384 } else { 192 };
+    let fits = (LEFT_BYTES / (steps * 4).max(1)).clamp(24, most) / MAX_ROWS * MAX_ROWS;
+    let row_block = rows.div_ceil(jobs.div_ceil(units)).next_multiple_of(MAX_ROWS).clamp(MAX_ROWS, fits);
+    let row_blocks = rows.div_ceil(row_block);
+    let unit_blocks = jobs.div_ceil(row_blocks).clamp(1, units);
+    pool.run(row_blocks * unit_blocks, |job| {
+        let (rb, ub) = (job / unit_blocks, job % unit_blocks);
+        let row = rb * row_block..rows.min((rb + 1) * row_block);
+        let panel = ub * units / unit_blocks * P::UNIT..panels.min((ub + 1) * units / unit_blocks * P::UNIT);
+        run_job(isa, &kernel, product, epilogue, row, panel);
+    });
+}
+
+/// Sums of the largest tile, on a cache line of their own.
+#[repr(align(64))]
+struct Sums([f32; MAX_ROWS * MAX_PANELS * PANEL]);
+
+fn run_job<P: Epilogue>(
+    isa: Isa,
+    kernel: &Kernel,
+    product: &Product<'_>,
+    epilogue: &P,
+    rows: std::ops::Range<usize>,
+    panels: std::ops::Range<usize>,
+) {
+    const { assert!(P::UNIT <= MAX_PANELS && (P::START || !P::CUT && !P::IN_PLACE)) };
+    let mut sums = Sums([0.0; MAX_ROWS * MAX_PANELS * PANEL]);
+    let units = rows.len().div_ceil(P::ROW_UNIT);
+    let tiles = rows.len().div_ceil(kernel.max_rows.max(P::ROW_UNIT));
+    let tallest = units.div_ceil(tiles) * P::ROW_UNIT;
+    let group = if P::IN_PLACE { 1 } else { (kernel.max_panels)(tallest.min(kernel.max_rows)).max(P::UNIT) };
+    let step_block = if P::CUT { step_block::<P>() } else { product.steps.max(1) };
+    let rows_of = |tile: usize| {
+        let end = rows.end.min(rows.start + (tile + 1) * units / tiles * P::ROW_UNIT);
+        rows.start + tile * units / tiles * P::ROW_UNIT..end
+    };
+    let mut step = 0;
+    loop {
+        let steps = step_block.min(product.steps - step);
+        let last = step + steps == product.steps;
+        let odd = last && product.odd;
+        let mut panel = panels.start;
+        while panel < panels.end {
+            let count = group.min(panels.end - panel);
+            for i in 0..tiles {
+                let rows = rows_of(i);
+                let stride = count * PANEL;
+                let sums = if P::IN_PLACE {
+                    let next = rows_of((i + 1) % tiles);
+                    near(epilogue.place(next.start, next.len(), panel));
+                    epilogue.place(rows.start, rows.len(), panel)
+                } else {
+                    &mut sums.0[..rows.len() * stride]
+                };
+                let mut tile = Tile { row: rows.start, rows: rows.len(), panel, panels: count, sums, stride };
+                if P::IN_PLACE {
+                    multiply(kernel, product, &mut tile, step, steps, odd, true);
+                    continue;
+                }
+                if P::START {
+                    epilogue.start(isa, &mut tile);
+                }
+                epilogue.ahead(&tile);
+                multiply(kernel, product, &mut tile, step, steps, odd, P::START);
+                epilogue.finish(isa, &mut tile);
+            }
+            panel += count;
+        }
+        step += steps;
+        if last {
+            return;
+        }
+    }
+}
+
+/// Runs the kernel over one tile and some of the steps.
+fn multiply(
+    kernel: &Kernel,
+    product: &Product<'_>,
+    tile: &mut Tile<'_>,
+    step: usize,
+    steps: usize,
+    odd: bool,
+    resume: bool,
+) {
+    let panel_stride = product.steps * PANEL * 4;
+    let end = tile.row + tile.rows;
+    let last = (end - 1) * product.row_stride + (step + steps).saturating_sub(1) * product.step_stride;
+    let left_bytes = if odd { 2 } else { 4 };
+    assert!(steps == 0 || last + left_bytes <= product.left.len(), "left operand too short");
+    assert!((tile.panel + tile.panels) * panel_stride <= product.right.len(), "right operand too short");
+    assert!(tile.panels * PANEL <= tile.stride && tile.sums.len() >= tile.rows * tile.stride, "sums too short");
+    let mut done = 0;
+    while done < tile.rows {
+        let rows = kernel.max_rows.min(tile.rows - done);
+        let row = tile.row + done;
+        let block = Block {
+            left: product.left.as_ptr().wrapping_add(row * product.row_stride + step * product.step_stride),
+            row_stride: product.row_stride,
+            step_stride: product.step_stride,
+            right: product.right.as_ptr().wrapping_add(tile.panel * panel_stride + step * PANEL * 4),
+            panel_stride,
+            steps,
+            odd,
+            sums: tile.sums.as_mut_ptr().wrapping_add(done * tile.stride),
+            sums_stride: tile.stride,
+            resume,
+        };
+        // SAFETY: the asserts above hold every word and sum the block names inside its slice; the instruction
+        // set is the device's, which checked it.
+        unsafe { (kernel.run)(&block, rows, tile.panels) };
+        done += rows;
+    }
+}

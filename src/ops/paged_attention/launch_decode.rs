@@ -1,0 +1,148 @@
+//! Launches of decode's attention, by mma.sync or by wgmma: a list of work items that lies on the device.
+
+use super::call::Paged;
+use super::decode::{Decode, ROWS, WARPS, WIDE, each, in_item};
+use super::split::Split;
+use crate::device::{Device, Gpu, Launch, Region, params};
+use crate::error::Result;
+use crate::ops::attend::{BLOCK, Setting};
+use crate::ops::attention::names::{ByDim, by_dim, holding};
+use crate::ops::attention::{launch, sm90a};
+use crate::ops::check;
+use crate::tensor::{DType, Tensor};
+
+const DECODE: ByDim = by_dim!("paged_attention_decode");
+
+/// CTAs of a multiprocessor, which take items in turn: as many as registers leave room for at the smallest heads. A step has
+/// seldom the items there could be, and the CTAs of all would mostly begin for nothing.
+const CTAS: usize = 4;
+
+/// Room for the states of chunks, of which a sequence has no more than its table's.
+pub(super) fn states(dev: &mut Device, decode: Decode, paged: &Paged<'_>) -> Result<Tensor> {
+    let (sequences, columns) = (paged.context_lens.rows(), paged.block_tables.cols());
+    let (kept, _) = holding(&DECODE, paged.heads.dim);
+    let chunks = Split::chunks(columns);
+    let used = if chunks > 1 || decode.shares { sequences } else { 0 };
+    dev.alloc(Region::Workspace, DType::F32, &[used, chunks * paged.heads.q * (kept + 2 * WARPS[0])])
+}
+
+/// Bytes of `attend::TogetherSmem`.
+fn together_smem(dim: usize) -> usize {
+    2 * launch::shared_rows(BLOCK, dim)
+        + launch::shared_rows(ROWS, dim)
+        + launch::shared_rows(ROWS, BLOCK)
+        + WARPS[0] * ROWS * 5 * 4
+}
+
+/// Launches the items of several sequences where there may be any, then each sequence's own.
+pub(super) fn fwd(
+    op: &'static str,
+    mut gpu: Gpu<'_>,
+    paged: &Paged<'_>,
+    decode: Decode,
+    qkv: Tensor,
+    out: Tensor,
+    states: Tensor,
+) -> Result<()> {
+    let (heads, sequences, columns) = (paged.heads, paged.context_lens.rows(), paged.block_tables.cols());
+    let (k, v, blocks, tickets) = (paged.cache.k, paged.cache.v, paged.cache.blocks(), decode.tickets);
+    let most = Split::most(sequences, columns);
+    for (list, room) in decode.lists.into_iter().zip(Split::room(sequences, columns)) {
+        check::tensor(op, "the items", list, DType::U32, &[room])?;
+    }
+    let enough = tickets.len() >= sequences * heads.kv * each(heads);
+    check::that(op, enough, "tickets of each sequence", tickets.len().to_string())?;
+    let wide = launch::wide(&gpu, heads.dim, &[qkv, k, v, out]);
+    let by_wgmma = wide && sm90a::takes(&gpu, &WIDE, heads);
+    let can = in_item(heads, by_wgmma);
+    check::that(op, decode.together <= can, format!("items of at most {can} sequences"), decode.together.to_string())?;
+    for shared in [true, false] {
+        let most = most[usize::from(shared)];
+        if shared && !decode.shares {
+            continue;
+        }
+        let args = params!(attend::DecodeArgs {
+            qkv,
+            k,
+            v,
+            block_tables: paged.block_tables,
+            cu_seqlens_q: paged.cu_seqlens_q,
+            items: decode.lists[usize::from(shared)],
+            members: decode.lists[2],
+            tickets,
+            states,
+            out,
+            columns: check::count(op, "columns", columns)?,
+            q_heads: heads.q as i32,
+            kv_heads: heads.kv as i32,
+            dim: heads.dim as i32,
+            chunks: Split::chunks(columns) as i32,
+            each: each(heads) as i32,
+            wide,
+            scale_log2e: Setting::new(qkv.dtype, heads, paged.scale).scale_log2e,
+        });
+        if by_wgmma {
+            let [k, v] = [k, v].map(|pages| sm90a::paged_keys(gpu.ptr(pages), blocks, heads));
+            let q = sm90a::packed_map(gpu.ptr(qkv), qkv.rows(), heads, [heads.group(), 1]);
+            let items = check::count(op, "tiles", most * heads.kv)? as usize;
+            sm90a::launch(&mut gpu, &WIDE, heads, [&q, &k, &v], args, items)?;
+            continue;
+        }
+        let (kept, kernel) = holding(&DECODE, heads.dim);
+        let rows = heads.kv * heads.group().div_ceil(ROWS);
+        let ctas = (CTAS * gpu.driver.properties().multiprocessors as usize).div_ceil(rows).min(most);
+        let grid = [check::grid(op, ctas)?, check::grid(op, rows)?, 1];
+        gpu.launch("paged_attention", kernel, Launch::new(grid, launch::THREADS, together_smem(kept)), args)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::listing::{Entry, Listing};
+    use crate::device::{Kind, Plan, Properties};
+    use crate::ops::attend::Heads;
+    use crate::ops::paged_attention::{DecodeStep, KvCache, fwd, together};
+
+    /// The shape of the launch of a step of so many sequences of so many keys each, whose tables have 257 columns.
+    fn grid(sequences: usize, keys: u32) -> [u32; 3] {
+        let properties = Properties {
+            name: "none".into(),
+            compute_capability: (8, 0),
+            multiprocessors: 108,
+            memory: 1 << 40,
+            shared_memory_per_block: 163 << 10,
+            driver: "none".into(),
+        };
+        let dev = &mut Device::gpu(Box::new(Listing::new(properties)), Kind::Cuda, &Plan::uniform(1 << 42)).unwrap();
+        let (heads, at) = (Heads { q: 28, kv: 4, dim: 128 }, Region::Overlay);
+        let (cu, contexts) = ((0..=sequences as u32).collect::<Vec<_>>(), vec![keys; sequences]);
+        let tables: Vec<u32> = (0..257 * sequences as u32).collect();
+        let step = DecodeStep { cu_seqlens_q: &cu, context_lens: &contexts, block_tables: &tables };
+        let split = Split::new(step, together(dev, heads)).unwrap();
+        let tickets = Decode::tickets(dev, at, sequences, heads).unwrap();
+        let cache = KvCache::alloc(dev, at, DType::Bf16, tables.len(), heads).unwrap();
+        let [qkv, out] =
+            [heads.qkv_len(), heads.out_len()].map(|n| dev.alloc(at, DType::Bf16, &[sequences, n]).unwrap());
+        let paged = Paged {
+            cache: &cache,
+            block_tables: dev.upload(at, &tables, &[sequences, 257]).unwrap(),
+            cu_seqlens_q: dev.upload(at, &cu, &[sequences + 1]).unwrap(),
+            context_lens: dev.upload(at, &contexts, &[sequences]).unwrap(),
+            heads,
+            scale: 1.0,
+            decode: Some(Decode::upload(dev, at, &split, tickets).unwrap()),
+        };
+        fwd(dev, paged, qkv, out).unwrap();
+        match dev.driver().unwrap().as_any().downcast_mut::<Listing>().unwrap().take()[..] {
+            [Entry::Launch("paged_attention_decode_hd128", Launch { grid, .. }, _)] => grid,
+            ref other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_step_has_no_more_ctas_than_a_card_holds() {
+        assert_eq!([grid(1, 28_000), grid(1024, 1000)], [[17, 4, 1], [108, 4, 1]]);
+    }
+}

@@ -1,0 +1,76 @@
+//! The loss of a batch in the host's memory.
+
+use super::batch::{Batch, Real};
+use super::loss::{Denominators, PolicyLoss, rows};
+use super::row;
+use super::stats::Sums;
+use crate::error::{Error, Result};
+
+/// The loss of `batch` under the mini-batch's `denominators`, and its gradient: `dlog_prob` `[T]` is overwritten.
+/// `entropy` is the entropies `[T]` and their gradient, overwritten too. The sums of micro-batches add up. Errors when lengths do not fit or a reference is missing.
+#[cfg_attr(private_tree, expect(dead_code, reason = "verl's golden losses are compared in f64"))]
+pub fn compute<F: Real>(
+    config: &PolicyLoss,
+    denominators: &Denominators,
+    batch: &Batch<'_, F>,
+    log_prob: &[F],
+    dlog_prob: &mut [F],
+    entropy: Option<(&[F], &mut [F])>,
+) -> Result<Sums> {
+    let (entropy, dentropy) = entropy.unzip();
+    fits(
+        config,
+        batch,
+        log_prob.len(),
+        dlog_prob.len(),
+        [entropy.map(<[F]>::len), dentropy.as_deref().map(<[F]>::len)],
+    )?;
+    Ok(sums(config, denominators, batch, log_prob, entropy, dlog_prob, dentropy))
+}
+
+/// [`compute`] of what fits.
+pub(super) fn sums<F: Real>(
+    config: &PolicyLoss,
+    denominators: &Denominators,
+    batch: &Batch<'_, F>,
+    log_prob: &[F],
+    entropy: Option<&[F]>,
+    dlog_prob: &mut [F],
+    mut dentropy: Option<&mut [F]>,
+) -> Sums {
+    let (mut sums, mut lanes) = (Sums::NONE, Vec::new());
+    let row = row::Rows { config, denominators, batch, log_prob, entropy };
+    for (i, at) in rows(batch.cu_seqlens).enumerate() {
+        let d = &mut dlog_prob[at.clone()];
+        let dh = dentropy.as_deref_mut().map(|d| &mut d[at]);
+        sums += row.sums(i, d, dh, &mut lanes);
+    }
+    sums
+}
+
+/// Errors when lengths do not fit or a reference is missing.
+pub(super) fn fits<F>(
+    config: &PolicyLoss,
+    batch: &Batch<'_, F>,
+    log_prob: usize,
+    dlog_prob: usize,
+    entropy: [Option<usize>; 2],
+) -> Result<()> {
+    let shape = |what: &str, want: usize, got: usize| match want == got {
+        true => Ok(()),
+        false => Err(Error::Shape { op: "policy_loss", want: format!("{what} {want}"), got: got.to_string() }),
+    };
+    let (t, s) = (log_prob, batch.advantages.len());
+    shape("length of cu_seqlens", s + 1, batch.cu_seqlens.len())?;
+    shape("first row border", 0, batch.cu_seqlens[0] as usize)?;
+    shape("last row border", t, batch.cu_seqlens[s] as usize)?;
+    if let Some(w) = batch.cu_seqlens.windows(2).find(|w| w[0] > w[1]) {
+        return Err(Error::Shape { op: "policy_loss", want: "ascending cu_seqlens".into(), got: format!("{w:?}") });
+    }
+    let reference = if config.kl_loss.is_some() { 0 } else { t };
+    shape("length of dlog_prob", t, dlog_prob)?;
+    shape("length of old_log_prob", t, batch.old_log_prob.len())?;
+    shape("length of ref_log_prob", t, batch.ref_log_prob.map_or(reference, <[F]>::len))?;
+    shape("length of entropy", t, entropy[0].unwrap_or(t))?;
+    shape("length of dentropy", t, entropy[1].unwrap_or(t))
+}

@@ -1,0 +1,135 @@
+//! Tokens of rows of hidden states, or of logits that are given.
+
+use half::bf16;
+
+use super::draw::{Draw, Outs};
+use super::{choose, gpu};
+use crate::device::{Cpu, Device, Parts, Region};
+use crate::error::Result;
+use crate::ops::check;
+use crate::ops::linear_logprob::logits::{
+    Allowed, Fold, Logits, PARTIAL, Scale, inverse_temperature, of_given, segments,
+};
+use crate::ops::matmul::{self, Cells, PANEL, Product, Weight, panel_count};
+use crate::tensor::{DType, Tensor};
+
+fn check_draws(op: &'static str, b: usize, draws: &[Draw], table: Tensor) -> Result<()> {
+    check::that(op, draws.len() == b, format!("{b} draws"), draws.len().to_string())?;
+    let (dtype, dims) = Draw::table(b);
+    check::tensor(op, "table", table, dtype, &dims)
+}
+
+/// Tokens from hidden `[B, D]` and w `[V, D]`, one [`Draw`] a row, `table` the same on the device ([`Draw::upload`]);
+/// `allowed` as in [`crate::ops::linear_logprob::Asked`]. Ties go to the lower id. A GPU reads the table alone, so that a
+/// captured call can be replayed with other draws.
+pub fn fwd(
+    dev: &mut Device,
+    hidden: Tensor,
+    w: &Weight,
+    allowed: Option<Tensor>,
+    draws: &[Draw],
+    table: Tensor,
+    outs: Outs,
+) -> Result<()> {
+    const OP: &str = "sample::fwd";
+    let b = hidden.rows();
+    let dtype = check::weight(OP, w, w.n, hidden.cols())?;
+    check::tensor(OP, "hidden", hidden, dtype, &[b, w.k])?;
+    check::optional(OP, "allowed", allowed, DType::U32, &[panel_count(w.n)])?;
+    outs.check(OP, b)?;
+    check_draws(OP, b, draws, table)?;
+    if dev.kind().is_gpu() {
+        return gpu::fwd(OP, dev, hidden, w, allowed, table, outs);
+    }
+    let mark = dev.mark(Region::Workspace);
+    let (width, columns) = (segments(w.n) * PARTIAL, panel_count(w.n) * PANEL);
+    let logits = dev.alloc(Region::Workspace, DType::F32, &[b, columns])?;
+    let partials = dev.alloc(Region::Workspace, DType::F32, &[b, width])?;
+    if let Some(cpu) = dev.on_cpu() {
+        let ins = [hidden, w.data, allowed.unwrap_or(hidden.slice(0, 0))];
+        let ([logits_view, partials_view], [hidden, w_view, bitmap]) = cpu.memory.tensors([logits, partials], ins);
+        let scales = scales(draws);
+        let epilogue = Logits {
+            allowed: Allowed { vocab: w.n, bitmap: allowed.map(|_| bitmap.of()) },
+            scale: Scale::Rows(&scales),
+            entropy: false,
+            targets: None,
+            partials: Cells::new(partials_view.of(), width),
+            logits: Some(Cells::new(logits_view.of(), columns)),
+        };
+        match dtype {
+            DType::Bf16 => {
+                let product = Product::rows::<bf16>(hidden.of(), b, w.k, w_view.of(), w.n);
+                matmul::run(cpu.pool, cpu.isa, &product, &epilogue);
+            }
+            _ => {
+                let product = Product::rows::<f32>(hidden.of(), b, w.k, w_view.of(), w.n);
+                matmul::run(cpu.pool, cpu.isa, &product, &epilogue);
+            }
+        }
+        draw(cpu, w.n, logits, partials, draws, outs);
+    }
+    dev.release(mark);
+    Ok(())
+}
+
+/// [`fwd`] on logits that are given: `sums` f32 `[B, V]`, before the temperature. With equal sums every device draws
+/// equal tokens.
+#[cfg_attr(private_tree, expect(dead_code, reason = "an OpenAI-compatible server samples from logits that it changed"))]
+pub fn from_logits(
+    dev: &mut Device,
+    sums: Tensor,
+    allowed: Option<Tensor>,
+    draws: &[Draw],
+    table: Tensor,
+    outs: Outs,
+) -> Result<()> {
+    const OP: &str = "sample::from_logits";
+    let (b, vocab) = (sums.rows(), sums.cols());
+    check::tensor(OP, "sums", sums, DType::F32, &[b, vocab])?;
+    check::optional(OP, "allowed", allowed, DType::U32, &[panel_count(vocab)])?;
+    outs.check(OP, b)?;
+    check_draws(OP, b, draws, table)?;
+    if dev.kind().is_gpu() {
+        return gpu::given(OP, dev, sums, allowed, table, outs);
+    }
+    let mark = dev.mark(Region::Workspace);
+    let (width, columns) = (segments(vocab) * PARTIAL, panel_count(vocab) * PANEL);
+    let logits = dev.alloc(Region::Workspace, DType::F32, &[b, columns])?;
+    let partials = dev.alloc(Region::Workspace, DType::F32, &[b, width])?;
+    if let Some(cpu) = dev.on_cpu() {
+        let ins = [sums, allowed.unwrap_or(outs.ids.slice(0, 0))];
+        let ([z, partial], [sums, bitmap]) = cpu.memory.tensors([logits, partials], ins);
+        let (sums, scales) = (sums.of::<f32>(), scales(draws));
+        let allowed = Allowed { vocab, bitmap: allowed.map(|_| bitmap.of()) };
+        let (z, partial) = (Parts::new(z.of::<f32>(), columns), Parts::new(partial.of::<f32>(), width));
+        cpu.pool.run(b, |row| {
+            let z = z.take(row);
+            z[..vocab].copy_from_slice(&sums[row * vocab..][..vocab]);
+            z[vocab..].fill(0.0);
+            of_given(cpu.isa, z, scales[row], allowed, partial.take(row));
+        });
+        draw(cpu, vocab, logits, partials, draws, outs);
+    }
+    dev.release(mark);
+    Ok(())
+}
+
+fn scales(draws: &[Draw]) -> Vec<f32> {
+    draws.iter().map(|d| inverse_temperature(d.params().temperature)).collect()
+}
+
+/// Tokens and log-probs from logits [B, whole panels] and their partials.
+fn draw(cpu: Cpu<'_>, vocab: usize, logits: Tensor, partials: Tensor, draws: &[Draw], outs: Outs) {
+    let (columns, width) = (logits.cols(), partials.cols());
+    let ([ids, logprobs], [logits, partials]) = cpu.memory.tensors([outs.ids, outs.logprobs], [logits, partials]);
+    let (logits, partials) = (logits.of::<f32>(), partials.of::<f32>());
+    let (ids, logprobs) = (Parts::new(ids.of::<u32>(), 1), Parts::new(logprobs.of::<f32>(), 1));
+    cpu.pool.run(ids.count(), |row| {
+        let z = &logits[row * columns..][..vocab];
+        let fold = Fold::of(&partials[row * width..][..width]);
+        let id = choose::token(cpu.isa, z, fold.max(), &draws[row]);
+        ids.take(row)[0] = id;
+        logprobs.take(row)[0] = z[id as usize] - fold.logsumexp();
+    });
+}

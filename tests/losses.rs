@@ -1,0 +1,33 @@
+//! Published policy losses.
+
+use omr::ops::policy_loss::{LossAggMode, LossMode, PolicyLoss};
+
+/// GRPO with verl's defaults.
+pub fn grpo() -> PolicyLoss {
+    PolicyLoss {
+        loss_mode: LossMode::Vanilla,
+        clip_ratio_low: 0.2,
+        clip_ratio_high: 0.2,
+        clip_ratio_c: Some(3.0),
+        loss_agg_mode: LossAggMode::TokenMean,
+        kl_loss: None,
+        entropy_coeff: 0.0,
+    }
+}
+
+/// DAPO: the upper clip is higher, the dual clip wider (the published script).
+pub fn dapo() -> PolicyLoss {
+    PolicyLoss { clip_ratio_high: 0.28, clip_ratio_c: Some(10.0), ..grpo() }
+}
+
+/// GSPO with the paper's clip range.
+pub fn gspo() -> PolicyLoss {
+    PolicyLoss {
+        loss_mode: LossMode::Gspo,
+        clip_ratio_low: 3e-4,
+        clip_ratio_high: 4e-4,
+        clip_ratio_c: None,
+        loss_agg_mode: LossAggMode::SeqMeanTokenMean,
+        ..grpo()
+    }
+}
