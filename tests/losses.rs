@@ -1,6 +1,7 @@
 //! Published policy losses.
 
-use omr::ops::policy_loss::{LossAggMode, LossMode, PolicyLoss};
+use omr::config::{LossAggMode, LossMode};
+use omr::ops::policy_loss::PolicyLoss;
 
 /// GRPO with verl's defaults.
 pub fn grpo() -> PolicyLoss {

@@ -7,6 +7,6 @@ mod check;
 mod tiles;
 mod twin;
 
-pub use allowed::{Refusal, refusal};
+pub use allowed::refusal;
 pub use block::{Block, ROWS, STEP};
 pub use tiles::Tiles;

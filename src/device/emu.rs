@@ -9,14 +9,13 @@ mod emulator;
 mod graph;
 mod limits;
 mod machine;
-mod options;
+pub mod options;
 mod pages;
 mod runtime;
-mod sites;
+pub mod sites;
 mod streams;
 mod tensor_map;
 
 pub use compile::{Cache, Compiler};
 pub use emulator::Emu;
-pub use options::{Completion, Options, Sums};
-pub use sites::{Passed, Site};
+pub use options::{Completion, Options};

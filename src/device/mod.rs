@@ -37,7 +37,7 @@ pub use driver::{Address, Driver, EncodedMap, Event, Graph, Launch, Properties, 
 pub use file::MappedFile;
 pub use gpu::Gpu;
 pub use isa::{Isa, cpu_kernel};
-pub use memory::{GUARD, Mark, Memory, Placing, Plan, Region, Span, View, ViewMut};
+pub use memory::{Mark, Memory, Plan, Region, Span, View, ViewMut};
 pub use params::{Param, Params};
 pub(crate) use params::{params, plain};
 pub use pool::{Parts, Pool};

@@ -4,11 +4,10 @@
 
 pub mod code8;
 mod factors;
-mod master;
+pub mod master;
 mod parameter;
 mod step;
 mod update;
 
-pub use master::{join, split};
 pub use parameter::{AdamW, Coded, Moments, Parameter};
 pub use step::step;

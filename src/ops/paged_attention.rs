@@ -10,7 +10,6 @@ mod launch_decode;
 pub mod split;
 mod store;
 
-pub use crate::ops::attend::BLOCK;
 pub use agreement::wgmma_fault;
 pub use cache::KvCache;
 pub use call::Paged;

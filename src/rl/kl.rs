@@ -1,7 +1,8 @@
 //! KL to the reference policy inside the reward, and the controller of its weight.
 
+use crate::config::KlLossType;
 use crate::config::{KlCtrlConfig, KlCtrlType};
-use crate::ops::policy_loss::{KlLossType, Real, kl_value_and_grad};
+use crate::ops::policy_loss::{Real, kl_value_and_grad};
 
 /// Name of the adaptive weight in a checkpoint.
 pub const KL_COEF: &str = "kl_coef";

@@ -5,9 +5,9 @@ mod rewards;
 
 use std::str::FromStr;
 
-use omr::ops::policy_loss::{
-    self, Batch, Denominators, KlLoss, KlLossType, LossAggMode, LossMode, PolicyLoss, PolicyStats, Real, Sums,
-};
+use omr::config::{KlLossType, LossAggMode, LossMode};
+use omr::ops::policy_loss::batch::Batch;
+use omr::ops::policy_loss::{self, Denominators, KlLoss, PolicyLoss, PolicyStats, Real, Sums};
 use omr::rl::advantage::{self, GroupStats};
 use omr::rl::probs_diff::ProbsDiff;
 use serde_json::Value;

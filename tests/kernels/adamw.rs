@@ -3,7 +3,8 @@
 use half::bf16;
 use omr::device::Device;
 use omr::ops::adamw::code8::BLOCK;
-use omr::ops::adamw::{self, AdamW, Coded, Moments, split};
+use omr::ops::adamw::master::split;
+use omr::ops::adamw::{self, AdamW, Coded, Moments};
 use omr::tensor::{DType, Tensor};
 
 use crate::kernels::inputs::{cpu, random, up};

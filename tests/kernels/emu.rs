@@ -1,7 +1,8 @@
 //! The emulator itself: kernels that are right, wrong, or right until one of their calls is left out.
 
 use omr::device::Launch;
-use omr::device::emu::{Completion, Options, Passed};
+use omr::device::emu::sites::Passed;
+use omr::device::emu::{Completion, Options};
 
 use crate::emulated::Emulated;
 use crate::kernels::Schedule;

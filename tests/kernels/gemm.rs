@@ -4,9 +4,9 @@ use std::ops::Range;
 
 use half::bf16;
 use omr::device::{Device, Region};
-use omr::ops::attend::Heads;
+use omr::ops::attend::{BLOCK, Heads};
 use omr::ops::matmul::{Order, Weight};
-use omr::ops::paged_attention::{self, BLOCK, KvCache};
+use omr::ops::paged_attention::{self, KvCache};
 use omr::ops::{linear, rope};
 use omr::tensor::{DType, Tensor};
 

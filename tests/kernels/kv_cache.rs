@@ -2,8 +2,8 @@
 
 use half::bf16;
 use omr::device::{Device, Region};
-use omr::ops::attend::Heads;
-use omr::ops::paged_attention::{BLOCK, KvCache, store};
+use omr::ops::attend::{BLOCK, Heads};
+use omr::ops::paged_attention::{KvCache, store};
 use omr::tensor::DType;
 
 use crate::kernels::inputs::{normals, random, up};

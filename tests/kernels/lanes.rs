@@ -1,7 +1,7 @@
 //! Gradient lanes over ranks, each an emulated card: the same bits, whichever way matrix instructions sum.
 
 use omr::config::{Dtype, SftConfig};
-use omr::device::emu::{Options, Sums};
+use omr::device::emu::options::{Options, Sums};
 
 use super::{emu_of, skipped};
 use crate::train::tiny::{run_sft_over, sft_config};

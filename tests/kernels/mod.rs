@@ -39,6 +39,7 @@ mod model;
 mod model_bwd;
 mod nll;
 mod paged_attention;
+mod params;
 mod patch_embed;
 mod plan;
 mod policy_loss;
@@ -60,7 +61,8 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use omr::device::emu::{Completion, Emu, Options, Passed, Site};
+use omr::device::emu::sites::{Passed, Site};
+use omr::device::emu::{Completion, Emu, Options};
 use omr::device::images::{Arch, Images, OWN};
 use omr::device::{Body, Device, Kind, Plan};
 use omr::tensor::Elem;

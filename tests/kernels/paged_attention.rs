@@ -4,8 +4,8 @@
 
 use half::bf16;
 use omr::device::{Device, Region};
-use omr::ops::attend::Heads;
-use omr::ops::paged_attention::{self, BLOCK, Decode, DecodeStep, KvCache, Paged, Split};
+use omr::ops::attend::{BLOCK, Heads};
+use omr::ops::paged_attention::{self, Decode, DecodeStep, KvCache, Paged, Split};
 use omr::tensor::DType;
 
 use crate::kernels::attention::{Case, heads};

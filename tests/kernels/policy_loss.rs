@@ -2,10 +2,10 @@
 
 use std::cell::RefCell;
 
+use omr::config::{KlLossType, LossAggMode, LossMode};
 use omr::device::{Device, Region};
-use omr::ops::policy_loss::{
-    self, Batch, Denominators, Io, KlLoss, KlLossType, LossAggMode, LossMode, Packed, PolicyLoss, PolicyStats, Sums,
-};
+use omr::ops::policy_loss::batch::Batch;
+use omr::ops::policy_loss::{self, Denominators, Io, KlLoss, Packed, PolicyLoss, PolicyStats, Sums};
 use omr::rl::probs_diff::ProbsDiff;
 use omr::tensor::DType;
 

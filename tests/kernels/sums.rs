@@ -2,7 +2,7 @@
 //! second body of linear layers has the first one's bits, and none depends on a tile. What a card does is asked by
 //! calibrate_sums.rs and calibrate_wgmma.rs.
 
-use omr::device::emu::{Options, Sums};
+use omr::device::emu::options::{Options, Sums};
 use omr::device::images::Arch;
 use omr::device::{Body, Device};
 use omr::model::Model;

@@ -1,6 +1,7 @@
 //! mbarriers and bulk copies on the emulator: a pipeline that is right, and what it says of mistakes.
 
-use omr::device::emu::{Completion, Options, Passed};
+use omr::device::emu::sites::Passed;
+use omr::device::emu::{Completion, Options};
 use omr::device::images::Arch;
 use omr::device::{Driver, Launch, TensorMap};
 

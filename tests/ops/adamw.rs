@@ -1,7 +1,8 @@
 use half::bf16;
 use omr::device::Device;
 use omr::ops::adamw::code8::BLOCK;
-use omr::ops::adamw::{self, AdamW, Coded, Moments, Parameter, join, split};
+use omr::ops::adamw::master::{join, split};
+use omr::ops::adamw::{self, AdamW, Coded, Moments, Parameter};
 use omr::tensor::{DType, Tensor};
 
 use super::reference::{F32, Random, blank, device, devices, relative, up, wide};

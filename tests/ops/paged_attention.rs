@@ -2,9 +2,9 @@
 //! one-token decode, whatever else is in the batch.
 
 use omr::device::{Device, Isa, Region};
-use omr::ops::attend::Heads;
+use omr::ops::attend::{BLOCK, Heads};
 use omr::ops::attention;
-use omr::ops::paged_attention::{self, BLOCK, KvCache, Paged};
+use omr::ops::paged_attention::{self, KvCache, Paged};
 use omr::tensor::{DType, Elem};
 
 use half::bf16;

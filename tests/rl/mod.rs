@@ -6,9 +6,9 @@ mod run;
 mod stopped;
 mod validation;
 
-use omr::ops::policy_loss::{
-    self, Batch, Denominators, KlLoss, KlLossType, LossAggMode, LossMode, PolicyLoss, PolicyStats, Sums,
-};
+use omr::config::{KlLossType, LossAggMode, LossMode};
+use omr::ops::policy_loss::batch::Batch;
+use omr::ops::policy_loss::{self, Denominators, KlLoss, PolicyLoss, PolicyStats, Sums};
 use omr::rl::probs_diff::ProbsDiff;
 use omr::rl::{advantage, balance, filter};
 use proptest::prelude::*;

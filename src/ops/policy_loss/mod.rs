@@ -5,16 +5,14 @@
 //! whatever the split. Inputs are f32 or f64, all arithmetic is f64 in one fixed order (`row.rs`) and with one `exp` of
 //! our own, so that the CPU and the kernels give equal bits and equal log-probs a ratio of exactly 1.
 
-mod batch;
+pub mod batch;
 pub mod compute;
 mod device;
 mod loss;
 pub mod row;
 mod stats;
 
-pub use batch::{Batch, Real};
+pub use batch::Real;
 pub use device::{Io, Packed, fwd, reset, stats};
 pub use loss::{Denominators, KlLoss, PolicyLoss, kl_value_and_grad};
 pub use stats::{LOSSES, PolicyStats, ProbSums, STATS, Sums};
-
-pub use crate::config::{KlLossType, LossAggMode, LossMode};
