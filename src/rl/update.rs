@@ -9,13 +9,11 @@ use std::ops::AddAssign;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::RlConfig;
+use crate::config::{LossMode, RlConfig};
 use crate::device::{Device, Region};
 use crate::error::Result;
 use crate::model::{Grads, Keep, Levels, Model, Policy};
-use crate::ops::policy_loss::{
-    self, Denominators, Io, KlLoss, LOSSES, LossMode, Packed, PolicyLoss, PolicyStats, STATS, Sums,
-};
+use crate::ops::policy_loss::{self, Denominators, Io, KlLoss, LOSSES, Packed, PolicyLoss, PolicyStats, STATS, Sums};
 use crate::philox::{self, Purpose, philox4x32_10};
 use crate::rl::balance::karmarkar_karp;
 use crate::rl::experience::Experience;

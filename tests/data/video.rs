@@ -94,7 +94,7 @@ fn videos_are_looked_at_by_their_frames_and_faults_are_named() {
     let dir = tempfile::tempdir().unwrap();
     let good = answered(dir.path(), json!({}));
     let watched = row(dir.path(), &good).unwrap();
-    let options = Options { model: None, first: 1, random: 1, seed: 1 };
+    let options = Options { model: None, first: 1, random: 1, seed: 1, shown: None };
     let found = inspect::inspect(&read::entry(dir.path().join("rows.jsonl")), &options).unwrap();
     assert_eq!((found.faulty(), found.images.sum, found.seen.pictures), (0, 4, 4));
     let error = write::write(&dir.path().join("out.parquet"), &[watched], Form::Sft).unwrap_err().to_string();
