@@ -27,7 +27,7 @@ impl StandIn {
         let build = || {
             let folder = tempfile::tempdir().unwrap();
             let library = folder.path().join("libnccl.so.2");
-            let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/dist/nccl.c");
+            let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/ranks/nccl.c");
             let flags = ["-std=gnu11", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o"];
             let built = Command::new("cc").args(flags).arg(&library).arg(source).output().unwrap();
             assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
