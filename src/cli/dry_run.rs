@@ -14,7 +14,7 @@ use crate::plan::memory;
 use crate::plan::{H200, Page};
 use crate::text::Chat;
 use crate::train::job::Start;
-use crate::train::trainer::TrainerConfig;
+use crate::train::trainer_config::TrainerConfig;
 
 /// A run whose rows are not all there, as `missing` says: planned for a card as `omr plan` does. `name` is its command's,
 /// `steps` are its updates where the config says how many.

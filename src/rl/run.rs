@@ -39,12 +39,14 @@ use crate::rollout::{self, Question, Rollout, ask};
 use crate::task::VerifiedRows;
 use crate::tensor::{DType, Tensor};
 use crate::text::Chat;
-use crate::train::job::{JobCommon, Start, TrainingJob, trainer_config};
+use crate::train::job::{JobCommon, Start, TrainingJob};
 use crate::train::lanes;
 use crate::train::metrics::{self, Metrics, object};
 use crate::train::plan::gib_to_bytes;
 use crate::train::record;
-use crate::train::trainer::{Trainer, TrainerConfig, seconds};
+use crate::train::step::Computed;
+use crate::train::trainer::{Trainer, seconds};
+use crate::train::trainer_config::{TrainerConfig, trainer_config};
 
 /// An RL job.
 pub struct Job {
@@ -159,10 +161,10 @@ impl Job {
             for batch in groups.chunks(config.ppo_mini_batch_size) {
                 policy_loss::reset(dev, figures.stats)?;
                 let dealt = Dealt::new(config, trainer.step, batch, lanes);
-                let mut done = update::Done::default();
+                let mut done = Computed::default();
                 for round in 0..trainer.lanes.rounds() {
                     grads.zero(dev)?;
-                    let mut own = Ok(update::Done::default());
+                    let mut own = Ok(Computed::default());
                     if let Some(lane) = trainer.lanes.of_round(round) {
                         let (model, levels, step) = (&trainer.model, self.common.levels, trainer.step);
                         let learner = Learner { model, policy, config, levels, step };

@@ -5,9 +5,6 @@
 //! the responses computed: of those that cannot move the policy that is one in [`FIGURES`].
 
 use std::collections::BTreeMap;
-use std::ops::AddAssign;
-
-use serde::{Deserialize, Serialize};
 
 use crate::config::{LossMode, RlConfig};
 use crate::device::{Device, Region};
@@ -21,7 +18,7 @@ use crate::rl::group::{Group, ResponseId, borders, responses};
 use crate::rl::micro_batches;
 use crate::rl::probs_diff::ProbsDiff;
 use crate::tensor::{DType, Tensor};
-use crate::train::step::{self, Forward};
+use crate::train::step::{self, Computed, Forward};
 
 /// What a mini-batch's pass saw.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
@@ -49,7 +46,7 @@ pub struct Queued {
     /// The same of the responses computed alone.
     computed: Denominators,
     responses: usize,
-    done: Done,
+    done: Computed,
     stats: Tensor,
 }
 
@@ -64,22 +61,6 @@ impl Queued {
         stats.entropy *= weight(&computed) / weight(&denominators);
         let probs_diff = ProbsDiff::from(&sums.probs());
         Ok(Seen { stats, probs_diff, tokens: done.tokens, responses, micro_batches: done.micro_batches })
-    }
-}
-
-/// What a lane computed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-pub struct Done {
-    /// Tokens.
-    pub tokens: usize,
-    /// Micro-batches they were cut into.
-    pub micro_batches: usize,
-}
-
-impl AddAssign for Done {
-    fn add_assign(&mut self, other: Done) {
-        self.tokens += other.tokens;
-        self.micro_batches += other.micro_batches;
     }
 }
 
@@ -161,14 +142,14 @@ pub fn accumulate(
 
 /// The responses that are computed: of a mini-batch or of one of its lanes. Those of a group are together.
 #[derive(Clone, Default)]
-struct Computed {
+struct Chosen {
     /// Those that go through backward.
     moving: Vec<ResponseId>,
     /// Those that run forward for the figures alone.
     idle: Vec<ResponseId>,
 }
 
-impl Computed {
+impl Chosen {
     fn all(&self) -> Vec<ResponseId> {
         [&self.moving[..], &self.idle].concat()
     }
@@ -184,7 +165,7 @@ pub struct Dealt<'a> {
     denominators: Denominators,
     /// The same of the responses computed alone.
     computed: Denominators,
-    lanes: Vec<Computed>,
+    lanes: Vec<Chosen>,
 }
 
 impl<'a> Dealt<'a> {
@@ -205,7 +186,7 @@ impl<'a> Dealt<'a> {
         for (lane, part) in karmarkar_karp(&tokens, lanes).into_iter().enumerate() {
             of_lane.extend(part.into_iter().map(|at| (asked[at], lane)));
         }
-        let mut dealt = vec![Computed::default(); lanes];
+        let mut dealt = vec![Chosen::default(); lanes];
         computed.moving.iter().for_each(|id| dealt[of_lane[&id.group]].moving.push(*id));
         computed.idle.iter().for_each(|id| dealt[of_lane[&id.group]].idle.push(*id));
         Dealt { groups, loss, denominators: denominators(&all), computed: denominators(&some), lanes: dealt }
@@ -224,16 +205,15 @@ impl<'a> Dealt<'a> {
         grads: &mut Grads,
         lane: usize,
         stats: Tensor,
-    ) -> Result<Done> {
+    ) -> Result<Computed> {
         let Learner { model, policy, config, levels, .. } = learner;
-        let mut done = Done::default();
-        let Computed { moving, idle } = &self.lanes[lane];
+        let mut done = Computed::default();
+        let Chosen { moving, idle } = &self.lanes[lane];
         for (ids, moves) in [(moving, true), (idle, false)] {
             let mark = dev.mark(Region::Overlay);
             for part in micro_batches::cut(dev, model, self.groups, ids, config.micro_batch_tokens, moves)? {
                 let forward = step::forward(dev, model, &part.sequences, policy, levels, true)?;
-                done.micro_batches += 1;
-                done.tokens += part.sequences.iter().map(|s| s.input_ids.len()).sum::<usize>();
+                done += Computed::micro_batch(&part.sequences);
                 let (dlog_prob, dentropy) = dev.range(format_args!("loss"), |dev| -> Result<_> {
                     let responses: Vec<&Experience> = ids[part.responses].iter().map(|id| id.of(self.groups)).collect();
                     let packed = upload(dev, &forward, &responses)?;
@@ -257,7 +237,7 @@ impl<'a> Dealt<'a> {
     }
 
     /// The pass that all lanes together have `done`; `stats` f64 `[lanes * STATS]` has the figures of each.
-    pub fn queued(&self, done: Done, stats: Tensor) -> Queued {
+    pub fn queued(&self, done: Computed, stats: Tensor) -> Queued {
         let &Dealt { loss, denominators, computed, .. } = self;
         let responses = self.lanes.iter().map(|lane| lane.moving.len() + lane.idle.len()).sum();
         Queued { loss, denominators, computed, responses, done, stats }
@@ -265,10 +245,10 @@ impl<'a> Dealt<'a> {
 }
 
 /// Chooses the responses to compute.
-fn split(config: &RlConfig, step: u64, loss: &PolicyLoss, groups: &[Group]) -> Computed {
+fn split(config: &RlConfig, step: u64, loss: &PolicyLoss, groups: &[Group]) -> Chosen {
     let all = responses(groups);
     if loss.kl_loss.is_some() || loss.entropy_coeff != 0.0 {
-        return Computed { moving: all, idle: Vec::new() };
+        return Chosen { moving: all, idle: Vec::new() };
     }
     let (mut idle, mut moving): (Vec<ResponseId>, Vec<_>) =
         all.into_iter().partition(|id| id.of(groups).advantage == 0.0);
@@ -281,7 +261,7 @@ fn split(config: &RlConfig, step: u64, loss: &PolicyLoss, groups: &[Group]) -> C
         moving.sort_by_key(|id| id.group);
     }
     idle.retain(|id| runs_for_figures(config.seed, step, groups[id.group].index, id.rollout));
-    Computed { moving, idle }
+    Chosen { moving, idle }
 }
 
 /// Returns whether a response that cannot move the policy is computed in a step of the run of this `seed`: `question` is its

@@ -8,7 +8,8 @@ use serde_json::{Map, Value};
 use super::broken::Broken;
 use super::metrics::{self, Metrics};
 use super::record;
-use super::trainer::{Trainer, TrainerConfig, memory_summary};
+use super::trainer::{Trainer, memory_summary};
+use super::trainer_config::TrainerConfig;
 use super::validation::Validation;
 use crate::config::Dtype;
 use crate::data::encoder::Use;
@@ -145,33 +146,6 @@ impl JobCommon {
         trainer.save_if_due(dev, observer)
     }
 }
-
-/// Makes the [`TrainerConfig`] of a job's common part and of its config, in whose keys SFT and RL agree; the fields in braces
-/// differ.
-macro_rules! trainer_config {
-    ($common:expr, $config:expr, { $($own:tt)* }) => {{
-        let (common, config) = ($common, $config);
-        $crate::train::trainer::TrainerConfig {
-            dir: common.dir.clone(),
-            model: common.model.clone(),
-            dtype: config.dtype,
-            optimizer: config.optimizer,
-            total_steps: common.total_steps,
-            lanes: config.lanes(),
-            seed: config.seed,
-            config_text: $crate::config::deciding(config),
-            save_seconds: config.save_seconds,
-            keep: $crate::checkpoint::Retention { newest: config.save_total_limit, every: config.keep_every },
-            save_on_stop: config.save_on_stop,
-            resume: config.resume.clone(),
-            val_files: config.validation.val_files.clone(),
-            val_task_files: common.validation.as_ref().map($crate::train::validation::Validation::task_files).unwrap_or_default(),
-            accept_changed: config.accept_changed.clone(),
-            $($own)*
-        }
-    }};
-}
-pub(crate) use trainer_config;
 
 /// A run that trains a model: SFT or RL.
 pub trait TrainingJob {

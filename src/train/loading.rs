@@ -5,8 +5,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::metrics;
+use super::trainer_config::TrainerConfig;
 use crate::checkpoint::{Checkpoint, Resume, State, Store};
-use crate::config::{Changed, Dtype, OptimConfig};
 use crate::device::{Device, Region};
 use crate::error::{Error, Result};
 use crate::identity::{Manifest, Part};
@@ -15,25 +15,6 @@ use crate::observe::Observer;
 use crate::optim::Optimizer;
 use crate::ranks::{OneRank, Ranks, Shards};
 use crate::tensor::DType;
-
-/// What is loaded.
-#[derive(Clone, Copy)]
-pub struct Wanted<'a> {
-    /// Which rank of how many this is: it keeps what it owns of the optimizer.
-    pub place: OneRank,
-    /// `auto`, `never` or a path.
-    pub resume: &'a str,
-    /// Model directory to start from.
-    pub model: &'a Path,
-    /// Storage of the weights.
-    pub dtype: Dtype,
-    /// The optimizer.
-    pub optimizer: OptimConfig,
-    /// Its noise.
-    pub seed: u64,
-    /// Kinds of inputs that may differ.
-    pub accepted: &'a [Changed],
-}
 
 /// Model and optimizer on the device.
 pub struct Loaded {
@@ -46,38 +27,45 @@ pub struct Loaded {
 }
 
 impl Loaded {
-    /// As `wanted.resume` says. Checkpoints with damaged files are passed over and named; those of this run that are later than
+    /// Loads what `config.resume` says. Checkpoints with damaged files are passed over and named; those of this run that are later than
     /// the one taken are moved aside. Errors when there are checkpoints and none is whole. Rank 0 looks; the others load
     /// what it found.
     pub fn open(
         ranks: &mut dyn Ranks,
         dev: &mut Device,
         store: &Store,
-        wanted: Wanted<'_>,
+        config: &TrainerConfig,
         observer: &dyn Observer,
     ) -> Result<Loaded> {
         const FOUND: &str = "the checkpoint to go on from";
+        let place = OneRank::new(ranks.rank(), ranks.size());
         if ranks.rank() == 0 {
-            let loaded = Loaded::newest(dev, store, wanted, observer)?;
+            let loaded = Loaded::newest(dev, store, config, place, observer)?;
             let path = loaded.checkpoint.as_ref().map(|(of, _)| of.path.as_os_str().as_encoded_bytes());
             ranks.await_all(FOUND, path.unwrap_or_default())?;
             return Ok(loaded);
         }
         let found = ranks.await_all(FOUND, &[])?.swap_remove(0);
         let checkpoint = (!found.is_empty()).then(|| Checkpoint::at(Path::new(OsStr::from_bytes(&found)))).flatten();
-        Loaded::of(dev, wanted, checkpoint.as_ref())
+        Loaded::of(dev, config, place, checkpoint.as_ref())
     }
 
-    fn newest(dev: &mut Device, store: &Store, wanted: Wanted<'_>, observer: &dyn Observer) -> Result<Loaded> {
-        let found = store.resume(&Resume::from(wanted.resume))?;
+    fn newest(
+        dev: &mut Device,
+        store: &Store,
+        config: &TrainerConfig,
+        place: OneRank,
+        observer: &dyn Observer,
+    ) -> Result<Loaded> {
+        let found = store.resume(&Resume::from(&*config.resume))?;
         let mut damaged = Vec::new();
         for checkpoint in &found {
-            match Loaded::whole(dev, wanted, checkpoint, observer)? {
+            match Loaded::whole(dev, config, place, checkpoint, observer)? {
                 Ok(loaded) => {
                     damaged.iter().for_each(|why| observer.note(&format!("passed over a damaged checkpoint: {why}")));
                     if store.has(checkpoint) {
                         if let Some((_, state)) = &loaded.checkpoint {
-                            metrics::check(store.run(), state, wanted.accepted, observer)?;
+                            metrics::check(store.run(), state, &config.accept_changed, observer)?;
                         }
                         for aside in store.go_back(checkpoint.step)? {
                             observer.note(&format!("a later checkpoint is now {}", aside.display()));
@@ -89,10 +77,10 @@ impl Loaded {
             }
         }
         if damaged.is_empty() {
-            return Loaded::of(dev, wanted, None);
+            return Loaded::of(dev, config, place, None);
         }
         Err(Error::input_hint(
-            format!("resume: {}", wanted.resume),
+            format!("resume: {}", config.resume),
             format!("no checkpoint that is whole ({})", damaged.join("; ")),
             "one whose files are those that were saved",
             "put the files back, give resume=PATH, or start over with --fresh, which moves the run aside",
@@ -103,7 +91,8 @@ impl Loaded {
     /// says which is not; the device is then as it was.
     fn whole(
         dev: &mut Device,
-        wanted: Wanted<'_>,
+        config: &TrainerConfig,
+        place: OneRank,
         checkpoint: &Checkpoint,
         observer: &dyn Observer,
     ) -> Result<std::result::Result<Loaded, Error>> {
@@ -127,7 +116,7 @@ impl Loaded {
         let (checked, loaded) = std::thread::scope(|scope| {
             let check = || manifest.as_ref().map_or(Ok(()), |manifest| manifest.check(path, Part::Tensors));
             let checked = scope.spawn(check);
-            let loaded = Loaded::of(dev, wanted, Some(checkpoint));
+            let loaded = Loaded::of(dev, config, place, Some(checkpoint));
             let panicked = || Error::Failed("the check of a checkpoint panicked".to_owned());
             (checked.join().unwrap_or_else(|_| Err(panicked())), loaded)
         });
@@ -149,10 +138,10 @@ impl Loaded {
         Ok(Err(damage))
     }
 
-    fn of(dev: &mut Device, wanted: Wanted<'_>, checkpoint: Option<&Checkpoint>) -> Result<Loaded> {
-        let dir = checkpoint.map_or(wanted.model, |c| &c.path);
-        let model = Model::load(dev, dir, DType::of(wanted.dtype, dev.kind()))?;
-        let Wanted { place, optimizer, seed, .. } = wanted;
+    /// Loads `checkpoint`, or the model to start from, and of the optimizer what the rank at `place` owns.
+    fn of(dev: &mut Device, config: &TrainerConfig, place: OneRank, checkpoint: Option<&Checkpoint>) -> Result<Loaded> {
+        let &TrainerConfig { ref model, dtype, optimizer, seed, .. } = config;
+        let model = Model::load(dev, checkpoint.map_or(model, |c| &c.path), DType::of(dtype, dev.kind()))?;
         let shards = Shards::new(&model.layout.lens(), place.size());
         let mut optimizer = Optimizer::sharded(dev, &model.layout, optimizer, seed, &shards, place.rank())?;
         let mut of = None;

@@ -18,5 +18,6 @@ pub mod sft;
 pub mod step;
 mod tensorboard;
 pub mod trainer;
+pub mod trainer_config;
 pub mod updates;
 pub mod validation;

@@ -1,34 +1,11 @@
 //! The loss of SFT: an update's micro-batches to the gradients of its mean negative log-prob.
 
-use std::ops::AddAssign;
-
-use serde::{Deserialize, Serialize};
-
-use super::step::{self, Sequence};
+use super::step::{self, Computed, Sequence};
 use crate::device::Device;
 use crate::error::Result;
 use crate::model::{Grads, Levels, Model, Policy};
 use crate::ops::nll;
 use crate::tensor::Tensor;
-
-/// What was computed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-pub struct Done {
-    /// Tokens predicted.
-    pub targets: usize,
-    /// Tokens computed.
-    pub tokens: usize,
-    /// Micro-batches they were cut into, those without a target among them.
-    pub micro_batches: usize,
-}
-
-impl AddAssign for Done {
-    fn add_assign(&mut self, other: Done) {
-        self.targets += other.targets;
-        self.tokens += other.tokens;
-        self.micro_batches += other.micro_batches;
-    }
-}
 
 /// The mean of an update: what it is over, and where it lies.
 #[derive(Clone, Copy, Debug)]
@@ -49,11 +26,11 @@ pub fn gradients(
     micro_batch_tokens: usize,
     levels: Levels,
     loss: Tensor,
-) -> Result<Done> {
+) -> Result<Computed> {
     let lengths: Vec<usize> = batch.iter().map(|s| s.input_ids.len()).collect();
     let mean = Mean { targets: batch.iter().map(Sequence::num_targets).sum(), loss };
     dev.fill_zero(loss)?;
-    let mut done = Done::default();
+    let mut done = Computed::default();
     for range in step::micro_batches(&lengths, micro_batch_tokens)? {
         done += micro_batch(dev, model, grads, &batch[range], mean, levels)?;
     }
@@ -68,12 +45,8 @@ pub fn micro_batch(
     batch: &[Sequence<'_>],
     mean: Mean,
     levels: Levels,
-) -> Result<Done> {
-    let done = Done {
-        targets: batch.iter().map(Sequence::num_targets).sum(),
-        tokens: batch.iter().map(|s| s.input_ids.len()).sum(),
-        micro_batches: 1,
-    };
+) -> Result<Computed> {
+    let done = Computed::micro_batch(batch);
     if done.targets > 0 {
         let weight = 1.0 / mean.targets as f64;
         let forward = step::forward(dev, model, batch, Policy::default(), levels, false)?;

@@ -2,8 +2,7 @@
 
 use std::path::Path;
 
-use super::trainer::TrainerConfig;
-use super::validation::TaskFile;
+use super::trainer_config::{TaskFile, TrainerConfig};
 use crate::checkpoint::Store;
 use crate::config::Changed;
 use crate::data::{Dataset, paths};

@@ -9,15 +9,16 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::broken::Broken;
-use super::job::{JobCommon, Start, TrainingJob, trainer_config};
+use super::job::{JobCommon, Start, TrainingJob};
 use super::lanes;
 use super::largest::{Largest, Size, Tower, grown};
 use super::metrics::{self, Metrics, object};
-use super::nll::{self, Done, Mean};
+use super::nll::{self, Mean};
 use super::plan;
 use super::record;
-use super::step::{self, Sequence};
-use super::trainer::{Trainer, TrainerConfig, seconds};
+use super::step::{self, Computed, Sequence};
+use super::trainer::{Trainer, seconds};
+use super::trainer_config::{TrainerConfig, trainer_config};
 use super::updates::Updates;
 use crate::config::SftConfig;
 use crate::data::encoder::Use;
@@ -179,7 +180,7 @@ fn micro_batches(index: &Index, lane: &[usize], tokens: usize) -> Result<Vec<Vec
 /// What a rank tells the others of its lane, that each may log and count it.
 #[derive(Default, Serialize, Deserialize)]
 struct LaneFigures {
-    done: Done,
+    done: Computed,
     rows: usize,
     rejected: Vec<Rejected>,
 }
@@ -224,7 +225,7 @@ impl TrainingJob for Job {
             dev.fill_zero(losses)?;
             // Of all rows of the update: one that breaks in decoding, after others were computed, counts as nothing lost.
             let targets: usize = update.samples().map(|i| index.shape(i).targets).sum();
-            let (mut done, mut rows) = (Done::default(), 0);
+            let (mut done, mut rows) = (Computed::default(), 0);
             for round in 0..trainer.lanes.rounds() {
                 grads.zero(dev)?;
                 let mut own = Ok(LaneFigures::default());

@@ -4,7 +4,10 @@
 //! each target's log-prob. What a sum over the mini-batch is divided by is the caller's, so cutting a mini-batch
 //! into micro-batches changes no term of the sum.
 
+use std::ops::AddAssign;
 use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
 
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -31,6 +34,36 @@ impl Sequence<'_> {
     /// Tokens whose prediction counts.
     pub fn num_targets(&self) -> usize {
         self.loss_mask.iter().skip(1).filter(|&&m| m).count()
+    }
+}
+
+/// What passes have computed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Computed {
+    /// Tokens predicted.
+    pub targets: usize,
+    /// Tokens computed.
+    pub tokens: usize,
+    /// Micro-batches they were cut into, those without a target among them.
+    pub micro_batches: usize,
+}
+
+impl Computed {
+    /// Counts one micro-batch.
+    pub fn micro_batch(sequences: &[Sequence<'_>]) -> Computed {
+        Computed {
+            targets: sequences.iter().map(Sequence::num_targets).sum(),
+            tokens: sequences.iter().map(|s| s.input_ids.len()).sum(),
+            micro_batches: 1,
+        }
+    }
+}
+
+impl AddAssign for Computed {
+    fn add_assign(&mut self, other: Computed) {
+        self.targets += other.targets;
+        self.tokens += other.tokens;
+        self.micro_batches += other.micro_batches;
     }
 }
 

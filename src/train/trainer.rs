@@ -1,6 +1,5 @@
 //! What SFT and RL share: model and optimizer in memory, checkpoints on disk, the update, the final model.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,12 +8,12 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::lanes::Lanes;
-use super::loading::{Loaded, Wanted};
+use super::loading::Loaded;
 use super::metrics::{Metrics, MetricsLog};
 use super::saving::{Saving, Snapshot, copy_companions};
-use super::validation::TaskFile;
-use crate::checkpoint::{Cadence, Retention, State, Store};
-use crate::config::{Changed, DatasetConfig, Dtype, OptimConfig};
+use super::trainer_config::TrainerConfig;
+use crate::checkpoint::{Cadence, State, Store};
+use crate::config::Changed;
 use crate::device::{Body, Device, Plan, Region};
 use crate::error::{Error, Result};
 use crate::files;
@@ -22,56 +21,8 @@ use crate::identity::{Inputs, Manifest};
 use crate::model::{Grads, Model};
 use crate::observe::Observer;
 use crate::optim::{Optimizer, StepStats, learning_rate};
-use crate::ranks::{self, OneRank, Ranks, Shards};
+use crate::ranks::{self, Ranks, Shards};
 use crate::tensor::Tensor;
-
-/// How a run trains and saves: the part of a config SFT and RL have in common.
-#[derive(Clone, Debug)]
-pub struct TrainerConfig {
-    /// Run directory.
-    pub dir: PathBuf,
-    /// Model directory to start from.
-    pub model: PathBuf,
-    /// Storage of weights and activations.
-    pub dtype: Dtype,
-    /// Optimizer and schedule.
-    pub optimizer: OptimConfig,
-    /// Updates of the warm-up.
-    pub warmup_steps: u64,
-    /// Updates in all.
-    pub total_steps: u64,
-    /// Gradient lanes.
-    pub lanes: usize,
-    /// Seed, recorded in checkpoints.
-    pub seed: u64,
-    /// The settings that decide results, recorded as a hash.
-    pub config_text: String,
-    /// Checkpoint every so many steps.
-    pub save_steps: Option<u64>,
-    /// Checkpoint every so many seconds.
-    pub save_seconds: Option<f64>,
-    /// Checkpoints kept.
-    pub keep: Retention,
-    /// Checkpoint when a signal stops the run; none where the steps since the last have taken more than a minute.
-    pub save_on_stop: Option<bool>,
-    /// `auto`, `never` or a path.
-    pub resume: String,
-    /// The model to start from is a reference, too.
-    pub reference: bool,
-    /// Rows it is measured on.
-    pub val_files: Vec<DatasetConfig>,
-    /// Files of the tasks it is measured on.
-    pub val_task_files: Vec<TaskFile>,
-    /// Kinds of inputs that may differ from what the run began with.
-    pub accept_changed: Vec<Changed>,
-}
-
-impl TrainerConfig {
-    /// Checkpoints that lie on disk at the end, at most.
-    pub fn checkpoints(&self) -> usize {
-        self.keep.newest + self.keep.every.map_or(0, |n| (self.total_steps / n) as usize)
-    }
-}
 
 /// What a stop may cost before it saves a checkpoint by itself.
 const MOST_REPEATED: Duration = Duration::from_secs(60);
@@ -130,10 +81,7 @@ impl<'r> Trainer<'r> {
             true => Store::open(&config.dir, config.keep)?,
             false => Store::of(&config.dir, config.keep),
         };
-        let TrainerConfig { resume, model, dtype, optimizer, seed, accept_changed: accepted, .. } = &config;
-        let place = OneRank::new(ranks.rank(), ranks.size());
-        let wanted = Wanted { place, resume, model, dtype: *dtype, optimizer: *optimizer, seed: *seed, accepted };
-        let Loaded { model, optimizer, checkpoint } = Loaded::open(ranks, dev, &store, wanted, observer)?;
+        let Loaded { model, optimizer, checkpoint } = Loaded::open(ranks, dev, &store, &config, observer)?;
         let lanes = Lanes::new(config.lanes, ranks, &Shards::new(&model.layout.lens(), ranks.size()))?;
         // A checkpoint of another run is not one of this folder, nor is that run's best.
         let saved_step = checkpoint.as_ref().filter(|(of, _)| store.has(of)).map(|(of, _)| of.step);

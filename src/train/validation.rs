@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::metrics::{Metrics, object};
 use super::plan;
+use super::trainer_config::TaskFile;
 use super::trainer::{Trainer, seconds};
 use crate::config::ValidationConfig;
 use crate::device::{Device, Plan, Region, Target};
@@ -14,17 +15,6 @@ use crate::model::{Grads, Model, ModelConfig};
 use crate::observe::Observer;
 use crate::ranks::Ranks;
 use crate::tensor::DType;
-
-/// A file that a validation by tasks reads.
-#[derive(Clone, Debug)]
-pub struct TaskFile {
-    /// Name of the task.
-    pub task: &'static str,
-    /// Its number among the files of the task.
-    pub number: usize,
-    /// The file.
-    pub path: PathBuf,
-}
 
 /// Asks a model in training questions and scores its answers.
 pub trait Validator {
