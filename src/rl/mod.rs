@@ -1,6 +1,6 @@
-//! Reinforcement learning: the loop ([`run`]), its update, groups ([`group`]) and their advantages, the order of prompts ([`curriculum`]), group filtering, KL in the
-//! reward, overlong penalty, how far sampler and trainer are apart, and the split of a mini-batch into micro-batches ([`micro_batches`]).
-//! The policy losses are `ops::policy_loss`.
+//! Reinforcement learning: the loop ([`run`]), its update, groups ([`group`]) and their advantages, the order of prompts
+//! ([`curriculum`]), group filtering, KL in the reward, overlong penalty, how far sampler and trainer are apart, and the split
+//! of a mini-batch into micro-batches ([`micro_batches`]). The policy losses are `ops::policy_loss`.
 
 #![forbid(unsafe_code)]
 
