@@ -22,7 +22,8 @@ use crate::rollout::wire;
 use crate::task::{self, Source, Task, TaskRows, TaskSpec, VerifiedRows};
 use crate::train::metrics::Metrics;
 use crate::train::plan::blank;
-use crate::train::validation::{self as train, TaskFile, Validator};
+use crate::train::trainer_config::TaskFile;
+use crate::train::validation::{self as train, Validator};
 
 /// The step under which a validation's noise is drawn: one that no training reaches, and the same each time, so that
 /// figures differ by the weights alone.

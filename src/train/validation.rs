@@ -1,13 +1,12 @@
 //! What a run measures while it trains: when, within which memory, and what becomes of the figures. Who answers and
 //! scores is a [`Validator`]; the weights are read and nothing else, so that training does not know of it.
 
-use std::path::PathBuf;
 use std::time::Instant;
 
 use super::metrics::{Metrics, object};
 use super::plan;
-use super::trainer_config::TaskFile;
 use super::trainer::{Trainer, seconds};
+use super::trainer_config::TaskFile;
 use crate::config::ValidationConfig;
 use crate::device::{Device, Plan, Region, Target};
 use crate::error::{Error, Result};

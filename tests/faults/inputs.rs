@@ -6,17 +6,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use omr::config::{
-    self, Changed, DataConfig, DatasetConfig, DedupConfig, FilterConfig, LrSchedulerType, RecipeConfig, RlConfig,
-    SftConfig, StageConfig,
-};
+use omr::config::{self, Changed, DatasetConfig, LrSchedulerType, RecipeConfig, RlConfig, SftConfig};
 use omr::data::{ImageSource, read};
 use omr::device::{Device, Isa, Target};
 use omr::error::{Error, Result};
 use omr::eval::validation;
 use omr::identity::Manifest;
 use omr::observe::Observer;
-use omr::pipeline::Shard;
 use omr::ranks::OneRank;
 use omr::recipe::{Means, Recipe};
 use omr::reward::Scorer;
@@ -27,7 +23,6 @@ use serde_json::{Value, json};
 
 use Change::*;
 
-use crate::pipeline as stage;
 use crate::train::damaged::forget_versions;
 use crate::train::tiny::Notes;
 use crate::train::tiny::{Outcome, base_model, device, rl_config, rows, sft_config};
@@ -85,7 +80,7 @@ impl Killed {
     }
 }
 
-fn folder() -> tempfile::TempDir {
+pub fn folder() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }
 
@@ -105,7 +100,7 @@ fn copy(from: &Path, to: &Path) {
 }
 
 /// What becomes of a file.
-enum Change {
+pub enum Change {
     Removed,
     /// One bit in its middle.
     Flipped,
@@ -116,7 +111,7 @@ enum Change {
 }
 
 impl Change {
-    fn make(&self, path: &Path) {
+    pub fn make(&self, path: &Path) {
         match self {
             Removed => remove(path),
             Touched => File::options().append(true).open(path).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap(),
@@ -137,7 +132,7 @@ impl Change {
     }
 }
 
-const LONGER: Change = Lines(|lines| lines.push(" ".to_owned()));
+pub const LONGER: Change = Lines(|lines| lines.push(" ".to_owned()));
 const SWAPPED: Change = Lines(|lines| lines.swap(0, 1));
 const REWORDED: Change = Lines(|lines| {
     lines[1] = lines[1].replace("\"num_rows\":4", "\"num_rows\":5").replace("It looks", "it looks");
@@ -459,62 +454,4 @@ fn an_input_of_a_recipe_that_changed_is_refused_by_name() {
         ("", &[("rl/index", Removed)]),
     ]);
     assert!(count >= 10);
-}
-
-#[test]
-fn an_input_of_a_data_stage_that_changed_is_refused_until_its_key_accepts_it() {
-    let folder = folder();
-    let at = |name: &str| folder.path().join(name);
-    let [rows, benchmark, model, out] = ["rows.jsonl", "benchmark.jsonl", "model", "out"].map(at);
-    let ask =
-        |path: &Path, of: &str| stage::write_lines(path, &["a", "b", of].map(|q| json!({"problem": q, "answer": 1})));
-    ask(&benchmark, "none");
-    base_model(&model);
-    let stage = stage::reads(std::slice::from_ref(&rows));
-    let dedup = DedupConfig { stage: stage.clone(), against: vec![read::entry(&benchmark)], ..DedupConfig::default() };
-    let mut filter =
-        FilterConfig { stage, model: Some(model.clone()), max_tokens: Some(99), ..FilterConfig::default() };
-    ask(&rows, "x");
-    let run = |config: &DedupConfig| stage::run(config, &out, None);
-    let said =
-        |refused: String, parts: [&str; 2]| parts.iter().for_each(|part| assert!(refused.contains(part), "{refused}"));
-    let accepting = |kind| {
-        let stage = StageConfig { accept_changed: vec![kind], ..dedup.stage.clone() };
-        DedupConfig { stage, ..dedup.clone() }
-    };
-    // Stopped, finished, accepted.
-    let stopped = stage::observed(&dedup, &out, None, &stage::Impatient::after(0));
-    assert!(matches!(stopped, Err(Error::Stopped)), "{stopped:?}");
-    ask(&rows, "xy");
-    said(stage::refused(run(&dedup)), ["rows.jsonl", "accept_changed=[rows]"]);
-    assert_eq!(run(&accepting(Changed::Rows)).unwrap().0.kept, 1);
-    Touched.make(&rows);
-    assert!(!run(&dedup).unwrap().1);
-    ask(&benchmark, "xy");
-    said(stage::refused(run(&dedup)), ["benchmark.jsonl", "(remove the key afterwards)"]);
-    stage::refused(run(&accepting(Changed::Model)));
-    let (summary, fresh) = run(&accepting(Changed::Rows)).unwrap();
-    assert!(fresh && summary.kept == 0 && !run(&dedup).unwrap().1);
-    // What another stage finished, parts, and a model.
-    Manifest::write_of(folder.path(), vec!["rows.jsonl".to_owned()]).unwrap();
-    ask(&rows, "xyz");
-    let fresh = stage::run(&dedup, &at("fresh"), None);
-    said(stage::refused(fresh), ["stages ", "accept_changed=[stages]"]);
-    stage::run(&accepting(Changed::Stages), &at("fresh"), None).unwrap();
-    remove(&at("MANIFEST"));
-    for index in [0, 1] {
-        stage::run(&filter, &at("parts"), Some(Shard { index, count: 2 })).unwrap();
-    }
-    ask(&rows, "z");
-    said(stage::refused(stage::run(&filter, &at("parts"), None)), ["rows.jsonl", "accept_changed=[rows]"]);
-    stage::run(&filter, &at("whole"), None).unwrap();
-    LONGER.make(&model.join("chat_template.jinja"));
-    said(stage::refused(stage::run(&filter, &at("whole"), None)), ["chat_template.jinja", "accept_changed=[model]"]);
-    filter.stage.accept_changed = vec![Changed::Model];
-    assert!(stage::run(&filter, &at("whole"), None).unwrap().1);
-
-    let list = "stages: [{name: a, format: {datasets: [q.jsonl]}}]\naccept_changed: [rows]\n";
-    fs::write(at("list.yaml"), list).unwrap();
-    let list: DataConfig = config::load(Some(&at("list.yaml")), &[], &|_| None).unwrap();
-    assert_eq!(list.stages[0].format.as_ref().unwrap().stage.accept_changed, [Changed::Rows]);
 }

@@ -7,6 +7,7 @@ mod published;
 mod ranks;
 mod reading;
 mod runs;
+mod stages;
 mod strangers;
 mod verifier;
 

@@ -1,0 +1,72 @@
+//! Something that a data stage reads changes: the next start and the joining of its parts are refused by name, until the key
+//! that the refusal names accepts it.
+
+use std::path::Path;
+
+use omr::config::{self, Changed, DataConfig, DedupConfig, FilterConfig, StageConfig};
+use omr::data::read;
+use omr::error::Error;
+use omr::identity::Manifest;
+use omr::pipeline::Shard;
+use serde_json::json;
+
+use super::inputs::{Change, LONGER, folder};
+use crate::pipeline::{Impatient, observed, reads, refused, run, write_lines};
+use crate::train::tiny::base_model;
+
+#[test]
+fn an_input_of_a_data_stage_that_changed_is_refused_until_its_key_accepts_it() {
+    let folder = folder();
+    let at = |name: &str| folder.path().join(name);
+    let [rows, benchmark, model, out] = ["rows.jsonl", "benchmark.jsonl", "model", "out"].map(at);
+    let ask = |path: &Path, of: &str| write_lines(path, &["a", "b", of].map(|q| json!({"problem": q, "answer": 1})));
+    ask(&benchmark, "none");
+    base_model(&model);
+    let stage = reads(std::slice::from_ref(&rows));
+    let dedup = DedupConfig { stage: stage.clone(), against: vec![read::entry(&benchmark)], ..DedupConfig::default() };
+    let mut filter =
+        FilterConfig { stage, model: Some(model.clone()), max_tokens: Some(99), ..FilterConfig::default() };
+    ask(&rows, "x");
+    let run_dedup = |config: &DedupConfig| run(config, &out, None);
+    let said =
+        |refused: String, parts: [&str; 2]| parts.iter().for_each(|part| assert!(refused.contains(part), "{refused}"));
+    let accepting = |kind| {
+        let stage = StageConfig { accept_changed: vec![kind], ..dedup.stage.clone() };
+        DedupConfig { stage, ..dedup.clone() }
+    };
+    // Stopped, finished, accepted.
+    let stopped = observed(&dedup, &out, None, &Impatient::after(0));
+    assert!(matches!(stopped, Err(Error::Stopped)), "{stopped:?}");
+    ask(&rows, "xy");
+    said(refused(run_dedup(&dedup)), ["rows.jsonl", "accept_changed=[rows]"]);
+    assert_eq!(run_dedup(&accepting(Changed::Rows)).unwrap().0.kept, 1);
+    Change::Touched.make(&rows);
+    assert!(!run_dedup(&dedup).unwrap().1);
+    ask(&benchmark, "xy");
+    said(refused(run_dedup(&dedup)), ["benchmark.jsonl", "(remove the key afterwards)"]);
+    refused(run_dedup(&accepting(Changed::Model)));
+    let (summary, fresh) = run_dedup(&accepting(Changed::Rows)).unwrap();
+    assert!(fresh && summary.kept == 0 && !run_dedup(&dedup).unwrap().1);
+    // What another stage finished, parts, and a model.
+    Manifest::write_of(folder.path(), vec!["rows.jsonl".to_owned()]).unwrap();
+    ask(&rows, "xyz");
+    let fresh = run(&dedup, &at("fresh"), None);
+    said(refused(fresh), ["stages ", "accept_changed=[stages]"]);
+    run(&accepting(Changed::Stages), &at("fresh"), None).unwrap();
+    std::fs::remove_file(at("MANIFEST")).unwrap();
+    for index in [0, 1] {
+        run(&filter, &at("parts"), Some(Shard { index, count: 2 })).unwrap();
+    }
+    ask(&rows, "z");
+    said(refused(run(&filter, &at("parts"), None)), ["rows.jsonl", "accept_changed=[rows]"]);
+    run(&filter, &at("whole"), None).unwrap();
+    LONGER.make(&model.join("chat_template.jinja"));
+    said(refused(run(&filter, &at("whole"), None)), ["chat_template.jinja", "accept_changed=[model]"]);
+    filter.stage.accept_changed = vec![Changed::Model];
+    assert!(run(&filter, &at("whole"), None).unwrap().1);
+
+    let list = "stages: [{name: a, format: {datasets: [q.jsonl]}}]\naccept_changed: [rows]\n";
+    std::fs::write(at("list.yaml"), list).unwrap();
+    let list: DataConfig = config::load(Some(&at("list.yaml")), &[], &|_| None).unwrap();
+    assert_eq!(list.stages[0].format.as_ref().unwrap().stage.accept_changed, [Changed::Rows]);
+}
