@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{Changed, DatasetConfig};
 use crate::data::{Signature, paths};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::identity::{self, Difference};
 use crate::pipeline::json;
 use crate::pipeline::stage::{Shard, Stage, piece};
@@ -52,6 +52,17 @@ pub fn write(files: &[InputFile], dir: &Path, shard: Option<Shard>) -> Result<()
         Ok(Recorded { kind, signature: Signature::of(&file.path)? })
     };
     json::write(&piece(dir, RECORD, "json", shard), &files.iter().map(of).collect::<Result<Vec<_>>>()?)
+}
+
+/// True where the stage in `dir` has a record.
+pub fn exists(dir: &Path, shard: Option<Shard>) -> bool {
+    piece(dir, RECORD, "json", shard).exists()
+}
+
+/// Removes the record of the stage in `dir`, if there is one.
+pub fn remove(dir: &Path, shard: Option<Shard>) -> Result<()> {
+    let path = piece(dir, RECORD, "json", shard);
+    if path.exists() { std::fs::remove_file(&path).map_err(Error::io(&path)) } else { Ok(()) }
 }
 
 /// Returns how `files` differ from the record of the stage in `dir`; nothing where it has none.

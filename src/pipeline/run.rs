@@ -66,13 +66,19 @@ pub fn run_after<C: Stage>(
     }
     changed.dedup_by(|one, other| one.what == other.what);
     identity::refuse(changed, WHEN, accepted)?.iter().for_each(|line| means.observer.note(line));
-    let summary = beside(
-        || record::write(&files, dir, shard),
-        || match parts.filter(|_| !job.gathers()) {
-            Some(count) => merge::rows(&work, count),
-            None => job.run(&work),
-        },
-    )?;
+    let claimed = record::exists(dir, shard);
+    let act = || match parts.filter(|_| !job.gathers()) {
+        Some(count) => merge::rows(&work, count),
+        None => job.run(&work),
+    };
+    let summary = match beside(|| record::write(&files, dir, shard), act) {
+        // Of a stage that failed the files may have to be mended: only one that was stopped holds on to them.
+        Err(error) if !claimed && !matches!(error, Error::Stopped) => {
+            record::remove(dir, shard)?;
+            return Err(error);
+        }
+        done => done?,
+    };
     for input in &work.inputs {
         means.observer.note(&format!("{}: {}", input.name, input.seen()?.line()));
     }
