@@ -101,7 +101,9 @@ impl<'r> Trainer<'r> {
             (step, samples_consumed, extra) = (state.step, state.samples_consumed, state.extra);
             observer.note(&format!("going on from step {step} of {}", config.total_steps));
             let same = state.seed == config.seed && state.inputs.agree(&inputs);
-            if !same || state.config_hash != State::hash_of(&config.config_text) {
+            // The settings of this folder's own run were compared key by key; a newer version's hash has more keys.
+            let other = saved_step.is_none() && state.config_hash != State::hash_of(&config.config_text);
+            if !same || other {
                 observer.note(
                     "the checkpoint's run had other settings, other inputs or another seed: this run is not that run continued",
                 );
