@@ -15,6 +15,7 @@
 //! | [`answers`] | the answers of teachers, judges and measured models, kept by content |
 //! | [`hub`] | models and data sets of the Hugging Face hub: names, listings, downloads, what is there already |
 //! | [`device`] | where memory and compute live: regions, plan, threads, instruction sets |
+//! | [`machine`] | what a job needs of the machine it runs on: a device, threads, the runtime, an observer |
 //! | [`tensor`] | element types, shapes, handles into a device's memory |
 //! | [`ranks`] | ranks: collectives, and who owns which part of the optimizer's state |
 //! | [`ops`] | one file per op family, forward and backward side by side; rounding points |
@@ -29,13 +30,16 @@
 //! | [`rollout`] | prompts to scored rollouts, for RL and evaluation alike; the file of a step's rollouts |
 //! | [`train`], [`rl`] | the SFT loop; advantages, policy losses, the RL loop |
 //! | [`eval`], [`report`] | benchmarks; the HTML report |
-//! | [`replay`] | a step computed again, held against what the run kept of it |
+//! | [`replay`] | steps computed again and held against what the run kept of them |
+//! | [`generate`] | text generation: questions to prompts, answers streamed or in a file |
 //! | [`pipeline`] | stages from rows to rows: format, verify, filter, mix |
 //! | [`recipe`] | data, SFT, RL, control, evaluation and report in one: stages and resume |
 //! | [`plan`] | what a config takes on a GPU: memory, time, what binds |
+//! | [`bench`] | how long ops and jobs take beside the ceilings of this machine, or beside a prediction |
 //! | [`cli`] | one file per command |
 
 pub mod answers;
+pub mod bench;
 pub mod bounds;
 pub mod checkpoint;
 pub mod cli;
@@ -47,9 +51,11 @@ pub mod engine;
 pub mod error;
 pub mod eval;
 pub mod files;
+pub mod generate;
 pub mod hub;
 pub mod identity;
 pub mod image;
+pub mod machine;
 pub mod math;
 pub mod model;
 pub mod observe;

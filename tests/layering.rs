@@ -32,6 +32,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("answers", &["client"]),
     ("hub", &["config", "observe", "client"]),
     ("device", &[]),
+    ("machine", &["observe", "device"]),
     ("tensor", &["config", "device"]),
     ("ranks", &["config", "device", "tensor"]),
     ("ops", &["config", "device", "tensor"]),
@@ -108,7 +109,23 @@ const ROOMS: &[(&str, &[&str])] = &[
             "train::validation",
         ],
     ),
-    ("replay", &["rollout", "train::metrics"]),
+    (
+        "replay",
+        &[
+            "config",
+            "identity",
+            "observe",
+            "answers",
+            "device",
+            "machine",
+            "reward",
+            "checkpoint",
+            "rollout",
+            "train",
+            "rl",
+            "eval",
+        ],
+    ),
     (
         "report",
         &[
@@ -128,14 +145,14 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "pipeline",
         &[
-            "config", "identity", "observe", "answers", "client", "device", "tensor", "ranks", "ops", "model",
-            "engine", "text", "image", "reward", "data", "rollout", "page",
+            "config", "identity", "observe", "answers", "client", "device", "machine", "tensor", "ranks", "ops",
+            "model", "engine", "text", "image", "reward", "data", "rollout", "page",
         ],
     ),
     (
         "recipe",
         &[
-            "answers", "config", "identity", "observe", "device", "tensor", "ranks", "model", "text", "reward", "task",
+            "answers", "config", "identity", "device", "machine", "tensor", "ranks", "model", "text", "reward", "task",
             "data", "train", "rl", "eval", "report", "pipeline",
         ],
     ),
@@ -144,6 +161,17 @@ const ROOMS: &[(&str, &[&str])] = &[
         &[
             "config", "engine", "image", "device", "ranks", "model", "tensor", "ops", "optim", "rollout", "train",
             "rl", "data", "observe",
+        ],
+    ),
+    (
+        "generate",
+        &["config", "observe", "device", "machine", "tensor", "ops", "text", "image", "data", "model", "engine"],
+    ),
+    (
+        "bench",
+        &[
+            "config", "observe", "device", "machine", "tensor", "ops", "image", "data", "model", "optim", "engine",
+            "train", "plan",
         ],
     ),
     ("cli", &[]),

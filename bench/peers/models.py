@@ -18,7 +18,7 @@ SHAPES = {
     "7b": (3584, 28, 18944, 28, 4, 1280, 32, 3420, 152_064),
     "7b-slice": (3584, 4, 18944, 28, 4, 1280, 8, 3420, 152_064),
 }
-# How much a job does, as src/cli/bench/jobs.rs has it: rows, tokens of a row, of a prompt, samples of it, new tokens of each.
+# How much a job does, as src/bench/jobs.rs has it: rows, tokens of a row, of a prompt, samples of it, new tokens of each.
 AMOUNTS = {"cpu": (32, 64, 24, 8, 24), "cuda": (16, 1024, 512, 16, 128), "tiny": (2, 16, 12, 2, 4)}
 
 

@@ -2,50 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde_json::Value;
 
+use super::stdout::print;
 use super::{Context, ranks};
 use crate::config::{self, Config, Source};
 use crate::data::paths;
 use crate::error::{Error, Result};
 use crate::hub::{Kind, local};
-
-/// Where to compute.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum DeviceKind {
-    /// A card where there is one that the kernels run on, else the processor.
-    Auto,
-    /// The processor.
-    Cpu,
-    /// A card, by hand-written kernels in bf16.
-    Cuda,
-    /// The kernels without a card: emulated on the processor, slowly, to check them.
-    Emu,
-}
-
-/// Flags every command takes.
-#[derive(Args, Clone, Debug)]
-pub struct Global {
-    /// Where to compute
-    #[arg(long, global = true, value_enum, default_value = "auto")]
-    pub device: DeviceKind,
-    /// Compute threads; 0 takes one for each processor. The result is the same for any number
-    #[arg(long, global = true, default_value_t = 0, value_name = "N", value_parser = threads)]
-    pub threads: usize,
-    /// error, warn, info, debug or trace, or a filter such as omr::engine=debug
-    #[arg(long, global = true, default_value = "info", value_name = "LEVEL")]
-    pub log_level: String,
-    /// No progress and no notes on stderr; errors still
-    #[arg(long, global = true)]
-    pub quiet: bool,
-}
-
-/// A number of threads, of which a machine may have so many: a typing error is not to fill the process table.
-fn threads(text: &str) -> std::result::Result<usize, String> {
-    const MOST: usize = 4096;
-    text.parse().ok().filter(|&n| n <= MOST).ok_or_else(|| format!("expected a whole number from 0 to {MOST}"))
-}
 
 /// Trailing overrides.
 #[derive(Args, Clone, Debug)]
@@ -77,7 +42,7 @@ impl Overrides {
     pub fn read<C: Config>(&self, file: Option<&Path>) -> Result<Option<C>> {
         let config: C = config::load(file, &self.overrides, &|name| std::env::var(name).ok())?;
         if self.print_config {
-            super::print(&config::to_yaml(&config)?)?;
+            print(&config::to_yaml(&config)?)?;
             return Ok(None);
         }
         Ok(Some(config))
@@ -86,7 +51,7 @@ impl Overrides {
 
 /// What `path`, given by the key or flag `place`, is on this machine: see [`local::find`]. Errors also where it is not
 /// there and known to be fetched by a command, with that.
-pub(super) fn repository(path: &Path, kind: Kind, place: &str) -> Result<PathBuf> {
+pub fn repository(path: &Path, kind: Kind, place: &str) -> Result<PathBuf> {
     let found = local::find(path, kind, place, &|name| std::env::var(name).ok())?;
     match local::command(&found, kind).filter(|_| !paths::are_there(&found)) {
         Some(command) => Err(Error::input_hint(place, found.display().to_string(), local::expected(kind), command)),
@@ -95,7 +60,7 @@ pub(super) fn repository(path: &Path, kind: Kind, place: &str) -> Result<PathBuf
 }
 
 /// `: COMMAND` that fetches what `path` names, nothing where none is known.
-pub(super) fn fetched_by(path: &Path, kind: Kind) -> String {
+pub fn fetched_by(path: &Path, kind: Kind) -> String {
     local::command(path, kind).map_or(String::new(), |command| format!(": {command}"))
 }
 
@@ -155,12 +120,12 @@ pub struct RunArgs {
 
 impl RunArgs {
     /// Ends a dry run: prints `plan` to stdout where JSON is asked for, once for all ranks; what is for people has been said.
-    pub(super) fn planned(&self, context: &Context, plan: impl FnOnce() -> Value) -> Result<()> {
-        if self.json && context.leads() { super::print(&format!("{:#}\n", plan())) } else { Ok(()) }
+    pub fn planned(&self, context: &Context, plan: impl FnOnce() -> Value) -> Result<()> {
+        if self.json && context.leads() { print(&format!("{:#}\n", plan())) } else { Ok(()) }
     }
 
     /// The same less `--fresh` where a launcher has started the run again: what is in the folder now is the run's own.
-    pub(super) fn of_restart(&self, context: &Context) -> Result<RunArgs> {
+    pub fn of_restart(&self, context: &Context) -> Result<RunArgs> {
         let mut args = self.clone();
         if args.fresh && ranks::restarts()? > 0 {
             context.say("started again after a fault: goes on, as --fresh was for the first start");
@@ -192,21 +157,16 @@ fn ranks(text: &str) -> std::result::Result<usize, String> {
 #[derive(Args, Clone, Debug)]
 pub struct JobArgs {
     #[command(flatten)]
-    pub(super) config: ConfigArgs,
+    pub config: ConfigArgs,
     #[command(flatten)]
-    pub(super) run: RunArgs,
+    pub run: RunArgs,
     #[command(flatten)]
-    pub(super) ranks: RanksArgs,
+    pub ranks: RanksArgs,
 }
 
 impl JobArgs {
-    /// [`RunArgs::of_restart`] with the config.
-    pub(super) fn of_restart(&self, context: &Context) -> Result<JobArgs> {
-        Ok(JobArgs { run: self.run.of_restart(context)?, ..self.clone() })
-    }
-
     /// The config; of a dry run also what rows are not there, see [`ConfigArgs::load_without_rows`].
-    pub(super) fn load<C: Config>(&self) -> Result<Option<(C, Vec<String>)>> {
+    pub fn load<C: Config>(&self) -> Result<Option<(C, Vec<String>)>> {
         match self.run.dry_run {
             true => self.config.load_without_rows(),
             false => Ok(self.config.load()?.map(|config| (config, Vec::new()))),

@@ -1,9 +1,8 @@
 //! `omr completions`: what a shell needs to complete commands and flags.
 
-use clap::CommandFactory;
 use clap_complete::{Shell, generate};
 
-use super::Context;
+use super::stdout::print;
 use crate::error::Result;
 
 /// Arguments of `omr completions`.
@@ -17,9 +16,9 @@ pub struct Args {
     shell: Shell,
 }
 
-/// Prints the script to stdout.
-pub fn run(args: &Args, _: &Context) -> Result<()> {
+/// Prints the script for `commands` to stdout.
+pub fn run(args: &Args, commands: &mut clap::Command) -> Result<()> {
     let mut out = Vec::new();
-    generate(args.shell, &mut super::Cli::command(), "omr", &mut out);
-    super::print(&String::from_utf8_lossy(&out))
+    generate(args.shell, commands, "omr", &mut out);
+    print(&String::from_utf8_lossy(&out))
 }

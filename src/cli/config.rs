@@ -3,6 +3,7 @@
 use clap::ValueEnum;
 
 use super::Context;
+use super::stdout::print;
 use crate::config::{
     self, DataConfig, EvalConfig, GenerateConfig, Key, Preset, RecipeConfig, RlConfig, Rule, Safe, ScoreConfig,
     SftConfig,
@@ -39,7 +40,7 @@ pub fn run(args: &Args, _: &Context) -> Result<()> {
     if let Some(preset) = &args.preset {
         let sets = preset.parse::<Preset>()?.keys();
         let lines = sets.into_iter().map(|(key, value)| format!("{key}: {}\n", config::inline(&value)));
-        return super::print(&format!("preset: {preset}\n{}", lines.collect::<String>()));
+        return print(&format!("preset: {preset}\n{}", lines.collect::<String>()));
     }
     let keys = match args.kind {
         Kind::Recipe => config::keys::<RecipeConfig>(),
@@ -52,7 +53,7 @@ pub fn run(args: &Args, _: &Context) -> Result<()> {
     };
     let wanted = |key: &&Key| args.grep.as_ref().is_none_or(|text| key.path.contains(text.as_str()));
     let text: Vec<_> = keys.iter().filter(wanted).map(entry).collect();
-    super::print(&text.join("\n"))
+    print(&text.join("\n"))
 }
 
 fn entry(key: &Key) -> String {

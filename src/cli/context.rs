@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 
-use super::args::{DeviceKind, Global};
 use super::console::Console;
+use super::global::{DeviceKind, Global};
 use super::progress::Progress;
 use super::ranks::{self, Seat, Started};
 use super::signal;
@@ -19,6 +19,7 @@ use crate::device::images::{Arch, PROGRAM};
 use crate::device::nccl::{self, Library};
 use crate::device::{Body, Device, Driver, Isa, Kind, Plan, Region, Target};
 use crate::error::{Error, Result};
+use crate::machine::Machine;
 use crate::observe::{Observer, bytes};
 use crate::ops::body;
 use crate::ranks::{Nccl, OneRank, Place, Ranks, SECRET_VARIABLE, Secret, Start, Tcp};
@@ -123,11 +124,6 @@ impl Context {
         }
     }
 
-    /// The device's kind, as checkpoints and summaries record it.
-    pub fn device_kind(&self) -> &'static str {
-        self.kind().name()
-    }
-
     /// A device with `plan`'s memory and no more. Its passes end once a signal came.
     pub fn device(&self, plan: &Plan) -> Result<Device> {
         let mut dev = self.open(plan)?;
@@ -191,16 +187,28 @@ impl Context {
         Ok(self.runtime.get_or_init(|| runtime))
     }
 
-    /// Who scores, as a config says; `place` names its group of keys. Verdicts of a judge are kept in `store`.
+    /// Who scores, as a config says. Verdicts of a judge are kept in `store`.
     pub fn scorer(
         &self,
         mode: Mode,
         judge: Option<&JudgeConfig>,
-        reward: (&ScorerConfig, &str),
+        reward: &ScorerConfig,
         store: Option<Arc<RunStore>>,
     ) -> Result<Arc<Scorer>> {
         let runtime = || Ok(self.runtime()?.handle().clone());
-        Ok(Arc::new(Scorer::new(mode, judge, reward.0, reward.1, store, runtime)?))
+        Ok(Arc::new(Scorer::new(mode, judge, reward, "reward", store, runtime)?))
+    }
+
+    /// Gives what a job needs of the machine to `act`.
+    pub fn with_machine<T>(&self, act: impl FnOnce(&Machine) -> Result<T>) -> Result<T> {
+        act(&Machine {
+            target: self.target(),
+            threads: self.threads,
+            place: self.place(),
+            device: &|plan| self.device(plan),
+            runtime: &|| Ok(self.runtime()?.handle().clone()),
+            observer: self.observer(),
+        })
     }
 
     /// Whom long work reports to.
@@ -335,7 +343,7 @@ fn is_said_here(error: &Error, rank: usize) -> bool {
 
 /// The CPU's bodies that `OMR_BODY` asks for, to go on with a run of another machine's bits or to measure; else the best.
 /// Where it names a GPU's body that is not the CPU's concern.
-pub(super) fn cpu_bodies() -> Result<Isa> {
+pub fn cpu_bodies() -> Result<Isa> {
     let Some(value) = std::env::var_os("OMR_BODY") else { return Ok(Isa::detect()) };
     let name = value.to_str().unwrap_or_default();
     if Body::ALL.into_iter().any(|body| body.name() == name) {

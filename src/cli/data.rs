@@ -5,17 +5,20 @@ use std::str::FromStr;
 use clap::Subcommand;
 use serde_json::json;
 
-use super::args::RanksArgs;
+use super::args::{ConfigArgs, RanksArgs, RunArgs};
 use super::run_dir::RunDir;
-use super::{ConfigArgs, Context, RunArgs, inspect, training};
+use super::session::Session;
+use super::stdout::print;
+use super::{Context, inspect};
 use crate::config::{
     Backend, DataConfig, DedupConfig, DistConfig, DistillConfig, FilterConfig, FormatConfig, MixConfig, PassrateConfig,
-    VerifyConfig, deciding,
+    VerifyConfig,
 };
 use crate::error::{Error, Result};
 use crate::files;
-use crate::pipeline::{self, Means, Shard, Stage, Work, list, passrate};
-use crate::ranks::{self, OneRank, Ranks};
+use crate::machine::Machine;
+use crate::pipeline::{self, Shard, Stage, Work, list, passrate};
+use crate::ranks::{self, Ranks};
 
 /// Arguments of `omr data`.
 #[derive(clap::Args)]
@@ -113,20 +116,9 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     }
 }
 
-/// What stages work with, given to `act`.
-fn with_means<T>(context: &Context, act: impl FnOnce(&Means) -> Result<T>) -> Result<T> {
-    act(&Means {
-        target: context.target(),
-        device: &|plan| context.device(plan),
-        runtime: &|| Ok(context.runtime()?.handle().clone()),
-        observer: context.observer(),
-    })
-}
-
 fn run_stage<C: Stage>(args: &StageArgs, context: &Context) -> Result<()> {
     let Some(config) = args.config.load::<C>()? else { return Ok(()) };
-    let mut alone = OneRank::ALONE;
-    stage_of(args, (context, &mut alone), &config, |_, _| Ok(()))
+    Session::alone(&args.run, context, |session| stage_of(session, args.shard, &config, |_, _| Ok(())))
 }
 
 /// Ranks answer together; what comes of the answers rank 0 writes.
@@ -138,54 +130,55 @@ fn run_passrate(args: &PassrateArgs, context: &Context) -> Result<()> {
     }
     // Nothing of a card's memory is handed over.
     let dist = DistConfig { backend: Backend::Tcp, ..DistConfig::default() };
-    training::over(context.ranks(&stage.run.out, &dist)?, |ranks| {
-        training::same_config(ranks, &deciding(&config))?;
-        let answer = |means: &Means, ranks: &mut dyn Ranks| passrate::answer(&config, &stage.run.out, ranks, means);
-        stage_of(stage, (context, ranks), &config, answer)
+    Session::over(&stage.run, context, &dist, |session| {
+        session.same_config(&config)?;
+        stage_of(session, stage.shard, &config, |machine, ranks| {
+            passrate::answer(&config, &stage.run.out, ranks, machine)
+        })
     })
 }
 
 /// Runs a stage at rank 0, once all of `ranks` have done what `before` says.
 fn stage_of<C: Stage>(
-    args: &StageArgs,
-    (context, ranks): (&Context, &mut dyn Ranks),
+    session: &mut Session,
+    shard: Option<Shard>,
     config: &C,
-    before: impl FnOnce(&Means, &mut dyn Ranks) -> Result<()>,
+    before: impl FnOnce(&Machine, &mut dyn Ranks) -> Result<()>,
 ) -> Result<()> {
-    let StageArgs { run, shard, .. } = args;
-    let run = &run.of_restart(context)?;
-    with_means(context, |means| {
-        let work = Work::open(config, &run.out, *shard, means)?;
+    let (run, context) = (session.args, session.context);
+    context.with_machine(|machine| {
+        let work = Work::open(config, &run.out, shard, machine)?;
         let (rows, sets) = (work.rows(), work.inputs.len());
-        let job = config.job(means)?.describe();
+        let job = config.job(machine)?.describe();
         context.say(&format!("{}: {rows} rows of {sets} data sets; {job}", C::NAME));
         if run.dry_run {
             let plan = json!({ "job": C::NAME, "what": job, "rows": rows, "data_sets": sets });
             return run.planned(context, || plan);
         }
         let dir = match shard {
-            None => context.leads().then(|| RunDir::open(run, config, context)).transpose()?,
+            None => session.open(config)?,
             Some(_) if run.fresh => {
                 let expected = "no --fresh: other parts may be at work in the folder";
                 return Err(Error::input("--shard", "a part that is to move the folder aside", expected));
             }
             Some(shard) => Some(RunDir::open_part(run, &shard.suffix(), config, context)?),
         };
-        training::same_folder(run, ranks)?;
-        let finished = if context.leads() { pipeline::finished(config, &run.out, *shard)? } else { None };
+        session.same_folder()?;
+        let ranks = &mut *session.ranks;
+        let finished = if context.leads() { pipeline::finished(config, &run.out, shard)? } else { None };
         if !ranks::first_finds(ranks, "whether the stage is finished", || finished.is_some())? {
             if config.computes() {
                 context.find_device()?;
             }
             dir.iter().try_for_each(|dir| dir.begin(config, context))?;
-            before(means, ranks)?;
+            before(machine, ranks)?;
         }
         ranks::by_first(ranks, "the rows", || {
-            let (summary, fresh) = pipeline::run(config, &run.out, *shard, means)?;
+            let (summary, fresh) = pipeline::run(config, &run.out, shard, machine)?;
             let done = if fresh { summary.line() } else { "finished: nothing to do".to_owned() };
             context.say(&format!("{}: {done}", run.out.display()));
             let text = serde_json::to_string_pretty(&summary).map_err(|e| Error::Failed(format!("summary: {e}")))?;
-            super::print(&(text + "\n"))
+            print(&(text + "\n"))
         })
     })
 }
@@ -195,8 +188,8 @@ fn run_list(args: &ListArgs, context: &Context) -> Result<()> {
     if config.stages.is_empty() {
         return Err(Error::input("stages", "nothing", "at least one stage"));
     }
-    with_means(context, |means| {
-        let stages = list::plan(&config, means)?;
+    context.with_machine(|machine| {
+        let stages = list::plan(&config, machine)?;
         stages.iter().for_each(|stage| context.say(&stage.line));
         if args.run.dry_run {
             let lines = || stages.iter().map(|stage| &stage.line).collect::<Vec<_>>();
@@ -208,11 +201,11 @@ fn run_list(args: &ListArgs, context: &Context) -> Result<()> {
         }
         let dir = RunDir::open(&args.run, &config, context)?;
         dir.begin(&config, context)?;
-        let summaries = list::run(&config, dir.path(), means, &|line| context.say(line))?;
+        let summaries = list::run(&config, dir.path(), machine, &|line| context.say(line))?;
         let stages: serde_json::Map<_, _> =
             summaries.into_iter().map(|(name, summary)| (name, json!(summary))).collect();
         let text = format!("{:#}\n", serde_json::Value::Object(stages));
         files::write(dir.path().join("summary.json"), text.as_bytes())?;
-        super::print(&text)
+        print(&text)
     })
 }

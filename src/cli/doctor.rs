@@ -6,10 +6,12 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::Context;
+use super::stdout::print;
 use crate::device::emu::{Cache, Compiler};
 use crate::device::images::OWN;
 use crate::device::{Isa, amx, cuda, nccl};
 use crate::error::{Error, Result, words};
+use crate::machine::FreeMemory;
 use crate::observe::bytes;
 
 /// Arguments of `omr doctor`.
@@ -36,13 +38,10 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     out.push(writable("working folder", &here, "give --out a folder you may write to"));
     let (version, arch, os) = (env!("CARGO_PKG_VERSION"), std::env::consts::ARCH, std::env::consts::OS);
     if args.json {
-        return super::print(&format!(
-            "{:#}\n",
-            json!({ "version": version, "arch": arch, "os": os, "findings": out })
-        ));
+        return print(&format!("{:#}\n", json!({ "version": version, "arch": arch, "os": os, "findings": out })));
     }
     let lines: String = out.iter().map(Finding::line).collect();
-    super::print(&format!("omr {version} ({arch}, {os})\n{lines}"))
+    print(&format!("omr {version} ({arch}, {os})\n{lines}"))
 }
 
 const CACHE_CURE: &str = "set XDG_CACHE_HOME to a folder you may write to";
@@ -105,24 +104,8 @@ fn threads(threads: usize) -> Finding {
     line("threads", &threads.to_string(), &remark)
 }
 
-/// Bytes this process may still take, and its limit where one is set below the machine's memory; none where the
-/// system does not say.
-pub(super) fn free_memory() -> Option<(u64, Option<u64>)> {
-    let info = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let field = |name: &str| {
-        let value = info.lines().find(|l| l.starts_with(name))?.split_whitespace().nth(1)?;
-        value.parse::<u64>().ok().map(|kib| kib * 1024)
-    };
-    let available = field("MemAvailable:")?;
-    let limit = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"]
-        .iter()
-        .find_map(|path| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok());
-    let limit = limit.filter(|limit| field("MemTotal:").is_some_and(|total| *limit < total));
-    Some((limit.map_or(available, |limit| limit.min(available)), limit))
-}
-
 fn memory() -> Finding {
-    let Some((free, limit)) = free_memory() else {
+    let Some(FreeMemory { bytes: free, limit }) = FreeMemory::read() else {
         return line("memory", "unknown", "");
     };
     let mut remark = "the digits recipe needs about 1 GiB".to_owned();

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::Context;
+use super::stdout::print;
 use crate::error::Result;
 use crate::hub::download::Job;
 use crate::hub::{Repo, Settings};
@@ -39,5 +40,5 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         let (here, repo) = (args.to.display(), &job.repo);
         context.say(&format!("{here} has all of {repo}: {} of {} files fetched", summary.fetched, summary.files));
     }
-    super::print(&format!("{}\n", args.to.display()))
+    print(&format!("{}\n", args.to.display()))
 }

@@ -4,40 +4,35 @@ use std::path::Path;
 
 use serde_json::json;
 
+use super::Context;
 use super::args::fetched_by;
-use super::{Context, RunArgs};
+use super::session::Session;
 use crate::device::Plan;
 use crate::error::Result;
 use crate::hub::Kind;
-use crate::model::{Levels, ModelConfig, weights};
-use crate::plan::memory;
-use crate::plan::{H200, Page};
+use crate::model::{ModelConfig, weights};
+use crate::plan::{Cards, H200, Page, Rows, Training, memory};
 use crate::text::Chat;
-use crate::train::job::Start;
-use crate::train::trainer_config::TrainerConfig;
+use crate::train::job::{Start, TrainingJob};
 
-/// A run whose rows are not all there, as `missing` says: planned for a card as `omr plan` does. `name` is its command's,
-/// `steps` are its updates where the config says how many.
-pub fn without_rows(
-    (args, context): (&RunArgs, &Context),
-    (name, steps): (&str, Option<u64>),
-    missing: &[String],
-    model: Option<&Path>,
-    page: impl FnOnce(ModelConfig) -> Result<Page>,
-) -> Result<()> {
-    let model = Start::directory(model)?;
-    let config = ModelConfig::load(&model.join("config.json"))?;
+/// A run whose rows are not all there, as `missing` says: planned for a card as `omr plan` does.
+pub fn without_rows<C: Training>(session: &Session, missing: &[String], mut config: C) -> Result<()> {
+    let (asked, context) = (config.clone(), session.context);
+    let keys = config.keys();
+    let model = Start::directory(keys.model.map(|model| model.as_path()))?;
+    let model_config = ModelConfig::load(&model.join("config.json"))?;
     Chat::load(model)?;
-    let page = page(config)?;
-    let count = steps.map_or("as many updates as the rows make".to_owned(), |steps| format!("{steps} updates"));
-    context.say(&format!("{name}: {count}"));
+    let cards = Cards { card: &H200, count: session.ranks.size() };
+    let page = asked.page(cards, &Rows::default(), model_config)?;
+    let count = keys.steps.map_or("as many updates as the rows make".to_owned(), |steps| format!("{steps} updates"));
+    context.say(&format!("{}: {count}", C::NAME));
     missing.iter().for_each(|line| context.say(line));
     weights_missing(context, model);
     page.text().lines().for_each(|line| context.say(line));
-    steps.iter().for_each(|&steps| context.say(&page.time(steps)));
-    args.planned(context, || {
+    keys.steps.iter().for_each(|&steps| context.say(&page.time(steps)));
+    session.args.planned(context, || {
         json!({
-            "job": name, "updates": steps, "missing": missing, "has_weights": weights::are_in(model),
+            "job": C::NAME, "updates": keys.steps, "missing": missing, "has_weights": weights::are_in(model),
             (key(page.cards())): page.json(),
         })
     })
@@ -45,15 +40,16 @@ pub fn without_rows(
 
 /// What a dry run says besides the plan: what passes keep, the disk, weights that are missing, and the time.
 pub fn rest(
-    (args, context): (&RunArgs, &Context),
-    (name, what, cards): (&str, &str, usize),
+    session: &Session,
+    name: &str,
+    what: &str,
     plan: &Plan,
-    kept: &Levels,
-    trainer: &TrainerConfig,
+    job: &dyn TrainingJob,
     page: impl FnOnce(ModelConfig) -> Result<Page>,
 ) -> Result<()> {
+    let (context, cards, trainer) = (session.context, session.ranks.size(), job.trainer_config());
     let config = ModelConfig::load(&trainer.model.join("config.json"))?;
-    context.say(&memory::levels(kept, &config));
+    context.say(&memory::levels(&job.common().levels, &config));
     context.say(&format!("disk {}", memory::disk(plan, trainer.checkpoints())));
     weights_missing(context, &trainer.model);
     // A model that no such card has room for still runs here.
@@ -62,7 +58,7 @@ pub fn rest(
         Ok(page) => page.time(trainer.total_steps),
         Err(error) => format!("on {}: {error}", H200.named(cards)),
     });
-    args.planned(context, || {
+    session.args.planned(context, || {
         json!({
             "job": name, "what": what, "updates": trainer.total_steps, "missing": [],
             "has_weights": weights::are_in(&trainer.model), "memory": memory::json(plan),

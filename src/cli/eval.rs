@@ -6,11 +6,12 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use super::args::{RanksArgs, repository};
-use super::run_dir::RunDir;
-use super::{Context, Overrides, RunArgs, referee, training};
+use super::args::{Overrides, RanksArgs, RunArgs, repository};
+use super::session::Session;
+use super::stdout::print;
+use super::{Context, referee};
 use crate::answers::RunStore;
-use crate::config::{Backend, DistConfig, EvalConfig, ServerConfig, deciding};
+use crate::config::{Backend, DistConfig, EvalConfig, ServerConfig};
 use crate::error::{Error, Result};
 use crate::eval::local::{self, Local};
 use crate::eval::measured::{self, Answers};
@@ -21,7 +22,7 @@ use crate::eval::{lmms_eval, prompts};
 use crate::files;
 use crate::hub::Kind;
 use crate::plan::memory;
-use crate::ranks::{self, OneRank, Ranks};
+use crate::ranks::{self, Ranks};
 use crate::report;
 use crate::reward::Scorer;
 use crate::task::{self, GROUPS, TASKS, TaskFile, TaskRows, TaskSpec};
@@ -100,7 +101,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     evaluate(args, context)?;
     match (args.format, &args.out) {
         (Some(Format::LmmsEval), Some(out)) if context.leads() && out.join("samples.jsonl").exists() => {
-            super::print(&format!("{}\n", lmms_eval::write(out)?.display()))
+            print(&format!("{}\n", lmms_eval::write(out)?.display()))
         }
         _ => Ok(()),
     }
@@ -108,7 +109,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
 
 fn evaluate(args: &Args, context: &Context) -> Result<()> {
     if args.list {
-        return super::print(&list());
+        return print(&list());
     }
     let mut overrides = args.overrides.clone();
     overrides.overrides.extend(args.mode.iter().map(|mode| format!("mode={mode}")));
@@ -135,7 +136,7 @@ fn evaluate(args: &Args, context: &Context) -> Result<()> {
     if let Some(path) = &args.dump_prompts {
         let lines = prompts::dump(path, &tasks, &source(&config, file.as_ref()), config.limit)?;
         context.say(&format!("{lines} questions of {}", config.tasks.join(", ")));
-        return super::print(&format!("{}\n", path.display()));
+        return print(&format!("{}\n", path.display()));
     }
     if config.server.is_some() || config.responses.is_some() {
         context.alone("ranks answer for a model directory, not for a server or a file")?;
@@ -147,9 +148,9 @@ fn evaluate(args: &Args, context: &Context) -> Result<()> {
         config.model = Some(repository(model, Kind::Model, "--model")?);
     }
     let store = RunStore::new(out);
-    let (judge, reward) = (config.judge.as_ref(), (&config.reward, "reward"));
+    let judge = config.judge.as_ref();
     let scorer = match context.leads() {
-        true => context.scorer(config.mode, judge, reward, Some(store.clone()))?,
+        true => context.scorer(config.mode, judge, &config.reward, Some(store.clone()))?,
         // The others answer; rank 0 has all scored.
         false => Arc::new(Scorer::rules(config.mode)),
     };
@@ -158,19 +159,18 @@ fn evaluate(args: &Args, context: &Context) -> Result<()> {
     let rows = tasks.iter().map(|spec| TaskRows::new(spec, data, config.limit, scorer.clone(), strip));
     let rows: Vec<TaskRows> = rows.collect();
     let run = RunArgs { out: out.clone(), fresh: args.fresh, dry_run: args.dry_run, json: args.json };
-    let run = run.of_restart(context)?;
     if let Some(Log::Theirs(logs)) = &log {
-        return referee::run(logs, &config, &scorer, &run, context);
+        return referee::run(logs, &config, &scorer, &run.of_restart(context)?, context);
     }
-    let eval = Eval { config: &config, rows: &rows, scorer: &scorer, store, run: &run, context };
+    let eval = Eval { config: &config, rows: &rows, scorer: &scorer, store };
     match (&recorded, &config.server, &config.model) {
-        (Some(recorded), ..) => eval.recorded(recorded),
+        (Some(recorded), ..) => Session::alone(&run, context, |session| eval.recorded(session, recorded)),
         (None, Some(_), Some(_)) => Err(Error::input("model", "a model directory and a server", "one of both")),
-        (None, Some(server), None) => eval.server(server),
+        (None, Some(server), None) => Session::alone(&run, context, |session| eval.server(session, server)),
         (None, None, Some(model)) if model.is_dir() => {
             // Nothing of a card's memory is handed over.
             let dist = DistConfig { backend: Backend::Tcp, ..config.dist.clone() };
-            training::over(context.ranks(out, &dist)?, |ranks| eval.local(model, ranks))
+            Session::over(&run, context, &dist, |session| eval.local(session, model))
         }
         (None, None, Some(model)) => Err(Error::input("--model", model.display().to_string(), "a model directory")),
         (None, None, None) => {
@@ -234,18 +234,22 @@ struct Eval<'a> {
     rows: &'a [TaskRows<'a>],
     scorer: &'a Scorer,
     store: Arc<RunStore>,
-    run: &'a RunArgs,
-    context: &'a Context,
+}
+
+/// What is measured, for people and for a dry run.
+struct EvalPlan {
+    model: Option<String>,
+    tasks: Vec<Value>,
 }
 
 /// Where a task's answers are.
 type Source<'a> = (&'a TaskRows<'a>, Box<dyn Answers + 'a>);
 
 impl Eval<'_> {
-    /// A model directory, by `ranks`. What is missing is said before the first task takes its hours.
-    fn local(&self, dir: &Path, ranks: &mut dyn Ranks) -> Result<()> {
-        let context = self.context;
-        training::same_config(ranks, &deciding(self.config))?;
+    /// A model directory, by all ranks. What is missing is said before the first task takes its hours.
+    fn local(&self, session: &mut Session, dir: &Path) -> Result<()> {
+        let (context, out) = (session.context, &session.args.out);
+        session.same_config(self.config)?;
         let local = Local::new(dir, self.config, context.target())?;
         let (mut jobs, mut planned) = (Vec::with_capacity(self.rows.len()), Vec::new());
         for rows in self.rows {
@@ -261,16 +265,17 @@ impl Eval<'_> {
         let with = local::Resources { device: &|plan| context.device(plan), observer: context.observer() };
         let ask = |ranks: &mut dyn Ranks| {
             context.find_device()?;
-            local::ask(ranks, &jobs, &self.run.out, &self.store, &with)
+            local::ask(ranks, &jobs, out, &self.store, &with)
         };
         let sources =
             || Ok(jobs.iter().map(|(job, _)| -> Source { (job.rows, Box::new(job.asked(&self.store))) }).collect());
-        self.finish(ranks, (Some(&dir.display().to_string()), &planned), ask, sources)
+        let plan = EvalPlan { model: Some(dir.display().to_string()), tasks: planned };
+        self.finish(session, plan, ask, sources)
     }
 
     /// A server.
-    fn server(&self, config: &ServerConfig) -> Result<()> {
-        let (context, store) = (self.context, &self.store);
+    fn server(&self, session: &mut Session, config: &ServerConfig) -> Result<()> {
+        let (context, out, store) = (session.context, &session.args.out, &self.store);
         let server = Server::new(config, context.runtime()?.handle().clone())?;
         let jobs = self.rows.iter().map(|rows| server::Job::new(&server, self.config, rows));
         let jobs: Vec<server::Job> = jobs.collect::<Result<_>>()?;
@@ -280,71 +285,66 @@ impl Eval<'_> {
             context.say(&format!("{}: {}", job.rows.spec.name, job.seen()));
         }
         let task = |job: &server::Job| json!({ "task": job.rows.spec.name, "questions": job.questions() });
-        let planned: Vec<Value> = jobs.iter().map(task).collect();
+        let plan = EvalPlan { model: Some(server.describe()), tasks: jobs.iter().map(task).collect() };
         let ask = |_: &mut dyn Ranks| {
             let mut unanswered = Vec::new();
             for job in &jobs {
                 unanswered.extend(job.ask(store, context.observer(), &self.label(job.rows))?);
             }
-            server::all_answered(&self.run.out, &server, &unanswered)
+            server::all_answered(out, &server, &unanswered)
         };
         let sources = || Ok(jobs.iter().map(|job| -> Source { (job.rows, Box::new(job.asked(store))) }).collect());
-        let mut alone = OneRank::ALONE;
-        self.finish(&mut alone, (Some(&server.describe()), &planned), ask, sources)
+        self.finish(session, plan, ask, sources)
     }
 
     /// Recorded answers.
-    fn recorded(&self, recorded: &Recorded) -> Result<()> {
+    fn recorded(&self, session: &mut Session, recorded: &Recorded) -> Result<()> {
         let (tasks, judge) = (self.config.tasks.join(", "), self.scorer.describe());
-        self.context.say(&format!("eval: recorded answers to {tasks}; {judge}"));
+        session.context.say(&format!("eval: recorded answers to {tasks}; {judge}"));
         let model = self.config.model.as_ref().map(|model| model.display().to_string());
-        let planned: Vec<Value> = self.rows.iter().map(|rows| json!({ "task": rows.spec.name })).collect();
+        let tasks = self.rows.iter().map(|rows| json!({ "task": rows.spec.name })).collect();
         let sources =
             || Ok(self.rows.iter().map(|rows| -> Source { (rows, Box::new(recorded.of(rows.spec))) }).collect());
-        let mut alone = OneRank::ALONE;
-        self.finish(&mut alone, (model.as_deref(), &planned), |_| Ok(()), sources)
+        self.finish(session, EvalPlan { model, tasks }, |_| Ok(()), sources)
     }
 
     fn label(&self, rows: &TaskRows) -> String {
         if self.rows.len() == 1 { "eval".to_owned() } else { format!("eval {}", rows.spec.name) }
     }
 
-    /// Opens the run directory, has questions asked by `ranks` and, at rank 0, the answers of `sources` scored where that is not done
-    /// yet, and writes what came out.
+    /// Opens the run directory, has questions asked by all ranks and, at rank 0, the answers of `sources` scored where that
+    /// is not done yet, and writes what came out.
     fn finish<'b>(
         &self,
-        ranks: &mut dyn Ranks,
-        (model, tasks): (Option<&str>, &[Value]),
+        session: &mut Session,
+        EvalPlan { model, tasks }: EvalPlan,
         ask: impl FnOnce(&mut dyn Ranks) -> Result<()>,
         sources: impl FnOnce() -> Result<Vec<Source<'b>>>,
     ) -> Result<()> {
-        let Eval { config, run, context, .. } = *self;
+        let (config, run, context) = (self.config, session.args, session.context);
         if run.dry_run {
             let plan = || json!({ "job": "eval", "model": model, "tasks": tasks, "judge": self.scorer.describe() });
             return run.planned(context, plan);
         }
-        let dir = context.leads().then(|| RunDir::open(run, config, context)).transpose()?;
-        training::same_folder(run, ranks)?;
-        let summary = run.out.join("summary.json");
-        if ranks::first_finds(ranks, "whether all is measured", || summary.exists())? {
-            context.say(&format!("{} is finished: nothing to do", run.out.display()));
-        } else {
-            dir.iter().try_for_each(|dir| dir.begin(config, context))?;
-            let begun = Instant::now();
-            ask(ranks)?;
-            ranks::by_first(ranks, "the scores", || {
-                let all = measured::measure(&run.out, sources()?, context.observer())?;
-                report::keep_pictures(&run.out, self.rows)?;
-                all.write(&run.out, model, config, begun.elapsed().as_secs_f64())?;
-                files::write(run.out.join("report.html"), report::evaluation(&[&*run.out])?.as_bytes())?;
-                all.lines().iter().for_each(|line| context.say(line));
-                Ok(())
-            })?;
-        }
-        match context.leads() {
-            true => super::print(&format!("{}\n", summary.display())),
-            false => Ok(()),
-        }
+        let (dir, summary) = (session.open(config)?, run.out.join("summary.json"));
+        session.finish(
+            dir,
+            config,
+            &summary,
+            || summary.exists(),
+            |ranks| {
+                let begun = Instant::now();
+                ask(ranks)?;
+                ranks::by_first(ranks, "the scores", || {
+                    let all = measured::measure(&run.out, sources()?, context.observer())?;
+                    report::keep_pictures(&run.out, self.rows)?;
+                    all.write(&run.out, model.as_deref(), config, begun.elapsed().as_secs_f64())?;
+                    files::write(run.out.join("report.html"), report::evaluation(&[&*run.out])?.as_bytes())?;
+                    all.lines().iter().for_each(|line| context.say(line));
+                    Ok(())
+                })
+            },
+        )
     }
 }
 

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
-use super::args::repository;
+use super::Context;
+use super::args::{Overrides, repository};
 use super::eval::source;
-use super::{Context, Overrides};
+use super::stdout::print;
 use crate::config::{self, Config, DatasetConfig, DistillConfig, EvalConfig, RecipeConfig, RlConfig, SftConfig};
 use crate::data::inspect::{Inspection, Options, inspect, of_rows, refuse_faults};
 use crate::data::paths::has_ending;
@@ -75,7 +76,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
             found.push(questions(spec, config, &options)?);
         }
     }
-    found.iter().try_for_each(|inspection| super::print(&inspection.text()))?;
+    found.iter().try_for_each(|inspection| print(&inspection.text()))?;
     let place = args.place.display().to_string();
     files::write(&page, report::inspect::page(&place, &found, args.seed)?.as_bytes())?;
     context.say(&format!("wrote {}", page.display()));

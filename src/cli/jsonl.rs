@@ -11,6 +11,7 @@ use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::stdout::Stdout;
 use crate::error::{Error, Result};
 
 /// Lines answered together at most: the last ones of a batch that goes to a judge are waited for alone.
@@ -54,7 +55,7 @@ where
     In: DeserializeOwned + Send,
     Out: Serialize,
 {
-    filter(std::io::stdin(), super::Stdout::lock(), expected, all)
+    filter(std::io::stdin(), Stdout::lock(), expected, all)
 }
 
 /// Lines with their numbers from 1; blank ones are left out.

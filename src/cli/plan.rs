@@ -2,10 +2,12 @@
 
 use std::path::PathBuf;
 
-use super::{Context, Overrides, print};
+use super::Context;
+use super::args::Overrides;
+use super::stdout::print;
 use crate::config::{RlConfig, SftConfig};
 use crate::error::{Error, Result};
-use crate::plan::{self, Asked, Card, Rows, model_config};
+use crate::plan::{self, Asked, Card, Rows, Training, model_config};
 
 /// Arguments of `omr plan`.
 #[derive(clap::Args)]
@@ -35,22 +37,15 @@ pub fn run(args: &Args, _: &Context) -> Result<()> {
         let found = args.card.gpu.ceilings().name;
         return Err(Error::input("--launches", found, "h200 or h100: launches are listed for Hopper"));
     }
-    let file = &args.config;
-    let asked = Asked { gpus: args.gpus, card: &args.card, rows: &args.rows, json: args.json };
-    match plan::is_rl(file)? {
-        true => match args.overrides.read::<RlConfig>(Some(file))? {
-            Some(config) => {
-                let model = model_config(file, config.model.as_ref())?;
-                print(&plan::text(&asked, model, &config, plan::rl_page, plan::rl_seats)?)
-            }
-            None => Ok(()),
-        },
-        false => match args.overrides.read::<SftConfig>(Some(file))? {
-            Some(config) => {
-                let model = model_config(file, config.model.as_ref())?;
-                print(&plan::text(&asked, model, &config, plan::sft_page, plan::sft_seats)?)
-            }
-            None => Ok(()),
-        },
+    match plan::is_rl(&args.config)? {
+        true => planned::<RlConfig>(args),
+        false => planned::<SftConfig>(args),
     }
+}
+
+fn planned<C: Training>(args: &Args) -> Result<()> {
+    let Some(mut config) = args.overrides.read::<C>(Some(&args.config))? else { return Ok(()) };
+    let model = model_config(&args.config, config.keys().model)?;
+    let asked = Asked { gpus: args.gpus, card: &args.card, rows: &args.rows, json: args.json };
+    print(&plan::text(&asked, model, &config)?)
 }

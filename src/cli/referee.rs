@@ -4,8 +4,10 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
+use super::Context;
+use super::args::RunArgs;
 use super::run_dir::RunDir;
-use super::{Context, RunArgs};
+use super::stdout::print;
 use crate::config::EvalConfig;
 use crate::error::{Error, Result};
 use crate::eval::referee::{Framework, agreements, compare, read, table};
@@ -33,7 +35,7 @@ pub fn run(
     let (summary, page) = (dir.path().join("summary.json"), dir.path().join("report.html"));
     if summary.exists() {
         context.say(&format!("{} is finished: nothing to do", dir.path().display()));
-        return super::print(&format!("{}\n", page.display()));
+        return print(&format!("{}\n", page.display()));
     }
     dir.begin(config, context)?;
     let compared = compare(&rows, scorer, config.mode, config.strip_thinking)?;
@@ -59,5 +61,5 @@ pub fn run(
     if let Some(judge) = judge {
         context.say(&judge.line());
     }
-    super::print(&format!("{}{}\n", table(&agreements), page.display()))
+    print(&format!("{}{}\n", table(&agreements), page.display()))
 }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::Context;
+use super::stdout::print;
 use crate::error::Result;
 use crate::files;
 use crate::report;
@@ -32,5 +33,5 @@ pub fn run(args: &Args, _: &Context) -> Result<()> {
     };
     let out = args.out.clone().unwrap_or_else(default);
     files::write(&out, page.as_bytes())?;
-    super::print(&format!("{}\n", out.display()))
+    print(&format!("{}\n", out.display()))
 }

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use super::{Context, RunArgs};
+use super::Context;
+use super::args::RunArgs;
 use crate::config::{self, Config};
 use crate::error::{Error, Result};
 use crate::files::{self, Lock};
@@ -145,7 +146,7 @@ fn names(dir: &Path) -> BTreeSet<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::args::{DeviceKind, Global};
+    use crate::cli::global::{DeviceKind, Global};
     use crate::cli::ranks::Seat;
     use crate::config::SftConfig;
 

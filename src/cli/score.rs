@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::args::Overrides;
 use super::jsonl::Line;
-use super::{Context, Overrides, jsonl};
+use super::{Context, jsonl};
 use crate::config::ScoreConfig;
 use crate::error::Result;
 use crate::reward::judge::{Ruling, Summary};
@@ -60,7 +61,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     let mut overrides = args.overrides.clone();
     overrides.overrides.extend(args.mode.iter().map(|mode| format!("mode={mode}")));
     let Some(config) = overrides.load::<ScoreConfig>(None)? else { return Ok(()) };
-    let scorer = context.scorer(config.mode, config.judge.as_ref(), (&config.reward, "reward"), None)?;
+    let scorer = context.scorer(config.mode, config.judge.as_ref(), &config.reward, None)?;
     context.say(&format!("score: {}; {}", config.mode.name(), scorer.describe()));
     let mut summary = scorer.judge().map(Summary::new);
     let expected = "{\"response\": text, \"ground_truth\": text, \"question\"?: text}";

@@ -1,128 +1,72 @@
-//! What `omr sft` and `omr rl` do alike once their job is made: plan, run directory, run.
+//! What `omr sft` and `omr rl` do alike: config, plan, run directory, run.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-
-use serde_json::{Map, Value};
-
-use super::run_dir::{RunDir, is_begun};
-use super::{Context, RunArgs, dry_run};
+use super::Context;
+use super::args::JobArgs;
+use super::dry_run;
+use super::session::Session;
 use crate::answers;
-use crate::config::{self, Config};
-use crate::error::{Error, Result};
-use crate::files;
+use crate::config::Place;
+use crate::error::Result;
 use crate::model::ModelConfig;
-use crate::plan::Page;
-use crate::ranks::{self, Ranks};
+use crate::plan::{Cards, H200, Keys, Rows, Training};
 use crate::train::job::TrainingJob;
-use crate::train::lanes;
 use crate::train::plan;
 
-/// Does `work` as one of `ranks`, and tells the others how it ended.
-pub fn over(mut ranks: Box<dyn Ranks>, work: impl FnOnce(&mut dyn Ranks) -> Result<()>) -> Result<()> {
-    match work(&mut *ranks) {
-        Ok(()) => ranks.leave(Ok(())),
-        Err(error) => Err(ranks::last_word(&mut *ranks, error)),
-    }
+/// A job that is ready to be planned.
+pub struct Opened {
+    /// The job.
+    pub job: Box<dyn TrainingJob>,
+    /// What it is, for people.
+    pub what: String,
 }
 
-/// The gradient lanes of a run that `asked` for so many: those it began with, where there is a run, else one a rank.
-pub fn lanes<C: Config>(
-    args: &RunArgs,
-    asked: Option<usize>,
-    ranks: usize,
-    of: impl FnOnce(&C) -> Option<usize>,
-) -> Result<Option<usize>> {
-    let file = args.out.join("config.yaml");
-    let began = match !args.fresh && file.exists() && is_begun(&args.out) {
-        true => of(&config::load(Some(&file), &[], &|_| None)?),
-        false => Some(ranks),
-    };
-    let lanes = asked.or(began).unwrap_or(1);
-    lanes::cover(lanes, ranks)?;
-    // One lane is what a run has that says nothing.
-    Ok((lanes > 1).then_some(lanes))
-}
-
-/// Plans `job` of `config`, says `what` it is and what memory it takes, runs what is left of it, this process being one of
-/// `ranks`, and prints the model's path to stdout; a dry run ends with the plan, and `page`, that of a card.
-pub fn run<C: Config>(
-    args: &RunArgs,
-    config: &C,
-    (context, ranks): (&Context, &mut dyn Ranks),
-    job: &mut dyn TrainingJob,
-    what: &str,
-    page: impl FnOnce(ModelConfig) -> Result<Page>,
+/// Runs the job that `open` makes of the command's config, and prints the model's path to stdout. A dry run ends with the
+/// plan.
+pub fn run<C: Training>(
+    args: &JobArgs,
+    context: &Context,
+    open: impl FnOnce(&Session, &C) -> Result<Opened>,
 ) -> Result<()> {
-    job.same_at(ranks)?;
-    let plan = job.plan(context.target())?;
-    context.say(&format!("{what}; {}", plan::line(&plan)));
-    if args.dry_run {
-        let what = (C::NAME, what, ranks.size());
-        return dry_run::rest((args, context), what, &plan, &job.common().levels, &job.trainer_config(), page);
-    }
-    let leads = ranks.rank() == 0;
-    let dir = leads.then(|| RunDir::open(args, config, context)).transpose()?;
-    if leads && ranks.size() > 1 {
-        answers::gather(&args.out)?;
-    }
-    same_folder(args, ranks)?;
-    if ranks::first_finds(ranks, "whether the run is finished", || job.is_finished())? {
-        context.say(&format!("{} is finished: nothing to do", args.out.display()));
-    } else {
-        dir.iter().try_for_each(|dir| dir.begin(config, context))?;
-        let mut device = context.device(&plan)?;
-        job.run_over(ranks, &mut device, context.observer())?;
-    }
-    match leads {
-        true => super::print(&format!("{}\n", args.out.join("model").display())),
-        false => Ok(()),
-    }
-}
-
-/// Errors unless all ranks have the config that decides results alike, `deciding` as JSON; names the keys that differ.
-pub fn same_config(ranks: &mut dyn Ranks, deciding: &str) -> Result<()> {
-    let all = ranks.gather("the config", deciding.as_bytes())?;
-    let Some(rank) = all.iter().position(|of| *of != all[0]) else { return Ok(()) };
-    let [theirs, first] =
-        [rank, 0].map(|rank| serde_json::from_slice::<Map<String, Value>>(&all[rank]).unwrap_or_default());
-    let keys = first.keys().chain(theirs.keys().filter(|key| !first.contains_key(*key)));
-    let differ: Vec<&String> = keys.filter(|key| first.get(*key) != theirs.get(*key)).collect();
-    let said = |of: &Map<String, Value>| -> String {
-        let one = |key: &&String| format!("{key} {}", of.get(*key).unwrap_or(&Value::Null));
-        differ.iter().map(one).collect::<Vec<_>>().join(", ")
-    };
-    let expected = format!("{}, as {}", said(&first), ranks.name(0));
-    Err(Error::input(format!("the config of {}", ranks.name(rank)), said(&theirs), expected))
-}
-
-/// Errors unless the run directory is the same folder for all ranks: what rank 0 puts there has to be found.
-pub(super) fn same_folder(args: &RunArgs, ranks: &mut dyn Ranks) -> Result<()> {
-    const NAME: &str = ".ranks";
-    const PATIENCE: Duration = Duration::from_secs(30);
-    let path = args.out.join(NAME);
-    if ranks.size() == 1 {
-        return Ok(());
-    }
-    let mut token = String::new();
-    if ranks.rank() == 0 {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        token = format!("{} {}", std::process::id(), since.as_nanos());
-        files::write(&path, token.as_bytes())?;
-    }
-    let all = ranks.await_all("the run directory", token.as_bytes())?;
-    // A network file system may show a new file late.
-    let begun = Instant::now();
-    let mut found = files::read(&path).unwrap_or_default();
-    while found != all[0] && begun.elapsed() < PATIENCE {
-        std::thread::sleep(PATIENCE / 60);
-        found = files::read(&path).unwrap_or_default();
-    }
-    match found == all[0] {
-        true => Ok(()),
-        false => Err(Error::input(
-            args.out.display().to_string(),
-            format!("another folder than that of {}", ranks.name(0)),
-            "one folder that all ranks write to",
-        )),
-    }
+    let Some((mut config, missing)) = args.load::<C>()? else { return Ok(()) };
+    let dist = config.keys().dist.clone();
+    Session::over(&args.run, context, &dist, |session| {
+        if !missing.is_empty() {
+            return dry_run::without_rows(session, &missing, config);
+        }
+        let asked = config.clone();
+        let Keys { dtype, gradient_lanes, .. } = config.keys();
+        *dtype = context.dtype(*dtype);
+        *gradient_lanes = session.lanes(*gradient_lanes, |began: &mut C| *began.keys().gradient_lanes)?;
+        config.validate(&Place::default())?;
+        session.same_config(&config)?;
+        let Opened { mut job, what } = open(session, &config)?;
+        if session.args.dry_run {
+            let common = job.common();
+            common.data.notes().iter().for_each(|note| context.say(note));
+            common.validation.iter().for_each(|validation| context.say(&validation.describe()));
+        }
+        job.same_at(session.ranks)?;
+        let plan = job.plan(context.target())?;
+        context.say(&format!("{what}; {}", plan::line(&plan)));
+        if session.args.dry_run {
+            let cards = Cards { card: &H200, count: session.ranks.size() };
+            let page = |model: ModelConfig| asked.page(cards, &Rows::mean(&job.common().index, &model), model);
+            return dry_run::rest(session, C::NAME, &what, &plan, &*job, page);
+        }
+        let dir = session.open(&config)?;
+        if context.leads() && session.ranks.size() > 1 {
+            answers::gather(&session.args.out)?;
+        }
+        let model = session.args.out.join("model");
+        session.finish(
+            dir,
+            &config,
+            &model,
+            || job.is_finished(),
+            |ranks| {
+                let mut device = context.device(&plan)?;
+                job.run_over(ranks, &mut device, context.observer())
+            },
+        )
+    })
 }

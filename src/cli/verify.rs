@@ -3,6 +3,7 @@
 use omr_verify::{Mode, Verdict, verify};
 use serde::{Deserialize, Serialize};
 
+use super::stdout::print;
 use super::{Context, jsonl};
 use crate::config::choose;
 use crate::error::{Error, Result};
@@ -57,7 +58,7 @@ pub fn run(args: &Args, _: &Context) -> Result<()> {
     match (&args.gold, &args.answer) {
         (Some(gold), Some(answer)) => {
             let text = serde_json::to_string(&line(gold, answer, args.mode));
-            super::print(&format!("{}\n", text.map_err(|e| Error::Failed(e.to_string()))?))
+            print(&format!("{}\n", text.map_err(|e| Error::Failed(e.to_string()))?))
         }
         _ => jsonl::answer("{\"gold\": text, \"answer\": text}", |p: Pair| line(&p.gold, &p.answer, args.mode)),
     }

@@ -23,8 +23,8 @@ mod judge;
 mod optim;
 mod pipeline;
 mod preset;
-mod recipe;
-mod rl;
+pub mod recipe;
+pub mod rl;
 mod said;
 mod setting;
 mod sft;
@@ -47,18 +47,13 @@ pub use pipeline::{
     StageConfig, StepConfig, VerifyConfig,
 };
 pub use preset::Preset;
-pub use recipe::{BaseConfig, ControlConfig, RecipeConfig, TaskConfig, TeacherConfig, VisionConfig};
-pub use rl::{
-    AdvEstimator, Curriculum, Draft, FilterGroupsConfig, FilterMetric, KlCtrlConfig, KlCtrlType, KlLossType,
-    LossAggMode, LossMode, OverlongBufferConfig, RewardConfig, RlConfig, RolloutConfig,
-};
+pub use recipe::{BaseConfig, RecipeConfig, TaskConfig, TeacherConfig};
+pub use rl::{Curriculum, Draft, FilterMetric, KlCtrlConfig, KlCtrlType, KlLossType, LossAggMode, LossMode, RlConfig};
 pub use said::{inline, nearest};
 pub use setting::{Key, Meta, Place, Rule, Safe, Secret, Setting};
 pub use sft::SftConfig;
-pub use source::{
-    Config, Difference, Source, deciding, differences, headed, keys, likeliest, load, refuse_differences, to_yaml,
-};
-pub use task_file::{TaskFileConfig, TaskScorerConfig};
+pub use source::{Config, Source, deciding, headed, keys, likeliest, load, refuse_differences, to_yaml};
+pub use task_file::TaskFileConfig;
 pub use validation::{ValKwargs, ValidationConfig};
 
 /// More updates than any run makes: all of them are gone through when memory is planned.

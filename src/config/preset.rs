@@ -23,16 +23,13 @@ choice! {
 }
 
 impl Preset {
-    /// All of them, in the order of the columns of the table.
-    pub const ALL: [Preset; 4] = [Preset::Gspo, Preset::Grpo, Preset::Dapo, Preset::DrGrpo];
-
     /// The keys it sets, with their values.
     pub fn keys(self) -> Vec<(&'static str, Value)> {
         KEYS.iter().map(|(key, values)| (*key, value(values[self as usize]))).collect()
     }
 }
 
-/// A key and its value in each preset, in the order of [`Preset::ALL`]. The soft penalty for long answers is no part of
+/// A key and its value in each preset, in the order of [`Preset`]. The soft penalty for long answers is no part of
 /// `dapo`: its length is one of a run's own.
 const KEYS: [(&str, [&str; 4]); 8] = [
     ("loss_mode", ["gspo", "vanilla", "vanilla", "vanilla"]),

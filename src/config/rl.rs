@@ -424,7 +424,7 @@ impl RlConfig {
         if self.rollout.top_p == 0.0 {
             return Err(Error::input(at("rollout.top_p"), "0", "more than 0"));
         }
-        self.validation.check(place, path, ("test_freq", self.test_freq))?;
+        self.validation.check(place, path, "test_freq", self.test_freq)?;
         self.optimizer.check_parts(place, path)?;
         check_judge(place, path, &self.judge)?;
         super::sft::check_pixels(place, path, self.image_min_pixels, self.image_max_pixels)

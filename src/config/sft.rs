@@ -127,7 +127,7 @@ impl SftConfig {
     }
 
     pub(super) fn check_parts(&self, place: &Place, path: &str) -> Result<()> {
-        self.validation.check(place, path, ("eval_steps", self.eval_steps))?;
+        self.validation.check(place, path, "eval_steps", self.eval_steps)?;
         self.optimizer.check_parts(place, path)?;
         if self.optimizer.bf16_stochastic_round {
             if self.dtype == Dtype::F32 {

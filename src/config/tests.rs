@@ -1,6 +1,7 @@
 use std::io::Write;
 use std::path::Path;
 
+use super::source::{Difference, differences};
 use super::*;
 
 fn no_env(_: &str) -> Option<String> {
@@ -215,7 +216,7 @@ fn a_preset_sets_what_is_not_written_and_is_not_typed_over_what_is() {
     assert!(!typed.norm_adv_by_std_in_grpo);
     let in_recipe: RecipeConfig = from_text("rl: {preset: grpo}\n", &["rl.filter_groups.enable=true"]).unwrap();
     assert_eq!(keys(&in_recipe.rl), (LossMode::Vanilla, LossAggMode::TokenMean, 0.2, 0.2, 3.0, true));
-    for preset in Preset::ALL {
+    for &(_, preset) in Preset::ALL {
         let all: RlConfig = from_text(&format!("preset: {}\n", preset.name()), &[]).unwrap();
         let again: RlConfig = from_text(&to_yaml(&all).unwrap(), &[]).unwrap();
         assert_eq!(all, again);

@@ -54,10 +54,9 @@ impl ValidationConfig {
         !self.val_files.is_empty() || !self.val_tasks.is_empty()
     }
 
-    /// Errors on keys that do not fit one another; `every` is the key and value that say how often is measured.
-    pub(super) fn check(&self, place: &Place, path: &str, every: (&str, Option<u64>)) -> Result<()> {
+    /// Errors on keys that do not fit one another; `key` says every how many `steps` is measured.
+    pub(super) fn check(&self, place: &Place, path: &str, key: &str, steps: Option<u64>) -> Result<()> {
         let at = |key: &str| place.of(&join(path, key));
-        let (key, steps) = every;
         let kwargs = &self.val_kwargs;
         if let Some(steps) = steps.filter(|_| !self.is_wanted()) {
             return Err(Error::input(at(key), steps.to_string(), "val_files or val_tasks to measure on"));

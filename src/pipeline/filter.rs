@@ -8,10 +8,11 @@ use crate::config::{FilterConfig, StageConfig, StepConfig};
 use crate::data::encoder::{Encoder, Use};
 use crate::data::{Row, text_of};
 use crate::error::{Error, Result};
+use crate::machine::Machine;
 use crate::model::ModelConfig;
 use crate::pipeline::files::Because;
 use crate::pipeline::pass::{Fate, pass};
-use crate::pipeline::stage::{Means, Stage, StageJob, Work};
+use crate::pipeline::stage::{Stage, StageJob, Work};
 use crate::pipeline::summary::Summary;
 
 /// The field of `extra_info` that [`FilterConfig::min_pass_rate`] reads and `passrate` writes.
@@ -34,7 +35,7 @@ impl Stage for FilterConfig {
         step.filter.as_ref()
     }
 
-    fn job<'a>(&'a self, _: &'a Means<'a>) -> Result<Box<dyn StageJob + 'a>> {
+    fn job<'a>(&'a self, _: &'a Machine<'a>) -> Result<Box<dyn StageJob + 'a>> {
         let counted = self.min_tokens.is_some() || self.max_tokens.is_some();
         let encoders = match (&self.model, counted) {
             (_, false) => None,

@@ -7,9 +7,10 @@ use crate::data::answer::label;
 use crate::data::{Bad, Form, Read, Reason, Row};
 use crate::error::Result;
 use crate::image::Refused;
+use crate::machine::Machine;
 use crate::pipeline::files::Because;
 use crate::pipeline::pass::{Fate, pass};
-use crate::pipeline::stage::{Means, Stage, StageJob, Work, form};
+use crate::pipeline::stage::{Stage, StageJob, Work, form};
 use crate::pipeline::summary::Summary;
 use crate::text::Message;
 
@@ -26,7 +27,7 @@ impl Stage for FormatConfig {
         step.format.as_ref()
     }
 
-    fn job<'a>(&'a self, _: &'a Means<'a>) -> Result<Box<dyn StageJob + 'a>> {
+    fn job<'a>(&'a self, _: &'a Machine<'a>) -> Result<Box<dyn StageJob + 'a>> {
         Ok(Box::new(Format(self)))
     }
 }

@@ -9,8 +9,9 @@ use crate::config::{
 use crate::data::read;
 use crate::error::{Error, Result};
 use crate::files::{self, Lock};
+use crate::machine::Machine;
 use crate::pipeline::run::run_after;
-use crate::pipeline::stage::{Means, Stage};
+use crate::pipeline::stage::Stage;
 use crate::pipeline::summary::Summary;
 
 /// Begins the path of a data set that an earlier stage writes.
@@ -23,8 +24,8 @@ type Ran = (Summary, bool);
 pub struct StageKind {
     /// Its name.
     pub name: &'static str,
-    run: fn(&StepConfig, &Folders, &Path, &Means) -> Option<Result<Ran>>,
-    check: fn(&StepConfig, &Means) -> Option<Result<Planned>>,
+    run: fn(&StepConfig, &Folders, &Path, &Machine) -> Option<Result<Ran>>,
+    check: fn(&StepConfig, &Machine) -> Option<Result<Planned>>,
 }
 
 impl StageKind {
@@ -58,7 +59,7 @@ pub struct Planned {
 type Folders = Vec<(String, PathBuf)>;
 
 /// Checks every stage of `config` without its data; a line for each. Errors name the stage.
-pub fn plan(config: &DataConfig, means: &Means) -> Result<Vec<Planned>> {
+pub fn plan(config: &DataConfig, means: &Machine) -> Result<Vec<Planned>> {
     let mut names: Vec<&str> = Vec::new();
     let mut lines = Vec::new();
     for (i, step) in config.stages.iter().enumerate() {
@@ -81,7 +82,7 @@ pub fn plan(config: &DataConfig, means: &Means) -> Result<Vec<Planned>> {
 }
 
 /// Runs the stages of `config` in `dir`, those that are finished aside. `said` hears a line of each.
-pub fn run(config: &DataConfig, dir: &Path, means: &Means, said: &dyn Fn(&str)) -> Result<Vec<(String, Summary)>> {
+pub fn run(config: &DataConfig, dir: &Path, means: &Machine, said: &dyn Fn(&str)) -> Result<Vec<(String, Summary)>> {
     let mut folders = Folders::new();
     let (mut summaries, mut locks) = (Vec::new(), Vec::new());
     for step in &config.stages {
@@ -100,7 +101,7 @@ fn kindless(step: &StepConfig) -> Error {
     Error::input(&step.name, "no kind of stage", KINDS.map(|kind| kind.name).join(", "))
 }
 
-fn check_step<C: Stage>(step: &StepConfig, means: &Means) -> Option<Result<Planned>> {
+fn check_step<C: Stage>(step: &StepConfig, means: &Machine) -> Option<Result<Planned>> {
     let mut config = C::of(step)?.clone();
     let line = config.job(means).map(|job| format!("{}: {}; {}", step.name, C::NAME, job.describe()));
     let mut reads = config.stage().datasets.clone();
@@ -109,7 +110,7 @@ fn check_step<C: Stage>(step: &StepConfig, means: &Means) -> Option<Result<Plann
     Some(line.map(|line| Planned { line, reads, computes }))
 }
 
-fn run_step<C: Stage>(step: &StepConfig, folders: &Folders, dir: &Path, means: &Means) -> Option<Result<Ran>> {
+fn run_step<C: Stage>(step: &StepConfig, folders: &Folders, dir: &Path, means: &Machine) -> Option<Result<Ran>> {
     let mut config = C::of(step)?.clone();
     Some((|| {
         let last = folders.last().filter(|_| config.stage().datasets.is_empty());

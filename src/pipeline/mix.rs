@@ -5,9 +5,10 @@ use std::collections::VecDeque;
 use crate::config::{MixConfig, Pictures, StageConfig, StepConfig};
 use crate::data::read::{At, epoch};
 use crate::error::{Error, Result};
+use crate::machine::Machine;
 use crate::philox::{self, Purpose};
 use crate::pipeline::files::{Because, Kept, Rejections, unfit};
-use crate::pipeline::stage::{Means, Stage, StageJob, Work};
+use crate::pipeline::stage::{Stage, StageJob, Work};
 use crate::pipeline::summary::Summary;
 
 /// Rows between two looks for a stop by the user.
@@ -30,7 +31,7 @@ impl Stage for MixConfig {
         step.mix.as_ref()
     }
 
-    fn job<'a>(&'a self, _: &'a Means<'a>) -> Result<Box<dyn StageJob + 'a>> {
+    fn job<'a>(&'a self, _: &'a Machine<'a>) -> Result<Box<dyn StageJob + 'a>> {
         Ok(Box::new(Mix(self)))
     }
 }

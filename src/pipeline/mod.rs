@@ -25,5 +25,5 @@ mod summary;
 mod verify;
 
 pub use run::{finished, run};
-pub use stage::{Means, Shard, Stage, Work};
+pub use stage::{Shard, Stage, Work};
 pub use summary::Summary;

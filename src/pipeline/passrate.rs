@@ -16,12 +16,13 @@ use crate::device::{Device, Plan, Region};
 use crate::engine::{Engine, EngineConfig, Event, Output, Prompt, Request, allowed_ids, stop_token_ids};
 use crate::error::{Error, Result};
 use crate::identity;
+use crate::machine::Machine;
 use crate::model::{Model, ModelConfig};
 use crate::ops::sample::SamplingParams;
 use crate::pipeline::files::Because;
 use crate::pipeline::filter::PASS_RATE;
 use crate::pipeline::pass::{Fate, Numbered, pass};
-use crate::pipeline::stage::{Means, Stage, StageJob, Work};
+use crate::pipeline::stage::{Stage, StageJob, Work};
 use crate::pipeline::summary::Summary;
 use crate::ranks::{self, Ranks};
 use crate::reward::judge::{self, Ruling};
@@ -55,14 +56,14 @@ impl Stage for PassrateConfig {
         step.passrate.as_ref()
     }
 
-    fn job<'a>(&'a self, means: &'a Means<'a>) -> Result<Box<dyn StageJob + 'a>> {
+    fn job<'a>(&'a self, means: &'a Machine<'a>) -> Result<Box<dyn StageJob + 'a>> {
         Ok(Box::new(Passrate::new(self, means)?))
     }
 }
 
 /// Has `ranks` answer what the stage in `dir` lacks answers to, each its share, so that the stage finds all of them when rank 0
 /// runs it. Errors with [`Error::Stopped`] at every rank where one was asked to stop; what was answered is kept.
-pub fn answer(config: &PassrateConfig, dir: &Path, ranks: &mut dyn Ranks, means: &Means) -> Result<()> {
+pub fn answer(config: &PassrateConfig, dir: &Path, ranks: &mut dyn Ranks, means: &Machine) -> Result<()> {
     let (rank, size) = (ranks.rank(), ranks.size());
     if size == 1 {
         return Ok(());
@@ -93,7 +94,7 @@ impl Share {
 
 struct Passrate<'a> {
     config: &'a PassrateConfig,
-    means: &'a Means<'a>,
+    means: &'a Machine<'a>,
     dir: &'a Path,
     model_config: ModelConfig,
     encoder: Encoder,
@@ -192,7 +193,7 @@ impl Samples<Prompt> for Prompts {
 }
 
 impl<'a> Passrate<'a> {
-    fn new(config: &'a PassrateConfig, means: &'a Means<'a>) -> Result<Passrate<'a>> {
+    fn new(config: &'a PassrateConfig, means: &'a Machine<'a>) -> Result<Passrate<'a>> {
         let dir = config.model.as_deref().ok_or_else(|| Error::input("model", "nothing", "a model directory"))?;
         let model_config = ModelConfig::load(&dir.join("config.json"))?;
         let encoder = Encoder::load(dir, Use::Ask, model_config.vocab_size, [None, None])?;

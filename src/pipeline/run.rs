@@ -4,7 +4,8 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 use crate::identity::{self, Manifest};
-use crate::pipeline::stage::{Means, Shard, Stage, Work, piece};
+use crate::machine::Machine;
+use crate::pipeline::stage::{Shard, Stage, Work, piece};
 use crate::pipeline::summary::Summary;
 use crate::pipeline::{json, merge, record};
 
@@ -24,7 +25,7 @@ pub fn finished<C: Stage>(config: &C, dir: &Path, shard: Option<Shard>) -> Resul
 }
 
 /// Runs a stage in `dir`, or what is left of it. Its summary, and whether there was anything to do.
-pub fn run<C: Stage>(config: &C, dir: &Path, shard: Option<Shard>, means: &Means) -> Result<(Summary, bool)> {
+pub fn run<C: Stage>(config: &C, dir: &Path, shard: Option<Shard>, means: &Machine) -> Result<(Summary, bool)> {
     run_after(config, dir, shard, means, &|_| false)
 }
 
@@ -34,7 +35,7 @@ pub fn run_after<C: Stage>(
     config: &C,
     dir: &Path,
     shard: Option<Shard>,
-    means: &Means,
+    means: &Machine,
     ours: &dyn Fn(&Path) -> bool,
 ) -> Result<(Summary, bool)> {
     let mut job = config.job(means)?;

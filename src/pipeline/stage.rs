@@ -5,15 +5,12 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::runtime::Handle;
-
 use crate::answers::{self, RunStore, Store};
 use crate::config::{Config, DatasetConfig, RowForm, StageConfig, StepConfig};
 use crate::data::read::{self, At, RowFile};
 use crate::data::{Form, Read, Row, Seen};
-use crate::device::{Device, Plan, Target};
 use crate::error::{Error, Result};
-use crate::observe::Observer;
+use crate::machine::Machine;
 use crate::pipeline::summary::Summary;
 
 /// A kind of stage, by its settings.
@@ -43,7 +40,7 @@ pub trait Stage: Config {
     /// The settings of this kind that a pipeline's stage has.
     fn of(step: &StepConfig) -> Option<&Self>;
     /// Checks what can be checked before a row is read.
-    fn job<'a>(&'a self, means: &'a Means<'a>) -> Result<Box<dyn StageJob + 'a>>;
+    fn job<'a>(&'a self, means: &'a Machine<'a>) -> Result<Box<dyn StageJob + 'a>>;
 }
 
 /// A stage with its settings checked.
@@ -60,18 +57,6 @@ pub trait StageJob {
     fn is_final(&self, _summary: &Summary) -> bool {
         true
     }
-}
-
-/// What a stage needs of the machine.
-pub struct Means<'a> {
-    /// The device that plans are made for.
-    pub target: Target,
-    /// Makes a device with a plan's memory.
-    pub device: &'a dyn Fn(&Plan) -> Result<Device>,
-    /// The asynchronous runtime, for teachers and judges.
-    pub runtime: &'a dyn Fn() -> Result<Handle>,
-    /// Whom it reports to.
-    pub observer: &'a dyn Observer,
 }
 
 /// One of several parts of a stage.
@@ -188,12 +173,12 @@ pub struct Work<'a> {
     /// How many parts it was done in before.
     pub parts: Option<usize>,
     /// The machine.
-    pub means: &'a Means<'a>,
+    pub means: &'a Machine<'a>,
 }
 
 impl<'a> Work<'a> {
     /// Opens the data sets of `config`. Errors name the file, or the two that share a name, as they would share an output.
-    pub fn open<C: Stage>(config: &'a C, dir: &Path, shard: Option<Shard>, means: &'a Means<'a>) -> Result<Work<'a>> {
+    pub fn open<C: Stage>(config: &'a C, dir: &Path, shard: Option<Shard>, means: &'a Machine<'a>) -> Result<Work<'a>> {
         let stage = config.stage();
         if stage.datasets.is_empty() {
             return Err(Error::input("datasets", "nothing", "at least one data set"));

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use crate::config::{ScorerConfig, StageConfig, StepConfig, VerifyConfig};
 use crate::data::text_of;
 use crate::error::Result;
+use crate::machine::Machine;
 use crate::pipeline::files::Because;
 use crate::pipeline::pass::{Fate, Numbered, pass};
-use crate::pipeline::stage::{Means, Stage, StageJob, Work};
+use crate::pipeline::stage::{Stage, StageJob, Work};
 use crate::pipeline::summary::Summary;
 use crate::reward::judge::{self, Ruling};
 use crate::reward::{Item, Judged, Scorer};
@@ -25,14 +26,14 @@ impl Stage for VerifyConfig {
         step.verify.as_ref()
     }
 
-    fn job<'a>(&'a self, means: &'a Means<'a>) -> Result<Box<dyn StageJob + 'a>> {
+    fn job<'a>(&'a self, means: &'a Machine<'a>) -> Result<Box<dyn StageJob + 'a>> {
         Ok(Box::new(Verify { config: self, means }))
     }
 }
 
 struct Verify<'a> {
     config: &'a VerifyConfig,
-    means: &'a Means<'a>,
+    means: &'a Machine<'a>,
 }
 
 impl StageJob for Verify<'_> {

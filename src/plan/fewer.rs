@@ -1,11 +1,9 @@
 //! The plan of a config on one GPU, or on several beside fewer.
 
 use super::card::{Card, Rows};
-use super::fits::{self, Resized};
-use super::jobs::Cards;
-use super::page::Page;
-use super::seats::Seats;
+use super::fits;
 use super::table::{self, BESIDE, Column};
+use super::training::{Cards, Training};
 use crate::config::OptimizerName;
 use crate::error::Result;
 use crate::model::ModelConfig;
@@ -24,30 +22,24 @@ pub struct Asked<'a> {
 
 /// Returns the plan of `config` as text or JSON, and for several GPUs which rows fit them and what fewer would do. Where the
 /// config's rows do not fit several GPUs, the longest that do are planned, and the text says so.
-pub fn text<C: Resized>(
-    asked: &Asked,
-    model: ModelConfig,
-    config: &C,
-    page: fn(Cards, &Rows, ModelConfig, &C) -> Result<Page>,
-    seats: fn(Cards, &ModelConfig, &C) -> Result<Seats>,
-) -> Result<String> {
+pub fn text<C: Training>(asked: &Asked, model: ModelConfig, config: &C) -> Result<String> {
     let (gpus, rows) = (asked.gpus, asked.rows);
     if gpus == 1 {
-        let page = page((asked.card, 1), rows, model, config)?;
+        let page = config.page(Cards { card: asked.card, count: 1 }, rows, model)?;
         return Ok(if asked.json { format!("{:#}\n", page.json()) } else { page.text() });
     }
     let alike = Card { launches: None, gpu: asked.card.gpu, clock: asked.card.clock };
-    let own = config.clone().optimizer().optim;
-    let column = |on: &Card, cards: usize, optimizers: &[OptimizerName]| -> Result<Column> {
-        let whole = page((on, cards), rows, model.clone(), config);
-        let longest =
-            fits::longest(on, config, (&model, rows), optimizers, |config| seats((on, cards), &model, config))?;
+    let own = config.clone().keys().optimizer.optim;
+    let column = |card: &Card, count: usize, optimizers: &[OptimizerName]| -> Result<Column> {
+        let cards = Cards { card, count };
+        let whole = config.page(cards, rows, model.clone());
+        let longest = fits::longest(cards, config, &model, rows, optimizers)?;
         let most = longest.iter().find(|(optim, _)| *optim == own).map_or(0, |(_, tokens)| *tokens);
         let (page, short) = match (whole, config.resized(rows, most)?) {
-            (Err(error), Some(less)) if most > 0 => (page((on, cards), rows, model.clone(), &less), Some(error)),
+            (Err(error), Some(less)) if most > 0 => (less.page(cards, rows, model.clone()), Some(error)),
             (whole, _) => (whole, None),
         };
-        Ok(Column { cards, page, short, longest })
+        Ok(Column { cards: count, page, short, longest })
     };
     let of = match column(asked.card, gpus, &fits::OPTIMIZERS)? {
         Column { page: Err(error), .. } => return Err(error),

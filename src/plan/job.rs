@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use super::card::{H200, Rows};
-use super::jobs::{rl_page, sft_page};
 use super::page::Page;
 use super::pass::Pass;
+use super::training::{Cards, Keys, Training};
 use crate::config::{self, Config as _, OptimConfig, RlConfig, SftConfig};
 use crate::error::{Error, Result};
 use crate::files;
@@ -37,20 +37,19 @@ pub struct Job {
 /// The job of the config in `file` with `values` set, on a card on which it may take `memory` bytes, rows as `omr plan`
 /// assumes them.
 pub fn job(file: &Path, values: &[String], rows: &Rows, memory: Option<usize>) -> Result<Job> {
+    match is_rl(file)? {
+        true => of_config::<RlConfig>(file, values, rows, memory),
+        false => of_config::<SftConfig>(file, values, rows, memory),
+    }
+}
+
+fn of_config<C: Training>(file: &Path, values: &[String], rows: &Rows, memory: Option<usize>) -> Result<Job> {
+    let mut config: C = config::load(Some(file), values, &|name| std::env::var(name).ok())?;
+    let Keys { model, dtype, optimizer, max_memory_gib, .. } = config.keys();
     let gib = memory.map(|bytes| bytes as f64 / (1u64 << 30) as f64);
-    let least = |config: Option<f64>| config.into_iter().chain(gib).min_by(f64::total_cmp);
-    let (page, dtype, optimizer) = if is_rl(file)? {
-        let config: RlConfig = config::load(Some(file), values, &|name| std::env::var(name).ok())?;
-        let config = RlConfig { max_memory_gib: least(config.max_memory_gib), ..config };
-        let model = model_config(file, config.model.as_ref())?;
-        (rl_page((&H200, 1), rows, model, &config)?, config.dtype, config.optimizer)
-    } else {
-        let config: SftConfig = config::load(Some(file), values, &|name| std::env::var(name).ok())?;
-        let config = SftConfig { max_memory_gib: least(config.max_memory_gib), ..config };
-        let model = model_config(file, config.model.as_ref())?;
-        (sft_page((&H200, 1), rows, model, &config)?, config.dtype, config.optimizer)
-    };
-    let Page { stage, model, pass, planned, .. } = page;
+    *max_memory_gib = (*max_memory_gib).into_iter().chain(gib).min_by(f64::total_cmp);
+    let (model, dtype, optimizer) = (model_config(file, model)?, *dtype, *optimizer);
+    let Page { stage, model, pass, planned, .. } = config.page(Cards { card: &H200, count: 1 }, rows, model)?;
     Ok(Job { stage, model, dtype, optimizer, pass, levels: planned.levels })
 }
 

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::gpus::Ceilings;
-use crate::config::{Dtype, OptimConfig};
+use super::seats::Weights;
+use crate::config::Dtype;
 use crate::device::images::OWN;
 use crate::device::listing::{Entry, Listing};
 use crate::device::pace::{Clocks, Pace, Predicted, Share};
@@ -50,14 +51,15 @@ impl Launches {
     pub fn training(
         &mut self,
         model: &ModelConfig,
-        (dtype, optim, mut ranks): (Dtype, OptimConfig, OneRank),
+        weights: Weights,
+        mut ranks: OneRank,
         tokens: usize,
         pass: impl FnOnce(&mut Device, &Model, &mut Grads) -> Result<()>,
     ) -> Result<[f64; 2]> {
         let mut dev = self.device(Body::Wgmma)?;
-        let model = Model::empty(&mut dev, model.clone(), DType::of(dtype, Kind::Cuda))?;
+        let model = Model::empty(&mut dev, model.clone(), DType::of(weights.dtype, Kind::Cuda))?;
         let shards = Shards::new(&model.layout.lens(), ranks.size());
-        let mut optimizer = Optimizer::sharded(&mut dev, &model.layout, optim, 0, &shards, ranks.rank())?;
+        let mut optimizer = Optimizer::sharded(&mut dev, &model.layout, weights.optimizer, 0, &shards, ranks.rank())?;
         let mut grads = Grads::new(&mut dev, &model.layout)?;
         take(&mut dev);
         pass(&mut dev, &model, &mut grads)?;

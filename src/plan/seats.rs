@@ -23,21 +23,39 @@ pub struct Seats {
     pub state: usize,
 }
 
+/// Parts into which an update can be divided.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Parts {
+    /// The key that says how many.
+    pub key: &'static str,
+    /// How many.
+    pub count: usize,
+}
+
+/// How weights are stored and updated.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Weights {
+    /// Storage of weights and activations.
+    pub dtype: Dtype,
+    /// What updates them.
+    pub optimizer: OptimConfig,
+}
+
 impl Seats {
-    /// `count` cards for `asked` gradient lanes, one a card where nothing says more. `parts`: the key that says into how many
-    /// parts an update can be divided, and their number. Errors where the run would: fewer lanes than cards, fewer parts than
-    /// lanes.
+    /// `count` cards for `asked` gradient lanes, one a card where nothing says more. Errors where the run would: fewer lanes
+    /// than cards, fewer parts than lanes.
     pub fn new(
         count: usize,
         asked: Option<usize>,
-        (key, parts): (&str, usize),
+        parts: Parts,
         model: &ModelConfig,
-        (dtype, optimizer, target): (Dtype, OptimConfig, Target),
+        weights: Weights,
+        target: Target,
     ) -> Result<Seats> {
         let lanes = asked.unwrap_or(count);
         lanes::cover(lanes, count)?;
-        lanes::check(lanes, key, parts)?;
-        let owned = plan::owned(model, dtype, optimizer, target, count)?;
+        lanes::check(lanes, parts.key, parts.count)?;
+        let owned = plan::owned(model, weights.dtype, weights.optimizer, target, count)?;
         let most = (0..count).max_by_key(|&rank| (owned[rank], std::cmp::Reverse(rank))).unwrap_or(0);
         Ok(Seats { count, lanes, fullest: OneRank::new(most, count), state: owned.iter().sum() })
     }

@@ -45,6 +45,12 @@ pub fn grids(model: &ModelConfig, wanted: Option<usize>, max_pixels: Option<usiz
     })
 }
 
+/// Bytes of the pixels of pictures.
+pub fn pixels(model: &ModelConfig, grids: &[Grid]) -> usize {
+    let patches: usize = grids.iter().map(|&[h, w]| usize::from(h) * usize::from(w)).sum();
+    patches * model.vision_config.patch_size.pow(2) * 3
+}
+
 /// So many questions of `tokens` tokens with such pictures.
 pub fn questions(count: usize, tokens: usize, grids: &[Grid]) -> Index {
     let mut index = Index::default();

@@ -1,6 +1,6 @@
 //! What a recipe says before it begins, and what it tries.
 
-use super::Recipe;
+use super::job::Recipe;
 use crate::config::{JudgeConfig, ScorerConfig};
 use crate::device::Kind;
 use crate::error::Result;
@@ -10,13 +10,13 @@ impl Recipe<'_> {
     /// Says what will be done, to whoever watches.
     pub fn announce(&self) {
         let c = &self.config;
-        let say = |line: String| self.means.observer.note(&line);
+        let say = |line: String| self.machine.observer.note(&line);
         say(format!(
             "omr recipe: {}, seed {}, {} on {}, results in {}",
             self.spec.name,
             c.seed,
             c.dtype.name(),
-            self.means.place,
+            self.machine.place,
             self.dir.display()
         ));
         say(match self.has_rows() {
@@ -48,7 +48,7 @@ impl Recipe<'_> {
             self.left_out.iter().cloned().for_each(say);
         }
         say(format!("  judge    {}", self.judges()));
-        let takes = match self.means.target.kind {
+        let takes = match self.machine.target.kind {
             Kind::Cpu => self.task.takes,
             Kind::Cuda | Kind::Emu => "",
         };

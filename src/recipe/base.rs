@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::Recipe;
+use super::job::Recipe;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::files;
@@ -33,10 +33,10 @@ impl Recipe<'_> {
         let tokenizer = train_tokenizer(&corpus, &SPECIAL_TOKENS, &words, base.vocab_size)?;
         let config = (self.task.model_config)(base, &tokenizer)?;
         let config = ModelConfig::from_json(&config, "base")?;
-        let mut count = Device::count_for(self.means.target);
-        let dtype = DType::of(self.config.dtype, self.means.target.kind);
+        let mut count = Device::count_for(self.machine.target);
+        let dtype = DType::of(self.config.dtype, self.machine.target.kind);
         Model::empty(&mut count, config.clone(), dtype)?;
-        let mut device = (self.means.device)(&count.high_water())?;
+        let mut device = (self.machine.device)(&count.high_water())?;
         let model = Model::init(&mut device, config, dtype, self.config.seed)?;
         files::folder(&dir, |folder| {
             model.save(&mut device, folder, dtype)?;

@@ -6,11 +6,11 @@ use std::time::Instant;
 
 use serde_json::json;
 
-use super::{COLUMNS, Recipe};
+use super::job::{COLUMNS, Recipe, source};
 use crate::answers::{self, RunStore};
 use crate::config::{
-    Changed, Config, DatasetConfig, EvalConfig, JudgeConfig, LrSchedulerType, Mode, OptimConfig, RlConfig,
-    ScorerConfig, SftConfig, headed,
+    Changed, Config, DatasetConfig, JudgeConfig, LrSchedulerType, Mode, OptimConfig, RlConfig, ScorerConfig, SftConfig,
+    headed,
 };
 use crate::data::{Form, Row, paths, read, write};
 use crate::error::{Error, Result};
@@ -23,7 +23,7 @@ use crate::pipeline::{self, Summary};
 use crate::ranks::{self, OneRank, Ranks};
 use crate::reward::Scorer;
 use crate::rl::run as rl;
-use crate::task::{self, Source, TaskRows, TaskSpec};
+use crate::task::{self, TaskRows, TaskSpec};
 use crate::train::job::{TrainingJob, finished_steps};
 use crate::train::{plan, sft};
 
@@ -66,7 +66,7 @@ impl Recipe<'_> {
 
     /// The teacher the config names is asked, or the task's own.
     fn distill(&self, dir: &Path) -> Result<Summary> {
-        let runtime = (self.means.runtime)()?;
+        let runtime = (self.machine.runtime)()?;
         let mut config = self.config.data.clone();
         config.stage.datasets = vec![read::entry(dir.join("questions.parquet"))];
         config.seed = self.config.seed;
@@ -75,13 +75,7 @@ impl Recipe<'_> {
             None => Some((self.task.teacher)(&self.config.task, &runtime)?),
         };
         config.teacher = own.as_ref().map(|teacher| teacher.endpoint()).or(config.teacher);
-        let means = pipeline::Means {
-            target: self.means.target,
-            device: self.means.device,
-            runtime: self.means.runtime,
-            observer: self.means.observer,
-        };
-        Ok(pipeline::run(&config, &dir.join("distill"), None, &means)?.0)
+        Ok(pipeline::run(&config, &dir.join("distill"), None, self.machine)?.0)
     }
 
     pub(super) fn sft(&self, ranks: &mut dyn Ranks) -> Result<()> {
@@ -159,7 +153,7 @@ impl Recipe<'_> {
             }
         };
         let reward = config.reward.scorer();
-        let scorer = self.scorer(config.reward.mode, &config.judge, (&reward, "rl.reward"), &store)?;
+        let scorer = self.scorer(config.reward.mode, &config.judge, &reward, "rl.reward", &store)?;
         let mut job = rl::Job::new(&dir, config, scorer.clone())?;
         job.common.ranks = OneRank::new(ranks.rank(), ranks.size());
         job.common.validation = validation::rl(&job.config, &job.common.model, scorer, Some(&self.path("data")))?;
@@ -177,20 +171,21 @@ impl Recipe<'_> {
     /// Plans a training job and runs what is left of it.
     fn train(&self, job: &mut dyn TrainingJob, what: &str, ranks: &mut dyn Ranks) -> Result<()> {
         job.same_at(ranks)?;
-        let plan = job.plan(self.means.target)?;
-        self.means.observer.note(&format!("{what}; {}", plan::line(&plan)));
-        let mut device = (self.means.device)(&plan)?;
-        job.run_over(ranks, &mut device, self.means.observer)
+        let plan = job.plan(self.machine.target)?;
+        self.machine.observer.note(&format!("{what}; {}", plan::line(&plan)));
+        let mut device = (self.machine.device)(&plan)?;
+        job.run_over(ranks, &mut device, self.machine.observer)
     }
 
     fn scorer(
         &self,
         mode: Mode,
         judge: &Option<JudgeConfig>,
-        reward: (&ScorerConfig, &str),
+        reward: &ScorerConfig,
+        place: &str,
         store: &Arc<RunStore>,
     ) -> Result<Arc<Scorer>> {
-        Ok(Arc::new(Scorer::new(mode, judge.as_ref(), reward.0, reward.1, Some(store.clone()), self.means.runtime)?))
+        Ok(Arc::new(Scorer::new(mode, judge.as_ref(), reward, place, Some(store.clone()), self.machine.runtime)?))
     }
 
     /// Measures the model of `stage`: on the recipe's own questions, and on the columns.
@@ -224,14 +219,14 @@ impl Recipe<'_> {
         ranks::by_first(ranks, "what is measured", || self.record(out, &model, tasks, data))?;
         let store = if ranks.size() == 1 { self.store.clone() } else { RunStore::new(&self.dir) };
         let scorer = match ranks.rank() {
-            0 => self.scorer(config.mode, &config.judge, (&config.reward, "eval.reward"), &store)?,
+            0 => self.scorer(config.mode, &config.judge, &config.reward, "eval.reward", &store)?,
             // The others answer; rank 0 has all scored.
             _ => Arc::new(Scorer::rules(config.mode)),
         };
         let strip = config.strip_thinking;
         let of_task = |spec| TaskRows::new(spec, source(config, data), config.limit, scorer.clone(), strip);
         let rows: Vec<TaskRows> = tasks.iter().map(|&spec| of_task(spec)).collect();
-        let local = Local::new(&model, config, self.means.target)?;
+        let local = Local::new(&model, config, self.machine.target)?;
         let label = |rows: &TaskRows| match tasks {
             [_] => format!("eval {stage}"),
             _ => format!("eval {stage} {}", rows.spec.name),
@@ -239,15 +234,15 @@ impl Recipe<'_> {
         let job = |rows| Ok((local::Job::new(&local, rows)?, label(rows)));
         let jobs: Vec<(local::Job, String)> = rows.iter().map(job).collect::<Result<_>>()?;
         let begun = Instant::now();
-        let with = local::Resources { device: self.means.device, observer: self.means.observer };
+        let with = local::Resources { device: self.machine.device, observer: self.machine.observer };
         local::ask(ranks, &jobs, &self.dir, &store, &with)?;
         ranks::by_first(ranks, "the scores", || {
             std::fs::create_dir_all(out).map_err(Error::io(out))?;
             let sources = jobs.iter().map(|(job, _)| (job.rows, Box::new(job.asked(&store)) as Box<dyn Answers>));
-            let all = measured::measure(out, sources.collect(), self.means.observer)?;
+            let all = measured::measure(out, sources.collect(), self.machine.observer)?;
             all.write(out, Some(&model.display().to_string()), config, begun.elapsed().as_secs_f64())?;
             if let Some(judge) = &all.judge {
-                self.means.observer.note(&judge.summary.line());
+                self.machine.observer.note(&judge.summary.line());
             }
             Ok(())
         })?;
@@ -273,35 +268,15 @@ impl Recipe<'_> {
     /// [`Found::compare`], by what the recipe accepts.
     pub(super) fn compare(&self, found: &Found, then: Option<&Inputs>) -> Result<()> {
         let lines = found.compare(then, "when the stage began", &self.config.accept_changed)?;
-        lines.iter().for_each(|line| self.means.observer.note(line));
+        lines.iter().for_each(|line| self.machine.observer.note(line));
         Ok(())
     }
 
     /// The settings a stage runs with, in its folder; rank 0 writes them.
     fn keep_config<C: Config>(&self, dir: &Path, config: &C, ranks: &dyn Ranks) -> Result<()> {
         match ranks.rank() {
-            0 => files::write(dir.join("config.yaml"), headed(config, Some(&self.means.place))?.as_bytes()),
+            0 => files::write(dir.join("config.yaml"), headed(config, Some(&self.machine.place))?.as_bytes()),
             _ => Ok(()),
         }
     }
-}
-
-/// What tasks make their questions from.
-fn source<'a>(config: &'a EvalConfig, datasets: &'a [DatasetConfig]) -> Source<'a> {
-    let &EvalConfig { ref data_dir, mode, seed, shuffle_seed, .. } = config;
-    Source { datasets, folder: data_dir.as_deref(), mode, seed, shuffle_seed, file: None }
-}
-
-/// The tasks of `eval.tasks` whose files are there, and a line for each that is left out. Errors when one is not known, or its
-/// folder cannot be read.
-pub(super) fn columns(config: &EvalConfig) -> Result<(Vec<&'static TaskSpec>, Vec<String>)> {
-    let (mut there, mut left_out) = (Vec::new(), Vec::new());
-    for spec in task::named(&config.tasks)? {
-        match task::hub::files(spec, &source(config, &[])) {
-            Ok(_) => there.push(spec),
-            Err(error @ Error::Io { .. }) => return Err(error),
-            Err(error) => left_out.push(format!("{} is left out: {error}", spec.name)),
-        }
-    }
-    Ok((there, left_out))
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use super::{COLUMNS, MEASURED, Recipe};
+use super::job::{COLUMNS, MEASURED, Recipe};
 use crate::error::{Error, Result};
 use crate::eval::samples::{self, Sample};
 use crate::eval::{stats, summary};
@@ -36,7 +36,7 @@ impl Recipe<'_> {
         let mut summary = json!({
             "seed": self.config.seed,
             "judge": Some(judges).filter(|judges| !judges.is_empty()),
-            "device": self.means.target.kind.name(),
+            "device": self.machine.target.kind.name(),
             "stages": stages,
             // Of steps that count: what a kill threw away is not in them, nor is time between two starts.
             "seconds": {

@@ -12,9 +12,10 @@ use omr::device::{Device, Isa, Target};
 use omr::error::{Error, Result};
 use omr::eval::validation;
 use omr::identity::Manifest;
+use omr::machine::Machine;
 use omr::observe::Observer;
 use omr::ranks::OneRank;
-use omr::recipe::{Means, Recipe};
+use omr::recipe::Recipe;
 use omr::reward::Scorer;
 use omr::rl::run::Job as RlJob;
 use omr::train::job::TrainingJob as _;
@@ -422,15 +423,16 @@ fn recipe(dir: &Path, observer: &dyn Observer) -> Result<()> {
     let keys: Vec<String> = keys.iter().chain(&small).chain(&more).map(|key| (*key).to_owned()).collect();
     let config: RecipeConfig = config::load(Some(Path::new(RECIPE)), &keys, &|_| None)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let means = Means {
+    let machine = Machine {
         target: Target::cpu(1),
+        threads: 1,
         place: "cpu".to_owned(),
         device: &|plan| Device::cpu(plan, 1, Isa::detect()),
         runtime: &|| Ok(runtime.handle().clone()),
         observer,
     };
     let mut alone = OneRank::ALONE;
-    Recipe::new(dir, config, means)?.run(&mut alone)
+    Recipe::new(dir, config, &machine)?.run(&mut alone)
 }
 
 #[test]

@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use omr::config::{Dtype, RlConfig, RolloutConfig, SftConfig};
+use omr::config::rl::RolloutConfig;
+use omr::config::{Dtype, RlConfig, SftConfig};
 use omr::device::emu::Emu;
 use omr::device::{Device, Kind, Plan, Region, Target};
 use omr::observe::Silent;

@@ -19,8 +19,9 @@ use omr::data::Row;
 use omr::data::read::{self, entry};
 use omr::device::{Device, Isa, Target};
 use omr::error::{Error, Result};
+use omr::machine::Machine;
 use omr::observe::{Observer, Silent};
-use omr::pipeline::{self, Means, Shard, Stage, Summary};
+use omr::pipeline::{self, Shard, Stage, Summary};
 use serde_json::Value;
 
 pub use server::Server;
@@ -47,8 +48,10 @@ pub fn observed<C: Stage>(
         config,
         dir,
         shard,
-        &Means {
+        &Machine {
             target: Target::cpu(2),
+            threads: 2,
+            place: String::new(),
             device: &|plan| Device::cpu(plan, 2, Isa::detect()),
             runtime: &|| Ok(runtime().handle().clone()),
             observer,

@@ -6,8 +6,9 @@ use omr::config::{FilterConfig, PassrateConfig, StageConfig};
 use omr::data::{Form, ImageSource, Row, write};
 use omr::device::{Device, Isa, Plan, Target};
 use omr::error::Error;
+use omr::machine::Machine;
 use omr::observe::Silent;
-use omr::pipeline::{self, Means, passrate};
+use omr::pipeline::{self, passrate};
 
 use super::{Impatient, files, in_parts, lines, observed, reads, rows, run};
 use crate::ranks;
@@ -98,8 +99,10 @@ fn where_every_answer_is_stored_no_model_is_loaded() {
     let out = dir.path().join("out");
     let (summary, _) = run(&config, &out, None).unwrap();
     std::fs::remove_file(out.join("summary.json")).unwrap();
-    let means = Means {
+    let means = Machine {
         target: Target::cpu(2),
+        threads: 2,
+        place: String::new(),
         device: &|_| panic!("a device is made"),
         runtime: &|| Ok(super::runtime().handle().clone()),
         observer: &Silent,
@@ -116,9 +119,10 @@ fn ranks_answer_together() {
     let [whole, shared] = ["whole", "shared"].map(|name| dir.path().join(name));
     let (summary, _) = run(&config, &whole, None).unwrap();
     std::fs::create_dir(&shared).unwrap();
-    let means = |device: &dyn Fn(&Plan) -> omr::error::Result<Device>, act: &mut dyn FnMut(&Means)| {
+    let means = |device: &dyn Fn(&Plan) -> omr::error::Result<Device>, act: &mut dyn FnMut(&Machine)| {
         let runtime = || Ok(super::runtime().handle().clone());
-        act(&Means { target: Target::cpu(1), device, runtime: &runtime, observer: &Silent });
+        let (target, threads, place) = (Target::cpu(1), 1, String::new());
+        act(&Machine { target, threads, place, device, runtime: &runtime, observer: &Silent });
     };
     let counts = ranks::over(2, |ranks| {
         let devices = std::cell::Cell::new(0);

@@ -7,8 +7,9 @@ use omr::config::{self, DedupConfig};
 use omr::device::emu::{Completion, Emu, Options};
 use omr::device::{Device, Kind, Target};
 use omr::error::Error;
+use omr::machine::Machine;
 use omr::observe::Silent;
-use omr::pipeline::{self, Means};
+use omr::pipeline;
 use serde_json::{Value, json};
 
 use super::dedup::{encoded, picture};
@@ -106,7 +107,8 @@ fn pictures_are_embedded_on_the_emulated_card() {
         Device::gpu(Box::new(emu), Kind::Emu, plan)
     };
     let runtime = || Ok(runtime().handle().clone());
-    let means = Means { target: Target::gpu(Kind::Emu), device: &device, runtime: &runtime, observer: &Silent };
+    let (target, threads, place) = (Target::gpu(Kind::Emu), 1, String::new());
+    let means = Machine { target, threads, place, device: &device, runtime: &runtime, observer: &Silent };
     let out = dir.path().join("out");
     pipeline::run(&config, &out, None, &means).unwrap();
     assert_eq!(rejected(&out), ["s0", "both"]);

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use omr::config::{Dtype, RlConfig, RolloutConfig};
+use omr::config::rl::RolloutConfig;
+use omr::config::{Dtype, RlConfig};
 use omr::data::{Index, Row, Shape};
 use omr::device::emu::{Emu, Options};
 use omr::device::images::Arch;

@@ -3,7 +3,8 @@
 
 use std::sync::Arc;
 
-use omr::config::{Dtype, LossMode, RlConfig, RolloutConfig};
+use omr::config::rl::RolloutConfig;
+use omr::config::{Dtype, LossMode, RlConfig};
 use omr::data::{Row, Shape};
 use omr::device::{Device, Isa, Kind, Plan, Region, Target};
 use omr::engine::Prompt;

@@ -9,9 +9,9 @@ use arrow_array::cast::AsArray;
 use arrow_array::types::Float64Type;
 use arrow_array::{Array, RecordBatch};
 use arrow_schema::DataType;
+use omr::config::rl::{FilterGroupsConfig, OverlongBufferConfig, RolloutConfig};
 use omr::config::{
-    Curriculum, Dtype, FilterGroupsConfig, FilterMetric, KlCtrlConfig, KlCtrlType, KlLossType, LossAggMode, LossMode,
-    OptimConfig, OverlongBufferConfig, RlConfig, RolloutConfig,
+    Curriculum, Dtype, FilterMetric, KlCtrlConfig, KlCtrlType, KlLossType, LossAggMode, LossMode, OptimConfig, RlConfig,
 };
 use omr::data::{Form, read, write};
 use omr::device::{Device, Isa, Plan};

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use std::sync::Arc;
 
-use omr::config::{RlConfig, RolloutConfig, SftConfig};
+use omr::config::rl::RolloutConfig;
+use omr::config::{RlConfig, SftConfig};
 use omr::device::{Device, Isa, Plan, Region, Target};
 use omr::error::Error;
 use omr::observe::Silent;

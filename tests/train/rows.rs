@@ -4,7 +4,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use omr::config::{Dtype, OptimConfig, OptimizerName, RlConfig, RolloutConfig, SftConfig};
+use omr::config::rl::RolloutConfig;
+use omr::config::{Dtype, OptimConfig, OptimizerName, RlConfig, SftConfig};
 use omr::data::{Index, Shape};
 use omr::device::{Kind, Plan, Region, Target};
 use omr::error::Error;

@@ -19,11 +19,12 @@ use serde_json::json;
 use crate::config::{DatasetConfig, DedupConfig, Mode, StageConfig, StepConfig};
 use crate::data::Row;
 use crate::error::{Error, Result};
+use crate::machine::Machine;
 use crate::pipeline::dedup::near::Near;
 use crate::pipeline::dedup::tower::{Embeddings, Tower};
 use crate::pipeline::files::Because;
 use crate::pipeline::pass::{Fate, pass};
-use crate::pipeline::stage::{Input, Means, Shard, Stage, StageJob, Work, piece};
+use crate::pipeline::stage::{Input, Shard, Stage, StageJob, Work, piece};
 use crate::pipeline::summary::Summary;
 
 impl Stage for DedupConfig {
@@ -51,7 +52,7 @@ impl Stage for DedupConfig {
         step.dedup.as_ref()
     }
 
-    fn job<'a>(&'a self, _: &'a Means<'a>) -> Result<Box<dyn StageJob + 'a>> {
+    fn job<'a>(&'a self, _: &'a Machine<'a>) -> Result<Box<dyn StageJob + 'a>> {
         Ok(Box::new(Dedup { config: self, tower: self.model.as_deref().map(Tower::of).transpose()? }))
     }
 }

@@ -14,10 +14,10 @@ use crate::device::{Device, MappedFile, Plan, Region, Target};
 use crate::error::{Error, Result};
 use crate::identity;
 use crate::image::{Grid, ImageInput, Processor, Rgb, resize};
+use crate::machine::Machine;
 use crate::model::vision::CHUNK_PATCHES;
 use crate::model::{self, Mode, ModelConfig, ParamLayout, Tape, VisionConfig, VisionTower};
 use crate::ops::patch_embed::Normalize;
-use crate::pipeline::stage::Means;
 use crate::tensor::{DType, Elem};
 
 /// Pictures go through the tower at about this many pixels, whatever their size: one of another resolution is the same, and
@@ -95,7 +95,7 @@ impl Tower {
     }
 
     /// Takes up the file at `path`; what a killed run left of it half-written is cut off.
-    pub fn start(&self, means: &Means, path: PathBuf) -> Result<Embedder<'_>> {
+    pub fn start(&self, means: &Machine, path: PathBuf) -> Result<Embedder<'_>> {
         let mut dev = (means.device)(&self.plan(means.target)?)?;
         let dtype = DType::of(Dtype::Auto, dev.kind());
         let vision = VisionTower::load(&mut dev, &self.dir, &self.config, dtype)?;

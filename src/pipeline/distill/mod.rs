@@ -24,11 +24,12 @@ use crate::data::Row;
 use crate::data::answer::label;
 use crate::data::sample::SYSTEM_PROMPT;
 use crate::error::{Error, Result};
+use crate::machine::Machine;
 use crate::pipeline::distill::ask::{Ask, NoAnswer};
 use crate::pipeline::distill::question::Question;
 use crate::pipeline::files::Because;
 use crate::pipeline::pass::{Fate, Numbered, pass};
-use crate::pipeline::stage::{Means, Stage, StageJob, Work};
+use crate::pipeline::stage::{Stage, StageJob, Work};
 use crate::pipeline::summary::Summary;
 use crate::reward::judge::{self, Ruling};
 use crate::reward::{Item, Judged, Scorer};
@@ -51,7 +52,7 @@ impl Stage for DistillConfig {
         step.distill.as_ref()
     }
 
-    fn job<'a>(&'a self, means: &'a Means<'a>) -> Result<Box<dyn StageJob + 'a>> {
+    fn job<'a>(&'a self, means: &'a Machine<'a>) -> Result<Box<dyn StageJob + 'a>> {
         let teacher = self.teacher.as_ref().ok_or_else(|| {
             Error::input("teacher", "nothing", "an OpenAI-compatible server: teacher.base_url and teacher.model")
         })?;
@@ -67,7 +68,7 @@ struct Distill<'a> {
     config: &'a DistillConfig,
     teacher: &'a EndpointConfig,
     endpoint: Arc<Endpoint>,
-    means: &'a Means<'a>,
+    means: &'a Machine<'a>,
 }
 
 impl StageJob for Distill<'_> {

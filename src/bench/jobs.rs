@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::inputs::{DRAWN, label, normals, repeat};
-use super::{Case, Job};
+use super::case::{Case, JobSize, label};
+use super::inputs::{DRAWN, normals, repeat};
 use crate::config::{OptimConfig, OptimizerName};
 use crate::device::{Device, Kind, Plan, Region, Target};
 use crate::engine::{Engine, EngineConfig, FinishReason, Output, Prompt, Request};
@@ -22,7 +22,7 @@ use crate::train::step::{self, Sequence};
 
 /// How much a job does.
 #[derive(Clone, Copy)]
-pub(super) struct Amount {
+pub struct Amount {
     /// Rows of a batch, and prompts of a round.
     pub rows: usize,
     /// Tokens of a training row.
@@ -53,7 +53,7 @@ const IMAGE_TOKENS: usize = 2;
 
 /// The models of `bench/peers/models.py`, the released one, and one of its widths that is small enough for any state.
 #[derive(Clone, Copy, clap::ValueEnum)]
-pub(super) enum Shape {
+pub enum ModelShape {
     /// The digits recipe's
     Digits,
     /// 22 million parameters
@@ -67,24 +67,26 @@ pub(super) enum Shape {
     Slice,
 }
 
-impl Shape {
+impl ModelShape {
+    /// Its name in figures.
     pub fn name(self) -> &'static str {
         match self {
-            Shape::Digits => "digits",
-            Shape::M22 => "22m",
-            Shape::B7 => "7b",
-            Shape::Slice => "7b-slice",
+            ModelShape::Digits => "digits",
+            ModelShape::M22 => "22m",
+            ModelShape::B7 => "7b",
+            ModelShape::Slice => "7b-slice",
         }
     }
 
+    /// Its configuration, without weights.
     pub fn config(self) -> Result<ModelConfig> {
         let ([hidden, layers, intermediate, heads, kv], [width, depth, inner, vision_heads], vocabulary) = match self {
-            Shape::Digits => ([96, 3, 256, 3, 1], [64, 2, 128, 4], 512),
-            Shape::M22 => ([384, 8, 1536, 6, 2], [192, 4, 768, 4], 4096),
-            Shape::B7 => ([3584, 28, 18944, 28, 4], [1280, 32, 3420, 16], 152_064),
-            Shape::Slice => ([3584, 4, 18944, 28, 4], [1280, 8, 3420, 16], 152_064),
+            ModelShape::Digits => ([96, 3, 256, 3, 1], [64, 2, 128, 4], 512),
+            ModelShape::M22 => ([384, 8, 1536, 6, 2], [192, 4, 768, 4], 4096),
+            ModelShape::B7 => ([3584, 28, 18944, 28, 4], [1280, 32, 3420, 16], 152_064),
+            ModelShape::Slice => ([3584, 4, 18944, 28, 4], [1280, 8, 3420, 16], 152_064),
         };
-        let released = matches!(self, Shape::B7 | Shape::Slice);
+        let released = matches!(self, ModelShape::B7 | ModelShape::Slice);
         let whole_frames: Vec<usize> = (0..depth).filter(|block| !released || block % 8 == 7).collect();
         let half: usize = hidden / heads / 2;
         let section = [half / 4, half * 3 / 8, half * 3 / 8];
@@ -114,13 +116,13 @@ fn row(config: &ModelConfig, r: usize, len: usize) -> Vec<u32> {
     ids
 }
 
-pub(super) fn picture(r: usize) -> Arc<ImageInput> {
+pub fn picture(r: usize) -> Arc<ImageInput> {
     let pixels = (0..56 * 28 * 3).map(|i| ((i * 31 + r * 17) % 251) as u8).collect();
     Arc::new(ImageInput::picture([2, 4], pixels))
 }
 
 /// Multiplications and additions a token of each tower costs in a forward pass, attention left out: twice its weights.
-pub(super) fn flops(model: &Model, tokens: usize, pictures: usize) -> f64 {
+pub fn flops(model: &Model, tokens: usize, pictures: usize) -> f64 {
     // A tied token table multiplies as the output matrix; one of its own is only read.
     let read = if model.config.tie_word_embeddings { "" } else { "model.embed_tokens.weight" };
     let weights = |vision: bool| {
@@ -135,7 +137,7 @@ pub(super) fn flops(model: &Model, tokens: usize, pictures: usize) -> f64 {
 
 /// A model of random weights. Where kernels run they are drawn once and repeated: a card has them in seconds, and its
 /// matrix units do not run the faster for it.
-pub(super) fn random_model(dev: &mut Device, config: ModelConfig, dtype: DType) -> Result<Model> {
+pub fn random_model(dev: &mut Device, config: ModelConfig, dtype: DType) -> Result<Model> {
     if !dev.kind().is_gpu() {
         return Model::init(dev, config, dtype, 1);
     }
@@ -152,7 +154,7 @@ pub(super) fn random_model(dev: &mut Device, config: ModelConfig, dtype: DType) 
 }
 
 /// `, N of M layers recomputed`, where there are such.
-pub(super) fn recomputed(levels: Levels, layers: usize) -> String {
+pub fn recomputed(levels: Levels, layers: usize) -> String {
     match (0..layers).filter(|&layer| levels.text.keep(layer) != Keep::All).count() {
         0 => String::new(),
         again => format!(", {again} of {layers} layers recomputed"),
@@ -160,7 +162,7 @@ pub(super) fn recomputed(levels: Levels, layers: usize) -> String {
 }
 
 /// What a step with these levels takes and computes, counted.
-fn counted(target: Target, dtype: DType, shape: Shape, amount: Amount, levels: Levels) -> Result<Counted> {
+fn counted(target: Target, dtype: DType, shape: ModelShape, amount: Amount, levels: Levels) -> Result<Counted> {
     let mut dev = Device::count_for(target);
     let mut case = train_step(&mut dev, dtype, shape, amount, levels)?;
     (case.run)(&mut dev)?;
@@ -170,10 +172,10 @@ fn counted(target: Target, dtype: DType, shape: Shape, amount: Amount, levels: L
 
 /// What the passes of [`train_step`] keep on `target`, as a run's own plan chooses it: as much as fits beside `reserved`
 /// bytes. Where not even the least fits these are the levels that take least.
-pub(super) fn train_levels(
+pub fn train_levels(
     target: Target,
     dtype: DType,
-    shape: Shape,
+    shape: ModelShape,
     amount: Amount,
     reserved: usize,
 ) -> Result<Levels> {
@@ -183,12 +185,12 @@ pub(super) fn train_levels(
 }
 
 /// Forward, backward, clipping and AdamW; the pass keeps what `levels` says.
-pub(super) fn train_step(dev: &mut Device, dtype: DType, shape: Shape, amount: Amount, levels: Levels) -> Result<Case> {
+pub fn train_step(dev: &mut Device, dtype: DType, shape: ModelShape, amount: Amount, levels: Levels) -> Result<Case> {
     let config = shape.config()?;
     let Amount { rows: count, row_len, .. } = amount;
     let model = random_model(dev, config.clone(), dtype)?;
     // At the released size nothing larger fits a card.
-    let released = matches!(shape, Shape::B7);
+    let released = matches!(shape, ModelShape::B7);
     let optim = if released { OptimizerName::Adamw8bit } else { OptimizerName::AdamwTorch };
     let adamw = OptimConfig { weight_decay: 0.01, optim, ..OptimConfig::default() };
     let mut optimizer = Optimizer::new(dev, &model.layout, adamw, 1)?;
@@ -206,7 +208,7 @@ pub(super) fn train_step(dev: &mut Device, dtype: DType, shape: Shape, amount: A
         flops,
         // AdamW alone: weight, both moments and the gradient.
         bytes: (parameters * 7 * 4) as f64,
-        job: Some(Job { parameters, tokens: count * row_len, pages: Some(0.0) }),
+        job: Some(JobSize { parameters, tokens: count * row_len, pages: Some(0.0) }),
         run: Box::new(move |dev| {
             let mask = vec![true; row_len];
             let sequence = |(ids, images)| Sequence {
@@ -229,7 +231,7 @@ pub(super) fn train_step(dev: &mut Device, dtype: DType, shape: Shape, amount: A
 }
 
 /// Prompts with a picture, each asked several times.
-pub(super) fn requests(config: &ModelConfig, amount: Amount) -> Result<Vec<Request>> {
+pub fn requests(config: &ModelConfig, amount: Amount) -> Result<Vec<Request>> {
     let request = |r: usize| -> Result<Request> {
         Ok(Request {
             prompt: Arc::new(Prompt::new(config, &row(config, r, amount.prompt_len), &[picture(r)])?),
@@ -245,7 +247,7 @@ pub(super) fn requests(config: &ModelConfig, amount: Amount) -> Result<Vec<Reque
 }
 
 /// Rollouts, steps of few of them filled up to `draft_rows`. On a device that only counts blank ones.
-pub(super) fn sampled(
+pub fn sampled(
     dev: &mut Device,
     model: &Model,
     requests: &[Request],
@@ -275,14 +277,14 @@ pub(super) fn sampled(
 }
 
 /// Rollouts of prompts with a picture.
-pub(super) fn generate(dev: &mut Device, dtype: DType, shape: Shape, amount: Amount) -> Result<Case> {
+pub fn generate(dev: &mut Device, dtype: DType, shape: ModelShape, amount: Amount) -> Result<Case> {
     let config = shape.config()?;
     let Amount { rows: count, prompt_len, rollouts, new_tokens, .. } = amount;
     let model = random_model(dev, config.clone(), dtype)?;
     let requests = requests(&config, amount)?;
     let tokens = count * (prompt_len + rollouts * new_tokens);
     let (flops, bytes) = (flops(&model, tokens, count), 0.0);
-    let job = Job { parameters: model.layout.num_weights(), tokens: count * rollouts * new_tokens, pages: None };
+    let job = JobSize { parameters: model.layout.num_weights(), tokens: count * rollouts * new_tokens, pages: None };
     Ok(Case {
         name: "generate",
         shape: format!("{}, {count} x {rollouts} x {new_tokens}", shape.name()),
@@ -294,13 +296,23 @@ pub(super) fn generate(dev: &mut Device, dtype: DType, shape: Shape, amount: Amo
     })
 }
 
+/// How much is decoded.
+#[derive(Clone, Copy)]
+pub struct Decoding {
+    /// Sequences that decode at once.
+    pub sequences: usize,
+    /// Keys of each.
+    pub keys: usize,
+    /// Tokens that each writes in a repetition.
+    pub steps: usize,
+}
+
 /// Steps of decoding of so many sequences of so many keys: their prompts are in the cache after the first repetition.
-pub(super) fn decode(
+pub fn decode(
     dev: &mut Device,
     dtype: DType,
-    shape: Shape,
-    [sequences, keys]: [usize; 2],
-    steps: usize,
+    shape: ModelShape,
+    Decoding { sequences, keys, steps }: Decoding,
 ) -> Result<Case> {
     let config = shape.config()?;
     let model = random_model(dev, config.clone(), dtype)?;
@@ -328,7 +340,7 @@ pub(super) fn decode(
     let read = (model.layout.pieces().map(|(_, _, piece)| piece).filter(|piece| !piece.name.starts_with("visual.")))
         .map(|piece| piece.num_elements() * dtype.size())
         .sum::<usize>() as f64;
-    let job = Job { parameters, tokens: sequences * steps, pages: Some(pages) };
+    let job = JobSize { parameters, tokens: sequences * steps, pages: Some(pages) };
     let flops = flops(&model, sequences * steps, 0);
     let mut engine = Engine::new(&model, dev, limits)?;
     let mut warm = false;
@@ -364,9 +376,10 @@ mod tests {
     fn the_jobs_run_as_often_as_asked() {
         let mut dev = Device::cpu(&Plan::uniform(256 << 20), 2, Isa::detect()).unwrap();
         type Of = fn(&mut Device) -> Result<Case>;
-        let step: Of = |dev| train_step(dev, DType::F32, Shape::Digits, Amount::CPU, Levels::default());
-        let rollouts: Of = |dev| generate(dev, DType::F32, Shape::Digits, Amount::CPU);
-        let decoding: Of = |dev| decode(dev, DType::F32, Shape::Digits, [5, 200], 32);
+        let step: Of = |dev| train_step(dev, DType::F32, ModelShape::Digits, Amount::CPU, Levels::default());
+        let rollouts: Of = |dev| generate(dev, DType::F32, ModelShape::Digits, Amount::CPU);
+        let decoding: Of =
+            |dev| decode(dev, DType::F32, ModelShape::Digits, Decoding { sequences: 5, keys: 200, steps: 32 });
         for make in [step, rollouts, decoding] {
             let marks = crate::device::Region::ALL.map(|region| dev.mark(region));
             let mut case = make(&mut dev).unwrap();
@@ -383,8 +396,8 @@ mod tests {
     fn a_step_keeps_what_fits() {
         let amount = Amount { rows: 2, ..Amount::of(Kind::Cuda) };
         let target = Target::gpu(Kind::Cuda);
-        let takes = |levels| counted(target, DType::Bf16, Shape::Slice, amount, levels).unwrap().memory.total();
-        let of = |memory| train_levels(target.within(Some(memory)), DType::Bf16, Shape::Slice, amount, 0).unwrap();
+        let takes = |levels| counted(target, DType::Bf16, ModelShape::Slice, amount, levels).unwrap().memory.total();
+        let of = |memory| train_levels(target.within(Some(memory)), DType::Bf16, ModelShape::Slice, amount, 0).unwrap();
         let inputs = Levels::from(Keep::Inputs);
         let (most, least) = (takes(Levels::default()), takes(inputs));
         assert!(least < most);

@@ -2,8 +2,8 @@
 
 use half::bf16;
 
-use super::Case;
-use super::inputs::{Make, asked, bytes, normal, zeros};
+use super::case::{Case, Make, op};
+use super::inputs::{asked, bytes, normal, zeros};
 use crate::device::{Device, Kind, Region};
 use crate::error::Result;
 use crate::ops::adamw::{self, AdamW, Coded, Moments, code8};
@@ -142,7 +142,7 @@ fn case(
         dev.note_work(name, flops, bytes);
         Ok(())
     };
-    Ok(Case { name, shape, dtype: "bf16", flops, bytes, job: None, run: Box::new(run) })
+    op(name, shape, DType::Bf16, flops, bytes, run)
 }
 
 /// A product of `[rows, columns]` with sums of `k` terms, and called by what it multiplies.
@@ -159,7 +159,7 @@ fn product(
         Ok(())
     };
     let flops = 2.0 * rows as f64 * (columns * k) as f64;
-    Ok(Case { name, shape, dtype: "bf16", flops, bytes, job: None, run: Box::new(run) })
+    op(name, shape, DType::Bf16, flops, bytes, run)
 }
 
 fn linear_fwd(dev: &mut Device, t: usize, n: usize, k: usize) -> Result<Case> {
@@ -322,24 +322,42 @@ fn gelu_bwd(dev: &mut Device, s: Widths) -> Result<Case> {
     case("gelu bwd", format!("{dims:?}"), 0.0, bytes(&[pre, dy, dpre]), move |dev| gelu::bwd(dev, pre, dy, dpre))
 }
 
-/// Moves rows by index: of each row in how many, how many are read and written, and whether into some of all.
-type Move = (&'static str, fn(&mut Device, Tensor, Tensor, Tensor) -> Result<()>, [usize; 2], bool);
+/// An op that moves rows by index.
+#[derive(Clone, Copy)]
+struct Move {
+    name: &'static str,
+    run: fn(&mut Device, Tensor, Tensor, Tensor) -> Result<()>,
+    /// Rows that are read for each row that is written.
+    each: usize,
+    /// Rows that are read and written for each such row.
+    moved: usize,
+    /// Whether some of all rows are written, rather than all of some read.
+    into: bool,
+}
+
 const MOVES: [Move; 4] = [
-    ("rows gather", rows::gather, [1, 2], false),
-    ("rows scatter", rows::scatter, [1, 2], true),
-    ("rows scatter_add", rows::scatter_add, [1, 3], true),
-    ("rows sum", |dev, src, idx, dst| rows::sum(dev, src, idx, None, dst), [2, 3], false),
+    Move { name: "rows gather", run: rows::gather, each: 1, moved: 2, into: false },
+    Move { name: "rows scatter", run: rows::scatter, each: 1, moved: 2, into: true },
+    Move { name: "rows scatter_add", run: rows::scatter_add, each: 1, moved: 3, into: true },
+    Move {
+        name: "rows sum",
+        run: |dev, src, idx, dst| rows::sum(dev, src, idx, None, dst),
+        each: 2,
+        moved: 3,
+        into: false,
+    },
 ];
 
 /// Half of the hidden rows, or sums of every two.
-fn rows_moved(dev: &mut Device, s: Widths, (name, op, [each, moved], into): Move) -> Result<Case> {
+fn rows_moved(dev: &mut Device, s: Widths, of: Move) -> Result<Case> {
+    let Move { name, run, each, moved, into } = of;
     let half = s.tokens / 2;
     let (all, some) = (random(dev, &[s.tokens, s.hidden], 1.0)?, random(dev, &[half, s.hidden], 1.0)?);
     let index: Vec<u32> = (0..each * half).map(|i| (i % half * 2 + i / half) as u32).collect();
     let index = dev.upload(Region::Overlay, &index, &[index.len()])?;
     let (src, dst) = if into { (some, all) } else { (all, some) };
     let (shape, moved) = (format!("{} of [{}, {}]", index.len(), s.tokens, s.hidden), moved as f64 * bytes(&[some]));
-    case(name, shape, 0.0, moved + bytes(&[index]), move |dev| op(dev, src, index, dst))
+    case(name, shape, 0.0, moved + bytes(&[index]), move |dev| run(dev, src, index, dst))
 }
 
 /// Hidden rows, the output matrix, targets, log-probs and log-sum-exps.

@@ -7,14 +7,15 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use super::inputs::Make;
-use super::jobs::{self, Amount, Shape};
+use super::case::{Case, JobSize, Make};
+use super::jobs::{self, Amount, Decoding, ModelShape};
+use super::options::Options;
 use super::parity::parity;
-use super::{Args, Case, Job, configs, gpu_ops};
-use crate::cli::Context;
+use super::{configs, gpu_ops};
 use crate::device::{Body, Device, Driver, Event, Kind, Plan, Region, Stream, Target};
 use crate::error::{Error, Result};
 use crate::files;
+use crate::machine::Machine;
 use crate::observe::bytes;
 use crate::plan::{Gpu, Launches};
 use crate::tensor::{DType, Tensor};
@@ -37,41 +38,41 @@ const CLOCK_SECONDS: f64 = 3.0;
 /// Repetitions at least: of an op, and of a job, which takes seconds. The emulator has two.
 const REPETITIONS: [usize; 2] = [5, 3];
 
-/// Measures and prints a table; the figures so far are in the JSON file after each case.
-pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
-    let kind = context.kind();
+/// Measures, and returns a table; the figures so far are in the JSON file after each case.
+pub fn run(options: &Options, machine: &Machine) -> Result<String> {
+    let kind = machine.target.kind;
     let mut out = format!(
         "{:21} {:42} {:>9} {:>9} {:>9} {:>9} {:>8} {:>9}\n",
         "name", "shape", "ms", "min", "TFLOP/s", "GB/s", "MHz", "predicted"
     );
     let mut rows = Vec::new();
-    let chosen = chosen(args, context.target())?;
+    let chosen = chosen(options, machine.target)?;
     // Without a device there is one error, not a row of it for each case.
-    drop(context.device(&Plan::default())?);
+    drop((machine.device)(&Plan::default())?);
     for make in chosen {
-        let row = measured(&make, args.seconds, context)?;
+        let row = measured(&make, options.seconds, machine)?;
         out.push_str(&line(&row));
-        context.say(line(&row).trim_end());
+        machine.observer.note(line(&row).trim_end());
         rows.push(row);
-        if let Some(file) = &args.json {
+        if let Some(file) = options.json {
             let record = json!({"version": env!("CARGO_PKG_VERSION"), "device": kind.name(), "rows": rows});
             files::write(file, record.to_string().as_bytes())?;
         }
     }
-    crate::cli::print(&out)
+    Ok(out)
 }
 
 /// The cases asked for. Errors on a name that is none.
-fn chosen(args: &Args, target: Target) -> Result<Vec<Make>> {
+fn chosen(options: &Options, target: Target) -> Result<Vec<Make>> {
     let kind = target.kind;
-    let (values, mut names): (Vec<String>, Vec<String>) = args.names.iter().cloned().partition(|n| n.contains('='));
+    let (values, mut names): (Vec<String>, Vec<String>) = options.names.iter().cloned().partition(|n| n.contains('='));
     if names.is_empty() {
         names.push(OPS.to_owned());
     }
     let mut out: Vec<Make> = Vec::new();
     for name in names {
         let (begin, amount) = (out.len(), Amount::of(kind));
-        let shape = args.model_shape.unwrap_or(if kind == Kind::Cuda { Shape::B7 } else { Shape::Digits });
+        let shape = options.model_shape.unwrap_or(if kind == Kind::Cuda { ModelShape::B7 } else { ModelShape::Digits });
         match name.as_str() {
             STEP => {
                 let levels = jobs::train_levels(target, DType::Bf16, shape, amount, FLUSH)?;
@@ -83,12 +84,12 @@ fn chosen(args: &Args, target: Target) -> Result<Vec<Make>> {
                 out.push(Box::new(move |dev| parity(dev, DType::Bf16, shape, some)));
             }
             DECODE => {
-                let of = [args.batch_size, args.input_len];
-                out.push(Box::new(move |dev| jobs::decode(dev, DType::Bf16, shape, of, STEPS)));
+                let of = Decoding { sequences: options.batch_size, keys: options.input_len, steps: STEPS };
+                out.push(Box::new(move |dev| jobs::decode(dev, DType::Bf16, shape, of)));
             }
             file if [".yaml", ".yml"].iter().any(|end| file.ends_with(end)) => {
                 let memory = target.memory.map(|memory| memory.saturating_sub(FLUSH));
-                out.extend(configs::cases(Path::new(file), &values, &args.rows, kind, memory)?);
+                out.extend(configs::cases(Path::new(file), &values, options.rows, kind, memory)?);
             }
             name => {
                 // A shape is known once the case is made, so only those of an op that is named by its whole are.
@@ -128,8 +129,8 @@ fn predicted(make: &Make, body: Body, mhz: f64) -> Result<Option<(f64, &'static 
 }
 
 /// One case on a device of its own; what has no kernel or no room is a row that says so.
-fn measured(make: &Make, seconds: f64, context: &Context) -> Result<Value> {
-    let target = context.target();
+fn measured(make: &Make, seconds: f64, machine: &Machine) -> Result<Value> {
+    let target = machine.target;
     let mut counting = Device::count_for(target);
     let mut case = make(&mut counting)?;
     let mut row = json!({"name": case.name, "shape": case.shape, "dtype": case.dtype, "flops": case.flops,
@@ -146,7 +147,7 @@ fn measured(make: &Make, seconds: f64, context: &Context) -> Result<Value> {
         row["skipped"] = skipped.into();
         return Ok(row);
     }
-    match timed(make, &plan, seconds, context) {
+    match timed(make, &plan, seconds, machine) {
         Ok(times) => {
             row["ours_ms"] = times.median.into();
             row["min_ms"] = times.min.into();
@@ -159,7 +160,7 @@ fn measured(make: &Make, seconds: f64, context: &Context) -> Result<Value> {
                 row["predicted_ms"] = ms.into();
                 row["bound"] = bound.into();
             }
-            if let Some(Job { parameters, tokens, .. }) = case.job {
+            if let Some(JobSize { parameters, tokens, .. }) = case.job {
                 row["parameters"] = parameters.into();
                 if tokens > 0 {
                     row["tokens"] = tokens.into();
@@ -174,7 +175,7 @@ fn measured(make: &Make, seconds: f64, context: &Context) -> Result<Value> {
 }
 
 /// Milliseconds of the repetitions.
-struct Times {
+struct GpuTimes {
     min: f64,
     median: f64,
     max: f64,
@@ -183,8 +184,8 @@ struct Times {
     body: Option<Body>,
 }
 
-fn timed(make: &Make, plan: &Plan, seconds: f64, context: &Context) -> Result<Times> {
-    let mut dev = context.device(plan)?;
+fn timed(make: &Make, plan: &Plan, seconds: f64, machine: &Machine) -> Result<GpuTimes> {
+    let mut dev = (machine.device)(plan)?;
     let card = dev.kind() == Kind::Cuda;
     let mut case = make(&mut dev)?;
     let flush = dev.alloc(Region::State, DType::U8, &[if card { FLUSH } else { 64 }])?;
@@ -211,7 +212,7 @@ fn timed(make: &Make, plan: &Plan, seconds: f64, context: &Context) -> Result<Ti
     driver(&mut dev)?.profiler(false)?;
     times.sort_by(f64::total_cmp);
     let repetitions = times.len();
-    Ok(Times {
+    Ok(GpuTimes {
         min: times[0],
         median: times[repetitions / 2],
         max: times[repetitions - 1],
@@ -282,8 +283,9 @@ mod tests {
     #[test]
     fn no_prediction_is_below_the_floor() {
         let mut makes: Vec<Make> = gpu_ops::cases(Kind::Cuda).into_iter().map(|(_, make)| make).collect();
-        for of in [[1, 28_672], [64, 1536]] {
-            makes.push(Box::new(move |dev| jobs::decode(dev, DType::Bf16, Shape::B7, of, 4)));
+        for (sequences, keys) in [(1, 28_672), (64, 1536)] {
+            let of = Decoding { sequences, keys, steps: 4 };
+            makes.push(Box::new(move |dev| jobs::decode(dev, DType::Bf16, ModelShape::B7, of)));
         }
         let published = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/openmmreasoner-7b");
         let rows = plan::Rows { row_tokens: Some(4096), image_tokens: Some(1024) };

@@ -1,9 +1,8 @@
 //! Sampler beside trainer at a model's own widths: rollouts with and without drafts are the same tokens, and the trainer's
 //! log-probs of them the same bits.
 
-use super::inputs::label;
-use super::jobs::{Amount, Shape, flops, picture, random_model, requests, sampled};
-use super::{Case, Job};
+use super::case::{Case, JobSize, label};
+use super::jobs::{Amount, ModelShape, flops, picture, random_model, requests, sampled};
 use crate::device::Device;
 use crate::engine::{Output, Request, draft};
 use crate::error::{Error, Result};
@@ -12,7 +11,7 @@ use crate::tensor::DType;
 use crate::train::step::{self, Sequence};
 
 /// Rollouts of prompts with a picture, twice, and a pass over them: an error where a token or a bit differs.
-pub(super) fn parity(dev: &mut Device, dtype: DType, shape: Shape, amount: Amount) -> Result<Case> {
+pub fn parity(dev: &mut Device, dtype: DType, shape: ModelShape, amount: Amount) -> Result<Case> {
     let config = shape.config()?;
     let model = random_model(dev, config.clone(), dtype)?;
     let requests = requests(&config, amount)?;
@@ -25,7 +24,7 @@ pub(super) fn parity(dev: &mut Device, dtype: DType, shape: Shape, amount: Amoun
         dtype: label(dtype),
         flops: flops(&model, tokens, rows),
         bytes: 0.0,
-        job: Some(Job { parameters: model.layout.num_weights(), tokens: written, pages: None }),
+        job: Some(JobSize { parameters: model.layout.num_weights(), tokens: written, pages: None }),
         run: Box::new(move |dev| {
             let plain = sampled(dev, &model, &requests, amount, 0)?;
             let drafted = sampled(dev, &model, &requests, amount, draft::rows(dev.kind()))?;
@@ -86,9 +85,9 @@ mod tests {
     fn the_sampler_is_the_trainer_and_one_bit_is_noticed() {
         let mut dev = Device::cpu(&Plan::uniform(256 << 20), 2, Isa::detect()).unwrap();
         let amount = Amount::of(Kind::Emu);
-        let mut case = parity(&mut dev, DType::F32, Shape::Digits, amount).unwrap();
+        let mut case = parity(&mut dev, DType::F32, ModelShape::Digits, amount).unwrap();
         (case.run)(&mut dev).unwrap();
-        let config = Shape::Digits.config().unwrap();
+        let config = ModelShape::Digits.config().unwrap();
         let model = random_model(&mut dev, config.clone(), DType::F32).unwrap();
         let requests = requests(&config, amount).unwrap();
         let outputs = sampled(&mut dev, &model, &requests, amount, 0).unwrap();

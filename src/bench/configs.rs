@@ -4,9 +4,9 @@
 use std::path::Path;
 use std::rc::Rc;
 
-use super::inputs::{DRAWN, Make, label, normals, repeat};
+use super::case::{Case, JobSize, Make, label};
+use super::inputs::{DRAWN, normals, repeat};
 use super::jobs::{random_model, recomputed};
-use super::{Case, Job};
 use crate::device::{Device, Kind, Target, Work};
 use crate::error::Result;
 use crate::model::{Grads, Levels, Model};
@@ -15,7 +15,7 @@ use crate::plan;
 use crate::tensor::DType;
 
 /// A pass and an update of the config in `file` with `values` set, on a card on which they may take `memory` bytes.
-pub(super) fn cases(
+pub fn cases(
     file: &Path,
     values: &[String],
     rows: &plan::Rows,
@@ -67,7 +67,7 @@ fn pass(dev: &mut Device, job: &Rc<plan::Job>, [flops, bytes]: [f64; 2]) -> Resu
         dtype: label(model.layout.dtype),
         flops,
         bytes,
-        job: Some(Job { parameters: model.layout.num_weights(), tokens, pages: Some(0.0) }),
+        job: Some(JobSize { parameters: model.layout.num_weights(), tokens, pages: Some(0.0) }),
         // Gradients go on from one repetition to the next, as from one pass of an update to the next.
         run: Box::new(move |dev| job.pass.run(dev, &model, &mut grads, job.levels)),
     })
@@ -85,7 +85,7 @@ fn update(dev: &mut Device, job: &plan::Job) -> Result<Case> {
         flops: 0.0,
         // Weights and state are read and written, gradients read.
         bytes: (2 * (parameters * model.layout.dtype.size() + optimizer.bytes()) + 4 * parameters) as f64,
-        job: Some(Job { parameters, tokens: 0, pages: Some(0.0) }),
+        job: Some(JobSize { parameters, tokens: 0, pages: Some(0.0) }),
         run: Box::new(move |dev| optimizer.step(dev, &model.layout, &grads, 1e-5)),
     })
 }

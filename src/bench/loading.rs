@@ -1,25 +1,25 @@
 //! How fast rows become samples on the CPU: one pass that indexes them and copies what cannot be read row by row, then
 //! pictures decoded, resized and cut into patches, in a shuffled order as training asks for them.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
 use serde_json::json;
 
-use super::Args;
-use crate::cli::Context;
+use super::options::Options;
 use crate::data::encoder::Use;
 use crate::data::indexing::Longest;
 use crate::data::{Dataset, Encoder, Loader, read};
 use crate::error::{Error, Result};
 use crate::files;
+use crate::machine::Machine;
 use crate::model::ModelConfig;
 use crate::observe::Silent;
 use crate::philox::{self, Purpose};
 
 /// What `omr bench` calls it.
-pub(super) const NAME: &str = "loading";
+pub const NAME: &str = "loading";
 
 /// Rows of a group, and groups made ahead: about what a step of SFT takes.
 const GROUP: usize = 16;
@@ -32,17 +32,17 @@ struct Part {
     cpu: f64,
 }
 
-/// Measures and prints a table: all rows of `--data` with the tokenizer and the image processor of `--model`, once.
-pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
-    let given = |path: &Option<PathBuf>, flag: &str| {
-        path.clone().ok_or_else(|| Error::input("omr bench loading", format!("no {flag}"), "--model DIR --data FILE"))
-    };
-    let (model, data) = (given(&args.model, "--model")?, given(&args.data, "--data")?);
-    let threads = context.threads();
+/// Measures, and returns a table: all rows of `--data` with the tokenizer and the image processor of `--model`, once.
+pub fn run(options: &Options, machine: &Machine) -> Result<String> {
+    fn given<'a>(path: Option<&'a Path>, flag: &str) -> Result<&'a Path> {
+        path.ok_or_else(|| Error::input("omr bench loading", format!("no {flag}"), "--model DIR --data FILE"))
+    }
+    let (model, data) = (given(options.model, "--model")?, given(options.data, "--data")?);
+    let threads = machine.threads;
     let vocab_size = ModelConfig::load(&model.join("config.json"))?.vocab_size;
-    let encoder = Encoder::load(&model, Use::Train, vocab_size, [None, None])?;
+    let encoder = Encoder::load(model, Use::Train, vocab_size, [None, None])?;
     let longest = Longest { tokens: usize::MAX, key: "packing_length" };
-    let entries = [read::entry(&data)];
+    let entries = [read::entry(data)];
     let dir = tempfile::tempdir().map_err(Error::io(std::env::temp_dir()))?;
     let (opened, indexing) = timed("indexing", || {
         let opened = Dataset::open(dir.path(), &entries, &encoder, longest, 1.0, 0, true)?;
@@ -59,7 +59,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
         while loader.next_group()?.is_some() {}
         Ok(())
     })?;
-    let bytes = std::fs::metadata(&data).map_err(Error::io(&data))?.len();
+    let bytes = std::fs::metadata(data).map_err(Error::io(data))?.len();
     let mut out = format!(
         "{rows} rows, {tokens} tokens, {pictures} pictures, {} KB of rows, {threads} thread(s)\n\n\
          part          rows/s     cpu ms/row      MB/s of rows\n",
@@ -74,13 +74,13 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
             bytes as f64 / part.seconds / 1e6
         ));
     }
-    if let Some(file) = &args.json {
+    if let Some(file) = options.json {
         let part = |part: &Part| json!({"seconds": part.seconds, "cpu_seconds": part.cpu});
         let record = json!({"version": env!("CARGO_PKG_VERSION"), "threads": threads, "rows": rows, "tokens": tokens,
             "pictures": pictures, "bytes": bytes, "indexing": part(&indexing), "loading": part(&loading)});
         files::write(file, record.to_string().as_bytes())?;
     }
-    crate::cli::print(&out)
+    Ok(out)
 }
 
 fn timed<T>(name: &'static str, body: impl FnOnce() -> Result<T>) -> Result<(T, Part)> {

@@ -2,20 +2,20 @@
 
 use serde_json::{Value, json};
 
-use super::{Args, Case, MEMORY, inputs, measure};
-use crate::cli::Context;
-use crate::device::emu::{Emu, Options};
+use super::case::{Case, MEMORY, measure, op};
+use super::inputs;
+use super::options::Options;
+use crate::device::emu::{self, Emu};
 use crate::device::images::Arch;
 use crate::device::{Body, Device, Kind, Plan};
 use crate::error::Result;
 use crate::files;
+use crate::machine::Machine;
 use crate::ops::{linear, rms_norm};
 use crate::tensor::DType;
 
 /// What `omr bench` calls it.
-pub(super) const NAME: &str = "emu";
-
-type Make = fn(&mut Device) -> Result<Case>;
+pub const NAME: &str = "emu";
 
 /// Tokens, outputs and inputs of the matrix product: whole tiles, and enough of them for the CTAs of two SMs.
 const T: usize = 256;
@@ -28,18 +28,13 @@ const HIDDEN: usize = 3584;
 fn matrix_product(dev: &mut Device) -> Result<Case> {
     let (x, w) = (inputs::random(dev, DType::Bf16, &[T, K], 1.0)?, inputs::weight(dev, DType::Bf16, N, K)?);
     let y = inputs::zeros(dev, DType::Bf16, &[T, N])?;
-    Ok(Case {
-        name: "emu linear",
-        shape: format!("[{T}, {K}] x [{N}, {K}]"),
-        dtype: "bf16",
-        flops: 2.0 * (T * N * K) as f64,
-        bytes: inputs::bytes(&[x, w.data, y]),
-        job: None,
-        run: Box::new(move |dev| {
-            linear::fwd(dev, x, &w, None, None, y)?;
-            // Waits.
-            dev.read::<half::bf16>(y).map(drop)
-        }),
+    let flops = 2.0 * (T * N * K) as f64;
+    let moved = inputs::bytes(&[x, w.data, y]);
+    let shape = format!("[{T}, {K}] x [{N}, {K}]");
+    op("emu linear", shape, DType::Bf16, flops, moved, move |dev| {
+        linear::fwd(dev, x, &w, None, None, y)?;
+        // Waits.
+        dev.read::<half::bf16>(y).map(drop)
     })
 }
 
@@ -47,36 +42,35 @@ fn norm(dev: &mut Device) -> Result<Case> {
     let x = inputs::random(dev, DType::Bf16, &[T, HIDDEN], 1.0)?;
     let gamma = inputs::random(dev, DType::Bf16, &[HIDDEN], 1.0)?;
     let (y, rstd) = (inputs::zeros(dev, DType::Bf16, &[T, HIDDEN])?, inputs::zeros(dev, DType::F32, &[T])?);
-    Ok(Case {
-        name: "emu rms_norm",
-        shape: format!("[{T}, {HIDDEN}]"),
-        dtype: "bf16",
-        flops: 4.0 * (T * HIDDEN) as f64,
-        bytes: inputs::bytes(&[x, gamma, y, rstd]),
-        job: None,
-        run: Box::new(move |dev| {
-            rms_norm::fwd(dev, x, gamma, 1e-6, y, rstd)?;
-            dev.read::<f32>(rstd).map(drop)
-        }),
+    let (flops, moved) = (4.0 * (T * HIDDEN) as f64, inputs::bytes(&[x, gamma, y, rstd]));
+    op("emu rms_norm", format!("[{T}, {HIDDEN}]"), DType::Bf16, flops, moved, move |dev| {
+        rms_norm::fwd(dev, x, gamma, 1e-6, y, rstd)?;
+        dev.read::<f32>(rstd).map(drop)
     })
 }
 
-/// Measures and prints a table; the first run on a machine also compiles the kernels, which is not measured.
-pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
-    context.say("measuring the emulator on one core, fixed schedule; CPU time, so a busy machine counts for less");
+/// Measures, and returns a table; the first run on a machine also compiles the kernels, which is not measured.
+pub fn run(options: &Options, machine: &Machine) -> Result<String> {
+    machine
+        .observer
+        .note("measuring the emulator on one core, fixed schedule; CPU time, so a busy machine counts for less");
     let mut out =
         "name           shape                      shadow     cpu ms        ms   GFLOP/s      GB/s\n".to_owned();
     let mut rows = Vec::new();
-    for (make, arch) in [(matrix_product as Make, Arch::Sm80), (matrix_product, Arch::Sm90a), (norm, Arch::Sm80)] {
+    for (make, arch) in [
+        (matrix_product as fn(&mut Device) -> Result<Case>, Arch::Sm80),
+        (matrix_product, Arch::Sm90a),
+        (norm, Arch::Sm80),
+    ] {
         for shadow in [false, true] {
-            let emu = Emu::new(Options { arch, shadow, ..Options::default() })?;
+            let emu = Emu::new(emu::Options { arch, shadow, ..emu::Options::default() })?;
             let mut dev = Device::gpu(Box::new(emu), Kind::Emu, &Plan::uniform(MEMORY))?;
             let mut case = make(&mut dev)?;
             if arch == Arch::Sm90a {
                 dev.use_body(Body::Wgmma)?;
                 case.name = "emu wgmma";
             }
-            let times = measure(&mut case, &mut dev, args.seconds)?;
+            let times = measure(&mut case, &mut dev, options.seconds)?;
             // Nothing else runs in this process, so its CPU time is the emulator's.
             let seconds = times.cpu.unwrap_or(times.median);
             let (gflops, gigabytes) = (case.flops / seconds / 1e9, case.bytes / seconds / 1e9);
@@ -93,9 +87,9 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
                 "flops": case.flops, "bytes": case.bytes}));
         }
     }
-    if let Some(file) = &args.json {
+    if let Some(file) = options.json {
         let record: Value = json!({"version": env!("CARGO_PKG_VERSION"), "device": "emu", "threads": 1, "rows": rows});
         files::write(file, record.to_string().as_bytes())?;
     }
-    crate::cli::print(&out)
+    Ok(out)
 }

@@ -1,6 +1,5 @@
 //! What the cases are made of: numbers, tensors, weights, and the shapes of the 22M-parameter model.
 
-use super::Case;
 use crate::device::{Device, Region};
 use crate::error::Result;
 use crate::ops::attend::Heads;
@@ -9,22 +8,15 @@ use crate::ops::matmul::{Order, Weight};
 use crate::philox::{Purpose, Random};
 use crate::tensor::{DType, Elem, Tensor};
 
-/// Makes a case in a device's memory.
-pub type Make = Box<dyn Fn(&mut Device) -> Result<Case>>;
-
-pub(super) const TOKENS: usize = 2048;
-pub(super) const HIDDEN: usize = 384;
-pub(super) const HEADS: Heads = Heads { q: 6, kv: 2, dim: 64 };
+pub const TOKENS: usize = 2048;
+pub const HIDDEN: usize = 384;
+pub const HEADS: Heads = Heads { q: 6, kv: 2, dim: 64 };
 
 /// Numbers drawn; larger tensors repeat them.
 pub const DRAWN: usize = 1 << 20;
 
-pub(super) fn label(dtype: DType) -> &'static str {
-    if dtype == DType::Bf16 { "bf16" } else { "f32" }
-}
-
 /// Normal numbers of about `scale`.
-pub(super) fn random(dev: &mut Device, dtype: DType, dims: &[usize], scale: f32) -> Result<Tensor> {
+pub fn random(dev: &mut Device, dtype: DType, dims: &[usize], scale: f32) -> Result<Tensor> {
     fn fill<E: Elem>(dev: &mut Device, dims: &[usize], scale: f32) -> Result<Tensor> {
         let mut random = Random::new(1, Purpose::Init, dims.iter().product::<usize>() as u64);
         let data: Vec<E> = (0..dims.iter().product()).map(|_| E::from_f32(random.normal() * scale)).collect();
@@ -36,16 +28,16 @@ pub(super) fn random(dev: &mut Device, dtype: DType, dims: &[usize], scale: f32)
     }
 }
 
-pub(super) fn zeros(dev: &mut Device, dtype: DType, dims: &[usize]) -> Result<Tensor> {
+pub fn zeros(dev: &mut Device, dtype: DType, dims: &[usize]) -> Result<Tensor> {
     dev.zeros(Region::Overlay, dtype, dims)
 }
 
-pub(super) fn weight(dev: &mut Device, dtype: DType, n: usize, k: usize) -> Result<Weight> {
+pub fn weight(dev: &mut Device, dtype: DType, n: usize, k: usize) -> Result<Weight> {
     let order = Order::of(dev);
     Ok(Weight { data: random(dev, dtype, &[order.len(dtype, n, k)], 0.05)?, order, n, k })
 }
 
-pub(super) fn bytes(tensors: &[Tensor]) -> f64 {
+pub fn bytes(tensors: &[Tensor]) -> f64 {
     tensors.iter().map(|t| (t.len() * t.dtype.size()) as f64).sum()
 }
 
@@ -78,6 +70,6 @@ pub fn normal<E: Elem>(dev: &mut Device, dims: &[usize], scale: f32) -> Result<T
 }
 
 /// All ids, at temperature 1.
-pub(super) fn asked(hidden: Tensor, w: &Weight, targets: Tensor) -> Asked<'_> {
+pub fn asked(hidden: Tensor, w: &Weight, targets: Tensor) -> Asked<'_> {
     Asked { hidden, w, allowed: None, temperature: 1.0, targets }
 }

@@ -1,7 +1,7 @@
 //! The ops around the vocabulary (4,096 ids) and of one decode step (256 sequences of 512 keys each).
 
-use super::Case;
-use super::inputs::{HEADS, HIDDEN, TOKENS, asked, bytes, label, random, weight, zeros};
+use super::case::{Case, op};
+use super::inputs::{HEADS, HIDDEN, TOKENS, asked, bytes, random, weight, zeros};
 use crate::device::{Device, Region};
 use crate::error::Result;
 use crate::ops::attend::BLOCK;
@@ -20,46 +20,36 @@ fn targets(dev: &mut Device) -> Result<Tensor> {
     dev.upload(Region::Overlay, &ids, &[TOKENS])
 }
 
-pub(super) fn linear_logprob_fwd(dev: &mut Device, dtype: DType) -> Result<Case> {
+pub fn linear_logprob_fwd(dev: &mut Device, dtype: DType) -> Result<Case> {
     let (hidden, w) = (random(dev, dtype, &[TOKENS, HIDDEN], 1.0)?, weight(dev, dtype, VOCABULARY, HIDDEN)?);
     let (targets, logprob) = (targets(dev)?, zeros(dev, DType::F32, &[TOKENS])?);
     let lse = zeros(dev, DType::F32, &[TOKENS])?;
-    Ok(Case {
-        name: "linear_logprob fwd",
-        shape: format!("[{TOKENS}, {HIDDEN}] x [{VOCABULARY}, {HIDDEN}]"),
-        dtype: label(dtype),
-        flops: 2.0 * (TOKENS * VOCABULARY * HIDDEN) as f64,
-        bytes: bytes(&[hidden, w.data, targets, logprob, lse]),
-        job: None,
-        run: Box::new(move |dev| {
-            linear_logprob::fwd(dev, asked(hidden, &w, targets), Outs { logprob, lse, entropy: None })
-        }),
+    let flops = 2.0 * (TOKENS * VOCABULARY * HIDDEN) as f64;
+    let moved = bytes(&[hidden, w.data, targets, logprob, lse]);
+    let shape = format!("[{TOKENS}, {HIDDEN}] x [{VOCABULARY}, {HIDDEN}]");
+    op("linear_logprob fwd", shape, dtype, flops, moved, move |dev| {
+        linear_logprob::fwd(dev, asked(hidden, &w, targets), Outs { logprob, lse, entropy: None })
     })
 }
 
-pub(super) fn linear_logprob_bwd(dev: &mut Device, dtype: DType) -> Result<Case> {
+pub fn linear_logprob_bwd(dev: &mut Device, dtype: DType) -> Result<Case> {
     let (hidden, w) = (random(dev, dtype, &[TOKENS, HIDDEN], 1.0)?, weight(dev, dtype, VOCABULARY, HIDDEN)?);
     let (targets, logprob) = (targets(dev)?, zeros(dev, DType::F32, &[TOKENS])?);
     let lse = zeros(dev, DType::F32, &[TOKENS])?;
     let (dlogprob, dhidden) = (random(dev, DType::F32, &[TOKENS], 1.0)?, zeros(dev, dtype, &[TOKENS, HIDDEN])?);
     let dw = zeros(dev, DType::F32, &[panel_len(dtype, VOCABULARY, HIDDEN)])?;
     linear_logprob::fwd(dev, asked(hidden, &w, targets), Outs { logprob, lse, entropy: None })?;
-    Ok(Case {
-        name: "linear_logprob bwd",
-        shape: format!("[{TOKENS}, {HIDDEN}] x [{VOCABULARY}, {HIDDEN}]"),
-        dtype: label(dtype),
-        // The logits again, then both gradients.
-        flops: 6.0 * (TOKENS * VOCABULARY * HIDDEN) as f64,
-        bytes: bytes(&[hidden, w.data, targets, lse, dlogprob, dhidden, dw]),
-        job: None,
-        run: Box::new(move |dev| {
-            let call = linear_logprob::Bwd { lse, entropy: None, dlogprob, dentropy: None, dhidden, dw };
-            linear_logprob::bwd(dev, asked(hidden, &w, targets), call)
-        }),
+    // The logits again, then both gradients.
+    let flops = 6.0 * (TOKENS * VOCABULARY * HIDDEN) as f64;
+    let moved = bytes(&[hidden, w.data, targets, lse, dlogprob, dhidden, dw]);
+    let shape = format!("[{TOKENS}, {HIDDEN}] x [{VOCABULARY}, {HIDDEN}]");
+    op("linear_logprob bwd", shape, dtype, flops, moved, move |dev| {
+        let call = linear_logprob::Bwd { lse, entropy: None, dlogprob, dentropy: None, dhidden, dw };
+        linear_logprob::bwd(dev, asked(hidden, &w, targets), call)
     })
 }
 
-pub(super) fn paged_attention_fwd(dev: &mut Device, dtype: DType) -> Result<Case> {
+pub fn paged_attention_fwd(dev: &mut Device, dtype: DType) -> Result<Case> {
     let blocks = KEYS / BLOCK;
     let cache = KvCache {
         k: random(dev, dtype, &[SEQUENCES * blocks, HEADS.kv, HEADS.dim, BLOCK], 1.0)?,
@@ -72,35 +62,27 @@ pub(super) fn paged_attention_fwd(dev: &mut Device, dtype: DType) -> Result<Case
     let rows: Vec<u32> = (0..=SEQUENCES as u32).collect();
     let cu_seqlens_q = dev.upload(Region::Overlay, &rows, &[SEQUENCES + 1])?;
     let context_lens = dev.upload(Region::Overlay, &[KEYS as u32; SEQUENCES], &[SEQUENCES])?;
-    Ok(Case {
-        name: "paged_attention fwd",
-        shape: format!("{SEQUENCES} x 1 of {KEYS} keys"),
-        dtype: label(dtype),
-        flops: 4.0 * (SEQUENCES * KEYS * HEADS.q * HEADS.dim) as f64,
-        bytes: bytes(&[cache.k, cache.v, qkv, out]),
-        job: None,
-        run: Box::new(move |dev| {
-            let (heads, scale) = (HEADS, 0.125);
-            let decode = None;
-            let paged = Paged { cache: &cache, block_tables, cu_seqlens_q, context_lens, heads, scale, decode };
-            paged_attention::fwd(dev, paged, qkv, out)
-        }),
+    let flops = 4.0 * (SEQUENCES * KEYS * HEADS.q * HEADS.dim) as f64;
+    let moved = bytes(&[cache.k, cache.v, qkv, out]);
+    let shape = format!("{SEQUENCES} x 1 of {KEYS} keys");
+    op("paged_attention fwd", shape, dtype, flops, moved, move |dev| {
+        let (heads, scale) = (HEADS, 0.125);
+        let decode = None;
+        let paged = Paged { cache: &cache, block_tables, cu_seqlens_q, context_lens, heads, scale, decode };
+        paged_attention::fwd(dev, paged, qkv, out)
     })
 }
 
-pub(super) fn sample_fwd(dev: &mut Device, dtype: DType) -> Result<Case> {
+pub fn sample_fwd(dev: &mut Device, dtype: DType) -> Result<Case> {
     let (hidden, w) = (random(dev, dtype, &[SEQUENCES, HIDDEN], 1.0)?, weight(dev, dtype, VOCABULARY, HIDDEN)?);
     let (ids, logprobs) = (zeros(dev, DType::U32, &[SEQUENCES])?, zeros(dev, DType::F32, &[SEQUENCES])?);
     let noise = |i: u32| NoiseKey { prompt: i / 8, rollout: i % 8, position: 0 };
     let draws: Vec<_> = (0..SEQUENCES as u32).map(|i| Draw::new(SamplingParams::default(), noise(i), 1, 1)).collect();
     let table = Draw::upload(dev, Region::Overlay, &draws)?;
-    Ok(Case {
-        name: "sample fwd",
-        shape: format!("[{SEQUENCES}, {HIDDEN}] x [{VOCABULARY}, {HIDDEN}]"),
-        dtype: label(dtype),
-        flops: 2.0 * (SEQUENCES * VOCABULARY * HIDDEN) as f64,
-        bytes: bytes(&[hidden, w.data, ids, logprobs]),
-        job: None,
-        run: Box::new(move |dev| sample::fwd(dev, hidden, &w, None, &draws, table, sample::Outs { ids, logprobs })),
+    let flops = 2.0 * (SEQUENCES * VOCABULARY * HIDDEN) as f64;
+    let moved = bytes(&[hidden, w.data, ids, logprobs]);
+    let shape = format!("[{SEQUENCES}, {HIDDEN}] x [{VOCABULARY}, {HIDDEN}]");
+    op("sample fwd", shape, dtype, flops, moved, move |dev| {
+        sample::fwd(dev, hidden, &w, None, &draws, table, sample::Outs { ids, logprobs })
     })
 }

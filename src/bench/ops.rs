@@ -1,9 +1,10 @@
 //! The ops at the shapes of a 22M-parameter model: hidden 384, intermediate 1536, 6 query heads and 2 key heads of
 //! 64, 2,048 tokens a pack.
 
-use super::inputs::{HEADS, HIDDEN, Make, TOKENS, bytes, label, random, weight, zeros};
-use super::jobs::{self, Amount, Shape};
-use super::{Case, decode};
+use super::case::{Case, Make, op};
+use super::decode;
+use super::inputs::{HEADS, HIDDEN, TOKENS, bytes, random, weight, zeros};
+use super::jobs::{self, Amount, ModelShape};
 use crate::device::{Device, Region};
 use crate::error::Result;
 use crate::model::Levels;
@@ -44,7 +45,7 @@ const PARAMETERS: usize = 22_000_000;
 const LANES: usize = 8;
 
 /// The cases of one name, made when their turn comes; `shapes` are the models of jobs.
-pub fn cases(name: &str, dtypes: &[DType], shapes: &[Shape]) -> Vec<Coming> {
+pub fn cases(name: &str, dtypes: &[DType], shapes: &[ModelShape]) -> Vec<Coming> {
     let mut out: Vec<Make> = Vec::new();
     for &dtype in dtypes {
         match name {
@@ -101,58 +102,36 @@ pub fn cases(name: &str, dtypes: &[DType], shapes: &[Shape]) -> Vec<Coming> {
 fn linear_fwd(dev: &mut Device, dtype: DType, t: usize) -> Result<Case> {
     let (n, k) = (INTERMEDIATE, HIDDEN);
     let (x, w, y) = (random(dev, dtype, &[t, k], 1.0)?, weight(dev, dtype, n, k)?, zeros(dev, dtype, &[t, n])?);
-    Ok(Case {
-        name: "linear fwd",
-        shape: format!("[{t}, {k}] x [{n}, {k}]"),
-        dtype: label(dtype),
-        flops: 2.0 * (t * n * k) as f64,
-        bytes: bytes(&[x, w.data, y]),
-        job: None,
-        run: Box::new(move |dev| linear::fwd(dev, x, &w, None, None, y)),
-    })
+    let (flops, moved, shape) = (2.0 * (t * n * k) as f64, bytes(&[x, w.data, y]), format!("[{t}, {k}] x [{n}, {k}]"));
+    op("linear fwd", shape, dtype, flops, moved, move |dev| linear::fwd(dev, x, &w, None, None, y))
 }
 
 fn linear_dgrad(dev: &mut Device, dtype: DType) -> Result<Case> {
     let (t, n, k) = (TOKENS, INTERMEDIATE, HIDDEN);
     let (dy, w, dx) = (random(dev, dtype, &[t, n], 1.0)?, weight(dev, dtype, n, k)?, zeros(dev, dtype, &[t, k])?);
-    Ok(Case {
-        name: "linear dgrad",
-        shape: format!("[{t}, {n}] x [{n}, {k}]"),
-        dtype: label(dtype),
-        flops: 2.0 * (t * n * k) as f64,
-        bytes: bytes(&[dy, w.data, dx]),
-        job: None,
-        run: Box::new(move |dev| linear::dgrad(dev, dy, &w, dx, false)),
-    })
+    let flops = 2.0 * (t * n * k) as f64;
+    let moved = bytes(&[dy, w.data, dx]);
+    let shape = format!("[{t}, {n}] x [{n}, {k}]");
+    op("linear dgrad", shape, dtype, flops, moved, move |dev| linear::dgrad(dev, dy, &w, dx, false))
 }
 
 fn linear_wgrad(dev: &mut Device, dtype: DType) -> Result<Case> {
     let (t, n, k) = (TOKENS, INTERMEDIATE, HIDDEN);
     let (x, dy) = (random(dev, dtype, &[t, k], 1.0)?, random(dev, dtype, &[t, n], 1.0)?);
     let dw = zeros(dev, DType::F32, &[panel_len(dtype, n, k)])?;
-    Ok(Case {
-        name: "linear wgrad",
-        shape: format!("[{n}, {t}] x [{t}, {k}]"),
-        dtype: label(dtype),
-        flops: 2.0 * (t * n * k) as f64,
-        bytes: bytes(&[x, dy, dw]),
-        job: None,
-        run: Box::new(move |dev| linear::wgrad(dev, x, dy, dw, None)),
-    })
+    let (flops, shape) = (2.0 * (t * n * k) as f64, format!("[{n}, {t}] x [{t}, {k}]"));
+    op("linear wgrad", shape, dtype, flops, bytes(&[x, dy, dw]), move |dev| linear::wgrad(dev, x, dy, dw, None))
 }
 
 fn swiglu_fwd(dev: &mut Device, dtype: DType) -> Result<Case> {
     let (t, f, k) = (TOKENS, INTERMEDIATE, HIDDEN);
     let (x, w) = (random(dev, dtype, &[t, k], 1.0)?, weight(dev, dtype, 2 * f, k)?);
     let (gate_up, y) = (zeros(dev, dtype, &[t, 2 * f])?, zeros(dev, dtype, &[t, f])?);
-    Ok(Case {
-        name: "linear fwd_swiglu",
-        shape: format!("[{t}, {k}] x [{}, {k}]", 2 * f),
-        dtype: label(dtype),
-        flops: 4.0 * (t * f * k) as f64,
-        bytes: bytes(&[x, w.data, gate_up, y]),
-        job: None,
-        run: Box::new(move |dev| linear::fwd_swiglu(dev, x, &w, None, Some(gate_up), y)),
+    let flops = 4.0 * (t * f * k) as f64;
+    let moved = bytes(&[x, w.data, gate_up, y]);
+    let shape = format!("[{t}, {k}] x [{}, {k}]", 2 * f);
+    op("linear fwd_swiglu", shape, dtype, flops, moved, move |dev| {
+        linear::fwd_swiglu(dev, x, &w, None, Some(gate_up), y)
     })
 }
 
@@ -160,15 +139,8 @@ fn swiglu_bwd(dev: &mut Device, dtype: DType) -> Result<Case> {
     let (t, f) = (TOKENS, INTERMEDIATE);
     let (gate_up, dy) = (random(dev, dtype, &[t, 2 * f], 1.0)?, random(dev, dtype, &[t, f], 1.0)?);
     let dgate_up = zeros(dev, dtype, &[t, 2 * f])?;
-    Ok(Case {
-        name: "swiglu bwd",
-        shape: format!("[{t}, {f}]"),
-        dtype: label(dtype),
-        flops: 0.0,
-        bytes: bytes(&[gate_up, dy, dgate_up]),
-        job: None,
-        run: Box::new(move |dev| swiglu::bwd(dev, gate_up, dy, dgate_up)),
-    })
+    let moved = bytes(&[gate_up, dy, dgate_up]);
+    op("swiglu bwd", format!("[{t}, {f}]"), dtype, 0.0, moved, move |dev| swiglu::bwd(dev, gate_up, dy, dgate_up))
 }
 
 /// Packed sequences of `length` tokens, and the multiply-adds of one causal product over them, doubled.
@@ -185,15 +157,10 @@ fn attention_fwd(dev: &mut Device, dtype: DType, length: usize) -> Result<Case> 
     let qkv = random(dev, dtype, &[TOKENS, HEADS.qkv_len()], 1.0)?;
     let out = zeros(dev, dtype, &[TOKENS, HEADS.q * HEADS.dim])?;
     let lse = zeros(dev, DType::F32, &[TOKENS, HEADS.q])?;
-    Ok(Case {
-        name: "attention fwd",
-        shape: format!("{} x {length}, causal", TOKENS / length),
-        dtype: label(dtype),
-        flops: 2.0 * product,
-        bytes: bytes(&[qkv, out, lse]),
-        job: None,
-        run: Box::new(move |dev| attention::fwd(dev, &pack, qkv, out, lse)),
-    })
+    let flops = 2.0 * product;
+    let moved = bytes(&[qkv, out, lse]);
+    let shape = format!("{} x {length}, causal", TOKENS / length);
+    op("attention fwd", shape, dtype, flops, moved, move |dev| attention::fwd(dev, &pack, qkv, out, lse))
 }
 
 fn attention_bwd(dev: &mut Device, dtype: DType, length: usize) -> Result<Case> {
@@ -204,29 +171,19 @@ fn attention_bwd(dev: &mut Device, dtype: DType, length: usize) -> Result<Case> 
     let lse = zeros(dev, DType::F32, &[TOKENS, HEADS.q])?;
     let dqkv = zeros(dev, dtype, &[TOKENS, HEADS.qkv_len()])?;
     attention::fwd(dev, &pack, qkv, out, lse)?;
-    Ok(Case {
-        name: "attention bwd",
-        shape: format!("{} x {length}, causal", TOKENS / length),
-        dtype: label(dtype),
-        flops: 5.0 * product,
-        bytes: bytes(&[qkv, out, dout, lse, dqkv]),
-        job: None,
-        run: Box::new(move |dev| attention::bwd(dev, &pack, attention::Bwd { qkv, out, dout, lse, dqkv })),
+    let flops = 5.0 * product;
+    let moved = bytes(&[qkv, out, dout, lse, dqkv]);
+    let shape = format!("{} x {length}, causal", TOKENS / length);
+    op("attention bwd", shape, dtype, flops, moved, move |dev| {
+        attention::bwd(dev, &pack, attention::Bwd { qkv, out, dout, lse, dqkv })
     })
 }
 
 fn rms_norm_fwd(dev: &mut Device, dtype: DType) -> Result<Case> {
     let (x, gamma) = (random(dev, dtype, &[TOKENS, HIDDEN], 1.0)?, random(dev, dtype, &[HIDDEN], 1.0)?);
     let (y, rstd) = (zeros(dev, dtype, &[TOKENS, HIDDEN])?, zeros(dev, DType::F32, &[TOKENS])?);
-    Ok(Case {
-        name: "rms_norm fwd",
-        shape: format!("[{TOKENS}, {HIDDEN}]"),
-        dtype: label(dtype),
-        flops: 0.0,
-        bytes: bytes(&[x, gamma, y, rstd]),
-        job: None,
-        run: Box::new(move |dev| rms_norm::fwd(dev, x, gamma, 1e-6, y, rstd)),
-    })
+    let (moved, shape) = (bytes(&[x, gamma, y, rstd]), format!("[{TOKENS}, {HIDDEN}]"));
+    op("rms_norm fwd", shape, dtype, 0.0, moved, move |dev| rms_norm::fwd(dev, x, gamma, 1e-6, y, rstd))
 }
 
 fn rms_norm_bwd(dev: &mut Device, dtype: DType) -> Result<Case> {
@@ -234,16 +191,9 @@ fn rms_norm_bwd(dev: &mut Device, dtype: DType) -> Result<Case> {
     let (y, rstd) = (zeros(dev, dtype, &[TOKENS, HIDDEN])?, zeros(dev, DType::F32, &[TOKENS])?);
     let (dy, dgamma) = (random(dev, dtype, &[TOKENS, HIDDEN], 1.0)?, zeros(dev, DType::F32, &[HIDDEN])?);
     rms_norm::fwd(dev, x, gamma, 1e-6, y, rstd)?;
-    Ok(Case {
-        name: "rms_norm bwd",
-        shape: format!("[{TOKENS}, {HIDDEN}]"),
-        dtype: label(dtype),
-        flops: 0.0,
-        bytes: bytes(&[x, gamma, rstd, dy, y, dgamma]),
-        job: None,
-        run: Box::new(move |dev| {
-            rms_norm::bwd(dev, rms_norm::Bwd { x, gamma, rstd, dy, dx: y, accumulate: false, dgamma })
-        }),
+    let (moved, shape) = (bytes(&[x, gamma, rstd, dy, y, dgamma]), format!("[{TOKENS}, {HIDDEN}]"));
+    op("rms_norm bwd", shape, dtype, 0.0, moved, move |dev| {
+        rms_norm::bwd(dev, rms_norm::Bwd { x, gamma, rstd, dy, dx: y, accumulate: false, dgamma })
     })
 }
 
@@ -252,15 +202,8 @@ fn rope_fwd(dev: &mut Device, dtype: DType) -> Result<Case> {
     let cos = random(dev, DType::F32, &[TOKENS, HEADS.dim / 2], 0.5)?;
     let sin = random(dev, DType::F32, &[TOKENS, HEADS.dim / 2], 0.5)?;
     let turned = ((HEADS.q + HEADS.kv) * HEADS.dim * TOKENS * qkv.dtype.size()) as f64;
-    Ok(Case {
-        name: "rope fwd",
-        shape: format!("[{TOKENS}, {}]", HEADS.qkv_len()),
-        dtype: label(dtype),
-        flops: 0.0,
-        bytes: 2.0 * turned + bytes(&[cos, sin]),
-        job: None,
-        run: Box::new(move |dev| rope::fwd(dev, qkv, cos, sin, HEADS)),
-    })
+    let (moved, shape) = (2.0 * turned + bytes(&[cos, sin]), format!("[{TOKENS}, {}]", HEADS.qkv_len()));
+    op("rope fwd", shape, dtype, 0.0, moved, move |dev| rope::fwd(dev, qkv, cos, sin, HEADS))
 }
 
 fn adamw_step(dev: &mut Device, dtype: DType, eight_bit: bool) -> Result<Case> {
@@ -284,45 +227,31 @@ fn adamw_step(dev: &mut Device, dtype: DType, eight_bit: bool) -> Result<Case> {
     };
     let clip = dev.upload(Region::Overlay, &[1.0_f32, 1.0], &[2])?;
     let hp = AdamW { lr: 1e-3, beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.01, step: 1, seed: 1, param: 0 };
-    Ok(Case {
-        name: if eight_bit { "adamw step, 8 bits" } else { "adamw step" },
-        shape: format!("{n} parameters"),
-        dtype: label(dtype),
-        flops: 0.0,
-        bytes: 2.0 * stored + bytes(&[grad]),
-        job: None,
-        run: Box::new(move |dev| adamw::step(dev, adamw::Parameter { first: 0, w, lo, grad, moments }, &hp, clip)),
-    })
+    let moved = 2.0 * stored + bytes(&[grad]);
+    op(
+        if eight_bit { "adamw step, 8 bits" } else { "adamw step" },
+        format!("{n} parameters"),
+        dtype,
+        0.0,
+        moved,
+        move |dev| adamw::step(dev, adamw::Parameter { first: 0, w, lo, grad, moments }, &hp, clip),
+    )
 }
 
 fn grad_norm_fwd(dev: &mut Device) -> Result<Case> {
     let grad = zeros(dev, DType::F32, &[PARAMETERS])?;
     let partials = zeros(dev, DType::F64, &[PARAMETERS.div_ceil(grad_norm::CHUNK)])?;
     let out = zeros(dev, DType::F32, &[3])?;
-    Ok(Case {
-        name: "grad_norm fwd",
-        shape: format!("{PARAMETERS} parameters"),
-        dtype: "f32",
-        flops: 0.0,
-        bytes: bytes(&[grad]),
-        job: None,
-        run: Box::new(move |dev| {
-            grad_norm::partials(dev, &[grad], partials)?;
-            grad_norm::finish(dev, partials, 1.0, None, out)
-        }),
+    let shape = format!("{PARAMETERS} parameters");
+    op("grad_norm fwd", shape, DType::F32, 0.0, bytes(&[grad]), move |dev| {
+        grad_norm::partials(dev, &[grad], partials)?;
+        grad_norm::finish(dev, partials, 1.0, None, out)
     })
 }
 
 fn lane_sum_fwd(dev: &mut Device) -> Result<Case> {
     let (lanes, out) =
         (zeros(dev, DType::F32, &[LANES, PARAMETERS / LANES])?, zeros(dev, DType::F32, &[PARAMETERS / LANES])?);
-    Ok(Case {
-        name: "lane_sum fwd",
-        shape: format!("{LANES} lanes of {} elements", out.len()),
-        dtype: "f32",
-        flops: 0.0,
-        bytes: bytes(&[lanes, out]),
-        job: None,
-        run: Box::new(move |dev| lane_sum::fwd(dev, lanes, out)),
-    })
+    let shape = format!("{LANES} lanes of {} elements", out.len());
+    op("lane_sum fwd", shape, DType::F32, 0.0, bytes(&[lanes, out]), move |dev| lane_sum::fwd(dev, lanes, out))
 }

@@ -1,0 +1,95 @@
+//! One thing to measure, and how long its repetitions take.
+
+use std::time::Instant;
+
+use crate::device::Device;
+use crate::error::Result;
+use crate::tensor::DType;
+
+/// Runs one repetition.
+pub type Repetition = Box<dyn FnMut(&mut Device) -> Result<()>>;
+
+/// One thing to measure.
+pub struct Case {
+    pub name: &'static str,
+    pub shape: String,
+    pub dtype: &'static str,
+    /// Additions and multiplications.
+    pub flops: f64,
+    /// Bytes that must be read and written at least once.
+    pub bytes: f64,
+    /// What a job works on.
+    pub job: Option<JobSize>,
+    /// Runs one repetition.
+    pub run: Repetition,
+}
+
+/// An op: additions and multiplications, bytes that it moves, and one repetition.
+pub fn op(
+    name: &'static str,
+    shape: String,
+    dtype: DType,
+    flops: f64,
+    bytes: f64,
+    run: impl FnMut(&mut Device) -> Result<()> + 'static,
+) -> Result<Case> {
+    Ok(Case { name, shape, dtype: label(dtype), flops, bytes, job: None, run: Box::new(run) })
+}
+
+/// The name of an element type.
+pub fn label(dtype: DType) -> &'static str {
+    if dtype == DType::Bf16 { "bf16" } else { "f32" }
+}
+
+/// Makes a case in a device's memory.
+pub type Make = Box<dyn Fn(&mut Device) -> Result<Case>>;
+
+/// The size of a whole job.
+#[derive(Clone, Copy)]
+pub struct JobSize {
+    /// Parameters of the model.
+    pub parameters: usize,
+    /// Tokens trained on or written in a repetition.
+    pub tokens: usize,
+    /// Bytes of keys and values that a launch of attention over pages reads; none where they grow too much to say.
+    pub pages: Option<f64>,
+}
+
+/// Seconds of the repetitions.
+pub struct Times {
+    pub min: f64,
+    pub median: f64,
+    pub max: f64,
+    /// Of all threads, a repetition's mean, waiting for one another included; none where the system does not say.
+    pub cpu: Option<f64>,
+    pub repetitions: usize,
+}
+
+/// Memory to measure in; only what a case touches is ever mapped in.
+pub const MEMORY: usize = 3 << 30;
+
+/// One repetition to warm up, then at least five.
+pub fn measure(case: &mut Case, dev: &mut Device, seconds: f64) -> Result<Times> {
+    (case.run)(dev)?;
+    let (begun, cpu_before) = (Instant::now(), cpu_seconds());
+    let mut times = Vec::new();
+    while times.len() < 5 || begun.elapsed().as_secs_f64() < seconds {
+        let at = Instant::now();
+        (case.run)(dev)?;
+        times.push(at.elapsed().as_secs_f64());
+    }
+    let cpu = cpu_seconds().zip(cpu_before).map(|(after, before)| (after - before) / times.len() as f64);
+    times.sort_by(f64::total_cmp);
+    let repetitions = times.len();
+    Ok(Times { min: times[0], median: times[repetitions / 2], max: times[repetitions - 1], cpu, repetitions })
+}
+
+/// Seconds the threads of this process have run.
+fn cpu_seconds() -> Option<f64> {
+    let threads = std::fs::read_dir("/proc/self/task").ok()?;
+    let of = |thread: std::io::Result<std::fs::DirEntry>| -> Option<f64> {
+        let text = std::fs::read_to_string(thread.ok()?.path().join("schedstat")).ok()?;
+        text.split_whitespace().next()?.parse::<f64>().ok()
+    };
+    Some(threads.map(of).sum::<Option<f64>>()? / 1e9)
+}

@@ -1,0 +1,128 @@
+//! Ops and whole jobs on the CPU, beside ceilings measured on the same machine.
+
+use serde_json::{Value, json};
+
+use super::case::{Case, JobSize, MEMORY, Make, Times, measure};
+use super::jobs::ModelShape;
+use super::ops;
+use super::options::Options;
+use super::peaks::Peaks;
+use crate::config;
+use crate::device::{Device, Plan, Region, Target};
+use crate::error::{Error, Result};
+use crate::files;
+use crate::machine::{FreeMemory, Machine};
+use crate::observe::bytes;
+
+/// Measures, and returns a table.
+pub fn run(options: &Options, machine: &Machine) -> Result<String> {
+    let wanted = choose(options.names)?;
+    machine.observer.note(&format!(
+        "measuring {} for {} s or more each, median of repetitions, data where the last repetition left it",
+        wanted.join(", "),
+        options.seconds
+    ));
+    let shapes = options.model_shape.map_or_else(|| vec![ModelShape::Digits, ModelShape::M22], |shape| vec![shape]);
+    let cases: Vec<_> = wanted.iter().flat_map(|name| ops::cases(name, &options.dtypes, &shapes)).collect();
+    let mut plan = Plan::uniform(MEMORY);
+    for make in cases.iter().filter(|make| make.counted) {
+        plan = plan.max(&count(&make.case, machine.threads)?);
+    }
+    let mut dev = (machine.device)(&plan)?;
+    let peaks = Peaks::measure(&mut dev)?;
+    let mut out = format!(
+        "{} thread(s), {} bodies; ceilings: f32 {:.0} GFLOP/s, bf16 {:.0} GFLOP/s, memory {:.1} GB/s\n\n{}\n",
+        dev.threads(),
+        dev.isa().name(),
+        peaks.f32_flops / 1e9,
+        peaks.bf16_flops / 1e9,
+        peaks.bytes / 1e9,
+        "name                  shape                         dtype        ms       min       max   GFLOP/s      GB/s  \
+         of ceiling  tokens/s"
+    );
+    let mut rows = Vec::new();
+    for make in cases {
+        let marks = Region::ALL.map(|region| dev.mark(region));
+        let mut case = (make.case)(&mut dev)?;
+        let times = measure(&mut case, &mut dev, options.seconds)?;
+        marks.into_iter().for_each(|mark| dev.release(mark));
+        let ceiling = (case.flops / peaks.flops(case.dtype)).max(case.bytes / peaks.bytes);
+        out.push_str(&line(&case, &times, ceiling));
+        rows.push(row(&case, &times, ceiling));
+    }
+    if let Some(file) = options.json {
+        files::write(file, record(&dev, &peaks, rows).to_string().as_bytes())?;
+    }
+    Ok(out)
+}
+
+/// Bytes a case needs, counted; errors when the machine does not have them.
+fn count(case: &Make, threads: usize) -> Result<Plan> {
+    let mut dev = Device::count_for(Target::cpu(threads));
+    let mut case = case(&mut dev)?;
+    (case.run)(&mut dev)?;
+    let plan = dev.high_water();
+    match FreeMemory::read() {
+        Some(free) if plan.total() as u64 > free.bytes => {
+            let what = format!("{} of {} in {}", case.name, case.shape, case.dtype);
+            let need = format!("{} for {what}", bytes(plan.total() as u64));
+            Err(Error::input("memory", format!("{} free", bytes(free.bytes)), need))
+        }
+        _ => Ok(plan),
+    }
+}
+
+fn line(case: &Case, times: &Times, ceiling: f64) -> String {
+    let tokens = case.job.map_or_else(String::new, |job| format!(" {:9.0}", job.tokens as f64 / times.median));
+    format!(
+        "{:21} {:29} {:5} {:9.3} {:9.3} {:9.3} {:9.1} {:9.1} {:9.0} % {tokens}\n",
+        case.name,
+        case.shape,
+        case.dtype,
+        times.median * 1e3,
+        times.min * 1e3,
+        times.max * 1e3,
+        case.flops / times.median / 1e9,
+        case.bytes / times.median / 1e9,
+        ceiling / times.median * 100.0
+    )
+}
+
+fn row(case: &Case, times: &Times, ceiling: f64) -> Value {
+    let mut row = json!({"name": case.name, "shape": case.shape, "dtype": case.dtype, "ours_ms": times.median * 1e3,
+        "min_ms": times.min * 1e3, "max_ms": times.max * 1e3, "cpu_ms": times.cpu.map(|cpu| cpu * 1e3), "repetitions": times.repetitions, "flops": case.flops,
+        "bytes": case.bytes, "ceiling_ms": ceiling * 1e3, "of_ceiling": ceiling / times.median});
+    if let Some(JobSize { parameters, tokens, .. }) = case.job {
+        row["parameters"] = parameters.into();
+        row["tokens"] = tokens.into();
+        row["tokens_per_sec"] = (tokens as f64 / times.median).into();
+    }
+    row
+}
+
+fn record(dev: &Device, peaks: &Peaks, rows: Vec<Value>) -> Value {
+    json!({"version": env!("CARGO_PKG_VERSION"), "device": "cpu", "threads": dev.threads(), "isa": dev.isa().name(),
+        "peaks": {"f32_flops": peaks.f32_flops, "bf16_flops": peaks.bf16_flops, "bytes": peaks.bytes}, "rows": rows})
+}
+
+fn choose(names: &[String]) -> Result<Vec<&'static str>> {
+    if names.is_empty() {
+        return Ok(ops::NAMES.to_vec());
+    }
+    let mut out = Vec::new();
+    for name in names {
+        let found: Vec<_> = ops::NAMES.iter().filter(|known| known.starts_with(name.as_str())).collect();
+        if found.is_empty() {
+            let expected = match name.ends_with(".yaml") {
+                true => "--device cuda or emu: configs are measured where kernels run".to_owned(),
+                false => format!("one of {}", ops::NAMES.join(", ")),
+            };
+            return Err(match config::nearest(name, ops::NAMES.iter().copied()) {
+                Some(near) => Error::input_hint("omr bench", name, expected, format!("did you mean {near}?")),
+                None => Error::input("omr bench", name, expected),
+            });
+        }
+        out.extend(found);
+    }
+    Ok(out)
+}

@@ -1,0 +1,25 @@
+//! How long ops and whole jobs take on this machine, beside the least time that its arithmetic and memory allow.
+
+#![deny(unsafe_code)]
+
+mod case;
+mod configs;
+mod cpu;
+mod decode;
+mod emu;
+mod gpu;
+mod gpu_ops;
+mod inputs;
+mod jobs;
+mod loading;
+mod ops;
+mod options;
+mod parity;
+// `cpu_kernel!` dispatches through an unsafe call of its own.
+#[allow(unsafe_code)]
+mod peaks;
+mod run;
+
+pub use jobs::ModelShape;
+pub use options::Options;
+pub use run::run;

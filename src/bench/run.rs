@@ -1,0 +1,16 @@
+//! Chooses who measures: the CPU, a device with kernels, the emulator alone or the loader.
+
+use super::options::Options;
+use super::{cpu, emu, gpu, loading};
+use crate::error::Result;
+use crate::machine::Machine;
+
+/// Measures what `options` name, and returns a table.
+pub fn run(options: &Options, machine: &Machine) -> Result<String> {
+    match options.names {
+        [name] if name == emu::NAME => emu::run(options, machine),
+        [name] if name == loading::NAME => loading::run(options, machine),
+        _ if machine.target.kind.is_gpu() => gpu::run(options, machine),
+        _ => cpu::run(options, machine),
+    }
+}

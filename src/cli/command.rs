@@ -1,0 +1,179 @@
+//! The commands: the table that the command line is parsed by, the help, and which file runs each.
+
+use std::process::ExitCode;
+
+use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use super::args::{JobArgs, RanksArgs};
+use super::global::Global;
+use super::ranks::Seat;
+use super::{
+    Context, bench, completions, config, data, doctor, download, eval, generate, plan, recipe, replay, report, rl,
+    score, sft, signal, verify,
+};
+use crate::error::Result;
+
+/// Reasoning models from raw data to a measured result: distillation, SFT, RL and evaluation of Qwen2.5-VL, by kernels of
+/// its own or on the processor.
+#[derive(Parser)]
+#[command(name = "omr", version, max_term_width = 110, disable_help_subcommand = true)]
+#[command(after_help = "Examples:\n  \
+    omr recipe configs/digits.yaml --out runs/digits\n      \
+        every stage on real handwriting, on this machine's processor, in minutes\n  \
+    omr plan configs/openmmreasoner-7b/sft.yaml --gpu h100 --gpus 8\n      \
+        what fine-tuning the 7B takes on eight cards: memory, time, what binds\n\n\
+    Any config key can be set as a trailing key=value, such as seed=7 or rl.rollout.n=16; \
+    `omr config` lists them. Running a command again on the same --out goes on where it stopped.\n\
+    Exit status: 0 done, 2 the input is wrong, 1 the run failed, 130 stopped by a signal (save_on_stop: with a checkpoint).")]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a whole recipe: data, SFT, RL, evaluation, report
+    Recipe(JobArgs),
+    /// Prepare data stage by stage; see on a page what is in data sets
+    Data(data::Args),
+    /// Fetch a model or a data set from the Hugging Face hub
+    Download(download::Args),
+    /// Fine-tune on rows of conversations, packed online
+    Sft(JobArgs),
+    /// Improve a model on questions with GSPO, GRPO or DAPO
+    Rl(JobArgs),
+    /// Measure a model on tasks
+    Eval(eval::Args),
+    /// Answer a question about text and pictures, or a file of them
+    Generate(generate::Args),
+    /// Score responses against their right answers: accuracy and format
+    Score(score::Args),
+    /// Say whether an answer equals the right one
+    Verify(verify::Args),
+    /// Compute recorded steps again and name the first difference
+    Replay(replay::Args),
+    /// Build the page of a run again, or one that compares several
+    Report(report::Args),
+    /// Measure ops, steps and rollouts beside this machine's ceilings
+    Bench(bench::Args),
+    /// Say what a config takes on a card: memory, time, tokens a day
+    Plan(plan::Args),
+    /// List every config key: type, default, meaning, name elsewhere
+    Config(config::Args),
+    /// Say what works on this machine and what to do about what does not
+    Doctor(doctor::Args),
+    /// Write what bash, zsh or fish needs to complete commands and flags
+    Completions(completions::Args),
+}
+
+/// The commands as `omr --help` lists them.
+const GROUPS: [(&str, &[&str]); 4] = [
+    ("Run", &["recipe", "sft", "rl", "eval"]),
+    ("Data", &["download", "data"]),
+    ("Use", &["generate", "score", "verify"]),
+    ("Look", &["report", "replay", "plan", "bench", "config", "doctor", "completions"]),
+];
+
+/// The command line with its help: commands in groups, and flags that every command takes explained once, in `omr --help`.
+fn command() -> clap::Command {
+    let cli = Cli::command();
+    let global: Vec<Arg> = cli.get_arguments().filter(|arg| arg.is_global_set()).cloned().collect();
+    let line = |name: &&str| {
+        let about = cli.find_subcommand(name).and_then(clap::Command::get_about).map(ToString::to_string);
+        format!("  {name:11}  {}\n", about.unwrap_or_default())
+    };
+    let group = |(title, names): (&str, &[&str])| format!("{title}:\n{}\n", names.iter().map(line).collect::<String>());
+    let template = format!(
+        "{{about-with-newline}}\n{{usage-heading}} {{usage}}\n\n{}Options:\n{{options}}{{after-help}}",
+        GROUPS.map(group).concat()
+    );
+    without(cli.help_template(template), &global)
+}
+
+/// `command`, whose subcommands take the flags `global` and say in their help that they do.
+fn without(command: clap::Command, global: &[Arg]) -> clap::Command {
+    let flags: Vec<String> = global.iter().filter_map(Arg::get_long).map(|name| format!("--{name}")).collect();
+    let also = format!("Flags of all commands, in omr --help: {}", flags.join(", "));
+    command.mut_subcommands(|sub| {
+        let more = sub.get_after_help().map_or(String::new(), |text| format!("\n\n{text}"));
+        let hidden = global.iter().map(|flag| flag.clone().hide(true));
+        without(sub.args(hidden).after_help(format!("{also}{more}")), global)
+    })
+}
+
+impl Command {
+    /// Which rank of how many this process is; alone for what has no ranks.
+    fn seat(&self) -> Result<Seat> {
+        match self {
+            Command::Recipe(args) | Command::Sft(args) | Command::Rl(args) => of(args.ranks),
+            Command::Eval(args) => of(args.ranks),
+            Command::Data(args) => args.ranks().map_or(Ok(Seat::Alone), of),
+            _ => Ok(Seat::Alone),
+        }
+    }
+
+    fn run(&self, context: &Context) -> Result<()> {
+        match self {
+            Command::Recipe(args) => recipe::run(args, context),
+            Command::Data(args) => data::run(args, context),
+            Command::Download(args) => download::run(args, context),
+            Command::Sft(args) => sft::run(args, context),
+            Command::Rl(args) => rl::run(args, context),
+            Command::Eval(args) => eval::run(args, context),
+            Command::Generate(args) => generate::run(args, context),
+            Command::Score(args) => score::run(args, context),
+            Command::Verify(args) => verify::run(args, context),
+            Command::Replay(args) => replay::run(args, context),
+            Command::Report(args) => report::run(args, context),
+            Command::Bench(args) => bench::run(args, context),
+            Command::Plan(args) => plan::run(args, context),
+            Command::Config(args) => config::run(args, context),
+            Command::Doctor(args) => doctor::run(args, context),
+            Command::Completions(args) => completions::run(args, &mut Cli::command()),
+        }
+    }
+}
+
+fn of(args: RanksArgs) -> Result<Seat> {
+    Seat::of(args.gpus, &|name| std::env::var(name).ok())
+}
+
+/// Parses the command line, runs the command, maps the outcome to the exit status (FORMATS section 1).
+pub fn main() -> ExitCode {
+    let cli = Cli::from_arg_matches(&command().get_matches()).unwrap_or_else(|error| error.exit());
+    let (seat, refused) = match cli.command.seat() {
+        Ok(seat) => (seat, Ok(())),
+        Err(error) => (Seat::Alone, Err(error)),
+    };
+    let context = Context::new(&cli.global, seat);
+    let run = || refused.and_then(|()| context.start()).and_then(|()| cli.command.run(&context));
+    let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run));
+    signal::answered();
+    let ranks = context.end_ranks(matches!(done, Ok(Ok(()))));
+    match done.map(|done| done.and(ranks)) {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(error)) => {
+            context.fail(&error);
+            ExitCode::from(error.exit_code())
+        }
+        // A fault of this program; the panic hook has said where.
+        Err(_) => ExitCode::from(1),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_command_is_in_one_group() {
+        let mut listed: Vec<&str> = GROUPS.iter().flat_map(|(_, names)| names.iter().copied()).collect();
+        let cli = command();
+        let mut names: Vec<&str> = cli.get_subcommands().map(clap::Command::get_name).collect();
+        listed.sort_unstable();
+        names.sort_unstable();
+        assert_eq!(listed, names);
+    }
+}

@@ -1,0 +1,147 @@
+//! A command with a run directory, as one of its ranks.
+
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use serde_json::{Map, Value};
+
+use super::Context;
+use super::args::RunArgs;
+use super::run_dir::{RunDir, is_begun};
+use super::stdout::print;
+use crate::config::{self, Config, DistConfig, deciding};
+use crate::error::{Error, Result};
+use crate::files;
+use crate::ranks::{self, OneRank, Ranks};
+use crate::train::lanes;
+
+/// A command with a run directory, as one of its ranks.
+pub struct Session<'a> {
+    /// The run directory, and how to treat it.
+    pub args: &'a RunArgs,
+    /// Device, console and signals.
+    pub context: &'a Context,
+    /// The ranks of the run.
+    pub ranks: &'a mut dyn Ranks,
+}
+
+impl Session<'_> {
+    /// Does `work` as one of the ranks that `dist` and the command line ask for, and tells the others how it ended.
+    pub fn over(
+        args: &RunArgs,
+        context: &Context,
+        dist: &DistConfig,
+        work: impl FnOnce(&mut Session) -> Result<()>,
+    ) -> Result<()> {
+        let args = &args.of_restart(context)?;
+        let mut ranks = context.ranks(&args.out, dist)?;
+        match work(&mut Session { args, context, ranks: &mut *ranks }) {
+            Ok(()) => ranks.leave(Ok(())),
+            Err(error) => Err(ranks::last_word(&mut *ranks, error)),
+        }
+    }
+
+    /// Does `work` as the only rank.
+    pub fn alone(args: &RunArgs, context: &Context, work: impl FnOnce(&mut Session) -> Result<()>) -> Result<()> {
+        let (args, mut alone) = (args.of_restart(context)?, OneRank::ALONE);
+        work(&mut Session { args: &args, context, ranks: &mut alone })
+    }
+
+    /// This process among the ranks.
+    pub fn place(&self) -> OneRank {
+        OneRank::new(self.ranks.rank(), self.ranks.size())
+    }
+
+    /// Returns the gradient lanes of a run that `asked` for so many: those it began with, where there is a run, else one a
+    /// rank.
+    pub fn lanes<C: Config>(
+        &self,
+        asked: Option<usize>,
+        of: impl FnOnce(&mut C) -> Option<usize>,
+    ) -> Result<Option<usize>> {
+        let ranks = self.ranks.size();
+        let file = self.args.out.join("config.yaml");
+        let began = match !self.args.fresh && file.exists() && is_begun(&self.args.out) {
+            true => of(&mut config::load(Some(&file), &[], &|_| None)?),
+            false => Some(ranks),
+        };
+        let lanes = asked.or(began).unwrap_or(1);
+        lanes::cover(lanes, ranks)?;
+        // One lane is what a run has that says nothing.
+        Ok((lanes > 1).then_some(lanes))
+    }
+
+    /// Errors unless all ranks have alike what decides results of `config`; names the keys that differ.
+    pub fn same_config<C: Config>(&mut self, config: &C) -> Result<()> {
+        let ranks = &mut *self.ranks;
+        let all = ranks.gather("the config", deciding(config).as_bytes())?;
+        let Some(rank) = all.iter().position(|of| *of != all[0]) else { return Ok(()) };
+        let [theirs, first] =
+            [rank, 0].map(|rank| serde_json::from_slice::<Map<String, Value>>(&all[rank]).unwrap_or_default());
+        let keys = first.keys().chain(theirs.keys().filter(|key| !first.contains_key(*key)));
+        let differ: Vec<&String> = keys.filter(|key| first.get(*key) != theirs.get(*key)).collect();
+        let said = |of: &Map<String, Value>| -> String {
+            let one = |key: &&String| format!("{key} {}", of.get(*key).unwrap_or(&Value::Null));
+            differ.iter().map(one).collect::<Vec<_>>().join(", ")
+        };
+        let expected = format!("{}, as {}", said(&first), ranks.name(0));
+        Err(Error::input(format!("the config of {}", ranks.name(rank)), said(&theirs), expected))
+    }
+
+    /// Errors unless the run directory is the same folder for all ranks: what rank 0 puts there has to be found.
+    pub fn same_folder(&mut self) -> Result<()> {
+        const NAME: &str = ".ranks";
+        const PATIENCE: Duration = Duration::from_secs(30);
+        let path = self.args.out.join(NAME);
+        if self.ranks.size() == 1 {
+            return Ok(());
+        }
+        let mut token = String::new();
+        if self.ranks.rank() == 0 {
+            let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            token = format!("{} {}", std::process::id(), since.as_nanos());
+            files::write(&path, token.as_bytes())?;
+        }
+        let all = self.ranks.await_all("the run directory", token.as_bytes())?;
+        // A network file system may show a new file late.
+        let begun = Instant::now();
+        let mut found = files::read(&path).unwrap_or_default();
+        while found != all[0] && begun.elapsed() < PATIENCE {
+            std::thread::sleep(PATIENCE / 60);
+            found = files::read(&path).unwrap_or_default();
+        }
+        match found == all[0] {
+            true => Ok(()),
+            false => Err(Error::input(
+                self.args.out.display().to_string(),
+                format!("another folder than that of {}", self.ranks.name(0)),
+                "one folder that all ranks write to",
+            )),
+        }
+    }
+
+    /// Opens the run directory at rank 0.
+    pub fn open<C: Config>(&self, config: &C) -> Result<Option<RunDir>> {
+        self.context.leads().then(|| RunDir::open(self.args, config, self.context)).transpose()
+    }
+
+    /// Does `work` in the run directory `dir` unless rank 0 finds that it is done, and prints the path of its `result`.
+    pub fn finish<C: Config>(
+        &mut self,
+        dir: Option<RunDir>,
+        config: &C,
+        result: &Path,
+        is_finished: impl FnOnce() -> bool,
+        work: impl FnOnce(&mut dyn Ranks) -> Result<()>,
+    ) -> Result<()> {
+        self.same_folder()?;
+        let context = self.context;
+        if ranks::first_finds(self.ranks, "whether the run is finished", is_finished)? {
+            context.say(&format!("{} is finished: nothing to do", self.args.out.display()));
+        } else {
+            dir.iter().try_for_each(|dir| dir.begin(config, context))?;
+            work(self.ranks)?;
+        }
+        if context.leads() { print(&format!("{}\n", result.display())) } else { Ok(()) }
+    }
+}

@@ -1,0 +1,9 @@
+//! Text generation: questions to prompts of a model, and its answers.
+
+#![forbid(unsafe_code)]
+
+mod answers;
+mod questions;
+
+pub use answers::{Answers, Response, write};
+pub use questions::{Line, Reader};

@@ -1,0 +1,100 @@
+//! Questions, typed or in a file of lines, as prompts of a model.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+
+use crate::config::GenerateConfig;
+use crate::data::form::{RawImage, RowContext};
+use crate::data::{self, folder::Folder, json::jsonl, read::row_from};
+use crate::engine::Prompt;
+use crate::error::{Error, Result};
+use crate::files;
+use crate::image::Processor;
+use crate::model::ModelConfig;
+use crate::text::{Chat, Message};
+
+/// A line of questions as it stands.
+pub type Line = Map<String, Value>;
+
+/// What turns questions into prompts of a model.
+pub struct Reader {
+    pub(super) config: ModelConfig,
+    pub(super) chat: Chat,
+    processor: Processor,
+    system_prompt: Option<String>,
+}
+
+impl Reader {
+    /// Reads the configuration, tokenizer and image processor of the model in `dir`.
+    pub fn open(dir: &Path, config: &GenerateConfig) -> Result<Reader> {
+        if !dir.is_dir() {
+            return Err(Error::input("--model", dir.display().to_string(), "a model directory"));
+        }
+        let mut processor = Processor::load(dir)?;
+        if let Some(min) = config.image_min_pixels {
+            processor.min_pixels = min as u64;
+        }
+        if let Some(max) = config.image_max_pixels {
+            processor.max_pixels = max as u64;
+        }
+        let model = ModelConfig::load(&dir.join("config.json"))?;
+        let (chat, system_prompt) = (Chat::load(dir)?, config.system_prompt.clone());
+        Ok(Reader { config: model, chat, processor, system_prompt })
+    }
+
+    /// One question about pictures in files.
+    pub fn question(&self, text: &str, images: &[PathBuf]) -> Result<Arc<Prompt>> {
+        let read = |path: &PathBuf| {
+            let bytes = files::read(path).map_err(Error::io(path))?;
+            Ok(RawImage { bytes: Some(bytes.into()), path: Some(path.display().to_string()) })
+        };
+        let images = images.iter().map(read).collect::<Result<Vec<_>>>()?;
+        let fields = Map::from_iter([("prompt".to_owned(), json!(text))]);
+        self.prompt(fields, Some(images), Path::new("."), 0, "--prompt".to_owned())
+    }
+
+    /// All lines of a file, as they stand and as prompts. Pictures are files in the file's folder, or `data:` urls.
+    pub fn lines(&self, file: &Path) -> Result<(Vec<Line>, Vec<Arc<Prompt>>)> {
+        let folder = file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let (mut lines, mut prompts) = (Vec::new(), Vec::new());
+        jsonl(file, usize::MAX, |at, fields| {
+            let fields = fields?;
+            let place = format!("{} line {}", file.display(), at.number);
+            prompts.push(self.prompt(fields.clone(), None, folder, at.index, place)?);
+            lines.push(fields);
+            Ok(())
+        })?;
+        if lines.is_empty() {
+            return Err(Error::input(file.display().to_string(), "no questions", "a line for each"));
+        }
+        Ok((lines, prompts))
+    }
+
+    fn prompt(
+        &self,
+        mut fields: Line,
+        images: Option<Vec<RawImage>>,
+        folder: &Path,
+        index: usize,
+        place: String,
+    ) -> Result<Arc<Prompt>> {
+        let mut system = None;
+        // A plain text is the `problem` of a row: pictures it does not mark come first.
+        if let Some(Value::String(text)) = fields.get("prompt").cloned() {
+            fields.remove("prompt");
+            fields.insert("problem".to_owned(), json!(text));
+            system = self.system_prompt.as_deref();
+        }
+        let folder = Folder::open(folder)?;
+        let at = RowContext { folder: &folder, dataset: "generate", file: "generate", index, place: place.clone() };
+        let mut row = row_from(fields, images, &at)?;
+        if let Some(text) = system {
+            row.messages.insert(0, Message::text("system", text));
+        }
+        let prompt = data::prompt(&row, &self.chat, &self.processor)?;
+        let prompt = Prompt::new(&self.config, &prompt.ids, &prompt.images).map_err(|e| e.within(&place))?;
+        Ok(Arc::new(prompt.named(&place)))
+    }
+}

@@ -1,0 +1,131 @@
+//! The plan of reinforcement learning on made-up questions.
+
+use super::card::Rows;
+use super::floor::Floor;
+use super::launches;
+use super::page::Page;
+use super::pass::Pass;
+use super::predicted::{lane_sums, predicted};
+use super::seats::{Parts, Seats, Weights};
+use super::shapes;
+use super::training::{Cards, Keys, Training, nothing, parameters, seats, target};
+use crate::config::RlConfig;
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::model::{Grads, Model, ModelConfig};
+use crate::rl;
+use crate::rollout::wire;
+
+/// Host memory of a rollout: as it was sampled, as ranks hand it over, as it is learned from.
+fn rollout_bytes(prompt: usize, response: usize, ranks: usize) -> usize {
+    let sampled = if ranks > 1 { 2 } else { 1 };
+    // Ids and a mask of all tokens, log-probs of the response.
+    sampled * wire::BYTES_A_TOKEN * response + 5 * (prompt + response) + 4 * response
+}
+
+impl Training for RlConfig {
+    fn keys(&mut self) -> Keys<'_> {
+        Keys {
+            model: self.model.as_ref(),
+            dtype: &mut self.dtype,
+            optimizer: &mut self.optimizer,
+            max_memory_gib: &mut self.max_memory_gib,
+            gradient_lanes: &mut self.gradient_lanes,
+            dist: &self.dist,
+            steps: self.total_training_steps,
+        }
+    }
+
+    fn parts(&self) -> Parts {
+        Parts { key: "ppo_mini_batch_size", count: self.ppo_mini_batch_size }
+    }
+
+    fn page(&self, cards: Cards, rows: &Rows, model: ModelConfig) -> Result<Page> {
+        let (on, card) = (cards.card, cards.card.gpu.ceilings());
+        let prompt = rows.tokens(self.max_prompt_length, "max_prompt_length")?;
+        let response = self.max_response_length;
+        if prompt + response > self.micro_batch_tokens {
+            let expected = format!("room for the longest prompt and response, {} tokens", prompt + response);
+            return Err(Error::input("micro_batch_tokens", self.micro_batch_tokens.to_string(), expected));
+        }
+        let grids = shapes::grids(&model, rows.image_tokens, self.image_max_pixels, prompt)?;
+        let index = shapes::questions(self.train_batch_size, prompt, &grids);
+        let allowed = vec![u32::MAX; model.vocab_size.div_ceil(32)];
+        let seats = seats(cards, &model, self)?;
+        let config = &RlConfig { gradient_lanes: Some(seats.lanes), ..self.clone() };
+        let target = target(cards, config.max_memory_gib);
+        let (planned, num_kv_blocks) = rl::plan::rl(model.clone(), config, target, seats.fullest, &allowed, &index)?;
+
+        let share = RlConfig { train_batch_size: rl::plan::share(config, seats.fullest), ..config.clone() };
+        let rollouts = shapes::Rollouts::new(&model, &share, prompt, num_kv_blocks);
+        let sequences = config.train_batch_size * config.rollout.n;
+        // A micro-batch holds responses to questions of one lane.
+        let groups = config.ppo_mini_batch_size.div_ceil(seats.lanes);
+        let lane = RlConfig { ppo_mini_batch_size: groups, ..config.clone() };
+        let per_pass = (config.micro_batch_tokens / (prompt + response)).clamp(1, groups * config.rollout.n);
+        let updates = config.train_batch_size / config.ppo_mini_batch_size * config.ppo_epochs;
+        let passes = updates * seats.rounds() * (groups * config.rollout.n).div_ceil(per_pass);
+        let pass = Pass::Rl { groups: rl::plan::longest_micro_batch(&lane, &model, &index), config: Box::new(lane) };
+        let predicted = predicted(on, |launches| {
+            let run = |dev: &mut Device, model: &Model, grads: &mut Grads| pass.run(dev, model, grads, planned.levels);
+            let weights = Weights { dtype: config.dtype, optimizer: config.optimizer };
+            let [pass, update] = launches.training(&model, weights, seats.fullest, pass.tokens(), run)?;
+            if on.launches.is_some() {
+                for batch in launches::BATCHES {
+                    launches.decoding(&model, config.dtype, batch, launches::CONTEXT)?;
+                }
+            }
+            let at_once = launches.decoding(&model, config.dtype, rollouts.batch as usize, prompt + response / 2)?;
+            let rollouts = rollouts.prefill(&card).seconds + rollouts.steps() * at_once;
+            Ok(vec![rollouts, passes as f64 * pass, updates as f64 * (update + lane_sums(on, &planned))])
+        })?;
+        let mut host = seats.host(&planned.update);
+        let pictures = (1 + rl::run::AHEAD) * config.train_batch_size * shapes::pixels(&model, &grids);
+        host.push(("pictures of questions made ahead", pictures));
+        host.push(("rollouts of a step", sequences * rollout_bytes(prompt, response, seats.count)));
+        Ok(Page {
+            stage: "rl",
+            parameters: parameters(&model, config.dtype)?,
+            assumes: format!(
+                "{sequences} rollouts of {prompt} + {response} tokens a step, all of full length{}",
+                shapes::described(&model, &grids)
+            ),
+            notes: vec![("kv cache", rollouts.describe())],
+            host,
+            parts: vec![
+                ("rollouts", rollouts.floor(&card)),
+                ("passes", Floor::sum(&planned.pass, &card).times(passes as f64)),
+                ("updates", Floor::sum(&planned.update.work, &card).times(updates as f64)),
+            ],
+            predicted,
+            clock: on.clock,
+            updates,
+            row_tokens: prompt + response,
+            tokens: [(sequences * (prompt + response) * config.ppo_epochs) as f64, (sequences * response) as f64],
+            limit: config.save_total_limit,
+            links: on.gpu.links(),
+            card,
+            seats,
+            model,
+            planned,
+            pass,
+        })
+    }
+
+    fn resized(&self, rows: &Rows, tokens: usize) -> Result<Option<RlConfig>> {
+        let prompt = rows.tokens(self.max_prompt_length, "max_prompt_length")?;
+        let max_response_length = self.max_response_length.min(tokens.saturating_sub(prompt));
+        let fits = max_response_length > 0;
+        Ok(fits.then(|| RlConfig { micro_batch_tokens: tokens, max_response_length, ..self.clone() }))
+    }
+
+    fn least(&self, model: &ModelConfig, rows: &Rows, seats: &Seats) -> Result<usize> {
+        let prompt = rows.tokens(self.max_prompt_length, "max_prompt_length")?;
+        let grids = shapes::grids(model, rows.image_tokens, self.image_max_pixels, prompt)?;
+        let index = shapes::questions(self.train_batch_size, prompt, &grids);
+        let allowed = vec![u32::MAX; model.vocab_size.div_ceil(32)];
+        let config = RlConfig { gradient_lanes: Some(seats.lanes), ..self.clone() };
+        let (planned, _) = rl::plan::rl(model.clone(), &config, nothing(), seats.fullest, &allowed, &index)?;
+        Ok(planned.memory.total())
+    }
+}

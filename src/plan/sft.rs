@@ -1,0 +1,114 @@
+//! The plan of fine-tuning on made-up rows.
+
+use super::card::Rows;
+use super::floor::Floor;
+use super::page::Page;
+use super::pass::Pass;
+use super::predicted::{lane_sums, predicted};
+use super::seats::{Parts, Seats, Weights};
+use super::shapes;
+use super::training::{Cards, Keys, Training, nothing, parameters, seats, target};
+use crate::config::SftConfig;
+use crate::data::Shape;
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::model::{Grads, Model, ModelConfig};
+use crate::train::plan;
+use crate::train::sft::{self, AHEAD, LOWER};
+
+impl Training for SftConfig {
+    fn keys(&mut self) -> Keys<'_> {
+        Keys {
+            model: self.model.as_ref(),
+            dtype: &mut self.dtype,
+            optimizer: &mut self.optimizer,
+            max_memory_gib: &mut self.max_memory_gib,
+            gradient_lanes: &mut self.gradient_lanes,
+            dist: &self.dist,
+            steps: self.max_steps,
+        }
+    }
+
+    fn parts(&self) -> Parts {
+        match self.train_batch_size {
+            Some(count) => Parts { key: "train_batch_size", count },
+            None => Parts { key: "gradient_accumulation_steps", count: self.gradient_accumulation_steps },
+        }
+    }
+
+    fn page(&self, cards: Cards, rows: &Rows, model: ModelConfig) -> Result<Page> {
+        let (on, card, length) = (cards.card, cards.card.gpu.ceilings(), self.packing_length);
+        if length > self.micro_batch_tokens {
+            let expected = format!("at least packing_length, which is {length}: a row of a pack's length has to fit");
+            return Err(Error::input("micro_batch_tokens", self.micro_batch_tokens.to_string(), expected));
+        }
+        let row_tokens = rows.tokens(length, "packing_length")?;
+        let grids = shapes::grids(&model, rows.image_tokens, self.image_max_pixels, row_tokens)?;
+        let row = plan::blank(&model, Shape { tokens: row_tokens, targets: row_tokens - 1, grids: &grids });
+        let seats = seats(cards, &model, self)?;
+        let config = &SftConfig { gradient_lanes: Some(seats.lanes), ..self.clone() };
+        let packs = config.train_batch_size.unwrap_or(config.gradient_accumulation_steps);
+        // As many packs as a micro-batch holds, and a lane has.
+        let (count, of_pack) =
+            ((config.micro_batch_tokens / length).min(packs.div_ceil(seats.lanes)), length / row_tokens);
+        let pass = Pass::Sft { row, rows: count * of_pack };
+        let target = target(cards, config.max_memory_gib);
+        let planned = plan::sft(model.clone(), config, target, seats.fullest, &[pass.sequences()])?.check(LOWER)?;
+        let passes = seats.passes(packs, count);
+        let predicted = predicted(on, |launches| {
+            let run = |dev: &mut Device, model: &Model, grads: &mut Grads| pass.run(dev, model, grads, planned.levels);
+            let weights = Weights { dtype: config.dtype, optimizer: config.optimizer };
+            let [pass, update] = launches.training(&model, weights, seats.fullest, pass.tokens(), run)?;
+            Ok(vec![passes as f64 * pass, update + lane_sums(on, &planned)])
+        })?;
+        let mut host = seats.host(&planned.update);
+        host.push(("pictures of rows made ahead", (1 + AHEAD) * count * of_pack * shapes::pixels(&model, &grids)));
+        Ok(Page {
+            stage: "sft",
+            parameters: parameters(&model, config.dtype)?,
+            assumes: format!(
+                "an update of {packs} packs of {length} tokens, each {}{}",
+                match of_pack {
+                    1 if row_tokens == length => "one row".to_owned(),
+                    1 => format!("one row of {row_tokens}"),
+                    _ => format!("{of_pack} rows of {row_tokens}"),
+                },
+                shapes::described(&model, &grids)
+            ),
+            parts: vec![
+                ("passes", Floor::sum(&planned.pass, &card).times(passes as f64)),
+                ("update", Floor::sum(&planned.update.work, &card)),
+            ],
+            predicted,
+            clock: on.clock,
+            notes: Vec::new(),
+            host,
+            updates: 1,
+            row_tokens,
+            tokens: [(packs * of_pack * row_tokens) as f64, 0.0],
+            limit: config.save_total_limit,
+            links: on.gpu.links(),
+            card,
+            seats,
+            model,
+            planned,
+            pass,
+        })
+    }
+
+    fn resized(&self, rows: &Rows, tokens: usize) -> Result<Option<SftConfig>> {
+        let least = rows.row_tokens.max(rows.image_tokens.map(|picture| picture + shapes::AROUND));
+        let fits = least.is_none_or(|least| least <= tokens);
+        let (packing_length, micro_batch_tokens) = (tokens, tokens);
+        Ok(fits.then(|| SftConfig { packing_length, micro_batch_tokens, ..self.clone() }))
+    }
+
+    fn least(&self, model: &ModelConfig, rows: &Rows, seats: &Seats) -> Result<usize> {
+        let row = rows.tokens(self.packing_length, "packing_length")?;
+        let grids = shapes::grids(model, rows.image_tokens, self.image_max_pixels, row)?;
+        let sample = plan::blank(model, Shape { tokens: row, targets: row - 1, grids: &grids });
+        let batches = [vec![sft::sequence(&sample); self.packing_length / row]];
+        let config = SftConfig { gradient_lanes: Some(seats.lanes), ..self.clone() };
+        Ok(plan::sft(model.clone(), &config, nothing(), seats.fullest, &batches)?.memory.total())
+    }
+}

@@ -1,0 +1,83 @@
+//! A recipe and its folder.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::answers::RunStore;
+use crate::config::{DatasetConfig, EvalConfig, RecipeConfig};
+use crate::error::{Error, Result};
+use crate::machine::Machine;
+use crate::task::{self, Source, TaskSpec};
+
+/// Folder of a measured model with its columns, in `eval/STAGE`.
+pub const COLUMNS: &str = "tasks";
+
+/// The models measured, in order.
+pub const MEASURED: [&str; 4] = ["base", "sft", "control", "rl"];
+
+/// A recipe and its folder.
+pub struct Recipe<'a> {
+    pub(super) dir: PathBuf,
+    pub(super) config: RecipeConfig,
+    pub(super) spec: &'static TaskSpec,
+    pub(super) task: &'static task::recipe::Recipe,
+    /// Tasks of `eval.tasks` that are measured beside the recipe's own, and why each of the others is not.
+    pub(super) columns: Vec<&'static TaskSpec>,
+    pub(super) left_out: Vec<String>,
+    pub(super) machine: &'a Machine<'a>,
+    /// What judges and measured models say, in all stages; of several ranks each stage opens its own.
+    pub(super) store: Arc<RunStore>,
+}
+
+impl<'a> Recipe<'a> {
+    /// The recipe of `config` in `dir`. Errors when its task is none that can be taught, or one of
+    /// `eval.tasks` is not known.
+    pub fn new(dir: &Path, config: RecipeConfig, machine: &'a Machine<'a>) -> Result<Recipe<'a>> {
+        let (spec, task) = task::taught(&config.task.name)?;
+        let (columns, left_out) = columns(&config.eval)?;
+        Ok(Recipe { dir: dir.to_owned(), config, spec, task, columns, left_out, machine, store: RunStore::new(dir) })
+    }
+
+    /// The settings.
+    pub fn config(&self) -> &RecipeConfig {
+        &self.config
+    }
+
+    /// The report.
+    pub fn page(&self) -> PathBuf {
+        self.path("report.html")
+    }
+
+    /// True when nothing is left to do.
+    pub fn is_finished(&self) -> bool {
+        self.path("summary.json").exists() && self.page().exists()
+    }
+
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    pub(super) fn model(&self, stage: &str) -> PathBuf {
+        self.dir.join(stage).join("model")
+    }
+}
+
+/// What tasks make their questions from.
+pub fn source<'a>(config: &'a EvalConfig, datasets: &'a [DatasetConfig]) -> Source<'a> {
+    let &EvalConfig { ref data_dir, mode, seed, shuffle_seed, .. } = config;
+    Source { datasets, folder: data_dir.as_deref(), mode, seed, shuffle_seed, file: None }
+}
+
+/// The tasks of `eval.tasks` whose files are there, and a line for each that is left out. Errors when one is not known, or its
+/// folder cannot be read.
+fn columns(config: &EvalConfig) -> Result<(Vec<&'static TaskSpec>, Vec<String>)> {
+    let (mut there, mut left_out) = (Vec::new(), Vec::new());
+    for spec in task::named(&config.tasks)? {
+        match task::hub::files(spec, &source(config, &[])) {
+            Ok(_) => there.push(spec),
+            Err(error @ Error::Io { .. }) => return Err(error),
+            Err(error) => left_out.push(format!("{} is left out: {error}", spec.name)),
+        }
+    }
+    Ok((there, left_out))
+}

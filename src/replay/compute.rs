@@ -1,0 +1,123 @@
+//! Steps of a run, computed again into a folder of their own.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::recorded::Recorded;
+use crate::answers::RunStore;
+use crate::checkpoint::Checkpoint;
+use crate::config::{self, RlConfig, SftConfig};
+use crate::error::{Error, Result};
+use crate::eval::validation;
+use crate::machine::Machine;
+use crate::observe::Observer;
+use crate::reward::Scorer;
+use crate::train::job::TrainingJob;
+use crate::{rl, train};
+
+/// Steps of a run, computed again into a folder of their own.
+pub struct Again<'a> {
+    pub run: &'a Recorded,
+    /// Where they begin; `None` for the beginning of the run.
+    pub from: Option<&'a Checkpoint>,
+    pub last: u64,
+    /// The folder for what is computed.
+    pub scratch: &'a Path,
+    pub machine: &'a Machine<'a>,
+}
+
+impl Again<'_> {
+    /// With `only` (a step and a prompt), of that step the rollouts of that prompt alone.
+    pub fn compute(&self, only: Option<(u64, u64)>) -> Result<()> {
+        let (dir, scratch) = (&self.run.dir, self.scratch.to_owned());
+        let file = dir.join("config.yaml");
+        let resume = self.from.map_or("never".to_owned(), |from| from.path.display().to_string());
+        let env = |name: &str| std::env::var(name).ok();
+        // A recipe has its tasks beside its runs.
+        let tasks = self.run.recipe().map(|recipe| recipe.join("data"));
+        // To compare it with the run's.
+        let weighs = self.run.checkpoints.iter().any(|checkpoint| checkpoint.step == self.last) && only.is_none();
+        let save = weighs.then_some(self.last);
+        if self.run.is_rl {
+            let mut config: RlConfig = config::load(Some(&file), &[], &env)?;
+            (config.resume, config.save_freq, config.save_seconds) = (resume, save, None);
+            (config.keep_every, config.save_on_stop, config.rollout_freq) = (None, Some(false), Some(1));
+            config.validation.metric_for_best_model = None;
+            let (reward, store) = (config.reward.scorer(), Some(self.answers()?));
+            let (mode, judge) = (config.reward.mode, config.judge.as_ref());
+            let scorer = Arc::new(Scorer::new(mode, judge, &reward, "reward", store, self.machine.runtime)?);
+            let mut job = rl::run::Job::open(dir, config.clone(), scorer.clone(), false)?;
+            job.common.validation = validation::rl(&config, &job.common.model, scorer, tasks.as_deref())?;
+            (job.common.dir, job.only, job.common.data.kept) = (scratch, only, None);
+            job.recorded = Some(dir.clone());
+            return self.train(&mut job);
+        }
+        let mut config: SftConfig = config::load(Some(&file), &[], &env)?;
+        (config.resume, config.save_steps, config.save_seconds) = (resume, save, None);
+        (config.keep_every, config.save_on_stop) = (None, Some(false));
+        config.validation.metric_for_best_model = None;
+        let mut job = train::sft::Job::open(dir, config.clone(), false)?;
+        job.common.validation = validation::sft(&config, &job.common.model, tasks.as_deref())?;
+        // Nothing is kept in the run's folder, its index neither.
+        (job.common.dir, job.common.data.kept) = (scratch, None);
+        self.train(&mut job)
+    }
+
+    /// A copy of what judges said in the run; a recipe keeps that of all its stages together.
+    fn answers(&self) -> Result<Arc<RunStore>> {
+        let dir = self.run.recipe().unwrap_or(&self.run.dir);
+        for entry in std::fs::read_dir(dir).map_err(Error::io(dir))? {
+            let path = entry.map_err(Error::io(dir))?.path();
+            let name = path.file_name().unwrap_or_default();
+            if name.to_string_lossy().starts_with("answers") {
+                std::fs::copy(&path, self.scratch.join(name)).map_err(Error::io(&path))?;
+            }
+        }
+        Ok(RunStore::new(self.scratch))
+    }
+
+    fn train(&self, job: &mut dyn TrainingJob) -> Result<()> {
+        let plan = job.plan(self.machine.target)?;
+        let mut device = (self.machine.device)(&plan)?;
+        self.run.same_arithmetic(&mut device)?;
+        // The last step of all ends the run as it ended, with its model.
+        let last = if self.last < job.trainer_config().total_steps { Some(self.last) } else { None };
+        let until = Until { inner: self.machine.observer, last, reached: AtomicBool::new(false) };
+        match job.run(&mut device, &until) {
+            Err(Error::Stopped) if !until.inner.stop_requested() => Ok(()),
+            done => done,
+        }
+    }
+}
+
+/// Asks the job to stop after a step.
+struct Until<'a> {
+    inner: &'a dyn Observer,
+    last: Option<u64>,
+    reached: AtomicBool,
+}
+
+impl Observer for Until<'_> {
+    fn begin(&self, name: &str, unit: &str, total: u64, done: u64) {
+        self.inner.begin(name, unit, self.last.unwrap_or(total), done);
+    }
+
+    fn step(&self, done: u64, figures: &[(&str, f64)]) {
+        if self.last.is_some_and(|last| done >= last) {
+            self.reached.store(true, Ordering::Relaxed);
+        }
+        self.inner.step(done, figures);
+    }
+
+    fn end(&self) {
+        self.inner.end();
+    }
+
+    // That it stops, and where it could go on, is nothing to whoever asked for a comparison.
+    fn note(&self, _: &str) {}
+
+    fn stop_requested(&self) -> bool {
+        self.reached.load(Ordering::Relaxed) || self.inner.stop_requested()
+    }
+}

@@ -1,0 +1,97 @@
+//! What a run has recorded.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use crate::checkpoint::{Checkpoint, Store};
+use crate::config::{self, RecipeConfig};
+use crate::device::{Body, Device};
+use crate::error::{Error, Result};
+use crate::files;
+use crate::rollout::file::{self, RolloutRow};
+use crate::train::metrics::{self, Metrics};
+
+/// What a run has recorded.
+pub struct Recorded {
+    /// Its folder.
+    pub dir: PathBuf,
+    /// The metrics of each recorded step.
+    pub steps: BTreeMap<u64, Metrics>,
+    /// Its checkpoints, from the oldest.
+    pub checkpoints: Vec<Checkpoint>,
+    /// True where it is a run of `omr rl`.
+    pub is_rl: bool,
+}
+
+impl Recorded {
+    /// Reads what the run in `dir` has recorded.
+    pub fn open(dir: &Path) -> Result<Recorded> {
+        let (config, log) = (dir.join("config.yaml"), dir.join("metrics.jsonl"));
+        if !config.is_file() || !log.is_file() {
+            let inner =
+                ["rl", "sft"].map(|name| dir.join(name)).into_iter().find(|inner| inner.join("config.yaml").is_file());
+            let expected = "config.yaml and metrics.jsonl, as a run directory of omr sft or omr rl has them";
+            let hint = inner.map_or(String::new(), |inner| inner.display().to_string());
+            return Err(Error::input_hint(dir.display().to_string(), "no such files", expected, hint));
+        }
+        let step = |metrics: Metrics| Some((metrics.get("step")?.as_u64()?, metrics));
+        let steps: BTreeMap<u64, Metrics> = metrics::read(&log)?.into_iter().filter_map(step).collect();
+        if steps.is_empty() {
+            return Err(Error::input(log.display().to_string(), "no step", "at least one that can be computed again"));
+        }
+        let text = files::read_to_string(&config).map_err(Error::io(&config))?;
+        let is_rl = text.lines().any(|line| line.starts_with("train_files:"));
+        Ok(Recorded { dir: dir.to_owned(), steps, checkpoints: Store::of(dir, 1).list()?, is_rl })
+    }
+
+    /// `step`, where it is a recorded one.
+    pub fn step(&self, step: u64) -> Result<u64> {
+        if self.steps.contains_key(&step) {
+            return Ok(step);
+        }
+        let last = self.steps.keys().last().copied().unwrap_or_default();
+        Err(Error::input("--step", step.to_string(), format!("a recorded step, 1 to {last}")))
+    }
+
+    /// From where `step` is computed; none for the beginning.
+    pub fn start(&self, step: u64) -> Option<&Checkpoint> {
+        self.checkpoints.iter().rev().find(|checkpoint| checkpoint.step < step)
+    }
+
+    /// The rollouts of a step.
+    pub fn rollouts(&self, step: u64) -> Result<Vec<RolloutRow>> {
+        let expected = "the rollouts of the step: rollout_freq says of which they are written";
+        let missing = || Error::input(file::path(&self.dir, step).display().to_string(), "nothing", expected);
+        file::read(&self.dir, step)?.filter(|rows| !rows.is_empty()).ok_or_else(missing)
+    }
+
+    /// Folders of the run with the weights after `step`, and what was computed of each.
+    pub fn weights(&self, step: u64, scratch: &Path) -> Vec<(PathBuf, PathBuf)> {
+        let checkpoint = format!("checkpoints/global_step_{step}");
+        let both = [checkpoint.as_str(), "model"].map(|name| (self.dir.join(name), scratch.join(name)));
+        both.into_iter().filter(|(theirs, ours)| theirs.is_dir() && ours.is_dir()).collect()
+    }
+
+    /// The recipe that the run is a stage of.
+    pub fn recipe(&self) -> Option<&Path> {
+        let parent = self.dir.parent()?;
+        config::load::<RecipeConfig>(Some(&parent.join("config.yaml")), &[], &|_| None).ok().map(|_| parent)
+    }
+
+    /// Errors where the run was computed by another kind of device or by another arithmetic than `device` has.
+    pub fn same_arithmetic(&self, device: &mut Device) -> Result<()> {
+        for checkpoint in &self.checkpoints {
+            let state = checkpoint.state()?;
+            if let Some(body) = state.gpu_body.as_deref().and_then(Body::named) {
+                // What cannot be used is named below.
+                let _ = device.use_body(body);
+            }
+            let body = device.body().map(Body::recorded);
+            if let Some(other) = state.other_arithmetic(device.kind().name(), device.isa().chains(), body) {
+                let expected = "the device, the bodies and the version that made it: nothing is compared";
+                return Err(Error::input(checkpoint.path.display().to_string(), other, expected));
+            }
+        }
+        Ok(())
+    }
+}
