@@ -47,7 +47,7 @@ pub fn grids(model: &ModelConfig, wanted: Option<usize>, max_pixels: Option<usiz
 
 /// Bytes of the pixels of pictures.
 pub fn pixels(model: &ModelConfig, grids: &[Grid]) -> usize {
-    let patches: usize = grids.iter().map(|&[h, w]| usize::from(h) * usize::from(w)).sum();
+    let patches: usize = grids.iter().map(|grid| grid.frame_patches()).sum();
     patches * model.vision_config.patch_size.pow(2) * 3
 }
 
