@@ -106,6 +106,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "data",
             "train::metrics",
             "train::plan",
+            "train::trainer_config",
             "train::validation",
         ],
     ),
