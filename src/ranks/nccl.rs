@@ -18,6 +18,11 @@ use crate::device::{Device, Driver, On, Stream};
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
+/// Bytes of a card's memory that are no plan's where there are several ranks: an allowance for what NCCL takes, where it cannot be
+/// measured. Its buffers are of 4 MiB (`NCCL_BUFFSIZE`), one for each channel, peer of the machine and direction: 7 peers by 16
+/// channels are 0.9 GiB. A run takes what it finds NCCL to have taken at its start.
+pub const CARD_OVERHEAD: u64 = 1 << 30;
+
 /// Bytes that a rank sends in a group, at most: with 64 ranks 4 MiB to each, which is the buffer of one of NCCL's
 /// connections, so that more would bring nothing; and less than a millisecond of NVLink, so that errors are looked at while
 /// gigabytes move.

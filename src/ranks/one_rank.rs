@@ -1,0 +1,96 @@
+//! One rank of a run without the others.
+
+use super::collectives::Ranks;
+use crate::device::Device;
+use crate::error::Result;
+use crate::tensor::Tensor;
+
+/// Bytes between a rank and the others.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Handed {
+    /// To them.
+    pub sent: u64,
+    /// From them.
+    pub received: u64,
+}
+
+/// One rank of a run without the others: the only rank of a run of one process, or the rank whose memory and traffic a plan
+/// counts. It takes each other rank to send as many host bytes as it sends itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OneRank {
+    rank: usize,
+    size: usize,
+    handed: Handed,
+}
+
+impl OneRank {
+    /// The only rank.
+    pub const ALONE: OneRank = OneRank::new(0, 1);
+
+    /// Rank `rank` of `size`, without the others.
+    pub const fn new(rank: usize, size: usize) -> OneRank {
+        OneRank { rank, size, handed: Handed { sent: 0, received: 0 } }
+    }
+
+    /// What it would have handed over so far, and been handed.
+    pub fn handed(&self) -> Handed {
+        self.handed
+    }
+}
+
+impl Ranks for OneRank {
+    fn rank(&self) -> usize {
+        self.rank
+    }
+
+    fn size(&self) -> usize {
+        self.size
+    }
+
+    fn name(&self, rank: usize) -> String {
+        format!("rank {rank}")
+    }
+
+    fn sent(&self) -> u64 {
+        self.handed.sent
+    }
+
+    fn gather(&mut self, _: &'static str, bytes: &[u8]) -> Result<Vec<Vec<u8>>> {
+        let others = (bytes.len() * (self.size - 1)) as u64;
+        self.handed.sent += others;
+        self.handed.received += others;
+        Ok(vec![bytes.to_vec(); self.size])
+    }
+
+    fn await_all(&mut self, what: &'static str, bytes: &[u8]) -> Result<Vec<Vec<u8>>> {
+        self.gather(what, bytes)
+    }
+
+    fn exchange(
+        &mut self,
+        dev: &mut Device,
+        _: &'static str,
+        send: &[Vec<Tensor>],
+        recv: &[Vec<Tensor>],
+    ) -> Result<()> {
+        let others = |of: &[Vec<Tensor>]| -> u64 {
+            let other = of.iter().enumerate().filter(|(peer, _)| *peer != self.rank);
+            other.flat_map(|(_, tensors)| tensors).map(|tensor| tensor.span().bytes as u64).sum()
+        };
+        let (sent, received) = (others(send), others(recv));
+        self.handed.sent += sent;
+        self.handed.received += received;
+        send[self.rank].iter().zip(&recv[self.rank]).try_for_each(|(from, to)| dev.copy(*from, *to))
+    }
+
+    fn all_gather(&mut self, _: &mut Device, _: &'static str, owned: &[(usize, Tensor)]) -> Result<()> {
+        for (owner, tensor) in owned {
+            let bytes = tensor.span().bytes as u64;
+            match *owner == self.rank {
+                true => self.handed.sent += bytes * (self.size as u64 - 1),
+                false => self.handed.received += bytes,
+            }
+        }
+        Ok(())
+    }
+}
