@@ -10,7 +10,7 @@ mod sm90a;
 mod tile;
 
 pub use agreement::wgmma_fault;
-pub(in crate::ops) use backward::{Sums, dgrad, dgrad_part, wgrad};
+pub(in crate::ops) use backward::{Chains, dgrad, dgrad_part, wgrad};
 pub(in crate::ops) use config::Role;
 pub use forward::Qkv;
 pub(in crate::ops) use forward::{Forward, gelu, linear, logits, qkv, swiglu};

@@ -58,7 +58,7 @@ fn launch(
     let half = heads.dim / 2;
     let elements = qkv.rows() * (heads.q + heads.kv) * half;
     // Pairs of a thread: 16-byte accesses where halves of heads start on 16 bytes.
-    let (kernel, pairs) = if half % 8 == 0 { ("rope_vectors", 8) } else { ("rope_pairs", 1) };
+    let (kernel, pairs) = if half.is_multiple_of(8) { ("rope_vectors", 8) } else { ("rope_pairs", 1) };
     check::count(op, "pairs", elements)?;
     let (rows, width) = (qkv.rows() as i32, check::count(op, "columns", qkv.cols())?);
     let (heads, half) = ((heads.q + heads.kv) as i32, half as i32);

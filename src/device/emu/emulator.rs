@@ -5,7 +5,7 @@ use std::panic::Location;
 use std::sync::OnceLock;
 
 use super::compile::{Cache, Compiler};
-use super::graph::{Capture, Op, Params, Ticket};
+use super::graph::{Capture, LaunchBytes, Op, Ticket};
 use super::machine::Machine;
 use super::options::Options;
 use super::pages::{PAGE, POISON};
@@ -211,7 +211,7 @@ impl Driver for Emu {
         self.streams.known(stream)?;
         self.streams.machine.check(kernel, launch, params.len(), &self.properties)?;
         self.counters.launches += 1;
-        self.push(stream, Op::Launch(kernel, *launch, Params::new(params)))
+        self.push(stream, Op::Launch(kernel, *launch, LaunchBytes::new(params)))
     }
 
     fn upload(&mut self, stream: Stream, to: Address, from: &[u8]) -> Result<()> {

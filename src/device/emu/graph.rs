@@ -15,14 +15,14 @@ struct Line([u8; 128]);
 
 /// Parameters of a launch, as they were at the call.
 #[derive(Clone)]
-pub struct Params {
+pub struct LaunchBytes {
     lines: Vec<Line>,
     bytes: usize,
 }
 
-impl Params {
+impl LaunchBytes {
     /// A copy of `bytes`.
-    pub fn new(bytes: &[u8]) -> Params {
+    pub fn new(bytes: &[u8]) -> LaunchBytes {
         let line = |part: &[u8]| {
             let mut line = Line([0; 128]);
             line.0[..part.len()].copy_from_slice(part);
@@ -31,7 +31,7 @@ impl Params {
         // One line at least: a kernel without parameters still gets an address.
         let mut lines: Vec<Line> = bytes.chunks(128).map(line).collect();
         lines.resize(lines.len().max(1), Line([0; 128]));
-        Params { lines, bytes: bytes.len() }
+        LaunchBytes { lines, bytes: bytes.len() }
     }
 
     /// The bytes, on a boundary of 128.
@@ -45,7 +45,7 @@ impl Params {
 #[derive(Clone)]
 pub enum Op {
     /// A kernel.
-    Launch(Kernel, Launch, Params),
+    Launch(Kernel, Launch, LaunchBytes),
     /// Bytes of the host, taken at the call.
     Upload(Address, Vec<u8>),
     /// To a pinned buffer.

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crate::device::driver::{Kernel, Launch, Pinned, Properties};
 use crate::device::emu::compile::Cache;
-use crate::device::emu::graph::{Op, Params};
+use crate::device::emu::graph::{LaunchBytes, Op};
 use crate::device::emu::limits::{self, Declared};
 use crate::device::emu::options::Options;
 use crate::device::emu::pages::{POISON, Pages};
@@ -148,7 +148,7 @@ impl Machine {
         }
     }
 
-    fn launch(&mut self, kernel: Kernel, launch: &Launch, params: &Params) -> Result<()> {
+    fn launch(&mut self, kernel: Kernel, launch: &Launch, params: &LaunchBytes) -> Result<()> {
         let Loaded { name, entry, registers, .. } = self.kernels[kernel.0 as usize];
         let seed = match self.options.seed {
             0 => 0,

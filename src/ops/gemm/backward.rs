@@ -29,7 +29,7 @@ pub(in crate::ops) fn dgrad(
 /// Where the chains of dx lie between products: f32 `[T][row_stride(K)]`, their padding undefined. Without `from` they
 /// start at zero, without `to` they are rounded to dx.
 #[derive(Clone, Copy, Default)]
-pub(in crate::ops) struct Sums {
+pub(in crate::ops) struct Chains {
     /// What they go on from.
     pub from: Option<Tensor>,
     /// Where they end; dx is then not written.
@@ -44,7 +44,7 @@ pub(in crate::ops) fn dgrad_part(
     dy: Tensor,
     w: &Weight,
     dx: Tensor,
-    sums: Sums,
+    sums: Chains,
 ) -> Result<()> {
     const NAMES: Names = tile_names!("linear_dgrad_chain");
     launch_dgrad(op, gpu, &NAMES, Dgrad { dy, w, dx, sums: Some(sums), accumulate: false })
@@ -55,7 +55,7 @@ struct Dgrad<'a> {
     dy: Tensor,
     w: &'a Weight,
     dx: Tensor,
-    sums: Option<Sums>,
+    sums: Option<Chains>,
     accumulate: bool,
 }
 
@@ -80,7 +80,7 @@ fn launch_dgrad(op: &'static str, gpu: &mut Gpu<'_>, names: &Names, call: Dgrad<
     if (sums.is_some() || staged.carried(gpu))
         && let Some(product) = Wide::product(op, gpu, Role::Gradient, sides, w.k, None)?
     {
-        if let Some(Sums { from, to }) = sums {
+        if let Some(Chains { from, to }) = sums {
             let args = operands.with(params!(DgradChain::Args { dx, from, to }));
             return product.launch(gpu, SM90A, &wide_names!("linear_dgrad_chain"), args);
         }
@@ -88,7 +88,7 @@ fn launch_dgrad(op: &'static str, gpu: &mut Gpu<'_>, names: &Names, call: Dgrad<
         let args = operands.with(params!(Linear::Args { bias: staged.bias, residual: staged.more, y: dx }));
         return product.staged(gpu, &staged)?.launch(gpu, SM90A, &wide_names!("linear_dgrad"), args);
     }
-    let (Sums { from, to }, terms) = (sums.unwrap_or_default(), w.n as i32);
+    let (Chains { from, to }, terms) = (sums.unwrap_or_default(), w.n as i32);
     let args = params!(gemm::DgradArgs { operands, dx, from, to, accumulate, terms });
     gpu.launch("gemm_bwd", names[tile.index], tile.launch(op, dy.rows(), w.k)?, args)
 }

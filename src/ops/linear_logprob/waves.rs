@@ -7,7 +7,7 @@ use super::logits::inverse_temperature;
 use crate::device::{Device, Gpu, On, Region, params};
 use crate::error::Result;
 use crate::ops::check;
-use crate::ops::gemm::{self, Bodies, Role, Sums, bodies, operands};
+use crate::ops::gemm::{self, Bodies, Chains, Role, bodies, operands};
 use crate::ops::matmul::{Order, Weight, row_stride};
 use crate::tensor::{DType, Tensor};
 
@@ -38,7 +38,7 @@ impl Backward<'_> {
             self.logits(op, &mut gpu, &w, first, dz)?;
             let dw = self.call.dw.slice(first * row_stride(w.k), (first + ids) * row_stride(w.k));
             gemm::wgrad(op, &mut gpu, self.asked.hidden, dz, ids, dw, None)?;
-            let chain = Sums { from: sums.filter(|_| first > 0), to: sums.filter(|_| first + ids < v) };
+            let chain = Chains { from: sums.filter(|_| first > 0), to: sums.filter(|_| first + ids < v) };
             gemm::dgrad_part(op, &mut gpu, dz, &w, self.call.dhidden, chain)?;
         }
         Ok(())

@@ -22,9 +22,9 @@ const LINE: usize = PANEL * WORD;
 /// Values of a step: tokens of one job of [`turn`].
 const VALUES: usize = 2 * STEP;
 
-/// Sums of the largest tile, on a cache line of their own.
+/// TileSums of the largest tile, on a cache line of their own.
 #[repr(align(64))]
-struct Sums([f32; ROWS * MAX_PANELS * PANEL]);
+struct TileSums([f32; ROWS * MAX_PANELS * PANEL]);
 
 /// The last words of a group's panels and of a tile's rows, filled up with zeros.
 #[repr(align(64))]
@@ -68,7 +68,7 @@ fn strip<P: Epilogue>(
         return;
     }
     let tiles = Tiles::new(isa, tall);
-    let mut sums = Sums([0.0; ROWS * MAX_PANELS * PANEL]);
+    let mut sums = TileSums([0.0; ROWS * MAX_PANELS * PANEL]);
     let mut ends = Ends { right: [[[0; PANEL]; STEP]; MAX_PANELS], left: [[0; STEP]; ROWS] };
     // Rows that fill one tile take two panels at a time.
     let group = P::UNIT.max(if tall > ROWS / 2 { 1 } else { 2 });

@@ -51,9 +51,9 @@ pub(in crate::ops) fn run<P: Epilogue>(pool: &Pool, isa: Isa, product: &Product<
     });
 }
 
-/// Sums of the largest tile, on a cache line of their own.
+/// TileSums of the largest tile, on a cache line of their own.
 #[repr(align(64))]
-struct Sums([f32; MAX_ROWS * MAX_PANELS * PANEL]);
+struct TileSums([f32; MAX_ROWS * MAX_PANELS * PANEL]);
 
 fn run_job<P: Epilogue>(
     isa: Isa,
@@ -64,7 +64,7 @@ fn run_job<P: Epilogue>(
     panels: std::ops::Range<usize>,
 ) {
     const { assert!(P::UNIT <= MAX_PANELS && (P::START || !P::CUT && !P::IN_PLACE)) };
-    let mut sums = Sums([0.0; MAX_ROWS * MAX_PANELS * PANEL]);
+    let mut sums = TileSums([0.0; MAX_ROWS * MAX_PANELS * PANEL]);
     let units = rows.len().div_ceil(P::ROW_UNIT);
     let tiles = rows.len().div_ceil(kernel.max_rows.max(P::ROW_UNIT));
     let tallest = units.div_ceil(tiles) * P::ROW_UNIT;

@@ -115,14 +115,14 @@ fn widened_len(heads: Heads) -> usize {
 }
 
 /// Query rows of one sequence, at most [`ROWS`].
-struct Tile {
+struct QueryTile {
     sequence: usize,
     rows: Range<usize>,
     /// Keys the first of them sees.
     context: usize,
 }
 
-fn tiles(cu: &[u32], context_lens: &[u32], tables: &[u32], t: usize, blocks: usize) -> Result<Vec<Tile>> {
+fn tiles(cu: &[u32], context_lens: &[u32], tables: &[u32], t: usize, blocks: usize) -> Result<Vec<QueryTile>> {
     let fail = |want: String, got: String| Err(Error::Shape { op: "paged_attention::fwd", want, got });
     if cu[0] != 0 || cu[cu.len() - 1] as usize != t || cu.windows(2).any(|w| w[0] > w[1]) {
         return fail(format!("cu_seqlens_q ascending from 0 to {t}"), format!("{cu:?}"));
@@ -142,7 +142,7 @@ fn tiles(cu: &[u32], context_lens: &[u32], tables: &[u32], t: usize, blocks: usi
             return fail(format!("blocks below {blocks}"), b.to_string());
         }
         for at in (from..to).step_by(ROWS) {
-            tiles.push(Tile { sequence, rows: at..to.min(at + ROWS), context: context - (to - at) + 1 });
+            tiles.push(QueryTile { sequence, rows: at..to.min(at + ROWS), context: context - (to - at) + 1 });
         }
     }
     Ok(tiles)
