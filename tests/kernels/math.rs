@@ -24,13 +24,16 @@ pub fn patterns() -> Vec<u32> {
     x
 }
 
+/// The word that the kernel leaves a result in, the function's name, and the CPU's.
+type Function = (usize, &'static str, fn(f32) -> f32);
+
 #[test]
 fn bits_are_those_of_the_cpu() {
     let x = patterns();
     let zeros = vec![0; x.len() * WORDS];
     let y = launch(&mut emu(), "calibrate_math", x.len().div_ceil(128), 128, &x, &zeros, x.len(), 0).unwrap();
-    // By the word that the kernel leaves each in; word 4 is tanh, which only kernels have.
-    let functions: [(usize, &str, fn(f32) -> f32); 10] = [
+    // Word 4 is tanh, which only kernels have.
+    let functions: [Function; 10] = [
         (0, "exp2", math::exp2),
         (1, "exp", math::exp),
         (2, "ln", math::ln),
