@@ -76,7 +76,7 @@ const INSTEAD: [(&str, &str); 58] = [
     ("dataset_config.packing_strategy", "nothing (rows are packed in their order, as lmms-engine's iterable set does)"),
     ("dataset_config.filter_overlong", "nothing (longer rows are left out and named in rejected.jsonl)"),
     ("dataset_config.dataset_path", "datasets"),
-    ("dataset_config.video_*", "nothing (video is read as a folder of its frames)"),
+    ("dataset_config.video_*", "nothing (a row lists the frames of its videos)"),
     ("model_config.attn_implementation", "nothing (attention is omr's own)"),
     ("processor_config.*", "model (its folder has tokenizer and preprocessor)"),
     ("trainer_args.output_dir", "--out DIR"),

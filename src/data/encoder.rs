@@ -7,7 +7,7 @@ use crate::data::bad::{Bad, Read, Reason};
 use crate::data::index::grids;
 use crate::data::sample::{media, prompt_tokens, same_size, sft_tokens};
 use crate::data::stamp::{combined, short};
-use crate::data::{ImageSource, Media, Prompt, Row, Sample};
+use crate::data::{EncodedPrompt, ImageSource, Media, Row, Sample};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::image::{Grid, Processor, Refused};
@@ -128,11 +128,11 @@ impl Encoder {
     }
 
     /// A row to ask, and the hash that [`Encoder::measure`] gave it.
-    pub fn prompt(&self, row: &Row) -> Read<(Prompt, u64)> {
+    pub fn prompt(&self, row: &Row) -> Read<(EncodedPrompt, u64)> {
         let images = media(row, &self.processor).map_err(Bad::of(Reason::BrokenImage))?;
         let (ids, mask) = self.tokens(row, &grids(&images))?;
         let hash = hash(row, &ids, &mask);
-        Ok((Prompt { ids, images }, hash))
+        Ok((EncodedPrompt { ids, images }, hash))
     }
 
     fn tokens(&self, row: &Row, grids: &[Grid]) -> Read<(Vec<u32>, Vec<bool>)> {

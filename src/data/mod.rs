@@ -43,7 +43,7 @@ pub use index::{Index, Shape};
 pub use loader::Loader;
 pub use places::Signature;
 pub use read::{load, read};
-pub use row::{ImageSource, Media, Prompt, Row, Sample, text_of};
+pub use row::{EncodedPrompt, ImageSource, Media, Row, Sample, text_of};
 pub use sample::{prompt, sft_sample};
 pub use samples::{Made, Samples};
 pub use seen::Seen;

@@ -308,7 +308,7 @@ pub struct Sample {
 
 /// A prompt, ready for generation.
 #[derive(Clone, Debug)]
-pub struct Prompt {
+pub struct EncodedPrompt {
     /// Token ids with every image expanded, the assistant's turn opened.
     pub ids: Vec<u32>,
     /// The pictures and videos, in order.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::data::index::grids;
-use crate::data::row::{ImageSource, Media, Prompt, Row, Sample, text_of};
+use crate::data::row::{EncodedPrompt, ImageSource, Media, Row, Sample, text_of};
 use crate::error::{Error, Result};
 use crate::image::{Grid, ImageInput, Processor};
 use crate::text::{Chat, Part, Special, expand_images};
@@ -66,9 +66,9 @@ pub fn sft_tokens(row: &Row, chat: &Chat, merge_size: u32, grids: &[Grid]) -> Re
 
 /// A row's question as a prompt: every message before the final assistant turn (if the row has one), the assistant's
 /// turn opened. The system prompt is the row's own, or the template's default.
-pub fn prompt(row: &Row, chat: &Chat, processor: &Processor) -> Result<Prompt> {
+pub fn prompt(row: &Row, chat: &Chat, processor: &Processor) -> Result<EncodedPrompt> {
     let images = media(row, processor)?;
-    Ok(Prompt { ids: prompt_tokens(row, chat, processor.merge_size, &grids(&images))?, images })
+    Ok(EncodedPrompt { ids: prompt_tokens(row, chat, processor.merge_size, &grids(&images))?, images })
 }
 
 /// The tokens of [`prompt`], of a row whose pictures have these grids.

@@ -2,11 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::crash::Checked;
-use super::dataset::Hub;
-use super::doc::{Doc, Prompt, written};
-use super::marks::{Marks, Metrics};
-use super::spec::{Answers, Rows, TaskSpec};
+use super::{Answers, Checked, Doc, Hub, Marks, Metrics, Prompt, Rows, TaskSpec, written};
 use crate::config::Mode;
 use crate::data::Row;
 use crate::text::Part;

@@ -1,8 +1,6 @@
 //! AMC 2023. The paper has a column of it, the published evaluation has no task: it is asked as AIME is.
 
-use super::aime;
-use super::dataset::Hub;
-use super::spec::{Rows, TaskSpec};
+use super::{Hub, Rows, TaskSpec, aime};
 
 /// The task.
 pub const TASK: TaskSpec = TaskSpec {

@@ -12,9 +12,7 @@ use rayon::prelude::*;
 use serde_json::{Map, Value, json};
 use tokio::runtime::Handle;
 
-use super::crash::Checked;
-use super::marks::{Mark, Marks, Metrics};
-use super::spec::{Answers, Asked, Rows, Source, Take, TaskSpec};
+use super::{Answers, Asked, Checked, Mark, Marks, Metrics, Rows, Source, Take, TaskSpec};
 use crate::config::{BaseConfig, Mode, TaskConfig};
 use crate::data::{ImageSource, Row, read};
 use crate::error::{Error, Result};

@@ -2,12 +2,7 @@
 
 use serde_json::json;
 
-use super::aggregate;
-use super::crash::{Checked, Crash, Stage};
-use super::dataset::{Hub, Subject};
-use super::doc::{Doc, Prompt};
-use super::marks::{Marks, Metrics};
-use super::spec::{Rows, TaskSpec};
+use super::{Checked, Crash, Doc, Hub, Marks, Metrics, Prompt, Rows, Stage, Subject, TaskSpec, aggregate};
 use crate::config::Mode;
 use crate::data::Row;
 use omr_verify::python;

@@ -5,10 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::digits;
-use super::doc::written;
 use super::hub::SUBJECT;
-use super::spec::{Answers, Asked, OwnRows, Rows, Take, TaskSpec};
+use super::{Answers, Asked, OwnRows, Rows, Take, TaskSpec, digits, written};
 use crate::config::{self, DataType, TaskFileConfig};
 use crate::data::columns::{self, Columns, Fields};
 use crate::data::folder::Folder;

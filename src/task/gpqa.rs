@@ -6,13 +6,8 @@ use std::sync::LazyLock;
 use regex::Regex;
 use serde_json::Value;
 
-use super::aggregate;
-use super::crash::Checked;
-use super::dataset::{Hub, Subject};
-use super::doc::{Doc, Prompt, letter};
-use super::hub;
 use super::shuffle::Random;
-use super::spec::{Rows, Source, Take, TaskSpec};
+use super::{Checked, Doc, Hub, Prompt, Rows, Source, Subject, Take, TaskSpec, aggregate, hub, letter};
 use crate::config::Mode;
 use crate::error::Result;
 use crate::philox::{self, Purpose};
@@ -55,7 +50,7 @@ fn rows(spec: &TaskSpec, source: &Source, take: Take) -> Result<()> {
                 philox::shuffle(source.shuffle_seed, Purpose::Data, question, &mut order);
             }
         }
-        take(hub::asked(spec, doc.index, &doc, prompt(&doc, order, source.mode)))
+        take(hub::asked(spec, doc.index, &doc, prompt(&doc, &order, source.mode)))
     };
     hub::docs(spec, source, &mut ask).map(drop)
 }
@@ -72,17 +67,18 @@ pub fn cleaned(option: &Value) -> String {
     }
 }
 
-fn prompt(doc: &Doc, order: [usize; 4], mode: Mode) -> Checked<Prompt> {
-    let options = order.map(|i| cleaned(doc.value(OPTIONS[i])));
+fn prompt(doc: &Doc, order: &[usize], mode: Mode) -> Checked<Prompt> {
+    let options: Vec<String> = order.iter().map(|&i| cleaned(doc.value(OPTIONS[i]))).collect();
     let right = match mode {
         // Of equal options the first is right.
         Mode::Compat => options.iter().position(|option| *option == cleaned(doc.value(OPTIONS[0]))),
         Mode::Strict => order.iter().position(|&i| i == 0),
     };
     let gold = format!("({})", letter(right.unwrap_or_default()));
-    let [a, b, c, d] = &options;
+    let listed = options.iter().enumerate().map(|(i, option)| format!("({}) {option}", letter(i)));
+    let listed = listed.collect::<Vec<String>>().join(" ");
     let question = doc.written("Question");
-    let text = format!("Question: {question}\nChoices:\n(A) {a} (B) {b} (C) {c} (D) {d}\n");
+    let text = format!("Question: {question}\nChoices:\n{listed}\n");
     Ok(Prompt {
         parts: vec![Part::Text(python::strip(&text).to_owned())],
         question: Some(text),

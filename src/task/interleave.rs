@@ -6,9 +6,8 @@ use std::sync::LazyLock;
 use regex::Regex;
 use serde_json::Value;
 
-use super::crash::{Checked, Crash, Stage};
-use super::doc::{Doc, Prompt, letter};
 use super::literal::{Literal, NotLiteral, eval};
+use super::{Checked, Crash, Doc, Prompt, Stage, letter};
 use crate::config::Mode;
 use crate::data::ImageSource;
 use crate::text::Part;

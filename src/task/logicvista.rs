@@ -1,9 +1,6 @@
 //! LogicVista, test.
 
-use super::crash::Checked;
-use super::dataset::{Hub, Subject};
-use super::doc::{Doc, Prompt};
-use super::spec::{Rows, TaskSpec};
+use super::{Checked, Doc, Hub, Prompt, Rows, Subject, TaskSpec};
 use crate::config::Mode;
 use omr_verify::python;
 

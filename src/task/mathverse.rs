@@ -1,9 +1,6 @@
 //! MathVerse, testmini: the data set's own query.
 
-use super::crash::Checked;
-use super::dataset::{Hub, Subject};
-use super::doc::{Doc, Prompt, written};
-use super::spec::{Rows, TaskSpec};
+use super::{Checked, Doc, Hub, Prompt, Rows, Subject, TaskSpec, written};
 use crate::config::Mode;
 use crate::text::Part;
 use omr_verify::python;

@@ -2,10 +2,7 @@
 
 use serde_json::Value;
 
-use super::crash::{Checked, Crash, Stage};
-use super::dataset::{Hub, Subject};
-use super::doc::{Doc, Prompt, letter, written};
-use super::spec::{Rows, TaskSpec};
+use super::{Checked, Crash, Doc, Hub, Prompt, Rows, Stage, Subject, TaskSpec, letter, written};
 use crate::config::Mode;
 
 /// The task.

@@ -1,10 +1,7 @@
 //! MMMU, validation: questions with up to seven pictures within their text.
 
-use super::crash::Checked;
-use super::dataset::{Hub, Subject};
-use super::doc::{Doc, Prompt};
 use super::interleave::{self, options};
-use super::spec::{Rows, TaskSpec};
+use super::{Checked, Doc, Hub, Prompt, Rows, Subject, TaskSpec};
 use crate::config::Mode;
 
 /// The task.

@@ -1,10 +1,7 @@
 //! MMMU-Pro: MMMU's questions with ten options; and as pictures of the whole question.
 
-use super::crash::Checked;
-use super::dataset::{Hub, Subject};
-use super::doc::{Doc, Prompt};
 use super::interleave::{self, options};
-use super::spec::{Rows, TaskSpec};
+use super::{Checked, Doc, Hub, Prompt, Rows, Subject, TaskSpec};
 use crate::config::Mode;
 use crate::text::Part;
 use omr_verify::python;

@@ -34,6 +34,8 @@ mod wemath;
 
 pub use self::aggregate::{Counted, Metric};
 pub use self::crash::{Checked, Crash, Stage};
+pub use self::dataset::{Hub, Subject};
+pub use self::doc::{Doc, Prompt, letter, written};
 pub use self::file::TaskFile;
 pub use self::marks::{Mark, Marks, Metrics};
 pub use self::registry::{GROUPS, TASKS, find, named, open_file, taught};

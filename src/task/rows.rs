@@ -3,10 +3,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use super::crash::Checked;
-use super::doc::Doc;
-use super::hub;
-use super::spec::{Rows, Source, Take, TaskSpec};
+use super::{Checked, Doc, Rows, Source, Take, TaskSpec, hub};
 use crate::config::Mode;
 use crate::data::Row;
 use crate::error::{Error, Result};

@@ -41,9 +41,9 @@ pub struct TaskSpec {
 
 /// How the questions of a task are made.
 pub enum Rows {
-    /// One of each row of the data set of the hub.
+    /// From each row of the data set of the hub, as this function makes one.
     OfHub(fn(&Doc, Mode) -> Checked<Prompt>),
-    /// Given, as prompts with their right answers, one after another. Errors name the file and the row.
+    /// As this function gives them, one after another. Errors name the file and the row.
     Made(fn(&TaskSpec, &Source, Take) -> Result<()>),
 }
 
@@ -64,9 +64,9 @@ impl TaskSpec {
     };
 }
 
-/// Gives the questions of one's own benchmark to `take`.
+/// A benchmark of the user's own.
 pub trait OwnRows: Sync {
-    /// Gives the questions, one after another. Errors name the file and the row.
+    /// Gives the questions to `take`, one after another. Errors name the file and the row.
     fn rows(&self, take: Take) -> Result<()>;
 }
 

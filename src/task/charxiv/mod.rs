@@ -7,13 +7,10 @@ use std::ops::ControlFlow;
 use serde_json::{Value, json};
 
 use self::instructions::{DESCRIPTIVE, REASONING};
-use super::aggregate;
-use super::crash::{Checked, Crash, Stage};
-use super::dataset::{Hub, Subject};
-use super::doc::{Doc, Prompt, written};
-use super::hub;
-use super::marks::{Marks, Metrics};
-use super::spec::{Rows, Source, Take, TaskSpec};
+use super::{
+    Checked, Crash, Doc, Hub, Marks, Metrics, Prompt, Rows, Source, Stage, Subject, Take, TaskSpec, aggregate, hub,
+    written,
+};
 use crate::config::Mode;
 use crate::data::Row;
 use crate::error::Result;
