@@ -54,9 +54,9 @@ pub(crate) fn requests(config: &ModelConfig, num_prompts: usize, longest: usize,
         let pixels = (0..28 * 56 * 3).map(|i| (i as u8).wrapping_mul(fill)).collect();
         Arc::new(ImageInput::picture([2, 4], pixels))
     };
-    // A video of three frames, the last of which is repeated.
-    let frames: Vec<ImageInput> = [5, 7, 9].map(|fill| (*pixels(fill)).clone()).into();
-    let video = Arc::new(Processor::default().video(&frames, 0.5).unwrap());
+    // A video of three frames, the last of which is repeated: as many tokens as a picture has.
+    let frame = |fill: u8| ImageInput::picture([2, 2], pixels(fill).pixels[..28 * 28 * 3].to_vec());
+    let video = Arc::new(Processor::default().video(&[5, 7, 9].map(frame), 0.5).unwrap());
     let images: Vec<_> = (0..4).map(|i| pixels(31 + 2 * i)).chain([video]).collect();
     let shared: Vec<u32> = (0..longest as u32).map(|i| 10 + (i * 37 + i / 11) % 200).collect();
     let mut prompt = |at: usize| {

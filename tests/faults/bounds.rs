@@ -220,7 +220,7 @@ fn tokenizers_that_could_hang_or_fill_memory_are_refused_by_part() {
     ] {
         let error = said(&format!("/{part}"), value);
         let place = format!("t.json: {}: found", part.replace('/', "."));
-        assert!(error.starts_with(&place) && error.contains(found), "{part}: {error}");
+        assert!(error.contains(&place) && error.contains(found), "{part}: {error}");
     }
     let llama = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
     assert_eq!(said("/pre_tokenizer/pretokenizers/0", cuts(llama)), "read");
