@@ -5,5 +5,5 @@
 mod answers;
 mod questions;
 
-pub use answers::{Answers, Response, write};
-pub use questions::{Line, Reader};
+pub use answers::{Answers, write};
+pub use questions::Reader;

@@ -202,7 +202,6 @@ impl Processor {
     }
 
     /// The normalised value of each byte in each channel: rescaled in f64 and rounded, then f32, as Hugging Face.
-    #[cfg_attr(private_tree, expect(dead_code, reason = "the goldens hold it against Hugging Face's pixel_values"))]
     fn normalised(&self) -> [[f32; 256]; 3] {
         std::array::from_fn(|c| {
             std::array::from_fn(|v| {
@@ -218,7 +217,6 @@ const MAX_PIXELS: u64 = 1 << 30;
 /// Width to height, either way, that the processor refuses to exceed.
 const MAX_RATIO: f64 = 200.0;
 
-#[cfg_attr(private_tree, expect(dead_code, reason = "the goldens hold it against Hugging Face's pixel_values"))]
 fn product(a: usize, b: usize) -> impl Iterator<Item = (usize, usize)> {
     (0..a).flat_map(move |i| (0..b).map(move |j| (i, j)))
 }

@@ -16,16 +16,6 @@ pub struct Medium {
 }
 
 impl Medium {
-    /// A picture of `grid_thw` patches.
-    pub fn image(grid_thw: [u32; 3]) -> Medium {
-        Medium { grid_thw, video: false, second_per_grid_ts: 1.0 }
-    }
-
-    /// A video at the processor's default rate: a temporal patch shows one second.
-    pub fn video(grid_thw: [u32; 3]) -> Medium {
-        Medium { grid_thw, video: true, second_per_grid_ts: 1.0 }
-    }
-
     /// Decoder tokens it takes.
     pub fn num_tokens(&self, merge_size: usize) -> usize {
         let [t, h, w] = self.grid_thw.map(|n| n as usize);
@@ -312,15 +302,15 @@ mod tests {
     #[test]
     fn places_must_match_the_images() {
         let config = config();
-        let image = Medium::image([1, 2, 4]);
+        let image = Medium { grid_thw: [1, 2, 4], video: false, second_per_grid_ts: 1.0 };
         let ids = |n: usize| [vec![1, 82], vec![80; n], vec![83, 2]].concat();
         let go = |ids: &[u32], media: &[Medium]| sequence(&config, ids, media, ids.len(), AfterVideo::Extent);
         assert_eq!(go(&ids(2), &[image]).unwrap().image_rows, [2, 3]);
         for (ids, media) in [(ids(1), vec![image]), (ids(3), vec![image]), (ids(2), vec![]), (ids(2), vec![image; 2])] {
             assert_eq!(go(&ids, &media).unwrap_err().exit_code(), 2);
         }
-        assert!(go(&ids(2), &[Medium::video([1, 2, 4])]).is_err());
-        assert!(go(&ids(2), &[Medium::image([1, 3, 4])]).is_err());
+        assert!(go(&ids(2), &[Medium { video: true, ..image }]).is_err());
+        assert!(go(&ids(2), &[Medium { grid_thw: [1, 3, 4], ..image }]).is_err());
     }
 
     #[test]

@@ -53,11 +53,12 @@ fn positions_equal_both_versions() {
         let images: Vec<[u32; 3]> = ints(&case["image_grid_thw"]);
         let videos: Vec<[u32; 3]> = ints(&case["video_grid_thw"]);
         let seconds: Vec<f64> = ints(&case["second_per_grid_ts"]);
-        let mut images = images.into_iter().map(Medium::image);
-        let mut videos = videos
-            .into_iter()
-            .enumerate()
-            .map(|(i, grid)| Medium { second_per_grid_ts: seconds[i], ..Medium::video(grid) });
+        let mut images = images.into_iter().map(|grid_thw| Medium { grid_thw, video: false, second_per_grid_ts: 1.0 });
+        let mut videos = videos.into_iter().enumerate().map(|(i, grid_thw)| Medium {
+            grid_thw,
+            video: true,
+            second_per_grid_ts: seconds[i],
+        });
         // Media in the order of their first place ids.
         let starts = ids.iter().zip(&ids[1..]).filter(|(a, _)| **a == config.vision_start_token_id);
         let media: Vec<Medium> = starts
