@@ -151,7 +151,8 @@ impl Processor {
             return Err(Error::input("video", "no frame", "at least one"));
         };
         let side = self.patch_size;
-        for (i, frame) in frames.iter().enumerate().filter(|(_, frame)| frame.grid_thw != [1, h, w]) {
+        let other = frames.iter().enumerate().find(|(_, frame)| frame.grid_thw != [1, h, w]);
+        if let Some((i, frame)) = other {
             let [_, other_h, other_w] = frame.grid_thw;
             let found = format!("{} x {} pixels", other_w * side, other_h * side);
             let expected = format!("{} x {}, as the first", w * side, h * side);

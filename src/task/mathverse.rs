@@ -18,7 +18,6 @@ pub const TASK: TaskSpec = TaskSpec {
         optional: &["problem_index"],
         pictures: &["image"],
         subject: Subject::Member("metadata", "subfield"),
-        ..Hub::DEFAULT
     }),
     rows: Rows::OfHub(prompt),
     ..TaskSpec::DEFAULT

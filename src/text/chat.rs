@@ -102,12 +102,13 @@ impl Chat {
         let marked: Vec<Message> = messages.iter().map(|m| self.break_specials(m, mark)).collect::<Result<_>>()?;
         let text = self.template.render_with(&marked, add_generation_prompt, variables)?;
         let ids = self.encode_marked(&text, mark)?;
-        let is_image = |part: &Part| matches!(part, Part::Image);
-        let is_video = |part: &Part| matches!(part, Part::Video { .. });
-        let kinds: [(&str, fn(&Part) -> bool, u32); 2] =
-            [("Image", is_image, self.ids.image_pad), ("Video", is_video, self.ids.video_pad)];
-        for (kind, is_kind, pad) in kinds {
-            let expected = messages.iter().flat_map(|m| &m.content).filter(|part| is_kind(part)).count();
+        for (kind, video, pad) in [("Image", false, self.ids.image_pad), ("Video", true, self.ids.video_pad)] {
+            let is_kind = |part: &&Part| match part {
+                Part::Text(_) => false,
+                Part::Image => !video,
+                Part::Video { .. } => video,
+            };
+            let expected = messages.iter().flat_map(|m| &m.content).filter(is_kind).count();
             let found = ids.iter().filter(|&&id| id == pad).count();
             if found != expected {
                 let found = format!("{found} places of {kind} in the rendered conversation");
