@@ -75,7 +75,6 @@ const ROOMS: &[(&str, &[&str])] = &[
             "ops",
             "model",
             "optim",
-            "checkpoint",
             "engine",
             "rollout",
             "train",
