@@ -67,21 +67,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "rl",
         &[
-            "config",
-            "observe",
-            "device",
-            "tensor",
-            "ranks",
-            "ops",
-            "model",
-            "optim",
-            "engine",
-            "rollout",
-            "train",
-            "text",
-            "reward",
-            "task",
-            "data",
+            "config", "observe", "device", "tensor", "ranks", "ops", "model", "optim", "engine", "rollout", "train",
+            "text", "reward", "task", "data",
         ],
     ),
     (
