@@ -35,7 +35,7 @@
 //! | [`pipeline`] | stages from rows to rows: format, verify, filter, mix |
 //! | [`recipe`] | data, SFT, RL, control, evaluation and report in one: stages and resume |
 //! | [`plan`] | what a config takes on a GPU: memory, time, what binds |
-//! | [`bench`] | how long ops and jobs take beside the ceilings of this machine, or beside a prediction |
+//! | [`bench`](mod@bench) | how long ops and jobs take beside the ceilings of this machine, or beside a prediction |
 //! | [`cli`] | one file per command |
 
 pub mod answers;

@@ -287,7 +287,7 @@ pub struct StoredTensor<'a> {
 
 impl StoredTensor<'_> {
     /// Row `r` of rows `out.len()` long as f32: exact for floats of at most 32 bits and for integers below 2^24;
-    /// other types are zeros (checked before: see [`StoredTensor::is_float`]).
+    /// other types are zeros (checked before).
     pub fn row(&self, r: usize, out: &mut [f32]) {
         self.range(r * out.len(), out);
     }

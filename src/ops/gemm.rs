@@ -1,6 +1,6 @@
 //! Launches of kernels/gemm.cu: the tile by the number of tokens alone, so that what is planned, captured and run
 //! agree. A row has the same bits from every tile. Where the device is told to (`Device::use_body`), of
-//! kernels/gemm_sm90a.cu, whose tiles go by [`GemmDesc`].
+//! kernels/gemm_sm90a.cu, whose tiles go by [`config::GemmDesc`].
 
 mod agreement;
 mod backward;

@@ -45,7 +45,7 @@ pub struct Options {
     pub guarded: bool,
     /// How matrix instructions add.
     pub sums: Sums,
-    /// Whether [`Counters::bank_conflicts`](super::emulator::Counters::bank_conflicts) has those of single loads and stores, which takes time.
+    /// Whether `Counters::bank_conflicts` has those of single loads and stores, which takes time.
     pub banks: bool,
     /// Whether of a grid only the first and the last CTA run, and nothing is copied or filled: what launches of any size do
     /// with their lengths, not what they compute. For memory that is not guarded.

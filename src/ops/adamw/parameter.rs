@@ -97,7 +97,7 @@ pub struct Parameter {
     pub first: usize,
     /// The weights: f32, or bf16.
     pub w: Tensor,
-    /// i16, the low half of an exact f32 master of bf16 weights (see [`super::split`]); without one they are rounded
+    /// i16, the low half of an exact f32 master of bf16 weights (see [`super::master`]); without one they are rounded
     /// stochastically.
     pub lo: Option<Tensor>,
     /// f32.

@@ -15,7 +15,7 @@ pub struct Paged<'a> {
     /// u32 `[S + 1]`: the new tokens of sequence s are rows `cu_seqlens_q[s]` .. `cu_seqlens_q[s + 1]` and its last
     /// positions.
     pub cu_seqlens_q: Tensor,
-    /// u32 `[S]`: a sequence's keys with the new ones, which [`super::store`] must have put into the cache before.
+    /// u32 `[S]`: a sequence's keys with the new ones, which [`super::store()`] must have put into the cache before.
     pub context_lens: Tensor,
     /// Heads of a row.
     pub heads: Heads,

@@ -1,6 +1,6 @@
 //! Policy losses: GRPO and DAPO (token ratios, dual clip), GSPO (sequence ratios), KL and entropy terms.
 //!
-//! A loss is a sum over tokens of `weight x token loss`; the weight depends on [`LossAggMode`], the
+//! A loss is a sum over tokens of `weight x token loss`; the weight depends on [`LossAggMode`](crate::config::LossAggMode), the
 //! sequence's length and the [`Denominators`] of the whole mini-batch, so micro-batches add up to the whole
 //! whatever the split. Inputs are f32 or f64, all arithmetic is f64 in one fixed order (`row.rs`) and with one `exp` of
 //! our own, so that the CPU and the kernels give equal bits and equal log-probs a ratio of exactly 1.
