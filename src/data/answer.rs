@@ -1,15 +1,15 @@
-//! What a row's answers are held against.
+//! Extracts the label of a row: the answer that a model's answers are compared with.
 
 use crate::data::{Row, text_of};
 
-/// What stands between the first `open` and the first `close` after it.
+/// Returns the text between the first `open` and the first `close` after it.
 pub fn between<'a>(text: &'a str, open: &str, close: &str) -> Option<&'a str> {
     let start = text.find(open)? + open.len();
     let len = text[start..].find(close)?;
     Some(&text[start..start + len])
 }
 
-/// The label of a row: its own, or the answer in its last assistant message.
+/// Returns the label of a row: its `ground_truth`, or the answer in its last assistant message.
 pub fn label(row: &Row) -> Option<String> {
     if let Some(label) = &row.ground_truth {
         return Some(label.clone());

@@ -1,4 +1,4 @@
-//! Rows that are not used: why, how many are too many, and where they are named.
+//! Rejected rows: why a row is not used, how many bad rows are allowed, and the file that lists them.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,32 +9,32 @@ use serde_json::json;
 use crate::error::{Error, Result};
 use crate::files;
 
-/// Why a row is not used.
+/// Reason why a row is not used.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
-    /// It cannot be read at all: bad JSON, no UTF-8, a broken page.
+    /// The row cannot be read at all: invalid JSON, invalid UTF-8, a broken page.
     BrokenRow,
-    /// Columns are missing or of another type than expected.
+    /// Columns are missing or have an unexpected type.
     WrongColumns,
-    /// Places for images and images differ in number.
+    /// The number of image placeholders differs from the number of images.
     WrongImageCount,
-    /// An image file is not there, or not inside the data folder.
+    /// An image file is missing or lies outside the data folder.
     MissingImage,
-    /// A picture cannot be read.
+    /// An image cannot be read.
     BrokenImage,
-    /// A picture has no size a model takes.
+    /// An image has a size that the model does not accept.
     WrongImageSize,
-    /// It cannot be turned into tokens: no answer to train on, an id outside the vocabulary.
+    /// The row cannot be converted to tokens: no answer to train on, or an id outside the vocabulary.
     WrongText,
-    /// It has no label to hold answers against.
+    /// The row has no label to compare answers with.
     NoGroundTruth,
-    /// It is sound and longer than the run takes.
+    /// The row is valid but longer than the run allows.
     Overlong,
 }
 
 impl Reason {
-    /// The word in `rejected.jsonl`.
+    /// Returns the name that `rejected.jsonl` uses.
     pub fn name(self) -> &'static str {
         match self {
             Reason::BrokenRow => "broken_row",
@@ -49,25 +49,25 @@ impl Reason {
         }
     }
 
-    /// True for what is wrong with a row itself, and not only with its length.
+    /// Returns true if the row itself is faulty. A row that is only too long is not bad.
     pub fn is_bad(self) -> bool {
         self != Reason::Overlong
     }
 }
 
-/// A row that is not used, with the error that names it.
+/// A row that is not used, with the error that describes the fault.
 #[derive(Debug)]
 pub struct Bad {
-    /// Why.
+    /// Reason of the rejection.
     pub reason: Reason,
-    /// Its id, where that could be read.
+    /// Id of the row, if it could be read.
     pub id: Option<String>,
-    /// What was found.
+    /// Error with the place, what was found and what was expected.
     pub error: Box<Error>,
 }
 
 impl Bad {
-    /// The same fault, of another row with the same content.
+    /// Returns the same fault for another row with the same content.
     pub fn again(&self) -> Bad {
         let error = match &*self.error {
             Error::Unreadable { place, source } => {
@@ -79,8 +79,8 @@ impl Bad {
         Bad { reason: self.reason, id: None, error: Box::new(error) }
     }
 
-    /// The fault, where it is the row's own; errors where the system failed on it, so that the run ends and nothing keeps
-    /// what another try would not meet.
+    /// Returns the fault if the row itself is faulty. If the system failed to read it (I/O error), returns that error
+    /// instead: the run then ends, and no row is recorded as bad that another attempt could read.
     pub fn of_row(self) -> Result<Bad> {
         match *self.error {
             error @ Error::Unreadable { .. } => Err(error),
@@ -88,13 +88,13 @@ impl Bad {
         }
     }
 
-    /// Gives errors a reason: `result.map_err(Bad::of(Reason::BrokenImage))`.
+    /// Returns a function that adds a reason to an error: `result.map_err(Bad::of(Reason::BrokenImage))`.
     pub fn of(reason: Reason) -> impl Fn(Error) -> Bad + Copy {
         move |error| Bad { reason, id: None, error: Box::new(error) }
     }
 }
 
-/// What reading a row gives.
+/// Result of reading a row.
 pub type Read<T> = std::result::Result<T, Bad>;
 
 impl From<Bad> for Error {
@@ -103,51 +103,53 @@ impl From<Bad> for Error {
     }
 }
 
-/// A line of `rejected.jsonl`.
+/// One line of `rejected.jsonl`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Rejected {
-    /// The number of its file among those of the data sets.
+    /// Number of the row's file among all files of the data sets.
     pub dataset: u32,
-    /// The row's number in its file, from 0.
+    /// Number of the row in its file, from 0.
     pub index: u32,
-    /// The row's id, where it could be read.
+    /// Id of the row, if it could be read.
     pub id: Option<String>,
-    /// Why.
+    /// Reason of the rejection.
     pub reason: Reason,
-    /// What was found.
+    /// Text of the error.
     pub detail: String,
 }
 
-/// Rows that are not used of `rows` in all.
+/// The rejected rows of a run, and the number of rows read.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct RejectedRows {
-    /// Rows read.
+    /// Number of rows read.
     pub rows: u64,
-    /// Those not used, by data set and row.
+    /// Rejected rows, ordered by file and row.
     pub rejected: Vec<Rejected>,
 }
 
 impl RejectedRows {
-    /// How many have each reason.
+    /// Returns the number of rejected rows for each reason.
     pub fn counts(&self) -> BTreeMap<Reason, usize> {
         let mut counts = BTreeMap::new();
         self.rejected.iter().for_each(|r| *counts.entry(r.reason).or_default() += 1);
         counts
     }
 
-    /// Bad ones.
+    /// Returns the number of bad rows; rows that are only too long do not count.
     pub fn bad(&self) -> usize {
         self.rejected.iter().filter(|r| r.reason.is_bad()).count()
     }
 
-    /// `2 of 1000 rows are left out: 1 broken_image, 1 overlong`; nothing where none is.
+    /// Returns a summary such as `2 of 1000 rows are left out: 1 broken_image, 1 overlong`, or `None` if every row is
+    /// used.
     pub fn line(&self) -> Option<String> {
         let counts: Vec<String> = self.counts().iter().map(|(reason, n)| format!("{n} {}", reason.name())).collect();
         let (left_out, rows) = (self.rejected.len(), self.rows);
         (left_out > 0).then(|| format!("{left_out} of {rows} rows are left out: {}", counts.join(", ")))
     }
 
-    /// Errors when more than `max_bad_rows`, a share, are bad: with each reason and its first row.
+    /// Returns an error if the share of bad rows is larger than `max_bad_rows` (a fraction of 1). The error lists each
+    /// reason with its first row.
     pub fn check(&self, max_bad_rows: f64) -> Result<()> {
         let bad = self.bad();
         if bad as f64 <= max_bad_rows * self.rows as f64 {
@@ -164,7 +166,8 @@ impl RejectedRows {
         Err(Error::input_hint("max_bad_rows", found, expected, reasons.join("; ")))
     }
 
-    /// Writes `DIR/rejected.jsonl`, whole; `names` are the files'. No file where every row is used.
+    /// Writes `DIR/rejected.jsonl` atomically. `names` are the names of the files. Writes nothing if every row is used
+    /// and the file does not exist yet.
     pub fn write(&self, dir: &Path, names: &[&str]) -> Result<()> {
         let path = dir.join("rejected.jsonl");
         if self.rejected.is_empty() && !path.exists() {

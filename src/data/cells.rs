@@ -1,4 +1,4 @@
-//! Elements of Arrow arrays, whatever type they were written with, as JSON and pictures.
+//! Converts elements of Arrow arrays of any type to JSON values and images.
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float16Type, Float32Type, Float64Type};
@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::data::form::RawImage;
 
-/// A type for people: without what only Arrow distinguishes.
+/// Returns a readable name for a type, without distinctions that only Arrow makes.
 pub(super) fn type_name(kind: &DataType) -> String {
     match kind {
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => "text".to_owned(),
@@ -32,7 +32,7 @@ fn unsupported<T>(array: &dyn Array) -> Read<T> {
     Err(format!("found type {}, expected text, numbers, lists or structs", array.data_type()))
 }
 
-/// Element `i` as JSON.
+/// Returns element `i` as JSON.
 pub(super) fn value(array: &dyn Array, i: usize) -> Read<Value> {
     if array.is_null(i) {
         return Ok(Value::Null);
@@ -54,7 +54,7 @@ pub(super) fn value(array: &dyn Array, i: usize) -> Read<Value> {
             let group = array.as_struct();
             let mut map = Map::new();
             for (name, column) in group.column_names().into_iter().zip(group.columns()) {
-                // Bytes have no place in a row outside its image column.
+                // A row cannot hold bytes outside its image column.
                 if bytes(column, i).is_none() {
                     map.insert(name.to_owned(), value(column, i)?);
                 }
@@ -116,7 +116,7 @@ fn list(array: &dyn Array, i: usize) -> Option<ArrayRef> {
     }
 }
 
-/// Element `i` of an image column: a list of pictures, or one.
+/// Returns the images of element `i` of an image column. The element is a list of images or a single image.
 pub(super) fn images(array: &dyn Array, i: usize) -> Read<Vec<RawImage>> {
     match list(array, i) {
         Some(list) => (0..list.len()).map(|j| image(&list, j)).collect(),

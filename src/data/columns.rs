@@ -1,4 +1,4 @@
-//! Parquet in: the columns a row may have, whatever Arrow type they were written with.
+//! Parquet reader: reads the columns that a row can have, with any Arrow type that they were written with.
 
 mod paged;
 
@@ -21,29 +21,30 @@ use crate::data::names::Names;
 use crate::error::{Error, Result};
 use crate::files;
 
-/// Bytes of a file that are decoded at once, about: pictures are large.
+/// Approximate number of file bytes that are decoded at once. Images are large.
 const UNIT_BYTES: usize = 32 << 20;
-/// The same where every row held the longest text of the row group's dictionaries.
+/// Upper bound of the bytes decoded at once, computed as if every row contained the longest entry of the row group's
+/// dictionaries.
 const MOST_UNIT_BYTES: usize = 256 << 20;
-/// Rows that are decoded at once at most.
+/// Maximum number of rows that are decoded at once.
 const UNIT_ROWS: usize = 1024;
-/// Bytes of decoded rows that are kept for the next row asked for, about.
+/// Approximate number of bytes of decoded rows that are cached for the next request.
 const KEPT_BYTES: usize = 128 << 20;
 
-/// A row's fields and its image column's entries.
+/// Fields of a row, and the entries of its image column.
 pub type Fields = (Map<String, Value>, Option<Vec<RawImage>>);
 
-/// A parquet file, read in order or row by row.
+/// A parquet file that is read in order or row by row.
 pub struct Table {
     path: PathBuf,
     metadata: ArrowReaderMetadata,
     roots: Vec<usize>,
     names: Names,
-    /// Rows of each row group that are decoded at once.
+    /// Maximum number of rows that are decoded at once, for each row group; computed on first use.
     at_once: Vec<OnceLock<usize>>,
-    /// The rows decoded last.
+    /// Cache of the rows decoded last.
     units: Mutex<VecDeque<(Unit, RecordBatch)>>,
-    /// Where a copy of rows that are costly to read is kept, and the copy once it is there.
+    /// Path of the copy that is made if single rows are expensive to read. `copy` is the opened copy once it exists.
     copy_path: OnceLock<PathBuf>,
     copy: OnceLock<Box<Table>>,
 }
@@ -52,15 +53,15 @@ pub struct Table {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Unit {
     group: usize,
-    /// The first row's number in the group, and in the file.
+    /// Number of the first row within the group (`offset`) and within the file (`first`).
     offset: usize,
     first: usize,
     len: usize,
 }
 
 impl Table {
-    /// Opens a file whose columns have these `names`. Errors when it is none, not whole, or has none of the columns rows
-    /// are made of.
+    /// Opens a file whose columns have these `names`. Returns an error if the file is not a complete parquet file or
+    /// has none of the columns that rows are read from.
     pub fn open(path: &Path, names: &Names) -> Result<Table> {
         let table = Table { names: names.clone(), ..Table::of(path, |name| names.meaning(name).is_some())? };
         if let Some((ours, theirs)) = names.missing(|name| table.names().contains(&name)) {
@@ -72,16 +73,16 @@ impl Table {
         }
     }
 
-    /// Names and types of all its columns.
+    /// Returns the names and types of all columns.
     pub fn columns(&self) -> Vec<(String, String)> {
         let fields = self.metadata.schema().fields().iter();
         fields.map(|field| (field.name().clone(), type_name(field.data_type()))).collect()
     }
 
-    /// The `wanted` columns of a file.
+    /// Opens a file to read its `wanted` columns.
     fn of(path: &Path, wanted: impl Fn(&str) -> bool) -> Result<Table> {
         let file = files::open(path).map_err(Error::io(path))?;
-        // Where a file says where its pages begin, a row in the middle of a large group is soon found.
+        // The offset index lists where pages begin. With it, a row in the middle of a large group is found quickly.
         let options = ArrowReaderOptions::default().with_offset_index_policy(PageIndexPolicy::Optional);
         let metadata = ArrowReaderMetadata::load(&file, options)
             .map_err(|e| Error::format(path, format!("not a whole parquet file: {e}")))?;
@@ -109,12 +110,12 @@ impl Table {
         Error::format(&self.path, format!("found columns {}, expected {expected}", self.names().join(", ")))
     }
 
-    /// Rows there are.
+    /// Returns the number of rows.
     pub fn rows(&self) -> usize {
         self.metadata.metadata().file_metadata().num_rows().max(0) as usize
     }
 
-    /// Gives the rows with these numbers, from 0, to `take`, in order. Errors name the file and, where one is at fault,
+    /// Passes the rows with these numbers, from 0, to `take`, in order. Errors name the file and, if one row is faulty,
     /// the row and column.
     pub fn read(&self, range: Range<usize>, mut take: impl FnMut(usize, Result<Fields>) -> Result<()>) -> Result<()> {
         let rows =
@@ -122,7 +123,8 @@ impl Table {
         rows.map(drop)
     }
 
-    /// Gives the rows with these numbers to `take` until it breaks off: a batch, the row's number in it and in the file.
+    /// Passes the rows with these numbers to `take` until it returns `Break`. The arguments are a batch, the row's
+    /// number in the batch and its number in the file.
     fn each(
         &self,
         range: Range<usize>,
@@ -138,7 +140,8 @@ impl Table {
         })
     }
 
-    /// Gives the rows with these numbers to `take` in batches, each with its first row's number, until it breaks off.
+    /// Passes the rows with these numbers to `take` in batches, with the number of the first row of each, until `take`
+    /// returns `Break`.
     fn batches(
         &self,
         range: Range<usize>,
@@ -166,7 +169,8 @@ impl Table {
         Ok(ControlFlow::Continue(()))
     }
 
-    /// Row `row`, and whether it can be read. Errors when its page cannot.
+    /// Returns row `row`, or the error of a row that cannot be read. Returns an outer error if its page cannot be
+    /// decoded.
     pub fn row(&self, row: usize) -> Result<Result<Fields>> {
         let outside = || Error::format(&self.path, format!("no row {}", row + 1));
         let from = self.copied().unwrap_or(self);
@@ -182,7 +186,7 @@ impl Table {
         Ok(self.fields(&batch, row - unit.first, row))
     }
 
-    /// Row `row` of the file, number `i` of a batch, by our names of columns.
+    /// Returns row `row` of the file, which is number `i` of a batch, with columns renamed to the canonical names.
     fn fields(&self, batch: &RecordBatch, i: usize, row: usize) -> Result<Fields> {
         let mut map = Map::new();
         let mut pictures = None;
@@ -190,7 +194,7 @@ impl Table {
             let name = field.name();
             let wrong = |what: String| Error::format(&self.path, format!("row {}: column `{name}`: {what}", row + 1));
             let Some(ours) = self.names.meaning(name).filter(|_| !column.is_null(i)) else { continue };
-            // A file may have `image` and `images`: its own name for a column comes first.
+            // A file may have both `image` and `images`. A column that already has the canonical name takes precedence.
             let first = ours == name;
             if ours == "images" {
                 if first || pictures.is_none() {
@@ -203,7 +207,7 @@ impl Table {
         Ok((map, pictures))
     }
 
-    /// The rows that are decoded with row `row`: about a page, or all of a small row group.
+    /// Returns the unit of rows that is decoded together with row `row`: about one page, or an entire small row group.
     fn unit(&self, row: usize) -> Result<Option<Unit>> {
         let mut first = 0;
         for (group, meta) in self.metadata.metadata().row_groups().iter().enumerate() {
@@ -219,7 +223,7 @@ impl Table {
         Ok(None)
     }
 
-    /// Rows of a row group that are decoded at once, at most.
+    /// Returns the maximum number of rows of a row group that are decoded at once.
     fn at_once(&self, number: usize) -> Result<usize> {
         if let Some(rows) = self.at_once[number].get() {
             return Ok(*rows);
@@ -271,12 +275,12 @@ impl Table {
     }
 }
 
-/// Rows decoded at once where `rows` take `bytes`.
+/// Returns the number of rows to decode at once if `rows` rows take `bytes`.
 fn unit_rows(bytes: u128, rows: usize) -> usize {
     (UNIT_BYTES as u128 * rows as u128 / bytes.max(1)).clamp(1, UNIT_ROWS as u128) as usize
 }
 
-/// The reader's word on `len` rows from `first` on, without the names of its layers.
+/// Formats the parquet reader's error for `len` rows from `first` on, without the names of the library's layers.
 fn unreadable(first: usize, len: usize, what: &str) -> String {
     let what = what.rsplit("error: ").next().unwrap_or(what);
     match what.split_once("Disabled feature at compile time: ") {
@@ -285,21 +289,21 @@ fn unreadable(first: usize, len: usize, what: &str) -> String {
     }
 }
 
-/// The columns to read of a file that is not in our own form.
+/// Columns to read from a file that does not have the format of a data set row.
 pub struct Columns<'a> {
-    /// Those that must be there.
+    /// Columns that must exist.
     pub needed: &'a [&'a str],
-    /// Those that may be.
+    /// Columns that may exist.
     pub optional: &'a [&'a str],
-    /// Those that hold one picture a row, among `needed` or not.
+    /// Columns that contain one image per row. They may also be listed in `needed`.
     pub pictures: &'a [&'a str],
 }
 
-/// A row of [`Columns`]: values that are not null, and pictures with their columns' names.
+/// One row of [`Columns`]: the values that are not null, and the images with the names of their columns.
 pub type Chosen = (Map<String, Value>, Vec<(String, RawImage)>);
 
-/// Gives the rows of a parquet file to `take`, in order, with their numbers from 0, until it breaks off. Errors name the
-/// file and, where one is at fault, the row and column.
+/// Passes the rows of a parquet file to `take`, in order and with their numbers from 0, until `take` returns `Break`.
+/// Errors name the file and, if one row is faulty, the row and column.
 pub fn choose(
     path: &Path,
     columns: &Columns,
@@ -327,12 +331,12 @@ pub fn choose(
     })
 }
 
-/// Names of a parquet file's columns.
+/// Returns the names of a parquet file's columns.
 pub fn names(path: &Path) -> Result<Vec<String>> {
     Ok(Table::of(path, |_| false)?.columns().into_iter().map(|(name, _)| name).collect())
 }
 
-/// Rows of a parquet file.
+/// Returns the number of rows of a parquet file.
 pub fn count(path: &Path) -> Result<usize> {
     let table = Table::of(path, |_| false)?;
     Ok(table.rows())

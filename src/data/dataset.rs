@@ -1,4 +1,4 @@
-//! Data sets of any size: indexed once, then read row by row as samples are asked for.
+//! Data sets of any size: each is indexed once, and rows are then read one by one as samples are requested.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -22,19 +22,19 @@ use crate::observe::Observer;
 
 /// The data sets of a run.
 pub struct Dataset {
-    /// Sizes of the samples, in the order of one epoch, for the plan.
+    /// Sizes of the samples in the order of one epoch. The packing plan reads them.
     pub index: Arc<Index>,
     /// Rows that are not used.
     pub rejected: RejectedRows,
     /// Ids that more than one row has.
     pub shared: SharedIds,
-    /// What the rows that are used hold.
+    /// Counts of what the used rows contain.
     pub seen: Seen,
-    /// What the config means for data sets of this size, where it may not be what was meant.
+    /// Warnings where the config has an effect on data sets of this size that may not be intended.
     pub remarks: Vec<String>,
-    /// True when no row was read: an earlier start of the run had left the index.
+    /// True if no row was read because an earlier start of the run had stored the index.
     pub warm: bool,
-    /// Where the index is kept; none where nothing may be written.
+    /// Path of the stored index, or `None` if nothing may be written.
     pub kept: Option<PathBuf>,
     rows: Arc<Rows>,
 }
@@ -43,16 +43,19 @@ pub struct Dataset {
 struct Rows {
     sources: Vec<Source>,
     places: Places,
-    /// What the picture files held, once the run has begun.
+    /// Hashes of the image files at their first decoding; set once the run has begun.
     decoded: OnceLock<Decoded>,
 }
 
 impl Dataset {
-    /// Takes the index kept in the run directory `dir`, or, where there is none or the run is to be `fresh`, reads all
-    /// rows to make one; nothing is written. Rows longer than `longest` are left out, as are bad ones.
+    /// Reads the index stored in the run directory `dir`. If none is stored or `fresh` is true, reads all rows and
+    /// builds the index. Writes nothing. Rows longer than `longest` and bad rows are left out.
     ///
-    /// Errors when a file cannot be read; when more than `max_bad_rows`, a share, are bad; when no row is left; when a
-    /// file is another than the kept index was made of.
+    /// Returns an error if:
+    /// - a file cannot be read
+    /// - the share of bad rows is larger than `max_bad_rows`
+    /// - no row is left
+    /// - a file has changed since the stored index was built.
     pub fn open(
         dir: &Path,
         entries: &[DatasetConfig],
@@ -95,7 +98,8 @@ impl Dataset {
         Ok(Dataset { index, rejected, shared, seen, remarks: Vec::new(), warm, kept: Some(kept), rows })
     }
 
-    /// Keeps the index for the next start of the run, and a copy of rows that are costly to read one by one.
+    /// Stores the index for the next start of the run, and makes a copy of files whose rows are expensive to read one
+    /// by one.
     pub fn keep(&self, observer: &dyn Observer) -> Result<()> {
         let Some(kept) = &self.kept else { return Ok(()) };
         let Rows { sources, places, .. } = &*self.rows;
@@ -110,21 +114,22 @@ impl Dataset {
         kept::write(kept, &self.index, places, &self.rejected, &self.shared, &self.seen, signatures)
     }
 
-    /// Has the content of picture files recorded beside the index when they are first decoded, and compared from then on. Every
-    /// rank calls it.
+    /// Starts to record the hash of each image file next to the index when it is first decoded. Later decodings are
+    /// compared with the record. Every rank must call this function.
     pub fn record_pictures(&self) -> Result<()> {
         let Rows { places, decoded, .. } = &*self.rows;
         if let (Some(kept), Some(pictures)) = (&self.kept, places.in_files()) {
             let folder = kept.parent().unwrap_or(Path::new("."));
             std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
-            // Of this index alone: another one may have another picture in the same place.
+            // The record belongs to this index only: another index may have a different image in the same position.
             let record = kept.with_extension(format!("{}.pictures", &self.hash()[..16]));
             let _ = decoded.set(Decoded::open(&record, pictures)?);
         }
         Ok(())
     }
 
-    /// Remarks that an update takes some samples more than once, where it `takes` more than there are; `key` is why.
+    /// Adds a remark if an update takes more samples (`takes`) than exist, so that some are taken more than once. `key`
+    /// and `value` name the setting that causes it.
     pub fn remark_repeats(&mut self, key: &str, value: usize, takes: u64) {
         let len = self.index.len() as u64;
         if takes > len {
@@ -135,8 +140,8 @@ impl Dataset {
         }
     }
 
-    /// BLAKE3 of the content of all files, in their order, and of what the index makes of them, as hex: what two machines have
-    /// alike that read the same rows and find the same pictures.
+    /// Returns a BLAKE3 hash, in hexadecimal, of the content of all files in order and of the index built from them.
+    /// Two machines have the same hash if they read the same rows and found the same images.
     pub fn hash(&self) -> String {
         let mut hasher = blake3::Hasher::new();
         for source in &self.rows.sources {
@@ -149,7 +154,7 @@ impl Dataset {
         hasher.finalize().to_hex().to_string()
     }
 
-    /// Adds to `found` what the samples are made of.
+    /// Adds the hashes of the inputs to `found`: the files, the indexed rows and the stamps of the images.
     pub fn inputs(&self, found: &mut Found) -> Result<()> {
         for (number, Source { file, signature, .. }) in self.rows.sources.iter().enumerate() {
             found.add_file(Changed::Rows, number, &file.path, &signature.hash)?;
@@ -165,24 +170,24 @@ impl Dataset {
         Ok(())
     }
 
-    /// Names of the data sets' files, in their order.
+    /// Returns the names of the data sets' files, in order.
     pub fn names(&self) -> Vec<&str> {
         self.rows.sources.iter().map(|source| source.file.name.as_str()).collect()
     }
 
-    /// File and row of sample `i`, for messages.
+    /// Returns the file and row of sample `i` as text for messages.
     pub fn place(&self, i: usize) -> String {
         let place = self.rows.places.get(self.index.number(i));
         self.rows.sources[place.file].file.place(place.at.index as usize)
     }
 
-    /// File and row of sample `i`, by number.
+    /// Returns the number of the file and the number of the row of sample `i`.
     pub fn row(&self, i: usize) -> (u32, u32) {
         let place = self.rows.places.get(self.index.number(i));
         (place.file as u32, place.at.index)
     }
 
-    /// For people: what was read and what is left out, that ids are shared, and what the config means for it.
+    /// Returns notes for the user: what was read, what is left out, which ids are shared, and the remarks.
     pub fn notes(&self) -> Vec<String> {
         let mut notes = vec![self.seen.line()];
         notes.extend(self.rejected.line());
@@ -195,8 +200,8 @@ impl Dataset {
         notes
     }
 
-    /// What `of` says of each sample's row; all rows are read once. Errors where a file cannot be read or is another than was
-    /// indexed.
+    /// Applies `of` to the row of each sample; reads every row once. Returns an error if a file cannot be read or has
+    /// changed since it was indexed.
     pub fn each<T: Copy>(&self, of: impl Fn(&Row) -> Option<T>) -> Result<Vec<Option<T>>> {
         let mut found: HashMap<(u32, u32), T> = HashMap::new();
         for (file, source) in self.rows.sources.iter().enumerate() {
@@ -204,7 +209,7 @@ impl Dataset {
             source.file.for_each(usize::MAX, |at, read| {
                 match read {
                     Ok(row) => found.extend(of(&row).map(|of| ((file as u32, at.index), of))),
-                    // Bad rows are no samples.
+                    // Bad rows are not samples.
                     Err(bad) => drop(bad.of_row()?),
                 }
                 Ok(())
@@ -213,23 +218,25 @@ impl Dataset {
         Ok((0..self.index.len()).map(|i| found.get(&self.row(i)).copied()).collect())
     }
 
-    /// The samples: each row read when it is asked for, made by `make`, which also gives the hash of its content.
+    /// Returns the samples. Each row is read when its sample is requested. `make` converts it and also returns the hash
+    /// of its content.
     pub fn samples<T: Send + Sync>(&self, make: impl Fn(Row) -> Read<(T, u64)> + Send + Sync + 'static) -> Streamed<T> {
         Streamed { index: self.index.clone(), rows: self.rows.clone(), make: Box::new(make) }
     }
 }
 
 impl Rows {
-    /// Replaces a picture, or the frames of a video, by what their files hold. Errors when that is not what was indexed.
+    /// Replaces an image, or the frames of a video, by the content of its files. Returns an error if the content is not
+    /// what was indexed.
     fn hold(&self, frames: &mut [ImageSource], row: &str, number: usize, stamp: u64) -> Result<()> {
-        // What stands in its row is compared with it.
+        // Embedded images need no check here, because they are part of the row's file, and that file is compared.
         if frames.iter().all(|frame| matches!(frame, ImageSource::Bytes { .. })) {
             return Ok(());
         }
         let (mut found, mut content) = (Vec::with_capacity(frames.len()), blake3::Hasher::new());
         let name = frames.first().map_or_else(|| row.to_owned(), |frame| frame.place(row));
         for frame in frames {
-            // Read once: what is compared is what is decoded.
+            // Each file is read once, so the bytes that are compared are the bytes that are decoded.
             let (held, stamp) = frame.held(row)?;
             content.update(&held.bytes(row)?);
             found.push(stamp);
@@ -243,7 +250,7 @@ impl Rows {
     }
 }
 
-/// All that decides an index but the content of the rows.
+/// Returns a text of everything that determines an index, except the content of the rows.
 fn key(entries: &[DatasetConfig], encoder: &Encoder, longest: Longest) -> String {
     let mut key = format!("{} {longest:?} {:?} {}\n", env!("CARGO_PKG_VERSION"), encoder.purpose, encoder.key);
     for entry in entries {
@@ -253,7 +260,7 @@ fn key(entries: &[DatasetConfig], encoder: &Encoder, longest: Longest) -> String
     key
 }
 
-/// Samples made when they are asked for.
+/// Samples that are made when they are requested.
 pub struct Streamed<T> {
     index: Arc<Index>,
     rows: Arc<Rows>,
@@ -261,7 +268,7 @@ pub struct Streamed<T> {
 }
 
 impl<T: Send + Sync> Samples<T> for Streamed<T> {
-    /// Errors when the row's file or a picture's is another than was indexed.
+    /// Returns an error if the row's file or an image file has changed since it was indexed.
     fn get(&self, i: usize) -> Result<Made<T>> {
         let number = self.index.number(i);
         let place = self.rows.places.get(number);

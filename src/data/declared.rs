@@ -1,5 +1,5 @@
-//! What a parquet file says of itself, held against its size before anything of it is decoded: a file of kilobytes can
-//! spell out to gigabytes, by compression, by repeats or by a dictionary.
+//! Checks the sizes that a parquet file declares against its size on disk before anything is decoded. A file of
+//! kilobytes can expand to gigabytes through compression, repetition or a dictionary.
 
 use std::fs::File;
 use std::path::Path;
@@ -12,20 +12,21 @@ use parquet::file::serialized_reader::SerializedPageReader;
 
 use crate::error::{Error, Result};
 
-/// Bytes of a row group that are decoded whatever they took in the file, and how often its own bytes beyond that. Text
-/// shrinks to a twentieth, seldom to a hundredth.
+/// A row group may always be decoded if it declares at most `ALWAYS` bytes. Above that, it may declare at most `RATIO`
+/// times its stored bytes. Text compresses to a twentieth of its size, seldom to a hundredth.
 const ALWAYS: u64 = 256 << 20;
 const RATIO: u64 = 200;
-/// The same for a dictionary's longest text at every place of a column of lists, which no file of rows reaches.
+/// The same ratio for a column of lists, if every element were the longest dictionary entry. No real file of rows
+/// reaches it.
 const LISTED: u64 = 10_000;
 
-/// Errors where the wanted columns of a row group would be far larger than what is stored of them.
+/// Returns an error if the wanted columns of a row group would be far larger than their stored bytes.
 pub(super) fn check(path: &Path, metadata: &ParquetMetaData, roots: &[usize], len: u64) -> Result<()> {
     for (number, group) in metadata.row_groups().iter().enumerate() {
         let (mut said, mut stored) = (0, 0);
         for chunk in wanted(group, roots) {
             let values = chunk.num_values().max(0) as u64;
-            // Each place of a column takes its levels and an offset, whatever was stored of it.
+            // Each value takes its levels and an offset in memory, regardless of the stored bytes.
             said += (chunk.uncompressed_size().max(0) as u64).max(values.saturating_mul(8));
             stored += chunk.compressed_size().max(0) as u64;
         }
@@ -34,8 +35,8 @@ pub(super) fn check(path: &Path, metadata: &ParquetMetaData, roots: &[usize], le
     Ok(())
 }
 
-/// The longest text or picture of a row group that could stand in every row, in bytes, as dictionaries have it; 1 where
-/// no column has one.
+/// Returns the length in bytes of the longest text or image that could be in every row of a row group, read from the
+/// dictionaries. Returns 1 if no column has a dictionary.
 pub(super) fn longest(
     path: &Path,
     number: usize,
@@ -51,7 +52,8 @@ pub(super) fn longest(
             here = in_dictionary(&file, chunk, group.num_rows() as usize)
                 .map_err(|e| Error::format(path, format!("row group {}: a dictionary: {e}", number + 1)))?;
         }
-        // A text that shares its beginning with the one before it may be as long as all of them.
+        // A delta-encoded text shares its beginning with the previous one, so it may be as long as all of them
+        // together.
         if chunk.encodings().any(|encoding| encoding == Encoding::DELTA_BYTE_ARRAY) {
             here = here.max(chunk.uncompressed_size().max(0) as usize / 16);
         }
@@ -72,14 +74,15 @@ fn refuse(path: &Path, number: usize, said: u64, stored: u64, ratio: u64) -> Res
     Err(Error::format(path, format!("{what}, expected at most {ratio} times these or {ALWAYS}")))
 }
 
-/// The chunks of the columns `roots` and of what they are made of.
+/// Returns the chunks of the columns `roots` and of their nested columns.
 fn wanted<'a>(group: &'a RowGroupMetaData, roots: &'a [usize]) -> impl Iterator<Item = &'a ColumnChunkMetaData> {
     let schema = group.schema_descr();
     let root = |leaf: usize| schema.get_column_root_idx(leaf);
     group.columns().iter().enumerate().filter(move |(leaf, _)| roots.contains(&root(*leaf))).map(|(_, chunk)| chunk)
 }
 
-/// Bytes of the longest entry of a chunk's dictionary: entries are a length and so many bytes.
+/// Returns the length in bytes of the longest entry of a chunk's dictionary. Each entry is a 4-byte length followed by
+/// that many bytes.
 fn in_dictionary(file: &Arc<File>, chunk: &ColumnChunkMetaData, rows: usize) -> parquet::errors::Result<usize> {
     let mut pages = SerializedPageReader::new(file.clone(), chunk, rows, None)?;
     let Some(Page::DictionaryPage { buf, .. }) = pages.get_next_page()? else { return Ok(0) };

@@ -1,5 +1,6 @@
-//! What picture files held when a run first decoded them, beside its index: 8 bytes a picture, in the order of the index,
-//! the beginning of the BLAKE3 of the file, 0 where it was not decoded yet.
+//! Record of the content of image files when a run first decoded them. The file lies next to the index and has 8 bytes
+//! per image, in the order of the index: the first bytes of the BLAKE3 hash of the image file, or 0 if it has not been
+//! decoded yet.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -8,14 +9,15 @@ use std::path::{Path, PathBuf};
 use crate::data::stamp::short;
 use crate::error::{Error, Result};
 
-/// The record, open. Ranks share the file: whoever is first to decode a picture writes its place, and all write the same.
+/// The open record. All ranks share the file: the first rank that decodes an image writes its entry, and every rank
+/// would write the same value.
 pub struct Decoded {
     path: PathBuf,
     file: File,
 }
 
 impl Decoded {
-    /// Opens the record of so many pictures; makes it where it is not there, and fills up one that was cut.
+    /// Opens the record of `pictures` images. Creates the file if it does not exist, and extends a truncated one.
     pub fn open(path: &Path, pictures: usize) -> Result<Decoded> {
         let options = File::options().read(true).write(true).create(true).truncate(false).open(path);
         let file = options.map_err(Error::io(path))?;
@@ -26,8 +28,8 @@ impl Decoded {
         Ok(Decoded { path: path.to_owned(), file })
     }
 
-    /// Tells whether `content` is the hash of what the picture or video with this number held when it was first decoded; now
-    /// is the first time where there was none.
+    /// Returns true if `content` equals the recorded hash of the image or video with this number. If nothing is
+    /// recorded yet, records `content` and returns true.
     pub fn is_same(&self, number: usize, content: &blake3::Hash) -> Result<bool> {
         let (mut known, at) = ([0; 8], 8 * number as u64);
         self.file.read_exact_at(&mut known, at).map_err(Error::io(&self.path))?;

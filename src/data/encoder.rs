@@ -1,5 +1,5 @@
-//! How rows become what one model takes, and what is known of them before: both from the same code, so that an index
-//! and what is later made by it cannot differ.
+//! Converts rows to tokens and images for one model, and measures rows beforehand. Both use the same code, so an index
+//! cannot differ from the samples that are made later.
 
 use std::path::Path;
 
@@ -13,51 +13,52 @@ use crate::files;
 use crate::image::{Grid, Processor, Refused};
 use crate::text::Chat;
 
-/// What rows are for.
+/// Purpose of the rows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Use {
-    /// Trained on: the last message is the answer.
+    /// Training: the last message is the answer.
     Train,
-    /// Asked: a label is needed.
+    /// Prompting: the model generates the answer, and the row needs a label.
     Ask,
 }
 
-/// A model's tokenizer and template, image processor and vocabulary.
+/// Tokenizer, chat template, image processor and vocabulary size of a model.
 #[derive(Clone)]
 pub struct Encoder {
-    /// Tokenizer and template.
+    /// Tokenizer and chat template.
     pub chat: Chat,
-    /// Sizes of pictures.
+    /// Image processor; determines the size of images.
     pub processor: Processor,
-    /// Ids there are.
+    /// Number of token ids.
     pub vocab_size: usize,
-    /// What rows are for.
+    /// Purpose of the rows.
     pub purpose: Use,
-    /// Tells two encoders apart that make different tokens of a row.
+    /// Text that differs between two encoders that produce different tokens from a row.
     pub key: String,
 }
 
-/// What is known of a row without decoding its pictures.
+/// Measurements of a row that need no decoded image.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Measured {
-    /// Tokens, pictures expanded.
+    /// Number of tokens, with images expanded.
     pub tokens: usize,
-    /// Tokens whose prediction is trained.
+    /// Number of tokens whose prediction is trained.
     pub targets: usize,
-    /// Messages.
+    /// Number of messages.
     pub turns: usize,
-    /// Its pictures, and the frames of its videos.
+    /// Number of images, including the frames of videos.
     pub pictures: usize,
-    /// Patches of each picture and video.
+    /// Patch grid of each image and video.
     pub grids: Vec<Grid>,
-    /// What the picture files of each are known by, in the order of `grids`.
+    /// Stamp of the file or files of each image and video, in the order of `grids`.
     pub stamps: Vec<u64>,
-    /// Of its tokens and targets, or of its tokens and label.
+    /// Hash of the tokens and targets (training), or of the tokens and the label (prompting).
     pub hash: u64,
 }
 
 impl Encoder {
-    /// Of a model directory; pictures are resized to within these pixels, where they are given.
+    /// Loads the encoder of a model directory. `pixels` are the minimum and maximum number of pixels of a resized
+    /// image, if given.
     pub fn load(dir: &Path, purpose: Use, vocab_size: usize, pixels: [Option<usize>; 2]) -> Result<Encoder> {
         let chat = Chat::load(dir)?;
         let processor = Processor::load(dir)?.within(pixels[0], pixels[1]);
@@ -73,7 +74,7 @@ impl Encoder {
         Ok(Encoder { chat, processor, vocab_size, purpose, key })
     }
 
-    /// Measures a row: its text encoded, of its pictures the headers read.
+    /// Measures a row: encodes its text and reads the headers of its images.
     pub fn measure(&self, row: &Row) -> Read<Measured> {
         let (mut grids, mut stamps) = (Vec::with_capacity(row.images.len()), Vec::with_capacity(row.images.len()));
         for medium in row.media() {
@@ -97,7 +98,7 @@ impl Encoder {
         Ok(Measured { tokens: ids.len(), targets, turns, pictures, grids, stamps, hash })
     }
 
-    /// The size of a picture, or of one of the frames of a video, and what their files are known by.
+    /// Returns the patch grid of an image, or of one frame of a video, and the combined stamp of the files.
     fn measure_frames(&self, row: &Row, frames: &[ImageSource]) -> Read<(Grid, u64)> {
         let wrong_size = Bad::of(Reason::WrongImageSize);
         let (mut first, mut stamps) = (None, Vec::with_capacity(frames.len()));
@@ -119,7 +120,7 @@ impl Encoder {
         Ok((grid.map_err(|e| wrong_size(e.within(&image.place(&row.place))))?, combined(&stamps)))
     }
 
-    /// A row to train on, and the hash that [`Encoder::measure`] gave it.
+    /// Converts a row to a training sample. Also returns the hash that [`Encoder::measure`] computes.
     pub fn sample(&self, row: &Row) -> Read<(Sample, u64)> {
         let images = media(row, &self.processor).map_err(Bad::of(Reason::BrokenImage))?;
         let (input_ids, loss_mask) = self.tokens(row, &grids(&images))?;
@@ -127,7 +128,7 @@ impl Encoder {
         Ok((Sample { input_ids, loss_mask, images }, hash))
     }
 
-    /// A row to ask, and the hash that [`Encoder::measure`] gave it.
+    /// Converts a row to a prompt. Also returns the hash that [`Encoder::measure`] computes.
     pub fn prompt(&self, row: &Row) -> Read<(EncodedPrompt, u64)> {
         let images = media(row, &self.processor).map_err(Bad::of(Reason::BrokenImage))?;
         let (ids, mask) = self.tokens(row, &grids(&images))?;
@@ -159,7 +160,7 @@ fn hash(row: &Row, ids: &[u32], mask: &[bool]) -> u64 {
     let mut hasher = blake3::Hasher::new();
     hasher.update(bytemuck::cast_slice(ids));
     hasher.update(bytemuck::cast_slice(mask));
-    // What a prompt is held against; a sample's answer stands among its tokens.
+    // A prompt's answers are compared with the label. A training sample already has the answer among its tokens.
     if mask.is_empty() {
         hasher.update(row.ground_truth.as_deref().unwrap_or_default().as_bytes());
     }

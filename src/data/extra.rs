@@ -1,4 +1,4 @@
-//! The column `extra_info`: what rows carry beside the columns that have a name.
+//! The column `extra_info`: fields of a row that have no column of their own.
 
 use std::sync::Arc;
 
@@ -10,15 +10,15 @@ use serde_json::{Map, Value};
 use crate::data::cells;
 use crate::error::{Error, Result};
 
-/// Its name.
+/// Name of the column.
 pub const COLUMN: &str = "extra_info";
 
-/// Its fields: every key any row has, with the narrowest type that holds all its values.
+/// Fields of the column: every key that any row has, with the narrowest type that holds all its values.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct ExtraColumns(Vec<(String, DataType)>);
 
 impl ExtraColumns {
-    /// These, and what `rows` have.
+    /// Returns these fields extended by the fields of `rows`.
     pub fn with<'a>(&self, rows: impl IntoIterator<Item = &'a Map<String, Value>>) -> ExtraColumns {
         let mut columns = self.0.clone();
         for (key, value) in rows.into_iter().flatten() {
@@ -41,7 +41,7 @@ impl ExtraColumns {
         ExtraColumns(columns)
     }
 
-    /// The column of `rows`; none where no row of the file has a field.
+    /// Returns the column for `rows`, or `None` if no row of the file has a field.
     pub fn column(&self, rows: &[&Map<String, Value>]) -> Result<Option<ArrayRef>> {
         if self.0.is_empty() {
             return Ok(None);
@@ -64,7 +64,7 @@ impl ExtraColumns {
         Ok(Some(Arc::new(column.map_err(failed)?)))
     }
 
-    /// A batch that was written with fewer or narrower fields, with these.
+    /// Converts a batch that was written with fewer or narrower fields to these fields.
     pub fn widen(&self, batch: &RecordBatch) -> Result<RecordBatch> {
         let mut rows = vec![Map::new(); batch.num_rows()];
         if let Some(column) = batch.column_by_name(COLUMN) {
@@ -72,7 +72,8 @@ impl ExtraColumns {
             for (name, values) in group.column_names().into_iter().zip(group.columns()) {
                 for (i, row) in rows.iter_mut().enumerate().filter(|(i, _)| !values.is_null(*i)) {
                     let value = cells::value(values, i).map_err(Error::Failed)?;
-                    // Whole numbers that became fractions with their column are texts without a point.
+                    // If a column of integers was widened to fractions, its integers are later written as text without
+                    // a decimal point.
                     let whole = value.as_f64().filter(|x| value.is_f64() && x.fract() == 0.0 && x.abs() < 9e15);
                     row.insert(name.to_owned(), whole.map_or(value, |x| Value::from(x as i64)));
                 }

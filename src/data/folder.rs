@@ -1,5 +1,6 @@
-//! Where an image url of a row may point: relative to the entry's data folder or zip file, absolute or `file://` within
-//! the folder, or a `data:` url. Nothing outside is ever opened, through `..` or a link or otherwise.
+//! Resolves the image urls of rows. A url may be relative to the entry's data folder or zip file, absolute or `file://`
+//! within the folder, or a `data:` url. No file outside the folder is ever opened, not through `..` or a symbolic link
+//! either.
 
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
@@ -12,18 +13,18 @@ use crate::data::zipped::Archive;
 use crate::error::{Error, Result};
 use crate::hub::local;
 
-/// The folder or zip file that image urls are resolved in.
+/// The folder or zip file in which image urls are resolved.
 #[derive(Clone, Debug)]
 pub struct Folder {
     given: PathBuf,
     real: PathBuf,
-    /// Of a snapshot in the hub's cache: where its files, which are links, lead.
+    /// Folder that the symbolic links of a snapshot in the Hugging Face cache point to.
     blobs: Option<PathBuf>,
     archive: Option<Arc<Archive>>,
 }
 
 impl Folder {
-    /// Opens the data folder, or the zip file in its place. Errors when it is not there.
+    /// Opens the data folder, or the zip file used instead of it. Returns an error if it does not exist.
     pub fn open(path: impl AsRef<Path>) -> Result<Folder> {
         let given = path.as_ref().to_owned();
         let real = given.canonicalize().map_err(Error::io(&given))?;
@@ -36,7 +37,7 @@ impl Folder {
         Ok(Folder { given, real, blobs, archive })
     }
 
-    /// The picture an url names; a file must exist and lie inside the folder. Errors name `place`.
+    /// Returns the image that a url names. A file must exist and lie inside the folder. Errors name `place`.
     pub fn resolve(&self, url: &str, place: &str) -> Result<ImageSource> {
         if let Some(rest) = url.strip_prefix("data:") {
             let bytes = decode_data_url(rest, place)?;
@@ -76,7 +77,7 @@ impl Folder {
     }
 }
 
-/// The member of a zip file that `path` names.
+/// Returns the member of a zip file that `path` names.
 fn member(archive: &Arc<Archive>, path: &Path, url: &str) -> Option<ImageSource> {
     let names: Vec<&str> =
         path.components().filter(|c| *c != Component::CurDir).map(|c| c.as_os_str().to_str()).collect::<Option<_>>()?;
@@ -84,7 +85,7 @@ fn member(archive: &Arc<Archive>, path: &Path, url: &str) -> Option<ImageSource>
     Some(ImageSource::Zipped { url: url.to_owned(), archive: archive.clone(), index })
 }
 
-/// The bytes of a data url, given what follows `data:`; the declared type is not trusted.
+/// Decodes the bytes of a data url, given the text after `data:`. Ignores the declared type.
 pub fn decode_data_url(rest: &str, place: &str) -> Result<Vec<u8>> {
     let wrong = |what: &str| Error::input(place, what.to_owned(), "data:image/...;base64,...");
     let (head, body) = rest.split_once(',').ok_or_else(|| wrong("a data url without a comma"))?;

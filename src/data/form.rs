@@ -1,5 +1,5 @@
-//! The forms of a row (`messages`, `prompt` or `problem`; `conversations`; `question` with pictures), read from JSON
-//! fields and an image column into one [`Row`].
+//! Converts the supported row formats (`messages`, `prompt` or `problem`; `conversations`; `question` with images) to
+//! one [`Row`]. The input is JSON fields and an image column.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,46 +13,47 @@ use crate::data::{ImageSource, Row};
 use crate::error::{Error, Result};
 use crate::text::{Message, Part};
 
-/// The columns of which a row needs one, for messages.
+/// Names of the question columns. A row needs one of them.
 pub const QUESTIONS: &str =
     "one of `messages`, `conversations`, `prompt`, `problem`, `question` (or the entry's `columns`)";
 
-/// Frames of a video that show one second, where its part does not say.
+/// Frames per second of a video whose part does not give `fps`.
 const DEFAULT_FPS: f64 = 2.0;
-/// The least and the most it may say.
+/// Minimum and maximum of `fps`.
 const MIN_FPS: f64 = 0.001;
 const MAX_FPS: f64 = 1000.0;
 
-/// Marks an image's place in a text.
+/// Marks the position of an image in a text.
 pub const IMAGE_MARKER: &str = "<image>";
 
-/// One entry of an `images` column as it stands.
+/// One entry of an `images` column as stored in the file.
 #[derive(Clone, Debug, Default)]
 pub struct RawImage {
-    /// The encoded picture.
+    /// Encoded image.
     pub bytes: Option<Arc<[u8]>>,
-    /// Its name, or, without bytes, its url.
+    /// Name of the image if `bytes` are given, otherwise its url.
     pub path: Option<String>,
 }
 
-/// What a row is read with.
+/// Context that a row is read in.
 #[derive(Clone, Debug)]
 pub struct RowContext<'a> {
-    /// Where image urls are resolved.
+    /// Folder in which image urls are resolved.
     pub folder: &'a Folder,
-    /// The data set's name.
+    /// Name of the data set.
     pub dataset: &'a str,
-    /// The file's stem.
+    /// Stem of the file name.
     pub file: &'a str,
-    /// The row's number in its file, from 0.
+    /// Number of the row in its file, from 0.
     pub index: usize,
-    /// `FILE row N`, for errors.
+    /// `FILE row N`, for error messages.
     pub place: String,
 }
 
-/// Reads a row. `images` are the entries of the image column; the other columns stand in `fields`.
-/// Errors name the row: a missing or mistyped column, a role or part that is not known, images that do not match
-/// their marks, an image outside the data folder.
+/// Reads a row. `images` are the entries of the image column; `fields` holds the other columns.
+///
+/// Errors name the row: a missing or mistyped column, an unknown role or part type, a number of images that does not
+/// match the markers, or an image outside the data folder.
 pub fn read_row(mut fields: Map<String, Value>, images: Vec<RawImage>, at: &RowContext) -> Read<Row> {
     let mut extra = match fields.remove("extra_info").map(structured) {
         None | Some(Value::Null) => Map::new(),
@@ -88,7 +89,7 @@ pub fn read_row(mut fields: Map<String, Value>, images: Vec<RawImage>, at: &RowC
                 "one of both",
             ));
         }
-        // LLaMA-Factory writes an empty text where there is none.
+        // LLaMA-Factory writes an empty string for a missing system prompt.
         messages.splice(0..0, (!system.is_empty()).then(|| Message::text("system", system)));
     }
 
@@ -105,7 +106,7 @@ pub fn read_row(mut fields: Map<String, Value>, images: Vec<RawImage>, at: &RowC
         extra.entry("answer").or_insert_with(|| Value::String(answer.clone()));
         ground_truth.get_or_insert(answer);
     }
-    // Beside what rows carry, as the original's difficulty sampler reads it.
+    // Other fields of a row are kept in `extra`. The original's difficulty sampler reads `avg_reward` there.
     if let Some(reward) = given(&fields, "avg_reward") {
         extra.entry("avg_reward").or_insert_with(|| reward.clone());
     }
@@ -121,7 +122,8 @@ pub fn read_row(mut fields: Map<String, Value>, images: Vec<RawImage>, at: &RowC
     Ok(Row { id, messages, images, data_source, ground_truth, extra, place: at.place.clone() })
 }
 
-/// The entries of an `images` value in JSON: structs of base64 `bytes` and `path`, plain urls, or one of them alone.
+/// Reads the entries of an `images` value in JSON: structs with base64 `bytes` and `path`, plain urls, or a single one
+/// of these.
 pub fn json_images(value: &Value, at: &RowContext) -> Read<Vec<RawImage>> {
     let one = |value: &Value| match value {
         Value::String(url) => Ok(RawImage { bytes: None, path: Some(url.clone()) }),
@@ -145,12 +147,12 @@ pub fn json_images(value: &Value, at: &RowContext) -> Read<Vec<RawImage>> {
 
 struct Found<'a> {
     at: &'a RowContext<'a>,
-    /// Pictures given by an url inside the messages, in order.
+    /// Images given by a url inside the messages, in order.
     by_url: Vec<ImageSource>,
-    /// Image parts without an url: each stands for the next entry of the image column.
+    /// Number of image parts without a url. Each stands for the next entry of the image column.
     by_part: usize,
     marks: usize,
-    /// The frames of all videos, in order.
+    /// Frames of all videos, in order.
     frames: Vec<ImageSource>,
 }
 
@@ -190,7 +192,7 @@ impl Found<'_> {
         Ok(Message { role: role.to_owned(), content, masked })
     }
 
-    /// What `loss` (a bool, 0 or 1) and `weight` (0 or 1) of a message say; only an assistant's turns can be trained.
+    /// Reads the `loss` (bool, 0 or 1) and `weight` (0 or 1) of a message. Only assistant turns can be trained.
     fn is_trained(&self, name: &str, message: &Value, role: &str) -> Read<bool> {
         let mut trained = None;
         for key in ["loss", "weight"] {
@@ -233,7 +235,7 @@ impl Found<'_> {
         }
     }
 
-    /// A part `{type: video, video: [frames], fps}`.
+    /// Reads a part `{type: video, video: [frames], fps}`.
     fn video(&mut self, name: &str, part: &Value) -> Read<Part> {
         let at = self.at;
         let frames = match given_in(part, "video") {
@@ -257,7 +259,7 @@ impl Found<'_> {
         Ok(part)
     }
 
-    /// Puts pictures that no text marks in front of the first question.
+    /// Puts images that no marker refers to in front of the first question.
     fn in_front(self, messages: &mut [Message], column: Vec<RawImage>) -> Read<Vec<ImageSource>> {
         let at = self.at;
         if let (Some(first), false) = (messages.iter_mut().find(|m| m.role == "user"), column.is_empty()) {
@@ -267,8 +269,9 @@ impl Found<'_> {
         self.place_images(messages, column)
     }
 
-    /// Joins the pictures to their places. With an image column, its entries belong to the marks and the image parts
-    /// without an url, in reading order; otherwise the urls keep their places, or take those of as many marks.
+    /// Assigns the images to their positions in the messages. If there is an image column, its entries belong to the
+    /// markers and the image parts without a url, in reading order. Otherwise the urls keep their positions, or replace
+    /// the markers if there are as many markers as urls.
     fn place_images(self, messages: &mut [Message], column: Vec<RawImage>) -> Read<Vec<ImageSource>> {
         let at = self.at;
         let places = self.marks + self.by_part;
@@ -298,7 +301,7 @@ impl Found<'_> {
     }
 }
 
-/// Pictures and the frames of videos as the parts of `messages` name them.
+/// Returns images and video frames in the order of the parts of `messages`.
 fn in_order(messages: &[Message], pictures: Vec<ImageSource>, frames: Vec<ImageSource>) -> Vec<ImageSource> {
     if frames.is_empty() {
         return pictures;
@@ -358,7 +361,7 @@ fn split_marks(messages: &mut [Message]) {
     }
 }
 
-/// A list or struct that stands as JSON in a text.
+/// Parses a list or struct that is stored as JSON text; returns any other value unchanged.
 fn structured(value: Value) -> Value {
     let Value::String(text) = &value else { return value };
     match serde_json::from_str(text) {
@@ -368,10 +371,10 @@ fn structured(value: Value) -> Value {
     }
 }
 
-/// Rows of a JSON file that show what columns it has.
+/// Number of rows of a JSON file that are read to list its columns.
 pub const LOOKED_AT: usize = 1000;
 
-/// Names and types of what the first `rows` of a JSON file have, in the order they come.
+/// Returns the names and types of the columns in the first `rows` rows of a JSON file, in order of appearance.
 pub fn json_columns(path: &Path, layout: Layout, rows: usize) -> Result<Vec<(String, String)>> {
     let mut columns: Vec<(String, Vec<&str>)> = Vec::new();
     layout.read(path, rows, |_, fields| {
@@ -411,7 +414,7 @@ fn string<'a>(at: &RowContext, name: &str, value: &'a Value) -> Read<&'a str> {
     value.as_str().ok_or_else(|| wrong(at, name, value, "a string"))
 }
 
-/// A string, number or bool as text.
+/// Converts a string, number or bool to text.
 fn scalar(at: &RowContext, name: &str, value: &Value) -> Read<String> {
     match value {
         Value::String(_) | Value::Number(_) | Value::Bool(_) => Ok(plain(value)),

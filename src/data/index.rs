@@ -1,27 +1,27 @@
-//! What a plan knows of samples: their sizes, some bytes each, whatever the samples hold. Order, packing and memory
-//! are worked out from it alone.
+//! Sizes of samples, a few bytes each, independent of their content. The order, the packing and the memory plan are
+//! computed from this index alone.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use crate::image::{Grid, ImageInput};
 
-/// Grids whose sides are copied at once to be hashed.
+/// Number of grids whose sides are copied at once for hashing.
 const HASHED: usize = 4096;
 
-/// The size of one sample.
+/// Size of one sample.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Shape<'a> {
-    /// Tokens, pictures expanded.
+    /// Number of tokens, with images expanded.
     pub tokens: usize,
-    /// Tokens whose prediction is trained; 0 for a prompt.
+    /// Number of tokens whose prediction is trained; 0 for a prompt.
     pub targets: usize,
-    /// Its pictures and videos, in order.
+    /// Patch grids of the images and videos, in order.
     pub grids: &'a [Grid],
 }
 
 impl Shape<'_> {
-    /// Patches of all pictures and videos.
+    /// Returns the number of patches of all images and videos.
     pub fn patches(&self) -> usize {
         self.grids.iter().map(|grid| grid.patches()).sum()
     }
@@ -32,15 +32,15 @@ impl Shape<'_> {
 pub struct Index {
     tokens: Vec<u32>,
     targets: Vec<u32>,
-    /// Where each one's grids end.
+    /// End of each sample's grids in `grids`.
     ends: Vec<u32>,
     grids: Vec<Grid>,
-    /// Which of these each sample is; empty where sample i is number i.
+    /// Number of the sample at each position; empty if sample i is number i.
     order: Vec<u32>,
 }
 
 impl Index {
-    /// One more.
+    /// Adds one sample.
     pub fn push(&mut self, shape: Shape<'_>) {
         self.tokens.push(shape.tokens as u32);
         self.targets.push(shape.targets as u32);
@@ -48,34 +48,34 @@ impl Index {
         self.ends.push(self.grids.len() as u32);
     }
 
-    /// The same sizes as samples in this order, in which some may stand several times and others not at all.
+    /// Returns the same sizes with the samples in this order. A number may occur several times or not at all.
     pub fn ordered(mut self, order: Vec<u32>) -> Index {
         let identity = order.len() == self.tokens.len() && order.iter().enumerate().all(|(i, &k)| i == k as usize);
         self.order = if identity { Vec::new() } else { order };
         self
     }
 
-    /// Samples.
+    /// Returns the number of samples.
     pub fn len(&self) -> usize {
         if self.order.is_empty() { self.tokens.len() } else { self.order.len() }
     }
 
-    /// True when there is none.
+    /// Returns true if there are no samples.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// What sample `i` stands for: its number before [`Index::ordered`].
+    /// Returns the number that sample `i` had before [`Index::ordered`].
     pub fn number(&self, i: usize) -> usize {
         self.order.get(i).map_or(i, |&k| k as usize)
     }
 
-    /// Tokens of sample `i`.
+    /// Returns the number of tokens of sample `i`.
     pub fn tokens(&self, i: usize) -> usize {
         self.tokens[self.number(i)] as usize
     }
 
-    /// The size of sample `i`.
+    /// Returns the size of sample `i`.
     pub fn shape(&self, i: usize) -> Shape<'_> {
         let k = self.number(i);
         Shape {
@@ -85,18 +85,18 @@ impl Index {
         }
     }
 
-    /// Sizes of all samples, in order.
+    /// Returns the sizes of all samples, in order.
     pub fn shapes(&self) -> impl Iterator<Item = Shape<'_>> {
         (0..self.len()).map(|i| self.shape(i))
     }
 
-    /// Which pictures of all are those of number `k`.
+    /// Returns the range of the images and videos of number `k` among all of them.
     pub fn pictures(&self, k: usize) -> Range<usize> {
         let from = if k == 0 { 0 } else { self.ends[k - 1] as usize };
         from..self.ends[k] as usize
     }
 
-    /// Its bytes, an array each; [`Index::from_arrays`] reads them.
+    /// Returns the content as one byte array per field. [`Index::from_arrays`] reads them.
     pub(crate) fn arrays(&self) -> [&[u8]; 4] {
         let grids = bytemuck::cast_slice(&self.grids);
         [
@@ -107,7 +107,8 @@ impl Index {
         ]
     }
 
-    /// Adds to `hasher` what tells the sizes apart: of pictures height and width, and the frames where there are videos.
+    /// Adds everything that distinguishes the sizes to `hasher`: tokens, targets and counts, the height and width of
+    /// images, and the number of frames if there are videos.
     pub(crate) fn hash(&self, hasher: &mut blake3::Hasher) {
         let [tokens, targets, ends, _] = self.arrays();
         for array in [tokens, targets, ends] {
@@ -124,7 +125,7 @@ impl Index {
         }
     }
 
-    /// Of the bytes of [`Index::arrays`]; nothing where they do not fit one another.
+    /// Creates an index from the bytes of [`Index::arrays`]. Returns `None` if the arrays do not match one another.
     pub(crate) fn from_arrays([tokens, targets, ends, grids]: [&[u8]; 4]) -> Option<Index> {
         let [tokens, targets, ends] = [tokens, targets, ends].map(bytemuck::pod_collect_to_vec::<u8, u32>);
         let index = Index { tokens, targets, ends, grids: bytemuck::pod_collect_to_vec(grids), order: Vec::new() };
@@ -134,7 +135,7 @@ impl Index {
     }
 }
 
-/// The grids of a sample's pictures and videos.
+/// Returns the grids of a sample's images and videos.
 pub fn grids(images: &[Arc<ImageInput>]) -> Vec<Grid> {
     images.iter().map(|image| image.grid()).collect()
 }

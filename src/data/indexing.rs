@@ -1,4 +1,5 @@
-//! One pass over rows: what they measure, where they stand, and which of them are not used.
+//! Builds the index in one pass over the rows: measures each row, records its place, and collects the rows that are not
+//! used.
 
 use std::thread;
 
@@ -14,53 +15,53 @@ use crate::data::stamp::short;
 use crate::data::{Row, Seen};
 use crate::error::{Error, Result};
 
-/// Rows measured at once, and bytes of their texts and embedded pictures: what bounds memory.
+/// Number of rows measured at once, and bytes of their texts and embedded images. Both bound the memory.
 const CHUNK_ROWS: usize = 1024;
 const CHUNK_BYTES: usize = 32 << 20;
 
-/// The longest row that is used, and the key that says so.
+/// Maximum length of a row that is used, and the config key that sets it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Longest {
-    /// Tokens.
+    /// Number of tokens.
     pub tokens: usize,
     /// Config key.
     pub key: &'static str,
 }
 
-/// What one pass found.
+/// Result of one pass.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Indexed {
-    /// Sizes of the rows that are used.
+    /// Sizes of the used rows.
     pub sizes: Index,
-    /// Their places.
+    /// Places of the used rows.
     pub places: Places,
     /// Rows that are not used.
     pub rejected: RejectedRows,
     /// Ids that more than one row has.
     pub shared: SharedIds,
-    /// What the rows that are used hold.
+    /// Counts of what the used rows contain.
     pub seen: Seen,
-    /// What the files were.
+    /// Signatures of the files at the time of indexing.
     pub signatures: Vec<Signature>,
 }
 
-/// Ids that several rows have: answers to one question, or a set that was joined twice.
+/// Ids that several rows share: several answers to one question, or a data set that was concatenated twice.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct SharedIds {
-    /// How many ids.
+    /// Number of such ids.
     pub count: usize,
-    /// The place of a second row with the first of them.
+    /// Place of the second row with the first of these ids.
     pub example: Option<String>,
 }
 
-/// Indexes the rows of `files`. Rows at fault are gathered; errors are for files that cannot be read.
+/// Indexes the rows of `files`. Faulty rows are collected. Returns an error if a file cannot be read.
 pub fn index(files: &[RowFile], encoder: &Encoder, longest: Longest) -> Result<Indexed> {
     let mut found = Indexed { seen: Seen::of(files)?, ..Indexed::default() };
     let mut ids: Vec<(u64, u32, u32)> = Vec::new();
     let mut left = Left::default();
     for (number, file) in files.iter().enumerate() {
         let before = found.rejected.rows;
-        // Beside the reading: both ask the disk for the same pages.
+        // The hash is computed while the rows are read, because both read the same pages from disk.
         let signature = thread::scope(|scope| {
             let signature = scope.spawn(|| Signature::of(&file.path));
             let mut chunk = Chunk::default();
@@ -107,8 +108,8 @@ impl Chunk {
         self.rows.len() >= CHUNK_ROWS || self.bytes >= CHUNK_BYTES
     }
 
-    /// Measures the rows on all cores and adds them to `found` in their order; nothing is left here. Errors with the first
-    /// row that the system failed on.
+    /// Measures the rows on all cores and adds them to `found` in order; the chunk is empty afterwards. Returns the
+    /// error of the first row that the system failed to read.
     fn measure(
         &mut self,
         file: usize,
@@ -150,7 +151,7 @@ impl Chunk {
     }
 }
 
-/// Refuses a row whose text has more bytes than its tokens may, before they are made.
+/// Rejects a row before tokenization if its text has more bytes than the allowed number of tokens can encode.
 fn can_fit(row: &Row, encoder: &Encoder, longest: Longest) -> Read<()> {
     let (bytes, most) = (row.text_len(), encoder.chat.tokenizer.bytes_of(longest.tokens));
     if bytes <= most {

@@ -1,4 +1,4 @@
-//! Rows in JSON: one object a line, or one array of objects, neither held in memory.
+//! Reads rows from JSON files: one object per line, or one array of objects. Neither is loaded into memory as a whole.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read as _, Seek, SeekFrom};
@@ -9,34 +9,34 @@ use serde_json::{Map, Value};
 use crate::error::{Error, Result};
 use crate::files;
 
-/// The longest row, in bytes: a guard against files that are something else.
+/// Maximum length of a row in bytes: a guard against files of another kind.
 const LONGEST: usize = 256 << 20;
 
-/// Values a row may have: in memory each takes tens of bytes, whatever it takes in the file.
+/// Maximum number of JSON values in a row. Each takes tens of bytes in memory, regardless of its size in the file.
 const MOST_VALUES: usize = 1 << 22;
 
-/// How the objects of a file stand.
+/// Layout of the objects in a file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Layout {
-    /// One a line.
+    /// One object per line.
     Lines,
-    /// In one array.
+    /// One array of objects.
     Array,
 }
 
-/// Where an object of a file stands.
+/// Position of an object in a file.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Line {
-    /// Its number, from 0.
+    /// Number of the object, from 0.
     pub index: usize,
-    /// The number of its line, from 1; in an array its own.
+    /// Number of its line, from 1. In an array: number of the element, from 1.
     pub number: usize,
-    /// The byte it begins at.
+    /// Byte at which the object begins.
     pub offset: u64,
 }
 
 impl Layout {
-    /// Of a file, by what it begins with.
+    /// Detects the layout of a file from its first character.
     pub fn of(path: &Path) -> Result<Layout> {
         let mut reader = BufReader::new(files::open(path).map_err(Error::io(path))?);
         let start = reader.fill_buf().map_err(Error::io(path))?;
@@ -44,7 +44,7 @@ impl Layout {
         Ok(if first == Some(&b'[') { Layout::Array } else { Layout::Lines })
     }
 
-    /// Gives each of the first `limit` objects to `take`, in order, and what it says.
+    /// Passes each of the first `limit` objects to `take`, in order, with its position and its fields or error.
     pub(crate) fn read(
         self,
         path: &Path,
@@ -57,7 +57,7 @@ impl Layout {
         }
     }
 
-    /// The object that begins at byte `offset`; `place` names it in errors.
+    /// Reads the object that begins at byte `offset`. `place` names it in errors.
     pub fn object(self, path: &Path, offset: u64, place: &str) -> Result<Result<Map<String, Value>>> {
         let mut reader = BufReader::with_capacity(1 << 14, files::open(path).map_err(Error::io(path))?);
         reader.seek(SeekFrom::Start(offset)).map_err(Error::io(path))?;
@@ -75,8 +75,8 @@ impl Layout {
     }
 }
 
-/// Gives each of the first `limit` objects of a file of JSON lines to `take`, and what it says. Blank lines are no
-/// objects.
+/// Passes each of the first `limit` objects of a JSON lines file to `take`, with its position and its fields or error.
+/// Skips blank lines.
 pub(crate) fn jsonl(
     path: &Path,
     limit: usize,
@@ -123,25 +123,25 @@ fn array(
     Ok(())
 }
 
-/// The elements of an array, as bytes.
+/// Reads the elements of an array as bytes.
 struct Elements<'a> {
     reader: BufReader<File>,
-    /// Bytes read.
+    /// Number of bytes read.
     at: u64,
     path: &'a Path,
-    /// The opening bracket is read.
+    /// True once the opening bracket has been read.
     begun: bool,
 }
 
 impl Elements<'_> {
-    /// Puts the next element into `out`; the byte it begins at. None at the array's end.
+    /// Reads the next element into `out` and returns the byte at which it begins, or `None` at the end of the array.
     fn next(&mut self, out: &mut Vec<u8>) -> Result<Option<u64>> {
         out.clear();
         let first = loop {
             match self.byte()? {
                 Some(b'[') if !self.begun => self.begun = true,
                 Some(b']') => return Ok(None),
-                // Whitespace, the mark of the byte order, commas between elements.
+                // Skips whitespace, the byte order mark, and commas between elements.
                 Some(b',' | 0xef | 0xbb | 0xbf) => {}
                 Some(byte) if byte.is_ascii_whitespace() => {}
                 Some(byte) => break byte,
@@ -183,12 +183,12 @@ impl Elements<'_> {
     }
 }
 
-/// A file's first bytes without the mark of its byte order.
+/// Returns the first bytes of a file without the byte order mark.
 fn without_mark(line: &[u8]) -> &[u8] {
     line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line)
 }
 
-/// Values there are in a text of JSON, about: what opens or divides one, outside of strings.
+/// Returns the approximate number of values in a JSON text: counts `,`, `[` and `{` outside of strings.
 fn values(text: &str) -> usize {
     let (mut count, mut in_string, mut escaped) = (0, false, false);
     for byte in text.bytes() {
@@ -213,7 +213,7 @@ fn parse(path: &Path, place: &str, bytes: &[u8]) -> Result<Map<String, Value>> {
         Ok(Value::Object(fields)) => Ok(fields),
         Ok(_) => Err(Error::format(path, format!("{place}: found no JSON object, expected one row"))),
         Err(e) => {
-            // The parser's "line" is this row's own.
+            // The parser's line number counts within this row, so it is always 1.
             let what = e.to_string().replace(" at line 1 column ", " at character ");
             Err(Error::format(path, format!("{place}: bad JSON ({what})")))
         }

@@ -1,6 +1,8 @@
-//! An index on disk, beside its run: named by what decides it, so that a run that goes on reads no row to start.
+//! Stores an index on disk in the run directory. The file name is a hash of the settings that determine the index, so a
+//! resumed run starts without reading any row.
 //!
-//! A line of text with the BLAKE3 of what follows, a line of JSON, then arrays, each after its length in bytes.
+//! Format: a text line with the BLAKE3 hash of the rest, a line of JSON, then the arrays, each preceded by its length
+//! in bytes.
 
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -25,12 +27,13 @@ struct Header {
     signatures: Vec<Signature>,
 }
 
-/// The file of the index that `key`, the text of all that decides it but the rows, names in a run directory.
+/// Returns the path of an index in a run directory. `key` is a text of everything that determines the index except the
+/// rows.
 pub fn path(dir: &Path, key: &str) -> PathBuf {
     dir.join("index").join(format!("{}.bin", &blake3::hash(key.as_bytes()).to_hex()[..16]))
 }
 
-/// Writes an index, whole; what it says of `order` is not kept.
+/// Writes an index atomically. The `order` of `sizes` is not stored.
 pub fn write(
     path: &Path,
     sizes: &Index,
@@ -46,7 +49,7 @@ pub fn write(
     let arrays: Vec<&[u8]> = sizes.arrays().into_iter().chain(places.arrays()).collect();
     let lengths: Vec<[u8; 8]> = arrays.iter().map(|array| (array.len() as u64).to_le_bytes()).collect();
     let arrays = lengths.iter().zip(arrays).flat_map(|(length, array)| [&length[..], array]);
-    // Hashed and written from where they lie: a copy of it all would be as large as the index.
+    // Parts are hashed and written in place, because a copy would be as large as the index.
     let parts = || std::iter::once(&header[..]).chain(arrays.clone());
     let mut hasher = blake3::Hasher::new();
     for part in parts() {
@@ -59,11 +62,11 @@ pub fn write(
     })
 }
 
-/// Reads an index; none where there is no file or it is not whole: it is made again then.
+/// Reads an index. Returns `None` if the file does not exist or is not intact; the index is then built again.
 pub fn read(path: &Path) -> Result<Option<Indexed>> {
     match files::read(path) {
         Ok(bytes) => Ok(parse(&bytes)),
-        // A run directory that cannot be one is named where the run begins.
+        // If the run directory path is invalid, the start of the run reports it.
         Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
         Err(e) => Err(Error::io(path)(e)),
     }

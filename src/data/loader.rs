@@ -1,5 +1,5 @@
-//! Samples made beside the run: worker threads, a bounded number of groups ahead, handed out by index and never by
-//! arrival, so that their number changes nothing but the time.
+//! Prepares samples in the background. Worker threads work a limited number of groups ahead. Samples are returned by
+//! index and not by order of completion, so the number of workers changes nothing except the time.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -9,13 +9,13 @@ use std::thread::JoinHandle;
 use crate::data::samples::{Made, Samples};
 use crate::error::{Error, Result};
 
-/// Which samples a run will ask for: the indices of one group after another.
+/// The samples that a run will request: an iterator over the indices of one group after another.
 pub type Groups = Box<dyn Iterator<Item = Result<Vec<usize>>> + Send>;
 
-/// A group's samples, in its order; those that cannot be made are there with why.
+/// Samples of a group, in order, each with its index. A sample that could not be made is present with the reason.
 pub type Group<T> = Vec<(usize, Made<T>)>;
 
-/// Groups of samples, made ahead.
+/// Groups of samples that are prepared in advance.
 pub struct Loader<T: Send + Sync + 'static> {
     shared: Arc<Shared<T>>,
     workers: Vec<JoinHandle<()>>,
@@ -28,25 +28,25 @@ struct Shared<T> {
     changed: Condvar,
 }
 
-/// A sample of a group: none until it is made.
+/// One sample of a group; `None` until it is made.
 type Waited<T> = Option<(usize, Result<Made<T>>)>;
 
 struct State<T> {
     groups: Groups,
-    /// What is left of the group that is being handed out to workers, last first, and its number.
+    /// Samples of the current group that no worker has taken yet, last first, as (position in the group, sample).
     rest: Vec<(usize, usize)>,
     given: u64,
-    /// Groups under way, by number: places for all samples, and how many are missing.
+    /// Groups in progress, by number: a slot for each sample, and the number of missing samples.
     made: BTreeMap<u64, (Vec<Waited<T>>, usize)>,
-    /// The group that is asked for next.
+    /// Number of the group that is requested next.
     next: u64,
-    /// How the groups ended: nothing while there are more.
+    /// End of the groups: `None` while there are more, `Some(None)` at the end, `Some(Some(error))` on failure.
     ended: Option<Option<Error>>,
     stopped: bool,
 }
 
 impl<T: Send + Sync + 'static> Loader<T> {
-    /// Makes the samples of `groups` by `workers` threads, at most `ahead` groups beyond the one that is asked for.
+    /// Starts `workers` threads that make the samples of `groups`, at most `ahead` groups beyond the requested one.
     pub fn new(samples: Arc<dyn Samples<T>>, groups: Groups, workers: usize, ahead: usize) -> Result<Loader<T>> {
         let state =
             State { groups, rest: Vec::new(), given: 0, made: BTreeMap::new(), next: 0, ended: None, stopped: false };
@@ -60,12 +60,12 @@ impl<T: Send + Sync + 'static> Loader<T> {
         Ok(loader)
     }
 
-    /// The next group of a plan that has one more; see [`Loader::next_group`].
+    /// Returns the next group, for a caller that expects one. See [`Loader::next_group`].
     pub fn take(&mut self) -> Result<Group<T>> {
         self.next_group()?.ok_or_else(|| Error::Failed("the samples ended before the plan".to_owned()))
     }
 
-    /// The next group; none after the last. Errors as the groups' iterator and as [`Samples::get`].
+    /// Returns the next group, or `None` after the last. Returns errors of the group iterator and of [`Samples::get`].
     pub fn next_group(&mut self) -> Result<Option<Group<T>>> {
         let mut state = self.shared.lock();
         loop {
@@ -91,7 +91,7 @@ impl<T: Send + Sync + 'static> Drop for Loader<T> {
     fn drop(&mut self) {
         self.shared.lock().stopped = true;
         self.shared.changed.notify_all();
-        // A worker that panicked has said so.
+        // A worker that panicked has already printed its message.
         self.workers.drain(..).for_each(|worker| drop(worker.join()));
     }
 }
@@ -121,13 +121,13 @@ impl<T: Send + Sync> Shared<T> {
                     continue;
                 }
                 state.advance();
-                // A group without samples is whole at once.
+                // A group without samples is complete immediately.
                 self.changed.notify_all();
                 continue;
             };
             let group = state.given - 1;
             drop(state);
-            // A decoder that panics ends the run, and does not leave it waiting.
+            // A panic in a decoder must end the run, not leave it waiting.
             let made = catch_unwind(AssertUnwindSafe(|| self.samples.get(i)));
             let died = |_| Err(Error::Failed(format!("sample {i} could not be made (the message is above)")));
             let made = made.unwrap_or_else(died).and_then(|made| match made {
@@ -145,7 +145,7 @@ impl<T: Send + Sync> Shared<T> {
 }
 
 impl<T> State<T> {
-    /// Takes up the next group.
+    /// Starts the next group.
     fn advance(&mut self) {
         match self.groups.next() {
             Some(Ok(group)) => {
@@ -160,7 +160,7 @@ impl<T> State<T> {
     }
 }
 
-/// Wakes the others when a worker goes, however it goes.
+/// Wakes the other threads when a worker ends, even by a panic.
 struct Gone<'a, T: Send + Sync>(&'a Shared<T>);
 
 impl<T: Send + Sync> Drop for Gone<'_, T> {
@@ -178,7 +178,7 @@ mod tests {
     use super::*;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    /// Makes sample i of i, after a while that differs, and counts how many there are.
+    /// Makes sample i from i after a varying delay, and counts the calls.
     struct Slow {
         made: AtomicUsize,
     }

@@ -1,8 +1,8 @@
-//! Data: rows in and out, rows to samples and prompts, packing.
+//! Data sets: reads and writes rows, converts rows to samples and prompts, and plans packing.
 //!
-//! bytes -> [`Row`] -> [`Sample`] -> [`packing::Pack`]. Plans read the [`Index`] of sizes; runs ask [`Samples`], by
-//! index, for what they compute on. All forms of rows (`messages`, `prompt` or `problem`;
-//! `conversations`; `question` with pictures) become one [`Row`]; every fault of a file names the file and the row.
+//! The flow is bytes -> [`Row`] -> [`Sample`] -> [`packing::Pack`]. Plans read only the [`Index`] of sizes. Runs
+//! request what they compute on from [`Samples`], by index. All row formats (`messages`, `prompt` or `problem`;
+//! `conversations`; `question` with images) become one [`Row`]. Every error names the file and the row.
 
 #![forbid(unsafe_code)]
 

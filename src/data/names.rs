@@ -1,10 +1,10 @@
-//! Which column is what: by the names that published sets use, or as an entry's `columns` says.
+//! Maps the columns of a file to canonical names, by the names that published data sets use or by an entry's `columns`.
 
 use serde_json::{Map, Value};
 
 use crate::config::ColumnsConfig;
 
-/// The columns rows are made of, with other names of them.
+/// Canonical column names, each with its alternative names.
 const COLUMNS: [(&str, &[&str]); 14] = [
     ("id", &["ids", "qid"]),
     ("messages", &[]),
@@ -22,21 +22,21 @@ const COLUMNS: [(&str, &[&str]); 14] = [
     ("avg_reward", &[]),
 ];
 
-/// Columns of which a row needs one: where an entry names one of a group, the others are not looked at.
+/// Groups of alternative columns, of which a row needs one. If an entry names one of a group, the others are ignored.
 const GROUPS: [&[&str]; 2] =
     [&["messages", "conversations", "prompt", "problem", "question"], &["answer", "ground_truth", "reward_model"]];
 
-/// The names of a data set.
+/// Column names of a data set.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Names {
-    /// What is read as what, by the entry: our name, the file's.
+    /// Names given by the entry: the canonical name and the name in the file.
     given: Vec<(&'static str, String)>,
-    /// The file is the `metadata` of Hugging Face's imagefolder: its `file_name` is the picture.
+    /// True if the file is the `metadata` file of a Hugging Face imagefolder, whose column `file_name` is the image.
     imagefolder: bool,
 }
 
 impl Names {
-    /// As an entry says.
+    /// Creates the names from an entry's `columns`.
     pub fn of(columns: &ColumnsConfig) -> Names {
         let said = [
             ("id", &columns.id),
@@ -50,12 +50,12 @@ impl Names {
         Names { given: given.collect(), imagefolder: false }
     }
 
-    /// The same in a file with this stem.
+    /// Returns the same names for a file with this stem.
     pub fn in_file(self, stem: &str) -> Names {
         Names { imagefolder: stem == "metadata", ..self }
     }
 
-    /// What a file's column is read as; none where it is not read.
+    /// Returns the canonical name of a column, or `None` if the column is not read.
     pub fn meaning(&self, column: &str) -> Option<&'static str> {
         if let Some((ours, _)) = self.given.iter().find(|(_, theirs)| theirs == column) {
             return Some(ours);
@@ -68,12 +68,12 @@ impl Names {
         (!replaced).then_some(*ours)
     }
 
-    /// The first column that an entry names and `has` does not know, with its key.
+    /// Returns the first column that the entry names and for which `has` is false, with its canonical name.
     pub fn missing(&self, has: impl Fn(&str) -> bool) -> Option<(&'static str, &str)> {
         self.given.iter().find(|(_, theirs)| !has(theirs)).map(|(ours, theirs)| (*ours, theirs.as_str()))
     }
 
-    /// A JSON row by our names; what is not read keeps its own.
+    /// Renames the fields of a JSON row to the canonical names. Fields that are not read keep their names.
     pub fn rename(&self, fields: Map<String, Value>) -> Map<String, Value> {
         let mut out = Map::with_capacity(fields.len());
         let mut others = Vec::new();
@@ -85,7 +85,8 @@ impl Names {
                 None => drop(out.insert(name, value)),
             }
         }
-        // A row may have `image` and `images`: its own name for a column comes first, and null is none.
+        // A row may have both `image` and `images`. A field that already has the canonical name takes precedence unless
+        // it is null.
         for (name, value) in others {
             if out.get(&name).is_none_or(Value::is_null) {
                 out.insert(name, value);

@@ -1,24 +1,25 @@
-//! Online packing as a pure plan: sequential next-fit within `packing_length` over one global order of samples.
-//! The order is a Philox shuffle named by (seed, epoch) alone, so neither workers nor ranks nor where a run was
-//! stopped can change it; the whole state is the number of samples consumed.
+//! Online packing as a pure plan: sequential next-fit into packs of at most `packing_length` tokens, over one global
+//! order of samples. The order is a Philox shuffle that depends only on (seed, epoch). Workers, ranks and the point of
+//! interruption cannot change it. The entire state is the number of samples consumed.
 
 use crate::error::{Error, Result};
 use crate::philox::{self, Purpose};
 
-/// The samples of one pack, as indices into the data set.
+/// Samples of one pack, as indices into the data set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pack {
     /// Samples in their order within the pack; never empty.
     pub samples: Vec<usize>,
-    /// Samples met on the way that are longer than a pack can be: dropped, to be counted.
+    /// Samples that are longer than a pack and were dropped while this pack was filled. Callers count them.
     pub dropped: Vec<usize>,
-    /// Tokens in the pack.
+    /// Number of tokens in the pack.
     pub tokens: usize,
-    /// Samples consumed since the start, this pack's included: the state to store, and to ask the next pack with.
+    /// Number of samples consumed since the start, including this pack. It is the state to store and the argument for
+    /// the next pack.
     pub consumed: u64,
 }
 
-/// How samples become packs.
+/// Plan that assigns samples to packs.
 #[derive(Clone, Debug)]
 pub struct PackPlan {
     len: usize,
@@ -30,8 +31,9 @@ pub struct PackPlan {
 }
 
 impl PackPlan {
-    /// A plan over `len` samples with packs of at most `packing_length` tokens.
-    /// Errors when the data set is empty or too large to index, or the length is zero.
+    /// Creates a plan over `len` samples with packs of at most `packing_length` tokens.
+    ///
+    /// Returns an error if the data set is empty or too large to index, or if the length is zero.
     pub fn new(len: usize, packing_length: usize, seed: u64, shuffle: bool) -> Result<PackPlan> {
         if len == 0 || len > u32::MAX as usize {
             return Err(Error::input("datasets", format!("{len} samples"), "between 1 and 2^32 - 1 samples"));
@@ -43,13 +45,13 @@ impl PackPlan {
         Ok(PackPlan { len, packing_length, end: u64::MAX, seed, shuffle, order })
     }
 
-    /// Ends after `samples` samples; without it the plan never ends.
+    /// Limits the plan to `samples` samples. Without a limit it never ends.
     pub fn until(mut self, samples: u64) -> PackPlan {
         self.end = samples;
         self
     }
 
-    /// The index of the sample at global position `position` (epochs follow one another without a gap).
+    /// Returns the index of the sample at global position `position`. Epochs follow one another without a gap.
     pub fn sample_at(&mut self, position: u64) -> usize {
         let (epoch, at) = (position / self.len as u64, (position % self.len as u64) as usize);
         if self.order.0 != epoch {
@@ -58,9 +60,10 @@ impl PackPlan {
         self.order.1[at] as usize
     }
 
-    /// The pack that follows after `consumed` samples; `length(i)` gives sample i's tokens. A pack may run on into the
-    /// next epoch. None when the plan has ended.
-    /// Errors when a whole epoch holds no sample that fits, and with what `length` errors.
+    /// Returns the pack that follows after `consumed` samples, or `None` if the plan has ended. `length(i)` returns the
+    /// number of tokens of sample i. A pack may extend into the next epoch.
+    ///
+    /// Returns an error if an entire epoch has no sample that fits, and any error of `length`.
     pub fn next(&mut self, consumed: u64, mut length: impl FnMut(usize) -> Result<usize>) -> Result<Option<Pack>> {
         let mut pack = Pack { samples: Vec::new(), dropped: Vec::new(), tokens: 0, consumed };
         while pack.consumed < self.end {
@@ -87,7 +90,7 @@ impl PackPlan {
     }
 }
 
-/// The order of `len` samples in an epoch: a permutation, the identity without shuffling.
+/// Returns the order of `len` samples in an epoch: a permutation, or the identity if `shuffle` is false.
 pub fn order(seed: u64, epoch: u64, len: usize, shuffle: bool) -> Vec<u32> {
     let mut order: Vec<u32> = (0..len as u32).collect();
     if shuffle {

@@ -1,4 +1,4 @@
-//! Which files a data set is: one, those of a folder, or those a pattern matches.
+//! Finds the files of a data set: a single file, the files of a folder, or the files that match a pattern.
 
 use std::path::{Path, PathBuf};
 
@@ -6,14 +6,14 @@ use crate::config::{DataType, DatasetConfig};
 use crate::error::{Error, Result};
 use crate::hub::local;
 
-/// Endings of files of rows, the likeliest first: of a folder those of one ending are taken.
+/// Extensions of files of rows, the most likely first. Only files with one extension are read from a folder.
 const ENDINGS: [&str; 3] = ["parquet", "jsonl", "json"];
-/// What the hub's file names begin with.
+/// Names of splits with which file names on the Hugging Face hub begin.
 const SPLITS: [&str; 6] = ["train", "validation", "valid", "val", "dev", "test"];
-/// Folders below a data set's that are looked into.
+/// Maximum depth of subfolders that are searched.
 const DEPTH: usize = 8;
 
-/// The files of a data set, in the order of their names.
+/// Returns the files of a data set, sorted by name.
 pub fn files(path: &Path) -> Result<Vec<PathBuf>> {
     if path.is_dir() {
         return of_folder(path);
@@ -28,12 +28,12 @@ pub fn files(path: &Path) -> Result<Vec<PathBuf>> {
     if files.is_empty() { Err(wrong("no file that matches".to_owned())) } else { Ok(files) }
 }
 
-/// The files of data sets, in their order.
+/// Returns the files of several data sets, in order.
 pub fn all(entries: &[DatasetConfig]) -> Result<Vec<PathBuf>> {
     Ok(entries.iter().map(|entry| files(&entry.path)).collect::<Result<Vec<_>>>()?.concat())
 }
 
-/// Whether there is anything at `path`, or that it matches.
+/// Returns true if `path` exists or is a pattern that matches a file.
 pub fn are_there(path: &Path) -> bool {
     path.exists() || path.to_str().is_some_and(is_pattern) && files(path).is_ok()
 }
@@ -42,7 +42,7 @@ fn is_pattern(text: &str) -> bool {
     text.contains(['*', '?', '['])
 }
 
-/// The files of rows in a folder. Errors when there is none, or more than one split.
+/// Returns the files of rows in a folder. Returns an error if there are none, or files of more than one split.
 fn of_folder(dir: &Path) -> Result<Vec<PathBuf>> {
     let mut all = Vec::new();
     walk(dir, DEPTH, &mut all)?;
@@ -70,7 +70,7 @@ fn walk(dir: &Path, depth: usize, out: &mut Vec<PathBuf>) -> Result<()> {
     for entry in std::fs::read_dir(dir).map_err(Error::io(dir))? {
         let path = entry.map_err(Error::io(dir))?.path();
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        // Hidden files and the hub libraries' descriptions of a set are not rows of it.
+        // Hidden files and the metadata files of the `datasets` library do not contain rows.
         if name.starts_with('.') || name.starts_with("dataset_info") {
             continue;
         }
@@ -83,19 +83,20 @@ fn walk(dir: &Path, depth: usize, out: &mut Vec<PathBuf>) -> Result<()> {
     Ok(())
 }
 
-/// True where a path ends in `.ending`, in either case.
+/// Returns true if a path has the extension `ending`, in upper or lower case.
 pub fn has_ending(path: &Path, ending: &str) -> bool {
     path.extension().is_some_and(|e| e.eq_ignore_ascii_case(ending))
 }
 
-/// The split that a file's name says: `train-00000-of-00003.parquet`, `test.parquet`.
+/// Returns the split in a file name: `train-00000-of-00003.parquet`, `test.parquet`.
 fn split(path: &Path) -> Option<&'static str> {
     let stem = path.file_stem()?.to_str()?;
     let word = stem.split(['-', '_', '.']).next()?;
     SPLITS.into_iter().find(|split| *split == word)
 }
 
-/// The data set's name: the file's stem, the folder's name, or what a pattern says besides its signs.
+/// Returns the name of a data set: the stem of the file, the name of the folder, or the part of a pattern before its
+/// wildcards.
 pub fn name(entry: &DatasetConfig) -> String {
     let path = &entry.path;
     if path.is_dir() {
@@ -111,8 +112,8 @@ pub fn name(entry: &DatasetConfig) -> String {
     if word.is_empty() { parent().unwrap_or_default() } else { word }
 }
 
-/// The folder that image urls are relative to where none is given: the data set's own, the file's, or what stands
-/// before a pattern.
+/// Returns the folder that image urls are relative to if `data_folder` is not set: the data set's folder, the file's
+/// folder, or the part of a path before a pattern.
 pub fn base(path: &Path) -> PathBuf {
     if path.is_dir() {
         return path.to_owned();
@@ -125,7 +126,7 @@ pub fn base(path: &Path) -> PathBuf {
     }
 }
 
-/// A file's format: by its ending where that says it, else as the entry says.
+/// Returns the format of a file: by its extension if that is known, otherwise `said` (the entry's `data_type`).
 pub fn kind(path: &Path, said: DataType) -> DataType {
     match path.extension().and_then(|e| e.to_str()) {
         Some("parquet") => DataType::Parquet,

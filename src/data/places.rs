@@ -1,4 +1,5 @@
-//! Where indexed rows stand, and what they must still be when they are read: 28 bytes a row and 8 a picture.
+//! Places of indexed rows, and the hashes that they must still have when they are read: 28 bytes per row and 8 per
+//! image.
 
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
@@ -10,21 +11,21 @@ use crate::data::stamp::size_and_time;
 use crate::error::{Error, Result};
 use crate::files;
 
-/// What a file of rows was when it was indexed.
+/// State of a file of rows at the time of indexing.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Signature {
-    /// The file.
+    /// Path of the file.
     pub path: PathBuf,
-    /// Its bytes.
+    /// Size in bytes.
     pub len: u64,
-    /// When it was written, in nanoseconds.
+    /// Modification time in nanoseconds.
     pub modified: u64,
-    /// BLAKE3 of its content, as hex.
+    /// BLAKE3 hash of the content, in hexadecimal.
     pub hash: String,
 }
 
 impl Signature {
-    /// Of the file as it is now; all of it is read.
+    /// Computes the signature of a file as it is now. Reads the entire file.
     pub fn of(path: &std::path::Path) -> Result<Signature> {
         let (len, modified) = size_and_time(path).map_err(Error::io(path))?;
         let mut hasher = blake3::Hasher::new();
@@ -35,8 +36,8 @@ impl Signature {
 }
 
 impl Signature {
-    /// False when the file is another: by size and time and, where only the time differs from `seen`, by its hash; `seen`
-    /// is the file's time then.
+    /// Returns false if the file has changed. Compares the size and the time first, and the hash only if the time
+    /// differs from `seen`. If the file is unchanged, `seen` is set to its current time.
     pub fn is_same(&self, seen: &mut u64) -> Result<bool> {
         let (len, modified) = size_and_time(&self.path).map_err(Error::io(&self.path))?;
         if len != self.len || modified != *seen && Signature::of(&self.path)?.hash != self.hash {
@@ -47,24 +48,25 @@ impl Signature {
     }
 }
 
-/// A file of rows that must stay what it was when it was indexed.
+/// A file of rows that must not change after it was indexed.
 pub struct Source {
-    /// The file.
+    /// Open file.
     pub file: RowFile,
-    /// What it was.
+    /// Signature at the time of indexing.
     pub signature: Signature,
-    /// When it was last seen to be the same.
+    /// Modification time at the last successful check.
     modified: Mutex<u64>,
 }
 
 impl Source {
-    /// Of an open file and what it was.
+    /// Creates a source from an open file and its signature.
     pub fn new(file: RowFile, signature: Signature) -> Source {
         let modified = Mutex::new(signature.modified);
         Source { file, signature, modified }
     }
 
-    /// Errors, naming the file, when it is another: by size and time and, where only the time differs, by its hash.
+    /// Returns an error that names the file if it has changed. Compares the size and the time first, and the hash only
+    /// if the time differs.
     pub fn check(&self) -> Result<()> {
         let mut seen = self.modified.lock().unwrap_or_else(PoisonError::into_inner);
         if self.signature.is_same(&mut seen)? {
@@ -74,7 +76,7 @@ impl Source {
     }
 }
 
-/// The error of a source that changed under a run.
+/// Creates the error of a source that changed during a run.
 pub fn changed(place: &str, expected: &str) -> Error {
     let hint = "put it back, go on once with what is there by accept_changed=[rows,pictures] (remove the key afterwards), or start anew with --fresh";
     Error::input_hint(place, "another content than when the rows were indexed", expected, hint)
@@ -87,23 +89,23 @@ pub struct Places {
     rows: Vec<u32>,
     offsets: Vec<u64>,
     hashes: Vec<u64>,
-    /// Of all pictures, in the order of the index's grids.
+    /// Stamps of all images and videos, in the order of the index's grids.
     stamps: Vec<u64>,
 }
 
-/// One row's.
+/// Place of one row.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Place {
-    /// Which data set.
+    /// Number of the file.
     pub file: usize,
-    /// Where in its file.
+    /// Position in the file.
     pub at: At,
-    /// What its tokens and targets hash to.
+    /// Hash of the tokens and targets.
     pub hash: u64,
 }
 
 impl Places {
-    /// One more, with what its picture files are known by.
+    /// Adds one row with the stamps of its images.
     pub fn push(&mut self, place: Place, stamps: &[u64]) {
         self.files.push(place.file as u32);
         self.rows.push(place.at.index);
@@ -112,30 +114,30 @@ impl Places {
         self.stamps.extend_from_slice(stamps);
     }
 
-    /// Of number `k`.
+    /// Returns the place of row number `k`.
     pub fn get(&self, k: usize) -> Place {
         let at = At { index: self.rows[k], offset: self.offsets[k] };
         Place { file: self.files[k] as usize, at, hash: self.hashes[k] }
     }
 
-    /// What the pictures in `range` are known by.
+    /// Returns the stamps of the images in `range`.
     pub fn stamps(&self, range: std::ops::Range<usize>) -> &[u64] {
         &self.stamps[range]
     }
 
-    /// Pictures there are, where any of them is a file's.
+    /// Returns the number of images if any of them is in a file of its own, otherwise `None`.
     pub fn in_files(&self) -> Option<usize> {
         self.stamps.iter().any(|&stamp| stamp != 0).then_some(self.stamps.len())
     }
 
-    /// Rows of each of `files` data sets.
+    /// Returns the number of rows in each of `files` files.
     pub fn counts(&self, files: usize) -> Vec<u32> {
         let mut counts = vec![0; files];
         self.files.iter().for_each(|&file| counts[file as usize] += 1);
         counts
     }
 
-    /// Its bytes, an array each; [`Places::from_arrays`] reads them.
+    /// Returns the content as one byte array per field. [`Places::from_arrays`] reads them.
     pub(crate) fn arrays(&self) -> [&[u8]; 5] {
         let (hashes, stamps) = (bytemuck::cast_slice(&self.hashes), bytemuck::cast_slice(&self.stamps));
         [
@@ -147,8 +149,8 @@ impl Places {
         ]
     }
 
-    /// Of the bytes of [`Places::arrays`]; nothing where they do not fit one another, `rows` rows, `pictures` pictures and
-    /// `sources` files.
+    /// Creates places from the bytes of [`Places::arrays`]. Returns `None` if the arrays do not match one another or
+    /// the given numbers of rows, images and source files.
     pub(crate) fn from_arrays(arrays: [&[u8]; 5], rows: usize, pictures: usize, sources: usize) -> Option<Places> {
         let [files, numbers, offsets, hashes, stamps] = arrays;
         let [files, numbers] = [files, numbers].map(bytemuck::pod_collect_to_vec::<u8, u32>);

@@ -1,4 +1,4 @@
-//! Data sets in: files of parquet and JSON, to rows. Every fault names the file and the row.
+//! Reads data sets from parquet and JSON files into rows. Every error names the file and the row.
 
 use std::ops::Range;
 use std::path::PathBuf;
@@ -20,12 +20,12 @@ use crate::philox::{self, Purpose};
 
 pub use crate::data::paths::name;
 
-/// An entry that names a path and nothing else.
+/// Creates an entry with a path and default settings.
 pub fn entry(path: impl Into<PathBuf>) -> DatasetConfig {
     DatasetConfig { path: path.into(), ..DatasetConfig::default() }
 }
 
-/// Reads a data set's rows, the first `limit` of them. `weight` is not applied (see [`load`]).
+/// Reads the first `limit` rows of a data set. `weight` is not applied (see [`load`]).
 pub fn read(entry: &DatasetConfig) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for_each(entry, |row| {
@@ -35,8 +35,8 @@ pub fn read(entry: &DatasetConfig) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// Gives each row of a data set to `take`, in order, and a row that cannot be read as why (what `take` returns then
-/// decides whether to go on). Faults of a file as a whole end the reading.
+/// Passes each row of a data set to `take`, in order. A row that cannot be read is passed as its fault, and the result
+/// of `take` decides whether reading continues. A fault of an entire file ends the reading with an error.
 pub fn for_each(entry: &DatasetConfig, mut take: impl FnMut(Read<Row>) -> Result<()>) -> Result<()> {
     let mut left = Left::default();
     for file in RowFile::open(std::slice::from_ref(entry))? {
@@ -48,42 +48,42 @@ pub fn for_each(entry: &DatasetConfig, mut take: impl FnMut(Read<Row>) -> Result
     Ok(())
 }
 
-/// Where a row stands in its file.
+/// Position of a row in its file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct At {
-    /// Its number, from 0.
+    /// Number of the row, from 0.
     pub index: u32,
-    /// The byte it begins at; in a parquet file its number.
+    /// Byte at which the row begins; in a parquet file, the number of the row.
     pub offset: u64,
 }
 
-/// Rows that may still be taken of data sets with a `limit`, as their files are read in order.
+/// Counts how many rows may still be taken from data sets with a `limit`, while their files are read in order.
 #[derive(Default)]
 pub struct Left {
     taken: std::collections::HashMap<usize, usize>,
 }
 
 impl Left {
-    /// Of the data set that `file` belongs to.
+    /// Returns the number of rows that may still be taken from the data set of `file`.
     pub fn of(&self, file: &RowFile) -> usize {
         file.limit - self.taken.get(&file.set).copied().unwrap_or(0).min(file.limit)
     }
 
-    /// One is taken from `file`.
+    /// Counts one row taken from `file`.
     pub fn take(&mut self, file: &RowFile) {
         *self.taken.entry(file.set).or_default() += 1;
     }
 }
 
-/// One file of a data set: its rows in order, or one by one.
+/// One file of a data set, read in order or row by row.
 pub struct RowFile {
-    /// The file.
+    /// Path of the file.
     pub path: PathBuf,
-    /// The file's stem.
+    /// Stem of the file name.
     pub name: String,
-    /// The number of the data set it belongs to.
+    /// Number of the data set that the file belongs to.
     pub set: usize,
-    /// The data set's name.
+    /// Name of the data set.
     set_name: String,
     folder: Arc<Folder>,
     names: Names,
@@ -97,7 +97,7 @@ enum Rows {
 }
 
 impl RowFile {
-    /// Opens the files of data sets and their folders of pictures, in order.
+    /// Opens the files of data sets and their image folders, in order.
     pub fn open(entries: &[DatasetConfig]) -> Result<Vec<RowFile>> {
         let mut files = Vec::new();
         for (set, entry) in entries.iter().enumerate() {
@@ -122,12 +122,12 @@ impl RowFile {
         Ok(files)
     }
 
-    /// Gives each of the first `limit` rows to `take`, in order, with its place; see [`for_each`].
+    /// Passes each of the first `limit` rows to `take`, in order, with its position; see [`for_each`].
     pub fn for_each(&self, limit: usize, take: impl FnMut(At, Read<Row>) -> Result<()>) -> Result<()> {
         self.for_range(0..limit, take)
     }
 
-    /// The same for the rows with these numbers, from 0.
+    /// Passes the rows with the numbers in `range`, from 0, to `take`, in order and with their positions.
     pub fn for_range(&self, range: Range<usize>, mut take: impl FnMut(At, Read<Row>) -> Result<()>) -> Result<()> {
         match &self.rows {
             Rows::Parquet(table) => table.read(range, |index, fields| {
@@ -143,7 +143,7 @@ impl RowFile {
         }
     }
 
-    /// Rows there are, bad ones among them; JSON is gone through.
+    /// Returns the number of rows, including bad ones. A JSON file is read completely to count them.
     pub fn count(&self) -> Result<usize> {
         let mut count = 0;
         match &self.rows {
@@ -156,7 +156,8 @@ impl RowFile {
         Ok(count)
     }
 
-    /// The row at a place that [`RowFile::for_each`] gave. Errors when the file cannot be read there.
+    /// Returns the row at a position that [`RowFile::for_each`] passed. Returns an outer error if the file cannot be
+    /// read there.
     pub fn row(&self, at: At) -> Result<Read<Row>> {
         let index = at.index as usize;
         match &self.rows {
@@ -168,7 +169,7 @@ impl RowFile {
         }
     }
 
-    /// The file as a table, where it is parquet.
+    /// Returns the parquet table, or `None` for a JSON file.
     pub fn table(&self) -> Option<&Table> {
         match &self.rows {
             Rows::Parquet(table) => Some(table),
@@ -176,7 +177,7 @@ impl RowFile {
         }
     }
 
-    /// What columns it has, and of which type: of parquet as the file says, of JSON as its first rows show.
+    /// Returns the columns with their types: from the schema of a parquet file, from the first rows of a JSON file.
     pub fn columns(&self) -> Result<Vec<Column>> {
         let columns = match &self.rows {
             Rows::Parquet(table) => table.columns(),
@@ -202,7 +203,7 @@ impl RowFile {
         row_from(fields, images, &RowContext { folder: &self.folder, dataset, file, index, place })
     }
 
-    /// File and row, for messages.
+    /// Returns file and row as text for messages.
     pub fn place(&self, index: usize) -> String {
         format!("{} row {}", self.path.display(), index + 1)
     }
@@ -211,16 +212,16 @@ impl RowFile {
 /// A column of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Column {
-    /// Its name in the file.
+    /// Name in the file.
     pub name: String,
-    /// Its type, for people.
+    /// Readable name of the type.
     pub kind: String,
-    /// The column of a row that it is read as; none where it is not read.
+    /// Canonical name that the column is read as, or `None` if it is not read.
     pub read_as: Option<&'static str>,
 }
 
-/// Reads several data sets into rows and the order-free index of one epoch: row i stands in it as often as its set's
-/// weight says (the fraction drawn by `seed`).
+/// Reads several data sets. Returns their rows and the index of one epoch in file order, in which each row occurs as
+/// often as the weight of its data set specifies. `seed` selects the rows of a fractional weight.
 pub fn load(entries: &[DatasetConfig], seed: u64) -> Result<(Vec<Row>, Vec<u32>)> {
     let (mut rows, mut counts) = (Vec::new(), Vec::new());
     for entry in entries {
@@ -235,8 +236,9 @@ pub fn load(entries: &[DatasetConfig], seed: u64) -> Result<(Vec<Row>, Vec<u32>)
     Ok((rows, order))
 }
 
-/// The order-free index of one epoch of data sets with `counts` rows: row i stands in it as often as its set's weight
-/// says (the fraction drawn by `seed`). Errors on a weight that is none.
+/// Returns the index of one epoch in file order, for data sets with `counts` rows. Each row occurs as often as the
+/// weight of its data set specifies; `seed` selects the rows of a fractional weight. Returns an error on an invalid
+/// weight.
 pub fn epoch(entries: &[DatasetConfig], counts: &[u32], seed: u64) -> Result<Vec<u32>> {
     let (mut index, mut first) = (Vec::new(), 0);
     for (k, (entry, &count)) in entries.iter().zip(counts).enumerate() {
@@ -251,7 +253,7 @@ pub fn epoch(entries: &[DatasetConfig], counts: &[u32], seed: u64) -> Result<Vec
         }
         let more = (weight.fract() * all.len() as f64).round() as usize;
         let mut order = all;
-        // Counters of epochs stay below 2^63.
+        // The counters that epochs use stay below 2^63, so the streams do not overlap.
         philox::shuffle(seed, Purpose::Shuffle, 1 << 63 | k as u64, &mut order);
         order.truncate(more);
         order.sort_unstable();
@@ -260,7 +262,7 @@ pub fn epoch(entries: &[DatasetConfig], counts: &[u32], seed: u64) -> Result<Vec
     Ok(index)
 }
 
-/// Reads one JSON row, its `images` beside the other fields.
+/// Reads one row from its fields. `images` is the image column, if it was read separately.
 pub fn row_from(mut fields: Map<String, Value>, images: Option<Vec<RawImage>>, at: &RowContext) -> Read<Row> {
     let others = ["images", "image", "image_urls"].into_iter().find_map(|name| fields.remove(name));
     let images = match (images, others) {

@@ -1,4 +1,4 @@
-//! Rows and samples: what a line of data is before and after it becomes tokens.
+//! Rows and samples: one record of a data set before and after tokenization.
 
 use std::io::{self, Cursor, Read as _, Seek, SeekFrom};
 use std::path::PathBuf;
@@ -16,24 +16,25 @@ use crate::text::{Message, Part};
 /// One row of data, in SFT or RL form.
 #[derive(Clone, Debug, Default)]
 pub struct Row {
-    /// Names the row; several rows may share one (several kept answers to one question).
+    /// Id of the row. Several rows may share one, such as several answers to one question.
     pub id: String,
-    /// The conversation. In SFT form it ends with the assistant's answer, in RL form with the user's question.
+    /// Messages of the conversation. In SFT form the last one is the assistant's answer, in RL form the user's
+    /// question.
     pub messages: Vec<Message>,
-    /// The pictures and the frames of videos, in the order of the messages' parts.
+    /// Images and frames of videos, in the order of the messages' parts.
     pub images: Vec<ImageSource>,
-    /// Where the row came from (verl's `data_source`; the file's stem when the row does not say).
+    /// Source of the row (verl's `data_source`; the name of the data set if the row has none).
     pub data_source: String,
-    /// The label, where the row has one.
+    /// Label, if the row has one.
     pub ground_truth: Option<String>,
-    /// `extra_info`: index, question, answer, split and whatever else the row carries.
+    /// `extra_info`: index, question, answer, split and any other fields of the row.
     pub extra: serde_json::Map<String, serde_json::Value>,
     /// File and row, for messages to the user.
     pub place: String,
 }
 
 impl Row {
-    /// Its pictures and videos, in the order of the messages' parts. Pictures that have no part come last.
+    /// Returns the images and videos, in the order of the messages' parts. Images without a part come last.
     pub fn media(&self) -> Vec<Media<'_>> {
         let mut from = 0;
         let medium = |(len, fps): (usize, Option<f64>)| {
@@ -46,7 +47,8 @@ impl Row {
         self.spans().into_iter().map(medium).collect()
     }
 
-    /// Of each of [`Row::media`]: how many of the pictures are its own, and of a video the frames that show one second.
+    /// Returns, for each entry of [`Row::media`], its number of entries in `images` and, for a video, the frames per
+    /// second.
     pub fn spans(&self) -> Vec<(usize, Option<f64>)> {
         let (mut spans, mut left) = (Vec::new(), self.images.len());
         for part in self.messages.iter().flat_map(|message| &message.content) {
@@ -64,7 +66,7 @@ impl Row {
         spans
     }
 
-    /// The row with its pictures' bytes in it. Bad where a picture's file cannot be read.
+    /// Returns the row with the bytes of its images embedded. The row is bad if an image file cannot be read.
     pub fn embedded(mut self) -> Read<Row> {
         for image in &mut self.images {
             if !matches!(image, ImageSource::Bytes { .. }) {
@@ -75,8 +77,8 @@ impl Row {
         Ok(self)
     }
 
-    /// A hash of what the row asks: its messages, and its pictures as they are encoded. Errors when a picture's file cannot
-    /// be read.
+    /// Returns a hash of the question: the messages, and the images as encoded. Returns an error if an image file
+    /// cannot be read.
     pub fn content(&self) -> Result<[u8; 32]> {
         let mut hasher = blake3::Hasher::new();
         let mut add = |kind: u8, bytes: &[u8]| {
@@ -101,18 +103,18 @@ impl Row {
         Ok(*hasher.finalize().as_bytes())
     }
 
-    /// What is known of it to whoever scores an answer, but for label and question.
+    /// Returns the information that a scorer receives, except the label and the question.
     pub fn item(&self) -> Item {
         let (data_source, extra_info, place) = (self.data_source.clone(), self.extra.clone(), self.place.clone());
         Item { data_source, extra_info, place, ..Item::default() }
     }
 
-    /// Bytes of its messages' texts.
+    /// Returns the total length in bytes of the messages' texts.
     pub fn text_len(&self) -> usize {
         self.messages.iter().flat_map(|m| &m.content).filter_map(Part::text).map(str::len).sum()
     }
 
-    /// The text of the user's messages, without images.
+    /// Returns the question: the field `question` of `extra`, or the text of the user's messages without images.
     pub fn question(&self) -> String {
         if let Some(q) = self.extra.get("question").and_then(|q| q.as_str()) {
             return q.to_owned();
@@ -122,21 +124,21 @@ impl Row {
     }
 }
 
-/// A picture or video of a row.
+/// An image or a video of a row.
 #[derive(Clone, Copy, Debug)]
 pub enum Media<'a> {
-    /// A picture.
+    /// An image.
     Picture(&'a ImageSource),
     /// A video.
     Video {
-        /// Its frames, as pictures.
+        /// Frames, as images.
         frames: &'a [ImageSource],
-        /// Frames that show one second.
+        /// Frames per second.
         fps: f64,
     },
 }
 
-/// The text parts of a message, joined.
+/// Returns the text parts of a message, joined.
 pub fn text_of(message: &Message) -> String {
     let parts = message.content.iter().filter_map(|p| match p {
         Part::Text(t) => Some(t.as_str()),
@@ -145,36 +147,36 @@ pub fn text_of(message: &Message) -> String {
     parts.collect()
 }
 
-/// Where a row's picture is.
+/// Location of a row's image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ImageSource {
     /// An entry of the `images` column.
     Bytes {
-        /// The encoded picture.
+        /// Encoded image.
         bytes: Arc<[u8]>,
-        /// The name the column gives it.
+        /// Name that the column gives, if any.
         path: Option<String>,
     },
     /// A file inside the data folder.
     File {
-        /// As written in the row.
+        /// Url as written in the row.
         url: String,
-        /// Resolved and checked to be inside the data folder.
+        /// Resolved path, checked to be inside the data folder.
         file: PathBuf,
     },
-    /// A member of the zip file that is the data folder.
+    /// A member of the zip file that serves as the data folder.
     Zipped {
-        /// As written in the row.
+        /// Url as written in the row.
         url: String,
         /// The zip file.
         archive: Arc<Archive>,
-        /// The member's number.
+        /// Number of the member.
         index: usize,
     },
 }
 
 impl ImageSource {
-    /// Bytes it holds in memory.
+    /// Returns the number of bytes that it holds in memory.
     pub fn embedded(&self) -> usize {
         match self {
             ImageSource::Bytes { bytes, .. } => bytes.len(),
@@ -182,7 +184,7 @@ impl ImageSource {
         }
     }
 
-    /// The encoded picture. `place` names the row.
+    /// Returns the encoded image. `place` names the row.
     pub fn bytes(&self, place: &str) -> Result<Arc<[u8]>> {
         match self {
             ImageSource::Bytes { bytes, .. } => Ok(bytes.clone()),
@@ -200,7 +202,7 @@ impl ImageSource {
         }
     }
 
-    /// The name that the row gives it.
+    /// Returns the name that the row gives to the image.
     pub fn name(&self) -> Option<&str> {
         match self {
             ImageSource::Bytes { path, .. } => path.as_deref(),
@@ -208,23 +210,23 @@ impl ImageSource {
         }
     }
 
-    /// The decoded picture. Errors name `place` and, where it has a name, the picture.
+    /// Returns the decoded image. Errors name `place` and the image, if it has a name.
     pub fn decode(&self, place: &str) -> Result<Rgb> {
         self.decode_then(place, |picture| picture)
     }
 
-    /// [`ImageSource::decode`], and `then` with the picture, as [`image::decode_then`].
+    /// Decodes like [`ImageSource::decode`] and calls `then` with the image; see [`image::decode_then`].
     pub fn decode_then<T>(&self, place: &str, then: impl FnOnce(Rgb) -> T) -> Result<T> {
         self.decode_with(place, |_, picture| then(picture))
     }
 
-    /// The same, `then` with the encoded bytes, too.
+    /// Decodes like [`ImageSource::decode_then`] and also passes the encoded bytes to `then`.
     pub fn decode_with<T>(&self, place: &str, then: impl FnOnce(&[u8], Rgb) -> T) -> Result<T> {
         let bytes = self.bytes(place)?;
         image::decode_then(&bytes, &Limits::default(), &self.place(place), |picture| then(&bytes, picture))
     }
 
-    /// Width and height of the upright picture, from its header alone.
+    /// Returns width and height of the upright image, read from its header only.
     pub fn size(&self, place: &str) -> std::result::Result<[u32; 2], Refused> {
         let (limits, name) = (Limits::default(), self.place(place));
         match self {
@@ -235,7 +237,7 @@ impl ImageSource {
                 image::size(opened, &limits, &name)
             }
             ImageSource::Zipped { archive, index, .. } => {
-                // The beginning holds the header of nearly every picture.
+                // The first bytes contain the header of nearly every image.
                 let start = archive.start(*index).map_err(|e| Error::of_row(&name, &archive.path, READABLE, e));
                 match image::size(Cursor::new(start.map_err(Refused::Broken)?), &limits, &name) {
                     Err(Refused::Broken(_)) => {
@@ -248,8 +250,8 @@ impl ImageSource {
         }
     }
 
-    /// Tells whether a picture is still the one it was: of a file by its size and its first and last bytes, of a member of a
-    /// zip file by its size and checksum. 0 for a picture that stands in its row.
+    /// Returns a stamp that shows whether an image file is still the same. A file is identified by its size and its
+    /// first and last bytes, a member of a zip file by its size and checksum. The stamp of an embedded image is 0.
     pub fn stamp(&self, place: &str) -> Result<u64> {
         let (file, stamp) = match self {
             ImageSource::Bytes { .. } => return Ok(0),
@@ -259,7 +261,7 @@ impl ImageSource {
         stamp.map_err(|e| Error::of_row(place, file, READABLE, e))
     }
 
-    /// The picture with its bytes in memory, and its [`ImageSource::stamp`] by these.
+    /// Returns the image with its bytes in memory, and the [`ImageSource::stamp`] computed from these bytes.
     pub fn held(&self, place: &str) -> Result<(ImageSource, u64)> {
         let bytes = self.bytes(place)?;
         let stamp = match self {
@@ -269,7 +271,7 @@ impl ImageSource {
         Ok((ImageSource::Bytes { bytes, path: self.name().map(str::to_owned) }, stamp))
     }
 
-    /// The row's place and, where it has a name, the picture's.
+    /// Returns the row's place and the image's name, if it has one.
     pub fn place(&self, row: &str) -> String {
         match self.name() {
             Some(name) => format!("{row}, image {name}"),
@@ -278,13 +280,13 @@ impl ImageSource {
     }
 }
 
-/// What was expected where a picture cannot be read.
+/// Expected value in the error of an image that cannot be read.
 const READABLE: &str = "a readable image file";
 
-/// Bytes at either end of a file that it is known by.
+/// Number of bytes at each end of a file that its stamp covers.
 const ENDS: u64 = 4096;
 
-/// A hash of a file's size and of its first and last bytes.
+/// Returns a hash of a file's size and of its first and last bytes.
 fn ends(mut file: impl io::Read + Seek) -> io::Result<u64> {
     let (len, mut hasher) = (file.seek(SeekFrom::End(0))?, blake3::Hasher::new());
     hasher.update(&len.to_le_bytes());
@@ -300,17 +302,17 @@ fn ends(mut file: impl io::Read + Seek) -> io::Result<u64> {
 pub struct Sample {
     /// Token ids with every image expanded to its visual tokens.
     pub input_ids: Vec<u32>,
-    /// `loss_mask[t]`: token t is a target (the prediction of it is trained).
+    /// `loss_mask[t]` is true if the prediction of token t is trained.
     pub loss_mask: Vec<bool>,
-    /// The pictures and videos, in order.
+    /// Images and videos, in order.
     pub images: Vec<Arc<ImageInput>>,
 }
 
 /// A prompt, ready for generation.
 #[derive(Clone, Debug)]
 pub struct EncodedPrompt {
-    /// Token ids with every image expanded, the assistant's turn opened.
+    /// Token ids with every image expanded; ends with the opening of the assistant's turn.
     pub ids: Vec<u32>,
-    /// The pictures and videos, in order.
+    /// Images and videos, in order.
     pub images: Vec<Arc<ImageInput>>,
 }

@@ -1,4 +1,4 @@
-//! Rows to tokens: training samples with their loss mask, and prompts.
+//! Converts rows to tokens: training samples with their loss mask, and prompts.
 
 use std::sync::Arc;
 
@@ -8,27 +8,27 @@ use crate::error::{Error, Result};
 use crate::image::{Grid, ImageInput, Processor};
 use crate::text::{Chat, Part, Special, expand_images};
 
-/// The system prompt of training rows and of every evaluation: the format the model is taught.
+/// System prompt of training rows and of every evaluation. It describes the output format that the model is trained on.
 pub const SYSTEM_PROMPT: &str = "You are a helpful assistant. When the user asks a question, your response must include two parts: first, the reasoning process enclosed in <think>...</think> tags, then the final answer enclosed in <answer>...</answer> tags.Please provide a clear, concise response within <answer> </answer> tags that directly addresses the question.";
 
-/// The system prompt a teacher is asked with.
+/// System prompt for requests to a teacher.
 pub const TEACHER_SYSTEM_PROMPT: &str = "You are a helpful assistant. When the user asks a question, your response must include two parts and nothing else: first, the reasoning process enclosed in <think>...</think> tags, then the final answer enclosed in <answer>...</answer> tags.Please provide a clear, concise response within <answer> </answer> tags that directly addresses the question.";
 
-/// A row in SFT form as a training sample. Each assistant turn is encoded as it would be generated: after the prompt
-/// that opens it, its text as plain text, then `<|im_end|>`; these are the targets, everything else is masked,
-/// and so are turns that the row masks.
+/// Converts a row in SFT form to a training sample. Each assistant turn is encoded as it would be generated: after the
+/// prompt that opens it come its text as plain text and `<|im_end|>`. Only these tokens are targets. All others are
+/// masked, as are turns that the row masks.
 ///
-/// Errors when the row has no assistant turn, or does not end with one that has text, or a picture is broken.
+/// Returns an error if the row does not end with an assistant turn that has text, or if an image is broken.
 pub fn sft_sample(row: &Row, chat: &Chat, processor: &Processor) -> Result<Sample> {
     let images = media(row, processor)?;
     let (input_ids, loss_mask) = sft_tokens(row, chat, processor.merge_size, &grids(&images))?;
     Ok(Sample { input_ids, loss_mask, images })
 }
 
-/// The tokens of [`sft_sample`] and which of them are targets, of a row whose pictures have these grids.
+/// Returns the tokens of [`sft_sample`] and the mask of its targets, for a row whose images have these grids.
 pub fn sft_tokens(row: &Row, chat: &Chat, merge_size: u32, grids: &[Grid]) -> Result<(Vec<u32>, Vec<bool>)> {
     let (mut ids, mut mask) = (Vec::new(), Vec::new());
-    // What the template makes of the turns before; the next prompt must continue it.
+    // Tokens that the template produces for the previous turns. The next prompt must begin with them.
     let mut done: Vec<u32> = Vec::new();
     for (k, message) in row.messages.iter().enumerate().filter(|(_, m)| m.role == "assistant") {
         let opened = chat.encode(&row.messages[..k], true, Special::Plain).map_err(at(row))?;
@@ -64,14 +64,14 @@ pub fn sft_tokens(row: &Row, chat: &Chat, merge_size: u32, grids: &[Grid]) -> Re
     Ok((input_ids, loss_mask))
 }
 
-/// A row's question as a prompt: every message before the final assistant turn (if the row has one), the assistant's
-/// turn opened. The system prompt is the row's own, or the template's default.
+/// Converts a row's question to a prompt: every message before the final assistant turn (if the row has one), then the
+/// opening of the assistant's turn. The system prompt is the row's, or the template's default.
 pub fn prompt(row: &Row, chat: &Chat, processor: &Processor) -> Result<EncodedPrompt> {
     let images = media(row, processor)?;
     Ok(EncodedPrompt { ids: prompt_tokens(row, chat, processor.merge_size, &grids(&images))?, images })
 }
 
-/// The tokens of [`prompt`], of a row whose pictures have these grids.
+/// Returns the tokens of [`prompt`] for a row whose images have these grids.
 pub fn prompt_tokens(row: &Row, chat: &Chat, merge_size: u32, grids: &[Grid]) -> Result<Vec<u32>> {
     let asked = match row.messages.last() {
         Some(last) if last.role == "assistant" => &row.messages[..row.messages.len() - 1],
@@ -81,7 +81,7 @@ pub fn prompt_tokens(row: &Row, chat: &Chat, merge_size: u32, grids: &[Grid]) ->
     expand(row, &ids, chat, merge_size, grids)
 }
 
-/// A row's pictures and videos, decoded and resized. Errors name the row and the picture.
+/// Decodes and resizes the images and videos of a row. Errors name the row and the image.
 pub fn media(row: &Row, processor: &Processor) -> Result<Vec<Arc<ImageInput>>> {
     let picture = |image: &ImageSource, first: &mut Option<[u32; 2]>| {
         let input = image.decode_then(&row.place, |pixels| {
@@ -101,7 +101,7 @@ pub fn media(row: &Row, processor: &Processor) -> Result<Vec<Arc<ImageInput>>> {
     row.media().into_iter().map(medium).collect()
 }
 
-/// Errors when a frame's width and height are not those of the `first`, which they become where there is none yet.
+/// Returns an error if the width and height of a frame differ from `first`. The first call sets `first`.
 pub fn same_size(first: &mut Option<[u32; 2]>, size: [u32; 2]) -> Result<()> {
     let [width, height] = *first.get_or_insert(size);
     if size == [width, height] {

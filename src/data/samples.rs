@@ -1,16 +1,16 @@
-//! The one place where rows become samples: whoever trains, asks or sends asks here, by index.
+//! The interface through which training, rollouts and distillation request samples, by index.
 
 use std::sync::Arc;
 
 use crate::data::bad::Read;
 use crate::error::Result;
 
-/// What asking for a sample gives: the sample, or why its row is not used.
+/// A sample, or the reason why its row is not used.
 pub type Made<T> = Read<Arc<T>>;
 
-/// Rows ready for their use (trained on, asked, sent to a teacher), by index.
+/// Rows converted for their use (training, rollouts, requests to a teacher), by index.
 pub trait Samples<T>: Send + Sync {
-    /// Sample `i`, or why there is none: a picture that broke in decoding. Errors are for what ends a run, such as a
-    /// file that is not the one it was.
+    /// Returns sample `i`, or the reason why it cannot be made, such as an image that fails to decode. Returns an outer
+    /// error for faults that end a run, such as a file that has changed.
     fn get(&self, i: usize) -> Result<Made<T>>;
 }

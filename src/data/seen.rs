@@ -1,4 +1,4 @@
-//! What was read, in a line for people: a picture or a column that is passed over is to be noticed at once.
+//! Counts what was read, as one line for the user. It makes ignored images and columns visible immediately.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,23 +6,23 @@ use crate::data::Row;
 use crate::data::read::RowFile;
 use crate::error::Result;
 
-/// What the rows that are used hold.
+/// Counts of what the used rows contain.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Seen {
-    /// Rows.
+    /// Number of rows.
     pub rows: u64,
-    /// Their pictures.
+    /// Number of images.
     pub pictures: u64,
-    /// Their messages.
+    /// Number of messages.
     pub turns: u64,
-    /// Tokens that are trained; 0 where rows are not.
+    /// Number of trained tokens; 0 if the rows are not used for training.
     pub targets: u64,
-    /// Columns of their files that are not read, by name.
+    /// Names of the files' columns that are not read.
     pub unused: Vec<String>,
 }
 
 impl Seen {
-    /// No row of `files` yet.
+    /// Creates counts of 0 and lists the unused columns of `files`.
     pub fn of<'a>(files: impl IntoIterator<Item = &'a RowFile>) -> Result<Seen> {
         let mut unused = Vec::new();
         for file in files {
@@ -34,12 +34,12 @@ impl Seen {
         Ok(Seen { unused, ..Seen::default() })
     }
 
-    /// One more row, of so many messages and pictures.
+    /// Counts one more row with its messages and images.
     pub fn add(&mut self, row: &Row) {
         self.count(row.messages.len(), row.images.len(), 0);
     }
 
-    /// The same with so many tokens that are trained.
+    /// Counts one more row with these numbers of messages, images and trained tokens.
     pub fn count(&mut self, turns: usize, pictures: usize, targets: usize) {
         self.rows += 1;
         self.turns += turns as u64;
@@ -47,7 +47,7 @@ impl Seen {
         self.targets += targets as u64;
     }
 
-    /// For people.
+    /// Formats the counts as a line for the user.
     pub fn line(&self) -> String {
         let Seen { rows, pictures, turns, targets, unused } = self;
         let targets = if *targets > 0 { format!(", {targets} target tokens") } else { String::new() };

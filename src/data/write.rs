@@ -1,4 +1,4 @@
-//! Rows out, as parquet, whole. What is written is read back as the same rows.
+//! Writes rows to parquet files. A file appears only when it is complete, and reading it returns the same rows.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -20,22 +20,22 @@ use crate::error::{Error, Result};
 use crate::files::Staged;
 use crate::text::{Message, Part};
 
-/// Rows written as one Arrow batch, and bytes of their pictures: bounds the memory of a large file, and keeps a
-/// column of pictures below the 2 GiB its offsets can name.
+/// Number of rows written as one Arrow batch, and bytes of their images. They bound the memory for a large file and
+/// keep an image column below the 2 GiB that its offsets can address.
 const BATCH: usize = 4096;
 const BATCH_BYTES: u64 = 32 << 20;
 
-/// Which columns rows are written with.
+/// Format in which rows are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
-    /// `id`, `messages` of parts, `images`.
+    /// `id`, `messages` with parts, `images`.
     Sft,
-    /// verl's: `data_source`, `prompt`, `images`, `reward_model`, `extra_info`.
+    /// verl's columns: `data_source`, `prompt`, `images`, `reward_model`, `extra_info`.
     Rl,
 }
 
-/// Writes rows to a parquet file, whole. In SFT form pictures that are files stay urls; in RL form all pictures
-/// are embedded.
+/// Writes rows to a parquet file, atomically. In SFT form, images in files stay urls; in RL form all images are
+/// embedded.
 pub fn write(path: &Path, rows: &[Row], form: Form) -> Result<()> {
     let mut writer = Writer::create(path, form)?;
     writer.extra = writer.extra.with(rows.iter().map(|row| &row.extra));
@@ -48,7 +48,7 @@ pub fn write(path: &Path, rows: &[Row], form: Form) -> Result<()> {
     writer.finish()
 }
 
-/// A parquet file that rows are added to; it is there once it is finished. Pictures that are files stay urls.
+/// A parquet file to which rows are added. It appears at its path when it is finished. Images in files stay urls.
 pub struct Writer {
     path: PathBuf,
     form: Form,
@@ -59,13 +59,13 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Begins the file.
+    /// Creates a writer. Nothing is written before the first batch.
     pub fn create(path: &Path, form: Form) -> Result<Writer> {
         let (extra, batch) = (ExtraColumns::default(), Vec::new());
         Ok(Writer { path: path.to_owned(), form, extra, out: None, batch, batch_bytes: 0 })
     }
 
-    /// Adds a row. Errors when it has a video: the columns have no place for its frames.
+    /// Adds a row. Returns an error if the row has a video, because the columns cannot hold its frames.
     pub fn push(&mut self, row: Row) -> Result<()> {
         let parts = row.messages.iter().flat_map(|message| &message.content);
         if parts.into_iter().any(|part| matches!(part, Part::Video { .. })) {
@@ -84,7 +84,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Puts the file at its place.
+    /// Writes the remaining rows and moves the file to its path.
     pub fn finish(mut self) -> Result<()> {
         self.flush()?;
         let out = self.out.take().ok_or_else(|| Error::Failed(format!("{}: not begun", self.path.display())))?;
@@ -102,13 +102,13 @@ impl Writer {
         let out = self.out.insert(out);
         let batch = batch(&self.batch, self.form, &self.extra)?;
         out.write(&batch).map_err(|e| parquet_error(&self.path, e))?;
-        // A row group is what a reader decodes for one row of it.
+        // A reader decodes an entire row group to read one row, so every batch becomes its own row group.
         out.flush().map_err(|e| parquet_error(&self.path, e))?;
         (self.batch, self.batch_bytes) = (Vec::new(), 0);
         Ok(())
     }
 
-    /// A file with these fields of `extra_info`, and in it what an older one has.
+    /// Creates a file with these fields of `extra_info` and copies the rows of an older file into it.
     fn begin(&self, extra: &ExtraColumns, old: Option<ArrowWriter<Staged>>) -> Result<ArrowWriter<Staged>> {
         let failed = |e| parquet_error(&self.path, e);
         let schema = batch(&[], self.form, extra)?.schema();
@@ -139,7 +139,7 @@ fn picture_bytes(row: &Row) -> u64 {
     row.images.iter().map(|image| image.embedded() as u64).sum()
 }
 
-/// The schema in the words of Hugging Face `datasets`, which shows what it calls pictures as pictures.
+/// Returns the schema in the format of Hugging Face `datasets`. Its viewer displays columns of type `Image` as images.
 fn features(schema: &Schema) -> Value {
     let named = |fields: &Fields| fields.iter().map(|f| (f.name().clone(), feature(f.name(), f.data_type()))).collect();
     json!({"info": {"features": Value::Object(named(schema.fields()))}})
@@ -161,7 +161,7 @@ fn feature(name: &str, kind: &DataType) -> Value {
     }
 }
 
-/// The error of a parquet file that cannot be written.
+/// Converts the error of a parquet file that cannot be written.
 pub(super) fn parquet_error(path: &Path, e: parquet::errors::ParquetError) -> Error {
     match e {
         parquet::errors::ParquetError::External(source) => match source.downcast::<std::io::Error>() {
@@ -203,12 +203,12 @@ fn group(columns: Vec<(&str, ArrayRef)>, nulls: Option<NullBuffer>) -> Result<Ar
 }
 
 fn list(values: ArrayRef, lengths: impl IntoIterator<Item = usize>) -> Result<ArrayRef> {
-    // The name Parquet's three-level lists use.
+    // Parquet's three-level lists use this name.
     let field = Arc::new(Field::new("element", values.data_type().clone(), true));
     Ok(Arc::new(ListArray::try_new(field, OffsetBuffer::from_lengths(lengths), values, None).map_err(arrow_error)?))
 }
 
-/// A message in its row, and how many of the row's pictures stand before it.
+/// A row, one of its messages, and the number of the row's images before the message.
 type Placed<'a> = (&'a Row, &'a Message, usize);
 
 fn messages(rows: &[Row], form: Form) -> Result<ArrayRef> {
@@ -232,7 +232,7 @@ fn messages(rows: &[Row], form: Form) -> Result<ArrayRef> {
     list(group(columns, None)?, rows.iter().map(|r| r.messages.len()))
 }
 
-/// Content as text with marks.
+/// Returns the content of messages as text with markers.
 fn marked(messages: &[Placed]) -> Result<ArrayRef> {
     let text = |message: &Message| -> String {
         let pieces = message.content.iter().map(|p| match p {
@@ -245,7 +245,7 @@ fn marked(messages: &[Placed]) -> Result<ArrayRef> {
     Ok(Arc::new(StringArray::from_iter_values(messages.iter().map(|(_, m, _)| text(m)))))
 }
 
-/// Content as parts: text, image_url for files, image for pictures of the image column.
+/// Returns the content of messages as parts: `text`, `image_url` for files, `image` for entries of the image column.
 fn parts(messages: &[Placed]) -> Result<ArrayRef> {
     let (mut kinds, mut texts, mut urls) = (Vec::new(), Vec::new(), Vec::new());
     for (row, message, first_image) in messages {
@@ -276,7 +276,8 @@ fn parts(messages: &[Placed]) -> Result<ArrayRef> {
     list(parts, messages.iter().map(|(_, m, _)| m.content.len()))
 }
 
-/// A row with any embedded picture or one of a zip file, embeds all of them: its image column is all or nothing.
+/// Returns true if the row's images must be embedded. If any image is embedded or in a zip file, all of them are,
+/// because the image column contains all images or none.
 fn embeds(row: &Row) -> bool {
     row.images.iter().any(|i| !matches!(i, ImageSource::File { .. }))
 }
@@ -324,7 +325,7 @@ mod tests {
         writer.finish().unwrap();
         let reader = ParquetRecordBatchReaderBuilder::try_new(std::fs::File::open(&path).unwrap()).unwrap();
         let groups: Vec<i64> = reader.metadata().row_groups().iter().map(|group| group.num_rows()).collect();
-        // One row that is too large is a batch of its own.
+        // One row that is too large becomes its own batch.
         assert_eq!(groups, [2, 1, 1, 1]);
     }
 

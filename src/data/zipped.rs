@@ -1,4 +1,5 @@
-//! A zip of pictures in place of a folder: members are read where they lie, nothing is unpacked.
+//! Reads images from a zip file that is used instead of a folder. Members are read in place, and nothing is unpacked to
+//! disk.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -13,10 +14,10 @@ use crate::data::stamp::short;
 use crate::error::{Error, Result};
 use crate::files;
 
-/// Bytes of an encoded picture, at most.
+/// Maximum size of an encoded image in bytes.
 const LARGEST: u64 = 128 << 20;
 
-/// Errors when an encoded picture has more bytes than it may.
+/// Returns an error if an encoded image is too large.
 pub fn within(len: u64) -> io::Result<()> {
     match len <= LARGEST {
         true => Ok(()),
@@ -24,21 +25,21 @@ pub fn within(len: u64) -> io::Result<()> {
     }
 }
 
-/// A member of more bytes than `LARGE` has at most `RATIO` times those that are stored: a guard against bombs.
+/// A member larger than `LARGE` bytes may be at most `RATIO` times its stored size: a guard against zip bombs.
 const LARGE: u64 = 16 << 20;
 const RATIO: u64 = 200;
-/// Bytes of a member that hold the header of nearly every picture.
+/// Number of bytes at the start of a member that contain the header of nearly every image.
 const START: u64 = 1 << 16;
 
-/// An open zip file. Its list of members is in memory, some hundred bytes each.
+/// An open zip file. Its directory is in memory, about a hundred bytes per member.
 pub struct Archive {
-    /// The file.
+    /// Path of the file.
     pub path: PathBuf,
     zip: ZipArchive<Shared>,
 }
 
 impl Archive {
-    /// Opens a zip file. Errors when it is none, or not whole.
+    /// Opens a zip file. Returns an error if it is not a complete zip file.
     pub fn open(path: &Path) -> Result<Archive> {
         let file = files::open(path).map_err(Error::io(path))?;
         let len = file.metadata().map_err(Error::io(path))?.len();
@@ -47,12 +48,13 @@ impl Archive {
         Ok(Archive { path: path.to_owned(), zip })
     }
 
-    /// The number of the member `name`.
+    /// Returns the number of the member `name`.
     pub fn find(&self, name: &str) -> Option<usize> {
         self.zip.index_for_name(name)
     }
 
-    /// A member's content. Errors when it is larger than a picture may be, or than the list says.
+    /// Returns the content of a member. Returns an error if it is larger than an image may be or than the directory
+    /// declares.
     pub fn read(&self, index: usize) -> io::Result<Vec<u8>> {
         let mut zip = self.zip.clone();
         let member = zip.by_index(index).map_err(of_system)?;
@@ -63,7 +65,7 @@ impl Archive {
             return Err(io::Error::other(format!("{found}, expected at most {RATIO} times as many")));
         }
         let mut bytes = Vec::with_capacity(size as usize);
-        // One byte more tells a wrong size, and has the checksum compared.
+        // Reading one byte more detects a wrong size and makes the library verify the checksum.
         member.take(size + 1).read_to_end(&mut bytes)?;
         match bytes.len() as u64 == size {
             true => Ok(bytes),
@@ -71,7 +73,7 @@ impl Archive {
         }
     }
 
-    /// The first bytes of a member's content.
+    /// Returns the first bytes of a member's content.
     pub fn start(&self, index: usize) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
         let mut zip = self.zip.clone();
@@ -79,7 +81,7 @@ impl Archive {
         Ok(bytes)
     }
 
-    /// Tells whether a member is still the one it was, by its size and checksum in the list.
+    /// Returns a stamp of a member: a hash of its size and checksum in the directory.
     pub fn stamp(&self, index: usize) -> io::Result<u64> {
         let mut zip = self.zip.clone();
         let member = zip.by_index_raw(index).map_err(of_system)?;
@@ -88,7 +90,7 @@ impl Archive {
     }
 }
 
-/// An error of the library, or of the system beneath it.
+/// Converts a library error, and extracts the I/O error inside it if there is one.
 fn of_system(error: ZipError) -> io::Error {
     match error {
         ZipError::Io(error) => error,
@@ -110,7 +112,7 @@ impl PartialEq for Archive {
 
 impl Eq for Archive {}
 
-/// A file that several threads read at places of their own.
+/// A file that several threads read, each at its own position.
 #[derive(Clone)]
 struct Shared {
     file: Arc<File>,

@@ -1,5 +1,6 @@
-//! A copy of a file's rows in small pages, for files whose rows cannot be read one by one. pandas and pyarrow write one row
-//! group by default, whose dictionary and pages hold a thousand pictures each: any row needs all of them decompressed.
+//! Makes a copy of a parquet file with small pages, for files in which single rows are expensive to read. By default
+//! pandas and pyarrow write one row group whose dictionary and pages each hold a thousand images, so reading any row
+//! means decompressing all of them.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -18,14 +19,14 @@ use crate::error::{Error, Result};
 use crate::files::{self, Staged};
 use crate::observe::{Observer, bytes};
 
-/// Bytes read for one row, at most, where rows are not copied.
+/// Maximum number of bytes that may be read for one row before the file is copied.
 const COSTLY: u64 = 64 << 20;
-/// Bytes of a page of the copy.
+/// Size of a page of the copy, in bytes.
 const PAGE_BYTES: usize = 256 << 10;
 
 impl Table {
-    /// Lets rows that are costly to read be read from a copy in `folder` once [`Table::copy`] has made it, here or in
-    /// another process. `hash` is that of the file's content.
+    /// Sets the path of a copy in `folder` if single rows are expensive to read. Rows are read from the copy once
+    /// [`Table::copy`] has made it, in this or another process. `hash` is the hash of the file's content.
     pub fn copied_to(&self, folder: &Path, hash: &str) {
         let groups = 0..self.metadata.metadata().num_row_groups();
         if groups.map(|group| self.chunks(group).map(cost).sum()).max() > Some(COSTLY) {
@@ -34,8 +35,8 @@ impl Table {
         }
     }
 
-    /// Makes the copy where rows are costly to read and there is none. Where it cannot be made `observer` is told why, and
-    /// rows are read from the file.
+    /// Makes the copy if rows are expensive to read and no copy exists. If the copy fails, reports the reason to
+    /// `observer`, and rows are read from the original file.
     pub fn copy(&self, observer: &dyn Observer) -> Result<()> {
         let Some(to) = self.copy_path.get().filter(|_| self.copied().is_none()) else { return Ok(()) };
         let outcome = match self.write_copy(to, observer) {
@@ -47,7 +48,7 @@ impl Table {
         Ok(())
     }
 
-    /// The copy, once it is there.
+    /// Returns the copy if it exists.
     pub(super) fn copied(&self) -> Option<&Table> {
         if self.copy.get().is_none() {
             let copy = Table::of(self.copy_path.get()?, |_| true).ok()?;
@@ -58,14 +59,15 @@ impl Table {
         self.copy.get().map(|copy| &**copy)
     }
 
-    /// Rows of a page of a row group's widest column; none where the file does not say where pages begin.
+    /// Returns the number of rows per page in the widest column of a row group, or `None` if the file has no offset
+    /// index.
     pub(super) fn rows_of_page(&self, group: usize) -> Option<usize> {
         let widest = self.chunks(group).max_by_key(|(chunk, _)| chunk.uncompressed_size())?;
         let pages = widest.1.filter(|_| self.chunks(group).all(|(_, pages)| pages.is_some()))?;
         Some(self.metadata.metadata().row_group(group).num_rows() as usize / pages.len().max(1))
     }
 
-    /// The columns that are read in a row group.
+    /// Returns the column chunks of a row group that are read.
     fn chunks(&self, group: usize) -> impl Iterator<Item = Chunk<'_>> {
         let metadata = self.metadata.metadata();
         let schema = metadata.file_metadata().schema_descr();
@@ -74,7 +76,7 @@ impl Table {
         wanted.map(move |(leaf, chunk)| (chunk, metadata.page_index().and_then(|i| i.page_locations(group, leaf))))
     }
 
-    /// Writes the copy; its bytes.
+    /// Writes the copy and returns its size in bytes.
     fn write_copy(&self, to: &Path, observer: &dyn Observer) -> Result<u64> {
         let groups = 0..self.metadata.metadata().num_row_groups();
         let declared: u64 = groups.flat_map(|group| self.chunks(group)).map(|chunk| decoded(chunk.0)).sum();
@@ -98,7 +100,7 @@ impl Table {
             }
             let Some(out) = &mut out else { return Ok(ControlFlow::Break(())) };
             out.write(batch).map_err(failed)?;
-            // A dictionary can stand for far more than its own bytes.
+            // A dictionary can expand to far more than its own bytes.
             if out.bytes_written() as u64 / 2 > declared {
                 let found = format!("rows of more than twice the {declared} bytes that the file declares");
                 return Err(Error::format(&self.path, found));
@@ -118,15 +120,15 @@ impl Table {
     }
 }
 
-/// A column of a row group, with its pages where the file says where they begin.
+/// A column chunk, with the locations of its pages if the file has an offset index.
 type Chunk<'a> = (&'a ColumnChunkMetaData, Option<&'a Vec<PageLocation>>);
 
 fn decoded(chunk: &ColumnChunkMetaData) -> u64 {
     chunk.uncompressed_size().max(0) as u64
 }
 
-/// Bytes read, at most, for one value: of the dictionary and the largest page, or of all pages where nothing says where they
-/// begin.
+/// Returns the maximum number of bytes read for one value: the dictionary and the largest page, or the entire chunk if
+/// the file has no offset index.
 fn cost((chunk, pages): Chunk<'_>) -> u64 {
     let Some(first) = pages.and_then(|pages| pages.first()) else { return decoded(chunk) };
     let dictionary = (first.offset.max(0) as u64).saturating_sub(chunk.byte_range().0);
@@ -134,7 +136,8 @@ fn cost((chunk, pages): Chunk<'_>) -> u64 {
     dictionary + largest.unwrap_or(0) as u64
 }
 
-/// Small pages whose places are in the file, and no dictionary that each row would need.
+/// Returns writer properties with small pages, an offset index, and no dictionary, because every row would need the
+/// dictionary.
 fn properties() -> WriterProperties {
     WriterProperties::builder()
         .set_compression(Compression::SNAPPY)

@@ -1,4 +1,4 @@
-//! One pass over rows: each is looked at once, and a few numbers of it are kept.
+//! Collects statistics in one pass over the rows. Each row is read once, and only a few numbers per row are kept.
 
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
@@ -15,27 +15,27 @@ use crate::image::{Processor, Rgb};
 use crate::philox::{Purpose, Random};
 use crate::text::Chat;
 
-/// Faults quoted in full; further ones are counted.
+/// Number of faults quoted in full; further faults are only counted.
 const QUOTED: usize = 5;
 
-/// How to look.
+/// Options of an inspection.
 pub struct Options<'a> {
-    /// Counts tokens with it.
+    /// Model whose tokenizer counts the tokens.
     pub model: Option<&'a (Chat, Processor)>,
-    /// Rows from the beginning that are kept as text.
+    /// Number of rows from the beginning that are kept as text.
     pub first: usize,
-    /// Rows drawn at random that are kept whole.
+    /// Number of rows that are drawn at random and kept completely.
     pub random: usize,
-    /// Decides which.
+    /// Seed of the random draw.
     pub seed: u64,
-    /// Makes what the page shows of a picture, encoded and decoded, of the rows that are drawn.
+    /// Creates the page's representation of each image of the drawn rows.
     pub shown: Option<Show>,
 }
 
-/// Makes what a page shows of a picture.
+/// Creates the page's representation of an image from its encoded bytes and its pixels.
 pub type Show = fn(&[u8], Rgb) -> Option<String>;
 
-/// What one row shows.
+/// Measurements of one row.
 struct Looked {
     characters: u32,
     answer: Option<u32>,
@@ -44,14 +44,14 @@ struct Looked {
     targets: usize,
 }
 
-/// What was found so far.
+/// Statistics collected so far.
 pub(super) struct Found<'a> {
     options: &'a Options<'a>,
     rows: usize,
     seen: Seen,
     answered: usize,
     labelled: usize,
-    /// The beginnings of the ids' hashes.
+    /// First 8 bytes of the hash of each id.
     ids: Vec<u64>,
     images: Vec<u32>,
     sides: [Vec<u32>; 2],
@@ -65,7 +65,7 @@ pub(super) struct Found<'a> {
     drawn: BinaryHeap<Drawn>,
 }
 
-/// A row with its lot: those with the smallest are kept.
+/// A row with its random number (`lot`). The rows with the smallest lots are kept.
 struct Drawn {
     lot: u64,
     number: usize,
@@ -114,7 +114,7 @@ impl<'a> Found<'a> {
         }
     }
 
-    /// Looks at rows on all cores and counts them in their order. Errors where the system failed on one.
+    /// Measures rows on all cores and counts them in order. Returns an error if the system failed to read one.
     pub(super) fn take(&mut self, rows: Vec<Read<Row>>) -> Result<()> {
         let (first, drawn) = (self.rows + 1, self.drawn_with(&rows));
         let looked: Vec<_> = rows
@@ -161,7 +161,7 @@ impl<'a> Found<'a> {
         Random::new(self.options.seed, Purpose::Shuffle, number as u64).next_u64()
     }
 
-    /// The numbers of the rows that are drawn once `rows` are counted.
+    /// Returns the numbers of the rows that are drawn after `rows` are counted.
     fn drawn_with(&self, rows: &[Read<Row>]) -> BTreeSet<usize> {
         let sound = rows.iter().zip(self.rows + 1..).filter(|(row, _)| row.is_ok());
         let new = sound.map(|(_, number)| (self.lot(number), number));
@@ -228,7 +228,8 @@ fn answered(row: &Row) -> bool {
     row.messages.last().is_some_and(|m| m.role == "assistant")
 }
 
-/// Looks at a row. With `show` what it makes of each picture is added to `pictures`: a picture is decoded once.
+/// Measures a row. If `show` is given, adds its result for each image to `pictures`, so that an image is decoded only
+/// once.
 fn look(
     row: &Row,
     model: Option<&(Chat, Processor)>,

@@ -1,4 +1,4 @@
-//! What was found in a data set, for people and for programs.
+//! Result of inspecting a data set, as text and as JSON.
 
 use std::collections::BTreeMap;
 
@@ -11,47 +11,47 @@ use crate::data::{Row, Seen};
 use crate::error::{Error, Result};
 use crate::text::Part;
 
-/// Characters of a message shown.
+/// Number of characters of a message that are shown.
 const SHOWN: usize = 400;
 
-/// What was found in one data set.
+/// Result of inspecting one data set.
 pub struct Inspection {
-    /// The data set's name.
+    /// Name of the data set.
     pub name: String,
-    /// Its files; 0 where the rows are not a data set's.
+    /// Number of files; 0 if the rows do not come from a data set.
     pub files: usize,
     /// Columns of the first file.
     pub columns: Vec<Column>,
-    /// Rows, those that cannot be read included.
+    /// Number of rows, including those that cannot be read.
     pub rows: usize,
-    /// What those that can be used hold.
+    /// Counts of what the usable rows contain.
     pub seen: Seen,
-    /// Rows that end with an assistant's answer: SFT form.
+    /// Number of rows that end with an assistant's answer (SFT form).
     pub answered: usize,
-    /// Rows with a label.
+    /// Number of rows with a label.
     pub labelled: usize,
-    /// Ids that more than one row has.
+    /// Number of ids that more than one row has.
     pub shared_ids: usize,
-    /// Pictures a row.
+    /// Images per row.
     pub images: Spread,
-    /// Widths and heights of the pictures.
+    /// Widths and heights of the images.
     pub image_sizes: [Spread; 2],
-    /// Characters of the messages of a row.
+    /// Characters per row, over all its messages.
     pub characters: Spread,
-    /// Characters of the answers of those rows that have one.
+    /// Characters of the answers, over the rows that have one.
     pub answer_characters: Spread,
-    /// Tokens of a row with its pictures expanded, when a model was given: the training sample of an answered row, the
-    /// prompt of another.
+    /// Tokens per row with images expanded, if a model was given. Counts the training sample of a row with an answer
+    /// and the prompt of any other row.
     pub tokens: Option<Spread>,
-    /// Labels by kind, the most frequent first.
+    /// Number of labels of each kind, the most frequent kind first.
     pub kinds: Vec<(&'static str, usize)>,
-    /// The first faults, naming row and cause.
+    /// The first faults, each with row and cause.
     pub faults: Vec<String>,
-    /// Rows that cannot be used, by why: unreadable, a broken picture, not encodable.
+    /// Number of unusable rows for each reason.
     pub reasons: BTreeMap<Reason, usize>,
-    /// The first rows, as text.
+    /// The first rows as text.
     pub samples: Vec<String>,
-    /// Rows drawn at random, in their order.
+    /// Rows drawn at random, in the order of the data set.
     pub drawn: Vec<DrawnRow>,
 }
 
@@ -59,11 +59,11 @@ pub struct Inspection {
 pub struct DrawnRow {
     /// The row.
     pub row: Row,
-    /// What [`Options::shown`](super::Options::shown) made of its pictures, up to the first that is broken.
+    /// Representations of its images made by [`Options::shown`](super::Options::shown), up to the first broken image.
     pub pictures: Vec<Option<String>>,
 }
 
-/// A row as text.
+/// Formats a row as text.
 pub(super) fn show_row(row: &Row) -> String {
     let mut out = format!("  {} ({})\n", row.id, row.place);
     for message in &row.messages {
@@ -89,12 +89,12 @@ pub(super) fn show_row(row: &Row) -> String {
 }
 
 impl Inspection {
-    /// Rows that cannot be used.
+    /// Returns the number of rows that cannot be used.
     pub fn faulty(&self) -> usize {
         self.reasons.values().sum()
     }
 
-    /// For people.
+    /// Formats the result as text for people.
     pub fn text(&self) -> String {
         let mut out = format!("{}: {} rows", self.name, self.rows);
         let mut counts = vec![format!("{} with an answer", self.answered), format!("{} with a label", self.labelled)];
@@ -133,7 +133,7 @@ impl Inspection {
         out
     }
 
-    /// For programs.
+    /// Returns the result as JSON for programs.
     pub fn json(&self) -> Value {
         let columns: Vec<Value> =
             self.columns.iter().map(|c| json!({"name": c.name, "type": c.kind, "read_as": c.read_as})).collect();
@@ -152,7 +152,7 @@ impl Inspection {
     }
 }
 
-/// The first of the sets' faults, as an error: rows at fault are the user's to mend.
+/// Returns an error with the first fault of the data sets, because the user must correct faulty rows.
 pub fn refuse_faults(place: &str, found: &[Inspection]) -> Result<()> {
     let faulty: usize = found.iter().map(Inspection::faulty).sum();
     match found.iter().find(|found| found.faulty() > 0) {

@@ -1,10 +1,10 @@
-//! What kind of thing a right answer is, for an overview of a set: by its look alone.
+//! Classifies labels by their form (letter, number, fraction, ...) for an overview of a data set.
 
 use std::sync::LazyLock;
 
 use regex::Regex;
 
-/// Kinds, each with the look it is known by; the first that fits is taken.
+/// Kinds of labels with the pattern of each; the first match is used.
 static KINDS: LazyLock<Vec<(&str, Regex)>> = LazyLock::new(|| {
     let number = r"[-+]?(\d{1,3}(,\d{3})+|\d+)";
     let look = |pattern: &str| Regex::new(&format!("(?is)^(?:{pattern})$")).expect("a pattern of this table");
@@ -29,7 +29,7 @@ static KINDS: LazyLock<Vec<(&str, Regex)>> = LazyLock::new(|| {
     ]
 });
 
-/// The kind of a right answer; `$` and one `\boxed{}` around it do not count.
+/// Returns the kind of a label. Surrounding `$` and one surrounding `\boxed{}` are ignored.
 pub fn kind(answer: &str) -> &'static str {
     let bare = answer.trim().trim_matches('$').trim();
     let inner = bare.strip_prefix("\\boxed{").and_then(|rest| rest.strip_suffix('}')).unwrap_or(bare).trim();

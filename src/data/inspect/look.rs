@@ -1,4 +1,4 @@
-//! Rows in, what was found out.
+//! Inspects the rows of a data set or of any other source.
 
 use super::found::{Found, Options};
 use super::inspection::Inspection;
@@ -8,12 +8,12 @@ use crate::data::read::{Left, RowFile};
 use crate::data::{Row, Seen, read};
 use crate::error::Result;
 
-/// Rows looked at together, and bytes of their embedded pictures.
+/// Number of rows measured together, and bytes of their embedded images.
 const CHUNK_ROWS: usize = 512;
 const CHUNK_BYTES: usize = 32 << 20;
 
-/// Looks at every row of a data set: decodes each picture and, with a model, encodes each row. Rows at fault are
-/// counted; errors are for files that cannot be read at all.
+/// Inspects every row of a data set: decodes each image and, if a model is given, encodes each row. Faulty rows are
+/// counted. Returns an error only if a file cannot be read at all.
 pub fn inspect(entry: &DatasetConfig, options: &Options) -> Result<Inspection> {
     let files = RowFile::open(std::slice::from_ref(entry))?;
     let mut left = Left::default();
@@ -30,7 +30,7 @@ pub fn inspect(entry: &DatasetConfig, options: &Options) -> Result<Inspection> {
     Ok(Inspection { files: files.len(), columns, seen, ..found })
 }
 
-/// Looks at the rows that `each` gives, of whatever source.
+/// Inspects the rows that `each` passes, from any source.
 pub fn of_rows(
     name: String,
     options: &Options,

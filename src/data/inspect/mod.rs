@@ -1,5 +1,5 @@
-//! What is in a data set: columns, rows, faults, pictures, lengths, kinds of answers, and a few rows to look at. Rows pass
-//! by; a few numbers of each are kept.
+//! Inspection of a data set: columns, row counts, faults, images, lengths, kinds of labels, and a few sample rows. Rows
+//! are streamed, and only a few numbers per row are kept.
 
 mod found;
 mod inspection;

@@ -1,34 +1,34 @@
-//! How numbers are spread: quantiles, and bars to draw.
+//! Distribution of numbers: quantiles and histogram bars.
 
 use serde_json::{Value, json};
 
-/// Bars of a histogram at most.
+/// Maximum number of bars of a histogram.
 const BARS: usize = 24;
 
-/// Smallest, median, 90th and 99th percentile and largest of some numbers; all 0 of none.
+/// Minimum, median, 90th percentile, 99th percentile and maximum of some numbers; all 0 if there are none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Spread {
-    /// In the order named above.
+    /// Quantiles in the order given above.
     pub quantiles: [usize; 5],
-    /// Their sum.
+    /// Sum of the numbers.
     pub sum: usize,
-    /// How many there are.
+    /// Count of the numbers.
     pub count: usize,
-    /// Equal steps from the smallest to the 99th percentile; the last bar has what is beyond, too.
+    /// Histogram with equal steps from the minimum to the 99th percentile. The last bar also counts all larger numbers.
     pub bars: Vec<Bar>,
 }
 
-/// Numbers in a range.
+/// One bar of a histogram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bar {
-    /// The range, both ends included.
+    /// Range of values, both ends included.
     pub range: [usize; 2],
-    /// How many there are.
+    /// Count of the numbers in the range.
     pub count: usize,
 }
 
 impl Spread {
-    /// Of some numbers, in any order.
+    /// Computes the distribution of some numbers, in any order.
     pub fn of(mut values: Vec<u32>) -> Spread {
         values.sort_unstable();
         let Some(last) = values.len().checked_sub(1) else { return Spread::default() };
@@ -39,13 +39,13 @@ impl Spread {
         Spread { quantiles, sum, count: values.len(), bars: bars(&values, min, p99, max) }
     }
 
-    /// `min 1, median 5, p90 9, p99 10, max 10`.
+    /// Formats the quantiles: `min 1, median 5, p90 9, p99 10, max 10`.
     pub fn line(&self) -> String {
         let [min, median, p90, p99, max] = self.quantiles;
         format!("min {min}, median {median}, p90 {p90}, p99 {p99}, max {max}")
     }
 
-    /// For programs.
+    /// Returns the quantiles and the sum as JSON for programs.
     pub fn json(&self) -> Value {
         let [min, median, p90, p99, max] = self.quantiles;
         json!({"min": min, "median": median, "p90": p90, "p99": p99, "max": max, "sum": self.sum})
@@ -79,7 +79,7 @@ mod tests {
         let one = Spread::of(vec![7]);
         assert_eq!((one.quantiles, one.bars), ([7; 5], vec![Bar { range: [7, 7], count: 1 }]));
         assert_eq!(Spread::of(vec![]), Spread::default());
-        // One huge number does not press the others into one bar.
+        // One very large number must not squeeze all others into one bar.
         let tailed: Vec<u32> = (0..1000).chain([4_000_000_000]).collect();
         assert!(Spread::of(tailed).bars.len() > 20);
     }
