@@ -1,4 +1,4 @@
-//! The files a stage leaves: kept rows by data set, lines of those that are not.
+//! Output files of a stage: the kept rows of each data set, and lines for rows that are not kept.
 
 use std::io::Write;
 
@@ -11,16 +11,16 @@ use crate::files::Staged;
 use crate::pipeline::stage::{Work, form};
 use crate::pipeline::summary::Summary;
 
-/// The kept rows of one data set.
+/// Writer for the kept rows of one data set.
 pub struct Kept<'a> {
     work: &'a Work<'a>,
     name: &'a str,
-    /// Begun with the first row, which says in which form.
+    /// Created with the first row, which determines the format.
     writer: Option<Writer>,
 }
 
 impl<'a> Kept<'a> {
-    /// Of the data set that is to be named `name`.
+    /// Creates the writer of the output `name`.
     pub fn new(work: &'a Work<'a>, name: &'a str) -> Kept<'a> {
         Kept { work, name, writer: None }
     }
@@ -36,38 +36,38 @@ impl<'a> Kept<'a> {
         Ok(())
     }
 
-    /// Puts the file at its place; one without rows, too, is a whole file.
+    /// Moves the file to its path. Without any rows, a complete empty file is written.
     pub fn finish(self) -> Result<()> {
         let empty = || Writer::create(&self.work.path(self.name, "parquet"), form(self.work.stage, &Row::default()));
         self.writer.map_or_else(empty, Ok)?.finish()
     }
 }
 
-/// Rows, and answers, that are not kept: named in `rejected.jsonl` and counted.
+/// Rejected rows and answers: counts them and lists them in `rejected.jsonl`.
 pub struct Rejections<'a> {
     work: &'a Work<'a>,
     lines: Lines,
     bad: RejectedRows,
-    /// What the stage came to so far.
+    /// Counts of the stage so far.
     pub summary: Summary,
 }
 
 impl<'a> Rejections<'a> {
-    /// None yet.
+    /// Starts without rejections.
     pub fn new(work: &'a Work<'a>) -> Result<Rejections<'a>> {
         let summary = Summary { rows: work.rows(), ..Summary::default() };
         let bad = RejectedRows { rows: work.rows() as u64, rejected: Vec::new() };
         Ok(Rejections { work, lines: Lines::create(work, "rejected")?, bad, summary })
     }
 
-    /// A sound row, or an answer to one, of data set `number`.
+    /// Rejects a valid row of data set `number`, or an answer to one.
     pub fn push(&mut self, number: usize, index: usize, id: Option<&str>, because: &Because) -> Result<()> {
         self.summary.reject(because.reason);
         self.lines.push(&self.work.inputs[number].name, index, id, because)
     }
 
-    /// A row that cannot be read: all that would have become of it is missing. Errors when there are too many, or the
-    /// system failed on it.
+    /// Rejects a row that cannot be read, once for each outcome that it would have had. Returns an error if too many
+    /// rows are bad or if the system failed to read this one.
     pub fn bad(&mut self, number: usize, index: usize, bad: Bad) -> Result<()> {
         let bad = bad.of_row()?;
         let because = Because::row(bad.reason.name(), bad.error.to_string());
@@ -79,34 +79,34 @@ impl<'a> Rejections<'a> {
         self.bad.check(self.work.stage.max_bad_rows)
     }
 
-    /// Puts the file at its place.
+    /// Moves the file to its path and returns the counts.
     pub fn finish(self) -> Result<Summary> {
         self.lines.finish()?;
         Ok(self.summary)
     }
 }
 
-/// Lines about rows, or answers, that are not kept.
+/// Writer of lines about rows or answers that are not kept.
 pub struct Lines(Staged);
 
-/// Why a row, or an answer, is not kept.
+/// Reason why a row or an answer is not kept.
 pub struct Because {
-    /// In a word.
+    /// Short name of the reason.
     pub reason: &'static str,
-    /// What was found.
+    /// Details: what was found.
     pub detail: String,
-    /// Which of the row's answers.
+    /// Number of the answer, if it is one of several answers to a row.
     pub rollout: Option<usize>,
 }
 
 impl Because {
-    /// Of a whole row.
+    /// Creates a reason that applies to an entire row.
     pub fn row(reason: &'static str, detail: impl Into<String>) -> Because {
         Because { reason, detail: detail.into(), rollout: None }
     }
 }
 
-/// Why a row cannot be written in the form that the stage's settings name; none where it can.
+/// Returns the reason why a row cannot be written in the format that the stage's settings require, or `None` if it can.
 pub fn unfit(stage: &StageConfig, row: &Row) -> Option<Because> {
     let answered = row.messages.last().is_some_and(|m| m.role == "assistant" && !text_of(m).trim().is_empty());
     (stage.form == RowForm::Sft && !answered).then(|| {
@@ -118,7 +118,7 @@ pub fn unfit(stage: &StageConfig, row: &Row) -> Option<Because> {
 }
 
 impl Lines {
-    /// Begins `STEM.jsonl`.
+    /// Creates the file `STEM.jsonl`.
     pub fn create(work: &Work, stem: &str) -> Result<Lines> {
         Staged::create(work.path(stem, "jsonl")).map(Lines)
     }
@@ -133,12 +133,12 @@ impl Lines {
         self.append(format!("{line}\n").as_bytes())
     }
 
-    /// Adds lines as they stand.
+    /// Adds complete lines unchanged.
     pub fn append(&mut self, bytes: &[u8]) -> Result<()> {
         self.0.write_all(bytes).map_err(|e| Error::Failed(format!("a line for people: {e}")))
     }
 
-    /// Puts the file at its place.
+    /// Moves the file to its path.
     pub fn finish(self) -> Result<()> {
         self.0.commit()
     }

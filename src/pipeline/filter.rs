@@ -1,4 +1,4 @@
-//! `filter`: rows within bounds of length and of the share of right answers.
+//! Stage `filter`: keeps rows within bounds of length and pass rate.
 
 use std::path::Path;
 
@@ -15,7 +15,7 @@ use crate::pipeline::pass::{Fate, pass};
 use crate::pipeline::stage::{Stage, StageJob, Work};
 use crate::pipeline::summary::Summary;
 
-/// The field of `extra_info` that [`FilterConfig::min_pass_rate`] reads and `passrate` writes.
+/// Field of `extra_info` that [`FilterConfig::min_pass_rate`] reads and `passrate` writes.
 pub const PASS_RATE: &str = "pass_rate";
 
 impl Stage for FilterConfig {
@@ -54,7 +54,7 @@ impl Stage for FilterConfig {
 
 struct Filter<'a> {
     config: &'a FilterConfig,
-    /// For questions, and for rows with an answer.
+    /// Encoders for rows without an answer (prompts) and for rows with an answer (training).
     encoders: Option<(Encoder, Encoder)>,
 }
 
@@ -88,7 +88,7 @@ impl StageJob for Filter<'_> {
 }
 
 impl Filter<'_> {
-    /// The first bound that a row is outside of.
+    /// Returns the first bound that a row violates.
     fn outside(&self, row: &Row) -> Option<Because> {
         let config = self.config;
         let characters = || row.messages.iter().map(|m| text_of(m).chars().count()).sum();

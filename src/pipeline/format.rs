@@ -1,4 +1,4 @@
-//! `format`: rows in any layout that is read, in one.
+//! Stage `format`: converts rows in any supported format to one format.
 
 use rayon::prelude::*;
 
@@ -67,7 +67,7 @@ impl Format<'_> {
     }
 }
 
-/// Bad where a picture has no header that can be read, or no size a model takes.
+/// Checks the header of each image. The row is bad if a header cannot be read or a size is not supported.
 fn sound(row: &Row) -> Read<()> {
     row.images.iter().try_for_each(|image| match image.size(&row.place) {
         Ok(_) => Ok(()),

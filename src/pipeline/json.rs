@@ -1,4 +1,4 @@
-//! Small JSON files of a stage.
+//! Reads and writes the small JSON files of a stage.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use crate::error::{Error, Result};
 use crate::files;
 
-/// Reads the value in the file `path`; `None` where there is none.
+/// Reads the value in the file `path`. Returns `None` if the file does not exist.
 pub fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
     match files::read(path) {
         Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|e| Error::format(path, e.to_string())),

@@ -1,4 +1,4 @@
-//! `run`: the stages of a pipeline config, each in a folder of its own.
+//! Command `run`: runs the stages of a pipeline config, each in its own folder.
 
 use std::path::{Path, PathBuf};
 
@@ -14,15 +14,15 @@ use crate::pipeline::run::run_after;
 use crate::pipeline::stage::Stage;
 use crate::pipeline::summary::Summary;
 
-/// Begins the path of a data set that an earlier stage writes.
+/// Prefix of the path of a data set that an earlier stage writes.
 const OF_STAGE: &str = "stage:";
 
-/// What a stage came to, and whether there was anything to do.
+/// Summary of a stage, and true if the stage had anything to do.
 type Ran = (Summary, bool);
 
-/// A kind of stage in a list of them.
+/// A kind of stage in a pipeline.
 pub struct StageKind {
-    /// Its name.
+    /// Name of the kind.
     pub name: &'static str,
     run: fn(&StepConfig, &Folders, &Path, &Machine) -> Option<Result<Ran>>,
     check: fn(&StepConfig, &Machine) -> Option<Result<Planned>>,
@@ -34,7 +34,7 @@ impl StageKind {
     }
 }
 
-/// All kinds.
+/// The kinds of stages.
 pub const KINDS: [StageKind; 7] = [
     StageKind::of::<FormatConfig>(),
     StageKind::of::<DistillConfig>(),
@@ -45,20 +45,20 @@ pub const KINDS: [StageKind; 7] = [
     StageKind::of::<MixConfig>(),
 ];
 
-/// What a stage will do, and what it reads.
+/// Plan of a stage: its description and the data that it reads.
 pub struct Planned {
-    /// For people.
+    /// Description for the user.
     pub line: String,
-    /// Its data sets, and what it reads beside them.
+    /// Its data sets and the other data sets that it reads.
     pub reads: Vec<DatasetConfig>,
-    /// True where it needs a device.
+    /// True if it needs a device.
     pub computes: bool,
 }
 
-/// What earlier stages wrote: their names and folders, in their order.
+/// Names and folders of the earlier stages, in order.
 type Folders = Vec<(String, PathBuf)>;
 
-/// Checks every stage of `config` without its data; a line for each. Errors name the stage.
+/// Checks every stage of `config` without reading its data, and returns the plan of each. Errors name the stage.
 pub fn plan(config: &DataConfig, means: &Machine) -> Result<Vec<Planned>> {
     let mut names: Vec<&str> = Vec::new();
     let mut lines = Vec::new();
@@ -81,7 +81,7 @@ pub fn plan(config: &DataConfig, means: &Machine) -> Result<Vec<Planned>> {
     Ok(lines)
 }
 
-/// Runs the stages of `config` in `dir`, those that are finished aside. `said` hears a line of each.
+/// Runs the stages of `config` in `dir`, skipping finished ones. Calls `said` with one line for each stage.
 pub fn run(config: &DataConfig, dir: &Path, means: &Machine, said: &dyn Fn(&str)) -> Result<Vec<(String, Summary)>> {
     let mut folders = Folders::new();
     let (mut summaries, mut locks) = (Vec::new(), Vec::new());
@@ -136,7 +136,7 @@ fn run_step<C: Stage>(step: &StepConfig, folders: &Folders, dir: &Path, means: &
     })())
 }
 
-/// The stage of a path `stage:NAME` or `stage:NAME/FILE`, and the file.
+/// Splits a path `stage:NAME` or `stage:NAME/FILE` into the stage and the file.
 fn of_stage(path: &Path) -> Option<(String, Option<String>)> {
     let rest = path.to_str()?.strip_prefix(OF_STAGE)?;
     Some(match rest.split_once('/') {
@@ -150,7 +150,7 @@ fn unknown(step: &str, stage: &str, names: &[&str]) -> Error {
     Error::input(step, format!("{OF_STAGE}{stage}"), format!("a stage that stands before it: {names}"))
 }
 
-/// Data sets with files in place of the names of stages; an entry of all a stage wrote becomes one a file.
+/// Replaces stage names in data set paths by files. An entry that names an entire stage becomes one entry per file.
 fn resolved(entries: Vec<DatasetConfig>, step: &StepConfig, folders: &Folders) -> Result<Vec<DatasetConfig>> {
     let mut out = Vec::new();
     for entry in entries {
@@ -170,7 +170,7 @@ fn resolved(entries: Vec<DatasetConfig>, step: &StepConfig, folders: &Folders) -
     Ok(out)
 }
 
-/// The data sets a stage wrote, in the order of their names.
+/// Returns the data sets that a stage wrote, sorted by name.
 fn written(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(Error::io(folder))? {

@@ -1,4 +1,4 @@
-//! Shards of a stage, joined.
+//! Merges the shards of a stage.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
@@ -14,7 +14,8 @@ use crate::pipeline::files::{Kept, Lines};
 use crate::pipeline::stage::{Shard, Work, piece};
 use crate::pipeline::summary::Summary;
 
-/// How many shards the stage in `dir` was done in; none where it was not. Errors name those that are missing.
+/// Returns the number of shards of the stage in `dir`, or `None` if it was not sharded. Returns an error that lists the
+/// shards that are missing.
 pub fn shards(dir: &Path) -> Result<Option<usize>> {
     let mut found: BTreeSet<(usize, usize)> = BTreeSet::new();
     for entry in std::fs::read_dir(dir).map_err(Error::io(dir))? {
@@ -35,7 +36,7 @@ pub fn shards(dir: &Path) -> Result<Option<usize>> {
     Ok(Some(count))
 }
 
-/// Joins the rows and lines of `count` shards, in the order of the rows, and their answers.
+/// Merges the rows and lines of `count` shards in the order of the rows, and their answers.
 pub fn rows(work: &Work, count: usize) -> Result<Summary> {
     if !answers::shards(&work.dir)?.is_empty() {
         Store::of_run(&work.dir)?;
@@ -51,7 +52,7 @@ pub fn rows(work: &Work, count: usize) -> Result<Summary> {
         let mut kept = Kept::new(work, &input.name);
         for shard in all() {
             let path = piece(&work.dir, &input.name, "parquet", shard);
-            // Urls of rows are still those of the source.
+            // Image urls in the rows are still relative to the folder of the source.
             let folder = input.entry.data_folder.clone().unwrap_or_else(|| base(&input.entry.path));
             let entry = DatasetConfig { data_folder: Some(folder), ..read::entry(&path) };
             read::for_each(&entry, |row| kept.push(row.map_err(|bad| *bad.error)?))?;
@@ -81,7 +82,7 @@ pub fn rows(work: &Work, count: usize) -> Result<Summary> {
     Ok(summary)
 }
 
-/// Removes what `count` shards left, once it is joined.
+/// Removes the files of `count` shards after they are merged.
 pub fn remove(work: &Work, count: usize) -> Result<()> {
     let fixed = [
         ("rejected", "jsonl"),

@@ -1,4 +1,4 @@
-//! `mix`: several data sets in one, by weights and limits.
+//! Stage `mix`: mixes several data sets into one, by weights and limits.
 
 use std::collections::VecDeque;
 
@@ -11,9 +11,9 @@ use crate::pipeline::files::{Because, Kept, Rejections, unfit};
 use crate::pipeline::stage::{Stage, StageJob, Work};
 use crate::pipeline::summary::Summary;
 
-/// Rows between two looks for a stop by the user.
+/// Number of rows between two checks for a stop by the user.
 const LOOK: usize = 256;
-/// Counter of the draw of turns: [`epoch`] has those from 2^63 on for its fractions.
+/// Philox counter for the order of the mixture. [`epoch`] uses the counters from 2^63 on for fractional weights.
 const TURNS: u64 = (1 << 63) - 1;
 
 impl Stage for MixConfig {
@@ -38,7 +38,7 @@ impl Stage for MixConfig {
 
 struct Mix<'a>(&'a MixConfig);
 
-/// A row of a mixture: which data set, and which row of it.
+/// A row of a mixture: the number of the data set and the number of the row in it.
 pub type Turn = (usize, usize);
 
 impl StageJob for Mix<'_> {
@@ -71,7 +71,7 @@ impl StageJob for Mix<'_> {
             let Some(at) = places[set][index] else { continue };
             let row = work.inputs[set].row(at)?;
             if let Some(because) = row.as_ref().ok().and_then(|row| unfit(work.stage, row)) {
-                // Each time it is drawn it would be so.
+                // The row would be rejected each time it is drawn, so it is rejected once.
                 places[set][index] = None;
                 rejected.push(set, index, None, &because)?;
                 continue;
@@ -81,7 +81,7 @@ impl StageJob for Mix<'_> {
                     kept.push(row)?;
                     rejected.summary.kept += 1;
                 }
-                // Each time it is drawn it would be so.
+                // The row would fail each time it is drawn, so it is rejected once.
                 Err(bad) => {
                     places[set][index] = None;
                     rejected.bad(set, index, bad)?;
@@ -98,13 +98,13 @@ impl StageJob for Mix<'_> {
             }
         }
         let mut summary = rejected.finish()?;
-        // A row that is drawn twice is read twice.
+        // A row that is drawn twice counts as read twice.
         summary.rows = summary.kept + summary.rejected.values().sum::<usize>();
         Ok(summary)
     }
 }
 
-/// The rows of a mixture of data sets with `counts` rows, in their order. Errors on a weight that is none.
+/// Returns the rows of a mixture of data sets with `counts` rows, in order. Returns an error if a weight is invalid.
 pub fn turns(config: &MixConfig, counts: &[usize]) -> Result<Vec<Turn>> {
     let short: Vec<u32> = counts.iter().map(|&count| count as u32).collect();
     let mut queues: Vec<VecDeque<usize>> = vec![VecDeque::new(); counts.len()];

@@ -1,9 +1,10 @@
-//! The data pipeline: stages from rows to rows. [`run()`] has what every stage shares, [`list`] runs several; a stage a
-//! file.
+//! The data pipeline: stages that read rows and write rows. Each stage has its own file. [`run()`] contains what all
+//! stages share, and [`list`] runs several stages.
 //!
-//! A stage reads its data sets in order, a bounded number of rows at a time, and writes, whole: `NAME.parquet` for each
-//! of them, `rejected.jsonl`, and at last `summary.json`, by which it is finished. `--shard i/n` does the same for a part
-//! of the rows in files named `...-i-of-n`; the stage without it joins them.
+//! A stage reads its data sets in order, a bounded number of rows at a time. It writes `NAME.parquet` for each data set
+//! and `rejected.jsonl`, and finally `summary.json`, which marks it as finished. Each file appears only when it is
+//! complete. `--shard i/n` processes a part of the rows and writes files named `...-i-of-n`. A later run without
+//! `--shard` merges them.
 
 #![forbid(unsafe_code)]
 

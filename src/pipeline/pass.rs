@@ -1,5 +1,5 @@
-//! One pass over rows in their order, a bounded number at a time: what a stage decides about each, and what is written
-//! of it.
+//! One pass over rows in order, a bounded number at a time: calls the stage's decision for each row and writes the
+//! result.
 
 use rayon::prelude::*;
 
@@ -10,34 +10,34 @@ use crate::pipeline::files::{Because, Kept, Lines, Rejections, unfit};
 use crate::pipeline::stage::{Input, Work};
 use crate::pipeline::summary::Summary;
 
-/// Rows decided about together, and bytes of their embedded pictures: what bounds memory.
+/// Number of rows decided together, and bytes of their embedded images. Both bound the memory.
 const CHUNK_ROWS: usize = 1024;
 const CHUNK_BYTES: usize = 32 << 20;
 
-/// What becomes of a row, or of an answer to it.
+/// Result for a row, or for an answer to it.
 pub enum Fate {
-    /// It is written.
+    /// The row is written.
     Kept(Row),
-    /// It is not, but named.
+    /// The row is not written, but listed with a reason.
     Rejected(Because),
-    /// It waits for a judge.
+    /// The row must wait for a judge.
     Unjudged(Because),
-    /// It cannot be read, for all that its columns show.
+    /// The row turned out to be unreadable, although its columns are valid.
     Bad(Bad),
 }
 
-/// A row and its number in its file, from 0.
+/// A row with its number in its file, from 0.
 pub struct Numbered {
-    /// The number.
+    /// Number of the row.
     pub index: usize,
     /// The row.
     pub row: Row,
 }
 
-/// Decides about rows of an input: for each its fates.
+/// Decides about rows of an input; returns the fates of each row.
 pub type Decide<'a> = dyn FnMut(&Input, Vec<Numbered>) -> Result<Vec<Vec<Fate>>> + 'a;
 
-/// Puts every row of `work` before `decide`, in order, and writes what becomes of them.
+/// Passes every row of `work` to `decide`, in order, and writes the result.
 pub fn pass(work: &Work, decide: &mut Decide) -> Result<Summary> {
     let mut out = Out { work, rejected: Rejections::new(work)?, unjudged: None, done: 0 };
     work.means.observer.begin(work.kind, "rows", work.rows() as u64, 0);
@@ -57,7 +57,7 @@ pub fn pass(work: &Work, decide: &mut Decide) -> Result<Summary> {
     out.finish()
 }
 
-/// Rows that are decided about together.
+/// Rows that are decided together.
 #[derive(Default)]
 struct Chunk {
     rows: Vec<Numbered>,
@@ -99,7 +99,7 @@ impl Out<'_> {
             .into_par_iter()
             .map(|fates| fates.into_iter().map(|fate| written(stage, fate)).collect())
             .collect();
-        // By their numbers, as if each had been alone.
+        // Bad rows are inserted by their numbers, as if each row had been decided alone.
         let mut bad = chunk.bad.into_iter().peekable();
         for ((index, id), fates) in places.into_iter().zip(outcomes) {
             while let Some((index, bad)) = bad.next_if(|(bad, _)| *bad < index) {
@@ -138,7 +138,7 @@ impl Out<'_> {
         let doubts = self.work.path("unjudged", "jsonl");
         match self.unjudged {
             Some(lines) => lines.finish()?,
-            // Of an earlier run, when the judge was down: all has been judged since.
+            // The file is from an earlier run whose judge was unavailable. All answers have been judged since.
             None if doubts.exists() => std::fs::remove_file(&doubts).map_err(Error::io(&doubts))?,
             None => {}
         }
@@ -147,7 +147,7 @@ impl Out<'_> {
     }
 }
 
-/// What becomes of a row that is to be written as `stage` says.
+/// Returns the fate of a row after the stage's output settings are applied.
 fn written(stage: &StageConfig, fate: Fate) -> Fate {
     let Fate::Kept(row) = fate else { return fate };
     match unfit(stage, &row) {

@@ -1,5 +1,5 @@
-//! `passrate`: our own engine answers each question several times; rows carry the share of right answers, which a
-//! curriculum or `filter` reads.
+//! Stage `passrate`: generates several answers to each question with the built-in engine. Each row receives its pass
+//! rate (the share of correct answers), which a curriculum or `filter` reads.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -30,9 +30,9 @@ use crate::reward::{Item, Judged, Scorer};
 use crate::rollout::ask;
 use crate::tensor::DType;
 
-/// Rows measured together.
+/// Number of rows measured together.
 const CHUNK: usize = 1024;
-/// Prompts made ahead of the one that is asked, for each thread that makes them.
+/// Number of prompts that each thread prepares in advance.
 const AHEAD: usize = 4;
 
 impl Stage for PassrateConfig {
@@ -61,8 +61,9 @@ impl Stage for PassrateConfig {
     }
 }
 
-/// Has `ranks` answer what the stage in `dir` lacks answers to, each its share, so that the stage finds all of them when rank 0
-/// runs it. Errors with [`Error::Stopped`] at every rank where one was asked to stop; what was answered is kept.
+/// Generates the missing answers of the stage in `dir` on all `ranks`, each rank its share. The stage finds them in the
+/// store when rank 0 runs it. If any rank was asked to stop, every rank returns [`Error::Stopped`]; answers generated
+/// so far are stored.
 pub fn answer(config: &PassrateConfig, dir: &Path, ranks: &mut dyn Ranks, means: &Machine) -> Result<()> {
     let (rank, size) = (ranks.rank(), ranks.size());
     if size == 1 {
@@ -77,7 +78,7 @@ pub fn answer(config: &PassrateConfig, dir: &Path, ranks: &mut dyn Ranks, means:
     ranks::agreed_at_last(ranks, "the end of answers", done.and(closed))
 }
 
-/// Which rows a rank answers: by content, so that equal questions are one rank's.
+/// The share of rows that a rank answers. It is chosen by content, so equal questions belong to one rank.
 #[derive(Clone, Copy)]
 struct Share {
     rank: usize,
@@ -116,7 +117,7 @@ impl StageJob for Passrate<'_> {
         let mut told = Summary { judge: scorer.judge().map(judge::Summary::new), ..Summary::default() };
         let who = self.who()?;
         let index = self.unanswered(work, store.get()?, &who, Share::ALL)?;
-        // Where the store has every answer no model is loaded.
+        // If the store has every answer, no model is loaded.
         let mut answerer = if index.is_empty() { None } else { Some(self.answerer(&index)?) };
         let scorer = Arc::new(scorer);
         let mut summary = pass(work, &mut |_, rows| {
@@ -139,12 +140,12 @@ impl StageJob for Passrate<'_> {
     }
 }
 
-/// A row, and the keys of the answers to it; none where its prompt is too long.
+/// A row with the keys of its answers. There are no keys if its prompt is too long.
 struct Asked {
     row: Row,
     size: Measured,
     keys: Vec<Key>,
-    /// Names its draws: by content, so that neither its place nor its shard matters.
+    /// Identifies the row's random draws. It depends on the content, so neither the position nor the shard matters.
     noise: u32,
 }
 
@@ -160,7 +161,7 @@ impl Asked {
         Ok(Asked { row, size, keys, noise })
     }
 
-    /// The first of its answers that the store lacks.
+    /// Returns the number of the first answer that is not in the store.
     fn first_missing(&self, store: &Store) -> Result<Option<usize>> {
         for (k, key) in self.keys.iter().enumerate() {
             if !store.has(key)? {
@@ -171,14 +172,14 @@ impl Asked {
     }
 }
 
-/// The model, where it stands, and how it answers.
+/// The loaded model, its device and the engine settings.
 struct Answerer {
     dev: Device,
     model: Model,
     engine: EngineConfig,
 }
 
-/// What is asked of a chunk, made as the engine comes to it.
+/// Prompts of a chunk, created when the engine needs them.
 struct Prompts {
     rows: Vec<Row>,
     encoder: Encoder,
@@ -201,13 +202,13 @@ impl<'a> Passrate<'a> {
         Ok(Passrate { config, means, dir, model_config, encoder, stop_token_ids })
     }
 
-    /// Who answers, as keys of answers name it.
+    /// Returns the text that identifies the model, dtype and device in the keys of answers.
     fn who(&self) -> Result<String> {
         let counted = Device::count_for(self.means.target);
         Ok(format!("{} {:?} {}", identity::of(self.dir)?, self.dtype(&counted), counted.kind().name()))
     }
 
-    /// Answers what `store` lacks of a share, and writes nothing else.
+    /// Generates the answers of a share that are missing in `store`. Writes nothing else.
     fn answer_share(&self, work: &Work, store: &RunStore, share: Share) -> Result<()> {
         let who = self.who()?;
         let index = self.unanswered(work, store.get()?, &who, share)?;
@@ -220,7 +221,7 @@ impl<'a> Passrate<'a> {
             let asked = rows.into_par_iter().map(|row| Asked::new(row, config, encoder, &who));
             let asked: Vec<Read<Asked>> =
                 asked.filter(|asked| asked.as_ref().is_ok_and(|asked| share.has(asked))).collect();
-            // A row whose picture breaks has no answer, and its fate is for the stage to say.
+            // A row with an undecodable image has no answer. The stage decides its fate later.
             self.answer(&mut answerer, &asked, store).map(drop)
         };
         self.means.observer.begin(work.kind, "rows", work.rows() as u64, 0);
@@ -246,7 +247,7 @@ impl<'a> Passrate<'a> {
         DType::of(self.config.dtype, dev.kind())
     }
 
-    /// Sizes of the prompts of a share's rows that lack an answer.
+    /// Returns the prompt sizes of a share's rows that lack an answer.
     fn unanswered(&self, work: &Work, store: &Store, who: &str, share: Share) -> Result<Index> {
         let (mut index, mut chunk) = (Index::default(), Vec::with_capacity(CHUNK));
         let (config, encoder) = (self.config, &self.encoder);
@@ -271,7 +272,7 @@ impl<'a> Passrate<'a> {
         Ok(index)
     }
 
-    /// Loads the model, with memory for prompts like those of `index`.
+    /// Loads the model with memory for prompts of the sizes in `index`.
     fn answerer(&self, index: &Index) -> Result<Answerer> {
         let mut dev = (self.means.device)(&self.plan(index)?)?;
         let dtype = self.dtype(&dev);
@@ -280,7 +281,7 @@ impl<'a> Passrate<'a> {
         Ok(Answerer { dev, model, engine })
     }
 
-    /// Bytes each region needs, counted.
+    /// Returns the bytes that each memory region needs, measured on a counting device.
     fn plan(&self, index: &Index) -> Result<Plan> {
         let mut dev = Device::count_for(self.means.target);
         let dtype = self.dtype(&dev);
@@ -308,7 +309,7 @@ impl<'a> Passrate<'a> {
         })
     }
 
-    /// The answers from `first` on to one question.
+    /// Creates a request for the answers to one question, from number `first` on.
     fn request(&self, prompt: Arc<Prompt>, noise: u32, first: usize) -> Request {
         let PassrateConfig { n, temperature, top_p, max_tokens, .. } = *self.config;
         let sampling =
@@ -317,7 +318,8 @@ impl<'a> Passrate<'a> {
         Request { prompt, n: n - first, sampling, max_tokens, stop_token_ids, noise, first_rollout: first as u32 }
     }
 
-    /// Asks for the answers that the store lacks, and keeps each as it ends. Gives the rows whose pictures broke.
+    /// Generates the answers that are missing in the store, and stores each when it ends. Returns the rows whose images
+    /// cannot be decoded.
     fn answer(
         &self,
         Answerer { dev, model, engine: config }: &mut Answerer,
@@ -325,7 +327,7 @@ impl<'a> Passrate<'a> {
         store: &RunStore,
     ) -> Result<Vec<(usize, Bad)>> {
         let (store, observer) = (store.get()?, self.means.observer);
-        // The row, and the first answer that it lacks.
+        // Each element is a row and the number of its first missing answer.
         let mut missing: Vec<(usize, usize)> = Vec::new();
         for (i, asked) in asked.iter().enumerate().filter_map(|(i, asked)| Some((i, asked.as_ref().ok()?))) {
             missing.extend(asked.first_missing(store)?.map(|first| (i, first)));
@@ -386,7 +388,7 @@ impl<'a> Passrate<'a> {
         }
     }
 
-    /// What becomes of the rows, by the scores of the answers in the store; these are counted in `told`.
+    /// Scores the answers in the store and returns the fates of the rows. Adds counts to `told`.
     fn score(
         &self,
         asked: Vec<Read<Asked>>,
@@ -428,7 +430,7 @@ impl<'a> Passrate<'a> {
     }
 }
 
-/// The row with its figures; it waits where a judge did not answer.
+/// Returns the row with its pass rate and average reward, or as unjudged if the judge did not answer.
 fn rated(mut row: Row, judged: &[Judged]) -> Fate {
     if let Some(Ruling::Unjudged(what)) = judged.iter().find_map(|judged| judged.judge.as_ref().filter(unjudged)) {
         return Fate::Unjudged(Because::row("unjudged", what.clone()));

@@ -1,5 +1,5 @@
-//! The record of what a stage reads: `inputs.json` beside its rows. It is written while the stage works, and compared when
-//! the stage starts again and when its parts are joined.
+//! Record of the files that a stage reads: `inputs.json` next to its rows. It is written while the stage runs. It is
+//! compared when the stage starts again and when its shards are merged.
 
 use std::path::{Path, PathBuf};
 
@@ -13,13 +13,13 @@ use crate::identity::{self, Difference};
 use crate::pipeline::json;
 use crate::pipeline::stage::{Shard, Stage, piece};
 
-/// Name of the record, without its ending.
+/// File name of the record, without its extension.
 const RECORD: &str = "inputs";
 
 /// A file that a stage has read.
 #[derive(Serialize, Deserialize)]
 struct Recorded {
-    /// Name of its [`Changed`]; missing in the record of an older version.
+    /// Name of its [`Changed`]; missing in the records of older versions.
     kind: Option<String>,
     #[serde(flatten)]
     signature: Signature,
@@ -31,7 +31,7 @@ pub struct InputFile {
     path: PathBuf,
 }
 
-/// Returns the files that `config` reads: its data sets, those beside them, and its model directory.
+/// Returns the files that `config` reads: its data sets, its additional data sets and its model directory.
 pub fn files<C: Stage>(config: &C) -> Result<Vec<InputFile>> {
     let mut copy = config.clone();
     let mut entries: Vec<DatasetConfig> = config.stage().datasets.clone();
@@ -45,7 +45,7 @@ pub fn files<C: Stage>(config: &C) -> Result<Vec<InputFile>> {
         .collect())
 }
 
-/// Writes the record of `files`, each of which is read in full.
+/// Writes the record of `files`. Reads each file completely.
 pub fn write(files: &[InputFile], dir: &Path, shard: Option<Shard>) -> Result<()> {
     let of = |file: &InputFile| {
         let kind = Some(file.kind.name().to_owned());
@@ -54,7 +54,7 @@ pub fn write(files: &[InputFile], dir: &Path, shard: Option<Shard>) -> Result<()
     json::write(&piece(dir, RECORD, "json", shard), &files.iter().map(of).collect::<Result<Vec<_>>>()?)
 }
 
-/// True where the stage in `dir` has a record.
+/// Returns true if the stage in `dir` has a record.
 pub fn exists(dir: &Path, shard: Option<Shard>) -> bool {
     piece(dir, RECORD, "json", shard).exists()
 }
@@ -65,7 +65,7 @@ pub fn remove(dir: &Path, shard: Option<Shard>) -> Result<()> {
     if path.exists() { std::fs::remove_file(&path).map_err(Error::io(&path)) } else { Ok(()) }
 }
 
-/// Returns how `files` differ from the record of the stage in `dir`; nothing where it has none.
+/// Returns the differences between `files` and the record of the stage in `dir`; empty if it has no record.
 pub fn differences(files: &[InputFile], dir: &Path, shard: Option<Shard>) -> Result<Vec<Difference>> {
     let record: Option<Vec<Recorded>> = json::read(&piece(dir, RECORD, "json", shard))?;
     let Some(record) = record else { return Ok(Vec::new()) };
@@ -78,7 +78,7 @@ pub fn differences(files: &[InputFile], dir: &Path, shard: Option<Shard>) -> Res
             differences.push(Difference::of_file(kind, &signature.path, ""));
         }
     }
-    // An older version recorded less.
+    // Older versions recorded only the data sets, so new files cannot be detected.
     if record.iter().all(|recorded| recorded.kind.is_some()) {
         let is_new = |file: &&InputFile| !record.iter().any(|recorded| recorded.signature.path == file.path);
         let new = |file: &InputFile| Difference::of_file(file.kind, &file.path, " (new)");
@@ -87,7 +87,7 @@ pub fn differences(files: &[InputFile], dir: &Path, shard: Option<Shard>) -> Res
     Ok(differences)
 }
 
-/// Returns the `files` that are not what the `MANIFEST` beside them lists.
+/// Returns the `files` that differ from the `MANIFEST` in their folder.
 pub fn altered(files: &[InputFile]) -> Result<Vec<Difference>> {
     let altered = |file: &InputFile| {
         let is_listed = identity::is_as_listed(&file.path)?;

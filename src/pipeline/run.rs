@@ -1,4 +1,4 @@
-//! What every stage does: nothing where it is finished, its work or the joining of its shards' where it is not.
+//! Runs a stage: skips it if it is finished; otherwise runs it or merges its shards.
 
 use std::path::Path;
 
@@ -9,11 +9,11 @@ use crate::pipeline::stage::{Shard, Stage, Work, piece};
 use crate::pipeline::summary::Summary;
 use crate::pipeline::{json, merge, record};
 
-/// What the errors of changed inputs call the time of the record.
+/// Name of the time of recording, for error messages about changed inputs.
 const WHEN: &str = "when the stage read it";
 
-/// The summary of a finished stage; none where there is something left to do. Errors when a file it read is another
-/// than it was, unless the config accepts that: then the stage runs again.
+/// Returns the summary of a finished stage, or `None` if something is left to do. Returns an error if a file that it
+/// read has changed, unless the config accepts the change; the stage then runs again.
 pub fn finished<C: Stage>(config: &C, dir: &Path, shard: Option<Shard>) -> Result<Option<Summary>> {
     let summary: Option<Summary> = json::read(&piece(dir, "summary", "json", shard))?;
     if summary.is_none() {
@@ -24,13 +24,14 @@ pub fn finished<C: Stage>(config: &C, dir: &Path, shard: Option<Shard>) -> Resul
     Ok(summary.filter(|_| accepted.is_empty()))
 }
 
-/// Runs a stage in `dir`, or what is left of it. Its summary, and whether there was anything to do.
+/// Runs a stage in `dir`, or the rest of it. Returns its summary, and true if there was anything to do.
 pub fn run<C: Stage>(config: &C, dir: &Path, shard: Option<Shard>, means: &Machine) -> Result<(Summary, bool)> {
     run_after(config, dir, shard, means, &|_| false)
 }
 
-/// The same after stages whose files are `ours`. Where one of these has changed the stage runs again: a teacher or judge
-/// that was silent before may have answered.
+/// Runs a stage like [`run`], after earlier stages whose files are `ours`. If one of these files has changed, the stage
+/// runs again without an error: an earlier stage may have received answers from a teacher or judge that did not respond
+/// before.
 pub fn run_after<C: Stage>(
     config: &C,
     dir: &Path,
@@ -73,7 +74,8 @@ pub fn run_after<C: Stage>(
         None => job.run(&work),
     };
     let summary = match beside(|| record::write(&files, dir, shard), act) {
-        // Of a stage that failed the files may have to be mended: only one that was stopped holds on to them.
+        // If the stage failed, the user may have to correct its input files, so the new record is removed. Only a stage
+        // that was stopped keeps its record.
         Err(error) if !claimed && !matches!(error, Error::Stopped) => {
             record::remove(dir, shard)?;
             return Err(error);
@@ -92,7 +94,7 @@ pub fn run_after<C: Stage>(
     Ok((summary, true))
 }
 
-/// The files of rows that the stage has written, those of its shards aside.
+/// Returns the names of the parquet files that the stage wrote, without those of its shards.
 fn outputs(work: &Work) -> Result<Vec<String>> {
     let count = work.parts.unwrap_or(0);
     let shards: Vec<_> = (0..count).map(|index| Shard { index, count }.suffix() + ".parquet").collect();
@@ -105,7 +107,7 @@ fn outputs(work: &Work) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// What `act` returns, once `other` has run beside it.
+/// Runs `other` in a second thread while `act` runs. Returns the result of `act`.
 fn beside<T>(other: impl FnOnce() -> Result<()> + Send, act: impl FnOnce() -> Result<T>) -> Result<T> {
     std::thread::scope(|scope| {
         let other = scope.spawn(other);

@@ -1,4 +1,4 @@
-//! What a stage is, what it reads, and what it works with.
+//! Interfaces of a stage: its settings, its inputs and the environment it runs in.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -13,68 +13,68 @@ use crate::error::{Error, Result};
 use crate::machine::Machine;
 use crate::pipeline::summary::Summary;
 
-/// A kind of stage, by its settings.
+/// A kind of stage, implemented by its settings.
 pub trait Stage: Config {
-    /// Why it cannot be done in parts; none where it can.
+    /// Reason why the stage cannot be sharded, or `None` if it can.
     const WHOLE: Option<&'static str> = None;
-    /// Outcomes of a row: kept, rejected or unjudged each.
+    /// Number of outcomes per row; each is kept, rejected or unjudged.
     fn outcomes(&self) -> usize {
         1
     }
-    /// The settings every stage has.
+    /// Returns the settings that every stage has.
     fn stage(&self) -> &StageConfig;
-    /// The same, to be resolved.
+    /// Returns the same settings for modification, such as to resolve paths.
     fn stage_mut(&mut self) -> &mut StageConfig;
-    /// Files it reads beside its data sets.
+    /// Returns the data sets that the stage reads in addition to its main data sets.
     fn beside(&mut self) -> Vec<&mut DatasetConfig> {
         Vec::new()
     }
-    /// The model directory that decides what it writes.
+    /// Returns the model directory that determines the output, if any.
     fn model(&self) -> Option<&Path> {
         None
     }
-    /// True where it needs a device.
+    /// Returns true if the stage needs a device.
     fn computes(&self) -> bool {
         false
     }
-    /// The settings of this kind that a pipeline's stage has.
+    /// Returns the settings of this kind in a pipeline step, if the step is of this kind.
     fn of(step: &StepConfig) -> Option<&Self>;
-    /// Checks what can be checked before a row is read.
+    /// Creates the job. Checks everything that can be checked before a row is read.
     fn job<'a>(&'a self, means: &'a Machine<'a>) -> Result<Box<dyn StageJob + 'a>>;
 }
 
-/// A stage with its settings checked.
+/// A stage whose settings have been checked.
 pub trait StageJob {
-    /// What it will do, for people.
+    /// Returns a description of the stage for the user.
     fn describe(&self) -> String;
-    /// Does it. Everything but the summary and the record of the inputs is written when this returns.
+    /// Runs the stage. Everything except the summary and the record of the inputs is written when this returns.
     fn run(&mut self, work: &Work) -> Result<Summary>;
-    /// True where what shards left is taken in by running, and not by joining the rows they wrote.
+    /// Returns true if shards are merged by running the stage instead of by joining their rows.
     fn gathers(&self) -> bool {
         false
     }
-    /// False when another run would find something left to do.
+    /// Returns false if another run would find work left to do.
     fn is_final(&self, _summary: &Summary) -> bool {
         true
     }
 }
 
-/// One of several parts of a stage.
+/// One of several shards of a stage.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Shard {
-    /// Which, from 0.
+    /// Number of the shard, from 0.
     pub index: usize,
-    /// Of how many.
+    /// Number of shards.
     pub count: usize,
 }
 
 impl Shard {
-    /// What ends the names of its files.
+    /// Returns the suffix of the names of its files.
     pub fn suffix(self) -> String {
         format!("-{}-of-{}", self.index, self.count)
     }
 
-    /// Its part of `rows` rows: consecutive ones.
+    /// Returns its consecutive range of `rows` rows.
     pub fn range(self, rows: usize) -> Range<usize> {
         rows * self.index / self.count..rows * (self.index + 1) / self.count
     }
@@ -92,24 +92,24 @@ impl FromStr for Shard {
     }
 }
 
-/// A data set that is read.
+/// A data set that a stage reads.
 pub struct Input {
-    /// Its name, and that of what is written of it.
+    /// Name of the data set and of its output.
     pub name: String,
-    /// Its entry.
+    /// Entry of the config.
     pub entry: DatasetConfig,
-    /// Its files, each with the number of its first row.
+    /// Its files, each with the number of its first row in the data set.
     pub files: Vec<(usize, RowFile)>,
-    /// Rows in it.
+    /// Number of rows in the data set.
     pub count: usize,
-    /// Rows that are read of it.
+    /// Rows that are read.
     pub rows: Range<usize>,
-    /// What was found when they were last read.
+    /// Counts of the rows at the last reading.
     seen: Mutex<Seen>,
 }
 
 impl Input {
-    /// Opens a data set, to read a shard's part of it or all.
+    /// Opens a data set to read a shard's part of it, or all of it.
     pub fn open(entry: &DatasetConfig, shard: Option<Shard>) -> Result<Input> {
         let (mut files, mut count) = (Vec::new(), 0);
         for file in RowFile::open(std::slice::from_ref(entry))? {
@@ -122,13 +122,13 @@ impl Input {
         Ok(Input { name: read::name(entry), entry: entry.clone(), files, count, rows, seen: Mutex::default() })
     }
 
-    /// What was found when its rows were last read, and which columns were not.
+    /// Returns the counts of the last reading, and the columns that are not read.
     pub fn seen(&self) -> Result<Seen> {
         let unused = Seen::of(self.files.iter().map(|(_, file)| file))?.unused;
         Ok(Seen { unused, ..self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone() })
     }
 
-    /// Gives each row that is to be read to `take`, in order; places are by the number in the data set.
+    /// Passes each row to be read to `take`, in order. Positions use row numbers of the data set, not of the file.
     pub fn for_each(&self, mut take: impl FnMut(At, Read<Row>) -> Result<()>) -> Result<()> {
         let mut seen = Seen::default();
         for (k, (first, file)) in self.files.iter().enumerate() {
@@ -146,7 +146,8 @@ impl Input {
         Ok(())
     }
 
-    /// The row at a place that [`Input::for_each`] gave. Errors when its file cannot be read there.
+    /// Returns the row at a position that [`Input::for_each`] passed. Returns an outer error if its file cannot be read
+    /// there.
     pub fn row(&self, at: At) -> Result<Read<Row>> {
         let k = self.files.partition_point(|(first, _)| *first <= at.index as usize).saturating_sub(1);
         let Some((first, file)) = self.files.get(k) else {
@@ -156,28 +157,29 @@ impl Input {
     }
 }
 
-/// A stage at work: where, on what, and which part.
+/// Everything that a stage needs to run: the folder, the inputs, the shard and the machine.
 pub struct Work<'a> {
     /// Kind of the stage.
     pub kind: &'static str,
-    /// Its folder.
+    /// Folder of the stage.
     pub dir: PathBuf,
-    /// The settings every stage has.
+    /// Settings that every stage has.
     pub stage: &'a StageConfig,
-    /// What it reads.
+    /// Data sets to read.
     pub inputs: Vec<Input>,
-    /// Outcomes of a row: kept, rejected or unjudged each.
+    /// Number of outcomes per row; each is kept, rejected or unjudged.
     pub outcomes: usize,
-    /// The part of the rows, where it is one.
+    /// Shard to process, or `None` for all rows.
     pub shard: Option<Shard>,
-    /// How many parts it was done in before.
+    /// Number of shards that were processed before, if any.
     pub parts: Option<usize>,
-    /// The machine.
+    /// Device, runtime and observer.
     pub means: &'a Machine<'a>,
 }
 
 impl<'a> Work<'a> {
-    /// Opens the data sets of `config`. Errors name the file, or the two that share a name, as they would share an output.
+    /// Opens the data sets of `config`. Errors name the file, or two data sets with the same name, because they would
+    /// write the same output.
     pub fn open<C: Stage>(config: &'a C, dir: &Path, shard: Option<Shard>, means: &'a Machine<'a>) -> Result<Work<'a>> {
         let stage = config.stage();
         if stage.datasets.is_empty() {
@@ -204,12 +206,12 @@ impl<'a> Work<'a> {
         })
     }
 
-    /// Rows that are read.
+    /// Returns the number of rows that are read.
     pub fn rows(&self) -> usize {
         self.inputs.iter().map(|input| input.rows.len()).sum()
     }
 
-    /// The answers of the run, those of its shards among them, or of this shard.
+    /// Returns the store of answers: that of the shard, or that of the run including its shards.
     pub fn store(&self) -> Result<Arc<RunStore>> {
         match self.shard {
             None => Ok(RunStore::new(&self.dir)),
@@ -217,13 +219,13 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// `DIR/STEM.ENDING`, of a shard `DIR/STEM-i-of-n.ENDING`.
+    /// Returns the path `DIR/STEM.ENDING`, or `DIR/STEM-i-of-n.ENDING` for a shard.
     pub fn path(&self, stem: &str, ending: &str) -> PathBuf {
         piece(&self.dir, stem, ending, self.shard)
     }
 }
 
-/// The columns for rows like this first one.
+/// Returns the output format for rows like the `first` one.
 pub fn form(stage: &StageConfig, first: &Row) -> Form {
     match stage.form {
         RowForm::Sft => Form::Sft,
@@ -233,7 +235,7 @@ pub fn form(stage: &StageConfig, first: &Row) -> Form {
     }
 }
 
-/// `DIR/STEM.ENDING`, of a shard `DIR/STEM-i-of-n.ENDING`.
+/// Returns the path `DIR/STEM.ENDING`, or `DIR/STEM-i-of-n.ENDING` for a shard.
 pub fn piece(dir: &Path, stem: &str, ending: &str, shard: Option<Shard>) -> PathBuf {
     let part = shard.map(Shard::suffix).unwrap_or_default();
     let dot = if ending.is_empty() { "" } else { "." };

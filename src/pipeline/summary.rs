@@ -1,4 +1,4 @@
-//! What a stage came to.
+//! Summary of a stage: the counts in `summary.json`.
 
 use std::collections::BTreeMap;
 
@@ -8,27 +8,27 @@ use serde_json::{Map, Value};
 use crate::error::{Error, Result};
 use crate::reward::judge;
 
-/// What a stage came to: `in` = kept + the rejected, in distillation `in * num_rollouts` = kept + the rejected +
-/// unjudged.
+/// Counts of a stage. `in` times the outcomes per row (`num_rollouts` in distillation, otherwise 1) equals kept +
+/// rejected + unjudged.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Summary {
-    /// Rows read.
+    /// Number of rows read.
     #[serde(rename = "in")]
     pub rows: usize,
-    /// Rows written.
+    /// Number of rows written.
     pub kept: usize,
-    /// Rows, or answers, rejected, by reason.
+    /// Number of rejected rows or answers, by reason.
     pub rejected: BTreeMap<String, usize>,
-    /// Answers the rules call wrong and a judge was asked about without success.
+    /// Number of answers that the rules call wrong and for which the judge gave no ruling.
     pub unjudged: usize,
-    /// Answers asked for, by this run and by those it goes on from.
+    /// Number of answers requested by this run and the runs that it resumes.
     pub requests: usize,
-    /// Tokens of the answers, by the count of who gave them.
+    /// Tokens of the answers, as counted by the teacher or engine.
     pub tokens: u64,
-    /// The judge and what it said; null where none was asked.
+    /// Judge and counts of its rulings; null if there is no judge.
     #[serde(default)]
     pub judge: Option<judge::Summary>,
-    /// What only this stage has to say.
+    /// Additional fields of a single stage.
     #[serde(flatten)]
     pub more: Map<String, Value>,
 }
@@ -39,7 +39,7 @@ impl Summary {
         *self.rejected.entry(reason.to_owned()).or_default() += 1;
     }
 
-    /// Adds another part's.
+    /// Adds the counts of another part.
     pub fn add(&mut self, other: &Summary) {
         self.rows += other.rows;
         self.kept += other.kept;
@@ -55,7 +55,7 @@ impl Summary {
         }
     }
 
-    /// Errors when the counts do not add up, each row read giving `outcomes`.
+    /// Returns an error if the counts do not add up, with `outcomes` per row read.
     pub fn check(&self, outcomes: usize) -> Result<()> {
         let rejected: usize = self.rejected.values().sum();
         match self.rows * outcomes == self.kept + rejected + self.unjudged {
@@ -64,7 +64,7 @@ impl Summary {
         }
     }
 
-    /// In a line, for people.
+    /// Formats the summary as one line for the user.
     pub fn line(&self) -> String {
         let rejected: Vec<String> = self.rejected.iter().map(|(reason, n)| format!("{n} {reason}")).collect();
         let rejected = if rejected.is_empty() { "none rejected".to_owned() } else { rejected.join(", ") };

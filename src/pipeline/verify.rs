@@ -1,4 +1,4 @@
-//! `verify`: rows with an answer and a label; the right ones are kept.
+//! Stage `verify`: scores rows that have an answer and a label, and keeps the correct ones.
 
 use std::sync::Arc;
 
@@ -74,7 +74,7 @@ impl StageJob for Verify<'_> {
     }
 }
 
-/// What is scored of a row against its label: its last message, an answer, or the label itself.
+/// Returns the item that is scored against the label: the row's last message, or the label itself if `labels` is true.
 fn item(numbered: &Numbered, labels: bool) -> Option<Item> {
     let row = &numbered.row;
     let label = row.ground_truth.clone()?;

@@ -1,4 +1,5 @@
-//! Which rows are the same: candidates by what they share of bands of text and picture, each then compared.
+//! Finds equal rows. Rows that share a band of their text and image hashes are candidates, and each candidate is then
+//! compared.
 
 use std::collections::HashMap;
 
@@ -9,31 +10,31 @@ use crate::error::Result;
 use crate::pipeline::dedup::hashes::Rows;
 use crate::pipeline::dedup::{picture, text};
 
-/// Texts that are held in memory to be compared.
+/// Maximum number of texts that are held in memory for comparison.
 const MOST_TEXTS: usize = 1 << 16;
 
-/// Sets of rows that are the same; of each the first row in order stands for it.
+/// Disjoint sets of equal rows. The first row of a set, in order, represents the set.
 pub struct Groups(Vec<u32>);
 
 impl Groups {
-    /// The row that stands for a row's set.
+    /// Returns the row that represents the set of `row`.
     pub fn root(&mut self, row: u32) -> u32 {
         let mut at = row;
         while self.0[at as usize] != at {
-            // Halving the path: later looks are shorter.
+            // Path halving makes later lookups shorter.
             self.0[at as usize] = self.0[self.0[at as usize] as usize];
             at = self.0[at as usize];
         }
         at
     }
 
-    /// Makes one set of two rows' sets.
+    /// Merges the sets of two rows.
     pub fn join(&mut self, one: u32, other: u32) {
         let (one, other) = (self.root(one), self.root(other));
         self.0[one.max(other) as usize] = one.min(other);
     }
 
-    /// The rows of each set of several, in order.
+    /// Returns the rows of each set that has more than one row, in order.
     pub fn several(mut self) -> Vec<Vec<u32>> {
         let mut by_root: Vec<(u32, u32)> = (0..self.0.len() as u32).map(|row| (self.root(row), row)).collect();
         by_root.sort_unstable();
@@ -42,19 +43,20 @@ impl Groups {
     }
 }
 
-/// Groups rows whose questions and pictures are the same, pictures by their hashes.
+/// Groups rows with equal questions and equal images. Images are compared by their hashes.
 pub fn groups(rows: &Rows, config: &DedupConfig) -> Result<Groups> {
-    // One more than bits that may differ: in one of them two hashes agree.
+    // With one band more than bits that may differ, two hashes agree in at least one band.
     by_bands(rows, config, Some(config.hash_distance + 1))
 }
 
-/// Rows with pictures whose questions may be the same, whatever their pictures: the sets of several.
+/// Returns sets of rows with images whose questions may be equal, regardless of their images. Sets of one row are left
+/// out.
 pub fn same_questions(rows: &Rows, config: &DedupConfig) -> Result<Vec<Vec<u32>>> {
     by_bands(rows, config, None).map(Groups::several)
 }
 
-/// Groups rows that are the same, of those that share a band of their text and one of `picture_bands` of their first
-/// picture; where there are none of these, rows with pictures by their text and the number of these.
+/// Groups equal rows. Compares only rows that share a band of their text and one of `picture_bands` bands of their
+/// first image. If `picture_bands` is `None`, compares only rows with images, by their text and their number of images.
 fn by_bands(rows: &Rows, config: &DedupConfig, picture_bands: Option<usize>) -> Result<Groups> {
     let mut groups = Groups((0..rows.len() as u32).collect());
     for text_band in 0..=rows.bands_each {
@@ -67,10 +69,10 @@ fn by_bands(rows: &Rows, config: &DedupConfig, picture_bands: Option<usize>) -> 
                 let looks = rows.looks(row);
                 let band =
                     |bands: usize| looks.first().map_or(0, |look| picture::band(look.hash, picture_band, bands) + 1);
-                // Equal numbers and as many pictures are needed in any case.
+                // Equal rows must contain the same numbers and the same number of images.
                 [text, rows.texts[row].1, looks.len() as u64, picture_bands.map_or(0, band)]
             };
-            // Rows without pictures have one band.
+            // Rows without images have one band.
             let wanted = |row: &usize| (picture_band == 0 && picture_bands.is_some()) || !rows.looks(*row).is_empty();
             let mut keyed: Vec<(u64, u32)> =
                 (0..rows.len()).into_par_iter().filter(wanted).map(|row| (mixed(&key(row)), row as u32)).collect();
@@ -83,7 +85,8 @@ fn by_bands(rows: &Rows, config: &DedupConfig, picture_bands: Option<usize>) -> 
     Ok(groups)
 }
 
-/// Compares the rows of a run, each with those before it that are the same as none; their pictures, too, where `pictures`.
+/// Compares the rows of a run: each with the previous rows of the run that represent a group. Also compares their
+/// images if `pictures` is true.
 fn compare(rows: &Rows, config: &DedupConfig, run: &[(u64, u32)], pictures: bool, groups: &mut Groups) -> Result<()> {
     let (mut different, mut texts): (Vec<u32>, _) = (Vec::new(), Texts::new(rows, config));
     'rows: for &(_, row) in run {
@@ -108,7 +111,7 @@ fn same_pictures(rows: &Rows, config: &DedupConfig, one: usize, other: usize) ->
         && looks.iter().zip(others).all(|(look, other)| look.is(other, config.hash_distance as u32))
 }
 
-/// Compares rows' questions; what was read of a file for one comparison serves the next.
+/// Compares the questions of rows. Caches what is read from the file for later comparisons.
 pub struct Texts<'a> {
     rows: &'a Rows,
     threshold: f64,
@@ -116,12 +119,12 @@ pub struct Texts<'a> {
 }
 
 impl<'a> Texts<'a> {
-    /// Nothing was read.
+    /// Creates an empty cache.
     pub fn new(rows: &'a Rows, config: &DedupConfig) -> Texts<'a> {
         Texts { rows, threshold: config.text_threshold, parts: HashMap::new() }
     }
 
-    /// Whether two rows ask the same.
+    /// Returns true if two rows ask the same question.
     pub fn same(&mut self, one: usize, other: usize) -> Result<bool> {
         let ((one_hash, one_numbers), (other_hash, other_numbers)) = (self.rows.texts[one], self.rows.texts[other]);
         if one_hash == other_hash || one_numbers != other_numbers {
@@ -139,7 +142,7 @@ impl<'a> Texts<'a> {
     }
 }
 
-/// One word of several (the finaliser of MurmurHash3 after each).
+/// Mixes several words into one, with the finaliser of MurmurHash3 after each word.
 fn mixed(words: &[u64]) -> u64 {
     words.iter().fold(0, |hash, word| {
         let hash = (hash ^ word).wrapping_mul(0xff51_afd7_ed55_8ccd);

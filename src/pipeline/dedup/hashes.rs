@@ -1,4 +1,4 @@
-//! What rows are compared by: a line a row on disk, and of each row some hundred bytes in memory.
+//! The hashes by which rows are compared: one line per row on disk, and about a hundred bytes per row in memory.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
@@ -18,13 +18,13 @@ use crate::pipeline::dedup::text;
 use crate::pipeline::dedup::tower::{Embedded, Embedder, EmbeddingPlace, Lookup};
 use crate::pipeline::stage::{Input, Work};
 
-/// Rows looked at together, and bytes of their embedded pictures.
+/// Number of rows hashed together, and bytes of their embedded images.
 const CHUNK_ROWS: usize = 512;
 const CHUNK_BYTES: usize = 32 << 20;
-/// Rows whose pictures, as a vision tower takes them, are in memory together.
+/// Number of rows whose images, resized for the vision tower, are in memory at the same time.
 const TOWER_ROWS: usize = 32;
 
-/// A line of the file: a row as it is compared.
+/// One line of the file: the hashes of a row.
 #[derive(Serialize, Deserialize)]
 struct Line {
     set: u32,
@@ -32,16 +32,17 @@ struct Line {
     offset: u64,
     id: String,
     text: String,
-    /// Hash and cells of each picture, in hex.
+    /// Hash and cells of each image, in hexadecimal.
     pictures: Vec<(String, String)>,
-    /// Where the embedding of each stands in the file of them; empty without a model.
+    /// Position of each image's embedding in the embeddings file; empty without a model.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     embeddings: Vec<u32>,
-    /// A picture that cannot be decoded: what was found.
+    /// Error text if an image cannot be decoded.
     broken: Option<String>,
 }
 
-/// Writes the line of each row of `inputs`, and what `tower` sees of its pictures. Rows that cannot be read have none.
+/// Writes one line for each row of `inputs`, and the embeddings that `tower` computes for its images. Rows that cannot
+/// be read have no line.
 pub fn write(work: &Work, inputs: &[&Input], path: &Path, mut tower: Option<Embedder>) -> Result<()> {
     let mut out = Staged::create(path)?;
     let observer = work.means.observer;
@@ -92,7 +93,8 @@ pub fn write(work: &Work, inputs: &[&Input], path: &Path, mut tower: Option<Embe
     out.commit()
 }
 
-/// A row's line, and what of its pictures is to be looked up in `kept`. Errors where the system failed on one.
+/// Returns the line of a row and the lookups of its images in `kept`. Returns an error if the system failed to read an
+/// image.
 fn line(set: usize, at: At, row: &Row, kept: Option<&Embedded>) -> Result<(Line, Vec<Lookup>)> {
     let looked: Result<Vec<(Look, Option<Lookup>)>> = row
         .images
@@ -114,32 +116,32 @@ fn line(set: usize, at: At, row: &Row, kept: Option<&Embedded>) -> Result<(Line,
     Ok((Line { set, index, offset, id, text, pictures, embeddings, broken }, seen))
 }
 
-/// Rows as they are compared, in the order of the sets and of their rows.
+/// Hashes of all rows, ordered by data set and row.
 #[derive(Default)]
 pub struct Rows {
-    /// Set and place of each.
+    /// Data set and position of each row.
     pub places: Vec<(u32, At)>,
-    /// Hash of its folded text, and of the numbers in it.
+    /// Hash of each row's folded text, and hash of the numbers in it.
     pub texts: Vec<(u64, u64)>,
-    /// Bands of its text, so many a row.
+    /// Bands of each row's text, `bands_each` per row.
     pub bands: Vec<u32>,
-    /// Bands a row.
+    /// Number of bands per row.
     pub bands_each: usize,
-    /// Where its pictures begin in [`Rows::looks`]; one more than rows.
+    /// Start of each row's images in [`Rows::looks`]. Has one entry more than there are rows.
     pub starts: Vec<u32>,
-    /// All pictures.
+    /// Hashes of all images.
     pub looks: Vec<Look>,
-    /// Where the embedding of each stands in its row's file of them.
+    /// Position of each image's embedding in the embeddings file of its row.
     embeddings: Vec<u32>,
-    /// Rows with a picture that cannot be decoded.
+    /// Rows with an image that cannot be decoded: data set, row and error text.
     pub broken: Vec<(u32, u32, String)>,
     files: Vec<(PathBuf, Mutex<File>)>,
-    /// File and offset of each row's line.
+    /// Number of the file and offset of the line, for each row.
     lines: Vec<(u32, u64)>,
 }
 
 impl Rows {
-    /// Reads the lines of `paths`, which are consecutive parts of all sets.
+    /// Reads the lines of `paths`. The files are consecutive shards, and each covers all data sets.
     pub fn read(paths: &[PathBuf], sets: usize, band_len: usize) -> Result<Rows> {
         let mut rows = Rows { starts: vec![0], ..Rows::default() };
         for path in paths {
@@ -153,7 +155,7 @@ impl Rows {
         Ok(rows)
     }
 
-    /// Takes the rows of one set from a file.
+    /// Reads the rows of one data set from a file.
     fn take(&mut self, set: u32, number: u32, path: &Path, band_len: usize) -> Result<()> {
         let wrong = |what: String| Error::format(path, format!("{what}; remove it to have it made again"));
         let mut file = BufReader::with_capacity(1 << 20, files::open(path).map_err(Error::io(path))?);
@@ -199,23 +201,23 @@ impl Rows {
         Ok(())
     }
 
-    /// Rows there are.
+    /// Returns the number of rows.
     pub fn len(&self) -> usize {
         self.places.len()
     }
 
-    /// A row's pictures.
+    /// Returns the image hashes of a row.
     pub fn looks(&self, row: usize) -> &[Look] {
         &self.looks[self.starts[row] as usize..self.starts[row + 1] as usize]
     }
 
-    /// Where the embedding of a row's picture is.
+    /// Returns the position of the embedding of a row's image.
     pub fn embedding(&self, row: usize, picture: usize) -> EmbeddingPlace {
         let place = self.embeddings.get(self.starts[row] as usize + picture).copied().unwrap_or(u32::MAX);
         EmbeddingPlace { file: self.lines[row].0, place }
     }
 
-    /// A row's folded text and id, from disk.
+    /// Reads a row's folded text and id from disk.
     pub fn text(&self, row: usize) -> Result<(String, String)> {
         let (number, offset) = self.lines[row];
         let (path, file) = &self.files[number as usize];
@@ -236,7 +238,7 @@ fn look(hash: &str, cells: &str) -> Option<Look> {
     Some(found)
 }
 
-/// The fault of a row with a picture that cannot be decoded.
+/// Returns the fault of a row with an image that cannot be decoded.
 pub fn undecodable(what: &str) -> Bad {
     Bad::of(Reason::BrokenImage)(Error::Failed(what.to_owned()))
 }

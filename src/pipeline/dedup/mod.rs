@@ -1,7 +1,10 @@
-//! `dedup`: rows whose question and pictures are those of another row, of an earlier data set or of a benchmark.
+//! Stage `dedup`: removes rows whose question and images equal those of another row, of an earlier data set or of a
+//! benchmark.
 //!
-//! A first pass writes what rows are compared by, a line each, and what a model's vision tower makes of their pictures
-//! (`--shard` parts this one); the lines are grouped in memory; a second pass writes the rows that stay.
+//! 1. A first pass writes one line of hashes per row and, with a model, the embedding of each image. Only this pass is
+//!    split by `--shard`.
+//! 2. The hashes are grouped in memory.
+//! 3. A second pass writes the rows that remain.
 
 mod find;
 mod hashes;
@@ -62,10 +65,10 @@ struct Dedup<'a> {
     tower: Option<Tower>,
 }
 
-/// What rows are compared by, until they have been.
+/// Files of the first pass, as (stem, extension). They are removed after the comparison.
 const FILES: [(&str, &str); 2] = [("hashes", "jsonl"), ("embeddings", "bin")];
 
-/// Rows that go, by data set and number: the reason, and the row that stays.
+/// Removed rows, by data set and row number: the reason, and the row that remains instead.
 type Dropped = HashMap<(u32, u32), (&'static str, u32)>;
 
 impl StageJob for Dedup<'_> {
@@ -83,7 +86,7 @@ impl StageJob for Dedup<'_> {
         let config = self.config;
         let benchmarks: Vec<Input> =
             config.against.iter().map(|entry| Input::open(entry, work.shard)).collect::<Result<_>>()?;
-        // Benchmarks come first: of rows that are the same the first stays.
+        // Benchmarks come first, because the first of several equal rows remains.
         let inputs: Vec<&Input> = benchmarks.iter().chain(&work.inputs).collect();
         let own = FILES.map(|(stem, ending)| work.path(stem, ending));
         if work.parts.is_none() {
@@ -128,7 +131,8 @@ impl StageJob for Dedup<'_> {
     }
 }
 
-/// What goes of groups of rows that are the same. The first `benchmarks` sets are none of ours.
+/// Returns the rows to remove from groups of equal rows. The first `benchmarks` data sets are benchmarks and not part
+/// of the output.
 fn dropped(config: &DedupConfig, rows: &hashes::Rows, groups: &[Vec<u32>], benchmarks: u32) -> Dropped {
     let set = |row: u32| rows.places[row as usize].0;
     let mut dropped = Dropped::new();
@@ -136,7 +140,7 @@ fn dropped(config: &DedupConfig, rows: &hashes::Rows, groups: &[Vec<u32>], bench
         for (k, &row) in group.iter().enumerate().filter(|(_, row)| set(**row) >= benchmarks) {
             let stays = match config.mode {
                 _ if set(group[0]) < benchmarks => Some(("benchmark", group[0])),
-                // Of several data sets the row in the last stays, and a data set is not compared with itself.
+                // In compat mode the row of the last data set remains, and a data set is not compared with itself.
                 Mode::Compat => group.iter().find(|&&other| set(other) > set(row)).map(|&other| ("duplicate", other)),
                 Mode::Strict if config.within => (k > 0).then_some(("duplicate", group[0])),
                 Mode::Strict => (set(group[0]) < set(row)).then_some(("duplicate", group[0])),
@@ -150,7 +154,7 @@ fn dropped(config: &DedupConfig, rows: &hashes::Rows, groups: &[Vec<u32>], bench
     dropped
 }
 
-/// Writes the rows that stay, and names those that do not.
+/// Writes the remaining rows, and lists the removed ones as rejected.
 fn write(work: &Work, inputs: &[&Input], rows: &hashes::Rows, dropped: &Dropped) -> Result<Summary> {
     let broken: HashMap<(u32, u32), &str> =
         rows.broken.iter().map(|(set, index, what)| ((*set, *index), what.as_str())).collect();

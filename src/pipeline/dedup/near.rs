@@ -1,6 +1,7 @@
-//! Which rows of the same text have the same pictures by the tower's embeddings: exact, no neighbour is guessed. A row is
-//! compared with all that stand for a group of those it may share its text with: first what is bright where, 72 products
-//! from memory, and of the few that agree in this the embeddings, from disk.
+//! Finds rows with similar texts and equal images, by the embeddings of a vision tower. The comparison is exhaustive,
+//! without approximate nearest neighbours. Within a bucket, each row is compared with every row that represents a
+//! group. The first test is the layout of the image: 72 products, from memory. Only rows that pass it have their
+//! embeddings read from disk.
 
 use rayon::prelude::*;
 
@@ -12,10 +13,10 @@ use crate::pipeline::dedup::hashes::Rows;
 use crate::pipeline::dedup::picture::{LAYOUT, Layout, dot};
 use crate::pipeline::dedup::tower::Embeddings;
 
-/// Rows that a thread compares at least.
+/// Minimum number of rows that a thread compares.
 const LEAST: usize = 4096;
 
-/// Compares rows by their embeddings.
+/// Compares rows by the embeddings of their images.
 pub struct Near<'a> {
     rows: &'a Rows,
     config: &'a DedupConfig,
@@ -24,7 +25,7 @@ pub struct Near<'a> {
 }
 
 impl<'a> Near<'a> {
-    /// Errors where a picture has no embedding.
+    /// Creates a comparison. Returns an error if an image has no embedding.
     pub fn new(rows: &'a Rows, config: &'a DedupConfig, embeddings: Embeddings) -> Result<Near<'a>> {
         for row in 0..rows.len() {
             (0..rows.looks(row).len()).try_for_each(|picture| embeddings.check(rows.embedding(row, picture)))?;
@@ -32,7 +33,7 @@ impl<'a> Near<'a> {
         Ok(Near { rows, config, embeddings, texts: Texts::new(rows, config) })
     }
 
-    /// Joins the rows of `buckets`, each of rows that may have the same text; how many were joined.
+    /// Joins equal rows of each bucket; the rows of a bucket may have the same text. Returns the number of joined rows.
     pub fn join(&mut self, buckets: &[Vec<u32>], groups: &mut Groups, observer: &dyn Observer) -> Result<usize> {
         let (mut joined, mut done) = (0, 0);
         observer.begin("dedup: embeddings", "rows", buckets.iter().map(|bucket| bucket.len() as u64).sum(), 0);
@@ -42,7 +43,7 @@ impl<'a> Near<'a> {
                 if observer.stop_requested() {
                     return Err(Error::Stopped);
                 }
-                // Of rows that are the same by their hashes one stands for all.
+                // Only one of several rows with equal hashes is compared.
                 if groups.root(row) != row {
                     continue;
                 }
@@ -62,7 +63,7 @@ impl<'a> Near<'a> {
         Ok(joined)
     }
 
-    /// The first of the `standing` rows that `row` is the same as.
+    /// Returns the first of the `standing` rows that equals `row`.
     fn first(&mut self, standing: &[(u32, Layout)], row: u32, layout: &Layout) -> Result<Option<u32>> {
         let mut from = 0;
         loop {
@@ -79,7 +80,8 @@ impl<'a> Near<'a> {
         }
     }
 
-    /// Whether all pictures of two rows are the same; the first ones' layouts go together by `layout`.
+    /// Returns true if all images of two rows are equal. `layout` is the correlation of the layouts of the first
+    /// images.
     fn is_near(&self, one: usize, other: usize, layout: f32) -> bool {
         let pairs = self.rows.looks(one).iter().zip(self.rows.looks(other));
         pairs.enumerate().all(|(i, (look, another))| {

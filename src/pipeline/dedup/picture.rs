@@ -1,30 +1,33 @@
-//! Pictures: a hash of 64 bits that survives another encoding, another size and a small crop.
+//! A 64-bit perceptual hash of images that survives another encoding, another size and a small crop.
 
 use crate::image::Rgb;
 
-/// Cells of the reduced picture: nine columns make eight differences.
+/// Number of columns of the reduced image; nine columns give eight differences.
 pub const COLUMNS: usize = 9;
-/// And eight rows.
+/// Number of rows of the reduced image.
 pub const ROWS: usize = 8;
-/// A cell is brighter than its left neighbour by this of 255 or is not: encodings disturb areas of one colour by less.
+/// Minimum difference, of 255, for a cell to count as brighter than its left neighbour. Encoding noise in areas of one
+/// colour is smaller.
 const MARGIN: f32 = 2.0;
 
-/// Pictures correlate by this much over their cells or are not the same, whatever their hashes: the least of 2,000 drawn
-/// pictures with crops of up to 3 % a side is 0.95, and of two million pairs of others with near hashes none reaches it.
+/// Minimum correlation between the cells of equal images, regardless of their hashes. The lowest correlation between
+/// 2,000 generated images and their crops of up to 3 % per side is 0.95. Among two million pairs of different images with
+/// similar hashes, none reaches it.
 const CORRELATION: f32 = 0.95;
-/// Below this variance of its cells a picture has nothing to correlate: it is of one colour.
+/// Variance of the cells below which an image counts as one colour and has no correlation.
 const FLAT: f32 = 1.0;
 
-/// Pictures that a vision tower calls the same have layouts that go together by this, too: the tower's mean says what is in
-/// a picture and not where. The least of 60 crops of up to 10 % a side is 0.80; of 1,770 pairs of others none reaches it.
+/// Minimum correlation between the layouts of images that the vision tower considers equal. The tower's mean describes
+/// the content of an image but not its arrangement. The lowest correlation of 60 crops of up to 10 % per side is 0.80.
+/// Among 1,770 pairs of different images, none reaches it.
 pub const LAYOUT: f32 = 0.8;
 
-/// What is bright where: the cells less their mean, of length one; zeros in a picture of one colour.
+/// Layout of an image: its cells minus their mean, normalized to length 1; all zeros for an image of one colour.
 pub type Layout = [f32; COLUMNS * ROWS];
 
-/// The sum of products.
+/// Returns the dot product.
 pub fn dot(one: &[f32], other: &[f32]) -> f32 {
-    // Sixteen sums side by side: vectors, and the same order on every machine.
+    // Sixteen parallel sums allow vector instructions and give the same order of summation on every machine.
     let mut sums = [0f32; 16];
     for (one, other) in one.chunks(16).zip(other.chunks(16)) {
         sums.iter_mut().zip(one).zip(other).for_each(|((sum, a), b)| *sum += a * b);
@@ -32,17 +35,17 @@ pub fn dot(one: &[f32], other: &[f32]) -> f32 {
     sums.iter().sum()
 }
 
-/// A picture as it is compared.
+/// Hash and cells by which an image is compared.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Look {
-    /// The difference hash: bit 8 y + x says whether cell x + 1 of row y is brighter than cell x.
+    /// Difference hash: bit 8 y + x is set if cell x + 1 of row y is brighter than cell x.
     pub hash: u64,
-    /// The cells' mean brightness.
+    /// Mean brightness of each cell.
     pub cells: [u8; COLUMNS * ROWS],
 }
 
 impl Look {
-    /// Of a picture.
+    /// Computes the hash and the cells of an image.
     pub fn of(picture: &Rgb) -> Look {
         let sums = reduced(picture);
         let (mut hash, mut means) = (0, [0; COLUMNS * ROWS]);
@@ -57,12 +60,12 @@ impl Look {
         Look { hash, cells: means }
     }
 
-    /// Whether it is the same picture: hashes that differ in at most `most` bits, and cells that go together.
+    /// Returns true if both are the same image: their hashes differ in at most `most` bits, and their cells correlate.
     pub fn is(&self, other: &Look, most: u32) -> bool {
         distance(self.hash, other.hash) <= most && self.goes_with(other)
     }
 
-    /// What is bright where.
+    /// Returns the layout of the image.
     pub fn layout(&self) -> Layout {
         let mean = self.cells.iter().map(|&c| f32::from(c)).sum::<f32>() / self.cells.len() as f32;
         let layout = self.cells.map(|c| f32::from(c) - mean);
@@ -88,7 +91,7 @@ impl Look {
     }
 }
 
-/// Mean brightness of the cells, by rows.
+/// Returns the mean brightness of each cell, by rows.
 fn reduced(picture: &Rgb) -> [[f32; COLUMNS]; ROWS] {
     let (width, height) = (picture.width as usize, picture.height as usize);
     let (columns, rows) = (cells(width, COLUMNS), cells(height, ROWS));
@@ -109,7 +112,7 @@ fn reduced(picture: &Rgb) -> [[f32; COLUMNS]; ROWS] {
     sums
 }
 
-/// Which pixels, and how much of each, make the mean of each of `count` equal cells of `size` pixels.
+/// Returns, for each of `count` equal cells of `size` pixels, its pixels with their share in the cell's mean.
 fn cells(size: usize, count: usize) -> Vec<Vec<(usize, f32)>> {
     let width = size as f64 / count as f64;
     let cell = |i: usize| {
@@ -120,17 +123,18 @@ fn cells(size: usize, count: usize) -> Vec<Vec<(usize, f32)>> {
     (0..count).map(cell).collect()
 }
 
-/// Brightness by ITU-R BT.601.
+/// Returns the brightness of a pixel by ITU-R BT.601.
 fn luma(rgb: &[u8]) -> f32 {
     0.299 * f32::from(rgb[0]) + 0.587 * f32::from(rgb[1]) + 0.114 * f32::from(rgb[2])
 }
 
-/// Bits in which two hashes differ.
+/// Returns the number of bits in which two hashes differ.
 pub fn distance(one: u64, other: u64) -> u32 {
     (one ^ other).count_ones()
 }
 
-/// The value of a hash's band `i` of `count`: of hashes that differ in fewer than `count` bits one is equal.
+/// Returns the value of band `i` of `count` of a hash. Hashes that differ in fewer than `count` bits have at least one
+/// equal band.
 pub fn band(hash: u64, i: usize, count: usize) -> u64 {
     let (start, end) = (64 * i / count, 64 * (i + 1) / count);
     let mask = if end - start == 64 { u64::MAX } else { (1 << (end - start)) - 1 };
@@ -171,7 +175,7 @@ mod tests {
         assert!(distance(one, hash(&picture(61, 43, wave))) <= 2);
         assert!((16..48).contains(&one.count_ones()));
         assert_eq!(hash(&picture(50, 50, |x, _| 200.0 + x)), 0);
-        // Fewer pixels than cells: the middle one is half of each.
+        // The image has fewer pixels than cells, so the middle cell is half of each pixel.
         assert_eq!(hash(&picture(2, 3, |x, _| 200.0 * x)), 0x1818_1818_1818_1818);
     }
 

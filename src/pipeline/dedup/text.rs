@@ -1,4 +1,5 @@
-//! Questions: folded so that layout does not matter, and how alike two of them are.
+//! Comparison of questions: normalizes a question so that layout does not matter, and computes the similarity of two
+//! questions.
 
 use std::sync::LazyLock;
 
@@ -7,9 +8,9 @@ use regex::Regex;
 use crate::data::form::IMAGE_MARKER;
 use crate::data::short;
 
-/// Characters of a part that two texts may share.
+/// Length in characters of the overlapping parts (shingles) of a text.
 const PART: usize = 5;
-/// Hash functions of a signature.
+/// Number of hash functions of a MinHash signature.
 const HASHES: usize = 64;
 
 /// A number or a heading before the question: `12. `, `(3) `, `Question 7: `.
@@ -18,7 +19,7 @@ static NUMBERING: LazyLock<Option<Regex>> = LazyLock::new(|| {
         .ok()
 });
 
-/// A question as it is compared: small letters, without marks of pictures, numbering and space that says nothing.
+/// Normalizes a question for comparison: lower case, without image markers, numbering and insignificant white space.
 pub fn fold(text: &str) -> String {
     let text = text.replace(IMAGE_MARKER, " ").replace("<video>", " ").to_lowercase();
     let text = NUMBERING.as_ref().map_or(text.as_str().into(), |numbering| numbering.replace(&text, ""));
@@ -35,7 +36,7 @@ pub fn fold(text: &str) -> String {
             space = true;
             continue;
         }
-        // Between two words or numbers it parts them; elsewhere it is layout.
+        // White space between two words or numbers separates them; anywhere else it is only layout.
         if space && c.is_alphanumeric() && out.chars().next_back().is_some_and(char::is_alphanumeric) {
             out.push(' ');
         }
@@ -45,12 +46,12 @@ pub fn fold(text: &str) -> String {
     out
 }
 
-/// A hash of a folded text.
+/// Returns a hash of a folded text.
 pub fn hash(folded: &str) -> u64 {
     short(&blake3::hash(folded.as_bytes()))
 }
 
-/// A hash of the numbers in a folded text, in their order: questions that differ in one are not the same.
+/// Returns a hash of the numbers in a folded text, in order. Questions with different numbers are not equal.
 pub fn numbers(folded: &str) -> u64 {
     let mut hasher = blake3::Hasher::new();
     for number in folded.split(|c: char| !c.is_ascii_digit()).filter(|number| !number.is_empty()) {
@@ -59,7 +60,7 @@ pub fn numbers(folded: &str) -> u64 {
     short(&hasher.finalize())
 }
 
-/// Hashes of the parts of a folded text, each once, in order.
+/// Returns the hashes of the parts of a folded text, sorted and without duplicates.
 pub fn parts(folded: &str) -> Vec<u64> {
     let ends: Vec<usize> = folded.char_indices().map(|(at, _)| at).chain([folded.len()]).collect();
     let part = |ends: &[usize]| fnv(&folded.as_bytes()[ends[0]..ends[ends.len() - 1]]);
@@ -69,7 +70,7 @@ pub fn parts(folded: &str) -> Vec<u64> {
     parts
 }
 
-/// FNV-1a, and a last mixing (of MurmurHash3), as low bits are used alone.
+/// Computes FNV-1a with a final mixing step (from MurmurHash3), because callers use the low bits alone.
 fn fnv(bytes: &[u8]) -> u64 {
     let hash =
         bytes.iter().fold(0xcbf2_9ce4_8422_2325u64, |hash, &b| (hash ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
@@ -77,7 +78,8 @@ fn fnv(bytes: &[u8]) -> u64 {
     hash ^ (hash >> 33)
 }
 
-/// The share of parts that two folded texts have in common of those that either has, from 0 to 1.
+/// Returns the Jaccard similarity of two texts, from 0 to 1: the number of common parts divided by the number of parts
+/// of either.
 pub fn similarity(one: &[u64], other: &[u64]) -> f64 {
     let (mut i, mut j, mut common) = (0, 0, 0usize);
     while i < one.len() && j < other.len() {
@@ -91,19 +93,19 @@ pub fn similarity(one: &[u64], other: &[u64]) -> f64 {
     if all == 0 { 1.0 } else { common as f64 / all as f64 }
 }
 
-/// Hashes in a band, so that texts as alike as `threshold` share a band with a probability beyond 0.999: the smaller,
-/// the less alike those that do.
+/// Returns the number of hashes in a band. With it, texts of similarity `threshold` share a band with a probability
+/// above 0.999. Lower thresholds need smaller bands.
 pub fn band_len(threshold: f64) -> usize {
     if threshold >= 0.85 { 4 } else { 2 }
 }
 
-/// The bands of a folded text: texts that share one may be alike (Broder's min-wise hashes).
+/// Returns the bands of a folded text, from Broder's min-wise hashes. Texts that share a band may be similar.
 pub fn bands(folded: &str, band_len: usize) -> Vec<u32> {
     let mut least = [u32::MAX; HASHES];
     for part in parts(folded) {
         let mut state = part;
         for least in &mut least {
-            // Odd multiples of a hash that is mixed already.
+            // A multiplication by an odd constant suffices here, because `part` is already mixed.
             state = state.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(0x632b_e59b_d9b4_e019);
             *least = (*least).min((state >> 32) as u32);
         }

@@ -1,5 +1,6 @@
-//! Pictures by a model's vision tower: of each the mean of the tower's rows, of length one, in f16. They stand in a file
-//! beside the hashes, each once and under what the picture holds, so that a run that goes on asks for what is missing.
+//! Image embeddings from a model's vision tower: the mean of the tower's output rows, normalized to length 1, in f16.
+//! They are stored in a file next to the hashes. Each embedding is stored once, under a hash of the image's content, so
+//! a resumed run computes only the missing ones.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -20,17 +21,17 @@ use crate::model::{self, Mode, ModelConfig, ParamLayout, Tape, VisionConfig, Vis
 use crate::ops::patch_embed::Normalize;
 use crate::tensor::{DType, Elem};
 
-/// Pictures go through the tower at about this many pixels, whatever their size: one of another resolution is the same, and
-/// none takes longer than another.
+/// Approximate number of pixels of every image that enters the tower. With equal sizes, the resolution of an image does
+/// not matter, and no image takes longer than another.
 const PIXELS: f64 = 448.0 * 448.0;
-/// Rows of the tower a side has at most: pictures that are longer are squeezed.
+/// Maximum number of tower rows per side. Longer images are squeezed.
 const LONGEST: f64 = 64.0;
-/// Of model, device and pixels: what an embedding is kept under.
+/// Bytes of a key: a truncated hash of the model, the device and the pixels.
 const KEY: usize = 16;
 
 type Key = [u8; KEY];
 
-/// A model directory whose settings were read.
+/// Vision settings of a model directory.
 pub struct Tower {
     dir: PathBuf,
     config: VisionConfig,
@@ -38,24 +39,24 @@ pub struct Tower {
 }
 
 impl Tower {
-    /// Reads the settings. Errors where there is no such directory, or no tower in the model.
+    /// Reads the settings. Returns an error if the directory does not exist or the model has no vision tower.
     pub fn of(dir: &Path) -> Result<Tower> {
         let config = ModelConfig::load(&dir.join("config.json"))?.vision_config;
         let normalize = model::normalize(&Processor::load(dir)?, &config);
         Ok(Tower { dir: dir.to_owned(), config, normalize })
     }
 
-    /// Elements of an embedding.
+    /// Returns the number of elements of an embedding.
     pub fn width(&self) -> usize {
         self.config.out_hidden_size
     }
 
-    /// Rows the tower makes of a picture.
+    /// Returns the number of rows that the tower outputs for an image.
     fn rows(&self, image: &ImageInput) -> usize {
         image.tokens(self.config.spatial_merge_size as u32)
     }
 
-    /// A picture as the tower takes it.
+    /// Resizes an image for the tower.
     fn image(&self, picture: &Rgb) -> ImageInput {
         let (merge, patch) = (self.config.spatial_merge_size as u32, self.config.patch_size as u32);
         let ratio = f64::from(picture.width) / f64::from(picture.height);
@@ -65,12 +66,12 @@ impl Tower {
         ImageInput::picture([h, w], resize(picture, w * patch, h * patch).data)
     }
 
-    /// Bytes each region needs, counted.
+    /// Returns the bytes that each memory region needs, measured on a counting device.
     fn plan(&self, target: Target) -> Result<Plan> {
         let mut dev = Device::count_for(target);
         let dtype = DType::of(Dtype::Auto, dev.kind());
         let vision = VisionTower::new(&mut dev, &mut ParamLayout::new(dtype), &self.config)?;
-        // No pictures have more windows than those of one row each.
+        // Images of one tower row each have the most windows, so they are the worst case.
         let merge = self.config.spatial_merge_size;
         let smallest = Grid::picture(merge as u16, merge as u16);
         let smallest = Arc::new(ImageInput::blank(smallest, self.config.patch_size));
@@ -78,7 +79,7 @@ impl Tower {
         Ok(dev.high_water())
     }
 
-    /// The tower's rows of some pictures, in f32, one picture after another.
+    /// Returns the tower's output rows for some images, in f32, one image after another.
     fn encode(&self, dev: &mut Device, vision: &VisionTower, images: &[Arc<ImageInput>]) -> Result<Vec<f32>> {
         let rows = images.iter().map(|image| self.rows(image)).sum();
         let (mark, dtype) = (dev.mark(Region::Workspace), DType::of(Dtype::Auto, dev.kind()));
@@ -94,7 +95,8 @@ impl Tower {
         rows
     }
 
-    /// Takes up the file at `path`; what a killed run left of it half-written is cut off.
+    /// Loads the tower and opens the file of embeddings at `path`. Cuts off an incomplete record that a killed run
+    /// left.
     pub fn start(&self, means: &Machine, path: PathBuf) -> Result<Embedder<'_>> {
         let mut dev = (means.device)(&self.plan(means.target)?)?;
         let dtype = DType::of(Dtype::Auto, dev.kind());
@@ -114,18 +116,18 @@ impl Tower {
     }
 }
 
-/// What is kept, and how it is looked for.
+/// Stored embeddings, with everything needed to look them up.
 pub struct Embedded<'a> {
     tower: &'a Tower,
     who: String,
     places: HashMap<Key, u32>,
 }
 
-/// A picture to be looked up: its key, and it as the tower takes it where nothing is kept.
+/// Lookup of an image: its key, and the resized image if no embedding is stored.
 pub type Lookup = (Key, Option<Arc<ImageInput>>);
 
 impl Embedded<'_> {
-    /// Looks a picture up.
+    /// Looks up the embedding of an image.
     pub fn seen(&self, picture: &Rgb) -> Lookup {
         let mut hasher = blake3::Hasher::new();
         hasher.update(self.who.as_bytes()).update(&picture.width.to_le_bytes()).update(&picture.data);
@@ -134,11 +136,11 @@ impl Embedded<'_> {
     }
 }
 
-/// The tower at work.
+/// The loaded vision tower, which computes missing embeddings.
 pub struct Embedder<'a> {
     dev: Device,
     vision: VisionTower,
-    /// What is kept.
+    /// Stored embeddings.
     pub kept: Embedded<'a>,
     count: u32,
     path: PathBuf,
@@ -146,7 +148,7 @@ pub struct Embedder<'a> {
 }
 
 impl Embedder<'_> {
-    /// Where in the file the embeddings of some pictures are; those that are missing are made.
+    /// Returns the positions of the embeddings of some images in the file, and computes the missing ones.
     pub fn places(&mut self, seen: &[&Lookup]) -> Result<Vec<u32>> {
         let (mut group, mut patches): (Vec<(Key, Arc<ImageInput>)>, usize) = (Vec::new(), 0);
         for (key, image) in seen {
@@ -193,7 +195,7 @@ impl Embedder<'_> {
     }
 }
 
-/// The mean of rows of `width`, of length one; none where it has no direction.
+/// Returns the mean of rows of `width`, normalized to length 1, or `None` if it is zero or not finite.
 fn mean(rows: &[f32], width: usize) -> Option<Vec<f16>> {
     let mut sums = vec![0f64; width];
     for row in rows.chunks_exact(width) {
@@ -203,29 +205,29 @@ fn mean(rows: &[f32], width: usize) -> Option<Vec<f16>> {
     (length.is_finite() && length > 0.0).then(|| sums.iter().map(|sum| f16::from_f64(sum / length)).collect())
 }
 
-/// Where an embedding is.
+/// Position of an embedding.
 #[derive(Clone, Copy)]
 pub struct EmbeddingPlace {
     /// Number of the file.
     pub file: u32,
-    /// Its number in the file.
+    /// Number of the embedding in the file.
     pub place: u32,
 }
 
-/// The files of embeddings, one a file of hashes, to be read.
+/// Files of embeddings opened for reading, one for each file of hashes.
 pub struct Embeddings {
     files: Vec<(PathBuf, MappedFile)>,
     width: usize,
 }
 
 impl Embeddings {
-    /// Opens `paths`.
+    /// Opens the files `paths`, whose embeddings have `width` elements.
     pub fn open(paths: &[PathBuf], width: usize) -> Result<Embeddings> {
         let files = paths.iter().map(|path| Ok((path.clone(), MappedFile::open(path)?))).collect::<Result<_>>()?;
         Ok(Embeddings { files, width })
     }
 
-    /// Errors where there is none at a file's place.
+    /// Returns an error if the file has no embedding at this position.
     pub fn check(&self, EmbeddingPlace { file, place }: EmbeddingPlace) -> Result<()> {
         let (path, map) = &self.files[file as usize];
         match map.len() / (KEY + 2 * self.width) > place as usize {
@@ -234,8 +236,8 @@ impl Embeddings {
         }
     }
 
-    /// Reads one, of length one again after its rounding: of two, the cosine at 0.99 is then within 0.00014 (two angles of
-    /// 2^-11 at most).
+    /// Reads an embedding and normalizes it again after its rounding to f16. The cosine of two embeddings near 0.99 is
+    /// then accurate to 0.00014 (two angles of at most 2^-11 each).
     pub fn read(&self, EmbeddingPlace { file, place }: EmbeddingPlace) -> Vec<f32> {
         let start = place as usize * (KEY + 2 * self.width) + KEY;
         let bytes = self.files[file as usize].1[start..start + 2 * self.width].chunks_exact(2);

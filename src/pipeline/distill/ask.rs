@@ -1,5 +1,5 @@
-//! Asking a teacher whatever has no answer yet: rows stream, so many requests are in flight, and an answer is in the
-//! store before the next is waited for.
+//! Requests the missing answers from a teacher. Rows are streamed, many requests run concurrently, and each answer is
+//! stored as soon as it arrives.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -18,34 +18,34 @@ use crate::error::{Error, Result};
 use crate::pipeline::distill::question::{Question, request_seed};
 use crate::pipeline::stage::{Input, Work};
 
-/// How often a stop by the user is looked for while nothing arrives.
+/// Interval for checking whether the user requested a stop while no answer arrives.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Why there is no answer to keep.
+/// Reason why there is no answer to store.
 pub enum NoAnswer {
-    /// The request failed for good: what happened last.
+    /// The request failed permanently; contains the last error.
     Failed(String),
-    /// The teacher said nothing: not kept, so that another run asks again.
+    /// The teacher's answer was empty. It is not stored, so another run requests it again.
     Empty(Completion),
-    /// The row cannot be made a request.
+    /// The row cannot be converted to a request.
     Bad(Bad),
 }
 
-/// What is asked, whom, and where answers go.
+/// A request job: the rows, the teacher, and the store for the answers.
 pub struct Ask<'a> {
-    /// Settings.
+    /// Settings of the stage.
     pub config: &'a DistillConfig,
-    /// Of the teacher.
+    /// Settings of the teacher.
     pub teacher: &'a EndpointConfig,
-    /// The teacher.
+    /// Connection to the teacher.
     pub endpoint: &'a Arc<Endpoint>,
-    /// Where answers are kept.
+    /// Store of the answers.
     pub store: &'a Arc<RunStore>,
-    /// The rows.
+    /// The stage's data sets and machine.
     pub work: &'a Work<'a>,
 }
 
-/// A request that is to be made.
+/// A request to send.
 struct Wanted {
     key: Key,
     question: Arc<Question>,
@@ -55,9 +55,11 @@ struct Wanted {
 }
 
 impl Ask<'_> {
-    /// Asks about every row with a label that has no answer in the store; what came to nothing, by key. Errors when
-    /// too many rows are bad, when the server refuses everything or fails for one request after another (what was
-    /// answered is in the store), and when the user stops.
+    /// Requests answers for every row that has a label but no answer in the store. Returns, by key, the answers that
+    /// are still missing.
+    ///
+    /// Returns an error if too many rows are bad, if the server refuses everything or many requests in a row fail, or
+    /// if the user stops. Answers received before are in the store.
     pub fn all(&self, runtime: &Handle) -> Result<HashMap<Key, NoAnswer>> {
         let concurrency = self.endpoint.concurrency();
         let (send, receive) = mpsc::channel(2 * concurrency);
@@ -74,7 +76,8 @@ impl Ask<'_> {
             let reader = scope.spawn(move || reader.read(&send));
             let asked = runtime.block_on(self.ask(receive));
             let read = reader.join().map_err(|_| Error::Failed("reading rows panicked".to_owned()))?;
-            // A reader whose requests nobody takes any more ends; the error is the other's then.
+            // If the requests ended early, the reader stops because nobody receives; the error is then the one of
+            // `ask`.
             asked.and_then(|asked| read.map(|()| asked))
         })?;
         self.work.means.observer.end();
@@ -121,27 +124,28 @@ impl Ask<'_> {
             }
             observer.step(tally.done, &[("failed", tally.failed as f64)]);
         };
-        // Their end closes the queue, and with it the reader.
+        // When the workers end, the queue closes, which ends the reader.
         workers.shutdown().await;
         outcome.map(|()| tally.missing)
     }
 }
 
-/// Reads rows and finds what is to be asked.
+/// Reads rows and determines the requests to send.
 struct Reader<'a> {
     config: &'a DistillConfig,
     teacher: &'a EndpointConfig,
     store: &'a RunStore,
     inputs: &'a [Input],
-    /// In all.
+    /// Total number of rows.
     rows: usize,
 }
 
 impl Reader<'_> {
-    /// Gives what is to be asked to `send`, in the order of the rows, until nobody takes it.
+    /// Sends the missing requests to `send`, in the order of the rows, until the receiver is closed. An `Err` is a
+    /// number of answers that need no request.
     fn read(&self, send: &mpsc::Sender<std::result::Result<Wanted, u64>>) -> Result<()> {
         let store = self.store.get()?;
-        // Rows of the same content are asked about once.
+        // Rows with the same content are requested once.
         let mut seen: HashSet<Key> = HashSet::new();
         let (mut number, mut over) = (0, false);
         let mut bad = RejectedRows { rows: self.rows as u64, rejected: Vec::new() };
@@ -192,21 +196,21 @@ impl Reader<'_> {
     }
 }
 
-/// What a worker has to tell.
+/// Outcome that a worker reports.
 enum Told {
-    /// So many answers need not be asked for.
+    /// Number of answers that need no request.
     Known(u64),
     /// An answer is in the store.
     Answered,
-    /// None is.
+    /// There is no answer for this key.
     Missing(Key, NoAnswer),
-    /// The request failed, which speaks against the server.
+    /// The request failed in a way that indicates a failing server.
     Down(Key, String),
-    /// No request will do.
+    /// No request can succeed.
     Fatal(Error),
 }
 
-/// Asks for one answer and keeps it.
+/// Requests one answer and stores it.
 async fn one(endpoint: &Endpoint, store: &RunStore, teacher: &EndpointConfig, wanted: Wanted) -> Told {
     let Wanted { key, question, seed, label, number } = wanted;
     let body = match question.body(teacher, seed) {
@@ -225,14 +229,14 @@ async fn one(endpoint: &Endpoint, store: &RunStore, teacher: &EndpointConfig, wa
     }
 }
 
-/// How it goes.
+/// Progress of the requests.
 struct Tally {
     url: String,
     missing: HashMap<Key, NoAnswer>,
     done: u64,
     answered: u64,
     failed: u64,
-    /// Failures one after another, and how many of them are one too many.
+    /// Number of consecutive failures (`in_a_row`), and the number at which the stage gives up (`patience`).
     in_a_row: usize,
     patience: usize,
     last: String,
@@ -245,7 +249,7 @@ impl Tally {
         Tally { url, missing, done: 0, answered: 0, failed: 0, in_a_row: 0, patience, last }
     }
 
-    /// Takes what became of a request. Errors when it is for all of them to stop.
+    /// Counts the outcome of a request. Returns an error if all requests must stop.
     fn take(&mut self, told: Told) -> Result<()> {
         match told {
             Told::Known(count) => {
@@ -272,7 +276,7 @@ impl Tally {
         if self.in_a_row >= self.patience { self.down() } else { Ok(()) }
     }
 
-    /// All has been asked. Errors when nothing was answered.
+    /// Checks the result after the last request. Returns an error if requests failed and none was answered.
     fn over(&self) -> Result<()> {
         if self.answered == 0 && self.failed > 0 { self.down() } else { Ok(()) }
     }

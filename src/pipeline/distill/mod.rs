@@ -1,8 +1,9 @@
-//! `distill`: questions to a teacher, its answers repaired and verified against the labels, the right ones kept.
+//! Stage `distill`: requests answers from a teacher, repairs them, verifies them against the labels and keeps the
+//! correct ones.
 //!
-//! First every question that has no answer in the run's store is asked; then one pass over the rows writes what the
-//! store has to say of each. So what is written does not depend on the order in which answers arrive, nor on how often
-//! the run was stopped.
+//! First, every question without an answer in the run's store is requested. Then one pass over the rows writes the
+//! output from the store. So the output does not depend on the order in which answers arrive, nor on how often the run
+//! was stopped.
 
 mod ask;
 mod question;
@@ -84,7 +85,7 @@ impl StageJob for Distill<'_> {
         self.write(work, store, &missing)
     }
 
-    /// Their answers are in the store then, and what they could not ask is asked again.
+    /// Shards are merged by running the stage: their answers are in the store, and requests that failed are repeated.
     fn gathers(&self) -> bool {
         true
     }
@@ -95,18 +96,19 @@ impl StageJob for Distill<'_> {
     }
 }
 
-/// An answer to a row before a judge is asked.
+/// An answer to a row, before scoring.
 enum Draft {
-    /// What the repaired text comes to is the scorer's to say.
+    /// A repaired text that must be scored.
     Answered(String),
     Rejected(Because),
 }
 
-/// The drafts of a row, or why it cannot be asked about.
+/// The drafts of a row with its label, or the fate of a row that cannot be requested.
 type Drafts = std::result::Result<(Numbered, String, Vec<Draft>), Fate>;
 
 impl Distill<'_> {
-    /// Writes what the answers come to; `missing` are those the teacher did not give.
+    /// Scores the answers in the store and writes the output. `missing` contains the answers that the teacher did not
+    /// give.
     fn write(&self, work: &Work, store: Arc<RunStore>, missing: &HashMap<Key, NoAnswer>) -> Result<Summary> {
         let (config, teacher) = (self.config, self.teacher);
         let rules = ScorerConfig::default();
@@ -159,7 +161,7 @@ impl Distill<'_> {
         Ok(summary)
     }
 
-    /// What becomes of a row that was not asked about: of each of its answers the same.
+    /// Returns the fates of a row that was not requested: the same fate for each of its answers.
     fn repeated(&self, fate: Fate) -> Vec<Fate> {
         match fate {
             Fate::Rejected(Because { reason, detail, .. }) => (0..self.config.num_rollouts)
@@ -189,8 +191,8 @@ impl Distill<'_> {
         }
     }
 
-    /// A kept answer as a row: the system prompt of training, the row's own messages, the repaired text. `extra_info`
-    /// leads back to the source row.
+    /// Converts a kept answer to a row: the system prompt for training, the row's own messages, and the repaired text.
+    /// `extra_info` refers to the source row.
     fn sft_row(&self, dataset: &str, numbered: &Numbered, rollout: usize, text: String) -> Row {
         let Numbered { index, row } = numbered;
         let system = self.config.system_prompt.as_deref().unwrap_or(SYSTEM_PROMPT);
@@ -209,7 +211,7 @@ impl Distill<'_> {
     }
 }
 
-/// What the store has on a row, how often it was asked about, and the tokens that came of it.
+/// Returns the stored answers of a row as drafts, the number of requests and the number of completion tokens.
 fn drafts(
     config: &DistillConfig,
     teacher: &EndpointConfig,
@@ -246,7 +248,7 @@ fn drafts(
     Ok((Ok((numbered, label, drafts)), n, tokens))
 }
 
-/// A completion, repaired; `because` makes a rejection of a reason and what was found.
+/// Repairs a completion. `because` creates a rejection from a reason and a detail.
 fn draft(completion: &Completion, because: impl Fn(&'static str, String) -> Draft) -> Draft {
     let start = |text: &str| text.chars().take(200).collect::<String>();
     match repair(&completion.text) {
@@ -257,7 +259,7 @@ fn draft(completion: &Completion, because: impl Fn(&'static str, String) -> Draf
     }
 }
 
-/// A repaired answer to `row`, to be scored.
+/// Creates the item that scores a repaired answer to `row`.
 fn item(row: &Row, label: &str, text: &str) -> Item {
     let question = Some(clean(&row.question())).filter(|question| !question.is_empty());
     Item { response: text.to_owned(), ground_truth: label.to_owned(), question, ..row.item() }

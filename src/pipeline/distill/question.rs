@@ -1,4 +1,4 @@
-//! What a teacher and a judge are asked, and what answers are kept under.
+//! Requests to a teacher: the text and images that are sent, and the keys under which answers are stored.
 
 use std::sync::{Arc, OnceLock};
 
@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::philox::{Purpose, Random};
 use crate::text::{Message, Part};
 
-/// What is cut from a question before a teacher or a judge sees it; the stored row keeps it.
+/// Texts removed from a question before a teacher or a judge receives it. The stored row keeps them.
 const CUT: [&str; 4] = [
     IMAGE_MARKER,
     "Context: N/A",
@@ -24,22 +24,22 @@ const CUT: [&str; 4] = [
     "Answer the question using a single word or phrase.",
 ];
 
-/// A question as a teacher or a judge sees it.
+/// Returns a question as a teacher or a judge receives it.
 pub fn clean(question: &str) -> String {
     CUT.iter().fold(question.to_owned(), |text, cut| text.replace(cut, "")).trim().to_owned()
 }
 
-/// A row as a teacher is asked about it.
+/// A row as a question to a teacher.
 pub struct Question {
     row: Row,
-    /// Of all that is sent but for how the answer is sampled.
+    /// Hash of everything that is sent, except the sampling settings.
     content: [u8; 32],
-    /// The messages of the request, made when the first answer is asked for; or why they cannot be.
+    /// Messages of the request, created for the first answer; or the reason why they cannot be created.
     messages: OnceLock<Read<String>>,
 }
 
 impl Question {
-    /// The question of a row. Bad where a picture's file cannot be read; nothing is decoded.
+    /// Creates the question of a row. The row is bad if an image file cannot be read. No image is decoded.
     pub fn new(row: &Row) -> Read<Question> {
         let mut hasher = blake3::Hasher::new();
         let mut part = |kind: &[u8], content: &[u8]| {
@@ -63,13 +63,13 @@ impl Question {
         Ok(Question { row: row.clone(), content: *hasher.finalize().as_bytes(), messages: OnceLock::new() })
     }
 
-    /// What an answer is kept under: the model, the question, the settings it is sampled with, and which answer it is.
+    /// Returns the key of an answer: the model, the question, the sampling settings and the number of the answer.
     pub fn key(&self, teacher: &EndpointConfig, seed: u64, rollout: usize) -> Key {
         let EndpointConfig { model, max_tokens, temperature, .. } = teacher;
         Key::new(model, &self.content, &format!("distill {max_tokens} {temperature} {seed} {rollout}"))
     }
 
-    /// The body of a request. Bad where a picture cannot be sent.
+    /// Returns the body of a request. The row is bad if an image cannot be sent.
     pub fn body(&self, teacher: &EndpointConfig, seed: u64) -> Read<Arc<str>> {
         let reason = if self.row.images.is_empty() { Reason::WrongText } else { Reason::BrokenImage };
         let made = || messages(&self.row).map(|messages| messages.to_string()).map_err(Bad::of(reason));
@@ -83,20 +83,21 @@ impl Question {
     }
 }
 
-/// The seed sent along for an answer to a row: by the data set's name and the row's number in it.
+/// Returns the seed for an answer to a row. It depends on the data set's name and the row's number in it.
 pub fn request_seed(seed: u64, dataset: &str, index: usize, rollout: usize) -> u64 {
     let seed = seed ^ short(&blake3::hash(dataset.as_bytes()));
-    // 31 bits: servers differ in how large a seed they take.
+    // The seed has 31 bits, because servers limit seeds differently.
     u64::from(Random::new(seed, Purpose::Teacher, (rollout as u64) << 40 | index as u64).next_u32() >> 1)
 }
 
-/// The messages that are sent: up to the row's own answer, without its system prompt.
+/// Returns the messages that are sent: those before the row's own answer, without its system prompt.
 fn asked(row: &Row) -> impl Iterator<Item = &Message> {
     let asked = row.messages.iter().rposition(|m| m.role == "user").map_or(0, |last| last + 1);
     row.messages[..asked].iter().filter(|m| m.role != "system")
 }
 
-/// The teacher's system prompt, then the row's messages up to its own answer, pictures as RGB PNG data urls.
+/// Returns the teacher's system prompt followed by the row's messages before its own answer, with images as RGB PNG
+/// data urls.
 fn messages(row: &Row) -> Result<Value> {
     let mut images = row.images.iter();
     let mut messages = vec![json!({"role": "system", "content": TEACHER_SYSTEM_PROMPT})];
@@ -172,7 +173,7 @@ mod tests {
         }
         let body = question.body(&teacher, seeds[1]).unwrap();
         assert_eq!(serde_json::from_str::<Value>(&body).unwrap()["seed"], seeds[1]);
-        // Where a row stands does not matter, nor what it was answered; what is asked does.
+        // The key does not depend on the position or the answer of a row, only on the question.
         let moved = Row { id: "other".into(), place: "elsewhere".into(), ..row.clone() };
         assert_eq!(Question::new(&moved).unwrap().key(&teacher, 3, 0), keys[0]);
         let other = Row { messages: vec![Message::text("user", "Q")], ..row };

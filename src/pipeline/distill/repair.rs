@@ -1,18 +1,19 @@
-//! A teacher's answer, brought into the form `<think>T</think><answer>A</answer>`.
+//! Repairs a teacher's answer into the format `<think>T</think><answer>A</answer>`.
 
 use crate::data::answer::between;
 
-/// Why an answer cannot be used.
+/// Reason why an answer cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Malformed {
-    /// It has no thinking.
+    /// There is no reasoning.
     NoThink,
-    /// It has no answer.
+    /// There is no answer.
     NoAnswer,
 }
 
-/// `<think>T</think><answer>A</answer>` and nothing else: the first thinking and the first answer of a response. A missing `<think>` is put in front when there is a
-/// `</think>`, or around what precedes the last answer when there is an answer; `<tool_call>` is deleted.
+/// Returns `<think>T</think><answer>A</answer>` with the first reasoning and the first answer of a response, and
+/// nothing else. A missing `<think>` is inserted at the start if there is a `</think>`; otherwise the text before the
+/// last answer is enclosed in `<think>` tags. `<tool_call>` is removed.
 pub fn repair(response: &str) -> Result<String, Malformed> {
     let mut text = response.replace("<tool_call>", "");
     if !text.contains("<think>") {
