@@ -1,5 +1,6 @@
-//! What a `tokenizer.json` may say, checked before the library reads it: a byte-level BPE as GPT-2, Llama 3 and the Qwen
-//! families have it. The library reads much more, and some of that panics, takes all memory or never ends.
+//! Checks a `tokenizer.json` before the `tokenizers` library reads it. Only a byte-level BPE as in GPT-2, Llama 3 and
+//! the Qwen families is accepted. The library supports much more, and some inputs make it panic, exhaust memory or loop
+//! forever.
 
 use std::io::{self, Read as _};
 use std::path::Path;
@@ -11,18 +12,18 @@ use crate::bounds::excess;
 use crate::error::{Error, Result};
 use crate::files;
 
-/// Bytes of a tokenizer's file; the largest byte-level one published has 28 MB.
+/// Maximum size of a tokenizer file in bytes. The largest published byte-level one has 28 MB.
 const FILE: u64 = 32 << 20;
-/// Added tokens, and bytes of one.
+/// Maximum number of added tokens, and maximum length of one in bytes.
 const ADDED: usize = 4096;
 const ADDED_BYTES: usize = 256;
-/// How Qwen2.5 cuts text before BPE: contractions, words with the mark before them, single digits, runs of marks
-/// with the space before them, line ends, spaces.
+/// Pattern by which Qwen2.5 splits text before BPE: contractions, words with the preceding punctuation mark, single
+/// digits, runs of punctuation with the preceding space, line ends, spaces.
 pub(super) const SPLIT: &str =
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
-/// How published tokenizers cut text, each in time that is linear in the text: GPT-2, Qwen2 to Qwen3, Qwen3.5, Llama 3
-/// (GPT-4), GPT-4o. Patterns of any kind could take time that grows with any power of the text's length.
+/// Split patterns of published tokenizers: GPT-2, Qwen2 to Qwen3, Qwen3.5, Llama 3 (GPT-4), GPT-4o. Each takes time
+/// linear in the length of the text. An arbitrary pattern could take time that grows with any power of the length.
 const PATTERNS: [&str; 5] = [
     r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
     SPLIT,
@@ -31,7 +32,7 @@ const PATTERNS: [&str; 5] = [
     r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
 ];
 
-/// The parts that are checked. The post-processor is never run.
+/// Parts of the file that are checked. The post-processor is never run, so it needs no check.
 #[derive(Deserialize, Default)]
 #[serde(default)]
 struct Parts {
@@ -55,7 +56,7 @@ struct Model {
     end_of_word_suffix: Value,
 }
 
-/// The bytes of `tokenizer.json` or `tokenizer_config.json`.
+/// Reads a `tokenizer.json` or `tokenizer_config.json`. Returns an error if the file is too large.
 pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     files::open(path)?.take(FILE + 1).read_to_end(&mut bytes)?;
@@ -66,7 +67,7 @@ pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
     }
 }
 
-/// Errors, naming file and part, when a `tokenizer.json` says anything else than a byte-level BPE's says.
+/// Returns an error that names the file and the part if a `tokenizer.json` is not a supported byte-level BPE.
 pub(super) fn check(json: &[u8], file: &Path) -> Result<()> {
     let parts: Parts = serde_json::from_slice(json).map_err(|e| Error::format(file, e.to_string()))?;
     let Parts { added_tokens, normalizer, pre_tokenizer, model } = &parts;
@@ -96,7 +97,7 @@ pub(super) fn check(json: &[u8], file: &Path) -> Result<()> {
     check_added(added_tokens.iter().map(|token| token.content.as_str()), file)
 }
 
-/// Errors when tokens are added that are too many or too long.
+/// Returns an error if there are too many added tokens or if one is too long.
 pub(super) fn check_added<'a>(contents: impl ExactSizeIterator<Item = &'a str>, file: &Path) -> Result<()> {
     let many = contents.len();
     match contents.max_by_key(|content| content.len()) {
@@ -108,7 +109,7 @@ pub(super) fn check_added<'a>(contents: impl ExactSizeIterator<Item = &'a str>, 
     }
 }
 
-/// Whether `value` is absent, of a kind that is known, or a sequence of such.
+/// Returns true if `value` is absent, of a known kind, or a sequence of known kinds.
 fn known(value: &Value, list: &str, kinds: &dyn Fn(&str, &Value) -> bool) -> bool {
     match value["type"].as_str() {
         Some("Sequence") => value[list].as_array().is_some_and(|parts| parts.iter().all(|v| known(v, list, kinds))),

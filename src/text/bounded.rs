@@ -1,6 +1,7 @@
-//! A template whose memory is bounded, whatever it does. Every value that it builds is measured before it is built and
-//! paid for from one budget: filters and methods through wrappers, operators because the instructions that build
-//! values are replaced by calls of the same effect. Raw text costs fuel. What is left is a constant times the budget.
+//! Renders a chat template with bounded memory, even if the template is malicious. Every value that the template builds
+//! is measured before it is built and charged to one budget. Filters and methods are charged through wrappers.
+//! Operators are charged because the instructions that build values are replaced by equivalent function calls. Raw text
+//! costs fuel. The total memory is at most a constant times the budget.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -9,29 +10,32 @@ use minijinja::machinery::{self, Instruction, Instructions, Token, Vm};
 use minijinja::value::{Rest, Value, ValueKind};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, State};
 
-/// Instructions a rendering may take: some hundred for each message, so room for ten thousand messages.
+/// Maximum number of instructions per rendering. A message takes a few hundred, so this allows ten thousand messages.
 const FUEL: u64 = 5_000_000;
-/// Bytes of raw text a rendering may write or capture: an instruction writes one piece of the source at most.
+/// Maximum bytes of raw text that a rendering may write or capture. One instruction writes at most one piece of the
+/// source.
 const RAW_BYTES: u64 = 1 << 30;
-/// Bytes of source; published templates have up to 20 thousand.
+/// Maximum size of the source in bytes. Published templates have up to 20 thousand.
 const SOURCE_BYTES: usize = 1 << 16;
-/// Bytes that texts folded while compiling may have.
+/// Maximum size in bytes of constants that are folded at compile time.
 const FOLDED_BYTES: usize = 1 << 28;
-/// Bytes that a rendering may build beyond `BUILT_FACTOR` times the messages' own.
+/// Bytes that a rendering may build: `BUILT_BASE` plus `BUILT_FACTOR` times the size of the messages.
 const BUILT_BASE: usize = 16 << 20;
 const BUILT_FACTOR: usize = 64;
-/// Lists in lists: what is nested deeper is not walked, nor printed, nor freed by recursion.
+/// Maximum nesting of lists. Deeper values are rejected, so they are never walked, printed or freed by recursion.
 const DEPTH: usize = 64;
-/// What an element of a list costs besides its text.
+/// Bytes charged for an element of a list in addition to its text.
 const ELEMENT: usize = 24;
-/// A namespace can hold another and is never measured with it: their number bounds how deep they nest.
+/// Bytes charged for a namespace. A namespace can hold another one, and `measure` does not see that. The charge limits
+/// their number and therefore their nesting.
 const NAMESPACE: usize = 1 << 16;
 const NAME: &str = "chat_template";
 
-/// Operators as functions, by names no template can write.
+/// Operators that are replaced by functions, with names that no template can write.
 const OPERATORS: [(&str, &str); 4] = [("+", "a + b"), ("*", "a * b"), ("~", "a ~ b"), ("[:]", "a[b:c:d]")];
-/// What gives no more than its arguments hold together. Anything else is taken to give their product, an integer being
-/// as large as it says: so much `replace`, `join`, `indent` and `center` may give.
+/// Functions whose result is at most as large as the sum of their arguments. For all others, such as `replace`, `join`,
+/// `indent` and `center`, the result is assumed to be as large as the product of the arguments. An integer argument
+/// counts with its value.
 const SUMS: &str = "+ ~ [] {} [:] dict namespace abs attr bool capitalize count d default dictsort endswith first float \
     format_number get groupby int isalnum isalpha isdigit islower isspace isupper items keys last length list lower \
     lstrip max min reject rejectattr reverse round rstrip safe select selectattr sort split splitlines startswith \
@@ -40,18 +44,18 @@ const SUMS: &str = "+ ~ [] {} [:] dict namespace abs attr bool capitalize count 
 type Result<T> = std::result::Result<T, Error>;
 
 thread_local! {
-    /// Bytes the rendering on this thread may still build.
+    /// Bytes that the rendering on this thread may still build.
     static LEFT: Cell<usize> = const { Cell::new(0) };
 }
 
-/// A template with its environment.
+/// A compiled template with its environment.
 pub(super) struct Bounded {
     env: Environment<'static>,
     source: String,
 }
 
 impl Bounded {
-    /// Compiles a template that may use what `plain` has.
+    /// Compiles a template that may use the functions and filters of `plain`.
     pub(super) fn new(source: &str, plain: &'static Environment<'static>) -> Result<Bounded> {
         if source.len() > SOURCE_BYTES {
             return Err(refused(format!("a template of {} bytes, more than {SOURCE_BYTES}", source.len())));
@@ -67,9 +71,9 @@ impl Bounded {
             pay(measure(value)?)?;
             minijinja::escape_formatter(out, state, value)
         });
-        // It would print every variable there is.
+        // `debug` would print every variable.
         env.remove_global("debug");
-        // Of numbers that are counted as they are asked for, `range` gives 100,000 at most.
+        // The built-in `range` is kept: it is evaluated lazily and returns at most 100,000 numbers.
         let others = plain.globals().filter(|(name, _)| !matches!(*name, "debug" | "range"));
         for (name, function) in others.map(|(name, value)| (name.to_owned(), value)) {
             let wrapped = name.clone();
@@ -107,12 +111,12 @@ impl Bounded {
         Ok(Bounded { env, source: source.to_owned() })
     }
 
-    /// The template's own text.
+    /// Returns the source of the template.
     pub(super) fn source(&self) -> &str {
         &self.source
     }
 
-    /// The text it makes of `context`, of which `given` bytes are the messages'.
+    /// Renders the template with `context`. `given` is the size of the messages in bytes.
     pub(super) fn render(&self, context: Value, given: usize) -> Result<String> {
         LEFT.set(BUILT_BASE + BUILT_FACTOR * given);
         let template = self.env.template_from_named_str(NAME, &self.source)?;
@@ -126,7 +130,7 @@ impl Bounded {
     }
 }
 
-/// The instructions of a template, by no name, and of its blocks.
+/// Returns the instructions of a template, under an empty name, and those of its blocks.
 fn codes<'a, 'source>(
     template: &'a minijinja::Template<'source, 'source>,
 ) -> impl Iterator<Item = (&'source str, &'a Instructions<'source>)> {
@@ -138,7 +142,7 @@ fn instructions<'a, 'source>(code: &'a Instructions<'source>) -> impl Iterator<I
     (0..).map_while(|i| code.get(i))
 }
 
-/// The same code with calls in the place of what builds values.
+/// Copies the code and replaces the instructions that build values by function calls.
 fn replaced<'source>(code: &Instructions<'source>) -> Result<Instructions<'source>> {
     let many = |n: usize| u16::try_from(n).map_err(|_| refused(format!("{n} values in one list")));
     let mut copy = Instructions::new(code.name(), code.source());
@@ -161,7 +165,7 @@ fn replaced<'source>(code: &Instructions<'source>) -> Result<Instructions<'sourc
     Ok(copy)
 }
 
-/// `make`, if what it may give is within the budget; what it gives is paid for.
+/// Calls `make` if its largest possible result fits in the budget, and charges the actual result.
 fn paid(name: &str, args: &[Value], make: impl FnOnce() -> Result<Value>) -> Result<Value> {
     let sums = SUMS.split_ascii_whitespace().any(|sum| sum == name);
     let mut most = if sums { 0_usize } else { 1 };
@@ -177,7 +181,7 @@ fn paid(name: &str, args: &[Value], make: impl FnOnce() -> Result<Value>) -> Res
         return Err(too_much());
     }
     let mut value = make()?;
-    // What is computed only when it is walked would nest without end.
+    // A lazy value is collected now, because lazy values could nest without limit.
     if value.kind() == ValueKind::Iterable {
         value = value.try_iter()?.collect();
     }
@@ -194,7 +198,8 @@ fn pay(bytes: usize) -> Result<()> {
     Ok(())
 }
 
-/// Bytes of a value written out, about: what is held at several places counts at each. Errors beyond the budget.
+/// Returns the approximate size in bytes of a value when written out. A value that is referenced several times counts
+/// each time. Returns an error if the size exceeds the budget.
 fn measure(value: &Value) -> Result<usize> {
     let most = LEFT.get();
     let (mut size, mut open) = (0, vec![(value.clone(), 0)]);
@@ -223,13 +228,13 @@ fn measure(value: &Value) -> Result<usize> {
     Ok(size)
 }
 
-/// The largest number written in a text: the width that a format may ask for.
+/// Returns the largest number in a text, because `format` may use it as a width.
 fn largest_number(text: &str) -> usize {
     let numbers = text.split(|c: char| !c.is_ascii_digit()).filter(|digits| !digits.is_empty());
     numbers.map(|digits| digits.parse().unwrap_or(usize::MAX)).max().unwrap_or(0)
 }
 
-/// Products of constants are computed while compiling, before any instruction runs.
+/// Rejects constant expressions with a large result. The compiler evaluates them before any instruction runs.
 fn check_constants(source: &str) -> Result<()> {
     let (mut multiplies, mut product) = (false, source.len() as f64);
     for token in machinery::tokenize(source, false, Default::default(), Default::default()) {

@@ -1,4 +1,4 @@
-//! A conversation as ids: template and tokenizer together.
+//! Encodes a conversation to token ids with the chat template and the tokenizer.
 
 use std::path::Path;
 
@@ -8,20 +8,20 @@ use super::tokenizer::check_length;
 use super::{ChatTemplate, Message, Part, Special, Tokenizer};
 use crate::error::{Error, Result};
 
-/// The special tokens that Qwen2.5-VL's conversations are made of.
+/// Ids of the special tokens in Qwen2.5-VL's conversations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SpecialIds {
-    /// `<|endoftext|>`, also the padding.
+    /// `<|endoftext|>`, also the padding token.
     pub endoftext: u32,
-    /// `<|im_start|>` opens a turn.
+    /// `<|im_start|>`, which opens a turn.
     pub im_start: u32,
-    /// `<|im_end|>` closes a turn: the end of a generated answer.
+    /// `<|im_end|>`, which closes a turn and ends a generated answer.
     pub im_end: u32,
-    /// `<|vision_start|>` opens a picture or video.
+    /// `<|vision_start|>`, which opens an image or video.
     pub vision_start: u32,
-    /// `<|vision_end|>` closes it.
+    /// `<|vision_end|>`, which closes an image or video.
     pub vision_end: u32,
-    /// `<|image_pad|>`, one for each merged patch of a picture.
+    /// `<|image_pad|>`, one for each merged patch of an image.
     pub image_pad: u32,
     /// `<|video_pad|>`, one for each merged patch of a video.
     pub video_pad: u32,
@@ -45,29 +45,29 @@ impl SpecialIds {
     }
 }
 
-/// Tokenizer, chat template and special ids of one model.
+/// Tokenizer, chat template and special token ids of one model.
 #[derive(Clone)]
 pub struct Chat {
-    /// The tokenizer.
+    /// Tokenizer.
     pub tokenizer: Tokenizer,
-    /// The chat template.
+    /// Chat template.
     pub template: ChatTemplate,
-    /// The ids of the special tokens.
+    /// Ids of the special tokens.
     pub ids: SpecialIds,
-    /// Strings of the special tokens: what a user's text must not spell.
+    /// Strings of the special tokens, which a user's text must not inject.
     specials: Vec<String>,
-    /// The leftmost and there the longest of `specials`: the library's rule.
+    /// Pattern that finds the leftmost and, there, the longest of `specials`, as the tokenizers library does.
     find_special: Regex,
 }
 
 impl Chat {
-    /// Reads a model directory.
+    /// Loads the tokenizer and template of a model directory.
     pub fn load(dir: impl AsRef<Path>) -> Result<Chat> {
         let dir = dir.as_ref();
         Chat::new(Tokenizer::load(dir)?, ChatTemplate::load(dir)?, &dir.display().to_string())
     }
 
-    /// Puts a tokenizer and a template together; `place` names the tokenizer in errors.
+    /// Combines a tokenizer and a template. `place` names the tokenizer in errors.
     pub fn new(tokenizer: Tokenizer, template: ChatTemplate, place: &str) -> Result<Chat> {
         let ids = SpecialIds::of(&tokenizer, place)?;
         let mut specials: Vec<String> = tokenizer.special_tokens().map(|(_, token)| token).collect();
@@ -77,15 +77,15 @@ impl Chat {
         Ok(Chat { tokenizer, template, ids, specials, find_special })
     }
 
-    /// The ids of a conversation, one `image_pad` for each picture (see [`expand_images`]).
+    /// Returns the ids of a conversation, with one `image_pad` for each image (see [`expand_images`]).
     ///
-    /// With [`Special::Plain`] the messages' text yields no special token: the turns and pictures are those of
-    /// `messages`. Where the text spells no special token, both ways give the same ids.
+    /// In the mode [`Special::Plain`], the text of messages never yields a special token, so the turns and images are
+    /// exactly those of `messages`. If the text contains no special token's string, both modes give the same ids.
     pub fn encode(&self, messages: &[Message], add_generation_prompt: bool, special: Special) -> Result<Vec<u32>> {
         self.encode_with(messages, add_generation_prompt, special, &Default::default())
     }
 
-    /// [`Chat::encode`] with more variables for the template, such as `add_vision_id`.
+    /// Encodes like [`Chat::encode`], with additional variables for the template, such as `add_vision_id`.
     pub fn encode_with(
         &self,
         messages: &[Message],
@@ -118,9 +118,9 @@ impl Chat {
         Ok(ids)
     }
 
-    /// A copy of the message in which `mark` interrupts every special token's string, also one that this text
-    /// only begins or ends: the template may join it with its neighbour. Other text stays as it is, so that
-    /// whatever the template tests in it comes out the same.
+    /// Returns a copy of the message in which `mark` interrupts every special token's string. This includes a string
+    /// that the text only begins or ends, because the template may join the text with its neighbours. Other text is
+    /// unchanged, so tests on it in the template have the same result.
     fn break_specials(&self, message: &Message, mark: char) -> Result<Message> {
         if message.role.is_empty() || !message.role.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c)) {
             return Err(Error::input("role of a message", format!("{:?}", message.role), "a name such as user"));
@@ -132,7 +132,7 @@ impl Chat {
         Ok(Message { content: content.collect(), ..message.clone() })
     }
 
-    /// Encodes rendered text: special tokens are those that no mark interrupts; the marks then vanish.
+    /// Encodes rendered text. Only strings without a mark inside become special tokens; the marks are then removed.
     fn encode_marked(&self, text: &str, mark: char) -> Result<Vec<u32>> {
         if !text.contains(mark) {
             return self.tokenizer.encode(text, Special::Parse);
@@ -159,7 +159,7 @@ fn break_specials(text: &str, specials: &[String], mark: char) -> String {
             from += at + first_len;
             cuts.push(from);
         }
-        // Templates trim: white space at the ends does not keep two texts apart.
+        // Templates trim text, so white space at the ends does not separate two texts.
         for end in [text.len(), text.trim_end().len()] {
             let opens = |n: &usize| special.is_char_boundary(*n) && text[..end].ends_with(&special[..*n]);
             cuts.extend((1..special.len()).filter(opens).map(|n| end - n + first_len));
@@ -184,7 +184,7 @@ fn break_specials(text: &str, specials: &[String], mark: char) -> String {
     marked
 }
 
-/// A character that no message contains, from those that Unicode sets aside for private use.
+/// Returns a character that no message contains: a Unicode noncharacter or private-use character.
 fn unused_char(messages: &[Message]) -> Result<char> {
     let texts: Vec<&str> = messages.iter().flat_map(|m| &m.content).filter_map(Part::text).collect();
     ('\u{fdd0}'..='\u{fdef}')
@@ -193,8 +193,9 @@ fn unused_char(messages: &[Message]) -> Result<char> {
         .ok_or_else(|| Error::input("messages", "every character of private use", "text"))
 }
 
-/// Repeats each `image_pad` once for every merged patch of its picture: grid `[t, h, w]` in patches gives
-/// `t * h * w / merge_size^2`. Serves videos too, with `video_pad`. The number of pads must be that of grids.
+/// Repeats each `image_pad` once for every merged patch of its image: a grid `[t, h, w]` in patches gives `t * h * w /
+/// merge_size^2`. Also expands videos, with `video_pad`. Returns an error if the number of pads differs from the number
+/// of grids.
 pub fn expand_images(ids: &[u32], image_pad: u32, grids: &[[u32; 3]], merge_size: u32) -> Result<Vec<u32>> {
     let pads = ids.iter().filter(|&&id| id == image_pad).count();
     if pads != grids.len() {

@@ -1,23 +1,23 @@
-//! JSON as Python's `json.dumps` writes it: chat templates print tools and arguments with it.
+//! Writes JSON as Python's `json.dumps` does, because chat templates print tools and arguments with it.
 
 use std::fmt::Write;
 
 use serde_json::{Number, Value};
 
-/// The arguments of `json.dumps`.
+/// Arguments of `json.dumps`.
 #[derive(Clone, Debug, Default)]
 pub struct Style {
-    /// Characters beyond ASCII as `\uXXXX`.
+    /// True to write non-ASCII characters as `\uXXXX`.
     pub ensure_ascii: bool,
-    /// Objects by ascending key.
+    /// True to sort object keys in ascending order.
     pub sort_keys: bool,
-    /// One item a line, each level indented by this.
+    /// Indentation of each level, with one item per line; `None` writes everything on one line.
     pub indent: Option<String>,
-    /// Between items, between key and value; Python's defaults if absent.
+    /// Separators between items and between key and value. `None` uses Python's defaults.
     pub separators: Option<(String, String)>,
 }
 
-/// The text Python writes for `value`.
+/// Returns the text that Python writes for `value`.
 pub fn dumps(value: &Value, style: &Style) -> String {
     let item = if style.indent.is_some() { "," } else { ", " };
     let separators = style.separators.clone().unwrap_or((item.to_owned(), ": ".to_owned()));
@@ -111,9 +111,9 @@ fn number(n: &Number) -> String {
     }
 }
 
-/// A float as Python's `repr` writes it.
+/// Formats a float as Python's `repr` does.
 pub fn repr(x: f64) -> String {
-    // Shortest digits that read back; Python turns to exponents below 1e-4 and from 1e16 on.
+    // Uses the shortest digits that parse to the same value. Python writes an exponent below 1e-4 and from 1e16 on.
     let scientific = format!("{x:e}");
     let Some((digits, exponent)) = scientific.split_once('e') else { return scientific };
     match exponent.parse::<i32>() {

@@ -1,8 +1,8 @@
-//! Text: tokenizer, chat template, and the two together as [`Chat`].
+//! Text: the tokenizer, the chat template, and both combined as [`Chat`].
 //!
-//! Ids are those of Hugging Face to the bit. Text is encoded in one of two ways ([`Special`]): `Parse` reads special
-//! tokens wherever their string stands, as Hugging Face does; `Plain` reads them only where the chat template wrote
-//! them, so that no text of a user can open a turn or an image.
+//! Ids are identical to those of Hugging Face. Text is encoded in one of two modes ([`Special`]). `Parse` recognises
+//! special tokens anywhere in the text, as Hugging Face does. `Plain` recognises them only where the chat template
+//! wrote them, so a user's text cannot open a turn or an image.
 
 mod allowed;
 mod bounded;

@@ -1,11 +1,11 @@
-//! A prompt made from a row's columns by a Jinja template.
+//! Creates a prompt from the columns of a row with a Jinja template.
 
 use minijinja::{Environment, UndefinedBehavior};
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
 
-/// Instructions a template may take for a row.
+/// Maximum number of template instructions per row.
 const FUEL: u64 = 1_000_000;
 const NAME: &str = "prompt";
 
@@ -16,7 +16,7 @@ pub struct RowPrompt {
 }
 
 impl RowPrompt {
-    /// Compiles a template; `place` names it in errors.
+    /// Compiles a template. `place` names it in errors.
     pub fn new(source: &str, place: &str) -> Result<RowPrompt> {
         let mut env = Environment::new();
         env.set_undefined_behavior(UndefinedBehavior::Strict);
@@ -29,7 +29,7 @@ impl RowPrompt {
         Ok(RowPrompt { env, place: place.to_owned() })
     }
 
-    /// The columns it reads, sorted.
+    /// Returns the columns that the template reads, sorted.
     pub fn columns(&self) -> Vec<String> {
         let template = self.env.get_template(NAME);
         let mut names: Vec<String> =
@@ -38,7 +38,7 @@ impl RowPrompt {
         names
     }
 
-    /// The text for a row. Errors name the template and the row at `row`.
+    /// Renders the text for a row. Errors name the template and the row `row`.
     pub fn render(&self, fields: &Map<String, Value>, row: &str) -> Result<String> {
         let text = self.env.get_template(NAME).and_then(|template| template.render(fields));
         text.map_err(|error| {

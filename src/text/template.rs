@@ -12,18 +12,18 @@ use super::json;
 use crate::error::{Error, Result};
 use crate::files;
 
-/// One piece of a message. Pictures, and the frames of videos, are given in order beside the messages.
+/// One part of a message. The images and the frames of videos are passed separately, in order.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Part {
-    /// Text, as the user wrote it.
+    /// Text as the user wrote it.
     Text(String),
-    /// The place of a picture.
+    /// Position of an image.
     Image,
-    /// The place of a video.
+    /// Position of a video.
     Video {
-        /// How many of the pictures are its frames.
+        /// Number of images that are its frames.
         frames: usize,
-        /// Frames that show one second.
+        /// Frames per second.
         fps: f64,
     },
 }
@@ -31,21 +31,21 @@ pub enum Part {
 /// A message of a conversation.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Message {
-    /// `system`, `user`, `assistant` or another role that the template knows.
+    /// `system`, `user`, `assistant` or another role that the template supports.
     pub role: String,
-    /// The parts in reading order.
+    /// Parts in reading order.
     pub content: Vec<Part>,
-    /// True for an assistant's turn that is not to be trained.
+    /// True for an assistant turn that is not trained.
     pub masked: bool,
 }
 
 impl Message {
-    /// A message of text alone.
+    /// Creates a message that contains only text.
     pub fn text(role: impl Into<String>, text: impl Into<String>) -> Message {
         Message { role: role.into(), content: vec![Part::Text(text.into())], masked: false }
     }
 
-    /// As templates expect it: text alone is a string, anything else a list of parts.
+    /// Converts to the JSON that templates expect: a string if all parts are text, otherwise a list of parts.
     fn to_json(&self) -> serde_json::Value {
         let content = match self.content.iter().map(Part::text).collect::<Option<String>>() {
             Some(text) => json!(text),
@@ -56,7 +56,7 @@ impl Message {
 }
 
 impl Part {
-    /// The text of a part of text.
+    /// Returns the text of a text part.
     pub fn text(&self) -> Option<&str> {
         match self {
             Part::Text(text) => Some(text),
@@ -73,11 +73,11 @@ impl Part {
     }
 }
 
-/// Bytes a rendering may write beyond `OUTPUT_FACTOR` times the messages' own.
+/// Bytes that a rendering may write: `OUTPUT_BASE` plus `OUTPUT_FACTOR` times the size of the messages.
 const OUTPUT_BASE: usize = 1 << 20;
 const OUTPUT_FACTOR: usize = 4;
 
-/// What templates may use, without bounds.
+/// Functions and filters that templates may use, without memory bounds.
 static PLAIN: LazyLock<Environment<'static>> = LazyLock::new(|| {
     let mut env = Environment::new();
     env.add_function("raise_exception", |what: String| -> std::result::Result<Value, minijinja::Error> {
@@ -88,18 +88,18 @@ static PLAIN: LazyLock<Environment<'static>> = LazyLock::new(|| {
     env
 });
 
-/// A chat template with the special tokens it may name (`bos_token`, `eos_token`, ...).
+/// A chat template with the special tokens that it may refer to (`bos_token`, `eos_token`, ...).
 #[derive(Clone)]
 pub struct ChatTemplate {
     template: Arc<Bounded>,
-    /// Where it was read, for errors.
+    /// Name of the source, for errors.
     place: String,
     variables: serde_json::Map<String, serde_json::Value>,
 }
 
 impl ChatTemplate {
-    /// The template of a model directory: `chat_template.jinja`, else `chat_template.json`, else the `chat_template`
-    /// of `tokenizer_config.json`. The special tokens' names come from `tokenizer_config.json`.
+    /// Loads the template of a model directory: `chat_template.jinja`, otherwise `chat_template.json`, otherwise the
+    /// `chat_template` of `tokenizer_config.json`. The names of the special tokens come from `tokenizer_config.json`.
     pub fn load(dir: impl AsRef<Path>) -> Result<ChatTemplate> {
         let dir = dir.as_ref();
         let config_path = dir.join("tokenizer_config.json");
@@ -118,7 +118,7 @@ impl ChatTemplate {
         };
         let mut template = ChatTemplate::new(&source, place.display().to_string())?;
         for (key, value) in config.as_ref().and_then(|c| c.as_object()).into_iter().flatten() {
-            // A token is written as its string or as an object with its `content`.
+            // A token is either its string or an object with the string as `content`.
             let token = value.as_str().or_else(|| value.get("content").and_then(|c| c.as_str()));
             if let Some(token) = token.filter(|_| key.ends_with("_token")) {
                 template.variables.insert(key.clone(), token.into());
@@ -127,20 +127,20 @@ impl ChatTemplate {
         Ok(template)
     }
 
-    /// Compiles a template; `place` names it in errors.
+    /// Compiles a template. `place` names it in errors.
     pub fn new(source: &str, place: impl Into<String>) -> Result<ChatTemplate> {
         let place = place.into();
         let template = Bounded::new(source, &PLAIN).map_err(|e| failed(&place, &e))?;
         Ok(ChatTemplate { template: Arc::new(template), place, variables: Default::default() })
     }
 
-    /// The template's own text.
+    /// Returns the source of the template.
     pub fn source(&self) -> &str {
         self.template.source()
     }
 
-    /// The conversation as one text; with `add_generation_prompt` it ends where the assistant is to speak. `variables`,
-    /// such as `add_vision_id`, are added to the template's own.
+    /// Renders the conversation as one text. With `add_generation_prompt` it ends with the opening of the assistant's
+    /// turn. `variables`, such as `add_vision_id`, are added to the template's variables.
     pub fn render_with(
         &self,
         messages: &[Message],
@@ -164,7 +164,7 @@ impl ChatTemplate {
     }
 }
 
-/// A template's failure with its line and cause.
+/// Formats the error of a template with its line and cause.
 fn failed(place: &str, error: &minijinja::Error) -> Error {
     let mut what = error.to_string();
     let mut cause = std::error::Error::source(error);
@@ -175,14 +175,14 @@ fn failed(place: &str, error: &minijinja::Error) -> Error {
     Error::input(place, what, "a chat template that accepts these messages")
 }
 
-/// `strftime_now(format)` of Hugging Face, in UTC.
+/// Implements `strftime_now(format)` of Hugging Face, in UTC.
 fn strftime_now(format: String) -> std::result::Result<String, minijinja::Error> {
     let now = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC);
     jiff::fmt::strtime::format(&format, &now)
         .map_err(|e| minijinja::Error::new(ErrorKind::InvalidOperation, e.to_string()))
 }
 
-/// `tojson` of Hugging Face: `json.dumps(value, ensure_ascii=False)` with its keyword arguments.
+/// Implements `tojson` of Hugging Face: `json.dumps(value, ensure_ascii=False)` with its keyword arguments.
 fn tojson(value: Value, kwargs: Kwargs) -> std::result::Result<Value, minijinja::Error> {
     let invalid = |what: String| minijinja::Error::new(ErrorKind::InvalidOperation, what);
     let indent = match kwargs.get::<Option<Value>>("indent")? {
@@ -215,7 +215,7 @@ fn tojson(value: Value, kwargs: Kwargs) -> std::result::Result<Value, minijinja:
     Ok(Value::from_safe_string(json::dumps(&value, &style)))
 }
 
-/// A file's bytes, or nothing where there is no file.
+/// Reads a file. Returns `None` if the file does not exist.
 fn read(path: &Path) -> Result<Option<Vec<u8>>> {
     match files::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
@@ -229,7 +229,7 @@ fn read_json(path: &Path) -> Result<Option<serde_json::Value>> {
     read(path)?.map(parse).transpose()
 }
 
-/// `chat_template` of a JSON file: a string, or a list of `{name, template}` with one named `default`.
+/// Returns the `chat_template` of a JSON file: a string, or the entry named `default` in a list of `{name, template}`.
 fn named_template(value: &serde_json::Value, path: &Path) -> Result<String> {
     let template = value.get("chat_template");
     let listed = template.and_then(|t| t.as_array()).into_iter().flatten();

@@ -1,4 +1,4 @@
-//! The tokenizer: a `tokenizer.json` read by the `tokenizers` crate, with byte-exact decoding of our own.
+//! The tokenizer: reads a `tokenizer.json` with the `tokenizers` crate, and decodes byte-exactly with its own decoder.
 
 use std::path::Path;
 
@@ -11,16 +11,16 @@ use super::allowed;
 use crate::bounds::{Budget, caught};
 use crate::error::{Error, Result};
 
-/// Bytes of text that are encoded at once, at most, by all threads together: each takes up to 300 bytes of memory.
+/// Maximum bytes of text that all threads together encode at once. Each byte takes up to 300 bytes of memory.
 pub const LONGEST_TEXT: usize = 2 << 20;
 static ENCODING: Budget = Budget::new(LONGEST_TEXT as u64);
-/// Bytes of text that NFC makes one of, at most: the Kelvin sign is `K`.
+/// Maximum number of text bytes that NFC normalization reduces to one byte: the Kelvin sign becomes `K`.
 const NFC_SHRINKS: usize = 3;
 
-/// What to do with the strings of special tokens (`<|im_start|>` and the like) that stand in a text.
+/// Handling of strings of special tokens (such as `<|im_start|>`) in a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Special {
-    /// They become the special tokens, wherever they stand: Hugging Face's rule.
+    /// They become special tokens everywhere, as in Hugging Face.
     Parse,
     /// They are ordinary text.
     Plain,
@@ -30,21 +30,21 @@ pub enum Special {
 #[derive(Clone)]
 pub struct Tokenizer {
     bpe: Bpe,
-    /// The added tokens of `bpe`, set to leave special tokens alone.
+    /// Added tokens of `bpe`, configured to treat special tokens as text.
     plain: AddedVocabulary,
-    /// The bytes each id stands for, end to end; id `i` has `bytes[starts[i]..starts[i + 1]]`.
+    /// Bytes of all ids, concatenated; id `i` has `bytes[starts[i]..starts[i + 1]]`.
     bytes: Vec<u8>,
     starts: Vec<u32>,
     special: Vec<bool>,
-    /// Bytes of the longest token.
+    /// Number of bytes of the longest token.
     longest: usize,
-    /// The id of each single byte.
+    /// Id of each single byte.
     byte_ids: [u32; 256],
 }
 
 impl Tokenizer {
-    /// Reads a `tokenizer.json`, or the one of a model directory. A `tokenizer_config.json` beside it adds its
-    /// `added_tokens_decoder`, whose `special` flags decide what decoding skips.
+    /// Loads a `tokenizer.json`, given its path or its model directory. A `tokenizer_config.json` in the same folder
+    /// adds its `added_tokens_decoder`, whose `special` flags determine what decoding skips.
     pub fn load(path: impl AsRef<Path>) -> Result<Tokenizer> {
         let path = path.as_ref();
         let file = if path.is_dir() { path.join("tokenizer.json") } else { path.to_owned() };
@@ -78,7 +78,7 @@ impl Tokenizer {
         Tokenizer::new(bpe, file)
     }
 
-    /// Checks a tokenizer and prepares it; `place` names it in errors.
+    /// Checks and prepares a tokenizer. `place` names it in errors.
     pub(super) fn new(bpe: Bpe, place: &Path) -> Result<Tokenizer> {
         if !matches!(bpe.get_decoder(), Some(DecoderWrapper::ByteLevel(_))) {
             return Err(Error::format(place, "the decoder is not ByteLevel: only byte-level tokenizers are read"));
@@ -120,8 +120,8 @@ impl Tokenizer {
         Ok(Tokenizer { bpe, plain, bytes, starts, special, longest, byte_ids })
     }
 
-    /// The ids of a text. With [`Special::Plain`] no id is a special token's. Errors on a text of more bytes than
-    /// `LONGEST_TEXT`.
+    /// Returns the ids of a text. With [`Special::Plain`], no id is a special token. Returns an error if the text has
+    /// more than `LONGEST_TEXT` bytes.
     pub fn encode(&self, text: &str, special: Special) -> Result<Vec<u32>> {
         check_length(text.len())?;
         let _taken = ENCODING.take(text.len() as u64);
@@ -129,19 +129,20 @@ impl Tokenizer {
         let ids = caught(|| self.encode_with(text, added)).and_then(|ids| ids.map_err(|e| e.to_string()));
         let mut ids = ids.map_err(|what| Error::input("text", format!("one that has no tokens: {what}"), "text"))?;
         if special == Special::Plain && ids.iter().any(|&id| self.is_special(id)) {
-            // Only a tokenizer whose merges spell a special token comes here.
+            // Reached only by a tokenizer whose merges spell a special token.
             let spell = |id: u32| self.token_bytes(id).iter().map(|&b| self.byte_ids[b as usize]).collect();
             ids = ids.into_iter().flat_map(|id| if self.is_special(id) { spell(id) } else { vec![id] }).collect();
         }
         Ok(ids)
     }
 
-    /// Bytes that a text of so many tokens can have, at most.
+    /// Returns the maximum number of bytes of a text with `tokens` tokens.
     pub fn bytes_of(&self, tokens: usize) -> usize {
         tokens.saturating_mul(NFC_SHRINKS * self.longest).min(LONGEST_TEXT)
     }
 
-    /// Saved cut-offs, padding and post-processors belong to whoever saved them: encoding here is always whole.
+    /// Ignores saved truncation, padding and post-processors, which are settings of whoever saved the file; the full
+    /// text is always encoded.
     fn encode_with(&self, text: &str, added: &AddedVocabulary) -> tokenizers::Result<Vec<u32>> {
         let mut pieces = added.extract_and_normalize(self.bpe.get_normalizer(), text);
         if let Some(pre_tokenizer) = self.bpe.get_pre_tokenizer() {
@@ -152,7 +153,7 @@ impl Tokenizer {
         Ok(splits.iter().filter_map(|(_, _, tokens)| tokens.as_ref()).flatten().map(|t| t.id).collect())
     }
 
-    /// The text of some ids. Broken UTF-8 becomes U+FFFD; ids outside the vocabulary have no text.
+    /// Returns the text of some ids. Invalid UTF-8 becomes U+FFFD. Ids outside the vocabulary have no text.
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> String {
         let mut bytes = Vec::new();
         for &id in ids.iter().filter(|&&id| !(skip_special && self.is_special(id))) {
@@ -161,12 +162,12 @@ impl Tokenizer {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    /// A decoder that takes ids one by one.
+    /// Creates a decoder that takes ids one by one.
     pub fn decode_stream(&self, skip_special: bool) -> DecodeStream {
         DecodeStream { skip_special, held: Vec::new() }
     }
 
-    /// The bytes an id stands for; none for an id outside the vocabulary.
+    /// Returns the bytes of an id; empty for an id outside the vocabulary.
     pub fn token_bytes(&self, id: u32) -> &[u8] {
         match self.starts.get(id as usize..).and_then(|s| s.get(..2)) {
             Some(&[start, end]) => &self.bytes[start as usize..end as usize],
@@ -174,22 +175,22 @@ impl Tokenizer {
         }
     }
 
-    /// The id of a token by its exact string, added tokens included.
+    /// Returns the id of a token by its exact string, including added tokens.
     pub fn id(&self, token: &str) -> Option<u32> {
         self.bpe.token_to_id(token)
     }
 
-    /// The string of a token as the vocabulary file has it (bytes in their printable form).
+    /// Returns the string of a token as in the vocabulary file, where bytes have a printable form.
     pub fn token(&self, id: u32) -> Option<String> {
         self.bpe.id_to_token(id)
     }
 
-    /// Whether an id is a special token's.
+    /// Returns true if an id is a special token.
     pub fn is_special(&self, id: u32) -> bool {
         self.special.get(id as usize).copied().unwrap_or(false)
     }
 
-    /// The strings of all special tokens.
+    /// Returns the ids and strings of all special tokens.
     pub fn special_tokens(&self) -> impl Iterator<Item = (u32, String)> + '_ {
         (0..self.special.len() as u32).filter(|&id| self.is_special(id)).filter_map(|id| Some((id, self.token(id)?)))
     }
@@ -199,7 +200,7 @@ impl Tokenizer {
     }
 }
 
-/// Errors when texts that are encoded together have more than [`LONGEST_TEXT`] bytes.
+/// Returns an error if texts that are encoded together have more than [`LONGEST_TEXT`] bytes.
 pub(super) fn check_length(bytes: usize) -> Result<()> {
     match bytes <= LONGEST_TEXT {
         true => Ok(()),
@@ -207,11 +208,11 @@ pub(super) fn check_length(bytes: usize) -> Result<()> {
     }
 }
 
-/// A bound on ids, so that a broken file cannot ask for tables of 2^32 rows.
+/// Upper bound on ids, so that a broken file cannot cause tables of 2^32 rows.
 const MAX_VOCAB: usize = 1 << 24;
 
-/// Turns ids into text as they come: bytes of a character that is not whole yet are held back.
-/// All pieces together equal [`Tokenizer::decode`] of all ids.
+/// Converts ids to text one at a time. Bytes of an incomplete character are held back. All pieces together equal
+/// [`Tokenizer::decode`] of all ids.
 #[derive(Clone, Debug)]
 pub struct DecodeStream {
     skip_special: bool,
@@ -219,7 +220,7 @@ pub struct DecodeStream {
 }
 
 impl DecodeStream {
-    /// The text that `id` completes; empty while a character is incomplete.
+    /// Returns the text that `id` completes; empty while a character is incomplete.
     pub fn push(&mut self, tokenizer: &Tokenizer, id: u32) -> String {
         if !(self.skip_special && tokenizer.is_special(id)) {
             self.held.extend_from_slice(tokenizer.token_bytes(id));
@@ -243,13 +244,13 @@ impl DecodeStream {
         text
     }
 
-    /// What is still held back, as U+FFFD.
+    /// Returns the bytes that are still held back, as U+FFFD.
     pub fn finish(&mut self) -> String {
         String::from_utf8_lossy(&std::mem::take(&mut self.held)).into_owned()
     }
 }
 
-/// The printable character that stands for each byte in a byte-level vocabulary (GPT-2's table).
+/// Returns the printable character that represents each byte in a byte-level vocabulary (GPT-2's table).
 pub(super) fn byte_chars() -> [char; 256] {
     let mut next = 256;
     std::array::from_fn(|byte| match byte {
@@ -261,7 +262,7 @@ pub(super) fn byte_chars() -> [char; 256] {
     })
 }
 
-/// `added_tokens_decoder` of a `tokenizer_config.json`, by ascending id.
+/// Reads the `added_tokens_decoder` of a `tokenizer_config.json`, sorted by id.
 fn added_tokens(config: &[u8], path: &Path) -> Result<Vec<(u32, AddedToken)>> {
     let config: Value = serde_json::from_slice(config).map_err(|e| Error::format(path, e.to_string()))?;
     let mut tokens = Vec::new();

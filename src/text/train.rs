@@ -1,4 +1,5 @@
-//! Making a tokenizer: a small byte-level BPE of Qwen2.5's build, and a tokenizer's files as Hugging Face has them.
+//! Trains a small byte-level BPE tokenizer built like Qwen2.5's, and writes a tokenizer's files in Hugging Face's
+//! format.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -22,7 +23,7 @@ use crate::error::{Error, Result};
 /// Qwen2.5-VL's chat template (see NOTICE).
 pub const CHAT_TEMPLATE: &str = include_str!("chat_template.jinja");
 
-/// Qwen2.5's special tokens, in the order of their ids.
+/// Qwen2.5's special tokens, ordered by id.
 pub const SPECIAL_TOKENS: [&str; 14] = [
     "<|endoftext|>",
     "<|im_start|>",
@@ -40,11 +41,11 @@ pub const SPECIAL_TOKENS: [&str; 14] = [
     "<|video_pad|>",
 ];
 
-/// Trains a tokenizer of at most `vocab_size` ids: the 256 bytes, then merges, then `specials` in their order.
+/// Trains a tokenizer with at most `vocab_size` ids: the 256 bytes, then merges, then `specials` in their order.
 ///
-/// Text is normalised and cut as by Qwen2.5's tokenizer. The pieces of `words` are merged first, until each is one
-/// token; that there is no room for that is an error. Then the corpus's own, the most frequent first. Equal inputs
-/// give equal tokenizers.
+/// Text is normalized and split as in Qwen2.5's tokenizer. The pieces of `words` are merged first, until each is one
+/// token. Returns an error if `vocab_size` is too small for that. Then the corpus's own pairs are merged, the most
+/// frequent first. Equal inputs give equal tokenizers.
 pub fn train_tokenizer<S: AsRef<str>>(
     corpus: impl IntoIterator<Item = S>,
     specials: &[&str],
@@ -74,7 +75,7 @@ pub fn train_tokenizer<S: AsRef<str>>(
     for word in words {
         wanted.extend(pieces(&bpe, word).map_err(failed)?);
     }
-    // A pair of a wanted piece outweighs every pair of the corpus.
+    // The weight `heavy` makes every pair of a wanted piece outweigh every pair of the corpus.
     let heavy = MIN_FREQUENCY + counts.iter().map(|(piece, n)| piece.len() as u64 * n).sum::<u64>();
     for piece in &wanted {
         *counts.entry(piece.clone()).or_default() += heavy;
@@ -93,10 +94,10 @@ pub fn train_tokenizer<S: AsRef<str>>(
     Tokenizer::new(bpe, Path::new("a trained tokenizer"))
 }
 
-/// How often a pair must stand in the corpus to be merged.
+/// Minimum number of occurrences of a pair in the corpus to be merged.
 const MIN_FREQUENCY: u64 = 2;
 
-/// Qwen2.5's pipeline around an empty BPE.
+/// Returns Qwen2.5's pipeline with an empty BPE model.
 fn untrained() -> tokenizers::Result<Bpe> {
     let bytes = ByteLevel::new(false, false, false);
     let split = Split::new(SplitPattern::Regex(SPLIT.to_owned()), SplitDelimiterBehavior::Isolated, false)?;
@@ -108,7 +109,7 @@ fn untrained() -> tokenizers::Result<Bpe> {
     Ok(bpe)
 }
 
-/// What BPE sees of a text: its pieces, their bytes in printable form.
+/// Returns the pieces of a text that BPE processes, with bytes in printable form.
 fn pieces(bpe: &Bpe, text: &str) -> tokenizers::Result<Vec<String>> {
     let mut pieces = bpe.get_added_vocabulary().extract_and_normalize(bpe.get_normalizer(), text);
     if let Some(pre_tokenizer) = bpe.get_pre_tokenizer() {
@@ -118,7 +119,8 @@ fn pieces(bpe: &Bpe, text: &str) -> tokenizers::Result<Vec<String>> {
     Ok(splits.into_iter().map(|(piece, _, _)| piece.to_owned()).filter(|p| !p.is_empty()).collect())
 }
 
-/// A trainer that has already counted. Its own counting takes one text at a time; its serialised form takes counts.
+/// Creates a trainer with precomputed counts. Its own counting takes one text at a time, so the counts are set in its
+/// serialized form.
 fn trainer(vocab_size: usize, counts: &BTreeMap<String, u64>) -> tokenizers::Result<BpeTrainer> {
     let trainer = BpeTrainer::builder()
         .vocab_size(vocab_size)
@@ -131,9 +133,10 @@ fn trainer(vocab_size: usize, counts: &BTreeMap<String, u64>) -> tokenizers::Res
     Ok(serde_json::from_value(state)?)
 }
 
-/// Writes a tokenizer and its chat template as transformers and vLLM read them, into a folder that exists:
+/// Writes a tokenizer and its chat template, readable by transformers and vLLM, into an existing folder:
 /// `tokenizer.json`, `tokenizer_config.json`, `vocab.json`, `merges.txt`, `added_tokens.json`,
-/// `special_tokens_map.json`, `chat_template.jinja`. Making the folder whole is the caller's.
+/// `special_tokens_map.json`, `chat_template.jinja`. The files are not written atomically; the caller is responsible
+/// for a complete folder.
 pub fn write_tokenizer_dir(dir: impl AsRef<Path>, tokenizer: &Tokenizer, chat_template: &str) -> Result<()> {
     let dir = dir.as_ref();
     let failed = |e: tokenizers::Error| Error::Failed(format!("writing a tokenizer: {e}"));
