@@ -1,4 +1,5 @@
-//! Decoding: PNG, JPEG, WebP, GIF (first frame), BMP and TIFF (first page) to RGB as Pillow's `convert("RGB")` gives it.
+//! Decodes PNG, JPEG, WebP, GIF (first frame), BMP and TIFF (first page) to RGB, with the result of Pillow's
+//! `convert("RGB")`.
 
 use std::io::{BufRead, BufReader, Cursor, Read, Seek, SeekFrom};
 
@@ -9,41 +10,42 @@ use super::Rgb;
 use crate::bounds::Budget;
 use crate::error::{Error, Result, is_of_file};
 
-/// What a picture may measure; checked from its header, before anything is decoded.
+/// Maximum size of an image; checked from its header, before anything is decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Largest width times height.
+    /// Maximum of width times height.
     pub max_pixels: u64,
-    /// Largest width, and largest height.
+    /// Maximum width and maximum height.
     pub max_side: u32,
 }
 
 impl Default for Limits {
-    /// 178,956,970 pixels, the bound of Pillow and vLLM; a side of 65,535, JPEG's own.
+    /// Returns 178,956,970 pixels, the limit of Pillow and vLLM, and a side of 65,535, the limit of JPEG.
     fn default() -> Limits {
         Limits { max_pixels: 178_956_970, max_side: 65_535 }
     }
 }
 
-/// Bytes of pixels that all threads together decode and resize at once; a larger picture is decoded alone.
+/// Bytes of pixels that all threads together may decode and resize at once. A larger image is decoded alone.
 const IN_WORK: u64 = 512 << 20;
 static WORK: Budget = Budget::new(IN_WORK);
-/// Bytes a pixel of the largest picture: one of 16 bits a channel may measure half as much.
+/// Bytes per pixel that the pixel limit is computed with. An image with 8 bytes per pixel (16-bit RGBA) may have half
+/// as many pixels.
 const BYTES_A_PIXEL: u64 = 4;
-/// Bytes of text and profiles that a PNG may unpack, Pillow's bound.
+/// Maximum bytes of text and profiles that a PNG may decompress; the limit of Pillow.
 const PNG_CHUNKS: u64 = 64 << 20;
-/// Pixels that a bit of a JPEG can stand for: every unit of at most 32 x 32 takes at least one.
+/// Maximum number of pixels that one bit of a JPEG can represent: every unit of at most 32 x 32 takes at least one bit.
 const PIXELS_A_BIT: u64 = 32 * 32;
 
 const FORMATS: [ImageFormat; 6] =
     [ImageFormat::Png, ImageFormat::Jpeg, ImageFormat::WebP, ImageFormat::Gif, ImageFormat::Bmp, ImageFormat::Tiff];
 
-/// Why a picture is refused.
+/// Reason why an image is refused.
 #[derive(Debug)]
 pub enum Refused {
-    /// It is no picture, or a broken one.
+    /// The data is not an image, or is a broken one.
     Broken(Error),
-    /// It measures nothing, or more than the limits.
+    /// The image is empty or larger than the limits.
     Size(Error),
 }
 
@@ -55,17 +57,17 @@ impl From<Refused> for Error {
     }
 }
 
-/// Bytes that hold the header of nearly every JPEG: it is read from these alone where they do.
+/// Number of bytes that contain the header of nearly every JPEG. If they do, only these bytes are read.
 const JPEG_HEADER: usize = 1 << 16;
 
-/// A picture whose header is read: its decoder, and its size as it is stored.
+/// An image whose header has been read: its decoder, and its size as stored in the file.
 struct Opened<D> {
     decoder: D,
     width: u32,
     height: u32,
 }
 
-/// Reads a picture's header, within `limits`.
+/// Reads the header of an image and checks it against `limits`.
 fn open<'a>(
     reader: impl BufRead + Seek + 'a,
     format: ImageFormat,
@@ -75,7 +77,7 @@ fn open<'a>(
 ) -> std::result::Result<Opened<impl ImageDecoder + 'a>, Refused> {
     let mut reader = ImageReader::with_format(reader, format);
     if format == ImageFormat::Png {
-        // The other decoders take their limits later; this one reads profiles before.
+        // The other decoders take their limits later, but this one reads profiles when it is created.
         let mut chunks = image::Limits::no_limits();
         chunks.max_alloc = Some(PNG_CHUNKS);
         reader.limits(chunks);
@@ -119,14 +121,15 @@ fn format_of(bytes: &[u8], len: u64, place: &str) -> std::result::Result<ImageFo
     })
 }
 
-/// Width and height of a picture as [`decode`] gives it, from its header alone. Of a large file little is read.
+/// Returns the width and height of an image as [`decode`] returns it, from its header only. Reads only a small part of
+/// a large file.
 pub fn size<R: Read + Seek>(mut reader: R, limits: &Limits, place: &str) -> std::result::Result<[u32; 2], Refused> {
     let failed = |e: std::io::Error| broken(place)(image::ImageError::IoError(e));
     let len = reader.seek(SeekFrom::End(0)).and_then(|len| reader.rewind().map(|()| len)).map_err(failed)?;
     let mut start = Vec::new();
     reader.by_ref().take(JPEG_HEADER as u64).read_to_end(&mut start).map_err(failed)?;
     let format = format_of(&start, len, place)?;
-    // The library reads all of a JPEG before it looks at it.
+    // The library reads an entire JPEG before it parses the header.
     if format == ImageFormat::Jpeg
         && len > JPEG_HEADER as u64
         && let Ok(found) = open(Cursor::new(&start), format, len, limits, place)
@@ -138,7 +141,7 @@ pub fn size<R: Read + Seek>(mut reader: R, limits: &Limits, place: &str) -> std:
 }
 
 impl<D: ImageDecoder> Opened<D> {
-    /// Width and height of the picture once it stands upright.
+    /// Returns the width and height of the image after rotation to upright.
     fn upright(mut self) -> [u32; 2] {
         use Orientation::{Rotate90, Rotate90FlipH, Rotate270, Rotate270FlipH};
         match self.decoder.orientation() {
@@ -148,15 +151,19 @@ impl<D: ImageDecoder> Opened<D> {
     }
 }
 
-/// Decodes a picture, whatever its file is called, upright by its EXIF orientation. Alpha is dropped, 16-bit
-/// colours keep their high byte, 16-bit grey is clipped at 255; a GIF's first frame stands on black where it does
-/// not fill the screen. `place` (the file, or the row) begins every error.
+/// Decodes an image, regardless of its file name, and rotates it upright by its EXIF orientation.
+///
+/// - Alpha is dropped.
+/// - 16-bit colours keep their high byte; 16-bit grey is clipped at 255.
+/// - A GIF's first frame has a black background where it does not fill the screen.
+///
+/// Errors begin with `place` (the file or the row).
 pub fn decode(bytes: &[u8], limits: &Limits, place: &str) -> Result<Rgb> {
     decode_then(bytes, limits, place, |picture| picture)
 }
 
-/// [`decode`], and `then` with the picture. Both count towards the bytes that all threads may have in work: `then`
-/// should make the picture small, and must not decode another.
+/// Decodes like [`decode`] and calls `then` with the image. Both steps count towards the bytes that all threads may
+/// process at once. `then` should reduce the image, and must not decode another one.
 pub fn decode_then<T>(bytes: &[u8], limits: &Limits, place: &str, then: impl FnOnce(Rgb) -> T) -> Result<T> {
     let (format, len) = (format_of(bytes, bytes.len() as u64, place)?, bytes.len() as u64);
     let Opened { mut decoder, width, height } = open(Cursor::new(bytes), format, len, limits, place)?;
@@ -165,10 +172,10 @@ pub fn decode_then<T>(bytes: &[u8], limits: &Limits, place: &str, then: impl FnO
         return Err(Error::input(place, "a JPEG file that ends too early", "a whole one"));
     }
     let mut memory = image::Limits::no_limits();
-    // Eight bytes a pixel (16-bit RGBA), twice for what decoders hold besides, and their tables.
+    // Eight bytes per pixel (16-bit RGBA), twice because decoders hold other data, plus their tables.
     memory.max_alloc = Some(16 * u64::from(width) * u64::from(height) + (1 << 24));
     decoder.set_limits(memory).map_err(broken(place))?;
-    // An unreadable orientation is no reason to lose the picture: Pillow ignores it too.
+    // An unreadable orientation does not make the image invalid; Pillow ignores it too.
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
     let mut image = DynamicImage::from_decoder(decoder).map_err(broken(place))?;
     image.apply_orientation(orientation);
@@ -176,7 +183,7 @@ pub fn decode_then<T>(bytes: &[u8], limits: &Limits, place: &str, then: impl FnO
     Ok(then(picture))
 }
 
-/// Pillow's `convert("RGB")`: grey is repeated, alpha dropped.
+/// Converts like Pillow's `convert("RGB")`: repeats grey and drops alpha.
 fn to_rgb(image: DynamicImage) -> Option<Rgb> {
     let high = |v: u16| (v >> 8) as u8;
     let (width, height) = (image.width(), image.height());
@@ -187,7 +194,7 @@ fn to_rgb(image: DynamicImage) -> Option<Rgb> {
         DynamicImage::ImageLumaA8(image) => image.pixels().flat_map(|p| [p[0]; 3]).collect(),
         DynamicImage::ImageRgb16(image) => image.pixels().flat_map(|p| [p[0], p[1], p[2]].map(high)).collect(),
         DynamicImage::ImageRgba16(image) => image.pixels().flat_map(|p| [p[0], p[1], p[2]].map(high)).collect(),
-        // Not the high byte: Pillow clips this kind, and the models were trained on what it gives.
+        // Not the high byte: Pillow clips this format, and the models were trained on its output.
         DynamicImage::ImageLuma16(image) => image.pixels().flat_map(|p| [p[0].min(255) as u8; 3]).collect(),
         DynamicImage::ImageLumaA16(image) => image.pixels().flat_map(|p| [high(p[0]); 3]).collect(),
         _ => return None,
@@ -195,7 +202,7 @@ fn to_rgb(image: DynamicImage) -> Option<Rgb> {
     Some(Rgb { width, height, data })
 }
 
-/// Drops the fourth of each four bytes in place: a second picture beside the first would double the memory.
+/// Drops every fourth byte in place, because a second copy of the image would double the memory.
 fn without_alpha(mut data: Vec<u8>) -> Vec<u8> {
     let pixels = data.len() / 4;
     (0..pixels).for_each(|i| data.copy_within(4 * i..4 * i + 3, 3 * i));
@@ -204,7 +211,8 @@ fn without_alpha(mut data: Vec<u8>) -> Vec<u8> {
     data
 }
 
-/// Whether the end marker follows the compressed data: the decoder would fill what is missing with grey.
+/// Returns true if the end marker follows the compressed data. Without this check, the decoder would fill missing data
+/// with grey.
 fn jpeg_is_whole(bytes: &[u8]) -> bool {
     let mut at = 2;
     let mut scanned = false;
@@ -218,7 +226,7 @@ fn jpeg_is_whole(bytes: &[u8]) -> bool {
                 scanned |= marker == 0xda;
                 at += 2 + usize::from(u16::from_be_bytes([high, low])).max(2);
             }
-            // Compressed data, or bytes that stand between segments.
+            // Compressed data, or bytes between segments.
             _ => at += 1,
         }
     }

@@ -1,7 +1,7 @@
-//! Pictures: bounded decoding, the sizes and the resize of Qwen2.5-VL's processor, patches.
+//! Images: bounded decoding, and the sizes, resizing and patches of Qwen2.5-VL's image processor.
 //!
-//! A picture is decoded to RGB as Pillow's `convert("RGB")` gives it, resized as Pillow resizes (to the bit) to a
-//! multiple of `patch_size * merge_size`, and kept as bytes: normalising and cutting into patches is the model's.
+//! An image is decoded to RGB as by Pillow's `convert("RGB")` and resized, bitwise identical to Pillow, to a multiple
+//! of `patch_size * merge_size`. It is kept as bytes; the model normalizes it and cuts it into patches.
 
 mod decode;
 mod input;
@@ -13,13 +13,13 @@ pub use input::{Grid, ImageInput};
 pub use processor::Processor;
 pub use resize::resize;
 
-/// An RGB picture, 8 bits a channel.
+/// An RGB image with 8 bits per channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rgb {
-    /// Columns.
+    /// Width in pixels.
     pub width: u32,
-    /// Rows.
+    /// Height in pixels.
     pub height: u32,
-    /// `[height][width][3]`.
+    /// Pixels, `[height][width][3]`.
     pub data: Vec<u8>,
 }

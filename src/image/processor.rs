@@ -1,4 +1,4 @@
-//! Qwen2.5-VL's image processor: `preprocessor_config.json`, sizes, patches.
+//! Qwen2.5-VL's image processor: reads `preprocessor_config.json`, computes resized sizes and patches.
 
 use std::path::{Path, PathBuf};
 
@@ -8,29 +8,29 @@ use super::{ImageInput, Rgb, resize};
 use crate::error::{Error, Result};
 use crate::files;
 
-/// The settings of `preprocessor_config.json`, with Hugging Face's names.
+/// Settings of `preprocessor_config.json`, with Hugging Face's names.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Processor {
     /// Side of a patch in pixels.
     pub patch_size: u32,
-    /// Patches that the model merges into one token, along each side.
+    /// Number of patches along each side that the model merges into one token.
     pub merge_size: u32,
-    /// Frames of a patch.
+    /// Number of frames per patch.
     pub temporal_patch_size: u32,
-    /// Smallest area after resizing.
+    /// Minimum area after resizing, in pixels.
     pub min_pixels: u64,
-    /// Largest area after resizing.
+    /// Maximum area after resizing, in pixels.
     pub max_pixels: u64,
-    /// Mean of each channel, of values in 0..1.
+    /// Mean of each channel, for values from 0 to 1.
     pub image_mean: [f32; 3],
     /// Standard deviation of each channel.
     pub image_std: [f32; 3],
-    /// What a byte is multiplied by.
+    /// Factor that bytes are multiplied by.
     pub rescale_factor: f64,
 }
 
 impl Default for Processor {
-    /// The released Qwen2.5-VL models' settings.
+    /// Returns the settings of the released Qwen2.5-VL models.
     fn default() -> Processor {
         Processor {
             patch_size: 14,
@@ -46,7 +46,7 @@ impl Default for Processor {
 }
 
 impl Processor {
-    /// Reads `preprocessor_config.json`, or what a model directory has of it (see [`Processor::file`]).
+    /// Loads a `preprocessor_config.json`, or the settings of a model directory (see [`Processor::file`]).
     pub fn load(path: impl AsRef<Path>) -> Result<Processor> {
         let path = path.as_ref();
         let file = match path.is_dir() {
@@ -62,26 +62,26 @@ impl Processor {
         }
     }
 
-    /// The file of a model directory that has the settings: `preprocessor_config.json`, or, as transformers 5 writes
-    /// it, `processor_config.json` with those of pictures and videos side by side.
+    /// Returns the file with the settings in a model directory: `preprocessor_config.json`, or the
+    /// `processor_config.json` of transformers 5, which contains the settings of images and videos.
     pub fn file(dir: &Path) -> Option<PathBuf> {
         let nested = |file: &Path| {
             let config = files::read(file).ok().and_then(|text| serde_json::from_slice::<Value>(&text).ok());
             config.is_some_and(|config| config.get("image_processor").is_some())
         };
         let (alone, nesting) = (dir.join("preprocessor_config.json"), dir.join("processor_config.json"));
-        // Older versions write one of the second name that says nothing of pictures.
+        // Older versions write a `processor_config.json` without image settings.
         if alone.exists() { Some(alone) } else { Some(nesting).filter(|file| nested(file)) }
     }
 
-    /// With other bounds on a picture's pixels after resizing; `None` keeps the present one.
+    /// Returns the settings with other bounds on the pixels after resizing. `None` keeps the current bound.
     pub fn within(mut self, min_pixels: Option<usize>, max_pixels: Option<usize>) -> Processor {
         self.min_pixels = min_pixels.map_or(self.min_pixels, |p| p as u64);
         self.max_pixels = max_pixels.map_or(self.max_pixels, |p| p as u64);
         self
     }
 
-    /// Reads the settings; what is absent has the released models' value. `place` names the file in errors.
+    /// Reads the settings. A missing setting has the value of the released models. `place` names the file in errors.
     pub fn from_json(config: &Value, place: &str) -> Result<Processor> {
         let Some(map) = config.as_object() else {
             return Err(Error::input(place, "something else", "an object"));
@@ -136,16 +136,16 @@ impl Processor {
         Ok(processor)
     }
 
-    /// A picture, resized.
+    /// Resizes an image to model input.
     pub fn image(&self, image: &Rgb) -> Result<ImageInput> {
         let [h, w] = self.grid(image.width, image.height)?;
         let pixels = resize(image, w * self.patch_size, h * self.patch_size).data;
         Ok(ImageInput::picture([h, w], pixels))
     }
 
-    /// Joins the frames of a video, each resized by [`Processor::image`]; the last is repeated to a multiple of
-    /// `temporal_patch_size`. `fps` is how many of them show one second. Errors when there is no frame, or frames have
-    /// different sizes.
+    /// Joins the frames of a video, each resized by [`Processor::image`]. The last frame is repeated to a multiple of
+    /// `temporal_patch_size`. `fps` is the number of frames per second. Returns an error if there are no frames or
+    /// their sizes differ.
     pub fn video(&self, frames: &[ImageInput], fps: f64) -> Result<ImageInput> {
         let Some(([_, h, w], last)) = frames.first().map(|first| first.grid_thw).zip(frames.last()) else {
             return Err(Error::input("video", "no frame", "at least one"));
@@ -166,15 +166,15 @@ impl Processor {
         Ok(ImageInput { grid_thw: [t, h, w], frames: total, pixels, second_per_grid_ts })
     }
 
-    /// Patches down and across of a picture of this size once it is resized.
+    /// Returns the number of patches along height and width of an image of this size after resizing.
     pub fn grid(&self, width: u32, height: u32) -> Result<[u32; 2]> {
         let factor = self.patch_size * self.merge_size;
         let (height, width) = smart_resize(height, width, factor, self.min_pixels, self.max_pixels)?;
         Ok([height / self.patch_size, width / self.patch_size])
     }
 
-    /// The normalised patches, `[t * h * w][3 * temporal_patch_size * patch_size^2]` (channel, frame, row, column),
-    /// merge block by merge block: `pixel_values` of Hugging Face.
+    /// Returns the normalized patches, `[t * h * w][3 * temporal_patch_size * patch_size^2]` (channel, frame, row,
+    /// column), one merge block after another. They equal `pixel_values` of Hugging Face.
     #[cfg_attr(private_tree, expect(dead_code, reason = "the goldens hold it against Hugging Face's pixel_values"))]
     pub fn patches(&self, input: &ImageInput) -> Vec<f32> {
         let [grid_t, grid_h, grid_w] = input.grid_thw.map(|n| n as usize);
@@ -202,7 +202,8 @@ impl Processor {
         rows
     }
 
-    /// The normalised value of each byte in each channel: rescaled in f64 and rounded, then f32, as Hugging Face.
+    /// Returns the normalized value of each byte in each channel. As in Hugging Face, the byte is rescaled in f64 and
+    /// rounded to f32 before it is normalized.
     fn normalised(&self) -> [[f32; 256]; 3] {
         std::array::from_fn(|c| {
             std::array::from_fn(|v| {
@@ -213,17 +214,17 @@ impl Processor {
     }
 }
 
-/// A bound on `min_pixels` and `max_pixels`: areas and coordinates stay well within 32 bits.
+/// Upper bound of `min_pixels` and `max_pixels`, so that areas and coordinates stay well within 32 bits.
 const MAX_PIXELS: u64 = 1 << 30;
-/// Width to height, either way, that the processor refuses to exceed.
+/// Maximum aspect ratio, in either direction, that the processor accepts.
 const MAX_RATIO: f64 = 200.0;
 
 fn product(a: usize, b: usize) -> impl Iterator<Item = (usize, usize)> {
     (0..a).flat_map(move |i| (0..b).map(move |j| (i, j)))
 }
 
-/// The size to resize to: multiples of `factor` near the given size, their area within the bounds, the aspect kept
-/// as well as that allows. Halves round to even. Returns (height, width).
+/// Returns the size (height, width) to resize to. Both are multiples of `factor` near the given size, their area is
+/// within the bounds, and the aspect ratio is kept as closely as possible. Halves round to even.
 pub fn smart_resize(height: u32, width: u32, factor: u32, min_pixels: u64, max_pixels: u64) -> Result<(u32, u32)> {
     let (h, w, f) = (f64::from(height), f64::from(width), f64::from(factor));
     if height == 0 || width == 0 || h.max(w) / h.min(w) > MAX_RATIO {
@@ -318,7 +319,7 @@ mod tests {
         let frame_len = 56 * 28 * 3;
         assert_eq!(video.pixels[2 * frame_len..3 * frame_len], video.pixels[3 * frame_len..]);
 
-        // Each half of the video's first rows is that of the picture alone.
+        // Each half of the video's first rows equals that of the single image.
         let rows = processor.patches(&video);
         let width = 3 * 2 * 14 * 14;
         let single: Vec<Vec<f32>> = frames[..2].iter().map(|frame| processor.patches(frame)).collect();

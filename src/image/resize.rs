@@ -1,14 +1,14 @@
-//! Bicubic resizing to the bit as Pillow does it: a = -0.5, widened when shrinking, coefficients in 22-bit fixed
-//! point, columns first, rounded to bytes between the passes.
+//! Bicubic resizing, bitwise identical to Pillow: a = -0.5, a wider filter when shrinking, coefficients in 22-bit fixed
+//! point, horizontal pass first, rounding to bytes between the passes.
 
 use super::Rgb;
 
-/// Fraction bits of a coefficient: 32 less 8 of the pixel and 2 for overshoot (Pillow's `PRECISION_BITS`).
+/// Number of fraction bits of a coefficient: 32 minus 8 for the pixel and 2 for overshoot (Pillow's `PRECISION_BITS`).
 const FRACTION_BITS: u32 = 22;
-/// Rows that the horizontal pass takes together, so that its inner loop is over whole vectors.
+/// Number of rows that the horizontal pass processes together, so that its inner loop uses full vectors.
 const ROWS: usize = 16;
 
-/// The picture at another size. Both sizes must be positive.
+/// Resizes an image. Both sizes must be positive.
 pub fn resize(image: &Rgb, width: u32, height: u32) -> Rgb {
     assert!(width > 0 && height > 0 && image.width > 0 && image.height > 0, "resizing {image:?} to {width} x {height}");
     let across = (width != image.width).then(|| columns(image, width));
@@ -16,20 +16,21 @@ pub fn resize(image: &Rgb, width: u32, height: u32) -> Rgb {
     if height == image.height { image.clone() } else { rows(image, height) }
 }
 
-/// Which inputs make one output, and how much of each.
+/// Inputs of one output pixel, with their weights.
 struct Window {
     start: usize,
     weights: Vec<i32>,
 }
 
-/// The windows of all `out` outputs over `size` inputs (Pillow's `precompute_coeffs`, in its order of operations).
+/// Returns the windows of all `out` outputs over `size` inputs (Pillow's `precompute_coeffs`, with the same order of
+/// operations).
 fn windows(size: usize, out: usize) -> Vec<Window> {
     let scale = size as f64 / out as f64;
     let filter_scale = scale.max(1.0);
     let support = 2.0 * filter_scale;
     let window = |i: usize| {
         let center = (i as f64 + 0.5) * scale;
-        // Casts truncate towards zero and clamp at it, as Pillow's do.
+        // Casts truncate towards zero and clamp at zero, as in Pillow.
         let start = (center - support + 0.5) as usize;
         let end = ((center + support + 0.5) as usize).min(size);
         let inverse = 1.0 / filter_scale;
@@ -44,7 +45,7 @@ fn windows(size: usize, out: usize) -> Vec<Window> {
     (0..out).map(window).collect()
 }
 
-/// The cubic convolution kernel.
+/// Returns the cubic convolution kernel at `x`.
 fn bicubic(x: f64) -> f64 {
     const A: f64 = -0.5;
     let x = x.abs();
@@ -67,7 +68,7 @@ fn columns(image: &Rgb, width: u32) -> Rgb {
     let (in_width, out_width) = (image.width as usize, width as usize);
     let windows = windows(in_width, out_width);
     let mut data = vec![0; out_width * image.height as usize * 3];
-    // One block of rows, turned so that the same value of all its rows lies together.
+    // One block of rows, transposed so that the same value of all its rows is contiguous.
     let mut turned = vec![[0u8; ROWS]; in_width * 3];
     for (rows, out) in image.data.chunks(in_width * 3 * ROWS).zip(data.chunks_mut(out_width * 3 * ROWS)) {
         for (r, row) in rows.chunks_exact(in_width * 3).enumerate() {
