@@ -1,4 +1,4 @@
-//! What a repository holds, by the hub's API; and its refusals, as what to do.
+//! Client of the hub's API: lists the files of a repository, and converts refusals into errors with a hint.
 
 use std::collections::HashSet;
 
@@ -13,13 +13,13 @@ use super::settings::Settings;
 use crate::config::nearest;
 use crate::error::{Error, Result};
 
-/// What the hub says of a token that is none.
+/// Message of the hub for an invalid token.
 const WRONG_TOKEN: &str = "Invalid credentials in Authorization header";
-/// Pages of a listing that are read at most, a thousand files each, and files.
+/// Maximum number of listing pages, of a thousand files each, and maximum number of files.
 const MOST_PAGES: usize = 2_000;
 const MOST_FILES: usize = 2_000_000;
 
-/// A hub.
+/// Client of a hub.
 pub struct Hub {
     http: Http,
 }
@@ -27,34 +27,34 @@ pub struct Hub {
 /// A file of a repository.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listed {
-    /// Its path in the repository, with `/`.
+    /// Path in the repository, separated by `/`.
     pub path: String,
-    /// Bytes.
+    /// Size in bytes.
     pub size: u64,
-    /// Of its content.
+    /// Hash of the content.
     pub hash: Hash,
 }
 
 /// The files of a repository at one commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listing {
-    /// What it holds.
+    /// Kind of the repository.
     pub kind: Kind,
-    /// `ORG/NAME`.
+    /// Id, `ORG/NAME`.
     pub id: String,
-    /// The commit that the revision named when it was asked.
+    /// Commit that the revision referred to when it was listed.
     pub commit: String,
-    /// In the hub's order.
+    /// Files in the hub's order.
     pub files: Vec<Listed>,
 }
 
 impl Hub {
-    /// Of an environment.
+    /// Creates a client with these settings.
     pub fn new(settings: &Settings) -> Result<Hub> {
         Ok(Hub { http: Http::new(settings)? })
     }
 
-    /// Lists a repository. Errors say what to do about a repository or revision that is not there, or not for everyone.
+    /// Lists a repository. If the repository or revision does not exist or is not public, the error contains a hint.
     pub async fn list(&self, repo: &Repo) -> Result<Listing> {
         let kinds = repo.kind.map_or(vec![Kind::Model, Kind::Dataset], |kind| vec![kind]);
         let mut refusals = Vec::new();
@@ -97,7 +97,7 @@ impl Hub {
         Err(strange(&url, "a listing without an end"))
     }
 
-    /// The content of a file from byte `from` on.
+    /// Requests the content of a file from byte `from` on.
     pub(super) async fn content(
         &self,
         listing: &Listing,
@@ -130,7 +130,7 @@ impl Hub {
         }
     }
 
-    /// A refusal of a repository that is there, as what to do about it.
+    /// Converts a refusal for an existing repository into an error with a hint.
     pub(super) async fn refused(&self, kind: Kind, repo: &Repo, refusal: &Refusal) -> Error {
         let (id, url) = (repo.id.as_str(), self.page(kind, &repo.id));
         let tokens = self.http.url(["settings", "tokens"]);
@@ -174,7 +174,8 @@ impl Hub {
         }
     }
 
-    /// Nothing has this name, or nothing that may be seen: the nearest name of the same owner.
+    /// Creates the error for a repository that does not exist or is not visible. It suggests the nearest name of the
+    /// same owner.
     async fn missing(&self, repo: &Repo, refusal: Option<&Refusal>) -> Error {
         let kinds = repo.kind.map_or(vec![Kind::Model, Kind::Dataset], |kind| vec![kind]);
         let mut names: Vec<String> = SHORT_NAMES.iter().map(|(_, _, id)| (*id).to_owned()).collect();
@@ -192,7 +193,7 @@ impl Hub {
         Error::input_hint(&repo.id, format!("no such repository{what}"), "a repository's id", hint)
     }
 
-    /// Names in a reply, best effort: they only help a message.
+    /// Returns the names in a reply, or nothing if the request fails, because they only improve a message.
     async fn names(&self, url: &Url, list: &str, key: &str) -> Vec<String> {
         let Ok((reply, _)) = self.http.json(url).await else { return Vec::new() };
         let list = if list.is_empty() { &reply } else { &reply[list] };
@@ -202,8 +203,8 @@ impl Hub {
 }
 
 impl Refusal {
-    /// The hub says 401 also of what is not there, so that private names cannot be guessed; of a token it does not take
-    /// it says so.
+    /// Returns true if the refusal means that the repository is missing. The hub also returns 401 for missing
+    /// repositories, so that private names cannot be guessed. For an invalid token it returns a specific message.
     fn is_missing_repo(&self) -> bool {
         let hidden = self.status == StatusCode::UNAUTHORIZED && self.message != WRONG_TOKEN;
         self.code == "RepoNotFound" || (self.code.is_empty() && (hidden || self.status == StatusCode::NOT_FOUND))
@@ -221,7 +222,7 @@ fn strange(url: &Url, what: &str) -> Error {
     Error::Server { url: url.to_string(), what: format!("the hub's reply has {what}") }
 }
 
-/// A file of a listing; none where it is not as the hub lists files, or its path leaves the folder.
+/// Parses a file of a listing. Returns `None` if the entry has an unexpected format or its path leaves the folder.
 fn listed(entry: &Value) -> Option<Listed> {
     let path = entry["path"].as_str().filter(|path| stays_inside(path))?;
     let large = &entry["lfs"];
@@ -237,7 +238,7 @@ fn stays_inside(path: &str) -> bool {
     path.split('/').all(part)
 }
 
-/// The address of the next page.
+/// Returns the address of the next page.
 fn next(headers: &HeaderMap) -> Option<String> {
     let links = headers.get(LINK)?.to_str().ok()?;
     let next = links.split(',').find(|link| link.contains("rel=\"next\""))?;

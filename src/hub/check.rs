@@ -1,4 +1,4 @@
-//! Hashes of files, as the hub lists them.
+//! Hashes of files, in the formats that the hub lists.
 
 use std::io::Read;
 use std::path::Path;
@@ -9,12 +9,12 @@ use sha2::Sha256;
 use crate::error::{Error, Result};
 use crate::files;
 
-/// What a file's content hashes to.
+/// Hash of a file's content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Hash {
-    /// SHA-256, in hex: of large files.
+    /// SHA-256 in hexadecimal, for large files.
     Sha256(String),
-    /// SHA-1 of the content as a git blob, in hex: of small files.
+    /// SHA-1 of the content as a git blob, in hexadecimal, for small files.
     Git(String),
 }
 
@@ -27,7 +27,7 @@ impl Hash {
         is_hex(hex, 40).then(|| Hash::Git(hex.to_ascii_lowercase()))
     }
 
-    /// In hex.
+    /// Returns the hash in hexadecimal.
     pub fn hex(&self) -> &str {
         match self {
             Hash::Sha256(hex) | Hash::Git(hex) => hex,
@@ -41,7 +41,7 @@ impl Hash {
         }
     }
 
-    /// A hasher of the same kind, for a file of `size` bytes.
+    /// Creates a hasher of the same kind for a file of `size` bytes.
     pub(super) fn hasher(&self, size: u64) -> Hasher {
         match self {
             Hash::Sha256(_) => Hasher::Sha256(Sha256::new()),
@@ -54,7 +54,7 @@ fn is_hex(text: &str, len: usize) -> bool {
     text.len() == len && text.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
-/// Takes a file's bytes in.
+/// Hasher of a file's bytes.
 #[derive(Clone)]
 pub(super) enum Hasher {
     Sha256(Sha256),
@@ -69,7 +69,7 @@ impl Hasher {
         }
     }
 
-    /// Takes in all of a file.
+    /// Hashes an entire file.
     pub(super) fn read(&mut self, path: &Path) -> Result<()> {
         let mut file = files::open(path).map_err(Error::io(path))?;
         let mut buffer = vec![0; 1 << 20];
@@ -102,7 +102,7 @@ mod tests {
             hasher.hex()
         };
         let git = Hash::git(&"0".repeat(40)).unwrap();
-        // git hash-object of a file that holds "hello" and a newline.
+        // Output of `git hash-object` for a file that contains "hello" and a newline.
         assert_eq!(of(git, "hello\n"), "ce013625030ba8dba906f756967f9e9ca394464a");
         let sha = Hash::sha256(&"0".repeat(64)).unwrap();
         assert_eq!(of(sha, "abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");

@@ -1,4 +1,5 @@
-//! A download: what is wanted, what of it is there, whether the rest fits, and the rest, several files at once.
+//! Downloads a repository: determines the wanted and the missing files, checks the free space, and fetches several
+//! files at once.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -19,39 +20,39 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::observe::{Observer, bytes};
 
-/// Bytes a disk keeps free beside a download.
+/// Bytes that must stay free on the disk.
 const SPARE: u64 = 256 << 20;
 
-/// A download that hears nothing asks so often whether it is to stop.
+/// Interval for checking whether the user requested a stop while no data arrives.
 const STOP_ASKED: Duration = Duration::from_millis(200);
 
-/// What is wanted.
+/// A download to perform.
 #[derive(Clone, Debug)]
 pub struct Job {
-    /// Of which repository.
+    /// Repository to download.
     pub repo: Repo,
-    /// Into which folder.
+    /// Folder to download into.
     pub dir: PathBuf,
-    /// Files whose path one of these matches; all where there is none.
+    /// Patterns of the file paths to download; empty means all files.
     pub include: Vec<String>,
-    /// Files fetched at once.
+    /// Number of files fetched at once.
     pub workers: usize,
 }
 
-/// What a download came to.
+/// Result of a download.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Summary {
-    /// Files that are wanted.
+    /// Number of wanted files.
     pub files: usize,
-    /// Their bytes; 0 where nothing was asked.
+    /// Size of the wanted files in bytes; 0 if the hub was not contacted.
     pub bytes: u64,
-    /// Files of them that were fetched.
+    /// Number of files that were fetched.
     pub fetched: usize,
 }
 
 impl Job {
-    /// Fetches what is missing. Sizes, what is there and what is free are said before the first byte is asked for. Errors
-    /// leave what arrived, for another run to go on with.
+    /// Fetches the missing files. Reports the sizes, the existing files and the free space before the first byte is
+    /// requested. After an error, the data received so far stays, and another run continues with it.
     pub async fn run(&self, settings: &Settings, observer: &dyn Observer) -> Result<Summary> {
         let patterns = self.patterns()?;
         if settings.offline {
@@ -100,7 +101,7 @@ impl Job {
         self.include.iter().map(pattern).collect()
     }
 
-    /// The files that are wanted of a listing.
+    /// Returns the wanted files of a listing.
     fn wanted(&self, listing: &Listing, patterns: &[Pattern]) -> Result<Vec<Listed>> {
         let wants = |file: &&Listed| patterns.is_empty() || patterns.iter().any(|p| p.matches(&file.path));
         let files: Vec<Listed> = listing.files.iter().filter(wants).cloned().collect();
@@ -117,7 +118,7 @@ impl Job {
         Err(Error::input_hint(listing.id.as_str(), found, "one or more", hint))
     }
 
-    /// What is there counts; nothing is asked.
+    /// Checks the folder without contacting the hub.
     fn offline(&self, observer: &dyn Observer) -> Result<Summary> {
         let record = Record::read(&self.dir);
         if let Some(whole) = &record.whole
@@ -132,7 +133,7 @@ impl Job {
         Err(Error::input("HF_HUB_OFFLINE", found, "a finished download, or the variable unset"))
     }
 
-    /// Fetches the `missing` files, of which so many bytes are here.
+    /// Fetches the `missing` files, of which `begun` bytes already exist.
     async fn fetch(
         &self,
         hub: Hub,
@@ -165,7 +166,7 @@ impl Job {
         }
         drop(tell);
         let mut here = begun as i64;
-        // Whatever ends this loop early drops the tasks with it, and with them their requests.
+        // If the loop ends early, the tasks are dropped and their requests are cancelled.
         loop {
             match tokio::time::timeout(STOP_ASKED, told.recv()).await {
                 Ok(Some(News::Moved(bytes))) => here += bytes,
@@ -187,7 +188,7 @@ impl Job {
     }
 }
 
-/// What a task tells.
+/// Message from a task.
 enum News {
     Moved(i64),
     Done(Listed),
@@ -198,8 +199,8 @@ fn said(files: usize, size: u64) -> String {
     format!("{files} file{}, {}", if files == 1 { "" } else { "s" }, bytes(size))
 }
 
-/// The files that are not there. A file that is another than the one listed is replaced where it is known to be one of
-/// ours, of an earlier commit; any other is the user's, and refused.
+/// Returns the missing files. A file that differs from the listing is fetched again if the record shows that an earlier
+/// download wrote it. Any other file belongs to the user and causes an error.
 fn missing(dir: &Path, files: &[Listed], record: &Record, observer: &dyn Observer) -> Result<Vec<Listed>> {
     let mut missing = Vec::new();
     let mut read = 0;
@@ -231,7 +232,7 @@ fn missing(dir: &Path, files: &[Listed], record: &Record, observer: &dyn Observe
     Ok(missing)
 }
 
-/// The bytes of all files; a listing may say more than there are.
+/// Returns the total size of the files, saturating because a listing may declare impossible sizes.
 fn size_of_all(files: &[Listed]) -> u64 {
     files.iter().fold(0, |all, file| all.saturating_add(file.size))
 }

@@ -1,4 +1,4 @@
-//! One file: fetched beside its place, gone on with after a cut or a kill, checked, renamed.
+//! Fetches one file: writes next to the target, resumes after an interruption, verifies the hash, and renames.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -15,15 +15,16 @@ use crate::client;
 use crate::error::{Error, Result};
 use crate::files;
 
-/// Where a file's bytes are gathered: named by its hash, so that another version's are not gone on with.
+/// Returns the path of the incomplete file. The name contains the hash, so a partial file of another version is not
+/// continued.
 pub(super) fn partial(dir: &Path, file: &Listed) -> PathBuf {
     let target = dir.join(&file.path);
     let name = target.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     target.with_file_name(format!("{name}.{}.incomplete", &file.hash.hex()[..12]))
 }
 
-/// Fetches `file` to its place in `dir`. `moved` is told of bytes that arrived, and of those that were of no use, with a
-/// minus.
+/// Fetches `file` to its path in `dir`. Calls `moved` with the number of bytes received, or a negative number for bytes
+/// that were discarded.
 pub(super) async fn file(
     hub: &Hub,
     repo: &Repo,
@@ -40,7 +41,8 @@ pub(super) async fn file(
     let (mut idle, mut wrong) = (0, 0);
     while !part.is_right() {
         if part.at == file.size {
-            // What an earlier process left may be at fault; what was fetched anew is not what the hub lists.
+            // The first mismatch may come from data of an earlier process. A mismatch after a complete new fetch means
+            // that the hub's content differs from its listing.
             wrong += 1;
             let found = part.restart(moved)?;
             if wrong > 1 {
@@ -69,7 +71,7 @@ pub(super) async fn file(
     files::sync_folder(&parent)
 }
 
-/// Errors where a link leads `parent` out of `dir`.
+/// Returns an error if a symbolic link leads `parent` out of `dir`.
 fn inside(dir: &Path, parent: &Path) -> Result<()> {
     let real = |path: &Path| path.canonicalize().map_err(Error::io(path));
     match real(parent)?.starts_with(real(dir)?) {
@@ -78,7 +80,7 @@ fn inside(dir: &Path, parent: &Path) -> Result<()> {
     }
 }
 
-/// The bytes so far, on disk and in the hasher.
+/// The bytes received so far, on disk and in the hasher.
 struct Part<'a> {
     path: PathBuf,
     file: File,
@@ -102,7 +104,7 @@ impl<'a> Part<'a> {
         Ok(Part { path, file, listed, hasher, at })
     }
 
-    /// Begins anew; what the bytes so far hashed to.
+    /// Discards the bytes so far and returns their hash.
     fn restart(&mut self, moved: &(dyn Fn(i64) + Send + Sync)) -> Result<String> {
         self.file.set_len(0).map_err(Error::io(&self.path))?;
         moved(-(self.at as i64));
@@ -111,12 +113,12 @@ impl<'a> Part<'a> {
         Ok(std::mem::replace(&mut self.hasher, fresh).hex())
     }
 
-    /// True when all bytes are there and hash to what the hub lists.
+    /// Returns true if all bytes exist and their hash equals the listed one.
     fn is_right(&self) -> bool {
         self.at == self.listed.size && self.hasher.clone().hex() == self.listed.hash.hex()
     }
 
-    /// Asks for what is missing and takes what comes.
+    /// Requests the missing bytes and writes them.
     async fn fetch(
         &mut self,
         hub: &Hub,
@@ -146,7 +148,7 @@ impl<'a> Part<'a> {
         }
     }
 
-    /// What the hub says of the file on its way to another host must be what it lists.
+    /// Returns an error if the size or hash in the hub's redirect differs from the listing.
     fn compare(&self, linked: &HeaderMap) -> Result<()> {
         let said = |name: &str| linked.get(name).and_then(|value| value.to_str().ok());
         let size = said("x-linked-size").and_then(|size| size.parse::<u64>().ok());
@@ -161,7 +163,7 @@ impl<'a> Part<'a> {
     }
 }
 
-/// True where a reply goes on at byte `from`.
+/// Returns true if a reply continues at byte `from`.
 fn continues(status: StatusCode, headers: &HeaderMap, from: u64) -> bool {
     let range = headers.get(CONTENT_RANGE).and_then(|value| value.to_str().ok());
     let begins = range.is_some_and(|range| range.trim_start_matches("bytes ").starts_with(&format!("{from}-")));

@@ -1,4 +1,5 @@
-//! Requests to the hub: redirects by hand, so that a token never leaves its host; retries with growing random waits.
+//! HTTP requests to the hub. Redirects are followed manually so that a token is never sent to another host. Failed
+//! requests are retried after increasing random delays.
 
 use std::time::Duration;
 
@@ -10,53 +11,53 @@ use crate::bounds::excess;
 use crate::client::{self, chain};
 use crate::error::{Error, Result};
 
-/// Bytes of a reply of JSON, at most.
+/// Maximum size of a JSON reply in bytes.
 const LARGEST_REPLY: usize = 64 << 20;
-/// Redirects followed for one request.
+/// Maximum number of redirects followed per request.
 const MOST_REDIRECTS: usize = 8;
-/// A server that sends nothing for this long is given up.
+/// Time without data after which a connection is given up.
 const SILENCE: Duration = Duration::from_secs(60);
-/// Tries of one request, or of one file without a byte more.
+/// Number of attempts for a request, or for a file without receiving a further byte.
 pub(super) const TRIES: usize = 6;
 
-/// A client of one hub.
+/// HTTP client for one hub.
 pub(super) struct Http {
     client: Client,
     endpoint: Url,
     token: Option<String>,
 }
 
-/// Why there is no reply.
+/// Reason why there is no reply.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// Worth another try: what happened, and how long the server asks to wait.
+    /// A retry may succeed. Contains the error and the delay that the server requests.
     Passing(String, Option<Duration>),
-    /// The server's last word.
+    /// The server's final refusal.
     Status(Refusal),
     /// Every request will fail.
     Fatal(Error),
 }
 
-/// A status that another try does not change.
+/// An error status that a retry does not change.
 #[derive(Debug)]
 pub(super) struct Refusal {
     pub(super) status: StatusCode,
-    /// The hub's word for it, such as `GatedRepo`.
+    /// Error code of the hub, such as `GatedRepo`.
     pub(super) code: String,
-    /// What it says to people.
+    /// Error message of the hub.
     pub(super) message: String,
 }
 
-/// A reply, and the headers of the hub's own that led to it.
+/// A reply, and headers of the hub's redirects that led to it.
 pub(super) struct Reply {
     pub(super) response: Response,
-    /// `X-Linked-Etag` and `X-Linked-Size` stand on the hub's redirect, not on the other host's reply.
+    /// `X-Linked-Etag` and `X-Linked-Size`, which are on the hub's redirect and not on the other host's reply.
     pub(super) linked: HeaderMap,
 }
 
 impl Http {
     pub(super) fn new(settings: &Settings) -> Result<Http> {
-        // A second caller finds it installed, which is as good.
+        // If another caller has already installed a provider, that one is used.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut client = Client::builder()
             .user_agent(concat!("omr/", env!("CARGO_PKG_VERSION")))
@@ -70,7 +71,7 @@ impl Http {
         Ok(Http { client, endpoint: settings.endpoint.clone(), token: settings.token.clone() })
     }
 
-    /// The address of a path under the endpoint; its parts are escaped.
+    /// Returns the address of a path under the endpoint. The parts are escaped.
     pub(super) fn url<'a>(&self, parts: impl IntoIterator<Item = &'a str>) -> Url {
         let mut url = self.endpoint.clone();
         if let Ok(mut path) = url.path_segments_mut() {
@@ -83,7 +84,8 @@ impl Http {
         self.token.is_some()
     }
 
-    /// Follows redirects to the reply; a status that is no success is a [`Failure`]. Bytes before `from` are not asked for.
+    /// Requests a url and follows redirects. Any status except success is a [`Failure`]. With `from`, only the bytes
+    /// from there on are requested.
     pub(super) async fn get(&self, url: &Url, from: u64) -> std::result::Result<Reply, Failure> {
         let (mut url, mut linked) = (url.clone(), HeaderMap::new());
         for _ in 0..=MOST_REDIRECTS {
@@ -118,7 +120,7 @@ impl Http {
         Err(Failure::Fatal(Error::Server { url: url.to_string(), what }))
     }
 
-    /// A small JSON reply and its headers, as often as it takes.
+    /// Requests a small JSON reply with its headers, and retries if necessary.
     pub(super) async fn json(&self, url: &Url) -> std::result::Result<(serde_json::Value, HeaderMap), Failure> {
         let mut attempt = 0;
         loop {
@@ -168,7 +170,7 @@ async fn answered(response: Response, linked: HeaderMap) -> std::result::Result<
     })
 }
 
-/// The beginning of what a refusal says.
+/// Returns the beginning of a refusal's message.
 async fn said(mut response: Response) -> String {
     let mut bytes = Vec::new();
     while let Ok(Some(chunk)) = response.chunk().await {

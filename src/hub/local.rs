@@ -1,5 +1,5 @@
-//! Repositories that are there already: snapshots in the cache of the Hugging Face libraries, and the command for those
-//! that are not.
+//! Finds repositories that were already downloaded, as snapshots in the cache of the Hugging Face libraries. For
+//! missing ones it suggests the download command.
 
 use std::path::{Path, PathBuf};
 
@@ -8,10 +8,11 @@ use super::settings::cache;
 use crate::error::{Error, Result};
 use crate::files;
 
-/// What `path` is, where it may be a repository's name: itself where there is such a file or folder, or where it is no
-/// such name; else the snapshot of that repository. `place` is the key or flag it was given by.
+/// Resolves `path`, which may be the name of a repository. Returns `path` unchanged if it exists as a file or folder or
+/// is not a valid name; otherwise returns the cached snapshot of that repository. `place` is the key or flag that
+/// contained the path.
 ///
-/// Errors with the command that fetches a repository that is not there.
+/// If there is no snapshot, the error contains the command that downloads the repository.
 pub fn find(path: &Path, kind: Kind, place: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<PathBuf> {
     let Some((id, revision)) = name(path) else { return Ok(path.to_owned()) };
     if let Some(snapshot) = cache(env).and_then(|cache| snapshot(&cache, kind, id, revision)) {
@@ -21,7 +22,7 @@ pub fn find(path: &Path, kind: Kind, place: &str, env: &dyn Fn(&str) -> Option<S
     Err(Error::input_hint(place, found, expected(kind), format!("omr download {} --to DIR", path.display())))
 }
 
-/// What a repository of this kind is, for people.
+/// Returns a description of what a repository of this kind contains, for error messages.
 pub fn expected(kind: Kind) -> &'static str {
     match kind {
         Kind::Model => "a model directory",
@@ -29,8 +30,8 @@ pub fn expected(kind: Kind) -> &'static str {
     }
 }
 
-/// The command that fetches what `path` names: a repository, a folder called as one of those the recipe was published with, or
-/// what is in such a folder.
+/// Returns the download command for `path`, if one applies. `path` may be a repository's name, a folder with the name
+/// of a published repository of the recipe, or a path inside such a folder.
 pub fn command(path: &Path, kind: Kind) -> Option<String> {
     if name(path).is_some() {
         return Some(format!("omr download {} --to DIR", path.display()));
@@ -42,7 +43,8 @@ pub fn command(path: &Path, kind: Kind) -> Option<String> {
     })
 }
 
-/// A repository's id and revision, where `path` reads as one and is nothing else: no file, and in no folder that is here.
+/// Splits `path` into a repository's id and revision. Returns `None` if it is not a repository's name, if it looks like
+/// a data file, or if its first folder exists.
 fn name(path: &Path) -> Option<(&str, &str)> {
     let text = path.to_str()?;
     let (id, revision) = text.split_once('@').unwrap_or((text, "main"));
@@ -50,12 +52,13 @@ fn name(path: &Path) -> Option<(&str, &str)> {
         .iter()
         .any(|known| path.extension().is_some_and(|e| e.eq_ignore_ascii_case(known)));
     let owner = id.split('/').next()?;
-    // Where people keep downloads, and what addresses of the hub begin with: nobody's name.
+    // Common download folders and prefixes of hub addresses are not owners of repositories.
     let is_owner = !["models", "datasets", "data", "checkpoints"].contains(&owner) && !Path::new(owner).exists();
     (is_id(id) && !is_file_name && is_owner && !path.exists()).then_some((id, revision))
 }
 
-/// `CACHE/models--ORG--NAME/snapshots/COMMIT`, the commit by name or by the file `refs/REVISION`.
+/// Returns `CACHE/models--ORG--NAME/snapshots/COMMIT`. `revision` is the commit, or the name of the file
+/// `refs/REVISION` that contains it.
 fn snapshot(cache: &Path, kind: Kind, id: &str, revision: &str) -> Option<PathBuf> {
     let repo = cache.join(format!("{}--{}", kind.plural(), id.replace('/', "--")));
     let named = files::read_to_string(repo.join("refs").join(revision)).ok();
@@ -65,18 +68,20 @@ fn snapshot(cache: &Path, kind: Kind, id: &str, revision: &str) -> Option<PathBu
     (single && snapshot.is_dir()).then_some(snapshot)
 }
 
-/// The folder in which the files of a snapshot lie that `path` is in: its files are links into it.
+/// Returns the folder with the blobs of the snapshot that contains `path`. The snapshot's files are symbolic links to
+/// them.
 pub fn blobs(path: &Path) -> Option<PathBuf> {
     let (repo, _) = repository(path)?;
     Some(repo.join("blobs")).filter(|blobs| blobs.is_dir())
 }
 
-/// The name of the repository that `path` is the snapshot of.
+/// Returns the name of the repository if `path` is in one of its snapshots.
 pub fn repository_name(path: &Path) -> Option<String> {
     repository(&path.canonicalize().ok()?).map(|(_, name)| name)
 }
 
-/// The cache's folder of the repository that has `path` in a snapshot, and the repository's name without its owner's.
+/// Returns the cache folder of the repository that has `path` in a snapshot, and the repository's name without its
+/// owner.
 fn repository(path: &Path) -> Option<(PathBuf, String)> {
     let snapshots = path.ancestors().find(|folder| folder.file_name().is_some_and(|name| name == "snapshots"))?;
     let repo = snapshots.parent()?;
@@ -122,7 +127,7 @@ mod tests {
             published("data/OpenMMReasoner-RL-74K/**/val*.parquet", Kind::Dataset).unwrap(),
             "omr download rl-data --to data/OpenMMReasoner-RL-74K"
         );
-        // What is no repository's name is what it is: a file that is missing, or a folder that is here.
+        // A path that is not a repository's name stays unchanged: a missing file, or an existing folder.
         for path in ["org/rows.parquet", "src/nothing", "model", "/a/b", "./a/b", "models/tiny", "a/b/c"] {
             assert_eq!(find(path, Kind::Model).unwrap(), Path::new(path));
         }

@@ -1,8 +1,8 @@
-//! The Hugging Face hub: what a repository is called, what is in it, and its files, whole and checked.
+//! The Hugging Face hub: names of repositories, listings, and verified downloads.
 //!
-//! [`Repo`] reads what a user types, `api` speaks the protocol, [`download`] plans and fetches, [`local`] finds what is
-//! already there. A token goes to the hub's own address and nowhere else; every file is checked against the hash the
-//! hub lists before it gets its name.
+//! [`Repo`] parses what a user types, `api` implements the protocol, [`download`] plans and fetches, and [`local`]
+//! finds existing snapshots. A token is sent only to the hub's own address. Every file is verified against the listed
+//! hash before it gets its final name.
 
 #![forbid(unsafe_code)]
 

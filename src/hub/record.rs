@@ -1,5 +1,5 @@
-//! What stands in a download's folder about itself, in `.download.jsonl`: files that were checked, so that a finished
-//! folder is not read again, and which listing is whole.
+//! Record of a download folder, `.download.jsonl`: the verified files, so that a finished folder is not hashed again,
+//! and the last complete listing.
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
@@ -14,7 +14,7 @@ use crate::files;
 
 const NAME: &str = ".download.jsonl";
 
-/// A line.
+/// One line of the record.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 enum Line {
@@ -22,7 +22,7 @@ enum Line {
     Whole(Whole),
 }
 
-/// A file that had its hash when it had this size and time.
+/// A file that was verified, with its size and modification time then.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Checked {
     path: String,
@@ -31,7 +31,7 @@ struct Checked {
     modified: u64,
 }
 
-/// All files of a listing were there.
+/// A listing whose files were all downloaded.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Whole {
     pub(super) repo: String,
@@ -41,16 +41,16 @@ pub(super) struct Whole {
     pub(super) files: Vec<String>,
 }
 
-/// A folder's lines.
+/// The record of a folder.
 pub(super) struct Record {
     dir: PathBuf,
     checked: HashMap<String, Checked>,
-    /// The newest.
+    /// The last complete listing.
     pub(super) whole: Option<Whole>,
 }
 
 impl Record {
-    /// Reads a folder's; a line that a kill tore says nothing.
+    /// Reads the record of a folder. Ignores lines that were cut off when a process was killed.
     pub(super) fn read(dir: &Path) -> Record {
         let text = files::read_to_string(dir.join(NAME)).unwrap_or_default();
         let mut record = Record { dir: dir.to_owned(), checked: HashMap::new(), whole: None };
@@ -63,7 +63,7 @@ impl Record {
         record
     }
 
-    /// Holds the folder for this process; another one's is refused.
+    /// Locks the folder for this process. Returns an error if another process holds the lock.
     pub(super) fn lock(dir: &Path) -> Result<File> {
         std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
         let path = dir.join(NAME);
@@ -77,14 +77,14 @@ impl Record {
         }
     }
 
-    /// The hash that a file had, where it is untouched since.
+    /// Returns the hash of a verified file, if the file has not changed since.
     pub(super) fn hash(&self, path: &str) -> Option<&str> {
         let checked = self.checked.get(path)?;
         let (size, modified) = size_and_time(&self.dir.join(path)).ok()?;
         (checked.size == size && checked.modified == modified).then_some(checked.hash.as_str())
     }
 
-    /// Notes that a file has its hash.
+    /// Records that a file has been verified.
     pub(super) fn note(&self, file: &Listed) -> Result<()> {
         let at = self.dir.join(&file.path);
         let (size, modified) = size_and_time(&at).map_err(Error::io(&at))?;
@@ -92,7 +92,7 @@ impl Record {
         self.append(&Line::Checked(Checked { path, size, hash, modified }))
     }
 
-    /// Notes that `files` of a listing are there.
+    /// Records that all `files` of a listing are complete.
     pub(super) fn finish(&self, listing: &Listing, revision: &str, include: &[String], files: &[Listed]) -> Result<()> {
         let whole = Whole {
             repo: listing.id.clone(),
@@ -110,7 +110,7 @@ impl Record {
     fn append(&self, line: &Line) -> Result<()> {
         let path = self.dir.join(NAME);
         let text = serde_json::to_string(line).map_err(|e| Error::Failed(format!("{NAME}: {e}")))?;
-        // A torn line before it ends here.
+        // The leading newline ends an incomplete line, if there is one.
         let mut file = OpenOptions::new().append(true).create(true).open(&path).map_err(Error::io(&path))?;
         file.write_all(format!("\n{text}\n").as_bytes()).map_err(Error::io(&path))
     }

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use crate::error::{Error, Result};
 
-/// What the recipe was published with, by the names that `omr download` has for it.
+/// Published repositories of the recipe, with their short names in `omr download`.
 pub const SHORT_NAMES: [(&str, Kind, &str); 5] = [
     ("base", Kind::Model, "Qwen/Qwen2.5-VL-7B-Instruct"),
     ("coldstart", Kind::Model, "OpenMMReasoner/OpenMMReasoner-ColdStart"),
@@ -14,7 +14,7 @@ pub const SHORT_NAMES: [(&str, Kind, &str); 5] = [
     ("rl-data", Kind::Dataset, "OpenMMReasoner/OpenMMReasoner-RL-74K"),
 ];
 
-/// What a repository holds.
+/// Kind of a repository.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A model directory.
@@ -24,7 +24,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The path of its API under `/api`, and the start of its folder's name in the cache.
+    /// Returns the name of the kind in paths under `/api` and in folder names of the cache.
     pub fn plural(self) -> &'static str {
         match self {
             Kind::Model => "models",
@@ -32,7 +32,7 @@ impl Kind {
         }
     }
 
-    /// What stands before an id in addresses of files.
+    /// Returns the prefix of an id in addresses of files.
     pub(super) fn prefix(self) -> &'static str {
         match self {
             Kind::Model => "",
@@ -41,12 +41,12 @@ impl Kind {
     }
 }
 
-/// A repository as a user names it.
+/// A repository as named by the user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Repo {
-    /// None where the name does not say: models are looked for first.
+    /// Kind of the repository, or `None` if the name does not contain it; models are then searched first.
     pub kind: Option<Kind>,
-    /// `ORG/NAME`.
+    /// Id, `ORG/NAME`.
     pub id: String,
     /// Branch, tag or commit.
     pub revision: String,
@@ -55,7 +55,7 @@ pub struct Repo {
 impl FromStr for Repo {
     type Err = Error;
 
-    /// `SHORT`, `ORG/NAME`, `datasets/ORG/NAME` or `models/ORG/NAME`, each with `@REVISION` or without.
+    /// Parses `SHORT`, `ORG/NAME`, `datasets/ORG/NAME` or `models/ORG/NAME`, each with an optional `@REVISION`.
     fn from_str(text: &str) -> Result<Repo> {
         let (name, revision) = text.split_once('@').unwrap_or((text, "main"));
         let known = SHORT_NAMES.iter().find(|(short, ..)| *short == name);
@@ -83,7 +83,7 @@ impl fmt::Display for Repo {
     }
 }
 
-/// True for `ORG/NAME` as the hub admits it.
+/// Returns true for `ORG/NAME` as the hub allows it.
 pub(super) fn is_id(text: &str) -> bool {
     let part = |part: &str| {
         let inner = part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
@@ -92,7 +92,7 @@ pub(super) fn is_id(text: &str) -> bool {
     text.split_once('/').is_some_and(|(org, name)| part(org) && part(name))
 }
 
-/// Branches may have slashes; nothing of it may leave its place in an address.
+/// Returns true for a valid revision. Branches may contain slashes, but no part may leave its position in an address.
 fn is_revision(text: &str) -> bool {
     let inner = text.chars().all(|c| c.is_ascii_alphanumeric() || "-_./".contains(c));
     !text.is_empty() && inner && text.split('/').all(|part| !part.is_empty() && part != "." && part != "..")

@@ -1,4 +1,4 @@
-//! Where the hub is and who asks, by the Hugging Face libraries' environment.
+//! Connection settings of the hub, from the environment variables of the Hugging Face libraries.
 
 use std::path::PathBuf;
 
@@ -6,22 +6,22 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::secrets;
 
-/// The hub's own address.
+/// Default address of the hub.
 const ENDPOINT: &str = "https://huggingface.co";
 
-/// How the hub is reached.
+/// Settings for the connection to the hub.
 #[derive(Clone)]
 pub struct Settings {
-    /// `HF_ENDPOINT`: the hub's address, or a mirror's.
+    /// `HF_ENDPOINT`: address of the hub or of a mirror.
     pub endpoint: reqwest::Url,
-    /// `HF_TOKEN`, or the file `token` in `HF_HOME`.
+    /// `HF_TOKEN`, or the content of the file `token` in `HF_HOME`.
     pub token: Option<String>,
-    /// `HF_HUB_OFFLINE`: nothing is asked.
+    /// `HF_HUB_OFFLINE`: true if the hub must not be contacted.
     pub offline: bool,
 }
 
 impl Settings {
-    /// Of an environment. Errors on an endpoint that is no address.
+    /// Reads the settings from an environment. Returns an error if the endpoint is not a valid address.
     pub fn of(env: &dyn Fn(&str) -> Option<String>) -> Result<Settings> {
         let given = |name: &str| env(name).map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
         let endpoint = given("HF_ENDPOINT").unwrap_or_else(|| ENDPOINT.to_owned());
@@ -42,13 +42,13 @@ impl Settings {
     }
 }
 
-/// `HF_HUB_CACHE`, or the folder `hub` in `HF_HOME`: what the Hugging Face libraries downloaded.
+/// Returns the cache of the Hugging Face libraries: `HF_HUB_CACHE`, or the folder `hub` in `HF_HOME`.
 pub(super) fn cache(env: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
     let given = env("HF_HUB_CACHE").filter(|text| !text.is_empty()).map(PathBuf::from);
     given.or_else(|| Some(home(env)?.join("hub")))
 }
 
-/// `HF_HOME`, or where the Hugging Face libraries put it.
+/// Returns `HF_HOME`, or the default of the Hugging Face libraries.
 fn home(env: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
     let given = |name: &str| env(name).filter(|text| !text.is_empty()).map(PathBuf::from);
     given("HF_HOME").or_else(|| {
