@@ -1,6 +1,6 @@
-//! The answer store: what teachers, judges and measured models said, kept by content in one SQLite file a run, so that
-//! nothing is asked twice. An answer is there, whole, from the moment [`Store::put`] returns, whenever the process is
-//! killed.
+//! The answer store: answers of teachers, judges and measured models, indexed by a hash of the request, in one SQLite
+//! file per run. No request is sent twice. An answer is stored completely when [`Store::put`] returns, even if the
+//! process is killed afterwards.
 
 #![forbid(unsafe_code)]
 
@@ -13,17 +13,17 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, params}
 use crate::client::Completion;
 use crate::error::{Error, Result};
 
-/// The store of a run, in its directory.
+/// File name of a run's store in the run directory.
 pub const FILE: &str = "answers.sqlite";
 
-/// Which layout of the table this is: `user_version` of the file. Rows of layout 1 had no hash; they get one when a file is
-/// first opened by this version.
+/// Version of the table layout, stored as `user_version` of the file. Rows of layout 1 had no hash; it is added when
+/// this version first opens the file.
 const LAYOUT: i64 = 2;
 
-/// How long a process waits for another that writes to the same shared store.
+/// Maximum time that a process waits for another one that writes to the same shared store.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How long the tasks of a scorer that is gone may hold a run's store.
+/// Maximum time that the tasks of a closed scorer may still hold a run's store.
 const CLOSING: Duration = Duration::from_secs(30);
 
 const SCHEMA: &str = "CREATE TABLE IF NOT EXISTS answers (
@@ -31,47 +31,49 @@ const SCHEMA: &str = "CREATE TABLE IF NOT EXISTS answers (
     prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL, blake3 BLOB NOT NULL DEFAULT x'') STRICT";
 const HASHES: &str = "ALTER TABLE answers ADD COLUMN blake3 BLOB NOT NULL DEFAULT x''";
 
-/// A row, as [`entry`] reads it.
+/// Query for a row, as [`entry`] reads it.
 const ENTRY: &str = "SELECT key, label, text, finish_reason, prompt_tokens, completion_tokens, blake3 FROM answers";
 
-/// What an answer is to: a hash of who was asked, what, and how.
+/// Key of an answer: a hash of who was asked, the request and the sampling settings.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Key([u8; 32]);
 
 impl Key {
-    /// The key of what `who` (a server's model, or the content of a model directory) says to `what` (messages, pictures
-    /// by hash, or a whole request) when asked as `how` says (sampling parameters, seed, number of the sample).
+    /// Creates the key of an answer. `who` is a server's model or the content of a model directory. `what` is the
+    /// messages with hashes of the images, or an entire request. `how` contains the sampling parameters, the seed and
+    /// the number of the sample.
     pub fn new(who: &str, what: &[u8], how: &str) -> Key {
         let mut hasher = blake3::Hasher::new();
         for part in [who.as_bytes(), what, how.as_bytes()] {
-            // With its length, so that no two triples run together into the same bytes.
+            // The length of each part is hashed too, so different triples never give the same bytes.
             hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
         }
         Key(*hasher.finalize().as_bytes())
     }
 }
 
-/// Answers by key, in one file. All threads of a process share it by reference.
+/// Answers by key, in one file. All threads of a process share the store by reference.
 pub struct Store {
     path: PathBuf,
     connection: Mutex<Connection>,
-    /// What the run had before its ranks began, for reading.
+    /// Store of the run before its ranks started, opened for reading.
     before: Option<Box<Store>>,
 }
 
 impl Store {
-    /// Opens or makes the file, for this process alone: while it is open, another that opens it gets an error.
+    /// Opens or creates the file exclusively. While it is open, any other process that opens it receives an error.
     pub fn open(path: &Path) -> Result<Store> {
         Store::locked(path, "EXCLUSIVE", Duration::ZERO)
     }
 
-    /// The same for a file that several processes of one machine use at once; each waits for the others' writes.
+    /// Opens or creates a file that several processes of one machine use at once. Each process waits for the writes of
+    /// the others.
     pub fn shared(path: &Path) -> Result<Store> {
         Store::locked(path, "NORMAL", PATIENCE)
     }
 
-    /// The store of the run directory `dir`, with what the shards of the run answered taken in; their files are removed
-    /// then. Errors when a shard is still at work.
+    /// Opens the store of the run directory `dir`. Merges the stores of the run's shards into it and removes their
+    /// files. Returns an error if a shard is still running.
     pub fn of_run(dir: &Path) -> Result<Store> {
         let store = Store::open(&dir.join(FILE))?;
         for shard in shards(dir)? {
@@ -81,14 +83,14 @@ impl Store {
         Ok(store)
     }
 
-    /// The part of rank `i` of `n` of the run in the directory `dir`; what the run has already is found in it, too. Rank 0 is to
-    /// have called [`gather`] first.
+    /// Opens the store of rank `i` of `n` of the run in the directory `dir`. Lookups also find the answers that the run
+    /// already has. Rank 0 must have called [`gather`] before.
     pub fn of_rank(dir: &Path, i: usize, n: usize) -> Result<Store> {
         let (run, part) = (dir.join(FILE), Store::open(&shard(dir, i, n))?);
         if !run.exists() {
             return Ok(part);
         }
-        // No rank writes to it, and not all file systems that ranks share have locks.
+        // Opened as immutable, because no rank writes to it, and not every file system that ranks share supports locks.
         let escaped = run.to_string_lossy().replace('%', "%25").replace('?', "%3f").replace('#', "%23");
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let before = Connection::open_with_flags(format!("file:{escaped}?immutable=1"), flags);
@@ -109,11 +111,12 @@ impl Store {
         let open = || -> rusqlite::Result<(Connection, i64)> {
             let connection = Connection::open(path)?;
             connection.busy_timeout(patience)?;
-            // A commit is in the log, past any kill of the process, when it returns; only a power cut can lose the last.
+            // When a commit returns, it is in the log and survives a kill of the process. Only a power failure can lose
+            // the last commits.
             connection.execute_batch(&format!(
                 "PRAGMA locking_mode = {mode}; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL"
             ))?;
-            // The lock is taken by the first write, and kept in exclusive mode.
+            // The first write takes the lock. In exclusive mode it is held until the store is closed.
             connection.execute_batch("BEGIN IMMEDIATE")?;
             let layout = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
             match layout {
@@ -134,12 +137,12 @@ impl Store {
         Ok(Store { path: path.to_owned(), connection: Mutex::new(connection), before: None })
     }
 
-    /// The file.
+    /// Returns the path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The answer to `key`, where there is one. Errors where a row is another than was kept.
+    /// Returns the answer for `key`, if there is one. Returns an error if the row's content does not match its hash.
     pub fn get(&self, key: &Key) -> Result<Option<Completion>> {
         let found = self.lock().query_row(&format!("{ENTRY} WHERE key = ?1"), [&key.0[..]], entry).optional();
         match found.map_err(|error| failed(&self.path, &error))? {
@@ -152,7 +155,7 @@ impl Store {
         }
     }
 
-    /// Whether there is an answer to `key`.
+    /// Returns true if there is an answer for `key`.
     pub fn has(&self, key: &Key) -> Result<bool> {
         let found = self.lock().query_row("SELECT 1 FROM answers WHERE key = ?1", [&key.0[..]], |_| Ok(())).optional();
         match found.map_err(|error| failed(&self.path, &error))? {
@@ -161,7 +164,8 @@ impl Store {
         }
     }
 
-    /// Keeps an answer; the first to a key stays. `label` says for people what it is to.
+    /// Stores an answer. If the key already has one, the existing answer stays. `label` describes the request for
+    /// people.
     pub fn put(&self, key: &Key, label: &str, answer: &Completion) -> Result<()> {
         let sql = "INSERT OR IGNORE INTO answers VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
         let Completion { text, finish_reason, prompt_tokens, completion_tokens } = answer;
@@ -170,10 +174,10 @@ impl Store {
         self.lock().execute(sql, values).map(drop).map_err(|error| failed(&self.path, &error))
     }
 
-    /// Takes in the answers of another store that are not here, all or none. How many those were.
+    /// Merges the answers of another store that are missing here; all of them or none. Returns their number.
     pub fn merge(&self, other: &Path) -> Result<u64> {
-        // Opening it says in its own name whether it is one, and whether another process is at work on it; closing
-        // it brings its log into the file.
+        // Opening the other store first checks that it is a valid store and that no other process uses it. Closing it
+        // writes its log into the file.
         std::fs::metadata(other).map_err(Error::io(other))?;
         drop(Store::open(other)?);
         let connection = self.lock();
@@ -190,9 +194,9 @@ impl Store {
     }
 }
 
-/// Label and answer of a row of [`ENTRY`], the hash of its content, and the hash it was kept with.
+/// Reads a row of [`ENTRY`]: its label, its answer, the hash of its content and the stored hash.
 fn entry(row: &Row) -> rusqlite::Result<(String, Completion, [Vec<u8>; 2])> {
-    // A byte that makes no text makes another hash, too.
+    // Invalid UTF-8 is replaced, which changes the hash, so the corruption is detected.
     let text = |i| Ok::<_, rusqlite::Error>(String::from_utf8_lossy(row.get_ref(i)?.as_bytes()?).into_owned());
     let (key, label, kept) = (row.get::<_, Vec<u8>>(0)?, text(1)?, row.get(6)?);
     let [prompt_tokens, completion_tokens] = [row.get::<_, i64>(4)? as u64, row.get::<_, i64>(5)? as u64];
@@ -201,7 +205,7 @@ fn entry(row: &Row) -> rusqlite::Result<(String, Completion, [Vec<u8>; 2])> {
     Ok((label, answer, [hash, kept]))
 }
 
-/// BLAKE3 of a row's content.
+/// Returns the BLAKE3 hash of a row's content.
 fn hash(key: &[u8], label: &str, answer: &Completion) -> Vec<u8> {
     let counts = [answer.prompt_tokens.to_le_bytes(), answer.completion_tokens.to_le_bytes()].concat();
     let mut hasher = blake3::Hasher::new();
@@ -211,7 +215,7 @@ fn hash(key: &[u8], label: &str, answer: &Completion) -> Vec<u8> {
     hasher.finalize().as_bytes().to_vec()
 }
 
-/// Gives the rows of layout 1 their hashes.
+/// Adds the hashes to rows of layout 1.
 fn add_hashes(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute_batch(HASHES)?;
     let mut rows = connection.prepare(ENTRY)?;
@@ -225,30 +229,31 @@ fn locked(connection: &Mutex<Connection>) -> MutexGuard<'_, Connection> {
     connection.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A run's store, opened when it is first used: until then the run's directory is not touched. Whoever asks in one run
-/// shares it.
+/// The store of a run, opened at its first use; before that, the run directory is not touched. All users in a run share
+/// it.
 pub struct RunStore {
     dir: PathBuf,
-    /// Which of how many processes of the run opens it, where there are several.
+    /// Rank and number of ranks, if the run has several processes.
     rank: Option<(usize, usize)>,
     opening: Mutex<()>,
     store: OnceLock<Store>,
 }
 
 impl RunStore {
-    /// [`Store::of_run`] of `dir`.
+    /// Creates a store that opens with [`Store::of_run`] of `dir`.
     pub fn new(dir: &Path) -> Arc<RunStore> {
         Arc::new(RunStore { dir: dir.to_owned(), rank: None, opening: Mutex::default(), store: OnceLock::new() })
     }
 
-    /// That of rank `i` of `n` in the run directory `dir`: of one rank the run's, else [`Store::of_rank`].
+    /// Creates the store of rank `i` of `n` in the run directory `dir`. It opens with [`Store::of_run`] if `n` is 1,
+    /// otherwise with [`Store::of_rank`].
     pub fn of_rank(dir: &Path, i: usize, n: usize) -> Arc<RunStore> {
         let rank = (n > 1).then_some((i, n));
         Arc::new(RunStore { dir: dir.to_owned(), rank, opening: Mutex::default(), store: OnceLock::new() })
     }
 
-    /// Waits until nobody else has it, as a judge's tasks do for a moment after its scorer is gone, and closes it. Errors
-    /// where somebody keeps it.
+    /// Waits until this is the last reference, and closes the store. The tasks of a judge may hold a reference for a
+    /// moment after their scorer is gone. Returns an error if a reference remains.
     pub fn close(mut self: Arc<RunStore>) -> Result<()> {
         let began = Instant::now();
         while let Err(shared) = Arc::try_unwrap(self) {
@@ -263,12 +268,12 @@ impl RunStore {
         Ok(())
     }
 
-    /// A store that is open.
+    /// Wraps a store that is already open.
     pub fn of(store: Store) -> Arc<RunStore> {
         Arc::new(RunStore { dir: store.path.clone(), rank: None, opening: Mutex::default(), store: store.into() })
     }
 
-    /// The store. Errors, the first time, where it cannot be opened.
+    /// Returns the store. The first call opens it and returns an error if that fails.
     pub fn get(&self) -> Result<&Store> {
         let _one = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
         match self.store.get() {
@@ -283,18 +288,18 @@ impl RunStore {
     }
 }
 
-/// Takes what ranks or shards of the run in `dir` answered into its store, so that ranks of any number find it: before they open
-/// theirs, rank 0 does this.
+/// Merges the answers of the ranks or shards of the run in `dir` into its store, so that any number of ranks finds
+/// them. Rank 0 must call this before the ranks open their stores.
 pub fn gather(dir: &Path) -> Result<()> {
     if dir.join(FILE).exists() || !shards(dir)?.is_empty() { Store::of_run(dir).map(drop) } else { Ok(()) }
 }
 
-/// The store of shard `i` of `n`, from 0, in a run directory.
+/// Returns the path of the store of shard `i` of `n`, from 0, in a run directory.
 pub fn shard(dir: &Path, i: usize, n: usize) -> PathBuf {
     dir.join(format!("answers-{i}-of-{n}.sqlite"))
 }
 
-/// The stores of shards there are in a run directory, in the order of their names.
+/// Returns the paths of the shards' stores in a run directory, sorted by name.
 pub fn shards(dir: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(dir).map_err(Error::io(dir))? {
