@@ -1,33 +1,34 @@
-//! Which of several addresses answer: one that failed is left out for a while, then tried by one request.
+//! Tracks which of several addresses respond. An address that failed is not used for a while, and then tried with a
+//! single request.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long an address is left out after its first failure; twice as long after each further one.
+/// Time for which an address is not used after its first failure. It doubles with each further failure.
 const FIRST_REST: Duration = Duration::from_secs(5);
-/// And at most.
+/// Maximum time for which an address is not used.
 const LONGEST_REST: Duration = Duration::from_secs(120);
 
-/// What is known of the addresses of a server.
+/// State of the addresses of a server.
 pub struct Health(Mutex<Vec<Address>>);
 
 #[derive(Clone, Copy, Default)]
 struct Address {
-    /// Failures since it last answered.
+    /// Number of failures since the last answer.
     failures: u32,
-    /// Not asked before this.
+    /// Time before which the address is not used.
     rests_until: Option<Instant>,
 }
 
 impl Health {
-    /// All of `count` addresses are asked.
+    /// Creates the state of `count` addresses, all of them in use.
     pub fn new(count: usize) -> Health {
         Health(Mutex::new(vec![Address::default(); count]))
     }
 
-    /// The address for a request that is to go to `wanted`: the next from there on that does not rest at `now`, or
-    /// `wanted` itself where all do. One whose rest is over is asked by this request, and rests again for others until
-    /// that has come back.
+    /// Returns the address for a request that prefers `wanted`: the first address from `wanted` on that is in use at
+    /// `now`, or `wanted` if none is. If the chosen address has failed before, it is blocked for other requests until
+    /// this request returns.
     pub fn choose(&self, wanted: usize, now: Instant) -> usize {
         let mut addresses = self.lock();
         let count = addresses.len();
@@ -41,7 +42,7 @@ impl Health {
         chosen
     }
 
-    /// What became of a request to `address`.
+    /// Records whether a request to `address` was answered.
     pub fn told(&self, address: usize, answered: bool, now: Instant) {
         let address = &mut self.lock()[address];
         if answered {

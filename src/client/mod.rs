@@ -1,6 +1,5 @@
-//! A client of OpenAI-compatible servers: time-outs, a deadline, retries with growing random waits, several addresses.
-//! A teacher, a judge and a model to be measured are all asked through it. How many requests are in flight is for the
-//! caller to bound.
+//! Client for OpenAI-compatible servers, with timeouts, a deadline, retries with increasing random delays, and several
+//! addresses. It is used for teachers, judges and measured models. The caller limits the number of concurrent requests.
 
 #![forbid(unsafe_code)]
 
@@ -21,27 +20,27 @@ use crate::error::{Error, Result};
 use crate::philox::{Purpose, Random};
 use crate::secrets;
 
-/// The first wait before a retry; it doubles each time.
+/// Delay before the first retry; it doubles with each retry.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
-/// The longest wait before a retry, also when the server asks for a longer one.
+/// Maximum delay before a retry, even if the server requests a longer one.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
-/// A reply may have so many bytes: answers of 16,384 tokens have thousandths of it.
+/// Maximum size of a reply in bytes. An answer of 16,384 tokens is about a thousand times smaller.
 const LARGEST_REPLY: usize = 64 << 20;
 
-/// A server's answer.
+/// Answer of a server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Completion {
-    /// What it said; reasoning that the server split off stands in front in think tags.
+    /// Text of the answer. Reasoning that the server returned separately comes first, in think tags.
     pub text: String,
-    /// `stop`, `length` or whatever else ended it.
+    /// Reason for the end: `stop`, `length` or another one.
     pub finish_reason: String,
-    /// Tokens of the prompt, by the server's count.
+    /// Number of prompt tokens, as counted by the server.
     pub prompt_tokens: u64,
-    /// Tokens of the answer, by the server's count.
+    /// Number of answer tokens, as counted by the server.
     pub completion_tokens: u64,
 }
 
-/// A server, or several that serve the same model.
+/// A server, or several servers with the same model.
 pub struct Endpoint {
     client: reqwest::Client,
     config: EndpointConfig,
@@ -50,19 +49,19 @@ pub struct Endpoint {
     deadline: Duration,
 }
 
-/// Why a request has no answer.
+/// Reason why a request has no answer.
 #[derive(Debug)]
 pub enum Failure {
-    /// Worth another try: what happened, and how long the server asks to wait.
+    /// A retry may succeed. Contains the error and the delay that the server requests.
     Passing(String, Option<Duration>),
-    /// This request is refused and will be again.
+    /// The server refuses this request and would refuse it again.
     Refused(String),
     /// Every request will fail.
     Fatal(Error),
 }
 
 impl Endpoint {
-    /// Checks the addresses. `place` names the config key, for errors.
+    /// Creates the client and checks the addresses. `place` names the config key for errors.
     pub fn new(config: &EndpointConfig, place: &str) -> Result<Endpoint> {
         if config.base_url.is_empty() {
             return Err(Error::input(format!("{place}.base_url"), "nothing", "the server's address up to /v1"));
@@ -74,14 +73,14 @@ impl Endpoint {
                 .filter(|u| ["http", "https"].contains(&u.scheme()) && u.host_str().is_some())
                 .ok_or_else(|| Error::input(format!("{place}.base_url"), url, "an http or https address up to /v1"))?;
             if let Some(password) = parsed.password() {
-                // As it is sent.
+                // The header contains the base64 form, so that is kept secret too.
                 secrets::keep(&STANDARD.encode(format!("{}:{password}", parsed.username())));
                 secrets::keep(password);
             }
             local &=
                 parsed.scheme() == "http" && matches!(parsed.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
         }
-        // A second caller finds it installed, which is as good.
+        // If another caller has already installed a provider, that one is used.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let timeout = Duration::try_from_secs_f64(config.timeout_s)
             .map_err(|e| Error::input(format!("{place}.timeout_s"), config.timeout_s.to_string(), e.to_string()))?;
@@ -93,7 +92,7 @@ impl Endpoint {
                 .pool_max_idle_per_host(config.concurrency);
             if local { builder.no_proxy() } else { builder }
         };
-        // A system without certificates is no hindrance to http.
+        // Plain http needs no certificates, so a system without them is accepted.
         let is_plain = config.base_url.iter().all(|url| url.starts_with("http://"));
         let without = |e| if is_plain { builder().tls_certs_only([]).build() } else { Err(e) };
         let client = builder().build().or_else(without);
@@ -103,22 +102,23 @@ impl Endpoint {
         Ok(Endpoint { client, config: config.clone(), urls, health, deadline: Duration::MAX })
     }
 
-    /// The same, but a request and all its repetitions end after `deadline`.
+    /// Returns the endpoint with a deadline for each request including its retries.
     pub fn with_deadline(self, deadline: Duration) -> Endpoint {
         Endpoint { deadline, ..self }
     }
 
-    /// The address asked first, as it is shown.
+    /// Returns the first address, in a form that is safe to display.
     pub fn url(&self) -> String {
         secrets::without_userinfo(&self.urls[0]).into_owned()
     }
 
-    /// Requests in flight the config admits.
+    /// Returns the maximum number of concurrent requests in the config.
     pub fn concurrency(&self) -> usize {
         self.config.concurrency
     }
 
-    /// Sends a body, as often as it takes and the deadline admits. `item` spreads requests over the addresses.
+    /// Sends a request body, with as many retries as the config and the deadline allow. `item` spreads requests over
+    /// the addresses.
     pub async fn complete(&self, body: &Arc<str>, item: usize) -> std::result::Result<Completion, Failure> {
         let end = Instant::now().checked_add(self.deadline);
         let left = || end.map_or(Duration::MAX, |end| end.saturating_duration_since(Instant::now()));
@@ -128,7 +128,7 @@ impl Endpoint {
             let url = &self.urls[address];
             let once = tokio::time::timeout(left(), self.once(url, body)).await;
             let once = once.unwrap_or_else(|_| Err(Failure::Passing(self.late(), None)));
-            // One that says when to come back is well.
+            // A server that requests a delay is healthy.
             let answered = !matches!(once, Err(Failure::Passing(_, None)));
             self.health.told(address, answered, std::time::Instant::now());
             let (what, asked) = match once {
@@ -169,7 +169,7 @@ impl Endpoint {
         if status.is_success() {
             return completion(&bytes).map_err(|what| Failure::Passing(what, None));
         }
-        // Whole, so that no secret is cut in two.
+        // The text is redacted before it is shortened, so that no secret is cut in two and missed.
         let said = String::from_utf8_lossy(&bytes);
         let said: String = secrets::redacted(said.trim()).chars().take(300).collect();
         let what = format!("status {status}: {said}");
@@ -181,15 +181,15 @@ impl Endpoint {
     }
 }
 
-/// How long to wait before try `attempt + 1` of `request`: as long as the server `asked`, else doubled each time, at most a
-/// minute.
+/// Returns the delay before attempt `attempt + 1` of `request`: the delay that the server requested (`asked`),
+/// otherwise a delay that doubles each time; at most a minute.
 pub(crate) fn wait(request: &str, attempt: usize, asked: Option<Duration>) -> Duration {
     let doubled = FIRST_WAIT.saturating_mul(1 << attempt.min(16)).mul_f64(jitter(request, attempt));
     asked.unwrap_or(doubled).min(LONGEST_WAIT)
 }
 
-/// Between a half and one and a half, by Philox from the process, the request and the attempt: requests and
-/// processes that failed together must not come back together.
+/// Returns a factor between 0.5 and 1.5, by Philox from the process id, the request and the attempt. It prevents
+/// requests and processes that failed together from retrying together.
 fn jitter(body: &str, attempt: usize) -> f64 {
     let hash = blake3::hash(body.as_bytes());
     let (hash, _) = hash.as_bytes().split_first_chunk().expect("a hash has 32 bytes");
@@ -197,7 +197,7 @@ fn jitter(body: &str, attempt: usize) -> f64 {
     0.5 + Random::new(u64::from(std::process::id()), Purpose::Backoff, request).uniform_f64()
 }
 
-/// An error with its causes: reqwest's own text names the address alone.
+/// Formats an error with its causes, because reqwest's own text contains only the address.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -222,7 +222,7 @@ fn completion(bytes: &[u8]) -> std::result::Result<Completion, String> {
         true => text,
         false => format!("<think>{reasoning}</think>{text}"),
     };
-    // Sums of what servers count stay far below 2^64.
+    // The limit keeps sums of the counts far below 2^64.
     let count = |name: &str| reply["usage"][name].as_u64().unwrap_or_default().min(u32::MAX.into());
     Ok(Completion {
         text,
