@@ -1,5 +1,5 @@
-//! The judge: a language model asked where the rules say no. When it is asked, with what, and what its reply does;
-//! [`Client`] asks a server.
+//! The judge: a language model that is asked when the rules reject an answer. This file decides when it is asked and
+//! with which prompt, and interprets its reply. [`Client`] sends the requests to a server.
 
 mod client;
 
@@ -12,24 +12,24 @@ use omr_verify::{extract, python};
 
 use super::{Mode, Rubric, Score, composite};
 
-/// Responses of this many characters and more are not sent whole.
+/// Minimum number of characters of a response that is too long to be sent completely.
 const MAX_WHOLE: usize = 500;
 
-/// What the judge is asked.
+/// A request to the judge.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Request<'a> {
-    /// The question, where it is known.
+    /// Question, if it is known.
     pub question: Option<&'a str>,
-    /// The right answer, as given.
+    /// Label, as given.
     pub ground_truth: &'a str,
-    /// The answer found in the response, or the whole response.
+    /// Answer extracted from the response, or the complete response.
     pub prediction: &'a str,
-    /// Whether `prediction` is the whole response.
+    /// True if `prediction` is the complete response.
     pub full_response: bool,
 }
 
 impl Request<'_> {
-    /// The prompt.
+    /// Returns the prompt.
     pub fn prompt(&self) -> String {
         let block = |title: &str, text: &str| format!("{title}:\n```\n{text}\n```\n\n");
         let mut prompt = String::from(
@@ -48,7 +48,7 @@ impl Request<'_> {
             Reply with one character: 1 if correct, 0 if not."
     }
 
-    /// The body of a chat completion request.
+    /// Returns the body of a chat completion request.
     pub fn payload(&self, model: &str, max_tokens: usize, temperature: f64) -> Value {
         let content = json!([{"type": "text", "text": self.prompt()}]);
         let messages = json!([{"role": "user", "content": content}]);
@@ -56,27 +56,27 @@ impl Request<'_> {
     }
 }
 
-/// What became of a request.
+/// Outcome of a request.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Reply {
-    /// The judge's text, which may be empty.
+    /// Text of the judge, which may be empty.
     Said(String),
-    /// This request has no answer: what happened. Others may have one.
+    /// This request has no answer; contains the error. Other requests may succeed.
     Failed(String),
 }
 
-/// The judge's word on a response.
+/// Verdict of the judge on a response.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Ruling {
-    /// 1 for right, 0 for wrong; in compat any number it said.
+    /// 1 for correct, 0 for wrong; in compat mode any number that the judge wrote.
     Said(i64),
-    /// It was asked and gave neither: why.
+    /// The judge was asked and gave no valid verdict; contains the reason.
     Unjudged(String),
 }
 
 impl Ruling {
-    /// A reply's meaning. Whatever a judge thought first is left out; in strict only 0 and 1 count, in compat any
-    /// whole number as Python reads it.
+    /// Interprets a reply. In strict mode, text before `</think>` is ignored and only 0 and 1 are valid. In compat
+    /// mode, any integer that Python parses is valid.
     pub fn of(reply: &Reply, mode: Mode) -> Ruling {
         let text = match reply {
             Reply::Said(text) => text,
@@ -92,13 +92,13 @@ impl Ruling {
         }
     }
 
-    /// What a summary counts: did it turn wrong into right?
+    /// Returns true if the verdict changes the answer from wrong to correct; summaries count these.
     pub fn is_hit(&self) -> bool {
         matches!(self, Ruling::Said(number) if *number != 0)
     }
 }
 
-/// As `omr score` prints it: the number, or "unjudged".
+/// Serializes as in the output of `omr score`: the number, or "unjudged".
 impl Serialize for Ruling {
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
         match self {
@@ -127,57 +127,57 @@ fn start(text: &str) -> String {
     text.chars().take(200).collect()
 }
 
-/// A score and what the judge was asked for it.
+/// A score, with the judge's part in it.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Judged {
-    /// The score. Where the judge was asked and has not said yes, it is the rules'.
+    /// Score. It is the score of the rules unless the judge called the answer correct.
     pub score: Score,
-    /// The judge's word, when it was asked.
+    /// Verdict of the judge, if it was asked.
     pub judge: Option<Ruling>,
-    /// How often it was asked.
+    /// Number of requests to the judge.
     pub calls: usize,
 }
 
 impl Judged {
-    /// A score no judge was asked about.
+    /// Creates a score for which no judge was asked.
     pub fn by_rules(score: Score) -> Judged {
         Judged { score, judge: None, calls: 0 }
     }
 }
 
-/// The judge in a summary.
+/// Counts of the judge's verdicts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Summary {
-    /// The name of the model.
+    /// Name of the model.
     pub model: String,
-    /// Answers it was asked about.
+    /// Number of answers that it was asked about.
     pub used: u64,
-    /// Of these: called right.
+    /// Number of these that it called correct.
     pub hits: u64,
-    /// Of these: left without a verdict.
+    /// Number of these without a verdict.
     pub unjudged: u64,
 }
 
 impl Summary {
-    /// Of `model`, asked nothing yet.
+    /// Creates counts of 0 for `model`.
     pub fn new(model: &str) -> Summary {
         Summary { model: model.to_owned(), used: 0, hits: 0, unjudged: 0 }
     }
 
-    /// In a line, for people.
+    /// Formats the counts as one line for the user.
     pub fn line(&self) -> String {
         let Summary { model, used, hits, unjudged } = self;
         format!("judge {model}: asked about {used} answers, {hits} called right, {unjudged} unjudged")
     }
 
-    /// Adds what it said of other answers.
+    /// Adds the counts of another summary.
     pub fn add(&mut self, other: &Summary) {
         self.used += other.used;
         self.hits += other.hits;
         self.unjudged += other.unjudged;
     }
 
-    /// Counts its word on an answer, if it was asked.
+    /// Counts a verdict; `None` if the judge was not asked.
     pub fn count(&mut self, ruling: Option<&Ruling>) {
         self.used += u64::from(ruling.is_some());
         self.hits += u64::from(ruling.is_some_and(Ruling::is_hit));
@@ -185,9 +185,11 @@ impl Summary {
     }
 }
 
-/// What is asked about one response, one request after another: first about the answer found, then, where the format
-/// is missing and the response short, about the whole response. Nothing is asked where the rules said yes, and in
-/// strict nothing about a response that only thinks. In compat a reply of 10 counts as 10; in strict only a 1 is a yes.
+/// The requests about one response, one after another. The first is about the extracted answer. The second is about the
+/// complete response, if its format is wrong and it is short.
+///
+/// The judge is not asked if the rules accept the answer. In strict mode it is not asked about a response that contains
+/// only thinking. In compat mode a reply of 10 counts as 10; in strict mode only 1 accepts the answer.
 pub struct Inquiry<'a> {
     response: &'a str,
     ground_truth: &'a str,
@@ -198,7 +200,7 @@ pub struct Inquiry<'a> {
 }
 
 impl<'a> Inquiry<'a> {
-    /// Begins with the rules' score.
+    /// Begins with the score of the rules.
     pub fn new(
         score: Score,
         response: &'a str,
@@ -211,7 +213,7 @@ impl<'a> Inquiry<'a> {
         Inquiry { response, ground_truth, question, rubric, judged: Judged::by_rules(score), over }
     }
 
-    /// What is to be asked next; `None` when there is nothing left to ask.
+    /// Returns the next request, or `None` if there is nothing left to ask.
     pub fn request(&self) -> Option<Request<'_>> {
         let full_response = self.judged.calls > 0;
         let prediction = if full_response { self.response } else { &self.judged.score.predict_str };
@@ -219,7 +221,7 @@ impl<'a> Inquiry<'a> {
         (!self.over).then_some(Request { question, ground_truth, prediction, full_response })
     }
 
-    /// Takes the reply to [`Inquiry::request`].
+    /// Processes the reply to [`Inquiry::request`].
     pub fn told(&mut self, reply: &Reply) {
         let score = &mut self.judged.score;
         let ruling = Ruling::of(reply, self.rubric.mode);
@@ -234,13 +236,13 @@ impl<'a> Inquiry<'a> {
         let whole = score.format_reward_score == 0.0 && python::len(self.response) < MAX_WHOLE;
         let failed = matches!(reply, Reply::Failed(_));
         self.over = ruling.is_hit() || failed || !whole || self.judged.calls == 2;
-        // A no beside a request without an answer is no verdict.
+        // If one request has no answer, a "no" to the other one is not a verdict.
         if ruling.is_hit() || !matches!(self.judged.judge, Some(Ruling::Unjudged(_))) {
             self.judged.judge = Some(ruling);
         }
     }
 
-    /// The score as it stands.
+    /// Returns the current score.
     pub fn judged(self) -> Judged {
         self.judged
     }

@@ -1,4 +1,5 @@
-//! Rewards: the verifier's rules, a judge or a reward process of one's own, and the score they make with the format.
+//! Rewards: the rules of the verifier, optionally with a judge, or a custom reward process; and the score combined with
+//! the format reward.
 
 pub mod judge;
 pub mod process;
@@ -19,47 +20,47 @@ use crate::error::Result;
 /// A response to be scored.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Item {
-    /// The response.
+    /// Text of the response.
     pub response: String,
-    /// The right answer.
+    /// Label.
     pub ground_truth: String,
-    /// The question, where it is known.
+    /// Question, if it is known.
     pub question: Option<String>,
-    /// Where the row came from, for a reward of one's own; empty where that is not known.
+    /// Source of the row, for a custom reward; empty if it is not known.
     pub data_source: String,
-    /// What else the row carries, for a reward of one's own.
+    /// Other fields of the row, for a custom reward.
     pub extra_info: Map<String, Value>,
-    /// File and row, or line: errors name it.
+    /// File and row, or line, for error messages.
     pub place: String,
 }
 
-/// Takes a score once it is there, on whatever thread that happens; dropped uncalled when the work is given up.
+/// Callback that receives a score, on any thread. It is dropped without a call if the work is abandoned.
 pub type OnScored = Box<dyn FnOnce(Result<Judged>) + Send>;
 
-/// A response's reward and how it came about.
+/// Reward of a response and its parts.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Score {
-    /// [`composite`] of the two below.
+    /// Combined score: [`composite`] of `acc_score` and `format_reward_score`.
     pub score: f64,
-    /// 1 when the answer is right, else 0.
+    /// 1 if the answer is correct, otherwise 0.
     pub acc_score: f64,
-    /// How well the response keeps to the format.
+    /// Degree to which the response follows the format.
     pub format_reward_score: f64,
-    /// The answer as it was found in the response; empty when none was.
+    /// Answer extracted from the response; empty if none was found.
     pub predict_str: String,
-    /// Which rule decided about the answer.
+    /// Rule that decided about the answer.
     pub why: &'static str,
-    /// Numbers that a reward of one's own gave besides, by their names.
+    /// Additional numbers returned by a custom reward, by name.
     pub further: BTreeMap<String, f64>,
 }
 
-/// `(1 - format_weight) x acc + format_weight x format`.
+/// Returns `(1 - format_weight) x acc + format_weight x format`.
 pub fn composite(acc: f64, format: f64, format_weight: f64) -> f64 {
     (1.0 - format_weight) * acc + format_weight * format
 }
 
-/// Scores a response by the rules alone. In strict mode the question matters where it lists options. Never panics,
-/// whatever the texts.
+/// Scores a response with the rules only. In strict mode the question matters if it lists options. Never panics, for
+/// any texts.
 pub fn score(response: &str, ground_truth: &str, question: Option<&str>, rubric: impl Into<Rubric>) -> Score {
     let Rubric { mode, format, format_weight } = rubric.into();
     let format_reward_score = extract::format_score(response, mode, format);

@@ -1,9 +1,9 @@
-//! One's own reward: long-lived processes that read a line of JSON for each response and write one for its score.
+//! Custom rewards: long-lived processes that read one line of JSON per response and write one line with its score.
 //!
-//! The lines are those of `omr score`: `{"id", "response", "ground_truth", "question", "data_source", "extra_info"}` in,
-//! `{"score", "acc_score"?, "format_reward_score"?, "predict_str"?}` out, and any numbers of its own, which are logged. A process has one line at a time, so answers cannot be mixed up; an
-//! `id` in an answer must be the line's. Whatever goes wrong is an error that names the row: a reward is never made
-//! up.
+//! The lines are those of `omr score`: the input is `{"id", "response", "ground_truth", "question", "data_source",
+//! "extra_info"}`. The output is `{"score", "acc_score"?, "format_reward_score"?, "predict_str"?}`; any other numbers
+//! in it are logged. A process handles one line at a time, so answers cannot be mixed up. If an answer has an `id`, it
+//! must equal the request's. Every failure is an error that names the row; a reward is never invented.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
@@ -19,19 +19,19 @@ use super::{Item, Judged, OnScored, Score};
 use crate::config::ScorerConfig;
 use crate::error::{Error, Result};
 
-/// An answer may have so many bytes.
+/// Maximum length of an answer in bytes.
 const LONGEST_LINE: u64 = 1 << 20;
-/// A score and its parts lie between this and its negative: squares of differences stay finite, in f32 as well.
+/// Maximum absolute value of a score and its parts, so that squares of differences stay finite, also in f32.
 const LARGEST_SCORE: f64 = 1e15;
-/// What ends a process group once its own input ends, which is when this program closes it or is gone in any way. A
-/// process of its own, since a program that is killed cannot act.
+/// Shell script that kills a process group when its own standard input closes, because this program closed it or ended
+/// in any way. It is a separate process, because a killed program cannot clean up.
 const GUARD: &str = "read -r _; kill -s KILL -- \"-$0\"";
-/// So much of what a process wrote to stderr is quoted.
+/// Number of bytes of a process's stderr that are quoted.
 const LAST_WORDS: usize = 600;
-/// A process whose input has ended may take so long to end.
+/// Maximum time for a process to end after its input is closed.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// The processes of one command. Dropping it ends them.
+/// The processes of one command. Dropping the pool ends them.
 pub struct Pool {
     submitted: Option<SyncSender<Submitted>>,
     workers: Vec<JoinHandle<()>>,
@@ -45,7 +45,7 @@ struct Submitted {
 }
 
 impl Pool {
-    /// Starts the processes. Errors, naming `place`, when the command is not there.
+    /// Starts the processes. Returns an error that names `place` if the command does not exist.
     pub fn start(config: &ScorerConfig, place: &str) -> Result<Pool> {
         let timeout = Duration::try_from_secs_f64(config.timeout_s)
             .map_err(|e| Error::input(format!("{place}.timeout_s"), config.timeout_s.to_string(), e.to_string()))?;
@@ -61,7 +61,8 @@ impl Pool {
         Ok(Pool { workers: processes.into_iter().map(work).collect(), submitted: Some(submitted) })
     }
 
-    /// Has `item` scored; waits while all processes are busy and as many lines wait again. `id` goes with it.
+    /// Submits `item` for scoring. Blocks while all processes are busy and the queue (two lines per process) is full.
+    /// `id` is sent with the item.
     pub fn submit(&self, id: u64, item: Item, reply: OnScored) {
         let Some(submitted) = &self.submitted else { return };
         if let Err(refused) = submitted.send(Submitted { id, item, reply }) {
@@ -79,25 +80,26 @@ impl Drop for Pool {
     }
 }
 
-/// One process, with a thread for each of its pipes: none of the three can hold up the one that waits for an answer.
+/// One process, with one thread for each of its three pipes, so that no pipe can block the thread that waits for an
+/// answer.
 struct Process {
     name: String,
     child: Child,
-    /// Ends the process and all that it started.
+    /// Process that kills the reward process and all its children.
     guard: Child,
-    /// Lines for the process; `None` once its input is closed.
+    /// Sends lines to the process; `None` once its input is closed.
     lines: Option<Sender<String>>,
     answers: Receiver<std::io::Result<Answer>>,
     said: Arc<Mutex<Vec<u8>>>,
-    /// Closed when all of stderr is in `said`.
+    /// Closed when `said` contains all of stderr.
     silent: Receiver<()>,
     timeout: Duration,
 }
 
-/// A line a process wrote.
+/// A line that a process wrote.
 struct Answer {
     line: String,
-    /// Another was written with it.
+    /// True if another line was written with it.
     more: bool,
 }
 
@@ -108,7 +110,8 @@ impl Process {
         let Some((program, arguments)) = command.split_first() else {
             return Err(Error::input(place, "nothing", expected));
         };
-        // A process group of its own: Ctrl-C is for omr, which still needs scores to end its step.
+        // The process has its own process group, so that Ctrl-C reaches only omr, which still needs scores to finish
+        // its step.
         let child = Command::new(program)
             .args(arguments)
             .stdin(Stdio::piped())
@@ -146,8 +149,8 @@ impl Process {
         Ok(Process { name: command.join(" "), child, guard, lines: Some(lines), answers, said, silent, timeout })
     }
 
-    /// Scores what comes until nothing more can come. What is broken once stays broken: every later item has the
-    /// first error, which names the row that met it.
+    /// Scores items until the queue is closed. After the first failure, every later item receives the same error, which
+    /// names the row that caused it.
     fn work(mut self, queue: &Mutex<Receiver<Submitted>>, broken: &Mutex<Option<String>>) {
         loop {
             let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
@@ -175,7 +178,7 @@ impl Process {
             "id": id, "response": item.response, "ground_truth": item.ground_truth, "question": item.question,
             "data_source": item.data_source, "extra_info": item.extra_info,
         });
-        // A process that has gone is met below.
+        // If the process has ended, the receive below reports it.
         let _ = self.lines.as_ref().map(|lines| lines.send(format!("{line}\n")));
         match self.answers.recv_timeout(self.timeout) {
             Ok(Ok(Answer { line, more: true })) => Err(format!("more than one line of answer: {}", quoted(&line))),
@@ -191,20 +194,20 @@ impl Process {
         }
     }
 
-    /// Ends the process group; how the process itself ended.
+    /// Kills the process group and returns the exit status of the process.
     fn end(&mut self) -> std::io::Result<ExitStatus> {
         self.lines = None;
-        // Nobody waits for the leader before its group is ended: the number stays its own.
+        // The leader is reaped only after its group has been killed, so its process id cannot be reused before.
         drop(self.guard.stdin.take());
         let _ = self.guard.wait();
         let _ = self.child.kill();
         self.child.wait()
     }
 
-    /// How it ended and what it wrote to stderr, to be added to an error.
+    /// Ends the process and returns its exit status and stderr, as text for an error.
     fn last_words(&mut self) -> String {
         let status = self.end().map_or_else(|e| e.to_string(), |status| status.to_string());
-        // Not for ever: a child of its own may hold the pipe.
+        // The wait is limited, because a child of the process may keep the pipe open.
         let _ = self.silent.recv_timeout(GRACE);
         let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         let said = String::from_utf8_lossy(&said);
@@ -218,7 +221,7 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         self.lines = None;
-        // Its output ends when it does.
+        // The output closes when the process ends.
         let end = Instant::now() + GRACE;
         while self.answers.recv_timeout(end.saturating_duration_since(Instant::now())).is_ok() {}
         let _ = self.end();
@@ -272,7 +275,7 @@ fn quoted(line: &str) -> String {
     format!("{:?}", line.trim().chars().take(200).collect::<String>())
 }
 
-/// The score in an answer's line.
+/// Parses the score in an answer line.
 fn read_score(id: u64, line: &str) -> std::result::Result<Score, String> {
     let answer: Value = serde_json::from_str(line).map_err(|_| "an answer that is not a line of JSON")?;
     let number = |key: &str| match answer.get(key) {

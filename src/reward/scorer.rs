@@ -1,4 +1,5 @@
-//! Scores by the rules, by the rules and a judge, or by one's own reward; what takes long goes on beside other work.
+//! Scores responses by the rules, by the rules and a judge, or by a custom reward command. Slow scoring runs
+//! concurrently with other work.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
@@ -14,7 +15,7 @@ use crate::answers::RunStore;
 use crate::config::{JudgeConfig, ScorerConfig};
 use crate::error::{Error, Result};
 
-/// Responses that may wait for the judge's tasks before whoever brings more has to wait.
+/// Maximum number of responses that wait for the judge; when it is reached, `submit` blocks.
 const WAITING: usize = 1024;
 
 /// Scores responses.
@@ -29,8 +30,8 @@ enum By {
     Command { name: String, pool: Pool, next: AtomicU64 },
 }
 
-/// The tasks that ask the judge. Dropped, it waits until they have let go of the answers' file, so that whoever opens
-/// it next finds it free.
+/// The tasks that send requests to the judge. Dropping it waits until they have released the answer store, so that the
+/// store can be opened again.
 struct Asking {
     doubts: channel::Sender<Doubt>,
     task: JoinHandle<()>,
@@ -40,19 +41,19 @@ struct Asking {
 impl Drop for Asking {
     fn drop(&mut self) {
         self.task.abort();
-        // Nothing is ever sent: it returns when the last of the tasks is gone.
+        // Nothing is ever sent; the call returns when the last task has ended.
         let _ = self.ended.get_mut().unwrap_or_else(PoisonError::into_inner).recv();
     }
 }
 
-/// What each of the tasks has, dropped in this order.
+/// State of each task; the fields are dropped in this order.
 #[derive(Clone)]
 struct Asker {
     client: judge::Client,
     _end: mpsc::Sender<()>,
 }
 
-/// A response that the rules call wrong, for the judge.
+/// A response that the rules call wrong and the judge must decide.
 struct Doubt {
     item: Item,
     rules: Score,
@@ -60,14 +61,14 @@ struct Doubt {
 }
 
 impl Scorer {
-    /// By the rules alone.
+    /// Creates a scorer that uses only the rules.
     pub fn rules(mode: Mode) -> Scorer {
         Scorer { rubric: mode.into(), by: By::Rules }
     }
 
-    /// As a config says: by `command` where there is one, else by the rules, else by the rules and the judge.
-    /// `store` keeps the judge's verdicts; `place` names the config key of the command, for errors. The judge is asked
-    /// on `runtime`, and this scorer may not be used from its tasks.
+    /// Creates the scorer of a config. It uses `command` if that is set, otherwise the rules, with a judge if there is
+    /// one. `store` stores the judge's verdicts. `place` names the config key of the command for errors. Requests to
+    /// the judge run on `runtime`, and this scorer must not be used from its tasks.
     pub fn new(
         mode: Mode,
         judge: Option<&JudgeConfig>,
@@ -93,7 +94,7 @@ impl Scorer {
         Ok(Scorer { rubric, by })
     }
 
-    /// Who decides, for the first screen: the judge's name and address, or that there is none.
+    /// Returns a description for the user: the judge's name and address, the command, or that there is no judge.
     pub fn describe(&self) -> String {
         match &self.by {
             By::Rules => "judge off".to_owned(),
@@ -102,7 +103,7 @@ impl Scorer {
         }
     }
 
-    /// The judge's name, when there is one.
+    /// Returns the judge's name, if there is one.
     pub fn judge(&self) -> Option<&str> {
         match &self.by {
             By::Judge { client, .. } => Some(client.model()),
@@ -110,13 +111,13 @@ impl Scorer {
         }
     }
 
-    /// The score by the rules alone.
+    /// Returns the score of the rules alone.
     pub fn by_rules(&self, item: &Item) -> Score {
         super::score(&item.response, &item.ground_truth, item.question.as_deref(), self.rubric)
     }
 
-    /// Has `item` scored. The rules decide at once, on this thread; where a judge or a command has to, `reply` comes
-    /// later. Waits only while very many wait for those.
+    /// Submits `item` for scoring. If the rules decide, `reply` is called immediately on this thread. If a judge or a
+    /// command is needed, it is called later. Blocks only while the queue is full.
     pub fn submit(&self, item: Item, reply: OnScored) {
         if let By::Command { pool, next, .. } = &self.by {
             return pool.submit(next.fetch_add(1, Ordering::Relaxed), item, reply);
@@ -125,13 +126,13 @@ impl Scorer {
         self.judge_or_reply(item, rules, reply);
     }
 
-    /// The scores of many, in their order; the rules on all cores.
+    /// Returns the scores of many items, in order. The rules run on all cores.
     pub fn score_all(&self, items: Vec<Item>) -> Vec<Result<Judged>> {
         let count = items.len();
         let (send, scored) = mpsc::channel();
         let reply = |i: usize| -> OnScored {
             let send = send.clone();
-            // The receiver is gone when this function has panicked.
+            // The receiver no longer exists if this function has panicked.
             Box::new(move |judged| drop(send.send((i, judged))))
         };
         if let By::Command { .. } = self.by {
@@ -156,7 +157,7 @@ impl Scorer {
     fn judge_or_reply(&self, item: Item, rules: Score, reply: OnScored) {
         match &self.by {
             By::Judge { asking, .. } if rules.acc_score == 0.0 => {
-                // The queue closes only with its runtime; the reply is dropped uncalled then.
+                // The queue closes only with its runtime; `reply` is then dropped without a call.
                 let _ = asking.doubts.blocking_send(Doubt { item, rules, reply });
             }
             _ => reply(Ok(Judged::by_rules(rules))),
@@ -164,9 +165,9 @@ impl Scorer {
     }
 }
 
-/// Asks the judge about each item, many at once.
+/// Sends the requests about each item to the judge, many concurrently.
 async fn judge_all(asker: Asker, rubric: Rubric, mut queue: channel::Receiver<Doubt>) {
-    // More than are sent at once: equal requests and known verdicts take no connection.
+    // More tasks than concurrent requests, because equal requests and stored verdicts need no connection.
     let most = (4 * asker.client.concurrency()).clamp(1, Semaphore::MAX_PERMITS);
     let permits = Arc::new(Semaphore::new(most));
     let mut asked = JoinSet::new();

@@ -1,4 +1,5 @@
-//! The judge as a server: equal requests are sent once, verdicts outlive the run, and a server that is down ends it.
+//! Client of a judge on a server. Equal requests are sent once, verdicts are stored beyond the run, and repeated
+//! failures of the server end the run.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,7 +15,7 @@ use crate::config::{JudgeConfig, Mode, Rubric};
 use crate::error::{Error, Result};
 use crate::reward::Score;
 
-/// A judge on a server. Clones share everything.
+/// Connection to a judge. Clones share all state.
 #[derive(Clone)]
 pub struct Client(Arc<Shared>);
 
@@ -22,15 +23,15 @@ struct Shared {
     config: JudgeConfig,
     endpoint: Endpoint,
     store: Option<Arc<RunStore>>,
-    /// By key: one request is on its way for all that ask the same.
+    /// Requests by key; equal requests share one that is in progress.
     asked: Mutex<HashMap<Key, Arc<OnceCell<Reply>>>>,
     permits: Semaphore,
     breaker: Mutex<Breaker>,
-    /// Requests put to the server; repetitions of one are not counted.
+    /// Number of requests to the server, without retries.
     sent: AtomicU64,
 }
 
-/// Requests that failed since the last answer, and why no more are sent.
+/// Circuit breaker: the failures since the last answer, and the reason once no more requests are sent.
 #[derive(Default)]
 struct Breaker {
     failures: usize,
@@ -38,8 +39,8 @@ struct Breaker {
 }
 
 impl Client {
-    /// Checks the addresses. Verdicts are kept in the config's file, else in `store`. `place` names the config key, for
-    /// errors.
+    /// Creates a client and checks the addresses. Verdicts are stored in the config's cache file if it is set,
+    /// otherwise in `store`. `place` names the config key for errors.
     pub fn new(config: &JudgeConfig, place: &str, store: Option<Arc<RunStore>>) -> Result<Client> {
         config.check(|key| format!("{place}.{key}"))?;
         let deadline = Duration::try_from_secs_f64(config.deadline_s)
@@ -58,22 +59,22 @@ impl Client {
         })))
     }
 
-    /// The name of the model.
+    /// Returns the name of the model.
     pub fn model(&self) -> &str {
         &self.0.config.model
     }
 
-    /// Where it is asked.
+    /// Returns the server's address.
     pub fn url(&self) -> String {
         self.0.endpoint.url()
     }
 
-    /// Requests in flight the config admits.
+    /// Returns the maximum number of concurrent requests in the config.
     pub fn concurrency(&self) -> usize {
         self.0.config.concurrency
     }
 
-    /// Asks about a response what there is to ask; `score` is the rules'.
+    /// Sends the necessary requests about a response. `score` is the score of the rules.
     pub async fn score(
         &self,
         score: Score,
@@ -90,8 +91,8 @@ impl Client {
         }
     }
 
-    /// The reply to one request. Errors when the server refuses everything, when it failed too often in a row, and
-    /// when a verdict cannot be written.
+    /// Returns the reply to one request. Returns an error if the server refuses everything, if too many requests in a
+    /// row failed, or if a verdict cannot be stored.
     pub async fn ask(&self, request: &Request<'_>) -> Result<Reply> {
         let config = &self.0.config;
         let body = request.payload(&config.model, config.max_tokens, config.temperature).to_string();
@@ -99,7 +100,7 @@ impl Client {
         let cell = self.asked().entry(key).or_default().clone();
         let reply = cell.get_or_try_init(|| self.fetch(&key, request, body.into())).await?.clone();
         if !is_verdict(&reply) {
-            // Whoever asks later may have more luck.
+            // A reply without a verdict is forgotten, so a later request is sent again.
             let mut asked = self.asked();
             if asked.get(&key).is_some_and(|other| Arc::ptr_eq(other, &cell)) {
                 asked.remove(&key);
@@ -118,7 +119,7 @@ impl Client {
         {
             return Ok(Reply::Said(answer.text));
         }
-        // The semaphore is never closed.
+        // The semaphore is never closed, so this cannot fail.
         let _permit = self.0.permits.acquire().await.map_err(|e| Error::Failed(e.to_string()))?;
         self.closed()?;
         let item = self.0.sent.fetch_add(1, Ordering::Relaxed);
@@ -151,12 +152,12 @@ impl Client {
             }
         };
         drop(breaker);
-        // After the verdict is kept: others may have opened the breaker since.
+        // Checked after the verdict is stored, because another request may have opened the breaker meanwhile.
         self.closed()?;
         Ok(reply)
     }
 
-    /// An error once the breaker is open.
+    /// Returns an error if the breaker is open.
     fn closed(&self) -> Result<()> {
         let breaker = self.0.breaker.lock().unwrap_or_else(PoisonError::into_inner);
         match &breaker.open {
@@ -169,7 +170,7 @@ impl Client {
     }
 }
 
-/// Both modes read a verdict alike; other replies are not kept.
+/// Returns true if the reply is a verdict in both modes. Other replies are not stored.
 fn is_verdict(reply: &Reply) -> bool {
     matches!(Ruling::of(reply, Mode::Strict), Ruling::Said(_))
 }
