@@ -1,4 +1,4 @@
-//! Asking: questions through the engine, each response scored as it ends.
+//! Generates rollouts: runs questions through the engine and scores each response as soon as it ends.
 
 use std::collections::HashMap;
 use std::sync::{Arc, mpsc};
@@ -18,29 +18,29 @@ use crate::rollout::journal::{self, Journal};
 use crate::task::Task;
 use crate::text::Chat;
 
-/// How often a stop by the user is looked for while scores are waited for.
+/// Interval for checking whether the user requested a stop while scores are pending.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// A question, ready to be asked.
+/// A question that is ready for generation.
 #[derive(Clone, Debug)]
 pub struct Question {
-    /// Where it came from; scores need its label.
+    /// Row of the question; its label is needed for the scores.
     pub row: Row,
-    /// Its tokens and images.
+    /// Tokens and images.
     pub prompt: Arc<Prompt>,
 }
 
-/// Questions made of `data`'s rows when they are asked for.
+/// Returns the rows of `data` as questions, which are created on request.
 pub fn streamed(data: &Dataset, encoder: Encoder, config: ModelConfig) -> impl Samples<Question> + use<> {
     data.samples(move |row| {
         let (prompt, hash) = prompt(&encoder, &config, &row)?;
-        // The prompt has its pictures; scores need words.
+        // The images are in the prompt; scoring needs only the text.
         let row = Row { images: Vec::new(), ..row };
         Ok((Question { row, prompt: Arc::new(prompt) }, hash))
     })
 }
 
-/// A row as the engine takes it, named by its place, and the hash that [`Encoder::measure`] gave it.
+/// Converts a row to the engine's prompt, named by its place. Also returns the hash that [`Encoder::measure`] computes.
 pub fn prompt(encoder: &Encoder, config: &ModelConfig, row: &Row) -> Read<(Prompt, u64)> {
     let (prompt, hash) = encoder.prompt(row)?;
     let prompt = Prompt::new(config, &prompt.ids, &prompt.images).map_err(|e| e.within(&row.place));
@@ -50,46 +50,46 @@ pub fn prompt(encoder: &Encoder, config: &ModelConfig, row: &Row) -> Read<(Promp
 /// One scored response.
 #[derive(Clone, Debug)]
 pub struct Rollout {
-    /// Index of the question among those asked.
+    /// Index of the question in the list of questions.
     pub question: usize,
-    /// Tokens, log-probs, why it ended.
+    /// Tokens, log-probs and finish reason.
     pub output: Output,
-    /// The response as text, special tokens left out.
+    /// Response as text, without special tokens.
     pub response: String,
-    /// The verdict.
+    /// Score of the response.
     pub score: Score,
-    /// The judge's word, where it was asked.
+    /// Verdict of the judge, if it was asked.
     pub judge: Option<Ruling>,
 }
 
-/// How to ask.
+/// Settings of a rollout request.
 #[derive(Clone, Copy)]
 pub struct Asking<'a> {
     /// Engine limits, allowed ids and seed.
     pub engine: EngineConfig,
-    /// How tokens are picked.
+    /// Sampling parameters.
     pub sampling: SamplingParams,
-    /// Responses a question.
+    /// Number of responses per question.
     pub n: usize,
-    /// Most tokens of a response.
+    /// Maximum number of tokens of a response.
     pub max_tokens: usize,
-    /// A response ends with the first of these.
+    /// Token ids that end a response.
     pub stop_token_ids: &'a Arc<[u32]>,
-    /// Decodes responses.
+    /// Tokenizer that decodes responses.
     pub chat: &'a Chat,
-    /// Scores them.
+    /// Task that scores responses.
     pub task: &'a dyn Task,
-    /// Tokens of rollouts that were recorded, by their names: drafted, so that they are verified some at a time.
+    /// Recorded tokens of rollouts, by name. They are used as drafts, so that several tokens are verified at once.
     pub recorded: Option<&'a HashMap<journal::Name, Vec<u32>>>,
 }
 
-/// The numbers of questions in their run, which name them in the sampling noise: a question has the same rollouts whoever
-/// asks it, and whichever others are asked with it.
+/// Numbers of the questions in their run. A number identifies its question in the sampling noise. So the rollouts of a
+/// question do not depend on the rank that generates them, nor on the other questions of the request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Numbers {
-    /// That of the first.
+    /// Number of the first question.
     pub first: u64,
-    /// From one to the next.
+    /// Difference between the numbers of successive questions.
     pub every: u64,
 }
 
@@ -100,26 +100,29 @@ impl Numbers {
 }
 
 impl From<u64> for Numbers {
-    /// One after another from `first` on.
+    /// Creates consecutive numbers from `first` on.
     fn from(first: u64) -> Numbers {
         Numbers { first, every: 1 }
     }
 }
 
-/// What the scorer's thread hears.
+/// Message to the scorer's thread.
 enum Heard {
     /// A response ended.
     Ended(usize, Output),
-    /// The response of this index has its score.
+    /// The response with this index has its score.
     Scored(usize, Result<Judged>),
-    /// Generation failed or was stopped: no score is waited for.
+    /// Generation failed or was stopped; pending scores are abandoned.
     GivenUp,
 }
 
-/// Asks `questions` (each `n` times) and scores the responses beside the generation, in the order of questions
-/// and rollouts. `numbers` names each question in the sampling noise. What `journal` has is taken from there, the rest
-/// is taken down in it. `on_progress` hears how many ended, and is asked again while scores are waited for. A response
-/// without a score ends it with an error. Gives what the engine counted, too.
+/// Generates `n` responses to each of `questions`, and scores them while generation continues. Returns them in the
+/// order of questions and rollouts, with the engine's statistics.
+///
+/// - `numbers` identifies each question in the sampling noise.
+/// - Rollouts in `journal` are reused, and new ones are added to it.
+/// - `on_progress` receives the number of finished responses. It is also called repeatedly while scores are pending.
+/// - If a response receives no score, generation ends with an error.
 pub fn ask(
     dev: &mut Device,
     model: &Model,
@@ -132,7 +135,8 @@ pub fn ask(
     let total = questions.len() * asking.n;
     let name = |index: usize| (numbers.of(index / asking.n), index % asking.n);
     let known: Vec<Option<Output>> = (0..total).map(|i| journal.as_ref()?.output(name(i)).cloned()).collect();
-    // The rest, rollouts of a prompt that follow one another together, and the index of each request's first.
+    // The remaining rollouts: consecutive rollouts of a prompt form one request, and `firsts` has the index of each
+    // request's first rollout.
     let (mut requests, mut firsts): (Vec<Request>, Vec<usize>) = (Vec::new(), Vec::new());
     for i in (0..total).filter(|&i| known[i].is_none()) {
         let (question, rollout) = (i / asking.n, i % asking.n);
@@ -168,7 +172,7 @@ pub fn ask(
         for (index, output) in known.into_iter().enumerate() {
             let Some(output) = output else { continue };
             ended += 1;
-            // The scorer's own error is the one that counts.
+            // If the send fails, the scorer's own error is reported below.
             let _ = sender.send(Heard::Ended(index, Output { request: index / asking.n, ..output }));
         }
         let generated = engine.generate(model, dev, &requests, |event| {
@@ -177,7 +181,7 @@ pub fn ask(
                 let index = firsts[output.request] + output.rollout;
                 let (request, rollout) = (index / asking.n, index % asking.n);
                 let output = Output { request, rollout, ..output.clone() };
-                // The scorer hangs up when a score failed; its error is the one that counts.
+                // The scorer closes the channel when a score failed; its error is the one that is reported.
                 let hung_up = |_| Error::Failed("a response was not scored".to_owned());
                 sender.send(Heard::Ended(index, output)).map_err(hung_up)?;
                 on_progress(ended)?;
@@ -208,7 +212,7 @@ pub fn ask(
     }
 }
 
-/// A score that is waited for: dropped without one, it says so.
+/// A pending score. If it is dropped without a score, it reports an error.
 struct Wanted {
     index: usize,
     told: Option<mpsc::Sender<Heard>>,
@@ -217,7 +221,7 @@ struct Wanted {
 impl Wanted {
     fn tell(&mut self, judged: Result<Judged>) {
         if let Some(told) = self.told.take() {
-            // The scorer's thread has gone when another score failed.
+            // The scorer's thread has ended if another score failed.
             let _ = told.send(Heard::Scored(self.index, judged));
         }
     }
@@ -229,7 +233,7 @@ impl Drop for Wanted {
     }
 }
 
-/// Has responses scored as they end, until each of `total` has its score or none is waited for.
+/// Scores responses as they end, until all have a score or generation is given up.
 fn score_beside(
     questions: &[&Question],
     asking: Asking<'_>,
@@ -276,7 +280,7 @@ fn score_beside(
     Ok(rollouts)
 }
 
-/// The engine's request for all rollouts of question number `i`; see [`ask`].
+/// Returns the engine's request for all rollouts of question `i`; see [`ask`].
 fn request(numbers: Numbers, i: usize, question: &Question, asking: Asking<'_>) -> Request {
     Request {
         prompt: question.prompt.clone(),
@@ -289,12 +293,12 @@ fn request(numbers: Numbers, i: usize, question: &Question, asking: Asking<'_>) 
     }
 }
 
-/// The engine's requests for `questions`; see [`ask`].
+/// Returns the engine's requests for `questions`; see [`ask`].
 pub fn requests(questions: &[&Question], numbers: Numbers, asking: Asking<'_>) -> Vec<Request> {
     questions.iter().enumerate().map(|(i, question)| request(numbers, i, question, asking)).collect()
 }
 
-/// Allocates what [`ask`] allocates, on a device that only counts.
+/// Allocates what [`ask`] allocates, on a counting device.
 pub fn plan(dev: &mut Device, model: &Model, questions: &[&Question], asking: Asking<'_>) -> Result<()> {
     let mut engine = Engine::new(model, dev, asking.engine)?;
     engine.plan(model, dev, &requests(questions, Numbers::from(0), asking))?;
@@ -302,22 +306,23 @@ pub fn plan(dev: &mut Device, model: &Model, questions: &[&Question], asking: As
     Ok(())
 }
 
-/// A response as text: a final stop token and other special tokens left out.
+/// Returns a response as text, without the final stop token and other special tokens.
 pub fn response_text(chat: &Chat, output: &Output) -> String {
     chat.tokenizer.decode(&output.token_ids, true)
 }
 
-/// The prompt as text.
+/// Returns the prompt as text.
 pub fn prompt_text(chat: &Chat, prompt: &Prompt) -> String {
     chat.tokenizer.decode(&prompt.token_ids, false)
 }
 
-/// True when a response was cut by its length limit.
+/// Returns true if a response was cut off by its length limit.
 pub fn is_truncated(output: &Output) -> bool {
     output.finish_reason == FinishReason::Length
 }
 
-/// The `count` questions with most pixels, by their places in `index`, with made-up content: what memory is planned for.
+/// Returns the `count` questions with the most pixels, by their positions in `index`, with placeholder content. Memory
+/// is planned for them.
 pub fn largest(config: &ModelConfig, index: &Index, count: usize) -> Vec<(usize, Arc<Prompt>)> {
     let mut largest: Vec<usize> = (0..index.len()).collect();
     largest.sort_by_key(|&i| std::cmp::Reverse(index.shape(i).patches()));
@@ -331,7 +336,8 @@ pub fn largest(config: &ModelConfig, index: &Index, count: usize) -> Vec<(usize,
     largest.into_iter().map(prompt).collect()
 }
 
-/// Rows of the vision cache: those of the largest `count` questions, so that no image is computed twice.
+/// Returns the number of rows of the vision cache: the rows of the largest `count` questions, so that no image is
+/// encoded twice.
 pub fn vision_rows(config: &ModelConfig, index: &Index, count: usize) -> usize {
     let merge = config.vision_config.spatial_merge_size;
     let mut rows: Vec<usize> = index.shapes().map(|shape| shape.patches() / (merge * merge)).collect();

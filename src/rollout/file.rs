@@ -1,4 +1,4 @@
-//! `rollouts/STEP.parquet`: every rollout of a step, verl's column names first.
+//! Reads and writes `rollouts/STEP.parquet`, which contains every rollout of a step. verl's columns come first.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -17,49 +17,49 @@ use parquet::file::properties::WriterProperties;
 
 use crate::error::{Error, Result};
 
-/// One response with what became of it.
+/// One response with its results.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RolloutRow {
-    /// The question's place in the order of the run's prompts, which names it in the sampling noise.
+    /// Number of the question in the run's order of prompts; it identifies the question in the sampling noise.
     pub prompt: u64,
-    /// Which of the question's rollouts it is.
+    /// Number of the rollout within its question.
     pub rollout: u32,
     /// Row id of the question.
     pub id: String,
-    /// The rendered prompt.
+    /// Rendered prompt.
     pub input: String,
-    /// The response, special tokens left out.
+    /// Response, without special tokens.
     pub output: String,
-    /// The ground truth.
+    /// Label.
     pub gts: String,
     /// Reward used for the advantage.
     pub score: f64,
-    /// Its accuracy part.
+    /// Accuracy part of the reward.
     pub acc_score: f64,
-    /// Its format part.
+    /// Format part of the reward.
     pub format_reward_score: f64,
-    /// The extracted answer.
+    /// Extracted answer.
     pub predict_str: String,
-    /// Group-normalised advantage.
+    /// Group-normalized advantage.
     pub advantage: f64,
-    /// Response tokens.
+    /// Number of response tokens.
     pub response_length: u32,
-    /// Its tokens.
+    /// Token ids of the response.
     pub token_ids: Vec<u32>,
-    /// What the sampler gave each of them.
+    /// Log-prob of each token, as computed by the sampler.
     pub log_probs: Vec<f32>,
     /// `stop` or `length`.
     pub finish_reason: String,
-    /// The judge's word: a number, `unjudged`, or empty where it was not asked.
+    /// Verdict of the judge: a number, `unjudged`, or empty if it was not asked.
     pub judge: String,
 }
 
-/// `dir/rollouts/STEP.parquet`.
+/// Returns `dir/rollouts/STEP.parquet`.
 pub fn path(dir: &Path, step: u64) -> PathBuf {
     dir.join("rollouts").join(format!("{step}.parquet"))
 }
 
-/// Writes the file of `step` whole (temporary file, rename).
+/// Writes the file of `step` atomically (temporary file, rename).
 pub fn write(dir: &Path, step: u64, rows: &[RolloutRow]) -> Result<()> {
     let path = path(dir, step);
     let folder = dir.join("rollouts");
@@ -108,8 +108,8 @@ fn lists<'a, T: ArrowPrimitiveType>(rows: impl Iterator<Item = &'a [T::Native]>)
     Arc::new(list.finish())
 }
 
-/// Reads the file of `step`; none where there is no such file. Errors name the column that is missing or of another type,
-/// as in the files of older versions.
+/// Reads the file of `step`. Returns `None` if it does not exist. Returns an error that names the column if one is
+/// missing or has another type, as in files of older versions.
 pub fn read(dir: &Path, step: u64) -> Result<Option<Vec<RolloutRow>>> {
     let path = path(dir, step);
     let file = match File::open(&path) {

@@ -1,5 +1,6 @@
-//! The journal of a step's rollouts, `journal/STEP.jsonl`: tokens and log-probs as a rollout ends, its score as that is
-//! known, a line each. A step that is repeated takes them from there: the same bits, and nobody is asked again.
+//! The journal of a step's rollouts, `journal/STEP.jsonl`: one line with tokens and log-probs when a rollout ends, and
+//! one line when its score is known. A repeated step reads the rollouts from there. They are bitwise identical, and no
+//! request is sent again.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
@@ -14,13 +15,13 @@ use crate::files;
 use crate::reward::Score;
 use crate::reward::judge::Ruling;
 
-/// Their folder in a run's.
+/// Name of the journal folder in the run directory.
 const FOLDER: &str = "journal";
 
-/// What stands before a line's hash, which is of everything before it.
+/// Text between a line's content and its hash. The hash covers everything before this text.
 const HASH: &str = ",\"blake3\":\"";
 
-/// A rollout's name: the number of its prompt in the run, and its own among the prompt's.
+/// Name of a rollout: the number of its prompt in the run, and its number within the prompt.
 pub type Name = (u64, usize);
 
 /// The rollouts of one step so far.
@@ -55,7 +56,7 @@ enum Line {
     },
 }
 
-/// The judge's word.
+/// Verdict of the judge.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Word {
@@ -85,16 +86,16 @@ impl From<Word> for Option<Ruling> {
 }
 
 impl Journal {
-    /// Opens that of `step` in the run folder `dir`, of a run and a moment that `run` describes. What another one left, and
-    /// lines that are torn or were changed, are left out. Each rank writes its own part of the journal and reads what all
-    /// parts have, whatever number of ranks wrote them.
+    /// Opens the journal of `step` in the run folder `dir`. `run` describes the run and its state. Journals with a
+    /// different `run`, and lines that are incomplete or altered, are ignored. Each rank writes its own part of the
+    /// journal and reads all parts, regardless of the number of ranks that wrote them.
     pub fn open(dir: &Path, step: u64, rank: usize, run: &impl Serialize) -> Result<Journal> {
         let path = dir.join(FOLDER).join(part(step, rank));
         let head = sealed(run)?;
         let (mut outputs, mut verdicts) = (HashMap::new(), HashMap::new());
         for (other, of) in parts(dir)? {
             if of == step && other != path {
-                // Of a rank that writes it meanwhile this is what it had before, or more.
+                // If another rank is writing this part, the text may already contain new lines, which does no harm.
                 let text = String::from_utf8_lossy(&fs::read(&other).unwrap_or_default()).into_owned();
                 known(&text, &head, &mut outputs, &mut verdicts);
             }
@@ -112,31 +113,31 @@ impl Journal {
         Ok(Journal { path, file, outputs, verdicts })
     }
 
-    /// Rollouts that had ended when it was opened.
+    /// Returns the number of rollouts that had ended when the journal was opened.
     pub fn ended(&self) -> usize {
         self.outputs.len()
     }
 
-    /// A rollout that had ended when the journal was opened, its `request` 0.
+    /// Returns a rollout that had ended when the journal was opened; its `request` is 0.
     pub fn output(&self, name: Name) -> Option<&Output> {
         self.outputs.get(&name)
     }
 
-    /// The verdict on it, where there was one.
+    /// Returns the verdict on a rollout, if there was one.
     pub fn verdict(&self, name: Name) -> Option<&(Score, Option<Ruling>)> {
         self.verdicts.get(&name)
     }
 
-    /// Takes down a rollout that has ended. It is not waited for the disk: what a machine that fails loses is sampled again, to
-    /// the same bits.
+    /// Records a rollout that has ended, without waiting for the disk. Rollouts lost in a machine failure are sampled
+    /// again with bitwise identical results.
     pub fn add_output(&mut self, (prompt, rollout): Name, output: &Output) -> Result<()> {
-        // As f64, which holds every f32 and is read back to the bit.
+        // An f64 represents every f32 exactly, so the values are read back bitwise identical.
         let log_probs = output.logprobs.iter().map(|p| f64::from(*p)).collect();
         let finish_reason = output.finish_reason.as_str().to_owned();
         self.add(&Line::Ended { prompt, rollout, finish_reason, token_ids: output.token_ids.clone(), log_probs })
     }
 
-    /// Takes down a verdict.
+    /// Records a verdict.
     pub fn add_verdict(&mut self, (prompt, rollout): Name, score: &Score, judge: Option<&Ruling>) -> Result<()> {
         let Score { score, acc_score, format_reward_score, predict_str, further, .. } = score.clone();
         let judge = judge.into();
@@ -144,12 +145,13 @@ impl Journal {
     }
 
     fn add(&mut self, line: &Line) -> Result<()> {
-        // One write, so that a kill tears at most the last line.
+        // A single write, so that a kill leaves at most the last line incomplete.
         self.file.write_all(sealed(line)?.as_bytes()).map_err(Error::io(&self.path))
     }
 }
 
-/// What the text of a part has that begins with `head`: its whole lines, and what they say.
+/// Reads a part that begins with `head`. Adds its rollouts and verdicts to `outputs` and `verdicts`, and returns its
+/// complete lines.
 fn known(
     text: &str,
     head: &str,
@@ -176,12 +178,12 @@ fn known(
     whole
 }
 
-/// The name of a rank's part of a step's journal.
+/// Returns the file name of a rank's part of a step's journal.
 fn part(step: u64, rank: usize) -> String {
     if rank == 0 { format!("{step}.jsonl") } else { format!("{step}.{rank}.jsonl") }
 }
 
-/// The parts that lie in the run folder `dir`, and the step of each.
+/// Returns the parts in the run folder `dir`, with the step of each.
 fn parts(dir: &Path) -> Result<Vec<(PathBuf, u64)>> {
     let folder = dir.join(FOLDER);
     let entries = match fs::read_dir(&folder) {
@@ -199,7 +201,7 @@ fn parts(dir: &Path) -> Result<Vec<(PathBuf, u64)>> {
     Ok(found)
 }
 
-/// Removes the journals of steps up to `step`: a checkpoint has what came of them.
+/// Removes the journals of steps up to `step`, because a checkpoint contains their results.
 pub fn forget(dir: &Path, step: u64) -> Result<()> {
     let (done, left): (Vec<_>, Vec<_>) = parts(dir)?.into_iter().partition(|(_, of)| *of <= step);
     done.iter().try_for_each(|(path, _)| fs::remove_file(path).map_err(Error::io(path)))?;
@@ -207,16 +209,16 @@ pub fn forget(dir: &Path, step: u64) -> Result<()> {
     if left.is_empty() && folder.exists() { fs::remove_dir(&folder).map_err(Error::io(&folder)) } else { Ok(()) }
 }
 
-/// A line of the journal.
+/// Formats a line of the journal with its hash.
 fn sealed(value: &impl Serialize) -> Result<String> {
     let mut text = serde_json::to_string(value).map_err(|e| Error::Failed(format!("the journal: {e}")))?;
-    // An object, to which its hash is added.
+    // Removes the closing brace, so that the hash can be added to the object.
     text.pop();
     let hash = blake3::hash(text.as_bytes()).to_hex();
     Ok(format!("{text}{HASH}{hash}\"}}\n"))
 }
 
-/// What a line says; nothing where it is not whole.
+/// Parses a line. Returns `None` if it is not intact.
 fn opened(line: &str) -> Option<Line> {
     let (text, hash) = line.strip_suffix("\"}\n")?.rsplit_once(HASH)?;
     if blake3::hash(text.as_bytes()).to_hex().as_str() != hash {

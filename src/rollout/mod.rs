@@ -1,5 +1,5 @@
-//! Rollouts: questions put to the engine, each response scored as it ends ([`ask`]), and what is kept of them
-//! ([`mod@file`], [`journal`]), how ranks hand them to each other ([`wire`]). RL and evaluation both ask this way; what goes in is prompts, what comes out is rollouts.
+//! Rollouts: generation and scoring ([`ask`]), storage ([`mod@file`], [`journal`]), and exchange between ranks
+//! ([`wire`]). RL and evaluation use the same functions, from prompts to scored rollouts.
 
 #![forbid(unsafe_code)]
 

@@ -1,5 +1,5 @@
-//! Rollouts on their way from the rank that sampled them to the others: a line of JSON each, then its tokens and log-probs as
-//! they are.
+//! Binary format of rollouts that are sent from the rank that sampled them to the others: a line of JSON per rollout,
+//! then its tokens and log-probs as raw bytes.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::ranks::{self, Ranks};
 use crate::reward::Score;
 
-/// Bytes of a token of a response on the host: its id, its log-prob and its text, of which four letters are assumed.
+/// Bytes per response token in host memory: its id, its log-prob, and its text with an assumed four letters.
 pub const BYTES_A_TOKEN: usize = 12;
 
 #[derive(Serialize, Deserialize)]
@@ -28,7 +28,7 @@ struct Head {
     judge: Word,
 }
 
-/// Rollouts as bytes.
+/// Encodes rollouts as bytes.
 pub fn pack(rollouts: &[Rollout]) -> Result<Vec<u8>> {
     let mut out = Vec::new();
     for rollout in rollouts {
@@ -52,7 +52,7 @@ pub fn pack(rollouts: &[Rollout]) -> Result<Vec<u8>> {
     Ok(out)
 }
 
-/// The rollouts that [`pack`] made bytes of. Errors on other bytes.
+/// Decodes rollouts that [`pack`] encoded. Returns an error for invalid bytes.
 pub fn unpack(mut bytes: &[u8]) -> Result<Vec<Rollout>> {
     let mut rollouts = Vec::new();
     while !bytes.is_empty() {
@@ -78,8 +78,9 @@ pub fn unpack(mut bytes: &[u8]) -> Result<Vec<Rollout>> {
     Ok(rollouts)
 }
 
-/// The rollouts of questions dealt to the ranks by turns, in the order of questions and rollouts: `count` of them. `own` are those
-/// of this rank's questions. Errors with [`Error::Stopped`] at every rank where one was asked to stop.
+/// Gathers the rollouts of all ranks. The questions were assigned to the ranks in turn. `own` contains the rollouts of
+/// this rank's questions. Returns `count` rollouts in the order of questions and rollouts. If any rank was asked to
+/// stop, every rank returns [`Error::Stopped`].
 pub fn gathered(ranks: &mut dyn Ranks, own: Result<Vec<Rollout>>, count: usize) -> Result<Vec<Rollout>> {
     let mut own = ranks::agreed_at_last(ranks, "the end of rollouts", own)?;
     let (rank, size) = (ranks.rank(), ranks.size());
