@@ -21,7 +21,7 @@ use crate::data::names::Names;
 use crate::error::{Error, Result};
 use crate::files;
 
-/// Approximate number of file bytes that are decoded at once. Images are large.
+/// Approximate number of bytes that are decoded at once. It limits the memory, because images are large.
 const UNIT_BYTES: usize = 32 << 20;
 /// Upper bound of the bytes decoded at once, computed as if every row contained the longest entry of the row group's
 /// dictionaries.

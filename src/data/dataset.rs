@@ -30,7 +30,7 @@ pub struct Dataset {
     pub shared: SharedIds,
     /// Counts of what the used rows contain.
     pub seen: Seen,
-    /// Warnings where the config has an effect on data sets of this size that may not be intended.
+    /// Warnings about settings whose effect on data sets of this size may not be intended.
     pub remarks: Vec<String>,
     /// True if no row was read because an earlier start of the run had stored the index.
     pub warm: bool,

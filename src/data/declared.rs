@@ -35,8 +35,8 @@ pub(super) fn check(path: &Path, metadata: &ParquetMetaData, roots: &[usize], le
     Ok(())
 }
 
-/// Returns the length in bytes of the longest text or image that could be in every row of a row group, read from the
-/// dictionaries. Returns 1 if no column has a dictionary.
+/// Returns the maximum length in bytes of a text or image that every row of a row group could contain without storing
+/// it each time, because of a dictionary or delta encoding. Returns 1 if no column has such an encoding.
 pub(super) fn longest(
     path: &Path,
     number: usize,

@@ -33,7 +33,7 @@ pub struct Encoder {
     pub vocab_size: usize,
     /// Purpose of the rows.
     pub purpose: Use,
-    /// Text that differs between two encoders that produce different tokens from a row.
+    /// Text that identifies the encoder. Encoders that produce different tokens from a row have different keys.
     pub key: String,
 }
 

@@ -100,7 +100,7 @@ pub struct Place {
     pub file: usize,
     /// Position in the file.
     pub at: At,
-    /// Hash of the tokens and targets.
+    /// Hash of the tokens and targets, or of the tokens and the label of a prompt.
     pub hash: u64,
 }
 

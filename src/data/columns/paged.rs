@@ -100,7 +100,7 @@ impl Table {
             }
             let Some(out) = &mut out else { return Ok(ControlFlow::Break(())) };
             out.write(batch).map_err(failed)?;
-            // A dictionary can expand to far more than its own bytes.
+            // The declared size may be too small, because a dictionary can expand to far more than its own bytes.
             if out.bytes_written() as u64 / 2 > declared {
                 let found = format!("rows of more than twice the {declared} bytes that the file declares");
                 return Err(Error::format(&self.path, found));
