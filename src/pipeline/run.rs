@@ -29,7 +29,7 @@ pub fn run<C: Stage>(config: &C, dir: &Path, shard: Option<Shard>, means: &Machi
     run_after(config, dir, shard, means, &|_| false)
 }
 
-/// Runs a stage like [`run`], after earlier stages whose files are `ours`. If one of these files has changed, the stage
+/// Runs a stage like `run`, after earlier stages whose files are `ours`. If one of these files has changed, the stage
 /// runs again without an error: an earlier stage may have received answers from a teacher or judge that did not respond
 /// before.
 pub fn run_after<C: Stage>(

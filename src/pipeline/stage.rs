@@ -17,7 +17,7 @@ use crate::pipeline::summary::Summary;
 pub trait Stage: Config {
     /// Reason why the stage cannot be sharded, or `None` if it can.
     const WHOLE: Option<&'static str> = None;
-    /// Number of outcomes per row; each is kept, rejected or unjudged.
+    /// Returns the number of outcomes per row; each is kept, rejected or unjudged.
     fn outcomes(&self) -> usize {
         1
     }

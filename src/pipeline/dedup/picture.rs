@@ -6,13 +6,13 @@ use crate::image::Rgb;
 pub const COLUMNS: usize = 9;
 /// Number of rows of the reduced image.
 pub const ROWS: usize = 8;
-/// Minimum difference, of 255, for a cell to count as brighter than its left neighbour. Encoding noise in areas of one
-/// colour is smaller.
+/// Minimum brightness difference (of 255) for a cell to count as brighter than its left neighbour. Encoding noise in
+/// areas of one colour is smaller.
 const MARGIN: f32 = 2.0;
 
 /// Minimum correlation between the cells of equal images, regardless of their hashes. The lowest correlation between
-/// 2,000 generated images and their crops of up to 3 % per side is 0.95. Among two million pairs of different images with
-/// similar hashes, none reaches it.
+/// 2,000 generated images and their crops of up to 3 % per side is 0.95. Among two million pairs of different images
+/// that have similar hashes, none reaches it.
 const CORRELATION: f32 = 0.95;
 /// Variance of the cells below which an image counts as one colour and has no correlation.
 const FLAT: f32 = 1.0;

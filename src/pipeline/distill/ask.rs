@@ -76,8 +76,7 @@ impl Ask<'_> {
             let reader = scope.spawn(move || reader.read(&send));
             let asked = runtime.block_on(self.ask(receive));
             let read = reader.join().map_err(|_| Error::Failed("reading rows panicked".to_owned()))?;
-            // If the requests ended early, the reader stops because nobody receives; the error is then the one of
-            // `ask`.
+            // If `ask` fails, the channel closes and the reader ends. The error of `ask` is then the one to return.
             asked.and_then(|asked| read.map(|()| asked))
         })?;
         self.work.means.observer.end();
