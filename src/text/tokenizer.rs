@@ -141,8 +141,8 @@ impl Tokenizer {
         tokens.saturating_mul(NFC_SHRINKS * self.longest).min(LONGEST_TEXT)
     }
 
-    /// Ignores saved truncation, padding and post-processors, which are settings of whoever saved the file; the full
-    /// text is always encoded.
+    /// Encodes the entire text. Truncation, padding and post-processors in the file are ignored, because they belong to
+    /// the application that saved it.
     fn encode_with(&self, text: &str, added: &AddedVocabulary) -> tokenizers::Result<Vec<u32>> {
         let mut pieces = added.extract_and_normalize(self.bpe.get_normalizer(), text);
         if let Some(pre_tokenizer) = self.bpe.get_pre_tokenizer() {
