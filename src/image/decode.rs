@@ -29,8 +29,8 @@ impl Default for Limits {
 /// Bytes of pixels that all threads together may decode and resize at once. A larger image is decoded alone.
 const IN_WORK: u64 = 512 << 20;
 static WORK: Budget = Budget::new(IN_WORK);
-/// Bytes per pixel that the pixel limit is computed with. An image with 8 bytes per pixel (16-bit RGBA) may have half
-/// as many pixels.
+/// Factor of the limit on decoded bytes, which is `BYTES_A_PIXEL * max_pixels`. An image with 8 bytes per pixel (16-bit
+/// RGBA) may have half as many pixels as `max_pixels`.
 const BYTES_A_PIXEL: u64 = 4;
 /// Maximum bytes of text and profiles that a PNG may decompress; the limit of Pillow.
 const PNG_CHUNKS: u64 = 64 << 20;
