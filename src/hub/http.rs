@@ -84,8 +84,7 @@ impl Http {
         self.token.is_some()
     }
 
-    /// Requests a url and follows redirects. Any status except success is a [`Failure`]. With `from`, only the bytes
-    /// from there on are requested.
+    /// Requests a url from byte `from` on, and follows redirects. Any status except success is a [`Failure`].
     pub(super) async fn get(&self, url: &Url, from: u64) -> std::result::Result<Reply, Failure> {
         let (mut url, mut linked) = (url.clone(), HeaderMap::new());
         for _ in 0..=MOST_REDIRECTS {

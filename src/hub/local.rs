@@ -43,8 +43,8 @@ pub fn command(path: &Path, kind: Kind) -> Option<String> {
     })
 }
 
-/// Splits `path` into a repository's id and revision. Returns `None` if it is not a repository's name, if it looks like
-/// a data file, or if its first folder exists.
+/// Splits `path` into a repository's id and revision. Returns `None` if `path` exists, is not a valid id, looks like a
+/// data file, or begins with an existing folder or a common name of a download folder.
 fn name(path: &Path) -> Option<(&str, &str)> {
     let text = path.to_str()?;
     let (id, revision) = text.split_once('@').unwrap_or((text, "main"));
