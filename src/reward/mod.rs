@@ -1,5 +1,5 @@
-//! Rewards: the rules of the verifier, optionally with a judge, or a custom reward process; and the score combined with
-//! the format reward.
+//! Rewards: scores responses with the rules of the verifier, optionally with a judge, or with a custom reward process.
+//! A score combines the accuracy with the format reward.
 
 pub mod judge;
 pub mod process;
