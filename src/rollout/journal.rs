@@ -1,6 +1,6 @@
 //! The journal of a step's rollouts, `journal/STEP.jsonl`: one line with tokens and log-probs when a rollout ends, and
-//! one line when its score is known. A repeated step reads the rollouts from there. They are bitwise identical, and no
-//! request is sent again.
+//! one line when its score is known. A repeated step reads the rollouts from there. So its rollouts are bitwise
+//! identical to the first ones, and no judge or reward process is asked again.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
@@ -150,8 +150,8 @@ impl Journal {
     }
 }
 
-/// Reads a part that begins with `head`. Adds its rollouts and verdicts to `outputs` and `verdicts`, and returns its
-/// complete lines.
+/// Reads the `text` of a part. If it begins with `head`, adds its rollouts and verdicts to `outputs` and `verdicts`.
+/// Returns `head` followed by the intact lines.
 fn known(
     text: &str,
     head: &str,
