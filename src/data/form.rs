@@ -1,5 +1,5 @@
-//! Converts the supported row formats (`messages`, `prompt` or `problem`; `conversations`; `question` with images) to
-//! one [`Row`]. The input is JSON fields and an image column.
+//! Converts the supported row formats to one [`Row`]. A row's question is in the column `messages`, `conversations`,
+//! `prompt`, `problem` or `question`. The input is JSON fields and an image column.
 
 use std::path::Path;
 use std::sync::Arc;

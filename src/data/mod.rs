@@ -1,8 +1,8 @@
 //! Data sets: reads and writes rows, converts rows to samples and prompts, and plans packing.
 //!
 //! The flow is bytes -> [`Row`] -> [`Sample`] -> [`packing::Pack`]. Plans read only the [`Index`] of sizes. Runs
-//! request what they compute on from [`Samples`], by index. All row formats (`messages`, `prompt` or `problem`;
-//! `conversations`; `question` with images) become one [`Row`]. Every error names the file and the row.
+//! request the samples that they compute on from [`Samples`], by index. All row formats (`messages`, `conversations`,
+//! `prompt`, `problem` or `question` with images) become one [`Row`]. Every error names the file and the row.
 
 #![forbid(unsafe_code)]
 
