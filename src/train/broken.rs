@@ -1,5 +1,5 @@
-//! Rows that turn out to be broken in the middle of a run: taken out, named in `rejected.jsonl`, counted, and kept in
-//! checkpoints, so that a run that goes on knows them and ends where it would have ended.
+//! Rows that turn out to be broken during a run. They are left out, listed in `rejected.jsonl`, counted, and stored in
+//! checkpoints, so that a resumed run also skips them and ends with the same result.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,27 +11,27 @@ use crate::data::{Dataset, Rejected, RejectedRows};
 use crate::error::{Error, Result};
 use crate::observe::Observer;
 
-/// What checkpoints keep it under.
+/// Key of a checkpoint's `extra` that holds these rows.
 const KEY: &str = "rejected";
 
-/// The rows a run does not use.
+/// The rows that a run does not use.
 pub struct Broken<'a> {
     dir: &'a Path,
     data: &'a Dataset,
     max_bad_rows: f64,
-    /// Those the index names, then those found since.
+    /// Rows that the index rejected, then rows found to be broken since.
     rows: RejectedRows,
     found: usize,
-    /// Those of samples made since the last [`Broken::found`].
+    /// Broken rows among the samples made since the last call of [`Broken::found`].
     fresh: Vec<Rejected>,
-    /// False where another rank writes `rejected.jsonl`.
+    /// True if this rank writes `rejected.jsonl`; exactly one rank does.
     writes: bool,
     observer: &'a dyn Observer,
 }
 
 impl<'a> Broken<'a> {
-    /// Of a run in `dir`: what the index names and what its checkpoint has in `extra`. Rank 0 `writes` `rejected.jsonl`, and
-    /// says what is left out.
+    /// Collects the rejected rows of a run in `dir`: those that the index names and those that its checkpoint has in
+    /// `extra`. Rank 0 sets `writes`: it writes `rejected.jsonl` and reports which rows are left out.
     pub fn new(
         dir: &'a Path,
         data: &'a Dataset,
@@ -56,7 +56,8 @@ impl<'a> Broken<'a> {
         Ok(Broken { dir, data, max_bad_rows, rows, found, fresh: Vec::new(), writes, observer })
     }
 
-    /// The samples of `group` that could be made, in its order. The others are for [`Broken::record`].
+    /// Returns the samples of `group` that could be made, in the order of the group. Stores the other rows for
+    /// [`Broken::record`].
     pub fn sound<T>(&mut self, group: Group<T>) -> Vec<Arc<T>> {
         let mut sound = Vec::with_capacity(group.len());
         for (i, made) in group {
@@ -72,13 +73,13 @@ impl<'a> Broken<'a> {
         sound
     }
 
-    /// What this rank has found since it was last asked.
+    /// Returns the broken rows that this rank has found since the last call.
     pub fn found(&mut self) -> Vec<Rejected> {
         std::mem::take(&mut self.fresh)
     }
 
-    /// Names and counts what was `found`, by whichever rank, and is not known yet. Errors when there are more bad rows than
-    /// `max_bad_rows` allows.
+    /// Adds the rows in `found`, from any rank, that are not recorded yet: each one is counted and reported. Errors if
+    /// there are more bad rows than `max_bad_rows` allows.
     pub fn record(&mut self, found: Vec<Rejected>) -> Result<()> {
         let before = self.found;
         for row in found {
@@ -98,7 +99,7 @@ impl<'a> Broken<'a> {
         self.rows.check(self.max_bad_rows)
     }
 
-    /// Puts what was found since the run began into what its checkpoints keep.
+    /// Stores the rows found since the start of the run in `extra`, which checkpoints save.
     pub fn keep(&self, extra: &mut Map<String, Value>) -> Result<()> {
         if self.found > 0 {
             let first = self.rows.rejected.len() - self.found;

@@ -1,4 +1,5 @@
-//! What SFT and RL have alike: the model they start from, the run around their steps, the summary it leaves.
+//! The part of a training job that SFT and RL share: the initial model, the run around the steps, and the summary at
+//! the end.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,19 +24,19 @@ use crate::observe::Observer;
 use crate::ranks::{self, OneRank, Ranks};
 use crate::tensor::DType;
 
-/// The model a run starts from, and what makes samples for it of rows.
+/// The model that a run starts from, with the encoder that turns rows into samples for it.
 pub struct Start {
     /// Model directory.
     pub model: PathBuf,
-    /// Its configuration.
+    /// Model configuration.
     pub config: ModelConfig,
-    /// Its tokenizer, chat template and image processor.
+    /// Tokenizer, chat template and image processor of the model.
     pub encoder: Encoder,
 }
 
 impl Start {
-    /// Reads the directory `model`, all but the weights, for rows of this `purpose`; pictures have from `pixels[0]` to `pixels[1]` pixels where
-    /// these are given. Errors when the key `model` names no model directory.
+    /// Reads everything except the weights from the directory `model`, for rows of this `purpose`. If given, `pixels`
+    /// are the minimum and maximum number of pixels of a picture. Errors if the key `model` names no model directory.
     pub fn open(model: Option<&Path>, purpose: Use, pixels: [Option<usize>; 2]) -> Result<Start> {
         let model = Start::directory(model)?;
         let config = ModelConfig::load(&model.join("config.json"))?;
@@ -43,7 +44,7 @@ impl Start {
         Ok(Start { model: model.to_owned(), config, encoder })
     }
 
-    /// The directory `model`. Errors when the key `model` names none.
+    /// Returns the directory `model`. Errors if the key `model` is missing or names no directory.
     pub fn directory(model: Option<&Path>) -> Result<&Path> {
         let Some(model) = model else {
             return Err(Error::input("model", "nothing", "a model directory to start from"));
@@ -55,32 +56,32 @@ impl Start {
     }
 }
 
-/// What a fine-tuning job and an RL job have in common.
+/// The state that a fine-tuning job and an RL job have in common.
 pub struct JobCommon {
     /// Run directory.
     pub dir: PathBuf,
-    /// Model directory to start from.
+    /// Directory of the initial model.
     pub model: PathBuf,
-    /// Its configuration.
+    /// Model configuration.
     pub model_config: ModelConfig,
     /// The data sets.
     pub data: Dataset,
-    /// Sizes of their rows, for the plan.
+    /// Sizes of the rows, for the memory plan.
     pub index: Arc<Index>,
-    /// What progress is reported under.
+    /// Label under which progress is reported.
     pub label: String,
-    /// What is measured while it trains.
+    /// Validation during training, if there is any.
     pub validation: Option<Validation>,
-    /// Which rank of how many this process is.
+    /// Rank of this process and number of ranks.
     pub ranks: OneRank,
-    /// Steps in all: updates of SFT, generation batches of RL.
+    /// Total number of steps: updates in SFT, generation batches in RL.
     pub total_steps: u64,
-    /// What passes keep, as [`TrainingJob::plan`] chose.
+    /// Activation checkpointing policy of the training passes, chosen by [`TrainingJob::plan`].
     pub levels: Levels,
 }
 
 impl JobCommon {
-    /// Describes a job of one process, in `dir`, that starts from `model` and trains on `data`.
+    /// Creates a job of one process, in `dir`, that starts from `model` and trains on `data`.
     pub fn new(dir: &Path, model: PathBuf, model_config: ModelConfig, data: Dataset) -> JobCommon {
         JobCommon {
             dir: dir.to_owned(),
@@ -96,7 +97,7 @@ impl JobCommon {
         }
     }
 
-    /// Returns `planned` with the memory that the validation takes; see [`Validation::plan`].
+    /// Returns `planned` with the memory of the validation added; see [`Validation::plan`].
     pub fn plan_validation(
         &mut self,
         planned: Plan,
@@ -112,7 +113,7 @@ impl JobCommon {
         }
     }
 
-    /// Writes the rows' index once for all ranks, and returns the rows that the run does not use.
+    /// Writes the row index once for all ranks, and returns the rows that the run does not use.
     pub fn open_rows<'a>(
         &'a self,
         trainer: &mut Trainer<'_>,
@@ -124,12 +125,13 @@ impl JobCommon {
         Broken::new(&self.dir, &self.data, max_bad_rows, &trainer.extra, trainer.leads(), observer)
     }
 
-    /// Measures before the first step, where the job validates; see [`Validation::before`].
+    /// Validates before the first step if the job is configured to; see [`Validation::before`].
     pub fn validate_before(&self, dev: &mut Device, trainer: &mut Trainer<'_>, observer: &dyn Observer) -> Result<()> {
         self.validation.as_ref().map_or(Ok(()), |validation| validation.before(dev, trainer, observer))
     }
 
-    /// Ends the step just made: validates, logs `metrics`, shows `figures` and saves a checkpoint, each where it is due.
+    /// Ends the current step: validates, logs `metrics`, displays `figures` and saves a checkpoint. Validation and
+    /// checkpoint happen only if they are due.
     pub fn end_step(
         &self,
         dev: &mut Device,
@@ -149,23 +151,23 @@ impl JobCommon {
 
 /// A run that trains a model: SFT or RL.
 pub trait TrainingJob {
-    /// What SFT and RL have in common.
+    /// Returns the state that SFT and RL have in common.
     fn common(&self) -> &JobCommon;
 
-    /// How it trains and saves.
+    /// Returns the settings that control training and saving.
     fn trainer_config(&self) -> TrainerConfig;
 
-    /// Bytes each region needs. Within the memory of `target` and `max_memory_gib`, where that is limited, passes keep as
-    /// much as fits; errors when nothing they could keep does.
+    /// Returns the bytes that each region needs. If `target` or `max_memory_gib` limits the memory, this chooses the
+    /// activation checkpointing policy with the least recomputation that fits. Errors if no policy fits.
     fn plan(&mut self, target: Target) -> Result<Plan>;
 
-    /// Makes the steps that are left, or those up to the next signal.
+    /// Runs the remaining steps, or the steps until the next signal.
     fn steps(&self, dev: &mut Device, trainer: &mut Trainer<'_>, observer: &dyn Observer) -> Result<()>;
 
-    /// What its summary says between the number of steps and the memory; `log` has every step once.
+    /// Returns the entries of the summary between the number of steps and the memory. `log` contains every step once.
     fn summary(&self, trainer: &Trainer, log: &[Metrics], observer: &dyn Observer) -> Metrics;
 
-    /// Errors, at every rank, unless all have the same rows and model to start from.
+    /// Errors, on every rank, unless all ranks have the same rows and the same initial model.
     fn same_at(&self, ranks: &mut dyn Ranks) -> Result<()> {
         if ranks.size() == 1 {
             return Ok(());
@@ -174,20 +176,21 @@ pub trait TrainingJob {
         ranks.same("the model", &identity::of(&self.common().model)?)
     }
 
-    /// True when the run is done.
+    /// Returns true if the run is finished.
     fn is_finished(&self) -> bool {
         let JobCommon { dir, total_steps, .. } = self.common();
         finished_steps(dir).is_some_and(|steps| steps >= *total_steps)
     }
 
-    /// Trains to the end, or to the next signal, which ends it with [`Error::Stopped`]. Checkpoints, `metrics.jsonl`, `model/` and `summary.json` are in
-    /// the run directory.
+    /// Trains to the end, or until the next signal, which ends the run with [`Error::Stopped`]. Writes checkpoints,
+    /// `metrics.jsonl`, `model/` and `summary.json` to the run directory.
     fn run(&self, dev: &mut Device, observer: &dyn Observer) -> Result<()> {
         let mut alone = OneRank::ALONE;
         self.run_over(&mut alone, dev, observer)
     }
 
-    /// [`TrainingJob::run`], this process being one of `ranks`. Rank 0 writes.
+    /// Does the same as [`TrainingJob::run`] for a process that is one of `ranks`. Only rank 0 writes the run's files,
+    /// except for the parts of a checkpoint that the other ranks own.
     fn run_over(&self, ranks: &mut dyn Ranks, dev: &mut Device, observer: &dyn Observer) -> Result<()> {
         let config = self.trainer_config();
         let dir = config.dir.clone();
@@ -208,7 +211,7 @@ pub trait TrainingJob {
         if !trainer.leads() {
             return Ok(());
         }
-        // From the log: this process may have made few of the steps, or none.
+        // The summary is computed from the log, because this process may have run only some of the steps, or none.
         let log = metrics::read(&dir.join("metrics.jsonl"))?;
         let mut summary = Map::from_iter([("steps".to_owned(), trainer.step.into())]);
         summary.extend(self.summary(&trainer, &log, observer));
@@ -218,13 +221,14 @@ pub trait TrainingJob {
         self.settled(trainer.step)
     }
 
-    /// What only steps up to `step` needed, all of them in a checkpoint, may go.
+    /// Removes files that only the steps up to `step` needed. The caller guarantees that a checkpoint contains all
+    /// these steps.
     fn settled(&self, _step: u64) -> Result<()> {
         Ok(())
     }
 }
 
-/// Steps of the finished run in `dir`, when its model is there.
+/// Returns the number of steps of the finished run in `dir`, or `None` if the run is not finished.
 pub fn finished_steps(dir: &Path) -> Option<u64> {
     let text = files::read_to_string(dir.join("summary.json")).ok()?;
     let summary: Value = serde_json::from_str(&text).ok()?;

@@ -1,10 +1,12 @@
-//! Gradient lanes: what an update adds up and in which order, whatever number of ranks computes it.
+//! Gradient lanes fix which gradients an update adds and in which order, independent of the number of ranks.
 //!
-//! A run has as many lanes as it began with ranks. A lane's gradient is that of its packs, added one after another as one
-//! rank adds all; the update's is lane 0's plus lane 1's plus lane 2's, from left to right, in f32. Rank r computes the
-//! lanes r, R + r, 2R + r and so on, one a round; after each round the pieces go to their owners (see [`Shards`]), who add
-//! them to their running sum. So the bits are those of the lanes alone: `gradient_lanes` is a setting that decides results,
-//! the number of ranks is none.
+//! The number of lanes is the number of ranks at the start of the run, unless it is configured. A lane's gradient is
+//! the sum of the gradients of its packs, added one after another as a single rank would add them. The update's
+//! gradient is lane 0 + lane 1 + lane 2 and so on, from left to right, in f32.
+//!
+//! Rank r of R computes the lanes r, R + r, 2R + r and so on, one per round. After each round, every rank
+//! sends each piece of its gradients to the rank that owns that piece (see [`Shards`]), and the owner adds it to its
+//! running sum. So the results depend on `gradient_lanes`, but not on the number of ranks.
 
 use crate::device::{Device, Region};
 use crate::error::{Error, Result};
@@ -14,39 +16,40 @@ use crate::ranks::shards::CHUNK;
 use crate::ranks::{Ranks, Shards};
 use crate::tensor::{DType, Tensor};
 
-/// Elements of all pieces that one exchange adds up, at most: 64 MiB of workspace; a chunk of each lane at least.
+/// Maximum number of elements, over all pieces, that one exchange adds: 64 MiB of workspace. An exchange holds at least
+/// one chunk of each lane, even if that is more.
 const AT_ONCE: usize = 1 << 24;
 
-/// A range of a parameter.
+/// A range of elements of one parameter, given by the parameter's id.
 type Piece = (usize, std::ops::Range<usize>);
 
-/// One exchange of a round.
+/// One exchange of gradients within a round.
 struct Exchange {
     round: usize,
-    /// Its number in the round.
+    /// Number of the exchange within the round.
     at: usize,
-    /// Index in the running sum of the first element of it that this rank owns.
+    /// Index in the running sum of the first element of this exchange that this rank owns.
     first: usize,
 }
 
-/// Lanes over ranks.
+/// The gradient lanes of a run and their distribution over its ranks.
 pub struct Lanes {
     count: usize,
     rank: usize,
     size: usize,
-    /// By rank, by exchange: what it owns.
+    /// Pieces that each rank owns, by rank and then by exchange.
     pieces: Vec<Vec<Vec<Piece>>>,
-    /// The running sum of what this rank owns, on the host, where there is more than one round: no device has room for
-    /// gradients twice.
+    /// Running sum of the elements that this rank owns. It is used if there is more than one round, and it is on the
+    /// host because the device has no room for a second copy of the gradients.
     sum: Vec<f32>,
-    /// Bytes that have gone to the host and back for it.
+    /// Bytes moved so far between the device and the running sum.
     moved: u64,
     touched: Vec<bool>,
 }
 
 impl Lanes {
-    /// `count` lanes over `ranks`, whose parameters are divided as `shards` says. Errors when there are fewer lanes than
-    /// ranks.
+    /// Distributes `count` lanes over `ranks`, whose parameters are divided by `shards`. Errors if there are fewer
+    /// lanes than ranks.
     pub fn new(count: usize, ranks: &dyn Ranks, shards: &Shards) -> Result<Lanes> {
         let (rank, size) = (ranks.rank(), ranks.size());
         cover(count, size)?;
@@ -55,45 +58,46 @@ impl Lanes {
         Ok(Lanes { count, rank, size, pieces, sum: Vec::new(), moved: 0, touched: Vec::new() })
     }
 
-    /// Lanes.
+    /// Returns the number of lanes.
     pub fn count(&self) -> usize {
         self.count
     }
 
-    /// Lanes that each rank computes, those that idle in the last round included.
+    /// Returns the number of rounds: the number of lanes per rank, rounded up. Some ranks may idle in the last round.
     pub fn rounds(&self) -> usize {
         self.count.div_ceil(self.size)
     }
 
-    /// The lane that this rank computes in `round`; none where it idles.
+    /// Returns the lane that this rank computes in `round`, or `None` if it idles.
     pub fn of_round(&self, round: usize) -> Option<usize> {
         Some(round * self.size + self.rank).filter(|lane| *lane < self.count)
     }
 
-    /// The lanes of this rank, in order.
+    /// Returns the lanes of this rank, in order.
     pub fn mine(&self) -> impl Iterator<Item = usize> + Clone + Send + use<> {
         (self.rank..self.count).step_by(self.size)
     }
 
-    /// Who computes each lane.
+    /// Returns the rank that computes each lane, by lane.
     pub fn owners(&self) -> impl Iterator<Item = usize> + use<> {
         let size = self.size;
         (0..self.count).map(move |lane| lane % size)
     }
 
-    /// Bytes of the running sum, on the host.
+    /// Returns the size of the running sum on the host, in bytes.
     pub fn host_bytes(&self) -> usize {
         let owned = || self.pieces[self.rank].iter().flatten().map(|(_, range)| range.len()).sum::<usize>();
         if self.rounds() > 1 { size_of::<f32>() * owned() } else { 0 }
     }
 
-    /// Bytes that have gone between the device and the running sum so far, either way.
+    /// Returns the bytes moved so far between the device and the running sum, in both directions.
     pub fn moved(&self) -> u64 {
         self.moved
     }
 
-    /// Adds the lanes of `round`, which lie in each rank's `grads`, to the sum. After the last round `grads` holds the sum of
-    /// all lanes where this rank owns it, and knows of every parameter that any lane has touched.
+    /// Adds the lanes of `round` to the sum; each rank passes its own lane in `grads`. After the last round, `grads`
+    /// holds the sum of all lanes for the elements that this rank owns, and every parameter that any lane has touched
+    /// is marked as touched.
     pub fn add(&mut self, dev: &mut Device, ranks: &mut dyn Ranks, grads: &mut Grads, round: usize) -> Result<()> {
         let flags: Vec<bool> = (0..grads.num_params()).map(|id| grads.get(id).is_some()).collect();
         let flags = ranks.any("parameters with a gradient", &flags)?;
@@ -118,7 +122,7 @@ impl Lanes {
         Ok(())
     }
 
-    /// Makes one exchange, and returns how many elements of it this rank owns.
+    /// Makes one exchange and returns the number of its elements that this rank owns.
     fn exchange(
         &mut self,
         dev: &mut Device,
@@ -130,7 +134,8 @@ impl Lanes {
         let lies = |piece: &Piece| grads.tensor(piece.0).slice(piece.1.start, piece.1.end);
         let own = of(self.rank);
         let len: usize = own.iter().map(|(_, range)| range.len()).sum();
-        // The lanes of this round, of ranks 0 to `lanes`; before them what the rounds so far came to.
+        // The first row holds the sum of the earlier rounds, if there are any. The next rows hold the lanes of this
+        // round, from rank 0 to rank `lanes - 1`.
         let (lanes, before) = ((self.count - round * self.size).min(self.size), usize::from(round > 0));
         let rows = dev.alloc(Region::Workspace, DType::F32, &[before + lanes, len])?;
         let row = |i: usize| rows.slice(i, i + 1).reshape(&[len]);
@@ -163,7 +168,7 @@ impl Lanes {
     }
 }
 
-/// Errors when there are fewer lanes than `ranks`.
+/// Errors if there are fewer lanes than `ranks`.
 pub fn cover(lanes: usize, ranks: usize) -> Result<()> {
     if ranks <= lanes {
         return Ok(());
@@ -172,7 +177,7 @@ pub fn cover(lanes: usize, ranks: usize) -> Result<()> {
     Err(Error::input_hint("gpus", ranks.to_string(), expected, "its bits are those of its lanes"))
 }
 
-/// Errors unless each of the lanes has something to do in an update of so many `parts`, as `key` says.
+/// Errors unless an update has at least one of its `parts` for every lane. `key` is the config key that sets `parts`.
 pub fn check(lanes: usize, key: &str, parts: usize) -> Result<()> {
     if lanes <= parts {
         return Ok(());
@@ -181,7 +186,7 @@ pub fn check(lanes: usize, key: &str, parts: usize) -> Result<()> {
     Err(Error::input_hint(key, parts.to_string(), expected, "it counts those of all ranks together"))
 }
 
-/// A flat tensor as the pieces that lie in it one after another.
+/// Divides a flat tensor into consecutive tensors, one for each piece.
 fn spread(tensor: Tensor, pieces: &[Piece]) -> Vec<Tensor> {
     let mut from = 0;
     let part = |(_, range): &Piece| {
@@ -191,7 +196,7 @@ fn spread(tensor: Tensor, pieces: &[Piece]) -> Vec<Tensor> {
     pieces.iter().map(part).collect()
 }
 
-/// Ranges of parameters, cut into runs of at most `width` elements.
+/// Cuts the ranges of all parameters into groups of pieces with at most `width` elements per group.
 fn cut(ranges: &[std::ops::Range<usize>], width: usize) -> Vec<Vec<Piece>> {
     let (mut out, mut room): (Vec<Vec<Piece>>, usize) = (Vec::new(), 0);
     for (id, range) in ranges.iter().enumerate() {

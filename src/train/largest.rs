@@ -1,41 +1,44 @@
-//! The micro-batches that decide how much memory a run takes, of any number of them: sizes that no other is as large
-//! as, on a grid that grows coarser until few are left.
+//! Finds the micro-batches that decide how much memory a run takes, among any number of micro-batches. It keeps those
+//! whose size no other micro-batch covers. If too many are left, sizes are rounded up on an increasingly coarse grid.
 
 use crate::data::Shape;
 use crate::image::Grid;
 use crate::model::VisionConfig;
 
-/// Sizes that are left at most; a plan counts each three or four times, for 7B in some ten milliseconds.
+/// Maximum number of sizes that are kept. A plan counts each of them three or four times, which takes about ten
+/// milliseconds for a 7B model.
 const MOST: usize = 192;
-/// A rounded size is less than this part larger, at first; then twice, four times that.
+/// Rounding granularity at first: a rounded size is less than one part in `FINEST` larger than the exact one. Each
+/// further step of rounding doubles this difference.
 const FINEST: usize = 64;
-/// The same of numbers that are those of a few bytes each.
+/// Rounding granularity of counts that stand for only a few bytes each.
 const FEW: usize = 4;
 
-/// What a micro-batch's memory depends on, each never taking less when it grows.
+/// The quantities that determine a micro-batch's memory. If one of them grows, the memory never shrinks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Size {
-    /// Tokens.
+    /// Number of tokens.
     pub tokens: usize,
-    /// Tokens whose prediction counts.
+    /// Number of tokens whose prediction counts.
     pub targets: usize,
-    /// Sequences.
+    /// Number of sequences.
     pub sequences: usize,
-    /// Chunks that the tower takes its pictures in.
+    /// Number of chunks in which the vision tower processes the pictures.
     pub chunks: usize,
-    /// Patches.
+    /// Number of patches.
     pub patches: usize,
-    /// The largest chunk's.
+    /// Number of patches of the largest chunk.
     pub largest: usize,
-    /// Windows.
+    /// Number of attention windows in the vision tower.
     pub windows: usize,
-    /// Pictures, and temporal patches of videos.
+    /// Number of pictures, where each temporal patch of a video counts as one.
     pub pictures: usize,
-    /// Patches of the frames that are uploaded: those of a video are more than its own.
+    /// Number of patches of the uploaded frames. A video uploads more frame patches than it has patches.
     pub pixels: usize,
 }
 
-/// How the tower takes pictures: patches along a window's side, and patches of a chunk.
+/// Parameters of the vision tower that determine sizes: patches along the side of a window, patches of a chunk, and
+/// patches along the side of a merged token.
 #[derive(Clone, Copy, Debug)]
 pub struct Tower {
     side: usize,
@@ -44,19 +47,19 @@ pub struct Tower {
 }
 
 impl Tower {
-    /// Of a model whose chunks have at most `chunk` patches.
+    /// Describes the tower of a model whose chunks have at most `chunk` patches.
     pub fn new(config: &VisionConfig, chunk: usize) -> Tower {
         Tower { side: config.window_size / config.patch_size, chunk, merge: config.spatial_merge_size }
     }
 
-    /// Patches of a chunk.
+    /// Returns the maximum number of patches of a chunk.
     pub fn chunk(&self) -> usize {
         self.chunk
     }
 }
 
 impl Size {
-    /// Of a micro-batch.
+    /// Returns the size of a micro-batch.
     pub fn of<'a>(tower: Tower, batch: impl IntoIterator<Item = Shape<'a>>) -> Size {
         let (mut size, mut chunk) = (Size::default(), 0);
         for shape in batch {
@@ -85,13 +88,14 @@ impl Size {
         [tokens, targets, sequences, chunks, patches, largest, windows, pictures, pixels]
     }
 
-    /// True when it takes no less than `other`.
+    /// Returns true if no quantity of this size is smaller than in `other`.
     pub fn covers(&self, other: &Size) -> bool {
         self.all().iter().zip(other.all()).all(|(a, b)| *a >= b)
     }
 
-    /// Rounded up, by less than a `parts`-th, or, where little depends on a number, by less than a quarter: to multiples of
-    /// powers of two, so that a larger one is never rounded to less. Chunks keep their number.
+    /// Rounds the quantities up to multiples of powers of two, so that a larger number is never rounded to a smaller
+    /// result. The increase is less than one part in `parts`, or less than a quarter for quantities of little effect.
+    /// The number of chunks stays as it is.
     fn rounded(&self, parts: usize) -> Size {
         let to = |n: usize, parts: usize| n.next_multiple_of(1 << (n / parts).max(1).ilog2());
         let (up, few) = (|n| to(n, parts), |n| to(n, parts.min(FEW)));
@@ -109,8 +113,9 @@ impl Size {
     }
 }
 
-/// The micro-batches that no other is at least as large as: the run's high-water mark is one of theirs. While few, they
-/// are these exactly; else each stands for all of about its size, and [`grown`] makes it as large as the largest.
+/// The micro-batches that no other micro-batch covers; the run's peak memory is that of one of them. As long as there
+/// are few, their sizes are exact. Otherwise each one represents all micro-batches of about its size, and [`grown`]
+/// enlarges it to the largest of these.
 #[derive(Debug)]
 pub struct Largest<T> {
     front: Vec<(Size, T)>,
@@ -124,7 +129,7 @@ impl<T> Default for Largest<T> {
 }
 
 impl<T> Largest<T> {
-    /// One more.
+    /// Adds a micro-batch.
     pub fn push(&mut self, size: Size, batch: T) {
         let size = self.parts.map_or(size, |parts| size.rounded(parts));
         if self.front.iter().any(|(other, _)| other.covers(&size)) {
@@ -132,20 +137,20 @@ impl<T> Largest<T> {
         }
         self.front.retain(|(other, _)| !size.covers(other));
         self.front.push((size, batch));
-        // A grid of halves is as coarse as helps.
+        // Halving the granularity below two parts does not help.
         if self.front.len() > MOST && self.parts != Some(2) {
             self.parts = Some(self.parts.map_or(FINEST, |parts| parts / 2));
             std::mem::take(&mut self.front).into_iter().for_each(|(size, batch)| self.push(size, batch));
         }
     }
 
-    /// What is left, each with the size it stands for.
+    /// Returns the remaining micro-batches, each with the size it represents.
     pub fn into_batches(self) -> Vec<(Size, T)> {
         self.front
     }
 }
 
-/// A sample's size that is its own.
+/// The size of a made-up sample.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Made {
     tokens: usize,
@@ -154,14 +159,14 @@ pub struct Made {
 }
 
 impl Made {
-    /// The size.
+    /// Returns the size as a [`Shape`].
     pub fn shape(&self) -> Shape<'_> {
         Shape { tokens: self.tokens, targets: self.targets, grids: &self.grids }
     }
 }
 
-/// A micro-batch at least as large as `size`, and hardly larger: `batch` where that is, else with more tokens and
-/// pictures.
+/// Returns a micro-batch that is at least as large as `size` and only slightly larger. This is `batch` itself if it is
+/// large enough, else `batch` with additional tokens and pictures.
 pub fn grown<'a>(tower: Tower, batch: impl IntoIterator<Item = Shape<'a>>, size: &Size) -> Vec<Made> {
     let made = |s: Shape<'_>| Made { tokens: s.tokens, targets: s.targets, grids: s.grids.to_vec() };
     let mut batch: Vec<Made> = batch.into_iter().map(made).collect();
@@ -173,13 +178,13 @@ pub fn grown<'a>(tower: Tower, batch: impl IntoIterator<Item = Shape<'a>>, size:
     let more = size.sequences.saturating_sub(batch.len());
     batch.extend((0..more).map(|_| Made { tokens: 1, ..Made::default() }));
     let found = now(&batch);
-    // A picture brings as many to the pixels.
+    // An added picture adds the same number to the patches and to the pixels.
     let patches = size.patches.saturating_sub(found.patches).max(size.pixels.saturating_sub(found.pixels));
     let windows = size.windows.saturating_sub(found.windows);
     let pictures = size.pictures.saturating_sub(found.pictures).max(usize::from(patches + windows > 0));
     if let Some(last) = batch.last_mut() {
         for k in (0..pictures).rev() {
-            // The last takes what is missing, in as few patches as its windows allow.
+            // The last picture supplies the missing patches and windows, in as few patches as its windows allow.
             let side = tower.side;
             let wide = windows.saturating_sub(pictures - 1).max(patches.div_ceil(side * side)).max(1);
             let high = patches.div_ceil(side * wide).next_multiple_of(tower.merge).clamp(tower.merge, side);
@@ -203,15 +208,15 @@ pub fn grown<'a>(tower: Tower, batch: impl IntoIterator<Item = Shape<'a>>, size:
 }
 
 impl Made {
-    /// A picture more, before number `at`, with the tokens that open and close it.
+    /// Inserts a picture at index `at`, with the tokens before and after it.
     fn add(&mut self, tower: Tower, grid: Grid, at: usize) {
         self.tokens += grid.patches() / (tower.merge * tower.merge) + 2;
         self.grids.insert(at, grid);
     }
 }
 
-/// Makes the largest chunk one of `patches`: by a thin picture behind its last, or, where a single picture is more than
-/// a chunk, by making that wider.
+/// Enlarges the largest chunk to at least `patches` patches. It adds a thin picture after the chunk's last picture, or,
+/// if a single picture is larger than a chunk, widens that picture.
 fn enlarge_chunk(tower: Tower, batch: &mut [Made], patches: usize) {
     let (mut chunk, mut largest, mut at) = (0, 0, (0, 0));
     for (i, sample) in batch.iter().enumerate() {
@@ -242,7 +247,8 @@ fn enlarge_chunk(tower: Tower, batch: &mut [Made], patches: usize) {
 mod tests {
     use super::*;
 
-    /// Packs of 30,720 tokens from rows of a few hundred, half of them with a picture, by a fixed sequence of numbers.
+    /// Makes packs of 30,720 tokens from rows of a few hundred tokens. Half of the rows have a picture. The random
+    /// sequence is fixed.
     fn packs(count: usize) -> Vec<Vec<Made>> {
         let mut seed = 1u64;
         let mut random = move |n: usize| {
@@ -300,7 +306,7 @@ mod tests {
         for (wanted, i) in &left {
             let found = size(&grown(TOWER, packs[*i].iter().map(Made::shape), wanted));
             assert!(found.covers(wanted), "{found:?} is not {wanted:?}");
-            // Windows that are missing take patches, a quarter of what full ones have.
+            // A missing window adds patches: a quarter of the patches of a full window.
             let allowed = |n: usize| n + n / parts + n / 16 + 1024;
             assert!(
                 found.tokens <= allowed(wanted.tokens) && found.patches <= allowed(wanted.patches),

@@ -1,7 +1,7 @@
-//! What training passes may keep so that the largest micro-batch fits a device's memory.
+//! Chooses the activation checkpointing policy so that the largest micro-batch fits into a device's memory.
 //!
-//! Nothing here knows sizes. A pass is run on a device that only counts, once for each choice in question, and what it
-//! took and computed decides.
+//! This module contains no formula for sizes. It runs a pass on a device that only counts, once for each policy in
+//! question, and compares the measured memory and arithmetic.
 
 use std::collections::HashMap;
 
@@ -9,40 +9,44 @@ use crate::device::{Plan, Work};
 use crate::error::Result;
 use crate::model::{Keep, Levels, ModelConfig, Stack};
 
-/// The budget of which nothing fits: what takes least is counted then, and no levels are looked for.
+/// A budget that nothing fits. With it, [`fit`] skips the search and counts the policy that takes the least memory.
 pub const LEAST: Option<usize> = Some(0);
 
-/// What a counted pass took and computed.
+/// Memory and arithmetic of a counted pass.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Counted {
-    /// Most bytes of each region, all that lay there before included.
+    /// Peak bytes of each region, including what was allocated before the pass.
     pub memory: Plan,
-    /// Additions and multiplications.
+    /// Number of additions and multiplications.
     pub flops: f64,
 }
 
 impl Counted {
-    /// Of a pass's high-water mark and noted work.
+    /// Combines the high-water mark of a pass with the work that it noted.
     pub fn new(memory: Plan, work: &[Work]) -> Counted {
         Counted { memory, flops: work.iter().map(|w| w.flops).sum() }
     }
 }
 
-/// The levels of a run and the memory it takes with them.
+/// The policy that was chosen for a run, and the run's memory with it.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Fit {
-    /// What passes keep.
+    /// Activation checkpointing policy.
     pub levels: Levels,
     /// Bytes of each region.
     pub memory: Plan,
-    /// Whether `memory` is within the budget. If not, these are the levels that take least.
+    /// True if `memory` is within the budget. If false, `levels` is the policy that takes the least memory.
     pub fits: bool,
 }
 
-/// The levels with the least arithmetic among those that stay within `budget` bytes, for passes over any of `batches`
-/// micro-batches; `count(i, levels)` runs the i-th. `rest` is what the run takes elsewhere. Any number of decoder
-/// layers may keep less than others; the tower's blocks, whose part is small, are all of one level. `images`: some
-/// batch has any.
+/// Returns the policy with the least arithmetic among those that stay within `budget` bytes.
+///
+/// - `count(i, levels)` runs the pass over micro-batch `i` of `batches`.
+/// - `rest` is the memory that the run takes outside these passes.
+/// - `images` is true if any micro-batch has images.
+///
+/// The layers of the decoder may follow different policies. The blocks of the vision tower all follow one, because
+/// their share of the memory is small.
 pub fn fit(
     config: &ModelConfig,
     images: bool,
@@ -71,7 +75,8 @@ pub fn fit(
     let Some(budget) = budget.filter(|&budget| keep_all.total() > budget) else {
         return Ok(Fit { levels: Levels::default(), memory: keep_all, fits: true });
     };
-    // Those that take most now decide in nearly all cases; where they do not, what they overlooked joins them.
+    // The two micro-batches with the largest memory decide in nearly all cases. If the policy found for them does not
+    // fit another micro-batch, that one is added and the search is repeated.
     sizes.sort_unstable_by_key(|&(bytes, i)| (std::cmp::Reverse(bytes), i));
     let mut which: Vec<usize> = sizes.iter().take(2).map(|&(_, i)| i).collect();
     loop {
@@ -129,7 +134,8 @@ impl<F: FnMut(Levels) -> Result<Counted>> Search<F> {
         Ok(best.map(|(_, levels)| levels))
     }
 
-    /// The decoder's cheapest levels with this tower: how many layers are replayed, how many of them keep inputs alone.
+    /// Returns the cheapest policy for the decoder's layers with this policy for the tower: how many layers recompute
+    /// anything, and how many of them keep only their inputs.
     fn text(&mut self, tower: Levels) -> Result<Option<Levels>> {
         let layers = self.layers;
         let at = |replayed: usize, inputs: usize| Levels {
@@ -143,7 +149,7 @@ impl<F: FnMut(Levels) -> Result<Counted>> Search<F> {
             true => (self.least(layers, |n| at(n, 0))?, 0),
             false => (layers, self.least(layers, |i| at(layers, i))?),
         };
-        // Fewer layers that keep less may do as well.
+        // Fewer layers that recompute, each of them more, may need less arithmetic.
         for n in (0..replayed).rev() {
             let best = self.counted(at(replayed, inputs))?.flops;
             let mut most = None;
@@ -161,7 +167,8 @@ impl<F: FnMut(Levels) -> Result<Counted>> Search<F> {
         Ok(Some(at(replayed, inputs)))
     }
 
-    /// The least n from 0 to `most` that fits, where `most` does and more never takes more.
+    /// Returns the smallest n from 0 to `most` that fits. Requires that `most` fits and that a larger n never takes
+    /// more memory.
     fn least(&mut self, most: usize, at: impl Fn(usize) -> Levels) -> Result<usize> {
         let (mut low, mut high) = (0, most);
         while low < high {

@@ -1,4 +1,4 @@
-//! Where a run begins: the newest checkpoint whose files are what was saved, or the model to start from.
+//! Loads the starting point of a run: its newest intact checkpoint, or the initial model.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -16,20 +16,20 @@ use crate::optim::Optimizer;
 use crate::ranks::{OneRank, Ranks, Shards};
 use crate::tensor::DType;
 
-/// Model and optimizer on the device.
+/// Model and optimizer on the device, with the checkpoint that they come from.
 pub struct Loaded {
     /// The weights.
     pub model: Model,
-    /// Its moments; those of a model that was never trained are zero.
+    /// The optimizer with its moments. They are zero if training starts from the initial model.
     pub optimizer: Optimizer,
-    /// The checkpoint they are of.
+    /// The checkpoint that was loaded, if any.
     pub checkpoint: Option<(Checkpoint, State)>,
 }
 
 impl Loaded {
-    /// Loads what `config.resume` says. Checkpoints with damaged files are passed over and named; those of this run that are later than
-    /// the one taken are moved aside. Errors when there are checkpoints and none is whole. Rank 0 looks; the others load
-    /// what it found.
+    /// Loads the checkpoint or model that `config.resume` selects. Rank 0 searches, and the other ranks load what it
+    /// found. Damaged checkpoints are skipped and reported. Checkpoints of this run that are later than the loaded one
+    /// are moved aside. Errors if there are checkpoints but none is intact.
     pub fn open(
         ranks: &mut dyn Ranks,
         dev: &mut Device,
@@ -87,8 +87,8 @@ impl Loaded {
         ))
     }
 
-    /// Of `checkpoint`, its files read a second time beside the loading to see that they are what was saved. The inner error
-    /// says which is not; the device is then as it was.
+    /// Loads `checkpoint` and, at the same time, reads its files a second time to compare them with the hashes in its
+    /// manifest. The inner error names the damaged file; the device is then in the state it had before.
     fn whole(
         dev: &mut Device,
         config: &TrainerConfig,
@@ -98,7 +98,7 @@ impl Loaded {
     ) -> Result<std::result::Result<Loaded, Error>> {
         let path = &checkpoint.path;
         let manifest = Manifest::read(path).and_then(|manifest| {
-            // First those that decide what is allocated.
+            // Check the settings first, because they determine what is allocated.
             match &manifest {
                 Some(manifest) => manifest.check(path, Part::Settings)?,
                 None if checkpoint.state().is_ok_and(|state| state.has_manifest()) => {
@@ -138,7 +138,7 @@ impl Loaded {
         Ok(Err(damage))
     }
 
-    /// Loads `checkpoint`, or the model to start from, and of the optimizer what the rank at `place` owns.
+    /// Loads `checkpoint`, or the initial model, and the part of the optimizer state that the rank at `place` owns.
     fn of(dev: &mut Device, config: &TrainerConfig, place: OneRank, checkpoint: Option<&Checkpoint>) -> Result<Loaded> {
         let &TrainerConfig { ref model, dtype, optimizer, seed, .. } = config;
         let model = Model::load(dev, checkpoint.map_or(model, |c| &c.path), DType::of(dtype, dev.kind()))?;

@@ -1,7 +1,7 @@
-//! `metrics.jsonl` and `tensorboard/`: one line a step, in the order of the steps, each step once.
+//! Writes `metrics.jsonl` and `tensorboard/`: one entry per step, in the order of the steps, each step once.
 //!
-//! A run that resumes from a checkpoint at step N first cuts both back to step N, so that a killed run leaves
-//! the same lines as one that was never stopped (times, under `timing_s/*` and `perf/*`, excepted).
+//! A run that resumes from a checkpoint at step N first truncates both files to step N. Therefore a run that was killed
+//! leaves the same lines as a run that was never stopped, except for times (`timing_s/*` and `perf/*`).
 
 use std::fs::File;
 use std::io::Write;
@@ -19,10 +19,10 @@ use crate::files;
 use crate::identity::{self, Inputs};
 use crate::observe::Observer;
 
-/// The figures of one step: names as verl and lmms-engine log them.
+/// The metrics of one step, under the names that verl and lmms-engine use.
 pub type Metrics = Map<String, Value>;
 
-/// The members of a JSON object literal.
+/// Returns the members of a JSON object. Panics if `value` is not an object.
 pub fn object(value: Value) -> Metrics {
     match value {
         Value::Object(map) => map,
@@ -30,12 +30,13 @@ pub fn object(value: Value) -> Metrics {
     }
 }
 
-/// Appends steps to a run directory's metrics files; of a rank that another one writes for it only counts them.
+/// Appends steps to the metrics files of a run directory. On a rank that writes no files, it only keeps the number of
+/// the last step.
 pub struct MetricsLog {
     files: Option<Files>,
     has_steps: bool,
     last_step: u64,
-    /// Of its steps so far, see [`digest`].
+    /// Hash of the steps so far; see [`digest`].
     hasher: blake3::Hasher,
 }
 
@@ -46,8 +47,8 @@ struct Files {
 }
 
 impl MetricsLog {
-    /// Opens `dir/metrics.jsonl` and `dir/tensorboard/`, dropping every line of a step above `resume_step`
-    /// and a torn last line. Errors when the folder cannot be written.
+    /// Opens `dir/metrics.jsonl` and `dir/tensorboard/`, and drops all steps above `resume_step` and an incomplete last
+    /// line. Errors if the folder cannot be written.
     pub fn open(dir: &Path, resume_step: u64) -> Result<MetricsLog> {
         let path = dir.join("metrics.jsonl");
         let kept = cut_back(&path, resume_step)?;
@@ -63,22 +64,22 @@ impl MetricsLog {
         Ok(MetricsLog { files, has_steps: !kept.is_empty(), last_step: resume_step, hasher: digest(&kept) })
     }
 
-    /// At a rank that another one writes for.
+    /// Creates the log of a rank that writes no files.
     pub fn elsewhere(resume_step: u64, has_steps: bool) -> MetricsLog {
         MetricsLog { files: None, has_steps, last_step: resume_step, hasher: blake3::Hasher::new() }
     }
 
-    /// True when it had steps as it was opened.
+    /// Returns true if the log contained steps when it was opened.
     pub fn has_steps(&self) -> bool {
         self.has_steps
     }
 
-    /// The last step that is in it.
+    /// Returns the number of the last step in the log.
     pub fn last_step(&self) -> u64 {
         self.last_step
     }
 
-    /// Waits until its lines are on disk. Their hash, times aside.
+    /// Waits until all lines are on disk, and returns their hash without times.
     pub fn settle(&self) -> Result<String> {
         if let Some(Files { path, file, .. }) = &self.files {
             file.sync_data().map_err(Error::io(path))?;
@@ -86,7 +87,7 @@ impl MetricsLog {
         Ok(self.hasher.finalize().to_hex().to_string())
     }
 
-    /// Writes one step; `metrics` must hold `step`.
+    /// Writes one step. `metrics` must contain the key `step`.
     pub fn append(&mut self, metrics: &Metrics) -> Result<()> {
         self.last_step = metrics.get("step").and_then(Value::as_u64).unwrap_or(self.last_step);
         let Some(Files { path, file, events }) = &mut self.files else { return Ok(()) };
@@ -98,8 +99,9 @@ impl MetricsLog {
     }
 }
 
-/// Errors, naming the step, unless the lines of the run in `dir` up to the checkpoint with this `state` are those it was saved
-/// with, or that is accepted; that is said and recorded.
+/// Compares the lines of the run in `dir`, up to the checkpoint with this `state`, with the hash that the checkpoint
+/// recorded. Errors, naming the step, if they differ and `accepted` does not contain [`Changed::Log`]. An accepted
+/// difference is reported to `observer` and recorded in `inputs.json`.
 pub fn check(dir: &Path, state: &State, accepted: &[Changed], observer: &dyn Observer) -> Result<()> {
     let (path, step, log) = (dir.join("metrics.jsonl"), state.step, Changed::Log.name());
     let Some(saved) = state.inputs.get(log) else { return Ok(()) };
@@ -125,7 +127,7 @@ pub fn check(dir: &Path, state: &State, accepted: &[Changed], observer: &dyn Obs
     recorded.write(dir)
 }
 
-/// A hash of what steps have but times, which differ where a step is repeated.
+/// Hashes the metrics of `steps` without times, because times differ if a step is repeated.
 fn digest(steps: &[Metrics]) -> blake3::Hasher {
     let mut hasher = blake3::Hasher::new();
     steps.iter().for_each(|metrics| add(&mut hasher, metrics));
@@ -137,31 +139,31 @@ fn add(hasher: &mut blake3::Hasher, metrics: &Metrics) {
     hasher.update(line(&kept.map(|(name, value)| (name.clone(), value.clone())).collect()).as_bytes());
 }
 
-/// Seconds since 1970, to the millisecond.
+/// Returns the seconds since 1970, rounded to milliseconds.
 fn wall_time() -> f64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     (since.as_secs_f64() * 1e3).round() / 1e3
 }
 
-/// All steps of a metrics file, in order; an unfinished last line is left out.
+/// Reads all steps of a metrics file, in order, without an incomplete last line.
 pub fn read(path: &Path) -> Result<Vec<Metrics>> {
     cut_back(path, u64::MAX)
 }
 
-/// The most memory so far, in GiB: verl's name of it.
+/// Name of the peak memory so far in GiB, as in verl.
 pub const MEMORY: &str = "perf/max_memory_allocated_gb";
 
-/// The value of [`MEMORY`] on `dev`.
+/// Returns the value of [`MEMORY`] on `dev`.
 pub fn memory(dev: &Device) -> f64 {
     dev.high_water().total() as f64 / (1u64 << 30) as f64
 }
 
-/// Whether a figure is of time, and so of no two runs the same.
+/// Returns true if a metric is a time. Times differ between any two runs.
 pub fn is_time(name: &str) -> bool {
     name.starts_with("timing_s/") || name.starts_with("perf/")
 }
 
-/// The sum of a figure over the steps that have it.
+/// Returns the sum of a metric over the steps that have it.
 pub fn sum(steps: &[Metrics], name: &str) -> f64 {
     steps.iter().filter_map(|m| m.get(name)?.as_f64()).sum()
 }

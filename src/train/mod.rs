@@ -1,5 +1,5 @@
-//! Training: the step (micro-batches, accumulation, clipping, the update) and the SFT loop. The step is
-//! generic over the loss, so this room never hears of rewards.
+//! The training step (micro-batches, gradient accumulation, clipping, the parameter update) and the SFT loop. The step
+//! is generic over the loss and does not depend on rewards.
 
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! The loss of SFT: an update's micro-batches to the gradients of its mean negative log-prob.
+//! The SFT loss: computes the gradients of the mean negative log-prob of an update, one micro-batch after another.
 
 use super::step::{self, Computed, Sequence};
 use crate::device::Device;
@@ -7,17 +7,18 @@ use crate::model::{Grads, Levels, Model, Policy};
 use crate::ops::nll;
 use crate::tensor::Tensor;
 
-/// The mean of an update: what it is over, and where it lies.
+/// The divisor of an update's mean loss, and the tensor in which the mean is accumulated.
 #[derive(Clone, Copy, Debug)]
 pub struct Mean {
-    /// Targets of the whole update.
+    /// Number of targets of the whole update.
     pub targets: usize,
-    /// f64 `[1]`, which each micro-batch adds its part to.
+    /// Accumulator of the loss, f64 `[1]`. Each micro-batch adds its part.
     pub loss: Tensor,
 }
 
-/// Adds the gradients of the mean negative log-prob over all targets of `batch`, an update, to `grads`; the mean itself
-/// overwrites `loss` (f64 `[1]`). Micro-batches have at most `micro_batch_tokens` tokens. Nothing waits for the device.
+/// Adds the gradients of the mean negative log-prob over all targets of `batch`, which is one update, to `grads`.
+/// Overwrites `loss` (f64 `[1]`) with the mean. Micro-batches have at most `micro_batch_tokens` tokens. Does not wait
+/// for the device.
 pub fn gradients(
     dev: &mut Device,
     model: &Model,

@@ -1,5 +1,6 @@
-//! The plan of a training run: the memory of its own code on a device that only counts, so it cannot disagree with the
-//! run. Addresses follow from the order of allocations, which is the run's, and never move.
+//! Memory plan of a training run. It runs the code of the training step on a device that only counts, so the plan and
+//! the run cannot differ. Addresses depend only on the order of allocations, which is the same in both, and never
+//! change.
 
 use std::sync::Arc;
 
@@ -19,44 +20,46 @@ use crate::train::levels::{self, Counted};
 use crate::train::nll;
 use crate::train::step::Sequence;
 
-/// A planned run.
+/// The plan of a run.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Planned {
-    /// What training passes keep.
+    /// Activation checkpointing policy of the training passes.
     pub levels: Levels,
     /// Bytes of each region.
     pub memory: Plan,
-    /// Bytes there are, where that is limited.
+    /// Available bytes, if they are limited.
     pub budget: Option<usize>,
-    /// What the largest micro-batch computes and moves, forward and backward.
+    /// Work of the micro-batch with the most arithmetic, forward and backward.
     pub pass: Vec<Work>,
-    /// What an update from the gradients does.
+    /// Work of the update that follows the gradients.
     pub update: UpdateWork,
 }
 
-/// What an update from the gradients of its lanes does at a rank.
+/// Work of one rank in an update, from the gradients of its lanes to the new weights.
 #[derive(Clone, PartialEq, Default, Debug)]
 pub struct UpdateWork {
-    /// On the device.
+    /// Work on the device.
     pub work: Vec<Work>,
-    /// What the rank hands to the others, and is handed.
+    /// Bytes that the rank sends to and receives from other ranks.
     pub handed: Handed,
-    /// Host memory that the sum of lanes lies in, where a rank carries several.
+    /// Bytes of host memory for the running sum of lanes, if the rank computes several lanes.
     pub host_bytes: usize,
-    /// Bytes that go to that and back.
+    /// Bytes moved between the device and that sum.
     pub moved: u64,
-    /// Bytes of the largest tensor that a checkpoint reads at this rank.
+    /// Bytes of the largest tensor that a checkpoint reads on this rank.
     pub largest_saved: usize,
 }
 
 impl Planned {
-    /// Errors when the plan is over its budget, saying what it has and which keys `lower` it.
+    /// Errors if the plan exceeds its budget. The error states the sizes of the regions and suggests to lower the
+    /// settings named in `lower`.
     pub fn check(self, lower: &str) -> Result<Planned> {
         within(&self.memory, self.budget, lower).map(|()| self)
     }
 }
 
-/// Errors when `memory` is over its `budget`, saying what it has and which keys `lower` it.
+/// Errors if `memory` exceeds `budget`. The error states the sizes of the regions and suggests to lower the settings
+/// named in `lower`.
 pub fn within(memory: &Plan, budget: Option<usize>, lower: &str) -> Result<()> {
     let Some(budget) = budget.filter(|&budget| memory.total() > budget) else { return Ok(()) };
     let [total, parts] = words(memory);
@@ -64,26 +67,26 @@ pub fn within(memory: &Plan, budget: Option<usize>, lower: &str) -> Result<()> {
     Err(Error::input_hint("memory", found, format!("at most {}", bytes(budget as u64)), format!("lower {lower}")))
 }
 
-/// `memory 1.2 GiB (weights 0.3 GiB, ...)`.
+/// Formats the plan as `memory 1.2 GiB (weights 0.3 GiB, ...)`.
 pub fn line(plan: &Plan) -> String {
     let [total, parts] = words(plan);
     format!("memory {total} ({parts})")
 }
 
-/// All of a plan's bytes, and those of each region.
+/// Formats the total bytes of a plan, and the bytes of each region.
 fn words(plan: &Plan) -> [String; 2] {
     let part = |region: Region| format!("{} {}", region.name(), bytes(plan.bytes(region) as u64));
     [bytes(plan.total() as u64), Region::ALL.map(part).join(", ")]
 }
 
-/// Bytes of a number of GiB, for configs.
+/// Converts a size in GiB, as configs give it, to bytes.
 pub fn gib_to_bytes(gib: Option<f64>) -> Option<usize> {
     gib.map(|gib| (gib * (1u64 << 30) as f64) as usize)
 }
 
-/// A model in training on a device that only counts: weights, optimizer state, then what the caller adds.
+/// A model in training on a device that only counts. It has weights and optimizer state; the caller allocates the rest.
 pub struct Training {
-    /// The device.
+    /// The counting device.
     pub dev: Device,
     /// The model.
     pub model: Model,
@@ -93,7 +96,7 @@ pub struct Training {
 }
 
 impl Training {
-    /// Weights of `config`, and what the rank that `ranks` stands for owns of the optimizer's state.
+    /// Allocates the weights of `config` and the optimizer state that belongs to the rank described by `ranks`.
     pub fn new(
         config: ModelConfig,
         dtype: Dtype,
@@ -108,7 +111,8 @@ impl Training {
         Ok(Training { dev, model, shards, ranks, optimizer })
     }
 
-    /// Gradients as the run makes them, and what an update of all parameters from so many lanes does.
+    /// Allocates the gradients as the run does, and counts the work of an update of all parameters with `lanes`
+    /// gradient lanes.
     pub fn gradients(&mut self, lanes: usize) -> Result<(Grads, UpdateWork)> {
         let (dev, layout) = (&mut self.dev, &self.model.layout);
         let before = self.ranks.handed();
@@ -135,7 +139,7 @@ impl Training {
     }
 }
 
-/// Bytes of the optimizer's state that each of so many ranks owns. In nothing else a rank takes more than another.
+/// Returns the bytes of optimizer state that each rank owns, by rank. All other memory is the same on every rank.
 pub fn owned(
     model: &ModelConfig,
     dtype: Dtype,
@@ -150,7 +154,7 @@ pub fn owned(
     (0..ranks).map(of).collect()
 }
 
-/// The plan of fine-tuning on micro-batches, of which `batches` are the largest.
+/// Returns the plan of fine-tuning on micro-batches, given the largest ones in `batches`.
 pub fn sft(
     model: ModelConfig,
     config: &SftConfig,
@@ -175,7 +179,7 @@ pub fn sft(
     Ok(Planned { levels: fit.levels, memory: fit.memory, budget: target.memory, pass, update })
 }
 
-/// The work of the pass with most arithmetic among `count`.
+/// Returns the work of the pass with the most arithmetic among `count` passes.
 fn largest_pass(count: usize, mut work: impl FnMut(usize) -> Result<Vec<Work>>) -> Result<Vec<Work>> {
     let mut largest = (0.0, Vec::new());
     for i in 0..count {
@@ -188,7 +192,7 @@ fn largest_pass(count: usize, mut work: impl FnMut(usize) -> Result<Vec<Work>>) 
     Ok(largest.1)
 }
 
-/// A sample of a size with made-up content: all that a device which only counts asks for.
+/// Returns a sample of the given size with made-up content. That is sufficient for a device that only counts.
 pub fn blank(config: &ModelConfig, shape: Shape<'_>) -> Sample {
     let vision = &config.vision_config;
     let picture = |grid: &Grid| Arc::new(ImageInput::blank(*grid, vision.patch_size));

@@ -1,4 +1,5 @@
-//! The record of what a run depends on: `inputs.json` in its folder and `inputs` in its checkpoints, compared at each start.
+//! Records the inputs that a run depends on, in `inputs.json` in its folder and as `inputs` in its checkpoints, and
+//! compares them at each start.
 
 use std::path::Path;
 
@@ -11,8 +12,8 @@ use crate::identity::{Found, Inputs};
 use crate::observe::Observer;
 use crate::ranks::Ranks;
 
-/// The inputs of the run that `config` and `data` describe, the same at each of `ranks`. Rank 0 reads them. Errors
-/// when one is not what it was when the run made its steps, unless the config accepts that.
+/// Returns the inputs of the run that `config` and `data` describe. Rank 0 reads them, and all of `ranks` receive the
+/// same value. Errors if an input has changed since the run made its steps, unless the config accepts that change.
 pub fn open(ranks: &mut dyn Ranks, config: &TrainerConfig, data: &Dataset, observer: &dyn Observer) -> Result<Inputs> {
     const WHAT: &str = "the inputs of the run";
     let broken = |e: serde_json::Error| Error::Failed(format!("{WHAT}: {e}"));
@@ -34,7 +35,7 @@ fn compared(config: &TrainerConfig, data: &Dataset, observer: &dyn Observer) -> 
     let dir = &config.dir;
     let newest = Store::of(dir, config.keep).latest()?;
     let state = newest.as_ref().and_then(|newest| newest.state().ok());
-    // A run that made no step may be begun with other inputs.
+    // A run that has not made a step yet may start again with other inputs.
     let logged = dir.join("metrics.jsonl").metadata().is_ok_and(|file| file.len() > 0);
     let begun = newest.is_some() || logged || dir.join("journal").exists();
     let recorded = Inputs::read(dir)?.or_else(|| state.map(|state| state.inputs).filter(|inputs| !inputs.is_empty()));
@@ -47,14 +48,15 @@ fn compared(config: &TrainerConfig, data: &Dataset, observer: &dyn Observer) -> 
     Ok(found.into_inputs())
 }
 
-/// Writes `inputs.json` in `dir`. A log that was accepted stays in it.
+/// Writes `inputs.json` in `dir`. The hash of an accepted change to the log, if recorded, is preserved.
 pub fn write(dir: &Path, mut inputs: Inputs) -> Result<()> {
     let (recorded, log) = (Inputs::read(dir)?, Changed::Log.name());
     recorded.iter().filter_map(|recorded| recorded.get(log)).for_each(|hash| inputs.set(log, hash.to_owned()));
     inputs.write(dir)
 }
 
-/// True when the rows are to be read anew: an index of what they were would refuse them.
+/// Returns true if the rows must be read again, because changes to rows or pictures are accepted. An existing index
+/// would reject changed rows.
 pub fn rows_may_differ(accepted: &[Changed]) -> bool {
     [Changed::Rows, Changed::Pictures].iter().any(|kind| accepted.contains(kind))
 }

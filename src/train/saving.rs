@@ -1,11 +1,15 @@
-//! A checkpoint on its way to disk. Weights and state change in the optimizer kernel alone, so where kernels run nothing is
-//! copied first: a side stream reads them while the next step's forward and backward run, a thread writes what arrives,
-//! hashes it and waits for the disk, and the next update waits until all is read (DESIGN section 9). On the CPU the compute threads have nothing to spare:
-//! there it is written at once.
+//! Writes a checkpoint while training continues. Only the optimizer kernel changes weights and optimizer state, so on a
+//! GPU nothing is copied first (see `docs/design/training.md`):
 //!
-//! Of a run of several ranks rank 0 makes the files, each rank fills in what it owns, and once all have, rank 0 puts the
-//! checkpoint at its place. What ranks tell each other they tell where all of them are: where a checkpoint begins, at the
-//! updates while it is written, where it is waited for.
+//! - A side stream reads the tensors while the next step's forward and backward run.
+//! - A thread writes the bytes that arrive, hashes them and waits for the disk.
+//! - The next update waits until everything has been read.
+//!
+//! On the CPU, training uses all threads, so the checkpoint is written at once.
+//!
+//! In a run of several ranks, rank 0 creates the files, each rank writes the parts it owns, and after all have
+//! finished, rank 0 moves the checkpoint to its final place. The ranks exchange messages only at points that all of
+//! them reach: where a checkpoint begins, at each update while it is written, and where a rank waits for it.
 
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
@@ -18,7 +22,7 @@ use crate::model::outgoing::{Fetch, OutFile, create_files, fetched, fill_files};
 use crate::ranks::Ranks;
 use crate::tensor::Tensor;
 
-/// Files of a model directory that training leaves as they are, copied into every model written.
+/// Files of a model directory that training does not change. They are copied into every model that is written.
 const COMPANIONS: [&str; 12] = [
     "added_tokens.json",
     "chat_template.jinja",
@@ -34,7 +38,7 @@ const COMPANIONS: [&str; 12] = [
     "vocab.json",
 ];
 
-/// Copies those of a model directory's other files (tokenizer, chat template, preprocessor) that are in `from`.
+/// Copies the companion files (tokenizer, chat template, preprocessor) that exist in `from` to `to`.
 pub fn copy_companions(from: &Path, to: &Path) -> Result<()> {
     for name in COMPANIONS {
         let from = from.join(name);
@@ -45,25 +49,25 @@ pub fn copy_companions(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A checkpoint's content: all but the bytes of tensors.
+/// The content of a checkpoint, except the bytes of its tensors.
 pub struct Snapshot {
     /// The model.
     pub model: OutModel,
     /// The optimizer's state files.
     pub optimizer: Vec<OutFile>,
-    /// Where the run stands.
+    /// The state of the run.
     pub state: State,
-    /// The model directory whose other files go along.
+    /// Model directory from which the companion files are copied.
     pub companions: PathBuf,
 }
 
 impl Snapshot {
-    /// The tensors in the order [`Snapshot::fill`] fetches them.
+    /// Returns the tensors in the order in which [`Snapshot::fill`] fetches them.
     fn tensors(&self) -> Vec<Tensor> {
         [fetched(&self.model.weights), fetched(&self.optimizer)].concat()
     }
 
-    /// Makes all files; those of tensors are to be filled.
+    /// Creates all files. Files of tensors are created without their content, which [`Snapshot::fill`] writes.
     fn create(&self, folder: &Path) -> Result<()> {
         self.model.create(folder)?;
         copy_companions(&self.companions, folder)?;
@@ -72,26 +76,26 @@ impl Snapshot {
         self.state.write(&trainer)
     }
 
-    /// Fills in what this process has of them.
+    /// Writes the parts of the tensor files that this process owns.
     fn fill(self, folder: &Path, fetch: &mut Fetch<'_>) -> Result<()> {
         fill_files(folder, self.model.weights, fetch)?;
         fill_files(&folder.join("trainer"), self.optimizer, fetch)
     }
 }
 
-/// A checkpoint that is being written beside the work.
+/// A checkpoint that is being written while training continues.
 pub struct Saving {
-    /// Writes what this process has of it; then, at rank 0, puts it at its place.
+    /// Thread that writes this process's parts. On rank 0, it or its successor then commits the checkpoint.
     thread: Option<JoinHandle<Result<()>>>,
-    /// Ranks have not told each other yet that all have written.
+    /// True while the ranks have not confirmed to each other that all parts are written.
     open: bool,
     draft: Option<Draft>,
     best: Option<u64>,
 }
 
 impl Saving {
-    /// Begins to save `snapshot` in `store`, which keeps that of step `best`, too; on the CPU it is saved on return, and
-    /// there is nothing to wait for. Errors at every rank where one does.
+    /// Begins to save `snapshot` in `store`, which also keeps the checkpoint of step `best`. On the CPU the checkpoint
+    /// is saved on return, and the result is `None`. If one rank fails, all ranks return an error.
     pub fn begin(
         ranks: &mut dyn Ranks,
         dev: &mut Device,
@@ -126,8 +130,8 @@ impl Saving {
         Ok(Some(Saving { thread: Some(thread), open, draft, best }))
     }
 
-    /// Where all ranks have written, rank 0 puts the checkpoint at its place, beside the work too. Waits for no disk. Errors
-    /// at every rank where one does.
+    /// Commits the checkpoint once all ranks have written their parts; rank 0 does this on another thread. Does not
+    /// wait for the disk. If one rank fails, all ranks return an error.
     pub fn poll(&mut self, ranks: &mut dyn Ranks) -> Result<()> {
         let writes = self.thread.as_ref().is_some_and(|thread| !thread.is_finished());
         if !self.open || ranks.any("a checkpoint", &[writes])?[0] {
@@ -136,18 +140,19 @@ impl Saving {
         self.written(ranks, Ok(()))
     }
 
-    /// Waits until it is on disk.
+    /// Waits until the checkpoint is on disk.
     pub fn finish(mut self, ranks: &mut dyn Ranks, dev: &mut Device) -> Result<()> {
         let mut done = dev.finish_readback();
         if self.open {
             self.written(ranks, std::mem::replace(&mut done, Ok(())))?;
         }
-        // A device that failed leaves the writer without bytes: the device's error is the cause.
+        // If the device failed, the writer thread fails too, because its bytes are missing. The device's error is the
+        // cause and is reported first.
         let done = done.and(self.thread.take().map_or(Ok(()), join));
         agree(ranks, done, "").map(drop)
     }
 
-    /// Waits for what this rank writes and hears of the others; rank 0 then begins to put the checkpoint at its place.
+    /// Waits until this rank and all other ranks have written their parts. Rank 0 then begins to commit the checkpoint.
     fn written(&mut self, ranks: &mut dyn Ranks, read: Result<()>) -> Result<()> {
         self.open = false;
         agree(ranks, read.and(self.thread.take().map_or(Ok(()), join)), "")?;
@@ -158,7 +163,8 @@ impl Saving {
     }
 }
 
-/// What was done, and what each rank says of it; where one has an error, one at every rank, which names it.
+/// Exchanges each rank's result, with its message `says` if it succeeded. Returns `done` and the messages of all ranks.
+/// If any rank failed, all ranks return an error; on the other ranks it names the rank that failed.
 fn agree<T>(ranks: &mut dyn Ranks, done: Result<T>, says: &str) -> Result<(T, Vec<String>)> {
     const WHAT: &str = "a checkpoint";
     let text = done.as_ref().map_or_else(|error| format!("-{error}"), |_| format!("+{says}"));

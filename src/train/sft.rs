@@ -1,5 +1,5 @@
-//! Supervised fine-tuning: rows, packed online, to the mean negative log-prob of all supervised tokens of an
-//! update, whatever packs and micro-batches they fell into.
+//! Supervised fine-tuning (SFT). Rows are packed online. The loss of an update is the mean negative log-prob over all
+//! its supervised tokens, independent of how the tokens are divided into packs and micro-batches.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -32,31 +32,31 @@ use crate::observe::Observer;
 use crate::ranks::Ranks;
 use crate::tensor::DType;
 
-/// Micro-batches whose samples are made ahead.
+/// Number of micro-batches whose samples are prepared ahead of use.
 pub const AHEAD: usize = 4;
 
-/// What makes a run smaller.
+/// Settings that an error message suggests if the run needs too much memory.
 pub const LOWER: &str =
     "micro_batch_tokens and packing_length, or image_max_pixels; optim: adamw_8bit takes less than adamw_torch";
 
 /// A fine-tuning job.
 pub struct Job {
-    /// What every training job has.
+    /// The state that every training job has.
     pub common: JobCommon,
-    /// Settings.
+    /// The settings of the run.
     pub config: SftConfig,
-    /// The data, ready to be packed.
+    /// The training samples, made on demand from the rows.
     pub samples: Arc<dyn Samples<Sample>>,
 }
 
 impl Job {
-    /// [`Job::open`] of a run that goes on where there is something to go on from.
+    /// Calls [`Job::open`] for a run that resumes if a checkpoint exists.
     pub fn new(dir: &Path, config: SftConfig) -> Result<Job> {
         Job::open(dir, config, false)
     }
 
-    /// Indexes the data sets of `config`, or takes the index of an earlier start of a run that is not to be `fresh`.
-    /// Errors name file and row.
+    /// Indexes the data sets of `config`, or reads the index of an earlier start of this run unless the run is `fresh`.
+    /// Errors name the file and the row.
     pub fn open(dir: &Path, config: SftConfig, fresh: bool) -> Result<Job> {
         let pixels = [config.image_min_pixels, config.image_max_pixels];
         let (key, parts) = match config.train_batch_size {
@@ -90,7 +90,8 @@ impl Job {
         Ok(Job { common, config, samples: Arc::new(samples) })
     }
 
-    /// The samples of the micro-batches that decide how much memory this rank takes.
+    /// Returns the samples of the micro-batches that can determine this rank's peak memory, with the size each of them
+    /// represents.
     fn largest_micro_batches(&self, tower: Tower) -> Result<Vec<(Size, Vec<usize>)>> {
         let JobCommon { index, ranks, total_steps, .. } = &self.common;
         let mut updates = Updates::new(&self.config, index)?;
@@ -109,12 +110,13 @@ impl Job {
         Ok(largest.into_batches())
     }
 
-    /// The samples of a lane's micro-batches.
+    /// Splits a lane's samples into micro-batches.
     fn micro_batches(&self, lane: &[usize]) -> Result<Vec<Vec<usize>>> {
         micro_batches(&self.common.index, lane, self.config.micro_batch_tokens)
     }
 
-    /// Adds the gradients of a lane of `samples` to `grads`, and its part of the update's `mean` to the loss. Errors with [`Error::Stopped`] where a stop was asked for before its end.
+    /// Adds the gradients of the samples of one lane to `grads`, and the lane's part of the update's `mean` to the
+    /// loss. Errors with [`Error::Stopped`] if a stop is requested before the lane is complete.
     fn lane(
         &self,
         dev: &mut Device,
@@ -138,12 +140,13 @@ impl Job {
         Ok(figures)
     }
 
-    /// The samples of all micro-batches of this rank's lanes in the updates that are left, made ahead.
+    /// Returns a loader that prepares the samples of all micro-batches of this rank's lanes, for the remaining updates.
     fn loader(&self, trainer: &Trainer<'_>) -> Result<Loader<Sample>> {
         let (mut updates, index) = (Updates::new(&self.config, &self.common.index)?, self.common.index.clone());
         let (tokens, mine, mut consumed) =
             (self.config.micro_batch_tokens, trainer.lanes.mine(), trainer.samples_consumed);
-        // Counted: a rank whose lanes are empty would look for a next micro-batch without end.
+        // The number of updates is bounded here. Without this bound, a rank whose lanes are all empty would search for
+        // its next micro-batch forever.
         let mut left = self.common.total_steps.saturating_sub(trainer.step);
         let mut next = move || -> Result<Option<Vec<Vec<usize>>>> {
             if left == 0 {
@@ -163,21 +166,21 @@ impl Job {
     }
 }
 
-/// What a lane's samples come from.
+/// The sources from which a lane takes its samples.
 struct Feed<'f, 'b> {
     loader: &'f mut Loader<Sample>,
     broken: &'f mut Broken<'b>,
     observer: &'f dyn Observer,
 }
 
-/// The samples of a lane's micro-batches.
+/// Splits a lane's samples into micro-batches of at most `tokens` tokens.
 fn micro_batches(index: &Index, lane: &[usize], tokens: usize) -> Result<Vec<Vec<usize>>> {
     let lengths: Vec<usize> = lane.iter().map(|&i| index.tokens(i)).collect();
     let ranges = step::micro_batches(&lengths, tokens)?;
     Ok(ranges.into_iter().map(|range| lane[range].to_vec()).collect())
 }
 
-/// What a rank tells the others of its lane, that each may log and count it.
+/// Results of one lane, which each rank sends to the others so that every rank can log and count them.
 #[derive(Default, Serialize, Deserialize)]
 struct LaneFigures {
     done: Computed,
@@ -190,7 +193,7 @@ impl TrainingJob for Job {
         &self.common
     }
 
-    /// The most that any micro-batch of the run takes, exactly.
+    /// Computes the exact peak memory over all micro-batches of the run.
     fn plan(&mut self, target: Target) -> Result<Plan> {
         let JobCommon { model_config: model, index, ranks, .. } = &self.common;
         let target = target.within(plan::gib_to_bytes(self.config.max_memory_gib));
@@ -223,7 +226,8 @@ impl TrainingJob for Job {
             let Some(update) = updates.next(trainer.samples_consumed)? else { break };
             let start = Instant::now();
             dev.fill_zero(losses)?;
-            // Of all rows of the update: one that breaks in decoding, after others were computed, counts as nothing lost.
+            // The divisor counts the targets of all rows of the update. If a row turns out to be broken after other
+            // rows were computed, its targets still count in the divisor and add no loss.
             let targets: usize = update.samples().map(|i| index.shape(i).targets).sum();
             let (mut done, mut rows) = (Computed::default(), 0);
             for round in 0..trainer.lanes.rounds() {
@@ -243,7 +247,7 @@ impl TrainingJob for Job {
             }
             trainer.share_figures(dev, losses)?;
             let lr = trainer.update(dev, &grads, losses)?;
-            // Here, where the step is logged, and nowhere before it, the host waits for the device.
+            // The host waits for the device here, where the step is logged, and nowhere earlier in the step.
             let loss: f64 = dev.read::<f64>(losses)?.into_iter().sum();
             let stats = trainer.stats(dev, "the loss", loss, observer)?;
             trainer.step += 1;
@@ -292,7 +296,7 @@ impl TrainingJob for Job {
     }
 }
 
-/// A sample as it is trained on.
+/// Returns a sample as a sequence to train on.
 pub fn sequence(sample: &Sample) -> Sequence<'_> {
     Sequence {
         input_ids: &sample.input_ids,

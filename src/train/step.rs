@@ -1,8 +1,8 @@
-//! One micro-batch, forward and backward, for any loss over the log-probs of target tokens.
+//! Forward and backward of one micro-batch, for any loss over the log-probs of target tokens.
 //!
-//! SFT and RL differ only in the coefficients they hand to [`Forward::backward`]: the derivative of the loss by
-//! each target's log-prob. What a sum over the mini-batch is divided by is the caller's, so cutting a mini-batch
-//! into micro-batches changes no term of the sum.
+//! SFT and RL differ only in the coefficients that they pass to [`Forward::backward`]: the derivative of the loss by
+//! each target's log-prob. The caller divides by the size of the whole mini-batch. Therefore the terms of the sum do
+//! not depend on how a mini-batch is cut into micro-batches.
 
 use std::ops::AddAssign;
 use std::sync::Arc;
@@ -15,41 +15,41 @@ use crate::image::ImageInput;
 use crate::model::{Grads, Inputs, Levels, LogProbs, Mode, Model, Policy, Shared, Tape};
 use crate::tensor::{DType, Elem, Tensor};
 
-/// A sequence to be trained on.
+/// A sequence to train on.
 #[derive(Clone, Copy, Debug)]
 pub struct Sequence<'a> {
-    /// Tokens, image places expanded.
+    /// Token ids, with image placeholders expanded.
     pub input_ids: &'a [u32],
-    /// Its images, in order.
+    /// Images of the sequence, in order.
     pub images: &'a [Arc<ImageInput>],
-    /// Tokens from here on were generated: an image id among them is a plain token.
+    /// Number of prompt tokens. Later tokens were generated: an image token id among them is treated as a plain token.
     pub prompt_len: usize,
-    /// `[len]`: the prediction of this token counts. The first token is predicted by nothing and never counts.
+    /// True for each token whose prediction counts, `[len]`. The first token never counts, because nothing predicts it.
     pub loss_mask: &'a [bool],
-    /// Whose its images are, too.
+    /// Relation of this sequence's images to those of other sequences.
     pub shared: Shared,
 }
 
 impl Sequence<'_> {
-    /// Tokens whose prediction counts.
+    /// Returns the number of tokens whose prediction counts.
     pub fn num_targets(&self) -> usize {
         self.loss_mask.iter().skip(1).filter(|&&m| m).count()
     }
 }
 
-/// What passes have computed.
+/// Counts of the work that training passes have done.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Computed {
-    /// Tokens predicted.
+    /// Number of tokens predicted.
     pub targets: usize,
-    /// Tokens computed.
+    /// Number of tokens computed.
     pub tokens: usize,
-    /// Micro-batches they were cut into, those without a target among them.
+    /// Number of micro-batches, including those without a target.
     pub micro_batches: usize,
 }
 
 impl Computed {
-    /// Counts one micro-batch.
+    /// Returns the counts of one micro-batch.
     pub fn micro_batch(sequences: &[Sequence<'_>]) -> Computed {
         Computed {
             targets: sequences.iter().map(Sequence::num_targets).sum(),
@@ -67,21 +67,22 @@ impl AddAssign for Computed {
     }
 }
 
-/// A forward pass whose backward is still to come.
+/// A forward pass that still waits for its backward pass.
 pub struct Forward {
     tape: Tape,
     logprobs: LogProbs,
-    /// log p of each target, sequence after sequence, f32 `[R]`.
+    /// Log-prob of each target, sequence after sequence, f32 `[R]`.
     pub log_prob: Tensor,
-    /// Entropy of the distribution each target was predicted from, when asked for, f32 `[R]`.
+    /// Entropy of the distribution from which each target was predicted, f32 `[R]`, if it was requested.
     pub entropy: Option<Tensor>,
-    /// Borders of the sequences in the targets, `[S + 1]`.
+    /// Start offsets of the sequences in the list of targets, followed by its length, `[S + 1]`.
     pub cu_targets: Vec<u32>,
 }
 
-/// Runs the model on `sequences`, packed, and returns the targets' log-probs under `policy`. `keep` says what is
-/// recomputed in backward; it changes no bit. Nothing waits for the device. Errors on ids outside the vocabulary, image places that do not match
-/// the images, and a micro-batch without a target.
+/// Runs the model on `sequences` as one packed batch and returns the log-probs of the targets under `policy`. `keep` is
+/// the activation checkpointing policy: it selects what backward recomputes and does not change results. Does not wait
+/// for the device. Errors on ids outside the vocabulary, image placeholders that do not match the images, and a
+/// micro-batch without a target.
 pub fn forward(
     dev: &mut Device,
     model: &Model,
@@ -104,13 +105,13 @@ pub fn forward(
     })
 }
 
-/// What is predicted, sequence after sequence.
+/// The predictions that count, sequence after sequence.
 struct Targets {
-    /// Packed rows that predict, `[R]`.
+    /// Packed rows that make the predictions, `[R]`.
     rows: Vec<u32>,
-    /// What they predict, `[R]`.
+    /// Token ids that they predict, `[R]`.
     ids: Vec<u32>,
-    /// Borders of the sequences, `[S + 1]`.
+    /// Start offsets of the sequences in `rows`, followed by its length, `[S + 1]`.
     cu_targets: Vec<u32>,
 }
 
@@ -135,18 +136,19 @@ fn pack(model: &Model, sequences: &[Sequence<'_>]) -> Result<(Inputs, Targets)> 
 }
 
 impl Forward {
-    /// Host data that lives as long as the activations.
+    /// Copies host data to a tensor that lives as long as the activations.
     pub fn upload<T: Elem>(&self, dev: &mut Device, values: &[T]) -> Result<Tensor> {
         self.tape.upload(dev, values, &[values.len()])
     }
 
-    /// A tensor like the log-probs that lives as long as the activations, for a derivative. Its content is undefined.
+    /// Allocates a tensor for a derivative, shaped like the log-probs, that lives as long as the activations. Its
+    /// content is undefined.
     pub fn like_log_prob(&self, dev: &mut Device) -> Result<Tensor> {
         dev.alloc(self.tape.region(), DType::F32, &[self.log_prob.len()])
     }
 
-    /// Adds the gradients to `grads`. `dlog_prob` f32 `[R]` is the derivative of the loss by each target's log-prob,
-    /// `dentropy` by its entropy. Frees the activations.
+    /// Adds the gradients to `grads` and frees the activations. `dlog_prob` f32 `[R]` is the derivative of the loss by
+    /// each target's log-prob; `dentropy` is the derivative by its entropy.
     pub fn backward(
         mut self,
         dev: &mut Device,
@@ -169,8 +171,8 @@ impl Forward {
     }
 }
 
-/// Cuts sequences, in their order, into micro-batches of at most `max_tokens` tokens: ranges of indices. Errors
-/// when one sequence alone is longer.
+/// Cuts sequences, in their order, into micro-batches of at most `max_tokens` tokens. Returns ranges of indices. Errors
+/// if a single sequence is longer than `max_tokens`.
 pub fn micro_batches(lengths: &[usize], max_tokens: usize) -> Result<Vec<std::ops::Range<usize>>> {
     let (mut out, mut start, mut tokens) = (Vec::new(), 0, 0);
     for (i, &len) in lengths.iter().enumerate() {

@@ -1,5 +1,5 @@
-//! TensorBoard event files: TFRecord framing around four protobuf messages written by hand, because the
-//! crates that do it are unmaintained or drag in a protobuf stack (about a hundred lines replace them).
+//! Writes TensorBoard event files: TFRecord framing around four protobuf messages. They are encoded by hand in about a
+//! hundred lines, because the existing crates are unmaintained or depend on a protobuf stack.
 
 use std::fs::File;
 use std::io::Write;
@@ -9,18 +9,18 @@ use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
 
-/// The figure that says when a step was logged: seconds since 1970.
+/// Name of the metric that holds the time at which a step was logged, in seconds since 1970.
 pub const WALL_TIME: &str = "timing_s/wall_time";
 
-/// Writes scalars of whole steps into one event file.
+/// Writes scalars of complete steps into one event file.
 pub struct EventWriter {
     path: PathBuf,
     file: File,
 }
 
 impl EventWriter {
-    /// Starts `dir/events.out.tfevents.0.omr` anew (steps are written again from metrics.jsonl on resume).
-    /// `wall_time` is that of its first event: seconds since 1970.
+    /// Creates `dir/events.out.tfevents.0.omr`, replacing an existing file; on resume, earlier steps are written again
+    /// from `metrics.jsonl`. `wall_time` is the time of the first event, in seconds since 1970.
     pub fn create(dir: &Path, wall_time: f64) -> Result<EventWriter> {
         std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
         let path = dir.join("events.out.tfevents.0.omr");
@@ -33,7 +33,7 @@ impl EventWriter {
         Ok(writer)
     }
 
-    /// One event with every numeric figure of `metrics` at its `step`.
+    /// Writes one event with every numeric metric of `metrics` at its `step`.
     pub fn step(&mut self, metrics: &Map<String, Value>) -> Result<()> {
         let step = metrics.get("step").and_then(|v| v.as_u64()).unwrap_or(0);
         let mut summary = Vec::new();
@@ -64,7 +64,7 @@ impl EventWriter {
     }
 }
 
-/// TFRecord's masked CRC-32C (tensorflow/core/lib/hash/crc32c.h).
+/// Computes TFRecord's masked CRC-32C (tensorflow/core/lib/hash/crc32c.h).
 fn masked_crc(data: &[u8]) -> u32 {
     crc32c::crc32c(data).rotate_right(15).wrapping_add(0xa282_ead8)
 }
@@ -101,7 +101,7 @@ fn bytes(out: &mut Vec<u8>, field: u64, data: &[u8]) {
 mod tests {
     use super::*;
 
-    /// CRC-32C check value of "123456789" is 0xe3069283 (RFC 3720 B.4 lists the polynomial's vectors).
+    /// The CRC-32C check value of "123456789" is 0xe3069283 (RFC 3720 B.4 lists the polynomial's vectors).
     #[test]
     fn the_crc_is_masked_as_tfrecord_masks_it() {
         assert_eq!(masked_crc(b"123456789"), 0xe306_9283u32.rotate_right(15).wrapping_add(0xa282_ead8));

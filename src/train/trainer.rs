@@ -1,4 +1,5 @@
-//! What SFT and RL share: model and optimizer in memory, checkpoints on disk, the update, the final model.
+//! The part of a training run that SFT and RL share: the model and the optimizer in memory, checkpoints on disk, the
+//! parameter update, and the final model.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,37 +25,40 @@ use crate::optim::{Optimizer, StepStats, learning_rate};
 use crate::ranks::{self, Ranks, Shards};
 use crate::tensor::Tensor;
 
-/// What a stop may cost before it saves a checkpoint by itself.
+/// Training time since the last checkpoint above which a stop saves a checkpoint by default.
 const MOST_REPEATED: Duration = Duration::from_secs(60);
 
-/// Whether a stop saves the steps of so much time, as `asked` for in a config.
+/// Returns true if a stop saves a checkpoint. `asked` is the value of `save_on_stop`, if given; `since` is the time
+/// since the last checkpoint.
 fn saves_on_stop(asked: Option<bool>, since: Duration) -> bool {
     asked.unwrap_or(since > MOST_REPEATED)
 }
 
-/// What checkpoints keep of the best one, as the Hugging Face trainer's state names it.
+/// Keys of a checkpoint's `extra` that describe the best checkpoint so far. The names are those of the Hugging Face
+/// trainer's state.
 const METRIC_FOR_BEST: &str = "metric_for_best_model";
 const BEST_METRIC: &str = "best_metric";
 const BEST_STEP: &str = "best_global_step";
 
-/// What checkpoints keep of updates that were skipped: how many in a row, nothing where the last was not.
+/// Key of a checkpoint's `extra` for the number of consecutive skipped updates. Absent if the last update was not
+/// skipped.
 const SKIPPED: &str = "skipped_updates";
 
-/// A model in training.
+/// A model in training, with everything that SFT and RL need around it.
 pub struct Trainer<'r> {
-    /// The model; weights change only in [`Trainer::update`].
+    /// The model. Only [`Trainer::update`] changes its weights.
     pub model: Model,
-    /// Those who train it.
+    /// The ranks of this run.
     pub ranks: &'r mut dyn Ranks,
-    /// What an update's gradients are summed in.
+    /// The gradient lanes in which an update's gradients are summed.
     pub lanes: Lanes,
-    /// Updates done.
+    /// Number of updates done.
     pub step: u64,
-    /// Samples or prompts consumed.
+    /// Number of samples (SFT) or prompts (RL) consumed.
     pub samples_consumed: u64,
     /// The run's metrics files.
     pub log: MetricsLog,
-    /// What the job keeps in checkpoints beside these.
+    /// Further values that the job stores in checkpoints.
     pub extra: Map<String, Value>,
     config: TrainerConfig,
     inputs: Inputs,
@@ -67,8 +71,8 @@ pub struct Trainer<'r> {
 }
 
 impl<'r> Trainer<'r> {
-    /// Loads the newest whole checkpoint of the run, or the model to start from, at each of `ranks`; the run depends on
-    /// `inputs`. Errors when files are broken or `resume` does not fit.
+    /// Loads the newest intact checkpoint of the run, or the initial model, on every rank. The run depends on `inputs`.
+    /// Errors if files are broken or if `resume` does not fit the run.
     pub fn open(
         ranks: &'r mut dyn Ranks,
         dev: &mut Device,
@@ -83,7 +87,7 @@ impl<'r> Trainer<'r> {
         };
         let Loaded { model, optimizer, checkpoint } = Loaded::open(ranks, dev, &store, &config, observer)?;
         let lanes = Lanes::new(config.lanes, ranks, &Shards::new(&model.layout.lens(), ranks.size()))?;
-        // A checkpoint of another run is not one of this folder, nor is that run's best.
+        // A checkpoint of another run is not a checkpoint of this run's folder, and its best step does not count here.
         let saved_step = checkpoint.as_ref().filter(|(of, _)| store.has(of)).map(|(of, _)| of.step);
         let (mut step, mut samples_consumed, mut extra) = (0, 0, Map::new());
         if let Some((_, state)) = checkpoint {
@@ -101,7 +105,8 @@ impl<'r> Trainer<'r> {
             (step, samples_consumed, extra) = (state.step, state.samples_consumed, state.extra);
             observer.note(&format!("going on from step {step} of {}", config.total_steps));
             let same = state.seed == config.seed && state.inputs.agree(&inputs);
-            // The settings of this folder's own run were compared key by key; a newer version's hash has more keys.
+            // If the checkpoint belongs to this folder's run, its settings have already been compared key by key. The
+            // hash is not compared then, because a newer version hashes more keys.
             let other = saved_step.is_none() && state.config_hash != State::hash_of(&config.config_text);
             if !same || other {
                 observer.note(
@@ -138,27 +143,28 @@ impl<'r> Trainer<'r> {
         })
     }
 
-    /// Whether this process writes the run's files.
+    /// Returns true if this process writes the run's files.
     pub fn leads(&self) -> bool {
         self.ranks.rank() == 0
     }
 
-    /// [`Lanes::add`] of what this rank has done in `round`, which is given back. Errors with [`Error::Stopped`] at every rank
-    /// where one was asked to stop; the update is dropped then.
+    /// Calls [`Lanes::add`] for `round` and returns `done`, the result of this rank's lane. If any rank was asked to
+    /// stop, all ranks return [`Error::Stopped`] and the update is dropped.
     pub fn add_lanes<T>(&mut self, dev: &mut Device, grads: &mut Grads, round: usize, done: Result<T>) -> Result<T> {
         let done = self.agreed("a lane's end", done)?;
         self.lanes.add(dev, self.ranks, grads, round)?;
         Ok(done)
     }
 
-    /// What each rank says of itself, by rank.
+    /// Sends `own` to all ranks and returns the values of all ranks, by rank.
     pub fn share<T: Serialize + DeserializeOwned>(&mut self, what: &'static str, own: &T) -> Result<Vec<T>> {
         let broken = |e: serde_json::Error| Error::Failed(format!("{what}: {e}"));
         let all = self.ranks.gather(what, &serde_json::to_vec(own).map_err(broken)?)?;
         all.iter().map(|bytes| serde_json::from_slice(bytes).map_err(broken)).collect()
     }
 
-    /// `figures` `[lanes * n]`, of which each rank has computed those of its lanes: at each rank as they were computed.
+    /// Copies `figures` `[lanes * n]` between ranks. Before the call, each rank has the values of its own lanes; after
+    /// it, every rank has the values of all lanes.
     pub fn share_figures(&mut self, dev: &mut Device, figures: Tensor) -> Result<()> {
         let n = figures.len() / self.lanes.count();
         let owners = self.lanes.owners().enumerate();
@@ -167,13 +173,14 @@ impl<'r> Trainer<'r> {
         self.ranks.all_gather(dev, "figures of lanes", &owned)
     }
 
-    /// [`ranks::agreed`] with the other ranks.
+    /// Calls [`ranks::agreed`] with the other ranks.
     pub fn agreed<T>(&mut self, what: &'static str, done: Result<T>) -> Result<T> {
         ranks::agreed(self.ranks, what, done)
     }
 
-    /// One update from `grads`, queued: nothing waits for it, a checkpoint's last bytes and ranks over TCP aside. Where the gradient norm or
-    /// one of `losses` (f64) is not finite it changes nothing, which [`Trainer::stats`] tells. The learning rate it had.
+    /// Queues one update from `grads` and returns its learning rate. The host waits only for the last bytes of a
+    /// checkpoint and for ranks that are connected over TCP. If the gradient norm or one of `losses` (f64) is not
+    /// finite, the update changes nothing; [`Trainer::stats`] reports it.
     pub fn update(&mut self, dev: &mut Device, grads: &Grads, losses: Tensor) -> Result<f64> {
         let TrainerConfig { optimizer, warmup_steps, total_steps, .. } = &self.config;
         let lr = learning_rate(optimizer, *warmup_steps, self.step, *total_steps);
@@ -183,9 +190,10 @@ impl<'r> Trainer<'r> {
         Ok(lr)
     }
 
-    /// What the last update saw; waits for it. One whose loss or gradient norm is not finite changed nothing: it is skipped, at
-    /// every rank, and `observer` hears of it. Errors when more than `max_skipped_updates` in a row are. `loss` is what the step
-    /// under way computed, `what` its name.
+    /// Waits for the last update and returns its statistics. An update whose loss or gradient norm is not finite has
+    /// changed nothing: it is skipped on every rank, and `observer` receives a note. Errors if more than
+    /// `max_skipped_updates` consecutive updates are skipped. `loss` is the loss of the current step and `what` is its
+    /// name in messages.
     pub fn stats(&mut self, dev: &mut Device, what: &str, loss: f64, observer: &dyn Observer) -> Result<StepStats> {
         let stats = self.optimizer.stats(dev)?;
         if stats.finite {
@@ -205,8 +213,8 @@ impl<'r> Trainer<'r> {
         Ok(stats)
     }
 
-    /// Takes down that the model of this step has `value` as its `metric`. The checkpoint of a step that has the highest so
-    /// far is saved when one may be, and kept; among equals the first.
+    /// Records `metric` = `value` for the current step. The step with the highest value so far is the best step (the
+    /// first one among equals). If a checkpoint can be saved at that step, it is saved and kept.
     pub fn measured(&mut self, metric: &str, value: f64) {
         let same = self.extra.get(METRIC_FOR_BEST).and_then(Value::as_str) == Some(metric);
         if same && self.extra.get(BEST_METRIC).and_then(Value::as_f64).is_some_and(|best| value <= best) {
@@ -217,7 +225,8 @@ impl<'r> Trainer<'r> {
         self.extra.insert(BEST_STEP.to_owned(), self.step.into());
     }
 
-    /// What the best checkpoint so far is, in the words of the Hugging Face trainer; nothing where none is looked for.
+    /// Returns the metric, value and step of the best checkpoint so far, under the names of the Hugging Face trainer.
+    /// Empty if no best checkpoint is tracked.
     pub fn best(&self) -> Metrics {
         let of = |name: &str| Some((name.to_owned(), self.extra.get(name)?.clone()));
         [METRIC_FOR_BEST, BEST_METRIC, BEST_STEP].into_iter().filter_map(of).collect()
@@ -227,8 +236,9 @@ impl<'r> Trainer<'r> {
         self.extra.get(BEST_STEP).and_then(Value::as_u64)
     }
 
-    /// Saves a checkpoint when one is due. Errors with [`Error::Stopped`] when the user asked to stop. Clocks and signals
-    /// differ from rank to rank: rank 0's clock counts, and any rank's signal.
+    /// Saves a checkpoint if one is due. Errors with [`Error::Stopped`] if the user has requested a stop. Clocks and
+    /// signals differ between ranks: rank 0's clock decides when a checkpoint is due, and a signal at any rank stops
+    /// all.
     pub fn save_if_due(&mut self, dev: &mut Device, observer: &dyn Observer) -> Result<()> {
         let kept = self.config.keep.always(self.step) || self.best_step() == Some(self.step);
         let due = self.leads() && (self.cadence.due(self.step) || kept);
@@ -239,12 +249,13 @@ impl<'r> Trainer<'r> {
         if flags[1] { Err(Error::Stopped) } else { Ok(()) }
     }
 
-    /// Ends a run that is asked to stop. An update in progress is dropped: the next run repeats it, and what came after the
-    /// last checkpoint, in the same bits. Saves the last step that is whole where `save_on_stop` or their time wants it, says what
-    /// will be repeated elsewhere.
+    /// Ends a run that was asked to stop. An update in progress is dropped. The next run repeats it and all updates
+    /// after the last checkpoint, with bitwise identical results. Saves a checkpoint of the last complete step if
+    /// `save_on_stop` or the time since the last checkpoint requires it; otherwise it reports how many updates will be
+    /// repeated.
     pub fn stop(&mut self, dev: &mut Device, observer: &dyn Observer) -> Result<()> {
         let asked = saves_on_stop(self.config.save_on_stop, self.cadence.since());
-        // A step is whole once it is logged.
+        // A step is complete once it is logged.
         let save = ranks::first_finds(self.ranks, "the end of a stopped run", || asked)?
             && self.step == self.log.last_step()
             && self.step > 0;
@@ -266,13 +277,13 @@ impl<'r> Trainer<'r> {
         Err(Error::Stopped)
     }
 
-    /// The step of the newest checkpoint that is on disk, 0 with none.
+    /// Returns the step of the newest checkpoint on disk, or 0 if there is none.
     pub fn step_on_disk(&self) -> Result<u64> {
         Ok(self.store.latest()?.map_or(0, |checkpoint| checkpoint.step))
     }
 
-    /// Saves a checkpoint of the present step, unless it has one. Where kernels run it is written beside the steps that
-    /// follow, and [`Trainer::saved`] waits for it.
+    /// Saves a checkpoint of the current step, unless that step already has one. On a GPU the checkpoint is written
+    /// while the next steps run, and [`Trainer::saved`] waits for it.
     pub fn save(&mut self, dev: &mut Device) -> Result<()> {
         if self.saved_step == Some(self.step) {
             return Ok(());
@@ -294,7 +305,7 @@ impl<'r> Trainer<'r> {
         Ok(())
     }
 
-    /// Where the run stands and how it computes, without what the job keeps.
+    /// Returns the state of the run (step, seed, device, versions) without the values in `extra`.
     pub fn state(&self, dev: &Device) -> State {
         State {
             step: self.step,
@@ -310,13 +321,14 @@ impl<'r> Trainer<'r> {
         }
     }
 
-    /// Waits until the last checkpoint is on disk. Errors with what went wrong with it.
+    /// Waits until the last checkpoint is on disk. Returns its error if saving it has failed.
     pub fn saved(&mut self, dev: &mut Device) -> Result<()> {
         self.saving.take().map_or(Ok(()), |saving| saving.finish(self.ranks, dev))
     }
 
-    /// What `done` says, once the checkpoint under way is on disk: steps that failed after it do not undo it. Of several
-    /// ranks one that failed does not meet the others again, and the checkpoint before that one is the last.
+    /// Waits for the checkpoint in progress and returns `done`. Steps that fail after a checkpoint do not invalidate
+    /// it. In a run of several ranks, a rank that failed does not wait, because it no longer takes part in collective
+    /// calls; the checkpoint in progress is then lost and the previous one remains the newest.
     pub fn settle(&mut self, dev: &mut Device, done: Result<()>) -> Result<()> {
         if self.ranks.size() > 1 && done.as_ref().is_err_and(|error| !matches!(error, Error::Stopped)) {
             return done;
@@ -325,7 +337,7 @@ impl<'r> Trainer<'r> {
         done.and(saved)
     }
 
-    /// Writes the final model directory `DIR/model`, whole; rank 0 does.
+    /// Writes the final model directory `DIR/model`, which appears only when it is complete. Only rank 0 writes it.
     pub fn finish(&mut self, dev: &mut Device) -> Result<()> {
         self.save(dev)?;
         self.saved(dev)?;
@@ -341,7 +353,7 @@ impl<'r> Trainer<'r> {
     }
 }
 
-/// Peak bytes by region, as summaries record them.
+/// Returns the peak memory of each region in bytes, as `summary.json` records it.
 pub fn memory_summary(plan: &Plan) -> Value {
     let mut out = Map::new();
     for region in Region::ALL {
@@ -351,7 +363,7 @@ pub fn memory_summary(plan: &Plan) -> Value {
     Value::Object(out)
 }
 
-/// Seconds of a duration, for metrics.
+/// Returns a duration in seconds, for metrics.
 pub fn seconds(time: Duration) -> f64 {
     time.as_secs_f64()
 }

@@ -1,71 +1,72 @@
-//! How a run trains and saves: what the configs of SFT and RL have in common.
+//! The settings for training and saving that the configs of SFT and RL have in common.
 
 use std::path::PathBuf;
 
 use crate::checkpoint::Retention;
 use crate::config::{Changed, DatasetConfig, Dtype, OptimConfig};
 
-/// A file that a validation by tasks reads.
+/// A file that a validation task reads.
 #[derive(Clone, Debug)]
 pub struct TaskFile {
     /// Name of the task.
     pub task: &'static str,
-    /// Its number among the files of the task.
+    /// Number of this file among the files of the task.
     pub number: usize,
-    /// The file.
+    /// Path of the file.
     pub path: PathBuf,
 }
 
-/// How a run trains and saves: the part of a config SFT and RL have in common.
+/// The settings for training and saving that the configs of SFT and RL have in common.
 #[derive(Clone, Debug)]
 pub struct TrainerConfig {
     /// Run directory.
     pub dir: PathBuf,
-    /// Model directory to start from.
+    /// Directory of the initial model.
     pub model: PathBuf,
-    /// Storage of weights and activations.
+    /// Data type of weights and activations.
     pub dtype: Dtype,
-    /// Optimizer and schedule.
+    /// Optimizer and learning-rate schedule.
     pub optimizer: OptimConfig,
-    /// Updates of the warm-up.
+    /// Number of warm-up updates.
     pub warmup_steps: u64,
-    /// Updates in all.
+    /// Total number of updates.
     pub total_steps: u64,
-    /// Gradient lanes.
+    /// Number of gradient lanes.
     pub lanes: usize,
-    /// Seed, recorded in checkpoints.
+    /// Seed, which is recorded in checkpoints.
     pub seed: u64,
-    /// The settings that decide results, recorded as a hash.
+    /// Text of the settings that affect results. Checkpoints record its hash.
     pub config_text: String,
-    /// Checkpoint every so many steps.
+    /// Number of steps between checkpoints, if set.
     pub save_steps: Option<u64>,
-    /// Checkpoint every so many seconds.
+    /// Number of seconds between checkpoints, if set.
     pub save_seconds: Option<f64>,
-    /// Checkpoints kept.
+    /// Rule for which checkpoints are kept.
     pub keep: Retention,
-    /// Checkpoint when a signal stops the run; none where the steps since the last have taken more than a minute.
+    /// True if a signal that stops the run saves a checkpoint, false if it never does. If unset, a checkpoint is saved
+    /// only if the steps since the last one took more than a minute.
     pub save_on_stop: Option<bool>,
     /// `auto`, `never` or a path.
     pub resume: String,
-    /// The model to start from is a reference, too.
+    /// True if the initial model also serves as the reference model.
     pub reference: bool,
-    /// Rows it is measured on.
+    /// Validation rows.
     pub val_files: Vec<DatasetConfig>,
-    /// Files of the tasks it is measured on.
+    /// Files of the validation tasks.
     pub val_task_files: Vec<TaskFile>,
-    /// Kinds of inputs that may differ from what the run began with.
+    /// Kinds of inputs that may differ from those at the start of the run.
     pub accept_changed: Vec<Changed>,
 }
 
 impl TrainerConfig {
-    /// Checkpoints that lie on disk at the end, at most.
+    /// Returns the maximum number of checkpoints on disk at the end of the run.
     pub fn checkpoints(&self) -> usize {
         self.keep.newest + self.keep.every.map_or(0, |n| (self.total_steps / n) as usize)
     }
 }
 
-/// Makes the [`TrainerConfig`] of a job's common part and of its config, in whose keys SFT and RL agree; the fields in braces
-/// differ.
+/// Builds the [`TrainerConfig`] of a job from its common part and its config. Covers the keys that SFT and RL share;
+/// the fields in braces differ between them.
 macro_rules! trainer_config {
     ($common:expr, $config:expr, { $($own:tt)* }) => {{
         let (common, config) = ($common, $config);

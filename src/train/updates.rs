@@ -1,5 +1,5 @@
-//! Which samples make which update, and in which lane: pure host code over [`PackPlan`]'s order. The whole state is the
-//! number of samples consumed.
+//! Decides which samples belong to which update and to which gradient lane. It is host code without side effects over
+//! the order of [`PackPlan`]. Its whole state is the number of samples consumed.
 
 use std::sync::Arc;
 
@@ -11,15 +11,15 @@ use crate::error::Result;
 /// The samples of one update.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Update {
-    /// Indices into the data set, in order, by gradient lane: pack p of an update is in lane p mod their number, and row p
-    /// where updates have a fixed number of rows.
+    /// Indices into the data set, in order, by gradient lane. With L lanes, pack p of an update belongs to lane p mod
+    /// L. If updates have a fixed number of rows, row p belongs to lane p mod L instead.
     pub lanes: Vec<Vec<usize>>,
-    /// Samples consumed since the start of the run, these included.
+    /// Number of samples consumed since the start of the run, including this update.
     pub consumed: u64,
 }
 
 impl Update {
-    /// All its samples, lane after lane.
+    /// Returns all samples of the update, lane after lane.
     pub fn samples(&self) -> impl Iterator<Item = usize> + '_ {
         self.lanes.iter().flatten().copied()
     }
@@ -36,8 +36,8 @@ pub struct Updates {
 }
 
 impl Updates {
-    /// The updates over the samples of `index` that `config` asks for, none of which is longer than a pack. Errors
-    /// when there is none.
+    /// Plans the updates that `config` requests over the samples of `index`. No sample may be longer than a pack.
+    /// Errors if there are no samples.
     pub fn new(config: &SftConfig, index: &Arc<Index>) -> Result<Updates> {
         let end = match config.max_steps {
             Some(_) => u64::MAX,
@@ -53,7 +53,7 @@ impl Updates {
         })
     }
 
-    /// The update that follows after `consumed` samples; `None` when the epochs are over.
+    /// Returns the update that follows after `consumed` samples, or `None` at the end of the last epoch.
     pub fn next(&mut self, consumed: u64) -> Result<Option<Update>> {
         let mut update = Update { lanes: vec![Vec::new(); self.lanes], consumed };
         match self.train_batch_size {
@@ -81,7 +81,8 @@ impl Updates {
         Ok((update.consumed > consumed).then_some(update))
     }
 
-    /// Number of updates from the start to the end of the epochs; only for runs without `max_steps`.
+    /// Returns the number of updates from the start to the end of the last epoch. Only for runs without `max_steps`,
+    /// because the others never end by themselves.
     pub fn count(&mut self) -> Result<u64> {
         let (mut steps, mut consumed) = (0, 0);
         while let Some(update) = self.next(consumed)? {
@@ -91,7 +92,7 @@ impl Updates {
         Ok(steps)
     }
 
-    /// Samples of an epoch.
+    /// Returns the number of samples of an epoch.
     pub fn epoch_len(&self) -> usize {
         self.index.len()
     }

@@ -1,5 +1,5 @@
-//! What a run measures while it trains: when, within which memory, and what becomes of the figures. Who answers and
-//! scores is a [`Validator`]; the weights are read and nothing else, so that training does not know of it.
+//! Validation during training: when it runs, within which memory, and how its metrics are recorded. A [`Validator`]
+//! generates and scores the answers. It only reads the weights, so validation does not affect training.
 
 use std::time::Instant;
 
@@ -15,32 +15,33 @@ use crate::observe::Observer;
 use crate::ranks::Ranks;
 use crate::tensor::DType;
 
-/// Asks a model in training questions and scores its answers.
+/// Generates a model's answers to questions during training and scores them.
 pub trait Validator {
-    /// The names of the figures that [`Validator::measure`] gives, sorted.
+    /// Returns the sorted names of the metrics that [`Validator::measure`] computes.
     fn names(&self) -> Vec<String>;
 
-    /// What it measures on, for people.
+    /// Describes the validation data for users.
     fn describe(&self) -> String;
 
-    /// The files that its tasks read.
+    /// Returns the files that the validation tasks read.
     fn task_files(&self) -> &[TaskFile];
 
-    /// Answers at once, at most.
+    /// Returns the maximum number of answers that are generated at the same time.
     fn max_num_seqs(&self) -> usize;
 
-    /// From here on at most so many answers at once.
+    /// Lowers that maximum to `max_num_seqs`.
     fn limit_num_seqs(&mut self, max_num_seqs: usize);
 
-    /// Allocates what [`Validator::measure`] allocates, on a device that only counts.
+    /// Makes the allocations of [`Validator::measure`] on a device that only counts.
     fn count(&self, dev: &mut Device, model: &Model) -> Result<()>;
 
-    /// The figures of `model`, the same at each of `ranks` and for any number of them. Equal weights have equal figures, whatever
-    /// the step. Errors with [`Error::Stopped`] at every rank where one was asked to stop.
+    /// Computes the metrics of `model`. They are the same on each of `ranks` and for any number of ranks, and depend
+    /// only on the weights, not on the step. Errors with [`Error::Stopped`] on every rank if any rank was asked to
+    /// stop.
     fn measure(&self, dev: &mut Device, model: &Model, ranks: &mut dyn Ranks) -> Result<Metrics>;
 }
 
-/// When a run measures, and by which figure it keeps its best checkpoint.
+/// The schedule of validation, and the metric that selects the best checkpoint.
 pub struct Validation {
     validator: Box<dyn Validator>,
     every: Option<u64>,
@@ -48,12 +49,12 @@ pub struct Validation {
     metric_for_best_model: Option<String>,
 }
 
-/// The name of what a validation took.
+/// Name of the metric for the duration of a validation.
 const SECONDS: &str = "timing_s/testing";
 
 impl Validation {
-    /// `validator` asked every so many steps, as `config` says. Errors when `metric_for_best_model` is none of its
-    /// figures.
+    /// Runs `validator` every `every` steps, with the settings of `config`. Errors if `metric_for_best_model` is not
+    /// one of the validator's metrics.
     pub fn new(validator: Box<dyn Validator>, config: &ValidationConfig, every: Option<u64>) -> Result<Validation> {
         let metric_for_best_model = config.metric_for_best_model.clone();
         let names = validator.names();
@@ -64,19 +65,20 @@ impl Validation {
         Ok(Validation { validator, every, before_train: config.val_before_train, metric_for_best_model })
     }
 
-    /// The files that its tasks read.
+    /// Returns the files that the validation tasks read.
     pub fn task_files(&self) -> Vec<TaskFile> {
         self.validator.task_files().to_vec()
     }
 
-    /// When it measures on what, for people.
+    /// Describes the schedule and the data of the validation for users.
     pub fn describe(&self) -> String {
         let every = self.every.map_or_else(String::new, |n| format!(" every {n} steps"));
         format!("validation on {}{every}", self.validator.describe())
     }
 
-    /// `planned` with what measuring takes: as many answers at once as fit beside the model, and beside gradients and the
-    /// losses of so many `lanes` where these lie there between steps. Errors when not even one does.
+    /// Returns `planned` with the memory of the validation added. Halves the number of answers that are generated at
+    /// the same time until they fit beside the model and, if `lanes` is given, beside the gradients and the losses of
+    /// that many lanes, which stay allocated between steps. Errors if not even one answer fits.
     pub fn plan(
         &mut self,
         planned: Plan,
@@ -107,7 +109,8 @@ impl Validation {
         }
     }
 
-    /// Measures before the first step, as step 0 of `metrics.jsonl`, unless an earlier start of the run has.
+    /// Validates before the first step and logs the result as step 0 of `metrics.jsonl`, unless an earlier start of the
+    /// run did so.
     pub fn before(&self, dev: &mut Device, trainer: &mut Trainer<'_>, observer: &dyn Observer) -> Result<()> {
         if !self.before_train || trainer.step > 0 || trainer.log.has_steps() {
             return Ok(());
@@ -117,7 +120,7 @@ impl Validation {
         trainer.log.append(&metrics)
     }
 
-    /// Measures where the step just made is one to measure after, and adds the figures to the step's `metrics`.
+    /// Validates if a validation is due after the current step, and adds the results to the step's `metrics`.
     pub fn after(
         &self,
         dev: &mut Device,
