@@ -1,4 +1,5 @@
-//! Who may speak to this rank: callers that prove the run secret. Each has a thread, so that none holds up another.
+//! Accepts connections from callers that prove knowledge of the run secret. Each caller has its own thread, so a slow
+//! caller does not delay the others.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -11,26 +12,27 @@ use super::secret::Key;
 use super::wire::{Message, Until};
 use crate::error::{Error, Result};
 
-/// Between two looks at what is waited for.
+/// Pause between two checks of a condition that is waited for.
 pub const POLL: Duration = Duration::from_millis(20);
 
-/// What a caller is given for its proof and its first message, together.
+/// Time that a caller has for its proof and its first message together.
 pub const WORD: Duration = Duration::from_secs(5);
 
-/// Callers that are heard at once; others wait until one of them has spoken or is closed.
+/// Maximum number of callers that are served at the same time. Further callers wait until one of these has sent its
+/// message or is closed.
 const AT_ONCE: usize = 128;
 
-/// A caller that knows the run secret.
+/// A caller that has proved knowledge of the run secret.
 pub struct Caller {
-    /// The connection to it.
+    /// The connection to the caller.
     pub stream: TcpStream,
-    /// Where it calls from.
+    /// Address of the caller.
     pub from: SocketAddr,
-    /// What it said first.
+    /// First message of the caller.
     pub word: Message,
 }
 
-/// A listener that lets callers in; they are closed unheard once it is dropped.
+/// A listener that accepts callers. When it is dropped, later callers are closed without an answer.
 pub struct Admission {
     callers: Receiver<Caller>,
     strangers: Arc<AtomicUsize>,
@@ -38,7 +40,7 @@ pub struct Admission {
 }
 
 impl Admission {
-    /// Lets in those who come to `listener` and prove that they know the secret of `key`.
+    /// Starts to accept the callers that connect to `listener` and prove knowledge of the secret of `key`.
     pub fn open(listener: TcpListener, key: Key) -> Result<Admission> {
         let failed = |e: io::Error| Error::Failed(format!("listening: {e}"));
         listener.set_nonblocking(true).map_err(failed)?;
@@ -60,7 +62,7 @@ impl Admission {
                     }
                     drop(open);
                 };
-                // Where the system has no thread left the caller is closed, and may come again.
+                // If the system cannot create a thread, the connection is closed, and the caller may connect again.
                 let _ = std::thread::Builder::new().name("caller".to_owned()).spawn(hear);
             }
         };
@@ -68,12 +70,12 @@ impl Admission {
         Ok(Admission { callers, strangers, closed })
     }
 
-    /// The next caller, waited for a moment.
+    /// Waits a moment for the next caller.
     pub fn next(&self) -> Option<Caller> {
         self.callers.recv_timeout(POLL).ok()
     }
 
-    /// Callers that did not prove that they know the secret.
+    /// Returns the number of callers that did not prove knowledge of the secret.
     pub fn strangers(&self) -> usize {
         self.strangers.load(Ordering::Relaxed)
     }
@@ -85,7 +87,7 @@ impl Drop for Admission {
     }
 }
 
-/// A caller's first message, once it has proved that it knows the secret.
+/// Returns a caller's first message after the caller has proved knowledge of the secret.
 fn heard(stream: &TcpStream, key: &Key) -> io::Result<Message> {
     let deadline = Instant::now() + WORD;
     prepare(stream)?;
@@ -93,7 +95,7 @@ fn heard(stream: &TcpStream, key: &Key) -> io::Result<Message> {
     Message::receive(Until { stream, deadline })
 }
 
-/// A connection as ranks speak over it: what is written is sent at once, what is read is waited for.
+/// Configures a connection for use between ranks: writes are sent without delay, and reads block.
 pub fn prepare(stream: &TcpStream) -> io::Result<()> {
     stream.set_nonblocking(false)?;
     stream.set_nodelay(true)?;

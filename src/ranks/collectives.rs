@@ -1,32 +1,33 @@
-//! What the ranks of a run do together, and the few ways in which they wait for one of them.
+//! The collectives that the ranks of a run call together, and the ways in which ranks wait for one of them.
 
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
-/// The collectives. All ranks call the same ones in the same order; each is named by `what`, for the message that says
-/// where a rank was lost. A rank that is lost, fails or is another program ends all of them within the deadline, with an
-/// error that names it and its host; after one errored none may be called.
+/// The collectives of a run. All ranks must call the same collectives in the same order. `what` names a collective in
+/// error messages. If a rank is lost, fails or runs another program, the collective ends on all other ranks within the
+/// timeout, with an error that names the rank and its host. After an error no collective may be called.
 pub trait Ranks {
-    /// This process, from 0.
+    /// Returns the rank of this process, from 0.
     fn rank(&self) -> usize;
 
-    /// Processes of the run.
+    /// Returns the number of processes of the run.
     fn size(&self) -> usize;
 
-    /// A rank as messages name it: `rank 3 (node-2, process 4711)`.
+    /// Returns the name of a rank for messages, e.g. `rank 3 (node-2, process 4711)`.
     fn name(&self, rank: usize) -> String;
 
-    /// Host bytes of each rank, by rank.
+    /// Sends `bytes` to all ranks, and returns the bytes of each rank, by rank.
     fn gather(&mut self, what: &'static str, bytes: &[u8]) -> Result<Vec<Vec<u8>>>;
 
-    /// [`Ranks::gather`] behind work that takes some ranks much longer than others: those that wait have no deadline, and a rank
-    /// that is lost is still found.
+    /// Does the same as [`Ranks::gather`], after work that takes much longer on some ranks than on others. The wait has
+    /// no timeout, but a lost rank is still detected.
     fn await_all(&mut self, what: &'static str, bytes: &[u8]) -> Result<Vec<Vec<u8>>>;
 
-    /// `send[r]` goes to rank r and what rank r sends lands in `recv[r]`, in order: their bytes are alike pair by pair.
-    /// What goes to oneself is copied. Where a device computes, the work is queued behind what it has. No tensor of `recv` may
-    /// overlap one of `send` or another of `recv`.
+    /// Sends the tensors `send[r]` to rank r, and receives the tensors of rank r in `recv[r]`, in order. Tensors that
+    /// correspond must have the same number of bytes. The tensors that a rank sends to itself are copied. On a GPU the
+    /// transfers are queued after earlier work. No tensor of `recv` may overlap a tensor of `send` or another tensor of
+    /// `recv`.
     fn exchange(
         &mut self,
         dev: &mut Device,
@@ -35,23 +36,24 @@ pub trait Ranks {
         recv: &[Vec<Tensor>],
     ) -> Result<()>;
 
-    /// The bytes of each tensor are overwritten with those its owner (a rank) has.
+    /// Overwrites the bytes of each tensor with the bytes that its owner (a rank) has.
     fn all_gather(&mut self, dev: &mut Device, what: &'static str, owned: &[(usize, Tensor)]) -> Result<()>;
 
-    /// Bytes handed to other ranks so far, those of frames and beats aside.
+    /// Returns the number of bytes sent to other ranks so far, without frame headers and heartbeats.
     #[cfg_attr(private_tree, allow(dead_code, reason = "tests compare with it what a plan counts"))]
     fn sent(&self) -> u64 {
         0
     }
 
-    /// The last call: says how this rank's part ended. A good end, and a stop that all were asked for, waits until all ranks are
-    /// here; what an error says, and its exit status, all others end with: an error of this call where another's word came
-    /// first. A rank that is dropped without is lost.
+    /// Reports how this rank's part ended. It is the last call. After a success, or a stop that was requested on all
+    /// ranks, it waits until all ranks have called it. After an error, all other ranks end with that error and its exit
+    /// status; if another rank's error came first, this call returns it. A rank that is dropped without this call
+    /// counts as lost.
     fn leave(&mut self, _outcome: std::result::Result<(), &Error>) -> Result<()> {
         Ok(())
     }
 
-    /// The flags that any rank has set.
+    /// Returns, for each flag, whether any rank has set it.
     fn any(&mut self, what: &'static str, flags: &[bool]) -> Result<Vec<bool>> {
         let bytes: Vec<u8> = flags.iter().map(|&flag| flag.into()).collect();
         let all = self.gather(what, &bytes)?;
@@ -62,8 +64,8 @@ pub trait Ranks {
         Ok((0..flags.len()).map(|i| all.iter().any(|of| of[i] != 0)).collect())
     }
 
-    /// Errors, at every rank, unless all have the same `value`; the message names who differs from rank 0. What is compared
-    /// was read first, so that those that wait have no deadline.
+    /// Errors on every rank unless all have the same `value`. The message names a rank that differs from rank 0. The
+    /// wait has no timeout, because ranks may need different times to read the value.
     fn same(&mut self, what: &'static str, value: &str) -> Result<()> {
         let all = self.await_all(what, value.as_bytes())?;
         match all.iter().position(|of| *of != all[0]) {
@@ -78,21 +80,22 @@ pub trait Ranks {
     }
 }
 
-/// `done`, unless a rank was asked to stop: then [`Error::Stopped`] at every rank. All of them come here, but for one that
-/// failed, whose end the others hear of.
+/// Returns `done`, unless a rank was asked to stop: then every rank returns [`Error::Stopped`]. Every rank must call
+/// this function. If a rank has failed, the others receive an error.
 pub fn agreed<T>(ranks: &mut dyn Ranks, what: &'static str, done: Result<T>) -> Result<T> {
     let Some(stops) = stops(&done) else { return done };
     if ranks.any(what, &[stops])?[0] { Err(Error::Stopped) } else { done }
 }
 
-/// [`agreed`] behind work that takes some ranks much longer than others; see [`Ranks::await_all`].
+/// Does the same as [`agreed`], after work that takes much longer on some ranks than on others; see
+/// [`Ranks::await_all`].
 pub fn agreed_at_last<T>(ranks: &mut dyn Ranks, what: &'static str, done: Result<T>) -> Result<T> {
     let Some(stops) = stops(&done) else { return done };
     let all = ranks.await_all(what, &[stops.into()])?;
     if all.iter().any(|of| of == &[1]) { Err(Error::Stopped) } else { done }
 }
 
-/// Whether a stop ended the work; nothing of work that failed.
+/// Returns true if a stop ended the work, false if it succeeded, and `None` if it failed.
 fn stops<T>(done: &Result<T>) -> Option<bool> {
     match done {
         Ok(_) => Some(false),
@@ -101,19 +104,20 @@ fn stops<T>(done: &Result<T>) -> Option<bool> {
     }
 }
 
-/// What rank 0 finds; the others wait for its word, however long that takes.
+/// Evaluates `is_there` on rank 0 and returns its result on all ranks. The other ranks wait without a timeout.
 pub fn first_finds(ranks: &mut dyn Ranks, what: &'static str, is_there: impl FnOnce() -> bool) -> Result<bool> {
     let own = ranks.rank() == 0 && is_there();
     Ok(ranks.await_all(what, &[own.into()])?[0] == [1])
 }
 
-/// `work` that rank 0 does for all; the others wait for its end, however long it takes.
+/// Runs `work` on rank 0 only. The other ranks wait for its end without a timeout.
 pub fn by_first(ranks: &mut dyn Ranks, what: &'static str, work: impl FnOnce() -> Result<()>) -> Result<()> {
     let done = if ranks.rank() == 0 { work() } else { Ok(()) };
     agreed_at_last(ranks, what, done)
 }
 
-/// Leaves `ranks` because of `error`; what this process ends with, which is said by rank 0 once it has heard of it.
+/// Leaves `ranks` because of `error`, and returns the error with which this process should end. If rank 0 has received
+/// the error, rank 0 is the one that prints it.
 pub fn last_word(ranks: &mut dyn Ranks, error: Error) -> Error {
     let left = ranks.leave(Err(&error));
     match ranks.rank() > 0 && left.is_ok() && !matches!(error, Error::Stopped | Error::Rank { .. }) {
@@ -122,7 +126,7 @@ pub fn last_word(ranks: &mut dyn Ranks, error: Error) -> Error {
     }
 }
 
-/// What stands in `text` around its character `at`; all of a short one.
+/// Returns the part of `text` around its character `at`, or all of a short text.
 fn around(text: &str, at: usize) -> String {
     const BESIDE: usize = 60;
     let (from, len) = (at.saturating_sub(BESIDE), text.chars().count());

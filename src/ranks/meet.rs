@@ -1,4 +1,5 @@
-//! How ranks find each other: rank 0 listens, the others greet it and get the table of all, then each pair has a connection.
+//! Connects the ranks of a run. Rank 0 listens, the other ranks greet it and receive the table of all ranks, and then
+//! each pair of ranks opens a connection.
 
 use std::hash::{BuildHasher, RandomState};
 use std::io;
@@ -11,13 +12,13 @@ use super::secret::{Key, Secret, VARIABLE};
 use super::wire::{Greeting, Member, Message};
 use crate::error::{Error, Result};
 
-/// What a rank whose secret rank 0 does not take, or that finds none, waits for another.
+/// Time that a rank waits for another secret if it finds none, or if rank 0 rejects the one it has.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What ranks still to come are given once rank 0 knows that the run cannot be.
+/// Time for which rank 0 still informs ranks that connect after the start has failed.
 const FAREWELL: Duration = Duration::from_secs(5);
 
-/// Where rank 0 or another rank listens.
+/// Host and port on which a rank listens.
 #[derive(Clone, Copy)]
 pub struct Address<'a> {
     /// Name or IP address of the host.
@@ -26,30 +27,31 @@ pub struct Address<'a> {
     pub port: u16,
 }
 
-/// What is asked at each look while ranks are waited for; an error ends the wait.
+/// Function that is called repeatedly while ranks are waited for. An error ends the wait.
 pub type Waiting<'a> = &'a dyn Fn() -> Result<()>;
 
-/// The ranks of a run, found.
+/// The result of connecting all ranks of a run.
 pub struct Met {
-    /// What their connections begin with.
+    /// Number with which the connections of this run begin.
     pub token: u64,
-    /// Where everybody is, by rank.
+    /// Process and address of each rank, by rank.
     pub members: Vec<Member>,
-    /// Rank 0's control connection to each rank, another rank's to rank 0; by rank.
+    /// Control connections, by rank: rank 0 has one to each rank, another rank has one to rank 0.
     pub control: Vec<Option<TcpStream>>,
-    /// Lets higher ranks in.
+    /// Accepts the connections of higher ranks.
     pub admission: Admission,
-    /// What a connection to a lower rank is proved with.
+    /// Key that proves knowledge of the secret to lower ranks.
     pub key: Key,
 }
 
-/// `rank 3 (node-2, process 4711)`.
+/// Returns the name of a rank, e.g. `rank 3 (node-2, process 4711)`.
 pub fn name(rank: usize, member: &Member) -> String {
     format!("rank {rank} ({}, process {})", member.host, member.pid)
 }
 
-/// Where rank 0 of `place` listens at `port`: on this machine alone where that is its address, else on all of its networks.
-/// (Many a machine takes its own name for a loopback address, so a name says nothing.)
+/// Listens on `port` for rank 0 of `place`. If rank 0's address is a loopback address, it listens on this machine only,
+/// else on all networks of the machine. A host name does not decide this, because many machines resolve their own name
+/// to a loopback address.
 pub fn listen(place: &Place, port: u16) -> Result<TcpListener> {
     let told = |e: io::Error| {
         let hint = "another run, maybe: set dist.port, or MASTER_PORT to the one before a free one";
@@ -67,9 +69,13 @@ fn is_this_machine(address: &str) -> bool {
     address == "localhost" || address.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
-/// Rank 0: waits for all others, `within` at most, and hands out the table. Who is another program or of a run of another
-/// size, and two processes of one rank, end it for all; who is of another run or round of restarts is sent away, and who does
-/// not know the secret of `key` is not heard.
+/// Runs rank 0's side: waits for all other ranks for at most the time `within`, and sends them the table. Callers are
+/// treated as follows:
+///
+/// - A rank with another program or another number of ranks, or a second process of the same rank, ends the start for
+///   all.
+/// - A rank of another run or another round of restarts is sent away.
+/// - A caller that does not know the secret of `key` is ignored.
 pub fn receive(listener: TcpListener, own: &Greeting, key: Key, within: Duration, waiting: Waiting) -> Result<Met> {
     let admission = Admission::open(listener, key.clone())?;
     let mut seats = Seats { own, come: 0, taken: (0..own.size).map(|_| None).collect(), refused: Vec::new() };
@@ -85,7 +91,7 @@ pub fn receive(listener: TcpListener, own: &Greeting, key: Key, within: Duration
         let Some(caller) = admission.next() else { continue };
         if let Err(error) = seats.take(caller) {
             seats.tell(&fault(&error));
-            // Those still to come would wait for a rank 0 that is gone.
+            // Ranks that have not connected yet would otherwise wait for a rank 0 that no longer exists.
             let deadline = Instant::now() + FAREWELL;
             while seats.come + 1 < own.size && Instant::now() < deadline {
                 admission.next().into_iter().for_each(|caller| seats.turn_away(&caller, &fault(&error)));
@@ -101,10 +107,10 @@ pub fn receive(listener: TcpListener, own: &Greeting, key: Key, within: Duration
     Ok(Met { token, members, control, admission, key })
 }
 
-/// Who has come to rank 0.
+/// The ranks that have connected to rank 0.
 struct Seats<'a> {
     own: &'a Greeting,
-    /// Greetings of this round, refused ones as well.
+    /// Number of greetings of this run and round of restarts, including rejected ones.
     come: usize,
     taken: Vec<Option<(Member, TcpStream)>>,
     refused: Vec<String>,
@@ -125,11 +131,11 @@ impl Seats<'_> {
     }
 
     fn tell(&self, message: &Message) {
-        // Who does not hear it is found lost.
+        // A rank that does not receive the message will be detected as lost.
         self.taken.iter().flatten().for_each(|(_, stream)| drop(message.send(stream)));
     }
 
-    /// Tells one who comes too late what the run has ended with.
+    /// Sends a late caller the error with which the start has ended.
     fn turn_away(&mut self, caller: &Caller, word: &Message) {
         let is_ours = |theirs: &Greeting| (&theirs.run, theirs.round) == (&self.own.run, self.own.round);
         if matches!(&caller.word, Message::Greeting(theirs) if is_ours(theirs)) {
@@ -138,7 +144,7 @@ impl Seats<'_> {
         }
     }
 
-    /// Seats a caller. Errors where the run cannot be.
+    /// Adds a caller to the ranks that have connected. Errors if the run cannot start.
     fn take(&mut self, caller: Caller) -> Result<()> {
         let Caller { stream, from, word } = caller;
         let Message::Greeting(mut theirs) = word else { return Ok(()) };
@@ -147,7 +153,7 @@ impl Seats<'_> {
         let name = name(theirs.rank, &theirs.member);
         if theirs.run != self.own.run {
             let why = format!("{name} is of run {:?}, rank 0 of {:?}", theirs.run, self.own.run);
-            // Its own rank 0 may come to this address once this one has gone.
+            // The rank 0 of the caller's run may listen at this address after this one has ended.
             refuse(&why, true);
             self.refused.push(why);
             return Ok(());
@@ -180,7 +186,7 @@ impl Seats<'_> {
         if theirs.rank == 0 || theirs.rank >= own.size {
             return Some(Error::input(name, "no rank to come", format!("one from 1 to {}", own.size - 1)));
         }
-        // The same process may have lost its first connection.
+        // The same process may connect again after it lost its first connection.
         let (other, _) = self.taken[theirs.rank].as_ref()?;
         let port = |member: &Member| member.address.port();
         let is_other =
@@ -190,19 +196,19 @@ impl Seats<'_> {
     }
 }
 
-/// What came of one call to rank 0.
+/// The result of one call to rank 0.
 enum Call {
-    /// The table, over this connection.
+    /// Rank 0 sent the table over this connection.
     Table { stream: TcpStream, key: Key, token: u64, members: Vec<Member> },
-    /// Rank 0 is not there.
+    /// Rank 0 was not reached.
     Gone(String),
-    /// It is not yet the one of this run.
+    /// The rank 0 that answered does not belong to this run yet.
     Refused(String),
-    /// This rank has no secret, or another one than who listens there.
+    /// This rank has no secret, or its secret differs from the listener's.
     Unproved(String),
 }
 
-/// Any other rank: finds rank 0 at `address`, in whatever order they start, and gets the table.
+/// Runs the side of the other ranks: finds rank 0 at `address` and receives the table. Ranks may start in any order.
 pub fn greet(
     address: Address<'_>,
     mut own: Greeting,
@@ -220,7 +226,8 @@ pub fn greet(
     let (mut last, mut refused, mut unproved_since) = ("nobody there".to_owned(), false, None);
     while Instant::now() < deadline {
         waiting()?;
-        // Rank 0 waits for the others as long, and says who is missing.
+        // Rank 0 waits for the other ranks for the time `within` and then reports which are missing, so this rank waits
+        // a little longer.
         match call(address, &own, secret, deadline, within + heartbeat, waiting)? {
             Call::Table { stream, key, token, members } => {
                 let control = (0..own.size).map(|rank| (rank == 0).then(|| stream.try_clone()).transpose());
@@ -230,7 +237,7 @@ pub fn greet(
                 return Ok(Met { token, members, control, admission, key });
             }
             Call::Refused(why) => (last, refused, unproved_since) = (why, true, None),
-            // That it was refused before says more than how rank 0 ended.
+            // The reason of an earlier rejection is more useful than the way in which rank 0 ended.
             Call::Gone(why) => (last, unproved_since) = (if refused { last } else { why }, None),
             Call::Unproved(why) if unproved_since.get_or_insert_with(Instant::now).elapsed() > PATIENCE => {
                 let expected = format!("the secret of rank 0 at {}, port {}", address.host, address.port);
@@ -245,8 +252,8 @@ pub fn greet(
     Err(Error::Failed(format!("rank 0 is not to be found at {host}, port {port} for {waited} s: {last}")))
 }
 
-/// Calls rank 0 until `deadline`, proves the secret, greets and hears what is said to it in the time `within`. Errors where
-/// the run cannot be.
+/// Calls rank 0 until `deadline`, proves the secret, sends the greeting, and waits for the answer for at most the time
+/// `within`. Errors if the run cannot start.
 fn call(
     address: Address<'_>,
     own: &Greeting,
@@ -259,7 +266,7 @@ fn call(
         Ok(stream) => stream,
         Err(error) => return Ok(Call::Gone(error.to_string())),
     };
-    // Read at each call: rank 0 may not have made its file before.
+    // The secret is read at each call, because rank 0 may not have created its file earlier.
     let key = match secret.key() {
         Ok(key) => key,
         Err(error) => return Ok(Call::Unproved(error.to_string())),
@@ -267,7 +274,7 @@ fn call(
     if let Err(error) = prove(&stream, &key, deadline, waiting)? {
         return Ok(Call::Unproved(format!("not taken ({error})")));
     }
-    // A connection that rank 0 drops: it ends.
+    // If rank 0 drops the connection, no answer arrives.
     let heard = match Message::Greeting(own.clone()).send(&stream) {
         Ok(()) if speaks(&stream, Instant::now() + within, waiting)? => Message::receive(&stream).ok(),
         _ => None,
@@ -285,7 +292,7 @@ fn call(
     })
 }
 
-/// Proves the secret to whom `stream` leads to.
+/// Proves knowledge of the secret to the process at the other end of `stream`.
 fn prove(stream: &TcpStream, key: &Key, deadline: Instant, waiting: Waiting) -> Result<io::Result<()>> {
     Ok(match prepare(stream) {
         Ok(()) if speaks(stream, deadline, waiting)? => key.call(stream, Instant::now() + WORD),
@@ -294,7 +301,8 @@ fn prove(stream: &TcpStream, key: &Key, deadline: Instant, waiting: Waiting) -> 
     })
 }
 
-/// Waits until something is there to be read; false where the connection closed before, or nothing came until `deadline`.
+/// Waits until there is something to read. Returns false if the connection closes first or if nothing arrives until
+/// `deadline`.
 fn speaks(stream: &TcpStream, deadline: Instant, waiting: Waiting) -> Result<bool> {
     if stream.set_read_timeout(Some(POLL)).is_err() {
         return Ok(false);
@@ -310,7 +318,8 @@ fn speaks(stream: &TcpStream, deadline: Instant, waiting: Waiting) -> Result<boo
     Ok(false)
 }
 
-/// A member whose address is rank 0's own machine is, for others, where they found rank 0.
+/// Replaces a member's address that refers to rank 0's own machine by the address under which this process reached rank
+/// 0.
 fn seen(mut member: Member, rank_0: &TcpStream) -> Member {
     let ip = member.address.ip();
     if let (true, Ok(at)) = (ip.is_loopback() || ip.is_unspecified(), rank_0.peer_addr()) {
@@ -331,12 +340,12 @@ fn connect(address: Address<'_>, deadline: Instant) -> io::Result<TcpStream> {
     Err(last)
 }
 
-/// True for a time-out.
+/// Returns true if the error is a timeout or an interruption.
 pub fn is_pause(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted)
 }
 
-/// A connection to `member` for the collectives of `rank`.
+/// Opens a connection to `member` for the collectives of `rank`.
 fn linked(
     met: &Met,
     rank: usize,
@@ -354,7 +363,8 @@ fn linked(
     Ok(told.and_then(|()| stream.set_read_timeout(None)).map(|()| stream))
 }
 
-/// The connections for collectives, by rank: each connects to all below it and is connected to by all above.
+/// Opens the connections for collectives and returns them by rank. Each rank connects to all lower ranks and accepts
+/// connections from all higher ranks.
 pub fn mesh(met: &Met, rank: usize, within: Duration, waiting: Waiting) -> Result<Vec<Option<TcpStream>>> {
     let deadline = Instant::now() + within;
     let mut links: Vec<Option<TcpStream>> = Vec::new();
@@ -389,7 +399,7 @@ pub fn mesh(met: &Met, rank: usize, within: Duration, waiting: Waiting) -> Resul
     Ok(links)
 }
 
-/// An I/O error of what is no file.
+/// Converts an I/O error of something that is not a file.
 fn link(what: &str) -> impl FnOnce(io::Error) -> Error {
     move |error| Error::Failed(format!("{what}: {error}"))
 }

@@ -1,7 +1,8 @@
-//! Many processes, one run: what the ranks of a run do together, and which part of the optimizer's state is whose.
+//! The collectives of a run with many processes, and the division of the optimizer's state among its ranks.
 //!
-//! The bits of a run are those of its lanes (`gradient_lanes`), never of its ranks: nothing here adds anything up. What
-//! ranks hand each other is summed by whoever owns it, in the order of lanes (DESIGN section 10).
+//! The results of a run depend on its gradient lanes (`gradient_lanes`), not on its ranks, so no collective here adds
+//! anything up. Each element of the gradients has one owner, which receives the other ranks' parts and sums them in the
+//! order of lanes (see `docs/design/ranks.md`).
 
 mod admission;
 mod collectives;

@@ -1,10 +1,11 @@
-//! Ranks by NCCL: tensors go from card to card, everything else over TCP.
+//! Collectives over NCCL: tensors go directly from GPU to GPU, everything else goes over TCP.
 //!
-//! NCCL itself knows no deadline and cannot say who is lost, so it is never waited for blindly: before each move all ranks
-//! have said over TCP what they are about to move, and while it is under way the control plane and NCCL's own errors are
-//! looked at. A rank that is lost, or an error, aborts the communicator; where that hangs as well, the plane ends the
-//! process. Tested on processes and threads of one machine against a library that stands in for NCCL; two cards have not
-//! run it.
+//! NCCL has no timeout and does not report which rank is lost, so the code never simply waits for it. Before each
+//! transfer, all ranks exchange over TCP what they are about to move. During the transfer, each rank polls the control
+//! plane and NCCL's own errors. A lost rank or an error aborts the communicator; if the abort hangs as well, the
+//! control plane ends the process.
+//!
+//! Tested with processes and threads on one machine, against a library that replaces NCCL. Not tested on two GPUs.
 
 #![forbid(unsafe_code)]
 
@@ -18,32 +19,33 @@ use crate::device::{Device, Driver, On, Stream};
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
-/// Bytes of a card's memory that are no plan's where there are several ranks: an allowance for what NCCL takes, where it cannot be
-/// measured. Its buffers are of 4 MiB (`NCCL_BUFFSIZE`), one for each channel, peer of the machine and direction: 7 peers by 16
-/// channels are 0.9 GiB. A run takes what it finds NCCL to have taken at its start.
+/// Bytes of GPU memory that plans leave free in a run of several ranks: an estimate of NCCL's memory, used where it
+/// cannot be measured. NCCL has buffers of 4 MiB (`NCCL_BUFFSIZE`) for each channel, direction and peer on the machine;
+/// 7 peers with 16 channels take 0.9 GiB. A run uses the amount that it measures at its start.
 pub const CARD_OVERHEAD: u64 = 1 << 30;
 
-/// Bytes that a rank sends in a group, at most: with 64 ranks 4 MiB to each, which is the buffer of one of NCCL's
-/// connections, so that more would bring nothing; and less than a millisecond of NVLink, so that errors are looked at while
-/// gigabytes move.
+/// Maximum number of bytes that a rank sends in a group. With 64 ranks this is 4 MiB to each, the buffer size of one
+/// NCCL connection, so a larger group would not be faster. A group takes less than a millisecond over NVLink, so errors
+/// are checked often while gigabytes move.
 const GROUP_BYTES: usize = 256 << 20;
 
-/// Where groups end, in what goes from one rank to another: the boundary of a card's allocations.
+/// Alignment of the ends of groups in bytes, within the data from one rank to another. It is the alignment of GPU
+/// allocations.
 const BORDER: usize = 256;
 
-/// Between two looks at what is under way.
+/// Pause between two checks of a transfer.
 const POLL: Duration = Duration::from_micros(20);
 
-/// Bytes from each rank to each at the start.
+/// Number of bytes that each rank sends to each rank in the trial at the start.
 const TRIAL: usize = 256;
 
 type Tried<T> = std::result::Result<T, Trouble>;
 
-/// A rank among others, whose tensors NCCL moves.
+/// A rank of a run in which NCCL moves the tensors.
 pub struct Nccl {
-    /// None once it was aborted.
+    /// NCCL communicator. `None` after it was aborted.
     comm: Option<Comm>,
-    /// Keeps the card's context while the communicator lives.
+    /// Keeps the GPU's context alive as long as the communicator.
     _driver: Box<dyn Driver>,
     tcp: Tcp,
     group_bytes: usize,
@@ -51,9 +53,9 @@ pub struct Nccl {
 }
 
 impl Nccl {
-    /// Makes the communicator of the ranks of `tcp` with what `open` opens, the library and this rank's card, and calls all there
-    /// is once, so that NCCL takes its memory now. Errors at all ranks where one has no NCCL or another version, and where
-    /// bytes do not arrive.
+    /// Creates the communicator of the ranks of `tcp`. `open` opens the library and this rank's GPU. The call uses
+    /// every connection once, so NCCL allocates all its memory now. Errors on all ranks if one of them has no NCCL or
+    /// another version of it, and if the trial bytes do not arrive.
     pub fn start(mut tcp: Tcp, open: impl FnOnce() -> Result<(&'static Library, Box<dyn Driver>)>) -> Result<Nccl> {
         let (library, mut driver) = match open() {
             Ok(opened) => opened,
@@ -65,24 +67,24 @@ impl Nccl {
                 let group_bytes = GROUP_BYTES / tcp.size().saturating_sub(1).max(1) / BORDER * BORDER;
                 Ok(Nccl { comm, _driver: driver, tcp, group_bytes, taken })
             }
-            // Behind that word what there is of a communicator is aborted, which may hang.
+            // The error has been sent to all ranks at this point. Dropping the communicator aborts it, which may hang.
             Err(error) => Err(super::last_word(&mut tcp, error)),
         }
     }
 
-    /// The same with groups of at most `bytes` to each rank.
+    /// Limits groups to `bytes` bytes to each rank.
     #[cfg_attr(private_tree, expect(dead_code, reason = "tests cut a few kilobytes into groups"))]
     pub fn in_groups_of(self, bytes: usize) -> Nccl {
         Nccl { group_bytes: bytes, ..self }
     }
 
-    /// Bytes of device memory that NCCL took at the start: the most of any rank, so that all plan alike. 0 where no device can
-    /// tell.
+    /// Returns the bytes of device memory that NCCL took at the start. This is the maximum over all ranks, so that all
+    /// ranks compute the same plan. 0 if no device can measure it.
     pub fn taken(&self) -> u64 {
         self.taken
     }
 
-    /// `send[r]` to rank r, what it sends into `recv[r]`; not to oneself.
+    /// Sends `send[r]` to rank r and receives in `recv[r]` what rank r sends. Skips this rank itself.
     fn moves(
         &mut self,
         dev: &mut Device,
@@ -108,14 +110,15 @@ impl Nccl {
             way.run(gpu.driver, gpu.stream, &groups)
         });
         if done.is_err() {
-            // Nothing of NCCL is waited for any more.
+            // After an error, nothing waits for NCCL any more.
             self.comm = None;
         }
         done
     }
 }
 
-/// Makes the communicator, to be kept in `made`, and tries it out; bytes of memory that it took, the most of any rank.
+/// Creates the communicator, stores it in `made`, and tries it out. Returns the bytes of memory that it took, the
+/// maximum over all ranks.
 fn begin(tcp: &mut Tcp, library: &'static Library, driver: &mut dyn Driver, made: &mut Option<Comm>) -> Result<u64> {
     const WHAT: &str = "NCCL's start";
     tcp.same("NCCL's version", &library.version())?;
@@ -127,7 +130,7 @@ fn begin(tcp: &mut Tcp, library: &'static Library, driver: &mut dyn Driver, made
     let memory = [driver.map(size * TRIAL)?, driver.map(size * TRIAL)?];
     memory.iter().try_for_each(|address| driver.open(*address, size * TRIAL))?;
     let before = driver.free_memory()?;
-    // From each rank to each, itself as well, so that all connections there will be are made.
+    // Each rank sends to every rank, including itself, so that NCCL creates every connection now.
     let name = tcp.name(rank);
     let nothing = vec![Vec::new(); size];
     let sent: Vec<u8> = (0..size * TRIAL).map(|i| trial(rank, i / TRIAL, i % TRIAL)).collect();
@@ -157,18 +160,18 @@ fn begin(tcp: &mut Tcp, library: &'static Library, driver: &mut dyn Driver, made
     Ok(most.unwrap_or(taken))
 }
 
-/// Byte `i` of what `from` sends `to` at the start.
+/// Returns byte `i` of the trial data that rank `from` sends to rank `to`.
 fn trial(from: usize, to: usize, i: usize) -> u8 {
     (from * 31 + to * 17 + i * 7 + 1) as u8
 }
 
-/// A fault of NCCL's as `name` has it.
+/// Converts a fault of NCCL into a `Trouble` that names this rank.
 fn trouble(what: &str, name: &str, fault: &Fault) -> Trouble {
     let said = format!("{what}: {name}: {fault}");
     if fault.is_of_a_peer() { Trouble::Suspect(said) } else { Trouble::Other(said) }
 }
 
-/// A move under way.
+/// A transfer in progress.
 struct Way<'a> {
     comm: &'a Comm,
     plane: &'a Plane,
@@ -177,7 +180,7 @@ struct Way<'a> {
 }
 
 impl Way<'_> {
-    /// Queues all groups behind the work of `stream`, and waits until it is through with them.
+    /// Queues all groups after the work of `stream`, and waits until the stream has finished them.
     fn run(&self, driver: &mut dyn Driver, stream: Stream, groups: &Groups) -> Tried<()> {
         let own = |error: Error| Trouble::Other(format!("{}: {}: {error}", self.what, self.name));
         let handle = driver.handle(stream).map_err(own)?;
@@ -192,7 +195,7 @@ impl Way<'_> {
         Ok(())
     }
 
-    /// Waits until NCCL's last call is over.
+    /// Waits until NCCL's last call has finished.
     fn over(&self) -> Tried<()> {
         while !self.look()? {
             std::thread::sleep(POLL);
@@ -200,7 +203,7 @@ impl Way<'_> {
         Ok(())
     }
 
-    /// Whether NCCL's last call is over. Errors where the run is, or NCCL has failed.
+    /// Returns true if NCCL's last call has finished. Errors if the run has ended or NCCL has failed.
     fn look(&self) -> Tried<bool> {
         self.plane.check()?;
         self.comm.is_done().map_err(|fault| self.trouble(&fault))
@@ -211,12 +214,12 @@ impl Way<'_> {
     }
 }
 
-/// What a rank sends and receives, by group; by rank inside.
+/// The pieces that a rank sends and receives, by group and then by rank.
 struct Groups(Vec<[Vec<Vec<Piece>>; 2]>);
 
 impl Groups {
-    /// Groups end after so many `bytes` of what goes from one rank to another: both know where that is, and no group of one waits
-    /// for a later one of another.
+    /// Cuts the data into groups. A group ends after `bytes` bytes of the data between two ranks. Both ranks compute
+    /// the same boundaries, so no group of one rank waits for a later group of another.
     fn new(send: &[Vec<Piece>], recv: &[Vec<Piece>], bytes: usize) -> Groups {
         let [send, recv] =
             [send, recv].map(|side| -> Vec<Vec<Vec<Piece>>> { side.iter().map(|pieces| cut(pieces, bytes)).collect() });
@@ -228,7 +231,7 @@ impl Groups {
     }
 }
 
-/// Pieces, cut into runs of `bytes`; the last may be less. Empty ones are left out.
+/// Cuts pieces into runs of `bytes` bytes; the last run may be shorter. Empty pieces are left out.
 fn cut(pieces: &[Piece], bytes: usize) -> Vec<Vec<Piece>> {
     let (mut runs, mut room): (Vec<Vec<Piece>>, usize) = (Vec::new(), 0);
     for piece in pieces {
@@ -298,7 +301,8 @@ impl Ranks for Nccl {
             (Ok(()) | Err(Error::Stopped), Some(comm)) => comm,
             (_, comm) => {
                 let left = self.tcp.leave(outcome);
-                // All know by now: this is aborted, which may hang.
+                // The error has been sent to all ranks at this point. Dropping the communicator aborts it, which may
+                // hang.
                 drop(comm);
                 return left;
             }

@@ -1,21 +1,21 @@
-//! One rank of a run without the others.
+//! A single rank that runs without the others: for runs of one process, and for plans.
 
 use super::collectives::Ranks;
 use crate::device::Device;
 use crate::error::Result;
 use crate::tensor::Tensor;
 
-/// Bytes between a rank and the others.
+/// Number of bytes exchanged between a rank and the others.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Handed {
-    /// To them.
+    /// Bytes sent to other ranks.
     pub sent: u64,
-    /// From them.
+    /// Bytes received from other ranks.
     pub received: u64,
 }
 
-/// One rank of a run without the others: the only rank of a run of one process, or the rank whose memory and traffic a plan
-/// counts. It takes each other rank to send as many host bytes as it sends itself.
+/// A rank that runs without the others. It is the only rank of a run of one process, or the rank whose memory and
+/// traffic a plan counts. For the count, it assumes that each other rank sends as many host bytes as this rank does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct OneRank {
     rank: usize,
@@ -24,15 +24,15 @@ pub struct OneRank {
 }
 
 impl OneRank {
-    /// The only rank.
+    /// The only rank of a run of one process.
     pub const ALONE: OneRank = OneRank::new(0, 1);
 
-    /// Rank `rank` of `size`, without the others.
+    /// Creates rank `rank` of `size`, without the others.
     pub const fn new(rank: usize, size: usize) -> OneRank {
         OneRank { rank, size, handed: Handed { sent: 0, received: 0 } }
     }
 
-    /// What it would have handed over so far, and been handed.
+    /// Returns the bytes that this rank would have exchanged so far.
     pub fn handed(&self) -> Handed {
         self.handed
     }

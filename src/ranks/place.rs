@@ -1,17 +1,17 @@
-//! Which rank of how many this process is, as its launcher says in the environment. The variables are read as the launchers'
-//! manuals have them.
+//! Determines which rank of how many this process is, from the environment variables that its launcher sets. The
+//! variables are read as documented in the launchers' manuals.
 
 use std::collections::BTreeSet;
 
 use crate::error::{Error, Result};
 
-/// Reads a variable of the environment.
+/// Function that reads an environment variable.
 pub type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// Who started the ranks.
+/// The program that started the ranks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Launcher {
-    /// torchrun, or whoever sets its variables.
+    /// torchrun, or any program that sets the same variables.
     Torchrun,
     /// Open MPI's mpirun.
     OpenMpi,
@@ -21,24 +21,28 @@ pub enum Launcher {
     Flux,
     /// Slurm's srun.
     Slurm,
-    /// Hydra, the mpiexec of MPICH and Intel MPI, or another that speaks PMI.
+    /// Hydra, the mpiexec of MPICH and Intel MPI, or another launcher that supports PMI.
     Pmi,
-    /// prterun, or another that speaks PMIx.
+    /// prterun, or another launcher that supports PMIx.
     Pmix,
 }
 
-/// The variables of a launcher: its rank, the number of ranks, and both among those of the machine. Of several names for one
-/// thing, with blanks between them, the first that is set counts.
+/// The environment variables of a launcher: the rank, the number of ranks, and both of these among the ranks of one
+/// machine. Alternative names are separated by blanks; the first one that is set counts.
 struct Variables {
     launcher: Launcher,
     name: &'static str,
     names: [&'static str; 4],
 }
 
-/// The launchers, an inner one before one that may have started it: torchrun, Open MPI and Hydra may run under Slurm, whose
-/// variables are then those of their daemons; Flux and PALS set those of PMI, too. SLURM_STEP_NUM_TASKS is set for tasks of srun
-/// alone: in a batch script or an interactive shell SLURM_PROCID is 0 and SLURM_NTASKS what was asked for, and nobody has started
-/// the others. Slurm gives each process its own processors, so that none shares them.
+/// The supported launchers. A launcher that may have been started by another one comes before it:
+///
+/// - torchrun, Open MPI and Hydra may run under Slurm. Slurm's variables then describe their daemons.
+/// - Flux and PALS also set the variables of PMI.
+///
+/// SLURM_STEP_NUM_TASKS is set only for tasks of srun. In a batch script or an interactive shell, SLURM_PROCID is 0 and
+/// SLURM_NTASKS is the requested number, although no other task was started. Slurm gives each process its own CPUs, so
+/// its processes do not share CPUs.
 const LAUNCHERS: [Variables; 7] = {
     use Launcher::*;
     const OPEN_MPI: [&str; 4] =
@@ -73,8 +77,8 @@ const LAUNCHERS: [Variables; 7] = {
 };
 
 impl Variables {
-    /// True where they tell rank and size. Slurm's are those of another launcher's daemons where the job has another number of
-    /// processes.
+    /// Returns true if the variables give both rank and size. Slurm's variables describe the daemons of another
+    /// launcher if the job has a different number of processes.
     fn tell(&self, env: Lookup) -> bool {
         let [rank, size, ..] = self.names.map(|names| value(env, names));
         let daemons = || value(env, "PMI_SIZE").is_some_and(|of_job| Some(of_job) != size);
@@ -83,38 +87,39 @@ impl Variables {
 }
 
 impl Launcher {
-    /// For people.
+    /// Returns the launcher's name for messages.
     pub fn name(self) -> &'static str {
         LAUNCHERS.iter().find(|of| of.launcher == self).map_or("", |of| of.name)
     }
 }
 
-/// A process's place among the ranks of a run.
+/// The position of a process among the ranks of a run.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Place {
-    /// This process, from 0.
+    /// Rank of this process, from 0.
     pub rank: usize,
-    /// Processes of the run.
+    /// Number of processes of the run.
     pub size: usize,
-    /// This process among those on its machine, from 0: its card.
+    /// Rank of this process among those on its machine, from 0. It selects the GPU.
     pub local_rank: usize,
-    /// Processes of the run on this machine; 1 under Slurm, which gives each process its processors.
+    /// Number of processes of the run on this machine. It is 1 under Slurm, which gives each process its own CPUs.
     pub local_size: usize,
-    /// Where rank 0 is.
+    /// Address of rank 0.
     pub address: String,
-    /// The port rank 0 listens on, where the launcher has named one.
+    /// Port on which rank 0 listens, if the launcher gives one.
     pub port: Option<u16>,
-    /// How often the run was started again: processes of two rounds are none of one run.
+    /// Number of times the run was restarted. Processes of different rounds do not belong together.
     pub round: u64,
-    /// What the launcher calls the run, empty where it has no name: another run may listen at the same port.
+    /// The launcher's name for the run, or empty if it has none. It tells the run from another run that listens at the
+    /// same port.
     pub run: String,
-    /// Whose variables these are.
+    /// The launcher whose variables were read.
     pub launcher: Launcher,
 }
 
 impl Place {
-    /// The place that `env` says, none where this process is alone. Errors where a launcher has started several processes
-    /// and does not say which of them this is.
+    /// Reads the position of this process from `env`. Returns `None` if it is the only process. Errors if a launcher
+    /// has started several processes but does not give this one's rank.
     pub fn of(env: Lookup) -> Result<Option<Place>> {
         let Some(of) = LAUNCHERS.iter().find(|of| of.tell(env)) else { return alone(env).map(|()| None) };
         let [rank, size, local_rank, local_size] = of.names;
@@ -127,7 +132,7 @@ impl Place {
         let local_size = optional(env, local_size, 1..=size)?.unwrap_or(1);
         let (address, port, run) = match of.launcher {
             Launcher::Slurm => slurm(env)?,
-            // torchrun holds MASTER_PORT itself, so that the ranks meet at the next one.
+            // torchrun itself uses MASTER_PORT, so the ranks meet at the next port.
             _ => (address(env)?, port(env)?, env("TORCHELASTIC_RUN_ID").unwrap_or_default()),
         };
         let (round, launcher) = (restarts(env)?, of.launcher);
@@ -135,8 +140,9 @@ impl Place {
     }
 }
 
-/// Errors unless this process is the only one, where no launcher's variables tell both rank and size. One of torchrun's two is
-/// some container's, and Slurm sets its own in a shell as well: they start nobody.
+/// Errors if a launcher may have started several processes, although no launcher's variables give both rank and size. A
+/// single variable of torchrun may come from a container, and Slurm sets its variables in shells too, so the variables
+/// of these two launchers are not evidence of other processes.
 fn alone(env: Lookup) -> Result<()> {
     let starts = |of: &&Variables| !matches!(of.launcher, Launcher::Torchrun | Launcher::Slurm);
     let names = LAUNCHERS.iter().filter(starts).flat_map(|of| of.names[..2].iter().flat_map(|names| names.split(' ')));
@@ -150,7 +156,7 @@ fn alone(env: Lookup) -> Result<()> {
     Err(Error::input_hint("the environment", found, "the rank and the number of processes of one launcher", hint))
 }
 
-/// Where rank 0 is, as MASTER_ADDR says.
+/// Returns the address of rank 0 from MASTER_ADDR.
 fn address(env: Lookup) -> Result<String> {
     let names = if value(env, "MASTER_PORT").is_some() { "MASTER_ADDR" } else { "MASTER_ADDR and MASTER_PORT" };
     let hint = "for all ranks: mpirun -x NAME=VALUE, mpiexec -genv NAME VALUE, flux run --env=NAME=VALUE";
@@ -160,11 +166,12 @@ fn address(env: Lookup) -> Result<String> {
     value(env, "MASTER_ADDR").ok_or_else(missing)
 }
 
-/// Where srun's task 0 is, a port there and the step's name.
+/// Returns the address of srun's task 0, a port on that machine, and the name of the step.
 fn slurm(env: Lookup) -> Result<(String, Option<u16>, String)> {
     let job = number(env, "SLURM_JOB_ID", 0..=u64::MAX)?;
     let step = optional(env, "SLURM_STEP_ID", 0..=u64::MAX)?.unwrap_or(0);
-    // Rank 0 is on the step's first node. SLURM_LAUNCH_NODE_IPADDR would be where srun was called: a login node, maybe.
+    // Rank 0 runs on the step's first node. SLURM_LAUNCH_NODE_IPADDR is not used: it is the node on which srun was
+    // called, which may be a login node.
     let address = match value(env, "MASTER_ADDR") {
         Some(address) => address,
         None => {
@@ -173,24 +180,24 @@ fn slurm(env: Lookup) -> Result<(String, Option<u16>, String)> {
             first_host(&nodes).ok_or_else(|| Error::input(name, nodes.as_str(), "a list such as node[01-04,7]"))?
         }
     };
-    // Below the ports that systems hand out, another one for each step; another job's on the same node may be the same,
-    // seldom, and is told from this one by its name.
+    // The port is below the range that systems assign dynamically, and each step has a different one. Another job on
+    // the same node rarely has the same port; the name of the run then tells them apart.
     let derived = 10_000 + (job % 20_000 + step % 20_000 * 7919) % 20_000;
     Ok((address, port(env)?.or(u16::try_from(derived).ok()), format!("Slurm {job}.{step}")))
 }
 
-/// How often torchrun has started the processes again, and Slurm the job.
+/// Returns how often torchrun has restarted the processes plus how often Slurm has restarted the job.
 pub fn restarts(env: Lookup) -> Result<u64> {
     let count = |name| optional(env, name, 0..=u64::from(u32::MAX)).map(|count| count.unwrap_or(0));
     Ok(count("TORCHELASTIC_RESTART_COUNT")? + count("SLURM_RESTART_COUNT")?)
 }
 
-/// The port after MASTER_PORT.
+/// Returns the port after MASTER_PORT.
 fn port(env: Lookup) -> Result<Option<u16>> {
     Ok(optional(env, "MASTER_PORT", 1..=u16::MAX - 1)?.map(|port| port + 1))
 }
 
-/// The first of the variables `names` that is set, with its value.
+/// Returns the first of the variables `names` that is set, with its value.
 fn first<'a>(env: Lookup, names: &'a str) -> Option<(&'a str, String)> {
     let set = |name: &'a str| env(name).map(|value| (name, value.trim().to_owned()));
     names.split(' ').filter_map(set).find(|(_, value)| !value.is_empty())
@@ -222,11 +229,12 @@ where
     optional(env, names, range)?.ok_or_else(|| nothing(names, expected))
 }
 
-/// The first of Slurm's list of hosts: `node[01-04,7],login` begins with `node01`. None where it is no such list.
+/// Returns the first host of a Slurm host list: `node01` for `node[01-04,7],login`. Returns `None` if the text is not
+/// such a list.
 fn first_host(list: &str) -> Option<String> {
     let mut host = String::new();
     let mut rest = list.trim();
-    // A name may have several brackets (`rack[1-2]n[01-16]`); the first of each, in all, is the first host.
+    // A name may have several brackets (`rack[1-2]n[01-16]`). The first number of each bracket gives the first host.
     while let Some(at) = rest.find(['[', ',']).filter(|&at| rest.as_bytes()[at] == b'[') {
         let (inside, after) = rest[at + 1..].split_once(']')?;
         let first = inside.split([',', '-']).next().filter(|first| first.bytes().all(|b| b.is_ascii_digit()))?;
@@ -281,7 +289,7 @@ mod tests {
         assert_eq!((of.rank, of.size, of.local_rank, of.local_size), (5, 8, 1, 4));
         assert_eq!((of.address.as_str(), of.port, of.round), ("node-1", Some(29501), 2));
         assert_eq!(of.run, "job-7");
-        // Under Slurm and Open MPI alike.
+        // torchrun's variables also take precedence over those of Slurm and Open MPI.
         let all: Vec<_> = SLURM.iter().chain(&TORCHRUN).chain(&[("OMPI_COMM_WORLD_SIZE", "2")]).copied().collect();
         assert_eq!(place(&all).unwrap().unwrap().launcher, Launcher::Torchrun);
     }
@@ -308,7 +316,7 @@ mod tests {
             ("MASTER_ADDR", "head"),
             ("MASTER_PORT", "6000"),
         ];
-        // mpirun starts its daemons by srun: what Slurm says is theirs.
+        // mpirun starts its daemons with srun, so Slurm's variables describe the daemons.
         let of = place(&[&mpi[..], &SLURM].concat()).unwrap().unwrap();
         assert_eq!((of.rank, of.size, of.port, of.launcher), (1, 2, Some(6001), Launcher::OpenMpi));
         let text = fault(&mpi[..3]);
@@ -325,7 +333,7 @@ mod tests {
     #[test]
     fn each_launcher_has_its_variables() {
         let slurm = "SLURM_PROCID=1 SLURM_STEP_NUM_TASKS=2 SLURM_LOCALID=0 SLURM_JOB_ID=7";
-        // Hydra's daemons were started by srun, one a node.
+        // srun started one Hydra daemon per node.
         let under_slurm = format!("{slurm} PMI_RANK=2 PMI_SIZE=3 MPI_LOCALRANKID=1");
         let cases = [
             ("PMI_RANK=2 PMI_SIZE=3 MPI_LOCALRANKID=1 MPI_LOCALNRANKS=2", Launcher::Pmi, 2),
@@ -344,7 +352,7 @@ mod tests {
                 "{variables:?}"
             );
         }
-        // srun that speaks PMI itself.
+        // srun can support PMI itself.
         let spoken = [&SLURM[..], &[("PMI_RANK", "3"), ("PMI_SIZE", "4"), ("PMIX_RANK", "3")]].concat();
         assert_eq!(place(&spoken).unwrap().unwrap().launcher, Launcher::Slurm);
     }
@@ -367,7 +375,7 @@ mod tests {
         assert_eq!(place(&[("WORLD_SIZE", "8")]).unwrap(), None);
         assert_eq!(place(&[("RANK", "3")]).unwrap(), None);
         assert_eq!(place(&[("OMPI_COMM_WORLD_SIZE", "1")]).unwrap(), None);
-        // A batch script, or the shell of an allocation, of four tasks that nobody has started.
+        // A batch script or a shell of an allocation with four tasks, none of which was started.
         let batch = [("SLURM_PROCID", "0"), ("SLURM_NTASKS", "4"), ("SLURM_LOCALID", "0"), ("SLURM_JOB_ID", "7")];
         assert_eq!(place(&batch).unwrap(), None);
         assert_eq!(place(&[("SLURM_NTASKS", "4"), ("SLURM_JOB_ID", "7")]).unwrap(), None);

@@ -1,7 +1,9 @@
-//! The control plane of a run of many processes: who is alive, where each is in the run, what ended it.
+//! The control plane of a run with many processes: it tracks which ranks are alive, which collective each one is in,
+//! and which error ended the run.
 //!
-//! Each rank has a control connection to rank 0, with threads of its own, so that long work is no silence. Rank 0 decides:
-//! it finds who is lost or late, hears who failed, and tells all; where rank 0 is lost, each finds out by itself.
+//! Each rank has a control connection to rank 0, served by threads of its own, so a rank keeps sending heartbeats
+//! during long computations. Rank 0 detects lost and late ranks, receives the errors of failed ranks, and informs all
+//! others. If rank 0 itself is lost, each rank detects that on its own.
 
 use std::io;
 use std::net::{Shutdown, TcpStream};
@@ -14,19 +16,20 @@ use super::wire::{At, Member, Message};
 use crate::config::DistConfig;
 use crate::error::{Error, Result};
 
-/// Between two beats, at most.
+/// Maximum time between two heartbeats.
 const BEAT: Duration = Duration::from_millis(500);
 
-/// What the process is given to end by itself once a rank is lost: it may be in a kernel that waits for that rank.
+/// Time that a process has to end by itself after a rank was lost. It may be stuck in a kernel that waits for that
+/// rank.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// What a word to all is given to come round.
+/// Time allowed for a message to reach all ranks and be answered.
 const ROUND: Duration = Duration::from_secs(2);
 
-/// Ends the process with the error's text and exit status.
+/// Function that ends the process with the error's text and exit status.
 pub type End = Box<dyn Fn(&Error) + Send + Sync>;
 
-/// What ended the run.
+/// The error that ended the run.
 #[derive(Clone)]
 struct Fault {
     what: String,
@@ -37,13 +40,13 @@ struct Fault {
 
 impl Fault {
     fn error(&self) -> Error {
-        // A rank that is lost while all stop is named too: it may be more than quick to end.
+        // A rank that is lost during a stop is named too, because it may have failed rather than ended early.
         let stopped = if self.exit_code == 130 { format!("{}; ", Error::Stopped) } else { String::new() };
         Error::Rank { what: format!("{stopped}{}", self.what), exit_code: self.exit_code, told: self.told }
     }
 }
 
-/// Where a rank was heard to be, and since when.
+/// The last known position of a rank, and the time since which it has been there.
 struct Heard {
     at: At,
     since: Instant,
@@ -51,16 +54,16 @@ struct Heard {
 
 struct State {
     heard: Vec<Heard>,
-    /// Who has said goodbye or, after a fault, that it heard of it; and who is lost.
+    /// True for ranks that have said goodbye, have confirmed a fault, or are lost.
     gone: Vec<bool>,
     fault: Option<Fault>,
-    /// The others have been sent the fault.
+    /// True after the fault was sent to the other ranks.
     said: bool,
     over: bool,
     closed: bool,
 }
 
-/// What the threads of a rank share.
+/// State that the threads of a rank share.
 pub struct Plane {
     rank: usize,
     members: Vec<Member>,
@@ -76,8 +79,9 @@ pub struct Plane {
 }
 
 impl Plane {
-    /// The plane of `rank` over the `control` connections (rank 0's to each rank, another's to rank 0), and its threads.
-    /// `stop`, once set at any rank, is set at all. `end` is called where a fault finds the process unable to end by itself.
+    /// Starts the control plane of `rank` and its threads. `control` holds rank 0's connection to each rank, or another
+    /// rank's connection to rank 0. If `stop` is set on any rank, it is set on all ranks. `end` is called if a fault
+    /// occurs and the process does not end by itself.
     pub fn start(
         rank: usize,
         members: Vec<Member>,
@@ -123,7 +127,7 @@ impl Plane {
         Ok(plane)
     }
 
-    /// The connections that a fault is to wake the main thread from.
+    /// Registers the data connections. A fault shuts them down, which wakes the main thread.
     pub fn links(&self, links: Vec<TcpStream>) {
         let _ = self.links.set(links);
         if self.lock().fault.is_some() {
@@ -131,17 +135,18 @@ impl Plane {
         }
     }
 
-    /// `rank 3 (node-2, process 4711)`.
+    /// Returns the name of a rank, e.g. `rank 3 (node-2, process 4711)`.
     pub fn name(&self, rank: usize) -> String {
         meet::name(rank, &self.members[rank])
     }
 
-    /// Errors where the run is over for all.
+    /// Errors if a fault has ended the run.
     pub fn check(&self) -> Result<()> {
         self.lock().fault.as_ref().map_or(Ok(()), |fault| Err(fault.error()))
     }
 
-    /// Says that this rank has come to the collective `what`; its number. The deadline holds where it is `timed`.
+    /// Records that this rank has entered the collective `what`, and returns the collective's number. If `timed` is
+    /// true, the timeout applies to the wait.
     pub fn enter(&self, what: &str, timed: bool) -> Result<u64> {
         self.check()?;
         let mut state = self.lock();
@@ -151,12 +156,13 @@ impl Plane {
         Ok(own.at.number)
     }
 
-    /// Says that it is through.
+    /// Records that this rank has left the collective.
     pub fn exit(&self) {
         self.lock().heard[self.rank].at.inside = false;
     }
 
-    /// Ends the run for all because of `what` this rank found; what all are told then, which may be another's word.
+    /// Ends the run on all ranks because this rank found the fault `what`. Returns the error that all ranks receive,
+    /// which is an earlier fault if another rank reported one first.
     pub fn report(&self, what: String, exit_code: u8) -> Error {
         let fault = Fault { what, exit_code, told: false, at: Instant::now() };
         if self.rank != 0 && self.lock().fault.is_none() {
@@ -169,18 +175,19 @@ impl Plane {
         self.check().err().unwrap_or_else(|| fault.error())
     }
 
-    /// What became of a rank whose connection broke: the plane knows soon.
+    /// Returns the error for a rank whose connection broke. It first waits for the control plane to find the cause.
     pub fn broken(&self, peer: usize, error: &io::Error) -> Error {
         self.suspect(format!("the connection to {} broke: {error}", self.name(peer)))
     }
 
-    /// [`Plane::report`] of what a rank that is lost may be behind: who that is, the plane knows soon.
+    /// Calls [`Plane::report`] for an error that a lost rank may have caused. It first waits, because the control plane
+    /// soon detects which rank is lost.
     pub fn suspect(&self, what: String) -> Error {
         self.wait(self.heartbeat + ROUND, |state| state.fault.is_some());
         self.check().err().unwrap_or_else(|| self.report(what, self.status()))
     }
 
-    /// Says goodbye, when all are through with all, and waits until everyone has.
+    /// Says goodbye after the last collective, and waits until all ranks have done so.
     pub fn goodbye(&self) -> Result<()> {
         if self.rank == 0 {
             self.lock().gone[0] = true;
@@ -201,16 +208,16 @@ impl Plane {
         self.check()
     }
 
-    /// After a fault: rank 0 ends last, once its word has come round.
+    /// Makes rank 0 end last after a fault: it waits until the other ranks have confirmed that they received the fault.
     pub fn last_word(&self) {
         if self.rank == 0 {
             self.wait(ROUND, |state| state.gone[1..].iter().all(|gone| *gone));
         }
     }
 
-    /// Ends the threads. Who has not heard a goodbye finds this rank lost.
+    /// Ends the threads. Ranks that have not received a goodbye treat this rank as lost.
     pub fn close(&self) {
-        // Another thread may be about to tell them of a fault.
+        // Another thread may still be sending a fault to the other ranks.
         self.wait(ROUND, |state| state.fault.is_none() || state.said);
         self.lock().closed = true;
         self.changed.notify_all();
@@ -218,8 +225,8 @@ impl Plane {
         self.control.iter().flatten().for_each(|stream| drop(stream.shutdown(Shutdown::Both)));
     }
 
-    /// The exit status for what is found wrong with another rank: that of a stop once one was asked for, as some ranks are
-    /// quicker to end then.
+    /// Returns the exit status for a fault found at another rank. After a stop was requested it is the exit status of a
+    /// stop, because some ranks then end earlier than others.
     pub fn status(&self) -> u8 {
         if self.stop.load(Ordering::Relaxed) { 130 } else { 1 }
     }
@@ -239,7 +246,7 @@ impl Plane {
     }
 
     fn tell(&self, message: &Message) {
-        // Who does not hear it is found lost.
+        // A rank that does not receive the message will be detected as lost.
         for rank in 0..self.control.len() {
             self.send(rank, message);
         }
@@ -249,12 +256,13 @@ impl Plane {
         self.links.get().into_iter().flatten().for_each(|link| drop(link.shutdown(Shutdown::Both)));
     }
 
-    /// The first fault is the run's.
+    /// Records the fault and informs the other ranks. Only the first fault of a run counts.
     fn fault(&self, fault: Fault) {
         self.fault_of(fault, None);
     }
 
-    /// [`Plane::fault`] because `lost` is, from whom no word is waited for.
+    /// Does the same as [`Plane::fault`], for a fault caused by the loss of rank `lost`. No confirmation is expected
+    /// from that rank.
     fn fault_of(&self, fault: Fault, lost: Option<usize>) {
         let mut state = self.lock();
         if state.fault.is_some() || state.over || state.closed {
@@ -272,7 +280,7 @@ impl Plane {
         self.shut();
     }
 
-    /// A thread for each control connection.
+    /// Receives messages on one control connection. Each connection has its own thread.
     fn listen(&self, peer: usize) {
         let Some(stream) = &self.control[peer] else { return };
         loop {
@@ -305,7 +313,8 @@ impl Plane {
         self.is_at(peer, at);
     }
 
-    /// Takes note of where `peer` is: a beat, or what it sends to a collective, which may overtake it.
+    /// Updates the position of `peer`, from a heartbeat or from a header in a collective. A header can arrive before
+    /// the heartbeat.
     pub fn is_at(&self, peer: usize, at: At) {
         let mut state = self.lock();
         let was = &state.heard[peer].at;
@@ -325,7 +334,7 @@ impl Plane {
         self.fault_of(Fault { what, exit_code: self.status(), told: false, at: Instant::now() }, Some(peer));
     }
 
-    /// The thread that says this rank is there, and looks what time it is.
+    /// Sends heartbeats and checks timeouts. It runs on its own thread.
     fn beat(&self) {
         let pause = BEAT.min(self.heartbeat / 5);
         let mut ended = false;
@@ -350,7 +359,8 @@ impl Plane {
         }
     }
 
-    /// Rank 0: which collective has waited too long, and for whom.
+    /// Returns, on rank 0, the message for a collective that has exceeded the timeout: its name and the ranks that are
+    /// missing.
     fn late(&self) -> Option<String> {
         let state = self.lock();
         if self.rank != 0 || state.fault.is_some() {

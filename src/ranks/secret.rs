@@ -1,8 +1,9 @@
-//! The run secret, which both ends of a connection prove to know before anything else is said.
+//! The run secret. Both ends of a connection prove that they know it before anything else is exchanged.
 //!
-//! Who accepts a connection sends a nonce. Who connects answers with a nonce of its own and a keyed hash of both; who accepts
-//! checks it and sends another. A stranger gets random bytes and nothing of the run. What follows is neither encrypted nor
-//! signed: the secret keeps out who can connect, not who can read or change the packets of others.
+//! The accepting end sends a nonce. The connecting end answers with its own nonce and a keyed hash of both. The
+//! accepting end checks the hash and sends another one. A stranger receives only random bytes and nothing about the
+//! run. The traffic that follows is neither encrypted nor signed: the secret protects against unknown callers, but not
+//! against someone who can read or change the packets of others.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -21,39 +22,40 @@ pub const VARIABLE: &str = "OMR_RUN_SECRET";
 /// Name of the secret's file in the run directory.
 const FILE: &str = ".secret";
 
-/// Bytes of a nonce, a proof and a key.
+/// Number of bytes of a nonce, a proof and a key.
 const LEN: usize = blake3::OUT_LEN;
 
-/// The two ends, whose proofs differ: neither can be answered with its own words.
+/// Labels of the two ends. Their proofs differ, so an end cannot be answered with a copy of its own proof.
 const CALLS: &[u8] = b"calls";
 const ACCEPTS: &[u8] = b"accepts";
 
-/// Where a rank has the run's secret from.
+/// Source of the run's secret.
 #[derive(Debug)]
 pub enum Secret {
-    /// A text that the ranks were given.
+    /// A text that was given to the ranks.
     Given(String),
-    /// A file in the run directory, which rank 0 makes and the others find.
+    /// A file in the run directory, which rank 0 creates and the other ranks read.
     File {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// The file and the folders that this process made for it; removed with this value.
+        /// The file and the folders that this process created for it. They are removed when this value is dropped.
         made: Vec<PathBuf>,
     },
 }
 
 impl Secret {
-    /// A new secret.
+    /// Creates a new secret.
     pub fn random() -> Result<Secret> {
         digits().map(Secret::Given)
     }
 
-    /// The secret that is, or will be, in the run directory `dir`.
+    /// Returns the secret that is, or will be, in the run directory `dir`.
     pub fn of(dir: &Path) -> Secret {
         Secret::File { path: dir.join(FILE), made: Vec::new() }
     }
 
-    /// A secret in the run directory `dir`, for the owner alone to read: a new one, unless an earlier start has left its own.
+    /// Creates a secret in the run directory `dir` that only the file's owner can read. If an earlier start left a
+    /// secret there, it is used instead.
     pub fn made(dir: &Path) -> Result<Secret> {
         let path = dir.join(FILE);
         let folders = dir.ancestors().take_while(|folder| !folder.as_os_str().is_empty() && !folder.exists());
@@ -71,7 +73,8 @@ impl Secret {
         }
     }
 
-    /// What the ranks know. Errors where the file is missing, another's or open to other users.
+    /// Returns the text of the secret. Errors if the file is missing, has another content, or is accessible to other
+    /// users.
     pub fn text(&self) -> Result<String> {
         let path = match self {
             Secret::Given(text) => return Ok(text.clone()),
@@ -94,7 +97,7 @@ impl Secret {
         }
     }
 
-    /// The key of the proofs; see [`Secret::text`].
+    /// Returns the key of the proofs; see [`Secret::text`].
     pub(super) fn key(&self) -> Result<Key> {
         Ok(Key(blake3::derive_key("omr: what ranks of a run prove to each other", self.text()?.as_bytes())))
     }
@@ -112,23 +115,24 @@ impl std::fmt::Display for Secret {
 impl Drop for Secret {
     fn drop(&mut self) {
         if let Secret::File { made, .. } = self {
-            // A folder that is not empty by now stays.
+            // A folder that is no longer empty is not removed.
             made.iter().for_each(|path| drop(std::fs::remove_file(path).or_else(|_| std::fs::remove_dir(path))));
         }
     }
 }
 
-/// The key that proofs are made with.
+/// The key with which proofs are computed.
 #[derive(Clone)]
 pub struct Key([u8; LEN]);
 
 impl Key {
-    /// Proof of the end that `does` so, over the nonces of who accepts and who calls.
+    /// Returns the proof of the end with label `does`, over the nonces of the accepting and the calling end.
     fn proof(&self, does: &[u8], accepts: &[u8], calls: &[u8]) -> blake3::Hash {
         blake3::keyed_hash(&self.0, &[accepts, calls, does].concat())
     }
 
-    /// The accepting end, over at `deadline`. Errors where the other end does not prove that it knows the secret.
+    /// Runs the accepting end's side until `deadline` at most. Errors if the other end does not prove that it knows the
+    /// secret.
     pub fn accept(&self, mut stream: &TcpStream, deadline: Instant) -> io::Result<()> {
         let (own, mut theirs) = (random()?, [0; 2 * LEN]);
         stream.write_all(&own)?;
@@ -138,7 +142,8 @@ impl Key {
         stream.write_all(self.proof(ACCEPTS, &own, nonce).as_bytes())
     }
 
-    /// The calling end, over at `deadline`. Errors where the other end does not prove that it knows the secret.
+    /// Runs the calling end's side until `deadline` at most. Errors if the other end does not prove that it knows the
+    /// secret.
     pub fn call(&self, mut stream: &TcpStream, deadline: Instant) -> io::Result<()> {
         let (own, mut nonce, mut proof) = (random()?, [0; LEN], [0; LEN]);
         Until { stream, deadline }.read_exact(&mut nonce)?;
@@ -148,7 +153,7 @@ impl Key {
     }
 }
 
-/// Compares in constant time.
+/// Compares the hashes in constant time.
 fn proves(expected: &blake3::Hash, found: &[u8]) -> io::Result<()> {
     match expected == found {
         true => Ok(()),
@@ -156,7 +161,7 @@ fn proves(expected: &blake3::Hash, found: &[u8]) -> io::Result<()> {
     }
 }
 
-/// A secret as it is written.
+/// Returns a new secret as hexadecimal digits.
 fn digits() -> Result<String> {
     let bytes = random().map_err(Error::io("/dev/urandom"))?;
     Ok(blake3::Hash::from_bytes(bytes).to_hex().to_string())

@@ -1,22 +1,24 @@
-//! Who owns which elements of each parameter: the master, the moments and the summed gradient of an element lie with its
-//! owner alone.
+//! Divides the elements of each parameter among the ranks. Only the owner of an element holds its master weight, its
+//! moments and its summed gradient.
 
 use std::ops::Range;
 
-/// Elements that are never divided: a multiple of what an 8-bit moment shares a scale over, and what the gradient norm
-/// adds up before it adds sums, so that neither depends on the number of ranks.
+/// Number of elements in a chunk, which is never divided between ranks. It is a multiple of the block that shares a
+/// scale in 8-bit moments, and of the block over which the gradient norm forms a partial sum, so neither depends on the
+/// number of ranks.
 pub const CHUNK: usize = 65_536;
 
-/// The parameters' elements, divided. A rank's part is one run of chunks over all parameters, one after another: at most
-/// one range of each parameter, and no parameter but those at its two ends is shared with others.
+/// The division of all parameters' elements among the ranks. Chunks are numbered through all parameters in order, and
+/// each rank owns a consecutive run of chunks. Therefore a rank owns at most one range of each parameter, and only the
+/// first and last parameter of its run can be shared with other ranks.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Shards {
-    /// By rank, by parameter.
+    /// Owned ranges, by rank and then by parameter.
     ranges: Vec<Vec<Range<usize>>>,
 }
 
 impl Shards {
-    /// Parameters of `lens` elements over `ranks`.
+    /// Divides parameters with `lens` elements among `ranks` ranks.
     pub fn new(lens: &[usize], ranks: usize) -> Shards {
         let chunks: usize = lens.iter().map(|len| len.div_ceil(CHUNK)).sum();
         let of = |rank: usize| {
@@ -33,17 +35,17 @@ impl Shards {
         Shards { ranges: (0..ranks).map(of).collect() }
     }
 
-    /// The range of each parameter that `rank` owns, empty of most.
+    /// Returns the range of each parameter that `rank` owns. Most ranges are empty.
     pub fn of(&self, rank: usize) -> &[Range<usize>] {
         &self.ranges[rank]
     }
 
-    /// Ranks.
+    /// Returns the number of ranks.
     pub fn ranks(&self) -> usize {
         self.ranges.len()
     }
 
-    /// Who owns parts of parameter `id`, and which, in order.
+    /// Returns the ranks that own parts of parameter `id`, with their ranges, in order.
     pub fn owners(&self, id: usize) -> impl Iterator<Item = (usize, Range<usize>)> + '_ {
         self.ranges.iter().map(move |of| of[id].clone()).enumerate().filter(|(_, range)| !range.is_empty())
     }

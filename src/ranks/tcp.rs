@@ -1,6 +1,7 @@
-//! Ranks over TCP: for tests and runs on processors, and under every other body as its control plane.
+//! Collectives over TCP. They are used in tests and in runs on the CPU, and as the control plane of every other
+//! implementation of [`Ranks`].
 //!
-//! Tested with many ranks on one machine; a run over several machines is untested.
+//! Tested with many ranks on one machine. Untested on several machines.
 
 use std::io::Read;
 use std::net::{TcpListener, TcpStream};
@@ -19,60 +20,63 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
-/// Bytes of tensors that are read, sent and received at once.
+/// Number of tensor bytes that are read, sent and received at once.
 const PIECE: usize = 1 << 20;
 
-/// Host memory that one of `ranks` holds at most of the tensors it hands over: a rank is at most one piece ahead of another.
+/// Returns the maximum host memory that one of `ranks` ranks holds for tensors in transfer. A rank is at most one piece
+/// ahead of another.
 pub fn host_bytes(ranks: usize) -> usize {
     (2 * (ranks - 1) + 1) * PIECE
 }
 
-/// What a rank needs to find the others.
+/// Everything that a rank needs to find the others.
 pub struct Start<'a> {
-    /// Which rank, of how many, where rank 0 is.
+    /// Rank, number of ranks, and address of rank 0.
     pub place: &'a Place,
-    /// Rank 0 may listen already.
+    /// Listener of rank 0, if it already listens.
     pub listener: Option<TcpListener>,
-    /// What each proves to the others that it knows.
+    /// Run secret, which each rank proves to know.
     pub secret: &'a Secret,
-    /// What must be alike at all ranks: version and hash of the program.
+    /// Version and hash of the program, which must be the same on all ranks.
     pub program: String,
-    /// Port, deadline, heartbeat.
+    /// Port, timeout and heartbeat interval.
     pub config: &'a DistConfig,
-    /// Set at all ranks once it is set at one.
+    /// Stop flag. It is set on all ranks once it is set on one.
     pub stop: Arc<AtomicBool>,
-    /// Ends the process where a fault finds it unable to end by itself, with what is to be said.
+    /// Function that ends the process with an error's text, called if a fault occurs and the process does not end by
+    /// itself.
     pub end: End,
-    /// Asked now and then while others are waited for; an error ends that.
+    /// Function that is called repeatedly while ranks are waited for. An error ends the wait.
     pub waiting: Waiting<'a>,
 }
 
-/// A rank among others, each pair of which has a connection.
+/// A rank of a run in which each pair of ranks has a connection.
 pub struct Tcp {
     rank: usize,
     plane: Arc<Plane>,
     links: Vec<Option<Link>>,
     buffer: Vec<u8>,
     sent: u64,
-    /// Whether the collective it is in has a deadline.
+    /// True if the current collective has a timeout.
     timed: bool,
 }
 
-/// The connection to another rank: a thread sends while this one receives, so that no two ranks wait for each other.
+/// The connection to another rank. A thread of its own sends while the main thread receives, so two ranks that send to
+/// each other cannot block each other.
 struct Link {
     stream: TcpStream,
     queue: Sender<Arc<Vec<u8>>>,
 }
 
-/// What ends a collective.
+/// The reason why a collective failed.
 pub enum Trouble {
-    /// The connection to a rank.
+    /// The connection to a rank broke.
     Link(usize, std::io::Error),
-    /// What a rank that is lost may be behind.
+    /// An error that a lost rank may have caused.
     Suspect(String),
-    /// A rank that does something else.
+    /// A rank is in another collective or failed otherwise.
     Other(String),
-    /// This rank.
+    /// An error of this rank.
     Own(Error),
 }
 
@@ -83,8 +87,8 @@ impl From<Error> for Trouble {
 }
 
 impl Tcp {
-    /// Finds the other ranks. Errors, at all that have come, where one is another program, of a run of another size or round of
-    /// restarts, or there twice; and where one has not come in time.
+    /// Connects to the other ranks. Errors on all connected ranks if one of them runs another program, belongs to a run
+    /// of another size or round of restarts, or is present twice, and if a rank does not connect in time.
     pub fn start(start: Start) -> Result<Tcp> {
         let (place, config) = (start.place, start.config);
         let within = Duration::from_secs_f64(config.timeout_s);
@@ -93,7 +97,7 @@ impl Tcp {
         let control = control.collect::<std::io::Result<_>>().map_err(failed)?;
         let plane = Plane::start(place.rank, met.members.clone(), control, config, start.stop, start.end)?;
         let waiting = || plane.check().and_then(|()| (start.waiting)());
-        // From here on its end is heard of by all.
+        // From here on, all ranks are informed if this rank ends.
         let mut tcp =
             Tcp { rank: place.rank, plane: plane.clone(), links: Vec::new(), buffer: Vec::new(), sent: 0, timed: true };
         let streams = meet::mesh(&met, place.rank, within, &waiting)?;
@@ -103,13 +107,13 @@ impl Tcp {
         Ok(tcp)
     }
 
-    /// The other ranks, from the next on: not all begin with the same.
+    /// Returns the other ranks, starting with the next higher one, so that not all ranks begin with the same peer.
     fn others(&self) -> impl Iterator<Item = usize> + use<> {
         let (rank, size) = (self.rank, self.links.len());
         (1..size).map(move |step| (rank + step) % size)
     }
 
-    /// Runs a collective; what goes wrong at another rank is said in the words that all are told.
+    /// Runs a collective. A failure at another rank is returned as the error that all ranks receive.
     fn collective<T>(
         &mut self,
         what: &'static str,
@@ -135,14 +139,15 @@ impl Tcp {
         self.link(peer).queue.send(bytes).map_err(closed)
     }
 
-    /// Begins the frame of `bytes` bytes of collective `number`.
+    /// Sends the header of a frame of `bytes` bytes in collective `number`.
     fn announce(&mut self, peer: usize, number: u64, what: &str, bytes: u64) -> std::result::Result<(), Trouble> {
         let header = Header { number, bytes, what: what.to_owned() };
         self.sent += bytes;
         self.queue(peer, Arc::new(header.encode()))
     }
 
-    /// The header of what `peer` sends, which must be of this collective.
+    /// Reads the header of a frame from `peer` and returns its number of bytes. The frame must belong to this
+    /// collective.
     fn header(&self, peer: usize, number: u64, what: &str) -> std::result::Result<u64, Trouble> {
         let header = Header::read(&self.link(peer).stream).map_err(|e| Trouble::Link(peer, e))?;
         let Header { number: number_there, bytes, what: there } = header;
@@ -155,7 +160,8 @@ impl Tcp {
         Err(Trouble::Other(found))
     }
 
-    /// Says to each other rank how many bytes of `send` it gets in collective `number`, and hears that it gets those of `recv`.
+    /// Tells each rank how many bytes of `send` it will receive in collective `number`, and checks that each rank will
+    /// send the bytes that `recv` expects.
     fn agree(
         &mut self,
         number: u64,
@@ -176,8 +182,9 @@ impl Tcp {
         Ok(())
     }
 
-    /// A collective whose tensors go by another way, which is `work`. First all say here what they are about to move: who is
-    /// lost, late or elsewhere is found where nothing hangs. `work` is to look at the plane while it waits.
+    /// Runs a collective whose tensors are moved by `work`, not over TCP. First, all ranks exchange over TCP what they
+    /// are about to move, so a lost, slow or out-of-step rank is detected before anything can hang. `work` must check
+    /// the control plane while it waits.
     pub fn beside(
         &mut self,
         what: &'static str,
@@ -191,8 +198,9 @@ impl Tcp {
         })
     }
 
-    /// To each other rank goes its part of `send` and from each comes its part of `recv`, as the frames of collective
-    /// `number`: a piece to each, then a piece from each, so that nobody holds more than two pieces that another has not taken.
+    /// Sends each other rank its part of `send` and receives its part of `recv`, as frames of collective `number`. It
+    /// alternates between sending a piece to each rank and receiving a piece from each, so no rank holds more than two
+    /// pieces that another rank has not read.
     fn pieces(
         &mut self,
         dev: &mut Device,
@@ -205,7 +213,7 @@ impl Tcp {
         let send: Vec<Vec<Vec<Tensor>>> = send.iter().map(|tensors| runs(tensors)).collect();
         let recv: Vec<Vec<Vec<Tensor>>> = recv.iter().map(|tensors| runs(tensors)).collect();
         for at in 0..send.iter().chain(&recv).map(Vec::len).max().unwrap_or(0) {
-            // What goes to all is read once.
+            // A piece that is sent to several ranks is read from the device once.
             let mut last: Option<(&[Tensor], Arc<Vec<u8>>)> = None;
             for peer in self.others() {
                 let Some(run) = send[peer].get(at) else { continue };
@@ -237,12 +245,12 @@ impl Tcp {
     }
 }
 
-/// Bytes of tensors.
+/// Returns the number of bytes of the tensors.
 fn bytes(tensors: &[Tensor]) -> u64 {
     tensors.iter().map(|tensor| tensor.span().bytes as u64).sum()
 }
 
-/// Tensors, cut into runs of at most [`PIECE`] bytes.
+/// Cuts tensors into runs of at most [`PIECE`] bytes.
 fn runs(tensors: &[Tensor]) -> Vec<Vec<Tensor>> {
     let (mut out, mut room): (Vec<Vec<Tensor>>, usize) = (Vec::new(), 0);
     for tensor in tensors {
@@ -263,7 +271,7 @@ fn runs(tensors: &[Tensor]) -> Vec<Vec<Tensor>> {
     out
 }
 
-/// The bytes of tensors, one after another.
+/// Reads the bytes of the tensors, one after another.
 fn read(dev: &mut Device, tensors: &[Tensor]) -> Result<Vec<u8>> {
     let mut out = Vec::with_capacity(bytes(tensors) as usize);
     tensors.iter().try_for_each(|&tensor| dev.read_bytes(tensor).map(|bytes| out.extend(bytes)))?;
@@ -370,7 +378,7 @@ impl Link {
         let mut to = stream.try_clone().map_err(failed)?;
         let send = move || {
             use std::io::Write;
-            // Who reads finds out what became of the connection.
+            // A send error is ignored here, because the thread that reads from the connection detects the cause.
             let _ = parts.iter().try_for_each(|part| to.write_all(&part));
         };
         std::thread::Builder::new().name("send".to_owned()).spawn(send).map_err(failed)?;

@@ -1,4 +1,4 @@
-//! What ranks say to each other: control messages as JSON, and the frames that collectives' bytes go in.
+//! The messages between ranks: control messages in JSON, and the headers before the bytes of collectives.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -6,50 +6,50 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-/// Longest control message: the table of thousands of ranks.
+/// Maximum size of a control message in bytes. It is large enough for a table of thousands of ranks.
 const LONGEST: usize = 1 << 20;
 
-/// Longest name of a collective.
+/// Maximum length of a collective's name in bytes.
 const NAME: usize = 255;
 
-/// Where a rank is.
+/// The process of a rank and its network address.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Member {
-    /// Its machine's name.
+    /// Name of the machine.
     pub host: String,
-    /// Its process there.
+    /// Process id on that machine.
     pub pid: u32,
-    /// Where other ranks reach it.
+    /// Address at which other ranks connect to it.
     pub address: SocketAddr,
 }
 
-/// What a rank says first. All but rank and place must be alike.
+/// The first message of a rank. All fields except `rank` and `member` must be the same on all ranks.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Greeting {
-    /// Which program: version and hash.
+    /// Version and hash of the program.
     pub program: String,
-    /// What its launcher calls the run.
+    /// Name that the launcher gives to the run.
     pub run: String,
-    /// How often the run was started again.
+    /// Number of times the run was restarted.
     pub round: u64,
-    /// Ranks of the run.
+    /// Number of ranks of the run.
     pub size: usize,
-    /// The rank that greets.
+    /// The rank that sends the greeting.
     pub rank: usize,
-    /// Where it is.
+    /// Its process and address.
     pub member: Member,
 }
 
-/// The collective a rank is in, or was in last.
+/// The collective that a rank is in, or the last one it was in.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct At {
-    /// Collectives it has come to, this one included.
+    /// Number of collectives the rank has entered, including this one.
     pub number: u64,
-    /// Its name, empty before the first.
+    /// Name of the collective. Empty before the first one.
     pub what: String,
-    /// True while it is in it.
+    /// True while the rank is in the collective.
     pub inside: bool,
-    /// Whether it ends the run to wait there for too long.
+    /// True if waiting too long in this collective ends the run.
     pub timed: bool,
 }
 
@@ -63,55 +63,56 @@ impl std::fmt::Display for At {
     }
 }
 
-/// A message of the control connections, all of them between rank 0 and another.
+/// A message on a control connection. Each control connection is between rank 0 and one other rank.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Message {
-    /// To rank 0, first.
+    /// Sent first, to rank 0.
     Greeting(Greeting),
-    /// From rank 0: not with this one.
+    /// Sent by rank 0: the greeting was rejected.
     Refused {
-        /// Why.
+        /// Reason of the rejection.
         why: String,
-        /// True where asking again may do: rank 0 is the one of an earlier round and about to end.
+        /// True if a later attempt may succeed, because this rank 0 belongs to an earlier round of restarts, or to
+        /// another run, and will end.
         again: bool,
     },
-    /// From rank 0, once all are there.
+    /// Sent by rank 0 when all ranks have connected.
     Table {
-        /// What connections of this run begin with.
+        /// Number with which every connection of this run begins.
         token: u64,
-        /// Where everybody is, by rank.
+        /// Process and address of each rank, by rank.
         members: Vec<Member>,
     },
     /// Opens a connection for collectives between two ranks.
     Link {
-        /// The table's.
+        /// The token of the table.
         token: u64,
-        /// Who connects.
+        /// The rank that connects.
         rank: usize,
     },
-    /// Still there.
+    /// A heartbeat.
     Beat {
-        /// Where in the run.
+        /// Position of the rank in the run.
         at: At,
-        /// True once somebody asked the run to stop.
+        /// True after a stop was requested.
         stop: bool,
     },
-    /// The run is over: a rank is lost or failed.
+    /// The run has ended because a rank is lost or failed.
     Fault {
-        /// Which, and what became of it.
+        /// The rank, and what happened to it.
         what: String,
-        /// The exit status of all.
+        /// Exit status for all ranks.
         exit_code: u8,
     },
-    /// To rank 0: this rank is done, or has heard of the fault.
+    /// Sent to rank 0: this rank is done, or has received the fault.
     Goodbye,
-    /// From rank 0: all are done.
+    /// Sent by rank 0: all ranks are done.
     Over,
 }
 
 impl Message {
-    /// Sends it whole.
+    /// Sends the complete message.
     pub fn send(&self, mut stream: &TcpStream) -> io::Result<()> {
         let text = serde_json::to_vec(self)?;
         let mut bytes = u32::try_from(text.len()).map_err(io::Error::other)?.to_le_bytes().to_vec();
@@ -119,7 +120,7 @@ impl Message {
         stream.write_all(&bytes)
     }
 
-    /// Waits for the next one, as long as the stream's time-out allows. `InvalidData` is what is none.
+    /// Waits for the next message, within the stream's timeout. Returns `InvalidData` if the bytes are not a message.
     pub fn receive(mut stream: impl Read) -> io::Result<Message> {
         let mut len = [0; 4];
         stream.read_exact(&mut len)?;
@@ -133,11 +134,11 @@ impl Message {
     }
 }
 
-/// A connection whose reads are over at a deadline, however few bytes each of them brings.
+/// A connection whose reads end at a deadline, even if each read returns only a few bytes.
 pub struct Until<'a> {
     /// The connection.
     pub stream: &'a TcpStream,
-    /// When reading ends.
+    /// Time at which reading ends.
     pub deadline: Instant,
 }
 
@@ -153,19 +154,20 @@ impl Read for Until<'_> {
     }
 }
 
-/// What stands before a collective's bytes.
+/// The header before the bytes of a collective.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Header {
-    /// Collectives the sender has come to, this one included.
+    /// Number of collectives the sender has entered, including this one.
     pub number: u64,
-    /// Bytes that follow.
+    /// Number of bytes that follow.
     pub bytes: u64,
-    /// The collective.
+    /// Name of the collective.
     pub what: String,
 }
 
 impl Header {
-    /// As it is sent: number, bytes and the name's length as 8, 8 and 1 bytes, little-endian; the name.
+    /// Encodes the header: number (8 bytes), bytes (8 bytes), length of the name (1 byte), all little-endian, then the
+    /// name.
     pub fn encode(&self) -> Vec<u8> {
         let name = &self.what.as_bytes()[..self.what.len().min(NAME)];
         let mut out = self.number.to_le_bytes().to_vec();
@@ -175,7 +177,7 @@ impl Header {
         out
     }
 
-    /// Reads one.
+    /// Reads one header.
     pub fn read(mut from: impl Read) -> io::Result<Header> {
         let (mut number, mut bytes, mut len) = ([0; 8], [0; 8], [0; 1]);
         from.read_exact(&mut number)?;
