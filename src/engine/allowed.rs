@@ -1,10 +1,10 @@
-//! The ids the policy is defined on: one bitmap, used by the sampler and by the trainer alike.
+//! The set of token ids on which the policy is defined, as one bitmap that the sampler and the trainer share.
 
 use crate::model::ModelConfig;
 use crate::text::Chat;
 
-/// Bit `id % 32` of word `id / 32` is set for the ids that can stand in an answer: those the tokenizer has, less
-/// the ones that stand for pictures. `[ceil(V / 32)]`.
+/// Returns the bitmap of the ids that may occur in an answer, `[ceil(V / 32)]`: all ids of the tokenizer except those
+/// that stand for pictures. Id `id` is bit `id % 32` of word `id / 32`.
 pub fn allowed_ids(config: &ModelConfig, chat: &Chat) -> Vec<u32> {
     let vision = [
         config.image_token_id,

@@ -1,5 +1,5 @@
-//! A step as flat arrays: what the model's forward takes. Host code without tensors; buffers are used again, so
-//! that a decode step's cost on the host grows with the batch alone.
+//! Lays out a step as flat arrays, the inputs of the model's forward pass. This is host code without tensors. Buffers
+//! are reused, so the host cost of a decode step depends only on the batch size.
 
 use crate::engine::decode_graphs::padded_size;
 use crate::engine::scheduler::{Scheduled, Scheduler, SchedulerConfig, Step};
@@ -7,7 +7,7 @@ use crate::model::ModelConfig;
 use crate::model::positions::{RopeTable, text_rope};
 use crate::ops::paged_attention::DecodeStep;
 
-/// Rows of the decoder's rotation by position, grown as positions come up.
+/// Rows of the decoder's rotary embedding by position. New rows are added when larger positions occur.
 #[derive(Debug)]
 struct RopeRows {
     table: RopeTable,
@@ -21,7 +21,7 @@ impl RopeRows {
         RopeRows { table: RopeTable::default(), half: config.head_dim() / 2, axis_of }
     }
 
-    /// Makes rows for positions up to `position`.
+    /// Adds the rows for positions up to `position`.
     fn reach(&mut self, config: &ModelConfig, position: usize) {
         let have = self.table.cos.len() / self.half;
         if position >= have {
@@ -43,35 +43,36 @@ impl RopeRows {
     }
 }
 
-/// The arrays of one step: `T` tokens of `S` sequences, `B` samples. A drafted token and the one before its draft are each a
-/// sequence by itself, with the keys before it: few sequences with drafts are a decode step of more.
+/// The arrays of one step with `T` tokens of `S` sequences and `B` samples. If a sequence has a draft, its newest token
+/// and each drafted token are laid out as separate sequences of one token, each with the keys before it. So a few
+/// sequences with drafts form a decode step of more sequences.
 #[derive(Debug)]
 pub struct Batch {
-    /// `[T]`.
+    /// Token ids, `[T]`.
     pub input_ids: Vec<u32>,
-    /// The decoder's rotation of each token, `[T, head_dim / 2]`.
+    /// Rotary embedding of each token, `[T, head_dim / 2]`.
     pub rope: RopeTable,
-    /// `[T]`: block * block_size + place in the block.
+    /// Cache slot of each token, `[T]`: block * block_size + index in the block.
     pub slot_mapping: Vec<u32>,
-    /// `[S + 1]`.
+    /// Start offsets of the sequences, followed by `T`, `[S + 1]`.
     pub cu_seqlens_q: Vec<u32>,
-    /// `[S]`: keys of each sequence, those of this step included.
+    /// Number of keys of each sequence, including those of this step, `[S]`.
     pub context_lens: Vec<u32>,
-    /// `[S, max_blocks]`, filled up with block 0.
+    /// Blocks of each sequence, `[S, max_blocks]`, padded with block 0.
     pub block_tables: Vec<u32>,
-    /// Columns of `block_tables`.
+    /// Number of columns of `block_tables`.
     pub max_blocks: usize,
-    /// Rows of the vision cache that stand in for token embeddings, and the tokens they replace.
+    /// Rows of the vision cache that replace token embeddings.
     pub vision_rows: Vec<u32>,
-    /// As long as `vision_rows`.
+    /// Index of the token that each of `vision_rows` replaces.
     pub vision_tokens: Vec<u32>,
-    /// `[B]`: the token each sample is drawn from.
+    /// Index of the token that each sample is drawn from, `[B]`.
     pub sample_rows: Vec<u32>,
     rope_rows: RopeRows,
 }
 
 impl Batch {
-    /// An empty batch for a model.
+    /// Creates an empty batch for a model.
     pub fn new(config: &ModelConfig) -> Batch {
         Batch {
             input_ids: Vec::new(),
@@ -88,12 +89,12 @@ impl Batch {
         }
     }
 
-    /// Sequences in it.
+    /// Returns the number of sequences.
     pub fn num_seqs(&self) -> usize {
         self.context_lens.len()
     }
 
-    /// Lays `step` out.
+    /// Fills the arrays from `step`.
     pub fn fill(&mut self, config: &ModelConfig, scheduler: &Scheduler, step: &Step) {
         self.clear();
         let block_size = scheduler.config().block_size;
@@ -134,7 +135,7 @@ impl Batch {
         }
     }
 
-    /// True when it is one new token a sequence, each sampled from, and no image rows: a decode step.
+    /// Returns true if this is a decode step: one new token per sequence, one sample per token, and no image rows.
     pub fn is_decode(&self) -> bool {
         let s = self.num_seqs();
         let each =
@@ -142,9 +143,9 @@ impl Batch {
         self.input_ids.len() == s && each && self.vision_rows.is_empty()
     }
 
-    /// Adds sequences of one token whose keys go to `null_block`, up to `size` in all, and columns to the block tables
-    /// up to `max_blocks`. For decode steps only. At most a block of them: each has a slot of its own, because kernels
-    /// store all tokens' keys at once.
+    /// Pads a decode step to `size` sequences, and its block tables to `max_blocks` columns. The added sequences have
+    /// one token each, whose key goes to `null_block`. At most one block of sequences can be added: each needs a slot
+    /// of its own, because kernels store the keys of all tokens at once.
     pub fn pad(&mut self, size: usize, max_blocks: usize, block_size: usize, null_block: u32) {
         let had = self.num_seqs();
         let mut tables = vec![null_block; size * max_blocks];
@@ -163,14 +164,14 @@ impl Batch {
         self.sample_rows.extend(had as u32..size as u32);
     }
 
-    /// A decode step as attention cuts it into work items.
+    /// Returns the decode step in the form from which attention creates its work items.
     pub fn decode_step(&self) -> DecodeStep<'_> {
         let Batch { cu_seqlens_q, context_lens, block_tables, .. } = self;
         DecodeStep { cu_seqlens_q, context_lens, block_tables }
     }
 
-    /// A batch of the largest size that `limits` admit, of a `decode` step or of any, for counting memory; its contents
-    /// mean nothing.
+    /// Fills the largest batch that `limits` allow, for counting memory: a decode step if `decode` is true, else a step
+    /// of any kind. Its contents are meaningless.
     pub fn fill_largest(&mut self, config: &ModelConfig, limits: &SchedulerConfig, decode: bool) {
         self.clear();
         let s = padded_size(limits.max_num_seqs.min(limits.max_num_batched_tokens));

@@ -1,17 +1,16 @@
-//! Which block of the KV cache belongs to whom. Blocks are counted, shared between sequences, copied when one
-//! writes into a shared one, and found again by content. Pure host code; the copies are executed by the model
-//! runner.
+//! Manages the blocks of the KV cache. Blocks are reference-counted, shared between sequences, copied on write, and
+//! found again by content. This is host code; the model runner executes the copies.
 
 use std::collections::HashMap;
 
 use crate::engine::sequence::{BlockHash, Prompt};
 
-/// A copy of a whole block, source and destination, to be made before the step's keys are stored.
+/// A copy of one block (source, destination), made before the step's keys are stored.
 pub type BlockCopy = (u32, u32);
 
 const NONE: u32 = u32::MAX;
 
-/// Blocks nobody uses, least recently used first; any one can leave in constant time.
+/// The free blocks as a linked list, least recently used first. Any block can be removed in constant time.
 #[derive(Debug)]
 struct FreeQueue {
     next: Vec<u32>,
@@ -20,7 +19,7 @@ struct FreeQueue {
 }
 
 impl FreeQueue {
-    /// All of `num_blocks`; index `num_blocks` is the list's head.
+    /// Creates a list of all `num_blocks` blocks. The index `num_blocks` is the head of the list.
     fn new(num_blocks: usize) -> FreeQueue {
         let n = num_blocks as u32;
         FreeQueue {
@@ -67,12 +66,12 @@ pub struct BlockManager {
     ref_count: Vec<u32>,
     free: FreeQueue,
     hash: Vec<Option<BlockHash>>,
-    /// Block by content; [`None`] when prefix caching is off.
+    /// Block by hash of its content. `None` if prefix caching is off.
     cached: Option<HashMap<BlockHash, u32>>,
 }
 
 impl BlockManager {
-    /// `num_blocks` free blocks of `block_size` keys.
+    /// Creates `num_blocks` free blocks of `block_size` keys each.
     pub fn new(num_blocks: usize, block_size: usize, prefix_caching: bool) -> BlockManager {
         assert!(num_blocks < NONE as usize && block_size > 0, "{num_blocks} blocks of {block_size} keys");
         BlockManager {
@@ -84,30 +83,31 @@ impl BlockManager {
         }
     }
 
-    /// Keys in a block.
+    /// Returns the number of keys in a block.
     pub fn block_size(&self) -> usize {
         self.block_size
     }
 
-    /// Blocks nobody uses (their content may still be found by hash until they are taken).
+    /// Returns the number of free blocks. The content of a free block can still be found by hash until the block is
+    /// reused.
     pub fn num_free_blocks(&self) -> usize {
         self.free.len
     }
 
-    /// True when blocks are found again by content.
+    /// Returns true if blocks are found again by content.
     pub fn prefix_caching(&self) -> bool {
         self.cached.is_some()
     }
 
-    /// Returns how many tables hold `block`.
+    /// Returns the number of block tables that contain `block`.
     #[cfg_attr(private_tree, expect(dead_code, reason = "tests see by it that no block is lost or written by two"))]
     pub fn ref_count(&self, block: u32) -> u32 {
         self.ref_count[block as usize]
     }
 
-    /// Makes `table` fit for writing the keys `start..end`: blocks in that range that others hold too are
-    /// replaced by fresh ones, missing ones are added. Returns the copies to be made, or `None`, with nothing
-    /// changed, when there are not enough free blocks.
+    /// Prepares `table` for writing the keys `start..end`: blocks in that range that are shared are replaced by new
+    /// ones, and missing blocks are added. Returns the copies to make, or `None`, with nothing changed, if there are
+    /// not enough free blocks.
     pub fn reserve(&mut self, table: &mut Vec<u32>, start: usize, end: usize) -> Option<Vec<BlockCopy>> {
         debug_assert!(start <= end && start <= table.len() * self.block_size, "a gap before key {start}");
         let last = end.div_ceil(self.block_size);
@@ -136,7 +136,7 @@ impl BlockManager {
         Some(copies)
     }
 
-    /// A second table of the same blocks.
+    /// Returns a second table that shares the blocks of `table`.
     pub fn fork(&mut self, table: &[u32]) -> Vec<u32> {
         for &b in table {
             self.acquire(b);
@@ -144,7 +144,8 @@ impl BlockManager {
         table.to_vec()
     }
 
-    /// Gives a table's blocks back, the last first, so that a prefix outlives what followed it.
+    /// Releases the blocks of a table, the last one first, so that prefixes stay cached longer than the blocks after
+    /// them.
     pub fn release(&mut self, table: &mut Vec<u32>) {
         for block in table.drain(..).rev() {
             let count = &mut self.ref_count[block as usize];
@@ -156,7 +157,7 @@ impl BlockManager {
         }
     }
 
-    /// The longest run of `hashes` found in the cache, as a table of its own.
+    /// Returns a new table with the longest prefix of `hashes` that is found in the cache.
     pub fn lookup(&mut self, hashes: &[BlockHash]) -> Vec<u32> {
         let Some(cached) = &self.cached else { return Vec::new() };
         let table: Vec<u32> = hashes.iter().map_while(|h| cached.get(h).copied()).collect();
@@ -166,7 +167,7 @@ impl BlockManager {
         table
     }
 
-    /// Says that `block` holds the content of `hash`. A content already known keeps its block.
+    /// Registers the content of `block` under `hash`. If another block already has this content, that block is kept.
     pub fn register(&mut self, block: u32, hash: BlockHash) {
         let Some(cached) = &mut self.cached else { return };
         if self.hash[block as usize].is_none() && !cached.contains_key(&hash) {
@@ -175,7 +176,7 @@ impl BlockManager {
         }
     }
 
-    /// Forgets all content: for use when the weights have changed.
+    /// Drops the hashes of all blocks. Callers use it after the weights have changed.
     pub fn reset_prefix_cache(&mut self) {
         if let Some(cached) = &mut self.cached {
             cached.clear();
@@ -197,7 +198,7 @@ impl BlockManager {
         block
     }
 
-    /// Its content is about to change.
+    /// Drops the hash of a block whose content is about to change.
     fn forget(&mut self, block: u32) {
         if let (Some(hash), Some(cached)) = (self.hash[block as usize].take(), &mut self.cached) {
             cached.remove(&hash);
@@ -205,8 +206,9 @@ impl BlockManager {
     }
 }
 
-/// Extends `hashes` to the whole blocks of `token_ids[..computed]`. A block's hash covers its tokens, the
-/// images that reach into it (content, grid and place) and, through the parent's hash, all before it.
+/// Extends `hashes` to the complete blocks of `token_ids[..computed]`. The hash of a block covers its tokens, the
+/// images that overlap it (content, grid and position) and, through the hash of the previous block, everything before
+/// it.
 pub fn extend_hashes(
     hashes: &mut Vec<BlockHash>,
     prompt: &Prompt,

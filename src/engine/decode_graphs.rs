@@ -1,5 +1,5 @@
-//! Captured decode steps of a GPU, by batch size: a step of one token a sequence is one launch for the host. Batches
-//! are padded to a few sizes with sequences of one token that write to a page nobody reads.
+//! Captured decode steps on a GPU (CUDA graphs), by batch size. A captured step is a single launch for the host.
+//! Batches are padded to a few sizes with sequences of one token, whose keys go to a block that is never read.
 
 use std::collections::HashMap;
 
@@ -7,7 +7,8 @@ use crate::device::{Device, Driver, Graph, Mark, Stream};
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
-/// The size that a batch of `n` sequences is padded to: few enough to capture, close enough to waste little.
+/// Returns the size to which a batch of `n` sequences is padded. The sizes are few enough to capture and dense enough
+/// to waste little.
 pub(super) fn padded_size(n: usize) -> usize {
     match n {
         0..=8 => n.next_power_of_two(),
@@ -16,16 +17,16 @@ pub(super) fn padded_size(n: usize) -> usize {
     }
 }
 
-/// What a captured step depends on besides the caches and the weights, which never move.
+/// The values on which a captured step depends, apart from the caches and weights, which never move.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Key {
-    /// Sequences.
+    /// Number of sequences.
     pub size: usize,
-    /// Top of the workspace when the step began.
+    /// Top of the workspace at the beginning of the step.
     pub mark: Mark,
     /// Ids that may be sampled.
     pub allowed: Option<Tensor>,
-    /// Whether sequences share keys that are read for several at once: a launch more in each layer.
+    /// True if some keys are read once for several sequences. This adds a launch to each layer.
     pub shares: bool,
 }
 
@@ -40,8 +41,8 @@ fn driver(dev: &mut Device) -> Result<&mut dyn Driver> {
 }
 
 impl DecodeGraphs {
-    /// Runs `step` by replaying what was captured under `key`; captures it first when nothing was. `step` may only
-    /// launch: its inputs were copied up before.
+    /// Runs `step` by replaying the graph captured under `key`, and captures it first if necessary. `step` may only
+    /// launch kernels, so its inputs must be uploaded before.
     pub fn run(&mut self, dev: &mut Device, key: Key, step: impl FnOnce(&mut Device) -> Result<()>) -> Result<()> {
         let graph = match self.captured.get(&key) {
             Some(graph) => *graph,

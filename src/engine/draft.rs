@@ -1,11 +1,12 @@
-//! Tokens proposed before the model is asked: where the last few tokens of a rollout stood before, in its prompt, in itself or in
-//! another rollout of its prompt, what followed there is drafted. A step computes the newest token and its draft together
-//! and samples behind each of them: what was sampled as it was drafted stands, and so does the first sample that was not.
+//! Drafts for speculative decoding. The last few tokens of a rollout are searched in its prompt, in its own earlier
+//! tokens and in the other rollouts of the prompt; the tokens that followed there become the draft. A step computes the
+//! newest token and its draft together and samples after each of them. The samples that equal the draft are accepted,
+//! and so is the first sample that differs.
 //!
-//! A rollout that was recorded is drafted from the record instead.
+//! If a recorded version of the rollout exists, its tokens are used as the draft instead.
 //!
-//! Noise is keyed by position and a row has the same bits in any batch, so a draft saves steps and changes no token and no
-//! bit of a log-probability. Host code without tensors.
+//! Noise is keyed by position, and a row's result is bitwise identical in any batch. Therefore drafts save steps and
+//! change neither tokens nor log-probs. This is host code without tensors.
 
 use std::collections::HashMap;
 
@@ -14,39 +15,43 @@ use crate::engine::block_manager::BlockManager;
 use crate::engine::schedule::{SchedulerConfig, SeqId, Step};
 use crate::engine::sequence::{Group, Sequence};
 
-/// Most tokens of a draft.
+/// Maximum number of tokens of a draft.
 const DRAFT: usize = 8;
 
-/// Tokens that must have stood before for a draft, and those of which more do not count.
+/// Minimum number of matching tokens for a draft, and the maximum number that is compared.
 const MATCH: [usize; 2] = [3, 8];
 
-/// Earlier places that are compared, the latest first.
+/// Maximum number of earlier occurrences that are compared, the latest first.
 const PLACES: usize = 32;
 
-/// Rows that a step may have with drafts in it: as many as take little more time than one. A step reads all weights, two
-/// bytes each. An H200's arithmetic takes as long at 990 TFLOP/s / 4.8 TB/s = 206 rows; its tiles have 64, and
-/// `tools/roofline` predicts 4.7 ms for these and 3.8 for one. On a CPU a row costs a row while the weights lie in its
-/// cache: drafts saved 6 % of the digits' steps and no time (bench/LOG.md), so it has none.
+/// Returns the maximum number of rows of a step with drafts: as many as take little more time than one row.
+///
+/// On a GPU, a step reads all weights, two bytes each. The arithmetic of an H200 takes as long as this reading at 990
+/// TFLOP/s / 4.8 TB/s = 206 rows. Its tiles have 64 rows, for which `tools/roofline` predicts 4.7 ms, compared with 3.8
+/// ms for one row. On a CPU the time grows with each row while the weights fit into its cache: drafts saved 6 % of the
+/// steps of the digits run and no time (bench/LOG.md), so drafts are off there.
 pub fn rows(kind: Kind) -> usize {
     if kind.is_gpu() { 64 } else { 0 }
 }
 
-/// The same where the drafts are a record, and right unless something is wrong: the engine's own where it drafts.
+/// Returns the same limit for drafts that come from a record, which are normally all accepted. If `drafts` is not 0, it
+/// is the limit.
 pub fn rows_to_verify(drafts: usize) -> usize {
     if drafts > 0 { drafts } else { 64 }
 }
 
-/// Text and end of a match in it.
+/// Index of a text, and the end of a match in it.
 type Place = (u32, u32);
 
 #[derive(Debug, Default)]
 struct Text {
     tokens: Vec<u32>,
-    /// For the tokens `i .. i + MATCH[0]`, where the same ended the last time.
+    /// For each index `i`: the previous place where the tokens `i .. i + MATCH[0]` occurred.
     before: Vec<Option<Place>>,
 }
 
-/// What is known of a prompt and its rollouts: some 50 bytes a token once a draft was asked for, four until then.
+/// The tokens of a prompt and its rollouts, with an index for the search. They take about 50 bytes per token after a
+/// draft was requested, and four before.
 #[derive(Debug, Default)]
 struct Texts {
     texts: Vec<Text>,
@@ -54,7 +59,7 @@ struct Texts {
 }
 
 impl Texts {
-    /// Takes what `tokens` has more than was known of `text`.
+    /// Appends the tokens of `tokens` that are not in `text` yet.
     fn learn(&mut self, text: usize, tokens: &[u32]) {
         if self.texts.len() <= text {
             self.texts.resize_with(text + 1, Text::default);
@@ -74,7 +79,8 @@ impl Texts {
         }
     }
 
-    /// At most `most` tokens that followed where the longest match with the end of `text` stood, the latest of equal ones.
+    /// Proposes at most `most` tokens: those that followed the longest match with the end of `text`, or the latest of
+    /// equally long matches.
     fn propose(&mut self, text: usize, most: usize) -> Vec<u32> {
         self.index();
         let own = &self.texts[text].tokens;
@@ -95,7 +101,8 @@ impl Texts {
         let Some((t, end)) = found else { return draft };
         for at in end..end + most {
             let known = self.texts[t].tokens.len();
-            // What goes round in a circle goes on in it.
+            // If the match overlaps the end of the text, the text repeats itself, so the draft continues the
+            // repetition.
             let again = (t == text && at >= known).then(|| draft[at - known]);
             match self.texts[t].tokens.get(at).copied().or(again) {
                 Some(token) => draft.push(token),
@@ -111,29 +118,30 @@ impl Texts {
 pub(super) struct Drafter {
     rows: usize,
     max_model_len: usize,
-    /// By the group's slot: the prompt, then its rollouts.
+    /// Texts by slot of the group: first the prompt, then its rollouts.
     texts: HashMap<usize, Texts>,
-    /// By request and rollout.
+    /// Recorded rollouts, by request and rollout.
     recorded: Recorded,
 }
 
-/// Tokens of rollouts that were recorded, by the numbers of their request and of the rollout in it.
+/// Tokens of recorded rollouts, by number of the request and number of the rollout within it.
 pub type Recorded = HashMap<(usize, usize), Vec<u32>>;
 
 impl Drafter {
-    /// Within the limits of `config`.
+    /// Creates a drafter within the limits of `config`.
     pub fn new(config: &SchedulerConfig) -> Drafter {
         let rows = config.draft_rows.min(config.max_num_seqs).min(config.max_num_batched_tokens);
         Drafter { rows, max_model_len: config.max_model_len, texts: HashMap::new(), recorded: Recorded::new() }
     }
 
-    /// From here on drafts what was recorded.
+    /// Sets recorded rollouts, whose tokens are used as drafts from now on.
     pub fn expect(&mut self, recorded: Recorded) {
         self.recorded = recorded;
     }
 
-    /// Adds drafts to a step in which few rollouts have a new token each: what fits into the step's rows, the rollouts'
-    /// lengths, and blocks that would stay free with one more for each of them, so that nobody loses blocks to a draft.
+    /// Adds drafts to a step that computes one new token for each of a few rollouts. The drafts must fit into the
+    /// step's rows, into the rollouts' lengths, and into the free blocks. One free block per rollout stays in reserve,
+    /// so that drafts never cause a preemption.
     pub fn fill(&mut self, step: &mut Step, groups: &mut [Option<Group>], blocks: &mut BlockManager) {
         let n = step.scheduled.len();
         let each = (self.rows / n.max(1)).saturating_sub(1).min(DRAFT);
@@ -159,15 +167,16 @@ impl Drafter {
         step.samples = samples;
     }
 
-    /// Proposes at most `most` tokens of rollout `id`, one of `n` in the step, and reserves their blocks.
+    /// Proposes at most `most` tokens for rollout `id`, one of `n` rollouts in the step, and reserves their blocks.
     fn draft(&mut self, id: SeqId, group: &mut Group, most: usize, blocks: &mut BlockManager, n: usize) -> Vec<u32> {
         let (request, seq) = (&group.request, group.sequences[id.rollout].as_mut().expect("scheduled"));
         let sampled = seq.completion().len();
         if sampled == 0 {
-            // Its last block may be its prompt's, which others hold.
+            // The last block of the rollout may belong to its prompt and be shared with others.
             return Vec::new();
         }
-        // One sample stands more than is drafted, so that only the last of a step can end a rollout.
+        // A step accepts one sample more than is drafted. With this limit, only the last sample of a step can end a
+        // rollout.
         let most = most.min(request.max_tokens - sampled - 1).min(self.max_model_len - seq.num_tokens() - 1);
         let recorded = self.recorded.get(&(request.request, id.rollout));
         let mut draft = match recorded.and_then(|tokens| tokens.strip_prefix(seq.completion())) {
@@ -189,20 +198,20 @@ impl Drafter {
         draft
     }
 
-    /// Keeps the tokens of a rollout that has ended for the others of its prompt.
+    /// Keeps the tokens of a rollout that has ended, as a source of drafts for the other rollouts of its prompt.
     pub fn ended(&mut self, id: SeqId, sequence: &Sequence) {
         if self.rows > 0 {
             self.texts.entry(id.group).or_default().learn(1 + id.rollout, text(sequence));
         }
     }
 
-    /// Forgets a group that has ended.
+    /// Drops the texts of a group that has ended.
     pub fn forget(&mut self, group: usize) {
         self.texts.remove(&group);
     }
 }
 
-/// The sampled tokens, behind as many of the prompt's as a match can have.
+/// Returns the sampled tokens, preceded by as many prompt tokens as a match can include.
 fn text(sequence: &Sequence) -> &[u32] {
     &sequence.token_ids[sequence.num_prompt_tokens.saturating_sub(MATCH[1])..]
 }
@@ -211,11 +220,12 @@ fn text(sequence: &Sequence) -> &[u32] {
 mod tests {
     use super::*;
 
-    /// What is proposed behind the last of `texts`.
+    /// Returns the tokens that are proposed after the last of `texts`.
     fn proposed(texts: &[&[u32]], most: usize) -> Vec<u32> {
         let mut known = Texts::default();
         for (i, text) in texts.iter().enumerate() {
-            // Token by token, as a rollout grows, and asked in between: neither may matter.
+            // Texts are added token by token, as a rollout grows, with proposals in between. Neither may affect the
+            // result.
             for end in 0..=text.len() {
                 known.learn(i, &text[..end]);
                 known.propose(i, most);

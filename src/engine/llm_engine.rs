@@ -1,4 +1,4 @@
-//! The engine: requests in, rollouts out, step by step.
+//! The engine's interface: accepts requests, runs the steps, and returns rollouts.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,34 +17,35 @@ use crate::ops::attend::BLOCK;
 use crate::ops::sample::{Draw, NoiseKey, SamplingParams};
 use crate::tensor::Tensor;
 
-/// Limits of an engine and what its noise is drawn from.
+/// Limits of an engine and the seeds of its noise.
 #[derive(Clone, Copy, Debug)]
 pub struct EngineConfig {
-    /// Most rollouts in flight.
+    /// Maximum number of rollouts in flight.
     pub max_num_seqs: usize,
-    /// Most tokens computed in a step; longer prompts are prefilled in chunks.
+    /// Maximum number of tokens computed in a step. Longer prompts are prefilled in chunks.
     pub max_num_batched_tokens: usize,
-    /// Most tokens of a sequence, prompt included.
+    /// Maximum number of tokens of a sequence, including the prompt.
     pub max_model_len: usize,
-    /// Blocks of 128 keys; `None` makes as many as `max_num_seqs` sequences of full length need.
+    /// Number of KV cache blocks with 128 keys each. `None` allocates enough for `max_num_seqs` sequences of full
+    /// length.
     pub num_kv_blocks: Option<usize>,
-    /// Rows of the vision cache: at least those of the largest image.
+    /// Number of rows of the vision cache. Must be at least the number of rows of the largest image.
     pub vision_rows: usize,
-    /// Find computed blocks again by content.
+    /// True if computed blocks are found again by content (prefix caching).
     pub enable_prefix_caching: bool,
-    /// Steps of fewer rollouts are filled up to so many rows with drafted tokens, see [`crate::engine::draft::rows`]; 0
-    /// drafts none. Changes no token and no bit.
+    /// Number of rows up to which drafted tokens are added to a step with fewer rollouts; see
+    /// [`crate::engine::draft::rows`]. 0 disables drafts. Results are bitwise identical for any value.
     pub draft_rows: usize,
-    /// Ids that may be sampled, u32 bitmap `[ceil(V / 32)]`; `None`: all.
+    /// Ids that may be sampled, as a u32 bitmap `[ceil(V / 32)]`. `None` allows all.
     pub allowed: Option<Tensor>,
-    /// The run's seed.
+    /// Seed of the run.
     pub seed: u64,
-    /// The training step: each has noise of its own.
+    /// Training step. Each step has different noise.
     pub step: u64,
 }
 
 impl EngineConfig {
-    /// Limits for sequences of at most `max_model_len` tokens, no images, seed 0.
+    /// Returns limits for sequences of at most `max_model_len` tokens, without images and with seed 0.
     pub fn new(max_model_len: usize) -> EngineConfig {
         EngineConfig {
             max_num_seqs: 256,
@@ -75,8 +76,8 @@ impl EngineConfig {
     }
 }
 
-/// The ids that end an answer: `eos_token_id` (one or a list) of the model directory's generation_config.json,
-/// else `fallback`.
+/// Returns the ids that end an answer: `eos_token_id` (one id or a list) in the model directory's
+/// generation_config.json, or `fallback` if it is missing.
 pub fn stop_token_ids(dir: &Path, fallback: &[u32]) -> Result<Arc<[u32]>> {
     let path = dir.join("generation_config.json");
     if !path.exists() {
@@ -94,42 +95,44 @@ pub fn stop_token_ids(dir: &Path, fallback: &[u32]) -> Result<Arc<[u32]>> {
     }
 }
 
-/// One prompt and how to answer it.
+/// A prompt and the settings for answering it.
 #[derive(Clone, Debug)]
 pub struct Request {
     /// The prompt.
     pub prompt: Arc<Prompt>,
     /// Number of rollouts.
     pub n: usize,
-    /// How to pick tokens.
+    /// Sampling parameters.
     pub sampling: SamplingParams,
-    /// Most tokens of a rollout.
+    /// Maximum number of tokens of a rollout.
     pub max_tokens: usize,
-    /// A rollout ends with the first of these.
+    /// Stop tokens. A rollout ends with the first of these.
     pub stop_token_ids: Arc<[u32]>,
-    /// Names the prompt in the noise: rollouts of equal prompts differ when this does.
+    /// Number of the prompt in the noise key. Requests with equal prompts get different rollouts if this number
+    /// differs.
     pub noise: u32,
-    /// The number of the first rollout in the noise: where a prompt's rollouts are asked for in parts, each part goes on
-    /// from the one before.
+    /// Number of the first rollout in the noise key. If the rollouts of a prompt are requested in parts, each part
+    /// continues the numbering of the previous one.
     pub first_rollout: u32,
 }
 
-/// One rollout.
+/// A finished rollout.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Output {
     /// Index of the request.
     pub request: usize,
-    /// Index among the request's rollouts.
+    /// Index of the rollout within the request.
     pub rollout: usize,
-    /// The sampled tokens, a final stop token included.
+    /// The sampled tokens, including a final stop token.
     pub token_ids: Vec<u32>,
-    /// Log-probability of each under the policy: temperature and allowed ids applied, top-k, top-p and min-p not.
+    /// Log-prob of each token under the policy. Temperature and allowed ids are applied; top-k, top-p and min-p are
+    /// not.
     pub logprobs: Vec<f32>,
-    /// Why it ended.
+    /// Reason why the rollout ended.
     pub finish_reason: FinishReason,
 }
 
-/// What happens while the engine runs, in a fixed order.
+/// An event during generation. Events arrive in a fixed order.
 #[derive(Debug)]
 pub enum Event<'a> {
     /// A token was sampled.
@@ -137,7 +140,7 @@ pub enum Event<'a> {
         /// Index of the request.
         #[cfg_attr(private_tree, expect(dead_code, reason = "a server tells its clients' streams apart by it"))]
         request: usize,
-        /// Index among its rollouts.
+        /// Index of the rollout within the request.
         #[cfg_attr(private_tree, expect(dead_code, reason = "a server tells its clients' streams apart by it"))]
         rollout: usize,
         /// The token.
@@ -147,45 +150,45 @@ pub enum Event<'a> {
     Finished(&'a Output),
 }
 
-/// Continuous batching over a KV cache in the overlay region. It borrows nothing between calls: the weights are
-/// the caller's, used in place. When they change, begin with a fresh engine.
+/// An engine for continuous batching over a KV cache in the overlay region. It uses the caller's weights in place and
+/// borrows nothing between calls. After the weights change, create a new engine.
 #[derive(Debug)]
 pub struct Engine {
     config: EngineConfig,
     scheduler: Scheduler,
     runner: ModelRunner,
-    /// How tokens of each request are picked, and the name of its noise.
+    /// Sampling parameters and noise key of each request.
     requests: Vec<(SamplingParams, NoiseKey)>,
     draws: Vec<Draw>,
 }
 
 impl Engine {
-    /// Lays the caches out on top of the overlay region; [`Engine::release`] takes them down. On a device that
-    /// only counts this and [`Engine::generate`] are the plan. Errors when a limit is zero or memory is short.
+    /// Allocates the caches on top of the overlay region; [`Engine::release`] frees them. On a device that only counts,
+    /// this and [`Engine::generate`] compute the memory plan. Errors if a limit is zero or memory is short.
     pub fn new(model: &Model, dev: &mut Device, config: EngineConfig) -> Result<Engine> {
         let scheduler = Scheduler::new(config.scheduler())?;
         let runner = ModelRunner::new(model, dev, scheduler.config())?;
         Ok(Engine { config, scheduler, runner, requests: Vec::new(), draws: Vec::new() })
     }
 
-    /// Frees the caches. What was allocated in the overlay region since [`Engine::new`] goes with them.
+    /// Frees the caches, and everything else that was allocated in the overlay region after [`Engine::new`].
     pub fn release(self, dev: &mut Device) {
         self.runner.release(dev);
     }
 
-    /// Rollouts of the requests that come are drafted from the record, where [`EngineConfig::draft_rows`] leaves room: what
-    /// is drawn is compared with it, several tokens a step. Changes no token and no bit.
+    /// Sets recorded tokens as drafts for the rollouts of later requests, as far as [`EngineConfig::draft_rows`]
+    /// allows. Sampled tokens are compared with the record, several per step. Results are bitwise identical.
     pub fn expect(&mut self, recorded: Recorded) {
         self.scheduler.expect(recorded);
     }
 
-    /// Counts since the engine was made.
+    /// Returns the counts since the engine was created.
     pub fn stats(&self) -> SchedulerStats {
         self.scheduler.stats()
     }
 
-    /// On a device that only counts: runs a step as large as answering `requests` can need, so that the device's
-    /// high-water mark is the plan of [`Engine::new`] and [`Engine::generate`].
+    /// Runs one step as large as answering `requests` can require, on a device that only counts. The device's
+    /// high-water mark is then the memory plan of [`Engine::new`] and [`Engine::generate`].
     pub fn plan(&mut self, model: &Model, dev: &mut Device, requests: &[Request]) -> Result<()> {
         let rollouts = requests.iter().map(|r| r.n).sum::<usize>();
         let samples = self.config.max_num_seqs.min(rollouts.max(self.config.draft_rows));
@@ -196,8 +199,8 @@ impl Engine {
         self.runner.plan(model, dev, self.scheduler.config(), &images, sampling)
     }
 
-    /// Answers all requests. The outputs come ordered by request and rollout; `on_event` hears of each token and
-    /// each end as they happen. An error, also one from `on_event`, ends all.
+    /// Answers all requests. The outputs are ordered by request and rollout. `on_event` is called for each token and
+    /// each finished rollout as they occur. An error, including one from `on_event`, ends the generation.
     pub fn generate(
         &mut self,
         model: &Model,
@@ -229,8 +232,9 @@ impl Engine {
         outputs.into_iter().collect::<Option<Vec<Output>>>().ok_or_else(lost)
     }
 
-    /// Answers requests that `next` gives, numbered in that order, until it has no more. No more are taken than the next
-    /// step can begin with, so that prompts need not be in memory together; outputs are given to `on_event` alone.
+    /// Answers the requests that `next` returns, numbered in that order, until `next` returns `None`. Requests are
+    /// fetched only as the next step can use them, so the prompts need not be in memory together. Outputs are passed
+    /// only to `on_event`.
     pub fn stream(
         &mut self,
         model: &Model,
@@ -241,7 +245,7 @@ impl Engine {
         self.answer(model, dev, self.config.max_num_batched_tokens, next, on_event)
     }
 
-    /// Answers what `next` gives, with at most about `ahead` tokens of prompts waiting.
+    /// Answers the requests that `next` returns. At most about `ahead` tokens of prompts wait at any time.
     fn answer(
         &mut self,
         model: &Model,
@@ -254,7 +258,7 @@ impl Engine {
         self.scheduler.abort();
         self.requests.clear();
         if done.is_err() {
-            // A step that was planned and not computed has left promises in the caches.
+            // A step that was planned but not computed has registered blocks and images whose content is missing.
             self.scheduler.reset_caches();
         }
         done
@@ -292,7 +296,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Plans a step, computes it and reports it.
+    /// Plans one step, computes it and reports its results.
     fn step(
         &mut self,
         model: &Model,
@@ -327,7 +331,7 @@ impl Engine {
         Ok(())
     }
 
-    /// How each of a step's samples is drawn.
+    /// Sets sampling parameters and noise for each sample of a step.
     fn draw(&mut self, step: &Step) {
         self.draws.clear();
         for s in &step.scheduled {
@@ -340,7 +344,7 @@ impl Engine {
         }
     }
 
-    /// The last of `samples` has no finite log-probability.
+    /// Returns the error for the last of `samples`, whose log-prob is not finite.
     fn not_finite(&self, samples: &[SeqId]) -> Error {
         let Some(id) = samples.last() else { return Error::Failed("nothing was sampled".to_owned()) };
         let request = &self.scheduler.group(id.group).request;

@@ -1,8 +1,9 @@
-//! The sampler's engine: continuous batching over a paged KV cache, with the trainer's weights in place.
+//! The inference engine for rollouts: continuous batching over a paged KV cache. It uses the trainer's weights in
+//! place, without a copy.
 //!
-//! Policy and mechanism are apart, in vLLM's words: [`sequence`], [`block_manager`], [`vision_cache`],
-//! [`scheduler`], [`draft`] and [`batch`] are host code that never touches a tensor; the [`model_runner`] executes the steps
-//! they plan; [`llm_engine`] takes requests and gives rollouts.
+//! Planning and execution are separate, with the same terms as in vLLM: [`sequence`], [`block_manager`],
+//! [`vision_cache`], [`scheduler`], [`draft`] and [`batch`] are host code that never touches a tensor. The
+//! [`model_runner`] executes the steps that they plan. [`llm_engine`] accepts requests and returns rollouts.
 
 mod allowed;
 pub mod batch;

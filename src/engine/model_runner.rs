@@ -1,5 +1,5 @@
-//! Executes the scheduler's steps: copies blocks, runs the vision tower on images that are not cached, runs the
-//! decoder over the step's tokens with paged attention, samples. It decides nothing.
+//! Executes the steps that the scheduler plans: it copies blocks, runs the vision tower on images that are not cached,
+//! runs the decoder over the step's tokens with paged attention, and samples. It makes no scheduling decisions.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,12 +21,12 @@ use crate::ops::rows;
 use crate::ops::sample::{self, Draw, NoiseKey, SamplingParams};
 use crate::tensor::Tensor;
 
-/// How a step's tokens are picked.
+/// The settings with which a step's tokens are sampled.
 #[derive(Clone, Copy, Debug)]
 pub struct Sampling<'a> {
     /// Ids that may be sampled.
     pub allowed: Option<Tensor>,
-    /// How each sample is drawn: parallel to the step's samples.
+    /// Sampling parameters and noise, one entry per sample of the step.
     pub draws: &'a [Draw],
 }
 
@@ -35,19 +35,19 @@ pub struct Sampling<'a> {
 pub struct ModelRunner {
     caches: Arc<[KvCache]>,
     heads: Heads,
-    /// Of decode's attention on a GPU.
+    /// Arrival counters for decode attention on a GPU.
     tickets: Option<Tensor>,
-    /// `[vision_rows, D]`.
+    /// Vision cache, `[vision_rows, D]`.
     vision: Tensor,
     batch: Batch,
     graphs: DecodeGraphs,
-    /// Padding's draws behind the step's own.
+    /// Draws of the step, followed by those of the padding.
     draws: Vec<Draw>,
     mark: Mark,
 }
 
 impl ModelRunner {
-    /// Allocates the caches. Errors when the overlay region is too small.
+    /// Allocates the caches. Errors if the overlay region is too small.
     pub fn new(model: &Model, dev: &mut Device, config: &SchedulerConfig) -> Result<ModelRunner> {
         let mark = dev.mark(Region::Overlay);
         let (model_config, dtype) = (&model.config, model.layout.dtype);
@@ -58,10 +58,11 @@ impl ModelRunner {
         };
         let mut caches = Vec::with_capacity(model_config.num_hidden_layers);
         for _ in 0..model_config.num_hidden_layers {
-            // One block more takes the keys of padding.
+            // One additional block receives the keys of padding.
             let cache = KvCache::alloc(dev, Region::Overlay, dtype, config.num_blocks + 1, heads)?;
             if dev.kind().is_gpu() {
-                // Kernels multiply whole blocks: what was never stored has probability zero and must be finite.
+                // GPU kernels multiply whole blocks. Keys that were never stored get probability zero, but their values
+                // must be finite.
                 dev.fill_zero(cache.k)?;
                 dev.fill_zero(cache.v)?;
             }
@@ -83,8 +84,8 @@ impl ModelRunner {
         dev.release(self.mark);
     }
 
-    /// Executes `step` and returns the token and its log-probability for each of its samples. All it allocates
-    /// is freed again, also on an error.
+    /// Executes `step`, and returns the token and its log-prob for each sample. Everything allocated here is freed
+    /// before it returns, even after an error.
     pub fn run(
         &mut self,
         model: &Model,
@@ -109,7 +110,7 @@ impl ModelRunner {
         done
     }
 
-    /// The batch as it is.
+    /// Computes the batch without padding.
     fn compute(
         &self,
         model: &Model,
@@ -123,7 +124,7 @@ impl ModelRunner {
         inputs.read(dev)
     }
 
-    /// The batch, padded, by a captured step.
+    /// Pads the batch and computes it by replaying a captured step.
     fn replay(
         &mut self,
         model: &Model,
@@ -158,12 +159,12 @@ impl ModelRunner {
         Ok((token_ids, logprobs))
     }
 
-    /// The work items of the batch, a decode step.
+    /// Returns the attention work items of the batch, which must be a decode step.
     fn split(&self, dev: &mut Device) -> Result<Split> {
         Split::new(self.batch.decode_step(), paged_attention::together(dev, self.heads))
     }
 
-    /// Decoder and sampler. Copies nothing up, so that it can be captured.
+    /// Launches decoder and sampler. It uploads nothing, so that it can be captured.
     fn launch(
         &self,
         model: &Model,
@@ -176,8 +177,8 @@ impl ModelRunner {
         self.sample(model, dev, inputs, hidden, sampling)
     }
 
-    /// All sources are read before any destination is written, and of copies to one block the last stands:
-    /// the outcome of making them one by one, as the scheduler planned them.
+    /// Copies blocks as if the copies were made one by one in the planned order. All sources are read before any
+    /// destination is written. If several copies have the same destination, the last one counts.
     fn copy_blocks(&self, dev: &mut Device, copies: &[BlockCopy]) -> Result<()> {
         if copies.is_empty() {
             return Ok(());
@@ -201,8 +202,8 @@ impl ModelRunner {
         Ok(())
     }
 
-    /// On a device that only counts: a step of the largest size, with as many of `images` as the vision cache
-    /// holds, the largest first; then the largest decode step.
+    /// Runs the largest possible steps on a device that only counts: a step of the maximum size, with as many of
+    /// `images` as the vision cache holds (largest first), and then the largest decode step.
     pub fn plan(
         &mut self,
         model: &Model,
@@ -234,7 +235,7 @@ impl ModelRunner {
             .and_then(|()| self.compute(model, dev, &mut tape, sampling, None));
         tape.finish(dev);
         done?;
-        // Decode needs more for long sequences than a small step of prefill.
+        // With long sequences, a decode step needs more memory than a small prefill step.
         self.batch.fill_largest(&model.config, limits, true);
         self.batch.sample_rows.truncate(samples);
         let split = self.split(dev)?;
@@ -244,7 +245,7 @@ impl ModelRunner {
         done.map(|_| ())
     }
 
-    /// The step's fresh images and the rows of the vision cache they go to.
+    /// Returns the images that this step must compute, and the rows of the vision cache for their output.
     fn fresh_images(&self, scheduler: &Scheduler, step: &Step) -> (Vec<Arc<ImageInput>>, Vec<u32>) {
         let mut images: Vec<Arc<ImageInput>> = Vec::with_capacity(step.encode.len());
         let mut to: Vec<u32> = Vec::new();
@@ -257,7 +258,7 @@ impl ModelRunner {
         (images, to)
     }
 
-    /// Runs the vision tower on `images`; its rows go to the rows `to` of the vision cache.
+    /// Runs the vision tower on `images` and writes its output to the rows `to` of the vision cache.
     fn encode(
         &self,
         model: &Model,
@@ -278,7 +279,7 @@ impl ModelRunner {
         Ok(())
     }
 
-    /// Hidden rows `[T, D]` of the step's tokens; their keys and values go to the cache.
+    /// Computes the hidden rows `[T, D]` of the step's tokens, and stores their keys and values in the cache.
     fn decode(&self, model: &Model, dev: &mut Device, tape: &mut Tape, inputs: &StepInputs) -> Result<Var> {
         let x = model.embed_ids(tape, dev, inputs.input_ids)?;
         if let Some((from, to)) = inputs.vision {
@@ -290,7 +291,7 @@ impl ModelRunner {
         model.decoder.forward(tape, dev, x, inputs.rope, attend)
     }
 
-    /// Tokens and their log-probabilities, for the rows of `hidden` that samples are drawn from.
+    /// Samples tokens and computes their log-probs, from the rows of `hidden` that the samples use.
     fn sample(
         &self,
         model: &Model,

@@ -1,4 +1,4 @@
-//! What the scheduler is told, what it plans and what it gives back.
+//! The data types at the scheduler's interface: its limits, the steps it plans, and the rollouts it returns.
 
 use std::ops::Range;
 
@@ -8,94 +8,96 @@ use crate::engine::sequence::Sequence;
 /// Limits of the engine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SchedulerConfig {
-    /// Most rollouts in flight.
+    /// Maximum number of rollouts in flight.
     pub max_num_seqs: usize,
-    /// Most tokens computed in a step.
+    /// Maximum number of tokens computed in a step.
     pub max_num_batched_tokens: usize,
-    /// Most tokens of a sequence, prompt included.
+    /// Maximum number of tokens of a sequence, including the prompt.
     pub max_model_len: usize,
-    /// Blocks of the KV cache.
+    /// Number of blocks of the KV cache.
     pub num_blocks: usize,
-    /// Keys in a block.
+    /// Number of keys in a block.
     pub block_size: usize,
-    /// Rows of the vision cache.
+    /// Number of rows of the vision cache.
     pub vision_rows: usize,
-    /// Find computed blocks again by content.
+    /// True if computed blocks are found again by content (prefix caching).
     pub enable_prefix_caching: bool,
-    /// Steps of fewer sequences are filled up to so many rows with drafted tokens; 0 drafts none.
+    /// Number of rows up to which drafted tokens are added to a step with fewer sequences. 0 disables drafts.
     pub draft_rows: usize,
 }
 
 impl SchedulerConfig {
-    /// Blocks of the longest sequence.
+    /// Returns the number of blocks of the longest sequence.
     pub fn max_blocks(&self) -> usize {
         self.max_model_len.div_ceil(self.block_size).min(self.num_blocks)
     }
 }
 
-/// A sequence in flight: a slot of `Scheduler::group` and a rollout.
+/// Identifies a sequence in flight by its group's slot in the scheduler and its rollout.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub struct SeqId {
-    /// Slot of the group; used again once the group has ended.
+    /// Slot of the group. It is reused after the group has ended.
     pub group: usize,
-    /// Rollout of the group.
+    /// Index of the rollout within the group.
     pub rollout: usize,
 }
 
-/// The tokens `start..start + len` of a sequence, to be computed in this step.
+/// The tokens `start..start + len` of a sequence, which are computed in this step.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Scheduled {
-    /// Whose tokens.
+    /// The sequence.
     pub seq: SeqId,
     /// Index of the first token.
     pub start: usize,
-    /// Number of tokens, drafted ones included; at least one.
+    /// Number of tokens, including drafted ones, at least one.
     pub len: usize,
-    /// Of these, the last: proposed to follow the sequence's own.
+    /// Drafted tokens, which are the last of these tokens.
     pub draft: Vec<u32>,
-    /// Which of the step's samples are drawn from the last token's row; empty when more tokens are pending. With a draft
-    /// one from the row before it and from each of its own.
+    /// Range of the step's samples that belong to this sequence. They are drawn from the row of its last token; the
+    /// range is empty if more tokens are pending. With a draft, one sample is drawn from the row before the draft and
+    /// one from each drafted row.
     pub samples: Range<usize>,
 }
 
 impl Scheduled {
-    /// Drafted tokens before the place that sample number `sample` of the step is drawn for.
+    /// Returns the number of drafted tokens before the position that sample number `sample` of the step is drawn for.
     pub fn ahead(&self, sample: usize) -> usize {
         if self.draft.is_empty() { 0 } else { sample - self.samples.start }
     }
 }
 
-/// An image the vision tower has to compute in this step.
+/// An image that the vision tower must compute in this step.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Encode {
-    /// Slot of a group whose prompt has it.
+    /// Slot of a group whose prompt contains the image.
     pub group: usize,
-    /// Index among the prompt's images.
+    /// Index of the image within the prompt.
     pub image: usize,
 }
 
-/// One step's plan.
+/// The plan of one step.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Step {
-    /// Block copies to be made first.
+    /// Block copies to make first.
     pub copies: Vec<BlockCopy>,
-    /// Images to be computed before the decoder runs.
+    /// Images to compute before the decoder runs.
     pub encode: Vec<Encode>,
-    /// The tokens to be computed, by sequence.
+    /// Tokens to compute, by sequence.
     pub scheduled: Vec<Scheduled>,
-    /// For whom a token is sampled, in the order of `scheduled`. Rollouts of a prompt that was just prefilled draw from the
-    /// same row.
+    /// Sequence of each sample, in the order of `scheduled`. Rollouts of a prompt that was just prefilled are sampled
+    /// from the same row.
     pub samples: Vec<SeqId>,
 }
 
 impl Step {
-    /// Tokens computed in it.
+    /// Returns the number of tokens computed in the step.
     pub fn num_tokens(&self) -> usize {
         self.scheduled.iter().map(|s| s.len).sum()
     }
 
-    /// Keeps what stands of a step for which these were sampled: of each draft the tokens that were sampled at its places, up to
-    /// the first that was not. The rest is taken out of the step and of both lists, as if it had never been planned.
+    /// Compares the drafts with the sampled tokens. The tokens of each draft are accepted up to the first one that
+    /// differs from the sample at its position. The rest is removed from the step and from both lists, as if it had
+    /// never been planned.
     pub fn verify(&mut self, token_ids: &mut Vec<u32>, logprobs: &mut Vec<f32>) {
         let mut kept = 0;
         for s in &mut self.scheduled {
@@ -120,28 +122,28 @@ impl Step {
 /// A rollout that has ended.
 #[derive(Clone, Debug)]
 pub struct Finished {
-    /// The caller's name for the prompt.
+    /// The caller's number for the request.
     pub request: usize,
     /// The rollout, without blocks.
     pub sequence: Sequence,
 }
 
-/// Counts since the scheduler was made.
+/// Counts since the scheduler was created.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct SchedulerStats {
-    /// Steps planned.
+    /// Number of steps planned.
     pub steps: u64,
-    /// Tokens computed.
+    /// Number of tokens computed.
     pub computed_tokens: u64,
-    /// Tokens sampled, of drafted steps those that stood.
+    /// Number of tokens sampled. Rejected samples of drafts do not count.
     pub sampled_tokens: u64,
-    /// Tokens drafted.
+    /// Number of tokens drafted.
     pub drafted_tokens: u64,
-    /// Of these, those that were sampled.
+    /// Number of drafted tokens that were accepted.
     pub accepted_tokens: u64,
-    /// Tokens of the prompt or of preempted sequences that the prefix cache gave.
+    /// Number of tokens, of prompts or preempted sequences, that the prefix cache supplied.
     pub cached_tokens: u64,
-    /// Sequences that lost their blocks to others.
+    /// Number of preemptions.
     pub preemptions: u64,
 }
 

@@ -1,9 +1,9 @@
-//! What each step computes: continuous batching, chunked prefill, one prefill a prompt for all its rollouts,
-//! preemption by recomputation. Pure host code that touches no tensor: the model runner executes a [`Step`],
-//! [`Scheduler::postprocess`] takes what it sampled.
+//! Plans what each step computes: continuous batching, chunked prefill, one prefill per prompt for all its rollouts,
+//! and preemption by recomputation. This is host code that touches no tensor. The model runner executes a [`Step`], and
+//! [`Scheduler::postprocess`] receives the sampled tokens.
 //!
-//! Nothing decided here may change a sampled token or its log-probability: rows are computed the same in any
-//! batch and noise is keyed by prompt, rollout and position (DESIGN section 8).
+//! No decision made here may change a sampled token or its log-prob. This holds because a row's result is the same in
+//! any batch, and because noise is keyed by prompt, rollout and position (see `docs/design/engine.md`).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 
 pub use crate::engine::schedule::{Encode, Finished, Scheduled, SchedulerConfig, SchedulerStats, SeqId, Step};
 
-/// The policy and its state.
+/// The scheduling policy and its state.
 #[derive(Debug)]
 pub struct Scheduler {
     config: SchedulerConfig,
@@ -24,9 +24,10 @@ pub struct Scheduler {
     vision: VisionCache,
     groups: Vec<Option<Group>>,
     vacant: Vec<usize>,
-    /// Groups with rollouts that have not started, in order of arrival; a preempted prefill comes first.
+    /// Groups with rollouts that have not started, in order of arrival. A group whose prompt was just prefilled goes to
+    /// the front.
     waiting: VecDeque<usize>,
-    /// Rollouts that lost their blocks, to be admitted before anything else.
+    /// Preempted rollouts, which lost their blocks. They are admitted before anything else.
     preempted: VecDeque<SeqId>,
     running: Vec<SeqId>,
     drafter: Drafter,
@@ -34,7 +35,7 @@ pub struct Scheduler {
 }
 
 impl Scheduler {
-    /// A scheduler with nothing to do. Errors when a limit is zero.
+    /// Creates a scheduler without requests. Errors if a limit is zero.
     pub fn new(config: SchedulerConfig) -> Result<Scheduler> {
         let SchedulerConfig { max_num_seqs, max_num_batched_tokens, max_model_len, num_blocks, block_size, .. } =
             config;
@@ -63,61 +64,63 @@ impl Scheduler {
         })
     }
 
-    /// From here on drafts what was recorded of rollouts.
+    /// Sets recorded rollouts, whose tokens are used as drafts from now on.
     pub fn expect(&mut self, recorded: Recorded) {
         self.drafter.expect(recorded);
     }
 
-    /// The limits.
+    /// Returns the limits.
     pub fn config(&self) -> &SchedulerConfig {
         &self.config
     }
 
-    /// Returns the blocks' state.
+    /// Returns the state of the KV cache blocks.
     #[cfg_attr(private_tree, expect(dead_code, reason = "tests see by it that no block is lost or written by two"))]
     pub fn blocks(&self) -> &BlockManager {
         &self.blocks
     }
 
-    /// The vision cache's state.
+    /// Returns the state of the vision cache.
     pub fn vision(&self) -> &VisionCache {
         &self.vision
     }
 
-    /// Counts so far.
+    /// Returns the counts so far.
     pub fn stats(&self) -> SchedulerStats {
         self.stats
     }
 
-    /// True when every rollout has ended.
+    /// Returns true if every rollout has ended.
     pub fn is_finished(&self) -> bool {
         self.vacant.len() == self.groups.len()
     }
 
-    /// Tokens of the prompts that wait to be begun.
+    /// Returns the number of tokens of the prompts that have not started.
     pub fn waiting_tokens(&self) -> usize {
         self.waiting.iter().map(|&slot| self.group(slot).request.prompt.token_ids.len()).sum()
     }
 
-    /// The group in a slot. Panics when the slot is vacant.
+    /// Returns the group in a slot. Panics if the slot is vacant.
     pub fn group(&self, group: usize) -> &Group {
         self.groups[group].as_ref().expect("a group in flight")
     }
 
-    /// A sequence in flight. Panics when it has ended.
+    /// Returns a sequence in flight. Panics if it has ended.
     pub fn sequence(&self, id: SeqId) -> &Sequence {
         self.group(id.group).sequences[id.rollout].as_ref().expect("a sequence in flight")
     }
 
-    /// Forgets cached blocks and images: for use when the weights have changed. Nothing may be in flight.
+    /// Drops all cached blocks and images. Callers use it after the weights have changed. Panics if a sequence is in
+    /// flight.
     pub fn reset_caches(&mut self) {
         assert!(self.is_finished(), "caches reset while sequences are in flight");
         self.blocks.reset_prefix_cache();
         self.vision.reset();
     }
 
-    /// Takes a prompt. Errors (and takes nothing) when it could never run: empty, too long for the model's
-    /// context or the cache, an image larger than the vision cache, no rollout or no token asked for.
+    /// Adds a prompt. Errors, without adding it, if it could never run: if it is empty, if it is too long for the
+    /// model's context or the KV cache, if an image is larger than the vision cache, or if no rollout or no token is
+    /// requested.
     pub fn add(&mut self, request: GroupRequest) -> Result<()> {
         let place = || match request.prompt.place.as_str() {
             "" => format!("prompt {}", request.request),
@@ -136,7 +139,7 @@ impl Scheduler {
             return Err(Error::input(place(), format!("{len} tokens"), expected));
         }
         let longest = len.saturating_add(request.max_tokens).min(self.config.max_model_len);
-        // The token sampled last is never computed.
+        // The key of the last sampled token is never computed.
         let (keys, cache) = (longest - 1, self.config.num_blocks * self.config.block_size);
         if keys.div_ceil(self.config.block_size) > self.config.num_blocks {
             let expected = format!("at most the KV cache's {cache} (raise num_kv_blocks or lower max_tokens)");
@@ -162,7 +165,7 @@ impl Scheduler {
         Ok(())
     }
 
-    /// Ends everything in flight and frees its blocks.
+    /// Ends all rollouts in flight and frees their blocks.
     pub fn abort(&mut self) {
         for slot in 0..self.groups.len() {
             if let Some(mut group) = self.groups[slot].take() {
@@ -178,9 +181,14 @@ impl Scheduler {
         self.running.clear();
     }
 
-    /// Plans the next step: first one token for each sequence that is past its prompt, then prompts in
-    /// flight, then, when nobody had to be preempted, sequences that wait; where that is a token each of few sequences, drafts
-    /// behind them. Nothing is planned only when nothing is in flight.
+    /// Plans the next step in this order:
+    ///
+    /// 1. one token for each sequence whose prompt is computed
+    /// 2. further tokens of prompts whose prefill has begun
+    /// 3. waiting sequences, if no sequence was preempted in this step
+    /// 4. drafts, if the step computes one token for each of a few sequences
+    ///
+    /// The step is empty only if nothing is in flight.
     pub fn schedule(&mut self) -> Result<Step> {
         let mut step = Step::default();
         let mut budget = self.config.max_num_batched_tokens;
@@ -195,7 +203,7 @@ impl Scheduler {
                 }
                 i = match self.stats.preemptions == before {
                     true => i + 1,
-                    // Sequences before this one may be gone, or this one itself.
+                    // The preemption may have removed sequences before this one, or this one itself.
                     false => self.running.iter().position(|&r| r == id).map_or(i, |at| at + 1),
                 };
             }
@@ -217,8 +225,8 @@ impl Scheduler {
         Ok(step)
     }
 
-    /// Takes the step's sampled tokens, in the order of its samples, and returns the rollouts that ended. A step with
-    /// drafts is one that [`Step::verify`] has seen.
+    /// Stores the step's sampled tokens, given in the order of its samples, and returns the rollouts that ended. A step
+    /// with drafts must have passed through [`Step::verify`] first.
     pub fn postprocess(&mut self, step: &Step, token_ids: &[u32], logprobs: &[f32]) -> Vec<Finished> {
         assert_eq!((token_ids.len(), logprobs.len()), (step.samples.len(), step.samples.len()), "samples");
         self.stats.sampled_tokens += step.samples.len() as u64;
@@ -231,7 +239,8 @@ impl Scheduler {
                 ended.push(id);
             }
         }
-        // Before what has ended gives its blocks back, so that they are found again.
+        // Register the computed blocks before ended rollouts release them, so that the prefix cache can find them
+        // again.
         step.scheduled.iter().for_each(|s| self.computed(s));
         let finished: Vec<Finished> = ended.into_iter().map(|id| self.end(id)).collect();
         if !finished.is_empty() {
@@ -241,7 +250,7 @@ impl Scheduler {
         finished
     }
 
-    /// The tokens of `s` are in the cache.
+    /// Records that the tokens of `s` are in the cache.
     fn computed(&mut self, s: &Scheduled) {
         let group = self.groups[s.seq.group].as_mut().expect("a group in flight");
         let seq = group.sequences[s.seq.rollout].as_mut().expect("a sequence in flight");
@@ -256,7 +265,7 @@ impl Scheduler {
         }
     }
 
-    /// Takes a rollout that has ended out.
+    /// Removes a rollout that has ended.
     fn end(&mut self, id: SeqId) -> Finished {
         let group = self.groups[id.group].as_mut().expect("a group in flight");
         let mut sequence = group.sequences[id.rollout].take().expect("a sequence in flight");
@@ -272,7 +281,8 @@ impl Scheduler {
         Finished { request, sequence }
     }
 
-    /// Plans as much as fits of a running sequence, taking blocks from sequences behind it if need be.
+    /// Plans as many tokens as possible of a running sequence. If necessary, sequences behind it are preempted to free
+    /// their blocks.
     fn schedule_running(&mut self, step: &mut Step, budget: &mut usize, id: SeqId) {
         let seq = self.sequence(id);
         let start = seq.num_computed_tokens;
@@ -292,7 +302,8 @@ impl Scheduler {
             let victim = self.running.iter().rev().copied().find(|v| !step.scheduled.iter().any(|s| s.seq == *v));
             match victim {
                 Some(victim) if victim != id => self.preempt(victim),
-                // Others go on in this step and free their blocks when they end: wait, keeping what is computed.
+                // Other sequences run in this step and free their blocks when they end. This sequence waits and keeps
+                // what is computed.
                 _ if !step.scheduled.is_empty() => return,
                 _ => {
                     self.preempt(id);
@@ -302,7 +313,7 @@ impl Scheduler {
         }
     }
 
-    /// Reserves blocks for `len` tokens of a sequence and plans them. False when there are not enough.
+    /// Reserves blocks for `len` tokens of a sequence and plans them. Returns false if there are not enough blocks.
     fn try_schedule(&mut self, step: &mut Step, budget: &mut usize, id: SeqId, start: usize, len: usize) -> bool {
         let seq = self.groups[id.group].as_mut().and_then(|g| g.sequences[id.rollout].as_mut());
         let seq = seq.expect("a sequence in flight");
@@ -319,8 +330,8 @@ impl Scheduler {
         true
     }
 
-    /// Makes sure the vision cache holds the images among `len` tokens from `start`; returns how many of
-    /// these tokens can be computed.
+    /// Makes sure that the vision cache holds the images among the `len` tokens from `start`. Returns how many of these
+    /// tokens can be computed.
     fn require_images(
         &mut self,
         step: &mut Step,
@@ -340,8 +351,8 @@ impl Scheduler {
         len
     }
 
-    /// Admits waiting sequences while there is room: preempted ones, then rollouts of prefilled prompts and
-    /// fresh prompts in order of arrival.
+    /// Admits waiting sequences while there is room: first preempted ones, then rollouts of prefilled prompts and new
+    /// prompts in order of arrival.
     fn admit(&mut self, step: &mut Step, budget: &mut usize) {
         while *budget > 0 && self.running.len() < self.config.max_num_seqs {
             let id = match (self.preempted.front(), self.waiting.front()) {
@@ -368,7 +379,7 @@ impl Scheduler {
         let pinned = if resumed { None } else { group.pinned.take() };
         let late = pinned.is_some();
         if let Some(table) = pinned {
-            // The prompt is computed but for the row to sample from: its last token is computed again.
+            // The prompt is computed, but the row to sample from is gone, so its last token is computed again.
             seq.num_computed_tokens = prompt.token_ids.len() - 1;
             seq.block_table = table;
             if !last_rollout {
@@ -384,7 +395,8 @@ impl Scheduler {
         let wanted = seq.num_pending_tokens().min(*budget);
         group.sequences[id.rollout] = Some(seq);
         let len = self.require_images(step, id.group, &prompt, start, wanted);
-        // Leave a block for each running sequence when others run: admitting less beats preempting more.
+        // If other sequences run, keep a block free for each of them, because admitting fewer sequences is better than
+        // preempting more.
         let spare = if self.running.is_empty() { 0 } else { self.running.len().min(self.config.num_blocks / 16) };
         let needed = (start + len).div_ceil(size) - start / size;
         let fits = len > 0 && (self.running.is_empty() || needed + spare <= self.blocks.num_free_blocks());
@@ -419,8 +431,8 @@ impl Scheduler {
         false
     }
 
-    /// Where a prompt's last token is computed in this step, its other rollouts start from the same row: as
-    /// many as there is room for. The rest waits, the prompt's blocks pinned.
+    /// Starts the other rollouts of each prompt whose last token is computed in this step. They sample from the same
+    /// row. As many start as there is room for; the others wait, and the prompt's blocks stay pinned for them.
     fn fork_prefilled(&mut self, step: &mut Step) {
         let mut promised = 0;
         let scheduled = std::mem::take(&mut step.scheduled);
@@ -457,7 +469,7 @@ impl Scheduler {
         step.samples = samples;
     }
 
-    /// Takes a running sequence's blocks away; it is computed again from its tokens later.
+    /// Preempts a running sequence: its blocks are released, and it is computed again from its tokens later.
     fn preempt(&mut self, id: SeqId) {
         self.stats.preemptions += 1;
         self.running.retain(|&r| r != id);
@@ -468,7 +480,8 @@ impl Scheduler {
         self.preempted.push_front(id);
     }
 
-    /// Gives up the pinned prompt that came last; its next rollout will prefill it again.
+    /// Releases the blocks of the last pinned prompt in the waiting queue. Its next rollout will prefill the prompt
+    /// again. Returns false if no prompt is pinned.
     fn unpin_last(&mut self) -> bool {
         for &slot in self.waiting.iter().rev() {
             if let Some(mut table) = self.groups[slot].as_mut().and_then(|g| g.pinned.take()) {

@@ -1,4 +1,4 @@
-//! A step's arrays on the device.
+//! The arrays of a step on the device.
 
 use crate::device::Device;
 use crate::engine::batch::Batch;
@@ -9,38 +9,38 @@ use crate::ops::paged_attention::{Decode, Split};
 use crate::ops::sample::Draw;
 use crate::tensor::{DType, Tensor};
 
-/// What the sampler reads and writes.
+/// The tensors that the sampler reads and writes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Samples {
-    /// `[B]` u32: the row each sample is drawn from.
+    /// Row that each sample is drawn from, u32 `[B]`.
     pub rows: Tensor,
-    /// The draws, see [`Draw::upload`].
+    /// Table of the draws; see [`Draw::upload`].
     pub table: Tensor,
-    /// `[B]` u32, written by the step.
+    /// Sampled tokens, u32 `[B]`, written by the step.
     pub token_ids: Tensor,
-    /// `[B]` f32, written by the step.
+    /// Log-probs, f32 `[B]`, written by the step.
     pub logprobs: Tensor,
 }
 
-/// What a step's forward reads and writes besides weights and caches. All of it is allocated before anything of the
-/// forward, so that two steps of equal sizes have it at equal addresses.
+/// The tensors that a step's forward reads and writes, apart from weights and caches. They are allocated before
+/// everything else in the forward, so two steps of equal sizes have them at equal addresses.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct StepInputs {
-    /// `[T]` u32.
+    /// Token ids, u32 `[T]`.
     pub input_ids: Tensor,
-    /// The decoder's rotation of each token.
+    /// Rotary embedding of each token.
     pub rope: Rope,
-    /// Where keys lie.
+    /// Cache slots and block tables.
     pub paging: Paging,
-    /// Rows of the vision cache and the tokens they replace, both u32; none without images.
+    /// Rows of the vision cache and the tokens they replace, both u32. `None` without images.
     pub vision: Option<(Tensor, Tensor)>,
-    /// None when nothing is sampled.
+    /// Tensors of the sampler. `None` if nothing is sampled.
     pub samples: Option<Samples>,
 }
 
 impl StepInputs {
-    /// Copies `batch` and `draws` up, on top of the tape's region; of a decode step on a GPU also its work items, whose
-    /// tickets lie elsewhere.
+    /// Uploads `batch` and `draws` on top of the tape's region. For a decode step on a GPU it also uploads the
+    /// attention work items `split`; their arrival counters are allocated elsewhere and given with them.
     pub fn upload(
         dev: &mut Device,
         tape: &Tape,
@@ -85,7 +85,7 @@ impl StepInputs {
         })
     }
 
-    /// The sampled tokens and their log-probabilities; waits for the step.
+    /// Returns the sampled tokens and their log-probs. Waits for the step.
     pub fn read(&self, dev: &mut Device) -> Result<(Vec<u32>, Vec<f32>)> {
         match self.samples {
             None => Ok((Vec::new(), Vec::new())),

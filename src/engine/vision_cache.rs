@@ -1,6 +1,6 @@
-//! Which rows of the vision cache hold which image. An image's merger output is kept until its space is
-//! wanted, so that the vision tower runs once for a prompt however its prefill is chunked and however many
-//! rollouts share it. Pure host code.
+//! Assigns rows of the vision cache to images. The merger output of an image is kept until its space is needed. So the
+//! vision tower runs once for a prompt, even if its prefill is split into chunks and several rollouts share it. This is
+//! host code without tensors.
 
 use std::collections::HashMap;
 
@@ -12,7 +12,7 @@ struct Entry {
     last_used: u64,
 }
 
-/// Rows of the cache, free or held by an image. Rows of one image need not be adjacent.
+/// The rows of the cache, each free or held by an image. The rows of one image need not be adjacent.
 #[derive(Debug)]
 pub struct VisionCache {
     capacity: usize,
@@ -22,24 +22,24 @@ pub struct VisionCache {
 }
 
 impl VisionCache {
-    /// `capacity` free rows.
+    /// Creates a cache with `capacity` free rows.
     pub fn new(capacity: usize) -> VisionCache {
         let free = (0..capacity as u32).rev().collect();
         VisionCache { capacity, free, entries: HashMap::new(), step: 0 }
     }
 
-    /// Rows there are.
+    /// Returns the number of rows.
     pub fn capacity(&self) -> usize {
         self.capacity
     }
 
-    /// Begins a step: images asked for from here on stay until the next one.
+    /// Begins a step. Images required from now on stay until the next step.
     pub fn begin_step(&mut self) {
         self.step += 1;
     }
 
-    /// Makes sure `image` has rows. `Some(true)`: they are fresh and the tower must fill them. `None`: the
-    /// images of this step leave no room for it.
+    /// Makes sure that `image` has rows. Returns `Some(true)` if they are new and the tower must fill them,
+    /// `Some(false)` if they hold the image, and `None` if the images of this step leave no room for it.
     pub fn require(&mut self, image: &ImageSpan) -> Option<bool> {
         if let Some(entry) = self.entries.get_mut(&image.key) {
             entry.last_used = self.step;
@@ -57,12 +57,12 @@ impl VisionCache {
         Some(true)
     }
 
-    /// The rows of an image required in this step.
+    /// Returns the rows of an image that was required in this step.
     pub fn rows(&self, key: &ImageKey) -> Option<&[u32]> {
         self.entries.get(key).map(|e| &*e.rows)
     }
 
-    /// Forgets all images: for use when the weights have changed.
+    /// Drops all images. Callers use it after the weights have changed.
     pub fn reset(&mut self) {
         *self = VisionCache { step: self.step, ..VisionCache::new(self.capacity) };
     }
