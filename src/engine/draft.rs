@@ -46,7 +46,7 @@ type Place = (u32, u32);
 #[derive(Debug, Default)]
 struct Text {
     tokens: Vec<u32>,
-    /// For each index `i`: the previous place where the tokens `i .. i + MATCH[0]` occurred.
+    /// Previous place, for each index `i`, where the tokens `i .. i + MATCH[0]` occurred.
     before: Vec<Option<Place>>,
 }
 

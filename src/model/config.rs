@@ -1,5 +1,5 @@
-//! `config.json` of Qwen2.5-VL: the released flat layout and the nested one newer versions write are read,
-//! the released one is written. A fault names the file and the JSON pointer.
+//! Reads and writes `config.json` of Qwen2.5-VL. Both the released flat layout and the nested layout of newer versions
+//! are read; the released layout is written. Errors name the file and the JSON pointer.
 
 use std::path::Path;
 
@@ -10,92 +10,92 @@ use crate::files;
 use crate::model::weights::{Measured, WeightFiles};
 use crate::tensor::DType;
 
-/// The class of the family's models.
+/// Class name of the models of this family.
 const CLASS: &str = "Qwen2_5_VLForConditionalGeneration";
 
-/// Layers that a stack may have, and the largest other size: far above any model of the family, and no product of these
-/// passes what counts it.
+/// Upper limits for the number of layers in a stack and for all other sizes. Both are far above any model of the
+/// family, and low enough that no product of sizes overflows.
 const MOST_LAYERS: usize = 1 << 10;
 const LARGEST: usize = 1 << 24;
 
-/// Base of the vision tower's rotary frequencies; the released layout has no key for it.
+/// Base of the vision tower's rotary frequencies. The released layout has no key for it.
 pub const VISION_ROPE_THETA: f64 = 1e4;
 
-/// What the model is made of; names as in the Hugging Face file.
+/// The configuration of the model. Field names are those of the Hugging Face file.
 #[derive(Clone, PartialEq, Debug)]
 pub struct ModelConfig {
-    /// Rows of the token table.
+    /// Number of rows of the token table, V.
     pub vocab_size: usize,
     /// Width of the residual stream, D.
     pub hidden_size: usize,
     /// Width of the MLP, F.
     pub intermediate_size: usize,
-    /// Decoder layers.
+    /// Number of decoder layers.
     pub num_hidden_layers: usize,
-    /// Query heads.
+    /// Number of query heads.
     pub num_attention_heads: usize,
-    /// Key and value heads.
+    /// Number of key and value heads.
     pub num_key_value_heads: usize,
     /// Epsilon of the decoder's norms.
     pub rms_norm_eps: f32,
     /// Base of the rotary frequencies.
     pub rope_theta: f64,
-    /// How many rotary frequencies turn with time, height and width.
+    /// Number of rotary frequencies for time, for height and for width.
     pub mrope_section: [usize; 3],
-    /// Longest sequence the model was made for.
+    /// Maximum sequence length for which the model was made.
     pub max_position_embeddings: usize,
-    /// True when the output matrix is the token table.
+    /// True if the output matrix is the token table.
     pub tie_word_embeddings: bool,
-    /// Standard deviation of freshly made matrices.
+    /// Standard deviation of newly initialised matrices.
     pub initializer_range: f64,
     /// Begin-of-sequence id, if any.
     pub bos_token_id: Option<u32>,
     /// End-of-sequence id, if any.
     pub eos_token_id: Option<u32>,
-    /// Stands where a picture's rows go.
+    /// Id of the placeholder for a picture's rows.
     pub image_token_id: u32,
-    /// Stands where a video's rows go.
+    /// Id of the placeholder for a video's rows.
     pub video_token_id: u32,
-    /// Opens a picture or video.
+    /// Id of the token before a picture or video.
     pub vision_start_token_id: u32,
-    /// Closes a picture or video.
+    /// Id of the token after a picture or video.
     pub vision_end_token_id: u32,
-    /// `<|vision_pad|>`.
+    /// Id of `<|vision_pad|>`.
     pub vision_token_id: u32,
-    /// The vision tower.
+    /// Configuration of the vision tower.
     pub vision_config: VisionConfig,
 }
 
 /// The vision tower's part of the file.
 #[derive(Clone, PartialEq, Debug)]
 pub struct VisionConfig {
-    /// Blocks.
+    /// Number of blocks.
     pub depth: usize,
     /// Width, C.
     pub hidden_size: usize,
     /// Width of the MLP.
     pub intermediate_size: usize,
-    /// Heads.
+    /// Number of heads.
     pub num_heads: usize,
-    /// Width of the merger's output: the decoder's hidden size.
+    /// Width of the merger's output, which is the decoder's hidden size.
     pub out_hidden_size: usize,
-    /// Pixels a patch is wide and high.
+    /// Width and height of a patch in pixels.
     pub patch_size: usize,
-    /// Frames in a patch.
+    /// Number of frames in a patch.
     pub temporal_patch_size: usize,
-    /// Patches merged per side into one decoder token.
+    /// Number of patches per side that are merged into one decoder token.
     pub spatial_merge_size: usize,
-    /// Pixels an attention window is wide and high.
+    /// Width and height of an attention window in pixels.
     pub window_size: usize,
-    /// Blocks that attend to a whole frame.
+    /// Indices of the blocks that attend to a whole frame.
     pub fullatt_block_indexes: Vec<usize>,
-    /// Position steps a second of video.
+    /// Position steps per second of video.
     pub tokens_per_second: usize,
 }
 
 impl ModelConfig {
-    /// Reads `path` (a `config.json`). Where the directory has its weights, too, errors on sizes that are not theirs: before
-    /// anything is made of these.
+    /// Reads `path` (a `config.json`). If the directory also contains the weights, errors on sizes that differ from the
+    /// weights, before anything is allocated by these sizes.
     pub fn load(path: &Path) -> Result<ModelConfig> {
         let text = files::read_to_string(path).map_err(Error::io(path))?;
         let value = serde_json::from_str(&text).map_err(|e| Error::format(path, format!("not JSON: {e}")))?;
@@ -104,7 +104,7 @@ impl ModelConfig {
         Ok(config)
     }
 
-    /// Errors where sizes are not those of the weights in `dir`.
+    /// Errors if sizes differ from those of the weights in `dir`.
     fn hold(&self, dir: &Path) -> Result<()> {
         let vision = &self.vision_config;
         let (table, mlp) = ("model.embed_tokens.weight", "model.layers.0.mlp.gate_proj.weight");
@@ -121,7 +121,7 @@ impl ModelConfig {
         WeightFiles::hold(dir, &sizes)
     }
 
-    /// Reads a parsed file; `place` names it in errors.
+    /// Reads a parsed file. `place` names the file in errors.
     pub fn from_json(value: &Value, place: &str) -> Result<ModelConfig> {
         let root = Node::root(value, place)?;
         root.one_of("model_type", &["qwen2_5_vl"], None)?;
@@ -223,12 +223,12 @@ impl ModelConfig {
         Ok(())
     }
 
-    /// Width of one attention head.
+    /// Returns the width of one attention head.
     pub fn head_dim(&self) -> usize {
         self.hidden_size / self.num_attention_heads
     }
 
-    /// The file in the released layout; `dtype` names the stored weights.
+    /// Returns the file in the released layout. `dtype` is the type of the stored weights.
     pub fn to_json(&self, dtype: DType) -> Value {
         let mut file = json!({
             "architectures": [CLASS],
@@ -271,7 +271,8 @@ impl ModelConfig {
 }
 
 impl VisionConfig {
-    // Absent keys have the defaults of the Hugging Face class: its own savers leave out what equals them.
+    // Missing keys have the defaults of the Hugging Face class, because its save function omits keys that equal the
+    // default.
     fn read(node: &Node<'_>) -> Result<VisionConfig> {
         node.one_of("hidden_act", &["silu"], Some("silu"))?;
         let channels = if node.has("in_chans") { "in_chans" } else { "in_channels" };
@@ -320,23 +321,23 @@ impl VisionConfig {
         })
     }
 
-    /// Width of one attention head.
+    /// Returns the width of one attention head.
     pub fn head_dim(&self) -> usize {
         self.hidden_size / self.num_heads
     }
 
-    /// Patches merged into one decoder token.
+    /// Returns the number of patches that are merged into one decoder token.
     pub fn merge_unit(&self) -> usize {
         self.spatial_merge_size * self.spatial_merge_size
     }
 
-    /// Values of one patch: 3 channels x frames x height x width.
+    /// Returns the number of values of one patch: 3 channels x frames x height x width.
     pub fn patch_len(&self) -> usize {
         3 * self.temporal_patch_size * self.patch_size * self.patch_size
     }
 }
 
-/// The f64 that prints as the f32 does: 1e-6, not 9.999999974752427e-7.
+/// Returns the f64 that prints like the f32: 1e-6, not 9.999999974752427e-7.
 fn shortest(x: f32) -> f64 {
     x.to_string().parse().unwrap_or(f64::from(x))
 }
@@ -372,7 +373,7 @@ impl<'a> Node<'a> {
         Ok(Some(Node { place: self.at(key), map }))
     }
 
-    /// A positive count or an id.
+    /// Reads a positive count or an id.
     fn usize(&self, key: &str, default: Option<usize>) -> Result<usize> {
         let Some(value) = self.get(key) else {
             return default.ok_or_else(|| Error::input(self.at(key), "nothing", "a number"));
@@ -386,7 +387,7 @@ impl<'a> Node<'a> {
     }
 
     fn id(&self, key: &str) -> Option<u32> {
-        // `eos_token_id` may be a list: the first one ends a turn.
+        // `eos_token_id` may be a list. Its first id ends a turn.
         let value = self.get(key)?;
         value.as_u64().or_else(|| value.get(0)?.as_u64()).and_then(|n| u32::try_from(n).ok())
     }

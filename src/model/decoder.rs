@@ -1,4 +1,4 @@
-//! The decoder: token rows to hidden rows.
+//! The decoder: computes hidden rows from token rows.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::ops::matmul::PANEL;
 pub struct Decoder {
     /// Token table `[V, D]`.
     pub embed_tokens: Matrix,
-    /// Output matrix `[V, D]`; the token table itself when they are tied.
+    /// Output matrix `[V, D]`. It is the token table itself if the two are tied.
     pub lm_head: Matrix,
     layers: Arc<[Layer]>,
     norm: Vector,
@@ -43,7 +43,8 @@ impl Decoder {
         Ok(Decoder { embed_tokens, lm_head, layers: layers.into(), norm, heads: heads(config), eps })
     }
 
-    /// Hidden rows `[T, D]`, after the last norm, of token rows `x`, which are given up.
+    /// Computes the hidden rows `[T, D]`, after the last norm, of the token rows `x`. The memory of `x` may be
+    /// overwritten.
     pub fn forward(&self, tape: &mut Tape, dev: &mut Device, x: Var, rope: Rope, attend: Attend) -> Result<Var> {
         let (layers, levels, heads) = (self.layers.clone(), tape.levels().text, self.heads);
         let x = tape.layers(dev, "text.layer", x, layers.len(), move |tape, dev, i, x, out| {

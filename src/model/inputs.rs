@@ -1,5 +1,5 @@
-//! A packed batch as the model takes it: tokens of all sequences one after another, their mrope coordinates, the
-//! borders between them, their images, and which tokens the images' rows replace.
+//! A packed batch in the form that the model takes: the tokens of all sequences one after another, their M-RoPE
+//! positions, the sequence boundaries, the images, and the tokens that the images' rows replace.
 
 use std::sync::Arc;
 
@@ -12,83 +12,86 @@ use crate::tensor::Tensor;
 /// Packed sequences.
 #[derive(Clone, Debug, Default)]
 pub struct Inputs {
-    /// Tokens `[T]`.
+    /// Token ids `[T]`.
     pub input_ids: Vec<u32>,
-    /// Time, height and width of each token, beginning anew with each sequence.
+    /// Time, height and width position of each token. They start anew with each sequence.
     pub position_ids: [Vec<i32>; 3],
-    /// Borders of the sequences `[S + 1]`.
+    /// Start offsets of the sequences, followed by `T`, `[S + 1]`.
     pub cu_seqlens: Vec<u32>,
-    /// Of each sequence: a later token at index i has position i + delta on all axes.
+    /// Position offset of each sequence: a later token at index i has position i + delta on all axes.
     pub rope_deltas: Vec<i32>,
-    /// Pictures and videos in the order of their first places, each computed once.
+    /// Pictures and videos in the order of their first placeholders. Each one is computed once.
     pub pictures: Vec<Picture>,
 }
 
 /// A picture or video of a batch.
 #[derive(Clone, Debug)]
 pub struct Picture {
-    /// Its pixels.
+    /// Pixels of the picture.
     pub image: Arc<ImageInput>,
-    /// The tokens that its rows replace: those of the first sequence that shows it, then of the next.
+    /// Indices of the tokens that its rows replace: first those of the first sequence that contains it, then those of
+    /// the next.
     pub places: Vec<u32>,
-    /// Set where other batches show it, too: its part of their memory.
+    /// Memory shared with other batches, if they contain the picture too.
     pub kept: Option<Kept>,
 }
 
-/// What a sequence's images have to do with those of other sequences.
+/// The relation of a sequence's images to those of other sequences.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Shared {
-    /// They are those of the sequence before, and computed once for both.
+    /// True if the images are those of the previous sequence, so that they are computed once for both.
     pub again: bool,
-    /// Other batches show them, too.
+    /// Memory shared with other batches, if they contain the same images.
     pub kept: Option<Kept>,
 }
 
-/// What outlasts a batch of images that the next one shows, too.
+/// Memory of images that several consecutive batches contain. It outlasts each of these batches.
 #[derive(Clone, Copy, Debug)]
 pub struct Kept {
-    /// Their rows `[M, D]`: the first batch writes them.
+    /// Rows of the images, `[M, D]`. The first batch writes them.
     pub rows: Tensor,
-    /// Where backward follows: sums f32 `[M, D]` of the rows' gradients so far. The last batch computes the rows once more,
-    /// and backward goes through the tower there.
+    /// Sums of the rows' gradients so far, f32 `[M, D]`, if backward follows. The last batch computes the rows again,
+    /// and backward passes through the tower in that batch.
     pub sums: Option<Tensor>,
-    /// No batch before shows them.
+    /// True in the first batch that contains the images.
     pub first: bool,
-    /// None after does.
+    /// True in the last batch that contains them.
     pub last: bool,
 }
 
 impl Kept {
-    /// Whether a batch takes the rows as they lie there.
+    /// Returns true if a batch uses the stored rows. The last batch computes the rows again instead if backward
+    /// follows.
     pub fn stays(&self) -> bool {
         !self.last || self.sums.is_none()
     }
 
-    /// The sums that a batch goes on from.
+    /// Returns the sums of earlier batches, which this batch continues.
     pub fn before(&self) -> Option<Tensor> {
         self.sums.filter(|_| !self.first)
     }
 
-    /// Of rows `from` to `to` alone.
+    /// Restricts the memory to the rows `from` to `to`.
     fn slice(&self, from: usize, to: usize) -> Kept {
         Kept { rows: self.rows.slice(from, to), sums: self.sums.map(|sums| sums.slice(from, to)), ..*self }
     }
 }
 
-/// What stands at the places of a picture or video.
+/// Returns the kind and grid of a picture or video.
 pub fn medium(image: &ImageInput) -> Medium {
     let ImageInput { grid_thw, second_per_grid_ts, .. } = *image;
     Medium { grid_thw, video: image.is_video(), second_per_grid_ts }
 }
 
 impl Inputs {
-    /// No sequence yet.
+    /// Creates a batch without sequences.
     pub fn empty() -> Inputs {
         Inputs { cu_seqlens: vec![0], ..Inputs::default() }
     }
 
-    /// Adds a sequence. Tokens from `prompt_len` on were generated: an image id among them is a plain token.
-    /// Errors on ids outside the vocabulary and when places and images do not match; nothing is added then.
+    /// Adds a sequence. Tokens from `prompt_len` on were generated: an image token id among them is treated as a plain
+    /// token. Errors, without adding anything, on ids outside the vocabulary and if image placeholders and images do
+    /// not match.
     pub fn push(
         &mut self,
         config: &ModelConfig,
@@ -124,12 +127,12 @@ impl Inputs {
         Ok(())
     }
 
-    /// Tokens.
+    /// Returns the number of tokens.
     pub fn len(&self) -> usize {
         self.input_ids.len()
     }
 
-    /// True for no tokens at all.
+    /// Returns true if there are no tokens.
     pub fn is_empty(&self) -> bool {
         self.input_ids.is_empty()
     }

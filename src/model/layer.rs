@@ -1,4 +1,4 @@
-//! The transformer layer that the decoder and the vision tower are made of.
+//! The transformer layer from which the decoder and the vision tower are built.
 
 use crate::device::Device;
 use crate::error::Result;
@@ -6,28 +6,28 @@ use crate::model::layers::Attention;
 use crate::model::params::{Linear, Vector};
 use crate::model::tape::{Again, Keep, Tape, Var};
 
-/// The parts of one pre-norm transformer layer.
+/// The parameters of one pre-norm transformer layer.
 #[derive(Clone, Copy)]
 pub struct Layer {
     /// Norm before attention.
     pub input_layernorm: Vector,
-    /// q, k and v in one.
+    /// Projection to q, k and v, as one matrix.
     pub qkv_proj: Linear,
-    /// Back to the residual stream.
+    /// Projection of the attention result back to the residual stream.
     pub o_proj: Linear,
     /// Norm before the MLP.
     pub post_attention_layernorm: Vector,
-    /// gate and up, alternating blocks.
+    /// Projection to gate and up, as one matrix with alternating blocks of rows.
     pub gate_up_proj: Linear,
-    /// Back to the residual stream.
+    /// Projection of the MLP back to the residual stream.
     pub down_proj: Linear,
     /// Epsilon of both norms.
     pub eps: f32,
 }
 
 impl Layer {
-    /// out = h + mlp(norm(h)) with h = x + attention(norm(x)). `keep` says what of it a training pass leaves for
-    /// backward.
+    /// Computes out = h + mlp(norm(h)) with h = x + attention(norm(x)). `keep` is the layer's activation checkpointing
+    /// policy.
     pub fn forward(
         self,
         tape: &mut Tape,
@@ -58,7 +58,7 @@ impl Layer {
         tape.checkpoint(dev, replay, move |tape, dev, again| self.mlp(tape, dev, h, out, again))
     }
 
-    /// q, k and v of norm(x).
+    /// Computes q, k and v of norm(x).
     fn project(
         self,
         tape: &mut Tape,
@@ -72,7 +72,7 @@ impl Layer {
         tape.linear_qkv_into(dev, n, self.qkv_proj, attention, qkv, again)
     }
 
-    /// out = h + mlp(norm(h)).
+    /// Computes out = h + mlp(norm(h)).
     fn mlp(self, tape: &mut Tape, dev: &mut Device, h: Var, out: Var, again: Again) -> Result<()> {
         let n = tape.rms_norm(dev, h, self.post_attention_layernorm, self.eps)?;
         let y = tape.linear_swiglu(dev, n, self.gate_up_proj)?;

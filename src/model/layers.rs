@@ -1,4 +1,4 @@
-//! What a tape can record: each op's forward and backward side by side.
+//! The ops that a tape can record: forward and backward of each op side by side.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use crate::ops::{
 };
 use crate::tensor::{DType, Tensor};
 
-/// Tables of a rotation, `[T, head_dim / 2]` f32.
+/// Tables of a rotary embedding, f32 `[T, head_dim / 2]`.
 #[derive(Clone, Copy, Debug)]
 pub struct Rope {
     /// Cosines.
@@ -28,31 +28,31 @@ pub struct Rope {
     pub sin: Tensor,
 }
 
-/// Which keys a row attends to.
+/// The keys to which a row attends.
 #[derive(Clone)]
 pub enum Attend {
-    /// Those of its own segment in the pack: training, prefill without a cache, the vision tower.
+    /// Keys of the row's own segment in the pack: for training, prefill without a cache, and the vision tower.
     Packed {
-        /// Segment borders `[S + 1]` u32.
+        /// Start offsets of the segments, followed by the number of rows, u32 `[S + 1]`.
         cu_seqlens: Tensor,
-        /// Rows of the longest segment.
+        /// Number of rows of the longest segment.
         max_seqlen: usize,
-        /// Pairs of a row and a key it attends to.
+        /// Number of pairs of a row and a key it attends to.
         pairs: u64,
-        /// Only those before it.
+        /// True if a row attends only to itself and the rows before it.
         causal: bool,
     },
-    /// Those of its sequence in a paged cache, to which this pass's keys are added first.
+    /// Keys of the row's sequence in a paged cache. The keys of this pass are added to the cache first.
     Paged {
-        /// One cache a layer.
+        /// Caches, one per layer.
         caches: Arc<[KvCache]>,
-        /// Where each sequence's keys lie.
+        /// Cache slots and block tables of the sequences.
         paging: Box<Paging>,
     },
 }
 
 impl Attend {
-    /// [`Attend::Packed`] over the segments between `borders`.
+    /// Creates an [`Attend::Packed`] over the segments between `borders`.
     pub fn packed(tape: &Tape, dev: &mut Device, borders: &[u32], causal: bool) -> Result<Attend> {
         let lengths = borders.windows(2).map(|w| u64::from(w[1].saturating_sub(w[0])));
         let max_seqlen = lengths.clone().max().unwrap_or(0) as usize;
@@ -61,58 +61,58 @@ impl Attend {
     }
 }
 
-/// How the rows of one layer attend.
+/// The attention of one layer.
 #[derive(Clone)]
 pub struct Attention {
-    /// Turns of q and k.
+    /// Rotary embedding of q and k.
     pub rope: Rope,
     /// Heads of a row.
     pub heads: Heads,
-    /// Which keys a row sees.
+    /// The keys to which a row attends.
     pub attend: Attend,
-    /// The layer's number, which picks its cache.
+    /// Index of the layer, which selects its cache.
     pub layer: usize,
 }
 
-/// A batch's view of the paged cache.
+/// The slots and blocks of the paged cache that belong to a batch.
 #[derive(Clone, Copy, Debug)]
 pub struct Paging {
-    /// Slot of each new token `[T]` u32: block * 128 + place in the block.
+    /// Slot of each new token, u32 `[T]`: block * 128 + index in the block.
     pub slot_mapping: Tensor,
-    /// Blocks of each sequence `[S, max_blocks]` u32.
+    /// Blocks of each sequence, u32 `[S, max_blocks]`.
     pub block_tables: Tensor,
-    /// Borders of the new tokens `[S + 1]` u32.
+    /// Start offsets of the sequences in the new tokens, followed by `T`, u32 `[S + 1]`.
     pub cu_seqlens_q: Tensor,
-    /// Keys of each sequence, the new ones included, `[S]` u32.
+    /// Number of keys of each sequence, including the new ones, u32 `[S]`.
     pub context_lens: Tensor,
-    /// The work items of a decode step on a GPU.
+    /// Work items of a decode step on a GPU.
     pub decode: Option<Decode>,
 }
 
-/// Log-probabilities of targets under the model; see [`Tape::linear_logprob`].
+/// Log-probs of targets under the model; see [`Tape::linear_logprob`].
 #[derive(Clone, Copy, Debug)]
 pub struct LogProbs {
-    /// log p(target) of each row, f32 `[R]`.
+    /// Log-prob of each row's target, f32 `[R]`.
     pub logprob: Var,
-    /// Entropy of each row's distribution, f32 `[R]`, when asked for.
+    /// Entropy of each row's distribution, f32 `[R]`, if it was requested.
     pub entropy: Option<Var>,
 }
 
-/// Where attention leaves its result.
+/// Memory for the result of attention.
 #[derive(Clone, Copy, Debug)]
 pub struct Attended {
-    /// Rows of all heads.
+    /// Result rows of all heads.
     pub out: Var,
-    /// logsumexp of each row and head f32 `[T, q heads]`, where backward may follow.
+    /// Logsumexp of each row and head, f32 `[T, q heads]`, if backward may follow.
     pub lse: Option<Tensor>,
 }
 
-/// The policy [`Tape::linear_logprob`] asks about.
+/// The policy under which [`Tape::linear_logprob`] computes log-probs.
 #[derive(Clone, Copy, Debug)]
 pub struct Policy {
-    /// Ids that can be sampled, u32 bitmap `[ceil(V / 32)]`; none: all.
+    /// Ids that can be sampled, as a u32 bitmap `[ceil(V / 32)]`. `None` allows all.
     pub allowed: Option<Tensor>,
-    /// Divides the logits.
+    /// Temperature, by which logits are divided.
     pub temperature: f32,
 }
 
@@ -122,7 +122,8 @@ impl Default for Policy {
     }
 }
 
-/// Gradients of a product's input, to `dx` (added where it says so), and of its parameters, of that of its result.
+/// Computes the gradients of a linear layer from the gradient `dy` of its result. The input's gradient goes to `dx`,
+/// added if `accumulate` is true; the gradients of the parameters are added to theirs.
 fn linear_bwd(b: &mut Backward<'_>, x: Var, dy: Tensor, layer: Linear, dx: Tensor, accumulate: bool) -> Result<()> {
     let Linear { weight, bias } = layer;
     linear::dgrad(b.dev, dy, &weight.weight, dx, accumulate)?;
@@ -134,7 +135,7 @@ fn linear_bwd(b: &mut Backward<'_>, x: Var, dy: Tensor, layer: Linear, dx: Tenso
 }
 
 impl Tape {
-    /// y = x / rms(x) * gamma.
+    /// Computes y = x / rms(x) * gamma.
     pub fn rms_norm(&mut self, dev: &mut Device, x: Var, gamma: Vector, eps: f32) -> Result<Var> {
         let mark = dev.mark(self.region());
         let y = self.alloc(dev, x.tensor.dtype, &x.tensor.shape)?;
@@ -154,21 +155,22 @@ impl Tape {
         Ok(y)
     }
 
-    /// y = x W^T + bias.
+    /// Computes y = x W^T + bias.
     pub fn linear(&mut self, dev: &mut Device, x: Var, layer: Linear) -> Result<Var> {
         let y = self.alloc(dev, x.tensor.dtype, &[x.tensor.rows(), layer.weight.weight.n])?;
         self.linear_into(dev, x, layer, None, y, Again(false))?;
         Ok(y)
     }
 
-    /// y = x W^T + bias + residual. Nothing may use `residual` later than this.
+    /// Computes y = x W^T + bias + residual. Nothing may use `residual` after this op.
     pub fn linear_residual(&mut self, dev: &mut Device, x: Var, layer: Linear, residual: Var) -> Result<Var> {
         let y = self.alloc(dev, x.tensor.dtype, &[x.tensor.rows(), layer.weight.weight.n])?;
         self.linear_into(dev, x, layer, Some(residual), y, Again(false))?;
         Ok(y)
     }
 
-    /// [`Tape::linear_residual`] into a value allocated before, which holds the result when the block runs `again`.
+    /// Does the same as [`Tape::linear_residual`] with the result in a value allocated before. If `again` is true, that
+    /// value already holds the result.
     pub fn linear_into(
         &mut self,
         dev: &mut Device,
@@ -198,7 +200,7 @@ impl Tape {
         Ok(())
     }
 
-    /// silu(gate) * up with gate and up = x W^T + bias.
+    /// Computes silu(gate) * up with gate and up = x W^T + bias.
     pub fn linear_swiglu(&mut self, dev: &mut Device, x: Var, gate_up: Linear) -> Result<Var> {
         let mark = dev.mark(self.region());
         let Linear { weight, bias } = gate_up;
@@ -222,7 +224,7 @@ impl Tape {
         Ok(y)
     }
 
-    /// gelu(x W^T + bias), the exact one.
+    /// Computes gelu(x W^T + bias) with the exact GELU.
     pub fn linear_gelu(&mut self, dev: &mut Device, x: Var, layer: Linear) -> Result<Var> {
         let mark = dev.mark(self.region());
         let Linear { weight, bias } = layer;
@@ -246,8 +248,8 @@ impl Tape {
         Ok(y)
     }
 
-    /// qkv rows = x W^T + bias, q and k rotated, into a value allocated before, which holds them when the block runs
-    /// `again`; with a paged cache k and v are stored in the layer's, too.
+    /// Computes the qkv rows = x W^T + bias with q and k rotated, into a value allocated before. If `again` is true,
+    /// that value already holds them. With a paged cache, k and v are also stored in the layer's cache.
     pub fn linear_qkv_into(
         &mut self,
         dev: &mut Device,
@@ -281,7 +283,7 @@ impl Tape {
         Ok(())
     }
 
-    /// Memory for attention of `t` rows.
+    /// Allocates memory for the attention of `t` rows.
     pub fn attended(&mut self, dev: &mut Device, dtype: DType, t: usize, attention: &Attention) -> Result<Attended> {
         let Attention { heads, attend, .. } = attention;
         let out = self.alloc(dev, dtype, &[t, heads.out_len()])?;
@@ -292,8 +294,8 @@ impl Tape {
         Ok(Attended { out, lse })
     }
 
-    /// Attention of packed rows: among themselves, or to the keys in the layer's paged cache, theirs stored before.
-    /// `into` holds it when the block runs `again`.
+    /// Computes the attention of packed rows: among themselves, or to the keys in the layer's paged cache, which
+    /// already contains the keys of these rows. If `again` is true, `into` already holds the result.
     pub fn attention_into(
         &mut self,
         dev: &mut Device,
@@ -309,7 +311,7 @@ impl Tape {
         match attend {
             Attend::Packed { cu_seqlens, max_seqlen, pairs, causal } => {
                 let pack = Pack { cu_seqlens: *cu_seqlens, max_seqlen: *max_seqlen, heads, causal: *causal, scale };
-                // A product for the scores and one for the result; backward has five.
+                // Forward has one product for the scores and one for the result; backward has five.
                 let flops = 4.0 * *pairs as f64 * heads.out_len() as f64;
                 let bytes = moved(&[qkv.tensor, out.tensor]);
                 let lse = lse.ok_or_else(|| Error::Failed("attention without memory for its logsumexp".into()))?;
@@ -340,7 +342,8 @@ impl Tape {
         Ok(())
     }
 
-    /// Rows of the token table for ids that lie on the device; `segments` of the same ids where backward follows.
+    /// Gathers rows of the token table for ids on the device. `segments` belong to the same ids and are given if
+    /// backward follows.
     pub fn embedding(
         &mut self,
         dev: &mut Device,
@@ -364,7 +367,7 @@ impl Tape {
         Ok(y)
     }
 
-    /// Patches of u8 frames, normalised, times `weight`: `[N, C]` in merge order.
+    /// Normalises the patches of u8 frames and multiplies them by `weight`. The result is `[N, C]` in merge order.
     pub fn patch_embed(
         &mut self,
         dev: &mut Device,
@@ -391,14 +394,14 @@ impl Tape {
         Ok(y)
     }
 
-    /// `dst[i]` = `src[idx[i]]`; the indices differ from one another.
+    /// Computes `dst[i]` = `src[idx[i]]`. The indices must be distinct.
     pub fn gather(&mut self, dev: &mut Device, src: Var, idx: Tensor) -> Result<Var> {
         let dst = self.alloc(dev, src.tensor.dtype, &[idx.len(), src.tensor.cols()])?;
         self.gather_into(dev, src, idx, dst)?;
         Ok(dst)
     }
 
-    /// [`Tape::gather`] into a value allocated before.
+    /// Does the same as [`Tape::gather`] with the result in a value allocated before.
     pub fn gather_into(&mut self, dev: &mut Device, src: Var, idx: Tensor, dst: Var) -> Result<()> {
         let mark = dev.mark(self.region());
         rows::gather(dev, src.tensor, idx, dst.tensor)?;
@@ -417,8 +420,8 @@ impl Tape {
         Ok(())
     }
 
-    /// log p(`targets[i]`) of row i of `hidden` `[R, D]` under softmax(hidden W^T / temperature) over the allowed
-    /// ids. Logits are not stored.
+    /// Computes log p(`targets[i]`) of row i of `hidden` `[R, D]` under softmax(hidden W^T / temperature) over the
+    /// allowed ids. Logits are not stored.
     pub fn linear_logprob(
         &mut self,
         dev: &mut Device,
@@ -446,7 +449,7 @@ impl Tape {
             let dw = b.param(lm_head.id);
             let call = linear_logprob::Bwd { lse, entropy: h, dlogprob: dlogprob.tensor, dentropy, dhidden: dx, dw };
             linear_logprob::bwd(b.dev, Asked { hidden: x, w: &weight, allowed, temperature, targets }, call)?;
-            // The logits again, dx and dw.
+            // Backward computes the logits again, then dx and dw.
             b.dev.note_work("linear_logprob::bwd", 3.0 * flops, moved(&[x, weight.data, dx, dw, dw]));
             b.free(dlogprob);
             Ok(())

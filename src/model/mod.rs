@@ -1,9 +1,16 @@
-//! Qwen2.5-VL: configuration, weights and their layout, positions, vision tower, decoder, tape.
+//! Qwen2.5-VL: configuration, weights and their layout, positions, vision tower, decoder, and the tape for backward.
 //!
-//! Training: `tape = Tape::new(&dev, Mode::train(keep))`, [`Model::forward`] to hidden rows, [`Tape::gather`] the
-//! rows whose successor is a target, [`Tape::linear_logprob`], the caller's loss gives dlogprob, [`Tape::backward`]
-//! adds to [`Grads`], [`Tape::finish`]. The engine: [`Model::encode_images`], [`Model::embed`] and
-//! [`Model::decode`] with [`layers::Attend::Paged`] on a tape that infers. Both run the same code.
+//! A training pass runs in this order:
+//!
+//! 1. `tape = Tape::new(&dev, Mode::train(keep))` starts the record.
+//! 2. [`Model::forward`] computes the hidden rows.
+//! 3. [`Tape::gather`] selects the rows whose next token is a target.
+//! 4. [`Tape::linear_logprob`] computes their log-probs, and the caller's loss gives the derivative by each log-prob.
+//! 5. [`Tape::backward`] adds the gradients to [`Grads`].
+//! 6. [`Tape::finish`] frees the activations.
+//!
+//! The inference engine calls [`Model::encode_images`], [`Model::embed`] and [`Model::decode`] with
+//! [`layers::Attend::Paged`] on a tape in inference mode. Training and inference run the same code.
 
 pub mod config;
 pub mod decoder;
@@ -46,20 +53,20 @@ pub use vision::VisionTower;
 
 /// A model in a device's memory.
 pub struct Model {
-    /// Its configuration.
+    /// Configuration.
     pub config: ModelConfig,
-    /// Its parameters.
+    /// Parameters.
     pub layout: ParamLayout,
-    /// How pixels become numbers.
+    /// Conversion of pixels to the numbers that the vision tower takes.
     pub normalize: Normalize,
-    /// Token rows to hidden rows, and the output matrix.
+    /// Decoder, from token rows to hidden rows, with the output matrix.
     pub decoder: Decoder,
-    /// Pixels to token rows.
+    /// Vision tower, from pixels to token rows.
     pub vision: VisionTower,
 }
 
 impl Model {
-    /// A model with all weights zero. `dtype` is F32 or Bf16; errors on F32 where kernels run.
+    /// Creates a model with all weights zero. `dtype` is F32 or Bf16. Errors on F32 on a GPU.
     pub fn empty(dev: &mut Device, config: ModelConfig, dtype: DType) -> Result<Model> {
         if dev.kind().is_gpu() && dtype != DType::Bf16 {
             let expected = format!("bf16: the kernels of --device {} compute in nothing else", dev.kind().name());
@@ -72,8 +79,8 @@ impl Model {
         Ok(Model { config, layout, normalize, decoder, vision })
     }
 
-    /// A fresh model: matrices N(0, initializer_range), biases 0, norms 1. A weight depends on the seed, its
-    /// tensor and its place alone.
+    /// Creates a model with random weights: matrices N(0, initializer_range), biases 0, norms 1. A weight depends only
+    /// on the seed, its tensor and its position in the tensor.
     pub fn init(dev: &mut Device, config: ModelConfig, dtype: DType, seed: u64) -> Result<Model> {
         let model = Model::empty(dev, config, dtype)?;
         let std = model.config.initializer_range as f32;
@@ -98,7 +105,8 @@ impl Model {
         Ok(model)
     }
 
-    /// The model of a Hugging Face directory, its weights as `dtype`. Errors name the file and what is wrong.
+    /// Loads the model of a Hugging Face directory and converts its weights to `dtype`. Errors name the file and the
+    /// fault.
     pub fn load(dev: &mut Device, dir: &Path, dtype: DType) -> Result<Model> {
         let config = ModelConfig::load(&dir.join("config.json"))?;
         let mut model = Model::empty(dev, config, dtype)?;
@@ -109,21 +117,21 @@ impl Model {
         Ok(model)
     }
 
-    /// Writes `config.json` and the weights as `dtype` into `dir`, which exists.
+    /// Writes `config.json` and the weights as `dtype` into the existing directory `dir`.
     pub fn save(&self, dev: &mut Device, dir: &Path, dtype: DType) -> Result<()> {
         let own: Vec<_> = self.layout.lens().into_iter().map(|len| 0..len).collect();
         self.outgoing(&Arc::new(self.layout.clone()), dtype, &own).write(dir, &mut |tensor| dev.read_bytes(tensor))
     }
 
-    /// What [`Model::save`] writes, to be written by whoever can fetch the tensors; `layout` is the model's own. This process
-    /// writes range `own` of each parameter.
+    /// Plans the files that [`Model::save`] writes, so that another thread can write them later. `layout` must be the
+    /// model's own. This process writes range `own` of each parameter.
     pub fn outgoing(&self, layout: &Arc<ParamLayout>, dtype: DType, own: &[Range<usize>]) -> OutModel {
         let config = format!("{:#}\n", self.config.to_json(dtype));
         OutModel { config, weights: outgoing::weights(layout, dtype, own) }
     }
 
-    /// Hidden rows `[T, D]` of a packed batch. Errors, before anything is computed, on no tokens, on ids outside the
-    /// vocabulary and when places and images do not match.
+    /// Computes the hidden rows `[T, D]` of a packed batch. Errors, before anything is computed, if there are no
+    /// tokens, if an id is outside the vocabulary, or if image placeholders and images do not match.
     pub fn forward(&self, tape: &mut Tape, dev: &mut Device, inputs: &Inputs) -> Result<Var> {
         if inputs.is_empty() {
             return Err(Error::input("batch", "no tokens", "at least one"));
@@ -142,12 +150,13 @@ impl Model {
         self.decode(tape, dev, x, &inputs.position_ids, attend)
     }
 
-    /// Writes the pictures' rows over their places in the token rows `x`.
+    /// Writes the rows of the pictures over their placeholders in the token rows `x`.
     fn show(&self, tape: &mut Tape, dev: &mut Device, inputs: &Inputs, x: Var) -> Result<()> {
         if inputs.pictures.is_empty() {
             return Ok(());
         }
-        // As long as the batch: a plan need not know how often its pictures are shown.
+        // The list is padded to the length of the batch. So a memory plan need not know how many sequences share each
+        // picture.
         let mut places: Vec<u32> = inputs.pictures.iter().flat_map(|picture| &picture.places).copied().collect();
         places.resize(inputs.len(), 0);
         let places = tape.upload(dev, &places, &[inputs.len()])?;
@@ -175,7 +184,8 @@ impl Model {
         if own.is_empty() {
             return Ok(());
         }
-        // Last, so that backward reads the sums of what ends here before it writes those of what begins.
+        // These pictures come last in forward and therefore first in backward. Backward reads the sums of the pictures
+        // that end in this batch before it writes the sums of the pictures that begin in it.
         let images: Vec<Arc<ImageInput>> = own.iter().map(|(picture, _)| picture.image.clone()).collect();
         let merge = self.config.vision_config.spatial_merge_size as u32;
         let rows = images.iter().map(|image| image.tokens(merge)).sum();
@@ -195,7 +205,7 @@ impl Model {
         Ok(())
     }
 
-    /// Token rows `[T, D]`. Errors on an id outside the vocabulary.
+    /// Computes the token rows `[T, D]`. Errors on an id outside the vocabulary.
     pub fn embed(&self, tape: &mut Tape, dev: &mut Device, input_ids: &[u32]) -> Result<Var> {
         inputs::check_ids(&self.config, input_ids)?;
         let ids = tape.upload(dev, input_ids, &[input_ids.len()])?;
@@ -206,12 +216,14 @@ impl Model {
         tape.embedding(dev, ids, segments, self.decoder.embed_tokens)
     }
 
-    /// [`Model::embed`] of ids `[T]` u32 that were checked and lie on the device; no backward follows.
+    /// Does the same as [`Model::embed`] for ids `[T]` u32 that are already checked and on the device. Does not support
+    /// backward.
     pub fn embed_ids(&self, tape: &mut Tape, dev: &mut Device, input_ids: Tensor) -> Result<Var> {
         tape.embedding(dev, input_ids, None, self.decoder.embed_tokens)
     }
 
-    /// The images' token rows, one image after another, into `out` `[M, D]`; returned in consecutive pieces.
+    /// Computes the token rows of the images, one image after another, into `out` `[M, D]`. Returns `out` as
+    /// consecutive pieces.
     pub fn encode_images(
         &self,
         tape: &mut Tape,
@@ -222,7 +234,7 @@ impl Model {
         dev.range(format_args!("vision"), |dev| self.vision.forward(tape, dev, images, self.normalize, out))
     }
 
-    /// Hidden rows of token rows `x` (given up) at `position_ids`.
+    /// Computes the hidden rows of the token rows `x` at `position_ids`. The memory of `x` may be overwritten.
     pub fn decode(
         &self,
         tape: &mut Tape,
@@ -233,7 +245,7 @@ impl Model {
     ) -> Result<Var> {
         tape.note("text.embeds", 0, x);
         let dims = [position_ids[0].len(), self.config.head_dim() / 2];
-        // A plan counts passes by the hundred: the angles of a long one would take most of its time.
+        // A plan counts hundreds of passes. Computing the angles would take most of its time for long passes.
         let table = match dev.counts_only() {
             true => positions::RopeTable::zeros(dims[0] * dims[1]),
             false => positions::text_rope(&self.config, position_ids),
@@ -244,7 +256,7 @@ impl Model {
         Ok(hidden)
     }
 
-    /// Logits `[T, V]` f32 of hidden rows, by the chain that log-probabilities and the sampler use.
+    /// Computes the logits `[T, V]` f32 of hidden rows, with the same order of summation as log-probs and the sampler.
     #[cfg_attr(
         private_tree,
         expect(dead_code, reason = "an OpenAI-compatible server answers with top log-probs; goldens compare them")
@@ -257,7 +269,7 @@ impl Model {
     }
 }
 
-/// How a processor's pixels become the numbers that such a tower takes.
+/// Combines the settings of an image processor and of a vision tower into the conversion of pixels.
 pub fn normalize(processor: &Processor, vision: &VisionConfig) -> Normalize {
     Normalize {
         mean: processor.image_mean,

@@ -1,7 +1,8 @@
-//! Weights and state on their way into safetensors files: what goes into which file is planned first, so that the bytes
-//! can be fetched by whoever has the device and written by whoever has the time. Names are the released ones. Files are
-//! made with their headers and in full size, then filled: by one process, or each rank's part by that rank. So they belong
-//! into a folder that is put at its place when all is done.
+//! Writes weights and optimizer state to safetensors files, with the released tensor names. The content of each file is
+//! planned first, so the thread that reads from the device and the thread that writes can differ.
+//!
+//! Files are created with their headers and full size, and then filled, either by one process or by all ranks, each
+//! with its own part. Therefore they must be in a folder that is renamed to its final name after everything is written.
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -19,55 +20,56 @@ use crate::model::params::{ParamLayout, Piece};
 use crate::model::weights::{INDEX, SINGLE};
 use crate::tensor::{DType, Elem, Tensor};
 
-/// Largest weight file written, as the Hugging Face savers have it.
+/// Maximum size of a weight file in bytes, as in the Hugging Face save functions.
 const MAX_SHARD_BYTES: usize = 5_000_000_000;
 
-/// Gives the bytes of a tensor of the device.
+/// Function that returns the bytes of a tensor on the device.
 pub type Fetch<'a> = dyn FnMut(Tensor) -> Result<Vec<u8>> + 'a;
 
-/// Picks what goes into a file out of the bytes of a tensor of the device: ascending runs, each with where it begins among
-/// the bytes of the tensor in the file.
+/// Function that selects the bytes for a file from the bytes of a tensor on the device. It returns ascending runs, each
+/// with its offset among the bytes of the tensor in the file.
 pub type Pick = dyn Fn(&[u8]) -> Vec<(usize, Vec<u8>)> + Send;
 
-/// Where the bytes of an [`Outgoing`] tensor come from.
+/// The source of the bytes of an [`Outgoing`] tensor.
 pub enum Content {
-    /// They are these.
+    /// The bytes themselves.
     Ready(Vec<u8>),
-    /// They are picked out of the bytes of a tensor of the device.
+    /// A selection from the bytes of a tensor on the device.
     Of(Tensor, Box<Pick>),
-    /// Another rank writes them.
+    /// Another rank, which writes the bytes.
     Elsewhere,
 }
 
-/// A tensor to be written.
+/// A tensor to write.
 pub struct Outgoing {
-    /// Its name in the file.
+    /// Name of the tensor in the file.
     pub name: String,
-    /// Its element type.
+    /// Element type.
     pub dtype: DType,
-    /// Its shape.
+    /// Shape.
     pub shape: Vec<usize>,
-    /// Its little-endian elements.
+    /// Elements in little-endian order.
     pub content: Content,
 }
 
-/// What a process has of a piece of a parameter.
+/// The part of a parameter's piece that a process owns.
 #[derive(Clone, Copy)]
 pub struct Part<'a> {
     /// The parameters.
     pub layout: &'a Arc<ParamLayout>,
-    /// Number of the parameter.
+    /// Index of the parameter.
     pub param: usize,
-    /// Number of its piece.
+    /// Index of its piece.
     pub piece: usize,
-    /// What lies in range `own` of the parameter's element order.
+    /// Data of the elements in range `own` of the parameter's element order.
     pub tensor: Tensor,
-    /// The range.
+    /// The range of elements that this process owns.
     pub own: &'a Range<usize>,
 }
 
 impl Outgoing {
-    /// What of a parameter's piece this process has, under `name`. `encode` makes the file's bytes, of type `dtype`.
+    /// Plans a tensor `name` with the elements of a parameter's piece that this process owns. `encode` converts
+    /// elements to the bytes of the file, of type `dtype`.
     pub fn piece<T: Elem>(
         name: String,
         dtype: DType,
@@ -87,29 +89,29 @@ impl Outgoing {
         Outgoing { name, dtype, shape, content }
     }
 
-    /// `len` elements, flat; `tensor` has those from `first` on.
+    /// Plans a flat tensor of `len` elements. `tensor` has the elements starting at `first`.
     pub fn flat<T: Elem>(name: String, len: usize, tensor: Tensor, first: usize) -> Outgoing {
         let content = Content::of(tensor, move |bytes| vec![(first * T::DTYPE.size(), bytes.to_vec())]);
         Outgoing { name, dtype: T::DTYPE, shape: vec![len], content }
     }
 
-    /// Bytes it will take.
+    /// Returns the number of bytes in the file.
     pub fn bytes(&self) -> usize {
         self.shape.iter().product::<usize>() * self.dtype.size()
     }
 }
 
-/// A safetensors file to be written: its name and what goes into it, in order.
+/// A safetensors file to write: its name and its tensors, in order.
 pub struct OutFile {
-    /// Its name in the folder.
+    /// Name of the file in the folder.
     pub name: String,
-    /// Its tensors.
+    /// Tensors of the file.
     pub tensors: Vec<Outgoing>,
-    /// What its header's `__metadata__` has beside the format.
+    /// Additional entries of the header's `__metadata__`, which always contains the format.
     pub notes: Vec<(String, String)>,
 }
 
-/// Bytes as elements; copied where they do not lie on the elements' boundary.
+/// Converts bytes to elements, with a copy only if the bytes are not aligned.
 fn elements<T: Elem>(bytes: &[u8]) -> Cow<'_, [T]> {
     match bytemuck::try_cast_slice(bytes) {
         Ok(elements) => Cow::Borrowed(elements),
@@ -117,7 +119,7 @@ fn elements<T: Elem>(bytes: &[u8]) -> Cow<'_, [T]> {
     }
 }
 
-/// The tensors that [`fill_files`] will fetch, in its order.
+/// Returns the tensors that [`fill_files`] will fetch, in its order.
 pub fn fetched(files: &[OutFile]) -> Vec<Tensor> {
     let contents = files.iter().flat_map(|file| &file.tensors);
     let mut tensors: Vec<Tensor> = contents.filter_map(|t| t.content.tensor()).collect();
@@ -138,8 +140,8 @@ impl Content {
     }
 }
 
-/// Cuts tensors, in their order, into files of at most `max_bytes` each; `name` gives a file's name by its index and the
-/// number of files.
+/// Distributes tensors, in their order, over files of at most `max_bytes` each. `name` returns a file's name from its
+/// index and the number of files.
 pub fn cut(tensors: Vec<Outgoing>, max_bytes: usize, name: impl Fn(usize, usize) -> String) -> Vec<OutFile> {
     let (mut files, mut bytes): (Vec<Vec<Outgoing>>, usize) = (Vec::new(), 0);
     for tensor in tensors {
@@ -159,7 +161,7 @@ pub fn cut(tensors: Vec<Outgoing>, max_bytes: usize, name: impl Fn(usize, usize)
     files.into_iter().enumerate().map(file).collect()
 }
 
-/// Makes safetensors files in `dir`, with nothing but zeros behind their headers.
+/// Creates safetensors files in `dir`, with zeros after their headers.
 pub fn create_files(dir: &Path, files: &[OutFile]) -> Result<()> {
     files.iter().try_for_each(|file| {
         let (path, head) = (dir.join(&file.name), file.head());
@@ -172,10 +174,10 @@ pub fn create_files(dir: &Path, files: &[OutFile]) -> Result<()> {
     })
 }
 
-/// Writes what this process has of the files that [`create_files`] made, and waits for the disk.
+/// Writes this process's parts of the files that [`create_files`] made, and waits for the disk.
 pub fn fill_files(dir: &Path, files: Vec<OutFile>, fetch: &mut Fetch<'_>) -> Result<()> {
     let mut last: Option<(Tensor, Vec<u8>)> = None;
-    // Pieces of one parameter follow one another: their tensor is fetched once.
+    // The pieces of one parameter are consecutive, so their tensor is fetched once.
     let mut runs = |content: Content| -> Result<Vec<(usize, Vec<u8>)>> {
         match content {
             Content::Ready(bytes) => Ok(vec![(0, bytes)]),
@@ -206,9 +208,9 @@ pub fn fill_files(dir: &Path, files: Vec<OutFile>, fetch: &mut Fetch<'_>) -> Res
 }
 
 impl OutFile {
-    /// What stands before the tensors.
+    /// Returns the header, with its length, that precedes the tensors.
     fn head(&self) -> Vec<u8> {
-        // transformers refuses a file without a format.
+        // transformers rejects a file without a format.
         let mut metadata = Map::from_iter([("format".to_owned(), json!("pt"))]);
         metadata.extend(self.notes.iter().map(|(key, value)| (key.clone(), json!(value))));
         let mut header = Map::from_iter([("__metadata__".to_owned(), Value::Object(metadata))]);
@@ -228,14 +230,14 @@ impl OutFile {
             end += tensor.bytes();
         }
         let mut header = Value::Object(header).to_string();
-        // The format asks for data on a boundary of 8.
+        // The data must start at a multiple of 8 bytes.
         header.push_str(&" ".repeat(header.len().next_multiple_of(8) - header.len()));
         [&(header.len() as u64).to_le_bytes()[..], header.as_bytes()].concat()
     }
 }
 
-/// The weights as files of `dtype` (F32 or BF16): one, or shards of at most 5 GB. This process writes range `own` of each
-/// parameter.
+/// Plans the weight files of `dtype` (F32 or BF16): a single file, or shards of at most 5 GB. This process writes range
+/// `own` of each parameter.
 pub fn weights(layout: &Arc<ParamLayout>, dtype: DType, own: &[Range<usize>]) -> Vec<OutFile> {
     shards(layout, dtype, own, MAX_SHARD_BYTES)
 }
@@ -258,8 +260,8 @@ pub(super) fn shards(layout: &Arc<ParamLayout>, dtype: DType, own: &[Range<usize
     })
 }
 
-/// Makes the files that [`weights`] planned in `dir`, with the list of shards where there are several. A leftover of the
-/// other form is removed.
+/// Creates the files that [`weights`] planned in `dir`, and the index if there are several. Removes a leftover file of
+/// the other form (single file or index).
 pub(super) fn create_weights(dir: &Path, files: &[OutFile]) -> Result<()> {
     let mut weight_map = Map::new();
     let mut total = 0;
@@ -279,7 +281,7 @@ pub(super) fn create_weights(dir: &Path, files: &[OutFile]) -> Result<()> {
     }
 }
 
-/// Values as the little-endian bytes of `dtype`.
+/// Converts values to little-endian bytes of `dtype`.
 fn encoded(values: impl Iterator<Item = f32>, dtype: DType) -> Vec<u8> {
     match dtype {
         DType::Bf16 => values.flat_map(|x| <bf16 as Elem>::from_f32(x).to_le_bytes()).collect(),
@@ -287,22 +289,22 @@ fn encoded(values: impl Iterator<Item = f32>, dtype: DType) -> Vec<u8> {
     }
 }
 
-/// A model directory's `config.json` and weights, to be written.
+/// The `config.json` and the weights of a model directory, to be written.
 pub struct OutModel {
-    /// The text of `config.json`.
+    /// Text of `config.json`.
     pub config: String,
-    /// The weight files.
+    /// Weight files.
     pub weights: Vec<OutFile>,
 }
 
 impl OutModel {
-    /// Writes both into `dir`, which exists.
+    /// Writes both into the existing directory `dir`.
     pub fn write(self, dir: &Path, fetch: &mut Fetch<'_>) -> Result<()> {
         self.create(dir)?;
         fill_files(dir, self.weights, fetch)
     }
 
-    /// Makes both in `dir`, the weights to be filled.
+    /// Creates both in `dir`. The weights still have to be filled.
     pub fn create(&self, dir: &Path) -> Result<()> {
         create_weights(dir, &self.weights)?;
         files::write(dir.join("config.json"), self.config.as_bytes())

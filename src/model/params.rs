@@ -1,8 +1,14 @@
-//! The model's parameters: which Hugging Face tensors make up each one, and where every element lies.
+//! The model's parameters: which Hugging Face tensors each parameter consists of, and the position of every element in
+//! memory.
 //!
-//! A parameter is one tensor of the program. A matrix `[n, k]` lies in column panels; q, k and v are one matrix,
-//! gate and up are one whose rows alternate in blocks of [`PANEL`], padded rows and columns are zero. One
-//! [`Param`] drives loading, saving, gradients and optimizer state: all share its element order.
+//! A parameter is one tensor of this program. The layout is as follows:
+//!
+//! - A matrix `[n, k]` is stored in column panels.
+//! - q, k and v form one matrix.
+//! - gate and up form one matrix, whose rows alternate in blocks of [`PANEL`].
+//! - Padding rows and columns are zero.
+//!
+//! Loading, saving, gradients and optimizer state all use the same [`Param`], because they share its element order.
 
 use std::ops::Range;
 
@@ -13,47 +19,47 @@ use crate::error::Result;
 use crate::ops::matmul::{Order, PANEL, Weight};
 use crate::tensor::{DType, Elem, Tensor};
 
-/// A Hugging Face tensor that is a part of a parameter.
+/// A Hugging Face tensor that is part of a parameter.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Piece {
-    /// Its released name.
+    /// Released name of the tensor.
     pub name: String,
-    /// Its shape in the file.
+    /// Shape of the tensor in the file.
     pub shape: Vec<usize>,
     rows: Rows,
 }
 
-/// Which rows of the parameter a piece's rows are.
+/// The rows of the parameter that a piece's rows correspond to.
 #[derive(Clone, Copy, PartialEq, Debug)]
 enum Rows {
-    /// Consecutive, from here.
+    /// Consecutive rows, starting with this one.
     From(usize),
-    /// Blocks of [`PANEL`] rows, every second block, beginning with block 0 (gate) or 1 (up).
+    /// Every second block of [`PANEL`] rows, starting with block 0 (gate) or 1 (up).
     EverySecond(usize),
 }
 
 impl Piece {
-    /// A piece whose rows follow one another from row `from` of the parameter.
+    /// Creates a piece whose rows are consecutive, starting with row `from` of the parameter.
     pub fn rows(name: impl Into<String>, shape: &[usize], from: usize) -> Piece {
         Piece { name: name.into(), shape: shape.to_vec(), rows: Rows::From(from) }
     }
 
-    /// One of two pieces whose blocks of rows alternate: 0 comes first.
+    /// Creates one of two pieces whose blocks of rows alternate. The piece with `first` = 0 comes first.
     pub fn every_second(name: impl Into<String>, shape: &[usize], first: usize) -> Piece {
         Piece { name: name.into(), shape: shape.to_vec(), rows: Rows::EverySecond(first) }
     }
 
-    /// Number of elements.
+    /// Returns the number of elements.
     pub fn num_elements(&self) -> usize {
         self.shape.iter().product()
     }
 
-    /// Elements of one row: 1 for a vector.
+    /// Returns the number of elements of one row, which is 1 for a vector.
     pub fn row_len(&self) -> usize {
         self.shape[1..].iter().product()
     }
 
-    /// The parameter's row of this piece's row `r`.
+    /// Returns the parameter's row for row `r` of this piece.
     fn row(&self, r: usize) -> usize {
         match self.rows {
             Rows::From(from) => from + r,
@@ -61,7 +67,7 @@ impl Piece {
         }
     }
 
-    /// This piece's row at the parameter's row `n`, if there is one.
+    /// Returns this piece's row for row `n` of the parameter, if there is one.
     fn row_at(&self, n: usize) -> Option<usize> {
         let r = match self.rows {
             Rows::From(from) => n.checked_sub(from)?,
@@ -75,13 +81,13 @@ impl Piece {
 /// One parameter.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Param {
-    /// The Hugging Face tensors in it.
+    /// The Hugging Face tensors of which it consists.
     pub pieces: Vec<Piece>,
-    /// Its weights, flat, in the compute type.
+    /// Weights, flat, in the compute type.
     pub tensor: Tensor,
     /// True for matrices and the token table, false for biases and norms.
     pub is_matrix: bool,
-    /// True in the vision tower.
+    /// True if the parameter belongs to the vision tower.
     pub is_vision: bool,
     order: Order,
     n: usize,
@@ -89,18 +95,18 @@ pub struct Param {
 }
 
 impl Param {
-    /// The parameter's name in messages: its first piece's.
+    /// Returns the parameter's name in messages, which is that of its first piece.
     pub fn name(&self) -> &str {
         &self.pieces[0].name
     }
 
-    /// Index of element (n, k) in the flat order.
+    /// Returns the index of element (n, k) in the flat order.
     fn index(&self, n: usize, k: usize) -> usize {
         if self.is_matrix { self.order.index(self.tensor.dtype, self.k, n, k) } else { n }
     }
 
-    /// Fills `tensor` (the weights, or anything else in their element order) row by row: `row(piece, r, out)`
-    /// writes row `r` of piece number `piece`. Padding becomes zero.
+    /// Fills `tensor` (the weights, or any tensor with the same element order) row by row: `row(piece, r, out)` writes
+    /// row `r` of piece number `piece`. Padding is set to zero.
     pub fn fill<T: Elem>(
         &self,
         dev: &mut Device,
@@ -111,8 +117,8 @@ impl Param {
         self.fill_from::<T>(dev, tensor, 0, row)
     }
 
-    /// [`Param::fill`] of what is a range of that, its first element being number `first`; rows outside are not asked for,
-    /// those beside its ends aside.
+    /// Does the same as [`Param::fill`] for a range of the elements that starts at element `first`. Only rows in the
+    /// range are requested, and some rows next to its two ends.
     pub fn fill_from<T: Elem>(
         &self,
         dev: &mut Device,
@@ -130,14 +136,14 @@ impl Param {
                 let values = &mut values[..self.pieces[piece].row_len()];
                 row(piece, r, values);
                 for (k, value) in values.iter().enumerate() {
-                    // Before the range is far behind it, too.
+                    // An index before the range wraps to a large number, which is outside the range too.
                     if let Some(out) = out.get_mut(self.index(n, k).wrapping_sub(from)) {
                         *out = T::from_f32(*value);
                     }
                 }
             }
         };
-        // The stored parts of rows that the range reaches into, and where what it has of each begins.
+        // The stored parts that the range overlaps, and the position in the range at which each part starts.
         let parts = first / len..(first + tensor.len()).div_ceil(len);
         let mut starts: Vec<usize> = parts.clone().map(|p| (p * len).max(first) - first).collect();
         starts.push(tensor.len());
@@ -158,8 +164,8 @@ impl Param {
         dev.write(tensor, &host)
     }
 
-    /// Elements `run` of piece number `piece`, row-major, out of `data`, which begins at element `first` of the weights'
-    /// order.
+    /// Returns the elements `run` (row-major) of piece number `piece` from `data`, which starts at element `first` in
+    /// the order of the weights.
     pub fn take_run<T: Elem>(&self, data: &[T], first: usize, piece: usize, run: Range<usize>) -> Vec<T> {
         let piece = &self.pieces[piece];
         let row_len = piece.row_len();
@@ -172,7 +178,8 @@ impl Param {
         out
     }
 
-    /// Which elements of piece number `piece`, row-major, lie in `range` of the weights' order: ascending runs.
+    /// Returns the elements of piece number `piece` (row-major) that are in `range` of the weights' order, as ascending
+    /// runs.
     pub fn runs(&self, piece: usize, range: &Range<usize>) -> Vec<Range<usize>> {
         let piece = &self.pieces[piece];
         if range.is_empty() {
@@ -199,59 +206,60 @@ impl Param {
 /// A matrix of the model.
 #[derive(Clone, Copy)]
 pub struct Matrix {
-    /// Its number in [`ParamLayout`].
+    /// Index of the parameter in [`ParamLayout`].
     pub id: usize,
-    /// The operand of the matrix ops.
+    /// Operand of the matrix ops.
     pub weight: Weight,
 }
 
-/// A bias or a norm's weights.
+/// A bias or the weights of a norm.
 #[derive(Clone, Copy)]
 pub struct Vector {
-    /// Its number in [`ParamLayout`].
+    /// Index of the parameter in [`ParamLayout`].
     pub id: usize,
-    /// `[n]`, compute type.
+    /// Values `[n]` in the compute type.
     pub tensor: Tensor,
 }
 
 /// A linear layer.
 #[derive(Clone, Copy)]
 pub struct Linear {
-    /// `[n, k]`.
+    /// Weight `[n, k]`.
     pub weight: Matrix,
-    /// `[n]`.
+    /// Bias `[n]`.
     pub bias: Option<Vector>,
 }
 
-/// All parameters, in the order gradients are summed and updates are made.
+/// The parameters of a model, in the order in which gradients are summed and updates are made.
 #[derive(Clone, PartialEq, Debug)]
 pub struct ParamLayout {
-    /// The parameters; a [`Matrix`] or [`Vector`] names one by its index.
+    /// The parameters. A [`Matrix`] or [`Vector`] refers to one by its index.
     pub params: Vec<Param>,
-    /// Type of the weights.
+    /// Data type of the weights.
     pub dtype: DType,
 }
 
 impl ParamLayout {
-    /// No parameters yet.
+    /// Creates a layout without parameters.
     pub fn new(dtype: DType) -> ParamLayout {
         ParamLayout { params: Vec::new(), dtype }
     }
 
-    /// Adds a matrix `[n, k]` made of `pieces`, zero-filled.
+    /// Adds a matrix `[n, k]` that consists of `pieces`, filled with zeros.
     pub fn matrix(&mut self, dev: &mut Device, n: usize, k: usize, pieces: Vec<Piece>) -> Result<Matrix> {
         let order = Order::of(dev);
         let data = dev.zeros(Region::Weights, self.dtype, &[order.len(self.dtype, n, k)])?;
         Ok(Matrix { id: self.push(pieces, data, order, true, n, k), weight: Weight { data, order, n, k } })
     }
 
-    /// Adds a vector `[n]` made of `pieces`, zero-filled.
+    /// Adds a vector `[n]` that consists of `pieces`, filled with zeros.
     pub fn vector(&mut self, dev: &mut Device, n: usize, pieces: Vec<Piece>) -> Result<Vector> {
         let tensor = dev.zeros(Region::Weights, self.dtype, &[n])?;
         Ok(Vector { id: self.push(pieces, tensor, Order::of(dev), false, n, 1), tensor })
     }
 
-    /// Adds a linear layer `[n, k]` named `name`, with a bias if `bias`. Columns beyond the file's are padding.
+    /// Adds a linear layer `[n, k]` with the name `name`, and a bias if `bias` is true. The file has `file_k` columns;
+    /// further columns are padding.
     pub fn linear(
         &mut self,
         dev: &mut Device,
@@ -268,7 +276,8 @@ impl ParamLayout {
         Ok(Linear { weight, bias })
     }
 
-    /// Adds an MLP's `{name}.gate_proj` and `{name}.up_proj`, each `[f, k]`, as one layer of alternating blocks.
+    /// Adds `{name}.gate_proj` and `{name}.up_proj` of an MLP, each `[f, k]`, as one layer with alternating blocks of
+    /// rows.
     pub fn gate_up(&mut self, dev: &mut Device, name: &str, f: usize, k: usize, bias: bool) -> Result<Linear> {
         let n = 2 * f.next_multiple_of(PANEL);
         let pieces = |what: &str, shape: &[usize]| {
@@ -280,7 +289,7 @@ impl ParamLayout {
         Ok(Linear { weight, bias })
     }
 
-    /// Adds a norm's weights `[n]`.
+    /// Adds the weights `[n]` of a norm.
     pub fn norm(&mut self, dev: &mut Device, name: &str, n: usize) -> Result<Vector> {
         self.vector(dev, n, vec![Piece::rows(format!("{name}.weight"), &[n], 0)])
     }
@@ -291,18 +300,18 @@ impl ParamLayout {
         self.params.len() - 1
     }
 
-    /// Every Hugging Face tensor with its parameter's and its piece's number.
+    /// Returns every Hugging Face tensor with the index of its parameter and the index of its piece.
     pub fn pieces(&self) -> impl Iterator<Item = (usize, usize, &Piece)> {
         let of = |(i, param)| Param::numbered(param).map(move |(j, piece)| (i, j, piece));
         self.params.iter().enumerate().flat_map(of)
     }
 
-    /// Elements of each parameter, padding included.
+    /// Returns the number of elements of each parameter, including padding.
     pub fn lens(&self) -> Vec<usize> {
         self.params.iter().map(|param| param.tensor.len()).collect()
     }
 
-    /// Number of weights, padding left out.
+    /// Returns the number of weights, without padding.
     pub fn num_weights(&self) -> usize {
         self.pieces().map(|(_, _, piece)| piece.num_elements()).sum()
     }

@@ -1,53 +1,53 @@
-//! Positions: mrope coordinates of a token sequence, window order and 2-D coordinates of the vision tower, and
-//! the tables of cosines and sines made from them, on the host in f64. All integers equal Hugging Face's.
+//! Computes positions on the host in f64: the M-RoPE positions of a token sequence, the window order and 2-D positions
+//! of the vision tower, and the tables of cosines and sines for both. All integers equal those of Hugging Face.
 
 use crate::error::{Error, Result};
 use crate::model::config::{ModelConfig, VISION_ROPE_THETA, VisionConfig};
 
-/// What stands at one image or video place of a sequence.
+/// Kind and size of a picture or video in a sequence.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Medium {
-    /// Patches in time, height, width.
+    /// Number of patches in time, height and width.
     pub grid_thw: [u32; 3],
-    /// A video's places hold `video_token_id`, a picture's `image_token_id`.
+    /// True for a video, whose placeholders are `video_token_id`. The placeholders of a picture are `image_token_id`.
     pub video: bool,
-    /// Seconds between two temporal patches; whole seconds count, as in Hugging Face. 1 for pictures.
+    /// Seconds between two temporal patches. Only whole seconds count, as in Hugging Face. 1 for pictures.
     pub second_per_grid_ts: f64,
 }
 
 impl Medium {
-    /// Decoder tokens it takes.
+    /// Returns the number of decoder tokens it takes.
     pub fn num_tokens(&self, merge_size: usize) -> usize {
         let [t, h, w] = self.grid_thw.map(|n| n as usize);
         t * (h / merge_size) * (w / merge_size)
     }
 }
 
-/// Where text goes on after a video (pictures: both rules agree).
+/// The position of text after a video. After a picture both rules give the same position.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum AfterVideo {
-    /// After the larger of height and width, as transformers 5.
+    /// After the larger of height and width, as in transformers 5.
     #[default]
     Extent,
-    /// After the largest of all three axes, as transformers 4.
+    /// After the largest of all three axes, as in transformers 4.
     #[cfg_attr(private_tree, expect(dead_code, reason = "goldens of transformers 4 have its positions"))]
     Largest,
 }
 
-/// mrope coordinates of one sequence.
+/// The M-RoPE positions of one sequence.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct SequencePositions {
-    /// Time, height and width of each token.
+    /// Time, height and width position of each token.
     pub position_ids: [Vec<i32>; 3],
-    /// A later token at index i has position i + rope_delta on all three axes.
+    /// Position offset: a later token at index i has position i + rope_delta on all three axes.
     pub rope_delta: i32,
-    /// Indices of the tokens that stand for image or video rows, ascending.
+    /// Indices of the image and video placeholders, ascending.
     pub image_rows: Vec<u32>,
 }
 
-/// Coordinates of `input_ids`, whose image and video places match `media` in order. Tokens from `plain_from` on were
-/// generated: place ids among them are plain tokens, and they go on after the largest coordinate so far, as the
-/// prompt's `rope_delta` has it. Errors when counts do not match.
+/// Computes the positions of `input_ids`, whose image and video placeholders must match `media` in order. Tokens from
+/// `plain_from` on were generated: placeholder ids among them are plain tokens, and their positions start after the
+/// largest position so far, consistent with the prompt's `rope_delta`. Errors if the counts do not match.
 pub fn sequence(
     config: &ModelConfig,
     input_ids: &[u32],
@@ -101,13 +101,13 @@ pub fn sequence(
 }
 
 impl SequencePositions {
-    /// One more than the largest coordinate.
+    /// Returns the largest position plus one.
     fn next_position(&self) -> i32 {
         self.position_ids.iter().flatten().max().map_or(0, |p| p + 1)
     }
 }
 
-/// Errors unless the grid cuts into whole merged patches.
+/// Errors unless the grid can be divided into complete merged patches.
 pub fn check_grid(grid_thw: [u32; 3], merge_size: usize, index: usize) -> Result<()> {
     let [t, h, w] = grid_thw.map(|n| n as usize);
     if t > 0 && h > 0 && w > 0 && h.is_multiple_of(merge_size) && w.is_multiple_of(merge_size) {
@@ -117,17 +117,17 @@ pub fn check_grid(grid_thw: [u32; 3], merge_size: usize, index: usize) -> Result
     Err(Error::input(format!("image {index}"), format!("grid {grid_thw:?}"), expected))
 }
 
-/// The largest coordinate of a video: behind it there is room for text.
+/// Maximum position of a video. It leaves enough positions for the text after it.
 const MAX_POSITION: i64 = 1 << 30;
 
-/// Coordinates from one temporal patch to the next.
+/// Returns the difference in position between consecutive temporal patches.
 fn time_step(config: &ModelConfig, medium: &Medium) -> i32 {
-    // Hugging Face cuts the seconds to a whole number before it multiplies.
+    // Hugging Face truncates the seconds to a whole number before the multiplication.
     let step = (medium.second_per_grid_ts as i32).saturating_mul(config.vision_config.tokens_per_second as i32);
     if medium.video { step } else { 1 }
 }
 
-/// Appends a medium's coordinates, beginning at `start`; returns where text goes on.
+/// Appends the positions of a picture or video that begins at `start`, and returns the position of the text after it.
 fn push_medium(
     config: &ModelConfig,
     medium: &Medium,
@@ -154,26 +154,26 @@ fn push_medium(
     }
 }
 
-/// Cosines and sines of the decoder's rotation.
+/// Cosines and sines of the decoder's rotary embedding.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct RopeTable {
-    /// `[T, head_dim / 2]`.
+    /// Cosines, `[T, head_dim / 2]`.
     pub cos: Vec<f32>,
-    /// `[T, head_dim / 2]`.
+    /// Sines, `[T, head_dim / 2]`.
     pub sin: Vec<f32>,
 }
 
 impl RopeTable {
-    /// Room for `len` angles, none of them computed.
+    /// Creates a table for `len` angles, filled with zeros.
     pub fn zeros(len: usize) -> RopeTable {
         RopeTable { cos: vec![0.0; len], sin: vec![0.0; len] }
     }
 }
 
-/// Cosines and sines of some coordinates times some frequencies: each pair is computed once, however many tokens
-/// share the coordinate.
+/// Cosines and sines of the products of positions and frequencies. Each product is computed once, even if many tokens
+/// share the position.
 struct Angles {
-    /// The coordinates, ascending.
+    /// Distinct positions, ascending.
     coordinates: Vec<i32>,
     num_frequencies: usize,
     table: RopeTable,
@@ -194,14 +194,15 @@ impl Angles {
         Angles { coordinates, num_frequencies: frequencies.len(), table }
     }
 
-    /// Where the angles of a coordinate given to [`Angles::new`] begin.
+    /// Returns the index of the first angle of a position that was given to [`Angles::new`].
     fn start(&self, coordinate: i32) -> usize {
         let at = self.coordinates.partition_point(|&c| c < coordinate);
         at * self.num_frequencies
     }
 }
 
-/// Tables for tokens at `position_ids`: frequency i of a head turns with the axis whose mrope section holds i.
+/// Computes the tables for tokens at `position_ids`. Frequency i of a head uses the axis whose M-RoPE section contains
+/// i.
 pub fn text_rope(config: &ModelConfig, position_ids: &[Vec<i32>; 3]) -> RopeTable {
     let dim = config.head_dim();
     let frequencies: Vec<f64> = (0..dim / 2).map(|i| config.rope_theta.powf(-2.0 * i as f64 / dim as f64)).collect();
@@ -220,23 +221,23 @@ pub fn text_rope(config: &ModelConfig, position_ids: &[Vec<i32>; 3]) -> RopeTabl
     out
 }
 
-/// The vision tower's order, segments and tables for a list of images.
+/// Order, segments and tables of the vision tower for a list of images.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct VisionPositions {
-    /// Height and width of each patch, in input order.
+    /// Height and width position of each patch, in input order.
     pub pos_hw: Vec<[u32; 2]>,
-    /// Merge block at each place of the window order.
+    /// Index of the merge block at each position of the window order.
     pub window_index: Vec<u32>,
-    /// Borders of the windows, in patches, window order.
+    /// Start offsets of the windows in patches, in window order, followed by the number of patches.
     pub cu_window_seqlens: Vec<u32>,
-    /// Borders of the frames, in patches (the same in either order).
+    /// Start offsets of the frames in patches, followed by the number of patches. They are the same in both orders.
     pub cu_seqlens: Vec<u32>,
     /// Tables `[N, head_dim / 2]` in window order.
     pub rope: RopeTable,
 }
 
-/// Everything the tower needs to know about where its patches lie; `grids` in patches (time, height, width),
-/// each checked by [`check_grid`].
+/// Computes order, segments and tables for images of the given `grids`, in patches (time, height, width). Callers check
+/// each grid with [`check_grid`] before.
 pub fn vision(config: &VisionConfig, grids: &[[u32; 3]]) -> VisionPositions {
     let merge = config.spatial_merge_size;
     let unit = config.merge_unit();
@@ -263,7 +264,7 @@ pub fn vision(config: &VisionConfig, grids: &[[u32; 3]]) -> VisionPositions {
     out
 }
 
-/// Coordinates of one frame's patches, merge block by merge block.
+/// Appends the positions of one frame's patches, merge block by merge block.
 fn push_patches(pos_hw: &mut Vec<[u32; 2]>, h: usize, w: usize, merge: usize) {
     for (y, x) in (0..h).flat_map(|y| (0..w).map(move |x| (y, x))) {
         for (dy, dx) in (0..merge).flat_map(|dy| (0..merge).map(move |dx| (dy, dx))) {
@@ -272,7 +273,7 @@ fn push_patches(pos_hw: &mut Vec<[u32; 2]>, h: usize, w: usize, merge: usize) {
     }
 }
 
-/// Half of the frequencies turn with the height, half with the width.
+/// Computes the tables. Half of the frequencies use the height, half the width.
 fn vision_rope(config: &VisionConfig, positions: &VisionPositions) -> RopeTable {
     let quarter = config.head_dim() / 4;
     let frequencies: Vec<f64> = (0..quarter).map(|i| VISION_ROPE_THETA.powf(-(i as f64) / quarter as f64)).collect();

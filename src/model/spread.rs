@@ -1,4 +1,4 @@
-//! Rows that several others show: a picture's, in every sequence that has it.
+//! Copies the rows of a picture into every sequence that contains the picture, and sums their gradients.
 
 use std::ops::Range;
 
@@ -9,28 +9,30 @@ use crate::model::work::moved;
 use crate::ops::rows;
 use crate::tensor::Tensor;
 
-/// Rows of a value, and which rows of another show them.
+/// Rows of a source value, and the rows of the destination that they are copied to.
 #[derive(Clone, Debug)]
 pub struct Shown {
-    /// The rows.
+    /// The source rows.
     pub rows: Range<usize>,
-    /// Where they are shown: all once, then all once more, u32 of a multiple of their number.
+    /// Destination rows, u32. The list contains one destination for each source row, in order, and then starts over for
+    /// each further copy.
     pub places: Tensor,
-    /// Sums f32 of their gradients at places in earlier passes, to be gone on from.
+    /// Sums of the rows' gradients from earlier passes, f32. They are the start values of the sums.
     pub before: Option<Tensor>,
-    /// Where the sums go when later passes show them, too. None: rounded, they are the rows' gradient.
+    /// Memory for the sums if later passes copy the same rows. If `None`, the sums are rounded and become the gradient
+    /// of the rows.
     pub after: Option<Tensor>,
 }
 
 impl Shown {
-    /// Bytes of the places' rows.
+    /// Returns the number of bytes of the destination rows.
     fn bytes(&self, src: Var) -> f64 {
         (self.places.len() * src.tensor.cols() * src.tensor.dtype.size()) as f64
     }
 }
 
 impl Tape {
-    /// Writes rows of `src` over all the rows of `dst` that show them, each of which is one row's.
+    /// Copies rows of `src` over the rows of `dst`. Each row of `dst` is overwritten at most once.
     pub fn spread(&mut self, dev: &mut Device, src: Var, shown: Vec<Shown>, dst: Var) -> Result<()> {
         let mark = dev.mark(self.region());
         for s in &shown {
@@ -48,7 +50,7 @@ impl Tape {
                 let kept = s.before.map_or(0.0, |before| moved(&[before]));
                 b.dev.note_work("scatter_rows::bwd", 0.0, 2.0 * s.bytes(src) + kept + moved(&[sum]));
             }
-            // What stood there before has no part in the result.
+            // The overwritten contents of these rows have no effect on the result, so their gradient is zero.
             b.with_scratch(ddst.dtype, &[1, ddst.cols()], |b, zeros| {
                 b.dev.fill_zero(zeros)?;
                 shown.iter().try_for_each(|s| rows::scatter(b.dev, zeros, s.places, ddst))

@@ -1,8 +1,10 @@
-//! The tape: forward passes leave behind what their backward needs, backward takes it up last in, first out.
+//! The tape for automatic differentiation: forward passes record what their backward needs, and backward processes the
+//! records in reverse order.
 //!
-//! Activations lie in one region's stack and are freed as backward passes them; gradients of activations live in
-//! the workspace's stack; gradients of parameters are added to [`Grads`] in f32. [`Tape::checkpoint`] drops what a
-//! block left behind and replays the block in backward, which changes no bit. An inferring tape records nothing.
+//! Activations are allocated on the stack of one region and are freed as backward passes them. Gradients of activations
+//! are on the workspace's stack; gradients of parameters are added to [`Grads`] in f32. [`Tape::checkpoint`] discards
+//! what a block recorded and runs the block again in backward, with bitwise identical results. A tape in inference mode
+//! records nothing.
 
 use std::collections::HashMap;
 
@@ -11,33 +13,33 @@ use crate::error::{Error, Result};
 use crate::model::params::ParamLayout;
 use crate::tensor::{DType, Elem, Tensor};
 
-/// What a training forward keeps of a layer; backward computes the rest again. The bits of the gradients do not depend
-/// on it, and attention is computed once at every level: at the lengths that need recomputation it costs as much as
-/// the layer's matrices, and its result is no larger than the layer's input.
+/// Activation checkpointing policy of one layer: what a training forward keeps, so that backward recomputes the rest.
+/// Gradients do not depend on it. Attention is never recomputed: at the lengths that need recomputation it costs as
+/// much as the layer's matrices, while its result is no larger than the layer's input.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Keep {
-    /// All that backward reads.
+    /// Keeps everything that backward reads.
     #[default]
     All,
-    /// The input, q, k and v, attention's result and the sum after it: gate and up, their product and the norms are
-    /// computed again.
+    /// Keeps the input, q, k and v, the result of attention and the sum after it. Backward recomputes gate and up,
+    /// their product, and the norms.
     AllButGateUp,
-    /// The input and attention's result: all matrices but the last are multiplied again.
+    /// Keeps the input and the result of attention. Backward recomputes all matrix products except the last one.
     Inputs,
 }
 
-/// Levels of a stack of equal layers: how many keep how little, from the first layer on. What a later layer kept is
-/// freed before an earlier one is computed again, so the first layers are those with room for it.
+/// Policies of a stack of equal layers: how many layers, counted from the first one, keep less. Backward frees what a
+/// later layer kept before it recomputes an earlier layer, so the first layers have the memory for it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Stack {
-    /// So many layers keep [`Keep::Inputs`].
+    /// Number of first layers that use [`Keep::Inputs`].
     pub inputs: usize,
-    /// So many after them keep [`Keep::AllButGateUp`]; the rest keeps all.
+    /// Number of layers after those that use [`Keep::AllButGateUp`]. The remaining layers keep everything.
     pub all_but_gate_up: usize,
 }
 
 impl Stack {
-    /// The level of layer `index`.
+    /// Returns the policy of layer `index`.
     pub fn keep(&self, index: usize) -> Keep {
         match index.checked_sub(self.inputs) {
             None => Keep::Inputs,
@@ -48,7 +50,7 @@ impl Stack {
 }
 
 impl From<Keep> for Stack {
-    /// All layers alike.
+    /// Uses the same policy for all layers.
     fn from(keep: Keep) -> Stack {
         match keep {
             Keep::All => Stack::default(),
@@ -58,36 +60,36 @@ impl From<Keep> for Stack {
     }
 }
 
-/// What a training forward keeps of the whole model. No bit of the gradients depends on it.
+/// Activation checkpointing policy of the whole model. Gradients do not depend on it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Levels {
-    /// The decoder's layers.
+    /// Policy of the decoder's layers.
     pub text: Stack,
-    /// The vision tower's blocks.
+    /// Policy of the vision tower's blocks.
     pub vision: Stack,
-    /// Of the tower only pixels and merged rows outlast its forward: backward computes one chunk of images after the
-    /// other again, keeping of the blocks what `vision` says.
+    /// True if only the pixels and the merged rows of the tower outlast its forward. Backward then recomputes one chunk
+    /// of images after the other; within a chunk, the blocks follow `vision`.
     pub replay_tower: bool,
 }
 
 impl From<Keep> for Levels {
-    /// All layers alike; the tower is replayed where inputs alone are kept.
+    /// Uses the same policy for all layers. The tower is recomputed if only inputs are kept.
     fn from(keep: Keep) -> Levels {
         Levels { text: keep.into(), vision: keep.into(), replay_tower: keep == Keep::Inputs }
     }
 }
 
-/// What a pass is for.
+/// The purpose of a pass.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Mode {
-    /// Backward follows; activations lie in [`Region::Overlay`].
+    /// Training: backward follows, and activations are in [`Region::Overlay`].
     Train(Levels),
-    /// Only the result counts; all lies in [`Region::Workspace`] and a layer's scratch is freed with the layer.
+    /// Inference: everything is in [`Region::Workspace`], and a layer's scratch is freed at the end of the layer.
     Infer,
 }
 
 impl Mode {
-    /// A training pass that keeps so much.
+    /// Returns the mode of a training pass with the policy `keep`.
     pub fn train(keep: impl Into<Levels>) -> Mode {
         Mode::Train(keep.into())
     }
@@ -96,61 +98,62 @@ impl Mode {
 /// A value on the tape.
 #[derive(Clone, Copy, Debug)]
 pub struct Var {
-    /// Where it lies.
+    /// Memory of the value.
     pub tensor: Tensor,
     id: usize,
 }
 
 impl Var {
-    /// The same value under another shape.
+    /// Returns the same value with another shape.
     pub fn reshape(self, dims: &[usize]) -> Var {
         Var { tensor: self.tensor.reshape(dims), ..self }
     }
 }
 
-/// Gradients of all parameters, f32, each in its parameter's element order, in [`Region::Overlay`].
+/// The gradients of all parameters in f32, in [`Region::Overlay`]. The elements of each are in the order of its
+/// parameter.
 pub struct Grads {
     tensors: Vec<Tensor>,
     touched: Vec<bool>,
 }
 
 impl Grads {
-    /// Zero gradients for every parameter of `layout`.
+    /// Allocates zero gradients for every parameter of `layout`.
     pub fn new(dev: &mut Device, layout: &ParamLayout) -> Result<Grads> {
         let zeros = |p: &crate::model::params::Param| dev.zeros(Region::Overlay, DType::F32, &[p.tensor.len()]);
         let tensors = layout.params.iter().map(zeros).collect::<Result<Vec<Tensor>>>()?;
         Ok(Grads { touched: vec![false; tensors.len()], tensors })
     }
 
-    /// Back to zero, nothing touched.
+    /// Sets all gradients to zero and marks them as untouched.
     pub fn zero(&mut self, dev: &mut Device) -> Result<()> {
         self.touched.fill(false);
         self.tensors.iter().try_for_each(|t| dev.fill_zero(*t))
     }
 
-    /// The gradient of parameter `id`, or `None` when no backward has reached it since the last zero: such a
-    /// parameter is left alone by the optimizer.
+    /// Returns the gradient of parameter `id`, or `None` if no backward has reached it since it was set to zero. The
+    /// optimizer does not update such a parameter.
     pub fn get(&self, id: usize) -> Option<Tensor> {
         self.touched[id].then_some(self.tensors[id])
     }
 
-    /// What lies where the gradient of parameter `id` is kept: zeros where no backward has reached it.
+    /// Returns the memory of the gradient of parameter `id`. It contains zeros if no backward has reached it.
     pub fn tensor(&self, id: usize) -> Tensor {
         self.tensors[id]
     }
 
-    /// From here on those parameters have a gradient that `touched` says, and no others.
+    /// Marks exactly those parameters as having a gradient for which `touched` is true.
     pub fn touch_all(&mut self, touched: &[bool]) {
         self.touched.copy_from_slice(touched);
     }
 
-    /// The gradient of parameter `id`, to be added to.
+    /// Marks the gradient of parameter `id` as touched and returns it. The caller adds to it.
     pub fn touch(&mut self, id: usize) -> Tensor {
         self.touched[id] = true;
         self.tensors[id]
     }
 
-    /// Number of parameters.
+    /// Returns the number of parameters.
     pub fn num_params(&self) -> usize {
         self.tensors.len()
     }
@@ -162,7 +165,7 @@ type Node = Box<dyn FnOnce(&mut Backward<'_>) -> Result<()>>;
 pub struct Tape {
     mode: Mode,
     recording: bool,
-    /// Each op's backward with the stack's height before its outputs.
+    /// Backward function of each op, with the height of the stack before the op's outputs.
     nodes: Vec<(Mark, Node)>,
     num_vars: usize,
     notes: Vec<(&'static str, usize, Tensor)>,
@@ -170,7 +173,7 @@ pub struct Tape {
 }
 
 impl Tape {
-    /// An empty tape. What is allocated on it lies on top of the device's stacks until [`Tape::finish`].
+    /// Creates an empty tape. Its allocations are on top of the device's stacks until [`Tape::finish`].
     pub fn new(dev: &Device, mode: Mode) -> Tape {
         Tape {
             mode,
@@ -187,60 +190,60 @@ impl Tape {
         self.start.into_iter().for_each(|mark| dev.release(mark));
     }
 
-    /// What the pass is for.
+    /// Returns the purpose of the pass.
     pub fn mode(&self) -> Mode {
         self.mode
     }
 
-    /// True while ops leave their backward behind.
+    /// Returns true if ops record their backward.
     pub fn recording(&self) -> bool {
         self.recording
     }
 
-    /// Where activations lie.
+    /// Returns the region of activations.
     pub fn region(&self) -> Region {
         if self.mode == Mode::Infer { Region::Workspace } else { Region::Overlay }
     }
 
-    /// A value on top of the activation stack; its content is undefined.
+    /// Allocates a value on top of the activation stack. Its content is undefined.
     pub fn alloc(&mut self, dev: &mut Device, dtype: DType, dims: &[usize]) -> Result<Var> {
         let tensor = dev.alloc(self.region(), dtype, dims)?;
         Ok(self.var(tensor))
     }
 
-    /// A tensor that lies elsewhere, as a value.
+    /// Turns a tensor that was allocated elsewhere into a value.
     pub fn var(&mut self, tensor: Tensor) -> Var {
         self.num_vars += 1;
         Var { tensor, id: self.num_vars - 1 }
     }
 
-    /// Host data on top of the activation stack.
+    /// Copies host data to the top of the activation stack.
     pub fn upload<T: Elem>(&self, dev: &mut Device, data: &[T], dims: &[usize]) -> Result<Tensor> {
         dev.upload(self.region(), data, dims)
     }
 
-    /// Leaves an op's backward behind. `mark` is the stack's height before the op's outputs were allocated.
+    /// Records an op's backward. `mark` is the height of the stack before the op's outputs were allocated.
     pub fn record(&mut self, mark: Mark, backward: impl FnOnce(&mut Backward<'_>) -> Result<()> + 'static) {
         if self.recording {
             self.nodes.push((mark, Box::new(backward)));
         }
     }
 
-    /// Gives a value a name and an index to find it by while the tape lives. Values of replayed blocks are gone
-    /// when the pass returns and carry no name.
+    /// Names a value, so that it can be found by name and index as long as the tape exists. Values inside recomputed
+    /// blocks are not named, because they are freed before the pass returns.
     pub fn note(&mut self, name: &'static str, index: usize, value: Var) {
         if self.recording {
             self.notes.push((name, index, value.tensor));
         }
     }
 
-    /// The named values, in the order they were computed.
+    /// Returns the named values, in the order in which they were computed.
     #[cfg_attr(private_tree, expect(dead_code, reason = "goldens compare the values between layers"))]
     pub fn notes(&self) -> &[(&'static str, usize, Tensor)] {
         &self.notes
     }
 
-    /// What a training pass keeps; all on a tape that infers.
+    /// Returns the activation checkpointing policy. A tape in inference mode returns the default.
     pub fn levels(&self) -> Levels {
         match self.mode {
             Mode::Train(levels) => levels,
@@ -248,9 +251,10 @@ impl Tape {
         }
     }
 
-    /// Runs `block`, whose results lie in values allocated before. With `replay` what it leaves behind is dropped
-    /// and backward runs it again first, telling it so: values from before then hold what the first run wrote, and need
-    /// not be computed again. On an inferring tape its scratch is freed.
+    /// Runs `block`, whose results are in values allocated before. With `replay`, its records are discarded, and
+    /// backward runs the block again before its backward; that run receives `Again(true)`. Values allocated before the
+    /// block then still hold the results of the first run, so the block need not compute these again. On a tape in
+    /// inference mode the block's scratch is freed.
     pub fn checkpoint(
         &mut self,
         dev: &mut Device,
@@ -266,7 +270,7 @@ impl Tape {
         Ok(())
     }
 
-    /// Runs `block`, whose results lie in values allocated before, without backward; what it allocated is freed.
+    /// Runs `block`, whose results are in values allocated before, without recording. Frees what it allocated.
     pub fn unrecorded<R>(
         &mut self,
         dev: &mut Device,
@@ -280,8 +284,9 @@ impl Tape {
         done
     }
 
-    /// [`Tape::checkpoint`] of several blocks that do not depend on one another. Backward takes them up in the order
-    /// they ran in, so that sums over all blocks' rows go on ascending over the borders between them.
+    /// Does the same as [`Tape::checkpoint`] for several blocks that do not depend on one another. Backward processes
+    /// the blocks in their forward order. So sums over the rows of all blocks are accumulated in ascending order across
+    /// blocks.
     pub fn checkpoints<B>(&mut self, dev: &mut Device, replay: bool, blocks: Vec<B>) -> Result<()>
     where
         B: Fn(&mut Tape, &mut Device, Again) -> Result<()> + 'static,
@@ -309,7 +314,8 @@ impl Tape {
             block(self, dev, Again(false))?;
             parts.push(self.nodes.split_off(start));
         }
-        // The last part lies on top: nothing of the forward's is freed before all are done.
+        // The last block's values are on top of the stack, so nothing of the forward is freed before all blocks are
+        // done.
         self.record(mark, move |b| {
             let top = b.dev.mark(b.tape.region());
             for (_, node) in parts.into_iter().flat_map(|part| part.into_iter().rev()) {
@@ -321,8 +327,8 @@ impl Tape {
         Ok(())
     }
 
-    /// A stack of `count` layers that keep the shape of `x`: `layer(tape, dev, i, x, out)` writes layer i's result.
-    /// `x` is given up: a pass that leaves nothing behind reuses its memory.
+    /// Runs a stack of `count` layers that keep the shape of `x`: `layer(tape, dev, i, x, out)` writes the result of
+    /// layer i. The memory of `x` may be reused if nothing is recorded.
     pub fn layers(
         &mut self,
         dev: &mut Device,
@@ -364,8 +370,8 @@ impl Tape {
         Ok(x)
     }
 
-    /// Backward from the given values' gradients: adds every parameter's gradient to `grads` and frees the
-    /// activations. A value without a gradient costs nothing.
+    /// Runs backward from the gradients of the given values, adds every parameter's gradient to `grads`, and frees the
+    /// activations. Ops whose result has no gradient are skipped.
     pub fn backward(&mut self, dev: &mut Device, grads: &mut Grads, seeds: &[(Var, Tensor)]) -> Result<()> {
         if self.mode == Mode::Infer {
             return Err(Error::Failed("backward on a tape that only inferred".into()));
@@ -376,29 +382,30 @@ impl Tape {
     }
 }
 
-/// Whether a block runs for the second time, in backward.
+/// True if a block is being recomputed in backward.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Again(pub bool);
 
-/// A value's gradient: its memory and its place in the gradients' stack (none: the caller's).
+/// The gradient of a value: its memory and its index in the stack of gradients. The index is `None` if the caller owns
+/// the memory.
 #[derive(Clone, Copy)]
 struct Slot {
     tensor: Tensor,
     place: Option<usize>,
 }
 
-/// A backward pass under way: what an op's backward works with.
+/// A backward pass in progress. The backward functions of ops use it.
 pub struct Backward<'a> {
     tape: &'a mut Tape,
     /// The device.
     pub dev: &'a mut Device,
     grads: &'a mut Grads,
     slots: HashMap<usize, Slot>,
-    /// Stack heights below each gradient, and whether it is in use.
+    /// Height of the stack below each gradient, and true if the gradient is in use.
     stack: Vec<(Mark, bool)>,
 }
 
-/// A gradient taken out of its slot, to be given to [`Backward::free`] or [`Backward::pass_on`].
+/// A gradient taken from its value. It must be passed to [`Backward::free`] or [`Backward::pass_on`].
 #[must_use]
 pub struct Taken {
     /// The gradient.
@@ -407,7 +414,7 @@ pub struct Taken {
 }
 
 impl Backward<'_> {
-    /// Runs a checkpointed block again, and its backward.
+    /// Recomputes a checkpointed block and runs its backward.
     fn replay(&mut self, block: &impl Fn(&mut Tape, &mut Device, Again) -> Result<()>) -> Result<()> {
         let start = self.tape.nodes.len();
         block(self.tape, self.dev, Again(true))?;
@@ -424,18 +431,19 @@ impl Backward<'_> {
         Ok(())
     }
 
-    /// The whole gradient of `y`, or `None` when nothing depends on `y`.
+    /// Takes the complete gradient of `y`, or returns `None` if nothing depends on `y`.
     pub fn take(&mut self, y: Var) -> Option<Taken> {
         let slot = self.slots.remove(&y.id)?;
         Some(Taken { tensor: slot.tensor.reshape(&y.tensor.shape), place: slot.place })
     }
 
-    /// The whole gradient of `y`, left in its slot: for ops that change a value in place.
+    /// Returns the complete gradient of `y` and leaves it in place, for ops that change a value in place.
     pub fn peek(&self, y: Var) -> Option<Tensor> {
         self.slots.get(&y.id).map(|slot| slot.tensor.reshape(&y.tensor.shape))
     }
 
-    /// The gradient of `x` to write (false) or to add to (true).
+    /// Returns the memory for the gradient of `x`, and true if the caller must add to it or false if the caller must
+    /// write it.
     pub fn of(&mut self, x: Var) -> Result<(Tensor, bool)> {
         if let Some(slot) = self.slots.get(&x.id) {
             return Ok((slot.tensor.reshape(&x.tensor.shape), true));
@@ -447,13 +455,13 @@ impl Backward<'_> {
         Ok((tensor, false))
     }
 
-    /// Makes a gradient that was `y`'s the gradient of `x`: dx = dy. `x` has none yet.
+    /// Makes the gradient of `y` the gradient of `x`, for dx = dy. `x` must not have a gradient yet.
     pub fn pass_on(&mut self, taken: Taken, x: Var) {
         let before = self.slots.insert(x.id, Slot { tensor: taken.tensor, place: taken.place });
         assert!(before.is_none(), "a residual is used by nothing after the layer that adds it");
     }
 
-    /// Frees a gradient, and all freed ones below that it covered.
+    /// Frees a gradient, and all gradients below it on the stack that were already freed.
     pub fn free(&mut self, taken: Taken) {
         if let Some(place) = taken.place {
             self.stack[place].1 = false;
@@ -464,7 +472,7 @@ impl Backward<'_> {
         }
     }
 
-    /// The gradient of parameter `id`, to be added to.
+    /// Returns the gradient of parameter `id`. The caller adds to it.
     pub fn param(&mut self, id: usize) -> Tensor {
         self.grads.touch(id)
     }

@@ -1,8 +1,9 @@
-//! A tiny model's configuration, for unit tests.
+//! The configuration of a tiny model, for unit tests.
 
 use serde_json::{Value, json};
 
-/// A tiny model's file; sizes that are no multiple of anything convenient.
+/// Returns the contents of a tiny model's `config.json`. Its sizes are deliberately not multiples of convenient
+/// numbers.
 pub(crate) fn tiny() -> Value {
     json!({
         "model_type": "qwen2_5_vl", "architectures": ["Qwen2_5_VLForConditionalGeneration"], "auto_map": null, "vocab_size": 90, "hidden_size": 24, "intermediate_size": 36,

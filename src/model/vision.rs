@@ -1,5 +1,5 @@
-//! The vision tower: pixels to decoder rows. Patches go through the blocks in window order; some blocks attend
-//! to whole frames, the others within windows; the merger joins 2 x 2 patches into one row, in input order.
+//! The vision tower: computes decoder rows from pixels. Patches pass through the blocks in window order. Some blocks
+//! attend to whole frames, the others within windows. The merger joins 2 x 2 patches into one row, in input order.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -19,13 +19,16 @@ use crate::ops::matmul::PANEL;
 use crate::ops::patch_embed::{Normalize, PatchImage};
 use crate::tensor::{DType, Tensor};
 
-/// Epsilon of the tower's norms; the configuration has no key for it.
+/// Epsilon of the tower's norms. The configuration has no key for it.
 const NORM_EPS: f32 = 1e-6;
 
-/// Patches that go through the tower together, more only when one image has more: bounds the memory of a replayed
-/// tower. Forward and data gradients do not depend on it. Weight gradients are one chain over the patches in ascending
-/// order, chunk after chunk, so they do not either where a border falls on a step of the chain (64 patches for the
-/// norms, DESIGN section 8); elsewhere it is part of their definition, which is why no plan changes it.
+/// Maximum number of patches that pass through the tower together, which bounds the memory of a recomputed tower. A
+/// single image with more patches forms a chunk of its own.
+///
+/// Forward and data gradients do not depend on this number. Weight gradients are one chain of sums over the patches in
+/// ascending order, chunk after chunk. They do not depend on it either if each chunk ends at a step of the chain (64
+/// patches for the norms, see `docs/design/training.md`). Otherwise the number affects their rounding, so no plan
+/// changes it.
 pub const CHUNK_PATCHES: usize = 8192;
 
 /// The tower's parameters.
@@ -37,11 +40,11 @@ pub struct VisionTower {
     ln_q: Vector,
     fc1: Linear,
     fc2: Linear,
-    /// Images go through the tower in chunks of at most this many patches, or one by one where they have more.
+    /// Maximum number of patches of a chunk of images. An image with more patches forms a chunk of its own.
     pub chunk_patches: usize,
 }
 
-/// What one pass over some images reads, on the device.
+/// The data on the device that one pass over some images reads.
 #[derive(Clone)]
 struct Chunk {
     num_patches: usize,
@@ -77,8 +80,8 @@ impl VisionTower {
         })
     }
 
-    /// The tower of a model directory, without the rest of the model; its weights as `dtype`. Errors name the file and what
-    /// is wrong.
+    /// Loads the tower of a model directory without the rest of the model, with its weights as `dtype`. Errors name the
+    /// file and the fault.
     pub fn load(dev: &mut Device, dir: &Path, config: &VisionConfig, dtype: DType) -> Result<VisionTower> {
         let mut layout = ParamLayout::new(dtype);
         let tower = VisionTower::new(dev, &mut layout, config)?;
@@ -86,8 +89,8 @@ impl VisionTower {
         Ok(tower)
     }
 
-    /// Decoder rows of `images`, one after another, into `out` `[M, D]`; returned in consecutive pieces. Errors
-    /// when an image's pixels do not fit its grid.
+    /// Computes the decoder rows of `images`, one image after another, into `out` `[M, D]`. Returns `out` as
+    /// consecutive pieces. Errors if an image's pixels do not fit its grid.
     pub fn forward(
         &self,
         tape: &mut Tape,
@@ -182,7 +185,7 @@ fn num_patches(image: &ImageInput) -> usize {
     image.grid_thw.iter().map(|&n| n as usize).product()
 }
 
-/// Consecutive images of at most `most` patches together, at least one.
+/// Divides images into consecutive chunks of at most `most` patches, with at least one image each.
 fn chunks(images: &[Arc<ImageInput>], most: usize) -> Vec<&[Arc<ImageInput>]> {
     let mut out = Vec::new();
     let (mut from, mut patches) = (0, 0);

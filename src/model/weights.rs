@@ -1,4 +1,5 @@
-//! Weights in safetensors files, read by mapping, under both namings, from one file or shards.
+//! Reads weights from memory-mapped safetensors files, with released or newer tensor names, from one file or from
+//! shards.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,31 +15,31 @@ use crate::files;
 use crate::model::params::ParamLayout;
 use crate::tensor::DType;
 
-/// The single weight file's name.
+/// Name of the single weight file.
 pub(super) const SINGLE: &str = "model.safetensors";
 
-/// The list of shards.
+/// Name of the index that lists the shards.
 pub(super) const INDEX: &str = "model.safetensors.index.json";
 
-/// The weight files of a model directory, mapped.
+/// The weight files of a model directory, memory-mapped.
 pub struct WeightFiles {
     dir: PathBuf,
     files: Vec<Shard>,
     tensors: BTreeMap<String, Stored>,
-    /// The headers' `__metadata__`.
+    /// The `__metadata__` entries of the headers.
     notes: BTreeMap<String, String>,
 }
 
-/// Where weights show a size.
+/// The property of the weights from which a size is read.
 pub enum Measured<'a> {
-    /// As the number of layers that tensors with these first letters are of.
+    /// Number of layers among the tensors whose names start with this prefix.
     Layers(&'a str),
-    /// As a side of this tensor.
+    /// Length of the given dimension of this tensor.
     Side(&'a str, usize),
 }
 
 struct Shard {
-    /// Without its directory.
+    /// File name without its directory.
     name: String,
     map: MappedFile,
 }
@@ -50,7 +51,7 @@ struct Stored {
     bytes: std::ops::Range<usize>,
 }
 
-/// The released name of a tensor: newer versions put the decoder under `model.language_model` and the tower
+/// Returns the released name of a tensor. Newer versions put the decoder under `model.language_model` and the tower
 /// under `model.visual`.
 fn released_name(name: &str) -> String {
     if let Some(rest) = name.strip_prefix("model.language_model.") {
@@ -59,14 +60,14 @@ fn released_name(name: &str) -> String {
     name.strip_prefix("model.").filter(|rest| rest.starts_with("visual.")).unwrap_or(name).to_owned()
 }
 
-/// Whether a model directory has weights, or names them.
+/// Returns true if a model directory contains weights, or an index that names them.
 pub fn are_in(dir: &Path) -> bool {
     [SINGLE, INDEX].iter().any(|name| dir.join(name).exists())
 }
 
 impl WeightFiles {
-    /// Opens `dir`'s weights: `model.safetensors`, else the shards its index names. Errors on a missing, cut or
-    /// broken file.
+    /// Opens the weights in `dir`: `model.safetensors`, or the shards that its index names. Errors on a missing,
+    /// truncated or broken file.
     pub fn open(dir: &Path) -> Result<WeightFiles> {
         let mut weights = WeightFiles::none(dir);
         if dir.join(SINGLE).exists() {
@@ -105,13 +106,13 @@ impl WeightFiles {
         }
     }
 
-    /// Bytes of all tensors.
+    /// Returns the number of bytes of all tensors.
     fn bytes(&self) -> u64 {
         self.tensors.values().map(|stored| stored.bytes.len() as u64).sum()
     }
 
-    /// Holds sizes that `config.json` says, by their JSON pointers, against the headers of `dir`'s weights. Nothing to hold
-    /// where they are not there, or not all: to load them is an error of its own.
+    /// Compares sizes from `config.json`, given with their JSON pointers, with the headers of the weights in `dir`.
+    /// Does nothing if weights are missing, because loading them reports that as an error.
     pub fn hold(dir: &Path, sizes: &[(&str, usize, Measured<'_>)]) -> Result<()> {
         if !dir.join(SINGLE).exists() && !dir.join(INDEX).exists() {
             return Ok(());
@@ -136,7 +137,7 @@ impl WeightFiles {
         WeightFiles { dir: dir.to_owned(), files: Vec::new(), tensors: BTreeMap::new(), notes: BTreeMap::new() }
     }
 
-    /// Opens safetensors files with any tensors in them.
+    /// Opens safetensors files with arbitrary tensors.
     pub fn open_files(dir: &Path, files: &[PathBuf]) -> Result<WeightFiles> {
         let mut weights = WeightFiles::none(dir);
         files.iter().try_for_each(|path| weights.add(path))?;
@@ -170,17 +171,17 @@ impl WeightFiles {
         Ok(())
     }
 
-    /// The released names of all tensors, sorted.
+    /// Returns the released names of all tensors, sorted.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().map(String::as_str)
     }
 
-    /// What the files' headers note under `key`.
+    /// Returns the metadata value that the files' headers have under `key`.
     pub fn note(&self, key: &str) -> Option<&str> {
         self.notes.get(key).map(String::as_str)
     }
 
-    /// A tensor of shape `shape`, whatever its type. Errors when it is absent or has another shape.
+    /// Returns the tensor `name` of any type. Errors if it is absent or if its shape is not `shape`.
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<StoredTensor<'_>> {
         let stored = self.tensors.get(name).ok_or_else(|| Error::format(&self.dir, format!("no tensor {name}")))?;
         if stored.shape != shape {
@@ -197,14 +198,15 @@ impl WeightFiles {
         StoredTensor { dtype: stored.dtype, bytes: &self.files[stored.file].map[stored.bytes.clone()] }
     }
 
-    /// Copies every weight of `layout` up to the device. Errors, naming the first few, when tensors are missing,
-    /// unknown, or of another shape or type.
+    /// Copies every weight of `layout` to the device. Errors if tensors are missing, unknown, or have another shape or
+    /// type; the error names the first few of them.
     pub fn load(&self, dev: &mut Device, layout: &ParamLayout) -> Result<()> {
         self.check(layout, true)?;
         self.fill(dev, layout)
     }
 
-    /// [`WeightFiles::load`] for a layout that is a part of the model: tensors it does not name are left where they are.
+    /// Does the same as [`WeightFiles::load`] for a layout that is only part of the model. Other tensors in the files
+    /// are ignored.
     pub fn load_part(&self, dev: &mut Device, layout: &ParamLayout) -> Result<()> {
         self.check(layout, false)?;
         self.fill(dev, layout)
@@ -250,7 +252,8 @@ impl WeightFiles {
                 Some(_) => {}
             }
         }
-        // Older savers store the frequencies and the second name of a tied table; both follow from the rest.
+        // Older files also contain the rotary frequencies and the second name of a tied table. Both follow from the
+        // other tensors.
         let tied = !known.contains("lm_head.weight");
         let implied = |name: &str| name.ends_with("inv_freq") || (tied && name == "lm_head.weight");
         let extra: Vec<String> =
@@ -278,7 +281,7 @@ fn is_float(dtype: Dtype) -> bool {
     matches!(dtype, Dtype::F32 | Dtype::BF16 | Dtype::F16)
 }
 
-/// A stored tensor's elements.
+/// The elements of a stored tensor.
 #[derive(Clone, Copy)]
 pub struct StoredTensor<'a> {
     dtype: Dtype,
@@ -286,13 +289,13 @@ pub struct StoredTensor<'a> {
 }
 
 impl StoredTensor<'_> {
-    /// Row `r` of rows `out.len()` long as f32: exact for floats of at most 32 bits and for integers below 2^24;
-    /// other types are zeros (checked before).
+    /// Copies row `r` to `out` as f32, where each row has `out.len()` elements. Exact for floats of at most 32 bits and
+    /// for integers below 2^24. Other types give zeros; callers check the type before.
     pub fn row(&self, r: usize, out: &mut [f32]) {
         self.range(r * out.len(), out);
     }
 
-    /// [`StoredTensor::row`] of the elements from `first` on.
+    /// Does the same as [`StoredTensor::row`] for the elements starting at `first`.
     pub fn range(&self, first: usize, out: &mut [f32]) {
         let size = self.dtype.bitsize() / 8;
         let bytes = &self.bytes[first * size..][..out.len() * size];
@@ -418,7 +421,7 @@ mod tests {
                 let mut damaged = whole.clone();
                 damaged[at] ^= flip;
                 std::fs::write(&path, &damaged).unwrap();
-                // A changed name or type is an error as well; nothing may panic, and a changed pad changes nothing.
+                // A changed name or type is an error as well. Nothing may panic, and changed padding has no effect.
                 if let Err(error) = WeightFiles::open(dir.path()).and_then(|w| w.load(&mut dev, &layout)) {
                     assert_eq!(error.exit_code(), 2, "{error}");
                 }
