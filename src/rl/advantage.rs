@@ -1,26 +1,27 @@
-//! Group-relative advantages, in f64.
+//! Group-relative advantages, computed in f64.
 
-/// Added to a group's standard deviation, as in verl.
+/// Number added to a group's standard deviation, as in verl.
 pub const ADV_EPS: f64 = 1e-6;
 
-/// Mean and sample standard deviation of a group's rewards; a group of one has `(0, 1)`, so that its advantage
-/// is its reward.
+/// Mean and sample standard deviation of a group's rewards. A group of one has `(0, 1)`, so its advantage is its
+/// reward.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct GroupStats {
     /// Mean.
     pub mean: f64,
-    /// Standard deviation with N - 1.
+    /// Standard deviation, with the divisor N - 1.
     pub std: f64,
 }
 
 impl GroupStats {
-    /// Of one group's rewards. Equal rewards give their exact value and exactly 0.
+    /// Computes the statistics of one group's rewards. Equal rewards give exactly their value and a standard deviation
+    /// of exactly 0.
     pub fn of(rewards: &[f64]) -> GroupStats {
         let n = rewards.len() as f64;
         match rewards {
             [] | [_] => GroupStats { mean: 0.0, std: 1.0 },
-            // The mean of equal numbers is not always that number in floating point; divided by a standard
-            // deviation near 0 the rest would be a large, meaningless advantage.
+            // In floating point, the mean of equal numbers may differ from that number. Divided by a standard deviation
+            // near 0, this difference would become a large, meaningless advantage.
             [first, rest @ ..] if rest.iter().all(|r| r == first) => GroupStats { mean: *first, std: 0.0 },
             _ => {
                 let mean = rewards.iter().sum::<f64>() / n;
@@ -31,8 +32,9 @@ impl GroupStats {
     }
 }
 
-/// Returns the advantages of a group's rewards (GRPO; DAPO and GSPO use the same). With `norm_adv_by_std` the difference from
-/// the mean is divided by `std + 1e-6`; without it (Dr.GRPO) it is the advantage. Equal rewards have advantages of exactly 0.
+/// Returns the advantages of a group's rewards (GRPO; DAPO and GSPO use the same). With `norm_adv_by_std` the
+/// difference from the mean is divided by `std + 1e-6`. Without it (Dr. GRPO) the difference is the advantage. Equal
+/// rewards have advantages of exactly 0.
 pub fn grpo(rewards: &[f64], norm_adv_by_std: bool) -> Vec<f64> {
     let GroupStats { mean, std } = GroupStats::of(rewards);
     let divisor = if norm_adv_by_std { std + ADV_EPS } else { 1.0 };

@@ -1,9 +1,9 @@
-//! Splits work into parts of about equal size, as verl does.
+//! Divides work into parts of about equal size, as verl does.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-/// Cost of one token in units of one attended pair: verl's constant, 6 x the hidden size 4,096.
+/// Cost of one token, in units of one attended pair: verl's constant, 6 x the hidden size 4,096.
 const LINEAR: u64 = 24_576;
 
 /// Returns the work of a sequence of `len` tokens, in units of one attended pair.
@@ -13,24 +13,27 @@ pub fn workload(len: usize) -> u64 {
     LINEAR * len + len * len
 }
 
-/// Returns verl's count: as few micro-batches of `max_token_len` tokens as could hold all, at most one a sequence.
+/// Returns the number of micro-batches as verl computes it: the fewest of `max_token_len` tokens that could hold all
+/// sequences, but at most one per sequence.
 #[cfg_attr(private_tree, expect(dead_code, reason = "goldens compare it with verl's"))]
 pub fn num_micro_batches(seq_lens: &[usize], max_token_len: usize) -> usize {
     let total: usize = seq_lens.iter().sum();
     total.div_ceil(max_token_len.max(1)).min(seq_lens.len())
 }
 
-/// One side of a difference: total and items.
+/// One part of a partial solution: its total and its items.
 type Part = (u64, Vec<usize>);
 
-/// Splits items into `k` non-empty parts of about equal sums by the largest differencing method; each part is
-/// ascending. `k` is cut to the number of items; ties go by index, so the result is the same everywhere.
+/// Divides items into `k` non-empty parts of about equal sums by the largest differencing method (Karmarkar-Karp). Each
+/// part is ascending. `k` is limited to the number of items. Ties are resolved by index, so the result is the same on
+/// every machine.
 pub fn karmarkar_karp(values: &[u64], k: usize) -> Vec<Vec<usize>> {
     let k = k.min(values.len());
     if k == 0 {
         return Vec::new();
     }
-    // A state is k parts in descending order; the heap yields the one with the widest spread.
+    // A state consists of k parts in descending order. The heap returns the state with the largest difference between
+    // its parts.
     let mut heap: BinaryHeap<(u64, Vec<Part>)> = values
         .iter()
         .enumerate()
@@ -54,7 +57,7 @@ pub fn karmarkar_karp(values: &[u64], k: usize) -> Vec<Vec<usize>> {
     }
 }
 
-/// Gives empty parts (they arise when values are 0) an item of the largest part.
+/// Gives each empty part an item of the largest part. Empty parts occur if values are 0.
 fn spread_out(values: &[u64], mut parts: Vec<Vec<usize>>) -> Vec<Vec<usize>> {
     while let Some(empty) = parts.iter().position(Vec::is_empty) {
         let Some(from) = (0..parts.len()).max_by_key(|&p| (parts[p].len(), Reverse(p))) else { break };

@@ -1,4 +1,4 @@
-//! Prompts in the order of what a model has made of them.
+//! Orders prompts by the average reward that a model achieved on them.
 
 use std::sync::Arc;
 
@@ -6,8 +6,8 @@ use crate::config::Curriculum;
 use crate::data::{Dataset, Row};
 use crate::error::{Error, Result};
 
-/// The samples of `data` in the order that `curriculum` asks them in; equals stay in the data's order, and none is an order
-/// of its own. All rows are read once. Errors name a row without an average reward.
+/// Returns the samples of `data` in the order of `curriculum`, or `None` if no curriculum is set. Samples with equal
+/// rates keep the order of the data. Reads all rows once. Errors name a row without an average reward.
 pub fn order(curriculum: Curriculum, data: &Dataset) -> Result<Option<Arc<[usize]>>> {
     if curriculum == Curriculum::Off {
         return Ok(None);

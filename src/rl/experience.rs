@@ -1,35 +1,35 @@
-//! A response as it is learned from.
+//! A response in the form in which it is trained on.
 
 use crate::model::Shared;
 use crate::rollout::ask::{Question, Rollout};
 use crate::train::step::Sequence;
 
-/// One response to learn from.
+/// A response to train on.
 #[derive(Clone, Debug)]
 pub struct Experience {
     /// Prompt and response tokens.
     pub input_ids: Vec<u32>,
-    /// `[len]`: true for the response.
+    /// True for response tokens, `[len]`.
     pub loss_mask: Vec<bool>,
     /// Log-probs of the response tokens under the policy that sampled them.
     pub old_log_prob: Vec<f32>,
-    /// Log-probs under the reference policy, with a KL term.
+    /// Log-probs of the response tokens under the reference policy, if there is a KL term.
     pub ref_log_prob: Option<Vec<f32>>,
-    /// Reward, less the divergence from the reference where the config takes it off.
+    /// Reward. The divergence from the reference is subtracted if the config requires it.
     pub reward: f64,
     /// Group-relative advantage.
     pub advantage: f64,
 }
 
 impl Experience {
-    /// Makes the experience of `rollout`, whose advantage is not known yet.
+    /// Creates the experience of `rollout`. Its advantage is computed later.
     pub fn new(question: &Question, rollout: &Rollout, reward: f64) -> Experience {
         let output = &rollout.output;
         let made = Experience::of_tokens(&question.prompt.token_ids, &output.token_ids, output.logprobs.clone());
         Experience { reward, ..made }
     }
 
-    /// Makes the experience of the tokens `response` after `prompt`, with a reward and an advantage of 0.
+    /// Creates the experience of the tokens `response` after `prompt`, with a reward and an advantage of 0.
     pub fn of_tokens(prompt: &[u32], response: &[u32], old_log_prob: Vec<f32>) -> Experience {
         let mut loss_mask = vec![false; prompt.len()];
         loss_mask.resize(prompt.len() + response.len(), true);
@@ -37,8 +37,8 @@ impl Experience {
         Experience { input_ids, loss_mask, old_log_prob, ref_log_prob: None, reward: 0.0, advantage: 0.0 }
     }
 
-    /// Returns the response to `question` as a sequence to be trained on; `shared`: what its images have to do with those of
-    /// other responses.
+    /// Returns the response to `question` as a sequence to train on. `shared` describes how its images relate to those
+    /// of other responses.
     pub fn sequence<'a>(&'a self, question: &'a Question, shared: Shared) -> Sequence<'a> {
         let prompt = &question.prompt;
         Sequence {

@@ -1,4 +1,4 @@
-//! Groups: a question of a step with its rollouts and what is learned from each.
+//! Groups: a question of a step with its rollouts and the experience from each.
 
 use std::sync::Arc;
 
@@ -8,20 +8,20 @@ use crate::rollout::{Question, Rollout};
 /// A question with its rollouts.
 #[derive(Clone, Debug)]
 pub struct Group {
-    /// Index of the question among those asked in its step.
+    /// Index of the question among those of its step.
     pub index: usize,
-    /// Number of the question in the run: its place in the order of the prompts.
+    /// Number of the question in the run, which is its position in the order of prompts.
     pub number: u64,
     /// The question.
     pub question: Arc<Question>,
-    /// Its rollouts; empty where a plan makes the responses up.
+    /// Rollouts of the question. Empty if a plan made up the responses.
     pub rollouts: Vec<Rollout>,
-    /// What is learned from each rollout, in their order.
+    /// Experience from each rollout, in the same order.
     pub experience: Vec<Experience>,
 }
 
 impl Group {
-    /// Makes a group of responses that nothing sampled.
+    /// Creates a group of made-up responses.
     pub fn made_up(index: usize, question: Question, experience: Vec<Experience>) -> Group {
         Group { index, number: index as u64, question: Arc::new(question), rollouts: Vec::new(), experience }
     }
@@ -32,7 +32,7 @@ impl Group {
     }
 }
 
-/// A response of a batch of groups.
+/// Identifies a response in a batch of groups.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ResponseId {
     /// Index of the group in the batch.
@@ -42,13 +42,13 @@ pub struct ResponseId {
 }
 
 impl ResponseId {
-    /// Returns the response among those of `groups`.
+    /// Returns the response from `groups`.
     pub fn of(self, groups: &[Group]) -> &Experience {
         &groups[self.group].experience[self.rollout]
     }
 }
 
-/// Names the responses of `groups`, group after group.
+/// Returns the ids of the responses of `groups`, group after group.
 pub fn responses(groups: &[Group]) -> Vec<ResponseId> {
     let of = |(group, responses): (usize, &Group)| {
         (0..responses.experience.len()).map(move |rollout| ResponseId { group, rollout })
@@ -56,7 +56,7 @@ pub fn responses(groups: &[Group]) -> Vec<ResponseId> {
     groups.iter().enumerate().flat_map(of).collect()
 }
 
-/// Returns the borders of responses that lie one after another: 0 and the end of each.
+/// Returns the boundaries of consecutive responses: 0, and the end of each.
 pub fn borders<'a>(responses: impl IntoIterator<Item = &'a Experience>) -> Vec<u32> {
     let mut borders = vec![0u32];
     borders.extend(responses.into_iter().scan(0, |end, one| {

@@ -1,4 +1,4 @@
-//! KL to the reference policy inside the reward, and the controller of its weight.
+//! KL divergence from the reference policy as part of the reward, and the controller of its weight.
 
 use crate::config::KlLossType;
 use crate::config::{KlCtrlConfig, KlCtrlType};
@@ -7,26 +7,26 @@ use crate::ops::policy_loss::{Real, kl_value_and_grad};
 /// Name of the adaptive weight in a checkpoint.
 pub const KL_COEF: &str = "kl_coef";
 
-/// verl's guard in masked means.
+/// Number that verl adds to the divisor of masked means.
 const MEAN_EPS: f64 = 1e-8;
-/// The adaptive controller's bound on one step's relative error.
+/// Maximum relative error that the adaptive controller uses in one step.
 const MAX_ERROR: f64 = 0.2;
 
-/// How the weight moves; names and defaults are verl's `algorithm.kl_ctrl`.
+/// The rule by which the weight changes. Names and defaults are those of verl's `algorithm.kl_ctrl`.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum KlCtrl {
-    /// The weight stays.
+    /// The weight is constant.
     Fixed {
         /// The weight.
         kl_coef: f64,
     },
-    /// The weight follows the measured KL towards a target.
+    /// The weight is adapted so that the measured KL approaches a target.
     Adaptive {
-        /// The weight at the start.
+        /// Initial weight.
         kl_coef: f64,
-        /// Responses after which a full error has changed the weight by its bound.
+        /// Number of responses after which an error at its maximum has changed the weight by that error.
         horizon: f64,
-        /// The KL aimed at.
+        /// Target KL.
         target_kl: f64,
     },
 }
@@ -42,14 +42,14 @@ impl From<&KlCtrlConfig> for KlCtrl {
 }
 
 impl KlCtrl {
-    /// The present weight.
+    /// Returns the current weight.
     pub fn kl_coef(&self) -> f64 {
         match *self {
             KlCtrl::Fixed { kl_coef } | KlCtrl::Adaptive { kl_coef, .. } => kl_coef,
         }
     }
 
-    /// Moves the weight after a step over `responses` responses whose KL was `current_kl`.
+    /// Updates the weight after a step over `responses` responses whose KL was `current_kl`.
     pub fn update(&mut self, current_kl: f64, responses: usize) {
         if let KlCtrl::Adaptive { kl_coef, horizon, target_kl } = self {
             let error = (current_kl / *target_kl - 1.0).clamp(-MAX_ERROR, MAX_ERROR);
@@ -58,20 +58,21 @@ impl KlCtrl {
     }
 }
 
-/// What KL in the reward does to a batch.
+/// The rewards of a batch after the KL is subtracted.
 #[derive(Clone, PartialEq, Debug)]
 pub struct KlInReward {
-    /// `[T]`: the reward at the last counted token, less the weighted KL of each counted token.
+    /// Rewards per token `[T]`: minus the weighted KL at each counted token, plus the response's reward at its last
+    /// counted token.
     pub token_level_rewards: Vec<f64>,
-    /// `[S]`: its sums over each response, what advantages are made of.
+    /// Sum of these rewards over each response, `[S]`. Advantages are computed from it.
     pub scores: Vec<f64>,
-    /// Mean over responses of the mean KL (`actor/reward_kl_penalty`).
+    /// Mean over responses of their mean KL (`actor/reward_kl_penalty`).
     pub reward_kl_penalty: f64,
 }
 
-/// Takes the KL between the acting and the reference policy off the rewards. Rows by `cu_seqlens` `[S+1]`;
-/// `mask`, `old_log_prob`, `ref_log_prob` are `[T]`, `rewards` `[S]`. The reward of a response without a counted
-/// token still stands in `scores`. Panics when lengths differ.
+/// Subtracts the KL between the acting and the reference policy from the rewards. `cu_seqlens` `[S+1]` gives the rows;
+/// `mask`, `old_log_prob` and `ref_log_prob` are `[T]`, and `rewards` is `[S]`. A response without a counted token
+/// keeps its reward in `scores`. Panics if lengths differ.
 pub fn kl_in_reward<F: Real>(
     kl_penalty: KlLossType,
     kl_coef: f64,

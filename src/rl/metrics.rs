@@ -1,4 +1,4 @@
-//! The figures of one RL step, under verl's names.
+//! The metrics of one RL step, under verl's names.
 
 use std::collections::BTreeSet;
 
@@ -12,8 +12,8 @@ use crate::rl::update::Seen;
 use crate::rollout::ask::{Rollout, is_truncated};
 use crate::train::metrics::Metrics;
 
-/// Gathers a step's figures; figures of several updates are averaged, those with `max` or `min` in their name
-/// take the largest or smallest, as verl reduces them.
+/// Collects the metrics of a step. Metrics of several updates are averaged, except that names ending in `max` or `min`
+/// take the largest or smallest value, as in verl.
 pub struct StepMetrics {
     values: Metrics,
     updates: Vec<Vec<(String, f64)>>,
@@ -24,7 +24,7 @@ pub struct StepMetrics {
 }
 
 impl StepMetrics {
-    /// Of step `step`, counted from 1.
+    /// Creates the metrics of step `step`, counted from 1.
     pub fn new(step: u64) -> StepMetrics {
         let mut values = Metrics::new();
         values.insert("step".to_owned(), step.into());
@@ -32,14 +32,14 @@ impl StepMetrics {
         StepMetrics { values, updates: Vec::new(), tokens: 0, responses: 0, micro_batches: 0, skipped: 0 }
     }
 
-    /// Sets one figure. A figure that is not a number is left out: JSON has no word for it.
+    /// Sets one metric. A value that is not finite is omitted, because JSON cannot represent it.
     pub fn set(&mut self, name: &str, value: f64) {
         if value.is_finite() {
             self.values.insert(name.to_owned(), value.into());
         }
     }
 
-    /// Rewards, advantages and lengths of the step's rollouts.
+    /// Sets the metrics of the step's rollouts: rewards, advantages and lengths.
     pub fn rollouts(&mut self, groups: &[Group], max_response_length: usize) {
         let rollouts: Vec<&Rollout> = groups.iter().flat_map(|group| &group.rollouts).collect();
         let of = |get: fn(&Rollout) -> f64| rollouts.iter().map(|r| get(r)).collect::<Vec<f64>>();
@@ -50,7 +50,7 @@ impl StepMetrics {
         let lengths = of(|r| r.output.token_ids.len() as f64);
         let prompt = |group: &Group| vec![group.question.prompt.token_ids.len() as f64; group.rollouts.len()];
         let prompts: Vec<f64> = groups.iter().flat_map(prompt).collect();
-        // verl takes the mean over tokens, where each token has its response's advantage.
+        // verl computes the mean over tokens, where each token has the advantage of its response.
         let tokens: f64 = lengths.iter().sum();
         let by_token: f64 = advantages.iter().zip(&lengths).map(|(a, n)| a * n).sum();
         self.spread("critic/score", &of(|r| r.score.score));
@@ -74,7 +74,8 @@ impl StepMetrics {
         self.set("critic/advantages/zero_ratio", flat as f64 / advantages.len().max(1) as f64);
     }
 
-    /// How often the step's judge was asked, and what it said.
+    /// Sets the counts of the step's judge: answers it was asked about, answers it called correct, and answers without
+    /// a verdict.
     pub fn judge(&mut self, judge: &judge::Summary) {
         for (name, count) in [("used", judge.used), ("hits", judge.hits), ("unjudged", judge.unjudged)] {
             self.set(&format!("reward/judge/{name}"), count as f64);
@@ -88,7 +89,7 @@ impl StepMetrics {
         self.set(&format!("{name}/min"), values.iter().copied().fold(f64::INFINITY, f64::min));
     }
 
-    /// The figures of one update, and what the optimizer saw of it.
+    /// Adds the metrics of one update and the optimizer's statistics of it.
     pub fn update(&mut self, seen: &Seen, step: StepStats, lr: f64, loss: &PolicyLoss) {
         let first = self.updates.is_empty();
         let mut figures: Vec<(String, f64)> =
@@ -101,7 +102,8 @@ impl StepMetrics {
         self.responses += seen.responses;
         self.micro_batches += seen.micro_batches;
         self.skipped += usize::from(!step.finite);
-        // Only before the first update is the policy that acted the one that is trained.
+        // The difference is measured only before the first update, while the weights that are trained are those that
+        // sampled.
         if first {
             for (name, value) in seen.probs_diff.metrics() {
                 self.set(name, value);
@@ -126,14 +128,15 @@ impl StepMetrics {
         }
     }
 
-    /// What the engine counted, on this rank.
+    /// Sets the counts of this rank's engine.
     pub fn sampler(&mut self, stats: &SchedulerStats) {
         self.set("perf/rollout_steps", stats.steps as f64);
         self.set("perf/rollout_drafted_tokens", stats.drafted_tokens as f64);
         self.set("perf/rollout_accepted_tokens", stats.accepted_tokens as f64);
     }
 
-    /// Responses, micro-batches and tokens that the updates computed, how many updates were skipped, tokens a second.
+    /// Sets the numbers of responses, micro-batches and tokens that the updates computed, the number of skipped
+    /// updates, and the tokens per second.
     pub fn throughput(&mut self, step_seconds: f64) {
         self.set("training/num_responses_computed", self.responses as f64);
         self.set("training/num_micro_batches", self.micro_batches as f64);
@@ -142,12 +145,12 @@ impl StepMetrics {
         self.set("perf/throughput", self.tokens as f64 / step_seconds);
     }
 
-    /// Returns all figures.
+    /// Returns all metrics.
     pub fn into_values(self) -> Metrics {
         self.values
     }
 
-    /// The ones to show beside a progress bar.
+    /// Returns the metrics that are displayed next to the progress bar.
     pub fn figures(&self) -> Vec<(&'static str, f64)> {
         let get = |name: &str| self.values.get(name).and_then(|v| v.as_f64()).unwrap_or(0.0);
         vec![

@@ -1,5 +1,6 @@
-//! Responses cut into micro-batches whose pictures are computed once a group: all responses to a question show the same
-//! ones. Where a group goes on in the next micro-batch, what the tower made of its pictures is kept until its last.
+//! Cuts responses into micro-batches and computes pictures once per group, because all responses to a question contain
+//! the same pictures. If the cut is inside a group, the vision tower's output for its pictures is kept until the
+//! group's last micro-batch.
 
 use std::ops::Range;
 
@@ -10,17 +11,17 @@ use crate::rl::group::{Group, ResponseId};
 use crate::tensor::DType;
 use crate::train::step::{self, Sequence};
 
-/// Responses that go through the model together.
+/// Responses that pass through the model together.
 pub struct MicroBatch<'a> {
-    /// Which of those that were cut.
+    /// Range of these responses in the list that was cut.
     pub responses: Range<usize>,
-    /// They as sequences.
+    /// The responses as sequences.
     pub sequences: Vec<Sequence<'a>>,
 }
 
-/// Cuts `responses` of `groups`, those of a group one after another, into micro-batches of at most `max_tokens` tokens. What is kept
-/// from one to the next lies in [`Region::Overlay`]. `backward`: it follows each micro-batch. Errors when a response alone
-/// is longer.
+/// Cuts `responses` of `groups` into micro-batches of at most `max_tokens` tokens. The responses of a group must be
+/// consecutive. Memory that is kept from one micro-batch to the next is in [`Region::Overlay`]. `backward` is true if
+/// backward follows each micro-batch. Errors if a single response is longer than `max_tokens`.
 pub fn cut<'a>(
     dev: &mut Device,
     model: &Model,
@@ -51,7 +52,8 @@ pub fn cut<'a>(
     Ok(ranges.into_iter().map(micro_batch).collect())
 }
 
-/// Memory for the pictures of a group that goes on, of `rows` rows at most: one group does at a time.
+/// Allocates memory for the pictures of a group that continues in the next micro-batch, at most `rows` rows. Only one
+/// group at a time does.
 pub fn keep(dev: &mut Device, model: &Model, rows: usize, backward: bool) -> Result<Option<Kept>> {
     if rows == 0 {
         return Ok(None);

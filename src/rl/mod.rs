@@ -1,6 +1,7 @@
-//! Reinforcement learning: the loop ([`run`]), its update, groups ([`group`]) and their advantages, the order of prompts
-//! ([`curriculum`]), group filtering, KL in the reward, overlong penalty, how far sampler and trainer are apart, and the split
-//! of a mini-batch into micro-batches ([`micro_batches`]). The policy losses are `ops::policy_loss`.
+//! Reinforcement learning. This room contains the loop ([`run`]) and its update, groups ([`group`]) and their
+//! advantages, the order of prompts ([`curriculum`]), group filtering, KL in the reward, the overlong penalty, the
+//! difference between sampler and trainer, and the split of a mini-batch into micro-batches ([`micro_batches`]). The
+//! policy losses are in `ops::policy_loss`.
 
 #![forbid(unsafe_code)]
 

@@ -1,8 +1,8 @@
-//! The soft overlong punishment of DAPO: responses that use up the last part of the allowed length lose reward.
+//! DAPO's soft overlong punishment: responses whose length reaches the last part of the allowed length lose reward.
 
 use crate::error::{Error, Result};
 
-/// A buffer at the end of the allowed length; names are verl's `overlong_buffer_cfg`.
+/// The penalised part at the end of the allowed length. Names are those of verl's `overlong_buffer_cfg`.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct OverlongBuffer {
     max_resp_len: usize,
@@ -11,8 +11,8 @@ pub struct OverlongBuffer {
 }
 
 impl OverlongBuffer {
-    /// A buffer of `len` tokens before `max_resp_len`. Refuses an empty one and one longer than the response,
-    /// which would punish every response.
+    /// Creates a buffer of the last `len` tokens before `max_resp_len`. Errors if it is empty, or longer than the
+    /// response, because it would then punish every response.
     pub fn new(max_resp_len: usize, len: usize, penalty_factor: f64) -> Result<OverlongBuffer> {
         if len == 0 || len > max_resp_len {
             let expected = format!("1 to max_resp_len ({max_resp_len}) tokens");
@@ -21,8 +21,8 @@ impl OverlongBuffer {
         Ok(OverlongBuffer { max_resp_len, len, penalty_factor })
     }
 
-    /// What a response of `response_len` tokens adds to its reward: 0 before the buffer, falling to
-    /// `-penalty_factor` at `max_resp_len`, and on below it beyond.
+    /// Returns the penalty that is added to the reward of a response with `response_len` tokens. It is 0 before the
+    /// buffer, falls linearly to `-penalty_factor` at `max_resp_len`, and continues to fall beyond.
     pub fn penalty(&self, response_len: usize) -> f64 {
         let exceed = response_len as f64 - (self.max_resp_len - self.len) as f64;
         (-exceed / self.len as f64 * self.penalty_factor).min(0.0)

@@ -1,5 +1,6 @@
-//! The plan of an RL run: rollouts and updates, both counted, on one card's memory. They are never live together, so KV
-//! pages, vision cache and decoding's scratch lie where gradients and activations lie (DESIGN section 6).
+//! The memory plan of an RL run. It counts rollouts and updates on the memory of one GPU. The two never run at the same
+//! time, so KV blocks, vision cache and the scratch of decoding use the same memory as gradients and activations (see
+//! `docs/design/training.md`).
 
 use std::sync::Arc;
 
@@ -23,11 +24,12 @@ use crate::train::largest::{Made, Size, Tower, grown};
 use crate::train::levels::{self, Counted};
 use crate::train::plan::{self, Planned, Training};
 
-/// What makes a run smaller.
+/// Settings that an error message suggests if the run needs too much memory.
 pub const LOWER: &str = "micro_batch_tokens, rollout.max_num_batched_tokens, rollout.max_num_seqs, train_batch_size or \
     image_max_pixels; optim: adamw_8bit takes less than adamw_torch";
 
-/// The engine's limits on a device of `kind` for questions with `vision_rows` rows of images in the largest batch.
+/// Returns the engine's limits on a device of `kind`. The images of the largest batch of questions have `vision_rows`
+/// rows.
 pub fn engine_config(
     config: &RlConfig,
     kind: Kind,
@@ -54,7 +56,7 @@ pub fn engine_config(
     }
 }
 
-/// How tokens are picked.
+/// Returns the parameters with which tokens are sampled.
 pub fn sampling(config: &RlConfig) -> SamplingParams {
     let r = &config.rollout;
     SamplingParams {
@@ -65,9 +67,14 @@ pub fn sampling(config: &RlConfig) -> SamplingParams {
     }
 }
 
-/// The plan of `config` over questions of the sizes of `index`: the larger of a rollout's and an update's in each region. Where `target` has
-/// a limit, passes keep as much as fits and the cache of keys takes what they leave, up to what the rollouts can use.
-/// `allowed` has one bit an id. Errors when neither fits; with [`levels::LEAST`] there is no error, and what takes least is planned.
+/// Plans `config` for questions of the sizes in `index`. Each region has the larger size of a rollout and an update.
+/// Returns the plan and the number of KV cache blocks, if it is limited.
+///
+/// - If `target` limits the memory, the activation checkpointing policy with the least recomputation that fits is
+///   chosen. The KV cache takes the remaining memory, up to the size that the rollouts can use.
+/// - `allowed` has one bit per token id.
+/// - Errors if a rollout or an update does not fit. With [`levels::LEAST`] there is no error, and the policy that takes
+///   the least memory is planned.
 pub fn rl(
     model_config: ModelConfig,
     config: &RlConfig,
@@ -87,12 +94,12 @@ pub fn rl(
         largest_micro_batch(config, &training.model, index),
         longest_micro_batch(config, &training.model.config, index),
     ];
-    // Where there may be several, any group may go on from one to the next.
+    // If a mini-batch may be cut into several micro-batches, the cut may be inside any group.
     let cut = config.rollout.n > 1 && longest_mini_batch(config, index) > config.micro_batch_tokens;
     let merge = training.model.config.vision_config.spatial_merge_size;
     let rows = index.shapes().map(|shape| shape.patches() / (merge * merge)).max().unwrap_or(0);
     let kept_rows = if cut { rows } else { 0 };
-    // What was made to be one micro-batch is not cut again.
+    // These batches are micro-batches already and must not be cut again.
     let config = &RlConfig { micro_batch_tokens: usize::MAX, ..config.clone() };
 
     let Training { dev, model, .. } = &mut training;
@@ -124,7 +131,8 @@ pub fn rl(
     let images = index.shapes().any(|shape| !shape.grids.is_empty());
     let count = |i, levels| run(i, levels).map(|(memory, work)| Counted::new(memory, &work));
     let fit = levels::fit(&model.config, images, target.memory, &rest, batches.len(), count)?;
-    // Time is that of a micro-batch that can occur; the first has more of everything.
+    // The planned time is that of a micro-batch that can occur. The first batch is not suitable, because it combines
+    // the maximum of every quantity.
     let (_, pass) = run(1, fit.levels)?;
     dev.release(mark);
 
@@ -137,12 +145,12 @@ pub fn rl(
     Ok((Planned { memory, ..planned }, num_kv_blocks))
 }
 
-/// The prompts of a generation batch that a rank asks, at most.
+/// Returns the maximum number of prompts of a generation batch that one rank processes.
 pub fn share(config: &RlConfig, ranks: OneRank) -> usize {
     config.gen_batch().div_ceil(ranks.size())
 }
 
-/// Runs on `dev` an update's pass over a micro-batch.
+/// Runs one training pass over a micro-batch on `dev`.
 pub fn pass(
     dev: &mut Device,
     model: &Model,
@@ -168,7 +176,7 @@ struct Rollouts<'a> {
 impl Rollouts<'_> {
     fn new<'a>(config: &'a RlConfig, model: &ModelConfig, index: &Index, allowed: Tensor) -> Rollouts<'a> {
         let mut largest: Vec<usize> = (0..index.len()).collect();
-        // Prompts that are long and prompts with large pictures need not be the same: a step may meet either.
+        // The longest prompts and the prompts with the largest pictures may differ, and a step may contain either.
         let mut pictured = largest.clone();
         largest.sort_by_key(|&i| std::cmp::Reverse(index.tokens(i)));
         largest.truncate(config.train_batch_size);
@@ -179,7 +187,7 @@ impl Rollouts<'_> {
         largest.extend(pictured);
         let request = |(k, &i): (usize, &usize)| Request {
             prompt: blank(model, index.shape(i)).prompt,
-            // Where there are fewer rows than a batch asks, they come again.
+            // If there are fewer rows than a batch needs, rows are repeated.
             n: if k < answered { config.rollout.n * config.train_batch_size.div_ceil(answered) } else { 0 },
             sampling: sampling(config),
             max_tokens: config.max_response_length,
@@ -195,7 +203,7 @@ impl Rollouts<'_> {
         }
     }
 
-    /// Blocks without which no sequence of full length could end.
+    /// Returns the number of blocks that a single sequence of full length needs.
     fn least_blocks(&self) -> usize {
         (self.config.max_prompt_length + self.config.max_response_length).div_ceil(BLOCK)
     }
@@ -209,8 +217,8 @@ impl Rollouts<'_> {
         Ok(dev.high_water())
     }
 
-    /// Blocks for the cache and the whole plan with them: as configured, or as many as the rollouts can use, or as many
-    /// of these as fit. `None`: no limit was in the way.
+    /// Returns the number of blocks for the KV cache, and the complete plan with them: the configured number, or as
+    /// many as the rollouts can use, or as many of these as fit. `None` means that no limit applied.
     fn most_blocks(
         &self,
         dev: &mut Device,
@@ -237,15 +245,16 @@ impl Rollouts<'_> {
     }
 }
 
-/// A question of a size with made-up content.
+/// Returns a question of the given size with made-up content.
 fn blank(config: &ModelConfig, shape: Shape<'_>) -> Question {
     let sample = plan::blank(config, shape);
     let prompt = Prompt { pixels: sample.images, ..Prompt::text(sample.input_ids) };
     Question { row: Row::default(), prompt: Arc::new(prompt) }
 }
 
-/// A micro-batch that none of the run is larger than in any number its memory depends on: made of all of them at their
-/// most, whichever questions meet and however long the answers are. Where one that can occur is as large, it is that one.
+/// Returns a micro-batch that is at least as large as any micro-batch of the run in every quantity that affects memory,
+/// for any combination of questions and any length of answers. If a micro-batch that can occur is that large, it is
+/// returned; otherwise one is made up from the maximum of each quantity.
 fn largest_micro_batch(config: &RlConfig, model: &Model, index: &Index) -> Vec<Group> {
     let tower = Tower::new(&model.config.vision_config, model.vision.chunk_patches);
     let bound = bound(config, tower, index);
@@ -257,7 +266,7 @@ fn largest_micro_batch(config: &RlConfig, model: &Model, index: &Index) -> Vec<G
         let batch = mini_batch(config, index, &order, config.max_response_length);
         let shapes = batch.iter().enumerate().map(|(k, &(i, response))| {
             let Shape { tokens, grids, .. } = index.shape(i);
-            // A question's pictures are computed once for all its responses.
+            // The pictures of a question are computed once for all its responses.
             let grids = if k > 0 && batch[k - 1].0 == i { &[] } else { grids };
             Shape { tokens: tokens + response, targets: response, grids }
         });
@@ -265,7 +274,8 @@ fn largest_micro_batch(config: &RlConfig, model: &Model, index: &Index) -> Vec<G
             return groups(config, &model.config, index, &batch);
         }
     }
-    // Grown from the least there is, so that its pictures take their tokens out of the bound's and not on top of them.
+    // Start from the smallest micro-batch, so that the tokens of the pictures count within the bound's tokens and are
+    // not added to them.
     let least = [Shape { tokens: 2, targets: 1, grids: &[] }];
     let made = grown(tower, least, &bound);
     let group = |(index, made): (usize, &Made)| {
@@ -279,14 +289,14 @@ fn largest_micro_batch(config: &RlConfig, model: &Model, index: &Index) -> Vec<G
     made.iter().enumerate().map(group).collect()
 }
 
-/// A micro-batch of the longest questions, answered at full length.
+/// Returns a micro-batch of the longest questions with answers of full length.
 pub fn longest_micro_batch(config: &RlConfig, model: &ModelConfig, index: &Index) -> Vec<Group> {
     let mut longest: Vec<usize> = (0..index.len()).collect();
     longest.sort_by_key(|&i| std::cmp::Reverse(index.tokens(i)));
     groups(config, model, index, &mini_batch(config, index, &longest, config.max_response_length))
 }
 
-/// The most that a micro-batch can have of each number, by itself.
+/// Returns the maximum of each quantity of a micro-batch's size, where each maximum is independent of the others.
 pub fn bound(config: &RlConfig, tower: Tower, index: &Index) -> Size {
     let (room, response, n) = (config.micro_batch_tokens, config.max_response_length, config.rollout.n);
     let most = config.ppo_mini_batch_size * n;
@@ -295,12 +305,13 @@ pub fn bound(config: &RlConfig, tower: Tower, index: &Index) -> Size {
     prompts.sort_unstable();
     let shortest = prompts.first().copied().unwrap_or(0);
     let sequences = most.min(room / (shortest + 1));
-    // Of the shortest prompts as many as have their answers whole, and one that is cut.
+    // As many of the shortest prompts as fit with complete answers, and one more whose answer is truncated.
     let full = most.min(room / (shortest + response));
     let cut =
         if full < most { (room - full * (shortest + response)).saturating_sub(shortest).min(response) } else { 0 };
-    // Of a number that prompts bring, each once, whatever its responses: what the densest of them bring into the room with
-    // one response, the last in part, and no more than the mini-batch with most of it.
+    // Bounds a quantity that each prompt adds once, independent of its number of responses. The bound is the smaller of
+    // two sums: the prompts with the most of it per token, each with one response token, until the micro-batch is full
+    // (the last one in part), and the prompts with the most of it, as many as a mini-batch has.
     let dense = |of: &dyn Fn(&Size) -> usize| -> usize {
         let whole = |i: usize| (of(&Size::of(tower, [index.shape(i)])), index.tokens(i) + 1);
         let mut counts: Vec<(usize, usize)> = (0..index.len()).map(whole).collect();
@@ -321,7 +332,7 @@ pub fn bound(config: &RlConfig, tower: Tower, index: &Index) -> Size {
     let patches = dense(&|size| size.patches);
     let pictures = dense(&|size| size.pictures);
     let single = index.shapes().map(|shape| Size::of(tower, [shape]).largest).max().unwrap_or(0);
-    // Two chunks that follow one another are more than one chunk's patches together.
+    // Two consecutive chunks together have more patches than the maximum of one chunk.
     let chunks = if patches <= tower.chunk() {
         usize::from(pictures > 0)
     } else {
@@ -340,7 +351,7 @@ pub fn bound(config: &RlConfig, tower: Tower, index: &Index) -> Size {
     }
 }
 
-/// Tokens of a mini-batch of the longest questions, answered at full length.
+/// Returns the number of tokens of a mini-batch of the longest questions with answers of full length.
 fn longest_mini_batch(config: &RlConfig, index: &Index) -> usize {
     let mut prompts: Vec<usize> = (0..index.len()).map(|i| index.tokens(i)).collect();
     prompts.sort_unstable_by_key(|&tokens| std::cmp::Reverse(tokens));
@@ -349,8 +360,8 @@ fn longest_mini_batch(config: &RlConfig, index: &Index) -> usize {
     longest.map(|p| (p + config.max_response_length) * config.rollout.n).sum()
 }
 
-/// How often a mini-batch can have the same row: epochs follow one another without a gap, and the filter puts groups of
-/// several batches together.
+/// Returns how often a mini-batch can contain the same row. Epochs follow one another without a gap, and the group
+/// filter combines groups of several batches.
 fn repeats(config: &RlConfig, index: &Index) -> usize {
     let (rows, batch) = (index.len().max(1), config.ppo_mini_batch_size);
     if config.filter_groups.enable {
@@ -362,8 +373,8 @@ fn repeats(config: &RlConfig, index: &Index) -> usize {
     }
 }
 
-/// One micro-batch of the questions in `order`, each asked n times, the last response cut to fit: a question and its
-/// response's tokens each.
+/// Returns one micro-batch of the questions in `order`, each with n responses, as pairs of a question and the number of
+/// its response's tokens. The last response is truncated to fit.
 fn mini_batch(config: &RlConfig, index: &Index, order: &[usize], response: usize) -> Vec<(usize, usize)> {
     let (mut batch, mut room) = (Vec::new(), config.micro_batch_tokens);
     let rollouts = order.iter().cycle().flat_map(|&i| std::iter::repeat_n(i, config.rollout.n));
@@ -381,7 +392,7 @@ fn mini_batch(config: &RlConfig, index: &Index, order: &[usize], response: usize
 
 /// Makes up the groups of a mini-batch.
 fn groups(config: &RlConfig, model: &ModelConfig, index: &Index, batch: &[(usize, usize)]) -> Vec<Group> {
-    // Rollouts of one question follow one another.
+    // The rollouts of one question are consecutive.
     let group = |(place, rollouts): (usize, &[(usize, usize)])| {
         let question = blank(model, index.shape(rollouts[0].0));
         let prompt = &question.prompt.token_ids;
@@ -391,7 +402,7 @@ fn groups(config: &RlConfig, model: &ModelConfig, index: &Index, batch: &[(usize
     batch.chunk_by(|a, b| a.0 == b.0).enumerate().map(group).collect()
 }
 
-/// Makes up a response that moves the policy.
+/// Makes up a response that can move the policy, with an advantage of 1.
 fn made_up(config: &RlConfig, prompt: &[u32], response: &[u32]) -> Experience {
     let log_prob = vec![0.0; response.len()];
     let ref_log_prob = config.use_kl_loss.then(|| log_prob.clone());

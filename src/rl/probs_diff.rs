@@ -1,26 +1,27 @@
-//! How far trainer and sampler are apart: verl's `training/rollout_*`, from the sums of a policy loss.
+//! Measures the difference between trainer and sampler: verl's `training/rollout_*` metrics, computed from the sums of
+//! a policy loss.
 
 use crate::ops::policy_loss::ProbSums;
 
-/// How far the sampler's probabilities are from the trainer's, over counted tokens.
+/// The difference between the sampler's and the trainer's probabilities, over counted tokens.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
 pub struct ProbsDiff {
-    /// False when no token counts; the rest is then 0.
+    /// False if no token counts. All other fields are then 0.
     pub valid: bool,
     /// Largest difference of probabilities.
     pub max: f64,
     /// Mean difference.
     pub mean: f64,
-    /// Standard deviation of the differences, with N - 1.
+    /// Standard deviation of the differences, with the divisor N - 1.
     pub std: f64,
-    /// Pearson correlation of the probabilities (1 when both are the same constant).
+    /// Pearson correlation of the probabilities. It is 1 if both are the same constant.
     pub pearson: f64,
     /// Largest difference of log-probs.
     pub log_prob_max: f64,
 }
 
 impl ProbsDiff {
-    /// From sums over counted tokens: the deviation and the correlation come from moments about 1.
+    /// Computes the differences from sums over counted tokens. Deviation and correlation use moments about 1.
     pub fn from(sums: &ProbSums) -> ProbsDiff {
         let n = sums.tokens;
         if n == 0.0 {
@@ -43,7 +44,7 @@ impl ProbsDiff {
         }
     }
 
-    /// `training/rollout_*`.
+    /// Returns the values under their names in `training/rollout_*`.
     pub fn metrics(&self) -> [(&'static str, f64); 6] {
         [
             ("training/rollout_probs_diff_valid", f64::from(self.valid)),

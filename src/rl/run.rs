@@ -1,8 +1,9 @@
-//! The RL loop: ask, score, compare within groups, update; one checkpointed step after another.
+//! The RL loop. Each step generates rollouts, scores them, computes advantages within groups and updates the policy.
+//! Checkpoints are saved between steps.
 //!
-//! The policy that samples and the one that is trained are the same weights and the same arithmetic, so the
-//! sampled log-probs are the old log-probs: no second forward pass, and on policy the ratio is exactly 1
-//! (DESIGN section 8). Each step reports `training/rollout_probs_diff_max`, which is 0.
+//! Sampler and trainer use the same weights and the same arithmetic, so the sampled log-probs serve as the old
+//! log-probs: no second forward pass is necessary, and on policy the ratio is exactly 1 (see
+//! `docs/design/training.md`). Each step reports `training/rollout_probs_diff_max`, which must be 0.
 
 mod asking;
 mod learning;
@@ -50,17 +51,18 @@ use crate::train::trainer_config::{TrainerConfig, trainer_config};
 
 /// An RL job.
 pub struct Job {
-    /// What every training job has.
+    /// The state that every training job has.
     pub common: JobCommon,
-    /// Settings.
+    /// The settings of the run.
     pub config: RlConfig,
-    /// Scores responses.
+    /// The task that scores responses.
     pub task: VerifiedRows,
-    /// What is asked.
+    /// The questions, made on demand from the rows.
     pub questions: Arc<dyn Samples<Question>>,
-    /// Of this step only the rollouts of this prompt, by its number, are made and written; then the run stops.
+    /// Step and prompt number, if only one prompt is wanted: in that step only its rollouts are generated and written,
+    /// and then the run stops.
     pub only: Option<(u64, u64)>,
-    /// The run in this folder is computed again: what it wrote of its rollouts is drafted.
+    /// Folder of a recorded run that is computed again. Its recorded rollouts are used as drafts.
     pub recorded: Option<PathBuf>,
     scorer: Arc<Scorer>,
     chat: Chat,
@@ -69,17 +71,17 @@ pub struct Job {
     num_kv_blocks: Option<usize>,
 }
 
-/// Generation batches whose questions are made ahead.
+/// Number of generation batches whose questions are prepared ahead of use.
 pub const AHEAD: usize = 1;
 
 impl Job {
-    /// [`Job::open`] of a run that goes on where there is something to go on from.
+    /// Calls [`Job::open`] for a run that resumes if a checkpoint exists.
     pub fn new(dir: &Path, config: RlConfig, scorer: Arc<Scorer>) -> Result<Job> {
         Job::open(dir, config, scorer, false)
     }
 
-    /// Indexes the prompts of `config`, or takes the index of an earlier start of a run that is not to be `fresh`. Errors
-    /// name file and row. `scorer` scores the responses.
+    /// Indexes the prompts of `config`, or reads the index of an earlier start of this run unless the run is `fresh`.
+    /// `scorer` scores the responses. Errors name the file and the row.
     pub fn open(dir: &Path, config: RlConfig, scorer: Arc<Scorer>, fresh: bool) -> Result<Job> {
         let pixels = [config.image_min_pixels, config.image_max_pixels];
         lanes::check(config.lanes(), "ppo_mini_batch_size", config.ppo_mini_batch_size)?;
@@ -104,14 +106,15 @@ impl Job {
         }
         data.remark_repeats("train_batch_size", config.train_batch_size, config.train_batch_size as u64);
         if config.rollout.n == 1 {
-            // As in verl. TRL refuses it; here it stays REINFORCE without a baseline, and says so.
+            // A group of one is accepted, as in verl (TRL rejects it). It is REINFORCE without a baseline, and a remark
+            // reports that.
             let what = "rollout.n is 1: a group of one has no baseline, so each advantage is the reward itself";
             data.remarks.push(what.to_owned());
         }
         let questions = ask::streamed(data, encoder, common.model_config.clone());
         common.total_steps = config.total_steps(index.len());
         Ok(Job {
-            // It scores the rows it is given, and has none of its own.
+            // The task only scores the rows that it receives and has no rows of its own.
             task: VerifiedRows::scored_by("rl", Vec::new(), scorer.clone())?,
             curriculum: curriculum::order(config.curriculum, data)?,
             num_kv_blocks: config.rollout.num_kv_blocks,
@@ -126,7 +129,7 @@ impl Job {
         })
     }
 
-    /// The questions of all generation batches behind `consumed` questions, made ahead.
+    /// Returns a loader that prepares the questions of all generation batches after the first `consumed` questions.
     fn loader(&self, consumed: u64) -> Result<Loader<Question>> {
         let (config, size) = (&self.config, self.config.gen_batch() as u64);
         let mut order = PackPlan::new(self.common.index.len(), 1, config.seed, config.shuffle)?;
@@ -142,7 +145,7 @@ impl Job {
         Loader::new(self.questions.clone(), Box::new(batches), config.dataloader_num_workers, AHEAD)
     }
 
-    /// All updates of a batch: `ppo_epochs` passes over its mini-batches of whole groups.
+    /// Runs all updates of a batch: `ppo_epochs` passes over its mini-batches, which consist of complete groups.
     fn update(
         &self,
         dev: &mut Device,
@@ -176,7 +179,7 @@ impl Job {
                 trainer.share_figures(dev, figures.stats)?;
                 let losses = figures.losses(dev)?;
                 let lr = trainer.update(dev, &grads, losses)?;
-                // Here, where the update is logged, and nowhere before it, the host waits for the device.
+                // The host waits for the device here, where the update is logged, and nowhere earlier in the update.
                 let seen = dealt.queued(done, figures.stats).read(dev)?;
                 let stats = trainer.stats(dev, "the policy loss", seen.stats.loss, observer)?;
                 metrics.update(&seen, stats, lr, &update::loss_of(config));
@@ -186,12 +189,12 @@ impl Job {
         Ok(())
     }
 
-    /// The journal of the step that comes next, those of steps that a checkpoint has removed.
+    /// Opens the journal of the next step, and removes the journals of steps that a checkpoint contains.
     fn journal(&self, dev: &Device, trainer: &mut Trainer<'_>, observer: &dyn Observer) -> Result<Journal> {
         if trainer.leads() {
             journal::forget(&self.common.dir, trainer.step_on_disk()?)?;
         }
-        // The others begin theirs in a folder that is not being cleared.
+        // The other ranks create their journals only after the folder is cleared.
         trainer.ranks.await_all("the journal of a step", &[])?;
         let journal = Journal::open(&self.common.dir, trainer.step + 1, trainer.ranks.rank(), &trainer.state(dev))?;
         if journal.ended() > 0 {
@@ -201,7 +204,7 @@ impl Job {
         Ok(journal)
     }
 
-    /// The rollouts of a group as they are written.
+    /// Returns the rollouts of a group in the form in which they are written.
     fn rollout_rows(&self, group: &Group) -> Vec<RolloutRow> {
         let row = |(rollout, learned): (&Rollout, &Experience)| RolloutRow {
             prompt: group.number,
@@ -238,7 +241,8 @@ impl TrainingJob for Job {
         &self.common
     }
 
-    /// The larger of a rollout's and an update's; see [`plan::rl`]. The cache of keys then has its size.
+    /// Plans the larger of a rollout and an update in each region; see [`plan::rl`]. This also sets the size of the KV
+    /// cache.
     fn plan(&mut self, target: Target) -> Result<Plan> {
         let JobCommon { model_config, index, ranks, .. } = &self.common;
         let target = target.within(gib_to_bytes(self.config.max_memory_gib));

@@ -1,8 +1,10 @@
-//! The policy update: a mini-batch of rollouts, cut into micro-batches, to gradients and verl's figures.
+//! The policy update: computes gradients and verl's metrics for a mini-batch of rollouts, which is cut into
+//! micro-batches.
 //!
-//! Denominators are counted over the whole mini-batch before it is cut (verl's newer engine; its older actor
-//! weighs micro-batches as if they were alike), so the cut changes no term of the loss. Figures that are means are over
-//! the responses computed: of those that cannot move the policy that is one in [`FIGURES`].
+//! Denominators are counted over the complete mini-batch before it is cut, so the cut changes no term of the loss. This
+//! is the behaviour of verl's newer engine; its older actor gives all micro-batches the same weight. Metrics that are
+//! means cover only the responses that are computed. Of the responses that cannot move the policy, one in [`FIGURES`]
+//! is computed.
 
 use std::collections::BTreeMap;
 
@@ -20,30 +22,31 @@ use crate::rl::probs_diff::ProbsDiff;
 use crate::tensor::{DType, Tensor};
 use crate::train::step::{self, Computed, Forward};
 
-/// What a mini-batch's pass saw.
+/// The results of an update over a mini-batch.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
 pub struct Seen {
-    /// Loss and clip figures.
+    /// Loss and clipping metrics.
     pub stats: PolicyStats,
-    /// How far trainer and sampler are apart: 0 before the first update of a batch (DESIGN section 8).
+    /// Difference between trainer and sampler. It is 0 before the first update of a batch (see
+    /// `docs/design/training.md`).
     pub probs_diff: ProbsDiff,
-    /// Tokens computed.
+    /// Number of tokens computed.
     pub tokens: usize,
-    /// Responses computed.
+    /// Number of responses computed.
     pub responses: usize,
-    /// Micro-batches they were cut into.
+    /// Number of micro-batches.
     pub micro_batches: usize,
 }
 
-/// Of so many responses that cannot move the policy one is computed, for the figures.
+/// One in this many responses that cannot move the policy is computed, for the metrics.
 pub const FIGURES: u32 = 8;
 
-/// A mini-batch's pass whose figures still lie on the device.
+/// An update over a mini-batch whose results are still on the device.
 #[derive(Clone, Copy, Debug)]
 pub struct Queued {
     loss: PolicyLoss,
     denominators: Denominators,
-    /// The same of the responses computed alone.
+    /// Denominators over the computed responses only.
     computed: Denominators,
     responses: usize,
     done: Computed,
@@ -51,7 +54,7 @@ pub struct Queued {
 }
 
 impl Queued {
-    /// The figures, lane after lane; waits for the device.
+    /// Adds up the results of all lanes in order and returns them. Waits for the device.
     pub fn read(&self, dev: &mut Device) -> Result<Seen> {
         let mut sums = Sums::NONE;
         dev.read::<f64>(self.stats)?.chunks(STATS).for_each(|lane| sums += Sums::of(lane));
@@ -64,28 +67,28 @@ impl Queued {
     }
 }
 
-/// Where the figures of a mini-batch's lanes lie while an update runs.
+/// Memory for the results of a mini-batch's lanes during an update.
 #[derive(Clone, Copy, Debug)]
 pub struct Figures {
-    /// f64 `[lanes * STATS]`.
+    /// Results of all lanes, f64 `[lanes * STATS]`.
     pub stats: Tensor,
-    /// f64 `[lanes * LOSSES]`: those of them that have to be finite.
+    /// The losses among these results, which must be finite, f64 `[lanes * LOSSES]`.
     pub losses: Tensor,
 }
 
-/// [`Figures`] of so many lanes, their content undefined.
+/// Allocates [`Figures`] for `lanes` lanes. Their content is undefined.
 pub fn figures(dev: &mut Device, lanes: usize) -> Result<Figures> {
     let mut alloc = |n: usize| dev.alloc(Region::Overlay, DType::F64, &[lanes * n]);
     Ok(Figures { stats: alloc(STATS)?, losses: alloc(LOSSES)? })
 }
 
 impl Figures {
-    /// The figures of `lane`.
+    /// Returns the results of `lane`.
     pub fn of_lane(&self, lane: usize) -> Tensor {
         self.stats.slice(lane * STATS, (lane + 1) * STATS)
     }
 
-    /// The losses of all lanes, once these have their figures.
+    /// Copies the losses of all lanes from their results and returns them. The results must be complete.
     pub fn losses(&self, dev: &mut Device) -> Result<Tensor> {
         let lanes = self.stats.len() / STATS;
         let copy = |lane: usize| {
@@ -96,22 +99,22 @@ impl Figures {
     }
 }
 
-/// What a mini-batch is learned by.
+/// Everything that an update needs besides the responses.
 #[derive(Clone, Copy)]
 pub struct Learner<'a> {
-    /// The policy's weights.
+    /// Weights of the policy.
     pub model: &'a Model,
-    /// The ids it picks from, and its temperature.
+    /// Allowed ids and temperature of the policy.
     pub policy: Policy,
-    /// The loss and how a mini-batch is cut.
+    /// Settings for the loss and for the cut of a mini-batch.
     pub config: &'a RlConfig,
-    /// What passes keep for backward.
+    /// Activation checkpointing policy of the passes.
     pub levels: Levels,
-    /// Steps done: which responses run for their figures differs from one to the next.
+    /// Number of steps done. It determines which responses are computed only for the metrics.
     pub step: u64,
 }
 
-/// Returns the loss that `config` asks for.
+/// Returns the loss that `config` selects.
 pub fn loss_of(config: &RlConfig) -> PolicyLoss {
     let &RlConfig { kl_loss_type, kl_loss_coef, .. } = config;
     PolicyLoss {
@@ -125,8 +128,8 @@ pub fn loss_of(config: &RlConfig) -> PolicyLoss {
     }
 }
 
-/// Adds the gradients of a mini-batch's loss to `grads`, in one lane; its figures overwrite `stats` (see
-/// [`policy_loss::stats`]). Nothing waits for the device.
+/// Adds the gradients of a mini-batch's loss to `grads`, in one lane, and overwrites `stats` with its results (see
+/// [`policy_loss::stats`]). Does not wait for the device.
 pub fn accumulate(
     dev: &mut Device,
     learner: Learner<'_>,
@@ -140,12 +143,12 @@ pub fn accumulate(
     Ok(dealt.queued(done, stats))
 }
 
-/// The responses that are computed: of a mini-batch or of one of its lanes. Those of a group are together.
+/// The responses of a mini-batch, or of one of its lanes, that are computed. The responses of a group are consecutive.
 #[derive(Clone, Default)]
 struct Chosen {
-    /// Those that go through backward.
+    /// Responses that take part in backward.
     moving: Vec<ResponseId>,
-    /// Those that run forward for the figures alone.
+    /// Responses that run only forward, for the metrics.
     idle: Vec<ResponseId>,
 }
 
@@ -155,26 +158,28 @@ impl Chosen {
     }
 }
 
-/// A mini-batch dealt to gradient lanes: a function of the batch and their number, whoever computes them.
+/// A mini-batch whose responses are assigned to gradient lanes. The assignment depends only on the batch and the number
+/// of lanes, not on the ranks that compute them.
 ///
-/// Responses that cannot move the policy (advantage 0, no KL or entropy term) are computed apart from the others, forward
-/// only and few of them, for the figures: what their backward would add is exactly 0.
+/// Responses that cannot move the policy (advantage 0, no KL or entropy term) are computed separately, forward only,
+/// and only some of them, for the metrics. Their contribution to the gradients is exactly 0.
 pub struct Dealt<'a> {
     groups: &'a [Group],
     loss: PolicyLoss,
     denominators: Denominators,
-    /// The same of the responses computed alone.
+    /// Denominators over the computed responses only.
     computed: Denominators,
     lanes: Vec<Chosen>,
 }
 
 impl<'a> Dealt<'a> {
-    /// All responses of a group are in one lane, lanes have about as many tokens each; ties go by index. `step`: steps done.
+    /// Assigns all responses of a group to the same lane, and balances the lanes by tokens. Ties are resolved by index.
+    /// `step` is the number of steps done.
     pub fn new(config: &RlConfig, step: u64, groups: &'a [Group], lanes: usize) -> Dealt<'a> {
         let loss = loss_of(config);
         let computed = split(config, step, &loss, groups);
         let (all, some) = (responses(groups), computed.all());
-        // As Dr. GRPO and TRL divide: verl's function on one rank leaves the number of responses out.
+        // The scale includes the number of responses, as in Dr. GRPO and TRL. verl's function on one rank omits it.
         let denominators = |of: &[ResponseId]| {
             let scale = Some((of.len() * config.max_response_length) as f64);
             Denominators::new(&borders(of.iter().map(|id| id.of(groups))), scale)
@@ -192,12 +197,12 @@ impl<'a> Dealt<'a> {
         Dealt { groups, loss, denominators: denominators(&all), computed: denominators(&some), lanes: dealt }
     }
 
-    /// The responses that `lane` computes.
+    /// Returns the responses that `lane` computes.
     pub fn of_lane(&self, lane: usize) -> Vec<ResponseId> {
         self.lanes[lane].all()
     }
 
-    /// Adds the gradients of `lane` to `grads`, and its figures to `stats`. Nothing waits for the device.
+    /// Adds the gradients of `lane` to `grads`, and its results to `stats`. Does not wait for the device.
     pub fn accumulate(
         &self,
         dev: &mut Device,
@@ -236,7 +241,8 @@ impl<'a> Dealt<'a> {
         Ok(done)
     }
 
-    /// The pass that all lanes together have `done`; `stats` f64 `[lanes * STATS]` has the figures of each.
+    /// Returns the update that consists of the work `done` of all lanes. `stats` f64 `[lanes * STATS]` has the results
+    /// of each lane.
     pub fn queued(&self, done: Computed, stats: Tensor) -> Queued {
         let &Dealt { loss, denominators, computed, .. } = self;
         let responses = self.lanes.iter().map(|lane| lane.moving.len() + lane.idle.len()).sum();
@@ -244,7 +250,7 @@ impl<'a> Dealt<'a> {
     }
 }
 
-/// Chooses the responses to compute.
+/// Selects the responses to compute.
 fn split(config: &RlConfig, step: u64, loss: &PolicyLoss, groups: &[Group]) -> Chosen {
     let all = responses(groups);
     if loss.kl_loss.is_some() || loss.entropy_coeff != 0.0 {
@@ -252,8 +258,9 @@ fn split(config: &RlConfig, step: u64, loss: &PolicyLoss, groups: &[Group]) -> C
     }
     let (mut idle, mut moving): (Vec<ResponseId>, Vec<_>) =
         all.into_iter().partition(|id| id.of(groups).advantage == 0.0);
-    // A parameter only idle responses reach (the tower, when no other has a picture) still has a gradient, of 0, and
-    // its update: momentum and decay go on as in torch. One of them reaches it as all would.
+    // Some parameters may be reached only by idle responses: the vision tower, if no other response has a picture. In
+    // torch such a parameter has a gradient of 0, so momentum and weight decay still update it. One idle response in
+    // backward has the same effect as all of them.
     let pictures = |id: &ResponseId| !groups[id.group].question.prompt.pixels.is_empty();
     let pictured = idle.iter().position(pictures).filter(|_| !moving.iter().any(pictures));
     if let Some(at) = pictured.or((moving.is_empty() && !idle.is_empty()).then_some(0)) {
@@ -264,23 +271,24 @@ fn split(config: &RlConfig, step: u64, loss: &PolicyLoss, groups: &[Group]) -> C
     Chosen { moving, idle }
 }
 
-/// Returns whether a response that cannot move the policy is computed in a step of the run of this `seed`: `question` is its
-/// question's index among those asked, `rollout` its number among the responses to it.
+/// Returns true if a response that cannot move the policy is computed in a step of the run with this `seed`. `question`
+/// is the index of its question among those of the step, and `rollout` its number among the responses to that question.
 pub fn runs_for_figures(seed: u64, step: u64, question: usize, rollout: usize) -> bool {
     let key = philox::key(seed, Purpose::Figures, step);
     philox4x32_10(key, [question as u32, rollout as u32, 0, 0])[0].is_multiple_of(FIGURES)
 }
 
-/// The model that the policy is compared with.
+/// The model with which the policy is compared.
 #[derive(Clone, Copy)]
 pub struct Reference<'a> {
-    /// Its weights.
+    /// Weights of the model.
     pub model: &'a Model,
-    /// The ids it picks from, and its temperature.
+    /// Allowed ids and temperature.
     pub policy: Policy,
 }
 
-/// Fills in the log-probs under `reference` of the responses `ids` of `groups`; waits for the device.
+/// Computes the log-probs under `reference` of the responses `ids` of `groups` and stores them in the groups. Waits for
+/// the device.
 pub fn reference(
     dev: &mut Device,
     Reference { model, policy }: Reference<'_>,
@@ -305,7 +313,7 @@ pub fn reference(
     Ok(())
 }
 
-/// A micro-batch's response tokens, one response after another, beside its activations.
+/// Uploads a micro-batch's response tokens, one response after another, next to its activations.
 fn upload(dev: &mut Device, forward: &Forward, part: &[&Experience]) -> Result<Packed> {
     let rows = |of: fn(&Experience) -> Option<&Vec<f32>>| -> Option<Vec<f32>> {
         let rows: Option<Vec<&Vec<f32>>> = part.iter().map(|e| of(e)).collect();

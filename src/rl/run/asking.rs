@@ -1,4 +1,5 @@
-//! What a step asks: its questions over the ranks, their rollouts scored, gathered and put into groups.
+//! Generates the rollouts of a step: distributes its questions over the ranks, scores and gathers the rollouts, and
+//! puts them into groups.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,18 +25,18 @@ use crate::train::trainer::Trainer;
 
 type Recorded = HashMap<journal::Name, Vec<u32>>;
 
-/// What one step of asking gave.
+/// The result of generating the rollouts of a step.
 pub(super) struct Batch {
     pub groups: Vec<Group>,
     pub consumed: u64,
     pub num_gen_batches: usize,
-    /// Of this rank's engine.
+    /// Counts of this rank's engine.
     pub stats: SchedulerStats,
 }
 
 impl Job {
-    /// The next batch of groups: one generation batch, or as many as dynamic sampling needs. `next` gives the questions
-    /// of a generation batch.
+    /// Generates the next batch of groups: one generation batch, or as many as dynamic sampling needs. `next` returns
+    /// the questions of a generation batch.
     pub(super) fn ask(
         &self,
         dev: &mut Device,
@@ -58,7 +59,7 @@ impl Job {
                 (first, asked) = (prompt, at.into_iter().collect());
             }
             let asking = self.asking(dev.kind(), trainer.step, allowed, recorded.as_ref());
-            // Any rank may ask any question: its number names it in the noise.
+            // Any rank can process any question, because the noise depends on the question's number.
             let (rank, size) = (trainer.ranks.rank(), trainer.ranks.size());
             let prompts: Vec<&Question> = asked.iter().skip(rank).step_by(size).map(|question| &**question).collect();
             let noise = Numbers { first: first + rank as u64, every: size as u64 };
@@ -103,7 +104,7 @@ impl Job {
         }
     }
 
-    /// Puts rollouts, which are in the order of `groups`, into their groups, with their rewards.
+    /// Puts rollouts, which are in the order of `groups`, into their groups, and adds their rewards.
     fn groups(&self, mut groups: Vec<Group>, rollouts: Vec<Rollout>) -> Result<Vec<Group>> {
         let config = &self.config;
         let buffer = &config.overlong_buffer;
@@ -128,7 +129,7 @@ impl Job {
         }
     }
 
-    /// What the run that is computed again wrote of the rollouts of `step`.
+    /// Returns the recorded rollouts of `step`, if a recorded run is computed again.
     fn recorded(&self, step: u64) -> Result<Option<Recorded>> {
         let Some(dir) = &self.recorded else { return Ok(None) };
         let known = |token: &u32| (*token as usize) < self.common.model_config.vocab_size;
@@ -156,7 +157,7 @@ impl Job {
         let vision_rows = ask::vision_rows(&self.common.model_config, &self.common.index, prompts);
         let mut engine = plan::engine_config(&self.config, kind, vision_rows, self.num_kv_blocks, allowed, step);
         if self.recorded.is_some() {
-            // As many as were planned for.
+            // Limit the rows to the number that was planned for.
             engine.draft_rows = draft::rows_to_verify(engine.draft_rows).min(prompts * self.config.rollout.n);
         }
         engine

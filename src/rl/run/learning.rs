@@ -1,4 +1,5 @@
-//! What a step learns from its groups: rewards, less a divergence where one is taken off, to advantages.
+//! Computes the advantages of a step's groups from their rewards, after the KL divergence from the reference is
+//! subtracted if the config requires it.
 
 use super::Job;
 use crate::device::Device;
@@ -12,8 +13,9 @@ use crate::rl::update::{self, Dealt, Reference};
 use crate::train::trainer::Trainer;
 
 impl Job {
-    /// Gives each response its advantage, and the reference's log-probs where the loss wants them. Where the config says so
-    /// the divergence from the reference is first taken off the rewards: returns its next weight, where that moves.
+    /// Computes the advantage of each response, and the reference's log-probs if the loss needs them. If the config
+    /// requires it, the divergence from the reference is first subtracted from the rewards. Returns the next weight of
+    /// the divergence if it is adaptive.
     pub(super) fn learn(
         &self,
         dev: &mut Device,
@@ -33,7 +35,7 @@ impl Job {
         }
         match reference {
             Some(reference) if !config.use_kl_in_reward => self.reference(dev, trainer, groups, reference)?,
-            // The loss has no use for them, and the plan no memory.
+            // The loss does not use these log-probs, and the plan has no memory for them.
             _ if !config.use_kl_loss => {
                 groups.iter_mut().flat_map(|group| &mut group.experience).for_each(|one| one.ref_log_prob = None);
             }
@@ -42,8 +44,8 @@ impl Job {
         Ok(kl_coef)
     }
 
-    /// Takes the divergence from the reference off the rewards; its next weight, where that moves. Each rank computes some
-    /// questions' responses, all have all of them then.
+    /// Subtracts the divergence from the reference from the rewards, and returns its next weight if it is adaptive. The
+    /// responses are divided among the ranks by question, and the log-probs are then sent to all ranks.
     fn take_kl_off(
         &self,
         dev: &mut Device,
@@ -97,7 +99,7 @@ impl Job {
         })
     }
 
-    /// Fills in the reference's log-probs of the responses that this rank learns from.
+    /// Computes the reference's log-probs of the responses that this rank trains on.
     fn reference(
         &self,
         dev: &mut Device,
