@@ -167,7 +167,8 @@ impl BlockManager {
         table
     }
 
-    /// Registers the content of `block` under `hash`. If another block already has this content, that block is kept.
+    /// Registers the content of `block` under `hash`. If another block already has this content, the hash keeps
+    /// referring to that block.
     pub fn register(&mut self, block: u32, hash: BlockHash) {
         let Some(cached) = &mut self.cached else { return };
         if self.hash[block as usize].is_none() && !cached.contains_key(&hash) {

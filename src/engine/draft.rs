@@ -1,12 +1,12 @@
-//! Drafts for speculative decoding. The last few tokens of a rollout are searched in its prompt, in its own earlier
-//! tokens and in the other rollouts of the prompt; the tokens that followed there become the draft. A step computes the
-//! newest token and its draft together and samples after each of them. The samples that equal the draft are accepted,
-//! and so is the first sample that differs.
+//! Drafts for speculative decoding. The code searches for earlier occurrences of a rollout's last few tokens, in its
+//! prompt, in its own tokens and in the other rollouts of the prompt. The tokens that followed there become the draft.
+//! A step computes the newest token and its draft together and samples after each of them. The samples that equal the
+//! draft are accepted, and so is the first sample that differs.
 //!
 //! If a recorded version of the rollout exists, its tokens are used as the draft instead.
 //!
-//! Noise is keyed by position, and a row's result is bitwise identical in any batch. Therefore drafts save steps and
-//! change neither tokens nor log-probs. This is host code without tensors.
+//! Noise is keyed by position, and the result for a token is bitwise identical in any batch. Therefore drafts save
+//! steps and change neither tokens nor log-probs. This is host code without tensors.
 
 use std::collections::HashMap;
 
@@ -34,8 +34,8 @@ pub fn rows(kind: Kind) -> usize {
     if kind.is_gpu() { 64 } else { 0 }
 }
 
-/// Returns the same limit for drafts that come from a record, which are normally all accepted. If `drafts` is not 0, it
-/// is the limit.
+/// Returns the maximum number of rows of a step whose drafts come from a record and are normally all accepted:
+/// `drafts`, the engine's own limit, or 64 if the engine uses no drafts.
 pub fn rows_to_verify(drafts: usize) -> usize {
     if drafts > 0 { drafts } else { 64 }
 }
@@ -46,7 +46,7 @@ type Place = (u32, u32);
 #[derive(Debug, Default)]
 struct Text {
     tokens: Vec<u32>,
-    /// Previous place, for each index `i`, where the tokens `i .. i + MATCH[0]` occurred.
+    /// Previous occurrence of the tokens `i .. i + MATCH[0]`, for each index `i`.
     before: Vec<Option<Place>>,
 }
 

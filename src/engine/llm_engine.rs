@@ -163,8 +163,8 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Allocates the caches on top of the overlay region; [`Engine::release`] frees them. On a device that only counts,
-    /// this and [`Engine::generate`] compute the memory plan. Errors if a limit is zero or memory is short.
+    /// Allocates the caches on top of the overlay region; [`Engine::release`] frees them. On a counting device, this
+    /// and [`Engine::generate`] compute the memory plan. Errors if a limit is zero or memory is short.
     pub fn new(model: &Model, dev: &mut Device, config: EngineConfig) -> Result<Engine> {
         let scheduler = Scheduler::new(config.scheduler())?;
         let runner = ModelRunner::new(model, dev, scheduler.config())?;
@@ -187,8 +187,8 @@ impl Engine {
         self.scheduler.stats()
     }
 
-    /// Runs one step as large as answering `requests` can require, on a device that only counts. The device's
-    /// high-water mark is then the memory plan of [`Engine::new`] and [`Engine::generate`].
+    /// Runs one step as large as answering `requests` can require, on a counting device. The high-water mark of the
+    /// device is then the memory plan of [`Engine::new`] and [`Engine::generate`].
     pub fn plan(&mut self, model: &Model, dev: &mut Device, requests: &[Request]) -> Result<()> {
         let rollouts = requests.iter().map(|r| r.n).sum::<usize>();
         let samples = self.config.max_num_seqs.min(rollouts.max(self.config.draft_rows));
@@ -258,7 +258,7 @@ impl Engine {
         self.scheduler.abort();
         self.requests.clear();
         if done.is_err() {
-            // A step that was planned but not computed has registered blocks and images whose content is missing.
+            // A step that was planned but not computed may have left entries in the caches whose content is missing.
             self.scheduler.reset_caches();
         }
         done

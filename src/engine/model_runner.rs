@@ -202,8 +202,8 @@ impl ModelRunner {
         Ok(())
     }
 
-    /// Runs the largest possible steps on a device that only counts: a step of the maximum size, with as many of
-    /// `images` as the vision cache holds (largest first), and then the largest decode step.
+    /// Runs the largest possible steps on a counting device: a step of the maximum size, with as many of `images` as
+    /// the vision cache holds (largest first), and then the largest decode step.
     pub fn plan(
         &mut self,
         model: &Model,

@@ -395,8 +395,8 @@ impl Scheduler {
         let wanted = seq.num_pending_tokens().min(*budget);
         group.sequences[id.rollout] = Some(seq);
         let len = self.require_images(step, id.group, &prompt, start, wanted);
-        // If other sequences run, keep a block free for each of them, because admitting fewer sequences is better than
-        // preempting more.
+        // If other sequences run, keep a block free for each of them (at most a sixteenth of all blocks), because
+        // admitting fewer sequences is better than preempting more.
         let spare = if self.running.is_empty() { 0 } else { self.running.len().min(self.config.num_blocks / 16) };
         let needed = (start + len).div_ceil(size) - start / size;
         let fits = len > 0 && (self.running.is_empty() || needed + spare <= self.blocks.num_free_blocks());

@@ -1,5 +1,5 @@
-//! Reads and writes `config.json` of Qwen2.5-VL. Both the released flat layout and the nested layout of newer versions
-//! are read; the released layout is written. Errors name the file and the JSON pointer.
+//! Reads and writes `config.json` of Qwen2.5-VL. Reads both the flat layout of the released checkpoints and the nested
+//! layout of newer transformers versions, and writes the flat one. Errors name the file and the JSON pointer.
 
 use std::path::Path;
 

@@ -1,5 +1,5 @@
-//! Reads weights from memory-mapped safetensors files, with released or newer tensor names, from one file or from
-//! shards.
+//! Reads weights from memory-mapped safetensors files, from one file or from shards. Accepts the tensor names of the
+//! released Qwen2.5-VL checkpoints and those of newer transformers versions.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

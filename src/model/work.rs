@@ -1,5 +1,5 @@
-//! Records the minimum cost of a pass, op by op, on a device that only counts: the arithmetic, and one transfer of
-//! every operand and result. A plan derives its lower bounds of time from these.
+//! Records the minimum cost of a pass, op by op, on a counting device: the arithmetic, and one transfer of every
+//! operand and result. A plan derives its lower bounds of time from these.
 
 use crate::device::Device;
 use crate::model::params::Matrix;

@@ -32,7 +32,7 @@ pub type Waiting<'a> = &'a dyn Fn() -> Result<()>;
 
 /// The result of connecting all ranks of a run.
 pub struct Met {
-    /// Number with which the connections of this run begin.
+    /// Number with which the connections for collectives begin in this run.
     pub token: u64,
     /// Process and address of each rank, by rank.
     pub members: Vec<Member>,

@@ -77,8 +77,8 @@ const LAUNCHERS: [Variables; 7] = {
 };
 
 impl Variables {
-    /// Returns true if the variables give both rank and size. Slurm's variables describe the daemons of another
-    /// launcher if the job has a different number of processes.
+    /// Returns true if the variables give both rank and size. Slurm's variables are ignored if PMI_SIZE is another
+    /// number, because they then describe the daemons of another launcher.
     fn tell(&self, env: Lookup) -> bool {
         let [rank, size, ..] = self.names.map(|names| value(env, names));
         let daemons = || value(env, "PMI_SIZE").is_some_and(|of_job| Some(of_job) != size);
@@ -110,8 +110,8 @@ pub struct Place {
     pub port: Option<u16>,
     /// Number of times the run was restarted. Processes of different rounds do not belong together.
     pub round: u64,
-    /// The launcher's name for the run, or empty if it has none. It tells the run from another run that listens at the
-    /// same port.
+    /// The launcher's name for the run, or empty if it has none. It distinguishes the run from another run that listens
+    /// at the same port.
     pub run: String,
     /// The launcher whose variables were read.
     pub launcher: Launcher,
@@ -180,8 +180,8 @@ fn slurm(env: Lookup) -> Result<(String, Option<u16>, String)> {
             first_host(&nodes).ok_or_else(|| Error::input(name, nodes.as_str(), "a list such as node[01-04,7]"))?
         }
     };
-    // The port is below the range that systems assign dynamically, and each step has a different one. Another job on
-    // the same node rarely has the same port; the name of the run then tells them apart.
+    // The port is below the range that systems assign dynamically, and each step has a different one. Two jobs on the
+    // same node rarely have the same port; the name of the run then distinguishes them.
     let derived = 10_000 + (job % 20_000 + step % 20_000 * 7919) % 20_000;
     Ok((address, port(env)?.or(u16::try_from(derived).ok()), format!("Slurm {job}.{step}")))
 }

@@ -1,5 +1,5 @@
 //! Collectives over TCP. They are used in tests and in runs on the CPU, and as the control plane of every other
-//! implementation of [`Ranks`].
+//! implementation of `Ranks`.
 //!
 //! Tested with many ranks on one machine. Untested on several machines.
 
@@ -87,8 +87,9 @@ impl From<Error> for Trouble {
 }
 
 impl Tcp {
-    /// Connects to the other ranks. Errors on all connected ranks if one of them runs another program, belongs to a run
-    /// of another size or round of restarts, or is present twice, and if a rank does not connect in time.
+    /// Connects to the other ranks. Errors on all connected ranks if one of them runs another program, has another
+    /// number of ranks, or is present twice, and if a rank does not connect in time. A rank of an earlier round of
+    /// restarts gets an error.
     pub fn start(start: Start) -> Result<Tcp> {
         let (place, config) = (start.place, start.config);
         let within = Duration::from_secs_f64(config.timeout_s);

@@ -79,7 +79,7 @@ pub enum Message {
     },
     /// Sent by rank 0 when all ranks have connected.
     Table {
-        /// Number with which every connection of this run begins.
+        /// Number with which the connections for collectives begin in this run.
         token: u64,
         /// Process and address of each rank, by rank.
         members: Vec<Member>,

@@ -53,7 +53,7 @@ pub fn cut<'a>(
 }
 
 /// Allocates memory for the pictures of a group that continues in the next micro-batch, at most `rows` rows. Only one
-/// group at a time does.
+/// group at a time continues.
 pub fn keep(dev: &mut Device, model: &Model, rows: usize, backward: bool) -> Result<Option<Kept>> {
     if rows == 0 {
         return Ok(None);

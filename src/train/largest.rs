@@ -1,5 +1,6 @@
-//! Finds the micro-batches that decide how much memory a run takes, among any number of micro-batches. It keeps those
-//! whose size no other micro-batch covers. If too many are left, sizes are rounded up on an increasingly coarse grid.
+//! Finds the micro-batches that decide how much memory a run takes, among any number of micro-batches. It drops a
+//! micro-batch if another one is at least as large in every quantity. If too many are left, sizes are rounded up on an
+//! increasingly coarse grid.
 
 use crate::data::Shape;
 use crate::image::Grid;
@@ -159,7 +160,7 @@ pub struct Made {
 }
 
 impl Made {
-    /// Returns the size as a [`Shape`].
+    /// Returns the size as a `Shape`.
     pub fn shape(&self) -> Shape<'_> {
         Shape { tokens: self.tokens, targets: self.targets, grids: &self.grids }
     }

@@ -1,7 +1,8 @@
 //! Chooses the activation checkpointing policy so that the largest micro-batch fits into a device's memory.
 //!
-//! This module contains no formula for sizes. It runs a pass on a device that only counts, once for each policy in
-//! question, and compares the measured memory and arithmetic.
+//! This module contains no formula for sizes. It runs a pass on a counting device, which records allocations and work
+//! but computes nothing. It does this once for each policy in question, and compares the recorded memory and
+//! arithmetic.
 
 use std::collections::HashMap;
 
@@ -9,7 +10,7 @@ use crate::device::{Plan, Work};
 use crate::error::Result;
 use crate::model::{Keep, Levels, ModelConfig, Stack};
 
-/// A budget that nothing fits. With it, [`fit`] skips the search and counts the policy that takes the least memory.
+/// A budget of 0 bytes, which nothing fits. With it, `fit` skips the search and counts the policy that takes the least memory.
 pub const LEAST: Option<usize> = Some(0);
 
 /// Memory and arithmetic of a counted pass.

@@ -100,7 +100,7 @@ impl MetricsLog {
 }
 
 /// Compares the lines of the run in `dir`, up to the checkpoint with this `state`, with the hash that the checkpoint
-/// recorded. Errors, naming the step, if they differ and `accepted` does not contain [`Changed::Log`]. An accepted
+/// recorded. Errors, naming the step, if they differ and `accepted` does not contain `Changed::Log`. An accepted
 /// difference is reported to `observer` and recorded in `inputs.json`.
 pub fn check(dir: &Path, state: &State, accepted: &[Changed], observer: &dyn Observer) -> Result<()> {
     let (path, step, log) = (dir.join("metrics.jsonl"), state.step, Changed::Log.name());

@@ -1,6 +1,6 @@
-//! Memory plan of a training run. It runs the code of the training step on a device that only counts, so the plan and
-//! the run cannot differ. Addresses depend only on the order of allocations, which is the same in both, and never
-//! change.
+//! Memory plan of a training run. It runs the code of the training step on a counting device, which records allocations
+//! and work but computes nothing, so the plan and the run cannot differ. Addresses depend only on the order of
+//! allocations, which is the same in both, and never change.
 
 use std::sync::Arc;
 
@@ -84,7 +84,7 @@ pub fn gib_to_bytes(gib: Option<f64>) -> Option<usize> {
     gib.map(|gib| (gib * (1u64 << 30) as f64) as usize)
 }
 
-/// A model in training on a device that only counts. It has weights and optimizer state; the caller allocates the rest.
+/// A model in training on a counting device. It has weights and optimizer state; the caller allocates the rest.
 pub struct Training {
     /// The counting device.
     pub dev: Device,
@@ -192,7 +192,7 @@ fn largest_pass(count: usize, mut work: impl FnMut(usize) -> Result<Vec<Work>>) 
     Ok(largest.1)
 }
 
-/// Returns a sample of the given size with made-up content. That is sufficient for a device that only counts.
+/// Returns a sample of the given size with made-up content. That is sufficient for a counting device.
 pub fn blank(config: &ModelConfig, shape: Shape<'_>) -> Sample {
     let vision = &config.vision_config;
     let picture = |grid: &Grid| Arc::new(ImageInput::blank(*grid, vision.patch_size));

@@ -173,7 +173,7 @@ impl<'r> Trainer<'r> {
         self.ranks.all_gather(dev, "figures of lanes", &owned)
     }
 
-    /// Calls [`ranks::agreed`] with the other ranks.
+    /// Calls [`ranks::agreed`] with the other ranks: if one was asked to stop, all stop.
     pub fn agreed<T>(&mut self, what: &'static str, done: Result<T>) -> Result<T> {
         ranks::agreed(self.ranks, what, done)
     }

@@ -32,7 +32,7 @@ pub trait Validator {
     /// Lowers that maximum to `max_num_seqs`.
     fn limit_num_seqs(&mut self, max_num_seqs: usize);
 
-    /// Makes the allocations of [`Validator::measure`] on a device that only counts.
+    /// Makes the allocations of [`Validator::measure`] on a counting device.
     fn count(&self, dev: &mut Device, model: &Model) -> Result<()>;
 
     /// Computes the metrics of `model`. They are the same on each of `ranks` and for any number of ranks, and depend
