@@ -318,8 +318,8 @@ fn speaks(stream: &TcpStream, deadline: Instant, waiting: Waiting) -> Result<boo
     Ok(false)
 }
 
-/// Replaces a member's address that refers to rank 0's own machine by the address under which this process reached rank
-/// 0.
+/// Replaces a loopback or unspecified address, which is valid only on rank 0's own machine, by the address at which
+/// this process reached rank 0.
 fn seen(mut member: Member, rank_0: &TcpStream) -> Member {
     let ip = member.address.ip();
     if let (true, Ok(at)) = (ip.is_loopback() || ip.is_unspecified(), rank_0.peer_addr()) {
