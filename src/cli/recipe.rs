@@ -36,7 +36,12 @@ fn cooked(session: &mut Session, mut config: RecipeConfig) -> Result<()> {
             return args.planned(context, || plan(recipe.config()));
         }
         let dir = session.open(recipe.config())?;
-        session.finish(dir, recipe.config(), &recipe.page(), || recipe.is_finished(), |ranks| recipe.run(ranks))
+        session.finish(dir, recipe.config(), &recipe.page(), || recipe.is_finished(), |ranks| recipe.run(ranks))?;
+        if let Some(arguments) = recipe.example_command().filter(|_| context.leads()) {
+            let program = std::env::args().next().unwrap_or_else(|| "omr".to_owned());
+            context.say(&format!("ask the trained model: {program} {arguments}"));
+        }
+        Ok(())
     })
 }
 

@@ -5,6 +5,7 @@
 
 mod announce;
 mod base;
+mod examples;
 mod job;
 mod run;
 mod stages;

@@ -39,6 +39,7 @@ impl Recipe<'_> {
             }
         }
         ranks::by_first(ranks, "the report", || {
+            self.write_examples(&self.heldout())?;
             self.summarise(begun.elapsed().as_secs_f64())?;
             let report = report::report(&self.dir)?;
             files::write(self.page(), report::page(&report)?.as_bytes())?;

@@ -188,14 +188,18 @@ impl Recipe<'_> {
         Ok(Arc::new(Scorer::new(mode, judge.as_ref(), reward, place, Some(store.clone()), self.machine.runtime)?))
     }
 
-    /// Measures the model of `stage`: on the recipe's own questions, and on the columns.
-    pub(super) fn measure(&self, stage: &str, ranks: &mut dyn Ranks) -> Result<()> {
-        let data = match self.config.eval.data.is_empty() {
+    /// The held-out questions.
+    pub(super) fn heldout(&self) -> Vec<DatasetConfig> {
+        match self.config.eval.data.is_empty() {
             true => vec![read::entry(self.path("data").join("heldout.parquet"))],
             false => self.config.eval.data.clone(),
-        };
+        }
+    }
+
+    /// Measures the model of `stage`: on the recipe's own questions, and on the columns.
+    pub(super) fn measure(&self, stage: &str, ranks: &mut dyn Ranks) -> Result<()> {
         let out = self.path("eval").join(stage);
-        self.measure_on(&[self.spec], &data, stage, &out, ranks)?;
+        self.measure_on(&[self.spec], &self.heldout(), stage, &out, ranks)?;
         match &self.columns[..] {
             [] => Ok(()),
             columns => self.measure_on(columns, &[], stage, &out.join(COLUMNS), ranks),
