@@ -1,7 +1,8 @@
-//! Attention of one row, defined once (DESIGN section 8) for training, prefill and decode: keys in blocks of
-//! [`BLOCK`] from the sequence's start, online softmax over the blocks of one chunk of [`CHUNK`] keys, chunk states
-//! folded left to right. A row's base M is its largest score so far times c, rounded once; p = exp2(fma(score, c, -M)),
-//! so that the largest key has 1 within |M| 2^-24. Rows are computed several at a time, which changes no row's arithmetic.
+//! Attention of one row, defined once (docs/design/training.md) for training, prefill and decode. Keys are processed in
+//! blocks of [`BLOCK`] from the sequence's start, with online softmax over the blocks of one chunk of [`CHUNK`] keys.
+//! The states of the chunks are then folded left to right. A row's base M is its largest score so far times c, rounded
+//! once, and p = exp2(fma(score, c, -M)), so the largest key's p is 1 within |M| 2^-24. Several rows are computed at a
+//! time; this changes no row's arithmetic.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -15,18 +16,18 @@ use crate::ops::lanes::{self, LANES, Lanes, larger};
 use crate::ops::tile::{self, Left, Right, Sums, product};
 use crate::tensor::{DType, Elem};
 
-/// Keys of one block: the unit of the KV cache and of the online softmax.
+/// Keys per block, the unit of the KV cache and of the online softmax.
 pub const BLOCK: usize = 128;
 
-/// Keys of one chunk: softmax states are folded at its borders, so decode may split there.
+/// Keys per chunk. Softmax states are folded at chunk borders, so decode may be split there.
 pub const CHUNK: usize = 2048;
 
-/// Head counts and size of packed rows `[q heads | k heads | v heads]`, each head `dim` long.
+/// Head counts and head size of packed rows `[q heads | k heads | v heads]`, where each head has `dim` elements.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Heads {
     /// Query heads.
     pub q: usize,
-    /// Key and value heads; divides `q`.
+    /// Key heads, and as many value heads; divides `q`.
     pub kv: usize,
     /// Elements of a head, even.
     pub dim: usize,
@@ -48,14 +49,14 @@ impl Heads {
         self.q / self.kv
     }
 
-    /// Errors when `kv` does not divide `q`, or a number is zero, or `dim` is odd.
+    /// Returns an error if a number is zero, `kv` does not divide `q`, or `dim` is odd.
     pub fn check(&self, op: &'static str) -> Result<()> {
         let Heads { q, kv, dim } = *self;
         let holds = q > 0 && kv > 0 && q.is_multiple_of(kv) && dim > 0 && dim.is_multiple_of(2);
         check::that(op, holds, "q a multiple of kv and dim even, none zero", format!("{self:?}"))
     }
 
-    /// `dim` rounded up to whole lanes: the length of a padded value row.
+    /// Returns `dim` rounded up to a multiple of [`LANES`]: the length of a padded value row.
     pub(crate) fn padded(&self) -> usize {
         self.dim.next_multiple_of(LANES)
     }
@@ -66,31 +67,31 @@ impl Heads {
 pub struct Keys<'a> {
     /// Keys transposed, `[dim][BLOCK]`.
     pub k: &'a [f32],
-    /// Values `[BLOCK][padded dim]`, or rows `v_stride` apart that reach that far.
+    /// Values `[BLOCK][padded dim]`, or longer rows that start `v_stride` elements apart.
     pub v: &'a [f32],
-    /// Distance of value rows.
+    /// Distance between the starts of two value rows, in elements.
     pub v_stride: usize,
 }
 
-/// Where a sequence's blocks come from. Columns of k and rows of v past the keys that exist may hold anything.
+/// Source of a sequence's key blocks. Columns of k and rows of v past the existing keys may hold any values.
 pub trait KeySource {
-    /// Block `b`: keys `b * BLOCK..` of the sequence.
+    /// Returns block `b`, which holds the keys from `b * BLOCK` on.
     fn block(&mut self, b: usize) -> Keys<'_>;
 }
 
-/// The numbers that are the same for all rows of a call.
+/// Values that all rows of a call share.
 #[derive(Clone, Copy)]
 pub struct Setting {
     /// Elements of a head.
     pub dim: usize,
-    /// c: the softmax scale times log2(e), positive.
+    /// The factor c: the softmax scale times log2(e), positive.
     pub scale_log2e: f32,
-    /// Round the probabilities to bf16 before they meet the values.
+    /// True if the probabilities are rounded to bf16 before they are multiplied by the values.
     pub round: bool,
 }
 
 impl Setting {
-    /// The setting of a call with this compute type, heads and softmax scale.
+    /// Returns the setting of a call with this compute type, these heads and this softmax scale.
     pub fn new(dtype: DType, heads: Heads, scale: f32) -> Setting {
         let scale_log2e = (f64::from(scale) * std::f64::consts::LOG2_E) as f32;
         Setting { dim: heads.dim, scale_log2e, round: dtype == DType::Bf16 }
@@ -101,25 +102,26 @@ impl Setting {
     }
 }
 
-/// How many keys the rows of a call see. Rows are (query row, query head of the group), heads fastest.
+/// Number of keys that each row of a call sees. A row is a pair (query row, query head of the group); the head index
+/// varies fastest.
 #[derive(Clone, Copy)]
 pub struct Context {
-    /// Keys the first query row sees, at least one.
+    /// Keys that the first query row sees, at least one.
     pub first: usize,
-    /// More keys for each further query row: 1 under a causal mask, else 0.
+    /// Additional keys per further query row: 1 under a causal mask, else 0.
     pub step: usize,
     /// Query heads of the group.
     pub group: usize,
 }
 
 impl Context {
-    /// Keys row `r` sees.
+    /// Returns the number of keys that row `r` sees.
     #[inline(always)]
     pub fn of(&self, r: usize) -> usize {
         self.first + r / self.group * self.step
     }
 
-    /// The first row that sees key `key`; past all rows under a full mask that does not reach it.
+    /// Returns the first row that sees key `key`, or `usize::MAX` if the mask is full and no row reaches the key.
     #[inline(always)]
     pub fn first_seeing(&self, key: usize) -> usize {
         if key < self.first {
@@ -132,7 +134,7 @@ impl Context {
     }
 }
 
-/// Rows of one call: queries and their running states, all cut from one piece of scratch.
+/// Queries and running states of the rows of one call, all cut from one scratch buffer.
 pub struct RowStates<'a> {
     q: &'a mut [f32],
     chunk: State<'a>,
@@ -142,7 +144,7 @@ pub struct RowStates<'a> {
     setting: Setting,
 }
 
-/// Base, sum and un-normalised output of some rows.
+/// Base, sum and output before normalisation, for some rows.
 struct State<'a> {
     m: &'a mut [f32],
     l: &'a mut [f32],
@@ -150,7 +152,7 @@ struct State<'a> {
 }
 
 impl State<'_> {
-    /// Before any key. The output needs no zeros: the first block's product does not start from it.
+    /// Sets the state before any key. The output needs no zeros, because the first block's product does not add to it.
     fn reset(&mut self) {
         self.m.fill(f32::NEG_INFINITY);
         self.l.fill(0.0);
@@ -158,14 +160,14 @@ impl State<'_> {
 }
 
 impl<'a> RowStates<'a> {
-    /// Scratch elements that [`RowStates::new`] wants for `rows` rows.
+    /// Scratch elements that [`RowStates::new`] needs for `rows` rows.
     pub fn len(rows: usize, dim: usize) -> usize {
         let padded = dim.next_multiple_of(LANES);
         (rows * (dim + 2 * padded + 4)).next_multiple_of(LANES) + tile::ROWS * BLOCK
     }
 
-    /// Cuts `scratch` up and takes the queries: `rows` query rows, each the `context.group` heads at the start of
-    /// every `stride` elements of `queries`.
+    /// Splits `scratch` and copies the queries into it. Each of the `rows` query rows consists of the `context.group`
+    /// heads at the start of every `stride` elements of `queries`.
     pub fn new<T: Elem>(
         isa: Isa,
         scratch: &'a mut [f32],
@@ -186,7 +188,7 @@ impl<'a> RowStates<'a> {
         RowStates { q, chunk, total, p, context, setting }
     }
 
-    /// Attends all rows to the keys they see.
+    /// Computes the attention of all rows over the keys that they see.
     pub fn attend(&mut self, isa: Isa, keys: &mut impl KeySource) {
         let longest = self.context.of(self.total.m.len() - 1);
         for chunk in 0..longest.div_ceil(CHUNK) {
@@ -204,12 +206,12 @@ impl<'a> RowStates<'a> {
         finish(isa, &mut self.total);
     }
 
-    /// After [`RowStates::attend`]: the log-sum-exp of every row (natural logarithm, scale included).
+    /// Returns the log-sum-exp of every row (natural logarithm, scale included). Valid after [`RowStates::attend`].
     pub fn lse(&self) -> &[f32] {
         self.total.m
     }
 
-    /// After [`RowStates::attend`]: writes query row `i`'s output heads, `group * dim` elements.
+    /// Writes the output heads of query row `i`, `group * dim` elements. Valid after [`RowStates::attend`].
     pub fn write<T: Elem>(&self, isa: Isa, i: usize, out: &mut [T]) {
         let (group, padded) = (self.context.group, self.setting.padded());
         let (o, inv) = (&self.total.o[i * group * padded..], &self.total.l[i * group..][..group]);
@@ -218,7 +220,7 @@ impl<'a> RowStates<'a> {
 }
 
 cpu_kernel! {
-    /// The first `len` elements of every `stride` of `from`, in f32.
+    /// Copies the first `len` elements of every `stride` elements of `from` to `to`, in f32.
     fn widen_rows<T: Elem>(from: &[T], stride: usize, len: usize, to: &mut [f32]) {
         for (to, from) in to.chunks_exact_mut(len).zip(from.chunks(stride)) {
             lanes::widen(&from[..len], to);
@@ -226,7 +228,7 @@ cpu_kernel! {
     }
 }
 
-/// Query rows and how they attend.
+/// Query rows and the setting of their attention.
 #[derive(Clone, Copy)]
 struct Rows<'a> {
     q: &'a [f32],
@@ -234,7 +236,7 @@ struct Rows<'a> {
     setting: Setting,
 }
 
-/// One block of keys, the first of which is key `first` of the sequence, into the rows' states.
+/// Adds one block of keys to the rows' states. `first` is the sequence position of the block's first key.
 fn block(isa: Isa, rows: Rows<'_>, keys: Keys<'_>, first: usize, state: &mut State<'_>, p: &mut [f32]) {
     let Rows { q, context, setting } = rows;
     let (dim, padded) = (setting.dim, setting.padded());
@@ -268,10 +270,11 @@ fn block(isa: Isa, rows: Rows<'_>, keys: Keys<'_>, first: usize, state: &mut Sta
 }
 
 cpu_kernel! {
-    /// Scores to probabilities under the base so far, in place; m and l move to that base. Gives the factors
-    /// for the rows' outputs. Row r sees the first `visible[r]` keys; the others get probability zero, whatever
-    /// their score. In passes over all rows, with lanes kept in arrays between them: the horizontal reductions then
-    /// overlap, and do not tempt the compiler to split the lanes of the loops before.
+    /// Converts scores to probabilities in place, under the largest base so far, and moves m and l to that base.
+    /// Returns the factors for the rows' outputs. Row r sees the first `visible[r]` keys; the other keys get
+    /// probability zero, whatever their score. The function makes several passes over all rows and keeps the lanes in
+    /// arrays between them. The horizontal reductions then overlap, and the compiler does not split the lanes of the
+    /// loops before them.
     fn softmax(
         p: &mut [f32],
         groups: usize,
@@ -291,7 +294,7 @@ cpu_kernel! {
         }
         let mut alpha = [0.0; LANES];
         for i in 0..LANES {
-            // Before its first key a row has nothing to rescale; where its base stands still the factor is exactly 1.
+            // Before its first key, a row has nothing to rescale. If its base does not change, the factor is exactly 1.
             let drop = if before[i] == f32::NEG_INFINITY { 0.0 } else { before[i] - after[i] };
             alpha[i] = exp2(drop);
         }
@@ -311,8 +314,8 @@ cpu_kernel! {
     }
 }
 
-/// `largest` becomes the largest score of the keys seen, lane by lane. The others' become zero, not minus infinity:
-/// exponentials that underflow are slow, and theirs are dropped anyway.
+/// Updates `largest` with the largest score of the visible keys, lane by lane. The other scores become zero, not minus
+/// infinity: exponentials that underflow are slow, and these are discarded anyway.
 #[inline(always)]
 fn mask_and_max(p: &mut [f32], visible: usize, largest: &mut Lanes) {
     let mut most = *largest;
@@ -329,7 +332,8 @@ fn mask_and_max(p: &mut [f32], visible: usize, largest: &mut Lanes) {
     *largest = most;
 }
 
-/// exp2(p scale - base) of the keys seen, zero of the others; `sums` becomes their sum before rounding, lane by lane.
+/// Replaces p by exp2(p scale - base) for the visible keys and by zero for the others. `sums` becomes their sum before
+/// rounding, lane by lane.
 #[inline(always)]
 fn probabilities<const ROUND: bool>(p: &mut [f32], visible: usize, scale: f32, base: f32, sums: &mut Lanes) {
     let mut sum = [0.0; LANES];
@@ -348,7 +352,7 @@ fn probabilities<const ROUND: bool>(p: &mut [f32], visible: usize, scale: f32, b
 }
 
 cpu_kernel! {
-    /// Each row of o times its factor.
+    /// Multiplies each row of o by its factor.
     fn rescale(o: &mut [f32], padded: usize, alpha: Lanes) {
         for (o, alpha) in o.chunks_exact_mut(padded).zip(alpha) {
             for o in o {
@@ -378,7 +382,7 @@ cpu_kernel! {
 }
 
 cpu_kernel! {
-    /// m becomes the log-sum-exp, l its inverse.
+    /// Replaces m by the log-sum-exp and l by its inverse.
     fn finish(total: &mut State<'_>) {
         for (m, l) in total.m.iter_mut().zip(total.l.iter_mut()) {
             *m = m.mul_add(std::f32::consts::LN_2, ln(*l));
@@ -388,7 +392,8 @@ cpu_kernel! {
 }
 
 cpu_kernel! {
-    /// out = o / l, head by head. Adding zero turns -0 into +0: rows computed together differ in nothing else.
+    /// Computes out = o / l, head by head. Adding zero turns -0 into +0, the only difference that computing rows
+    /// together could make.
     fn normalise<T: Elem>(o: &[f32], padded: usize, inv: &[f32], dim: usize, out: &mut [T]) {
         for ((out, o), inv) in out.chunks_exact_mut(dim).zip(o.chunks_exact(padded)).zip(inv) {
             lanes::narrow_scaled(o, *inv, out);
@@ -396,7 +401,7 @@ cpu_kernel! {
     }
 }
 
-/// Hands the indices below `items` to the threads, each with a piece of `scratch` of `len` elements of its own.
+/// Runs `f` for each index below `items` on the pool's threads. Each thread has its own `len` elements of `scratch`.
 pub(crate) fn run_with_scratch(
     pool: &Pool,
     items: usize,
@@ -418,8 +423,8 @@ pub(crate) fn run_with_scratch(
     });
 }
 
-/// A row-major block of keys `[n][dim]` and values, rows `stride` apart, as [`Keys`] wants them: k `[dim][BLOCK]`,
-/// v `[n][padded]`; nothing else is written.
+/// Converts a row-major block of keys `[n][dim]` and values, with rows `stride` apart, to the layout of [`Keys`]: k
+/// `[dim][BLOCK]`, v `[n][padded]`. Nothing else is written.
 #[inline(always)]
 pub(crate) fn pack_block<T: Elem>(
     keys: &[T],
@@ -438,8 +443,8 @@ pub(crate) fn pack_block<T: Elem>(
     }
 }
 
-/// Rows `[n][dim]`, `stride` apart, to columns `[dim][BLOCK]`. Sixteen rows at a time, so that each cache line of the
-/// columns is written once and whole.
+/// Transposes rows `[n][dim]`, `stride` apart, to columns `[dim][BLOCK]`. It takes sixteen rows at a time, so that each
+/// cache line of the columns is written once and completely.
 #[inline(always)]
 pub(crate) fn transpose<T: Elem>(rows: &[T], stride: usize, n: usize, dim: usize, columns: &mut [f32]) {
     let row = |j: usize| &rows[j * stride..][..dim];

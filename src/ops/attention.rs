@@ -1,5 +1,5 @@
-//! Variable-length attention over packed sequences, causal or full, with grouped query heads. Forward is the row of
-//! `attend`; backward recomputes the probabilities from the saved log-sum-exp.
+//! Variable-length attention over packed sequences, causal or full, with grouped query heads. Forward uses the row
+//! arithmetic of `attend`; backward recomputes the probabilities from the saved log-sum-exp.
 
 mod agreement;
 mod backward;

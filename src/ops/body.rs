@@ -1,15 +1,15 @@
-//! Which bodies of products and attention a run on a card of compute capability 9.0 takes.
+//! Selection of the kernel variants (wgmma or `mma.sync`) of products and attention on a GPU of compute capability 9.0.
 
 use super::{attention, linear, paged_attention};
 use crate::device::{Body, Device};
 use crate::error::Result;
 
-/// Bytes of [`Region::Workspace`](crate::device::Region) that [`take_wgmma`] takes: most of all the states of a prefill's
-/// chunks, for each CTA that a card of 132 multiprocessors holds.
+/// Bytes of [`Region::Workspace`](crate::device::Region) that [`take_wgmma`] allocates. Most of them hold the states of
+/// a prefill's chunks, for each CTA that a GPU with 132 multiprocessors runs at a time.
 pub const AGREEMENT_BYTES: usize = 12 << 20;
 
-/// From here on products and attention run by wgmma on `dev`, which has it, as far as they prove right there; where they
-/// do not the line that says so. Errors where there is no wgmma.
+/// Switches `dev` to the wgmma variants of products and attention, each only if its start check passes. Returns a
+/// message about the variants that failed, if any. Returns an error if the device does not support wgmma.
 pub fn take_wgmma(dev: &mut Device) -> Result<Option<String>> {
     dev.use_body(Body::Wgmma)?;
     if let Some(fault) = linear::wgmma_fault(dev)? {

@@ -1,10 +1,12 @@
-//! Sums over a CTA of 256 threads, as kernels/common/reduce.cuh has them, for bodies that are to have a kernel's bits.
+//! Sums over a CTA of 256 threads in the order of kernels/common/reduce.cuh, for CPU code that must be bitwise
+//! identical to a kernel.
 
-/// Threads of the CTA.
+/// Threads of a CTA.
 pub const THREADS: usize = 256;
 const WARP: usize = 32;
 
-/// Folds the threads' values: each 32 in halves, then those results in order, from `none`.
+/// Combines the threads' values: within each warp of 32 by halves, then the warps' results in order, starting from
+/// `none`.
 pub fn fold<T: Copy>(threads: &mut [T], none: T, add: impl Fn(T, T) -> T) -> T {
     let mut total = none;
     for warp in threads.chunks_mut(WARP) {

@@ -1,4 +1,4 @@
-//! The token table: rows out of a weight in column panels, and their gradients back into it.
+//! Token embedding: reads rows of a weight that is stored in column panels, and adds their gradients.
 
 use crate::device::{Cpu, Device, Gpu, Launch, On, Parts, Region, params};
 use crate::error::Result;
@@ -10,8 +10,8 @@ use crate::tensor::{DType, Elem, Tensor};
 /// Rows of one work item.
 const ROWS: usize = 32;
 
-/// `y[t]` = row `ids[t]` of `w` (n tokens, k wide): ids `[T]` u32, y `[T, k]` in w's type. Errors on other shapes and on
-/// an id of n or more; on a GPU such an id gives a row of NaN.
+/// Sets `y[t]` = row `ids[t]` of `w` (n tokens, k wide): ids `[T]` u32, y `[T, k]` in w's type. Returns an error for
+/// other shapes and for an id of n or more. On a GPU such an id gives a row of NaN instead.
 pub fn fwd(dev: &mut Device, ids: Tensor, w: &Weight, y: Tensor) -> Result<()> {
     const OP: &str = "embedding::fwd";
     let dtype = check::weight(OP, w, w.n, w.k)?;
@@ -29,7 +29,7 @@ pub fn fwd(dev: &mut Device, ids: Tensor, w: &Weight, y: Tensor) -> Result<()> {
 }
 
 fn launch(op: &'static str, mut gpu: Gpu<'_>, ids: Tensor, w: &Weight, y: Tensor) -> Result<()> {
-    // A row is counted in words of two bytes.
+    // The kernel counts a row in words of two bytes.
     let words = y.dtype.size() / 2;
     let args = params!(embedding::Args {
         ids,
@@ -57,19 +57,20 @@ fn read_rows<T: Elem>(cpu: Cpu<'_>, ids: Tensor, w: &Weight, y: Tensor) {
     });
 }
 
-/// Where each id stands in a batch: what a GPU's [`bwd`] goes by, so that every row of the gradient is one sum in
-/// order. The CPU finds it by itself.
+/// Positions of each id in a batch. [`bwd`] on a GPU uses them to compute every row of the gradient as one sum in a
+/// fixed order. The CPU groups the ids itself and leaves this empty.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Segments {
     /// Positions `[T]` u32, sorted by id, equal ids ascending; empty on the CPU.
     positions: Tensor,
-    /// `[T, 2]` u32, the first `count` rows of which hold: each different id and where its positions begin.
+    /// Distinct ids and the index in `positions` where each id's positions begin: `[T, 2]` u32, of which `count` rows
+    /// are used.
     ids: Tensor,
     count: usize,
 }
 
 impl Segments {
-    /// Sorts `ids` and copies the result up. Takes the same memory whatever the ids.
+    /// Sorts `ids` and copies the result to the device. The memory use depends only on the number of ids.
     pub fn upload(dev: &mut Device, region: Region, ids: &[u32]) -> Result<Segments> {
         let ids = if dev.kind().is_gpu() { ids } else { &[] };
         let mut positions: Vec<u32> = (0..ids.len() as u32).collect();
@@ -91,9 +92,9 @@ impl Segments {
     }
 }
 
-/// `dw[ids[t]]` += `dy[t]`, equal ids in ascending t: ids `[T]` u32, `segments` of the same ids, dy `[T, k]` f32 or bf16,
-/// dw f32 in the element order of a weight of dy's type and k columns. Errors on other shapes and on an id past dw's
-/// rows; on a GPU such an id adds nothing.
+/// Adds `dy[t]` to row `ids[t]` of dw, equal ids in ascending t: ids `[T]` u32, `segments` made from the same ids, dy
+/// `[T, k]` f32 or bf16, dw f32 in the element order of a weight of dy's type with k columns. Returns an error for
+/// other shapes and for an id past dw's rows. On a GPU such an id adds nothing instead.
 pub fn bwd(dev: &mut Device, ids: Tensor, segments: &Segments, dy: Tensor, dw: Tensor) -> Result<()> {
     const OP: &str = "embedding::bwd";
     check::compute(OP, "dy", dy)?;

@@ -1,4 +1,4 @@
-//! Backward of the exact GELU; the forward is [`super::linear::fwd_gelu`]'s epilogue.
+//! Backward of the exact GELU. The forward is the epilogue of [`super::linear::fwd_gelu`].
 
 use crate::device::{Cpu, Device, Gpu, On, Parts, cpu_kernel, params};
 use crate::error::Result;
@@ -6,10 +6,10 @@ use crate::math;
 use crate::ops::check::{self, by_dtype};
 use crate::tensor::{Elem, Tensor};
 
-/// Elements of one job.
+/// Elements of one work item.
 const CHUNK: usize = 4096;
 
-/// dpre = dy * gelu'(pre), all [T, N].
+/// Computes dpre = dy * gelu'(pre), all `[T, N]`.
 pub fn bwd(dev: &mut Device, pre: Tensor, dy: Tensor, dpre: Tensor) -> Result<()> {
     const OP: &str = "gelu::bwd";
     let (dims, dtype) = ([dy.rows(), dy.cols()], dy.dtype);

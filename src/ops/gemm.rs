@@ -1,6 +1,6 @@
-//! Launches of kernels/gemm.cu: the tile by the number of tokens alone, so that what is planned, captured and run
-//! agree. A row has the same bits from every tile. Where the device is told to (`Device::use_body`), of
-//! kernels/gemm_sm90a.cu, whose tiles go by [`config::GemmDesc`].
+//! Launches of the matrix products in kernels/gemm.cu. The number of tokens alone selects the tile, so that planning,
+//! graph capture and execution use the same one. A row has the same bits from every tile. If `Device::use_body`
+//! selected wgmma, the kernels of kernels/gemm_sm90a.cu run instead, with the tiles of [`config::GemmDesc`].
 
 mod agreement;
 mod backward;

@@ -1,23 +1,23 @@
-//! The global gradient norm, the clip factor and whether all is finite, left on the device for the update.
+//! Global gradient norm, clip factor and a flag that all values are finite. They stay on the device for the optimizer.
 
 use crate::device::{Address, Cpu, Device, On, Parts, cpu_kernel, params};
 use crate::error::Result;
 use crate::ops::{check, lanes};
 use crate::tensor::{DType, Tensor};
 
-/// Elements summed in sixteen f32 lanes before the sum goes on in f64: 256 terms a lane, so a relative error below
-/// 256 * 2^-24 = 1.5e-5 in the worst case.
+/// Elements that the CPU sums in sixteen f32 lanes before it continues in f64. Each lane has 256 terms, so the relative
+/// error is below 256 * 2^-24 = 1.5e-5 in the worst case.
 const BLOCK: usize = 4096;
 
-/// Blocks of one sum.
+/// Blocks of one partial sum.
 const BLOCKS: usize = 16;
 
-/// Elements of one partial sum; a CTA's in kernels/grad_norm.cu.
+/// Elements of one partial sum, which one CTA computes in kernels/grad_norm.cu.
 pub const CHUNK: usize = BLOCK * BLOCKS;
 
-/// out f64 = the sums of squares of `grads` (f32, any shapes), one for each [`CHUNK`] elements of each, one gradient after
-/// the other. A sum depends on its own elements alone: who cuts gradients at multiples of [`CHUNK`] changes none. Errors
-/// on other shapes.
+/// Writes the sums of squares of `grads` (f32, any shapes) to out (f64): one sum for each [`CHUNK`] elements of each
+/// gradient, one gradient after the other. A sum depends only on its own elements, so splitting a gradient at multiples
+/// of [`CHUNK`] changes no sum. Returns an error for other shapes.
 pub fn partials(dev: &mut Device, grads: &[Tensor], out: Tensor) -> Result<()> {
     const OP: &str = "grad_norm::partials";
     for g in grads {
@@ -43,10 +43,14 @@ pub fn partials(dev: &mut Device, grads: &[Tensor], out: Tensor) -> Result<()> {
     Ok(())
 }
 
-/// out `[3]` f32 = the norm whose square `partials` (f64) add up to; the factor min(1, max_norm / (norm + 1e-6)) of
-/// `torch.nn.utils.clip_grad_norm_`; 1 when the norm and all of `guard` (f64, any number: a loss) are finite, else 0 (the
-/// factor is then 0 too). The order of summation depends on the number of partials alone. `out.slice(1, 3)` is what
-/// `adamw::step` takes. Errors on other shapes.
+/// Writes three f32 values to out `[3]`:
+///
+/// 1. the norm, the square root of the sum of `partials` (f64);
+/// 2. the clip factor min(1, max_norm / (norm + 1e-6)) of `torch.nn.utils.clip_grad_norm_`, or 0 if the flag is 0;
+/// 3. the flag: 1 if the norm and all elements of `guard` (f64, any number of them, e.g. a loss) are finite, else 0.
+///
+/// The order of summation depends only on the number of partials. `adamw::step` takes `out.slice(1, 3)`. Returns an
+/// error for other shapes.
 pub fn finish(dev: &mut Device, partials: Tensor, max_norm: f32, guard: Option<Tensor>, out: Tensor) -> Result<()> {
     const OP: &str = "grad_norm::finish";
     check::tensor(OP, "out", out, DType::F32, &[3])?;
@@ -73,7 +77,7 @@ pub fn finish(dev: &mut Device, partials: Tensor, max_norm: f32, guard: Option<T
     Ok(())
 }
 
-/// Of a CTA, and its shared memory.
+/// Threads of a CTA, and the bytes of its shared memory.
 const THREADS: usize = 256;
 const SMEM: usize = THREADS / 32 * 8;
 

@@ -1,15 +1,16 @@
-//! The sum of lanes of gradients, in their order: its bits do not depend on who computed which lane.
+//! Sum of the gradient lanes in lane order. The result is bitwise identical whichever rank computed which lane.
 
 use crate::device::{Cpu, Device, Gpu, On, Parts, cpu_kernel, params};
 use crate::error::Result;
 use crate::ops::check;
 use crate::tensor::{DType, Tensor};
 
-/// Elements of a work item: its sum stays in the nearest cache while the lanes pass.
+/// Elements of a work item. Its sum stays in the L1 cache while all lanes are added.
 const ITEM: usize = 4096;
 
-/// out `[n]` = ((lane 0 + lane 1) + lane 2) + ..., in f32, of the first n columns of lanes `[L, stride]`, n <= stride.
-/// `out` may lie where lane 0 begins. Moves (L + 1) * 4 * n bytes. Errors on other shapes, and without a lane.
+/// Computes out `[n]` = ((lane 0 + lane 1) + lane 2) + ..., in f32, over the first n columns of lanes `[L, stride]`, n
+/// <= stride. `out` may start where lane 0 starts. Moves (L + 1) * 4 * n bytes. Returns an error for other shapes and
+/// if there is no lane.
 pub fn fwd(dev: &mut Device, lanes: Tensor, out: Tensor) -> Result<()> {
     const OP: &str = "lane_sum::fwd";
     check::tensor(OP, "lanes", lanes, DType::F32, &[lanes.rows(), lanes.cols()])?;

@@ -1,15 +1,15 @@
-//! Sixteen-lane arithmetic in plain Rust: the one shape of every horizontal sum (DESIGN section 3), whatever the
-//! vector width of the body it is compiled into.
+//! Arithmetic on sixteen lanes in plain Rust. It gives every horizontal sum the same order of additions
+//! (docs/design/runtime.md), whatever the vector width of the instruction set that it is compiled for.
 
 use crate::tensor::Elem;
 
-/// Lanes of one accumulator: an AVX-512 register of f32, two of AVX2.
+/// Lanes of one accumulator: one AVX-512 register of f32, or two AVX2 registers.
 pub const LANES: usize = 16;
 
 /// Sixteen accumulators.
 pub type Lanes = [f32; LANES];
 
-/// The first sixteen elements of `x`, widened.
+/// Returns the first sixteen elements of `x` in f32.
 #[inline(always)]
 pub fn load<T: Elem>(x: &[T]) -> Lanes {
     let x = &x[..LANES];
@@ -20,7 +20,7 @@ pub fn load<T: Elem>(x: &[T]) -> Lanes {
     v
 }
 
-/// The elements of `x` (at most sixteen), widened; the remaining lanes are zero.
+/// Returns the elements of `x` (at most sixteen) in f32; the remaining lanes are zero.
 #[inline(always)]
 pub fn load_tail<T: Elem>(x: &[T]) -> Lanes {
     let mut v = [0.0; LANES];
@@ -30,8 +30,8 @@ pub fn load_tail<T: Elem>(x: &[T]) -> Lanes {
     v
 }
 
-/// `to[i]` = `from[i]`, widened, for as many as both have: sixteen at a time, so that rows of a head's length stay in
-/// vectors.
+/// Copies `from` to `to` in f32, up to the shorter length. It converts sixteen elements at a time, so that rows as
+/// short as a head stay in vector registers.
 #[inline(always)]
 pub fn widen<T: Elem>(from: &[T], to: &mut [f32]) {
     let (mut to, mut from) = (to.chunks_exact_mut(LANES), from.chunks_exact(LANES));
@@ -43,7 +43,7 @@ pub fn widen<T: Elem>(from: &[T], to: &mut [f32]) {
     }
 }
 
-/// `to[i]` = `from[i]` * scale + 0 in `T`, for as many as `to` has. Adding zero turns -0 into +0.
+/// Sets `to[i]` to `from[i] * scale + 0` in `T`, for each element of `to`. Adding zero turns -0 into +0.
 #[inline(always)]
 pub fn narrow_scaled<T: Elem>(from: &[f32], scale: f32, to: &mut [T]) {
     let from = &from[..to.len()];
@@ -58,7 +58,7 @@ pub fn narrow_scaled<T: Elem>(from: &[f32], scale: f32, to: &mut [T]) {
     }
 }
 
-/// `acc += a * b`, one fused product a lane.
+/// Computes `acc += a * b` with one fused multiply-add per lane.
 #[inline(always)]
 pub fn fma(a: &Lanes, b: &Lanes, acc: &mut Lanes) {
     for i in 0..LANES {
@@ -66,8 +66,8 @@ pub fn fma(a: &Lanes, b: &Lanes, acc: &mut Lanes) {
     }
 }
 
-/// All ones in the first n lanes of row n. With a row for all sixteen: were the last lane zero in every row, the
-/// compiler would know, and treat it apart.
+/// Masks: row n has all ones in its first n lanes. The row for all sixteen lanes is needed: if the last lane were zero
+/// in every row, the compiler would detect that and handle the lane separately.
 static FIRST: [Mask; LANES + 1] = {
     let mut masks = [[0; LANES]; LANES + 1];
     let mut n = 0;
@@ -84,8 +84,8 @@ static FIRST: [Mask; LANES + 1] = {
 
 type Mask = [u32; LANES];
 
-/// The first `n` lanes of `v` (all from sixteen on), whatever the others hold, which become `other`. By bit masks,
-/// because comparisons with `n` turn into branches.
+/// Returns `v` with its first `n` lanes kept (all of them if `n` is sixteen or more) and the remaining lanes set to
+/// `other`. It uses bit masks, because comparisons with `n` are compiled to branches.
 #[inline(always)]
 pub fn keep(v: &Lanes, n: usize, other: f32) -> Lanes {
     let mask = &FIRST[n.min(LANES)];
@@ -96,7 +96,7 @@ pub fn keep(v: &Lanes, n: usize, other: f32) -> Lanes {
     kept
 }
 
-/// The lanes' sum: halves added to halves, four times.
+/// Returns the sum of the lanes: the upper half is added to the lower half, four times.
 #[inline(always)]
 pub fn sum(v: &Lanes) -> f32 {
     let mut a = [0.0; 8];
@@ -110,7 +110,7 @@ pub fn sum(v: &Lanes) -> f32 {
     (b[0] + b[2]) + (b[1] + b[3])
 }
 
-/// The lanes' maximum; NaN lanes are passed over.
+/// Returns the maximum of the lanes; NaN lanes are ignored.
 #[inline(always)]
 pub fn max(v: &Lanes) -> f32 {
     let mut a = [0.0; 8];
@@ -124,13 +124,13 @@ pub fn max(v: &Lanes) -> f32 {
     larger(larger(b[0], b[2]), larger(b[1], b[3]))
 }
 
-/// The larger of the two, `a` when `b` is NaN: one instruction, which `f32::max` is not.
+/// Returns the larger of the two, or `a` if `b` is NaN. It compiles to one instruction, unlike `f32::max`.
 #[inline(always)]
 pub fn larger(a: f32, b: f32) -> f32 {
     if b > a { b } else { a }
 }
 
-/// Sum of `x[i] * y[i]` over sixteen lanes, then the tree.
+/// Returns the sum of `x[i] * y[i]`: accumulated in sixteen lanes, which [`sum`] then adds up.
 #[inline(always)]
 pub fn dot<X: Elem, Y: Elem>(x: &[X], y: &[Y]) -> f32 {
     let mut acc = [0.0; LANES];

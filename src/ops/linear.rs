@@ -1,4 +1,4 @@
-//! Linear layers: y = x W^T (+ bias) (+ residual) or an activation of it, and the gradients.
+//! Linear layers: y = x W^T (+ bias) (+ residual), optionally with an activation, and their gradients.
 //!
 //! Shapes: T packed tokens, K inputs, N outputs. x, y, bias and residual have the weight's dtype.
 
@@ -14,12 +14,12 @@ use crate::tensor::{DType, Elem, Tensor};
 
 pub use crate::ops::gemm::{Qkv, wgmma_fault};
 
-/// The tensor, or an empty slice of `like` to stand for its absence.
+/// Returns the tensor, or an empty slice of `like` in place of an absent one.
 fn or_empty(t: Option<Tensor>, like: Tensor) -> Tensor {
     t.unwrap_or(like.slice(0, 0))
 }
 
-/// y `[T, N]` = x `[T, K]` W^T (+ bias `[N]`) (+ residual `[T, N]`), rounded once. y may not overlap an input.
+/// Computes y `[T, N]` = x `[T, K]` W^T (+ bias `[N]`) (+ residual `[T, N]`), rounded once. y may not overlap an input.
 pub fn fwd(
     dev: &mut Device,
     x: Tensor,
@@ -56,8 +56,8 @@ pub fn fwd(
     }
 }
 
-/// y [T, N] = x [T, K] W^T in f32, rounded nowhere: the logits that `linear_logprob` and `sample` go by, all of
-/// them, for evaluation and comparison.
+/// Computes y [T, N] = x [T, K] W^T in f32 without rounding. These are the full logits that `linear_logprob` and
+/// `sample` are based on, for evaluation and comparison.
 pub fn fwd_f32(dev: &mut Device, x: Tensor, w: &Weight, y: Tensor) -> Result<()> {
     const OP: &str = "linear::fwd_f32";
     let t = x.rows();
@@ -80,9 +80,9 @@ pub fn fwd_f32(dev: &mut Device, x: Tensor, w: &Weight, y: Tensor) -> Result<()>
     }
 }
 
-/// y `[T, F]` = silu(gate) * up from the fp32 values of `[gate, up]` = x W^T (+ bias `[2F]`). The weight's rows are
-/// interleaved in blocks of 32 (gate 0..32, up 0..32, gate 32..64, ...) and F is a multiple of 32.
-/// `gate_up` `[T, 2F]`, in the same interleaved order, is what [`super::swiglu::bwd`] needs.
+/// Computes y `[T, F]` = silu(gate) * up from the fp32 values of `[gate, up]` = x W^T (+ bias `[2F]`). The weight's
+/// rows are interleaved in blocks of 32 (gate 0..32, up 0..32, gate 32..64, ...), and F is a multiple of 32. If
+/// `gate_up` `[T, 2F]` is given, the values are stored there in the same interleaved order for [`super::swiglu::bwd`].
 pub fn fwd_swiglu(
     dev: &mut Device,
     x: Tensor,
@@ -119,8 +119,8 @@ pub fn fwd_swiglu(
     }
 }
 
-/// y `[T, N]` = gelu(x W^T (+ bias `[N]`)) from the fp32 value, exact (erf) form. `pre` `[T, N]`, the value before
-/// the activation, is what [`super::gelu::bwd`] needs.
+/// Computes y `[T, N]` = gelu(x W^T (+ bias `[N]`)) from the fp32 value, with the exact (erf) GELU. If `pre` `[T, N]`
+/// is given, the value before the activation is stored there for [`super::gelu::bwd`].
 pub fn fwd_gelu(
     dev: &mut Device,
     x: Tensor,
@@ -157,8 +157,9 @@ pub fn fwd_gelu(
     }
 }
 
-/// qkv = x W^T (+ bias), its q and k heads rotated by cos and sin ([`rope::fwd`]), and k and v stored at `cache`'s
-/// slots ([`paged_attention::store`]): the three ops' bits, in one kernel on a GPU. Errors as they.
+/// Computes qkv = x W^T (+ bias), rotates its q and k heads by cos and sin ([`rope::fwd`]), and stores k and v at
+/// `cache`'s slots ([`paged_attention::store`]). Bitwise identical to the three ops; on a GPU it is one kernel. Returns
+/// the errors of the three ops.
 pub fn fwd_qkv(dev: &mut Device, call: Qkv<'_>) -> Result<()> {
     const OP: &str = "linear::fwd_qkv";
     let Qkv { x, w, bias, cos, sin, heads, cache, qkv } = call;
@@ -185,7 +186,8 @@ pub fn fwd_qkv(dev: &mut Device, call: Qkv<'_>) -> Result<()> {
     }
 }
 
-/// dx [T, K] = dy [T, N] W, or dx + dy W rounded once when `accumulate`. Scratch on the CPU: the transposed weight.
+/// Computes dx [T, K] = dy [T, N] W, or dx + dy W rounded once if `accumulate`. The CPU needs scratch memory for the
+/// transposed weight.
 pub fn dgrad(dev: &mut Device, dy: Tensor, w: &Weight, dx: Tensor, accumulate: bool) -> Result<()> {
     const OP: &str = "linear::dgrad";
     let t = dy.rows();
@@ -215,10 +217,13 @@ pub fn dgrad(dev: &mut Device, dy: Tensor, w: &Weight, dx: Tensor, accumulate: b
     Ok(())
 }
 
-/// dw += dy^T x and dbias `[N]` += the sum of dy `[T, N]` over tokens; x is `[T, K]`. Both are f32, `dw` flat in the
-/// order of a weight of x's dtype on the device. One chain per element over the tokens, from its present value; two
-/// calls give the bits of one over both token ranges (in bf16 with an even number of tokens in the first, by tiles with
-/// a multiple of 32, on a GPU with one of 16).
+/// Computes dw += dy^T x and dbias `[N]` += the sum of dy `[T, N]` over tokens; x is `[T, K]`. Both results are f32;
+/// `dw` is flat, in the device's element order for a weight of x's dtype. Each element is summed over the tokens in
+/// order, starting from its present value. Two calls are therefore bitwise identical to one call over both token
+/// ranges, if the first range has
+///
+/// - on a CPU in bf16, an even number of tokens (a multiple of 32 with AMX tiles);
+/// - on a GPU, a multiple of 16 tokens.
 pub fn wgrad(dev: &mut Device, x: Tensor, dy: Tensor, dw: Tensor, dbias: Option<Tensor>) -> Result<()> {
     const OP: &str = "linear::wgrad";
     let (t, n, k) = (dy.rows(), dy.cols(), x.cols());

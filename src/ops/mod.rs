@@ -1,12 +1,13 @@
-//! One file per op family: shape checks, then the CPU body; forward and backward side by side.
+//! Tensor operations. Each op family has a file or folder with its shape checks, its CPU implementation and its GPU
+//! launch; forward and backward are side by side.
 //!
-//! Ops take their outputs already allocated, compute in f32 whatever the storage type, and give results that
-//! depend neither on the number of threads nor on what else is in the batch: each output has one fixed chain.
+//! The caller allocates the outputs. Ops compute in f32 whatever the storage type. A result depends neither on the
+//! number of threads nor on the rest of the batch, because each output is computed by one fixed sequence of operations.
 //!
 //! # Rounding points
 //!
-//! In bf16 runs values are rounded to bf16 (nearest, ties to even) at these points and nowhere else; in f32
-//! runs nothing is rounded. A fusion may neither add nor remove a point.
+//! In bf16 runs, values are rounded to bf16 (nearest, ties to even) at these points and nowhere else; in f32 runs
+//! nothing is rounded. A fused op must not add or remove a rounding point.
 //!
 //! | forward | rounded |
 //! | --- | --- |
@@ -20,8 +21,8 @@
 //! | `attention` | P = exp2(s c - M) before P V (its sum takes the unrounded values); the output |
 //! | `linear_logprob`, `sample` | nothing: logits, logsumexp and log-probs are fp32 |
 //!
-//! On a GPU the exp2 of attention is the instruction `ex2.approx.ftz` (relative error 2^-22, exact at zero) in
-//! training, prefill and decode alike; every other elementary function is that of [`crate::math`].
+//! On a GPU, attention computes exp2 with the instruction `ex2.approx.ftz` (relative error 2^-22, exact at zero) in
+//! training, prefill and decode alike. Every other elementary function comes from [`crate::math`].
 //!
 //! | backward | rounded |
 //! | --- | --- |

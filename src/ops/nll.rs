@@ -1,4 +1,4 @@
-//! The negative log-likelihood of targets: fine-tuning's loss and its gradient, left on the device.
+//! Negative log-likelihood of targets: the fine-tuning loss and its gradient, which both stay on the device.
 
 use crate::device::{Cpu, Device, Gpu, Launch, On, Region, params};
 use crate::error::Result;
@@ -8,12 +8,12 @@ use crate::tensor::{DType, Tensor};
 
 const OP: &str = "nll::fwd";
 
-/// Targets of a CTA's sum in kernels/nll.cu.
+/// Targets that one CTA of kernels/nll.cu sums.
 const CHUNK: usize = 8192;
 
-/// Takes `weight` times the sum of `log_prob` (f32 `[R]`) off `loss` (f64 `[1]`), and sets every element of `dlog_prob`
-/// (f32 `[R]`) to -`weight`: with 1 over the targets of an update, the mean over all its micro-batches. The sum is f64 in
-/// one order. Errors on other shapes.
+/// Subtracts `weight` times the sum of `log_prob` (f32 `[R]`) from `loss` (f64 `[1]`), and sets every element of
+/// `dlog_prob` (f32 `[R]`) to -`weight`. With `weight` = 1 / (targets of the update), the calls for all micro-batches
+/// add up to the mean. The sum is in f64, in a fixed order. Returns an error for other shapes.
 pub fn fwd(dev: &mut Device, log_prob: Tensor, weight: f64, dlog_prob: Tensor, loss: Tensor) -> Result<()> {
     let len = log_prob.len();
     check::tensor(OP, "log_prob", log_prob, DType::F32, &[len])?;

@@ -1,5 +1,5 @@
-//! Pictures to patch embeddings: u8 pixels are normalised into patch rows, chunk by chunk in the workspace, and
-//! multiplied by the projection as any linear layer's input is. The rows are never kept; backward makes them again.
+//! Patch embeddings of images. U8 pixels are normalised into patch rows, one chunk at a time in the workspace, and
+//! multiplied by the projection like the input of any linear layer. The rows are not stored; backward recomputes them.
 
 use crate::device::{Cpu, Device, Gpu, On, Parts, Region, params};
 use crate::error::{Error, Result};
@@ -8,57 +8,58 @@ use crate::ops::linear;
 use crate::ops::matmul::{Order, Weight};
 use crate::tensor::{DType, Elem, Tensor};
 
-/// Patches of one chunk on the CPU; even, so that bf16 weight gradients pair the same rows whatever the chunk.
+/// Patches per chunk on the CPU. Even, so that the bf16 weight gradient pairs the same rows in every chunk.
 const CHUNK: usize = 1024;
 
-/// Patches of one chunk on a GPU: enough tiles of the projection for every multiprocessor, 19 MB of patch rows.
+/// Patches per chunk on a GPU: enough tiles of the projection for every multiprocessor, 19 MB of patch rows.
 const GPU_CHUNK: usize = 8192;
 
-/// Patches of one work item.
+/// Patches per work item.
 const ITEM: usize = 8;
 
-/// A picture or video among the pixels.
+/// Position and size of an image or video in the pixel buffer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PatchImage {
-    /// Its first byte.
+    /// Offset of the first byte.
     pub offset: usize,
-    /// Frames stored: 1 for a picture, which stands for all frames of its patches.
+    /// Number of stored frames. An image has 1, which is used for all frames of its patches.
     pub frames: usize,
-    /// Patches along time, height and width.
+    /// Number of patches along time, height and width.
     pub grid_thw: [u32; 3],
 }
 
 impl PatchImage {
-    /// Number of patches.
+    /// Returns the number of patches.
     pub fn num_patches(&self) -> usize {
         self.grid_thw.iter().map(|&n| n as usize).product()
     }
 }
 
-/// How bytes become a patch row: the preprocessor's settings.
+/// Settings of the preprocessor, which define how bytes become a patch row.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Normalize {
     /// Mean of each channel after rescaling.
     pub mean: [f32; 3],
     /// Standard deviation of each channel after rescaling.
     pub std: [f32; 3],
-    /// What a byte is multiplied by.
+    /// Factor that a byte is multiplied by.
     pub rescale: f64,
     /// Side of a patch in pixels.
     pub patch_size: usize,
-    /// Patches along each side that the model merges: patches are ordered merge block by merge block.
+    /// Patches along each side of a merge block. The model merges such blocks, and patches are ordered block by block.
     pub merge_size: usize,
-    /// Frames of a patch.
+    /// Frames per patch.
     pub temporal_patch_size: usize,
 }
 
 impl Normalize {
-    /// Elements of a patch row: (channel, frame, row, column).
+    /// Returns the number of elements of a patch row, in the order (channel, frame, row, column).
     pub fn row_len(&self) -> usize {
         3 * self.temporal_patch_size * self.patch_size * self.patch_size
     }
 
-    /// The normalised value of each byte in each channel, rescaled in f64, then f32, as Hugging Face.
+    /// Returns the normalised value of each byte in each channel. Rescales in f64 and normalises in f32, as Hugging
+    /// Face does.
     fn table<T: Elem>(&self) -> [[T; 256]; 3] {
         std::array::from_fn(|c| {
             std::array::from_fn(|v| {
@@ -68,7 +69,7 @@ impl Normalize {
         })
     }
 
-    /// Bytes `image` takes, or what is wrong with it.
+    /// Returns the number of bytes of `image`, or an error if its grid or frames do not fit.
     fn bytes(&self, image: &PatchImage) -> Result<usize> {
         let [t, h, w] = image.grid_thw.map(|n| n as usize);
         let frames_fit = image.frames == 1 || image.frames == t * self.temporal_patch_size;
@@ -79,9 +80,10 @@ impl Normalize {
     }
 }
 
-/// y = patches w^T: pixels u8, each of `images` `[frames][grid_h * patch][grid_w * patch][3]` from its offset; w
-/// (n = C, k = `norm.row_len()`); y `[N, C]` in w's type, N the patches of all images in order, merge block by merge
-/// block. The normalised pixels are rounded to w's type. Errors on other shapes and on an image past the pixels.
+/// Computes y = patches w^T. pixels u8 hold each of `images` as `[frames][grid_h * patch][grid_w * patch][3]` from its
+/// offset; w has n = C and k = `norm.row_len()`; y is `[N, C]` in w's type. N counts the patches of all images in
+/// order, merge block by merge block. The normalised pixels are rounded to w's type. Returns an error for other shapes
+/// and for an image that reaches past the pixels.
 pub fn fwd(
     dev: &mut Device,
     pixels: Tensor,
@@ -99,8 +101,8 @@ pub fn fwd(
     })
 }
 
-/// dw += dy^T patches: dy `[N, C]` f32 or bf16, dw f32 in the device's order of a weight of dy's type; the pixels and
-/// images as forward had them. Errors as [`fwd`].
+/// Computes dw += dy^T patches. dy is `[N, C]` f32 or bf16; dw is f32, in the device's element order for a weight of
+/// dy's type. The pixels and images are those of the forward. Returns the same errors as [`fwd`].
 pub fn bwd(
     dev: &mut Device,
     pixels: Tensor,
@@ -119,7 +121,7 @@ pub fn bwd(
     })
 }
 
-/// The first patch of each image, then the number of all.
+/// Returns the index of each image's first patch, followed by the total number of patches.
 fn check_images(op: &'static str, pixels: Tensor, images: &[PatchImage], norm: &Normalize) -> Result<Vec<usize>> {
     check::flat(op, "pixels", pixels, DType::U8, pixels.len())?;
     let mut starts = vec![0];
@@ -134,7 +136,7 @@ fn check_images(op: &'static str, pixels: Tensor, images: &[PatchImage], norm: &
     Ok(starts)
 }
 
-/// Calls `f` with the patch rows of each chunk and the number of its first patch.
+/// Calls `f` with the patch rows of each chunk and the index of its first patch.
 fn each_chunk(
     dev: &mut Device,
     dtype: DType,
@@ -165,7 +167,7 @@ fn each_chunk(
     Ok(())
 }
 
-/// Patch rows `from..`, a launch for each image among them.
+/// Computes the patch rows from `from` on, with one launch per image.
 fn launch(
     mut gpu: Gpu<'_>,
     pixels: Tensor,
@@ -177,7 +179,7 @@ fn launch(
 ) -> Result<()> {
     const OP: &str = "patch_embed";
     const THREADS: usize = 256;
-    /// Elements of a CTA: 8 passes of 8 a thread.
+    /// Elements per CTA: each thread makes 8 passes of 8 elements.
     const ELEMENTS: usize = THREADS * 64;
     check::gpu_compute(OP, patches.dtype)?;
     check::count(OP, "elements", patches.len() + ELEMENTS)?;
@@ -210,7 +212,7 @@ fn launch(
     Ok(())
 }
 
-/// Patch rows `from..`.
+/// Computes the patch rows from `from` on.
 fn fill<T: Elem>(
     cpu: Cpu<'_>,
     pixels: Tensor,
@@ -234,7 +236,7 @@ fn fill<T: Elem>(
     });
 }
 
-/// Patch `at` of one image.
+/// Computes patch `at` of one image.
 fn patch<T: Elem>(
     pixels: &[u8],
     image: &PatchImage,
@@ -252,7 +254,7 @@ fn patch<T: Elem>(
     let left = (block % blocks_w * merge + inner % merge) * size;
     let stride = grid_w * size * 3;
     let frame_len = grid_h * size * stride;
-    // A picture stands for all frames of its patches: it is looked up once and copied.
+    // The single frame of an image stands for all frames of its patches, so it is looked up once and copied.
     let distinct = if image.frames == 1 { 1 } else { depth };
     for ((channel, table), row) in table.iter().enumerate().zip(row.chunks_exact_mut(depth * size * size)) {
         for (frame, to) in row.chunks_exact_mut(size * size).take(distinct).enumerate() {

@@ -6,17 +6,17 @@ use crate::ops::check::{self, by_dtype};
 use crate::ops::lanes;
 use crate::tensor::{DType, Elem, Tensor};
 
-/// Rows of one work item, and of one partial sum of dgamma: part of the result's definition.
+/// Rows of one work item and of one partial sum of dgamma. Changing this changes the bits of dgamma.
 const ROWS: usize = 64;
 
-/// Threads of a CTA, which has a warp a row, in kernels/rms_norm.cu.
+/// Threads of a CTA in kernels/rms_norm.cu, where each warp handles one row.
 const THREADS: usize = 128;
 
-/// Columns of one work item when dgamma's partial sums are added up.
+/// Columns of one work item of the final sum of dgamma's partial sums.
 const COLS: usize = 1024;
 
-/// y = x * rstd * gamma with rstd = 1 / sqrt(mean(x^2) + eps). x, y `[T, D]` and gamma `[D]` in the compute type,
-/// rstd `[T]` f32 (kept for backward). Errors on other shapes.
+/// Computes y = x * rstd * gamma with rstd = 1 / sqrt(mean(x^2) + eps). x, y `[T, D]` and gamma `[D]` have the compute
+/// type; rstd `[T]` is f32 and is stored for backward. Returns an error for other shapes.
 pub fn fwd(dev: &mut Device, x: Tensor, gamma: Tensor, eps: f32, y: Tensor, rstd: Tensor) -> Result<()> {
     const OP: &str = "rms_norm::fwd";
     check::compute(OP, "x", x)?;
@@ -59,7 +59,7 @@ fn forward<T: Elem>(cpu: Cpu<'_>, x: Tensor, gamma: Tensor, eps: f32, y: Tensor,
 }
 
 cpu_kernel! {
-    /// A block of rows: x and y `[rows][D]`.
+    /// Normalises a block of rows: x and y `[rows][D]`.
     fn rows_fwd<T: Elem>(x: &[T], gamma: &[T], eps: f32, y: &mut [T], rstd: &mut [f32]) {
         let d = gamma.len();
         for ((x, y), rstd) in x.chunks_exact(d).zip(y.chunks_exact_mut(d)).zip(rstd) {
@@ -72,28 +72,28 @@ cpu_kernel! {
     }
 }
 
-/// What [`bwd`] reads and writes.
+/// Inputs and outputs of [`bwd`].
 #[derive(Clone, Copy, Debug)]
 pub struct Bwd {
-    /// `[T, D]` in the compute type, as [`fwd`] had it.
+    /// Input of [`fwd`], `[T, D]` in the compute type.
     pub x: Tensor,
-    /// `[D]` in the compute type.
+    /// Weight `[D]` in the compute type.
     pub gamma: Tensor,
-    /// `[T]` f32, as [`fwd`] left it.
+    /// Reciprocal root mean squares `[T]` f32, as computed by [`fwd`].
     pub rstd: Tensor,
-    /// `[T, D]` in the compute type.
+    /// Gradient of y, `[T, D]` in the compute type.
     pub dy: Tensor,
-    /// `[T, D]` in the compute type: written, or added to.
+    /// Gradient of x, `[T, D]` in the compute type: written, or added to if `accumulate`.
     pub dx: Tensor,
-    /// Whether dx is added to.
+    /// True if the gradient is added to dx.
     pub accumulate: bool,
-    /// `[D]` f32, added to.
+    /// Gradient of gamma, `[D]` f32; the gradient is added to it.
     pub dgamma: Tensor,
 }
 
-/// dx = rstd * (dy*gamma - xhat * mean(dy*gamma*xhat)), written or (`accumulate`) added to what dx holds;
-/// dgamma += sum over rows of dy * xhat, where xhat = x * rstd. Rows are summed in blocks of 64, blocks in order.
-/// Errors on other shapes than those of [`Bwd`].
+/// Computes dx = rstd * (dy*gamma - xhat * mean(dy*gamma*xhat)), which is written to dx or, if `accumulate`, added to
+/// it, and dgamma += sum over rows of dy * xhat, where xhat = x * rstd. Rows are summed in blocks of 64, and the blocks
+/// are added in order. Returns an error for shapes other than those of [`Bwd`].
 pub fn bwd(dev: &mut Device, call: Bwd) -> Result<()> {
     const OP: &str = "rms_norm::bwd";
     let Bwd { x, gamma, rstd, dy, dx, dgamma, .. } = call;
@@ -189,7 +189,7 @@ cpu_kernel! {
     }
 }
 
-/// Sum of x * dy * gamma over sixteen lanes, then the tree.
+/// Returns the sum of x * dy * gamma: accumulated in sixteen lanes, which `lanes::sum` then adds up.
 #[inline(always)]
 fn product_sum<T: Elem>(x: &[T], dy: &[T], gamma: &[T]) -> f32 {
     let mut acc = [0.0; lanes::LANES];

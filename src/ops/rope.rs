@@ -1,5 +1,5 @@
-//! Rotary position embedding, rotate-half form, in place on the q and k heads of packed qkv rows.
-//! The angles come as tables made once per pack: mrope with sections for text and 2-D for vision differ only there.
+//! Rotary position embedding (rotate-half form), in place on the q and k heads of packed qkv rows. The angles are
+//! tables that are computed once per pack. Text (mrope with sections) and vision (2-D) differ only in these tables.
 
 use crate::device::{Cpu, Device, Gpu, On, Parts, cpu_kernel, params};
 use crate::error::Result;
@@ -10,13 +10,13 @@ use crate::tensor::{DType, Elem, Tensor};
 /// Rows of one work item.
 const ROWS: usize = 64;
 
-/// Rotates q and k of `qkv [T, (q + 2 kv) * dim]` (compute type): with (a, b) the halves of a head,
-/// (a cos - b sin, b cos + a sin). cos and sin `[T, dim/2]` f32. Errors on other shapes.
+/// Rotates q and k of `qkv [T, (q + 2 kv) * dim]` (compute type). With (a, b) the halves of a head, the result is (a
+/// cos - b sin, b cos + a sin). cos and sin are `[T, dim/2]` f32. Returns an error for other shapes.
 pub fn fwd(dev: &mut Device, qkv: Tensor, cos: Tensor, sin: Tensor, heads: Heads) -> Result<()> {
     rotate(dev, "rope::fwd", qkv, cos, sin, heads, 1.0)
 }
 
-/// The transposed rotation, in place on the gradient: the inverse of [`fwd`].
+/// Applies the transposed rotation, the inverse of [`fwd`], in place on the gradient.
 pub fn bwd(dev: &mut Device, dqkv: Tensor, cos: Tensor, sin: Tensor, heads: Heads) -> Result<()> {
     rotate(dev, "rope::bwd", dqkv, cos, sin, heads, -1.0)
 }
@@ -57,7 +57,7 @@ fn launch(
     check::gpu_compute(op, qkv.dtype)?;
     let half = heads.dim / 2;
     let elements = qkv.rows() * (heads.q + heads.kv) * half;
-    // Pairs of a thread: 16-byte accesses where halves of heads start on 16 bytes.
+    // Number of pairs per thread: 8 for 16-byte accesses, if the halves of heads start at multiples of 16 bytes.
     let (kernel, pairs) = if half.is_multiple_of(8) { ("rope_vectors", 8) } else { ("rope_pairs", 1) };
     check::count(op, "pairs", elements)?;
     let (rows, width) = (qkv.rows() as i32, check::count(op, "columns", qkv.cols())?);

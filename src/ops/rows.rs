@@ -1,4 +1,4 @@
-//! Rows by index: image rows into their places, window order and back, last positions out of a pack.
+//! Copies and sums of rows by index: image rows into a sequence, window order and back, last positions of a pack.
 
 use half::bf16;
 
@@ -7,11 +7,11 @@ use crate::error::{Error, Result};
 use crate::ops::check::{self, by_dtype};
 use crate::tensor::{DType, Elem, Tensor};
 
-/// Elements a work item copies, about.
+/// Approximate number of elements that a work item copies.
 const ITEM: usize = 16_384;
 
-/// `dst[i]` = `src[idx[i]]`: src `[S, D]`, idx `[T]` u32, dst `[T, D]` of src's type. Errors on other shapes and on an
-/// index of S or more; on a GPU such an index gives a row of NaN.
+/// Sets `dst[i] = src[idx[i]]`: src `[S, D]`, idx `[T]` u32, dst `[T, D]` of src's type. Returns an error for other
+/// shapes and for an index of S or more. On a GPU, such an index gives a row of NaN instead.
 pub fn gather(dev: &mut Device, src: Tensor, idx: Tensor, dst: Tensor) -> Result<()> {
     const OP: &str = "rows::gather";
     check::compute(OP, "src", src)?;
@@ -28,13 +28,13 @@ pub fn gather(dev: &mut Device, src: Tensor, idx: Tensor, dst: Tensor) -> Result
     Ok(())
 }
 
-/// A warp a row, for `rows` rows.
+/// Returns a launch with one warp per row, for `rows` rows.
 pub(in crate::ops) fn launch(op: &'static str, rows: usize) -> Result<Launch> {
     const THREADS: usize = 128;
     check::launch(op, rows.div_ceil(THREADS / 32), THREADS, 0)
 }
 
-/// `bound`: rows on the indexed side.
+/// Launches `kernel`. `bound` is the number of rows that an index may select.
 fn launch_kernel(
     op: &'static str,
     mut gpu: Gpu<'_>,
@@ -44,7 +44,7 @@ fn launch_kernel(
     dst: Tensor,
     bound: usize,
 ) -> Result<()> {
-    // A row is counted in words of two bytes.
+    // The kernel counts a row in words of two bytes.
     let args = params!(rows::Args {
         src,
         idx,
@@ -57,9 +57,10 @@ fn launch_kernel(
     gpu.launch("rows", kernel, launch(op, idx.rows())?, args)
 }
 
-/// `dst[idx[i]]` = `src[i % T]`; other rows of dst stay; of equal indices the last wins. src `[T, D]`, idx u32 of a multiple
-/// of T, dst `[S, D]` of src's type. Errors on other shapes and on an index of S or more. On a GPU indices are distinct (of
-/// equal ones any may win), and a row whose index is S or more goes nowhere.
+/// Sets `dst[idx[i]] = src[i % T]`; other rows of dst do not change, and of equal indices the last wins. src `[T, D]`,
+/// idx u32 with a multiple of T elements, dst `[S, D]` of src's type. Returns an error for other shapes and for an
+/// index of S or more. On a GPU, indices must be distinct (of equal ones any may win), and a row whose index is S or
+/// more is not written.
 pub fn scatter(dev: &mut Device, src: Tensor, idx: Tensor, dst: Tensor) -> Result<()> {
     const OP: &str = "rows::scatter";
     let whole = idx.rows().is_multiple_of(src.rows());
@@ -67,17 +68,19 @@ pub fn scatter(dev: &mut Device, src: Tensor, idx: Tensor, dst: Tensor) -> Resul
     into_rows(dev, OP, src, idx, dst, false)
 }
 
-/// `dst[idx[i]]` += `src[i]`, equal indices in ascending i, each sum in f32 and rounded once. Shapes, errors
-/// and a GPU's demands as [`scatter`], idx `[T]`; on a GPU the rows are bf16.
+/// Adds `src[i]` to `dst[idx[i]]`, equal indices in ascending i. Each sum is computed in f32 and rounded once. idx is
+/// `[T]`; the other shapes, the errors and the requirements on a GPU are those of [`scatter`]. On a GPU the rows are
+/// bf16.
 pub fn scatter_add(dev: &mut Device, src: Tensor, idx: Tensor, dst: Tensor) -> Result<()> {
     const OP: &str = "rows::scatter_add";
     check::tensor(OP, "idx", idx, DType::U32, &[src.rows()])?;
     into_rows(dev, OP, src, idx, dst, true)
 }
 
-/// `dst[i]` = `before[i]` + the sum of `src[idx[i + k M]]` in ascending k, one f32 chain that is rounded once: src `[T, D]`,
-/// idx u32 of a multiple of M, before f32 `[M, D]`, dst `[M, D]` f32 or of src's type. `dst` may be `before`. Errors on other
-/// shapes and on an index of T or more; on a GPU such an index gives NaN, and src is bf16.
+/// Sets `dst[i] = before[i]` + the sum of `src[idx[i + k M]]` in ascending k, added one after the other in f32 and
+/// rounded once. src `[T, D]`, idx u32 with a multiple of M elements, before f32 `[M, D]`, dst `[M, D]` f32 or of src's
+/// type. `dst` may be `before`. Returns an error for other shapes and for an index of T or more. On a GPU such an index
+/// gives NaN instead, and src is bf16.
 pub fn sum(dev: &mut Device, src: Tensor, idx: Tensor, before: Option<Tensor>, dst: Tensor) -> Result<()> {
     const OP: &str = "rows::sum";
     check::compute(OP, "src", src)?;
@@ -145,7 +148,7 @@ fn into_rows(dev: &mut Device, op: &'static str, src: Tensor, idx: Tensor, dst: 
     }
 }
 
-/// Errors when one of `idx` is not below `rows`.
+/// Returns an error if an element of `idx` is not below `rows`.
 pub(crate) fn check_indices(op: &'static str, cpu: &Cpu<'_>, idx: Tensor, rows: usize) -> Result<()> {
     let idx = cpu.memory.view(idx.span()).of::<u32>();
     match idx.iter().find(|&&i| i as usize >= rows) {
@@ -194,7 +197,7 @@ fn sum_rows<T: Elem, U: Elem>(cpu: Cpu<'_>, src: Tensor, idx: Tensor, before: Op
     let (m, d) = (dst.rows(), dst.cols());
     let rows = ITEM.div_ceil(d.max(1));
     let in_place = before.is_some_and(|before| before.span() == dst.span());
-    // A missing tensor is a view of none of the elements of one that is there.
+    // An absent tensor is passed as an empty slice of a present one.
     let apart = before.filter(|_| !in_place).unwrap_or(src.slice(0, 0));
     let ([dst], [src, idx, apart]) = cpu.memory.tensors([dst], [src, idx, apart]);
     let (src, idx) = (src.of::<T>(), idx.of::<u32>());
@@ -208,7 +211,7 @@ fn sum_rows<T: Elem, U: Elem>(cpu: Cpu<'_>, src: Tensor, idx: Tensor, before: Op
             match before {
                 Some(before) => sums.copy_from_slice(&before[row * d..][..d]),
                 None if in_place => sums.iter_mut().zip(&*dst).for_each(|(s, x)| *s = x.to_f32()),
-                // A sum of one row is that row, the sign of its zeros included.
+                // The sum of one row is that row, including the sign of its zeros.
                 None => from.next().into_iter().for_each(|x| widen(cpu.isa, x, &mut sums)),
             }
             from.for_each(|x| add_row(cpu.isa, x, &mut sums));
@@ -229,7 +232,7 @@ cpu_kernel! {
     }
 }
 
-/// Which positions of an index list name each value: a counting sort, positions ascending.
+/// Positions of an index list, grouped by the value they hold. A counting sort; positions are ascending.
 pub(crate) struct Groups {
     starts: Vec<u32>,
     positions: Vec<u32>,
@@ -254,14 +257,14 @@ impl Groups {
         Groups { starts, positions }
     }
 
-    /// The positions that hold `value`.
+    /// Returns the positions that hold `value`.
     pub(crate) fn of(&self, value: usize) -> &[u32] {
         &self.positions[self.starts[value] as usize..self.starts[value + 1] as usize]
     }
 }
 
 cpu_kernel! {
-    /// dst += the rows of src at `from`, in order, each element one f32 chain.
+    /// Adds the rows of src at `from` to dst in order, each element by one sequence of f32 additions.
     fn add_rows<T: Elem>(src: &[T], from: &[u32], dst: &mut [T]) {
         const BLOCK: usize = 64;
         if from.is_empty() {

@@ -1,6 +1,6 @@
-//! Sampling: argmax of z + Gumbel noise over the allowed ids, z = hidden W^T / temperature; greedy without the
-//! noise. The log-prob that goes with a token is [`super::linear_logprob`]'s, bit for bit, whatever narrowed
-//! the choice.
+//! Sampling: argmax of z + Gumbel noise over the allowed ids, where z = hidden W^T / temperature; greedy decoding omits
+//! the noise. The log-prob of a token is bitwise identical to that of [`super::linear_logprob`], whatever filter
+//! (top-k, top-p, min-p) limited the choice.
 
 mod choose;
 mod draw;

@@ -1,8 +1,9 @@
-//! What the start checks share: values to compute with, and how results differ.
+//! Functions that the start checks share: generating input values and describing differences between results.
 
 use half::bf16;
 
-/// Values in [-size, size), a power of two: a linear congruence's upper bits, so that sums round everywhere.
+/// Returns `count` values in [-size, size), where `size` is a power of two. They are the upper bits of a linear
+/// congruential generator, so that every sum is rounded.
 pub(in crate::ops) fn values(count: usize, mut state: u32, size: f32) -> Vec<bf16> {
     let mut next = || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -11,7 +12,7 @@ pub(in crate::ops) fn values(count: usize, mut state: u32, size: f32) -> Vec<bf1
     (0..count).map(|_| next()).collect()
 }
 
-/// How many bits of `what` differ from those wanted, for people; none where none do.
+/// Describes how many elements of `what` differ in their bits from those expected; `None` if no element differs.
 pub(in crate::ops) fn differing(found: &[u32], want: &[u32], what: impl FnOnce() -> String) -> Option<String> {
     let other = found.iter().zip(want).filter(|(a, b)| a != b).count();
     (other > 0).then(|| format!("{other} of {} {} have other bits", found.len(), what()))

@@ -1,4 +1,4 @@
-//! Backward of silu(gate) * up; the forward is [`super::linear::fwd_swiglu`]'s epilogue.
+//! Backward of silu(gate) * up. The forward is the epilogue of [`super::linear::fwd_swiglu`].
 
 use crate::device::{Cpu, Device, Gpu, On, Parts, cpu_kernel, params};
 use crate::error::Result;
@@ -7,10 +7,10 @@ use crate::ops::check::{self, by_dtype};
 use crate::ops::matmul::PANEL;
 use crate::tensor::{Elem, Tensor};
 
-/// Rows of one job: enough work to be worth handing out.
+/// Rows of one work item, enough to outweigh the cost of scheduling it.
 const ROWS: usize = 16;
 
-/// dgate_up [T, 2F] from gate_up [T, 2F] (interleaved in blocks of 32: gate, up, gate, ...) and dy [T, F].
+/// Computes dgate_up [T, 2F] from gate_up [T, 2F] (interleaved in blocks of 32: gate, up, gate, ...) and dy [T, F].
 pub fn bwd(dev: &mut Device, gate_up: Tensor, dy: Tensor, dgate_up: Tensor) -> Result<()> {
     const OP: &str = "swiglu::bwd";
     let (t, f, dtype) = (dy.rows(), dy.cols().next_multiple_of(PANEL), dy.dtype);

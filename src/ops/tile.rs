@@ -1,14 +1,14 @@
-//! The small matrix product inside attention: up to six rows at a time against row-major columns in groups of
-//! sixteen. Each output is one chain of fused products over ascending k, whatever the tiling and the body.
+//! The small matrix product inside attention: up to six rows at a time, times row-major columns in groups of sixteen.
+//! Each output is one sequence of fused multiply-adds over ascending k, whatever the tiling and the instruction set.
 
 use super::lanes::LANES;
 use crate::device::Isa;
 
-/// Rows of one register tile: with four groups of columns, 24 accumulators, 4 columns and a broadcast fill the 32
-/// vector registers of AVX-512.
+/// Rows of one register tile. With four groups of columns, 24 accumulators, 4 columns and a broadcast value take 29 of
+/// the 32 vector registers of AVX-512.
 pub const ROWS: usize = 6;
 
-/// Cuts `0..rows` into register tiles `(from, count)` of at most [`ROWS`], as even as can be.
+/// Splits `0..rows` into register tiles `(from, count)` of at most [`ROWS`] rows, as evenly as possible.
 #[inline(always)]
 pub fn row_tiles(rows: usize) -> impl Iterator<Item = (usize, usize)> {
     let tiles = rows.div_ceil(ROWS);
@@ -23,9 +23,9 @@ pub fn row_tiles(rows: usize) -> impl Iterator<Item = (usize, usize)> {
 pub struct Left<'a> {
     /// The elements.
     pub data: &'a [f32],
-    /// Distance of rows.
+    /// Distance between rows, in elements.
     pub row: usize,
-    /// Distance of steps.
+    /// Distance between k steps, in elements.
     pub step: usize,
 }
 
@@ -34,22 +34,22 @@ pub struct Left<'a> {
 pub struct Right<'a> {
     /// The elements.
     pub data: &'a [f32],
-    /// Distance of steps.
+    /// Distance between k steps, in elements.
     pub stride: usize,
 }
 
-/// What a product adds to: element (m, n) is `data[m * stride + n]`.
+/// Output of a product: element (m, n) is `data[m * stride + n]`.
 pub struct Sums<'a> {
     /// The elements.
     pub data: &'a mut [f32],
-    /// Distance of rows.
+    /// Distance between rows, in elements.
     pub stride: usize,
-    /// The chains start from the elements' values; else from zero.
+    /// True if the product is added to the elements' values; otherwise it starts from zero.
     pub start: bool,
 }
 
-/// `c[m][n]` = (start ? `c[m][n]` : 0) + sum over k below `steps` of a(m, k) * b(k, n), for m below `rows` (at most
-/// [`ROWS`]) and n below 16 `groups`. Panics when an operand is too short.
+/// Computes `c[m][n]` = (start ? `c[m][n]` : 0) + sum over k below `steps` of a(m, k) * b(k, n), for m below `rows` (at
+/// most [`ROWS`]) and n below 16 `groups`. Panics if an operand is too short.
 pub fn product(isa: Isa, a: Left<'_>, b: Right<'_>, steps: usize, c: Sums<'_>, rows: usize, groups: usize) {
     if rows == 0 || groups == 0 {
         return;
@@ -59,14 +59,14 @@ pub fn product(isa: Isa, a: Left<'_>, b: Right<'_>, steps: usize, c: Sums<'_>, r
     assert!(steps == 0 || a.data.len() > (rows - 1) * a.row + last(steps) * a.step, "left operand too short");
     assert!(steps == 0 || b.data.len() >= last(steps) * b.stride + groups * LANES, "right operand too short");
     match isa.vectors() {
-        // SAFETY: an `Isa` other than `Portable` is only run where `Isa::available` holds (Device::cpu); the
-        // operands reach as far as `by_rows` reads and writes (asserted above).
+        // SAFETY: an `Isa` other than `Portable` is used only where `Isa::available` returned true (Device::cpu), and
+        // the asserts above prove that the operands cover all that `by_rows` reads and writes.
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 => unsafe { avx512(a, b, steps, c, rows, groups) },
-        // SAFETY: as above.
+        // SAFETY: same as for AVX-512.
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => unsafe { avx2(a, b, steps, c, rows, groups) },
-        // SAFETY: the operands reach as far as `by_rows` reads and writes (asserted above).
+        // SAFETY: the asserts above prove that the operands cover all that `by_rows` reads and writes.
         _ => unsafe { by_rows::<1>(a, b, steps, c, rows, groups) },
     }
 }
@@ -74,23 +74,23 @@ pub fn product(isa: Isa, a: Left<'_>, b: Right<'_>, steps: usize, c: Sums<'_>, r
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
 unsafe fn avx512(a: Left<'_>, b: Right<'_>, steps: usize, c: Sums<'_>, rows: usize, groups: usize) {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller guarantees the operands' lengths.
     unsafe { by_rows::<4>(a, b, steps, c, rows, groups) }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
 unsafe fn avx2(a: Left<'_>, b: Right<'_>, steps: usize, c: Sums<'_>, rows: usize, groups: usize) {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller guarantees the operands' lengths.
     unsafe { by_rows::<1>(a, b, steps, c, rows, groups) }
 }
 
-/// [`product`] with at most `WIDE` groups of columns in registers.
+/// Computes [`product`] with at most `WIDE` groups of columns in registers.
 ///
-/// SAFETY: the operands are as long as `product` asserts.
+/// SAFETY: the operands must be as long as `product` asserts.
 #[inline(always)]
 unsafe fn by_rows<const WIDE: usize>(a: Left<'_>, b: Right<'_>, steps: usize, c: Sums<'_>, rows: usize, groups: usize) {
-    // SAFETY: the caller's promise, for the number of rows that is left.
+    // SAFETY: the caller guarantees the operands' lengths for `rows` rows, and each call below handles that many rows.
     unsafe {
         match rows {
             1 => by_groups::<1, WIDE>(a, b, steps, c, groups),
@@ -103,7 +103,7 @@ unsafe fn by_rows<const WIDE: usize>(a: Left<'_>, b: Right<'_>, steps: usize, c:
     }
 }
 
-/// SAFETY: as [`by_rows`], with `M` rows.
+/// Computes `M` rows of [`by_rows`]. SAFETY: as for [`by_rows`], with `M` rows.
 #[inline(always)]
 unsafe fn by_groups<const M: usize, const WIDE: usize>(
     a: Left<'_>,
@@ -114,7 +114,7 @@ unsafe fn by_groups<const M: usize, const WIDE: usize>(
 ) {
     let (mut g, start) = (0, c.start);
     let columns = Columns { b: b.data.as_ptr(), b_stride: b.stride, c: c.data.as_mut_ptr(), c_stride: c.stride };
-    // SAFETY: columns up to 16 `groups` lie inside b and c (the caller's promise).
+    // SAFETY: the caller guarantees that columns up to 16 `groups` lie inside b and c.
     unsafe {
         while WIDE >= 4 && g + 4 <= groups {
             registers::<M, 4>(a, columns.from(g), steps, start);
@@ -131,7 +131,7 @@ unsafe fn by_groups<const M: usize, const WIDE: usize>(
     }
 }
 
-/// Columns of the right operand and of the sums.
+/// Pointers to columns of the right operand and of the sums.
 #[derive(Clone, Copy)]
 struct Columns {
     b: *const f32,
@@ -141,22 +141,22 @@ struct Columns {
 }
 
 impl Columns {
-    /// The columns from group `g` on, which may lie behind the last.
+    /// Returns the columns from group `g` on, which may start past the last one.
     #[inline(always)]
     fn from(self, g: usize) -> Columns {
         Columns { b: self.b.wrapping_add(g * LANES), c: self.c.wrapping_add(g * LANES), ..self }
     }
 }
 
-/// One register tile.
+/// Computes one register tile.
 ///
-/// SAFETY: a reaches `M` rows and `steps` steps, b `steps` rows and c `M` rows of 16 `G` columns.
+/// SAFETY: a must cover `M` rows and `steps` steps, b `steps` rows and c `M` rows of 16 `G` columns.
 #[inline(always)]
 unsafe fn registers<const M: usize, const G: usize>(a: Left<'_>, columns: Columns, steps: usize, start: bool) {
     let Columns { b, b_stride, c, c_stride } = columns;
     let (left, row, step) = (a.data.as_ptr(), a.row, a.step);
     let mut acc = [[[0.0f32; LANES]; G]; M];
-    // SAFETY: the caller's promise covers every element named below; `[f32; 16]` may lie at any f32's address.
+    // SAFETY: the caller guarantees that every element accessed here exists; `[f32; 16]` has the alignment of f32.
     unsafe {
         if start {
             for (m, acc) in acc.iter_mut().enumerate() {

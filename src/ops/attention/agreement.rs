@@ -1,5 +1,6 @@
-//! Whether attention by wgmma may be a run's: it has the bits of the first body, as windows have no other and a
-//! picture's rows are the same alone and beside larger ones.
+//! Start check of attention by wgmma: compares it bit for bit with the `mma.sync` variant. The two must be bitwise
+//! identical, because the kernels for windows exist only with `mma.sync`, and an image's rows must not depend on
+//! whether it is alone or next to larger images.
 
 use half::bf16;
 
@@ -12,21 +13,23 @@ use crate::ops::attend::Heads;
 use crate::ops::start_check::{differing, values};
 use crate::tensor::{DType, Tensor};
 
-/// Heads and sequences that have tiles and blocks with rows left over, causal and not.
+/// Heads, tokens and causal flag of the test cases. Their sequences do not fill the last tile and the last block.
 const CASES: [(Heads, usize, bool); 2] =
     [(Heads { q: 7, kv: 1, dim: 128 }, 131, true), (Heads { q: 2, kv: 2, dim: 80 }, 131, false)];
 
-/// What is wrong with attention by wgmma on this device, whose products run by it: none where it has the bits of mma.sync.
+/// Compares the forward of attention by wgmma with that by `mma.sync`. The device must already run products by wgmma.
+/// Returns a description of the differences, or `None` if there are none.
 pub fn wgmma_fault(dev: &mut Device) -> Result<Option<String>> {
     compare(dev, "outputs", forward)
 }
 
-/// The same of its backward, where forward agrees.
+/// Compares the backward of attention by wgmma with that by `mma.sync`. Call it only if [`wgmma_fault`] found no
+/// difference.
 pub fn wgmma_bwd_fault(dev: &mut Device) -> Result<Option<String>> {
     compare(dev, "gradients", backward)
 }
 
-/// How the cases' bits by one body differ from those by the other.
+/// Runs the test cases with both kernel variants and describes how their bits differ, if they do.
 fn compare(
     dev: &mut Device,
     what: &str,
@@ -51,12 +54,12 @@ fn compare(
     Ok(None)
 }
 
-/// Numbers from -2 to 2.
+/// Uploads pseudorandom numbers from -2 to 2.
 fn numbers(dev: &mut Device, seed: u32, shape: [usize; 2]) -> Result<Tensor> {
     dev.upload(Region::Workspace, &values(shape[0] * shape[1], seed, 2.0), &shape)
 }
 
-/// Outputs and log-sum-exps.
+/// Computes the outputs and log-sum-exps.
 fn attended(dev: &mut Device, pack: &Pack, qkv: Tensor) -> Result<[Tensor; 2]> {
     let (tokens, heads) = (qkv.rows(), pack.heads);
     let out = dev.alloc(Region::Workspace, DType::Bf16, &[tokens, heads.out_len()])?;
@@ -65,14 +68,14 @@ fn attended(dev: &mut Device, pack: &Pack, qkv: Tensor) -> Result<[Tensor; 2]> {
     Ok([out, lse])
 }
 
-/// These, as bits.
+/// Returns the outputs and log-sum-exps as bits.
 fn forward(dev: &mut Device, pack: &Pack, qkv: Tensor) -> Result<Vec<u32>> {
     let [out, lse] = attended(dev, pack, qkv)?;
     let bits = dev.read::<bf16>(out)?.into_iter().map(|x| u32::from(x.to_bits()));
     Ok(bits.chain(dev.read::<f32>(lse)?.into_iter().map(f32::to_bits)).collect())
 }
 
-/// Gradients of qkv, as bits.
+/// Returns the gradients of qkv as bits.
 fn backward(dev: &mut Device, pack: &Pack, qkv: Tensor) -> Result<Vec<u32>> {
     let [out, lse] = attended(dev, pack, qkv)?;
     let dout = numbers(dev, 2, [qkv.rows(), pack.heads.out_len()])?;

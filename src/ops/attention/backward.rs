@@ -1,7 +1,8 @@
-//! Backward of attention: P = exp2(s c - lse log2 e) recomputed, D = rowsum(dO * O), dS = P * (dO V^T - D);
-//! dV = P^T dO, dK = scale dS^T Q, dQ = scale dS K. Each element is one chain: dQ over ascending keys, dK and dV over
-//! ascending (query row, head of the group). Sequences of one block of keys get all three in one pass; of longer
-//! ones dQ by query tiles and dK, dV by key blocks, so that no two work items add to the same element.
+//! Backward of attention. It recomputes P = exp2(s c - lse log2 e) and computes D = rowsum(dO * O), dS = P * (dO V^T -
+//! D), dV = P^T dO, dK = scale dS^T Q and dQ = scale dS K. Each element is summed in one fixed order: dQ over ascending
+//! keys, dK and dV over ascending (query row, head of the group). If a sequence has one block of keys, one pass
+//! computes all three gradients. In longer sequences, dQ is computed by query tiles, and dK and dV by key blocks, so no
+//! two work items add to the same element.
 
 use std::ops::Range;
 
@@ -17,8 +18,9 @@ use crate::ops::check::{self, by_dtype};
 use crate::ops::lanes;
 use crate::tensor::{DType, Elem, Tensor};
 
-/// Gradient of [`super::fwd`]: dqkv `[T, (q + 2 kv) * dim]` is written (before `rope::bwd`). Errors on other shapes; on
-/// a GPU on a head_dim above 128, and what cu_seqlens holds is not looked at.
+/// Computes the gradient of [`super::fwd`] and writes it to dqkv `[T, (q + 2 kv) * dim]` (before `rope::bwd`). Returns
+/// an error for other shapes and, on a GPU, for a head_dim above 128. On a GPU the values in cu_seqlens are not
+/// checked.
 pub fn bwd(dev: &mut Device, pack: &Pack, call: Bwd) -> Result<()> {
     const OP: &str = "attention::bwd";
     let (&Pack { cu_seqlens, heads, scale, .. }, Bwd { qkv, out, dout, lse, dqkv }) = (pack, call);
@@ -52,10 +54,10 @@ pub fn bwd(dev: &mut Device, pack: &Pack, call: Bwd) -> Result<()> {
     done
 }
 
-/// One independent piece of work.
+/// One independent work item.
 #[derive(Clone, Copy)]
 enum Item {
-    /// All gradients of a sequence of one block of keys.
+    /// Gradients dQ, dK and dV of a sequence that has one block of keys.
     Whole { sequence: usize },
     /// dQ of the query tile that starts at row `from` of the sequence, for one key head.
     Queries { sequence: usize, head: usize, from: usize },
@@ -63,12 +65,12 @@ enum Item {
     Keys { sequence: usize, head: usize, block: usize },
 }
 
-/// The work of a pack, and how its gradient rows are cut into what single items write: the rows of a short sequence
-/// together, of a long one each row's (q heads of a group | k head | v head) apart.
+/// Work items of a pack, and the partition of its gradient rows into parts that single items write. A short sequence is
+/// one part. In a long sequence, each (q heads of a group | k head | v head) of each row is a part of its own.
 struct Plan {
     items: Vec<Item>,
     starts: Vec<usize>,
-    /// The first part of each sequence.
+    /// Index of each sequence's first part.
     parts: Vec<usize>,
 }
 
@@ -87,7 +89,7 @@ impl Plan {
                 continue;
             }
             for head in 0..heads.kv {
-                // The last tiles see the most keys: the longest work first.
+                // The last tiles see the most keys, so they come first: the longest work starts first.
                 let tiles = (0..rows.len()).step_by(tile_rows(heads)).rev();
                 items.extend(tiles.map(|from| Item::Queries { sequence, head, from }));
                 items.extend((0..rows.len().div_ceil(BLOCK)).map(|block| Item::Keys { sequence, head, block }));
@@ -101,8 +103,8 @@ impl Plan {
     }
 }
 
-/// The columns of a packed row that slot 0 .. 3 kv covers: the q heads of each group, then each k head, then each v
-/// head.
+/// Returns the columns of a packed row that slot 0 .. 3 kv covers. The slots are the q heads of each group, then each k
+/// head, then each v head.
 fn columns(heads: Heads, slot: usize) -> Range<usize> {
     let (start, len) = match slot.checked_sub(heads.kv) {
         None => (slot * heads.group() * heads.dim, heads.group() * heads.dim),
@@ -111,7 +113,7 @@ fn columns(heads: Heads, slot: usize) -> Range<usize> {
     start..start + len
 }
 
-/// The backward on the CPU, with room for packed keys, D and what work items compute in.
+/// Runs the backward on the CPU. `packed`, `delta` and `scratch` are memory for packed keys, D and the work items.
 fn backward<T: Elem>(
     cpu: Cpu<'_>,
     pack: &Pack,
@@ -170,8 +172,8 @@ fn backward<T: Elem>(
     Ok(())
 }
 
-/// What a work item computes: rows of its sequence as queries (from a tile's border) and as keys (from a block's),
-/// and which gradients. dK and dV are of the last block of `keys`.
+/// Output of a work item: the rows of its sequence used as queries (from a tile's border on) and as keys (from a
+/// block's border on), and the gradients to compute. dK and dV are those of the last block of `keys`.
 struct Want {
     queries: Range<usize>,
     keys: Range<usize>,
@@ -179,7 +181,7 @@ struct Want {
     dkv: bool,
 }
 
-/// The packed rows and what was prepared of them.
+/// The packed rows and the data prepared from them.
 struct Prepared<'a, T> {
     isa: Isa,
     pack: &'a Pack,
@@ -193,7 +195,7 @@ struct Prepared<'a, T> {
 }
 
 impl<T: Elem> Prepared<'_, T> {
-    /// Computes what is wanted for one key head and hands it to `write(row, slot, heads, scale)`.
+    /// Computes the gradients in `want` for one key head and passes them to `write(row, slot, heads, scale)`.
     fn grads(
         &self,
         sequence: usize,
@@ -238,7 +240,7 @@ impl<T: Elem> Prepared<'_, T> {
         }
     }
 
-    /// Loads `n` query rows from row `from` of the pack, the q heads of group `head`.
+    /// Loads `n` query rows from row `from` of the pack on, with the q heads of group `head`.
     fn load(&self, from: usize, n: usize, head: usize, s: &mut Scratch<'_>) {
         let (isa, heads, group) = (self.isa, self.pack.heads, self.pack.heads.group());
         let at = head * group;
@@ -257,7 +259,7 @@ impl<T: Elem> Prepared<'_, T> {
     }
 }
 
-/// Packs the blocks of keys and works out D.
+/// Packs the blocks of keys and computes D.
 fn prepare<T: Elem>(
     pool: &Pool,
     isa: Isa,
@@ -283,7 +285,7 @@ fn prepare<T: Elem>(
 }
 
 cpu_kernel! {
-    /// `sums[i]` = dot of the i-th heads of a and b.
+    /// Sets `sums[i]` to the dot product of the i-th heads of a and b.
     fn row_sums<T: Elem>(a: &[T], b: &[T], dim: usize, sums: &mut [f32]) {
         for ((s, a), b) in sums.iter_mut().zip(a.chunks_exact(dim)).zip(b.chunks_exact(dim)) {
             *s = lanes::dot(a, b);
@@ -292,7 +294,7 @@ cpu_kernel! {
 }
 
 cpu_kernel! {
-    /// The first group of heads of `n` rows, widened and padded.
+    /// Copies the first group of heads of `n` rows, in f32 and padded.
     fn widen_heads<T: Elem>(from: &[T], stride: usize, n: usize, heads: Heads, to: &mut [f32]) {
         let (dim, padded, group) = (heads.dim, heads.padded(), heads.group());
         if dim == padded {
@@ -313,7 +315,8 @@ cpu_kernel! {
 }
 
 cpu_kernel! {
-    /// Padded heads times `scale` into packed ones. -0 becomes +0: which lines share a tile then shows nowhere.
+    /// Multiplies padded heads by `scale` and writes them packed. -0 becomes +0, so that the result does not depend on
+    /// which lines share a tile.
     fn narrow_heads<T: Elem>(from: &[f32], heads: Heads, scale: f32, to: &mut [T]) {
         if heads.dim == heads.padded() {
             return lanes::narrow_scaled(from, scale, to);

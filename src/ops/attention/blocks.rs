@@ -1,4 +1,4 @@
-//! Blocks of keys of the sequences of a pack.
+//! Numbering of the key blocks of all sequences in a pack.
 
 use std::ops::Range;
 
@@ -6,22 +6,23 @@ use crate::error::{Error, Result};
 use crate::ops::attend::BLOCK;
 use crate::tensor::Tensor;
 
-/// A pack's sequences and how their blocks of keys are numbered.
+/// Sequences of a pack and the numbers of their key blocks.
 pub(super) struct Blocks<'a> {
     pub cu_seqlens: &'a [u32],
-    /// The number of each sequence's first block.
+    /// Number of each sequence's first block.
     pub first: Vec<u32>,
-    /// The sequence of each block.
+    /// Sequence of each block.
     pub sequence: Vec<u32>,
 }
 
 impl<'a> Blocks<'a> {
-    /// An upper bound on the blocks of `t` rows in the sequences of `cu_seqlens`.
+    /// Returns an upper bound of the number of blocks of `t` rows in the sequences of `cu_seqlens`.
     pub fn most(t: usize, cu_seqlens: Tensor) -> usize {
         t.div_ceil(BLOCK) + cu_seqlens.rows()
     }
 
-    /// The blocks of `t` rows. Errors on borders that do not ascend from 0 to `t`, and on a longer sequence.
+    /// Numbers the blocks of `t` rows. Returns an error if the borders do not ascend from 0 to `t`, or if a sequence is
+    /// longer than `max_seqlen`.
     pub fn new(op: &'static str, cu_seqlens: &'a [u32], max_seqlen: usize, t: usize) -> Result<Blocks<'a>> {
         let ascending = cu_seqlens.windows(2).all(|w| w[0] <= w[1]);
         if !ascending || cu_seqlens.first() != Some(&0) || cu_seqlens.last().map(|&n| n as usize) != Some(t) {
@@ -41,12 +42,12 @@ impl<'a> Blocks<'a> {
         Ok(Blocks { cu_seqlens, first, sequence })
     }
 
-    /// Rows of sequence `s`.
+    /// Returns the rows of sequence `s`.
     pub fn rows(&self, s: usize) -> Range<usize> {
         self.cu_seqlens[s] as usize..self.cu_seqlens[s + 1] as usize
     }
 
-    /// Rows of block `b`.
+    /// Returns the rows of block `b`.
     pub fn keys(&self, b: usize) -> Range<usize> {
         let s = self.sequence[b] as usize;
         let rows = self.rows(s);
@@ -54,7 +55,7 @@ impl<'a> Blocks<'a> {
         from..rows.end.min(from + BLOCK)
     }
 
-    /// The non-empty sequences that meet rows `from..to`, with the rows they have in it.
+    /// Returns the non-empty sequences that overlap rows `from..to`, each with its rows in that range.
     pub fn meeting(&self, from: usize, to: usize) -> impl Iterator<Item = (usize, Range<usize>)> {
         let start = self.cu_seqlens.partition_point(|&c| c as usize <= from).saturating_sub(1);
         (start..self.cu_seqlens.len() - 1)

@@ -1,5 +1,5 @@
-//! Launches of kernels/attention_bwd_sm90a.cu, the second body of attention's backward over packed sequences: by wgmma,
-//! operands by TMA. It has the first body's bits (`agreement` asks at start).
+//! Launches of kernels/attention_bwd_sm90a.cu, the wgmma variant of attention's backward over packed sequences. TMA
+//! copies its operands. A start check verifies that it is bitwise identical to the `mma.sync` variant.
 
 use super::names::{WideKernels, wide_kernels};
 use super::sm90a::{self, MATH, PANEL, PANELS, ROWS, THREADS};
@@ -13,39 +13,43 @@ use crate::tensor::Tensor;
 const QUERIES: WideKernels = wide_kernels!("attention_bwd_sm90a", "attention_bwd_dq_wide");
 const KEYS: WideKernels = wide_kernels!("attention_bwd_sm90a", "attention_bwd_dkv_wide");
 
-/// Stages of keys and values, and of rows.
+/// Pipeline stages of keys and values.
 const KEY_STAGES: usize = 2;
+/// Pipeline stages of query rows and dO.
 const ROW_STAGES: usize = 3;
 
-/// Bytes of `rows` rows in panels.
+/// Returns the bytes of `rows` rows in panels.
 fn panels(rows: usize) -> usize {
     rows * PANELS * PANEL * 2
 }
 
-/// `attend_bwd::QuerySmem`: queries and dO, stages of keys and values, results on their way, six barriers.
+/// Returns the bytes of `attend_bwd::QuerySmem`: queries and dO, stages of keys and values, results before their store,
+/// six barriers.
 fn query_smem(dim: usize) -> usize {
     panels(2 * ROWS + KEY_STAGES * 2 * BLOCK) + tiles::shared_rows(ROWS, dim) + 2 * MATH + 6 * 8
 }
 
-/// `attend_bwd::KeySmem`: keys and values, stages of queries and dO with two numbers a row, results, eight barriers.
+/// Returns the bytes of `attend_bwd::KeySmem`: keys and values, stages of queries and dO with two numbers per row,
+/// results, eight barriers.
 fn key_smem(dim: usize, stage: usize) -> usize {
     let rows = ROW_STAGES * stage;
     panels(2 * BLOCK + 2 * rows) + tiles::shared_rows(BLOCK, dim) + 2 * rows * 4 + 2 * MATH + 8 * 8
 }
 
-/// A call that this body may take.
+/// A backward call that the wgmma kernels may run.
 pub(super) struct WideBwd {
     pub qkv: Tensor,
     pub dout: Tensor,
     pub sequences: usize,
     pub heads: Heads,
-    /// Whether all rows start at multiples of 16 bytes.
+    /// True if all rows start at multiples of 16 bytes.
     pub wide: bool,
-    /// Rows of a stage of dK and dV, at most.
+    /// Maximum number of rows of a stage of dK and dV.
     pub stage: usize,
 }
 
-/// The launch of one kernel: its boxes of rows have so many tokens, its key heads so many slots.
+/// Launch of one of the two kernels. `tokens` is the number of tokens in a box of rows; `slots` is the number of slots
+/// per key head.
 struct Half {
     kernel: &'static str,
     smem: usize,
@@ -54,8 +58,8 @@ struct Half {
 }
 
 impl WideBwd {
-    /// Launches this body's kernels, dQ's first, with what the other body's take; false where the device or the call is not
-    /// for it.
+    /// Launches the wgmma kernels, dQ's first, with the arguments `args` of the `mma.sync` kernels. Returns false if
+    /// the device or the call does not allow it.
     pub fn launch(&self, op: &'static str, gpu: &mut Gpu<'_>, args: &Params) -> Result<bool> {
         let (heads, group, tokens) = (self.heads, self.heads.group(), self.qkv.rows());
         let (Some(queries), Some(keys)) = (QUERIES.of(heads.dim), KEYS.of(heads.dim)) else { return Ok(false) };
@@ -79,7 +83,7 @@ impl WideBwd {
             sm90a::packed_map(qkv, tokens, self.heads, boxed),
             sm90a::rows_map(dout, [tokens, q, dim], boxed),
         ];
-        // `attend_bwd::Args`.
+        // The additional fields of `attend_bwd::Args`.
         let args = args.clone().with(half.tokens as i32).with(half.slots);
         let args = sm90a::behind_maps(gpu, maps.each_ref(), args)?;
         let launch = check::launch(op, half.slots as usize * kv, THREADS as usize, half.smem)?;

@@ -1,52 +1,52 @@
-//! What attention reads and writes.
+//! Arguments of the attention ops.
 
 use crate::error::Result;
 use crate::ops::attend::Heads;
 use crate::ops::check;
 use crate::tensor::{DType, Tensor};
 
-/// How the rows of a pack attend to one another: each to those of its own sequence.
+/// Sequences and settings of a pack. Each row attends only to rows of its own sequence.
 #[derive(Clone, Copy, Debug)]
 pub struct Pack {
-    /// Borders of the sequences, u32 `[S + 1]` from 0 to T; empty ones are allowed.
+    /// Borders of the sequences, u32 `[S + 1]` from 0 to T. Empty sequences are allowed.
     pub cu_seqlens: Tensor,
-    /// No sequence is longer; may choose a kernel but changes no bit.
+    /// Upper bound of the sequence lengths. It may affect which kernel runs, but no bit of the result.
     pub max_seqlen: usize,
     /// Heads of a row.
     pub heads: Heads,
-    /// Hides the keys after a row's own.
+    /// True if a row does not attend to keys after its own position.
     pub causal: bool,
-    /// Multiplies the scores; positive.
+    /// Positive factor of the scores.
     pub scale: f32,
 }
 
-/// What forward reads and writes beside its pack.
+/// Tensors of a forward call, except those of its pack.
 #[derive(Clone, Copy)]
 pub(super) struct Fwd {
-    /// `[T, (q + 2 kv) * dim]`.
+    /// Input rows `[T, (q + 2 kv) * dim]`.
     pub qkv: Tensor,
-    /// `[T, q * dim]`, written.
+    /// Output rows `[T, q * dim]`, written.
     pub out: Tensor,
     /// Log-sum-exps of the rows, f32 `[T, q]`, written.
     pub lse: Tensor,
 }
 
-/// What [`super::bwd`] reads and writes beside its pack.
+/// Tensors of a [`super::bwd`] call, except those of its pack.
 #[derive(Clone, Copy, Debug)]
 pub struct Bwd {
-    /// As forward had it.
+    /// Input of the forward.
     pub qkv: Tensor,
-    /// As forward left it.
+    /// Output of the forward.
     pub out: Tensor,
-    /// Shaped as `out`.
+    /// Gradient of `out`, same shape as `out`.
     pub dout: Tensor,
-    /// As forward left it.
+    /// Log-sum-exps that the forward computed.
     pub lse: Tensor,
-    /// Shaped as `qkv`, written.
+    /// Gradient of `qkv`, same shape as `qkv`, written.
     pub dqkv: Tensor,
 }
 
-/// Errors unless `qkv` has packed rows of `heads` and `cu_seqlens` is a list of borders.
+/// Returns an error unless `qkv` has packed rows of `heads` and `cu_seqlens` is a non-empty list of u32.
 pub(super) fn check_rows(op: &'static str, qkv: Tensor, cu_seqlens: Tensor, heads: Heads) -> Result<()> {
     check::compute(op, "qkv", qkv)?;
     heads.check(op)?;

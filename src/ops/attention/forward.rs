@@ -1,4 +1,4 @@
-//! The forward on the CPU: the rows of `attend` over packed keys.
+//! Forward of attention over packed sequences: the entry point, and the CPU implementation with the rows of `attend`.
 
 use super::blocks::Blocks;
 use super::call::{Fwd, Pack, check_rows};
@@ -12,9 +12,9 @@ use crate::tensor::{DType, Elem, Tensor};
 /// Query rows of one work item.
 const ROWS: usize = 32;
 
-/// out = softmax(scale q k^T) v within each sequence: qkv `[T, (q + 2 kv) * dim]` and out `[T, q * dim]` in the
-/// compute type, lse `[T, q]` f32 the rows' log-sum-exp for backward. Errors on other shapes; on a GPU on a head_dim
-/// above 128, and what cu_seqlens holds is not looked at.
+/// Computes out = softmax(scale q k^T) v within each sequence. qkv `[T, (q + 2 kv) * dim]` and out `[T, q * dim]` have
+/// the compute type; lse `[T, q]` f32 receives the rows' log-sum-exp for backward. Returns an error for other shapes
+/// and, on a GPU, for a head_dim above 128. On a GPU the values in cu_seqlens are not checked.
 pub fn fwd(dev: &mut Device, pack: &Pack, qkv: Tensor, out: Tensor, lse: Tensor) -> Result<()> {
     const OP: &str = "attention::fwd";
     let &Pack { cu_seqlens, heads, scale, .. } = pack;
@@ -47,12 +47,12 @@ pub fn fwd(dev: &mut Device, pack: &Pack, qkv: Tensor, out: Tensor, lse: Tensor)
     done
 }
 
-/// Elements of one packed block of all key heads: each k `[dim][BLOCK]`, then v `[BLOCK][padded]`.
+/// Returns the elements of one packed block of all key heads: for each head k `[dim][BLOCK]`, then v `[BLOCK][padded]`.
 fn block_len(heads: Heads) -> usize {
     heads.kv * BLOCK * (heads.dim + heads.padded())
 }
 
-/// The forward on the CPU, with room for packed keys and rows' states.
+/// Runs the forward on the CPU. `packed` and `scratch` are memory for packed keys and the rows' states.
 fn forward<T: Elem>(
     cpu: Cpu<'_>,
     pack: &Pack,
@@ -102,7 +102,7 @@ fn forward<T: Elem>(
     Ok(())
 }
 
-/// One key head of a sequence's blocks, as `pack_heads` laid them out.
+/// One key head of a sequence's blocks, in the layout of `pack_heads`.
 struct PackedKeys<'a> {
     data: &'a [f32],
     heads: Heads,
@@ -119,7 +119,7 @@ impl KeySource for PackedKeys<'_> {
 }
 
 cpu_kernel! {
-    /// All key heads of `n` packed rows into one block.
+    /// Packs all key heads of `n` rows into one block.
     fn pack_heads<T: Elem>(qkv: &[T], n: usize, heads: Heads, block: &mut [f32]) {
         let (dim, stride) = (heads.dim, heads.qkv_len());
         for (head, block) in block.chunks_exact_mut(BLOCK * (dim + heads.padded())).enumerate() {

@@ -1,5 +1,5 @@
-//! Launches of kernels/attention.cu and kernels/attention_window.cu, and what kernels/paged_attention.cu shares with
-//! them: head dimensions, slots and shared memory of kernels/common/attend_tile.cuh.
+//! Launches of kernels/attention.cu and kernels/attention_window.cu, and code shared with the launches of
+//! kernels/paged_attention.cu: head dimensions, slots and shared memory of kernels/common/attend_tile.cuh.
 
 use super::call::{Fwd, Pack};
 use super::names::{ByDim, WideKernels, by_dim, holding, wide_kernels};
@@ -14,37 +14,38 @@ use crate::tensor::{DType, Tensor};
 /// Threads of a CTA, in four warps.
 pub(crate) const THREADS: u32 = 128;
 
-/// Rows (token, query head of the group) of a slot whose warps have 16 rows each.
+/// Rows (token, query head of the group) of a slot of four warps with 16 rows each.
 pub(crate) const TILE_ROWS: usize = 64;
 
-/// Keys that a CTA of attention_window.cu and attention_window_bwd.cu holds.
+/// Maximum number of keys of a CTA of attention_window.cu and attention_window_bwd.cu.
 pub(super) const WINDOW: usize = 64;
 
-/// CTAs a grid may have along y.
+/// Maximum number of CTAs of a grid along y.
 const GRID_Y: usize = 65_535;
 
 const PACKED: ByDim = by_dim!("attention_fwd");
 const WINDOWS: ByDim = by_dim!("attention_window_fwd");
 const WIDE: WideKernels = wide_kernels!("attention_sm90a", "attention_fwd_wide");
 
-/// Errors unless kernels can attend: bf16, heads of at most 128 elements.
+/// Returns an error unless the kernels support the call: bf16, heads of at most 128 elements.
 pub(crate) fn check_heads(op: &'static str, dtype: DType, heads: Heads) -> Result<()> {
     check::gpu_compute(op, dtype)?;
     check::that(op, heads.dim <= 128, "a head_dim of at most 128 on a GPU", heads.dim.to_string())
 }
 
-/// Whether rows of all tensors can be read and written 16 bytes at a time.
+/// Returns true if the rows of all tensors can be read and written 16 bytes at a time.
 pub(crate) fn wide(gpu: &Gpu<'_>, dim: usize, rows: &[Tensor]) -> bool {
     dim.is_multiple_of(8) && rows.iter().all(|t| gpu.ptr(*t).is_multiple_of(16))
 }
 
-/// Bytes of `attend::RowsSmem`.
+/// Returns the bytes of `attend::RowsSmem`.
 pub(crate) fn rows_smem(dim: usize) -> usize {
     2 * shared_rows(BLOCK, dim) + (dim / 2 + 4) * THREADS as usize * 4
 }
 
-/// Launches the windows' kernel where no sequence is longer than a window and nothing is masked, else that of whole
-/// sequences, by wgmma where the device is told to; the bits are the same. `totals` is of [`sm90a::totals`].
+/// Launches the window kernel if no sequence is longer than a window and there is no causal mask; otherwise launches
+/// the kernel for whole sequences, by wgmma if the device is set to use it. The bits of the result are the same.
+/// `totals` comes from [`sm90a::totals`].
 pub(super) fn fwd(
     op: &'static str,
     mut gpu: Gpu<'_>,

@@ -1,5 +1,5 @@
-//! Launches of kernels/attention_bwd.cu (first the kernel of dQ, which also leaves D, then that of dK and dV) and of
-//! kernels/attention_window_bwd.cu; by wgmma where the device is told to.
+//! Launches of attention's backward: kernels/attention_bwd.cu (first the kernel of dQ, which also writes D, then that
+//! of dK and dV), kernels/attention_window_bwd.cu, and the wgmma kernels if the device is set to use them.
 
 use super::bwd_sm90a::WideBwd;
 use super::call::{Bwd, Pack};
@@ -14,43 +14,45 @@ use crate::tensor::Tensor;
 /// Threads of a CTA, in eight warps.
 const THREADS: u32 = 256;
 
-/// Rows (token, query head of the group) of a CTA of dQ; keys of a CTA of dK and dV.
+/// Rows (token, query head of the group) of a CTA of dQ, and keys of a CTA of dK and dV.
 const OWNED: usize = 128;
 
-/// Keys of a stage of dQ; rows of a stage of dK and dV.
+/// Keys of a stage of dQ, and rows of a stage of dK and dV.
 const STAGE: usize = 64;
 
-/// Query heads of a group, at most: what [`inverse`] divides exactly.
+/// Maximum number of query heads of a group, for which [`inverse`] divides exactly.
 const MOST_HEADS: usize = 1 << 15;
 
 const QUERIES: ByDim = by_dim!("attention_bwd_dq");
 const KEYS: ByDim = by_dim!("attention_bwd_dkv");
 const WINDOWS: ByDim = by_dim!("attention_window_bwd");
 
-/// Rows of a stage or a tile: whole tokens where a group is no larger than one, because TMA brings those, and where a
-/// chain's steps begin its bits on tensor cores depend on.
+/// Returns the rows of a stage or a tile: complete tokens if a group fits in a stage. TMA copies complete tokens, and
+/// on tensor cores the bits of a sum depend on where its steps begin.
 fn stage_rows(group: usize) -> usize {
     if group > STAGE { STAGE } else { STAGE / group * group }
 }
 
-/// Bytes of two stages of two operands, `attention_bwd::KeySmem`; `attention_bwd::RowSmem` has two numbers more a row.
+/// Returns the bytes of two stages of two operands (`attention_bwd::KeySmem`). `attention_bwd::RowSmem` has two more
+/// numbers per row.
 fn stages(dim: usize) -> usize {
     4 * shared_rows(STAGE, dim)
 }
 
-/// x with n / group = n x / 2^31 in whole numbers for n below group + OWNED: n x / 2^31 is less than n / 2^31 above
-/// n / group, which lacks at least 1 / group to the next whole number.
+/// Returns x such that n / group = (n * x) >> 31 for all n below group + OWNED. It is exact because n x / 2^31 exceeds
+/// n / group by less than n / 2^31, while n / group is at least 1 / group below the next integer.
 fn inverse(group: usize) -> u32 {
     (1u32 << 31).div_ceil(group as u32)
 }
 
-/// Bytes of `attention_window_bwd::Smem`: four operands, dS, and two numbers a row.
+/// Returns the bytes of `attention_window_bwd::Smem`: four operands, dS, and two numbers per row.
 fn window_smem(dim: usize) -> usize {
     4 * shared_rows(WINDOW, dim) + shared_rows(WINDOW, WINDOW) + 2 * 4 * WINDOW
 }
 
-/// Launches the windows' kernel where no sequence is longer than a window and nothing is masked, else those of whole
-/// sequences, by wgmma where the device is told to; the bits are the same. `delta` is scratch `[T, q]` f32 for D.
+/// Launches the window kernel if no sequence is longer than a window and there is no causal mask; otherwise launches
+/// the kernels for whole sequences, by wgmma if the device is set to use it. The bits of the result are the same.
+/// `delta` is scratch `[T, q]` f32 for D.
 pub(super) fn bwd(
     op: &'static str,
     mut gpu: Gpu<'_>,

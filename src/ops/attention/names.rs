@@ -1,9 +1,9 @@
-//! Kernels by the head dimension that they keep in shared memory.
+//! Names of the attention kernels by head dimension.
 
-/// Kernels by mma.sync, ascending by head dimension.
+/// Names of the `mma.sync` kernels, in ascending order of the largest head dimension each one supports.
 pub(in crate::ops) type ByDim = [(usize, &'static str); 5];
 
-/// [`ByDim`] from what the names begin with.
+/// Makes a [`ByDim`] from the common prefix of the names.
 macro_rules! by_dim {
     ($base:literal) => {
         [
@@ -17,27 +17,27 @@ macro_rules! by_dim {
 }
 pub(in crate::ops) use by_dim;
 
-/// The first kernel that holds heads of `dim` elements, with the head dimension it keeps.
+/// Returns the first kernel that supports heads of `dim` elements, with its largest head dimension.
 pub(in crate::ops) fn holding(kernels: &ByDim, dim: usize) -> (usize, &'static str) {
     kernels.iter().copied().find(|(kept, _)| dim <= *kept).unwrap_or(kernels[kernels.len() - 1])
 }
 
-/// Kernels by wgmma, each for heads of one dimension.
+/// Names of the wgmma kernels, each for heads of exactly one dimension.
 pub(in crate::ops) struct WideKernels {
-    /// Their file: `attention_sm90a` for kernels/attention_sm90a.cu.
+    /// Name of the kernels' file without extension: `attention_sm90a` for kernels/attention_sm90a.cu.
     pub file: &'static str,
-    /// Each with its head dimension.
+    /// Head dimension and name of each kernel.
     pub names: [(usize, &'static str); 2],
 }
 
 impl WideKernels {
-    /// The kernel for heads of `dim` elements.
+    /// Returns the kernel for heads of `dim` elements, if there is one.
     pub fn of(&self, dim: usize) -> Option<&'static str> {
         self.names.iter().find(|(exact, _)| *exact == dim).map(|(_, kernel)| *kernel)
     }
 }
 
-/// [`WideKernels`] from their file and what the names begin with.
+/// Makes [`WideKernels`] from the file and the common prefix of the names.
 macro_rules! wide_kernels {
     ($file:literal, $base:literal) => {
         $crate::ops::attention::names::WideKernels {

@@ -1,4 +1,4 @@
-//! One query tile against one block of keys: the five products of attention's backward pass.
+//! One query tile against one block of keys: the five products of attention's backward.
 
 use half::bf16;
 
@@ -9,16 +9,16 @@ use crate::ops::lanes::{self, LANES};
 use crate::ops::tile::{self, Left, Right, Sums, product};
 use crate::tensor::Elem;
 
-/// (Query row, head) lines of a query tile, about: two of its `[LINES][BLOCK]` score tiles fill the first cache.
+/// Approximate number of (query row, head) lines of a query tile. Two score tiles `[LINES][BLOCK]` fill the L1 cache.
 const LINES: usize = 48;
 
-/// Query rows of a query tile.
+/// Returns the number of query rows of a query tile.
 pub(super) fn tile_rows(heads: Heads) -> usize {
     (LINES / heads.group()).max(1)
 }
 
-/// What a work item computes in: queries and dO of a tile with their rows padded, log-sum-exp and D, scores and
-/// their gradients, and the gradients of the tile and of a block of keys.
+/// Scratch memory of a work item: queries and dO of a tile with padded rows, log-sum-exp and D, scores and their
+/// gradients, and the gradients of the tile and of a block of keys.
 pub(super) struct Scratch<'a> {
     pub(super) q: &'a mut [f32],
     pub(super) dout: &'a mut [f32],
@@ -32,7 +32,7 @@ pub(super) struct Scratch<'a> {
 }
 
 impl<'a> Scratch<'a> {
-    /// Elements that [`Scratch::new`] wants.
+    /// Returns the number of elements that [`Scratch::new`] needs.
     pub(super) fn len(heads: Heads) -> usize {
         let lines = tile_rows(heads) * heads.group();
         lines * (3 * heads.padded() + 2 * BLOCK + 2) + 2 * BLOCK * heads.padded()
@@ -56,7 +56,7 @@ impl<'a> Scratch<'a> {
     }
 }
 
-/// A block of one key head: k and v transposed `[dim][BLOCK]`, and k `[BLOCK][padded]`.
+/// One block of one key head: k and v transposed `[dim][BLOCK]`, and k `[BLOCK][padded]`.
 #[derive(Clone, Copy)]
 pub(super) struct KeyTile<'a> {
     pub(super) kt: &'a [f32],
@@ -78,7 +78,7 @@ impl<'a> KeyTile<'a> {
 }
 
 cpu_kernel! {
-    /// All key heads of `n` packed rows as [`KeyTile`]s.
+    /// Packs all key heads of `n` rows as [`KeyTile`]s.
     pub(super) fn pack_tiles<T: Elem>(qkv: &[T], n: usize, heads: Heads, tiles: &mut [f32]) {
         let (dim, stride) = (heads.dim, heads.qkv_len());
         for (head, tile) in tiles.chunks_exact_mut(KeyTile::len(heads)).enumerate() {
@@ -91,7 +91,7 @@ cpu_kernel! {
     }
 }
 
-/// A query tile against a block of `n` keys, the first of which is key `first` of the sequence.
+/// A query tile and a block of `n` keys. `first` is the sequence position of the block's first key.
 #[derive(Clone, Copy)]
 pub(super) struct Pair {
     pub(super) lines: usize,
@@ -104,7 +104,7 @@ pub(super) struct Pair {
 }
 
 impl Pair {
-    /// Keys of the block that `line` sees.
+    /// Returns the number of keys of the block that `line` sees.
     #[inline(always)]
     fn visible(&self, line: usize) -> usize {
         self.context.of(line).saturating_sub(self.first).min(self.n)
@@ -150,7 +150,8 @@ pub(super) fn pair_grads(isa: Isa, pair: Pair, keys: KeyTile<'_>, s: &mut Scratc
 }
 
 cpu_kernel! {
-    /// Of lines `from..`: p from scores to probabilities, ds from dP to dS; both zero where a line sees no key.
+    /// For the lines from `from` on, replaces scores in p by probabilities and dP in ds by dS. Both are zero where a
+    /// line does not see the key.
     fn score_grads(
         p: &mut [f32],
         ds: &mut [f32],
@@ -181,7 +182,7 @@ cpu_kernel! {
     }
 }
 
-/// (P, dS) of a score and its dP.
+/// Returns (P, dS) for a score and its dP.
 #[inline(always)]
 fn score_grad(score: f32, dp: f32, lse: f32, delta: f32, setting: &Setting) -> (f32, f32) {
     let e = exp2(score.mul_add(setting.scale_log2e, -lse));

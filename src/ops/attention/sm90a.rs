@@ -1,5 +1,6 @@
-//! Launches of kernels/common/attend_sm90a.cuh, the second body of attention over packed sequences, of prefill and of decode:
-//! by wgmma, operands by TMA. It has the first body's bits (`agreement` asks at start), which windows have alone.
+//! Launches of kernels/common/attend_sm90a.cuh, the wgmma variant of attention over packed sequences, of prefill and of
+//! decode. TMA copies its operands. A start check verifies that it is bitwise identical to the `mma.sync` variant, the
+//! only one that windows have.
 
 use super::names::WideKernels;
 use super::tiles;
@@ -9,41 +10,43 @@ use crate::ops::attend::{BLOCK, CHUNK, Heads};
 use crate::ops::check;
 use crate::tensor::{DType, Tensor};
 
-/// Rows (token, query head of the group) of a CTA, at most; whole tokens.
+/// Maximum number of rows (token, query head of the group) of a CTA; tokens are not split.
 pub(crate) const ROWS: usize = 128;
 
-/// Threads of a CTA: two warpgroups that multiply, one that copies.
+/// Threads of a CTA: two warpgroups that multiply and one that copies.
 pub(super) const THREADS: u32 = 384;
 
-/// Those that multiply.
+/// Threads of the two warpgroups that multiply.
 pub(super) const MATH: usize = 256;
 
-/// CTAs at a time, at most: the multiprocessors of the largest card of compute capability 9.0.
+/// Maximum number of CTAs of a launch: the multiprocessors of the largest GPU of compute capability 9.0.
 const CTAS: usize = 132;
 
-/// Columns of a panel in shared memory, and panels of a head.
+/// Columns of a panel in shared memory.
 pub(super) const PANEL: usize = 64;
+/// Panels of a head.
 pub(super) const PANELS: usize = 2;
 
-/// `attend::WideSmem`: queries, two stages of keys and of values, outputs on their way, sums, eleven barriers.
+/// Returns the bytes of `attend::WideSmem`: queries, two stages of keys and of values, outputs before their store,
+/// sums, eleven barriers.
 fn smem(dim: usize) -> usize {
     let panels = (ROWS + 4 * BLOCK) * PANELS * PANEL * 2;
     panels + tiles::shared_rows(ROWS, dim) + MATH * 8 + 11 * 8
 }
 
-/// Scratch for the states of chunks before the present one (`attend::WideArgs`), where a sequence may have `longest` keys.
-/// Empty where there is one chunk, or no such kernel.
+/// Allocates scratch for the states of the chunks before the current one (`attend::WideArgs`), for sequences of up to
+/// `longest` keys. The scratch is empty if there is only one chunk or no wgmma kernel for these heads.
 pub(crate) fn totals(dev: &mut Device, heads: Heads, longest: usize) -> Result<Tensor> {
     let ctas = if longest > CHUNK && [80, 128].contains(&heads.dim) { CTAS } else { 0 };
     dev.alloc(Region::Workspace, DType::F32, &[ctas, (heads.dim / 2 + 4) * MATH])
 }
 
-/// Rows `[q heads | k heads | v heads]` as a tensor of three dimensions.
+/// Returns the tensor map of rows `[q heads | k heads | v heads]` as a tensor of three dimensions.
 pub(crate) fn packed_map(address: Address, tokens: usize, heads: Heads, boxed: [usize; 2]) -> TensorMap {
     rows_map(address, [tokens, heads.q + 2 * heads.kv, heads.dim], boxed)
 }
 
-/// Rows of so many heads the same, in boxes of so many heads by tokens.
+/// Returns the tensor map of rows of `heads` heads, in boxes of `boxed` = [heads, tokens].
 pub(super) fn rows_map(address: Address, [tokens, heads, dim]: [usize; 3], boxed: [usize; 2]) -> TensorMap {
     TensorMap {
         address,
@@ -55,12 +58,12 @@ pub(super) fn rows_map(address: Address, [tokens, heads, dim]: [usize; 3], boxed
     }
 }
 
-/// Boxes of a block of a key head's keys or values in packed rows.
+/// Returns the tensor map of packed rows, in boxes that hold a block of one key head's keys or values.
 pub(crate) fn packed_keys(qkv: Address, tokens: usize, heads: Heads) -> TensorMap {
     packed_map(qkv, tokens, heads, [1, BLOCK])
 }
 
-/// Boxes of a key head's page.
+/// Returns the tensor map of a paged cache, in boxes that hold one page of one key head.
 pub(crate) fn paged_keys(cache: Address, blocks: usize, heads: Heads) -> TensorMap {
     TensorMap {
         address: cache,
@@ -72,22 +75,23 @@ pub(crate) fn paged_keys(cache: Address, blocks: usize, heads: Heads) -> TensorM
     }
 }
 
-/// A call that this body may take.
+/// A forward call that a wgmma kernel may run.
 pub(crate) struct WideCall {
     pub qkv: Tensor,
     pub tokens: usize,
     pub sequences: usize,
     pub heads: Heads,
-    /// Whether all rows start at multiples of 16 bytes.
+    /// True if all rows start at multiples of 16 bytes.
     pub wide: bool,
-    /// Boxes of keys and of values.
+    /// Tensor maps of keys and of values.
     pub keys: [TensorMap; 2],
-    /// Of [`totals`].
+    /// Scratch allocated by [`totals`].
     pub totals: Tensor,
 }
 
 impl WideCall {
-    /// Launches one of `kernels` with what the other body's takes; false where the device or the call is not for it.
+    /// Launches one of `kernels` with the arguments `args` of the `mma.sync` kernel. Returns false if the device or the
+    /// call does not allow it.
     pub(in crate::ops) fn launch(
         &self,
         op: &'static str,
@@ -104,20 +108,20 @@ impl WideCall {
         let items = check::count(op, "tiles", slots as usize * heads.kv)? as usize;
         let q = packed_map(gpu.ptr(self.qkv), self.tokens, heads, [group, ROWS / group]);
         let [k, v] = &self.keys;
-        // `attend::WideArgs`.
+        // The additional fields of `attend::WideArgs`.
         let args = args.clone().with(self.totals).with(tile_rows as i32).with(slots);
         launch(gpu, kernels, heads, [&q, k, v], args, items)?;
         Ok(true)
     }
 }
 
-/// Whether the device runs one of `kernels` for these heads.
+/// Returns true if the device runs one of `kernels` for these heads.
 pub(in crate::ops) fn takes(gpu: &Gpu<'_>, kernels: &WideKernels, heads: Heads) -> bool {
     gpu.wgmma_attention && heads.group() <= ROWS && kernels.of(heads.dim).is_some()
 }
 
-/// Launches the kernel that [`takes`] the heads: CTAs that take `items` in turn, with maps of queries, keys and values and
-/// the arguments behind them.
+/// Launches the kernel for heads that [`takes`] accepts. The CTAs process `items` in turn. The kernel's arguments are
+/// the maps of queries, keys and values, followed by `args`.
 pub(in crate::ops) fn launch(
     gpu: &mut Gpu<'_>,
     kernels: &WideKernels,
@@ -132,7 +136,7 @@ pub(in crate::ops) fn launch(
     gpu.launch(kernels.file, kernel, Launch::new([ctas as u32, 1, 1], THREADS, smem(heads.dim)), args)
 }
 
-/// A kernel's arguments behind the tensor maps that they begin with, as the device encodes these.
+/// Returns the kernel's arguments: the tensor maps as encoded by the device, followed by `args`.
 pub(super) fn behind_maps(gpu: &mut Gpu<'_>, maps: [&TensorMap; 3], args: Params) -> Result<Params> {
     let mut params = Params::default();
     for map in maps {

@@ -1,8 +1,8 @@
-//! Products of bf16 by AMX tiles, or by their twin: jobs of whole tiles, operands whose ends do not fill one, and
-//! activations turned over for weight gradients.
+//! Products of bf16 by AMX tiles, or by the portable code with the same results (`Isa::AmxTwin`). Also copies operand
+//! ends that do not fill a tile, and transposes activations for weight gradients.
 //!
-//! An output's sum goes over K in steps of 32 values from the first, the last filled up with zeros, whatever the rows
-//! and columns beside it.
+//! An output is summed over K in steps of 32 values from the first; the last step is padded with zeros. The steps do
+//! not depend on the rows and columns beside the output.
 
 use std::ops::Range;
 
@@ -14,26 +14,27 @@ use crate::device::amx::{Block, ROWS, STEP, Tiles};
 use crate::device::{Isa, Pool, cpu_kernel};
 use crate::tensor::Elem;
 
-/// Left operands of this many bytes stay in the second-level cache beside a panel.
+/// Size up to which a left operand stays in the L2 cache together with a panel, in bytes.
 const LEFT_BYTES: usize = 768 << 10;
-/// Bytes of a word, and of a panel's row of them.
+/// Bytes of a word.
 const WORD: usize = 4;
+/// Bytes of one row of words of a panel.
 const LINE: usize = PANEL * WORD;
-/// Values of a step: tokens of one job of [`turn`].
+/// Values of a step, which is also the number of tokens of one job of [`turn`].
 const VALUES: usize = 2 * STEP;
 
-/// TileSums of the largest tile, on a cache line of their own.
+/// Sums of the largest tile, aligned to a cache line.
 #[repr(align(64))]
 struct TileSums([f32; ROWS * MAX_PANELS * PANEL]);
 
-/// The last words of a group's panels and of a tile's rows, filled up with zeros.
+/// Last words of a group's panels and of a tile's rows, padded with zeros.
 #[repr(align(64))]
 struct Ends {
     right: [[[u32; PANEL]; STEP]; MAX_PANELS],
     left: [[u32; STEP]; ROWS],
 }
 
-/// Computes `product`, whose left words lie row by row, tile by tile into `epilogue`.
+/// Computes `product` tile by tile into `epilogue`. The words of the left operand are contiguous along each row.
 pub(super) fn run<P: Epilogue>(pool: &Pool, isa: Isa, product: &Product<'_>, epilogue: &P) {
     const { assert!(P::UNIT <= MAX_PANELS && ROWS.is_multiple_of(P::ROW_UNIT)) };
     assert!(!P::IN_PLACE, "sums of bf16 in place");
@@ -49,13 +50,13 @@ pub(super) fn run<P: Epilogue>(pool: &Pool, isa: Isa, product: &Product<'_>, epi
         let panels = ub * units / unit_blocks * P::UNIT..panels.min((ub + 1) * units / unit_blocks * P::UNIT);
         let (first, end) = (rb * row_block, rows.min((rb + 1) * row_block));
         let whole = first + (end - first) / ROWS * ROWS;
-        // Tiles are set once for rows that fill them and once for the rest.
+        // One tile configuration serves the rows that fill tiles; a second one serves the remaining rows.
         strip(isa, product, epilogue, first..whole, ROWS, panels.clone());
         strip(isa, product, epilogue, whole..end, end - whole, panels);
     });
 }
 
-/// `rows` in tiles of `tall`, times `panels`.
+/// Computes `rows` times `panels`, in tiles of `tall` rows.
 fn strip<P: Epilogue>(
     isa: Isa,
     product: &Product<'_>,
@@ -70,7 +71,7 @@ fn strip<P: Epilogue>(
     let tiles = Tiles::new(isa, tall);
     let mut sums = TileSums([0.0; ROWS * MAX_PANELS * PANEL]);
     let mut ends = Ends { right: [[[0; PANEL]; STEP]; MAX_PANELS], left: [[0; STEP]; ROWS] };
-    // Rows that fill one tile take two panels at a time.
+    // If all rows fit in half a tile's maximum height or less, take two panels at a time.
     let group = P::UNIT.max(if tall > ROWS / 2 { 1 } else { 2 });
     for panel in panels.clone().step_by(group) {
         let count = group.min(panels.end - panel);
@@ -89,12 +90,12 @@ fn strip<P: Epilogue>(
     }
 }
 
-/// Steps whose words are all there: half a word does not fill one.
+/// Returns the number of steps with all their words. The last word of odd K is only half a word and does not count.
 fn whole_steps(product: &Product<'_>) -> usize {
     (product.steps - usize::from(product.odd)) / STEP
 }
 
-/// The words of some panels that do not fill a step.
+/// Copies the words of some panels that do not fill a step.
 fn right_ends(product: &Product<'_>, panel: usize, ends: &mut [[[u32; PANEL]; STEP]]) {
     let rest = (product.steps - whole_steps(product) * STEP) * LINE;
     for (i, end) in ends.iter_mut().enumerate() {
@@ -103,7 +104,7 @@ fn right_ends(product: &Product<'_>, panel: usize, ends: &mut [[[u32; PANEL]; ST
     }
 }
 
-/// The sums of one tile: whole steps where the operands lie, and the rest as one more step.
+/// Computes the sums of one tile: full steps directly from the operands, and the rest as one more step from `ends`.
 fn multiply(tiles: &Tiles, product: &Product<'_>, tile: &mut Tile<'_>, ends: &mut Ends, resume: bool) {
     let Product { left, row_stride, right, steps: words, odd, .. } = *product;
     let steps = whole_steps(product);
@@ -123,7 +124,7 @@ fn multiply(tiles: &Tiles, product: &Product<'_>, tile: &mut Tile<'_>, ends: &mu
         sums_stride: tile.stride,
         resume,
     };
-    // SAFETY: the asserts above hold every word and sum the block names inside its slice.
+    // SAFETY: the asserts above prove that every word and sum of the block lies inside its slice.
     unsafe { tiles.run(&block, tile.panels) };
     let rest = words - steps * STEP;
     if rest == 0 {
@@ -143,17 +144,17 @@ fn multiply(tiles: &Tiles, product: &Product<'_>, tile: &mut Tile<'_>, ends: &mu
         resume: true,
         ..block
     };
-    // SAFETY: `ends` holds a step of every row and panel of a tile.
+    // SAFETY: `ends` contains a full step for every row and panel of a tile.
     unsafe { tiles.run(&last, tile.panels) };
 }
 
-/// Elements from row to row of what [`turn`] makes: whole steps, and an odd number of them so that the rows of a tile
-/// lie in different sets of a cache.
+/// Returns the row stride of the output of [`turn`], in elements: an odd number of full steps, so that the rows of a
+/// tile fall into different cache sets.
 pub(super) fn turned_stride(tokens: usize) -> usize {
     (tokens.div_ceil(VALUES) | 1) * VALUES
 }
 
-/// x [t, k] as `[k][turned_stride(t)]`, zeros after the tokens.
+/// Transposes x `[t, k]` to `[k][turned_stride(t)]`, with zeros after the tokens.
 pub(super) fn turn<E: Elem>(pool: &Pool, isa: Isa, x: &[E], k: usize, out: &mut [E]) {
     let tokens = x.len() / k;
     let cells = Cells::new(&mut out[..k * turned_stride(tokens)], turned_stride(tokens));
@@ -165,13 +166,13 @@ pub(super) fn turn<E: Elem>(pool: &Pool, isa: Isa, x: &[E], k: usize, out: &mut 
     });
 }
 
-/// Some columns of at most 32 rows of x, whose first is `token`.
+/// Transposes some columns of at most 32 rows of x, the first of which is token `token`.
 fn turn_block<E: Elem>(isa: Isa, rows: &[E], k: usize, columns: Range<usize>, token: usize, to: &Cells<'_, E>) {
     #[cfg(target_arch = "x86_64")]
     if isa.vectors() == Isa::Avx512 && rows.len() == VALUES * k && columns.len() == VALUES && k.is_multiple_of(2) {
         let from = rows[columns.start..].as_ptr().cast();
-        // SAFETY: the instruction set is the device's, which checked it; there are 32 rows of k elements of two bytes,
-        // and each block of a job has its own words of each row of the output.
+        // SAFETY: the device has checked that it has this instruction set. There are 32 rows of k elements of two
+        // bytes, and each block of a job writes its own words of each output row.
         unsafe { block::turn(from, k / 2, |i| to.piece(columns.start + i, token, VALUES).as_mut_ptr().cast()) };
         return;
     }
@@ -179,10 +180,10 @@ fn turn_block<E: Elem>(isa: Isa, rows: &[E], k: usize, columns: Range<usize>, to
 }
 
 cpu_kernel! {
-    /// Any block, element by element.
+    /// Transposes any block, element by element.
     fn turn_part<E: Elem>(rows: &[E], k: usize, columns: Range<usize>, token: usize, to: &Cells<'_, E>) {
         for column in columns {
-            // SAFETY: each block of a job has its own words of each row of the output.
+            // SAFETY: each block of a job writes its own words of each output row.
             let out = unsafe { to.piece(column, token, VALUES) };
             out.fill(E::from_f32(0.0));
             for (out, row) in out.iter_mut().zip(rows.chunks_exact(k)) {
@@ -198,18 +199,18 @@ mod block {
 
     use super::super::transpose::avx512::transpose16;
 
-    /// Thirty-two rows of thirty-two bf16, `stride` words apart, to rows over what were rows; `out(i)` is where row i goes.
+    /// Transposes thirty-two rows of thirty-two bf16, `stride` words apart. `out(i)` returns the address of output row
+    /// i.
     ///
-    /// # Safety
-    /// The rows must be readable and what `out` gives writable, 64 bytes each.
+    /// # Safety The rows must be readable, and the addresses returned by `out` writable, for 64 bytes each.
     #[target_feature(enable = "avx512f,avx512bw")]
     pub unsafe fn turn(from: *const i32, stride: usize, out: impl Fn(usize) -> *mut i32) {
         let even: [i16; 32] = std::array::from_fn(|i| 2 * i as i16);
         let odd = even.map(|i| i + 1);
-        // SAFETY: arrays of 64 bytes; the caller's promise.
+        // SAFETY: the index arrays have 64 bytes; the caller guarantees the rest.
         unsafe {
             let (even, odd) = (_mm512_loadu_si512(even.as_ptr().cast()), _mm512_loadu_si512(odd.as_ptr().cast()));
-            // Word l of sixteen rows: their columns 2 l and 2 l + 1.
+            // Word l of sixteen rows contains their columns 2 l and 2 l + 1.
             let (top, bottom) = (transpose16(from, stride), transpose16(from.wrapping_add(16 * stride), stride));
             for l in 0..16 {
                 _mm512_storeu_si512(out(2 * l).cast(), _mm512_permutex2var_epi16(top[l], even, bottom[l]));

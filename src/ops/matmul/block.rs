@@ -1,5 +1,5 @@
-//! The inner kernels: a block of a few rows by a few panels, its sums in registers from the first step to the
-//! last. Every sum is one chain over ascending K, whatever the block's shape.
+//! The inner kernels of CPU products. They compute a block of a few rows by a few panels and keep its sums in registers
+//! from the first step to the last. Every sum adds its terms in ascending K, whatever the block's shape.
 
 use super::lanes::*;
 use super::panels::PANEL;
@@ -8,7 +8,7 @@ use crate::tensor::DType;
 
 /// One block product: `sums[rows][panels * 32]` = (or +=) left rows times right panels.
 ///
-/// A "word" is one f32 or one pair of bf16 over K; `steps` counts words.
+/// A "word" is one f32, or a pair of bf16 that are adjacent in K. `steps` counts words.
 #[derive(Clone, Copy)]
 pub(super) struct Block {
     /// First word of the left operand.
@@ -23,34 +23,34 @@ pub(super) struct Block {
     pub panel_stride: usize,
     /// Words over K.
     pub steps: usize,
-    /// The last left word is the low half only (bf16 rows with odd K).
+    /// True if the last word of the left operand has only its low half (bf16 rows with odd K).
     pub odd: bool,
     /// The sums, row-major.
     pub sums: *mut f32,
     /// f32s from one row of sums to the next.
     pub sums_stride: usize,
-    /// Start from the sums' present values, else from zero.
+    /// True if the sums start from their present values; otherwise they start from zero.
     pub resume: bool,
 }
 
 /// A compiled kernel for one instruction set and element type.
 #[derive(Clone, Copy)]
 pub(super) struct Kernel {
-    /// Runs a block of `rows` (1 to `max_rows`) by `panels` (any number).
+    /// Computes a block of `rows` (1 to `max_rows`) by `panels` (any number).
     ///
-    /// # Safety
-    /// The instruction set must be there, and the block's pointers must be good for what it says.
+    /// # Safety The CPU must support the instruction set, and the block's pointers must be valid for its sizes and
+    /// strides.
     pub run: unsafe fn(&Block, rows: usize, panels: usize),
-    /// Most rows of a block.
+    /// Maximum number of rows of a block.
     pub max_rows: usize,
-    /// Panels worked on at once for so many rows.
+    /// Returns the number of panels that are computed at once for a given number of rows.
     pub max_panels: fn(usize) -> usize,
 }
 
-/// The kernel for `isa` and elements of `dtype`; `across` says how the left operand's words follow one another:
-/// over K (rows of activations) or over rows (columns of activations, for weight gradients).
+/// Returns the kernel for `isa` and elements of `dtype`. `across` is the axis along which the left operand's words are
+/// contiguous: K for rows of activations, rows for columns of activations (weight gradients).
 pub(super) fn kernel(isa: Isa, dtype: DType, across: Across) -> Kernel {
-    // Tiles compute bf16 alone.
+    // AMX tiles compute bf16 only.
     let isa = if dtype == DType::Bf16 { isa } else { isa.vectors() };
     match (isa, dtype) {
         #[cfg(target_arch = "x86_64")]
@@ -70,17 +70,17 @@ pub(super) fn kernel(isa: Isa, dtype: DType, across: Across) -> Kernel {
     }
 }
 
-/// The kernel whose two forms (for either [`Across`]) are `run`.
+/// Makes a kernel from its two variants, one for each [`Across`].
 fn of<X: Step>(run: [unsafe fn(&Block, usize, usize); 2], across: Across) -> Kernel {
     Kernel { run: run[across as usize], max_rows: X::MAX_ROWS, max_panels: X::L::max_panels }
 }
 
-/// Along which axis the left operand's words are contiguous.
+/// Axis along which the words of the left operand are contiguous.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Across {
-    /// `step_stride` is one word.
+    /// The K axis: `step_stride` is one word.
     Steps = 0,
-    /// `row_stride` is one word.
+    /// The row axis: `row_stride` is one word.
     Rows = 1,
 }
 
@@ -89,7 +89,7 @@ macro_rules! compiled {
         #[cfg(target_arch = "x86_64")]
         #[target_feature(enable = $features)]
         unsafe fn $name<const STEPS: bool>(block: &Block, rows: usize, panels: usize) {
-            // SAFETY: the caller's promise on the block; the features are enabled here.
+            // SAFETY: the caller guarantees that the block is valid; the features are enabled here.
             unsafe { tall::<$step, STEPS>(block, rows, panels) }
         }
     )*};
@@ -103,22 +103,22 @@ compiled! {
 }
 
 unsafe fn portable_f32<const STEPS: bool>(block: &Block, rows: usize, panels: usize) {
-    // SAFETY: the caller's promise on the block.
+    // SAFETY: the caller guarantees that the block is valid.
     unsafe { tall::<Single<Portable>, STEPS>(block, rows, panels) }
 }
 
 unsafe fn portable_bf16<const STEPS: bool>(block: &Block, rows: usize, panels: usize) {
-    // SAFETY: the caller's promise on the block.
+    // SAFETY: the caller guarantees that the block is valid.
     unsafe { tall::<Widened<Portable>, STEPS>(block, rows, panels) }
 }
 
-/// Picks the number of rows, known at compile time from here on.
+/// Selects the code for `rows` rows, so that the number is a compile-time constant from here on.
 #[inline(always)]
 unsafe fn tall<X: Step, const STEPS: bool>(block: &Block, rows: usize, panels: usize) {
     macro_rules! rows {
         ($($m:literal),*) => {
             match rows {
-                // SAFETY: the caller's promise on the block.
+                // SAFETY: the caller guarantees that the block is valid.
                 $($m if $m <= X::MAX_ROWS => unsafe { wide::<X, $m, STEPS>(block, panels) },)*
                 _ => unreachable!("a block of {rows} rows"),
             }
@@ -127,7 +127,7 @@ unsafe fn tall<X: Step, const STEPS: bool>(block: &Block, rows: usize, panels: u
     rows!(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12)
 }
 
-/// Takes the panels in the largest groups that the registers hold.
+/// Processes the panels in the largest groups that fit in the registers.
 #[inline(always)]
 unsafe fn wide<X: Step, const M: usize, const STEPS: bool>(block: &Block, panels: usize) {
     let most = X::L::max_panels(M);
@@ -139,49 +139,50 @@ unsafe fn wide<X: Step, const M: usize, const STEPS: bool>(block: &Block, panels
     };
     if most >= 4 {
         while done + 4 <= panels {
-            // SAFETY: the caller's promise; the group lies inside the block's panels.
+            // SAFETY: the caller guarantees that the block is valid, and the group lies inside its panels.
             unsafe { group::<X, M, 4, STEPS>(rest(done)) };
             done += 4;
         }
     }
     if most >= 2 {
         while done + 2 <= panels {
-            // SAFETY: as above.
+            // SAFETY: same as for groups of 4.
             unsafe { group::<X, M, 2, STEPS>(rest(done)) };
             done += 2;
         }
     }
     while done < panels {
-        // SAFETY: as above.
+        // SAFETY: same as for groups of 4.
         unsafe { group::<X, M, 1, STEPS>(rest(done)) };
         done += 1;
     }
 }
 
-/// `M` rows by `P` panels, whole or in halves.
+/// Computes `M` rows by `P` panels, in full or in two halves of 16 columns.
 #[inline(always)]
 unsafe fn group<X: Step, const M: usize, const P: usize, const STEPS: bool>(block: Block) {
     if X::L::HALVES {
         let second = Block { right: block.right.wrapping_add(64), sums: block.sums.wrapping_add(16), ..block };
-        // SAFETY: the caller's promise; the second half's words and sums lie 16 further.
+        // SAFETY: the caller guarantees that the block is valid; the words and sums of the second half start 16
+        // further.
         unsafe {
             sum::<X, M, P, 1, STEPS>(&block);
             sum::<X, M, P, 1, STEPS>(&second);
         }
     } else {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller guarantees that the block is valid.
         unsafe { sum::<X, M, P, 2, STEPS>(&block) }
     }
 }
 
-/// `M` rows by `H` vectors of 16 columns of each of `P` panels.
+/// Computes `M` rows by `H` vectors of 16 columns of each of `P` panels.
 #[inline(always)]
 unsafe fn sum<X: Step, const M: usize, const P: usize, const H: usize, const STEPS: bool>(block: &Block) {
-    // One of the strides is a constant, which spares the address arithmetic of every row or step.
+    // One of the two strides is a constant, which saves address arithmetic for every row or step.
     let step_stride = if STEPS { 4 } else { block.step_stride };
     let row_stride = if STEPS { block.row_stride } else { 4 };
     let (mut left, mut right) = (block.left, block.right);
-    // SAFETY: the caller's promise: every word and sum of the block is readable, every sum writable.
+    // SAFETY: the caller guarantees that every word and sum of the block is readable and every sum writable.
     unsafe {
         let mut sums = [[[X::L::zero(); H]; P]; M];
         if block.resume {
@@ -195,7 +196,7 @@ unsafe fn sum<X: Step, const M: usize, const P: usize, const H: usize, const STE
         }
         let whole = block.steps - usize::from(block.odd);
         for _ in 0..whole {
-            // Filled by loops: closures would not inherit the instruction set.
+            // Loops fill the array, because closures would not inherit the enabled instruction set.
             let mut b = [[X::right(right); H]; P];
             for (p, panel) in b.iter_mut().enumerate() {
                 for (h, words) in panel.iter_mut().enumerate() {

@@ -1,4 +1,4 @@
-//! An output matrix that the jobs of one product fill in disjoint pieces.
+//! Output matrix that the jobs of one product fill in disjoint pieces.
 
 use std::marker::PhantomData;
 
@@ -13,61 +13,61 @@ pub(in crate::ops) struct Cells<'a, T> {
     _slice: PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: pieces are handed out by `piece`, whose caller keeps them disjoint.
+// SAFETY: access is only through `piece`, whose callers keep the pieces disjoint.
 unsafe impl<T: Send> Sync for Cells<'_, T> {}
 
 impl<'a, T> Cells<'a, T> {
-    /// `slice` as rows of `cols`.
+    /// Treats `slice` as rows of `cols` elements.
     pub fn new(slice: &'a mut [T], cols: usize) -> Cells<'a, T> {
         Cells { base: slice.as_mut_ptr(), len: slice.len(), cols, _slice: PhantomData }
     }
 
-    /// Columns.
+    /// Returns the number of columns.
     pub fn cols(&self) -> usize {
         self.cols
     }
 
-    /// True when there is nothing to write to.
+    /// Returns true if the matrix has no elements.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Asks for a tile's rows and columns to come near.
+    /// Prefetches the elements of a tile's rows and columns for writing.
     #[inline(always)]
     pub fn near(&self, tile: &Tile<'_>) {
         let (col, cols) = tile.columns(self.cols);
         self.columns_near(tile, col, cols);
     }
 
-    /// As [`Cells::near`], of `cols` columns from `col` on.
+    /// Prefetches `cols` columns from `col` on, in the tile's rows.
     #[inline(always)]
     pub fn columns_near(&self, tile: &Tile<'_>, col: usize, cols: usize) {
         for row in tile.row..tile.row + tile.rows {
-            // SAFETY: only its address is used.
+            // SAFETY: only the address of the piece is used.
             near(unsafe { self.piece(row, col, cols) });
         }
     }
 
-    /// `len` elements of row `row` from column `col` on. Panics when they leave the matrix.
+    /// Returns `len` elements of row `row` from column `col` on. Panics if they are outside the matrix.
     ///
     /// # Safety
-    /// Pieces alive at one time must not overlap.
+    /// Pieces that exist at the same time must not overlap.
     #[inline(always)]
     #[allow(clippy::mut_from_ref)]
     pub unsafe fn piece(&self, row: usize, col: usize, len: usize) -> &'a mut [T] {
         let start = row * self.cols + col;
         assert!(start + len <= self.len, "columns {col}..{} of row {row} leave the matrix", col + len);
-        // SAFETY: inside the slice (asserted); disjoint from other pieces (the caller).
+        // SAFETY: the assert keeps the piece inside the slice; the caller keeps it disjoint from other pieces.
         unsafe { std::slice::from_raw_parts_mut(self.base.add(start), len) }
     }
 }
 
-/// Asks for the memory of `values`, which will be written, to come near. Only a hint.
+/// Prefetches the memory of `values` for writing. This is only a hint to the processor.
 #[inline(always)]
 pub(super) fn near<T>(values: &[T]) {
     #[cfg(target_arch = "x86_64")]
     for line in values.chunks(64 / size_of::<T>()) {
-        // SAFETY: the instruction reads and writes nothing, and processors without it pass over it.
+        // SAFETY: the instruction neither reads nor writes memory, and processors that do not have it ignore it.
         unsafe {
             std::arch::asm!("prefetchw [{}]", in(reg) line.as_ptr(), options(nostack, preserves_flags, readonly));
         }

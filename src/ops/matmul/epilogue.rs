@@ -1,4 +1,4 @@
-//! What becomes of finished sums: bias, residual, activation, rounding, storage.
+//! Epilogues: what products do with finished sums (bias, residual, activation, rounding, store).
 
 use std::marker::PhantomData;
 
@@ -9,13 +9,13 @@ use crate::device::{Isa, cpu_kernel};
 use crate::math;
 use crate::tensor::{DType, Elem};
 
-/// y = sums (+ bias) (+ residual).
+/// Epilogue of a linear layer: y = sums (+ bias) (+ residual).
 pub(in crate::ops) struct Linear<'a, E> {
-    /// `[n]` or nothing.
+    /// Optional bias `[n]`.
     pub bias: Option<&'a [E]>,
-    /// [rows, n] or nothing.
+    /// Optional residual `[rows, n]`.
     pub residual: Option<&'a [E]>,
-    /// [rows, n].
+    /// Output `[rows, n]`.
     pub y: Cells<'a, E>,
 }
 
@@ -41,13 +41,13 @@ cpu_kernel! {
                 let start = row * to.y.cols() + col;
                 add(sums, &residual[start..start + cols]);
             }
-            // SAFETY: a tile's rows and columns are finished once, by one thread.
+            // SAFETY: one thread finishes each tile's rows and columns, once.
             store(sums, unsafe { to.y.piece(row, col, cols) });
         }
     }
 }
 
-/// sums += x.
+/// Computes sums += x.
 #[inline(always)]
 fn add<E: Elem>(sums: &mut [f32], x: &[E]) {
     for (s, x) in sums.iter_mut().zip(x) {
@@ -55,7 +55,7 @@ fn add<E: Elem>(sums: &mut [f32], x: &[E]) {
     }
 }
 
-/// out = sums, rounded.
+/// Stores the sums in `out`, rounded.
 #[inline(always)]
 fn store<E: Elem>(sums: &[f32], out: &mut [E]) {
     for (out, &s) in out.iter_mut().zip(sums) {
@@ -63,13 +63,13 @@ fn store<E: Elem>(sums: &[f32], out: &mut [E]) {
     }
 }
 
-/// y = silu(gate) * up over panel pairs (gate, up).
+/// Epilogue of SwiGLU: y = silu(gate) * up over pairs of panels (gate, up).
 pub(in crate::ops) struct SwiGlu<'a, E> {
-    /// [2 f], in the order of the weight's rows, or nothing.
+    /// Optional bias `[2 f]`, in the order of the weight's rows.
     pub bias: Option<&'a [E]>,
-    /// [rows, 2 f] for backward; empty when it is not wanted.
+    /// Gate and up `[rows, 2 f]` for backward; empty if backward does not need them.
     pub gate_up: Cells<'a, E>,
-    /// [rows, f].
+    /// Output `[rows, f]`.
     pub y: Cells<'a, E>,
 }
 
@@ -97,10 +97,10 @@ cpu_kernel! {
                 add(sums, &bias[col..col + cols]);
             }
             if !to.gate_up.is_empty() {
-                // SAFETY: a tile's rows and columns are finished once, by one thread.
+                // SAFETY: one thread finishes each tile's rows and columns, once.
                 store(sums, unsafe { to.gate_up.piece(row, col, cols) });
             }
-            // SAFETY: as above.
+            // SAFETY: one thread finishes each tile's rows and columns, once.
             let y = unsafe { to.y.piece(row, col / 2, cols / 2) };
             for (pair, y) in sums.chunks_exact(2 * PANEL).zip(y.chunks_exact_mut(PANEL)) {
                 let (gate, up) = pair.split_at(PANEL);
@@ -112,13 +112,13 @@ cpu_kernel! {
     }
 }
 
-/// y = gelu(sums + bias).
+/// Epilogue of GELU: y = gelu(sums + bias).
 pub(in crate::ops) struct Gelu<'a, E> {
-    /// `[n]` or nothing.
+    /// Optional bias `[n]`.
     pub bias: Option<&'a [E]>,
-    /// [rows, n], the value before the activation, for backward; empty when it is not wanted.
+    /// Values before the activation `[rows, n]` for backward; empty if backward does not need them.
     pub pre: Cells<'a, E>,
-    /// [rows, n].
+    /// Output `[rows, n]`.
     pub y: Cells<'a, E>,
 }
 
@@ -144,28 +144,28 @@ cpu_kernel! {
                 add(sums, &bias[col..col + cols]);
             }
             if !to.pre.is_empty() {
-                // SAFETY: a tile's rows and columns are finished once, by one thread.
+                // SAFETY: one thread finishes each tile's rows and columns, once.
                 store(sums, unsafe { to.pre.piece(row, col, cols) });
             }
             for s in sums.iter_mut() {
                 *s = math::gelu(*s);
             }
-            // SAFETY: as above.
+            // SAFETY: one thread finishes each tile's rows and columns, once.
             store(sums, unsafe { to.y.piece(row, col, cols) });
         }
     }
 }
 
-/// A weight gradient in its weight's element order: rows of the product are the weight's k, columns its n; the
-/// chain over tokens starts from the gradient's present value.
+/// Epilogue of a weight gradient, stored in its weight's element order. The product's rows are the weight's k and its
+/// columns the weight's n. Each sum over tokens starts from the gradient's present value.
 pub(in crate::ops) struct Gradient<'a, E> {
-    /// One row a panel: f32 [panels, [`panel_stride`]].
+    /// The gradient in f32 `[panels, panel_stride]`, one panel per row (see [`panel_stride`]).
     dw: Cells<'a, f32>,
     _weight: PhantomData<E>,
 }
 
 impl<'a, E: Elem> Gradient<'a, E> {
-    /// The gradient `dw` of a weight with `k` columns.
+    /// Returns the epilogue for the gradient `dw` of a weight with `k` columns.
     pub fn new(k: usize, dw: &'a mut [f32]) -> Gradient<'a, E> {
         Gradient { dw: Cells::new(dw, panel_stride(E::DTYPE, k)), _weight: PhantomData }
     }
@@ -174,13 +174,13 @@ impl<'a, E: Elem> Gradient<'a, E> {
 impl<E: Elem> Epilogue for Gradient<'_, E> {
     const START: bool = true;
     const CUT: bool = true;
-    // Pairs over k are no rows of sums.
+    // In bf16 order, pairs over k are interleaved, so the memory of dw cannot be used as rows of sums.
     const IN_PLACE: bool = !matches!(E::DTYPE, DType::Bf16);
     const ROW_UNIT: usize = 2;
     fn place(&self, row: usize, rows: usize, panel: usize) -> &mut [f32] {
         let rows = if Self::IN_PLACE { rows } else { rows.next_multiple_of(2) };
-        // SAFETY: tiles start at even rows where rows lie in pairs, so that tiles do not share elements; a tile
-        // is started and finished by one thread.
+        // SAFETY: where rows lie in pairs, tiles start at even rows, so tiles share no elements. One thread starts and
+        // finishes a tile.
         unsafe { self.dw.piece(panel, row * PANEL, rows * PANEL) }
     }
     fn start(&self, isa: Isa, tile: &mut Tile<'_>) {
@@ -227,11 +227,11 @@ cpu_kernel! {
     }
 }
 
-/// dx = sums, or dx + sums rounded once.
+/// Epilogue of an input gradient: dx = sums, or dx + sums rounded once.
 pub(in crate::ops) struct InputGradient<'a, E> {
-    /// [rows, k].
+    /// Output `[rows, k]`.
     pub dx: Cells<'a, E>,
-    /// Add to what is there.
+    /// True if the sums are added to the present values of dx.
     pub accumulate: bool,
 }
 
@@ -248,7 +248,7 @@ cpu_kernel! {
     fn input_gradient_tile<E: Elem>(to: &InputGradient<'_, E>, tile: &mut Tile<'_>) {
         let (col, cols) = tile.columns(to.dx.cols());
         for i in 0..tile.rows {
-            // SAFETY: a tile's rows and columns are finished once, by one thread.
+            // SAFETY: one thread finishes each tile's rows and columns, once.
             let dx = unsafe { to.dx.piece(tile.row + i, col, cols) };
             let sums = &mut tile.row(i)[..cols];
             if to.accumulate {

@@ -1,4 +1,4 @@
-//! Weight gradients: dw += dy^T x, a chunk of tokens at a time.
+//! Weight gradients on the CPU: dw += dy^T x, one chunk of tokens at a time.
 
 use super::amx;
 use super::epilogue::Gradient;
@@ -9,41 +9,42 @@ use super::run::run;
 use crate::device::{Isa, Pool};
 use crate::tensor::{DType, Elem};
 
-/// Tokens whose repacked dy [.., n] stays in the last-level cache: a whole number of step blocks.
+/// Returns the number of tokens per chunk, such that the repacked dy [.., n] stays in the last-level cache. It is a
+/// multiple of the step block, unless there are fewer tokens.
 fn chunk(tokens: usize, n: usize) -> usize {
     const STEP: usize = 512;
     let fits = ((1 << 20) / n.max(1)).clamp(STEP, 8 * STEP) / STEP * STEP;
     fits.min(tokens)
 }
 
-/// Elements of scratch that [`weight_gradient`] needs.
+/// Returns the number of scratch elements that [`weight_gradient`] needs.
 pub(in crate::ops) fn weight_gradient_scratch(dtype: DType, tokens: usize, n: usize, k: usize) -> usize {
     let chunk = chunk(tokens, n);
-    // Whichever way bf16 is repacked: by tiles it takes more.
+    // Enough for both ways of repacking bf16; AMX tiles need more.
     let pairs = if dtype == DType::Bf16 { amx::turned_stride(chunk) * k } else { 0 };
     panel_len(dtype, n, chunk) + pairs
 }
 
-/// What [`weight_gradient`] reads and writes.
+/// Arguments of [`weight_gradient`].
 pub(in crate::ops) struct WeightGradient<'a, E> {
-    /// `[t, k]`.
+    /// Layer inputs `[t, k]`.
     pub x: &'a [E],
-    /// Columns of x.
+    /// Number of columns of x.
     pub k: usize,
-    /// `[t, n]`.
+    /// Output gradients `[t, n]`.
     pub dy: &'a [E],
-    /// Columns of dy.
+    /// Number of columns of dy.
     pub n: usize,
-    /// f32 in the panel order of the weight's dtype, added to.
+    /// Weight gradient, f32 in the panel order of the weight's dtype; the gradient is added to it.
     pub dw: &'a mut [f32],
-    /// `[n]`, added to.
+    /// Bias gradient `[n]`; the gradient is added to it.
     pub dbias: Option<&'a mut [f32]>,
-    /// [`weight_gradient_scratch`] elements.
+    /// Scratch memory of [`weight_gradient_scratch`] elements.
     pub scratch: &'a mut [E],
 }
 
-/// dw += dy^T x and dbias += the sum of dy over tokens: one chain per element over ascending tokens, from its present
-/// value.
+/// Computes dw += dy^T x and dbias += the sum of dy over tokens. Each element is summed over ascending tokens, starting
+/// from its present value.
 pub(in crate::ops) fn weight_gradient<E: Elem>(pool: &Pool, isa: Isa, call: WeightGradient<'_, E>) {
     let WeightGradient { x, k, dy, n, dw, mut dbias, scratch } = call;
     if x.is_empty() || dy.is_empty() {

@@ -1,53 +1,55 @@
-//! Sixteen f32 lanes on three instruction sets, and the multiply-accumulate steps built on them.
+//! Sixteen f32 lanes on three instruction sets, and the multiply-accumulate steps that use them.
 //!
-//! All methods are `unsafe` for one reason: the instruction set must be there, and pointers must be readable
-//! (or writable) for the bytes named.
+//! Every method is `unsafe` for the same reason: the CPU must support the instruction set, and pointers must be
+//! readable (or writable) for the bytes that a method accesses.
 
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
 
-/// Sixteen pairs of values, apart.
+/// Sixteen pairs of values, split into their first and second members.
 #[derive(Clone, Copy)]
 pub(super) struct Pairs<V> {
-    /// The first of each pair.
+    /// First values of the pairs.
     low: V,
-    /// The second.
+    /// Second values of the pairs.
     high: V,
 }
 
-/// Sixteen f32 values and what the kernels do with them.
+/// Sixteen f32 values and the operations that the kernels need on them.
 pub(super) trait Lanes {
-    /// The register (or registers).
+    /// Register type (or an array of registers).
     type V: Copy;
-    /// All lanes +0.
+    /// Returns +0 in all lanes.
     unsafe fn zero() -> Self::V;
-    /// 64 bytes from `p`.
+    /// Loads 64 bytes from `p`.
     unsafe fn load(p: *const f32) -> Self::V;
-    /// 64 bytes to `p`.
+    /// Stores 64 bytes to `p`.
     unsafe fn store(p: *mut f32, v: Self::V);
-    /// `x` in every lane.
+    /// Returns `x` in every lane.
     unsafe fn splat(x: f32) -> Self::V;
-    /// a * b + c, rounded once.
+    /// Returns a * b + c, rounded once.
     unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
-    /// Sixteen words at `p`, each a pair of bf16: the low ones and the high ones, widened.
+    /// Loads sixteen words at `p`, each a pair of bf16, and returns their low and high halves as f32.
     unsafe fn widen(p: *const u8) -> Pairs<Self::V>;
-    /// Most rows of a block of f32, and of bf16 widened, whose sums the registers hold.
+    /// Maximum number of rows of an f32 block whose sums fit in the registers.
     const MAX_ROWS: usize;
-    /// See `MAX_ROWS`.
+    /// Maximum number of rows of a block of widened bf16 whose sums fit in the registers.
     const MAX_ROWS_WIDENED: usize;
-    /// Panels are taken in halves of 16 columns: more rows in fewer registers.
+    /// True if panels are processed in halves of 16 columns, which needs fewer registers per row and so allows more
+    /// rows.
     const HALVES: bool;
-    /// Panels to work on at once for a tile of `rows`: enough independent sums to hide the latency.
+    /// Returns the number of panels to compute at once for a tile of `rows`: enough independent sums to hide the
+    /// latency.
     fn max_panels(rows: usize) -> usize;
 }
 
-/// AVX-512: one register.
+/// AVX-512, with one register for sixteen lanes.
 #[cfg(target_arch = "x86_64")]
 pub(super) struct Avx512;
-/// AVX2: two registers.
+/// AVX2, with two registers for sixteen lanes.
 #[cfg(target_arch = "x86_64")]
 pub(super) struct Avx2;
-/// An array.
+/// Portable Rust, with an array for sixteen lanes.
 pub(super) struct Portable;
 
 #[cfg(target_arch = "x86_64")]
@@ -55,32 +57,32 @@ impl Lanes for Avx512 {
     type V = __m512;
     #[inline(always)]
     unsafe fn zero() -> __m512 {
-        // SAFETY: the trait's contract.
+        // SAFETY: guaranteed by the trait's contract.
         unsafe { _mm512_setzero_ps() }
     }
     #[inline(always)]
     unsafe fn load(p: *const f32) -> __m512 {
-        // SAFETY: the trait's contract.
+        // SAFETY: guaranteed by the trait's contract.
         unsafe { _mm512_loadu_ps(p) }
     }
     #[inline(always)]
     unsafe fn store(p: *mut f32, v: __m512) {
-        // SAFETY: the trait's contract.
+        // SAFETY: guaranteed by the trait's contract.
         unsafe { _mm512_storeu_ps(p, v) }
     }
     #[inline(always)]
     unsafe fn splat(x: f32) -> __m512 {
-        // SAFETY: the trait's contract.
+        // SAFETY: guaranteed by the trait's contract.
         unsafe { _mm512_set1_ps(x) }
     }
     #[inline(always)]
     unsafe fn fma(a: __m512, b: __m512, c: __m512) -> __m512 {
-        // SAFETY: the trait's contract.
+        // SAFETY: guaranteed by the trait's contract.
         unsafe { _mm512_fmadd_ps(a, b, c) }
     }
     #[inline(always)]
     unsafe fn widen(p: *const u8) -> Pairs<__m512> {
-        // SAFETY: the trait's contract.
+        // SAFETY: guaranteed by the trait's contract.
         unsafe {
             let words = _mm512_loadu_si512(p.cast());
             let high = _mm512_and_si512(words, _mm512_set1_epi32(0xffff_0000_u32 as i32));
@@ -106,17 +108,17 @@ impl Lanes for Avx2 {
     type V = [__m256; 2];
     #[inline(always)]
     unsafe fn zero() -> [__m256; 2] {
-        // SAFETY: the trait's contract.
+        // SAFETY: guaranteed by the trait's contract.
         unsafe { [_mm256_setzero_ps(); 2] }
     }
     #[inline(always)]
     unsafe fn load(p: *const f32) -> [__m256; 2] {
-        // SAFETY: the trait's contract.
+        // SAFETY: guaranteed by the trait's contract.
         unsafe { [_mm256_loadu_ps(p), _mm256_loadu_ps(p.add(8))] }
     }
     #[inline(always)]
     unsafe fn store(p: *mut f32, v: [__m256; 2]) {
-        // SAFETY: the trait's contract.
+        // SAFETY: guaranteed by the trait's contract.
         unsafe {
             _mm256_storeu_ps(p, v[0]);
             _mm256_storeu_ps(p.add(8), v[1]);
@@ -124,19 +126,19 @@ impl Lanes for Avx2 {
     }
     #[inline(always)]
     unsafe fn splat(x: f32) -> [__m256; 2] {
-        // SAFETY: the trait's contract.
+        // SAFETY: guaranteed by the trait's contract.
         unsafe { [_mm256_set1_ps(x); 2] }
     }
     #[inline(always)]
     unsafe fn fma(a: [__m256; 2], b: [__m256; 2], c: [__m256; 2]) -> [__m256; 2] {
-        // SAFETY: the trait's contract.
+        // SAFETY: guaranteed by the trait's contract.
         unsafe { [_mm256_fmadd_ps(a[0], b[0], c[0]), _mm256_fmadd_ps(a[1], b[1], c[1])] }
     }
     #[inline(always)]
     unsafe fn widen(p: *const u8) -> Pairs<[__m256; 2]> {
-        // SAFETY: the trait's contract.
+        // SAFETY: guaranteed by the trait's contract.
         unsafe {
-            // No closures here: they would not inherit the caller's instruction set.
+            // No closures here, because they would not inherit the caller's instruction set.
             let first = _mm256_loadu_si256(p.cast());
             let second = _mm256_loadu_si256(p.add(32).cast());
             let mask = _mm256_set1_epi32(0xffff_0000_u32 as i32);
@@ -170,12 +172,12 @@ impl Lanes for Portable {
     }
     #[inline(always)]
     unsafe fn load(p: *const f32) -> [f32; 16] {
-        // SAFETY: the trait's contract.
+        // SAFETY: guaranteed by the trait's contract.
         unsafe { p.cast::<[f32; 16]>().read_unaligned() }
     }
     #[inline(always)]
     unsafe fn store(p: *mut f32, v: Self::V) {
-        // SAFETY: the trait's contract.
+        // SAFETY: guaranteed by the trait's contract.
         unsafe { p.cast::<[f32; 16]>().write_unaligned(v) }
     }
     #[inline(always)]
@@ -188,7 +190,7 @@ impl Lanes for Portable {
     }
     #[inline(always)]
     unsafe fn widen(p: *const u8) -> Pairs<[f32; 16]> {
-        // SAFETY: the trait's contract.
+        // SAFETY: guaranteed by the trait's contract.
         let words = unsafe { p.cast::<[u32; 16]>().read_unaligned() };
         Pairs { low: words.map(|w| f32::from_bits(w << 16)), high: words.map(|w| f32::from_bits(w & 0xffff_0000)) }
     }
@@ -201,32 +203,32 @@ impl Lanes for Portable {
     }
 }
 
-/// One step of sixteen chains: a word of the left operand (an f32, or a pair of bf16 over K) times sixteen
-/// words of the right one.
+/// One step of sixteen sums: a word of the left operand (an f32, or a pair of bf16 over K) times sixteen words of the
+/// right operand.
 pub(super) trait Step {
-    /// The lanes of the sums.
+    /// Lanes of the sums.
     type L: Lanes;
-    /// A left word in every lane.
+    /// Type of a left word in every lane.
     type A: Copy;
-    /// Sixteen right words.
+    /// Type of sixteen right words.
     type B: Copy;
-    /// Most rows of a block.
+    /// Maximum number of rows of a block.
     const MAX_ROWS: usize;
-    /// The four bytes at `p` in every lane.
+    /// Loads the four bytes at `p` into every lane.
     unsafe fn left(p: *const u8) -> Self::A;
-    /// The two bytes at `p` as the low half of the word, the high half zero.
+    /// Loads the two bytes at `p` as the low half of the word in every lane; the high half is zero.
     unsafe fn left_half(p: *const u8) -> Self::A;
-    /// 64 bytes.
+    /// Loads the 64 bytes at `p`.
     unsafe fn right(p: *const u8) -> Self::B;
-    /// The sums, one step on.
+    /// Returns the sums after one more step.
     unsafe fn step(a: Self::A, b: Self::B, sum: <Self::L as Lanes>::V) -> <Self::L as Lanes>::V;
 }
 
-/// f32: one fused multiply-add.
+/// Step on f32: one fused multiply-add.
 pub(super) struct Single<L>(std::marker::PhantomData<L>);
-/// bf16 widened to f32: two fused multiply-adds, the lower k first.
+/// Step on bf16 widened to f32: two fused multiply-adds, the lower k first.
 pub(super) struct Widened<L>(std::marker::PhantomData<L>);
-/// bf16 pairs by `vdpbf16ps`: a chain of its own.
+/// Step on pairs of bf16 by `vdpbf16ps`. It rounds differently from [`Widened`], so the sums differ in their bits.
 #[cfg(target_arch = "x86_64")]
 pub(super) struct Dot;
 
@@ -237,22 +239,22 @@ impl<L: Lanes> Step for Single<L> {
     const MAX_ROWS: usize = L::MAX_ROWS;
     #[inline(always)]
     unsafe fn left(p: *const u8) -> L::V {
-        // SAFETY: the trait's contract.
+        // SAFETY: guaranteed by the trait's contract.
         unsafe { L::splat(p.cast::<f32>().read_unaligned()) }
     }
     #[inline(always)]
     unsafe fn left_half(p: *const u8) -> L::V {
-        // SAFETY: the trait's contract. (An f32 word has no halves: nothing asks for this.)
+        // SAFETY: guaranteed by the trait's contract. (An f32 word has no halves, so this is never called.)
         unsafe { Self::left(p) }
     }
     #[inline(always)]
     unsafe fn right(p: *const u8) -> L::V {
-        // SAFETY: the trait's contract.
+        // SAFETY: guaranteed by the trait's contract.
         unsafe { L::load(p.cast()) }
     }
     #[inline(always)]
     unsafe fn step(a: L::V, b: L::V, sum: L::V) -> L::V {
-        // SAFETY: the trait's contract.
+        // SAFETY: guaranteed by the trait's contract.
         unsafe { L::fma(a, b, sum) }
     }
 }
@@ -264,7 +266,7 @@ impl<L: Lanes> Step for Widened<L> {
     const MAX_ROWS: usize = L::MAX_ROWS_WIDENED;
     #[inline(always)]
     unsafe fn left(p: *const u8) -> Pairs<L::V> {
-        // SAFETY: the trait's contract.
+        // SAFETY: guaranteed by the trait's contract.
         unsafe {
             let word = p.cast::<u32>().read_unaligned();
             Pairs { low: L::splat(f32::from_bits(word << 16)), high: L::splat(f32::from_bits(word & 0xffff_0000)) }
@@ -272,7 +274,7 @@ impl<L: Lanes> Step for Widened<L> {
     }
     #[inline(always)]
     unsafe fn left_half(p: *const u8) -> Pairs<L::V> {
-        // SAFETY: the trait's contract.
+        // SAFETY: guaranteed by the trait's contract.
         unsafe {
             let word = u32::from(p.cast::<u16>().read_unaligned());
             Pairs { low: L::splat(f32::from_bits(word << 16)), high: L::zero() }
@@ -280,12 +282,12 @@ impl<L: Lanes> Step for Widened<L> {
     }
     #[inline(always)]
     unsafe fn right(p: *const u8) -> Pairs<L::V> {
-        // SAFETY: the trait's contract.
+        // SAFETY: guaranteed by the trait's contract.
         unsafe { L::widen(p) }
     }
     #[inline(always)]
     unsafe fn step(a: Pairs<L::V>, b: Pairs<L::V>, sum: L::V) -> L::V {
-        // SAFETY: the trait's contract.
+        // SAFETY: guaranteed by the trait's contract.
         unsafe { L::fma(a.high, b.high, L::fma(a.low, b.low, sum)) }
     }
 }
@@ -298,22 +300,22 @@ impl Step for Dot {
     const MAX_ROWS: usize = Avx512::MAX_ROWS;
     #[inline(always)]
     unsafe fn left(p: *const u8) -> __m512i {
-        // SAFETY: the trait's contract.
+        // SAFETY: guaranteed by the trait's contract.
         unsafe { _mm512_set1_epi32(p.cast::<i32>().read_unaligned()) }
     }
     #[inline(always)]
     unsafe fn left_half(p: *const u8) -> __m512i {
-        // SAFETY: the trait's contract.
+        // SAFETY: guaranteed by the trait's contract.
         unsafe { _mm512_set1_epi32(i32::from(p.cast::<u16>().read_unaligned())) }
     }
     #[inline(always)]
     unsafe fn right(p: *const u8) -> __m512i {
-        // SAFETY: the trait's contract.
+        // SAFETY: guaranteed by the trait's contract.
         unsafe { _mm512_loadu_si512(p.cast()) }
     }
     #[inline(always)]
     unsafe fn step(a: __m512i, b: __m512i, sum: __m512) -> __m512 {
-        // SAFETY: the trait's contract; the two types are the same 512 bits.
+        // SAFETY: guaranteed by the trait's contract; the two types are the same 512 bits.
         unsafe {
             _mm512_dpbf16_ps(
                 sum,

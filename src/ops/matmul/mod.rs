@@ -1,8 +1,8 @@
 //! CPU matrix products: activations [rows, K] times a weight in column panels.
 //!
-//! Every output is one chain over ascending K, from zero or from a given start: no split-K, and a row computed
-//! alone has the bits it has in a batch. Activations are read in place; sums stay in registers; an
-//! `Epilogue` turns finished sums into what the op stores.
+//! Every output is summed over ascending K, from zero or from a given start value. K is never split, so a row computed
+//! alone is bitwise identical to the same row in a batch. Activations are read in place, and sums stay in registers. An
+//! `Epilogue` converts finished sums to the values that the op stores.
 
 mod amx;
 mod block;

@@ -1,9 +1,9 @@
-//! How linear weights lie in memory: panels of 32 output columns, so that vectors run over outputs and a
-//! product streams its weight once, in order.
+//! Memory layout of linear weights: panels of 32 output columns. Vectors run over outputs, and a product reads its
+//! weight once, in order.
 //!
-//! A weight W [N, K] is stored as f32 `[ceil(N/32)][K][32]` or bf16 `[ceil(N/32)][ceil(K/2)][32][2]` (pairs over
-//! K, as `vdpbf16ps` takes them). Padding is zero and stays zero. Gradients and optimizer state are f32 in the
-//! element order of their weight's dtype. On a GPU the same arrays are in rows ([`Order::Rows`]).
+//! A weight W [N, K] is stored as f32 `[ceil(N/32)][K][32]` or bf16 `[ceil(N/32)][ceil(K/2)][32][2]` (pairs over K, the
+//! operand format of `vdpbf16ps`). Padding is zero and stays zero. Gradients and optimizer state are f32, in the
+//! element order of their weight's dtype. On a GPU the same arrays are stored by rows ([`Order::Rows`]).
 
 use crate::device::Device;
 use crate::tensor::{DType, Tensor};
@@ -11,26 +11,26 @@ use crate::tensor::{DType, Tensor};
 /// Output columns of one panel.
 pub const PANEL: usize = 32;
 
-/// Columns of a weight's rows on a GPU are padded to a multiple of this: whole k16 steps of any stage, and rows that
-/// start on 128 bytes, as tensor maps and 16-byte copies want them.
+/// Multiple to which the rows of a weight on a GPU are padded, in elements. Rows then consist of complete k16 steps in
+/// every pipeline stage and start at multiples of 128 bytes, as tensor maps and 16-byte copies require.
 pub const ROW_PAD: usize = 64;
 
-/// The element order of weights, their gradients and optimizer state.
+/// Element order of weights, their gradients and optimizer state.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum Order {
-    /// Column panels: the CPU's.
+    /// Column panels, the order on the CPU.
     Panels,
-    /// Rows of k elements, padded with zeros to a multiple of 64: a GPU's.
+    /// Rows of k elements, padded with zeros to a multiple of 64: the order on a GPU.
     Rows,
 }
 
 impl Order {
-    /// The order on `dev` (on a device that only counts, that of the device it stands for).
+    /// Returns the order on `dev`. For a device that only counts, this is the order of the device it represents.
     pub fn of(dev: &Device) -> Order {
         if dev.kind().is_gpu() { Order::Rows } else { Order::Panels }
     }
 
-    /// Elements of a weight [n, k], padding included.
+    /// Returns the number of elements of a weight [n, k], padding included.
     pub fn len(self, dtype: DType, n: usize, k: usize) -> usize {
         match self {
             Order::Panels => panel_len(dtype, n, k),
@@ -38,7 +38,7 @@ impl Order {
         }
     }
 
-    /// Elements of the pieces that rows are stored in: a panel of [`PANEL`] rows, or one row.
+    /// Returns the size of a storage unit as (rows, elements): a panel of [`PANEL`] rows, or a single row.
     pub fn piece(self, dtype: DType, k: usize) -> (usize, usize) {
         match self {
             Order::Panels => (PANEL, panel_stride(dtype, k)),
@@ -46,7 +46,7 @@ impl Order {
         }
     }
 
-    /// Where element (row `n`, column `i`) of a weight with `k` columns lies.
+    /// Returns the position of the element in row `n` and column `i` of a weight with `k` columns.
     #[inline(always)]
     pub fn index(self, dtype: DType, k: usize, n: usize, i: usize) -> usize {
         match self {
@@ -56,30 +56,30 @@ impl Order {
     }
 }
 
-/// Elements from one row to the next on a GPU.
+/// Returns the distance between the starts of two rows on a GPU, in elements.
 pub fn row_stride(k: usize) -> usize {
     k.next_multiple_of(ROW_PAD)
 }
 
-/// A linear layer's weight W [n, k]; `data` is flat, in `order`.
+/// Weight W [n, k] of a linear layer. `data` is flat, in `order`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Weight {
-    /// [`Order::len`] elements of the compute dtype.
+    /// Tensor with [`Order::len`] elements of the compute dtype.
     pub data: Tensor,
-    /// Element order: that of the device it lies on.
+    /// Element order, that of the device which holds the weight.
     pub order: Order,
-    /// Outputs.
+    /// Number of outputs.
     pub n: usize,
-    /// Inputs.
+    /// Number of inputs.
     pub k: usize,
 }
 
-/// Panels of `n` columns.
+/// Returns the number of panels of `n` columns.
 pub fn panel_count(n: usize) -> usize {
     n.div_ceil(PANEL)
 }
 
-/// Elements of one panel over `k` inputs.
+/// Returns the number of elements of one panel over `k` inputs.
 pub fn panel_stride(dtype: DType, k: usize) -> usize {
     match dtype {
         DType::Bf16 => k.next_multiple_of(2) * PANEL,
@@ -87,12 +87,12 @@ pub fn panel_stride(dtype: DType, k: usize) -> usize {
     }
 }
 
-/// Elements of a weight [n, k] in panel order, padding included.
+/// Returns the number of elements of a weight [n, k] in panel order, padding included.
 pub fn panel_len(dtype: DType, n: usize, k: usize) -> usize {
     panel_count(n) * panel_stride(dtype, k)
 }
 
-/// Where element (row `n`, column `i`) of a weight with `k` columns lies.
+/// Returns the position of the element in row `n` and column `i` of a weight with `k` columns, in panel order.
 #[inline(always)]
 pub fn index(dtype: DType, k: usize, n: usize, i: usize) -> usize {
     let panel = n / PANEL * panel_stride(dtype, k);

@@ -1,28 +1,30 @@
-//! The operands of a product.
+//! Operands of a CPU product.
 
 use super::block::Across;
 use super::panels::{PANEL, panel_count, panel_len};
 use crate::tensor::{DType, Elem};
 
-/// A left operand, a right operand in panels, and how many steps they share.
+/// A left operand, a right operand in panels, and the number of steps over K.
 #[derive(Clone, Copy)]
 pub(in crate::ops) struct Product<'a> {
     pub(super) left: &'a [u8],
     pub(super) across: Across,
-    /// Bytes from row to row and from step to step of the left operand.
+    /// Distance between rows of the left operand, in bytes.
     pub(super) row_stride: usize,
+    /// Distance between steps of the left operand, in bytes.
     pub(super) step_stride: usize,
     pub(super) rows: usize,
     pub(super) right: &'a [u8],
     pub(super) panels: usize,
     pub(super) dtype: DType,
-    /// Words over K, and whether the last is half a word.
+    /// Number of words over K.
     pub(super) steps: usize,
+    /// True if the last word has only its low half.
     pub(super) odd: bool,
 }
 
 impl<'a> Product<'a> {
-    /// x [rows, k] times panels over the same k ([`panel_len`] of n columns).
+    /// Returns the product of x [rows, k] and panels over the same k ([`panel_len`] of n columns).
     pub fn rows<E: Elem>(x: &'a [E], rows: usize, k: usize, right: &'a [E], n: usize) -> Product<'a> {
         assert_eq!((x.len(), right.len()), (rows * k, panel_len(E::DTYPE, n, k)), "product [{rows}, {k}] x [{n}, {k}]");
         let paired = E::DTYPE == DType::Bf16;
@@ -40,7 +42,8 @@ impl<'a> Product<'a> {
         }
     }
 
-    /// The columns of `left` (`[steps][rows]` words) times panels over `steps` words: a weight gradient.
+    /// Returns the product of the columns of `left` (`[steps][rows]` words) and panels over `steps` words: a weight
+    /// gradient.
     pub(super) fn columns(dtype: DType, left: &'a [u32], rows: usize, right: &'a [u32], n: usize) -> Product<'a> {
         let steps = left.len().checked_div(rows).unwrap_or(0);
         assert_eq!(
@@ -62,7 +65,8 @@ impl<'a> Product<'a> {
         }
     }
 
-    /// The rows of `left` (bf16 `[rows][stride]`) times panels over `tokens`: a weight gradient by tiles.
+    /// Returns the product of the rows of `left` (bf16 `[rows][stride]`) and panels over `tokens`: a weight gradient
+    /// with AMX tiles.
     pub(super) fn turned<E: Elem>(
         left: &'a [E],
         stride: usize,

@@ -1,17 +1,17 @@
-//! Gradients and activations as columns over tokens, for weight gradients.
+//! Repacks gradients and activations as columns over tokens, for weight gradients.
 
 use super::cells::Cells;
 use super::panels::{PANEL, panel_count, panel_len, panel_stride};
 use crate::device::{Isa, Parts, Pool, cpu_kernel};
 use crate::tensor::{DType, Elem};
 
-/// Tokens of one job, an even number: few enough that what the panels take of their rows comes in order.
+/// Tokens of one job, an even number. It is small, so that the panels read their parts of these rows in memory order.
 const TOKENS: usize = 8;
 /// Columns of one job of the sum over tokens.
 const COLUMNS: usize = 4 * PANEL;
 
-/// dy `[t, n]` as a right operand over tokens: panels `[ceil(n/32)][words over t][32]`; and dbias `[n]` += the sum
-/// over tokens, one chain each.
+/// Repacks dy `[t, n]` as a right operand over tokens: panels `[ceil(n/32)][words over t][32]`. Also adds the sum over
+/// tokens to dbias `[n]`, each element in ascending token order.
 pub(in crate::ops) fn pack_columns<E: Elem>(
     pool: &Pool,
     isa: Isa,
@@ -35,7 +35,7 @@ pub(in crate::ops) fn pack_columns<E: Elem>(
         let rows = &dy[i * TOKENS * n..dy.len().min((i + 1) * TOKENS * n)];
         let len = panel_stride(E::DTYPE, rows.len() / n);
         for p in 0..panel_count(n) {
-            // SAFETY: the tokens of a job have their own words in every panel.
+            // SAFETY: each job writes the words of its own tokens in every panel.
             let words = unsafe { cells.piece(p, i * TOKENS * PANEL, len) };
             pack_panel::<E>(isa, rows, n, p * PANEL, words);
         }
@@ -43,7 +43,7 @@ pub(in crate::ops) fn pack_columns<E: Elem>(
 }
 
 cpu_kernel! {
-    /// `sums[j]` += `dy[.., first + j]`, tokens ascending; at most [`COLUMNS`] columns.
+    /// Adds `dy[.., first + j]` to `sums[j]` in ascending token order, for at most [`COLUMNS`] columns.
     fn add_columns<E: Elem>(dy: &[E], n: usize, first: usize, sums: &mut [f32]) {
         let mut acc = [0.0; COLUMNS];
         acc[..sums.len()].copy_from_slice(sums);
@@ -66,7 +66,7 @@ cpu_kernel! {
 }
 
 cpu_kernel! {
-    /// Columns first..first + 32 of some rows of dy as words of one panel.
+    /// Writes columns first..first + 32 of some rows of dy as words of one panel.
     fn pack_panel<E: Elem>(dy: &[E], n: usize, first: usize, out: &mut [E]) {
         let cols = PANEL.min(n - first);
         let zero = E::from_f32(0.0);
@@ -95,7 +95,7 @@ cpu_kernel! {
     }
 }
 
-/// x [t, k] as words `[words over t][k]`: bf16 rows in pairs (the last with zeros when t is odd).
+/// Repacks x [t, k] as words `[words over t][k]`: bf16 rows in pairs (the last one paired with zeros if t is odd).
 pub(in crate::ops) fn pack_pairs<E: Elem>(pool: &Pool, isa: Isa, x: &[E], k: usize, out: &mut [E]) {
     if k == 0 || x.is_empty() {
         return;
@@ -106,7 +106,7 @@ pub(in crate::ops) fn pack_pairs<E: Elem>(pool: &Pool, isa: Isa, x: &[E], k: usi
 }
 
 cpu_kernel! {
-    /// Two rows (or one) interleaved.
+    /// Interleaves two rows, or one row and zeros.
     fn pair_rows<E: Elem>(rows: &[E], k: usize, out: &mut [E]) {
         let (low, high) = rows.split_at(k);
         if high.len() == k {

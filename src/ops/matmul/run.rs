@@ -1,4 +1,4 @@
-//! A product computed on the pool, tile by tile.
+//! Runs a CPU product on the thread pool, tile by tile.
 
 use super::amx;
 use super::block::{Block, Kernel, kernel};
@@ -9,16 +9,17 @@ use super::tile::{Epilogue, MAX_PANELS, SMALL, Tile};
 use crate::device::{Isa, Pool};
 use crate::tensor::DType;
 
-/// Most rows of any kernel's block.
+/// Maximum number of rows of any kernel's block.
 const MAX_ROWS: usize = 12;
-/// Left operands of this many bytes stay in the second-level cache beside a panel.
+/// Size up to which a left operand stays in the L2 cache together with a panel, in bytes.
 const LEFT_BYTES: usize = 384 << 10;
-/// Steps of a block of a product that goes on from given sums: a panel of as many words is 32 KiB.
+/// Steps of a block if K is cut and sums are updated in place. A panel with that many words is 32 KiB.
 const STEP_BLOCK: usize = 256;
-/// The same where sums are copied in and out for each block, which costs more than words from the second-level cache.
+/// Steps of a block if K is cut and sums are copied in and out for each block. Copying costs more than reading words
+/// from the L2 cache, so the block is longer.
 const COPIED_BLOCK: usize = 1024;
 
-/// Steps of a block of a product that is cut.
+/// Returns the number of steps of a block of a product whose K is cut.
 fn step_block<P: Epilogue>() -> usize {
     if P::IN_PLACE { STEP_BLOCK } else { COPIED_BLOCK }
 }
@@ -34,9 +35,9 @@ pub(in crate::ops) fn run<P: Epilogue>(pool: &Pool, isa: Isa, product: &Product<
     }
     let kernel = kernel(isa, product.dtype, product.across);
     let units = panels.div_ceil(P::UNIT);
-    // Six jobs a thread even out; a small product is one job.
+    // Six jobs per thread balance the load; a small product is one job.
     let jobs = if rows * panels * PANEL * product.steps < SMALL { 1 } else { 6 * pool.threads() };
-    // A block of rows small enough for its cache, and for every job to have one; whole tiles of it.
+    // The row block fits in the cache, is small enough that every job gets one, and is a multiple of the tile height.
     let steps = if P::CUT { product.steps.min(step_block::<P>()) } else { product.steps };
     let most = if P::CUT { 384 } else { 192 };
     let fits = (LEFT_BYTES / (steps * 4).max(1)).clamp(24, most) / MAX_ROWS * MAX_ROWS;
@@ -51,7 +52,7 @@ pub(in crate::ops) fn run<P: Epilogue>(pool: &Pool, isa: Isa, product: &Product<
     });
 }
 
-/// TileSums of the largest tile, on a cache line of their own.
+/// Sums of the largest tile, aligned to a cache line.
 #[repr(align(64))]
 struct TileSums([f32; MAX_ROWS * MAX_PANELS * PANEL]);
 
@@ -113,7 +114,7 @@ fn run_job<P: Epilogue>(
     }
 }
 
-/// Runs the kernel over one tile and some of the steps.
+/// Runs the kernel on one tile for some of the steps.
 fn multiply(
     kernel: &Kernel,
     product: &Product<'_>,
@@ -146,8 +147,8 @@ fn multiply(
             sums_stride: tile.stride,
             resume,
         };
-        // SAFETY: the asserts above hold every word and sum the block names inside its slice; the instruction
-        // set is the device's, which checked it.
+        // SAFETY: the asserts above prove that every word and sum of the block lies inside its slice; the device has
+        // checked that it has the instruction set.
         unsafe { (kernel.run)(&block, rows, tile.panels) };
         done += rows;
     }

@@ -1,64 +1,68 @@
-//! Finished sums of a tile, and what becomes of them.
+//! Tiles of a CPU product, and the interface through which an epilogue processes their sums.
 
 use super::panels::PANEL;
 use crate::device::Isa;
 
-/// Most panels of a tile that an epilogue sees.
+/// Maximum number of panels of a tile that is passed to an epilogue.
 pub(super) const MAX_PANELS: usize = 4;
-/// Below this many multiply-adds a job is not worth waking a second thread.
+/// Number of multiply-adds below which a job is not worth waking a second thread.
 pub(super) const SMALL: usize = 1 << 17;
 
-/// Finished sums of a tile.
+/// Position and sums of one tile.
 pub(in crate::ops) struct Tile<'a> {
-    /// First row and number of rows.
+    /// First row.
     pub row: usize,
+    /// Number of rows.
     pub rows: usize,
-    /// First panel and number of panels.
+    /// First panel.
     pub panel: usize,
+    /// Number of panels.
     pub panels: usize,
-    /// `[rows][stride]`: the first `panels * 32` of each row are sums.
+    /// Sums `[rows][stride]`. Only the first `panels * 32` elements of each row are sums.
     pub sums: &'a mut [f32],
-    /// See `sums`.
+    /// Distance between rows of `sums`, in elements.
     pub stride: usize,
 }
 
 impl Tile<'_> {
-    /// First column and number of columns, of `n` in all.
+    /// Returns the tile's first column and its number of columns, for a matrix of `n` columns.
     #[inline(always)]
     pub fn columns(&self, n: usize) -> (usize, usize) {
         let first = self.panel * PANEL;
         (first, (self.panels * PANEL).min(n - first))
     }
 
-    /// The sums of row `i` of the tile.
+    /// Returns the sums of row `i` of the tile.
     #[inline(always)]
     pub fn row(&mut self, i: usize) -> &mut [f32] {
         &mut self.sums[i * self.stride..i * self.stride + self.panels * PANEL]
     }
 }
 
-/// What happens to the sums of a tile. Each tile of the product is given to it once (twice with `START`: before
-/// and after), by one thread.
+/// Processing of the sums of a tile. One thread passes each tile of the product to the epilogue once, or twice with
+/// `START`: before and after the multiplication.
 pub(in crate::ops) trait Epilogue: Sync {
-    /// The sums start from what [`Epilogue::start`] puts there, else from zero.
+    /// True if the sums start from the values that [`Epilogue::start`] writes; otherwise they start from zero.
     const START: bool = false;
-    /// With `START`: the steps are cut into blocks, each of which goes over all tiles.
+    /// True if K is cut into blocks of steps, each of which runs over all tiles. Requires `START`.
     const CUT: bool = false;
-    /// With `START`: sums are taken from and left in [`Epilogue::place`], and nothing is started or finished.
+    /// True if the sums are updated directly in [`Epilogue::place`], without `start` and `finish`. Requires `START`.
     const IN_PLACE: bool = false;
-    /// Panels that must come together: tiles start at multiples of it and hold at most `max(UNIT, 4)`.
+    /// Number of panels that must be in the same tile. Tiles start at multiples of it and have at most `max(UNIT, 4)`
+    /// panels.
     const UNIT: usize = 1;
-    /// Tiles start at multiples of this many rows.
+    /// Multiple of rows at which tiles start.
     const ROW_UNIT: usize = 1;
-    /// Where the sums of some rows of one panel lie, 32 a row.
+    /// Returns the memory of the sums of some rows of one panel, 32 elements per row.
     #[allow(clippy::mut_from_ref)]
     fn place(&self, _row: usize, _rows: usize, _panel: usize) -> &mut [f32] {
         &mut []
     }
-    /// Brings near what [`Epilogue::finish`] will write: rows that are far apart come one by one otherwise.
+    /// Prefetches the memory that [`Epilogue::finish`] will write. Without it, rows that are far apart are fetched one
+    /// by one.
     fn ahead(&self, _tile: &Tile<'_>) {}
-    /// Fills the sums' start values.
+    /// Writes the start values of the sums.
     fn start(&self, _isa: Isa, _tile: &mut Tile<'_>) {}
-    /// Takes the finished sums.
+    /// Processes the finished sums.
     fn finish(&self, isa: Isa, tile: &mut Tile<'_>);
 }

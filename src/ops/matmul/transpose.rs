@@ -1,14 +1,14 @@
-//! Panels of a weight to panels of its transpose, for dgrad.
+//! Transposes a weight in panels to panels of its transpose, for dgrad.
 
 use super::cells::Cells;
 use super::panels::{PANEL, panel_count, panel_len, panel_stride};
 use crate::device::{Isa, Pool, cpu_kernel};
 use crate::tensor::{DType, Elem};
 
-/// Panels of the source that one job takes: rows of W.
+/// Source panels that one job processes. A panel holds rows of W.
 const PANELS: usize = 4;
 
-/// Panels of W [n, k] to panels of its transpose [k, n]; `out` has [`panel_len`] (k, n) elements.
+/// Transposes the panels of W [n, k] to panels of its transpose [k, n]. `out` has [`panel_len`] (k, n) elements.
 pub(in crate::ops) fn transpose<E: Elem>(pool: &Pool, isa: Isa, w: &[E], n: usize, k: usize, out: &mut [E]) {
     assert_eq!((w.len(), out.len()), (panel_len(E::DTYPE, n, k), panel_len(E::DTYPE, k, n)), "transpose [{n}, {k}]");
     if n == 0 || k == 0 {
@@ -23,20 +23,20 @@ pub(in crate::ops) fn transpose<E: Elem>(pool: &Pool, isa: Isa, w: &[E], n: usiz
             let (rows, cols) = (PANEL.min(n - p * PANEL), PANEL.min(k - q * PANEL));
             let from = &w[p * source + q * PANEL * PANEL..];
             let len = panel_stride(E::DTYPE, rows);
-            // SAFETY: each (p, q) is one job's, and its pieces of the output do not overlap.
+            // SAFETY: each (p, q) belongs to one job, and its pieces of the output do not overlap.
             let to = unsafe { cells.piece(q, p * PANEL * PANEL, len) };
             block::<E>(isa, from, rows, cols, to);
         }
     });
 }
 
-/// One block of `rows` (of W) by `cols`: `from` is `[cols][32]` (bf16 `[cols / 2][32][2]`), `to` the same with
-/// rows and columns exchanged.
+/// Transposes one block of `rows` (of W) by `cols`: `from` is `[cols][32]` (bf16 `[cols / 2][32][2]`), and `to` is the
+/// same with rows and columns exchanged.
 fn block<E: Elem>(isa: Isa, from: &[E], rows: usize, cols: usize, to: &mut [E]) {
     #[cfg(target_arch = "x86_64")]
     if isa.vectors() == Isa::Avx512 && rows == PANEL && cols == PANEL {
         let (from, to) = (&from[..PANEL * PANEL], &mut to[..PANEL * PANEL]);
-        // SAFETY: the instruction set is the device's, which checked it; both slices hold a whole block.
+        // SAFETY: the device has checked that it has this instruction set; both slices hold a complete block.
         unsafe {
             match E::DTYPE {
                 DType::Bf16 => avx512::block_bf16(from.as_ptr().cast(), to.as_mut_ptr().cast()),
@@ -49,7 +49,7 @@ fn block<E: Elem>(isa: Isa, from: &[E], rows: usize, cols: usize, to: &mut [E]) 
 }
 
 cpu_kernel! {
-    /// Any block, element by element.
+    /// Transposes any block, element by element.
     fn part<E: Elem>(from: &[E], rows: usize, cols: usize, to: &mut [E]) {
         let paired = E::DTYPE == DType::Bf16;
         let at = |row: usize, i: usize| if paired { (i / 2 * PANEL + row) * 2 + i % 2 } else { i * PANEL + row };
@@ -70,13 +70,14 @@ pub(super) mod avx512 {
 
     use super::PANEL;
 
-    /// Sixteen rows of sixteen words, `stride` words apart, transposed.
+    /// Transposes sixteen rows of sixteen words, `stride` words apart.
     #[inline]
     #[target_feature(enable = "avx512f")]
     pub unsafe fn transpose16(from: *const i32, stride: usize) -> [__m512i; 16] {
-        // SAFETY: the caller's rows are readable.
+        // SAFETY: the caller guarantees that the rows are readable.
         let r: [__m512i; 16] = std::array::from_fn(|i| unsafe { _mm512_loadu_si512(from.add(i * stride).cast()) });
-        // Words of row pairs, then of row quads: u[4 g + c] holds columns c, 4 + c, 8 + c, 12 + c of rows 4 g...
+        // t holds words of pairs of rows, u words of groups of four rows. u[4 g + c] holds columns c, 4 + c, 8 + c,
+        // 12 + c of the rows 4 g to 4 g + 3.
         let mut t = r;
         for i in 0..8 {
             t[2 * i] = _mm512_unpacklo_epi32(r[2 * i], r[2 * i + 1]);
@@ -103,11 +104,11 @@ pub(super) mod avx512 {
         out
     }
 
-    /// `[32][32]` f32.
+    /// Transposes `[32][32]` f32.
     #[target_feature(enable = "avx512f")]
     pub unsafe fn block_f32(from: *const i32, to: *mut i32) {
         for (i, j) in [(0, 0), (0, 16), (16, 0), (16, 16)] {
-            // SAFETY: the caller's blocks are 32 x 32 words.
+            // SAFETY: the caller guarantees blocks of 32 x 32 words.
             unsafe {
                 for (l, row) in transpose16(from.add(i * PANEL + j), PANEL).into_iter().enumerate() {
                     _mm512_storeu_si512(to.add((j + l) * PANEL + i).cast(), row);
@@ -116,17 +117,17 @@ pub(super) mod avx512 {
         }
     }
 
-    /// `[16][32]` pairs over columns to `[16][32]` pairs over rows.
+    /// Transposes `[16][32]` pairs over columns to `[16][32]` pairs over rows.
     #[target_feature(enable = "avx512f,avx512bw")]
     pub unsafe fn block_bf16(from: *const i32, to: *mut i32) {
-        // Element i of the first row, element i of the second, and so on.
+        // Indices that interleave the elements of two rows: element i of the first, element i of the second, and so on.
         let low: [i16; 32] = std::array::from_fn(|i| (i / 2 + i % 2 * 32) as i16);
         let high = low.map(|i| i + 16);
-        // SAFETY: arrays of 64 bytes; the caller's blocks are 16 x 32 words.
+        // SAFETY: the index arrays have 64 bytes; the caller guarantees blocks of 16 x 32 words.
         unsafe {
             let (low, high) = (_mm512_loadu_si512(low.as_ptr().cast()), _mm512_loadu_si512(high.as_ptr().cast()));
             for j in [0, 16] {
-                // Row r of W: its 32 columns, in order.
+                // Row r of W with its 32 columns in order.
                 let rows = transpose16(from.add(j), PANEL);
                 for l in 0..8 {
                     let (a, b) = (rows[2 * l], rows[2 * l + 1]);
