@@ -1,5 +1,6 @@
-//! Whether products by wgmma may be a run's: every tile and role gives the same bits, within the bound of an fp32 chain
-//! of the sums in f64. The CPU, the emulator and mma.sync are not asked: a run keeps to one body.
+//! Start check of products by wgmma. Every tile and role must give the same bits, and the sums must lie within the
+//! error bound of fp32 summation around the sums in f64. The check does not compare with the CPU, the emulator or
+//! `mma.sync`, because a run uses one kernel variant throughout.
 
 use half::bf16;
 
@@ -12,20 +13,21 @@ use crate::error::Result;
 use crate::ops::start_check::{differing, values};
 use crate::tensor::{DType, Tensor};
 
-/// A product of more than one tile of every kind, of a row's and a column's part of one, and of more stages than a ring
-/// has. Columns and terms are multiples of 64: rows are not padded.
+/// Size of the test product: more than one tile of every kind, incomplete tiles at the end of rows and columns, and
+/// more stages than a ring has. Columns and terms are multiples of 64, so that rows need no padding.
 const ROWS: usize = 136;
 const COLUMNS: usize = 320;
 const TERMS: usize = 1088;
 
-/// Where products come from.
+/// Names and roles of the products that are checked.
 const ROLES: [(&str, Role); 3] = [
     ("forward products", Role::Linear),
     ("gradients of inputs", Role::Gradient),
     ("gradients of weights", Role::Gradient),
 ];
 
-/// What is wrong with products by wgmma on this device, which has them: none where they agree.
+/// Runs the start check. The device must support wgmma. Returns a description of the fault, or `None` if all results
+/// agree.
 pub fn wgmma_fault(dev: &mut Device) -> Result<Option<String>> {
     let mark = dev.mark(Region::Workspace);
     let found = fault(dev);
@@ -33,7 +35,7 @@ pub fn wgmma_fault(dev: &mut Device) -> Result<Option<String>> {
     found
 }
 
-/// Columns of a matrix of so many columns, as rows.
+/// Returns the transpose of a matrix with `columns` columns.
 fn transposed(x: &[bf16], columns: usize) -> Vec<bf16> {
     let rows = x.len() / columns;
     (0..x.len()).map(|i| x[i % rows * columns + i / rows]).collect()
@@ -62,7 +64,7 @@ fn fault(dev: &mut Device) -> Result<Option<String>> {
     Ok(first.and_then(|found| far(&found, &x, &w)))
 }
 
-/// One product into `sums`, which holds zeros: role `i` of [`ROLES`].
+/// Computes the product of role `i` of [`ROLES`] into `sums`, which holds zeros.
 fn launch(gpu: &mut Gpu<'_>, i: usize, config: &GemmConfig, [x, w]: [Tensor; 2], sums: Tensor) -> Result<()> {
     let op = "linear::wgmma_fault";
     let side = |t: Tensor, lies| {
@@ -91,8 +93,8 @@ fn launch(gpu: &mut Gpu<'_>, i: usize, config: &GemmConfig, [x, w]: [Tensor; 2],
     }
 }
 
-/// Whether a sum is further from that in f64 than a chain of fp32 can be in any order (Higham, Accuracy and Stability,
-/// section 3.1).
+/// Describes a sum that differs from the sum in f64 by more than fp32 summation in any order can (Higham, Accuracy and
+/// Stability of Numerical Algorithms, section 3.1). Returns `None` if there is no such sum.
 fn far(found: &[u32], x: &[bf16], w: &[bf16]) -> Option<String> {
     let wide = |v: &[bf16]| v.iter().map(|v| v.to_f64()).collect::<Vec<f64>>();
     let (x, w) = (wide(x), wide(w));

@@ -1,5 +1,5 @@
-//! Launches of kernels/gemm_bwd.cu, or of kernels/gemm_bwd_sm90a.cu where the device is told to: the gradients of linear
-//! layers. The chain of an element does not depend on the tile.
+//! Launches of the gradients of linear layers: kernels/gemm_bwd.cu, or kernels/gemm_bwd_sm90a.cu if the device is set
+//! to use wgmma. The order in which an element is summed does not depend on the tile.
 
 use super::config::Role;
 use super::sm90a::{Lies, Shape, Side, Staged, Wide, wide_names};
@@ -10,10 +10,10 @@ use crate::ops::check;
 use crate::ops::matmul::{Order, Weight, row_stride};
 use crate::tensor::Tensor;
 
-/// The second body's file.
+/// Name of the file of the wgmma kernels.
 pub(super) const SM90A: &str = "gemm_bwd_sm90a";
 
-/// dx = dy W, or dx + dy W rounded once.
+/// Computes dx = dy W, or dx + dy W rounded once if `accumulate`.
 pub(in crate::ops) fn dgrad(
     op: &'static str,
     gpu: &mut Gpu<'_>,
@@ -26,18 +26,18 @@ pub(in crate::ops) fn dgrad(
     launch_dgrad(op, gpu, &NAMES, Dgrad { dy, w, dx, sums: None, accumulate })
 }
 
-/// Where the chains of dx lie between products: f32 `[T][row_stride(K)]`, their padding undefined. Without `from` they
-/// start at zero, without `to` they are rounded to dx.
+/// Memory for the unfinished sums of dx between products: f32 `[T][row_stride(K)]`, whose padding is undefined. Without
+/// `from` the sums start at zero; without `to` they are rounded to dx.
 #[derive(Clone, Copy, Default)]
 pub(in crate::ops) struct Chains {
-    /// What they go on from.
+    /// Sums that the product continues.
     pub from: Option<Tensor>,
-    /// Where they end; dx is then not written.
+    /// Memory for the resulting sums; dx is then not written.
     pub to: Option<Tensor>,
 }
 
-/// [`dgrad`] by parts of N in ascending order, each but the last of a multiple of 16 terms: the bits of one product.
-/// dy is `[T, N or more]` with zeros from column N on.
+/// Computes [`dgrad`] by parts of N in ascending order, bitwise identical to one product. Each part except the last
+/// must have a multiple of 16 terms. dy is `[T, N or more]`, with zeros from column N on.
 pub(in crate::ops) fn dgrad_part(
     op: &'static str,
     gpu: &mut Gpu<'_>,
@@ -50,7 +50,7 @@ pub(in crate::ops) fn dgrad_part(
     launch_dgrad(op, gpu, &NAMES, Dgrad { dy, w, dx, sums: Some(sums), accumulate: false })
 }
 
-/// dx = dy W from and to where its chains lie, or dx + dy W.
+/// Arguments of dx = dy W with unfinished sums in `sums`, or of dx + dy W.
 struct Dgrad<'a> {
     dy: Tensor,
     w: &'a Weight,
@@ -84,7 +84,7 @@ fn launch_dgrad(op: &'static str, gpu: &mut Gpu<'_>, names: &Names, call: Dgrad<
             let args = operands.with(params!(DgradChain::Args { dx, from, to }));
             return product.launch(gpu, SM90A, &wide_names!("linear_dgrad_chain"), args);
         }
-        // The epilogue of a forward product, which has dx for a residual.
+        // A forward epilogue, with dx as the residual.
         let args = operands.with(params!(Linear::Args { bias: staged.bias, residual: staged.more, y: dx }));
         return product.staged(gpu, &staged)?.launch(gpu, SM90A, &wide_names!("linear_dgrad"), args);
     }
@@ -93,11 +93,12 @@ fn launch_dgrad(op: &'static str, gpu: &mut Gpu<'_>, names: &Names, call: Dgrad<
     gpu.launch("gemm_bwd", names[tile.index], tile.launch(op, dy.rows(), w.k)?, args)
 }
 
-/// Columns of dy of a CTA of `linear_dbias`, and its ring: 8 stages of 64 tokens.
+/// Columns of dy that one CTA of `linear_dbias` sums.
 const BIAS_COLUMNS: usize = 64;
+/// Bytes of the ring of `linear_dbias`: 8 stages of 64 tokens.
 const BIAS_SMEM: usize = 8 * 64 * BIAS_COLUMNS * 2;
 
-/// dw += dy^T x, and dbias += the sum of dy over tokens, of the first `n` columns of dy.
+/// Computes dw += dy^T x, and dbias += the sum of dy over tokens, for the first `n` columns of dy.
 pub(in crate::ops) fn wgrad(
     op: &'static str,
     gpu: &mut Gpu<'_>,
@@ -136,7 +137,7 @@ pub(in crate::ops) fn wgrad(
     Ok(())
 }
 
-/// The tile for dw [n, k]: the tall one unless most of it would lie outside.
+/// Returns the tile for dw [n, k]: the tall one, unless most of it would lie outside dw.
 fn wgrad_tile(n: usize, k: usize) -> (Tile, &'static str) {
     if n > 128 && k > 128 { (TILES[2], "linear_wgrad_m128") } else { (TILES[1], "linear_wgrad_m64") }
 }

@@ -1,54 +1,54 @@
-//! Which tile of kernels/common/gemm_sm90a.cuh a product runs by, from its shape and the card alone, so that what is
-//! planned, captured and run agree. Bits do not depend on it.
+//! Selects the tile of kernels/common/gemm_sm90a.cuh for a product. The choice depends only on the product's shape and
+//! the GPU, so that planning, graph capture and execution use the same tile. It does not change the bits of the result.
 //!
-//! The figures are clocks of one multiprocessor for 64 terms, counted from the machine's widths; no card has confirmed
-//! them yet.
+//! Costs are clocks of one multiprocessor for 64 terms, computed from the hardware's throughput. They have not been
+//! verified on a GPU yet.
 
 /// Elements over K of a stage.
 pub(super) const BLOCK_K: usize = 64;
 
-/// A product, as the choice of its tile sees it.
+/// Properties of a product that determine its tile.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct GemmDesc {
-    /// Rows of the result: T, or N of a weight's gradient.
+    /// Rows of the result: T, or N for a weight gradient.
     pub rows: usize,
-    /// Columns of the result: N, or K of a gradient.
+    /// Columns of the result: N, or K for a gradient.
     pub columns: usize,
-    /// Terms of each chain: K, or N of an input's gradient, T of a weight's.
+    /// Terms of each sum: K, or N for an input gradient, T for a weight gradient.
     pub terms: usize,
-    /// What becomes of the result.
+    /// Use of the result.
     pub role: Role,
-    /// Of the card.
+    /// Number of multiprocessors of the GPU.
     pub multiprocessors: usize,
 }
 
-/// What becomes of a product, which says which tiles there are for it.
+/// Use of a product's result, which determines the available tiles.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Role {
-    /// A linear layer's output: bf16 with bias and residual, or f32.
+    /// Output of a linear layer: bf16 with bias and residual, or f32.
     Linear,
-    /// Queries, keys and values: pairs that are rotated together lie in one slice of columns.
+    /// Queries, keys and values. Pairs that are rotated together lie in one slice of columns.
     Qkv,
-    /// GELU, and SwiGLU, whose gate and up lie in 64 columns; only wide layers have them.
+    /// GELU, or SwiGLU whose gate and up lie in 64 columns. Only wide layers have them.
     Activation,
     /// Logits of a sampler or a loss, in segments of 128 ids.
     Logits,
-    /// The gradient of an input or a weight: panels of 64 columns.
+    /// Gradient of an input or a weight, in panels of 64 columns.
     Gradient,
 }
 
-/// A tile of kernels/common/gemm_sm90a.cuh.
+/// Size of a tile of kernels/common/gemm_sm90a.cuh.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct GemmConfig {
-    /// Which of a kernel's names.
+    /// Index of the tile in a kernel's `WideNames`.
     pub(super) index: usize,
     /// Rows of a CTA's tile, 64 for each warpgroup that computes.
     pub rows: usize,
     /// Columns of a CTA's tile.
     pub columns: usize,
-    /// Stages of its ring.
+    /// Pipeline stages of its ring.
     pub stages: usize,
-    /// Columns that an epilogue takes at a time.
+    /// Columns that an epilogue processes at a time.
     pub(super) part: usize,
 }
 
@@ -56,7 +56,7 @@ const fn config(index: usize, rows: usize, columns: usize, stages: usize, part: 
     GemmConfig { index, rows, columns, stages, part }
 }
 
-/// `TileWide`, `TileSquare`, `TileShort`, `TileHalf`, `TileNarrow` and `TileSlim`.
+/// The tiles `TileWide`, `TileSquare`, `TileShort`, `TileHalf`, `TileNarrow` and `TileSlim`.
 const LINEAR: [GemmConfig; 6] = [
     config(0, 128, 256, 4, 64),
     config(1, 128, 128, 4, 64),
@@ -66,14 +66,14 @@ const LINEAR: [GemmConfig; 6] = [
     config(5, 64, 16, 16, 16),
 ];
 
-/// Those of kernels/common/logits.cuh.
+/// The tiles of kernels/common/logits.cuh.
 const LOGITS: [GemmConfig; 3] = [config(0, 128, 256, 4, 128), config(1, 128, 128, 4, 128), config(2, 64, 128, 8, 128)];
 
-/// Bytes of the second operand above which a product should have the whole card: the memory's full rate.
+/// Size of the second operand in bytes above which a product should use the whole GPU, to read memory at its full rate.
 const LARGE: usize = 4 << 20;
 
 impl Role {
-    /// The tiles there are.
+    /// Returns the tiles available for this role.
     pub fn configs(self) -> &'static [GemmConfig] {
         match self {
             Role::Linear => &LINEAR,
@@ -85,14 +85,16 @@ impl Role {
 }
 
 impl GemmDesc {
-    /// The tile of those there are: see the rules.
+    /// Selects a tile by the three rules below.
     pub fn plan(&self) -> GemmConfig {
         let all = self.role.configs();
-        // Rule 1: a large operand is streamed by five sixths of the card at least, where any tile cuts that many. A
-        // multiprocessor has some tens of kilobytes in flight, and all of them together are the memory's rate.
+        // Rule 1: at least five sixths of the multiprocessors read a large operand, if any tile yields that many CTAs.
+        // One multiprocessor has some tens of kilobytes in flight; only all of them together reach the full memory
+        // rate.
         let fills = |c: &&GemmConfig| c.tiles(self.rows, self.columns) * 6 >= self.multiprocessors * 5;
         let large = self.columns * self.terms * 2 > LARGE && all.iter().any(|c| fills(&c));
-        // Rule 2: of those, what is done first. Rule 3: at the same time, the largest tile, which copies least.
+        // Rule 2: of those tiles, take the fastest. Rule 3: of equally fast tiles, take the largest, which copies
+        // least.
         let choice = all.iter().filter(|c| !large || fills(c));
         let order = |c: &&GemmConfig| (c.clocks(self), std::cmp::Reverse(c.rows * c.columns));
         *choice.min_by_key(order).expect("every role has tiles")
@@ -100,31 +102,32 @@ impl GemmDesc {
 }
 
 impl GemmConfig {
-    /// Tiles of a product of so many rows and columns.
+    /// Returns the number of tiles of a product with `rows` rows and `columns` columns.
     pub fn tiles(&self, rows: usize, columns: usize) -> usize {
         rows.div_ceil(self.rows) * columns.div_ceil(self.columns)
     }
 
-    /// What 64 terms of the whole product take: the longest of three.
+    /// Returns the clocks for 64 terms of the whole product: the longest of three estimates.
     fn clocks(&self, of: &GemmDesc) -> usize {
         let tiles = self.tiles(of.rows, of.columns);
         let turns = tiles.div_ceil(of.multiprocessors);
-        // 2,048 products a clock.
+        // The tensor cores compute 2,048 multiply-adds per clock.
         let tensor_cores = turns * self.rows * self.columns * BLOCK_K / 2048;
-        // Rows past the last are zeros that nobody reads.
+        // Rows past the last are zeros and are not read from memory.
         let copied = (self.rows.min(of.rows) + self.columns) * BLOCK_K * 2;
-        // 64 bytes a clock into one multiprocessor, and 48 for each out of the L2 cache.
+        // A multiprocessor reads 64 bytes per clock; the L2 cache delivers 48 bytes per clock and multiprocessor.
         let port = turns * copied / 64;
         let cache = tiles * copied / (48 * of.multiprocessors);
         tensor_cores.max(port).max(cache)
     }
 
-    /// Warpgroups that compute.
+    /// Returns the number of warpgroups that compute.
     pub(super) fn groups(&self) -> usize {
         self.rows / 64
     }
 
-    /// Bytes of shared memory: the ring, 8 padded rows of sums for each math warp, and two mbarriers a stage.
+    /// Returns the bytes of shared memory: the ring, 8 padded rows of sums for each math warp, and two mbarriers per
+    /// stage.
     pub(super) fn smem(&self) -> usize {
         let stage = (self.rows + self.columns) * BLOCK_K * 2 + 16;
         self.stages * stage + 4 * self.groups() * 8 * (self.part + 8) * 4
@@ -135,7 +138,7 @@ impl GemmConfig {
 mod tests {
     use super::*;
 
-    /// Products of the 7B's decoder: columns, terms, what becomes of them.
+    /// Products of the 7B model's decoder: columns, terms, role.
     const DECODER: [(usize, usize, Role); 5] = [
         (4608, 3584, Role::Qkv),
         (3584, 3584, Role::Linear),
@@ -165,21 +168,21 @@ mod tests {
             let config = GemmDesc { rows, columns, terms, role, multiprocessors: 132 }.plan();
             (config.rows, config.columns)
         };
-        // Few tokens: as many CTAs as read W at its full rate. A small layer: every multiprocessor it can have.
+        // Few tokens: enough CTAs to read W at full rate. A small layer: as many multiprocessors as possible.
         assert_eq!([1, 64].map(|t| tile(t, 3584, 3584, Role::Linear)), [(64, 32); 2]);
         assert_eq!(tile(1, 4608, 3584, Role::Qkv), (64, 32));
         assert_eq!(tile(1, 896, 896, Role::Linear), (64, 16));
-        // Between: tiles as large as fill the card at once.
+        // In between: the largest tiles that still occupy the whole GPU at once.
         let down = |t| tile(t, 3584, 18_944, Role::Linear);
         assert_eq!([128, 256, 512].map(down), [(64, 64), (64, 128), (128, 128)]);
-        // Many tokens: the widest.
+        // Many tokens: the widest tile.
         assert_eq!(tile(8192, 3584, 3584, Role::Linear), (128, 256));
         assert_eq!(tile(4608, 3584, 16_384, Role::Gradient), (128, 256));
     }
 
     #[test]
     fn tiles_fit() {
-        // What compute capability 9.0 gives a CTA.
+        // Shared memory of a CTA on compute capability 9.0.
         assert!(LINEAR.iter().chain(&LOGITS).all(|c| c.smem() <= 227 << 10));
         assert_eq!(LINEAR[..3].iter().map(GemmConfig::smem).collect::<Vec<_>>(), [215_104, 149_568, 140_416]);
     }

@@ -1,4 +1,4 @@
-//! Launches of kernels/gemm.cu and kernels/gemm_sm90a.cu: linear layers and their epilogues.
+//! Launches of linear layers and their epilogues: kernels/gemm.cu and kernels/gemm_sm90a.cu.
 
 use super::config::Role;
 use super::sm90a::{Shape, Staged, Wide, wide_names};
@@ -11,22 +11,23 @@ use crate::ops::matmul::Weight;
 use crate::ops::paged_attention::KvCache;
 use crate::tensor::Tensor;
 
-/// A linear layer's tensors.
+/// Tensors of a linear layer.
 #[derive(Clone, Copy)]
 pub(in crate::ops) struct Forward<'a> {
     pub x: Tensor,
     pub w: &'a Weight,
     pub bias: Option<Tensor>,
-    /// What is added, or what is stored beside y: the values before the activation.
+    /// Residual that is added, or memory for the values before the activation, stored in addition to y.
     pub more: Option<Tensor>,
     pub y: Tensor,
 }
 
-/// `shape`: of the second body's epilogue, which else takes slices.
+/// Launches a linear layer. `shape` is the wgmma epilogue that copies its tensors by TMA; `None` means the epilogue
+/// that processes slices of columns.
 fn launch(op: &'static str, mut gpu: Gpu<'_>, names: &Bodies, shape: Option<Shape>, call: Forward<'_>) -> Result<()> {
     let Forward { x, w, bias, more, y } = call;
     let tile = Tile::of(x.rows());
-    // `Gelu::Args` and `SwiGlu::Args` have `pre` and `gate_up` in the residual's place.
+    // `Gelu::Args` and `SwiGlu::Args` have `pre` and `gate_up` in the position of the residual.
     let args = operands(op, x, w)?.with(params!(Linear::Args { bias, residual: more, y }));
     let staged = shape.map(|shape| Staged { y, more, bias, shape });
     if staged.is_none_or(|staged| staged.carried(&gpu))
@@ -40,22 +41,22 @@ fn launch(op: &'static str, mut gpu: Gpu<'_>, names: &Bodies, shape: Option<Shap
     gpu.launch("gemm", names.tiles[tile.index], tile.launch(op, x.rows(), w.n)?, args)
 }
 
-/// y = x W^T (+ bias) (+ residual).
+/// Computes y = x W^T (+ bias) (+ residual).
 pub(in crate::ops) fn linear(op: &'static str, gpu: Gpu<'_>, call: Forward<'_>) -> Result<()> {
     launch(op, gpu, &bodies!("linear", Role::Linear), Some(Shape::Linear), call)
 }
 
-/// y = gelu(x W^T (+ bias)); `more` is the value before.
+/// Computes y = gelu(x W^T (+ bias)); `more` receives the value before the activation.
 pub(in crate::ops) fn gelu(op: &'static str, gpu: Gpu<'_>, call: Forward<'_>) -> Result<()> {
     launch(op, gpu, &bodies!("linear_gelu", Role::Activation), None, call)
 }
 
-/// y = silu(gate) * up; `more` is both.
+/// Computes y = silu(gate) * up; `more` receives gate and up.
 pub(in crate::ops) fn swiglu(op: &'static str, gpu: Gpu<'_>, call: Forward<'_>) -> Result<()> {
     launch(op, gpu, &bodies!("linear_swiglu", Role::Activation), Some(Shape::SwiGlu), call)
 }
 
-/// y = x W^T in f32.
+/// Computes y = x W^T in f32.
 pub(in crate::ops) fn logits(op: &'static str, mut gpu: Gpu<'_>, x: Tensor, w: &Weight, y: Tensor) -> Result<()> {
     const NAMES: Names = tile_names!("linear_f32");
     let tile = Tile::of(x.rows());
@@ -66,14 +67,14 @@ pub(in crate::ops) fn logits(op: &'static str, mut gpu: Gpu<'_>, x: Tensor, w: &
     gpu.launch("gemm", NAMES[tile.index], tile.launch(op, x.rows(), w.n)?, args)
 }
 
-/// What [`fwd_qkv`](crate::ops::linear::fwd_qkv) reads and writes.
+/// Arguments of [`fwd_qkv`](crate::ops::linear::fwd_qkv).
 #[derive(Clone, Copy, Debug)]
 pub struct Qkv<'a> {
-    /// `[T, K]`.
+    /// Input rows `[T, K]`.
     pub x: Tensor,
-    /// `[(q + 2 kv) * dim, K]`.
+    /// Weight `[(q + 2 kv) * dim, K]`.
     pub w: &'a Weight,
-    /// `[(q + 2 kv) * dim]`.
+    /// Optional bias `[(q + 2 kv) * dim]`.
     pub bias: Option<Tensor>,
     /// Cosines, f32 `[T, dim / 2]`.
     pub cos: Tensor,
@@ -81,13 +82,13 @@ pub struct Qkv<'a> {
     pub sin: Tensor,
     /// Heads of a row.
     pub heads: Heads,
-    /// Where keys and values go, and the slot of each row, u32 `[T]`.
+    /// Cache to store keys and values in, and the slot of each row, u32 `[T]`.
     pub cache: Option<(&'a KvCache, Tensor)>,
-    /// `[T, (q + 2 kv) * dim]`, written.
+    /// Output rows `[T, (q + 2 kv) * dim]`, written.
     pub qkv: Tensor,
 }
 
-/// qkv = rope(x W^T (+ bias)), k and v also to the cache's slots.
+/// Computes qkv = rope(x W^T (+ bias)) and also stores k and v at the cache's slots.
 pub(in crate::ops) fn qkv(op: &'static str, mut gpu: Gpu<'_>, call: Qkv<'_>) -> Result<()> {
     let Qkv { x, w, bias, cos, sin, heads, cache, qkv } = call;
     const NAMES: Names = tile_names!("linear_qkv");
@@ -107,7 +108,7 @@ pub(in crate::ops) fn qkv(op: &'static str, mut gpu: Gpu<'_>, call: Qkv<'_>) -> 
         num_slots: check::count(op, "slots", num_slots)?,
     });
     let args = operands(op, x, w)?.with(out);
-    // The kernel's columns: groups of 32 pairs and their partners.
+    // The kernel's columns are groups of 32 pairs and their partners.
     let columns = (w.n / 2).next_multiple_of(32) * 2;
     if let Some(product) = Wide::of(op, &mut gpu, Role::Qkv, x, w, columns, Some(heads.dim / 2))? {
         return product.launch(&mut gpu, SM90A, &wide_names!("linear_qkv"), args);

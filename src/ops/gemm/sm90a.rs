@@ -1,6 +1,6 @@
-//! Launches of kernels/common/gemm_sm90a.cuh, the second body of products: by wgmma, operands by TMA. Taken where the device
-//! is told to (`Device::use_body`) for every product whose rows TMA can copy, whatever the number of tokens: what is
-//! sampled and what is trained on has one arithmetic.
+//! Launches of kernels/common/gemm_sm90a.cuh, the wgmma variant of matrix products, with operands copied by TMA. If the
+//! device is set to use it (`Device::use_body`), it runs every product whose rows TMA can copy, whatever the number of
+//! tokens, so that sampling and training use the same arithmetic.
 
 use super::config::{BLOCK_K, GemmConfig, GemmDesc, Role};
 use crate::device::{Address, EncodedMap, Gpu, Launch, Params, TensorMap};
@@ -9,10 +9,10 @@ use crate::ops::check;
 use crate::ops::matmul::{Weight, row_stride};
 use crate::tensor::Tensor;
 
-/// The kernels of an epilogue by [`GemmConfig`], of which a role has the first so many.
+/// Kernel names of an epilogue, indexed by [`GemmConfig`]. A role may use only the first few of them.
 pub(in crate::ops) type WideNames = [&'static str; 6];
 
-/// [`WideNames`] from what they begin with.
+/// Makes [`WideNames`] from the common prefix of the names.
 macro_rules! wide_names {
     ($base:literal) => {
         [
@@ -27,28 +27,28 @@ macro_rules! wide_names {
 }
 pub(in crate::ops) use wide_names;
 
-/// A product that this body takes.
+/// A product prepared for launch with the wgmma kernels.
 pub(in crate::ops) struct Wide {
     launch: Launch,
     config: GemmConfig,
-    /// Of the epilogue, then of x and W.
+    /// Tensor maps of the epilogue, followed by those of x and W.
     maps: Vec<EncodedMap>,
-    /// `box` and `steps`.
+    /// Kernel arguments `box` and `steps`.
     last: [i32; 2],
 }
 
-/// An operand of a product as it lies in memory: rows of `stride` elements, of which `columns` count.
+/// Memory layout of an operand: rows of `stride` elements, of which the first `columns` are used.
 #[derive(Clone, Copy)]
 pub(super) struct Side {
     pub address: Address,
     pub rows: usize,
     pub columns: usize,
     pub stride: usize,
-    /// Whether its rows are the product's (their columns the terms of its chains) or the terms.
+    /// Orientation of the rows: rows of the product (with terms as columns), or terms.
     pub lies: Lies,
 }
 
-/// What an epilogue of kernels/common/staged.cuh takes and leaves by TMA: `gemm::StagedMaps`. Rows of bf16.
+/// Tensors that an epilogue of kernels/common/staged.cuh reads and writes by TMA (`gemm::StagedMaps`). Rows of bf16.
 #[derive(Clone, Copy)]
 pub(in crate::ops) struct Staged {
     pub y: Tensor,
@@ -57,17 +57,17 @@ pub(in crate::ops) struct Staged {
     pub shape: Shape,
 }
 
-/// Which epilogue it is.
+/// Type of a staged epilogue.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(in crate::ops) enum Shape {
-    /// `StagedLinear`: y has the product's columns, and `more` is what is added to it.
+    /// `StagedLinear`: y has the columns of the product, and `more` is the residual.
     Linear,
-    /// `StagedSwiGlu`: y has half of them, and `more` is gate and up, which are stored too.
+    /// `StagedSwiGlu`: y has half of the product's columns, and `more` receives gate and up.
     SwiGlu,
 }
 
 impl Staged {
-    /// Whether TMA can carry them.
+    /// Returns true if TMA can copy all of these tensors.
     pub fn carried(&self, gpu: &Gpu<'_>) -> bool {
         let aligned = |t: &Tensor| gpu.ptr(*t).is_multiple_of(16);
         let rows = |t: &Tensor| t.cols().is_multiple_of(8) && aligned(t);
@@ -100,17 +100,17 @@ impl Staged {
     }
 }
 
-/// How an operand lies: `gemm::Roles` of its kernels.
+/// Orientation of an operand (`gemm::Roles` of its kernels).
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Lies {
-    /// K-major.
+    /// K-major: each row holds the terms of one row or column of the product.
     Along,
-    /// MN-major: TMA brings panels of 64 terms by 64 of the product's rows or columns.
+    /// MN-major: each row holds one term. TMA copies panels of 64 terms by 64 rows or columns of the product.
     Across,
 }
 
 impl Side {
-    /// The product's rows (of the first operand) or columns (of the second), and the terms.
+    /// Returns the operand's (rows or columns of the product, terms).
     fn sizes(&self) -> (usize, usize) {
         match self.lies {
             Lies::Along => (self.rows, self.columns),
@@ -118,12 +118,12 @@ impl Side {
         }
     }
 
-    /// TMA copies rows that begin at multiples of 16 bytes.
+    /// Returns true if TMA can copy the rows, which must start at multiples of 16 bytes.
     fn copied(&self) -> bool {
         self.stride.is_multiple_of(8) && self.address.is_multiple_of(16)
     }
 
-    /// Its map, of boxes of `boxed` rows where it lies along the terms.
+    /// Returns the tensor map. A K-major operand has boxes of `boxed` rows.
     fn map(&self, boxed: usize) -> TensorMap {
         TensorMap {
             address: self.address,
@@ -137,9 +137,9 @@ impl Side {
 }
 
 impl Wide {
-    /// The product of x and w over `columns` columns, of which each `adjacent` from a multiple of it on are adjacent rows
-    /// of w (`None`: all are). `None` where the device is not told to, and where rows of x do not begin at multiples of
-    /// 16 bytes.
+    /// Prepares the product of x and w over `columns` columns. Within each `adjacent` columns, starting at a multiple
+    /// of `adjacent`, the rows of w are adjacent (`None`: all are). Returns `None` if the device is not set to use
+    /// wgmma, or if rows do not start at multiples of 16 bytes.
     pub fn of(
         op: &'static str,
         gpu: &mut Gpu<'_>,
@@ -160,7 +160,7 @@ impl Wide {
         Wide::product(op, gpu, role, [x, w], columns, adjacent)
     }
 
-    /// The product of two operands, as [`Wide::of`]; its chains have the terms of the first.
+    /// Prepares the product of two operands, like [`Wide::of`]; the sums have the terms of the first operand.
     pub(super) fn product(
         op: &'static str,
         gpu: &mut Gpu<'_>,
@@ -178,7 +178,7 @@ impl Wide {
         Wide::by(op, gpu, config, [x, w], columns, adjacent).map(Some)
     }
 
-    /// The same by a tile of the caller's choice.
+    /// Prepares the product with the tile `config`.
     pub(super) fn by(
         op: &'static str,
         gpu: &mut Gpu<'_>,
@@ -188,8 +188,8 @@ impl Wide {
         adjacent: Option<usize>,
     ) -> Result<Wide> {
         let (rows, terms) = x.sizes();
-        // A box is at most a tile; those of 8 rows begin a swizzle pattern each. Pairs of QKV lie in halves of 32 rows, or
-        // of a narrower tile.
+        // A box is at most as large as a tile. Boxes of 8 rows each start at a swizzle pattern. Pairs of QKV lie in
+        // halves of 32 rows, or of half the columns in narrower tiles.
         let adjacent = match adjacent {
             None => config.columns,
             Some(n) if n.is_multiple_of(config.columns.min(64) / 2) => config.columns.min(64) / 2,
@@ -203,7 +203,7 @@ impl Wide {
         Ok(Wide { launch, config, maps, last: [adjacent as i32, steps] })
     }
 
-    /// The same with what its epilogue has by TMA.
+    /// Adds the tensor maps of a staged epilogue.
     pub fn staged(mut self, gpu: &mut Gpu<'_>, staged: &Staged) -> Result<Wide> {
         let maps = staged.maps(gpu, &self.config);
         for (i, map) in maps.iter().enumerate() {
@@ -213,10 +213,10 @@ impl Wide {
         Ok(self)
     }
 
-    /// Launches the tile's kernel of `names`. `args` is what the other body's kernels take: the operands and what the
-    /// epilogue needs.
+    /// Launches the tile's kernel among `names`. `args` are the arguments of the `mma.sync` kernel: the operands and
+    /// those of the epilogue.
     pub fn launch(self, gpu: &mut Gpu<'_>, file: &'static str, names: &WideNames, args: Params) -> Result<()> {
-        // `gemm::WideArgs`: maps, the same, `box` and `steps`.
+        // `gemm::WideArgs`: the maps, then `args`, then `box` and `steps`.
         let maps = self.maps.into_iter().fold(Params::default(), Params::with);
         gpu.launch(file, names[self.config.index], self.launch, maps.with(args).with(self.last))
     }

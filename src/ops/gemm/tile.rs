@@ -1,4 +1,4 @@
-//! Tiles of kernels/common/gemm.cuh, the kernels that have them, and the operands that all products take.
+//! Tiles of kernels/common/gemm.cuh, the names of their kernels, and the operands that all products have.
 
 use super::config::{BLOCK_K, Role};
 use super::sm90a::WideNames;
@@ -8,20 +8,20 @@ use crate::ops::check;
 use crate::ops::matmul::{Order, Weight, row_stride};
 use crate::tensor::Tensor;
 
-/// Threads of every tile's CTA.
+/// Threads of a CTA, for every tile.
 pub(super) const THREADS: usize = 128;
 
-/// A tile of kernels/common/gemm.cuh.
+/// Size of a tile of kernels/common/gemm.cuh.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(in crate::ops) struct Tile {
-    /// Where it stands in a kernel's [`Names`].
+    /// Index of the tile in a kernel's [`Names`].
     pub(super) index: usize,
     rows: usize,
     cols: usize,
     stages: usize,
 }
 
-/// `TileM16`, `TileM64` and `TileM128`.
+/// The tiles `TileM16`, `TileM64` and `TileM128`.
 pub(super) const TILES: [Tile; 3] = [
     Tile { index: 0, rows: 16, cols: 64, stages: 8 },
     Tile { index: 1, rows: 64, cols: 64, stages: 5 },
@@ -29,8 +29,9 @@ pub(super) const TILES: [Tile; 3] = [
 ];
 
 impl Tile {
-    /// The tile for `t` tokens. Up to 128 (decode) a product is bound by reading its weight, and 64 columns a CTA keep
-    /// more multiprocessors at it: a weight of 3,584 rows makes 28 tall tiles for them, and 112 middle ones.
+    /// Returns the tile for `t` tokens. Up to 128 tokens (decode), a product is limited by reading its weight, and
+    /// smaller tiles keep more multiprocessors busy: for 128 tokens, a weight of 3,584 rows gives 28 tiles of 128 x 128
+    /// but 112 tiles of 64 x 64.
     pub fn of(t: usize) -> Tile {
         TILES[match t {
             ..=16 => 0,
@@ -39,21 +40,21 @@ impl Tile {
         }]
     }
 
-    /// Bytes of shared memory: the ring of stages, and the finished sums over it.
+    /// Returns the bytes of shared memory: the ring of stages, which the finished sums reuse.
     fn smem(&self) -> usize {
         (self.stages * (self.rows + self.cols) * BLOCK_K * 2).max(self.rows * (self.cols + 8) * 4)
     }
 
-    /// The launch over `t` rows and `n` columns.
+    /// Returns the launch over `t` rows and `n` columns.
     pub fn launch(&self, op: &'static str, t: usize, n: usize) -> Result<Launch> {
         check::launch(op, t.div_ceil(self.rows) * n.div_ceil(self.cols), THREADS, self.smem())
     }
 }
 
-/// A kernel for each tile.
+/// Names of a kernel for each tile.
 pub(super) type Names = [&'static str; 3];
 
-/// [`Names`] from what they begin with.
+/// Makes [`Names`] from the common prefix of the names.
 macro_rules! tile_names {
     ($base:literal) => {
         [concat!($base, "_m16"), concat!($base, "_m64"), concat!($base, "_m128")]
@@ -61,17 +62,17 @@ macro_rules! tile_names {
 }
 pub(in crate::ops) use tile_names;
 
-/// The kernels of an epilogue, by tile: of both bodies.
+/// Kernel names of an epilogue by tile, for both kernel variants.
 pub(in crate::ops) struct Bodies {
-    /// Of kernels/common/gemm.cuh.
+    /// Names of the `mma.sync` kernels (kernels/common/gemm.cuh).
     pub tiles: Names,
-    /// Of kernels/common/gemm_sm90a.cuh.
+    /// Names of the wgmma kernels (kernels/common/gemm_sm90a.cuh).
     pub wide: WideNames,
-    /// Which of its tiles there are.
+    /// Role, which determines the available wgmma tiles.
     pub role: Role,
 }
 
-/// [`Bodies`] from what their names begin with.
+/// Makes [`Bodies`] from the common prefix of the names.
 macro_rules! bodies {
     ($base:literal, $role:expr) => {
         $crate::ops::gemm::Bodies {
@@ -83,10 +84,10 @@ macro_rules! bodies {
 }
 pub(in crate::ops) use bodies;
 
-/// The second body's file.
+/// Name of the file of the wgmma kernels.
 pub(super) const SM90A: &str = "gemm_sm90a";
 
-/// `gemm::Operands`: x [T, K] and w [N, K]. Errors where kernels cannot take them.
+/// Returns `gemm::Operands` for x [T, K] and w [N, K]. Returns an error if the kernels do not support them.
 pub(in crate::ops) fn operands(op: &'static str, x: Tensor, w: &Weight) -> Result<Params> {
     check::gpu_compute(op, w.data.dtype)?;
     check::that(op, w.order == Order::Rows, "a weight in rows", format!("{:?}", w.order))?;
@@ -105,7 +106,7 @@ mod tests {
         assert_eq!([0, 1, 16, 17, 128, 129, 5000].map(rows), [16, 16, 16, 64, 64, 128, 128]);
         let launch = Tile::of(129).launch("test", 129, 3600).unwrap();
         assert_eq!(launch, Launch::new([2 * 29, 1, 1], 128, 98_304));
-        // What compute capability 8.6 gives a CTA.
+        // Shared memory of a CTA on compute capability 8.6.
         assert!(TILES.iter().all(|t| t.smem() <= 99 << 10));
     }
 }

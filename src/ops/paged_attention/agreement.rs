@@ -1,5 +1,5 @@
-//! Whether prefill and decode by wgmma may be a run's: they have the bits that decode has by mma.sync, of sequences that
-//! begin with the same page, which is read for both at once.
+//! Start check of prefill and decode by wgmma: compares them bit for bit with decode by `mma.sync`. The two test
+//! sequences begin with the same page, so that one item reads this page for both.
 
 use half::bf16;
 
@@ -14,24 +14,26 @@ use crate::ops::attend::{BLOCK, Heads};
 use crate::ops::start_check::{differing, values};
 use crate::tensor::{DType, Tensor};
 
-/// Of both kernels of decode.
+/// Heads for each of the two wgmma kernels of decode.
 const HEADS: [Heads; 2] = [Heads { q: 7, kv: 1, dim: 128 }, Heads { q: 4, kv: 2, dim: 80 }];
 
-/// Keys of two sequences: of two chunks, whose states are folded, and of one.
+/// Keys of the two sequences: the first has two chunks, whose states are folded, and the second has one.
 const CONTEXTS: [u32; 2] = [2177, 300];
 
-/// Pages of the longer one; the other's own lie behind them.
+/// Columns of the block tables, which is also the number of pages of the longer sequence.
 const COLUMNS: u32 = 18;
+/// Number of pages. The last two belong only to the shorter sequence.
 const PAGES: usize = 20;
 
-/// A cache on the device, and the step's queries.
+/// A cache on the device, and the queries of one decode step.
 struct Step {
     cache: KvCache,
     qkv: Tensor,
     heads: Heads,
 }
 
-/// What is wrong with prefill and decode by wgmma on this device, whose products run by it; none where nothing is.
+/// Compares prefill and decode by wgmma with decode by `mma.sync`. The device must already run products by wgmma.
+/// Returns a description of the differences, or `None` if there are none.
 pub fn wgmma_fault(dev: &mut Device) -> Result<Option<String>> {
     for heads in HEADS {
         let mark = dev.mark(Region::Workspace);
@@ -44,7 +46,7 @@ pub fn wgmma_fault(dev: &mut Device) -> Result<Option<String>> {
     Ok(None)
 }
 
-/// The same of heads like these.
+/// Runs [`wgmma_fault`] for one choice of heads.
 fn fault(dev: &mut Device, heads: Heads) -> Result<Option<String>> {
     let dims = [PAGES, heads.kv, BLOCK, heads.dim];
     let mut put = |seed, dims: &[usize]| dev.upload(Region::Workspace, &values(dims.iter().product(), seed, 2.0), dims);
@@ -65,10 +67,10 @@ fn fault(dev: &mut Device, heads: Heads) -> Result<Option<String>> {
     Ok(None)
 }
 
-/// Bits of both sequences' outputs, by work items or as prefill has them.
+/// Returns the bits of both sequences' outputs, computed by decode's work items or by prefill.
 fn outputs(dev: &mut Device, step: &Step, decode: bool) -> Result<Vec<u32>> {
     let &Step { ref cache, qkv, heads } = step;
-    // Both begin with page 0.
+    // Both sequences begin with page 0.
     let tables: Vec<u32> = (0..COLUMNS).chain([0, COLUMNS, COLUMNS + 1]).chain([0; COLUMNS as usize - 3]).collect();
     let at = Region::Workspace;
     let decode = match decode {

@@ -1,4 +1,4 @@
-//! A layer's cached keys and values.
+//! The KV cache of one layer.
 
 use crate::device::{Device, Region};
 use crate::error::Result;
@@ -6,36 +6,37 @@ use crate::ops::attend::{BLOCK, Heads};
 use crate::ops::check;
 use crate::tensor::{DType, Tensor};
 
-/// One layer's cached keys and values, in blocks of [`BLOCK`] positions, both in the compute type.
+/// Cached keys and values of one layer, in blocks of [`BLOCK`] positions, both in the compute type.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct KvCache {
-    /// On the CPU `[blocks, kv heads, dim, BLOCK]`: transposed, so that scores run over keys in vectors. On a GPU as `v`.
+    /// Keys. On the CPU `[blocks, kv heads, dim, BLOCK]`: transposed, so that vectors run over keys when scores are
+    /// computed. On a GPU the layout is that of `v`.
     pub k: Tensor,
-    /// `[blocks, kv heads, BLOCK, dim]`.
+    /// Values `[blocks, kv heads, BLOCK, dim]`.
     pub v: Tensor,
 }
 
 impl KvCache {
-    /// Takes a cache of `blocks` blocks from `region`. Its content is undefined, and need not be cleared: positions
-    /// that were never stored are never used.
+    /// Allocates a cache of `blocks` blocks in `region`. Its content is undefined and need not be cleared, because
+    /// positions that were never stored are never used.
     pub fn alloc(dev: &mut Device, region: Region, dtype: DType, blocks: usize, heads: Heads) -> Result<KvCache> {
         let k = dev.alloc(region, dtype, &key_dims(dev, blocks, heads))?;
         let v = dev.alloc(region, dtype, &value_dims(blocks, heads))?;
         Ok(KvCache { k, v })
     }
 
-    /// Number of blocks.
+    /// Returns the number of blocks.
     pub fn blocks(&self) -> usize {
         self.k.rows()
     }
 
-    /// The heads of packed rows `width` long that this cache stores.
+    /// Returns the heads of packed rows of `width` elements, given the key heads and head size of this cache.
     pub(super) fn heads(&self, width: usize) -> Heads {
         let (kv, dim) = (self.v.shape[1], self.v.shape[3]);
         Heads { q: (width / dim.max(1)).saturating_sub(2 * kv), kv, dim }
     }
 
-    /// Errors unless both parts are of `dtype` and laid out for `heads` on `dev`.
+    /// Returns an error unless both tensors have type `dtype` and the layout for `heads` on `dev`.
     pub(in crate::ops) fn check(&self, op: &'static str, dev: &Device, dtype: DType, heads: Heads) -> Result<()> {
         heads.check(op)?;
         check::tensor(op, "cache.k", self.k, dtype, &key_dims(dev, self.blocks(), heads))?;

@@ -1,27 +1,29 @@
-//! What attention over a cache reads beside its rows.
+//! Arguments of attention over a paged cache.
 
 use super::cache::KvCache;
 use super::decode::Decode;
 use crate::ops::attend::Heads;
 use crate::tensor::Tensor;
 
-/// Where the keys of new tokens lie.
+/// Cache, block tables and lengths of the sequences of a call, with the settings of their attention.
 #[derive(Clone, Copy, Debug)]
 pub struct Paged<'a> {
-    /// The layer's keys and values.
+    /// Keys and values of the layer.
     pub cache: &'a KvCache,
-    /// u32 `[S, max blocks]`.
+    /// Block ids of each sequence, u32 `[S, max blocks]`.
     pub block_tables: Tensor,
-    /// u32 `[S + 1]`: the new tokens of sequence s are rows `cu_seqlens_q[s]` .. `cu_seqlens_q[s + 1]` and its last
-    /// positions.
+    /// Borders of the new tokens, u32 `[S + 1]`. The new tokens of sequence s are the rows `cu_seqlens_q[s]` ..
+    /// `cu_seqlens_q[s + 1]`, and they are the last positions of the sequence.
     pub cu_seqlens_q: Tensor,
-    /// u32 `[S]`: a sequence's keys with the new ones, which [`super::store()`] must have put into the cache before.
+    /// Number of keys of each sequence including the new ones, u32 `[S]`. [`super::store()`] must have stored the new
+    /// keys before.
     pub context_lens: Tensor,
     /// Heads of a row.
     pub heads: Heads,
-    /// Multiplies the scores; positive.
+    /// Positive factor of the scores.
     pub scale: f32,
-    /// The work items of a step in which no sequence has more than one new token: a GPU then fills the card by chunks of
-    /// keys. Without, rows are cut alone; the CPU cuts them as ever. No bit depends on it.
+    /// Work items of a step in which every sequence has at most one new token. A GPU then also splits the work by
+    /// chunks of keys, which keeps all multiprocessors busy; without items it splits only by rows. The CPU ignores
+    /// them. They change no bit of the result.
     pub decode: Option<Decode>,
 }

@@ -1,4 +1,5 @@
-//! A decode step's work items ([`Split`]) as they lie on the device, so that a captured step can be replayed with another.
+//! Work items of a decode step ([`Split`]) on the device. They lie at fixed addresses, so that a captured step can be
+//! replayed with other items.
 
 use super::split::Split;
 use crate::device::{Device, On, Region};
@@ -11,30 +12,33 @@ use crate::tensor::{DType, Tensor};
 
 pub(super) const WIDE: WideKernels = wide_kernels!("paged_attention_sm90a", "paged_attention_decode_wide");
 
-/// Rows of a CTA whose warps share them.
+/// Rows of a CTA; its warps share them.
 pub(super) const ROWS: usize = 16;
 
-/// Warps that multiply, of both bodies: each has a ticket, and a copy of a row's base and sum in the first (`attend::KEPT`).
+/// Warps that multiply, in the `mma.sync` and in the wgmma variant. Each warp has a ticket. In the `mma.sync` variant
+/// each warp also stores a copy of a row's base and sum (`attend::KEPT`).
 pub(super) const WARPS: [usize; 2] = [4, 8];
 
-/// A decode step's work items on the device.
+/// Work items of a decode step on the device.
 #[derive(Clone, Copy, Debug)]
 pub struct Decode {
-    /// [`Split::lists`] in [`Split::room`].
+    /// Lists of [`Split::lists`], each in a buffer of [`Split::room`] words.
     pub(super) lists: [Tensor; 3],
     pub(super) tickets: Tensor,
-    /// Whether an item may have several sequences.
+    /// True if an item may have several sequences.
     pub(super) shares: bool,
     pub(super) together: usize,
 }
 
 impl Decode {
-    /// What steps of at most `sequences` sequences count arrivals in: zeros, and zeros again after each step.
+    /// Allocates the counters in which steps of at most `sequences` sequences count the items that finished. They are
+    /// zero now and again after each step.
     pub fn tickets(dev: &mut Device, region: Region, sequences: usize, heads: Heads) -> Result<Tensor> {
         dev.zeros(region, DType::U32, &[sequences, heads.kv * each(heads)])
     }
 
-    /// Copies a step's items up, to addresses that the step's size alone decides. `tickets` are of [`Decode::tickets`].
+    /// Copies a step's items to the device. Their addresses depend only on the step's size. `tickets` comes from
+    /// [`Decode::tickets`].
     pub fn upload(dev: &mut Device, region: Region, split: &Split, tickets: Tensor) -> Result<Decode> {
         let [sequences, columns] = split.size();
         let mut lists = Vec::with_capacity(3);
@@ -42,7 +46,7 @@ impl Decode {
             let to = dev.alloc(region, DType::U32, &[room])?;
             let (want, got) = (format!("{room} words"), list.len().to_string());
             check::that("paged_attention::Decode", list.len() <= room, want, got)?;
-            // What is behind a list's end is not read.
+            // The kernels do not read past the end of a list.
             dev.write(to.slice(0, list.len()), &list)?;
             lists.push(to);
         }
@@ -51,21 +55,21 @@ impl Decode {
     }
 }
 
-/// Tickets of a sequence's key head.
+/// Returns the number of tickets for each key head of a sequence.
 pub(super) fn each(heads: Heads) -> usize {
     (heads.group().div_ceil(ROWS) * WARPS[0]).max(WARPS[1])
 }
 
-/// Tokens of different sequences that an item can have on `dev`.
+/// Returns the number of tokens of different sequences that one item can hold on `dev`.
 pub fn together(dev: &mut Device, heads: Heads) -> usize {
     match dev.on() {
         On::Gpu(gpu) => in_item(heads, sm90a::takes(&gpu, &WIDE, heads)),
-        // A plan has memory for either body.
+        // A memory plan reserves enough for either kernel variant.
         _ => in_item(heads, false).max(in_item(heads, true)),
     }
 }
 
-/// Tokens that an item has room for.
+/// Returns the number of tokens that fit in one item.
 pub(super) fn in_item(heads: Heads, by_wgmma: bool) -> usize {
     match by_wgmma {
         true => sm90a::ROWS / pitch(heads.group()),
@@ -73,7 +77,8 @@ pub(super) fn in_item(heads: Heads, by_wgmma: bool) -> usize {
     }
 }
 
-/// Rows of a token by wgmma: it begins where a swizzle's pattern does, or a warp's rows.
+/// Returns the distance between the first rows of two tokens in the wgmma variant. A token starts where the swizzle
+/// pattern repeats or at the first row of a warp.
 fn pitch(group: usize) -> usize {
     if group > 8 { group.next_multiple_of(16) } else { 8 }
 }

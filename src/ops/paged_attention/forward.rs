@@ -1,4 +1,4 @@
-//! Prefill on both devices, and decode on the CPU.
+//! Attention over a paged cache: the entry point, prefill on a GPU, and prefill and decode on the CPU.
 
 use std::ops::Range;
 
@@ -18,10 +18,14 @@ use crate::tensor::{DType, Elem, Tensor};
 /// Query rows of one work item.
 const ROWS: usize = 32;
 
-/// Causal attention of new tokens to all cached ones: qkv `[T, (q + 2 kv) * dim]` (its q heads are read), out
-/// `[T, q * dim]`. A row gets the bits of `attention::fwd`. Errors on other shapes, on a
-/// context shorter than its new tokens or longer than its table, and on a block past the cache; on a GPU on a head_dim
-/// above 128, and these numbers, which lie in its memory, are not looked at.
+/// Computes causal attention of new tokens to all cached ones. qkv is `[T, (q + 2 kv) * dim]`, of which only the q
+/// heads are read; out is `[T, q * dim]`. Each row is bitwise identical to that of `attention::fwd`. Returns an error
+/// for
+///
+/// - other shapes;
+/// - a context shorter than its new tokens or longer than its block table, and a block id past the cache (not checked
+///   on a GPU, where these numbers are in device memory);
+/// - a head_dim above 128 on a GPU.
 pub fn fwd(dev: &mut Device, paged: Paged<'_>, qkv: Tensor, out: Tensor) -> Result<()> {
     const OP: &str = "paged_attention::fwd";
     let Paged { cache, block_tables, cu_seqlens_q, context_lens, heads, decode, .. } = paged;
@@ -105,7 +109,7 @@ fn launch_fwd(
     gpu.launch("paged_attention", kernel, Launch::new(grid, launch::THREADS, launch::rows_smem(kept)), args)
 }
 
-/// A block widened, then the rows' states.
+/// Returns the scratch elements of a thread: a block in f32, then the rows' states.
 fn scratch_len(heads: Heads) -> usize {
     widened_len(heads) + RowStates::len(ROWS * heads.group(), heads.dim)
 }
@@ -118,7 +122,7 @@ fn widened_len(heads: Heads) -> usize {
 struct QueryTile {
     sequence: usize,
     rows: Range<usize>,
-    /// Keys the first of them sees.
+    /// Number of keys that the first row sees.
     context: usize,
 }
 
@@ -202,7 +206,7 @@ impl<T: Elem> KeySource for CachedKeys<'_, T> {
 }
 
 cpu_kernel! {
-    /// A block in f32, value rows padded with zeros.
+    /// Converts a block to f32 and pads its value rows with zeros.
     fn widen_block<T: Elem>(k: &[T], v: &[T], dim: usize, padded: usize, wide_k: &mut [f32], wide_v: &mut [f32]) {
         for (to, from) in wide_k.iter_mut().zip(k) {
             *to = from.to_f32();

@@ -1,4 +1,4 @@
-//! Launches of decode's attention, by mma.sync or by wgmma: a list of work items that lies on the device.
+//! Launches of decode attention, by `mma.sync` or by wgmma, over a list of work items on the device.
 
 use super::call::Paged;
 use super::decode::{Decode, ROWS, WARPS, WIDE, each, in_item};
@@ -13,11 +13,12 @@ use crate::tensor::{DType, Tensor};
 
 const DECODE: ByDim = by_dim!("paged_attention_decode");
 
-/// CTAs of a multiprocessor, which take items in turn: as many as registers leave room for at the smallest heads. A step has
-/// seldom the items there could be, and the CTAs of all would mostly begin for nothing.
+/// CTAs per multiprocessor, which process the items in turn: as many as the registers allow for the smallest heads. A
+/// step seldom has the maximum number of items, so with one CTA per possible item most CTAs would start without any
+/// work.
 const CTAS: usize = 4;
 
-/// Room for the states of chunks, of which a sequence has no more than its table's.
+/// Allocates memory for the states of chunks. A sequence has at most as many chunks as its block table.
 pub(super) fn states(dev: &mut Device, decode: Decode, paged: &Paged<'_>) -> Result<Tensor> {
     let (sequences, columns) = (paged.context_lens.rows(), paged.block_tables.cols());
     let (kept, _) = holding(&DECODE, paged.heads.dim);
@@ -26,7 +27,7 @@ pub(super) fn states(dev: &mut Device, decode: Decode, paged: &Paged<'_>) -> Res
     dev.alloc(Region::Workspace, DType::F32, &[used, chunks * paged.heads.q * (kept + 2 * WARPS[0])])
 }
 
-/// Bytes of `attend::TogetherSmem`.
+/// Returns the bytes of `attend::TogetherSmem`.
 fn together_smem(dim: usize) -> usize {
     2 * launch::shared_rows(BLOCK, dim)
         + launch::shared_rows(ROWS, dim)
@@ -34,7 +35,7 @@ fn together_smem(dim: usize) -> usize {
         + WARPS[0] * ROWS * 5 * 4
 }
 
-/// Launches the items of several sequences where there may be any, then each sequence's own.
+/// Launches the items of several sequences, if there may be any, then the items of single sequences.
 pub(super) fn fwd(
     op: &'static str,
     mut gpu: Gpu<'_>,
@@ -105,7 +106,8 @@ mod tests {
     use crate::ops::attend::Heads;
     use crate::ops::paged_attention::{DecodeStep, KvCache, fwd, together};
 
-    /// The shape of the launch of a step of so many sequences of so many keys each, whose tables have 257 columns.
+    /// Returns the grid of the launch for a step of `sequences` sequences with `keys` keys each, whose tables have 257
+    /// columns.
     fn grid(sequences: usize, keys: u32) -> [u32; 3] {
         let properties = Properties {
             name: "none".into(),

@@ -1,7 +1,11 @@
-//! A decode step's attention cut into work items (kernels/common/attend_item.cuh): a sequence's new token with each chunk of
-//! its keys, so that few long sequences fill a card as well; and before them the tokens of sequences that begin with the
-//! same pages with the chunks of those, which are then read once for all of them. Host code without tensors; which items
-//! there are changes no bit.
+//! Splits the attention of a decode step into work items (kernels/common/attend_item.cuh). There are two kinds:
+//!
+//! - One sequence's own item is its new token with one chunk of its keys, so a few long sequences also occupy the whole
+//!   GPU.
+//! - A shared item is the new tokens of several sequences that begin with the same pages, with one chunk of those
+//!   pages. The pages are then read once for all of them. Shared items run first.
+//!
+//! This is host code without tensors. The choice of items changes no bit of the result.
 
 use std::ops::Range;
 
@@ -9,17 +13,17 @@ use crate::error::Result;
 use crate::ops::attend::{BLOCK, CHUNK};
 use crate::ops::check;
 
-/// Words of an item.
+/// Number of u32 words of an item.
 pub(super) const WORDS: usize = 4;
 
-/// A decode step, as the kernels read it.
+/// A decode step in the form in which the kernels read it.
 #[derive(Clone, Copy, Debug)]
 pub struct DecodeStep<'a> {
-    /// `[S + 1]`: each sequence has one new token, or none.
+    /// Borders of the new tokens, `[S + 1]`: each sequence has one new token, or none.
     pub cu_seqlens_q: &'a [u32],
-    /// `[S]`: keys of each.
+    /// Number of keys of each sequence, `[S]`.
     pub context_lens: &'a [u32],
-    /// `[S, columns]`.
+    /// Block ids of each sequence, `[S, columns]`.
     pub block_tables: &'a [u32],
 }
 
@@ -32,7 +36,8 @@ impl DecodeStep<'_> {
         (self.cu_seqlens_q[s + 1] - self.cu_seqlens_q[s]) as usize
     }
 
-    /// Errors unless each sequence has one new token, the last of its keys, which its table holds, or none.
+    /// Returns an error unless each sequence has at most one new token, and one with a new token has at least one key
+    /// and no more than its table holds.
     fn check(&self) -> Result<()> {
         let most = self.columns() * BLOCK;
         for (s, &keys) in self.context_lens.iter().enumerate() {
@@ -45,21 +50,22 @@ impl DecodeStep<'_> {
         Ok(())
     }
 
-    /// Pages that lie before a sequence's last key: what it may share.
+    /// Returns the full pages before a sequence's last key. Only these can be shared.
     fn table(&self, s: usize) -> &[u32] {
         let keys = self.context_lens[s].saturating_sub(1) as usize;
         &self.block_tables[s * self.columns()..][..keys / BLOCK]
     }
 }
 
-/// The work items of a decode step.
+/// Work items of a decode step.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Split {
-    /// Sequences, of which items name neighbours.
+    /// Sequences in an order in which those that share pages are adjacent. Items refer to ranges of this list.
     members: Vec<u32>,
-    /// Each sequence's own: of its first member, tokens and arrivals, the first key, all keys.
+    /// Items of single sequences: index of the first member, 1 token | number of the sequence's own items << 16, first
+    /// key, number of keys.
     own: Vec<[u32; WORDS]>,
-    /// Those of several sequences, which run before.
+    /// Items of several sequences, in the same form without the number of own items. They run before `own`.
     shared: Vec<[u32; WORDS]>,
     sequences: usize,
     columns: usize,
@@ -67,8 +73,8 @@ pub struct Split {
 }
 
 impl Split {
-    /// Of a step, with at most `together` tokens in an item. A sequence without a new token has none. Errors on one with
-    /// several, and on a new token without keys or with more than the table holds.
+    /// Splits a step into items of at most `together` tokens. A sequence without a new token gets no items. Returns an
+    /// error if a sequence has several new tokens, or if one with a new token has no keys or more than its table holds.
     pub fn new(step: DecodeStep<'_>, together: usize) -> Result<Split> {
         step.check()?;
         let (sequences, columns) = (step.context_lens.len(), step.columns());
@@ -94,34 +100,35 @@ impl Split {
             let arrivals = chunks(from, keys).count() as u32;
             own.extend(chunks(from, keys).map(|at| [member as u32, 1 | arrivals << 16, at, keys as u32]));
         }
-        // The longest first: what is left at the end is then little.
+        // The longest items come first, so that little work remains when the first CTAs run out of items.
         own.sort_by_key(|item| std::cmp::Reverse(length(item)));
         shared.sort_by_key(|item| std::cmp::Reverse(length(item)));
         let members = order.into_iter().map(|s| s as u32).collect();
         Ok(Split { members, own, shared, sequences, columns, together })
     }
 
-    /// Chunks of the longest sequence that a table of so many columns holds.
+    /// Returns the number of chunks of the longest sequence that fits in a table of `columns` columns.
     pub(super) fn chunks(columns: usize) -> usize {
         (columns * BLOCK).div_ceil(CHUNK)
     }
 
-    /// Tokens of an item, at most.
+    /// Returns the maximum number of tokens of an item.
     pub(super) fn together(&self) -> usize {
         self.together
     }
 
-    /// Whether an item has several sequences.
+    /// Returns true if an item has several sequences.
     pub fn shares(&self) -> bool {
         !self.shared.is_empty()
     }
 
-    /// Items that steps of so many sequences can have at most: their own, and those of several.
+    /// Returns the maximum numbers of items of a step with `sequences` sequences: single sequences' own items, and
+    /// shared items.
     pub(super) fn most(sequences: usize, columns: usize) -> [usize; 2] {
         [sequences * Split::chunks(columns), sequences / 2 * Split::chunks(columns)]
     }
 
-    /// As they lie on the device: own items, those of several sequences, each list behind its length, and members.
+    /// Returns the lists for the device: own items, shared items (each list starts with its length), and members.
     pub(super) fn lists(&self) -> [Vec<u32>; 3] {
         let list = |items: &[[u32; WORDS]]| {
             let head = [items.len() as u32, 0, 0, 0];
@@ -130,24 +137,24 @@ impl Split {
         [list(&self.own), list(&self.shared), self.members.clone()]
     }
 
-    /// Words of [`Split::lists`] of steps as large, at most.
+    /// Returns the maximum numbers of words of [`Split::lists`] for a step of this size.
     pub(super) fn room(sequences: usize, columns: usize) -> [usize; 3] {
         let [own, shared] = Split::most(sequences, columns).map(|items| (1 + items) * WORDS);
         [own, shared, sequences]
     }
 
-    /// Its step's sequences and columns.
+    /// Returns the numbers of sequences and table columns of the step.
     pub(super) fn size(&self) -> [usize; 2] {
         [self.sequences, self.columns]
     }
 }
 
-/// Where the items of keys `from .. keys` begin: one a chunk.
+/// Returns the first keys of the items that cover the keys `from .. keys`, one item per chunk.
 fn chunks(from: usize, keys: usize) -> impl Iterator<Item = u32> {
     (from / CHUNK..keys.div_ceil(CHUNK)).map(move |chunk| (chunk * CHUNK).max(from) as u32)
 }
 
-/// Keys of an item: to its chunk's end or its last.
+/// Returns the number of keys of an item, which ends at the end of its chunk or at its last key.
 fn length(&[_, _, from, keys]: &[u32; WORDS]) -> u32 {
     keys.min((from / CHUNK as u32 + 1) * CHUNK as u32) - from
 }
@@ -156,8 +163,9 @@ fn common(a: &[u32], b: &[u32]) -> usize {
     a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }
 
-/// Cuts neighbours, of which `common` says how many leading pages each two share, into groups that save the most reads of
-/// pages: how many, and each group with the pages that all of it share.
+/// Divides neighbours into groups such that the most page reads are saved. `common` is the number of leading pages that
+/// each two neighbours share. Returns the number of reads saved, and each group with the number of pages that all of
+/// its members share.
 fn groups(common: &[usize], range: Range<usize>, together: usize) -> (usize, Vec<(Range<usize>, usize)>) {
     let Some(&pages) = common[range.start..range.end.max(range.start + 1) - 1].iter().min() else {
         return (0, Vec::new());
@@ -175,7 +183,7 @@ fn groups(common: &[usize], range: Range<usize>, together: usize) -> (usize, Vec
     if whole > saved { (whole, vec![(range, pages)]) } else { (saved, found) }
 }
 
-/// A group in parts of nearly equal size; what would be alone is left out.
+/// Divides a group into parts of nearly equal size. Parts of a single member are left out.
 fn parts(range: Range<usize>, together: usize) -> impl Iterator<Item = Range<usize>> {
     let count = range.len().div_ceil(together);
     let cut = move |i: usize| range.start + range.len() * i / count;
@@ -187,12 +195,13 @@ mod tests {
     use super::*;
     use crate::philox::{Purpose, Random};
 
-    /// Keys that are read of each key head, by items of several sequences and by each sequence's own.
+    /// Returns the number of keys read per key head, by shared items and by own items.
     fn keys(split: &Split) -> [usize; 2] {
         [&split.shared, &split.own].map(|items| items.iter().map(|item| length(item) as usize).sum())
     }
 
-    /// Sequences of `groups`: how many, keys that begin all of them, further keys of each.
+    /// Makes the sequences of a step. Each group is (number of sequences, keys that all of them begin with, further
+    /// keys of each).
     fn step(groups: &[(usize, usize, usize)]) -> (Vec<u32>, Vec<u32>, Vec<u32>) {
         let columns = groups.iter().map(|(_, shared, own)| (shared + own).div_ceil(BLOCK)).max().unwrap_or(0);
         let (mut contexts, mut tables, mut page) = (Vec::new(), Vec::new(), 0..);
@@ -211,7 +220,8 @@ mod tests {
         Split::new(DecodeStep { cu_seqlens_q: cu, context_lens: contexts, block_tables: tables }, together).unwrap()
     }
 
-    /// Keys of each sequence in the order in which they are folded, found in the lists as kernels find them.
+    /// Returns the key ranges of each sequence in the order in which they are folded, found in the lists as the kernels
+    /// find them.
     fn seen(split: &Split, contexts: &[u32]) -> Vec<Vec<[u32; 2]>> {
         let mut seen = vec![Vec::new(); contexts.len()];
         for &[first, tokens, begin, keys] in split.shared.iter().chain(&split.own) {
@@ -259,7 +269,7 @@ mod tests {
 
     #[test]
     fn groups_are_cut_where_most_is_saved() {
-        // All begin with a page that says how to answer, then with their group's.
+        // Every sequence begins with the same page (a common system prompt), followed by the pages of its group.
         let (cu, contexts, mut tables) = step(&[(4, 8 * BLOCK, 200), (5, 6 * BLOCK, 400), (1, 0, 700)]);
         let columns = tables.len() / contexts.len();
         tables.iter_mut().step_by(columns).for_each(|page| *page = 9999);
@@ -267,7 +277,7 @@ mod tests {
         let mut found: Vec<_> = split.shared.iter().map(|item| (item[1], item[3] as usize / BLOCK)).collect();
         found.sort();
         assert_eq!(found, [(4, 8), (5, 6)]);
-        // A sequence's last key is its own.
+        // The last key of a sequence is never shared.
         assert!(!self::split(&(vec![0, 1, 2], vec![128; 2], vec![3; 2]), 8).shares());
     }
 
@@ -287,11 +297,12 @@ mod tests {
         ] {
             assert_eq!(found(&cu, &contexts).unwrap_err(), format!("paged_attention::Split: {told}"));
         }
-        // Nothing of a sequence without a new token is looked at.
+        // The lengths of a sequence without a new token are not checked.
         assert_eq!(keys(&found(&[0, 0, 1], &[9999, 256]).unwrap()), [0, 256]);
     }
 
-    /// 64 rollouts of 4 prompts of 2,000 tokens, 1,000 sampled by each, under the 7B's weights without its token table.
+    /// 64 rollouts: 4 prompts of 2,000 tokens with 16 rollouts of 1,000 sampled tokens each, on the 7B model. The
+    /// weights are counted without the token embedding.
     #[test]
     fn a_step_reads_little_more_than_it_must() {
         let (weights, key) = (7.07e9 * 2.0, (28 * 2 * 4 * 128 * 2) as f64);
@@ -301,9 +312,9 @@ mod tests {
         let [shared, own] = keys(&split(&step, 16));
         println!("{:.4} of what it must, {:.4} of that unshared", bytes(shared + own) / must, bytes(64 * 3000) / must);
         assert!(bytes(shared + own) < 1.05 * must);
-        // A body with two tokens in an item reads the prefix eight times.
+        // With room for only two tokens in an item, the prefix is read eight times.
         assert_eq!(keys(&split(&step, 2)), [8 * shared, own]);
-        // One long answer: an item a chunk, for each key head a CTA.
+        // One long answer has one item per chunk, and one CTA per item and key head.
         assert_eq!(self::split(&self::step(&[(1, 0, 28_000)]), 16).own.len(), 14);
     }
 }

@@ -1,4 +1,4 @@
-//! New tokens' keys and values into the cache.
+//! Stores the keys and values of new tokens in the cache.
 
 use super::cache::KvCache;
 use crate::device::{Cpu, Device, Gpu, On, Parts, cpu_kernel, params};
@@ -7,10 +7,10 @@ use crate::ops::attend::{BLOCK, Heads};
 use crate::ops::check::{self, by_dtype};
 use crate::tensor::{DType, Elem, Tensor};
 
-/// Stores the k and v heads of new tokens: qkv `[T, (q + 2 kv) * dim]`, slot_mapping `[T]` u32, a token's slot being
-/// block * BLOCK + position in the block; of equal slots the last wins. Errors on other shapes and on a slot past
-/// the cache. On a GPU slots are distinct (of equal ones any may win), and a token whose slot is past the cache is not
-/// stored.
+/// Stores the k and v heads of new tokens. qkv is `[T, (q + 2 kv) * dim]`; slot_mapping is u32 `[T]`, where a token's
+/// slot is block * BLOCK + position in the block. Of equal slots the last token wins. Returns an error for other shapes
+/// and for a slot past the cache. On a GPU, slots must be distinct (of equal ones any token may win), and a token whose
+/// slot is past the cache is not stored.
 pub fn store(dev: &mut Device, qkv: Tensor, slot_mapping: Tensor, cache: &KvCache) -> Result<()> {
     const OP: &str = "paged_attention::store";
     check::compute(OP, "qkv", qkv)?;
@@ -36,7 +36,7 @@ fn launch_store(
 ) -> Result<()> {
     const THREADS: usize = 256;
     check::gpu_compute(op, qkv.dtype)?;
-    // Elements of a thread: 16-byte accesses where heads start on 16 bytes.
+    // Number of elements per thread: 8 for 16-byte accesses, if heads start at multiples of 16 bytes.
     let (kernel, each) = if heads.dim.is_multiple_of(8) { ("kv_store_vectors", 8) } else { ("kv_store_elements", 1) };
     let elements = qkv.rows() * 2 * heads.kv * heads.dim;
     check::count(op, "elements", elements)?;
@@ -76,7 +76,7 @@ fn store_rows<T: Elem>(cpu: Cpu<'_>, qkv: Tensor, slots: Tensor, cache: &KvCache
 }
 
 cpu_kernel! {
-    /// The tokens of one block.
+    /// Stores the tokens of one block.
     fn store_block<T: Elem>(qkv: &[T], slots: &[u32], tokens: &[u32], heads: Heads, k: &mut [T], v: &mut [T]) {
         let (dim, width) = (heads.dim, heads.qkv_len());
         for &t in tokens {
