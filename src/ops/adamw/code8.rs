@@ -1,31 +1,36 @@
-//! Eight bits a moment: a code of 256 values, denser near zero, and one f32 scale for 256 consecutive elements.
+//! Moments with eight bits per element: a code of 256 values, denser near zero, and one f32 scale per 256 consecutive
+//! elements.
 //!
-//! As the dynamic code of bitsandbytes (Dettmers et al., "8-bit optimizers via block-wise quantization", 2022), with
-//! ranges of 8 where that has decades of 10, so that both ways are a few operations and no table: code c = 2^h (1 + f)
-//! stands for 8^(h + 1 - S) (1/8 + 7/8 f), c = 0 for zero. S is 8 without a sign (v: 128 codes from 1/8 to 1, 64 from
-//! 1/64, and so on down to 8^-8 = 6e-8), 7 beside a sign bit (m: 64 codes from 1/8 to 1, down to 8^-7 = 5e-7).
-//! The scale is such that the largest of a block is the last code. kernels/common/code8.cuh has the same functions.
+//! The code is like the dynamic code of bitsandbytes (Dettmers et al., "8-bit optimizers via block-wise quantization",
+//! 2022), but its ranges are factors of 8 instead of decades, so that encoding and decoding take a few operations and
+//! no table. With S bits, code c = 2^h (1 + f) represents 8^(h + 1 - S) (1/8 + 7/8 f), and c = 0 represents zero.
+//!
+//! - v has no sign and S = 8: 128 codes from 1/8 to 1, 64 from 1/64 to 1/8, and so on down to 8^-8 = 6e-8.
+//! - m has a sign bit and S = 7: 64 codes from 1/8 to 1, and so on down to 8^-7 = 5e-7.
+//!
+//! The scale is chosen so that the largest element of a block gets the last code. kernels/common/code8.cuh has the same
+//! functions.
 
 use half::bf16;
 
 /// Elements that share a scale.
 pub const BLOCK: usize = 256;
 
-/// The largest code of S bits.
+/// Returns the largest code of S bits.
 const fn last<const S: i32>() -> i32 {
     (1 << S) - 1
 }
 
-/// 2^n, for n from -126 to 127.
+/// Returns 2^n, for n from -126 to 127.
 #[inline(always)]
 fn power(n: i32) -> f32 {
     f32::from_bits(((127 + n) << 23) as u32)
 }
 
-/// What code `c` of S bits stands for, of a scale of one: exact.
+/// Returns the exact value that code `c` of S bits represents with a scale of one.
 #[inline(always)]
 pub fn value<const S: i32>(c: i32) -> f32 {
-    // As a float, c has h in its exponent and f in its mantissa.
+    // The f32 value c has h in its exponent and f in its mantissa.
     let bits = (c as f32).to_bits();
     let h = (bits >> 23) as i32 - 127;
     let one_f = f32::from_bits(bits & 0x007f_ffff | 0x3f80_0000);
@@ -33,38 +38,40 @@ pub fn value<const S: i32>(c: i32) -> f32 {
     if c == 0 { 0.0 } else { found }
 }
 
-/// Where `y` (not negative) lies among the codes of S bits: a real number, which between two codes is linear.
+/// Returns the position of `y` (not negative) among the codes of S bits, a real number that is linear in `y` between
+/// two codes.
 #[inline(always)]
 fn position<const S: i32>(y: f32) -> f32 {
     let exponent = (y.to_bits() >> 23) as i32 - 127;
-    // A third, rounded down, for 0 to 3 S.
+    // One third, rounded down, correct for 0 to 3 S.
     let h = ((exponent.max(-3 * S) + 3 * S) * 43) >> 7;
     let within = (y * power(3 * (S - 1 - h)) + 0.75) * (8.0 / 7.0) * power(h);
     if y < power(-3 * S) { y * power(3 * S) } else { within }
 }
 
-/// The code of S bits nearest to the position of `y` plus `jitter` (-0.5 to 0.5).
+/// Returns the code of S bits that is nearest to the position of `y` plus `jitter` (-0.5 to 0.5).
 #[inline(always)]
 fn nearest<const S: i32>(y: f32, jitter: f32) -> i32 {
-    // At 1.5 * 2^23 the last place is worth 1. A y of NaN becomes the last code.
+    // The last place of 1.5 * 2^23 is worth 1, so the addition rounds to an integer. If y is NaN, the result is the
+    // last code.
     let at = position::<S>(y).min(last::<S>() as f32) + jitter;
     ((at + 12_582_912.0).to_bits() as i32 - 0x4b40_0000).min(last::<S>())
 }
 
-/// The scale of a block whose largest magnitude is `largest`.
+/// Returns the scale of a block whose largest magnitude is `largest`.
 #[inline(always)]
 pub fn scale<const S: i32>(largest: f32) -> f32 {
-    // Over the value of the last code: 1017 / 1024 of 8 bits, 505 / 512 of 7.
+    // `largest` divided by the value of the last code: 1017 / 1024 for 8 bits, 505 / 512 for 7.
     largest * if S == 8 { 1024.0 / 1017.0 } else { 512.0 / 505.0 }
 }
 
-/// `x` over `scale`, zero over zero.
+/// Returns `x` / `scale`, or zero if `scale` is zero.
 #[inline(always)]
 fn ratio(x: f32, scale: f32) -> f32 {
     if scale > 0.0 { x / scale } else { 0.0 }
 }
 
-/// A first moment's code: the sign above seven bits, rounded to nearest.
+/// Encodes a first moment: a sign bit above seven bits, rounded to nearest.
 #[inline(always)]
 pub fn signed(x: f32, scale: f32) -> u8 {
     let c = nearest::<7>(ratio(x.abs(), scale), 0.0);
@@ -72,34 +79,35 @@ pub fn signed(x: f32, scale: f32) -> u8 {
     (c | sign) as u8
 }
 
-/// What [`signed`] made a code of.
+/// Decodes a code of [`signed`].
 #[inline(always)]
 pub fn of_signed(c: u8, scale: f32) -> f32 {
     let x = value::<7>(i32::from(c & 0x7f)) * scale;
     if c & 0x80 != 0 { -x } else { x }
 }
 
-/// A second moment's code: rounded up or down by the random `word`, so that the mean is `x`; but never to zero unless
-/// `x` is zero, or the weight would move by m over eps.
+/// Encodes a second moment. It is rounded up or down by the random `word`, so that the expected value is `x`. It
+/// becomes zero only if `x` is zero; otherwise the weight would move by m / eps.
 #[inline(always)]
 pub fn unsigned(x: f32, scale: f32, word: u32) -> u8 {
     let c = nearest::<8>(ratio(x, scale), jitter(word));
     (if x > 0.0 { c.max(1) } else { 0 }) as u8
 }
 
-/// What [`unsigned`] made a code of.
+/// Decodes a code of [`unsigned`].
 #[inline(always)]
 pub fn of_unsigned(c: u8, scale: f32) -> f32 {
     value::<8>(i32::from(c)) * scale
 }
 
-/// Uniform on the multiples of 2^-24 from -0.5 on, below 0.5.
+/// Returns a uniform random multiple of 2^-24, from -0.5 to below 0.5.
 #[inline(always)]
 fn jitter(word: u32) -> f32 {
     (word >> 8) as i32 as f32 * (1.0 / 16_777_216.0) - 0.5
 }
 
-/// `x` as bf16, rounded away from zero with the probability of what truncation would lose. NaN stays NaN.
+/// Rounds `x` to bf16, away from zero with a probability equal to the fraction that truncation would drop. NaN stays
+/// NaN.
 #[inline(always)]
 pub fn stochastic(x: f32, word: u32) -> bf16 {
     let bits = x.to_bits();
@@ -107,7 +115,7 @@ pub fn stochastic(x: f32, word: u32) -> bf16 {
     bf16::from_bits(if x.is_nan() { bits >> 16 | 0x40 } else { rounded } as u16)
 }
 
-/// A second moment as bf16: [`stochastic`], but never zero unless `x` is.
+/// Rounds a second moment to bf16 like [`stochastic`], but to zero only if `x` is zero.
 #[inline(always)]
 pub fn stochastic_above_zero(x: f32, word: u32) -> bf16 {
     let rounded = stochastic(x, word);
@@ -124,7 +132,7 @@ mod tests {
             let v = value::<S>(c);
             assert!(v > before, "{c}: {v} is not over {before}");
             assert_eq!(nearest::<S>(v, 0.0), c);
-            // Halfway to the next, a little above and below.
+            // Test a little below and above the midpoint to the next code.
             if c > 0 && c < last::<S>() {
                 let (low, high) = (v, value::<S>(c + 1));
                 assert_eq!(nearest::<S>(low + 0.49 * (high - low), 0.0), c);
@@ -145,7 +153,7 @@ mod tests {
 
     #[test]
     fn every_float_is_coded_within_a_step_and_zero_stays_zero() {
-        // Every sign and exponent with some mantissas; scales from the least to the greatest.
+        // Test every sign and exponent with some mantissas, and scales from the smallest to the largest.
         for scale in [f32::from_bits(1), 1e-40, 1e-30, 3e-5, 1.0, 7e20, 3e38] {
             for bits in (0..=0xffffu32).map(|b| b << 16 | 0x1234) {
                 let x = f32::from_bits(bits);
@@ -154,10 +162,10 @@ mod tests {
                 }
                 let m = signed(x, scale);
                 assert_eq!(m & 0x80 != 0, x < 0.0 && m != 0);
-                // The widest step is that of the top range, 7/8 of it over 64.
+                // The widest step is in the top range: 7/8 of the scale divided by 64.
                 let off = (f64::from(of_signed(m, scale)) - f64::from(x)).abs();
                 let allowed = 0.5 * (0.875 / 64.0) * f64::from(scale) * 1.001 + f64::from(f32::from_bits(1));
-                // Above the last code there is none.
+                // There is no code above the last one.
                 assert!(off <= allowed.max(f64::from(scale) * 0.0137), "{x} of {scale}: {off}");
                 if x >= 0.0 {
                     for word in [0, 0x8000_0000, u32::MAX] {
@@ -173,7 +181,7 @@ mod tests {
 
     #[test]
     fn the_largest_never_becomes_a_code_too_many() {
-        // Rounded up as far as can be, 255 and a half would be 256, or 0.
+        // If a position of 255.5 were rounded up, it would become code 256, which wraps to 0.
         for largest in [1.0f32, 0.3, 7e-12, f32::MIN_POSITIVE, f32::from_bits(1), 3e38] {
             assert_eq!(unsigned(largest, scale::<8>(largest), u32::MAX), 255, "{largest}");
             assert!(signed(-largest, scale::<7>(largest)) == 255 && signed(largest, scale::<7>(largest)) == 127);
@@ -191,8 +199,8 @@ mod tests {
                 coded += f64::from(of_unsigned(unsigned(x, 1.0, word), 1.0));
                 short += f64::from(stochastic(x, word).to_f32());
             }
-            // A step is at most 7 x (below 8^-7), 1/128 of x in bf16; half a step is the largest deviation of one
-            // draw, and five deviations of the mean never happen.
+            // A step is at most 7 x (below 8^-7), or x / 128 in bf16. One draw deviates by at most half a step, and the
+            // mean never deviates by five standard deviations.
             let within =
                 |sum: f64, step: f64| (sum / N as f64 - f64::from(x)).abs() < 5.0 * 0.5 * step / (N as f64).sqrt();
             let c = nearest::<8>(x, -0.499);

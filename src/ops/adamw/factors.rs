@@ -1,4 +1,4 @@
-//! What all elements of an update share: factors of the formula, and what names the random words.
+//! Values that all elements of an update share: the factors of the formula and the key of the random words.
 
 use bytemuck::NoUninit;
 
@@ -6,7 +6,7 @@ use super::parameter::AdamW;
 use crate::device::plain;
 use crate::philox::{Purpose, key};
 
-/// The random words of one parameter's update.
+/// Key of the random words of one parameter's update.
 #[derive(Clone, Copy)]
 pub(super) struct Noise {
     pub key: [u32; 2],
@@ -14,8 +14,9 @@ pub(super) struct Noise {
 }
 
 impl Noise {
-    /// What a word rounds: the last word of its counter.
+    /// Last word of the Philox counter for words that round the second moment.
     pub const SECOND_MOMENT: u32 = 0;
+    /// Last word of the Philox counter for words that round the weight.
     pub const WEIGHT: u32 = 1;
 
     pub fn new(hp: &AdamW) -> Noise {
@@ -23,7 +24,8 @@ impl Noise {
     }
 }
 
-/// The settings as the loop over elements wants them, worked out in f64; `adamw::Factors` of kernels/adamw.cu.
+/// Settings in the form that the loop over elements uses, computed in f64. Same layout as `adamw::Factors` of
+/// kernels/adamw.cu.
 #[repr(C)]
 #[derive(Clone, Copy, NoUninit)]
 pub(super) struct Factors {

@@ -1,9 +1,9 @@
-//! An f32 master kept exactly beside its bf16 weight.
+//! An exact f32 master weight, stored as its bf16 weight and a 16-bit remainder.
 
 use half::bf16;
 
-/// An f32 as a bf16 weight (nearest, ties away from zero in the bit pattern) and the signed rest that makes it
-/// exact again: [`join`] gives back every bit. Ties away because round-to-even cannot be inverted.
+/// Splits an f32 into a bf16 weight (nearest, ties away from zero in the bit pattern) and a signed remainder. [`join`]
+/// restores every bit. Ties go away from zero because round-to-even cannot be inverted.
 #[inline(always)]
 pub fn split(master: f32) -> (bf16, i16) {
     let bits = master.to_bits();
@@ -11,7 +11,7 @@ pub fn split(master: f32) -> (bf16, i16) {
     (bf16::from_bits(hi as u16), bits.wrapping_sub(hi << 16) as i16)
 }
 
-/// The f32 that [`split`] took apart.
+/// Returns the f32 that [`split`] divided.
 #[inline(always)]
 pub fn join(hi: bf16, lo: i16) -> f32 {
     f32::from_bits(((hi.to_bits() as u32) << 16).wrapping_add(lo as i32 as u32))

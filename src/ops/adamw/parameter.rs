@@ -1,11 +1,11 @@
-//! What an update changes, and its settings.
+//! Arguments of an AdamW update: the parameter with its state, and the settings.
 
 use super::code8::BLOCK;
 use crate::error::Result;
 use crate::ops::check;
 use crate::tensor::{DType, Tensor};
 
-/// The settings of one update, in f64 as torch holds them: 1 - beta2 in f32 would be off by 1e-5 of itself.
+/// Settings of one update, in f64 as in torch: in f32, 1 - beta2 would have a relative error of 1e-5.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct AdamW {
     /// Learning rate of this step.
@@ -14,46 +14,47 @@ pub struct AdamW {
     pub beta1: f64,
     /// Decay of the second moment.
     pub beta2: f64,
-    /// Added to the root of the second moment.
+    /// Constant added to the root of the second moment.
     pub eps: f64,
-    /// Decoupled weight decay.
+    /// Decoupled weight decay coefficient.
     pub weight_decay: f64,
-    /// Updates done with this one included: 1 for the first.
+    /// Number of updates including this one, 1 for the first.
     pub step: u64,
-    /// The run's seed: with the step, the parameter and the element it names what stochastic rounding draws.
+    /// Seed of the run. Together with the step, the parameter and the element, it determines the random words of
+    /// stochastic rounding.
     pub seed: u64,
-    /// The parameter's number.
+    /// Index of the parameter.
     pub param: u32,
 }
 
-/// What a moment of 8 bits an element lies in.
+/// Storage of a moment with 8 bits per element.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Coded {
-    /// u8 `[len]`.
+    /// Codes, u8 `[len]`.
     pub codes: Tensor,
-    /// f32, one for each [`BLOCK`] elements.
+    /// Scales, f32, one for each [`BLOCK`] elements.
     pub scales: Tensor,
 }
 
-/// The moments of a parameter, in its element order.
+/// Moments of a parameter, in its element order.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Moments {
-    /// f32 `[len]` each.
+    /// Moments in f32 `[len]`.
     F32 {
         /// First moment.
         m: Tensor,
         /// Second moment.
         v: Tensor,
     },
-    /// bf16 `[len]` each: m to nearest, v stochastically and never to zero when it is not zero. At beta2 = 0.999
-    /// rounding v to nearest would freeze it.
+    /// Moments in bf16 `[len]`. m is rounded to nearest. v is rounded stochastically and becomes zero only if it is
+    /// zero: with beta2 = 0.999, rounding to nearest would stop v from changing.
     Bf16 {
         /// First moment.
         m: Tensor,
         /// Second moment.
         v: Tensor,
     },
-    /// [`super::code8`]: m to nearest, v stochastically as in bf16.
+    /// Moments with 8 bits per element (see [`super::code8`]). m is rounded to nearest, v stochastically as in bf16.
     Code8 {
         /// First moment.
         m: Coded,
@@ -63,7 +64,7 @@ pub enum Moments {
 }
 
 impl Moments {
-    /// The tensors they lie in.
+    /// Returns the tensors that hold the moments.
     pub fn tensors(&self) -> [Option<Tensor>; 4] {
         match *self {
             Moments::F32 { m, v } | Moments::Bf16 { m, v } => [Some(m), Some(v), None, None],
@@ -71,7 +72,7 @@ impl Moments {
         }
     }
 
-    /// Errors unless all are as long as they must be for `len` weights.
+    /// Returns an error unless every tensor has the length required for `len` weights.
     pub(super) fn check(&self, op: &'static str, len: usize) -> Result<()> {
         let both = |dtype, m, v| {
             check::flat(op, "m", m, dtype, len)?;
@@ -89,19 +90,19 @@ impl Moments {
     }
 }
 
-/// A parameter, or a range of one, with its gradient and its state, all in the same element order.
+/// A parameter or a range of one, with its gradient and its state, all in the same element order.
 #[derive(Clone, Copy, Debug)]
 pub struct Parameter {
-    /// The range's first element in the whole parameter, a multiple of [`BLOCK`]: what is drawn for an element is
-    /// named by its place there.
+    /// Index of the range's first element in the whole parameter, a multiple of [`BLOCK`]. The random words of an
+    /// element depend on its index in the whole parameter.
     pub first: usize,
-    /// The weights: f32, or bf16.
+    /// Weights, f32 or bf16.
     pub w: Tensor,
-    /// i16, the low half of an exact f32 master of bf16 weights (see [`super::master`]); without one they are rounded
-    /// stochastically.
+    /// Low halves of the exact f32 masters of bf16 weights, i16 (see [`super::master`]). Without them, bf16 weights are
+    /// rounded stochastically.
     pub lo: Option<Tensor>,
-    /// f32.
+    /// Gradient, f32.
     pub grad: Tensor,
-    /// Of the gradients seen.
+    /// Moments of the gradients.
     pub moments: Moments,
 }

@@ -1,4 +1,4 @@
-//! One update, on the CPU or a GPU.
+//! Entry point of one AdamW update, on the CPU or a GPU.
 
 use super::code8::BLOCK;
 use super::factors::{Factors, Noise};
@@ -9,10 +9,10 @@ use crate::error::Result;
 use crate::ops::check;
 use crate::tensor::{DType, Tensor};
 
-/// One update. `clip` is f32 `[2]`: a factor for the
-/// gradient and a flag; nothing changes when the flag is 0. On a GPU the weights are bf16. The weight is scaled by
-/// 1 - lr * weight_decay, then moves by -lr * (m / (1 - beta1^step)) / (sqrt(v / (1 - beta2^step)) + eps), from the
-/// moments as they are before they are rounded. Errors on other shapes.
+/// Updates a parameter once. `clip` is f32 `[2]`: a factor for the gradient and a flag; if the flag is 0, nothing
+/// changes. On a GPU the weights are bf16. The weight is multiplied by 1 - lr * weight_decay, then moves by -lr * (m /
+/// (1 - beta1^step)) / (sqrt(v / (1 - beta2^step)) + eps). This uses the new moments before they are rounded. Returns
+/// an error for other shapes.
 pub fn step(dev: &mut Device, parameter: Parameter, hp: &AdamW, clip: Tensor) -> Result<()> {
     const OP: &str = "adamw::step";
     let Parameter { first, w, lo, grad, moments } = parameter;
@@ -40,7 +40,7 @@ pub fn step(dev: &mut Device, parameter: Parameter, hp: &AdamW, clip: Tensor) ->
 }
 
 fn launch(op: &'static str, mut gpu: Gpu<'_>, parameter: Parameter, hp: &AdamW, clip: Tensor) -> Result<()> {
-    /// A warp a block of elements.
+    /// Threads of a CTA, in which each warp handles one block of elements.
     const THREADS: usize = 256;
     let Parameter { first, w, lo, grad, moments } = parameter;
     check::gpu_compute(op, w.dtype)?;

@@ -1,4 +1,4 @@
-//! The CPU body: blocks of 256 elements, whatever weights and moments are stored as.
+//! CPU implementation of the update, in blocks of 256 elements, for every storage type of weights and moments.
 
 use half::bf16;
 
@@ -13,21 +13,21 @@ use crate::tensor::{DType, Elem};
 /// Elements of one work item.
 const ITEM: usize = 32 * BLOCK;
 
-/// One item's weights.
+/// Weights of one work item.
 enum Weights<'a> {
     F32(&'a mut [f32]),
     Split(&'a mut [bf16], &'a mut [i16]),
     Rounded(&'a mut [bf16]),
 }
 
-/// One item's moments.
+/// Moments of one work item.
 enum Stored<'a> {
     F32(&'a mut [f32], &'a mut [f32]),
     Bf16(&'a mut [bf16], &'a mut [bf16]),
     Code8([&'a mut [u8]; 2], [&'a mut [f32]; 2]),
 }
 
-/// A parameter's weights in items.
+/// Weights of a parameter, divided into work items.
 enum WeightParts<'a> {
     F32(Parts<'a, f32>),
     Split(Parts<'a, bf16>, Parts<'a, i16>),
@@ -54,7 +54,7 @@ impl<'a> WeightParts<'a> {
     }
 }
 
-/// A parameter's moments in items.
+/// Moments of a parameter, divided into work items.
 enum MomentParts<'a> {
     F32([Parts<'a, f32>; 2]),
     Bf16([Parts<'a, bf16>; 2]),
@@ -73,11 +73,12 @@ impl<'a> MomentParts<'a> {
     }
 }
 
-/// The update of a parameter, or of a range of one.
+/// Updates a parameter or a range of one.
 pub(super) fn update(cpu: Cpu<'_>, parameter: Parameter, clip: f32, factors: Factors, noise: Noise) {
     let Parameter { first, w, lo, grad, moments } = parameter;
     let (len, dtype) = (w.len(), w.dtype);
-    // Views come as arrays of one length: what is absent is an empty piece of the weights, and not looked at.
+    // All views are requested in one array, so an absent tensor is passed as an empty slice of the weights and not
+    // used.
     let none = w.slice(0, 0);
     let (m, v, scales) = match moments {
         Moments::F32 { m, v } | Moments::Bf16 { m, v } => (m, v, [none; 2]),
@@ -103,7 +104,7 @@ pub(super) fn update(cpu: Cpu<'_>, parameter: Parameter, clip: f32, factors: Fac
 }
 
 cpu_kernel! {
-    /// The elements of one item, the first of which is number `from` of the whole parameter.
+    /// Updates the elements of one item. The first of them has index `from` in the whole parameter.
     fn item(
         weights: Weights<'_>,
         stored: Stored<'_>,
@@ -185,7 +186,7 @@ cpu_kernel! {
     }
 }
 
-/// The moments' update and the new weight of one element.
+/// Updates the moments of one element and returns its new weight.
 #[inline(always)]
 fn element(w: f32, g: f32, m: &mut f32, v: &mut f32, clip: f32, f: &Factors) -> f32 {
     let g = g * clip;
@@ -195,7 +196,7 @@ fn element(w: f32, g: f32, m: &mut f32, v: &mut f32, clip: f32, f: &Factors) -> 
     (w * f.keep) - f.step_size * (*m / denom)
 }
 
-/// The largest magnitude; the order of a maximum is free.
+/// Returns the largest magnitude. The order of a maximum does not affect its bits.
 #[inline(always)]
 fn largest(x: &[f32]) -> f32 {
     const LANES: usize = 16;
@@ -209,7 +210,8 @@ fn largest(x: &[f32]) -> f32 {
     rest.iter().chain(&most).fold(0.0, |most, x| if x.abs() > most { x.abs() } else { most })
 }
 
-/// The words of elements `first` on: word i % 4 of counter (i / 4, parameter, what).
+/// Writes the random words of the elements from `first` on: element i gets word i % 4 of counter (i / 4, parameter,
+/// what).
 #[inline(always)]
 fn random(noise: &Noise, what: u32, first: usize, words: &mut [u32; BLOCK]) {
     for (i, four) in words.as_chunks_mut::<4>().0.iter_mut().enumerate() {

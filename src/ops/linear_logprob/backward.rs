@@ -1,4 +1,5 @@
-//! Gradients of the log-probs and the entropy, a slab of columns at a time; on a GPU in waves of them (`waves.rs`).
+//! Gradients of the log-probs and the entropy, for one slab of columns at a time on the CPU, and in waves on a GPU
+//! (`waves.rs`).
 
 use super::call::{Asked, ROWS, check_targets, checked};
 use super::logits::{Allowed, SEGMENT, inverse_temperature, logits_of};
@@ -12,45 +13,48 @@ use crate::ops::matmul::{
 use crate::tensor::{DType, Elem, Tensor};
 use half::bf16;
 
-/// Columns whose gradients exist at one time; a multiple of the segment. Not a power of two: rows of dZ that are a
-/// multiple of 4 KiB apart lie in the same few lines of a first-level cache.
+/// Columns whose gradients exist at one time, a multiple of the segment. It is not a power of two, because rows of dZ
+/// whose distance is a multiple of 4 KiB compete for the same few lines of the L1 cache.
 const SLAB: usize = 9 * SEGMENT;
 
-/// Bytes that [`bwd`] gives the gradients of logits on a GPU. With waves of 8,192 ids the sums of dhidden that are
-/// read and written between waves cost 3 % of the products' time (8 T D bytes at 4.3 TB/s, 6 T D flops an id at 600
-/// TFLOP/s), and up to 32,768 tokens such a wave fits.
+/// Bytes that [`bwd`] reserves on a GPU for the gradients of logits. With waves of 8,192 ids, reading and writing the
+/// sums of dhidden between waves costs 3 % of the products' time (8 T D bytes at 4.3 TB/s, 6 T D flops per id at 600
+/// TFLOP/s). Such a wave fits for up to 32,768 tokens.
 pub const WAVE_BYTES: usize = 512 << 20;
-/// Most ids of a wave.
+/// Maximum number of ids of a wave.
 const WAVE: usize = 8192;
 
-/// Ids of a wave on a GPU: a multiple of the segment, one at least.
+/// Returns the number of ids of a wave on a GPU: a multiple of the segment, at least one segment.
 fn wave(t: usize, bytes: usize) -> usize {
     (bytes / size_of::<bf16>() / t.max(1) / SEGMENT * SEGMENT).clamp(SEGMENT, WAVE)
 }
 
-/// What [`bwd`] reads and writes beside the forward's question.
+/// Tensors of a [`bwd`] call, except those of [`Asked`].
 #[derive(Clone, Copy, Debug)]
 pub struct Bwd {
-    /// f32 `[T]`, as [`super::fwd`] left it.
+    /// Logsumexp of each token, f32 `[T]`, as computed by [`super::fwd`].
     pub lse: Tensor,
-    /// f32 `[T]`, as [`super::fwd`] left it; needed with `dentropy`.
+    /// Entropies, f32 `[T]`, as computed by [`super::fwd`]; required with `dentropy`.
     pub entropy: Option<Tensor>,
-    /// f32 `[T]`.
+    /// Gradient of the log-probs, f32 `[T]`.
     pub dlogprob: Tensor,
-    /// f32 `[T]`.
+    /// Gradient of the entropies, f32 `[T]`.
     pub dentropy: Option<Tensor>,
-    /// `[T, D]` as hidden, overwritten.
+    /// Gradient of hidden, `[T, D]` in the same type, overwritten.
     pub dhidden: Tensor,
-    /// f32, flat in the order of a weight of hidden's dtype on the device, added to.
+    /// Gradient of w, to which this call's gradient is added. f32, flat, in the device's element order for a weight of
+    /// hidden's dtype.
     pub dw: Tensor,
 }
 
-/// Gradients of [`super::fwd`]; on a GPU a target not below V counts as no id.
+/// Computes the gradients of [`super::fwd`]. On a GPU, a target of V or more is treated as no id; on the CPU it is an
+/// error.
 pub fn bwd(dev: &mut Device, asked: Asked<'_>, call: Bwd) -> Result<()> {
     bwd_within(dev, WAVE_BYTES, asked, call)
 }
 
-/// [`bwd`] whose gradients of logits take `bytes` on a GPU, or as many as 128 ids need. The bits do not depend on it.
+/// Computes [`bwd`] with `bytes` for the gradients of logits on a GPU, or with the memory that 128 ids need if that is
+/// more. The value does not affect the bits of the result.
 pub fn bwd_within(dev: &mut Device, bytes: usize, asked: Asked<'_>, call: Bwd) -> Result<()> {
     const OP: &str = "linear_logprob::bwd";
     let Bwd { lse, entropy, dlogprob, dentropy, dhidden, dw } = call;
@@ -68,17 +72,17 @@ pub fn bwd_within(dev: &mut Device, bytes: usize, asked: Asked<'_>, call: Bwd) -
 }
 
 struct Scratch {
-    /// dZ of one slab [T, slab], rounded.
+    /// Gradients dZ of one slab `[T, slab]`, rounded.
     dz: Tensor,
-    /// What the weight's gradient needs.
+    /// Scratch of the weight gradient.
     gradient: Tensor,
-    /// The slab of the weight, transposed.
+    /// Transpose of the weight's slab.
     transposed: Tensor,
-    /// dhidden's chains over V, [T, D] f32.
+    /// Unfinished sums of dhidden over V, `[T, D]` f32.
     sums: Tensor,
 }
 
-/// The call's arguments.
+/// Arguments of the backward call.
 pub(super) struct Backward<'a> {
     pub asked: Asked<'a>,
     pub call: Bwd,
@@ -90,7 +94,7 @@ impl Backward<'_> {
         let gradient = |cols| matmul::weight_gradient_scratch(dtype, t, cols, d);
         let scratch = Scratch {
             dz: dev.alloc(Region::Workspace, dtype, &[t, slab])?,
-            // Fewer columns go with more tokens at a time.
+            // With fewer columns, more tokens are processed at a time, so the last slab can need more scratch.
             gradient: dev.alloc(Region::Workspace, dtype, &[gradient(slab).max(gradient(self.asked.w.n % SLAB))])?,
             transposed: dev.alloc(Region::Workspace, dtype, &[panel_len(dtype, d, slab)])?,
             sums: dev.alloc(Region::Workspace, DType::F32, &[t, d])?,
@@ -171,7 +175,7 @@ cpu_kernel! {
     }
 }
 
-/// dZ of one slab from its sums.
+/// Epilogue that computes dZ of one slab from the logits' sums.
 struct LogitGradient<'a, E> {
     allowed: Allowed<'a>,
     scale: f32,
@@ -182,7 +186,7 @@ struct LogitGradient<'a, E> {
     dlogprob: &'a [f32],
     /// Entropies and their gradients.
     entropy: Option<(&'a [f32], &'a [f32])>,
-    /// [T, slab].
+    /// Output `[T, slab]`.
     dz: Cells<'a, E>,
 }
 
@@ -201,7 +205,7 @@ impl<E: Elem> Epilogue for LogitGradient<'_, E> {
             let (entropy, dentropy) = self.entropy.map_or((0.0, 0.0), |(h, dh)| (h[row], dh[row]));
             let token =
                 Token { scale: self.scale, lse: self.lse[row], dlogprob: self.dlogprob[row], entropy, dentropy };
-            // SAFETY: a tile's rows and columns are finished once, by one thread.
+            // SAFETY: one thread finishes each tile's rows and columns, once.
             let dz = unsafe { self.dz.piece(row, col, cols) };
             let target = (self.targets[row] as usize).wrapping_sub(self.first + col);
             gradient_row::<E>(isa, tile.row(i), token, &words, target, dz);
@@ -219,7 +223,7 @@ struct Token {
 }
 
 cpu_kernel! {
-    /// dz = (dlogprob (`1[target]` - p) - dentropy p (ln p + entropy)) / temperature.
+    /// Computes dz = (dlogprob (`1[target]` - p) - dentropy p (ln p + entropy)) / temperature.
     fn gradient_row<E: Elem>(z: &mut [f32], token: Token, words: &[u32], target: usize, dz: &mut [E]) {
         logits_of(z, token.scale, words);
         for z in z.iter_mut() {
@@ -238,16 +242,17 @@ cpu_kernel! {
     }
 }
 
-/// Chains that go on over several products: the sums start from, and return to, [rows, n] f32.
+/// Epilogue for sums that continue over several products: they start from `sums` `[rows, n]` f32 and are stored there
+/// again.
 struct Resume<'a> {
     sums: Cells<'a, f32>,
 }
 
 impl<'a> Resume<'a> {
-    /// The columns of row `i` of the tile.
+    /// Returns the columns of row `i` of the tile.
     fn piece(&self, tile: &Tile<'_>, i: usize) -> &'a mut [f32] {
         let (col, cols) = tile.columns(self.sums.cols());
-        // SAFETY: a tile is started and finished by one thread, and no other tile has its elements.
+        // SAFETY: one thread starts and finishes a tile, and no other tile contains its elements.
         unsafe { self.sums.piece(tile.row + i, col, cols) }
     }
 }

@@ -1,40 +1,40 @@
-//! What forward and backward are asked, and the checks they share.
+//! Arguments of forward and backward, and the checks that they share.
 
 use crate::error::{Error, Result};
 use crate::ops::check;
 use crate::ops::matmul::{Weight, panel_count};
 use crate::tensor::{DType, Tensor};
 
-/// Rows of one job of the passes over rows.
+/// Rows of one job in passes over rows.
 pub(super) const ROWS: usize = 64;
 
-/// The tokens asked about and the policy they are asked of.
+/// Tokens whose log-probs are requested, and the policy that defines them.
 #[derive(Clone, Copy, Debug)]
 pub struct Asked<'a> {
-    /// `[T, D]`.
+    /// Hidden states `[T, D]`.
     pub hidden: Tensor,
-    /// `[V, D]`.
+    /// Output weight `[V, D]`.
     pub w: &'a Weight,
-    /// A bitmap of u32 `[ceil(V/32)]` (bit v % 32 of word v / 32); all ids without it.
+    /// Bitmap of allowed ids, u32 `[ceil(V/32)]` (bit v % 32 of word v / 32). `None` allows every id.
     pub allowed: Option<Tensor>,
-    /// Divides the logits; 0 (greedy) counts as 1.
+    /// Divisor of the logits; 0 (greedy) is treated as 1.
     pub temperature: f32,
-    /// u32 `[T]`.
+    /// Target ids, u32 `[T]`.
     pub targets: Tensor,
 }
 
-/// What [`super::fwd`] leaves, f32 `[T]` each.
+/// Outputs of [`super::fwd`], each f32 `[T]`.
 #[derive(Clone, Copy, Debug)]
 pub struct Outs {
-    /// `z[target]` - lse.
+    /// Log-probs of the targets, `z[target]` - lse.
     pub logprob: Tensor,
-    /// ln of the sum of e^z.
+    /// Logsumexp of the logits: ln of the sum of e^z.
     pub lse: Tensor,
-    /// In nats.
+    /// Entropies in nats, computed if given.
     pub entropy: Option<Tensor>,
 }
 
-/// Errors on other shapes than those of [`Asked`], and where a tensor of `per_token` is no f32 `[T]`; gives the compute type.
+/// Checks the shapes of [`Asked`], and that each tensor of `per_token` is f32 `[T]`. Returns the compute type.
 pub(super) fn checked(
     op: &'static str,
     Asked { hidden, w, allowed, targets, .. }: Asked<'_>,
@@ -51,7 +51,7 @@ pub(super) fn checked(
     Ok(dtype)
 }
 
-/// Errors on a target that is no id below `vocab`.
+/// Returns an error if a target is not below `vocab`.
 pub(super) fn check_targets(op: &'static str, targets: &[u32], vocab: usize) -> Result<()> {
     match targets.iter().position(|&id| id as usize >= vocab) {
         None => Ok(()),

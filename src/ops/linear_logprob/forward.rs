@@ -1,4 +1,4 @@
-//! The forward: logits tile by tile, folded to log-probs.
+//! Forward: computes logits tile by tile and folds them to log-probs.
 
 use half::bf16;
 
@@ -10,8 +10,8 @@ use crate::error::Result;
 use crate::ops::matmul::{self, Cells, Product};
 use crate::tensor::DType;
 
-/// Log-probs of the targets. A target that is not allowed has log-prob minus infinity; one not below V is an error, on
-/// a GPU a log-prob of NaN.
+/// Computes the log-probs of the targets. A target that is not allowed has log-prob minus infinity. A target of V or
+/// more is an error; on a GPU its log-prob is NaN instead.
 pub fn fwd(dev: &mut Device, asked: Asked<'_>, outs: Outs) -> Result<()> {
     const OP: &str = "linear_logprob::fwd";
     let Asked { hidden, w, allowed, temperature, targets } = asked;
@@ -42,7 +42,7 @@ pub fn fwd(dev: &mut Device, asked: Asked<'_>, outs: Outs) -> Result<()> {
             allowed: Allowed { vocab: w.n, bitmap: allowed.map(|_| bitmap.of()) },
             scale: Scale::All(inverse_temperature(temperature)),
             entropy: wants_entropy,
-            // The target's logit waits in `logprob` for the logsumexp.
+            // `logprob` holds the target's logit until the logsumexp is known.
             targets: Some((targets, Cells::new(logprob, 1))),
             partials: Cells::new(partials, width),
             logits: None,

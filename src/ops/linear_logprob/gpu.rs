@@ -1,5 +1,5 @@
-//! Launches of kernels/linear_logprob.cu, and what kernels/sample.cu has in common with them: tiles of 128 columns,
-//! each one segment of the fold.
+//! Launches of kernels/linear_logprob.cu, and code shared with the launches of kernels/sample.cu: tiles of 128 columns,
+//! each of which is one segment of the fold.
 
 use super::call::{Asked, Outs};
 use super::logits::{SEGMENT, inverse_temperature, segments};
@@ -10,15 +10,16 @@ use crate::ops::gemm::{Bodies, Role, Wide, bodies, operands};
 use crate::ops::matmul::Weight;
 use crate::tensor::{DType, Tensor};
 
-/// f32s of `logits::Partial` of kernels/common/logits.cuh: three and a gap, so that they are read at once.
+/// Number of f32s of `logits::Partial` of kernels/common/logits.cuh: three and one of padding, so that one access reads
+/// them all.
 pub(in crate::ops) const PARTIAL: usize = 4;
 
 /// Rows and stages of `TileM16`, `TileM64` and `TileM128` of kernels/common/logits.cuh.
 const TILES: [(usize, usize); 3] = [(16, 4), (64, 3), (128, 3)];
 
-/// Launches the tiles over the rows of x and of w: the kernel of `names` whose tile is the shortest that takes all
-/// rows at once, else the largest. A row has the same bits from each. `args` begins with the operands. Where the device
-/// is told to, by the second body.
+/// Launches the tiles over the rows of x and of w. It selects the kernel of `names` with the shortest tile that covers
+/// all rows, or else with the largest tile. A row has the same bits with each of them. `args` starts with the operands.
+/// If the device is set to use wgmma, the wgmma kernel runs instead.
 pub(in crate::ops) fn launch_tiles(
     op: &'static str,
     gpu: &mut Gpu<'_>,
@@ -41,24 +42,24 @@ pub(in crate::ops) fn launch_tiles(
     gpu.launch(file, names.tiles[index], launch, args)
 }
 
-/// Bytes of `gemm::Sums` of a tile of `rows` rows.
+/// Returns the bytes of `gemm::Sums` for a tile of `rows` rows.
 pub(in crate::ops) fn sums_bytes(rows: usize) -> usize {
     rows * (SEGMENT + 8) * 4
 }
 
-/// Ids below `vocab` whose bit is on in `bitmap`, or all.
+/// Returns the kernel argument for the allowed ids: those below `vocab`, and set in `bitmap` if there is one.
 pub(in crate::ops) fn allowed(op: &'static str, bitmap: Option<Tensor>, vocab: usize) -> Result<Params> {
     Ok(params!(logits::Allowed { bitmap, vocab: check::count(op, "ids", vocab)? }))
 }
 
-/// Scratch for the partials of `t` rows over `vocab` ids.
+/// Allocates scratch for the partials of `t` rows over `vocab` ids.
 pub(super) fn partials(dev: &mut Device, t: usize, vocab: usize) -> Result<Tensor> {
     dev.alloc(Region::Workspace, DType::F32, &[t, segments(vocab) * PARTIAL])
 }
 
-/// The forward; shapes as checked by [`super::fwd`].
+/// Launches the forward. [`super::fwd`] has checked the shapes.
 pub(super) fn fwd(op: &'static str, mut gpu: Gpu<'_>, asked: Asked<'_>, outs: Outs, partials: Tensor) -> Result<()> {
-    /// A warp a row.
+    /// Threads of a CTA of the fold, in which each warp handles one row.
     const FOLD_THREADS: usize = 128;
     const NAMES: Bodies = bodies!("linear_logprob", Role::Logits);
     let (Asked { hidden, w, temperature, targets, .. }, Outs { logprob, lse, entropy }) = (asked, outs);
@@ -66,7 +67,7 @@ pub(super) fn fwd(op: &'static str, mut gpu: Gpu<'_>, asked: Asked<'_>, outs: Ou
     let out = params!(Segment::Args {
         allowed: allowed(op, asked.allowed, w.n)?,
         targets,
-        // The target's logit waits in `logprob` for the logsumexp.
+        // `logprob` holds the target's logit until the logsumexp is known.
         logit: logprob,
         partials,
         scale: inverse_temperature(temperature),

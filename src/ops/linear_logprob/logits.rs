@@ -1,33 +1,33 @@
-//! What training and sampling share, so that a sampled token's log-prob is the trainer's bit for bit: logits
-//! over the allowed ids, their partial sums per segment of 128 columns, and the fold of segments.
+//! Code shared by training and sampling, so that a sampled token's log-prob is bitwise identical to the trainer's:
+//! logits over the allowed ids, their partial sums per segment of 128 columns, and the fold of the segments.
 
 use crate::device::{Isa, cpu_kernel};
 use crate::math;
 use crate::ops::lanes;
 use crate::ops::matmul::{Cells, Epilogue, PANEL, Tile};
 
-/// Columns whose sum of exponentials is one partial.
+/// Columns of one segment, whose sum of exponentials is one partial.
 pub const SEGMENT: usize = 4 * PANEL;
-/// f32s of one [`Partial`].
+/// Number of f32s of one [`Partial`].
 pub const PARTIAL: usize = 3;
 
-/// What logits are multiplied by: 1 / temperature, and 1 for temperature 0 (greedy: log-probs are those of
-/// temperature 1).
+/// Returns the factor of the logits: 1 / temperature, or 1 for temperature 0, because the log-probs of greedy decoding
+/// are those of temperature 1.
 pub fn inverse_temperature(temperature: f32) -> f32 {
     if temperature == 0.0 { 1.0 } else { 1.0 / temperature }
 }
 
-/// [`inverse_temperature`] of each row.
+/// Factors of the logits (see [`inverse_temperature`]).
 #[derive(Clone, Copy)]
 pub enum Scale<'a> {
-    /// The same for all.
+    /// One factor for all rows.
     All(f32),
-    /// One a row.
+    /// One factor per row.
     Rows(&'a [f32]),
 }
 
 impl Scale<'_> {
-    /// Of row `i`.
+    /// Returns the factor of row `i`.
     pub fn at(&self, i: usize) -> f32 {
         match self {
             Scale::All(s) => *s,
@@ -36,17 +36,17 @@ impl Scale<'_> {
     }
 }
 
-/// The ids that exist: below `vocab`, and in the bitmap when there is one.
+/// The allowed ids: those below `vocab`, and set in the bitmap if there is one.
 #[derive(Clone, Copy)]
 pub struct Allowed<'a> {
     /// Number of columns.
     pub vocab: usize,
-    /// Bit v % 32 of word v / 32.
+    /// Optional bitmap: bit v % 32 of word v / 32 is set if id v is allowed.
     pub bitmap: Option<&'a [u32]>,
 }
 
 impl Allowed<'_> {
-    /// The 32 bits of panel `p`.
+    /// Returns the 32 bits of panel `p`.
     #[inline(always)]
     pub fn word(&self, p: usize) -> u32 {
         let inside = self.vocab.saturating_sub(p * PANEL);
@@ -54,7 +54,7 @@ impl Allowed<'_> {
         exists & self.bitmap.map_or(u32::MAX, |b| b[p])
     }
 
-    /// The words of `panels` panels from `first` on; the rest is zero.
+    /// Returns the words of `panels` panels from `first` on; the remaining words are zero.
     fn words(&self, first: usize, panels: usize) -> [u32; SEGMENT / PANEL] {
         let mut words = [0; SEGMENT / PANEL];
         for (i, word) in words[..panels].iter_mut().enumerate() {
@@ -64,20 +64,20 @@ impl Allowed<'_> {
     }
 }
 
-/// Sums over one segment: (m, sum of e^(z - m), sum of e^(z - m) (z - m)), m the largest logit.
+/// Sums over one segment: (m, sum of e^(z - m), sum of e^(z - m) (z - m)), where m is the largest logit.
 pub type Partial = [f32; PARTIAL];
 
-/// The epilogue that turns sums into logits z (minus infinity where an id is not allowed) and partials.
+/// Epilogue that converts sums to logits z (minus infinity where an id is not allowed) and partials.
 pub(in crate::ops) struct Logits<'a> {
     pub allowed: Allowed<'a>,
     pub scale: Scale<'a>,
-    /// Partials are to serve the entropy too.
+    /// True if the partials must also support the entropy.
     pub entropy: bool,
-    /// Target ids and where each target's logit goes, [rows, 1].
+    /// Target ids, and the memory for each target's logit, `[rows, 1]`.
     pub targets: Option<(&'a [u32], Cells<'a, f32>)>,
-    /// [rows, segments * PARTIAL].
+    /// Partials `[rows, segments * PARTIAL]`, written.
     pub partials: Cells<'a, f32>,
-    /// [rows, panels * 32], to keep the logits.
+    /// Memory for the logits, `[rows, panels * 32]`, if they are stored.
     pub logits: Option<Cells<'a, f32>>,
 }
 
@@ -97,19 +97,19 @@ cpu_kernel! {
             let z = tile.row(i);
             logits_of(z, to.scale.at(row), &words);
             let partial = partial_of(z, to.entropy);
-            // SAFETY: a tile's rows and columns are finished once, by one thread.
+            // SAFETY: one thread finishes each tile's rows and columns, once.
             let out = unsafe { to.partials.piece(row, segment * PARTIAL, PARTIAL) };
             out.copy_from_slice(&partial);
             if let Some((ids, logit)) = &to.targets {
                 let column = (ids[row] as usize).wrapping_sub(first);
                 if column < z.len() {
-                    // SAFETY: a row's target lies in one tile.
+                    // SAFETY: the target of a row lies in exactly one tile.
                     let logit = unsafe { logit.piece(row, 0, 1) };
                     logit[0] = z[column];
                 }
             }
             if let Some(logits) = &to.logits {
-                // SAFETY: as above.
+                // SAFETY: one thread finishes each tile's rows and columns, once.
                 let out = unsafe { logits.piece(row, first, z.len()) };
                 out.copy_from_slice(z);
             }
@@ -118,7 +118,7 @@ cpu_kernel! {
 }
 
 cpu_kernel! {
-    /// A row of sums to logits with their partials; `sums` are whole panels.
+    /// Converts a row of sums to logits and computes their partials. `sums` consists of full panels.
     fn given_row(sums: &mut [f32], scale: f32, allowed: Allowed<'_>, partials: &mut [f32]) {
         let pieces = sums.chunks_mut(SEGMENT).zip(partials.chunks_exact_mut(PARTIAL));
         for (segment, (z, partial)) in pieces.enumerate() {
@@ -129,12 +129,12 @@ cpu_kernel! {
     }
 }
 
-/// What [`Logits`] makes of a row of sums, where the sums are given. `sums` are whole panels.
+/// Converts a row of given sums to logits and partials, as [`Logits`] does. `sums` consists of full panels.
 pub(in crate::ops) fn of_given(isa: Isa, sums: &mut [f32], scale: f32, allowed: Allowed<'_>, partials: &mut [f32]) {
     given_row(isa, sums, scale, allowed, partials);
 }
 
-/// Sums to logits: scaled, and minus infinity where a bit of `words` is off.
+/// Converts sums to logits: scaled, and minus infinity where a bit of `words` is not set.
 #[inline(always)]
 pub fn logits_of(sums: &mut [f32], scale: f32, words: &[u32]) {
     for (z, &word) in sums.chunks_exact_mut(PANEL).zip(words) {
@@ -144,7 +144,7 @@ pub fn logits_of(sums: &mut [f32], scale: f32, words: &[u32]) {
     }
 }
 
-/// The partial of a segment's logits; the third number only when the entropy is wanted.
+/// Returns the partial of a segment's logits. Its third number is computed only if `entropy` is true.
 #[inline(always)]
 fn partial_of(z: &[f32], entropy: bool) -> Partial {
     let mut max = [f32::NEG_INFINITY; lanes::LANES];
@@ -154,7 +154,7 @@ fn partial_of(z: &[f32], entropy: bool) -> Partial {
         }
     }
     let m = lanes::max(&max);
-    // An id that is off adds nothing, also in a segment where all are (m is then minus infinity too).
+    // An id that is not allowed adds nothing, even in a segment with no allowed id, where m is minus infinity too.
     let term = |z: f32| {
         let off = z == f32::NEG_INFINITY;
         let d = if off { 0.0 } else { z - m };
@@ -179,7 +179,7 @@ fn partial_of(z: &[f32], entropy: bool) -> Partial {
     [m, lanes::sum(&sum), lanes::sum(&weighted)]
 }
 
-/// The fold of one row's segments, in ascending order.
+/// Combination of one row's segments in ascending order.
 #[derive(Clone, Copy, Debug)]
 pub struct Fold {
     max: f32,
@@ -188,7 +188,7 @@ pub struct Fold {
 }
 
 impl Fold {
-    /// Of a row's partials, lowest segment first.
+    /// Combines a row's partials, lowest segment first.
     pub fn of(partials: &[f32]) -> Fold {
         let mut fold = Fold { max: f32::NEG_INFINITY, sum: 0.0, weighted: 0.0 };
         for p in partials.chunks_exact(PARTIAL) {
@@ -213,23 +213,23 @@ impl Fold {
         self.max = m;
     }
 
-    /// ln of the sum of e^z; minus infinity when no id is allowed.
+    /// Returns ln of the sum of e^z, or minus infinity if no id is allowed.
     pub fn logsumexp(&self) -> f32 {
         self.max + math::ln(self.sum)
     }
 
-    /// The entropy of softmax(z) in nats, from partials made for it.
+    /// Returns the entropy of softmax(z) in nats. The partials must have been computed with `entropy`.
     pub fn entropy(&self) -> f32 {
         math::ln(self.sum) - self.weighted / self.sum
     }
 
-    /// The largest logit.
+    /// Returns the largest logit.
     pub fn max(&self) -> f32 {
         self.max
     }
 }
 
-/// Segments of `vocab` columns.
+/// Returns the number of segments of `vocab` columns.
 pub fn segments(vocab: usize) -> usize {
     vocab.div_ceil(SEGMENT)
 }

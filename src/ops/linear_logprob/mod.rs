@@ -1,8 +1,8 @@
-//! Log-probabilities of given tokens straight from hidden states and the output weight. Logits exist a tile at
-//! a time in the forward and a slab of columns at a time in the backward, never as a whole.
+//! Log-probabilities of given tokens, computed directly from hidden states and the output weight. The forward holds one
+//! tile of logits at a time, and the backward one slab of columns; the full logits are never stored.
 //!
-//! Shapes: T tokens, D hidden size, V vocabulary. The policy is softmax(z) over the allowed ids,
-//! z = hidden W^T / temperature.
+//! Shapes: T tokens, D hidden size, V vocabulary. The policy is softmax(z) over the allowed ids, where z = hidden W^T /
+//! temperature.
 
 pub mod backward;
 mod call;

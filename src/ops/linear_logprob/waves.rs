@@ -1,5 +1,5 @@
-//! The backward on a GPU, wave by wave of ids in ascending order: kernels/linear_logprob_bwd.cu makes the gradients of
-//! a wave's logits, kernels/gemm_bwd.cu multiplies them by W and by hidden.
+//! Backward on a GPU, in waves of ids in ascending order. kernels/linear_logprob_bwd.cu computes the gradients of a
+//! wave's logits, and kernels/gemm_bwd.cu multiplies them by W and by hidden.
 
 use super::backward::Backward;
 use super::gpu::{allowed, launch_tiles};
@@ -11,18 +11,18 @@ use crate::ops::gemm::{self, Bodies, Chains, Role, bodies, operands};
 use crate::ops::matmul::{Order, Weight, row_stride};
 use crate::tensor::{DType, Tensor};
 
-/// Elements from row to row of dz: copies of 16 bytes need a multiple of 8.
+/// Returns the row stride of dz in elements: 16-byte copies require a multiple of 8.
 fn stride(ids: usize) -> usize {
     ids.next_multiple_of(8)
 }
 
 impl Backward<'_> {
-    /// In waves of `wave` ids, a multiple of 128: no chain then depends on where waves end.
+    /// Runs the backward in waves of `wave` ids, a multiple of 128, so that no sum depends on where waves end.
     pub(super) fn by_waves(&self, op: &'static str, dev: &mut Device, wave: usize) -> Result<()> {
         let (t, v) = (self.asked.hidden.rows(), self.asked.w.n);
         let wave = wave.min(v);
         let dz = dev.alloc(Region::Workspace, DType::Bf16, &[t * stride(wave)])?;
-        // dhidden's chains between waves.
+        // Unfinished sums of dhidden between waves.
         let sums = if wave < v {
             Some(dev.alloc(Region::Workspace, DType::F32, &[t, row_stride(self.asked.w.k)])?)
         } else {
@@ -44,13 +44,13 @@ impl Backward<'_> {
         Ok(())
     }
 
-    /// Rows of the weight.
+    /// Returns `count` rows of the weight from `first` on.
     fn rows(&self, first: usize, count: usize) -> Weight {
         let data = self.asked.w.data.reshape(&[self.asked.w.n, row_stride(self.asked.w.k)]).slice(first, first + count);
         Weight { data, n: count, ..*self.asked.w }
     }
 
-    /// dz `[T][stride]` of the ids from `first` on, whose weight is `w`.
+    /// Computes dz `[T][stride]` of the ids from `first` on, whose rows of the weight are `w`.
     fn logits(&self, op: &'static str, gpu: &mut Gpu<'_>, w: &Weight, first: usize, dz: Tensor) -> Result<()> {
         const NAMES: Bodies = bodies!("linear_logprob_dz", Role::Logits);
         let out = params!(LogitGradient::Args {

@@ -1,8 +1,8 @@
-//! A mini-batch in the host's memory.
+//! A mini-batch in host memory.
 
-/// Storage of log-probs and gradients: f32 in training, f64 for reference.
+/// Storage type of log-probs and gradients: f32 in training, f64 for reference values.
 pub trait Real: Copy + Into<f64> {
-    /// Nearest value.
+    /// Converts to the nearest value.
     fn from_f64(x: f64) -> Self;
 }
 impl Real for f32 {
@@ -16,15 +16,15 @@ impl Real for f64 {
     }
 }
 
-/// A mini-batch or a part of one. `T` tokens in `S` sequences, packed.
+/// A mini-batch or a part of one: `T` tokens in `S` packed sequences.
 #[derive(Clone, Copy, Debug)]
 pub struct Batch<'a, F> {
-    /// Row borders, `[S+1]`, from 0 to T.
+    /// Sequence borders `[S+1]`, from 0 to T.
     pub cu_seqlens: &'a [u32],
-    /// `[T]`, log-probs of the policy that acted.
+    /// Log-probs `[T]` under the policy that sampled the tokens.
     pub old_log_prob: &'a [F],
-    /// `[T]`, the reference policy's; needed with a KL term.
+    /// Log-probs `[T]` under the reference policy; required with a KL term.
     pub ref_log_prob: Option<&'a [F]>,
-    /// `[S]`.
+    /// Advantage of each sequence, `[S]`.
     pub advantages: &'a [f64],
 }

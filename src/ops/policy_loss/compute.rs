@@ -1,4 +1,4 @@
-//! The loss of a batch in the host's memory.
+//! Policy loss of a batch in host memory.
 
 use super::batch::{Batch, Real};
 use super::loss::{Denominators, PolicyLoss, rows};
@@ -6,8 +6,9 @@ use super::row;
 use super::stats::Sums;
 use crate::error::{Error, Result};
 
-/// The loss of `batch` under the mini-batch's `denominators`, and its gradient: `dlog_prob` `[T]` is overwritten.
-/// `entropy` is the entropies `[T]` and their gradient, overwritten too. The sums of micro-batches add up. Errors when lengths do not fit or a reference is missing.
+/// Computes the loss of `batch` with the mini-batch's `denominators`, and writes its gradient to `dlog_prob` `[T]`.
+/// `entropy` is a pair: the entropies `[T]`, and the memory for their gradient. The results of micro-batches can be
+/// added. Returns an error if lengths do not fit or the reference log-probs of a KL term are missing.
 #[cfg_attr(private_tree, expect(dead_code, reason = "verl's golden losses are compared in f64"))]
 pub fn compute<F: Real>(
     config: &PolicyLoss,
@@ -28,7 +29,7 @@ pub fn compute<F: Real>(
     Ok(sums(config, denominators, batch, log_prob, entropy, dlog_prob, dentropy))
 }
 
-/// [`compute`] of what fits.
+/// Computes [`compute`] for arguments that were checked by [`fits`].
 pub(super) fn sums<F: Real>(
     config: &PolicyLoss,
     denominators: &Denominators,
@@ -48,7 +49,7 @@ pub(super) fn sums<F: Real>(
     sums
 }
 
-/// Errors when lengths do not fit or a reference is missing.
+/// Returns an error if lengths do not fit or the reference log-probs of a KL term are missing.
 pub(super) fn fits<F>(
     config: &PolicyLoss,
     batch: &Batch<'_, F>,

@@ -1,4 +1,4 @@
-//! The loss on a device: tensors in, tensors out, figures added up where they lie.
+//! Policy loss on a device: inputs, outputs and accumulated statistics are tensors.
 
 use super::batch::Batch;
 use super::compute::{fits, sums};
@@ -13,46 +13,46 @@ use crate::tensor::{DType, Tensor};
 
 const OP: &str = "policy_loss::fwd";
 
-/// A mini-batch or a part of one on the device: R tokens in S sequences, packed.
+/// A mini-batch or a part of one on the device: R tokens in S packed sequences.
 #[derive(Clone, Copy, Debug)]
 pub struct Packed {
     /// Sequence borders, u32 `[S+1]`, ascending from 0 to R.
     pub cu_seqlens: Tensor,
-    /// f32 `[R]`, log-probs of the policy that acted.
+    /// Log-probs under the policy that sampled the tokens, f32 `[R]`.
     pub old_log_prob: Tensor,
-    /// f32 `[R]`, the reference policy's; needed with a KL term.
+    /// Log-probs under the reference policy, f32 `[R]`; required with a KL term.
     pub ref_log_prob: Option<Tensor>,
-    /// f64 `[S]`.
+    /// Advantage of each sequence, f64 `[S]`.
     pub advantages: Tensor,
 }
 
-/// A `stats` tensor for [`fwd`]: f64 `[STATS]`, of no token.
+/// Allocates a `stats` tensor for [`fwd`], f64 `[STATS]`, that represents no tokens.
 pub fn stats(dev: &mut Device, region: Region) -> Result<Tensor> {
     dev.upload(region, &Sums::NONE.0, &[STATS])
 }
 
-/// Makes `stats`, of one pass or of several one after another, that of no token again.
+/// Resets `stats` to represent no tokens. It may hold the statistics of several passes, one after the other.
 pub fn reset(dev: &mut Device, stats: Tensor) -> Result<()> {
     dev.write(stats, &Sums::NONE.0.repeat(stats.len() / STATS))
 }
 
-/// What [`fwd`] reads and writes beside its batch.
+/// Tensors of a [`fwd`] call, except those of its batch.
 #[derive(Clone, Copy, Debug)]
 pub struct Io {
-    /// f32 `[R]`, log-probs of the policy that learns.
+    /// Log-probs under the policy that is trained, f32 `[R]`.
     pub log_prob: Tensor,
-    /// f32 `[R]`, its entropies, counted when given.
+    /// Entropies of the policy that is trained, f32 `[R]`. They are part of the statistics if given.
     pub entropy: Option<Tensor>,
-    /// f32 `[R]`, overwritten by the loss's gradient by `log_prob`.
+    /// Gradient of the loss with respect to `log_prob`, f32 `[R]`, overwritten.
     pub dlog_prob: Tensor,
-    /// f32 `[R]`, overwritten by the gradient by `entropy`, if wanted.
+    /// Gradient of the loss with respect to `entropy`, f32 `[R]`, overwritten. `None` if it is not needed.
     pub dentropy: Option<Tensor>,
-    /// f64 `[STATS]`: the figures are added to it (see [`Sums`]).
+    /// Statistics, f64 `[STATS]`, to which those of this batch are added (see [`Sums`]).
     pub stats: Tensor,
 }
 
-/// The loss of `batch` under the mini-batch's `denominators`, without waiting. Errors on other shapes and without the
-/// reference of a KL term.
+/// Computes the loss of `batch` with the mini-batch's `denominators`. It does not wait for the device. Returns an error
+/// for other shapes and if the reference log-probs of a KL term are missing.
 pub fn fwd(dev: &mut Device, config: &PolicyLoss, denominators: &Denominators, batch: &Packed, io: Io) -> Result<()> {
     let Io { log_prob, entropy, dlog_prob, dentropy, stats } = io;
     let (tokens, rows) = (log_prob.len(), batch.advantages.len());
@@ -80,7 +80,7 @@ pub fn fwd(dev: &mut Device, config: &PolicyLoss, denominators: &Denominators, b
 }
 
 fn on_cpu(cpu: Cpu<'_>, config: &PolicyLoss, denominators: &Denominators, batch: &Packed, io: Io) -> Result<()> {
-    // A missing tensor is a view of none of the elements of one that is there.
+    // An absent tensor is passed as an empty slice of a present one.
     let [reference, entropy] = [batch.ref_log_prob, io.entropy].map(|t| t.unwrap_or(io.log_prob.slice(0, 0)));
     let dentropy = io.dentropy.unwrap_or(io.dlog_prob.slice(0, 0));
     let inputs = [io.log_prob, entropy, batch.old_log_prob, reference, batch.cu_seqlens, batch.advantages];
@@ -104,7 +104,7 @@ fn on_cpu(cpu: Cpu<'_>, config: &PolicyLoss, denominators: &Denominators, batch:
     Ok(())
 }
 
-/// `policy_loss::AggMode`.
+/// Returns the value of `policy_loss::AggMode` in the kernel.
 fn agg_mode(mode: LossAggMode) -> i32 {
     match mode {
         LossAggMode::TokenMean => 0,
@@ -114,7 +114,7 @@ fn agg_mode(mode: LossAggMode) -> i32 {
     }
 }
 
-/// `policy_loss::KlType`; 0 is none.
+/// Returns the value of `policy_loss::KlType` in the kernel, where 0 means no KL term.
 fn kl_type(kind: KlLossType) -> i32 {
     match kind {
         KlLossType::Kl => 1,
@@ -132,7 +132,7 @@ fn launch(
     io: Io,
     partials: Tensor,
 ) -> Result<()> {
-    // Of each warp the sums and a log ratio.
+    // For each warp: its sums and a log ratio.
     const SMEM: usize = (STATS + 1) * THREADS / 32 * 8;
     check::count(OP, "tokens", io.log_prob.len())?;
     let rows = batch.advantages.len();

@@ -1,17 +1,17 @@
-//! What to optimise: the loss's settings, its KL estimators and what its terms are divided by.
+//! Definition of the policy loss: its settings, KL estimators and denominators.
 
 use crate::config::{KlLossType, LossAggMode, LossMode};
 use crate::math::{exp_f64, hold_f64};
 
-/// Bound on a token's log ratio (GRPO, DAPO) and on k3's log ratio, as in verl.
+/// Bound of a token's log ratio (GRPO, DAPO) and of the log ratio in k3, as in verl.
 pub(super) const MAX_LOG_RATIO: f64 = 20.0;
-/// Upper bound on GSPO's mean log ratio and on a k3 value, as in verl.
+/// Upper bound of GSPO's mean log ratio and of a k3 value, as in verl.
 pub(super) const MAX_TEN: f64 = 10.0;
-/// verl's guard in masked means.
+/// Constant that verl adds to the denominators of masked means.
 pub(super) const MEAN_EPS: f64 = 1e-8;
 
-/// The estimate of the KL divergence from one token's log-probs, and its derivative by `log_prob` (0 where a clamp
-/// of k3 is active).
+/// Returns the estimate of the KL divergence from one token's log-probs, and its derivative with respect to `log_prob`
+/// (0 where k3 is clamped).
 pub fn kl_value_and_grad(kl_loss_type: KlLossType, log_prob: f64, ref_log_prob: f64) -> (f64, f64) {
     let x = log_prob - ref_log_prob;
     match kl_loss_type {
@@ -28,36 +28,37 @@ pub fn kl_value_and_grad(kl_loss_type: KlLossType, log_prob: f64, ref_log_prob: 
     }
 }
 
-/// A KL term added to the loss.
+/// A KL term that is added to the loss.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct KlLoss {
-    /// The estimator.
+    /// Estimator of the KL divergence.
     pub kl_loss_type: KlLossType,
-    /// Its weight.
+    /// Coefficient of the term.
     pub kl_loss_coef: f64,
 }
 
-/// What to optimise; names and defaults are verl's.
+/// Settings of the policy loss. Names and defaults are those of verl.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct PolicyLoss {
-    /// Token or sequence ratios.
+    /// Type of ratio: per token or per sequence.
     pub loss_mode: LossMode,
-    /// The ratio is clipped below `1 - clip_ratio_low`.
+    /// Lower clip range: the ratio is clipped to at least `1 - clip_ratio_low`.
     pub clip_ratio_low: f64,
-    /// The ratio is clipped above `1 + clip_ratio_high`.
+    /// Upper clip range: the ratio is clipped to at most `1 + clip_ratio_high`.
     pub clip_ratio_high: f64,
-    /// Dual clip: with a negative advantage the token loss is at most `-advantage x clip_ratio_c`. Not used by GSPO.
+    /// Dual clip: with a negative advantage, the token loss is at most `-advantage x clip_ratio_c`. GSPO does not use
+    /// it.
     pub clip_ratio_c: Option<f64>,
-    /// Aggregation.
+    /// Aggregation of token losses.
     pub loss_agg_mode: LossAggMode,
     /// KL term, if any.
     pub kl_loss: Option<KlLoss>,
-    /// The entropy's weight; the loss falls as the entropy grows.
+    /// Coefficient of the entropy. The loss decreases as the entropy grows.
     pub entropy_coeff: f64,
 }
 
 impl PolicyLoss {
-    /// Aggregation of the policy term.
+    /// Returns the aggregation of the policy term.
     pub fn pg_agg_mode(&self) -> LossAggMode {
         match self.loss_mode {
             LossMode::Vanilla => self.loss_agg_mode,
@@ -66,19 +67,20 @@ impl PolicyLoss {
     }
 }
 
-/// What losses are divided by. Counted once over the whole mini-batch (all ranks, all micro-batches).
+/// Denominators of the losses, counted once over the whole mini-batch (all ranks, all micro-batches).
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Denominators {
-    /// Tokens.
+    /// Number of tokens.
     pub batch_num_tokens: f64,
-    /// Sequences with at least one token.
+    /// Number of sequences with at least one token.
     pub num_seqs: f64,
-    /// What [`LossAggMode::SeqMeanTokenSumNorm`] divides by.
+    /// Divisor of [`LossAggMode::SeqMeanTokenSumNorm`].
     pub loss_scale_factor: f64,
 }
 
 impl Denominators {
-    /// Counts a mini-batch: `cu_seqlens` `[S+1]`. Without a `loss_scale_factor` the longest row is taken.
+    /// Counts a mini-batch with borders `cu_seqlens` `[S+1]`. If `loss_scale_factor` is `None`, the length of the
+    /// longest sequence is used.
     pub fn new(cu_seqlens: &[u32], loss_scale_factor: Option<f64>) -> Denominators {
         let lengths = || rows(cu_seqlens).map(|row| row.len());
         Denominators {
@@ -88,7 +90,7 @@ impl Denominators {
         }
     }
 
-    /// What a token of a sequence with `n` tokens counts in the sum.
+    /// Returns the weight of a token in the sum, for a sequence with `n` tokens.
     pub fn token_weight(&self, mode: LossAggMode, n: f64) -> f64 {
         match mode {
             LossAggMode::TokenMean => 1.0 / self.batch_num_tokens,
@@ -99,7 +101,7 @@ impl Denominators {
     }
 }
 
-/// The tokens of each sequence.
+/// Returns the range of tokens of each sequence.
 pub(super) fn rows(cu_seqlens: &[u32]) -> impl Iterator<Item = std::ops::Range<usize>> + '_ {
     cu_seqlens.windows(2).map(|w| w[0] as usize..w[1] as usize)
 }

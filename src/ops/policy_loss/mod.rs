@@ -1,9 +1,10 @@
 //! Policy losses: GRPO and DAPO (token ratios, dual clip), GSPO (sequence ratios), KL and entropy terms.
 //!
-//! A loss is a sum over tokens of `weight x token loss`; the weight depends on [`LossAggMode`](crate::config::LossAggMode), the
-//! sequence's length and the [`Denominators`] of the whole mini-batch, so micro-batches add up to the whole
-//! whatever the split. Inputs are f32 or f64, all arithmetic is f64 in one fixed order (`row.rs`) and with one `exp` of
-//! our own, so that the CPU and the kernels give equal bits and equal log-probs a ratio of exactly 1.
+//! A loss is a sum over tokens of `weight x token loss`. The weight depends on
+//! [`LossAggMode`](crate::config::LossAggMode), the sequence's length and the [`Denominators`] of the whole mini-batch.
+//! The losses of micro-batches therefore add up to the loss of the mini-batch, however it is split. Inputs are f32 or
+//! f64. All arithmetic is f64 in one fixed order (`row.rs`), with this crate's own `exp`, so that the CPU and the
+//! kernels give the same bits, and equal log-probs give a ratio of exactly 1.
 
 pub mod batch;
 pub mod compute;

@@ -1,5 +1,5 @@
-//! One sequence's loss on the CPU, in the order of kernels/policy_loss.cu: token i on lane i % 256, the lanes folded as
-//! those of a CTA.
+//! Loss of one sequence on the CPU, in the order of kernels/policy_loss.cu: token i is added to lane i % 256, and the
+//! lanes are combined like the threads of a CTA.
 
 use super::batch::{Batch, Real};
 use super::loss::{Denominators, MAX_LOG_RATIO, MAX_TEN, PolicyLoss, kl_value_and_grad};
@@ -8,10 +8,10 @@ use crate::config::LossMode;
 use crate::math::{exp_f64, hold_f64};
 use crate::ops::cta::{THREADS, fold};
 
-/// Scratch of a row's sums.
+/// Scratch memory for the sums of a row, one element per lane.
 pub(super) type Lanes = Vec<Sums>;
 
-/// GSPO's mean log ratio of one sequence (0 for an empty one).
+/// Returns GSPO's mean log ratio of one sequence (0 if it is empty).
 pub fn seq_mean_log_ratio<F: Real>(log_prob: &[F], old_log_prob: &[F]) -> f64 {
     let mut lanes = [0.0; THREADS];
     for (t, (&lp, &old)) in log_prob.iter().zip(old_log_prob).enumerate() {
@@ -20,12 +20,12 @@ pub fn seq_mean_log_ratio<F: Real>(log_prob: &[F], old_log_prob: &[F]) -> f64 {
     fold(&mut lanes, 0.0, |a, b| a + b) / (log_prob.len() as f64).max(1.0)
 }
 
-/// GSPO's ratio of a sequence from its mean log ratio.
+/// Returns GSPO's ratio of a sequence, given its mean log ratio.
 pub fn seq_ratio(mean_log_ratio: f64) -> f64 {
     exp_f64(if mean_log_ratio > MAX_TEN { MAX_TEN } else { mean_log_ratio })
 }
 
-/// What a batch's loss reads.
+/// Inputs of a batch's loss.
 pub(super) struct Rows<'a, F> {
     pub config: &'a PolicyLoss,
     pub denominators: &'a Denominators,
@@ -35,7 +35,8 @@ pub(super) struct Rows<'a, F> {
 }
 
 impl<F: Real> Rows<'_, F> {
-    /// The sums of sequence `index`; its `dlog_prob` and `dentropy` (both of the row alone) are overwritten.
+    /// Returns the sums of sequence `index` and overwrites `dlog_prob` and `dentropy`, which hold only this sequence's
+    /// tokens.
     pub fn sums(&self, index: usize, dlog_prob: &mut [F], mut dentropy: Option<&mut [F]>, lanes: &mut Lanes) -> Sums {
         let Rows { config, denominators, batch, .. } = self;
         let from = batch.cu_seqlens[index] as usize;

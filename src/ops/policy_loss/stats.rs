@@ -1,16 +1,16 @@
-//! The figures of a policy loss: how they are summed on the device, and what they mean.
+//! Statistics of a policy loss: their sums on the device, and the metrics computed from them.
 
 use std::ops::{AddAssign, Index, IndexMut};
 
 use super::loss::{Denominators, MEAN_EPS, PolicyLoss};
 
-/// Numbers of a [`Sums`].
+/// Number of values in a [`Sums`].
 pub const STATS: usize = 20;
 
-/// The first of them: the loss's terms, none of which may be infinite or NaN.
+/// Number of loss terms, which come first in a [`Sums`] and must be finite.
 pub const LOSSES: usize = 3;
 
-/// What is summed, over tokens; from [`Stat::MAXIMA`] on the largest is taken. The order is that of
+/// Statistics over tokens. Those before [`Stat::MAXIMA`] are sums, the others are maxima. The order is that of
 /// `policy_loss::Stat` in kernels/policy_loss.cu.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(usize)]
@@ -26,7 +26,7 @@ pub(super) enum Stat {
     PpoKl,
     ProbDiff,
     ProbDiffSquared,
-    /// Of a probability p it is 1 - p that is summed: most are close to 1, and their squares keep their digits so.
+    /// Sum of 1 - p. Most probabilities p are close to 1, so the squares of 1 - p keep more digits than those of p.
     Prob,
     OldProb,
     ProbSquared,
@@ -39,16 +39,17 @@ pub(super) enum Stat {
 }
 
 impl Stat {
-    /// The first that is a maximum.
+    /// Index of the first statistic that is a maximum.
     pub(super) const MAXIMA: usize = Stat::MinusRatio as usize;
 }
 
-/// Sums over a part of a mini-batch, f64, in the layout of the device's `stats` tensor: those of micro-batches add up.
+/// Statistics of a part of a mini-batch, in f64 and in the layout of the device's `stats` tensor. Those of
+/// micro-batches can be added.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Sums(pub [f64; STATS]);
 
 impl Sums {
-    /// Of no token.
+    /// Statistics of no tokens.
     pub const NONE: Sums = {
         let mut none = [0.0; STATS];
         let mut i = Stat::MAXIMA;
@@ -59,14 +60,14 @@ impl Sums {
         Sums(none)
     };
 
-    /// From a tensor's elements. Panics when there are not [`STATS`].
+    /// Copies the elements of a tensor. Panics if there are not [`STATS`] of them.
     pub fn of(values: &[f64]) -> Sums {
         let mut sums = Sums::NONE;
         sums.0.copy_from_slice(values);
         sums
     }
 
-    /// How far the log-probs are from the old ones.
+    /// Returns the statistics that compare the log-probs with the old ones.
     pub fn probs(&self) -> ProbSums {
         let at = |stat| self[stat];
         ProbSums {
@@ -95,7 +96,7 @@ impl IndexMut<Stat> for Sums {
     }
 }
 
-/// The larger, `a` where `b` is NaN.
+/// Returns the larger value, or `a` if `b` is NaN.
 pub(super) fn larger(a: f64, b: f64) -> f64 {
     if b > a { b } else { a }
 }
@@ -108,10 +109,10 @@ impl AddAssign for Sums {
     }
 }
 
-/// Moments of two policies' probabilities p and q of the same tokens.
+/// Moments of the probabilities p and q that two policies give to the same tokens.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct ProbSums {
-    /// Tokens.
+    /// Number of tokens.
     pub tokens: f64,
     /// Sum of |p - q|.
     pub diff: f64,
@@ -119,45 +120,45 @@ pub struct ProbSums {
     pub diff_squared: f64,
     /// Sums of 1 - p and of 1 - q.
     pub below_one: [f64; 2],
-    /// Sums of their squares.
+    /// Sums of (1 - p)^2 and of (1 - q)^2.
     pub below_one_squared: [f64; 2],
     /// Sum of (1 - p)(1 - q).
     pub product: f64,
-    /// Largest |p - q|, 0 when there is no token.
+    /// Largest |p - q|, 0 if there are no tokens.
     pub max_diff: f64,
-    /// Largest difference of log-probs.
+    /// Largest difference between the log-probs.
     pub max_log_diff: f64,
 }
 
 /// Loss and metrics of a mini-batch.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
 pub struct PolicyStats {
-    /// `pg_loss + kl_loss_coef x kl_loss - entropy_coeff x entropy`.
+    /// Total loss, `pg_loss + kl_loss_coef x kl_loss - entropy_coeff x entropy`.
     pub loss: f64,
-    /// The policy term.
+    /// Policy term of the loss.
     pub pg_loss: f64,
-    /// The KL term without its coefficient.
+    /// KL term of the loss, without its coefficient.
     pub kl_loss: f64,
-    /// The aggregated entropy (0 when none is given).
+    /// Aggregated entropy (0 if no entropies were given).
     pub entropy: f64,
-    /// Share of tokens whose clipped surrogate rules.
+    /// Fraction of tokens for which the clipped surrogate determines the loss.
     pub pg_clipfrac: f64,
-    /// The part of `pg_clipfrac` with a positive advantage: clipped above.
+    /// Fraction of tokens that are clipped and have a positive advantage (upper clip).
     pub clipfrac_upper: f64,
-    /// The part with a negative advantage: clipped below.
+    /// Fraction of tokens that are clipped and have a negative advantage (lower clip).
     pub clipfrac_lower: f64,
-    /// Share of tokens under the dual clip (verl logs it as `actor/pg_clipfrac_lower`).
+    /// Fraction of tokens to which the dual clip applies (verl logs it as `actor/pg_clipfrac_lower`).
     pub dual_clipfrac: f64,
     /// Mean of `old_log_prob - log_prob`.
     pub ppo_kl: f64,
-    /// Smallest ratio of a token (GSPO: of a sequence); infinite when there is none.
+    /// Smallest ratio of a token (for GSPO, of a sequence); infinite if there are no tokens.
     pub ratio_min: f64,
-    /// Largest ratio.
+    /// Largest ratio of a token (for GSPO, of a sequence).
     pub ratio_max: f64,
 }
 
 impl PolicyStats {
-    /// What `sums` mean under the mini-batch's `denominators`.
+    /// Computes the metrics from `sums` and the mini-batch's `denominators`.
     pub fn new(config: &PolicyLoss, denominators: &Denominators, sums: &Sums) -> PolicyStats {
         let mean = 1.0 / (denominators.batch_num_tokens + MEAN_EPS);
         let (pg_loss, kl_loss, entropy) = (sums[Stat::PgLoss], sums[Stat::KlLoss], sums[Stat::Entropy]);
@@ -177,7 +178,7 @@ impl PolicyStats {
         }
     }
 
-    /// Names and values for `metrics.jsonl`: verl's, plus both clip sides and the range of ratios.
+    /// Returns names and values for `metrics.jsonl`: verl's metrics, plus both clip sides and the range of ratios.
     pub fn metrics(&self, config: &PolicyLoss) -> Vec<(&'static str, f64)> {
         let mut out = vec![
             ("actor/loss", self.loss),

@@ -1,4 +1,4 @@
-//! One row's token on the CPU: the ids that its parameters leave, and the best of them with noise.
+//! Choice of one row's token on the CPU: filters the ids by the sampling parameters, then takes the best id with noise.
 
 use super::draw::Draw;
 use super::params::{NoiseKey, SamplingParams};
@@ -6,7 +6,7 @@ use crate::device::{Isa, cpu_kernel};
 use crate::math;
 use crate::philox::{self, philox4x32_10};
 
-/// The token of a row of logits `z`, whose largest is `max`.
+/// Returns the token of a row of logits `z`. `max` is the largest logit.
 pub(super) fn token(isa: Isa, z: &[f32], max: f32, draw: &Draw) -> u32 {
     let (params, key, noise) = (draw.params(), draw.key(), draw.noise());
     if params.temperature == 0.0 {
@@ -18,14 +18,15 @@ pub(super) fn token(isa: Isa, z: &[f32], max: f32, draw: &Draw) -> u32 {
     }
 }
 
-/// The four words of noise for ids 4 * `quad`.. of one draw.
+/// Returns the four words of noise for the ids from 4 * `quad` on.
 #[inline(always)]
 fn noise_words(key: [u32; 2], noise: NoiseKey, quad: u32) -> [u32; 4] {
     philox4x32_10(key, [noise.prompt, noise.rollout, noise.position, quad])
 }
 
 cpu_kernel! {
-    /// The id of the largest z, or of z plus its noise; ties to the lower id. 0 when nothing is above -inf.
+    /// Returns the id of the largest z, or of the largest z plus noise. Ties go to the lower id. Returns 0 if no value
+    /// is above -inf.
     fn largest(z: &[f32], draw: Option<([u32; 2], NoiseKey)>) -> u32 {
         const IDS: usize = 64;
         let mut best = [f32::NEG_INFINITY; IDS];
@@ -65,9 +66,9 @@ cpu_kernel! {
 /// An id that may be drawn.
 #[derive(Clone, Copy)]
 struct Candidate {
-    /// Ascending keys are the order (logit down, id up).
+    /// Sort key: ascending keys mean descending logits, then ascending ids.
     key: u64,
-    /// floor(e^(z - max) 2^32).
+    /// Probability relative to the most likely id, as floor(e^(z - max) 2^32).
     weight: u64,
 }
 
@@ -81,7 +82,7 @@ cpu_kernel! {
     }
 }
 
-/// The ids that `params` leaves.
+/// Returns the ids that pass the filters of `params`.
 fn narrowed(isa: Isa, z: &[f32], max: f32, params: &SamplingParams) -> Vec<u32> {
     let mut weight = vec![0.0; z.len()];
     weights(isa, z, max, &mut weight);
@@ -103,14 +104,14 @@ fn narrowed(isa: Isa, z: &[f32], max: f32, params: &SamplingParams) -> Vec<u32> 
     left.into_iter().map(|c| c.key as u32).collect()
 }
 
-/// Unsigned integers in the order of the floats (the two zeros are one).
+/// Maps floats to unsigned integers in the same order. Both zeros map to the same integer.
 fn ascending(z: f32) -> u32 {
     let bits = (z + 0.0).to_bits();
     if bits >> 31 == 0 { bits | 1 << 31 } else { !bits }
 }
 
-/// Brings to the front the ids, in order, before which the weights sum to less than `enough`; gives their
-/// number, at least 1. Halving: linear time, no sort.
+/// Moves to the front those ids, in order, before which the weights sum to less than `enough`. Returns their number, at
+/// least 1. It halves the range repeatedly, which takes linear time and needs no sort.
 fn nucleus(ids: &mut [Candidate], enough: f64) -> usize {
     let (mut from, mut to, mut before) = (0, ids.len(), 0);
     while to - from > 1 {
@@ -127,9 +128,9 @@ fn nucleus(ids: &mut [Candidate], enough: f64) -> usize {
     from + 1
 }
 
-/// [`largest`] with noise among `ids` only.
+/// Returns the result of [`largest`] with noise, among `ids` only.
 fn draw_among(isa: Isa, ids: &[u32], z: &[f32], key: [u32; 2], noise: NoiseKey) -> u32 {
-    // Vectors over all ids beat one at a time from a sixteenth of them on.
+    // If more than a sixteenth of the ids remain, vector code over all ids is faster than one id at a time.
     if ids.len() * 16 > z.len() {
         let mut masked = vec![f32::NEG_INFINITY; z.len()];
         ids.iter().for_each(|&id| masked[id as usize] = z[id as usize]);

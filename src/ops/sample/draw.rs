@@ -1,4 +1,4 @@
-//! What the sampler reads of each row, as one array that a kernel can read too.
+//! Inputs of the sampler for each row, in an array that kernels also read.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -9,7 +9,7 @@ use crate::ops::check;
 use crate::philox::{self, Purpose};
 use crate::tensor::{DType, Tensor};
 
-/// How one row's token is drawn, and what names its noise. `kernels/sample.cu` reads the same bytes.
+/// Sampling parameters and noise key of one row. `kernels/sample.cu` reads the same bytes.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Debug, Pod, Zeroable)]
 pub struct Draw {
@@ -21,15 +21,15 @@ pub struct Draw {
     rollout: u32,
     position: u32,
     key: [u32; 2],
-    /// Rows of the array start on 16 bytes.
+    /// Padding, so that rows of the array start at multiples of 16 bytes.
     padding: [u32; 3],
 }
 
-/// Words of a row of the array.
+/// Number of u32 words of a row of the array.
 const WORDS: usize = size_of::<Draw>() / 4;
 
 impl Draw {
-    /// A draw of step `step` of the run with `seed`.
+    /// Returns the draw for step `step` of the run with `seed`.
     pub fn new(params: SamplingParams, noise: NoiseKey, seed: u64, step: u64) -> Draw {
         let SamplingParams { temperature, min_p, top_k, top_p } = params;
         let NoiseKey { prompt, rollout, position } = noise;
@@ -37,38 +37,39 @@ impl Draw {
         Draw { temperature, min_p, top_p, top_k, prompt, rollout, position, key, padding: [0; 3] }
     }
 
-    /// How the token is drawn.
+    /// Returns the sampling parameters.
     pub fn params(&self) -> SamplingParams {
         SamplingParams { temperature: self.temperature, min_p: self.min_p, top_k: self.top_k, top_p: self.top_p }
     }
 
-    /// What names the noise.
+    /// Returns the identifiers of the draw.
     pub fn noise(&self) -> NoiseKey {
         NoiseKey { prompt: self.prompt, rollout: self.rollout, position: self.position }
     }
 
-    /// The noise's key.
+    /// Returns the Philox key of the noise.
     pub fn key(&self) -> [u32; 2] {
         self.key
     }
 
-    /// `draws` on the device, u32 `[B, 12]`.
+    /// Copies `draws` to the device as u32 `[B, 12]`.
     pub fn upload(dev: &mut Device, region: Region, draws: &[Draw]) -> Result<Tensor> {
         dev.upload::<u32>(region, bytemuck::cast_slice(draws), &[draws.len(), WORDS])
     }
 
-    /// The shape of [`Draw::upload`]'s array for `b` rows, and its type.
+    /// Returns the type and shape of the array of [`Draw::upload`] for `b` rows.
     pub fn table(b: usize) -> (DType, [usize; 2]) {
         (DType::U32, [b, WORDS])
     }
 }
 
-/// What is drawn.
+/// Outputs of the sampler.
 #[derive(Clone, Copy, Debug)]
 pub struct Outs {
-    /// u32 `[B]`.
+    /// Sampled ids, u32 `[B]`.
     pub ids: Tensor,
-    /// f32 `[B]`, of the whole policy at the row's temperature (1 for greedy rows).
+    /// Log-probs of the ids, f32 `[B]`, under the full (unfiltered) policy at the row's temperature (1 for greedy
+    /// rows).
     pub logprobs: Tensor,
 }
 

@@ -1,4 +1,4 @@
-//! Tokens of rows of hidden states, or of logits that are given.
+//! Samples tokens for rows of hidden states, or for given logits.
 
 use half::bf16;
 
@@ -19,9 +19,9 @@ fn check_draws(op: &'static str, b: usize, draws: &[Draw], table: Tensor) -> Res
     check::tensor(op, "table", table, dtype, &dims)
 }
 
-/// Tokens from hidden `[B, D]` and w `[V, D]`, one [`Draw`] a row, `table` the same on the device ([`Draw::upload`]);
-/// `allowed` as in [`crate::ops::linear_logprob::Asked`]. Ties go to the lower id. A GPU reads the table alone, so that a
-/// captured call can be replayed with other draws.
+/// Samples a token for each row of hidden `[B, D]` with w `[V, D]`. `draws` has one [`Draw`] per row, and `table` is
+/// the same on the device ([`Draw::upload`]). `allowed` is the bitmap of [`crate::ops::linear_logprob::Asked`]. Ties go
+/// to the lower id. A GPU reads only `table`, so that a captured call can be replayed with other draws.
 pub fn fwd(
     dev: &mut Device,
     hidden: Tensor,
@@ -73,8 +73,8 @@ pub fn fwd(
     Ok(())
 }
 
-/// [`fwd`] on logits that are given: `sums` f32 `[B, V]`, before the temperature. With equal sums every device draws
-/// equal tokens.
+/// Samples like [`fwd`], but from given logits: `sums` f32 `[B, V]`, before the temperature. For equal sums every
+/// device returns the same tokens.
 #[cfg_attr(private_tree, expect(dead_code, reason = "an OpenAI-compatible server samples from logits that it changed"))]
 pub fn from_logits(
     dev: &mut Device,
@@ -119,7 +119,7 @@ fn scales(draws: &[Draw]) -> Vec<f32> {
     draws.iter().map(|d| inverse_temperature(d.params().temperature)).collect()
 }
 
-/// Tokens and log-probs from logits [B, whole panels] and their partials.
+/// Computes tokens and log-probs from logits, padded to full panels, and their partials.
 fn draw(cpu: Cpu<'_>, vocab: usize, logits: Tensor, partials: Tensor, draws: &[Draw], outs: Outs) {
     let (columns, width) = (logits.cols(), partials.cols());
     let ([ids, logprobs], [logits, partials]) = cpu.memory.tensors([outs.ids, outs.logprobs], [logits, partials]);

@@ -10,7 +10,7 @@ use crate::ops::linear_logprob::logits::{SEGMENT, segments};
 use crate::ops::matmul::Weight;
 use crate::tensor::{DType, Tensor};
 
-/// What lies between a row's logits and its token.
+/// Intermediate results between a row's logits and its token.
 #[derive(Clone, Copy)]
 struct Scratch {
     logits: Tensor,
@@ -19,24 +19,25 @@ struct Scratch {
 }
 
 impl Scratch {
-    /// For `b` rows over `vocab` ids.
+    /// Allocates the scratch for `b` rows over `vocab` ids.
     fn alloc(dev: &mut Device, b: usize, vocab: usize) -> Result<Scratch> {
         let mut take = |columns| dev.alloc(Region::Workspace, DType::F32, &[b, segments(vocab) * columns]);
-        // A winner is score, logit, id and a gap.
+        // A winner is a score, a logit, an id and 4 bytes of padding.
         Ok(Scratch { logits: take(SEGMENT)?, partials: take(PARTIAL)?, winners: take(4)? })
     }
 
-    /// What the segments of a row's logits take.
+    /// Returns the kernel arguments for the segments of a row's logits.
     fn segments(&self, op: &'static str, bitmap: Option<Tensor>, vocab: usize, rows: Tensor) -> Result<Params> {
         let &Scratch { logits, partials, winners } = self;
         let (allowed, segments) = (allowed(op, bitmap, vocab)?, segments(vocab) as i32);
         Ok(params!(Segment::Args { allowed, rows, logits, partials, winners, segments }))
     }
 
-    /// The second kernel: tokens and log-probs.
+    /// Launches the second kernel, which computes tokens and log-probs.
     fn tokens(&self, op: &'static str, gpu: &mut Gpu<'_>, vocab: usize, rows: Tensor, outs: Outs) -> Result<()> {
         const THREADS: usize = 512;
-        /// `sample::Smem`: four bins of sums and counts a thread and their totals; a winner a warp; the fold.
+        /// Bytes of `sample::Smem`: four bins of sums and counts per thread and their totals, one winner per warp, and
+        /// the fold.
         const SMEM: usize = (4 * THREADS + 4) * (8 + 4) + THREADS / 32 * 12 + 8;
         let (&Scratch { logits, partials, winners }, Outs { ids, logprobs }) = (self, outs);
         let (launch, segments) = (check::launch(op, rows.rows(), THREADS, SMEM)?, segments(vocab) as i32);
@@ -45,7 +46,7 @@ impl Scratch {
     }
 }
 
-/// The draw from hidden states, on a GPU or where one is counted for.
+/// Samples from hidden states on a GPU, or only allocates on a device that counts.
 pub(super) fn fwd(
     op: &'static str,
     dev: &mut Device,
@@ -63,7 +64,7 @@ pub(super) fn fwd(
     })
 }
 
-/// The draw from given sums [B, V].
+/// Samples from given sums `[B, V]`.
 pub(super) fn given(
     op: &'static str,
     dev: &mut Device,
@@ -85,7 +86,8 @@ pub(super) fn given(
     })
 }
 
-/// Runs `launches` where kernels run, with scratch for `b` rows over `vocab` ids.
+/// Runs `launches` with scratch for `b` rows over `vocab` ids. On a device that only counts, it allocates the scratch
+/// without running them.
 fn on_scratch(
     dev: &mut Device,
     b: usize,

@@ -1,17 +1,17 @@
-//! How tokens are drawn, and what names a draw.
+//! Sampling parameters of a token, and the identifiers of its noise.
 
 use crate::error::{Error, Result};
 
-/// How a row's token is drawn. The limits narrow the ids in this order: `min_p`, `top_k`, `top_p`.
+/// Sampling parameters of one row. The filters are applied in this order: `min_p`, `top_k`, `top_p`.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct SamplingParams {
-    /// 0 is greedy.
+    /// Sampling temperature; 0 means greedy decoding.
     pub temperature: f32,
-    /// Ids at least this fraction of the likeliest one's probability; 0 is off.
+    /// Keeps ids with at least this fraction of the most likely id's probability; 0 disables the filter.
     pub min_p: f32,
-    /// This many likeliest ids; 0 is off.
+    /// Keeps this number of most likely ids; 0 disables the filter.
     pub top_k: u32,
-    /// The fewest likeliest ids whose probabilities reach this sum; 1 is off.
+    /// Keeps the smallest set of most likely ids whose probabilities sum to at least this value; 1 disables the filter.
     pub top_p: f32,
 }
 
@@ -22,17 +22,17 @@ impl Default for SamplingParams {
 }
 
 impl SamplingParams {
-    /// The most likely id.
+    /// Returns parameters that select the most likely id.
     pub fn greedy() -> SamplingParams {
         SamplingParams { temperature: 0.0, ..Default::default() }
     }
 
-    /// True when the choice is among fewer than all allowed ids.
+    /// Returns true if a filter is active, so that not every allowed id may be drawn.
     pub fn narrows(&self) -> bool {
         self.min_p > 0.0 || self.top_k > 0 || self.top_p < 1.0
     }
 
-    /// An input error at `place` unless every value is in its range.
+    /// Returns an input error at `place` unless every value is in its range.
     pub fn validate(&self, place: &str) -> Result<()> {
         let checks = [
             ("temperature", self.temperature, self.temperature >= 0.0 && self.temperature.is_finite(), "0 or more"),
@@ -48,13 +48,13 @@ impl SamplingParams {
     }
 }
 
-/// Names the draw: the noise of one token depends on this, the seed and the step, and on nothing else.
+/// Identifiers of one draw. The noise of a token depends only on these, the seed and the step.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct NoiseKey {
     /// Index of the prompt in the step.
     pub prompt: u32,
     /// Index of the rollout of that prompt.
     pub rollout: u32,
-    /// Position of the token to be drawn in its response.
+    /// Position in the response of the token to be drawn.
     pub position: u32,
 }
