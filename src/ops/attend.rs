@@ -1,8 +1,10 @@
-//! Attention of one row, defined once (docs/design/training.md) for training, prefill and decode. Keys are processed in
-//! blocks of [`BLOCK`] from the sequence's start, with online softmax over the blocks of one chunk of [`CHUNK`] keys.
-//! The states of the chunks are then folded left to right. A row's base M is its largest score so far times c, rounded
-//! once, and p = exp2(fma(score, c, -M)), so the largest key's p is 1 within |M| 2^-24. Several rows are computed at a
-//! time; this changes no row's arithmetic.
+//! Attention of one row, defined once (docs/design/training.md) for training, prefill and decode.
+//!
+//! Keys are processed in blocks of [`BLOCK`] from the sequence's start, with online softmax over the blocks of one
+//! chunk of [`CHUNK`] keys. The states of the chunks are then folded left to right. The base M of a row is its largest
+//! score so far times c (the softmax scale times log2(e)), rounded once. Probabilities are p = exp2(fma(score, c, -M)),
+//! so that of the largest key is 1 within |M| 2^-24. Several rows are computed at a time; this changes no row's
+//! arithmetic.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -34,17 +36,17 @@ pub struct Heads {
 }
 
 impl Heads {
-    /// Elements of a packed qkv row.
+    /// Returns the number of elements of a packed qkv row.
     pub fn qkv_len(&self) -> usize {
         (self.q + 2 * self.kv) * self.dim
     }
 
-    /// Elements of an attention output row.
+    /// Returns the number of elements of an attention output row.
     pub fn out_len(&self) -> usize {
         self.q * self.dim
     }
 
-    /// Query heads that share one key head.
+    /// Returns the number of query heads that share one key head.
     pub fn group(&self) -> usize {
         self.q / self.kv
     }
@@ -144,7 +146,7 @@ pub struct RowStates<'a> {
     setting: Setting,
 }
 
-/// Base, sum and output before normalisation, for some rows.
+/// Running state of some rows: base, sum, and output before normalisation.
 struct State<'a> {
     m: &'a mut [f32],
     l: &'a mut [f32],
@@ -152,7 +154,8 @@ struct State<'a> {
 }
 
 impl State<'_> {
-    /// Sets the state before any key. The output needs no zeros, because the first block's product does not add to it.
+    /// Resets the state to that of no keys. The output needs no zeros, because the first block's product does not add
+    /// to it.
     fn reset(&mut self) {
         self.m.fill(f32::NEG_INFINITY);
         self.l.fill(0.0);
@@ -160,7 +163,7 @@ impl State<'_> {
 }
 
 impl<'a> RowStates<'a> {
-    /// Scratch elements that [`RowStates::new`] needs for `rows` rows.
+    /// Returns the number of scratch elements that [`RowStates::new`] needs for `rows` rows.
     pub fn len(rows: usize, dim: usize) -> usize {
         let padded = dim.next_multiple_of(LANES);
         (rows * (dim + 2 * padded + 4)).next_multiple_of(LANES) + tile::ROWS * BLOCK
@@ -270,11 +273,11 @@ fn block(isa: Isa, rows: Rows<'_>, keys: Keys<'_>, first: usize, state: &mut Sta
 }
 
 cpu_kernel! {
-    /// Converts scores to probabilities in place, under the largest base so far, and moves m and l to that base.
-    /// Returns the factors for the rows' outputs. Row r sees the first `visible[r]` keys; the other keys get
-    /// probability zero, whatever their score. The function makes several passes over all rows and keeps the lanes in
-    /// arrays between them. The horizontal reductions then overlap, and the compiler does not split the lanes of the
-    /// loops before them.
+    /// Converts scores to probabilities in place, relative to the largest base so far, and updates m and l. Returns the
+    /// factors that rescale the rows' outputs. Row r sees the first `visible[r]` keys; the other keys get probability
+    /// zero, whatever their score. The function makes several passes over all rows and keeps the lanes in arrays
+    /// between them. The horizontal reductions then overlap, and the compiler does not split the lanes of the loops
+    /// before them.
     fn softmax(
         p: &mut [f32],
         groups: usize,
@@ -392,8 +395,8 @@ cpu_kernel! {
 }
 
 cpu_kernel! {
-    /// Computes out = o / l, head by head. Adding zero turns -0 into +0, the only difference that computing rows
-    /// together could make.
+    /// Computes out = o / l, head by head. Adding zero turns -0 into +0, because the sign of a zero may depend on which
+    /// rows are computed together; nothing else does.
     fn normalise<T: Elem>(o: &[f32], padded: usize, inv: &[f32], dim: usize, out: &mut [T]) {
         for ((out, o), inv) in out.chunks_exact_mut(dim).zip(o.chunks_exact(padded)).zip(inv) {
             lanes::narrow_scaled(o, *inv, out);

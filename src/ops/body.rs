@@ -4,12 +4,13 @@ use super::{attention, linear, paged_attention};
 use crate::device::{Body, Device};
 use crate::error::Result;
 
-/// Bytes of [`Region::Workspace`](crate::device::Region) that [`take_wgmma`] allocates. Most of them hold the states of
-/// a prefill's chunks, for each CTA that a GPU with 132 multiprocessors runs at a time.
+/// Bytes of [`Region::Workspace`](crate::device::Region) that [`take_wgmma`] needs. Most of them hold the states of a
+/// prefill's chunks, for each CTA that a GPU with 132 multiprocessors runs at a time.
 pub const AGREEMENT_BYTES: usize = 12 << 20;
 
-/// Switches `dev` to the wgmma variants of products and attention, each only if its start check passes. Returns a
-/// message about the variants that failed, if any. Returns an error if the device does not support wgmma.
+/// Switches `dev` to the wgmma variants of products, attention and attention's backward. Each has a start check, run in
+/// this order. If one fails, that variant and those after it use `mma.sync`, and the function returns a message about
+/// it. Returns an error if the device does not support wgmma.
 pub fn take_wgmma(dev: &mut Device) -> Result<Option<String>> {
     dev.use_body(Body::Wgmma)?;
     if let Some(fault) = linear::wgmma_fault(dev)? {

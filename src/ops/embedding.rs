@@ -1,4 +1,4 @@
-//! Token embedding: reads rows of a weight that is stored in column panels, and adds their gradients.
+//! Token embedding: reads rows of the token table, and adds gradients to its rows.
 
 use crate::device::{Cpu, Device, Gpu, Launch, On, Parts, Region, params};
 use crate::error::Result;

@@ -77,8 +77,9 @@ pub fn finish(dev: &mut Device, partials: Tensor, max_norm: f32, guard: Option<T
     Ok(())
 }
 
-/// Threads of a CTA, and the bytes of its shared memory.
+/// Threads of a CTA.
 const THREADS: usize = 256;
+/// Bytes of shared memory of a CTA.
 const SMEM: usize = THREADS / 32 * 8;
 
 fn square_sums(cpu: &Cpu<'_>, grads: &[Tensor]) -> Vec<f64> {

@@ -96,7 +96,7 @@ pub fn keep(v: &Lanes, n: usize, other: f32) -> Lanes {
     kept
 }
 
-/// Returns the sum of the lanes: the upper half is added to the lower half, four times.
+/// Returns the sum of the lanes: the upper half is added to the lower half, until one value is left.
 #[inline(always)]
 pub fn sum(v: &Lanes) -> f32 {
     let mut a = [0.0; 8];

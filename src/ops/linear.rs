@@ -56,8 +56,8 @@ pub fn fwd(
     }
 }
 
-/// Computes y [T, N] = x [T, K] W^T in f32 without rounding. These are the full logits that `linear_logprob` and
-/// `sample` are based on, for evaluation and comparison.
+/// Computes y [T, N] = x [T, K] W^T in f32 without rounding. These are the logits that `linear_logprob` and `sample`
+/// compute tile by tile, here stored in full for evaluation and comparison.
 pub fn fwd_f32(dev: &mut Device, x: Tensor, w: &Weight, y: Tensor) -> Result<()> {
     const OP: &str = "linear::fwd_f32";
     let t = x.rows();

@@ -11,14 +11,14 @@
 //!
 //! | forward | rounded |
 //! | --- | --- |
-//! | `embedding` | the row (it is a weight's row) |
+//! | `embedding` | the row (a copy of a row of the weight) |
 //! | `patch_embed` | the normalised pixels; the output |
 //! | `rms_norm` | the output, after gamma |
 //! | `linear` | the output after bias and residual: qkv, residual sums, the merger |
-//! | `linear::fwd_swiglu` | silu(gate) * up, from the fp32 gate and up; gate and up only as saved for backward |
-//! | `linear::fwd_gelu` | the output, from the fp32 value; that value only as saved for backward |
+//! | `linear::fwd_swiglu` | silu(gate) * up, from fp32 gate and up; gate and up as saved for backward |
+//! | `linear::fwd_gelu` | the output, from the fp32 value; that value as saved for backward |
 //! | `rope` | q and k after the rotation |
-//! | `attention` | P = exp2(s c - M) before P V (its sum takes the unrounded values); the output |
+//! | `attention` | P = exp2(s c - M) before P V (the sum of P uses the unrounded values); the output |
 //! | `linear_logprob`, `sample` | nothing: logits, logsumexp and log-probs are fp32 |
 //!
 //! On a GPU, attention computes exp2 with the instruction `ex2.approx.ftz` (relative error 2^-22, exact at zero) in
@@ -28,11 +28,11 @@
 //! | --- | --- |
 //! | `linear::dgrad`, `rms_norm` | dX, the gradient of the residual stream (after accumulation) |
 //! | `swiglu`, `gelu` | d(gate, up), d(pre) |
-//! | `attention` | dO (it arrives rounded); P = exp2(s c - lse); dS = P * (dP - D); dqkv |
+//! | `attention` | dO (already rounded by the op before); P = exp2(s c - lse); dS = P * (dP - D); dqkv |
 //! | `rope` | dqkv after the rotation back |
 //! | `linear_logprob` | dZ before both of its products; dhidden |
-//! | `rows::sum` | the sum of a picture row's gradients over the sequences that show it |
-//! | fp32 throughout | D, dP, weight gradients, dgamma, dbias |
+//! | `rows::sum` | the sum of an image row's gradients over the sequences that contain the image |
+//! | none: fp32 throughout | D, dP, weight gradients, dgamma, dbias |
 
 pub mod adamw;
 pub mod attend;

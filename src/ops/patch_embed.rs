@@ -8,7 +8,8 @@ use crate::ops::linear;
 use crate::ops::matmul::{Order, Weight};
 use crate::tensor::{DType, Elem, Tensor};
 
-/// Patches per chunk on the CPU. Even, so that the bf16 weight gradient pairs the same rows in every chunk.
+/// Patches per chunk on the CPU. It is even, so that the bf16 weight gradient pairs the same rows whatever the chunk
+/// size.
 const CHUNK: usize = 1024;
 
 /// Patches per chunk on a GPU: enough tiles of the projection for every multiprocessor, 19 MB of patch rows.
@@ -80,10 +81,10 @@ impl Normalize {
     }
 }
 
-/// Computes y = patches w^T. pixels u8 hold each of `images` as `[frames][grid_h * patch][grid_w * patch][3]` from its
-/// offset; w has n = C and k = `norm.row_len()`; y is `[N, C]` in w's type. N counts the patches of all images in
-/// order, merge block by merge block. The normalised pixels are rounded to w's type. Returns an error for other shapes
-/// and for an image that reaches past the pixels.
+/// Computes y = patches w^T. `pixels` (u8) contains each of `images` as `[frames][grid_h * patch][grid_w * patch][3]`
+/// from its offset on. w has n = C and k = `norm.row_len()`. y is `[N, C]` in w's type, where the N rows are the
+/// patches of all images in order, merge block by merge block. The normalised pixels are rounded to w's type. Returns
+/// an error for other shapes and for an image that reaches past the end of the pixels.
 pub fn fwd(
     dev: &mut Device,
     pixels: Tensor,

@@ -103,7 +103,9 @@ unsafe fn by_rows<const WIDE: usize>(a: Left<'_>, b: Right<'_>, steps: usize, c:
     }
 }
 
-/// Computes `M` rows of [`by_rows`]. SAFETY: as for [`by_rows`], with `M` rows.
+/// Computes `M` rows by 16 `groups` columns.
+///
+/// SAFETY: the operands must be as long as [`product`] asserts, for `M` rows.
 #[inline(always)]
 unsafe fn by_groups<const M: usize, const WIDE: usize>(
     a: Left<'_>,

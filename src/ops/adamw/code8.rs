@@ -43,7 +43,7 @@ pub fn value<const S: i32>(c: i32) -> f32 {
 #[inline(always)]
 fn position<const S: i32>(y: f32) -> f32 {
     let exponent = (y.to_bits() >> 23) as i32 - 127;
-    // One third, rounded down, correct for 0 to 3 S.
+    // A third of the exponent, rounded down; exact for 0 to 3 S.
     let h = ((exponent.max(-3 * S) + 3 * S) * 43) >> 7;
     let within = (y * power(3 * (S - 1 - h)) + 0.75) * (8.0 / 7.0) * power(h);
     if y < power(-3 * S) { y * power(3 * S) } else { within }
@@ -87,7 +87,7 @@ pub fn of_signed(c: u8, scale: f32) -> f32 {
 }
 
 /// Encodes a second moment. It is rounded up or down by the random `word`, so that the expected value is `x`. It
-/// becomes zero only if `x` is zero; otherwise the weight would move by m / eps.
+/// becomes zero only if `x` is zero, because with v = 0 the weight would move by m / eps.
 #[inline(always)]
 pub fn unsigned(x: f32, scale: f32, word: u32) -> u8 {
     let c = nearest::<8>(ratio(x, scale), jitter(word));

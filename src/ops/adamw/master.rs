@@ -11,7 +11,7 @@ pub fn split(master: f32) -> (bf16, i16) {
     (bf16::from_bits(hi as u16), bits.wrapping_sub(hi << 16) as i16)
 }
 
-/// Returns the f32 that [`split`] divided.
+/// Returns the f32 that was passed to [`split`].
 #[inline(always)]
 pub fn join(hi: bf16, lo: i16) -> f32 {
     f32::from_bits(((hi.to_bits() as u32) << 16).wrapping_add(lo as i32 as u32))

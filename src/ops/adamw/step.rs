@@ -9,10 +9,14 @@ use crate::error::Result;
 use crate::ops::check;
 use crate::tensor::{DType, Tensor};
 
-/// Updates a parameter once. `clip` is f32 `[2]`: a factor for the gradient and a flag; if the flag is 0, nothing
-/// changes. On a GPU the weights are bf16. The weight is multiplied by 1 - lr * weight_decay, then moves by -lr * (m /
-/// (1 - beta1^step)) / (sqrt(v / (1 - beta2^step)) + eps). This uses the new moments before they are rounded. Returns
-/// an error for other shapes.
+/// Updates a parameter once. The weight is multiplied by 1 - lr * weight_decay, then moves by
+///
+/// ```text
+/// -lr * (m / (1 - beta1^step)) / (sqrt(v / (1 - beta2^step)) + eps)
+/// ```
+///
+/// with the new moments before they are rounded. `clip` is f32 `[2]`: a factor for the gradient and a flag; if the flag
+/// is 0, nothing changes. On a GPU the weights are bf16. Returns an error for other shapes.
 pub fn step(dev: &mut Device, parameter: Parameter, hp: &AdamW, clip: Tensor) -> Result<()> {
     const OP: &str = "adamw::step";
     let Parameter { first, w, lo, grad, moments } = parameter;

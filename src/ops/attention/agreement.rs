@@ -1,6 +1,6 @@
 //! Start check of attention by wgmma: compares it bit for bit with the `mma.sync` variant. The two must be bitwise
-//! identical, because the kernels for windows exist only with `mma.sync`, and an image's rows must not depend on
-//! whether it is alone or next to larger images.
+//! identical. The kernels for windows exist only with `mma.sync`, and an image's rows must not depend on whether it is
+//! alone or next to larger images, which decides whether the window kernels run.
 
 use half::bf16;
 

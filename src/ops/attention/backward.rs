@@ -1,8 +1,12 @@
-//! Backward of attention. It recomputes P = exp2(s c - lse log2 e) and computes D = rowsum(dO * O), dS = P * (dO V^T -
-//! D), dV = P^T dO, dK = scale dS^T Q and dQ = scale dS K. Each element is summed in one fixed order: dQ over ascending
-//! keys, dK and dV over ascending (query row, head of the group). If a sequence has one block of keys, one pass
-//! computes all three gradients. In longer sequences, dQ is computed by query tiles, and dK and dV by key blocks, so no
-//! two work items add to the same element.
+//! Backward of attention. With scores s, and c the softmax scale times log2(e), it computes
+//!
+//! - P = exp2(s c - lse log2(e)), recomputed instead of stored
+//! - D = rowsum(dO * O) and dS = P * (dO V^T - D)
+//! - dV = P^T dO, dK = scale dS^T Q and dQ = scale dS K
+//!
+//! Each element is summed in one fixed order: dQ over ascending keys, dK and dV over ascending (query row, head of the
+//! group). If a sequence has one block of keys, one pass computes all three gradients. In longer sequences, dQ is
+//! computed by query tiles, and dK and dV by key blocks, so that no two work items add to the same element.
 
 use std::ops::Range;
 
@@ -172,8 +176,8 @@ fn backward<T: Elem>(
     Ok(())
 }
 
-/// Output of a work item: the rows of its sequence used as queries (from a tile's border on) and as keys (from a
-/// block's border on), and the gradients to compute. dK and dV are those of the last block of `keys`.
+/// Rows and gradients that a work item computes. `queries` and `keys` are rows of its sequence, which start at the
+/// border of a tile and of a block. dK and dV are those of the last block of `keys`.
 struct Want {
     queries: Range<usize>,
     keys: Range<usize>,

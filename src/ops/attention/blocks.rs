@@ -21,8 +21,8 @@ impl<'a> Blocks<'a> {
         t.div_ceil(BLOCK) + cu_seqlens.rows()
     }
 
-    /// Numbers the blocks of `t` rows. Returns an error if the borders do not ascend from 0 to `t`, or if a sequence is
-    /// longer than `max_seqlen`.
+    /// Numbers the blocks of `t` rows. Returns an error if `cu_seqlens` does not ascend from 0 to `t`, or if a sequence
+    /// is longer than `max_seqlen`.
     pub fn new(op: &'static str, cu_seqlens: &'a [u32], max_seqlen: usize, t: usize) -> Result<Blocks<'a>> {
         let ascending = cu_seqlens.windows(2).all(|w| w[0] <= w[1]);
         if !ascending || cu_seqlens.first() != Some(&0) || cu_seqlens.last().map(|&n| n as usize) != Some(t) {

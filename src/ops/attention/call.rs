@@ -8,7 +8,7 @@ use crate::tensor::{DType, Tensor};
 /// Sequences and settings of a pack. Each row attends only to rows of its own sequence.
 #[derive(Clone, Copy, Debug)]
 pub struct Pack {
-    /// Borders of the sequences, u32 `[S + 1]` from 0 to T. Empty sequences are allowed.
+    /// Cumulative sequence lengths, u32 `[S + 1]` from 0 to T. Empty sequences are allowed.
     pub cu_seqlens: Tensor,
     /// Upper bound of the sequence lengths. It may affect which kernel runs, but no bit of the result.
     pub max_seqlen: usize,

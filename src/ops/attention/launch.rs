@@ -44,8 +44,8 @@ pub(crate) fn rows_smem(dim: usize) -> usize {
 }
 
 /// Launches the window kernel if no sequence is longer than a window and there is no causal mask; otherwise launches
-/// the kernel for whole sequences, by wgmma if the device is set to use it. The bits of the result are the same.
-/// `totals` comes from [`sm90a::totals`].
+/// the general kernel, by wgmma if the device is set to use it. The bits of the result are the same. `totals` comes
+/// from [`sm90a::totals`].
 pub(super) fn fwd(
     op: &'static str,
     mut gpu: Gpu<'_>,

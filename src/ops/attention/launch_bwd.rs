@@ -51,8 +51,8 @@ fn window_smem(dim: usize) -> usize {
 }
 
 /// Launches the window kernel if no sequence is longer than a window and there is no causal mask; otherwise launches
-/// the kernels for whole sequences, by wgmma if the device is set to use it. The bits of the result are the same.
-/// `delta` is scratch `[T, q]` f32 for D.
+/// the general kernels, by wgmma if the device is set to use it. The bits of the result are the same. `delta` is
+/// scratch `[T, q]` f32 for D.
 pub(super) fn bwd(
     op: &'static str,
     mut gpu: Gpu<'_>,

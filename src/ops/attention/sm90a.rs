@@ -13,10 +13,10 @@ use crate::tensor::{DType, Tensor};
 /// Maximum number of rows (token, query head of the group) of a CTA; tokens are not split.
 pub(crate) const ROWS: usize = 128;
 
-/// Threads of a CTA: two warpgroups that multiply and one that copies.
+/// Threads of a CTA: two consumer warpgroups that multiply and one producer warpgroup that copies.
 pub(super) const THREADS: u32 = 384;
 
-/// Threads of the two warpgroups that multiply.
+/// Threads of the two consumer warpgroups.
 pub(super) const MATH: usize = 256;
 
 /// Maximum number of CTAs of a launch: the multiprocessors of the largest GPU of compute capability 9.0.

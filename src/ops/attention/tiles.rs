@@ -3,8 +3,8 @@
 use crate::error::Result;
 use crate::ops::check;
 
-/// Returns the maximum number of slots of `rows` rows that `tokens` tokens in `sequences` sequences fill
-/// (`attend::sequence_of`).
+/// Returns the maximum number of slots that `tokens` tokens in `sequences` sequences fill. A slot is a place in the
+/// grid for up to `rows` rows of one sequence (`attend::sequence_of`).
 pub(crate) fn slots(op: &'static str, tokens: usize, sequences: usize, group: usize, rows: usize) -> Result<u32> {
     check::count(op, "rows of a key head", tokens * group)?;
     check::grid(op, tokens * group / rows + sequences)

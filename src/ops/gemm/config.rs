@@ -4,7 +4,7 @@
 //! Costs are clocks of one multiprocessor for 64 terms, computed from the hardware's throughput. They have not been
 //! verified on a GPU yet.
 
-/// Elements over K of a stage.
+/// Elements along K of one pipeline stage.
 pub(super) const BLOCK_K: usize = 64;
 
 /// Properties of a product that determine its tile.
@@ -29,7 +29,7 @@ pub enum Role {
     Linear,
     /// Queries, keys and values. Pairs that are rotated together lie in one slice of columns.
     Qkv,
-    /// GELU, or SwiGLU whose gate and up lie in 64 columns. Only wide layers have them.
+    /// GELU and SwiGLU. For SwiGLU, 64 columns contain 32 of gate and 32 of up. Only wide layers have activations.
     Activation,
     /// Logits of a sampler or a loss, in segments of 128 ids.
     Logits,
@@ -42,11 +42,11 @@ pub enum Role {
 pub struct GemmConfig {
     /// Index of the tile in a kernel's `WideNames`.
     pub(super) index: usize,
-    /// Rows of a CTA's tile, 64 for each warpgroup that computes.
+    /// Rows of a CTA's tile, 64 for each consumer warpgroup.
     pub rows: usize,
     /// Columns of a CTA's tile.
     pub columns: usize,
-    /// Pipeline stages of its ring.
+    /// Pipeline stages of the ring in shared memory.
     pub stages: usize,
     /// Columns that an epilogue processes at a time.
     pub(super) part: usize,
@@ -121,13 +121,13 @@ impl GemmConfig {
         tensor_cores.max(port).max(cache)
     }
 
-    /// Returns the number of warpgroups that compute.
+    /// Returns the number of consumer warpgroups.
     pub(super) fn groups(&self) -> usize {
         self.rows / 64
     }
 
-    /// Returns the bytes of shared memory: the ring, 8 padded rows of sums for each math warp, and two mbarriers per
-    /// stage.
+    /// Returns the bytes of shared memory: the ring, 8 padded rows of sums for each consumer warp, and two mbarriers
+    /// per stage.
     pub(super) fn smem(&self) -> usize {
         let stage = (self.rows + self.columns) * BLOCK_K * 2 + 16;
         self.stages * stage + 4 * self.groups() * 8 * (self.part + 8) * 4

@@ -44,7 +44,7 @@ pub(super) struct Side {
     pub rows: usize,
     pub columns: usize,
     pub stride: usize,
-    /// Orientation of the rows: rows of the product (with terms as columns), or terms.
+    /// Orientation of the operand: whether its rows run along the terms of a sum or across them.
     pub lies: Lies,
 }
 
@@ -137,9 +137,9 @@ impl Side {
 }
 
 impl Wide {
-    /// Prepares the product of x and w over `columns` columns. Within each `adjacent` columns, starting at a multiple
-    /// of `adjacent`, the rows of w are adjacent (`None`: all are). Returns `None` if the device is not set to use
-    /// wgmma, or if rows do not start at multiples of 16 bytes.
+    /// Prepares the product of x and w over `columns` columns. The columns form groups of `adjacent`, and the columns
+    /// of a group correspond to adjacent rows of w (`None`: all columns are one group). Returns `None` if the device is
+    /// not set to use wgmma, or if rows do not start at multiples of 16 bytes.
     pub fn of(
         op: &'static str,
         gpu: &mut Gpu<'_>,
@@ -188,8 +188,8 @@ impl Wide {
         adjacent: Option<usize>,
     ) -> Result<Wide> {
         let (rows, terms) = x.sizes();
-        // A box is at most as large as a tile. Boxes of 8 rows each start at a swizzle pattern. Pairs of QKV lie in
-        // halves of 32 rows, or of half the columns in narrower tiles.
+        // A box holds adjacent rows of W and is at most as large as a tile. Pairs of QKV lie in halves of 32 rows, or
+        // of half the columns in narrower tiles. Otherwise a box has 8 rows, the length of a swizzle pattern.
         let adjacent = match adjacent {
             None => config.columns,
             Some(n) if n.is_multiple_of(config.columns.min(64) / 2) => config.columns.min(64) / 2,

@@ -14,7 +14,7 @@ use crate::tensor::{DType, Elem, Tensor};
 use half::bf16;
 
 /// Columns whose gradients exist at one time, a multiple of the segment. It is not a power of two, because rows of dZ
-/// whose distance is a multiple of 4 KiB compete for the same few lines of the L1 cache.
+/// whose distance is a multiple of 4 KiB are mapped to the same few sets of the L1 cache.
 const SLAB: usize = 9 * SEGMENT;
 
 /// Bytes that [`bwd`] reserves on a GPU for the gradients of logits. With waves of 8,192 ids, reading and writing the
@@ -36,14 +36,14 @@ pub struct Bwd {
     pub lse: Tensor,
     /// Entropies, f32 `[T]`, as computed by [`super::fwd`]; required with `dentropy`.
     pub entropy: Option<Tensor>,
-    /// Gradient of the log-probs, f32 `[T]`.
+    /// Gradient of the loss with respect to the log-probs, f32 `[T]`.
     pub dlogprob: Tensor,
-    /// Gradient of the entropies, f32 `[T]`.
+    /// Gradient of the loss with respect to the entropies, f32 `[T]`.
     pub dentropy: Option<Tensor>,
-    /// Gradient of hidden, `[T, D]` in the same type, overwritten.
+    /// Gradient of the loss with respect to hidden, `[T, D]` in the same type, overwritten.
     pub dhidden: Tensor,
-    /// Gradient of w, to which this call's gradient is added. f32, flat, in the device's element order for a weight of
-    /// hidden's dtype.
+    /// Gradient of the loss with respect to w, added to the present values. f32, flat, in the device's element order
+    /// for a weight of hidden's dtype.
     pub dw: Tensor,
 }
 

@@ -50,7 +50,7 @@ pub(super) fn run<P: Epilogue>(pool: &Pool, isa: Isa, product: &Product<'_>, epi
         let panels = ub * units / unit_blocks * P::UNIT..panels.min((ub + 1) * units / unit_blocks * P::UNIT);
         let (first, end) = (rb * row_block, rows.min((rb + 1) * row_block));
         let whole = first + (end - first) / ROWS * ROWS;
-        // One tile configuration serves the rows that fill tiles; a second one serves the remaining rows.
+        // Tiles are configured once for the rows that fill them and once for the remaining rows.
         strip(isa, product, epilogue, first..whole, ROWS, panels.clone());
         strip(isa, product, epilogue, whole..end, end - whole, panels);
     });
@@ -71,7 +71,7 @@ fn strip<P: Epilogue>(
     let tiles = Tiles::new(isa, tall);
     let mut sums = TileSums([0.0; ROWS * MAX_PANELS * PANEL]);
     let mut ends = Ends { right: [[[0; PANEL]; STEP]; MAX_PANELS], left: [[0; STEP]; ROWS] };
-    // If all rows fit in half a tile's maximum height or less, take two panels at a time.
+    // A block of ROWS rows needs two hardware tiles per panel. If the rows fit in one, take two panels at a time.
     let group = P::UNIT.max(if tall > ROWS / 2 { 1 } else { 2 });
     for panel in panels.clone().step_by(group) {
         let count = group.min(panels.end - panel);
@@ -90,12 +90,13 @@ fn strip<P: Epilogue>(
     }
 }
 
-/// Returns the number of steps with all their words. The last word of odd K is only half a word and does not count.
+/// Returns the number of steps that have all their words. If K is odd, its last word is only a half, so the last step
+/// is not counted.
 fn whole_steps(product: &Product<'_>) -> usize {
     (product.steps - usize::from(product.odd)) / STEP
 }
 
-/// Copies the words of some panels that do not fill a step.
+/// Copies to `ends` the words of some panels that follow the last full step.
 fn right_ends(product: &Product<'_>, panel: usize, ends: &mut [[[u32; PANEL]; STEP]]) {
     let rest = (product.steps - whole_steps(product) * STEP) * LINE;
     for (i, end) in ends.iter_mut().enumerate() {
@@ -202,7 +203,9 @@ mod block {
     /// Transposes thirty-two rows of thirty-two bf16, `stride` words apart. `out(i)` returns the address of output row
     /// i.
     ///
-    /// # Safety The rows must be readable, and the addresses returned by `out` writable, for 64 bytes each.
+    /// # Safety
+    ///
+    /// The rows must be readable, and the addresses returned by `out` writable, for 64 bytes each.
     #[target_feature(enable = "avx512f,avx512bw")]
     pub unsafe fn turn(from: *const i32, stride: usize, out: impl Fn(usize) -> *mut i32) {
         let even: [i16; 32] = std::array::from_fn(|i| 2 * i as i16);

@@ -38,8 +38,9 @@ pub(super) struct Block {
 pub(super) struct Kernel {
     /// Computes a block of `rows` (1 to `max_rows`) by `panels` (any number).
     ///
-    /// # Safety The CPU must support the instruction set, and the block's pointers must be valid for its sizes and
-    /// strides.
+    /// # Safety
+    ///
+    /// The CPU must support the instruction set, and the block's pointers must be valid for its sizes and strides.
     pub run: unsafe fn(&Block, rows: usize, panels: usize),
     /// Maximum number of rows of a block.
     pub max_rows: usize,

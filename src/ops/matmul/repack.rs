@@ -5,7 +5,8 @@ use super::panels::{PANEL, panel_count, panel_len, panel_stride};
 use crate::device::{Isa, Parts, Pool, cpu_kernel};
 use crate::tensor::{DType, Elem};
 
-/// Tokens of one job, an even number. It is small, so that the panels read their parts of these rows in memory order.
+/// Tokens of one job, an even number. It is small, so that reading its rows panel by panel follows their order in
+/// memory.
 const TOKENS: usize = 8;
 /// Columns of one job of the sum over tokens.
 const COLUMNS: usize = 4 * PANEL;

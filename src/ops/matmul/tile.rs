@@ -39,8 +39,8 @@ impl Tile<'_> {
     }
 }
 
-/// Processing of the sums of a tile. One thread passes each tile of the product to the epilogue once, or twice with
-/// `START`: before and after the multiplication.
+/// Processing step for the sums of a tile. One thread passes each tile of the product to the epilogue once, or twice
+/// with `START`: before and after the multiplication.
 pub(in crate::ops) trait Epilogue: Sync {
     /// True if the sums start from the values that [`Epilogue::start`] writes; otherwise they start from zero.
     const START: bool = false;

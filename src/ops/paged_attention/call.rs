@@ -12,7 +12,7 @@ pub struct Paged<'a> {
     pub cache: &'a KvCache,
     /// Block ids of each sequence, u32 `[S, max blocks]`.
     pub block_tables: Tensor,
-    /// Borders of the new tokens, u32 `[S + 1]`. The new tokens of sequence s are the rows `cu_seqlens_q[s]` ..
+    /// Cumulative numbers of new tokens, u32 `[S + 1]`. The new tokens of sequence s are the rows `cu_seqlens_q[s]` ..
     /// `cu_seqlens_q[s + 1]`, and they are the last positions of the sequence.
     pub cu_seqlens_q: Tensor,
     /// Number of keys of each sequence including the new ones, u32 `[S]`. [`super::store()`] must have stored the new

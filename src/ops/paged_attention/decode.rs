@@ -31,8 +31,8 @@ pub struct Decode {
 }
 
 impl Decode {
-    /// Allocates the counters in which steps of at most `sequences` sequences count the items that finished. They are
-    /// zero now and again after each step.
+    /// Allocates the tickets of steps with at most `sequences` sequences. A ticket counts the finished items of a
+    /// sequence. Tickets are zero at first, and the kernels set them back to zero in each step.
     pub fn tickets(dev: &mut Device, region: Region, sequences: usize, heads: Heads) -> Result<Tensor> {
         dev.zeros(region, DType::U32, &[sequences, heads.kv * each(heads)])
     }

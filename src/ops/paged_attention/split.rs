@@ -19,7 +19,7 @@ pub(super) const WORDS: usize = 4;
 /// A decode step in the form in which the kernels read it.
 #[derive(Clone, Copy, Debug)]
 pub struct DecodeStep<'a> {
-    /// Borders of the new tokens, `[S + 1]`: each sequence has one new token, or none.
+    /// Cumulative numbers of new tokens, `[S + 1]`. Each sequence has one new token, or none.
     pub cu_seqlens_q: &'a [u32],
     /// Number of keys of each sequence, `[S]`.
     pub context_lens: &'a [u32],
@@ -62,10 +62,11 @@ impl DecodeStep<'_> {
 pub struct Split {
     /// Sequences in an order in which those that share pages are adjacent. Items refer to ranges of this list.
     members: Vec<u32>,
-    /// Items of single sequences: index of the first member, 1 token | number of the sequence's own items << 16, first
-    /// key, number of keys.
+    /// Items of single sequences: `[index of the member, 1 | number of the sequence's own items << 16, first key,
+    /// number of the sequence's keys]`.
     own: Vec<[u32; WORDS]>,
-    /// Items of several sequences, in the same form without the number of own items. They run before `own`.
+    /// Items of several sequences, which run before `own`: `[index of the first member, number of members, first key,
+    /// number of shared keys]`.
     shared: Vec<[u32; WORDS]>,
     sequences: usize,
     columns: usize,

@@ -19,7 +19,7 @@ impl Real for f64 {
 /// A mini-batch or a part of one: `T` tokens in `S` packed sequences.
 #[derive(Clone, Copy, Debug)]
 pub struct Batch<'a, F> {
-    /// Sequence borders `[S+1]`, from 0 to T.
+    /// Cumulative sequence lengths `[S+1]`, from 0 to T.
     pub cu_seqlens: &'a [u32],
     /// Log-probs `[T]` under the policy that sampled the tokens.
     pub old_log_prob: &'a [F],

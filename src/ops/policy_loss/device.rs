@@ -16,7 +16,7 @@ const OP: &str = "policy_loss::fwd";
 /// A mini-batch or a part of one on the device: R tokens in S packed sequences.
 #[derive(Clone, Copy, Debug)]
 pub struct Packed {
-    /// Sequence borders, u32 `[S+1]`, ascending from 0 to R.
+    /// Cumulative sequence lengths, u32 `[S+1]`, from 0 to R.
     pub cu_seqlens: Tensor,
     /// Log-probs under the policy that sampled the tokens, f32 `[R]`.
     pub old_log_prob: Tensor,

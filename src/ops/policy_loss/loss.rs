@@ -79,8 +79,8 @@ pub struct Denominators {
 }
 
 impl Denominators {
-    /// Counts a mini-batch with borders `cu_seqlens` `[S+1]`. If `loss_scale_factor` is `None`, the length of the
-    /// longest sequence is used.
+    /// Counts a mini-batch with cumulative sequence lengths `cu_seqlens` `[S+1]`. If `loss_scale_factor` is `None`, the
+    /// length of the longest sequence is used.
     pub fn new(cu_seqlens: &[u32], loss_scale_factor: Option<f64>) -> Denominators {
         let lengths = || rows(cu_seqlens).map(|row| row.len());
         Denominators {
