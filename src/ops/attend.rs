@@ -3,7 +3,7 @@
 //! Keys are processed in blocks of [`BLOCK`] from the sequence's start, with online softmax over the blocks of one
 //! chunk of [`CHUNK`] keys. The states of the chunks are then folded left to right. The base M of a row is its largest
 //! score so far times c (the softmax scale times log2(e)), rounded once. Probabilities are p = exp2(fma(score, c, -M)),
-//! so that of the largest key is 1 within |M| 2^-24. Several rows are computed at a time; this changes no row's
+//! so the largest key has probability 1 within |M| 2^-24. Several rows are computed at a time; this changes no row's
 //! arithmetic.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -136,7 +136,7 @@ impl Context {
     }
 }
 
-/// Queries and running states of the rows of one call, all cut from one scratch buffer.
+/// Queries and running states of the rows of one call, all of them parts of one scratch buffer.
 pub struct RowStates<'a> {
     q: &'a mut [f32],
     chunk: State<'a>,
@@ -146,7 +146,7 @@ pub struct RowStates<'a> {
     setting: Setting,
 }
 
-/// Running state of some rows: base, sum, and output before normalisation.
+/// Running state of some rows: base m, sum l, and output o before normalisation.
 struct State<'a> {
     m: &'a mut [f32],
     l: &'a mut [f32],

@@ -80,7 +80,7 @@ pub fn optional(op: &'static str, name: &str, t: Option<Tensor>, dtype: DType, d
     t.map_or(Ok(()), |t| tensor(op, name, t, dtype, dims))
 }
 
-/// Returns the type of `w`. Returns an error unless `w` is a complete weight [n, k] of a compute type.
+/// Returns the type of `w`. Returns an error unless `w` is a complete weight `[n, k]` of a compute type.
 pub fn weight(op: &'static str, w: &Weight, n: usize, k: usize) -> Result<DType> {
     let dtype = w.data.dtype;
     compute(op, "a weight", w.data)?;

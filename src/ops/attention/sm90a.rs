@@ -46,7 +46,7 @@ pub(crate) fn packed_map(address: Address, tokens: usize, heads: Heads, boxed: [
     rows_map(address, [tokens, heads.q + 2 * heads.kv, heads.dim], boxed)
 }
 
-/// Returns the tensor map of rows of `heads` heads, in boxes of `boxed` = [heads, tokens].
+/// Returns the tensor map of rows of `heads` heads, in boxes of `boxed` = `[heads, tokens]`.
 pub(super) fn rows_map(address: Address, [tokens, heads, dim]: [usize; 3], boxed: [usize; 2]) -> TensorMap {
     TensorMap {
         address,

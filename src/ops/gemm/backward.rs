@@ -137,7 +137,7 @@ pub(in crate::ops) fn wgrad(
     Ok(())
 }
 
-/// Returns the tile for dw [n, k]: the tall one, unless most of it would lie outside dw.
+/// Returns the tile for dw `[n, k]`: the tall one, unless most of it would lie outside dw.
 fn wgrad_tile(n: usize, k: usize) -> (Tile, &'static str) {
     if n > 128 && k > 128 { (TILES[2], "linear_wgrad_m128") } else { (TILES[1], "linear_wgrad_m64") }
 }

@@ -87,7 +87,7 @@ pub(in crate::ops) use bodies;
 /// Name of the file of the wgmma kernels.
 pub(super) const SM90A: &str = "gemm_sm90a";
 
-/// Returns `gemm::Operands` for x [T, K] and w [N, K]. Returns an error if the kernels do not support them.
+/// Returns `gemm::Operands` for x `[T, K]` and w `[N, K]`. Returns an error if the kernels do not support them.
 pub(in crate::ops) fn operands(op: &'static str, x: Tensor, w: &Weight) -> Result<Params> {
     check::gpu_compute(op, w.data.dtype)?;
     check::that(op, w.order == Order::Rows, "a weight in rows", format!("{:?}", w.order))?;

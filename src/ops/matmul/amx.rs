@@ -71,7 +71,7 @@ fn strip<P: Epilogue>(
     let tiles = Tiles::new(isa, tall);
     let mut sums = TileSums([0.0; ROWS * MAX_PANELS * PANEL]);
     let mut ends = Ends { right: [[[0; PANEL]; STEP]; MAX_PANELS], left: [[0; STEP]; ROWS] };
-    // A block of ROWS rows needs two hardware tiles per panel. If the rows fit in one, take two panels at a time.
+    // A block of ROWS rows is two hardware tiles high. If the rows fit in one, take two panels at a time.
     let group = P::UNIT.max(if tall > ROWS / 2 { 1 } else { 2 });
     for panel in panels.clone().step_by(group) {
         let count = group.min(panels.end - panel);

@@ -9,7 +9,7 @@ use super::run::run;
 use crate::device::{Isa, Pool};
 use crate::tensor::{DType, Elem};
 
-/// Returns the number of tokens per chunk, such that the repacked dy [.., n] stays in the last-level cache. It is a
+/// Returns the number of tokens per chunk, such that the repacked dy `[.., n]` stays in the last-level cache. It is a
 /// multiple of the step block, unless there are fewer tokens.
 fn chunk(tokens: usize, n: usize) -> usize {
     const STEP: usize = 512;

@@ -1,4 +1,4 @@
-//! CPU matrix products: activations [rows, K] times a weight in column panels.
+//! CPU matrix products: activations `[rows, K]` times a weight in column panels.
 //!
 //! Every output is summed over ascending K, from zero or from a given start value. K is never split, so a row computed
 //! alone is bitwise identical to the same row in a batch. Activations are read in place, and sums stay in registers. An

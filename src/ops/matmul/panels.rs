@@ -25,12 +25,13 @@ pub enum Order {
 }
 
 impl Order {
-    /// Returns the order on `dev`. For a device that only counts, this is the order of the device it represents.
+    /// Returns the order on `dev`. For a device that only counts memory, this is the order of the device it
+    /// represents.
     pub fn of(dev: &Device) -> Order {
         if dev.kind().is_gpu() { Order::Rows } else { Order::Panels }
     }
 
-    /// Returns the number of elements of a weight [n, k], padding included.
+    /// Returns the number of elements of a weight `[n, k]`, padding included.
     pub fn len(self, dtype: DType, n: usize, k: usize) -> usize {
         match self {
             Order::Panels => panel_len(dtype, n, k),
@@ -61,7 +62,7 @@ pub fn row_stride(k: usize) -> usize {
     k.next_multiple_of(ROW_PAD)
 }
 
-/// Weight W [n, k] of a linear layer. `data` is flat, in `order`.
+/// Weight W `[n, k]` of a linear layer. `data` is flat, in `order`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Weight {
     /// Tensor with [`Order::len`] elements of the compute dtype.
@@ -87,7 +88,7 @@ pub fn panel_stride(dtype: DType, k: usize) -> usize {
     }
 }
 
-/// Returns the number of elements of a weight [n, k] in panel order, padding included.
+/// Returns the number of elements of a weight `[n, k]` in panel order, padding included.
 pub fn panel_len(dtype: DType, n: usize, k: usize) -> usize {
     panel_count(n) * panel_stride(dtype, k)
 }

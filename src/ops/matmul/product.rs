@@ -24,7 +24,7 @@ pub(in crate::ops) struct Product<'a> {
 }
 
 impl<'a> Product<'a> {
-    /// Returns the product of x [rows, k] and panels over the same k ([`panel_len`] of n columns).
+    /// Returns the product of x `[rows, k]` and panels over the same k ([`panel_len`] of n columns).
     pub fn rows<E: Elem>(x: &'a [E], rows: usize, k: usize, right: &'a [E], n: usize) -> Product<'a> {
         assert_eq!((x.len(), right.len()), (rows * k, panel_len(E::DTYPE, n, k)), "product [{rows}, {k}] x [{n}, {k}]");
         let paired = E::DTYPE == DType::Bf16;

@@ -96,7 +96,7 @@ cpu_kernel! {
     }
 }
 
-/// Repacks x [t, k] as words `[words over t][k]`: bf16 rows in pairs (the last one paired with zeros if t is odd).
+/// Repacks x `[t, k]` as words `[words over t][k]`: bf16 rows in pairs (the last one paired with zeros if t is odd).
 pub(in crate::ops) fn pack_pairs<E: Elem>(pool: &Pool, isa: Isa, x: &[E], k: usize, out: &mut [E]) {
     if k == 0 || x.is_empty() {
         return;

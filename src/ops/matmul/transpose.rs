@@ -8,7 +8,7 @@ use crate::tensor::{DType, Elem};
 /// Source panels that one job processes. A panel holds rows of W.
 const PANELS: usize = 4;
 
-/// Transposes the panels of W [n, k] to panels of its transpose [k, n]. `out` has [`panel_len`] (k, n) elements.
+/// Transposes the panels of W `[n, k]` to panels of its transpose `[k, n]`. `out` has [`panel_len`] (k, n) elements.
 pub(in crate::ops) fn transpose<E: Elem>(pool: &Pool, isa: Isa, w: &[E], n: usize, k: usize, out: &mut [E]) {
     assert_eq!((w.len(), out.len()), (panel_len(E::DTYPE, n, k), panel_len(E::DTYPE, k, n)), "transpose [{n}, {k}]");
     if n == 0 || k == 0 {

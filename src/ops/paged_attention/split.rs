@@ -1,9 +1,9 @@
 //! Splits the attention of a decode step into work items (kernels/common/attend_item.cuh). There are two kinds:
 //!
-//! - One sequence's own item is its new token with one chunk of its keys, so a few long sequences also occupy the whole
-//!   GPU.
-//! - A shared item is the new tokens of several sequences that begin with the same pages, with one chunk of those
-//!   pages. The pages are then read once for all of them. Shared items run first.
+//! - An own item computes the new token of one sequence with one chunk of its keys. A few long sequences therefore also
+//!   occupy the whole GPU.
+//! - A shared item computes the new tokens of several sequences that begin with the same pages, with one chunk of those
+//!   pages. The pages are then read once for all of the sequences. Shared items run first.
 //!
 //! This is host code without tensors. The choice of items changes no bit of the result.
 

@@ -46,7 +46,7 @@ impl Scratch {
     }
 }
 
-/// Samples from hidden states on a GPU, or only allocates on a device that counts.
+/// Samples from hidden states on a GPU, or only allocates on a device that counts memory.
 pub(super) fn fwd(
     op: &'static str,
     dev: &mut Device,
@@ -86,8 +86,8 @@ pub(super) fn given(
     })
 }
 
-/// Runs `launches` with scratch for `b` rows over `vocab` ids. On a device that only counts, it allocates the scratch
-/// without running them.
+/// Runs `launches` with scratch for `b` rows over `vocab` ids. On a device that only counts memory, it allocates
+/// the scratch without running them.
 fn on_scratch(
     dev: &mut Device,
     b: usize,
