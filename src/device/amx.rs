@@ -1,5 +1,6 @@
-//! Products of bf16 by AMX tiles (`tdpbf16ps`): what the processor and the kernel must allow, and one block of a
-//! product. Its chain is an arithmetic of its own (DESIGN section 3), which `twin.rs` repeats in plain Rust.
+//! Matrix products of bf16 by AMX tiles (`tdpbf16ps`): the checks that the processor and the operating system allow
+//! them, and one block of a product. Its order of summation is its own (`docs/design/runtime.md`); `twin.rs` emulates
+//! it in plain Rust.
 
 mod allowed;
 mod block;

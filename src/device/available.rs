@@ -1,15 +1,15 @@
-//! Which kernel bodies this machine can run, and how fast its instruction for bf16 products is.
+//! Detects which CPU kernel variants this machine can run, and times its instruction for bf16 products.
 
 use super::amx::{self, Tiles};
 use super::isa::Isa;
 
 impl Isa {
-    /// The best bodies this machine can run.
+    /// Returns the best variant that this machine can run.
     pub fn detect() -> Isa {
         if Isa::Amx.available() { Isa::Amx } else { Isa::vectors_here() }
     }
 
-    /// True when this machine can run these bodies.
+    /// Returns true if this machine can run this variant.
     pub fn available(self) -> bool {
         match self {
             Isa::Amx => amx::refusal().is_none(),
@@ -19,8 +19,8 @@ impl Isa {
         }
     }
 
-    /// `rounds` of the instruction that bf16 products have of their own, with nothing beside it: the additions and
-    /// multiplications that were made; none where they have none.
+    /// Runs `rounds` rounds of the instruction that computes bf16 products, and nothing else. Returns the number of
+    /// additions and multiplications, or `None` if this variant has no such instruction.
     pub fn spin_bf16(self, rounds: usize) -> Option<usize> {
         if self == Isa::Amx {
             Tiles::new(self, amx::ROWS).spin(rounds);
@@ -28,14 +28,14 @@ impl Isa {
         }
         #[cfg(target_arch = "x86_64")]
         if self.has_bf16_dot() {
-            // SAFETY: the instruction is there.
+            // SAFETY: `has_bf16_dot` has checked that the processor has the instruction.
             return Some(unsafe { spin_dots(rounds) });
         }
         None
     }
 }
 
-/// Twelve chains hide the latency of `vdpbf16ps` and stay in registers.
+/// Runs `rounds` rounds of twelve independent `vdpbf16ps`. Twelve accumulators hide the latency and fit in registers.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bf16")]
 fn spin_dots(rounds: usize) -> usize {

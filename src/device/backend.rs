@@ -1,4 +1,4 @@
-//! The device: regions of memory, and the backend that computes on them.
+//! The device: its memory regions and the backend that computes on them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,13 +14,13 @@ use super::target::{Kind, Target};
 use super::work::Work;
 use crate::error::{Error, Result};
 
-/// The CPU backend's parts, borrowed apart so that an op can hold views while the pool runs.
+/// Parts of the CPU backend, borrowed separately so that an op can hold views while the pool runs.
 pub struct Cpu<'a> {
-    /// The regions.
+    /// Memory regions.
     pub memory: &'a mut Memory,
-    /// The compute threads.
+    /// Compute threads.
     pub pool: &'a Pool,
-    /// Which kernel bodies to run.
+    /// Kernel variants to run.
     pub isa: Isa,
 }
 
@@ -45,13 +45,13 @@ pub(super) enum Backend {
     },
 }
 
-/// Where an op computes.
+/// Backend that an op runs on.
 pub enum On<'a> {
-    /// Nothing computes: allocations are counted.
+    /// No computation: only allocations are counted.
     Count,
-    /// The CPU body runs.
+    /// The op runs its CPU variant.
     Cpu(Cpu<'a>),
-    /// A kernel is launched.
+    /// The op launches a kernel.
     Gpu(Gpu<'a>),
 }
 
@@ -63,9 +63,9 @@ pub struct Device {
 }
 
 impl Device {
-    /// A CPU device with `plan`'s bytes mapped (lazily touched, so a generous plan costs nothing),
-    /// `threads` compute threads (this one included) and the given kernel bodies. Errors when the machine cannot run
-    /// these, has no such memory or refuses a thread.
+    /// Creates a CPU device with `plan`'s bytes mapped, `threads` compute threads (including the calling thread) and
+    /// the given kernel variants. The memory is touched lazily, so a large plan costs nothing. Errors if the machine
+    /// cannot run these variants, cannot map the memory or refuses to create a thread.
     pub fn cpu(plan: &Plan, threads: usize, isa: Isa) -> Result<Device> {
         if !isa.available() {
             return Err(Error::Failed(format!("this machine cannot run the {} kernel bodies", isa.name())));
@@ -73,8 +73,8 @@ impl Device {
         Ok(Device { memory: Memory::map(plan)?, backend: Backend::Cpu { pool: Pool::new(threads)?, isa }, stop: None })
     }
 
-    /// A device that launches kernels through `driver`, with `plan`'s bytes taken at once. Errors when it has no such
-    /// memory.
+    /// Creates a device that launches kernels through `driver`. All of `plan`'s bytes are allocated at once. Errors if
+    /// the driver does not have that much memory.
     pub fn gpu(mut driver: Box<dyn Driver>, kind: Kind, plan: &Plan) -> Result<Device> {
         let memory = Memory::on(&mut *driver, plan)?;
         let backend = Backend::Gpu {
@@ -90,8 +90,9 @@ impl Device {
         Ok(Device { memory, backend, stop: None })
     }
 
-    /// A device that only counts, in place of `target`: every allocation succeeds, no op computes, and
-    /// [`Device::high_water`] is the plan. Ops take scratch by the target's threads, and tensors are placed as there.
+    /// Creates a device that stands in for `target` and only counts. Every allocation succeeds, no op computes, and
+    /// [`Device::high_water`] returns the memory plan. Scratch sizes follow the target's number of threads, and tensors
+    /// are placed as they are on the target.
     pub fn count_for(target: Target) -> Device {
         let placing = match target.kind {
             Kind::Cpu => Placing::HOST,
@@ -101,13 +102,14 @@ impl Device {
         Device { memory: Memory::count(placing), backend: Backend::Count { target, work: Vec::new() }, stop: None }
     }
 
-    /// From here on passes end where they are once `asked` is true.
+    /// Sets the flag that stops passes: after it becomes true, [`Device::go_on`] returns an error.
     pub fn stop_by(&mut self, asked: Arc<AtomicBool>) {
         self.stop = Some(asked);
     }
 
-    /// Errors with [`Error::Stopped`] once the user asked to stop: passes look between layers, so that what is queued is soon
-    /// over. What only some of changed, an update of weights, does not look.
+    /// Errors with [`Error::Stopped`] if the user asked to stop. Passes check this between layers, so the queued work
+    /// ends soon. An update of weights does not check, because it must not stop when only some of the weights are
+    /// updated.
     pub fn go_on(&self) -> Result<()> {
         match &self.stop {
             Some(asked) if asked.load(Ordering::Relaxed) => Err(Error::Stopped),
@@ -115,7 +117,7 @@ impl Device {
         }
     }
 
-    /// Where `op` computes.
+    /// Returns the backend that ops run on.
     pub fn on(&mut self) -> On<'_> {
         match &mut self.backend {
             Backend::Cpu { pool, isa } => On::Cpu(Cpu { memory: &mut self.memory, pool, isa: *isa }),
@@ -132,7 +134,7 @@ impl Device {
         }
     }
 
-    /// The CPU parts, or `None` on every other device.
+    /// Returns the CPU parts, or `None` on every other device.
     pub fn on_cpu(&mut self) -> Option<Cpu<'_>> {
         match self.on() {
             On::Cpu(cpu) => Some(cpu),
@@ -140,7 +142,7 @@ impl Device {
         }
     }
 
-    /// The driver, for copies, streams and graphs; `None` where no kernels run.
+    /// Returns the driver, for copies, streams and graphs, or `None` if the device runs no kernels.
     pub fn driver(&mut self) -> Option<&mut dyn Driver> {
         match &mut self.backend {
             Backend::Gpu { driver, .. } => Some(&mut **driver),
@@ -148,9 +150,9 @@ impl Device {
         }
     }
 
-    /// Begins to read `spans` as they are now beside the work that follows; their bytes go into `sink` in order, cut into
-    /// messages nobody may rely on. Nothing may write to them before [`Device::finish_readback`]. Errors where no
-    /// kernels run.
+    /// Begins to read `spans`, as they are now, in parallel with the work that follows. Their bytes go into `sink` in
+    /// order, in messages of unspecified sizes. Nothing may write to the spans before [`Device::finish_readback`].
+    /// Errors if the device runs no kernels.
     pub fn begin_readback(&mut self, spans: &[Span], sink: Sink) -> Result<()> {
         let Backend::Gpu { driver, readback, .. } = &mut self.backend else {
             return Err(Error::Failed("reading beside the work of a device without streams".into()));
@@ -163,7 +165,7 @@ impl Device {
         readback.begin(&mut **driver, pieces, sink)
     }
 
-    /// Waits until everything is read that [`Device::begin_readback`] began.
+    /// Waits until everything that [`Device::begin_readback`] started is read.
     pub fn finish_readback(&mut self) -> Result<()> {
         match &mut self.backend {
             Backend::Gpu { driver, readback: Some(readback), .. } => readback.finish(&mut **driver),
@@ -171,12 +173,12 @@ impl Device {
         }
     }
 
-    /// True when nothing computes.
+    /// Returns true if the device only counts and computes nothing.
     pub fn counts_only(&self) -> bool {
         matches!(self.backend, Backend::Count { .. })
     }
 
-    /// The kind of device, also where it is only counted for.
+    /// Returns the kind of device. For a counting device, this is the kind of its target.
     pub fn kind(&self) -> Kind {
         match &self.backend {
             Backend::Cpu { .. } => Kind::Cpu,
@@ -185,7 +187,7 @@ impl Device {
         }
     }
 
-    /// Compute threads.
+    /// Returns the number of compute threads.
     pub fn threads(&self) -> usize {
         match &self.backend {
             Backend::Cpu { pool, .. } => pool.threads(),
@@ -194,7 +196,8 @@ impl Device {
         }
     }
 
-    /// The kernel bodies in use (recorded in checkpoints: bits are promised per body for bf16).
+    /// Returns the kernel variants in use. Checkpoints record them, because bf16 results are reproducible only per
+    /// variant.
     pub fn isa(&self) -> Isa {
         match &self.backend {
             Backend::Cpu { isa, .. } => *isa,
@@ -202,24 +205,24 @@ impl Device {
         }
     }
 
-    /// The top of `region`'s stack, to be given back to [`Device::release`].
+    /// Returns the current top of `region`'s stack, for a later [`Device::release`].
     pub fn mark(&self, region: Region) -> Mark {
         self.memory.mark(region)
     }
 
-    /// Frees everything allocated in the mark's region since the mark.
+    /// Frees everything that was allocated in the mark's region since the mark.
     pub fn release(&mut self, mark: Mark) {
         let (address, bytes) = self.memory.above(mark);
         self.memory.release(mark);
         if let Backend::Gpu { driver, .. } = &mut self.backend
             && bytes > 0
         {
-            // A failed launch before this is reported by the next call that can: releasing has no error of its own.
+            // Releasing cannot report an error. If an earlier launch failed, the next call that can report it does.
             let _ = driver.close(address, bytes);
         }
     }
 
-    /// Takes `bytes` from the top of `region`'s stack. The content is undefined.
+    /// Allocates `bytes` on top of `region`'s stack. The content is undefined.
     pub fn take(&mut self, region: Region, bytes: usize) -> Result<Span> {
         let span = self.memory.alloc(region, bytes)?;
         if let Backend::Gpu { driver, .. } = &mut self.backend {
@@ -228,12 +231,12 @@ impl Device {
         Ok(span)
     }
 
-    /// Forgets how high the stacks grew: the next high-water mark begins at their present tops.
+    /// Resets the high-water marks to the current tops of the stacks.
     pub fn reset_high_water(&mut self) {
         self.memory.reset_high_water();
     }
 
-    /// The most bytes each region ever held: a run's plan.
+    /// Returns the highest number of bytes that each region has held: the memory plan of a run.
     pub fn high_water(&self) -> Plan {
         self.memory.high_water()
     }

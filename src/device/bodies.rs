@@ -1,12 +1,12 @@
-//! Which body products and attention run by on a GPU.
+//! Selects the kernel variants of matrix products and attention on a GPU.
 
 use super::backend::{Backend, Device};
 use super::body::Body;
 use crate::error::{Error, Result};
 
 impl Device {
-    /// Runs linear layers, their gradients and logits by `wanted` from here on: a run has one. Errors where the device
-    /// lacks it.
+    /// Selects the kernel variant of linear layers, their gradients and logits. A run selects it once. Errors if the
+    /// device does not support it.
     pub fn use_body(&mut self, wanted: Body) -> Result<()> {
         let has = wanted == Body::Mma || self.has_wgmma();
         match &mut self.backend {
@@ -23,33 +23,33 @@ impl Device {
         }
     }
 
-    /// Whether products can run by wgmma.
+    /// Returns true if matrix products can use wgmma.
     pub fn has_wgmma(&self) -> bool {
         matches!(&self.backend, Backend::Gpu { driver, refused: false, .. } if driver.properties().compute_capability == (9, 0))
     }
 
-    /// From here on products cannot run by wgmma: they were found to disagree.
+    /// Disables wgmma for all products. Called if the start check finds that its results differ from the expected ones.
     pub fn refuse_wgmma(&mut self) {
         if let Backend::Gpu { body, refused, .. } = &mut self.backend {
             (*body, *refused) = (Body::Mma, true);
         }
     }
 
-    /// From here on attention runs by mma.sync whatever products run by: it was found to have other bits.
+    /// Disables wgmma for attention, which then uses mma.sync. Called if the start check finds that the results differ.
     pub fn refuse_wgmma_attention(&mut self) {
         if let Backend::Gpu { attention_refused, .. } = &mut self.backend {
             *attention_refused = true;
         }
     }
 
-    /// The same of attention's backward alone.
+    /// Disables wgmma for the backward pass of attention only.
     pub fn refuse_wgmma_attention_bwd(&mut self) {
         if let Backend::Gpu { attention_bwd_refused, .. } = &mut self.backend {
             *attention_bwd_refused = true;
         }
     }
 
-    /// How matrix products run on a GPU; none elsewhere.
+    /// Returns the kernel variant of matrix products on a GPU, or `None` on other devices.
     pub fn body(&self) -> Option<Body> {
         match self.backend {
             Backend::Gpu { body, .. } => Some(body),

@@ -1,19 +1,20 @@
-//! The two bodies of matrix products on a GPU.
+//! The two kernel variants of matrix products on a GPU.
 
-/// How matrix products run. A run keeps to one: sampling, training and its checkpoints have one arithmetic.
+/// Kernel variant of matrix products. A run never changes it, so sampling, training and checkpoints use the same
+/// arithmetic.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Body {
-    /// kernels/common/gemm.cuh, on every card.
+    /// kernels/common/gemm.cuh, for every GPU.
     Mma,
-    /// kernels/common/gemm_sm90a.cuh, on compute capability 9.0.
+    /// kernels/common/gemm_sm90a.cuh, for compute capability 9.0.
     Wgmma,
 }
 
 impl Body {
-    /// Both.
+    /// Both variants.
     pub const ALL: [Body; 2] = [Body::Mma, Body::Wgmma];
 
-    /// Its name.
+    /// Returns the name of the variant.
     pub fn name(self) -> &'static str {
         match self {
             Body::Mma => "mma.sync",
@@ -21,17 +22,18 @@ impl Body {
         }
     }
 
-    /// What checkpoints record: the name, and a version that goes up when chains of products are made otherwise.
+    /// Returns the text that checkpoints record: the name and a version. The version increases whenever the order of
+    /// summation in products changes.
     pub fn recorded(self) -> &'static str {
         match self {
-            // 1: steps of dK's and dV's chains over 64 rows whatever tokens they are of.
+            // Version 1 summed dK and dV in steps of 64 rows, regardless of which tokens the rows belong to.
             Body::Mma => "mma.sync/2",
-            // 1: gradients by mma.sync. 2: as mma.sync/1.
+            // Version 1 computed gradients with mma.sync. Version 2 summed as mma.sync/1 does.
             Body::Wgmma => "wgmma/3",
         }
     }
 
-    /// The body of a name, also of one with a version.
+    /// Returns the variant with this name. A version suffix is ignored.
     pub fn named(name: &str) -> Option<Body> {
         let name = name.split('/').next()?;
         Body::ALL.into_iter().find(|body| body.name() == name)

@@ -1,7 +1,9 @@
-//! The driver of a card, by CUDA's driver API: opened at run time, so that one program runs with and without it.
+//! The driver of a real GPU, through CUDA's driver API. The library is opened at run time, so one program runs with and
+//! without a GPU.
 //!
-//! Every call here is asynchronous but for the ones that wait (`synchronize`, `download`, `elapsed_ms`). A kernel's
-//! fault comes up at a later call and stays: the message names the kernel launched last on any stream.
+//! Every call here is asynchronous, except the ones that wait (`synchronize`, `download`, `elapsed_ms`). A fault in a
+//! kernel is reported by a later call and persists. The error message names the kernel that was launched last on any
+//! stream.
 
 pub mod find;
 mod launch;
@@ -32,8 +34,8 @@ use launch::Function;
 use nvtx::Nvtx;
 use staging::Staging;
 
-/// Bytes of a card's memory that are no plan's: an allowance for the driver's context, the loaded kernels and captured
-/// graphs.
+/// Bytes of GPU memory that no memory plan may use: an allowance for the driver's context, the loaded kernels and
+/// captured graphs.
 pub const CARD_OVERHEAD: u64 = 1 << 30;
 
 /// Page-locked host memory.
@@ -42,7 +44,7 @@ struct HostBuffer {
     bytes: usize,
 }
 
-/// A card, its loaded kernels and everything taken on it. All is given back when it is dropped.
+/// A GPU, its loaded kernels and everything allocated on it. Dropping the value frees all of it.
 pub struct Cuda {
     context: Arc<CudaContext>,
     properties: Properties,
@@ -61,18 +63,19 @@ pub struct Cuda {
     nvtx: Option<Nvtx>,
 }
 
-// SAFETY: the handles belong to the context, which `bind` makes current on the calling thread before each use, and no
-// handle is shared: whoever holds the value is the only one to call the driver with them.
+// SAFETY: the handles belong to the context, which `bind` makes current on the calling thread before each use. No
+// handle is shared: only the owner of this value calls the driver with them.
 unsafe impl Send for Cuda {}
 
 impl Cuda {
-    /// Opens card `ordinal`, loads every kernel of `images` and lets each use all the shared memory a CTA can have. Errors in one
-    /// line when the driver or the card is missing or too old, and with the driver's log when a kernel does not load.
+    /// Opens GPU `ordinal`, loads every kernel of `images` and allows each kernel the maximum shared memory of a CTA.
+    /// Errors with one line if the driver or the GPU is missing or too old, and with the driver's log if a kernel does
+    /// not load.
     pub fn open(ordinal: usize, images: &[&Images]) -> Result<Cuda> {
         let (card, arch, driver) = find::card_at(ordinal)?;
         let failed = |e: DriverError| Error::Failed(format!("opening {}: {}", card.name, find::told(e)));
         let context = CudaContext::new(ordinal).map_err(failed)?;
-        // SAFETY: none of cudarc's own buffers are used, so there is nothing for its events to order.
+        // SAFETY: none of cudarc's own buffers are used, so its events have nothing to order.
         unsafe { context.disable_event_tracking() };
         let compute = stream::create(stream::StreamKind::NonBlocking).map_err(failed)?;
         let (major, minor) = card.compute_capability;
@@ -138,7 +141,7 @@ impl Cuda {
         code.result().map_err(|e| self.failed(call, e))
     }
 
-    /// Refuses what a capture cannot hold, before the driver drops the whole capture for it.
+    /// Errors if a capture is running. The driver would otherwise invalidate the whole capture.
     fn not_capturing(&self, what: &str) -> Result<()> {
         if self.capturing { Err(Error::Failed(format!("{what} during a capture"))) } else { Ok(()) }
     }
@@ -151,7 +154,7 @@ impl Cuda {
         self.events[event.0 as usize]
     }
 
-    /// First byte and length of a pinned buffer, of which `bytes` are to be copied.
+    /// Returns the first byte of a pinned buffer. Errors if the buffer has fewer than `bytes` bytes.
     fn host(&self, buffer: Pinned, bytes: usize) -> Result<*mut u8> {
         let host = &self.pinned[buffer.0 as usize];
         match bytes <= host.bytes {
@@ -169,7 +172,7 @@ impl Driver for Cuda {
     fn map(&mut self, bytes: usize) -> Result<Address> {
         self.not_capturing("memory was taken")?;
         self.bind()?;
-        // SAFETY: the memory is this driver's until it is dropped.
+        // SAFETY: the memory belongs to this driver until the driver is dropped.
         let taken = unsafe { result::malloc_sync(bytes.max(1)) };
         let address = taken.map_err(|e| {
             let free = result::mem_get_info().map_or_else(|_| "unknown".into(), |(free, _)| free.to_string());
@@ -196,8 +199,8 @@ impl Driver for Cuda {
         }
         self.bind()?;
         let name = function.name;
-        // SAFETY: streams live as long as the driver; what the kernel does with the addresses in its arguments is
-        // upheld by the op that filled them in.
+        // SAFETY: streams live as long as the driver. The op that wrote the kernel's arguments guarantees that their
+        // addresses are valid for what the kernel does.
         let code = unsafe { function.launch(self.on(stream), launch, params) };
         self.last_launch = Some(name);
         self.done(&format!("launch of {name} as {launch:?}"), code)
@@ -216,8 +219,8 @@ impl Driver for Cuda {
         if to.is_empty() {
             return self.synchronize(stream);
         }
-        // SAFETY: `to` stays borrowed until the copy is over, which the synchronisation below waits for also when
-        // the copy was only queued.
+        // SAFETY: `to` stays borrowed until the copy is complete: the synchronisation below waits for the copy, even if
+        // queueing returned an error.
         let queued = unsafe { result::memcpy_dtoh_async(to, from, self.on(stream)) };
         let over = self.synchronize(stream);
         queued.map_err(|e| self.failed("download", e)).and(over)
@@ -228,7 +231,7 @@ impl Driver for Cuda {
             return Ok(());
         }
         self.bind()?;
-        // SAFETY: both ranges are inside regions (the op above upholds it).
+        // SAFETY: the calling op guarantees that both ranges are inside regions.
         let queued = unsafe { result::memcpy_dtod_async(to, from, bytes, self.on(stream)) };
         queued.map_err(|e| self.failed("copy", e))
     }
@@ -238,7 +241,7 @@ impl Driver for Cuda {
             return Ok(());
         }
         self.bind()?;
-        // SAFETY: the range is inside a region (the op above upholds it).
+        // SAFETY: the calling op guarantees that the range is inside a region.
         let queued = unsafe { result::memset_d8_async(to, value, bytes, self.on(stream)) };
         queued.map_err(|e| self.failed("fill", e))
     }
@@ -246,11 +249,11 @@ impl Driver for Cuda {
     fn pinned(&mut self, bytes: usize) -> Result<Pinned> {
         self.not_capturing("pinned memory was taken")?;
         self.bind()?;
-        // Not write-combined: the host reads these buffers back.
+        // The memory is not write-combined, because the host reads these buffers back.
         // SAFETY: freed once, in drop.
         let start = unsafe { result::malloc_host(bytes.max(1), 0) };
         let start = start.map_err(|e| self.failed(&format!("{bytes} bytes of pinned memory"), e))?.cast::<u8>();
-        // SAFETY: the driver gave `bytes` bytes; slices of them may be made only once they have a value.
+        // SAFETY: the driver allocated `bytes` bytes; they are initialised here, before any slice of them is made.
         unsafe { ptr::write_bytes(start, 0, bytes) };
         self.pinned.push(HostBuffer { start, bytes });
         Ok(Pinned(self.pinned.len() as u32 - 1))
@@ -258,8 +261,8 @@ impl Driver for Cuda {
 
     fn pinned_bytes(&mut self, buffer: Pinned) -> &mut [u8] {
         let host = &self.pinned[buffer.0 as usize];
-        // SAFETY: the buffer lives as long as `self`, every byte has a value, and `self` is borrowed mutably, so there
-        // is no other slice of it; the caller has waited for the copies that touch it.
+        // SAFETY: the buffer lives as long as `self`, every byte is initialised, and `self` is borrowed mutably, so no
+        // other slice of it exists. The caller has waited for the copies that touch it.
         unsafe { std::slice::from_raw_parts_mut(host.start, host.bytes) }
     }
 
@@ -276,7 +279,7 @@ impl Driver for Cuda {
 
     fn stream(&mut self) -> Result<Stream> {
         self.bind()?;
-        // Blocking streams would wait for the legacy default stream, which nothing here uses but a library might.
+        // Blocking streams would wait for the legacy default stream, which omr does not use but a library might.
         let made = stream::create(stream::StreamKind::NonBlocking).map_err(|e| self.failed("cuStreamCreate", e))?;
         self.streams.push(made);
         Ok(Stream(self.streams.len() as u32 - 1))
@@ -319,7 +322,7 @@ impl Driver for Cuda {
 
     fn event(&mut self) -> Result<Event> {
         self.bind()?;
-        // The default flags keep the time, which `elapsed_ms` reads.
+        // The default flags record timestamps, which `elapsed_ms` reads.
         let made = event::create(sys::CUevent_flags::CU_EVENT_DEFAULT).map_err(|e| self.failed("cuEventCreate", e))?;
         self.events.push(made);
         Ok(Event(self.events.len() as u32 - 1))
@@ -334,7 +337,7 @@ impl Driver for Cuda {
     fn wait_at(&mut self, stream: Stream, event: Event, _: &'static Location<'static>) -> Result<()> {
         self.bind()?;
         let flags = sys::CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT;
-        // SAFETY: as above.
+        // SAFETY: events and streams live as long as the driver.
         let queued = unsafe { stream::wait_event(self.on(stream), self.at(event), flags) };
         queued.map_err(|e| self.failed("cuStreamWaitEvent", e))
     }
@@ -343,18 +346,19 @@ impl Driver for Cuda {
         self.bind()?;
         self.synchronizations += 1;
         let (from, to) = (self.at(from), self.at(to));
-        // SAFETY: as above.
+        // SAFETY: events live as long as the driver.
         unsafe { event::synchronize(to) }.map_err(|e| self.failed("cuEventSynchronize", e))?;
-        // SAFETY: as above.
+        // SAFETY: events live as long as the driver.
         unsafe { event::elapsed(from, to) }.map_err(|e| self.failed("cuEventElapsedTime", e))
     }
 
     fn begin_capture(&mut self, stream: Stream) -> Result<()> {
         self.not_capturing("a capture")?;
         self.bind()?;
-        // Thread-local: what other threads (a checkpoint's copies) do meanwhile is none of the capture's business.
+        // Thread-local mode: calls that other threads make at the same time (copies of a checkpoint) do not affect the
+        // capture.
         let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
-        // SAFETY: as above.
+        // SAFETY: streams live as long as the driver.
         let begun = unsafe { stream::begin_capture(self.on(stream), mode) };
         begun.map_err(|e| self.failed("cuStreamBeginCapture", e))?;
         self.capturing = true;
@@ -367,19 +371,19 @@ impl Driver for Cuda {
         }
         self.bind()?;
         self.capturing = false;
-        // SAFETY: as above.
+        // SAFETY: streams live as long as the driver.
         let ended = unsafe { stream::end_capture(self.on(stream)) };
         let captured = ended.map_err(|e| self.failed("cuStreamEndCapture", e))?;
         let mut exec = ptr::null_mut();
-        // SAFETY: `captured` is a live graph; a null one, of nothing captured, is refused by the driver.
+        // SAFETY: `captured` is a live graph, or null if nothing was captured; the driver refuses a null graph.
         let code = unsafe { sys::cuGraphInstantiateWithFlags(&mut exec, captured, 0) };
         if let Err(e) = self.done("cuGraphInstantiate", code) {
-            // SAFETY: destroyed once; it is kept nowhere.
+            // SAFETY: destroyed once; no copy of the handle is kept.
             let _ = unsafe { graph::destroy(captured) };
             return Err(e);
         }
         self.graphs.push(Some((captured, exec)));
-        // SAFETY: both are live. The first replay then does not pay for sending the graph to the card.
+        // SAFETY: both are live. The graph is uploaded now, so that the first replay is not slower.
         let sent = unsafe { graph::upload(exec, self.on(stream)) };
         sent.map_err(|e| self.failed("cuGraphUpload", e))?;
         Ok(Graph(self.graphs.len() as u32 - 1))
@@ -390,7 +394,7 @@ impl Driver for Cuda {
         let Some(Some((_, exec))) = self.graphs.get(graph.0 as usize) else {
             return Err(Error::Failed(format!("graph {} was never captured, or dropped", graph.0)));
         };
-        // SAFETY: graphs and streams live as long as the driver, and so does all the memory a graph names.
+        // SAFETY: graphs and streams live as long as the driver, and so does all the memory that a graph refers to.
         let queued = unsafe { graph::launch(*exec, self.on(stream)) };
         queued.map_err(|e| self.failed("cuGraphLaunch", e))
     }
@@ -424,7 +428,7 @@ impl Driver for Cuda {
 
     fn profiler(&mut self, on: bool) -> Result<()> {
         self.bind()?;
-        // SAFETY: no arguments; without a profiler both do nothing.
+        // SAFETY: the calls take no arguments; without a profiler they do nothing.
         let code = unsafe { if on { sys::cuProfilerStart() } else { sys::cuProfilerStop() } };
         self.done("cuProfilerStart", code)
     }
@@ -443,13 +447,13 @@ impl Driver for Cuda {
 }
 
 impl Drop for Cuda {
-    /// Waits for all work, then gives everything back; what fails here has nobody to be told to.
+    /// Waits for all work, then frees everything. Errors are ignored, because drop cannot report them.
     fn drop(&mut self) {
         if self.bind().is_err() {
             return;
         }
         let _ = self.context.synchronize();
-        // SAFETY: each handle was made by this value, is destroyed once, and no work is left that uses it.
+        // SAFETY: this value made each handle and destroys it once, and no work that uses it is left.
         unsafe {
             for (captured, exec) in self.graphs.drain(..).flatten() {
                 let _ = graph::exec_destroy(exec);

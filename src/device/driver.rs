@@ -1,5 +1,5 @@
-//! The seam between omr and a GPU: what `cuda.rs` (a card) and `emu.rs` (the host emulator) both do. Everything
-//! above it (plans, launch shapes, the model, the engine) is one code for both.
+//! The interface between omr and a GPU. `cuda.rs` implements it for a real GPU and `emu.rs` for the host emulator. All
+//! code above it (memory plans, launch shapes, the model, the engine) is the same for both.
 
 use std::any::Any;
 use std::panic::Location;
@@ -7,19 +7,19 @@ use std::panic::Location;
 use crate::device::work::Work;
 use crate::error::{Error, Result};
 
-/// An address in a device's memory.
+/// Address in a device's memory.
 pub type Address = u64;
 
-/// A queue of work; work on one stream runs in order. [`Stream::COMPUTE`] always exists.
+/// Queue of work. Work on one stream runs in order. [`Stream::COMPUTE`] always exists.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Stream(pub u32);
 
 impl Stream {
-    /// The stream ops run on.
+    /// The stream that ops run on.
     pub const COMPUTE: Stream = Stream(0);
 }
 
-/// A point in a stream that others can wait for.
+/// A point in a stream that other streams can wait for.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Event(pub u32);
 
@@ -38,88 +38,89 @@ pub struct Pinned(pub u32);
 /// Shape of a launch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Launch {
-    /// CTAs in x, y and z; with a zero among them nothing is launched.
+    /// CTAs in x, y and z. If one of them is zero, nothing is launched.
     pub grid: [u32; 3],
-    /// Threads of a CTA.
+    /// Threads per CTA.
     pub block: u32,
-    /// CTAs of a cluster, along x.
+    /// CTAs per cluster, along x.
     pub cluster: u32,
-    /// Bytes of dynamic shared memory.
+    /// Bytes of dynamic shared memory per CTA.
     pub smem: u32,
 }
 
 impl Launch {
-    /// `grid` CTAs of `block` threads, `smem` bytes of dynamic shared memory each, no clusters.
+    /// Creates a launch of `grid` CTAs without clusters. Each CTA has `block` threads and `smem` bytes of dynamic
+    /// shared memory.
     pub fn new(grid: [u32; 3], block: u32, smem: usize) -> Launch {
         Launch { grid, block, cluster: 1, smem: smem as u32 }
     }
 }
 
-/// What is asked of a tiled tensor map: bf16 or f32 elements, row-major, innermost dimension first.
+/// Description of a tiled tensor map: bf16 or f32 elements, row-major, innermost dimension first.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TensorMap {
-    /// First element; a multiple of 16.
+    /// Address of the first element; a multiple of 16.
     pub address: Address,
-    /// Bytes of an element: 2 (bf16) or 4 (f32).
+    /// Bytes per element: 2 (bf16) or 4 (f32).
     pub element: usize,
-    /// Elements of each dimension, innermost first (2 to 5 of them).
+    /// Number of elements in each dimension, innermost first (2 to 5 dimensions).
     pub dims: Vec<u64>,
-    /// Bytes between neighbours of each dimension but the innermost; multiples of 16.
+    /// Bytes between neighbours in each dimension except the innermost; multiples of 16.
     pub strides: Vec<u64>,
     /// Elements of a box in each dimension, at most 256.
     pub box_dims: Vec<u32>,
-    /// Swizzle span in bytes: 0, or 32, 64 or 128, which is then a box row's length.
+    /// Swizzle span in bytes: 0 for none, or 32, 64 or 128, which must equal the length of a box row.
     pub swizzle: u32,
 }
 
-/// A tensor map as its driver encodes it: a member of a kernel's `Args`, where it is `isa::TensorMap`.
+/// A tensor map in its driver's encoding. It is a member of a kernel's `Args`, where its type is `isa::TensorMap`.
 #[repr(C, align(64))]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, bytemuck::Zeroable, bytemuck::Pod)]
 pub struct EncodedMap(pub [u64; 16]);
 
-/// A device, as `omr doctor` prints it and launches are checked against.
+/// Properties of a device, which `omr doctor` prints and launches are checked against.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Properties {
-    /// The card's name.
+    /// Product name of the GPU.
     pub name: String,
-    /// Compute capability, such as (9, 0).
+    /// Compute capability, for example (9, 0).
     pub compute_capability: (u32, u32),
-    /// Streaming multiprocessors.
+    /// Number of streaming multiprocessors.
     pub multiprocessors: u32,
     /// Bytes of device memory.
     pub memory: u64,
-    /// Most bytes of dynamic shared memory a CTA can opt in to.
+    /// Maximum bytes of dynamic shared memory that a CTA can opt in to.
     pub shared_memory_per_block: usize,
-    /// Version of the driver, such as "580.65" or the emulator's own.
+    /// Version of the driver, for example "580.65", or the emulator's own version.
     pub driver: String,
 }
 
-/// A device that launches kernels. Errors of queued work come up at the call or at a later synchronisation, as
-/// on a card; each names the kernel.
+/// A device that launches kernels. Errors of queued work are reported by the call itself or by a later synchronisation,
+/// as on a real GPU. Each error names the kernel.
 pub trait Driver: Send {
-    /// What this is.
+    /// Returns the properties of the device.
     fn properties(&self) -> &Properties;
 
-    /// Takes `bytes` of device memory, zero-filled, for the life of the driver: one call a region.
+    /// Allocates `bytes` of zero-filled device memory for the lifetime of the driver. It is called once per region.
     fn map(&mut self, bytes: usize) -> Result<Address>;
 
-    /// Bytes of inaccessible memory kept behind every tensor: a page on the emulator, 0 on a card.
+    /// Returns the number of inaccessible bytes after every tensor: one page on the emulator, 0 on a real GPU.
     fn guard(&self) -> usize {
         0
     }
 
-    /// A tensor was placed at `address` (in the order of the compute stream): the emulator makes its pages
+    /// Reports that a tensor was placed at `address` (in the order of the compute stream). The emulator makes its pages
     /// accessible and poisons them.
     fn open(&mut self, _address: Address, _bytes: usize) -> Result<()> {
         Ok(())
     }
 
-    /// All tensors in this range were released (in the order of the compute stream).
+    /// Reports that all tensors in this range were released (in the order of the compute stream).
     fn close(&mut self, _address: Address, _bytes: usize) -> Result<()> {
         Ok(())
     }
 
-    /// Kernel `name` of `kernels/FILE.cu`, loaded once. Errors when there is none.
+    /// Returns kernel `name` of `kernels/FILE.cu`, which is loaded once. Errors if there is no such kernel.
     fn kernel(&mut self, file: &'static str, name: &'static str) -> Result<Kernel>;
 
     /// Queues a launch; `params` are the bytes of the kernel's `Args`.
@@ -128,74 +129,75 @@ pub trait Driver: Send {
     /// Queues a copy from the host; `from` may be reused on return. Refused during capture.
     fn upload(&mut self, stream: Stream, to: Address, from: &[u8]) -> Result<()>;
 
-    /// Copies to the host after all work of `stream`, and waits for it. Refused during capture.
+    /// Copies to the host after all work of `stream`, and waits for the copy. Refused during capture.
     fn download(&mut self, stream: Stream, from: Address, to: &mut [u8]) -> Result<()>;
 
     /// Queues a copy inside the device.
     fn copy(&mut self, stream: Stream, to: Address, from: Address, bytes: usize) -> Result<()>;
 
-    /// Queues setting every byte to `value`.
+    /// Queues a fill that sets every byte to `value`.
     fn fill(&mut self, stream: Stream, to: Address, value: u8, bytes: usize) -> Result<()>;
 
-    /// Takes `bytes` of page-locked host memory for the life of the driver.
+    /// Allocates `bytes` of page-locked host memory for the lifetime of the driver.
     fn pinned(&mut self, bytes: usize) -> Result<Pinned>;
 
-    /// The bytes of a pinned buffer. The caller has waited for every copy that touches them.
+    /// Returns the bytes of a pinned buffer. The caller must have waited for every copy that touches them.
     fn pinned_bytes(&mut self, buffer: Pinned) -> &mut [u8];
 
-    /// Queues a copy into the first `bytes` of `to`, to be read after a synchronisation. Can be captured.
+    /// Queues a copy into the first `bytes` of `to`, which may be read after a synchronisation. Can be captured.
     fn download_pinned(&mut self, stream: Stream, from: Address, to: Pinned, bytes: usize) -> Result<()>;
 
-    /// Another stream.
+    /// Creates a new stream.
     fn stream(&mut self) -> Result<Stream>;
 
     /// Waits for all work of `stream`.
     fn synchronize(&mut self, stream: Stream) -> Result<()>;
 
-    /// True when all work of `stream` is known to have run; waits for nothing, and knows nothing during a capture.
+    /// Returns true if all work of `stream` is known to have run. Does not wait. Always false during a capture.
     fn is_idle(&mut self, stream: Stream) -> Result<bool>;
 
-    /// The stream as a library knows it that queues work of its own behind what `stream` has. What no library can wait for,
-    /// the emulator's work, has run.
+    /// Returns the native handle of `stream` for a library (NCCL) that queues its own work after the stream's. The
+    /// emulator first runs all work of `stream`, because no library can wait for it.
     fn handle(&mut self, _stream: Stream) -> Result<usize> {
         Err(Error::Failed(format!("{} has no streams that a library could use", self.properties().name)))
     }
 
-    /// Bytes of the device's memory that nobody has; none where there is no such number.
+    /// Returns the number of free bytes of device memory, or `None` if the device has no such number.
     fn free_memory(&mut self) -> Result<Option<u64>> {
         Ok(None)
     }
 
-    /// Calls so far that made the host wait for queued work: [`Driver::synchronize`], [`Driver::download`] and
-    /// [`Driver::elapsed_ms`].
+    /// Returns the number of calls so far that made the host wait for queued work: [`Driver::synchronize`],
+    /// [`Driver::download`] and [`Driver::elapsed_ms`].
     #[cfg_attr(private_tree, expect(dead_code, reason = "tests count how often a step makes the host wait"))]
     fn synchronizations(&self) -> u64;
 
-    /// A new event.
+    /// Creates a new event.
     fn event(&mut self) -> Result<Event>;
 
-    /// Records `event` behind the work of `stream`; `site` is the line that asks (see `record`).
+    /// Records `event` after the work of `stream`. `site` is the line of the caller (see `record`).
     fn record_at(&mut self, event: Event, stream: Stream, site: &'static Location<'static>) -> Result<()>;
 
-    /// Later work of `stream` waits for the last recording of `event`; `site` is the line that asks (see `wait`).
+    /// Makes later work of `stream` wait for the last recording of `event`. `site` is the line of the caller (see
+    /// `wait`).
     fn wait_at(&mut self, stream: Stream, event: Event, site: &'static Location<'static>) -> Result<()>;
 
-    /// Milliseconds between two recorded events; waits for the second.
+    /// Returns the milliseconds between two recorded events; waits for the second.
     fn elapsed_ms(&mut self, from: Event, to: Event) -> Result<f32>;
 
-    /// From here on the work of `stream` is captured, not run.
+    /// Begins a capture: work of `stream` is added to a graph and does not run.
     fn begin_capture(&mut self, stream: Stream) -> Result<()>;
 
-    /// Ends the capture.
+    /// Ends the capture and returns its graph.
     fn end_capture(&mut self, stream: Stream) -> Result<Graph>;
 
-    /// Queues captured work.
+    /// Queues the work of a graph.
     fn replay(&mut self, graph: Graph, stream: Stream) -> Result<()>;
 
-    /// Forgets a graph; work of it that is queued still runs.
+    /// Destroys a graph. Its work that is already queued still runs.
     fn drop_graph(&mut self, graph: Graph);
 
-    /// True while somebody records ranges: a profiler around the program, or a test on the emulator.
+    /// Returns true while ranges are recorded, by a profiler around the program or by a test on the emulator.
     fn records_ranges(&self) -> bool;
 
     /// Opens a named range for profilers.
@@ -204,28 +206,29 @@ pub trait Driver: Send {
     /// Closes the innermost range.
     fn range_pop(&mut self);
 
-    /// Hears what an op of the model costs, beside its launches.
+    /// Records the cost of a model op, in addition to its launches. Most drivers ignore it.
     fn note_work(&mut self, _work: Work) {}
 
     /// Starts or stops a profiler's recording.
     fn profiler(&mut self, on: bool) -> Result<()>;
 
-    /// Encodes a tensor map. Errors where the driver's rules are broken, naming the rule.
+    /// Encodes a tensor map. Errors if it breaks a rule of the driver, and names the rule.
     fn tensor_map(&mut self, map: &TensorMap) -> Result<EncodedMap>;
 
-    /// The driver itself, for tests that look into the emulator.
+    /// Returns the driver as `Any`, for tests that inspect the emulator.
     fn as_any(&mut self) -> &mut dyn Any;
 }
 
-// A trait object's own methods forget their caller, and the emulator tells call sites apart.
+// A method of a trait object loses its `track_caller` location, and the emulator distinguishes call sites. Therefore
+// these two methods are outside the trait.
 impl dyn Driver + '_ {
-    /// Records `event` behind the work of `stream`.
+    /// Records `event` after the work of `stream`.
     #[track_caller]
     pub fn record(&mut self, event: Event, stream: Stream) -> Result<()> {
         self.record_at(event, stream, Location::caller())
     }
 
-    /// Later work of `stream` waits for the last recording of `event`; for none when it was never recorded.
+    /// Makes later work of `stream` wait for the last recording of `event`. Does nothing if `event` was never recorded.
     #[track_caller]
     pub fn wait(&mut self, stream: Stream, event: Event) -> Result<()> {
         self.wait_at(stream, event, Location::caller())

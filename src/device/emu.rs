@@ -1,8 +1,8 @@
-//! The second driver: kernels on the host, through an emulator that is stricter than a card.
+//! The second driver: it runs kernels on the host, in an emulator that is stricter than a real GPU.
 //!
-//! Each file of `kernels/` is compiled by the host's C++ compiler when a launch first needs it and kept in the user's
-//! cache. Memory is guarded and poisoned. Work is queued and runs as late as it may, or at seeded moments; streams
-//! are ordered against each other by events alone, so a missing wait shows.
+//! The host's C++ compiler compiles each file of `kernels/` when a launch first needs it, and the user's cache keeps
+//! the result. Memory is guarded and poisoned. Queued work runs as late as possible, or at seeded random times. Only
+//! events order the streams relative to each other, so a missing wait becomes visible.
 
 pub mod compile;
 mod emulator;

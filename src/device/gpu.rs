@@ -1,29 +1,31 @@
-//! Launching from ops: addresses of tensors' memory and kernels' parameters.
+//! Launching kernels from ops: the addresses of tensors and the parameters of kernels.
 
 use crate::device::driver::{Driver, Launch, Stream};
 use crate::device::memory::Memory;
 use crate::device::params::Params;
 use crate::error::Result;
 
-/// The GPU backend's parts, as an op sees them.
+/// Parts of the GPU backend that an op uses.
 pub struct Gpu<'a> {
-    /// The regions.
+    /// Memory regions.
     pub memory: &'a Memory,
-    /// The driver.
+    /// Driver.
     pub driver: &'a mut dyn Driver,
-    /// The stream ops run on.
+    /// Stream that ops run on.
     pub stream: Stream,
-    /// Whether products run by wgmma, see [`Device::use_body`](crate::device::Device::use_body).
+    /// True if matrix products use wgmma, see [`Device::use_body`](crate::device::Device::use_body).
     pub wgmma: bool,
-    /// Whether attention does, see [`Device::refuse_wgmma_attention`](crate::device::Device::refuse_wgmma_attention).
+    /// True if attention uses wgmma, see
+    /// [`Device::refuse_wgmma_attention`](crate::device::Device::refuse_wgmma_attention).
     pub wgmma_attention: bool,
-    /// Whether its backward does, see [`Device::refuse_wgmma_attention_bwd`](crate::device::Device::refuse_wgmma_attention_bwd).
+    /// True if the backward pass of attention uses wgmma, see
+    /// [`Device::refuse_wgmma_attention_bwd`](crate::device::Device::refuse_wgmma_attention_bwd).
     pub wgmma_attention_bwd: bool,
 }
 
 impl Gpu<'_> {
-    /// Launches kernel `name` of `kernels/FILE.cu` on the stream, in a range of its name. An empty grid
-    /// launches nothing.
+    /// Launches kernel `name` of `kernels/FILE.cu` on the stream, in a profiler range of that name. Does nothing if the
+    /// grid is empty.
     pub fn launch(&mut self, file: &'static str, name: &'static str, launch: Launch, params: Params) -> Result<()> {
         if launch.grid.contains(&0) {
             return Ok(());

@@ -1,9 +1,9 @@
-//! The kernels inside this program: sources for the emulator, PTX and cubins for a GPU, and what the build knows
-//! of each kernel.
+//! The kernels that are embedded in this program: sources for the emulator, PTX and cubins for a GPU, and a table of
+//! properties of each kernel.
 //!
-//! PTX of sm_80 is always there, compressed; that of sm_90a where it is another, which the sources decide. An sm_90a
-//! cubin of each file is there only where the build found `ptxas`. `MANIFEST` (written by `tools/build-ptx`) says which
-//! sources they come from and what each kernel takes.
+//! PTX for sm_80 is always embedded, compressed. PTX for sm_90a is embedded only for files whose sources produce
+//! different code for it. An sm_90a cubin of each file is embedded only if the build found `ptxas`. `MANIFEST` (written
+//! by `tools/build-ptx`) records the hash of the sources and the resources of each kernel.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -13,39 +13,39 @@ use flate2::read::GzDecoder;
 
 use super::pace::Pace;
 
-/// Kernel files and what the build made of them.
+/// Kernel files and the results of compiling them.
 #[derive(Clone, Copy)]
 pub struct Images {
-    /// Files as (path below `kernels/`, contents), by path.
+    /// Source files as (path below `kernels/`, contents), sorted by path.
     pub sources: &'static [(&'static str, &'static str)],
-    /// PTX as (`file.target`, text compressed by gzip), by name.
+    /// PTX as (`file.target`, text compressed by gzip), sorted by name.
     pub ptx: &'static [(&'static str, &'static [u8])],
-    /// sm_90a machine code as (`file`, cubin compressed by gzip), by name.
+    /// sm_90a machine code as (`file`, cubin compressed by gzip), sorted by name.
     pub cubins: &'static [(&'static str, &'static [u8])],
-    /// The table of kernels, as committed.
+    /// Table of kernels, as committed.
     pub manifest: &'static str,
 }
 
-/// The program's own kernels.
+/// Kernels of this program.
 pub static OWN: Images = include!(concat!(env!("OUT_DIR"), "/images.rs"));
 
-/// All that the program runs.
+/// Every set of kernel images that the program loads.
 pub static PROGRAM: [&Images; 1] = [&OWN];
 
-/// An instruction set the kernels are built for.
+/// An instruction set that the kernels are built for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum Arch {
     /// Compute capability 8.0 and every later one.
     Sm80,
-    /// Compute capability 9.0 alone (wgmma, TMA, clusters).
+    /// Compute capability 9.0 only (wgmma, TMA, clusters).
     Sm90a,
 }
 
 impl Arch {
-    /// Both, the portable one first.
+    /// Both instruction sets, the portable one first.
     pub const ALL: [Arch; 2] = [Arch::Sm80, Arch::Sm90a];
 
-    /// The compiler's name of it.
+    /// Returns the compiler's name for the instruction set.
     pub fn name(self) -> &'static str {
         match self {
             Arch::Sm80 => "sm_80",
@@ -53,7 +53,7 @@ impl Arch {
         }
     }
 
-    /// What a card of compute capability `major.minor` runs; none below 8.0.
+    /// Returns the instruction set for a GPU of compute capability `major.minor`, or `None` below 8.0.
     pub fn of(major: i32, minor: i32) -> Option<Arch> {
         match (major, minor) {
             (9, 0) => Some(Arch::Sm90a),
@@ -63,28 +63,28 @@ impl Arch {
     }
 }
 
-/// One kernel of one target, as `ptxas` built it.
+/// Resources of one kernel for one target, as reported by `ptxas`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Built {
-    /// The file it stands in: `rms_norm` for `kernels/rms_norm.cu`.
+    /// Name of the source file: `rms_norm` for `kernels/rms_norm.cu`.
     pub file: &'static str,
-    /// Registers a thread.
+    /// Registers per thread.
     pub registers: u32,
-    /// Bytes of static shared memory (zero: kernels take theirs at launch).
+    /// Bytes of static shared memory. This is zero, because kernels use dynamic shared memory.
     pub smem: u32,
-    /// Threads a CTA.
+    /// Threads per CTA.
     pub threads: u32,
     /// Bytes of arguments.
     pub args: u32,
 }
 
 impl Images {
-    /// The kernel files: `rms_norm` for `kernels/rms_norm.cu`, by name.
+    /// Returns the names of the kernel files (`rms_norm` for `kernels/rms_norm.cu`), sorted.
     pub fn files(&self) -> impl Iterator<Item = &'static str> + use<> {
         self.sources.iter().filter_map(|(path, _)| path.strip_suffix(".cu").filter(|name| !name.contains('/')))
     }
 
-    /// The PTX of a kernel file that serves `arch`: its own, else that of sm_80, which every card runs.
+    /// Returns the PTX of a kernel file for `arch`, or that for sm_80, which every GPU runs, if the file has no other.
     pub fn ptx(&self, file: &str, arch: Arch) -> Option<String> {
         let text = |arch: Arch| {
             let name = format!("{file}.{}", arch.name());
@@ -94,29 +94,29 @@ impl Images {
         text(arch).or_else(|| text(Arch::Sm80))
     }
 
-    /// The sm_90a cubin of a kernel file, where the build made one.
+    /// Returns the sm_90a cubin of a kernel file, or `None` if the build made none.
     pub fn cubin(&self, file: &str) -> Option<Vec<u8>> {
         self.cubins.iter().find(|(n, _)| *n == file).and_then(|(_, packed)| unpacked(packed))
     }
 
-    /// What the table says of `kernel`.
+    /// Returns the resources of `kernel` for `arch` from the table.
     pub fn kernel(&self, kernel: &str, arch: Arch) -> Option<Built> {
         rows(self.manifest).find(|row| row.kernel == kernel && row.target == arch.name()).and_then(Row::kernel)
     }
 
-    /// What the table says of the pace of `kernel` on a Hopper card.
+    /// Returns the performance data of `kernel` on a Hopper GPU from the table.
     pub fn pace(&self, kernel: &str) -> Option<Pace> {
         rows(self.manifest).find(|row| row.kernel == kernel && row.target == Arch::Sm90a.name()).and_then(Row::pace)
     }
 
-    /// The kernels of `file`, by name.
+    /// Returns the kernels of `file`, sorted by name.
     pub fn kernels(&self, file: &str) -> Vec<&'static str> {
         let of_file = rows(self.manifest).filter(|row| row.file == file);
         of_file.map(|row| row.kernel).collect::<BTreeSet<_>>().into_iter().collect()
     }
 
-    /// What is stale in these images, one line each: empty when every kernel file has PTX for both targets built from
-    /// its sources as they are. Headers are the program's own.
+    /// Lists what is out of date in these images, one line each. The list is empty if every kernel file has PTX for
+    /// both targets that was built from the current sources. Headers are always those of `OWN`.
     pub fn stale(&self) -> Vec<String> {
         let is_file = |path: &str| path.ends_with(".cu");
         let own = self.sources.iter().filter(|(path, _)| is_file(path));
@@ -131,21 +131,22 @@ impl Images {
     }
 }
 
-/// The names of the files: the contents would fill pages.
+/// Prints only the names of the files, because the contents are long.
 impl fmt::Debug for Images {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         f.debug_list().entries(self.files()).finish()
     }
 }
 
-/// What gzip packed; none where that is broken.
+/// Decompresses gzip data. Returns `None` if the data is damaged.
 fn unpacked(packed: &[u8]) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
     GzDecoder::new(packed).read_to_end(&mut bytes).ok()?;
     Some(bytes)
 }
 
-/// [`Images::stale`] for other sources (path below `kernels/`, contents), PTX (`file.target`, text) and table.
+/// Implements [`Images::stale`] for given sources (path below `kernels/`, contents), PTX (`file.target`, text) and
+/// table.
 pub fn stale_among(sources: &[(&str, &str)], ptx: &[(&str, &str)], manifest: &str) -> Vec<String> {
     let mut wrong = Vec::new();
     let mut expected = BTreeSet::new();
@@ -207,7 +208,7 @@ impl Row<'static> {
     }
 
     fn pace(self) -> Option<Pace> {
-        // Only what multiplies has more than registers.
+        // Only kernels that multiply matrices have fields other than the registers.
         let number = |name: &str| self.field(name).and_then(|n| n.parse().ok()).unwrap_or(0.0);
         let tile = self.field("tile").map(|tile| tile.split('x').filter_map(|n| n.parse().ok()).collect::<Vec<_>>());
         Some(Pace {
@@ -233,13 +234,13 @@ fn rows(manifest: &str) -> impl Iterator<Item = Row<'_>> {
 
 const FNV_OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
 
-/// FNV-1a of 64 bits: notices a change, guards against nobody.
+/// Computes the 64-bit FNV-1a hash. It detects accidental changes and offers no protection against an attacker.
 fn fnv(bytes: &[u8], start: u64) -> u64 {
     bytes.iter().fold(start, |hash, b| (hash ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3))
 }
 
-/// The hash `tools/build-ptx` writes: of the file and every header it includes, directly or not, by name; not the
-/// emulator's, which no GPU sees.
+/// Computes the hash that `tools/build-ptx` writes. It covers the file and every header that it includes, directly or
+/// indirectly, sorted by name. The emulator's headers are not included, because they are not compiled for a GPU.
 fn source_hash(sources: &[(&str, &str)], path: &str) -> u64 {
     let text_of = |path: &str| sources.iter().find(|(p, _)| *p == path).map(|(_, text)| *text);
     let mut found = BTreeSet::new();
@@ -251,7 +252,7 @@ fn source_hash(sources: &[(&str, &str)], path: &str) -> u64 {
         }
         let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
         for name in text.lines().filter_map(included) {
-            // As the compiler looks: beside the including file, then under kernels/.
+            // The compiler looks beside the including file first, then under kernels/.
             let near = [joined(folder, name), joined("", name)];
             todo.extend(near.into_iter().find(|p| text_of(p).is_some()).filter(|p| !p.starts_with("emu/")));
         }
@@ -262,7 +263,7 @@ fn source_hash(sources: &[(&str, &str)], path: &str) -> u64 {
     })
 }
 
-/// The file an `#include "..."` line names.
+/// Returns the file that an `#include "..."` line names.
 fn included(line: &str) -> Option<&str> {
     let rest = line.trim_start().strip_prefix('#')?.trim_start().strip_prefix("include")?;
     rest.trim_start().strip_prefix('"')?.split_once('"').map(|(name, _)| name)

@@ -1,26 +1,28 @@
-//! Which instruction set the CPU bodies use, and the macro that compiles one body for each.
+//! The instruction sets of the CPU kernels, and the macro that compiles one function for each of them.
 
-/// Kernel bodies, best first. In f32 all give equal bits; in bf16 products by tiles have a chain of their own, and
-/// `Avx512` has one where the machine has AVX512-BF16 (DESIGN section 3).
+/// Variants of the CPU kernels, best first. In f32 all variants give bitwise identical results. In bf16 the order of
+/// summation in matrix products differs for the AMX tiles, and for `Avx512` if the machine has AVX512-BF16
+/// (`docs/design/runtime.md`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum Isa {
-    /// `Avx512` with bf16 products by AMX tiles.
+    /// `Avx512`, with bf16 products computed by AMX tiles.
     Amx,
-    /// AVX-512 F, BW, DQ, VL.
+    /// AVX-512 F, BW, DQ and VL.
     Avx512,
     /// AVX2 and FMA.
     Avx2,
-    /// Plain Rust: any machine.
+    /// Plain Rust, for any machine.
     Portable,
-    /// The machine's vectors with bf16 products as AMX's, in plain Rust: the same bits, slowly, on any machine.
+    /// The machine's vector instructions, with AMX's bf16 products emulated in plain Rust. The results are bitwise
+    /// identical to `Amx` on any machine, but slow.
     AmxTwin,
 }
 
 impl Isa {
-    /// All of them.
+    /// Every variant.
     pub const ALL: [Isa; 5] = [Isa::Amx, Isa::Avx512, Isa::Avx2, Isa::Portable, Isa::AmxTwin];
 
-    /// The best bodies of this machine but for products by tiles.
+    /// Returns the best variant of this machine, without considering AMX tiles.
     pub(super) fn vectors_here() -> Isa {
         #[cfg(target_arch = "x86_64")]
         {
@@ -38,7 +40,7 @@ impl Isa {
         Isa::Portable
     }
 
-    /// The bodies of everything but bf16 products: `Avx512`, `Avx2` or `Portable`.
+    /// Returns the variant for everything except bf16 products: `Avx512`, `Avx2` or `Portable`.
     #[inline(always)]
     pub fn vectors(self) -> Isa {
         match self {
@@ -48,12 +50,12 @@ impl Isa {
         }
     }
 
-    /// True when bf16 products go by AMX's tiles, or as they do.
+    /// Returns true if bf16 products are computed by AMX tiles, or emulated to give the same results.
     pub fn has_tiles(self) -> bool {
         matches!(self, Isa::Amx | Isa::AmxTwin)
     }
 
-    /// True when bf16 products use `vdpbf16ps`.
+    /// Returns true if bf16 products use `vdpbf16ps`.
     pub fn has_bf16_dot(self) -> bool {
         #[cfg(target_arch = "x86_64")]
         {
@@ -65,7 +67,7 @@ impl Isa {
         }
     }
 
-    /// How bf16 products are computed, for people.
+    /// Describes how bf16 products are computed, for log messages.
     pub fn bf16_products(self) -> &'static str {
         match self {
             Isa::Amx => "tdpbf16ps (AMX)",
@@ -75,12 +77,13 @@ impl Isa {
         }
     }
 
-    /// The bodies of a name.
+    /// Returns the variant with this name.
     pub fn named(name: &str) -> Option<Isa> {
         Isa::ALL.into_iter().find(|isa| isa.name() == name)
     }
 
-    /// Name of the chains of products in use, for checkpoints: in bf16, bits are promised for the same chains.
+    /// Returns the name of the summation order in use. Checkpoints record it, because bf16 results are reproducible
+    /// only with the same summation order.
     pub fn chains(self) -> &'static str {
         match self {
             Isa::Amx | Isa::AmxTwin => "avx512+amx",
@@ -89,7 +92,7 @@ impl Isa {
         }
     }
 
-    /// Name in logs and of `OMR_BODY`.
+    /// Returns the name that logs and `OMR_BODY` use.
     pub fn name(self) -> &'static str {
         match self {
             Isa::Amx => "amx",
@@ -101,11 +104,12 @@ impl Isa {
     }
 }
 
-/// Compiles one function body for each [`Isa`] and dispatches on a first argument `isa: Isa`.
+/// Compiles one function for each [`Isa`] and dispatches on a first argument `isa: Isa`.
 ///
-/// The body must be plain Rust over fixed-width loops (16 lanes) with `f32::mul_add` where a fused product is
-/// meant: LLVM turns it into the widest vectors the body's features allow, and the bits are the same for all.
-/// Functions it calls must be `#[inline(always)]`. Generics: one list `<T: Bound, ...>`.
+/// The body must be plain Rust over fixed-width loops (16 lanes), with `f32::mul_add` wherever a fused multiply-add is
+/// intended. LLVM compiles it to the widest vectors that the instruction set allows, and the results are bitwise
+/// identical for all. Functions that the body calls must be `#[inline(always)]`. Generic parameters must be one list,
+/// for example `<T: Elem>`.
 ///
 /// ```ignore
 /// cpu_kernel! {
@@ -118,7 +122,7 @@ impl Isa {
 macro_rules! cpu_kernel {
     ($(#[$meta:meta])* $vis:vis fn $name:ident $(<$($g:ident : $b:path),*>)? ($($arg:ident : $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
         $(#[$meta])*
-        // A body's slices and numbers come one by one: what they stand in would have to be inlined too.
+        // The slices and numbers are separate arguments. A struct of them would have to be inlined, too.
         #[allow(clippy::too_many_arguments)]
         $vis fn $name $(<$($g: $b),*>)? (isa: $crate::device::Isa, $($arg: $ty),*) $(-> $ret)? {
             #[inline(always)]
@@ -130,10 +134,10 @@ macro_rules! cpu_kernel {
             #[target_feature(enable = "avx2,fma")]
             fn avx2 $(<$($g: $b),*>)? ($($arg: $ty),*) $(-> $ret)? { body $(::<$($g),*>)? ($($arg),*) }
             match isa.vectors() {
-                // SAFETY: an `Isa` other than `Portable` is only run where `Isa::available` holds (Device::cpu).
+                // SAFETY: an `Isa` other than `Portable` only runs if `Isa::available` holds (Device::cpu).
                 #[cfg(target_arch = "x86_64")]
                 $crate::device::Isa::Avx512 => unsafe { avx512 $(::<$($g),*>)? ($($arg),*) },
-                // SAFETY: as above.
+                // SAFETY: an `Isa` other than `Portable` only runs if `Isa::available` holds (Device::cpu).
                 #[cfg(target_arch = "x86_64")]
                 $crate::device::Isa::Avx2 => unsafe { avx2 $(::<$($g),*>)? ($($arg),*) },
                 _ => body $(::<$($g),*>)? ($($arg),*),

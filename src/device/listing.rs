@@ -1,5 +1,5 @@
-//! A card that is not there: what would be launched on it is listed, and nothing computes. `tools/roofline` predicts speed
-//! from such a list.
+//! The recording driver: a driver without a GPU that records the launches and computes nothing. `tools/roofline`
+//! predicts speed from the record.
 
 use std::any::Any;
 use std::panic::Location;
@@ -12,16 +12,16 @@ use crate::device::memory::GUARD;
 use crate::device::work::Work;
 use crate::error::{Error, Result};
 
-/// What happened, in order.
+/// One recorded event.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Entry {
-    /// A kernel's name, the shape of its launch, and the innermost range it stood in.
+    /// A launch: the kernel's name, the shape of the launch, and the innermost surrounding range.
     Launch(&'static str, Launch, String),
-    /// What the model says an op costs.
+    /// The cost of an op, as reported by the model.
     Work(Work),
 }
 
-/// A driver that lists.
+/// The recording driver.
 pub struct Listing {
     properties: Properties,
     next: Address,
@@ -31,13 +31,13 @@ pub struct Listing {
     events: u32,
     ranges: Vec<String>,
     entries: Vec<Entry>,
-    /// Where the list stood when a capture began.
+    /// Number of entries when the current capture began.
     capture: Option<usize>,
     graphs: Vec<Vec<Entry>>,
 }
 
 impl Listing {
-    /// A card with these properties.
+    /// Creates a driver for a GPU with these properties.
     pub fn new(properties: Properties) -> Listing {
         Listing {
             properties,
@@ -53,7 +53,7 @@ impl Listing {
         }
     }
 
-    /// What was listed since the last call.
+    /// Returns the entries recorded since the last call.
     pub fn take(&mut self) -> Vec<Entry> {
         std::mem::take(&mut self.entries)
     }
@@ -89,7 +89,7 @@ impl Driver for Listing {
                 params.len()
             )));
         }
-        // The innermost range is the kernel's own, and begins with its name.
+        // The innermost range belongs to the kernel itself and has its name, so it is skipped.
         let range = self.ranges.iter().rev().find(|range| *range != name).cloned();
         self.entries.push(Entry::Launch(name, *launch, range.unwrap_or_default()));
         Ok(())

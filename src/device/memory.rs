@@ -1,42 +1,43 @@
-//! Regions: one mapping each, handed out as a stack. Addresses never move; nothing is freed by Drop.
+//! Memory regions. Each region is one mapping that is used as a stack: addresses never move, and dropping a span frees
+//! nothing.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::device::driver::{Address, Driver};
 use crate::error::{Error, Result};
 
-/// Every allocation on the CPU starts on this boundary: a cache line, and enough for any vector load.
+/// Alignment of every allocation on the CPU: a cache line, which is enough for any vector load.
 const ALIGN: usize = 64;
 
-/// The same on a card, as its allocator has it.
+/// Alignment of every allocation on a GPU, as in CUDA's own allocator.
 const CARD_ALIGN: usize = 256;
 
-/// With guard pages an allocation ends at one, so it begins on the least boundary that kernels may rely on: the
-/// widest load, and what tensor maps ask for.
+/// Alignment of allocations with guard pages. Such an allocation must end at its guard page, so it starts at the
+/// smallest alignment that kernels rely on: that of the widest load and of tensor maps.
 const GUARDED_ALIGN: usize = 16;
 
-/// Behind a guarded tensor on the emulator: a page of the host.
+/// Bytes of the guard after each tensor on the emulator: one page of the host.
 pub const GUARD: usize = 4096;
 
-/// How allocations are placed in a region.
+/// Placement of allocations in a region.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Placing {
-    /// On multiples of these bytes.
+    /// Each allocation starts at a multiple of this many bytes.
     Aligned(usize),
-    /// In pages of their own, each ending at an inaccessible page of these bytes.
+    /// Each allocation has its own pages and ends at an inaccessible page of this many bytes.
     Guarded(usize),
 }
 
 impl Placing {
-    /// On the CPU.
+    /// Placement on the CPU.
     pub const HOST: Placing = Placing::Aligned(ALIGN);
 
-    /// On a device whose driver keeps `guard` bytes behind each tensor.
+    /// Returns the placement on a device whose driver keeps `guard` bytes after each tensor.
     pub fn device(guard: usize) -> Placing {
         if guard == 0 { Placing::Aligned(CARD_ALIGN) } else { Placing::Guarded(guard) }
     }
 
-    /// Offset and end of an allocation of `bytes` in a stack whose top is `top`.
+    /// Returns the offset of an allocation of `bytes` in a stack whose top is `top`, and the new top.
     fn place(self, top: usize, bytes: usize) -> (usize, usize) {
         match self {
             Placing::Aligned(align) => (top, top.saturating_add(bytes).saturating_add(align - 1) / align * align),
@@ -50,24 +51,24 @@ impl Placing {
     }
 }
 
-/// What a piece of memory is for (DESIGN section 6).
+/// Purpose of a part of memory (`docs/design/runtime.md`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum Region {
-    /// The model's weights.
+    /// Weights of the model.
     Weights,
     /// Optimizer state.
     State,
-    /// Rollout: KV pages and the vision cache. Training: gradients and the activation stack.
+    /// During rollout: KV pages and the vision cache. During training: gradients and the activation stack.
     Overlay,
-    /// Scratch of single ops and blocks.
+    /// Scratch memory of single ops and blocks.
     Workspace,
 }
 
 impl Region {
-    /// All regions, in layout order.
+    /// Every region, in layout order.
     pub const ALL: [Region; 4] = [Region::Weights, Region::State, Region::Overlay, Region::Workspace];
 
-    /// The region's name in messages.
+    /// Returns the region's name for messages.
     pub fn name(self) -> &'static str {
         ["weights", "state", "overlay", "workspace"][self as usize]
     }
@@ -80,23 +81,24 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// A plan with `bytes` in every region: for tests and for the CPU, where untouched pages cost nothing.
+    /// Creates a plan with `bytes` in every region. It is for tests and for the CPU, where untouched pages cost
+    /// nothing.
     pub fn uniform(bytes: usize) -> Plan {
         Plan { bytes: [bytes; 4] }
     }
 
-    /// Bytes of `region`.
+    /// Returns the number of bytes of `region`.
     pub fn bytes(&self, region: Region) -> usize {
         self.bytes[region as usize]
     }
 
-    /// The same plan with `bytes` for `region`.
+    /// Returns the same plan with `bytes` for `region`.
     pub fn with(mut self, region: Region, bytes: usize) -> Plan {
         self.bytes[region as usize] = bytes;
         self
     }
 
-    /// The larger of the two plans, region by region: memory that serves either job.
+    /// Returns the larger of the two plans, region by region. This memory is sufficient for either job.
     pub fn max(&self, other: &Plan) -> Plan {
         let mut bytes = self.bytes;
         for (b, o) in bytes.iter_mut().zip(other.bytes) {
@@ -105,16 +107,16 @@ impl Plan {
         Plan { bytes }
     }
 
-    /// Sum over the regions.
+    /// Returns the sum over the regions.
     pub fn total(&self) -> usize {
         self.bytes.iter().sum()
     }
 }
 
-/// A piece of a region: byte offset and length.
+/// A part of a region: byte offset and length.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Span {
-    /// The region.
+    /// Region that contains the span.
     pub region: Region,
     /// First byte inside the region; a multiple of the element size.
     pub offset: usize,
@@ -131,7 +133,7 @@ pub struct Mark {
 
 struct Stack {
     map: Option<memmap2::MmapMut>,
-    /// Where the region lies on a device.
+    /// Address of the region on a device.
     base: Address,
     capacity: usize,
     top: usize,
@@ -145,7 +147,7 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Maps `plan`'s bytes, zero-filled and lazily touched. Errors when the system refuses the mapping.
+    /// Maps `plan`'s bytes, zero-filled and lazily touched. Errors if the system refuses the mapping.
     pub fn map(plan: &Plan) -> Result<Memory> {
         let stack = |region: Region| -> Result<Stack> {
             let capacity = plan.bytes(region).next_multiple_of(ALIGN).max(ALIGN);
@@ -154,7 +156,8 @@ impl Memory {
                 .no_reserve_swap()
                 .map_anon()
                 .map_err(|e| Error::Failed(format!("mapping {capacity} bytes of {}: {e}", region.name())))?;
-            // Products walk rows that are a page apart. A system without huge pages refuses, and loses only time.
+            // Matrix products read rows that are a page apart, so huge pages help. If the system refuses them, only
+            // time is lost.
             #[cfg(target_os = "linux")]
             map.advise(memmap2::Advice::HugePage).ok();
             Ok(Stack { map: Some(map), base: 0, capacity, top: 0, high: AtomicUsize::new(0) })
@@ -163,7 +166,7 @@ impl Memory {
         Ok(Memory { stacks: [stack(a)?, stack(b)?, stack(c)?, stack(d)?], placing: Placing::HOST })
     }
 
-    /// Stacks in a driver's memory. Errors when it has no such memory.
+    /// Creates the stacks in a driver's memory. Errors if the driver does not have that much memory.
     pub fn on(driver: &mut dyn Driver, plan: &Plan) -> Result<Memory> {
         let placing = Placing::device(driver.guard());
         let mut stack = |region: Region| -> Result<Stack> {
@@ -174,24 +177,24 @@ impl Memory {
         Ok(Memory { stacks: [stack(a)?, stack(b)?, stack(c)?, stack(d)?], placing })
     }
 
-    /// Stacks without memory behind them and without a limit.
+    /// Creates stacks that have no memory and no limit.
     pub fn count(placing: Placing) -> Memory {
         let stack = || Stack { map: None, base: 0, capacity: usize::MAX / 2, top: 0, high: AtomicUsize::new(0) };
         Memory { stacks: [stack(), stack(), stack(), stack()], placing }
     }
 
-    /// Where a span lies on the device.
+    /// Returns the address of a span on the device.
     pub fn address(&self, span: Span) -> Address {
         self.stacks[span.region as usize].base + span.offset as Address
     }
 
-    /// Device address and bytes of what [`Memory::release`] of `mark` would free.
+    /// Returns the device address and bytes that [`Memory::release`] of `mark` would free.
     pub fn above(&self, mark: Mark) -> (Address, usize) {
         let stack = &self.stacks[mark.region as usize];
         (stack.base + mark.top as Address, stack.top.saturating_sub(mark.top))
     }
 
-    /// Takes `bytes` from the top of `region`. The content is whatever was there (zero when never used).
+    /// Allocates `bytes` on top of `region`'s stack. The memory keeps its previous content (zero if it was never used).
     pub fn alloc(&mut self, region: Region, bytes: usize) -> Result<Span> {
         let stack = &mut self.stacks[region as usize];
         let (offset, want) = self.placing.place(stack.top, bytes);
@@ -203,19 +206,19 @@ impl Memory {
         Ok(Span { region, offset, bytes })
     }
 
-    /// The region's stack position.
+    /// Returns the current stack position of the region.
     pub fn mark(&self, region: Region) -> Mark {
         Mark { region, top: self.stacks[region as usize].top }
     }
 
-    /// Back to `mark`: what was allocated since is free.
+    /// Frees everything that was allocated since `mark`.
     pub fn release(&mut self, mark: Mark) {
         let stack = &mut self.stacks[mark.region as usize];
         assert!(mark.top <= stack.top, "release of {} above its top", mark.region.name());
         stack.top = mark.top;
     }
 
-    /// The most bytes each region ever held.
+    /// Returns the highest number of bytes that each region has held.
     pub fn high_water(&self) -> Plan {
         let mut plan = Plan::default();
         for region in Region::ALL {
@@ -224,13 +227,13 @@ impl Memory {
         plan
     }
 
-    /// The marks begin anew at the present tops.
+    /// Resets the high-water marks to the current tops.
     pub fn reset_high_water(&mut self) {
         self.stacks.iter_mut().for_each(|stack| *stack.high.get_mut() = stack.top);
     }
 
-    /// Views of `outs` (writable) and `ins` (readable) at once. Panics when a writable span overlaps any
-    /// other span (a programmer's error), or on a device that only counts.
+    /// Returns views of `outs` (writable) and `ins` (readable) at once. Panics if a writable span overlaps any other
+    /// span (a programming error), or on a device without host memory.
     pub fn views<const O: usize, const I: usize>(
         &mut self,
         outs: [Span; O],
@@ -261,22 +264,22 @@ impl Memory {
             );
             base[s.region as usize].wrapping_add(s.offset)
         };
-        // SAFETY: each span lies inside its mapping (checked), the mappings live as long as `self`, `self` is
-        // borrowed mutably for the views' lifetime, and writable spans are disjoint from all others (checked).
+        // SAFETY: each span is inside its mapping (checked), the mappings live as long as `self`, `self` is borrowed
+        // mutably for the views' lifetime, and writable spans are disjoint from all others (checked).
         let outs = outs.map(|s| ViewMut { bytes: unsafe { std::slice::from_raw_parts_mut(check(&s), s.bytes) } });
-        // SAFETY: as above; readable spans may overlap one another.
+        // SAFETY: the same conditions hold; readable spans may overlap one another.
         let ins = ins.map(|s| View { bytes: unsafe { std::slice::from_raw_parts(check(&s), s.bytes) } });
         (outs, ins)
     }
 
-    /// One readable span.
+    /// Returns a view of one readable span.
     pub fn view(&self, span: Span) -> View<'_> {
         let stack = &self.stacks[span.region as usize];
         let map = stack.map.as_ref().expect("only the CPU's memory has host views");
         View { bytes: &map[span.offset..span.offset + span.bytes] }
     }
 
-    /// One writable span.
+    /// Returns a view of one writable span.
     pub fn view_mut(&mut self, span: Span) -> ViewMut<'_> {
         let stack = &mut self.stacks[span.region as usize];
         let map = stack.map.as_mut().expect("only the CPU's memory has host views");
@@ -291,7 +294,7 @@ pub struct View<'a> {
 }
 
 impl<'a> View<'a> {
-    /// As elements. Panics when length or alignment do not fit `T`.
+    /// Returns the bytes as elements. Panics if length or alignment do not fit `T`.
     pub fn of<T: bytemuck::Pod>(self) -> &'a [T] {
         bytemuck::cast_slice(self.bytes)
     }
@@ -303,7 +306,7 @@ pub struct ViewMut<'a> {
 }
 
 impl<'a> ViewMut<'a> {
-    /// As elements. Panics when length or alignment do not fit `T`.
+    /// Returns the bytes as elements. Panics if length or alignment do not fit `T`.
     pub fn of<T: bytemuck::Pod>(self) -> &'a mut [T] {
         bytemuck::cast_slice_mut(self.bytes)
     }

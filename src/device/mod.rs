@@ -1,10 +1,15 @@
-//! Where memory and compute live.
+//! Memory and compute devices.
 //!
-//! A [`Device`] owns four [`Region`]s of memory, each a stack with mark and release, and a backend that
-//! executes ops. The `Cpu` backend is the embedded default; `Count` executes nothing and records how high
-//! each stack grew, so that a plan is the run's own code (DESIGN section 3). Ops ask for the backend they
-//! have a body for; model code never does. `unsafe` lives here (views into memory, the thread pool), in the
-//! matrix kernels of `ops` and where a `cpu_kernel` body is entered.
+//! A [`Device`] owns four [`Region`]s of memory and a backend that executes ops. Each region is a stack with mark and
+//! release. There are three backends:
+//!
+//! - `Cpu` is the default and works on every machine.
+//! - `Gpu` launches kernels through a driver: on a real GPU or on the emulator.
+//! - `Count` executes nothing and records how high each stack grows. To plan the memory of a run, its own code runs on
+//!   this backend (`docs/design/runtime.md`).
+//!
+//! Only ops distinguish the backends; model code never does. `unsafe` code is allowed in this room and in the ops that
+//! call kernels or CPU intrinsics.
 
 pub mod amx;
 mod available;

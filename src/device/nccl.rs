@@ -1,8 +1,13 @@
-//! NCCL by its C interface, opened at run time: one program runs with and without it. Types and layouts are cudarc's; the
-//! functions are looked up here, as cudarc looks for no `libnccl.so.2`, the one name that NVIDIA's packages install, ends
-//! the process where a function is absent, and has no name for codes of later versions.
+//! NCCL through its C interface, opened at run time, so one program runs with and without it.
 //!
-//! Communicators do not block: a call that has more to do says so, and [`Comm::is_done`] tells when it is over.
+//! Types and layouts come from cudarc. The functions are looked up here instead, because cudarc:
+//!
+//! - does not search for `libnccl.so.2`, the only name that NVIDIA's packages install;
+//! - ends the process if a function is absent;
+//! - has no name for error codes of later versions.
+//!
+//! Communicators are non-blocking: a call that is not finished on return reports "in progress", and [`Comm::is_done`]
+//! returns whether it has finished.
 
 use std::error::Error as _;
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
@@ -16,19 +21,19 @@ use cudarc::nccl::sys::{cudaStream_t, ncclComm, ncclComm_t, ncclConfig_t, ncclDa
 use crate::device::driver::Address;
 use crate::error::{Error, Result};
 
-/// Names the library's file where it is not to be searched for.
+/// Environment variable with the path of the library, to be used instead of a search.
 pub const PATH: &str = "OMR_NCCL_LIBRARY";
 
-/// What is searched for, as the system's loader does: the name that packages install, and that of development files.
+/// Library names to search for with the system's loader: the name that packages install, and that of development files.
 const NAMES: [&str; 2] = ["libnccl.so.2", "libnccl.so"];
 
-/// The least version, as NCCL counts: the oldest whose interface cudarc describes.
+/// Minimum version, in NCCL's numbering: the oldest one whose interface cudarc describes.
 const LEAST: c_int = 22_200;
 
-/// The version of the settings' layout, 2.22.0 (cudarc's feature `nccl-02022`): later ones read older layouts.
+/// Version of the configuration's layout, 2.22.0 (cudarc's feature `nccl-02022`). Later versions read older layouts.
 const LAYOUT: c_uint = LEAST as c_uint;
 
-/// What NCCL marks its settings with, and takes for its own default (nccl.h).
+/// Magic number of NCCL's configuration, and the value that selects NCCL's default for a field (nccl.h).
 const MAGIC: c_uint = 0xcafe_beef;
 const DEFAULT: c_int = c_int::MIN;
 
@@ -39,7 +44,7 @@ const IN_PROGRESS: c_int = 7;
 
 type Code = c_int;
 
-/// The functions that are used, as `nccl.h` has them.
+/// Functions of NCCL that are used, with the signatures of `nccl.h`.
 struct Functions {
     group_start: unsafe extern "C" fn() -> Code,
     group_end: unsafe extern "C" fn() -> Code,
@@ -55,16 +60,16 @@ struct Functions {
     last_error: unsafe extern "C" fn(ncclComm_t) -> *const c_char,
 }
 
-/// NCCL, opened. It stays so until the process ends: its threads may outlive a communicator.
+/// The opened NCCL library. It stays open until the process ends, because NCCL's threads may outlive a communicator.
 pub struct Library {
     functions: Functions,
     version: c_int,
 }
 
-/// What the ranks of a communicator know each other by.
+/// Identifier that the ranks of a communicator share to find each other.
 pub type UniqueId = [u8; 128];
 
-/// A call that failed, in NCCL's words.
+/// A failed call, with NCCL's description of the error.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Fault {
     call: &'static str,
@@ -73,7 +78,7 @@ pub struct Fault {
 }
 
 impl Fault {
-    /// True where a rank that is lost would look like this.
+    /// Returns true if the loss of another rank can cause this error.
     pub fn is_of_a_peer(&self) -> bool {
         matches!(self.code, REMOTE_ERROR | SYSTEM_ERROR)
     }
@@ -86,8 +91,8 @@ impl fmt::Display for Fault {
 }
 
 impl Library {
-    /// Opens NCCL: the file that [`PATH`] names in the environment, else the one that the system's loader finds. Errors
-    /// where there is none or it is too old.
+    /// Opens NCCL: the file that the environment variable [`PATH`] names, else the one that the system's loader finds.
+    /// Errors if there is none or it is too old.
     pub fn find() -> Result<&'static Library> {
         match std::env::var_os(PATH) {
             Some(path) => Library::open(&[Path::new(&path)], PATH),
@@ -95,14 +100,14 @@ impl Library {
         }
     }
 
-    /// Opens the first of `names` that is there; `place` says in messages what asked for it.
+    /// Opens the first of `names` that exists. `place` names the source of the request in error messages.
     pub fn open(names: &[&Path], place: &str) -> Result<&'static Library> {
         let mut tried = Vec::new();
         for name in names {
-            // SAFETY: NCCL's initialisers have no side effect that this program could see.
+            // SAFETY: NCCL's initialisers have no side effect that is visible to this program.
             match unsafe { libloading::Library::new(*name) } {
                 Ok(library) => return Library::of(Box::leak(Box::new(library)), name),
-                // What the system's loader says is behind the error.
+                // The source of the error contains the message of the system's loader.
                 Err(error) => tried.push(error.source().map_or_else(|| error.to_string(), ToString::to_string)),
             }
         }
@@ -114,9 +119,9 @@ impl Library {
     }
 
     fn of(library: &'static libloading::Library, name: &Path) -> Result<&'static Library> {
-        /// A function of the library.
+        /// Looks up a function of the library.
         fn get<F: Copy>(library: &libloading::Library, symbol: &str, name: &Path) -> Result<F> {
-            // SAFETY: the fields' types are those that nccl.h declares of the functions so named.
+            // SAFETY: the types of the fields are those that nccl.h declares for the functions of these names.
             let found = unsafe { library.get::<F>(symbol) };
             let absent = || Error::input(name.display().to_string(), format!("no {symbol}"), "NVIDIA's NCCL");
             found.map(|found| *found).map_err(|_| absent())
@@ -147,12 +152,12 @@ impl Library {
         Ok(Box::leak(Box::new(opened)))
     }
 
-    /// Its version, such as "2.28.3".
+    /// Returns the version, for example "2.28.3".
     pub fn version(&self) -> String {
         told(self.version)
     }
 
-    /// What the ranks of one new communicator are to know each other by.
+    /// Creates the identifier of a new communicator, which all of its ranks must receive.
     pub fn unique_id(&self) -> std::result::Result<UniqueId, Fault> {
         let mut id = ncclUniqueId { internal: [0; 128] };
         // SAFETY: writes the one value.
@@ -160,7 +165,7 @@ impl Library {
         self.done("ncclGetUniqueId", code, ptr::null_mut()).map(|_| id.internal.map(|byte| byte as u8))
     }
 
-    /// True where the call is over, false where it goes on.
+    /// Returns true if the call has finished and false if it is in progress. Errors if it failed.
     fn done(&self, call: &'static str, code: Code, comm: ncclComm_t) -> std::result::Result<bool, Fault> {
         if matches!(code, SUCCESS | IN_PROGRESS) {
             return Ok(code == SUCCESS);
@@ -169,7 +174,7 @@ impl Library {
             if text.is_null() {
                 return String::new();
             }
-            // SAFETY: NCCL's strings end in zero and are its own until its next call on this thread.
+            // SAFETY: NCCL's strings end in zero and stay valid until its next call on this thread.
             unsafe { CStr::from_ptr(text) }.to_string_lossy().trim().to_owned()
         };
         // SAFETY: takes any code.
@@ -181,32 +186,32 @@ impl Library {
     }
 }
 
-/// As NCCL counts: `major * 10,000 + minor * 100 + patch`, up to 2.8 a thousand for the major version.
+/// Formats a version number of NCCL: `major * 10,000 + minor * 100 + patch`, or `major * 1,000 + ...` up to 2.8.
 fn told(version: c_int) -> String {
     let major = if version < 10_000 { 1_000 } else { 10_000 };
     format!("{}.{}.{}", version / major, version % major / 100, version % 100)
 }
 
-/// A piece of device memory that goes to another rank or comes from one.
+/// A range of device memory that is sent to another rank or received from one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Piece {
-    /// First byte.
+    /// Address of the first byte.
     pub address: Address,
-    /// Length.
+    /// Length in bytes.
     pub bytes: usize,
 }
 
-/// A rank's communicator; one that is dropped without [`Comm::destroy`] is aborted.
+/// Communicator of a rank. If it is dropped without [`Comm::destroy`], it is aborted.
 pub struct Comm {
     library: &'static Library,
     comm: ncclComm_t,
 }
 
-// SAFETY: NCCL lets any thread call, one at a time; whoever holds the value is the only one.
+// SAFETY: any thread may call NCCL with a communicator, one at a time; only the owner of this value does.
 unsafe impl Send for Comm {}
 
 impl Comm {
-    /// Begins to make the communicator of `rank` of `size`, on the card whose context is current on this thread.
+    /// Begins to create the communicator of `rank` of `size`, on the GPU whose context is current on this thread.
     pub fn init(
         library: &'static Library,
         id: &UniqueId,
@@ -225,17 +230,19 @@ impl Comm {
             splitShare: DEFAULT,
         };
         let id = ncclUniqueId { internal: id.map(|byte| byte as c_char) };
-        // A thread of NCCL's stores the communicator there once more when it is made, however long that takes and whatever
-        // became of this call: the few bytes are never given back.
+        // NCCL stores the communicator at this address a second time, from one of its threads, when the creation ends.
+        // That may happen at any time, even after this call has failed, so the few bytes are never freed.
         let made: &'static AtomicPtr<ncclComm> = Box::leak(Box::default());
-        // SAFETY: the pointers are to values of the types that the function takes; `config` is read within the call.
+        // SAFETY: the pointers refer to values of the types that the function takes; `config` is read only within the
+        // call.
         let code =
             unsafe { (library.functions.init)(made.as_ptr(), size as c_int, id, rank as c_int, &raw mut config) };
         let comm = Comm { library, comm: made.load(Ordering::Relaxed) };
         library.done("ncclCommInitRankConfig", code, ptr::null_mut()).map(|_| comm)
     }
 
-    /// Whether the last call is over; queued, where it was a group. Errors where it, or anything since, has failed.
+    /// Returns true if the last call has finished (if it was a group: if it is queued). Errors if that call, or
+    /// anything since, has failed.
     pub fn is_done(&self) -> std::result::Result<bool, Fault> {
         let mut state = SUCCESS;
         // SAFETY: the communicator is alive; writes one integer.
@@ -244,15 +251,16 @@ impl Comm {
         self.library.done("ncclCommGetAsyncError", state, self.comm)
     }
 
-    /// Queues as one group, on a stream of the communicator's card: `send[r]` to rank r, in order, and what rank r sends into
-    /// `recv[r]`. The pieces stay until the stream is through with it.
+    /// Queues one group of transfers on a stream of the communicator's GPU: sends the pieces of `send[r]` to rank r, in
+    /// order, and receives the data of rank r into `recv[r]`. The memory must stay valid until the stream has run the
+    /// group.
     pub fn group(&self, stream: usize, send: &[Vec<Piece>], recv: &[Vec<Piece>]) -> std::result::Result<(), Fault> {
         let functions = &self.library.functions;
         let done = |call, code| self.library.done(call, code, self.comm).map(drop);
         // SAFETY: no arguments.
         done("ncclGroupStart", unsafe { (functions.group_start)() })?;
         let queued = self.queue(stream as cudaStream_t, send, recv);
-        // SAFETY: no arguments. A group that has failed is ended as well.
+        // SAFETY: no arguments. A group that has failed must be ended as well.
         let ended = unsafe { (functions.group_end)() };
         queued.and_then(|()| done("ncclGroupEnd", ended))
     }
@@ -265,40 +273,40 @@ impl Comm {
         };
         for (peer, piece) in of(send) {
             let from = piece.address as *const c_void;
-            // SAFETY: the piece lies in a region of the card (the body of ranks upholds it) and the stream is alive.
+            // SAFETY: the piece is inside a region of the GPU (`ranks` guarantees it), and the stream is alive.
             let code = unsafe { (functions.send)(from, piece.bytes, byte, peer, self.comm, stream) };
             self.library.done("ncclSend", code, self.comm)?;
         }
         for (peer, piece) in of(recv) {
             let to = piece.address as *mut c_void;
-            // SAFETY: as above.
+            // SAFETY: the piece is inside a region of the GPU (`ranks` guarantees it), and the stream is alive.
             let code = unsafe { (functions.recv)(to, piece.bytes, byte, peer, self.comm, stream) };
             self.library.done("ncclRecv", code, self.comm)?;
         }
         Ok(())
     }
 
-    /// Begins to end it, when all that was queued is done.
+    /// Begins to end the communicator. It ends when all queued work is done.
     pub fn finalize(&self) -> std::result::Result<(), Fault> {
         // SAFETY: the communicator is alive.
         let code = unsafe { (self.library.functions.finalize)(self.comm) };
         self.library.done("ncclCommFinalize", code, self.comm).map(drop)
     }
 
-    /// Gives everything back, once [`Comm::finalize`] is over.
+    /// Frees the communicator's resources. [`Comm::finalize`] must have finished.
     pub fn destroy(mut self) -> std::result::Result<(), Fault> {
         let comm = std::mem::replace(&mut self.comm, ptr::null_mut());
-        // SAFETY: alive until now, and nowhere else.
+        // SAFETY: alive until now, and there is no other copy of the handle.
         let code = unsafe { (self.library.functions.destroy)(comm) };
         self.library.done("ncclCommDestroy", code, ptr::null_mut()).map(drop)
     }
 }
 
 impl Drop for Comm {
-    /// Ends what is queued, wherever it is: other ranks may be gone.
+    /// Aborts the queued work, because other ranks may no longer exist.
     fn drop(&mut self) {
         if !self.comm.is_null() {
-            // SAFETY: alive until now, and nowhere else.
+            // SAFETY: alive until now, and there is no other copy of the handle.
             unsafe { (self.library.functions.abort)(self.comm) };
         }
     }

@@ -1,15 +1,16 @@
-//! What ops cost, as a device that only counts or lists notes it.
+//! Records the cost of ops on a device that only counts or on the recording driver.
 
 use super::backend::{Backend, Device};
 use super::work::Work;
 
 impl Device {
-    /// Notes an op's arithmetic and traffic on a device that only counts or lists; elsewhere nothing happens.
+    /// Records an op's arithmetic and memory traffic on a counting device or the recording driver. Does nothing
+    /// elsewhere.
     pub fn note_work(&mut self, op: &'static str, flops: f64, bytes: f64) {
         self.note(Work { op, flops, bytes, product: None });
     }
 
-    /// [`Device::note_work`] of a product `[rows, columns]` with sums of `k` terms.
+    /// Records a product of `[rows, columns]` with sums of `k` terms, as [`Device::note_work`] does.
     pub fn note_product(&mut self, op: &'static str, product: [usize; 3], bytes: f64) {
         let [rows, columns, k] = product;
         self.note(Work { op, flops: 2.0 * rows as f64 * (columns * k) as f64, bytes, product: Some(product) });
@@ -23,7 +24,7 @@ impl Device {
         }
     }
 
-    /// What was noted since the last call, in order.
+    /// Returns the costs that a counting device has recorded since the last call, in order.
     pub fn take_work(&mut self) -> Vec<Work> {
         match &mut self.backend {
             Backend::Count { work, .. } => std::mem::take(work),

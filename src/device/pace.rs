@@ -1,93 +1,95 @@
-//! The pace of a launch on a Hopper card, predicted from the machine code of its main loop. Nothing here is measured: a
-//! prediction cannot know clocks under load, what misses in L2, how well warps hide one another's latencies, or TMA's own
-//! pace.
+//! A performance model: predicts the time of a launch on a Hopper GPU from the machine code of its main loop.
+//!
+//! No input is measured. The model does not include clocks under load, L2 misses, how well warps hide each other's
+//! latencies, or the speed of TMA itself.
 
 use crate::device::driver::Launch;
 
 /// SMs of an H100 or H200 SXM.
 const SMS: usize = 132;
-/// Schedulers of an SM, an instruction a clock each.
+/// Schedulers per SM. Each issues one instruction per clock.
 const SCHEDULERS: f64 = 4.0;
-/// Multiplications and additions of an SM in a clock by mma.sync (62 % of the peak, as microbenchmarks of Hopper were
-/// published) and by wgmma.
+/// Multiplications and additions per SM and clock by mma.sync (62 % of the peak, according to published microbenchmarks
+/// of Hopper) and by wgmma.
 const TENSOR: [f64; 2] = [0.62 * 4096.0, 4096.0];
-/// Of an SM and clock: bytes of shared memory it reads, and exponentials it takes.
+/// Per SM and clock: bytes read from shared memory, and exponentials computed.
 const SHARED: f64 = 128.0;
 const SPECIAL: f64 = 16.0;
-/// Of an SM and clock: bytes it takes in from L2, and its part of all that L2 gives.
+/// Per SM and clock: bytes that the SM can receive from L2, and its share of the total L2 bandwidth.
 const PORT: f64 = 64.0;
 const CACHE: f64 = 48.0;
-/// Seconds a byte of memory takes to come, and from one launch to the next.
+/// Seconds of memory latency, and seconds between two launches.
 const LATENCY: f64 = 0.8e-6;
 const BETWEEN: f64 = 1.5e-6;
 
-/// What a kernel's machine code for 9.0 has, a warp's own (`tools/sass.py` counts, `ptx/MANIFEST` holds it).
+/// Instruction counts of a kernel's machine code for compute capability 9.0, per warp. `tools/sass.py` counts them, and
+/// `ptx/MANIFEST` stores them.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
 pub struct Pace {
-    /// Whether its products are wgmma's.
+    /// True if the kernel's products use wgmma.
     pub wgmma: bool,
-    /// Instructions of a step of its main loop.
+    /// Instructions per step of the main loop.
     pub step: f64,
-    /// Multiplications and additions of its products in a step; 0 of a kernel without products.
+    /// Multiplications and additions of the products per step; 0 for a kernel without products.
     pub flops: f64,
-    /// Instructions of a step that load fragments from shared memory.
+    /// Instructions per step that load fragments from shared memory.
     pub loads: f64,
-    /// Instructions of a step that take exponentials.
+    /// Instructions per step that compute exponentials.
     pub exponentials: f64,
-    /// Registers a thread.
+    /// Registers per thread.
     pub registers: u32,
-    /// Of a loop over tiles: rows and columns of a tile, and the warps that multiply.
+    /// Rows and columns of a tile, and the number of warps that multiply, for a kernel that loops over tiles.
     pub tile: Option<[usize; 3]>,
-    /// Instructions a warp has for a tile's results.
+    /// Instructions per warp for the results of a tile.
     pub epilogue: f64,
 }
 
-/// What a launch computes and moves.
+/// Arithmetic and memory traffic of a launch.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
 pub struct Share {
     /// Multiplications and additions.
     pub flops: f64,
-    /// Those on top that another launch of the op computes too.
+    /// Further multiplications and additions of this launch that another launch of the same op performs as well.
     pub again: f64,
     /// Bytes of operands and results, each moved once.
     pub bytes: f64,
-    /// Rows, columns and length of the sums, of a product.
+    /// Rows, columns and length of the sums if the launch is a matrix product.
     pub product: Option<[usize; 3]>,
 }
 
-/// The time of a launch.
+/// Predicted time of a launch.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Predicted {
-    /// Seconds, with those to the next launch.
+    /// Seconds, including the gap to the next launch.
     pub seconds: f64,
-    /// What it waits for: `tensor`, `issue`, `shared`, `special`, `port`, `cache`, `epilogue`, `memory` or `in flight`
-    /// (too few bytes under way to fill the memory).
+    /// Limiting resource: `tensor`, `issue`, `shared`, `special`, `port`, `cache`, `epilogue`, `memory` or `in flight`
+    /// (too few outstanding bytes to saturate the memory).
     pub bound: &'static str,
-    /// Seconds its products would take if nothing else were done.
+    /// Seconds that the products take at the peak rate of wgmma, if nothing else is done.
     pub tensor: f64,
-    /// Bytes its tiles read, out of L2 where they hit.
+    /// Bytes that the tiles read, from L2 if they hit.
     pub tiles: f64,
 }
 
-/// A card's clock (Hz) and memory (bytes a second).
+/// Clock rate and memory bandwidth of a GPU.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Clocks {
-    /// Of its SMs.
+    /// Clock of the SMs in Hz.
     pub hz: f64,
-    /// Read or written.
+    /// Memory bandwidth in bytes per second, for reads and writes together.
     pub memory: f64,
 }
 
 impl Pace {
-    /// CTAs that stand on an SM at once.
+    /// Returns the number of CTAs that are resident on an SM at once.
     fn at_once(&self, launch: &Launch) -> usize {
         let registers = self.registers.next_multiple_of(8) as usize * launch.block as usize;
         let shared = (228 << 10) / (launch.smem as usize + 1024);
         shared.min(65_536 / registers.max(1)).min(2048 / launch.block.max(1) as usize).clamp(1, 32)
     }
 
-    /// The time of `launch`, which does `share`: the longest of what it needs, in as many waves as its CTAs take, then its
-    /// epilogue where no other tile's main loop hides it.
+    /// Predicts the time of `launch`, whose arithmetic and traffic are `share`. The time is that of the most heavily
+    /// used resource, for as many waves as the CTAs take, plus the epilogue of the tiles.
     pub fn predict(&self, launch: &Launch, share: &Share, clocks: Clocks) -> Predicted {
         let ctas = launch.grid.iter().map(|&n| n as usize).product::<usize>().max(1);
         let at_once = self.at_once(launch);
@@ -95,7 +97,7 @@ impl Pace {
             [("tensor", 0.0), ("issue", 0.0), ("shared", 0.0), ("special", 0.0), ("port", 0.0), ("cache", 0.0)];
         let (mut epilogue, mut traffic) = (0.0, share.bytes);
         let computed = share.flops + share.again;
-        // Multiplications and additions of the SM that is busy longest.
+        // Multiplications and additions of the SM that has the most work.
         let mut busiest = match ctas > SMS {
             true => computed / ctas as f64 * (ctas.div_ceil(SMS * at_once) * at_once) as f64,
             false => computed / ctas as f64,
@@ -104,7 +106,7 @@ impl Pace {
             let tiles = m.div_ceil(rows) * n.div_ceil(columns);
             let turns = tiles.div_ceil(ctas.min(SMS)) as f64;
             busiest = turns * (2 * rows * columns * k) as f64;
-            // Rows past the last are zeros that nobody reads.
+            // Rows beyond the last are zeros that are not read from memory.
             traffic = (tiles * (m.min(rows) + columns) * k * 2) as f64;
             needs[4].1 = turns * traffic / tiles as f64 / PORT;
             needs[5].1 = traffic / CACHE / SMS as f64;
@@ -136,9 +138,9 @@ impl Pace {
 mod tests {
     use super::*;
 
-    // A public product for Hopper (clusters of two, 128 CTAs of 384 threads, tiles of 128 by 256) whose author measured 799
-    // TFLOP/s at 8,192 cubed and 774 at 6,144 cubed on an H100 (bench/LOG.md names it). The counts are what
-    // `tools/roofline --cubin` prints of it; 10 % was set before it was compiled.
+    // A public matrix product for Hopper (clusters of two, 128 CTAs of 384 threads, tiles of 128 by 256). Its author
+    // measured 799 TFLOP/s at 8,192 cubed and 774 at 6,144 cubed on an H100 (see bench/LOG.md). The counts are the
+    // output of `tools/roofline --cubin` for it. The tolerance of 10 % was chosen before it was compiled.
     #[test]
     fn a_product_somebody_measured_is_predicted() {
         let pace = Pace {

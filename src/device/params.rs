@@ -1,16 +1,16 @@
-//! A kernel's parameters: the members of its argument struct by name, laid out as C++ lays them out.
+//! Parameters of a kernel: the members of its argument struct by name, in the memory layout of C++.
 
 use bytemuck::NoUninit;
 
 use crate::device::driver::{Address, EncodedMap};
 use crate::device::memory::{Memory, Span};
 
-/// The bytes of a kernel's argument struct. Tensors become addresses at the launch.
+/// Bytes of a kernel's argument struct. Tensors are replaced by their addresses at the launch.
 #[derive(Clone, Debug)]
 pub struct Params {
     bytes: Vec<u8>,
     align: usize,
-    /// Where addresses go, and of what.
+    /// Offsets of addresses, and the spans that they refer to.
     spans: Vec<(usize, Span)>,
 }
 
@@ -21,12 +21,12 @@ impl Default for Params {
 }
 
 impl Params {
-    /// The bytes of a struct that is laid out already.
+    /// Copies the bytes of a struct that already has the right layout.
     pub fn of<T: NoUninit>(args: &T) -> Params {
         Params { bytes: bytemuck::bytes_of(args).to_vec(), align: align_of::<T>(), spans: Vec::new() }
     }
 
-    /// The same with one more member, behind the padding that it needs.
+    /// Appends one member, after the padding that it requires.
     #[must_use]
     pub fn with(mut self, member: impl Param) -> Params {
         member.append(&mut self);
@@ -39,7 +39,7 @@ impl Params {
         self.spans.push((self.bytes.len() - size_of::<Address>(), span));
     }
 
-    /// The bytes that a launch takes, padded to the struct's alignment.
+    /// Returns the bytes for a launch, padded to the struct's alignment.
     pub(super) fn into_bytes(mut self, memory: &Memory) -> Vec<u8> {
         self.pad(self.align);
         for (at, span) in self.spans {
@@ -56,11 +56,11 @@ impl Params {
 
 /// A member of an argument struct.
 pub trait Param {
-    /// Appends the value to `params`, on its alignment.
+    /// Appends the value to `params`, at its alignment.
     fn append(self, params: &mut Params);
 }
 
-/// Types whose bytes are the kernel's.
+/// Implements `Param` for types whose bytes are used unchanged.
 macro_rules! plain {
     ($($type:ty),*) => { $(impl $crate::device::Param for $type {
         fn append(self, params: &mut $crate::device::Params) {
@@ -72,7 +72,7 @@ pub(crate) use plain;
 
 plain!(i32, u32, i64, u64, f32, f64, EncodedMap);
 
-/// An `int`, 0 or 1.
+/// Passes a bool as an `int`, 0 or 1.
 impl Param for bool {
     fn append(self, params: &mut Params) {
         i32::from(self).append(params);
@@ -85,7 +85,7 @@ impl<T: Param, const N: usize> Param for [T; N] {
     }
 }
 
-/// A struct in the struct.
+/// Appends a nested struct.
 impl Param for Params {
     fn append(mut self, params: &mut Params) {
         self.pad(self.align);
@@ -96,9 +96,13 @@ impl Param for Params {
     }
 }
 
-/// The [`Params`] of an argument struct: `params!(rope::Args { qkv, cos, sin, rows, heads: heads.q as i32 })` has the
-/// members of the C++ struct, in its order and by its names, but for those that only pad (`tests/kernels/params.rs` compares
-/// them). Each is a number, a tensor whose address is meant, or [`Params`] in turn.
+/// Builds the [`Params`] of an argument struct. Example:
+///
+/// `params!(rope::Args { qkv, cos, sin, rows, heads: heads.q as i32 })`
+///
+/// The members must be those of the C++ struct, with the same names and in the same order, without padding members
+/// (`tests/kernels/params.rs` compares them). Each member is a number, a tensor (its address is passed) or nested
+/// [`Params`].
 macro_rules! params {
     ($name:path { $($member:ident $(: $value:expr)?),* $(,)? }) => {{
         #[allow(unused_mut)]

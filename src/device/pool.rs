@@ -1,5 +1,5 @@
-//! The compute threads: a fixed pool that runs one indexed job at a time. Which thread runs which index is
-//! left to chance; bodies therefore may not let results depend on it (DESIGN section 8).
+//! The compute threads: a fixed pool that runs one indexed job at a time. Which thread runs which index is not
+//! determined, so the results of a job must not depend on it (`docs/design/runtime.md`).
 
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
@@ -7,14 +7,14 @@ use std::thread::JoinHandle;
 
 use crate::error::{Error, Result};
 
-/// Spins before a waiting thread gives up its core: longer than the gap between two ops of a step, so that a
-/// training step wakes nobody up.
+/// Spins before a waiting thread gives up its core. This is longer than the gap between two ops of a step, so no thread
+/// has to be woken up during a training step.
 const SPINS: usize = 10_000;
 
 type Job<'a> = &'a (dyn Fn(usize) + Sync + 'a);
 
-/// The next index to run, the number of indices, and the job's number: one word, so that a thread that was asleep
-/// for a job or two can never take an index of one job for that of another.
+/// The next index to run, the number of indices and the job's number, packed into one word. Therefore a thread that
+/// slept through one or more jobs can never mistake an index of one job for an index of another.
 #[derive(Clone, Copy)]
 struct Ticket {
     next: u64,
@@ -23,7 +23,7 @@ struct Ticket {
 }
 
 impl Ticket {
-    /// Most indices of one job.
+    /// Maximum number of indices in one job.
     const MAX_LEN: usize = (1 << 20) - 1;
 
     fn pack(self) -> u64 {
@@ -37,11 +37,11 @@ impl Ticket {
 
 struct Shared {
     ticket: AtomicU64,
-    /// Points at the running job (a `Job` on the caller's stack); read only by holders of an index.
+    /// Pointer to the running job (a `Job` on the caller's stack). Only threads that hold an index of the job read it.
     job: AtomicPtr<()>,
-    /// Indices of the running job that are done.
+    /// Number of indices of the running job that are done.
     done: AtomicUsize,
-    /// A job is running: `run` is not reentrant.
+    /// True while a job is running. `run` panics if it is called again in this time, because it is not reentrant.
     running: AtomicBool,
     panicked: AtomicBool,
     stop: AtomicBool,
@@ -49,15 +49,15 @@ struct Shared {
     wake: Condvar,
 }
 
-/// A fixed number of compute threads, the caller's included.
+/// A fixed number of compute threads, including the caller's.
 pub struct Pool {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
 }
 
 impl Pool {
-    /// `threads` compute threads: the caller and `threads - 1` workers. At least one. Errors when the system refuses
-    /// a thread.
+    /// Creates `threads` compute threads: the caller and `threads - 1` workers. There is at least one. Errors if the
+    /// system refuses to create a thread.
     pub fn new(threads: usize) -> Result<Pool> {
         let shared = Arc::new(Shared {
             ticket: AtomicU64::new(0),
@@ -74,20 +74,20 @@ impl Pool {
             let shared = pool.shared.clone();
             let worker = std::thread::Builder::new().name(format!("compute-{i}")).spawn(move || work(&shared));
             let refused = |e| Error::Failed(format!("compute thread {i} of {threads}: {e}"));
-            // On an error the pool is dropped, which ends the workers it has.
+            // If this returns an error, the pool is dropped, which ends the workers created so far.
             pool.workers.push(worker.map_err(refused)?);
         }
         Ok(pool)
     }
 
-    /// Number of compute threads.
+    /// Returns the number of compute threads.
     pub fn threads(&self) -> usize {
         self.workers.len() + 1
     }
 
-    /// Runs `f(i)` for every `i` in `0..len`, each once, and returns when all are done. The caller takes indices
-    /// too and waits for those that others took, never for a worker that took none: on a busy machine a worker
-    /// without a core costs nothing. Not reentrant: `f` must not call the pool. A panic in `f` is raised again here.
+    /// Runs `f(i)` once for every `i` in `0..len` and returns when all are done. The caller takes indices, too. It
+    /// waits only for indices that workers have taken, so on a busy machine a worker without a core costs nothing. Not
+    /// reentrant: `f` must not call the pool. A panic in `f` is raised again here.
     pub fn run(&self, len: usize, f: impl Fn(usize) + Sync) {
         if self.workers.is_empty() || len <= 1 {
             (0..len).for_each(f);
@@ -184,9 +184,9 @@ fn work(s: &Shared) {
         }
         while let Some(i) = take(s) {
             let job: *const Job<'_> = s.job.load(Ordering::Relaxed).cast();
-            // SAFETY: this thread holds an index of the running job, so `run_part`, on whose stack the job lies, does
-            // not return and stores no other job before `done` counts that index; and the pointer was stored before
-            // the ticket the index was taken from (release, acquire).
+            // SAFETY: this thread holds an index of the running job. The job is on the stack of `run_part`, which does
+            // not return and stores no other job before `done` counts that index. The pointer was stored before the
+            // ticket that the index was taken from (release, acquire).
             let job = unsafe { *job };
             if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| job(i))).is_err() {
                 s.panicked.store(true, Ordering::Relaxed);
@@ -196,8 +196,8 @@ fn work(s: &Shared) {
     }
 }
 
-/// A slice cut into chunks that the indices of one job take, each chunk once: disjoint `&mut` for parallel
-/// bodies without `unsafe` at the call.
+/// A slice cut into chunks, each of which one index of a job takes once. This gives parallel code disjoint `&mut`
+/// slices without `unsafe` in the caller.
 pub struct Parts<'a, T> {
     base: *mut T,
     len: usize,
@@ -207,24 +207,24 @@ pub struct Parts<'a, T> {
 }
 
 enum Cut {
-    /// Chunks of so many elements, the last perhaps shorter.
+    /// Chunks of this many elements; the last may be shorter.
     Every(usize),
-    /// Where each chunk starts, ascending, then the slice's length.
+    /// Start of each chunk, ascending, followed by the slice's length.
     At(Vec<usize>),
 }
 
-// SAFETY: `take` hands out each chunk at most once (the flag), so threads get disjoint `&mut [T]`.
+// SAFETY: `take` returns each chunk at most once (checked by the flag), so threads get disjoint `&mut [T]`.
 unsafe impl<T: Send> Sync for Parts<'_, T> {}
 
 impl<'a, T> Parts<'a, T> {
-    /// `slice` in chunks of `chunk` elements (the last may be shorter).
+    /// Cuts `slice` into chunks of `chunk` elements; the last may be shorter.
     pub fn new(slice: &'a mut [T], chunk: usize) -> Parts<'a, T> {
         let chunk = chunk.max(1);
         Parts::cut(slice, slice.len().div_ceil(chunk), Cut::Every(chunk))
     }
 
-    /// `slice` cut at `starts`: chunk i is `starts[i]..starts[i + 1]`. Panics unless they ascend to the slice's
-    /// length.
+    /// Cuts `slice` at `starts`: chunk i is `starts[i]..starts[i + 1]`. Panics unless the starts ascend and end with
+    /// the slice's length.
     pub fn at(slice: &'a mut [T], starts: Vec<usize>) -> Parts<'a, T> {
         assert!(starts.is_sorted() && starts.last() == Some(&slice.len()), "cuts of {} elements", slice.len());
         Parts::cut(slice, starts.len() - 1, Cut::At(starts))
@@ -235,12 +235,12 @@ impl<'a, T> Parts<'a, T> {
         Parts { base: slice.as_mut_ptr(), len: slice.len(), cut, taken, _slice: std::marker::PhantomData }
     }
 
-    /// Number of chunks.
+    /// Returns the number of chunks.
     pub fn count(&self) -> usize {
         self.taken.len()
     }
 
-    /// Chunk `i`. Panics when it was taken before.
+    /// Returns chunk `i`. Panics if it was taken before.
     #[allow(clippy::mut_from_ref)]
     pub fn take(&self, i: usize) -> &'a mut [T] {
         assert!(!self.taken[i].swap(true, Ordering::Relaxed), "chunk {i} taken twice");

@@ -5,24 +5,24 @@ use std::fmt;
 use super::backend::{Backend, Device};
 
 impl Device {
-    /// Runs `work` in a range that profilers show as `name`: the name is made only while one records.
+    /// Runs `work` in a range that profilers show as `name`. The name is formatted only while ranges are recorded.
     pub fn range<R>(&mut self, name: fmt::Arguments<'_>, work: impl FnOnce(&mut Device) -> R) -> R {
         let before = self.open_ranges();
         self.open_range(name);
         let done = work(self);
-        // An error inside may have left ranges of its own open.
+        // An error inside `work` may have left its own ranges open.
         while self.open_ranges() > before {
             self.close_range();
         }
         done
     }
 
-    /// True while somebody records ranges.
+    /// Returns true while ranges are recorded.
     pub fn records_ranges(&self) -> bool {
         matches!(&self.backend, Backend::Gpu { driver, .. } if driver.records_ranges())
     }
 
-    /// Opens a range that [`Device::close_range`] closes, or the end of the [`Device::range`] around it.
+    /// Opens a range. It is closed by [`Device::close_range`] or at the end of the surrounding [`Device::range`].
     pub fn open_range(&mut self, name: fmt::Arguments<'_>) {
         if let Backend::Gpu { driver, open_ranges, .. } = &mut self.backend
             && driver.records_ranges()
@@ -32,7 +32,7 @@ impl Device {
         }
     }
 
-    /// Closes the innermost range that is open.
+    /// Closes the innermost open range.
     pub fn close_range(&mut self) {
         if let Backend::Gpu { driver, open_ranges, .. } = &mut self.backend
             && *open_ranges > 0

@@ -1,6 +1,8 @@
-//! Reading tensors back beside the work of the compute stream, through two pinned buffers, for whoever takes the bytes
-//! from a channel and writes them to disk. The host hands over what has arrived where it queues work ([`Readback::poll`]),
-//! so no launch waits for a copy or for the disk; [`Readback::finish`] waits for the copies, and for the disk neither.
+//! Reads tensors back to the host in parallel with the compute stream, through two pinned buffers. The receiver of a
+//! channel gets the bytes and writes them to disk.
+//!
+//! The host forwards the bytes that have arrived whenever it queues work ([`Readback::poll`]), so no launch waits for a
+//! copy or for the disk. [`Readback::finish`] waits for the copies, but not for the disk.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,30 +12,32 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use crate::device::driver::{Address, Driver, Event, Pinned, Stream};
 use crate::error::{Error, Result};
 
-/// Bytes of a pinned buffer: 0.3 ms of a PCIe 5 bus, so that neither calls nor the hand-over of a piece bound the copies.
+/// Bytes of a pinned buffer: 0.3 ms of a PCIe 5 bus, so neither the calls nor the forwarding of a chunk limit the
+/// copies.
 const PIECE: usize = 16 << 20;
 
-/// Bytes that lie in host memory for a disk that is slower than the bus, while nobody waits for the copies.
+/// Maximum bytes that wait in host memory for a slow disk while [`Readback::poll`] forwards chunks.
+/// [`Readback::finish`] has no such limit.
 const BEHIND: usize = 256 << 20;
 
-/// Host memory that reading takes at most, the tensor apart that is being put together: both buffers, what lies there for
-/// the disk, and a piece on its way.
+/// Maximum host memory that reading uses, without the tensor that the receiver assembles: both buffers, the bytes that
+/// wait for the disk, and one chunk in transit.
 pub const HOST_BYTES: usize = 3 * PIECE + BEHIND;
 
-/// Where bytes are handed over.
+/// Sending end of a readback.
 pub struct Sink {
     sender: Sender<Vec<u8>>,
     behind: Arc<AtomicUsize>,
 }
 
-/// Where they arrive, in the order they are read.
+/// Receiving end of a readback. The bytes arrive in the order in which they are read.
 pub struct Arriving {
     receiver: Receiver<Vec<u8>>,
     behind: Arc<AtomicUsize>,
     rest: Vec<u8>,
 }
 
-/// The two ends of a readback.
+/// Creates the two ends of a readback.
 pub fn ends() -> (Sink, Arriving) {
     let (sender, receiver) = channel();
     let behind = Arc::new(AtomicUsize::new(0));
@@ -41,7 +45,7 @@ pub fn ends() -> (Sink, Arriving) {
 }
 
 impl Arriving {
-    /// The next `bytes` bytes. Errors when the device stopped reading before.
+    /// Returns the next `bytes` bytes. Errors if the device stopped reading before.
     pub fn take(&mut self, bytes: usize) -> Result<Vec<u8>> {
         while self.rest.len() < bytes {
             let piece = self.receiver.recv().map_err(|_| Error::Failed("the device stopped reading".to_owned()))?;
@@ -58,30 +62,30 @@ impl Arriving {
     }
 }
 
-/// A pinned buffer with the stream that fills it: waiting for one copy does not wait for the other's.
+/// A pinned buffer and the stream that fills it. With a stream each, waiting for one copy does not wait for the other.
 struct Lane {
     stream: Stream,
     buffer: Pinned,
-    /// Bytes of the copy that was queued last, until they are handed over.
+    /// Bytes of the last queued copy, until they are forwarded.
     filled: Option<usize>,
 }
 
-/// What is being read, and what it is read with.
+/// The state of a readback: its streams, buffers and remaining work.
 pub struct Readback {
-    /// Recorded on the compute stream: what is read is the memory as it was then.
+    /// Event on the compute stream at the start. The copies read the memory as it was at that point.
     begun: Event,
     lanes: [Lane; 2],
-    /// Pieces that no copy is queued for yet.
+    /// Chunks that no copy is queued for yet.
     queue: VecDeque<(Address, usize)>,
-    /// Whose bytes are handed over next: the lanes take turns, so that the bytes stay in order.
+    /// Counter that selects the lane to forward next. The lanes alternate, so the bytes stay in order.
     turn: usize,
     sink: Option<Sink>,
-    /// What went wrong where nobody could be told.
+    /// Error from [`Readback::poll`], which cannot return one.
     fault: Option<Error>,
 }
 
 impl Readback {
-    /// Takes an event, two streams and two buffers for the life of the driver.
+    /// Allocates an event, two streams and two buffers for the lifetime of the driver.
     pub fn new(driver: &mut dyn Driver) -> Result<Readback> {
         let mut lane =
             || -> Result<Lane> { Ok(Lane { stream: driver.stream()?, buffer: driver.pinned(PIECE)?, filled: None }) };
@@ -89,8 +93,8 @@ impl Readback {
         Ok(Readback { begun: driver.event()?, lanes, queue: VecDeque::new(), turn: 0, sink: None, fault: None })
     }
 
-    /// Begins to read `pieces` as they are after the work queued so far; their bytes go into `sink` in order, cut into
-    /// messages nobody may rely on. Nothing may write to them before [`Readback::finish`].
+    /// Begins to read `pieces` as they are after the work queued so far. Their bytes go into `sink` in order, in
+    /// messages of unspecified sizes. Nothing may write to the pieces before [`Readback::finish`].
     pub fn begin(
         &mut self,
         driver: &mut dyn Driver,
@@ -110,7 +114,7 @@ impl Readback {
         Ok(())
     }
 
-    /// Hands over the next piece if it has arrived, and begins to read another; waits for nothing. An error is told by
+    /// Forwards the next chunk if it has arrived and begins to read another. Does not wait. Errors are reported by
     /// [`Readback::finish`].
     pub fn poll(&mut self, driver: &mut dyn Driver) {
         let Some(sink) = &self.sink else { return };
@@ -122,7 +126,7 @@ impl Readback {
         }
     }
 
-    /// Waits until everything is read and handed over. When the receiver is gone the rest is left out.
+    /// Waits until everything is read and forwarded. If the receiver was dropped, the remaining bytes are not read.
     pub fn finish(&mut self, driver: &mut dyn Driver) -> Result<()> {
         if let Some(fault) = self.fault.take() {
             self.sink = None;
@@ -136,7 +140,7 @@ impl Readback {
         Ok(())
     }
 
-    /// Hands over what the lane has whose turn it is, and which has arrived.
+    /// Forwards the chunk of the lane that is next. The chunk must have arrived.
     fn hand_over(&mut self, driver: &mut dyn Driver) -> Result<()> {
         let lane = &mut self.lanes[self.turn % 2];
         let (Some(bytes), Some(sink)) = (lane.filled.take(), &self.sink) else { return Ok(()) };
@@ -147,7 +151,8 @@ impl Readback {
         if sink.sender.send(piece).is_err() {
             self.queue.clear();
         } else if self.queue.is_empty() && self.lanes.iter().all(|lane| lane.filled.is_none()) {
-            // Whoever writes need not wait for the next update to know that this was all.
+            // Dropping the sink now ends the channel, so the writer need not wait for the next update to see the end of
+            // the data.
             self.sink = None;
         }
         Ok(())

@@ -1,18 +1,18 @@
-//! What kind of device something is for.
+//! Kinds of devices, and the target that a memory plan is made for.
 
-/// What kind of device a run is on.
+/// Kind of device that a run uses.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Kind {
     /// The host's processor.
     Cpu,
-    /// A card.
+    /// A real GPU.
     Cuda,
-    /// The host emulating a card.
+    /// A GPU that the host emulates.
     Emu,
 }
 
 impl Kind {
-    /// Its name on the command line, in checkpoints and in summaries.
+    /// Returns the name used on the command line, in checkpoints and in summaries.
     pub fn name(self) -> &'static str {
         match self {
             Kind::Cpu => "cpu",
@@ -21,35 +21,35 @@ impl Kind {
         }
     }
 
-    /// True where kernels run.
+    /// Returns true if the device runs kernels.
     pub fn is_gpu(self) -> bool {
         self != Kind::Cpu
     }
 }
 
-/// The device a plan is made for: what scratch and placing depend on.
+/// The device that a memory plan is made for. Scratch sizes and the placement of tensors depend on it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Target {
     /// Kind of device.
     pub kind: Kind,
-    /// Compute threads of the CPU; 1 elsewhere.
+    /// Number of compute threads of the CPU; 1 for other kinds.
     pub threads: usize,
-    /// Bytes a plan may take; none: as many as it wants.
+    /// Maximum bytes of a plan, or `None` for no limit.
     pub memory: Option<usize>,
 }
 
 impl Target {
-    /// The CPU with `threads` threads.
+    /// Returns the CPU with `threads` threads.
     pub fn cpu(threads: usize) -> Target {
         Target { kind: Kind::Cpu, threads, memory: None }
     }
 
-    /// A device of `kind` that launches kernels.
+    /// Returns a device of `kind` that launches kernels.
     pub fn gpu(kind: Kind) -> Target {
         Target { kind, threads: 1, memory: None }
     }
 
-    /// The same with at most `bytes`, where it had more.
+    /// Returns the same target with a limit of at most `bytes`. A smaller existing limit stays.
     pub fn within(self, bytes: Option<usize>) -> Target {
         Target { memory: [self.memory, bytes].into_iter().flatten().min(), ..self }
     }

@@ -1,17 +1,17 @@
-//! The rules of a tiled tensor map: those of cuTensorMapEncodeTiled (CUDA driver API, tensor map object management),
-//! which answers "invalid value" to all of them, and one of our own: a box row is as long as its swizzle, because
-//! nothing states where shorter rows lie.
+//! The rules of a tiled tensor map. cuTensorMapEncodeTiled has the same rules (CUDA driver API, tensor map object
+//! management) but reports "invalid value" for each of them. omr adds one rule: a box row must be exactly as long as
+//! its swizzle, because no document specifies the layout of shorter rows.
 
 use crate::device::driver::TensorMap;
 use crate::error::{Error, Result};
 
-/// Dimensions, strides and boxes the hardware counts to.
+/// Limits of the hardware for dimensions, strides and boxes.
 const MAX_DIM: u64 = 1 << 32;
 const MAX_STRIDE: u64 = 1 << 40;
 const MAX_BOX: u32 = 256;
 
 impl TensorMap {
-    /// Errors with the first rule that is broken.
+    /// Errors with the first rule that the map breaks.
     pub fn check(&self) -> Result<()> {
         match self.broken() {
             None => Ok(()),

@@ -1,15 +1,15 @@
-//! What ops cost.
+//! The cost of ops: arithmetic and memory traffic.
 
-/// Arithmetic and memory traffic of an op, as a device that only counts notes them: what each operand and result costs
-/// when it is moved once.
+/// Arithmetic and memory traffic of an op, as recorded by a device that only counts. Each operand and each result is
+/// counted as moved once.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Work {
-    /// The op.
+    /// Name of the op.
     pub op: &'static str,
-    /// Additions and multiplications.
+    /// Number of additions and multiplications.
     pub flops: f64,
     /// Bytes read and written.
     pub bytes: f64,
-    /// Of a product its rows, columns and the length of its sums.
+    /// Rows, columns and length of the sums if the op is a matrix product.
     pub product: Option<[usize; 3]>,
 }

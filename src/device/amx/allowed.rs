@@ -1,20 +1,21 @@
-//! Whether this process may use AMX: the processor and the kernel are asked, and its products are held against the twin's.
+//! Decides whether this process may use AMX: it checks the processor and the operating system, and compares AMX's
+//! products with those of the Rust twin.
 
 use std::sync::LazyLock;
 
 use super::check;
 use crate::device::isa::Isa;
 
-/// Why this process does without AMX.
+/// Reason why this process does not use AMX.
 #[derive(Debug)]
 pub struct Refusal {
-    /// For people.
+    /// Text for log messages.
     pub why: String,
-    /// The processor has it: somebody may want to know.
+    /// True if the processor has AMX, so the user may want to be told about the reason.
     pub is_there: bool,
 }
 
-/// Why this process does without AMX, if it does; found out once.
+/// Returns the reason why this process does not use AMX, or `None` if it may use it. The result is cached.
 pub fn refusal() -> Option<&'static Refusal> {
     static REFUSAL: LazyLock<Option<Refusal>> = LazyLock::new(|| allowed().and_then(|()| agrees()).err());
     REFUSAL.as_ref()
@@ -33,15 +34,15 @@ fn allowed() -> Result<(), Refusal> {
     Err(missing())
 }
 
-/// Asks processor and kernel.
+/// Checks the processor and the operating system.
 #[cfg(target_arch = "x86_64")]
 fn allowed() -> Result<(), Refusal> {
     use std::arch::x86_64::{__cpuid, __cpuid_count, _xgetbv};
 
-    /// Register XCR0: what state the system keeps.
+    /// Reads register XCR0: the processor state that the operating system saves.
     #[target_feature(enable = "xsave")]
     fn kept() -> u64 {
-        // SAFETY: the feature is enabled here.
+        // SAFETY: the feature is enabled for this function.
         unsafe { _xgetbv(0) }
     }
     /// AMX-BF16 and AMX-TILE in EDX of leaf 7; OSXSAVE in ECX of leaf 1; tile configuration and data in XCR0.
@@ -55,7 +56,7 @@ fn allowed() -> Result<(), Refusal> {
     if Isa::vectors_here() != Isa::Avx512 || __cpuid(0).eax < 7 || __cpuid_count(7, 0).edx & PROCESSOR != PROCESSOR {
         return Err(missing());
     }
-    // SAFETY: `xgetbv` is there where the system says that it uses XSAVE.
+    // SAFETY: the processor has `xgetbv` if OSXSAVE is set, which the first condition checks.
     if __cpuid(1).ecx & OSXSAVE == 0 || unsafe { kept() } & STATE != STATE {
         return Err(refused("AMX is not switched on by the system".to_owned()));
     }
@@ -63,7 +64,7 @@ fn allowed() -> Result<(), Refusal> {
         return Err(refused("AMX is asked for on Linux only".to_owned()));
     }
     let answer: isize;
-    // SAFETY: Linux's system call for a permission of this process; it touches no memory of ours.
+    // SAFETY: Linux's system call that requests a permission for this process; it does not access our memory.
     unsafe {
         std::arch::asm!("syscall", inlateout("rax") SYS_ARCH_PRCTL => answer, in("rdi") ARCH_REQ_XCOMP_PERM,
             in("rsi") XFEATURE_XTILEDATA, lateout("rcx") _, lateout("r11") _, options(nostack));
@@ -74,7 +75,7 @@ fn allowed() -> Result<(), Refusal> {
     }
 }
 
-/// Holds products by tiles against their twin's, to the bit, where sums round, underflow and go on.
+/// Compares AMX's products with the twin's, bit for bit, on values where sums round, underflow and continue.
 fn agrees() -> Result<(), Refusal> {
     let other: usize = check::SHAPES.into_iter().map(|shape| check::differing(Isa::Amx, Isa::AmxTwin, shape)).sum();
     match other {

@@ -1,10 +1,10 @@
-//! Two bodies of a product by tiles, held against one another.
+//! Compares two implementations of a product by tiles.
 
 use super::block::{Block, STEP};
 use super::tiles::Tiles;
 use crate::device::isa::Isa;
 
-/// The size of a block.
+/// Size of a block.
 #[derive(Clone, Copy)]
 pub(super) struct Shape {
     rows: usize,
@@ -16,20 +16,20 @@ const fn shape(rows: usize, panels: usize, steps: usize) -> Shape {
     Shape { rows, panels, steps }
 }
 
-/// The blocks that are tried: each form of a block, alone and cut by its rows.
+/// Block sizes to compare. They cover every code path, with full tiles and with fewer rows.
 pub(super) const SHAPES: [Shape; 5] =
     [shape(32, 2, 3), shape(17, 1, 2), shape(16, 3, 2), shape(7, 2, 1), shape(1, 1, 3)];
-/// Sums of all shapes: each from zero and from values that are there, of numbers near one and near underflow.
+/// Total number of sums over all shapes and all four `STARTS`.
 pub(super) const SUMS: usize = 4 * 32 * (32 * 2 + 17 + 16 * 3 + 7 * 2 + 1);
 
 const PANEL: usize = 32;
 
-/// How a block begins.
+/// Initial state of a block.
 #[derive(Clone, Copy)]
 struct Start {
-    /// What the exponents of its values lie around.
+    /// Exponent that the values are centred on.
     middle: u32,
-    /// Whether it goes on from sums that are there.
+    /// True if the block adds to existing sums.
     resume: bool,
 }
 
@@ -40,7 +40,7 @@ const STARTS: [Start; 4] = [
     Start { middle: 63, resume: true },
 ];
 
-/// How many sums of a shape's blocks have other bits by `one` than by `other`.
+/// Returns the number of sums for which `one` and `other` are not bitwise identical, over the blocks of a shape.
 pub(super) fn differing(one: Isa, other: Isa, shape: Shape) -> usize {
     let different = |start| {
         let [one, other] = [one, other].map(|isa| sums(isa, shape, start));
@@ -49,7 +49,7 @@ pub(super) fn differing(one: Isa, other: Isa, shape: Shape) -> usize {
     STARTS.into_iter().map(different).sum()
 }
 
-/// A block's sums of made values.
+/// Computes a block from generated values and returns its sums.
 fn sums(isa: Isa, shape: Shape, start: Start) -> Vec<f32> {
     let (Shape { rows, panels, steps }, Start { middle, resume }) = (shape, start);
     let mut random = Values(rows as u32 + 1);
@@ -67,12 +67,12 @@ fn sums(isa: Isa, shape: Shape, start: Start) -> Vec<f32> {
         sums_stride: panels * PANEL,
         resume,
     };
-    // SAFETY: the vectors hold the rows, panels and sums that the block names.
+    // SAFETY: the vectors contain the rows, panels and sums that the block refers to.
     unsafe { Tiles::new(isa, rows).run(&block, panels) };
     sums
 }
 
-/// A linear congruence's upper bits.
+/// A pseudo-random generator: the upper bits of a linear congruential generator.
 struct Values(u32);
 
 impl Values {
@@ -81,7 +81,7 @@ impl Values {
         self.0 >> 8
     }
 
-    /// Exponents of sixteen binades around `middle`; of the lowest ones some numbers are subnormal.
+    /// Returns an exponent in sixteen binades around `middle`. With the lowest exponents, some numbers are subnormal.
     fn exponent(&mut self, middle: u32) -> u32 {
         (middle + self.next() % 16).saturating_sub(8)
     }
@@ -104,8 +104,9 @@ mod tests {
 
     use super::*;
 
-    /// The same blocks by this file's instructions on Bochs 3.0, which computed as a Sapphire Rapids (a fault of its own
-    /// mended: it flushed differences between 2^-126 and 2^-125); bench/LOG.md says how.
+    /// Hash of the sums of the same blocks, computed by this file's instructions on Bochs 3.0, which emulated a
+    /// Sapphire Rapids. One bug of Bochs was fixed for it: it flushed differences between 2^-126 and 2^-125 to zero.
+    /// See bench/LOG.md.
     const EMULATED: &str = "ba13f34175373812b21253ab59524e108f059e46eb4e9b16f2e81b752f600079";
 
     #[test]

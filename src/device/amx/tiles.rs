@@ -1,4 +1,4 @@
-//! A thread's tiles, and blocks computed by them.
+//! AMX tiles of a thread, and the blocks computed with them.
 
 use std::marker::PhantomData;
 
@@ -6,15 +6,16 @@ use super::block::{Block, PANEL_BYTES, ROWS, STEP, TILE, TILE_BYTES};
 use super::twin;
 use crate::device::isa::Isa;
 
-/// Tiles of this thread, set to blocks of so many rows until they are dropped; or their twin.
+/// The tiles of this thread, configured for blocks with a fixed number of rows until they are dropped; or their twin in
+/// Rust.
 pub struct Tiles {
     isa: Isa,
     rows: usize,
-    /// The tiles are the thread's.
+    /// Makes the type neither `Send` nor `Sync`, because the tiles belong to the thread.
     _thread: PhantomData<*const ()>,
 }
 
-/// What `ldtilecfg` reads.
+/// Configuration that `ldtilecfg` reads.
 #[cfg(target_arch = "x86_64")]
 #[repr(C, align(64))]
 struct Config {
@@ -26,7 +27,7 @@ struct Config {
 }
 
 impl Tiles {
-    /// For blocks of `rows` (1 to [`ROWS`]) by `isa`, a body [`Isa::has_tiles`] is true of.
+    /// Configures the tiles for blocks of `rows` rows (1 to [`ROWS`]). [`Isa::has_tiles`] must be true for `isa`.
     pub fn new(isa: Isa, rows: usize) -> Tiles {
         assert!(isa.has_tiles() && (1..=ROWS).contains(&rows), "tiles of {rows} rows by {isa:?}");
         #[cfg(target_arch = "x86_64")]
@@ -34,25 +35,27 @@ impl Tiles {
             let mut config = Config { palette: 1, start_row: 0, reserved: [0; 14], row_bytes: [0; 16], rows: [0; 16] };
             config.row_bytes[..8].fill(TILE_BYTES as u16);
             let [first, second, words] = [rows.min(TILE), rows.saturating_sub(TILE), STEP].map(|n| n as u8);
-            // Four sums, then the operands: two left ones and two right ones, or one and three.
+            // Four tiles of sums, then the operands: two left and two right tiles, or one left and three right tiles.
             config.rows[..8].copy_from_slice(&match second {
                 0 => [first, first, first, first, first, words, words, words],
                 _ => [first, first, second, second, first, second, words, words],
             });
-            // SAFETY: 64 bytes of a valid palette; `Isa::Amx` is only run where the kernel allows the state (Device::cpu).
+            // SAFETY: 64 bytes of a valid palette; `Isa::Amx` only runs if the operating system allows the state
+            // (Device::cpu).
             unsafe { std::arch::asm!("ldtilecfg [{}]", in(reg) &config, options(nostack)) };
         }
         Tiles { isa, rows, _thread: PhantomData }
     }
 
-    /// Computes a block of the tiles' rows by `panels`.
+    /// Computes a block of the configured rows by `panels`.
     ///
     /// # Safety
-    /// The block's pointers must be good for what it says.
+    /// The block's pointers must be valid for the sizes that it states.
     pub unsafe fn run(&self, block: &Block, panels: usize) {
         #[cfg(target_arch = "x86_64")]
         if self.isa == Isa::Amx {
-            // Four sums at a time hide the latency: two tiles of rows by a panel, or one by two panels.
+            // Four tiles of sums at a time hide the latency: two tiles of rows by one panel, or one tile of rows by two
+            // panels.
             let wide = if self.rows > TILE { 1 } else { 2 };
             for panel in (0..panels).step_by(wide) {
                 let block = Block {
@@ -60,7 +63,7 @@ impl Tiles {
                     sums: block.sums.wrapping_add(panel * 2 * TILE),
                     ..*block
                 };
-                // SAFETY: the caller's promise; the tiles are set to the block's rows.
+                // SAFETY: guaranteed by the caller; the tiles are configured for the block's rows.
                 unsafe {
                     match wide {
                         1 => two_by_one(&block),
@@ -71,19 +74,19 @@ impl Tiles {
             return;
         }
         let vectors = self.isa.vectors();
-        // SAFETY: the caller's promise.
+        // SAFETY: guaranteed by the caller.
         unsafe { twin::block(vectors, block, self.rows, panels) }
     }
 
-    /// `rounds` times four products of whole tiles with nothing else: what the unit does at most. Nothing by the twin.
-    /// Panics unless the tiles are for [`ROWS`] rows.
+    /// Runs `rounds` rounds of four full tile products and nothing else, to measure the peak rate of the unit. Does
+    /// nothing for the twin. Panics unless the tiles are configured for [`ROWS`] rows.
     pub fn spin(&self, rounds: usize) {
         assert_eq!(self.rows, ROWS, "rows of tiles that only multiply");
         #[cfg(not(target_arch = "x86_64"))]
         let _ = rounds;
         #[cfg(target_arch = "x86_64")]
         if self.isa == Isa::Amx && rounds > 0 {
-            // SAFETY: the tiles are set; no memory is touched.
+            // SAFETY: the tiles are configured, and no memory is accessed.
             unsafe {
                 std::arch::asm!(
                     "tilezero tmm4", "tilezero tmm5", "tilezero tmm6", "tilezero tmm7",
@@ -100,7 +103,7 @@ impl Tiles {
         }
     }
 
-    /// Additions and multiplications of a round of [`Tiles::spin`] by tiles of [`ROWS`] rows.
+    /// Additions and multiplications in one round of [`Tiles::spin`] with tiles of [`ROWS`] rows.
     pub const ROUND: usize = 4 * 2 * TILE * TILE * 2 * STEP;
 }
 
@@ -108,20 +111,20 @@ impl Drop for Tiles {
     fn drop(&mut self) {
         #[cfg(target_arch = "x86_64")]
         if self.isa == Isa::Amx {
-            // SAFETY: this thread's tiles, which nobody uses any more.
+            // SAFETY: releases this thread's tiles, which are no longer in use.
             unsafe { std::arch::asm!("tilerelease", options(nostack, nomem)) };
         }
     }
 }
 
-/// Two tiles of rows by a panel. `sums` are of rows 0 to 15, `sums2` of the others.
+/// Multiplies two tiles of rows by one panel. `sums` points to rows 0 to 15, `sums2` to the other rows.
 ///
 /// # Safety
-/// The tiles are set to the block's rows; its pointers are good for what it says.
+/// The tiles must be configured for the block's rows, and its pointers must be valid for the sizes that it states.
 #[cfg(target_arch = "x86_64")]
 unsafe fn two_by_one(block: &Block) {
     let sums_stride = 4 * block.sums_stride;
-    // SAFETY: the caller's promise; the registers named are all that change.
+    // SAFETY: guaranteed by the caller; only the registers named here change.
     unsafe {
         std::arch::asm!(
             "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3",
@@ -150,13 +153,14 @@ unsafe fn two_by_one(block: &Block) {
     }
 }
 
-/// One tile of rows by this panel and one `next` panels further: 0 for this one alone, computed twice.
+/// Multiplies one tile of rows by this panel and by the panel `next` panels further. If `next` is 0, this panel is
+/// computed twice.
 ///
 /// # Safety
-/// As [`two_by_one`].
+/// The same conditions as for [`two_by_one`].
 #[cfg(target_arch = "x86_64")]
 unsafe fn one_by_two(block: &Block, next: usize) {
-    // SAFETY: the caller's promise; the registers named are all that change.
+    // SAFETY: guaranteed by the caller; only the registers named here change.
     unsafe {
         std::arch::asm!(
             "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3",

@@ -1,4 +1,4 @@
-//! What this machine has: the driver library, its version, the cards.
+//! Detects the driver library, its version and the GPUs of this machine.
 
 use cudarc::driver::sys::CUdevice_attribute as Attribute;
 use cudarc::driver::{DriverError, result, sys};
@@ -6,49 +6,49 @@ use cudarc::driver::{DriverError, result, sys};
 use crate::device::images::Arch;
 use crate::error::{Error, Result};
 
-/// CUDA 13.0, as the driver counts: it loads PTX ISA 9.0, which the kernels are built to.
+/// CUDA 13.0, in the driver's numbering. It loads PTX ISA 9.0, the version that the kernels are built for.
 const NEEDED_CUDA: i32 = 13_000;
 
-/// What is needed, for messages.
+/// Requirements, for error messages.
 const NEEDED: &str = "NVIDIA's driver 580 or later (CUDA 13.0) and a card of compute capability 8.0 or later";
 
-/// A card that can run the kernels, or why it cannot.
+/// A GPU of this machine, which may be too old to run the kernels (see `Card::arch`).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Card {
-    /// Its number among those visible (`CUDA_VISIBLE_DEVICES` narrows and orders them).
+    /// Index among the visible GPUs (`CUDA_VISIBLE_DEVICES` selects and orders them).
     pub ordinal: usize,
-    /// Its name.
+    /// Product name.
     pub name: String,
     /// Compute capability.
     pub compute_capability: (i32, i32),
     /// Bytes of memory.
     pub memory: u64,
-    /// Streaming multiprocessors.
+    /// Number of streaming multiprocessors.
     pub multiprocessors: u32,
-    /// Most bytes of shared memory a CTA can opt in to.
+    /// Maximum bytes of shared memory that a CTA can opt in to.
     pub shared_memory_per_block: usize,
 }
 
 impl Card {
-    /// The images it runs; none below compute capability 8.0.
+    /// Returns the kernel images that the GPU runs, or `None` below compute capability 8.0.
     pub fn arch(&self) -> Option<Arch> {
         Arch::of(self.compute_capability.0, self.compute_capability.1)
     }
 }
 
-/// The driver and its cards.
+/// The driver and its GPUs.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Found {
-    /// The driver's version: "580.65.06" where the kernel module tells, else "CUDA 13.0".
+    /// Driver version: "580.65.06 (CUDA 13.0)" if the kernel module reports its release, else "CUDA 13.0".
     pub driver: String,
-    /// All visible cards, those that are too old as well.
+    /// Visible GPUs, including those that are too old.
     pub cards: Vec<Card>,
 }
 
-/// Looks for the driver and cards. Errors with one line that says what was found and what is needed when there is no
-/// driver, when it is too old, or when it sees no card.
+/// Looks for the driver and GPUs. Errors with one line, which states what was found and what is required, if there is
+/// no driver, the driver is too old, or it finds no GPU.
 pub fn find() -> Result<Found> {
-    // SAFETY: opens and closes the library, whose initialisers have no side effect this program could see.
+    // SAFETY: opens and closes the library, whose initialisers have no side effect that is visible to this program.
     if !unsafe { sys::is_culib_present() } {
         return Err(missing("no CUDA driver (libcuda.so)"));
     }
@@ -70,8 +70,8 @@ pub fn find() -> Result<Found> {
     Ok(Found { driver, cards })
 }
 
-/// [`find`], and the card `ordinal` of it with the images it runs. Errors as well when there is no such card or it is
-/// too old.
+/// Calls [`find`] and returns GPU `ordinal`, the images that it runs and the driver version. Also errors if there is no
+/// such GPU or it is too old.
 pub fn card_at(ordinal: usize) -> Result<(Card, Arch, String)> {
     let found = find()?;
     let count = found.cards.len();
@@ -91,7 +91,8 @@ fn missing(found: &str) -> Error {
     Error::input("device cuda", found, NEEDED)
 }
 
-/// The driver's version for people: the kernel module's where it tells, else that of CUDA.
+/// Returns the driver version as text: the kernel module's release with the CUDA version, or the CUDA version alone if
+/// the module does not report its release.
 fn named(cuda: i32, module: &str) -> String {
     let release = module.lines().find(|line| line.contains("Kernel Module")).and_then(|line| {
         line.split_whitespace().find(|w| w.contains('.') && w.split('.').all(|p| p.parse::<u32>().is_ok()))
@@ -102,7 +103,7 @@ fn named(cuda: i32, module: &str) -> String {
 
 fn card(ordinal: i32) -> std::result::Result<Card, DriverError> {
     let device = result::device::get(ordinal)?;
-    // SAFETY: `device` was given by the driver just now.
+    // SAFETY: the driver has just returned `device`.
     let attribute = |which| unsafe { result::device::get_attribute(device, which) };
     Ok(Card {
         ordinal: ordinal as usize,
@@ -111,14 +112,14 @@ fn card(ordinal: i32) -> std::result::Result<Card, DriverError> {
             attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
             attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
         ),
-        // SAFETY: as above.
+        // SAFETY: the driver has just returned `device`.
         memory: unsafe { result::device::total_mem(device) }? as u64,
         multiprocessors: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)? as u32,
         shared_memory_per_block: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)? as usize,
     })
 }
 
-/// An error of the driver: its name and its own words.
+/// Formats an error of the driver: its name and its description.
 pub(super) fn told(error: DriverError) -> String {
     let word = |text: std::result::Result<&std::ffi::CStr, DriverError>| {
         text.map_or_else(|_| format!("error {}", error.0 as u32), |text| text.to_string_lossy().into_owned())

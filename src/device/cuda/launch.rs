@@ -1,4 +1,4 @@
-//! One kernel of a card: what it takes, what is refused, and the call that launches it.
+//! One loaded kernel: its limits, the checks before a launch, and the call that launches it.
 
 use std::ffi::c_void;
 use std::ptr;
@@ -8,50 +8,51 @@ use cudarc::driver::{DriverError, result};
 
 use crate::device::driver::{EncodedMap, Launch, Properties, TensorMap};
 
-/// Largest cluster every card of compute capability 9.0 takes (CUDA programming guide, thread block clusters).
+/// Largest cluster that every GPU of compute capability 9.0 supports (CUDA programming guide, thread block clusters).
 const MAX_CLUSTER: u32 = 8;
 
-/// A kernel, loaded and ready to launch.
+/// A kernel that is loaded and ready to launch.
 pub struct Function {
-    /// Its name.
+    /// Kernel name.
     pub name: &'static str,
     handle: sys::CUfunction,
-    /// Most threads it was compiled for.
+    /// Maximum threads per CTA that the kernel is compiled for.
     threads: u32,
-    /// Bytes of its `Args`, as the driver reads them from the image.
+    /// Size of the kernel's `Args` in bytes, as reported by the driver.
     args: usize,
 }
 
 impl Function {
-    /// The loaded kernel `handle`, allowed all of the `most` bytes of shared memory a CTA can have. Errors with the
-    /// driver call that failed.
+    /// Wraps the loaded kernel `handle` and allows it all of the `most` bytes of shared memory that a CTA can have.
+    /// Errors with the name of the driver call that failed.
     ///
     /// # Safety
-    /// `handle` is a function of a module that stays loaded, of the current context.
+    /// `handle` must be a function of the current context, in a module that stays loaded.
     pub unsafe fn new(
         name: &'static str,
         handle: sys::CUfunction,
         most: usize,
     ) -> Result<Function, (&'static str, DriverError)> {
         let attribute = |which| {
-            // SAFETY: upheld by the caller.
+            // SAFETY: guaranteed by the caller.
             let value = unsafe { result::function::get_function_attribute(handle, which) };
             value.map_err(|e| ("cuFuncGetAttribute", e))
         };
         let threads = attribute(Attribute::CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK)? as u32;
         let dynamic = most as i32 - attribute(Attribute::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES)?;
         let (mut offset, mut args) = (0, 0);
-        // SAFETY: as above; writes two integers. Every kernel has exactly one parameter, its `Args` by value.
+        // SAFETY: guaranteed by the caller; writes two integers. Every kernel has exactly one parameter, its `Args` by
+        // value.
         let code = unsafe { sys::cuFuncGetParamInfo(handle, 0, &mut offset, &mut args) };
         code.result().map_err(|e| ("cuFuncGetParamInfo", e))?;
         let which = Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-        // SAFETY: as above.
+        // SAFETY: guaranteed by the caller.
         let set = unsafe { result::function::set_function_attribute(handle, which, dynamic) };
         set.map_err(|e| ("cuFuncSetAttribute", e))?;
         Ok(Function { name, handle, threads, args })
     }
 
-    /// What is wrong with a launch, in words the driver does not have.
+    /// Checks a launch and returns an error text if it is invalid. The text is more specific than the driver's error.
     pub fn refusal(&self, launch: &Launch, params: usize, device: &Properties) -> Option<String> {
         let [x, y, z] = launch.grid;
         let most = device.shared_memory_per_block;
@@ -73,10 +74,11 @@ impl Function {
         None
     }
 
-    /// Queues a launch that was not refused.
+    /// Queues a launch that `refusal` has accepted.
     ///
     /// # Safety
-    /// `stream` is live and of the current context, and the addresses in `params` are good for what the kernel does.
+    /// `stream` must be live and of the current context, and the addresses in `params` must be valid for what the
+    /// kernel does.
     pub unsafe fn launch(&self, stream: sys::CUstream, launch: &Launch, params: &[u8]) -> sys::CUresult {
         assert_eq!(params.len(), self.args, "{}: bytes of parameters", self.name);
         let mut cluster = sys::CUlaunchAttribute {
@@ -100,13 +102,13 @@ impl Function {
             numAttrs: u32::from(launch.cluster > 1),
         };
         let mut args: [*mut c_void; 1] = [params.as_ptr().cast_mut().cast()];
-        // SAFETY: the one parameter is as long as the kernel's (checked), and the driver copies it before it returns;
-        // the rest is upheld by the caller.
+        // SAFETY: the single parameter has the length that the kernel expects (checked), and the driver copies it
+        // before it returns. The caller guarantees the rest.
         unsafe { sys::cuLaunchKernelEx(&config, self.handle, args.as_mut_ptr(), ptr::null_mut()) }
     }
 }
 
-/// A tensor map whose rules were checked, as the driver encodes it.
+/// Encodes a tensor map, which was checked before, in the driver's format.
 pub fn encode(map: &TensorMap) -> (sys::CUresult, EncodedMap) {
     let data = match map.element {
         2 => sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
@@ -118,12 +120,12 @@ pub fn encode(map: &TensorMap) -> (sys::CUresult, EncodedMap) {
         128 => sys::CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_128B,
         _ => sys::CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_NONE,
     };
-    // Of 128 bytes like the driver's own struct, on a boundary of 64, which it asks for.
+    // 128 bytes with 64-byte alignment, as the driver's struct requires.
     let mut encoded = EncodedMap([0; 16]);
     let rank = map.dims.len();
     assert_eq!((map.strides.len() + 1, map.box_dims.len()), (rank, rank), "an unchecked tensor map");
     let steps = vec![1_u32; rank];
-    // SAFETY: the arrays have as many entries as the rank says, strides one fewer; the address is only written down.
+    // SAFETY: the arrays have `rank` entries, strides one fewer. The address is stored but not accessed.
     let code = unsafe {
         sys::cuTensorMapEncodeTiled(
             (&raw mut encoded).cast::<sys::CUtensorMap>(),

@@ -1,4 +1,4 @@
-//! From an image to loaded kernels: a cubin as it is, PTX compiled by the driver once and kept.
+//! Loads kernel images: a cubin is loaded directly; PTX is compiled by the driver once and the result is cached.
 
 use std::ffi::{CString, c_char, c_void};
 use std::io::Write;
@@ -14,11 +14,12 @@ use crate::device::images::{Arch, Images};
 use crate::error::{Error, Result};
 use crate::files;
 
-/// Bytes of each of the driver's two logs; it cuts what is longer.
+/// Bytes of each of the driver's two logs. The driver truncates longer output.
 const LOG: usize = 16 << 10;
 
-/// The machine code of every kernel file of `images` for `card`: embedded, else from the cache, else compiled by the
-/// driver from the PTX, on all processors at once. Errors name the file and hold the driver's log.
+/// Returns the machine code of every kernel file of `images` for `card`: embedded, else from the cache, else compiled
+/// from PTX by the driver. Files are processed on all processors at once. Errors name the file and contain the driver's
+/// log.
 pub fn code(
     images: &Images,
     context: &Arc<CudaContext>,
@@ -43,7 +44,7 @@ pub fn code(
         }
         context.bind_to_thread().map_err(|e| failed(told(e)))?;
         let cubin = link(file, &ptx).map_err(failed)?;
-        // A cache that cannot be written is no error: the next start compiles again.
+        // A cache that cannot be written is not an error: the next start compiles again.
         if let Some(path) = path
             && let Err(e) = keep(&path, &cubin)
         {
@@ -62,14 +63,14 @@ pub fn code(
     })
 }
 
-/// Where compiled kernels are kept: `omr/cuda` in the user's cache folder; none when there is no such folder.
+/// Returns the folder of compiled kernels: `omr/cuda` in the user's cache folder, or `None` if there is no such folder.
 pub fn folder() -> Option<PathBuf> {
     let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let base = set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache")))?;
     Some(base.join("omr/cuda"))
 }
 
-/// A kept file's name: all that the machine code depends on.
+/// Returns the name of a cached file. It contains everything that the machine code depends on.
 fn name(file: &str, card: &Card, driver: &str, ptx: &str) -> String {
     let (major, minor) = card.compute_capability;
     let mut hash = blake3::Hasher::new();
@@ -79,14 +80,16 @@ fn name(file: &str, card: &Card, driver: &str, ptx: &str) -> String {
     format!("{file}.sm_{major}{minor}.{}.cubin", &hash.finalize().to_hex()[..32])
 }
 
-/// The machine code kept at `path`, if it is as it was written: the driver reads past the end of one cut short.
+/// Returns the machine code cached at `path` if its hash matches. The check matters because the driver reads past the
+/// end of a truncated cubin.
 fn kept(path: &Path) -> Option<Vec<u8>> {
     let mut cubin = files::read(path).ok()?;
     let hash = cubin.split_off(cubin.len().checked_sub(blake3::OUT_LEN)?);
     (blake3::hash(&cubin).as_bytes()[..] == hash).then_some(cubin)
 }
 
-/// Writes `cubin` and its hash whole: another process starting at the same time reads all of it or none.
+/// Writes `cubin` and its hash atomically: another process that starts at the same time reads either all of it or
+/// nothing.
 fn keep(path: &Path, cubin: &[u8]) -> std::io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder)?;
@@ -97,7 +100,7 @@ fn keep(path: &Path, cubin: &[u8]) -> std::io::Result<()> {
     Ok(())
 }
 
-/// The driver's two logs, with the options that ask for them.
+/// The driver's two logs and the options that enable them.
 struct Logs {
     info: Vec<u8>,
     error: Vec<u8>,
@@ -108,7 +111,7 @@ struct Logs {
 impl Logs {
     fn new() -> Logs {
         let (mut info, mut error) = (vec![0_u8; LOG], vec![0_u8; LOG]);
-        // The driver reads sizes and flags from the bits of the pointers themselves.
+        // The driver takes sizes and flags as integers stored in the pointer values themselves.
         let number = ptr::without_provenance_mut::<c_void>;
         let values = [info.as_mut_ptr().cast(), number(LOG), error.as_mut_ptr().cast(), number(LOG), number(1)];
         let options = [
@@ -121,7 +124,7 @@ impl Logs {
         Logs { info, error, options, values }
     }
 
-    /// What the driver wrote, errors before remarks.
+    /// Returns the driver's output, errors before remarks.
     fn text(&self) -> String {
         let one = |log: &[u8]| {
             let end = log.iter().position(|b| *b == 0).unwrap_or(log.len());
@@ -146,8 +149,9 @@ pub fn load(file: &str, cubin: &[u8]) -> Result<sys::CUmodule> {
 fn load_image(image: &[u8]) -> std::result::Result<sys::CUmodule, String> {
     let mut logs = Logs::new();
     let mut module = ptr::null_mut();
-    // SAFETY: `image` is a whole ELF file (embedded, from the driver or checked by its hash), whose length the driver
-    // reads from its header; options, values and the buffers they point to live in `logs` until the call returns.
+    // SAFETY: `image` is a complete ELF file (embedded, from the driver or checked by its hash), and the driver reads
+    // its length from the header. Options, values and the buffers that they point to live in `logs` until the call
+    // returns.
     let code = unsafe {
         let (options, values) = (logs.options.as_mut_ptr(), logs.values.as_mut_ptr());
         sys::cuModuleLoadDataEx(&mut module, image.as_ptr().cast(), logs.options.len() as u32, options, values)
@@ -156,8 +160,8 @@ fn load_image(image: &[u8]) -> std::result::Result<sys::CUmodule, String> {
     Ok(module)
 }
 
-/// Compiles PTX for the current context's card and gives the machine code, which cuModuleLoadDataEx would keep to
-/// itself.
+/// Compiles PTX for the GPU of the current context and returns the machine code. (cuModuleLoadDataEx would compile it,
+/// too, but does not return the machine code, so it could not be cached.)
 fn link(file: &str, ptx: &str) -> std::result::Result<Vec<u8>, String> {
     let mut logs = Logs::new();
     let text = CString::new(ptx).map_err(|_| "the PTX holds a zero byte".to_owned())?;
@@ -170,7 +174,7 @@ fn link(file: &str, ptx: &str) -> std::result::Result<Vec<u8>, String> {
     };
     logs.after("cuLinkCreate", code)?;
     let (mut cubin, mut bytes) = (ptr::null_mut(), 0);
-    // SAFETY: `state` is live; the driver copies the PTX, whose size counts its closing zero.
+    // SAFETY: `state` is live. The driver copies the PTX; the size includes the terminating zero.
     let added = unsafe {
         let (data, size) = (text.as_ptr().cast_mut().cast::<c_void>(), text.as_bytes_with_nul().len());
         let name: *const c_char = name.as_ptr();
@@ -178,21 +182,21 @@ fn link(file: &str, ptx: &str) -> std::result::Result<Vec<u8>, String> {
         sys::cuLinkAddData_v2(state, sys::CUjitInputType::CU_JIT_INPUT_PTX, data, size, name, 0, none.0, none.1)
     };
     let done = logs.after("compiling PTX", added).and_then(|()| {
-        // SAFETY: `state` is live; the cubin belongs to it and is copied before it is destroyed.
+        // SAFETY: `state` is live; the cubin belongs to it and is copied before `state` is destroyed.
         logs.after("compiling PTX", unsafe { sys::cuLinkComplete(state, &mut cubin, &mut bytes) })
     });
-    // SAFETY: on success the driver gave `bytes` bytes at `cubin`.
+    // SAFETY: on success the driver returned `bytes` bytes at `cubin`.
     let image = done.map(|()| unsafe { std::slice::from_raw_parts(cubin.cast::<u8>(), bytes) }.to_vec());
     // SAFETY: destroyed once, after the last use.
     let _ = unsafe { sys::cuLinkDestroy(state) };
     image
 }
 
-/// The entry point `name` of `module`.
+/// Returns the entry point `name` of `module`.
 pub fn function(module: sys::CUmodule, file: &str, name: &str) -> Result<sys::CUfunction> {
     let failed = |why: String| Error::Failed(format!("kernels/{file}.cu: {name}: {why}"));
     let text = CString::new(name).map_err(|_| failed("the name holds a zero byte".into()))?;
-    // SAFETY: `module` is loaded and stays so.
+    // SAFETY: `module` is loaded and stays loaded.
     unsafe { result::module::get_function(module, text) }.map_err(|e| failed(told(e)))
 }
 

@@ -1,6 +1,8 @@
-//! NVTX without its library, which CUDA 13 no longer has: its headers look for the profiler themselves, and so does
-//! this, for the two calls used here. A profiler names its library in `NVTX_INJECTION64_PATH` (or has loaded it) and is
-//! handed tables of function pointers to fill. Modules, ids and layouts: nvtx3/nvtxDetail/nvtxTypes.h and nvtxInit.h.
+//! NVTX ranges without the NVTX library, which CUDA 13 no longer ships.
+//!
+//! NVTX's headers look for the profiler themselves. This file does the same for the two calls that omr uses. A profiler
+//! sets `NVTX_INJECTION64_PATH` to its library (or has already loaded it), receives tables of function pointers and
+//! fills them. Modules, ids and layouts: nvtx3/nvtxDetail/nvtxTypes.h and nvtxInit.h.
 
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::ptr;
@@ -9,8 +11,8 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 use libloading::os::unix::Library;
 
-/// Ids of the modules, in order, with one more than the largest function id of each: none, core, cuda, opencl, cudart,
-/// core2, sync.
+/// Number of slots per module (one more than its largest function id). The modules are, in the order of their ids:
+/// none, core, cuda, opencl, cudart, core2, sync.
 const SIZES: [usize; 7] = [0, 16, 9, 15, 7, 16, 7];
 const CORE: usize = 1;
 const RANGE_PUSH: usize = 9;
@@ -23,7 +25,7 @@ const NVTX_VERSION: u32 = 3;
 type Export = extern "C" fn(u32) -> *const c_void;
 type Initialize = unsafe extern "C" fn(Export) -> c_int;
 
-/// A profiler's functions for ranges.
+/// The profiler's functions for ranges.
 #[derive(Clone, Copy)]
 pub struct Nvtx {
     push: unsafe extern "C" fn(*const c_char) -> c_int,
@@ -31,7 +33,8 @@ pub struct Nvtx {
 }
 
 impl Nvtx {
-    /// The profiler around this process, if there is one that takes ranges; asked once.
+    /// Returns the profiler that this process runs under, or `None` if there is none that records ranges. The result is
+    /// cached.
     pub fn find() -> Option<Nvtx> {
         static FOUND: OnceLock<Option<Nvtx>> = OnceLock::new();
         *FOUND.get_or_init(attach)
@@ -39,18 +42,19 @@ impl Nvtx {
 
     /// Opens a range; the profiler copies the text.
     pub fn push(self, name: &CStr) {
-        // SAFETY: the pointer came from the profiler for this signature; its library stays loaded.
+        // SAFETY: the profiler provided the pointer for this signature; its library stays loaded.
         unsafe { (self.push)(name.as_ptr()) };
     }
 
     /// Closes the innermost range.
     pub fn pop(self) {
-        // SAFETY: as above; popping nothing is an error code nobody needs.
+        // SAFETY: the profiler provided the pointer for this signature. If no range is open, the call returns an error
+        // code, which is ignored.
         unsafe { (self.pop)() };
     }
 }
 
-/// What the profiler fills in.
+/// Function pointers that the profiler fills in.
 static SLOTS: [[AtomicPtr<c_void>; 16]; 7] = [const { [const { AtomicPtr::new(ptr::null_mut()) }; 16] }; 7];
 
 #[repr(C)]
@@ -79,7 +83,7 @@ extern "C" fn export(table: u32) -> *const c_void {
 
 extern "C" fn told(_: u32) {}
 
-/// The addresses of a module's slots, none first and last, and how many ids it has.
+/// Returns the addresses of a module's slots, with a null entry before and after them, and the number of slots.
 extern "C" fn table_of(module: c_uint, table: *mut *const usize, size: *mut c_uint) -> c_int {
     static TABLES: OnceLock<Vec<Vec<usize>>> = OnceLock::new();
     let tables = TABLES.get_or_init(|| {
@@ -90,7 +94,7 @@ extern "C" fn table_of(module: c_uint, table: *mut *const usize, size: *mut c_ui
         SLOTS.iter().zip(&SIZES).map(of).collect()
     });
     let Some(found) = tables.get(module as usize).filter(|_| module > 0) else { return 0 };
-    // SAFETY: the profiler gives places to write to, or null where it does not want to know.
+    // SAFETY: the profiler passes valid pointers to write to, or null for a result that it does not need.
     unsafe {
         if !table.is_null() {
             *table = found.as_ptr();
@@ -111,15 +115,15 @@ fn attach() -> Option<Nvtx> {
     };
     // SAFETY: the symbol has this signature (nvtxInit.h).
     let initialize = *unsafe { library.get::<Initialize>(symbol.to_bytes_with_nul()) }.ok()?;
-    // It stays loaded as long as the process runs.
+    // The library must stay loaded until the process ends.
     std::mem::forget(library);
-    // SAFETY: as the headers call it, once.
+    // SAFETY: called once, with the same argument as in NVTX's headers.
     if unsafe { initialize(export) } == 0 {
         return None;
     }
     let slot = |id: usize| Some(SLOTS[CORE][id].load(Ordering::Acquire)).filter(|pointer| !pointer.is_null());
     let (push, pop) = (slot(RANGE_PUSH)?, slot(RANGE_POP)?);
-    // SAFETY: the profiler put functions of these signatures there (nvtxTypes.h).
+    // SAFETY: the profiler stored functions of these signatures in these slots (nvtxTypes.h).
     unsafe {
         Some(Nvtx {
             push: std::mem::transmute::<*mut c_void, unsafe extern "C" fn(*const c_char) -> c_int>(push),

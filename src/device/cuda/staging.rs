@@ -1,31 +1,31 @@
-//! Uploads from ordinary memory through a ring of pinned pieces: the caller's bytes are free on return and nothing
-//! waits unless the ring is full. (The driver's own path for pageable memory may read the source late where the host
-//! shares its page tables with the card.)
+//! Uploads from pageable memory through a ring of pinned buffers. The caller may reuse its bytes on return, and the
+//! call waits only if the ring is full. (The driver's own path for pageable memory may read the source later if the
+//! host shares its page tables with the GPU.)
 
 use cudarc::driver::result::{self, event};
 use cudarc::driver::{DriverError, sys};
 
-/// Pieces of the ring. A step uploads fewer small tables than this, so it waits for none of its own.
+/// Number of buffers in the ring. A step uploads fewer small tables than this, so it never waits for its own uploads.
 const PIECES: usize = 64;
 
-/// Bytes of a piece: large enough that the bus, not the calls, bounds the upload of weights.
+/// Bytes of one buffer. It is large enough that the bus, not the number of calls, limits the upload of weights.
 const PIECE: usize = 256 << 10;
 
-/// A ring of pinned pieces, taken on first use.
+/// A ring of pinned buffers, allocated on first use.
 pub struct Staging {
     start: *mut u8,
-    /// Of each piece: behind the copy that reads it.
+    /// Event per buffer, recorded after the copy that reads the buffer.
     read: Vec<sys::CUevent>,
     next: usize,
 }
 
 impl Staging {
-    /// A ring that has taken nothing yet.
+    /// Creates a ring without allocating memory.
     pub fn new() -> Staging {
         Staging { start: std::ptr::null_mut(), read: Vec::new(), next: 0 }
     }
 
-    /// Queues a copy of `from` to `to` on `stream`; the context is current. Waits while all pieces are in use.
+    /// Queues a copy of `from` to `to` on `stream`. The context must be current. Waits while all buffers are in use.
     pub fn upload(&mut self, stream: sys::CUstream, to: u64, from: &[u8]) -> Result<(), DriverError> {
         if self.start.is_null() {
             // SAFETY: freed once, in `free`.
@@ -40,8 +40,8 @@ impl Staging {
             } else {
                 self.read.push(event::create(sys::CUevent_flags::CU_EVENT_DISABLE_TIMING)?);
             }
-            // SAFETY: the piece is inside the ring, no copy reads it any more (waited for above, or never used), and
-            // it is not written again before the event recorded behind this copy.
+            // SAFETY: the buffer is inside the ring. No copy reads it any more (the event above was waited for, or the
+            // buffer was never used), and it is not written again before the event that is recorded after this copy.
             unsafe {
                 let at = self.start.add(piece * PIECE);
                 std::ptr::copy_nonoverlapping(part.as_ptr(), at, part.len());
@@ -52,17 +52,17 @@ impl Staging {
         Ok(())
     }
 
-    /// Gives the ring back.
+    /// Frees the ring.
     ///
     /// # Safety
-    /// The context is current and no copy of the ring is under way.
+    /// The context must be current, and no copy from the ring may be running.
     pub unsafe fn free(&mut self) {
         for read in self.read.drain(..) {
             // SAFETY: made by `upload`, destroyed once.
             let _ = unsafe { event::destroy(read) };
         }
         if !self.start.is_null() {
-            // SAFETY: taken by `upload`, freed once: the pointer is cleared.
+            // SAFETY: allocated by `upload`, freed once: the pointer is cleared below.
             let _ = unsafe { result::free_host(self.start.cast()) };
             self.start = std::ptr::null_mut();
         }

@@ -1,4 +1,4 @@
-//! Kernel sources to shared objects of the host: compiled when first needed, kept in a cache by content.
+//! Compiles kernel sources to shared objects of the host when they are first needed, and caches them by content.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,8 +10,13 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 
-/// Contraction would fuse what the kernels round twice; wrappers read bf16 through wider types. v3 is the widest
-/// level of x86-64 whose floating point agrees on every machine that has it. An int that overflows is a fault.
+/// Compiler flags and their reasons:
+///
+/// - `-ffp-contract=off`: contraction would fuse operations that the kernels round separately.
+/// - `-fno-strict-aliasing`: wrappers read bf16 through wider types.
+/// - `-march=x86-64-v3`: the highest level of x86-64 whose floating-point results are equal on every machine that has
+///   it.
+/// - `-fsanitize=signed-integer-overflow`: an integer overflow is a fault.
 const FLAGS: [&str; 9] = [
     "-std=c++20",
     "-O2",
@@ -24,10 +29,10 @@ const FLAGS: [&str; 9] = [
     "-shared",
 ];
 
-/// How long an object stays without a newer compilation asking.
+/// Time after which a compiled object is removed, counted from its compilation.
 const KEPT: Duration = Duration::from_secs(60 * 24 * 3600);
 
-/// What to write in messages about the compiler.
+/// Required compiler, for error messages.
 const WANTED: &str = "g++ 11 or clang++ 13 or newer (Debian, Ubuntu: apt-get install g++), or CXX set to one";
 
 /// A C++ compiler of this machine.
@@ -38,8 +43,8 @@ pub struct Compiler {
 }
 
 impl Compiler {
-    /// The compiler `CXX` names, else the first of g++, clang++ and c++ that answers. Errors when there is none, or
-    /// when this processor cannot run what it would make.
+    /// Returns the compiler that `CXX` names, else the first of g++, clang++ and c++ that runs. Errors if there is
+    /// none, or if this processor cannot run the code that it would generate.
     pub fn find() -> Result<Compiler> {
         require_processor()?;
         match std::env::var_os("CXX") {
@@ -52,7 +57,7 @@ impl Compiler {
         }
     }
 
-    /// The compiler behind this command. Errors when it does not answer `--version`.
+    /// Returns the compiler with this command. Errors if it does not accept `--version`.
     pub fn at(command: impl Into<PathBuf>) -> Result<Compiler> {
         let command = command.into();
         let absent = |found: String| Error::input("the emulator's compiler", found, WANTED);
@@ -65,12 +70,12 @@ impl Compiler {
         Ok(Compiler { command, version })
     }
 
-    /// What it calls itself, with its version.
+    /// Returns the compiler's name and version.
     pub fn version(&self) -> &str {
         &self.version
     }
 
-    /// Compiles sources inside `folder`; paths in its messages and call sites are relative to `folder`.
+    /// Compiles sources inside `folder`. Paths in compiler messages and call sites are relative to `folder`.
     fn compile(&self, folder: &Path, units: &[String], object: &Path) -> Result<()> {
         let mut command = Command::new(&self.command);
         command.current_dir(folder).args(FLAGS).args(["-I", "kernels", "-x", "c++"]).args(units).arg("-o").arg(object);
@@ -94,10 +99,10 @@ fn require_processor() -> Result<()> {
     if able { Ok(()) } else { Err(Error::input("the emulator's processor", found, "x86-64-v3")) }
 }
 
-/// Sources by path, as `kernels/rms_norm.cu`.
+/// Sources by path, for example `kernels/rms_norm.cu`.
 pub type Sources = BTreeMap<String, String>;
 
-/// Compiled objects on disk, named by source file and a hash of all that went into them.
+/// Cache of compiled objects on disk. An object's name contains its source file and a hash of all inputs.
 pub struct Cache {
     folder: PathBuf,
     compiler: Compiler,
@@ -105,7 +110,7 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// The user's cache (`XDG_CACHE_HOME`, else `.cache` in `HOME`). Errors when neither is set.
+    /// Returns the user's cache folder (`XDG_CACHE_HOME`, else `.cache` in `HOME`). Errors if neither variable is set.
     pub fn folder() -> Result<PathBuf> {
         let set = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
         let base = set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache")));
@@ -113,21 +118,23 @@ impl Cache {
         Ok(base.ok_or_else(absent)?.join("omr").join("emu"))
     }
 
-    /// A cache in `folder` for `sources`, filled by `compiler`.
+    /// Creates a cache in `folder` for `sources`, compiled by `compiler`.
     pub fn new(folder: impl Into<PathBuf>, compiler: Compiler, sources: Sources) -> Cache {
         Cache { folder: folder.into(), compiler, sources }
     }
 
-    /// The sources in `folder` (as `kernels/emu/`) that are compiled, not included.
+    /// Returns the sources in `folder` (for example `kernels/emu/`) that are compiled, without headers.
     pub fn units(&self, folder: &str) -> Vec<String> {
         let units = self.sources.keys().filter(|path| path.starts_with(folder) && path.ends_with(".cpp"));
         units.cloned().collect()
     }
 
-    /// The shared object of these sources, compiled unless it is there. Only they and what they include count, so an
-    /// edit recompiles what it touches. Errors name the sources and show all the compiler said.
+    /// Returns the shared object of these sources, and compiles it if it does not exist. It depends only on these
+    /// sources and the files that they include, so an edit recompiles only what it affects. Errors name the sources and
+    /// contain all compiler output.
     ///
-    /// Processes that ask at once may each compile it; any of the objects serves, and each arrives whole, by a rename.
+    /// Several processes may compile the same object at once. All results are equivalent, and a rename makes each of
+    /// them appear atomically.
     pub fn object(&self, units: &[String]) -> Result<PathBuf> {
         let object = self.path(units)?;
         if object.exists() {
@@ -144,26 +151,27 @@ impl Cache {
         }
         let made = work.path().join("object.so");
         self.compiler.compile(work.path(), units, &made)?;
-        // Or a power cut could leave an empty file under the final name.
+        // Without the sync, a power failure could leave an empty file under the final name.
         fs::File::open(&made).and_then(|file| file.sync_all()).map_err(Error::io(&made))?;
         fs::rename(&made, &object).map_err(Error::io(&object))?;
         self.prune();
         Ok(object)
     }
 
-    /// Removes what was made long ago; its sources have most likely changed since, and it can be made again.
+    /// Removes old objects. Their sources have probably changed since, and an object can always be compiled again.
     fn prune(&self) {
         let Ok(entries) = fs::read_dir(&self.folder) else { return };
         for path in entries.flatten().map(|entry| entry.path()) {
             let age = path.metadata().and_then(|m| m.modified()).ok().and_then(|made| made.elapsed().ok());
             if age.is_some_and(|age| age > KEPT) {
-                // Another process may have been faster, and a leftover is no fault.
+                // Errors are ignored: another process may already have removed the object, and a leftover object does
+                // no harm.
                 let _ = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
             }
         }
     }
 
-    /// Compiles every kernel file, as many at a time as there are processors.
+    /// Compiles every kernel file, with one thread per processor.
     pub fn fill(&self) -> Result<()> {
         let files = self.sources.keys().filter(|p| p.ends_with(".cu"));
         let todo: Mutex<Vec<&String>> = Mutex::new(files.collect());
@@ -182,19 +190,19 @@ impl Cache {
         })
     }
 
-    /// Where the object of these sources is or will be.
+    /// Returns the path of the object of these sources, which may not exist yet.
     pub fn path(&self, units: &[String]) -> Result<PathBuf> {
         let key = self.key(&self.closure(units)?);
         let name = units.first().map_or("none", |unit| stem(unit));
         Ok(self.folder.join(format!("{name}-{key}.so")))
     }
 
-    /// The sources, by path.
+    /// Returns the sources by path.
     pub fn sources(&self) -> &Sources {
         &self.sources
     }
 
-    /// Sources and every file they include, by path.
+    /// Returns these sources and every file that they include, by path.
     fn closure(&self, units: &[String]) -> Result<BTreeMap<&str, &str>> {
         let mut used = BTreeMap::new();
         let mut todo = units.to_vec();
@@ -209,7 +217,8 @@ impl Cache {
             let beside = Path::new(path).parent().unwrap_or(Path::new(""));
             for name in text.lines().filter_map(included) {
                 let candidates = [plain(&beside.join(name)), plain(&Path::new("kernels").join(name))];
-                // One that is not there belongs to the other compiler's branch, or the compiler names it.
+                // If no source has this name, the include is in a branch for another compiler, or the compiler reports
+                // the error.
                 todo.extend(candidates.into_iter().find(|c| self.sources.contains_key(c)));
             }
         }
@@ -233,14 +242,14 @@ impl Cache {
     }
 }
 
-/// The name in `#include "name"`.
+/// Returns the name in `#include "name"`.
 fn included(line: &str) -> Option<&str> {
     let rest = line.trim_start().strip_prefix('#')?.trim_start().strip_prefix("include")?;
     let name = rest.trim_start().strip_prefix('"')?;
     name.split('"').next()
 }
 
-/// `a/b/../c` as `a/c`.
+/// Normalises a path: `a/b/../c` becomes `a/c`.
 fn plain(path: &Path) -> String {
     let mut parts: Vec<&str> = Vec::new();
     for part in path.to_str().unwrap_or_default().split('/') {

@@ -1,4 +1,4 @@
-//! The emulator's driver.
+//! The driver of the emulator.
 
 use std::any::Any;
 use std::panic::Location;
@@ -18,12 +18,12 @@ use crate::device::driver::{
 use crate::device::images::Arch;
 use crate::error::{Error, Result};
 
-/// What a driver was asked to do so far.
+/// Counts of the calls and work of a driver so far.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Counters {
     /// Launches queued or captured by calls.
     pub launches: u64,
-    /// Kernels that ran, those of graphs among them.
+    /// Kernels run, including those of graphs.
     pub kernels: u64,
     /// Graphs replayed.
     pub replays: u64,
@@ -33,12 +33,12 @@ pub struct Counters {
     pub profiler_starts: u64,
     /// Profiler stops.
     pub profiler_stops: u64,
-    /// Extra cycles that matrix loads and stores of the kernels, and with [`Options::banks`] all others, spent on
-    /// conflicting banks of shared memory.
+    /// Extra cycles caused by bank conflicts in shared memory: those of matrix loads and stores, and with
+    /// [`Options::banks`] those of all other accesses as well.
     pub bank_conflicts: u64,
 }
 
-/// An event's last recording.
+/// State of an event's last recording.
 #[derive(Clone, Copy)]
 enum Recorded {
     Never,
@@ -46,7 +46,7 @@ enum Recorded {
     Captured(Ticket),
 }
 
-/// The emulator's driver.
+/// The driver of the emulator.
 pub struct Emu {
     properties: Properties,
     streams: Streams,
@@ -61,13 +61,13 @@ pub struct Emu {
 }
 
 impl Emu {
-    /// An emulated device, its kernels compiled into the user's cache. The first one on a machine compiles the
-    /// runtime. Errors when there is no C++ compiler, or the processor is another.
+    /// Creates an emulated device whose kernels are compiled into the user's cache. The first device on a machine
+    /// compiles the runtime. Errors if there is no C++ compiler, or if the processor is not supported.
     pub fn new(options: Options) -> Result<Emu> {
         let files = options.images.iter().rev().flat_map(|images| images.sources);
         let files = files.map(|(path, text)| (format!("kernels/{path}"), text.to_string()));
         let sources = files.chain(options.sources.iter().cloned()).collect();
-        // One question to the compiler a process: tests make many devices.
+        // The compiler is looked up once per process, because tests create many devices.
         static COMPILER: OnceLock<Compiler> = OnceLock::new();
         let compiler = match COMPILER.get() {
             Some(compiler) => compiler.clone(),
@@ -79,7 +79,7 @@ impl Emu {
         Emu::with_cache(Cache::new(Cache::folder()?, compiler, sources), options)
     }
 
-    /// [`Emu::new`] with another cache, whose sources alone count.
+    /// Creates a device as [`Emu::new`] does, with another cache. Only the sources of that cache are used.
     pub fn with_cache(cache: Cache, options: Options) -> Result<Emu> {
         Ok(Emu {
             // CUDA C++ programming guide, table of compute capabilities.
@@ -109,13 +109,13 @@ impl Emu {
         })
     }
 
-    /// Compiles every kernel at once and in parallel, for a run that will need most of them; without it each file is
-    /// compiled at its first launch.
+    /// Compiles every kernel now, in parallel, for a run that will need most of them. Otherwise each file is compiled
+    /// at its first launch.
     pub fn compile(&self) -> Result<()> {
         self.streams.machine.cache().fill()
     }
 
-    /// Refuses `call` while `stream` (or any, with `None`) is being captured.
+    /// Errors if `stream` is being captured (with `None`: if any stream is). The error also invalidates the capture.
     fn outside_capture(&mut self, stream: Option<Stream>, call: &str) -> Result<()> {
         match &mut self.capture {
             Some(capture) if stream.is_none_or(|s| capture.has(s)) => Err(capture.refuse(call)),
@@ -157,24 +157,25 @@ impl Emu {
 
 #[cfg_attr(private_tree, expect(dead_code, reason = "tests of kernels and schedules look into the emulator"))]
 impl Emu {
-    /// Makes the calls at `site` (a kernel's or the host's) do nothing from here on; `None` skips none.
+    /// Makes the calls at `site` (in a kernel or in host code) do nothing from now on. `None` skips no site.
     pub fn skip(&mut self, site: Option<Site>) {
         self.streams.machine.skip(site);
     }
 
-    /// The synchronising calls that ran so far, skipped ones too, with the reason of those that are exempt.
+    /// Returns the synchronising calls that have run so far, including skipped ones, each with its exemption reason if
+    /// it has one.
     pub fn sites(&self) -> Vec<(Passed, Option<String>)> {
         let sources = self.streams.machine.cache().sources();
         self.streams.machine.sites.passed().map(|passed| (passed.clone(), passed.exempt(sources))).collect()
     }
 
-    /// What was asked for so far.
+    /// Returns the counters so far.
     pub fn counters(&self) -> Counters {
         let machine = &self.streams.machine;
         Counters { kernels: machine.kernels_run(), bank_conflicts: machine.bank_conflicts(), ..self.counters }
     }
 
-    /// Named ranges opened while the profiler was on, in order, each with its depth: 0 for the outermost.
+    /// Returns the named ranges opened while the profiler was on, in order. Each has its depth: 0 for the outermost.
     pub fn ranges(&self) -> &[(usize, String)] {
         &self.ranges
     }
@@ -245,7 +246,7 @@ impl Driver for Emu {
     fn download_pinned(&mut self, stream: Stream, from: Address, to: Pinned, bytes: usize) -> Result<()> {
         self.fits(to, bytes)?;
         if self.capture.is_none() && self.guarded {
-            // Whoever reads before the copy has run finds this.
+            // Code that reads the buffer before the copy has run finds this value.
             self.streams.machine.pinned(to)[..bytes].fill(POISON);
         }
         self.push(stream, Op::DownloadPinned(from, to, bytes))
@@ -266,7 +267,7 @@ impl Driver for Emu {
     }
 
     fn handle(&mut self, stream: Stream) -> Result<usize> {
-        // Null would be the default stream.
+        // A null handle would be the default stream.
         self.wait_for(stream, "a library's work").map(|()| stream.0 as usize + 1)
     }
 

@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use crate::device::driver::{Address, Event, Graph, Kernel, Launch, Pinned, Stream};
 use crate::error::{Error, Result};
 
-/// One recording of an event.
+/// Identifier of one recording of an event.
 pub type Ticket = u64;
 
-/// The bytes of a kernel's `Args`, aligned for any of them (a tensor map asks for 64).
+/// A part of a kernel's `Args`, with an alignment that is sufficient for any argument (a tensor map requires 64).
 #[derive(Clone, Copy)]
 #[repr(align(128))]
 struct Line([u8; 128]);
@@ -21,52 +21,52 @@ pub struct LaunchBytes {
 }
 
 impl LaunchBytes {
-    /// A copy of `bytes`.
+    /// Copies `bytes`.
     pub fn new(bytes: &[u8]) -> LaunchBytes {
         let line = |part: &[u8]| {
             let mut line = Line([0; 128]);
             line.0[..part.len()].copy_from_slice(part);
             line
         };
-        // One line at least: a kernel without parameters still gets an address.
+        // There is at least one line, because a kernel without parameters still receives an address.
         let mut lines: Vec<Line> = bytes.chunks(128).map(line).collect();
         lines.resize(lines.len().max(1), Line([0; 128]));
         LaunchBytes { lines, bytes: bytes.len() }
     }
 
-    /// The bytes, on a boundary of 128.
+    /// Returns the bytes, aligned to 128.
     pub fn bytes(&self) -> &[u8] {
-        // SAFETY: lines are arrays of bytes without gaps, and `bytes` is at most their length.
+        // SAFETY: lines are arrays of bytes without padding, and `bytes` is at most their total length.
         unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.bytes) }
     }
 }
 
-/// A piece of queued work.
+/// One unit of queued work.
 #[derive(Clone)]
 pub enum Op {
-    /// A kernel.
+    /// Launch of a kernel.
     Launch(Kernel, Launch, LaunchBytes),
-    /// Bytes of the host, taken at the call.
+    /// Upload of bytes that were copied from the host at the call.
     Upload(Address, Vec<u8>),
-    /// To a pinned buffer.
+    /// Download into a pinned buffer: source, buffer, bytes.
     DownloadPinned(Address, Pinned, usize),
-    /// To, from, bytes.
+    /// Copy: destination, source, bytes.
     Copy(Address, Address, usize),
-    /// To, value, bytes.
+    /// Fill: destination, value, bytes.
     Fill(Address, u8, usize),
-    /// A tensor begins.
+    /// Start of a tensor's lifetime.
     Open(Address, usize),
-    /// Tensors end.
+    /// End of the lifetime of all tensors in the range.
     Close(Address, usize),
-    /// An event is reached.
+    /// Recording of an event.
     Record(Event, Ticket),
-    /// What follows waits for this recording.
+    /// Wait: the work that follows waits for this recording.
     Wait(Ticket),
-    /// Captured work.
+    /// Replay of captured work.
     Replay(Graph),
 }
 
-/// What the streams have still to do.
+/// Queues of the work that the streams have not run yet.
 #[derive(Default)]
 pub struct Queues {
     streams: Vec<VecDeque<Op>>,
@@ -80,17 +80,17 @@ impl Queues {
         Stream(self.streams.len() as u32 - 1)
     }
 
-    /// True when there is such a stream.
+    /// Returns true if the stream exists.
     pub fn has(&self, stream: Stream) -> bool {
         (stream.0 as usize) < self.streams.len()
     }
 
-    /// All streams.
+    /// Returns all streams.
     pub fn streams(&self) -> impl Iterator<Item = Stream> + use<> {
         (0..self.streams.len() as u32).map(Stream)
     }
 
-    /// Appends work.
+    /// Appends work to a stream.
     pub fn push(&mut self, stream: Stream, op: Op) {
         if let Op::Record(_, ticket) = op {
             self.pending.insert(ticket);
@@ -98,12 +98,12 @@ impl Queues {
         self.streams[stream.0 as usize].push_back(op);
     }
 
-    /// True when nothing of the stream is left.
+    /// Returns true if the stream has no work left.
     pub fn is_empty(&self, stream: Stream) -> bool {
         self.streams[stream.0 as usize].is_empty()
     }
 
-    /// The recording that the stream's next work waits for, when it has not happened.
+    /// Returns the recording that the stream's next work waits for, or `None` if that work can run.
     pub fn blocked_on(&self, stream: Stream) -> Option<Ticket> {
         match self.streams[stream.0 as usize].front() {
             Some(Op::Wait(ticket)) if self.pending.contains(ticket) => Some(*ticket),
@@ -111,13 +111,13 @@ impl Queues {
         }
     }
 
-    /// The stream whose queue holds a recording.
+    /// Returns the stream whose queue contains a recording.
     pub fn recorder(&self, ticket: Ticket) -> Option<Stream> {
         let holds = |ops: &VecDeque<Op>| ops.iter().any(|op| matches!(op, Op::Record(_, t) if *t == ticket));
         self.streams.iter().position(holds).map(|i| Stream(i as u32))
     }
 
-    /// Takes the stream's next work.
+    /// Removes and returns the stream's next work.
     pub fn pop(&mut self, stream: Stream) -> Option<Op> {
         let op = self.streams[stream.0 as usize].pop_front();
         if let Some(Op::Record(_, ticket)) = &op {
@@ -126,25 +126,25 @@ impl Queues {
         op
     }
 
-    /// True when the recording has not happened.
+    /// Returns true if the recording has not happened yet.
     pub fn is_pending(&self, ticket: Ticket) -> bool {
         self.pending.contains(&ticket)
     }
 
-    /// Streams with work that waits for nothing.
+    /// Returns the streams whose next work can run.
     pub fn ready(&self) -> Vec<Stream> {
         let all = (0..self.streams.len() as u32).map(Stream);
         all.filter(|s| !self.is_empty(*s) && self.blocked_on(*s).is_none()).collect()
     }
 
-    /// Drops all work, after an error.
+    /// Removes all work, after an error.
     pub fn clear(&mut self) {
         self.streams.iter_mut().for_each(VecDeque::clear);
         self.pending.clear();
     }
 }
 
-/// Work of each stream, by how much of it is known to be done.
+/// Per stream, how many of its operations are known to be complete.
 type Clock = BTreeMap<u32, usize>;
 
 fn merge(into: &mut Clock, other: &Clock) {
@@ -154,7 +154,7 @@ fn merge(into: &mut Clock, other: &Clock) {
     }
 }
 
-/// A capture that is going on.
+/// A capture in progress.
 pub struct Capture {
     origin: Stream,
     ops: Vec<(Stream, Op)>,
@@ -164,7 +164,7 @@ pub struct Capture {
 }
 
 impl Capture {
-    /// A capture of the work of `origin`, and of streams that come to wait for it.
+    /// Begins a capture of the work of `origin` and of the streams that wait for it later.
     pub fn new(origin: Stream) -> Capture {
         Capture {
             origin,
@@ -175,17 +175,17 @@ impl Capture {
         }
     }
 
-    /// True when the work of `stream` is captured.
+    /// Returns true if the work of `stream` is captured.
     pub fn has(&self, stream: Stream) -> bool {
         self.seen.contains_key(&stream.0)
     }
 
-    /// True when this recording was captured.
+    /// Returns true if this recording was captured.
     pub fn recorded(&self, ticket: Ticket) -> bool {
         self.records.contains_key(&ticket)
     }
 
-    /// The call cannot be captured: the capture is lost, as on a card.
+    /// Records that `call` cannot be captured and returns the error. The capture becomes invalid, as on a real GPU.
     pub fn refuse(&mut self, call: &str) -> Error {
         let text = format!("{call} during a capture");
         self.refused.get_or_insert_with(|| text.clone());
@@ -207,8 +207,8 @@ impl Capture {
         self.ops.push((stream, op));
     }
 
-    /// What was captured by `stream`. Errors when it is another's capture, a call broke it, or a stream's work was not
-    /// waited for.
+    /// Ends the capture on `stream` and returns the work. Errors if the capture began on another stream, a call
+    /// invalidated it, or the work of a stream was not waited for.
     pub fn end(self, stream: Stream) -> Result<Captured> {
         if stream != self.origin {
             return Err(Error::Failed("a capture ends on the stream it began on".into()));
@@ -226,14 +226,14 @@ impl Capture {
     }
 }
 
-/// Captured work: streams with their order, and the recordings they wait for.
+/// Captured work: the operations of each stream in order, including the waits between streams.
 pub struct Captured {
     ops: Vec<(Stream, Op)>,
 }
 
 impl Captured {
-    /// All of it in an order that keeps every stream's own and every wait; among streams that could go on, `choose`
-    /// picks by index (they ascend).
+    /// Returns all work in an order that respects the order within each stream and every wait. If several streams can
+    /// continue, `choose` returns the index of one of them (they are in ascending order).
     pub fn order(&self, mut choose: impl FnMut(usize) -> usize) -> Vec<&Op> {
         let mut queues: BTreeMap<u32, VecDeque<&Op>> = BTreeMap::new();
         let mut pending = BTreeSet::new();
@@ -250,7 +250,7 @@ impl Captured {
                 front => front.is_some(),
             };
             let ready: Vec<u32> = queues.iter().filter(|(_, ops)| can(ops)).map(|(s, _)| *s).collect();
-            // A wait was captured after its recording, so something is ready until all is done.
+            // Every wait was captured after its recording, so some stream is ready until all work is done.
             if ready.is_empty() {
                 return order;
             }

@@ -1,15 +1,15 @@
-//! What a launch may ask for: the refusals of a card's driver.
+//! Limits of a launch: the emulator refuses what a real GPU's driver refuses.
 
 use crate::device::driver::{Launch, Properties};
 use crate::error::{Error, Result};
 
-/// Registers of a CTA (CUDA C++ programming guide, table of compute capabilities: 8.0 and 9.0).
+/// Registers per CTA (CUDA C++ programming guide, table of compute capabilities: 8.0 and 9.0).
 const REGISTERS: u32 = 65_536;
 
-/// Registers are given to a warp in such pieces (per thread; the same table).
+/// Granularity of register allocation, per thread (the same table).
 const REGISTER_UNIT: u32 = 8;
 
-/// Threads of a CTA (the same table).
+/// Maximum threads per CTA (the same table).
 const CTA_THREADS: u32 = 1024;
 
 /// Largest portable cluster.
@@ -18,20 +18,20 @@ const CLUSTER: u32 = 8;
 /// Largest grid in y and z.
 const GRID_YZ: u32 = 65_535;
 
-/// What is known of a kernel before it runs.
+/// Properties of a kernel that are known before it runs.
 #[derive(Clone, Copy)]
 pub struct Declared<'a> {
-    /// Its name.
+    /// Kernel name.
     pub name: &'a str,
     /// Bytes of its `Args`.
     pub args: usize,
-    /// Its launch bound.
+    /// Maximum threads per CTA, from its launch bounds.
     pub threads: u32,
-    /// Registers a thread, where the table of kernels says so.
+    /// Registers per thread, if the table of kernels contains them.
     pub registers: Option<u32>,
 }
 
-/// Refuses what a card's driver refuses, naming the kernel.
+/// Errors if a real GPU's driver would refuse the launch. The error names the kernel.
 pub fn check(kernel: Declared, launch: &Launch, params: usize, device: &Properties) -> Result<()> {
     let Declared { name, args, threads, registers } = kernel;
     let refuse = |what: String| Err(Error::Failed(format!("launch of {name} refused: {what}")));
@@ -91,7 +91,7 @@ mod tests {
             Err(error) => error.to_string(),
         };
         assert_eq!(said(kernel, good, &hopper), "");
-        // Registers come in eights: 121 to 128 take the whole file of 65,536, 129 do not fit.
+        // Registers are allocated in units of eight: 121 to 128 use all 65,536 registers, and 129 do not fit.
         let registers = |registers| said(Declared { registers: Some(registers), ..kernel }, good, &hopper);
         assert_eq!(registers(128), "");
         assert_eq!(registers(129), "launch of gemm refused: 129 registers x 512 threads, a CTA has 65536");

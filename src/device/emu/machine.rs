@@ -1,4 +1,4 @@
-//! What carries queued work out: memory, loaded kernels, pinned buffers.
+//! Executes queued work: memory, loaded kernels and pinned buffers of the emulated device.
 
 use std::panic::Location;
 use std::time::Instant;
@@ -20,7 +20,7 @@ struct Loaded {
     registers: Option<u32>,
 }
 
-/// The emulated device below its queues.
+/// The emulated device without its queues.
 pub struct Machine {
     instance: Instance,
     cache: Cache,
@@ -29,14 +29,14 @@ pub struct Machine {
     pinned: Vec<Vec<u8>>,
     events: Vec<Option<Instant>>,
     run: u64,
-    /// Memory.
+    /// Device memory.
     pub pages: Pages,
-    /// Call sites.
+    /// Call sites of synchronisation.
     pub sites: Sites,
 }
 
 impl Machine {
-    /// A device of these options; compiles the runtime on first use.
+    /// Creates a device with these options. The first call compiles the runtime.
     pub fn new(cache: Cache, options: &Options) -> Result<Machine> {
         let instance = Instance::new(Runtime::get(&cache)?, &schedule(options, options.seed))?;
         let mut machine = Machine {
@@ -54,17 +54,17 @@ impl Machine {
         Ok(machine)
     }
 
-    /// Sources and objects.
+    /// Returns the cache of sources and objects.
     pub fn cache(&self) -> &Cache {
         &self.cache
     }
 
-    /// Kernels run so far.
+    /// Returns the number of kernels run so far.
     pub fn kernels_run(&self) -> u64 {
         self.run
     }
 
-    /// Extra cycles of shared memory, see [`Instance::bank_conflicts`].
+    /// Returns the extra cycles of bank conflicts, see [`Instance::bank_conflicts`].
     pub fn bank_conflicts(&self) -> u64 {
         self.instance.bank_conflicts()
     }
@@ -85,7 +85,7 @@ impl Machine {
         Ok(Kernel(index as u32))
     }
 
-    /// Refuses what a card refuses.
+    /// Errors if a real GPU would refuse the launch.
     pub fn check(&self, kernel: Kernel, launch: &Launch, params: usize, device: &Properties) -> Result<()> {
         let Some(loaded) = self.kernels.get(kernel.0 as usize) else {
             return Err(Error::Failed(format!("launch of kernel {}, which was never loaded", kernel.0)));
@@ -95,46 +95,46 @@ impl Machine {
         limits::check(Declared { name, args, threads, registers }, launch, params, device)
     }
 
-    /// Leaves out another site, or none.
+    /// Selects the site to skip, or none.
     pub fn skip(&mut self, site: Option<Site>) {
         self.instance.skip(site.as_ref());
         self.sites.set_skip(site);
     }
 
-    /// Notes a synchronising call of the host; true when it is the one to leave out.
+    /// Records a synchronising call of the host. Returns true if it is the one to skip.
     pub fn skips_host(&mut self, at: &Location, wrapper: &str) -> bool {
         self.sites.host(at, wrapper, self.cache.sources())
     }
 
-    /// A pinned buffer.
+    /// Allocates a pinned buffer.
     pub fn pin(&mut self, bytes: usize) -> Pinned {
         self.pinned.push(vec![if self.options.guarded { POISON } else { 0 }; bytes]);
         Pinned(self.pinned.len() as u32 - 1)
     }
 
-    /// The bytes of a pinned buffer.
+    /// Returns the bytes of a pinned buffer.
     pub fn pinned(&mut self, buffer: Pinned) -> &mut Vec<u8> {
         &mut self.pinned[buffer.0 as usize]
     }
 
-    /// Another event; its number.
+    /// Adds an event and returns its number.
     pub fn event(&mut self) -> u32 {
         self.events.push(None);
         self.events.len() as u32 - 1
     }
 
-    /// When an event was last reached.
+    /// Returns the time at which an event was last reached.
     pub fn reached(&self, event: u32) -> Option<Instant> {
         self.events.get(event as usize).copied().flatten()
     }
 
-    /// Carries out one piece of work; graphs and waits are the queues' business.
+    /// Executes one unit of work. Graphs and waits do nothing here, because the queues handle them.
     pub fn execute(&mut self, op: &Op) -> Result<()> {
         match op {
             Op::Launch(kernel, launch, params) => self.launch(*kernel, launch, params),
             Op::Upload(to, bytes) => self.pages.write(*to, bytes),
             Op::DownloadPinned(from, to, bytes) => self.pages.read(*from, &mut self.pinned[to.0 as usize][..*bytes]),
-            // Of that nothing is looked at.
+            // With `corners`, the content of memory does not matter, so copies and fills are skipped.
             Op::Copy(..) | Op::Fill(..) if self.options.corners => Ok(()),
             Op::Copy(to, from, bytes) => self.pages.copy(*to, *from, *bytes),
             Op::Fill(to, value, bytes) => self.pages.fill(*to, *value, *bytes),
@@ -152,7 +152,7 @@ impl Machine {
         let Loaded { name, entry, registers, .. } = self.kernels[kernel.0 as usize];
         let seed = match self.options.seed {
             0 => 0,
-            // Every launch has a schedule of its own; 0 would mean the fixed one.
+            // Every launch has its own schedule. The seed must not be 0, which selects the fixed schedule.
             seed => random(seed, self.run) | 1,
         };
         self.run += 1;
@@ -176,7 +176,7 @@ impl Machine {
     }
 }
 
-/// The address in the runtime's text of a fault.
+/// Returns the address in the runtime's text about a fault.
 fn faulted(text: &str) -> Option<u64> {
     let (_, rest) = text.split_once("at address 0x")?;
     u64::from_str_radix(rest.split(|c: char| !c.is_ascii_hexdigit()).next()?, 16).ok()
@@ -197,7 +197,7 @@ fn schedule(options: &Options, seed: u64) -> Schedule {
     }
 }
 
-/// A well mixed function of two words (splitmix64).
+/// Mixes two words into a pseudo-random word (splitmix64).
 pub fn random(seed: u64, index: u64) -> u64 {
     let mut z = seed.wrapping_add(index.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);

@@ -1,25 +1,26 @@
-//! What device is emulated, and how it schedules.
+//! Options of the emulator: the emulated device and its schedule.
 
 use crate::device::images::{Arch, Images, PROGRAM};
 
-/// When queued work runs and asynchronous copies land.
+/// Time at which queued work runs and asynchronous copies complete.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Completion {
-    /// At once.
+    /// Immediately.
     Eager = 0,
-    /// When somebody waits for it, and no more than that.
+    /// The latest possible time: only when something waits for it.
     Lazy = 1,
-    /// At seeded moments.
+    /// At seeded random times.
     Random = 2,
 }
 
-/// How a k16 step of a matrix instruction is added to its sums.
+/// Arithmetic with which a k16 step of a matrix instruction is added to its sums.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Sums {
-    /// One fused multiply-add after the other, k ascending: whatever begins a chain anew gives the same bits.
+    /// Sequential fused multiply-adds in ascending k. Starting a new instruction at any step does not change the
+    /// result.
     Chain = 0,
-    /// As tensor cores do: products and the sum so far are exact, aligned to the largest of them, cut, added, and cut to
-    /// f32. What a sum is then depends on where a step begins.
+    /// The arithmetic of tensor cores: the products and the sum so far are exact, are aligned to the largest of them,
+    /// truncated and added, and the total is truncated to f32. The result depends on where a step begins.
     #[cfg_attr(
         private_tree,
         expect(dead_code, reason = "tests prove that no bit of a kernel depends on such sums by chance")
@@ -27,38 +28,41 @@ pub enum Sums {
     Aligned = 1,
 }
 
-/// What device is emulated, and how it schedules.
+/// Options of an emulated device.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Seed of schedules; 0 is the fixed one.
+    /// Seed of the schedules; 0 selects the fixed schedule.
     pub seed: u64,
-    /// When queued work runs.
+    /// Time at which queued work runs.
     pub completion: Completion,
-    /// Streaming multiprocessors: how many CTAs are resident at once depends on it.
+    /// Number of streaming multiprocessors. It determines how many CTAs are resident at once.
     pub multiprocessors: u32,
-    /// What kind of card is emulated: compute capability 8.0, whose limits kernels for both kinds keep to, or 9.0.
+    /// Emulated instruction set: compute capability 8.0 or 9.0. Kernels that run on both must stay within the limits of
+    /// 8.0.
     pub arch: Arch,
-    /// Whether shared memory has shadow state, which finds races and unwritten reads and takes most of the time.
+    /// True to keep shadow state of shared memory. It finds races and reads of unwritten bytes, and takes most of the
+    /// time.
     pub shadow: bool,
-    /// Whether memory is guarded and poisoned: a tensor's pages open when it is placed and hold NaN until they are written.
-    /// Without it regions are mapped whole and zero-filled, as on a card.
+    /// True to guard and poison memory: a tensor's pages become accessible when it is placed and contain NaN until they
+    /// are written. If false, each region is mapped completely and zero-filled, as on a real GPU.
     pub guarded: bool,
-    /// How matrix instructions add.
+    /// Arithmetic of matrix instructions.
     pub sums: Sums,
-    /// Whether `Counters::bank_conflicts` has those of single loads and stores, which takes time.
+    /// True if `Counters::bank_conflicts` includes those of single loads and stores, which takes time.
     pub banks: bool,
-    /// Whether of a grid only the first and the last CTA run, and nothing is copied or filled: what launches of any size do
-    /// with their lengths, not what they compute. For memory that is not guarded.
+    /// True to run only the first and last CTA of each grid and no copies or fills. This checks the lengths and
+    /// addresses of launches of any size, but not their results. It requires unguarded memory.
     pub corners: bool,
-    /// The kernels, each file of the first that has it.
+    /// Kernel images. If several contain a file, the first one is used.
     pub images: &'static [&'static Images],
-    /// Kernel sources besides those, or in their place, as (`kernels/NAME.cu`, text). `OMR_EMU_SITES` lists none of
-    /// their sites.
+    /// Additional or replacement kernel sources, as (`kernels/NAME.cu`, text). `OMR_EMU_SITES` does not list their
+    /// sites.
     pub sources: Vec<(String, String)>,
 }
 
 impl Default for Options {
-    /// The fixed schedule, as late as possible, on two multiprocessors: few enough that CTAs of small tests queue up.
+    /// Returns the fixed, lazy schedule on two multiprocessors. With so few, even the CTAs of small tests have to
+    /// queue.
     fn default() -> Options {
         Options {
             seed: 0,

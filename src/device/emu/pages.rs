@@ -1,4 +1,5 @@
-//! Device memory of the emulator: reserved pages that open for tensors and close behind them.
+//! Device memory of the emulator: reserved pages that become accessible when a tensor is placed and inaccessible when
+//! it is released.
 
 use std::collections::BTreeMap;
 use std::ffi::{c_int, c_void};
@@ -8,10 +9,10 @@ use memmap2::{MmapMut, MmapOptions};
 use crate::device::driver::Address;
 use crate::error::{Error, Result};
 
-/// A page of the host: what is opened and closed as a whole.
+/// Page size of the host, the unit of protection.
 pub const PAGE: u64 = 4096;
 
-/// What memory holds that nobody wrote: NaN as bf16 and as f32, -1 as an index.
+/// Byte value of memory that was never written: NaN as bf16 and f32, -1 as an index.
 pub const POISON: u8 = 0xFF;
 
 /// `PROT_NONE` and `PROT_READ | PROT_WRITE` of POSIX.
@@ -22,17 +23,17 @@ unsafe extern "C" {
     fn mprotect(page: *mut c_void, bytes: usize, protection: c_int) -> c_int;
 }
 
-/// Mappings and which of their pages are accessible.
+/// Memory mappings, and the tensors whose pages are accessible.
 #[derive(Default)]
 pub struct Pages {
     maps: Vec<MmapMut>,
-    /// Tensors by first address, with their ends.
+    /// Start address of each tensor, with its end.
     open: BTreeMap<Address, Address>,
 }
 
 impl Pages {
-    /// Reserves `bytes`, inaccessible where they are guarded, else one zero-filled tensor; a page more behind them is out
-    /// of reach.
+    /// Reserves `bytes`. If `guarded`, they are inaccessible; otherwise they are one zero-filled tensor. One further
+    /// inaccessible page follows them.
     pub fn map(&mut self, wanted: usize, guarded: bool) -> Result<Address> {
         let bytes = wanted.next_multiple_of(PAGE as usize) + PAGE as usize;
         let map = MmapOptions::new().len(bytes).no_reserve_swap().map_anon();
@@ -47,18 +48,18 @@ impl Pages {
         Ok(base)
     }
 
-    /// Opens and poisons the pages of a tensor.
+    /// Makes the pages of a tensor accessible and poisons them.
     pub fn open(&mut self, address: Address, bytes: usize) -> Result<()> {
         let Some((from, to)) = self.whole(address, bytes)? else { return Ok(()) };
         let len = (to - from) as usize;
         self.protect(from, len, OPEN)?;
         self.open.insert(address, address + bytes as u64);
-        // SAFETY: the pages lie in a mapping (checked above) and were made accessible; no reference covers them.
+        // SAFETY: the pages are in a mapping (checked above) and are accessible now; no reference covers them.
         unsafe { std::ptr::write_bytes(from as *mut u8, POISON, len) };
         Ok(())
     }
 
-    /// Closes every page of the range.
+    /// Makes every page of the range inaccessible.
     pub fn close(&mut self, address: Address, bytes: usize) -> Result<()> {
         let Some((from, to)) = self.whole(address, bytes)? else { return Ok(()) };
         let gone: Vec<Address> = self.open.range(from..to).map(|(start, _)| *start).collect();
@@ -69,13 +70,13 @@ impl Pages {
     }
 
     fn protect(&self, page: Address, bytes: usize, protection: c_int) -> Result<()> {
-        // SAFETY: the range is whole pages of one of `maps`, whose slices nobody borrows.
+        // SAFETY: the range consists of complete pages of one of `maps`, and no slice of them is borrowed.
         let status = unsafe { mprotect(page as *mut c_void, bytes, protection) };
         let cause = || std::io::Error::last_os_error();
         if status == 0 { Ok(()) } else { Err(Error::Failed(format!("protecting {bytes} bytes: {}", cause()))) }
     }
 
-    /// The range in whole pages, or `None` when it is empty. Errors when no mapping holds it.
+    /// Rounds the range out to complete pages. Returns `None` if it is empty. Errors if no mapping contains it.
     fn whole(&self, address: Address, bytes: usize) -> Result<Option<(Address, Address)>> {
         if bytes == 0 {
             return Ok(None);
@@ -89,7 +90,8 @@ impl Pages {
         if held { Ok(Some((from, to))) } else { Err(outside()) }
     }
 
-    /// The pointer behind `bytes` accessible bytes. Errors when some are not: never taken, released, or past an end.
+    /// Returns a pointer to `bytes` accessible bytes. Errors if some of them were never allocated, were released, or
+    /// are past the end of a tensor.
     fn pointer(&self, address: Address, bytes: usize) -> Result<*mut u8> {
         if bytes == 0 {
             return Ok(std::ptr::dangling_mut());
@@ -104,7 +106,7 @@ impl Pages {
         }
     }
 
-    /// What an address that a kernel could not reach has to do with this memory.
+    /// Describes where an address that a kernel could not access lies in this memory.
     pub fn describe(&self, address: Address) -> Option<String> {
         let size = |start: Address, end: Address| format!("a tensor of {} bytes", end - start);
         if let Some((start, end)) = self.open.range(..=address).next_back()
@@ -123,7 +125,7 @@ impl Pages {
     /// Copies from the host.
     pub fn write(&mut self, to: Address, from: &[u8]) -> Result<()> {
         let to = self.pointer(to, from.len())?;
-        // SAFETY: `to` has that many accessible bytes, of which no reference exists.
+        // SAFETY: `to` has that many accessible bytes, and no reference to them exists.
         unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), to, from.len()) };
         Ok(())
     }
@@ -131,18 +133,18 @@ impl Pages {
     /// Copies to the host.
     pub fn read(&self, from: Address, to: &mut [u8]) -> Result<()> {
         let from = self.pointer(from, to.len())?;
-        // SAFETY: `from` has that many accessible bytes, of which no reference exists.
+        // SAFETY: `from` has that many accessible bytes, and no reference to them exists.
         unsafe { std::ptr::copy_nonoverlapping(from, to.as_mut_ptr(), to.len()) };
         Ok(())
     }
 
-    /// Copies inside the device; overlapping ranges are refused, as a card's copy leaves them undefined.
+    /// Copies inside the device. Errors if the ranges overlap, because the result on a real GPU is undefined.
     pub fn copy(&mut self, to: Address, from: Address, bytes: usize) -> Result<()> {
         if to < from + bytes as u64 && from < to + bytes as u64 {
             return Err(Error::Failed(format!("a copy of {bytes} bytes overlaps itself")));
         }
         let (to, from) = (self.pointer(to, bytes)?, self.pointer(from, bytes)?);
-        // SAFETY: both have that many accessible bytes, apart from each other.
+        // SAFETY: both ranges have that many accessible bytes and do not overlap.
         unsafe { std::ptr::copy_nonoverlapping(from, to, bytes) };
         Ok(())
     }

@@ -11,13 +11,13 @@ use crate::device::emu::compile::Cache;
 use crate::device::emu::sites::{Passed, Site};
 use crate::error::{Error, Result};
 
-/// `OMR_EMU_VERSION` of the header this file mirrors.
+/// Value of `OMR_EMU_VERSION` in the header that this file mirrors.
 const VERSION: u32 = 3;
 
-/// Where the runtime's sources are; kernel objects find its functions once it is loaded.
+/// Folder of the runtime's sources. Kernel objects resolve its functions when they are loaded after it.
 const SOURCES: &str = "kernels/emu/";
 
-/// A kernel as its object states it (`EmuEntry`).
+/// A kernel as declared by its object (`EmuEntry`).
 #[repr(C)]
 pub struct Entry {
     name: *const c_char,
@@ -25,59 +25,59 @@ pub struct Entry {
     run: extern "C" fn(*const c_void),
     /// Bytes of its `Args`.
     pub args_bytes: u32,
-    /// Most threads of a CTA.
+    /// Maximum threads per CTA.
     pub threads: u32,
-    /// CTAs that an SM holds at least.
+    /// Minimum number of CTAs that an SM must be able to hold.
     pub min_ctas: u32,
-    /// 1 where bits may depend on the order of CTAs.
+    /// 1 if the result may depend on the order of CTAs.
     pub unordered: u32,
 }
 
 // SAFETY: an entry is constant data of an object that is never unloaded.
 unsafe impl Sync for Entry {}
-// SAFETY: as above.
+// SAFETY: an entry is constant data of an object that is never unloaded.
 unsafe impl Send for Entry {}
 
-/// How an instance schedules (`EmuOptions`).
+/// Schedule of an instance (`EmuOptions`).
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Schedule {
-    /// 0 for the fixed one.
+    /// Seed; 0 selects the fixed schedule.
     pub seed: u64,
-    /// Streaming multiprocessors.
+    /// Number of streaming multiprocessors.
     pub multiprocessors: u32,
-    /// Eager 0, lazy 1, random 2.
+    /// Completion: eager 0, lazy 1, random 2.
     pub completion: u32,
-    /// 1: shared memory has shadow state.
+    /// 1 to keep shadow state of shared memory.
     pub shadow: u32,
-    /// 1: fresh shared memory and the targets of copies on their way are filled with 0xFF.
+    /// 1 to fill new shared memory and the destinations of running copies with 0xFF.
     pub poison: u32,
-    /// One fused product after the other 0, aligned 1.
+    /// Addition in matrix instructions: 0 for sequential fused multiply-adds, 1 for aligned sums.
     pub sums: u32,
-    /// 1: bank conflicts of single accesses are counted, too.
+    /// 1 to count the bank conflicts of single accesses, too.
     pub banks: u32,
-    /// 1: of a grid only the first and the last cluster run.
+    /// 1 to run only the first and the last cluster of each grid.
     pub corners: u32,
-    /// To a multiple of eight bytes.
+    /// Padding to a multiple of eight bytes.
     pub padding: u32,
 }
 
-/// A grid (`EmuLaunch`).
+/// Shape of a launch (`EmuLaunch`).
 #[repr(C)]
 pub struct Grid {
-    /// CTAs.
+    /// CTAs in x, y and z.
     pub grid: [u32; 3],
-    /// Threads of a CTA.
+    /// Threads per CTA.
     pub block: u32,
-    /// CTAs of a cluster.
+    /// CTAs per cluster.
     pub cluster: u32,
     /// Bytes of dynamic shared memory.
     pub smem: u32,
-    /// Registers a thread, 0 where they are not known.
+    /// Registers per thread, or 0 if unknown.
     pub registers: u32,
 }
 
-/// `EmuSite`.
+/// Mirrors `EmuSite`.
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct PassedSite {
@@ -89,7 +89,7 @@ struct PassedSite {
     passes: u64,
 }
 
-/// `EmuCounters`.
+/// Mirrors `EmuCounters`.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
 struct Counted {
@@ -105,7 +105,7 @@ struct Counted {
 
 type Handle = *mut c_void;
 
-/// The loaded runtime and the kernel objects loaded beside it.
+/// The loaded runtime and the kernel objects that were loaded after it.
 pub struct Runtime {
     create: unsafe extern "C" fn(*const Schedule) -> Handle,
     destroy: unsafe extern "C" fn(Handle),
@@ -116,26 +116,27 @@ pub struct Runtime {
     sites: unsafe extern "C" fn(Handle, *mut PassedSite, usize) -> usize,
     counters: unsafe extern "C" fn(Handle, *mut Counted),
     objects: Mutex<HashMap<PathBuf, Slot>>,
-    /// Held for good: kernels hold addresses of its code.
+    /// Never unloaded, because kernels contain addresses of its code.
     _library: Library,
 }
 
-/// One object: loaded by whoever asks first, while others wait for it.
+/// One object. The first thread that needs it loads it, and other threads wait.
 type Slot = Arc<OnceLock<std::result::Result<Library, String>>>;
 
 impl Runtime {
-    /// The runtime of this process, compiled and loaded on first use. A failure stays.
+    /// Returns the runtime of this process, which is compiled and loaded on first use. A failure is permanent.
     pub fn get(cache: &Cache) -> Result<&'static Runtime> {
         static RUNTIME: OnceLock<std::result::Result<Runtime, String>> = OnceLock::new();
-        // Kernel objects resolve against the one runtime, so the first cache's sources serve the whole process.
+        // Kernel objects are linked to the one runtime, so the sources of the first cache are used in the whole
+        // process.
         let runtime = RUNTIME.get_or_init(|| Runtime::load(cache).map_err(|e| e.to_string()));
         runtime.as_ref().map_err(|text| Error::Failed(text.clone()))
     }
 
     fn load(cache: &Cache) -> Result<Runtime> {
         let library = open(&cache.object(&cache.units(SOURCES))?, RTLD_GLOBAL)?;
-        // SAFETY: the signatures are those of kernels/emu/api.h, whose version is compared first; the functions live
-        // as long as the library, which is never closed.
+        // SAFETY: the signatures are those of kernels/emu/api.h, whose version is compared first. The functions live as
+        // long as the library, which is never closed.
         unsafe {
             let version: extern "C" fn() -> u32 = symbol(&library, c"omr_emu_version")?;
             if version() != VERSION {
@@ -157,7 +158,8 @@ impl Runtime {
         }
     }
 
-    /// Kernel `name` of `source`, compiled and loaded on first use. Errors name the source or the kernel.
+    /// Returns kernel `name` of `source`, which is compiled and loaded on first use. Errors name the source or the
+    /// kernel.
     pub fn kernel(&'static self, cache: &Cache, source: &str, name: &str) -> Result<&'static Entry> {
         let units = [source.to_owned()];
         let slot = {
@@ -170,30 +172,31 @@ impl Runtime {
         });
         let library = loaded.as_ref().map_err(|text| Error::Failed(text.clone()))?;
         let wanted = CString::new(format!("omr_entry_{name}")).unwrap_or_default();
-        // SAFETY: KERNEL exports data of this layout under this name; the object stays loaded with `self`, which
-        // lives in a static.
+        // SAFETY: KERNEL exports data of this layout under this name. The object stays loaded with `self`, which is in
+        // a static.
         let entry = unsafe { library.get::<*const Entry>(wanted.as_bytes_with_nul()) };
         let entry: *const Entry =
             entry.map_err(|_| Error::Failed(format!("{source} has no kernel {name}")))?.into_raw().cast();
-        // SAFETY: as above.
+        // SAFETY: the pointer refers to constant data of an object that stays loaded.
         Ok(unsafe { &*entry })
     }
 }
 
-/// One emulated device of the runtime: its schedule and the sites it passed.
+/// One emulated device of the runtime: its schedule and the sites that it has passed.
 pub struct Instance {
     runtime: &'static Runtime,
     handle: Handle,
     known: usize,
 }
 
-// SAFETY: an instance serves one thread at a time, not one thread for life; `&mut` sees to that.
+// SAFETY: an instance may be used from any thread, but only by one thread at a time. The methods that run kernels take
+// `&mut self`.
 unsafe impl Send for Instance {}
 
 impl Instance {
-    /// A device. Errors when there is no memory for it.
+    /// Creates a device. Errors if there is no memory for it.
     pub fn new(runtime: &'static Runtime, schedule: &Schedule) -> Result<Instance> {
-        // SAFETY: the options live through the call.
+        // SAFETY: the options live until the call returns.
         let handle = unsafe { (runtime.create)(schedule) };
         if handle.is_null() {
             return Err(Error::Failed("no memory for an emulated device".into()));
@@ -201,7 +204,7 @@ impl Instance {
         Ok(Instance { runtime, handle, known: 0 })
     }
 
-    /// The runtime it belongs to.
+    /// Returns the runtime of this device.
     pub fn runtime(&self) -> &'static Runtime {
         self.runtime
     }
@@ -217,8 +220,8 @@ impl Instance {
         unsafe { (self.runtime.skip)(self.handle, file, line) }
     }
 
-    /// Runs a grid to its end; `args` are aligned for the kernel's struct and as many as the entry says. Errors with
-    /// the emulator's text.
+    /// Runs a grid to completion. `args` must have the alignment and the length of the kernel's struct. Errors with the
+    /// emulator's text.
     pub fn launch(
         &mut self,
         entry: &'static Entry,
@@ -226,8 +229,8 @@ impl Instance {
         grid: &Grid,
         args: &[u8],
     ) -> std::result::Result<(), String> {
-        // SAFETY: all pointers outlive the calls; device addresses inside `args` are the kernel's to check: its faults
-        // come back as an error. The error's text lives until the next launch.
+        // SAFETY: all pointers outlive the calls. The emulator checks the device addresses inside `args` and returns
+        // faults as errors. The error's text lives until the next launch.
         unsafe {
             (self.runtime.set_options)(self.handle, schedule);
             match (self.runtime.launch)(self.handle, entry, grid, args.as_ptr().cast(), args.len()) {
@@ -237,15 +240,16 @@ impl Instance {
         }
     }
 
-    /// Extra cycles that matrix loads and stores spent on conflicting banks of shared memory, and with `banks` others.
+    /// Returns the extra cycles of bank conflicts in shared memory: those of matrix loads and stores, and with `banks`
+    /// those of other accesses, too.
     pub fn bank_conflicts(&self) -> u64 {
         let mut counted = Counted::default();
-        // SAFETY: there is room for the counters.
+        // SAFETY: `counted` has room for the counters.
         unsafe { (self.runtime.counters)(self.handle, &mut counted) };
         counted.bank_conflicts
     }
 
-    /// All sites passed so far, when there are more than at the last call.
+    /// Returns all sites passed so far if there are more than at the last call, else an empty list.
     pub fn more_sites(&mut self) -> Vec<Passed> {
         // SAFETY: nothing is written with a capacity of 0.
         let count = unsafe { (self.runtime.sites)(self.handle, std::ptr::null_mut(), 0) };
@@ -256,7 +260,7 @@ impl Instance {
         let none = std::ptr::null();
         let mut found =
             vec![PassedSite { file: none, wrapper: none, exempt: none, line: 0, reserved: 0, passes: 0 }; count];
-        // SAFETY: there is room for `count`; the texts live as long as the instance.
+        // SAFETY: `found` has room for `count` sites; the texts live as long as the instance.
         unsafe {
             (self.runtime.sites)(self.handle, found.as_mut_ptr(), count);
             let passed =
@@ -268,18 +272,20 @@ impl Instance {
 
 impl Drop for Instance {
     fn drop(&mut self) {
-        // SAFETY: the handle is this instance's own and is not used again.
+        // SAFETY: the handle belongs to this instance and is not used again.
         unsafe { (self.runtime.destroy)(self.handle) }
     }
 }
 
+/// Copies a C string, or returns an empty text for null.
+///
 /// # Safety
-/// `at` is null or a NUL-terminated text.
+/// `at` must be null or point to a NUL-terminated text.
 unsafe fn text(at: *const c_char) -> String {
     if at.is_null() {
         return String::new();
     }
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe { CStr::from_ptr(at) }.to_string_lossy().into_owned()
 }
 
@@ -289,10 +295,12 @@ fn open(path: &Path, visibility: c_int) -> Result<Library> {
     library.map_err(|e| Error::Failed(format!("{}: {e} (delete it to have it compiled again)", path.display())))
 }
 
+/// Looks up a function of the runtime.
+///
 /// # Safety
-/// `T` is the symbol's type.
+/// `T` must be the symbol's type.
 unsafe fn symbol<T: Copy>(library: &Library, name: &CStr) -> Result<T> {
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     let found = unsafe { library.get::<T>(name.to_bytes_with_nul()) };
     found.map(|s| *s).map_err(|e| Error::Failed(format!("the emulator's runtime: {e}")))
 }

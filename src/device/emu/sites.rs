@@ -1,4 +1,4 @@
-//! Call sites of synchronisation: which ones ran, which one is left out, which ones are excused.
+//! Call sites of synchronisation: the ones that ran, the one to skip, and the ones that are exempt from tests.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -9,12 +9,12 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 use crate::device::emu::compile::Sources;
 use crate::error::{Error, Result};
 
-/// A line of a kernel or of the host's code.
+/// A line of a kernel or of host code.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Site {
-    /// Its file, as `kernels/rms_norm.cu`.
+    /// Path of the file, for example `kernels/rms_norm.cu`.
     pub file: String,
-    /// Its line, from 1.
+    /// Line number, starting at 1.
     pub line: u32,
 }
 
@@ -42,17 +42,18 @@ impl From<&Location<'_>> for Site {
     }
 }
 
-/// A site that was passed, skipped or not.
+/// A site that was passed, whether or not it was skipped.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Passed {
-    /// Where.
+    /// Position of the call.
     pub site: Site,
-    /// The call, as `sync_cta`.
+    /// Name of the call, for example `sync_cta`.
     pub wrapper: String,
 }
 
 impl Passed {
-    /// Why skipping it need not show: the comment `// exempt: REASON` on its line.
+    /// Returns the reason why tests need not detect that this site is skipped: the comment `// exempt: REASON` on its
+    /// line.
     pub fn exempt(&self, sources: &Sources) -> Option<String> {
         let line = |text: &str| {
             let line = text.lines().nth(self.site.line as usize - 1)?;
@@ -60,24 +61,24 @@ impl Passed {
         };
         match sources.get(&self.site.file) {
             Some(text) => line(text),
-            // A site of the host's code: its source is at hand where tests run.
+            // This is a site of host code, whose source exists where tests run.
             None => line(&std::fs::read_to_string(&self.site.file).ok()?),
         }
     }
 }
 
-/// What one driver knows of sites.
+/// Record of the sites of one driver.
 pub struct Sites {
     passed: BTreeSet<Passed>,
     skip: Option<Site>,
     print: bool,
-    /// Files whose sites are not printed: sources of a test, not of the program.
+    /// Files whose sites are not printed, because they belong to a test and not to the program.
     unlisted: Vec<String>,
 }
 
 impl Sites {
-    /// As the environment says: `OMR_EMU_SITES=1` prints those outside `unlisted` files, `OMR_EMU_SKIP=FILE:LINE` skips
-    /// one. Errors when that is no site.
+    /// Reads the environment: `OMR_EMU_SITES=1` prints the sites outside `unlisted` files, and `OMR_EMU_SKIP=FILE:LINE`
+    /// skips one site. Errors if that value is not a site.
     pub fn from_env(unlisted: Vec<String>) -> Result<Sites> {
         let print = std::env::var("OMR_EMU_SITES").is_ok_and(|v| v == "1");
         let skip = match std::env::var("OMR_EMU_SKIP") {
@@ -87,17 +88,17 @@ impl Sites {
         Ok(Sites { passed: BTreeSet::new(), skip, print, unlisted })
     }
 
-    /// The site left out.
+    /// Returns the site to skip.
     pub fn skip(&self) -> Option<&Site> {
         self.skip.as_ref()
     }
 
-    /// Leaves out another site, or none.
+    /// Selects the site to skip, or none.
     pub fn set_skip(&mut self, site: Option<Site>) {
         self.skip = site;
     }
 
-    /// Notes a site of the host; true when it is the one left out.
+    /// Records a site of host code. Returns true if it is the one to skip.
     pub fn host(&mut self, at: &Location, wrapper: &str, sources: &Sources) -> bool {
         let site = Site::from(at);
         let skipped = self.skip.as_ref() == Some(&site);
@@ -105,7 +106,7 @@ impl Sites {
         skipped
     }
 
-    /// Notes sites, and prints each once a process.
+    /// Records sites, and prints each of them once per process.
     pub fn note(&mut self, passed: impl IntoIterator<Item = Passed>, sources: &Sources) {
         static PRINTED: LazyLock<Mutex<BTreeSet<Passed>>> = LazyLock::new(Mutex::default);
         for passed in passed {
@@ -116,14 +117,14 @@ impl Sites {
             let first = listed && PRINTED.lock().unwrap_or_else(PoisonError::into_inner).insert(passed.clone());
             if first {
                 let reason = passed.exempt(sources).map(|r| format!(" exempt: {r}")).unwrap_or_default();
-                // Tests on one thread leave their name on an open line.
+                // The first newline is needed because a test on one thread leaves its name on an unfinished line.
                 print!("\nsite {} {}{reason}\n", passed.site, passed.wrapper);
             }
             self.passed.insert(passed);
         }
     }
 
-    /// All sites passed so far, in order of file and line.
+    /// Returns all sites passed so far, ordered by file and line.
     pub fn passed(&self) -> impl Iterator<Item = &Passed> {
         self.passed.iter()
     }

@@ -1,4 +1,4 @@
-//! When queued work runs: the schedules that make a missing wait show.
+//! Schedules of queued work that make a missing wait visible.
 
 use crate::device::driver::{Graph, Stream};
 use crate::device::emu::graph::{Captured, Op, Queues, Ticket};
@@ -6,9 +6,9 @@ use crate::device::emu::machine::{Machine, random};
 use crate::device::emu::options::{Completion, Options};
 use crate::error::{Error, Result};
 
-/// Streams, the graphs they replay and the machine below.
+/// The streams, the graphs that they replay, and the device below them.
 pub struct Streams {
-    /// What carries the work out.
+    /// Device that executes the work.
     pub machine: Machine,
     queues: Queues,
     graphs: Vec<Option<Captured>>,
@@ -19,7 +19,7 @@ pub struct Streams {
 }
 
 impl Streams {
-    /// The compute stream alone.
+    /// Creates the compute stream and no other stream.
     pub fn new(machine: Machine, options: &Options) -> Streams {
         let mut queues = Queues::default();
         queues.add();
@@ -27,44 +27,45 @@ impl Streams {
         Streams { machine, queues, graphs: Vec::new(), completion, seed, draws: 0, failed: None }
     }
 
-    /// Another stream.
+    /// Adds a stream.
     pub fn add(&mut self) -> Stream {
         self.queues.add()
     }
 
-    /// An error stays, as on a card: what would come after it has no meaning.
+    /// Errors if an earlier operation failed. An error is permanent, as on a real GPU, because later results are
+    /// meaningless.
     pub fn healthy(&self) -> Result<()> {
         self.failed.as_ref().map_or(Ok(()), |text| Err(Error::Failed(text.clone())))
     }
 
-    /// [`Streams::healthy`], and there is such a stream.
+    /// Errors as [`Streams::healthy`] does, or if there is no such stream.
     pub fn known(&self, stream: Stream) -> Result<()> {
         self.healthy()?;
         let unknown = || Err(Error::Failed(format!("stream {} was never made", stream.0)));
         if self.queues.has(stream) { Ok(()) } else { unknown() }
     }
 
-    /// The stream that has still to record this.
+    /// Returns the stream whose queue contains this recording.
     pub fn recorder(&self, ticket: Ticket) -> Option<Stream> {
         self.queues.recorder(ticket)
     }
 
-    /// Keeps captured work for replays.
+    /// Stores captured work for replays.
     pub fn keep(&mut self, captured: Captured) -> Graph {
         self.graphs.push(Some(captured));
         Graph(self.graphs.len() as u32 - 1)
     }
 
-    /// A graph that was captured and not dropped.
+    /// Returns a graph that was captured and not dropped.
     pub fn captured(&self, graph: Graph) -> Result<&Captured> {
         let absent = || Error::Failed(format!("graph {} was never captured, or dropped", graph.0));
         self.graphs.get(graph.0 as usize).and_then(Option::as_ref).ok_or_else(absent)
     }
 
-    /// Drops a graph, after every queued replay.
+    /// Drops a graph, after all queued replays have run.
     pub fn forget(&mut self, graph: Graph) {
         for stream in self.queues.streams() {
-            // What fails here is kept and told by the next call.
+            // An error is stored, and the next call reports it.
             let _ = self.drain(stream, None);
         }
         if let Some(captured) = self.graphs.get_mut(graph.0 as usize) {
@@ -72,7 +73,7 @@ impl Streams {
         }
     }
 
-    /// Queues work; some of it, or of what others queued, may run.
+    /// Queues work. Depending on the schedule, this may run some of the queued work of any stream.
     pub fn push(&mut self, stream: Stream, op: Op) -> Result<()> {
         self.queues.push(stream, op);
         match self.completion {
@@ -85,7 +86,7 @@ impl Streams {
         }
     }
 
-    /// True when `stream` has run all its work. Some of anybody's may run meanwhile, as time passes.
+    /// Returns true if `stream` has run all its work. In a random schedule, some work of any stream may run first.
     pub fn is_idle(&mut self, stream: Stream) -> Result<bool> {
         while self.completion == Completion::Random && self.draw(4) == 0 && self.step_any()? {}
         Ok(self.queues.is_empty(stream))
@@ -96,7 +97,7 @@ impl Streams {
         (random(self.seed ^ 0x5374_7265_616D, self.draws) % below as u64) as usize
     }
 
-    /// Runs the next work of some stream that has any; false when none has.
+    /// Runs the next work of a random stream that is ready. Returns false if no stream is ready.
     fn step_any(&mut self) -> Result<bool> {
         let ready = self.queues.ready();
         if ready.is_empty() {
@@ -119,8 +120,9 @@ impl Streams {
         result
     }
 
-    /// Runs `stream` until it is empty, or until `ticket` is recorded. What the others do meanwhile is what makes a
-    /// missing wait show: nothing but what is waited for, or (lazy with a seed) all they can, or (random) anything.
+    /// Runs `stream` until it is empty, or until `ticket` is recorded. The work that other streams run meanwhile
+    /// depends on the schedule, so that a missing wait becomes visible: only the work that is waited for, all work that
+    /// can run (lazy with a seed), or anything (random).
     pub fn drain(&mut self, stream: Stream, ticket: Option<Ticket>) -> Result<()> {
         loop {
             let done = ticket.map_or(self.queues.is_empty(stream), |ticket| !self.queues.is_pending(ticket));
@@ -151,11 +153,11 @@ impl Streams {
         self.draws += 1;
         let completion = self.completion;
         let mut step = 0;
-        // Queued replays are run before a graph is dropped.
+        // This cannot fail: queued replays run before a graph is dropped.
         let Some(captured) = &self.graphs[graph.0 as usize] else { return Ok(()) };
         let order = captured.order(|ready| match completion {
             Completion::Eager => 0,
-            // The streams that joined last run ahead of the first.
+            // Streams that joined last run before the first stream.
             Completion::Lazy => ready - 1,
             Completion::Random => {
                 step += 1;

@@ -1,12 +1,17 @@
-//! Tensor maps: the emulator's own 128 bytes, which kernels/emu/bulk.cpp reads.
+//! Tensor maps in the emulator's own format of 128 bytes, which kernels/emu/bulk.cpp reads.
 
 use crate::device::driver::{EncodedMap, TensorMap};
 use crate::error::Result;
 
-/// Packs a map that breaks no rule ([`TensorMap::check`]).
+/// Encodes a map. Errors if it breaks a rule ([`TensorMap::check`]).
 ///
-/// Words: 0 address; 1 rank, element bytes and swizzle in bytes 0, 1 and 2; 2..7 dims; 7..11 strides;
-/// 11..16 boxes.
+/// Words:
+///
+/// - 0: address
+/// - 1: rank, element bytes and swizzle in bytes 0, 1 and 2
+/// - 2..7: dimensions
+/// - 7..11: strides
+/// - 11..16: box dimensions
 pub fn encode(map: &TensorMap) -> Result<EncodedMap> {
     map.check()?;
     let rank = map.dims.len();
