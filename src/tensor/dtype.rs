@@ -1,31 +1,31 @@
-//! Element types.
+//! Element types of tensors.
 
 use half::bf16;
 
 use crate::config::Dtype;
 use crate::device::Kind;
 
-/// The element types a tensor can have.
+/// Element type of a tensor.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum DType {
     /// 32-bit float.
     F32,
     /// bfloat16.
     Bf16,
-    /// Bytes: pixels, quantised state.
+    /// Unsigned byte: pixels, quantised optimizer state.
     U8,
-    /// Signed 32-bit.
+    /// Signed 32-bit integer.
     I32,
-    /// Unsigned 32-bit: token ids, offsets, bitmaps.
+    /// Unsigned 32-bit integer: token ids, offsets, bitmaps.
     U32,
     /// 64-bit float: losses and their sums.
     F64,
-    /// Signed 16-bit: the low half of a bf16 weight's fp32 master.
+    /// Signed 16-bit integer: the low half of the fp32 master of a bf16 weight.
     I16,
 }
 
 impl DType {
-    /// Bytes of one element.
+    /// Returns the number of bytes of one element.
     pub fn size(self) -> usize {
         match self {
             DType::F64 => 8,
@@ -37,7 +37,7 @@ impl DType {
 }
 
 impl DType {
-    /// The storage that a config asks for on a device of `kind`.
+    /// Returns the storage type that a config requests on a device of `kind`.
     pub fn of(dtype: Dtype, kind: Kind) -> DType {
         match dtype {
             Dtype::Auto if kind.is_gpu() => DType::Bf16,
@@ -47,13 +47,13 @@ impl DType {
     }
 }
 
-/// A Rust type that is a tensor's element.
+/// A Rust type that can be the element of a tensor.
 pub trait Elem: bytemuck::Pod + Send + Sync + PartialEq + std::fmt::Debug {
-    /// Its [`DType`].
+    /// [`DType`] of this type.
     const DTYPE: DType;
-    /// Nearest value of this type (round to nearest, ties to even).
+    /// Converts to the nearest value of this type (round to nearest, ties to even).
     fn from_f32(x: f32) -> Self;
-    /// Exact widening (integers and f64: nearest).
+    /// Converts to f32: exactly for f32, bf16 and small integers, else to the nearest value.
     fn to_f32(self) -> f32;
 }
 
@@ -71,7 +71,7 @@ impl Elem for f32 {
 
 impl Elem for bf16 {
     const DTYPE: DType = DType::Bf16;
-    // Written out rather than half's from_f32: branch-free, so that it vectorises inside kernel bodies.
+    // half's own `from_f32` has branches. This version has none, so LLVM can vectorise it inside CPU kernels.
     #[inline(always)]
     fn from_f32(x: f32) -> bf16 {
         let bits = x.to_bits();

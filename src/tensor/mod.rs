@@ -1,5 +1,5 @@
-//! Tensors: handles into a device's regions. A [`Tensor`] owns nothing, is contiguous and row-major, and is
-//! copied freely; a leading-dimension slice is the only view (DESIGN section 3).
+//! Tensors: handles that refer to a device's memory regions. A [`Tensor`] owns nothing, is contiguous and row-major,
+//! and is `Copy`. The only view is a slice of the first dimension (`docs/design/runtime.md`).
 
 mod dtype;
 
@@ -10,7 +10,7 @@ use std::fmt;
 use crate::device::{Device, On, Param, Params, Region, Span, View, ViewMut};
 use crate::error::Result;
 
-/// Up to four dimensions.
+/// Shape of a tensor with one to four dimensions.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Shape {
     dims: [usize; 4],
@@ -18,7 +18,7 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// A shape from its dimensions (one to four).
+    /// Creates a shape from its dimensions (one to four).
     pub fn new(dims: &[usize]) -> Shape {
         assert!((1..=4).contains(&dims.len()), "a shape has one to four dimensions, not {}", dims.len());
         let mut d = [1; 4];
@@ -40,10 +40,10 @@ impl fmt::Debug for Shape {
     }
 }
 
-/// A contiguous row-major array somewhere in a device's memory.
+/// A contiguous row-major array in a device's memory.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Tensor {
-    /// Where it lies.
+    /// Region that contains the tensor.
     pub region: Region,
     /// First byte inside the region.
     pub offset: usize,
@@ -54,32 +54,32 @@ pub struct Tensor {
 }
 
 impl Tensor {
-    /// Number of elements.
+    /// Returns the number of elements.
     pub fn len(&self) -> usize {
         self.shape.iter().product()
     }
 
-    /// True when a dimension is zero.
+    /// Returns true if a dimension is zero.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Rows: the first dimension.
+    /// Returns the number of rows: the first dimension.
     pub fn rows(&self) -> usize {
         self.shape[0]
     }
 
-    /// Columns: the product of all dimensions but the first.
+    /// Returns the number of columns: the product of all dimensions except the first.
     pub fn cols(&self) -> usize {
         self.shape[1..].iter().product()
     }
 
-    /// The bytes it covers.
+    /// Returns the bytes that the tensor covers.
     pub fn span(&self) -> Span {
         Span { region: self.region, offset: self.offset, bytes: self.len() * self.dtype.size() }
     }
 
-    /// Rows `from..to`: the only view there is.
+    /// Returns the rows `from..to`. This is the only kind of view.
     pub fn slice(&self, from: usize, to: usize) -> Tensor {
         assert!(from <= to && to <= self.rows(), "rows {from}..{to} of {:?}", self.shape);
         let mut shape = self.shape;
@@ -87,7 +87,7 @@ impl Tensor {
         Tensor { offset: self.offset + from * self.cols() * self.dtype.size(), shape, ..*self }
     }
 
-    /// The same elements under another shape. Panics when the counts differ.
+    /// Returns the same elements with another shape. Panics if the number of elements differs.
     pub fn reshape(&self, dims: &[usize]) -> Tensor {
         let shape = Shape::new(dims);
         assert_eq!(shape.iter().product::<usize>(), self.len(), "reshape {:?} to {shape:?}", self.shape);
@@ -97,7 +97,7 @@ impl Tensor {
 
 /// Typed access to memory by tensor.
 impl Device {
-    /// A tensor on top of `region`'s stack; its content is undefined.
+    /// Allocates a tensor on top of `region`'s stack. Its content is undefined.
     pub fn alloc(&mut self, region: Region, dtype: DType, dims: &[usize]) -> Result<Tensor> {
         let shape = Shape::new(dims);
         let bytes = shape.iter().product::<usize>() * dtype.size();
@@ -105,7 +105,7 @@ impl Device {
         Ok(Tensor { region, offset: span.offset, dtype, shape })
     }
 
-    /// [`Device::alloc`], filled with zero bytes.
+    /// Allocates as [`Device::alloc`] does and sets every byte to zero.
     pub fn zeros(&mut self, region: Region, dtype: DType, dims: &[usize]) -> Result<Tensor> {
         let t = self.alloc(region, dtype, dims)?;
         self.fill_zero(t)?;
@@ -122,14 +122,14 @@ impl Device {
         Ok(())
     }
 
-    /// Copies host elements up. On a device that only counts this is the allocation alone.
+    /// Allocates a tensor and copies host elements into it. A device that only counts performs only the allocation.
     pub fn upload<T: Elem>(&mut self, region: Region, data: &[T], dims: &[usize]) -> Result<Tensor> {
         let t = self.alloc(region, T::DTYPE, dims)?;
         self.write(t, data)?;
         Ok(t)
     }
 
-    /// Overwrites a tensor from the host. Panics when length or type differ.
+    /// Overwrites a tensor with elements from the host. Panics if the length or the type differs.
     pub fn write<T: Elem>(&mut self, t: Tensor, data: &[T]) -> Result<()> {
         assert_eq!((t.dtype, t.len()), (T::DTYPE, data.len()), "write to {t:?}");
         match self.on() {
@@ -142,7 +142,7 @@ impl Device {
         Ok(())
     }
 
-    /// [`Device::write`], of bytes whatever the type.
+    /// Overwrites a tensor with bytes from the host, as [`Device::write`] does, without a check of the type.
     pub fn write_bytes(&mut self, t: Tensor, bytes: &[u8]) -> Result<()> {
         assert_eq!(t.span().bytes, bytes.len(), "bytes to {t:?}");
         match self.on() {
@@ -153,7 +153,7 @@ impl Device {
         Ok(())
     }
 
-    /// Overwrites `to` with the elements of `from`, elsewhere in memory. Panics when types or lengths differ.
+    /// Overwrites `to` with the elements of `from`, which must not overlap it. Panics if types or lengths differ.
     pub fn copy(&mut self, from: Tensor, to: Tensor) -> Result<()> {
         assert_eq!((from.dtype, from.len()), (to.dtype, to.len()), "copy of {from:?} to {to:?}");
         match self.on() {
@@ -170,7 +170,7 @@ impl Device {
         Ok(())
     }
 
-    /// [`Device::read`], as bytes whatever the type.
+    /// Copies a tensor to the host as bytes, as [`Device::read`] does, without a check of the type.
     pub fn read_bytes(&mut self, t: Tensor) -> Result<Vec<u8>> {
         let bytes = t.span().bytes;
         Ok(match self.on() {
@@ -184,7 +184,7 @@ impl Device {
         })
     }
 
-    /// Copies a tensor to the host (zeros on a device that only counts); waits for a GPU. Panics when the type
+    /// Copies a tensor to the host; waits for a GPU. A device that only counts returns zeros. Panics if the type
     /// differs.
     pub fn read<T: Elem>(&mut self, t: Tensor) -> Result<Vec<T>> {
         assert_eq!(t.dtype, T::DTYPE, "read of {t:?}");
@@ -203,20 +203,20 @@ impl Device {
 
 /// Addresses by tensor.
 impl crate::device::Gpu<'_> {
-    /// The device address of a tensor.
+    /// Returns the device address of a tensor.
     pub fn ptr(&self, t: Tensor) -> u64 {
         self.memory.address(t.span())
     }
 }
 
-/// A tensor's device address.
+/// Passes a tensor's device address.
 impl Param for Tensor {
     fn append(self, params: &mut Params) {
         params.append_address(self.span());
     }
 }
 
-/// A tensor's device address, 0 (the null pointer) for none.
+/// Passes a tensor's device address, or 0 (the null pointer) for `None`.
 impl Param for Option<Tensor> {
     fn append(self, params: &mut Params) {
         match self {
@@ -226,9 +226,9 @@ impl Param for Option<Tensor> {
     }
 }
 
-/// Views by tensor, for op bodies on the CPU.
+/// Views by tensor, for ops on the CPU.
 impl crate::device::Memory {
-    /// Writable and readable views at once; see [`crate::device::Memory::views`].
+    /// Returns writable and readable views at once; see [`crate::device::Memory::views`].
     pub fn tensors<const O: usize, const I: usize>(
         &mut self,
         outs: [Tensor; O],
