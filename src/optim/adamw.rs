@@ -1,4 +1,4 @@
-//! AdamW over all of a model's parameters: moments, the low halves of bf16 weights, and their files.
+//! AdamW over all parameters of a model: its moments, the low halves of bf16 weights, and the files of this state.
 
 use std::ops::Range;
 use std::path::Path;
@@ -18,42 +18,42 @@ use crate::optim::state::State;
 use crate::ranks::{OneRank, Ranks, Shards, shards};
 use crate::tensor::{DType, Tensor};
 
-/// What the last update saw.
+/// Statistics of the last update.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct StepStats {
     /// Norm of all gradients together, before clipping.
     pub grad_norm: f32,
-    /// What the gradients were multiplied by.
+    /// Factor that the gradients were multiplied by.
     pub clip: f32,
-    /// False when the norm, or a loss that guarded the update, was not finite: nothing was updated then.
+    /// False if the norm, or a loss that guards the update, was not finite. In that case nothing was updated.
     pub finite: bool,
 }
 
-/// The optimizer, or what one rank owns of it.
+/// The optimizer, or the part of it that one rank owns.
 pub struct Optimizer {
     config: OptimConfig,
     seed: u64,
     shards: Shards,
     rank: usize,
-    /// By parameter: of the range that the rank owns, which may be empty.
+    /// State of each parameter, for the range that this rank owns, which may be empty.
     states: Vec<State>,
     kept: Kept,
-    /// Parameters of the last update.
+    /// Indices of the parameters that the last update included.
     updated: Vec<usize>,
-    /// Norm, clip factor, finite flag.
+    /// Norm, clip factor and finite flag.
     norm: Tensor,
 }
 
-// Neither a sum of the norm nor a scale of 8-bit moments lies with two ranks.
+// Ensures that no partial sum of the norm and no scale of 8-bit moments is split between two ranks.
 const _: () = assert!(shards::CHUNK.is_multiple_of(grad_norm::CHUNK) && shards::CHUNK.is_multiple_of(BLOCK));
 
 impl Optimizer {
-    /// Zero moments for every parameter of `layout`, in [`Region::State`]; `seed` is of what is rounded stochastically.
+    /// Creates zero moments for every parameter of `layout`, in [`Region::State`]. `seed` is for stochastic rounding.
     pub fn new(dev: &mut Device, layout: &ParamLayout, config: OptimConfig, seed: u64) -> Result<Optimizer> {
         Optimizer::sharded(dev, layout, config, seed, &Shards::new(&layout.lens(), 1), 0)
     }
 
-    /// [`Optimizer::new`] of what `rank` owns of each parameter.
+    /// Creates the optimizer as [`Optimizer::new`] does, for the part of each parameter that `rank` owns.
     pub fn sharded(
         dev: &mut Device,
         layout: &ParamLayout,
@@ -77,17 +77,21 @@ impl Optimizer {
         Ok(Optimizer { config, seed, shards: shards.clone(), rank, states, kept, updated: Vec::new(), norm })
     }
 
-    /// [`Optimizer::step_guarded`] of a run of one rank, guarded by the norm alone.
+    /// Updates as [`Optimizer::step_guarded`] does, in a run of one rank and without a loss as guard.
     pub fn step(&mut self, dev: &mut Device, layout: &ParamLayout, grads: &Grads, lr: f64) -> Result<()> {
         let mut alone = OneRank::ALONE;
         self.step_guarded(&mut alone, dev, layout, grads, lr, None)
     }
 
-    /// One update with learning rate `lr`: gradients are clipped to the configured norm, parameters without a gradient are
-    /// neither moved nor decayed. When the norm or one of `guard` (f64: losses) is not finite no weight and no moment
-    /// changes, and [`Optimizer::stats`] takes the update off the count. Each of `ranks` has in `grads` the gradient of what it
-    /// owns, knows of the same parameters with one, and has the same guard; each updates what it owns, and all have all of
-    /// the weights then. Waits for nothing, ranks over TCP aside.
+    /// Performs one update with learning rate `lr`. Gradients are clipped to the configured norm. Parameters without a
+    /// gradient are neither updated nor decayed.
+    ///
+    /// If the norm or an element of `guard` (f64 losses) is not finite, no weight and no moment changes, and
+    /// [`Optimizer::stats`] does not count the update.
+    ///
+    /// The ranks must all pass gradients for the same parameters and the same guard. Each rank's `grads` must contain
+    /// the final gradient of the ranges that it owns. Each rank updates these ranges; afterwards all ranks have all
+    /// weights. Does not wait for the device, except with ranks over TCP.
     pub fn step_guarded(
         &mut self,
         ranks: &mut dyn Ranks,
@@ -127,7 +131,7 @@ impl Optimizer {
                 adamw::step(dev, adamw::Parameter { first: own.start, w, lo, grad, moments }, &hp, clip)?;
                 weights += w.span().bytes;
             }
-            // Weights and state are read and written.
+            // Weights and state are both read and written.
             dev.note_work("adamw", 0.0, (gradients + 2 * (weights + self.bytes())) as f64);
             let updated = touched.iter().flat_map(|&(id, _)| {
                 let part = move |range: Range<usize>| layout.params[id].tensor.slice(range.start, range.end);
@@ -137,8 +141,9 @@ impl Optimizer {
         })
     }
 
-    /// Norm, clip factor and flag of the gradients of `touched` parameters: each rank adds up what it owns and, in one order,
-    /// all of these sums. Bytes of gradients that were read.
+    /// Computes norm, clip factor and finite flag of the gradients of the `touched` parameters. Each rank sums the
+    /// chunks that it owns; then every rank adds the sums of all ranks in the same order. Returns the bytes of
+    /// gradients that were read.
     fn measure(
         &self,
         ranks: &mut dyn Ranks,
@@ -146,7 +151,7 @@ impl Optimizer {
         touched: &[(usize, Tensor)],
         guard: Option<Tensor>,
     ) -> Result<usize> {
-        // The chunks of each rank follow on those of the one before.
+        // The chunks of each rank follow those of the previous rank.
         let chunks = |rank: usize| {
             let own = self.shards.of(rank);
             touched.iter().map(|(id, _)| own[*id].len().div_ceil(grad_norm::CHUNK)).sum::<usize>()
@@ -175,19 +180,19 @@ impl Optimizer {
         Ok(bytes)
     }
 
-    /// The range of each parameter whose state lies here.
+    /// Returns the range of each parameter whose state this rank owns.
     pub fn own(&self) -> &[Range<usize>] {
         self.shards.of(self.rank)
     }
 
-    /// Bytes of the moments and the low halves of what the rank owns.
+    /// Returns the number of bytes of the moments and low halves that this rank owns.
     pub fn bytes(&self) -> usize {
         let tensors = self.states.iter().flat_map(|s| s.moments.tensors().into_iter().flatten().chain(s.lo));
         tensors.map(|t| t.span().bytes).sum()
     }
 
-    /// What the last update saw; waits for it. One that changed nothing is not counted, so that the bias corrections of the
-    /// next are as without it.
+    /// Returns the statistics of the last update; waits for it. An update that changed nothing is not counted, so the
+    /// bias correction of the next update is the same as if it had not happened.
     pub fn stats(&mut self, dev: &mut Device) -> Result<StepStats> {
         let norm = dev.read::<f32>(self.norm)?;
         let stats = StepStats { grad_norm: norm[0], clip: norm[1], finite: norm[2] != 0.0 };
@@ -198,35 +203,39 @@ impl Optimizer {
         Ok(stats)
     }
 
-    /// The state as files `optim-0000i-of-0000n.safetensors`. f32 moments (`NAME.m`, `NAME.v`), low halves (`NAME.lo`
-    /// i16) and counts (`NAME.step` u32 `[1]`) go by Hugging Face name and shape, unpadded; moments of fewer bits flat, in
-    /// the parameter's own element order, which the files' headers note with the settings. Ranks plan the same files, and each
-    /// fills in what it owns.
+    /// Returns the state as files `optim-0000i-of-0000n.safetensors`. Every rank plans the same files and fills in the
+    /// parts that it owns.
+    ///
+    /// f32 moments (`NAME.m`, `NAME.v`), low halves (`NAME.lo`, i16) and update counts (`NAME.step`, u32 `[1]`) have
+    /// Hugging Face names and shapes, without padding. Moments with fewer bits are flat, in the parameter's own element
+    /// order. The headers of the files contain this order and the settings.
     pub fn outgoing(&self, layout: &Arc<ParamLayout>) -> Vec<OutFile> {
         files::outgoing(layout, &self.states, self.own(), &self.kept)
     }
 
-    /// Reads what it owns of what [`Optimizer::outgoing`] planned, whatever number of ranks wrote it. Errors name the folder and the tensor that is missing or does not fit, or
-    /// the setting that differs.
+    /// Reads the part of the state that this rank owns, from files that any number of ranks wrote (see
+    /// [`Optimizer::outgoing`]). Errors name the folder and the tensor that is missing or does not fit, or the setting
+    /// that differs.
     pub fn load(&mut self, dev: &mut Device, layout: &ParamLayout, dir: &Path) -> Result<()> {
         files::load(dev, layout, &mut self.states, self.shards.of(self.rank), &self.kept, dir)
     }
 }
 
-/// A parameter's learning rate where that of its job is `lr`; none where its part is frozen.
+/// Returns the learning rate of a parameter when that of the job is `lr`, or `None` if the parameter is frozen.
 fn rate_of(config: &OptimConfig, param: &Param, lr: f64) -> Option<f64> {
     let (own, is_frozen) = match (param.is_vision, param.name().starts_with("visual.merger.")) {
         (false, _) => (None, config.freeze_language_model),
         (true, false) => (config.vision_tower_lr, config.freeze_vision_tower),
         (true, true) => (config.multi_modal_projector_lr, config.freeze_multi_modal_projector),
     };
-    // Where the job's rate is 0, so are theirs.
+    // If the configured rate of the job is 0, so is every other rate.
     let scaled = |own: f64| if config.learning_rate > 0.0 { lr * (own / config.learning_rate) } else { 0.0 };
     (!is_frozen).then(|| own.map_or(lr, scaled))
 }
 
-/// What a parameter's moments lie in. Norms and biases are few; a row of the token table has gradients far apart, so
-/// that codes would jump (as bitsandbytes advises, both keep f32).
+/// Returns the storage of a parameter's moments. Two kinds of parameters always use f32: norms and biases, because they
+/// are small, and the token embedding, because the gradients of its rows are too uneven for 8-bit codes (bitsandbytes
+/// recommends f32 for it, too).
 fn moments_of(param: &Param, chosen: OptimizerName) -> OptimizerName {
     let exact = !param.is_matrix || param.name() == "model.embed_tokens.weight";
     if exact { OptimizerName::AdamwTorch } else { chosen }
@@ -276,7 +285,7 @@ mod tests {
         all.flat_map(|t| dev.read_bytes(t).unwrap()).collect()
     }
 
-    /// Updates from made-up gradients of the first parameters; padding gets none.
+    /// Updates the first `params` parameters with generated gradients; padding has gradient 0.
     fn update(dev: &mut Device, layout: &ParamLayout, optimizer: &mut Optimizer, params: usize, salt: usize) {
         let mark = dev.mark(Region::Overlay);
         let mut grads = Grads::new(dev, layout).unwrap();
@@ -304,7 +313,7 @@ mod tests {
         fill_files(dir, files, &mut |t| dev.read_bytes(t)).unwrap();
     }
 
-    /// Every way to keep weights and moments.
+    /// Returns every combination of weight and moment storage.
     fn variants() -> Vec<(DType, OptimConfig)> {
         let mut all = Vec::new();
         for optim in [OptimizerName::AdamwTorch, OptimizerName::AdamwBf16, OptimizerName::Adamw8bit] {
@@ -364,7 +373,7 @@ mod tests {
                 } else if !same_order {
                     "order"
                 } else {
-                    // f32 moments say nothing of the weights' type; a low half does.
+                    // f32 moments do not depend on the type of the weights, but low halves do.
                     assert_eq!(loaded.is_ok(), dtype == other_dtype, "{dtype:?} to {other_dtype:?}");
                     continue;
                 };

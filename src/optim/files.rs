@@ -1,10 +1,12 @@
-//! The optimizer's state on disk: `optim-0000i-of-0000n.safetensors`.
+//! Files of the optimizer's state: `optim-0000i-of-0000n.safetensors`.
 //!
-//! f32 moments go by Hugging Face name and shape, unpadded: `NAME.m` and `NAME.v`, so that any layout can go on from
-//! them. Moments of fewer bits belong to blocks of a parameter's own element order: `NAME.m` and `NAME.v` u8 or bf16
-//! and, with 8 bits, `NAME.m.scales` and `NAME.v.scales` f32, flat, under the name of the parameter's first piece; the
-//! order is noted in the files' headers, with the settings, and another one is refused. `NAME.lo` i16 (the low half of a bf16 weight's f32 master) and
-//! `NAME.step` u32 `[1]` are as with f32.
+//! - f32 moments have Hugging Face names and shapes, without padding: `NAME.m` and `NAME.v`. Any layout can continue
+//!   from them.
+//! - Moments with fewer bits are blocks in a parameter's own element order: `NAME.m` and `NAME.v` (u8 or bf16) and,
+//!   with 8 bits, `NAME.m.scales` and `NAME.v.scales` (f32). They are flat, under the name of the parameter's first
+//!   piece. The files' headers contain the order and the settings; files with another order are refused.
+//! - `NAME.lo` (i16, the low half of the f32 master of a bf16 weight) and `NAME.step` (u32 `[1]`) have Hugging Face
+//!   names and shapes in both cases.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -24,20 +26,20 @@ use crate::ops::adamw::code8::BLOCK;
 use crate::ops::matmul::Order;
 use crate::tensor::{DType, Elem, Tensor};
 
-/// Largest state file written.
+/// Maximum size of a state file that is written.
 const MAX_FILE_BYTES: usize = 5_000_000_000;
 
-/// What the state files are of.
+/// Settings that the state files belong to.
 #[derive(Clone, PartialEq, Debug)]
 pub(super) struct Kept {
     optim: &'static str,
     bf16_stochastic_round: &'static str,
-    /// Element order of what is flat.
+    /// Element order of flat tensors.
     order: String,
 }
 
 impl Kept {
-    /// Of a run with these settings on this device.
+    /// Returns the settings of a run with this config on this device.
     pub(super) fn new(dev: &Device, layout: &ParamLayout, config: &OptimConfig) -> Kept {
         let order = match Order::of(dev) {
             Order::Panels => "panels",
@@ -60,7 +62,7 @@ impl Kept {
         all.map(|(key, value)| (key.to_owned(), value.to_owned())).to_vec()
     }
 
-    /// Errors unless the state in `dir` is of these settings. Files without notes are older, and of the defaults.
+    /// Errors unless the state in `dir` has these settings. Files without settings are older and have the defaults.
     fn check(&self, stored: &WeightFiles, dir: &Path) -> Result<()> {
         let same = |key: &str, default: &str, now: &str, hint: &str| {
             let was = stored.note(key).unwrap_or(default);
@@ -82,7 +84,7 @@ impl Kept {
     }
 }
 
-/// The state of `layout`'s parameters as files, of which this process has range `own` of each.
+/// Plans the files of the state of `layout`'s parameters. This process has the range `own` of each parameter.
 pub(super) fn outgoing(layout: &Arc<ParamLayout>, states: &[State], own: &[Range<usize>], kept: &Kept) -> Vec<OutFile> {
     let mut tensors = Vec::new();
     for (id, (param, state)) in layout.params.iter().zip(states).enumerate() {
@@ -114,7 +116,7 @@ pub(super) fn outgoing(layout: &Arc<ParamLayout>, states: &[State], own: &[Range
             let part = |piece| Part { layout, param: id, piece, tensor: lo, own };
             tensors.extend(pieces().map(|(piece, p)| elements::<i16>(name(p, "lo"), part(piece))));
         }
-        // Every rank counts: who has the first element writes.
+        // Every rank has the update count. The rank that owns the first element writes it.
         let updates = || match own.contains(&0) {
             true => Content::Ready((state.updates as u32).to_le_bytes().to_vec()),
             false => Content::Elsewhere,
@@ -136,8 +138,8 @@ fn elements<T: Elem>(name: String, part: Part<'_>) -> Outgoing {
     Outgoing::piece::<T>(name, T::DTYPE, part, encode)
 }
 
-/// Reads, of what any number of ranks wrote as [`outgoing`] planned, range `own` of each parameter. Errors name the folder
-/// and the tensor that is missing or does not fit, or the setting that differs.
+/// Reads the range `own` of each parameter from files that any number of ranks wrote (see [`outgoing`]). Errors name
+/// the folder and the tensor that is missing or does not fit, or the setting that differs.
 pub(super) fn load(
     dev: &mut Device,
     layout: &ParamLayout,
@@ -189,7 +191,8 @@ pub(super) fn load(
     Ok(())
 }
 
-/// Fills `t` with the elements of `stored` from `first` on, in the order in which they lie; each type fits f32 exactly.
+/// Fills `t` with the elements of `stored` from `first` on, in stored order. f32 represents every type used here
+/// exactly.
 fn read_flat<T: Elem>(dev: &mut Device, stored: &StoredTensor<'_>, first: usize, t: Tensor) -> Result<()> {
     let mut values = vec![0.0; t.len()];
     stored.range(first, &mut values);
@@ -197,7 +200,7 @@ fn read_flat<T: Elem>(dev: &mut Device, stored: &StoredTensor<'_>, first: usize,
     dev.write(t, &values)
 }
 
-/// The state files of `dir`, in order. Errors when one of the set is missing.
+/// Returns the state files of `dir`, in order. Errors if a file of the set is missing.
 fn state_files(dir: &Path) -> Result<Vec<PathBuf>> {
     let mut files: Vec<PathBuf> = std::fs::read_dir(dir)
         .map_err(Error::io(dir))?

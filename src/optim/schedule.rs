@@ -1,17 +1,18 @@
-//! The learning rate of each step: linear warm-up, then constant, linear or cosine, as transformers and verl.
+//! Learning-rate schedules: linear warm-up, then constant, linear or cosine, as in transformers and verl.
 
 use crate::config::{LrSchedulerType, OptimConfig};
 
-/// The learning rate of the update after `done` updates, of `total_steps` in all, `warmup_steps` of them the warm-up.
+/// Returns the learning rate of the update after `done` updates. There are `total_steps` updates in all, of which the
+/// first `warmup_steps` are the warm-up.
 ///
-/// Warm-up rises from `min_lr_ratio` of the peak (the first update of a warm-up from 0 has rate 0, as in
-/// transformers) to the peak; the rest falls to `min_lr_ratio` of it at `total_steps` and stays there.
+/// The warm-up rises to the peak from `min_lr_ratio` times the peak. (The first update of a warm-up from 0 has rate 0,
+/// as in transformers.) Then the rate falls to `min_lr_ratio` times the peak at `total_steps` and stays there.
 pub fn learning_rate(config: &OptimConfig, warmup_steps: u64, done: u64, total_steps: u64) -> f64 {
     let floor = config.min_lr_ratio;
     let above_floor = |part: f64| config.learning_rate * (floor + (1.0 - floor) * part);
     if done < warmup_steps {
         let part = done as f64 / warmup_steps as f64;
-        // verl's constant schedule warms up from 0 whatever the floor.
+        // verl's constant schedule warms up from 0, even if `min_lr_ratio` is not 0.
         return match config.lr_scheduler_type {
             LrSchedulerType::Constant => config.learning_rate * part,
             _ => above_floor(part),

@@ -1,14 +1,14 @@
-//! What the optimizer keeps of a parameter.
+//! Optimizer state of one parameter.
 
 use crate::ops::adamw::Moments;
 use crate::tensor::Tensor;
 
-/// One parameter's state; moments and low halves in its element order, of the range that the rank owns.
+/// State of the range of a parameter that this rank owns. Moments and low halves are in the parameter's element order.
 pub(super) struct State {
     /// First and second moment.
     pub moments: Moments,
-    /// What the bf16 weight lacks of its fp32 master.
+    /// Low half of the fp32 master of a bf16 weight, if there is a master.
     pub lo: Option<Tensor>,
-    /// Updates made: a parameter without a gradient is passed over and its count stays, as in torch.
+    /// Number of updates. A parameter without a gradient is skipped and its count does not change, as in torch.
     pub updates: u64,
 }
