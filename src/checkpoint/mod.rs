@@ -1,8 +1,9 @@
-//! Whole-or-nothing state of a run.
+//! Checkpoints: atomically saved states of a run.
 //!
-//! A run's checkpoints are folders `checkpoints/global_step_N` that appear in one rename ([`Store`]): a model
-//! directory and `trainer/` with [`State`] and the optimizer's state by Hugging Face name and shape. Killed at
-//! any moment, a run finds the newest whole checkpoint and nothing half-written; a `MANIFEST` tells what was changed since.
+//! The checkpoints of a run are folders `checkpoints/global_step_N` ([`Store`]). Each of them appears in one rename and
+//! is a model directory with a folder `trainer/`, which contains [`State`] and the optimizer's state by Hugging Face
+//! name and shape. After a kill at any moment, a run finds its newest complete checkpoint and no partial one. A
+//! `MANIFEST` detects files that were changed later.
 
 #![forbid(unsafe_code)]
 

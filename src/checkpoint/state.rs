@@ -1,4 +1,4 @@
-//! `trainer/state.json`: where a run stands.
+//! `trainer/state.json`: the position of a run.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,49 +9,50 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::identity::Inputs;
 
-/// Version of the ops' definitions: goes up with a change that moves bits on every device. 2: a row of attention has its
-/// scores scaled within the exponent, once rounded. 3: RL sums the gradients of a picture's rows over the responses to its
-/// question before they are rounded.
+/// Version of the definitions of the ops. It increases with a change that affects results on every device. Version 2:
+/// attention applies the score scale inside the exponent, with a single rounding. Version 3: RL sums the gradients of
+/// an image's rows over all responses to its question before it rounds them.
 const ARITHMETIC: &str = "3";
 
-/// Version of what a checkpoint records, `record` of `versions`. 1: it has `inputs` and a `MANIFEST`.
+/// Version of the content of a checkpoint (`record` in `versions`). Version 1 has `inputs` and a `MANIFEST`.
 const RECORD: &str = "1";
 
-/// What a run needs, besides weights and optimizer state, to go on with the same bits.
+/// Everything, besides weights and optimizer state, that a run needs to continue with bitwise identical results.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct State {
-    /// Updates done.
+    /// Number of updates done.
     pub step: u64,
     /// Samples (SFT) or prompts (RL) consumed.
     pub samples_consumed: u64,
-    /// The run's seed.
+    /// Seed of the run.
     pub seed: u64,
-    /// Hash of the settings that decide results (see [`State::hash_of`]).
+    /// Hash of the settings that affect results (see [`State::hash_of`]).
     pub config_hash: String,
-    /// Device kind: `cpu`, ...
+    /// Device kind, for example `cpu`.
     pub device: String,
-    /// CPU kernel bodies, as `Isa::name`.
+    /// CPU kernel variant, as `Isa::name`.
     pub cpu_body: String,
-    /// How matrix products ran, as `Body::recorded`; none on the CPU.
+    /// Kernel variant of matrix products, as `Body::recorded`; absent on the CPU.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gpu_body: Option<String>,
-    /// Versions: `omr`, `arithmetic` of the ops (1 where it is missing), and `record` of what a checkpoint has.
+    /// Versions: `omr`, `arithmetic` of the ops (1 if absent) and `record` of the checkpoint's content.
     pub versions: BTreeMap<String, String>,
-    /// What the run depends on, and `log`, the hash of its metrics up to this step; empty in a checkpoint of an older version.
+    /// Hashes of the inputs of the run, and `log`, the hash of its metrics up to this step. Empty in checkpoints of
+    /// older versions.
     #[serde(default, skip_serializing_if = "Inputs::is_empty")]
     pub inputs: Inputs,
-    /// What a job keeps beside these: running figures, a data stage's cursor.
+    /// Further state of a job, for example running metrics or the position of a data stage.
     #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
     pub extra: serde_json::Map<String, serde_json::Value>,
 }
 
 impl State {
-    /// A hash for [`State::config_hash`] of a config's text.
+    /// Returns the hash of a config's text, for [`State::config_hash`].
     pub fn hash_of(config: &str) -> String {
         blake3::hash(config.as_bytes()).to_hex().to_string()
     }
 
-    /// `versions` of this build.
+    /// Returns the `versions` of this build.
     pub fn versions() -> BTreeMap<String, String> {
         [("omr", env!("CARGO_PKG_VERSION")), ("arithmetic", ARITHMETIC), ("record", RECORD)]
             .map(|(what, version)| (what.to_owned(), version.to_owned()))
@@ -72,12 +73,12 @@ impl State {
         serde_json::from_str(&text).map_err(|e| Error::format(&path, e.to_string()))
     }
 
-    /// True when the checkpoint was written with a `MANIFEST`.
+    /// Returns true if the checkpoint was written with a `MANIFEST`.
     pub fn has_manifest(&self) -> bool {
         self.versions.contains_key("record")
     }
 
-    /// What to tell the user when a newer version than this one wrote the checkpoint.
+    /// Returns a message for the user if a newer version of omr wrote the checkpoint.
     pub fn newer(&self) -> Option<String> {
         let numbers = |version: &str| -> Vec<u64> { version.split('.').map_while(|part| part.parse().ok()).collect() };
         let (was, now) = (self.versions.get("omr")?, env!("CARGO_PKG_VERSION"));
@@ -88,8 +89,8 @@ impl State {
         })
     }
 
-    /// What to tell the user when this state was made on another device kind, by other kernel bodies or by another
-    /// version of the arithmetic: the run goes on, its bits may differ.
+    /// Returns a message for the user if this state was made on another kind of device, by other kernel variants or by
+    /// another version of the arithmetic. The run continues, but its results may differ bitwise.
     pub fn other_arithmetic(&self, device: &str, cpu_body: &str, gpu_body: Option<&str>) -> Option<String> {
         let named = |device, cpu_body, gpu_body: Option<&str>, version| {
             let bodies = [device, cpu_body].into_iter().chain(gpu_body).collect::<Vec<&str>>().join(", ");

@@ -1,4 +1,4 @@
-//! The checkpoints of a run: saved whole, found again, thinned out.
+//! The checkpoints of a run: saving them atomically, finding them and deleting old ones.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,14 +11,14 @@ use crate::identity::Manifest;
 
 const PREFIX: &str = "global_step_";
 
-/// From where a run starts (`resume: auto|never|PATH`).
+/// Starting point of a run (`resume: auto|never|PATH`).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Resume {
-    /// From the newest whole checkpoint of the run directory, if there is one.
+    /// The newest complete checkpoint of the run directory, if there is one.
     Auto,
-    /// From the beginning; a run directory with checkpoints is refused.
+    /// The beginning. A run directory with checkpoints is refused.
     Never,
-    /// From this checkpoint, or the newest of this run directory.
+    /// This checkpoint, or the newest one of this run directory.
     Path(PathBuf),
 }
 
@@ -32,22 +32,23 @@ impl From<&str> for Resume {
     }
 }
 
-/// A whole checkpoint on disk: a model directory with `trainer/` in it.
+/// A complete checkpoint on disk: a model directory that contains `trainer/`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Checkpoint {
-    /// Updates done when it was saved.
+    /// Number of updates done when it was saved.
     pub step: u64,
-    /// Its folder.
+    /// Folder of the checkpoint.
     pub path: PathBuf,
 }
 
 impl Checkpoint {
-    /// The folder of state and optimizer files.
+    /// Returns the folder of the state and the optimizer files.
     pub fn trainer(&self) -> PathBuf {
         self.path.join("trainer")
     }
 
-    /// Its `state.json`. Errors when missing, broken, or of another step than the folder's name says.
+    /// Reads the checkpoint's `state.json`. Errors if it is missing or broken, or if its step differs from the folder's
+    /// name.
     pub fn state(&self) -> Result<State> {
         let state = State::read(&self.trainer())?;
         if state.step != self.step {
@@ -57,7 +58,7 @@ impl Checkpoint {
         Ok(state)
     }
 
-    /// The checkpoint in a folder named `global_step_N`.
+    /// Returns the checkpoint in a folder named `global_step_N`, or `None` for other names.
     pub fn at(path: &Path) -> Option<Checkpoint> {
         let name = path.file_name()?.to_str()?;
         let step = name.strip_prefix(PREFIX)?.parse().ok()?;
@@ -65,24 +66,24 @@ impl Checkpoint {
     }
 }
 
-/// Which checkpoints of a run stay: the newest, and those of every so many steps.
+/// Rule for the checkpoints that a run keeps: the newest ones, and those of steps at a fixed interval.
 #[derive(Clone, Copy, Debug)]
 pub struct Retention {
-    /// How many of the newest; at least one stays.
+    /// Number of newest checkpoints to keep; at least one is kept.
     pub newest: usize,
-    /// Those of the steps that are multiples of this stay, too.
+    /// Checkpoints of steps that are multiples of this number are kept, too.
     pub every: Option<u64>,
 }
 
 impl From<usize> for Retention {
-    /// The newest alone.
+    /// Keeps only the newest checkpoints.
     fn from(newest: usize) -> Retention {
         Retention { newest, every: None }
     }
 }
 
 impl Retention {
-    /// Whether the checkpoint of `step` is made and stays.
+    /// Returns true if the checkpoint of `step` is always saved and kept.
     pub fn always(self, step: u64) -> bool {
         self.every.is_some_and(|n| step.is_multiple_of(n))
     }
@@ -96,19 +97,19 @@ pub struct Store {
 }
 
 impl Store {
-    /// The store of run directory `run`. What a killed run left half-written is removed: call it with the run's lock
-    /// held.
+    /// Opens the store of run directory `run` and removes the partial files that a killed run left. The caller must
+    /// hold the run's lock.
     pub fn open(run: impl AsRef<Path>, keep: impl Into<Retention>) -> Result<Store> {
         files::tidy(run.as_ref())?;
         Ok(Store::of(run, keep))
     }
 
-    /// The same, nothing removed: at a rank that another one writes for.
+    /// Opens the store without removing anything, for a rank other than the one that writes.
     pub fn of(run: impl AsRef<Path>, keep: impl Into<Retention>) -> Store {
         Store { run: run.as_ref().to_owned(), keep: keep.into() }
     }
 
-    /// The run directory.
+    /// Returns the run directory.
     pub fn run(&self) -> &Path {
         &self.run
     }
@@ -117,7 +118,7 @@ impl Store {
         self.run.join("checkpoints")
     }
 
-    /// All checkpoints, oldest first.
+    /// Returns all checkpoints, oldest first.
     pub fn list(&self) -> Result<Vec<Checkpoint>> {
         let folder = self.folder();
         if !folder.is_dir() {
@@ -131,12 +132,12 @@ impl Store {
         Ok(found)
     }
 
-    /// The newest checkpoint.
+    /// Returns the newest checkpoint.
     pub fn latest(&self) -> Result<Option<Checkpoint>> {
         Ok(self.list()?.pop())
     }
 
-    /// Begins to save step `step`, in a temporary folder whose `trainer/` exists.
+    /// Begins to save step `step`, in a temporary folder that contains an empty `trainer/`.
     pub fn begin(&self, step: u64) -> Result<Draft> {
         let checkpoint = Checkpoint { step, path: self.folder().join(format!("{PREFIX}{step}")) };
         let draft = Draft { folder: StagedFolder::create(&checkpoint.path)?, store: self.clone(), checkpoint };
@@ -145,7 +146,7 @@ impl Store {
         Ok(draft)
     }
 
-    /// The folder of a draft that another rank has begun and calls `name`. Errors where there is no such folder.
+    /// Returns the folder of a draft that another rank has begun under this name. Errors if there is no such folder.
     pub fn begun(&self, name: &str) -> Result<PathBuf> {
         let folder = self.folder().join(name);
         match folder.is_dir() {
@@ -158,9 +159,9 @@ impl Store {
         }
     }
 
-    /// Where `resume` may start, best first: of a run its checkpoints from the newest on; none for the beginning. Errors when
-    /// the path holds none, when `never` meets a run with checkpoints, and when this run has checkpoints newer than that of
-    /// another run.
+    /// Returns the checkpoints from which `resume` may start, best first: those of a run from the newest on. An empty
+    /// list means the beginning. Errors if the path contains no checkpoint, if `never` is used in a run with
+    /// checkpoints, or if this run has checkpoints newer than the given one of another run.
     pub fn resume(&self, resume: &Resume) -> Result<Vec<Checkpoint>> {
         let newest = self.latest()?;
         let mut found = match (resume, newest) {
@@ -199,14 +200,15 @@ impl Store {
         Ok(found)
     }
 
-    /// True for a checkpoint of this run.
+    /// Returns true if the checkpoint belongs to this run.
     pub fn has(&self, checkpoint: &Checkpoint) -> bool {
         let folder = |path: &Path| fs::canonicalize(path).ok();
         checkpoint.path.parent().and_then(folder).is_some_and(|at| folder(&self.folder()) == Some(at))
     }
 
-    /// Moves those later than `step` aside, to names that are no checkpoint's, and has `latest` name it, and `best` none of
-    /// them: from here on the run is what it was then. Where they are now.
+    /// Renames the checkpoints later than `step` to names that are not those of checkpoints, and returns the new paths.
+    /// `latest` then names `step`. `best` is removed if it names a renamed checkpoint. After this, the run is in the
+    /// state of `step`.
     pub fn go_back(&self, step: u64) -> Result<Vec<PathBuf>> {
         let later: Vec<Checkpoint> = self.list()?.into_iter().filter(|known| known.step > step).collect();
         if later.is_empty() {
@@ -222,7 +224,7 @@ impl Store {
         Ok(aside?.into_iter().flatten().collect())
     }
 
-    /// Under another name first, so that a kill meanwhile leaves no folder that looks whole.
+    /// Deletes a checkpoint. It is renamed first, so a kill in between leaves no folder that looks complete.
     fn remove(&self, checkpoint: &Checkpoint) -> Result<()> {
         let doomed = self.folder().join(format!(".{PREFIX}{}.tmp-{}", checkpoint.step, std::process::id()));
         fs::rename(&checkpoint.path, &doomed).map_err(Error::io(&checkpoint.path))?;
@@ -230,7 +232,7 @@ impl Store {
     }
 }
 
-/// A checkpoint that is being written. Dropped before it is committed, it leaves nothing behind.
+/// A checkpoint that is being written. If it is dropped before it is committed, its files are deleted.
 #[derive(Debug)]
 pub struct Draft {
     store: Store,
@@ -239,18 +241,19 @@ pub struct Draft {
 }
 
 impl Draft {
-    /// Where its files go.
+    /// Returns the folder for the checkpoint's files.
     pub fn folder(&self) -> &Path {
         self.folder.temporary()
     }
 
-    /// What others find the folder by, see [`Store::begun`].
+    /// Returns the folder's name, with which other ranks find it (see [`Store::begun`]).
     pub fn name(&self) -> String {
         self.folder().file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
 
-    /// The folder becomes `checkpoints/global_step_N` in one rename once everything in it, with a `MANIFEST`, is on disk;
-    /// then `latest` names it and the oldest beyond the limit go. That of step `best` stays, and `best` names it.
+    /// Renames the folder to `checkpoints/global_step_N` after everything in it, including a `MANIFEST`, is on disk.
+    /// Then `latest` names it, and the oldest checkpoints beyond the limit are deleted. The checkpoint of step `best`
+    /// is always kept; if it is this one, the file `best` names it.
     pub fn commit(self, best: Option<u64>) -> Result<Checkpoint> {
         let Draft { store, checkpoint, folder } = self;
         Manifest::write(folder.temporary())?;
@@ -270,7 +273,7 @@ impl Draft {
     }
 }
 
-/// When a checkpoint is due: every so many steps, or so much time after the last one.
+/// When to save a checkpoint: after a number of steps, or after a time since the last one.
 #[derive(Clone, Debug)]
 pub struct Cadence {
     steps: Option<u64>,
@@ -279,26 +282,26 @@ pub struct Cadence {
 }
 
 impl Cadence {
-    /// Every `steps` steps or `seconds` seconds, whichever comes first; neither means never. Errors when
-    /// `seconds` is not a length of time.
+    /// Creates a cadence of every `steps` steps or `seconds` seconds, whichever comes first. With neither, no
+    /// checkpoint is due. Errors if `seconds` is not a valid duration.
     pub fn new(steps: Option<u64>, seconds: Option<f64>) -> Result<Cadence> {
         let interval = seconds.map(Duration::try_from_secs_f64).transpose();
         let interval = interval.map_err(|e| Error::input("save_seconds", format!("{seconds:?} ({e})"), "seconds"))?;
         Ok(Cadence { steps, interval, last: Instant::now() })
     }
 
-    /// True when one is due after step `step`.
+    /// Returns true if a checkpoint is due after step `step`.
     pub fn due(&self, step: u64) -> bool {
         self.steps.is_some_and(|n| n > 0 && step.is_multiple_of(n))
             || self.interval.is_some_and(|t| self.last.elapsed() >= t)
     }
 
-    /// Time since the last one, or the start.
+    /// Returns the time since the last checkpoint, or since the start.
     pub fn since(&self) -> Duration {
         self.last.elapsed()
     }
 
-    /// One has been saved.
+    /// Restarts the timer after a checkpoint was saved.
     pub fn saved(&mut self) {
         self.last = Instant::now();
     }
