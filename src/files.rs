@@ -1,6 +1,10 @@
-//! Writes that are whole or not there: a temporary beside the target, fsync, rename, fsync of the folder.
-//! A reader, or a run killed at any point, sees the old content or the new one. Reads of regular files alone: a pipe or
-//! a device at a path that others wrote would be waited for, or read, without end.
+//! Atomic writes and safe reads of files.
+//!
+//! A file is written to a temporary file in the same folder, which is synced and renamed; then the folder is synced. A
+//! reader, or a run that is killed at any point, sees either the old content or the new content.
+//!
+//! Only regular files are read. A pipe or a device at a path from an untrusted source could block a read forever, or
+//! never end.
 
 mod leftovers;
 mod lock;
@@ -15,14 +19,14 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
-/// Bytes of a file that is read whole, at most: what is larger is read in parts, or is no such file.
+/// Maximum size of a file that is read completely. Larger files must be read in parts.
 const WHOLE: u64 = 4 << 30;
-/// Bytes of a config, at most.
+/// Maximum size of a config.
 const CONFIG: u64 = 16 << 20;
 
-/// Opens a regular file, or a link to one, for reading. Errors on anything else, at once.
+/// Opens a regular file, or a link to one, for reading. Returns an error immediately for a pipe or a device.
 pub fn open(path: impl AsRef<Path>) -> io::Result<File> {
-    // Opening a pipe that nobody writes to waits for a writer unless told not to.
+    // Without this flag, opening a pipe waits until a process opens it for writing.
     let file = File::options().read(true).custom_flags(rustix::fs::OFlags::NONBLOCK.bits() as i32).open(path)?;
     let kind = file.metadata()?.file_type();
     match kind.is_file() || kind.is_dir() {
@@ -31,12 +35,12 @@ pub fn open(path: impl AsRef<Path>) -> io::Result<File> {
     }
 }
 
-/// A regular file's bytes.
+/// Reads the bytes of a regular file.
 pub fn read(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
     read_within(path, WHOLE)
 }
 
-/// A regular file's bytes. Errors when there are more than `limit`, whatever size the system says it has.
+/// Reads the bytes of a regular file. Errors if there are more than `limit`, even if the system reports a smaller size.
 fn read_within(path: impl AsRef<Path>, limit: u64) -> io::Result<Vec<u8>> {
     let file = open(path)?;
     let mut len = file.metadata()?.len();
@@ -52,14 +56,14 @@ fn read_within(path: impl AsRef<Path>, limit: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// A regular file's text.
+/// Reads the text of a regular file.
 pub fn read_to_string(path: impl AsRef<Path>) -> io::Result<String> {
     text(read(path)?)
 }
 
-/// The text of a file that people write, such as a config: at most 16 MiB.
+/// Reads the text of a file that people write, such as a config: at most 16 MiB.
 pub fn read_config(path: impl AsRef<Path>) -> io::Result<String> {
-    // The usual name of an empty one.
+    // The usual path for an empty file.
     if path.as_ref() == Path::new("/dev/null") {
         return Ok(String::new());
     }
@@ -71,14 +75,15 @@ fn text(bytes: Vec<u8>) -> io::Result<String> {
         .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "stream did not contain valid UTF-8"))
 }
 
-/// Makes the folder `dir` and those it is in; the ones that were missing, innermost first. On an error none is left.
+/// Creates the folder `dir` and its missing parents. Returns the folders that were created, innermost first. On an
+/// error, these folders are removed again.
 pub fn make_folder(dir: &Path) -> Result<Vec<PathBuf>> {
     let is_missing = |at: &&Path| !at.as_os_str().is_empty() && fs::symlink_metadata(at).is_err();
     let missing: Vec<PathBuf> = dir.ancestors().take_while(is_missing).map(Path::to_owned).collect();
     let Err(error) = fs::create_dir_all(dir) else { return Ok(missing) };
     missing.iter().for_each(|made| drop(fs::remove_dir(made)));
     Err(match error.kind() {
-        // Such as /proc: the folder it is in is there.
+        // For example in /proc: the parent exists, but the system does not allow new folders.
         io::ErrorKind::NotFound => {
             let found = "a place where the system makes no folders";
             Error::input(dir.display().to_string(), found, "a path on a disk")
@@ -87,12 +92,12 @@ pub fn make_folder(dir: &Path) -> Result<Vec<PathBuf>> {
     })
 }
 
-/// Writes `bytes` to `path`, whole. Parent folders are made.
+/// Writes `bytes` to `path` atomically. Creates parent folders.
 pub fn write(path: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
     write_with(path, |w| w.write_all(bytes))
 }
 
-/// Writes a file, whole, through `body`. When `body` fails nothing is left behind and an older file stays.
+/// Writes a file atomically through `body`. If `body` fails, no new file is left and an existing file does not change.
 pub fn write_with<E: Into<WriteError>>(
     path: impl AsRef<Path>,
     body: impl FnOnce(&mut Staged) -> std::result::Result<(), E>,
@@ -103,8 +108,8 @@ pub fn write_with<E: Into<WriteError>>(
     staged.commit()
 }
 
-/// A file that is written beside its place and stands there, whole, once it is committed. Dropped before, it leaves
-/// nothing behind.
+/// A file that is written under a temporary name and gets its final name when it is committed. If it is dropped before,
+/// it is deleted.
 pub struct Staged {
     path: PathBuf,
     temporary: PathBuf,
@@ -112,7 +117,7 @@ pub struct Staged {
 }
 
 impl Staged {
-    /// Begins the file at `path`. Parent folders are made.
+    /// Begins the file at `path`. Creates parent folders.
     pub fn create(path: impl AsRef<Path>) -> Result<Staged> {
         let path = path.as_ref();
         let parent = parent(path);
@@ -123,13 +128,13 @@ impl Staged {
         Ok(Staged { path: path.to_owned(), temporary, file })
     }
 
-    /// What was written so far, from its beginning.
+    /// Opens the content written so far for reading, from its beginning.
     pub fn reopen(&mut self) -> Result<File> {
         self.file.flush().map_err(Error::io(&self.path))?;
         File::open(&self.temporary).map_err(Error::io(&self.temporary))
     }
 
-    /// Puts the file at its place.
+    /// Renames the file to its final path.
     pub fn commit(mut self) -> Result<()> {
         self.file.flush().and_then(|()| self.file.get_ref().sync_all()).map_err(Error::io(&self.path))?;
         fs::rename(&self.temporary, &self.path).map_err(Error::io(&self.path))?;
@@ -149,12 +154,13 @@ impl Write for Staged {
 
 impl Drop for Staged {
     fn drop(&mut self) {
-        // Gone where it was committed.
+        // Fails after a commit, because the temporary file no longer exists.
         let _ = fs::remove_file(&self.temporary);
     }
 }
 
-/// Errors where [`write()`] to `path` would: to be asked before long work whose result goes there. Leaves nothing behind.
+/// Errors if [`write()`] to `path` would fail. Call it before a long job whose result goes there. Leaves nothing
+/// behind.
 pub fn writable(path: impl AsRef<Path>) -> Result<()> {
     let path = path.as_ref();
     if path.is_dir() {
@@ -169,15 +175,15 @@ pub fn writable(path: impl AsRef<Path>) -> Result<()> {
     })
 }
 
-/// Fills a folder through `body(temporary)`, then puts it at `path` as [`StagedFolder::commit`] does.
+/// Fills a folder through `body(temporary)`, then moves it to `path` as [`StagedFolder::commit`] does.
 pub fn folder(path: impl AsRef<Path>, body: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let staged = StagedFolder::create(path)?;
     body(staged.temporary())?;
     staged.commit()
 }
 
-/// A folder that is filled beside its place and stands there, whole, once it is committed. Dropped before, it leaves
-/// nothing behind.
+/// A folder that is filled under a temporary name and gets its final name when it is committed. If it is dropped
+/// before, it is deleted.
 #[derive(Debug)]
 pub struct StagedFolder {
     path: PathBuf,
@@ -185,7 +191,7 @@ pub struct StagedFolder {
 }
 
 impl StagedFolder {
-    /// Begins the folder at `path`. Parent folders are made.
+    /// Begins the folder at `path`. Creates parent folders.
     pub fn create(path: impl AsRef<Path>) -> Result<StagedFolder> {
         let path = path.as_ref();
         let parent = parent(path);
@@ -195,13 +201,13 @@ impl StagedFolder {
         Ok(StagedFolder { path: path.to_owned(), temporary })
     }
 
-    /// Where it is filled.
+    /// Returns the temporary folder to fill.
     pub fn temporary(&self) -> &Path {
         &self.temporary
     }
 
-    /// Puts it at its place in one rename, every file in it fsynced first. A folder that is there is replaced: it is moved
-    /// aside, and deleted once the new one stands.
+    /// Renames the folder to its final path, after every file in it is synced. An existing folder is replaced: it is
+    /// renamed first, and deleted when the new one has its name.
     pub fn commit(self) -> Result<()> {
         let StagedFolder { path, temporary } = &self;
         sync_tree(temporary)?;
@@ -230,12 +236,12 @@ impl StagedFolder {
 
 impl Drop for StagedFolder {
     fn drop(&mut self) {
-        // Gone where it was committed.
+        // Fails after a commit, because the temporary folder no longer exists.
         let _ = fs::remove_dir_all(&self.temporary);
     }
 }
 
-/// Renames `dir` to the first free `dir.1`, `dir.2`, ...; `None` when there is nothing to move.
+/// Renames `dir` to the first unused name of `dir.1`, `dir.2`, ... Returns `None` if `dir` does not exist.
 pub fn move_aside(dir: &Path) -> Result<Option<PathBuf>> {
     if !dir.exists() {
         return Ok(None);
@@ -254,7 +260,7 @@ pub fn move_aside(dir: &Path) -> Result<Option<PathBuf>> {
     Ok(None)
 }
 
-/// Bytes that a user may still write to the disk of a folder.
+/// Returns the number of bytes that this user may still write to the disk of a folder.
 pub fn free(dir: &Path) -> Result<u64> {
     let stat = rustix::fs::statvfs(dir).map_err(|e| Error::io(dir)(e.into()))?;
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
@@ -288,7 +294,8 @@ fn file_name(path: &Path) -> String {
     path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
-/// Has `make` made what stands beside `path` as `.NAME.KIND-PID`, or with a further `-N` where that is taken.
+/// Calls `make` with `.NAME.KIND-PID` in the folder of `path`, or with a further `-N` if that name exists. Returns the
+/// path and the result.
 fn unused<T>(path: &Path, kind: &str, make: impl Fn(&Path) -> io::Result<T>) -> (PathBuf, io::Result<T>) {
     let first = parent(path).join(format!(".{}.{kind}-{}", file_name(path), std::process::id()));
     let mut at = first.clone();
@@ -304,12 +311,12 @@ fn unused<T>(path: &Path, kind: &str, make: impl Fn(&Path) -> io::Result<T>) -> 
     unreachable!("a name is free")
 }
 
-/// What the body of [`write_with`] may fail with: an I/O error, which gets the path, or an [`Error`] as it is.
+/// Error of the body of [`write_with`]: an I/O error, to which the path is added, or an [`Error`] that is passed on.
 #[derive(Debug)]
 pub enum WriteError {
-    /// The system refused.
+    /// I/O error of the system.
     Io(std::io::Error),
-    /// Anything else.
+    /// Any other error.
     Other(Error),
 }
 

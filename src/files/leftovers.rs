@@ -1,4 +1,4 @@
-//! What a killed run left half-written in its folder: found by name, and removed.
+//! Finds partial files that a killed run left in its folder, by their names, and removes them.
 
 use std::fs;
 use std::io::Read as _;
@@ -7,11 +7,12 @@ use std::path::Path;
 use super::lock::Lock;
 use crate::error::{Error, Result};
 
-/// Begins the `config.yaml` of a run.
+/// First characters of the `config.yaml` of a run.
 pub const HEAD: &str = "# omr ";
 
-/// The folders of a run, itself as the empty name, and what is written whole in each. A `/` ends the name of a folder,
-/// `#` stands for digits and `*` for any text. A part's `-I-of-N` is left out.
+/// Folders of a run (the run itself has the empty name), and the files and folders that are written atomically in each
+/// of them. The name of a folder ends in `/`. `#` stands for digits and `*` for any text. The `-I-of-N` of a part is
+/// omitted.
 const WHOLE: [(&str, &str); 6] = [
     (
         "",
@@ -29,15 +30,16 @@ const WHOLE: [(&str, &str); 6] = [
 /// Folders of a recipe's stages.
 const STAGES: [&str; 7] = ["base", "control", "data", "distill", "eval", "rl", "sft"];
 
-/// True for a folder that a run of omr has begun in.
+/// Returns true if the folder belongs to a run of omr.
 pub fn is_run(dir: &Path) -> bool {
     let mut head = [0; HEAD.len()];
     let read = super::open(dir.join("config.yaml")).and_then(|mut file| file.read_exact(&mut head));
     read.is_ok() && head == HEAD.as_bytes()
 }
 
-/// Removes what killed processes left half-written in the run folder `run` and in the folders of its stages, and puts a
-/// folder back that was moved aside to be replaced. Does nothing in a folder that is no run. The caller holds its lock.
+/// Removes the partial files that killed processes left in the run folder `run` and in the folders of its stages.
+/// Restores a folder that was renamed in order to be replaced. Does nothing if the folder is not a run. The caller must
+/// hold the run's lock.
 pub fn tidy(run: &Path) -> Result<()> {
     if is_run(run) { tidy_folder(run, WHOLE[0].1) } else { Ok(()) }
 }
@@ -59,7 +61,7 @@ fn tidy_folder(dir: &Path, names: &str) -> Result<()> {
             tidy_folder(&at, inner)?;
         } else if is_folder
             && (STAGES.contains(&name.as_str()) || is_run(&at))
-            // Another process may work in the stage.
+            // Another process may be working in the stage.
             && let Ok(_lock) = Lock::take(&at, "")
         {
             tidy_folder(&at, WHOLE[0].1)?;
@@ -68,8 +70,8 @@ fn tidy_folder(dir: &Path, names: &str) -> Result<()> {
     Ok(())
 }
 
-/// What `.NAME.tmp-PID` and `.NAME.old-PID`, or these with a further `-N`, are made for, and whether it is an old one.
-/// None unless `NAME` is one of `names`; only folders are moved aside.
+/// Parses the name `.NAME.tmp-PID` or `.NAME.old-PID`, which may have a further `-N`. Returns `NAME`, and true if it is
+/// an old folder. Returns `None` unless `NAME` matches `names`. Only folders are renamed to `.old`.
 fn target<'a>(name: &'a str, names: &str, is_folder: bool) -> Option<(&'a str, bool)> {
     let rest = name.strip_prefix('.')?;
     let old = rest.rsplit_once(".old-").filter(|_| is_folder);

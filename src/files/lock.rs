@@ -1,4 +1,4 @@
-//! Locks of folders: one process works in a run folder, or several of which each does its own part.
+//! Locks of folders: a run folder is used by one process, or by several processes that each write their own part.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -11,23 +11,24 @@ use rustix::io::Errno;
 use super::make_folder;
 use crate::error::{Error, Result};
 
-/// What a file system answers that has no `flock`.
+/// Errors of file systems that do not support `flock`.
 const WITHOUT: [Errno; 4] = [Errno::NOSYS, Errno::NOTSUP, Errno::OPNOTSUPP, Errno::NOLCK];
 
-/// Ends the names of lock files whose existence is the lock.
+/// Suffix of lock files whose existence is the lock.
 const CREATED: &str = ".pid";
 
 type Flock<'a> = &'a dyn Fn(&File, FlockOperation) -> io::Result<()>;
 
-/// A locked folder. Dropped, it removes its lock files, and the folders that were made for it if they are empty.
+/// A locked folder. Dropping it removes the lock files and the folders that were created for the lock, if they are
+/// empty.
 #[derive(Debug)]
 pub struct Lock {
     held: Vec<Held>,
-    /// The folders that were made, innermost first.
+    /// Folders that were created, innermost first.
     made: Vec<PathBuf>,
 }
 
-/// A lock file, with the open file where `flock` locks it.
+/// A lock file, and the open file if it is locked by `flock`.
 #[derive(Debug)]
 struct Held {
     path: PathBuf,
@@ -35,11 +36,11 @@ struct Held {
 }
 
 impl Lock {
-    /// Locks the folder `dir`, which is made when missing. With an empty `part` no other process works there. Processes
-    /// with different parts (`-0-of-4`, the end of their files' names) work there together.
+    /// Locks the folder `dir`, which is created if it does not exist. With an empty `part`, no other process can lock
+    /// it. Processes with different parts (`-0-of-4`, the suffix of their files' names) can lock it together.
     ///
-    /// A file system without `flock` gets files that are made exclusively and hold host and process id. Such a file is
-    /// taken over when its process is gone from this host.
+    /// On a file system without `flock`, a lock is a file that is created exclusively and contains host and process id.
+    /// Such a file is taken over if its process no longer exists on this host.
     pub fn take(dir: &Path, part: &str) -> Result<Lock> {
         Lock::take_by(dir, part, &|file, operation| Ok(rustix::fs::flock(file, operation)?))
     }
@@ -57,19 +58,19 @@ impl Lock {
         Ok(lock)
     }
 
-    /// The folder has been renamed to `dir`.
+    /// Updates the paths after the folder was renamed to `dir`.
     pub fn follow(&mut self, dir: &Path) {
         self.held.iter_mut().for_each(|held| held.path = dir.join(held.path.file_name().unwrap_or_default()));
     }
 
-    /// Locks `dir/name` by `flock`; false where the file system has none.
+    /// Locks `dir/name` by `flock`. Returns false if the file system does not support it.
     fn flock(&mut self, dir: &Path, name: &str, operation: FlockOperation, flock: Flock) -> Result<bool> {
         let path = dir.join(name);
         loop {
             let options = File::options().create(true).truncate(false).read(true).write(true).open(&path);
             let file = options.map_err(Error::io(&path))?;
             match flock(&file, operation) {
-                // A process that ended has removed the file meanwhile.
+                // A process that ended in the meantime has removed the file, so try again.
                 Ok(()) if !is_at(&file, &path) => {}
                 Ok(()) => {
                     self.held.push(Held { path, file: Some(file) });
@@ -88,7 +89,7 @@ impl Lock {
         }
     }
 
-    /// Locks `dir` by a file that this call makes.
+    /// Locks `dir` by creating a file.
     fn create(&mut self, dir: &Path, part: &str) -> Result<()> {
         let path = dir.join(format!(".lock{part}{CREATED}"));
         let mut file = loop {
@@ -99,7 +100,8 @@ impl Lock {
         };
         self.held.push(Held { path: path.clone(), file: None });
         file.write_all(owner().as_bytes()).map_err(Error::io(&path))?;
-        // Its own file first, then the others': of two processes that start at once, one at least sees the other.
+        // Create our own file first, then look for others: of two processes that start at once, at least one sees the
+        // other.
         for entry in fs::read_dir(dir).map_err(Error::io(dir))? {
             let other = entry.map_err(Error::io(dir))?.path();
             let name = other.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -116,7 +118,7 @@ impl Drop for Lock {
     fn drop(&mut self) {
         for Held { path, file } in self.held.drain(..) {
             let is_last = file.is_none_or(|file| {
-                // Parts share a file: the last of them removes it.
+                // Parts share a file, and the last of them removes it.
                 rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() && is_at(&file, &path)
             });
             if is_last {
@@ -127,19 +129,20 @@ impl Drop for Lock {
     }
 }
 
-/// True when `path` names the open `file`.
+/// Returns true if `path` refers to the open `file`.
 fn is_at(file: &File, path: &Path) -> bool {
     let identity = |found: io::Result<fs::Metadata>| found.map(|found| (found.dev(), found.ino())).ok();
     identity(file.metadata()).is_some_and(|open| identity(fs::metadata(path)) == Some(open))
 }
 
-/// This process, as a lock file names it.
+/// Returns the content of this process's lock file: host and process id.
 fn owner() -> String {
     let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     format!("{} {}\n", host.trim(), std::process::id())
 }
 
-/// Removes the lock file `path` of a process that is gone from this host. Errors when the process may still be at work.
+/// Removes the lock file `path` if its process no longer exists on this host. Errors if the process may still be
+/// running.
 fn take_over(path: &Path) -> Result<()> {
     let Ok(text) = fs::read_to_string(path) else { return Ok(()) };
     let own = owner();
@@ -150,7 +153,7 @@ fn take_over(path: &Path) -> Result<()> {
         let hint = "this file system has no flock: delete the file once that process has ended";
         return Err(Error::input_hint(path.display().to_string(), found, "a folder of its own for each run", hint));
     }
-    // Another process may take it over at this moment: only what was read is removed.
+    // Another process may take the file over at the same time, so only the content that was read is removed.
     let aside = path.with_extension(format!("pid-{}", std::process::id()));
     if fs::rename(path, &aside).is_ok() {
         let is_same = fs::read_to_string(&aside).is_ok_and(|now| now == text);
@@ -206,7 +209,7 @@ mod tests {
     fn without_flock_a_dead_process_is_taken_over_and_another_host_is_refused() {
         let temp = tempfile::tempdir().unwrap();
         let (dir, file) = (temp.path(), temp.path().join(".lock.pid"));
-        // No process has this id: they end at 2^22.
+        // No process has this id: process ids are below 2^22.
         fs::write(&file, owner().replace(&format!(" {}\n", std::process::id()), " 99999999\n")).unwrap();
         let lock = Lock::take_by(dir, "", &without).unwrap();
         assert_eq!((names(dir), fs::read_to_string(&file).unwrap()), (vec![".lock.pid".to_owned()], owner()));
