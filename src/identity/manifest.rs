@@ -1,5 +1,5 @@
-//! `MANIFEST`: what the files of a checkpoint, a model or a data stage were as they were written, a line `BLAKE3  PATH` each,
-//! so that `b3sum --check MANIFEST` reads it, too.
+//! `MANIFEST`: the hashes of the files of a checkpoint, a model or a data stage as they were written. Each line is
+//! `BLAKE3  PATH`, so `b3sum --check MANIFEST` can read it, too.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,13 +10,13 @@ use rayon::prelude::*;
 use crate::error::{Error, Result};
 use crate::files;
 
-/// Its name in a folder.
+/// File name of the manifest.
 pub(super) const MANIFEST: &str = "MANIFEST";
 
-/// Which files of a checkpoint are looked at.
+/// Files of a checkpoint to check.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Part {
-    /// All but the tensors: small, and what says how much memory the tensors are given.
+    /// Every file except the tensors. They are small, and they determine how much memory the tensors need.
     Settings,
     /// The tensors.
     Tensors,
@@ -28,19 +28,19 @@ impl Part {
     }
 }
 
-/// The manifest of a folder's files.
+/// Manifest of a folder's files.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Manifest {
     hashes: BTreeMap<String, String>,
 }
 
 impl Manifest {
-    /// Writes that of everything in and below `folder`.
+    /// Writes the manifest of all files in and below `folder`.
     pub fn write(folder: &Path) -> Result<()> {
         Manifest::write_of(folder, names(folder)?)
     }
 
-    /// Writes that of the files `names` in `folder`.
+    /// Writes the manifest of the files `names` in `folder`.
     pub fn write_of(folder: &Path, names: Vec<String>) -> Result<()> {
         let hashed: Vec<(String, String)> =
             names.into_par_iter().map(|name| hash(&folder.join(&name)).map(|h| (name, h))).collect::<Result<_>>()?;
@@ -48,8 +48,8 @@ impl Manifest {
         files::write(folder.join(MANIFEST), text.as_bytes())
     }
 
-    /// The hashes that the one in `folder` lists, by path; `None` where there is none, or another program's. Errors when it is
-    /// cut or broken.
+    /// Returns the hashes that the manifest in `folder` lists, by path. Returns `None` if there is no manifest, or if
+    /// another program wrote it. Errors if it is truncated or broken.
     pub fn listed(folder: &Path) -> Result<Option<BTreeMap<String, String>>> {
         let path = folder.join(MANIFEST);
         let bytes = match files::read(&path) {
@@ -72,8 +72,8 @@ impl Manifest {
         Ok(Some(hashes))
     }
 
-    /// That in `folder`; `None` of a checkpoint that is older than manifests. Errors when it is cut or broken, and when a file
-    /// lies there that it does not know and that would be read.
+    /// Reads the manifest in `folder`. Returns `None` if there is none, as in checkpoints of older versions. Errors if
+    /// it is truncated or broken, or if the folder contains an unlisted file that omr would read.
     pub fn read(folder: &Path) -> Result<Option<Manifest>> {
         let path = folder.join(MANIFEST);
         let hashes = match Manifest::listed(folder)? {
@@ -88,7 +88,8 @@ impl Manifest {
         Ok(Some(Manifest { hashes }))
     }
 
-    /// Reads that part of the files in `folder`. Errors with the first, by name, that is not what was written.
+    /// Hashes the files of this part in `folder`. Errors with the first file, by name, that differs from what was
+    /// written.
     pub fn check(&self, folder: &Path, part: Part) -> Result<()> {
         let listed: Vec<_> = self.hashes.iter().filter(|(name, _)| Part::of(name) == part).collect();
         let check = |(name, want): (&String, &String)| {
@@ -101,7 +102,7 @@ impl Manifest {
     }
 }
 
-/// The files in and below `folder` but the manifest, sorted, as paths from there.
+/// Returns the files in and below `folder` except the manifest, sorted, as relative paths.
 fn names(folder: &Path) -> Result<Vec<String>> {
     let (mut names, mut left) = (Vec::new(), vec![String::new()]);
     while let Some(below) = left.pop() {
@@ -120,13 +121,13 @@ fn names(folder: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// The hash that a `MANIFEST` in the folder of `path` lists for it; `None` where there is none.
+/// Returns the hash that a `MANIFEST` in the folder of `path` lists for it, or `None` if there is none.
 pub(super) fn listed_beside(path: &Path) -> Result<Option<String>> {
     let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else { return Ok(None) };
     Ok(Manifest::listed(folder)?.and_then(|mut listed| listed.remove(&*name.to_string_lossy())))
 }
 
-/// False when a `MANIFEST` beside the file lists other bytes.
+/// Returns false if a `MANIFEST` in the same folder lists another hash for the file.
 pub fn is_as_listed(path: &Path) -> Result<bool> {
     listed_beside(path)?.map_or(Ok(true), |listed| Ok(hash(path)? == listed))
 }
@@ -135,7 +136,7 @@ fn unlike(path: &Path) -> Error {
     Error::format(path, "not the bytes that were saved (MANIFEST has another blake3)")
 }
 
-/// The BLAKE3 of a file, as hex.
+/// Returns the BLAKE3 hash of a file in hexadecimal.
 pub fn hash(path: &Path) -> Result<String> {
     let mut hasher = blake3::Hasher::new();
     files::open(path).and_then(|file| hasher.update_reader(file).map(drop)).map_err(Error::io(path))?;

@@ -1,7 +1,8 @@
-//! What a result depends on, by content: recorded when a run begins, compared when it resumes and when the next stage reads
-//! it.
+//! Content hashes of everything that a result depends on. They are recorded when a run begins, and compared when it
+//! resumes and when the next stage reads its result.
 //!
-//! A name is a kind ([`Changed`]) and, where the kind has several files, the file: `model/tokenizer.json`, `pictures`.
+//! The name of an input is its kind ([`Changed`]) and, if the kind has several files, the file: `model/tokenizer.json`,
+//! `pictures`.
 
 #![forbid(unsafe_code)]
 
@@ -20,16 +21,16 @@ use crate::files;
 pub use manifest::{Manifest, Part, hash, is_as_listed};
 pub use model::{of, paths};
 
-/// Name of the record in the folder of a run or stage.
+/// File name of the record in the folder of a run or stage.
 const RECORD: &str = "inputs.json";
 
-/// Hashes by name.
+/// Hashes of inputs by name.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Inputs(BTreeMap<String, String>);
 
 impl Inputs {
-    /// Reads the record in `dir`; `None` where there is none.
+    /// Reads the record in `dir`. Returns `None` if there is none.
     pub fn read(dir: &Path) -> Result<Option<Inputs>> {
         let path = dir.join(RECORD);
         match files::read(&path) {
@@ -45,17 +46,17 @@ impl Inputs {
         files::write(dir.join(RECORD), format!("{text}\n").as_bytes())
     }
 
-    /// True when nothing is recorded, as in a folder of an older version.
+    /// Returns true if nothing is recorded, as in folders of older versions.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// True unless an input that both record differs.
+    /// Returns false if an input that both records contain differs.
     pub fn agree(&self, other: &Inputs) -> bool {
         self.0.iter().all(|(name, hash)| other.0.get(name).is_none_or(|of| of == hash))
     }
 
-    /// The hash of the input `name`.
+    /// Returns the hash of the input `name`.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)
     }
@@ -66,13 +67,13 @@ impl Inputs {
     }
 }
 
-/// An input that is not what it was.
+/// An input that differs from its record.
 #[derive(Clone, Debug)]
 pub struct Difference {
     kind: Changed,
-    /// The input, for people.
+    /// Description of the input for messages.
     pub what: String,
-    /// The file, where the input is one.
+    /// Path of the file, if the input is a file.
     path: Option<PathBuf>,
 }
 
@@ -81,35 +82,35 @@ impl Difference {
         Difference { kind, what, path: None }
     }
 
-    /// The file at `path`, `how` it differs.
+    /// Describes a difference of the file at `path`. `how` is appended to the path in messages.
     pub fn of_file(kind: Changed, path: &Path, how: &str) -> Difference {
         let what = format!("{} {}{how}", kind.name(), path.display());
         Difference { kind, what, path: Some(path.to_owned()) }
     }
 
-    /// True for a file of which `is_one` holds.
+    /// Returns true if the input is a file and `is_one` returns true for its path.
     pub fn is_of(&self, is_one: &dyn Fn(&Path) -> bool) -> bool {
         self.path.as_deref().is_some_and(is_one)
     }
 }
 
-/// Inputs as they are now.
+/// Hashes of the inputs as they are now.
 #[derive(Debug, Default)]
 pub struct Found {
     inputs: Inputs,
-    /// What messages call the inputs of a kind: the folder of a model.
+    /// Folder of each kind of input that is a model, for messages.
     folders: BTreeMap<&'static str, String>,
-    /// Files of a finished stage that are not those its `MANIFEST` lists.
+    /// Files of a finished stage that differ from its `MANIFEST`.
     altered: Vec<Difference>,
 }
 
 impl Found {
-    /// Adds what has no file of its own.
+    /// Adds an input that is not a file.
     pub fn add(&mut self, kind: Changed, hash: String) {
         self.inputs.set(kind.name(), hash);
     }
 
-    /// Adds the file at `path`, number `number` of its kind, whose BLAKE3 is `hash`.
+    /// Adds the file at `path`, which is number `number` of its kind and has the BLAKE3 hash `hash`.
     pub fn add_file(&mut self, kind: Changed, number: usize, path: &Path, hash: &str) -> Result<()> {
         if manifest::listed_beside(path)?.is_some_and(|listed| listed != hash) {
             self.altered.push(Difference::new(Changed::Stages, path.display().to_string()));
@@ -118,19 +119,19 @@ impl Found {
         Ok(())
     }
 
-    /// Adds the file at `path`, number `number` of the validation task `task`; all of it is read.
+    /// Adds the file at `path`, number `number` of the validation task `task`. The whole file is read.
     pub fn add_task_file(&mut self, task: &str, number: usize, path: &Path) -> Result<()> {
         self.set(Changed::Val, &format!("{task} {number}"), path, &hash(path)?);
         Ok(())
     }
 
     fn set(&mut self, kind: Changed, label: &str, path: &Path, hash: &str) {
-        // Without the folder: a run that was moved has the same inputs.
+        // The folder is not part of the name, so a run that was moved has the same inputs.
         let file = path.file_name().unwrap_or_default().to_string_lossy();
         self.inputs.set(&format!("{}/{label} {file}", kind.name()), hash.to_owned());
     }
 
-    /// Adds the files at `paths`; all of them are read.
+    /// Adds the files at `paths`. They are read completely.
     pub fn add_files(&mut self, kind: Changed, paths: Vec<PathBuf>) -> Result<()> {
         for (number, path) in paths.iter().enumerate() {
             self.add_file(kind, number, path, &hash(path)?)?;
@@ -138,8 +139,9 @@ impl Found {
         Ok(())
     }
 
-    /// Adds the files of the model directory `dir` that decide what the model says, its weights as a `reference` where they
-    /// are read as one, too. Every file is read in full but large weights that no `MANIFEST` lists.
+    /// Adds the files of the model directory `dir` that affect the model's output. With `reference`, its weights are
+    /// recorded as those of the reference model. Every file is read completely, except large weights that no `MANIFEST`
+    /// lists and that are not a reference.
     pub fn add_model(&mut self, dir: &Path, reference: bool) -> Result<()> {
         let listed = Manifest::listed(dir)?;
         let found = model::files(dir, reference || listed.is_some())?;
@@ -149,14 +151,14 @@ impl Found {
             self.inputs.set(&format!("{}/{name}", kind.name()), hash.clone());
         }
         let Some(listed) = listed else {
-            // What a run leaves that has such a record has a manifest.
+            // A run that has such a record also writes a manifest for its model.
             if dir.ends_with("model") && dir.parent().is_some_and(|run| run.join(RECORD).exists()) {
                 let what = format!("{} (missing)", dir.join(manifest::MANIFEST).display());
                 self.altered.push(Difference::new(Changed::Stages, what));
             }
             return Ok(());
         };
-        // A checkpoint lists files of its optimizer, too.
+        // The manifest of a checkpoint also lists optimizer files, which do not count here.
         let names: BTreeSet<&String> = listed.keys().filter(|name| model::decides(name)).chain(found.keys()).collect();
         for name in names.into_iter().filter(|name| listed.get(*name) != found.get(*name)) {
             let what = format!("{}{}", dir.join(name).display(), one_sided(listed.get(name), found.get(name)));
@@ -165,8 +167,9 @@ impl Found {
         Ok(())
     }
 
-    /// Compares with `then`, what was recorded `when`, or, where nothing was, finished stages with what they wrote. Errors name
-    /// the inputs that differ, unless their kinds are in `accepted`: then the lines that say so.
+    /// Compares with the record `then`. Without a record, compares the files of finished stages with their manifests.
+    /// Errors name the inputs that differ. If all their kinds are in `accepted`, returns lines that report the
+    /// differences instead. `when` describes the time of the record in these messages.
     pub fn compare(&self, then: Option<&Inputs>, when: &str, accepted: &[Changed]) -> Result<Vec<String>> {
         match then {
             Some(then) => refuse(self.differences(then), when, accepted),
@@ -174,7 +177,7 @@ impl Found {
         }
     }
 
-    /// The inputs.
+    /// Returns the inputs.
     pub fn into_inputs(self) -> Inputs {
         self.inputs
     }
@@ -186,7 +189,7 @@ impl Found {
             let (kind, file) = name.split_once('/').unwrap_or((name, ""));
             let known: Changed = kind.parse().ok()?;
             let (was, is) = (then.0.get(name), now.0.get(name));
-            // What is measured beside the training may be added and left out.
+            // Validation data may be added and removed, because it does not affect the training.
             if was == is || known == Changed::Log || known == Changed::Val && (was.is_none() || is.is_none()) {
                 return None;
             }
@@ -199,7 +202,7 @@ impl Found {
     }
 }
 
-/// Says that an input is only on one side of a comparison.
+/// Returns the text that marks an input which exists on one side of a comparison only.
 fn one_sided(was: Option<&String>, is: Option<&String>) -> &'static str {
     match (was, is) {
         (Some(_), None) => " (missing)",
@@ -208,7 +211,8 @@ fn one_sided(was: Option<&String>, is: Option<&String>) -> &'static str {
     }
 }
 
-/// The lines that say which inputs are not what they were `when`. Errors name those whose kinds are not in `accepted`.
+/// Returns lines that report the differences. Errors if the kind of an input is not in `accepted`, and names these
+/// inputs. `when` describes the time of the record in these messages.
 pub fn refuse(differences: Vec<Difference>, when: &str, accepted: &[Changed]) -> Result<Vec<String>> {
     let (taken, refused): (Vec<_>, Vec<_>) = differences.into_iter().partition(|of| accepted.contains(&of.kind));
     if refused.is_empty() {
@@ -221,7 +225,8 @@ pub fn refuse(differences: Vec<Difference>, when: &str, accepted: &[Changed]) ->
     Err(changed(whats.join("; "), when, &kinds))
 }
 
-/// The error of inputs, `what`, that are not what they were `when`; `kinds` are those that accept it.
+/// Returns the error about inputs, `what`, that differ from the record of the time `when`. `kinds` are the kinds of
+/// inputs whose change the user can accept.
 pub fn changed(what: impl Into<String>, when: &str, kinds: &[&str]) -> Error {
     let hint = format!(
         "put it back, go on once with what is there by accept_changed=[{}] (remove the key afterwards), or start anew with \

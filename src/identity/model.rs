@@ -1,4 +1,4 @@
-//! Which model a directory holds, by content: answers of another are not taken for its own.
+//! Identifies the model in a directory by content, so that stored answers of another model are not used for it.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -10,13 +10,15 @@ use rayon::prelude::*;
 use crate::error::{Error, Result};
 use crate::files;
 
-/// Files up to this size are read whole; of larger ones, which are weights, the beginning and samples.
+/// Files up to this size are hashed completely. Larger files, which are weights, are sampled.
 const WHOLE: u64 = 32 << 20;
-/// Of a larger file so many bytes are read in every so many. Training changes weights everywhere.
+/// Sampling of a larger file: `SAMPLE` bytes are read in every `EVERY` bytes. Training changes weights everywhere, so
+/// samples detect it.
 const SAMPLE: usize = 4 << 10;
 const EVERY: u64 = 1 << 20;
 
-/// A hash of the files that decide what a model says: settings, tokenizer, template and weights; of weights samples.
+/// Returns a hash of the files that affect the model's output: settings, tokenizer, template and weights. Large weights
+/// are sampled.
 pub fn of(dir: &Path) -> Result<String> {
     let mut hasher = blake3::Hasher::new();
     for path in paths(dir)? {
@@ -25,7 +27,8 @@ pub fn of(dir: &Path) -> Result<String> {
     Ok(hasher.finalize().to_hex()[..32].to_owned())
 }
 
-/// The hash of each of those files by name: BLAKE3, but of weights over 32 MiB that need not be `whole` one of samples.
+/// Returns the hash of each file that affects the model's output, by name. It is BLAKE3 of the whole file, or of
+/// samples for weights over 32 MiB if `whole` is false.
 pub(super) fn files(dir: &Path, whole: bool) -> Result<BTreeMap<String, String>> {
     let hash = |path: PathBuf| {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -40,18 +43,18 @@ pub(super) fn files(dir: &Path, whole: bool) -> Result<BTreeMap<String, String>>
     paths(dir)?.into_par_iter().map(hash).collect()
 }
 
-/// True for files of these names.
+/// Returns true if a file with this name affects the model's output.
 pub(super) fn decides(name: &str) -> bool {
     let ending = name.rsplit_once('.').map_or("", |(_, ending)| ending);
     !name.contains('/') && ["json", "jinja", "txt", "safetensors"].contains(&ending)
 }
 
-/// True for weights by their name.
+/// Returns true if a file with this name contains weights.
 pub(super) fn is_weights(name: &str) -> bool {
     name.ends_with(".safetensors")
 }
 
-/// Returns the files of the model directory `dir` that decide what the model says, sorted.
+/// Returns the files of the model directory `dir` that affect the model's output, sorted.
 pub fn paths(dir: &Path) -> Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
     for entry in std::fs::read_dir(dir).map_err(Error::io(dir))? {
@@ -95,7 +98,7 @@ mod tests {
         let (dir, copy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         for dir in [&dir, &copy] {
             std::fs::write(dir.path().join("config.json"), "{}").unwrap();
-            // No bytes on disk, but larger than what is read whole.
+            // The file is sparse, and larger than the files that are hashed completely.
             let weights = File::create(dir.path().join("model.safetensors")).unwrap();
             weights.set_len(WHOLE + 3 * EVERY).unwrap();
         }
