@@ -1,19 +1,20 @@
-//! Bounds on the work that a stranger's input may cause: bytes in work over all threads, and panics of libraries.
+//! Limits on the work that untrusted input can cause: bytes in use over all threads, and panics of libraries.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
 use std::sync::{Condvar, Mutex, Once, PoisonError};
 
-/// Values of a stranger's JSON, at most: in memory one takes some 80 bytes, however short its text.
+/// Maximum number of values in untrusted JSON. A value takes about 80 bytes of memory, however short its text is.
 const MOST_VALUES: usize = 3_000_000;
 
-/// What there is too much of in a stranger's JSON, told by its marks before any value is made.
+/// Returns an error text if untrusted JSON has too many values. The estimate counts punctuation, before any value is
+/// parsed.
 pub fn excess(json: &[u8]) -> Option<String> {
     let marks = json.iter().filter(|byte| b",:[{".contains(byte)).count();
     (marks > MOST_VALUES).then(|| format!("more than {MOST_VALUES} values of JSON"))
 }
 
-/// Bytes that all threads together may have in work.
+/// Limit on the bytes that all threads together may use.
 pub struct Budget {
     limit: u64,
     taken: Mutex<u64>,
@@ -21,12 +22,13 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// A budget of `limit` bytes.
+    /// Creates a budget of `limit` bytes.
     pub const fn new(limit: u64) -> Budget {
         Budget { limit, taken: Mutex::new(0), returned: Condvar::new() }
     }
 
-    /// Takes `bytes`, waiting until they fit; more than the limit is given alone. A thread must not take twice.
+    /// Takes `bytes` and waits until they fit. A request over the limit waits until no other bytes are taken. A thread
+    /// must not take twice.
     pub fn take(&self, bytes: u64) -> Taken<'_> {
         let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let full = |taken: &mut u64| *taken > 0 && taken.saturating_add(bytes) > self.limit;
@@ -36,7 +38,7 @@ impl Budget {
     }
 }
 
-/// Bytes of a budget, returned when this is dropped.
+/// Bytes taken from a budget; dropping the value returns them.
 pub struct Taken<'a> {
     budget: &'a Budget,
     bytes: u64,
@@ -50,7 +52,7 @@ impl Drop for Taken<'_> {
 }
 
 thread_local! {
-    /// True while a panic of this thread is caught and told as an error.
+    /// True while a panic of this thread is caught and returned as an error.
     static CAUGHT: Cell<bool> = const { Cell::new(false) };
 }
 

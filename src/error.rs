@@ -1,55 +1,56 @@
-//! The one error type. Every variant carries what a user needs to mend the cause:
-//! where (file, key, row), what was found, what was expected.
+//! The only error type of omr. Every variant contains what a user needs to fix the cause: the place (file, key, row),
+//! what was found, and what was expected.
 
 use std::path::{Path, PathBuf};
 
 /// `Result` with [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Everything that can go wrong in omr. [`Error::exit_code`] maps it to the exit status of FORMATS section 1.
+/// Everything that can go wrong in omr. [`Error::exit_code`] maps an error to the exit status of FORMATS section 1.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The user's input is wrong: an unknown key, a bad value, a missing column. Exit status 2.
+    /// The user's input is wrong, for example an unknown key, a bad value or a missing column. Exit status 2.
     #[error("{place}: found {found}, expected {expected}{}", hint.as_ref().map(|h| format!(" ({h})")).unwrap_or_default())]
     Input {
         /// File, key or row.
         place: String,
-        /// What stands there.
+        /// The value that was found.
         found: String,
-        /// What would be right.
+        /// A description of valid values.
         expected: String,
-        /// The nearest valid name, or how to go on.
+        /// The nearest valid name, or advice on how to continue.
         hint: Option<String>,
     },
-    /// A file's content is broken. Exit status 2.
+    /// The content of a file is broken. Exit status 2.
     #[error("{}: {what}", path.display())]
     Format {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What is wrong, with the row or byte offset.
+        /// Description of the fault, with the row or byte offset.
         what: String,
     },
-    /// The operating system refused. Exit status 2 when the path is wrong (missing, a folder, no access), else 1.
+    /// The operating system returned an error. Exit status 2 if the path is wrong (missing, a folder, no access), else
+    /// 1.
     #[error("{}: {}", path.display(), words(source))]
     Io {
-        /// The file or folder.
+        /// File or folder.
         path: PathBuf,
-        /// The system's word.
+        /// Error of the system.
         source: std::io::Error,
     },
-    /// The operating system failed on what a row names, which says nothing about the row. Exit status 1.
+    /// The operating system failed to read a file that a row names, so the row itself may be valid. Exit status 1.
     #[error("{place}: {}", words(source))]
     Unreadable {
         /// The row, and the file that it names.
         place: String,
-        /// The system's word.
+        /// Error of the system.
         source: std::io::Error,
     },
-    /// An op was called with shapes that do not fit: a fault of this program. Exit status 1.
+    /// An op was called with shapes that do not fit. This is a bug of omr. Exit status 1.
     #[error("{op}: shape {got}, expected {want}")]
     Shape {
-        /// The op.
+        /// Name of the op.
         op: &'static str,
         /// Expected shape.
         want: String,
@@ -59,54 +60,54 @@ pub enum Error {
     /// A region of device memory is too small. Exit status 1.
     #[error("{region} memory: {want} bytes wanted, {have} planned")]
     Memory {
-        /// Which region.
+        /// Name of the region.
         region: &'static str,
-        /// Bytes the allocation would need in the region.
+        /// Bytes that the region needs with the allocation.
         want: usize,
-        /// Bytes the region has.
+        /// Bytes that the region has.
         have: usize,
     },
     /// A loss or gradient is not finite. Exit status 1.
     #[error("step {step}: {what} is not finite; nothing was updated")]
     NonFinite {
-        /// The step.
+        /// Step of the run.
         step: u64,
-        /// Loss, gradient norm, or a tensor's name.
+        /// Loss, gradient norm, or the name of a tensor.
         what: String,
     },
-    /// A server (teacher, judge) failed for good. Exit status 1.
+    /// A request to a server (teacher, judge) failed, and retries did not help. Exit status 1.
     #[error("{url}: {what}")]
     Server {
-        /// The address asked.
+        /// URL of the request.
         url: String,
         /// Status, time-out or the broken part of the reply.
         what: String,
     },
-    /// Another rank of the run is lost, or has failed and said why. Exit status: the one that rank ended with.
+    /// Another rank of the run was lost, or has failed and reported why. The exit status is that of the other rank.
     #[error("{what}")]
     Rank {
-        /// Which rank, where, and what became of it.
+        /// The rank, its host and what happened to it.
         what: String,
-        /// The exit status of all ranks.
+        /// Exit status of all ranks.
         exit_code: u8,
-        /// True where rank 0 has told this one, and says it to people itself.
+        /// True if rank 0 reported the error to this rank. Rank 0 then shows it to the user itself.
         told: bool,
     },
     /// A signal stopped the run. Exit status 130.
     #[error("stopped by a signal; run the same command again to go on")]
     Stopped,
-    /// Anything else that ended the run. Exit status 1.
+    /// Any other error that ended the run. Exit status 1.
     #[error("{0}")]
     Failed(String),
 }
 
 impl Error {
-    /// `place: found X, expected Y`.
+    /// Creates an input error: `place: found X, expected Y`.
     pub fn input(place: impl Into<String>, found: impl Into<String>, expected: impl Into<String>) -> Error {
         Error::Input { place: place.into(), found: found.into(), expected: expected.into(), hint: None }
     }
 
-    /// [`Error::input`] with a hint, such as the nearest valid name.
+    /// Creates an error as [`Error::input`] does, with a hint, for example the nearest valid name.
     pub fn input_hint(
         place: impl Into<String>,
         found: impl Into<String>,
@@ -116,7 +117,7 @@ impl Error {
         Error::Input { place: place.into(), found: found.into(), expected: expected.into(), hint: Some(hint.into()) }
     }
 
-    /// The same error with `outer` (a file, a row) before its place, unless the place names it.
+    /// Adds `outer` (a file, a row) before the place of the error, unless the place already contains it.
     pub fn within(self, outer: &str) -> Error {
         match self {
             Error::Input { place, found, expected, hint } if !place.contains(outer) => {
@@ -127,8 +128,8 @@ impl Error {
         }
     }
 
-    /// The error of a file that the row at `place` names: the row's fault where the file is not there, or is none that can
-    /// be read, else [`Error::Unreadable`].
+    /// Creates the error of a file that the row at `place` names. It is an input error of the row if the file does not
+    /// exist or cannot be a valid file. Otherwise it is [`Error::Unreadable`].
     pub fn of_row(place: &str, file: &Path, expected: impl Into<String>, source: std::io::Error) -> Error {
         match is_of_file(&source) {
             true => Error::input(place, format!("image {} ({})", file.display(), words(&source)), expected),
@@ -136,17 +137,17 @@ impl Error {
         }
     }
 
-    /// A broken file.
+    /// Creates the error of a broken file.
     pub fn format(path: impl AsRef<Path>, what: impl Into<String>) -> Error {
         Error::Format { path: path.as_ref().to_owned(), what: what.into() }
     }
 
-    /// An I/O error with its path: `fs::read(p).map_err(Error::io(p))`.
+    /// Adds the path to an I/O error: `fs::read(p).map_err(Error::io(p))`.
     pub fn io(path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Error {
         move |source| Error::Io { path: path.as_ref().to_owned(), source }
     }
 
-    /// The process's exit status for this error (FORMATS section 1).
+    /// Returns the process's exit status for this error (FORMATS section 1).
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Input { .. } | Error::Format { .. } => 2,
@@ -158,16 +159,16 @@ impl Error {
     }
 }
 
-/// True where the file itself is why it cannot be read: it is not there, or holds something else. False for what the next
-/// try may not meet: too many open files, no memory, a disk that fails, no permission.
+/// Returns true if the file itself is the reason why it cannot be read: it does not exist, or its content is wrong.
+/// Returns false for errors that may not occur again: too many open files, no memory, a failing disk, no permission.
 pub fn is_of_file(error: &std::io::Error) -> bool {
     use rustix::io::Errno;
     let of_file = [Errno::NOENT, Errno::NOTDIR, Errno::ISDIR, Errno::NAMETOOLONG, Errno::LOOP];
-    // What no system call said is what a reader found in the file.
+    // An error without an error number comes from a decoder that read the file, not from a system call.
     Errno::from_io_error(error).is_none_or(|errno| of_file.contains(&errno))
 }
 
-/// What the system said, for people: no number of an error.
+/// Returns the system's error in words, without the error number.
 pub fn words(error: &std::io::Error) -> String {
     use std::io::ErrorKind::{AlreadyExists, IsADirectory, NotADirectory, NotFound, PermissionDenied};
     let text = error.to_string();
@@ -182,7 +183,8 @@ pub fn words(error: &std::io::Error) -> String {
     }
 }
 
-/// True where another path, or other rights on it, would have done: `InvalidData` is a text file that is not UTF-8.
+/// Returns true if another path, or other permissions, would avoid the error. `InvalidData` is a text file that is not
+/// UTF-8.
 fn wrong_path(kind: std::io::ErrorKind) -> bool {
     use std::io::ErrorKind::{AlreadyExists, InvalidData, IsADirectory, NotADirectory, NotFound, PermissionDenied};
     matches!(kind, AlreadyExists | NotFound | IsADirectory | NotADirectory | PermissionDenied | InvalidData)

@@ -1,4 +1,4 @@
-//! What a job needs of the machine that it runs on, as whoever starts the job gives it.
+//! The machine that a job runs on, as the caller of the job provides it.
 
 #![forbid(unsafe_code)]
 
@@ -8,33 +8,33 @@ use crate::device::{Device, Plan, Target};
 use crate::error::Result;
 use crate::observe::Observer;
 
-/// The machine as a job sees it.
+/// The resources of the machine that a job uses.
 pub struct Machine<'a> {
-    /// The device that plans are made for.
+    /// Device that memory plans are made for.
     pub target: Target,
-    /// Compute threads.
+    /// Number of compute threads.
     pub threads: usize,
-    /// Where the job computes, in words for people.
+    /// Description of the device for messages.
     pub place: String,
-    /// Makes a device with a plan's memory and no more.
+    /// Creates a device with exactly the memory of a plan.
     pub device: &'a dyn Fn(&Plan) -> Result<Device>,
-    /// Returns the one asynchronous runtime, for teachers, judges and servers.
+    /// Returns the only asynchronous runtime, for teachers, judges and servers.
     pub runtime: &'a dyn Fn() -> Result<Handle>,
-    /// Receives progress and notes, and asks the job to stop.
+    /// Receives progress and notes, and can request the job to stop.
     pub observer: &'a dyn Observer,
 }
 
-/// Memory that this process may still take.
+/// Memory that this process may still allocate.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FreeMemory {
-    /// Bytes.
+    /// Number of bytes.
     pub bytes: u64,
-    /// The limit of this process in bytes, where one is set below the machine's memory.
+    /// Memory limit of this process in bytes, if one is set below the machine's memory.
     pub limit: Option<u64>,
 }
 
 impl FreeMemory {
-    /// Reads it from the system; `None` where the system does not say.
+    /// Reads the values from the system. Returns `None` if the system does not report them.
     pub fn read() -> Option<FreeMemory> {
         let info = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
         let field = |name: &str| {

@@ -1,27 +1,28 @@
-//! What long work tells whoever watches it, and what it asks them.
+//! The interface between a long job and its observer: the job reports progress and checks whether it should stop.
 //!
-//! Rooms that work for long (data, train, rl, eval) take a `&dyn Observer` and never know of terminals,
-//! progress bars or signals; `cli::progress` is the one that draws.
+//! Rooms with long jobs (data, train, rl, eval) take a `&dyn Observer` and do not depend on terminals, progress bars or
+//! signals. `cli::progress` implements the one that draws progress bars.
 
 use std::borrow::Cow;
 
-/// Watches one job at a time. All methods may be called from any thread.
+/// Observer of one job at a time. All methods may be called from any thread.
 pub trait Observer: Send + Sync {
-    /// Stage `name` begins: `total` units of work (0 when unknown), `done` of them done by an earlier run.
+    /// Begins stage `name`, which has `total` units of work (0 if unknown). An earlier run has done `done` of them.
     fn begin(&self, name: &str, unit: &str, total: u64, done: u64);
-    /// `done` units are done; `figures` are shown beside the bar, in this order.
+    /// Reports that `done` units are done. `figures` are metrics to show beside the bar, in this order.
     fn step(&self, done: u64, figures: &[(&str, f64)]);
-    /// The stage is over.
+    /// Ends the stage.
     fn end(&self);
-    /// A line worth reading: a checkpoint, a rejected file, what was found on resume.
+    /// Reports an important line: a checkpoint, a rejected file, or what was found on resume.
     fn note(&self, line: &str);
-    /// True once the user asked to stop: begin nothing new, return `Error::Stopped`.
+    /// Returns true if the user asked to stop. The job then begins nothing new and returns `Error::Stopped`.
     fn stop_requested(&self) -> bool;
-    /// Whether the work under way, asked to stop, has things to put in order that are waited for however long it takes.
+    /// Sets whether the job, when it is asked to stop, must be waited for without a time limit because it has to save
+    /// its state.
     fn patient(&self, _is_patient: bool) {}
 }
 
-/// Sees nothing and never asks to stop.
+/// An observer that ignores everything and never requests a stop.
 pub struct Silent;
 
 impl Observer for Silent {
@@ -34,7 +35,7 @@ impl Observer for Silent {
     }
 }
 
-/// Bytes as people say them.
+/// Formats a number of bytes with a unit, for example `1.5 GiB`.
 pub fn bytes(count: u64) -> String {
     let units = ["B", "KiB", "MiB", "GiB", "TiB"];
     let mut value = count as f64;
@@ -46,8 +47,8 @@ pub fn bytes(count: u64) -> String {
     if unit == 0 { format!("{count} B") } else { format!("{value:.1} {}", units[unit]) }
 }
 
-/// Text as it may be shown on a terminal: what rows, paths and models say cannot move its cursor, colour it or rename its
-/// window. Control characters, line ends and tabs aside, are written out.
+/// Makes text safe to show on a terminal. Control characters, except line ends and tabs, are escaped, so text from
+/// rows, paths and models cannot move the cursor, change colours or rename the window.
 pub fn shown(text: &str) -> Cow<'_, str> {
     let acts = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
     if !text.contains(acts) {

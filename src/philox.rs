@@ -1,11 +1,12 @@
 //! Random numbers: Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011).
 //!
-//! The key is (run seed, purpose and step), the counter names the thing a number is for: there is no state to
-//! keep, and a number does not depend on what else was drawn before it. Pure host code.
+//! The key is made from the run's seed, the purpose and the step. The counter identifies the item that a number is for,
+//! for example a row. There is no state to save, and a number does not depend on numbers that were drawn before. This
+//! file is the host's implementation.
 
 use crate::math;
 
-/// Ten rounds of Philox on the counter `ctr` under `key`: four random words.
+/// Computes ten rounds of Philox on the counter `ctr` with `key`. Returns four random words.
 #[inline(always)]
 pub fn philox4x32_10(key: [u32; 2], ctr: [u32; 4]) -> [u32; 4] {
     let [mut k0, mut k1] = key;
@@ -20,8 +21,8 @@ pub fn philox4x32_10(key: [u32; 2], ctr: [u32; 4]) -> [u32; 4] {
     [c0, c1, c2, c3]
 }
 
-/// What numbers are drawn for. Different purposes never share a number; the values are part of every
-/// checkpoint's meaning and do not change.
+/// Purpose of random numbers. Different purposes never share a number. The values must not change, because checkpoints
+/// depend on them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 #[repr(u32)]
 pub enum Purpose {
@@ -29,33 +30,34 @@ pub enum Purpose {
     Init = 1,
     /// Order of samples; counter: the epoch.
     Shuffle = 2,
-    /// Changes made to inputs.
+    /// Augmentation of inputs.
     Augment = 3,
-    /// Made-up data: rows of a built-in data set; counter: the row.
+    /// Generated data: rows of a built-in data set; counter: the row.
     Data = 4,
-    /// A built-in teacher's answers; counter: the row and the answer.
+    /// Answers of a built-in teacher; counter: the row and the answer.
     Teacher = 5,
     /// Sampling noise; counter: (prompt, rollout, position, id / 4).
     Noise = 6,
-    /// Stochastic rounding; counter: (element / 4, parameter, what is rounded).
+    /// Stochastic rounding; counter: (element / 4, parameter, kind of value).
     Rounding = 7,
-    /// Waits before a request is sent again.
+    /// Waiting times before a request is sent again.
     Backoff = 10,
-    /// Which responses that move nothing run for their figures; counter: (prompt, rollout).
+    /// Choice of the responses that are computed only for metrics, because they cannot change the policy; counter:
+    /// (prompt, rollout).
     Figures = 11,
     /// Tests.
     #[cfg_attr(private_tree, expect(dead_code, reason = "what tests draw is no run's"))]
     Test = 15,
 }
 
-/// The key of `purpose` at `step` of a run. The purpose stands above the low 28 bits, where steps live.
+/// Returns the key of `purpose` at `step` of a run. The purpose is in the high 4 bits and the step in the low 28.
 #[inline(always)]
 pub fn key(seed: u64, purpose: Purpose, step: u64) -> [u32; 2] {
     let fold = |x: u64| (x ^ (x >> 32)) as u32;
     [fold(seed), ((purpose as u32) << 28) ^ fold(step)]
 }
 
-/// The numbers of one thing, in order: word i of counter (i / 4, 0, thing).
+/// Sequence of random numbers for one item: word i of counter (i / 4, 0, item).
 #[derive(Clone, Debug)]
 pub struct Random {
     key: [u32; 2],
@@ -67,7 +69,7 @@ pub struct Random {
 }
 
 impl Random {
-    /// The numbers of `counter` (an epoch, a row, a tensor) for `purpose` under the run's `seed`.
+    /// Creates the sequence of `counter` (an epoch, a row, a tensor) for `purpose` with the run's `seed`.
     pub fn new(seed: u64, purpose: Purpose, counter: u64) -> Random {
         Random {
             key: key(seed, purpose, 0),
@@ -79,7 +81,7 @@ impl Random {
         }
     }
 
-    /// 32 random bits.
+    /// Returns 32 random bits.
     pub fn next_u32(&mut self) -> u32 {
         if self.used == 4 {
             self.words = philox4x32_10(self.key, [self.block, 0, self.thing[0], self.thing[1]]);
@@ -90,28 +92,28 @@ impl Random {
         self.words[self.used - 1]
     }
 
-    /// 64 random bits.
+    /// Returns 64 random bits.
     pub fn next_u64(&mut self) -> u64 {
         let low = u64::from(self.next_u32());
         u64::from(self.next_u32()) << 32 | low
     }
 
-    /// Uniform on the multiples of 2^-24 in [0, 1).
+    /// Returns a uniform multiple of 2^-24 in [0, 1).
     pub fn uniform_f32(&mut self) -> f32 {
         (self.next_u32() >> 8) as f32 * (1.0 / 16_777_216.0)
     }
 
-    /// Uniform on the multiples of 2^-53 in [0, 1).
+    /// Returns a uniform multiple of 2^-53 in [0, 1).
     pub fn uniform_f64(&mut self) -> f64 {
         (self.next_u64() >> 11) as f64 * (1.0 / 9_007_199_254_740_992.0)
     }
 
-    /// Standard normal (Box-Muller).
+    /// Returns a standard normal number (Box-Muller).
     pub fn normal(&mut self) -> f32 {
         if let Some(z) = self.spare_normal.take() {
             return z;
         }
-        // In (0, 1]: the logarithm is finite.
+        // In (0, 1], so the logarithm is finite.
         let u = ((self.next_u32() >> 8) + 1) as f32 * (1.0 / 16_777_216.0);
         let radius = (-2.0 * math::ln(u)).sqrt();
         let (sin, cos) = math::sin_cos_turns(self.uniform_f32());
@@ -119,11 +121,11 @@ impl Random {
         radius * cos
     }
 
-    /// Uniform integer in `0..n`, without bias. Panics when `n` is 0.
+    /// Returns a uniform integer in `0..n`, without bias. Panics if `n` is 0.
     pub fn below(&mut self, n: u64) -> u64 {
         assert!(n > 0, "no integer is below 0");
-        // Lemire's method: the high half of word * n, and words whose low half falls in the uneven rest are
-        // drawn again.
+        // Lemire's method: the result is the high half of word * n. Words whose low half falls into the uneven
+        // remainder are drawn again.
         let rest = n.wrapping_neg() % n;
         loop {
             let wide = u128::from(self.next_u64()) * u128::from(n);
@@ -133,7 +135,7 @@ impl Random {
         }
     }
 
-    /// Fisher-Yates: every order equally likely.
+    /// Shuffles by Fisher-Yates: every order is equally likely.
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
         for i in (1..items.len()).rev() {
             items.swap(i, self.below(i as u64 + 1) as usize);
@@ -141,15 +143,15 @@ impl Random {
     }
 }
 
-/// Shuffles `items` by (seed, purpose, counter).
+/// Shuffles `items` with the random numbers of (seed, purpose, counter).
 pub fn shuffle<T>(seed: u64, purpose: Purpose, counter: u64, items: &mut [T]) {
     Random::new(seed, purpose, counter).shuffle(items);
 }
 
-/// Gumbel noise of one random word: w = min(f32(k 2^-32 + 2^-33), 1 - 2^-24), -ln(-log1p(-w)).
+/// Computes Gumbel noise from one random word k: -ln(-log1p(-w)) with w = min(f32(k 2^-32 + 2^-33), 1 - 2^-24).
 #[inline(always)]
 pub fn gumbel(word: u32) -> f32 {
-    // Exact in f64 (33 bits), so the conversion to f32 rounds once.
+    // The f64 value is exact (33 bits), so the conversion to f32 is the only rounding.
     let w = ((f64::from(word) + 0.5) * (1.0 / 4_294_967_296.0)) as f32;
     const LAST: f32 = 1.0 - 1.0 / 16_777_216.0;
     let w = if w < LAST { w } else { LAST };

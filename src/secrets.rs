@@ -1,17 +1,17 @@
-//! Keys and passwords that this process was given: they are sent to servers, and never shown or written.
+//! Keys and passwords of this process. They are sent to servers, but never shown or written.
 
 use std::borrow::Cow;
 use std::sync::{PoisonError, RwLock};
 
-/// What is shown in their place.
+/// Text that replaces a secret in output.
 pub const HIDDEN: &str = "***";
 
-/// Shorter texts stand in too many lines that have nothing to do with them.
+/// Minimum length of a secret to hide. Shorter texts occur in too many unrelated lines.
 const SHORTEST: usize = 6;
 
 static KEPT: RwLock<Vec<String>> = RwLock::new(Vec::new());
 
-/// From here on [`redacted`] hides `secret`.
+/// Registers `secret`, so that [`redacted`] hides it from now on.
 pub fn keep(secret: &str) {
     let mut kept = KEPT.write().unwrap_or_else(PoisonError::into_inner);
     if secret.len() >= SHORTEST && !kept.iter().any(|known| known == secret) {
@@ -19,7 +19,7 @@ pub fn keep(secret: &str) {
     }
 }
 
-/// `text` without the secrets that are known, and without names and passwords in addresses.
+/// Returns `text` without registered secrets, and without user names and passwords in URLs.
 pub fn redacted(text: &str) -> Cow<'_, str> {
     let kept = KEPT.read().unwrap_or_else(PoisonError::into_inner);
     let mut found = kept.iter().filter(|secret| text.contains(secret.as_str())).peekable();
@@ -32,7 +32,7 @@ pub fn redacted(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// `text` with `http://host` for each `http://name:password@host` in it.
+/// Replaces each `http://name:password@host` in `text` by `http://host`.
 pub fn without_userinfo(text: &str) -> Cow<'_, str> {
     const START: &str = "://";
     let is_end = |c: char| c.is_whitespace() || c.is_control() || "/?#\"'`<>()[]{},".contains(c);
