@@ -1,42 +1,51 @@
-//! omr: hand-written CUDA kernels, an emulator that runs them without a card, and on them one program from raw data to a
-//! measured reasoning model. This is the map of its rooms; `docs/DESIGN.md` says how it is built.
+//! omr is one program that makes a reasoning model from raw data and measures it, on hand-written CUDA kernels. An
+//! emulator runs these kernels without a GPU.
 //!
-//! | room | what it holds |
+//! A *room* is a folder or file directly under `src/`. This table lists all rooms, from the lowest to the highest. A
+//! room uses only rooms above it in the table, and `tests/layering.rs` checks that. `docs/DESIGN.md` explains the
+//! design.
+//!
+//! | room | purpose |
 //! | --- | --- |
-//! | [`error`] | one error type, every variant with its context |
-//! | [`math`], [`philox`] | elementary functions of equal bits everywhere; random numbers by what they are for |
-//! | [`files`] | writes that are whole or not there |
-//! | [`secrets`] | words that no output may show |
-//! | [`bounds`] | bytes in work over all threads, panics of libraries as errors |
-//! | [`observe`] | what long work tells whoever watches it |
-//! | [`config`] | YAML and overrides to typed, validated, immutable settings |
-//! | [`identity`] | what a result depends on, by content; the `MANIFEST` of what was written |
-//! | [`client`] | the client of OpenAI-compatible servers: teachers, judges, models to be measured |
-//! | [`answers`] | the answers of teachers, judges and measured models, kept by content |
-//! | [`hub`] | models and data sets of the Hugging Face hub: names, listings, downloads, what is there already |
-//! | [`device`] | where memory and compute live: regions, plan, threads, instruction sets |
-//! | [`machine`] | what a job needs of the machine it runs on: a device, threads, the runtime, an observer |
-//! | [`tensor`] | element types, shapes, handles into a device's memory |
-//! | [`ranks`] | ranks: collectives, and who owns which part of the optimizer's state |
-//! | [`ops`] | one file per op family, forward and backward side by side; rounding points |
-//! | [`model`] | Qwen2.5-VL: config, weights and their layout, vision tower, decoder, positions, tape |
-//! | [`text`], [`image`] | tokenizer and chat template; decode, smart resize, Pillow-exact resize, patches |
-//! | [`page`] | the frame of every HTML page |
-//! | [`reward`] | the judge, the reward process, the score of a response; `omr_verify` finds and compares answers |
-//! | [`task`] | rows to prompts and scores; the same object serves RL and evaluation |
-//! | [`data`] | rows in and out, distillation, packing |
-//! | [`optim`], [`checkpoint`] | AdamW and schedules; whole-or-nothing state |
-//! | [`engine`] | sequences, block manager, scheduler, model runner, sampler over a paged KV cache |
-//! | [`rollout`] | prompts to scored rollouts, for RL and evaluation alike; the file of a step's rollouts |
-//! | [`train`], [`rl`] | the SFT loop; advantages, policy losses, the RL loop |
-//! | [`eval`], [`report`] | benchmarks; the HTML report |
-//! | [`replay`] | steps computed again and held against what the run kept of them |
-//! | [`generate`] | text generation: questions to prompts, answers streamed or in a file |
-//! | [`pipeline`] | stages from rows to rows: format, verify, filter, mix |
-//! | [`recipe`] | data, SFT, RL, control, evaluation and report in one: stages and resume |
-//! | [`plan`] | what a config takes on a GPU: memory, time, what binds |
-//! | [`bench`](mod@bench) | how long ops and jobs take beside the ceilings of this machine, or beside a prediction |
-//! | [`cli`] | one file per command |
+//! | [`error`] | Defines the only error type; every error states its place, what was found and what was expected. |
+//! | [`math`] | Computes elementary functions whose results are bitwise identical on every device. |
+//! | [`philox`] | Generates random numbers from a seed, a purpose and a counter, without state. |
+//! | [`files`] | Writes files and folders atomically, reads regular files safely, and locks run folders. |
+//! | [`bounds`] | Limits the memory that untrusted input may use, and turns panics of libraries into errors. |
+//! | [`secrets`] | Removes keys and passwords from all output. |
+//! | [`observe`] | Defines the interface through which a long job reports progress and receives a request to stop. |
+//! | [`config`] | Parses YAML files and command-line overrides into typed, validated, immutable settings. |
+//! | [`identity`] | Hashes everything that a result depends on, and writes the `MANIFEST` of finished folders. |
+//! | [`client`] | Sends requests to OpenAI-compatible servers: teachers, judges and models to measure. |
+//! | [`answers`] | Stores the replies of teachers, judges and measured models in one SQLite file per run. |
+//! | [`hub`] | Lists and downloads models and data sets of the Hugging Face hub, and finds local copies. |
+//! | [`device`] | Provides memory regions, threads, CPU instruction sets, GPU drivers and the GPU emulator. |
+//! | [`machine`] | Describes the resources of a job: a device, threads, the asynchronous runtime and an observer. |
+//! | [`tensor`] | Defines element types, shapes, and tensors as handles to a device's memory. |
+//! | [`ranks`] | Connects the processes of a distributed run and assigns each a shard of the optimizer's state. |
+//! | [`ops`] | Implements each family of ops in one file or folder, with forward and backward side by side. |
+//! | [`text`] | Contains the tokenizer and the chat template. |
+//! | [`image`] | Decodes and resizes images exactly as Pillow does, and computes their grid of patches. |
+//! | [`page`] | Contains the common frame of all HTML pages. |
+//! | [`reward`] | Scores a response with the rules of the crate `omr_verify`, a judge model or an external process. |
+//! | [`data`] | Reads and writes rows, and converts them to samples and packed batches. |
+//! | [`task`] | Converts the rows of a benchmark to prompts and scores, for RL and evaluation alike. |
+//! | [`model`] | Implements Qwen2.5-VL: config, weights, vision tower, decoder, and the tape for backward. |
+//! | [`optim`] | Implements AdamW and learning-rate schedules. |
+//! | [`checkpoint`] | Saves and restores the state of a run atomically. |
+//! | [`engine`] | Generates tokens with continuous batching over a paged KV cache, as vLLM does. |
+//! | [`rollout`] | Sends prompts to the engine, scores each response and stores the rollouts of a step. |
+//! | [`train`] | Implements the training step and the SFT loop. |
+//! | [`rl`] | Implements advantages, the policy update and the RL loop. |
+//! | [`eval`] | Measures models on benchmarks. |
+//! | [`replay`] | Computes recorded steps again and compares the results with the record. |
+//! | [`report`] | Builds the HTML reports of runs and data. |
+//! | [`pipeline`] | Runs the data stages that convert rows to rows: format, distill, verify, filter, mix and others. |
+//! | [`recipe`] | Runs data, SFT, RL, evaluation and report as the resumable stages of one command. |
+//! | [`plan`] | Predicts the memory, the time and the bottleneck of a config on a GPU. |
+//! | [`generate`] | Generates text for questions, streamed or into a file. |
+//! | [`bench`](mod@bench) | Measures ops and jobs and compares them with the limits of the machine or a prediction. |
+//! | [`cli`] | Contains one file per command of the command line. |
 
 pub mod answers;
 pub mod bench;

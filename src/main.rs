@@ -1,4 +1,4 @@
-//! The omr binary.
+//! The omr program: calls `omr::cli::main`.
 
 fn main() -> std::process::ExitCode {
     omr::cli::main()
