@@ -1,9 +1,10 @@
-//! Embeds what `src/device/images.rs` gives out: the kernel sources (for the emulator, which compiles them at run
-//! time), the committed PTX with its MANIFEST and, where `ptxas` of CUDA 13.0 is at hand, an sm_90a cubin of each file,
-//! packed as the PTX is.
+//! Build script. It embeds the data of `src/device/images.rs`: the kernel sources (the emulator compiles them at run
+//! time), the committed PTX with its MANIFEST and, if `ptxas` of CUDA 13.0 is available, an sm_90a cubin of each file.
+//! PTX and cubins are compressed.
 //!
-//! Nothing of this needs a CUDA toolkit: without one the driver compiles the PTX. `ptxas` is looked for in
-//! `CUDA_HOME`, in `PATH` and in `.cuda/` (`tools/cuda-toolchain`); `PTXAS=/path` names one, an empty `PTXAS` none.
+//! No CUDA toolkit is required: without one, the driver compiles the PTX. The script searches for `ptxas` in
+//! `CUDA_HOME`, in `PATH` and in `.cuda/` (`tools/cuda-toolchain`). `PTXAS=/path` selects one, and an empty `PTXAS`
+//! selects none.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -19,7 +20,8 @@ use flate2::write::GzEncoder;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-/// A cubin must be of the release the PTX was written by: newer ones ask for newer drivers.
+/// Required release of `ptxas`. It must be the release that wrote the PTX, because cubins of a newer one need a newer
+/// driver.
 const RELEASE: &str = "release 13.0,";
 
 fn main() -> Result<()> {
@@ -54,7 +56,7 @@ fn main() -> Result<()> {
     let manifest = root.join("ptx/MANIFEST");
     let manifest = if manifest.exists() { fs::read_to_string(&manifest)? } else { String::new() };
 
-    // A file's own PTX of sm_90a, else that of sm_80.
+    // PTX for each cubin: the file's own sm_90a PTX, else its sm_80 PTX.
     let portable = ptx.iter().filter_map(|(name, path)| Some((name.strip_suffix(".sm_80")?, path)));
     let hopper: Vec<_> =
         portable.map(|(file, path)| (file, ptx.get(&format!("{file}.sm_90a")).unwrap_or(path))).collect();
@@ -78,14 +80,15 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Writes a file by renaming: a build folder may be a copy by hard links, and what it shares is not to be changed.
+/// Writes a file and renames it into place. The build folder may be a hard-linked copy, and a shared file must not
+/// change.
 fn replace(path: &Path, bytes: impl AsRef<[u8]>) -> std::io::Result<()> {
     let fresh = path.with_extension("new");
     fs::write(&fresh, bytes)?;
     fs::rename(&fresh, path)
 }
 
-/// Calls `found` with every file under `folder`, hidden ones left out; a folder that is missing has none.
+/// Calls `found` with every file under `folder`, except hidden ones. Does nothing if the folder does not exist.
 fn files(folder: &Path, found: &mut impl FnMut(&Path)) -> Result<()> {
     if !folder.is_dir() {
         return Ok(());
@@ -104,7 +107,7 @@ fn files(folder: &Path, found: &mut impl FnMut(&Path)) -> Result<()> {
     Ok(())
 }
 
-/// The assembler to use, if there is one of the right release.
+/// Returns the assembler to use, or `None` if none of the right release was found.
 fn ptxas(root: &Path) -> Option<PathBuf> {
     let named = std::env::var("PTXAS").ok();
     let candidates: Vec<PathBuf> = match &named {
@@ -129,8 +132,8 @@ fn ptxas(root: &Path) -> Option<PathBuf> {
     found
 }
 
-/// Assembles every PTX of `hopper` (kernel file, path) that changed since the last time, on all processors; the cubins,
-/// packed.
+/// Assembles every PTX of `hopper` (kernel file, path) that changed since the last build, on all processors. Returns
+/// the compressed cubins.
 fn cubins(tool: &Path, hopper: &[(&str, &PathBuf)], out: &Path) -> Result<BTreeMap<String, PathBuf>> {
     let assemble = |(name, path): &(&str, &PathBuf)| -> std::result::Result<(String, PathBuf), String> {
         let failed = |e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
@@ -152,7 +155,8 @@ fn cubins(tool: &Path, hopper: &[(&str, &PathBuf)], out: &Path) -> Result<BTreeM
     Ok(done.into_iter().collect::<std::result::Result<_, _>>()?)
 }
 
-/// Assembles one packed PTX by way of files that begin with `stem`, and packs what comes out into `cubin`.
+/// Assembles one compressed PTX through temporary files that begin with `stem`, and writes the compressed result to
+/// `cubin`.
 fn assembled(tool: &Path, packed: &[u8], stem: &Path, cubin: &Path) -> Result<()> {
     let (text, code) = (stem.with_extension("ptx"), stem.with_extension("cubin"));
     std::io::copy(&mut GzDecoder::new(packed), &mut fs::File::create(&text)?)?;
