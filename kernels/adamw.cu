@@ -1,9 +1,14 @@
-// AdamW with decoupled decay. Weights bf16: hi of an exact fp32 master whose signed rest is lo, or (_rounded) alone and
-// rounded stochastically; moments fp32, bf16, or 8-bit codes with a scale a block of 256 elements.
-// w bf16, lo i16, grad f32, m and v f32, bf16 or u8, all [len] in one element order, of a parameter from `first` on; m_scales, v_scales f32
-// [ceil(len / 256)]; clip f32 [2]: factor and flag, 0 changes nothing. A warp a block of 256, a lane two quads of it,
-// grid ceil(len / 2048). Bound by memory: 4 bytes an element of gradient, and twice 4 of weight and rest, 8, 4 or 2 of
-// moments. Reference src/ops/adamw.rs, to the bit; bench adamw.
+// AdamW with decoupled weight decay.
+// Weights: bf16 `hi` of an exact fp32 master plus its signed rest `lo`; or (_rounded) only bf16, rounded
+// stochastically.
+// Moments: fp32, bf16, or 8-bit codes with one scale per block of 256 elements.
+// Shapes: w bf16, lo i16, grad f32, m and v f32, bf16 or u8, all [len] in the same element order, starting at element
+// `first` of a parameter; m_scales, v_scales f32 [ceil(len / 256)]; clip f32 [2]: factor and flag; flag 0 skips the
+// update.
+// Grid: ceil(len / 2048). One warp per block of 256 elements, two quads per lane.
+// Bound: memory. Per element it reads 4 bytes of gradient, and reads and writes 4 bytes of weight and rest, and 8, 4 or
+// 2 bytes of moments.
+// Reference: src/ops/adamw.rs, bitwise identical. Benchmark: omr bench, adamw.
 #include "common/code8.cuh"
 #include "common/philox.cuh"
 #include "common/reduce.cuh"
@@ -11,7 +16,7 @@
 
 namespace adamw {
 
-// The settings of an update, as src/ops/adamw.rs works them out.
+// Settings of an update, as src/ops/adamw.rs computes them.
 struct Factors {
     float keep, one_minus_beta1, beta2, one_minus_beta2, step_size, inv_root, eps;
 };
@@ -36,15 +41,15 @@ constexpr int THREADS = 256;
 constexpr int EACH = 4;
 constexpr int QUADS = code8::BLOCK / (32 * EACH);
 
-// What a random word rounds: the last word of its counter.
+// Purpose of a random word, which is the last word of its Philox counter: it rounds a second moment or a weight.
 constexpr uint32_t SECOND_MOMENT = 0, WEIGHT = 1;
 
-// Four elements of everything.
+// Four elements of weight and moments.
 struct Quad {
     float w[EACH], m[EACH], v[EACH];
 };
 
-// `count` of the four elements at p; the others are zero.
+// Four elements at p, of which `count` exist; the others are zero.
 template <class T>
 struct Four {
     T v[EACH];
@@ -74,7 +79,7 @@ __device__ __forceinline__ void write(float* p, const float (&v)[EACH], int coun
     }
 }
 
-// Halves of 16 bits, as the low bits of words.
+// Reads 16-bit values into the low bits of words.
 template <class T>
 __device__ __forceinline__ Four<uint32_t> read_halves(const T* p, int count) {
     const uint16_t* halves = reinterpret_cast<const uint16_t*>(p);
@@ -103,7 +108,7 @@ __device__ __forceinline__ void write_halves(T* p, const uint32_t (&v)[EACH], in
     }
 }
 
-// Bytes, as the low bits of words.
+// Reads bytes into the low bits of words.
 __device__ __forceinline__ Four<uint32_t> read_bytes(const uint8_t* p, int count) {
     if (count == EACH) {
         uint32_t b = isa::load<uint32_t>(p);
@@ -128,20 +133,22 @@ __device__ __forceinline__ void write_bytes(uint8_t* p, const uint32_t (&v)[EACH
     }
 }
 
-// The random words of the four elements from `at` on, which the whole parameter has at `first` + `at`.
+// Returns the random words of the four elements from `at` on. The counter uses their index in the complete parameter,
+// `first` + `at`.
 __device__ __forceinline__ Four<uint32_t> random(const Args& args, uint32_t what, int64_t at) {
-    // A parameter has less than 2^31 elements: the counter's second word, which takes what is past 2^34, is zero.
+    // A parameter has fewer than 2^31 elements. The second word of the counter, for indices past 2^34, is therefore
+    // zero.
     uint32_t group = (uint32_t)((args.first + at) / EACH);
     philox::Words words = philox::philox4x32_10(args.key[0], args.key[1], group, 0, args.param, what);
     return {{words.x, words.y, words.z, words.w}};
 }
 
-// An fp32 from its halves, see src/ops/adamw.rs `split`.
+// Joins an fp32 from its halves; see `split` in src/ops/adamw.rs.
 __device__ __forceinline__ float join(uint32_t hi, uint32_t lo) {
     return __uint_as_float((hi << 16) + (uint32_t)(int32_t)(int16_t)lo);
 }
 
-// The rounded upper half; ties go away from zero, so that the rest fits 16 signed bits.
+// Returns the rounded upper half. Ties round away from zero, so that the rest fits in 16 signed bits.
 __device__ __forceinline__ uint32_t upper(float master) { return (__float_as_uint(master) + 0x8000u) >> 16; }
 
 __device__ __forceinline__ float element(float w, float g, float& m, float& v, float clip, const Factors& f) {
@@ -152,7 +159,7 @@ __device__ __forceinline__ float element(float w, float g, float& m, float& v, f
     return (w * f.keep) - f.step_size * (m / denom);
 }
 
-// Weights with an exact fp32 master.
+// Weights with an exact fp32 master: bf16 and its rest.
 struct Split {
     __device__ __forceinline__ static void read(const Args& args, int64_t at, int count, float (&w)[EACH]) {
         Four<uint32_t> hi = read_halves(args.w + at, count), lo = read_halves(args.lo + at, count);
@@ -172,7 +179,7 @@ struct Split {
     }
 };
 
-// bf16 weights alone.
+// Weights in bf16 only.
 struct Rounded {
     __device__ __forceinline__ static void read(const Args& args, int64_t at, int count, float (&w)[EACH]) {
         Four<uint32_t> bits = read_halves(args.w + at, count);
@@ -189,7 +196,7 @@ struct Rounded {
     }
 };
 
-// fp32 moments.
+// Moments in fp32.
 struct Float {
     __device__ __forceinline__ static void read(const Args& args, int64_t, int64_t at, int count, Quad& q) {
         Four<float> m = adamw::read((const float*)args.m + at, count), v = adamw::read((const float*)args.v + at, count);
@@ -207,7 +214,7 @@ struct Float {
     }
 };
 
-// bf16 moments.
+// Moments in bf16.
 struct Short {
     __device__ __forceinline__ static void read(const Args& args, int64_t, int64_t at, int count, Quad& q) {
         Four<uint32_t> m = read_halves((const bf16*)args.m + at, count), v = read_halves((const bf16*)args.v + at, count);
@@ -232,7 +239,7 @@ struct Short {
     }
 };
 
-// 8-bit moments; the warp's block has one scale each.
+// Moments in 8 bits. The block of the warp has one scale for m and one for v.
 struct Code8 {
     __device__ __forceinline__ static void read(const Args& args, int64_t block, int64_t at, int count, Quad& q) {
         float m_scale = args.m_scales[block], v_scale = args.v_scales[block];
@@ -247,7 +254,7 @@ struct Code8 {
 
     __device__ __forceinline__ static void write(const Args& args, int64_t block, const int64_t (&at)[QUADS],
                                                  const int (&count)[QUADS], const Quad (&q)[QUADS]) {
-        // Elements behind the end are zero: they have no part in a maximum.
+        // Elements past the end are zero, so they do not affect a maximum.
         float m_most = 0.0f, v_most = 0.0f;
 #pragma unroll
         for (int i = 0; i < QUADS; i++) {
@@ -277,7 +284,7 @@ struct Code8 {
     }
 };
 
-// The warp's block of elements.
+// Updates the warp's block of elements.
 template <class Weights, class Moments>
 __device__ __forceinline__ void update(const Args& args) {
     if (args.clip[1] == 0.0f) return;

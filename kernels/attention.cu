@@ -1,8 +1,11 @@
-// Attention over packed sequences, causal or full, grouped query heads: out = softmax(scale q k^T) v and log-sum-exp.
-// qkv [T, (q + 2 kv) dim] bf16, cu_seqlens [S + 1] u32, out [T, q dim] bf16, lse [T, q] f32; dim even, at most HD.
-// Grid (slots, kv heads): 64 rows (token, head of the group) of one sequence, last ones first; 4 warps, 16 rows each.
-// Bound by mma.sync: 4 rows keys dim flops (half of it under a causal mask); floor at the sm_80 tensor rate.
-// Reference: src/ops/attention.rs on the CPU; bench: omr bench, attention fwd.
+// Attention over packed sequences, causal or full, with grouped query heads: out = softmax(scale q k^T) v, and its
+// log-sum-exp.
+// Shapes: qkv [T, (q + 2 kv) dim] bf16, cu_seqlens [S + 1] u32, out [T, q dim] bf16, lse [T, q] f32; dim is even and at
+// most HD.
+// Grid: (slots, kv heads), 4 warps with 16 rows each. A CTA computes 64 rows (token, head of the group) of one
+// sequence. The last tiles start first.
+// Bound: mma.sync. 4 rows keys dim flops (half of it under a causal mask); the floor is the sm_80 tensor core rate.
+// Reference: src/ops/attention.rs on the CPU. Benchmark: omr bench, attention fwd.
 // registers attention_fwd_hd16 <= 168
 // registers attention_fwd_hd32 <= 255
 // registers attention_fwd_hd64 <= 255
@@ -26,7 +29,7 @@ struct PackedKeys {
 
 template <int HD>
 __device__ __forceinline__ void run(const attend::PackedArgs& args) {
-    // Under a causal mask the last tiles of a sequence are the longest.
+    // Under a causal mask the last tiles of a sequence have the most keys, so they start first.
     int slot = gridDim.x - 1 - blockIdx.x, head = blockIdx.y;
     attend::Place place;
     if (!attend::place_of(args, slot, head, attend::TILE_ROWS, place)) {

@@ -1,8 +1,11 @@
-// Backward of attention: dQ = scale dS K, dK = scale dS^T Q, dV = P^T dO; P = exp2(s c - lse), dS = P (dO V^T - D).
-// qkv, dqkv [T, (q + 2 kv) dim] and out, dout [T, q dim] bf16, cu_seqlens [S + 1] u32, lse, delta [T, q] f32.
-// Grids (slots, kv heads), 8 warps: dq 128 rows (token, head of the group), 16 a warp; then dkv 128 keys, 16 a warp.
-// Bound by shared memory: 14 rows keys dim flops (half if causal), a byte for 16; floor 2,048 flops a clock and SM.
-// Reference: src/ops/attention/backward.rs on the CPU; bench: omr bench, attention bwd.
+// Backward of attention in two kernels, dq and dkv: dQ = scale dS K, dK = scale dS^T Q, dV = P^T dO, where
+// P = exp2(s c - lse), dS = P (dO V^T - D), D = rowsum(dO O) and c = scale log2 e.
+// Shapes: qkv, dqkv [T, (q + 2 kv) dim] and out, dout [T, q dim] bf16, cu_seqlens [S + 1] u32, lse, delta [T, q] f32.
+// Grid of both: (slots, kv heads), 8 warps with 16 rows or keys each. A dq CTA owns 128 rows (token, head of the
+// group), a dkv CTA owns 128 keys. dkv runs after dq because it reads `delta`.
+// Bound: shared memory bandwidth. 14 rows keys dim flops (half if causal) at 16 flops per byte; the floor is 2,048
+// flops per clock and SM.
+// Reference: src/ops/attention/backward.rs on the CPU. Benchmark: omr bench, attention bwd.
 // registers attention_bwd_dq_hd16 <= 128
 // registers attention_bwd_dq_hd32 <= 168
 // registers attention_bwd_dq_hd64 <= 255
@@ -15,17 +18,25 @@
 // registers attention_bwd_dkv_hd128 <= 255
 #include "common/attend_bwd.cuh"
 
-// Two kernels, each of whose CTAs owns what it writes, so that nothing is added by atomics and every element is one
-// chain: dQ over ascending keys, dK and dV over ascending rows, the group's heads fastest. They compute S and dP twice,
-// 7 products for 5. One kernel would add dQ to fp32 in memory for each block of 128 keys instead, in ticket order: at
-// dim 128, 1,024 bytes to L2 and back a row and block against 65,536 flops, which at 42 bytes (L2) and 3,000 flops
-// (mma.sync) a nanosecond and SM is 24 ns against 22; before the waits for tickets, 4 bytes of scratch an element of
-// dQ, and the passes that zero and round it.
-// dkv holds scores transposed, its keys as rows: P^T and dS^T are left operands as they are, and no score leaves the
-// registers of its warp in either kernel. The left operands of S and dP are in registers throughout, so that an mma of
-// 4,096 flops takes 256 bytes of shared memory, its right operand. At 128 bytes a clock that is the tensor rate of
-// sm_80 (312 TFLOP/s on an A100, 5/7 of them useful), and 474 on an H200 at 1,755 MHz, less than its mma.sync; sums of
-// 32 rows a warp would halve it, and have no registers at dim 128. From L2 a flop takes 1/192 (dq) or 1/256 byte (dkv).
+// Why two kernels: every CTA owns the elements that it writes. No result is added with atomics, and every element is
+// one fp32 accumulation chain in a fixed order:
+// - dQ sums over ascending keys.
+// - dK and dV sum over ascending rows, where the heads of the group vary fastest.
+// The price is that S and dP are computed twice: 7 matrix products instead of 5.
+//
+// The alternative is one kernel that adds each block of 128 keys to an fp32 dQ in global memory, in ticket order.
+// Estimate for dim 128, per row and key block, on one SM:
+// - It moves 1,024 bytes between the SM and L2 (read and write). At 42 bytes/ns this takes 24 ns.
+// - It saves 65,536 flops. At 3,000 flops/ns (mma.sync) this is 22 ns.
+// - It also waits for tickets, needs 4 bytes of scratch per element of dQ, and needs extra passes to zero and round dQ.
+//
+// Shared memory traffic: dkv holds the scores transposed, with keys as rows, so P^T and dS^T are already left operands.
+// In both kernels no score leaves the registers of its warp. The left operands of S and dP stay in registers, so one
+// mma (4,096 flops) reads only its right operand from shared memory (256 bytes). At 128 bytes per clock this allows:
+// - A100: 312 TFLOP/s, the sm_80 tensor core rate, of which 5/7 are useful.
+// - H200 at 1,755 MHz: 474 TFLOP/s, below its mma.sync rate.
+// Warps of 32 rows would halve the traffic, but at dim 128 there are not enough registers for them. The traffic from L2
+// is 1/192 byte per flop in dq and 1/256 in dkv.
 namespace attention_bwd {
 
 using attend::PITCH;
@@ -33,18 +44,20 @@ using attend::WARP_ROWS;
 
 constexpr int WARPS = 8;
 constexpr int THREADS = WARPS * attend::WARP;
-// Rows of a CTA of dq; keys of a CTA of dkv.
+// Rows that a dq CTA owns; keys that a dkv CTA owns.
 constexpr int OWNED = WARPS * WARP_ROWS;
-// Keys of a stage of dq; rows of a stage of dkv.
+// Keys per pipeline stage of dq; rows per pipeline stage of dkv.
 constexpr int KEYS = 64;
 constexpr int ROWS = 64;
 constexpr int NEVER = 0x7fffffff;
-// Rows whose scores a warp of dkv holds at a time, beside the sums and the left operands of its keys.
+// Rows whose scores a dkv warp holds at a time. The accumulators and left operands of its keys take the other
+// registers.
 template <int HD>
 constexpr int STRIP = HD > 96 ? 16 : 32;
 
-// Some of those rows, from `from` on: row i is token + (first + i) / group with head (first + i) % group. A stage's
-// pieces are many, so they divide by a product: exact below 2^31 / group, host code sees to it.
+// Rows of a key head's group, starting at row `from`. Row i belongs to token `token + (first + i) / group` and to
+// head `(first + i) % group`. A stage is copied in many small pieces, so the division is done by a multiplication with `inverse`. It is
+// exact below 2^31 / group, which the host code checks.
 struct Span {
     int token, first, group;
     uint32_t inverse;
@@ -52,14 +65,14 @@ struct Span {
     __device__ __forceinline__ Span(const Args& args, int from, int group)
         : token(from / group), first(from % group), group(group), inverse(args.inverse) {}
 
-    // Tokens before row i, and its head.
+    // Returns the number of tokens before row i, and stores the row's head in `head`.
     __device__ __forceinline__ int split(int i, int& head) const {
         int t = (int)((uint64_t)(uint32_t)(first + i) * inverse >> 31);
         head = first + i - t * group;
         return t;
     }
 
-    // The span's rows in an array whose heads lie `width` elements apart.
+    // Addresses of the span's rows in an array whose heads lie `width` elements apart.
     struct Heads {
         const bf16* data;
         const Span& span;
@@ -76,8 +89,9 @@ struct Span {
     }
 };
 
-// A warp's sixteen rows as left operands, straight from memory: each sector is read whole, by two loads of a quad. A
-// lane has rows `row` and row + 8, of which those below `count` exist; what does not is zero.
+// Loads the sixteen rows of a warp as left operands, directly from global memory. Two loads of a quad read one complete
+// sector. A lane holds rows `row` and row + 8. Rows from `count` on and columns from `dim` on do not exist and become
+// zero.
 template <int HD, class At>
 __device__ __forceinline__ void load_fragments(isa::Frag<4> (&to)[HD / 16], const At& at, int row, int count, int dim) {
 #pragma unroll
@@ -92,7 +106,7 @@ __device__ __forceinline__ void load_fragments(isa::Frag<4> (&to)[HD / 16], cons
     }
 }
 
-// The dot products of a lane's two rows with rows of the same layout.
+// Computes the dot products of a lane's two rows with rows of the same layout.
 template <int HD, class At>
 __device__ __forceinline__ void dot_rows(float (&sum)[2], isa::Frag<4> (&rows)[HD / 16], const At& at, int row,
                                          int count, int dim) {
@@ -118,7 +132,7 @@ struct KeySmem {
     isa::Shared<bf16> v[2][KEYS * PITCH<HD>];
 };
 
-// dS of a warp's sixteen rows, in the place of dP. `masked`: some row does not see all keys of the stage.
+// Turns dP of a warp's sixteen rows into dS, in place. `masked`: true if some row does not see all keys of the stage.
 __device__ __forceinline__ void row_grads(isa::Acc (&s)[KEYS / 8], isa::Acc (&dp)[KEYS / 8], const float (&lse)[2],
                                           const float (&delta)[2], float scale_log2e, bool masked,
                                           const int (&visible)[2]) {
@@ -133,7 +147,7 @@ template <int HD>
 __device__ __forceinline__ void dq(const Args& args) {
     auto& smem = isa::smem<KeySmem<HD>>();
     int group = args.q_heads / args.kv_heads, dim = args.dim, tile;
-    // Under a causal mask the last rows of a sequence see the most keys: the longest work first.
+    // Under a causal mask the last rows of a sequence see the most keys. CTAs with the most work start first.
     int sequence = attend::sequence_of(gridDim.x - 1 - blockIdx.x, args.cu_seqlens, args.sequences, group, OWNED, tile);
     Place place(args, sequence, blockIdx.y, group);
     int from = tile * OWNED;
@@ -170,7 +184,7 @@ __device__ __forceinline__ void dq(const Args& args) {
             }
         }
     }
-    // Keys that the warp's first and last row see.
+    // Number of keys that the warp's first row (`least`) and last row (`most`) see.
     int least = args.causal ? mine / group + 1 : place.tokens;
     int most = mine >= to ? 0 : args.causal ? (min(mine + WARP_ROWS, to) - 1) / group + 1 : place.tokens;
     tile::clear(sums);
@@ -178,7 +192,7 @@ __device__ __forceinline__ void dq(const Args& args) {
     for (int begin = 0; begin < keys; begin += KEYS) {
         int stage = begin / KEYS % 2, next = begin + KEYS;
         isa::cp_async_wait<0>();
-        // These keys are there, and no warp is at those before.
+        // The keys of this stage have arrived, and no warp still reads the previous stage.
         isa::sync_cta();
         if (next < keys) {
             k.data += KEYS * k.stride;
@@ -198,7 +212,7 @@ __device__ __forceinline__ void dq(const Args& args) {
             attend::weigh<HD>(sums, ds, smem.k[stage], 0);
         }
     }
-    // No warp reads keys.
+    // No warp still reads the keys, so their buffer can hold the results.
     isa::sync_cta();
     isa::Shared<bf16>* staged = smem.k[0] + attend::warp() * WARP_ROWS * PITCH<HD>;
     write<HD>(sums, args.scale, staged, args.dqkv + place.q, place, group, mine, to, args);
@@ -212,7 +226,8 @@ struct RowSmem {
     isa::Shared<float> delta[2][ROWS];
 };
 
-// Rows from `from` on to a stage, zeros where there are none: they add nothing, because their dO and Q are zero.
+// Copies rows from `from` on into a pipeline stage. Rows that do not exist become zeros. They add nothing, because
+// their dO and Q are zero.
 template <int HD>
 __device__ __forceinline__ void copy_stage(RowSmem<HD>& smem, int stage, int from, const Place& place,
                                            const Args& args) {
@@ -232,8 +247,8 @@ __device__ __forceinline__ void copy_stage(RowSmem<HD>& smem, int stage, int fro
     }
 }
 
-// P and dS of a warp's sixteen keys with 8 TILES rows, in the places of the scores and of dP. Key i sees the rows from
-// first[i] on; `masked`: some key does not see all.
+// Computes P and dS of a warp's sixteen keys with 8 TILES rows, in place of the scores and of dP. Key i sees the rows
+// from first[i] on. `masked`: true if some key is not seen by all rows.
 template <int TILES>
 __device__ __forceinline__ void key_grads(isa::Acc (&s)[TILES], isa::Acc (&dp)[TILES],
                                           const isa::Shared<float>* lse, const isa::Shared<float>* delta,
@@ -267,7 +282,7 @@ __device__ __forceinline__ void dkv(const Args& args) {
     load_fragments<HD>(v, keys, attend::lane() / 4, place.tokens - mine, dim);
     tile::clear(dk);
     tile::clear(dv);
-    // From where on rows see the warp's first key, and all of its keys.
+    // First row that sees the warp's first key (`some`), and first row that sees all of the warp's keys (`all`).
     int some = mine >= place.tokens ? NEVER : args.causal ? mine * group : 0;
     int all = args.causal ? (mine + WARP_ROWS - 1) * group : 0;
     int key = args.causal ? (mine + attend::lane() / 4) * group : 0;
@@ -275,7 +290,7 @@ __device__ __forceinline__ void dkv(const Args& args) {
 #pragma unroll 1
     for (; from < place.rows; from += args.step) {
         isa::cp_async_wait<0>();
-        // These rows are there, and no warp is at those before.
+        // The rows of this stage have arrived, and no warp still reads the previous stage.
         isa::sync_cta();
         if (from + args.step < place.rows) {
             copy_stage<HD>(smem, stage ^ 1, from + args.step, place, args);
@@ -302,7 +317,7 @@ __device__ __forceinline__ void dkv(const Args& args) {
         }
         stage ^= 1;
     }
-    // No warp reads rows.
+    // No warp still reads the rows, so their buffer can hold the results.
     isa::sync_cta();
     isa::Shared<bf16>* staged = smem.q[0] + attend::warp() * WARP_ROWS * PITCH<HD>;
     write<HD>(dk, args.scale, staged, args.dqkv + place.k, place, 1, mine, place.tokens, args);

@@ -1,8 +1,11 @@
-// Backward of attention on compute capability 9.0: that of attention_bwd.cu by wgmma, its operands by TMA.
-// As in attention_bwd.cu; dim is HD, all rows start at 16 bytes. qkv and dout by tensor maps: heads are their second dimension.
-// Grid (slots kv heads): dq 128 rows (token, head of the group) a CTA; then dkv 128 keys; two math warpgroups, one that copies.
-// Bound by the tensor cores: 14 rows keys dim flops (half if causal), 10 of them not computed twice.
-// Reference: attention_bwd.cu and src/ops/attention/backward.rs; tests/kernels/attention_bwd_sm90a.rs; bench: omr bench, attention bwd.
+// Backward of attention for compute capability 9.0: attention_bwd.cu with wgmma, and with operands loaded by TMA.
+// Shapes: as in attention_bwd.cu. dim is HD and all rows start at multiples of 16 bytes. qkv and dout are read through
+// tensor maps, whose second dimension is the heads.
+// Grid: (slots kv heads). A dq CTA owns 128 rows (token, head of the group), then a dkv CTA owns 128 keys. Each has two
+// math warpgroups and one producer warpgroup.
+// Bound: tensor cores. 14 rows keys dim flops (half if causal); 10 of the 14 are not computed twice.
+// Reference: attention_bwd.cu and src/ops/attention/backward.rs; tests/kernels/attention_bwd_sm90a.rs. Benchmark: omr
+// bench, attention bwd.
 #include "common/attend_bwd_sm90a.cuh"
 
 // registers attention_bwd_dq_wide_hd80 <= 168

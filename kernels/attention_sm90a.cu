@@ -1,8 +1,11 @@
-// Attention over packed sequences on compute capability 9.0: that of attention.cu by wgmma, its operands by TMA.
-// As in attention.cu; dim is HD, rows of qkv start at 16 bytes. qkv by tensor maps: heads are their second dimension.
-// CTA: persistent, tiles of common/attend_sm90a.cuh in turn; two math warpgroups of 64 rows, one that copies.
-// Bound by the tensor cores: 4 rows keys dim flops (half of it under a causal mask).
-// Reference: attention.cu and src/ops/attention.rs; tests/kernels/attention_sm90a.rs; bench: omr bench, attention fwd.
+// Attention over packed sequences for compute capability 9.0: attention.cu with wgmma, and with operands loaded by TMA.
+// Shapes: as in attention.cu. dim is HD and rows of qkv start at multiples of 16 bytes. qkv is read through tensor
+// maps, whose second dimension is the heads.
+// Grid: persistent CTAs, which loop over the tiles of common/attend_sm90a.cuh. Two math warpgroups with 64 rows each,
+// and one producer warpgroup.
+// Bound: tensor cores. 4 rows keys dim flops (half of it under a causal mask).
+// Reference: attention.cu and src/ops/attention.rs; tests/kernels/attention_sm90a.rs. Benchmark: omr bench, attention
+// fwd.
 #include "common/attend_sm90a.cuh"
 
 namespace attention_sm90a {
@@ -16,7 +19,7 @@ struct Call {
     __device__ __forceinline__ int items() const { return args.slots * args.in.kv_heads; }
     __device__ __forceinline__ int cleared() const { return args.tile_rows; }
     __device__ __forceinline__ attend::WideTile tile(int i) const { return attend::tile_of(args, i); }
-    // Of head `head` of a row of qkv, the block's first token.
+    // Returns the coordinates behind the first column: the key head in a row of qkv, and the first token of the block.
     __device__ __forceinline__ attend::Box keys(const attend::WideTile& tile, int block) const {
         return {args.in.q_heads + tile.head, tile.place.start + block * attend::BLOCK};
     }

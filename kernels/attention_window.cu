@@ -1,8 +1,10 @@
-// Full attention within windows of at most 64 tokens, in one pass: out = softmax(scale q k^T) v and log-sum-exp.
-// qkv [T, (q + 2 kv) dim] bf16, cu_seqlens [S + 1] u32, out [T, q dim] bf16, lse [T, q] f32; dim even, at most HD.
-// Grid (kv heads, S group): 64 rows (token, head of the group) of one window; 4 warps, 16 rows each.
-// Bound by memory: 2 (q + 2 kv) dim bytes a token read, 2 q dim written; floor at the copy bandwidth.
-// Reference: src/ops/attention.rs on the CPU, and attention.cu to the bit; bench: omr bench, attention fwd.
+// Full attention within windows of at most 64 tokens, in one pass: out = softmax(scale q k^T) v, and its log-sum-exp.
+// Shapes: qkv [T, (q + 2 kv) dim] bf16, cu_seqlens [S + 1] u32, out [T, q dim] bf16, lse [T, q] f32; dim is even and at
+// most HD.
+// Grid: (kv heads, S group), 4 warps with 16 rows each. A CTA computes 64 rows (token, head of the group) of one
+// window.
+// Bound: memory. Per token it reads 2 (q + 2 kv) dim bytes and writes 2 q dim; the floor is the copy bandwidth.
+// Reference: src/ops/attention.rs on the CPU; bitwise identical to attention.cu. Benchmark: omr bench, attention fwd.
 // registers attention_window_fwd_hd16 <= 128
 // registers attention_window_fwd_hd32 <= 128
 // registers attention_window_fwd_hd64 <= 128
@@ -12,7 +14,7 @@
 
 namespace attention_window {
 
-// Tokens of a window, at most; rows of a CTA.
+// Largest number of tokens in a window; also the rows of a CTA.
 constexpr int WINDOW = 64;
 
 struct Args {
@@ -21,14 +23,14 @@ struct Args {
     bf16* out;
     float* lse;
     int q_heads, kv_heads, dim;
-    int wide;  // dim is a multiple of 8 and qkv and out start at 16 bytes
+    int wide;  // 1 if dim is a multiple of 8, and qkv and out start at multiples of 16 bytes
     float scale_log2e;
     int padding;
 };
 
 template <int HD>
 struct Smem {
-    // The queries; then, by the same warps, the outputs.
+    // Queries. Later each warp overwrites its own rows with the outputs.
     isa::Shared<bf16> q[WINDOW * attend::PITCH<HD>];
     isa::Shared<bf16> k[WINDOW * attend::PITCH<HD>];
     isa::Shared<bf16> v[WINDOW * attend::PITCH<HD>];

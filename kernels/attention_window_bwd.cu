@@ -1,8 +1,12 @@
-// Backward of full attention within windows of at most 64 tokens, in one pass: dq, dk and dv, each written once.
-// qkv, dqkv [T, (q + 2 kv) dim], out, dout [T, q dim] bf16, lse [T, q] f32, cu_seqlens [S + 1] u32; dim even, at most HD.
-// Grid (S kv heads): a window's keys against its rows (token, head of the group), 64 at a time; 4 warps, 16 keys each.
-// Bound by memory: 2 (3 q + 2 kv) dim bytes a token read, 2 (q + 2 kv) dim written; floor at the copy bandwidth.
-// Reference: src/ops/attention/backward.rs on the CPU; bench: omr bench, attention bwd.
+// Backward of full attention within windows of at most 64 tokens. One kernel computes dq, dk and dv and writes each
+// once.
+// Shapes: qkv, dqkv [T, (q + 2 kv) dim], out, dout [T, q dim] bf16, lse [T, q] f32, cu_seqlens [S + 1] u32; dim is even
+// and at most HD.
+// Grid: (S kv heads), 4 warps with 16 keys each. A CTA multiplies the keys of a window with its rows (token, head of
+// the group), 64 rows at a time.
+// Bound: memory. Per token it reads 2 (3 q + 2 kv) dim bytes and writes 2 (q + 2 kv) dim; the floor is the copy
+// bandwidth.
+// Reference: src/ops/attention/backward.rs on the CPU. Benchmark: omr bench, attention bwd.
 // registers attention_window_bwd_hd16 <= 168
 // registers attention_window_bwd_hd32 <= 168
 // registers attention_window_bwd_hd64 <= 168
@@ -10,17 +14,17 @@
 // registers attention_window_bwd_hd128 <= 255
 #include "common/attend_bwd.cuh"
 
-// Scores, dP and dS are held transposed: the sixteen keys of a warp as rows, so that P^T and dS^T are left operands of
-// the products with dO and Q as they are. Only dS goes through shared memory, for the product with K.
+// Scores, dP and dS are held transposed, with the sixteen keys of a warp as rows. P^T and dS^T are therefore already
+// left operands of the products with dO and Q. Only dS goes through shared memory, for the product with K.
 namespace attention_window_bwd {
 
 using attend::PITCH;
 
-// Tokens of a window, at most; rows of a tile.
+// Largest number of tokens in a window; also the rows of a tile.
 constexpr int WINDOW = 64;
-// Rows whose scores a warp holds at a time; the sums of its keys take up to 128 registers.
+// Rows whose scores a warp holds at a time. The accumulators of its keys take up to 128 registers.
 constexpr int STRIP = 16;
-// Tiles of 8 dimensions of dQ that a warp sums at a time.
+// Tiles of 8 dimensions of dQ that a warp accumulates at a time.
 constexpr int TILES = 4;
 
 struct Args {
@@ -31,29 +35,30 @@ struct Args {
     const uint32_t* cu_seqlens;
     bf16* dqkv;
     int q_heads, kv_heads, dim;
-    int wide;  // dim is a multiple of 8 and all rows of bf16 start at 16 bytes
+    int wide;  // 1 if dim is a multiple of 8 and all bf16 rows start at multiples of 16 bytes
     float scale, scale_log2e;
-    int step;  // rows of a tile: whole tokens, at most WINDOW, where a group is no larger
+    int step;  // rows per tile: full tokens that fit in WINDOW rows, or WINDOW if one token has more rows
     int padding;
 };
 
 template <int HD>
 struct Smem {
-    // A tile's queries; then, by the warps they are of, their gradients.
+    // Queries of a tile. Later each warp overwrites its own rows with their gradients.
     isa::Shared<bf16> q[WINDOW * PITCH<HD>];
-    // A tile's dO; in the end the gradients of the keys.
+    // dO of a tile. At the end the gradients of the keys.
     isa::Shared<bf16> dout[WINDOW * PITCH<HD>];
     isa::Shared<bf16> k[WINDOW * PITCH<HD>];
-    // The values; in the end their gradients.
+    // Values. At the end the gradients of the values.
     isa::Shared<bf16> v[WINDOW * PITCH<HD>];
-    // [key][row of the tile]
+    // Layout: [key][row of the tile].
     isa::Shared<bf16> ds[WINDOW * PITCH<WINDOW>];
-    // Of the tile's rows: log-sum-exp times log2 e, and dO . O.
+    // Log-sum-exp times log2 e, and D = dO . O, of the tile's rows.
     isa::Shared<float> lse[WINDOW];
     isa::Shared<float> delta[WINDOW];
 };
 
-// What a CTA has. Worked out anew in each phase: kept through the loop over tiles, it would take the registers of sums.
+// Window and head that a CTA works on. It is recomputed in each phase: if it lived across the loop over tiles, it would
+// take registers from the accumulators.
 struct Window {
     const Args& args;
     int group, head, start, tokens;
@@ -70,19 +75,19 @@ struct Window {
     __device__ __forceinline__ int64_t stride() const { return (int64_t)(args.q_heads + 2 * args.kv_heads) * args.dim; }
     __device__ __forceinline__ int64_t out_stride() const { return (int64_t)args.q_heads * args.dim; }
 
-    // A tile's queries and their gradients.
+    // Returns the queries of a tile and the place of their gradients.
     __device__ __forceinline__ attend::Rows queries(int from) const {
         int64_t at = start * stride() + head * group * args.dim;
         return tile(args.qkv + at, args.dqkv + at, stride(), group, from, min(from + args.step, rows()));
     }
 
-    // Its rows of dO or of the output.
+    // Returns the tile's rows of `data`, which is dO or the output.
     __device__ __forceinline__ attend::Rows outputs(const bf16* data, int from) const {
         int64_t at = start * out_stride() + head * group * args.dim;
         return tile(data + at, nullptr, out_stride(), group, from, min(from + args.step, rows()));
     }
 
-    // The keys (slot 0) or values (slot 1) and their gradients.
+    // Returns the keys (slot 0) or values (slot 1) and the place of their gradients.
     __device__ __forceinline__ attend::Rows keys(int slot) const {
         int64_t at = start * stride() + (args.q_heads + slot * args.kv_heads + head) * args.dim;
         return tile(args.qkv + at, args.dqkv + at, stride(), 1, 0, min(WINDOW, tokens));
@@ -94,7 +99,8 @@ struct Window {
     }
 };
 
-// Log-sum-exp and D of the tile's rows, sixteen a warp. A row that does not exist adds nothing: its Q and dO are zero.
+// Computes log-sum-exp and D of the tile's rows, sixteen per warp. A row that does not exist adds nothing, because its
+// Q and dO are zero.
 template <int HD>
 __device__ __forceinline__ void prepare(Smem<HD>& smem, const Window& window, int from) {
     attend::Rows out = window.outputs(window.args.out, from), dout = window.outputs(window.args.dout, from);
@@ -116,7 +122,8 @@ __device__ __forceinline__ void prepare(Smem<HD>& smem, const Window& window, in
     }
 }
 
-// Scores of the warp's keys with STRIP rows from `from` of the tile become P. Keys from `keys` on do not exist.
+// Turns the scores of the warp's keys with STRIP rows of the tile, from row `from` on, into P. Keys from `keys` on do
+// not exist.
 template <int HD>
 __device__ __forceinline__ void probabilities(isa::Acc (&s)[STRIP / 8], const Smem<HD>& smem, int from, int keys,
                                               float scale_log2e) {
@@ -126,14 +133,14 @@ __device__ __forceinline__ void probabilities(isa::Acc (&s)[STRIP / 8], const Sm
     tile::mask(s, seen, 0.0f);
 }
 
-// Sums of N times 8 dimensions of the warp's sixteen rows, times `scale`, to their place in shared memory.
+// Writes accumulators (N times 8 dimensions of the warp's sixteen rows) times `scale` to their place in shared memory.
 template <int HD, int N>
 __device__ __forceinline__ void stage(isa::Acc (&sums)[N], float scale, isa::Shared<bf16>* rows, int first_tile) {
     float factor[2] = {scale, scale};
     attend::stage<HD>(sums, factor, rows + attend::warp() * attend::WARP_ROWS * PITCH<HD>, first_tile);
 }
 
-// The warp's sixteen staged rows to global memory.
+// Writes the warp's sixteen staged rows to global memory.
 template <int HD>
 __device__ __forceinline__ void write(const isa::Shared<bf16>* staged, const attend::Rows& rows) {
     int at = attend::warp() * attend::WARP_ROWS;
@@ -141,8 +148,8 @@ __device__ __forceinline__ void write(const isa::Shared<bf16>* staged, const att
     attend::write_rows<HD, 1>(rows, staged + at * PITCH<HD>, rows.from + at, rows.to, attend::lane(), attend::WARP);
 }
 
-// dQ of the warp's sixteen rows of the tile: one chain over ascending keys. A few dimensions at a time, because the sums
-// of the keys stay in registers.
+// Computes dQ of the warp's sixteen rows of the tile, as one accumulation chain over ascending keys. It handles a few
+// dimensions at a time, because the accumulators of the keys stay in registers.
 template <int HD>
 __device__ __forceinline__ void query_grads(Smem<HD>& smem, const Args& args, int from) {
     int lane = attend::lane(), mine = attend::warp() * attend::WARP_ROWS;
@@ -165,7 +172,8 @@ __device__ __forceinline__ void query_grads(Smem<HD>& smem, const Args& args, in
     write<HD>(smem.q, Window(args).queries(from));
 }
 
-// Adds what the tile's rows give to dK and dV of the warp's keys, each one chain over ascending rows; leaves dS.
+// Adds the contribution of the tile's rows to dK and dV of the warp's keys, each as one accumulation chain over
+// ascending rows. Leaves dS in shared memory.
 template <int HD>
 __device__ __forceinline__ void key_grads(isa::Acc (&dk)[HD / 8], isa::Acc (&dv)[HD / 8], Smem<HD>& smem,
                                           const Args& args, int first) {
@@ -188,7 +196,7 @@ __device__ __forceinline__ void key_grads(isa::Acc (&dk)[HD / 8], isa::Acc (&dv)
         tile::round(ds, dp);
 #pragma unroll
         for (int step = 0; step < STRIP / 16; step++) {
-            // Stores, not stmatrix: as many cycles of shared memory, and the same text for every card.
+            // Plain stores take as many shared memory cycles as stmatrix would, and the same code runs on every GPU.
             isa::Shared<bf16>* to = smem.ds + (mine + lane / 4) * PITCH<WINDOW> + from + step * 16 + lane % 4 * 2;
 #pragma unroll
             for (int i = 0; i < 4; i++) {
@@ -199,7 +207,7 @@ __device__ __forceinline__ void key_grads(isa::Acc (&dk)[HD / 8], isa::Acc (&dv)
     }
 }
 
-// Loads WINDOW rows from `rows.from` on.
+// Loads WINDOW rows, starting at `rows.from`.
 template <int HD>
 __device__ __forceinline__ void copy(isa::Shared<bf16>* to, const attend::Rows& rows) {
     attend::copy_rows<HD, WINDOW>(to, attend::QueryRows{rows}, rows.to - rows.from, rows.dim, rows.wide);
@@ -220,7 +228,7 @@ __device__ __forceinline__ void run(const Args& args) {
 #pragma unroll 1
     for (int from = 0; from < Window(args).rows(); from += args.step) {
         if (from > 0) {
-            // No warp is at the tile before.
+            // No warp still reads the previous tile.
             isa::sync_cta();
         }
         Window tile(args);
@@ -231,7 +239,7 @@ __device__ __forceinline__ void run(const Args& args) {
         isa::cp_async_wait<0>();
         isa::sync_cta();
         key_grads<HD>(dk, dv, smem, args, from);
-        // dS is there, and no warp reads the queries and dO.
+        // dS is complete, and no warp still reads the queries and dO.
         isa::sync_cta();
         query_grads<HD>(smem, args, from);
     }

@@ -1,8 +1,8 @@
 // Backward of the exact GELU: dpre = dy * gelu'(pre).
-// pre, dy, dpre [len] bf16.
-// Eight elements a thread by 16-byte accesses, the last few one by one; grid ceil(len / 2048).
-// Bound by memory: 6 bytes an element read or written, at the copy bandwidth.
-// Reference src/ops/gelu.rs, to the bit; bench gelu.
+// Shapes: pre, dy, dpre [len] bf16.
+// Grid: ceil(len / 2048). Each thread handles eight elements with 16-byte accesses, and the last few one by one.
+// Bound: memory, 6 bytes read or written per element, at the copy bandwidth.
+// Reference: src/ops/gelu.rs, bitwise identical. Benchmark: omr bench, gelu.
 #include "common/math.cuh"
 #include "isa/isa.cuh"
 

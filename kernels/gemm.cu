@@ -1,8 +1,11 @@
-// Linear layers: y = x W^T with bias and residual, GELU, SwiGLU, or rope and the KV store of packed qkv; fp32 logits.
-// x [T, K] unpadded; W [N][ld], ld = K rounded up to 64; bias [N]; y and residual [T, N]; SwiGLU y [T, N / 2].
-// CTA: one tile of common/gemm.cuh (grid x = row tiles x column tiles), of 16, 64 or 128 rows; 4 warps.
-// Bound: T >= 256 the tensor cores (2 T N K flops; mma.sync reaches about 60 % of wgmma on Hopper), below W's bytes.
-// Reference: src/ops/linear.rs, src/ops/rope.rs; tests/kernels/gemm.rs; bench: omr bench ops.
+// Linear layers: y = x W^T with one of these epilogues: bias and residual, GELU, SwiGLU, rope and KV cache store of
+// packed qkv, fp32 logits.
+// Shapes: x [T, K] not padded; W [N][ld] with ld = K rounded up to 64; bias [N]; y and residual [T, N]; y of SwiGLU [T,
+// N / 2].
+// Grid: row tiles x column tiles. A CTA computes one tile of common/gemm.cuh with 16, 64 or 128 rows; 4 warps.
+// Bound: from T = 256 on the tensor cores (2 T N K flops; mma.sync reaches about 60 % of wgmma on Hopper), below that
+// reading W.
+// Reference: src/ops/linear.rs, src/ops/rope.rs; tests/kernels/gemm.rs. Benchmark: omr bench ops.
 #include "common/gemm.cuh"
 #include "common/linear.cuh"
 #include "isa/isa.cuh"

@@ -1,28 +1,32 @@
 // Gradients of linear layers: dx = dy W, or dx + dy W rounded once; dw += dy^T x; dbias += the sum of dy over tokens.
-// x, dx [T, K] unpadded, dy [T][stride >= N]; W bf16 and dw f32 [N][ld], ld = K rounded up to 64; dbias f32 [N].
-// CTA: one tile, 4 warps; dx: tokens x K as forward; dw: N x K, all tokens: 784 (o) to 8,288 (gate_up) CTAs in the 7B.
+// Shapes: x, dx [T, K] not padded, dy [T][stride >= N]; W bf16 and dw f32 [N][ld] with ld = K rounded up to 64; dbias
+// f32 [N].
+// Grid: one tile per CTA, 4 warps. dx: tokens x K as in the forward pass. dw: N x K, each CTA over all tokens; 784 (o)
+// to 8,288 (gate_up) CTAs in the 7B model.
 // Bound: the tensor cores (2 T N K flops each; mma.sync reaches about 60 % of wgmma on Hopper).
-// Reference: src/ops/linear.rs; tests/kernels/gemm_bwd.rs; bench: omr bench ops.
+// Reference: src/ops/linear.rs; tests/kernels/gemm_bwd.rs. Benchmark: omr bench ops.
 #include "common/gemm.cuh"
 #include "isa/isa.cuh"
 
-// Operands whose rows are the terms of the chain (W for dx; dy and x for dw) lie in a stage as they lie in memory: 64
-// rows of 64 columns, panel by panel, chunks permuted as common/gemm.cuh has it. ldmatrix turns them on the way to
-// registers; nothing is transposed in memory. Each output is one chain of k16 steps over its ascending terms.
+// The rows of some operands are the terms of the chain: W for dx, and dy and x for dw. They are copied into a stage in
+// their memory layout: 64 rows of 64 columns, panel by panel, with chunks permuted as in common/gemm.cuh. ldmatrix
+// transposes them on the way to registers; nothing is transposed in memory. Each output is one chain of k16 steps over
+// its ascending terms.
 namespace gemm {
 
-// 64 rows of 64 columns of a stage.
+// Elements of a panel: 64 rows by 64 columns of a stage.
 constexpr int PANEL = BLOCK_K * GROUP;
 // Two bf16 ones.
 constexpr uint32_t ONES = 0x3f803f80;
 
-// A matrix [rows, columns] with `stride` elements from row to row.
+// A matrix [rows, columns] with `stride` elements between rows.
 struct Matrix {
     const bf16* data;
     int rows, columns, stride;
 };
 
-// BLOCK_K rows from `row` and COLUMNS columns from `column` as panels, in copies of PART elements; zeros outside.
+// Copies BLOCK_K rows from `row` and COLUMNS columns from `column` as panels, PART elements at a time. Elements outside
+// the matrix become zeros.
 template <class T, int COLUMNS, int PART>
 __device__ __forceinline__ void load_panels_by(isa::Shared<bf16>* to, const Matrix& from, int row, int column) {
     constexpr int ROW_STEP = T::THREADS / 8;
@@ -62,23 +66,24 @@ __device__ __forceinline__ void load_panels(isa::Shared<bf16>* to, const Matrix&
     }
 }
 
-// The columns of a warp as operand B, from panels. Where this lane names its rows to ldmatrix: lanes 0-15 the k16 step
-// of a fragment, lanes 16-31 of the next. Other fragments are bits of the place turned, other steps rows further.
+// Returns the position at which this lane addresses rows for ldmatrix, for the warp's columns as operand B from panels:
+// lanes 0-15 the k16 step of one fragment, lanes 16-31 that of the next. Other fragments are reached by XOR with bits
+// of the position, other steps by moving rows.
 template <class T>
 __device__ __forceinline__ int columns_at(const Warp<T>& warp) {
     int chunk = warp.column % GROUP / 8 + warp.lane / 16 * Warp<T>::SHARING;
     return warp.column / GROUP * PANEL + swizzled(warp.lane % 16, chunk);
 }
 
-// The rows of a warp as operand A, from panels: lanes 0-7 and 8-15 eight outputs each for the first eight terms of the
-// step, lanes 16-31 for the next eight.
+// Returns the same position for the warp's rows as operand A from panels: lanes 0-7 and 8-15 address eight outputs each
+// for the first eight terms of the step, lanes 16-31 for the next eight.
 template <class T>
 __device__ __forceinline__ int rows_at(const Warp<T>& warp) {
     int chunk = warp.row % GROUP / 8 + warp.lane / 8 % 2;
     return warp.row / GROUP * PANEL + swizzled(warp.lane / 16 * 8 + warp.lane % 8, chunk);
 }
 
-// Two adjacent fragments of columns against all rows.
+// Multiplies two adjacent column fragments at a time with all row fragments.
 template <class T>
 __device__ __forceinline__ void multiply_columns(const isa::Shared<bf16>* panels, int at, int k, Step<T>& step,
                                                  isa::Acc (&sums)[T::FRAGS_M][T::FRAGS_N]) {
@@ -93,14 +98,14 @@ __device__ __forceinline__ void multiply_columns(const isa::Shared<bf16>* panels
     }
 }
 
-// fp32 sums [rows][ld], ld even and no less than columns.
+// fp32 sums [rows][ld]; ld is even and at least `columns`.
 struct Floats {
     float* data;
     int rows, columns, ld;
 };
 
-// Calls f(fragment, its pair's first, address, whether the second is a column of `all` too) for the pairs of a warp's
-// fragments that are in `all`.
+// Calls f(fragment, index of the pair's first element, address, true if the second element is also a column of `all`)
+// for the pairs of a warp's fragments that lie in `all`.
 template <class T, class F>
 __device__ __forceinline__ void each_pair(const Floats& all, Corner at, const Warp<T>& warp,
                                           isa::Acc (&sums)[T::FRAGS_M][T::FRAGS_N], F f) {
@@ -120,8 +125,8 @@ __device__ __forceinline__ void each_pair(const Floats& all, Corner at, const Wa
     }
 }
 
-// The chains of a warp's fragments go on from what `all` holds. What stands after an odd number of columns goes into a
-// sum that is stored nowhere.
+// Fills the accumulators with the values of `all`, so that their chains continue. If the number of columns is odd, the
+// value behind the last column goes into an accumulator that is never stored.
 template <class T>
 __device__ __forceinline__ void resume(const Floats& all, Corner at, const Warp<T>& warp,
                                        isa::Acc (&sums)[T::FRAGS_M][T::FRAGS_N]) {
@@ -144,8 +149,9 @@ __device__ __forceinline__ void keep(const Floats& all, Corner at, const Warp<T>
     });
 }
 
-// x is dy [rows = T, depth >= terms], zeros from column `terms` = N on; w is W [terms][ld]; cols = K. With `from` the
-// chains go on from those sums [T][ld], with `to` they end there, and dx is not written.
+// Arguments of dx. x is dy [rows = T, depth >= terms], zero from column `terms` = N on; w is W [terms][ld]; cols = K.
+// If `from` is given, the chains continue from its sums [T][ld]. If `to` is given, the sums are written to it in fp32,
+// and dx is not written.
 struct DgradArgs {
     Operands in;
     bf16* dx;
@@ -196,7 +202,7 @@ __device__ __forceinline__ void dgrad(const DgradArgs& args) {
             return;
         }
     }
-    // The tile of sums lies over the ring.
+    // The tile of sums overwrites the ring.
     isa::sync_cta();
     auto& tile = isa::smem<Sums<T>>();
     put<T>(tile, warp, sums);
@@ -212,13 +218,14 @@ __device__ __forceinline__ void dgrad(const DgradArgs& args) {
 struct WgradArgs {
     const bf16* x;   // [tokens, k]
     const bf16* dy;  // [tokens][dy_stride]
-    float* dw;       // [n][ld], zeros from k on
+    float* dw;       // [n][ld], zero from column k on
     float* dbias;    // [n], or null
     int tokens, n, k, ld;
     int dy_stride, pad;
 };
 
-// A warp's fragments start as what dw holds and end there. A quarter of a warp takes a whole sector of 32 bytes.
+// Computes dw. A warp's accumulators start with the values of dw and are written back to it. A quarter of a warp
+// accesses a complete sector of 32 bytes.
 template <class T>
 __device__ __forceinline__ void wgrad(const WgradArgs& args) {
     Corner at = corner<T>(blockIdx.x, args.n, args.k);
@@ -250,8 +257,8 @@ __device__ __forceinline__ void wgrad(const WgradArgs& args) {
     keep<T>(dw, at, warp, sums);
 }
 
-// dbias alone: the product with ones, by the chain that a column of ones in x would have. A warp takes 16 of the CTA's
-// 64 columns of dy.
+// Tile of dbias, which is a product with ones: the same chain that a column of ones in x would give. A warp handles 16
+// of the CTA's 64 columns of dy.
 using TileBias = Tile<64, 64, 4, 1, 8>;
 
 struct BiasRing {
@@ -269,7 +276,7 @@ __device__ __forceinline__ void dbias(const WgradArgs& args) {
     ones[0] = ONES;
     ones[1] = ONES;
     sums.zero();
-    // All columns of the fragment are the same sum: the first lane of a quad has its first.
+    // All columns of the fragment hold the same sum. The first lane of a quad uses its first one.
     int n = column + warp.row + warp.lane / 4;
     bool first = warp.lane % 4 == 0;
     if (first && n < args.n) {

@@ -1,22 +1,25 @@
-// The gradients of gemm_bwd.cu on compute capability 9.0: by wgmma, their operands by TMA. dbias stays there.
-// As in gemm_bwd.cu; rows of dy, x and W at multiples of 16 bytes, in panels where they are the terms of a chain.
-// CTA: persistent, as gemm_sm90a.cu; dx: tokens x K, dy along its terms, W across; dw: N x K, dy and x across.
-// Bound: the tensor cores (2 T N K flops each); dw is read and written once more, 8 bytes an element.
-// Reference: gemm_bwd.cu and src/ops/linear.rs; tests/kernels/gemm_bwd_sm90a.rs; bench: omr bench ops.
+// The dx and dw of gemm_bwd.cu for compute capability 9.0, with wgmma, and with operands loaded by TMA. dbias has no
+// variant here.
+// Shapes: as in gemm_bwd.cu. Rows of dy, x and W start at multiples of 16 bytes. Operands whose rows are the terms of a
+// chain are loaded as panels.
+// Grid: persistent CTAs, as in gemm_sm90a.cu. dx: tokens x K, dy is K-major and W MN-major. dw: N x K, dy and x are
+// MN-major.
+// Bound: the tensor cores (2 T N K flops each). dw is also read and written once, 8 bytes per element.
+// Reference: gemm_bwd.cu and src/ops/linear.rs; tests/kernels/gemm_bwd_sm90a.rs. Benchmark: omr bench ops.
 #include "common/staged.cuh"
 
 namespace gemm {
 
-// dx = sums, or dx + sums rounded once, where dx is the residual. x is dy, cols = K.
+// dx = sums, or dx + sums rounded once, where dx is the residual. In the operands x is dy and cols = K.
 struct Dgrad : StagedLinear {
     using Roles = gemm::Roles<isa::Major::k, isa::Major::mn, false>;
 };
 
-// dx = sums, in fp32 where their chain goes on.
+// dx = sums, or fp32 sums if their chain continues in a later call.
 struct DgradChain : InOrder {
     struct Args {
         bf16* dx;
-        const float* from;  // [T][ld], or null: chains start at zero
+        const float* from;  // [T][ld], or null: the chains start at zero
         float* to;          // [T][ld], or null
     };
     using Roles = gemm::Roles<isa::Major::k, isa::Major::mn, true>;
@@ -42,10 +45,10 @@ struct DgradChain : InOrder {
     }
 };
 
-// dw += sums. x is dy, W is x: rows = N, cols = K, depth tokens; ld that of dw.
+// dw += sums. In the operands x is dy, W is x, rows = N, cols = K, depth is the tokens, and ld is that of dw.
 struct Wgrad : InOrder {
     struct Args {
-        float* dw;  // [N][ld], zeros from K on
+        float* dw;  // [N][ld], zero from column K on
     };
     using Roles = gemm::Roles<isa::Major::mn, isa::Major::mn, true>;
 
@@ -58,7 +61,7 @@ struct Wgrad : InOrder {
     template <class T>
     __device__ __forceinline__ static void finish(const Args& args, const Operands& in, const Sums<T>& tile, int m,
                                                   int n) {
-        // K is a multiple of 8: no quad is cut.
+        // K is a multiple of 8, so every quad is complete.
         each_quad<T>(in, m, n, [&](int row, int column, int, size_t) {
             store_quad(args.dw + (size_t)(m + row) * in.ld + n + column, sums_at<T>(tile, row, column), true, 4);
         });

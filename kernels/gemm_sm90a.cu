@@ -1,8 +1,10 @@
-// The linear layers of gemm.cu on compute capability 9.0: by wgmma, their operands by TMA.
-// As in gemm.cu; x's rows a multiple of 16 bytes, W by tensor maps whose boxes are rows of adjacent columns.
-// CTA: persistent, tiles of common/gemm_sm90a.cuh in turn; one or two math warpgroups and one that copies.
-// Bound: T >= 256 the tensor cores (2 T N K flops), below W's bytes.
-// Reference: gemm.cu and src/ops/linear.rs; tests/kernels/gemm_sm90a.rs; bench: omr bench ops.
+// The linear layers of gemm.cu for compute capability 9.0, with wgmma, and with operands loaded by TMA.
+// Shapes: as in gemm.cu. Rows of x are multiples of 16 bytes. W is read through tensor maps whose boxes are rows of
+// adjacent columns.
+// Grid: persistent CTAs, which loop over the tiles of common/gemm_sm90a.cuh. One or two math warpgroups, and one
+// producer warpgroup.
+// Bound: from T = 256 on the tensor cores (2 T N K flops), below that reading W.
+// Reference: gemm.cu and src/ops/linear.rs; tests/kernels/gemm_sm90a.rs. Benchmark: omr bench ops.
 #include "common/staged.cuh"
 
 #define GEMM_SM90A_KERNEL(name, Tile, E) \

@@ -1,8 +1,11 @@
-// The norm over all gradients, the clip factor and whether all is finite; they stay on the device.
-// grad_norm_squares: x f32 [len] -> partials f64 [ceil(len / CHUNK)]; grad_norm_finish: partials [count], guard f64
-// [guards] -> out f32 [3] (norm, min(1, max_norm / (norm + 1e-6)) or 0, flag: norm and guard are finite). A CTA of 256
-// threads a chunk of 65,536, one at the end. Bound by memory: 4 bytes an element read, at the copy bandwidth. Squares are
-// summed in f64, in one fixed order. Reference src/ops/grad_norm.rs, bench grad_norm.
+// Computes the norm over all gradients, the clip factor, and a flag that all are finite. The results stay on the
+// device.
+// Shapes of grad_norm_squares: x f32 [len] -> partials f64 [ceil(len / CHUNK)]. Grid: one CTA of 256 threads per chunk
+// of 65,536 elements.
+// Shapes of grad_norm_finish: partials [count], guard f64 [guards] -> out f32 [3]: norm; clip factor min(1, max_norm /
+// (norm + 1e-6)), or 0 if the flag is 0; flag, 1 if norm and guards are finite. Grid: one CTA.
+// Bound: memory, 4 bytes per element read, at the copy bandwidth. Squares are summed in f64, in one fixed order.
+// Reference: src/ops/grad_norm.rs. Benchmark: omr bench, grad_norm.
 #include "common/reduce.cuh"
 #include "isa/isa.cuh"
 
@@ -31,7 +34,7 @@ struct Smem {
     isa::Shared<double> warps[WARPS];
 };
 
-// The sum over a CTA, in thread 0.
+// Sums over a CTA; thread 0 holds the result.
 __device__ __forceinline__ double cta_sum(double v) {
     auto& smem = isa::smem<Smem>();
     v = reduce::warp_sum(v);
@@ -74,7 +77,7 @@ KERNEL(grad_norm_finish, grad_norm::FinishArgs, grad_norm::THREADS, 1) {
     sum = cta_sum(sum);
     if (threadIdx.x != 0) return;
     float norm = (float)sqrt(sum);
-    // Not finite: infinite or NaN.
+    // Not finite means infinite or NaN.
     bool finite = fabsf(norm) < INFINITY;
     for (int i = 0; i < args.guards; i++) finite = finite && fabs(args.guard[i]) < INFINITY;
     float factor = args.max_norm / (norm + 1e-6f);

@@ -1,8 +1,8 @@
-// The k and v heads of new tokens into the pages of a KV cache.
-// qkv [rows, width] bf16 with the kv part from `skip` on (k heads, then v heads); slots [rows] u32 = block * 128 +
-// position; k, v [blocks][heads][128][dim]. A slot past the cache stores nothing; slots are distinct.
-// A thread moves 8 elements where dim % 8 == 0 (kv_store_vectors), else one (kv_store_elements). Bound by memory.
-// Reference src/ops/paged_attention.rs (store), bench kv_cache.
+// Stores the k and v heads of new tokens in the pages of a KV cache.
+// Shapes: qkv [rows, width] bf16, whose kv part starts at column `skip` (k heads, then v heads); slots [rows] u32 =
+// block * 128 + position; k, v [blocks][heads][128][dim]. A slot past the cache stores nothing. Slots must be distinct.
+// Grid: a thread moves 8 elements if dim % 8 == 0 (kv_store_vectors), else one (kv_store_elements). Bound: memory.
+// Reference: src/ops/paged_attention.rs (store). Benchmark: omr bench, kv_cache.
 #include "isa/isa.cuh"
 
 namespace kv_cache {
@@ -24,7 +24,7 @@ struct Place {
     bf16* to;
 };
 
-// Where the thread's `count` elements come from and go to; `to` is null when there are none.
+// Returns the source and destination of the thread's `count` elements; `to` is null if it has none.
 __device__ __forceinline__ Place place(const Args& args, uint32_t count) {
     uint32_t each = args.dim / count;
     uint32_t in_row = 2 * args.heads * each;

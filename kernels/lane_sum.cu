@@ -1,8 +1,9 @@
-// The sum of lanes in their order: out = ((lane 0 + lane 1) + lane 2) + ...
-// lanes fp32 [count, stride], out fp32 [len], len <= stride; out may lie where lane 0 begins.
-// Four elements a thread, by 16-byte accesses where lanes and out are on such boundaries (wide), else and at the end one by
-// one; grid ceil(len / 1024). Bound by memory: 4 bytes an element of each lane and of the sum, at the copy bandwidth.
-// Reference src/ops/lane_sum.rs, to the bit; bench lane_sum.
+// Sums gradient lanes in their order: out = ((lane 0 + lane 1) + lane 2) + ...
+// Shapes: lanes fp32 [count, stride], out fp32 [len], len <= stride. out may start at the same address as lane 0.
+// Grid: ceil(len / 1024). A thread handles four elements with 16-byte accesses if lanes and out are aligned (wide),
+// otherwise and at the end one by one.
+// Bound: memory, 4 bytes per element of each lane and of the sum, at the copy bandwidth.
+// Reference: src/ops/lane_sum.rs, bitwise identical. Benchmark: omr bench, lane_sum.
 #include "isa/isa.cuh"
 
 namespace lane_sum {

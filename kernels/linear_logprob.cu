@@ -1,14 +1,18 @@
-// Log-probs of given tokens from hidden states and the output weight; logits exist a tile at a time.
-// x [T, K] bf16, W [V][ld] bf16, allowed [ceil(V / 32)] u32 or none, targets [T] u32; logprob, lse, entropy [T] f32.
-// linear_logprob_m*: a tile of common/gemm.cuh, whose 128 columns give a partial a row, half a warp a row;
-// linear_logprob_fold: a warp a row, 4 rows a CTA. Bound by the tensor cores (2 T V K flops) from 256 rows on.
-// Reference src/ops/linear_logprob/mod.rs, bench linear_logprob.
+// Log-probs of given tokens from hidden states and the output weight. Only one tile of logits exists at a time.
+// Shapes: x [T, K] bf16, W [V][ld] bf16, allowed [ceil(V / 32)] u32 or null, targets [T] u32; logprob, lse, entropy [T]
+// f32.
+// Grid of linear_logprob_m*: one tile of common/gemm.cuh per CTA. Its 128 columns give one partial sum per row, with
+// half a warp per row.
+// Grid of linear_logprob_fold: one warp per row, 4 rows per CTA.
+// Bound: the tensor cores (2 T V K flops) from 256 rows on.
+// Reference: src/ops/linear_logprob/mod.rs. Benchmark: omr bench, linear_logprob.
 #include "common/logits.cuh"
 #include "isa/isa.cuh"
 
 namespace linear_logprob {
 
-// The epilogue: a row's partial of the segment, and its target's logit where the target lies in it.
+// Epilogue: stores the partial sum of the segment for each row, and the logit of the row's target if the segment
+// contains it.
 struct Segment : gemm::InOrder {
     struct Args {
         logits::Allowed allowed;
@@ -31,7 +35,7 @@ struct Segment : gemm::InOrder {
                     float4 v = make_float4(partial.max, partial.sum, partial.weighted, 0.0f);
                     isa::store<float4>(to.partials + (int64_t)row * to.segments + n / logits::SEGMENT, v);
                 }
-                // By comparison, because an index that is not constant would put z into local memory.
+                // Finds the target by comparison, because an index that is not constant would put z into local memory.
                 uint32_t target = to.targets[row];
 #pragma unroll
                 for (int i = 0; i < logits::PER_LANE; i++) {
@@ -50,7 +54,7 @@ struct Args {
 struct FoldArgs {
     const logits::Partial* partials;
     const uint32_t* targets;
-    float* logprob;  // holds the targets' logits
+    float* logprob;  // holds the logits of the targets on entry
     float* lse;
     float* entropy;  // or null
     int rows, segments, vocab, pad;
@@ -101,7 +105,7 @@ KERNEL(linear_logprob_fold, linear_logprob::FoldArgs, linear_logprob::FOLD_THREA
     if (lane == 0) {
         float lse = fold.logsumexp();
         args.lse[row] = lse;
-        // A target that is no id has no logit.
+        // A target outside the vocabulary has no logit.
         args.logprob[row] = args.targets[row] < (uint32_t)args.vocab ? args.logprob[row] - lse : math::nan();
         if (args.entropy) args.entropy[row] = fold.entropy();
     }

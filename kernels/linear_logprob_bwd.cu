@@ -1,8 +1,13 @@
-// dz = (dlogprob (1[target] - p) - dentropy p (ln p + entropy)) / temperature of a wave of ids, for gemm_bwd.cu's products.
-// hidden [T, K] bf16, W [wave][ld], allowed, targets, lse, dlogprob, entropy, dentropy as forward; dz [T][stride] bf16.
-// CTA: a tile of common/gemm.cuh of 128 ids as forward, so that its logits have the forward's bits; then a warp a row.
-// Bound: the tensor cores (2 T V K flops, 6 T V K with both products), below 2 T V bytes of dz written, then read twice.
-// Reference: src/ops/linear_logprob/backward.rs; tests/kernels/linear_logprob_bwd.rs; bench: omr bench linear_logprob.
+// Gradient of log-probs with respect to the logits of one wave of ids: dz = (dlogprob (1[target] - p) - dentropy p (ln
+// p + entropy)) / temperature. The kernels of gemm_bwd.cu then multiply dz.
+// Shapes: hidden [T, K] bf16, W [wave][ld]; allowed, targets, lse, dlogprob, entropy, dentropy as in the forward pass;
+// dz [T][stride] bf16.
+// Grid: one tile of common/gemm.cuh with 128 ids per CTA, as in the forward pass, so that the logits have the same
+// bits. The epilogue uses one warp per row.
+// Bound: the tensor cores (2 T V K flops, 6 T V K with both products). The 2 T V bytes of dz, written once and read
+// twice, take less time.
+// Reference: src/ops/linear_logprob/backward.rs; tests/kernels/linear_logprob_bwd.rs. Benchmark: omr bench
+// linear_logprob.
 #include "common/logits.cuh"
 #include "isa/isa.cuh"
 
@@ -14,11 +19,11 @@ struct LogitGradient : gemm::InOrder {
         const uint32_t* targets;
         const float* lse;
         const float* dlogprob;
-        const float* entropy;     // read with dentropy
+        const float* entropy;     // read only with dentropy
         const float* dentropy;    // or null
-        bf16* dz;                 // the columns after V are ids that are off
+        bf16* dz;                 // columns after V belong to ids that are not allowed
         float scale;
-        int first;                // id of the wave, a multiple of 128
+        int first;                // first id of the wave, a multiple of 128
         int stride;               // a multiple of 8
         int pad;
     };

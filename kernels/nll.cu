@@ -1,8 +1,11 @@
-// The negative log-likelihood of a micro-batch's targets, added to a loss, and its constant gradient.
-// nll_chunks: log_prob f32 [len] -> dlog_prob f32 [len] (all of one value), partials f64 [ceil(len / CHUNK)]; nll_add:
-// partials -> loss f64 [1], less weight x their sum. A CTA of 256 threads a chunk of 8,192; one thread at the end.
-// Bound by memory: 8 bytes a target. Sums in f64: target i of a chunk on thread i % 256, one fixed tree, chunks in order.
-// Reference src/ops/nll.rs.
+// Adds the negative log-likelihood of a micro-batch's targets to a loss, and writes its gradient, which is a constant.
+// Shapes of nll_chunks: log_prob f32 [len] -> dlog_prob f32 [len], all of one value, and partials f64 [ceil(len /
+// CHUNK)]. Grid: one CTA of 256 threads per chunk of 8,192 targets.
+// Shapes of nll_add: partials -> loss f64 [1]; subtracts weight x their sum. Grid: one thread.
+// Bound: memory, 8 bytes per target.
+// Order of summation: f64; target i of a chunk is added by thread i % 256, then one fixed tree, then the chunks in
+// order.
+// Reference: src/ops/nll.rs.
 #include "common/reduce.cuh"
 #include "isa/isa.cuh"
 

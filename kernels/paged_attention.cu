@@ -1,9 +1,13 @@
-// Causal attention of new tokens to the keys of a paged cache, grouped query heads: out = softmax(scale q k^T) v in bf16.
-// qkv [T, (q + 2 kv) dim] (q is read), k and v [blocks, kv, 128, dim], block_tables [S, columns], out [T, q dim]; even dim.
-// Prefill: grid (slots, kv heads), 64 rows (token, head of the group), 16 for each of 4 warps. Decode, one new token a
-// sequence: grid (CTAs, kv heads), items of 16 rows and a chunk's keys, which warps share, in turn (common/attend_item.cuh).
-// Decode is bound by memory, 4 dim bytes a key and kv head at the copy bandwidth; prefill by mma.sync, as attention.cu.
-// Reference: src/ops/paged_attention.rs on the CPU, attention.cu to the bit; bench: omr bench, paged_attention fwd.
+// Causal attention of new tokens to the keys of a paged KV cache, with grouped query heads: out = softmax(scale q k^T)
+// v in bf16.
+// Shapes: qkv [T, (q + 2 kv) dim], of which q is read, k and v [blocks, kv, 128, dim], block_tables [S, columns], out
+// [T, q dim]; dim is even.
+// Grid of prefill: (slots, kv heads), 4 warps with 16 rows each. A CTA computes 64 rows (token, head of the group).
+// Grid of decode (one new token per sequence): (CTAs, kv heads). A CTA loops over items of 16 rows and the keys of one
+// chunk, which its warps share (common/attend_item.cuh).
+// Bound: decode by memory, 4 dim bytes per key and kv head at the copy bandwidth; prefill by mma.sync, as attention.cu.
+// Reference: src/ops/paged_attention.rs on the CPU; bitwise identical to attention.cu. Benchmark: omr bench,
+// paged_attention fwd.
 // registers paged_attention_prefill_hd16 <= 168
 // registers paged_attention_prefill_hd32 <= 255
 // registers paged_attention_prefill_hd64 <= 255
@@ -19,7 +23,7 @@
 
 namespace paged_attention {
 
-// A key head's pages of a sequence.
+// Pages of one sequence and one key head.
 struct CachedKeys {
     const bf16* k;
     const bf16* v;
@@ -38,7 +42,7 @@ struct CachedKeys {
 
 template <int HD>
 __device__ __forceinline__ void prefill(const attend::PagedArgs& args) {
-    // Under the causal mask the last tiles of a sequence are the longest.
+    // Under the causal mask the last tiles of a sequence have the most keys, so they start first.
     int slot = gridDim.x - 1 - blockIdx.x, head = blockIdx.y;
     attend::Place place;
     if (attend::place_of(args, slot, head, attend::TILE_ROWS, place)) {

@@ -1,13 +1,17 @@
-// Prefill and decode over the pages of a cache on compute capability 9.0: paged_attention.cu by wgmma, a page a box of TMA.
-// As in paged_attention.cu; dim is HD, all rows start at 16 bytes. k and v by tensor maps [blocks kv, 128, dim].
-// CTA: persistent, tiles of common/attend_sm90a.cuh in turn; two math warpgroups of 64 rows, one that copies.
-// Prefill is bound by the tensor cores, 4 rows keys dim flops; decode by memory, 128 KB of which are on their way at HD 128.
-// Reference: attention_sm90a.cu and paged_attention.cu; tests/kernels/attention_sm90a.rs; bench: omr bench, paged_attention.
+// Prefill and decode over the pages of a KV cache for compute capability 9.0: paged_attention.cu with wgmma. One TMA
+// box is one page.
+// Shapes: as in paged_attention.cu. dim is HD and all rows start at multiples of 16 bytes. k and v are read through
+// tensor maps of shape [blocks kv, 128, dim].
+// Grid: persistent CTAs, which loop over the tiles of common/attend_sm90a.cuh. Two math warpgroups with 64 rows each,
+// and one producer warpgroup.
+// Bound: prefill by the tensor cores, 4 rows keys dim flops; decode by memory, with 128 KB in flight at HD 128.
+// Reference: attention_sm90a.cu and paged_attention.cu; tests/kernels/attention_sm90a.rs. Benchmark: omr bench,
+// paged_attention.
 #include "common/attend_sm90a.cuh"
 
 namespace paged_attention_sm90a {
 
-// The page of a key head.
+// Returns the box of a key head's page for key block `block`.
 template <class Args>
 __device__ __forceinline__ attend::Box page_of(const Args& args, const uint32_t* table, int head, int block) {
     return {0, (int)table[block] * args.kv_heads + head};
@@ -30,17 +34,19 @@ struct Prefill {
     }
 };
 
-// Each item is mostly done by one warpgroup alone, and the memory is what it waits for.
+// Decode does not alternate warpgroups: one of them does most of an item alone, and it waits for memory, not for the
+// tensor cores.
 struct Decode {
     static constexpr bool TURNS = false;
     using Args = attend::WideItemArgs;
     const Args& args;
 
     __device__ __forceinline__ int items() const { return attend::count_of(args.in) * args.in.kv_heads; }
-    // Rows behind a token's heads are no one's, and stay zeros.
+    // Clears all query rows once. Rows beyond the heads of a token are not loaded and stay zero.
     __device__ __forceinline__ int cleared() const { return 0; }
     __device__ __forceinline__ attend::Item tile(int i) const {
-        // A token begins where a pattern of the swizzle does, and where a warp's rows do if it has more than half of them.
+        // Rows per token: 8, which is the period of the swizzle pattern, or a multiple of a warp's 16 rows if the group
+        // has more than 8 heads.
         int kv_heads = args.in.kv_heads, group = args.in.q_heads / kv_heads;
         return attend::Item(args.in, i / kv_heads, i % kv_heads, group > 8 ? (group + 15) / 16 * 16 : 8);
     }

@@ -1,24 +1,27 @@
-// Patch rows of one picture or video from its bytes: normalised, in merge order, ready for the projection's GEMM.
-// pixels u8 [frames][grid_h * size][grid_w * size][3]; patches [count, 3 * depth * size * size] (channel, frame, y, x).
-// 256 threads a CTA make the table of 3 x 256 normalised values, then PASSES x 8 consecutive elements each.
-// Bound: memory, about 2 bytes written an element and at most 1 read, before the GEMM reads them again (from L2).
-// Reference: src/ops/patch_embed.rs; tests/kernels/patch_embed.rs; bench: omr bench ops.
+// Computes normalised patch rows of one image or video from its bytes, in merge order, as input of the projection's
+// GEMM.
+// Shapes: pixels u8 [frames][grid_h * size][grid_w * size][3]; patches [count, 3 * depth * size * size], elements
+// ordered (channel, frame, y, x).
+// Grid: a CTA of 256 threads makes a table of 3 x 256 normalised values. Then each thread computes PASSES x 8
+// consecutive elements.
+// Bound: memory. About 2 bytes written and at most 1 read per element; the GEMM then reads the patches again (from L2).
+// Reference: src/ops/patch_embed.rs; tests/kernels/patch_embed.rs. Benchmark: omr bench ops.
 #include "isa/isa.cuh"
 
 namespace patch_embed {
 
 constexpr int THREADS = 256;
-// Consecutive elements of a thread: one 16-byte store.
+// Consecutive elements per thread: one 16-byte store.
 constexpr int RUN = 8;
-// So that making the table is a small part of a CTA's work.
+// Passes per CTA: enough to make the table a small part of its work.
 constexpr int PASSES = 8;
 
 struct Args {
-    const uint8_t* pixels;  // the image's first byte
+    const uint8_t* pixels;  // first byte of the image
     bf16* patches;
     double rescale;
     float mean[3], std[3];
-    // Patches `first` .. `first + count` of the image; still: one frame stands for all `depth` of a patch.
+    // Patches `first` .. `first + count` of the image. still: 1 if one frame stands for all `depth` frames of a patch.
     int first, count, grid_h, grid_w, size, merge, depth, still;
 };
 
@@ -26,10 +29,10 @@ struct Smem {
     isa::Shared<bf16> table[3][256];
 };
 
-// Walks the elements of patch rows in order.
+// Iterates over the elements of patch rows in order.
 struct Cursor {
     int patch, channel, frame, y, x;
-    const uint8_t* line;  // of pixel x = 0
+    const uint8_t* line;  // address of pixel x = 0 of the line
 
     __device__ __forceinline__ Cursor(const Args& args, int element) {
         int area = args.size * args.size, row = 3 * args.depth * area;
@@ -52,7 +55,7 @@ struct Cursor {
         line = args.pixels + stored * 3 + channel;
     }
 
-    // The pixel here; steps on.
+    // Returns the current pixel and advances.
     __device__ __forceinline__ bf16 next(const Args& args, const Smem& smem) {
         bf16 value = smem.table[channel][line[x * 3]];
         if (++x == args.size) {
@@ -79,7 +82,7 @@ struct Cursor {
 KERNEL(patch_rows, patch_embed::Args, patch_embed::THREADS, 4) {
     using namespace patch_embed;
     auto& smem = isa::smem<Smem>();
-    // As the CPU: rescaled in f64, then f32.
+    // As on the CPU: rescales in f64, then continues in f32.
     for (int i = threadIdx.x; i < 3 * 256; i += THREADS) {
         int channel = i / 256;
         float mean = channel == 0 ? args.mean[0] : channel == 1 ? args.mean[1] : args.mean[2];

@@ -1,8 +1,11 @@
-// Policy losses over packed sequences: d loss / d log_prob (and d entropy), and sums of the figures, added to `stats`.
-// policy_loss_rows: log_prob, old_log_prob f32 [R], cu_seqlens u32 [rows + 1] -> dlog_prob f32 [R], partials f64
-// [rows, STATS], a CTA of 256 threads a sequence; policy_loss_add: partials -> stats f64 [STATS], one warp.
-// Bound by launch and latency: 8 to 24 bytes a token. f64, token i of a sequence on thread i % 256, one fixed tree.
-// Reference src/ops/policy_loss/row.rs.
+// Policy losses over packed sequences: d loss / d log_prob (and d loss / d entropy), and sums of metrics, which are
+// added to `stats`.
+// Shapes of policy_loss_rows: log_prob, old_log_prob f32 [R], cu_seqlens u32 [rows + 1] -> dlog_prob f32 [R], partials
+// f64 [rows, STATS]. Grid: one CTA of 256 threads per sequence.
+// Shapes of policy_loss_add: partials -> stats f64 [STATS]. Grid: one warp.
+// Bound: launch overhead and latency; 8 to 24 bytes per token.
+// Order of summation: f64; token i of a sequence is added by thread i % 256, then one fixed tree.
+// Reference: src/ops/policy_loss/row.rs.
 #include "common/math_f64.cuh"
 #include "common/reduce.cuh"
 #include "isa/isa.cuh"
@@ -12,7 +15,7 @@ namespace policy_loss {
 constexpr int THREADS = 256;
 constexpr int WARPS = THREADS / 32;
 
-// src/ops/policy_loss/stats.rs: sums, then maxima.
+// Indices as in src/ops/policy_loss/stats.rs: first sums, then maxima.
 enum Stat {
     PG_LOSS,
     KL_LOSS,
@@ -44,15 +47,15 @@ enum KlType { NO_KL, KL, ABS, MSE, LOW_VAR_KL };
 struct Args {
     const float* log_prob;
     const float* old_log_prob;
-    const float* ref_log_prob;  // null without a KL term
-    const float* entropy;       // null: none
+    const float* ref_log_prob;  // null if there is no KL term
+    const float* entropy;       // null if not given
     const uint32_t* cu_seqlens;
     const double* advantages;
     float* dlog_prob;
-    float* dentropy;  // null: not wanted
+    float* dentropy;  // null if not requested
     double* partials;
     double low, high;  // 1 - clip_ratio_low, 1 + clip_ratio_high
-    double clip_ratio_c;  // infinite: no dual clip
+    double clip_ratio_c;  // infinite if dual clip is off
     double kl_loss_coef, entropy_coeff;
     double batch_num_tokens, num_seqs, loss_scale_factor;
     int gspo, pg_agg_mode, loss_agg_mode, kl_loss_type;
@@ -64,7 +67,7 @@ struct AddArgs {
     int rows, pad;
 };
 
-// verl's bounds: of a token's log ratio, of k3 and GSPO's mean log ratio, and the guard of masked means.
+// verl's limits: for the log ratio of a token; for k3 and for GSPO's mean log ratio; and the epsilon of masked means.
 constexpr double MAX_LOG_RATIO = 20.0;
 constexpr double MAX_TEN = 10.0;
 constexpr double MEAN_EPS = 1e-8;
@@ -80,7 +83,7 @@ __device__ __forceinline__ double magnitude(double x) {
     return __longlong_as_double(__double_as_longlong(x) & 0x7fffffffffffffffLL);
 }
 
-// What a token of a sequence with n tokens counts in the loss.
+// Returns the weight in the loss of one token of a sequence with n tokens.
 __device__ __forceinline__ double token_weight(const Args& args, int mode, double n) {
     if (mode == TOKEN_MEAN) return 1.0 / args.batch_num_tokens;
     if (mode == SEQ_MEAN_TOKEN_SUM) return 1.0 / args.num_seqs;
@@ -88,7 +91,7 @@ __device__ __forceinline__ double token_weight(const Args& args, int mode, doubl
     return 1.0 / args.loss_scale_factor;
 }
 
-// A KL estimate and its derivative by log_prob.
+// Returns a KL estimate, and stores its derivative with respect to log_prob in `grad`.
 __device__ __forceinline__ double kl(int type, double log_prob, double ref_log_prob, double& grad) {
     double x = log_prob - ref_log_prob;
     if (type == KL) {
@@ -173,7 +176,7 @@ KERNEL(policy_loss_rows, policy_loss::Args, policy_loss::THREADS, 1) {
         s[CLIPPED_LOWER] += clipped && advantage < 0.0 ? 1.0 : 0.0;
         s[DUAL_CLIPPED] += dual ? 1.0 : 0.0;
         s[PPO_KL] -= d;
-        // 1 - p, so that the squares of probabilities close to 1, which are most, keep their digits.
+        // Uses 1 - p, so that the squares of probabilities close to 1, which are the most frequent, keep their digits.
         double p = 1.0 - math::exp_f64(log_prob), q = 1.0 - math::exp_f64(old);
         double diff = magnitude(p - q);
         s[PROB_DIFF] += diff;

@@ -1,8 +1,12 @@
-// y = x / rms(x) * gamma, rstd = 1 / rms(x), rms(x)^2 = mean(x^2) + eps; and backward: dx, and dgamma += sum dy x rstd.
-// x, y, dy, dx [rows, cols] bf16, gamma [cols] bf16, rstd [rows] f32, dgamma [cols] f32, partials [rows / 64, cols] f32.
-// y and dx: a warp a row, 4 rows a CTA; lane l has the elements j with (j / 8) % 32 == l. dgamma: first a CTA for 1,024
-// columns of 64 rows, then a thread a column. Bound by memory: 4 bytes an element forward (a row stays in registers up
-// to 4,096 columns), 6 or 8 and 4 backward. Reference src/ops/rms_norm.rs (dgamma to the bit), bench rms_norm.
+// RMSNorm: y = x / rms(x) * gamma and rstd = 1 / rms(x), where rms(x)^2 = mean(x^2) + eps. Backward: dx, and dgamma +=
+// sum dy x rstd.
+// Shapes: x, y, dy, dx [rows, cols] bf16, gamma [cols] bf16, rstd [rows] f32, dgamma [cols] f32, partials [ceil(rows /
+// 64), cols] f32.
+// Grid of y and dx: one warp per row, 4 rows per CTA. Lane l handles the elements j with (j / 8) % 32 == l.
+// Grid of dgamma: first one CTA for 1,024 columns of 64 rows, then one thread per column.
+// Bound: memory. Forward: 4 bytes per element (a row stays in registers up to 4,096 columns). Backward: 6 or 8 bytes
+// for dx and 4 for dgamma.
+// Reference: src/ops/rms_norm.rs, dgamma bitwise identical. Benchmark: omr bench, rms_norm.
 #include "common/reduce.cuh"
 #include "isa/isa.cuh"
 
@@ -27,21 +31,22 @@ struct BwdArgs {
     float* dgamma;
     float* partials;
     int rows, cols;
-    int accumulate;  // dx holds a gradient to add to
+    int accumulate;  // 1 if dx holds a gradient to add to
     int pad;
 };
 
 constexpr int THREADS = 128;
 constexpr int ROWS = THREADS / 32;
-// Elements of one 16-byte access, of one round of a warp, and of a row that stays in registers.
+// Elements of one 16-byte access, and of one round of a warp; largest number of rounds of a row that stays in
+// registers.
 constexpr int VECTOR = 8;
 constexpr int ROUND = 32 * VECTOR;
 constexpr int ROUNDS = 16;
-// Rows of one partial sum of dgamma, and columns of a CTA that adds them: the reference has the same rows.
+// Rows of one partial sum of dgamma, as in the reference; columns of a CTA that computes partial sums.
 constexpr int CHUNK = 64;
 constexpr int STRIPE = THREADS * VECTOR;
 
-// Eight elements, widened.
+// Eight elements, converted to fp32.
 struct Eight {
     float v[VECTOR];
 
@@ -54,20 +59,20 @@ struct Eight {
         }
     }
 
-    // The first `count` at p, zeros behind them.
+    // Reads the first `count` elements at p, and sets the rest to zero.
     __device__ __forceinline__ Eight(const bf16* p, int count) {
 #pragma unroll
         for (int i = 0; i < VECTOR; i++) v[i] = i < count ? to_float(p[i]) : 0.0f;
     }
 
-    // The eight at p: one access where they are aligned.
+    // Reads eight elements at p, with one access if they are aligned.
     __device__ __forceinline__ static Eight at(const bf16* p, int count, bool aligned) {
         return aligned ? Eight(isa::load<uint4>(p)) : Eight(p, count);
     }
 };
 
-// A row's sum has one shape whatever the path: element j goes to chain j % 256 by fmaf, ascending; then halves of
-// the 256 chains are added to halves, first inside a lane (8 chains), then across the 32 lanes.
+// The sum of a row has one order whatever the code path: element j is added to chain j % 256 by fmaf, in ascending
+// order. Then halves of the 256 chains are added, first within a lane (8 chains), then across the 32 lanes.
 struct Chains {
     float chain[VECTOR];
 
@@ -76,13 +81,13 @@ struct Chains {
         for (int i = 0; i < VECTOR; i++) chain[i] = 0.0f;
     }
 
-    // The squares of eight elements.
+    // Adds the squares of eight elements.
     __device__ __forceinline__ void add(const Eight& x) {
 #pragma unroll
         for (int i = 0; i < VECTOR; i++) chain[i] = fmaf(x.v[i], x.v[i], chain[i]);
     }
 
-    // The products x (dy gamma) of eight elements.
+    // Adds the products x (dy gamma) of eight elements.
     __device__ __forceinline__ void add(const Eight& x, const Eight& dy, const Eight& gamma) {
 #pragma unroll
         for (int i = 0; i < VECTOR; i++) chain[i] = fmaf(x.v[i], dy.v[i] * gamma.v[i], chain[i]);
@@ -107,7 +112,7 @@ __device__ __forceinline__ uint4 normed(uint4 x, uint4 gamma, float r) {
                       pack(lo(x.w) * r * lo(gamma.w), hi(x.w) * r * hi(gamma.w)));
 }
 
-// A row of at most ROUNDS rounds in registers: read once.
+// Normalises a row of at most ROUNDS rounds, which stays in registers and is read once.
 __device__ __forceinline__ float in_registers(const Args& args, const bf16* x, bf16* y, int lane) {
     uint4 v[ROUNDS];
 #pragma unroll
@@ -131,7 +136,7 @@ __device__ __forceinline__ float in_registers(const Args& args, const bf16* x, b
     return r;
 }
 
-// A longer row in 16-byte accesses, read twice: the second time from a cache.
+// Normalises a longer row in 16-byte accesses. It is read twice, the second time from a cache.
 __device__ __forceinline__ float in_vectors(const Args& args, const bf16* x, bf16* y, int lane) {
     Chains squares;
     squares.clear();
@@ -143,7 +148,7 @@ __device__ __forceinline__ float in_vectors(const Args& args, const bf16* x, bf1
     return r;
 }
 
-// A row that starts anywhere, element by element.
+// Normalises a row of any alignment, element by element.
 __device__ __forceinline__ float by_element(const Args& args, const bf16* x, bf16* y, int lane) {
     Chains squares;
     squares.clear();
@@ -153,8 +158,8 @@ __device__ __forceinline__ float by_element(const Args& args, const bf16* x, bf1
     return r;
 }
 
-// One row of dx = r (dy gamma - xhat mean(dy gamma xhat)), xhat = x r; x, dy and gamma are read twice, the second time
-// from a cache.
+// Computes one row of dx = r (dy gamma - xhat mean(dy gamma xhat)) with xhat = x r. x, dy and gamma are read twice, the
+// second time from a cache.
 __device__ __forceinline__ void row_bwd(const BwdArgs& args, int64_t row, int lane, bool aligned) {
     const bf16 *x = args.x + row * args.cols, *dy = args.dy + row * args.cols;
     bf16* dx = args.dx + row * args.cols;
@@ -189,7 +194,7 @@ __device__ __forceinline__ void row_bwd(const BwdArgs& args, int64_t row, int la
     }
 }
 
-// True where every row of x, dy, dx and gamma may be read in 16-byte accesses.
+// Returns true if every row of x, dy, dx and gamma allows 16-byte accesses.
 __device__ __forceinline__ bool is_aligned(const BwdArgs& args) {
     uint64_t odd = (uint64_t)args.x | (uint64_t)args.dy | (uint64_t)args.dx | (uint64_t)args.gamma;
     return (odd | (uint64_t)args.cols * sizeof(bf16)) % sizeof(uint4) == 0;
@@ -222,7 +227,7 @@ KERNEL(rms_norm_bwd, rms_norm::BwdArgs, rms_norm::THREADS, 4) {
     if (row < args.rows) row_bwd(args, row, threadIdx.x % 32, is_aligned(args));
 }
 
-// partials [chunk][column]: the sum of dy xhat over a chunk's rows, one chain by fmaf over ascending rows.
+// Writes partials [chunk][column]: the sum of dy xhat over the rows of a chunk, as one fmaf chain over ascending rows.
 KERNEL(rms_norm_dgamma, rms_norm::BwdArgs, rms_norm::THREADS, 4) {
     using namespace rms_norm;
     int at = blockIdx.y * STRIPE + threadIdx.x * VECTOR, count = args.cols - at;
@@ -252,7 +257,7 @@ KERNEL(rms_norm_dgamma, rms_norm::BwdArgs, rms_norm::THREADS, 4) {
     }
 }
 
-// dgamma += the partials, from its present value on, chunks ascending.
+// Adds the partial sums to dgamma: starts from its current value and adds the chunks in ascending order.
 KERNEL(rms_norm_dgamma_sum, rms_norm::BwdArgs, rms_norm::THREADS, 4) {
     using namespace rms_norm;
     int column = blockIdx.x * THREADS + threadIdx.x;

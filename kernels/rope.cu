@@ -1,8 +1,10 @@
 // Rotary position embedding in place: the halves (a, b) of a head become (a cos - b sin, b cos + a sin).
-// qkv [rows, width] bf16, whose first `heads` heads of 2 * half are rotated; cos, sin [rows, half] f32; sign -1 turns
-// back. A thread rotates 8 pairs in 16-byte accesses where half % 8 == 0 (rope_vectors), else one pair
-// (rope_pairs); grid over rows * heads * pairs. Bound by memory: heads read and written once, tables from cache.
-// Reference src/ops/rope.rs, bench rope.
+// Shapes: qkv [rows, width] bf16, of which the first `heads` heads of 2 * half elements are rotated; cos, sin [rows,
+// half] f32. sign -1 rotates back.
+// Grid: over rows * heads * pairs. A thread rotates 8 pairs in 16-byte accesses if half % 8 == 0 (rope_vectors), else
+// one pair (rope_pairs).
+// Bound: memory. Heads are read and written once; the tables come from cache.
+// Reference: src/ops/rope.rs. Benchmark: omr bench, rope.
 #include "isa/isa.cuh"
 
 namespace rope {
@@ -25,7 +27,7 @@ struct Place {
     bool inside;
 };
 
-// Where the thread's `pairs` pairs lie.
+// Returns the addresses of the thread's `pairs` pairs.
 __device__ __forceinline__ Place place(const Args& args, int pairs) {
     uint32_t each = args.half / pairs;
     uint32_t in_row = each * args.heads;
@@ -40,7 +42,7 @@ __device__ __forceinline__ Place place(const Args& args, int pairs) {
 __device__ __forceinline__ float turned_a(float a, float b, float c, float s) { return fmaf(a, c, -(b * s)); }
 __device__ __forceinline__ float turned_b(float a, float b, float c, float s) { return fmaf(b, c, a * s); }
 
-// Two pairs: a and b hold two elements each.
+// Rotates two pairs: a and b hold two elements each.
 __device__ __forceinline__ void turn(uint32_t& a, uint32_t& b, float c0, float c1, float s0, float s1) {
     float a0 = lo(a), a1 = hi(a), b0 = lo(b), b1 = hi(b);
     a = pack(turned_a(a0, b0, c0, s0), turned_a(a1, b1, c1, s1));

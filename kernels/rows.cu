@@ -1,9 +1,13 @@
-// Rows by index: rows_gather dst[i] = src[idx[i]], rows_scatter dst[idx[i]] = src[i % sources], rows_scatter_add += (bf16),
-// rows_sum dst[i] = before[i] + src[idx[i]] + src[idx[i + rows]] + ... (bf16), `times` of them in one f32 chain.
-// idx [rows] u32, src and dst [., words] in words of two bytes, `bound` rows on the indexed side. Gathered or summed from
-// past the bound a row is NaN, scattered there it is dropped; scattered indices are distinct, or one of the rows wins.
-// A warp a row, 4 rows a CTA, grid ceil(rows / 4). Bound by memory: each row read and written once.
-// Reference src/ops/rows.rs, bench rows.
+// Operations on rows selected by index:
+// - rows_gather: dst[i] = src[idx[i]].
+// - rows_scatter: dst[idx[i]] = src[i % sources].
+// - rows_scatter_add: dst[idx[i]] += src[i], bf16.
+// - rows_sum: dst[i] = before[i] + src[idx[i]] + src[idx[i + rows]] + ..., `times` rows in one f32 chain, bf16.
+// Shapes: idx [rows] u32; src and dst [., words] in words of two bytes; the indexed side has `bound` rows. A row that
+// is gathered or summed from an index past the bound is NaN; a row scattered there is dropped. Scattered indices must
+// be distinct; otherwise one of the rows wins.
+// Grid: ceil(rows / 4), one warp per row, 4 rows per CTA. Bound: memory, each row read and written once.
+// Reference: src/ops/rows.rs. Benchmark: omr bench, rows.
 #include "common/rows.cuh"
 #include "isa/isa.cuh"
 
@@ -79,7 +83,7 @@ KERNEL(rows_sum, rows::SumArgs, rows::THREADS, 8) {
         for (int k = 0; k < args.times; k++) {
             uint32_t from = args.idx[(int64_t)k * args.rows + row];
             float x = from < args.bound ? to_float(args.src[(int64_t)from * args.columns + i]) : NAN;
-            // A sum of one row is that row, the sign of its zeros included.
+            // A sum of one row is exactly that row, including the sign of its zeros.
             sum = k == 0 && args.before == nullptr ? x : sum + x;
         }
         if (args.sums != nullptr) {

@@ -1,29 +1,31 @@
-// Tokens drawn from softmax(z), z = x W^T / temperature over the allowed ids: argmax of z + Gumbel noise, or of z.
-// x [B, K], W [V][ld] bf16; rows [B] sample::Row; ids [B] u32, logprobs [B] f32; scratch: logits [B][segments * 128]
-// f32 (of rows that narrow), partials and winners [B][segments]. sample_logits_m*: a tile of common/gemm.cuh, half a
-// warp a row; sample_tokens: a CTA a row. Bound by the weight's bytes; sample_tokens by the logits' (from L2).
-// Reference src/ops/sample.rs, bench sample.
+// Samples tokens from softmax(z) with z = x W^T / temperature over the allowed ids: the argmax of z + Gumbel noise, or
+// of z if greedy.
+// Shapes: x [B, K], W [V][ld] bf16; rows [B] sample::Row; ids [B] u32, logprobs [B] f32. Scratch: logits [B][segments *
+// 128] f32, used only by rows with top-k, top-p or min-p; partials and winners [B][segments].
+// Grid: sample_logits_m*: one tile of common/gemm.cuh per CTA, half a warp per row; sample_tokens: one CTA per row.
+// Bound: memory. sample_logits_m* reads the weight; sample_tokens reads the logits (from L2).
+// Reference: src/ops/sample.rs. Benchmark: omr bench, sample.
 #include "common/logits.cuh"
 #include "common/philox.cuh"
 #include "isa/isa.cuh"
 
 namespace sample {
 
-// How a row is drawn: `Draw` of src/ops/sample/draw.rs.
+// Sampling parameters of a row: `Draw` of src/ops/sample/draw.rs.
 struct Row {
     float temperature, min_p, top_p;
     uint32_t top_k;
     uint32_t prompt, rollout, position, key0;
     uint32_t key1, pad[3];
 
-    // Temperature 0 is greedy, whatever the limits, with the logits of temperature 1.
+    // Temperature 0 is greedy whatever the other limits are, and uses the logits of temperature 1.
     __device__ __forceinline__ bool greedy() const { return temperature == 0.0f; }
     __device__ __forceinline__ float scale() const { return greedy() ? 1.0f : 1.0f / temperature; }
     __device__ __forceinline__ bool narrows() const {
         return !greedy() && (min_p > 0.0f || top_k > 0 || top_p < 1.0f);
     }
 
-    // The smallest weight that min_p leaves: weights are integers, so `min_p` 2^32 rounded up.
+    // Returns the smallest weight that min_p keeps. Weights are integers, so this is `min_p` 2^32 rounded up.
     __device__ __forceinline__ uint64_t least() const {
         float bound = min_p * 4294967296.0f;
         uint64_t whole = bound > 0.0f ? (uint64_t)bound : 0;
@@ -38,14 +40,14 @@ __device__ __forceinline__ Row load_row(const Row* p) {
     return Row{__uint_as_float(a.x), __uint_as_float(a.y), __uint_as_float(a.z), a.w, b.x, b.y, b.z, b.w, c.x, {}};
 }
 
-// The noise of ids 4 * quad ...
+// Returns the random words of the four ids from 4 * quad on.
 __device__ __forceinline__ philox::Words noise(const Row& row, uint32_t quad) {
     return philox::philox4x32_10(row.key0, row.key1, row.prompt, row.rollout, row.position, quad);
 }
 
 constexpr uint32_t NOBODY = 0xffffffffu;
 
-// The best id so far: the highest score, of equal ones the lowest id.
+// Best id so far: the highest score; among equal scores the lowest id.
 struct alignas(16) Winner {
     float score, z;
     uint32_t id, pad;
@@ -59,7 +61,7 @@ struct alignas(16) Winner {
         id = better ? other_id : id;
     }
 
-    // The best of 2 * HALF lanes, in each of them.
+    // Finds the best of 2 * HALF lanes, in each of these lanes.
     template <int HALF>
     __device__ __forceinline__ void agree() {
 #pragma unroll
@@ -72,7 +74,7 @@ struct alignas(16) Winner {
     }
 };
 
-// Scores four ids from 4 * quad on; those that are not `on` do not count.
+// Scores the four ids from 4 * quad on. Ids that are not `on` are ignored.
 __device__ __forceinline__ void score(Winner& winner, const Row& row, uint32_t quad, const float (&z)[4],
                                       const bool (&on)[4], bool greedy) {
     philox::Words words{0, 0, 0, 0};
@@ -81,12 +83,13 @@ __device__ __forceinline__ void score(Winner& winner, const Row& row, uint32_t q
 #pragma unroll
     for (int i = 0; i < 4; i++) {
         float s = greedy ? z[i] : z[i] + philox::gumbel(word[i]);
-        // Above minus infinity, so that an id that cannot be drawn is never the winner.
+        // The score must be above minus infinity, so that an id with zero probability never wins.
         if (on[i] && s > -math::infinity()) winner.meet(s, z[i], quad * 4 + i);
     }
 }
 
-// The epilogue: a row's partial of the segment; its best id there, or its logits where the row narrows.
+// Epilogue: stores the partial sum of the segment for each row. It also stores the row's best id in the segment, or the
+// logits if the row narrows its ids.
 struct Segment : gemm::InOrder {
     struct Args {
         logits::Allowed allowed;
@@ -116,7 +119,7 @@ struct Segment : gemm::InOrder {
                     if (live) out[i * logits::LANES] = z.z[i];
                 }
             } else {
-                // Four ids share one call of Philox: each lane takes two quads of adjacent columns.
+                // Four ids share one call of Philox. Each lane handles two quads of adjacent columns.
 #pragma unroll
                 for (int i = 0; i < 2; i++) {
                     int column = 4 * (rows.j + i * logits::LANES);
@@ -166,7 +169,7 @@ constexpr int THREADS = 512;
 constexpr int WARPS = THREADS / 32;
 constexpr int BINS = 4;
 
-// Number and weight of some candidates. Both are integers: their sums do not depend on the order.
+// Number and total weight of some candidates. Both are integers, so the sums do not depend on the order.
 struct Tally {
     uint32_t count;
     uint64_t sum;
@@ -190,25 +193,25 @@ struct Smem {
     isa::Shared<float> lse;
 };
 
-// Unsigned integers in the descending order of the floats; the two zeros are one.
+// Maps floats to unsigned integers in descending order. Both zeros map to the same integer.
 __device__ __forceinline__ uint32_t descending(float z) {
     uint32_t bits = __float_as_uint(z + 0.0f);
     return bits >> 31 ? bits : ~(bits | 0x80000000u);
 }
 
-// Where a search for the last id that is kept stands: keys from..to, the candidates before them and among them.
+// State of a search for the last id that is kept: the range of keys from..to, the candidates before it and inside it.
 struct Bracket {
     uint32_t from, to;
     Tally before, inside;
 };
 
-// The ids up to (logit down, id up), with what they sum to.
+// The ids up to (logit descending, id ascending), with their count and weight.
 struct Cut {
     uint32_t key, id;
     Tally kept;
 };
 
-// One row whose ids are narrowed. Its methods are called by all threads of the CTA.
+// A row whose ids are narrowed by min-p, top-k or top-p. All threads of the CTA call its methods.
 struct Narrowing {
     Smem& smem;
     Row row;
@@ -217,7 +220,7 @@ struct Narrowing {
     float max;
     uint64_t least;
 
-    // floor(e^(z - max) 2^32); false where the id is no candidate.
+    // Computes the weight floor(e^(z - max) 2^32). Returns false if the id is not a candidate.
     __device__ __forceinline__ bool weigh(float x, uint64_t& weight) const {
         float e = math::exp(x - max) * 4294967296.0f;
         bool number = e >= 0.0f;
@@ -225,8 +228,8 @@ struct Narrowing {
         return number && weight >= least;
     }
 
-    // Sums the candidates of the bracket in bins that end at the pivots and at the bracket's end. The key of a
-    // candidate is its place in `descending`, or, with IDS, its id, of those whose place is `tied`.
+    // Sums the candidates of the bracket in bins, which end at the pivots and at the end of the bracket. The key of a
+    // candidate is its place in `descending`. With IDS the key is its id, and only candidates at place `tied` count.
     template <bool IDS>
     __device__ __forceinline__ void tally(uint32_t from, uint32_t to, const uint32_t (&pivot)[BINS - 1], uint32_t tied,
                                           Tally (&bin)[BINS]) {
@@ -273,7 +276,7 @@ struct Narrowing {
         for (int b = 0; b < BINS; b++) bin[b] = Tally{smem.total_count[b], smem.total_sum[b]};
     }
 
-    // The first bin at whose end the target is reached; the last one does reach it.
+    // Chooses the first bin at whose end the target is reached. The last bin always reaches it.
     __device__ __forceinline__ static Bracket choose(Bracket in, const uint32_t (&pivot)[BINS - 1],
                                                      const Tally (&bin)[BINS], uint64_t target, bool by_sum) {
         Bracket out{in.from, in.to, in.before, bin[BINS - 1]};
@@ -294,7 +297,7 @@ struct Narrowing {
         return out;
     }
 
-    // Narrows the bracket until one candidate, or one key, is left.
+    // Narrows the bracket until one candidate or one key is left.
     template <bool IDS>
     __device__ __forceinline__ Bracket search(Bracket b, uint32_t tied, uint64_t target, bool by_sum) {
         while (b.inside.count > 1 && b.from < b.to) {
@@ -307,12 +310,12 @@ struct Narrowing {
         return b;
     }
 
-    // The fewest ids, in order, whose number or weight reaches the target.
+    // Returns the smallest prefix of the ordered ids whose number or weight reaches the target.
     __device__ __forceinline__ Cut cut(Bracket b, uint64_t target, bool by_sum) {
         b = search<false>(b, 0, target, by_sum);
         uint32_t key = b.to, id = NOBODY;
         if (b.inside.count > 1) {
-            // Equal logits: ids decide.
+            // Several logits are equal, so their ids decide.
             b.from = 0;
             b.to = 4 * quads - 1;
             b = search<true>(b, key, target, by_sum);
@@ -321,9 +324,9 @@ struct Narrowing {
         return Cut{key, id, b.before + b.inside};
     }
 
-    // The ids that the row's parameters leave.
+    // Returns the ids that min_p, top_k and top_p keep.
     __device__ __forceinline__ Cut narrow() {
-        // Where a first cut of a peaked distribution falls: within e^-1, e^-4 and e^-12 of the likeliest.
+        // First pivots for a peaked distribution: probabilities within e^-1, e^-4 and e^-12 of the largest.
         uint32_t pivot[BINS - 1] = {descending(max - 1.0f), descending(max - 4.0f), descending(max - 12.0f)};
         Tally bin[BINS];
         tally<false>(0, NOBODY, pivot, 0, bin);
@@ -333,11 +336,12 @@ struct Narrowing {
             left = cut(choose(whole, pivot, bin, row.top_k, false), row.top_k, false);
         }
         if (row.top_p < 1.0f && left.kept.count > 0) {
-            // The sum before an id is below `enough`: as integers, below its ceiling. Sums are below 2^53.
+            // An id is kept if the sum before it is below `enough`. For integers this means below the ceiling of
+            // `enough`. Sums are below 2^53, so they are exact as doubles.
             double enough = (double)row.top_p * (double)left.kept.sum;
             uint64_t target = enough > 0.0 ? (uint64_t)enough : 0;
             if ((double)target < enough) target++;
-            // Weights that all round to 0 leave the first id.
+            // If all weights round to 0, only the first id is kept.
             bool by_sum = target > 0;
             if (!by_sum) target = 1;
             left = cut(choose(whole, pivot, bin, target, by_sum), target, by_sum);
@@ -345,7 +349,7 @@ struct Narrowing {
         return left;
     }
 
-    // The thread's best among its ids up to the cut.
+    // Returns the thread's best id among its ids up to the cut.
     __device__ __forceinline__ Winner draw(const Cut& left) const {
         Winner winner = Winner::none();
         for (int q = threadIdx.x; q < quads; q += THREADS) {
@@ -368,7 +372,7 @@ struct Narrowing {
     }
 };
 
-// The best of all threads, in thread 0.
+// Finds the best winner of all threads; thread 0 holds it.
 __device__ __forceinline__ Winner best_of_cta(Smem& smem, Winner winner) {
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     winner.agree<16>();
@@ -412,7 +416,7 @@ KERNEL_SM90A(sample_logits_short, gemm::WideArgs<sample::Segment>, logits::TileS
     gemm::run_wide<logits::TileShort, sample::Segment>(args);
 }
 
-// The epilogue over sums that are given: what compares samplers on equal logits. Grid (segments, rows / 16).
+// Runs the epilogue on given sums, to compare samplers on equal logits. Grid: (segments, rows / 16).
 KERNEL(sample_given, sample::GivenArgs, logits::TileM16::THREADS, 2) {
     using T = logits::TileM16;
     auto& tile = isa::smem<gemm::Sums<T>>();
@@ -446,7 +450,7 @@ KERNEL(sample_tokens, sample::TokenArgs, sample::THREADS, 2) {
         Narrowing narrowing{smem, row, z, args.segments * (logits::SEGMENT / 4), smem.max, row.least()};
         Cut left = narrowing.narrow();
         winner = narrowing.draw(left);
-        // Without a winner id 0 is drawn, whose logit is minus infinity or, beside an infinite one, anything.
+        // Without a winner, id 0 is drawn. Its logit is minus infinity, or any value if another logit is infinite.
         winner.z = winner.id == NOBODY ? z[0] : winner.z;
     } else {
         for (int i = threadIdx.x; i < args.segments; i += THREADS) {

@@ -1,8 +1,8 @@
 // Backward of y = silu(gate) * up: dgate = dy * up * silu'(gate), dup = dy * silu(gate).
-// gate_up, dgate_up [T, 2 F] bf16 in blocks of 32 (gate, up, gate, ...), dy [T, F] bf16, F a multiple of 32.
-// Eight columns of dy a thread: 16-byte accesses; grid ceil(T F / 2048).
-// Bound by memory: 10 bytes an element of dy read or written, at the copy bandwidth.
-// Reference src/ops/swiglu.rs, to the bit; bench swiglu.
+// Shapes: gate_up, dgate_up [T, 2 F] bf16 in blocks of 32 (gate, up, gate, ...), dy [T, F] bf16; F is a multiple of 32.
+// Grid: ceil(T F / 2048). Each thread handles eight columns of dy in 16-byte accesses.
+// Bound: memory, 10 bytes read or written per element of dy, at the copy bandwidth.
+// Reference: src/ops/swiglu.rs, bitwise identical. Benchmark: omr bench, swiglu.
 #include "common/math.cuh"
 #include "isa/isa.cuh"
 
@@ -12,14 +12,14 @@ struct Args {
     const bf16* gate_up;
     const bf16* dy;
     bf16* dgate_up;
-    int64_t len;  // of dy
+    int64_t len;  // elements of dy
 };
 
 constexpr int THREADS = 256;
 constexpr int EACH = 8;
 constexpr int BLOCK = 32;
 
-// Two elements: their gates, ups and gradients in, gradients out.
+// Computes the gradients of two gates and two ups.
 __device__ __forceinline__ void two(uint32_t gate, uint32_t up, uint32_t dy, uint32_t& dgate, uint32_t& dup) {
     float g[2] = {lo(gate), hi(gate)}, u[2] = {lo(up), hi(up)}, d[2] = {lo(dy), hi(dy)};
     dgate = pack(d[0] * u[0] * math::silu_grad(g[0]), d[1] * u[1] * math::silu_grad(g[1]));
@@ -32,7 +32,7 @@ KERNEL(swiglu_bwd, swiglu::Args, swiglu::THREADS, 4) {
     using namespace swiglu;
     int64_t at = ((int64_t)blockIdx.x * THREADS + threadIdx.x) * EACH;
     if (at >= args.len) return;
-    // Column f of dy has its gate at f / 32 * 64 + f % 32, in every row, because rows are whole blocks.
+    // Column f of dy has its gate at f / 32 * 64 + f % 32, in every row, because a row consists of complete blocks.
     int64_t gate = at / BLOCK * (2 * BLOCK) + at % BLOCK;
     uint4 g = isa::load<uint4>(args.gate_up + gate), u = isa::load<uint4>(args.gate_up + gate + BLOCK);
     uint4 d = isa::load<uint4>(args.dy + at);

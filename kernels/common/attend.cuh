@@ -1,11 +1,15 @@
-// Attention of one row, defined once for training, prefill and decode, as src/ops/attend.rs: keys in blocks of BLOCK
-// from the sequence's start, online softmax over the blocks of one chunk of CHUNK keys, chunk states folded left to
-// right in fp32. A row's bits depend neither on the tile it is in nor on how many warps share its work:
-//   score    one fp32 chain of k16 steps over ascending head dimension
-//   M        the largest score times c, rounded once: the maximum is exact in any order; p = exp2(fmaf(score, c, -M))
-//   l        a lane's eight scores of 32 keys ascending, the four groups of 32 ascending, then the quad's tree
-//   output   one fp32 chain of k16 steps over ascending keys; masked keys and masked blocks add exact zeros
-// exp2 is ex2.approx (2 ulp; exact at 0, so a block a row does not see leaves its state as it is).
+// Attention of one row, defined once for training, prefill and decode, as in src/ops/attend.rs. Keys come in blocks of
+// BLOCK from the start of the sequence. The online softmax runs over the blocks of one chunk of CHUNK keys, and the
+// states of the chunks are folded left to right in fp32. The bits of a row do not depend on the tile that contains it,
+// nor on how many warps share its work:
+// - score: one fp32 chain of k16 steps over ascending head dimension.
+// - M: the largest score times c (scale log2 e), rounded once. A maximum is exact in any order. p = exp2(fmaf(score, c,
+//   -M)).
+// - l: the sum of p. A lane sums its eight scores of 32 keys in ascending order, then the four groups of 32 in
+//   ascending order; then the quad is summed by a tree.
+// - output: one fp32 chain of k16 steps over ascending keys. Masked keys and masked blocks add exact zeros.
+// exp2 is ex2.approx (2 ulp, and exact at 0). A block that a row does not see therefore leaves the state of the row
+// unchanged.
 #pragma once
 
 #include "common/tile.cuh"
@@ -15,13 +19,13 @@ namespace attend {
 constexpr int BLOCK = 128;
 constexpr int CHUNK = 2048;
 constexpr int WARP = 32;
-// Rows of one warp: the M of an mma.
+// Rows of one warp, which is M of an mma.
 constexpr int WARP_ROWS = 16;
 constexpr int WARPS = 4;
 constexpr int THREADS = WARPS * WARP;
 
-// Elements between rows in shared memory. Sixteen bytes more than the row: the eight rows of an 8x8 matrix then lie on
-// distinct banks for every head dimension used.
+// Elements between rows in shared memory. The row is padded by sixteen bytes, so that the eight rows of an 8x8 matrix
+// lie on distinct banks for every supported head dimension.
 template <int HD>
 constexpr int PITCH = HD + 8;
 
@@ -29,18 +33,18 @@ __device__ __forceinline__ int lane() { return threadIdx.x % WARP; }
 __device__ __forceinline__ int warp() { return threadIdx.x / WARP; }
 __device__ __forceinline__ float minus_infinity() { return -math::infinity(); }
 
-// Rows of a sequence that one CTA computes: row r is query token r / group of the sequence's new tokens with head
-// r % group of the heads that share a key head.
+// Rows of a sequence that one CTA computes. Row r is query token r / group of the sequence's new tokens, and head r %
+// group of the query heads that share a key head.
 struct Rows {
     const bf16* q;
     bf16* out;
-    float* lse;  // null: not wanted
+    float* lse;  // null if the log-sum-exp is not requested
     int64_t q_stride, out_stride, lse_stride;  // elements between tokens
     int group, dim;
     int from, to;
-    int first, step;  // keys the sequence's first new token sees, more for each further one
+    int first, step;  // keys that the sequence's first new token sees; additional keys for each further token
     float scale_log2e;
-    bool wide;  // every row starts at a multiple of 16 bytes and is one long
+    bool wide;  // true if every row starts at a multiple of 16 bytes and its length is a multiple of 16 bytes
 
     __device__ __forceinline__ int visible(int row) const { return first + row / group * step; }
     __device__ __forceinline__ int64_t at(int row, int64_t stride) const {
@@ -48,8 +52,8 @@ struct Rows {
     }
 };
 
-// The rows of a key head in packed rows [q heads | k heads | v heads], of the sequence whose tokens begin at `start`.
-// Which of them the CTA takes (from, to), what they see (first, step) and where lse goes is for the caller to say.
+// Returns the rows of a key head in packed rows [q heads | k heads | v heads], for the sequence whose tokens begin at
+// `start`. The caller sets the rows of the CTA (from, to), the visible keys (first, step) and the place of lse.
 template <class Args>
 __device__ __forceinline__ Rows packed_rows(const Args& args, int start, int head, int group) {
     Rows rows;
@@ -66,15 +70,15 @@ __device__ __forceinline__ Rows packed_rows(const Args& args, int start, int hea
     return rows;
 }
 
-// The keys and values of one block; rows lie `stride` elements apart.
+// Keys and values of one block. Rows lie `stride` elements apart.
 struct Keys {
     const bf16* k;
     const bf16* v;
 };
 
-// The sequence a slot of the grid belongs to, with tiles of so many rows. Sequence s has the slots from
-// floor(cu[s] group / rows) + s on: never fewer than its tiles, because ceil((b - a) / R) <= floor(b / R) - floor(a / R) + 1,
-// and found by bisection.
+// Returns the sequence of a grid slot for tiles of `rows` rows, and stores the tile's number within it in `tile`. The
+// slots of sequence s begin at floor(cu[s] group / rows) + s. A sequence never has fewer slots than tiles, because
+// ceil((b - a) / R) <= floor(b / R) - floor(a / R) + 1. The sequence is found by bisection.
 __device__ __forceinline__ int sequence_of(int slot, const uint32_t* cu, int sequences, int group, int rows, int& tile) {
     int low = 0, high = sequences;
     while (high - low > 1) {
@@ -89,9 +93,9 @@ __device__ __forceinline__ int sequence_of(int slot, const uint32_t* cu, int seq
     return low;
 }
 
-// Copies `count` rows of `dim` elements to ROWS rows of HD, zeros elsewhere: a key that does not exist must not bring
-// NaN to the product with its zero probability. `at(row)` is the address of a row below count. By a CTA of COPIERS, with
-// registers for UNROLL copies at a time.
+// Copies `count` rows of `dim` elements to ROWS rows of HD, and fills the rest with zeros: a key that does not exist
+// must not bring NaN into the product with its zero probability. `at(row)` is the address of a row below `count`. All
+// COPIERS threads of the CTA take part, with registers for UNROLL copies at a time.
 template <int HD, int ROWS, int COPIERS = THREADS, int UNROLL = 4, class At>
 __device__ __forceinline__ void copy_rows(isa::Shared<bf16>* to, const At& at, int count, int dim, bool wide) {
     if (wide) {
@@ -128,7 +132,7 @@ struct QueryRows {
     }
 };
 
-// A warp's queries as fragments.
+// Loads a warp's queries as fragments.
 template <int HD>
 __device__ __forceinline__ void load_queries(isa::Frag<4> (&q)[HD / 16], const isa::Shared<bf16>* rows) {
     const isa::Shared<bf16>* row = rows + lane() % 16 * PITCH<HD> + lane() / 16 * 8;
@@ -138,12 +142,13 @@ __device__ __forceinline__ void load_queries(isa::Frag<4> (&q)[HD / 16], const i
     }
 }
 
-// Scores of 16 rows with 8 TILES keys. Lane l holds, of tile t, keys 8 t + 2 (l % 4) + {0, 1} for rows l / 4 (elements
-// 0, 1) and l / 4 + 8 (elements 2, 3).
+// Computes the scores of 16 rows with 8 TILES keys. In tile t, lane l holds the keys 8 t + 2 (l % 4) + {0, 1} for rows
+// l / 4 (elements 0, 1) and l / 4 + 8 (elements 2, 3).
 template <int HD, int TILES>
 __device__ __forceinline__ void scores(isa::Acc (&s)[TILES], const isa::Frag<4> (&q)[HD / 16],
                                        const isa::Shared<bf16>* keys) {
-    // Two tiles a load: lanes 0..15 address the first one's halves of the step, the others the second one's.
+    // Each ldmatrix loads two tiles: lanes 0..15 address the two halves of the first one for this step, the others
+    // those of the second one.
     const isa::Shared<bf16>* row = keys + (lane() / 16 * 8 + lane() % 8) * PITCH<HD> + lane() / 8 % 2 * 8;
     tile::clear(s);
 #pragma unroll
@@ -158,8 +163,8 @@ __device__ __forceinline__ void scores(isa::Acc (&s)[TILES], const isa::Frag<4> 
     }
 }
 
-// Makes scores of keys from `visible` on minus infinity whatever they were, and gives the rows' maxima over the quad's
-// keys. `masked`: some row of the warp does not see all keys.
+// Sets the scores of keys from `visible` on to minus infinity, and stores the maxima of the rows over the keys of the
+// quad in `most`. `masked`: true if some row of the warp does not see all keys.
 template <class F>
 __device__ __forceinline__ void mask_and_max(F& s, bool masked, const int (&visible)[2], float (&most)[2]) {
     if (masked) {
@@ -168,8 +173,9 @@ __device__ __forceinline__ void mask_and_max(F& s, bool masked, const int (&visi
     tile::row_max(s, most);
 }
 
-// Scores to probabilities under the bases `m`, fp32; `sum`: this lane's share of the rows' sums. A row that sees no key
-// has scores of minus infinity only, and its probabilities must be zero even while its base is that too.
+// Turns scores into fp32 probabilities under the bases `m`, and stores this lane's part of the row sums in `sum`. All
+// scores of a row that sees no key are minus infinity. Its probabilities must be zero even while its base is minus
+// infinity too.
 template <class F>
 __device__ __forceinline__ void probabilities(F& s, float scale, const float (&m)[2], const int (&visible)[2],
                                               float (&sum)[2]) {
@@ -178,8 +184,8 @@ __device__ __forceinline__ void probabilities(F& s, float scale, const float (&m
     tile::row_sum(s, sum);
 }
 
-// Adds to sums over 8 N dimensions from 8 first_tile on, laid out as scores, rows of shared memory under their weights:
-// STEPS times 16 of them.
+// Adds the weighted rows of shared memory to the accumulators: STEPS times 16 rows, and 8 N dimensions from 8
+// first_tile on. The accumulators have the layout of the scores.
 template <int HD, int N, int STEPS>
 __device__ __forceinline__ void weigh(isa::Acc (&o)[N], const isa::Frag<4> (&p)[STEPS], const isa::Shared<bf16>* values,
                                       int first_tile) {
@@ -187,7 +193,7 @@ __device__ __forceinline__ void weigh(isa::Acc (&o)[N], const isa::Frag<4> (&p)[
 #pragma unroll
     for (int step = 0; step < STEPS; step++) {
         if constexpr (N % 2 == 0) {
-            // Two tiles a load: the upper sixteen lanes address the second one.
+            // Each ldmatrix loads two tiles: the upper sixteen lanes address the second one.
             isa::Frag<4> v[N / 2];
 #pragma unroll
             for (int pair = 0; pair < N / 2; pair++) {
@@ -210,8 +216,8 @@ __device__ __forceinline__ void weigh(isa::Acc (&o)[N], const isa::Frag<4> (&p)[
     }
 }
 
-// Such sums times the factors of a lane's two rows, in bf16, to rows of shared memory. Adding zero turns -0 into +0: rows
-// that share a tile with others differ in nothing else.
+// Multiplies such accumulators by the factors of a lane's two rows and writes them as bf16 to rows of shared memory.
+// Adding zero turns -0 into +0, which is the only bit in which rows that share a tile with others could differ.
 template <int HD, class F>
 __device__ __forceinline__ void stage(F& o, const float (&factor)[2], isa::Shared<bf16>* staged, int first_tile) {
 #pragma unroll
@@ -228,8 +234,8 @@ __device__ __forceinline__ void stage(F& o, const float (&factor)[2], isa::Share
     }
 }
 
-// Base (the running maximum times scale and log2 e), sum and un-normalised output of a lane's two rows; the output
-// is a fragment laid out as scores.
+// State of the online softmax for a lane's two rows: base (running maximum times scale and log2 e), sum, and output
+// before normalisation. The output is a fragment with the layout of the scores.
 template <class F>
 struct State {
     F o;
@@ -241,19 +247,19 @@ struct State {
         l[0] = l[1] = 0.0f;
     }
 
-    // Moves the bases to cover the scores up to `most`; the factors for what was summed under the old ones, exactly 1
-    // where a base stands still.
+    // Raises the bases to cover the scores up to `most`. Stores in `alpha` the factors that rescale the sums made under
+    // the old bases. A factor is exactly 1 if its base does not change.
     __device__ __forceinline__ void raise(const float (&most)[2], float scale, float (&alpha)[2]) {
 #pragma unroll
         for (int i = 0; i < 2; i++) {
             float after = fmaxf(m[i], most[i] * scale);
-            // Before its first key a row has nothing to rescale.
+            // A row before its first key has nothing to rescale.
             alpha[i] = isa::exp2_approx(m[i] == minus_infinity() ? 0.0f : m[i] - after);
             m[i] = after;
         }
     }
 
-    // l and the outputs times alpha, l plus the rows' sums.
+    // Multiplies l and the outputs by alpha, and adds the row sums to l.
     __device__ __forceinline__ void rescale(const float (&alpha)[2], const float (&sum)[2]) {
 #pragma unroll
         for (int i = 0; i < 2; i++) {
@@ -262,7 +268,8 @@ struct State {
         tile::row_scale(o, alpha);
     }
 
-    // Puts the state aside, in this thread's own places of a CTA of so many, until the next chunk is done.
+    // Saves the state until the next chunk is done. Each thread of a CTA of `threads` threads has its own places in
+    // `total`.
     template <class T>
     __device__ __forceinline__ void save(T* total, int threads) {
         T* to = total + threadIdx.x;
@@ -277,7 +284,8 @@ struct State {
         }
     }
 
-    // Folds this chunk's state into that of the chunks before it. A row without keys in this chunk keeps the old one.
+    // Folds the state of this chunk into the saved state of the chunks before it. A row without keys in this chunk
+    // keeps the saved state.
     template <class T>
     __device__ __forceinline__ void fold(const T* total, int threads) {
         const T* from = total + threadIdx.x;
@@ -301,7 +309,7 @@ struct State {
         }
     }
 
-    // Of a lane's row i all pairs of neighbouring outputs, and the first one's column.
+    // Calls `each` for all pairs of neighbouring outputs of a lane's row i, with the column of the first one.
     template <int HD, class Each>
     __device__ __forceinline__ void each_pair(int i, int first_tile, const Each& each) {
 #pragma unroll
@@ -313,8 +321,9 @@ struct State {
         }
     }
 
-    // Puts the state aside for whoever may take or append it: a lane's rows at `rows` (null: not its), those outputs that
-    // it has; bases and sums lie there once for each warp that shares a row.
+    // Writes the state to global memory, where another warp may `take` or `append` it. `rows` points to the places of a
+    // lane's rows (null: the row is not its own). The lane writes the outputs that it holds. Warps that share a row
+    // each write the row's base and sum, at index `copy`.
     template <int HD>
     __device__ __forceinline__ void keep(float* const (&rows)[2], int first_tile, int copy) {
 #pragma unroll
@@ -328,7 +337,7 @@ struct State {
         }
     }
 
-    // Such a state becomes this one.
+    // Reads a state that `keep` wrote into this one.
     template <int HD>
     __device__ __forceinline__ void take(float* const (&rows)[2], int first_tile, int copy) {
 #pragma unroll
@@ -346,7 +355,8 @@ struct State {
         }
     }
 
-    // Folds such a state, of the chunk behind and not without keys, into this one: as `fold` does.
+    // Folds a state that `keep` wrote into this one, as `fold` does. That state belongs to a later chunk and must have
+    // keys.
     template <int HD>
     __device__ __forceinline__ void append(float* const (&rows)[2], int first_tile, int copy) {
 #pragma unroll
@@ -366,21 +376,21 @@ struct State {
         }
     }
 
-    // Adds the values under their probabilities: STEPS times 16 keys, dimensions from 8 first_tile on.
+    // Adds the values weighted by their probabilities: STEPS times 16 keys, dimensions from 8 first_tile on.
     template <int HD, int STEPS>
     __device__ __forceinline__ void weigh(const isa::Frag<4> (&p)[STEPS], const isa::Shared<bf16>* values,
                                           int first_tile) {
         attend::weigh<HD>(o, p, values, first_tile);
     }
 
-    // out = o / l in bf16, to rows of shared memory.
+    // Writes out = o / l as bf16 to rows of shared memory.
     template <int HD>
     __device__ __forceinline__ void stage(isa::Shared<bf16>* staged, int first_tile) {
         float inverse[2] = {1.0f / l[0], 1.0f / l[1]};
         attend::stage<HD>(o, inverse, staged, first_tile);
     }
 
-    // The log-sum-exp (natural logarithm, scale included) of the warp's rows `from`..`rows.to`.
+    // Writes the log-sum-exp (natural logarithm, scale included) of the warp's rows `from`..`rows.to`.
     __device__ __forceinline__ void write_lse(const Rows& rows, int from) const {
 #pragma unroll
         for (int i = 0; i < 2; i++) {
@@ -393,7 +403,8 @@ struct State {
     }
 };
 
-// Staged rows `from`..`to` to global memory by `count` threads, of which this is number `index`; UNROLL pieces in flight.
+// Writes the staged rows `from`..`to` to global memory with `count` threads; this thread is number `index`. UNROLL
+// pieces are in flight at a time.
 template <int HD, int UNROLL = HD / 16>
 __device__ __forceinline__ void write_rows(const Rows& rows, const isa::Shared<bf16>* staged, int from, int to,
                                            int index, int count) {
@@ -420,7 +431,7 @@ __device__ __forceinline__ void write_rows(const Rows& rows, const isa::Shared<b
     }
 }
 
-// Rows that see no key, which only a graph's spare sequences have: zeros.
+// Writes zeros for rows that see no key. Only the unused sequence slots of a CUDA graph have such rows.
 __device__ __forceinline__ void write_zeros(const Rows& rows, int threads) {
     int words = rows.dim / 2;
     for (int i = threadIdx.x; i < (rows.to - rows.from) * words; i += threads) {
@@ -428,12 +439,12 @@ __device__ __forceinline__ void write_zeros(const Rows& rows, int threads) {
     }
 }
 
-// How many keys a lane's two rows see, and whether any row of the warp sees fewer than some number.
+// Number of keys that a lane's two rows see (`keys`), and that every row of the warp sees (`least`).
 struct Sight {
     int keys[2];
     int least;
 
-    // All rows see the same.
+    // All rows see the same number of keys.
     __device__ __forceinline__ explicit Sight(int keys) : keys{keys, keys}, least(keys) {}
 
     __device__ __forceinline__ Sight(const Rows& rows, int from) {

@@ -1,6 +1,7 @@
-// What the gradients of attention are called with and where they go, in both bodies. dQ is one chain over ascending keys,
-// dK and dV are one over ascending rows (token, head of the group) in steps of 16, which begin anew with each stage of
-// whole tokens: a chain's bits on tensor cores depend on where its steps begin, and TMA brings whole tokens.
+// Arguments of the gradients of attention and the places of their results, for both kernel variants. dQ is one
+// accumulation chain over ascending keys. dK and dV are one chain over ascending rows (token, head of the group) in
+// steps of 16 rows, and the steps restart at each stage of full tokens. On tensor cores the bits of a chain depend on
+// where its steps begin, and TMA loads full tokens.
 #pragma once
 
 #include "common/attend.cuh"
@@ -14,21 +15,21 @@ struct Args {
     const float* lse;
     const uint32_t* cu_seqlens;
     bf16* dqkv;
-    float* delta;  // D: dq writes it, dkv reads it
+    float* delta;  // D: written by dq, read by dkv
     int sequences, q_heads, kv_heads, dim;
     int causal;
-    int wide;  // dim is a multiple of 8 and all rows of bf16 start at 16 bytes
+    int wide;  // 1 if dim is a multiple of 8 and all bf16 rows start at multiples of 16 bytes
     float scale, scale_log2e;
-    uint32_t inverse;  // 2^31 / group, rounded up: a quotient
-    int step;          // rows of a stage of dkv: whole tokens, at most 64, where a group is no larger
+    uint32_t inverse;  // 2^31 / group, rounded up: replaces a division by a multiplication
+    int step;          // rows per stage of dkv: full tokens that fit in 64 rows, or 64 if one token has more rows
 };
 
-// A sequence and one key head: its rows (token, head of the group), heads fastest, and its keys.
+// Rows (token, head of the group; heads vary fastest) and keys of one sequence and one key head.
 struct Place {
     int group, tokens, rows;
     int stride, out_stride;  // elements between tokens
-    int64_t q, k, v;         // where they begin in qkv and dqkv
-    int64_t out, sums;       // where the rows begin in out and dout; in lse and delta
+    int64_t q, k, v;         // offsets of queries, keys and values in qkv and dqkv
+    int64_t out, sums;       // offsets of the rows in out and dout, and in lse and delta
 
     __device__ __forceinline__ Place(const Args& args, int sequence, int head, int group) : group(group) {
         int start = args.cu_seqlens[sequence];
@@ -44,7 +45,7 @@ struct Place {
     }
 };
 
-// Sums of a warp's sixteen rows times `scale`, by way of `staged`, to the rows of dqkv from `from` on.
+// Writes the accumulators of a warp's sixteen rows times `scale`, through `staged`, to the rows of dqkv from `from` on.
 template <int HD, class F>
 __device__ __forceinline__ void write(F& sums, float scale, isa::Shared<bf16>* staged, bf16* to, const Place& place,
                                       int group, int from, int rows, const Args& args) {
@@ -55,7 +56,8 @@ __device__ __forceinline__ void write(F& sums, float scale, isa::Shared<bf16>* s
     attend::write_rows<HD>(out, staged, from, rows, attend::lane(), attend::WARP);
 }
 
-// The dot product of two rows, a lane's part: its pairs, every fourth, ascending; the quad's tree is the caller's.
+// Returns a lane's part of the dot product of two rows: every fourth pair of elements, in ascending order. The caller
+// sums the quad.
 template <int UNROLL>
 __device__ __forceinline__ float dot(const bf16* a, const bf16* b, int dim) {
     float sum = 0.0f;

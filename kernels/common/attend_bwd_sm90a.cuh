@@ -1,9 +1,13 @@
-// Gradients of attention on compute capability 9.0: the chains of attention_bwd.cu by wgmma, operands by TMA.
+// Gradients of attention on compute capability 9.0: the accumulation chains of attention_bwd.cu with wgmma, and with
+// operands loaded by TMA.
 //
-// As there two kernels, each of whose CTAs owns what it writes. One warp copies, panels of 64 columns swizzled as wgmma reads
-// them, and clears what TMA brings from behind a sequence's last token; two warpgroups of 64 rows (dq) or 64 keys (dkv)
-// multiply, in turn: while the scores and dP of one are computed, the other is at its exponentials. dkv holds scores
-// transposed, so that P^T and dS^T are left operands from registers, as dS is in dq: no score goes through shared memory.
+// As in attention_bwd.cu there are two kernels, and every CTA owns the elements that it writes.
+// - One producer warp loads panels of 64 columns, swizzled as wgmma reads them. It clears what TMA loads beyond the
+//   last token of a sequence.
+// - Two math warpgroups with 64 rows (dq) or 64 keys (dkv) each alternate on the tensor cores. While one runs its
+//   scores and dP, the other computes its exponentials.
+// - dkv holds the scores transposed, so that P^T and dS^T are left operands from registers, as dS is in dq. No score
+//   goes through shared memory.
 #pragma once
 
 #include "common/attend_bwd.cuh"
@@ -14,19 +18,20 @@ namespace attend_bwd {
 using namespace attend;
 using attention_bwd::Place;
 
-// Rows of a stage of dkv, and its stages.
+// Rows per pipeline stage of dkv, and number of its stages.
 constexpr int ROWS = 64;
 constexpr int ROW_STAGES = 3;
 
 struct Args {
-    isa::TensorMap keys;     // of qkv: boxes of 64 columns by 128 keys
-    isa::TensorMap q, dout;  // boxes of 64 columns by the heads of a group by `tokens`
+    isa::TensorMap keys;     // map of qkv; boxes: 64 columns by 128 keys
+    isa::TensorMap q, dout;  // boxes: 64 columns by the heads of a group by `tokens`
     attention_bwd::Args in;
-    int tokens;  // of a tile of dq or a stage of dkv
-    int slots;   // of tiles (attend::sequence_of), for each key head
+    int tokens;  // tokens per tile of dq or per stage of dkv
+    int slots;   // slots of tiles (attend::sequence_of) for each key head
 };
 
-// What a CTA has: the longest work of a sequence first under a causal mask.
+// Work item of a CTA. Callers number the slots so that, under a causal mask, the tiles of a sequence with the most work
+// start first.
 struct Item {
     int head, sequence, tile;
 
@@ -35,7 +40,7 @@ struct Item {
     }
 };
 
-// Issues 64 rows from `first` on of one operand times all rows of another.
+// Issues the wgmmas of 64 rows of one operand, starting at row `first`, times all rows of another operand.
 template <int HD, int COLUMNS, int A, int B>
 __device__ __forceinline__ void scores(isa::WgmmaAcc<COLUMNS>& s, const isa::Shared<bf16> (&a)[PANELS<HD>][A],
                                        const isa::Shared<bf16> (&b)[PANELS<HD>][B], int first) {
@@ -48,7 +53,7 @@ __device__ __forceinline__ void scores(isa::WgmmaAcc<COLUMNS>& s, const isa::Sha
     isa::wgmma_commit();
 }
 
-// Issues the sum of rows of shared memory under their weights.
+// Issues the wgmmas that add the weighted rows of shared memory to the accumulators.
 template <int HD, int STEPS, int B>
 __device__ __forceinline__ void weigh(isa::WgmmaAcc<HD>& sums, const isa::Frag<4> (&weights)[STEPS],
                                       const isa::Shared<bf16> (&rows)[PANELS<HD>][B]) {
@@ -61,7 +66,8 @@ __device__ __forceinline__ void weigh(isa::WgmmaAcc<HD>& sums, const isa::Frag<4
     isa::wgmma_commit();
 }
 
-// A store that needs all probabilities: without one ptxas moves the wait for dP above the exponentials, and nothing overlaps.
+// Stores a value that depends on all probabilities. Without this store ptxas moves the wait for dP above the
+// exponentials, and nothing overlaps.
 template <class F>
 __device__ __forceinline__ void hold(F& p, isa::Shared<uint16_t>* held) {
     uint32_t all = 0;
@@ -72,7 +78,8 @@ __device__ __forceinline__ void hold(F& p, isa::Shared<uint16_t>* held) {
     isa::store(held + threadIdx.x, (uint16_t)all);
 }
 
-// Sets up the barriers of what is loaded once, of the one tail, and of stages, whose bytes so many arrivals tell.
+// Initialises the mbarriers: `once` for data loaded once, `tail` for the last partial block, and full/empty barriers of
+// the stages. A `full` barrier completes after `arrivals` arrivals.
 template <int N>
 __device__ __forceinline__ void set_up(isa::Mbarrier* once, isa::Mbarrier* tail, isa::Mbarrier (&full)[N],
                                        isa::Mbarrier (&empty)[N], int arrivals) {
@@ -88,7 +95,7 @@ __device__ __forceinline__ void set_up(isa::Mbarrier* once, isa::Mbarrier* tail,
     isa::sync_cta();
 }
 
-// The warpgroup's 64 rows or keys times a stage: scores, which have come, and dP, which is on its way.
+// Multiplies the warpgroup's 64 rows or keys with a stage. On return the scores are complete and dP is still in flight.
 template <int HD, class S, class A, class B>
 __device__ __forceinline__ void multiply(S& s, S& dp, const A& a, const B& b, const A& da, const B& db, isa::Mbarrier* full,
                                          uint32_t parity) {
@@ -102,7 +109,7 @@ __device__ __forceinline__ void multiply(S& s, S& dp, const A& a, const B& b, co
     isa::wgmma_wait<1>();
 }
 
-// Loads a box's panels, by one lane.
+// Loads the panels of a box. One lane calls this.
 template <int HD, int B>
 __device__ __forceinline__ void load(isa::Shared<bf16> (&to)[PANELS<HD>][B], const isa::TensorMap* map, isa::Mbarrier* full,
                                      int y, int z) {
@@ -120,7 +127,7 @@ struct QuerySmem {
     isa::Mbarrier rows, tail, full[STAGES], empty[STAGES];
 };
 
-// A tile's rows once, then blocks of keys and values.
+// Producer: loads a tile's rows once, then blocks of keys and values.
 template <int HD>
 __device__ __forceinline__ void copy_keys(QuerySmem<HD>& smem, const Args& args, const Item& item, int first, int keys,
                                           int tokens) {
@@ -144,7 +151,8 @@ __device__ __forceinline__ void copy_keys(QuerySmem<HD>& smem, const Args& args,
             load<HD>(smem.v[stage.at], &args.keys, full, key_head + args.in.kv_heads, start + begin);
         }
         if (tail) {
-            // Keys are right operands of dQ, under a dS of zero; a value only makes dP of its own key, which is masked.
+            // Keys are right operands of dQ and meet a dS of zero, so they must be finite: clear them. A value only
+            // affects dP of its own key, which is masked.
             isa::mbarrier_wait(&smem.tail, 0);
             clear_rows(smem.k[stage.at], tokens - begin);
             release(&smem.full[stage.at]);
@@ -217,13 +225,13 @@ struct KeySmem {
     isa::Shared<bf16> k[PANELS<HD>][BLOCK * PANEL], v[PANELS<HD>][BLOCK * PANEL];
     isa::Shared<bf16> q[ROW_STAGES][PANELS<HD>][ROWS * PANEL], dout[ROW_STAGES][PANELS<HD>][ROWS * PANEL];
     isa::Shared<bf16> out[BLOCK * PITCH<HD>];
-    // Of a stage's rows: log-sum-exp times log2 e, and dO . O.
+    // Log-sum-exp times log2 e, and D = dO . O, of the rows of a stage.
     isa::Shared<float> lse[ROW_STAGES][ROWS], delta[ROW_STAGES][ROWS];
     isa::Shared<uint16_t> held[MATH];
     isa::Mbarrier keys, tail, full[ROW_STAGES], empty[ROW_STAGES];
 };
 
-// A block's keys and values once, then stages of rows from token `first` on.
+// Producer: loads a block's keys and values once, then stages of rows from token `first` on.
 template <int HD>
 __device__ __forceinline__ void copy_rows(KeySmem<HD>& smem, const Args& args, const Item& item, const Place& place,
                                           int first) {
@@ -248,7 +256,7 @@ __device__ __forceinline__ void copy_rows(KeySmem<HD>& smem, const Args& args, c
             load<HD>(smem.q[at], &args.q, full, heads, start + token);
             load<HD>(smem.dout[at], &args.dout, full, heads, start + token);
         }
-        // A row that does not exist has Q and dO of zero, and so adds nothing under any numbers that are finite.
+        // A row that does not exist has zero Q and dO, so it adds nothing as long as its other numbers are finite.
         for (int row = lane(); row < ROWS; row += WARP) {
             int64_t from = place.sums + (int64_t)(token + row / place.group) * args.in.q_heads + row % place.group;
             smem.lse[at][row] = row < count ? args.in.lse[from] * math::LOG2_E : 0.0f;
@@ -280,7 +288,7 @@ __device__ __forceinline__ void dkv(const Args& args) {
         return;
     }
     int mine = item.tile * BLOCK + warp() * WARP_ROWS;
-    // From where on rows see all of the warp's keys, and each key of the lane.
+    // First row that sees all keys of the warp (`all`), and first row that sees the lane's first key (`key`).
     int all = args.in.causal ? (mine + WARP_ROWS - 1) * group : 0;
     int key = args.in.causal ? (mine + lane() / 4) * group : 0;
     isa::WgmmaAcc<HD> dk, dv;

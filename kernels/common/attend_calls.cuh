@@ -1,5 +1,5 @@
-// What attention is called with, and the tile of rows that a slot of the grid has: over packed sequences, and over the
-// pages of a cache. Both bodies take the same.
+// Arguments of attention, and the tile of rows that belongs to a slot of the grid: over packed sequences, and over the
+// pages of a KV cache. Both kernel variants use them.
 #pragma once
 
 #include "common/attend.cuh"
@@ -13,7 +13,7 @@ struct PackedArgs {
     float* lse;
     int sequences, q_heads, kv_heads, dim;
     int causal;
-    int wide;  // dim is a multiple of 8 and qkv and out start at 16 bytes
+    int wide;  // 1 if dim is a multiple of 8, and qkv and out start at multiples of 16 bytes
     float scale_log2e;
     int padding;
 };
@@ -28,18 +28,20 @@ struct PagedArgs {
     bf16* out;
     int sequences, columns;
     int q_heads, kv_heads, dim;
-    int wide;  // dim is a multiple of 8 and qkv, k, v and out start at 16 bytes
+    int wide;  // 1 if dim is a multiple of 8, and qkv, k, v and out start at multiples of 16 bytes
     float scale_log2e;
     int padding;
 };
 
-// A tile: its rows, and of its sequence the number, the first token among all new ones, and all keys.
+// A tile: its rows, the number of its sequence, the sequence's first token among all new tokens, and its number of
+// keys.
 struct Place {
     Rows rows;
     int sequence, start, keys;
 };
 
-// The rows of key head `head` that slot `slot` has, in tiles of `size` rows; false where there are none.
+// Finds the tile of `size` rows that belongs to slot `slot`, for key head `head`. Returns false if the slot has no
+// rows.
 template <class Args>
 __device__ __forceinline__ bool rows_of(const Args& args, const uint32_t* cu, int slot, int head, int size, Place& place) {
     int group = args.q_heads / args.kv_heads, tile;

@@ -1,19 +1,21 @@
-// Decode's work, cut into items that fill the card: the rows of a sequence's one new token with one chunk of its keys, or the
-// rows of several sequences with a chunk of the keys that begin all of them. A row's state of a chunk goes through global
-// memory, to the last of its sequence's items to arrive, which folds all chunks, and from an item of several sequences to
-// those of each that go on behind it. src/ops/paged_attention/split.rs makes the list.
+// Work items of decode attention, which fill the GPU even with few sequences. An item is one of:
+// - own item: the rows of a sequence's single new token with one chunk of its keys.
+// - shared item: the rows of several sequences with one chunk of a key prefix that they have in common.
+// The state of a row goes through global memory in two cases. The last own item of a sequence to arrive folds the
+// states of all chunks. A shared item passes its states to the own items that continue the same chunk.
+// src/ops/paged_attention/split.rs makes the list.
 #pragma once
 
 #include "common/attend.cuh"
 
 namespace attend {
 
-// Numbers of a row's state in global memory.
+// Floats of a row's state in global memory: outputs, then base and sum once per warp.
 template <int HD>
 constexpr int KEPT = HD + 2 * WARPS;
 
-// Whether the warp is the last of so many to come to a ticket, which is zero before and after; it then sees what all of them
-// wrote before.
+// Returns true if the warp is the last of `arrivals` warps to arrive at a ticket. That warp then sees everything that
+// the others wrote before. The ticket is zero before and after.
 __device__ __forceinline__ bool last_to_arrive(uint32_t* ticket, int arrivals) {
     isa::sync_warp();
     int last = 0;
@@ -30,29 +32,30 @@ __device__ __forceinline__ bool last_to_arrive(uint32_t* ticket, int arrivals) {
     return last;
 }
 
-// What paged attention of one new token a sequence is called with: as PagedArgs, and what each CTA is to do of it.
+// Arguments of paged attention for one new token per sequence: those of PagedArgs, and the list of work items.
 struct DecodeArgs {
     const bf16* qkv;
     const bf16* k;
     const bf16* v;
     const uint32_t* block_tables;
     const uint32_t* cu_seqlens_q;
-    const uint4* items;       // how many, then of each the first member, tokens and arrivals << 16, first key, keys
-    const uint32_t* members;  // of items: sequences
-    uint32_t* tickets;        // [sequences][kv heads][each], zeros between launches
+    // item 0: x = number of items; then per item: first member, tokens | arrivals << 16, first key, keys
+    const uint4* items;
+    const uint32_t* members;  // sequence numbers that the items refer to
+    uint32_t* tickets;        // [sequences][kv heads][each], all zero between launches
     float* states;            // [sequences][kv heads][chunks][heads of a group][KEPT<HD>]
     bf16* out;
     int columns, q_heads, kv_heads, dim;
     int chunks, each;
-    int wide;  // dim is a multiple of 8 and qkv, k, v and out start at 16 bytes
+    int wide;  // 1 if dim is a multiple of 8, and qkv, k, v and out start at multiples of 16 bytes
     float scale_log2e;
 };
 
 __device__ __forceinline__ int count_of(const DecodeArgs& args) { return isa::load<uint4>(args.items).x; }
 
-// A work item of decode: the rows of `tokens` sequences, `pitch` of each, with keys `begin` .. `end` of one chunk, which they
-// have in common. Of a sequence's own item `arrivals` is how many there are: one for each chunk, or one for each that no
-// item of many sequences has done whole before, in an earlier launch.
+// Work item of decode: the rows of `tokens` sequences, `pitch` rows each, with their common keys `begin` .. `end` of
+// one chunk. `arrivals` is 0 for a shared item. For an own item it is the number of own items of its sequence: one for
+// each chunk that no shared item of an earlier launch has done completely.
 struct Item {
     const DecodeArgs& args;
     int head, group, pitch;
@@ -60,7 +63,7 @@ struct Item {
     int begin, end, keys;
     static constexpr bool any = true;
 
-    // Item `i` of key head `head`; rows of a token are `pitch`, of which `group` are real.
+    // Reads item `i` for key head `head`. A token has `pitch` rows, of which `group` are real.
     __device__ __forceinline__ Item(const DecodeArgs& args, int i, int head, int pitch)
         : args(args), head(head), group(args.q_heads / args.kv_heads), pitch(pitch) {
         uint4 item = isa::load<uint4>(args.items + 1 + i);
@@ -73,16 +76,17 @@ struct Item {
     }
 
     __device__ __forceinline__ int sequence(int token) const { return args.members[first + token]; }
-    // Its token among all new ones.
+    // Returns the index of item token `token` among all new tokens.
     __device__ __forceinline__ int64_t token(int token) const { return args.cu_seqlens_q[sequence(token)]; }
     __device__ __forceinline__ const uint32_t* table() const {
         return args.block_tables + (int64_t)sequence(0) * args.columns;
     }
     __device__ __forceinline__ bool real(int row) const { return row / pitch < tokens && row % pitch < group; }
-    // The number of a row's query head among those of its token.
+    // Returns the query head of a row within its token.
     __device__ __forceinline__ int query(int row) const { return head * group + row % pitch; }
 
-    // Where a lane's rows of a warp's, which begin at `from`, keep their state of a chunk; null: no row.
+    // Stores in `rows` where a lane's two rows keep their state of a chunk. `from` is the first row of the warp. null:
+    // the row does not exist.
     template <int HD>
     __device__ __forceinline__ void kept(int from, int chunk, float* (&rows)[2]) const {
 #pragma unroll
@@ -96,11 +100,11 @@ struct Item {
         }
     }
 
-    // Whether a row's output is this item's alone.
+    // Returns true if this item alone produces the output of its rows.
     __device__ __forceinline__ bool alone() const { return arrivals > 0 && keys <= CHUNK && begin == 0; }
 };
 
-// The state that a warp's rows go on from: nothing, or what an item before has of the chunk.
+// Sets the initial state of a warp's rows: empty, or the state in which an earlier shared item left this chunk.
 template <int HD, class F>
 __device__ __forceinline__ void go_on(State<F>& state, const Item& item, int from, int first_tile, int copy) {
     state.reset();
@@ -111,8 +115,9 @@ __device__ __forceinline__ void go_on(State<F>& state, const Item& item, int fro
     }
 }
 
-// Whether a warp's state, of its rows from `from` on, is then that of all their keys: it puts aside what it has of its
-// chunk, and the last of a sequence to do so, told by the ticket, folds the chunks' states left to right.
+// Returns true if the state now covers all keys of the warp's rows, which start at `from`. Otherwise the warp only
+// stores its state of the chunk. The last warp to arrive for a sequence, which the ticket determines, folds the states
+// of the chunks from left to right.
 template <int HD, class F>
 __device__ __forceinline__ bool joined(State<F>& state, const Item& item, int from, int first_tile, int copy, int ticket) {
     if (item.alone()) {
@@ -139,7 +144,7 @@ __device__ __forceinline__ bool joined(State<F>& state, const Item& item, int fr
     return true;
 }
 
-// out = o / l in bf16, straight to global memory: a warp's rows of one sequence, from `from` on.
+// Writes out = o / l as bf16 directly to global memory: a warp's rows of one sequence, starting at `from`.
 template <int HD, class F>
 __device__ __forceinline__ void write_out(State<F>& state, const Item& item, int from, int first_tile) {
     int64_t heads = item.token(0) * item.args.q_heads;

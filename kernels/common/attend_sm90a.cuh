@@ -1,12 +1,16 @@
-// Attention of a tile of rows on compute capability 9.0: the chains of attend.cuh by wgmma, operands by TMA.
+// Attention of a tile of rows on compute capability 9.0: the accumulation chains of attend.cuh with wgmma, and with
+// operands loaded by TMA.
 //
-// A CTA is persistent and takes tiles of whole tokens of a key head in turn, the longest of a sequence first. One warp
-// copies: a tile's queries, then its blocks of keys and of values through two stages each, panels of 64 columns swizzled as
-// wgmma reads them. A buffer is `full` when its bytes have come, and `empty` when one lane of each math warp has seen its
-// products end. Two warpgroups multiply, 64 rows each, in turn: while the scores of one and the product of its
-// probabilities before with their values are computed, the other is at its softmax. States of chunks before wait in
-// `totals`, global memory of the CTA's own. In decode a tile is a work item (attend_item.cuh): one warpgroup multiplies, and
-// its state is handed on.
+// A CTA is persistent and loops over tiles of full tokens of one key head. The tiles with the most keys of a sequence
+// come first.
+// - One producer warp loads the queries of a tile, then its blocks of keys and values through two pipeline stages each.
+//   Tiles lie in shared memory as panels of 64 columns, swizzled as wgmma reads them.
+// - A `full` mbarrier completes when the bytes of its buffer have arrived. An `empty` mbarrier completes when one lane
+//   of each math warp has arrived, after the wgmmas that read the buffer are done.
+// - Two math warpgroups with 64 rows each alternate on the tensor cores. While one runs its scores and the product of
+//   its previous probabilities with their values, the other computes its softmax.
+// - The state of the previous chunks waits in `totals`, a region of global memory that belongs to the CTA.
+// In decode a tile is a work item (attend_item.cuh). One warpgroup computes it and stores its state for the next item.
 #pragma once
 
 #include "common/attend_calls.cuh"
@@ -15,16 +19,17 @@
 
 namespace attend {
 
-// Rows of a CTA, at most; those of a warpgroup; stages of keys and of values.
+// Largest number of rows of a CTA; rows of a warpgroup; pipeline stages of keys and of values.
 constexpr int WIDE_ROWS = 128;
 constexpr int GROUP_ROWS = 64;
 constexpr int STAGES = 2;
 constexpr int MATH = 256;
 constexpr int WIDE_THREADS = MATH + 128;
-// Columns of a panel, 128 bytes.
+// Columns of a panel (128 bytes).
 constexpr int PANEL = 64;
 constexpr int PANEL_BYTES = PANEL * 2;
-// Of a thread at the launch 168; the copying warpgroup gives away what scores and outputs need.
+// Registers per thread. Every thread starts with 168. The producer warpgroup gives up registers, which the math
+// warpgroups need for scores and outputs.
 constexpr int REGISTERS_COPY = 40, REGISTERS_MATH = 232;
 
 template <int HD>
@@ -36,30 +41,30 @@ struct WideSmem {
     isa::Shared<bf16> k[STAGES][PANELS<HD>][BLOCK * PANEL];
     isa::Shared<bf16> v[STAGES][PANELS<HD>][BLOCK * PANEL];
     isa::Shared<bf16> out[WIDE_ROWS * PITCH<HD>];
-    // A math thread's two sums.
+    // Two row sums per math thread.
     isa::Shared<float> l[MATH * 2];
     isa::Mbarrier q_full, q_empty, k_full[STAGES], k_empty[STAGES], v_full[STAGES], v_empty[STAGES], v_tail;
 };
 
 template <class A>
 struct WideArgs {
-    isa::TensorMap q;     // boxes of 64 columns by the heads of a group by the tokens of a tile
-    isa::TensorMap k, v;  // boxes of 64 columns by 128 keys
+    isa::TensorMap q;     // boxes: 64 columns by the heads of a group by the tokens of a tile
+    isa::TensorMap k, v;  // boxes: 64 columns by 128 keys
     A in;
     float* totals;  // [CTAs][HD / 2 + 4][MATH]
-    int tile_rows;  // of a tile: whole tokens, at most WIDE_ROWS
-    int slots;      // of tiles (attend::sequence_of), for each key head
+    int tile_rows;  // rows per tile: full tokens, at most WIDE_ROWS
+    int slots;      // slots of tiles (attend::sequence_of) for each key head
 };
 
-// A tile of the grid, which sees keys `begin` .. `end` of all `keys`.
+// A tile of the grid, which sees keys `begin` .. `end` of the sequence's `keys` keys.
 struct WideTile {
     Place place;
     int head;
     int begin, end, keys;
-    bool any;  // its slot has rows
+    bool any;  // true if the slot has rows
 };
 
-// Work item i of the grid.
+// Returns work item i of the grid.
 template <class A>
 __device__ __forceinline__ WideTile tile_of(const WideArgs<A>& args, int i) {
     WideTile tile;
@@ -71,25 +76,25 @@ __device__ __forceinline__ WideTile tile_of(const WideArgs<A>& args, int i) {
     return tile;
 }
 
-// Decode's arguments, with boxes of 64 columns by the heads of one token.
+// Arguments of decode. The boxes of q have 64 columns by the heads of one token.
 struct WideItemArgs {
     isa::TensorMap q, k, v;
     DecodeArgs in;
 };
 
-// A box's coordinates behind its first column.
+// Coordinates of a box after its first column.
 struct Box {
     int y, z;
 };
 
-// The stage and the parity of a ring's block number `turn`.
+// Pipeline stage and mbarrier parity of block number `turn`.
 struct Stage {
     int at;
     uint32_t parity;
     __device__ __forceinline__ explicit Stage(int turn) : at(turn % STAGES), parity(turn / STAGES % 2) {}
 };
 
-// Rows from `from` on of what wgmma reads become zeros, by one warp.
+// Clears rows from `from` on in a wgmma operand. One warp calls this.
 template <int N, int ELEMENTS>
 __device__ __forceinline__ void clear_rows(isa::Shared<bf16> (&panels)[N][ELEMENTS], int from) {
 #pragma unroll 1
@@ -103,14 +108,15 @@ __device__ __forceinline__ void clear_rows(isa::Shared<bf16> (&panels)[N][ELEMEN
     isa::sync_warp();
 }
 
-// One lane of each warp says that its products with a buffer have ended.
+// Arrives at `empty` with one lane of each warp, after the warp's wgmmas no longer read the buffer.
 __device__ __forceinline__ void release(isa::Mbarrier* empty) {
     if (lane() == 0) {
         isa::mbarrier_arrive(empty);
     }
 }
 
-// Whether the thread is of the warpgroup that copies, by its first warp; the others multiply, with registers it gave away.
+// Runs `copy` in the first warp of the producer warpgroup, and returns true in all threads of that warpgroup. The math
+// warpgroups get false, and take the registers that the producer gave up.
 template <class F>
 __device__ __forceinline__ bool copies(F&& copy) {
     if (threadIdx.x < MATH) {
@@ -124,14 +130,14 @@ __device__ __forceinline__ bool copies(F&& copy) {
     return true;
 }
 
-// Of the warpgroups that multiply in turn the first begins.
+// Lets the first math warpgroup take the first turn on the tensor cores.
 __device__ __forceinline__ void begin_turns() {
     if (threadIdx.x / 128 == 1) {
         isa::arrive_named(1, MATH);
     }
 }
 
-// A tile's queries: whole tokens, one box.
+// Loads the queries of a tile: full tokens, one box per panel.
 template <int HD, class A>
 __device__ __forceinline__ void copy_queries(WideSmem<HD>& smem, const WideArgs<A>& args, const WideTile& tile, int tiles) {
     if (lane() > 0) return;
@@ -143,7 +149,8 @@ __device__ __forceinline__ void copy_queries(WideSmem<HD>& smem, const WideArgs<
     }
 }
 
-// An item's: a box for each of its tokens, which may lie anywhere, asked for by a lane each.
+// Loads the queries of an item. Its tokens may lie anywhere, so each token is a box of its own, issued by a separate
+// lane.
 template <int HD>
 __device__ __forceinline__ void copy_queries(WideSmem<HD>& smem, const WideItemArgs& args, const Item& item, int tiles) {
     if (lane() == 0) {
@@ -159,8 +166,8 @@ __device__ __forceinline__ void copy_queries(WideSmem<HD>& smem, const WideItemA
     }
 }
 
-// The copying warp: one lane asks for keys and values, and all clear the values behind a sequence's last, where TMA brings
-// what may be anything.
+// Producer warp: one lane issues the loads of keys and values. All lanes clear the values after a sequence's last key,
+// where TMA loads unrelated data.
 template <int HD, class Call>
 __device__ __forceinline__ void copy_tiles(WideSmem<HD>& smem, const Call& call) {
     int turn = 0, tiles = 0, tails = 0;
@@ -186,7 +193,8 @@ __device__ __forceinline__ void copy_tiles(WideSmem<HD>& smem, const Call& call)
                     isa::tma_load(smem.v[stage.at][p], &call.args.v, full, p * PANEL, box.y, box.z);
                 }
             }
-            // The tile before may still need its own.
+            // This wait comes after the first key loads, because the math warps may still need the queries of the
+            // previous tile.
             if (begin == tile.begin) {
                 copy_queries(smem, call.args, tile, tiles++);
             }
@@ -200,13 +208,13 @@ __device__ __forceinline__ void copy_tiles(WideSmem<HD>& smem, const Call& call)
     }
 }
 
-// One warpgroup's part of the tiles. In `TURNS` with the other, or on its own.
+// One warpgroup's part of the tiles. TURNS: true if two warpgroups alternate on the tensor cores.
 template <int HD, bool TURNS>
 struct WideMath {
     WideSmem<HD>& smem;
-    int group;      // of the two warpgroups
-    int turn = 0;   // blocks so far
-    int tiles = 0;  // whose queries it waited for
+    int group;      // index of this math warpgroup: 0 or 1
+    int turn = 0;   // blocks processed so far
+    int tiles = 0;  // tiles whose queries it has waited for
     State<isa::WgmmaAcc<HD>> state;
     isa::WgmmaAcc<BLOCK> s;
     isa::Frag<4> p[BLOCK / 16];
@@ -214,7 +222,7 @@ struct WideMath {
 
     __device__ __forceinline__ explicit WideMath(WideSmem<HD>& smem) : smem(smem), group(threadIdx.x / 128) {}
 
-    // Issues the scores of the rows with the block of a stage.
+    // Issues the wgmmas for the scores of the rows with the key block of a stage.
     __device__ __forceinline__ void scores(int stage) {
 #pragma unroll
         for (int step = 0; step < HD / 16; step++) {
@@ -226,7 +234,7 @@ struct WideMath {
         isa::wgmma_commit();
     }
 
-    // Issues the product of the probabilities with the values of a stage.
+    // Issues the wgmmas for the product of the probabilities with the values of a stage.
     __device__ __forceinline__ void weigh(int stage) {
         uint64_t b = isa::matrix_descriptor(&smem.v[stage][0][0], BLOCK * PANEL_BYTES, 1024, isa::Swizzle::b128);
 #pragma unroll
@@ -236,7 +244,7 @@ struct WideMath {
         isa::wgmma_commit();
     }
 
-    // Scores to probabilities, in fp32; the base and the sum move on.
+    // Turns scores into fp32 probabilities, and updates the base and the sum.
     __device__ __forceinline__ void softmax(const Sight& sight, int begin, float scale) {
         float most[2], sum[2];
         int visible[2] = {sight.keys[0] - begin, sight.keys[1] - begin};
@@ -245,8 +253,9 @@ struct WideMath {
         probabilities(s, scale, state.m, visible, sum);
         sum[0] = tile::quad_sum(sum[0]);
         sum[1] = tile::quad_sum(sum[1]);
-        // The sums are kept in shared memory, because a store that needs all exponentials holds ptxas back: without one it
-        // moves the wait for the product with the values above them, and nothing overlaps.
+        // The sums live in shared memory because a store that depends on all exponentials constrains ptxas. Without
+        // such a store, ptxas moves the wait for the product with the values above the exponentials, and nothing
+        // overlaps.
         isa::Shared<float>* mine = smem.l + 2 * threadIdx.x;
         float2 l = isa::load<float2>(mine);
         isa::store(mine, make_float2(fmaf(l.x, alpha[0], sum[0]), fmaf(l.y, alpha[1], sum[1])));
@@ -256,8 +265,9 @@ struct WideMath {
         isa::mbarrier_wait(&smem.q_full, tiles++ % 2);
     }
 
-    // Blocks begin .. end without rows: a stage is given back when its values have come, which were asked for behind its keys.
-    // No lane may be a phase behind the one that gives it back.
+    // Passes over blocks begin .. end in a warpgroup that has no rows. It releases a stage when its values have
+    // arrived; they are issued after the keys. The sync keeps every lane in the same mbarrier phase as the lane that
+    // releases the stage.
     __device__ __forceinline__ void pass(int begin, int end) {
         for (; begin < end; begin += BLOCK) {
             Stage stage(turn++);
@@ -268,7 +278,7 @@ struct WideMath {
         }
     }
 
-    // Blocks begin .. end of a chunk, of which the state has what came before.
+    // Computes blocks begin .. end of a chunk and adds them to the state.
     __device__ __forceinline__ void chunk(const Sight& sight, int begin, int end, float scale) {
         isa::store(smem.l + 2 * threadIdx.x, make_float2(state.l[0], state.l[1]));
         Stage stage(turn);
@@ -315,7 +325,7 @@ struct WideMath {
     }
 };
 
-// A tile's rows, and of rows without keys zeros.
+// Computes a tile's rows and writes them. Rows without keys become zeros.
 template <int HD, bool TURNS, class A>
 __device__ __forceinline__ void attend_tile(WideMath<HD, TURNS>& math, const WideArgs<A>& args, const WideTile& tile) {
     const Rows& rows = tile.place.rows;
@@ -348,7 +358,7 @@ __device__ __forceinline__ void attend_tile(WideMath<HD, TURNS>& math, const Wid
     }
 }
 
-// An item's rows.
+// Computes the rows of a decode item.
 template <int HD, bool TURNS>
 __device__ __forceinline__ void attend_tile(WideMath<HD, TURNS>& math, const WideItemArgs& args, const Item& item) {
     int from = warp() * WARP_ROWS, rows = item.tokens * item.pitch;

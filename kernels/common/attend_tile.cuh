@@ -1,27 +1,29 @@
-// The two ways a CTA of four warps attends a tile of rows (attend.cuh) to a source of key blocks: `attend_rows`, 16 rows
-// a warp, for prefill and training; `attend_together`, 16 rows in all, the warps sharing the keys of a score and the
-// dimensions of an output, for decode. Keys and values have one buffer each: values load under the scores, the next
-// keys under the product with the values.
+// Two ways in which a CTA of four warps attends a tile of rows (attend.cuh) to a source of key blocks:
+// - `attend_rows`: 16 rows per warp, for prefill and training.
+// - `attend_together`: 16 rows in total, for decode. The warps share the keys of a score and the dimensions of an
+//   output.
+// Keys and values have one buffer each. Values load while the scores are computed, and the next keys load during the
+// product with the values.
 #pragma once
 
 #include "common/attend_item.cuh"
 
 namespace attend {
 
-// Rows of a CTA of attend_rows.
+// Rows per CTA of attend_rows.
 constexpr int TILE_ROWS = WARPS * WARP_ROWS;
 
 template <int HD>
 struct RowsSmem {
     isa::Shared<bf16> k[BLOCK * PITCH<HD>];
     isa::Shared<bf16> v[BLOCK * PITCH<HD>];
-    // The state of the chunks before; until the first product, the queries.
+    // State of the previous chunks. Until the first product it holds the queries.
     isa::Shared<float> total[(HD / 2 + 4) * THREADS];
 };
 
 template <int HD>
 struct TogetherSmem {
-    static constexpr int TILES = (HD / 8 + WARPS - 1) / WARPS;  // of 8 dimensions, of one warp
+    static constexpr int TILES = (HD / 8 + WARPS - 1) / WARPS;  // tiles of 8 output dimensions per warp
     isa::Shared<bf16> k[BLOCK * PITCH<HD>];
     isa::Shared<bf16> v[BLOCK * PITCH<HD>];
     isa::Shared<bf16> q[WARP_ROWS * PITCH<HD>];
@@ -30,14 +32,14 @@ struct TogetherSmem {
     isa::Shared<float> sum[WARPS * WARP_ROWS * 4];
 };
 
-// Keys of block `begin` / BLOCK, or values, to shared memory.
+// Copies the keys or values of the block that starts at key `begin` to shared memory.
 template <int HD, class R>
 __device__ __forceinline__ void copy_block(isa::Shared<bf16>* to, const bf16* from, int64_t stride, int begin, int keys,
                                            const R& rows) {
     copy_rows<HD, BLOCK>(to, KeyRows{from, stride}, keys - begin, rows.dim, rows.wide);
 }
 
-// Attends rows.from .. rows.to, at most TILE_ROWS.
+// Attends rows.from .. rows.to, at most TILE_ROWS rows.
 template <int HD, class Source>
 __device__ __forceinline__ void attend_rows(const Rows& rows, const Source& source) {
     auto& smem = isa::smem<RowsSmem<HD>>();
@@ -74,7 +76,7 @@ __device__ __forceinline__ void attend_rows(const Rows& rows, const Source& sour
         float alpha[2], sum[2];
         bool more = begin + BLOCK < keys;
         isa::cp_async_wait<0>();
-        // The keys are there, and no warp reads the values of the block before.
+        // The keys have arrived, and no warp still reads the values of the previous block.
         isa::sync_cta();
         copy_block<HD>(smem.v, block.v, source.stride, begin, keys, rows);
         isa::cp_async_commit();
@@ -94,7 +96,7 @@ __device__ __forceinline__ void attend_rows(const Rows& rows, const Source& sour
             sum[1] = tile::quad_sum(sum[1]);
         }
         isa::cp_async_wait<0>();
-        // The values are there, and no warp reads the keys.
+        // The values have arrived, and no warp still reads the keys.
         isa::sync_cta();
         if (more) {
             copy_block<HD>(smem.k, block.k, source.stride, begin + BLOCK, keys, rows);
@@ -127,9 +129,10 @@ struct ItemQueries {
     }
 };
 
-// Attends WARP_ROWS rows of an item from `from` on to its keys. The same chains as attend_rows: a warp has one group of 32
-// keys of every score row and sum, and whole chains of its dimensions of the output. A warp may be done while others are at the
-// last values: of the next item it writes queries and keys, no more, before it waits for them.
+// Attends WARP_ROWS rows of an item, starting at row `from`, to the item's keys. The accumulation chains are those of
+// attend_rows: a warp computes one group of 32 keys of every score row and sum, and complete chains for its dimensions
+// of the output. A warp may finish while others still read the last values. For the next item it only writes queries
+// and keys before it waits for the other warps.
 template <int HD, class Source>
 __device__ __forceinline__ void attend_together(const Item& item, int from, const Source& source) {
     constexpr int TILES = TogetherSmem<HD>::TILES;
@@ -154,7 +157,7 @@ __device__ __forceinline__ void attend_together(const Item& item, int from, cons
         int left = keys - begin, visible[2] = {left - first_key, left - first_key};
         bool more = begin + BLOCK < item.end;
         isa::cp_async_wait<0>();
-        // The keys are there, and no warp reads the values, probabilities and sums of the block before.
+        // The keys have arrived, and no warp still reads the values, probabilities and sums of the previous block.
         isa::sync_cta();
         copy_block<HD>(smem.v, block.v, source.stride, begin, keys, args);
         isa::cp_async_commit();
@@ -187,7 +190,7 @@ __device__ __forceinline__ void attend_together(const Item& item, int from, cons
             }
         }
         isa::cp_async_wait<0>();
-        // The values are there, the probabilities and sums as well, and no warp reads the keys.
+        // The values, probabilities and sums are complete, and no warp still reads the keys.
         isa::sync_cta();
         if (more) {
             copy_block<HD>(smem.k, block.k, source.stride, begin + BLOCK, keys, args);
@@ -208,7 +211,8 @@ __device__ __forceinline__ void attend_together(const Item& item, int from, cons
         state.rescale(alpha, sum);
         state.template weigh<HD>(p, smem.v, first_tile);
     }
-    // Each warp goes its own way: it has whole outputs, and a ticket for these rows of a sequence.
+    // From here the warps are independent: each holds finished outputs, and has its own ticket for these rows of a
+    // sequence.
     if (joined<HD>(state, item, from, first_tile, warp(), from / WARP_ROWS * WARPS + warp())) {
         write_out<HD>(state, item, from, first_tile);
     }

@@ -1,5 +1,5 @@
-// Eight bits a moment, and stochastic rounding to bf16: the port of src/ops/adamw/code8.rs, bit for bit, where the code
-// is described. Needs -fmad=false and IEEE division.
+// 8-bit optimiser moments and stochastic rounding to bf16. This is a bit-exact port of src/ops/adamw/code8.rs, which
+// describes the code. Requires -fmad=false and IEEE division.
 #pragma once
 
 #include "isa/isa.cuh"
@@ -12,7 +12,7 @@ constexpr int BLOCK = 256;
 // 2^n, for n from -126 to 127.
 __device__ __forceinline__ float power(int n) { return __uint_as_float((uint32_t)(127 + n) << 23); }
 
-// What code `c` of S bits stands for, of a scale of one.
+// Returns the value of code `c` with S bits, for a scale of one.
 template <int S>
 __device__ __forceinline__ float value(int c) {
     uint32_t bits = __float_as_uint((float)c);
@@ -22,7 +22,7 @@ __device__ __forceinline__ float value(int c) {
     return c == 0 ? 0.0f : found;
 }
 
-// Where `y` (not negative) lies among the codes of S bits.
+// Returns the fractional position of `y` (not negative) among the codes with S bits.
 template <int S>
 __device__ __forceinline__ float position(float y) {
     int exponent = (int)(__float_as_uint(y) >> 23) - 127;
@@ -31,7 +31,7 @@ __device__ __forceinline__ float position(float y) {
     return y < power(-3 * S) ? y * power(3 * S) : within;
 }
 
-// The code of S bits nearest to the position of `y` plus `jitter`.
+// Returns the S-bit code nearest to the position of `y` plus `jitter`.
 template <int S>
 __device__ __forceinline__ int nearest(float y, float jitter) {
     constexpr int LAST = (1 << S) - 1;
@@ -40,7 +40,7 @@ __device__ __forceinline__ int nearest(float y, float jitter) {
     return c < LAST ? c : LAST;
 }
 
-// The scale of a block whose largest magnitude is `largest`.
+// Returns the scale of a block whose largest magnitude is `largest`.
 template <int S>
 __device__ __forceinline__ float scale(float largest) {
     return largest * (S == 8 ? 1024.0f / 1017.0f : 512.0f / 505.0f);
@@ -48,7 +48,7 @@ __device__ __forceinline__ float scale(float largest) {
 
 __device__ __forceinline__ float ratio(float x, float scale) { return scale > 0.0f ? x / scale : 0.0f; }
 
-// A first moment's code: the sign above seven bits, rounded to nearest.
+// Encodes a first moment: the sign bit above seven bits, rounded to nearest.
 __device__ __forceinline__ uint32_t to_signed(float x, float scale) {
     int c = nearest<7>(ratio(fabsf(x), scale), 0.0f);
     return (uint32_t)c | (x < 0.0f && c > 0 ? 0x80u : 0u);
@@ -59,7 +59,8 @@ __device__ __forceinline__ float of_signed(uint32_t c, float scale) {
     return c & 0x80u ? -x : x;
 }
 
-// A second moment's code: rounded up or down by the random `word`, but never to zero unless x is zero.
+// Encodes a second moment. The random `word` decides between rounding up and down, but the code is never zero unless x
+// is zero.
 __device__ __forceinline__ uint32_t to_unsigned(float x, float scale, uint32_t word) {
     float jitter = (float)(int)(word >> 8) * (1.0f / 16777216.0f) - 0.5f;
     int c = nearest<8>(ratio(x, scale), jitter);
@@ -68,14 +69,15 @@ __device__ __forceinline__ uint32_t to_unsigned(float x, float scale, uint32_t w
 
 __device__ __forceinline__ float of_unsigned(uint32_t c, float scale) { return value<8>((int)c) * scale; }
 
-// The bits of x as bf16, rounded away from zero with the probability of what truncation would lose.
+// Rounds x stochastically to bf16 and returns the bits. The probability of rounding away from zero is the fraction that
+// truncation would lose.
 __device__ __forceinline__ uint32_t stochastic(float x, uint32_t word) {
     uint32_t bits = __float_as_uint(x);
     bool nan = (bits & 0x7fffffffu) > 0x7f800000u;
     return (nan ? bits >> 16 | 0x40u : (bits + (word >> 16)) >> 16) & 0xffffu;
 }
 
-// The same, but never zero unless x is.
+// Does the same, but never returns zero unless x is zero.
 __device__ __forceinline__ uint32_t stochastic_above_zero(float x, uint32_t word) {
     uint32_t rounded = stochastic(x, word);
     return x > 0.0f && rounded == 0u ? 1u : rounded;

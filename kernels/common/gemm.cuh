@@ -1,56 +1,58 @@
-// The main loop of every matrix product: sums[T, N] = x[T, K] W[N, K]^T in fp32, one chain of k16 steps over
-// ascending K per output whatever the tile, so that a row has the same bits in any batch and from any tile.
+// Main loop of every matrix product: sums[T, N] = x[T, K] W[N, K]^T in fp32. Each output is one chain of k16 steps over
+// ascending K, whatever the tile. A row therefore has the same bits in any batch and with any tile shape.
 //
-// A tile's operands come through a ring of cp.async stages; both lie K-major in rows of 128 bytes whose eight
-// 16-byte chunks are permuted by the row (chunk ^ row % 8), so that neither the copies nor ldmatrix meet bank
-// conflicts. Finished sums go to shared memory as an fp32 tile (Sums) over the ring, and the epilogue reads them in
-// quads of four columns: wide, coalesced accesses to everything it loads and stores.
+// The operands of a tile pass through a ring of cp.async pipeline stages. Both are K-major, in rows of 128 bytes. The
+// eight 16-byte chunks of a row are permuted by the row number (chunk ^ row % 8), so that neither the copies nor
+// ldmatrix have bank conflicts. Finished sums are written over the ring as an fp32 tile (Sums) in shared memory. The
+// epilogue reads them in quads of four columns, so that all its global loads and stores are wide and coalesced.
 //
 // An epilogue E is a struct of static functions:
-//     struct Args                                            what it needs, passed by value
-//     int columns(const Args&, const Operands&)              columns of the product, over which tiles are laid
-//     int weight_row(const Args&, const Operands&, int n)    the weight's row for column n < columns, or -1 for none
+//     struct Args                                            its arguments, passed by value
+//     int columns(const Args&, const Operands&)              columns of the product, which the tiles cover
+//     int weight_row(const Args&, const Operands&, int n)    row of the weight for column n < columns, or -1 if none
 //     void finish<Tile>(const Args&, const Operands&, const Sums<Tile>&, int m, int n)
-//         takes a tile whose first row and column are m and n; called by all threads of the CTA, behind a barrier.
-//         Rows past in.rows and columns past columns() hold finite rubbish or zeros and must not be stored.
+//         Processes a tile whose first row and column are m and n. All threads of the CTA call it, after a barrier.
+//         Rows past in.rows and columns past columns() hold arbitrary finite values and must not be stored.
 #pragma once
 
 #include "isa/isa.cuh"
 
 namespace gemm {
 
-// K elements of a stage: one row of 128 bytes. A weight's rows are padded to a multiple of it.
+// Elements of K per stage: one row of 128 bytes. The rows of a weight are padded to a multiple of it.
 constexpr int BLOCK_K = 64;
-// Columns within which a gate column c and its up column c + 32 lie (also the halves of a rotated head).
+// Columns of a group. A gate column c and its up column c + 32 are in the same group; so are the two halves of a
+// rotated pair of columns.
 constexpr int GROUP = 64;
-// Row tiles that are walked together, so that their x and the weight tiles they share stay in the L2 cache.
+// Tile rows that are traversed together, so that their x and the weight tiles that they share stay in the L2 cache.
 constexpr int RASTER_M = 8;
 
 struct Operands {
-    const bf16* x;  // [rows, depth], unpadded
-    const bf16* w;  // [cols, ld], zeros from depth on
+    const bf16* x;  // [rows, depth], not padded
+    const bf16* w;  // [cols, ld], zero from column `depth` on
     int rows, cols, depth, ld;
 };
 
-// M x N outputs a CTA, computed by WARPS_M x WARPS_N warps over a ring of STAGES.
+// A CTA computes M x N outputs with WARPS_M x WARPS_N warps and a ring of RING stages.
 template <int M, int N, int WARPS_M, int WARPS_N, int RING>
 struct Tile {
     static constexpr int BLOCK_M = M, BLOCK_N = N, STAGES = RING;
     static constexpr int WARP_COLUMNS = WARPS_N;
     static constexpr int THREADS = 32 * WARPS_M * WARPS_N;
-    // Fragments of a warp: m16 by n8.
+    // Fragments per warp, m16 and n8.
     static constexpr int FRAGS_M = M / 16 / WARPS_M;
     static constexpr int FRAGS_N = N / 8 / WARPS_N;
-    // 16-byte chunks that a thread copies for a stage.
+    // 16-byte chunks that a thread copies per stage.
     static constexpr int CHUNKS_X = M * 8 / THREADS;
     static constexpr int CHUNKS_W = N * 8 / THREADS;
-    // Which of the THREADS that finish a tile this one is.
+    // Returns the index of this thread among the THREADS threads that process a tile.
     __device__ __forceinline__ static uint32_t thread() { return threadIdx.x; }
     static_assert(N % GROUP == 0 && FRAGS_N % 2 == 0 && M * 8 % THREADS == 0 && N * 8 % THREADS == 0, "tile shape");
 };
 
-// Decode, small batches, everything else. The largest fits the 99 KiB of shared memory of compute capability 8.6.
-// Short tiles keep more of W in flight: few CTAs must draw the memory's full rate.
+// Tiles for decode, for small batches, and for everything else. The largest fits the 99 KiB of shared memory of compute
+// capability 8.6. Tiles with few rows have more stages, to keep more of W in flight: only a few CTAs must use the full
+// memory bandwidth.
 using TileM16 = Tile<16, 64, 1, 4, 8>;
 using TileM64 = Tile<64, 64, 2, 2, 5>;
 using TileM128 = Tile<128, 128, 2, 2, 3>;
@@ -67,15 +69,15 @@ struct Sums {
     isa::Shared<float> at[T::BLOCK_M][T::BLOCK_N + 8];
 };
 
-// Where chunk `chunk` of row `row` of a stage begins.
+// Returns the offset of chunk `chunk` of row `row` in a stage.
 __device__ __forceinline__ int swizzled(int row, int chunk) { return row * BLOCK_K + (chunk ^ (row & 7)) * 8; }
 
-// Copies tiles of x and W into stages; a thread takes one chunk column of every THREADS / 8 th row.
+// Copies tiles of x and W into stages. A thread copies one chunk column of every (THREADS / 8)th row.
 template <class T>
 struct Loader {
     static constexpr int ROW_STEP = T::THREADS / 8;
     const Operands& in;
-    int row, chunk;  // of the thread's first chunk
+    int row, chunk;  // position of the thread's first chunk
     int m;
     int weight_rows[T::CHUNKS_W];
 
@@ -100,9 +102,9 @@ struct Loader {
         }
     }
 
-    // PART elements at once: the widest copy that rows of in.depth elements allow. What lies past a row's end, and
-    // rows past the last, become zeros. Unrolled for the widths that large models have: the rest would be most of the
-    // code.
+    // Copies PART elements at a time, the widest copy that rows of in.depth elements allow. Elements past the end of a
+    // row, and rows past the last, become zeros. The loop is unrolled only for the widths that large models have,
+    // because unrolling the others would be most of the code.
     template <int PART>
     __device__ __forceinline__ void load_x_parts(isa::Shared<bf16>* to, int k) const {
         constexpr int UNROLL = PART >= 4 ? T::CHUNKS_X : 1;
@@ -136,20 +138,21 @@ struct Loader {
         }
     }
 
-    // Stage `step` of K into ring slot `slot`.
+    // Loads step `step` of K into ring slot `slot`.
     __device__ __forceinline__ void load(Stages<T>& ring, int slot, int step) const {
         load_x(ring.x[slot], step * BLOCK_K);
         load_w(ring.w[slot], step * BLOCK_K);
     }
 };
 
-// What a warp of the tile computes: FRAGS_M fragments of 16 consecutive rows, FRAGS_N of 8 columns. Where several
-// warps share a group of 64 columns their fragments alternate, so that columns c and c + 32 stay in one warp.
+// Position of a warp in the tile: it computes FRAGS_M fragments of 16 consecutive rows by FRAGS_N fragments of 8
+// columns. If several warps share a group of 64 columns, their fragments alternate, so that columns c and c + 32 belong
+// to the same warp.
 template <class T>
 struct Warp {
     static constexpr int SHARING = T::WARP_COLUMNS * GROUP / T::BLOCK_N;
     int lane;
-    int row, column;  // of its first fragments
+    int row, column;  // position of its first fragments
 
     __device__ __forceinline__ Warp() {
         int warp = threadIdx.x / 32;
@@ -160,21 +163,23 @@ struct Warp {
     }
 };
 
-// The operands of a k16 step. They outlive the main loop: on the emulator a lane waits for its warp where they die.
+// Operands of a k16 step. They live longer than the main loop, because in the emulator a lane waits for its warp where
+// they are destroyed.
 template <class T>
 struct Step {
     isa::Frag<4> x[T::FRAGS_M];
     isa::Frag<4> w;  // two adjacent fragments
 };
 
-// sums += one stage.
+// Adds one stage to `sums`.
 template <class T>
 __device__ __forceinline__ void multiply(const Stages<T>& ring, int slot, const Warp<T>& warp, Step<T>& step,
                                          isa::Acc (&sums)[T::FRAGS_M][T::FRAGS_N]) {
     constexpr int ROWS_X = 16 * BLOCK_K, ROWS_W = Warp<T>::SHARING * 8 * BLOCK_K;
     int lane = warp.lane;
-    // The rows that this lane names to ldmatrix. x: lanes 0-15 a fragment's first eight k, lanes 16-31 the next. W: two
-    // fragments at once, eight lanes for each eight k of each. A k16 step further is bits 4 and 5 of the place turned.
+    // Positions whose rows this lane addresses for ldmatrix. x: lanes 0-15 address the first eight k of a fragment,
+    // lanes 16-31 the next eight. W: two fragments at once, with eight lanes for each eight k of each fragment. XOR
+    // with k moves the position by k16 steps, because it flips bits 4 and 5.
     int x_at = swizzled(warp.row + lane % 16, lane / 16);
     int w_at = swizzled(warp.column + lane / 16 * (ROWS_W / BLOCK_K) + lane % 8, lane / 8 % 2);
 #pragma unroll
@@ -195,7 +200,7 @@ __device__ __forceinline__ void multiply(const Stages<T>& ring, int slot, const 
     }
 }
 
-// The warp's fragments into the tile.
+// Writes the warp's fragments into the tile.
 template <class T>
 __device__ __forceinline__ void put(Sums<T>& tile, const Warp<T>& warp, isa::Acc (&sums)[T::FRAGS_M][T::FRAGS_N]) {
 #pragma unroll
@@ -221,12 +226,12 @@ __device__ __forceinline__ void clear(isa::Acc (&sums)[T::FRAGS_M][T::FRAGS_N]) 
     }
 }
 
-// The first row and column of a tile.
+// First row and column of a tile.
 struct Corner {
     int row, column;
 };
 
-// Of tile `tile`, in the order in which they are walked.
+// Returns the corner of tile number `tile` in the order in which the tiles are traversed.
 template <class T>
 __device__ __forceinline__ Corner corner(uint32_t tile, int rows, int columns) {
     int tiles_m = (rows + T::BLOCK_M - 1) / T::BLOCK_M;
@@ -237,7 +242,7 @@ __device__ __forceinline__ Corner corner(uint32_t tile, int rows, int columns) {
     return Corner{(band + in_band % height) * T::BLOCK_M, in_band / height * T::BLOCK_N};
 }
 
-// load(slot, step) and multiply(slot) for each step in turn, copies STAGES - 1 steps ahead.
+// Runs load(slot, step) and multiply(slot) for each step in order. The copies run STAGES - 1 steps ahead.
 template <class T, class Load, class Multiply>
 __device__ __forceinline__ void stream(int steps, const Load& load, const Multiply& multiply) {
 #pragma unroll 1
@@ -245,14 +250,15 @@ __device__ __forceinline__ void stream(int steps, const Load& load, const Multip
         if (s < steps) {
             load(s, s);
         }
-        // A group for every step, empty past the last, so that the wait below always leaves the same number.
+        // One commit group per step, empty past the last step, so that the wait below always leaves the same number
+        // pending.
         isa::cp_async_commit();
     }
     int slot = 0;
 #pragma unroll 1
     for (int step = 0; step < steps; step++) {
         isa::cp_async_wait<T::STAGES - 2>();
-        // All threads' copies of this step are there, and all have read the slot that is filled next.
+        // All threads' copies of this step have arrived, and all threads have read the slot that is filled next.
         isa::sync_cta();
         int next = step + T::STAGES - 1;
         if (next < steps) {
@@ -264,7 +270,7 @@ __device__ __forceinline__ void stream(int steps, const Load& load, const Multip
     }
 }
 
-// The product of one CTA: grid x is row tiles times column tiles.
+// Computes the product of one CTA. Grid x is row tiles times column tiles.
 template <class T, class E>
 __device__ __forceinline__ void run(const Operands& in, const typename E::Args& out) {
     Corner at = corner<T>(blockIdx.x, in.rows, E::columns(out, in));
@@ -278,7 +284,7 @@ __device__ __forceinline__ void run(const Operands& in, const typename E::Args& 
     stream<T>(
         in.ld / BLOCK_K, [&](int slot, int step) { loader.load(ring, slot, step); },
         [&](int slot) { multiply<T>(ring, slot, warp, operands, sums); });
-    // The tile of sums lies over the ring.
+    // The tile of sums overwrites the ring.
     isa::sync_cta();
     auto& tile = isa::smem<Sums<T>>();
     put<T>(tile, warp, sums);
@@ -297,7 +303,7 @@ __device__ __forceinline__ Quad sums_at(const Sums<T>& tile, int row, int column
     return Quad{{v.x, v.y, v.z, v.w}};
 }
 
-// `count` elements from p (the rest zero); `whole`: all four, 8-byte aligned.
+// Loads `count` elements from p and sets the rest to zero. `whole`: true if all four exist and are 8-byte aligned.
 __device__ __forceinline__ Quad load_quad(const bf16* p, bool whole, int count) {
     Quad q;
     if (whole) {
@@ -342,13 +348,13 @@ __device__ __forceinline__ Quad operator+(Quad a, Quad b) {
     return Quad{{a.v[0] + b.v[0], a.v[1] + b.v[1], a.v[2] + b.v[2], a.v[3] + b.v[3]}};
 }
 
-// Epilogues that take tiles of sums from shared memory, and have no tensor maps.
+// Base of epilogues that take tiles of sums from shared memory and have no tensor maps.
 struct Sliced {
     static constexpr bool STAGED = false;
     struct Maps {};
 };
 
-// Epilogues over the weight's rows in their order.
+// Base of epilogues whose columns are the rows of the weight in their order.
 struct InOrder : Sliced {
     template <class Args>
     __device__ __forceinline__ static int columns(const Args&, const Operands& in) {
@@ -360,7 +366,7 @@ struct InOrder : Sliced {
     }
 };
 
-// Calls f(row of the tile, first of WIDTH columns) for the tile's rows of the product, in turn for all their columns.
+// Calls f(row of the tile, first of WIDTH columns) for all columns of those rows of the tile that exist in the product.
 template <class T, int COLUMNS, int WIDTH, class F>
 __device__ __forceinline__ void each(const Operands& in, int m, F f) {
     constexpr int PER_ROW = COLUMNS / WIDTH;
@@ -373,8 +379,8 @@ __device__ __forceinline__ void each(const Operands& in, int m, F f) {
     }
 }
 
-// Calls f(row of the tile, its column, elements, where they stand in a row-major [T, N] array) for the quads of the
-// tile that hold columns of the product; the last of a row may hold fewer than four.
+// Calls f(row of the tile, column of the tile, elements, offset in a row-major [T, N] array) for the quads of the tile
+// that hold columns of the product. The last quad of a row may hold fewer than four.
 template <class T, class F>
 __device__ __forceinline__ void each_quad(const Operands& in, int m, int n, F f) {
     each<T, T::BLOCK_N, 4>(in, m, [&](int row, int column) {

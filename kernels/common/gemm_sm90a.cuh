@@ -1,16 +1,22 @@
-// The body of matrix products on compute capability 9.0: sums[T, N] = x[T, K] W[N, K]^T by wgmma, the same chain of k16
-// steps over ascending K for each output as in common/gemm.cuh, and its epilogues.
+// Matrix products on compute capability 9.0, with their epilogues: sums[T, N] = x[T, K] W[N, K]^T by wgmma. Each output
+// is the same chain of k16 steps over ascending K as in common/gemm.cuh.
 //
-// A CTA is persistent. One thread of the last warpgroup keeps TMA copying the stages of one tile after the other into a
-// ring: rows of 128 bytes, swizzled as wgmma reads them. The warpgroups before it compute 64 rows of the tile each. A
-// stage is `full` when its bytes have come, and `empty` when one lane of each math warp has seen its products end.
-// Finished sums go through shared memory in slices of a warp, eight rows by 16 to 128 columns, which the epilogue takes
-// as tiles; or, of an epilogue that is STAGED, through stages of the ring by TMA (common/staged.cuh).
+// A CTA is persistent.
+// - Producer: one thread of the last warpgroup issues the TMA loads of one tile after the other into a ring of stages.
+//   Rows have 128 bytes and are swizzled as wgmma reads them.
+// - Math warpgroups: each of the others computes 64 rows of the tile.
+// - A stage's `full` mbarrier completes when its bytes have arrived. Its `empty` mbarrier completes when one lane of
+//   each math warp has arrived, after the wgmmas that read the stage are done.
+// - Finished sums go through shared memory in slices, eight rows by 16 to 128 columns per warp, which the epilogue
+//   handles as tiles. If the epilogue is STAGED, they go through stages of the ring by TMA (common/staged.cuh).
 //
-// An operand lies along its terms (K-major: a tile's rows of 64 terms each) or across them (MN-major: panels of 64 terms
-// by 64 of its rows, as gradients have W, dy and x in memory). Where chains resume, an epilogue also has
+// The terms of an output are the products that its chain sums. An operand is stored in one of two ways:
+// - K-major: along the terms, in rows of 64 terms.
+// - MN-major: across the terms, in panels of 64 terms by 64 rows of the operand. The W, dy and x of gradients lie like
+//   this in memory.
+// If chains resume from earlier sums, an epilogue also has
 //     void start<N>(const Args&, const Operands&, isa::WgmmaAcc<N>& sums, int m, int n)
-// which fills a warp's sums of 16 rows from m on, while the first stages are on their way.
+// which fills a warp's sums of the 16 rows from m on while the first stages are loading.
 #pragma once
 
 #include "common/gemm.cuh"
@@ -18,25 +24,27 @@
 
 namespace gemm {
 
-// What a warp gives the epilogue at a time.
+// A slice: the part of the sums that a warp passes to the epilogue at a time.
 template <int COLUMNS>
 struct Slice {
     static constexpr int BLOCK_M = 8, BLOCK_N = COLUMNS, THREADS = 32;
     __device__ __forceinline__ static uint32_t thread() { return threadIdx.x % 32; }
 };
 
-// 64 GROUPS x N outputs a CTA.
+// A CTA computes 64 GROUPS x N outputs.
 template <int GROUPS, int N, int RING, int COLUMNS = GROUP>
 struct WideTile {
     using Part = Slice<COLUMNS>;
     static constexpr int BLOCK_M = 64 * GROUPS, BLOCK_N = N, STAGES = RING;
     static constexpr int MATH = 128 * GROUPS, THREADS = MATH + 128;
     static constexpr int STAGE_BYTES = (BLOCK_M + BLOCK_N) * BLOCK_K * 2;
-    // Of a thread at the launch, 65,536 of a CTA; the copying warpgroup gives away what the sums need.
+    // Registers per thread after the reallocation. A CTA has 65,536 registers in total. The producer warpgroup gives up
+    // registers, which the accumulators need.
     static constexpr int REGISTERS_COPY = 40, REGISTERS_MATH = 232;
 };
 
-// The widest fits 227 KiB. Which is taken says src/ops/gemm/config.rs; where rows are few the ring is for reading W.
+// The widest fits in 227 KiB of shared memory. src/ops/gemm/config.rs selects one. For few rows, many stages keep the
+// loads of W in flight.
 using TileWide = WideTile<2, 256, 4>;
 using TileSquare = WideTile<2, 128, 4>;
 using TileHalf = WideTile<1, 128, 8>;
@@ -44,7 +52,8 @@ using TileShort = WideTile<1, 64, 8>;
 using TileNarrow = WideTile<1, 32, 12, 32>;
 using TileSlim = WideTile<1, 16, 16, 16>;
 
-// Where sums end: in slices, or in stages, with a bias of their columns each.
+// Buffers of the results: slices, or, if the results go through stages of the ring, only the bias of each stage's
+// columns.
 template <class T, bool STAGED>
 struct Results {
     Sums<typename T::Part> slices[T::MATH / 32];
@@ -62,12 +71,12 @@ struct WideSmem {
     isa::Mbarrier full[T::STAGES], empty[T::STAGES];
 };
 
-// A stage of the ring as a warpgroup has it for its 64 rows of results.
+// A ring stage as the epilogue of a warpgroup uses it for its 64 rows of results.
 struct Slot {
     isa::Shared<bf16>*x, *w, *bias;
 };
 
-// How a product's operands lie, and whether its chains go on from sums of before.
+// Layouts of the operands, and whether the chains resume from earlier sums.
 template <isa::Major X, isa::Major W, bool RESUMES>
 struct Roles {
     static constexpr isa::Major OF_X = X, OF_W = W;
@@ -77,15 +86,15 @@ using Forward = Roles<isa::Major::k, isa::Major::k, false>;
 
 template <class E>
 struct WideArgs : E::Maps {
-    isa::TensorMap x;  // boxes of 64 terms by BLOCK_M, or panels
-    isa::TensorMap w;  // boxes of 64 terms by box, or panels
+    isa::TensorMap x;  // boxes: 64 terms by BLOCK_M rows, or panels
+    isa::TensorMap w;  // boxes: 64 terms by `box` rows, or panels
     Operands in;
     typename E::Args out;
-    int box;    // rows of W that are adjacent for adjacent columns, and divides them
-    int steps;  // stages of terms
+    int box;    // rows of W that are adjacent for adjacent columns; divides every such run
+    int steps;  // stages of 64 terms
 };
 
-// A slot of the ring and the parity of its present round.
+// A slot of the ring, and the mbarrier parity of its current phase.
 template <class T>
 struct Turn {
     int slot = 0;
@@ -99,15 +108,15 @@ struct Turn {
     }
 };
 
-// Waits until a stage is empty, for that many bytes.
+// Waits until a stage is empty, and announces the bytes that will arrive in it.
 template <class T, bool STAGED>
 __device__ __forceinline__ void claim(WideSmem<T, STAGED>& smem, Turn<T> turn, int bytes) {
-    // In the first round that of the phase before the first, which is over.
+    // In the first round this waits for the phase before the first one, which counts as complete.
     isa::mbarrier_wait(&smem.empty[turn.slot], turn.parity ^ 1);
     isa::mbarrier_arrive_expect_tx(&smem.full[turn.slot], bytes);
 }
 
-// Panels of `count` rows of an operand from `first` on, for 64 terms from k on.
+// Loads panels of COUNT rows of an operand, starting at row `first`, for the 64 terms from k on.
 template <int COUNT>
 __device__ __forceinline__ void copy_panels(isa::Shared<bf16>* to, const isa::TensorMap* from, isa::Mbarrier* full,
                                             int first, int k) {
@@ -130,26 +139,26 @@ __device__ __forceinline__ void copy_stage(WideSmem<T, E::STAGED>& smem, int slo
 #pragma unroll 1
         for (int column = 0; column < T::BLOCK_N; column += args.box) {
             int row = E::weight_row(args.out, args.in, at.column + column);
-            // A box past the last row is zeros.
+            // A box past the last row loads zeros.
             isa::tma_load(smem.w[slot] + column * BLOCK_K, &args.w, &smem.full[slot], k, row < 0 ? args.in.cols : row);
         }
     }
 }
 
-// An operand of a stage. Along the terms eight rows of 128 bytes are one swizzle pattern; across them eight terms are, and
-// panels lie one behind the other.
+// Returns the descriptor of an operand in a stage. A swizzle pattern is eight rows of 128 bytes: eight rows of the
+// operand if it is K-major, eight terms if it is MN-major. MN-major panels follow one another.
 template <isa::Major M>
 __device__ __forceinline__ uint64_t stage_descriptor(const isa::Shared<bf16>* start) {
     return isa::matrix_descriptor(start, M == isa::Major::k ? 16 : GROUP * BLOCK_K * 2, 1024, isa::Swizzle::b128);
 }
 
-// Bytes to the operand `k` terms further.
+// Returns the bytes to the same operand `k` terms later.
 template <isa::Major M>
 __device__ __forceinline__ constexpr int terms_further(int k) {
     return M == isa::Major::k ? 2 * k : 2 * GROUP * k;
 }
 
-// sums += one stage.
+// Adds one stage to `sums`.
 template <class T, class R, bool STAGED>
 __device__ __forceinline__ void multiply_stage(const WideSmem<T, STAGED>& smem, int slot, int group,
                                                isa::WgmmaAcc<T::BLOCK_N>& sums, bool accumulate) {
@@ -162,9 +171,9 @@ __device__ __forceinline__ void multiply_stage(const WideSmem<T, STAGED>& smem, 
     }
 }
 
-// A warp's sums of 16 rows from m on, and of columns from n on, from what `from` holds [rows][ld]; zeros outside, and
-// where it is null: a branch around the loads makes ptxas serialise the products. A quarter of a warp takes a whole
-// sector of 32 bytes.
+// Fills a warp's sums of the 16 rows from m on, and of the columns from n on, with the values of `from` [rows][ld].
+// Elements outside become zero, and so do all if `from` is null: a branch around the loads would make ptxas serialise
+// the wgmmas. A quarter of a warp reads a complete sector of 32 bytes.
 template <int N>
 __device__ __forceinline__ void resume(const float* from, const Operands& in, isa::WgmmaAcc<N>& sums, int m, int n) {
     int lane = threadIdx.x % 32;
@@ -178,7 +187,8 @@ __device__ __forceinline__ void resume(const float* from, const Operands& in, is
     }
 }
 
-// Slice `number` of a warp's sums: COLUMNS after COLUMNS, of each the upper eight rows and the lower.
+// Writes slice `number` of a warp's sums. Slices are numbered by groups of COLUMNS columns; each group has a slice of
+// its upper eight rows, then one of its lower eight.
 template <int COLUMNS, int N>
 __device__ __forceinline__ void put_slice(Sums<Slice<COLUMNS>>& slice, isa::WgmmaAcc<N>& sums, int number, int lane) {
 #pragma unroll
@@ -193,7 +203,7 @@ __device__ __forceinline__ void put_slice(Sums<Slice<COLUMNS>>& slice, isa::Wgmm
     }
 }
 
-// The epilogue of a warp's 16 rows from m on, slice by slice.
+// Runs the epilogue for a warp's 16 rows from m on, slice by slice.
 template <class T, class E>
 __device__ __forceinline__ void put_slices(Sums<typename T::Part>& slice, const WideArgs<E>& args,
                                            isa::WgmmaAcc<T::BLOCK_N>& sums, int m, int n, int lane) {
@@ -202,7 +212,7 @@ __device__ __forceinline__ void put_slices(Sums<typename T::Part>& slice, const 
 #pragma unroll 1
     for (int i = 0; i < T::BLOCK_N / T::Part::BLOCK_N * 2; i++) {
         int row = m + i % 2 * 8, column = n + i / 2 * T::Part::BLOCK_N;
-        // An epilogue may count on a tile that has something of the product.
+        // Epilogues may rely on a tile that contains at least one element of the product.
         if (row >= in.rows || column >= columns) continue;
         put_slice(slice, sums, i, lane);
         isa::sync_warp();
@@ -237,7 +247,7 @@ __device__ __forceinline__ void run_wide(const WideArgs<E>& args) {
                 turn.next();
             }
             if constexpr (E::STAGED) {
-                // A stage for each warpgroup's results, with what they add to.
+                // Claims one stage for the results of each warpgroup, and loads the tensors to be added into it.
                 for (int group = 0; group < T::MATH / 128; group++) {
                     Slot slot{smem.x[turn.slot], smem.w[turn.slot], smem.results.bias[turn.slot]};
                     claim(smem, turn, E::template bytes<T::BLOCK_N>(args.out));
@@ -252,7 +262,7 @@ __device__ __forceinline__ void run_wide(const WideArgs<E>& args) {
     if constexpr (T::MATH > 128) isa::registers_increase<T::REGISTERS_MATH>();
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     isa::WgmmaAcc<T::BLOCK_N> sums;
-    // What is to be given back next: a stage of terms, or the results of the tile before.
+    // Slot to release next: a stage of operands, or the results of the previous tile. -1 if none.
     int before = -1;
     for (int tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
         Corner at = corner<T>(tile, in.rows, columns);
@@ -262,7 +272,7 @@ __device__ __forceinline__ void run_wide(const WideArgs<E>& args) {
             isa::wgmma_fence();
             multiply_stage<T, R>(smem, turn.slot, warp / 4, sums, R::RESUMED || step > 0);
             isa::wgmma_commit();
-            // The step before has ended; this one runs on.
+            // The wgmmas of the previous step are done; those of this step are still running.
             isa::wgmma_wait<1>();
             if (before >= 0 && lane == 0) {
                 if (E::STAGED && step == 0) isa::bulk_wait_read<0>();
@@ -287,7 +297,7 @@ __device__ __forceinline__ void run_wide(const WideArgs<E>& args) {
                     isa::fence_proxy_async();
                     before = turn.slot;
                 }
-                // No lane waits for a stage any more that another gives back.
+                // All lanes have passed their wait for this stage before one lane releases it.
                 isa::sync_warp();
                 if (lane == 0 && mine) {
                     E::template send<T::BLOCK_N>(args, args.out, slot, warp % 4, at.row + warp * 16, at.column);
@@ -301,7 +311,7 @@ __device__ __forceinline__ void run_wide(const WideArgs<E>& args) {
             put_slices<T, E>(smem.results.slices[warp], args, sums, at.row + warp * 16, at.column, lane);
         }
     }
-    // The ring outlives what is still on its way out of it.
+    // The stages must stay valid until the stores that read them are done.
     if (E::STAGED && lane == 0) isa::bulk_wait_read<0>();
 }
 

@@ -1,5 +1,5 @@
-// What becomes of the sums of a linear layer: bias and residual, GELU, SwiGLU, rope and the KV store, or nothing. Each is
-// an epilogue as common/gemm.cuh says.
+// Epilogues of linear layers: bias and residual, GELU, SwiGLU, rope and the KV cache store, or none. common/gemm.cuh
+// defines the interface.
 #pragma once
 
 #include "common/gemm.cuh"
@@ -7,7 +7,7 @@
 
 namespace gemm {
 
-// The sums of a quad, with bias where there is one.
+// Returns the sums of a quad, plus the bias if there is one.
 template <class T>
 __device__ __forceinline__ Quad biased(const Sums<T>& tile, int row, int column, const bf16* bias, int n, bool whole,
                                        int count) {
@@ -51,7 +51,7 @@ struct Logits : InOrder {
     }
 };
 
-// y = gelu(sums + bias); pre, the value before the activation, where it is wanted.
+// y = gelu(sums + bias). `pre` receives the value before the activation if it is not null.
 struct Gelu : InOrder {
     struct Args {
         const bf16* bias;
@@ -76,7 +76,7 @@ struct Gelu : InOrder {
     }
 };
 
-// y = silu(gate) * up, gate and up columns in turn in blocks of 32; gate_up, both, where they are wanted.
+// y = silu(gate) * up. Gate and up columns alternate in blocks of 32. `gate_up` receives both if it is not null.
 struct SwiGlu : InOrder {
     struct Args {
         const bf16* bias;
@@ -91,7 +91,7 @@ struct SwiGlu : InOrder {
             if (n + column >= in.cols) {
                 return;
             }
-            // cols is a multiple of 64: no quad is cut.
+            // cols is a multiple of 64, so every quad is complete.
             Quad gate = biased<T>(tile, row, column, to.bias, n + column, true, 4);
             Quad up = biased<T>(tile, row, column + 32, to.bias, n + column + 32, true, 4);
             size_t at = (size_t)(m + row) * in.cols + n + column;
@@ -108,9 +108,10 @@ struct SwiGlu : InOrder {
     }
 };
 
-// qkv = rope(sums + bias) on the q and k heads, and the k and v heads into the KV cache where there is one. Columns
-// are taken in pairs that are rotated together: in groups of COLUMNS first half the first elements, then their partners
-// half a head further, so that any head size is whole in a tile.
+// qkv = rope(sums + bias) on the q and k heads. If a KV cache is given, the k and v heads are also stored in it.
+// Columns are reordered so that the two elements of a rotated pair are in the same tile, for any head size: in a group
+// of COLUMNS columns, the first half holds the first elements and the second half their partners, which lie half a head
+// later.
 template <int COLUMNS>
 struct QkvIn : Sliced {
     static constexpr int PAIRS = COLUMNS / 2;
@@ -118,7 +119,7 @@ struct QkvIn : Sliced {
         const bf16* bias;
         const float* cos;      // [T, dim / 2]
         const float* sin;
-        const uint32_t* slots;  // [T], block * 128 + position; null without a cache
+        const uint32_t* slots;  // [T], block * 128 + position; null if there is no cache
         bf16* k_cache;         // [blocks][kv_heads][128][dim]
         bf16* v_cache;
         bf16* qkv;             // [T, (q_heads + 2 kv_heads) * dim]
@@ -127,7 +128,7 @@ struct QkvIn : Sliced {
     __device__ __forceinline__ static int columns(const Args&, const Operands& in) {
         return (in.cols / 2 + PAIRS - 1) / PAIRS * COLUMNS;
     }
-    // The column of the first of pair `pair`.
+    // Returns the column of the first element of pair `pair`.
     __device__ __forceinline__ static int first(const Args& to, int pair) {
         int half = to.dim / 2;
         return pair / half * to.dim + pair % half;
@@ -137,7 +138,7 @@ struct QkvIn : Sliced {
         int second = n % COLUMNS / PAIRS * (to.dim / 2);
         return pair < in.cols / 2 ? first(to, pair) + second : -1;
     }
-    // Elements of the KV cache for column `column` of a token, or null.
+    // Returns the address in the KV cache for column `column` of a token, or null.
     __device__ __forceinline__ static bf16* cached(const Args& to, uint32_t slot, int column) {
         int head = column / to.dim - to.q_heads;
         if (head < 0 || slot >= (uint32_t)to.num_slots) {
@@ -154,7 +155,8 @@ struct QkvIn : Sliced {
         }
         return q;
     }
-    // `count` pairs of one head from pair `pair` of row `token`: a from column `column` on, b half a head further.
+    // Rotates and stores `count` pairs of one head in row `token`: `a` starts at column `column`, `b` half a head
+    // later.
     __device__ __forceinline__ static void rotate(const Args& to, const Operands& in, Quad a, Quad b, int token,
                                                   int column, bool whole, int count) {
         int half = to.dim / 2;
@@ -191,7 +193,7 @@ struct QkvIn : Sliced {
     __device__ __forceinline__ static void finish(const Args& to, const Operands& in, const Sums<T>& tile, int m,
                                                   int n) {
         if (to.dim % 8 == 0) {
-            // Four pairs from a multiple of four lie in one head, and everything about them is aligned.
+            // Four pairs that start at a multiple of four lie in one head, and all their accesses are aligned.
             each<T, T::BLOCK_N / 2, 4>(in, m, [&](int row, int in_tile) {
                 int column = in_tile / PAIRS * COLUMNS + in_tile % PAIRS;
                 int pair = n / 2 + in_tile;

@@ -1,6 +1,6 @@
-// What training and sampling share, so that a sampled token's log-prob is the trainer's bit for bit: logits z =
-// scale * sums over the allowed ids, their partial sums per segment of 128 columns, the fold of segments
-// (src/ops/linear_logprob/logits.rs has the same chains). A tile's columns are one segment.
+// Code that training and sampling share, so that the log-prob of a sampled token equals the trainer's bit for bit: the
+// logits z = scale * sums over the allowed ids, their partial sums per segment of 128 columns, and the fold of the
+// segments. src/ops/linear_logprob/logits.rs has the same accumulation chains. The columns of a tile are one segment.
 #pragma once
 
 #include "common/gemm.cuh"
@@ -12,25 +12,25 @@
 namespace logits {
 
 constexpr int SEGMENT = 128;
-// Lanes of a row: half a warp, the chains of the CPU's sixteen lanes. Lane j has columns j, j + 16, ...
+// Lanes per row: half a warp, with the same chains as the CPU's sixteen lanes. Lane j has columns j, j + 16, ...
 constexpr int LANES = 16;
 constexpr int PER_LANE = SEGMENT / LANES;
 
 using TileM16 = gemm::Tile<16, SEGMENT, 1, 4, 4>;
 using TileM64 = gemm::Tile<64, SEGMENT, 2, 2, 3>;
 using TileM128 = gemm::TileM128;
-// Of kernels for compute capability 9.0, in slices of a segment.
+// Tiles of the kernels for compute capability 9.0, with slices as wide as a segment.
 using TileWide = gemm::WideTile<2, 256, 4, SEGMENT>;
 using TileSquare = gemm::WideTile<2, SEGMENT, 4, SEGMENT>;
 using TileShort = gemm::WideTile<1, SEGMENT, 8, SEGMENT>;
 
-// The ids that exist: below `vocab`, and in the bitmap (bit v % 32 of word v / 32) when there is one.
+// Allowed ids: below `vocab`, and set in the bitmap (bit v % 32 of word v / 32) if there is one.
 struct Allowed {
     const uint32_t* bitmap;
     int vocab;
     int pad;
 
-    // The 32 bits from column `n` on, a multiple of 32.
+    // Returns the 32 bits that start at column `n`, a multiple of 32.
     __device__ __forceinline__ uint32_t word(int n) const {
         int inside = vocab - n;
         if (inside <= 0) return 0;
@@ -39,7 +39,7 @@ struct Allowed {
     }
 };
 
-// Bits of a segment.
+// Allowed bits of a segment.
 struct Mask {
     uint32_t word[SEGMENT / 32];
 
@@ -53,7 +53,7 @@ __device__ __forceinline__ float logit(float sum, float scale, bool on) {
     return on ? sum * scale : -math::infinity();
 }
 
-// The logits of lane j of a row: columns j + 16 i.
+// Logits of lane j of a row: columns j + 16 i.
 struct Logits {
     float z[PER_LANE];
 
@@ -67,12 +67,13 @@ struct Logits {
     }
 };
 
-// Sums over one segment: m the largest logit, the sum of e^(z - m), that of e^(z - m) (z - m).
+// Sums over one segment: the largest logit m, the sum of e^(z - m), and the sum of e^(z - m) (z - m).
 struct alignas(16) Partial {
     float max, sum, weighted, pad;
 };
 
-// The largest over sixteen lanes by the CPU's tree; the lower lane's value stands first, which decides about NaN.
+// Returns the maximum over sixteen lanes by the CPU's tree. The value of the lower lane is the first operand, which
+// matters for NaN.
 __device__ __forceinline__ float largest(float v, int j) {
 #pragma unroll
     for (int half = LANES / 2; half > 0; half /= 2) {
@@ -89,7 +90,7 @@ __device__ __forceinline__ float sum(float v) {
     return v;
 }
 
-// The partial of a row's segment, the same in its sixteen lanes. All lanes of the warp take part.
+// Returns the partial sums of a row's segment, identical in its sixteen lanes. All lanes of the warp must call it.
 __device__ __forceinline__ Partial partial(const Logits& row, int j) {
     float m = -math::infinity();
 #pragma unroll
@@ -98,7 +99,8 @@ __device__ __forceinline__ Partial partial(const Logits& row, int j) {
     float total = 0.0f, weighted = 0.0f;
 #pragma unroll
     for (int i = 0; i < PER_LANE; i++) {
-        // An id that is off adds nothing, also in a segment where all are (m is then minus infinity too).
+        // An id that is not allowed adds nothing, also in a segment without any allowed id (m is then minus infinity
+        // too).
         bool off = row.z[i] == -math::infinity();
         float d = off ? 0.0f : row.z[i] - m;
         float e = off ? 0.0f : math::exp(d);
@@ -108,8 +110,8 @@ __device__ __forceinline__ Partial partial(const Logits& row, int j) {
     return Partial{m, sum(total), sum(weighted), 0.0f};
 }
 
-// The rows of a tile, two a warp at a time. Those of one warp are two apart: with the tile's rows 8 banks apart, its
-// lanes then read 32 banks.
+// Iterates over the rows of a tile, two per warp at a time. The two rows of a warp are two apart: rows of the tile lie
+// 8 banks apart, so its lanes then read 32 distinct banks.
 template <class T>
 struct Rows {
     int pair;
@@ -121,7 +123,7 @@ struct Rows {
     __device__ __forceinline__ int row() const { return pair / 2 * 4 + pair % 2 + 2 * side; }
 };
 
-// A row's segments folded in ascending order.
+// Result of folding a row's segments in ascending order.
 struct Fold {
     float max, sum, weighted;
 
@@ -129,8 +131,8 @@ struct Fold {
     __device__ __forceinline__ float entropy() const { return math::ln(sum) - weighted / sum; }
 };
 
-// Folds a row's partials by a warp, each lane the same result. What a step of the chain multiplies by depends on the
-// maxima alone: the lanes find it for 32 segments at once, then the chain runs.
+// Folds the partial sums of a row with one warp; every lane gets the same result. The factors of the chain's steps
+// depend only on the maxima. The lanes compute the factors of 32 segments in parallel, then the chain runs.
 template <bool ENTROPY>
 __device__ __forceinline__ Fold fold(const Partial* partials, int segments, int lane) {
     Fold f{-math::infinity(), 0.0f, 0.0f};
@@ -139,7 +141,7 @@ __device__ __forceinline__ Fold fold(const Partial* partials, int segments, int 
         int count = min(segments - from, reduce::WARP);
         float4 p = make_float4(-math::infinity(), 0.0f, 0.0f, 0.0f);
         if (lane < count) p = isa::load<float4>(partials + from + lane);
-        // A segment without an id that is on leaves the fold as it is; the first with one is taken as it is.
+        // A segment without an allowed id does not change the fold. The first segment with one is copied as it is.
         bool used = p.y != 0.0f;
         uint32_t mask = isa::ballot(used);
         bool first = used && seen == 0 && (mask & ((1u << lane) - 1u)) == 0;

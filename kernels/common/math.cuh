@@ -1,6 +1,6 @@
-// Elementary functions in f32, the port of src/math.rs: the same polynomials over the same coefficients, fmaf
-// for mul_add, so that a CPU body, the emulator and a card give equal bits (NaN stays NaN, its payload is free).
-// Needs -fmad=false, no flush to zero, and IEEE division. Error bounds: src/math.rs.
+// Elementary functions in f32, a port of src/math.rs: the same polynomials with the same coefficients, and fmaf for
+// mul_add. The CPU code, the emulator and a GPU therefore give equal bits, except for the payload of a NaN. Requires
+// -fmad=false, no flush to zero, and IEEE division. Error bounds: src/math.rs.
 #pragma once
 
 #include "isa/isa.cuh"
@@ -8,7 +8,7 @@
 namespace math {
 
 constexpr float LOG2_E = 1.44269504088896340735992468100189214f;
-// ln(2), and what rounding it to f32 lost.
+// ln(2), and the part that is lost when it is rounded to f32.
 constexpr float LN_2 = 0.693147180559945309417232121458176568f;
 constexpr float LN_2_LOW = -1.9046543e-9f;
 constexpr float FRAC_1_SQRT_2 = 0.707106781186547524400844362104849039f;
@@ -24,16 +24,16 @@ __device__ __forceinline__ float copysign(float x, float sign) {
     return __uint_as_float((__float_as_uint(x) & 0x7fffffffu) | (__float_as_uint(sign) & 0x80000000u));
 }
 
-// Horner's rule, highest coefficient first.
+// Evaluates a polynomial by Horner's rule, highest coefficient first.
 template <class... C>
 __device__ __forceinline__ float poly(float x, float p, C... c) {
     ((p = fmaf(p, x, c)), ...);
     return p;
 }
 
-// The nearest integer to x (|x| < 2^22), ties to even; n is it as an integer.
+// Returns the integer nearest to x (|x| < 2^22), ties to even, and stores it in `n` as an int.
 __device__ __forceinline__ float nearest(float x, int& n) {
-    // At 1.5 * 2^23 the last place is worth 1, and the low mantissa bits are the integer.
+    // At 1.5 * 2^23 the last place is worth 1, so the low mantissa bits are the integer.
     constexpr float MAGIC = 12582912.0f;
     float shifted = x + MAGIC;
     n = (int)(__float_as_uint(shifted) - 0x4b400000u);
@@ -42,13 +42,13 @@ __device__ __forceinline__ float nearest(float x, int& n) {
 
 __device__ __forceinline__ float pow2(int n) { return __uint_as_float((uint32_t)(n + 127) << 23); }
 
-// p * 2^n for n in -252..=254, rounded once: subnormals come out right.
+// Returns p * 2^n for n in -252..=254, rounded once, so that subnormal results are correct.
 __device__ __forceinline__ float scale(float p, int n) {
     int half = n >> 1;
     return p * pow2(half) * pow2(n - half);
 }
 
-// x held between `low` and `high`; NaN stays NaN, which fminf and fmaxf would not keep.
+// Clamps x to `low`..`high`. NaN stays NaN; fminf and fmaxf would not keep it.
 __device__ __forceinline__ float hold(float x, float low, float high) {
     x = x < low ? low : x;
     return x > high ? high : x;
@@ -75,7 +75,7 @@ __device__ __forceinline__ float exp(float x) {
     return scale(fmaf(p * r, r, r) + 1.0f, n);
 }
 
-// A positive normal x as 2^k * (1 + f) with f in [-1/3, 1/3].
+// Splits a positive normal x into 2^k * (1 + f) with f in [-1/3, 1/3].
 __device__ __forceinline__ void split(float x, float& k, float& f) {
     uint32_t bits = __float_as_uint(x);
     int exponent = (int)(bits - 0x3f2aaaabu) >> 23;
@@ -83,7 +83,7 @@ __device__ __forceinline__ void split(float x, float& k, float& f) {
     f = __uint_as_float(bits - ((uint32_t)exponent << 23)) - 1.0f;
 }
 
-// ln(2^k * (1 + f)) + small, for a `small` far below the sum.
+// Returns ln(2^k * (1 + f)) + small, where `small` is far below the sum.
 __device__ __forceinline__ float ln_parts(float k, float f, float small) {
     // (ln(1 + f) - f + f^2/2) / f^3 on [-1/3, 1/3].
     float p = poly(f, 0.11346252f, -0.12439088f, 0.109130524f, -0.122859105f, 0.14291987f, -0.16673446f, 0.19999947f,
@@ -103,10 +103,10 @@ __device__ __forceinline__ float ln(float x) {
     return x >= 0.0f ? r : nan();
 }
 
-// ln(1 + x), also where x is tiny. -1 gives minus infinity, below NaN.
+// ln(1 + x), accurate also for tiny x. -1 gives minus infinity, smaller numbers NaN.
 __device__ __forceinline__ float log1p(float x) {
     float u = 1.0f + x;
-    // What the sum lost, exactly (two-sum); it enters as ln(u + lost) = ln(u) + lost / u.
+    // The rounding error of the sum, exactly (two-sum). It enters as ln(u + lost) = ln(u) + lost / u.
     float part = u - 1.0f;
     float lost = (1.0f - (u - part)) + (x - part);
     float k, f;
@@ -120,7 +120,7 @@ __device__ __forceinline__ float log1p(float x) {
 __device__ __forceinline__ float tanh(float x) {
     float a = abs(x);
     float s = x * x;
-    // (tanh(x) / x - 1) / x^2 in x^2 on [0, 0.4].
+    // Approximates (tanh(x) / x - 1) / x^2 as a polynomial in x^2 on [0, 0.4].
     float p = poly(s, -0.006045165f, 0.02096133f, -0.053843264f, 0.13332719f, -0.33333328f);
     float near = fmaf(p * s, x, x);
     float far = copysign(1.0f - 2.0f / (exp(a + a) + 1.0f), x);
@@ -130,10 +130,10 @@ __device__ __forceinline__ float tanh(float x) {
 __device__ __forceinline__ float erf(float x) {
     float a = abs(x);
     float s = x * x;
-    // erf(x) / x - 1 in x^2 on [0, 0.86].
+    // Approximates erf(x) / x - 1 as a polynomial in x^2 on [0, 0.86].
     float p = poly(s, -0.0005979258f, 0.004991231f, -0.02676556f, 0.112817965f, -0.37612492f, 0.12837915f);
     float near = fmaf(p, x, x);
-    // -ln(1 - erf(x)) / x - 1 on [0.92, 3.95]; from 3.95 on the result is 1 to the last place.
+    // Approximates -ln(1 - erf(x)) / x - 1 on [0.92, 3.95]. From 3.95 on the result rounds to 1.
     float t = a > 3.95f ? 3.95f : a;
     float q = poly(t, 1.674599e-5f, -0.00037555798f, 0.0038428837f, -0.024146967f, 0.10662839f, 0.63495296f,
                    0.12868711f);

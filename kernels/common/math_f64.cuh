@@ -1,12 +1,12 @@
-// e^x in f64, the port of src/math.rs's exp_f64: the same polynomial, fma for mul_add, so that a CPU body, the
-// emulator and a card give equal bits (NaN stays NaN, its payload is free). Needs -fmad=false.
+// e^x in f64, a port of exp_f64 in src/math.rs: the same polynomial, and fma for mul_add. The CPU code, the emulator
+// and a GPU therefore give equal bits, except for the payload of a NaN. Requires -fmad=false.
 #pragma once
 
 #include "isa/isa.cuh"
 
 namespace math {
 
-// x held between `low` and `high`; NaN stays NaN, which fmin and fmax would not keep.
+// Clamps x to `low`..`high`. NaN stays NaN; fmin and fmax would not keep it.
 __device__ __forceinline__ double hold(double x, double low, double high) {
     x = x < low ? low : x;
     return x > high ? high : x;
@@ -16,13 +16,13 @@ __device__ __forceinline__ double pow2_f64(int n) { return __longlong_as_double(
 
 // e^x. Minus infinity gives 0, overflow infinity.
 __device__ __forceinline__ double exp_f64(double x) {
-    // At 1.5 * 2^52 the last place is worth 1, and the low mantissa bits are the integer.
+    // At 1.5 * 2^52 the last place is worth 1, so the low mantissa bits are the integer.
     constexpr double MAGIC = 6755399441055744.0;
     x = hold(x, -746.0, 710.0);
     double shifted = x * 1.4426950408889634 + MAGIC;
     int n = (int)(__double_as_longlong(shifted) - 0x4338000000000000LL);
     double whole = shifted - MAGIC;
-    // ln(2), and what rounding it to f64 lost.
+    // ln(2), and the part that is lost when it is rounded to f64.
     double r = fma(whole, -2.3190468138462996e-17, fma(whole, -0.6931471805599453, x));
     // (e^r - 1 - r) / r^2 on [-ln(2)/2, ln(2)/2].
     double p = 2.0914679376583935e-09;
@@ -37,7 +37,7 @@ __device__ __forceinline__ double exp_f64(double x) {
     p = fma(p, r, 0.1666666666666667);
     p = fma(p, r, 0.5);
     p = fma(p * r, r, r) + 1.0;
-    // In two halves: 2^n alone may be no normal number.
+    // Scales in two halves, because 2^n alone may not be a normal number.
     int half = n >> 1;
     return p * pow2_f64(half) * pow2_f64(n - half);
 }

@@ -1,5 +1,5 @@
-// Random numbers, the port of src/philox.rs: Philox4x32-10 (Salmon et al., 2011) and Gumbel noise. The key is
-// (run seed, purpose and step), the counter names the thing a number is for.
+// Random numbers, a port of src/philox.rs: Philox4x32-10 (Salmon et al., 2011) and Gumbel noise. The key is (run seed,
+// purpose and step). The counter identifies the item that needs the number.
 #pragma once
 
 #include "common/math.cuh"
@@ -11,7 +11,7 @@ namespace philox {
 struct Words {
     uint32_t x, y, z, w;
 
-    // Word i % 4, by selects: an index that is not constant would put the words into local memory.
+    // Returns word i % 4. It uses selects because an index that is not constant would put the words into local memory.
     __device__ __forceinline__ uint32_t at(uint32_t i) const {
         uint32_t low = i & 1 ? y : x;
         uint32_t high = i & 1 ? w : z;
@@ -19,7 +19,7 @@ struct Words {
     }
 };
 
-// Ten rounds on the counter (c0, c1, c2, c3) under the key (k0, k1).
+// Runs ten rounds on the counter (c0, c1, c2, c3) with the key (k0, k1).
 __device__ __forceinline__ Words philox4x32_10(uint32_t k0, uint32_t k1, uint32_t c0, uint32_t c1, uint32_t c2,
                                                uint32_t c3) {
 #pragma unroll
@@ -36,9 +36,9 @@ __device__ __forceinline__ Words philox4x32_10(uint32_t k0, uint32_t k1, uint32_
     return Words{c0, c1, c2, c3};
 }
 
-// Gumbel noise of one random word k: w = min(f32(k 2^-32 + 2^-33), 1 - 2^-24), -ln(-log1p(-w)).
+// Returns the Gumbel noise of one random word k: -ln(-log1p(-w)) with w = min(f32(k 2^-32 + 2^-33), 1 - 2^-24).
 __device__ __forceinline__ float gumbel(uint32_t word) {
-    // 2k + 1 has 33 bits: the conversion rounds once, to nearest, and the power of two is exact.
+    // 2k + 1 has 33 bits, so the conversion rounds once, to nearest. The multiplication by a power of two is exact.
     float w = (float)((uint64_t)word * 2 + 1) * 1.16415321826934814453125e-10f;
     constexpr float LAST = 1.0f - 5.9604644775390625e-8f;
     w = w < LAST ? w : LAST;

@@ -1,18 +1,18 @@
-// Copies of whole rows by a warp, in the widest accesses that both ends allow. A row is counted in words of two
-// bytes, so that bf16 and f32 rows are the same to it.
+// Copies of complete rows by a warp, with the widest accesses that both ends allow. Row lengths are in words of two
+// bytes, so that bf16 and f32 rows are handled alike.
 #pragma once
 
 #include "isa/isa.cuh"
 
 namespace rows {
 
-// A NaN in bf16 and, twice, in f32: what a row gets whose index is out of range.
+// A NaN in bf16 and, written twice, in f32. A row whose index is out of range is filled with it.
 constexpr uint16_t NOT_A_NUMBER = 0x7fff;
 
 template <class V>
 __device__ __forceinline__ void copy_as(uint16_t* dst, const uint16_t* src, int words, int lane) {
     constexpr int WIDTH = sizeof(V) / sizeof(uint16_t);
-    // Loads in flight a lane: 4 * 16 bytes * 32 lanes are 2 KiB a warp.
+    // Loads in flight per lane: 4 * 16 bytes * 32 lanes are 2 KiB per warp.
     constexpr int BATCH = 4;
     int count = words / WIDTH;
     for (int from = lane; from < count; from += 32 * BATCH) {
@@ -30,7 +30,7 @@ __device__ __forceinline__ void copy_as(uint16_t* dst, const uint16_t* src, int 
     }
 }
 
-// dst[0..words] = src[0..words].
+// Copies src[0..words] to dst[0..words].
 __device__ __forceinline__ void copy(uint16_t* dst, const uint16_t* src, int words, int lane) {
     uint64_t odd = (uint64_t)dst | (uint64_t)src | (uint64_t)words * sizeof(uint16_t);
     if (odd % 16 == 0) {

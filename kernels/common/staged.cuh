@@ -1,9 +1,11 @@
-// Epilogues of common/gemm_sm90a.cuh whose tensors go by TMA through the ring's stages: what a tile adds to comes under its
-// main loop, its results leave under the next tile's, and between the two stand only arithmetic and shared memory.
+// Epilogues of common/gemm_sm90a.cuh whose tensors move by TMA through the pipeline stages. The tensor that is added
+// (residual) loads during the tile's own main loop, and the results are stored during the main loop of the next tile.
+// Between the two loops there are only arithmetic and shared memory accesses.
 //
-// A warpgroup has a stage for its 64 rows: in W's part of it lies a tensor of the tile's columns, in x's part one of half as
-// many, both in panels of 64 columns or of as many as there are, swizzled by their rows so that neither stmatrix nor
-// ldmatrix meets bank conflicts. A warp stores its 16 rows itself. Boxes are clipped at the tensor's last row and column.
+// A warpgroup gets one stage for its 64 rows. The W part of the stage holds a tensor with all columns of the tile, the
+// x part one with half of them. Both are stored in panels of 64 columns (fewer if the tensor has fewer), swizzled by
+// row so that neither stmatrix nor ldmatrix has bank conflicts. Each warp stores its own 16 rows. TMA clips boxes at
+// the last row and column of the tensor.
 #pragma once
 
 #include "common/gemm_sm90a.cuh"
@@ -12,16 +14,16 @@
 namespace gemm {
 
 struct StagedMaps {
-    isa::TensorMap y;     // boxes of a panel's columns by 16 rows
-    isa::TensorMap more;  // the same of gate_up; of a residual by 64 rows
-    isa::TensorMap bias;  // boxes of a tile's columns
+    isa::TensorMap y;     // boxes: the columns of a panel by 16 rows
+    isa::TensorMap more;  // SwiGLU: the same boxes of gate_up; linear: boxes of the residual with 64 rows
+    isa::TensorMap bias;  // boxes: the columns of a tile
 };
 
-// Columns of a panel of COLUMNS.
+// Columns per panel of a tensor with COLUMNS columns.
 template <int COLUMNS>
 constexpr int PANEL = COLUMNS < 64 ? COLUMNS : 64;
 
-// What a lane names to ldmatrix and stmatrix of a warp's 16 rows in panels of WIDTH columns.
+// Addresses that a lane passes to ldmatrix and stmatrix for a warp's 16 rows in panels of WIDTH columns.
 template <int WIDTH>
 struct Panels {
     isa::Shared<bf16>* start;
@@ -31,23 +33,23 @@ struct Panels {
         int row = warp * 16 + lane % 16;
         mine = row * WIDTH + (lane / 16 ^ row * WIDTH / 64 % (WIDTH / 8)) * 8;
     }
-    // For 16 columns from `column` on.
+    // Returns the address for the 16 columns that start at `column`.
     __device__ __forceinline__ isa::Shared<bf16>* at(int column) const {
         return start + column / WIDTH * 64 * WIDTH + (mine ^ column % WIDTH);
     }
 };
 
-// A lane's part of 16 rows by 16 columns: four pairs, as a fragment has them.
+// A lane's part of 16 rows by 16 columns: four pairs in fragment layout.
 struct Part {
     float v[8];
 
-    // From column `column` on of a thread's sums.
+    // Takes 16 columns of a thread's accumulators, starting at `column`.
     template <class S>
     __device__ __forceinline__ Part(S& sums, int column) {
 #pragma unroll
         for (int i = 0; i < 8; i++) v[i] = sums[column / 2 + i];
     }
-    // `bias` is that of the first column.
+    // Adds the bias of 16 columns; `bias` points to that of the first column.
     __device__ __forceinline__ void add_bias(const isa::Shared<bf16>* bias, int lane) {
 #pragma unroll
         for (int i = 0; i < 8; i += 4) {
@@ -75,7 +77,7 @@ struct Part {
     }
 };
 
-// A warp's rows of COLUMNS columns, to where `row` and `column` stand in the tensor.
+// Stores a warp's 16 rows of COLUMNS columns to position (`row`, `column`) of the tensor.
 template <int COLUMNS>
 __device__ __forceinline__ void send_panels(const isa::TensorMap* map, isa::Shared<bf16>* panels, int warp, int row,
                                             int column) {
@@ -86,12 +88,13 @@ __device__ __forceinline__ void send_panels(const isa::TensorMap* map, isa::Shar
     }
 }
 
-// y = sums (+ bias) (+ residual): also an input's gradient, which may go on from what is there.
+// y = sums (+ bias) (+ residual). Also used for the gradient of an input: if it accumulates, the old dx is the
+// residual.
 struct StagedLinear : Linear {
     static constexpr bool STAGED = true;
     using Maps = StagedMaps;
 
-    // That come into a stage.
+    // Returns the bytes that are loaded into a stage.
     template <int N>
     __device__ __forceinline__ static int bytes(const Args& to) {
         return (to.residual ? 64 * N * 2 : 0) + (to.bias ? N * 2 : 0);
@@ -140,7 +143,7 @@ struct StagedSwiGlu : SwiGlu {
     __device__ __forceinline__ static void stage(const Args& to, Slot slot, isa::WgmmaAcc<N>& sums, int warp, int lane) {
         Panels<64> both(slot.w, warp, lane);
         Panels<PANEL<N / 2>> one(slot.x, warp, lane);
-        // One group after the other: 64 exponentials in a row would be most of a kernel.
+        // A loop over groups that is not unrolled: unrolled, 64 exponentials would be most of the kernel's code.
 #pragma unroll 1
         for (int n = 0; n < N; n += GROUP) {
             float group[GROUP / 2];

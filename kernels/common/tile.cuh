@@ -1,5 +1,5 @@
-// What a product leaves of sixteen rows in a warp's registers, by mma (isa::Acc[TILES]) or by wgmma (isa::WgmmaAcc): number
-// i of a lane is in its upper or lower row, lane / 4 + 8 row(i), and in column(i). A quad of lanes has a row.
+// Result of a matrix product for the sixteen rows of a warp, in registers: from mma (isa::Acc[TILES]) or from wgmma
+// (isa::WgmmaAcc). A quad of lanes holds a row. Number i of a lane is in row lane / 4 + 8 row(i) and in column(i).
 #pragma once
 
 #include "common/math.cuh"
@@ -12,7 +12,7 @@ struct WgmmaAcc;
 
 namespace tile {
 
-// Numbers that a lane holds.
+// Number of elements that a lane holds.
 template <class F>
 constexpr int COUNT = 0;
 template <int TILES>
@@ -40,7 +40,7 @@ __device__ __forceinline__ void clear(F& f) {
     }
 }
 
-// Numbers in columns from seen[row] on become `other`.
+// Sets the elements in columns from seen[row] on to `other`.
 template <class F>
 __device__ __forceinline__ void mask(F& f, const int (&seen)[2], float other) {
 #pragma unroll
@@ -49,7 +49,7 @@ __device__ __forceinline__ void mask(F& f, const int (&seen)[2], float other) {
     }
 }
 
-// Numbers in columns before first[row] become `other`.
+// Sets the elements in columns before first[row] to `other`.
 template <class F>
 __device__ __forceinline__ void mask_before(F& f, const int (&first)[2], float other) {
 #pragma unroll
@@ -58,7 +58,7 @@ __device__ __forceinline__ void mask_before(F& f, const int (&first)[2], float o
     }
 }
 
-// The rows' largest numbers. NaN is passed over, as on the CPU; it shows in sums.
+// Computes the maximum of each row. NaN is ignored, as on the CPU; it shows up in sums.
 template <class F>
 __device__ __forceinline__ void row_max(F& f, float (&most)[2]) {
     most[0] = most[1] = -math::infinity();
@@ -73,7 +73,8 @@ __device__ __forceinline__ void row_max(F& f, float (&most)[2]) {
     }
 }
 
-// Of each row a lane's numbers in 32 columns ascending, then these sums ascending.
+// Sums a lane's elements of each row: within groups of 32 columns in ascending order, then the groups in ascending
+// order.
 template <class F>
 __device__ __forceinline__ void row_sum(F& f, float (&sum)[2]) {
     constexpr int GROUP = 16;
@@ -91,13 +92,13 @@ __device__ __forceinline__ void row_sum(F& f, float (&sum)[2]) {
     }
 }
 
-// The sum of a quad's numbers.
+// Returns the sum over the lanes of a quad.
 __device__ __forceinline__ float quad_sum(float x) {
     x += isa::shfl_xor(x, 1);
     return x + isa::shfl_xor(x, 2);
 }
 
-// 2 to the power of f scale - base, with a base for each row.
+// Computes 2^(f scale - base), with one base per row.
 template <class F>
 __device__ __forceinline__ void row_exp2(F& f, float scale, const float (&base)[2]) {
 #pragma unroll
@@ -106,7 +107,7 @@ __device__ __forceinline__ void row_exp2(F& f, float scale, const float (&base)[
     }
 }
 
-// The same with a base for each column, of which `bases` holds those times 1 / unit.
+// Computes 2^(f scale - base), with one base per column. The base is the element of `bases` times `unit`.
 template <class F>
 __device__ __forceinline__ void column_exp2(F& f, float scale, const isa::Shared<float>* bases, float unit) {
 #pragma unroll
@@ -128,7 +129,7 @@ __device__ __forceinline__ void row_scale(F& f, const float (&factor)[2]) {
     }
 }
 
-// Gradients of scores, in the place of those of probabilities: p (dp - delta), with a delta for each row.
+// Turns dp (gradients of probabilities) into gradients of scores, in place: p (dp - delta), with one delta per row.
 template <class F>
 __device__ __forceinline__ void row_grads(F& dp, F& p, const float (&delta)[2]) {
 #pragma unroll
@@ -137,7 +138,7 @@ __device__ __forceinline__ void row_grads(F& dp, F& p, const float (&delta)[2]) 
     }
 }
 
-// The same with a delta for each column.
+// Does the same as row_grads, with one delta per column.
 template <class F>
 __device__ __forceinline__ void column_grads(F& dp, F& p, const isa::Shared<float>* deltas) {
 #pragma unroll
@@ -151,7 +152,7 @@ __device__ __forceinline__ void column_grads(F& dp, F& p, const isa::Shared<floa
     }
 }
 
-// In bf16, as the left operand of a product over its columns, sixteen a step.
+// Rounds to bf16, as the left operand of a product over its columns, sixteen columns per step.
 template <class F, int STEPS>
 __device__ __forceinline__ void round(isa::Frag<4> (&to)[STEPS], F& f) {
     static_assert(COUNT<F> == 8 * STEPS, "a step has sixteen columns");
