@@ -55,9 +55,9 @@ constexpr int NEVER = 0x7fffffff;
 template <int HD>
 constexpr int STRIP = HD > 96 ? 16 : 32;
 
-// Rows of a key head's group, starting at row `from`. Row i belongs to token `token + (first + i) / group` and to
-// head `(first + i) % group`. A stage is copied in many small pieces, so the division is done by a multiplication with `inverse`. It is
-// exact below 2^31 / group, which the host code checks.
+// Rows of a key head's group, starting at row `from`. Row i belongs to token `token + (first + i) / group` and to head
+// `(first + i) % group`. A stage is copied in many small pieces, so the division is done by a multiplication with
+// `inverse`. It is exact below 2^31 / group, which the host code checks.
 struct Span {
     int token, first, group;
     uint32_t inverse;

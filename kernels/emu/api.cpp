@@ -1,4 +1,4 @@
-// The C interface: checks a launch as the driver would and runs it.
+// C interface of the emulator: checks a launch as the CUDA driver would, and runs it.
 #include "emu/api.h"
 
 #include <algorithm>
@@ -11,7 +11,7 @@ namespace emu {
 
 namespace {
 
-// Limits of one streaming multiprocessor of compute capability 9.0 (CUDA programming guide, technical specifications).
+// Limits of a streaming multiprocessor of compute capability 9.0 (CUDA programming guide, technical specifications).
 constexpr uint64_t kSmThreads = 2048, kSmRegisters = 65536, kSmCtas = 32;
 constexpr uint64_t kSmShared = 228 * 1024, kCtaShared = 227 * 1024, kCtaReserved = 1024;
 
@@ -19,7 +19,7 @@ uint64_t ctas_per_sm(const EmuLaunch& launch) {
     uint64_t n = std::min(kSmCtas, kSmThreads / launch.block);
     n = std::min(n, kSmShared / (launch.smem + kCtaReserved));
     if (launch.registers != 0) {
-        // A warp's registers come in units of 256.
+        // Registers of a warp are allocated in units of 256.
         uint64_t warps = (launch.block + 31) / 32;
         uint64_t warp_registers = (launch.registers * 32ull + 255) / 256 * 256;
         n = std::min(n, kSmRegisters / (warps * warp_registers));
@@ -88,7 +88,7 @@ int omr_emu_launch(EmuInstance* emu, const EmuEntry* entry, const EmuLaunch* lau
     emu->failed = false;
     emu->error = emu::refusal(*entry, *launch, args_size);
     if (!emu->error.empty()) return 1;
-    // Places are relative to the kernel.
+    // Places are relative to the kernel's entry, so cached sites of another kernel are invalid.
     if (emu->entry != entry) {
         for (auto& cached : emu->site_cache) cached = {};
     }
@@ -112,7 +112,7 @@ int omr_emu_launch(EmuInstance* emu, const EmuEntry* entry, const EmuLaunch* lau
         emu->order = {0, uint32_t(emu->cta_total / launch->cluster - 1)};
         emu->cta_total = 2 * launch->cluster;
     } else if (emu->options.seed != 0) {
-        // The number of the launch goes in, so that two launches of one kernel differ.
+        // The number of the launch is included, so that two launches of one kernel differ.
         emu->random_state = (emu->options.seed + emu->counters.launches) * 0x9e3779b97f4a7c15ull | 1;
         for (uint64_t i = 0; i < emu->cta_total / launch->cluster; i++) {
             emu->order.push_back(uint32_t(i));

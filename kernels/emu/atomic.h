@@ -1,17 +1,17 @@
-// Atomics, fences and acquire/release access.
+// Emulation of atomics, fences, and acquire/release accesses.
 #pragma once
 #include "emu/memory.h"
 
 namespace emu {
 
-// Before an atomic access; the schedule may turn to another thread first.
+// Must be called before an atomic access. The schedule may switch to another thread first.
 void atomic_begin(const void* p, uint32_t bytes, bool shared, const Where& where);
 void fence();
 void relaxed_load(const void* p, uint32_t bytes, const Where& where);
-// Without `ordering` (a skipped site) a plain atomic store.
+// Release store. If `ordering` is false (a skipped site), it is only an atomic store.
 void release(void* p, uint32_t bytes, bool ordering, const Where& where);
 void acquire(const void* p, uint32_t bytes, const Where& where);
-// Called after pred() was false; returns when it is worth asking again.
+// Called after pred() was false. Returns when pred() is worth another call.
 void spin_again(const Where& where);
 void spin_done();
 
@@ -25,7 +25,7 @@ inline T atomic(T* p, bool shared, F change, const Where& where) {
     return old;
 }
 
-// As the instruction adds: integers wrap.
+// Adds like the instruction: integers wrap around.
 template <class T>
 inline T added(T a, T b) {
     if constexpr (std::is_integral_v<T>) {
@@ -78,7 +78,7 @@ inline T load_volatile(const T* p, emu::Where where = emu::Where::current()) {
 template <class T>
 inline void store_release(T* p, std::type_identity_t<T> v, emu::Where where = emu::Where::current()) {
     static_assert(sizeof(T) == 4 || sizeof(T) == 8, "store_release of 4 or 8 bytes");
-    // Skipped, the store itself remains: only its ordering is lost.
+    // If the site is skipped, the store still happens; only its ordering is lost.
     emu::release(p, sizeof(T), emu::pass("store_release", where), where);
     *static_cast<volatile T*>(p) = v;
 }

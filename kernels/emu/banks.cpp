@@ -1,6 +1,6 @@
-// What accesses of a warp's lanes to shared memory cost beyond one pass over the 32 banks of 4 bytes. Lanes run one after
-// the other here, so those that a warp makes at once are found again by where they stand and how often the lane has been
-// there; a lane that leaves some out shifts its own.
+// Counts bank conflicts: the cycles that accesses of a warp to shared memory cost beyond one pass over the 32 banks of
+// 4 bytes. Lanes run one after the other here, so accesses that a warp would make together are matched by their place
+// and by how often the lane has been there. A lane that skips some accesses is matched wrongly from then on.
 #include <algorithm>
 
 #include "emu/runtime.h"
@@ -11,7 +11,8 @@ namespace {
 
 constexpr uint32_t kBanks = 32, kWord = 4;
 
-// As many lanes as fill a pass at once; a word that several ask for is one.
+// Returns the extra cycles of one access. A pass serves as many lanes as fill it. Several lanes that access the same
+// word count once.
 uint32_t conflicts(const Together& together, uint32_t bytes) {
     uint32_t lanes = std::min(kLanes, kBanks * kWord / std::max(bytes, kWord)), extra = 0;
     for (uint32_t first = 0; first < kLanes; first += lanes) {

@@ -1,5 +1,5 @@
-// Barriers of the CTA (sync_cta is number 0) and of a warp. bar.sync and bar.arrive are aligned instructions: the
-// lanes of a warp gather first, then the warp arrives as one.
+// Emulation of the barriers of a CTA (sync_cta is number 0) and of a warp. bar.sync and bar.arrive are aligned
+// instructions: the lanes of a warp gather first, then the warp arrives as a unit.
 #include "emu/runtime.h"
 #include "emu/sync.h"
 
@@ -17,7 +17,8 @@ uint32_t live_threads(const Cta& cta) {
 
 void complete(Cta& cta, uint32_t id) {
     Barrier& bar = cta.barriers[id];
-    // Those that wait do nothing between their arrival and this moment; those that only arrived may.
+    // Warps that wait do nothing between their arrival and this moment, so they are known up to now. Warps that only
+    // arrived may have continued.
     uint32_t time = ++cta.shadow.time;
     for (uint32_t bits = bar.waiting_warps; bits != 0; bits &= bits - 1) bar.known.warp[__builtin_ctz(bits)] = time;
     for (uint32_t w = 0; id == 0 && w < kMaxWarps; w++) {
@@ -46,7 +47,7 @@ void settle(Cta& cta, uint32_t id) {
     if (bar.arrived == expected) complete(cta, id);
 }
 
-// All live lanes of the warp have reached the barrier.
+// Called when all live lanes of the warp have reached the barrier.
 void warp_arrives(Warp& warp) {
     Cta& cta = *warp.cta;
     uint32_t id = warp.barrier_id;
@@ -136,7 +137,7 @@ void barrier(uint32_t id, uint32_t threads, bool wait, const Where& where) {
     if (fiber.wait == Wait::barrier) {
         block(Wait::barrier, id, where);
     } else {
-        // This very arrival completed it, or it does not wait.
+        // This arrival completed the barrier, or the thread does not wait.
         yield_ready();
     }
     nudge_copies(fiber);

@@ -1,6 +1,8 @@
-// Bulk copies. A load is in flight from its issue until it lands: at once (eager), when nothing else can run (lazy), or
-// in pieces of 16 bytes at drawn moments. A store reads its source and writes its destination at once (eager), as late
-// as its issuer's waits allow (lazy), or at drawn moments; until that wait nobody may touch the source.
+// Emulation of bulk copies (TMA).
+// - A load is in flight from its issue until it lands: at once (eager), when nothing else can run (lazy), or in pieces
+//   of 16 bytes at random moments.
+// - A store reads its source and writes its destination at once (eager), as late as its issuer's waits allow (lazy), or
+//   at random moments. Until that wait, no one may touch the source.
 #include "emu/bulk.h"
 
 #include <algorithm>
@@ -18,7 +20,8 @@ constexpr uint32_t kPiece = 16;
 
 std::string caller(const Where& where) { return thread_name(self()) + " at " + place_name(where); }
 
-// The map must lie where only launches write: the proxy that reads maps sees nothing else without a fence of its own.
+// The map must be in memory that only launches write. The proxy that reads maps does not see other writes without a
+// separate fence.
 void check_map(const uint64_t* map, const Where& where) {
     const Instance& emu = instance();
     auto at = reinterpret_cast<const unsigned char*>(map), args = static_cast<const unsigned char*>(emu.args);
@@ -31,7 +34,7 @@ void check_map(const uint64_t* map, const Where& where) {
     }
 }
 
-// Words as src/device/emu/tensor_map.rs packs them.
+// Reads the words as src/device/emu/tensor_map.rs packs them.
 Box box_of(const Tile& tile, const Where& where) {
     check_map(tile.map, where);
     const uint64_t* words = tile.map;
@@ -67,7 +70,7 @@ Box plain(void* global, int bytes, const void* shared, const char* what, const W
     return box;
 }
 
-// The swizzle acts on the address in shared memory: bits 4 and up are XORed with bits 7 and up.
+// Applies the swizzle to an address in shared memory: bits 4 and up are XORed with bits 7 and up.
 uint32_t swizzled(const Box& box, uint32_t offset) {
     uint32_t mask = box.swizzle == 0 ? 0 : box.swizzle / kPiece - 1;
     return offset ^ ((offset >> 7 & mask) << 4);
@@ -102,7 +105,7 @@ void land_piece(Cta& cta, const BulkCopy& copy, uint32_t index) {
     if (piece.to > piece.from) memcpy(to + piece.from, piece.global + piece.from, piece.to - piece.from);
 }
 
-// All of it is there, and its mbarrier hears of it.
+// Completes a load: all its bytes land, and its mbarrier is signalled.
 void land(Cta& cta, size_t index) {
     BulkCopy copy = std::move(cta.loads[index]);
     cta.loads.erase(cta.loads.begin() + long(index));
@@ -114,7 +117,7 @@ void land(Cta& cta, size_t index) {
     complete_bytes(cta, copy.mbarrier, copy.box.bytes - copy.signalled);
 }
 
-// Some of its pieces land; the mbarrier may hear of some of them.
+// Lands some pieces of a load, and may signal some of their bytes to the mbarrier.
 void land_some(Cta& cta, BulkCopy& copy) {
     Instance& emu = *cta.emu;
     uint32_t pieces = pieces_of(copy);
@@ -126,7 +129,7 @@ void land_some(Cta& cta, BulkCopy& copy) {
     }
     if (emu.below(2) != 0) return;
     uint32_t landed = uint32_t(std::count(copy.landed.begin(), copy.landed.end(), true));
-    // The last bytes are told of when the whole is there.
+    // The last bytes are signalled only when the complete load has landed.
     uint32_t told = std::min(landed, pieces - 1) * kPiece;
     uint32_t more = told - std::min(told, copy.signalled);
     copy.signalled += more;
@@ -144,7 +147,7 @@ void combine(unsigned char* to, const unsigned char* from, F sum) {
 
 float widened(uint16_t x) { return __uint_as_float(uint32_t(x) << 16); }
 
-// To the nearest, ties to even; a NaN becomes that of cvt.rn.
+// Rounds to nearest, ties to even. NaN becomes the NaN of cvt.rn.
 uint16_t rounded(float x) {
     uint32_t bits = __float_as_uint(x);
     if ((bits & 0x7fffffffu) > 0x7f800000u) return 0x7fff;
@@ -182,7 +185,7 @@ void write(Cta& cta, BulkCopy& store) {
     }
 }
 
-// Calls `use` with what of the tensor the box covers, row by row.
+// Calls `use` with the part of each row of the box that is inside the tensor.
 template <class F>
 void each_row(const BulkCopy& copy, F use) {
     uint32_t row = copy.box.row_bytes;
@@ -198,7 +201,8 @@ void each_row(const BulkCopy& copy, F use) {
     }
 }
 
-// A fault is to be one of the thread that asks, not of whoever runs when the copy is made.
+// Touches the memory now, so that a fault is reported for the thread that issues the copy and not for the thread that
+// runs when the copy is made.
 void probe(const unsigned char* from, uint32_t bytes) {
     auto bytes_at = static_cast<const volatile unsigned char*>(from);
     for (uint32_t at = 0; at < bytes; at += kPage) (void)bytes_at[at];
@@ -211,7 +215,8 @@ void check_box(const Box& box, uint32_t offset, const char* what, const Where& w
     }
 }
 
-// To `there`, whose shared memory is meant where `fiber` stands for the running thread as that CTA sees it.
+// Starts a load into the shared memory of the CTA of `fiber`. If that is another CTA, `fiber` represents the running
+// thread as that CTA sees it.
 void load(Fiber& fiber, const void* destination, const Box& box, const void* mbarrier, const char* what,
           const Where& where) {
     Cta& cta = *fiber.cta;
@@ -280,7 +285,7 @@ bool land_one(Instance& emu) {
          i < n; i++) {
         Cta& cta = *emu.started[(first + i) % n];
         if (cta.loads.empty()) continue;
-        // The newest first: nothing promises their order.
+        // The newest load first, because their order is not guaranteed.
         land(cta, emu.options.seed != 0 ? emu.below(uint32_t(cta.loads.size())) : cta.loads.size() - 1);
         return true;
     }

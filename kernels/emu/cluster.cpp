@@ -1,5 +1,5 @@
-// Clusters: their barrier, and what one CTA does to the shared memory of another. Each CTA keeps its own time; what a
-// thread knows of another CTA it has from that barrier or from mbarriers (Remotes).
+// Emulation of clusters: their barrier, and accesses of one CTA to the shared memory of another. Each CTA has its own
+// clock. A thread learns about another CTA only from the cluster barrier or from mbarriers (Remotes).
 #include "emu/cluster.h"
 
 #include "emu/runtime.h"
@@ -41,14 +41,14 @@ Cta& cta_at(uint32_t rank, const char* what, const Where& where) {
     return there;
 }
 
-// Stands for the warp of a thread of another CTA.
+// Placeholder for the warp of a thread of another CTA.
 Warp nobody = [] {
     Warp warp{};
     warp.index = ~0u;
     return warp;
 }();
 
-// The running thread as CTA `there` knows it: ordered after what it has learned of that CTA, and after nothing else.
+// The running thread as seen by CTA `there`: it is ordered after what it knows of that CTA, and after nothing else.
 struct Foreign {
     Fiber fiber{};
 
@@ -67,7 +67,7 @@ struct Foreign {
     }
 };
 
-// The mbarrier at the place of `at` in `there`, ready for others.
+// Returns the mbarrier of CTA `there` at the offset of `at`, after checking that other CTAs may use it.
 MbarrierState& mbarrier_in(Cta& there, const Fiber& foreign, const void* at, const Where& where) {
     uint32_t offset = uint32_t(static_cast<const unsigned char*>(at) - self().smem);
     MbarrierState* bar = find_mbarrier(there, offset);

@@ -1,4 +1,4 @@
-// A cluster: CTAs that run at the same time and reach each other's shared memory.
+// Emulation of clusters: CTAs that run at the same time and can access each other's shared memory.
 #pragma once
 #include "emu/tma.h"
 

@@ -1,4 +1,5 @@
-// cp.async: completes at issue (eager), at the wait (lazy), or in pieces of 4 bytes, out of order, at drawn moments.
+// Emulation of cp.async. A copy completes at issue (eager), at the wait (lazy), or in pieces of 4 bytes, out of order
+// and at random moments.
 #include "emu/copy.h"
 
 #include "emu/runtime.h"
@@ -78,7 +79,7 @@ void async_commit() { self().group++; }
 void async_wait(uint32_t newest) {
     Fiber& fiber = self();
     Instance& emu = *fiber.cta->emu;
-    // Groups 0 .. group - 1 are committed; the last `newest` of them may stay open.
+    // Groups 0 .. group - 1 are committed. The last `newest` of them may stay incomplete.
     uint32_t first_open = fiber.group > newest ? fiber.group - newest : 0;
     size_t kept = 0;
     size_t n = fiber.copies.size();

@@ -1,4 +1,4 @@
-// cp.async: the destination is in flight from issue until the issuing thread waits for its group.
+// Emulation of cp.async: the destination is in flight from issue until the issuing thread waits for its group.
 #pragma once
 #include "emu/memory.h"
 

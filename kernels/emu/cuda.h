@@ -1,4 +1,4 @@
-// The part of CUDA's own surface that kernels use, for a host compiler.
+// The part of CUDA's API that kernels use, for a host compiler.
 #pragma once
 #include <bit>
 #include <math.h>
@@ -77,7 +77,7 @@ inline uint32_t __funnelshift_l(uint32_t low, uint32_t high, uint32_t shift) {
 inline uint32_t __funnelshift_r(uint32_t low, uint32_t high, uint32_t shift) {
     return uint32_t((uint64_t(high) << 32 | low) >> (shift & 31));
 }
-// Selects four bytes of the eight in b:a; a selector's bit 3 would replicate the sign, which no kernel asks for.
+// Selects four of the eight bytes in b:a. Bit 3 of a selector would replicate the sign; no kernel uses it.
 inline uint32_t __byte_perm(uint32_t a, uint32_t b, uint32_t selector) {
     uint64_t bytes = uint64_t(b) << 32 | a;
     uint32_t y = 0;

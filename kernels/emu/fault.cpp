@@ -1,5 +1,5 @@
-// A fault while a launch runs becomes its error: the handler runs on its own stack, writes who did what, and returns
-// to the launcher's stack instead of the faulting instruction.
+// Turns a fault during a launch into an error of the launch. The handler runs on its own stack, writes which thread
+// caused what, and returns to the launcher's stack instead of the faulting instruction.
 #include <signal.h>
 #include <stdio.h>
 #include <sys/mman.h>
@@ -22,7 +22,7 @@ thread_local Instance* guarded = nullptr;
 thread_local stack_t previous_stack{};
 constexpr size_t kSignalStack = 256 * 1024;
 
-// Of each host thread that launches, for its life.
+// Signal stack of each host thread that launches, for the life of the thread.
 struct SignalStack {
     void* memory = mmap(nullptr, kSignalStack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     ~SignalStack() {

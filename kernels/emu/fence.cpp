@@ -1,4 +1,4 @@
-// The proxy fences: each is a moment of its thread, behind which asynchronous units see what it wrote.
+// Proxy fences: each is a time of its thread. Asynchronous units see what the thread wrote before it.
 #include "emu/fence.h"
 
 #include "emu/runtime.h"

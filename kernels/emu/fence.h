@@ -1,4 +1,4 @@
-// Fences between the threads' own accesses and those of asynchronous units.
+// Emulation of the fences between the accesses of threads and those of asynchronous units.
 #pragma once
 #include "emu/thread.h"
 

@@ -1,4 +1,4 @@
-// The stack switch: callee-saved registers on the old stack, the rest is the compiler's business.
+// The stack switch. It saves the callee-saved registers on the old stack; the compiler handles the others.
 #include "emu/fiber.h"
 
 asm(R"(
@@ -32,7 +32,7 @@ namespace emu {
 
 void* prepare_stack(unsigned char* stack, size_t bytes, void (*entry)()) {
     memcpy(stack, &kCanary, sizeof kCanary);
-    // On entry a function expects rsp = 8 mod 16: the slot above it stands for its return address.
+    // A function expects rsp = 8 mod 16 on entry; the slot above it is the place of its return address.
     uintptr_t top = (reinterpret_cast<uintptr_t>(stack) + bytes) & ~uintptr_t(63);
     void** sp = reinterpret_cast<void**>(top) - 1;
     *sp = nullptr;

@@ -1,19 +1,19 @@
-// Stacks and the switch between them.
+// Fiber stacks and the switch between them.
 #pragma once
 #include "emu/runtime.h"
 
 extern "C" {
-// Saves the running stack pointer at *save and continues where `to` was saved.
+// Saves the current stack pointer at *save and continues at the point where `to` was saved.
 void emu_switch(void** save, void* to);
-// The second half of emu_switch: continue with the stack pointer already set.
+// Second half of emu_switch: continues with a stack pointer that is already set.
 void emu_resume();
 }
 
 namespace emu {
 
-// A stack whose first switch calls entry().
+// Prepares a stack. The first switch to it calls entry().
 void* prepare_stack(unsigned char* stack, size_t bytes, void (*entry)());
-// False if a frame has run over the low end.
+// Returns false if a frame has overflowed the low end of the stack.
 bool stack_intact(const unsigned char* stack);
 
 }  // namespace emu

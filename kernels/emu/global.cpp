@@ -1,7 +1,9 @@
-// Global memory: alignment, and races between threads of one launch. Faults beyond a buffer are the guard pages'.
+// Emulation of global memory: checks alignment, and races between threads of one launch. Guard pages detect accesses
+// outside a buffer.
 //
-// Inside a CTA its barriers order. Between CTAs a thread publishes by threadfence and then an atomic (or by
-// store_release), another acquires by an atomic and then threadfence (or by load_acquire) of the same address.
+// Threads of one CTA are ordered by its barriers. Between CTAs, one thread publishes by threadfence followed by an
+// atomic (or by store_release). Another thread acquires by an atomic followed by threadfence (or by load_acquire) at
+// the same address.
 #include "emu/global.h"
 
 #include <algorithm>
@@ -14,7 +16,7 @@ namespace emu {
 
 namespace {
 
-// Pages of history one launch may take, 16 KiB for 4 KiB of stores; further stores go unseen.
+// Largest number of history pages of a launch; 4 KiB of stores take 16 KiB. Further stores are not tracked.
 constexpr size_t kMaxPages = 16384;
 
 void check_alignment(const void* p, uint32_t bytes, const char* what, const Where& where) {
@@ -24,7 +26,7 @@ void check_alignment(const void* p, uint32_t bytes, const char* what, const Wher
     }
 }
 
-// The page's history; null where it has none and none is to be made.
+// Returns the history of a page, or null if it has none and `make` is false.
 GlobalPage* page_of(Global& global, uintptr_t address, bool make) {
     uintptr_t number = address / kPage;
     if (number == global.last_number && global.last != nullptr) [[likely]] return global.last;
@@ -96,7 +98,7 @@ void note_load(const void* p, uint32_t bytes, const Where& where) {
 
 void note_store(Fiber& me, const void* p, uint32_t bytes, bool atomic, int32_t place) {
     Instance& emu = *me.cta->emu;
-    // Two threads may store the halves of a word.
+    // Smaller stores are not tracked, because two threads may store the halves of one word.
     if (!emu.options.shadow || bytes < kWord) return;
     auto address = reinterpret_cast<uintptr_t>(p);
     GlobalPage* page = page_of(emu.global, address, true);
@@ -132,7 +134,7 @@ void acquire_all(Fiber& me, const std::vector<Published>& published) {
     }
 }
 
-// All this thread has done and knows, now; what it does from here on is not part of it.
+// Publishes everything that this thread has done and knows now. What it does later is not part of the publication.
 Published publish(Fiber& me) {
     auto publication = std::make_shared<Publication>();
     publication->cta = me.cta->linear;
@@ -149,7 +151,7 @@ Published publish(Fiber& me) {
     return publication;
 }
 
-// Under a seed any access that others can watch is a moment to let them run.
+// With a seed, every access that other threads can observe is a chance to let them run.
 void maybe_yield(uint32_t one_in) {
     Instance& emu = instance();
     if (emu.options.seed != 0 && emu.below(one_in) == 0) yield();
@@ -161,7 +163,7 @@ std::vector<Published>* sync_at(Fiber& me, const void* p) {
     return found == sync.end() ? nullptr : &found->second;
 }
 
-// A relaxed access has read what was published here: a fence makes it known.
+// A relaxed access has read what was published at this address. The next fence makes it known to the thread.
 void observe(Fiber& me, const void* p) {
     if (auto* published = sync_at(me, p)) {
         me.observed.insert(me.observed.end(), published->begin(), published->end());
@@ -174,7 +176,7 @@ void Global::begin() {
     launch++;
     last = nullptr;
     sync.clear();
-    // Buffers come and go; their history is of no more use.
+    // Buffers are freed and reused, so their old history is of no use.
     if (pages.size() >= kMaxPages / 2) pages.clear();
 }
 
@@ -185,12 +187,12 @@ void global_read(const void* p, uint32_t bytes, const Where& where) {
 
 void global_write(void* p, const void* value, uint32_t bytes, const Where& where) {
     check_alignment(p, bytes, "store", where);
-    // A fault is to be one of the kernel's store, not of its history.
+    // Writes first, so that a fault is reported for the kernel's store and not for the history.
     memcpy(p, value, bytes);
     note_store(p, bytes, false, where);
 }
 
-// History is kept by page.
+// Calls `note` for the part on each page, because history is kept per page.
 template <class F>
 void each_page(const void* p, uint32_t bytes, F note) {
     auto at = static_cast<const unsigned char*>(p);

@@ -1,5 +1,5 @@
-// What the emulator knows of global memory during one launch: who stored through isa/ what, and what CTAs have
-// published to each other. Plain accesses (p[i]) are not seen, nor is a store after another's load.
+// State of global memory during one launch: who stored what through isa/, and what CTAs have published to each other.
+// Plain accesses (p[i]) are not tracked. A store after another thread's load is not checked.
 #pragma once
 #include <memory>
 #include <unordered_map>
@@ -9,7 +9,8 @@
 
 namespace emu {
 
-// All that happened before one fence: what its thread had done and knew of its CTA, and what its CTA had acquired.
+// Everything that happened before one fence: what its thread had done and knew of its CTA, and what its CTA had
+// acquired.
 struct Publication {
     uint64_t cta;
     uint32_t thread;
@@ -19,13 +20,13 @@ struct Publication {
 
 using Published = std::shared_ptr<const Publication>;
 
-// A publication of another CTA that a thread of this one has acquired, and when.
+// A publication of another CTA that a thread of this CTA has acquired, with the thread and the time.
 struct Acquired {
     Published publication;
     uint32_t by, time;
 };
 
-// The last store to 4 bytes.
+// Last store to 4 bytes of global memory.
 struct GlobalCell {
     uint32_t cta;
     uint32_t time;
@@ -46,7 +47,7 @@ struct Global {
     std::unordered_map<uintptr_t, std::unique_ptr<GlobalPage>> pages;
     uintptr_t last_number = 0;
     GlobalPage* last = nullptr;
-    // What fences have been followed by a store or an atomic at each address.
+    // Per address, the fences that were followed by a store or an atomic there.
     std::unordered_map<uintptr_t, std::vector<Published>> sync;
 
     void begin();

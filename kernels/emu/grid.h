@@ -1,4 +1,5 @@
-// Programmatic dependent launch: kernels of a stream run one after the other here, so that there is nothing to wait for.
+// Emulation of programmatic dependent launch. Kernels of a stream run one after the other here, so there is nothing to
+// wait for.
 #pragma once
 #include "emu/thread.h"
 

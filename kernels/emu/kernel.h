@@ -1,4 +1,5 @@
-// KERNEL on the host: the body as a function of one thread and the record the host program launches it by.
+// KERNEL on the host: the kernel's code as a function of one thread, and the record with which the host program
+// launches it.
 #pragma once
 #include "emu/api.h"
 

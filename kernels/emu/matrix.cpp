@@ -1,5 +1,5 @@
-// Warp instructions: lanes post, the last to arrive executes for all. Everything a warp does together passes one
-// sequence, so that lanes that do different things are found out.
+// Warp instructions: lanes post them, and the last lane to arrive executes the instruction for all. All joint
+// operations of a warp form one sequence, so that lanes that diverge are detected.
 #include "emu/matrix.h"
 
 #include <immintrin.h>
@@ -43,7 +43,7 @@ void wait_for(uint32_t number, const Where& where) {
          place_name(where).c_str(), thread_name(self()).c_str(), kind_name(op.kind), place_name(op.where).c_str());
 }
 
-// The open instruction this lane joins next.
+// Returns the posted instruction that this lane joins next.
 Op& join(Fiber& fiber, uint32_t kind, const Where& where) {
     Warp& warp = *fiber.warp;
     if (fiber.posted - warp.base >= kSlots) wait_for(fiber.posted, where);
@@ -83,20 +83,20 @@ void exchange_all(Warp& warp, Op& op) {
             case Exchange::up: from = i - operand; break;
             case Exchange::ballot: break;
         }
-        // Out of range: a lane keeps its own, as the instruction does.
+        // If the source is out of range, a lane keeps its own value, like the instruction.
         if (from >= kLanes) from = i;
         warp.lanes[i].result = kind == Exchange::ballot ? votes : value[from];
     }
 }
 
-// Row i of matrix j, at the address lane 8j + i gave; checked.
+// Returns the checked address of row i of matrix j, which lane 8j + i passed.
 const unsigned char* row_address(Warp& warp, const Op& op, uint32_t lane, bool write) {
     auto p = static_cast<const unsigned char*>(op.operand[1][lane]);
     shared_matrix_row(warp.lanes[lane], p, write, place_of(*warp.cta->emu, op.where));
     return p;
 }
 
-// Counts what eight 16-byte rows cost beyond one pass over the 32 banks of 4 bytes.
+// Returns the cycles that eight 16-byte rows cost beyond one pass over the 32 banks of 4 bytes.
 uint32_t bank_conflicts(const unsigned char* const* rows) {
     uint32_t worst = 1;
     uint32_t hits[8] = {};
@@ -149,7 +149,7 @@ void store_matrices(Warp& warp, Op& op, uint32_t matrices, bool transposed) {
     }
 }
 
-// Eight bf16 to eight floats.
+// Converts eight bf16 to eight floats.
 __m256 widen(__m128i x) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(x), 16)); }
 
 void eight_rows(const float (*a)[16], const __m256* b, __m256* d) {
@@ -167,17 +167,17 @@ void eight_rows(const float (*a)[16], const __m256* b, __m256* d) {
     d[0] = d0, d[1] = d1, d[2] = d2, d[3] = d3, d[4] = d4, d[5] = d5, d[6] = d6, d[7] = d7;
 }
 
-// The same as tensor cores add: b is [k][8], d [16][8].
+// Does the same product as eight_rows, added as tensor cores do: a is [16][16], b is [k][8], d is [16][8].
 void sixteen_rows_aligned(const float (*a)[16], const float* b, float* d) {
     for (uint32_t m = 0; m < 16; m++) {
         for (uint32_t n = 0; n < 8; n++) d[m * 8 + n] = aligned_sum(a[m], 1, b + n, 8, d[m * 8 + n]);
     }
 }
 
-// d = fma(a[k], b[k], d), k ascending: sixteen independent chains of eight columns.
+// Computes d = fma(a[k], b[k], d) for ascending k, as sixteen independent chains of eight columns.
 void multiply(Op& op) {
     alignas(32) float a[16][16];
-    alignas(32) uint32_t pair[8][8];  // [k / 2][column], the pairs of B
+    alignas(32) uint32_t pair[8][8];  // [k / 2][column]: the pairs of B
     __m256 d[16];
     for (uint32_t g = 0; g < 8; g++) {
         __m128i r[4];

@@ -1,6 +1,6 @@
-// Matrix fragments. A lane only posts a matrix instruction with the addresses of its registers; the last lane of the
-// warp to post executes it for all. Touching a register waits for the instructions posted on it, so that a lane may
-// run ahead of its warp through a whole main loop.
+// Emulation of matrix fragments and mma. A lane only posts a matrix instruction with the addresses of its registers.
+// The last lane of the warp to post it executes it for all lanes. An access to a register waits for the instructions
+// posted on it, so a lane can run ahead of its warp through a complete main loop.
 #pragma once
 #include "emu/matrix_kind.h"
 #include "emu/memory.h"
@@ -9,22 +9,22 @@
 namespace emu {
 
 
-// Returns the instruction's number in the warp's sequence.
+// Posts an instruction, and returns its number in the warp's sequence.
 uint32_t post(Matrix kind, const void* a, const void* b, const void* c, const Where& where);
 // Returns when the warp has executed that instruction.
 void await(uint32_t number);
-// Refuses a touch of registers that the product of that number may still read.
+// Ends the launch with an error if the wgmma with that number may still read registers that the thread is accessing.
 void require_read(uint32_t number);
 
-// Registers of a lane that instructions may still be about to touch.
+// Registers of a lane that posted instructions may still access.
 template <class T, int N>
 struct Registers {
     T r[N];
-    mutable uint32_t pending = 0;       // the last instruction posted on them
+    mutable uint32_t pending = 0;       // last instruction posted on them
     mutable uint32_t asynchronous = 0;  // the last wgmma that reads them
-    uint32_t touched = 0;               // fences before wgmma that the thread had passed when it last wrote them
+    uint32_t touched = 0;               // wgmma fences that the thread had passed when it last wrote them
 
-    // Undefined on a card: NaN here, as bf16 and as fp32.
+    // Uninitialised registers are undefined on a GPU. Here they are NaN, both as bf16 and as fp32.
     Registers() { memset(r, 0xff, sizeof r); }
     Registers(const Registers& other) { *this = other; }
     Registers& operator=(const Registers& other) {
@@ -34,10 +34,10 @@ struct Registers {
         touched = current->wgmma_fences;
         return *this;
     }
-    // The stack slot will be reused.
+    // Waits, because the stack slot will be reused.
     ~Registers() { settle(); }
 
-    // Until the warp's instructions on them have been executed.
+    // Waits until the warp has executed the instructions on these registers.
     void arrive() const {
         if (pending != 0) {
             await(pending);
@@ -110,12 +110,12 @@ inline void stmatrix_trans(Shared<bf16>* row, const Frag<N>& s, emu::Where where
     s.pending = emu::post(kind, s.r, row, nullptr, where);
 }
 
-// Per output d = fma(a[k], b[k], d) for k = 0 .. 15 in fp32: one chain over ascending K.
+// Computes per output d = fma(a[k], b[k], d) for k = 0 .. 15 in fp32: one chain over ascending k.
 inline void mma(Acc& d, const Frag<4>& a, const Frag<2>& b, emu::Where where = emu::Where::current()) {
     d.pending = a.pending = b.pending = emu::post(emu::Matrix::mma, d.r, a.r, b.r, where);
 }
 
-// With B in one half (0 or 1) of what one ldmatrix loaded for two.
+// Does the same with B in one half (0 or 1) of a Frag<4>, which one ldmatrix loaded for two operands.
 template <int HALF>
 inline void mma(Acc& d, const Frag<4>& a, const Frag<4>& b, emu::Where where = emu::Where::current()) {
     static_assert(HALF == 0 || HALF == 1, "a Frag<4> holds two operands B");

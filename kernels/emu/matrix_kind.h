@@ -1,4 +1,4 @@
-// Kinds of warp instruction a lane posts.
+// Kinds of warp instructions that a lane posts.
 #pragma once
 #include <stdint.h>
 
@@ -11,7 +11,7 @@ enum class Matrix : uint32_t {
 };
 enum class Exchange : uint32_t { index, bitwise_xor, down, up, ballot };
 
-// Exchanges follow the matrix instructions in an Op's kind.
+// Offset of Exchange kinds in the kind of an Op; matrix instructions come first.
 constexpr uint32_t kExchange = 16;
 
 }  // namespace emu

@@ -1,6 +1,7 @@
-// mbarrier: phase, pending arrivals and bytes due, by the rules of the PTX ISA ("mbarrier"); what it leaves undefined
-// ends the launch. A thread that arrives publishes what it has done and knows, one that finds the phase completed
-// acquires what those have published, the bulk copies of that phase among them.
+// Emulation of mbarriers: phase, pending arrivals and pending bytes follow the rules of the PTX ISA ("mbarrier").
+// Behaviour that it leaves undefined ends the launch. A thread that arrives publishes what it has done and knows. A
+// thread that observes that the phase is complete acquires what those threads have published, and the bulk copies of
+// that phase.
 #include "emu/mbarrier.h"
 
 #include <algorithm>
@@ -46,14 +47,14 @@ MbarrierState& live(const void* at, const Where& where) {
     return *bar;
 }
 
-// The phase is over when nothing is missing.
+// Completes the phase if no arrivals and no bytes are missing.
 void settle(Cta& cta, MbarrierState& bar) {
     if (bar.pending != 0 || bar.due != 0) return;
     bar.phase++;
     bar.pending = bar.expected;
     bar.seen = false;
     bar.known = bar.gathered;
-    // What is known of every thread of a warp is known of the warp.
+    // If a time is known for every thread of a warp, it is known for the warp.
     bool beyond = false;
     if (bar.threads != nullptr) {
         const std::vector<uint32_t>& threads = *bar.threads;
@@ -74,7 +75,8 @@ void settle(Cta& cta, MbarrierState& bar) {
     bar.waiting.clear();
 }
 
-// A thread of its own CTA: what it knows of whole warps and of other CTAs goes along.
+// Publishes the knowledge of an arriving thread of the same CTA, including what it knows of complete warps and of other
+// CTAs.
 void gather(Fiber& fiber, MbarrierState& bar) {
     Cta& cta = *fiber.cta;
     uint32_t time = ++cta.shadow.time;
@@ -83,7 +85,7 @@ void gather(Fiber& fiber, MbarrierState& bar) {
     if (fiber.exact != nullptr) {
         for (size_t i = 0; i < threads.size(); i++) threads[i] = std::max(threads[i], (*fiber.exact)[i]);
     }
-    // Its warp's other lanes as far as it knows them, itself up to now.
+    // For the lanes of its own warp: what it knows of each, and for itself everything up to now.
     uint32_t* own = threads.data() + fiber.warp->index * kLanes;
     for (uint32_t i = 0; i < kLanes; i++) own[i] = std::max({own[i], fiber.clocks.lane[i], fiber.clocks.floor});
     own[fiber.lane] = fiber.clocks.now = time;
@@ -255,7 +257,7 @@ bool mbarrier_test(const void* at, uint32_t parity, const Where& where) {
     check_parity(parity, where);
     live(at, where);
     maybe_yield();
-    // Others may have made another since.
+    // Looks the mbarrier up again, because other threads may have replaced it meanwhile.
     MbarrierState& bar = live(at, where);
     if (!completed(bar, parity)) return false;
     acquire(self(), bar);

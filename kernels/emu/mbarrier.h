@@ -1,4 +1,4 @@
-// mbarrier objects: 8 bytes in shared memory that only these calls may touch.
+// Emulation of mbarriers: objects of 8 bytes in shared memory that only these functions may access.
 #pragma once
 #include "emu/memory.h"
 

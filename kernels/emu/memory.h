@@ -1,4 +1,4 @@
-// Shared memory that knows who wrote it, and checked vector access.
+// Emulation of shared memory with checked accesses, and of vector accesses.
 #pragma once
 #include <type_traits>
 
@@ -6,12 +6,12 @@
 
 namespace emu {
 
-// Every access to shared memory by a thread passes one of these: bounds, alignment, poison, races.
+// Every access of a thread to shared memory calls one of these. They check bounds, alignment, poison and races.
 void shared_read(const void* p, uint32_t bytes, const Where& where);
 void shared_write(const void* p, uint32_t bytes, const Where& where);
 void shared_read(const void* p, uint32_t bytes);
 void shared_write(const void* p, uint32_t bytes);
-// Vector access to memory that is not known to be shared.
+// Vector accesses to memory that is not known to be shared.
 void global_read(const void* p, uint32_t bytes, const Where& where);
 void global_write(void* p, const void* value, uint32_t bytes, const Where& where);
 [[noreturn]] void smem_too_small(uint32_t needed);
@@ -20,7 +20,7 @@ void global_write(void* p, const void* value, uint32_t bytes, const Where& where
 
 namespace isa {
 
-// A T in shared memory: same size and layout, each access checked.
+// A T in shared memory with the same size and layout; each access is checked.
 template <class T>
 struct Shared {
     static_assert(std::is_trivially_copyable_v<T> && sizeof(T) >= 2, "shadow state knows pairs of bytes");
@@ -44,7 +44,7 @@ struct Shared {
     Shared& operator^=(T v) { return *this = T(T(*this) ^ v); }
 };
 
-// The CTA's dynamic shared memory as one struct.
+// Returns the CTA's dynamic shared memory as one struct.
 template <class S>
 inline S& smem() {
     static_assert(alignof(S) <= 1024, "dynamic shared memory starts at a multiple of 1024");
@@ -80,15 +80,15 @@ inline void store(Shared<T>* p, V v, emu::Where where = emu::Where::current()) {
     memcpy(static_cast<void*>(p), &v, sizeof(V));
 }
 
-// 2^x with subnormals flushed to zero. Within 1 ulp; the instruction it stands for has 2^-22 relative error, so a
-// card may differ in the last bits.
+// Computes 2^x with subnormals flushed to zero, within 1 ulp. The emulated instruction has a relative error of 2^-22,
+// so a GPU may differ in the last bits.
 inline float exp2_approx(float x) {
     if (x != x) return x;
     if (x >= 128.0f) return INFINITY;
     if (x < -126.0f) return 0.0f;
     float n = rintf(x);
     float f = x - n;
-    float p = 1.5403530393381608e-4f;  // the Taylor series of 2^f on [-1/2, 1/2]
+    float p = 1.5403530393381608e-4f;  // Taylor series of 2^f on [-1/2, 1/2]
     p = fmaf(p, f, 1.3333558146428443e-3f);
     p = fmaf(p, f, 9.6181291076284772e-3f);
     p = fmaf(p, f, 5.5504108664821580e-2f);

@@ -1,4 +1,4 @@
-// From 16-byte chunks to floats, and the product of a k16 step.
+// Conversion of 16-byte chunks to floats, and the product of a k16 step.
 #include "emu/operand.h"
 
 #include <immintrin.h>
@@ -11,7 +11,7 @@ namespace {
 
 __m256 widen(__m128i x) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(x), 16)); }
 
-// Eight chunks of eight to their transpose.
+// Transposes eight chunks of eight elements.
 void transpose(const __m128i* in, __m128i* out) {
     __m128i a[8], b[8];
     for (uint32_t i = 0; i < 4; i++) {
@@ -54,7 +54,7 @@ void widen_chunks(const unsigned char* const* chunks, uint32_t rows, bool mn, fl
 }
 
 void multiply_step(const float* a, const float* b, float* sums, uint32_t columns) {
-    // Four rows by sixteen columns at a time: eight chains keep both multipliers busy.
+    // Computes four rows by sixteen columns at a time: eight chains keep both multipliers busy.
     for (uint32_t m = 0; m < kTileRows; m += 4) {
         uint32_t n = 0;
         for (; n + 16 <= columns; n += 16) {

@@ -1,5 +1,5 @@
-// setmaxnreg: what one warpgroup gives back another may take. Counts start at what the kernel was compiled for; where
-// that is not known nothing is checked.
+// Emulation of setmaxnreg: registers that one warpgroup releases may be taken by another. Counts start at the number
+// that the kernel was compiled for. If that number is unknown, nothing is checked.
 #include "emu/registers.h"
 
 #include "emu/runtime.h"
@@ -8,7 +8,7 @@
 namespace emu {
 
 void registers(uint32_t count, bool increase, const Where& where) {
-    // The whole warp does it together.
+    // The instruction applies to the complete warp, so its lanes meet here.
     exchange(Exchange::ballot, 1, 0, where);
     Fiber& fiber = self();
     Cta& cta = *fiber.cta;

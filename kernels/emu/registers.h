@@ -1,4 +1,4 @@
-// Registers handed from one warpgroup of a CTA to another.
+// Emulation of setmaxnreg, which moves registers from one warpgroup of a CTA to another.
 #pragma once
 #include "emu/thread.h"
 

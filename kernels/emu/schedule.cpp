@@ -1,5 +1,5 @@
-// Who runs next. A fiber that blocks picks a ready fiber of its own CTA and switches straight to it; everything else
-// (another CTA, starting one, deadlock) is decided on the launcher's stack.
+// Scheduler: decides which fiber runs next. A fiber that blocks picks a ready fiber of its own CTA and switches
+// directly to it. Everything else (another CTA, starting a CTA, deadlock) is decided on the launcher's stack.
 #include <sys/mman.h>
 
 #include <algorithm>
@@ -30,7 +30,7 @@ void take(Cta& cta, Fiber& fiber) {
     cta.ready_count--;
 }
 
-// The next ready fiber of the CTA, if the schedule stays with it.
+// Returns the next ready fiber of the CTA, or null if there is none or the schedule moves to another CTA.
 Fiber* next_here(Fiber& from) {
     Cta& cta = *from.cta;
     Instance& emu = *cta.emu;
@@ -84,7 +84,7 @@ void* map(size_t bytes) {
     return p == MAP_FAILED ? nullptr : p;
 }
 
-// Makes a CTA object ready to run the CTA of that index; false without memory.
+// Prepares a CTA object to run the CTA of that index. Returns false if there is not enough memory.
 bool prepare(Instance& emu, Cta& cta, uint64_t linear) {
     uint32_t n = emu.launch.block;
     cta.emu = &emu;
@@ -162,7 +162,7 @@ bool prepare(Instance& emu, Cta& cta, uint64_t linear) {
         fiber.remote.clear();
         fiber.cluster_arrived = false;
         fiber.bulk_group = 0;
-        // Registers come in units of 8.
+        // Registers are allocated in units of 8.
         fiber.registers = (emu.launch.registers + 7) / 8 * 8;
         fiber.stack = cta.stacks + i * kStackBytes;
         fiber.stack_pointer = prepare_stack(fiber.stack, kStackBytes, fiber_main);
@@ -172,7 +172,7 @@ bool prepare(Instance& emu, Cta& cta, uint64_t linear) {
     return true;
 }
 
-// The CTAs of a cluster start together; one of them, or null when there is none to start or no room.
+// Prepares one CTA of a cluster, whose CTAs start together. Returns null if there is not enough memory.
 Cta* start_one(Instance& emu, uint64_t linear) {
     Cta* cta;
     if (emu.pool.empty()) {
@@ -210,7 +210,7 @@ Fiber* start_cta(Instance& emu) {
     return &cta.fibers[emu.options.seed != 0 ? emu.below(cta.threads) : 0];
 }
 
-// A spinning fiber whose predicate may have changed since it was asked.
+// Returns a spinning fiber whose predicate may have changed since it was last called.
 Fiber* next_spinner(Instance& emu) {
     size_t n = emu.started.size();
     size_t first = emu.options.seed != 0 && n > 1 ? emu.below(uint32_t(n)) : 0;
@@ -226,8 +226,8 @@ Fiber* next_spinner(Instance& emu) {
     return nullptr;
 }
 
-// One that asks an mbarrier and may give up: a question lasts only so long. Asked again before anything has happened it
-// waits for good.
+// Returns a fiber that polls an mbarrier and may give up, because a try_wait has a time limit. If it polls again before
+// anything has happened, it waits until something does.
 Fiber* next_asker(Instance& emu) {
     for (Cta* cta : emu.started) {
         for (uint32_t t = 0; cta->spinning != 0 && t < cta->threads; t++) {
@@ -240,7 +240,7 @@ Fiber* next_asker(Instance& emu) {
     return nullptr;
 }
 
-// Seeded schedules begin this many CTAs side by side before they need more.
+// Seeded schedules start up to this many CTAs side by side even if they do not need more.
 constexpr size_t kSideBySide = 4;
 
 Fiber* next_anywhere(Instance& emu) {
@@ -264,7 +264,7 @@ Fiber* next_anywhere(Instance& emu) {
         }
     }
     if (Fiber* fiber = next_spinner(emu)) return fiber;
-    // As late as they may: nothing started can go on without one of them.
+    // Loads land as late as possible: only when no started thread can continue without one.
     if (land_one(emu)) return emu.failed ? nullptr : next_anywhere(emu);
     Fiber* fiber = start_cta(emu);
     if (fiber == nullptr) return emu.failed ? nullptr : next_asker(emu);
@@ -272,7 +272,7 @@ Fiber* next_anywhere(Instance& emu) {
     return fiber;
 }
 
-// Others of its cluster may still ask for it.
+// A CTA is finished only with its cluster, because other CTAs of the cluster may still access it.
 bool finished(const Cta& cta) {
     if (cta.live != 0 || cta.cluster == nullptr) return cta.live == 0;
     for (const Cta* other : cta.cluster->ctas) {
@@ -374,7 +374,7 @@ int run_launch(Instance& emu) {
     current = nullptr;
     for (Cta* cta : emu.started) emu.pool.push_back(cta);
     emu.started.clear();
-    // A grid that needed all its CTAs at once is rare; their stacks are not kept for the next.
+    // A grid that needs all its CTAs at once is rare. Their stacks are not kept for the next launch.
     while (emu.pool.size() > kSideBySide) {
         discard(emu.pool.back());
         emu.pool.pop_back();

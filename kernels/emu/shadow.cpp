@@ -1,7 +1,8 @@
-// Checks of every access to shared memory: inside it, aligned, of bytes that were written, not in flight, and ordered
-// after what other threads did to them by a barrier both passed. Asynchronous units (bulk copies, wgmma) see what a
-// thread wrote only behind its fence_proxy_async (PTX ISA, asynchronous operations and the async proxy); a fence by
-// anyone else is not taken for it, which is stricter than the memory model and is how it is done in practice.
+// Checks every access to shared memory: it must be inside, aligned, of bytes that are written and not in flight, and
+// ordered after other threads' accesses to these bytes by a barrier that both passed. Asynchronous units (bulk copies,
+// wgmma) see the writes of a thread only after that thread's fence_proxy_async (PTX ISA, asynchronous operations and
+// the async proxy). A fence by another thread does not count. This is stricter than the memory model and is common
+// practice.
 #include "emu/shadow.h"
 
 #include <stdio.h>
@@ -24,7 +25,7 @@ namespace {
 
 enum class Access { read, write, atomic, copy, bulk };
 
-// One access, for the checks below and their messages.
+// One access, with what the checks and their messages need.
 struct Touch {
     Fiber& fiber;
     Access access;
@@ -51,7 +52,7 @@ std::string who(const Touch& t) {
          at(*t.fiber.cta->emu, place, near).c_str());
 }
 
-// The asynchronous use of a stretch of shared memory by `fiber`, for messages.
+// Describes the asynchronous access of `fiber` to a range of shared memory, for messages.
 std::string who(const Fiber& fiber, uint32_t offset, uint32_t bytes, const AsyncUse& use) {
     char text[96];
     snprintf(text, sizeof text, "%s of bytes %u to %u of shared memory by ", use.what, offset, offset + bytes - 1);
@@ -62,12 +63,12 @@ const char* writer_name(const Cell& cell) {
     return cell.async ? "bulk copy" : cell.state == Bytes::flying ? "cp_async" : "write";
 }
 
-// Whether what the cell holds is there for `me`.
+// Returns true if the last write of the cell is ordered before `me`.
 bool write_ordered(const Fiber& me, const Cell& cell) {
     return cell.async ? me.clocks.known.async > cell.write_time : ordered(me, cell.writer, cell.write_time);
 }
 
-// Whether its writer has fenced since, and `me` is ordered after that fence.
+// Returns true if the writer has called fence_proxy_async since, and that fence is ordered before `me`.
 bool fenced(const Fiber& me, const Cell& cell) {
     if (cell.async) return true;
     const std::vector<uint32_t>& fences = me.cta->fibers[cell.writer].fences;
@@ -75,7 +76,8 @@ bool fenced(const Fiber& me, const Cell& cell) {
     return first != fences.end() && ordered(me, cell.writer, *first);
 }
 
-// Whether all that lanes of `warp` did at `time` is ordered before `me`, whose own accesses always are.
+// Returns true if everything that the lanes of `warp` did at `time` is ordered before `me`. The own accesses of `me`
+// always are.
 bool warp_ordered(const Fiber& me, uint32_t warp, uint32_t time) {
     bool own = warp == me.warp->index;
     if (!own && me.clocks.known.warp[warp] > time) return true;
@@ -214,7 +216,7 @@ void touch(const Touch& t) {
         }
         Cell* parts = &shadow.parts[block * kParts];
         if (!cell.split) {
-            // Readers whose times differ move along with the first part, the others get copies.
+            // The ReadTimes of the cell move to the first part; the other parts get copies.
             for (uint32_t i = 0; i < kParts; i++) {
                 parts[i] = cell;
                 if (i > 0 && cell.vector) {
@@ -237,7 +239,7 @@ void touch(const Touch& t) {
     }
 }
 
-// Inside shared memory and aligned, or the launch ends. Returns the offset.
+// Checks that the bytes are inside shared memory and aligned; otherwise ends the launch. Returns the offset.
 uint32_t locate(const Fiber& fiber, const void* p, uint32_t bytes, uint32_t alignment, const char* what, int32_t place,
                 bool near) {
     size_t offset = size_t(static_cast<const unsigned char*>(p) - fiber.smem);
@@ -251,7 +253,7 @@ uint32_t locate(const Fiber& fiber, const void* p, uint32_t bytes, uint32_t alig
 
 void access(Access kind, const void* p, uint32_t bytes, int32_t place, bool near) {
     Fiber& fiber = self();
-    // Structs of Shared<T> have the alignment of their members, a power of two that divides the size.
+    // A struct of Shared<T> has the alignment of its members, a power of two that divides the size.
     uint32_t alignment = bytes & -bytes;
     uint32_t offset = locate(fiber, p, bytes, alignment < 16 ? alignment : 16, "access", place, near);
     if (instance().options.banks != 0 && kind != Access::atomic) {
@@ -260,7 +262,7 @@ void access(Access kind, const void* p, uint32_t bytes, int32_t place, bool near
     touch({fiber, kind, offset, bytes, place, near});
 }
 
-// Calls `use` with every cell of these bytes, which are whole blocks.
+// Calls `use` with every cell of these bytes, which are complete blocks.
 template <class F>
 void each_cell(Shadow& shadow, uint32_t offset, uint32_t bytes, F use) {
     for (uint32_t block = offset / kBlock; block * kBlock < offset + bytes; block++) {

@@ -1,4 +1,4 @@
-// What the emulator knows of shared memory: who wrote and read each byte last, when, and what orders whom.
+// Shadow state of shared memory: which threads last wrote and read each byte, when, and how threads are ordered.
 #pragma once
 #include <stdint.h>
 #include <string.h>
@@ -10,21 +10,22 @@
 
 namespace emu {
 
-// Per warp the time before which all its accesses are known to have happened.
+// Per warp, the time before which all its accesses are known to have happened.
 struct Known {
     uint32_t warp[kMaxWarps];
-    uint32_t async;  // and the time before which asynchronous writes have landed
+    uint32_t async;  // time before which asynchronous writes are known to have landed
 
     void raise_async(uint32_t time) { async = async < time ? time : async; }
 };
 
-// What a thread knows. Accesses carry the `now` of their thread; one by another is ordered before this thread if it
-// is older than what this thread knows of the other's lane or warp. Times come from one counter of the CTA.
+// Knowledge of a thread. Each access carries the `now` of its thread. An access by another thread is ordered before
+// this thread if it is older than what this thread knows of the other's lane or warp. Times come from one counter per
+// CTA.
 struct Clocks {
     uint32_t now;
-    uint32_t floor;         // everything older, by anyone, is ordered before this thread
+    uint32_t floor;         // every older access, by any thread, is ordered before this thread
     Known known;
-    uint32_t lane[kLanes];  // as `known` for the lanes of its own warp
+    uint32_t lane[kLanes];  // same as `known`, for the lanes of its own warp
 
     void begin() {
         memset(this, 0, sizeof *this);
@@ -44,7 +45,7 @@ struct Clocks {
             to.warp[i] = to.warp[i] < known.warp[i] ? known.warp[i] : to.warp[i];
         }
     }
-    // The whole of its warp took part.
+    // Takes over knowledge at a synchronisation in which the complete warp took part.
     void acquire(const Known& from, uint32_t own_warp) {
         known.raise_async(from.async);
         for (uint32_t i = 0; i < kMaxWarps; i++) {
@@ -56,8 +57,8 @@ struct Clocks {
 
 static_assert(kMaxWarps == kLanes, "the loops above run over both");
 
-// Where single threads have arrived somewhere: by thread of the CTA the time before which its accesses are known to
-// have happened, beyond what is known of its whole warp. Null is nothing.
+// Knowledge from synchronisations in which single threads took part: per thread of the CTA, the time before which its
+// accesses are known to have happened, beyond what is known of its complete warp. Null means no knowledge.
 using Exact = std::shared_ptr<const std::vector<uint32_t>>;
 
 inline Exact merged(const Exact& a, const Exact& b) {
@@ -69,37 +70,37 @@ inline Exact merged(const Exact& a, const Exact& b) {
 
 enum class Bytes : uint8_t { poison, written, flying };
 
-// The history of 16 bytes, or of 2 where threads share the 16.
+// History of 16 bytes, or of 2 bytes if threads share the 16.
 struct Cell {
     uint32_t write_time;
-    uint32_t read_time;   // of all readers since the write; with `vector` of none
-    uint32_t readers;     // mask of their warps; with `vector` the index of a ReadTimes
+    uint32_t read_time;   // time of all reads since the write; unused with `vector`
+    uint32_t readers;     // mask of the readers' warps; with `vector` the index of a ReadTimes
     int32_t write_place;  // see place_of
     int32_t read_place;
     uint16_t writer;
-    uint16_t reader;      // the last
+    uint16_t reader;      // last reader
     Bytes state;
     uint8_t many : 1;     // several lanes of a warp have read
     uint8_t vector : 1;
-    uint8_t split : 1;    // the eight cells of 2 bytes hold
+    uint8_t split : 1;    // the eight cells of 2 bytes are valid instead
     uint8_t atomic : 1;   // written by an atomic
-    uint8_t write_near : 1, read_near : 1;  // the place is the last one passed before
-    uint8_t async : 1;    // written by the asynchronous proxy: the writer is who asked for it
+    uint8_t write_near : 1, read_near : 1;  // the place is the last one passed before the access
+    uint8_t async : 1;    // written by the asynchronous proxy; the writer is the thread that issued it
     uint16_t reading;     // asynchronous reads in flight
 };
 
-// Readers whose times differ, by warp; 0 where none has read.
+// Read times of readers that differ, by warp; 0 if the warp has not read.
 struct ReadTimes {
     uint32_t warp[kMaxWarps];
 };
 
-// What is known of another CTA of the cluster, in its own time.
+// Knowledge of another CTA of the cluster, in that CTA's time.
 struct Remote {
     Exact threads;
     uint32_t async = 0;
 };
 
-// By the CTA's number in the cluster; empty is nothing.
+// Indexed by the CTA's rank in the cluster. Empty means no knowledge.
 using Remotes = std::vector<Remote>;
 
 inline void merge(Remotes& to, const Remotes& from) {
@@ -112,7 +113,7 @@ inline void merge(Remotes& to, const Remotes& from) {
 
 struct Shadow {
     bool on = false;
-    uint32_t time = 1;  // the CTA's clock: one tick a synchronisation
+    uint32_t time = 1;  // clock of the CTA: one tick per synchronisation
     std::vector<Cell> cells;
     std::vector<Cell> parts;
     std::vector<ReadTimes> vectors;

@@ -1,4 +1,4 @@
-// Places in kernel sources: names for messages, and the sites a launch passes.
+// Places in kernel sources: their names in messages, and the sites that a launch passes.
 #include <stdarg.h>
 #include <stdio.h>
 

@@ -1,10 +1,10 @@
-// Barriers of a CTA and of a warp.
+// Emulation of the barriers of a CTA and of a warp.
 #pragma once
 #include "emu/thread.h"
 
 namespace emu {
 
-// All threads of a warp arrive together at barrier `id`; threads = 0 stands for the whole CTA.
+// All threads of a warp arrive together at barrier `id`. threads = 0 means the complete CTA.
 void barrier(uint32_t id, uint32_t threads, bool wait, const Where& where);
 void warp_barrier(uint32_t mask, const Where& where);
 

@@ -1,10 +1,10 @@
-// Bulk copies: whole boxes of a tensor, or plain bytes, between global and shared memory.
+// Emulation of bulk copies between global and shared memory: boxes of a tensor, or plain bytes.
 #pragma once
 #include "emu/mbarrier.h"
 
 namespace emu {
 
-// The box of a tensor map at these coordinates, innermost first.
+// Box of a tensor map at these coordinates, innermost first.
 struct Tile {
     const uint64_t* map;
     uint32_t rank;
@@ -23,7 +23,7 @@ void bulk_wait(uint32_t newest, bool read);
 
 namespace isa {
 
-// What Driver::tensor_map encodes; a member of a kernel's Args.
+// Tensor map in the encoding of Driver::tensor_map; a member of a kernel's Args.
 struct alignas(64) TensorMap {
     uint64_t words[16];
 };

@@ -1,11 +1,11 @@
-// Exchange and votes among the 32 lanes of a warp: a rendezvous of all of them.
+// Emulation of shuffles and votes among the 32 lanes of a warp, as a rendezvous of all lanes.
 #pragma once
 #include "emu/matrix_kind.h"
 #include "emu/cuda.h"
 
 namespace emu {
 
-// The value of the lane that `operand` selects; for ballot the mask of lanes with a non-zero value.
+// Returns the value of the lane that `operand` selects. For ballot: the mask of the lanes with a non-zero value.
 uint64_t exchange(Exchange kind, uint64_t value, int operand, const Where& where);
 
 template <class T>

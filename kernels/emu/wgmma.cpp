@@ -1,8 +1,11 @@
-// A warpgroup's products: in what order its threads come, what they may touch meanwhile, and when operands are read.
+// wgmma on a warpgroup: the order in which its threads arrive, what they may touch meanwhile, and when operands are
+// read.
 //
-// Stricter than PTX in three points: every thread (not every warp) has seen the operands written; a wgmma_fence is
-// demanded after each wgmma_wait, as ptxas wants it, even where no register was touched; and each thread passes each
-// call. Like a warp's barrier, a wgmma_wait orders the lanes of a warp: one of them may then speak for all.
+// The emulator is stricter than PTX in three points:
+// - Every thread, not only every warp, must have seen the operands written.
+// - A wgmma_fence is required after each wgmma_wait, as ptxas requires it, even if no register was touched.
+// - Each thread must make each call.
+// Like a barrier of a warp, a wgmma_wait orders the lanes of a warp. Afterwards one lane can represent all of them.
 #include "emu/wgmma.h"
 
 #include <algorithm>
@@ -14,13 +17,13 @@
 namespace emu {
 
 constexpr uint32_t kGroupThreads = 128, kGroupWarps = kGroupThreads / kLanes;
-// Calls a thread may be ahead of its warpgroup.
+// Number of calls that a thread may be ahead of its warpgroup.
 constexpr uint32_t kAhead = 64;
 
-// The sums of a warpgroup, [64][columns].
+// Accumulators of a warpgroup, [64][columns].
 struct SumTile {
     uint32_t columns;
-    uint32_t users;  // threads whose registers they stand for
+    uint32_t users;  // threads whose registers it holds
     std::vector<float> at;
 };
 
@@ -37,8 +40,8 @@ struct Posted {
     Call call;
     Where where;
     uint32_t arrived;
-    uint32_t newest;    // of a wait
-    Product product;    // of a product, and what follows
+    uint32_t newest;    // used by wait
+    Product product;    // used by product, like the following fields
     SumTile* tile;
     uint32_t a[kGroupThreads][4];
 };
@@ -53,7 +56,7 @@ struct Flying {
     std::vector<uint32_t> a;
 };
 
-// Stands for all threads of a warpgroup; in no warp.
+// Warp of the fiber that represents all threads of a warpgroup; it belongs to no real warp.
 Warp nobody{};
 
 }  // namespace
@@ -61,14 +64,14 @@ Warp nobody{};
 struct Warpgroup {
     uint32_t index;
     Fiber* threads;
-    Fiber all{};  // knows what all its threads know
+    Fiber all{};  // represents all threads: knows what every one of them knows
     std::vector<Posted> calls = std::vector<Posted>(kAhead);
     uint32_t opened = 0, carried_out = 0;
     std::vector<std::unique_ptr<SumTile>> tiles;
-    uint32_t products = 0;          // issued so far
-    uint32_t waited = 0;            // the newest that all threads have waited for
+    uint32_t products = 0;          // number of products issued so far
+    uint32_t waited = 0;            // newest product that all threads have waited for
     std::deque<Flying> flying;
-    std::deque<uint32_t> groups;    // the number of the last product of each that is not waited for
+    std::deque<uint32_t> groups;    // per group that has not been waited for, the number of its last product
     uint32_t waiting[kGroupWarps] = {};
 
     Posted& call(uint32_t number) { return calls[(number - 1) % kAhead]; }
@@ -99,7 +102,7 @@ Warpgroup& warpgroup_of(Fiber& fiber, const Where& where) {
     return *cta.warpgroups[index];
 }
 
-// The clocks of `all`: what each of the threads knows.
+// Sets the knowledge of `all` to what every thread of the group knows.
 void agree(Warpgroup& group) {
     Clocks& all = group.all.clocks;
     memset(&all, 0xff, sizeof all);
@@ -120,7 +123,7 @@ void agree(Warpgroup& group) {
         }
         all.known.warp[own] = kept;
     }
-    // The same of single threads, from mbarriers; mostly all have it from one.
+    // Does the same for knowledge of single threads, which comes from mbarriers. Usually all threads have the same.
     group.all.exact = group.threads[0].exact;
     for (uint32_t t = 1; t < kGroupThreads && group.all.exact != nullptr; t++) {
         const Exact& one = group.threads[t].exact;
@@ -192,7 +195,7 @@ void issue(Warpgroup& group, Posted& posted) {
     if (emu.options.completion == EMU_EAGER) multiply(group, group.flying.back());
 }
 
-// Products are done in their order.
+// Products are computed in their order.
 void nudge(Warpgroup& group) {
     Instance& emu = instance();
     if (emu.options.completion != EMU_RANDOM) return;
@@ -203,7 +206,7 @@ void nudge(Warpgroup& group) {
     }
 }
 
-// All threads have waited for the products up to `number`.
+// Completes the products up to `number`, which all threads have waited for.
 void finish(Warpgroup& group, uint32_t number) {
     Cta& cta = *group.all.cta;
     uint32_t time = ++cta.shadow.time;
@@ -225,7 +228,7 @@ void finish(Warpgroup& group, uint32_t number) {
         });
         group.flying.pop_front();
     }
-    // So that what the threads do from here on is told from the reads.
+    // Advances the time, so that later accesses of the threads are distinguished from the reads.
     time = ++cta.shadow.time;
     for (uint32_t t = 0; t < kGroupThreads; t++) {
         group.threads[t].clocks.now = time;
@@ -270,7 +273,7 @@ void wait_until(Warpgroup& group, uint32_t number, const Where& where) {
     block(Wait::warpgroup, number, where);
 }
 
-// The call this thread comes to next.
+// Returns the posted call that this thread joins next.
 Posted& join(Warpgroup& group, Call call, const Where& where) {
     Fiber& fiber = self();
     if (fiber.wgmma_posted - group.carried_out >= kAhead) wait_until(group, fiber.wgmma_posted - kAhead + 1, where);
@@ -310,7 +313,7 @@ SumTile* free_tile(Warpgroup& group, uint32_t columns) {
     return group.tiles.back().get();
 }
 
-// Calls use(register, element of the tile) for the sums of a thread.
+// Calls use(register, element of the tile) for the accumulators of a thread.
 template <class F>
 void each_sum(const Fiber& fiber, uint32_t columns, F use) {
     uint32_t t = rank(fiber), row = t / kLanes * 16 + t % kLanes / 4, column = t % 4 * 2;
@@ -389,7 +392,7 @@ uint32_t warpgroup_product(const Product& product, Sums& sums, float* r, const W
         sums.here = false;
     }
     if (product.registers != nullptr) memcpy(posted.a[rank(fiber)], product.registers, 16);
-    // The number it will have: products are carried out in the order they are posted.
+    // The number that the product will get, because products are executed in the order in which they are posted.
     sums.issued = ++fiber.wgmma_products;
     arrive(group, posted);
     return sums.issued;

@@ -1,6 +1,6 @@
-// wgmma on the host. Threads of a warpgroup post what they come to; when the last of the 128 has posted a call it is
-// carried out for all. The sums are with the emulator from the first product on, and registers hold NaN until a thread
-// that has waited touches them.
+// Emulation of wgmma. Threads of a warpgroup post their calls. When the last of the 128 threads has posted a call, it
+// is executed for all. From the first product on, the emulator holds the accumulators. The registers hold NaN until a
+// thread that has waited accesses them.
 #pragma once
 #include "emu/matrix.h"
 
@@ -8,20 +8,21 @@ namespace emu {
 
 struct SumTile;
 
-// Shared memory begins here: the first 1024 bytes of a CTA's are the system's, as on a card of compute capability 9.0.
+// Start of shared memory in the address space. The first 1024 bytes of a CTA's shared memory are reserved by the
+// system, as on a GPU of compute capability 9.0.
 constexpr uint32_t kSharedBase = 1024;
 
-// Where a thread's sums are.
+// Location of a thread's accumulators.
 struct Sums {
     SumTile* tile = nullptr;
     uint32_t issued = 0;   // number of the last product on them
-    uint32_t touched = 0;  // fences the thread had passed when it last touched them
-    bool here = true;      // the registers hold them, the tile may not
+    uint32_t touched = 0;  // fences that the thread had passed when it last accessed them
+    bool here = true;      // true if the registers hold them; the tile may be out of date
 };
 
 struct Product {
     uint64_t a, b;       // descriptors
-    const uint32_t* registers;  // of a, or null
+    const uint32_t* registers;  // registers of a, or null
     uint32_t columns;
     bool a_mn, b_mn, accumulate;
 };
@@ -29,12 +30,13 @@ struct Product {
 void warpgroup_fence(const Where& where);
 void warpgroup_commit(const Where& where);
 void warpgroup_wait(uint32_t newest, const Where& where);
-// `r` has columns / 2 registers. Returns the product's number.
+// Posts a product; `r` has columns / 2 registers. Returns the product's number.
 uint32_t warpgroup_product(const Product& product, Sums& sums, float* r, const Where& where);
-// The thread touches its sums, which are elsewhere.
+// Copies the accumulators into the thread's registers, before the thread accesses them.
 void fetch_sums(Sums& sums, float* r, uint32_t columns);
 void drop_sums(Sums& sums);
-// Refuses a product that takes registers touched since that many fences.
+// Ends the launch with an error if registers of a product were accessed since the last fence; `touched` is the number
+// of fences before that access.
 void require_fence(uint32_t touched, const char* what, const Where& where);
 
 }  // namespace emu
@@ -57,7 +59,7 @@ struct WgmmaAcc {
     float r[N / 2];
     mutable emu::Sums sums;
 
-    // Undefined on a card.
+    // Undefined on a GPU; NaN here.
     WgmmaAcc() { memset(r, 0xff, sizeof r); }
     WgmmaAcc(const WgmmaAcc&) = delete;
     WgmmaAcc& operator=(const WgmmaAcc&) = delete;
@@ -92,7 +94,8 @@ inline void wgmma_wait(emu::Where where = emu::Where::current()) {
     if (emu::pass("wgmma_wait", where)) emu::warpgroup_wait(N, where);
 }
 
-// Per output d = fma(a[k], b[k], d) for k = 0 .. 15 in fp32, from zero where it does not accumulate: the chain of mma.
+// Computes per output d = fma(a[k], b[k], d) for k = 0 .. 15 in fp32, the chain of mma. It starts from zero if
+// `accumulate` is false.
 template <Major A = Major::k, Major B = Major::k, int N>
 inline void wgmma(WgmmaAcc<N>& d, uint64_t a, uint64_t b, bool accumulate, emu::Where where = emu::Where::current()) {
     emu::warpgroup_product({a, b, nullptr, N, A == Major::mn, B == Major::mn, accumulate}, d.sums, d.r, where);

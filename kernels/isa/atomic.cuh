@@ -1,11 +1,11 @@
-// Atomics, fences and acquire/release access to global memory; atomics also work on shared memory.
+// Atomics, memory fences, and acquire/release accesses to global memory. The atomics also work on shared memory.
 #pragma once
 
 namespace isa {
 
 __device__ __forceinline__ void threadfence() { __threadfence(); }
 
-// uint64_t is `unsigned long` here, CUDA's atomics know `unsigned long long`.
+// uint64_t is `unsigned long` here, but CUDA's atomics take `unsigned long long`.
 __device__ __forceinline__ unsigned long long* wide(uint64_t* p) { return reinterpret_cast<unsigned long long*>(p); }
 
 __device__ __forceinline__ int atomic_add(int* p, int v) { return atomicAdd(p, v); }
@@ -25,7 +25,7 @@ __device__ __forceinline__ int atomic_exch(int* p, int v) { return atomicExch(p,
 __device__ __forceinline__ uint32_t atomic_exch(uint32_t* p, uint32_t v) { return atomicExch(p, v); }
 __device__ __forceinline__ uint64_t atomic_exch(uint64_t* p, uint64_t v) { return atomicExch(wide(p), v); }
 
-// Stores `desired` where `expected` was found; returns what was found.
+// Stores `desired` if the value at p equals `expected`. Returns the value that was at p.
 __device__ __forceinline__ int atomic_cas(int* p, int expected, int desired) { return atomicCAS(p, expected, desired); }
 __device__ __forceinline__ uint32_t atomic_cas(uint32_t* p, uint32_t expected, uint32_t desired) {
     return atomicCAS(p, expected, desired);
@@ -39,7 +39,7 @@ __device__ __forceinline__ T load_volatile(const T* p) {
     return *static_cast<const volatile T*>(p);
 }
 
-// GPU-scope release and acquire of 4- or 8-byte integers in global memory.
+// Release store and acquire load at GPU scope, for 4- or 8-byte integers in global memory.
 template <class T>
 __device__ __forceinline__ void store_release(T* p, T v) {
     static_assert(sizeof(T) == 4 || sizeof(T) == 8, "store_release of 4 or 8 bytes");
@@ -62,7 +62,7 @@ __device__ __forceinline__ T load_acquire(const T* p) {
     return v;
 }
 
-// Loops until pred() is true; pred reads with load_acquire or load_volatile.
+// Loops until pred() is true. pred must read with load_acquire or load_volatile.
 template <class F>
 __device__ __forceinline__ void spin_until(F pred) {
     while (!pred()) {

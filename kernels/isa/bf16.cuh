@@ -1,4 +1,5 @@
-// bf16 as bits and its conversions: exact widening, rounding to nearest even; NaN becomes 0x7fff as cvt.rn does.
+// bf16 as a bit pattern, and its conversions: widening is exact, narrowing rounds to nearest even. NaN becomes 0x7fff,
+// as with cvt.rn.
 #pragma once
 
 struct alignas(2) bf16 {
@@ -7,7 +8,7 @@ struct alignas(2) bf16 {
 
 __device__ __forceinline__ float to_float(bf16 x) { return __uint_as_float(uint32_t(x.bits) << 16); }
 
-// The low and high half of a bf16x2 register.
+// Return the low and the high half of a bf16x2 register.
 __device__ __forceinline__ float lo(uint32_t x) { return __uint_as_float(x << 16); }
 __device__ __forceinline__ float hi(uint32_t x) { return __uint_as_float(x & 0xffff0000u); }
 
@@ -18,7 +19,7 @@ __device__ __forceinline__ bf16 to_bf16(float x) {
     return y;
 }
 
-// bf16x2 with `low` in the lower half, where the lower address is.
+// Packs a bf16x2 with `low` in the lower half, which is at the lower address.
 __device__ __forceinline__ uint32_t pack(float low, float high) {
     uint32_t y;
     asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(y) : "f"(high), "f"(low));

@@ -1,9 +1,9 @@
-// A cluster: CTAs that run at the same time and reach each other's shared memory.
+// Clusters: CTAs that run at the same time and can access each other's shared memory.
 #pragma once
 
 namespace isa {
 
-// This CTA's number in its cluster, and how many it has.
+// Return the rank of this CTA in its cluster, and the number of CTAs of the cluster.
 __device__ __forceinline__ uint32_t cluster_rank() {
     uint32_t rank;
     asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
@@ -15,20 +15,20 @@ __device__ __forceinline__ uint32_t cluster_size() {
     return size;
 }
 
-// The barrier of all threads of a cluster in its two halves. A CTA must not end while another may
-// still reach into it.
+// The two halves of the barrier over all threads of a cluster. A CTA must not exit while another CTA may still access
+// its shared memory.
 __device__ __forceinline__ void cluster_arrive() { asm volatile("barrier.cluster.arrive.release;" ::: "memory"); }
 __device__ __forceinline__ void cluster_wait() { asm volatile("barrier.cluster.wait.acquire;" ::: "memory"); }
 
-// Arrives at the mbarrier that has this place in the shared memory of CTA `rank`.
+// Arrives at the mbarrier at the same offset in the shared memory of CTA `rank`.
 __device__ __forceinline__ void mbarrier_arrive_at(Mbarrier* at, uint32_t rank) {
     asm volatile("{\n .reg .b32 there;\n mapa.shared::cluster.u32 there, %0, %1;\n"
                  " mbarrier.arrive.release.cluster.shared::cluster.b64 _, [there];\n}"
                  ::"r"(shared_address(at)), "r"(rank) : "memory");
 }
 
-// A load that goes to the same place of every CTA whose bit is set in `ranks`, and counts at the mbarrier that has this
-// place there.
+// Loads a box to the same offset in every CTA whose bit is set in `ranks`. In each of them the bytes count at the
+// mbarrier at the same offset.
 __device__ __forceinline__ void tma_load_multicast(void* destination, const TensorMap* map, Mbarrier* at,
                                                    uint32_t ranks, int x, int y) {
     asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::cluster "

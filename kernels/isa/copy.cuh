@@ -1,10 +1,11 @@
-// cp.async: global to shared memory without registers. A copy is complete for its thread after cp_async_wait of its
-// group, and for others after a barrier on top.
+// cp.async: copies from global to shared memory without registers. A copy is complete for its own thread after
+// cp_async_wait of its group. Other threads also need a barrier.
 #pragma once
 
 namespace isa {
 
-// BYTES at `destination` become the first `source_bytes` of `source` and zeros; 0 source bytes read nothing.
+// Copies the first `source_bytes` bytes of `source` to `destination`, and fills up to BYTES with zeros. With 0 source
+// bytes, `source` is not read.
 template <int BYTES, class T>
 __device__ __forceinline__ void cp_async(Shared<T>* destination, const T* source, int source_bytes) {
     static_assert(BYTES == 4 || BYTES == 8 || BYTES == 16, "cp.async moves 4, 8 or 16 bytes");
@@ -19,7 +20,7 @@ __device__ __forceinline__ void cp_async(Shared<T>* destination, const T* source
 
 __device__ __forceinline__ void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 
-// Until at most N of this thread's newest groups are incomplete.
+// Waits until at most the N newest groups of this thread are incomplete.
 template <int N>
 __device__ __forceinline__ void cp_async_wait() {
     asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");

@@ -1,12 +1,13 @@
-// Fences between the threads' own accesses and those of asynchronous units (bulk copies, wgmma).
+// Fences between the accesses of threads and those of asynchronous units (bulk copies, wgmma).
 #pragma once
 
 namespace isa {
 
-// What this thread wrote before is seen by asynchronous operations that are ordered after it (a barrier, or its own).
+// Makes this thread's earlier writes visible to asynchronous operations that are ordered after the fence, by a barrier
+// or in this thread.
 __device__ __forceinline__ void fence_proxy_async() { asm volatile("fence.proxy.async;" ::: "memory"); }
 
-// This thread's mbarrier_init is seen by bulk copies and by the other CTAs of its cluster.
+// Makes this thread's mbarrier_init visible to bulk copies and to the other CTAs of the cluster.
 __device__ __forceinline__ void fence_mbarrier_init() {
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
 }

@@ -1,4 +1,4 @@
-// The instructions that compute capability 9.0 alone has, for kernels declared by KERNEL_SM90A.
+// Instructions that only compute capability 9.0 has, for kernels declared by KERNEL_SM90A.
 #pragma once
 #include "isa/isa.cuh"
 #include "isa/kernel_sm90a.cuh"

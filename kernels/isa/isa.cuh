@@ -1,5 +1,6 @@
-// What a kernel includes: instructions as functions. For nvcc they are inline PTX (this folder, the only place with
-// any); for a host compiler they are the emulator's twins (emu/). DESIGN section 4 and 5.
+// The header that every kernel includes: GPU instructions as functions. For nvcc they are inline PTX, which only this
+// folder contains. For a host compiler they are the emulator's versions of the same functions (emu/). See
+// docs/design/kernels.md and docs/design/emulator.md.
 #pragma once
 #include <stdint.h>
 #ifdef __CUDACC__

@@ -1,5 +1,5 @@
-// KERNEL_SM90A: a kernel of compute capability 9.0 alone. The image for the others has an entry that traps; its body,
-// a template that nothing instantiates there, may call instructions they lack.
+// KERNEL_SM90A defines a kernel that only compute capability 9.0 can run. In images for other GPUs its entry traps.
+// There its code is a template that is never instantiated, so it may call instructions that those GPUs do not have.
 #pragma once
 
 #if !defined(__CUDACC__)

@@ -1,11 +1,12 @@
-// Matrix fragments and mma.sync. Lane t holds, of a 16 x 8 accumulator, (t/4, 2(t%4) + {0, 1}) and the same 8 rows
-// below; of A (16 x 16) registers (t/4, 2(t%4) + {0, 1}), 8 rows below, 8 columns on, both; of B (16 x 8) the pairs
-// k = 2(t%4) + {0, 1} and 8 on, column t/4.
+// Matrix fragments, ldmatrix, stmatrix and mma.sync. Lane t holds these elements (row, column):
+// - accumulator, 16 x 8: (t/4, 2(t%4) + {0, 1}), and the same columns 8 rows below.
+// - A, 16 x 16, four registers: (t/4, 2(t%4) + {0, 1}); 8 rows below; 8 columns to the right; both.
+// - B, 16 x 8, two registers: the pairs k = 2(t%4) + {0, 1} and those 8 further, in column t/4.
 #pragma once
 
 namespace isa {
 
-// N 32-bit registers, each two bf16.
+// N 32-bit registers, each with two bf16.
 template <int N>
 struct Frag {
     uint32_t r[N];
@@ -13,7 +14,7 @@ struct Frag {
     __device__ __forceinline__ uint32_t operator[](int i) const { return r[i]; }
 };
 
-// The four fp32 accumulators of m16n8; undefined until zero() or written.
+// The four fp32 accumulators of m16n8. Undefined until zero() or a write.
 struct Acc {
     float r[4];
     __device__ __forceinline__ float& operator[](int i) { return r[i]; }
@@ -21,8 +22,8 @@ struct Acc {
     __device__ __forceinline__ void zero() { r[0] = r[1] = r[2] = r[3] = 0.0f; }
 };
 
-// Loads N 8 x 8 matrices; lane 8j + i gives the 16-byte row i of matrix j. Register j of lane t is then row t/4,
-// columns 2(t%4) and the next; transposed: column t/4, rows 2(t%4) and the next.
+// Loads N 8 x 8 matrices. Lane 8j + i passes the address of row i (16 bytes) of matrix j. Register j of lane t receives
+// row t/4, columns 2(t%4) and the next. With _trans it receives column t/4, rows 2(t%4) and the next.
 __device__ __forceinline__ void ldmatrix(Frag<4>& d, const Shared<bf16>* row) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(d.r[0]), "=r"(d.r[1]), "=r"(d.r[2]), "=r"(d.r[3]) : "r"(shared_address(row)) : "memory");
@@ -48,8 +49,8 @@ __device__ __forceinline__ void ldmatrix_trans(Frag<1>& d, const Shared<bf16>* r
                  : "=r"(d.r[0]) : "r"(shared_address(row)) : "memory");
 }
 
-// The reverse of ldmatrix. The instruction exists from sm_90 on; before, each lane asks those that hold the row
-// addresses and stores its pairs itself.
+// Stores N matrices, the reverse of ldmatrix. The instruction exists from sm_90 on. On older GPUs each lane gets the
+// row addresses by shuffles and stores its pairs itself.
 template <int N>
 __device__ __forceinline__ void stmatrix(Shared<bf16>* row, const Frag<N>& s) {
     static_assert(N == 1 || N == 2 || N == 4, "stmatrix stores 1, 2 or 4 matrices");
@@ -108,12 +109,12 @@ __device__ __forceinline__ void mma_registers(Acc& d, const Frag<4>& a, uint32_t
         : "r"(a.r[0]), "r"(a.r[1]), "r"(a.r[2]), "r"(a.r[3]), "r"(b0), "r"(b1));
 }
 
-// d += a b: m16n8k16, A row-major, B column-major, bf16 products exact, fp32 accumulation.
+// Computes d += a b: m16n8k16, A row-major, B column-major, exact bf16 products, fp32 accumulation.
 __device__ __forceinline__ void mma(Acc& d, const Frag<4>& a, const Frag<2>& b) {
     mma_registers(d, a, b.r[0], b.r[1]);
 }
 
-// With B in one half (0 or 1) of what one ldmatrix loaded for two.
+// Does the same with B in one half (0 or 1) of a Frag<4>, which one ldmatrix loaded for two operands.
 template <int HALF>
 __device__ __forceinline__ void mma(Acc& d, const Frag<4>& a, const Frag<4>& b) {
     static_assert(HALF == 0 || HALF == 1, "a Frag<4> holds two operands B");

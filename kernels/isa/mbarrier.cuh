@@ -1,6 +1,6 @@
-// mbarrier: a barrier in shared memory that counts arrivals and the bytes of bulk copies. A phase is over when all
-// expected arrivals and bytes have come; the next begins at once. Waits ask by parity: that of the phase they wait for,
-// which is the present one or the one before.
+// mbarrier: a barrier in shared memory that counts arrivals and the bytes of bulk copies. A phase completes when all
+// expected arrivals and bytes have arrived; the next phase begins at once. A wait names a phase by its parity. That
+// phase must be the current one or the previous one.
 #pragma once
 
 namespace isa {
@@ -9,12 +9,13 @@ struct Mbarrier {
     uint64_t opaque;
 };
 
-// For `count` arrivals a phase, 1 to 2^20 - 1. Then fence_mbarrier_init and a barrier, before others use it.
+// Initialises an mbarrier for `count` arrivals per phase, 1 to 2^20 - 1. Before other threads use it,
+// fence_mbarrier_init and a barrier are needed.
 __device__ __forceinline__ void mbarrier_init(Mbarrier* at, int count) {
     asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(at)), "r"(count) : "memory");
 }
 
-// Its 8 bytes are free again.
+// Invalidates the mbarrier, so that its 8 bytes can be reused.
 __device__ __forceinline__ void mbarrier_inval(Mbarrier* at) {
     asm volatile("mbarrier.inval.shared::cta.b64 [%0];" ::"r"(shared_address(at)) : "memory");
 }
@@ -27,12 +28,12 @@ __device__ __forceinline__ void mbarrier_arrive(Mbarrier* at, int count) {
     asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(at)), "r"(count) : "memory");
 }
 
-// Arrives, and all later phases expect one arrival less.
+// Arrives, and reduces the arrivals that all later phases expect by one.
 __device__ __forceinline__ void mbarrier_arrive_drop(Mbarrier* at) {
     asm volatile("mbarrier.arrive_drop.shared::cta.b64 _, [%0];" ::"r"(shared_address(at)) : "memory");
 }
 
-// The present phase waits for `bytes` more of bulk copies.
+// Makes the current phase also wait for `bytes` bytes of bulk copies.
 __device__ __forceinline__ void mbarrier_expect_tx(Mbarrier* at, int bytes) {
     asm volatile("mbarrier.expect_tx.relaxed.cta.shared::cta.b64 [%0], %1;" ::"r"(shared_address(at)), "r"(bytes)
                  : "memory");
@@ -43,13 +44,13 @@ __device__ __forceinline__ void mbarrier_arrive_expect_tx(Mbarrier* at, int byte
                  : "memory");
 }
 
-// What a bulk copy does when `bytes` of it have come.
+// Signals the arrival of `bytes` bytes, as a bulk copy does.
 __device__ __forceinline__ void mbarrier_complete_tx(Mbarrier* at, int bytes) {
     asm volatile("mbarrier.complete_tx.relaxed.cta.shared::cta.b64 [%0], %1;" ::"r"(shared_address(at)), "r"(bytes)
                  : "memory");
 }
 
-// Whether the phase of that parity is over; never waits.
+// Returns true if the phase of that parity has completed. Never waits.
 __device__ __forceinline__ bool mbarrier_test_wait(Mbarrier* at, uint32_t parity) {
     uint32_t over;
     asm volatile("{\n .reg .pred p;\n mbarrier.test_wait.parity.shared::cta.b64 p, [%1], %2;\n selp.u32 %0, 1, 0, p;\n}"
@@ -57,7 +58,7 @@ __device__ __forceinline__ bool mbarrier_test_wait(Mbarrier* at, uint32_t parity
     return over != 0;
 }
 
-// The same, asleep for a while when it is not.
+// Does the same, but may sleep for a while if the phase has not completed.
 __device__ __forceinline__ bool mbarrier_try_wait(Mbarrier* at, uint32_t parity) {
     uint32_t over;
     asm volatile("{\n .reg .pred p;\n mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n selp.u32 %0, 1, 0, p;\n}"
@@ -65,7 +66,8 @@ __device__ __forceinline__ bool mbarrier_try_wait(Mbarrier* at, uint32_t parity)
     return over != 0;
 }
 
-// Until it is over. What was done before the arrivals of that phase is seen, and what its bulk copies brought.
+// Waits until the phase has completed. Writes before the arrivals of that phase, and the data of its bulk copies, are
+// then visible.
 __device__ __forceinline__ void mbarrier_wait(Mbarrier* at, uint32_t parity) {
     while (!mbarrier_try_wait(at, parity)) {
     }

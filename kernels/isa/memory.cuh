@@ -1,4 +1,4 @@
-// Dynamic shared memory and vector access.
+// Dynamic shared memory and vector accesses.
 #pragma once
 
 namespace isa {
@@ -6,14 +6,14 @@ namespace isa {
 template <class T>
 using Shared = T;
 
-// The CTA's dynamic shared memory as one struct.
+// Returns the CTA's dynamic shared memory as one struct.
 template <class S>
 __device__ __forceinline__ S& smem() {
     extern __shared__ __align__(1024) unsigned char dynamic_shared_memory[];
     return *reinterpret_cast<S*>(dynamic_shared_memory);
 }
 
-// sizeof(V) bytes at `p`, which is aligned to them; global or shared memory.
+// Loads sizeof(V) bytes at `p`, which must be aligned to that size, in global or shared memory.
 template <class V, class T>
 __device__ __forceinline__ V load(const T* p) {
     return *reinterpret_cast<const V*>(p);
@@ -24,7 +24,7 @@ __device__ __forceinline__ void store(T* p, V v) {
     *reinterpret_cast<V*>(p) = v;
 }
 
-// 2^x, subnormals flushed to zero; relative error at most 2^-22.
+// Computes 2^x with subnormals flushed to zero; relative error at most 2^-22.
 __device__ __forceinline__ float exp2_approx(float x) {
     float y;
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));

@@ -5,12 +5,12 @@ namespace isa {
 
 __device__ __forceinline__ void sync_cta() { __syncthreads(); }
 
-// Waits at barrier `id` (1..15; 0 is sync_cta's) for `threads` threads in all, a multiple of 32.
+// Waits at barrier `id` (1..15; sync_cta uses 0) for `threads` threads in total, a multiple of 32.
 __device__ __forceinline__ void sync_named(int id, int threads) {
     asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 
-// Arrives there without waiting.
+// Arrives at such a barrier without waiting.
 __device__ __forceinline__ void arrive_named(int id, int threads) {
     asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }

@@ -1,18 +1,19 @@
-// Bulk copies between global and shared memory, asked for by one thread and made by the copy engine (TMA). A load is
-// there when the phase of its mbarrier is over that expected its bytes; a store when its issuer has waited for its
-// group. A tensor map is a member of the kernel's Args. Shared memory: a multiple of 128 (with a swizzle of 128 bytes
-// of 1024, or rows do not start its pattern), 16 for plain bytes.
+// Bulk copies between global and shared memory, which one thread issues and the Tensor Memory Accelerator (TMA)
+// performs. A load is complete when the mbarrier phase that expected its bytes has completed. A store is complete when
+// its issuer has waited for its group. A tensor map must be a member of the kernel's Args. Alignment in shared memory:
+// 128 bytes for boxes (1024 with a 128-byte swizzle, otherwise rows do not start at the beginning of its pattern), 16
+// for plain bytes.
 #pragma once
 
 namespace isa {
 
-// What Driver::tensor_map encodes.
+// Tensor map in the encoding of Driver::tensor_map.
 struct alignas(64) TensorMap {
     uint64_t words[16];
 };
 
-// Loads the box whose first element has these coordinates, innermost first; what lies outside the tensor is zero, and
-// counts as bytes all the same.
+// Loads the box whose first element has these coordinates, innermost first. Elements outside the tensor become zero,
+// and their bytes count for the mbarrier too.
 __device__ __forceinline__ void tma_load(void* destination, const TensorMap* map, Mbarrier* at, int x, int y) {
     asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4}], [%2];"
                  ::"r"(shared_address(destination)), "l"(map), "r"(shared_address(at)), "r"(x), "r"(y) : "memory");
@@ -28,7 +29,7 @@ __device__ __forceinline__ void tma_load(void* destination, const TensorMap* map
                  : "memory");
 }
 
-// Stores the part of the box that lies inside the tensor.
+// Stores the part of the box that is inside the tensor.
 __device__ __forceinline__ void tma_store(const TensorMap* map, const void* source, int x, int y) {
     asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.tile.bulk_group [%0, {%2, %3}], [%1];"
                  ::"l"(map), "r"(shared_address(source)), "r"(x), "r"(y) : "memory");
@@ -38,7 +39,8 @@ __device__ __forceinline__ void tma_store(const TensorMap* map, const void* sour
                  ::"l"(map), "r"(shared_address(source)), "r"(x), "r"(y), "r"(z) : "memory");
 }
 
-// Adds it to what is there, in the tensor's type; each element in one piece, boxes in no order.
+// Adds the box to the tensor, in the tensor's type. Each element is updated atomically; the order of boxes is
+// undefined.
 __device__ __forceinline__ void tma_reduce_add(const TensorMap* map, const void* source, int x, int y) {
     asm volatile("cp.reduce.async.bulk.tensor.2d.global.shared::cta.add.tile.bulk_group [%0, {%2, %3}], [%1];"
                  ::"l"(map), "r"(shared_address(source)), "r"(x), "r"(y) : "memory");
@@ -48,12 +50,12 @@ __device__ __forceinline__ void tma_reduce_add(const TensorMap* map, const void*
                  ::"l"(map), "r"(shared_address(source)), "r"(x), "r"(y), "r"(z) : "memory");
 }
 
-// Fetches the map itself, ahead of its first use.
+// Prefetches the tensor map itself before its first use.
 __device__ __forceinline__ void tma_prefetch(const TensorMap* map) {
     asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
 }
 
-// Copies `bytes`, a multiple of 16, between multiples of 16.
+// Copies `bytes` bytes (a multiple of 16) between addresses that are multiples of 16.
 __device__ __forceinline__ void bulk_load(void* destination, const void* source, int bytes, Mbarrier* at) {
     asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];"
                  ::"r"(shared_address(destination)), "l"(__cvta_generic_to_global(source)), "r"(bytes),
@@ -64,16 +66,16 @@ __device__ __forceinline__ void bulk_store(void* destination, const void* source
                  ::"l"(__cvta_generic_to_global(destination)), "r"(shared_address(source)), "r"(bytes) : "memory");
 }
 
-// This thread's stores so far are a group.
+// Commits this thread's stores since the last commit as a group.
 __device__ __forceinline__ void bulk_commit() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
 
-// Until at most N of its newest groups are incomplete: all is written.
+// Waits until at most the N newest groups are incomplete; older groups are then fully written.
 template <int N>
 __device__ __forceinline__ void bulk_wait() {
     asm volatile("cp.async.bulk.wait_group %0;" ::"n"(N) : "memory");
 }
 
-// The same for reading: shared memory may be overwritten.
+// Waits only until older groups have read their source, so that shared memory may be overwritten.
 template <int N>
 __device__ __forceinline__ void bulk_wait_read() {
     asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(N) : "memory");

@@ -1,4 +1,4 @@
-// Exchange and votes among the 32 lanes of a warp, all of which take part. T is a 4- or 8-byte arithmetic type.
+// Shuffles and votes among the 32 lanes of a warp. All lanes must take part. T is an arithmetic type of 4 or 8 bytes.
 #pragma once
 
 namespace isa {
@@ -13,13 +13,13 @@ __device__ __forceinline__ T shfl_xor(T v, int mask) {
     return __shfl_xor_sync(0xffffffffu, v, mask);
 }
 
-// From the lane `delta` above; the top lanes keep their own.
+// Returns the value of lane + delta. The top `delta` lanes keep their own value.
 template <class T>
 __device__ __forceinline__ T shfl_down(T v, int delta) {
     return __shfl_down_sync(0xffffffffu, v, delta);
 }
 
-// From the lane `delta` below; the bottom lanes keep their own.
+// Returns the value of lane - delta. The bottom `delta` lanes keep their own value.
 template <class T>
 __device__ __forceinline__ T shfl_up(T v, int delta) {
     return __shfl_up_sync(0xffffffffu, v, delta);

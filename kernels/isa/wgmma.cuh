@@ -1,17 +1,20 @@
-// wgmma: d = a b (+ d) by a warpgroup, four warps from a multiple of four on, all of which make every call below. m64nNk16,
-// bf16 operands, fp32 sums. a comes from shared memory or registers, b from shared memory. It runs behind the threads'
-// backs: between the call and the wgmma_wait that covers it nobody touches the sums, the registers of a, or the operands
-// in shared memory; what threads wrote there goes through fence_proxy_async and a barrier before it.
+// wgmma: computes d = a b (+ d) in a warpgroup, which is four warps starting at a multiple of four. All four must make
+// every call below. Shape m64nNk16, bf16 operands, fp32 accumulators. a comes from shared memory or registers, b from
+// shared memory.
 //
-// Thread t of the warpgroup holds in sum i row 16 (t / 32) + t % 32 / 4 + 8 (i / 2 % 2), column 8 (i / 4) + 2 (t % 4) + i % 2;
-// of a in registers what mma's A holds, for the 16 rows of its warp.
+// wgmma is asynchronous. No thread may touch the accumulators, the registers of a, or the operands in shared memory
+// between the call and the wgmma_wait that covers it. Before the call, threads' writes to shared memory need
+// fence_proxy_async and a barrier.
+//
+// Thread t of the warpgroup holds in accumulator i the element of row 16 (t / 32) + t % 32 / 4 + 8 (i / 2 % 2) and
+// column 8 (i / 4) + 2 (t % 4) + i % 2. If a is in registers, each warp holds A of mma for its 16 rows.
 #pragma once
 #include "isa/descriptor.cuh"
 
 namespace isa {
 
-// The sums of m64nN: N / 2 a thread, undefined until written, or by a product that does not accumulate. They stay in
-// registers while every index is a constant.
+// Accumulators of m64nN, N / 2 per thread. Undefined until written, or until a wgmma that does not accumulate. The
+// compiler keeps them in registers only if every index is a constant.
 template <int N>
 struct WgmmaAcc {
     float r[N / 2];
@@ -19,13 +22,14 @@ struct WgmmaAcc {
     __device__ __forceinline__ float operator[](int i) const { return r[i]; }
 };
 
-// Before the first wgmma, and between any touch of sums or of a's registers and the next wgmma that takes them.
+// Must be called before the first wgmma, and after any access to accumulators or registers of a before the next wgmma
+// that uses them.
 __device__ __forceinline__ void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 
-// The products since the last call become a group.
+// Commits the wgmmas since the last call as a group.
 __device__ __forceinline__ void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
 
-// Until at most N of the newest groups are incomplete.
+// Waits until at most the N newest groups are incomplete.
 template <int N>
 __device__ __forceinline__ void wgmma_wait() {
     asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory");
@@ -57,7 +61,7 @@ struct WgmmaShape;
 #define WGMMA_SUMS_96(i) WGMMA_SUMS_64(i), WGMMA_SUMS_32((i) + 64)
 #define WGMMA_SUMS_128(i) WGMMA_SUMS_64(i), WGMMA_SUMS_64((i) + 64)
 
-// Columns, sums a thread, and the numbers of the seven operands that follow them.
+// Arguments: columns, accumulators per thread, and the numbers of the seven operands that follow the accumulators.
 #define WGMMA_SHAPE(N, COUNT, e, f, g, h, i, j, k)                                                                   \
     template <>                                                                                                      \
     struct WgmmaShape<N> {                                                                                           \
@@ -90,14 +94,14 @@ WGMMA_SHAPE(128, 64, 64, 65, 66, 67, 68, 69, 70)
 WGMMA_SHAPE(192, 96, 96, 97, 98, 99, 100, 101, 102)
 WGMMA_SHAPE(256, 128, 128, 129, 130, 131, 132, 133, 134)
 
-// d = a b, or d + a b: a and b are descriptors of a k16 step of 64 and of N rows. The three of them and `accumulate` are
-// the same in all threads.
+// Computes d = a b, or d + a b if `accumulate`. a and b are descriptors of one k16 step of 64 and of N rows. a, b and
+// `accumulate` must be the same in all threads.
 template <Major A = Major::k, Major B = Major::k, int N>
 __device__ __forceinline__ void wgmma(WgmmaAcc<N>& d, uint64_t a, uint64_t b, bool accumulate) {
     WgmmaShape<N>::template shared<A, B>(d.r, a, b, int(accumulate));
 }
 
-// With a in registers.
+// Does the same with a in registers.
 template <Major B = Major::k, int N>
 __device__ __forceinline__ void wgmma(WgmmaAcc<N>& d, const Frag<4>& a, uint64_t b, bool accumulate) {
     WgmmaShape<N>::template registers<B>(d.r, a.r, b, int(accumulate));
