@@ -8,7 +8,8 @@
 // Grid: ceil(len / 2048). One warp per block of 256 elements, two quads per lane.
 // Bound: memory. Per element it reads 4 bytes of gradient, and reads and writes 4 bytes of weight and rest, and 8, 4 or
 // 2 bytes of moments.
-// Reference: src/ops/adamw.rs, bitwise identical. Benchmark: omr bench, adamw.
+// Reference: src/ops/adamw.rs, bitwise identical.
+// Benchmark: `omr bench adamw`.
 #include "common/code8.cuh"
 #include "common/philox.cuh"
 #include "common/reduce.cuh"

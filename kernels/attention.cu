@@ -1,11 +1,13 @@
 // Attention over packed sequences, causal or full, with grouped query heads: out = softmax(scale q k^T) v, and its
 // log-sum-exp.
-// Shapes: qkv [T, (q + 2 kv) dim] bf16, cu_seqlens [S + 1] u32, out [T, q dim] bf16, lse [T, q] f32; dim is even and at
-// most HD.
-// Grid: (slots, kv heads), 4 warps with 16 rows each. A CTA computes 64 rows (token, head of the group) of one
-// sequence. The last tiles start first.
-// Bound: mma.sync. 4 rows keys dim flops (half of it under a causal mask); the floor is the sm_80 tensor core rate.
-// Reference: src/ops/attention.rs on the CPU. Benchmark: omr bench, attention fwd.
+// Shapes: qkv [T, (q + 2 kv) * dim] bf16, cu_seqlens [S + 1] u32, out [T, q * dim] bf16, lse [T, q] f32; dim is even
+// and at most HD.
+// Grid: (slots, kv heads), 4 warps with 16 rows each. attend::sequence_of maps a slot to a sequence and a tile. A CTA
+// computes a tile of 64 rows (token, head of the group). The last tiles of a sequence start first.
+// Bound: mma.sync. 4 * rows * keys * dim flops (half of it under a causal mask); the floor is the sm_80 tensor core
+// rate.
+// Reference: src/ops/attention.rs on the CPU.
+// Benchmark: `omr bench "attention fwd"`.
 // registers attention_fwd_hd16 <= 168
 // registers attention_fwd_hd32 <= 255
 // registers attention_fwd_hd64 <= 255

@@ -1,11 +1,14 @@
 // Backward of attention in two kernels, dq and dkv: dQ = scale dS K, dK = scale dS^T Q, dV = P^T dO, where
 // P = exp2(s c - lse), dS = P (dO V^T - D), D = rowsum(dO O) and c = scale log2 e.
-// Shapes: qkv, dqkv [T, (q + 2 kv) dim] and out, dout [T, q dim] bf16, cu_seqlens [S + 1] u32, lse, delta [T, q] f32.
-// Grid of both: (slots, kv heads), 8 warps with 16 rows or keys each. A dq CTA owns 128 rows (token, head of the
-// group), a dkv CTA owns 128 keys. dkv runs after dq because it reads `delta`.
-// Bound: shared memory bandwidth. 14 rows keys dim flops (half if causal) at 16 flops per byte; the floor is 2,048
-// flops per clock and SM.
-// Reference: src/ops/attention/backward.rs on the CPU. Benchmark: omr bench, attention bwd.
+// Shapes: qkv, dqkv [T, (q + 2 kv) * dim] and out, dout [T, q * dim] bf16, cu_seqlens [S + 1] u32, lse, delta [T, q]
+// f32.
+// Grid of both: (slots, kv heads), 8 warps with 16 rows or keys each. attend::sequence_of maps a slot to a sequence and
+// a tile. A dq CTA owns 128 rows (token, head of the group), a dkv CTA owns 128 keys. dkv runs after dq because it
+// reads `delta`.
+// Bound: shared memory bandwidth. 14 * rows * keys * dim flops (half if causal) at 16 flops per byte; the floor is
+// 2,048 flops per clock and SM.
+// Reference: src/ops/attention/backward.rs on the CPU.
+// Benchmark: `omr bench "attention bwd"`.
 // registers attention_bwd_dq_hd16 <= 128
 // registers attention_bwd_dq_hd32 <= 168
 // registers attention_bwd_dq_hd64 <= 255

@@ -3,9 +3,9 @@
 // maps, whose second dimension is the heads.
 // Grid: persistent CTAs, which loop over the tiles of common/attend_sm90a.cuh. Two math warpgroups with 64 rows each,
 // and one producer warpgroup.
-// Bound: tensor cores. 4 rows keys dim flops (half of it under a causal mask).
-// Reference: attention.cu and src/ops/attention.rs; tests/kernels/attention_sm90a.rs. Benchmark: omr bench, attention
-// fwd.
+// Bound: tensor cores. 4 * rows * keys * dim flops (half of it under a causal mask).
+// Reference: attention.cu and src/ops/attention.rs; tests/kernels/attention_sm90a.rs.
+// Benchmark: `omr bench "attention fwd"`.
 #include "common/attend_sm90a.cuh"
 
 namespace attention_sm90a {
@@ -19,7 +19,7 @@ struct Call {
     __device__ __forceinline__ int items() const { return args.slots * args.in.kv_heads; }
     __device__ __forceinline__ int cleared() const { return args.tile_rows; }
     __device__ __forceinline__ attend::WideTile tile(int i) const { return attend::tile_of(args, i); }
-    // Returns the coordinates behind the first column: the key head in a row of qkv, and the first token of the block.
+    // Returns the box of a key block: the key head within a row of qkv, and the first token of the block.
     __device__ __forceinline__ attend::Box keys(const attend::WideTile& tile, int block) const {
         return {args.in.q_heads + tile.head, tile.place.start + block * attend::BLOCK};
     }

@@ -1,10 +1,11 @@
 // Full attention within windows of at most 64 tokens, in one pass: out = softmax(scale q k^T) v, and its log-sum-exp.
-// Shapes: qkv [T, (q + 2 kv) dim] bf16, cu_seqlens [S + 1] u32, out [T, q dim] bf16, lse [T, q] f32; dim is even and at
-// most HD.
-// Grid: (kv heads, S group), 4 warps with 16 rows each. A CTA computes 64 rows (token, head of the group) of one
+// Shapes: qkv [T, (q + 2 kv) * dim] bf16, cu_seqlens [S + 1] u32, out [T, q * dim] bf16, lse [T, q] f32; dim is even
+// and at most HD.
+// Grid: (kv heads, S * group), 4 warps with 16 rows each. A CTA computes 64 rows (token, head of the group) of one
 // window.
-// Bound: memory. Per token it reads 2 (q + 2 kv) dim bytes and writes 2 q dim; the floor is the copy bandwidth.
-// Reference: src/ops/attention.rs on the CPU; bitwise identical to attention.cu. Benchmark: omr bench, attention fwd.
+// Bound: memory. Per token it reads 2 * (q + 2 kv) * dim bytes and writes 2 * q * dim; the floor is the copy bandwidth.
+// Reference: src/ops/attention.rs on the CPU; bitwise identical to attention.cu.
+// Benchmark: `omr bench "attention fwd"`.
 // registers attention_window_fwd_hd16 <= 128
 // registers attention_window_fwd_hd32 <= 128
 // registers attention_window_fwd_hd64 <= 128

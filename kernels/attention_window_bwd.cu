@@ -1,12 +1,13 @@
 // Backward of full attention within windows of at most 64 tokens. One kernel computes dq, dk and dv and writes each
 // once.
-// Shapes: qkv, dqkv [T, (q + 2 kv) dim], out, dout [T, q dim] bf16, lse [T, q] f32, cu_seqlens [S + 1] u32; dim is even
-// and at most HD.
-// Grid: (S kv heads), 4 warps with 16 keys each. A CTA multiplies the keys of a window with its rows (token, head of
+// Shapes: qkv, dqkv [T, (q + 2 kv) * dim], out, dout [T, q * dim] bf16, lse [T, q] f32, cu_seqlens [S + 1] u32; dim is
+// even and at most HD.
+// Grid: (S * kv heads), 4 warps with 16 keys each. A CTA multiplies the keys of a window with its rows (token, head of
 // the group), 64 rows at a time.
-// Bound: memory. Per token it reads 2 (3 q + 2 kv) dim bytes and writes 2 (q + 2 kv) dim; the floor is the copy
+// Bound: memory. Per token it reads 2 * (3 q + 2 kv) * dim bytes and writes 2 * (q + 2 kv) * dim; the floor is the copy
 // bandwidth.
-// Reference: src/ops/attention/backward.rs on the CPU. Benchmark: omr bench, attention bwd.
+// Reference: src/ops/attention/backward.rs on the CPU.
+// Benchmark: `omr bench "attention bwd"`.
 // registers attention_window_bwd_hd16 <= 168
 // registers attention_window_bwd_hd32 <= 168
 // registers attention_window_bwd_hd64 <= 168

@@ -1,11 +1,12 @@
 // Embedding: y[t] = row ids[t] of the token table. Backward: dw[id] += the sum of dy over the positions of id, in
 // ascending order.
 // Shapes: ids [rows] u32, table [n][ld] in words of two bytes, y [rows, words]. An id of n or more gives a row of NaN.
-// Shapes of the backward: positions [T] u32 sorted by id, ids [S] u32 pairs (id, index of its first entry in
-// positions), dy [T, k] bf16, dw [n][ld] f32.
+// Shapes of the backward: positions [T] u32 sorted by id, ids [S, 2] u32 (id, index of its first entry in positions),
+// dy [T, k] bf16, dw [n][ld] f32.
 // Grid: forward ceil(rows / 4), one warp per row, 4 rows per CTA; backward (S, ceil(k / 128)), one thread per column.
 // Bound: memory, each row read and written once.
-// Reference: src/ops/embedding.rs. Benchmark: omr bench, embedding.
+// Reference: src/ops/embedding.rs.
+// Benchmark: `omr bench embedding`.
 #include "common/rows.cuh"
 #include "isa/isa.cuh"
 

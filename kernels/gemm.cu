@@ -3,9 +3,10 @@
 // Shapes: x [T, K] not padded; W [N][ld] with ld = K rounded up to 64; bias [N]; y and residual [T, N]; y of SwiGLU [T,
 // N / 2].
 // Grid: row tiles x column tiles. A CTA computes one tile of common/gemm.cuh with 16, 64 or 128 rows; 4 warps.
-// Bound: from T = 256 on the tensor cores (2 T N K flops; mma.sync reaches about 60 % of wgmma on Hopper), below that
-// reading W.
-// Reference: src/ops/linear.rs, src/ops/rope.rs; tests/kernels/gemm.rs. Benchmark: omr bench ops.
+// Bound: from T = 256 on the tensor cores (2 T N K flops; mma.sync reaches about 60 % of wgmma on Hopper); for fewer
+// tokens, reading W.
+// Reference: src/ops/linear.rs, src/ops/rope.rs; tests/kernels/gemm.rs.
+// Benchmark: `omr bench ops`.
 #include "common/gemm.cuh"
 #include "common/linear.cuh"
 #include "isa/isa.cuh"

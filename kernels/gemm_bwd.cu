@@ -4,7 +4,8 @@
 // Grid: one tile per CTA, 4 warps. dx: tokens x K as in the forward pass. dw: N x K, each CTA over all tokens; 784 (o)
 // to 8,288 (gate_up) CTAs in the 7B model.
 // Bound: the tensor cores (2 T N K flops each; mma.sync reaches about 60 % of wgmma on Hopper).
-// Reference: src/ops/linear.rs; tests/kernels/gemm_bwd.rs. Benchmark: omr bench ops.
+// Reference: src/ops/linear.rs; tests/kernels/gemm_bwd.rs.
+// Benchmark: `omr bench ops`.
 #include "common/gemm.cuh"
 #include "isa/isa.cuh"
 
@@ -66,17 +67,17 @@ __device__ __forceinline__ void load_panels(isa::Shared<bf16>* to, const Matrix&
     }
 }
 
-// Returns the position at which this lane addresses rows for ldmatrix, for the warp's columns as operand B from panels:
-// lanes 0-15 the k16 step of one fragment, lanes 16-31 that of the next. Other fragments are reached by XOR with bits
-// of the position, other steps by moving rows.
+// Returns the position of the row that this lane passes to ldmatrix, to read the warp's columns as operand B from
+// panels. Lanes 0-15 address the k16 step of one fragment, lanes 16-31 that of the next fragment. XOR with bits of the
+// position reaches other fragments; other steps are rows further down.
 template <class T>
 __device__ __forceinline__ int columns_at(const Warp<T>& warp) {
     int chunk = warp.column % GROUP / 8 + warp.lane / 16 * Warp<T>::SHARING;
     return warp.column / GROUP * PANEL + swizzled(warp.lane % 16, chunk);
 }
 
-// Returns the same position for the warp's rows as operand A from panels: lanes 0-7 and 8-15 address eight outputs each
-// for the first eight terms of the step, lanes 16-31 for the next eight.
+// Returns the position of the row that this lane passes to ldmatrix, to read the warp's rows as operand A from panels.
+// Lanes 0-7 and 8-15 address eight outputs each for the first eight terms of the step, lanes 16-31 for the next eight.
 template <class T>
 __device__ __forceinline__ int rows_at(const Warp<T>& warp) {
     int chunk = warp.row % GROUP / 8 + warp.lane / 8 % 2;
@@ -276,7 +277,7 @@ __device__ __forceinline__ void dbias(const WgradArgs& args) {
     ones[0] = ONES;
     ones[1] = ONES;
     sums.zero();
-    // All columns of the fragment hold the same sum. The first lane of a quad uses its first one.
+    // All columns of the fragment hold the same sum. The first lane of each quad uses the first column.
     int n = column + warp.row + warp.lane / 4;
     bool first = warp.lane % 4 == 0;
     if (first && n < args.n) {

@@ -3,7 +3,8 @@
 // Grid: ceil(len / 1024). A thread handles four elements with 16-byte accesses if lanes and out are aligned (wide),
 // otherwise and at the end one by one.
 // Bound: memory, 4 bytes per element of each lane and of the sum, at the copy bandwidth.
-// Reference: src/ops/lane_sum.rs, bitwise identical. Benchmark: omr bench, lane_sum.
+// Reference: src/ops/lane_sum.rs, bitwise identical.
+// Benchmark: `omr bench lane_sum`.
 #include "isa/isa.cuh"
 
 namespace lane_sum {

@@ -1,13 +1,14 @@
-// Gradient of log-probs with respect to the logits of one wave of ids: dz = (dlogprob (1[target] - p) - dentropy p (ln
-// p + entropy)) / temperature. The kernels of gemm_bwd.cu then multiply dz.
+// Gradient of log-probs with respect to logits, for one wave (a range of ids that is processed at a time): dz =
+// (dlogprob (1[target] - p) - dentropy p (ln p + entropy)) / temperature. gemm_bwd.cu then computes the products with
+// dz.
 // Shapes: hidden [T, K] bf16, W [wave][ld]; allowed, targets, lse, dlogprob, entropy, dentropy as in the forward pass;
 // dz [T][stride] bf16.
 // Grid: one tile of common/gemm.cuh with 128 ids per CTA, as in the forward pass, so that the logits have the same
 // bits. The epilogue uses one warp per row.
 // Bound: the tensor cores (2 T V K flops, 6 T V K with both products). The 2 T V bytes of dz, written once and read
 // twice, take less time.
-// Reference: src/ops/linear_logprob/backward.rs; tests/kernels/linear_logprob_bwd.rs. Benchmark: omr bench
-// linear_logprob.
+// Reference: src/ops/linear_logprob/backward.rs; tests/kernels/linear_logprob_bwd.rs.
+// Benchmark: `omr bench linear_logprob`.
 #include "common/logits.cuh"
 #include "isa/isa.cuh"
 

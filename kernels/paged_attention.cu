@@ -1,13 +1,14 @@
 // Causal attention of new tokens to the keys of a paged KV cache, with grouped query heads: out = softmax(scale q k^T)
 // v in bf16.
-// Shapes: qkv [T, (q + 2 kv) dim], of which q is read, k and v [blocks, kv, 128, dim], block_tables [S, columns], out
-// [T, q dim]; dim is even.
+// Shapes: qkv [T, (q + 2 kv) * dim], of which q is read, k and v [blocks, kv, 128, dim], block_tables [S, columns], out
+// [T, q * dim]; dim is even.
 // Grid of prefill: (slots, kv heads), 4 warps with 16 rows each. A CTA computes 64 rows (token, head of the group).
 // Grid of decode (one new token per sequence): (CTAs, kv heads). A CTA loops over items of 16 rows and the keys of one
 // chunk, which its warps share (common/attend_item.cuh).
-// Bound: decode by memory, 4 dim bytes per key and kv head at the copy bandwidth; prefill by mma.sync, as attention.cu.
-// Reference: src/ops/paged_attention.rs on the CPU; bitwise identical to attention.cu. Benchmark: omr bench,
-// paged_attention fwd.
+// Bound: decode by memory, 4 * dim bytes per key and kv head at the copy bandwidth; prefill by mma.sync, as
+// attention.cu.
+// Reference: src/ops/paged_attention.rs on the CPU; bitwise identical to attention.cu.
+// Benchmark: `omr bench "paged_attention fwd"`.
 // registers paged_attention_prefill_hd16 <= 168
 // registers paged_attention_prefill_hd32 <= 255
 // registers paged_attention_prefill_hd64 <= 255

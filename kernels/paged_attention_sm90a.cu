@@ -1,12 +1,12 @@
 // Prefill and decode over the pages of a KV cache for compute capability 9.0: paged_attention.cu with wgmma. One TMA
 // box is one page.
 // Shapes: as in paged_attention.cu. dim is HD and all rows start at multiples of 16 bytes. k and v are read through
-// tensor maps of shape [blocks kv, 128, dim].
+// tensor maps of shape [blocks * kv, 128, dim].
 // Grid: persistent CTAs, which loop over the tiles of common/attend_sm90a.cuh. Two math warpgroups with 64 rows each,
 // and one producer warpgroup.
-// Bound: prefill by the tensor cores, 4 rows keys dim flops; decode by memory, with 128 KB in flight at HD 128.
-// Reference: attention_sm90a.cu and paged_attention.cu; tests/kernels/attention_sm90a.rs. Benchmark: omr bench,
-// paged_attention.
+// Bound: prefill by the tensor cores, 4 * rows * keys * dim flops; decode by memory, with 128 KB in flight at HD 128.
+// Reference: attention_sm90a.cu and paged_attention.cu; tests/kernels/attention_sm90a.rs.
+// Benchmark: `omr bench paged_attention`.
 #include "common/attend_sm90a.cuh"
 
 namespace paged_attention_sm90a {

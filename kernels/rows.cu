@@ -7,7 +7,8 @@
 // is gathered or summed from an index past the bound is NaN; a row scattered there is dropped. Scattered indices must
 // be distinct; otherwise one of the rows wins.
 // Grid: ceil(rows / 4), one warp per row, 4 rows per CTA. Bound: memory, each row read and written once.
-// Reference: src/ops/rows.rs. Benchmark: omr bench, rows.
+// Reference: src/ops/rows.rs.
+// Benchmark: `omr bench rows`.
 #include "common/rows.cuh"
 #include "isa/isa.cuh"
 

@@ -4,7 +4,8 @@
 // 128] f32, used only by rows with top-k, top-p or min-p; partials and winners [B][segments].
 // Grid: sample_logits_m*: one tile of common/gemm.cuh per CTA, half a warp per row; sample_tokens: one CTA per row.
 // Bound: memory. sample_logits_m* reads the weight; sample_tokens reads the logits (from L2).
-// Reference: src/ops/sample.rs. Benchmark: omr bench, sample.
+// Reference: src/ops/sample.rs.
+// Benchmark: `omr bench sample`.
 #include "common/logits.cuh"
 #include "common/philox.cuh"
 #include "isa/isa.cuh"

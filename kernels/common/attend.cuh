@@ -3,8 +3,8 @@
 // states of the chunks are folded left to right in fp32. The bits of a row do not depend on the tile that contains it,
 // nor on how many warps share its work:
 // - score: one fp32 chain of k16 steps over ascending head dimension.
-// - M: the largest score times c (scale log2 e), rounded once. A maximum is exact in any order. p = exp2(fmaf(score, c,
-//   -M)).
+// - M: the base, which is the largest score times c (scale log2 e), rounded once. A maximum is exact in any order.
+// - p: the probability before normalisation, exp2(fmaf(score, c, -M)).
 // - l: the sum of p. A lane sums its eight scores of 32 keys in ascending order, then the four groups of 32 in
 //   ascending order; then the quad is summed by a tree.
 // - output: one fp32 chain of k16 steps over ascending keys. Masked keys and masked blocks add exact zeros.
@@ -33,8 +33,8 @@ __device__ __forceinline__ int lane() { return threadIdx.x % WARP; }
 __device__ __forceinline__ int warp() { return threadIdx.x / WARP; }
 __device__ __forceinline__ float minus_infinity() { return -math::infinity(); }
 
-// Rows of a sequence that one CTA computes. Row r is query token r / group of the sequence's new tokens, and head r %
-// group of the query heads that share a key head.
+// Rows of a sequence that one CTA computes. Row r is head r % group, of the query heads that share a key head, and
+// token r / group, of the sequence's new tokens.
 struct Rows {
     const bf16* q;
     bf16* out;
@@ -216,8 +216,8 @@ __device__ __forceinline__ void weigh(isa::Acc (&o)[N], const isa::Frag<4> (&p)[
     }
 }
 
-// Multiplies such accumulators by the factors of a lane's two rows and writes them as bf16 to rows of shared memory.
-// Adding zero turns -0 into +0, which is the only bit in which rows that share a tile with others could differ.
+// Multiplies accumulators by the factors of a lane's two rows and writes them as bf16 to rows of shared memory. Adding
+// zero turns -0 into +0. Without it, the sign of a zero could depend on the other rows of the tile; no other bit does.
 template <int HD, class F>
 __device__ __forceinline__ void stage(F& o, const float (&factor)[2], isa::Shared<bf16>* staged, int first_tile) {
 #pragma unroll

@@ -1,8 +1,8 @@
 // Attention of a tile of rows on compute capability 9.0: the accumulation chains of attend.cuh with wgmma, and with
 // operands loaded by TMA.
 //
-// A CTA is persistent and loops over tiles of full tokens of one key head. The tiles with the most keys of a sequence
-// come first.
+// A CTA is persistent and loops over tiles of full tokens of one key head. Within a sequence the tiles with the most
+// keys come first.
 // - One producer warp loads the queries of a tile, then its blocks of keys and values through two pipeline stages each.
 //   Tiles lie in shared memory as panels of 64 columns, swizzled as wgmma reads them.
 // - A `full` mbarrier completes when the bytes of its buffer have arrived. An `empty` mbarrier completes when one lane
@@ -82,7 +82,7 @@ struct WideItemArgs {
     DecodeArgs in;
 };
 
-// Coordinates of a box after its first column.
+// Second and third coordinate of a box. The first one is its column.
 struct Box {
     int y, z;
 };

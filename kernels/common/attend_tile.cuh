@@ -1,4 +1,4 @@
-// Two ways in which a CTA of four warps attends a tile of rows (attend.cuh) to a source of key blocks:
+// Two ways in which a CTA of four warps computes attention of a tile of rows (attend.cuh) over a source of key blocks:
 // - `attend_rows`: 16 rows per warp, for prefill and training.
 // - `attend_together`: 16 rows in total, for decode. The warps share the keys of a score and the dimensions of an
 //   output.
@@ -39,7 +39,7 @@ __device__ __forceinline__ void copy_block(isa::Shared<bf16>* to, const bf16* fr
     copy_rows<HD, BLOCK>(to, KeyRows{from, stride}, keys - begin, rows.dim, rows.wide);
 }
 
-// Attends rows.from .. rows.to, at most TILE_ROWS rows.
+// Computes attention of the rows rows.from .. rows.to, at most TILE_ROWS rows.
 template <int HD, class Source>
 __device__ __forceinline__ void attend_rows(const Rows& rows, const Source& source) {
     auto& smem = isa::smem<RowsSmem<HD>>();
@@ -129,10 +129,10 @@ struct ItemQueries {
     }
 };
 
-// Attends WARP_ROWS rows of an item, starting at row `from`, to the item's keys. The accumulation chains are those of
-// attend_rows: a warp computes one group of 32 keys of every score row and sum, and complete chains for its dimensions
-// of the output. A warp may finish while others still read the last values. For the next item it only writes queries
-// and keys before it waits for the other warps.
+// Computes attention of WARP_ROWS rows of an item, starting at row `from`, over the item's keys. The accumulation
+// chains are those of attend_rows: a warp computes one group of 32 keys of every score row and sum, and complete chains
+// for its dimensions of the output. A warp may finish while others still read the last values. For the next item it
+// only writes queries and keys before it waits for the other warps.
 template <int HD, class Source>
 __device__ __forceinline__ void attend_together(const Item& item, int from, const Source& source) {
     constexpr int TILES = TogetherSmem<HD>::TILES;

@@ -21,8 +21,8 @@ namespace gemm {
 
 // Elements of K per stage: one row of 128 bytes. The rows of a weight are padded to a multiple of it.
 constexpr int BLOCK_K = 64;
-// Columns of a group. A gate column c and its up column c + 32 are in the same group; so are the two halves of a
-// rotated pair of columns.
+// Columns of a group. A gate column c and its up column c + 32 are in the same group; so are the two columns of a
+// rotated pair.
 constexpr int GROUP = 64;
 // Tile rows that are traversed together, so that their x and the weight tiles that they share stay in the L2 cache.
 constexpr int RASTER_M = 8;
@@ -177,9 +177,9 @@ __device__ __forceinline__ void multiply(const Stages<T>& ring, int slot, const 
                                          isa::Acc (&sums)[T::FRAGS_M][T::FRAGS_N]) {
     constexpr int ROWS_X = 16 * BLOCK_K, ROWS_W = Warp<T>::SHARING * 8 * BLOCK_K;
     int lane = warp.lane;
-    // Positions whose rows this lane addresses for ldmatrix. x: lanes 0-15 address the first eight k of a fragment,
+    // Positions of the rows that this lane passes to ldmatrix. x: lanes 0-15 address the first eight k of a fragment,
     // lanes 16-31 the next eight. W: two fragments at once, with eight lanes for each eight k of each fragment. XOR
-    // with k moves the position by k16 steps, because it flips bits 4 and 5.
+    // with k moves a position by k16 steps, because it flips bits 4 and 5.
     int x_at = swizzled(warp.row + lane % 16, lane / 16);
     int w_at = swizzled(warp.column + lane / 16 * (ROWS_W / BLOCK_K) + lane % 8, lane / 8 % 2);
 #pragma unroll

@@ -90,7 +90,7 @@ struct WideArgs : E::Maps {
     isa::TensorMap w;  // boxes: 64 terms by `box` rows, or panels
     Operands in;
     typename E::Args out;
-    int box;    // rows of W that are adjacent for adjacent columns; divides every such run
+    int box;    // rows per box of W; every run of adjacent rows for adjacent columns is a multiple of it
     int steps;  // stages of 64 terms
 };
 

@@ -67,7 +67,7 @@ struct Logits {
     }
 };
 
-// Sums over one segment: the largest logit m, the sum of e^(z - m), and the sum of e^(z - m) (z - m).
+// Partial results of one segment: the largest logit m, the sum of e^(z - m), and the sum of e^(z - m) (z - m).
 struct alignas(16) Partial {
     float max, sum, weighted, pad;
 };

@@ -1,5 +1,5 @@
 // Result of a matrix product for the sixteen rows of a warp, in registers: from mma (isa::Acc[TILES]) or from wgmma
-// (isa::WgmmaAcc). A quad of lanes holds a row. Number i of a lane is in row lane / 4 + 8 row(i) and in column(i).
+// (isa::WgmmaAcc). A quad of lanes holds a row. Element i of a lane is in row lane / 4 + 8 row(i) and in column(i).
 #pragma once
 
 #include "common/math.cuh"

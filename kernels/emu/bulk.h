@@ -56,7 +56,7 @@ struct BulkCopy {
     uint32_t signalled;        // load: bytes already signalled to the mbarrier
     std::vector<bool> landed;  // load: pieces that have landed; empty: none
     uint32_t group;            // store: its group within the issuer
-    bool reduce, taken, waited, written;  // store: source read, issuer has waited for the read, destination written
+    bool reduce, taken, waited, written;  // store: adds; source read; issuer has waited for that; destination written
     std::vector<unsigned char> data;
 };
 

@@ -1,4 +1,5 @@
-// Proxy fences: each is a time of its thread. Asynchronous units see what the thread wrote before it.
+// Emulation of proxy fences. Each one is recorded as a time of its thread. Asynchronous units see the writes that the
+// thread made before that time.
 #include "emu/fence.h"
 
 #include "emu/runtime.h"

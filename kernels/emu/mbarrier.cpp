@@ -1,7 +1,7 @@
 // Emulation of mbarriers: phase, pending arrivals and pending bytes follow the rules of the PTX ISA ("mbarrier").
-// Behaviour that it leaves undefined ends the launch. A thread that arrives publishes what it has done and knows. A
-// thread that observes that the phase is complete acquires what those threads have published, and the bulk copies of
-// that phase.
+// Behaviour that the PTX ISA leaves undefined ends the launch with an error. A thread that arrives publishes what it
+// has done and knows. A thread that observes that the phase is complete acquires what those threads have published, and
+// the bulk copies of that phase.
 #include "emu/mbarrier.h"
 
 #include <algorithm>

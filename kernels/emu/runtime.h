@@ -251,7 +251,8 @@ bool init_fenced(const Fiber& me, const MbarrierState& bar);
 Cluster& cluster_of(Cta& cta);
 void cluster_lost_thread(Cta& cta);
 std::string cluster_text(const Fiber& fiber);
-// In bulk.cpp: lands one load, when nothing else can run. Returns false if no load is in flight.
+// bulk.cpp
+// Lands one load, when nothing else can run. Returns false if no load is in flight.
 bool land_one(Instance& emu);
 void nudge_bulk(Cta& cta);
 void bulk_thread_finished(Fiber& fiber);
@@ -291,8 +292,8 @@ void report(Instance& emu, const char* format, ...) __attribute__((format(printf
 void leave_if_failed();
 const char* short_path(const char* path);
 std::string place_name(const Where& where);
-// Returns a place as the distance of its constant from the kernel's entry; both are in the kernel's object. 0 is no
-// place.
+// Encodes a place (a location in kernel source) as the distance of its constant from the kernel's entry. Both are in
+// the kernel's object. 0 is no place.
 inline int32_t place_of(const Instance& emu, const Where& where) {
     static_assert(sizeof(Where) == sizeof(intptr_t), "std::source_location is one pointer");
     intptr_t constant;

@@ -1,8 +1,8 @@
-// Checks every access to shared memory: it must be inside, aligned, of bytes that are written and not in flight, and
-// ordered after other threads' accesses to these bytes by a barrier that both passed. Asynchronous units (bulk copies,
-// wgmma) see the writes of a thread only after that thread's fence_proxy_async (PTX ISA, asynchronous operations and
-// the async proxy). A fence by another thread does not count. This is stricter than the memory model and is common
-// practice.
+// Checks every access to shared memory. The bytes must be inside shared memory, aligned, written, and not in flight.
+// The access must be ordered after other threads' accesses to these bytes by a barrier that both threads passed.
+// Asynchronous units (bulk copies, wgmma) see the writes of a thread only after that thread's fence_proxy_async (PTX
+// ISA, asynchronous operations and the async proxy). A fence by another thread does not count. This is stricter than
+// the memory model and is common practice.
 #include "emu/shadow.h"
 
 #include <stdio.h>
@@ -76,8 +76,8 @@ bool fenced(const Fiber& me, const Cell& cell) {
     return first != fences.end() && ordered(me, cell.writer, *first);
 }
 
-// Returns true if everything that the lanes of `warp` did at `time` is ordered before `me`. The own accesses of `me`
-// always are.
+// Returns true if everything that the lanes of `warp` did at `time` is ordered before `me`. What `me` itself did always
+// is.
 bool warp_ordered(const Fiber& me, uint32_t warp, uint32_t time) {
     bool own = warp == me.warp->index;
     if (!own && me.clocks.known.warp[warp] > time) return true;

@@ -22,8 +22,8 @@ struct WgmmaAcc {
     __device__ __forceinline__ float operator[](int i) const { return r[i]; }
 };
 
-// Must be called before the first wgmma, and after any access to accumulators or registers of a before the next wgmma
-// that uses them.
+// Must be called before the first wgmma. It must also be called after an access to accumulators or to registers of a,
+// before the next wgmma that uses them.
 __device__ __forceinline__ void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 
 // Commits the wgmmas since the last call as a group.
