@@ -2,7 +2,8 @@
 // - rows_gather: dst[i] = src[idx[i]].
 // - rows_scatter: dst[idx[i]] = src[i % sources].
 // - rows_scatter_add: dst[idx[i]] += src[i], bf16.
-// - rows_sum: dst[i] = before[i] + src[idx[i]] + src[idx[i + rows]] + ..., `times` rows in one f32 chain, bf16.
+// - rows_sum: before[i] + src[idx[i]] + src[idx[i + rows]] + ..., `times` rows in one f32 chain. The result goes to dst
+//   in bf16, or to sums in f32 if sums is not null.
 // Shapes: idx [rows] u32; src and dst [., words] in words of two bytes; the indexed side has `bound` rows. A row that
 // is gathered or summed from an index past the bound is NaN; a row scattered there is dropped. Scattered indices must
 // be distinct; otherwise one of the rows wins.

@@ -51,8 +51,8 @@ struct Tile {
 };
 
 // Tiles for decode, for small batches, and for everything else. The largest fits the 99 KiB of shared memory of compute
-// capability 8.6. Tiles with few rows have more stages, to keep more of W in flight: only a few CTAs must use the full
-// memory bandwidth.
+// capability 8.6. Tiles with few rows have more stages, to keep more of W in flight, because their few CTAs must
+// together use the full memory bandwidth.
 using TileM16 = Tile<16, 64, 1, 4, 8>;
 using TileM64 = Tile<64, 64, 2, 2, 5>;
 using TileM128 = Tile<128, 128, 2, 2, 3>;

@@ -57,7 +57,7 @@ struct Fiber : Thread {
     bool cluster_arrived;   // true after cluster_arrive until cluster_wait
     uint32_t cluster_phase; // cluster phase in which it arrived
     uint32_t bulk_group;    // group of the bulk stores being issued
-    uint32_t registers;     // registers per thread; 0: unknown
+    uint32_t registers;     // count per thread; 0: unknown
     Published fenced;                 // publication of its last threadfence
     std::vector<Published> observed;  // publications seen by relaxed accesses, not yet acquired by a fence
     std::vector<uint32_t> fences, init_fences;  // times of its fence_proxy_async and fence_mbarrier_init calls
@@ -89,7 +89,8 @@ struct Warp {
     uint32_t index;
     uint32_t live;           // mask of the lanes that have not returned
     uint32_t posted, done;   // warp instructions posted, and executed
-    // instructions before the first slot; moves up when all are executed, so that few slots stay in the caches
+    // number of instructions before the first slot; moves up when all are executed, so that the used slots stay
+    // in the near caches
     uint32_t base;
     uint32_t waiting;        // mask of the lanes in Wait::instruction
     uint32_t at_warp_barrier;

@@ -22,7 +22,7 @@ struct Sums {
 
 struct Product {
     uint64_t a, b;       // descriptors
-    const uint32_t* registers;  // registers of a, or null
+    const uint32_t* registers;  // holds a, or null
     uint32_t columns;
     bool a_mn, b_mn, accumulate;
 };

@@ -1,4 +1,4 @@
-//! kernels/adamw.cu against the CPU op: the same bits.
+//! Tests of kernels/adamw.cu: the same bits as the CPU op.
 
 use half::bf16;
 use omr::device::Device;
@@ -11,10 +11,10 @@ use crate::kernels::inputs::{cpu, random, up};
 use crate::kernels::{Outcome, emu, equal, mutate_source, same_bits};
 use crate::ops::adamw::range;
 
-/// One element, less than a quad, ragged ends of quads and blocks, more than a CTA's.
+/// One element, less than a quad, ragged ends of quads and blocks, more than one CTA.
 const LENGTHS: [usize; 8] = [1, 3, 4, 127, 257, 1024, 2047, 4099];
 
-/// What weights and moments lie in: with a low half or not, and the moments' type.
+/// Storage of weights and moments: true if the weights have a low half, and the type of the moments.
 const VARIANTS: [(bool, DType); 6] = [
     (true, DType::F32),
     (true, DType::Bf16),
@@ -24,7 +24,7 @@ const VARIANTS: [(bool, DType); 6] = [
     (false, DType::U8),
 ];
 
-/// One parameter's weights and state, as uploaded.
+/// Weights and state of one parameter, as uploaded.
 struct State {
     w: Tensor,
     lo: Option<Tensor>,
@@ -32,7 +32,7 @@ struct State {
 }
 
 impl State {
-    /// Weights and moments of a run that has made some steps; `masters` f32.
+    /// Creates weights and moments of a run that has made some steps; `masters` are f32.
     fn new(
         dev: &mut Device,
         (split_master, kind): (bool, DType),
@@ -52,7 +52,7 @@ impl State {
                 Moments::Bf16 { m: up(dev, &short(&m), &[len]), v: up(dev, &short(&v), &[len]) }
             }
             _ => {
-                // Any codes are right; a block of zeros has scale 0.
+                // Any codes are valid. A block of zeros has scale 0.
                 let codes = |x: &[f32]| -> Vec<u8> { x.iter().map(|x| (x.to_bits() >> 13) as u8).collect() };
                 let scales: Vec<f32> = (0..len.div_ceil(BLOCK)).map(|i| i as f32 * 0.01).collect();
                 let mut coded =
@@ -63,7 +63,7 @@ impl State {
         State { w, lo, moments }
     }
 
-    /// Every bit of it.
+    /// Returns every bit of the state.
     fn words(&self, dev: &mut Device) -> Outcome<Vec<u32>> {
         let mut words: Vec<u32> = dev.read::<bf16>(self.w)?.iter().map(|x| x.to_bits().into()).collect();
         if let Some(lo) = self.lo {
@@ -88,7 +88,8 @@ impl State {
     }
 }
 
-/// Words of weight, low half and moments after three updates, the ranges between `cuts` one by one.
+/// Returns the words of weight, low half and moments after three updates. The ranges between `cuts` are updated one by
+/// one.
 fn updated(dev: &mut Device, variant: (bool, DType), len: usize, flag: f32, cuts: &[usize]) -> Outcome<Vec<u32>> {
     let mut random = random(len as u64);
     let mut normals = |scale: f32| -> Vec<f32> { (0..len).map(|_| random.normal() * scale).collect() };
@@ -134,8 +135,8 @@ fn bits_are_those_of_the_cpu() {
     }
 }
 
-/// The low halves of masters of 1, of a subnormal, of the largest finite number, of both signs: what is split, joined
-/// and split again on the device is as it was, and so is what the CPU joins.
+/// Low halves of masters of 1, of a subnormal, of the largest finite number, with both signs. A master that is split,
+/// joined and split again on the device is unchanged, and the CPU joins the same value.
 #[test]
 fn every_low_half_survives_an_update_that_changes_nothing() {
     for high in [0x0000u32, 0x0080, 0x3f80, 0x7f7f, 0x8000, 0xbf80, 0xff7f] {
@@ -194,7 +195,7 @@ fn changes_by_hand_to_the_codes_are_seen() {
         mutate_source(file, from, to, 1, |dev| probe(dev, &coded));
     }
     mutate_source("common/code8.cuh", "x > 0.0f && rounded == 0u ? 1u : rounded", "rounded", 1, |dev| {
-        // A second moment so small that rounding it down gives zero.
+        // Second moments so small that rounding them down would give zero.
         let v: Vec<f32> = (0..256).map(|i| f32::from_bits(1 + 7 * i)).collect();
         let run = |dev: &mut Device| -> Outcome<Vec<bf16>> {
             let (w, g) = (up(dev, &[bf16::ONE; 256], &[256]), up(dev, &v, &[256]));

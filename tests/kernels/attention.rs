@@ -1,4 +1,4 @@
-//! kernels/attention.cu against the CPU op, which rounds at the same points, and a formula in f64.
+//! Tests of kernels/attention.cu: against the CPU op, which rounds at the same points, and against a formula in f64.
 
 use half::bf16;
 use omr::device::{Device, Region};
@@ -9,16 +9,16 @@ use omr::tensor::DType;
 use crate::kernels::inputs::{blank, cpu, normals, up, wide};
 use crate::kernels::{Outcome, emu, equal, mutate_sites, mutate_source, near, same_bits};
 
-/// Against the formula in f64: P and the output are each rounded to bf16 once, by at most 2^-8 and at root mean square
-/// by 1.7e-3 of themselves, which a sum of many keys only lessens.
+/// Tolerance against the formula in f64. P and the output are each rounded to bf16 once, with a relative error of at
+/// most 2^-8 and a root mean square of 1.7e-3. A sum over many keys only reduces it.
 pub const FORMULA: f64 = 3e-3;
 
-/// Against the CPU, which rounds at the same points: scores and sums in another order differ by 2^-20 or so of
-/// themselves, so one in 2^12 values lies on the other side of a rounding to bf16, and is off by 2^-7: 2^-6 times that
-/// at root mean square, with a factor of two to spare. A rounding point more or less costs 1e-3.
+/// Tolerance against the CPU, which rounds at the same points. Scores and sums in another order differ by a relative
+/// 2^-20 or so. One in 2^12 values is therefore rounded to the other bf16 neighbour, with an error of 2^-7. The root
+/// mean square is 2^-6 times that; a factor of two is added. One rounding point more or less would cost 1e-3.
 pub const CPU: f64 = 2.5e-4;
 
-/// Log-sum-exp: fp32 chains of up to a head's and a sequence's length, whose roundings go either way.
+/// Tolerance of log-sum-exp: fp32 chains as long as a head and a sequence, with roundings in both directions.
 pub const LSE: f64 = 2e-6;
 
 pub fn heads(q: usize, kv: usize, dim: usize) -> Heads {
@@ -34,7 +34,7 @@ pub struct Case {
 }
 
 impl Case {
-    /// Rows of normal numbers: scores have the standard deviation they have in a model.
+    /// Creates rows of normal numbers, so that the scores have the standard deviation that they have in a model.
     pub fn new(heads: Heads, lens: &[usize]) -> Case {
         let mut cu = vec![0u32];
         lens.iter().for_each(|&n| cu.push(cu[cu.len() - 1] + n as u32));
@@ -50,7 +50,7 @@ impl Case {
         1.0 / (self.heads.dim as f32).sqrt()
     }
 
-    /// Outputs and log-sum-exps of `attention::fwd`.
+    /// Returns outputs and log-sum-exps of `attention::fwd`.
     pub fn run(&self, dev: &mut Device, causal: bool, max_seqlen: usize) -> Outcome<(Vec<bf16>, Vec<f32>)> {
         let (t, heads) = (self.t(), self.heads);
         let mark = dev.mark(Region::Overlay);
@@ -69,12 +69,12 @@ impl Case {
         Ok(results)
     }
 
-    /// The same in f64, and nothing rounded.
+    /// Returns the same in f64, without any rounding.
     pub fn formula(&self, causal: bool) -> (Vec<f64>, Vec<f64>) {
         self.formula_of(&wide(&self.qkv), causal)
     }
 
-    /// The same of the rows `x`.
+    /// Returns the same for the rows `x`.
     pub fn formula_of(&self, x: &[f64], causal: bool) -> (Vec<f64>, Vec<f64>) {
         let (dim, width, heads) = (self.heads.dim, self.heads.qkv_len(), self.heads);
         let (mut out, mut lse) = (vec![0.0; self.t() * heads.out_len()], vec![0.0; self.t() * heads.q]);
@@ -104,7 +104,7 @@ impl Case {
         (out, lse)
     }
 
-    /// A device's results beside the CPU's and the formula's.
+    /// Compares a device's results with the CPU's and with the formula.
     pub fn check(&self, dev: &mut Device, causal: bool, max_seqlen: usize) -> Outcome {
         let (out, lse) = self.run(dev, causal, max_seqlen)?;
         let (want, want_lse) = self.formula(causal);
@@ -119,12 +119,12 @@ impl Case {
     }
 }
 
-/// Outputs and log-sum-exps as the bits of one row of numbers.
+/// Returns outputs and log-sum-exps as bits, in one list.
 pub fn bits((out, lse): (Vec<bf16>, Vec<f32>)) -> Vec<u32> {
     out.iter().map(|x| u32::from(x.to_bits())).chain(lse.iter().map(|x| x.to_bits())).collect()
 }
 
-/// No length (a pack's places), whole tiles, one more and one less, and sequences that do not exist.
+/// Lengths of zero (unused places of a pack), complete tiles, one more and one less.
 const LENGTHS: [usize; 8] = [1, 127, 0, 128, 129, 0, 0, 5];
 
 #[test]
@@ -151,7 +151,7 @@ fn agrees_for_every_head_dim_and_group() {
 #[test]
 fn agrees_over_chunk_borders() {
     for (causal, len) in [(true, 2060), (false, 4100)] {
-        // Four rows are enough to see where the keys of a row end.
+        // Four rows are enough to show where the keys of a row end.
         let case = Case::new(heads(1, 1, 4), &[len]);
         case.check(&mut emu(), causal, len).unwrap();
     }
@@ -166,7 +166,7 @@ fn a_row_does_not_depend_on_its_tile() {
     let ((out, lse), want) = (all.run(dev, true, 150).unwrap(), alone.run(dev, true, 150).unwrap());
     let cut = (rows(&out, all.heads.out_len()), lse[37 * 3..187 * 3].to_vec());
     assert_eq!(bits(cut), bits(want));
-    // The first sixty tokens of a sequence do not know of the others.
+    // The results of the first sixty tokens of a sequence do not depend on the others.
     let start = Case { heads: all.heads, cu: vec![0, 60], qkv: alone.qkv[..60 * all.heads.qkv_len()].to_vec() };
     let (out, lse) = alone.run(dev, true, 150).unwrap();
     let cut = (out[..60 * all.heads.out_len()].to_vec(), lse[..180].to_vec());
@@ -193,8 +193,8 @@ fn the_same_bits_under_every_schedule() {
     }
 }
 
-/// A probe for mutations: two blocks, the second with rows enough whose maximum rises there, two heads a group, an empty
-/// sequence.
+/// A probe for mutations: two blocks, the second with enough rows whose maximum rises there; two heads per group; an
+/// empty sequence.
 fn probe(dev: &mut Device) -> Outcome {
     Case::new(heads(2, 1, 16), &[200, 0, 2]).check(dev, true, 200)
 }
@@ -269,7 +269,7 @@ fn what_a_kernel_cannot_do_is_an_error() {
     };
     assert!(run(dev, DType::Bf16, 130).unwrap_err().to_string().contains("head_dim"));
     assert!(run(dev, DType::F32, 64).unwrap_err().to_string().contains("bf16"));
-    // Nothing to do is nothing done.
+    // With no tokens, the op does nothing.
     let empty = Case { heads: heads(1, 1, 16), cu: vec![0, 0], qkv: vec![] };
     assert_eq!(empty.run(dev, true, 0).unwrap(), (vec![], vec![]));
 }

@@ -1,5 +1,5 @@
-//! kernels/attention_bwd.cu against the CPU op, which rounds at the same points, and a gradient in f64, which differences
-//! of the formula confirm.
+//! Tests of kernels/attention_bwd.cu: against the CPU op, which rounds at the same points, and against a gradient in
+//! f64, which finite differences of the formula confirm.
 
 use std::ops::Range;
 
@@ -13,12 +13,13 @@ use crate::kernels::attention::{CPU, Case, heads};
 use crate::kernels::inputs::{blank, cpu, normals, up, wide};
 use crate::kernels::{Outcome, emu, emulator, equal, mutate_sites, mutate_source, near, same_bits, skipped};
 
-/// Against f64: P, dS and dqkv are each rounded to bf16 once, at root mean square by 1.7e-3 of themselves, and O too,
-/// which enters all dS of a row through D: together 1.7e-3 times the root of three (dQ, dK) or of two (dV), 3e-3 at most
-/// where sums are long. With few keys and elements dS is a small difference of dP and D: twice and a half that.
+/// Tolerance against f64. P, dS and dqkv are each rounded to bf16 once, with a relative root mean square error of
+/// 1.7e-3. So is O, which enters all dS of a row through D. Together this is 1.7e-3 times the root of three (dQ, dK) or
+/// of two (dV): at most 3e-3 if sums are long. With few keys and elements, dS is a small difference of dP and D, so the
+/// tolerance is 2.5 times that.
 pub const GRADIENT: f64 = 7.5e-3;
 
-/// A pack, the gradient of its output, and what forward left.
+/// A pack, the gradient of its output, and the results of the forward pass.
 #[derive(Clone)]
 pub struct GradCase {
     pub case: Case,
@@ -36,7 +37,7 @@ impl GradCase {
         GradCase { case, causal, dout: normals((len * 64 + heads.q + 1) as u64, len), out, lse }
     }
 
-    /// What `attention::bwd` gives for sequences of at most `max_seqlen`.
+    /// Returns the result of `attention::bwd` for sequences of at most `max_seqlen`.
     pub fn run(&self, dev: &mut Device, max_seqlen: usize) -> Outcome<Vec<bf16>> {
         let (t, heads, scale) = (self.case.t(), self.case.heads, self.case.scale());
         let mark = dev.mark(Region::Overlay);
@@ -55,7 +56,7 @@ impl GradCase {
         Ok(result)
     }
 
-    /// The gradient in f64, and nothing rounded.
+    /// Returns the gradient in f64, without any rounding.
     pub fn gradient(&self) -> Vec<f64> {
         let (Case { heads, cu, qkv }, scale) = (&self.case, f64::from(self.case.scale()));
         let (dim, width) = (heads.dim, heads.qkv_len());
@@ -87,18 +88,18 @@ impl GradCase {
         dx
     }
 
-    /// The columns of dQ, dK and dV.
+    /// Returns the column ranges of dQ, dK and dV.
     fn parts(&self) -> [(&'static str, Range<usize>); 3] {
         let Heads { q, kv, dim } = self.case.heads;
         [("dq", 0..q * dim), ("dk", q * dim..(q + kv) * dim), ("dv", (q + kv) * dim..(q + 2 * kv) * dim)]
     }
 
-    /// Those columns of all rows.
+    /// Returns these columns of all rows.
     fn columns<T: Copy>(&self, x: &[T], part: &Range<usize>) -> Vec<T> {
         x.chunks(self.case.heads.qkv_len()).flat_map(|row| row[part.clone()].to_vec()).collect()
     }
 
-    /// A device's gradients beside the CPU's and the formula's.
+    /// Compares a device's gradients with the CPU's and with the formula.
     pub fn check(&self, dev: &mut Device, max_seqlen: usize) -> Outcome {
         let got = self.run(dev, max_seqlen)?;
         let (want, cpu) = (self.gradient(), wide(&self.run(&mut cpu(), self.case.t())?));
@@ -113,10 +114,10 @@ impl GradCase {
     }
 }
 
-/// A bound on the sequences that keeps the kernel of short ones away.
+/// A maximum sequence length that avoids the kernel for short sequences.
 pub const WHOLE: usize = 4096;
 
-/// No length (a pack's places), whole blocks, one more and one less, and sequences that do not exist.
+/// Lengths of zero (unused places of a pack), complete blocks, one more and one less.
 const LENGTHS: [usize; 8] = [1, 127, 0, 128, 129, 0, 0, 5];
 
 #[test]
@@ -132,7 +133,7 @@ fn the_gradient_in_f64_is_that_of_the_formula() {
                 loss(&x)
             });
             x[i] = middle;
-            // The cubic term of the loss leaves about 1e-8.
+            // The cubic term of the loss leaves an error of about 1e-8.
             assert!(((above - below) / 2e-4 - want).abs() < 1e-6, "{i}: {} and {want}", (above - below) / 2e-4);
         }
     }
@@ -181,7 +182,7 @@ fn a_masked_key_has_no_gradient_whatever_its_score() {
     let mut c = GradCase::new(heads(2, 1, 16), &[40], true);
     let want = c.run(&mut emu(), 40).unwrap();
     let (width, key) = (c.case.heads.qkv_len(), 30);
-    // Its probability in rows before would be infinite, dP no number.
+    // In the rows before it, its probability would be infinite and dP would be NaN.
     c.case.qkv[key * width + 32..][..16].fill(bf16::from_f32(1e30));
     c.case.qkv[key * width + 48..][..16].fill(bf16::NAN);
     let got = c.run(&mut emu(), 40).unwrap();
@@ -221,8 +222,8 @@ fn no_drawn_schedule_changes_a_bit() {
     }
 }
 
-/// A probe for mutations: more stages than two, rows and keys off the tile, stages that begin within a token's heads, an
-/// empty sequence.
+/// A probe for mutations: more than two stages, rows and keys that do not fill a tile, stages that begin within the
+/// heads of a token, and an empty sequence.
 fn probe(dev: &mut Device) -> Outcome {
     GradCase::new(heads(3, 1, 16), &[150, 0, 2], true).check(dev, 150)
 }
@@ -265,7 +266,7 @@ fn mistakes_in_the_kernel_are_seen() {
     }
 }
 
-/// Errors a person could make, each in one place of the kernel.
+/// Plausible mistakes, each in one place of the kernel.
 const MISTAKES: [(&str, &str); 11] = [
     ("first(from % group)", "first(0)"),
     ("token(from / group)", "token((from + group - 1) / group)"),
@@ -284,7 +285,7 @@ const MISTAKES: [(&str, &str); 11] = [
 #[ignore = "the formula takes a minute"]
 fn agrees_over_many_stages() {
     for causal in [true, false] {
-        // Four rows of few elements are enough to see where a chain ends.
+        // Four rows of few elements are enough to show where a chain ends.
         GradCase::new(heads(1, 1, 4), &[2060], causal).check(&mut emu(), 2060).unwrap();
     }
 }
@@ -305,7 +306,7 @@ fn what_a_kernel_cannot_do_is_an_error() {
     };
     assert!(run(dev, DType::Bf16, 130).unwrap_err().to_string().contains("head_dim"));
     assert!(run(dev, DType::F32, 64).unwrap_err().to_string().contains("bf16"));
-    // Nothing to do is nothing done.
+    // With no tokens, the op does nothing.
     let case = Case { heads: heads(1, 1, 16), cu: vec![0, 0], qkv: vec![] };
     let empty = GradCase { case, causal: true, dout: vec![], out: vec![], lse: vec![] };
     assert!(empty.run(dev, 0).unwrap().is_empty());

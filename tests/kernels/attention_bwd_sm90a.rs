@@ -1,5 +1,5 @@
-//! kernels/attention_bwd_sm90a.cu: gradients of attention by wgmma have the bits of those by mma.sync on the emulator. Whether
-//! a card's do is what `attention::wgmma_bwd_fault` asks there.
+//! Tests of kernels/attention_bwd_sm90a.cu: on the emulator, gradients of attention with wgmma are bitwise identical to
+//! those with mma.sync. On a GPU `attention::wgmma_bwd_fault` checks this.
 
 use omr::device::images::Arch;
 use omr::device::{Body, Device, Kind};
@@ -16,7 +16,7 @@ use crate::kernels::{
 
 const BODY: &str = "kernels/common/attend_bwd_sm90a.cuh";
 
-/// Gradients of a pack by both bodies.
+/// Compares gradients of a pack between both kernel variants.
 fn packs(heads: Heads, lens: &[usize], causal: bool) {
     let case = GradCase::new(heads, lens, causal);
     both(&format!("{heads:?} {lens:?} causal {causal}"), |dev| case.run(dev, WHOLE));
@@ -50,7 +50,8 @@ fn long_sequences_have_the_other_bodys_bits() {
     packs(heads(1, 1, 80), &[2100, 1, 2048], false);
 }
 
-/// More tiles than one, blocks than stages of either kernel, a sequence's last block, rows that fill no warp; a tile of one block.
+/// More than one tile, more blocks than stages in either kernel, the last block of a sequence, rows that fill no warp;
+/// and a tile of one block.
 fn case() -> GradCase {
     GradCase::new(heads(3, 1, 80), &[270, 0, 5], true)
 }
@@ -67,7 +68,7 @@ fn the_same_bits_under_every_schedule() {
     }
 }
 
-/// Red where a gradient has other bits than by mma.sync.
+/// Returns a probe that fails if a gradient has other bits than with mma.sync.
 fn probe() -> impl Fn(&mut Device) -> Outcome {
     let case = case();
     let want = case.run(&mut emu(), WHOLE).unwrap();

@@ -1,5 +1,6 @@
-//! kernels/attention_sm90a.cu and kernels/paged_attention_sm90a.cu: attention by wgmma has the bits of attention by mma.sync
-//! on the emulator, in training, prefill and decode. Whether a card's do is what `body::take_wgmma` asks there.
+//! Tests of kernels/attention_sm90a.cu and kernels/paged_attention_sm90a.cu: on the emulator, attention with wgmma is
+//! bitwise identical to attention with mma.sync, in training, prefill and decode. On a GPU `body::take_wgmma` checks
+//! this at the start.
 
 use omr::device::emu::{Emu, Options};
 use omr::device::images::Arch;
@@ -16,12 +17,12 @@ use crate::kernels::{
 
 const BODY: &str = "kernels/common/attend_sm90a.cuh";
 
-/// That the body in this file is what ran, told by its calls.
+/// Returns true if the kernel variant in this file ran, which its passed call sites show.
 pub fn ran(dev: &mut Device, file: &str) -> bool {
     emulator(dev).sites().iter().any(|(passed, _)| passed.site.file == file)
 }
 
-/// Gives `packs` sequences of every kind that have few keys, by heads, lengths and whether attention is causal.
+/// Calls `packs` with sequences of every kind that have few keys: heads, lengths, and whether attention is causal.
 pub fn short(packs: impl Fn(Heads, &[usize], bool)) {
     for len in [1, 127, 128, 129] {
         packs(heads(7, 1, 128), &[len], true);
@@ -29,13 +30,13 @@ pub fn short(packs: impl Fn(Heads, &[usize], bool)) {
     packs(heads(2, 2, 80), &[129], false);
     packs(heads(8, 1, 80), &[129], true);
     packs(heads(5, 1, 128), &[129], true);
-    // The tower's windows and whole pictures.
+    // The tower's windows, and complete images.
     packs(heads(2, 2, 80), &[64, 1, 130, 0, 63], false);
     // Sequences that fill no tile, some without tokens.
     packs(heads(7, 1, 128), &[3, 0, 40, 131, 0, 1], true);
 }
 
-/// Those about as long as a chunk.
+/// Calls `packs` with sequences about as long as a chunk.
 pub fn long(packs: impl Fn(Heads, &[usize], bool)) {
     for len in [2047, 2048, 2049] {
         packs(heads(7, 1, 128), &[len], true);
@@ -45,13 +46,14 @@ pub fn long(packs: impl Fn(Heads, &[usize], bool)) {
     }
 }
 
-/// Outputs and log-sum-exps of a pack by both bodies.
+/// Compares outputs and log-sum-exps of a pack between both kernel variants.
 fn packs(heads: Heads, lens: &[usize], causal: bool) {
     let case = Case::new(heads, lens);
     both(&format!("{heads:?} {lens:?} causal {causal}"), |dev| Ok(bits(case.run(dev, causal, case.t())?)));
 }
 
-/// The last `tail` tokens of sequences of these lengths, over a cache of shuffled pages full of NaN, by both bodies.
+/// Compares both kernel variants on the last `tail` tokens of sequences of these lengths, over a cache of shuffled
+/// pages full of NaN.
 fn prefills(heads: Heads, lens: &[usize], tail: usize) {
     let case = Case::new(heads, lens);
     let step = |s: usize, done: usize| {
@@ -118,11 +120,12 @@ fn long_sequences_have_the_other_bodys_bits() {
     }
     long(packs);
     packs(heads(1, 1, 80), &[4200, 1, 2048], false);
-    // Three chunks, the last of one key.
+    // Three chunks, the last with one key.
     prefills(heads(7, 1, 128), &[4097, 2300], 150);
 }
 
-/// More blocks than stages, tiles than CTAs, a sequence's last block, rows that fill no warp; and a tile of one block.
+/// More blocks than stages, more tiles than CTAs, the last block of a sequence, rows that fill no warp; and a tile of
+/// one block.
 fn case() -> Case {
     Case::new(heads(3, 1, 80), &[270, 0, 5])
 }
@@ -139,7 +142,8 @@ fn the_same_bits_under_every_schedule() {
     }
 }
 
-/// Items of two sequences that begin alike, then those of each, by one warpgroup and by both.
+/// Steps with items of two sequences that share a prefix, then the own items of each, computed by one warpgroup and by
+/// both.
 fn steps() -> [Step; 2] {
     [Step::new(heads(6, 2, 80), &[270, 290, 5], 1), Step::new(heads(70, 1, 80), &[140, 5], 0)]
 }
@@ -155,7 +159,7 @@ fn decode_has_the_same_bits_under_every_schedule() {
     same_bits_on(wide_with, 6, |dev| steps()[0].run(dev, Some(16)));
 }
 
-/// Red where a row has other bits than by mma.sync.
+/// Returns a probe that fails if a row has other bits than with mma.sync.
 fn probe() -> impl Fn(&mut Device) -> Outcome {
     let (case, [short, both]) = (case(), steps());
     let want = bits(case.run(&mut emu(), true, 270).unwrap());
@@ -228,7 +232,7 @@ fn other_calls_run_on_the_other_body() {
     assert!(!run(heads(2, 1, 80), dev), "refused");
 }
 
-/// What the check at start is given on a card is enough for it.
+/// The memory that the start check gets on a GPU is enough for it.
 #[test]
 fn the_check_at_start_fits_its_memory() {
     if kind() != Kind::Emu || no_hopper("wgmma") {
@@ -255,6 +259,6 @@ fn bodies_that_disagree_are_told() {
     };
     let lost_sum = ("fmaf(l.x, alpha[0], sum[0])", "l.x + sum[0]");
     mutate("common/attend_sm90a.cuh", lost_sum, attention::wgmma_fault);
-    // What an item of both sequences has of the page that begins them is dropped.
+    // Mutation: drops the state that the shared item left for the page that both sequences begin with.
     mutate("common/attend_item.cuh", ("if (item.begin % CHUNK > 0)", "if (false)"), paged_attention::wgmma_fault);
 }

@@ -1,4 +1,5 @@
-//! kernels/attention_window.cu against the CPU op and a formula in f64, and against kernels/attention.cu to the bit.
+//! Tests of kernels/attention_window.cu: against the CPU op and a formula in f64, and bitwise identical to
+//! kernels/attention.cu.
 
 use half::bf16;
 use omr::device::Device;
@@ -6,7 +7,7 @@ use omr::device::Device;
 use crate::kernels::attention::{Case, heads};
 use crate::kernels::{Outcome, emu, emulator, equal, mutate_sites, mutate_source, same_bits, skipped};
 
-/// Whole windows, those at an image's edges, one patch, none.
+/// Full windows, those at an image's edges, one patch, none.
 const LENGTHS: [usize; 6] = [64, 1, 0, 63, 16, 17];
 
 #[test]
@@ -59,7 +60,7 @@ fn each_synchronising_call_is_needed() {
 #[test]
 fn keys_of_other_windows_are_seen() {
     mutate_source("attention_window", "smem.k, keys, tokens,", "smem.k, keys, WINDOW,", 1, |dev| {
-        // A window's neighbours are NaN: a key that is not its own shows, unless its weight is zero.
+        // The window's neighbours are NaN. A foreign key would show, unless its weight is zero.
         let mut case = Case::new(heads(1, 1, 16), &[20, 10, 1]);
         let width = case.heads.qkv_len();
         case.qkv[20 * width..].fill(bf16::NAN);

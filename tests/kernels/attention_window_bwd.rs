@@ -1,5 +1,5 @@
-//! kernels/attention_window_bwd.cu against the CPU op, which rounds at the same points, and a gradient in f64, and
-//! against kernels/attention_bwd.cu to the bit.
+//! Tests of kernels/attention_window_bwd.cu: against the CPU op, which rounds at the same points, against a gradient in
+//! f64, and bitwise identical to kernels/attention_bwd.cu.
 
 use half::bf16;
 use omr::device::Device;
@@ -9,7 +9,7 @@ use crate::kernels::attention_bwd::GradCase;
 use crate::kernels::inputs::cpu;
 use crate::kernels::{Outcome, emu, emulator, equal, mutate_sites, mutate_source, same_bits, skipped};
 
-/// Whole windows, those at an image's edges, one patch, none.
+/// Full windows, those at an image's edges, one patch, none.
 const LENGTHS: [usize; 7] = [64, 1, 0, 63, 16, 4, 17];
 
 #[test]
@@ -18,13 +18,14 @@ fn agrees_with_the_cpu_and_the_gradient() {
     for (q, kv, dim) in [(2, 2, 80), (1, 1, 16), (2, 2, 24), (2, 2, 12), (3, 1, 32), (2, 2, 64), (1, 1, 128)] {
         GradCase::new(heads(q, kv, dim), &LENGTHS, false).check(dev, 64).unwrap();
     }
-    // Many heads; groups whose rows are no multiple of a tile.
+    // Many heads, and groups whose rows are not a multiple of a tile.
     for (q, kv, dim) in [(16, 16, 80), (7, 1, 24), (8, 1, 66), (2, 1, 126)] {
         GradCase::new(heads(q, kv, dim), &[3, 64], false).check(dev, 64).unwrap();
     }
 }
 
-/// The probability of a single key is 1: dv is dO, and the others are what the order of dP's and D's sums leaves.
+/// The probability of a single key is 1, so dv is dO. dq and dk are only the difference between the summation orders of
+/// dP and D.
 #[test]
 fn windows_of_one_row_pass_the_gradient_on_to_the_value() {
     let case = GradCase::new(heads(2, 2, 80), &[1, 0, 1, 1], false);
@@ -74,7 +75,7 @@ fn shared_memory_has_no_bank_conflicts() {
     }
 }
 
-/// A window of two tiles of rows, and one of half a tile.
+/// A probe with a window of two tiles of rows, and one of half a tile.
 fn probe(dev: &mut Device) -> Outcome {
     GradCase::new(heads(2, 1, 12), &[64, 0, 21], false).check(dev, 64)
 }
@@ -84,7 +85,7 @@ fn each_synchronising_call_is_needed() {
     mutate_sites(&["kernels/attention_window_bwd.cu"], 4, probe);
 }
 
-/// A window whose neighbours are NaN has the gradients it has alone.
+/// A window whose neighbours are NaN has the same gradients as alone.
 #[test]
 fn other_windows_are_not_seen() {
     let whole = |dev: &mut Device| {
@@ -106,8 +107,8 @@ fn other_windows_are_not_seen() {
     mutate_source("attention_window_bwd", "min(WINDOW, tokens)", "WINDOW", 1, whole);
 }
 
-/// Scores so low that 2 to the power of minus a log-sum-exp is infinite: zero scores of keys that do not exist must not
-/// meet it.
+/// Scores so low that 2 to the power of minus the log-sum-exp is infinite. The zero scores of keys that do not exist
+/// must not be combined with it.
 #[test]
 fn keys_that_do_not_exist_have_no_weight() {
     let finite = |dev: &mut Device| {

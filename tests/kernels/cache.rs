@@ -1,4 +1,4 @@
-//! The cache of kernels compiled for the emulator.
+//! Tests of the cache of kernels compiled for the emulator.
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -25,7 +25,7 @@ fn objects_are_compiled_once_and_again_when_a_source_changes() {
     let cache = |files: &[(&str, &str)]| Cache::new(folder.path(), Compiler::find().unwrap(), sources(files));
     let a = cache(TINY).object(&unit("a.cu")).unwrap();
     let b = cache(TINY).object(&unit("b.cu")).unwrap();
-    // A second compilation would replace this.
+    // A second compilation would overwrite this.
     fs::write(&a, "kept").unwrap();
     assert_eq!(cache(TINY).object(&unit("a.cu")).unwrap(), a);
     assert_eq!(fs::read_to_string(&a).unwrap(), "kept");
@@ -60,7 +60,7 @@ fn several_compile_the_same_at_once() {
         let threads: Vec<_> = (0..4).map(|_| scope.spawn(make)).collect();
         threads.into_iter().map(|t| t.join().unwrap()).collect()
     });
-    // Whole each; not every compiler writes the same bytes twice.
+    // Each object is complete. Not every compiler writes the same bytes twice.
     assert!(made.iter().all(|object| object.starts_with(b"\x7fELF") && object.len() == made[0].len()));
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
 }

@@ -1,6 +1,7 @@
-//! cu/calibrate.cu: each wrapper of kernels/isa/ alone does what its definition says. Green on the emulator this
-//! says that the emulator is right, green on a card (`OMR_TEST_DEVICE=cuda`) that the card agrees with it. ldmatrix,
-//! stmatrix and mma: tests/golden/isa.rs; how mma adds: calibrate_sums.rs; elementary functions: math.rs.
+//! Tests of cu/calibrate.cu: each wrapper of kernels/isa/ alone does what its definition states. If they pass on the
+//! emulator, the emulator is right; if they pass on a GPU (`OMR_TEST_DEVICE=cuda`), the GPU agrees with it. Other
+//! tests: tests/golden/isa.rs for ldmatrix, stmatrix and mma; calibrate_sums.rs for how mma adds; math.rs for
+//! elementary functions.
 
 use half::bf16;
 use omr::device::{Device, Launch, On, Params};
@@ -24,7 +25,7 @@ struct Args {
     mode: u64,
 }
 
-/// Runs one kernel of calibrate.cu on words `x` and `y`; what `y` holds then.
+/// Runs one kernel of calibrate.cu on words `x` and `y`. Returns the content of `y` afterwards.
 #[allow(clippy::too_many_arguments)]
 pub fn launch(
     dev: &mut Device,
@@ -40,7 +41,7 @@ pub fn launch(
     launch_of(dev, "calibrate", kernel, launch, x, y, n, mode)
 }
 
-/// The same of another file whose kernels take such arguments.
+/// Does the same for another file whose kernels take such arguments.
 #[allow(clippy::too_many_arguments)]
 pub fn launch_of(
     dev: &mut Device,
@@ -131,7 +132,7 @@ fn bf16_rounds_to_nearest_even() {
     println!("{} patterns", x.len());
 }
 
-/// PTX ISA, ex2: the relative error is at most 2^-22; .ftz flushes subnormal inputs and results to zero.
+/// PTX ISA, ex2: the relative error is at most 2^-22, and .ftz flushes subnormal inputs and results to zero.
 #[test]
 fn exp2_approx_is_within_its_bound() {
     let x = patterns();

@@ -1,5 +1,6 @@
-//! How mma.sync adds: the emulator is one fp32 chain of fused products over ascending k; a card aligns the products of
-//! a block and cuts what is below. What a card does is printed beside models of it, and held to a bound.
+//! Tests of how mma.sync adds. The emulator uses one fp32 chain of fused products over ascending k. A GPU aligns the
+//! products of a block and truncates the lower bits. These tests print the GPU's results next to models of it, and
+//! check them against a bound.
 
 use half::bf16;
 use omr::device::Device;
@@ -8,10 +9,10 @@ use crate::kernels::calibrate::launch;
 use crate::kernels::inputs::random;
 use crate::kernels::{emu, kind};
 
-/// Columns of k of one instruction.
+/// Columns of k per instruction.
 const STEP: usize = 16;
 
-/// Tiles of one warp: A [16][k] and B [8][k] of each.
+/// Tiles of one warp, with A [16][k] and B [8][k] for each.
 pub struct Tiles {
     k: usize,
     a: Vec<Vec<f32>>,
@@ -19,19 +20,19 @@ pub struct Tiles {
 }
 
 impl Tiles {
-    /// Tiles of k columns whose elements `value` draws.
+    /// Creates tiles of k columns whose elements are drawn by `value`.
     pub fn new(count: usize, k: usize, mut value: impl FnMut() -> f32) -> Tiles {
         let mut matrix = |rows: usize| -> Vec<f32> { (0..rows * k).map(|_| value()).collect() };
         let (a, b) = (0..count).map(|_| (matrix(16), matrix(8))).unzip();
         Tiles { k, a, b }
     }
 
-    /// Tiles of these matrices, row-major.
+    /// Creates tiles of these matrices, row-major.
     pub fn of(k: usize, (a, b): (Vec<Vec<f32>>, Vec<Vec<f32>>)) -> Tiles {
         Tiles { k, a, b }
     }
 
-    /// The products' sums [tile][16][8], which begin at `start`.
+    /// Returns the sums of the products [tile][16][8]; each starts at `start`.
     pub fn run(&self, dev: &mut Device, mode: usize, start: f32) -> Vec<Vec<f32>> {
         let steps = self.k / STEP;
         let pair = |m: &[f32], row: usize, k: usize| {
@@ -64,7 +65,7 @@ impl Tiles {
         y.chunks(128).map(place).collect()
     }
 
-    /// Every sum beside its products.
+    /// Calls `see` with every sum and its products.
     pub fn each(&self, sums: &[Vec<f32>], mut see: impl FnMut(f32, &[f64])) {
         for (tile, d) in sums.iter().enumerate() {
             for (i, &sum) in d.iter().enumerate() {
@@ -78,14 +79,16 @@ impl Tiles {
     }
 }
 
-/// A way to add. Products of bf16 are exact in f64, and so is a block of them where exponents lie within 37 of another.
+/// A way to add. Products of bf16 are exact in f64, and so is a block of them if their exponents are within 37 of each
+/// other.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Model {
     /// One fused multiply-add after the other.
     Chain,
-    /// Blocks of this many, each exact and rounded once, to nearest.
+    /// Blocks of this many products, each exact and rounded once, to nearest.
     Nearest(usize),
-    /// Blocks of this many with the sum so far, cut where so many bits follow the 24 of the largest, then cut to f32.
+    /// Blocks of this many products plus the sum so far, truncated this many bits after the 24 of the largest, then
+    /// truncated to f32.
     Cut(usize, i32),
 }
 
@@ -96,7 +99,7 @@ impl Model {
         [Model::Chain].into_iter().chain(blocks.map(Model::Nearest)).chain(cut)
     }
 
-    /// The sum of f32 that it gives.
+    /// Returns the f32 sum that this model gives.
     pub fn sum(self, start: f32, products: &[f64]) -> f32 {
         match self {
             Model::Chain => products.iter().fold(start, |s, p| (f64::from(s) + p) as f32),
@@ -121,13 +124,14 @@ fn exponent(x: f64) -> i32 {
     (x.to_bits() >> 52 & 0x7ff) as i32 - 1023
 }
 
-/// Rounded to f32 toward zero.
+/// Rounds to f32 toward zero.
 fn cut(x: f64) -> f32 {
     let near = x as f32;
     if f64::from(near).abs() > x.abs() { f32::from_bits(near.to_bits() - 1) } else { near }
 }
 
-/// Prints which models give the device's bits; the number of sums that [`Model::Chain`] gives.
+/// Prints which models give the device's bits. Returns the number of sums that [`Model::Chain`] gives, and the number
+/// of all sums.
 pub fn explained(what: &str, tiles: &Tiles, sums: &[Vec<f32>]) -> (usize, usize) {
     let models: Vec<Model> = Model::all().collect();
     let (mut equal, mut count) = (vec![0; models.len()], 0);
@@ -157,7 +161,7 @@ fn sums_are_within_the_bound_of_any_order() {
             let scale = products.iter().map(|p| p.abs()).sum::<f64>();
             worst = worst.max((f64::from(sum) - exact).abs() / scale);
         });
-        // A cut of every term and of every sum: 2^-23 of what was added so far, twice.
+        // Every term and every sum may be truncated: 2^-23 of the sum so far, twice.
         let bound = 2.0 * k as f64 * (-23f64).exp2();
         println!("  mma, {what}: largest error {worst:.2e} of the sum of absolute values, bound {bound:.2e}");
         assert!(worst <= bound);
@@ -166,7 +170,8 @@ fn sums_are_within_the_bound_of_any_order() {
     }
 }
 
-/// 16 products of one beside a larger sum: where they begin to be lost tells block and guard bits.
+/// Adds 16 products of one to a larger sum. The point at which they begin to be lost shows the block size and the guard
+/// bits.
 #[test]
 fn small_products_beside_a_large_sum() {
     let ones = Tiles::new(1, STEP, || 1.0);
@@ -185,7 +190,8 @@ fn models_differ_where_they_should() {
     let sums = |start: f32| Model::all().map(|m| m.sum(start, &products) - start).collect::<Vec<f32>>();
     assert!(sums(1024.0).iter().all(|s| *s == 8.0));
     let large = sums(2f32.powi(24));
-    // To even at each of the chain's eight steps; blocks of eight are exact; without guard bits all ones are cut.
+    // The chain rounds to even at each of its eight steps; blocks of eight are exact; without guard bits all ones are
+    // truncated.
     assert_eq!(
         Model::all()
             .zip(large)

@@ -1,6 +1,6 @@
-//! cu/calibrate_tma.cu: mbarriers and bulk copies, each wrapper alone. Green on the emulator this says that the
-//! emulator is right, green on a card of compute capability 9.0 that the card agrees with it. Boxes, what lies outside a
-//! tensor and the phases of an mbarrier against NVIDIA's tables and rules: tests/golden/isa_tma.rs.
+//! Tests of cu/calibrate_tma.cu: each wrapper of mbarriers and bulk copies alone. If they pass on the emulator, the
+//! emulator is right; if they pass on a GPU of compute capability 9.0, the GPU agrees with it. tests/golden/isa_tma.rs
+//! compares boxes, elements outside a tensor, and mbarrier phases with NVIDIA's tables and rules.
 
 use half::bf16;
 use omr::device::images::Arch;
@@ -10,7 +10,7 @@ use omr::error::Result;
 use crate::kernels::inputs::{random, up};
 use crate::kernels::{Outcome, Schedule, equal, hopper, hopper_with, mutate_sites_on, mutate_source_of, no_hopper};
 
-/// Words of shared memory the box kernels have, and what is in them before a load.
+/// Words of shared memory of the box kernels, and their content before a load.
 pub const WORDS: usize = 9 * 1024;
 pub const SENTINEL: u32 = 0xabcd_ef01;
 const SMEM: usize = WORDS * 4 + 64;
@@ -29,34 +29,35 @@ struct Args {
     reserved: [i32; 2],
 }
 
-/// A tensor in global memory and the box that is copied.
+/// A tensor in global memory, and the box that is copied.
 #[derive(Clone)]
 pub struct Boxed {
-    /// Its memory, whole words.
+    /// Memory of the tensor, in complete words.
     pub memory: Vec<u32>,
-    /// Bytes of an element.
+    /// Bytes per element.
     pub element: usize,
-    /// Elements, innermost first.
+    /// Elements per dimension, innermost first.
     pub dims: Vec<u64>,
-    /// Bytes from one to the next, without the innermost.
+    /// Bytes between neighbours per dimension, without the innermost.
     pub strides: Vec<u64>,
-    /// Elements of the box.
+    /// Elements of the box per dimension.
     pub sides: Vec<u32>,
-    /// 0, 32, 64 or 128.
+    /// Bytes of the swizzle span: 0, 32, 64 or 128.
     pub swizzle: u32,
-    /// Coordinates of its first element.
+    /// Coordinates of the box's first element.
     pub at: Vec<i32>,
-    /// Where it lies in shared memory, in bytes.
+    /// Offset of the box in shared memory, in bytes.
     pub offset: usize,
 }
 
 impl Boxed {
-    /// Bytes of the box.
+    /// Returns the bytes of the box.
     pub fn bytes(&self) -> usize {
         self.sides.iter().product::<u32>() as usize * self.element
     }
 
-    /// For each element of the box, innermost first: its byte in shared memory and, inside the tensor, in global memory.
+    /// Returns, for each element of the box, innermost first, its byte offset in shared memory and, if it is inside the
+    /// tensor, in global memory.
     fn places(&self) -> Vec<(usize, Option<usize>)> {
         let mask = if self.swizzle == 0 { 0 } else { self.swizzle as usize / 16 - 1 };
         let place = |i: usize| {
@@ -74,7 +75,7 @@ impl Boxed {
         (0..self.bytes() / self.element).map(place).collect()
     }
 
-    /// Runs a kernel on this tensor; its memory and `y` then.
+    /// Runs a kernel on this tensor. Returns its memory and `y` afterwards.
     fn run(
         &self,
         dev: &mut Device,
@@ -111,12 +112,12 @@ impl Boxed {
         Ok((dev.read::<u32>(tensor)?, dev.read::<u32>(y)?))
     }
 
-    /// All of shared memory after the box was loaded over sentinels.
+    /// Returns all of shared memory after the box was loaded over sentinels.
     pub fn load(&self, dev: &mut Device) -> Result<Vec<u32>> {
         Ok(self.run(dev, "calibrate_box_load", &[0; 4], WORDS, 0)?.1)
     }
 
-    /// The tensor after the box was stored from shared memory `x`, or added.
+    /// Returns the tensor after the box was stored from shared memory `x`, or added if `add`.
     pub fn store(&self, dev: &mut Device, x: &[u32], add: bool) -> Result<Vec<u32>> {
         Ok(self.run(dev, "calibrate_box_store", x, 4, usize::from(add))?.0)
     }
@@ -146,13 +147,14 @@ impl Boxed {
     }
 }
 
-/// Random bits.
+/// Returns random bits.
 pub fn words(name: u64, len: usize) -> Vec<u32> {
     let mut random = random(name);
     (0..len).map(|_| random.next_u32()).collect()
 }
 
-/// Boxes of two, three and four dimensions, inside and over every edge, of both element sizes and every swizzle.
+/// Returns boxes of two, three and four dimensions, inside the tensor and over every edge, with both element sizes and
+/// every swizzle.
 fn boxes() -> Vec<Boxed> {
     let base = Boxed {
         memory: words(1, 16 * 1024),
@@ -175,7 +177,7 @@ fn boxes() -> Vec<Boxed> {
         all.push(Boxed { swizzle: 0, sides: vec![20, 24], ..floats.clone() });
         all.push(floats);
     }
-    // A pitch that is none of the others' products, and planes.
+    // Planes, and a pitch that is not a product of the other sizes.
     let planes = Boxed { dims: vec![100, 12, 7], strides: vec![208, 2512], sides: vec![64, 5, 3], ..base.clone() };
     for at in [[0, 0, 0], [64, 9, 5], [-8, -2, -1], [0, 0, 7], [16, 4, 2]] {
         all.push(Boxed { at: at.to_vec(), ..planes.clone() });
@@ -219,7 +221,7 @@ fn boxes_are_stored_inside_their_tensor_alone() {
     }
 }
 
-/// Sums of two elements, rounded once; both types hold small integers and halves exactly.
+/// Each sum has two elements and is rounded once. Both types hold small integers and halves exactly.
 #[test]
 fn boxes_are_added_in_their_type() {
     if no_hopper("sums of boxes") {
@@ -258,7 +260,7 @@ fn boxes_are_added_in_their_type() {
     println!("{count} boxes");
 }
 
-/// A kernel that has no use for the tensor map.
+/// Runs a kernel that does not use the tensor map.
 fn plain(
     dev: &mut Device,
     kernel: &'static str,
@@ -296,7 +298,7 @@ fn plain_bytes_come_and_go() {
     }
 }
 
-/// Answers to the operations (number, operand) of `calibrate_mbarrier`.
+/// Returns the answers to the operations (number, operand) of `calibrate_mbarrier`.
 pub fn mbarrier(dev: &mut Device, operations: &[[u32; 2]]) -> Result<Vec<u32>> {
     plain(dev, "calibrate_mbarrier", 32, operations.as_flattened(), operations.len(), operations.len(), 0)
 }
@@ -306,7 +308,7 @@ fn an_mbarrier_ends_and_begins_again() {
     if no_hopper("mbarriers") {
         return;
     }
-    // init 2, arrive, test, arrive, test, try, inval, init 1, arrive, try 0, test 1.
+    // The operations: init 2, arrive, test, arrive, test, try, inval, init 1, arrive, try 0, test 1.
     let operations = [[0, 2], [1, 1], [6, 0], [1, 1], [6, 0], [7, 0], [8, 0], [0, 1], [1, 1], [7, 0], [6, 1]];
     let answers = mbarrier(&mut hopper(), &operations).unwrap();
     assert_eq!(answers, [2, 2, 0, 2, 1, 1, 2, 2, 2, 1, 0]);
@@ -352,7 +354,7 @@ fn a_pipeline_is_the_same_under_every_schedule() {
     }
 }
 
-/// Tiles that the CTAs of a cluster load for each other.
+/// The CTAs of a cluster load tiles for each other.
 fn multicast(dev: &mut Device, tiles: usize, cluster: u32, ctas: u32) -> Outcome {
     let x = words(7, tiles * 64 * 32);
     let len = x.len() * ctas as usize;
@@ -421,7 +423,7 @@ fn each_synchronising_call_is_needed() {
     });
 }
 
-/// Registers are counted from what the kernel was compiled for: 168 a thread.
+/// Registers are counted from the number that the kernel was compiled for: 168 per thread.
 #[test]
 #[ignore = "a compilation each"]
 fn registers_are_handed_over_only_once() {

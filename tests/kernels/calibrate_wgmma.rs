@@ -1,6 +1,6 @@
-//! cu/calibrate_wgmma.cu: wgmma alone, and the questions that one arithmetic for sampling and training asks of a
-//! card: do its bits depend on N, on which operand is which, and are they mma.sync's. Layouts and descriptors:
-//! tests/golden/isa_wgmma.rs.
+//! Tests of cu/calibrate_wgmma.cu: wgmma alone, and the questions that matter for using the same arithmetic in sampling
+//! and training: do the bits depend on N, do they depend on which operand is which, and do they equal those of
+//! mma.sync? tests/golden/isa_wgmma.rs tests layouts and descriptors.
 
 use half::bf16;
 use omr::device::images::Arch;
@@ -17,13 +17,13 @@ use crate::kernels::{
 /// Threads of a warpgroup.
 pub const THREADS: usize = 128;
 const FILE: &str = "calibrate_wgmma";
-/// Columns of k of one instruction, and rows of its a.
+/// Columns of k per instruction, and rows of its a.
 const STEP: usize = 16;
 const ROWS: usize = 64;
 /// Bytes of `calibrate::Image`.
 const SMEM: usize = 12288 * 4;
 
-/// The instruction's shapes that isa/wgmma.cuh has.
+/// Shapes of the instruction that isa/wgmma.cuh provides.
 const SHAPES: [(usize, &str); 8] = [
     (8, "calibrate_wgmma_n8"),
     (16, "calibrate_wgmma_n16"),
@@ -35,23 +35,23 @@ const SHAPES: [(usize, &str); 8] = [
     (256, "calibrate_wgmma_n256"),
 ];
 
-/// Row and column of a thread's sum (PTX ISA, wgmma register fragment D).
+/// Returns row and column of a thread's accumulator (PTX ISA, wgmma register fragment D).
 pub fn place(thread: usize, sum: usize) -> (usize, usize) {
     (thread / 32 * 16 + thread % 32 / 4 + 8 * (sum / 2 % 2), 8 * (sum / 4) + 2 * (thread % 4) + sum % 2)
 }
 
-/// One product.
+/// Operands of one product.
 #[derive(Clone, Default)]
 pub struct Step {
-    /// Descriptors, where address 0 is the image's first byte.
+    /// Descriptor of a; address 0 is the first byte of the image.
     pub a: u64,
-    /// Of b.
+    /// Descriptor of b.
     pub b: u64,
-    /// Of a, `[128][4]`, where it is in registers.
+    /// Registers of a, `[128][4]`, if a is in registers.
     pub registers: Vec<u32>,
 }
 
-/// What shared memory holds.
+/// Content of shared memory.
 pub struct Image {
     words: Vec<u32>,
     /// Rows of a and b that [`Image::plain`] laid out.
@@ -59,23 +59,23 @@ pub struct Image {
 }
 
 impl Image {
-    /// Of mode: each product from zero; the first warp's sums only.
+    /// Mode flag: each product starts from zero.
     pub const FROM_ZERO: usize = 8;
-    /// See there.
+    /// Mode flag: only the first warp's accumulators are returned.
     pub const FIRST_WARP: usize = 16;
 
-    /// These elements from address 0 on.
+    /// Creates an image with these elements, from address 0 on.
     pub fn new(elements: &[bf16]) -> Image {
         Image::of_bytes(bytemuck::cast_slice(elements))
     }
 
-    /// These bytes, a multiple of 4.
+    /// Creates an image with these bytes, a multiple of 4.
     pub fn of_bytes(bytes: &[u8]) -> Image {
         Image { words: bytemuck::pod_collect_to_vec(bytes), rows: [0; 2] }
     }
 
-    /// Rows of a and of b, up to 16 elements each, K-major without swizzle: blocks of eight rows of eight, the two along
-    /// k first.
+    /// Creates an image of the rows of a and of b, up to 16 elements each, K-major without swizzle: blocks of eight
+    /// rows of eight elements, the two blocks along k first.
     pub fn plain(a: &[Vec<f32>], b: &[Vec<f32>]) -> Image {
         let mut elements = vec![bf16::ZERO; (a.len() + b.len()) * STEP];
         for (row, values) in a.iter().chain(b).enumerate() {
@@ -86,18 +86,18 @@ impl Image {
         Image { rows: [a.len(), b.len()], ..Image::new(&elements) }
     }
 
-    /// The product of what `plain` laid out.
+    /// Returns the product of the operands that `plain` laid out.
     pub fn step(&self) -> Step {
         let of = |start: usize| (start as u64 >> 4) | (128 >> 4) << 16 | (256 >> 4) << 32;
         Step { a: of(0), b: of(self.rows[0] * STEP * 2), registers: vec![0; 4 * THREADS] }
     }
 
-    /// The sums [thread][columns / 2] after each product of one chain, or of each.
+    /// Returns the accumulators [thread][columns / 2] after each product, as one chain or each from zero.
     pub fn run(&self, dev: &mut Device, columns: usize, mode: usize, steps: &[Step]) -> Result<Vec<Vec<f32>>> {
         self.run_in(dev, columns, mode, steps, steps.len())
     }
 
-    /// The same by CTAs of `batch` products each.
+    /// Does the same with CTAs of `batch` products each.
     pub fn run_in(
         &self,
         dev: &mut Device,
@@ -122,14 +122,14 @@ impl Image {
     }
 }
 
-/// Rows of standard normal numbers as bf16, their exponents up to `spread` apart.
+/// Returns rows of standard normal numbers as bf16, whose exponents are up to `spread` apart.
 fn rows(name: u64, count: usize, k: usize, spread: f32) -> Vec<Vec<f32>> {
     let mut random = random(name);
     let mut value = || bf16::from_f32(random.normal() * (random.uniform_f32() * spread).exp2()).to_f32();
     (0..count).map(|_| (0..k).map(|_| value()).collect()).collect()
 }
 
-/// a b^T [64][columns] of one chain.
+/// Returns a b^T [64][columns], computed as one chain.
 fn product(dev: &mut Device, a: &[Vec<f32>], b: &[Vec<f32>]) -> Outcome<Vec<f32>> {
     let (columns, k) = (b.len(), b[0].len());
     let part = |m: &[Vec<f32>], at: usize| m.iter().map(|row| row[at..at + STEP].to_vec()).collect::<Vec<_>>();
@@ -158,14 +158,14 @@ fn transposed(d: &[f32], columns: usize) -> Vec<f32> {
     (0..d.len()).map(|i| d[i % (d.len() / columns) * columns + i / (d.len() / columns)]).collect()
 }
 
-/// Says how many bits are equal; on the emulator all are.
+/// Prints how many values have equal bits. On the emulator all must.
 fn compare(what: &str, got: &[f32], want: &[f32]) {
     let same = got.iter().zip(want).filter(|(g, w)| g.to_bits() == w.to_bits()).count();
     println!("  wgmma, {what}: {same} of {} bits equal", want.len());
     assert!(kind() == Kind::Cuda || same == want.len(), "{what}");
 }
 
-/// The steps of a chain that fit the image beside 256 columns.
+/// Length of a chain whose steps fit in the image together with 256 columns.
 const DEPTH: usize = 4 * STEP;
 
 #[test]
@@ -182,7 +182,7 @@ fn bits_for_every_shape_swapped_and_beside_mma() {
             let want: Vec<f32> = whole.chunks(256).flat_map(|row| &row[..columns]).copied().collect();
             compare(&format!("{what}, n{columns} beside n256"), &some, &want);
         }
-        // b's first 64 rows in the place of a.
+        // Uses b's first 64 rows in the place of a.
         let other = product(&mut dev, &b[..ROWS], &a).unwrap();
         let want: Vec<f32> = whole.chunks(256).flat_map(|row| &row[..ROWS]).copied().collect();
         compare(&format!("{what}, operands swapped"), &transposed(&other, ROWS), &want);
@@ -197,7 +197,7 @@ fn bits_for_every_shape_swapped_and_beside_mma() {
             }
         }
         compare(&format!("{what}, mma.sync"), &by_mma, &whole);
-        // How it adds, told by the models of calibrate_sums.rs.
+        // Finds how wgmma adds, with the models of calibrate_sums.rs.
         let again: Vec<Vec<f32>> = places
             .iter()
             .map(|(i, j)| (0..128).map(|e| whole[(16 * i + e / 8) * 256 + 8 * j + e % 8]).collect())
@@ -209,7 +209,7 @@ fn bits_for_every_shape_swapped_and_beside_mma() {
             let scale = products.iter().map(|p| p.abs()).sum::<f64>();
             worst = worst.max((f64::from(sum) - products.iter().sum::<f64>()).abs() / scale);
         });
-        // As for mma in calibrate_sums.rs: a cut of every term and of every sum.
+        // As for mma in calibrate_sums.rs: every term and every sum may be truncated.
         let bound = 2.0 * DEPTH as f64 * (-23f64).exp2();
         println!("  wgmma, {what}: largest error {worst:.2e} of the sum of absolute values, bound {bound:.2e}");
         assert!(worst <= bound);
@@ -237,7 +237,7 @@ fn registers_and_shared_memory_give_the_same_bits() {
     compare("a in registers", &image.run(&mut dev, ROWS, 4, &[step]).unwrap()[0], &shared[0]);
 }
 
-/// Sums of `calibrate_wgmma_slots` of small integers, exact in any order.
+/// Returns the sums of `calibrate_wgmma_slots` for small integers, which are exact in any order.
 fn slots(dev: &mut Device) -> Outcome<Vec<f32>> {
     let count = 5;
     let integers = |name: u64| -> Vec<bf16> {
@@ -260,7 +260,7 @@ fn slots(dev: &mut Device) -> Outcome<Vec<f32>> {
     Ok(y)
 }
 
-/// One product from each of the file's bodies.
+/// Probe with one product from each kernel of the file.
 fn probe(dev: &mut Device) -> Outcome {
     slots(dev)?;
     let (a, b) = (vec![vec![2.0; STEP]; ROWS], vec![vec![3.0; STEP]; 8]);
@@ -301,7 +301,7 @@ fn descriptors_of_no_operand_are_refused() {
     assert!(turned.contains("operand a has the base offset 1"), "{turned}");
 }
 
-/// Errors a person could make.
+/// Plausible mistakes.
 const MISTAKES: [(&str, &str); 9] = [
     ("isa::wgmma_wait<1>();", "isa::wgmma_wait<2>();"),
     ("int slot = step % 2;", "int slot = 0;"),

@@ -1,5 +1,5 @@
-//! The card under test: one that is there, or the emulator with no more to it than a card has. It is opened once a
-//! process and lent to one device after the other, because opening one loads every kernel.
+//! The GPU under test: a real one, or the emulator restricted to what a GPU offers. It is opened once per process and
+//! lent to one device after the other, because opening it loads every kernel.
 
 use std::any::Any;
 use std::panic::Location;
@@ -16,25 +16,25 @@ use omr::error::Result;
 
 use super::{IMAGES, Under, under_test};
 
-/// Bytes of each region of a test's device, taken where a card is.
+/// Bytes of each region of a test's device, which are really allocated on a GPU.
 pub const REGION_BYTES: usize = 2 << 30;
 
-/// Multiprocessors of an H200, which decide what runs beside what.
+/// Multiprocessors of an H200. Their number decides which CTAs run at the same time.
 const MULTIPROCESSORS: u32 = 132;
 
-/// A device with so much memory. Two at once are two cards in one context.
+/// Returns a device with the memory of `plan`. Two at the same time are two GPUs in one context.
 pub fn device(plan: &Plan) -> Result<Device> {
     Device::gpu(Box::new(Lent::new()?), Kind::Cuda, plan)
 }
 
-/// What was mapped, and up to where tensors were placed in it.
+/// A mapped region, and the number of bytes in which tensors were placed.
 struct Taken {
     base: Address,
     bytes: usize,
     used: usize,
 }
 
-/// A card that nobody has.
+/// A GPU that no device uses.
 struct Idle {
     driver: Box<dyn Driver>,
     regions: Vec<Taken>,
@@ -47,10 +47,10 @@ fn idle() -> std::sync::MutexGuard<'static, Vec<Idle>> {
     IDLE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A card until it is dropped. Whoever asks what driver this is gets no emulator.
+/// A GPU that is lent until it is dropped. A downcast of this driver does not give the emulator.
 struct Lent {
     card: Option<Idle>,
-    /// How many of the regions are this device's.
+    /// Number of regions that belong to this device.
     mine: usize,
 }
 
@@ -89,8 +89,8 @@ fn open() -> Result<Box<dyn Driver>> {
 }
 
 impl Drop for Lent {
-    /// Back to the others, once its work is over. One that a failed test may have left in the middle of something, or
-    /// that has an error, is given up.
+    /// Returns the GPU once its work is done. It is discarded if a failed test may have left work unfinished, or if it
+    /// has an error.
     fn drop(&mut self) {
         let Some(mut card) = self.card.take() else { return };
         let over = |card: &mut Idle| (0..=card.streams).all(|s| card.driver.synchronize(Stream(s)).is_ok());
@@ -105,7 +105,7 @@ impl Driver for Lent {
         self.card.as_ref().unwrap().driver.properties()
     }
 
-    /// A region of an earlier device where one has this size, zero again.
+    /// Reuses a region of an earlier device if one has this size, filled with zeros again.
     fn map(&mut self, bytes: usize) -> Result<Address> {
         let mine = self.mine;
         let card = self.card();

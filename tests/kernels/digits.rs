@@ -1,4 +1,4 @@
-//! A trained model by kernels: the digits model answers on the emulated device as on the CPU in bf16.
+//! A trained model with kernels: the digits model gives the same answers on the emulated device as on the CPU in bf16.
 
 use std::path::Path;
 
@@ -22,7 +22,7 @@ const CONFIG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/configs/digits.yaml")
 const PROMPTS: usize = 100;
 const MAX_TOKENS: usize = 40;
 
-/// Trains the digits model by SFT alone: one step of RL and of the control are the fewest there are.
+/// Trains the digits model by SFT only. One step of RL and of the control run is the minimum.
 fn train(out: &Path) {
     let out = out.to_str().unwrap();
     let shorter = ["rl.total_training_steps=1", "task.num_heldout_questions=400"];
@@ -30,7 +30,7 @@ fn train(out: &Path) {
     assert_eq!(code, 0, "{stderr}");
 }
 
-/// Accuracy of greedy answers and its interval, by `omr eval` in bf16.
+/// Returns the accuracy of greedy answers and its interval, from `omr eval` in bf16.
 fn accuracy(device: &str, recipe: &Path, out: &Path) -> (f64, [f64; 2]) {
     let path = |p: &Path| p.to_str().unwrap().to_owned();
     let (model, data, out) = (path(&recipe.join("sft/model")), path(&recipe.join("data")), path(out));
@@ -65,7 +65,7 @@ fn answers(dev: &mut Device, model: &Model, dir: &Path, questions: &[Question]) 
     outputs
 }
 
-/// Logits of every sampled token's row, teacher-forced on `outputs`.
+/// Returns the logits at every sampled token, teacher-forced on `outputs`.
 fn forced(dev: &mut Device, model: &Model, questions: &[Question], outputs: &[Output]) -> Vec<Vec<f32>> {
     let mut rows_of_all = Vec::new();
     for pack in questions.iter().zip(outputs).collect::<Vec<_>>().chunks(10) {

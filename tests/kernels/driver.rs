@@ -1,4 +1,4 @@
-//! The emulator's driver: memory, streams, graphs and refusals.
+//! Tests of the emulator's driver: memory, streams, graphs and rejected calls.
 
 use bytemuck::NoUninit;
 use omr::device::emu::{Completion, Options};
@@ -7,7 +7,7 @@ use omr::tensor::{DType, Tensor};
 
 use crate::kernels::{Outcome, Schedule, emu_of, emulator, equal, mutate_sites_on};
 
-/// Kernels that no model needs.
+/// Kernels that only these tests use.
 const SOURCE: &str = r#"#include "isa/isa.cuh"
 namespace driver_probe {
 struct Args { const float* x; float* y; int n; int shift; };
@@ -114,7 +114,7 @@ fn an_access_past_the_end_names_the_kernel() {
         let text = error.unwrap_err().to_string();
         assert!(text.contains("driver_add"), "{text}");
         assert!(text.contains("(0 bytes past the end of a tensor of 4000 bytes)"), "{text}");
-        // As on a card the error stays.
+        // The error persists, as on a GPU.
         assert_eq!(dev.read::<f32>(x).unwrap_err().to_string(), text);
     }
 }
@@ -130,7 +130,7 @@ fn released_memory_is_out_of_reach() {
     launch(&mut dev, Stream::COMPUTE, "driver_add", x, y, 0).unwrap();
     let text = driver(&mut dev).synchronize(Stream::COMPUTE).unwrap_err().to_string();
     assert!(text.contains("driver_add") && text.contains("released or never taken"), "{text}");
-    // The launch before the release was right.
+    // The launch before the release was valid.
     assert_eq!(emulator(&mut dev).counters().kernels, 2);
 }
 
@@ -159,7 +159,8 @@ fn copies_check_their_ends() {
     assert!(text.contains("past the tensor's end"), "{text}");
 }
 
-/// Two streams and two events: the side stream may not start before the upload, nor the main one read before it ends.
+/// Uses two streams and two events. The side stream must not start before the upload, and the main stream must not read
+/// before the side stream ends.
 fn two_streams(dev: &mut Device) -> Outcome {
     let n = 300;
     let (x, y) = pair(dev, n);
@@ -220,7 +221,7 @@ fn a_barrier_that_only_some_orders_need_is_not_found_by_the_fixed_one() {
     mutate_sites_on(device, &[KERNELS], 1, behind);
 }
 
-/// Two launches on two streams between a fork and a join, then one more.
+/// Launches on two streams between a fork and a join, then once more.
 fn forked(dev: &mut Device, [x, y, z, w]: [Tensor; 4], side: Stream, events: [Event; 2]) -> omr::error::Result<()> {
     driver(dev).record(events[0], Stream::COMPUTE)?;
     driver(dev).wait(side, events[0])?;
@@ -281,7 +282,7 @@ fn scratch_of_a_capture_is_taken_by_each_replay() {
         driver(&mut dev).drop_graph(graph);
         let text = driver(&mut dev).replay(graph, Stream::COMPUTE).unwrap_err().to_string();
         assert!(text.contains("graph 0"), "{text}");
-        // Outside the graph the scratch is nobody's.
+        // Outside the graph the scratch memory is released.
         launch(&mut dev, Stream::COMPUTE, "driver_add", scratch, y, 0).unwrap_or(());
         assert!(dev.read::<f32>(y).unwrap_err().to_string().contains("released"));
     }
@@ -307,7 +308,7 @@ fn a_capture_refuses_what_a_card_refuses() {
     driver(&mut dev).record(events[0], side).unwrap();
     lost(&mut dev, &|dev| driver(dev).wait(Stream::COMPUTE, events[0]), "outside it");
 
-    // A forked stream that nobody joins.
+    // A forked stream that is never joined.
     driver(&mut dev).begin_capture(Stream::COMPUTE).unwrap();
     driver(&mut dev).record(events[0], Stream::COMPUTE).unwrap();
     driver(&mut dev).wait(side, events[0]).unwrap();
@@ -315,7 +316,7 @@ fn a_capture_refuses_what_a_card_refuses() {
     let text = driver(&mut dev).end_capture(Stream::COMPUTE).err().unwrap().to_string();
     assert!(text.contains("without waiting for stream"), "{text}");
 
-    // Refusals are not faults: the device goes on.
+    // Rejected calls are not faults: the device continues to work.
     launch(&mut dev, Stream::COMPUTE, "driver_add", x, y, 0).unwrap();
     assert_eq!(dev.read::<f32>(y).unwrap(), plus(256, 1.0));
 }
@@ -328,7 +329,7 @@ fn pinned_copies_run_late() {
     let d = driver(&mut dev);
     let down = d.pinned(256).unwrap();
     d.download_pinned(Stream::COMPUTE, from, down, 256).unwrap();
-    // Who does not wait reads poison.
+    // A caller that does not wait reads poison.
     assert!(d.pinned_bytes(down).iter().all(|b| *b == 0xFF));
     d.synchronize(Stream::COMPUTE).unwrap();
     assert_eq!(d.pinned_bytes(down), bytemuck::cast_slice::<f32, u8>(&ramp(64)));
@@ -407,7 +408,7 @@ fn ranges_are_kept_while_the_profiler_is_on() {
 
 #[test]
 fn the_order_of_streams_is_seeded() {
-    // Two streams race for one tensor; which one is last depends on the seed alone.
+    // Two streams race for one tensor. Which one is last depends only on the seed.
     let last = |seed: u64| {
         let schedule = Schedule { seed, completion: Completion::Random, sms: 2 };
         let mut dev = device(schedule);

@@ -1,4 +1,4 @@
-//! kernels/embedding.cu against the CPU op.
+//! Tests of kernels/embedding.cu against the CPU op.
 
 use half::bf16;
 use omr::device::{Device, Region};
@@ -9,7 +9,7 @@ use omr::tensor::DType;
 use crate::kernels::inputs::{blank, cpu, normals, random, up, weight};
 use crate::kernels::{Outcome, emu, equal, mutate_source, same_bits};
 
-/// (tokens, table rows, columns): rows of every alignment, one row, no row, more rows than a CTA takes.
+/// (tokens, table rows, columns): rows of every alignment, one row, no row, more rows than a CTA handles.
 const SHAPES: [(usize, usize, usize); 6] =
     [(9, 40, 64), (5, 33, 100), (1, 7, 135), (0, 3, 8), (130, 50, 136), (6, 9, 1282)];
 
@@ -26,7 +26,7 @@ fn run(dev: &mut Device, ids: &[u32], n: usize, k: usize) -> Outcome<Vec<bf16>> 
     Ok(dev.read(y)?)
 }
 
-/// The gradient's rows after two batches.
+/// Returns the gradient's rows after two batches.
 fn gradients(dev: &mut Device, ids: &[u32], n: usize, k: usize) -> Outcome<Vec<f32>> {
     let order = Order::of(dev);
     let mut host = vec![0.0; order.len(DType::Bf16, n, k)];

@@ -1,4 +1,4 @@
-//! The emulator itself: kernels that are right, wrong, or right until one of their calls is left out.
+//! Tests of the emulator itself: kernels that are right, wrong, or right until one of their calls is skipped.
 
 use omr::device::Launch;
 use omr::device::emu::sites::Passed;
@@ -9,10 +9,10 @@ use crate::kernels::Schedule;
 
 const FILE: &str = "control";
 const KERNELS: (&str, &str) = ("kernels/control.cu", include_str!("emu.cu"));
-/// Enough for every struct of emu.cu.
+/// Bytes of shared memory; enough for every struct of emu.cu.
 const SMEM: usize = 20 * 1024;
 
-/// One launch of a control kernel on words `x`; the first `out` words of `y`.
+/// One launch of a control kernel on words `x`; the first `out` words of `y` are read.
 #[derive(Clone)]
 struct Case {
     kernel: &'static str,
@@ -42,7 +42,7 @@ impl Case {
         Ok((found, device.emu.sites().into_iter().map(|(passed, _)| passed).collect()))
     }
 
-    /// The same words under every schedule.
+    /// Returns the words of `y`, which must be the same under every schedule.
     fn agreed(&self) -> (Vec<u32>, Vec<Passed>) {
         let mut all = Schedule::several(11).into_iter();
         let first = self.run(all.next().unwrap().options(), None).unwrap();
@@ -53,8 +53,8 @@ impl Case {
         first
     }
 
-    /// Each site left out is red in the fixed schedule already, and every message of the shadow state is one of
-    /// `signs`.
+    /// Checks that skipping any one site fails already in the fixed schedule, and that every message of the shadow
+    /// state contains one of `signs`.
     fn red_at_each_site(&self, signs: &[&str]) {
         let (want, sites) = self.agreed();
         assert!(!sites.is_empty());
@@ -95,8 +95,8 @@ fn bank_conflicts_of_single_accesses_are_counted() {
         assert_eq!(device.get_words(y, 32).unwrap(), want);
         device.emu.counters().bank_conflicts
     };
-    // Words 1, 2, 4 and 8 apart meet in a bank 1, 2, 4 and 8 times, once stored and once loaded; pairs are stored in two
-    // passes, and loaded as two words, each of which meets its neighbour's.
+    // Words that are 1, 2, 4 and 8 apart meet in a bank 1, 2, 4 and 8 times, in one store and one load. Pairs are
+    // stored in two passes. They are loaded as two words, and each load conflicts like its neighbour.
     assert_eq!([1, 2, 4, 8].map(|n| conflicts(n, true)), [2, 4, 8, 16]);
     assert_eq!(conflicts(8, false), 0);
 }
@@ -172,7 +172,7 @@ fn schedules_differ_where_a_kernel_lets_them() {
 
 #[test]
 fn a_barrier_of_more_ctas_than_fit_is_a_deadlock() {
-    // 32 CTAs an SM are the limit.
+    // The limit is 32 CTAs per SM.
     let case = Case::new("grid_barrier", 64, 32, 16, 64 * 32);
     for multiprocessors in [2, 132] {
         let (found, _) = case.run(Options { multiprocessors, ..Options::default() }, None).unwrap();

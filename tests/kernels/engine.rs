@@ -1,5 +1,6 @@
-//! The engine by kernels: paged KV, captured decode steps and the sampler on the device. What a token was sampled
-//! with is, bit for bit, what the trainer's packed forward computes, whatever the engine was asked beside it.
+//! The engine with kernels: paged KV cache, captured decode steps, and the sampler on the device. The log-probs with
+//! which a token was sampled equal, bit for bit, those of the trainer's packed forward pass, whatever other requests
+//! the engine runs.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -13,7 +14,8 @@ use super::gemm_sm90a::wide;
 use super::{Schedule, emu, emu_with, emulator, kind, no_hopper, skipped};
 use crate::engine::parity::{assert_same, assert_trained, config, few_ids, generate, limits, requests};
 
-/// Answers with the fewest blocks that the engine takes the requests with, and how often one gave its blocks up.
+/// Returns the outputs with the smallest number of blocks with which the engine accepts the requests, and the number of
+/// preemptions.
 fn with_fewest_blocks(model: &Model, dev: &mut Device, requests: &[Request]) -> (Vec<Output>, u64) {
     for blocks in 1.. {
         let mut engine = Engine::new(model, dev, EngineConfig { num_kv_blocks: Some(blocks), ..limits() }).unwrap();
@@ -28,8 +30,8 @@ fn with_fewest_blocks(model: &Model, dev: &mut Device, requests: &[Request]) -> 
     unreachable!("some number of blocks is enough")
 }
 
-/// Eight prompts of at most `longest` tokens, two rollouts each, under variations of the engine's limits. Gives
-/// the number of preemptions.
+/// Compares eight prompts of at most `longest` tokens, with two rollouts each, under variations of the engine's limits.
+/// Returns the number of preemptions.
 fn every_way(longest: usize) -> u64 {
     let config = config();
     let requests: Vec<Request> = requests(&config, 8, longest, 2);
@@ -69,10 +71,10 @@ fn every_way(longest: usize) -> u64 {
     preemptions
 }
 
-/// The trainer's pack holds one rollout at a time: the other end of what packing can do.
+/// Checks with one rollout at a time in the trainer's pack, which is the other extreme of packing.
 fn assert_trained_alone(model: &Model, dev: &mut Device, request: &Request, outputs: &[Output]) {
     for output in outputs.iter().take(1) {
-        // Whose temperature it is goes by the parity of the request's number.
+        // The parity of the request's number decides its temperature.
         let at = output.request % 2;
         let pair = [request.clone(), request.clone()];
         let one = [Output { request: at, ..output.clone() }];
@@ -80,27 +82,28 @@ fn assert_trained_alone(model: &Model, dev: &mut Device, request: &Request, outp
     }
 }
 
-/// Two layers whose heads of 80 attend by wgmma; prompts of up to `longest` tokens, three rollouts each.
+/// Returns a model of two layers with heads of 80, whose attention uses wgmma, and prompts of up to `longest` tokens
+/// with three rollouts each.
 fn wide_model(longest: usize, dev: &mut Device) -> (Model, Vec<Request>) {
     let mut config = config();
     (config.hidden_size, config.num_attention_heads, config.num_key_value_heads) = (160, 2, 1);
     (config.mrope_section, config.vision_config.out_hidden_size) = ([8, 16, 16], 160);
     let mut requests = requests(&config, 3, longest, 3);
     requests.iter_mut().for_each(|r| r.max_tokens = 4);
-    // Its answers need a block more each.
+    // The answers to this prompt need one more block each.
     let ids: Vec<u32> = (0..longest as u32 / 128 * 128 - 2).map(|i| 10 + (i * 37 + i / 11) % 200).collect();
     requests[0].prompt = Arc::new(Prompt::new(&config, &ids, &[]).unwrap());
     (Model::init(dev, config, DType::Bf16, 5).unwrap(), requests)
 }
 
-/// Training, prefill, the pass over what a group shares and decode, on one device: equal for certain, because it is one
-/// body that computes them.
+/// Checks training, prefill, the pass over shared prefixes, and decode on one device. They must be equal, because one
+/// kernel variant computes all of them.
 fn one_body(longest: usize) {
     let dev = &mut wide();
     let (model, requests) = wide_model(longest, dev);
     let reference = generate(&model, dev, limits(), &requests);
     assert_trained("by wgmma", &model, dev, &requests, &reference);
-    // Fewer blocks than three rollouts of the first prompt end in.
+    // Fewer blocks than three rollouts of the first prompt need.
     let scarce = EngineConfig { num_kv_blocks: Some(longest / 128 + 3), ..limits() };
     let mut engine = Engine::new(&model, dev, scarce).unwrap();
     let outputs = engine.generate(&model, dev, &requests, |_| Ok(())).unwrap();
@@ -118,7 +121,7 @@ fn one_body(longest: usize) {
     assert_eq!(bodies, [true, false], "attention by wgmma alone");
 }
 
-/// Rollouts that pass a block's border with drafts, right and wrong.
+/// Checks rollouts that cross a block border with drafts, right and wrong ones.
 fn drafts(mut dev: Device) {
     let (model, mut requests) = wide_model(300, &mut dev);
     requests.truncate(2);

@@ -1,4 +1,4 @@
-//! kernels/gelu.cu against the CPU op: the same bits.
+//! Tests of kernels/gelu.cu: the same bits as the CPU op.
 
 use half::bf16;
 use omr::device::Device;
@@ -8,7 +8,7 @@ use omr::tensor::DType;
 use crate::kernels::inputs::{blank, cpu, normals, up};
 use crate::kernels::{Outcome, emu, equal, mutate_source, same_bits};
 
-/// (rows, columns): ragged ends too.
+/// (rows, columns), including ragged ends.
 const SHAPES: [(usize, usize); 5] = [(1, 1), (3, 7), (0, 64), (17, 160), (5, 1283)];
 
 fn gradients(dev: &mut Device, t: usize, n: usize) -> Outcome<Vec<bf16>> {

@@ -1,4 +1,4 @@
-//! kernels/gemm.cu: linear layers against f64 and the CPU ops in bf16, every tile and epilogue.
+//! Tests of kernels/gemm.cu: linear layers against f64 and against the CPU ops in bf16, with every tile and epilogue.
 
 use std::ops::Range;
 
@@ -14,8 +14,9 @@ use crate::kernels::inputs::{blank, cpu, uniform, up, weight, wide};
 use crate::kernels::{Outcome, emu, emulator, equal, mutate_sites, mutate_source, same_bits, skipped};
 use crate::ops::chain_error;
 
-/// (T, N, K): around every tile's rows and the tokens at which tiles change; N off the tile and off a quad; K of the golden models, of patches (1,176) and
-/// of the 7B's vision MLP (3,420), over one stage, and with rows that allow copies of 16, 8, 4 bytes and none.
+/// (T, N, K). T: around the rows of every tile and the token counts at which the tile changes. N: not a multiple of the
+/// tile or of a quad. K: that of the golden models, of patches (1,176), of the 7B's vision MLP (3,420), more than one
+/// stage, and rows that allow copies of 16, 8, 4 bytes and none.
 const SHAPES: [(usize, usize, usize); 14] = [
     (1, 64, 64),
     (1, 1, 1),
@@ -48,14 +49,14 @@ impl Case {
         Case { t, n, k, x: uniform(1, t * k), w: uniform(2, n * k), bias: uniform(3, n), residual: uniform(4, t * n) }
     }
 
-    /// Values whose sums are exact in any order: multiples of 1/8, no more than 1/2 each.
+    /// Creates a case whose sums are exact in any order: all values are multiples of 1/8 and at most 1/2.
     fn exact(t: usize, n: usize, k: usize) -> Case {
         let eighths = |v: Vec<bf16>| v.into_iter().map(|x| bf16::from_f32((x.to_f32() * 4.0).round() / 8.0)).collect();
         let Case { x, w, bias, residual, .. } = Case::new(t, n, k);
         Case { t, n, k, x: eighths(x), w: eighths(w), bias: eighths(bias), residual: eighths(residual) }
     }
 
-    /// x W^T + bias + residual in f64, and the sum of the absolute values of its terms.
+    /// Returns x W^T + bias + residual in f64, and the sum of the absolute values of its terms.
     fn sums(&self, bias: bool, residual: bool) -> Vec<(f64, f64)> {
         let (x, w) = (wide(&self.x), wide(&self.w));
         let mut sums = Vec::with_capacity(self.t * self.n);
@@ -77,8 +78,8 @@ impl Case {
         sums
     }
 
-    /// A bound on the error of an fp32 chain of K products and two sums in any order of accumulation (Higham, Accuracy
-    /// and Stability, section 3.1).
+    /// Returns a bound on the error of an fp32 chain of K products and two additions, in any order of accumulation
+    /// (Higham, Accuracy and Stability, section 3.1).
     fn chain_error(&self, size: f64) -> f64 {
         chain_error(self.k, size)
     }
@@ -91,7 +92,7 @@ impl Case {
         weight(dev, &self.w, self.n, self.k)
     }
 
-    /// `linear::fwd` of some rows.
+    /// Runs `linear::fwd` on some rows.
     pub fn linear(&self, dev: &mut Device, rows: Range<usize>, bias: bool, residual: bool) -> Outcome<Vec<bf16>> {
         let (x, w) = (self.x_on(dev, rows.clone()), self.weight_on(dev));
         let bias = bias.then(|| up(dev, &self.bias, &[self.n]));
@@ -109,7 +110,7 @@ impl Case {
         Ok(dev.read(y)?)
     }
 
-    /// `pre` and y of `linear::fwd_gelu`.
+    /// Returns `pre` and y of `linear::fwd_gelu`.
     pub fn gelu(&self, dev: &mut Device, bias: bool, pre: bool) -> Outcome<[Vec<bf16>; 2]> {
         let (x, w) = (self.x_on(dev, 0..self.t), self.weight_on(dev));
         let bias = bias.then(|| up(dev, &self.bias, &[self.n]));
@@ -119,7 +120,7 @@ impl Case {
         Ok([pre.map_or(Ok(Vec::new()), |pre| dev.read(pre))?, dev.read(y)?])
     }
 
-    /// gate_up and y of `linear::fwd_swiglu`.
+    /// Returns gate_up and y of `linear::fwd_swiglu`.
     pub fn swiglu(&self, dev: &mut Device, bias: bool, gate_up: bool) -> Outcome<[Vec<bf16>; 2]> {
         let (x, w) = (self.x_on(dev, 0..self.t), self.weight_on(dev));
         let bias = bias.then(|| up(dev, &self.bias, &[self.n]));
@@ -130,7 +131,7 @@ impl Case {
     }
 }
 
-/// Every element is within `bound` of `want` and then rounded to bf16 once.
+/// Checks that every element is within `bound` of `want`, followed by one rounding to bf16.
 fn close(what: &str, got: &[bf16], want: &[f64], bound: impl Fn(usize) -> f64) -> Outcome {
     let bound = |i: usize| bound(i) + (want[i].abs() + bound(i)) * 2f64.powi(-8) + f64::from(f32::MIN_POSITIVE);
     within(what, &wide(got), want, bound)
@@ -151,7 +152,7 @@ fn silu(x: f64) -> f64 {
     x / (1.0 + (-x).exp())
 }
 
-/// x (1 + erf(x / sqrt 2)) / 2, erf by its Taylor series (|x| < 6 here) or 1.
+/// Computes x (1 + erf(x / sqrt 2)) / 2. erf is its Taylor series (|x| < 6 here) or 1.
 fn gelu(x: f64) -> f64 {
     let z = x / 2f64.sqrt();
     let (mut term, mut sum) = (z, z);
@@ -178,7 +179,7 @@ fn linear_agrees_with_f64_and_the_cpu() {
         let (bias, residual) = (i % 2 == 0, i % 4 < 2);
         linear_is_right(&mut dev, &c, bias, residual).unwrap();
         linear_is_right(&mut host, &c, bias, residual).unwrap();
-        // Both round once what differs by two accumulation orders at most.
+        // Both round once to bf16, from values that differ by at most two accumulation orders.
         let sums = c.sums(bias, residual);
         let on_cpu = c.linear(&mut host, 0..t, bias, residual).unwrap();
         let on_cpu: Vec<f64> = on_cpu.iter().map(|x| x.to_f64()).collect();
@@ -218,7 +219,7 @@ fn exact_sums_end_in_the_cpus_bits() {
         equal("swiglu", &here.concat(), &there.concat()).unwrap();
         let mut case = Qkv::new(t, 4, 2, 24);
         case.case = Case::exact(t, case.heads.qkv_len(), k);
-        // Keys lie otherwise in the CPU's pages; they are among the qkv.
+        // Keys have another layout in the CPU's pages. They are compared as part of qkv.
         let ([here, _, v], [there, _, cpu_v]) =
             (case.run(&mut dev, true, true).unwrap(), case.run(&mut host, true, true).unwrap());
         equal("qkv", &here, &there).unwrap();
@@ -228,7 +229,7 @@ fn exact_sums_end_in_the_cpus_bits() {
 
 #[test]
 fn a_row_has_its_bits_from_every_tile_and_batch() {
-    // 130 rows take the tall tile, 17 and 60 the middle one, 9 and 1 the short one; column tiles differ as well.
+    // 130 rows use the tall tile, 17 and 60 the middle one, 9 and 1 the short one. The column tiles differ too.
     let c = Case::new(130, 150, 200);
     let mut dev = emu();
     let all = c.linear(&mut dev, 0..130, true, true).unwrap();
@@ -249,7 +250,7 @@ fn gelu_is_of_the_unrounded_value() {
             let want: Vec<f64> = sums.iter().map(|s| s.0).collect();
             close("pre", &pre, &want, |i| c.chain_error(sums[i].1)).unwrap();
             let want: Vec<f64> = sums.iter().map(|s| gelu(s.0)).collect();
-            // gelu grows by at most 1.13 a unit; erf is within 1.5 ulp, and cancels where x is negative.
+            // The slope of gelu is at most 1.13. erf is accurate to 1.5 ulp, and there is cancellation for negative x.
             close("y", &y, &want, |i| 1.13 * c.chain_error(sums[i].1) + 4.0 * 2f64.powi(-24) * sums[i].0.abs())
                 .unwrap();
             assert_eq!(c.gelu(on, bias, false).unwrap()[1], y, "bits depend on what is saved");
@@ -276,7 +277,7 @@ fn swiglu_is_of_the_unrounded_values() {
             close("y", &y, &want, |i| {
                 let ((gate, gate_size), (up, up_size)) = pair(i);
                 let (in_gate, in_up) = (c.chain_error(gate_size), c.chain_error(up_size));
-                // silu grows by at most 1.1 a unit; it and the product cost 4 roundings.
+                // The slope of silu is at most 1.1. silu and the product cost 4 roundings.
                 1.1 * in_gate * (up.abs() + in_up) + silu(gate).abs() * in_up + want[i].abs() * 2f64.powi(-22)
             })
             .unwrap();
@@ -300,12 +301,12 @@ impl Qkv {
         let angles: Vec<f32> = uniform::<bf16>(7, t * dim / 2).iter().map(|x| 3.0 * x.to_f32()).collect();
         let (cos, sin) = angles.iter().map(|a| (a.cos(), a.sin())).unzip();
         let blocks = 1 + t.div_ceil(BLOCK);
-        // Distinct slots, neither in order nor from the first block's start on.
+        // Slots are distinct, not in order, and do not begin with the first block.
         let slots = (0..t as u32).map(|i| (i * 5 + 77) % (blocks * BLOCK) as u32).collect();
         Qkv { heads, case: Case::new(t, heads.qkv_len(), 72), cos, sin, slots, blocks }
     }
 
-    /// qkv, k and v, by the fused op or by the three it stands for.
+    /// Runs the fused op, or the three ops that it replaces, and returns qkv, k and v.
     pub fn run(&self, dev: &mut Device, fused: bool, stored: bool) -> Outcome<[Vec<bf16>; 3]> {
         let (c, heads) = (&self.case, self.heads);
         let (x, w) = (c.x_on(dev, 0..c.t), c.weight_on(dev));
@@ -334,7 +335,8 @@ impl Qkv {
     }
 }
 
-/// Head sizes of the golden models, of the vision tower and of the 7B; pairs that fill no group; every tile.
+/// Head sizes of the golden models, of the vision tower and of the 7B. Some have a number of pairs that fills no group.
+/// Every tile is used.
 const QKV: [(usize, usize, usize, usize); 9] = [
     (1, 4, 2, 12),
     (17, 2, 1, 24),
@@ -394,7 +396,7 @@ fn no_drawn_schedule_changes_a_bit() {
     }
 }
 
-/// Rows for every tile, five stages of K and one, in each way x can be copied.
+/// Probe with rows for every tile, one and five stages of K, and each way in which x can be copied.
 fn probe(dev: &mut Device) -> Outcome {
     for (t, n, k) in [(4, 70, 300), (20, 40, 64), (130, 30, 202), (3, 8, 99)] {
         linear_is_right(dev, &Case::new(t, n, k), true, true)?;
@@ -434,15 +436,15 @@ fn what_kernels_cannot_take_is_refused() {
     let w = Weight { data, order: Order::Rows, n: 64, k: 64 };
     let text = linear::fwd(&mut dev, x, &w, None, None, y).unwrap_err().to_string();
     assert!(text.contains("bf16"), "{text}");
-    // No rows: nothing is launched.
+    // Without rows nothing is launched.
     let none = Case::new(0, 64, 64);
     assert_eq!(none.linear(&mut dev, 0..0, true, true).unwrap(), []);
 }
 
-/// All epilogues with all they can take.
+/// Runs all epilogues with all their optional arguments.
 pub fn epilogues(dev: &mut Device) -> Outcome {
     linear_is_right(dev, &Case::new(18, 70, 100), true, true)?;
-    // The tall tile, where gate and up are two groups.
+    // The tall tile, in which gate and up come from two groups.
     let c = Case::new(130, 128, 64);
     let sums = c.sums(true, false);
     let [pre, y] = c.gelu(dev, true, true)?;
@@ -467,7 +469,7 @@ pub fn epilogues(dev: &mut Device) -> Outcome {
     Ok(())
 }
 
-/// Errors a person could make, each in one place of the kernel.
+/// Plausible mistakes, each in one place of the kernel.
 const MISTAKES: [(&str, &str, &str); 7] = [
     ("common/linear.cuh", "bias ? q + load_quad(bias + n, whole, count) : q", "q"),
     ("common/linear.cuh", "if (to.residual) {", "if (to.residual && row != 3) {"),

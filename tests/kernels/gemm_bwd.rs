@@ -1,6 +1,7 @@
-//! kernels/gemm_bwd.cu: gradients of linear layers against f64 and the CPU ops in bf16, every tile.
+//! Tests of kernels/gemm_bwd.cu: gradients of linear layers against f64 and against the CPU ops in bf16, with every
+//! tile.
 
-// Batches of tokens are lists of ranges; a list of one is meant.
+// Batches of tokens are lists of ranges; a list of one range is intended.
 #![allow(clippy::single_range_in_vec_init)]
 
 use std::ops::Range;
@@ -15,9 +16,9 @@ use crate::kernels::inputs::{cpu, guarded, uniform, untouched, up, weight};
 use crate::kernels::{Outcome, emu, emulator, equal, mutate_sites, mutate_source, same_bits, skipped};
 use crate::ops::chain_error;
 
-/// (T, N, K): around the tokens at which dx changes its tile and the stages of dw, and both of dw's tiles; N and K off
-/// the tile, off a quad, odd; those of the golden models (100, 136), of patches (1,176) and of a padded 3,420; rows
-/// that allow copies of 16, 8, 4 bytes and none.
+/// (T, N, K). T: around the token counts at which dx changes its tile, and around the stages of dw and both of its
+/// tiles. N and K: not a multiple of the tile or of a quad, and odd; those of the golden models (100, 136), of patches
+/// (1,176) and of a padded 3,420. Rows allow copies of 16, 8, 4 bytes and none.
 const SHAPES: [(usize, usize, usize); 13] = [
     (1, 64, 64),
     (1, 1, 1),
@@ -41,7 +42,7 @@ pub struct Case {
     x: Vec<bf16>,
     pub dy: Vec<bf16>,
     w: Vec<bf16>,
-    /// What dx, dw and dbias hold before.
+    /// Initial content of dx, dw and dbias.
     dx: Vec<bf16>,
     dw: Vec<f32>,
     dbias: Vec<f32>,
@@ -56,7 +57,7 @@ impl Case {
         Case::of(t, n, k, |v| v)
     }
 
-    /// Values whose sums are exact in any order: multiples of 1/8, no more than 1/2 each.
+    /// Creates a case whose sums are exact in any order: all values are multiples of 1/8 and at most 1/2.
     fn exact(t: usize, n: usize, k: usize) -> Case {
         Case::of(t, n, k, |v| v.into_iter().map(|x| (x * 4.0).round() / 8.0).collect())
     }
@@ -88,7 +89,8 @@ impl Case {
         Ok(dev.read(dx)?)
     }
 
-    /// dw [N, K] then dbias [N] after calls for so many tokens each in turn. Errors when padding of dw is no longer zero.
+    /// Returns dw [N, K], then dbias [N], after one call for each element of `calls`, which is a number of tokens.
+    /// Errors if the padding of dw is no longer zero.
     pub fn wgrad(&self, dev: &mut Device, calls: &[usize], bias: bool) -> Outcome<Vec<f32>> {
         let order = Order::of(dev);
         let place = |i: usize| order.index(DType::Bf16, self.k, i / self.k, i % self.k);
@@ -115,7 +117,7 @@ impl Case {
         Ok(out)
     }
 
-    /// dx in f64, and the sum of the absolute values of its terms.
+    /// Returns dx in f64, and the sum of the absolute values of its terms.
     fn dx_sums(&self, accumulate: bool) -> Vec<(f64, f64)> {
         let mut sums: Vec<(f64, f64)> = if accumulate {
             self.dx.iter().map(|x| (x.to_f64(), x.to_f64().abs())).collect()
@@ -133,7 +135,7 @@ impl Case {
         sums
     }
 
-    /// dw and dbias likewise.
+    /// Returns the same for dw and dbias.
     fn dw_sums(&self) -> Vec<(f64, f64)> {
         let start = self.dw.iter().chain(&self.dbias);
         let mut sums: Vec<(f64, f64)> = start.map(|&v| (f64::from(v), f64::from(v).abs())).collect();
@@ -172,12 +174,12 @@ fn within<T: Elem>(what: &str, got: &[T], want: &[(f64, f64)], bound: impl Fn(&(
 pub fn dgrad_is_right(dev: &mut Device, c: &Case, accumulate: bool) -> Outcome {
     let what = format!("dx of [{}, {}, {}] accumulate {accumulate}", c.t, c.n, c.k);
     let chain = |s: &(f64, f64)| chain_error(c.n, s.1);
-    // And one rounding to bf16.
+    // The chain's error, plus one rounding to bf16.
     let bound = |s: &(f64, f64)| chain(s) + (s.0.abs() + chain(s)) * 2f64.powi(-8) + f64::from(f32::MIN_POSITIVE);
     within(&what, &c.dgrad(dev, 0..c.t, accumulate)?, &c.dx_sums(accumulate), bound)
 }
 
-/// dx of `t` rows, which go on from what is there, leaves what stands behind them.
+/// Checks that dx of `t` rows, which accumulates, does not write behind its rows.
 pub fn nothing_behind_is_written(dev: &mut Device, (t, n, k): (usize, usize, usize)) -> Outcome {
     let c = Case::new(t, n, k);
     let (w, dy) = (weight(dev, &c.w, n, k), up(dev, &c.dy, &[t, n]));
@@ -269,7 +271,7 @@ fn no_drawn_schedule_changes_a_bit() {
     }
 }
 
-/// Each tile over more stages than its ring has, and fewer, in each way rows can be copied.
+/// Probe: each tile over more stages than its ring has, and over fewer, in each way rows can be copied.
 fn probe(dev: &mut Device) -> Outcome {
     for (t, n, k) in [(4, 600, 40), (20, 330, 66), (130, 202, 36), (3, 8, 99)] {
         dgrad_is_right(dev, &Case::new(t, n, k), true)?;
@@ -317,7 +319,7 @@ fn what_kernels_cannot_take_is_refused() {
     assert!(text.contains("rows"), "{text}");
 }
 
-/// Errors a person could make, each in one place of the kernel.
+/// Plausible mistakes, each in one place of the kernel.
 const MISTAKES: [(&str, &str); 7] = [
     ("int left = r < from.rows ? from.columns - c : 0;", "int left = from.columns - c;"),
     ("args.accumulate ? sum + load_quad(dx, whole, count) : sum", "sum"),
@@ -328,14 +330,15 @@ const MISTAKES: [(&str, &str); 7] = [
     ("column + 1 < all.columns", "true"),
 ];
 
-/// Small shapes in which each of them shows: rows off the stage, both halves of every fragment, an odd K.
+/// Small shapes that reveal each of the mistakes: rows that do not fill a stage, both halves of every fragment, an odd
+/// K.
 fn small(dev: &mut Device) -> Outcome {
     dgrad_is_right(dev, &Case::new(20, 30, 70), true)?;
     wgrad_is_right(dev, &Case::new(20, 70, 35), true)?;
     padding_stays_zero(dev)
 }
 
-/// Also where a gradient has overflowed: zero times infinity is none.
+/// Checks the padding also with a gradient that has overflowed, because zero times infinity is not zero.
 fn padding_stays_zero(dev: &mut Device) -> Outcome {
     let mut c = Case::new(20, 70, 35);
     c.dy[3] = bf16::INFINITY;

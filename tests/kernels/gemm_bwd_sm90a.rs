@@ -1,7 +1,8 @@
-//! kernels/gemm_bwd_sm90a.cu: gradients of linear layers by wgmma against f64 and kernels/gemm_bwd.cu, whose bits they have
-//! on the emulator: both are one chain over ascending terms from what was there before.
+//! Tests of kernels/gemm_bwd_sm90a.cu: gradients of linear layers with wgmma against f64 and against
+//! kernels/gemm_bwd.cu. On the emulator the bits are equal: both are one chain over ascending terms that starts from
+//! the previous content.
 
-// Batches of tokens are lists of ranges; a list of one is meant.
+// Batches of tokens are lists of ranges; a list of one range is intended.
 #![allow(clippy::single_range_in_vec_init)]
 
 use half::bf16;
@@ -12,8 +13,9 @@ use crate::kernels::gemm_bwd::{Case, dgrad_is_right, wgrad_is_right};
 use crate::kernels::gemm_sm90a::{BODY, both, ran, wide, wide_with};
 use crate::kernels::{Outcome, emu, equal, kind, mutate_sites_on, mutate_source_of, no_hopper, same_bits_on, skipped};
 
-/// (T, N, K) on two multiprocessors: dx is [T, K] over N terms, dw [N, K] over T. Each tile of both, whole, with rows
-/// and columns left over, of one stage and of more than the ring has, of no whole stage, more tiles than CTAs.
+/// (T, N, K) on two multiprocessors. dx is [T, K] over N terms, dw is [N, K] over T terms. Each tile of both, complete
+/// and with rows and columns left over; one stage, more stages than the ring has, and an incomplete stage; more tiles
+/// than CTAs.
 const SHAPES: [(usize, usize, usize); 9] = [
     (1, 8, 8),
     (17, 136, 200),
@@ -100,7 +102,7 @@ fn an_infinity_stays_in_its_row() {
     }
     let mut c = Case::new(20, 72, 40);
     c.dy[3] = bf16::INFINITY;
-    // Errors where padding is no longer zero: zero times infinity is none.
+    // Errors if the padding is no longer zero, because zero times infinity is not zero.
     let dw = c.wgrad(&mut wide(), &[20], true).unwrap();
     assert!(dw[3 * 40..4 * 40].iter().all(|v| !v.is_finite()), "the row of an infinity");
     assert_eq!(dw[..72 * 40].iter().filter(|v| !v.is_finite()).count(), 40, "other rows");
@@ -114,12 +116,12 @@ fn no_schedule_changes_a_bit() {
     let c = Case::new(130, 200, 264);
     same_bits_on(wide_with, 5, |dev| c.dgrad(dev, 0..130, true));
     same_bits_on(wide_with, 5, |dev| c.wgrad(dev, &[80, 50], true));
-    // Stages that nothing comes into, and few of terms between them: they go round fastest.
+    // Stages into which nothing is loaded, with few stages of terms between them: these are reused fastest.
     let c = Case::new(300, 104, 264);
     same_bits_on(wide_with, 12, |dev| c.dgrad(dev, 0..300, false));
 }
 
-/// Two tiles a CTA and more stages than the ring has, of the wide tile and of the short one.
+/// Probe with two tiles per CTA and more stages than the ring has, for the wide tile and for the short one.
 fn probe(dev: &mut Device) -> Outcome {
     dgrad_is_right(dev, &Case::new(130, 328, 264), true)?;
     wgrad_is_right(dev, &Case::new(328, 136, 264), false)?;
@@ -134,7 +136,7 @@ fn every_wait_and_barrier_is_needed() {
     }
 }
 
-/// Errors a person could make, each in one place: of the loop's operands, and of the gradients.
+/// Plausible mistakes, each in one place: in the main loop's operands, and in the gradients.
 const MISTAKES: [(&str, &str, &str); 11] = [
     ("common/gemm_sm90a.cuh", "2 * GROUP * k;", "GROUP * k;"),
     ("common/gemm_sm90a.cuh", "16 : GROUP * BLOCK_K * 2", "16 : GROUP * BLOCK_K"),

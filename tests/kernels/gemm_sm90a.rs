@@ -1,6 +1,6 @@
-//! kernels/gemm_sm90a.cu: linear layers by wgmma against f64, the CPU ops and kernels/gemm.cu, whose bits they have on the
-//! emulator: there both are one chain of fused products over ascending k. Whether they are a card's is what the first
-//! test prints on one.
+//! Tests of kernels/gemm_sm90a.cu: linear layers with wgmma against f64, the CPU ops and kernels/gemm.cu. On the
+//! emulator the bits equal those of kernels/gemm.cu, because both are one chain of fused products over ascending k. On
+//! a GPU the first test prints how many bits are equal.
 
 use half::bf16;
 use omr::device::emu::Options;
@@ -20,7 +20,7 @@ use crate::kernels::{gemm_bwd, linear_logprob, linear_logprob_bwd, sample};
 
 pub const BODY: &str = "kernels/common/gemm_sm90a.cuh";
 
-/// A device whose linear layers run by wgmma.
+/// Returns a device whose linear layers use wgmma.
 pub fn wide_with(schedule: Schedule) -> Device {
     let mut dev = hopper_with(schedule);
     dev.use_body(Body::Wgmma).unwrap();
@@ -31,8 +31,8 @@ pub fn wide() -> Device {
     wide_with(Schedule::FIXED)
 }
 
-/// (T, N, K) on two multiprocessors: each tile, whole, with rows and columns left over, one stage of K and more than the
-/// ring has, a K of no whole stage, more tiles than CTAs.
+/// (T, N, K) on two multiprocessors: each tile, complete and with rows and columns left over; one stage of K and more
+/// than the ring has; a K that is not a multiple of a stage; more tiles than CTAs.
 const SHAPES: [(usize, usize, usize); 12] = [
     (1, 64, 64),
     (1, 8, 8),
@@ -48,7 +48,7 @@ const SHAPES: [(usize, usize, usize); 12] = [
     (3, 24, 3424),
 ];
 
-/// Both bodies' results of one op: equal on the emulator, counted on a card.
+/// Runs an op with both kernel variants. Requires equal results on the emulator, and counts equal elements on a GPU.
 pub fn both<T: omr::tensor::Elem>(what: &str, run: impl Fn(&mut Device) -> Outcome<Vec<T>>) {
     let (by_wgmma, by_mma) = (run(&mut wide()).unwrap(), run(&mut emu()).unwrap());
     if kind() == Kind::Cuda {
@@ -59,7 +59,7 @@ pub fn both<T: omr::tensor::Elem>(what: &str, run: impl Fn(&mut Device) -> Outco
     }
 }
 
-/// That the body under test is what ran, told by its calls.
+/// Returns true if the kernel variant under test ran, which its passed call sites show.
 pub fn ran(dev: &mut Device) -> bool {
     emulator(dev).sites().iter().any(|(passed, _)| passed.site.file == BODY)
 }
@@ -92,7 +92,7 @@ fn every_epilogue_has_the_other_bodys_bits() {
     for (t, n, k) in [(5, 64, 64), (70, 192, 104), (129, 320, 40)] {
         both("swiglu", |dev| Ok(Case::new(t, n, k).swiglu(dev, true, true)?.concat()));
     }
-    // Boxes of 32 rows and of 8, and heads that are cut otherwise: these take the other body.
+    // Boxes of 32 rows and of 8. Heads of other sizes use the mma.sync variant.
     for (t, q, kv, dim) in [(17, 2, 1, 64), (131, 2, 1, 128), (66, 4, 2, 80), (20, 3, 1, 16), (9, 2, 1, 24)] {
         let case = Qkv::new(t, q, kv, dim);
         both(&format!("qkv of {dim}"), |dev| Ok(case.run(dev, true, true)?.concat()));
@@ -104,8 +104,8 @@ fn every_epilogue_has_the_other_bodys_bits() {
     }
 }
 
-/// For each tile that products of a role have, a shape (its index; rows, columns and terms of the result) and as many
-/// multiprocessors as it is chosen for.
+/// Returns, for each tile that products of a role have, the index of a shape (rows, columns and terms of the result)
+/// and the number of multiprocessors for which the tile is selected.
 fn every_config(role: Role, shapes: &[(usize, usize, usize)]) -> Vec<(usize, u32)> {
     let planned = |i: usize, sms: u32| {
         let (rows, columns, terms) = shapes[i];
@@ -154,7 +154,7 @@ fn no_tile_changes_a_bit() {
         let run = |dev: &mut Device| linear_logprob::run(dev, &c, 0, shapes[i].0).unwrap().concat();
         equal("linear_logprob", &run(&mut on(sms)), &run(&mut emu())).unwrap();
     }
-    // dx is [T, K] over N, dw [N, K] over T.
+    // dx is [T, K] summed over N; dw is [N, K] summed over T.
     let shapes = [(130, 264, 72), (20, 136, 72)];
     for (i, sms) in every_config(Role::Gradient, &shapes) {
         let (rows, columns, terms) = shapes[i];
@@ -166,7 +166,7 @@ fn no_tile_changes_a_bit() {
     }
 }
 
-/// Linear and SwiGLU leave what stands behind their rows.
+/// Checks that linear and SwiGLU do not write behind their rows.
 fn nothing_behind_is_written(dev: &mut Device, (t, n, k): (usize, usize, usize)) -> Outcome {
     let c = Case::new(t, n, k);
     let (x, w) = (c.x_on(dev, 0..t), c.weight_on(dev));
@@ -199,7 +199,7 @@ fn shared_memory_has_no_bank_conflicts() {
         let mut dev = emu_of(Options { arch: Arch::Sm90a, banks: true, ..Options::default() }).unwrap();
         dev.use_body(Body::Wgmma).unwrap();
         let c = Case::new(t, n, k);
-        // By TMA; then by slices.
+        // The first two use results by TMA, the others results by slices.
         c.linear(&mut dev, 0..t, true, true).unwrap();
         c.swiglu(&mut dev, true, true).unwrap();
         c.logits(&mut dev).unwrap();
@@ -208,7 +208,7 @@ fn shared_memory_has_no_bank_conflicts() {
         assert!(ran(&mut dev));
         assert_eq!(emulator(&mut dev).counters().bank_conflicts, 0, "{t} rows");
     }
-    // Rows of a panel where they would lie without its swizzle: eight of them in the same banks.
+    // Mutation: the rows of a panel without its swizzle. Eight of them are then in the same banks.
     let told = |dev: &mut Device| {
         dev.use_body(Body::Wgmma)?;
         Case::new(40, 64, 64).swiglu(dev, false, false)?;
@@ -226,11 +226,11 @@ fn log_probs_gradients_and_tokens_have_the_other_bodys_bits() {
     if no_hopper("wgmma") {
         return;
     }
-    // The short tile, the wide one with a segment past the ids, the square one.
+    // The short tile, the wide one with a segment past the ids, and the square one.
     for shape in [(5, 300, 64), (70, 400, 72), (66, 100, 136)] {
         let c = linear_logprob::case(shape, true, 0.7);
         both(&format!("linear_logprob {shape:?}"), |dev| Ok(linear_logprob::run(dev, &c, 0, shape.0)?.concat()));
-        // A wave of few ids, then all at once.
+        // First waves of few ids, then all ids at once.
         let c = linear_logprob_bwd::case(shape, true, 0.7);
         for bytes in [1 << 15, usize::MAX] {
             both(&format!("its gradients {shape:?}"), |dev| linear_logprob_bwd::run(dev, &c, bytes));
@@ -268,7 +268,7 @@ fn rows_that_tma_cannot_copy_take_the_other_body() {
     if skipped("which body ran") {
         return;
     }
-    // Rows of x, and of y and what is added to it.
+    // Row lengths of x (k), and of y and the residual (n).
     for (n, k, taken) in [(40, 64, true), (40, 100, false), (40, 99, false), (36, 64, false), (33, 64, false)] {
         let mut dev = wide();
         linear_is_right(&mut dev, &Case::new(9, n, k), true, true).unwrap();
@@ -303,7 +303,7 @@ fn tiles_and_roles_agree_and_a_tile_that_does_not_is_found() {
     if kind() == Kind::Cuda {
         return;
     }
-    // One tile that loses terms, and all of them: no tile then has other bits.
+    // Mutations: one tile that loses terms, and all tiles, in which case no tile has other bits than another.
     let mistakes = [
         ("accumulate || k > 0", "accumulate || k > (T::BLOCK_N == 32 ? 16 : 0)", "by tiles of 64 x 32 have other bits"),
         ("for (int k = 0; k < BLOCK_K; k += 16)", "for (int k = 0; k < BLOCK_K - 16; k += 16)", "in f64"),
@@ -314,7 +314,7 @@ fn tiles_and_roles_agree_and_a_tile_that_does_not_is_found() {
                 if line.starts_with("matrix products run by mma.sync, not by wgmma: ") && line.contains(told) =>
             {
                 assert_eq!(dev.body(), Some(Body::Mma));
-                // The one body a run has: a checkpoint's record cannot bring the other back.
+                // A run has only one kernel variant: a checkpoint's record cannot enable the other one again.
                 assert!(dev.use_body(Body::Wgmma).is_err() && !dev.has_wgmma(), "wgmma after it was refused");
                 Err(line.into())
             }
@@ -334,11 +334,11 @@ fn no_schedule_changes_a_bit() {
     same_bits_on(wide_with, 4, |dev| Ok(Qkv::new(70, 2, 1, 16).run(dev, true, true)?.concat()));
 }
 
-/// Several tiles a CTA and more stages than the ring has, of a wide tile and of one of few rows.
+/// Probe with several tiles per CTA and more stages than the ring has, for a wide tile and for one with few rows.
 fn probe(dev: &mut Device) -> Outcome {
     linear_is_right(dev, &Case::new(200, 520, 328), true, true)?;
     linear_is_right(dev, &Case::new(20, 200, 1160), true, true)?;
-    // Slices.
+    // Results by slices.
     let c = Case::new(70, 130, 72);
     equal("logits", &c.logits(dev)?, &c.logits(&mut emu())?)
 }
@@ -350,7 +350,7 @@ fn every_wait_and_barrier_is_needed() {
     }
 }
 
-/// Errors a person could make, each in one place: of the body, then of what goes by TMA.
+/// Plausible mistakes, each in one place: first in the main loop, then in the results by TMA.
 const MISTAKES: [(&str, &str); 16] = [
     ("isa::wgmma_wait<1>();", "isa::wgmma_wait<2>();"),
     ("turn.parity ^ 1);", "turn.parity);"),

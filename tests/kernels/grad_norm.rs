@@ -1,4 +1,4 @@
-//! kernels/grad_norm.cu against f64.
+//! Tests of kernels/grad_norm.cu against f64.
 
 use omr::device::Device;
 
@@ -6,7 +6,7 @@ use crate::kernels::inputs::{cpu, normals, up};
 use crate::kernels::{Outcome, emu, equal, mutate_sites, mutate_source, same_bits};
 use crate::ops::grad_norm;
 
-/// Gradients of several sizes, past a chunk of 65,536.
+/// Gradients of several sizes, beyond a chunk of 65,536.
 const LENGTHS: [&[usize]; 4] = [&[1], &[7, 1024, 5], &[65_536, 3], &[70_003, 65_535]];
 
 fn norm(dev: &mut Device, lengths: &[usize], max_norm: f32, spoil: Option<f32>) -> Outcome<Vec<f32>> {
@@ -30,7 +30,7 @@ fn probe(dev: &mut Device) -> Outcome {
             let values = lengths.iter().enumerate().flat_map(|(i, len)| normals::<f32>(i as u64, *len));
             let want = values.map(|x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt();
             let got = norm(dev, lengths, max_norm, None)?;
-            // Sums in f64, rounded once to f32; the factor is rounded twice more.
+            // Sums are in f64 and rounded once to f32. The factor is rounded twice more.
             let factor = (f64::from(max_norm) / (want + 1e-6)).min(1.0);
             for (got, want, ulps) in [(got[0], want, 1.0), (got[1], factor, 3.0), (got[2], 1.0, 0.0)] {
                 let allowed = ulps * want * f64::from(f32::EPSILON);

@@ -1,4 +1,4 @@
-//! Inputs that the CPU and an emulated device take alike.
+//! Inputs that the CPU and an emulated device use alike.
 
 use half::bf16;
 use omr::device::{Device, Isa, Plan, Region};
@@ -9,39 +9,39 @@ use omr::tensor::{DType, Elem, Tensor};
 use crate::kernels::Outcome;
 use crate::seed::seed;
 
-/// The CPU, whose bodies kernels are held against.
+/// Returns the CPU device, with which kernels are compared.
 pub fn cpu() -> Device {
     Device::cpu(&Plan::uniform(1 << 30), 1, Isa::detect()).unwrap()
 }
 
-/// Random numbers named by `name`.
+/// Returns random numbers for the stream `name`.
 pub fn random(name: u64) -> Random {
     Random::new(seed(), Purpose::Test, name)
 }
 
-/// `len` standard normal numbers named by `name`, rounded to `T`.
+/// Returns `len` standard normal numbers of the stream `name`, rounded to `T`.
 pub fn normals<T: Elem>(name: u64, len: usize) -> Vec<T> {
     let mut random = random(name);
     (0..len).map(|_| T::from_f32(random.normal())).collect()
 }
 
-/// `len` numbers of [-1, 1) named by `name`, rounded to `T`.
+/// Returns `len` numbers from [-1, 1) of the stream `name`, rounded to `T`.
 pub fn uniform<T: Elem>(name: u64, len: usize) -> Vec<T> {
     let mut random = random(name);
     (0..len).map(|_| T::from_f32(2.0 * random.uniform_f32() - 1.0)).collect()
 }
 
-/// Numbers in f64.
+/// Converts numbers to f64.
 pub fn wide<T: Elem>(x: &[T]) -> Vec<f64> {
     x.iter().map(|x| f64::from(x.to_f32())).collect()
 }
 
-/// `data` on the device.
+/// Uploads `data` to the device.
 pub fn up<T: Elem>(dev: &mut Device, data: &[T], dims: &[usize]) -> Tensor {
     dev.upload(Region::Overlay, data, dims).unwrap()
 }
 
-/// A tensor with undefined content.
+/// Returns a tensor with undefined content.
 pub fn blank(dev: &mut Device, dtype: DType, dims: &[usize]) -> Tensor {
     dev.alloc(Region::Overlay, dtype, dims).unwrap()
 }
@@ -49,12 +49,12 @@ pub fn blank(dev: &mut Device, dtype: DType, dims: &[usize]) -> Tensor {
 /// Rows behind those that a test lets an op write.
 const BEHIND: usize = 64;
 
-/// `rows` rows to write, and behind them [`BEHIND`] that are none of them.
+/// Returns a tensor with `rows` rows to write, and [`BEHIND`] more rows that must not be written.
 pub fn guarded(dev: &mut Device, rows: usize, columns: usize) -> Tensor {
     up(dev, &vec![bf16::ONE; (rows + BEHIND) * columns], &[rows + BEHIND, columns])
 }
 
-/// That what stands behind the rows of [`guarded`] is still there.
+/// Errors if an op has written behind the rows of [`guarded`].
 pub fn untouched(dev: &mut Device, t: Tensor) -> Outcome {
     let behind = dev.read::<bf16>(t.slice(t.rows() - BEHIND, t.rows()))?;
     match behind.iter().filter(|&&v| v != bf16::ONE).count() {
@@ -63,7 +63,7 @@ pub fn untouched(dev: &mut Device, t: Tensor) -> Outcome {
     }
 }
 
-/// A weight [n, k] from its rows, in the device's order.
+/// Returns a weight [n, k] made of `rows`, in the device's order.
 pub fn weight(dev: &mut Device, rows: &[bf16], n: usize, k: usize) -> Weight {
     let order = Order::of(dev);
     let mut data = vec![bf16::ZERO; order.len(DType::Bf16, n, k)];
@@ -75,7 +75,7 @@ pub fn weight(dev: &mut Device, rows: &[bf16], n: usize, k: usize) -> Weight {
     Weight { data: up(dev, &data, &[data.len()]), order, n, k }
 }
 
-/// One flag an id as words of 32 bits.
+/// Packs one flag per id into words of 32 bits.
 pub fn bitmap(allowed: &[bool]) -> Vec<u32> {
     allowed.chunks(32).map(|c| c.iter().enumerate().map(|(i, &on)| u32::from(on) << i).sum()).collect()
 }

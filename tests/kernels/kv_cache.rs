@@ -1,4 +1,4 @@
-//! kernels/kv_cache.cu: every cell of the pages.
+//! Tests of kernels/kv_cache.cu: every cell of the pages.
 
 use half::bf16;
 use omr::device::{Device, Region};
@@ -11,11 +11,11 @@ use crate::kernels::{Outcome, emu, equal, mutate_source, same_bits};
 
 const BLOCKS: usize = 5;
 
-/// (tokens, heads): heads of 16 bytes and not, grouped, one token, none.
+/// (tokens, heads): heads that are and are not multiples of 16 bytes, grouped heads, one token, none.
 const SHAPES: [(usize, (usize, usize, usize)); 6] =
     [(9, (14, 2, 64)), (130, (3, 1, 12)), (70, (4, 2, 24)), (1, (2, 2, 80)), (0, (2, 1, 16)), (33, (7, 1, 128))];
 
-/// Distinct slots of the cache and, with more tokens than it needs, one past it.
+/// Returns distinct slots of the cache. With more than 5 tokens, two slots are past the end of the cache.
 fn slots(t: usize) -> Vec<u32> {
     let mut all: Vec<u32> = (0..(BLOCKS * BLOCK) as u32).collect();
     random(t as u64).shuffle(&mut all);
@@ -26,7 +26,7 @@ fn slots(t: usize) -> Vec<u32> {
     all
 }
 
-/// The pages of k, then those of v, after a store into pages of ones.
+/// Returns the pages of k, then those of v, after a store into pages of ones.
 fn run(dev: &mut Device, qkv: &[bf16], slots: &[u32], heads: Heads) -> Outcome<Vec<bf16>> {
     let cache = KvCache::alloc(dev, Region::Overlay, DType::Bf16, BLOCKS, heads)?;
     let ones = vec![bf16::ONE; cache.k.len()];
@@ -39,7 +39,7 @@ fn run(dev: &mut Device, qkv: &[bf16], slots: &[u32], heads: Heads) -> Outcome<V
     Ok(pages)
 }
 
-/// `[k, v][block][kv head][position][dim]`.
+/// Returns the expected `[k, v][block][kv head][position][dim]`.
 fn expected(qkv: &[bf16], slots: &[u32], heads: Heads) -> Vec<bf16> {
     let (dim, len) = (heads.dim, BLOCKS * heads.kv * BLOCK * heads.dim);
     let mut pages = vec![bf16::ONE; 2 * len];

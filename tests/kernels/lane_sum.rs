@@ -1,4 +1,4 @@
-//! kernels/lane_sum.cu against the CPU op: the same bits.
+//! Tests of kernels/lane_sum.cu: the same bits as the CPU op.
 
 use omr::device::Device;
 
@@ -6,7 +6,7 @@ use crate::kernels::inputs::normals;
 use crate::kernels::{Outcome, emu, equal, mutate_source, same_bits};
 use crate::ops::lane_sum::{formula, sums};
 
-/// (lanes, stride, elements): one lane; 16-byte accesses with a ragged end; lanes that are on no such boundary.
+/// (lanes, stride, elements): one lane; 16-byte accesses with a ragged end; lanes that are not aligned to 16 bytes.
 const SHAPES: [(usize, usize, usize); 5] = [(1, 8, 8), (2, 1024, 1024), (3, 2052, 1031), (8, 1283, 1283), (5, 4, 0)];
 
 fn probe(dev: &mut Device) -> Outcome {

@@ -1,4 +1,4 @@
-//! Gradient lanes over ranks, each an emulated card: the same bits, whichever way matrix instructions sum.
+//! Gradient lanes over ranks, each an emulated GPU: the same bits, whichever way matrix instructions sum.
 
 use omr::config::{Dtype, SftConfig};
 use omr::device::emu::options::{Options, Sums};

@@ -1,5 +1,6 @@
-//! The 7B at its full lengths: of each launch the first and the last CTA run, where an int that overflows is a fault. What
-//! they compute means nothing: memory holds zeros. Kernels for 9.0 alone and decode are left out: persistent ones run whole.
+//! The 7B at its full lengths. Only the first and the last CTA of each launch run, and an int that overflows is a
+//! fault. The results have no meaning, because memory holds zeros. Kernels that only 9.0 can run, and decode, are left
+//! out because persistent kernels run completely.
 
 use std::path::Path;
 
@@ -19,7 +20,8 @@ use serde_json::Value;
 
 use super::emulator;
 
-/// Of the published model one decoder layer, and a windowed and a full block of its tower: the others are the same launches.
+/// Returns the published model with only one decoder layer, and a windowed and a full block of its tower. The other
+/// layers use the same launches.
 fn model() -> ModelConfig {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/openmmreasoner-7b/model/config.json");
     let mut value: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
@@ -39,7 +41,7 @@ fn device() -> Device {
         completion: Completion::Eager,
         ..Options::default()
     };
-    // Never touched but where a CTA reads or writes.
+    // Memory is touched only where a CTA reads or writes.
     Device::gpu(Box::new(Emu::new(options).unwrap()), Kind::Emu, &Plan::uniform(256 << 30)).unwrap()
 }
 
@@ -59,7 +61,7 @@ fn no_length_of_the_7b_overflows_its_type() {
     let mut grads = Grads::new(&mut dev, &model.layout).unwrap();
     let mark = dev.mark(Region::Overlay);
 
-    // The published pack: one row of 61,440 tokens and one picture of the largest size.
+    // The published pack: one row of 61,440 tokens and one image of the largest size.
     let grids = [Grid::picture(146, 146)];
     let row = blank(&config, Shape { tokens: 61_440, targets: 61_439, grids: &grids });
     let loss = dev.zeros(Region::Overlay, DType::F64, &[1]).unwrap();

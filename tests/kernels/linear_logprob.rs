@@ -1,4 +1,4 @@
-//! kernels/linear_logprob.cu against f64, and the same bits from every tile, batch and schedule.
+//! Tests of kernels/linear_logprob.cu: against f64, and the same bits from every tile, batch and schedule.
 
 use half::bf16;
 use omr::device::{Device, Target};
@@ -8,8 +8,8 @@ use omr::tensor::DType;
 use crate::kernels::inputs::{bitmap, blank, cpu, normals, random, up, weight};
 use crate::kernels::{Outcome, emu, kind, mutate_sites, mutate_source, same_bits};
 
-/// (T, V, K): one row, none, V off the segment and off the bitmap's word, several segments, every tile, rows of x that
-/// start on 2, 8 and 16 bytes, more segments than a warp folds at once.
+/// (T, V, K): one row, none; V not a multiple of the segment or the bitmap's word; several segments; every tile; rows
+/// of x that start at multiples of 2, 8 and 16 bytes; more segments than a warp folds at once.
 const SHAPES: [(usize, usize, usize); 7] =
     [(1, 130, 64), (0, 64, 8), (13, 33, 100), (70, 1100, 136), (20, 513, 17), (131, 200, 72), (3, 4500, 8)];
 
@@ -38,7 +38,7 @@ pub fn case((t, v, k): (usize, usize, usize), masked: bool, temperature: f32) ->
     Case { t, v, k, hidden, w: normals(2, v * k), targets, allowed, temperature }
 }
 
-/// logprob, lse and entropy of rows `from..to`.
+/// Returns logprob, lse and entropy of rows `from..to`.
 pub fn run(dev: &mut Device, c: &Case, from: usize, to: usize) -> Outcome<[Vec<f32>; 3]> {
     let n = to - from;
     let hidden = up(dev, &c.hidden[from * c.k..to * c.k], &[n, c.k]);
@@ -66,7 +66,7 @@ pub fn run(dev: &mut Device, c: &Case, from: usize, to: usize) -> Outcome<[Vec<f
     Ok(outs)
 }
 
-/// logprob, lse and entropy in f64, and a bound on the error of a row's logits.
+/// Returns logprob, lse and entropy in f64, and a bound on the error of a row's logits.
 fn truth(c: &Case) -> Vec<([f64; 3], f64)> {
     let scale = f64::from(if c.temperature == 0.0 { 1.0 } else { 1.0 / c.temperature });
     let row = |row: usize| {
@@ -76,7 +76,8 @@ fn truth(c: &Case) -> Vec<([f64; 3], f64)> {
                 let products = (0..c.k)
                     .map(|i| f64::from(c.hidden[row * c.k + i].to_f32()) * f64::from(c.w[v * c.k + i].to_f32()));
                 let magnitude: f64 = products.clone().map(f64::abs).sum();
-                // Each of K products, exact in f32, is added with one rounding; the scale rounds once more.
+                // Each of the K products is exact in f32 and is added with one rounding. The scale adds one more
+                // rounding.
                 error = error.max(scale * magnitude * (c.k + 2) as f64 * 2f64.powi(-24));
                 let on = c.allowed.as_ref().is_none_or(|a| a[v]);
                 if on { products.sum::<f64>() * scale } else { f64::NEG_INFINITY }
@@ -93,8 +94,8 @@ fn probe(dev: &mut Device, c: &Case) -> Outcome<f64> {
     let got = run(dev, c, 0, c.t)?;
     let mut largest = 0f64;
     for (row, (want, z_error)) in truth(c).into_iter().enumerate() {
-        // As for the CPU op: sums of V exponentials in lanes and segments of 128 cost V / 128 + 16 roundings, ln and
-        // the rest 4 ulp; the entropy also weighs by z - lse, so its error grows with the logits' own.
+        // As for the CPU op: sums of V exponentials in lanes and segments of 128 cost V / 128 + 16 roundings, and ln
+        // and the rest cost 4 ulp. The entropy also has the weight z - lse, so its error grows with that of the logits.
         let bound = 2.0 * z_error + (c.v as f64 / 128.0 + 16.0 + 4.0 * want[1].abs()) * 2f64.powi(-24);
         let bounds = [bound, bound, 8.0 * bound * (1.0 + want[2].abs())];
         for (i, name) in ["logprob", "lse", "entropy"].iter().enumerate() {
@@ -117,7 +118,7 @@ fn numbers_are_right_for_every_shape() {
             let c = case(shape, masked, temperature);
             let share = probe(&mut emu(), &c).unwrap_or_else(|e| panic!("{shape:?}, masked {masked}: {e}"));
             println!("{shape:?}, masked {masked}, temperature {temperature}: {share:.3} of the bound");
-            // The CPU's bf16 run is held to the same bound.
+            // The CPU's bf16 run must meet the same bound.
             probe(&mut cpu(), &c).unwrap();
         }
     }
@@ -127,7 +128,7 @@ fn numbers_are_right_for_every_shape() {
 fn a_row_has_the_same_bits_in_any_batch_and_under_every_schedule() {
     let c = case((131, 200, 72), true, 0.7);
     let all = same_bits(3, |dev| Ok(run(dev, &c, 0, c.t)?.concat()));
-    // By tiles of 16, 64 and 128 rows.
+    // Rows for tiles of 16, 64 and 128 rows.
     for (from, to) in [(0, 1), (7, 23), (40, 41), (50, 114), (1, 131)] {
         let some = run(&mut emu(), &c, from, to).unwrap();
         for (i, some) in some.iter().enumerate() {

@@ -1,5 +1,6 @@
-//! kernels/linear_logprob_bwd.cu and its products: gradients of log-probs and entropies against f64, whose gradient is
-//! that of its finite differences, and against the CPU; the same bits whatever the waves, the batch and the schedule.
+//! Tests of kernels/linear_logprob_bwd.cu and its products: gradients of log-probs and entropies against f64 and
+//! against the CPU. The f64 gradient is checked by finite differences. The bits must not depend on waves, batch or
+//! schedule.
 
 mod truth;
 
@@ -16,8 +17,9 @@ use crate::kernels::inputs::{bitmap, blank, cpu, normals, random, up, weight, wi
 use crate::kernels::{Outcome, emu, emulator, equal, kind, mutate_sites, mutate_source, same_bits, skipped};
 use truth::{Sum, half_ulp, row, truth};
 
-/// (T, V, K): one token, none; T around its tiles; V of one id, off the wave, the segment, the bitmap's word and a copy
-/// of 16 bytes, and of three waves of the largest size; K of the golden models and odd; few ids against many tokens.
+/// (T, V, K). T: one token, none, and around the tiles. V: one id; not a multiple of the wave, the segment, the
+/// bitmap's word or a 16-byte copy; three waves of the largest size. K: that of the golden models, and odd. Also few
+/// ids with many tokens.
 const SHAPES: [(usize, usize, usize); 10] = [
     (1, 130, 64),
     (0, 64, 8),
@@ -30,7 +32,7 @@ const SHAPES: [(usize, usize, usize); 10] = [
     (9, 1000, 136),
     (2, 16_424, 100),
 ];
-/// Waves of 128 ids.
+/// Selects the smallest waves, of 128 ids.
 const SMALLEST: usize = 0;
 
 #[derive(Clone)]
@@ -45,7 +47,7 @@ pub struct Case {
     temperature: f32,
     dlogprob: Vec<f32>,
     dentropy: Option<Vec<f32>>,
-    /// What dw holds before, [V, K].
+    /// Initial content of dw, [V, K].
     dw: Vec<f32>,
 }
 
@@ -67,7 +69,7 @@ pub fn case((t, v, k): (usize, usize, usize), masked: bool, temperature: f32) ->
         v,
         k,
         hidden: scaled(1, t * k, 1.0),
-        // Logits of order 2, so that no id has all of the probability.
+        // Logits of order 2, so that no id takes all of the probability.
         w: scaled(2, v * k, 2.0 / (k as f32).sqrt()),
         targets,
         allowed,
@@ -78,14 +80,14 @@ pub fn case((t, v, k): (usize, usize, usize), masked: bool, temperature: f32) ->
     }
 }
 
-/// Logits whose sums are exact in any order: multiples of 1/8 that stay small.
+/// Creates a case whose logits are exact sums in any order: multiples of 1/8 that stay small.
 fn exact(shape: (usize, usize, usize), temperature: f32) -> Case {
     let coarse = |x: &bf16| bf16::from_f32((x.to_f32() * 4.0).round().clamp(-4.0, 4.0) / 8.0);
     let c = case(shape, true, temperature);
     Case { hidden: c.hidden.iter().map(coarse).collect(), w: c.w.iter().map(coarse).collect(), ..c }
 }
 
-/// lse and entropy of the forward.
+/// Returns lse and entropy of the forward pass.
 fn forward(dev: &mut Device, c: &Case) -> Outcome<[Vec<f32>; 2]> {
     let hidden = up(dev, &c.hidden, &[c.t, c.k]);
     let w = weight(dev, &c.w, c.v, c.k);
@@ -100,7 +102,7 @@ fn forward(dev: &mut Device, c: &Case) -> Outcome<[Vec<f32>; 2]> {
     Ok([dev.read(lse)?, dev.read(entropy)?])
 }
 
-/// dhidden [T, K] and dw [V, K] in waves of `bytes`. Errors when dw's padding is no longer zero.
+/// Returns dhidden [T, K] and dw [V, K], computed in waves of `bytes`. Errors if the padding of dw is no longer zero.
 fn backward(dev: &mut Device, c: &Case, saved: &[Vec<f32>; 2], bytes: usize) -> Outcome<(Vec<bf16>, Vec<f32>)> {
     let hidden = up(dev, &c.hidden, &[c.t, c.k]);
     let w = weight(dev, &c.w, c.v, c.k);
@@ -130,19 +132,19 @@ fn backward(dev: &mut Device, c: &Case, saved: &[Vec<f32>; 2], bytes: usize) -> 
     Ok((dev.read(dhidden)?, dw))
 }
 
-/// Forward and backward: dhidden, then dw, as f32.
+/// Runs forward and backward. Returns dhidden, then dw, as f32.
 pub fn run(dev: &mut Device, c: &Case, bytes: usize) -> Outcome<Vec<f32>> {
     let saved = forward(dev, c)?;
     resume(dev, c, &saved, bytes)
 }
 
-/// The backward alone.
+/// Runs only the backward.
 fn resume(dev: &mut Device, c: &Case, saved: &[Vec<f32>; 2], bytes: usize) -> Outcome<Vec<f32>> {
     let (dhidden, dw) = backward(dev, c, saved, bytes)?;
     Ok(dhidden.iter().map(|x| x.to_f32()).chain(dw).collect())
 }
 
-/// The largest share of the bound that an error takes. Errors above one.
+/// Returns the largest ratio of an error to its bound. Errors if it is above one.
 fn within(what: &str, got: &[f32], want: &[Sum], bound: impl Fn(&Sum) -> f64) -> Outcome<f64> {
     assert_eq!(got.len(), want.len());
     let mut largest = 0f64;
@@ -156,7 +158,7 @@ fn within(what: &str, got: &[f32], want: &[Sum], bound: impl Fn(&Sum) -> f64) ->
     Ok(largest)
 }
 
-/// The shares of the bounds that dhidden and dw take.
+/// Returns the largest ratios of the errors of dhidden and dw to their bounds.
 fn check(c: &Case, got: &[f32], (dhidden, dw): &(Vec<Sum>, Vec<Sum>)) -> Outcome<[f64; 2]> {
     let rounded = |s: &Sum| {
         let off = s.off + s.chain(c.v);
@@ -174,7 +176,7 @@ fn gradients_agree_with_f64_for_every_shape() {
             let truth = truth(&c);
             let share = check(&c, &run(&mut emu(), &c, WAVE_BYTES).unwrap(), &truth)
                 .unwrap_or_else(|e| panic!("{shape:?}: {e}"));
-            // The CPU's bf16 run is held to the same bounds.
+            // The CPU's bf16 run must meet the same bounds.
             let host = check(&c, &run(&mut cpu(), &c, WAVE_BYTES).unwrap(), &truth)
                 .unwrap_or_else(|e| panic!("CPU, {shape:?}: {e}"));
             println!("{shape:?}, masked {masked}: dhidden and dw {share:.3?} of the bounds, the CPU {host:.3?}");
@@ -202,14 +204,14 @@ fn the_f64_gradients_are_slopes() {
             moved[i] += by;
             objective(&moved)
         };
-        // h^2 times third derivatives of order 100, and 2^-53 / h.
+        // Error: h^2 times third derivatives of order 100, plus 2^-53 / h.
         let slope = (at(1e-5) - at(-1e-5)) / 2e-5;
         assert!((slope - dhidden[i].value).abs() < 1e-7, "element {i}: {slope} and {}", dhidden[i].value);
     }
 }
 
-/// With exact logits and the same lse and entropy both make the same dZ, bit for bit: what is left is the order of two
-/// chains.
+/// Both devices compute bitwise identical dZ from exact logits and the same lse and entropy. Only the order of the two
+/// final chains differs.
 #[test]
 fn the_cpu_is_a_reordering_away() {
     for (shape, temperature) in [((1, 300, 64), 0.7), ((37, 1300, 100), 0.5), ((130, 200, 136), 0.7)] {
@@ -234,10 +236,10 @@ fn the_cpu_is_a_reordering_away() {
         }
         let share = equal_bits as f64 / dhidden.len() as f64;
         println!("{shape:?}: dhidden has the CPU's bits in {:.1} %", 100.0 * share);
-        // Chains of hundreds of terms differ by some 2^-21 of their size, a bf16 is 2^-8 wide.
+        // Chains of hundreds of terms differ by about 2^-21 of their size; the spacing of bf16 is 2^-8.
         assert!(share > 0.97);
         if c.t == 1 {
-            // One product a chain, exact.
+            // Each chain is one exact product.
             equal("dw", &got_dw, &dw).unwrap();
         }
     }
@@ -248,7 +250,7 @@ fn waves_change_no_bit() {
     for shape in [(13, 1000, 100), (70, 300, 17), (129, 400, 72)] {
         let c = case(shape, true, 0.7);
         let whole = run(&mut emu(), &c, usize::MAX).unwrap();
-        // Of 128 ids, of 256, and all but the last few.
+        // Waves of 128 ids, of 256 ids, and of all ids except the last few.
         for bytes in [SMALLEST, 2 * c.t * 300, 2 * c.t * (c.v - 10)] {
             let got = run(&mut emu(), &c, bytes).unwrap();
             equal(&format!("{shape:?} in {bytes} bytes"), &got, &whole).unwrap();
@@ -260,7 +262,7 @@ fn waves_change_no_bit() {
 fn a_row_has_the_same_bits_in_any_batch_and_under_every_schedule() {
     let c = case((131, 300, 72), true, 0.7);
     let all = same_bits(4, |dev| run(dev, &c, 2 * 131 * 128));
-    // By tiles of 16, 64 and 128 rows.
+    // Rows for tiles of 16, 64 and 128 rows.
     for (from, to) in [(0, 1), (7, 23), (50, 114), (1, 131)] {
         let part = Case {
             t: to - from,
@@ -302,7 +304,7 @@ fn tokens_without_a_share_and_ids_that_are_off_leave_no_trace() {
     for v in (0..c.v).filter(|v| !c.allowed.as_ref().unwrap()[*v]) {
         assert_eq!(dw[v * c.k..][..c.k], c.dw[v * c.k..][..c.k], "id {v}");
     }
-    // Nor does it matter what such tokens are.
+    // The content of masked tokens does not matter either.
     let mut other = c.clone();
     for t in (0..c.t).filter(|t| masked(*t)) {
         other.hidden[t * c.k..][..c.k].fill(bf16::from_f32(0.25));
@@ -313,7 +315,7 @@ fn tokens_without_a_share_and_ids_that_are_off_leave_no_trace() {
 
 #[test]
 fn a_target_that_is_no_id_is_none() {
-    // Within dz's padded row, within the tile, within the wave's successor, and nowhere.
+    // Targets in dz's padded row, in the tile, in the next wave, and nowhere.
     let c = |target: u32| Case { targets: vec![target; 3], ..case((3, 130, 64), false, 1.0) };
     let want = run(&mut emu(), &c(u32::MAX), SMALLEST).unwrap();
     for target in [130, 135, 140, 256, 1 << 31] {
@@ -354,7 +356,7 @@ fn no_plan_holds_all_gradients_of_logits() {
         .unwrap();
         let bytes = dev.high_water().bytes(Region::Workspace);
         let sums = t * k * 4;
-        // Beside what a device rounds each tensor up to.
+        // In addition to the rounding up of each tensor by the device.
         let most = sums + WAVE_BYTES.min(t * v * 2 / 18) + (64 << 10);
         println!("{t} tokens: {} MiB, all gradients of logits {} MiB", bytes >> 20, (t * v * 2) >> 20);
         assert!(bytes <= most, "{t} tokens: {bytes}");
@@ -374,7 +376,7 @@ fn shared_memory_has_no_bank_conflicts() {
     }
 }
 
-/// Every ring over more stages than it has, in several waves.
+/// Every ring runs over more stages than it has, in several waves.
 #[test]
 fn every_synchronising_call_is_needed() {
     let cases = [(5, 500, 264), (300, 140, 72)].map(|shape| case(shape, true, 0.7));
@@ -388,7 +390,7 @@ fn every_synchronising_call_is_needed() {
     });
 }
 
-/// Mistakes a person could make: the file, the text, and what it becomes.
+/// Plausible mistakes: the file, the text, and its replacement.
 const MISTAKES: [(&str, &str, &str); 10] = [
     ("linear_logprob_bwd", "fmaf(dentropy, ln_p + entropy, dlogprob)", "dlogprob"),
     ("gemm_bwd", "resume<T>(Floats{args.from, in.rows, in.cols, in.ld}, at, warp, sums);", ""),
@@ -402,7 +404,7 @@ const MISTAKES: [(&str, &str, &str); 10] = [
     ("gemm_bwd", "Matrix weight{in.w, args.terms, in.ld, in.ld};", "Matrix weight{in.w, in.depth, in.ld, in.ld};"),
 ];
 
-/// Two waves, the last with an odd number of ids; a target that is off; a token whose log-prob has overflowed.
+/// Two waves, the last with an odd number of ids; a target that is not allowed; a token whose log-prob has overflowed.
 fn small(dev: &mut Device) -> Outcome {
     let mut c = case((20, 205, 70), true, 0.7);
     c.allowed.as_mut().unwrap()[200] = false;

@@ -1,4 +1,4 @@
-//! kernels/common/math.cuh, math_f64.cuh and philox.cuh against src/math.rs and src/philox.rs: equal bits.
+//! Tests of kernels/common/math.cuh, math_f64.cuh and philox.cuh against src/math.rs and src/philox.rs: equal bits.
 
 use omr::math;
 use omr::philox;
@@ -6,10 +6,11 @@ use omr::philox;
 use crate::kernels::calibrate::launch;
 use crate::kernels::emu;
 
-/// Words that `calibrate_math` gives for one.
+/// Words that `calibrate_math` writes per input word.
 pub const WORDS: usize = 17;
 
-/// Every sign and exponent with mantissas at both ends, between them and at random, and the words at the ends.
+/// Returns every sign and exponent with mantissas at both ends, between them and at random, and the smallest and
+/// largest words.
 pub fn patterns() -> Vec<u32> {
     let mut random = crate::kernels::inputs::random(1);
     let mut x: Vec<u32> = vec![0, 1, 2, u32::MAX, u32::MAX - 1, 0xffff_ff00, 0xffff_fe7f];
@@ -19,12 +20,12 @@ pub fn patterns() -> Vec<u32> {
         }
         x.extend((0..6).map(|_| high << 23 | (random.next_u32() & 0x7f_ffff)));
     }
-    // Between 2^-6 and 16, where the polynomials work.
+    // Numbers between 2^-6 and 16, the range of the polynomials.
     x.extend((0..4000).map(|_| (random.uniform_f32() * 10.0 - 6.0).exp2().to_bits() ^ (random.next_u32() & 1) << 31));
     x
 }
 
-/// The word that the kernel leaves a result in, the function's name, and the CPU's.
+/// Index of the word in which the kernel leaves a result, name of the function, and the CPU's function.
 type Function = (usize, &'static str, fn(f32) -> f32);
 
 #[test]
@@ -49,7 +50,7 @@ fn bits_are_those_of_the_cpu() {
         let v = f32::from_bits(bits);
         for (word, name, f) in functions {
             let (got, want) = (f32::from_bits(y[WORDS * i + word]), f(v));
-            // A NaN's payload differs between processors.
+            // The payload of a NaN differs between processors.
             let same = got.to_bits() == want.to_bits() || (got.is_nan() && want.is_nan());
             assert!(same, "{name}({v:e}, bits {bits:08x}): {got:e}, on the CPU {want:e}");
         }
@@ -80,12 +81,12 @@ fn exp_in_f64_has_the_bits_of_the_cpu() {
         if exact.is_normal() {
             worst = worst.max((want - exact).abs() / (exact * f64::EPSILON));
         } else {
-            // In whole steps of the least number where there is one.
+            // In steps of the smallest number, for results that are subnormal.
             let steps = (want - exact) / f64::from_bits(1);
             assert!(want == exact || steps.abs() <= 1.0 || (want.is_nan() && exact.is_nan()), "{x:e}: {want:e}");
         }
     }
     println!("{} numbers, {worst:.2} ulp from the C library", x.len());
-    // Each within 1 ulp of e^x.
+    // Each is within 1 ulp of e^x.
     assert!(worst <= 2.0 && math::exp_f64(0.0) == 1.0);
 }

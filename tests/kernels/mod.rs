@@ -1,6 +1,7 @@
-//! Kernels on the emulated device, or with `OMR_TEST_DEVICE=cuda` on a card. Each file here tests the kernel file of its
-//! name; this one holds what they share: devices, comparisons, "the same bits under every schedule", and the mutation of
-//! synchronising calls. What only the emulator tells is skipped on a card, with a line each.
+//! Tests of kernels on the emulated device, or with `OMR_TEST_DEVICE=cuda` on a GPU. Each file here tests the kernel
+//! file of its name. This file contains the shared parts: devices, comparisons, "the same bits under every schedule",
+//! and the mutation of synchronising calls. Checks that only the emulator can do are skipped on a GPU, and each prints
+//! a line.
 
 mod adamw;
 mod attention;
@@ -69,22 +70,23 @@ use omr::tensor::Elem;
 
 use crate::seed::seed;
 
-/// What a probe says: `Ok`, or why the device or the numbers are wrong.
+/// Result of a probe: `Ok`, or why the device or the numbers are wrong.
 pub type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 
-/// Bytes reserved for each region of a test's device; untouched pages cost nothing.
+/// Bytes reserved for each region of a test's device. Untouched pages cost nothing.
 const REGION_BYTES: usize = 1 << 32;
 
-/// The kernels of a test's device: the program's, and those that only tests run.
+/// The kernels of a test's device: those of omr, and those that only tests run.
 pub static IMAGES: [&Images; 2] = [&OWN, &cu::CALIBRATION];
 
-/// Their sources.
+/// Sources of these kernels.
 fn sources() -> impl Iterator<Item = (&'static str, &'static str)> {
     IMAGES.iter().flat_map(|images| images.sources).copied()
 }
 
-/// What is under test: `OMR_TEST_DEVICE`, the emulator when it is not set. `as-card` is the emulator without all that a
-/// card has not, so that a test which asks for more than the driver's calls is red before it meets a card.
+/// Device under test, from `OMR_TEST_DEVICE`; the emulator if it is not set. `as-card` is the emulator without
+/// everything that a GPU does not have, so that a test that uses more than the driver's calls already fails before it
+/// runs on a GPU.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Under {
     Emulator,
@@ -101,18 +103,18 @@ fn under_test() -> Under {
     }
 }
 
-/// The kind of device under test.
+/// Returns the kind of the device under test.
 pub fn kind() -> Kind {
     if under_test() == Under::Emulator { Kind::Emu } else { Kind::Cuda }
 }
 
-/// Panics on a card, which has no such thing; `tools/gpu-check as-card` knows the words.
+/// Panics on a GPU, which does not support `what`. `tools/gpu-check as-card` searches for the words of the message.
 #[track_caller]
 pub fn emulator_alone(what: &str) {
     assert!(kind() == Kind::Emu, "not on a card: {what}");
 }
 
-/// True on a card, which cannot tell `what`; says so in a line that can be counted.
+/// Returns true on a GPU, which cannot show `what`, and prints a line that can be counted.
 pub fn skipped(what: &str) -> bool {
     let on_card = kind() == Kind::Cuda;
     if on_card {
@@ -121,23 +123,23 @@ pub fn skipped(what: &str) -> bool {
     on_card
 }
 
-/// How a device schedules.
+/// Scheduling options of a device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Schedule {
-    /// 0: the fixed order.
+    /// Seed; 0 means the fixed order.
     pub seed: u64,
     /// When asynchronous work completes.
     pub completion: Completion,
-    /// Streaming multiprocessors.
+    /// Number of streaming multiprocessors.
     pub sms: u32,
 }
 
 impl Schedule {
-    /// Fixed order, work as late as possible, two multiprocessors.
+    /// Fixed order, work completes as late as possible, two multiprocessors.
     pub const FIXED: Schedule = Schedule { seed: 0, completion: Completion::Lazy, sms: 2 };
 
-    /// `count` schedules: fixed and lazy, fixed and eager, then seeded ones on 1, 2 and 132 multiprocessors with
-    /// each kind of completion in turn.
+    /// Returns `count` schedules: fixed and lazy, fixed and eager, then seeded ones on 1, 2 and 132 multiprocessors
+    /// with each kind of completion in turn.
     pub fn several(count: usize) -> Vec<Schedule> {
         let first = [Schedule::FIXED, Schedule { completion: Completion::Eager, ..Schedule::FIXED }];
         let base = seed().wrapping_mul(1000) | 1;
@@ -155,17 +157,17 @@ impl Schedule {
     }
 }
 
-/// A device under the fixed schedule: guarded and poisoned memory, shadow state.
+/// Returns a device under the fixed schedule, with guarded and poisoned memory and shadow state.
 pub fn emu() -> Device {
     emu_with(Schedule::FIXED)
 }
 
-/// A device under another schedule.
+/// Returns a device under another schedule.
 pub fn emu_with(schedule: Schedule) -> Device {
     emu_of(schedule.options()).unwrap()
 }
 
-/// A device with options of its own; a card has none of them. With `OMR_BODY=wgmma` its linear layers run by wgmma.
+/// Returns a device with these options, which a GPU ignores. With `OMR_BODY=wgmma` its linear layers use wgmma.
 pub fn emu_of(options: Options) -> omr::error::Result<Device> {
     let wgmma = std::env::var("OMR_BODY").is_ok_and(|value| value == "wgmma");
     let mut dev = if kind() == Kind::Cuda {
@@ -182,29 +184,29 @@ pub fn emu_of(options: Options) -> omr::error::Result<Device> {
     Ok(dev)
 }
 
-/// A device of compute capability 9.0 under a schedule; see [`no_hopper`].
+/// Returns a device of compute capability 9.0 under a schedule; see [`no_hopper`].
 pub fn hopper_with(schedule: Schedule) -> Device {
     emu_of(Options { arch: Arch::Sm90a, ..schedule.options() }).unwrap()
 }
 
-/// One under the fixed schedule.
+/// Returns a device of compute capability 9.0 under the fixed schedule.
 pub fn hopper() -> Device {
     hopper_with(Schedule::FIXED)
 }
 
-/// True on a card of another compute capability, which cannot run `what`; says so.
+/// Returns true on a GPU of another compute capability, which cannot run `what`, and prints a line.
 pub fn no_hopper(what: &str) -> bool {
     kind() == Kind::Cuda
         && emu().driver().unwrap().properties().compute_capability != (9, 0)
         && skipped(&format!("{what}: its compute capability is not 9.0"))
 }
 
-/// The emulator behind a device, for its counters and sites; see [`skipped`].
+/// Returns the emulator behind a device, for its counters and sites; see [`skipped`].
 pub fn emulator(dev: &mut Device) -> &mut Emu {
     dev.driver().unwrap().as_any().downcast_mut::<Emu>().expect("not on a card: the emulator behind a device")
 }
 
-/// `got` equals `want`, element for element, NaN aside.
+/// Errors unless `got` equals `want`, element for element. A NaN is never equal.
 pub fn equal<T: Elem>(what: &str, got: &[T], want: &[T]) -> Outcome {
     if got.len() != want.len() {
         return Err(format!("{what}: {} elements, expected {}", got.len(), want.len()).into());
@@ -223,7 +225,8 @@ pub fn equal<T: Elem>(what: &str, got: &[T], want: &[T]) -> Outcome {
     }
 }
 
-/// `|got - want| / |want|` in the Euclidean norm; infinite where `got` is not finite or a zero has grown.
+/// Returns `|got - want| / |want|` in the Euclidean norm; infinite if `got` is not finite or if `want` is zero and
+/// `got` is not.
 pub fn relative_norm<T: Elem>(got: &[T], want: &[f64]) -> f64 {
     assert_eq!(got.len(), want.len());
     let (mut error, mut norm) = (0.0, 0.0);
@@ -235,7 +238,7 @@ pub fn relative_norm<T: Elem>(got: &[T], want: &[f64]) -> f64 {
     if ratio.is_nan() { f64::INFINITY } else { ratio }
 }
 
-/// `got` is within `tolerance` of `want` by [`relative_norm`]; the norm, to be printed.
+/// Errors unless `got` is within `tolerance` of `want` by [`relative_norm`]. Returns the norm.
 pub fn near<T: Elem>(what: &str, got: &[T], want: &[f64], tolerance: f64) -> Outcome<f64> {
     let norm = relative_norm(got, want);
     if norm <= tolerance {
@@ -245,18 +248,18 @@ pub fn near<T: Elem>(what: &str, got: &[T], want: &[f64], tolerance: f64) -> Out
     }
 }
 
-/// Runs `run` under `schedules` schedules and demands the same bits of each; the bits.
+/// Runs `run` under `schedules` schedules, requires the same bits from each, and returns them.
 pub fn same_bits<T: Elem>(schedules: usize, run: impl Fn(&mut Device) -> Outcome<Vec<T>>) -> Vec<T> {
     same_bits_on(emu_with, schedules, run)
 }
 
-/// [`same_bits`] on devices of the caller's making.
+/// Does the same as [`same_bits`], on devices that the caller creates.
 pub fn same_bits_on<T: Elem>(
     device: impl Fn(Schedule) -> Device,
     schedules: usize,
     run: impl Fn(&mut Device) -> Outcome<Vec<T>>,
 ) -> Vec<T> {
-    // As on a card there is one schedule, and nothing that another launch could find.
+    // In this mode, as on a GPU, there is only one schedule, and another launch could not find anything new.
     let schedules = if under_test() == Under::AsCard { 1 } else { schedules };
     let mut first: Option<Vec<T>> = None;
     for schedule in Schedule::several(schedules) {
@@ -268,19 +271,20 @@ pub fn same_bits_on<T: Elem>(
     first.unwrap()
 }
 
-/// Runs a probe; a panic of its asserts counts as wrong numbers.
+/// Runs a probe. A panic of its assertions counts as wrong numbers.
 fn run(probe: &impl Fn(&mut Device) -> Outcome, dev: &mut Device) -> Outcome {
     catch_unwind(AssertUnwindSafe(|| probe(dev))).unwrap_or_else(|_| Err("the probe panics".into()))
 }
 
-/// Leaves out each synchronising call that `probe` passes in turn, and demands that `probe` goes red under one of
-/// `schedules` schedules, unless the call's line says why it may not. Calls count whose file is one of `files` (as
-/// `kernels/rms_norm.cu`) or lies in a folder among them (as `kernels/common/`). Prints what was found.
+/// Skips each synchronising call that `probe` passes, one at a time, and requires that `probe` fails under one of
+/// `schedules` schedules, unless the line of the call gives a reason why it may pass. Only calls count whose file is
+/// one of `files` (such as `kernels/rms_norm.cu`) or is in a folder among them (such as `kernels/common/`). Prints what
+/// was found.
 pub fn mutate_sites(files: &[&str], schedules: usize, probe: impl Fn(&mut Device) -> Outcome) {
     mutate_sites_on(emu_with, files, schedules, probe);
 }
 
-/// [`mutate_sites`] on devices of the caller's making.
+/// Does the same as [`mutate_sites`], on devices that the caller creates.
 pub fn mutate_sites_on(
     device: impl Fn(Schedule) -> Device,
     files: &[&str],
@@ -316,7 +320,7 @@ pub fn mutate_sites_on(
     assert!(green.is_empty(), "green when skipped: {green:#?}");
 }
 
-/// Calls that order threads or copies (`kernels/isa/`): the sites.
+/// Calls that order threads or copies (`kernels/isa/`). Their call sites are the sites.
 const WRAPPERS: [&str; 32] = [
     "sync_cta",
     "sync_named",
@@ -373,13 +377,14 @@ fn few_sites_are_exempt() {
     assert!(sites > 0 && exempt.len() * 20 <= sites, "{} of {sites} sites are exempt", exempt.len());
 }
 
-/// Replaces `from`, which stands once in `file` (as `rms_norm`, or a header as `common/gemm.cuh`), by `to`, and demands
-/// that `probe` goes red under one of `schedules` schedules: the probe sees an error a person could make.
+/// Replaces `from`, which occurs once in `file` (such as `rms_norm`, or a header such as `common/gemm.cuh`), by `to`,
+/// and requires that `probe` fails under one of `schedules` schedules. This shows that the probe detects a plausible
+/// mistake.
 pub fn mutate_source(file: &str, from: &str, to: &str, schedules: usize, probe: impl Fn(&mut Device) -> Outcome) {
     mutate_source_of(Arch::Sm80, file, from, to, schedules, probe);
 }
 
-/// [`mutate_source`] on a device that runs these images.
+/// Does the same as [`mutate_source`], on a device that runs images for `arch`.
 pub fn mutate_source_of(
     arch: Arch,
     file: &str,

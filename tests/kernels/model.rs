@@ -1,10 +1,11 @@
-//! The whole model by kernels, on the golden models: against the CPU's bf16 run, which rounds at the same points,
+//! The complete model with kernels, on the golden models: against the CPU's bf16 run, which rounds at the same points,
 //! and against the reference's f32.
 //!
-//! Two runs that round at the same points differ by the order of their sums. How much that is, is measured on the
-//! CPU: the same model with its hidden and intermediate channels in other orders, which changes nothing else. The
-//! tolerance is four times the largest difference found so, and at least one value rounded to the other neighbour: in a
-//! stack of few small layers it is chance whether any value of these orders lies that near to the middle of two.
+//! Two runs that round at the same points differ by the order of their sums. The size of this effect is measured on the
+//! CPU, with the same model whose hidden and intermediate channels are in other orders, which changes nothing else. The
+//! tolerance is four times the largest difference found this way, and at least one value rounded to the other
+//! neighbour. In a stack of few small layers it depends on chance whether any value lies close enough to the middle of
+//! two bf16 values in these orders.
 
 use std::collections::BTreeMap;
 
@@ -16,10 +17,10 @@ use super::emu;
 use crate::golden::hf::{Case, Golden, Run, forward, max_diff, models, mutations};
 use crate::models;
 
-/// Of the order differences found on the CPU.
+/// Factor of the tolerance over the order differences found on the CPU.
 pub const TIMES: f64 = 4.0;
 
-/// The CPU.
+/// Returns the CPU device.
 pub fn cpu() -> Device {
     Device::cpu(&Plan::uniform(1 << 30), 2, Isa::detect()).unwrap()
 }
@@ -27,19 +28,19 @@ pub fn cpu() -> Device {
 /// Another order of channels.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Order {
-    /// The last first.
+    /// Reversed order.
     Reversed,
     /// The upper half first.
     Halves,
-    /// The even ones first.
+    /// The even channels first.
     EvenFirst,
 }
 
 impl Order {
-    /// All of them.
+    /// Every order.
     pub const ALL: [Order; 3] = [Order::Reversed, Order::Halves, Order::EvenFirst];
 
-    /// The channel of `n` that comes at place `k`.
+    /// Returns the channel, of `n`, at position `k`.
     pub fn at(self, k: usize, n: usize) -> usize {
         let half = n.div_ceil(2);
         match self {
@@ -51,7 +52,8 @@ impl Order {
     }
 }
 
-/// Which axes of a tensor are reordered: rows, and columns in groups of this many.
+/// Returns which axes of a tensor are reordered: true if its rows are, and the size of the groups in which its columns
+/// are.
 pub fn reordered(name: &str, columns: usize, vision_hidden: usize) -> (bool, Option<usize>) {
     let ends = |suffixes: &[&str]| suffixes.iter().any(|s| name.ends_with(s));
     if ends(&["embed_tokens.weight", "lm_head.weight", "_proj.weight", "qkv.weight"]) && !name.contains("mlp") {
@@ -63,11 +65,11 @@ pub fn reordered(name: &str, columns: usize, vision_hidden: usize) -> (bool, Opt
     if name.ends_with("merger.mlp.0.weight") {
         return (true, Some(vision_hidden));
     }
-    // MLPs: hidden and intermediate channels both; norms, biases and the tower's projections: their rows.
+    // MLPs: both hidden and intermediate channels. Norms, biases and the tower's projections: their rows.
     (true, (name.contains("mlp") && name.ends_with("weight")).then_some(columns))
 }
 
-/// Where a reordered piece's element (row, column) lies in the piece itself.
+/// Returns a function that maps an element (row, column) of a reordered piece to its index in the original piece.
 pub fn reordered_at(name: &str, shape: &[usize], vision_hidden: usize, order: Order) -> impl Fn(usize, usize) -> usize {
     let (rows, columns) = (shape[0], shape[1..].iter().product::<usize>());
     let (turns_rows, groups) = reordered(name, columns, vision_hidden);
@@ -92,13 +94,13 @@ pub fn reorder(model: &Model, dev: &mut Device, order: Order) {
     }
 }
 
-/// Every value of a run by name, the logits among them.
+/// Iterates over every tensor of a run by name, including the logits.
 fn values(run: &Run) -> impl Iterator<Item = ((&'static str, usize), &[f32])> {
     let notes = run.notes.iter().map(|(name, i, values)| ((*name, *i), &values[..]));
     notes.chain([(("logits", 0), &run.logits[..])])
 }
 
-/// A reordered model's values in the order of the model itself.
+/// Returns a reordered model's values in the channel order of the original model.
 fn in_order(model: &Model, order: Order, run: &Run) -> Run {
     let back = |name: &str, values: &[f32]| -> Vec<f32> {
         let tower = name.starts_with("vision.") && name != "vision.merged";
@@ -116,7 +118,7 @@ fn in_order(model: &Model, order: Order, run: &Run) -> Run {
     }
 }
 
-/// `|found - want| / |want|` in the Euclidean norm.
+/// Returns `|found - want| / |want|` in the Euclidean norm.
 pub fn relative(found: &[f32], want: &[f32]) -> f64 {
     assert_eq!(found.len(), want.len());
     let norm = |x: &mut dyn Iterator<Item = f64>| x.map(|x| x * x).sum::<f64>().sqrt();
@@ -124,22 +126,23 @@ pub fn relative(found: &[f32], want: &[f32]) -> f64 {
     difference / norm(&mut want.iter().map(|&x| f64::from(x))).max(f64::MIN_POSITIVE)
 }
 
-/// What one value of `values` in the other neighbour of bf16 is in [`relative`]: the last of 8 bits of the largest.
+/// Returns the [`relative`] difference if one value of `values` is rounded to the other neighbour: the last of 8 bits
+/// of the largest value.
 fn one_flip(values: &[f32]) -> f64 {
     let largest = values.iter().fold(0.0f64, |m, x| m.max(f64::from(x.abs())));
     let norm = values.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
     if largest == 0.0 { 0.0 } else { largest.log2().floor().exp2() / 128.0 / norm }
 }
 
-/// What the order of sums alone does: relative norms, and the largest difference of a logit. The norms are by kind of
-/// tensor, the layers of a stack together: in the first of them so few values round to another neighbour that by
-/// itself its tolerance would be a matter of chance.
+/// Effect of the order of sums alone: relative norms, and the largest difference of a logit. The norms are taken per
+/// kind of tensor, over all layers of a stack. In the first layers so few values round to another neighbour that a
+/// tolerance per layer would depend on chance.
 struct Tolerance {
     relative: BTreeMap<&'static str, f64>,
     logit: f64,
 }
 
-/// The CPU's bf16 runs of all cases, and the tolerance they give.
+/// Returns the CPU's bf16 runs of all cases, and the tolerance that they give.
 fn reference(golden: &Golden) -> (Vec<(Case, Run)>, Tolerance) {
     let mut dev = cpu();
     let model = golden.model(&mut dev, DType::Bf16);
@@ -158,7 +161,7 @@ fn reference(golden: &Golden) -> (Vec<(Case, Run)>, Tolerance) {
             let other = in_order(&model, order, &other);
             for (((kind, _), a), (_, b)) in values(run).zip(values(&other)) {
                 let entry = tolerance.relative.entry(kind).or_default();
-                // Logits are fp32: none of them is rounded.
+                // Logits are fp32 and are not rounded to bf16.
                 let flip = if kind == "logits" { 0.0 } else { one_flip(a) };
                 *entry = entry.max(TIMES * relative(b, a)).max(flip);
             }
@@ -188,7 +191,7 @@ fn golden_models_agree_with_the_cpu_in_bf16() {
                 let entry = largest.entry(key).or_default();
                 *entry = entry.max(relative(found, want));
             }
-            // The reference's own distance between bfloat16 and f32, and half as much again for another order.
+            // The tolerance is the reference's own distance between bfloat16 and f32, times 1.5 for another order.
             if let Some(band) = noise[&case.name].as_f64() {
                 let diff = f64::from(max_diff(&run.logits, case.tensors.floats("logits")));
                 assert!(diff <= 1.5 * band, "{}: logits {diff} from f32, the reference's bf16 {band}", case.name);
@@ -219,7 +222,7 @@ fn golden_models_agree_with_the_cpu_in_bf16() {
     println!("{count} cases");
 }
 
-/// A layer of a small model on which no order of sums moved a value has room for one, and for no second one.
+/// If no order of sums moved a value of a small layer, its tolerance allows one flipped value but not two.
 #[test]
 fn a_tolerance_of_no_differences_has_room_for_one_flipped_value() {
     let values: Vec<f32> = (0..64).map(|i| half::bf16::from_f32((i as f32 - 30.0) * 0.37).to_f32()).collect();
@@ -234,12 +237,12 @@ fn a_tolerance_of_no_differences_has_room_for_one_flipped_value() {
     assert!(flipped(&[62, 63]) > one_flip(&values));
 }
 
-/// The id of the largest logit, the lowest of equals.
+/// Returns the id of the largest logit; among equal ones the lowest.
 pub fn argmax(logits: &[f32]) -> usize {
     (0..logits.len()).rev().max_by(|a, b| logits[*a].total_cmp(&logits[*b])).unwrap()
 }
 
-/// The reference's wrong models that move a logit by more than 1 are outside the tolerance.
+/// The reference's models with a mistake that moves a logit by more than 1 must be outside the tolerance.
 #[test]
 fn golden_models_with_a_mistake_fall_outside() {
     let mut count = 0;

@@ -1,6 +1,6 @@
-//! The whole model's gradients by kernels, on the golden models: against the CPU's bf16 run, which rounds at the same
-//! points, and against the reference's f32. The tolerance is measured as that of the forward (model.rs): what other
-//! orders of the hidden and intermediate channels do to the same gradients on the CPU.
+//! Gradients of the complete model with kernels, on the golden models: against the CPU's bf16 run, which rounds at the
+//! same points, and against the reference's f32. The tolerance is measured like that of the forward pass (model.rs): by
+//! the effect of other orders of the hidden and intermediate channels on the same gradients on the CPU.
 
 use std::collections::BTreeMap;
 
@@ -15,25 +15,25 @@ use crate::models;
 
 /// Packs whose gradients are added up, one pass after the other.
 pub struct Batch {
-    /// What it is called.
+    /// Name of the batch.
     pub name: String,
-    /// Inputs, and (row, id of its target).
+    /// Inputs, and pairs (row, id of its target).
     pub packs: Vec<(Inputs, Vec<(u32, u32)>)>,
 }
 
 impl Batch {
-    /// One pass over all of `cases`.
+    /// Creates one pass over all of `cases`.
     fn packed(golden: &Golden, name: &str, cases: &[Case]) -> Batch {
         Batch { name: name.into(), packs: vec![pack(&golden.config, cases)] }
     }
 
-    /// A pass for each case.
+    /// Creates one pass per case.
     fn in_turn(golden: &Golden, names: &[&str]) -> Batch {
         let packs = names.iter().map(|name| pack(&golden.config, &[golden.case(name)])).collect();
         Batch { name: names.join(", then "), packs }
     }
 
-    /// Every case alone, all in one pack, and two in turn.
+    /// Returns every case alone, all in one pack, and two in turn.
     fn all(golden: &Golden) -> Vec<Batch> {
         let cases = golden.cases();
         let alone = cases.iter().map(|case| Batch::packed(golden, &case.name, std::slice::from_ref(case)));
@@ -42,7 +42,7 @@ impl Batch {
     }
 }
 
-/// The sum of losses, and gradients by the names of the released tensors.
+/// Sum of the losses, and gradients by the names of the released tensors.
 pub struct Pass {
     pub loss: f64,
     pub gradients: BTreeMap<String, Vec<f32>>,
@@ -65,7 +65,7 @@ pub fn pass(dev: &mut Device, model: &Model, batch: &Batch, keep: impl Into<Leve
     Pass { loss, gradients }
 }
 
-/// A reordered model's gradients in the order of the model itself.
+/// Returns a reordered model's gradients in the channel order of the original model.
 pub fn in_order(model: &Model, order: Order, mut pass: Pass) -> Pass {
     let vision_hidden = model.config.vision_config.hidden_size;
     for (_, _, piece) in model.layout.pieces() {
@@ -84,7 +84,7 @@ pub fn in_order(model: &Model, order: Order, mut pass: Pass) -> Pass {
     pass
 }
 
-/// The name without the layer's number.
+/// Returns the name without the layer's number.
 pub fn kind(name: &str) -> String {
     let number = |part: &str| part.parse::<usize>().is_ok();
     let mut parts: Vec<&str> = name.split('.').collect();
@@ -94,8 +94,8 @@ pub fn kind(name: &str) -> String {
     parts.join(".")
 }
 
-/// The CPU's passes, and what the order of sums alone does: relative norms by kind of parameter, the layers of a stack
-/// together, and the loss.
+/// The CPU's passes, and the effect of the order of sums alone: relative norms per kind of parameter, over all layers
+/// of a stack, and the loss.
 struct Reference {
     passes: Vec<(Batch, Pass)>,
     relative: BTreeMap<String, f64>,
@@ -130,7 +130,8 @@ impl Reference {
         out
     }
 
-    /// The share of the tolerance by kind that `found` takes of batch number `i`. Errors where it is above one.
+    /// Returns the fraction of the tolerance, by kind, that `found` takes for batch number `i`. Errors if it is above
+    /// one.
     fn check(&self, i: usize, found: &Pass, shares: &mut BTreeMap<String, f64>) -> Outcome {
         let (batch, want) = &self.passes[i];
         let names = |p: &Pass| p.gradients.keys().cloned().collect::<Vec<_>>();
@@ -186,7 +187,7 @@ fn golden_gradients_agree_with_the_cpu_in_bf16() {
     println!("{count} batches");
 }
 
-/// Layers of every level in one pass, the tower kept or replayed.
+/// Returns mixes of activation checkpointing policies over the layers of one pass, with the tower kept or recomputed.
 fn levels() -> Vec<Levels> {
     let mut all: Vec<Levels> = [Keep::AllButGateUp, Keep::Inputs].map(Levels::from).to_vec();
     for replay_tower in [false, true] {
@@ -224,7 +225,7 @@ fn no_schedule_changes_a_bit() {
     });
 }
 
-/// Mistakes a person could make: the file, the text, and what it becomes.
+/// Plausible mistakes: the file, the text, and its replacement.
 const MISTAKES: [(&str, &str, &str); 9] = [
     ("linear_logprob_bwd", "float dz = -p *", "float dz = p *"),
     ("common/tile.cuh", "(at(dp, i) - delta[row(i)])", "at(dp, i)"),

@@ -1,4 +1,4 @@
-//! kernels/nll.cu against the CPU, whose order it has: equal bits.
+//! Tests of kernels/nll.cu: equal bits with the CPU, which sums in the same order.
 
 use omr::device::{Device, Region};
 use omr::ops::nll;
@@ -7,10 +7,10 @@ use omr::tensor::DType;
 use crate::kernels::inputs::{blank, cpu, normals, up};
 use crate::kernels::{Outcome, emu, equal, mutate_sites, mutate_source, same_bits};
 
-/// Around a warp, a CTA and a chunk of 8,192.
+/// Lengths around a warp, a CTA and a chunk of 8,192.
 const LENGTHS: [usize; 7] = [0, 1, 33, 255, 257, 8_192, 20_001];
 
-/// The loss after two micro-batches, and the gradient.
+/// Returns the loss after two micro-batches, and the gradient.
 fn loss(dev: &mut Device, len: usize) -> Outcome<(f64, Vec<f32>)> {
     let log_prob: Vec<f32> = normals::<f32>(1, len).iter().map(|x| -x.abs()).collect();
     let log_prob = up(dev, &log_prob, &[len]);

@@ -1,6 +1,6 @@
-//! kernels/paged_attention.cu against kernels/attention.cu to the bit: a row is the same in training, in prefill cut
-//! anywhere and in one-token decode, whatever else is in the batch. The CPU and the formula are held against
-//! attention.cu.
+//! Tests of kernels/paged_attention.cu: bitwise identical to kernels/attention.cu. A row is the same in training, in
+//! prefill cut anywhere and in one-token decode, whatever else is in the batch. The CPU and the formula are compared
+//! with attention.cu in its own tests.
 
 use half::bf16;
 use omr::device::{Device, Region};
@@ -12,7 +12,7 @@ use crate::kernels::attention::{Case, heads};
 use crate::kernels::inputs::{blank, normals, up};
 use crate::kernels::{Outcome, emu, emulator, equal, mutate_sites, mutate_source, same_bits, skipped};
 
-/// The work items of a step in which no sequence has more than one new token.
+/// Returns the work items of a step in which no sequence has more than one new token.
 fn items(dev: &mut Device, cu: &[u32], contexts: &[u32], tables: &[u32], heads: Heads) -> Outcome<Decode> {
     let step = DecodeStep { cu_seqlens_q: cu, context_lens: contexts, block_tables: tables };
     let split = Split::new(step, paged_attention::together(dev, heads))?;
@@ -20,13 +20,13 @@ fn items(dev: &mut Device, cu: &[u32], contexts: &[u32], tables: &[u32], heads: 
     Ok(Decode::upload(dev, Region::Overlay, &split, tickets)?)
 }
 
-/// Outputs through a cache of shuffled blocks full of NaN, `step(sequence, tokens done)` tokens of each sequence at a
-/// time; sequences that are done are in the call all the same, without tokens.
+/// Returns outputs through a cache of shuffled blocks full of NaN, with `step(sequence, tokens done)` tokens of each
+/// sequence at a time. Sequences that are done stay in the call, without tokens.
 pub fn paged(case: &Case, dev: &mut Device, step: impl Fn(usize, usize) -> usize) -> Outcome<Vec<bf16>> {
     let (heads, sequences, width) = (case.heads, case.cu.len() - 1, case.heads.qkv_len());
     let lens: Vec<usize> = case.cu.windows(2).map(|w| (w[1] - w[0]) as usize).collect();
     let columns = lens.iter().map(|n| n.div_ceil(BLOCK)).max().unwrap();
-    // 7 is prime to the number of blocks, so that neighbours in a sequence lie apart.
+    // 7 is coprime to the number of blocks, so that neighbours in a sequence are not adjacent in memory.
     let blocks = (sequences * columns + 1..).find(|n| n % 7 != 0).unwrap();
     let table = |s: usize, b: usize| ((s * columns + b) * 7 % blocks) as u32;
     let mark = dev.mark(Region::Overlay);
@@ -82,13 +82,13 @@ pub fn paged(case: &Case, dev: &mut Device, step: impl Fn(usize, usize) -> usize
     Ok(out)
 }
 
-/// The last `n` tokens of each sequence one at a time, what is before them at once.
+/// Processes the last `n` tokens of each sequence one at a time, and everything before them at once.
 fn decode(case: &Case, n: usize) -> impl Fn(usize, usize) -> usize {
     let lens: Vec<usize> = case.cu.windows(2).map(|w| (w[1] - w[0]) as usize).collect();
     move |s, done| if done + n < lens[s] { lens[s] - n - done } else { 1 }
 }
 
-/// A decode step over a cache of shuffled pages, the first `shared` of which are the same in all sequences.
+/// A decode step over a cache of shuffled pages. The first `shared` pages are the same in all sequences.
 pub struct Step {
     heads: Heads,
     contexts: Vec<u32>,
@@ -108,7 +108,7 @@ impl Step {
                 let own = if b < shared { 0 } else { s };
                 let at = (own * columns + b) * 7 % blocks;
                 tables.push(at as u32);
-                // What was never stored may be anything.
+                // Elements that were never stored may have any value.
                 let used = keys.saturating_sub(b * BLOCK).min(BLOCK);
                 for page in cache.iter_mut().flat_map(|x| x[at * heads.kv * page..][..heads.kv * page].chunks_mut(page))
                 {
@@ -123,7 +123,7 @@ impl Step {
         Step { heads, contexts, tables, cache, qkv }
     }
 
-    /// Outputs: cut into items of at most `together` sequences, or by the kernel of prefill.
+    /// Returns the outputs: cut into items of at most `together` sequences, or by the prefill kernel if `None`.
     pub fn run(&self, dev: &mut Device, together: Option<usize>) -> Outcome<Vec<bf16>> {
         let (heads, n) = (self.heads, self.contexts.len());
         let (columns, cu) = (self.tables.len() / n, (0..=n as u32).collect::<Vec<_>>());
@@ -153,7 +153,7 @@ impl Step {
         };
         paged_attention::fwd(dev, paged, qkv, y)?;
         let first = dev.read::<bf16>(y)?;
-        // A captured step finds the tickets as the first did.
+        // A captured step finds the tickets in the same state as the first run.
         paged_attention::fwd(dev, paged, qkv, y)?;
         equal("once more", &dev.read::<bf16>(y)?, &first)?;
         assert!(dev.read::<u32>(tickets)?.iter().all(|&n| n == 0), "tickets are zeros again");
@@ -161,7 +161,7 @@ impl Step {
         Ok(first)
     }
 
-    /// Whatever the items are, the bits are those of prefill.
+    /// Checks that the bits equal those of prefill, however the step is cut into items.
     pub fn check(&self, dev: &mut Device, together: usize) -> Outcome {
         let want = self.run(dev, None)?;
         for together in [1, together].into_iter().take(together.min(2)) {
@@ -172,7 +172,7 @@ impl Step {
     }
 }
 
-/// Sequences about a chunk's borders and of three chunks.
+/// Sequence lengths around the borders of a chunk, and of three chunks.
 pub const LENGTHS: [usize; 8] = [1, 127, 128, 129, 2047, 2048, 2049, 4100];
 
 #[test]
@@ -187,7 +187,7 @@ fn decode_by_chunks_has_the_bits_of_prefill() {
 #[test]
 fn keys_read_for_several_sequences_leave_the_bits() {
     let dev = &mut emu();
-    // Within a chunk, a whole chunk and more, and exactly one.
+    // Shared prefixes: within a chunk, more than a complete chunk, and exactly one chunk.
     for (shared, contexts) in
         [(2, &[300, 257, 500, 270, 431][..]), (17, &[2300, 2177, 4200]), (16, &[2100, 2050, 2400])]
     {
@@ -228,11 +228,11 @@ fn agrees_to_the_bit_over_chunk_borders() {
     let (dev, case) = (&mut emu(), Case::new(heads(2, 1, 4), &[2060, 5]));
     let (want, _) = case.run(dev, true, 2060).unwrap();
     equal("prefill", &paged(&case, dev, |_, _| 2050).unwrap(), &want).unwrap();
-    // Rows of 2,048 keys and of one more.
+    // Rows with 2,048 keys and with one more.
     equal("decode", &paged(&case, dev, decode(&case, 14)).unwrap(), &want).unwrap();
 }
 
-/// The tail of 4,100 keys meets two borders.
+/// The decoded tail of 4,100 keys crosses two chunk borders.
 #[test]
 fn three_chunks_are_folded_in_order() {
     let (dev, case) = (&mut emu(), Case::new(heads(1, 1, 4), &[4100]));
@@ -240,7 +240,7 @@ fn three_chunks_are_folded_in_order() {
     equal("decode", &paged(&case, dev, decode(&case, 6)).unwrap(), &want).unwrap();
 }
 
-/// A graph's spare rows are sequences of one token that no key belongs to.
+/// The unused rows of a CUDA graph are sequences of one token without keys.
 #[test]
 fn a_row_without_keys_is_zero() {
     let dev = &mut emu();
@@ -276,7 +276,7 @@ fn the_same_bits_under_every_schedule() {
     equal("decode", &tail, &whole).unwrap();
 }
 
-/// Two chunks, the first of which is shared, and keys of the second too.
+/// Two chunks. The first is shared, and so are some keys of the second.
 fn step() -> Step {
     Step::new(heads(2, 1, 16), &[2310, 2200, 300], 17)
 }
@@ -299,7 +299,7 @@ fn each_call_that_joins_chunks_is_needed() {
     });
 }
 
-/// Prefill over two blocks and a chunk, then decode.
+/// Prefill over two blocks and across a chunk, then decode.
 fn probe(dev: &mut Device) -> Outcome {
     let case = Case::new(heads(2, 1, 16), &[131, 4]);
     let (want, _) = case.run(&mut emu(), true, 131)?;
@@ -332,7 +332,7 @@ fn mutations_are_seen() {
     }
 }
 
-/// Both tiles are reached by what a caller sees.
+/// Checks through the public op that both kernels are used.
 #[test]
 fn decode_and_prefill_run_their_own_kernels() {
     if skipped("which lines of a kernel ran") {

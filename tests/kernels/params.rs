@@ -1,18 +1,18 @@
-//! Launches name the members of argument structs as the kernels' sources do, in their order.
+//! Launches must list the members of argument structs as the kernels' sources do, in the same order.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use omr::device::images::OWN;
 
-/// An argument struct as one side has it: `rope::Args` and the names of its members.
+/// An argument struct as one side declares it: its path, such as `rope::Args`, and the names of its members.
 struct Listed {
     place: String,
     path: String,
     members: Vec<String>,
 }
 
-/// The text up to the bracket that closes what is open at its start.
+/// Returns the text up to the bracket that closes the one before its start.
 fn inside(text: &str) -> &str {
     let mut depth = 0;
     for (i, c) in text.char_indices() {
@@ -26,7 +26,7 @@ fn inside(text: &str) -> &str {
     panic!("never closed: {text}")
 }
 
-/// The pieces of `text` between commas outside brackets.
+/// Returns the pieces of `text` between commas outside brackets.
 fn pieces(text: &str) -> Vec<&str> {
     let (mut depth, mut from, mut out) = (0, 0, Vec::new());
     for (i, c) in text.char_indices() {
@@ -49,7 +49,7 @@ fn without_comments(text: &str) -> String {
     text.lines().map(|line| line.split("//").next().unwrap_or("").to_owned() + "\n").collect()
 }
 
-/// What the launches of a file give.
+/// Returns the argument structs that the launches of a file list.
 fn launched(file: &Path) -> Vec<Listed> {
     let text = without_comments(&fs::read_to_string(file).unwrap());
     let calls = text.split("params!(").skip(1).map(inside);
@@ -66,7 +66,7 @@ fn rust_files(dir: PathBuf) -> Vec<PathBuf> {
     entries.flat_map(|path| if path.is_dir() { rust_files(path) } else { vec![path] }).collect()
 }
 
-/// Members of each struct that `path` may be in the kernels' sources, without what only pads.
+/// Returns the members of each struct in the kernels' sources that `path` may refer to, without padding.
 fn declared(path: &str) -> Vec<Vec<String>> {
     let (outer, name) = path.split_once("::").unwrap();
     let mut out = Vec::new();
@@ -76,7 +76,7 @@ fn declared(path: &str) -> Vec<Vec<String>> {
         for (at, scope) in scopes.iter().flat_map(|scope| text.match_indices(scope)) {
             let wanted = format!("struct {name} {{");
             let Some(body) = text[at + scope.len()..].split(&wanted).nth(1) else { continue };
-            // Functions come behind the members.
+            // Member functions come after the members.
             let members = inside(body).split('{').next().unwrap();
             let names =
                 members.rsplit_once(';').map_or("", |(members, _)| members).split(';').flat_map(|declaration| {
@@ -96,7 +96,7 @@ fn launches_name_the_members_of_the_kernels_structs() {
     let all: Vec<Listed> = files.iter().flat_map(|file| launched(file)).collect();
     let mut wrong = Vec::new();
     for Listed { place, path, members } in &all {
-        // A keyword of Rust.
+        // `in` is a keyword in Rust.
         let members: Vec<&str> = members.iter().map(|m| if m == "operands" { "in" } else { m }).collect();
         let found = declared(path);
         if !found.iter().any(|declared| *declared == members) {

@@ -1,4 +1,4 @@
-//! kernels/patch_embed.cu: patch rows bit for bit those of the CPU, and the projection over them.
+//! Tests of kernels/patch_embed.cu: patch rows equal to the CPU's bit for bit, and the projection over them.
 
 use half::bf16;
 use omr::device::{Device, Region};
@@ -17,9 +17,9 @@ struct Case {
 }
 
 impl Case {
-    /// Images of (frames, grid) with gaps between them.
+    /// Creates images of (frames, grid) with gaps between them.
     fn new(patch_size: usize, merge_size: usize, temporal_patch_size: usize, images: &[(usize, [u32; 3])]) -> Case {
-        // CLIP's constants, as the preprocessor of the model has them.
+        // CLIP's constants, as in the model's preprocessor.
         let norm = Normalize {
             mean: [0.48145466, 0.4578275, 0.40821073],
             std: [0.26862954, 0.261_302_6, 0.275_777_1],
@@ -43,7 +43,8 @@ impl Case {
         self.images.iter().map(|i| i.num_patches()).sum()
     }
 
-    /// The op with the weight's n columns each taking element `column(n)` of a patch alone: bits, not sums.
+    /// Runs the op with n weight columns that each select only element `column(n)` of a patch. The result is bits, not
+    /// sums.
     fn elements(&self, dev: &mut Device, n: usize, column: impl Fn(usize) -> usize) -> Outcome<Vec<bf16>> {
         let k = self.norm.row_len();
         let mut w = vec![bf16::ZERO; n * k];
@@ -62,7 +63,7 @@ impl Case {
     }
 }
 
-/// A picture, a video of two times two frames, a single merge block, a wide picture.
+/// Returns an image, a video of two times two frames, a single merge block, and a wide image.
 fn pictures() -> Case {
     Case::new(14, 2, 2, &[(1, [1, 4, 6]), (4, [2, 4, 2]), (1, [1, 2, 2]), (1, [1, 2, 10])])
 }
@@ -73,7 +74,7 @@ fn patch_rows_are_the_cpus() {
     let k = whole.norm.row_len();
     let rows = whole.elements(&mut emu(), k, |n| n).unwrap();
     equal("14 x 14 x 2", &rows, &whole.elements(&mut cpu(), k, |n| n).unwrap()).unwrap();
-    // Rows of 27, 12 and 96 elements: no, half and whole vectors; other blocks, one frame and three.
+    // Rows of 27, 12 and 96 elements, which are no, half and complete vectors; other block sizes; one frame and three.
     for (size, merge, depth, frames) in [(3, 2, 1, 1), (2, 1, 1, 2), (4, 3, 2, 2), (1, 2, 3, 3)] {
         let times = (frames / depth).max(1) as u32;
         let case = Case::new(size, merge, depth, &[(frames, [times, 6, 6]), (1, [1, 6, 12])]);
@@ -85,7 +86,7 @@ fn patch_rows_are_the_cpus() {
 
 #[test]
 fn chunks_make_no_difference() {
-    // More patches than the workspace holds at once, images across the border.
+    // More patches than the workspace holds at once, with images across the border.
     let case = Case::new(4, 2, 2, &[(1, [1, 2, 4000]), (1, [1, 20, 30])]);
     let column = |n: usize| n * 13 % case.norm.row_len();
     equal("chunks", &case.elements(&mut emu(), 5, column).unwrap(), &case.elements(&mut cpu(), 5, column).unwrap())
@@ -110,7 +111,7 @@ fn is_a_linear_layer_over_the_rows() {
 
 #[test]
 fn gradient_is_the_linear_layers_over_the_rows() {
-    // More patches than the workspace holds at once, images across the border.
+    // More patches than the workspace holds at once, with images across the border.
     for case in [pictures(), Case::new(4, 2, 2, &[(1, [1, 2, 4000]), (1, [1, 20, 30])])] {
         let (k, n) = (case.norm.row_len(), 6);
         let mut random = random(2);

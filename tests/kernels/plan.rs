@@ -1,4 +1,4 @@
-//! Training by kernels in exactly its plan's memory, region by region.
+//! Training with kernels in exactly the memory of its plan, region by region.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use super::{Schedule, card, kind, skipped};
 use crate::ranks;
 use crate::train::tiny;
 
-/// A device with so much memory and no more.
+/// Returns a device with exactly the memory of `plan`.
 fn device(plan: &Plan) -> Device {
     match kind() {
         Kind::Cuda => card::device(plan).unwrap(),
@@ -45,7 +45,7 @@ fn sft_takes_what_was_planned() {
     let dir = tempfile::tempdir().unwrap();
     let config = SftConfig { dtype: Dtype::Bf16, max_steps: Some(2), ..tiny::sft_config(dir.path()) };
     let all = sft(&dir.path().join("all"), &config);
-    // A byte less than that: something is computed again.
+    // With one byte less, some activations must be recomputed.
     let gib = (all.total() - 1) as f64 / f64::from(1 << 30);
     let least = SftConfig { max_steps: Some(1), max_memory_gib: Some(gib), ..config };
     let less = sft(&dir.path().join("less"), &least);
@@ -58,7 +58,7 @@ fn a_rank_takes_what_was_planned() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    // The first rank carries two lanes, and so a sum on the host.
+    // The first rank has two gradient lanes, and therefore a sum on the host.
     let config = SftConfig {
         dtype: Dtype::Bf16,
         gradient_lanes: Some(3),
@@ -81,7 +81,7 @@ fn rl_takes_what_was_planned() {
     let dir = tempfile::tempdir().unwrap();
     let config = tiny::rl_config(dir.path());
     tiny::sft_config(dir.path());
-    // Responses of two tokens from a model that knows nothing, a mini-batch that holds every question.
+    // Responses of two tokens from an untrained model, and a mini-batch that holds every question.
     let config = RlConfig {
         dtype: Dtype::Bf16,
         model: Some(dir.path().join("base")),
@@ -91,7 +91,7 @@ fn rl_takes_what_was_planned() {
         max_response_length: 2,
         total_training_steps: Some(1),
         micro_batch_tokens: 4096,
-        // Responses that are all wrong are learned from, too.
+        // The entropy term also trains on responses that are all wrong.
         entropy_coeff: 1e-3,
         ..config
     };
@@ -101,7 +101,8 @@ fn rl_takes_what_was_planned() {
     let mut dev = device(&plan);
     job.run(&mut dev, &Silent).unwrap();
     assert_exact(&plan, &dev, &[Region::Weights, Region::State, Region::Overlay]);
-    // Of tensors in pages of their own a rollout's step has most, and planned is the largest its limits allow.
+    // When tensors have pages of their own, a rollout's step needs the most memory. The plan covers the largest step
+    // that the limits allow.
     let taken = dev.high_water().bytes(Region::Workspace);
     assert!(taken <= plan.bytes(Region::Workspace) && taken * 10 > plan.bytes(Region::Workspace) * 9);
 }

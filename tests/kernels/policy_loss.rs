@@ -1,4 +1,5 @@
-//! kernels/policy_loss.cu against the CPU, whose order it has: equal bits, and the goldens of `goldens/rl`.
+//! Tests of kernels/policy_loss.cu: equal bits with the CPU, which sums in the same order, and the goldens of
+//! `goldens/rl`.
 
 use std::cell::RefCell;
 
@@ -14,11 +15,11 @@ use crate::kernels::inputs::{blank, cpu, normals, up, wide};
 use crate::kernels::{Outcome, emu, equal, mutate_sites, mutate_source, same_bits};
 use crate::losses;
 
-/// Lengths around a warp and a CTA, and none.
+/// Sequence lengths around a warp and a CTA, and none.
 const LENGTHS: [usize; 10] = [5, 0, 1, 31, 32, 33, 255, 256, 0, 700];
 const FEW: [usize; 4] = [3, 0, 300, 40];
 
-/// Both signs, whatever was drawn: only below 0 there is a dual clip.
+/// Returns the advantage with both signs in turn, because dual clip applies only below 0.
 fn signed(row: usize, advantage: f32) -> f64 {
     f64::from(advantage.abs()) * if row.is_multiple_of(2) { -1.0 } else { 1.0 }
 }
@@ -33,7 +34,7 @@ struct Case {
 }
 
 impl Case {
-    /// Log-probs whose ratios lie on both sides of every clip.
+    /// Creates log-probs whose ratios lie on both sides of every clip.
     fn new(lengths: &[usize], spread: f32) -> Case {
         let mut cu = vec![0u32];
         lengths.iter().for_each(|&n| cu.push(cu[cu.len() - 1] + n as u32));
@@ -43,7 +44,7 @@ impl Case {
         };
         let old: Vec<f32> = normals::<f32>(1, tokens).iter().map(|x| -x.abs()).collect();
         let (mut lp, reference) = (near(2, &old, spread), near(3, &old, 1.5));
-        // Beyond the bound of a log ratio, and of k3.
+        // Beyond the limit of a log ratio, and of k3.
         lp.iter_mut().step_by(97).for_each(|x| *x -= 30.0);
         Case {
             advantages: (0..).zip(normals::<f32>(5, lengths.len())).map(|(i, a)| signed(i, a)).collect(),
@@ -69,7 +70,7 @@ impl Case {
     }
 }
 
-/// What the op gives: the sums of two passes (figures add up over micro-batches), and both gradients.
+/// Returns the results of the op: the sums of two passes (metrics accumulate over micro-batches), and both gradients.
 fn fwd(
     dev: &mut Device,
     config: &PolicyLoss,
@@ -102,7 +103,7 @@ fn fwd(
     Ok(out)
 }
 
-/// Every loss with every aggregation, a KL term of each kind among them.
+/// Returns every loss with every aggregation, including KL terms of each kind.
 fn configs() -> Vec<PolicyLoss> {
     let modes = [
         LossAggMode::TokenMean,
@@ -127,7 +128,7 @@ fn bits(sums: &Sums) -> [u64; policy_loss::STATS] {
     sums.0.map(f64::to_bits)
 }
 
-/// The op on `dev` against the same op on the CPU.
+/// Compares the op on `dev` with the same op on the CPU.
 fn against_the_cpu(dev: &mut Device, config: &PolicyLoss, case: &Case) -> Outcome {
     let (den, batch) = (case.denominators(), case.batch());
     let entropy = Some(&case.entropy[..]);
@@ -208,7 +209,7 @@ fn the_gradient_is_the_losses_slope() {
                 continue;
             }
             let slope = (up.loss - down.loss) / (2.0 * h);
-            // Central differences of a loss near 1 in f64, and a gradient in f32.
+            // Error of central differences of a loss near 1 in f64, and of a gradient in f32.
             let bound = 1e-6 * slope.abs() + 1e-8;
             assert!((slope - f64::from(grad[t])).abs() <= bound, "{config:?}, token {t}: {} for {slope}", grad[t]);
         }
@@ -227,7 +228,7 @@ fn what_is_not_a_number_is_seen_in_loss_and_gradient() {
     }
 }
 
-/// The figures from their definitions, about the means.
+/// Computes the metrics from their definitions, about the means.
 fn by_two_passes(log_prob: &[f32], old: &[f32]) -> ProbsDiff {
     let logs: Vec<(f64, f64)> = log_prob.iter().zip(old).map(|(&a, &b)| (f64::from(a), f64::from(b))).collect();
     let n = logs.len() as f64;
@@ -260,7 +261,7 @@ fn probabilities_are_compared_as_on_the_host() {
         assert!(got.valid);
         let figures = got.metrics().into_iter().zip(want.metrics());
         for ((name, got), (_, want)) in figures {
-            // Moments of numbers up to 1 in one pass against two.
+            // Moments of numbers up to 1, in one pass against two.
             assert!((got - want).abs() <= 1e-12, "{name}: {got}, {want}");
         }
         if on_policy {

@@ -1,4 +1,4 @@
-//! Rows as the engine is asked them, all in memory.
+//! Rows as requests to the engine, all in memory.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use omr::model::ModelConfig;
 use omr::rollout::ask::Question;
 use omr::text::Chat;
 
-/// The questions that `rows` ask.
+/// Returns the questions of `rows`.
 pub fn questions(rows: &[Row], chat: &Chat, processor: &Processor, config: &ModelConfig) -> Vec<Question> {
     let question = |row: &Row| {
         let prompt = prompt(row, chat, processor).unwrap();
@@ -20,7 +20,7 @@ pub fn questions(rows: &[Row], chat: &Chat, processor: &Processor, config: &Mode
     rows.iter().map(question).collect()
 }
 
-/// Their sizes.
+/// Returns the sizes of the questions.
 pub fn index(questions: &[Question]) -> Index {
     let mut index = Index::default();
     for question in questions {

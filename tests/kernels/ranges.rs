@@ -1,4 +1,4 @@
-//! What a profiler is shown: the ranges of a step and of the kernels inside, as a tree.
+//! Tests of the ranges that a profiler shows: those of a step and of its kernels, as a tree.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use omr::train::step;
 use super::{emu, emulator, skipped};
 use crate::engine::parity;
 
-/// A forward pass of a text with one picture, through two blocks and two layers.
+/// Ranges of a forward pass of a text with one image, through two blocks and two layers.
 const FORWARD: &str = "\
 data
 forward
@@ -66,7 +66,7 @@ loss
   linear_logprob_fold
 ";
 
-/// The ranges that `work` opens, one a line, two spaces deeper inside another; the same again is counted.
+/// Returns the ranges that `work` opens, one per line, indented by two spaces per level. Repeated lines are counted.
 fn tree(dev: &mut Device, work: impl FnOnce(&mut Device)) -> String {
     dev.driver().unwrap().profiler(true).unwrap();
     work(dev);
@@ -86,7 +86,7 @@ fn tree(dev: &mut Device, work: impl FnOnce(&mut Device)) -> String {
     lines.iter().map(counted).collect()
 }
 
-/// The rest of the step: backward and the update.
+/// Ranges of the rest of the step: backward and update.
 const BACKWARD: &str = "\
 backward
   linear_logprob_dz_m16
@@ -203,7 +203,7 @@ optimizer
   adamw_f32 x 43
 ";
 
-/// 2 x 4 patches: two tokens.
+/// Returns an image of 2 x 4 patches, which is two tokens.
 fn picture() -> Arc<ImageInput> {
     let pixels = (0..28 * 56 * 3).map(|i| (i * 31 % 251) as u8).collect();
     Arc::new(ImageInput::picture([2, 4], pixels))

@@ -1,4 +1,4 @@
-//! Tensors read back beside the work that follows.
+//! Tensors that are read back while other work continues.
 
 use omr::device::readback::ends;
 use omr::device::{Device, Region};
@@ -7,20 +7,20 @@ use omr::tensor::{DType, Tensor};
 
 use crate::kernels::{Outcome, Schedule, emu_with, emulator, mutate_sites, skipped};
 
-/// Two pinned buffers full, and a bit.
+/// A length that fills two pinned buffers and a bit more.
 const LONG: usize = (33 << 20) / 4;
 
 fn value(i: usize) -> u32 {
     (i as u32).wrapping_mul(2_654_435_761)
 }
 
-/// Two tensors that a kernel wrote; read; overwritten once that is over.
+/// Reads two tensors that a kernel wrote, and overwrites them after the readback is finished.
 fn read_beside(dev: &mut Device) -> Outcome {
     let [long, short] = [LONG, 5].map(|len| (0..len).map(value).collect::<Vec<u32>>());
     let tensors = [&long, &short].map(|data| dev.upload(Region::Weights, data, &[data.len()]).unwrap());
     let (sink, mut arriving) = ends();
     dev.begin_readback(&tensors.map(|t| t.span()), sink)?;
-    // Work that only reads them goes on meanwhile, and hands over what has come.
+    // Work that only reads the tensors continues meanwhile, and delivers the parts that have arrived.
     let mark = dev.mark(Region::Workspace);
     let zeros = dev.zeros(Region::Workspace, DType::Bf16, &[4, 8])?;
     let idx = dev.upload(Region::Workspace, &[3u32, 0], &[2])?;
@@ -29,7 +29,7 @@ fn read_beside(dev: &mut Device) -> Outcome {
     dev.release(mark);
     dev.finish_readback()?;
     tensors.into_iter().try_for_each(|t: Tensor| dev.fill_zero(t))?;
-    // Nobody has taken a byte so far: a slow disk delays no update.
+    // No byte has been taken so far: a slow disk does not delay an update.
     let bytes = arriving.take(4 * (LONG + 5)).unwrap();
     let words: Vec<u32> = bytemuck::pod_collect_to_vec(&bytes);
     match words == [long, short].concat() {
@@ -69,7 +69,7 @@ fn a_receiver_that_is_gone_ends_it() {
 
 #[test]
 fn work_that_is_queued_takes_what_has_come_along() {
-    // What is queued runs at once.
+    // Queued work runs at once in this schedule.
     let mut dev = emu_with(Schedule::several(2)[1]);
     let data: Vec<u32> = (0..LONG).map(value).collect();
     let tensor = dev.upload(Region::Weights, &data, &[LONG]).unwrap();
@@ -79,7 +79,7 @@ fn work_that_is_queued_takes_what_has_come_along() {
         return;
     }
     let waits = emulator(&mut dev).counters().synchronizations;
-    // Three pieces, each handed over by the next op.
+    // Three parts, each delivered by the next op.
     (0..3).for_each(|_| assert!(dev.on_cpu().is_none()));
     dev.finish_readback().unwrap();
     assert_eq!(emulator(&mut dev).counters().synchronizations, waits, "nothing was left to wait for");

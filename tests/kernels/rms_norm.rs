@@ -1,4 +1,4 @@
-//! kernels/rms_norm.cu against its stated chains, exactly, and against the CPU op.
+//! Tests of kernels/rms_norm.cu: exactly equal to its documented chains, and close to the CPU op.
 
 use half::bf16;
 use omr::device::Device;
@@ -10,7 +10,7 @@ use crate::kernels::{Outcome, emu, equal, mutate_source, same_bits};
 
 const EPS: f32 = 1e-6;
 
-/// (rows, columns): one row, no row, rows in registers, longer ones, rows that start anywhere.
+/// (rows, columns): one row, no row, rows in registers, longer ones, rows of any alignment.
 const SHAPES: [(usize, usize); 10] =
     [(1, 3584), (5, 1280), (3, 100), (2, 136), (0, 64), (7, 8), (4, 1), (3, 257), (2, 4104), (2, 4096)];
 
@@ -25,7 +25,7 @@ fn case((rows, cols): (usize, usize)) -> Case {
     Case { rows, cols, x: normals(cols as u64, rows * cols), gamma: normals(cols as u64 + 1, cols) }
 }
 
-/// y and rstd.
+/// Returns y and rstd.
 fn run(dev: &mut Device, c: &Case) -> Outcome<(Vec<bf16>, Vec<f32>)> {
     let (x, gamma) = (up(dev, &c.x, &[c.rows, c.cols]), up(dev, &c.gamma, &[c.cols]));
     let (y, rstd) = (blank(dev, DType::Bf16, &[c.rows, c.cols]), blank(dev, DType::F32, &[c.rows]));
@@ -33,13 +33,13 @@ fn run(dev: &mut Device, c: &Case) -> Outcome<(Vec<bf16>, Vec<f32>)> {
     Ok((dev.read(y)?, dev.read(rstd)?))
 }
 
-/// 1 / rms of a row: element j in chain j % 256, then halves of chains added to halves.
+/// Returns 1 / rms of a row: element j is added to chain j % 256, then halves of the chains are added.
 fn reciprocal(x: &[bf16]) -> f32 {
     let mut chains = [0f32; 256];
     for (j, x) in x.iter().enumerate() {
         chains[j % 256] = x.to_f32().mul_add(x.to_f32(), chains[j % 256]);
     }
-    // A lane has eight adjacent chains; they meet first, then the lanes.
+    // A lane has eight adjacent chains. These are added first, then the lanes.
     let halves = |v: &[f32]| {
         let mut v = v.to_vec();
         while v.len() > 1 {
@@ -70,7 +70,8 @@ fn chains_are_as_stated_and_close_to_the_cpus() {
         let (_, rstd) = run(&mut emu(), &c).unwrap();
         let (_, want) = run(&mut cpu(), &c).unwrap();
         for (got, want) in rstd.iter().zip(&want) {
-            // Two orders of a sum of D positive terms differ by less than D roundings of it; a root halves that.
+            // Two orders of a sum of D positive terms differ by less than D roundings of it. The square root halves
+            // that.
             let bound = (0.5 * c.cols as f32 + 2.0) * f32::EPSILON;
             assert!((got / want - 1.0).abs() <= bound, "{shape:?}: {got} and {want}");
         }
@@ -111,7 +112,7 @@ fn changes_by_hand_are_seen() {
     }
 }
 
-/// (rows, columns): around a chunk of 64 rows and two of them, rows that start anywhere, more columns than a stripe.
+/// (rows, columns): around one and two chunks of 64 rows, rows of any alignment, more columns than a stripe.
 const BWD_SHAPES: [(usize, usize); 11] = [
     (1, 64),
     (1, 3584),
@@ -143,7 +144,7 @@ fn bwd_case(shape: (usize, usize), accumulate: bool) -> Bwd {
     Bwd { case, rstd, dy: normals(name, rows * cols), residual, dgamma: normals(name + 2, cols) }
 }
 
-/// dx and dgamma.
+/// Returns dx and dgamma.
 fn run_bwd(dev: &mut Device, b: &Bwd) -> Outcome<(Vec<bf16>, Vec<f32>)> {
     let dims = [b.case.rows, b.case.cols];
     let (x, gamma) = (up(dev, &b.case.x, &dims), up(dev, &b.case.gamma, &dims[1..]));
@@ -157,14 +158,14 @@ fn run_bwd(dev: &mut Device, b: &Bwd) -> Outcome<(Vec<bf16>, Vec<f32>)> {
     Ok((dev.read(dx)?, dev.read(dgamma)?))
 }
 
-/// dx of one row without the residual, and how far f32 may be off before rounding to bf16, in f64.
+/// Returns dx of one row without the residual, and the possible error of f32 before rounding to bf16, both in f64.
 fn row_dx(x: &[f64], gamma: &[f64], rstd: f64, dy: &[f64]) -> (Vec<f64>, Vec<f64>) {
     const UNIT: f64 = f32::EPSILON as f64 / 2.0;
     let cols = x.len() as f64;
     let terms: Vec<f64> = x.iter().zip(dy).zip(gamma).map(|((x, dy), g)| x * dy * g).collect();
     let mean = terms.iter().sum::<f64>() * rstd / cols;
     let size = terms.iter().map(|t| t.abs()).sum::<f64>() * rstd / cols;
-    // A term passes cols / 256 links of its chain, eight levels of halves and five roundings around them.
+    // A term passes cols / 256 links of its chain, eight levels of halves, and five roundings around them.
     let mean_error = (cols / 256.0 + 14.0) * UNIT * size;
     (0..x.len())
         .map(|j| {
@@ -187,7 +188,7 @@ fn probe_bwd(dev: &mut Device, b: &Bwd) -> Outcome {
         for j in 0..cols {
             let residual = b.residual.as_ref().map_or(0.0, |r| r[at.start + j].to_f64());
             let (got, want) = (dx[at.start + j].to_f64(), want[j] + residual);
-            // One rounding to bf16 (2^-8), of a value that far off; and one to f32 of the sum with the residual.
+            // One rounding to bf16 (2^-8) of a value with that error, and one to f32 of the sum with the residual.
             let allowed = (want.abs() + error[j]) * (2f64.powi(-8) + f64::from(f32::EPSILON)) + error[j];
             if (got - want).abs() > allowed {
                 return Err(format!("dx[{row}, {j}] {got}, expected {want} within {allowed:e}").into());
@@ -219,7 +220,7 @@ fn the_formula_of_dx_is_the_slope_of_the_loss() {
         let moved =
             |by: f64| loss(&x.iter().enumerate().map(|(i, x)| x + if i == j { by } else { 0.0 }).collect::<Vec<_>>());
         let slope = (moved(step) - moved(-step)) / (2.0 * step);
-        // Of order step^2 times the third derivative, and 1e-16 / step for the subtraction.
+        // Error: of order step^2 times the third derivative, plus 1e-16 / step for the subtraction.
         assert!((dx - slope).abs() < 1e-7, "{j}: {dx} and {slope}");
     }
 }

@@ -1,4 +1,4 @@
-//! kernels/rope.cu against the CPU op: equal bits.
+//! Tests of kernels/rope.cu: equal bits with the CPU op.
 
 use half::bf16;
 use omr::device::Device;
@@ -8,7 +8,7 @@ use omr::ops::rope;
 use crate::kernels::inputs::{cpu, normals, up};
 use crate::kernels::{Outcome, emu, equal, mutate_source, same_bits};
 
-/// (tokens, heads): halves of 16 bytes and not, grouped heads, one token, none.
+/// (tokens, heads): half heads that are and are not multiples of 16 bytes, grouped heads, one token, none.
 const SHAPES: [(usize, (usize, usize, usize)); 7] = [
     (3, (28, 4, 128)),
     (5, (16, 2, 64)),

@@ -1,4 +1,4 @@
-//! kernels/rows.cu against the CPU op.
+//! Tests of kernels/rows.cu against the CPU op.
 
 use half::bf16;
 use omr::device::Device;
@@ -12,7 +12,7 @@ use crate::kernels::{Outcome, emu, equal, mutate_source, same_bits};
 const SHAPES: [(usize, usize, usize); 7] =
     [(9, 12, 64), (5, 33, 100), (1, 7, 135), (0, 3, 8), (70, 90, 136), (3, 4, 3), (2, 3, 2050)];
 
-/// Distinct indices.
+/// Returns distinct indices.
 fn indices(t: usize, s: usize) -> Vec<u32> {
     let mut all: Vec<u32> = (0..s as u32).collect();
     random(s as u64).shuffle(&mut all);
@@ -44,7 +44,8 @@ fn scatter_add(dev: &mut Device, idx: &[u32], s: usize, d: usize) -> Outcome<Vec
     Ok(dev.read(dst)?)
 }
 
-/// Each row of `t` at several places: written there, and summed from there, going on from sums in f32 and into them.
+/// Uses each row of `t` at several places: scatters to them, and sums from them, starting from f32 sums and writing f32
+/// sums.
 fn repeated<U: Elem>(
     dev: &mut Device,
     idx: &[u32],

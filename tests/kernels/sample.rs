@@ -1,4 +1,4 @@
-//! kernels/sample.cu: on equal logits the CPU's tokens and log-probs, always.
+//! Tests of kernels/sample.cu: on equal logits it must give the CPU's tokens and log-probs, always.
 
 use half::bf16;
 use omr::device::{Device, Region, Target};
@@ -10,7 +10,7 @@ use omr::tensor::DType;
 use crate::kernels::inputs::{bitmap, blank, cpu, normals, random, up, weight};
 use crate::kernels::{Outcome, Schedule, emu, emu_with, kind, mutate_sites, mutate_source, same_bits};
 
-/// Rows of logits and how each is drawn.
+/// Rows of logits, and how each is sampled.
 struct Case {
     vocab: usize,
     sums: Vec<f32>,
@@ -22,8 +22,8 @@ fn pick<T: Copy>(random: &mut Random, of: &[T]) -> T {
     of[random.below(of.len() as u64) as usize]
 }
 
-/// A row of one of the kinds that are hard to cut: ties, few values, a peak, flat, wide, nothing or everything at the
-/// ends of the range.
+/// Returns a row of one of the kinds that are hard to cut: ties, few values, a peak, flat, wide, many impossible ids,
+/// or values that differ only in the last bits.
 fn row(random: &mut Random, vocab: usize) -> Vec<f32> {
     let kind = random.below(10);
     let peak = random.below(vocab as u64) as usize;
@@ -58,7 +58,7 @@ fn case(name: u64, rows: usize, vocab: usize) -> Case {
     let mut random = random(name);
     let mut sums: Vec<f32> = (0..rows).flat_map(|_| row(&mut random, vocab)).collect();
     if name.is_multiple_of(7) {
-        // What a broken model yields must not break more.
+        // The output of a broken model must not cause further failures.
         sums[0] = f32::NAN;
         sums[vocab + vocab / 2] = f32::INFINITY;
     }
@@ -78,7 +78,7 @@ fn case(name: u64, rows: usize, vocab: usize) -> Case {
     Case { vocab, sums, draws, allowed }
 }
 
-/// 0 and -0 in turn, one logit to any order: the ids that are left are the lowest, whatever the seed.
+/// Returns rows of 0 and -0 in turn, which must count as equal logits: the lowest ids are kept, whatever the seed.
 fn both_zeros(rows: usize, vocab: usize) -> Case {
     let params = SamplingParams { temperature: 1.0, min_p: 0.0, top_k: 7, top_p: 1.0 };
     let noise = |prompt| NoiseKey { prompt, rollout: 1, position: 2 };
@@ -97,7 +97,7 @@ fn allowed_on(dev: &mut Device, allowed: &Option<Vec<bool>>) -> Option<omr::tens
     })
 }
 
-/// Tokens and the bits of their log-probs; of NaN, one bit pattern.
+/// Returns tokens and the bits of their log-probs; all NaN have one bit pattern.
 fn from_logits(dev: &mut Device, c: &Case, from: usize, to: usize) -> Outcome<Vec<u32>> {
     let n = to - from;
     let sums = up(dev, &c.sums[from * c.vocab..to * c.vocab], &[n, c.vocab]);
@@ -123,7 +123,8 @@ fn probe(dev: &mut Device, c: &Case) -> Outcome {
     Ok(())
 }
 
-/// Vocabularies below, at and off segments, off words of the bitmap, and of more segments than a warp folds at once.
+/// Vocabularies below, at and off the size of segments, off the words of the bitmap, and with more segments than a warp
+/// folds at once.
 const VOCABS: [usize; 8] = [5, 33, 128, 129, 300, 1000, 2048, 4500];
 
 #[test]
@@ -138,7 +139,7 @@ fn equal_logits_give_equal_tokens_and_log_probs() {
     println!("{rows} rows");
 }
 
-/// Draws with each set of parameters from the same kind of logits.
+/// Creates draws with each set of parameters, from the same kind of logits.
 fn drawn(name: u64, vocab: usize, params: &[SamplingParams]) -> Case {
     let mut random = random(name);
     let sums = (0..params.len() * vocab).map(|_| random.normal() * 2.0).collect();
@@ -189,7 +190,7 @@ fn bits_depend_on_no_schedule_and_on_no_neighbour() {
     }
 }
 
-/// Hidden states, a weight and draws.
+/// Returns hidden states, a weight and draws.
 pub fn hidden_case(rows: usize) -> (Vec<bf16>, Vec<bf16>, Vec<Draw>) {
     let mut random = random(rows as u64);
     let draws = (0..rows as u32)
@@ -204,7 +205,7 @@ pub fn hidden_case(rows: usize) -> (Vec<bf16>, Vec<bf16>, Vec<Draw>) {
 }
 
 const V: usize = 700;
-/// Rows of a multiple of 16 bytes, so that both bodies of products take them.
+/// Rows are a multiple of 16 bytes, so that both kernel variants of products accept them.
 const K: usize = 104;
 
 pub fn from_hidden(
@@ -245,7 +246,7 @@ fn the_log_prob_is_the_trainers_bit_for_bit_in_any_batch() {
             assert_eq!(logprobs[row].to_bits(), trainer[row].to_bits(), "row {row}, {:?}", draws[row].params());
         }
     }
-    // Alone, in a tile of 16 and in one of 64 rows.
+    // Alone, in a tile of 16 rows and in one of 64.
     for (from, to) in [(0, 1), (9, 20), (3, 50)] {
         let part = from_hidden(&mut emu(), &hidden[from * K..to * K], &w, &draws[from..to], &allowed).unwrap();
         assert_eq!(part, (ids[from..to].to_vec(), logprobs[from..to].to_vec()), "rows {from}..{to}");
@@ -256,7 +257,7 @@ fn the_log_prob_is_the_trainers_bit_for_bit_in_any_batch() {
 fn tokens_from_hidden_states_are_those_of_their_logits() {
     let (hidden, w, draws) = hidden_case(20);
     let (ids, _) = from_hidden(&mut emu(), &hidden, &w, &draws, &None).unwrap();
-    // The CPU's chains are other chains: a near tie may fall otherwise.
+    // The CPU sums in other chains, so a near tie may be decided differently.
     let (want, _) = from_hidden(&mut cpu(), &hidden, &w, &draws, &None).unwrap();
     let same = ids.iter().zip(&want).filter(|(a, b)| a == b).count();
     assert!(same >= 18, "{same} of 20 tokens are the CPU's");

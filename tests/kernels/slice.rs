@@ -1,8 +1,9 @@
-//! A slice of the 7B at its true width (one text layer, a windowed and a full block of the tower, every head and width),
-//! forward and backward: loss and every parameter's gradient by kernels beside the CPU in bf16. The golden models are
-//! narrow; here every tile is whole, chains are as long as they get, and heads are as many as they are.
+//! A slice of the 7B at its real width (one text layer, a windowed and a full block of the tower, every head and
+//! width), forward and backward. The loss and the gradients of every parameter from kernels are compared with the CPU
+//! in bf16. The golden models are narrow; here every tile is complete, and chains and numbers of heads are as large as
+//! in the real model.
 //!
-//! The tolerance is measured as in `model`: what other orders of the channels do on the CPU.
+//! The tolerance is measured as in `model`: by the effect of other channel orders on the CPU.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,7 +27,7 @@ use crate::seed::seed;
 const VOCABULARY: u32 = 16_384;
 const IMAGE_TOKEN: u32 = 16_380;
 const TOKENS: usize = 128;
-/// Two windows of 4 x 8 patches, 16 tokens in all.
+/// Two windows of 4 x 8 patches, 16 tokens in total.
 const GRID: [u32; 3] = [1, 4, 16];
 
 fn config() -> ModelConfig {
@@ -45,7 +46,7 @@ fn config() -> ModelConfig {
     ModelConfig::from_json(&file, "config").unwrap()
 }
 
-/// Text around one image; the targets are all text but the first token.
+/// Returns text around one image. The targets are all text tokens except the first.
 fn tokens(config: &ModelConfig) -> Batch {
     let mut random = inputs::random(1);
     let mut ids: Vec<u32> = (0..TOKENS).map(|_| random.below(u64::from(IMAGE_TOKEN - 2)) as u32).collect();
@@ -61,7 +62,8 @@ fn tokens(config: &ModelConfig) -> Batch {
     Batch { name: "slice".into(), packs: vec![(models::inputs(config, &[(&ids, &images)]), targets)] }
 }
 
-/// Every tensor by its released name, row-major: matrices and biases of the released standard deviation, norms about 1.
+/// Returns every tensor by its released name, row-major: matrices and biases with the released standard deviation,
+/// norms around 1.
 fn weights(config: &ModelConfig) -> BTreeMap<String, Vec<bf16>> {
     let layout = Model::empty(&mut Device::count_for(Target::cpu(1)), config.clone(), DType::Bf16).unwrap().layout;
     let seed = seed();
@@ -69,14 +71,14 @@ fn weights(config: &ModelConfig) -> BTreeMap<String, Vec<bf16>> {
         let mut random = Random::new(seed, Purpose::Test, 100 + i as u64);
         let (middle, std) =
             if name.contains("norm") || name.ends_with("ln_q.weight") { (1.0, 0.1) } else { (0.0, 0.02) };
-        // The sum of four bytes is near enough to a normal number: mean 510, standard deviation 147.8.
+        // The sum of four bytes is close enough to a normal number: mean 510, standard deviation 147.8.
         let mut value = || random.next_u32().to_le_bytes().iter().map(|&b| f32::from(b)).sum::<f32>();
         (name.to_owned(), (0..len).map(|_| bf16::from_f32(middle + std * (value() - 510.0) / 147.8)).collect())
     };
     layout.pieces().enumerate().map(|(i, (_, _, piece))| draw((i, &piece.name, piece.num_elements()))).collect()
 }
 
-/// The model of those weights, its channels in another order.
+/// Creates the model with these weights, its channels in another order.
 fn model(dev: &mut Device, weights: &BTreeMap<String, Vec<bf16>>, order: Option<Order>) -> Model {
     let model = Model::empty(dev, config(), DType::Bf16).unwrap();
     for param in &model.layout.params {
@@ -96,7 +98,7 @@ fn model(dev: &mut Device, weights: &BTreeMap<String, Vec<bf16>>, order: Option<
     model
 }
 
-/// Loss and gradients of the slice on `dev`, in the order of the model itself.
+/// Returns loss and gradients of the slice on `dev`, in the channel order of the original model.
 fn run(dev: &mut Device, weights: &BTreeMap<String, Vec<bf16>>, order: Option<Order>) -> Pass {
     let start = Instant::now();
     let model = model(dev, weights, order);

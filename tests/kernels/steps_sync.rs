@@ -1,4 +1,4 @@
-//! A training step waits for the device where a number is logged and nowhere else: counted by the driver.
+//! A training step waits for the device only when a number is logged. The driver counts the waits.
 
 use std::path::Path;
 
@@ -84,7 +84,7 @@ fn an_sft_step_waits_where_it_is_logged() {
     let after = s.first_weights();
     assert_ne!(after, before.0);
 
-    // A loss that is not a number changes nothing, though the gradients are finite.
+    // A loss that is NaN changes nothing, even if the gradients are finite.
     s.dev.write(loss, &[f64::NAN]).unwrap();
     s.update(loss);
     let stats = s.optimizer.stats(&mut s.dev).unwrap();
@@ -100,7 +100,8 @@ fn an_rl_update_waits_where_it_is_logged() {
     let (chat, processor) = (Chat::load(&base).unwrap(), Processor::load(&base).unwrap());
     let questions = questions(&rows()[..3], &chat, &processor, &s.model.config);
     let questions: Vec<_> = questions.iter().collect();
-    // One response cannot move the policy: it is computed forward only, in a step that is one of those that do so.
+    // One response cannot change the policy, because its advantage is zero. It is computed forward only, in a step that
+    // computes such responses for metrics.
     let step = (0..).find(|&step| update::runs_for_figures(RlConfig::default().seed, step, 2, 0)).unwrap();
     let groups: Vec<Group> = [(0, 1.0), (1, -0.5), (2, 0.0)]
         .into_iter()

@@ -1,6 +1,6 @@
-//! Whichever way matrix instructions sum a k16 step ([`Sums`]): what a token was sampled with is what it is trained with, the
-//! second body of linear layers has the first one's bits, and none depends on a tile. What a card does is asked by
-//! calibrate_sums.rs and calibrate_wgmma.rs.
+//! Tests for each way in which matrix instructions can sum a k16 step ([`Sums`]). A token's log-prob is the same in
+//! sampling and training, the second kernel variant of linear layers has the bits of the first, and no bits depend on a
+//! tile. calibrate_sums.rs and calibrate_wgmma.rs find out how a GPU sums.
 
 use omr::device::emu::options::{Options, Sums};
 use omr::device::images::Arch;
@@ -15,10 +15,10 @@ use super::inputs::random;
 use super::{emu_of, equal, gemm, gemm_bwd, linear_logprob, paged_attention, skipped};
 use crate::engine::parity::{assert_trained, config, generate, limits, requests};
 
-/// Each way with the model that gives its sums.
+/// Each way to sum, with the model that gives its sums.
 const WAYS: [(Sums, Adding); 2] = [(Sums::Chain, Adding::Chain), (Sums::Aligned, Adding::Cut(16, 2))];
 
-/// An emulated device that adds so, its linear layers by either body.
+/// Returns an emulated device that sums this way, with linear layers by either kernel variant.
 fn device(sums: Sums, wgmma: bool) -> Device {
     let arch = if wgmma { Arch::Sm90a } else { Arch::Sm80 };
     let mut dev = emu_of(Options { sums, arch, ..Options::default() }).unwrap();
@@ -55,7 +55,7 @@ fn no_bit_depends_on_a_tile_or_a_body() {
     }
     let mut ways = Vec::new();
     for (sums, _) in WAYS {
-        // Tiles of 16, 64 and 128 rows; K of no whole stage.
+        // Tiles of 16, 64 and 128 rows; a K that is not a multiple of a stage.
         let c = gemm::Case::new(130, 150, 200);
         let all = c.linear(&mut device(sums, false), 0..130, true, true).unwrap();
         let logprob = linear_logprob::case((131, 200, 72), true, 0.7);
@@ -74,7 +74,7 @@ fn no_bit_depends_on_a_tile_or_a_body() {
                 }
             }
         }
-        // Training, prefill in uneven chunks and decode.
+        // Training, prefill in uneven chunks, and decode.
         let case = attention::Case::new(heads(7, 1, 64), &[128, 1, 131]);
         paged_attention::check(&case, &mut device(sums, false), 3).unwrap();
         ways.push(all);
@@ -82,8 +82,8 @@ fn no_bit_depends_on_a_tile_or_a_body() {
     assert_ne!(ways[0], ways[1], "two ways are compared");
 }
 
-/// Gradients of weights are chains over the tokens of all calls. Aligned, a chain's bits depend on where its steps begin:
-/// calls of whole steps are one, others are not, on a card as here.
+/// Gradients of weights are chains over the tokens of all calls. With aligned sums, the bits of a chain depend on where
+/// its steps begin. Calls with a multiple of a step's tokens give the same chain, other calls do not, on a GPU as here.
 #[test]
 fn gradients_are_the_same_over_calls_of_whole_steps() {
     if skipped("a way of summing that is chosen") {
@@ -108,8 +108,8 @@ fn gradients_are_the_same_over_calls_of_whole_steps() {
     }
 }
 
-/// Both bodies begin a step of sixteen rows where a stage of whole tokens begins, and so do the windows' and whole sequences'
-/// kernels: 63 rows of seven heads, of which steps of 64 rows would make other chains.
+/// Both kernel variants begin a step of sixteen rows where a stage of full tokens begins. So do the kernels for windows
+/// and for complete sequences. Here a stage has 63 rows of seven heads; stages of 64 rows would give other chains.
 #[test]
 fn gradients_of_attention_are_the_same_by_either_body_and_kernel() {
     if skipped("a way of summing that is chosen") {

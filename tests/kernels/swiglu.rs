@@ -1,4 +1,4 @@
-//! kernels/swiglu.cu against the CPU op: the same bits.
+//! Tests of kernels/swiglu.cu: the same bits as the CPU op.
 
 use half::bf16;
 use omr::device::Device;

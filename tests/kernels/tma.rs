@@ -1,4 +1,4 @@
-//! mbarriers and bulk copies on the emulator: a pipeline that is right, and what it says of mistakes.
+//! mbarriers and bulk copies on the emulator: a correct pipeline, and the messages for mistakes.
 
 use omr::device::emu::sites::Passed;
 use omr::device::emu::{Completion, Options};
@@ -11,7 +11,7 @@ use crate::kernels::Schedule;
 const FILE: &str = "control_tma";
 const PATH: &str = "kernels/control_tma.cu";
 const TEXT: &str = include_str!("tma.cu");
-/// Enough for the struct of tma.cu.
+/// Bytes of shared memory; enough for the struct of tma.cu.
 const SMEM: usize = 20 * 1024;
 const ROWS: usize = 32;
 const WORDS: usize = 32;
@@ -24,7 +24,8 @@ fn words(count: usize) -> Vec<u32> {
     (0..count as u32).map(|i| i.wrapping_mul(2_654_435_761) >> 7).collect()
 }
 
-/// Runs a kernel of `text` on words `x`, which `in` maps as bf16 of `rows` rows; `out` maps `y`. What `y` holds then.
+/// Runs a kernel of `text` on words `x`, which `in` maps as bf16 of `rows` rows; `out` maps `y`. Returns the content of
+/// `y` afterwards, and the sites passed.
 fn run(
     text: &str,
     kernel: &'static str,
@@ -44,7 +45,7 @@ fn run(
     };
     let mut args = [map(source, x.len()), map(target, y)].concat();
     args.extend([source, target, n as u64]);
-    // The struct is a multiple of a map's alignment.
+    // The struct's size is a multiple of a map's alignment.
     args.resize(args.len().next_multiple_of(8), 0);
     device.run(FILE, kernel, Launch::new([1, 1, 1], threads, SMEM), &args).map_err(|e| e.to_string())?;
     let found = device.get_words(target, y).map_err(|e| e.to_string())?;
@@ -52,10 +53,10 @@ fn run(
 }
 
 const TILES: usize = 8;
-/// Rows of the tensors: the last tile lies half outside.
+/// Rows of the tensors: half of the last tile is outside.
 const HEIGHT: usize = TILES * ROWS - ROWS / 2;
 
-/// Each tile upside down, its number added; rows outside are zero and are not stored.
+/// Returns the expected result: each tile upside down, plus its number. Rows outside are zero and are not stored.
 fn pipelined_want(x: &[u32]) -> Vec<u32> {
     let row = |row: usize| {
         let (tile, inside) = (row / ROWS, row % ROWS);
@@ -97,7 +98,7 @@ fn without_shadow_state_the_numbers_are_the_same() {
     }
 }
 
-/// Words of which each message of the shadow state or of an mbarrier has one.
+/// Words of which every message of the shadow state or of an mbarrier contains one.
 const SIGNS: [&str; 9] = [
     "wgmma",
     "of its warpgroup",
@@ -245,7 +246,7 @@ fn handed(options: Options, skip: Option<&Passed>) -> Result<(Vec<u32>, Vec<Pass
     run(TEXT, "handed", 256, (&words(ROWS * WORDS), ROWS * WORDS, 0), options, skip)
 }
 
-/// Threads that each arrive for themselves, as no barrier of whole warps lets them.
+/// Each thread arrives separately, which barriers of complete warps do not allow.
 #[test]
 fn what_single_threads_hand_over_is_known_to_a_warpgroup() {
     let mut want = vec![0; ROWS * WORDS];

@@ -1,9 +1,10 @@
-//! Training by kernels beside the CPU's bf16 run, which rounds at the same points: five SFT steps on the same batches,
-//! two steps of each policy loss from the same rollouts, and whole jobs that are stopped and gone on with.
+//! Training with kernels against the CPU's bf16 run, which rounds at the same points: five SFT steps on the same
+//! batches, two steps of each policy loss from the same rollouts, and complete jobs that are stopped and resumed.
 //!
-//! As in `model`, what another order of sums does is measured on the CPU: the same run of the same model with its
-//! channels in other orders. The tolerance is four times the largest difference found so, by kind of parameter, the
-//! layers of a stack together, in any step up to the one compared: steps go apart further as they go on.
+//! The effect of another order of sums is measured on the CPU, as in `model`: by the same run of the same model with
+//! its channels in other orders. The tolerance is four times the largest difference found this way. It is taken per
+//! kind of parameter, over all layers of a stack, and over all steps up to the compared one, because runs diverge
+//! further with each step.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -39,17 +40,17 @@ use super::{Schedule, emu, emu_with, hopper, no_hopper};
 use crate::models;
 use crate::train::tiny;
 
-/// What one step computed, in the order of the model itself.
+/// Results of one step, in the channel order of the original model.
 struct Step {
     loss: f64,
-    /// log p of the targets.
+    /// Log-probs of the targets.
     log_prob: Vec<f32>,
-    /// By Hugging Face name.
+    /// Gradients by Hugging Face name.
     gradients: BTreeMap<String, Vec<f32>>,
     grad_norm: f32,
 }
 
-/// A model in training, its channels in some order.
+/// A model in training, with its channels in some order.
 struct Run {
     dev: Device,
     model: Model,
@@ -88,7 +89,7 @@ impl Run {
         out
     }
 
-    /// One step: gradients by `accumulate`, which gives loss and log-probs, and the update.
+    /// Runs one step: gradients by `accumulate`, which returns loss and log-probs, then the update.
     fn step(&mut self, lr: f64, accumulate: impl FnOnce(&mut Device, &Model, &mut Grads) -> (f64, Vec<f32>)) -> Step {
         let mark = self.dev.mark(Region::Overlay);
         let mut grads = Grads::new(&mut self.dev, &self.model.layout).unwrap();
@@ -102,12 +103,12 @@ impl Run {
     }
 }
 
-/// A name without the numbers of layers.
+/// Returns a name without the numbers of layers.
 fn kind(name: &str) -> String {
     name.split('.').filter(|part| part.parse::<usize>().is_err()).collect::<Vec<_>>().join(".")
 }
 
-/// Compares the emulated run with the CPU's, step by step; the largest ratios to what is allowed are printed.
+/// Compares the emulated run with the CPU's, step by step, and prints the largest ratios to the tolerances.
 fn compare(what: &str, emulated: &[Step], cpu: &[Step], others: &[Vec<Step>]) {
     let mut allowed: BTreeMap<String, f64> = BTreeMap::new();
     let (mut allowed_loss, mut allowed_log_prob) = (0.0f64, 0.0f64);
@@ -145,7 +146,7 @@ fn compare(what: &str, emulated: &[Step], cpu: &[Step], others: &[Vec<Step>]) {
         }
         println!("  {} gradients, nearest to its tolerance {}", want.gradients.len(), worst.1);
     }
-    // A tolerance that a wrong gradient would meet is none.
+    // A tolerance that a wrong gradient could meet would be useless.
     assert!(allowed.values().all(|most| *most < 0.5), "{allowed:?}");
 }
 
@@ -157,7 +158,8 @@ fn bf16_rl(dir: &Path) -> RlConfig {
     RlConfig { dtype: Dtype::Bf16, ..tiny::rl_config(dir) }
 }
 
-/// The CPU by chains of one value after another, as the kernels' are: AMX's steps of 32 round otherwise, and less often.
+/// Returns a CPU device whose sums are chains of one value after another, like those of the kernels. AMX, which adds 32
+/// values per step, rounds differently and less often.
 fn cpu_device() -> Device {
     Device::cpu(&Plan::uniform(256 << 20), 2, Isa::detect().vectors()).unwrap()
 }
@@ -165,9 +167,9 @@ fn cpu_device() -> Device {
 #[test]
 fn five_sft_steps_are_the_cpus() {
     let dir = tempfile::tempdir().unwrap();
-    // All twelve rows in each step, in several micro-batches, and a model that has learned something: in a random one of
-    // this size so few values round otherwise in another order that the tolerance would be a matter of chance, and in one
-    // that knows the rows by heart the gradients are little else than rounding.
+    // All twelve rows are in each step, in several micro-batches, and the model has already learned something. In a
+    // random model of this size, so few values round differently in another order that the tolerance would depend on
+    // chance. In a model that has memorised the rows, the gradients are little more than rounding errors.
     let begun = dir.path().join("begun");
     tiny::run_sft(&begun, &SftConfig { max_steps: Some(30), ..tiny::sft_config(dir.path()) }, 2, &[]);
     let config = SftConfig {
@@ -208,7 +210,7 @@ fn five_sft_steps_are_the_cpus() {
     compare("sft", &steps(emu(), None), &cpu, &others);
 }
 
-/// Rollouts of the tuned model on the CPU, with their advantages.
+/// Returns rollouts of the tuned model on the CPU, with their advantages.
 fn recorded(config: &RlConfig) -> (Vec<Group>, Vec<u32>) {
     let dir = config.model.as_ref().unwrap();
     let chat = Chat::load(dir).unwrap();
@@ -270,7 +272,7 @@ fn two_steps_of_each_policy_loss_are_the_cpus() {
             let mut run = Run::new(dev, config.model.as_ref().unwrap(), config.optimizer, order);
             let allowed = run.dev.upload(Region::State, &bitmap, &[bitmap.len()]).unwrap();
             let policy = Policy { allowed: Some(allowed), temperature: 1.0 };
-            // The second step is off policy: its ratios are not 1.
+            // The second step is off policy, so its ratios are not 1.
             let mut step = |_: usize| {
                 run.step(config.optimizer.learning_rate, |dev, model, grads| {
                     let mut seen = groups.clone();
@@ -306,7 +308,8 @@ fn a_stopped_sft_run_goes_on_with_the_same_bits() {
         config.optimizer.optim = optim;
         let out = |name: &str| dir.path().join(optim.name()).join(name);
         let whole = tiny::run_sft_on(&out("whole"), &config, emu, &[]);
-        // Another schedule, stopped after the second step: what is read of a checkpoint is what it was.
+        // Runs another schedule and stops after the second step, to check that the data read from a checkpoint is
+        // unchanged.
         let random = Schedule::several(3)[2];
         let stopped = tiny::run_sft_on(&out("stopped"), &config, || emu_with(random), &[2]);
         whole.assert_same(&stopped, "stopped once, another schedule");
@@ -340,7 +343,7 @@ fn a_run_keeps_the_body_its_checkpoint_records() {
     }
     let dir = tempfile::tempdir().unwrap();
     let config = SftConfig { max_steps: Some(2), save_steps: Some(1), ..bf16_sft(dir.path()) };
-    // Stopped after a step by wgmma; the device that goes on would run by mma.sync.
+    // Stops after a step with wgmma. The device that resumes would by default use mma.sync.
     let begun = std::cell::Cell::new(false);
     let device = || {
         let mut dev = hopper();
@@ -354,7 +357,7 @@ fn a_run_keeps_the_body_its_checkpoint_records() {
     assert_eq!(last.gpu_body.as_deref(), Some(Body::Wgmma.recorded()));
 }
 
-/// The checkpoint of the first step is still being written when the second one fails.
+/// The second step fails while the checkpoint of the first step is still being written.
 #[test]
 fn a_step_that_fails_does_not_undo_the_checkpoint_before_it() {
     let dir = tempfile::tempdir().unwrap();

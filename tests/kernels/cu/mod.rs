@@ -1,15 +1,15 @@
-//! Kernels that only tests run: each wrapper of kernels/isa/ alone, and questions about a card's arithmetic.
+//! Kernels that only tests run: each wrapper of kernels/isa/ alone, and questions about the arithmetic of a GPU.
 
 use omr::device::images::Images;
 
-/// One image as [`Images`] names it.
+/// Defines one image as [`Images`] names it.
 macro_rules! image {
     ($name:literal) => {
         ($name, include_bytes!(concat!("ptx/", $name, ".ptx.gz")))
     };
 }
 
-/// The kernel files of this folder, which `tools/build-ptx` compiles beside the program's own.
+/// The kernel files of this folder, which `tools/build-ptx` compiles in addition to omr's own.
 pub static CALIBRATION: Images = Images {
     sources: &[
         ("calibrate.cu", include_str!("calibrate.cu")),

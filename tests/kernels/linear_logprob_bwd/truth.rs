@@ -1,11 +1,11 @@
-//! The gradients in f64, and what an implementation with the stated rounding points may be off by.
+//! The gradients in f64, and the possible error of an implementation with the stated rounding points.
 
 use half::bf16;
 
 use super::Case;
 use crate::kernels::inputs::wide;
 
-/// A sum in f64, the size of its terms, and what the terms may be off by.
+/// A sum in f64, the size of its terms, and the possible error of the terms.
 #[derive(Clone, Copy, Default)]
 pub struct Sum {
     pub value: f64,
@@ -20,19 +20,19 @@ impl Sum {
         self.off += dz.1 * x.to_f64().abs();
     }
 
-    /// A bound on the error of an fp32 chain of `terms` in any order of accumulation (Higham, Accuracy and Stability,
-    /// section 3.1).
+    /// Returns a bound on the error of an fp32 chain of `terms` in any order of accumulation (Higham, Accuracy and
+    /// Stability, section 3.1).
     pub fn chain(&self, terms: usize) -> f64 {
         (terms + 4) as f64 * 2f64.powi(-24) * (self.size + self.off)
     }
 }
 
-/// Half of the last place of a bf16 of this size.
+/// Returns half of the last place of a bf16 of this size.
 pub fn half_ulp(x: f64) -> f64 {
     x.abs() * 2f64.powi(-8) + 2f64.powi(-134)
 }
 
-/// A row in f64: logits (minus infinity where not allowed), their error, lse, entropy.
+/// A row in f64: logits (minus infinity if not allowed), their error, lse and entropy.
 pub struct Row {
     pub z: Vec<f64>,
     error: f64,
@@ -40,7 +40,7 @@ pub struct Row {
     pub entropy: f64,
 }
 
-/// A token's row.
+/// Computes a token's row.
 pub fn row(c: &Case, row: usize, hidden: &[f64]) -> Row {
     let scale = 1.0 / f64::from(if c.temperature == 0.0 { 1.0 } else { c.temperature });
     let mut error = 0f64;
@@ -56,7 +56,7 @@ pub fn row(c: &Case, row: usize, hidden: &[f64]) -> Row {
                 sum += term;
                 size += term.abs();
             }
-            // Each of K products, exact in f32, is added with one rounding; the scale rounds once more.
+            // Each of the K products is exact in f32 and is added with one rounding. The scale adds one more rounding.
             error = error.max(scale * size * (c.k + 2) as f64 * 2f64.powi(-24));
             sum * scale
         })
@@ -66,8 +66,8 @@ pub fn row(c: &Case, row: usize, hidden: &[f64]) -> Row {
     Row { z, error, lse, entropy }
 }
 
-/// In f64.
-/// dhidden and dw, and what an implementation with the stated rounding points may be off by before its chains.
+/// Returns dhidden and dw in f64, and the possible error of an implementation with the stated rounding points before
+/// its chains.
 pub fn truth(c: &Case) -> (Vec<Sum>, Vec<Sum>) {
     let scale = 1.0 / f64::from(if c.temperature == 0.0 { 1.0 } else { c.temperature });
     let mut dhidden = vec![Sum::default(); c.t * c.k];
@@ -77,15 +77,15 @@ pub fn truth(c: &Case) -> (Vec<Sum>, Vec<Sum>) {
     for t in 0..c.t {
         let Row { z, error, lse, entropy } = row(c, t, &hidden);
         let (dl, dh) = (f64::from(c.dlogprob[t]), c.dentropy.as_ref().map_or(0.0, |d| f64::from(d[t])));
-        // The forward's own bounds (linear_logprob.rs): its lse, and its entropy.
+        // Bounds of the forward pass (linear_logprob.rs) on its lse and its entropy.
         let bound = 2.0 * error + (c.v as f64 / 128.0 + 16.0 + 4.0 * lse.abs()) * 2f64.powi(-24);
         let entropy_off = 8.0 * bound * (1.0 + entropy.abs());
         for (v, &z) in z.iter().enumerate().filter(|(_, z)| z.is_finite()) {
             let lp = z - lse;
             let (p, hit) = (lp.exp(), f64::from(v as u32 == c.targets[t]));
             let dz = scale * (dl * (hit - p) - dh * p * (lp + entropy));
-            // ln p moves with its logit and the lse, p by that share of itself and 4 ulp of exp; each of a few
-            // operations rounds by 2^-24 of no more than `size`; then one rounding to bf16.
+            // ln p changes with its logit and the lse, and p changes by the same relative amount plus 4 ulp of exp.
+            // Each of a few operations rounds by 2^-24 of at most `size`. Finally there is one rounding to bf16.
             let moved = 1.01 * (error + bound) + 4.0 * lp.abs() * 2f64.powi(-24) + 2f64.powi(-22);
             let size = dl.abs() * (hit + p) + dh.abs() * p * (lp.abs() + entropy);
             let slope = p * (dl.abs() + dh.abs() * ((lp + entropy).abs() + 1.0));
