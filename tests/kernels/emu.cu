@@ -1,9 +1,9 @@
-// Kernels that show what the emulator catches: each is right as it stands and wrong without one of its calls, or wrong
-// in the one way its name says.
-// All arguments have 8 bytes: x and y are buffers of 32-bit words, counters start at zero.
-// Who does what stands at each kernel.
-// Nothing bounds them.
-// Held by tests/kernels/emu.rs.
+// Kernels that show what the emulator detects. Each kernel is right as written and wrong without one of its calls, or
+// it is wrong in the one way that its name describes.
+// Arguments: all have 8 bytes. x and y are buffers of 32-bit words; counters start at zero.
+// Grid: stated at each kernel, with the work of the threads.
+// Bound: none.
+// Reference: tests/kernels/emu.rs.
 #include "isa/isa.cuh"
 
 namespace control {
@@ -22,7 +22,7 @@ struct Tiles {
 };
 }  // namespace control
 
-// 256 threads: y reversed from x, with a barrier too many.
+// 256 threads: y is x reversed. There is one barrier too many.
 KERNEL(twice, control::Args, 256, 1) {
     auto& smem = isa::smem<control::Words>();
     smem.v[threadIdx.x] = args.x[threadIdx.x];
@@ -31,8 +31,8 @@ KERNEL(twice, control::Args, 256, 1) {
     args.y[threadIdx.x] = smem.v[255 - threadIdx.x];
 }
 
-// 96 threads: the second warp writes what the first reads, again and again; in the fixed order the first is faster
-// than the second anyway.
+// 96 threads: the second warp repeatedly writes the words that the first warp reads. In the fixed order the first warp
+// is faster than the second even without barriers.
 KERNEL(rare, control::Args, 96, 1) {
     auto& smem = isa::smem<control::Words>();
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
@@ -46,7 +46,7 @@ KERNEL(rare, control::Args, 96, 1) {
     if (warp == 0) args.y[lane] = sum;
 }
 
-// 64 threads: each warp turns its 32 words round, four times.
+// 64 threads: each warp rotates its 32 words, four times.
 KERNEL(turn, control::Args, 64, 1) {
     auto& smem = isa::smem<control::Words>();
     int base = threadIdx.x / 32 * 32, lane = threadIdx.x % 32;
@@ -60,7 +60,7 @@ KERNEL(turn, control::Args, 64, 1) {
     args.y[threadIdx.x] = word;
 }
 
-// 32 threads: y doubled from x through words n apart, and back in pairs.
+// 32 threads: y is x doubled, through words that are n apart, then stored in pairs.
 KERNEL(spread, control::Args, 32, 1) {
     auto& smem = isa::smem<control::Words>();
     int lane = threadIdx.x, apart = int(args.n);
@@ -73,7 +73,7 @@ KERNEL(spread, control::Args, 32, 1) {
     args.y[lane] = smem.v[lane * 2] + smem.v[lane * 2 + 1];
 }
 
-// 64 threads, warp 0 produces into two slots, warp 1 consumes.
+// 64 threads: warp 0 produces into two slots, warp 1 consumes.
 KERNEL(hand_over, control::Args, 64, 1) {
     auto& smem = isa::smem<control::Words>();
     int lane = threadIdx.x % 32;
@@ -97,7 +97,7 @@ KERNEL(hand_over, control::Args, 64, 1) {
     if (threadIdx.x >= 32) args.y[lane] = sum;
 }
 
-// 128 threads: y [64][64] float = A B^T, x holds A [64][n] and B [64][n] bf16; three stages of 16 columns.
+// 128 threads: y [64][64] float = A B^T. x holds A [64][n] and B [64][n] in bf16. Three pipeline stages of 16 columns.
 KERNEL(pipeline, control::Args, 128, 1) {
     auto& smem = isa::smem<control::Tiles>();
     int thread = threadIdx.x, lane = thread % 32, warp = thread / 32;
@@ -143,7 +143,8 @@ KERNEL(pipeline, control::Args, 128, 1) {
     }
 }
 
-// 64 threads a CTA: y[1 + CTA] is the sum of its part of x, y[0] the sum of those, made by whoever is last.
+// 64 threads per CTA: y[1 + CTA] is the sum of the CTA's part of x. y[0] is the sum of these, computed by the last CTA
+// to arrive.
 KERNEL(ticket, control::Args, 64, 1) {
     auto& smem = isa::smem<control::Words>();
     uint32_t word = args.x[blockIdx.x * 64 + threadIdx.x];
@@ -164,7 +165,8 @@ KERNEL(ticket, control::Args, 64, 1) {
     }
 }
 
-// 64 threads a CTA: CTA i adds to what CTA i - 1 left in y; turns are taken by a flag, CTAs by a counter.
+// 64 threads per CTA: CTA i adds to what CTA i - 1 left in y. A counter numbers the CTAs, and a flag passes the turn
+// from one to the next.
 KERNEL(chain, control::Args, 64, 1) {
     auto& smem = isa::smem<control::Words>();
     if (threadIdx.x == 0) smem.v[0] = isa::atomic_add(args.counters, 1u);
@@ -180,7 +182,7 @@ KERNEL(chain, control::Args, 64, 1) {
     }
 }
 
-// Every CTA waits until all have come.
+// Every CTA waits until all have arrived.
 KERNEL(grid_barrier, control::Args, 32, 1) {
     if (threadIdx.x == 0) {
         isa::atomic_add(args.counters, 1u);
@@ -190,13 +192,13 @@ KERNEL(grid_barrier, control::Args, 32, 1) {
     args.y[blockIdx.x * 32 + threadIdx.x] = args.counters[0];
 }
 
-// y[0] float += x in whatever order threads come.
+// y[0] float += x, in any order of threads.
 KERNEL_UNORDERED(racing_sum, control::Args, 64, 1) {
     auto x = reinterpret_cast<const float*>(args.x);
     isa::atomic_add(reinterpret_cast<float*>(args.y), x[blockIdx.x * 64 + threadIdx.x]);
 }
 
-// 64 threads, one way each of using an instruction wrongly.
+// 64 threads: each case is one wrong use of an instruction.
 KERNEL(misuse, control::Args, 64, 1) {
     auto& smem = isa::smem<control::Words>();
     int thread = threadIdx.x, lane = thread % 32;

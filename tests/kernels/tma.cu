@@ -1,9 +1,10 @@
-// Kernels that copy by mbarrier and bulk copies: right as they stand, wrong without one of their calls, or wrong in the
-// one way their name says.
-// The maps `in` and `out` are of bf16 [rows][64] in boxes of 32 x 64 with a swizzle of 128 bytes; x and y are words.
-// Who does what stands at each kernel.
-// Nothing bounds them.
-// Held by tests/kernels/tma.rs.
+// Kernels that copy with mbarriers and bulk copies. Each kernel is right as written and wrong without one of its calls,
+// or it is wrong in the one way that its name describes.
+// Arguments: the maps `in` and `out` are of bf16 [rows][64], with boxes of 32 x 64 and a swizzle of 128 bytes; x and y
+// are words.
+// Grid: stated at each kernel, with the work of the threads.
+// Bound: none.
+// Reference: tests/kernels/tma.rs.
 #include "isa/hopper.cuh"
 
 namespace tma {
@@ -27,12 +28,12 @@ struct Operands {
     isa::Shared<bf16> b[8 * 16];
     isa::Mbarrier full;
 };
-// The word of a row in a tile with a swizzle of 128 bytes.
+// Returns the index of a word of a row, in a tile with a swizzle of 128 bytes.
 __device__ __forceinline__ int word(int row, int column) { return row * WORDS + (column ^ (row % 8 * 4)); }
 }  // namespace tma
 
-// 160 threads: the first of warp 0 loads tile after tile of `in`, four warps write each word plus the tile's number,
-// rows upside down, to `out`.
+// 160 threads: thread 0 loads one tile of `in` after the other. Four warps add the tile's number to each word and write
+// the tile to `out`, with its rows upside down.
 KERNEL_SM90A(pipelined, tma::Args, 160, 1) {
     auto& smem = isa::smem<tma::Smem>();
     int thread = threadIdx.x, tiles = int(args.n);
@@ -84,8 +85,8 @@ KERNEL_SM90A(pipelined, tma::Args, 160, 1) {
     }
 }
 
-// 64 threads: plain bytes in, each word doubled in place, and out again; y[n] is read back by another thread when the
-// store is over, and written to y[n + 1 ...].
+// 64 threads: plain bytes are loaded, each word is doubled in place, and the words are stored to y. When the store is
+// complete, another thread reads y[0 ...] back and writes it to y[n ...].
 KERNEL_SM90A(plain, tma::Args, 64, 1) {
     auto& smem = isa::smem<tma::Smem>();
     int thread = threadIdx.x, words = int(args.n);
@@ -109,7 +110,8 @@ KERNEL_SM90A(plain, tma::Args, 64, 1) {
     args.y[words + thread] = isa::load<uint32_t>(args.y + thread);
 }
 
-// Two warpgroups: the first writes ones, each thread for itself, the second multiplies them; y [128] is a sum of each.
+// Two warpgroups: each thread of the first writes ones, and the second multiplies them. y [128] receives one sum per
+// thread.
 KERNEL_SM90A(handed, tma::Args, 256, 1) {
     auto& smem = isa::smem<tma::Operands>();
     int thread = threadIdx.x;
@@ -135,7 +137,7 @@ KERNEL_SM90A(handed, tma::Args, 256, 1) {
     }
 }
 
-// 64 threads, one way each of using a call wrongly.
+// 64 threads: each case is one wrong use of a call.
 KERNEL_SM90A(misuse, tma::Args, 64, 1) {
     auto& smem = isa::smem<tma::Smem>();
     int thread = threadIdx.x, n = int(args.n);
@@ -214,6 +216,6 @@ KERNEL_SM90A(misuse, tma::Args, 64, 1) {
         default: break;
     }
     isa::sync_cta();
-    // It has come or not; nobody has waited for it.
+    // The load may or may not have landed; no thread has waited for it.
     if (n == 20 && thread == 40) args.y[0] = smem.tiles[0][0];
 }

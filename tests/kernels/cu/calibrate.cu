@@ -1,8 +1,9 @@
-// Every instruction wrapper of isa/ by itself, and the elementary functions: a card against what the tests say.
-// x and y are buffers of 32-bit words, laid out as each kernel says; n and mode choose among its cases.
-// A CTA of one to four warps each; who does what stands at each kernel.
-// Nothing bounds them: they are run once on a card of a new kind, before anything else is believed.
-// Reference and cases: tests/kernels/calibrate.rs, calibrate_sums.rs and math.rs, tests/golden/isa.rs.
+// Every instruction wrapper of isa/ separately, and the elementary functions, to compare a GPU with the values in the
+// tests.
+// Arguments: x and y are buffers of 32-bit words, laid out as stated at each kernel; n and mode select among its cases.
+// Grid: a CTA has one to four warps; the work of the threads is stated at each kernel.
+// Bound: none. The kernels run once on each new kind of GPU, before its results are trusted.
+// Reference: tests/kernels/calibrate.rs, calibrate_sums.rs and math.rs, tests/golden/isa.rs.
 #include "common/math.cuh"
 #include "common/math_f64.cuh"
 #include "common/philox.cuh"
@@ -18,7 +19,7 @@ struct Args {
 struct Words {
     isa::Shared<uint32_t> v[1024];
 };
-// 16 bytes for each lane and width, and what a copy must leave alone behind them.
+// 16, 8 and 4 bytes per lane, and words behind them that a copy must not change.
 struct Copies {
     isa::Shared<uint4> wide[32];
     isa::Shared<uint2> half[32];
@@ -28,8 +29,10 @@ struct Copies {
 constexpr uint32_t SENTINEL = 0xabcdef01u;
 }  // namespace calibrate
 
-// One warp, one matrix instruction, number `mode`: registers, 10 more for .trans, 20 more for stmatrix; 0 is mma. x is
-// memory [1024] (n words of it count), byte offsets of rows [32], a [32][4], b [32][4], d [32][4]; y is memory, a, d.
+// One warp executes one matrix instruction, selected by `mode`: the number of registers, plus 10 for .trans, plus 20
+// for stmatrix; 0 is mma.
+// x: memory [1024] (the first n words are used), byte offsets of rows [32], a [32][4], b [32][4], d [32][4].
+// y: memory, a, d.
 KERNEL(calibrate_matrix, calibrate::Args, 32, 1) {
     auto& smem = isa::smem<calibrate::Words>();
     int lane = threadIdx.x, words = int(args.n);
@@ -71,8 +74,9 @@ KERNEL(calibrate_matrix, calibrate::Args, 32, 1) {
     }
 }
 
-// A warp a tile: a chain of n matrix products from zero. x is a [tile][step][32][4], then b [tile][step][32][2]; y is
-// d [tile][32][4]. With mode 1 two products share one load of B, with mode 2 d starts at y.
+// One warp per tile computes a chain of n matrix products from zero. x is a [tile][step][32][4], then b
+// [tile][step][32][2]; y is d [tile][32][4]. With mode 1, B is one half of a fragment that two products share. With
+// mode 2, d starts with the content of y.
 KERNEL(calibrate_mma, calibrate::Args, 32, 1) {
     int lane = threadIdx.x, steps = int(args.n), tile = blockIdx.x;
     const uint32_t* a = args.x + tile * steps * 128;
@@ -97,9 +101,9 @@ KERNEL(calibrate_mma, calibrate::Args, 32, 1) {
     for (int i = 0; i < 4; i++) args.y[(tile * 32 + lane) * 4 + i] = __float_as_uint(acc[i]);
 }
 
-// One warp: lane l copies n % 17, n % 9 and n % 5 bytes (n counts up with l), the rest of 16, 8 and 4 is zero-filled.
-// x is [32] of 16 bytes, [32] of 8, [32] of 4; y is what shared memory holds then. With mode 1 no byte is copied, from
-// an address that cannot be read.
+// One warp: lane l copies m % 17, m % 9 and m % 5 bytes with m = n + l; the rest of 16, 8 and 4 bytes is filled with
+// zeros. x is [32] of 16 bytes, [32] of 8, [32] of 4; y is the content of shared memory afterwards. With mode 1 no byte
+// is copied, and the source address cannot be read.
 KERNEL(calibrate_copy, calibrate::Args, 32, 1) {
     auto& smem = isa::smem<calibrate::Copies>();
     int lane = threadIdx.x, bytes = int(args.n) + lane;
@@ -133,8 +137,8 @@ KERNEL(calibrate_copy, calibrate::Args, 32, 1) {
     if (lane < 4) args.y[224 + lane] = smem.behind[lane];
 }
 
-// One warp: exchanges and votes. x is [32] words; y [64][32]: shfl from (l * n + mode) % 32, xor with 1 to 31, up and
-// down by 1, 5 and 31, the same of 8 bytes (both halves), ballot, any and all of the bit `mode`.
+// One warp: shuffles and votes. x is [32] words. y [64][32] is: shfl from (l * n + mode) % 32; xor with 1 to 31; up and
+// down by 1, 5 and 31; the same with 8 bytes (both halves); ballot, any and all of the bit `mode`.
 KERNEL(calibrate_warp, calibrate::Args, 32, 1) {
     int lane = threadIdx.x, row = 0;
     uint32_t v = args.x[lane];
@@ -166,7 +170,8 @@ KERNEL(calibrate_warp, calibrate::Args, 32, 1) {
     y[32 * row++] = uint32_t(isa::any(bit)) | uint32_t(isa::all(bit)) << 1;
 }
 
-// A thread a word of x [n]: y [n][4] is bf16 of it, pack with the next word, the low and the high half as floats.
+// One thread per word of x [n]: y [n][4] is the word as bf16, packed with the next word, and its low and high half as
+// floats.
 KERNEL(calibrate_bf16, calibrate::Args, 128, 1) {
     int i = blockIdx.x * 128 + threadIdx.x;
     if (i >= args.n) return;
@@ -178,7 +183,7 @@ KERNEL(calibrate_bf16, calibrate::Args, 128, 1) {
     args.y[4 * i + 3] = __float_as_uint(hi(bits)) ^ __float_as_uint(to_float(bf16{uint16_t(bits)}));
 }
 
-// A thread a word of x [n]: y [n][17] is the functions of common/math.cuh, noise, a Philox block, exp2_approx.
+// One thread per word of x [n]: y [n][17] is the functions of common/math.cuh, noise, a Philox block, and exp2_approx.
 KERNEL(calibrate_math, calibrate::Args, 128, 1) {
     int i = blockIdx.x * 128 + threadIdx.x;
     if (i >= args.n) return;
@@ -204,7 +209,7 @@ KERNEL(calibrate_math, calibrate::Args, 128, 1) {
     y[16] = __float_as_uint(isa::exp2_approx(x));
 }
 
-// A thread a number of x [n] in f64: y [n] is e^x.
+// One thread per number of x [n] in f64: y [n] is e^x.
 KERNEL(calibrate_math_f64, calibrate::Args, 128, 1) {
     int i = blockIdx.x * 128 + threadIdx.x;
     if (i >= args.n) return;
@@ -235,7 +240,7 @@ KERNEL(calibrate_named, calibrate::Args, 64, 1) {
     if (threadIdx.x >= 32) args.y[lane] = sum;
 }
 
-// 64 threads: each warp turns its 32 words round, n times, without a barrier of the CTA; x [64], y [64].
+// 64 threads: each warp rotates its 32 words n times, without a barrier of the CTA; x [64], y [64].
 KERNEL(calibrate_turn, calibrate::Args, 64, 1) {
     auto& smem = isa::smem<calibrate::Words>();
     int base = threadIdx.x / 32 * 32, lane = threadIdx.x % 32;
@@ -249,9 +254,9 @@ KERNEL(calibrate_turn, calibrate::Args, 64, 1) {
     args.y[threadIdx.x] = word;
 }
 
-// All threads of all CTAs on the same places, x [CTA][128]; y [20], zero before but for y[4] and y[5], which are the
-// largest number: sums, largest and smallest of int, uint32 and uint64, a float sum of small integers, the old values
-// of exchanges and swaps added up.
+// All threads of all CTAs access the same words. x [CTA][128]. y [20] starts with zeros, except y[4] and y[5], which
+// start with the largest number. Results: sums, maxima and minima of int, uint32 and uint64, a float sum of small
+// integers, and the sum of the old values of exchanges and swaps.
 KERNEL(calibrate_atomic, calibrate::Args, 128, 1) {
     uint32_t v = args.x[blockIdx.x * 128 + threadIdx.x];
     auto ints = reinterpret_cast<int*>(args.y);
@@ -267,9 +272,10 @@ KERNEL(calibrate_atomic, calibrate::Args, 128, 1) {
     isa::atomic_max(longs + 1, wide);
     isa::atomic_max(longs + 2, ~wide);
     isa::atomic_add(reinterpret_cast<float*>(args.y + 12), float(v % 64));
-    // A ring: what all took out, and what is left at the end, is what all put in.
+    // The sum of all values that were exchanged out, plus the value left at the end, equals the sum of all values that
+    // were put in.
     isa::atomic_add(args.y + 13, isa::atomic_exch(args.y + 14, v));
-    // As an addition made of swaps.
+    // An addition made of compare-and-swap.
     uint32_t seen = isa::load_volatile(args.y + 15);
     uint32_t found = isa::atomic_cas(args.y + 15, seen, seen + 1);
     while (found != seen) {
@@ -278,7 +284,8 @@ KERNEL(calibrate_atomic, calibrate::Args, 128, 1) {
     }
 }
 
-// 64 threads a CTA: CTA i adds to what CTA i - 1 left in y [64]; turns are taken by a counter y[64] and a flag y[65].
+// 64 threads per CTA: CTA i adds to what CTA i - 1 left in y [64]. The counter y[64] numbers the CTAs, and the flag
+// y[65] passes the turn from one to the next.
 KERNEL(calibrate_chain, calibrate::Args, 64, 1) {
     auto& smem = isa::smem<calibrate::Words>();
     if (threadIdx.x == 0) smem.v[0] = isa::atomic_add(args.y + 64, 1u);
@@ -296,7 +303,8 @@ KERNEL(calibrate_chain, calibrate::Args, 64, 1) {
     }
 }
 
-// 64 threads a CTA: y[1 + CTA] is the sum of its part of x, y[0] the sum of those, made by whoever is last; y[n] counts.
+// 64 threads per CTA: y[1 + CTA] is the sum of the CTA's part of x. y[0] is the sum of these, computed by the last CTA
+// to arrive. y[n] counts arrivals.
 KERNEL(calibrate_ticket, calibrate::Args, 64, 1) {
     auto& smem = isa::smem<calibrate::Words>();
     uint32_t word = args.x[blockIdx.x * 64 + threadIdx.x];

@@ -1,8 +1,11 @@
-// The mbarrier and bulk-copy wrappers of isa/, each by itself: a card of compute capability 9.0 against what tests say.
-// x and y are buffers of 32-bit words, map is a tensor in global memory; each kernel says what n, mode and at are.
-// One to twelve warps a CTA, one of whose threads asks for the copies; who does what stands at each kernel.
-// Nothing bounds them: they are run once on a card of a new kind, before anything else is believed.
-// Reference and cases: tests/kernels/calibrate_tma.rs, tests/golden/isa_tma.rs.
+// The mbarrier and bulk-copy wrappers of isa/, each separately, to compare a GPU of compute capability 9.0 with the
+// values in the tests.
+// Arguments: x and y are buffers of 32-bit words, and map is a tensor in global memory; n, mode and at are described at
+// each kernel.
+// Grid: a CTA has one to twelve warps, and one thread issues the copies; the work of the threads is stated at each
+// kernel.
+// Bound: none. The kernels run once on each new kind of GPU, before its results are trusted.
+// Reference: tests/kernels/calibrate_tma.rs, tests/golden/isa_tma.rs.
 #include "isa/hopper.cuh"
 
 namespace calibrate_tma {
@@ -32,8 +35,8 @@ struct Pipeline {
 };
 }  // namespace calibrate_tma
 
-// One warp: shared memory is sentinels, then the box of n bytes at coordinates `at` (rank of them) is loaded `offset`
-// bytes into it; y is all of it.
+// One warp: shared memory is filled with sentinels. Then the box of n bytes at coordinates `at` (`rank` of them) is
+// loaded to byte offset `offset`. y is all of shared memory.
 KERNEL_SM90A(calibrate_box_load, calibrate_tma::Args, 32, 1) {
     auto& smem = isa::smem<calibrate_tma::Memory>();
     constexpr int WORDS = calibrate_tma::Memory::WORDS;
@@ -58,8 +61,8 @@ KERNEL_SM90A(calibrate_box_load, calibrate_tma::Args, 32, 1) {
     for (int i = lane; i < WORDS; i += 32) args.y[i] = smem.v[i];
 }
 
-// One warp: shared memory is x [9216], and the box at `at` is stored from `offset` bytes into it; with mode 1 it is
-// added to the tensor.
+// One warp: shared memory is filled with x [9216]. The box at `at` is stored from byte offset `offset`; with mode 1 it
+// is added to the tensor.
 KERNEL_SM90A(calibrate_box_store, calibrate_tma::Args, 32, 1) {
     auto& smem = isa::smem<calibrate_tma::Memory>();
     int lane = threadIdx.x;
@@ -79,8 +82,8 @@ KERNEL_SM90A(calibrate_box_store, calibrate_tma::Args, 32, 1) {
     }
 }
 
-// 64 threads: n bytes of x come into shared memory, each word is added to its number, and they go out to y; a second
-// store of the first 16 bytes to y[mode] follows in a group of its own. Then the last word is overwritten.
+// 64 threads: n bytes of x are loaded into shared memory, each word's index is added to it, and the words are stored to
+// y. A second store of the first 16 bytes to y[mode] follows in a separate group. Then the last word is overwritten.
 KERNEL_SM90A(calibrate_bulk, calibrate_tma::Args, 64, 1) {
     auto& smem = isa::smem<calibrate_tma::Memory>();
     int thread = threadIdx.x, bytes = int(args.n);
@@ -107,9 +110,9 @@ KERNEL_SM90A(calibrate_bulk, calibrate_tma::Args, 64, 1) {
     }
 }
 
-// One thread works off n operations x [n][2] on one mbarrier, each a number and an operand: 0 init, 1 arrive, 2
-// expect_tx, 3 arrive and expect_tx, 4 complete_tx, 5 arrive_drop, 6 test_wait, 7 try_wait, 8 inval. y [n] is what 6
-// and 7 answer, 2 for the others.
+// One thread performs n operations x [n][2] on one mbarrier, each a number and an operand: 0 init, 1 arrive, 2
+// expect_tx, 3 arrive and expect_tx, 4 complete_tx, 5 arrive_drop, 6 test_wait, 7 try_wait, 8 inval. y [n] is the
+// result of 6 and 7, and 2 for the others.
 KERNEL_SM90A(calibrate_mbarrier, calibrate_tma::Args, 32, 1) {
     auto& smem = isa::smem<calibrate_tma::Memory>();
     if (threadIdx.x != 0) return;
@@ -131,8 +134,8 @@ KERNEL_SM90A(calibrate_mbarrier, calibrate_tma::Args, 32, 1) {
     }
 }
 
-// Three warpgroups: the first loads every gridDim'th of n tiles of 64 rows of 128 bytes, `map` has a swizzle of 128
-// bytes; the other two write each to y [n][64][32], its number added.
+// Three warpgroups: the first loads every gridDim'th of n tiles of 64 rows of 128 bytes, from `map` with a swizzle of
+// 128 bytes. The other two add each tile's number to it and write it to y [n][64][32].
 KERNEL_SM90A(calibrate_pipeline, calibrate_tma::Args, 384, 1) {
     using P = calibrate_tma::Pipeline;
     auto& smem = isa::smem<P>();
@@ -172,8 +175,9 @@ KERNEL_SM90A(calibrate_pipeline, calibrate_tma::Args, 384, 1) {
     }
 }
 
-// A cluster of 2 or 4, each CTA with a loading thread and four warps: every tile of 64 rows of 128 bytes is loaded in
-// equal parts by the CTAs, each part to all of them; y [CTA][n][64][32] is the tile as each CTA got it, its rank added.
+// A cluster of 2 or 4 CTAs, each with a loading thread and four warps. The CTAs load equal parts of every tile of 64
+// rows of 128 bytes, and each part goes to all of them. y [CTA][n][64][32] is the tile that each CTA received, plus the
+// CTA's rank.
 KERNEL_SM90A(calibrate_multicast, calibrate_tma::Args, 160, 1) {
     using P = calibrate_tma::Pipeline;
     auto& smem = isa::smem<P>();

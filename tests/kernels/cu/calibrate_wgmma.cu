@@ -1,8 +1,8 @@
-// wgmma by itself: shapes, operand layouts, groups; and the descriptors of its operands.
-// x and y are buffers of 32-bit words, laid out as each kernel says; n and mode choose among its cases.
-// One warpgroup a CTA; who does what stands at each kernel.
-// Nothing bounds them: they are run once on a card of a new kind, before anything else is believed.
-// Reference and cases: tests/golden/isa_wgmma.rs and tests/kernels/calibrate_wgmma.rs.
+// wgmma separately: shapes, operand layouts, groups; and the descriptors of its operands.
+// Arguments: x and y are buffers of 32-bit words, laid out as stated at each kernel; n and mode select among its cases.
+// Grid: one warpgroup per CTA; the work of the threads is stated at each kernel.
+// Bound: none. The kernels run once on each new kind of GPU, before its results are trusted.
+// Reference: tests/golden/isa_wgmma.rs and tests/kernels/calibrate_wgmma.rs.
 #include "isa/hopper.cuh"
 
 namespace calibrate {
@@ -20,16 +20,20 @@ struct Tiles {
     isa::Shared<bf16> b[2][64 * 16];
 };
 
-// What `mode` says, beside which of a and b are MN-major (1 and 2) and whether a is in registers (4): each product from
-// zero, not one chain (8); of the sums only those of the first warp are stored (16). Bits 8 on: products a CTA.
+// Bits of `mode`:
+// - 1 and 2: a, and b, is MN-major.
+// - 4: a is in registers.
+// - 8: each product starts from zero; otherwise they form one chain.
+// - 16: only the sums of the first warp are stored.
+// - bits 8 and up: products per CTA.
 struct Mode {
     static constexpr int FROM_ZERO = 8, FIRST_WARP = 16;
 };
 
 __device__ __forceinline__ uint64_t word64(const uint32_t* p) { return uint64_t(p[1]) << 32 | p[0]; }
 
-// x is shared memory [n], then of each CTA its products: descriptors a and b [product][2] of 64 bits, where address 0
-// is that of the memory's first word; then a's registers [product][128][4], of all CTAs again. y is
+// x is shared memory [n], then the products of each CTA: descriptors a and b [product][2] of 64 bits, where address 0
+// is the first word of the memory; then, again for all CTAs, a's registers [product][128][4]. y is
 // [CTA][product][thread][N / 2].
 template <int N, isa::Major A, isa::Major B, bool REGISTERS>
 __device__ __forceinline__ void products(const Args& args) {
@@ -94,8 +98,8 @@ CALIBRATE_WGMMA(128)
 CALIBRATE_WGMMA(192)
 CALIBRATE_WGMMA(256)
 
-// A chain of n products, m64n64k16: x is a [n][64][16], then b [n][64][16] in bf16; y the sums [128][32]. Threads write
-// one of two slots while the product of the other may still read it.
+// A chain of n products, m64n64k16: x is a [n][64][16], then b [n][64][16] in bf16; y is the sums [128][32]. Threads
+// write one of two slots while the product of the other slot may still read it.
 KERNEL_SM90A(calibrate_wgmma_slots, calibrate::Args, 128, 1) {
     auto& smem = isa::smem<calibrate::Tiles>();
     int thread = threadIdx.x, count = int(args.n);
@@ -103,7 +107,7 @@ KERNEL_SM90A(calibrate_wgmma_slots, calibrate::Args, 128, 1) {
     isa::WgmmaAcc<64> sums;
     for (int step = 0; step < count; step++) {
         int slot = step % 2;
-        // Not swizzled: blocks of 8 rows of 8, the two along k first.
+        // Not swizzled: blocks of 8 rows of 8 elements, the two blocks along k first.
         for (int i = thread; i < 1024; i += 128) {
             int at = i / 128 * 128 + i % 16 / 8 * 64 + i / 16 % 8 * 8 + i % 8;
             smem.a[slot][at] = a[step * 1024 + i];
@@ -123,7 +127,8 @@ KERNEL_SM90A(calibrate_wgmma_slots, calibrate::Args, 128, 1) {
     for (int j = 0; j < 32; j++) args.y[thread * 32 + j] = __float_as_uint(sums[j]);
 }
 
-// A thread a descriptor: x [n][5] is start, leading, stride, base offset and swizzle; y [n][2] its low and high word.
+// One thread per descriptor: x [n][5] is start, leading, stride, base offset and swizzle; y [n][2] is its low and high
+// word.
 KERNEL_SM90A(calibrate_descriptor, calibrate::Args, 128, 1) {
     int i = blockIdx.x * 128 + threadIdx.x;
     if (i >= args.n) return;
