@@ -1,7 +1,8 @@
 // Stores the k and v heads of new tokens in the pages of a KV cache.
 // Shapes: qkv [rows, width] bf16, whose kv part starts at column `skip` (k heads, then v heads); slots [rows] u32 =
 // block * 128 + position; k, v [blocks][heads][128][dim]. A slot past the cache stores nothing. Slots must be distinct.
-// Grid: a thread moves 8 elements if dim % 8 == 0 (kv_store_vectors), else one (kv_store_elements). Bound: memory.
+// Grid: a thread moves 8 elements if dim % 8 == 0 (kv_store_vectors), else one (kv_store_elements).
+// Bound: memory.
 // Reference: src/ops/paged_attention.rs (store).
 // Benchmark: `omr bench kv_cache`.
 #include "isa/isa.cuh"

@@ -7,7 +7,8 @@
 // Shapes: idx [rows] u32; src and dst [., words] in words of two bytes; the indexed side has `bound` rows. A row that
 // is gathered or summed from an index past the bound is NaN; a row scattered there is dropped. Scattered indices must
 // be distinct; otherwise one of the rows wins.
-// Grid: ceil(rows / 4), one warp per row, 4 rows per CTA. Bound: memory, each row read and written once.
+// Grid: ceil(rows / 4), one warp per row, 4 rows per CTA.
+// Bound: memory, each row read and written once.
 // Reference: src/ops/rows.rs.
 // Benchmark: `omr bench rows`.
 #include "common/rows.cuh"

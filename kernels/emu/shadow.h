@@ -1,4 +1,7 @@
 // Shadow state of shared memory: which threads last wrote and read each byte, when, and how threads are ordered.
+//
+// Threads are ordered by vector clocks. In these comments a thread knows an access if that access happens before
+// everything that the thread does next. Synchronisation passes this knowledge from thread to thread.
 #pragma once
 #include <stdint.h>
 #include <string.h>
