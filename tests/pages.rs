@@ -1,11 +1,11 @@
-//! What is said of the pages under docs/ leads somewhere: sections named in code are headings, files named in pages are
-//! there, every room stands on both maps.
+//! Checks the pages of the repository: files and sections that they name exist, pages about the design stay short, and
+//! every room has its row on the crate's front page and its box in the picture of the architecture.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const PAGES: [&str; 6] =
-    ["README.md", "CONTRIBUTING.md", "docs/DESIGN.md", "docs/FORMATS.md", "docs/MEASURED.md", "docs/OPENMMREASONER.md"];
+/// Lines of a page under docs/design, at most.
+const DESIGN_LINES: usize = 120;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -15,7 +15,20 @@ fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
 }
 
-/// Every source under `dir` that is text of ours: reference data and results are not.
+/// Returns the Markdown files directly in `folder`, as paths from the root.
+fn markdown(folder: &str) -> Vec<String> {
+    let entries = fs::read_dir(root().join(folder)).unwrap().map(|entry| entry.unwrap().file_name());
+    let names = entries.map(|name| format!("{folder}/{}", name.to_str().unwrap()));
+    names.filter(|name| name.ends_with(".md")).collect()
+}
+
+/// Returns the pages that are checked, as paths from the root.
+fn pages() -> Vec<String> {
+    let top = ["README.md", "CONTRIBUTING.md"].map(str::to_owned);
+    top.into_iter().chain(markdown("docs")).chain(markdown("docs/design")).collect()
+}
+
+/// Collects the sources under `dir`, without reference data, results and this file.
 fn sources(dir: &Path, out: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
@@ -29,7 +42,7 @@ fn sources(dir: &Path, out: &mut Vec<PathBuf>) {
     }
 }
 
-/// The numbers behind each `PAGE section` in `text`.
+/// Returns the number that follows each `PAGE section` in `text`.
 fn sections<'a>(text: &'a str, page: &str) -> Vec<&'a str> {
     let number = |rest: &'a str| &rest[..rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len())];
     text.split(&format!("{page} section ")).skip(1).map(number).collect()
@@ -37,36 +50,38 @@ fn sections<'a>(text: &'a str, page: &str) -> Vec<&'a str> {
 
 #[test]
 fn sections_named_in_code_are_headings() {
-    assert_eq!(sections("(DESIGN section 8). // DESIGN section 4 and 5, DESIGN section x", "DESIGN"), ["8", "4", ""]);
+    assert_eq!(sections("(FORMATS section 8). // FORMATS section 4 and 5, FORMATS section", "FORMATS"), ["8", "4"]);
 
     let mut files = Vec::new();
-    for dir in ["src", "kernels", "tests", "tools", "bench"] {
+    for dir in ["src", "kernels", "tests", "tools", "bench", "verifier"] {
         sources(&root().join(dir), &mut files);
     }
-    let pages = ["DESIGN", "FORMATS"].map(|page| (page, read(&format!("docs/{page}.md"))));
+    let headings = read("docs/FORMATS.md");
     let (mut seen, mut wrong) = (0, Vec::new());
     for file in files {
         let Ok(text) = fs::read_to_string(&file) else { continue };
-        for (page, headings) in &pages {
-            for number in sections(&text, page) {
-                seen += 1;
-                if !headings.contains(&format!("\n## {number}. ")) {
-                    wrong.push(format!("{}: {page} has no section {number:?}", file.display()));
-                }
+        for number in sections(&text, "FORMATS") {
+            seen += 1;
+            if !headings.contains(&format!("\n## {number}. ")) {
+                wrong.push(format!("{}: FORMATS has no section {number:?}", file.display()));
             }
         }
-        if !sections(&text, "CONTRACT").is_empty() {
-            wrong.push(format!("{}: there is no page CONTRACT", file.display()));
+        for page in ["DESIGN", "CONTRACT"] {
+            if !sections(&text, page).is_empty() {
+                wrong.push(format!("{}: {page} has no numbered sections; name a page of docs/design", file.display()));
+            }
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert!(seen > 0, "no source names a section");
 }
 
-/// Files and folders a page names: in backticks or as links, from the root, or from `src/` when a room comes first.
+/// Returns the files and folders that a page names, in backticks or as links. A path starts at the root, or at `src/` if a
+/// room comes first.
 fn named(page: &str, text: &str, rooms: &[String]) -> Vec<PathBuf> {
     let beside = |target: &str| root().join(page).parent().unwrap().join(target);
-    let links = text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(target, _)| target);
+    let prose: String = text.split('`').step_by(2).collect();
+    let links = prose.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(target, _)| target);
     let mut out: Vec<PathBuf> = links.filter(|t| !t.contains("://") && !t.starts_with('#')).map(beside).collect();
     for code in text.split('`').skip(1).step_by(2) {
         let plain = |c: char| c.is_ascii_alphanumeric() || "_./-".contains(c);
@@ -88,8 +103,8 @@ fn rooms() -> Vec<String> {
 #[test]
 fn files_named_in_pages_are_there() {
     let (rooms, mut seen, mut missing) = (rooms(), 0, Vec::new());
-    for page in PAGES {
-        for path in named(page, &read(page), &rooms) {
+    for page in pages() {
+        for path in named(&page, &read(&page), &rooms) {
             seen += 1;
             if !path.exists() {
                 missing.push(format!("{page}: {}", path.display()));
@@ -97,14 +112,32 @@ fn files_named_in_pages_are_there() {
         }
     }
     assert!(missing.is_empty(), "{}", missing.join("\n"));
-    assert!(seen > 20, "{seen} names found");
+    assert!(seen > 100, "{seen} names found");
 }
 
 #[test]
-fn every_room_stands_on_both_maps() {
-    let (lib, design) = (read("src/lib.rs"), read("docs/DESIGN.md"));
+fn pages_about_the_design_are_short() {
+    let pages = markdown("docs/design");
+    let lines = |page: &String| read(page).lines().count();
+    let long: Vec<&String> = pages.iter().filter(|page| lines(page) > DESIGN_LINES).collect();
+    assert!(long.is_empty(), "more than {DESIGN_LINES} lines: {long:?}");
+    assert!(!pages.is_empty());
+}
+
+#[test]
+fn every_page_about_the_design_is_in_the_index() {
+    let index = read("docs/DESIGN.md");
+    for page in markdown("docs/design") {
+        let link = page.strip_prefix("docs/").unwrap();
+        assert!(index.contains(&format!("]({link})")), "docs/DESIGN.md: {link}");
+    }
+}
+
+#[test]
+fn every_room_is_on_the_front_page_and_in_the_picture() {
+    let (lib, picture) = (read("src/lib.rs"), read("docs/architecture.svg"));
     for room in rooms() {
-        assert!(lib.contains(&format!("[`{room}`]")), "lib.rs: {room}");
-        assert!(design.contains(&format!("`{room}`")), "docs/DESIGN.md: {room}");
+        assert!(lib.contains(&format!("[`{room}`]")), "src/lib.rs: {room}");
+        assert!(picture.contains(&format!(">{room}</text>")), "docs/architecture.svg, see tools/architecture: {room}");
     }
 }
