@@ -139,7 +139,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "recipe",
         &[
-            "answers", "config", "identity", "device", "machine", "tensor", "ranks", "model", "text", "reward", "task",
+            "answers", "config", "identity", "device", "machine", "tensor", "ranks", "model", "text", "image", "reward", "task",
             "data", "train", "rl", "eval", "report", "pipeline",
         ],
     ),

@@ -141,3 +141,9 @@ fn every_room_is_on_the_front_page_and_in_the_picture() {
         assert!(picture.contains(&format!(">{room}</text>")), "docs/architecture.svg, see tools/architecture: {room}");
     }
 }
+
+#[test]
+fn readme_is_short() {
+    let lines = read("README.md").lines().count();
+    assert!(lines <= 130, "README.md has {lines} lines, expected at most 130");
+}

@@ -1,4 +1,4 @@
-//! One arithmetic for sampling and training (DESIGN section 8): the log-probability a token was sampled with is,
+//! One arithmetic for sampling and training (docs/design/training.md): the log-probability a token was sampled with is,
 //! bit for bit, the one the trainer's packed forward computes, whatever the engine was asked beside it.
 
 use std::sync::Arc;

@@ -34,7 +34,7 @@ fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
 }
 
-/// DESIGN section 8: before the first update of a batch the trainer's log-probs are the sampler's.
+/// docs/design/training.md: before the first update of a batch the trainer's log-probs are the sampler's.
 fn assert_no_difference(run: &Outcome) {
     for name in ["training/rollout_probs_diff_max", "training/rollout_log_probs_diff_max"] {
         assert!(run.figures(name).iter().all(|&d| d == 0.0), "{name}: {:?}", run.figures(name));
