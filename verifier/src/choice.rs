@@ -1,25 +1,25 @@
-//! Multiple choice: the letter an answer names.
+//! Multiple-choice answers: finds the letter that an answer names.
 
 use crate::lexicon::{self, Kind};
 use crate::python;
 
-/// Letters a strict choice may have.
+/// Returns true for the letters that strict mode accepts as a choice.
 fn is_choice(c: char) -> bool {
     matches!(c, 'A'..='J')
 }
 
-/// Signs that may stand around a letter and its option.
+/// Returns true for characters that may stand around a letter and its option.
 fn is_wrapper(c: char) -> bool {
     matches!(c, '(' | ')' | '[' | ']' | '{' | '}' | '.' | ':' | '*' | '"' | '$' | ',') || python::is_space(c)
 }
 
-/// The letter, when `gold` is one: `C`, `(C)`, `C.`.
+/// Returns the letter if `gold` is a single choice letter: `C`, `(C)`, `C.`.
 pub fn letter(gold: &str) -> Option<char> {
     let mut chars = gold.trim_matches(is_wrapper).chars();
     chars.next().filter(|&c| is_choice(c) && chars.next().is_none())
 }
 
-/// A capital that stands alone in a text, and where.
+/// Returns the capital letters that stand alone in a text, each with its position.
 fn standing(text: &str) -> Vec<(usize, char)> {
     let attached =
         |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || matches!(c, '\'' | '_' | '^' | '+' | '='));
@@ -33,11 +33,11 @@ fn standing(text: &str) -> Vec<(usize, char)> {
         if attached(before.chars().next_back()) || before.ends_with('\\') || attached(behind.chars().next()) {
             continue;
         }
-        // Grade A-1, B-flat.
+        // Not a choice: "Grade A-1", "B-flat".
         if dash(next.next(), next.next()) {
             continue;
         }
-        // "A" and "I" are words when a small letter follows.
+        // "A" and "I" are words if a lower-case word follows.
         let next = behind.trim_start().split(|c: char| !c.is_alphabetic()).next().unwrap_or_default();
         let sentence = behind.starts_with(' ')
             && next.starts_with(char::is_lowercase)
@@ -49,8 +49,9 @@ fn standing(text: &str) -> Vec<(usize, char)> {
     found
 }
 
-/// The letter an answer names, read with care: alone (in any case), before its option (`B) seven`), or as the only
-/// letter that stands alone. `Circle` names none, nor do `A and C`, `A-C` and `not A`.
+/// Returns the letter that an answer names. It may be the complete answer (in upper or lower case), precede its option
+/// (`B) seven`), or be the only letter in the text that is not part of a word. `Circle`, `A and C`, `A-C` and `not A`
+/// name no letter.
 pub fn named_letter(answer: &str) -> Option<char> {
     let text = python::strip(answer);
     let inner = text.replace("\\text", "").replace("\\bold", "");
@@ -66,14 +67,14 @@ pub fn named_letter(answer: &str) -> Option<char> {
     letters.dedup();
     match (labelled(text), letters.as_slice()) {
         (_, [c]) => Some(*c),
-        // The letters of an option's text are its own: "B. Vitamin C"; but "B) and C)" are two.
+        // A letter inside the option's text does not count: "B. Vitamin C" names B. But "B) and C)" names two letters.
         (Some((c, rest)), _) if !starts_listed(rest) => Some(c),
         (_, []) => small(text),
         _ => None,
     }
 }
 
-/// True where one more letter follows the first.
+/// Returns true if the text after the first letter begins with another choice letter.
 fn starts_listed(rest: &str) -> bool {
     let joint =
         |t: &str| ["and ", "or ", "& ", ",", "/", "-"].iter().find_map(|j| t.strip_prefix(j).map(str::to_owned));
@@ -83,7 +84,8 @@ fn starts_listed(rest: &str) -> bool {
     behind.starts_with(is_choice) && !behind[1..].starts_with(|c: char| c.is_alphanumeric())
 }
 
-/// The small letter behind "option": `option (b)`, or in brackets before an option: `(b) seven`.
+/// Returns the choice for a lower-case letter after the word "option" (`option (b)`), or in brackets at the beginning
+/// (`(b) seven`).
 fn small(text: &str) -> Option<char> {
     let lower = text.trim_end_matches(is_wrapper);
     let behind = lexicon::find(Kind::Option, lower).last().map(|f| &lower[f.1..]);
@@ -95,7 +97,7 @@ fn small(text: &str) -> Option<char> {
     behind.and_then(alone).or_else(bracketed)
 }
 
-/// Several letters in the order of writing, none twice: `AC`, `A, C`, `(A) and (C)`.
+/// Returns several distinct letters in the order in which they are written: `AC`, `A, C`, `(A) and (C)`.
 pub fn letters(text: &str) -> Option<Vec<char>> {
     let mut found = Vec::new();
     for word in text.split(|c: char| is_wrapper(c) || matches!(c, ';' | '&')) {
@@ -111,7 +113,7 @@ pub fn letters(text: &str) -> Option<Vec<char>> {
     (found.len() >= 2 && distinct).then_some(found)
 }
 
-/// A letter and the text of its option: `C. 12`, `(C) twelve`.
+/// Splits a letter from the text of its option: `C. 12`, `(C) twelve`.
 pub fn labelled(text: &str) -> Option<(char, &str)> {
     let text = python::strip(text);
     let faced = ["\\text{", "\\bold{"].iter().find_map(|f| text.strip_prefix(f));

@@ -1,17 +1,21 @@
-//! The answer inside a response, and whether the response keeps to the format.
+//! Finds the answer inside a response, and scores whether the response has the required format.
 //!
-//! `compat` follows the published scorer to the letter. `strict` mends what it gets wrong: text inside the
-//! thinking is not an answer, the last answer counts (not the first), several boxes are a list, numbers keep their
-//! sign and thousands separators, and white space around a well-formed response costs nothing.
+//! `compat` follows the published scorer exactly. `strict` corrects its defects:
+//!
+//! - Text inside the thinking is not an answer.
+//! - The last answer counts, not the first.
+//! - Several boxes form a list.
+//! - Numbers keep their sign and thousands separators.
+//! - White space around a well-formed response does not lower the format score.
 
 use std::borrow::Cow;
 
 use crate::{Format, Mode, python};
 
-/// Most boxes that are one answer.
+/// Maximum number of boxes that form one answer.
 const MAX_BOXES: usize = 16;
 
-/// Which rule found the answer.
+/// Rule that found the answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Path {
     /// `<answer>...</answer>`.
@@ -20,12 +24,12 @@ pub enum Path {
     Boxed,
     /// A number at the end of a line.
     TrailingNumber,
-    /// Nothing was found.
+    /// No rule found an answer.
     None,
 }
 
 impl Path {
-    /// The rule's name in records.
+    /// Returns the rule's name as it is written to records.
     pub fn name(self) -> &'static str {
         match self {
             Path::AnswerTag => "answer_tag",
@@ -36,8 +40,8 @@ impl Path {
     }
 }
 
-/// An answer as it stands in the response, and the rule that found it. Several boxes are in strict the list of those
-/// that differ.
+/// Returns the answer as it stands in the response, and the rule that found it. In strict mode several different boxes
+/// are returned as one list.
 pub fn extract(response: &str, mode: Mode) -> (Cow<'_, str>, Path) {
     let text = if mode == Mode::Strict { said(response) } else { response };
     let tag = match mode {
@@ -70,12 +74,12 @@ pub fn extract(response: &str, mode: Mode) -> (Cow<'_, str>, Path) {
     (Cow::Borrowed(""), Path::None)
 }
 
-/// The answer without white space around it and without one final full stop.
+/// Removes one final full stop and then the surrounding white space.
 pub fn simple_parse(text: &str) -> &str {
     python::strip(text.strip_suffix('.').unwrap_or(text))
 }
 
-/// The answer as it is compared and recorded.
+/// Returns the answer in the form that is compared and recorded, and the rule that found it.
 pub fn predict_str(response: &str, mode: Mode) -> (Cow<'_, str>, Path) {
     let (raw, path) = extract(response, mode);
     let predict = match raw {
@@ -85,10 +89,11 @@ pub fn predict_str(response: &str, mode: Mode) -> (Cow<'_, str>, Path) {
     (predict, path)
 }
 
-/// `\boxed{...}` contents with balanced braces, in order of their beginnings; nested ones count too.
+/// Returns the contents of all `\boxed{...}` with balanced braces, in order of their beginnings. Nested boxes count,
+/// too.
 pub fn boxes(text: &str) -> Vec<&str> {
     const OPEN: &str = "\\boxed{";
-    // One pass with a stack of open braces: counting anew from every beginning is quadratic.
+    // One pass with a stack of open braces. Counting braces again from every beginning would take quadratic time.
     let (mut open, mut found) = (Vec::new(), Vec::new());
     for (i, b) in text.bytes().enumerate() {
         if b == b'{' {
@@ -104,8 +109,8 @@ pub fn boxes(text: &str) -> Vec<&str> {
     found.into_iter().map(|(_, content)| content).collect()
 }
 
-/// The boxes that stand in no other box and are not empty: the content of each, where it begins, and where it ends;
-/// behind the end of the text where the closing brace is missing.
+/// Returns the boxes that are not inside another box and not empty: content, begin and end. If the closing brace is
+/// missing, the end lies beyond the end of the text.
 pub(super) fn outer_boxes(text: &str) -> Vec<(&str, usize, usize)> {
     let (mut found, mut from) = (Vec::new(), 0);
     while let Some(at) = text[from..].find("box").map(|at| from + at) {
@@ -123,7 +128,7 @@ pub(super) fn outer_boxes(text: &str) -> Vec<(&str, usize, usize)> {
     found
 }
 
-/// The text before the brace that closes the one just passed.
+/// Returns the text before the closing brace. `text` begins just after the opening brace.
 pub(super) fn group(text: &str) -> Option<&str> {
     let mut depth = 1i32;
     for (i, b) in text.bytes().enumerate() {
@@ -135,7 +140,7 @@ pub(super) fn group(text: &str) -> Option<&str> {
     None
 }
 
-/// The content of one box as it is, of several that differ, as a list.
+/// Returns the content of a single box unchanged, or the distinct contents of several boxes as a list.
 pub(super) fn one_or_list<'a>(boxes: &[(&'a str, usize, usize)]) -> Option<Cow<'a, str>> {
     let mut all: Vec<&str> = Vec::new();
     for (content, ..) in boxes {
@@ -150,7 +155,7 @@ pub(super) fn one_or_list<'a>(boxes: &[(&'a str, usize, usize)]) -> Option<Cow<'
     }
 }
 
-/// Without white space around it and one final full stop.
+/// Removes the surrounding white space and one final full stop.
 fn plain(content: &str) -> &str {
     simple_parse(python::strip(content))
 }
@@ -160,13 +165,13 @@ fn first_answer_tag(text: &str) -> Option<&str> {
     rest.split_once("</answer>").map(|(content, _)| content)
 }
 
-/// The content of the last `<answer>...</answer>`.
+/// Returns the content of the last `<answer>...</answer>`.
 pub(super) fn last_answer_tag(text: &str) -> Option<&str> {
     let (before, _) = text.rsplit_once("</answer>")?;
     before.rsplit_once("<answer>").map(|(_, content)| content)
 }
 
-/// `\b(\d+(?:\.\d+)?)\b\s*\.?\s*$`, the leftmost match.
+/// Returns the leftmost match of `\b(\d+(?:\.\d+)?)\b\s*\.?\s*$`.
 fn trailing_number(line: &str) -> Option<&str> {
     let end = end_of_number(line);
     let whole = start_of_digits(end)?;
@@ -175,19 +180,19 @@ fn trailing_number(line: &str) -> Option<&str> {
     [fraction, Some(whole)].into_iter().flatten().find(|&at| bounded(at)).map(|at| &end[at..])
 }
 
-/// The line up to its last number: without white space, one full stop, white space.
+/// Cuts off the end of a line after its last number: white space, one full stop, and white space before it.
 fn end_of_number(line: &str) -> &str {
     let line = line.trim_end_matches(python::is_space);
     line.strip_suffix('.').unwrap_or(line).trim_end_matches(python::is_space)
 }
 
-/// Where the digits at the end of `text` begin.
+/// Returns the position where the digits at the end of `text` begin.
 fn start_of_digits(text: &str) -> Option<usize> {
     let start = text.trim_end_matches(python::is_digit).len();
     (start < text.len()).then_some(start)
 }
 
-/// A number at the end of a line with its sign, thousands separators and decimals: `-1,234.5`.
+/// Returns the number at the end of a line, with sign, thousands separators and decimals: `-1,234.5`.
 fn trailing_signed_number(line: &str) -> Option<&str> {
     let end = end_of_number(line.trim_end_matches(|c: char| python::is_space(c) || matches!(c, '*' | '$' | '`' | '!')));
     let mut start = start_of_digits(end)?;
@@ -204,7 +209,7 @@ fn trailing_signed_number(line: &str) -> Option<&str> {
     let before = &end[..start];
     let sign = before.strip_suffix(['-', '\u{2212}']);
     match sign {
-        // A minus between two words or numbers joins them; only a free one is a sign.
+        // A minus directly after a word, a number or a closing bracket is an operator. Elsewhere it is a sign.
         Some(rest) if !rest.chars().next_back().is_some_and(|c| python::is_word(c) || c == ')') => {
             Some(&end[rest.len()..])
         }
@@ -213,9 +218,9 @@ fn trailing_signed_number(line: &str) -> Option<&str> {
     }
 }
 
-/// How well a response keeps to the format that is asked for: 1 where it does, else 0; in compat 0.8 for a long enough
-/// calculation that ends in a number, where a box without thinking would do. White space around a response costs nothing
-/// in strict, and a box inside the thinking is none.
+/// Scores whether a response has the required format: 1 if it does, otherwise 0. Compat mode gives 0.8 for a
+/// sufficiently long calculation that contains an answer, if the format also allows a box without thinking. In strict
+/// mode, white space around a response does not matter, and a box inside the thinking does not count.
 pub fn format_score(response: &str, mode: Mode, format: Format) -> f64 {
     let (whole, said) = match mode {
         Mode::Strict => (python::strip(response), said(response)),
@@ -238,30 +243,31 @@ pub fn format_score(response: &str, mode: Mode, format: Format) -> f64 {
     f64::from(u8::from(kept))
 }
 
-/// True for a long enough calculation with an answer, as the published scorer tells it.
+/// Returns true for a sufficiently long calculation with an answer, by the definition of the published scorer.
 fn calculates(response: &str) -> bool {
     let signs = response.contains(['=', '+', '-', '*', '/', '(', ')', '[', ']', '\\']);
     signs && python::len(python::strip(response)) > 50 && !extract(response, Mode::Compat).0.is_empty()
 }
 
-/// The whole of `<think>.*</think>.*<answer>.*</answer>`, with `.` for any character.
+/// Returns true if all of the text matches `<think>.*</think>.*<answer>.*</answer>`, where `.` is any character.
 fn is_think_answer(text: &str) -> bool {
     let Some(body) = text.strip_prefix("<think>").and_then(|t| t.strip_suffix("</answer>")) else { return false };
     body.split_once("</think>").is_some_and(|(_, rest)| rest.contains("<answer>"))
 }
 
-/// The format score of verl's geo3k recipe: the whole of `<think>.*</think>.*\boxed{.*}.*`.
+/// Returns the format score of verl's geo3k recipe: 1 if all of the text matches `<think>.*</think>.*\boxed{.*}.*`,
+/// otherwise 0.
 pub fn think_boxed_format_score(response: &str) -> f64 {
     let body = response.strip_prefix("<think>").and_then(|t| t.split_once("</think>"));
     let boxed = body.and_then(|(_, rest)| rest.split_once("\\boxed{"));
     f64::from(u8::from(boxed.is_some_and(|(_, rest)| rest.contains('}'))))
 }
 
-/// What opens and closes a thinking.
+/// Tags that open and close the thinking.
 const THINKING: [(&str, &str); 2] = [("<think>", "</think>"), ("<analysis>", "</analysis>")];
 
-/// What a response says: the text behind its thinking, whose opening tag may have stood in the prompt, up to a thinking
-/// that has no end.
+/// Returns the response without its thinking. The opening tag may be absent because it was part of the prompt. Thinking
+/// that is never closed is removed, with everything after it.
 pub(super) fn said(response: &str) -> &str {
     THINKING.iter().fold(response, |text, (open, close)| {
         let behind = text.rsplit_once(close).map_or(text, |(_, rest)| rest);
@@ -269,13 +275,14 @@ pub(super) fn said(response: &str) -> &str {
     })
 }
 
-/// True for a response that is nothing but thinking: it may have been cut.
+/// Returns true if a response contains only thinking. Such a response may have been truncated.
 pub fn only_thinks(response: &str) -> bool {
     THINKING.iter().any(|(open, _)| response.contains(open)) && python::strip(said(response)).is_empty()
 }
 
-/// The response without its thinking. In strict what it says; in compat as newer evaluation harnesses hand it to a
-/// scorer: whole blocks are removed, and all up to a closing tag that is left; a block without its end stays.
+/// Returns the response without its thinking. Strict mode returns the same text as `said`, stripped. Compat mode does
+/// what newer evaluation harnesses do before they call a scorer: it removes complete blocks, then everything up to a
+/// remaining closing tag. A block that is never closed stays.
 pub fn strip_think(response: &str, mode: Mode) -> String {
     if mode == Mode::Strict {
         return python::strip(said(response)).to_owned();
@@ -289,7 +296,7 @@ pub fn strip_think(response: &str, mode: Mode) -> String {
             rest = after;
         }
         out.push_str(rest);
-        // The opening tag may have stood in the prompt.
+        // The opening tag may be part of the prompt.
         text = match out.rsplit_once(close) {
             Some((_, behind)) if !out.contains(open) => behind.to_owned(),
             _ => out,

@@ -1,4 +1,4 @@
-//! The answer inside a text, and the answer without its wrappers.
+//! Finds the answer inside a text and removes the marks that wrap it.
 
 use std::borrow::Cow;
 
@@ -7,30 +7,34 @@ use crate::steps::Steps;
 use crate::value::{self, Value};
 use crate::{extract, python};
 
-/// Most wrappers around one answer.
+/// Maximum number of wrappers around one answer.
 const MAX_WRAPPERS: usize = 32;
-/// Longest text that can be one answer.
+/// Maximum length in bytes of a text that can be one answer.
 pub(super) const MAX_ANSWER: usize = 10_000;
-/// Longest sentence that is searched for its answer.
+/// Maximum length in bytes of a sentence that is searched for its answer.
 const MAX_SENTENCE: usize = 600;
-/// Most words that a sentence says of its subject.
+/// Maximum number of words after the verb that are taken as the answer.
 const MAX_SAID: usize = 3;
 
-/// An answer, and what was said around it.
+/// An answer and the text around it.
 pub(super) struct Located<'a> {
     /// The answer.
     pub(super) text: Cow<'a, str>,
-    /// Its value, where it was found by reading it.
+    /// Parsed value of the answer, if it was found by parsing.
     pub(super) value: Option<Value>,
-    /// The sentence or the mark it stands in, without the reason behind it.
+    /// The sentence or mark that contains the answer, without the reason that follows it.
     pub(super) clause: Cow<'a, str>,
 }
 
-/// What marks formulas: what opens one and what closes it.
+/// Opening and closing marks of formulas.
 const MARKS: [(&str, &str); 5] = [("\\[", "\\]"), ("\\(", "\\)"), ("$$", "$$"), ("$", "$"), ("**", "**")];
 
-/// The answer inside a text: its boxes, what follows "the answer is", else the last sentence: all of it, what
-/// follows its verb, its last formula.
+/// Finds the answer inside a text. It is taken from the first of these that exists:
+///
+/// 1. the boxes,
+/// 2. the text after "the answer is" or a similar marker,
+/// 3. the complete text, if it parses as one value,
+/// 4. the last sentence: all of it, the part after its verb, or its last formula.
 pub(super) fn locate<'a>(text: &'a str, steps: &Steps) -> Located<'a> {
     let said = extract::said(text);
     let text = python::strip(extract::last_answer_tag(said).unwrap_or(said));
@@ -43,7 +47,7 @@ pub(super) fn locate<'a>(text: &'a str, steps: &Steps) -> Located<'a> {
     }
     let line = text.rsplit('\n').map(python::strip).find(|l| !l.is_empty() && *l != "---").unwrap_or(text);
     let sentence = before_reason(python::strip(last_sentence(line)));
-    // A conclusion at the end counts for all of it.
+    // A conclusion at the end of the sentence replaces the whole sentence.
     let clause = conclusion(sentence).unwrap_or(sentence);
     let (text, value) = in_sentence(clause, sentence, text, steps).unwrap_or_else(|| {
         let all = if clause.len() < text.len() { last_formula(text).unwrap_or(clause) } else { text };
@@ -52,7 +56,7 @@ pub(super) fn locate<'a>(text: &'a str, steps: &Steps) -> Located<'a> {
     Located { text, value, clause: Cow::Borrowed(clause) }
 }
 
-/// What follows the last sign that ends a sentence; the point behind an option's letter ends none.
+/// Returns the text after the last sign that ends a sentence. The point after an option's letter does not end one.
 fn last_sentence(line: &str) -> &str {
     let ends = ["? ", "! ", ". "].iter().flat_map(|end| line.match_indices(end).map(|(at, _)| at)).filter(|&at| {
         let word = line[..at].rsplit(' ').next().unwrap_or_default();
@@ -61,7 +65,7 @@ fn last_sentence(line: &str) -> &str {
     ends.max().map_or(line, |at| &line[at + 2..])
 }
 
-/// What follows the last joint behind a comma: ", so it is a square".
+/// Returns the text after the last conclusion word that follows a comma or similar mark: ", so it is a square".
 fn conclusion(sentence: &str) -> Option<&str> {
     let joints = lexicon::find(Kind::Joint, sentence);
     let concluded = |at: &&(usize, usize)| sentence[..at.0].trim_end().ends_with([',', ';', ':', '$', ')']);
@@ -69,7 +73,7 @@ fn conclusion(sentence: &str) -> Option<&str> {
     joints.iter().rev().find(concluded).map(behind).filter(|t| !t.is_empty())
 }
 
-/// The value that a text is by itself.
+/// Parses a text that consists of one value only.
 fn read(text: &str, steps: &Steps) -> Option<Value> {
     if text.len() > MAX_ANSWER {
         return None;
@@ -82,7 +86,7 @@ fn read(text: &str, steps: &Steps) -> Option<Value> {
     let value = value::parse(&unmarked(inner), true, steps);
     let known = match &value {
         Value::Text(_) => false,
-        // Letters side by side read as products.
+        // Letters side by side would parse as a product.
         Value::Scalar(e, _) => {
             e.has_numbers() || !inner.contains(' ') || inner.contains(['\\', '^', '_', '+', '/', '('])
         }
@@ -91,8 +95,8 @@ fn read(text: &str, steps: &Steps) -> Option<Value> {
     known.then_some(value)
 }
 
-/// The part of a sentence that is its answer: all of its conclusion, what follows a verb, a formula; and its value,
-/// where it was read. `tried` has none.
+/// Finds the answer in a sentence: its complete conclusion, the part after a verb, or a formula. Returns it with its
+/// value, if it was parsed. `tried` is the text that is already known not to parse as one value.
 fn in_sentence<'a>(
     clause: &'a str,
     sentence: &'a str,
@@ -119,7 +123,7 @@ fn in_sentence<'a>(
     let told = |v: &&(usize, usize)| matches!(&clause[v.0..v.1], "is" | "are" | "was" | "were");
     let shown = cuts.iter().rev().filter_map(|cut| {
         let (head, rest) = (clause[..cut.0].trim_end(), python::strip(&clause[cut.1..]));
-        // A letter by itself is the name of what follows: "x is 5".
+        // A single letter is the name of what follows: "x is 5".
         let letter = |c: char| c.is_ascii_alphabetic() && !"aAI".contains(c);
         let name = head.rsplit(' ').next().filter(|w| w.len() == 1 && w.starts_with(letter));
         let name = name.filter(|_| told(&cut) || clause[..cut.1].ends_with(" = ")).unwrap_or_default();
@@ -140,8 +144,8 @@ fn in_sentence<'a>(
         .or_else(|| reads(Cow::Borrowed(behind_words(clause)?)))
 }
 
-/// True where the last words before a value change it, "multiples of", "greater than or", or where it is the condition
-/// of a value before it: "18 when x =".
+/// Returns true if the last words before a value change its meaning ("multiples of", "greater than or"), or if the
+/// value is the condition of an earlier value ("18 when x =").
 fn is_qualified(before: &str) -> bool {
     let before = before.trim_end_matches([' ', '$']);
     let before = [" or", " than"].iter().fold(before, |words, end| words.strip_suffix(end).unwrap_or(words));
@@ -150,7 +154,7 @@ fn is_qualified(before: &str) -> bool {
     (ends(Kind::Modifier) && !ends(Kind::Shows)) || condition()
 }
 
-/// "Hence 12 is the answer."
+/// Returns the answer that precedes its marker: "Hence 12 is the answer."
 fn before_marker(sentence: &str) -> Option<&str> {
     let named = sentence.trim_end_matches(['.', '!', '*']);
     let marker = lexicon::find(Kind::Marker, named).into_iter().last().filter(|m| m.1 == named.len())?;
@@ -159,7 +163,7 @@ fn before_marker(sentence: &str) -> Option<&str> {
     Some(python::strip(lexicon::behind(Kind::Joint, found).unwrap_or(found)))
 }
 
-/// The text without the reason behind it, or what it is told from.
+/// Cuts off the reason after an answer, or the alternative that the answer is contrasted with ("12, not 13").
 fn before_reason(text: &str) -> &str {
     let strong = lexicon::find(Kind::Reason, text).into_iter().map(|r| r.0);
     let apart = |at: &usize| text[..*at].trim_end().ends_with([',', '(']);
@@ -170,25 +174,27 @@ fn before_reason(text: &str) -> &str {
     at.map_or(text, |at| text[..at].trim_end_matches([' ', ',', '(']))
 }
 
-/// What follows plain words: "the point (2, 3)", "it costs $20"; nothing where a word before it changes the value.
+/// Returns the text after plain words: "the point (2, 3)", "it costs $20". Returns `None` if one of the words changes
+/// the value.
 fn behind_words(sentence: &str) -> Option<&str> {
     let at = sentence.find(|c: char| c.is_ascii_digit() || "([{$\\-".contains(c))?;
     let (words, rest) = sentence.split_at(at);
     let plain = |w: &str| w.chars().all(|c| c.is_alphabetic() || c == '\'' || c == ',');
     let changing = [Kind::Denial, Kind::Modifier].iter().any(|kind| !lexicon::find(*kind, words).is_empty());
-    // "Step 3" is one of several steps, not three of them.
+    // "Step 3" names one step. It does not count three of them.
     let label = words.split_whitespace().last().is_some_and(|w| lexicon::is(Kind::Label, w));
     let numbers = label && rest.starts_with(|c: char| c.is_ascii_digit());
     let plain = words.ends_with(' ') && words.split_whitespace().all(plain);
     (plain && !changing && !numbers).then(|| python::strip(rest))
 }
 
-/// Where dollar signs stand that are no money.
+/// Returns the positions of the dollar signs that are not escaped. An escaped one stands for money.
 fn dollars(text: &str) -> Vec<usize> {
     text.match_indices('$').map(|(at, _)| at).filter(|&at| !text[..at].ends_with('\\')).collect()
 }
 
-/// True when nothing but commas, "and" and "or" stands between formulas in dollar signs; money is no formula.
+/// Returns true if only commas, "and" and "or" stand between the formulas in dollar signs. A dollar sign of an amount
+/// of money does not mark a formula.
 fn formulas_only(text: &str) -> bool {
     let marks = dollars(text);
     let money = |at: &usize| text.as_bytes().get(at + 1).is_some_and(u8::is_ascii_digit);
@@ -201,7 +207,8 @@ fn formulas_only(text: &str) -> bool {
     outside.into_iter().flatten().all(joins)
 }
 
-/// True for a text with formulas in it, or more than one sentence: no single answer.
+/// Returns true for a text that contains formulas among words, or more than one sentence. Such a text is not a single
+/// answer.
 fn is_prose(text: &str) -> bool {
     let marked = ["\\[", "\\("].iter().any(|m| text.match_indices(m).any(|(at, _)| !text[..at].ends_with('\\')));
     let sentences = text.match_indices(". ").any(|(at, _)| {
@@ -211,7 +218,7 @@ fn is_prose(text: &str) -> bool {
     marked || !formulas_only(text) || sentences
 }
 
-/// The content of the last box; of all that stand in one sentence with it, as a list.
+/// Returns the content of the last box. If several boxes stand in one sentence with it, returns all of them as a list.
 fn boxes(text: &str) -> Option<Cow<'_, str>> {
     let found = extract::outer_boxes(text);
     let ends = |between: &str| {
@@ -222,13 +229,13 @@ fn boxes(text: &str) -> Option<Cow<'_, str>> {
     extract::one_or_list(&found[apart.unwrap_or(0)..])
 }
 
-/// What follows the last "answer is", "answer:", "####" on its line.
+/// Returns the text on the same line after the last "answer is", "answer:" or "####".
 fn after_marker(text: &str) -> Option<&str> {
     let lower = text.to_ascii_lowercase();
     let behind = |marker: &&str| {
         let at = lower.rfind(&marker.to_lowercase())? + marker.len();
         let rest = text.get(at..)?;
-        // A noun needs a sign behind it; Chinese verbs stand right before the answer.
+        // A marker that ends in a noun needs a sign after it. A Chinese verb stands directly before the answer.
         let joined = marker.ends_with(['\u{662f}', '\u{4e3a}', '\u{9009}']);
         let verb = joined || (marker.ends_with(['s', 'e']) && marker.contains(' '));
         let sign = rest.trim_start_matches(['*', '_', ' ']).starts_with([':', '=', '-', '\u{2013}', '\u{ff1a}']);
@@ -249,7 +256,8 @@ fn after_marker(text: &str) -> Option<&str> {
     Some(last_formula(found).filter(|f| f.len() + 12 > found.len()).unwrap_or(found))
 }
 
-/// The last formula or bold text, with the words behind it that are no verb and what follows it: its unit.
+/// Returns the last formula or bold text. Words that follow it belong to it (as its unit), unless they begin with a
+/// verb.
 fn last_formula(text: &str) -> Option<&str> {
     // An escaped dollar sign is money, not the end of a formula.
     let last = |t: &str, mark: &str| t.rmatch_indices(mark).map(|(at, _)| at).find(|&at| !t[..at].ends_with('\\'));
@@ -270,12 +278,12 @@ fn last_formula(text: &str) -> Option<&str> {
     Some(&text[from..end + tail.len()])
 }
 
-/// One way to write a text: no white space around, one space inside.
+/// Collapses white space: none around the text, one space inside.
 fn collapse(text: &str) -> String {
     text.split(python::is_space).filter(|w| !w.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
-/// The text without the wrappers of an answer: dollar signs, boxes, bold, `\text`, a final full stop.
+/// Removes the wrappers of an answer: dollar signs, boxes, bold marks, `\text`, a final full stop.
 pub(super) fn bare(text: &str) -> String {
     unmarked(unwrapped(&collapse(text)))
 }
@@ -292,7 +300,8 @@ fn unwrapped(text: &str) -> &str {
     inner
 }
 
-/// The text without dollar signs that enclose formulas: in pairs, of which no second one stands before an amount.
+/// Removes dollar signs that enclose formulas. They must come in pairs, and the second of a pair must not stand before
+/// an amount.
 fn unmarked(text: &str) -> String {
     let marks = dollars(text);
     let money = |at: &usize| text[at + 1..].trim_start().starts_with(|c: char| c.is_ascii_digit() || c == '.');
@@ -337,8 +346,8 @@ fn unwrap(text: &str) -> &str {
     t
 }
 
-/// The text before a remark in brackets that says how it is meant, or in several words why: "5 (rounded)", "x = 1
-/// (double root)".
+/// Returns the text before a remark in brackets. The remark is a known one, "5 (rounded)", or consists of several plain
+/// words, "x = 1 (double root)".
 fn before_note(text: &str) -> Option<&str> {
     let (rest, note) = text.strip_suffix(')')?.rsplit_once(" (")?;
     if lexicon::is(Kind::Reason, note) {
@@ -351,7 +360,7 @@ fn before_note(text: &str) -> Option<&str> {
     (known && rest.contains(|c: char| c.is_ascii_digit())).then_some(rest)
 }
 
-/// True when an exclamation mark behind `text` is no factorial.
+/// Returns true if an exclamation mark after `text` is not a factorial.
 fn is_exclamation(text: &str) -> bool {
     let last = text.rsplit(|c: char| !c.is_alphabetic()).next().unwrap_or_default();
     last.chars().count() >= 3 && !text.contains('\\')

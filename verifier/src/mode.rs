@@ -1,16 +1,16 @@
-//! Which behaviour the verifier follows, and which format a response is asked for.
+//! The verifier's two modes, and the response formats that a prompt can require.
 
-/// Which behaviour of the original the rules follow.
+/// Set of rules that the verifier follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// The right behaviour.
+    /// The correct rules.
     Strict,
-    /// The published behaviour, defects included.
+    /// The rules of the published scorer, including its defects.
     Compat,
 }
 
 impl Mode {
-    /// Returns the name in a config.
+    /// Returns the mode's name in a config.
     pub const fn name(self) -> &'static str {
         match self {
             Mode::Strict => "strict",
@@ -19,19 +19,19 @@ impl Mode {
     }
 }
 
-/// The format that a response is asked for.
+/// Format that the prompt requires of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// Thinking and an answer in their tags, or a box.
+    /// Thinking and an answer in their tags, or a `\boxed{...}` answer.
     ThinkAnswerBoxed,
     /// Thinking and an answer in their tags.
     ThinkAnswer,
-    /// Thinking in its tags, then a box: the format of verl's geo3k.
+    /// Thinking in its tags, then a `\boxed{...}` answer. This is the format of verl's geo3k recipe.
     ThinkBoxed,
 }
 
 impl Format {
-    /// Returns the name in a config.
+    /// Returns the format's name in a config.
     pub const fn name(self) -> &'static str {
         match self {
             Format::ThinkAnswerBoxed => "think_answer_boxed",

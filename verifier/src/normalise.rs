@@ -1,20 +1,20 @@
-//! One way to write what is written in many ways: Unicode signs, other names of commands, commands that only change
-//! how things look. The table is `lexicon/notation.tsv`; nothing else rewrites notation.
+//! Normalises notation: Unicode signs, alternative command names, and commands that only change the appearance. The
+//! table of replacements is `lexicon/notation.tsv`. No other module rewrites notation.
 
 use crate::lexicon::{Kind, look};
 use crate::python;
 use std::borrow::Cow;
 
-/// Stands between groups of digits of one number, where it is marked as nothing else.
+/// Joins two groups of digits of one number. It replaces `{,}` and `,\!`, which cannot separate list members.
 pub(crate) const JOIN: char = '\u{1}';
 
-/// The text in one notation. What the table does not know stays as it is.
+/// Returns the text in normalised notation. Signs and commands that are not in the table stay as they are.
 pub fn normalise(text: &str) -> Cow<'_, str> {
     let plain = if text.is_ascii() { Cow::Borrowed(text) } else { Cow::Owned(ascii(text)) };
     if plain.contains(['\\', '{', '~']) { Cow::Owned(commands(&plain)) } else { plain }
 }
 
-/// Unicode notation as ASCII or LaTeX.
+/// Converts Unicode notation to ASCII or LaTeX.
 fn ascii(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 16);
     let mut raised: Option<bool> = None;
@@ -55,7 +55,8 @@ fn ascii(text: &str) -> String {
     out
 }
 
-/// A sign of the table: fractions stand apart from a number before them, commands from a letter behind them.
+/// Writes a replacement from the table. A space separates a fraction from a preceding number, and a command from a
+/// following letter.
 fn write_sign(out: &mut String, sign: &str) {
     if sign == "blank" {
         out.push(' ');
@@ -70,9 +71,9 @@ fn write_sign(out: &mut String, sign: &str) {
     }
 }
 
-/// Commands under one name each, and no white space that is a command.
+/// Gives each command its canonical name, and replaces commands that are only white space.
 fn commands(text: &str) -> String {
-    // Escaped twice; only inside an environment are two backslashes a line break.
+    // Two backslashes are a command that was escaped twice, except inside an environment, where they are a line break.
     let doubled = text.contains("\\\\") && !text.contains("\\begin") && !text.contains("\\cr");
     let text = if doubled { Cow::Owned(text.replace("\\\\", "\\")) } else { Cow::Borrowed(text) };
     let (mut out, mut rest) = (String::with_capacity(text.len()), &*text);
@@ -100,12 +101,12 @@ fn commands(text: &str) -> String {
     out + rest
 }
 
-/// Writes the command whose name begins `text`, and gives what stands behind it.
+/// Writes the command whose name begins `text`, and returns the text after it.
 fn command<'a>(out: &mut String, text: &'a str) -> &'a str {
     let end = text.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(text.len());
     let (name, rest) = text.split_at(end);
     if name.is_empty() {
-        // An escaped sign, a brace or a backslash itself, goes through whole.
+        // An escaped sign, such as a brace or the backslash itself, is copied unchanged.
         let end = text.char_indices().nth(1).map_or(text.len(), |(at, _)| at);
         out.push('\\');
         out.push_str(&text[..end]);
@@ -113,7 +114,7 @@ fn command<'a>(out: &mut String, text: &'a str) -> &'a str {
     }
     if look(Kind::Hidden, name).is_some() {
         out.push(' ');
-        // The point of `\left.` is no bracket.
+        // The point of `\left.` stands for an absent bracket.
         return if matches!(name, "left" | "right") { rest.strip_prefix('.').unwrap_or(rest) } else { rest };
     }
     if look(Kind::Unsaid, name).is_some() {

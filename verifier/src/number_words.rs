@@ -1,32 +1,32 @@
-//! Numbers in words: `twenty-five`, `two thirds`, `one hundred and five`, `half`.
+//! Parser for numbers in words: `twenty-five`, `two thirds`, `one hundred and five`, `half`.
 
 use num_bigint::BigInt;
 
 use crate::lexicon::{Kind, look};
 use crate::steps::Rational;
 
-/// The power of ten, or the dozen, that a word multiplies a number with.
+/// Returns the multiplier that a word stands for: a power of ten, a score or a dozen.
 pub(crate) fn scale(word: &str) -> Option<BigInt> {
     let (n, power) = look(Kind::Scale, word).map(|n| n.split_once('e').unwrap_or((n, "0")))?;
     Some(n.parse::<BigInt>().ok()? * BigInt::from(10).pow(power.parse().ok()?))
 }
 
-/// The number of a word of this kind.
+/// Returns the number that a word of the given kind stands for.
 fn number(kind: Kind, word: &str) -> Option<i64> {
     look(kind, word)?.parse().ok()
 }
 
-/// A word for a number below a hundred.
+/// Returns the value of a word for a number below one hundred.
 pub(crate) fn small(word: &str) -> Option<i64> {
     number(Kind::Cardinal, word)
 }
 
-/// The denominator a word names, in singular or plural.
+/// Returns the denominator that a word names, in the singular or the plural.
 pub(crate) fn part(word: &str) -> Option<i64> {
     number(Kind::Fraction, word).or_else(|| number(Kind::Ordinal, word).filter(|n| *n > 2))
 }
 
-/// The number of an ordinal of one or two words.
+/// Returns the number of an ordinal of one or two words.
 pub(crate) fn ordinal(word: &str) -> Option<i64> {
     let one = |w: &str| number(Kind::Ordinal, w);
     match word.split_once([' ', '-']) {
@@ -38,7 +38,7 @@ pub(crate) fn ordinal(word: &str) -> Option<i64> {
     }
 }
 
-/// How many of `words` (lower case) begin a number, and which.
+/// Parses the number at the beginning of `words` (lower case). Returns its value and the number of words used.
 pub(crate) fn read(words: &[&str]) -> Option<(Rational, usize)> {
     let negative = matches!(words.first(), Some(&("minus" | "negative")));
     let begin = usize::from(negative);
@@ -50,11 +50,11 @@ fn unsigned(words: &[&str], begin: usize) -> Option<(Rational, usize)> {
     let whole = |n: i64| Rational::from_integer(n.into());
     let word = |at: usize| words.get(at).copied().unwrap_or_default();
     let Some((number, mut at, unit)) = cardinal(words, begin) else {
-        // "half" by itself.
+        // The word "half" alone.
         return (word(begin) == "half").then(|| (Rational::new(1.into(), 2.into()), begin + 1));
     };
     let mut value = Rational::from_integer(number.clone());
-    // "two point five": digits behind the point one by one.
+    // "two point five": the words after "point" are single digits.
     if word(at) == "point" {
         let digits = words[at + 1..].iter().map_while(|w| small(w).filter(|n| *n < 10));
         let mut over = 1i64;
@@ -68,11 +68,12 @@ fn unsigned(words: &[&str], begin: usize) -> Option<(Rational, usize)> {
         }
         at += 1;
     } else if let Some(n) = part(word(at)).filter(|_| number != BigInt::from(0)) {
-        // "two thirds".
+        // Fractions such as "two thirds".
         value /= whole(n);
         at += 1;
     } else if word(at) == "and" {
-        // "two and a half", "two and three quarters"; a million and a half are half a million more.
+        // Mixed numbers such as "two and a half" and "two and three quarters". "A million and a half" adds half a
+        // million.
         let over = match word(at + 1) {
             "a" | "an" => 1,
             w => small(w).filter(|n| *n < 20).unwrap_or(0),
@@ -82,7 +83,7 @@ fn unsigned(words: &[&str], begin: usize) -> Option<(Rational, usize)> {
             at += 3;
         }
     }
-    // "two and a half million", "three quarters of a million".
+    // A scale after a fraction: "two and a half million", "three quarters of a million".
     if !value.is_integer() || !word(at).is_empty() {
         let skip = if word(at) == "of" && word(at + 1) == "a" { 2 } else { 0 };
         if let Some(n) = scale(word(at + skip)).filter(|_| !value.is_integer()) {
@@ -93,15 +94,16 @@ fn unsigned(words: &[&str], begin: usize) -> Option<(Rational, usize)> {
     Some((value, at))
 }
 
-/// A whole number, where it ends, and what "and a half" behind it is half of.
+/// Parses a whole number. Returns the number, the position after it, and the unit that a following "and a half" refers
+/// to.
 fn cardinal(words: &[&str], begin: usize) -> Option<(BigInt, usize, BigInt)> {
     let zero = BigInt::from(0);
     let (mut total, mut group, mut at, mut any) = (zero.clone(), zero.clone(), begin, false);
-    // The size of what was said last: smaller numbers may follow it.
+    // Size of the last number word. Only smaller numbers may follow it.
     let mut last = BigInt::from(1_000);
     while let Some(&word) = words.get(at) {
         if let Some(n) = small(word) {
-            // "twenty five", but not "five twenty".
+            // "twenty five" is one number, "five twenty" is not.
             let fits = if n >= 10 { last >= BigInt::from(100) } else { last >= BigInt::from(20) };
             if any && !fits {
                 break;
@@ -110,13 +112,13 @@ fn cardinal(words: &[&str], begin: usize) -> Option<(BigInt, usize, BigInt)> {
             last = BigInt::from(n.max(1));
         } else if let Some(n) = scale(word) {
             if !any {
-                // "a hundred" comes here as "hundred".
+                // The caller has removed the article of "a hundred".
                 group = BigInt::from(1);
             }
             if n == BigInt::from(100) {
                 group *= &n;
             } else if group == zero {
-                // A thousand million.
+                // Two scales in a row, such as "a thousand million".
                 total *= &n;
             } else {
                 total += group * &n;
@@ -125,7 +127,7 @@ fn cardinal(words: &[&str], begin: usize) -> Option<(BigInt, usize, BigInt)> {
             last = n;
         } else if word == "and"
             && any
-            // Two hundred and one, four score and seven.
+            // Accepts "two hundred and one" and "four score and seven".
             && (last >= BigInt::from(100) || (group == zero && total != zero))
             && words.get(at + 1).is_some_and(|w| small(w).is_some())
             && words.get(at + 2).is_none_or(|w| part(w).is_none())

@@ -1,5 +1,6 @@
-//! Text as Python's `str` and `re` see it. The published scorer is Python, and its published figures depend on
-//! which characters count as white space, digits or parts of words: other engines differ on all three.
+//! Text functions with the semantics of Python's `str` and `re`. The published scorer is written in Python, and its
+//! published results depend on which characters count as white space, digits or word characters. Other regex engines
+//! differ on all three.
 
 use std::sync::LazyLock;
 
@@ -22,7 +23,7 @@ pub fn is_digit(c: char) -> bool {
     c.is_ascii_digit() || (!c.is_ascii() && DIGIT.is_match(c.encode_utf8(&mut [0; 4])))
 }
 
-/// `\w` of `re`: letters and numbers of any kind and the underscore, but no combining marks.
+/// `\w` of `re`: letters and numbers of any kind and the underscore, but not combining marks.
 pub fn is_word(c: char) -> bool {
     static WORD: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"^[\p{L}\p{N}]$").expect("a fixed pattern"));
     c == '_' || c.is_ascii_alphanumeric() || (!c.is_ascii() && WORD.is_match(c.encode_utf8(&mut [0; 4])))
@@ -36,7 +37,7 @@ pub fn digit_value(c: char) -> Option<u8> {
     if !is_digit(c) {
         return None;
     }
-    // Digits come in runs of ten from zero; neighbouring runs join into one block that begins with a zero.
+    // Digits come in runs of ten that begin with zero. Adjacent runs form one block that begins with a zero.
     let mut before = 0u32;
     while let Some(previous) = (c as u32).checked_sub(before + 1).and_then(char::from_u32).filter(|&p| is_digit(p)) {
         if previous.is_ascii() {
@@ -47,12 +48,12 @@ pub fn digit_value(c: char) -> Option<u8> {
     Some((before % 10) as u8)
 }
 
-/// `len()`: characters, not bytes.
+/// `len()`: the number of characters, not bytes.
 pub fn len(text: &str) -> usize {
     text.chars().count()
 }
 
-/// `int(text)` for judge replies: white space around, a sign, underscores between digits, digits of any script.
+/// `int(text)` for judge replies: surrounding white space, a sign, underscores between digits, digits of any script.
 pub fn int(text: &str) -> Option<i64> {
     let text = strip(text);
     let (negative, digits) = match text.strip_prefix('-') {

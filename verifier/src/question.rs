@@ -1,8 +1,8 @@
-//! The options that a question lists.
+//! Reads the multiple-choice options that a question lists.
 
 use crate::python;
 
-/// How a label is written around its letter.
+/// The characters before and after the letter of an option label.
 struct Label {
     open: &'static str,
     close: &'static str,
@@ -15,20 +15,21 @@ const LABELS: [Label; 4] = [
     Label { open: "", close: ":" },
 ];
 
-/// The options of a question: letters and texts, `A. 12`, `(A) 12` or `A) 12`, each at the beginning of a line, or
-/// several in one. Nothing where the letters do not run A, B, C in order, or an option has no text.
+/// Returns the options of a question as letters and texts. The labels are `A. 12`, `(A) 12`, `A) 12` or `A: 12`, each
+/// at the beginning of a line or several in one line. Returns an empty list if the letters are not A, B, C and so on in
+/// order, or if an option has no text.
 pub fn options(question: &str) -> Vec<(char, &str)> {
     let listed = |lines: bool| LABELS.iter().find_map(|label| labelled(question, label, lines));
     listed(true).or_else(|| listed(false)).unwrap_or_default()
 }
 
-/// The options with one kind of label; `lines` looks at the beginnings of lines alone.
+/// Returns the options that use one kind of label. If `lines` is true, only labels at the beginning of a line count.
 fn labelled<'a>(question: &'a str, label: &Label, lines: bool) -> Option<Vec<(char, &'a str)>> {
     let mut found: Vec<(char, usize, usize)> = Vec::new();
     let mut line_begins = true;
     let mut before = '\n';
     for (at, c) in question.char_indices() {
-        // Bullets and bold marks may stand before a label.
+        // Bullets and bold marks may precede a label.
         line_begins = c == '\n' || (line_begins && (python::is_space(before) || matches!(before, '*' | '-')));
         let begins = if lines { line_begins } else { python::is_space(before) || before == '*' };
         before = c;
@@ -49,7 +50,7 @@ fn labelled<'a>(question: &'a str, label: &Label, lines: bool) -> Option<Vec<(ch
     found.iter().zip(ends).map(text).collect()
 }
 
-/// The letter of a label that `text` begins with, and where the label ends.
+/// Returns the letter of the label at the beginning of `text`, and the position after the label.
 fn read(text: &str, &Label { open, close }: &Label) -> Option<(char, usize)> {
     let inner = text.strip_prefix(open)?;
     let letter = inner.chars().next().filter(|c| matches!(c, 'A'..='J'))?;

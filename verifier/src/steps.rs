@@ -1,26 +1,26 @@
-//! What both modes of the verifier are made of: rational numbers, a budget of work, a verdict.
+//! Types that both modes use: rational numbers, the work budget and the verdict.
 
 use std::cell::Cell;
 
 /// An exact rational number.
 pub type Rational = num_rational::Ratio<num_bigint::BigInt>;
 
-/// A budget of steps; a step is some ten nanoseconds of work.
+/// A work budget in steps. One step is about ten nanoseconds of work.
 pub struct Steps {
     left: Cell<u64>,
     budget: u64,
 }
 
-/// Steps one verdict may take: some 35 ms.
+/// Number of steps that one verdict may take, about 35 ms.
 pub const BUDGET: u64 = 2_500_000;
 
 impl Steps {
-    /// A full budget.
+    /// Creates a budget of which nothing is used.
     pub fn new(budget: u64) -> Self {
         Steps { left: Cell::new(budget), budget }
     }
 
-    /// Takes `n` steps; `None` when the budget is used up.
+    /// Uses `n` steps. Returns `None` if fewer than `n` steps are left; then the budget becomes empty.
     pub fn spend(&self, n: u64) -> Option<()> {
         match self.left.get().checked_sub(n) {
             Some(left) => {
@@ -34,28 +34,28 @@ impl Steps {
         }
     }
 
-    /// Steps taken so far.
+    /// Returns the number of steps used so far.
     pub fn taken(&self) -> u64 {
         self.budget - self.left.get()
     }
 
-    /// True when nothing is left.
+    /// Returns true if no steps are left.
     pub fn exhausted(&self) -> bool {
         self.left.get() == 0
     }
 }
 
-/// The verifier's word.
+/// Result of comparing an answer with the gold answer.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Verdict {
-    /// Whether they are equal.
+    /// True if the two answers are equal.
     pub equal: bool,
-    /// The gold answer as it was understood.
+    /// The gold answer as the verifier understood it.
     pub gold_parsed: String,
-    /// The answer as it was understood.
+    /// The answer as the verifier understood it.
     pub answer_parsed: String,
-    /// Which rule decided.
+    /// Name of the rule that decided.
     pub why: &'static str,
-    /// Steps of work that the comparison took; the same on every machine.
+    /// Number of steps that the comparison took. It is the same on every machine.
     pub steps: u64,
 }

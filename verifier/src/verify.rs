@@ -1,7 +1,8 @@
-//! Whether an answer says the same as the gold answer: find the answer in its text, bring both into one notation, read
-//! each once, compare by kind.
+//! Decides whether an answer equals the gold answer. The steps are: find the answer in its text, normalise the notation
+//! of both answers, parse each of them once, and compare the two values by their kind.
 //!
-//! An answer is right when it is wholly understood: what stands beside its value and is not understood refuses it.
+//! An answer is accepted only if all of it is understood. Text beside the value that is not understood leads to
+//! rejection.
 
 use crate::Mode;
 use crate::locate::{MAX_ANSWER, bare, locate};
@@ -11,8 +12,8 @@ use crate::value::comparison::{no, outcome, yes};
 use crate::value::{self, Comparison, Value};
 use crate::{choice, compat, question, words};
 
-/// Compares an answer, bare or in a text, with the gold answer. Never panics and takes bounded time, whatever
-/// the texts. `compat` gives the published scorer's equality.
+/// Compares an answer with the gold answer. The answer may be the bare value or a text that contains it. Never panics
+/// and takes bounded time for every input. `compat` gives the verdict of the published scorer.
 pub fn verify(gold: &str, answer: &str, mode: Mode) -> Verdict {
     match mode {
         Mode::Strict => strict(gold, answer),
@@ -38,11 +39,11 @@ fn strict(gold: &str, answer: &str) -> Verdict {
     Verdict { equal, gold_parsed: gold_text, answer_parsed: answer_text, why, steps: steps.taken() }
 }
 
-/// Both answers in one notation, without what only encloses them.
+/// The gold answer and the model's answer, both normalised and without enclosing marks.
 struct Sides<'a> {
     gold: &'a str,
     answer: &'a str,
-    /// The answer's value, where it was read to be found.
+    /// Parsed value of the answer, if finding the answer already required parsing it.
     value: Option<Value>,
     /// The sentence or the mark in which the answer was found.
     clause: &'a str,
@@ -61,7 +62,7 @@ impl Sides<'_> {
         }
     }
 
-    /// A gold answer of yes or no, true or false, and an answer that begins with one of them.
+    /// Compares yes/no and true/false answers: the gold answer is one of these words, and the answer begins with one.
     fn polar(&self) -> Option<Comparison> {
         let gold = words::polar(self.gold)?;
         let whole = words::polar_answer(self.clause);
@@ -74,7 +75,7 @@ impl Sides<'_> {
         }
     }
 
-    /// A gold answer that names one choice, several, or one with its text.
+    /// Compares multiple-choice answers. The gold answer names one choice, several choices, or a choice with its text.
     fn choice(&self) -> Option<Comparison> {
         let verdict = |same: bool| Some(outcome(same, "same choice", "another choice"));
         if let Some(letter) = choice::letter(self.gold) {
@@ -85,7 +86,7 @@ impl Sides<'_> {
             };
         }
         if let (Some(a), Some(b)) = (choice::letters(self.gold), choice::letters(self.answer)) {
-            // As a list they may stand in any order; run together they are a word.
+            // Separated letters may stand in any order. Letters without a separator form a word, so their order counts.
             let word = |t: &str| !t.contains(|c: char| !c.is_alphabetic());
             let sorted = |mut l: Vec<char>| {
                 l.sort_unstable();
@@ -108,7 +109,7 @@ impl Sides<'_> {
         None
     }
 
-    /// Compares the answer with a gold answer.
+    /// Compares the answer with the given gold answer as a value, as words, or as a formula.
     fn compare(&self, gold: &str) -> Comparison {
         let (answer, steps) = (self.answer, self.steps);
         if gold.is_empty() || answer.is_empty() {
@@ -125,7 +126,7 @@ impl Sides<'_> {
         }
         let mut x = value::parse(gold, true, steps);
         let mut y = self.value.clone().unwrap_or_else(|| value::parse(answer, true, steps));
-        // "3 to 5" is a range, but where a ratio is told.
+        // "3 to 5" is a range, unless the text calls it a ratio.
         let ratio = |t: &str| t.split(|c: char| !c.is_alphabetic()).any(|w| matches!(w, "ratio" | "odds"));
         if ratio(gold) || ratio(self.clause) {
             (x, y) = (x.into_ratio(), y.into_ratio());
@@ -134,7 +135,7 @@ impl Sides<'_> {
         if comparison.equal {
             return comparison;
         }
-        // "1st place" and "first place"; words that happen to read as mathematics.
+        // These are equal as words, although they parse as mathematics: "1st place" and "first place".
         if words::are_phrases(gold, answer) && words::same(gold, answer) {
             return yes("equal words");
         }
@@ -150,7 +151,8 @@ impl Sides<'_> {
     }
 }
 
-/// True for the same signs, wherever white space stands; it parts numbers.
+/// Returns true if the texts are equal without white space. White space between two numbers counts, because it
+/// separates them.
 fn same_notation(a: &str, b: &str) -> bool {
     let compact = |t: &str| t.split_whitespace().collect::<String>();
     let digit = |c: char| c.is_ascii_digit();
@@ -161,17 +163,19 @@ fn same_notation(a: &str, b: &str) -> bool {
     (a.contains('\\') || !spaced) && compact(a) == compact(b)
 }
 
-/// Roman numerals beside each other and beside digits: XI and IX are no products.
+/// Compares Roman numerals with each other or with a number in digits. Without this rule, XI and IX would be equal
+/// products of letters. Returns `None` if neither text is a Roman numeral.
 fn same_roman(a: &str, b: &str) -> Option<bool> {
     let number = |t: &str| words::roman(t).or_else(|| t.parse().ok());
     let one = words::roman(a).or_else(|| words::roman(b))?;
     Some(one == number(a)? && one == number(b)?)
 }
 
-/// A number with a decimal comma and points or spaces between groups, the English way: `1.234,5` as `1234.5`.
+/// Converts a number with a decimal comma, and with points or spaces between groups, to English notation: `1.234,5`
+/// becomes `1234.5`.
 fn european(text: &str) -> Option<String> {
     let digits = |t: &str| !t.is_empty() && t.bytes().all(|b| b.is_ascii_digit());
-    // A unit or a currency around it stays.
+    // A unit or a currency around the number stays.
     let from = text.find(|c: char| c.is_ascii_digit() || c == '-')?;
     let to = text.rfind(|c: char| c.is_ascii_digit())? + 1;
     let (head, tail) = (text.get(..from)?, text.get(to..)?);
@@ -185,7 +189,7 @@ fn european(text: &str) -> Option<String> {
     let groups: Vec<&str> = whole.split(['.', ' ']).collect();
     let grouped = groups.len() > 1 && groups[0].len() <= 3 && groups[1..].iter().all(|g| g.len() == 3);
     let sure = match fraction {
-        // One point before three digits is a decimal point, several are not.
+        // A single point before three digits is a decimal point. Several points separate groups.
         None => groups.len() > 2,
         Some(f) => digits(f) && (grouped || f.len() != 3),
     };
@@ -194,7 +198,8 @@ fn european(text: &str) -> Option<String> {
     known.then(|| format!("{head}{sign}{}{point}{tail}", groups.concat()))
 }
 
-/// Commas between groups of three digits may part members, and a comma between digits may be a decimal point.
+/// Tries other readings of the commas: commas between groups of three digits as separators of list members, and a comma
+/// between digits as a decimal point. Returns the reason if one of these readings makes the answers equal.
 fn other_readings(gold: &str, x: &Value, answer: &str, y: &Value, steps: &Steps) -> Option<&'static str> {
     let is_list = |v: &Value| matches!(v, Value::List(_) | Value::Set(_) | Value::Tuple(_));
     for (text, other) in [(gold, y), (answer, x)] {

@@ -1,5 +1,5 @@
-//! Answers in words: compared in order, as words. Case, articles, quotes and spelling say nothing; phrases of one meaning
-//! are one.
+//! Comparison of answers in words. The words are compared in order. Case, articles, quotes and spelling variants do not
+//! matter, and phrases with the same meaning are equal.
 
 use crate::lexicon::{self, Kind, Row, is, rows};
 use crate::number_words;
@@ -7,10 +7,10 @@ use regex::Regex;
 use std::borrow::Cow;
 use std::sync::LazyLock;
 
-/// Most words of an answer that is compared as a phrase.
+/// Maximum number of words in an answer that is compared as a phrase.
 const MAX_WORDS: usize = 60;
 
-/// `1st`, `2nd`, `11th`.
+/// Formats an ordinal number: `1st`, `2nd`, `11th`.
 fn place(n: i64) -> String {
     let end = match (n % 10, n % 100) {
         (_, 11..=13) => "th",
@@ -22,7 +22,7 @@ fn place(n: i64) -> String {
     format!("{n}{end}")
 }
 
-/// The words of a text, in small letters, with the signs that words may hold.
+/// Splits a text into lower-case words. A word may contain some signs, such as `+` and `%`.
 fn split(text: &str) -> Vec<String> {
     let plain = text.replace("\\text", " ").replace("\\bold", " ");
     let mut clean = String::with_capacity(plain.len());
@@ -33,7 +33,7 @@ fn split(text: &str) -> Vec<String> {
             clean.push(' ');
         }
     }
-    // A hyphen joins words, a point ends them; both stay in numbers.
+    // A hyphen joins words and a point ends them. Inside numbers both stay.
     let chars: Vec<char> = clean.chars().collect();
     let near = |i: usize, d: isize| chars.get(i.wrapping_add_signed(d)).copied().unwrap_or(' ');
     let joined: String = chars
@@ -48,7 +48,7 @@ fn split(text: &str) -> Vec<String> {
     joined.split_whitespace().map(str::to_owned).collect()
 }
 
-/// The words that are compared: without articles, each in one spelling, and one phrase for all of one meaning.
+/// Returns the words to compare: without articles, each in one spelling, and with one phrase per meaning.
 pub fn key(text: &str) -> String {
     let mut words = split(text);
     let article = |w: &str| matches!(w, "the" | "a" | "an");
@@ -78,7 +78,7 @@ pub fn key(text: &str) -> String {
     same.map_or(spelling.clone(), |same| lexicon::folded(same).into_owned())
 }
 
-/// True for the same words in the same order, or the same list of them.
+/// Returns true if both texts have the same words in the same order, or are the same list of words.
 pub fn same(a: &str, b: &str) -> bool {
     if !case_agrees(a, b) {
         return false;
@@ -92,7 +92,8 @@ fn alike_words(a: &str, b: &str) -> bool {
     a == b || (x.len() == y.len() && x.len() <= MAX_WORDS && x.iter().zip(&y).all(|(v, w)| alike(v, w)))
 }
 
-/// Short words with capitals tell by their case: CO and Co, AA and Aa; but yes and YES are one.
+/// Returns false if two words differ in case and the case matters. It matters in short words with capitals (CO and Co,
+/// AA and Aa). "yes" and "YES" are equal.
 fn case_agrees(a: &str, b: &str) -> bool {
     fn words(t: &str) -> Vec<&str> {
         t.split(|c: char| !c.is_alphanumeric()).filter(|w| !w.is_empty() && *w != "text").collect()
@@ -104,7 +105,7 @@ fn case_agrees(a: &str, b: &str) -> bool {
             let short = v.len() == 2
                 && w.len() == 2
                 && (capital(v) && capital(w) || v.to_lowercase().chars().all(|c| v.to_lowercase().starts_with(c)));
-            // The short name of a day has its capital.
+            // The short name of a weekday must have its capital letter.
             let day = |a: &str, b: &str| {
                 a.len() < 5
                     && is(Kind::Weekday, a)
@@ -118,7 +119,8 @@ fn case_agrees(a: &str, b: &str) -> bool {
         })
 }
 
-/// Lists of words: "red, blue" as written; in any order where "and" joins them, unless they are yes and no.
+/// Compares lists of words. "red, blue" is compared in order. If "and" joins the members, the order does not matter,
+/// unless they contain yes or no.
 fn same_list(a: &str, b: &str) -> bool {
     let joined = |t: &str| t.contains(" and ") || t.contains(" & ");
     let members = |t: &str| -> Vec<String> {
@@ -133,7 +135,7 @@ fn same_list(a: &str, b: &str) -> bool {
     x.len() > 1 && x.len() == y.len() && x.iter().zip(&y).all(|(v, w)| alike_words(v, w))
 }
 
-/// What a word of affirmation or denial says.
+/// Returns the meaning of a word of affirmation or denial: "yes", "no", "true" or "false".
 pub fn polar(text: &str) -> Option<&'static str> {
     match lexicon::look(Kind::Synonym, text.trim())? {
         said @ ("yes" | "no" | "true" | "false") => Some(said),
@@ -141,19 +143,21 @@ pub fn polar(text: &str) -> Option<&'static str> {
     }
 }
 
-/// True for texts of words and numbers without notation, one of which has a word of more than one letter.
+/// Returns true if both texts consist of words and numbers without notation, and one of them has a word of at least two
+/// letters.
 pub fn are_phrases(a: &str, b: &str) -> bool {
     let known = |c: char| c.is_alphanumeric() || " -',.&%\"".contains(c);
     let phrase = |t: &str| t.chars().all(known) && !t.contains(" - ");
     phrase(a) && phrase(b) && (has_word(a) || has_word(b))
 }
 
-/// True where letters stand together as in a word.
+/// Returns true if the text has at least two letters in a row.
 pub fn has_word(text: &str) -> bool {
     text.split(|c: char| !c.is_alphabetic()).any(|w| w.chars().count() > 1)
 }
 
-/// The number that capital Roman numerals write the common way; nothing for those that may be letters, such as `CD`.
+/// Returns the value of a Roman numeral in capitals and in standard form. Returns `None` for numerals that may be plain
+/// letters, such as `CD`.
 pub fn roman(text: &str) -> Option<i64> {
     static WRITTEN: LazyLock<Regex> = LazyLock::new(|| {
         let parts = "^M{0,3}(CM|CD|D?C{0,3})(XC|XL|L?X{0,3})(IX|IV|V?I{0,3})$";
@@ -164,19 +168,19 @@ pub fn roman(text: &str) -> Option<i64> {
     }
     let value = |c: char| "IVXLCDM".find(c).map_or(0, |at| [1, 5, 10, 50, 100, 500, 1_000][at]);
     let values: Vec<i64> = text.chars().map(value).collect();
-    // A sign before a larger one is taken from it.
+    // A sign before a larger one is subtracted.
     let lessens = |n: usize| values.get(n + 1).is_some_and(|next| *next > values[n]);
     Some((0..values.len()).map(|n| if lessens(n) { -values[n] } else { values[n] }).sum())
 }
 
-/// Letters, digits and charges of a chemical formula, however its faces and indices are written: `\ce{H2O}`,
-/// `\text{H}_2\text{O}` and `H₂O` alike; `None` for anything else.
+/// Returns the letters, digits and charges of a chemical formula, independent of fonts and index notation: `\ce{H2O}`,
+/// `\text{H}_2\text{O}` and `H₂O` give the same text. Returns `None` for anything else.
 pub fn formula(text: &str) -> Option<String> {
     let plain = text.replace("\\text", "").replace("\\bold", "").replace("\\ce", "").replace("\\,", "");
     let known = |c: char| c.is_ascii_alphanumeric() || "_^{} ()+-".contains(c);
     let upper = plain.chars().any(|c| c.is_ascii_uppercase());
     let dense = plain.replace(['_', '{', '}', ' '], "");
-    // Elements begin with a capital letter; a power of digits is no charge.
+    // An element begins with a capital letter. An exponent without a sign is not a charge.
     let letters =
         dense.chars().zip(dense.chars().skip(1)).all(|(a, b)| !b.is_ascii_lowercase() || a.is_ascii_uppercase());
     let power =
@@ -185,7 +189,8 @@ pub fn formula(text: &str) -> Option<String> {
     (plain.chars().all(known) && upper && letters && !power && first && dense.len() > 1).then_some(dense)
 }
 
-/// Why the answer found in `clause` is not given for sure; nothing where it is, or where the gold answer speaks so too.
+/// Returns the reason why the answer found in `clause` is not certain, such as a question or a denial. Returns `None`
+/// if it is certain, or if the gold answer is uncertain in the same way.
 pub(crate) fn doubt(gold: &str, answer: &str, clause: &str) -> Option<&'static str> {
     let has = |kind, text: &str| !lexicon::find(kind, text).is_empty();
     if clause.contains('?') && !gold.contains('?') {
@@ -206,12 +211,13 @@ pub(crate) fn doubt(gold: &str, answer: &str, clause: &str) -> Option<&'static s
     if !asked.is_empty() && !said.is_empty() && !said.iter().any(|w| asked.contains(w)) {
         return Some("the other way");
     }
-    // A denial inside the answer was compared with it; one before it denies it.
+    // A denial inside the answer is already part of the comparison. A denial before the answer negates it.
     let denied = clause.len() > answer.len() && has(Kind::Denial, clause) && !has(Kind::Denial, answer);
     (denied && !has(Kind::Denial, gold)).then_some("denied beside the answer")
 }
 
-/// What an answer that begins with yes, no, true or false says: `Some(None)` where it hedges between them.
+/// Returns the meaning of an answer that begins with yes, no, true or false. `Some(None)` means that the answer
+/// contains contradicting words or a question mark.
 pub(crate) fn polar_answer(text: &str) -> Option<Option<&'static str>> {
     let text = text.trim_start_matches(['*', ' ', '"', '(', '$']);
     if text.contains(['\\', '<']) {
@@ -222,7 +228,7 @@ pub(crate) fn polar_answer(text: &str) -> Option<Option<&'static str>> {
     let rest = &text[end..];
     let others = || rest.split(|c: char| !c.is_alphabetic()).filter(|w| w.len() > 1).take(3).filter_map(polar);
     let sentence = rest.trim_start_matches(['*', '"', ')']);
-    // An adjective may also stand before a noun.
+    // "true" and "false" may be adjectives of a following noun.
     let adjective = matches!(said, "true" | "false") && sentence.trim_start().starts_with(char::is_alphabetic);
     let noun = said == "no" && sentence.starts_with(' ') && sentence.trim_start().starts_with(char::is_lowercase);
     if rest.contains('?') || others().any(|o| o != said) {
@@ -231,18 +237,18 @@ pub(crate) fn polar_answer(text: &str) -> Option<Option<&'static str>> {
     if adjective || noun { None } else { Some(Some(said)) }
 }
 
-/// The one spelling of a word in small letters.
+/// Returns the canonical spelling of a lower-case word.
 pub fn spelled(word: &str) -> Cow<'_, str> {
     if word.len() < 5 || !word.is_ascii() {
         return Cow::Borrowed(word);
     }
     let mut word = Cow::Borrowed(word);
-    // Linearly, inversely: the adverb says what its adjective does.
+    // An adverb such as "linearly" or "inversely" means the same as its adjective.
     const ADJECTIVES: [&str; 9] = ["dom", "al", "ar", "ous", "ive", "ent", "ant", "erse", "irect"];
     if let Some(stem) = word.strip_suffix("ly").filter(|s| ADJECTIVES.iter().any(|e| s.ends_with(e))) {
         word = Cow::Owned(stem.to_owned());
     }
-    // British and American endings, behind any stem.
+    // British and American endings are equal for every stem.
     let ending = |(to, from): &Row| word.strip_suffix(from[0]).filter(|s| s.len() > 1).map(|s| format!("{s}{to}"));
     if let Some(other) = rows(Kind::Ending).iter().find_map(ending) {
         word = Cow::Owned(other);
@@ -250,12 +256,12 @@ pub fn spelled(word: &str) -> Cow<'_, str> {
     word
 }
 
-/// Whether two words, each in its one spelling, are one word in singular or plural.
+/// Returns true if two words in canonical spelling are the same word, in the singular or the plural.
 pub fn alike(a: &str, b: &str) -> bool {
     a == b || plural(a, b) || plural(b, a)
 }
 
-/// Whether `many` is the plural of `one`, or the form of a verb with an `s`.
+/// Returns true if `many` is the plural of `one`, or the verb form of `one` with an `s`.
 fn plural(one: &str, many: &str) -> bool {
     if one.len() < 3 || many.len() <= one.len().saturating_sub(2) {
         return false;

@@ -1,5 +1,5 @@
-//! `compat` beside the published library's own verdicts on pairs made by generators (`tests/data/compat-*.jsonl`).
-//! How the files came about and what the first runs showed stands in the README beside them.
+//! Compares `compat` with the verdicts of the published library on generated pairs (`tests/data/compat-*.jsonl`). The
+//! README beside the files describes their origin and the results of the first runs.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -33,7 +33,7 @@ fn compat_gives_the_published_verdicts_on_pairs_it_was_not_made_from() {
         }
         let share = right as f64 / cases as f64;
         println!("{name}: {right} of {cases} agree, {share:.4}");
-        // A verdict that is always the same is no agreement.
+        // A verdict that is always the same would agree by chance.
         assert!(equal * 4 >= cases && equal * 4 <= cases * 3, "{name}: {equal} of {cases} are equal");
         assert!(cases >= 500 && share >= 0.98, "{name}: {share:.4} agree of {cases}");
     }

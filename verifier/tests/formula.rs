@@ -1,6 +1,6 @@
-//! Random formulas and the many ways to write one.
+//! Random formulas and the different ways to write each of them.
 
-/// A small generator: the same numbers for the same seed on every machine.
+/// A small random number generator. The same seed gives the same numbers on every machine.
 pub struct Rng(u64);
 
 impl Rng {
@@ -36,7 +36,8 @@ pub enum Formula {
 
 use Formula::{Add, Call, Div, Int, Mul, Pow, Sqrt, Sub, Var};
 
-/// A random formula of some depth. Divisors and radicands are positive, so that it has a value somewhere.
+/// Returns a random formula of the given depth. Divisors and radicands are positive, so the formula has a value at some
+/// point.
 pub fn formula(rng: &mut Rng, depth: u32) -> Formula {
     if depth == 0 {
         return if rng.below(3) == 0 {
@@ -61,7 +62,7 @@ pub fn formula(rng: &mut Rng, depth: u32) -> Formula {
     }
 }
 
-/// How a formula is written.
+/// Style in which a formula is written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Style {
     /// LaTeX without spaces.
@@ -72,7 +73,7 @@ pub enum Style {
     Plain,
 }
 
-/// The formula in a style.
+/// Writes the formula in the given style.
 pub fn write(f: &Formula, style: Style) -> String {
     let w = |f: &Formula| write(f, style);
     let group = |f: &Formula| match f {
@@ -126,7 +127,7 @@ pub fn write(f: &Formula, style: Style) -> String {
     }
 }
 
-/// One, written in ten ways.
+/// The number one, written in ten ways.
 pub const ONES: [&str; 10] = [
     "1",
     "\\frac{7}{7}",

@@ -1,5 +1,5 @@
-//! Random formulas, whole and broken: every text is judged within its budget, and what is known about a pair by how
-//! it was made is what the verdict says.
+//! Fuzz tests with random formulas, intact and broken. Every text must be judged within its budget, and the verdict
+//! must match the relation by which a pair was constructed.
 
 use std::process::Command;
 
@@ -7,7 +7,7 @@ use omr_verify::{BUDGET, Mode, grade, verify};
 
 use super::formula::{Formula, Rng, Style, formula, write};
 
-/// Pieces that broken texts are made of.
+/// Pieces for broken texts.
 const PIECES: [&str; 60] = [
     "\\frac",
     "\\boxed{",
@@ -71,10 +71,11 @@ const PIECES: [&str; 60] = [
     "\\overline{",
 ];
 
-/// Set in the process that fuzzes alone, so that its peak memory is the verifier's.
+/// Environment variable that is set in the process that runs only the fuzz test. There, the peak memory is the
+/// verifier's.
 const ALONE: &str = "OMR_TEST_FUZZ_ALONE";
 
-/// Judges a pair in both modes, within the budget: the strict verdict, and the most steps that either took.
+/// Judges a pair in both modes and checks the budget. Returns the strict verdict and the larger number of steps.
 fn judge(gold: &str, answer: &str) -> (bool, u64) {
     let [compat, strict] = [Mode::Compat, Mode::Strict].map(|mode| {
         let verdict = verify(gold, answer, mode);
@@ -85,7 +86,7 @@ fn judge(gold: &str, answer: &str) -> (bool, u64) {
     (strict.0, strict.1.max(compat.1))
 }
 
-/// The text with some pieces put in, taken out or doubled.
+/// Returns the text with some pieces inserted, removed or doubled.
 fn broken(text: &str, rng: &mut Rng) -> String {
     let mut chars: Vec<char> = text.chars().collect();
     for _ in 0..=rng.below(6) {
@@ -114,7 +115,7 @@ fn run(cases: u64) {
         let (a, b) = (write(&f, styles[rng.below(3) as usize]), write(&f, styles[rng.below(3) as usize]));
         let more = Formula::Add(Box::new(f.clone()), Box::new(Formula::Int(1)));
         let other = write(&more, styles[rng.below(3) as usize]);
-        // Where the budget ends before the values are known, nothing is called equal.
+        // If the budget ends before the values are known, nothing counts as equal.
         let verdict = verify(&a, &b, Mode::Strict);
         let undecided = ["too much work to compare", "too close to tell apart", "no value to compare"];
         assert!(verdict.equal || undecided.contains(&verdict.why), "case {case}: {a:?} and {b:?}: {}", verdict.why);
@@ -132,7 +133,7 @@ fn run(cases: u64) {
         }
     }
     println!("{cases} cases: at most {most} of {BUDGET} steps, {open} equal pairs left open");
-    // Other tests of this process take memory of their own.
+    // Other tests of this process use memory, too.
     if std::env::var_os(ALONE).is_some()
         && let (Some(before), Some(after)) = (before, peak_memory())
     {
@@ -141,7 +142,7 @@ fn run(cases: u64) {
     }
 }
 
-/// The most memory this process has held, in KiB, where the system tells.
+/// Returns the peak memory of this process in KiB, if the system reports it.
 fn peak_memory() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?.trim().strip_suffix("kB")?.trim().parse().ok()
@@ -152,7 +153,7 @@ fn formulas_whole_and_broken() {
     run(400);
 }
 
-/// Some two minutes of the same on one core.
+/// Runs the same test for about two minutes on one core.
 #[test]
 #[ignore = "two minutes; tools/check --slow runs it"]
 fn formulas_whole_and_broken_for_long() {

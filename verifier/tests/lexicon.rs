@@ -1,9 +1,9 @@
-//! The tables of `src/lexicon`: sorted, small, and every form in one row of its kind alone.
+//! Checks the tables of `src/lexicon`: they are sorted and small, and every form is in only one row of its kind.
 
 use std::collections::HashMap;
 use std::path::Path;
 
-/// Kind, canonical and forms of each row of a table.
+/// Returns the kind, the canonical cell and the forms of each row of a table.
 fn rows(table: &str) -> Vec<(String, String, Vec<String>)> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lexicon").join(table);
     let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));

@@ -1,4 +1,5 @@
-//! Tests of the verifier, one binary: what it must accept and refuse, and that no text breaks it.
+//! Tests of the verifier in one binary: the answers that it must accept and reject, and its robustness against any
+//! text.
 
 #![allow(clippy::unwrap_used)]
 

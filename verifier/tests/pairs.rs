@@ -1,4 +1,5 @@
-//! Pairs of answers in many notations, and whether they say the same: `pairs.tsv`, by kind.
+//! Tests pairs of answers in many notations, with the expected verdict, from `pairs.tsv`. The pairs are grouped by
+//! kind.
 
 use omr_verify::{Mode, verify};
 

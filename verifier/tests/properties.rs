@@ -1,4 +1,4 @@
-//! What holds for every answer: it equals itself however it is written, and nothing else; any text is judged.
+//! Property tests: an answer equals itself in every notation and nothing else, and any text is judged.
 
 use omr_verify::{BUDGET, Mode, grade, verify};
 use proptest::prelude::*;
@@ -20,7 +20,7 @@ fn judge(gold: &str, answer: &str) {
     }
 }
 
-/// Texts made of pieces that mean something to the parser.
+/// Generates texts from pieces that have a meaning for the parser.
 fn notation() -> impl Strategy<Value = String> {
     let pieces = "\\frac|\\boxed{|\\sqrt|\\text{|{|}|(|)|[|]|^|_|!|%|$|\\(|\\)|\\pm|\\cup|\\le|<|=|1|23|4.5|.5|,|1,000|x|ab\
         |\\pi|sin|\\log|\\left|\\{|\\}| |\n|+|-|*|/|:|;|and|or|cm|\u{2212}|\u{b2}|\u{221a}|\u{661}|\\|e|1e5|9^9^9|\\binom\
@@ -29,7 +29,7 @@ fn notation() -> impl Strategy<Value = String> {
     prop::collection::vec(prop::sample::select(pieces), 0..40).prop_map(|p| p.concat())
 }
 
-/// A formula that is compared within its budget.
+/// Generates formulas that are compared within the budget.
 fn formulas() -> impl Strategy<Value = Formula> {
     (any::<u64>(), 0u32..3).prop_map(|(seed, depth)| formula(&mut Rng::new(seed), depth))
 }
@@ -116,7 +116,7 @@ proptest! {
     }
 }
 
-// One table of texts.
+// A single table of texts.
 #[allow(clippy::too_many_lines)]
 #[test]
 fn hostile_texts_take_bounded_work() {

@@ -1,4 +1,4 @@
-//! Characters and numbers as Python sees them.
+//! Tests that characters and numbers are classified as in Python.
 
 use omr_verify::python::{digit_value, int, is_space, is_word};
 

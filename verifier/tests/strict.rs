@@ -1,4 +1,4 @@
-//! What strict accepts and refuses, one pair for each kind of answer.
+//! Tests which answers strict mode accepts and rejects, with one pair for each kind of answer.
 
 use omr_verify::{Mode, verify};
 

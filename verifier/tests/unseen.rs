@@ -1,5 +1,5 @@
-//! Pairs written before the verifier had seen their notation (`tests/data`): how it stands with them today.
-//! What it made of each file on the first run stands in the README beside the files.
+//! Tests pairs that were written before the verifier was tried on their notation (`tests/data`), and checks the current
+//! results. The README beside the files has the results of the first run.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use omr_verify::{Mode, verify};
 use serde_json::Value;
 
-/// The lists, and the share of each that is right today in whole percent.
+/// The lists, and the share of each that is currently right.
 const HELD: [(&str, f64); 4] =
     [("unseen-23.jsonl", 0.88), ("unseen-26.jsonl", 0.72), ("unseen-28.jsonl", 0.85), ("unseen-29.jsonl", 0.88)];
 
@@ -24,8 +24,8 @@ fn equal(gold: &str, answer: &str) -> bool {
     verify(gold, answer, Mode::Strict).equal
 }
 
-/// How many right answers are accepted for gold answers of their category that are not equal to their own, and how many
-/// there are; `answer` is the key of the answers.
+/// Compares every right answer with the gold answers of its category that differ from its own. Returns the number of
+/// such pairs and the number of them that are accepted. `answer` is the key of the answers.
 fn crossed(rows: &[Value], answer: &str) -> (usize, usize) {
     let (mut crossed, mut accepted) = (0, 0);
     let text = |row: &Value, key: &str| row[key].as_str().unwrap().to_owned();

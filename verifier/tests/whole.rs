@@ -1,8 +1,9 @@
-//! An answer is right when it is wholly understood: what stands beside its value and is not understood refuses it.
+//! Tests that an answer is accepted only if all of it is understood. Text beside the value that is not understood leads
+//! to rejection.
 
 use omr_verify::{Mode, verify};
 
-/// Every pair is equal, or none is.
+/// Asserts that every pair has the verdict `want`.
 fn all(want: bool, pairs: &[(&str, &str)]) {
     for (gold, answer) in pairs {
         let verdict = verify(gold, answer, Mode::Strict);
@@ -72,7 +73,7 @@ fn several_boxes_are_the_list_of_them() {
         &[("5", "\\boxed{4}, \\boxed{5}"), ("5", "\\boxed{5} or \\boxed{6}"), ("4", "\\boxed{4} and \\boxed{5}")],
     );
     all(true, &[("4, 5", "\\boxed{4} and \\boxed{5}"), ("5", "\\boxed{5} ... so \\boxed{5}")]);
-    // What was corrected in a sentence of its own is no answer.
+    // A value that another sentence corrects is not the answer.
     all(true, &[("5", "I get \\boxed{4}. That ignores the sign, so it is \\boxed{5}.")]);
 }
 

@@ -1,4 +1,4 @@
-//! Complex numbers in double precision, and the functions of the published grammar on them.
+//! Complex numbers in double precision, and the functions of the published grammar for them.
 
 /// A complex number.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -43,7 +43,8 @@ impl Complex {
     }
 
     pub(super) fn ln(self) -> Complex {
-        // The negative half of the line belongs to the upper side, whatever the sign of a nought.
+        // The branch cut on the negative real axis belongs to the upper side. Adding 0.0 removes the sign of a negative
+        // zero.
         Complex { re: self.abs().ln(), im: (self.im + 0.0).atan2(self.re) }
     }
 
@@ -82,7 +83,7 @@ impl Complex {
     }
 }
 
-/// A function's value; `None` where it has none.
+/// Returns the value of a function, or `None` if it is undefined.
 pub(super) fn called(name: &str, all: &[Complex]) -> Option<Complex> {
     let one = real(1.0);
     let [x, rest @ ..] = all else { return None };
@@ -153,7 +154,7 @@ pub(super) fn called(name: &str, all: &[Complex]) -> Option<Complex> {
     })
 }
 
-/// The gamma function by Lanczos' sum (g = 7, nine terms: some 15 digits).
+/// Computes the gamma function by the Lanczos approximation (g = 7, nine terms, about 15 digits).
 fn gamma(x: Complex) -> Complex {
     const TERMS: [f64; 9] = [
         0.999_999_999_999_809_9,

@@ -1,5 +1,5 @@
-//! Where the published library looks for an answer in a text: formulas between LaTeX marks, boxes, numbers and
-//! arithmetic in plain text, first behind the words it knows, then anywhere.
+//! Finds the places in a text where the published library searches for an answer: formulas between LaTeX marks, boxes,
+//! numbers, and arithmetic in plain text. Places after known words come first, then all other places.
 
 use std::sync::LazyLock;
 
@@ -7,25 +7,25 @@ use regex::{Captures, Regex};
 
 use crate::python::is_space;
 
-/// Longest run of joined formulas.
+/// Maximum number of joined formulas.
 const MAX_JOINED: usize = 6;
-/// Most matches of one kind that are looked at: the rightmost counts, so the last ones are kept.
+/// Maximum number of matches of one kind. The rightmost match counts, so the last ones are kept.
 const MAX_MATCHES: usize = 400;
 
-/// What was found.
+/// A possible answer in the text.
 #[derive(Clone, PartialEq, Debug)]
 pub(super) enum Found<'a> {
-    /// Formulas joined by commas, "and", "or", each with whether a percent sign follows.
+    /// Formulas joined by commas, "and" or "or". The flag is true if a percent sign follows.
     Formulas(Vec<(&'a str, bool)>),
-    /// All from the first `\boxed{` to the last brace.
+    /// Everything from the first `\boxed{` to the last brace.
     Boxed(&'a str),
-    /// A number: its integer part, its decimals with their sign, whether percent follows.
+    /// A number: its integer part with its sign, its decimals, and true if a percent sign follows.
     Number(&'a str, &'a str, bool),
     /// Arithmetic.
     Arithmetic(&'a str),
 }
 
-/// A match: where it ends, where it begins, what it is.
+/// A match: its end, its beginning and its content.
 type Match<'a> = (usize, usize, Found<'a>);
 
 const NUMBER: &str = r"(?:(-?[1-9][0-9]{0,2}(?:[ ,][0-9]{3})+)(\.[0-9]+)?|(-?[0-9]+)([.,][0-9]+)|(\.[0-9]+)|(-?[0-9]+))(\s*(?:%|[Pp]ercent|[Pp]ercentage|[Pp]ct))?";
@@ -39,12 +39,13 @@ fn compiled(pattern: &str) -> Regex {
     Regex::new(pattern).expect("a fixed pattern")
 }
 
-/// Arithmetic or a number, behind its prefix.
+/// Returns the pattern for arithmetic or a number, with its prefix.
 fn either() -> String {
     format!("(?:(?:{PREFIX}{ARITHMETIC}{SUFFIX})|(?:{PREFIX}{CURRENCY}{NUMBER}))")
 }
 
-/// Patterns for plain text and their ranks; arithmetic is group 1, numbers follow.
+/// Patterns for plain text: the pattern, its rank, and true if it needs the word "answer". Arithmetic is group 1, and
+/// the parts of a number follow.
 static PLAIN: LazyLock<Vec<(Regex, u16, bool)>> = LazyLock::new(|| {
     let any = either();
     vec![
@@ -60,13 +61,15 @@ static PLAIN: LazyLock<Vec<(Regex, u16, bool)>> = LazyLock::new(|| {
 /// Ranks of all rules, best first.
 pub(super) const RANKS: [u16; 5] = [0, 50, 100, 200, 300];
 
-/// Longest text that is searched: the end of a longer one, since the rightmost match counts.
+/// Maximum length in bytes of the searched text. Only the end of a longer text is searched, because the rightmost match
+/// counts.
 const MAX_TEXT: usize = 50_000;
 
-/// A text and where the marks of formulas stand in it, so that every search for the next one is short.
+/// A text and the positions of the marks of formulas, which make every search for the next mark fast.
 pub(super) struct Finder<'a> {
     text: &'a str,
-    /// `$$`, `\]`, `\)` and `$` that are not escaped, ends of lines, plain brackets, boxes, closing braces.
+    /// Positions of `$$`, `\]`, `\)` and `$` that are not escaped, then of ends of lines, plain square brackets, boxes
+    /// and closing braces.
     displays: Vec<usize>,
     brackets: Vec<usize>,
     parentheses: Vec<usize>,
@@ -78,7 +81,7 @@ pub(super) struct Finder<'a> {
     named: bool,
 }
 
-/// The first of sorted places that is not before `from`.
+/// Returns the first of the sorted positions that is not before `from`.
 fn next(places: &[usize], from: usize) -> Option<usize> {
     places.get(places.partition_point(|&p| p < from)).copied()
 }
@@ -108,7 +111,7 @@ impl<'a> Finder<'a> {
         }
     }
 
-    /// Matches of one rank, the rightmost first, then the longest.
+    /// Returns the matches of one rank. Matches that end further right come first, then longer ones.
     pub(super) fn matches(&self, rank: u16) -> Vec<Match<'a>> {
         let mut found = Vec::new();
         match rank {
@@ -146,7 +149,7 @@ fn plain<'a>(text: &'a str, pattern: &Regex, guarded: bool, out: &mut Vec<Match<
         while !text.is_char_boundary(at.min(text.len())) {
             at += 1;
         }
-        // What an equals sign follows is no result.
+        // A value before an equals sign is not a result.
         if guarded && text[all.end()..].trim_start_matches(is_space).starts_with('=') {
             continue;
         }
@@ -191,7 +194,7 @@ enum Anchor {
 }
 
 impl<'a> Finder<'a> {
-    /// Formulas behind an anchor: from the leftmost anchor on, the nearest formula behind it.
+    /// Finds formulas after an anchor: starting at the leftmost anchor, takes the nearest formula after it.
     fn behind(&self, anchor: Anchor, out: &mut Vec<Match<'a>>) {
         let text = self.text;
         let word: &[u8] = match anchor {
@@ -250,7 +253,7 @@ impl<'a> Finder<'a> {
         }
     }
 
-    /// A formula and those joined to it.
+    /// Returns a formula with the formulas that are joined to it.
     fn joined(&self, at: usize, boxed: bool) -> Option<(usize, Found<'a>)> {
         let text = self.text;
         let (mut end, first, percent) = self.formula(at, boxed)?;
@@ -269,7 +272,7 @@ impl<'a> Finder<'a> {
         Some((end, Found::Formulas(all)))
     }
 
-    /// The formula that begins at `at`: where it ends, its content, whether percent follows.
+    /// Returns the formula that begins at `at`: its end, its content, and true if a percent sign follows.
     fn formula(&self, at: usize, boxed: bool) -> Option<(usize, &'a str, bool)> {
         let text = self.text;
         let (end, content) = self.marked(at, boxed)?;
@@ -327,13 +330,13 @@ impl<'a> Finder<'a> {
         if boxed { None } else { fraction(text, at) }
     }
 
-    /// `\boxed{` with something before a closing brace.
+    /// Returns true if the range contains `\boxed{` and something before a closing brace.
     fn holds_box(&self, from: usize, to: usize) -> bool {
         let last = self.braces[..self.braces.partition_point(|&p| p < to)].last();
         next(&self.boxes, from).is_some_and(|at| last.is_some_and(|&l| l > at + 7))
     }
 
-    /// Formulas that hold a box, and the bare boxes.
+    /// Finds formulas that contain a box, and boxes outside formulas.
     fn boxed(&self, out: &mut Vec<Match<'a>>) {
         let text = self.text;
         let Some(&first) = self.boxes.first() else { return };
@@ -361,7 +364,7 @@ fn begins_formula(bytes: &[u8], at: usize) -> bool {
     bytes.get(at).is_some_and(|b| matches!(b, b'$' | b'\\' | b'-') || b.is_ascii_whitespace())
 }
 
-/// `-\frac{1.5}{2}` outside all marks.
+/// Matches a fraction such as `-\frac{1.5}{2}` outside all marks.
 fn fraction(text: &str, at: usize) -> Option<(usize, &str)> {
     static FRACTION: LazyLock<Regex> =
         LazyLock::new(|| compiled(r"^-?\\frac\{-?[0-9]+(?:[.,][0-9]+)?\}\{-?[0-9]+(?:[.,][0-9]+)?\}"));

@@ -1,4 +1,4 @@
-//! Functions and what they take as an argument, roots, sums, products, integrals and limits.
+//! Parses functions and their arguments, roots, sums, products, integrals and limits.
 
 use super::number;
 use super::terms::{Context, Reader, Term};
@@ -7,7 +7,7 @@ use super::tree::{Operator, Tree, integer, power};
 use crate::steps::Rational;
 
 impl Reader<'_> {
-    /// A function with its argument, a root, a sum, a product, an integral or a limit.
+    /// Parses a function with its argument, a root, a sum, a product, an integral or a limit.
     pub(super) fn function(&self, at: usize, c: Context) -> Term {
         let token = self.tokens.get(at)?;
         match (token.kind, token.text.as_str()) {
@@ -67,7 +67,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Index and exponent in either order.
+    /// Parses index and exponent in either order.
     fn scripts(&self, at: usize, depth: usize) -> (Option<Tree>, Option<Tree>, usize) {
         let (mut index, mut exponent, mut at) = (None, None, at);
         for _ in 0..2 {
@@ -84,7 +84,7 @@ impl Reader<'_> {
         (index, exponent, at)
     }
 
-    /// An argument in round brackets, or all factors up to the next function, sum or relation.
+    /// Parses an argument: an expression in round brackets, or all factors up to the next function, sum or relation.
     fn argument(&self, at: usize, c: Context) -> Term {
         if self.is(at, "(")
             && let Some((e, end)) = self.expr(at + 1, c.depth + 1)
@@ -125,7 +125,7 @@ impl Reader<'_> {
         Some(exponent.into_iter().fold(call, power))
     }
 
-    /// `\operatorname{...}`, of the few names that are known.
+    /// Parses `\operatorname{...}` for the few names that are known.
     fn operator(&self, at: usize, c: Context) -> Term {
         if !self.is(at + 1, "{") || self.kind(at + 2) != Some(Kind::Sign) || !self.is(at + 3, "}") {
             return None;
@@ -151,7 +151,7 @@ impl Reader<'_> {
         }
     }
 
-    /// `f(x)`: a letter before one atom in brackets, or before several arguments.
+    /// Parses `f(x)`: a letter before a single atom in brackets, or before several arguments.
     fn applied(&self, at: usize, depth: usize) -> Term {
         if !self.calls(at + 1) {
             return None;
@@ -215,8 +215,8 @@ impl Reader<'_> {
         Some((exponent.into_iter().fold(call, power), end))
     }
 
-    /// True when a bracket with one atom or several parts stands behind a name, its index and exponent: looked up
-    /// first, so that nothing is read twice.
+    /// Returns true if a name, its index and its exponent are followed by a bracket with one atom or several parts.
+    /// Checking this first avoids parsing anything twice.
     fn calls(&self, at: usize) -> bool {
         let mut at = at;
         for _ in 0..2 {
@@ -239,7 +239,7 @@ impl Reader<'_> {
                 Some(Kind::Close) => level -= 1,
                 Some(Kind::Sign) if level == 0 => match self.text(i) {
                     "," => return true,
-                    // An atom has no sign of an operation outside braces.
+                    // An atom contains no operator outside braces.
                     "+" | "-" | "*" | "/" | ":" => atom = false,
                     _ => {}
                 },
@@ -249,7 +249,7 @@ impl Reader<'_> {
         atom
     }
 
-    /// A sum or a product over a range.
+    /// Parses a sum or a product over a range.
     fn repeated(&self, at: usize, c: Context) -> Term {
         let op = if self.is(at, "sum") { Operator::Sum } else { Operator::Product };
         let (mut from, mut start, mut upper) = (at + 1, None, None);
@@ -282,7 +282,7 @@ impl Reader<'_> {
         }
         let (body, mut end) =
             self.additive(from, Context { functions: true, depth: c.depth + 1, ..c }).unwrap_or((integer(1), from));
-        // The differential has been read as a factor, or stands behind.
+        // The differential is already parsed as a factor, or follows the integrand.
         let mut symbols = Vec::new();
         body.symbols(&mut symbols);
         let mut name = symbols.into_iter().map(|s| s.0).find(|n| n.len() > 1 && n.starts_with('d'));
@@ -326,7 +326,7 @@ impl Reader<'_> {
     }
 }
 
-/// `e` to a power: of nought, one and logarithms, of whatever base, it is computed at once.
+/// Returns `e` to a power. The powers zero, one, and logarithms of any base are computed directly.
 fn exponential(exponent: Tree) -> Tree {
     let of_logarithm = |t: &Tree| match t {
         Tree::Call("log", arguments) => arguments.first().cloned(),

@@ -1,5 +1,6 @@
-//! When two values are equal, as the published library decides it: a value of an assignment, sets, relations one by
-//! one, names, numbers rounded to six places where one is a decimal, and else algebra.
+//! Decides whether two values are equal, by the rules of the published library. The rules cover the value of an
+//! assignment, sets, relations one by one, names, numbers rounded to six decimal places if one of them is a decimal,
+//! and algebra.
 
 use num_bigint::BigInt;
 
@@ -9,7 +10,7 @@ use super::sample::{agree, real_value, same_roots};
 use super::tree::{Operator, Sign, Tree, Value, integer, negative, sum};
 use crate::steps::{Rational, Steps};
 
-/// Equality of two values; `None` where the published library raises.
+/// Compares two values. Returns `None` if the published library raises an exception.
 pub(super) fn equal(gold: &Value, answer: &Value, steps: &Steps) -> Option<bool> {
     steps.spend(10)?;
     let (mut g, mut a) = (truncated(gold), truncated(answer));
@@ -24,7 +25,7 @@ pub(super) fn equal(gold: &Value, answer: &Value, steps: &Steps) -> Option<bool>
     {
         return Some(region::of_set(&a, steps).is_some_and(|r| region::same(&set, &r)));
     }
-    // Nothing is compared with a division by zero.
+    // A division by zero is never compared.
     if g == Value::Tree(Tree::Undefined) {
         return None;
     }
@@ -45,7 +46,7 @@ pub(super) fn equal(gold: &Value, answer: &Value, steps: &Steps) -> Option<bool>
     Some(expressions(x, y, steps))
 }
 
-/// Of a chain that begins with a name only the name and the last side are kept.
+/// Shortens a chain that begins with a name to the name and the last side.
 fn truncated(v: &Value) -> Value {
     match v {
         Value::Chain(all) if v.is_assignment() => match (all.first(), all.last()) {
@@ -92,7 +93,8 @@ impl Value {
     }
 }
 
-/// Relations: chains one by one as written, others by the difference of their sides or by their solutions.
+/// Compares relations. Chains are compared one relation at a time. Other relations are compared by the difference of
+/// their sides or by their solutions.
 fn relations(g: &Value, a: &Value, steps: &Steps) -> Option<bool> {
     if let (Value::Chain(x), Value::Chain(y)) = (g, a) {
         for (p, q) in x.iter().zip(y) {
@@ -121,7 +123,7 @@ fn relations(g: &Value, a: &Value, steps: &Steps) -> Option<bool> {
         && *t == Sign::Equal
         && let (Some(x), Some(y)) = (difference(gl, gr), difference(al, ar))
     {
-        // Solutions of one letter are compared as if they were of several, which fails.
+        // The library compares the solutions for a single letter in the format for several letters, which fails.
         let mut symbols = Vec::new();
         x.symbols(&mut symbols);
         return Some(symbols.len() > 1 && same_roots(&x, &y, steps));
@@ -129,7 +131,7 @@ fn relations(g: &Value, a: &Value, steps: &Steps) -> Option<bool> {
     Some(false)
 }
 
-/// A constant as a number, as the library's own subtraction has it.
+/// Computes a constant as a number, with the same type as the library's own subtraction.
 fn computed(t: Tree, steps: &Steps) -> Tree {
     match exact(&t, steps) {
         Some(x) if t.any(&|t| matches!(t, Tree::Float(_))) => Tree::Float(x),
@@ -138,7 +140,7 @@ fn computed(t: Tree, steps: &Steps) -> Tree {
     }
 }
 
-/// Sets and tuples; anything else counts as the set of itself.
+/// Compares sets and tuples. Any other value counts as a set with this single member.
 fn sets(g: &Value, a: &Value, steps: &Steps) -> Option<bool> {
     let wrapped = |v: &Value| match v {
         v if v.is_set() || matches!(v, Value::Tuple(_)) => v.clone(),
@@ -181,7 +183,7 @@ fn sets(g: &Value, a: &Value, steps: &Steps) -> Option<bool> {
     }
 }
 
-/// Unions and intersections in the other order.
+/// Returns true for unions and intersections whose operands are swapped.
 fn swapped(g: &Value, a: &Value) -> bool {
     match (g, a) {
         (Value::Combined(s, x, y), Value::Combined(t, u, v)) if s == t && *s != '-' => x == v && y == u,
@@ -189,7 +191,7 @@ fn swapped(g: &Value, a: &Value) -> bool {
     }
 }
 
-/// Members without those that are written the same.
+/// Returns the members without duplicates in the same notation.
 fn distinct(all: &[Value]) -> Vec<&Value> {
     let mut kept: Vec<&Value> = Vec::new();
     for v in all {
@@ -200,7 +202,7 @@ fn distinct(all: &[Value]) -> Vec<&Value> {
     kept
 }
 
-/// Members: in any order where gold is a set, in the order of writing where it is a tuple.
+/// Compares members. The order matters if the gold answer is a tuple and does not matter if it is a set.
 fn members(g: &Value, a: &Value, steps: &Steps) -> Option<bool> {
     let list = |v: &Value| match v {
         Value::Set(all) => distinct(all).into_iter().cloned().collect(),
@@ -212,7 +214,7 @@ fn members(g: &Value, a: &Value, steps: &Steps) -> Option<bool> {
         return Some(false);
     }
     if let (Value::Tuple(_), Value::Set(written)) = (g, a) {
-        // Written twice, a member counts twice.
+        // A member that is written twice counts twice.
         if written.len() != x.len() {
             return None;
         }
@@ -232,7 +234,7 @@ fn members(g: &Value, a: &Value, steps: &Steps) -> Option<bool> {
     Some(true)
 }
 
-/// Names: letters side by side are the word they spell.
+/// Compares names. Letters side by side form a word.
 fn names(x: &Tree, y: &Tree) -> bool {
     let letter = |t: &Tree| match t {
         Tree::Symbol(name, _) => Some(name.clone()),
@@ -243,7 +245,7 @@ fn names(x: &Tree, y: &Tree) -> bool {
         Tree::Mul(factors) => factors.iter().map(letter).collect::<Option<String>>(),
         t => letter(t),
     };
-    // A number in a text is a name as it is written.
+    // A number in a text may be a name with the same spelling.
     let spelled = |number: &Tree, name: &Tree| match (number, name) {
         (Tree::Exact(x), Tree::Symbol(name, _)) => x.to_string() == *name,
         _ => false,
@@ -261,7 +263,7 @@ fn has_float(t: &Tree) -> bool {
     t.any(&|t| matches!(t, Tree::Float(_)))
 }
 
-/// The number under a percent sign, or the number itself.
+/// Returns the number inside a percent expression, or the number itself.
 fn atom(t: &Tree) -> Option<&Tree> {
     match t {
         Tree::Percent(inner) => inner.is_number().then_some(&**inner),
@@ -269,7 +271,7 @@ fn atom(t: &Tree) -> Option<&Tree> {
     }
 }
 
-/// Expressions by their numbers first, then by algebra.
+/// Compares expressions, first by their numbers, then by algebra.
 fn expressions(x: &Tree, y: &Tree, steps: &Steps) -> bool {
     let (x, y) = (&region::folded(x), &region::folded(y));
     if let (Tree::Matrix(p), Tree::Matrix(q)) = (x, y) {
@@ -279,7 +281,7 @@ fn expressions(x: &Tree, y: &Tree, steps: &Steps) -> bool {
     if let (Tree::Bound(Operator::Primitive, body, var, _), e) | (e, Tree::Bound(Operator::Primitive, body, var, _)) =
         (x, y)
     {
-        // The library's primitive has no constant.
+        // The library's antiderivative has no constant of integration.
         let terms = match e {
             Tree::Add(terms) => terms.as_slice(),
             e => std::slice::from_ref(e),
@@ -295,7 +297,8 @@ fn expressions(x: &Tree, y: &Tree, steps: &Steps) -> bool {
     let float = |t: Option<&Tree>| matches!(t, Some(Tree::Float(_)));
     if float(atoms.0) || float(atoms.1) {
         let whole = |t: &Tree, v: &Option<Rational>| !has_float(t) && v.as_ref().is_some_and(|v| v.is_integer());
-        // A whole number is not rounded to a decimal, and no decimal equals it by type: only their difference does.
+        // The library does not round an integer before it compares it with a decimal, and an integer and a decimal are
+        // never equal by type. They are equal only if their difference is zero.
         if whole(x, &values.0) || whole(y, &values.1) {
             return values.0.is_some() && values.0 == values.1;
         }
@@ -317,27 +320,27 @@ fn expressions(x: &Tree, y: &Tree, steps: &Steps) -> bool {
         (Some(a), Some(b)) if !has_float(x) && !has_float(y) => {
             let tiny = Rational::new(1.into(), BigInt::from(1) << 50usize);
             let difference = if a > b { &a - &b } else { &b - &a };
-            // A difference below the library's precision counts as none, unless one is a number by itself.
+            // A difference below the library's precision counts as zero, unless one of the values is a plain number.
             a == b || (atoms.0.is_none() && atoms.1.is_none() && difference < tiny)
         }
         (Some(a), Some(b)) => {
             let (Some(f), Some(h)) = (real_value(x, steps), real_value(y, steps)) else { return a == b };
             let free = atoms.0.is_none() && atoms.1.is_none();
-            // In decimals the residue of a calculation shows.
+            // In decimals, the rounding error of the calculation remains.
             f == h || (free && (f - h).abs() < 2f64.powi(-50))
         }
         _ => agree(x, y, steps),
     }
 }
 
-/// Six places of a decimal in double precision.
+/// Rounds a decimal in double precision to six places.
 fn rounded(x: &Rational) -> BigInt {
     let double = x.numer().to_string().parse::<f64>().ok().zip(x.denom().to_string().parse::<f64>().ok());
     let x = &double.and_then(|(n, d)| exactly(n / d)).unwrap_or_else(|| x.clone());
     (x * Rational::from_integer(BigInt::from(1_000_000))).round().to_integer()
 }
 
-/// The value of a number in double precision.
+/// Returns the exact value of a number in double precision.
 fn exactly(x: f64) -> Option<Rational> {
     let bits = x.to_bits();
     let (exponent, fraction) = ((bits >> 52 & 0x7ff) as i32, bits & ((1 << 52) - 1));

@@ -1,4 +1,5 @@
-//! Tokens to values, by the published grammar: a list of elements, behind a name perhaps, or an expression of sets.
+//! Parses tokens to values by the published grammar: a list of elements that may follow a name, or an expression of
+//! sets.
 
 use std::sync::LazyLock;
 
@@ -13,14 +14,14 @@ use super::tree::Value;
 use super::tree::{Sign, Tree, negative, sum};
 use crate::steps::Steps;
 
-/// Most members of a list.
+/// Maximum number of members of a list.
 const MAX_ITEMS: usize = 400;
 
 fn compiled(pattern: &str) -> Regex {
     Regex::new(pattern).expect("a fixed pattern")
 }
 
-/// Reads a rewritten formula; where that fails, what stands behind the last of several equals signs.
+/// Parses a rewritten formula. If that fails, parses only the text after the last of several equals signs.
 pub(super) fn read(source: &str, steps: &Steps) -> Option<Value> {
     once(source, steps).or_else(|| {
         let last = last_side(source)?;
@@ -28,7 +29,7 @@ pub(super) fn read(source: &str, steps: &Steps) -> Option<Value> {
     })
 }
 
-/// What stands behind the last equals sign of at least two, in a formula without lists.
+/// Returns the text after the last equals sign, if a formula without lists contains at least two.
 fn last_side(source: &str) -> Option<&str> {
     if source.contains([',', ';']) {
         return None;
@@ -39,7 +40,8 @@ fn last_side(source: &str) -> Option<&str> {
     (at.len() >= 2).then(|| &source[at[at.len() - 1] + 1..])
 }
 
-/// True for what the published library takes for complex numbers or matrices: its letters are then not real.
+/// Returns true for a formula that the published library takes for complex numbers or matrices. Its letters are then
+/// not real.
 fn is_complex(source: &str) -> bool {
     static SIGNS: LazyLock<Regex> = LazyLock::new(|| {
         compiled(concat!(
@@ -78,7 +80,7 @@ fn once(source: &str, steps: &Steps) -> Option<Value> {
             Some(digits) => (true, digits),
             None => (false, source.trim()),
         };
-        // A group that begins with nought is a decimal.
+        // A group that begins with zero is a decimal.
         let digits = if digits.starts_with('0') && !sign { digits.replace(',', ".") } else { digits.replace(',', "") };
         let value = number::read(&digits)?;
         return Some(Value::Tree(if sign { negative(value) } else { value }));
@@ -86,7 +88,7 @@ fn once(source: &str, steps: &Steps) -> Option<Value> {
     gathered(elements)
 }
 
-/// A list by itself: one element, or a set.
+/// Combines the elements of a list without a name: a single element, or a set.
 fn gathered(mut elements: Vec<Vec<Value>>) -> Option<Value> {
     Some(if elements.len() == 1 {
         let mut only = elements.pop()?;
@@ -101,7 +103,7 @@ fn gathered(mut elements: Vec<Vec<Value>>) -> Option<Value> {
 type Found<T> = Option<(T, usize)>;
 
 impl Reader<'_> {
-    /// A name, or names in round brackets.
+    /// Parses a name, or names in round brackets.
     fn names(&self, at: usize) -> Found<Value> {
         let name = |at: usize| {
             let named = matches!(self.kind(at), Some(Kind::Letter | Kind::Greek | Kind::Other | Kind::Accent));
@@ -125,7 +127,7 @@ impl Reader<'_> {
         name(at).map(|(n, end)| (Value::Tree(n), end))
     }
 
-    /// Elements between semicolons, each of elements between commas.
+    /// Parses groups that are separated by semicolons. Each group contains elements that are separated by commas.
     fn elements(&self, at: usize, relations: bool, depth: usize) -> Found<Vec<Vec<Value>>> {
         let (mut all, mut at) = (vec![Vec::new()], at);
         loop {
@@ -143,7 +145,7 @@ impl Reader<'_> {
         }
     }
 
-    /// One element: with a double sign it is two.
+    /// Parses one element. An element with a plus-minus sign gives two values.
     fn element(&self, at: usize, relations: bool, depth: usize) -> Found<Vec<Value>> {
         if depth > super::terms::MAX_DEPTH {
             return None;
@@ -181,7 +183,7 @@ impl Reader<'_> {
             let (right, end) = self.expr(at + 1, depth + 1)?;
             at = end;
             if within {
-                // Of a power by several parts, the shape of a matrix; of nothing else.
+                // After "in", only a power with a compound exponent is accepted, the shape of a matrix. It is ignored.
                 match &right {
                     Tree::Pow(_, exponent) if exponent.parts().len() > 1 => continue,
                     _ => return None,
@@ -189,7 +191,7 @@ impl Reader<'_> {
             }
             let right = Value::Tree(right);
             value = match sign {
-                // Of an approximation the exact side is kept, unless it is a name.
+                // The exact side of an approximation is kept, unless it is a name.
                 None if value.is_of_letters() => right,
                 None => value,
                 Some(sign) => value.related(sign, right),
@@ -198,12 +200,12 @@ impl Reader<'_> {
         Some((vec![value], at))
     }
 
-    /// True where an element may end.
+    /// Returns true if an element can end here.
     fn ends(&self, at: usize) -> bool {
         self.kind(at).is_none_or(|k| k == Kind::Close) || self.is(at, ",") || self.is(at, ";")
     }
 
-    /// An interval, a set by name, a tuple or a set in brackets.
+    /// Parses an interval, a named set, or a tuple or set in brackets.
     fn set_atom(&self, at: usize, depth: usize) -> Found<Value> {
         self.steps.spend(4)?;
         if self.kind(at) == Some(Kind::Set) {
@@ -215,7 +217,7 @@ impl Reader<'_> {
         if self.kind(open) != Some(Kind::Open) {
             return None;
         }
-        // What goes on behind its bracket is no set but a factor.
+        // If the formula continues after the bracket, the bracket is a factor and not a set.
         let close = self.closes[open]?;
         let text = self.text(open);
         if let Some(v) = self.interval(open, close, depth) {
@@ -250,8 +252,8 @@ impl Reader<'_> {
         self.kind(at) == Some(Kind::Sign) && matches!(self.text(at), "cup" | "cap" | "setminus" | "supset" | "subset")
     }
 
-    /// Two expressions in round or square brackets: an interval, unless it is empty. The inner option is `None`
-    /// where the published library raises.
+    /// Parses two expressions in round or square brackets as an interval, unless the interval is empty. The inner
+    /// option is `None` if the published library raises an exception.
     fn interval(&self, open: usize, close: usize, depth: usize) -> Option<Option<Value>> {
         let is_open = |text: &str| matches!(text, "(" | ")" | "\\(" | "\\)" | "lgroup" | "rgroup");
         let fits = |text: &str| is_open(text) || matches!(text, "[" | "]" | "lbrack" | "rbrack");
@@ -283,7 +285,7 @@ impl Reader<'_> {
             (None, _) if left == right => return Some(Value::Set(Vec::new())),
             _ => {}
         }
-        // Ends that are not real are an error.
+        // The library raises an exception for ends that are not real.
         let unreal = |t: &Tree| {
             t.any(&|t| matches!(t, Tree::Symbol(_, false) | Tree::Constant("i") | Tree::Matrix(_) | Tree::Undefined))
         };
@@ -305,7 +307,7 @@ impl Reader<'_> {
         self.combined(at, 0, 0)
     }
 
-    /// Differences of unions of intersections.
+    /// Parses differences of unions of intersections.
     fn combined(&self, at: usize, level: usize, depth: usize) -> Found<Value> {
         const SIGNS: [(&str, char); 3] = [("setminus", '-'), ("cup", '+'), ("cap", '*')];
         if depth > super::terms::MAX_DEPTH {
@@ -343,12 +345,12 @@ impl Reader<'_> {
 }
 
 impl Value {
-    /// True for sets, which tuples are not.
+    /// Returns true for sets. Tuples are not sets.
     pub(super) fn is_set(&self) -> bool {
         matches!(self, Value::Set(_) | Value::Interval(..) | Value::Named(_) | Value::Combined(..))
     }
 
-    /// True when it is built of letters alone.
+    /// Returns true if the value consists only of letters.
     pub(super) fn is_of_letters(&self) -> bool {
         match self {
             Value::Tree(t) => t.is_of_letters(),
@@ -360,7 +362,7 @@ impl Value {
         }
     }
 
-    /// With one relation more: a chain relates each side to the next.
+    /// Adds one more relation. A chain relates each side to the next.
     fn related(self, sign: Sign, right: Value) -> Value {
         match self {
             Value::Chain(mut all) => {

@@ -1,4 +1,4 @@
-//! How the published library rewrites a formula before it reads it.
+//! Rewrites a formula before parsing, as the published library does.
 
 use std::sync::LazyLock;
 
@@ -49,7 +49,7 @@ patterns! {
 static UNIT_WORD: LazyLock<Regex> =
     LazyLock::new(|| compiled(&format!(r"([0-9]|\}}|\s)\s*(?:(?:{UNITS})(?:s|es)?)\s*$")));
 
-/// The contents of boxes: all of them, or the last and those that stand close before it.
+/// Returns the contents of the boxes: of all boxes, or of the last one and those close before it.
 fn boxes(text: &str, all: bool) -> String {
     let mut found: Vec<&str> = Vec::new();
     let (mut end, mut next_start) = (text.len(), None::<usize>);
@@ -103,7 +103,7 @@ fn boxes(text: &str, all: bool) -> String {
     found.join(",")
 }
 
-/// "and" and "or" as words become commas.
+/// Replaces the words "and" and "or" by commas.
 fn joints(text: &str) -> String {
     let bytes = text.as_bytes();
     let mut out = String::with_capacity(text.len());
@@ -131,7 +131,7 @@ fn joints(text: &str) -> String {
     out
 }
 
-/// A root takes the character behind it, where no bracket stands there.
+/// Adds braces around the character after a root if no bracket follows it.
 fn first_argument(text: &str) -> String {
     let mut parts = text.split("\\sqrt");
     let mut out = parts.next().unwrap_or_default().to_owned();
@@ -148,7 +148,7 @@ fn first_argument(text: &str) -> String {
     out
 }
 
-/// A fraction takes the two characters behind it; `None` where there are not as many.
+/// Adds braces around the two characters after a fraction. Returns `None` if fewer than two characters follow.
 fn two_arguments(text: &str) -> Option<String> {
     let mut parts = text.split("\\frac");
     let mut out = parts.next()?.to_owned();
@@ -167,7 +167,7 @@ fn two_arguments(text: &str) -> Option<String> {
     Some(out)
 }
 
-/// The formula as it is read, and compared where it cannot be read.
+/// Returns the rewritten formula. The parser reads this text. If it does not parse, the text itself is compared.
 pub(super) fn normal(text: &str, last_box: bool) -> String {
     let mut t = boxes(text, !last_box);
     let replace = |t: String, pattern: &Regex, by: &str| match pattern.replace_all(&t, by) {
@@ -180,7 +180,7 @@ pub(super) fn normal(text: &str, last_box: bool) -> String {
     t = replace(t, &RIGHT, "$1");
     t = replace(t, &PERMUTATION, r"\frac{($1)!}{(($1)-($2))!}");
     t = replace(t, &REMOVED, "");
-    // Quotes go, unless escaped.
+    // Quotes are removed unless they are escaped.
     if t.contains(['"', '\'']) {
         let mut before = ' ';
         t = t

@@ -1,17 +1,17 @@
-//! A rewritten formula to tokens, the longest first, as the published grammar has them.
+//! Splits a rewritten formula into the tokens of the published grammar. The longest token wins.
 
 use super::signs::{ACCENTS, COMMANDS, DEGREE, TRANSPOSE, WORDS, greek, sign};
 use super::token::{Kind, Token};
 use crate::steps::Steps;
 
-/// Longest formula that is read.
+/// Maximum length in bytes of a formula that is parsed.
 const MAX_BYTES: usize = 12_000;
 
 fn is_white(c: char) -> bool {
     matches!(c, ' ' | '\t' | '\r' | '\n')
 }
 
-/// Tokens of a formula; `None` where the grammar has none.
+/// Returns the tokens of a formula, or `None` if the grammar has no token for a character.
 pub(super) fn lex(source: &str, steps: &Steps) -> Option<Vec<Token>> {
     if source.len() > MAX_BYTES {
         return None;
@@ -31,7 +31,7 @@ pub(super) fn lex(source: &str, steps: &Steps) -> Option<Vec<Token>> {
     Some(out)
 }
 
-/// Length of the token at the beginning, and the token where it says something.
+/// Returns the length of the first token, and the token unless it is skipped.
 fn next(rest: &str, c: char) -> Option<(usize, Option<Token>)> {
     let token = |length: usize, kind: Kind, text: &str| Some((length, Some(Token { kind, text: text.to_owned() })));
     if c.is_ascii_digit() || c == '.' {
@@ -65,7 +65,7 @@ fn next(rest: &str, c: char) -> Option<(usize, Option<Token>)> {
     token(c.len_utf8(), kind, text)
 }
 
-/// A number, with its exponent or percent sign.
+/// Reads a number with its exponent or percent sign.
 fn number(rest: &str) -> Option<(usize, Option<Token>)> {
     let digits = |s: &str| s.bytes().take_while(u8::is_ascii_digit).count();
     let whole = digits(rest);
@@ -99,7 +99,7 @@ fn number(rest: &str) -> Option<(usize, Option<Token>)> {
     token(end, Kind::Number)
 }
 
-/// A letter, a word of the grammar, or a differential.
+/// Reads a letter, a word of the grammar, or a differential.
 fn letter(rest: &str, c: char) -> Option<(usize, Option<Token>)> {
     let token = |length: usize, kind: Kind, text: &str| Some((length, Some(Token { kind, text: text.to_owned() })));
     let word = WORDS.split_whitespace().filter(|w| rest.starts_with(w)).map(|w| w.len()).max().unwrap_or(0);
@@ -118,7 +118,7 @@ fn letter(rest: &str, c: char) -> Option<(usize, Option<Token>)> {
         }
     }
     if word > 0 {
-        // A token, but of no rule outside the name of an operator.
+        // The token exists, but no rule accepts it outside the name of an operator.
         return token(word, Kind::Sign, &rest[..word]);
     }
     let kind = match c {
@@ -129,12 +129,12 @@ fn letter(rest: &str, c: char) -> Option<(usize, Option<Token>)> {
     token(1, kind, &rest[..1])
 }
 
-/// A command: the longest that fits, also where the name goes on.
+/// Reads a command: the longest one that matches, even if the name continues after it.
 fn command(rest: &str) -> Option<(usize, Option<Token>)> {
     let name = &rest[1..];
     let mut best: Option<(usize, Option<(Kind, String)>)> = None;
     if let Some((command, token)) = COMMANDS.iter().find(|(c, _)| name.starts_with(c)) {
-        // A space behind a symbol is part of it.
+        // A space after a symbol is part of it.
         let symbol = matches!(token, Some((Kind::Greek | Kind::Other, _)));
         let length = command.len() + usize::from(symbol && name[command.len()..].starts_with(' '));
         best = Some((length, token.map(|(kind, text)| (kind, text.to_owned()))));

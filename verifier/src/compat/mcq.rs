@@ -1,11 +1,11 @@
-//! The published scorer's text rule: the letter of a choice, or one text inside the other.
+//! The published scorer's text rule: compares the letter of a choice, or checks whether one text contains the other.
 
 use crate::python;
 
-/// Letters the published scorer knows.
+/// Letters that the published scorer accepts.
 pub const LETTERS: [&str; 8] = ["A", "B", "C", "D", "E", "F", "G", "H"];
 
-/// Phrases after which the published scorer looks for a letter, in lower case.
+/// Phrases in lower case after which the published scorer searches for a letter.
 const PHRASES: [&str; 25] = [
     "the answer is",
     "answer is",
@@ -34,9 +34,9 @@ const PHRASES: [&str; 25] = [
     "my choice is",
 ];
 
-/// The published scorer's letter, or "". Each place where a letter could be meant is a candidate with a rank;
-/// the highest rank wins, then the earliest place, then the order of the rules. Its flaws are kept: a text that
-/// begins with a capital A to H names that letter.
+/// Returns the letter that the published scorer finds, or "". Each possible position of a letter is a candidate with a
+/// rank. The highest rank wins, then the earliest position, then the order of the rules. The scorer's defects are kept:
+/// a text that begins with a capital A to H names that letter.
 pub fn parse_mcq(text: &str) -> &'static str {
     let mut core = python::strip(text);
     if core.is_empty() {
@@ -68,8 +68,8 @@ pub fn parse_mcq(text: &str) -> &'static str {
     }
     let lower = padded.to_lowercase();
     for at in PHRASES.iter().filter_map(|p| lower.find(p)) {
-        // The place in the lower-cased text is used in the text itself, as a count of characters: where lower
-        // case is longer than upper case it drifts.
+        // The position in the lower-case text is used in the original text as a character count. If a character has a
+        // longer lower case, the position shifts.
         let skipped = python::len(&lower[..at]);
         let from = padded.char_indices().nth(skipped).map_or(padded.len(), |(i, _)| i);
         for letter in LETTERS {
@@ -101,8 +101,9 @@ pub fn parse_mcq(text: &str) -> &'static str {
     best.map_or("", |(_, _, letter)| letter)
 }
 
-/// The published scorer's text rule: a letter gold by [`parse_mcq`], else one text contained in the other and at
-/// least 0.9 times as long, else equality without white space around.
+/// Applies the published scorer's text rule. A letter as the gold answer is compared with [`parse_mcq`]. Other texts
+/// match if one contains the other and is at most 1/0.9 times as long, or if they are equal without surrounding white
+/// space.
 pub fn relaxed_match(predict: &str, ground_truth: &str) -> bool {
     if LETTERS.contains(&ground_truth) {
         return parse_mcq(predict) == ground_truth;

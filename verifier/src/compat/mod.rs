@@ -1,24 +1,33 @@
-//! Equality as the published scorer's math library has it (math-verify 0.9.0 with latex2sympy2_extended 1.11.0 and
-//! sympy 1.14, default settings): where it looks for an answer in a text, how it rewrites a formula before it reads it,
-//! its grammar, and how it rounds. Its flaws are kept, so that published figures can be reproduced: units are cut off
-//! and never compared, `1e3` is 1, LaTeX outside marks is not read, small numbers are rounded to six places, `2 3` is a
-//! mixed number, and a number is taken from anywhere in the text when a formula cannot be read.
+//! Equality as defined by the published scorer's math library: math-verify 0.9.0 with latex2sympy2_extended 1.11.0 and
+//! sympy 1.14, default settings. This module reproduces where the library searches for an answer in a text, how it
+//! rewrites a formula before parsing, its grammar, and its rounding. Its defects are kept, so that published results
+//! can be reproduced:
 //!
-//! Nothing here depends on the strict reader. On five lists of pairs made for the purpose (7,299 in all, with the
-//! library's own verdicts; half of them are `tests/data/compat-*.jsonl`) the first runs agreed on 7,288.
+//! - Units are cut off and never compared.
+//! - `1e3` is 1.
+//! - LaTeX outside marks is not parsed.
+//! - Small numbers are rounded to six decimal places.
+//! - `2 3` is a mixed number.
+//! - If a formula does not parse, a number is taken from anywhere in the text.
+//!
+//! This module does not depend on the strict parser. It was tested on five lists of generated pairs with the library's
+//! own verdicts. The lists have 7,299 pairs; half of them are `tests/data/compat-*.jsonl`. The first runs agreed on
+//! 7,288 pairs.
 //!
 //! Not reproduced:
-//! - Algebra. Where the library simplifies a difference, values at sample points decide. It does not see some true
-//!   identities that they show: the root of a square that is written as a polynomial, half-angle forms of the tangent,
-//!   `arcsin x + arccos x`, sums of cosines that are rational, powers inside `|...|` inside a logarithm, derivatives of
-//!   products with `e^x`.
-//! - Residues of decimal arithmetic in expressions with letters (`0.1x + 0.2x` is not its `0.3x`), and arithmetic with
-//!   infinity.
-//! - Equations by their solutions: roots found from sample points stand for its solver, which may give up.
-//! - The clock. What the library does not finish in five seconds is unequal there; here a budget of steps decides.
-//! - Linear algebra by name (`rref`, `eig`, `svd` and so on), row operations above arrows, values "at" a bar,
-//!   and unions and differences of sets with letters in them.
-//! - Of texts over 50,000 bytes only the end is searched, and formulas over 12,000 bytes or deeper than 30 are not read.
+//! - Algebra. The library simplifies a difference; this module compares values at sample points. The library does not
+//!   recognise some identities that the values show: the root of a square that is written as a polynomial, half-angle
+//!   forms of the tangent, `arcsin x + arccos x`, sums of cosines that are rational, powers inside `|...|` inside a
+//!   logarithm, derivatives of products with `e^x`.
+//! - Rounding errors of decimal arithmetic in expressions with letters: for the library, `0.1x + 0.2x` is not `0.3x`.
+//!   Arithmetic with infinity.
+//! - The solver for equations, which may give up. This module finds roots numerically from sample points.
+//! - The time limit. The library calls a pair unequal if it needs more than five seconds. Here, a budget of steps
+//!   decides.
+//! - Linear algebra by name (`rref`, `eig`, `svd` and similar), row operations above arrows, values "at" a bar, and
+//!   unions and differences of sets that contain letters.
+//! - Long input. If a text has more than 50,000 bytes, only its end is searched. Formulas with more than 12,000 bytes
+//!   or more than 30 levels of nesting are not parsed.
 
 mod complex;
 mod find;
@@ -41,14 +50,14 @@ use super::steps::{BUDGET, Steps, Verdict};
 use find::{Finder, Found};
 use tree::{Tree, Value};
 
-/// What was read: a value, and the text it may be compared by.
+/// A parsed answer: its value, and the text by which it can also be compared.
 #[derive(Default)]
 struct Parsed {
     value: Option<Value>,
     text: Option<String>,
 }
 
-/// Compares as the published scorer does.
+/// Compares two answers as the published scorer does.
 pub fn verify(gold: &str, answer: &str) -> Verdict {
     let steps = Steps::new(BUDGET);
     let (g, a) = (parse(gold, &steps), parse(answer, &steps));
@@ -96,7 +105,7 @@ fn parse(text: &str, steps: &Steps) -> Parsed {
     Parsed { value: None, text: first }
 }
 
-/// Formulas joined by commas and words: a set when all of them can be read, else the first.
+/// Combines formulas that are joined by commas and words. Returns a set if all of them parse, otherwise the first one.
 fn joined(list: &[(&str, bool)], steps: &Steps) -> Parsed {
     let mut parts: Vec<Parsed> =
         list.iter().map(|(content, percent)| formula(content, *percent, false, steps)).collect();

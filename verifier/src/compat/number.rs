@@ -1,17 +1,17 @@
-//! What an expression's value is: exactly where it is rational.
+//! Exact values of expressions, if they are rational.
 
 use num_bigint::BigInt;
 
 use super::tree::{Operator, Tree, integer, power, product, sum};
 use crate::steps::{Rational, Steps};
 
-/// Most digits of a number, and of an exact result.
+/// Maximum number of digits of a number. `MAX_BITS` limits an exact result.
 const MAX_DIGITS: usize = 1_000;
 const MAX_BITS: u64 = 40_000;
 /// Largest factorial, exponent and number of terms that are computed exactly.
 const MAX_COUNT: u32 = 2_000;
 
-/// A number as written: digits, a point, a capital `E` and an exponent.
+/// Parses a number: digits, a point, a capital `E` and an exponent.
 pub(super) fn read(text: &str) -> Option<Tree> {
     let (mantissa, exponent) = match text.split_once('E') {
         Some((m, e)) => (m, Some(e.replace('\u{2212}', "-").parse::<i32>().ok()?)),
@@ -30,7 +30,7 @@ pub(super) fn read(text: &str) -> Option<Tree> {
     Some(if float { Tree::Float(value) } else { Tree::Exact(value) })
 }
 
-/// A binomial coefficient, of small whole numbers at once.
+/// Returns a binomial coefficient, which is computed directly for small integers.
 pub(super) fn binomial(upper: Tree, lower: Tree) -> Tree {
     if let (Some(n), Some(k)) = (small(&upper, MAX_COUNT), small(&lower, MAX_COUNT)) {
         return Tree::Exact(Rational::from_integer(choose(n, k)));
@@ -45,7 +45,7 @@ fn choose(n: u32, k: u32) -> BigInt {
     (0..k.min(n - k)).fold(BigInt::from(1), |c, i| c * (n - i) / (i + 1))
 }
 
-/// `1 / r`, of a number at once.
+/// Returns `1 / r`, which is computed directly for a number.
 pub(super) fn inverse(r: Tree) -> Tree {
     let zero = Rational::from_integer(0.into());
     match r {
@@ -54,7 +54,7 @@ pub(super) fn inverse(r: Tree) -> Tree {
     }
 }
 
-/// A determinant by its first row.
+/// Computes a determinant by expansion along its first row.
 pub(super) fn determinant(rows: &[Vec<Tree>], steps: &Steps) -> Option<Tree> {
     const MAX_ROWS: usize = 5;
     let n = rows.len();
@@ -79,7 +79,7 @@ pub(super) fn determinant(rows: &[Vec<Tree>], steps: &Steps) -> Option<Tree> {
             Some(t) => sum(t, term),
         });
     }
-    // Of numbers it is a number.
+    // The determinant of a matrix of numbers is a number.
     let total = total?;
     Some(match exact(&total, steps) {
         Some(x) if !total.any(&|t| matches!(t, Tree::Float(_))) => Tree::Exact(x),
@@ -87,7 +87,7 @@ pub(super) fn determinant(rows: &[Vec<Tree>], steps: &Steps) -> Option<Tree> {
     })
 }
 
-/// The exact value, when it is rational and not too large.
+/// Returns the exact value if it is rational and not too large.
 pub(super) fn exact(t: &Tree, steps: &Steps) -> Option<Rational> {
     steps.spend(4)?;
     let zero = Rational::from_integer(0.into());
@@ -122,7 +122,7 @@ pub(super) fn exact(t: &Tree, steps: &Steps) -> Option<Rational> {
     }
 }
 
-/// A sum or a product. Whole numbers are spared the common divisor, which takes long.
+/// Adds or multiplies two numbers. Integers skip the greatest common divisor, which takes long.
 fn joined(a: Rational, b: Rational, add: bool, steps: &Steps) -> Option<Rational> {
     let bits = |x: &Rational| x.numer().bits() + x.denom().bits();
     let size = bits(&a) + bits(&b);
@@ -136,7 +136,7 @@ fn joined(a: Rational, b: Rational, add: bool, steps: &Steps) -> Option<Rational
     (bits(&result) <= MAX_BITS).then_some(result)
 }
 
-/// The expression with a symbol replaced.
+/// Returns the expression with a symbol replaced.
 pub(super) fn replaced(t: &Tree, var: &Tree, with: &Tree) -> Tree {
     if t == var {
         return with.clone();
@@ -220,7 +220,7 @@ fn called(name: &str, arguments: &[Tree], steps: &Steps) -> Option<Rational> {
     }
 }
 
-/// The number that `t` is, where it is one of the whole numbers up to `most`.
+/// Returns `t` as a number if it is an integer from zero to `most`.
 fn small(t: &Tree, most: u32) -> Option<u32> {
     let n: &BigInt = t.whole()?;
     u32::try_from(n).ok().filter(|n| *n <= most)

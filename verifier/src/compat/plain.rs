@@ -1,13 +1,14 @@
-//! Numbers and arithmetic outside formulas, as Python reads them.
+//! Parses numbers and arithmetic outside formulas by the rules of Python.
 
 use super::number;
 use super::tree::{Tree, integer, negative, power, product, sum};
 use crate::steps::Steps;
 
-/// Deepest nesting of brackets.
+/// Maximum nesting of brackets.
 const MAX_DEPTH: usize = 30;
 
-/// A number in plain text: groups lose their separators, a decimal comma becomes a point. With its text.
+/// Parses a number in plain text: removes the separators of groups and replaces a decimal comma by a point. Returns the
+/// value and the resulting text.
 pub(super) fn number(whole: &str, decimals: &str, percent: bool) -> (Option<Tree>, String) {
     let digits: String = whole.chars().filter(|c| !matches!(c, ',' | ' ')).collect();
     let digits = digits.trim_start_matches('0');
@@ -20,7 +21,7 @@ pub(super) fn number(whole: &str, decimals: &str, percent: bool) -> (Option<Tree
     (value.map(|v| if percent { Tree::Percent(Box::new(v)) } else { v }), text)
 }
 
-/// Arithmetic: `+ - * / // **` and brackets; `None` where Python finds an error.
+/// Computes arithmetic with `+ - * / // **` and brackets. Returns `None` if Python raises an error.
 pub(super) fn arithmetic(source: &str, steps: &Steps) -> Option<Tree> {
     let source = source.replace('^', "**");
     steps.spend(source.len() as u64)?;
@@ -64,7 +65,7 @@ impl Parser<'_> {
     fn product(&mut self, depth: usize) -> Option<Tree> {
         let mut left = self.signed(depth)?;
         loop {
-            // A power is read by what it raises.
+            // The parser of the base reads a power.
             if self.take("//") {
                 let quotient = product(left, power(self.signed(depth)?, integer(-1)));
                 left = Tree::Exact(number::exact(&quotient, self.steps)?.floor());
@@ -107,7 +108,7 @@ impl Parser<'_> {
         self.rest = &rest[end..];
         let (whole, decimals) = text.split_once('.').unwrap_or((text, ""));
         let empty = whole.is_empty() && decimals.is_empty();
-        // A whole number does not begin with nought.
+        // Python rejects a nonzero integer with a leading zero.
         let octal = !text.contains('.') && whole.len() > 1 && whole.starts_with('0') && whole.contains(|c| c != '0');
         if empty || octal || decimals.contains('.') {
             return None;

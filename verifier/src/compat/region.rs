@@ -1,11 +1,11 @@
-//! Sets of real numbers as spans, solutions of simple relations, and matrices folded.
+//! Sets of real numbers as spans, solutions of simple relations, and arithmetic of matrices.
 
 use super::number::replaced;
 use super::sample::real_value;
 use super::tree::{Sign, Tree, Value, negative, product, sum};
 use crate::steps::Steps;
 
-/// A span: its ends, and whether each is open.
+/// A span: its two ends, with true for each end that is open.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(super) struct Span {
     low: f64,
@@ -16,7 +16,7 @@ pub(super) struct Span {
 /// Spans in ascending order that do not touch.
 type Region = Vec<Span>;
 
-/// The real line.
+/// Returns the real line.
 fn line() -> Region {
     vec![Span { low: f64::NEG_INFINITY, high: f64::INFINITY, open: [true, true] }]
 }
@@ -39,7 +39,7 @@ fn joined(mut all: Region) -> Region {
     out
 }
 
-/// What is not in a region.
+/// Returns the complement of a region.
 fn complement(all: &Region) -> Region {
     let mut out = Vec::new();
     let (mut low, mut open) = (f64::NEG_INFINITY, true);
@@ -61,7 +61,7 @@ fn intersection(a: &Region, b: &Region) -> Region {
     complement(&joined(outside))
 }
 
-/// The region of a set of numbers; `None` where letters or other sets are in it.
+/// Returns the region of a set of numbers, or `None` if it contains letters or other sets.
 pub(super) fn of_set(v: &Value, steps: &Steps) -> Option<Region> {
     Some(match v {
         Value::Interval(ends, open) => {
@@ -84,13 +84,13 @@ pub(super) fn of_set(v: &Value, steps: &Steps) -> Option<Region> {
     })
 }
 
-/// True when two regions have the same ends.
+/// Returns true if two regions have the same ends.
 pub(super) fn same(a: &Region, b: &Region) -> bool {
     let close = |x: f64, y: f64| x == y || (x.is_finite() && (x - y).abs() <= 1e-12 * x.abs());
     a.len() == b.len() && a.iter().zip(b).all(|(s, t)| s.open == t.open && close(s.low, t.low) && close(s.high, t.high))
 }
 
-/// The solutions of relations in one letter, where the difference of the sides is linear or a square.
+/// Returns the solutions of relations in one letter, if the difference of the sides is linear or quadratic.
 pub(super) fn of_relation(v: &Value, steps: &Steps) -> Option<Region> {
     let mut symbols = Vec::new();
     let mut region = line();
@@ -124,7 +124,7 @@ fn solved(sign: Sign, difference: &Tree, var: &Tree, a: &Tree, b: &Tree, steps: 
         if slope == 0.0 {
             return None;
         }
-        // An end that is written is taken as it is.
+        // If one side is the letter itself, the other side is used as the end without computation.
         let end = if a == var {
             real_value(b, steps)
         } else if b == var {
@@ -166,7 +166,7 @@ fn solved(sign: Sign, difference: &Tree, var: &Tree, a: &Tree, b: &Tree, steps: 
     })
 }
 
-/// Sums and products of matrices as one matrix, where the shapes allow it.
+/// Computes sums and products of matrices to a single matrix, if the shapes allow it.
 pub(super) fn folded(t: &Tree) -> Tree {
     let has_matrix = |list: &[Tree]| list.iter().any(|t| t.any(&|t| matches!(t, Tree::Matrix(_))));
     match t {

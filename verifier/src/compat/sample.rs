@@ -1,6 +1,6 @@
-//! Values of expressions at sample points, in double precision: what the published library finds equal by algebra
-//! agrees there, what it finds unequal does not. A real letter is negative at some points, as a root or a logarithm
-//! of it is only what holds for all real numbers.
+//! Evaluates expressions at sample points in double precision. Expressions that the published library proves equal by
+//! algebra agree at these points, and others do not. A real letter is negative at some points, because identities for
+//! its root or logarithm must hold for all real numbers.
 
 use super::complex::{Complex, called, real};
 use super::number::replaced;
@@ -14,7 +14,7 @@ fn number(x: &Rational) -> Option<f64> {
     let exact = |n: &num_bigint::BigInt| n.to_string().parse::<f64>().ok().filter(|x| x.is_finite());
     match (exact(x.numer()), exact(x.denom())) {
         (Some(n), Some(d)) => Some(n / d),
-        // Both beyond double precision.
+        // Numerator and denominator are beyond the range of double precision.
         _ => {
             let shift = x.numer().bits().max(x.denom().bits()).saturating_sub(900);
             let (n, d) = (exact(&(x.numer() >> shift))?, exact(&(x.denom() >> shift))?);
@@ -23,7 +23,7 @@ fn number(x: &Rational) -> Option<f64> {
     }
 }
 
-/// The value at a point.
+/// Returns the value of an expression at a point.
 pub(super) fn value(t: &Tree, at: &Point, steps: &Steps) -> Option<Complex> {
     steps.spend(12)?;
     let v = |t: &Tree| value(t, at, steps);
@@ -45,7 +45,7 @@ pub(super) fn value(t: &Tree, at: &Point, steps: &Steps) -> Option<Complex> {
             called(name, &all)?.add(real(closed)).finite()
         }
         Tree::Apply(name, arguments) => {
-            // A function by name is one of its own for each name, but the same wherever it stands.
+            // Each name has its own function, the same wherever the name occurs.
             let mut total = real(seed(name));
             for (i, a) in arguments.iter().enumerate() {
                 total = total.add(v(a)?.mul(real(1.37 + i as f64)));
@@ -57,8 +57,8 @@ pub(super) fn value(t: &Tree, at: &Point, steps: &Steps) -> Option<Complex> {
     }
 }
 
-/// What tells the logarithm of a power from the multiple of a logarithm: of what may be nought or negative the
-/// published library takes no exponent out.
+/// Returns a number that distinguishes the logarithm of a power from a multiple of a logarithm. The published library
+/// does not move the exponent out of the logarithm if the base may be zero or negative.
 fn unopened(t: &Tree) -> f64 {
     let power = |t: &Tree| match t {
         Tree::Pow(base, exponent) => {
@@ -79,7 +79,7 @@ fn unopened(t: &Tree) -> f64 {
 fn seed(name: &str) -> f64 {
     let hash =
         name.bytes().fold(1_469_598_103_934_665_603u64, |h, b| (h ^ u64::from(b)).wrapping_mul(1_099_511_628_211));
-    // Short names differ in the low bits alone: they are mixed into the high ones.
+    // Short names differ only in the low bits. This step mixes them into the high bits.
     let hash = (hash ^ (hash >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     ((hash ^ (hash << 29)) >> 11) as f64 / (1u64 << 53) as f64
 }
@@ -139,7 +139,7 @@ fn bound(op: Operator, body: &Tree, var: &Tree, ends: &[Tree; 2], at: &Point, st
     }
 }
 
-/// An infinite sum or product by its partial ones.
+/// Computes an infinite sum or product from its partial results.
 fn series(f: &dyn Fn(Complex) -> Option<Complex>, low: Complex, add: bool) -> Option<Complex> {
     let (mut total, mut k) = (real(if add { 0.0 } else { 1.0 }), 0u32);
     let mut partial = Vec::new();
@@ -147,7 +147,7 @@ fn series(f: &dyn Fn(Complex) -> Option<Complex>, low: Complex, add: bool) -> Op
         while k < 16 << round {
             match f(low.add(real(f64::from(k)))) {
                 Some(term) => total = if add { total.add(term) } else { total.mul(term) },
-                // Beyond double precision late terms are too small to count.
+                // Late terms may be outside the range of double precision. They are too small to count.
                 None if k >= 64 => {}
                 None => return None,
             }
@@ -158,7 +158,7 @@ fn series(f: &dyn Fn(Complex) -> Option<Complex>, low: Complex, add: bool) -> Op
     extrapolated(&|round| partial.get(round as usize).copied())
 }
 
-/// The limit of a sequence with halved steps, by Richardson's scheme.
+/// Computes the limit of a sequence with halved steps by Richardson extrapolation.
 fn extrapolated(f: &dyn Fn(u32) -> Option<Complex>) -> Option<Complex> {
     const ROUNDS: u32 = 7;
     let mut row: Vec<Complex> = (0..ROUNDS).map(f).collect::<Option<_>>()?;
@@ -169,7 +169,7 @@ fn extrapolated(f: &dyn Fn(u32) -> Option<Complex>) -> Option<Complex> {
     row.first().copied()?.finite()
 }
 
-/// Tanh-sinh quadrature; a whole or half line is mapped to a finite range first.
+/// Computes an integral by tanh-sinh quadrature. An infinite range is first mapped to a finite one.
 fn integral(
     f: &dyn Fn(Complex) -> Option<Complex>,
     low: &Tree,
@@ -210,8 +210,8 @@ fn integral(
     total.finite()
 }
 
-/// Sample values: of real letters positive and negative in all combinations of three, of letters of a complex formula
-/// off the real line.
+/// Returns sample values. Real letters take all combinations of signs, for up to three letters. Letters of a complex
+/// formula take values off the real line.
 fn point(symbols: &[(String, bool)], round: u32) -> Point {
     symbols
         .iter()
@@ -229,7 +229,7 @@ fn point(symbols: &[(String, bool)], round: u32) -> Point {
         .collect()
 }
 
-/// True when two expressions agree at all sample points at which both have a value, and there are such.
+/// Returns true if two expressions agree at all sample points at which both have a value, and if such points exist.
 pub(super) fn agree(a: &Tree, b: &Tree, steps: &Steps) -> bool {
     const ROUNDS: u32 = 9;
     let mut symbols = Vec::new();
@@ -246,7 +246,7 @@ pub(super) fn agree(a: &Tree, b: &Tree, steps: &Steps) -> bool {
             )
         })
     };
-    // A letter that counts terms is a whole number.
+    // A letter that is an end of a sum or product is a whole number.
     let ranges = |t: &Tree| match t {
         Tree::Bound(Operator::Sum | Operator::Product, _, _, ends) => {
             ends.iter().any(|e| e.any(&|t| matches!(t, Tree::Symbol(..))))
@@ -254,7 +254,7 @@ pub(super) fn agree(a: &Tree, b: &Tree, steps: &Steps) -> bool {
         _ => false,
     };
     let counts = a.any(&ranges) || b.any(&ranges);
-    // Limits and derivatives are extrapolated.
+    // Limits and derivatives are extrapolated, so they need a larger tolerance.
     let endless = |t: &Tree| {
         t.any(&|t| matches!(t, Tree::Bound(_, _, _, ends) if ends.iter().any(|e| matches!(e, Tree::Infinite(_)))))
     };
@@ -280,7 +280,7 @@ pub(super) fn agree(a: &Tree, b: &Tree, steps: &Steps) -> bool {
     valid > usize::from(!symbols.is_empty())
 }
 
-/// A root in the letter `name` from a start, by the secant method; `None` when it is not found.
+/// Finds a root in the letter `name` from a starting value by the secant method. Returns `None` if it finds none.
 fn root(t: &Tree, name: &str, real: bool, at: &Point, start: Complex, steps: &Steps) -> Option<Complex> {
     let f = |x: Complex| {
         let mut point: Point = at.iter().filter(|((n, r), _)| n != name || *r != real).cloned().collect();
@@ -305,7 +305,7 @@ fn root(t: &Tree, name: &str, real: bool, at: &Point, start: Complex, steps: &St
     (f1.abs() < 1e-9).then_some(x1)
 }
 
-/// True when two expressions in the same letters are nought at the same places, as far as samples show.
+/// Returns true if two expressions in the same letters have the same zeros at all samples.
 pub(super) fn same_roots(a: &Tree, b: &Tree, steps: &Steps) -> bool {
     let (mut symbols, mut others) = (Vec::new(), Vec::new());
     a.symbols(&mut symbols);
@@ -329,7 +329,7 @@ pub(super) fn same_roots(a: &Tree, b: &Tree, steps: &Steps) -> bool {
                 let zero = Tree::Symbol(var.0.clone(), var.1);
                 let mut point: Point = at.iter().filter(|(s, _)| s != var).cloned().collect();
                 point.push((var.clone(), x));
-                // A root of one is a root of the other.
+                // A root of one expression must be a root of the other.
                 let scale = slope(g, &zero, &point, steps).unwrap_or(1.0);
                 match value(g, &point, steps) {
                     Some(y) if y.abs() <= 1e-7 * scale.max(1.0) => found += 1,
@@ -341,14 +341,14 @@ pub(super) fn same_roots(a: &Tree, b: &Tree, steps: &Steps) -> bool {
     found >= 4
 }
 
-/// How fast an expression changes with a letter, for the tolerance of a root.
+/// Returns the rate at which an expression changes with a letter. It sets the tolerance of a root.
 fn slope(t: &Tree, var: &Tree, at: &Point, steps: &Steps) -> Option<f64> {
     let h = Tree::Exact(Rational::new(1.into(), 1_000.into()));
     let moved = replaced(t, var, &super::tree::sum(var.clone(), h));
     Some(value(&moved, at, steps)?.sub(value(t, at, steps)?).abs() * 1e3)
 }
 
-/// How two constants compare; `None` where a letter or a value that is not real is in one.
+/// Compares two constants. Returns `None` if one contains a letter or is not real.
 pub(super) fn constant(a: &Tree, b: &Tree, steps: &Steps) -> Option<std::cmp::Ordering> {
     if let (Some(x), Some(y)) = (super::number::exact(a, steps), super::number::exact(b, steps)) {
         return Some(x.cmp(&y));
@@ -360,7 +360,7 @@ pub(super) fn constant(a: &Tree, b: &Tree, steps: &Steps) -> Option<std::cmp::Or
     x.partial_cmp(&y)
 }
 
-/// The value of a real constant, infinities with it.
+/// Returns the value of a real constant, which may be infinite.
 pub(super) fn real_value(t: &Tree, steps: &Steps) -> Option<f64> {
     match t {
         Tree::Infinite(positive) => Some(if *positive { f64::INFINITY } else { f64::NEG_INFINITY }),

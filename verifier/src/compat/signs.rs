@@ -1,10 +1,10 @@
-//! The published grammar's vocabulary: commands, accents, letters and signs.
+//! Vocabulary of the published grammar: commands, accents, letters and signs.
 
 use std::sync::LazyLock;
 
 use super::token::Kind;
 
-/// What a command says; nothing where it is skipped.
+/// Kind and text of the token for a command. `None` if the command is skipped.
 type Said = Option<(Kind, &'static str)>;
 
 /// Symbols by name.
@@ -18,10 +18,10 @@ const OTHER: &str = "Bbbk wp nabla bigstar angle nexists diagdown measuredangle 
 const FUNCTIONS: &str = "log ln exp sin cos tan csc sec cot arcsin arccos arctan arccsc arcsec arccot sinh cosh tanh \
     arsinh arcosh artanh arcsinh arccosh arctanh floor ceil det Gamma gamma";
 const SEVERAL: &str = "gcd lcm max min";
-/// Commands that say nothing.
+/// Commands without a meaning.
 const SKIPPED: &str = ", thinspace : medspace ; thickspace quad qquad ! negthinspace negmedspace negthickspace $ vrule \
     vcenter vbox vskip vspace hfil";
-/// Each sign before the commands for it.
+/// Rows of a sign and the commands that stand for it.
 const OPERATORS: &str = "/ over div | * times cdot | mod mod | pm pm mp | frac frac dfrac tfrac cfrac | \
     binom binom tbinom dbinom | choose choose | sqrt sqrt | sum sum | prod prod | int int | lim lim | \
     to to rightarrow Rightarrow longrightarrow Longrightarrow | operatorname operatorname | phantom phantom | \
@@ -37,7 +37,7 @@ const RELATIONS: &str = "in in | == equiv | ~ approx | < lt | <= leq le leqslant
 /// Commands without their backslash, the longest first.
 pub(super) static COMMANDS: LazyLock<Vec<(&str, Said)>> = LazyLock::new(|| {
     let mut all: Vec<(&str, Said)> = SKIPPED.split_whitespace().map(|c| (c, None)).collect();
-    // A function comes before the letter of the same name.
+    // A function comes before the letter with the same name.
     for (kind, names) in
         [(Kind::Function, FUNCTIONS), (Kind::Several, SEVERAL), (Kind::Greek, GREEK), (Kind::Other, OTHER)]
     {
@@ -61,18 +61,18 @@ pub(super) static COMMANDS: LazyLock<Vec<(&str, Said)>> = LazyLock::new(|| {
     all
 });
 
-/// Commands with a text.
+/// Commands with a text argument.
 pub(super) const ACCENTS: &str = "acute bar overline breve check widecheck dot ddot grave hat tilde widetilde vec \
     overrightarrow bm boldsymbol text textit textbf textnormal mathbb mathbin mathbf mathcal mathclap mathclose \
     mathellipsis mathfrak mathinner mathit mathnormal mathop mathopen mathord mathpunct mathrel mathring mathrlap mathrm \
     mathscr mathsf mathsterling mathtt mbox";
 
-/// Words of letters that are tokens of their own, with no place in a formula.
+/// Words that are single tokens, although no rule for formulas accepts them.
 pub(super) const WORDS: &str = "arsinh arcsinh arcosh arccosh artanh arctanh gcd lcm floor ceil eye zeros ones cols rows \
     diag norm rank trace tr rref hstack vstack orth ortho orthogonal orthogonalize nullspace eig eigen diagonalize \
     eigenvals eigenvalues eigenvects eigenvectors svd SVD matrix pmatrix bmatrix vmatrix";
 
-/// The name of a letter of another alphabet.
+/// Returns the name of a letter of another alphabet.
 pub(super) fn greek(c: char) -> Option<&'static str> {
     const SMALL: [&str; 25] = [
         "alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu", "nu",
@@ -106,13 +106,13 @@ pub(super) fn greek(c: char) -> Option<&'static str> {
     })
 }
 
-/// What transposes.
+/// Notations of a transposition.
 pub(super) const TRANSPOSE: [&str; 3] = ["^T", "^{T}", "^{\\top}"];
-/// What marks degrees.
+/// Notations of degrees.
 pub(super) const DEGREE: [&str; 8] =
     ["^\\circ", "^\\degree", "^\\circle", "^\u{b0}", "^{\\circ}", "^{\\degree}", "^{\\circle}", "^{\u{b0}}"];
 
-/// Signs outside commands.
+/// Returns the token for a sign outside commands.
 pub(super) fn sign(c: char) -> Option<(Kind, &'static str)> {
     Some(match c {
         '+' | '\u{2214}' | '\u{2295}' | '\u{229e}' => (Kind::Sign, "+"),

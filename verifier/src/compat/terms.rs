@@ -1,39 +1,39 @@
-//! Tokens to expressions, by the published grammar: what it lets stand side by side, what it takes as an argument
-//! and what it computes while it reads.
+//! Parses tokens to expressions by the published grammar: the rules for factors side by side, for arguments, and for
+//! operations that the library computes while it parses.
 
 use super::number;
 use super::token::{Kind, Token};
 use super::tree::{Operator, Tree, beside, integer, negative, power, product, quotient, sum};
 use crate::steps::Steps;
 
-/// Deepest nesting, and most powers of powers: what is deeper the published library's own recursion does not reach
+/// Maximum nesting, and maximum number of nested powers. The recursion of the published library does not get deeper,
 /// either.
 pub(super) const MAX_DEPTH: usize = 30;
 
-/// An expression and where it ends.
+/// An expression and the position after it.
 pub(super) type Term = Option<(Tree, usize)>;
 
-/// Reads the tokens of one formula.
+/// Parser for the tokens of one formula.
 pub(super) struct Reader<'a> {
     pub(super) tokens: &'a [Token],
-    /// For an opening round, square or curly bracket its closing one.
+    /// Position of the closing bracket for each opening round, square or curly bracket.
     pub(super) closes: Vec<Option<usize>>,
-    /// Whether letters stand for real numbers.
+    /// True if letters stand for real numbers.
     pub(super) real: bool,
     pub(super) steps: &'a Steps,
 }
 
-/// What a factor of a product may be.
+/// Context in which a factor is parsed.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) struct Context {
-    /// Functions may stand here.
+    /// True if functions are accepted here.
     pub(super) functions: bool,
-    /// Inside bars a bar closes.
+    /// True inside bars. The next bar closes them.
     pub(super) bars: bool,
     pub(super) depth: usize,
 }
 
-/// A piece of a product: an expression, or what derives all that follows.
+/// A part of a product: an expression, or a derivative operator that applies to everything after it.
 enum Piece {
     Tree(Tree),
     Derive(Tree),
@@ -65,7 +65,7 @@ impl<'a> Reader<'a> {
         self.tokens.get(at).map(|t| t.kind)
     }
 
-    /// True for an operator or bracket with this text.
+    /// Returns true if the token is an operator or bracket with this text.
     pub(super) fn is(&self, at: usize, text: &str) -> bool {
         self.tokens
             .get(at)
@@ -86,7 +86,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A sum.
+    /// Parses a sum.
     pub(super) fn expr(&self, at: usize, depth: usize) -> Term {
         self.additive(at, Context { functions: true, bars: false, depth })
     }
@@ -135,7 +135,8 @@ impl<'a> Reader<'a> {
             pieces.push(piece);
             at = end;
         }
-        // From the last on, as a mixed number takes what stands right of it. The factors are kept in reverse order.
+        // The loop runs from the last factor to the first, because a mixed number takes the factor to its right. The
+        // factors are stored in reverse order.
         let mut factors: Vec<Tree> = Vec::new();
         let gathered = |mut factors: Vec<Tree>| {
             factors.reverse();
@@ -189,7 +190,7 @@ impl<'a> Reader<'a> {
         Some((base, at))
     }
 
-    /// What stands raised: an atom, or an expression in braces.
+    /// Parses a superscript: an atom, or an expression in braces.
     pub(super) fn script(&self, at: usize, depth: usize) -> Term {
         if self.is(at, "{") {
             let (e, end) = self.expr(at + 1, depth + 1)?;
@@ -198,7 +199,7 @@ impl<'a> Reader<'a> {
         self.atom(at, depth + 1)
     }
 
-    /// An index, as its text.
+    /// Parses an index and returns its text.
     pub(super) fn subscript(&self, at: usize, depth: usize) -> Option<(String, usize)> {
         if !self.is(at, "_") {
             return None;
@@ -293,7 +294,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// An expression in braces.
+    /// Parses an expression in braces.
     pub(super) fn braced(&self, at: usize, depth: usize) -> Term {
         if !self.is(at, "{") {
             return None;
@@ -302,7 +303,7 @@ impl<'a> Reader<'a> {
         self.is(end, "}").then_some((e, end + 1))
     }
 
-    /// `\frac{d}{dx}`: the variable.
+    /// Parses `\frac{d}{dx}` and returns the variable.
     fn derives(&self, at: usize) -> Term {
         let lower = self.is(at, "frac")
             && self.is(at + 1, "{")
@@ -314,7 +315,7 @@ impl<'a> Reader<'a> {
         lower.then(|| (Tree::Symbol(self.text(at + 5).to_owned(), self.real), at + 7))
     }
 
-    /// `\frac{dy}{dx}`: the derivative of what stands behind the `d`.
+    /// Parses `\frac{dy}{dx}`: the derivative of the expression after the `d`.
     fn differential_quotient(&self, at: usize, middle: usize, depth: usize) -> Option<Tree> {
         if self.kind(middle + 1) != Some(Kind::Differential) || !self.is(middle + 2, "}") {
             return None;
@@ -347,7 +348,7 @@ impl<'a> Reader<'a> {
             let more = self.is(at, "\\\\");
             at += usize::from(more);
             if self.kind(at) == Some(Kind::Close) && self.text(at) == kind {
-                // All rows are of one length.
+                // All rows have the same length.
                 return rows.iter().all(|r| r.len() == rows[0].len()).then_some((rows, at + 1));
             }
             if !more {
@@ -356,7 +357,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A letter or name with index and exponent, a number, infinity.
+    /// Parses a letter or name with index and exponent, a number, or infinity.
     pub(super) fn atom(&self, at: usize, depth: usize) -> Term {
         if depth > MAX_DEPTH {
             return None;
@@ -401,7 +402,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The name of a letter, symbol or text, with its index.
+    /// Returns the name of a letter, symbol or text, with its index.
     fn name(&self, at: usize, index: Option<&str>) -> String {
         let token = &self.tokens[at];
         let base = match (token.kind, token.text.split_once('{')) {

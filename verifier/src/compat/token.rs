@@ -1,11 +1,11 @@
 //! Tokens of the published grammar.
 
-/// What a token is.
+/// Kind of a token.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Kind {
-    /// Digits, with a point perhaps.
+    /// Digits, with an optional point.
     Number,
-    /// A number with an exponent behind a capital `E`.
+    /// A number with an exponent after a capital `E`.
     Power,
     /// A number with a percent sign.
     Percent,
@@ -15,19 +15,19 @@ pub(super) enum Kind {
     Euler,
     /// `E`.
     CapitalE,
-    /// `d` and the letter behind it.
+    /// `d` and the letter after it.
     Differential,
-    /// A Greek letter; the text is its name.
+    /// A Greek letter. The text is its name.
     Greek,
-    /// Another symbol; the text is its name.
+    /// Another symbol. The text is its name.
     Other,
-    /// A command with a text: its name, a brace, the text.
+    /// A command with a text argument. The token's text is the command's name, a brace, and the argument.
     Accent,
     /// A function of one argument.
     Function,
     /// A function of several arguments.
     Several,
-    /// An operator, a bracket or a word; the text says which.
+    /// An operator, a bracket or a word, as given by the text.
     Sign,
     /// An opening bracket of any kind.
     Open,

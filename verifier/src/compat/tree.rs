@@ -1,4 +1,5 @@
-//! Expressions as the published library builds them: nothing is computed that it does not compute while it reads.
+//! Expressions as the published library builds them. Only those operations are computed here that the library computes
+//! while it parses.
 
 use num_bigint::BigInt;
 
@@ -7,17 +8,17 @@ use crate::steps::Rational;
 /// A scalar expression or a matrix.
 #[derive(Clone, PartialEq, Debug)]
 pub(super) enum Tree {
-    /// A whole number or a fraction of such.
+    /// An integer or a fraction of integers.
     Exact(Rational),
-    /// A decimal: its exact value.
+    /// A decimal, as its exact value.
     Float(Rational),
-    /// Infinity, positive or negative.
+    /// Infinity. The flag is true for positive infinity.
     Infinite(bool),
     /// A division by zero.
     Undefined,
-    /// A letter or name; letters of a complex formula are not those of a real one.
+    /// A letter or name. The flag is true for a real variable; the letters of a complex formula are different symbols.
     Symbol(String, bool),
-    /// A constant: `e`, `pi`, `i` (of a capital letter only) or `gamma`.
+    /// A constant: `e`, `pi`, `i` (written as a capital letter only) or `gamma`.
     Constant(&'static str),
     /// A sum.
     Add(Vec<Tree>),
@@ -27,7 +28,7 @@ pub(super) enum Tree {
     Pow(Box<Tree>, Box<Tree>),
     /// A known function.
     Call(&'static str, Vec<Tree>),
-    /// A function by name.
+    /// A function of which only the name is known.
     Apply(String, Vec<Tree>),
     /// Percent of a value.
     Percent(Box<Tree>),
@@ -37,7 +38,7 @@ pub(super) enum Tree {
     Matrix(Vec<Vec<Tree>>),
 }
 
-/// What binds a variable.
+/// Operator that binds a variable.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Operator {
     /// A sum.
@@ -56,25 +57,26 @@ pub(super) enum Operator {
     Derivative,
 }
 
-/// A relation's sign.
+/// Sign of a relation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Sign {
     /// Equal.
     Equal,
-    /// Less.
+    /// Less than.
     Less,
-    /// At most.
+    /// Less than or equal.
     AtMost,
-    /// Greater.
+    /// Greater than.
     Greater,
-    /// At least.
+    /// Greater than or equal.
     AtLeast,
     /// Not equal.
     Unequal,
 }
 
 impl Sign {
-    /// The sign read from the right; `None` for "not equal", which the published table lacks.
+    /// Returns the sign of the relation with its sides swapped. Returns `None` for "not equal", which is missing from
+    /// the published table.
     pub(super) fn inverse(self) -> Option<Sign> {
         Some(match self {
             Sign::Equal => Sign::Equal,
@@ -87,7 +89,7 @@ impl Sign {
     }
 }
 
-/// What a formula is read as.
+/// The parsed meaning of a formula.
 #[derive(Clone, PartialEq, Debug)]
 pub(super) enum Value {
     /// An expression.
@@ -100,25 +102,25 @@ pub(super) enum Value {
     Set(Vec<Value>),
     /// An ordered list.
     Tuple(Vec<Value>),
-    /// An interval: its ends, and whether each is open.
+    /// An interval: its two ends, with true for each end that is open.
     Interval([Tree; 2], [bool; 2]),
-    /// A set by name: `R`, `Z`, `Q`, `N`, `C`.
+    /// A named set: `R`, `Z`, `Q`, `N`, `C`.
     Named(char),
-    /// A union, intersection or difference of sets, by its sign.
+    /// A union (`+`), intersection (`*`) or difference (`-`) of sets.
     Combined(char, Box<Value>, Box<Value>),
 }
 
-/// A whole number.
+/// Returns an integer.
 pub(super) fn integer(n: i64) -> Tree {
     Tree::Exact(Rational::from_integer(n.into()))
 }
 
-/// A power.
+/// Returns a power.
 pub(super) fn power(a: Tree, b: Tree) -> Tree {
     Tree::Pow(Box::new(a), Box::new(b))
 }
 
-/// A sum; sums in it become part of it.
+/// Returns a sum. Operands that are sums are merged into it.
 pub(super) fn sum(a: Tree, b: Tree) -> Tree {
     let mut all = match a {
         Tree::Add(terms) => terms,
@@ -131,7 +133,7 @@ pub(super) fn sum(a: Tree, b: Tree) -> Tree {
     Tree::Add(all)
 }
 
-/// A product; products in it become part of it.
+/// Returns a product. Operands that are products are merged into it.
 pub(super) fn product(a: Tree, b: Tree) -> Tree {
     let mut all = match a {
         Tree::Mul(factors) => factors,
@@ -144,7 +146,7 @@ pub(super) fn product(a: Tree, b: Tree) -> Tree {
     Tree::Mul(all)
 }
 
-/// The negative: of a number at once, else a product.
+/// Returns the negative of an expression: a number directly, otherwise a product.
 pub(super) fn negative(t: Tree) -> Tree {
     match t {
         Tree::Exact(x) => Tree::Exact(-x),
@@ -154,7 +156,7 @@ pub(super) fn negative(t: Tree) -> Tree {
     }
 }
 
-/// A quotient: of whole numbers a fraction at once, else a product.
+/// Returns a quotient: for integers a fraction directly, otherwise a product.
 pub(super) fn quotient(a: Tree, b: Tree) -> Tree {
     if let (Some(x), Some(y)) = (a.whole(), b.whole()) {
         return if *y == BigInt::from(0) { Tree::Undefined } else { Tree::Exact(Rational::new(x.clone(), y.clone())) };
@@ -162,7 +164,7 @@ pub(super) fn quotient(a: Tree, b: Tree) -> Tree {
     product(a, power(b, integer(-1)))
 }
 
-/// Factors side by side: a whole number before a positive fraction is a mixed number, also where both are whole.
+/// Combines factors side by side. An integer before a positive number is a mixed number, even if both are integers.
 pub(super) fn beside(a: Tree, b: Tree) -> Tree {
     let zero = Rational::from_integer(0.into());
     if let (Some(n), Tree::Exact(f)) = (a.whole(), &b)
@@ -175,7 +177,7 @@ pub(super) fn beside(a: Tree, b: Tree) -> Tree {
 }
 
 impl Tree {
-    /// The value of a whole number.
+    /// Returns the value of an integer.
     pub(super) fn whole(&self) -> Option<&BigInt> {
         match self {
             Tree::Exact(x) if x.is_integer() => Some(x.numer()),
@@ -183,12 +185,12 @@ impl Tree {
         }
     }
 
-    /// True for numbers by themselves.
+    /// Returns true for a plain number.
     pub(super) fn is_number(&self) -> bool {
         matches!(self, Tree::Exact(_) | Tree::Float(_) | Tree::Infinite(_))
     }
 
-    /// The parts of an expression.
+    /// Returns the direct subexpressions.
     pub(super) fn parts(&self) -> Vec<&Tree> {
         match self {
             Tree::Add(list) | Tree::Mul(list) | Tree::Call(_, list) | Tree::Apply(_, list) => list.iter().collect(),
@@ -200,17 +202,17 @@ impl Tree {
         }
     }
 
-    /// True when some part satisfies `test`.
+    /// Returns true if some subexpression satisfies `test`.
     pub(super) fn any(&self, test: &dyn Fn(&Tree) -> bool) -> bool {
         test(self) || self.parts().into_iter().any(|p| p.any(test))
     }
 
-    /// The number of its parts.
+    /// Returns the number of subexpressions, including this one.
     pub(super) fn size(&self) -> u64 {
         1 + self.parts().into_iter().map(Tree::size).sum::<u64>()
     }
 
-    /// Names of the symbols, each once.
+    /// Adds the free symbols to `found`, each once.
     pub(super) fn symbols(&self, found: &mut Vec<(String, bool)>) {
         match self {
             Tree::Symbol(name, real) => {
@@ -239,13 +241,13 @@ impl Tree {
         }
     }
 
-    /// True when it is built of letters alone: what may stand left of an assignment.
+    /// Returns true if the expression consists only of letters. Such an expression may be on the left of an assignment.
     pub(super) fn is_of_letters(&self) -> bool {
         match self {
             Tree::Symbol(..) => true,
-            // A number has no parts that are not letters.
+            // The exponent -1 does not count as a part that is not a letter.
             Tree::Pow(a, b) if **b == integer(-1) => a.parts().into_iter().all(Tree::is_of_letters),
-            // Its base is a part of a logarithm.
+            // The base of a logarithm is also one of its parts, and it is not a letter.
             Tree::Call("log", arguments) if arguments.len() == 1 => false,
             t => {
                 let parts = t.parts();

@@ -1,7 +1,7 @@
-//! What is written in many ways, as tables: one list for each idea, one place to look a word up.
+//! Word tables: the different forms in which one thing is written, and the lookup of a form.
 //!
-//! A row is `kind, canonical, form|form|...`; a cell is text, never a pattern. Words are looked up without case, marks
-//! on letters, points, apostrophes and hyphens (see [`folded`]), but for the kinds that are told by case.
+//! A row is `kind, canonical, form|form|...`. A cell is plain text, never a pattern. Lookup ignores case, diacritics,
+//! points, apostrophes and hyphens (see [`folded`]), except for the kinds in which case matters.
 
 mod unit;
 
@@ -16,92 +16,93 @@ const TABLES: [&str; 3] = [include_str!("notation.tsv"), include_str!("phrases.t
 
 macro_rules! kinds {
     ($($(#[$doc:meta])* $kind:ident $name:literal,)*) => {
-        /// What a row says of its words.
+        /// Kind of a row: the meaning that its words have.
         #[derive(Clone, Copy, PartialEq, Eq, Debug)]
         pub enum Kind { $($(#[$doc])* $kind,)* }
 
-        /// The kinds by their names in the tables.
+        /// The kinds and their names in the tables.
         const KINDS: &[(&str, Kind)] = &[$(($name, Kind::$kind),)*];
     };
 }
 
 kinds! {
-    /// What opens a remark behind an answer and its comma: `as expected`.
+    /// Words that begin a remark after an answer and a comma: `as expected`.
     Aside "aside",
-    /// Whole numbers up to ninety; canonical in digits.
+    /// Whole numbers up to ninety. The canonical cell is the number in digits.
     Cardinal "cardinal",
-    /// Other names of LaTeX commands; canonical is the name that is read.
+    /// Alternative names of LaTeX commands. The canonical cell is the name that the parser knows.
     Command "command",
-    /// What opens the condition of a value: `when`, `for all`.
+    /// Words that begin the condition of a value: `when`, `for all`.
     Condition "condition",
     /// Signs, codes and names of currencies.
     Currency "currency",
-    /// Words that take something back: `not`, `except`, `wrong`.
+    /// Words that negate a statement: `not`, `except`, `wrong`.
     Denial "denial",
-    /// Ends of words that are spelled in two ways behind any stem.
+    /// Word endings that have two spellings for every stem.
     Ending "ending",
-    /// Commands that set their argument in another face; canonical is `text` for upright ones, else `bold`.
+    /// Commands that set their argument in another font. The canonical cell is `text` for upright fonts, otherwise
+    /// `bold`.
     Face "face",
-    /// Denominators that are no ordinals; canonical in digits.
+    /// Denominators that are not ordinals. The canonical cell is the number in digits.
     Fraction "fraction",
     /// Functions, by their names in LaTeX and in plain text.
     Function "function",
-    /// Greek letters; canonical is the name, with a capital for a capital.
+    /// Greek letters. The canonical cell is the name, with a capital for a capital letter.
     Greek "greek",
-    /// Commands that only change how things look.
+    /// Commands that only change the appearance.
     Hidden "hidden",
-    /// Words behind an amount that do not change it: `long`, `each`.
+    /// Words after an amount that do not change it: `long`, `each`.
     Idle "idle",
-    /// Words that lead to a conclusion: `therefore`, `which gives`.
+    /// Words that introduce a conclusion: `therefore`, `which gives`.
     Joint "joint",
-    /// Nouns that the number behind them tells apart: `step`.
+    /// Nouns that a following number identifies: `step`.
     Label "label",
-    /// Letters with marks; canonical is what is written where there are none.
+    /// Letters with diacritics. The canonical cell is the spelling without diacritics.
     Letter "letter",
-    /// Characters that are written lower; canonical is the plain one.
+    /// Subscript characters. The canonical cell is the plain character.
     Lowered "lowered",
-    /// Words right before an answer: `the answer is`.
+    /// Words directly before an answer: `the answer is`.
     Marker "marker",
-    /// What an amount may be the amount of: `area`, `page`.
+    /// Nouns that an amount can be a measure or a count of: `area`, `page`.
     Measured "measured",
-    /// Words that change the value behind them: `less`, `twice`.
+    /// Words that change the value after them: `less`, `twice`.
     Modifier "modifier",
-    /// Months; canonical is the number.
+    /// Months. The canonical cell is the number.
     Month "month",
-    /// Nouns of options: `choice`, `statement`.
+    /// Nouns for an option: `choice`, `statement`.
     Option "option",
-    /// Ordinals; canonical in digits.
+    /// Ordinals. The canonical cell is the number in digits.
     Ordinal "ordinal",
-    /// Names of prefixes; canonical is the power of ten or two: `1e3`, `2e10`.
+    /// Names of unit prefixes. The canonical cell is the power of ten or two: `1e3`, `2e10`.
     Prefix "prefix",
-    /// Signs of prefixes.
+    /// Signs of unit prefixes.
     PrefixSign "prefix sign",
-    /// Characters that are written higher; canonical is the plain one.
+    /// Superscript characters. The canonical cell is the plain character.
     Raised "raised",
-    /// What opens a reason or a remark behind an answer: `because`, `rounded`.
+    /// Words that begin a reason or a remark after an answer: `because`, `rounded`.
     Reason "reason",
-    /// Words that a number is multiplied with: `million`, `dozen`; canonical is the number.
+    /// Words that multiply a number: `million`, `dozen`. The canonical cell is the number.
     Scale "scale",
-    /// Verbs that show what follows: `equals`, `becomes`.
+    /// Verbs that introduce a value: `equals`, `becomes`.
     Shows "shows",
-    /// Unicode signs; canonical is ASCII or LaTeX.
+    /// Unicode signs. The canonical cell is ASCII or LaTeX.
     Sign "sign",
-    /// Relations and operations in words; canonical is the sign.
+    /// Relations and operations in words. The canonical cell is the sign.
     Spoken "spoken",
-    /// Phrases of one meaning.
+    /// Phrases with the same meaning.
     Synonym "synonym",
-    /// Signs that are a unit wherever they stand behind a number.
+    /// Signs that are always a unit when they stand after a number.
     UnitSign "unit sign",
-    /// Commands that say nothing, nor does their argument.
+    /// Commands that are removed with their argument.
     Unsaid "unsaid",
-    /// Which way a value goes: `increase`, `left`; canonical is the way.
+    /// Directions of a value: `increase`, `left`. The canonical cell is the direction.
     Way "way",
-    /// Days of the week; canonical is the number, Monday first.
+    /// Days of the week. The canonical cell is the number, Monday first.
     Weekday "weekday",
 }
 
 impl Kind {
-    /// True where the canonical cell is a form too; elsewhere it is a value.
+    /// Returns true if the canonical cell is also a form. For the other kinds it is only a value.
     fn names_itself(self) -> bool {
         use Kind::*;
         matches!(self, Currency | Function | Greek | Synonym | Way)
@@ -117,15 +118,15 @@ impl Kind {
     }
 }
 
-/// Canonical and forms of a row.
+/// Canonical cell and forms of a row.
 pub type Row = (&'static str, Vec<&'static str>);
 
-/// What is known of the words of one kind.
+/// Rows of one kind, with their lookup.
 #[derive(Default)]
 struct Table {
     rows: Vec<Row>,
     canonical: HashMap<String, &'static str>,
-    /// Most words of a form.
+    /// Largest number of words in a form.
     words: usize,
 }
 
@@ -133,7 +134,7 @@ static LEXICON: LazyLock<Vec<Table>> = LazyLock::new(|| {
     let mut tables: Vec<Table> = KINDS.iter().map(|_| Table::default()).collect();
     for (kind, canonical, forms) in lines() {
         let table = &mut tables[kind as usize];
-        // A row without forms is a word by itself.
+        // In a row without forms, the canonical cell is the only form.
         let own = (kind.names_itself() || forms.is_empty()).then_some(canonical);
         for form in own.into_iter().chain(split(forms)) {
             let key = kind.key(form);
@@ -145,7 +146,7 @@ static LEXICON: LazyLock<Vec<Table>> = LazyLock::new(|| {
     tables
 });
 
-/// Kind, canonical and forms of all rows.
+/// Returns the kind, the canonical cell and the forms of every row.
 fn lines() -> impl Iterator<Item = (Kind, &'static str, &'static str)> {
     TABLES.iter().flat_map(|table| table.lines()).filter_map(|line| {
         let mut cells = line.split('\t');
@@ -159,13 +160,13 @@ fn split(forms: &'static str) -> impl Iterator<Item = &'static str> {
     forms.split('|').filter(|f| !f.is_empty())
 }
 
-/// The rows of a kind, sorted.
+/// Returns the rows of a kind, in the order of the table.
 pub fn rows(kind: Kind) -> &'static [Row] {
     &LEXICON[kind as usize].rows
 }
 
-/// A text without case, marks on letters, points and apostrophes, a space for a hyphen, one space between words; the
-/// text itself where nothing else is left.
+/// Folds a text for lookup: removes case, diacritics, points and apostrophes, replaces a hyphen by a space, and leaves
+/// one space between words. Returns the text itself if nothing else is left.
 pub fn folded(text: &str) -> Cow<'_, str> {
     static LETTERS: LazyLock<HashMap<char, &str>> = LazyLock::new(|| {
         lines()
@@ -195,28 +196,28 @@ pub fn folded(text: &str) -> Cow<'_, str> {
     if words.is_empty() { Cow::Borrowed(text) } else { Cow::Owned(words.join(" ")) }
 }
 
-/// The canonical cell of the row of `kind` that has `text` as a form.
+/// Returns the canonical cell of the row of `kind` that has `text` as a form.
 pub fn look(kind: Kind, text: &str) -> Option<&'static str> {
     LEXICON[kind as usize].canonical.get(&*kind.key(text)).copied()
 }
 
-/// True where a row of `kind` has `text` as a form.
+/// Returns true if a row of `kind` has `text` as a form.
 pub fn is(kind: Kind, text: &str) -> bool {
     look(kind, text).is_some()
 }
 
-/// The currency that a sign, a code or a name says; names in singular or plural.
+/// Returns the currency for a sign, a code, or a name in the singular or plural.
 pub fn currency(text: &str) -> Option<&'static str> {
     let one = || text.strip_suffix(['s', 'S']).filter(|s| s.len() > 2);
     look(Kind::Currency, text).or_else(|| look(Kind::Currency, one()?))
 }
 
-/// True inside a word.
+/// Returns true for a character that can be part of a word.
 fn inner(c: char) -> bool {
     c.is_alphanumeric() || matches!(c, '\'' | '\u{2019}' | '-')
 }
 
-/// The kinds that have a phrase with this first word, a bit for each.
+/// Bit set of the kinds that have a phrase with this first word.
 static STARTS: LazyLock<HashMap<&'static str, u64>> = LazyLock::new(|| {
     let mut starts: HashMap<&'static str, u64> = HashMap::new();
     for (kind, table) in LEXICON.iter().enumerate() {
@@ -227,14 +228,14 @@ static STARTS: LazyLock<HashMap<&'static str, u64>> = LazyLock::new(|| {
     starts
 });
 
-/// The length of the longest phrase of `kind` that `text` begins with, in bytes.
+/// Returns the length in bytes of the longest phrase of `kind` at the beginning of `text`.
 pub fn leading(kind: Kind, text: &str) -> Option<usize> {
     let first = text.find(|c: char| !c.is_alphanumeric() && c != '\'').unwrap_or(text.len());
     let first = folded(&text[..first]);
     if STARTS.get(&*first).is_none_or(|kinds| kinds & (1 << kind as usize) == 0) {
         return None;
     }
-    // Points inside a short form end a word here, and none in the table.
+    // A point inside an abbreviation ends a word here, but not in the table.
     let most = LEXICON[kind as usize].words + 2;
     let mut ends = Vec::new();
     let mut before = ' ';
@@ -250,13 +251,13 @@ pub fn leading(kind: Kind, text: &str) -> Option<usize> {
     ends.into_iter().rev().find(|&end| is(kind, &text[..end]))
 }
 
-/// What follows the longest phrase of `kind` that `text` begins with, without the comma or colon behind it.
+/// Returns the text after the longest phrase of `kind` at the beginning of `text`, without a following comma or colon.
 pub fn behind(kind: Kind, text: &str) -> Option<&str> {
     let text = text.trim_start();
     leading(kind, text).map(|n| text[n..].trim_start_matches([' ', ',', ':', '\n']))
 }
 
-/// Where phrases of `kind` stand in `text`, the longest from each word on: where each begins and ends.
+/// Returns the beginning and end of every phrase of `kind` in `text`. The longest phrase at each word is taken.
 pub fn find(kind: Kind, text: &str) -> Vec<(usize, usize)> {
     let (mut found, mut until, mut before) = (Vec::new(), 0, ' ');
     for (at, c) in text.char_indices() {

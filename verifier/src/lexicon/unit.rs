@@ -1,8 +1,9 @@
-//! Units: their names and signs, what they measure, and how large they are.
+//! Units: their names, signs, dimensions and sizes.
 //!
 //! A row is `common|other|rare, name, dimension, size, zero, prefixes, sign|..., name|...`. Sizes and zeros are in SI
-//! units: a whole number, a decimal, a ratio, with a power of ten behind `e` and of pi behind `pi`. A size that is
-//! measured, or that nobody writes in full, begins with `~`. Of rows that share a name the more common is meant.
+//! units. They are written as a whole number, a decimal or a ratio, with a power of ten after `e` and a power of pi
+//! after `pi`. A size begins with `~` if it is a measured or rounded number. If rows share a name, the more common unit
+//! is used.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -12,26 +13,26 @@ use num_bigint::BigInt;
 use super::{Kind, folded, is, rows};
 use crate::steps::Rational;
 
-/// Base quantities, as their units are written in a dimension: those of the SI, angle, information, level, money; then
-/// tags that keep apart units of one dimension that measure different things.
+/// Base quantities, written as their units in a dimension: those of the SI, angle, information, level and money. The
+/// last four are tags that separate units that have the same dimension but measure different things.
 pub const AXES: [&str; 15] =
     ["m", "kg", "s", "A", "K", "mol", "cd", "rad", "bit", "bel", "$", "cycle", "decay", "absorbed", "equivalent"];
 
 /// Powers of the base quantities, in the order of [`AXES`].
 pub type Dimension = [i8; AXES.len()];
 
-/// What a name means.
+/// A unit of measurement.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Unit {
     /// The name in the table, without a prefix.
     pub name: &'static str,
-    /// What it measures.
+    /// The dimension of the quantity that it measures.
     pub dimension: Dimension,
     /// Its size in SI units, without the power of pi.
     pub size: Rational,
     /// The power of pi in its size.
     pub pi: i8,
-    /// Where its zero lies, in SI units: the degrees of temperatures.
+    /// Position of its zero in SI units, for temperature scales.
     pub zero: Option<Rational>,
 }
 
@@ -43,7 +44,7 @@ struct Row {
 }
 
 impl Row {
-    /// `None` for a line with a cell that does not parse.
+    /// Parses one line of the table. Returns `None` if a cell does not parse.
     fn read(line: &'static str) -> Option<Row> {
         let cells: Vec<&'static str> = line.split('\t').collect();
         let cell = |n: usize| cells.get(n).copied().unwrap_or_default();
@@ -53,7 +54,7 @@ impl Row {
         Some(Row { unit, prefixes: cell(5), signs: cell(6), names: cell(7) })
     }
 
-    /// True where the unit takes the prefix of a power `base^power`.
+    /// Returns true if the unit accepts the prefix for `base^power`.
     fn takes(&self, base: u32, power: i32) -> bool {
         match self.prefixes {
             "all" => base == 10,
@@ -65,7 +66,7 @@ impl Row {
     }
 }
 
-/// `m2 kg s-2`, `1`.
+/// Parses a dimension: `m2 kg s-2`, `1`.
 fn dimension(text: &str) -> Option<Dimension> {
     let mut out = [0; AXES.len()];
     for factor in text.split(' ').filter(|f| *f != "1") {
@@ -77,7 +78,7 @@ fn dimension(text: &str) -> Option<Dimension> {
     Some(out)
 }
 
-/// The product of numbers and powers of pi: `1/180 pi`.
+/// Parses a product of numbers and powers of pi: `1/180 pi`.
 fn factors(text: &str) -> Option<(Rational, i8)> {
     let (mut size, mut pi) = (Rational::from_integer(1.into()), 0);
     for factor in text.split(' ') {
@@ -90,7 +91,7 @@ fn factors(text: &str) -> Option<(Rational, i8)> {
     Some((size, pi))
 }
 
-/// `12`, `0.3048`, `5/9`, `1602176634e-28`.
+/// Parses a number: `12`, `0.3048`, `5/9`, `1602176634e-28`.
 fn number(text: &str) -> Option<Rational> {
     if let Some((over, under)) = text.split_once('/') {
         return Some(Rational::new(over.parse().ok()?, under.parse().ok()?));
@@ -102,7 +103,7 @@ fn number(text: &str) -> Option<Rational> {
     Some(Rational::from_integer(value) * ten.pow(power.parse::<i32>().ok()? - decimals.len() as i32))
 }
 
-/// Units by signs or names, and the prefixes that go with them: the form, the base and its power.
+/// Units by sign and by name, and the prefixes of signs and of names. A prefix is its form, its base and its power.
 struct Names {
     rows: Vec<Row>,
     signs: HashMap<String, usize>,
@@ -135,7 +136,7 @@ fn prefixes(kind: Kind) -> Vec<(&'static str, u32, i32)> {
     rows(kind).iter().filter_map(row).flatten().collect()
 }
 
-/// The unit of a name by itself, else of one behind a prefix.
+/// Returns the unit with exactly this name, otherwise the unit with a prefix before its name.
 fn find(text: &str, own: &HashMap<String, usize>, prefixes: &[(&str, u32, i32)]) -> Option<Unit> {
     if text.is_empty() {
         return None;
@@ -151,13 +152,14 @@ fn find(text: &str, own: &HashMap<String, usize>, prefixes: &[(&str, u32, i32)])
     row(text).map(|r| r.unit.clone()).or_else(made)
 }
 
-/// What a sign, told by case, or a name in singular or plural means; nothing for any other word.
+/// Returns the unit for a sign (case matters) or for a name in the singular or plural. Returns `None` for any other
+/// word.
 pub fn unit(text: &str) -> Option<Unit> {
     let text = text.trim().trim_end_matches('.');
     let sign = |s: &str| find(s, &NAMES.signs, &NAMES.prefix_signs);
     let name = |s: &str| find(s, &NAMES.names, &NAMES.prefix_names);
     let plain = folded(text);
-    // The first word of several may be the plural: degrees Celsius.
+    // The first of several words may be in the plural: degrees Celsius.
     let first = || {
         let (first, rest) = plain.split_once(' ')?;
         name(&format!("{} {rest}", first.strip_suffix('s')?))
@@ -165,7 +167,7 @@ pub fn unit(text: &str) -> Option<Unit> {
     sign(text).or_else(|| name(&plain)).or_else(first).or_else(|| name(plain.strip_suffix('s')?))
 }
 
-/// True for a sign that is a unit wherever it stands right behind a number: no variable is called `cm`.
+/// Returns true for a sign that is always a unit directly after a number, because no variable has such a name: `cm`.
 pub fn is_sign(text: &str) -> bool {
     let prefixed = || {
         let mut letters = text.chars();

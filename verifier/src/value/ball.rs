@@ -1,18 +1,18 @@
-//! Real numbers known within an error: `(m +- r) 2^e`. Every operation carries the error on, so that two balls
-//! that do not touch are two different numbers, whatever was rounded on the way.
+//! Real numbers with an error bound: `(m +- r) 2^e`. Every operation propagates the error, including its rounding
+//! error. Therefore two balls that do not overlap are two different numbers.
 
 use crate::steps::Rational;
 use num_bigint::{BigInt, Sign};
 use std::sync::LazyLock;
 
-/// Sizes beyond `2^MAX_TOP` are not computed with.
+/// Exponents above this limit are not supported: no number reaches `2^MAX_TOP`.
 const MAX_TOP: i64 = 1 << 40;
 /// Largest exponent of a product.
 const MAX_EXPONENT: u64 = 1 << 44;
-/// Bits of the stored constants: more than any precision asked for.
+/// Bits of the stored constants. This is more than any requested precision.
 const CONSTANT_BITS: i64 = 2_560;
 
-/// A real number within an error.
+/// A real number with an error bound.
 #[derive(Clone, Debug)]
 pub(crate) struct Ball {
     m: BigInt,
@@ -21,7 +21,7 @@ pub(crate) struct Ball {
     r: f64,
 }
 
-/// `2^n`, infinite or 0 beyond what f64 holds: an infinite error says that nothing is known.
+/// Returns `2^n`, or infinity or 0 outside the range of f64. An infinite error means that nothing is known.
 fn pow2(n: i64) -> f64 {
     2f64.powi(n.clamp(-1_100, 1_100) as i32)
 }
@@ -31,12 +31,12 @@ fn shift(m: &BigInt, by: i64) -> BigInt {
 }
 
 impl Ball {
-    /// An integer, exactly.
+    /// Returns an integer without error.
     pub(crate) fn int(value: i64) -> Self {
         Ball { m: value.into(), e: 0, r: 0.0 }
     }
 
-    /// A rational number, rounded to `prec` bits.
+    /// Returns a rational number rounded to `prec` bits.
     pub(crate) fn ratio(value: &Rational, prec: i64) -> Self {
         let numer = Ball { m: value.numer().clone(), e: 0, r: 0.0 };
         if value.is_integer() {
@@ -46,7 +46,7 @@ impl Ball {
         numer.div(&denom, prec).unwrap_or_else(|| Ball::int(0))
     }
 
-    /// An f64, exactly.
+    /// Returns an f64 without error.
     fn float(value: f64) -> Self {
         let bits = value.to_bits();
         let (exponent, fraction) = (((bits >> 52) & 0x7ff) as i64, (bits & ((1 << 52) - 1)) as i64);
@@ -55,7 +55,7 @@ impl Ball {
         Ball { m: signed.into(), e: exponent.max(1) - 1_075, r: 0.0 }
     }
 
-    /// 2^n.
+    /// Returns `2^n`.
     pub(crate) fn two_to(n: i64) -> Self {
         Ball { m: 1.into(), e: n, r: 0.0 }
     }
@@ -68,23 +68,23 @@ impl Ball {
         self.m.bits() as i64
     }
 
-    /// `|x| < 2^top`.
+    /// Returns an exponent with `|x| < 2^top`.
     pub(crate) fn top(&self) -> i64 {
         let radius = if self.r > 0.0 { self.r.log2().ceil().min(1e6) as i64 + 1 } else { 0 };
         self.e + if self.r > 0.0 { self.bits().max(radius) + 1 } else { self.bits() }
     }
 
-    /// The error is below `2^error()`; `i64::MIN` for an exact number.
+    /// Returns an exponent such that the error is below `2^error()`, or `i64::MIN` for an exact number.
     pub(crate) fn error(&self) -> i64 {
         if self.r == 0.0 { i64::MIN } else { self.e + self.r.log2().ceil().min(1e6) as i64 + 1 }
     }
 
-    /// True when zero is within the error.
+    /// Returns true if zero lies within the error.
     pub(crate) fn may_be_zero(&self) -> bool {
         self.m.sign() == Sign::NoSign || self.r >= pow2(self.bits() - 1)
     }
 
-    /// The sign, when it is certain; 0 for an exact zero.
+    /// Returns the sign if it is certain, 0 for an exact zero.
     pub(crate) fn sign(&self) -> Option<i32> {
         if self.is_zero() {
             return Some(0);
@@ -95,19 +95,19 @@ impl Ball {
         Some(if self.m.sign() == Sign::Minus { -1 } else { 1 })
     }
 
-    /// The nearest f64 of the middle.
+    /// Returns the midpoint as an f64.
     pub(crate) fn to_f64(&self) -> f64 {
         let drop = (self.bits() - 64).max(0);
-        // Of the magnitude: shifting a negative number rounds away from zero, to one digit more.
+        // Shifts the magnitude, because shifting a negative number rounds away from zero and can give one bit more.
         let head = self.m.magnitude() >> drop as usize;
         let digits = head.iter_u64_digits().next().unwrap_or(0) as f64;
         let signed = if self.m.sign() == Sign::Minus { -digits } else { digits };
         let e = self.e.saturating_add(drop);
-        // Two factors: one alone would overflow where the product does not.
+        // Two factors are used, because a single one could overflow although the product does not.
         signed * pow2(e / 2) * pow2(e - e / 2)
     }
 
-    /// The integer, when the ball is exactly one.
+    /// Returns the integer if the ball is exactly one.
     pub(crate) fn exact_integer(&self) -> Option<BigInt> {
         if self.r != 0.0 || self.top() > 4_096 || self.e < -4_096 {
             return None;
@@ -116,7 +116,7 @@ impl Ball {
         (self.e >= 0 || shift(&whole, -self.e) == self.m).then_some(whole)
     }
 
-    /// The largest integer that is not above, when the error leaves no choice.
+    /// Returns the largest integer that is not above the number, if the error allows only one.
     pub(crate) fn floor(&self) -> Option<Ball> {
         if self.top() > 4_096 || self.r.is_infinite() {
             return None;
@@ -126,13 +126,13 @@ impl Ball {
         (low == high).then_some(Ball { m: low, e: 0, r: 0.0 })
     }
 
-    /// A number of which nothing is known.
+    /// Returns a ball with an infinite error.
     fn unknown() -> Self {
         Ball { m: 0.into(), e: 0, r: f64::INFINITY }
     }
 
     fn round(mut self, prec: i64) -> Self {
-        // Beyond what an error or an exponent can hold.
+        // The error or the exponent is beyond what its type can hold.
         if self.r.is_nan() || self.r > 1e290 || self.e.unsigned_abs() > MAX_EXPONENT {
             return Ball::unknown();
         }
@@ -146,7 +146,7 @@ impl Ball {
         self
     }
 
-    /// The same number with a larger error.
+    /// Adds `2^error` to the error.
     pub(crate) fn widen(mut self, error: i64) -> Self {
         self.r += pow2(error - self.e);
         self
@@ -171,7 +171,7 @@ impl Ball {
         let e = self.e.min(other.e).max(self.top().max(other.top()) - prec - 64);
         let at = |b: &Ball| {
             let by = b.e - e;
-            // Floors when it shifts down: at most one unit.
+            // A shift to the right rounds down, which adds an error of at most one unit.
             let r = if b.r == 0.0 { 0.0 } else { b.r * pow2(by) };
             (shift(&b.m, by), if by >= 0 { r } else { r + 1.0 })
         };
@@ -194,7 +194,7 @@ impl Ball {
         Ball { m, e: self.e.saturating_add(other.e), r }.round(prec)
     }
 
-    /// `None` when the divisor may be zero.
+    /// Divides. Returns `None` if the divisor may be zero.
     pub(crate) fn div(&self, other: &Ball, prec: i64) -> Option<Ball> {
         let (b1, b2) = (self.bits(), other.bits());
         if other.m.sign() == Sign::NoSign || other.r > pow2(b2 - 2) {
@@ -208,7 +208,7 @@ impl Ball {
         Some(Ball { m: q, e: self.e - other.e - k, r: r * 1.000_001 + 1.0 }.round(prec))
     }
 
-    /// The root of a number that is not certainly negative.
+    /// Returns the square root. Returns `None` for a number that is certainly negative or has an infinite error.
     pub(crate) fn sqrt(&self, prec: i64) -> Option<Ball> {
         if self.is_zero() {
             return Some(self.clone());
@@ -233,12 +233,12 @@ impl Ball {
         Some(Ball { m: root, e: (self.e - k) / 2, r }.round(prec))
     }
 
-    /// The middle in units of `2^-w`.
+    /// Returns the midpoint in units of `2^-w`.
     fn fixed(&self, w: i64) -> BigInt {
         shift(&self.m, self.e + w)
     }
 
-    /// `e^x`; `None` when the result's size cannot be held or the error is too large to say anything.
+    /// Returns `e^x`. Returns `None` if the result is too large to represent or if the error is too large.
     pub(crate) fn exp(&self, prec: i64) -> Option<Ball> {
         let top = self.top();
         let error = self.error();
@@ -246,7 +246,7 @@ impl Ball {
             return None;
         }
         if top > 40 {
-            // Too small to be told from 0, or too large to be held.
+            // The result is indistinguishable from 0, or too large to represent.
             return (self.sign() == Some(-1)).then(|| Ball { m: 0.into(), e: -MAX_TOP, r: 1.0 });
         }
         let w = prec + 48 + top.max(0);
@@ -257,7 +257,7 @@ impl Ball {
             k -= 1;
         }
         let f = x - &k * &ln2;
-        // e^f = (e^(f / 2^8))^(2^8): fewer terms for a few squarings.
+        // e^f = (e^(f / 2^8))^(2^8): a few squarings replace many terms.
         let (mut term, mut sum, small) = (BigInt::from(1) << w as usize, BigInt::from(0), f >> 8usize);
         let mut n = 0u32;
         while term.sign() != Sign::NoSign {
@@ -269,8 +269,8 @@ impl Ball {
             sum = (&sum * &sum) >> w as usize;
         }
         let k = i64::try_from(&k).ok()?;
-        // 40 terms, each off by one or two units, and eight doublings of the error: below 2^16 units; the constant
-        // is taken k times, which the extra `top` bits of w hold.
+        // 40 terms, each with an error of one or two units, and eight doublings of the error give less than 2^16 units.
+        // The constant is multiplied by k; the extra `top` bits of w cover that error.
         let mut r = pow2(17);
         if error > i64::MIN {
             r += pow2(error + 1 + sum.bits() as i64);
@@ -279,7 +279,7 @@ impl Ball {
         (out.top().abs() < MAX_TOP).then_some(out)
     }
 
-    /// The natural logarithm of a certainly positive number.
+    /// Returns the natural logarithm of a number that is certainly positive.
     pub(crate) fn ln(&self, prec: i64) -> Option<Ball> {
         if self.sign() != Some(1) || self.r > pow2(self.bits() - 2) {
             return None;
@@ -302,7 +302,7 @@ impl Ball {
         Some(doubled.add(&Ball::float(guess), prec).add(&shift, prec).widen(-prec + 8))
     }
 
-    /// Sine and cosine; `None` when the number is too large for the stored digits of pi.
+    /// Returns sine and cosine. Returns `None` if the number is too large for the stored digits of pi.
     pub(crate) fn sin_cos(&self, prec: i64) -> Option<(Ball, Ball)> {
         let (top, error) = (self.top(), self.error());
         let w = prec + 32 + top.max(0);
@@ -311,7 +311,7 @@ impl Ball {
         }
         let x = self.fixed(w);
         let right = &CONSTANTS.0 >> (CONSTANT_BITS - w + 1) as usize;
-        // To the nearest right angle.
+        // Round to the nearest multiple of a right angle.
         let doubled: BigInt = (&x << 1usize) + &right;
         let mut q = &doubled / (&right << 1usize);
         if doubled.sign() == Sign::Minus {
@@ -338,13 +338,14 @@ impl Ball {
             2 => (-sin, -cos),
             _ => (-cos, sin),
         };
-        // A thousand terms at most, each off by a unit or two; the right angle is taken q times, within the `top` bits.
+        // At most a thousand terms, each with an error of one or two units. The right angle is multiplied by q; the
+        // `top` bits cover that error.
         let r = pow2(12) + if error > i64::MIN { pow2(error + w) } else { 0.0 };
         let ball = |m: BigInt| Ball { m, e: -w, r }.round(prec);
         Some((ball(sin), ball(cos)))
     }
 
-    /// The arc tangent.
+    /// Returns the arc tangent.
     pub(crate) fn atan(&self, prec: i64) -> Option<Ball> {
         let middle = Ball { r: 0.0, ..self.clone() };
         if middle.is_zero() {
@@ -352,7 +353,7 @@ impl Ball {
         }
         let prec = prec + 16;
         if middle.e + middle.bits() > 1 {
-            // At 2 and above: atan x = sign(x) pi/2 - atan(1/x).
+            // For 2 and above: atan x = sign(x) pi/2 - atan(1/x).
             let inverse = Ball::int(1).div(&middle, prec)?.atan(prec)?;
             let right = Ball { e: pi(prec).e - 1, ..pi(prec) };
             let right = if middle.m.sign() == Sign::Minus { right.neg() } else { right };
@@ -370,12 +371,12 @@ impl Ball {
         Some(sum.add(&guess, prec).widen(-prec + 8).spread(self))
     }
 
-    /// Adds another ball's error, for functions whose slope is at most 1.
+    /// Adds another ball's error. This is correct for functions whose slope is at most 1.
     fn spread(self, from: &Ball) -> Ball {
         if from.r == 0.0 { self } else { self.widen(from.error()) }
     }
 
-    /// `n` in units of nothing: a ball times `2^n`.
+    /// Multiplies by `2^n`.
     pub(crate) fn scale(mut self, n: i64) -> Ball {
         self.e += n;
         self
@@ -405,12 +406,12 @@ static CONSTANTS: LazyLock<(BigInt, BigInt)> = LazyLock::new(|| {
     (pi, ln2)
 });
 
-/// Pi.
+/// Returns pi.
 pub(crate) fn pi(prec: i64) -> Ball {
     Ball { m: CONSTANTS.0.clone(), e: -CONSTANT_BITS, r: 1.0 }.round(prec)
 }
 
-/// The natural logarithm of 2.
+/// Returns the natural logarithm of 2.
 fn ln2(prec: i64) -> Ball {
     Ball { m: CONSTANTS.1.clone(), e: -CONSTANT_BITS, r: 1.0 }.round(prec)
 }

@@ -1,4 +1,4 @@
-//! Equality of values.
+//! Compares two parsed values.
 
 use crate::steps::{Rational, Steps};
 use crate::value::compare::amounts::scalars;
@@ -19,7 +19,7 @@ pub(crate) mod amounts;
 pub(crate) mod equations;
 pub(crate) mod lists;
 
-/// Compares a gold value with an answer's.
+/// Compares a gold value with the value of an answer.
 pub fn equal(gold: &Value, answer: &Value, steps: &Steps) -> Comparison {
     if steps.spend(4).is_none() {
         return no("too much work to compare");
@@ -33,12 +33,12 @@ pub fn equal(gold: &Value, answer: &Value, steps: &Steps) -> Comparison {
         (Value::Sided(_, a), b) => equal(a, b, steps),
         (a, Value::Sided(_, b)) => equal(a, b, steps),
         (Value::Assignment(a, x), Value::Assignment(b, y)) => assignments(a, x, b, y, steps),
-        // y = 2x + 1 and 2x - y + 1 = 0.
+        // Equal: y = 2x + 1 and 2x - y + 1 = 0.
         (Value::Assignment(name, x), Value::Equation(a, b)) => as_equation(name, x, a, b, steps),
         (Value::Equation(a, b), Value::Assignment(name, x)) => as_equation(name, x, a, b, steps),
         (Value::Assignment(_, x), y) => equal(x, y, steps),
         (x, Value::Assignment(_, y)) => equal(x, y, steps),
-        // m + n = 204, where m + n was asked for.
+        // Equal: 204 and m + n = 204, if the question asked for m + n.
         (Value::Scalar(..), Value::Equation(a, b)) if is_asked(a) && !b.has_variables() => {
             equal(gold, &Value::Scalar(b.clone(), None), steps)
         }
@@ -56,7 +56,7 @@ pub fn equal(gold: &Value, answer: &Value, steps: &Steps) -> Comparison {
     }
 }
 
-/// Values that were given a name each.
+/// Compares two values that each have a name.
 fn assignments(a: &str, x: &Value, b: &str, y: &Value, steps: &Steps) -> Comparison {
     if same_name(a, b) {
         equal(x, y, steps)
@@ -64,12 +64,12 @@ fn assignments(a: &str, x: &Value, b: &str, y: &Value, steps: &Steps) -> Compari
         && p.variables().iter().any(|n| n == b)
         && q.variables().iter().any(|n| n == a)
     {
-        // x = (y - 1) / 2 and y = 2x + 1 are one line.
+        // The equations x = (y - 1) / 2 and y = 2x + 1 describe the same line.
         equations(&minus(var(a), p.clone()), &minus(var(b), q.clone()), steps)
     } else if let (Value::Scalar(p, None), Value::Scalar(q, None)) = (x, y)
         && let (Some(l), Some(m)) = (letters(a), letters(b))
     {
-        // PV = nRT and P = nRT / V: a law solved for another of its letters.
+        // A law may be solved for another of its letters: PV = nRT and P = nRT / V.
         let (f, g) = (minus(l, p.clone()), minus(m, q.clone()));
         let mut names = (f.variables(), g.variables());
         names.0.sort();
@@ -80,7 +80,7 @@ fn assignments(a: &str, x: &Value, b: &str, y: &Value, steps: &Steps) -> Compari
     }
 }
 
-/// Numbers, expressions, tuples and matrices.
+/// Compares numbers, expressions, tuples and matrices.
 fn amounts(gold: &Value, answer: &Value, steps: &Steps) -> Option<Comparison> {
     Some(match (gold, answer) {
         (Value::Positive(a, s), Value::Positive(b, t)) => {
@@ -114,11 +114,11 @@ fn amounts(gold: &Value, answer: &Value, steps: &Steps) -> Option<Comparison> {
     })
 }
 
-/// Ranges of numbers and what may be one, ratios and times of day.
+/// Compares ranges of numbers, values that may be ranges, ratios and times of day.
 fn ranges(gold: &Value, answer: &Value, steps: &Steps) -> Option<Comparison> {
     Some(match (gold, answer) {
         (Value::Region(a), Value::Region(b)) => regions(a, b, steps),
-        // (a, b) is the pair or the open interval; [a, b] the list or the closed interval.
+        // (a, b) is a pair or an open interval. [a, b] is a list or a closed interval.
         (Value::Tuple(t), Value::Region(r)) | (Value::Region(r), Value::Tuple(t)) => match open_interval(t) {
             Some(i) => regions(&i, r, steps),
             None => no("different kinds"),
@@ -135,7 +135,7 @@ fn ranges(gold: &Value, answer: &Value, steps: &Steps) -> Option<Comparison> {
         (Value::Ratio(a), Value::Ratio(b)) => ratios(a, b, steps),
         (told @ Value::Range(..), other) | (other, told @ Value::Range(..)) => range(told, other, steps),
         (Value::Ratio(r), Value::Scalar(x, None)) | (Value::Scalar(x, None), Value::Ratio(r)) => match r.as_slice() {
-            // 1: B and 1-B.
+            // A range may look like a ratio and a difference: 1:B and 1-B.
             [a, b] if *x == minus(a.clone(), b.clone()) => yes("the same range of numbers"),
             [a, b] => decide(&divide(a.clone(), b.clone()), x, steps),
             _ => no("different kinds"),
@@ -149,7 +149,7 @@ fn ranges(gold: &Value, answer: &Value, steps: &Steps) -> Option<Comparison> {
     })
 }
 
-/// Hours and minutes beside a time of day, in minutes: hours from one to twelve may be of either half.
+/// Compares hours and minutes with a time of day in minutes. Hours from one to twelve may mean either half of the day.
 fn at_time(h: &Expr, m: &Expr, t: u32, steps: &Steps) -> bool {
     let Some((h, m)) = exact(h, steps).zip(exact(m, steps)) else { return false };
     let minutes = |n: u32| Rational::from_integer(n.into());
@@ -158,7 +158,7 @@ fn at_time(h: &Expr, m: &Expr, t: u32, steps: &Steps) -> bool {
     said == minutes(t) || ((minutes(60)..minutes(780)).contains(&said) && other == minutes(t))
 }
 
-/// Residues, families over the whole numbers, permutations.
+/// Compares residues, families over the whole numbers, and permutations.
 fn counted_values(gold: &Value, answer: &Value, steps: &Steps) -> Option<Comparison> {
     Some(match (gold, answer) {
         (Value::Residue(a, n), Value::Residue(b, m)) => {
@@ -180,7 +180,7 @@ fn counted_values(gold: &Value, answer: &Value, steps: &Steps) -> Option<Compari
     })
 }
 
-/// Words, beside each other and beside the value they may say.
+/// Compares words with words, or with a value that they may describe.
 fn said(gold: &Value, answer: &Value, steps: &Steps) -> Option<Comparison> {
     Some(match (gold, answer) {
         (Value::Text(t), Value::Tuple(p)) | (Value::Tuple(p), Value::Text(t)) => {
@@ -188,7 +188,7 @@ fn said(gold: &Value, answer: &Value, steps: &Steps) -> Option<Comparison> {
             outcome(words::key(t) == "origin" && p.iter().all(zero), "the origin", "different kinds")
         }
         (Value::Text(a), Value::Text(b)) => {
-            // Notation that is not understood is compared sign by sign.
+            // Notation that the parser does not understand is compared sign by sign.
             if is_notation(a) || is_notation(b) {
                 let same = notation(a, steps) == notation(b, steps);
                 return Some(outcome(same, "the same notation", "different notation"));
@@ -196,12 +196,12 @@ fn said(gold: &Value, answer: &Value, steps: &Steps) -> Option<Comparison> {
             let same = words::same(a, b);
             outcome(same, "equal words", "different words")
         }
-        // Letters side by side are a product where the other side is algebra: ab and a * b.
+        // Letters side by side are a product if the other side is algebra: ab and a * b.
         (Value::Text(t), Value::Scalar(e, None)) | (Value::Scalar(e, None), Value::Text(t)) => match letters(t) {
             Some(product) => decide(&product, e, steps),
             None => no("different kinds"),
         },
-        // Sets that are also said in words.
+        // Sets that can also be described in words.
         (Value::Text(t), Value::Set(s)) | (Value::Set(s), Value::Text(t)) if s.is_empty() => {
             outcome(words::key(t) == "no solution", "the empty set", "different kinds")
         }
@@ -214,7 +214,7 @@ fn said(gold: &Value, answer: &Value, steps: &Steps) -> Option<Comparison> {
     })
 }
 
-/// `low to high` beside what may be the same range: 10 to 15, 10-15, 10:15, [10, 15].
+/// Compares `low to high` with a value that may be the same range: 10 to 15, 10-15, 10:15, [10, 15].
 fn range(told: &Value, other: &Value, steps: &Steps) -> Comparison {
     let Value::Range(low, high, unit) = told else { return no("different kinds") };
     let unit = unit.as_ref();
@@ -246,7 +246,7 @@ fn ratios(a: &[Expr], b: &[Expr], steps: &Steps) -> Comparison {
     if a.len() != b.len() {
         return no("different numbers of parts");
     }
-    // Part for part, or in the same proportion; a part may be zero, as in 12:00.
+    // Ratios are equal if all parts are equal, or if the parts are in proportion. A part may be zero, as in 12:00.
     let same = a.iter().zip(b).all(|(x, y)| decide(x, y, steps).equal)
         || (1..a.len()).all(|i| {
             let cross = |x: &Expr, y: &Expr| Expr::Mul(vec![x.clone(), y.clone()]);
@@ -259,17 +259,17 @@ fn ratios(a: &[Expr], b: &[Expr], steps: &Steps) -> Comparison {
     outcome(same, "the same ratio", "different ratios")
 }
 
-/// True for a text with signs in it that words do not have.
+/// Returns true for a text with signs that do not occur in words.
 pub(crate) fn is_notation(text: &str) -> bool {
     text.contains(['\\', '^', '_', '|', '!', '<', '>', '='])
         || text.chars().any(|c| !c.is_ascii() && !c.is_alphabetic())
 }
 
-/// The signs of a text, one way to write each.
+/// Returns the signs of a text in one canonical way of writing.
 pub(crate) fn notation(text: &str, steps: &Steps) -> String {
     match lex(text, true, steps) {
         Some(tokens) => {
-            // Braces around one sign say nothing.
+            // Braces around a single sign have no meaning.
             let brace = |n: usize, c: char| is(tokens.get(n), c);
             let idle = |n: usize| (brace(n, '{') && brace(n + 2, '}')) || (n > 1 && brace(n, '}') && brace(n - 2, '{'));
             let kept = tokens.iter().enumerate().filter(|(n, _)| !idle(*n));

@@ -1,11 +1,11 @@
-//! What a comparison found.
+//! Result of a comparison.
 
-/// Whether two answers are equal.
+/// Result of comparing two answers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Comparison {
-    /// Whether they are.
+    /// True if the answers are equal.
     pub equal: bool,
-    /// By which rule.
+    /// Name of the rule that decided.
     pub why: &'static str,
 }
 

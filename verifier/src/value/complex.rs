@@ -1,8 +1,8 @@
-//! Complex numbers known within an error; a zero imaginary part is exact, so that real arithmetic stays real.
+//! Complex numbers with error bounds. A zero imaginary part is exact, so real arithmetic stays real.
 
 use crate::value::ball::{Ball, pi};
 
-/// A complex number within an error.
+/// A complex number with error bounds.
 #[derive(Clone, Debug)]
 pub(crate) struct Complex {
     pub(crate) re: Ball,
@@ -22,7 +22,7 @@ impl Complex {
         Complex { re: Ball::int(0), im: Ball::int(1) }
     }
 
-    /// True for a number without any imaginary part.
+    /// Returns true if the imaginary part is exactly zero.
     pub(crate) fn is_real(&self) -> bool {
         self.im.is_zero()
     }
@@ -35,13 +35,13 @@ impl Complex {
         self.re.may_be_zero() && self.im.may_be_zero()
     }
 
-    /// `|z| < 2^top`.
+    /// Returns an exponent with `|z| < 2^top`.
     pub(crate) fn top(&self) -> i64 {
         let part = |b: &Ball| if b.is_zero() { i64::MIN / 2 } else { b.top() };
         part(&self.re).max(part(&self.im)) + i64::from(!self.is_real())
     }
 
-    /// The error is below `2^error()`.
+    /// Returns an exponent such that the error is below `2^error()`.
     pub(crate) fn error(&self) -> i64 {
         self.re.error().max(self.im.error())
     }
@@ -76,7 +76,7 @@ impl Complex {
         }
     }
 
-    /// `1 / z`; `None` when it may be zero.
+    /// Returns `1 / z`. Returns `None` if `z` may be zero.
     pub(crate) fn inverse(&self, prec: i64) -> Option<Self> {
         if self.is_real() {
             return Ball::int(1).div(&self.re, prec).map(Self::real);
@@ -93,7 +93,7 @@ impl Complex {
         if self.is_real() { Some(self.re.clone().abs()) } else { self.norm(prec).sqrt(prec) }
     }
 
-    /// The angle in (-pi, pi]; `None` where the error leaves the branch open.
+    /// Returns the angle in (-pi, pi]. Returns `None` if the error does not determine the branch.
     pub(crate) fn arg(&self, prec: i64) -> Option<Ball> {
         let half = || pi(prec).scale(-1);
         match (self.re.sign(), self.im.sign()) {
@@ -123,7 +123,7 @@ impl Complex {
         Some(Complex { re: self.abs(prec)?.ln(prec)?, im: self.arg(prec)? })
     }
 
-    /// The principal square root.
+    /// Returns the principal square root.
     pub(crate) fn sqrt(&self, prec: i64) -> Option<Self> {
         if self.is_zero() {
             return Some(self.clone());
@@ -138,7 +138,7 @@ impl Complex {
         half.exp(prec)
     }
 
-    /// An integer power by squaring.
+    /// Returns an integer power, computed by squaring.
     pub(crate) fn power(&self, n: u32, prec: i64) -> Self {
         let (mut out, mut square, mut n) = (Self::int(1), self.clone(), n);
         while n > 0 {

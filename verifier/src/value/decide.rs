@@ -1,4 +1,4 @@
-//! Whether two expressions have the same value.
+//! Decides whether two expressions have the same value.
 
 use crate::steps::{Rational, Steps};
 use crate::value::ball::Ball;
@@ -12,22 +12,24 @@ use std::cmp::Ordering;
 
 /// Precisions that are tried, in bits.
 const PRECISIONS: [i64; 3] = [192, 448, 1_024];
-/// Bits two values must agree in.
+/// Number of bits in which two values must agree.
 const AGREE: i64 = 56;
-/// Sample points tried for expressions with variables.
+/// Number of sample points that are tried for expressions with variables.
 const POINTS: u64 = 40;
-/// Points that must agree: the chance that different expressions agree at one by accident is below 2^-40.
+/// Number of points that must agree. The chance that different expressions agree at one point by accident is below
+/// 2^-40.
 const ENOUGH: usize = 6;
-/// The same where a variable stands for whole numbers: more than the degree of any polynomial in practice.
+/// Number of points that must agree if a variable stands for whole numbers. It is larger than the degree of any
+/// polynomial in practice.
 const ENOUGH_WHOLE: usize = 12;
-/// Fewest digits after the point of a decimal that may stand for a number it only approximates.
+/// Minimum number of digits after the point of a decimal that is accepted as an approximation.
 const MIN_DECIMALS: u32 = 6;
-/// Fewest significant digits of it.
+/// Minimum number of significant digits of such a decimal.
 const MIN_SIGNIFICANT: u32 = 6;
-/// A decimal written to as many significant digits is a computed one, whatever its size.
+/// A decimal with at least this many significant digits counts as computed, whatever its size.
 const COMPUTED: u32 = 9;
 
-/// Two scalar expressions.
+/// Compares two scalar expressions.
 pub(crate) fn decide(a: &Expr, b: &Expr, steps: &Steps) -> Comparison {
     if let (Some(x), Some(y)) = (a.is_infinite(), b.is_infinite()) {
         return outcome(x == y, "both infinite", "infinities of opposite sign");
@@ -59,8 +61,8 @@ fn rationals(a: &Expr, x: &Rational, b: &Expr, y: &Rational) -> Comparison {
     outcome(rounded(a, b, y) || rounded(b, a, x), "equal to the digits given", "different numbers")
 }
 
-/// Digits after the point to which `e` may have been rounded, when it is a decimal with enough of them; beside a
-/// longer decimal, also a short one whose digits the longer one goes on with zeros or nines: 0.3 and
+/// Returns the number of digits after the point to which `e` may have been rounded, if `e` is a decimal with enough of
+/// them. A short decimal also counts if the other decimal is longer and continues it with zeros or nines: 0.3 and
 /// 0.30000000000000004.
 fn rounding(e: &Expr, other: &Expr) -> Option<u32> {
     let (decimals, significant) = match e {
@@ -72,13 +74,13 @@ fn rounding(e: &Expr, other: &Expr) -> Option<u32> {
     }
     let (longer, computed) = other.decimal()?;
     (longer > decimals && longer >= 9 && computed >= COMPUTED).then(|| {
-        // Nine digits of the longer one must not say anything else.
+        // The first nine digits of the longer decimal must agree with the shorter one.
         let whole = computed.saturating_sub(longer);
         (9 - whole.min(5)).max(decimals)
     })
 }
 
-/// Variables that stand for whole numbers: ends of sums, arguments of factorials, exponents of -1.
+/// Collects the variables that stand for whole numbers: ends of sums, arguments of factorials, exponents of -1.
 fn whole_variables(e: &Expr, out: &mut Vec<String>) {
     e.walk(&mut |part| {
         let mut add = |e: &Expr| out.extend(e.variables());
@@ -107,14 +109,14 @@ fn whole_variables(e: &Expr, out: &mut Vec<String>) {
     });
 }
 
-/// Sample values for variables.
+/// Generator of sample values for variables.
 pub(crate) struct Sampler {
     names: Vec<String>,
     whole: Vec<String>,
 }
 
 impl Sampler {
-    /// For the free variables of all the expressions.
+    /// Creates a sampler for the free variables of all the expressions.
     pub(crate) fn new(exprs: &[&Expr]) -> Self {
         let (mut names, mut whole) = (Vec::new(), Vec::new());
         for e in exprs {
@@ -128,7 +130,7 @@ impl Sampler {
         Sampler { names, whole }
     }
 
-    /// True when there is nothing to sample.
+    /// Returns true if there are no variables to sample.
     pub(crate) fn is_constant(&self) -> bool {
         self.names.is_empty()
     }
@@ -141,7 +143,8 @@ impl Sampler {
         }
     }
 
-    /// Values at one point: first all positive, then all negative, then signs and sizes mixed.
+    /// Returns the values at one point. At the first points all are positive or all negative; later points mix signs
+    /// and sizes.
     pub(crate) fn point(&self, point: u64) -> Vec<(String, Complex)> {
         let value = |name: &String| {
             let mut h = hash(name) ^ point.wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -149,7 +152,8 @@ impl Sampler {
             h = h.wrapping_mul(0xbf58_476d_1ce4_e5b9);
             h ^= h >> 27;
             if self.whole.contains(name) {
-                // Near each other and growing, so that some are below and some above each other.
+                // The values are close together and grow, so that each variable is sometimes the smaller and sometimes
+                // the larger one.
                 return Complex::int(1 + (point / 2) as i64 + (h % 5) as i64);
             }
             let size = 41 + (h >> 8 & 0x1ff) as i64 * 2;
@@ -184,10 +188,10 @@ fn at_points(a: &Expr, b: &Expr, steps: &Steps) -> Comparison {
                     return no("too much work to compare");
                 }
                 (Err(Fault::Unsure), _) | (_, Err(Fault::Unsure)) if !last && constant => continue,
-                // Outside the domain of one of them: nothing is said.
+                // The point is outside the domain of one of the expressions and decides nothing.
                 _ => break,
             };
-            // Real variables and a value that is not real: outside the domain, too.
+            // A value that is not real for real variables is also outside the domain.
             let real = x.is_real() && y.is_real();
             if !(constant || complex || real) {
                 break;
@@ -202,7 +206,7 @@ fn at_points(a: &Expr, b: &Expr, steps: &Steps) -> Comparison {
                 error < -AGREE - 40
             } else {
                 let size = x.top().max(y.top());
-                // Constants also absolutely: a large one may hide a small summand.
+                // Constants must also agree absolutely, because a large constant can hide a small summand.
                 error < size - AGREE && !(x.may_be_zero() || y.may_be_zero()) && (!constant || error < -40)
             };
             if agrees {
@@ -218,7 +222,7 @@ fn at_points(a: &Expr, b: &Expr, steps: &Steps) -> Comparison {
     outcome(agreed >= 2, "equal where both have values", open)
 }
 
-/// Whether one is a decimal and the other is certainly within its last digit.
+/// Returns true if one expression is a decimal and the other is certainly within its last digit.
 fn rounds(a: &Expr, b: &Expr, difference: &Complex, prec: i64) -> bool {
     [(a, b), (b, a)].into_iter().any(|(e, other)| {
         other.decimal().is_none()
@@ -230,7 +234,7 @@ fn rounds(a: &Expr, b: &Expr, difference: &Complex, prec: i64) -> bool {
     })
 }
 
-/// The order of two constants, when it can be told.
+/// Returns the order of two constants if it can be determined.
 pub(crate) fn order(a: &Expr, b: &Expr, steps: &Steps) -> Option<Ordering> {
     match (a.is_infinite(), b.is_infinite()) {
         (Some(x), Some(y)) => return Some(x.cmp(&y)),
@@ -255,8 +259,8 @@ pub(crate) fn order(a: &Expr, b: &Expr, steps: &Steps) -> Option<Ordering> {
     })
 }
 
-/// The constant factor between two expressions that vanish together: `Some(positive)` when `a = k b` at every
-/// sample point with one `k` other than 0.
+/// Decides whether two expressions are proportional: `a = k b` at every sample point with one `k` other than 0. Returns
+/// `Some(true)` if `k` is positive and `Some(false)` if it is negative.
 pub(crate) fn proportional(a: &Expr, b: &Expr, steps: &Steps) -> Option<bool> {
     let sampler = Sampler::new(&[a, b]);
     let prec = PRECISIONS[0];
@@ -295,7 +299,7 @@ pub(crate) fn proportional(a: &Expr, b: &Expr, steps: &Steps) -> Option<bool> {
     Some(x.re.mul(&y.re, prec).sign() != Some(-1))
 }
 
-/// The whole number that a constant is.
+/// Returns the value of a constant if it is a whole number.
 pub(crate) fn whole(e: &Expr, steps: &Steps) -> Option<i64> {
     if let Some(value) = exact(e, steps) {
         return if value.is_integer() { i64::try_from(value.numer()).ok() } else { None };
@@ -304,7 +308,7 @@ pub(crate) fn whole(e: &Expr, steps: &Steps) -> Option<i64> {
     decide(e, &integer(n), steps).equal.then_some(n)
 }
 
-/// A constant as a floating-point number.
+/// Returns a constant as a floating-point number.
 pub(crate) fn approximate(e: &Expr, steps: &Steps) -> Option<f64> {
     if !Sampler::new(&[e]).is_constant() {
         return None;

@@ -1,4 +1,4 @@
-//! Numeric values with error bounds.
+//! Numeric evaluation of expressions with error bounds.
 
 pub(crate) mod calculus;
 
@@ -9,30 +9,30 @@ use crate::value::exact::exact;
 use crate::value::expr::{Binder, Expr, number};
 use num_bigint::BigInt;
 
-/// Why there is no value.
+/// Reason why an expression has no value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Fault {
-    /// There is none: a division by zero, a logarithm of zero.
+    /// The value does not exist: a division by zero, a logarithm of zero.
     Undefined,
-    /// The error is too large to tell; more precision may help.
+    /// The error is too large to decide. More precision may help.
     Unsure,
     /// The budget is used up.
     Exhausted,
 }
 
-/// A value, or why there is none.
+/// A value, or the reason why it is missing.
 pub(crate) type Out = Result<Complex, Fault>;
 
-/// Largest exponent that is taken by squaring.
+/// Largest exponent for which a power is computed by repeated squaring.
 const MAX_SQUARED: u32 = 4_096;
 
-/// Where expressions are evaluated.
+/// Variables, precision and budget of an evaluation.
 pub(crate) struct Scope<'a> {
-    /// Values of the variables; the last of a name counts.
+    /// Values of the variables. If a name occurs several times, the last one counts.
     pub(crate) vars: Vec<(String, Complex)>,
-    /// Bits of precision.
+    /// Precision in bits.
     pub(crate) prec: i64,
-    /// The budget.
+    /// The work budget.
     pub(crate) steps: &'a Steps,
 }
 
@@ -40,7 +40,7 @@ fn sure(value: Option<Complex>) -> Out {
     value.ok_or(Fault::Unsure)
 }
 
-/// The exact value of a real ball that is one.
+/// Returns the exact value of a real ball that is an integer without error.
 pub(crate) fn exactly(z: &Complex) -> Option<Rational> {
     if !z.is_real() {
         return None;
@@ -54,7 +54,7 @@ impl Scope<'_> {
         self.steps.spend((n * scale) as u64).ok_or(Fault::Exhausted)
     }
 
-    /// The value at these variables.
+    /// Evaluates an expression with the variables of this scope.
     pub(crate) fn eval(&mut self, e: &Expr) -> Out {
         self.spend(6)?;
         match e {
@@ -143,7 +143,7 @@ impl Scope<'_> {
                 let positive = root.power(magnitude, self.prec);
                 return if *q < Rational::from_integer(0.into()) { self.inverse(&positive) } else { Ok(positive) };
             }
-            // The real root of a negative number, where there is one.
+            // A negative number to an odd root has the real root as its value.
             if z.is_real() && z.re.sign() == Some(-1) && q.denom().bit(0) {
                 let size = self.exponential(&z.neg(), &by)?;
                 return Ok(if q.numer().bit(0) { size.neg() } else { size });
@@ -263,7 +263,8 @@ impl Scope<'_> {
         if x.is_zero() { Err(Fault::Undefined) } else { sure(x.ln(self.prec)) }
     }
 
-    /// A function that is only named stands for one smooth function of its own, the same wherever it occurs.
+    /// Evaluates a function of which only the name is known. Each name has its own smooth function, the same wherever
+    /// the name occurs.
     fn apply(&mut self, name: &str, args: &[Complex]) -> Out {
         self.spend(230)?;
         let mut hash = hash(name);
@@ -287,7 +288,7 @@ impl Scope<'_> {
     }
 }
 
-/// A fixed number for a name.
+/// Returns a fixed hash of a name.
 pub(crate) fn hash(name: &str) -> u64 {
     let mut h = 0xcbf2_9ce4_8422_2325u64;
     for b in name.bytes() {

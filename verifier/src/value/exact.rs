@@ -1,10 +1,10 @@
-//! Exact rational values, where an expression has one that is not too large.
+//! Exact rational values of expressions, if they exist and are not too large.
 
 use crate::steps::{Rational, Steps};
 use crate::value::expr::Expr;
 use num_bigint::BigInt;
 
-/// Largest size of an exact result, in bits: 10^10^10 must not be tried.
+/// Maximum size of an exact result in bits. It prevents the computation of numbers such as 10^10^10.
 const MAX_BITS: u64 = 8_192;
 /// Largest argument of an exact factorial.
 const MAX_FACTORIAL: u32 = 700;
@@ -17,7 +17,7 @@ fn small(x: Rational) -> Option<Rational> {
     (bits(&x) <= MAX_BITS).then_some(x)
 }
 
-/// Steps of a greatest common divisor, which is quadratic in the size.
+/// Returns the steps of a greatest common divisor, which takes quadratic time in the size.
 fn cancelling(a: &Rational, b: &Rational) -> u64 {
     let size = bits(a) + bits(b);
     4 + size * size / 400
@@ -41,7 +41,7 @@ fn multiply(a: &Rational, b: &Rational, steps: &Steps) -> Option<Rational> {
     small(a * b)
 }
 
-/// The integer as a u32, when it is one.
+/// Returns the number as a u32 if it is an integer that fits.
 pub(crate) fn to_u32(x: &Rational) -> Option<u32> {
     x.is_integer().then(|| u32::try_from(x.numer()).ok()).flatten()
 }
@@ -50,7 +50,7 @@ fn whole(i: impl Into<BigInt>) -> Rational {
     Rational::from_integer(i.into())
 }
 
-/// The exact value, when the expression is rational, not too large and within the budget.
+/// Returns the exact value if the expression is rational, not too large, and within the budget.
 pub(crate) fn exact(e: &Expr, steps: &Steps) -> Option<Rational> {
     steps.spend(1)?;
     match e {
@@ -82,8 +82,8 @@ pub(crate) fn exact(e: &Expr, steps: &Steps) -> Option<Rational> {
     }
 }
 
-/// `base^exponent` where it is rational: integer exponents, and roots of perfect powers. Odd roots of negative
-/// numbers are the real ones.
+/// Returns `base^exponent` if it is rational: integer exponents, and roots of perfect powers. An odd root of a negative
+/// number is the real root.
 pub(crate) fn power(base: &Rational, exponent: &Rational) -> Option<Rational> {
     let zero = whole(0);
     if exponent.is_integer() {
@@ -112,7 +112,7 @@ pub(crate) fn power(base: &Rational, exponent: &Rational) -> Option<Rational> {
     power(&Rational::new(n, d), &whole(exponent.numer().clone()))
 }
 
-/// `n!`, bounded.
+/// Returns the factorial of `n` in steps of `by` (2 for a double factorial). Returns `None` if `n` is too large.
 pub(crate) fn factorial(n: u32, by: u32, steps: &Steps) -> Option<BigInt> {
     if n > MAX_FACTORIAL {
         return None;

@@ -1,4 +1,4 @@
-//! Expressions as trees, before anything is computed.
+//! Expression trees, before any computation.
 
 use crate::lexicon::{self, Kind};
 use crate::steps::Rational;
@@ -7,24 +7,24 @@ use num_bigint::BigInt;
 /// A scalar expression, or a matrix of them.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Expr {
-    /// A number as written; `decimals` counts digits after the point of a decimal.
+    /// A number as written.
     Num {
         /// Its exact value.
         value: Rational,
-        /// Digits after the point, when it has one.
+        /// Number of digits after the decimal point, if the number has one.
         decimals: Option<u32>,
     },
-    /// A variable or constant by name: `pi`, `e`, `i` and `infty` are constants where nothing binds them.
+    /// A variable or constant by name. `pi`, `e`, `i` and `infty` are constants unless they are bound.
     Var(String),
     /// Sum.
     Add(Vec<Expr>),
     /// Product.
     Mul(Vec<Expr>),
-    /// Power; roots are powers too.
+    /// Power. Roots are powers, too.
     Pow(Box<Expr>, Box<Expr>),
-    /// A known function of its arguments.
+    /// A known function and its arguments.
     Call(&'static str, Vec<Expr>),
-    /// A function that is only named: `f(x)`, `f'(x)`.
+    /// A function of which only the name is known: `f(x)`, `f'(x)`.
     Apply(String, Vec<Expr>),
     /// Sum, product, integral, limit or derivative over a bound variable.
     Bound(Box<Bound>),
@@ -32,7 +32,7 @@ pub enum Expr {
     Matrix(Vec<Vec<Expr>>),
 }
 
-/// What binds a variable.
+/// Operator that binds a variable.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Binder {
     /// `\sum`.
@@ -41,7 +41,7 @@ pub enum Binder {
     Product,
     /// `\int`.
     Integral,
-    /// `\lim`; `from` is the place, `to` the side: -1, 0 or 1.
+    /// `\lim`. In its [`Bound`], `from` is the point and `to` is the side: -1, 0 or 1.
     Limit,
     /// `d/dx`.
     Derivative,
@@ -50,29 +50,29 @@ pub enum Binder {
 /// An operator over a bound variable.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Bound {
-    /// Which.
+    /// The operator.
     pub binder: Binder,
-    /// The variable.
+    /// The bound variable.
     pub var: String,
-    /// Lower end; not used by a derivative.
+    /// Lower end. Not used by a derivative.
     pub from: Expr,
-    /// Upper end; not used by a derivative.
+    /// Upper end. Not used by a derivative.
     pub to: Expr,
-    /// What is summed, integrated and so on.
+    /// The expression to which the operator is applied.
     pub body: Expr,
 }
 
-/// An integer as a number.
+/// Returns an integer as an expression.
 pub fn integer(value: i64) -> Expr {
     Expr::Num { value: Rational::from_integer(value.into()), decimals: None }
 }
 
-/// A rational number.
+/// Returns a rational number as an expression.
 pub fn number(value: Rational) -> Expr {
     Expr::Num { value, decimals: None }
 }
 
-/// `-x`.
+/// Returns `-x`.
 pub fn negate(x: Expr) -> Expr {
     match x {
         Expr::Num { value, decimals } => Expr::Num { value: -value, decimals },
@@ -80,38 +80,38 @@ pub fn negate(x: Expr) -> Expr {
     }
 }
 
-/// `1 / x`.
+/// Returns `1 / x`.
 pub fn invert(x: Expr) -> Expr {
     power(x, integer(-1))
 }
 
-/// `a / b`.
+/// Returns `a / b`.
 pub fn divide(a: Expr, b: Expr) -> Expr {
     Expr::Mul(vec![a, invert(b)])
 }
 
-/// `a - b`.
+/// Returns `a - b`.
 pub fn minus(a: Expr, b: Expr) -> Expr {
     Expr::Add(vec![a, negate(b)])
 }
 
-/// `a ^ b`.
+/// Returns `a ^ b`.
 pub fn power(a: Expr, b: Expr) -> Expr {
     Expr::Pow(Box::new(a), Box::new(b))
 }
 
-/// A variable.
+/// Returns a variable.
 pub fn var(name: &str) -> Expr {
     Expr::Var(name.to_owned())
 }
 
-/// True for names that are constants where nothing binds them.
+/// Returns true for names that are constants unless they are bound.
 pub fn is_constant(name: &str) -> bool {
     matches!(name, "pi" | "e" | "i" | "infty")
 }
 
 impl Expr {
-    /// Calls `f` on each of the expressions that it is made of.
+    /// Calls `f` on each direct subexpression.
     fn each(&self, f: &mut dyn FnMut(&Expr)) {
         match self {
             Expr::Num { .. } | Expr::Var(_) => {}
@@ -122,13 +122,13 @@ impl Expr {
         }
     }
 
-    /// Calls `f` on every part, parents first.
+    /// Calls `f` on every subexpression, parents first.
     pub fn walk(&self, f: &mut dyn FnMut(&Expr)) {
         f(self);
         self.each(&mut |e| e.walk(f));
     }
 
-    /// Names of the free variables, each once, in the order of their first occurrence.
+    /// Returns the names of the free variables, each once, in the order of their first occurrence.
     pub fn variables(&self) -> Vec<String> {
         let mut names = Vec::new();
         self.free(&mut Vec::new(), &mut names);
@@ -142,7 +142,7 @@ impl Expr {
                     names.push(name.clone());
                 }
             }
-            // The variable of a derivative is the one it is taken at.
+            // The variable of a derivative stays free: it is also the point at which the derivative is taken.
             Expr::Bound(b) if b.binder != Binder::Derivative => {
                 b.from.free(bound, names);
                 b.to.free(bound, names);
@@ -154,24 +154,24 @@ impl Expr {
         }
     }
 
-    /// True when a free variable occurs.
+    /// Returns true if the expression contains a free variable.
     pub fn has_variables(&self) -> bool {
         !self.variables().is_empty()
     }
 
-    /// True when some part satisfies `test`.
+    /// Returns true if some subexpression satisfies `test`.
     pub fn any(&self, test: impl Fn(&Expr) -> bool) -> bool {
         let mut found = false;
         self.walk(&mut |e| found |= test(e));
         found
     }
 
-    /// True when a number occurs.
+    /// Returns true if the expression contains a number.
     pub fn has_numbers(&self) -> bool {
         self.any(|e| matches!(e, Expr::Num { .. }))
     }
 
-    /// True when it is one variable, constants aside.
+    /// Returns the name if the expression is a single variable and not a constant.
     pub fn as_variable(&self) -> Option<&str> {
         match self {
             Expr::Var(name) if !is_constant(name) => Some(name),
@@ -179,7 +179,7 @@ impl Expr {
         }
     }
 
-    /// True for infinity and its negative.
+    /// Returns the sign of an infinite expression, 1 or -1. Returns `None` for any other expression.
     pub fn is_infinite(&self) -> Option<i32> {
         match self {
             Expr::Var(name) if name == "infty" => Some(1),
@@ -196,8 +196,8 @@ impl Expr {
         }
     }
 
-    /// Digits after the point when the expression is one decimal, with or without sign, and how many of its
-    /// digits are significant.
+    /// If the expression is one decimal, with or without sign, returns its number of digits after the point and its
+    /// number of significant digits.
     pub fn decimal(&self) -> Option<(u32, u32)> {
         match self {
             Expr::Num { value, decimals: Some(d) } => {
@@ -208,7 +208,7 @@ impl Expr {
         }
     }
 
-    /// The expression with every free occurrence of a variable replaced.
+    /// Returns the expression with every free occurrence of a variable replaced.
     pub fn replace(&self, name: &str, with: &Expr) -> Expr {
         let all = |list: &[Expr]| list.iter().map(|e| e.replace(name, with)).collect::<Vec<_>>();
         match self {
@@ -236,15 +236,15 @@ impl Expr {
     }
 }
 
-/// Functions of several arguments in brackets.
+/// Functions that take several arguments in brackets.
 pub(crate) const LISTED: [&str; 5] = ["max", "min", "gcd", "lcm", "binom"];
 
-/// The function of a name in LaTeX or in plain text.
+/// Returns the function for a name in LaTeX or in plain text.
 pub(crate) fn function(name: &str) -> Option<&'static str> {
     lexicon::look(Kind::Function, name)
 }
 
-/// True for the name of a function.
+/// Returns true for the name of a function.
 pub(crate) fn is_function(name: &str) -> bool {
     function(name).is_some() || name == "diag"
 }

@@ -1,14 +1,14 @@
-//! Families `first + k step` over all whole `k`, permutations in cycles, and the solutions of equations.
+//! Families `first + k step` over all whole `k`, components of vectors, and matrices written as lists.
 
 use crate::steps::Steps;
 use crate::value::Value;
 use crate::value::decide::{approximate, decide, whole};
 use crate::value::expr::{Expr, divide, integer, minus, var};
 
-/// Most families that one with a small step is spread to.
+/// Maximum number of families with the largest step that replace one family with a smaller step.
 const MAX_SPREAD: i64 = 24;
 
-/// `first` and `step` of an expression that is linear in `name`.
+/// Returns `first` and `step` of an expression that is linear in `name`.
 pub(crate) fn family(e: &Expr, name: &str, steps: &Steps) -> Option<(Expr, Expr)> {
     if !e.variables().iter().any(|n| n == name) {
         return None;
@@ -19,7 +19,7 @@ pub(crate) fn family(e: &Expr, name: &str, steps: &Steps) -> Option<(Expr, Expr)
     (straight && !decide(&step, &integer(0), steps).equal).then(|| (at(0), step))
 }
 
-/// The family that an expression with one counting letter is.
+/// Returns the family for an expression whose only variable is a counting letter.
 pub(crate) fn counted(e: &Expr, steps: &Steps) -> Option<(Expr, Expr)> {
     match e.variables().as_slice() {
         [name] if matches!(name.as_str(), "k" | "n" | "m" | "l" | "N" | "K" | "j" | "t") => family(e, name, steps),
@@ -27,7 +27,7 @@ pub(crate) fn counted(e: &Expr, steps: &Steps) -> Option<(Expr, Expr)> {
     }
 }
 
-/// Whether two unions of families have the same members.
+/// Returns true if two unions of families have the same members.
 pub(crate) fn same_families(a: &[(Expr, Expr)], b: &[(Expr, Expr)], steps: &Steps) -> bool {
     let size = |f: &(Expr, Expr)| approximate(&f.1, steps).map(f64::abs);
     let Some(sizes) = a.iter().chain(b).map(size).collect::<Option<Vec<f64>>>() else { return false };
@@ -53,17 +53,17 @@ pub(crate) fn same_families(a: &[(Expr, Expr)], b: &[(Expr, Expr)], steps: &Step
     x.len() == y.len() && x.iter().all(|f| y.iter().any(|g| apart(f, g, step, steps)))
 }
 
-/// True when two numbers are whole steps apart.
+/// Returns true if two numbers differ by a whole number of steps.
 fn apart(a: &Expr, b: &Expr, step: &Expr, steps: &Steps) -> bool {
     whole(&divide(minus(a.clone(), b.clone()), step.clone()), steps).is_some()
 }
 
-/// Parts of a vector in terms of the unit vectors `i`, `j` and `k`, with or without their marks.
+/// Returns the components of a vector in the unit vectors `i`, `j` and `k`, with or without their accents.
 pub(crate) fn components(e: &Expr, steps: &Steps) -> Option<Vec<Expr>> {
     const MARKS: [&str; 4] = ["", "hat ", "vec ", "bar "];
     let mut e = e.clone();
     let mut used = [false; 3];
-    // Unit vectors along x, y and z are told by their hats.
+    // Unit vectors along x, y and z are recognised by their hats.
     for (letter, axis) in [("x", "i"), ("y", "j"), ("z", "k")] {
         e = e.replace(&format!("hat {letter}"), &var(&format!("hat {axis}")));
     }
@@ -88,14 +88,14 @@ pub(crate) fn components(e: &Expr, steps: &Steps) -> Option<Vec<Expr>> {
     decide(&sum, &e, steps).equal.then_some(parts)
 }
 
-/// Rows of a matrix that is written as a list of lists.
+/// Returns the rows of a matrix that is written as a list of lists.
 pub(crate) fn rows(value: &Value) -> Option<Vec<Vec<Expr>>> {
     let row = |v: &Value| -> Option<Vec<Expr>> {
         match v {
             Value::Tuple(items) | Value::Set(items) => {
                 items.iter().map(|v| if let Value::Scalar(e, None) = v { Some(e.clone()) } else { None }).collect()
             }
-            // [a, b] read as an interval.
+            // The parser reads [a, b] as an interval.
             Value::Region(r) => match r.spans.as_slice() {
                 [s] if s.low_closed && s.high_closed => Some(vec![s.low.clone(), s.high.clone()]),
                 _ => None,

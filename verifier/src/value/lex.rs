@@ -1,47 +1,48 @@
-//! Text to tokens: LaTeX commands, letters and words, numbers with groups, points, repeating digits and exponents.
+//! Lexer: splits text into LaTeX commands, letters, words and numbers. Numbers may have groups, points, repeating
+//! digits and exponents.
 
 use crate::lexicon::{self, Kind};
 use crate::normalise::JOIN;
 use crate::steps::Steps;
 
-/// Longest text that is read as mathematics.
+/// Maximum length in bytes of a text that is parsed as mathematics.
 const MAX_BYTES: usize = 12_000;
-/// Deepest nesting of brackets and functions.
+/// Maximum nesting of brackets and functions.
 pub(crate) const MAX_DEPTH: usize = 60;
 
-/// A piece of notation.
+/// The content of a token.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) enum Tok {
-    /// Digits with an optional point and exponent, as written (thousands separators removed).
+    /// Digits with an optional point and exponent, as written, without thousands separators.
     Num(String),
     /// A run of letters outside LaTeX commands.
     Word(String),
-    /// A LaTeX command without its backslash; `{` and `}` for the escaped braces.
+    /// A LaTeX command without its backslash. The escaped braces are `{` and `}`.
     Cmd(String),
-    /// The content of `\text{...}` and its kin.
+    /// The content of `\text{...}` and similar commands.
     Text(String),
     /// An operator, bracket or separator.
     Sym(char),
 }
 
-/// A token and whether white space stands before it.
+/// A token, with a flag for white space before it.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Token {
     pub(crate) tok: Tok,
     pub(crate) spaced: bool,
 }
 
-/// Whether a token is this sign.
+/// Returns true if a token is this sign.
 pub(crate) fn is(token: Option<&Token>, sign: char) -> bool {
     token.is_some_and(|t| t.tok == Tok::Sym(sign))
 }
 
-/// Whether a token is this command.
+/// Returns true if a token is this command.
 pub(crate) fn is_cmd(token: Option<&Token>, name: &str) -> bool {
     token.is_some_and(|t| matches!(&t.tok, Tok::Cmd(c) if c == name))
 }
 
-/// A token as text.
+/// Returns a token as text.
 pub(crate) fn shown(tok: &Tok) -> String {
     match tok {
         Tok::Num(t) | Tok::Word(t) | Tok::Cmd(t) | Tok::Text(t) => t.trim().to_owned(),
@@ -49,13 +50,13 @@ pub(crate) fn shown(tok: &Tok) -> String {
     }
 }
 
-/// True for a name of a Greek letter, or of what stands for itself like one.
+/// Returns true for the name of a Greek letter or of a similar symbol that stands for itself.
 pub(crate) fn is_greek(name: &str) -> bool {
     name == "ell" || (name != "pi" && lexicon::is(Kind::Greek, name))
 }
 
-/// Tokens of `text`, or `None` when it is too long or holds what no notation has. With `grouped`, commas and
-/// spaces between groups of three digits are thousands separators.
+/// Returns the tokens of `text`, or `None` if it is too long or contains a character that no notation uses. If
+/// `grouped` is true, commas and spaces between groups of three digits are thousands separators.
 pub(crate) fn lex(text: &str, grouped: bool, steps: &Steps) -> Option<Vec<Token>> {
     if text.len() > MAX_BYTES {
         return None;
@@ -68,7 +69,7 @@ pub(crate) fn lex(text: &str, grouped: bool, steps: &Steps) -> Option<Vec<Token>
 pub(crate) struct Lexer<'a> {
     pub(crate) chars: &'a [char],
     pub(crate) at: usize,
-    /// Open brackets other than braces.
+    /// Number of open brackets other than braces.
     pub(crate) depth: usize,
     pub(crate) grouped: bool,
     pub(crate) out: Vec<Token>,
@@ -139,7 +140,7 @@ impl Lexer<'_> {
                 }
                 c if c.is_alphabetic() => {
                     let word = self.take_while(|c| c.is_alphabetic());
-                    // The module of a function in code: math.sqrt.
+                    // A function's module in program code: math.sqrt.
                     let module = ["math", "np", "numpy", "sympy", "sp", "cmath"].contains(&word.as_str());
                     if module && self.peek(0) == '.' && self.peek(1).is_alphabetic() {
                         self.at += 1;
@@ -154,7 +155,7 @@ impl Lexer<'_> {
         Some(self.out)
     }
 
-    /// Takes an operator of two signs or three.
+    /// Reads an operator of two or three signs.
     fn operator(&mut self, c: char) -> bool {
         let (tok, length) = match (c, self.peek(1), self.peek(2)) {
             ('*', '*', _) => (Tok::Sym('^'), 2),
@@ -164,7 +165,7 @@ impl Lexer<'_> {
             ('=', '=', _) => (Tok::Sym('='), 2),
             ('=', '>', _) => (Tok::Cmd("Rightarrow".into()), 2),
             ('-', '>', _) => (Tok::Cmd("rightarrow".into()), 2),
-            // A sum does not begin so.
+            // A sum does not begin with `+-`.
             ('+', '-', d) if self.out.is_empty() && d.is_ascii_digit() => (Tok::Cmd("pm".into()), 2),
             ('+', '/', '-') => (Tok::Cmd("pm".into()), 3),
             _ => return false,
@@ -174,7 +175,8 @@ impl Lexer<'_> {
         true
     }
 
-    /// True for the mark of inches or of seconds of arc: behind a number, and no second quotation mark.
+    /// Returns true for the mark of inches or seconds of arc: it stands after a number, and the text has no second
+    /// quotation mark.
     fn inches(&self) -> bool {
         let behind = self.out.last().is_some_and(|t| matches!(t.tok, Tok::Num(_) | Tok::Sym('}')));
         behind && self.chars.iter().filter(|c| **c == '"').count() == 1
@@ -185,7 +187,7 @@ impl Lexer<'_> {
         self.push(Tok::Sym(c));
     }
 
-    /// A sign before or after an amount; a lone dollar sign elsewhere is a mark of mathematics.
+    /// Reads a currency sign before or after an amount. Any other dollar sign marks mathematics and is dropped.
     fn currency(&mut self, c: char) {
         self.at += 1;
         let before = self.chars[self.at..].iter().find(|c| **c != ' ').is_some_and(|c| c.is_ascii_digit() || *c == '.');
@@ -224,14 +226,14 @@ impl Lexer<'_> {
                     self.at += 1;
                 }
                 let text = self.group()?;
-                // One upright letter is a unit more often than a factor.
+                // A single upright letter is more often a unit than a factor.
                 self.spaced |= name == "text";
                 self.faced(text.trim());
             }
             "mathbb" | "mathcal" => {
                 let text = self.group()?;
                 if name != "mathbb" && self.peek(0) == '(' {
-                    // \\mathcal{N}(0, 1)
+                    // The notation `\mathcal{N}(0, 1)`.
                     self.push(Tok::Word(text.trim().to_owned()));
                     return Some(());
                 }
@@ -265,7 +267,7 @@ impl Lexer<'_> {
         Some(())
     }
 
-    /// What stands in another face: a number, a letter, signs, or words.
+    /// Reads text in another font: a number, a letter, signs, or words.
     fn faced(&mut self, text: &str) {
         let mut chars = text.chars();
         let (first, second) = (chars.next(), chars.next());
@@ -273,7 +275,7 @@ impl Lexer<'_> {
             (None, _) => self.spaced = true,
             (Some(c), None) if c.is_alphabetic() => self.push(Tok::Word(text.to_owned())),
             (Some(c), _) if !text.chars().any(char::is_alphabetic) || (c.is_ascii_digit() && !text.contains(' ')) => {
-                // Mathematics in upright letters.
+                // Mathematics in an upright font.
                 let inner: Vec<char> = text.chars().collect();
                 let lexer = Lexer {
                     chars: &inner,
@@ -295,7 +297,7 @@ impl Lexer<'_> {
         }
     }
 
-    /// An accent is part of a name. Digits under one are no name.
+    /// Reads an accent as part of a name. Digits below an accent are not a name.
     fn accent(&mut self, name: &str) -> Option<()> {
         let text = self.group()?;
         let text = text.trim();
@@ -305,7 +307,7 @@ impl Lexer<'_> {
         }
         let letters: String = text.chars().filter(|c| c.is_alphanumeric()).collect();
         if letters.len() > 1 && letters.chars().all(char::is_uppercase) {
-            // A segment or a ray, as often written without its mark.
+            // A segment or a ray, which is often written without its accent.
             self.push(Tok::Word(letters));
             return Some(());
         }
@@ -313,7 +315,7 @@ impl Lexer<'_> {
         Some(())
     }
 
-    /// The balanced content of the `{...}` that follows, without inner backslashes and dollar signs.
+    /// Returns the balanced content of the following `{...}`, without inner backslashes.
     fn group(&mut self) -> Option<String> {
         self.take_while(|c| c == ' ');
         if self.peek(0) != '{' {
@@ -350,7 +352,7 @@ impl Lexer<'_> {
     pub(crate) fn number(&mut self) {
         let mut text = self.take_while(|c| c.is_ascii_digit());
         if (1..=3).contains(&text.len()) && !text.starts_with('0') {
-            // The Indian way: 1,00,000.
+            // Indian digit grouping: 1,00,000.
             while self.peek(0) == ',' && self.separator().is_some() && self.in_pairs() {
                 self.at += 1;
                 text += &self.take_while(|c| c.is_ascii_digit());
@@ -367,7 +369,7 @@ impl Lexer<'_> {
         if self.peek(0) == '.' && self.peek(1).is_ascii_digit() {
             self.at += 1;
             text = format!("{text}.{}", self.take_while(|c| c.is_ascii_digit()));
-            // Groups behind the point.
+            // Digit groups after the point.
             while self.peek(0) == '\\' && self.peek(1) == ',' && self.triple(2) {
                 self.at += 2;
                 text += &self.take_while(|c| c.is_ascii_digit());
@@ -389,7 +391,7 @@ impl Lexer<'_> {
                 }
             }
         }
-        // 1e3 and 1E-3, when the letter stands between digits.
+        // Exponents such as 1e3 and 1E-3. The letter must stand between digits.
         if matches!(self.peek(0), 'e' | 'E') {
             let sign = usize::from(matches!(self.peek(1), '+' | '-'));
             let digits = (0..8).take_while(|&k| self.peek(1 + sign + k).is_ascii_digit()).count();
@@ -402,12 +404,12 @@ impl Lexer<'_> {
         self.push(Tok::Num(text));
     }
 
-    /// True when exactly three digits stand `ahead`, and no more.
+    /// Returns true if exactly three digits follow at offset `ahead`.
     pub(crate) fn triple(&self, ahead: usize) -> bool {
         (0..3).all(|k| self.peek(ahead + k).is_ascii_digit()) && !self.peek(ahead + 3).is_ascii_digit()
     }
 
-    /// True for a comma before a group of two digits, further such groups, and at last one of three.
+    /// Returns true for one or more comma-separated groups of two digits that end with a group of three.
     pub(crate) fn in_pairs(&self) -> bool {
         let digits = |at: usize| (0..4).take_while(|&k| self.peek(at + k).is_ascii_digit()).count();
         let mut at = 0;
@@ -417,7 +419,7 @@ impl Lexer<'_> {
         at > 0 && self.peek(at) == ',' && digits(at + 1) == 3
     }
 
-    /// Characters that separate groups of digits here: `1,000`, `1 000`, `1\,000`.
+    /// Returns the number of characters that separate digit groups at this position: `1,000`, `1 000`, `1\,000`.
     pub(crate) fn separator(&self) -> Option<usize> {
         match (self.peek(0), self.peek(1)) {
             (JOIN, _) => Some(1),
@@ -434,7 +436,7 @@ impl Lexer<'_> {
         self.out.iter().rev().find(escaped).is_some_and(|t| t.tok == Tok::Cmd("{".into()))
     }
 
-    /// Digits that repeat for ever, `\overline{36}`, `(36)`, and how long they are written.
+    /// Reads repeating digits, `\overline{36}` or `(36)`. Returns them and the length of their notation.
     pub(crate) fn repeating(&self, ahead: usize) -> Option<(String, usize)> {
         let rest = &self.chars[(self.at + ahead).min(self.chars.len())..];
         let opens = |mark: &str| rest.len() > mark.len() && mark.chars().zip(rest).all(|(a, b)| a == *b);
@@ -444,7 +446,7 @@ impl Lexer<'_> {
         (!digits.is_empty() && rest.get(end) == Some(&close)).then_some((digits, end + 1))
     }
 
-    /// Dots that say that digits go on.
+    /// Returns the length of dots that mean that the digits continue.
     pub(crate) fn dots(&self) -> Option<usize> {
         let rest = &self.chars[self.at..];
         ["...", "\\dots"]
@@ -454,7 +456,8 @@ impl Lexer<'_> {
     }
 }
 
-/// The digits that repeat at the end of a decimal that goes on: three times one digit, twice a longer block.
+/// Returns the repeating digits at the end of a decimal that continues. A single digit must occur three times, a longer
+/// block twice.
 fn period(number: &str) -> Option<&str> {
     let (_, digits) = number.split_once('.')?;
     (1..=digits.len() / 2).find_map(|n| {

@@ -6,11 +6,11 @@ use crate::value::expr::Expr;
 /// Rows of a matrix.
 pub(crate) type Rows = Vec<Vec<Expr>>;
 
-/// The expression with its matrix arithmetic done: a matrix, or an expression without one.
+/// Result of the matrix arithmetic in an expression.
 pub(crate) enum Folded {
     /// A matrix.
     Matrix(Rows),
-    /// Anything else.
+    /// An expression without a matrix.
     Scalar(Expr),
 }
 
@@ -18,7 +18,7 @@ fn each(rows: Rows, f: impl Fn(Expr) -> Expr) -> Rows {
     rows.into_iter().map(|r| r.into_iter().map(&f).collect()).collect()
 }
 
-/// Does the matrix arithmetic; `None` where it makes no sense.
+/// Performs the matrix arithmetic of an expression. Returns `None` if an operation is not defined.
 pub(crate) fn fold(e: &Expr, steps: &Steps) -> Option<Folded> {
     if !e.any(|p| matches!(p, Expr::Matrix(_))) {
         return Some(Folded::Scalar(e.clone()));
@@ -54,7 +54,8 @@ pub(crate) fn fold(e: &Expr, steps: &Steps) -> Option<Folded> {
                         total = rows;
                     }
                     (Folded::Matrix(rows), None) => total = Some(rows),
-                    // The scalar product of two vectors in the plane; in space the sign might be the other product's.
+                    // The scalar product of two vectors in the plane. In space, the sign could also mean the cross
+                    // product.
                     (Folded::Matrix(b), Some(a))
                         if a.len() == 1 && b.len() == 1 && a[0].len() == 2 && b[0].len() == 2 =>
                     {

@@ -1,9 +1,9 @@
-//! Mathematical answers: LaTeX or plain text to a [`Value`], and whether two values are equal.
+//! Mathematical answers: parses LaTeX or plain text to a [`Value`] and decides whether two values are equal.
 //!
-//! What is rational is compared exactly. The rest is computed with error bounds at sample points: two values are
-//! equal when they agree there to more digits than chance allows, unequal when their errors leave a gap, and
-//! otherwise the precision is raised. Everything runs under one budget of [`Steps`](super::steps::Steps), so that any
-//! text ends soon, with the same verdict on every machine.
+//! Rational values are compared exactly. Other values are computed with error bounds at sample points. They are equal
+//! if they agree there to more digits than could happen by chance, and unequal if their error intervals do not overlap.
+//! If neither holds, the precision is raised. All work runs under one budget of [`Steps`](super::steps::Steps), so
+//! every input ends soon and gives the same verdict on every machine.
 
 mod ball;
 mod compare;
@@ -29,40 +29,40 @@ pub use parse::parse;
 use region::Region;
 pub use unit::Unit;
 
-/// What an answer says.
+/// The parsed meaning of an answer.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Value {
     /// A number or expression, and its unit.
     Scalar(Expr, Option<Unit>),
     /// `a, b and c`: order does not matter.
     List(Vec<Value>),
-    /// `\{a, b\}`: neither order nor repetition matter.
+    /// `\{a, b\}`: neither order nor repetition matters.
     Set(Vec<Value>),
-    /// `(a, b)` and longer: order matters. With two parts it may be an open interval as well.
+    /// `(a, b)` and longer: order matters. A tuple of two may also be an open interval.
     Tuple(Vec<Value>),
     /// A set of real numbers.
     Region(Region),
-    /// Whole, natural, rational or complex numbers.
+    /// A named set: the whole, natural, rational or complex numbers.
     Named(String),
-    /// Rows.
+    /// A matrix as rows.
     Matrix(Rows),
     /// `name = value`.
     Assignment(String, Box<Value>),
-    /// Another equation: both sides.
+    /// Any other equation: both sides.
     Equation(Expr, Expr),
-    /// `expr > 0`, or `>= 0`.
+    /// `expr > 0` or `expr >= 0`; the flag is true for the strict inequality.
     Positive(Expr, bool),
     /// A residue and its modulus.
     Residue(Box<Value>, Expr),
     /// `a : b : c`.
     Ratio(Vec<Expr>),
-    /// `a to b`, as it is written, and the unit of both.
+    /// `a to b` as written, and the unit of both ends.
     Range(Expr, Expr, Option<Unit>),
     /// A time of day in minutes.
     Time(u32),
     /// `first + k step` for every whole `k`.
     Family(Expr, Expr),
-    /// A day: year, month and day, where they are said.
+    /// A date: year, month and day. The year and the day may be absent.
     Date(Option<i32>, u8, Option<u8>),
     /// A value and its direction: 5 m north, 20% off.
     Sided(&'static str, Box<Value>),
@@ -71,12 +71,13 @@ pub enum Value {
 }
 
 impl Value {
-    /// What a name was given, else the value itself.
+    /// Returns the value without its name, if it has one.
     fn unnamed(&self) -> &Value {
         if let Value::Assignment(_, value) = self { value } else { self }
     }
 
-    /// `a to b` as a ratio, where the words around it say so; any other value as it is.
+    /// Converts the range `a to b` to a ratio. The caller uses it if the surrounding words call the value a ratio.
+    /// Other values stay as they are.
     pub(crate) fn into_ratio(self) -> Value {
         if let Value::Range(a, b, None) = self { Value::Ratio(vec![a, b]) } else { self }
     }

@@ -1,14 +1,14 @@
-//! Tokens to values. The grammar, from the outside in; LaTeX and plain text are one language here.
+//! Parses tokens to values. The grammar below is ordered from the outside in. LaTeX and plain text share one grammar.
 //!
 //! ```text
 //! answer     := item ((',' | ';' | 'and' | 'or') item)*          a list; of inequalities: both, or either
 //! item       := name '=' answer | expr ('=' expr)+               an assignment, an equation, a chain of results
-//!             | expr (('<' | '<=' | '!=' ...) expr)+             an inequality: a region where it can be solved
+//!             | expr (('<' | '<=' | '!=' ...) expr)+             an inequality: a region if it can be solved
 //!             | name 'in' set | set (('cup' | 'cap' | '\') set)+
 //!             | expr 'equiv' expr 'pmod' expr | expr (':' expr)+ a residue, a ratio or a time of day
 //!             | bracketed | expr 'pm' expr | quantity | words
 //! bracketed  := '(' list ')' | '[' list ']' | '\{' list '\}' | '\langle' list '\rangle'
-//!             | ('(' | '[') expr ',' expr (')' | ']')            an interval, where the brackets say so
+//!             | ('(' | '[') expr ',' expr (')' | ']')            an interval, if the brackets mark one
 //!             | '\{' name ('|' | ':') answer '\}' | environment of rows
 //! quantity   := currency? expr ('million' | 'dozen' | ...)? unit?
 //! unit       := '%' | 'degrees' | (word ('^' digit)?) (('/' | 'per' | '*') word ('^' digit)?)* | '_' base
@@ -36,12 +36,12 @@ use crate::value::parse::relation::{relation_sign, variable_of};
 use crate::value::region::{Region, Span};
 use crate::value::scalar::scalar_with_unit;
 
-/// Most words that read as products of letters and are none.
+/// Maximum number of words that form a phrase although each could be a product of letters.
 const MAX_SHORT: usize = 4;
-/// Most members of a list.
+/// Maximum number of members of a list.
 pub(crate) const MAX_ITEMS: usize = 400;
 
-/// Reads `text`; what is no mathematics is words.
+/// Parses `text`. Text that is not mathematics becomes words.
 pub fn parse(text: &str, grouped: bool, steps: &Steps) -> Value {
     if let Some(day) = amount::day(text) {
         return day;
@@ -53,7 +53,7 @@ pub fn parse(text: &str, grouped: bool, steps: &Steps) -> Value {
     read(text).or_else(|| read(&several::signs(text)?)).unwrap_or_else(|| Value::Text(text.trim().to_owned()))
 }
 
-/// Change of nesting at a token.
+/// Returns the change of the nesting depth at a token.
 pub(crate) fn nesting(tok: &Tok) -> i32 {
     match tok {
         Tok::Sym('(' | '[' | '{') => 1,
@@ -69,7 +69,7 @@ pub(crate) fn nesting(tok: &Tok) -> i32 {
     }
 }
 
-/// Parts between separators outside brackets. `None` when brackets do not balance.
+/// Splits tokens at the separators outside brackets. Returns `None` if brackets do not balance.
 pub(crate) fn split(tokens: &[Token], separates: impl Fn(&Tok) -> bool) -> Option<Vec<&[Token]>> {
     let (mut depth, mut from, mut parts) = (0, 0, Vec::new());
     for (i, t) in tokens.iter().enumerate() {
@@ -93,7 +93,7 @@ pub(crate) fn is_word(tok: &Tok, words: &[&str]) -> bool {
     }
 }
 
-/// True for a word of this kind.
+/// Returns true for a word of this kind.
 pub(crate) fn is_kind(tok: &Tok, kind: Kind) -> bool {
     matches!(tok, Tok::Word(w) | Tok::Text(w) if lexicon::is(kind, w.trim_matches([',', ' '])))
 }
@@ -106,7 +106,7 @@ pub(crate) fn names(cmd: &'static str) -> impl Fn(&Tok) -> bool {
     move |t: &Tok| matches!(t, Tok::Cmd(c) if c == cmd)
 }
 
-/// Reads tokens as values.
+/// Parser from tokens to values.
 pub(crate) struct Reader<'a> {
     pub(crate) steps: &'a Steps,
 }
@@ -128,14 +128,14 @@ impl Reader<'_> {
         if tokens.iter().any(|t| is_cmd(Some(t), "exists") || is_cmd(Some(t), "forall")) {
             return None;
         }
-        // X \sim N(0, 1)
+        // The notation X \sim N(0, 1).
         if let [name, sim, rest @ ..] = tokens
             && is_cmd(Some(sim), "sim")
             && variable_of(std::slice::from_ref(name)).is_some()
         {
             return self.value(rest, depth + 1);
         }
-        // The signs of logic join relations; between letters they are an operation.
+        // Logical signs join relations. Between letters they are an operation.
         let relations = tokens.iter().any(|t| relation_sign(&t.tok).is_some());
         let logic = |t: &Tok| relations && matches!(t, Tok::Cmd(c) if c == "lor" || c == "land");
         let listed = |t: &Tok| is_comma(t) || logic(t) || is_word(t, &["and", "or", "&"]);
@@ -163,7 +163,7 @@ impl Reader<'_> {
         self.statement(tokens, depth)
     }
 
-    /// A relation, a set, or one value.
+    /// Parses a relation, a set, or one value.
     fn statement(&self, tokens: &[Token], depth: usize) -> Option<Value> {
         let arrows = split(tokens, names("Rightarrow"))?;
         if let [.., last] = arrows.as_slice()
@@ -212,7 +212,7 @@ impl Reader<'_> {
         if let Some(text) = phrase(tokens) {
             return self.in_words(tokens).or(Some(Value::Text(text)));
         }
-        // "ten" is a number before it is a product of letters.
+        // "ten" is a number, not a product of letters.
         if let [Token { tok: Tok::Word(w) | Tok::Text(w), .. }] = tokens
             && number_words::read(&[w.to_lowercase().as_str()]).is_some_and(|(_, used)| used == 1)
         {
@@ -224,9 +224,9 @@ impl Reader<'_> {
     pub(crate) fn quantity(&self, tokens: &[Token]) -> Option<Value> {
         let (e, unit) = scalar_with_unit(tokens, self.steps)?;
         match fold(&e, self.steps)? {
-            // A unit belongs to the parts of a vector, not behind it.
+            // A unit belongs to the components of a vector and not after the vector.
             Folded::Matrix(_) if unit.is_some() => None,
-            // (1, 2) + t (3, 4)
+            // The notation (1, 2) + t (3, 4).
             Folded::Matrix(mut rows)
                 if rows.len() == 1
                     && !tokens.iter().any(|t| matches!(&t.tok, Tok::Cmd(c) if c.starts_with("begin "))) =>
@@ -238,7 +238,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Both of `a \pm b`; several signs go together, `\mp` the other way.
+    /// Parses both values of `a \pm b`. Several signs are chosen together; `\mp` takes the opposite sign.
     fn plus_minus(&self, tokens: &[Token], depth: usize) -> Option<Value> {
         let signed = |plus: char, minus: char| {
             let swap = |t: &Token| {
@@ -257,7 +257,7 @@ impl Reader<'_> {
     }
 }
 
-/// Words by themselves: letters side by side, some of which stand together as in a word.
+/// Returns the text if the tokens are plain words. At least one of them must have several letters.
 fn phrase(tokens: &[Token]) -> Option<String> {
     let known = |w: &str| {
         is_function(w) || (is_greek(w) && w.len() > 2) || matches!(w, "pi" | "inf" | "infinity" | "infty" | "oo")
@@ -274,7 +274,7 @@ fn phrase(tokens: &[Token]) -> Option<String> {
     if words.len() > MAX_SHORT || words.iter().any(|w| w.chars().count() > 3) {
         return None;
     }
-    // A-B-C: a row of capitals.
+    // A row of capitals: A-B-C.
     let capital = |w: &&str| w.len() == 1 && w.starts_with(|c: char| c.is_ascii_uppercase());
     let row = words.len() > 2 && words.iter().all(capital) && tokens.iter().any(|t| is(Some(t), '-'));
     let apart = tokens.windows(2).any(|w| is(w.first(), '-') && w[1].spaced);
@@ -282,12 +282,12 @@ fn phrase(tokens: &[Token]) -> Option<String> {
     ((row || words.iter().any(together)) && !apart && !starts_with_pi(&words)).then(|| spaced.join(" "))
 }
 
-/// Letters that begin with a constant or a function: pir, sinx.
+/// Returns true for letters that begin with a constant, such as pir.
 fn starts_with_pi(words: &[&str]) -> bool {
     words.iter().any(|w| w.starts_with("pi") && w.len() == 3)
 }
 
-/// Without separators at the ends.
+/// Removes separators at both ends.
 pub(crate) fn trimmed(mut tokens: &[Token]) -> &[Token] {
     while let [first, rest @ ..] = tokens
         && (is_comma(&first.tok) || is_word(&first.tok, &["or", "and", "either", "both"]))

@@ -1,4 +1,4 @@
-//! Sets of real numbers as unions of intervals; a point is an interval of its own.
+//! Sets of real numbers as unions of intervals. A point is a closed interval with equal ends.
 
 use crate::steps::Steps;
 use crate::value::decide::{decide, order};
@@ -10,24 +10,24 @@ use std::cmp::Ordering;
 pub struct Span {
     /// Lower end.
     pub low: Expr,
-    /// Whether it belongs to the interval.
+    /// True if the lower end belongs to the interval.
     pub low_closed: bool,
     /// Upper end.
     pub high: Expr,
-    /// Whether it belongs to the interval.
+    /// True if the upper end belongs to the interval.
     pub high_closed: bool,
 }
 
-/// A union of intervals, and the variable it was said of.
+/// A union of intervals, and the variable that it describes.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Region {
-    /// The intervals as written, or in order and apart.
+    /// The intervals as written, or sorted and disjoint.
     pub spans: Vec<Span>,
-    /// The variable of the inequality, when it was one.
+    /// The variable, if the region comes from an inequality.
     pub variable: Option<String>,
 }
 
-/// Most intervals of a union.
+/// Maximum number of intervals of a union.
 const MAX_SPANS: usize = 64;
 
 pub(crate) fn infinity(negative: bool) -> Expr {
@@ -35,7 +35,7 @@ pub(crate) fn infinity(negative: bool) -> Expr {
 }
 
 impl Span {
-    /// Everything.
+    /// Returns the interval of all real numbers.
     pub(crate) fn all() -> Self {
         Span::between(infinity(true), infinity(false), false)
     }
@@ -44,7 +44,7 @@ impl Span {
         Span::between(at.clone(), at, true)
     }
 
-    /// With both of its ends, or with neither.
+    /// Creates an interval that contains both of its ends, or neither.
     pub(crate) fn between(low: Expr, high: Expr, closed: bool) -> Self {
         Span { low, low_closed: closed, high, high_closed: closed }
     }
@@ -55,7 +55,8 @@ impl Region {
         Region { spans, variable: None }
     }
 
-    /// In order, apart, without empty ones; `None` when the order cannot be told.
+    /// Returns the intervals sorted, disjoint and without empty ones. Returns `None` if the order of the ends is
+    /// unknown.
     fn normal(&self, steps: &Steps) -> Option<Vec<Span>> {
         if self.spans.len() > MAX_SPANS {
             return None;
@@ -68,7 +69,7 @@ impl Region {
                 _ => {}
             }
         }
-        // Insertion keeps the number of comparisons in sight.
+        // Insertion sort keeps the number of comparisons predictable.
         let mut sorted: Vec<Span> = Vec::new();
         for s in spans {
             let mut at = sorted.len();
@@ -109,14 +110,14 @@ impl Region {
         Some(out)
     }
 
-    /// Both together.
+    /// Returns the union of both regions.
     pub(crate) fn union(mut self, other: Region) -> Region {
         let variable = self.variable.take().or(other.variable);
         self.spans.extend(other.spans);
         Region { spans: self.spans, variable }
     }
 
-    /// What is in both.
+    /// Returns the intersection of both regions.
     pub(crate) fn intersection(&self, other: &Region, steps: &Steps) -> Option<Region> {
         let (a, b) = (self.normal(steps)?, other.normal(steps)?);
         let mut spans = Vec::new();
@@ -140,7 +141,7 @@ impl Region {
         Some(Region { spans, ..all })
     }
 
-    /// What is not in it.
+    /// Returns the complement in the real numbers.
     pub(crate) fn complement(&self, steps: &Steps) -> Option<Region> {
         let mut spans = Vec::new();
         let (mut low, mut low_closed) = (infinity(true), false);
@@ -157,12 +158,12 @@ impl Region {
         Some(Region { spans, variable: self.variable.clone() })
     }
 
-    /// True when nothing is in it; false when that cannot be told.
+    /// Returns true if the region is certainly empty.
     pub(crate) fn is_empty(&self, steps: &Steps) -> bool {
         self.normal(steps).is_some_and(|s| s.is_empty())
     }
 
-    /// Whether both hold the same numbers.
+    /// Returns true if both regions contain the same numbers.
     pub(crate) fn same(&self, other: &Region, steps: &Steps) -> bool {
         let ends = |x: &Span, y: &Span| {
             x.low_closed == y.low_closed
@@ -173,7 +174,7 @@ impl Region {
         if let (Some(a), Some(b)) = (self.normal(steps), other.normal(steps)) {
             return a.len() == b.len() && a.iter().zip(&b).all(|(x, y)| ends(x, y));
         }
-        // Ends with variables have no order: interval by interval, as written.
+        // Ends with variables have no order. The intervals are then compared as written.
         let mut rest: Vec<&Span> = other.spans.iter().collect();
         self.spans.len() == rest.len()
             && self.spans.len() <= MAX_SPANS

@@ -1,6 +1,5 @@
-//! Tokens to scalar expressions, by recursive descent. The grammar stands at the head of `parse`; functions,
-//! sums, integrals and matrices are read in `function`.
-//! Names with their primes and indices, and functions that are only named.
+//! Parses tokens to scalar expressions by recursive descent, with names and functions of which only the name is known.
+//! The grammar is in the documentation of `parse`. Functions, sums, integrals and matrices are parsed in `function`.
 
 pub(crate) mod binder;
 pub(crate) mod function;
@@ -14,24 +13,24 @@ use crate::value::lex::{Tok, Token, is, shown};
 use crate::value::scalar::parser::{Parser, product, signed};
 use crate::value::unit::{Unit, trailing};
 
-/// All of `tokens` as one expression without a unit.
+/// Parses all of `tokens` as one expression without a unit.
 pub(crate) fn scalar(tokens: &[Token], steps: &Steps) -> Option<Expr> {
     let mut p = Parser::new(tokens, steps);
     let e = p.expr()?;
     (p.at == tokens.len() && p.unit.is_none()).then_some(e)
 }
 
-/// All of `tokens` as one expression and the unit around it.
+/// Parses all of `tokens` as one expression, and the unit around it.
 pub(crate) fn scalar_with_unit(tokens: &[Token], steps: &Steps) -> Option<(Expr, Option<Unit>)> {
     let mut p = Parser { units: true, ..Parser::new(tokens, steps) };
     let e = p.expr()?;
-    // Things are counted by numbers: 2 x 3 matrices are no 6.
+    // Only numbers count things: "2 x 3 matrices" are not 6.
     let counted = matches!(&e, Expr::Num { .. }) || !matches!(&p.unit, Some(u @ Unit::Thing(_)) if !u.is_silent());
     (p.at == tokens.len() && counted).then_some((e, p.unit))
 }
 
 impl Parser<'_> {
-    /// `expr := term (('+' | '-') term)*`
+    /// Parses `expr := term (('+' | '-') term)*`.
     pub(crate) fn expr(&mut self) -> Option<Expr> {
         self.deeper(|p| {
             let mut terms = vec![p.term()?];
@@ -48,7 +47,7 @@ impl Parser<'_> {
         })
     }
 
-    /// `term := sign* factor (('*' | '/')? factor)*`, juxtaposition is a product; the unit may follow.
+    /// Parses `term := sign* factor (('*' | '/')? factor)*`. Factors side by side are a product. A unit may follow.
     pub(crate) fn term(&mut self) -> Option<Expr> {
         let mut negative = self.sign();
         self.currency();
@@ -64,7 +63,7 @@ impl Parser<'_> {
             if self.trailing_unit() {
                 break;
             }
-            // 5 x 10^3
+            // The multiplication sign of 5 x 10^3.
             let cross = matches!(self.token(0), Some(Token { tok: Tok::Word(w), spaced: true }) if w == "x" || w == "X")
                 && matches!(self.token(1).map(|t| &t.tok), Some(Tok::Num(_)));
             self.at += usize::from(cross);
@@ -106,8 +105,7 @@ impl Parser<'_> {
 
     fn begins_factor(&self) -> bool {
         match self.peek() {
-            // Two numbers side by side are no product, unless the first is a factorial.
-            // ... or ends with a bracket.
+            // Two numbers side by side are not a product, unless the first is a factorial or ends with a bracket.
             Some(Tok::Num(_)) if self.at > 0 => {
                 let (before, spaced) = (self.tokens.get(self.at - 1), self.token(0).is_some_and(|t| t.spaced));
                 is(before, '!') || (is(before, ')') && !spaced)
@@ -123,14 +121,14 @@ impl Parser<'_> {
         }
     }
 
-    /// `power := postfix ('^' exponent)?`
+    /// Parses `power := postfix ('^' exponent)?`.
     pub(crate) fn power(&mut self) -> Option<Expr> {
         let base = self.postfix()?;
         if let Some(n) = self.degree() {
             if let Some(arc) = self.arc(base.clone(), n) {
                 return Some(arc);
             }
-            // At the end of everything it is the unit.
+            // A degree sign at the end of everything is the unit.
             if self.units && self.depth <= 1 && self.at + n >= self.tokens.len() {
                 return Some(base);
             }
@@ -177,7 +175,7 @@ impl Parser<'_> {
                 self.at += 1;
                 e = divide(e, integer(100));
             } else if self.peek() == Some(&Tok::Sym('_')) && matches!(e, Expr::Num { .. } | Expr::Add(_)) {
-                // (101)_2
+                // A number with a base: (101)_2.
                 let Expr::Num { value, .. } = &e else { return None };
                 let text = value.is_integer().then(|| value.numer().to_string())?;
                 self.at += 1;
@@ -188,7 +186,7 @@ impl Parser<'_> {
         }
     }
 
-    /// What stands in the brackets that open here.
+    /// Parses the content of the brackets that open here.
     pub(crate) fn bracketed(&mut self) -> Option<Expr> {
         let close = [('(', ')'), ('[', ']'), ('{', '}')].into_iter().find(|b| self.eat(b.0))?.1;
         self.bracket(close)
@@ -200,7 +198,7 @@ impl Parser<'_> {
         if self.eat_cmd("choose") {
             e = Expr::Call("binom", vec![e, self.expr()?]);
         }
-        // A vector among others.
+        // One vector among others.
         if close == ')' && is(self.token(0), ',') {
             let mut row = vec![e];
             while self.eat(',') {
@@ -213,7 +211,7 @@ impl Parser<'_> {
         Some(e)
     }
 
-    /// The argument of a command: a group, or one digit or letter.
+    /// Parses the argument of a command: a group, or one digit or letter.
     pub(crate) fn argument(&mut self) -> Option<Expr> {
         match self.peek()? {
             Tok::Num(_) => self.number(),
@@ -248,7 +246,7 @@ impl Parser<'_> {
                 p.primary()
             }
             Tok::Sym('(' | '[' | '{') => p.bracketed(),
-            // Choices with the numbers around the letter: _{10}C_3, ^{10}P_3.
+            // Binomials with the numbers around the letter: _{10}C_3, ^{10}P_3.
             Tok::Sym('_' | '^') => {
                 p.at += 1;
                 let n = p.argument()?;
@@ -273,7 +271,7 @@ impl Parser<'_> {
 }
 
 impl Parser<'_> {
-    /// What stands between bars: an absolute value, the length of a vector, or a determinant.
+    /// Parses the content between bars: an absolute value, the length of a vector, or a determinant.
     pub(crate) fn barred(&mut self) -> Option<Expr> {
         self.bars += 1;
         let e = self.expr()?;
@@ -288,7 +286,7 @@ impl Parser<'_> {
         })
     }
 
-    /// A name with its primes and index: `x`, `x_1`, `f'`, `a_{n+1}`.
+    /// Reads a name with its primes and index: `x`, `x_1`, `f'`, `a_{n+1}`.
     pub(crate) fn name(&mut self, letter: &str) -> Option<String> {
         let mut name = letter.to_owned();
         loop {
@@ -332,7 +330,7 @@ impl Parser<'_> {
         Some(self.tokens[from..self.at].iter().map(|t| shown(&t.tok)).filter(|t| t != "{" && t != "}").collect())
     }
 
-    /// A variable, or a named function of what follows in brackets.
+    /// Parses a variable, or a named function of the arguments in brackets.
     pub(crate) fn named(&mut self, letter: &str) -> Option<Expr> {
         let name = self.name(letter)?;
         // f^{-1}(x) is the inverse function.
@@ -343,7 +341,7 @@ impl Parser<'_> {
             self.at += 5;
             return self.applied(format!("{name}^-1"));
         }
-        // h(a + b) may be a product; f(...), g(...) and h(x) are not.
+        // h(a + b) may be a product. f(...), g(...) and h(x) are function calls.
         let single = is(self.token(2), ')') || is(self.token(2), ',');
         if is(self.token(0), '(') && (matches!(letter, "f" | "g") || name.ends_with('\'') || (functional && single)) {
             return self.applied(name);
@@ -356,7 +354,7 @@ impl Parser<'_> {
         Some(Expr::Apply(name, args))
     }
 
-    /// `(a, b, ...)`
+    /// Parses `(a, b, ...)`.
     pub(crate) fn arguments(&mut self) -> Option<Vec<Expr>> {
         let close = if self.eat('(') { ')' } else { self.need('{').map(|()| '}')? };
         let mut args = vec![self.expr()?];

@@ -1,4 +1,4 @@
-//! The unit that words and signs behind a number say.
+//! Parses the unit that words and signs after a number describe.
 
 use crate::lexicon::{self, AXES, Dimension, Kind};
 use crate::steps::Rational;
@@ -6,69 +6,69 @@ use crate::value::expr::is_function;
 use crate::value::lex::{Tok, Token, is, is_cmd};
 use crate::words::{alike, spelled};
 
-/// What stands behind a number.
+/// The unit of an amount.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Unit {
     /// Percent.
     Percent,
     /// Degrees of arc.
     Degree,
-    /// A measure: what, and its size in SI units.
+    /// A measure: its dimension and its size in SI units.
     Measure(Dimension, Rational),
-    /// A temperature on a scale whose zero and degree are these, in kelvins.
+    /// A temperature: the zero of its scale and the size of its degree, both in kelvins.
     Temperature(Rational, Rational),
     /// A currency.
     Money(&'static str),
-    /// The digits and the base they were written in.
+    /// A number base: the digits as written, and the base.
     Base(String, u32),
-    /// A place in a row: first, 2nd.
+    /// A position in a sequence: first, 2nd.
     Ordinal,
-    /// What is counted, in words of one spelling: apples, pages per minute.
+    /// Counted things, in words of canonical spelling: apples, pages per minute.
     Thing(String),
-    /// A unit, and what it is measured of: kilograms of rice.
+    /// A unit, and the substance or thing it measures: kilograms of rice.
     Of(Box<Unit>, String),
 }
 
-/// The power of dollars in a dimension.
+/// Index of the power of dollars in a dimension.
 const MONEY: usize = 10;
-/// The power of angle in a dimension.
+/// Index of the power of angle in a dimension.
 const ANGLE: usize = 7;
-/// Most tokens of a unit.
+/// Maximum number of tokens of a unit.
 const MAX_TOKENS: usize = 24;
-/// Most words of what is counted.
+/// Maximum number of words for counted things.
 const MAX_WORDS: usize = 5;
 
 impl Unit {
-    /// One dollar.
+    /// Returns the unit of one dollar.
     pub(crate) fn dollar() -> Unit {
         let mut dimension = [0; AXES.len()];
         dimension[MONEY] = 1;
         Unit::Measure(dimension, Rational::from_integer(1.into()))
     }
 
-    /// The currency of a sign, a code or a name.
+    /// Returns the currency for a sign, a code or a name.
     pub(crate) fn money(name: &str) -> Option<Unit> {
         let one = |money| if money == "dollar" { Unit::dollar() } else { Unit::Money(money) };
         lexicon::currency(name).map(one)
     }
 
-    /// True for an angle in radians or the like.
+    /// Returns true for an angle in radians or a similar unit.
     pub(crate) fn is_angle(&self) -> bool {
         matches!(self, Unit::Measure(d, _) if d[ANGLE] == 1 && d.iter().filter(|p| **p != 0).count() == 1)
     }
 
-    /// True for dollars and cents, and for numbers by another name: parts per million.
+    /// Returns true for dollars and cents, and for units that are plain numbers, such as parts per million.
     pub(crate) fn is_number(&self) -> bool {
         matches!(self, Unit::Measure(d, _) if d.iter().enumerate().all(|(n, p)| *p == i8::from(n == MONEY)) || d.iter().all(|p| *p == 0))
     }
 
-    /// True for units that say nothing about the size: units themselves.
+    /// Returns true for the word "unit" and its powers, which do not give a size.
     pub(crate) fn is_silent(&self) -> bool {
         let plain = |t: &str| matches!(t, "unit" | "square unit" | "cubic unit" | "sq unit" | "unit^2" | "unit^3");
         matches!(self, Unit::Thing(t) if plain(&t.replace("units", "unit")))
     }
 
-    /// The unit of a sign or a name.
+    /// Returns the unit for a sign or a name.
     pub(crate) fn named(name: &str) -> Option<Unit> {
         let known = lexicon::unit(name)?;
         Some(match known.name {
@@ -83,16 +83,16 @@ impl Unit {
     }
 }
 
-/// A word or a sign of a unit, and its power.
+/// One word or sign of a unit, and its power.
 struct Part {
     name: String,
     power: i32,
 }
 
-/// The parts that tokens say.
+/// The parts of a unit read so far.
 struct Parts {
     parts: Vec<Part>,
-    /// 1, or -1 behind "per" and a slash.
+    /// 1, or -1 after "per" or a slash.
     over: i32,
 }
 
@@ -101,7 +101,8 @@ impl Parts {
         self.parts.push(Part { name, power: self.over });
     }
 
-    /// "square" and "cubic" belong to the next word; words that are no unit to each other.
+    /// Adds a word. It joins the preceding word if that is "square" or "cubic", if neither word is a unit, or if both
+    /// together are one.
     fn word(&mut self, text: &str) {
         let known = |t: &str| lexicon::unit(t).is_some();
         let joined = self.parts.last_mut().filter(|p| {
@@ -123,7 +124,7 @@ impl Parts {
         (power.abs() < 10).then_some(())
     }
 
-    /// The words of a `\text`: `m/s^2`, `kg m2`, `pages per minute`.
+    /// Reads the words of a `\text`: `m/s^2`, `kg m2`, `pages per minute`.
     fn text(&mut self, text: &str) -> Option<()> {
         let plain = text.replace('/', " / ").replace('%', " % ").replace(['^', '*', '{', '}', '(', ')', ','], " ");
         for word in plain.split_whitespace() {
@@ -132,7 +133,7 @@ impl Parts {
                 "squared" => self.raise(2)?,
                 "cubed" => self.raise(3)?,
                 w => {
-                    // m2, m^2, s-1.
+                    // A word with a power: m2, m^2, s-1.
                     let letters = w.trim_end_matches(|c: char| c.is_ascii_digit() || c == '-');
                     let power = &w[letters.len()..];
                     if letters.is_empty() {
@@ -149,7 +150,7 @@ impl Parts {
         Some(())
     }
 
-    /// Reads the tokens at `at` that begin with a sign, and gives how many they are.
+    /// Reads the tokens from `at` on that begin with a sign. Returns the number of tokens used.
     fn sign(&mut self, rest: &[Token], at: usize) -> Option<usize> {
         let word = |n: usize| match rest.get(n).map(|t| &t.tok) {
             Some(Tok::Word(w) | Tok::Text(w)) => Some(w.trim()),
@@ -168,7 +169,7 @@ impl Parts {
                     }
                 }
             }
-            // A prefix joins the sign behind it.
+            // A prefix joins the sign after it.
             Tok::Cmd(c) if c == "mu" => {
                 let ohm = is_cmd(rest.get(at + 1), "Omega").then_some("\u{3a9}");
                 self.push(format!("\u{b5}{}", word(at + 1).or(ohm)?));
@@ -219,7 +220,7 @@ impl Parts {
         }
     }
 
-    /// All parts as one unit; `None` for words that are neither a unit nor a thing.
+    /// Combines all parts into one unit. Returns `None` for words that are neither a unit nor a countable thing.
     fn unit(&self) -> Option<Unit> {
         if let [Part { name, power: 1 }] = self.parts.as_slice() {
             if let Some(unit) = Unit::named(name) {
@@ -239,7 +240,7 @@ impl Parts {
             .parts
             .iter()
             .map(|p| {
-                // Minutes and min are one in pages per minute, too.
+                // Unit names are canonical here, too: "minutes" and "min" are equal in "pages per minute".
                 let name = lexicon::unit(&p.name).map(|u| u.name.to_owned()).or_else(|| thing(&p.name))?;
                 Some(raised(&name, p.power))
             })
@@ -250,7 +251,7 @@ impl Parts {
     fn measure(&self) -> Option<Unit> {
         let (mut dimension, mut size) = ([0i8; AXES.len()], Rational::from_integer(1.into()));
         for part in &self.parts {
-            // Square meters, cubic feet.
+            // Powers as words: square meters, cubic feet.
             let (first, rest) = part.name.split_once(' ').unwrap_or(("", &part.name));
             let (name, power) = match first.to_lowercase().as_str() {
                 "square" | "sq" | "sq." => (rest, 2),
@@ -275,7 +276,8 @@ fn raised(word: &str, power: i32) -> String {
     if power == 1 { word.to_owned() } else { format!("{word}^{power}") }
 }
 
-/// Words that name what is counted or measured, each in one spelling; nothing where a word says more than that.
+/// Returns the words that name a counted or measured thing, each in canonical spelling. Returns `None` if a word has a
+/// further meaning.
 pub(crate) fn thing(words: &str) -> Option<String> {
     use Kind::*;
     let more = [Denial, Modifier, Joint, Reason, Way, Shows, Cardinal, Scale, Option, Month];
@@ -288,14 +290,14 @@ pub(crate) fn thing(words: &str) -> Option<String> {
     Some(kept.iter().map(|w| spelled(&w.to_lowercase()).into_owned()).collect::<Vec<_>>().join(" "))
 }
 
-/// True for things that are counted: apples, people.
+/// Returns true for countable things in the plural: apples, people.
 pub(crate) fn is_plural(thing: &str) -> bool {
     let last = thing.rsplit(' ').next().unwrap_or(thing);
     let irregular = matches!(last, "people" | "men" | "women" | "children");
     !thing.contains('^') && ((last.ends_with('s') && !last.ends_with("ss") && last.len() > 3) || irregular)
 }
 
-/// True when both name one thing, one of them perhaps more closely: balls and red balls.
+/// Returns true if both name the same thing, one of them perhaps more precisely: balls and red balls.
 pub(crate) fn same_thing(a: &str, b: &str) -> bool {
     let (mut x, mut y) = (a.split(' ').rev(), b.split(' ').rev());
     loop {
@@ -307,21 +309,21 @@ pub(crate) fn same_thing(a: &str, b: &str) -> bool {
     }
 }
 
-/// The unit that `rest`, all that follows, says; `None` when it says something else. Without a number before it
+/// Parses `rest`, all remaining tokens, as a unit. Returns `None` if it is something else. Without a number before it,
 /// only words in `\text` are a unit.
 pub(crate) fn trailing(rest: &[Token], after_number: bool) -> Option<Unit> {
     let rest = without_idle(rest);
     if rest.len() > MAX_TOKENS || !begins(rest, after_number) {
         return None;
     }
-    // 5 kg of rice: what follows a known unit says what it is of.
+    // The words after a known unit name the measured thing: 5 kg of rice.
     if let Some(at) = rest.iter().position(|t| matches!(&t.tok, Tok::Word(w) if w == "of")).filter(|&at| at > 0) {
         let unit = trailing(&rest[..at], after_number).filter(|u| !matches!(u, Unit::Thing(_) | Unit::Of(..)))?;
         let words = rest[at + 1..].iter().map(|t| if let Tok::Word(w) = &t.tok { Some(w.as_str()) } else { None });
         let of = thing(&words.collect::<Option<Vec<_>>>()?.join(" "))?;
         return Some(Unit::Of(Box::new(unit), of));
     }
-    // 8 hours to finish.
+    // A purpose after the unit: 8 hours to finish.
     if let Some(at) = rest.iter().position(|t| matches!(&t.tok, Tok::Word(w) if w == "to")).filter(|&at| at > 0) {
         let plain = |t: &Token| matches!(&t.tok, Tok::Word(w) if ![Kind::Way, Kind::Cardinal].iter().any(|k| lexicon::is(*k, w)));
         return if rest[at + 1..].iter().all(plain) { trailing(&rest[..at], after_number) } else { None };
@@ -351,7 +353,7 @@ pub(crate) fn trailing(rest: &[Token], after_number: bool) -> Option<Unit> {
     parts.unit()
 }
 
-/// Without words at the end that do not change a unit: 7 meters long, 24 in total.
+/// Removes words at the end that do not change a unit: 7 meters long, 24 in total.
 fn without_idle(mut rest: &[Token]) -> &[Token] {
     let idle = |t: &Token| matches!(&t.tok, Tok::Word(w) | Tok::Text(w) if lexicon::is(Kind::Idle, w));
     let within = |t: &Token| matches!(&t.tok, Tok::Word(w) | Tok::Text(w) if w.trim() == "in");
@@ -365,7 +367,7 @@ fn without_idle(mut rest: &[Token]) -> &[Token] {
     rest
 }
 
-/// Whether a unit may begin here.
+/// Returns true if a unit can begin here.
 fn begins(rest: &[Token], after_number: bool) -> bool {
     let Some(first) = rest.first() else { return false };
     match &first.tok {
@@ -379,7 +381,7 @@ fn begins(rest: &[Token], after_number: bool) -> bool {
     }
 }
 
-/// Whether a word after a number begins its unit, and is no variable or function.
+/// Returns true if a word after a number begins its unit and is not a variable or a function.
 fn begins_unit(word: &str, spaced: bool, words: usize) -> bool {
     let relation = matches!(word, "sqrt" | "pi" | "infinity" | "and" | "or" | "choose" | "mod");
     if (is_function(word) && word != "min") || lexicon::is(Kind::Greek, word) || relation {
@@ -387,7 +389,7 @@ fn begins_unit(word: &str, spaced: bool, words: usize) -> bool {
     }
     let known = || lexicon::unit(word).is_some() || lexicon::currency(word).is_some();
     match word.chars().count() {
-        // 5 m, but not 5 x, and not 5m.
+        // "5 m" has a unit, "5 x" and "5m" do not.
         1 => spaced && words <= 16 && words != 2 && "mgshLlNJWVKACFTM".contains(word),
         2 if matches!(word, "st" | "nd" | "rd" | "th") => true,
         2 => lexicon::is_sign(word) || (spaced && (known() || words > 1)),

@@ -1,4 +1,4 @@
-//! Numbers and expressions with their units.
+//! Compares numbers and expressions with their units.
 
 use crate::lexicon::Dimension;
 use crate::steps::{Rational, Steps};
@@ -8,7 +8,7 @@ use crate::value::exact::exact;
 use crate::value::expr::{Expr, divide, integer, invert, minus, number, var};
 use crate::value::unit::{Unit, is_plural, same_thing};
 
-/// Where the tags of a dimension begin.
+/// Index of the first tag in a dimension.
 const TAGS: usize = 11;
 
 /// Compares two amounts.
@@ -20,19 +20,19 @@ pub(crate) fn scalars(a: &Expr, u: Option<&Unit>, b: &Expr, v: Option<&Unit>, st
     {
         return no("amounts of different things");
     }
-    // Units that say nothing about the size.
+    // The word "unit" does not give a size and is ignored.
     let (u, v) = (u.filter(|u| !u.is_silent()), v.filter(|v| !v.is_silent()));
     match (u, v) {
         (None, None) => expressions(a, b, steps),
         (Some(u), Some(v)) => measured(a, u, b, v, steps),
         (Some(u), None) => bare(a, u, b, steps),
-        // The question names the base where an answer leaves it out, not where it adds one.
+        // If the question names the base, an answer may omit it. An answer must not add one.
         (None, Some(Unit::Base(..))) => expressions(a, b, steps),
         (None, Some(v)) => bare(b, v, a, steps),
     }
 }
 
-/// A unit without what it is of, and that.
+/// Splits a unit into the unit itself and the thing that it measures.
 fn of_what(unit: Option<&Unit>) -> (Option<&Unit>, Option<&str>) {
     match unit {
         Some(Unit::Of(unit, thing)) => (Some(unit), Some(thing)),
@@ -40,10 +40,10 @@ fn of_what(unit: Option<&Unit>) -> (Option<&Unit>, Option<&str>) {
     }
 }
 
-/// An amount with a unit, and one without.
+/// Compares an amount that has a unit with one that has none.
 fn bare(a: &Expr, unit: &Unit, b: &Expr, steps: &Steps) -> Comparison {
     match unit {
-        // 50% is 0.5, and 50 where the question asked for percent; 0.5 is no half percent.
+        // 50% equals 0.5. It also equals 50, because the question may ask for percent. But 0.5% does not equal 0.5.
         Unit::Percent => {
             if decide(&divide(a.clone(), integer(100)), b, steps).equal {
                 return yes("equal as a percentage");
@@ -53,7 +53,7 @@ fn bare(a: &Expr, unit: &Unit, b: &Expr, steps: &Steps) -> Comparison {
             if small { no("a percentage and a number") } else { expressions(a, b, steps) }
         }
         Unit::Base(digits, _) => {
-            // The answer may leave out the base.
+            // The answer may omit the base.
             let written = digits.parse().map(|n| number(Rational::from_integer(n)));
             let same = written.is_ok_and(|n| decide(&n, b, steps).equal);
             if same { yes("the same digits, base left out") } else { expressions(a, b, steps) }
@@ -70,23 +70,23 @@ fn bare(a: &Expr, unit: &Unit, b: &Expr, steps: &Steps) -> Comparison {
             }
             plain
         }
-        // Third is 3rd, and not 3.
+        // "Third" equals "3rd", but not 3.
         Unit::Ordinal => no("a place in a row and a number"),
         Unit::Measure(_, size) if unit.is_number() && *size != Rational::from_integer(1.into()) => {
-            // 50 cents are 0.50.
+            // 50 cents equal 0.50.
             let sized = Expr::Mul(vec![a.clone(), number(size.clone())]);
             if decide(&sized, b, steps).equal {
                 return yes("equal after conversion of units");
             }
             expressions(a, b, steps)
         }
-        // A count is a whole number; other amounts are of what they are measured in.
+        // Only a plural names something countable. Other words are not understood.
         Unit::Thing(thing) if !is_plural(thing) => no("words that are not understood"),
         _ => expressions(a, b, steps),
     }
 }
 
-/// Amounts that both have a unit.
+/// Compares two amounts that both have a unit.
 fn measured(a: &Expr, u: &Unit, b: &Expr, v: &Unit, steps: &Steps) -> Comparison {
     match (u, v) {
         (Unit::Percent, Unit::Percent) | (Unit::Degree, Unit::Degree) | (Unit::Ordinal, Unit::Ordinal) => {
@@ -114,7 +114,7 @@ fn measured(a: &Expr, u: &Unit, b: &Expr, v: &Unit, steps: &Steps) -> Comparison
             }
             if s == t { expressions(a, b, steps) } else { converted(&sized(a, s), &sized(b, t), steps) }
         }
-        // Pounds of money and of weight share their word.
+        // "Pounds" may be money or weight.
         (Unit::Money(m), Unit::Measure(_, s)) | (Unit::Measure(_, s), Unit::Money(m))
             if *m == "pound sterling" && Unit::named("pound").as_ref().is_some_and(|p| size(p) == s) =>
         {
@@ -128,7 +128,7 @@ fn measured(a: &Expr, u: &Unit, b: &Expr, v: &Unit, steps: &Steps) -> Comparison
     }
 }
 
-/// True for one dimension; what is counted in it may be left unsaid.
+/// Returns true if the dimensions are equal. A tag may be absent on one side.
 fn same_kind(a: &Dimension, b: &Dimension) -> bool {
     let untagged = |d: &Dimension| d[TAGS..].iter().all(|p| *p == 0);
     a[..TAGS] == b[..TAGS] && (a[TAGS..] == b[TAGS..] || untagged(a) || untagged(b))
@@ -150,7 +150,7 @@ fn sized(e: &Expr, size: &Rational) -> Expr {
     Expr::Mul(vec![e.clone(), number(size.clone())])
 }
 
-/// A temperature in kelvins.
+/// Returns a temperature in kelvins.
 fn kelvins(e: &Expr, zero: &Rational, size: &Rational) -> Expr {
     Expr::Add(vec![sized(e, size), number(zero.clone())])
 }
@@ -159,7 +159,7 @@ fn converted(a: &Expr, b: &Expr, steps: &Steps) -> Comparison {
     outcome(decide(a, b, steps).equal, "equal after conversion of units", "different amounts or units")
 }
 
-/// Degrees beside radians; a rounded number of degrees is one as it stands.
+/// Compares degrees with radians. A rounded number of degrees may also equal the converted angle.
 fn in_degrees(degrees: &Expr, angle: &Expr, size: &Rational, steps: &Steps) -> Comparison {
     let turned = Expr::Mul(vec![angle.clone(), number(size.clone()), integer(180), invert(var("pi"))]);
     let same = decide(degrees, &turned, steps).equal || decide(&radians(degrees), &sized(angle, size), steps).equal;
@@ -170,7 +170,7 @@ fn radians(degrees: &Expr) -> Expr {
     Expr::Mul(vec![degrees.clone(), var("pi"), divide(integer(1), integer(180))])
 }
 
-/// Expressions without units, and those that only their letters keep apart.
+/// Compares expressions without units. Accepts some that differ only in the names of their letters.
 pub(crate) fn expressions(a: &Expr, b: &Expr, steps: &Steps) -> Comparison {
     let decision = decide(a, b, steps);
     if decision.equal || (!a.has_variables() && !b.has_variables()) {
@@ -191,11 +191,11 @@ pub(crate) fn expressions(a: &Expr, b: &Expr, steps: &Steps) -> Comparison {
             return yes("equal up to the constant of integration");
         }
     }
-    // The constants of a general solution: A and B, or C_1 and C_2.
+    // The constants of a general solution are named A and B, or C_1 and C_2.
     if let Some((x, y)) = alike(a, b) {
         return decide(&x, &y, steps);
     }
-    // Engineers write j for i.
+    // Engineers write j for the imaginary unit.
     if a.as_variable().is_some() || b.as_variable().is_some() {
         return decision;
     }
@@ -205,7 +205,7 @@ pub(crate) fn expressions(a: &Expr, b: &Expr, steps: &Steps) -> Comparison {
     if has(a, "j") && !has(b, "j") && complex(b) && !complex(a) {
         return decide(&a.replace("j", &var("i")), b, steps);
     }
-    // Families of solutions may count with another letter.
+    // Families of solutions may use different counting letters.
     let counter = |e: &Expr, other: &Expr| {
         let own = e.variables().into_iter().filter(|n| matches!(n.as_str(), "k" | "n" | "m" | "l") && !has(other, n));
         own.collect::<Vec<_>>()
@@ -224,7 +224,7 @@ pub(crate) fn complex(e: &Expr) -> bool {
     e.any(|p| matches!(p, Expr::Var(n) if n == "i"))
 }
 
-/// What stands beside the constant of integration.
+/// Returns a sum without its constant of integration. Returns `None` if it does not contain exactly one.
 pub(crate) fn without_constant(e: &Expr) -> Option<Expr> {
     let Expr::Add(terms) = e else { return None };
     let constant = |t: &Expr| matches!(t, Expr::Var(n) if matches!(n.as_str(), "C" | "c" | "K" | "C_1" | "c_1"));
@@ -232,7 +232,8 @@ pub(crate) fn without_constant(e: &Expr) -> Option<Expr> {
     (rest.len() + 1 == terms.len()).then_some(Expr::Add(rest))
 }
 
-/// Both with the same names for the constants of a general solution, where one numbers them and the other does not.
+/// Renames the constants of two general solutions to the same names, if one numbers them and the other does not.
+/// Returns `None` if the expressions are not such solutions.
 fn alike(a: &Expr, b: &Expr) -> Option<(Expr, Expr)> {
     let numbered = |e: &Expr| e.replace("C_1", &var("A")).replace("C_2", &var("B")).replace("C_3", &var("C"));
     let small =

@@ -1,5 +1,4 @@
-//! Equations beside each other and beside their solutions.
-//! Names of what an answer gives a value: which of them are the same.
+//! Compares equations with each other and with their solutions, and compares the names to which answers assign values.
 
 use crate::steps::Steps;
 use crate::value::Value;
@@ -7,7 +6,7 @@ use crate::value::comparison::{Comparison, no, outcome};
 use crate::value::decide::proportional;
 use crate::value::expr::{Expr, integer, minus, var};
 
-/// `name = value` beside `a = b`.
+/// Compares `name = value` with `a = b`.
 pub(crate) fn as_equation(name: &str, value: &Value, a: &Expr, b: &Expr, steps: &Steps) -> Comparison {
     match value {
         Value::Scalar(e, None) => equations(&minus(var(name), e.clone()), &minus(a.clone(), b.clone()), steps),
@@ -15,14 +14,13 @@ pub(crate) fn as_equation(name: &str, value: &Value, a: &Expr, b: &Expr, steps: 
     }
 }
 
-/// Equations `f = 0` and `g = 0` are equal when one side is a constant multiple of the other, or when both are
-/// linear in a variable and give it the same value.
+/// Compares the equations `f = 0` and `g = 0`. They are equal if one side is a constant multiple of the other.
 pub(crate) fn equations(f: &Expr, g: &Expr, steps: &Steps) -> Comparison {
     outcome(proportional(f, g, steps).is_some(), "equal equations", "different equations")
 }
 
-/// True for a sum, a difference or a product of letters, each once, with nothing else: what a question asks for, and no
-/// condition on them.
+/// Returns true for a sum, a difference or a product of letters in which every letter occurs once. A question may ask
+/// for the value of such an expression, so an equation with it is not a condition on the letters.
 pub(crate) fn is_asked(e: &Expr) -> bool {
     fn letters(e: &Expr) -> Option<usize> {
         match e {
@@ -34,7 +32,7 @@ pub(crate) fn is_asked(e: &Expr) -> bool {
     letters(e).is_some_and(|n| n > 1 && n == e.variables().len())
 }
 
-/// Names without case, spaces and accents.
+/// Compares names without case, spaces and accents.
 pub(crate) fn same_name(a: &str, b: &str) -> bool {
     let plain = |t: &str| {
         let t = t
@@ -50,11 +48,11 @@ pub(crate) fn same_name(a: &str, b: &str) -> bool {
     if curve(&a) && curve(&b) {
         return true;
     }
-    // One letter tells by its case: R and r may be two radii.
+    // The case of the letters never matters: R and r are the same name.
     if a.chars().count() == 1 { a == b || a.eq_ignore_ascii_case(&b) } else { a.eq_ignore_ascii_case(&b) }
 }
 
-/// A name of up to three letters as their product.
+/// Returns a name of up to three letters as the product of the letters.
 pub(crate) fn letters(name: &str) -> Option<Expr> {
     let plain = name.len() <= 3 && name.chars().all(|c| c.is_ascii_alphabetic());
     plain.then(|| Expr::Mul(name.chars().map(|c| var(&c.to_string())).collect()))

@@ -1,5 +1,5 @@
-//! Matrices and vectors beside each other, their names and their parts.
-//! Lists, sets and systems: which members belong together.
+//! Compares matrices and vectors with their names and components, and compares the members of lists, sets and systems
+//! of equations.
 
 use crate::steps::Steps;
 use crate::value::Value;
@@ -17,7 +17,7 @@ pub(crate) fn matrices(a: &[Vec<Expr>], b: &[Vec<Expr>], steps: &Steps) -> Compa
     outcome(same, "equal entry by entry", if shape { "different entries" } else { "different shapes" })
 }
 
-/// A matrix of one row or column beside a tuple.
+/// Compares a matrix of one row or column with a tuple.
 pub(crate) fn vector(rows: &[Vec<Expr>], items: &[Value], steps: &Steps) -> Comparison {
     let line = rows.len() == 1 || rows.iter().all(|r| r.len() == 1);
     let entries: Vec<&Expr> = rows.iter().flatten().collect();
@@ -27,7 +27,7 @@ pub(crate) fn vector(rows: &[Vec<Expr>], items: &[Value], steps: &Steps) -> Comp
     outcome(same, "equal entry by entry", "different entries")
 }
 
-/// A matrix beside its name, `I_2` or `0`, or a vector beside its parts along the axes.
+/// Compares a matrix with its name (`I_2` or `0`), or a vector with its components along the axes.
 pub(crate) fn named_matrix(rows: &[Vec<Expr>], e: &Expr, steps: &Steps) -> Comparison {
     let size = rows.len();
     let entry = |i: usize, j: usize| match e {
@@ -48,7 +48,7 @@ pub(crate) fn named_matrix(rows: &[Vec<Expr>], e: &Expr, steps: &Steps) -> Compa
     if size == 1 || rows.iter().all(|r| r.len() == 1) { along_axes(e, &items, steps) } else { no("different kinds") }
 }
 
-/// `2i - 3j` beside `(2, -3)`.
+/// Compares `2i - 3j` with `(2, -3)`.
 pub(crate) fn along_axes(e: &Expr, items: &[Value], steps: &Steps) -> Comparison {
     let Some(parts) = components(e, steps).filter(|_| items.len() == 2 || items.len() == 3) else {
         return no("different kinds");
@@ -59,10 +59,10 @@ pub(crate) fn along_axes(e: &Expr, items: &[Value], steps: &Steps) -> Comparison
     if flat { ordered(items, &list, steps) } else { no("different members") }
 }
 
-/// Longest unordered list that is compared.
+/// Maximum length of an unordered list that is compared.
 const MAX_ITEMS: usize = 64;
 
-/// Lists, sets and what stands alone beside them.
+/// Compares lists and sets with each other or with a single value. Returns `None` if neither value is one.
 pub(crate) fn listed(gold: &Value, answer: &Value, steps: &Steps) -> Option<Comparison> {
     let items = |v: &Value| match v {
         Value::List(items) | Value::Set(items) => Some(items.clone()),
@@ -76,7 +76,7 @@ pub(crate) fn listed(gold: &Value, answer: &Value, steps: &Steps) -> Option<Comp
             if let (Some(x), Some(y)) = (system(a), system(b)) {
                 return Some(systems(&x, &y, steps));
             }
-            // x = 1, y = 2 beside 1, 2: in the order of writing.
+            // Compares "x = 1, y = 2" with "1, 2" in the order in which they are written.
             if system(a).is_some() != system(b).is_some() {
                 let values = |l: &[Value]| l.iter().map(|v| v.unnamed().clone()).collect::<Vec<_>>();
                 let plain = |l: &[Value]| l.iter().all(|v| !matches!(v, Value::Assignment(..)));
@@ -84,7 +84,7 @@ pub(crate) fn listed(gold: &Value, answer: &Value, steps: &Steps) -> Option<Comp
                     return Some(ordered(&values(a), &values(b), steps));
                 }
             }
-            // An order of yes and no says which is which.
+            // In a list of yes and no, the order matters.
             let told = |l: &[Value]| l.iter().any(|v| matches!(v, Value::Text(t) if words::polar(t).is_some()));
             Some(if told(a) && told(b) { ordered(a, b, steps) } else { unordered(a, b, steps) })
         }
@@ -98,7 +98,7 @@ pub(crate) fn listed(gold: &Value, answer: &Value, steps: &Steps) -> Option<Comp
             if c.equal {
                 return Some(c);
             }
-            // y = 2, x = 1 is (1, 2).
+            // "y = 2, x = 1" is the point (1, 2).
             let mut named = system(list)?;
             named.sort_by(|x, y| x.0.cmp(&y.0));
             let sorted: Vec<Value> = named.into_iter().map(|(_, v)| v).collect();
@@ -125,10 +125,10 @@ pub(crate) fn listed(gold: &Value, answer: &Value, steps: &Steps) -> Option<Comp
     }
 }
 
-/// The first member and the step of each.
+/// The first member and the step of each family.
 type Families = Vec<(Expr, Expr)>;
 
-/// Both as families, when one of them is one or a list of them.
+/// Returns both values as lists of families, if one of them is a family or a list of families.
 pub(crate) fn families(gold: &Value, answer: &Value, steps: &Steps) -> Option<(Families, Families)> {
     fn one(v: &Value, steps: &Steps) -> Option<(Expr, Expr)> {
         match v.unnamed() {
@@ -156,7 +156,7 @@ pub(crate) fn families(gold: &Value, answer: &Value, steps: &Steps) -> Option<(F
     Some((all(gold)?, all(answer)?))
 }
 
-/// Names and values, when every member is an assignment to a name of its own.
+/// Returns names and values if every member is an assignment and all names are distinct.
 pub(crate) fn system(items: &[Value]) -> Option<Vec<(String, Value)>> {
     let mut out: Vec<(String, Value)> = Vec::new();
     for item in items {

@@ -1,4 +1,4 @@
-//! Sums, products, integrals, limits and derivatives by their values.
+//! Numeric values of sums, products, integrals, limits and derivatives.
 
 use crate::steps::Rational;
 use crate::value::ball::Ball;
@@ -7,9 +7,9 @@ use crate::value::eval::{Fault, Out, Scope, exactly};
 use crate::value::exact::exact;
 use crate::value::expr::{Binder, Bound, Expr, number};
 
-/// Longest sum that is added up.
+/// Maximum number of terms of a sum that is added.
 const MAX_TERMS: i64 = 2_000;
-/// How often the step of a quadrature is halved.
+/// Number of times that the step of a quadrature is halved.
 const HALVINGS: i64 = 10;
 
 impl Scope<'_> {
@@ -18,7 +18,7 @@ impl Scope<'_> {
         let from = self.eval(&b.from)?;
         let from = exactly(&from).and_then(|q| i64::try_from(q.numer()).ok()).ok_or(Fault::Undefined)?;
         let infinite = b.to.is_infinite() == Some(1);
-        // A series that has not settled by then is accelerated.
+        // Number of terms after which an infinite series must have converged.
         const SETTLED: i64 = 400;
         let to = if infinite {
             from + SETTLED
@@ -39,7 +39,7 @@ impl Scope<'_> {
                 let top = if rest.is_zero() { -self.prec - 65 } else { rest.top() };
                 falling = if top <= last { falling + 1 } else { 0 };
                 last = top;
-                // Terms that keep falling like a geometric series: what is left is not much above the last one.
+                // The terms fall like a geometric series, so the remainder is not much larger than the last term.
                 if falling > 24 && top < -self.prec - 64 {
                     return Ok(total.widen(-self.prec));
                 }
@@ -48,7 +48,7 @@ impl Scope<'_> {
         if infinite { Err(Fault::Undefined) } else { Ok(total) }
     }
 
-    /// Romberg's quadrature between finite ends.
+    /// Computes an integral between finite ends by Romberg's quadrature.
     pub(crate) fn integral(&mut self, b: &Bound) -> Out {
         let (from, to) = (self.eval(&b.from)?, self.eval(&b.to)?);
         let outer = std::mem::replace(&mut self.prec, 160);
@@ -77,7 +77,7 @@ impl Scope<'_> {
         if gap > value.top().max(0) - 44 { Err(Fault::Undefined) } else { Ok(value.widen((gap + 12).max(-100))) }
     }
 
-    /// The limit of a function that is smooth beside the place: values at four distances, extrapolated.
+    /// Computes the limit of a function that is smooth near the point, by extrapolating from values at four distances.
     pub(crate) fn limit(&mut self, b: &Bound) -> Out {
         let infinite = b.from.is_infinite();
         let place = match infinite {
@@ -96,7 +96,7 @@ impl Scope<'_> {
                 continue;
             }
             let near = self.beside(b, &place, infinite.is_some(), sign, 64);
-            // What approaches its limit like a logarithm is not there yet.
+            // A function that approaches its limit as slowly as a logarithm needs points that are closer.
             let slow = match &near {
                 Err(Fault::Undefined) => true,
                 Ok(value) => value.may_be_zero() && value.error() > -100,
@@ -119,11 +119,11 @@ impl Scope<'_> {
 
     pub(crate) fn beside(&mut self, b: &Bound, place: &Complex, infinite: bool, sign: i64, near: i64) -> Out {
         let outer = self.prec;
-        // Limits inside limits would ask for more digits than the constants have.
+        // Nested limits would require more digits than the stored constants have.
         if outer > 1_400 {
             return Err(Fault::Undefined);
         }
-        // Differences of nearly equal values lose a few times as many bits.
+        // Differences of nearly equal values lose several times as many bits.
         self.prec = outer + 6 * near.min(96);
         let mut values = Vec::new();
         for n in (0..4i64).rev() {
@@ -148,7 +148,7 @@ impl Scope<'_> {
         if gap > size - near.min(140) { Err(Fault::Undefined) } else { Ok(value.widen(gap.max(size - 120))) }
     }
 
-    /// A central difference with a step far below the precision, checked against one with the double step.
+    /// Computes a derivative as a central difference with a very small step, and checks it against twice the step.
     pub(crate) fn derivative(&mut self, b: &Bound) -> Out {
         const NEAR: i64 = 80;
         let x = self.eval(&Expr::Var(b.var.clone()))?;
@@ -179,8 +179,8 @@ impl Scope<'_> {
     }
 }
 
-/// Neville's scheme for values at steps that are halved each time, where the error is a series in the powers of
-/// `2^order` of the step: the limit, and the size of the last correction.
+/// Extrapolates values at steps that are halved each time, by Neville's scheme. The error is a series in powers of
+/// `2^order` of the step. Returns the limit and the size of the last correction.
 fn extrapolated(mut column: Vec<Complex>, order: i64, prec: i64) -> Option<(Complex, i64)> {
     let (mut gap, mut power) = (i64::MAX, 0);
     while column.len() > 1 {

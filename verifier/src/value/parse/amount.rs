@@ -1,4 +1,4 @@
-//! Amounts in words and in several units, and days.
+//! Parses amounts in words or in several units, and dates.
 
 use crate::lexicon::{self, Kind};
 use crate::number_words;
@@ -11,7 +11,7 @@ use crate::value::scalar::{scalar, scalar_with_unit};
 use crate::value::unit::{Unit, thing};
 
 impl Reader<'_> {
-    /// A measure in several units: 2 hours 30 minutes, 5 ft 6 in.
+    /// Parses a measure in several units: 2 hours 30 minutes, 5 ft 6 in.
     pub(crate) fn in_parts(&self, tokens: &[Token]) -> Option<Value> {
         let begins =
             |n: usize| matches!(tokens[n].tok, Tok::Num(_)) && matches!(tokens[n - 1].tok, Tok::Word(_) | Tok::Text(_));
@@ -23,7 +23,7 @@ impl Reader<'_> {
         let (mut from, mut terms, mut measured) = (0, Vec::new(), None);
         for to in cuts {
             let sign = match &tokens[from..to] {
-                // 1h 20m: behind hours an m is minutes.
+                // After hours, an m stands for minutes: 1h 20m.
                 [n, Token { tok: Tok::Word(w), .. }] => {
                     let after_hours = measured.is_some() && measured == lexicon::unit("h").map(|u| u.dimension);
                     let name = if w == "m" && after_hours { "min" } else { w };
@@ -46,7 +46,7 @@ impl Reader<'_> {
         Some(Value::Scalar(Expr::Add(terms), Some(Unit::Measure(measured?, one))))
     }
 
-    /// A number in words, and what is counted.
+    /// Parses a number in words and the counted thing.
     pub(crate) fn in_words(&self, tokens: &[Token]) -> Option<Value> {
         let mut words = Vec::new();
         for t in tokens {
@@ -75,7 +75,7 @@ impl Reader<'_> {
             return Some(Value::Scalar(integer(n), Some(Unit::Ordinal)));
         }
         let (value, used) = number_words::read(&list)?;
-        // One out of four, one in four.
+        // Proportions: one out of four, one in four.
         let between = match list.get(used..) {
             Some(["out", "of", ..]) => 2,
             Some(["in", ..]) => 1,
@@ -98,7 +98,7 @@ impl Reader<'_> {
     }
 }
 
-/// A day; `None` for anything else.
+/// Parses a date. Returns `None` for anything else.
 pub(crate) fn day(text: &str) -> Option<Value> {
     if text.len() > 60 || text.contains('\\') {
         return None;
@@ -107,7 +107,7 @@ pub(crate) fn day(text: &str) -> Option<Value> {
     iso(&lower).or_else(|| date(&lower))
 }
 
-/// `2021-03-05`.
+/// Parses `2021-03-05`.
 fn iso(text: &str) -> Option<Value> {
     let parts: Vec<&str> = text.split(['-', '/']).collect();
     let [y, m, d] = parts.as_slice() else { return None };
@@ -118,7 +118,7 @@ fn iso(text: &str) -> Option<Value> {
     ((1..=12).contains(&m) && (1..=31).contains(&d)).then_some(Value::Date(Some(y), m, Some(d)))
 }
 
-/// `March 5, 2021`, `5th of March`, `Mar 2021`.
+/// Parses `March 5, 2021`, `5th of March`, `Mar 2021`.
 fn date(text: &str) -> Option<Value> {
     let (mut year, mut found, mut day) = (None, None, None);
     let words = text.split([' ', ',', '.', '-']).filter(|w| !w.is_empty());

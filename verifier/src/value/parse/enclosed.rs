@@ -1,4 +1,4 @@
-//! Sets, tuples and intervals in brackets, and environments of rows.
+//! Parses sets, tuples and intervals in brackets, and environments of rows.
 
 use crate::steps::Steps;
 use crate::value::Value;
@@ -10,10 +10,10 @@ use crate::value::parse::{MAX_ITEMS, Reader, is_comma, names, nesting, one_or_li
 use crate::value::region::{Region, Span};
 
 impl Reader<'_> {
-    /// Rows of a system or an aligned calculation.
+    /// Parses the rows of a system of equations or of an aligned calculation.
     pub(crate) fn environment(&self, tokens: &[Token], depth: usize) -> Option<Option<Value>> {
         let all = tokens.len();
-        // \left\{ \begin{array} ... \end{array} \right.
+        // The notation \left\{ \begin{array} ... \end{array} \right.
         let tokens = match tokens {
             [brace, rest @ ..]
                 if is_cmd(Some(brace), "{")
@@ -34,7 +34,7 @@ impl Reader<'_> {
         let inside: Vec<Token> = tokens[1..tokens.len() - 1].iter().filter(|t| !is(Some(t), '&')).cloned().collect();
         let rows = split(&inside, row)?;
         let rows: Vec<&[Token]> = rows.into_iter().filter(|r| !r.is_empty()).collect();
-        // A calculation goes on from line to line; its last line is the result.
+        // A calculation continues from line to line, and its last line is the result.
         if rows.len() > 1 && rows[1..].iter().all(|r| relation_sign(&r[0].tok).is_some()) {
             return Some(self.value(rows.last()?, depth + 1));
         }
@@ -42,7 +42,7 @@ impl Reader<'_> {
         Some(items.and_then(one_or_list))
     }
 
-    /// A set, tuple or interval that is the whole of `tokens`.
+    /// Parses a set, tuple or interval that takes up all of `tokens`.
     pub(crate) fn bracketed(&self, tokens: &[Token], depth: usize) -> Option<Option<Value>> {
         let (open, close) = (&tokens.first()?.tok, &tokens.last()?.tok);
         let cmd = |t: &Tok, name: &str| matches!(t, Tok::Cmd(c) if c == name);
@@ -73,7 +73,7 @@ impl Reader<'_> {
             return Some(self.value(inside, depth + 1).or_else(|| self.quantity(tokens)));
         }
         if round && parts.len() == 1 {
-            // Brackets around a whole answer.
+            // Brackets around the complete answer.
             let plain = *open == Tok::Sym('(') && *close == Tok::Sym(')');
             return if plain && self.quantity(tokens).is_none() { Some(self.value(inside, depth + 1)) } else { None };
         }
@@ -103,8 +103,8 @@ impl Reader<'_> {
         Some(Some(Value::Tuple(items)))
     }
 
-    /// A tuple with a capital before it, which is the name of a point, or the sign of transposition behind it: `A(3, 4)`,
-    /// `(1, 2)^T`. `C(5, 2)` and `P(5, 2)` are numbers.
+    /// Parses a tuple with the name of a point before it, `A(3, 4)`, or with a transposition sign after it, `(1, 2)^T`.
+    /// `C(5, 2)` and `P(5, 2)` are numbers.
     pub(crate) fn point(&self, tokens: &[Token], depth: usize) -> Option<Value> {
         let capital = |w: &str| w.len() == 1 && w.starts_with(|c: char| c.is_ascii_uppercase());
         let transposed =
@@ -124,7 +124,7 @@ impl Reader<'_> {
         })
     }
 
-    /// `\{x \mid x > 3\}`, `\{x \in \mathbb{R} : x \ne 0\}`.
+    /// Parses set-builder notation: `\{x \mid x > 3\}`, `\{x \in \mathbb{R} : x \ne 0\}`.
     pub(crate) fn builder(&self, inside: &[Token], depth: usize) -> Option<Option<Value>> {
         let bar = |t: &Tok| matches!(t, Tok::Sym('|' | ':'));
         let parts = split(inside, bar)?;
@@ -156,7 +156,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Unions, intersections and differences.
+    /// Parses unions, intersections and differences.
     pub(crate) fn set_arithmetic(&self, tokens: &[Token], depth: usize) -> Option<Option<Value>> {
         let sign = |t: &Tok| match t {
             Tok::Cmd(c) => matches!(c.as_str(), "cup" | "cap" | "setminus"),
@@ -179,7 +179,7 @@ impl Reader<'_> {
             return None;
         }
         let parts = split(tokens, sign)?;
-        // Plain braces hold a set here.
+        // Plain braces contain a set here.
         let set = |v: Value| match v {
             Value::List(items) => Value::Set(items),
             v => v,
@@ -221,13 +221,13 @@ impl Reader<'_> {
     }
 }
 
-/// The open interval that a pair may be.
+/// Returns the open interval that a pair of numbers may mean.
 pub(crate) fn open_interval(items: &[Value]) -> Option<Region> {
     let [Value::Scalar(a, None), Value::Scalar(b, None)] = items else { return None };
     Some(Region::new(vec![Span::between(a.clone(), b.clone(), false)]))
 }
 
-/// Single numbers as a region.
+/// Returns single numbers as a region.
 pub(crate) fn points(items: &[Value]) -> Option<Region> {
     let each = items.iter().map(|v| match v {
         Value::Scalar(e, None) => Some(Span::point(e.clone())),
@@ -245,7 +245,7 @@ fn as_region(v: &Value) -> Option<Region> {
     }
 }
 
-/// True for two numbers of which the second is not larger: no ends of an interval.
+/// Returns true if the first number is not smaller than the second. Such numbers are not the ends of an interval.
 fn is_falling(a: &Expr, b: &Expr, steps: &Steps) -> bool {
     matches!((exact(a, steps), exact(b, steps)), (Some(x), Some(y)) if x >= y)
 }

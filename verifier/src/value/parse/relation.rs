@@ -1,4 +1,4 @@
-//! Equations, inequalities, residues and ratios.
+//! Parses equations, inequalities, residues and ratios.
 
 use crate::steps::Rational;
 use crate::value::expr::{Expr, divide, integer, is_function, minus, negate, number};
@@ -8,7 +8,7 @@ use crate::value::region::{Region, Span, infinity};
 use crate::value::scalar::{scalar, scalar_with_unit};
 use crate::value::{Value, exact};
 
-/// Signs of relations: each as one letter.
+/// Returns the relation that a token stands for, as one letter.
 pub(crate) fn relation_sign(tok: &Tok) -> Option<char> {
     Some(match tok {
         Tok::Sym(c @ ('=' | '<' | '>')) => *c,
@@ -24,7 +24,7 @@ pub(crate) fn relation_sign(tok: &Tok) -> Option<char> {
     })
 }
 
-/// `(x, y) = (1, 2)` says `x = 1, y = 2`.
+/// Assigns a value to a name. `(x, y) = (1, 2)` becomes `x = 1, y = 2`.
 pub(crate) fn assign(tokens: &[Token], name: String, value: Value) -> Value {
     if is(tokens.first(), '(')
         && let Some(parts) = split(&tokens[1..tokens.len().saturating_sub(1)], is_comma)
@@ -36,7 +36,7 @@ pub(crate) fn assign(tokens: &[Token], name: String, value: Value) -> Value {
         return Value::List(each.collect());
     }
     match value {
-        // x = \pm 3 gives two values of x.
+        // x = \pm 3 assigns two values to x.
         Value::List(items) => {
             Value::List(items.into_iter().map(|v| Value::Assignment(name.clone(), Box::new(v))).collect())
         }
@@ -44,14 +44,14 @@ pub(crate) fn assign(tokens: &[Token], name: String, value: Value) -> Value {
     }
 }
 
-/// True for what only names: words alone, or an operation that is not carried out.
+/// Returns true for tokens that only name a value: words, or an operation that is not carried out.
 fn named(tokens: &[Token]) -> bool {
     let word = |t: &Token| matches!(&t.tok, Tok::Word(w) | Tok::Text(w) if w.chars().count() > 1 || w == "a");
     let operation = matches!(&tokens[0].tok, Tok::Cmd(c) if matches!(c.as_str(), "int" | "iint" | "sum" | "prod" | "lim" | "nabla" | "angle" | "triangle"));
     operation || tokens.iter().all(word)
 }
 
-/// A probability or a mean by the name it is written with: `P(X = 2)`, `E[X]`.
+/// Returns the name of a probability or a mean: `P(X = 2)`, `E[X]`.
 fn probability(tokens: &[Token]) -> Option<String> {
     let [Token { tok: Tok::Word(w) | Tok::Cmd(w), .. }, open, inner @ .., close] = tokens else { return None };
     let bracketed = (is(Some(open), '(') && is(Some(close), ')')) || (is(Some(open), '[') && is(Some(close), ']'));
@@ -59,7 +59,7 @@ fn probability(tokens: &[Token]) -> Option<String> {
     (known && bracketed && !inner.is_empty()).then(|| tokens.iter().map(|t| shown(&t.tok)).collect())
 }
 
-/// The one variable that `tokens` are.
+/// Returns the name if `tokens` are a single variable.
 pub(crate) fn variable_of(tokens: &[Token]) -> Option<String> {
     match tokens {
         [Token { tok: Tok::Word(w), .. }] if w.chars().count() == 1 => Some(w.clone()),
@@ -68,7 +68,7 @@ pub(crate) fn variable_of(tokens: &[Token]) -> Option<String> {
     }
 }
 
-/// The name on the left of an assignment: `x`, `x_1`, `f(x)`, `f^{-1}(x)`, `(x, y)`, a word or two.
+/// Returns the name on the left of an assignment: `x`, `x_1`, `f(x)`, `f^{-1}(x)`, `(x, y)`, or a few words.
 pub(crate) fn name_of(tokens: &[Token]) -> Option<String> {
     let words = tokens.iter().filter(|t| matches!(t.tok, Tok::Word(_))).count();
     let plain = tokens.iter().all(|t| match &t.tok {
@@ -86,12 +86,11 @@ pub(crate) fn name_of(tokens: &[Token]) -> Option<String> {
     if tokens.len() > 14 || words > 5 || long > 2 || !plain || !starts {
         return None;
     }
-    // e = ... and i = ... are names of variables only where nothing else can be meant.
+    // The loop rejects expressions that are not names.
     for (i, t) in tokens.iter().enumerate() {
         let behind = |sign: char| i > 0 && is(tokens.get(i - 1), sign);
         match &t.tok {
-            // 2x, x^2, a - b and x(x + 1) are expressions; f^{-1}(x) and x_{n-1} are names.
-            // Q1
+            // 2x, x^2, a - b and x(x + 1) are expressions. Q1, f^{-1}(x) and x_{n-1} are names.
             Tok::Num(_) if i == 1 && tokens.len() == 2 && !t.spaced => {}
             Tok::Num(n) if !(behind('_') || behind('{') || behind('(') || (behind('-') && n == "1")) => return None,
             Tok::Sym('-') if !(behind('{') || behind('(') || tokens[..i].iter().any(|t| is(Some(t), '_'))) => {
@@ -102,7 +101,7 @@ pub(crate) fn name_of(tokens: &[Token]) -> Option<String> {
             _ => {}
         }
     }
-    // x(x) reads as a function; x(a)(b) and (x)(y) as products.
+    // x(x) is a function. x(a)(b) and (x)(y) are products.
     if tokens.iter().filter(|t| is(Some(t), '(')).count() > 1 {
         return None;
     }
@@ -115,7 +114,7 @@ pub(crate) fn name_of(tokens: &[Token]) -> Option<String> {
 }
 
 impl Reader<'_> {
-    /// `x \equiv 3 \pmod 7`, `3 (mod 7)`.
+    /// Parses `x \equiv 3 \pmod 7` and `3 (mod 7)`.
     pub(crate) fn residue(&self, tokens: &[Token], depth: usize) -> Option<Option<Value>> {
         let at = tokens.iter().position(|t| match &t.tok {
             Tok::Cmd(c) => matches!(c.as_str(), "pmod" | "mod"),
@@ -136,7 +135,7 @@ impl Reader<'_> {
         Some(self.value(left, depth + 1).map(|v| Value::Residue(Box::new(v), modulus)))
     }
 
-    /// Relations outside brackets; `Some(None)` when there is one that cannot be read.
+    /// Parses the relations outside brackets. Returns `Some(None)` if a relation exists but cannot be parsed.
     pub(crate) fn relation(&self, tokens: &[Token], depth: usize) -> Option<Option<Value>> {
         let mut signs = Vec::new();
         let mut level = 0;
@@ -156,9 +155,9 @@ impl Reader<'_> {
         Some(self.inequality(&parts, &signs))
     }
 
-    /// `x = 5`, `f(x) = 2x + 1`, `a = 2 + 3 = 5`, `x + y = 1`.
+    /// Parses `x = 5`, `f(x) = 2x + 1`, `a = 2 + 3 = 5`, `x + y = 1`.
     pub(crate) fn equation(&self, parts: &[&[Token]], signs: &[char], depth: usize) -> Option<Value> {
-        // What stands before "about" is exact.
+        // The value before "about" is exact.
         let all = parts;
         let about = signs.iter().position(|&s| s == '~');
         let parts = match about {
@@ -166,7 +165,7 @@ impl Reader<'_> {
             _ => parts,
         };
         let parts = match about {
-            // "about 7"
+            // "about 7" has no exact value before it.
             Some(0) if parts[0].is_empty() => all,
             _ => parts,
         };
@@ -178,7 +177,7 @@ impl Reader<'_> {
             return self.value(last, depth + 1);
         }
         if first.is_empty() {
-            // "= 5", as a line of a calculation.
+            // "= 5" as a line of a calculation.
             return self.value(last, depth + 1);
         }
         if let Some(name) = name_of(first) {
@@ -188,11 +187,11 @@ impl Reader<'_> {
         let sides: Vec<Option<Expr>> = parts.iter().map(|p| scalar(p, self.steps)).collect();
         match sides.as_slice() {
             [Some(a), Some(b)] if a.has_variables() || b.has_variables() => {
-                // The name of a matrix, or a column of names.
+                // The left side names a matrix or a column of variables.
                 if b.any(|p| matches!(p, Expr::Matrix(_))) {
                     return self.value(last, depth + 1);
                 }
-                // What a sum or a derivative comes to.
+                // The right side is the result of a sum or a derivative.
                 let operated = |e: &Expr| e.any(|p| matches!(p, Expr::Bound(_)));
                 if operated(a) && !operated(b) {
                     return Some(Value::Scalar(b.clone(), None));
@@ -200,7 +199,7 @@ impl Reader<'_> {
                 if let Some(name) = a.as_variable() {
                     return Some(Value::Assignment(name.to_owned(), Box::new(Value::Scalar(b.clone(), None))));
                 }
-                // 5 = x says the same as x = 5.
+                // 5 = x means the same as x = 5.
                 match b.as_variable() {
                     Some(name) if !a.has_variables() => {
                         Some(Value::Assignment(name.to_owned(), Box::new(Value::Scalar(a.clone(), None))))
@@ -211,13 +210,13 @@ impl Reader<'_> {
             [Some(first), .., Some(b)] if first.has_variables() && !b.has_variables() => {
                 Some(Value::Equation(first.clone(), b.clone()))
             }
-            // Members in letters of their own are several equations, not a calculation.
+            // Sides with different letters are several equations and not one calculation.
             [Some(first), _, .., Some(b)]
                 if first.has_variables() && b.variables().iter().any(|v| !first.variables().contains(v)) =>
             {
                 None
             }
-            // A calculation: its result, with its unit.
+            // A calculation is replaced by its result and unit.
             [Some(_), ..] | [.., Some(_)] => {
                 if let Some(name) = probability(first) {
                     return Some(Value::Assignment(name, Box::new(self.value(last, depth + 1)?)));
@@ -225,20 +224,20 @@ impl Reader<'_> {
                 if sides[0].is_none() && !named(first) && scalar_with_unit(first, self.steps).is_none() {
                     return None;
                 }
-                // 8 = k, with the name behind.
+                // The name may be on the right: 8 = k.
                 if let Some(name) = name_of(last).filter(|_| parts.len() == 2) {
                     return Some(Value::Assignment(name, Box::new(self.value(first, depth + 1)?)));
                 }
                 self.value(last, depth + 1)
             }
-            // A \cap B = \{2\}: the name of a set or a vector.
+            // The left side names a set or a vector: A \cap B = \{2\}.
             _ => self.value(last, depth + 1).filter(|v| {
                 matches!(v, Value::Set(_) | Value::Region(_) | Value::Tuple(_) | Value::Matrix(_) | Value::Named(_))
             }),
         }
     }
 
-    /// A chain of inequalities: the region of its one variable where that can be solved.
+    /// Parses a chain of inequalities. The result is the region of its only variable, if it can be solved.
     pub(crate) fn inequality(&self, parts: &[&[Token]], signs: &[char]) -> Option<Value> {
         let exprs: Vec<Expr> = parts.iter().map(|p| scalar(p, self.steps)).collect::<Option<_>>()?;
         let mut variables: Vec<String> = exprs.iter().flat_map(Expr::variables).collect();
@@ -278,7 +277,7 @@ impl Reader<'_> {
         one_or_list(open)
     }
 
-    /// `a < b` for a side that is linear in the variable, or the absolute value of such.
+    /// Solves `a < b` if one side is linear in the variable, or is the absolute value of a linear expression.
     pub(crate) fn solve(&self, name: &str, a: &Expr, b: &Expr, sign: char) -> Option<Region> {
         let up = matches!(sign, '<' | 'l');
         let strict = matches!(sign, '<' | '>' | 'n');
@@ -289,7 +288,7 @@ impl Reader<'_> {
             if let Expr::Call("abs", inner) = x
                 && !matches!(sign, '=' | 'n')
             {
-                // |x| >= c is what |x| < c leaves.
+                // |x| >= c is the complement of |x| < c.
                 let span = Span::between(negate(c.clone()), c.clone(), strict != below);
                 let region = self.preimage(name, &inner[0], Region::new(vec![span]))?;
                 return if below { Some(region) } else { region.complement(self.steps) };
@@ -307,7 +306,7 @@ impl Reader<'_> {
         None
     }
 
-    /// Where a linear expression falls into a region.
+    /// Returns the values of the variable for which a linear expression lies in a region.
     pub(crate) fn preimage(&self, name: &str, x: &Expr, region: Region) -> Option<Region> {
         if x.as_variable() == Some(name) {
             return Some(region);
@@ -334,7 +333,7 @@ impl Reader<'_> {
         Some(Region::new(spans.collect()))
     }
 
-    /// `2 to 3`, `from -1 to 1`, `0% to 5%`.
+    /// Parses `2 to 3`, `from -1 to 1`, `0% to 5%`.
     pub(crate) fn range(&self, tokens: &[Token]) -> Option<Value> {
         let from = usize::from(is_word(&tokens.first()?.tok, &["from"]));
         let to = tokens.iter().position(|t| is_word(&t.tok, &["to"])).filter(|at| *at > from)?;
@@ -345,9 +344,9 @@ impl Reader<'_> {
         (number(&low) && number(&high) && alike).then_some(Value::Range(low, high, other))
     }
 
-    /// `2 : 3`, `6:45 PM`.
+    /// Parses `2 : 3` and `6:45 PM`.
     pub(crate) fn ratio(&self, tokens: &[Token], depth: usize) -> Option<Option<Value>> {
-        // 1 in 4, 1 out of 4.
+        // Proportions: 1 in 4, 1 out of 4.
         let word = |n: usize, w: &str| matches!(tokens.get(n).map(|t| &t.tok), Some(Tok::Word(t)) if t == w);
         let number = |n: usize| matches!(tokens.get(n).map(|t| &t.tok), Some(Tok::Num(_)));
         let between = usize::from(word(1, "in")) + 2 * usize::from(word(1, "out") && word(2, "of"));
@@ -359,7 +358,7 @@ impl Reader<'_> {
         if parts.len() < 2 {
             return None;
         }
-        // median: 4
+        // A label before the value: "median: 4".
         if let [name, value] = parts.as_slice()
             && let Some(name) = name_of(name).filter(|n| n.len() > 2 && n.chars().all(|c| c.is_alphabetic()))
         {

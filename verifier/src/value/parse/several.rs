@@ -1,4 +1,4 @@
-//! Lists: several values, systems, conditions behind them.
+//! Parses lists: several values, systems of equations, and the conditions after them.
 
 use crate::lexicon::{self, Kind};
 use crate::value::lex::{Tok, Token, is, shown};
@@ -8,7 +8,7 @@ use crate::value::{Value, family};
 
 impl Reader<'_> {
     pub(crate) fn list(&self, tokens: &[Token], parts: Vec<&[Token]>, depth: usize) -> Option<Value> {
-        // Semicolons part more than commas.
+        // A semicolon separates more strongly than a comma.
         let coarse = split(tokens, |t| *t == Tok::Sym(';'))?;
         let parts = if coarse.len() > 1 && coarse.len() < parts.len() { coarse } else { parts };
         // "a, b, and c" has an empty part before its "and".
@@ -20,13 +20,13 @@ impl Reader<'_> {
         let parts_are_points = filled.len() > 1 && filled[1..].iter().all(|p| is(p.first(), '('));
         let (parts, filled) = (filled.clone(), filled.len());
         for part in parts {
-            // "k \in \mathbb{Z}" behind a family of solutions only says what k is.
+            // "k \in \mathbb{Z}" after a family of solutions only describes k.
             let member = split(part, names("in"))?;
             let condition = is_kind(&part[0].tok, Kind::Condition);
             let whole = member.len() == 2
                 && member[1].len() == 1
                 && matches!(&member[1][0].tok, Tok::Cmd(c) if c.starts_with("mathbb"));
-            // That x is real says nothing beside a condition.
+            // The statement that x is real adds nothing to a condition.
             let real = whole && matches!(&member[1][0].tok, Tok::Cmd(c) if c == "mathbbR") && filled > 1;
             if real && items.is_empty() {
                 continue;
@@ -40,11 +40,11 @@ impl Reader<'_> {
                 continue;
             }
             match self.value(part, depth + 1)? {
-                // (x, y) = (1, 1), (2, 4): points, of which the first is named.
+                // (x, y) = (1, 1), (2, 4) are points, and only the first has a name.
                 Value::List(inner) if is(part.first(), '(') && parts_are_points => {
                     items.push(Value::Tuple(inner.iter().map(|v| v.unnamed().clone()).collect()));
                 }
-                // Plus-minus gives two at once.
+                // A plus-minus sign gives two values at once.
                 Value::List(inner) => items.extend(inner),
                 item => items.push(item),
             }
@@ -56,7 +56,7 @@ impl Reader<'_> {
             };
             let regions: Vec<Region> =
                 items.iter().filter_map(|v| if let Value::Region(r) = v { Some(r.clone()) } else { None }).collect();
-            // Bounds on different variables are a system, not one set.
+            // Bounds on different variables are a system and not one set.
             let first = regions[0].variable.clone();
             if regions.iter().all(|r| r.variable == first) {
                 let both = || regions[1..].iter().try_fold(regions[0].clone(), |a, b| a.intersection(b, self.steps));
@@ -72,7 +72,7 @@ impl Reader<'_> {
         one_or_list(items)
     }
 
-    /// A value with a letter that stands for every whole number, as a family.
+    /// Converts a value with a letter that stands for every whole number to a family.
     pub(crate) fn repeated(&self, value: Value, name: &str) -> Value {
         match &value {
             Value::Scalar(e, None) => match family::family(e, name, self.steps) {
@@ -87,14 +87,14 @@ impl Reader<'_> {
     }
 }
 
-/// Which way a word says.
+/// Returns the direction that a word describes.
 fn side(token: &Token) -> Option<&'static str> {
     let (Tok::Word(w) | Tok::Text(w)) = &token.tok else { return None };
     lexicon::look(Kind::Way, w.trim())
 }
 
 impl Reader<'_> {
-    /// `20% decrease`, `a decrease of 20%`, `3 units to the left`.
+    /// Parses `20% decrease`, `a decrease of 20%`, `3 units to the left`.
     pub(crate) fn sided(&self, tokens: &[Token], depth: usize) -> Option<Value> {
         let numbered = |part: &[Token]| part.iter().any(|t| matches!(t.tok, Tok::Num(_)));
         let (part, name) = match tokens {
@@ -119,10 +119,10 @@ impl Reader<'_> {
     }
 }
 
-/// Longest text that is searched for notation in words.
+/// Maximum length in bytes of a text that is searched for spoken notation.
 const MAX_BYTES: usize = 300;
 
-/// The text with such words as signs; `None` when there are none.
+/// Replaces spoken notation by signs. Returns `None` if the text contains none.
 pub(crate) fn signs(text: &str) -> Option<String> {
     if text.len() > MAX_BYTES {
         return None;
@@ -135,7 +135,7 @@ pub(crate) fn signs(text: &str) -> Option<String> {
         let sign = lexicon::look(Kind::Spoken, &text[from..to])?;
         out.extend([&text[at..from], " ", sign, " "]);
         at = to;
-        // log base 2 of 8
+        // A base in words: "log base 2 of 8".
         if sign.ends_with('_')
             && let Some((base, rest)) = text[at..].split_once(" of ")
         {

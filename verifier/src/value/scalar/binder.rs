@@ -1,11 +1,11 @@
-//! What binds a variable, and matrices: sums, products, integrals, limits, derivatives.
+//! Parses operators that bind a variable (sums, products, integrals, limits, derivatives), and matrices.
 
 use crate::value::expr::{Binder, Bound, Expr, integer};
 use crate::value::lex::{Tok, Token, is, is_cmd, is_greek, shown};
 use crate::value::scalar::parser::Parser;
 
 impl Parser<'_> {
-    /// `\frac{d}{dx} f`, `\frac{d^2}{dx^2} f`; `\frac{dy}{dx}` is a name.
+    /// Parses `\frac{d}{dx} f` and `\frac{d^2}{dx^2} f`. `\frac{dy}{dx}` is a name.
     pub(crate) fn differential_quotient(&mut self) -> Option<Option<Expr>> {
         let text = |n: usize| self.token(n).map(|t| shown(&t.tok)).unwrap_or_default();
         let group = |from: usize| {
@@ -37,7 +37,7 @@ impl Parser<'_> {
         }
         let over_name = over.strip_prefix('d')?;
         if !over_name.is_empty() && !over_name.starts_with('^') {
-            // dy/dx
+            // The name dy/dx.
             let simple = over_name.chars().count() == 1 && var_name.chars().count() == 1 && under.len() == 2;
             if !simple {
                 return None;
@@ -61,7 +61,7 @@ impl Parser<'_> {
         }))
     }
 
-    /// Ends of a sum or integral: `_a^b` in either order.
+    /// Parses the ends of a sum or integral: `_a^b`, in either order.
     pub(crate) fn ends(&mut self) -> Option<(Option<Vec<Token>>, Option<Expr>)> {
         let (mut low, mut high) = (None, None);
         for _ in 0..2 {
@@ -93,7 +93,7 @@ impl Parser<'_> {
         Some(self.tokens[from..self.at - 1].to_vec())
     }
 
-    /// A part of the tokens as one expression, at this depth.
+    /// Parses a part of the tokens as one expression, at this depth.
     pub(crate) fn inner(&self, tokens: &[Token]) -> Option<Expr> {
         let mut p = Parser::new(tokens, self.steps);
         p.depth = self.depth;
@@ -122,7 +122,7 @@ impl Parser<'_> {
         let [Token { tok: Tok::Word(name) | Tok::Cmd(name), .. }] = &low[..arrow] else { return None };
         let mut place = &low[arrow + 1..];
         let mut side = 0;
-        // 0^+ and 0^{-}
+        // One-sided limits: 0^+ and 0^{-}.
         let bare: Vec<Token> = place.iter().filter(|t| !is(Some(t), '{') && !is(Some(t), '}')).cloned().collect();
         if let [head @ .., hat, sign] = bare.as_slice()
             && is(Some(hat), '^')
@@ -136,7 +136,7 @@ impl Parser<'_> {
         Some(Expr::Bound(Box::new(Bound { binder: Binder::Limit, var: name.clone(), from, to: integer(side), body })))
     }
 
-    /// `\int_a^b f dx`: what stands before the `dx` at this level that is not of an integral inside.
+    /// Parses `\int_a^b f dx`. The integrand ends at the `dx` of this level that does not belong to an inner integral.
     pub(crate) fn integral(&mut self) -> Option<Expr> {
         let (low, to) = self.ends()?;
         let from = self.inner(&low?)?;
@@ -179,7 +179,7 @@ impl Parser<'_> {
         Some(Expr::Bound(Box::new(Bound { binder: Binder::Integral, var: name, from, to, body })))
     }
 
-    /// Rows of a matrix up to its end.
+    /// Parses the rows of a matrix up to its end.
     pub(crate) fn matrix(&mut self, kind: &str) -> Option<Expr> {
         if !kind.ends_with("matrix") && kind != "array" {
             return None;

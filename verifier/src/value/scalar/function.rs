@@ -1,4 +1,4 @@
-//! Names that stand for functions, and what binds a variable: sums, products, integrals, limits, derivatives.
+//! Parses functions: their names, roots, fractions and arguments.
 
 use crate::steps::Rational;
 use crate::value::expr::{
@@ -8,7 +8,7 @@ use crate::value::lex::{Tok, Token, is, is_greek};
 use crate::value::scalar::numeral::number;
 use crate::value::scalar::parser::{Parser, product};
 
-/// True when a command may begin a factor.
+/// Returns true if a command can begin a factor.
 pub(crate) fn begins(name: &str) -> bool {
     const OTHERS: [&str; 17] = [
         "frac", "binom", "sqrt", "pi", "infty", "lfloor", "lceil", "sum", "prod", "int", "lim", "Vert", "sqrt[",
@@ -23,7 +23,7 @@ pub(crate) fn begins(name: &str) -> bool {
 }
 
 impl Parser<'_> {
-    /// A run of letters: a function, a constant, or variables side by side.
+    /// Parses a run of letters: a function, a constant, or variables side by side.
     pub(crate) fn word(&mut self, word: &str) -> Option<Expr> {
         match word {
             "pi" => return Some(var("pi")),
@@ -48,7 +48,7 @@ impl Parser<'_> {
             }
             return self.named(word);
         }
-        // sinx, 2pir, nCr.
+        // Letters without spaces: sinx, 2pir, nCr.
         let split = (1..letters.len()).rev().filter(|&n| letters[..n].len() >= 2).find_map(|n| {
             let (head, tail): (String, String) = (letters[..n].iter().collect(), letters[n..].iter().collect());
             let known =
@@ -69,7 +69,7 @@ impl Parser<'_> {
         }
         let factors = letters[..letters.len() - 1].iter().map(|c| var(&c.to_string())).collect::<Vec<_>>();
         let last = self.named(&letters[letters.len() - 1].to_string())?;
-        // ab^2 squares b alone.
+        // ab^2 squares only b.
         let last = self.powered(last)?;
         Some(product(factors.into_iter().chain([last]).collect()))
     }
@@ -89,7 +89,7 @@ impl Parser<'_> {
         Some(product(factors))
     }
 
-    /// `C(5, 2)`; `None`, with nothing taken, where the brackets hold anything else.
+    /// Parses `C(5, 2)`. Returns `None` and reads no tokens if the brackets contain anything else.
     fn choice(&mut self, name: &'static str) -> Option<Expr> {
         let from = self.at;
         match self.arguments() {
@@ -104,14 +104,14 @@ impl Parser<'_> {
     fn root(&mut self) -> Option<Expr> {
         let degree = if self.eat('[') { self.bracket(']')? } else { integer(2) };
         let x = match (self.peek()?, self.token(1)) {
-            // The bracket of \sqrt(x)(y) is the argument.
+            // In \sqrt(x)(y), only the first bracket is the argument.
             (Tok::Num(_), _) => self.number()?,
             _ => self.argument()?,
         };
         Some(power(x, invert(degree)))
     }
 
-    /// A command that stands for a value.
+    /// Parses a command that stands for a value.
     pub(crate) fn command(&mut self, name: &str) -> Option<Expr> {
         match name {
             "frac" => self.fraction(),
@@ -142,7 +142,7 @@ impl Parser<'_> {
         }
     }
 
-    /// `\frac{a}{b}`, `\frac12`, `\frac1{2}`, `\frac{d}{dx} f`.
+    /// Parses `\frac{a}{b}`, `\frac12`, `\frac1{2}`, `\frac{d}{dx} f`.
     fn fraction(&mut self) -> Option<Expr> {
         if let Some(d) = self.differential_quotient() {
             return d;
@@ -162,7 +162,7 @@ impl Parser<'_> {
             }
         }
         let n = self.argument()?;
-        // The second argument of \frac{a}12 is one digit.
+        // The second argument of \frac{a}12 is a single digit.
         if let Some(Tok::Num(text)) = self.peek()
             && text.len() > 1
         {
@@ -176,7 +176,7 @@ impl Parser<'_> {
         self.eat_cmd(close).then_some(Expr::Call(function, vec![e]))
     }
 
-    /// `\max(1, 2)`, `\max\{a, b\}`.
+    /// Parses `\max(1, 2)` and `\max\{a, b\}`.
     fn listed(&mut self, name: &'static str) -> Option<Expr> {
         if is(self.token(0), '{') || self.eat_cmd("{") {
             let mut args = vec![self.expr()?];
@@ -188,12 +188,12 @@ impl Parser<'_> {
         Some(Expr::Call(name, self.arguments()?))
     }
 
-    /// `\sin x`, `\sin^2(x)`, `\log_2 8`, `\ln 3x`, `\max(1, 2)`.
+    /// Parses `\sin x`, `\sin^2(x)`, `\log_2 8`, `\ln 3x`, `\max(1, 2)`.
     fn function(&mut self, name: &'static str) -> Option<Expr> {
         if LISTED.contains(&name) {
             return self.listed(name);
         }
-        // log2 8: the digits at the name are the base.
+        // Digits directly after the name are the base: log2(8).
         let glued = matches!(self.token(0), Some(Token { tok: Tok::Num(_), spaced: false }))
             && name == "log"
             && is(self.token(1), '(');
@@ -206,7 +206,7 @@ impl Parser<'_> {
         };
         let exponent = if self.degree().is_none() && self.eat('^') { Some(self.deeper(Self::exponent)?) } else { None };
         let base = if base.is_none() && self.eat('_') { Some(self.argument()?) } else { base };
-        // log(8, 2): the second argument is the base.
+        // The second argument is the base: log(8, 2).
         let (argument, base) = if is(self.token(0), '(') && name == "log" && base.is_none() {
             let mut args = self.arguments()?;
             match (args.len(), args.pop()?) {
@@ -243,7 +243,7 @@ impl Parser<'_> {
         })
     }
 
-    /// What a function is applied to: brackets, or a product of letters and constants.
+    /// Parses the argument of a function: brackets, or a product of letters and constants.
     fn operand(&mut self) -> Option<Expr> {
         Some(match self.peek()? {
             Tok::Sym('(' | '[' | '{') => self.bracketed()?,
@@ -264,7 +264,7 @@ impl Parser<'_> {
     }
 }
 
-/// The inverse function of a circular or hyperbolic one.
+/// Returns the inverse of a circular or hyperbolic function.
 fn inverse(name: &str) -> Option<&'static str> {
     const CIRCULAR: [&str; 12] =
         ["sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh", "coth", "sech", "csch"];

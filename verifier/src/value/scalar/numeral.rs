@@ -1,4 +1,4 @@
-//! Numbers as they are written: decimals, repeating digits, mixed numbers, other bases.
+//! Parses numbers: decimals, repeating digits, mixed numbers, other bases.
 
 use crate::number_words;
 use crate::steps::Rational;
@@ -8,13 +8,13 @@ use crate::value::scalar::parser::Parser;
 use crate::value::unit::Unit;
 use num_bigint::BigInt;
 
-/// Longest run of digits.
+/// Maximum number of digits.
 const MAX_DIGITS: usize = 1_500;
 /// Largest power of ten in `1e5`.
 const MAX_POWER_OF_TEN: i32 = 2_000;
 
 impl Parser<'_> {
-    /// A factor; an integer before a fraction of digits is a mixed number.
+    /// Parses a factor. An integer before a fraction of digits is a mixed number.
     pub(crate) fn mixed(&mut self) -> Option<Expr> {
         let whole = |t: Option<&Token>| matches!(t, Some(Token { tok: Tok::Num(n), .. }) if n.bytes().all(|b| b.is_ascii_digit()));
         if whole(self.token(0)) && !is(self.token(1), '^') {
@@ -42,14 +42,14 @@ impl Parser<'_> {
         self.power()
     }
 
-    /// A number, with its base when one is given.
+    /// Parses a number, with its base if one is given.
     pub(crate) fn number(&mut self) -> Option<Expr> {
         let Some(Tok::Num(text)) = self.peek() else { return None };
         self.at += 1;
-        // Long decimals are cancelled down, which is quadratic.
+        // A long decimal is reduced, which takes quadratic time.
         let length = text.len() as u64;
         self.steps.spend(2 + if length > 40 { length * length / 16 } else { 0 })?;
-        // 10C3, 10P3.
+        // Binomials and permutations: 10C3, 10P3.
         if let (Some(Token { tok: Tok::Word(w), .. }), Some(Token { tok: Tok::Num(k), .. })) =
             (self.token(0), self.token(1))
             && let Some(name) = [("C", "binom"), ("P", "permutations")].iter().find(|(l, _)| l == w).map(|p| p.1)
@@ -58,7 +58,7 @@ impl Parser<'_> {
             self.at += 2;
             return Some(Expr::Call(name, vec![number(text)?, number(k)?]));
         }
-        // 1A_{16}: digits and letters up to a base.
+        // Digits and letters before a base: 1A_{16}.
         let mut digits = text.clone();
         let mut n = 0;
         while let Some(Token { tok: Tok::Num(t) | Tok::Word(t), spaced: false }) = self.token(n) {
@@ -76,7 +76,7 @@ impl Parser<'_> {
         number(text)
     }
 
-    /// The base behind `_`: a number or its name.
+    /// Parses the base after `_`: a number or its name.
     pub(crate) fn based(&mut self, digits: &str) -> Option<Expr> {
         let braced = self.eat('{');
         self.eat('(');
@@ -113,7 +113,7 @@ impl Parser<'_> {
     }
 }
 
-/// The number a token writes: digits, a point, `(` before digits that repeat, an exponent.
+/// Returns the number of a token: digits, a point, `(` before repeating digits, an exponent.
 pub(crate) fn number(text: &str) -> Option<Expr> {
     let (mantissa, exponent) = text.split_once('e').map_or((text, None), |(m, e)| (m, Some(e)));
     if mantissa.len() > MAX_DIGITS {

@@ -1,20 +1,21 @@
-//! Where the reading of a scalar stands among its tokens.
+//! The state of the scalar parser: its position among the tokens.
 
 use crate::steps::Steps;
 use crate::value::expr::{Expr, negate};
 use crate::value::lex::{MAX_DEPTH, Tok, Token, is_cmd};
 use crate::value::unit::Unit;
 
-/// A reader of tokens; the grammar's rules are its methods, in the files beside this one.
+/// Recursive-descent parser for scalars. Its methods are the rules of the grammar. They are in the other files of this
+/// folder.
 pub(crate) struct Parser<'a> {
     pub(crate) tokens: &'a [Token],
     pub(crate) at: usize,
     pub(crate) depth: usize,
     pub(crate) steps: &'a Steps,
-    /// Words at the end are the unit.
+    /// True if words at the end are parsed as the unit.
     pub(crate) units: bool,
     pub(crate) unit: Option<Unit>,
-    /// Inside bars: the next bar closes.
+    /// Number of open bars. If it is not zero, the next bar closes one.
     pub(crate) bars: usize,
 }
 
@@ -63,7 +64,7 @@ pub(crate) fn signed(negative: bool, e: Expr) -> Expr {
     if negative { negate(e) } else { e }
 }
 
-/// A product of factors.
+/// Returns the product of the factors.
 pub(crate) fn product(mut factors: Vec<Expr>) -> Expr {
     if factors.len() == 1 { factors.remove(0) } else { Expr::Mul(factors) }
 }

@@ -1,4 +1,4 @@
-//! Currencies, scales, units and angles around an expression.
+//! Parses currencies, scales, units and angles around an expression.
 
 use crate::lexicon::{self, Kind};
 use crate::number_words;
@@ -9,7 +9,7 @@ use crate::value::scalar::parser::Parser;
 use crate::value::unit::{Unit, trailing};
 
 impl Parser<'_> {
-    /// `$`, euro and so on before an amount.
+    /// Parses a currency before an amount: `$`, euro and so on.
     pub(crate) fn currency(&mut self) {
         let sign = |t: Option<&Token>| match t.map(|t| &t.tok) {
             Some(Tok::Sym(c)) => lexicon::currency(c.encode_utf8(&mut [0; 4])),
@@ -18,7 +18,7 @@ impl Parser<'_> {
         let number = |t: Option<&Token>| matches!(t, Some(Token { tok: Tok::Num(_), .. }));
         let (name, length) = match (self.peek(), sign(self.token(0))) {
             (_, Some(name)) => (name, 1),
-            // R$ 40, CHF 20, Rs. 500.
+            // Words before a number: R$ 40, CHF 20, Rs. 500.
             (Some(Tok::Word(w)), None) => match (sign(self.token(1)), lexicon::currency(w)) {
                 (Some(_), money) => match money.or_else(|| lexicon::currency(&format!("{w}$"))) {
                     Some(name) if number(self.token(2)) => (name, 2),
@@ -35,12 +35,12 @@ impl Parser<'_> {
         }
     }
 
-    /// A number and words such as "million" or "dozen".
+    /// Parses a word such as "million" or "dozen" after a number.
     pub(crate) fn scaled(&mut self, factors: &mut Vec<Expr>) -> bool {
         let (Some(Tok::Word(w) | Tok::Text(w)), [Expr::Num { .. }, ..]) = (self.peek(), factors.as_slice()) else {
             return false;
         };
-        // $6k
+        // Letters after a price: $6k.
         let priced = matches!(&self.unit, Some(Unit::Measure(..) | Unit::Money(_)));
         let short = [("k", 1_000), ("K", 1_000), ("M", 1_000_000), ("B", 1_000_000_000), ("bn", 1_000_000_000)];
         if let Some((_, n)) = short.iter().find(|s| priced && s.0 == w) {
@@ -60,12 +60,12 @@ impl Parser<'_> {
         }
     }
 
-    /// Takes the words at the end of the whole expression as its unit.
+    /// Parses the words at the end of the complete expression as its unit.
     pub(crate) fn trailing_unit(&mut self) -> bool {
         if !self.units || self.depth > 1 || self.at == 0 || self.at >= self.tokens.len() {
             return false;
         }
-        // $5 per hour, $5/h.
+        // A price per unit: $5 per hour, $5/h.
         let over = is(self.token(0), '/') || matches!(self.peek(), Some(Tok::Word(w)) if w == "per");
         let idle = |t: &Token| matches!(&t.tok, Tok::Word(w) | Tok::Text(w) if lexicon::is(Kind::Idle, w));
         if self.unit.is_some() && self.tokens[self.at..].iter().all(idle) {
@@ -91,7 +91,7 @@ impl Parser<'_> {
         let found =
             trailing(&self.tokens[self.at..], self.tokens[..self.at].iter().any(|t| matches!(t.tok, Tok::Num(_))));
         if let Some(found) = found {
-            // Dollars said twice are dollars.
+            // A currency that is given twice counts once.
             self.unit = Some(found);
             self.at = self.tokens.len();
             return true;
@@ -99,7 +99,7 @@ impl Parser<'_> {
         false
     }
 
-    /// True when `^\circ` stands here.
+    /// Returns the number of tokens of a degree sign at this position, `^\circ` or similar.
     pub(crate) fn degree(&self) -> Option<usize> {
         if is_cmd(self.token(0), "circ") {
             return Some(1);
@@ -113,7 +113,7 @@ impl Parser<'_> {
         (is(self.token(1), '{') && is_cmd(self.token(2), "circ") && is(self.token(3), '}')).then_some(4)
     }
 
-    /// Minutes and seconds of arc behind a degree sign of `n` tokens.
+    /// Parses the minutes and seconds of arc after a degree sign of `n` tokens.
     pub(crate) fn arc(&mut self, degrees: Expr, n: usize) -> Option<Expr> {
         let minutes =
             |p: &Self, at: usize| matches!(p.token(at).map(|t| &t.tok), Some(Tok::Num(_))) && is(p.token(at + 1), '\'');
