@@ -1,5 +1,5 @@
-//! Input that asks for more memory or time than it is worth is refused before the work, by name and without a panic: by
-//! the program itself on two threads, or by the function that reads it.
+//! Tests that input that would need too much memory or time is refused with its name, before the work and without a
+//! panic. The tests use the program with two threads, or the function that reads the input.
 
 use std::fs;
 use std::io::{Cursor, Read, Write};
@@ -20,7 +20,7 @@ use sha2::{Digest, Sha256};
 
 use crate::train::tiny::base_model;
 
-/// What a run of the program came to: its status, its last words, its peak of memory in MiB.
+/// Result of running the program: its exit status, its last message, and its peak memory in MiB.
 struct Ran(Option<i32>, String, u64);
 
 fn omr(dir: &Path, args: &[&str]) -> Ran {
@@ -28,7 +28,7 @@ fn omr(dir: &Path, args: &[&str]) -> Ran {
     let mut child = Command::new(env!("CARGO_BIN_EXE_omr"))
         .args(["--threads", "2"])
         .args(args)
-        // The hub's address, where there is a hub.
+        // Address of the hub, for the tests that use one.
         .env("HF_ENDPOINT", args.last().unwrap())
         .current_dir(dir)
         .stdout(Stdio::null())
@@ -48,7 +48,7 @@ fn omr(dir: &Path, args: &[&str]) -> Ran {
     Ran(ended.code(), said, peak)
 }
 
-/// `omr sft` for a step on two rows as `row` beside eight short ones.
+/// Runs one step of `omr sft` on two copies of `row` and eight short rows.
 fn sft(dir: &Path, data_folder: &str, row: &Value, packing_length: usize) -> Ran {
     if !dir.join("model").exists() {
         base_model(&dir.join("model"));
@@ -63,7 +63,7 @@ fn sft(dir: &Path, data_folder: &str, row: &Value, packing_length: usize) -> Ran
     omr(dir, &["sft", "sft.yaml", "--out", "out"])
 }
 
-/// [`sft`] leaves the two rows out, in less than so many MiB, as `rejected.jsonl` says.
+/// Asserts that [`sft`] leaves the two rows out, as recorded in `rejected.jsonl`, and uses less than `most` MiB.
 fn left_out(dir: &Path, data_folder: &str, row: &Value, most: u64, what: &[&str]) {
     let Ran(code, said, peak) = sft(dir, data_folder, row, 512);
     assert!(code == Some(0) && peak < most, "{said} at {peak}");
@@ -87,7 +87,7 @@ fn zeros(mebibytes: usize) -> Vec<u8> {
     packed.finish().unwrap()
 }
 
-/// A PNG of this size and kind of pixel, with a profile that unpacks to so many MiB.
+/// Returns a PNG of this size and pixel type, with a profile that unpacks to `profile` MiB.
 fn png(side: u32, kind: [u8; 2], profile: usize, pixels: &[u8]) -> Vec<u8> {
     let mut out = b"\x89PNG\r\n\x1a\n".to_vec();
     let mut chunk = |name: &[u8; 4], data: &[u8]| {
@@ -102,7 +102,7 @@ fn png(side: u32, kind: [u8; 2], profile: usize, pixels: &[u8]) -> Vec<u8> {
     out
 }
 
-/// A JPEG of 64 x 64 pixels that says it has this size.
+/// Returns a JPEG of 64 x 64 pixels whose header gives another size.
 fn jpeg(side: u16) -> Vec<u8> {
     let mut bytes = Cursor::new(Vec::new());
     image::RgbImage::new(64, 64).write_to(&mut bytes, image::ImageFormat::Jpeg).unwrap();
@@ -119,7 +119,8 @@ fn zip(path: &Path, mebibytes: usize) {
     zip.finish().unwrap();
 }
 
-/// `omr download` from a hub whose listing is `tree`, headers and body, and then spaces without an end if `endless`.
+/// Runs `omr download` with a hub whose listing is `tree` (headers and body). If `endless` is true, the hub then sends
+/// spaces without end.
 fn download(dir: &Path, tree: &str, endless: bool) -> Ran {
     let (listener, tree) = (TcpListener::bind("127.0.0.1:0").unwrap(), tree.to_owned());
     let address = format!("http://{}", listener.local_addr().unwrap());
@@ -138,7 +139,7 @@ fn download(dir: &Path, tree: &str, endless: bool) -> Ran {
     omr(dir, &["download", "datasets/a/b", "--to", "to", "--include", "*", "--include", &address])
 }
 
-/// A listing whose next page is itself.
+/// A listing whose next page is the same page.
 const AGAIN: &str = "link: <?again>; rel=\"next\"\r\n\r\n[]";
 
 fn added(tokens: usize) -> Value {
@@ -172,7 +173,7 @@ fn small_files_of_large_pictures_are_refused_from_their_headers() {
         let error = decode(&bytes, &Limits::default(), "p").unwrap_err().to_string();
         assert!(error.contains(what), "{error}");
     }
-    // A profile that unpacks to more than it may is left out.
+    // A profile that unpacks to more than the limit is ignored.
     assert!(decode(&png(1, [8, 2], 80, &zeros(1)), &Limits::default(), "p").is_ok());
 }
 
@@ -227,7 +228,7 @@ fn tokenizers_that_could_hang_or_fill_memory_are_refused_by_part() {
     assert_eq!(said("/post_processor", json!({"type": "Sequence", "processors": [whole["post_processor"]]})), "read");
 }
 
-/// Set in the process that is killed.
+/// Environment variable that is set in the process that is killed.
 const KILLED: &str = "OMR_TEST_KILLED";
 
 fn scorer(script: &str) -> Scorer {
@@ -236,7 +237,7 @@ fn scorer(script: &str) -> Scorer {
     Scorer::new(Mode::Strict, None, &config, "reward", None, || unreachable!("no judge is asked")).unwrap()
 }
 
-/// The ids that a file will hold.
+/// Waits until a file contains process ids, and returns them.
 fn ids(file: &Path) -> Vec<String> {
     loop {
         let ids = fs::read_to_string(file).unwrap_or_default();
@@ -248,7 +249,7 @@ fn ids(file: &Path) -> Vec<String> {
     }
 }
 
-/// Whether these processes end soon.
+/// Returns true if these processes end soon.
 fn end(ids: &[String]) -> bool {
     let runs = |id: &String| {
         let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
@@ -266,7 +267,7 @@ fn all_that_a_reward_command_started_ends_with_the_run() {
     let dir = killed.is_none().then(|| tempfile::tempdir().unwrap());
     let folder = dir.as_ref().map_or(PathBuf::from(killed.clone().unwrap_or_default()), |dir| dir.path().to_owned());
     let file = folder.join("ids");
-    // It and the process it starts ignore the end of their input.
+    // The scorer and its child process ignore the end of their input.
     let script = format!("sleep 600 >&- 2>&- & echo $! $$ > {}; exec sleep 600 >&- 2>&-", file.display());
     let scorer = scorer(&script);
     if killed.is_some() {

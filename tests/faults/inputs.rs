@@ -1,5 +1,5 @@
-//! Something that a run depends on changes between a kill and the next start: it is refused by name, or the run ends with
-//! the same bits. Nothing is silent.
+//! Tests what happens if an input of a run changes between a kill and the next start. Either the run stops with an
+//! error that names the input, or its result is bitwise identical. No change is silent.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -28,16 +28,17 @@ use crate::train::damaged::forget_versions;
 use crate::train::tiny::Notes;
 use crate::train::tiny::{Outcome, base_model, device, rl_config, rows, sft_config};
 
-/// A task whose rows stand in a file.
+/// A task whose rows are stored in a file.
 const TASK: &str = "logicvista_thinking";
 
 const RECIPE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cli/recipe.yaml");
 
 type GoOn = fn(&Path, &dyn Observer) -> Result<()>;
-/// What an error must name, nothing where the bits must be the same; then files of the run and what becomes of each.
+/// The text that an error must contain (empty if the result must be bitwise identical), and the changed files of the
+/// run with their changes.
 type Case<'a> = (&'a str, &'a [(&'a str, Change)]);
 
-/// A run that was killed in `work`, kept to be copied there for each case.
+/// A run that was killed in `work`. `kept` is a copy of its folder from which each case starts.
 struct Killed {
     work: PathBuf,
     kept: PathBuf,
@@ -52,7 +53,7 @@ impl Killed {
         Killed { work: work.to_owned(), kept, go_on, of }
     }
 
-    /// What the run comes to where `change` was made since; an error, or its outcome.
+    /// Continues the run after `change`. Returns its outcome or error, and its notes.
     fn after(&self, change: impl FnOnce(&Path)) -> (Result<Outcome>, String) {
         let _ = fs::remove_dir_all(&self.work);
         copy(&self.kept, &self.work);
@@ -62,7 +63,8 @@ impl Killed {
         (done.map(|()| Outcome::of(&self.work.join(self.of))), notes.0.into_inner().unwrap().join("\n"))
     }
 
-    /// Panics unless every case is refused with what it names or ends as the run that was left alone. The number of cases.
+    /// Panics unless every case either gives an error with the expected text or ends like the unchanged run. Returns
+    /// the number of cases.
     fn cases(&self, cases: &[Case]) -> usize {
         let want = self.after(|_| {}).0.unwrap();
         for (named, changes) in cases {
@@ -85,7 +87,7 @@ pub fn folder() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }
 
-/// With the times of the files.
+/// Copies a folder with the modification times of its files.
 fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
@@ -100,12 +102,12 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// What becomes of a file.
+/// A change of a file.
 pub enum Change {
     Removed,
-    /// One bit in its middle.
+    /// One flipped bit in the middle of the file.
     Flipped,
-    /// Its time.
+    /// A new modification time.
     Touched,
     Lines(fn(&mut Vec<String>)),
     By(fn(&Path)),
@@ -144,7 +146,7 @@ const OTHER: Change = By(|pictures| {
     }
 });
 
-/// The name of the program that wrote a parquet file: its rows stay.
+/// Changes the name of the program that wrote a parquet file. Its rows stay the same.
 const RENAMED: Change = By(|path| {
     let mut bytes = fs::read(path).unwrap();
     let at = bytes.windows(8).rposition(|part| part == b"parquet-").unwrap();
@@ -156,7 +158,7 @@ fn remove(path: &Path) {
     if path.is_dir() { fs::remove_dir_all(path).unwrap() } else { fs::remove_file(path).unwrap() }
 }
 
-/// Rows with pictures in files, `rows.jsonl`, and some to measure on, `val.jsonl`.
+/// Writes rows with pictures in files, `rows.jsonl`, and rows for validation, `val.jsonl`.
 fn pictures(dir: &Path, answered: bool) -> (Vec<DatasetConfig>, Vec<DatasetConfig>) {
     let (all, folder) = (dir.join("rows.jsonl"), dir.join("pictures"));
     if !dir.join("val.jsonl").exists() {
@@ -196,7 +198,7 @@ fn sft(dir: &Path) -> SftConfig {
         fs::create_dir_all(&task).unwrap();
         fs::copy(crate::golden::dir().join("eval").join(TASK).join("data.parquet"), task.join("data.parquet")).unwrap();
     }
-    // The rate of a step does not follow from how many there will be.
+    // With a constant schedule, the learning rate of a step does not depend on the total number of steps.
     config.optimizer.lr_scheduler_type = LrSchedulerType::Constant;
     if !generation.exists() && !dir.join("out").exists() {
         fs::write(generation, "{}\n").unwrap();
@@ -283,7 +285,7 @@ fn an_accepted_change_goes_on_and_is_not_refused_again() {
     {
         assert!(said.contains(part), "{part}: {said}");
     }
-    // Also from the checkpoint that was saved before.
+    // The run also continues from the checkpoint before the last one.
     remove(&work.join("out/checkpoints/global_step_5"));
     config.accept_changed.clear();
     run_sft(work, config, &Notes::default()).unwrap();
@@ -320,7 +322,7 @@ fn rl(dir: &Path) -> RlConfig {
     let (train_files, _) = pictures(dir, false);
     let model = dir.join("stage/model");
     if !model.exists() {
-        // A model that a stage has finished: its folder has a record, and the model a manifest.
+        // A model that a finished stage has written: its folder has a record, and the model has a manifest.
         base_model(&model);
         fs::write(model.join("generation_config.json"), "{}\n").unwrap();
         fs::write(dir.join("stage/inputs.json"), "{}\n").unwrap();
@@ -342,7 +344,7 @@ fn rl_goes_on(dir: &Path, observer: &dyn Observer) -> Result<()> {
 
 const HELDOUT: Change = By(|path| assert!(fs::copy(path.with_file_name("heldout.parquet"), path).is_ok()));
 
-/// Stops once a file has so many lines.
+/// Observer that requests a stop when a file has the given number of lines.
 struct StopAt(PathBuf, usize);
 
 impl Observer for StopAt {
@@ -449,7 +451,7 @@ fn an_input_of_a_recipe_that_changed_is_refused_by_name() {
         ("metrics.jsonl", &[("rl/metrics.jsonl", Lines(Vec::clear))]),
         ("heldout.parquet", &[("data/heldout.parquet", Flipped)]),
         ("base/model/tokenizer_config.json", &[("base/model/tokenizer_config.json", LONGER)]),
-        // RL has not begun.
+        // RL has not started.
         (weights, &[("rl", Removed), (weights, Flipped)]),
         ("tokenizer_config.json (missing)", &[("rl", Removed), ("sft/model/tokenizer_config.json", Removed)]),
         (rl, &[("rl", Removed), (rl, HELDOUT)]),

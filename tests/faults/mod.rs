@@ -1,4 +1,4 @@
-//! Bad inputs and faults. `faults.md` lists them with the tests that show what happens.
+//! Tests of bad inputs and faults. `faults.md` lists them with the tests that show the behaviour.
 
 mod bounds;
 mod inputs;
@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-/// Names of the test functions in and below a folder.
+/// Collects the names of the test functions in a folder and its subfolders.
 fn tests(folder: &Path, names: &mut BTreeSet<String>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -44,7 +44,7 @@ fn every_fault_has_its_tests_or_a_reason() {
         let [number, fault, happens, shown] = row.split(" | ").collect::<Vec<&str>>()[..] else { panic!("{row}") };
         let lost: Vec<&str> = shown.split_whitespace().filter(|name| !names.contains(*name)).collect();
         assert!(lost.is_empty(), "{number}, {fault}: no test is called {lost:?}");
-        // What no test shows is a decision, and says why.
+        // A fault without a test is a decision and must give its reason.
         assert!(!shown.is_empty() || happens.len() > 80, "{number}, {fault}: neither a test nor a reason");
         numbers.push(number.parse().unwrap());
     }

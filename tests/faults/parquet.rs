@@ -1,4 +1,5 @@
-//! Parquet as pandas and pyarrow write it by default: one row group, dictionaries and pages of many pictures.
+//! Tests parquet files as pandas and pyarrow write them by default: one row group, with dictionaries and pages of many
+//! pictures.
 
 use std::fs;
 use std::path::Path;
@@ -17,8 +18,8 @@ use parquet::file::properties::{WriterProperties, WriterPropertiesBuilder, Write
 
 use crate::train::tiny::{Notes, base_model, rows};
 
-/// Rows with so many pictures each, of which some have no name, beside nulls for empty lists and ids. A picture has 1 MiB
-/// behind its end that no codec makes shorter; picture i is that of i % `distinct`.
+/// Returns rows with the given numbers of pictures, some without a name, and with nulls for empty lists and ids. A
+/// picture has 1 MiB of incompressible bytes after its end. Picture i equals picture i % `distinct`.
 fn table(pictures: &[usize], distinct: usize) -> RecordBatch {
     let png = rows()[0].images[0].bytes("").unwrap().to_vec();
     let picture = |i: usize| {
@@ -61,7 +62,7 @@ fn write(path: &Path, batch: &RecordBatch, properties: WriterPropertiesBuilder) 
     writer.close().unwrap();
 }
 
-/// One row group, and nothing that says where its pages begin.
+/// Returns properties for one row group and no page index.
 fn one_group() -> WriterPropertiesBuilder {
     WriterProperties::builder().set_offset_index_disabled(true)
 }
@@ -81,21 +82,21 @@ fn open(dir: &Path) -> (Dataset, impl Samples<(u64, Vec<ImageSource>)>) {
     (data, samples)
 }
 
-/// Keeps what a run keeps; what it said.
+/// Copies the data that a run copies. Returns its notes.
 fn keep(data: &Dataset) -> String {
     let notes = Notes::default();
     data.keep(&notes).unwrap();
     notes.0.into_inner().unwrap().join("\n")
 }
 
-/// Copies in a run's index, and their bytes.
+/// Returns the copies in a run's index, with their sizes.
 fn copies(dir: &Path) -> Vec<(std::path::PathBuf, u64)> {
     let Ok(entries) = fs::read_dir(dir.join("run/index")) else { return Vec::new() };
     let paths = entries.map(|entry| entry.unwrap().path()).filter(|path| path.extension().unwrap() != "bin");
     paths.map(|path| (path.clone(), path.metadata().unwrap().len())).collect()
 }
 
-/// Bytes that this thread has read so far.
+/// Returns the number of bytes that this thread has read so far.
 fn read_so_far() -> u64 {
     let io = fs::read_to_string("/proc/thread-self/io").unwrap();
     io.strip_prefix("rchar: ").unwrap().lines().next().unwrap().parse().unwrap()
@@ -109,7 +110,8 @@ fn a_row_of_one_large_row_group_is_read_alone_whatever_the_layout() {
         one_group().set_max_row_group_row_count(Some(10)),
         version(WriterVersion::PARQUET_1_0).set_compression(Compression::SNAPPY),
         version(WriterVersion::PARQUET_2_0).set_compression(Compression::ZSTD(ZstdLevel::default())),
-        // All pictures in a dictionary, as pyarrow has the first thousand: where pages begin does not matter.
+        // All pictures are in a dictionary, as pyarrow does with the first thousand. The positions of pages then do not
+        // matter.
         WriterProperties::builder().set_dictionary_page_size_limit(1 << 30),
     ];
     let mut want: Option<Vec<_>> = None;
@@ -129,14 +131,14 @@ fn a_row_of_one_large_row_group_is_read_alone_whatever_the_layout() {
             "{said}"
         );
         for (path, _) in made.iter().filter(|_| number == 3) {
-            // As another rank, or the next start, finds it: damaged, and made again.
+            // Another rank or the next start finds the copy damaged, and makes it again.
             fs::File::options().write(true).open(path).unwrap().set_len(9 << 20).unwrap();
             keep(&open(dir.path()).0);
             assert_eq!(copies(dir.path()), made);
         }
         let before = read_so_far();
         let mut found: Vec<_> = (0..72).map(|i| (i * 37 % 72, samples.get(i * 37 % 72).unwrap().unwrap())).collect();
-        // The rows hold 72 MiB, and a row group of 10 of them 10.
+        // The rows have 72 MiB. A row group of 10 rows has 10 MiB.
         let bytes = read_so_far() - before;
         assert!(bytes < if number > 0 { 144 << 20 } else { 720 << 20 }, "layout {number}: {bytes} bytes read");
         found.sort_by_key(|(i, _)| *i);
@@ -147,7 +149,7 @@ fn a_row_of_one_large_row_group_is_read_alone_whatever_the_layout() {
 #[test]
 fn a_copy_that_would_outgrow_its_file_is_not_made() {
     let dir = tempfile::tempdir().unwrap();
-    // A dictionary of 65 pictures that stands for 150.
+    // A dictionary of 65 pictures for 150 rows.
     let properties = one_group().set_dictionary_page_size_limit(1 << 30);
     write(&dir.path().join("rows.parquet"), &table(&[1; 150], 65), properties);
     let (data, samples) = open(dir.path());

@@ -1,4 +1,4 @@
-//! The comparison page and the small print of training: what was drawn, divided or ended wrongly.
+//! Tests the comparison page and details of training: drawings, divisions and endings that were once wrong.
 
 use std::fs;
 use std::path::Path;
@@ -34,7 +34,7 @@ fn bars_of_two_evaluations_stand_in_one_column_at_one_scale() {
         100.0 * summary["tasks"]["logicvista_thinking"]["metrics"]["acc_score"].as_f64().unwrap()
     });
     assert!(shares[0] > shares[1] && shares[1] > 0.0, "{shares:?}");
-    // A row of its own for each bar: a drawing 100 wide in its first column, its figure in the second.
+    // Each bar has its own row: a drawing with a width of 100 in the first column, and its number in the second.
     let rows: Vec<&str> = page.split("<div class=\"run ").skip(1).collect();
     assert_eq!(rows.len(), 2);
     let widths = [rows[0], rows[1]].map(|row| -> f64 {
@@ -42,7 +42,8 @@ fn bars_of_two_evaluations_stand_in_one_column_at_one_scale() {
         assert!(drawing.contains("viewBox=\"0 0 100 26\" preserveAspectRatio=\"none\"") && !figure.contains("<svg"));
         drawing.split_once("<rect y=\"4\" width=\"").unwrap().1.split('"').next().unwrap().parse().unwrap()
     });
-    // The first column in windows of 1,400 pixels (982 less names) and of 420: all bars of a page have it.
+    // Width of the first column in windows of 1,400 pixels (982 minus names) and of 420. It is the same for all bars of
+    // a page.
     for (rule, column) in [
         (".run { display: grid; grid-template-columns: minmax(0, 1fr) 150px; gap: 16px;", 982.0 - 308.0 - 166.0),
         (".run { grid-template-columns: minmax(0, 1fr) 54px; gap: 8px; }", 362.0 - 62.0),
@@ -81,14 +82,14 @@ fn reasons_of_bad_rows_are_one_line_that_reads_as_a_sentence() {
     assert!(line.contains("; 1 missing_image, the first: ") && !line.contains("  "), "{line}");
 }
 
-/// A question without a picture, and its answer.
+/// Returns a question without a picture, with its answer.
 fn plain(i: usize) -> Row {
     let messages = vec![Message::text("user", format!("{i} + 1?")), Message::text("assistant", (i + 1).to_string())];
     Row { id: i.to_string(), messages, ..Row::default() }
 }
 
-/// Six updates of four rows, of which the second, fourth and fifth have pictures, from a model in which every picture becomes
-/// infinite; and a run of the others alone.
+/// Returns two configs. The first has six updates of four rows, and its second, fourth and fifth updates have pictures,
+/// for which the model computes infinite values. The second config has only the other rows.
 fn poisoned(dir: &Path) -> [SftConfig; 2] {
     let config = sft_config(dir);
     let path = config.model.as_ref().unwrap().join("model.safetensors");
@@ -120,7 +121,7 @@ fn poisoned(dir: &Path) -> [SftConfig; 2] {
     [config, sound]
 }
 
-/// Weights and optimizer state that a run left.
+/// Returns the weights and the optimizer state that a run wrote.
 fn learned(outcome: &Outcome) -> Vec<&Vec<u8>> {
     let is_learned = |name: &str| name.ends_with("model.safetensors") || name.contains("/optim-");
     outcome.files.iter().filter(|(name, _)| is_learned(name)).map(|(_, bytes)| bytes).collect()
@@ -154,7 +155,7 @@ fn more_skipped_updates_in_a_row_than_allowed_end_the_run() {
     };
     assert_eq!(ended(run("none", 6, 0)), (2, "the loss".to_owned()));
     assert_eq!(ended(run("one", 6, 1)), (5, "the loss".to_owned()));
-    // A checkpoint knows how many came before it.
+    // A checkpoint records the number of skipped updates before it.
     run("resumed", 4, 1).unwrap();
     assert_eq!(ended(run("resumed", 6, 1)).0, 5);
 
@@ -182,7 +183,7 @@ fn norms_and_biases_decay_where_the_key_says_so() {
     let [on, off] = [&on, &off].map(|bytes| safetensors::SafeTensors::deserialize(bytes).unwrap());
     for (name, tensor) in on.tensors() {
         let same = tensor.data() == off.tensor(&name).unwrap().data();
-        // A bias that begins as 0 has nothing that decays.
+        // A bias that starts as 0 does not decay.
         assert!(same || tensor.shape().len() == 1, "{name}");
         assert!(!(same && name.ends_with("norm.weight")), "{name}");
     }

@@ -1,4 +1,4 @@
-//! Ranks among strangers, behind a slow reward, and ahead of a preemption.
+//! Tests ranks with unknown callers on their port, with a slow reward, and before a preemption.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -20,7 +20,8 @@ use crate::train::tiny::{Outcome, run_sft, sft_config};
 const OMR: &str = env!("CARGO_BIN_EXE_omr");
 const SECRET: &str = "of this test";
 
-/// A run of two lanes and `steps` updates: its config file, where it goes, and what it comes to.
+/// Returns a run of two gradient lanes and `steps` updates: its config file, its output folder, and a function that
+/// computes the expected outcome.
 fn job(dir: &Path, steps: u64) -> (PathBuf, PathBuf, impl FnOnce() -> Outcome) {
     let config = SftConfig { gradient_lanes: Some(2), max_steps: Some(steps), ..sft_config(dir) };
     let (file, whole) = (dir.join("sft.yaml"), dir.join("whole"));
@@ -35,7 +36,7 @@ fn sft(file: &Path, out: &Path) -> Command {
     command
 }
 
-/// Rank `rank` of two as a launcher starts it, to meet at `port`.
+/// Starts rank `rank` of two as a launcher does. The ranks meet at `port`.
 fn launched(mut command: Command, rank: &str, port: u16) -> Child {
     let port = (port - 1).to_string();
     command.envs([("RANK", rank), ("LOCAL_RANK", rank), ("WORLD_SIZE", "2"), ("MASTER_ADDR", "127.0.0.1")]);
@@ -54,7 +55,7 @@ fn wait_for(what: &str, is_there: impl Fn() -> bool) {
     }
 }
 
-/// Both end well.
+/// Asserts that both processes end successfully.
 fn well(ranks: [Child; 2]) {
     for rank in ranks {
         let output = rank.wait_with_output().unwrap();
@@ -62,13 +63,13 @@ fn well(ranks: [Child; 2]) {
     }
 }
 
-/// What a caller that knows `secret` answers to a `nonce`, as the end that `does` so.
+/// Returns the proof of a caller with `secret` for a `nonce`. `does` is the role of the caller in the handshake.
 fn proof(secret: &str, nonce: &[u8], does: &[u8]) -> Vec<u8> {
     let key = blake3::derive_key("omr: what ranks of a run prove to each other", secret.as_bytes());
     [&[7; 32][..], blake3::keyed_hash(&key, &[nonce, &[7; 32], does].concat()).as_bytes()].concat()
 }
 
-/// What a stranger may know: the nonce it was sent and an earlier one, the program's name and hash.
+/// Data that an unknown caller may have: the nonce it received, an earlier one, and the program's name and hash.
 struct Known {
     nonce: Vec<u8>,
     stale: [u8; 32],
@@ -76,7 +77,7 @@ struct Known {
 }
 
 impl Known {
-    /// What rank 1 of this program, or of a `program` of its own, says once it is let in.
+    /// Returns the message that rank 1 of this program, or of another `program`, sends after it is accepted.
     fn greeting(&self, program: Option<&str>) -> Vec<u8> {
         let member = json!({"host": "stranger", "pid": 1, "address": "127.0.0.1:1"});
         let program = program.unwrap_or(&self.program);
@@ -95,7 +96,7 @@ enum Manner {
     Closed,
 }
 
-/// How a stranger speaks, and what it says.
+/// The way in which an unknown caller behaves, and the bytes that it sends.
 type Stranger = (Manner, fn(&Known) -> Vec<u8>);
 
 const STRANGERS: [Stranger; 20] = {
@@ -114,19 +115,19 @@ const STRANGERS: [Stranger; 20] = {
         (AtOnce, |known| known.greeting(Some("evil"))),
         (ByteByByte, |known| [known.greeting(None), known.greeting(None)].concat()),
         (AtOnce, |known| [proof("another", &known.nonce, b"calls"), known.greeting(None)].concat()),
-        // Replayed, reflected, of the other end.
+        // A replayed proof, a reflected one, and one for the other role.
         (AtOnce, |known| [proof(SECRET, &known.stale, b"calls"), known.greeting(None)].concat()),
         (HalfClosed, |known| proof(SECRET, &known.stale, b"calls")),
         (AtOnce, |known| [&known.nonce[..], &known.nonce].concat()),
         (AtOnce, |known| [proof(SECRET, &known.nonce, b"accepts"), known.greeting(None)].concat()),
-        // Parts of what would be right.
+        // Parts of a correct message.
         (AtOnce, |known| proof(SECRET, &known.nonce, b"calls")[..63].to_vec()),
         (HalfClosed, |known| proof(SECRET, &known.nonce, b"calls")[..40].to_vec()),
         (Closed, |known| proof(SECRET, &known.nonce, b"calls")[..32].to_vec()),
     ]
 };
 
-/// A stranger's call, until it is closed or the run is `over`; all that it was sent.
+/// Makes an unknown caller's call, until the connection is closed or the run is `over`. Returns all received bytes.
 fn call(
     mut stream: TcpStream,
     (manner, says): (Manner, fn(&Known) -> Vec<u8>),
@@ -142,7 +143,7 @@ fn call(
     let pause = if manner == Manner::ByteByByte { 20 } else { 0 };
     let words = says(&known);
     for part in words.chunks(if pause > 0 { 1 } else { usize::MAX }) {
-        // What rank 0 has closed is over.
+        // Rank 0 has closed the connection.
         if over.load(Ordering::Relaxed) || stream.write_all(part).is_err() {
             break;
         }
@@ -153,7 +154,7 @@ fn call(
         Manner::HalfClosed => drop(stream.shutdown(Shutdown::Write)),
         _ => {}
     }
-    // Rank 0 closes it, or ends.
+    // Rank 0 closes the connection or exits.
     let _ = stream.read_to_end(&mut reply);
     reply
 }
@@ -174,7 +175,7 @@ fn strangers_neither_end_nor_delay_a_run_and_learn_nothing_of_it() {
     wait_for("rank 0 listens", || connect().is_ok());
     let mut stale = [0; 32];
     connect().unwrap().read_exact(&mut stale).unwrap();
-    // Forty that say nothing are there all the time.
+    // Forty silent connections stay open all the time.
     let silent: (Manner, fn(&Known) -> Vec<u8>) = (Manner::AtOnce, |_| Vec::new());
     let kinds: Vec<_> = STRANGERS.into_iter().chain(std::iter::repeat_n(silent, 40)).collect();
     let (over, spoken) = (AtomicBool::new(false), AtomicUsize::new(0));
@@ -215,7 +216,8 @@ fn a_reward_that_takes_ten_times_the_deadline_is_waited_for() {
     gathered.into_iter().for_each(|done| done.unwrap());
 }
 
-/// What Slurm sends ahead of a preemption, to a run of `--gpus`; a launcher's ranks, with a secret in the run directory, go on.
+/// Slurm sends this signal before a preemption to a run with `--gpus`. The run then continues with ranks from a
+/// launcher and a secret in the run directory.
 #[test]
 fn sigusr1_saves_and_the_next_start_has_the_same_bits() {
     let dir = tempfile::tempdir().unwrap();

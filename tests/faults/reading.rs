@@ -1,5 +1,5 @@
-//! Rows and pictures as they are read: a fault of the system is not a row's, a changed picture is refused, and nothing that
-//! rows hold is passed over in silence.
+//! Tests reading of rows and pictures: a system error is not blamed on a row, a changed picture is refused, and no
+//! content of a row is ignored silently.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -31,7 +31,7 @@ fn pictured(picture: &str) -> Value {
     json!({"conversations": [{"from": "human", "value": "what is it"}, {"from": "gpt", "value": "one"}], "image": picture})
 }
 
-/// A picture of noise: many times what its ends hold.
+/// Writes a picture of noise, which is many times larger than the sampled parts at its ends.
 fn noise(path: &Path) {
     let byte = |x: u32, y: u32| {
         let mixed = (x * 7919 + y * 104_729).wrapping_mul(2_654_435_761);
@@ -44,7 +44,8 @@ fn noise(path: &Path) {
 #[test]
 fn an_error_of_the_system_ends_the_run_and_is_never_a_bad_row() {
     let of_file = |number| is_of_file(&std::io::Error::from_raw_os_error(number));
-    // ENOENT, ENOTDIR, EISDIR, ENAMETOOLONG, ELOOP; EIO, ENOMEM, EACCES, ENFILE, EMFILE, ESTALE.
+    // ENOENT, ENOTDIR, EISDIR, ENAMETOOLONG and ELOOP belong to the file. EIO, ENOMEM, EACCES, ENFILE, EMFILE and
+    // ESTALE do not.
     assert!([2, 20, 21, 36, 40].into_iter().all(of_file) && ![5, 12, 13, 23, 24, 116].into_iter().any(of_file));
 
     let dir = tempfile::tempdir().unwrap();
@@ -52,7 +53,7 @@ fn an_error_of_the_system_ends_the_run_and_is_never_a_bad_row() {
     jsonl(&rows, [pictured("mem")]);
     fs::create_dir(dir.path().join("whole")).unwrap();
     noise(&dir.path().join("whole/mem"));
-    // A regular file that the system cannot read: the memory of the process, where it has none.
+    // A regular file that the system cannot read: an unmapped part of the process memory.
     symlink("/proc/self", &pictures).unwrap();
     let entry = DatasetConfig { data_folder: Some(pictures.clone()), ..read::entry(&rows) };
     let config = SftConfig { datasets: vec![entry], max_bad_rows: 1.0, max_steps: Some(1), ..sft_config(dir.path()) };
@@ -66,7 +67,7 @@ fn an_error_of_the_system_ends_the_run_and_is_never_a_bad_row() {
     for command in ["format", "inspect"] {
         failure(&["data", command, &yaml, "--out", &stage], 1, &["rows.jsonl row 1", "mem: "]);
     }
-    // The same run on a disk that can be read.
+    // The same run on a readable disk.
     fs::remove_file(&pictures).unwrap();
     symlink(dir.path().join("whole"), &pictures).unwrap();
     let job = Job::new(&out, config).unwrap();
@@ -115,7 +116,7 @@ fn an_answer_that_changed_in_its_file_is_refused_by_name_and_older_files_are_rea
     let key = Key::new("model", b"question", "greedy");
     Store::open(&part).unwrap().put(&key, "sums row 7 rollout 0", &answer).unwrap();
     let change = |path: &Path, sql: &str| rusqlite::Connection::open(path).unwrap().execute_batch(sql).unwrap();
-    // A file of the layout without hashes gets them, and they are taken along.
+    // A file with the old layout without hashes receives hashes, and its answers are merged.
     change(&part, "ALTER TABLE answers DROP COLUMN blake3; PRAGMA user_version = 1");
     Store::open(&path).unwrap().merge(&part).unwrap();
     assert_eq!(Store::open(&path).unwrap().get(&key).unwrap(), Some(answer));
@@ -168,12 +169,12 @@ fn an_imagefolders_pictures_are_read_and_a_job_says_what_it_read_and_what_not() 
             && job.common.data.notes()[0] == line,
         "{line}"
     );
-    // Four rows an update, of two.
+    // Four rows per update, but only two rows exist.
     assert!(
         job.common.data.notes()[1]
             .contains("train_batch_size is 4, and there are 2 samples: one update takes each up to 2")
     );
-    // In a file of another name the column is none of a picture.
+    // With a different file name, the column does not name a picture.
     let rows = dir.path().join("rows.jsonl");
     jsonl(&rows, [json!({"question": "q", "answer": "5", "file_name": "scan-7.pdf"})]);
     assert!(read::read(&read::entry(&rows)).unwrap()[0].images.is_empty());
@@ -214,7 +215,7 @@ fn a_system_column_is_the_system_turn_and_masked_turns_are_no_targets() {
     assert_eq!(text_of(&rows[0].messages[0]), "be brief");
     let whole = targets(&rows[0]);
     assert_eq!(rows.iter().map(|row| targets(row) == whole).collect::<Vec<_>>(), [true, true, false, false, false]);
-    // What a stage writes has them, too.
+    // The output of a stage also contains them.
     write::write(&copy, &rows, Form::Sft).unwrap();
     let back = read::read(&read::entry(&copy)).unwrap();
     assert!(back.iter().zip(&rows).all(|(back, row)| back.messages == row.messages));

@@ -1,5 +1,5 @@
-//! What runs do to folders, and what they write down: files of the user stay, a refused command leaves no trace, one
-//! process works in a folder, no secret is shown, and a config that never ends is refused.
+//! Tests what runs do to folders and what they write. Files of the user stay. A refused command leaves no trace. Only
+//! one process works in a folder. Secrets are never shown, and a config that expands without end is refused.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -17,7 +17,7 @@ use crate::train::tiny::{files, sft_config};
 
 const RECIPE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cli/recipe.yaml");
 
-/// What a command wrote to stdout and stderr, once it has ended with `code`.
+/// Runs `omr`, which must exit with `code`. Returns its stdout and stderr.
 fn omr(args: &[&str], code: i32) -> String {
     with(args, &[], code)
 }
@@ -34,7 +34,7 @@ fn with(args: &[&str], variables: &[(&str, &str)], code: i32) -> String {
 struct Folder(tempfile::TempDir);
 
 impl Folder {
-    /// A folder with configs `sft.yaml`, `rl.yaml` and `format.yaml`, models and rows.
+    /// Creates a folder with the configs `sft.yaml`, `rl.yaml` and `format.yaml`, models and rows.
     fn new() -> Folder {
         let folder = Folder(tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap());
         let dir = folder.0.path();
@@ -60,7 +60,7 @@ impl Folder {
     }
 }
 
-/// Names as people and other programs give them to temporaries and backups.
+/// Names of temporary files and backups as people and other programs use them.
 const THEIRS: &str = ".git.old-2023/x .notes.tmp-draft .env.old-backup .config.old-keep/x proj/.x.tmp-me/x .bashrc.tmp-1 \
     .vimrc.old-7 .ssh.old-20240101/id proj/.git.old-2023/x proj/.model.old-2023/x .model.old-keep/x \
     .model.old-7a/x .model.tmp-1-2-3/x .model.tmp-/x .summary.json.old-20231105 .summary.json.old-3-1 \
@@ -85,7 +85,7 @@ fn files_named_like_temporaries_survive_every_command() {
         ["sft.yaml", "rl.yaml", "format.yaml", "q.jsonl", "home", "plain"].map(|name| folder.at(name));
     let (base, answers) = (folder.at("base"), folder.at("home/answers.jsonl"));
     put(&folder.path("home"), THEIRS);
-    // Names of ours, in a folder that no run has begun in.
+    // Names as omr uses them, in a folder in which no run has started.
     put(&folder.path("home"), ".model.old-123/x .summary.json.tmp-123 .rows.parquet.tmp-1");
     put(&folder.path("plain"), THEIRS);
     fs::write(folder.path("home/config.yaml"), "foo: 1\n").unwrap();
@@ -112,7 +112,7 @@ fn files_named_like_temporaries_survive_every_command() {
         omr(command, 2);
         assert!(files(&folder.path("home")) == before, "{command:?}: {:?}", files(&folder.path("home")).keys());
     }
-    // A run is made and gone on with: what a killed one left of it goes, or comes back.
+    // A run is created and continued. Files that a killed run left are removed or restored.
     for (name, command) in [("format", &["data", "format", &format][..]), ("sft", &["sft", &sft])] {
         let (dir, out) = (folder.path(name), folder.at(name));
         put(&dir, THEIRS);
@@ -153,7 +153,7 @@ fn a_refused_command_leaves_no_trace_and_claims_nothing() {
     assert!(!folder.path("a").exists());
     let text = omr(&["sft", &sft, "--out", "/proc/x"], 2);
     assert!(text.contains("/proc/x: found a place where the system makes no folders, expected a path"), "{text}");
-    // A run of an older version that began and made no step.
+    // A run of an older version that started but made no step.
     fs::create_dir(&out).unwrap();
     let bf16 = fs::read_to_string(&sft).unwrap().replace("dtype: f32", "dtype: bf16").replace("seed: ", "seed: 1");
     fs::write(folder.path("out/config.yaml"), format!("# omr 0.1.0, on a card\n{bf16}")).unwrap();
@@ -162,7 +162,7 @@ fn a_refused_command_leaves_no_trace_and_claims_nothing() {
     assert!(text.contains("made no step: replaced") && folder.path("out/model").is_dir(), "{text}");
     let text = omr(&["sft", &sft, "--out", &out, "seed=5"], 2);
     assert!(text.contains("seed was"), "{text}");
-    // A picture that is not there is said in words.
+    // A missing picture is reported in words.
     fs::write(folder.path("p.jsonl"), json!({"problem": "<image>?", "answer": "1", "images": ["no.png"]}).to_string())
         .unwrap();
     let text = omr(&["data", "inspect", &folder.at("p.jsonl"), "--out", &deep], 2);
@@ -202,7 +202,7 @@ fn a_stage_of_a_running_recipe_is_refused_and_so_is_a_part_beside_the_whole() {
 #[test]
 fn secrets_of_servers_are_sent_and_written_nowhere() {
     let folder = Folder::new();
-    // It says again what it was sent, as some servers do.
+    // The server repeats in its answer what it received, as some servers do.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let (send, seen) = std::sync::mpsc::channel();
@@ -261,7 +261,7 @@ fn a_config_without_an_end_and_numbers_without_a_sense_are_refused() {
             assert!(text.contains(config.as_str()) && text.contains("expected"), "{text}");
         }
     }
-    // Each unknown key was looked for in the tables of all commands.
+    // Each unknown key used to be searched in the tables of all commands.
     let keys: String = (0..3000).map(|i| format!("unknown_{i}: 1\n")).collect();
     fs::write(folder.path("keys.yaml"), keys).unwrap();
     fs::write(

@@ -1,5 +1,5 @@
-//! Something that a data stage reads changes: the next start and the joining of its parts are refused by name, until the key
-//! that the refusal names accepts it.
+//! Tests changes of the inputs of a data stage. The next start and the joining of its parts are refused with the name
+//! of the input, until the key that the error names accepts the change.
 
 use std::path::Path;
 
@@ -34,7 +34,7 @@ fn an_input_of_a_data_stage_that_changed_is_refused_until_its_key_accepts_it() {
         let stage = StageConfig { accept_changed: vec![kind], ..dedup.stage.clone() };
         DedupConfig { stage, ..dedup.clone() }
     };
-    // Stopped, finished, accepted.
+    // The stage is stopped, finished, and the change is accepted.
     let stopped = observed(&dedup, &out, None, &Impatient::after(0));
     assert!(matches!(stopped, Err(Error::Stopped)), "{stopped:?}");
     ask(&rows, "xy");
@@ -47,7 +47,7 @@ fn an_input_of_a_data_stage_that_changed_is_refused_until_its_key_accepts_it() {
     refused(run_dedup(&accepting(Changed::Model)));
     let (summary, fresh) = run_dedup(&accepting(Changed::Rows)).unwrap();
     assert!(fresh && summary.kept == 0 && !run_dedup(&dedup).unwrap().1);
-    // What another stage finished, parts, and a model.
+    // The output of another stage, parts, and a model.
     Manifest::write_of(folder.path(), vec!["rows.jsonl".to_owned()]).unwrap();
     ask(&rows, "xyz");
     let fresh = run(&dedup, &at("fresh"), None);

@@ -1,4 +1,5 @@
-//! Files from strangers: whatever they hold, memory stays bounded, nothing hangs and the error names them.
+//! Tests files from untrusted sources. For any content, memory stays bounded, nothing hangs, and the error names the
+//! file.
 
 use std::fs;
 use std::path::Path;
@@ -21,10 +22,10 @@ use serde_json::{Value, json};
 
 use crate::train::tiny::{base_model, device};
 
-/// Set in that process.
+/// Environment variable that is set in the child process.
 const CHILD: &str = "OMR_TEST_PEAK_OF";
 
-/// Runs test `name` in a process of its own; its peak of memory in bytes.
+/// Runs test `name` in its own process. Returns its peak memory in bytes, or `None` inside that process.
 fn peak_of(name: &str) -> Option<u64> {
     if std::env::var_os(CHILD).is_some() {
         return None;
@@ -43,7 +44,7 @@ fn print_peak() {
     println!("\n{}", status.lines().find(|line| line.starts_with("VmHWM:")).unwrap());
 }
 
-/// Templates that would take all memory there is, each by a way of its own.
+/// Templates that would use all memory, each in a different way.
 const BOMBS: &[&str] = &[
     "{{ 'a'|indent(10000000000, true) }}",
     "{{ messages|tojson|indent(10000000000, true) }}",
@@ -86,7 +87,8 @@ fn a_templates_memory_is_bounded_whatever_it_does() {
         return print_peak();
     };
     println!("{} bombs: {} MiB", BOMBS.len(), peak >> 20);
-    // The budget of 16 MiB a few times over, raw text that is captured (1 GiB at most, 40 bytes a turn here), the process.
+    // The limit covers the process, several times the budget of 16 MiB, and captured raw text (at most 1 GiB; here 40
+    // bytes per iteration).
     assert!(peak < 512 << 20, "{peak} bytes");
 }
 
@@ -102,7 +104,7 @@ fn long_conversations_stay_within_a_templates_budget() {
     assert!(text.ends_with("150 2249 300") || text.ends_with("300"), "{}", &text[text.len() - 40..]);
 }
 
-/// A model directory of one shard or, where `shards`, two and their index.
+/// Writes a model directory. Returns its config and the bytes of its weights.
 fn model_dir(dir: &Path) -> (Value, Vec<u8>) {
     base_model(dir);
     let config = serde_json::from_slice(&fs::read(dir.join("config.json")).unwrap()).unwrap();
@@ -213,7 +215,7 @@ fn a_pipe_in_a_model_directory_or_among_rows_does_not_hang() {
     }
 }
 
-/// A row group of so many times these texts; the file's bytes.
+/// Writes a row group that repeats these texts `times` times. Returns the size of the file in bytes.
 fn parquet(path: &Path, texts: &[String], times: usize, dictionary: bool) -> u64 {
     let answers = StringArray::from(vec!["1"; texts.len()]);
     let texts: StringArray = texts.iter().map(Some).collect();
@@ -239,7 +241,7 @@ fn bombs_of_parquet_are_refused_or_read_in_bounded_memory() {
         assert!(bytes < 1 << 20, "{bytes}");
     }
     let Some(peak) = peak_of("bombs_of_parquet_are_refused_or_read_in_bounded_memory") else {
-        // 1.2 GB at once, by a dictionary of one text.
+        // 1.2 GB in one row group, from a dictionary with one text.
         let mut rows = 0;
         read::for_each(&entry(&dictionary), |row| {
             rows += usize::from(row.is_ok());
@@ -250,7 +252,7 @@ fn bombs_of_parquet_are_refused_or_read_in_bounded_memory() {
         return print_peak();
     };
     println!("read: {} MiB", peak >> 20);
-    // 256 MiB of one batch, and its rows.
+    // 256 MiB for one batch, and its rows.
     assert!(peak < 640 << 20, "{peak} bytes");
     // 300 MB by compression.
     let texts: Vec<String> = (0..10).map(|i| format!("{i}{}", "x".repeat(3 << 20))).collect();

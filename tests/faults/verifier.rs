@@ -1,4 +1,4 @@
-//! Verdicts that were wrong on answers nobody had shown to the verifier: each hole by its symptom.
+//! Tests answers from fresh lists on which the verifier's verdict was once wrong, grouped by the kind of mistake.
 
 use omr_verify::{Mode, extract, verify};
 
@@ -6,7 +6,8 @@ fn equal(gold: &str, answer: &str) -> bool {
     verify(gold, answer, Mode::Strict).equal
 }
 
-/// Each answer is accepted for its gold: `GOLD <- ANSWER ~ ANSWER`, several after ` ; `.
+/// Asserts that each answer is accepted for its gold answer. The format is `GOLD <- ANSWER ~ ANSWER`, with ` ; `
+/// between several.
 fn accepted(pairs: &str) {
     for pair in pairs.split(" ; ") {
         let (gold, answers) = pair.split_once(" <- ").unwrap();
@@ -14,7 +15,7 @@ fn accepted(pairs: &str) {
     }
 }
 
-/// The same; none is accepted.
+/// Asserts that no answer is accepted, in the same format.
 fn refused(pairs: &str) {
     for pair in pairs.split(" ; ") {
         let (gold, answers) = pair.split_once(" <- ").unwrap();
