@@ -1,5 +1,5 @@
-//! `goldens/eval`: the published evaluation's tasks, run by their authors' code, against `omr eval --dump-prompts` and
-//! `omr eval --responses` as a user types them; and the tables of their pieces.
+//! Compares `omr eval --dump-prompts` and `omr eval --responses` with `goldens/eval`: the tasks of the published
+//! evaluation, run by their authors' code. Also compares tables of single steps.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 
 use crate::cli::training::run;
 
-/// A task's folder.
+/// The folder of a task.
 struct Folder {
     name: String,
     path: PathBuf,
@@ -26,7 +26,7 @@ fn folders() -> Vec<Folder> {
     found.into_iter().map(|path| Folder { name: name(&path), path }).collect()
 }
 
-/// A measurement in a folder of its own: the task's rows where a user has them, what was recorded, what came out.
+/// An evaluation in its own folder: the task's rows as a user has them, the recorded responses, and the outputs.
 struct Run {
     dir: tempfile::TempDir,
     place: String,
@@ -60,13 +60,13 @@ impl Run {
         self.dir.path().join(name).to_str().unwrap().to_owned()
     }
 
-    /// The lines of `--dump-prompts` by index.
+    /// Returns the lines of `--dump-prompts` by index.
     fn prompts(&self) -> BTreeMap<u64, Value> {
         self.run(&["--dump-prompts", &self.at("prompts.jsonl")]);
         by_index(&self.at("prompts.jsonl"))
     }
 
-    /// `summary.json` of the task and the samples by index.
+    /// Returns `summary.json` of the task, and the samples by index.
     fn score(&self, task: &str, responses: &[(u64, Value)], more: &[&str]) -> (Value, BTreeMap<u64, Value>) {
         let line = |(index, responses): &(u64, Value)| {
             json!({"task": task, "index": index, "responses": responses}).to_string() + "\n"
@@ -93,7 +93,7 @@ fn index(row: &Value) -> u64 {
     row["index"].as_u64().unwrap()
 }
 
-/// Numbers by their value, whatever their type: the published code mixes whole and other numbers.
+/// Compares numbers by value, not by type, because the published code mixes integers and floats.
 fn same(got: &Value, want: &Value) -> bool {
     match (got, want) {
         (Value::Number(a), Value::Number(b)) => (a.as_f64().unwrap() - b.as_f64().unwrap()).abs() < 1e-12,
@@ -109,7 +109,7 @@ fn assert_same(got: &Value, want: &Value, place: &str) {
     assert!(same(got, want), "{place}: {got} instead of {want}");
 }
 
-/// Parts of a message, whichever way the golden names its pictures.
+/// Returns the parts of a message in one notation, because the goldens name pictures in two ways.
 fn messages(row: &Value) -> Value {
     let mut messages = row["messages"].clone();
     let parts = messages.as_array_mut().unwrap().iter_mut().flat_map(|m| m["parts"].as_array_mut().unwrap());
@@ -121,7 +121,7 @@ fn messages(row: &Value) -> Value {
     messages
 }
 
-/// Size and pixels of pictures; the published code says also how a file stored them.
+/// Returns the size and pixels of pictures. The published code also reports how a file stored them.
 fn images(row: &Value) -> Vec<Value> {
     let of = |image: &Value| json!([image["width"], image["height"], image["rgb_sha256"]]);
     row["images"].as_array().unwrap().iter().map(of).collect()
@@ -135,7 +135,7 @@ fn assert_prompt(got: &Value, want: &Value, place: &str) {
     }
 }
 
-/// The parquet file and options of a golden file.
+/// Returns the parquet file and the options that belong to a golden file.
 fn data_of(file: &Path, golden: &Value) -> (String, Vec<String>) {
     match golden["shuffle_seed"].as_u64() {
         Some(seed) => ("data.parquet".to_owned(), vec![format!("shuffle_seed={seed}")]),
@@ -152,7 +152,7 @@ fn golden_files(folder: &Folder) -> Vec<PathBuf> {
     files
 }
 
-/// Messages, pictures, golds, metrics and aggregates of a golden file in compat.
+/// Compares the messages, pictures, gold answers, metrics and aggregates of a golden file in compat mode.
 fn compat(folder: &Folder, file: &Path) -> usize {
     let golden = super::json(file);
     let (data, options) = data_of(file, &golden);
@@ -194,7 +194,8 @@ fn tasks_as_published() {
     super::report("eval compat", cases);
 }
 
-/// Rows the published code ends with an error on are named, in compat left out, in strict refused.
+/// If the published code crashes on a row, the row is named in both modes. Compat mode omits it and strict mode rejects
+/// it.
 #[test]
 fn rows_the_published_code_crashes_on() {
     let mut cases = 0;
@@ -229,7 +230,7 @@ fn task_of(folder: &Folder) -> &'static TaskSpec {
     task::find(&folder.name).unwrap()
 }
 
-/// What a task makes of a row's columns and scores.
+/// Returns the metrics that a task computes from a row's columns and scores.
 fn metrics_of(folder: &Folder, doc: &Value, acc: &[f64], format: &[f64], answers: &[&str]) -> Result<Value, Value> {
     let extra: Map<String, Value> = doc.as_object().cloned().unwrap_or_default();
     let row = Row { extra, ..Row::default() };
@@ -239,7 +240,7 @@ fn metrics_of(folder: &Folder, doc: &Value, acc: &[f64], format: &[f64], answers
     metrics.map(Value::Object).map_err(|crash| json!(crash.class))
 }
 
-/// Tables of how several answers to a question are counted.
+/// Compares tables of the metrics for several answers to one question.
 #[test]
 fn several_answers_to_a_question() {
     let mut cases = 0;
@@ -271,7 +272,7 @@ fn several_answers_to_a_question() {
     super::report("eval answers", cases);
 }
 
-/// Tables of the texts of prompts. They stand there with white space around that every prompt loses.
+/// Compares tables of prompt texts. The tables keep the surrounding white space that is removed from every prompt.
 #[test]
 fn texts_of_prompts() {
     let mut cases = 0;
@@ -304,7 +305,7 @@ fn table(folder: &Folder, name: &str) -> Vec<Value> {
     if path.exists() { rows(&super::json(&path)).to_vec() } else { Vec::new() }
 }
 
-/// Strict: four questions to each chart, scored as published; the judge is told the question.
+/// Strict mode: each chart has four questions, which are scored as published. The judge receives the question.
 #[test]
 fn charts_are_asked_four_questions() {
     let mut cases = 0;
@@ -340,14 +341,14 @@ fn charts_are_asked_four_questions() {
     super::report("eval charts", cases);
 }
 
-/// What a task makes of its questions' metrics in strict.
+/// Returns the aggregates that a task computes from the metrics of its questions in strict mode.
 fn aggregated(folder: &Folder, questions: impl Iterator<Item = Map<String, Value>>) -> Value {
     let questions: Vec<Counted> = questions.map(|metrics| Counted { metrics, cluster: None }).collect();
     let metrics = (task_of(folder).aggregate)(&questions, Mode::Strict);
     metrics.into_iter().map(|metric| (metric.name, metric.value)).collect::<Map<String, Value>>().into()
 }
 
-/// The aggregates of a strict file, from its rows' scores.
+/// Compares the aggregates of a strict file with those computed from its rows' scores.
 fn assert_aggregated(folder: &Folder, golden: &Value) {
     let of = |row: &Value| {
         let format = row["format_reward_score"].clone();
@@ -363,7 +364,7 @@ fn assert_aggregated(folder: &Folder, golden: &Value) {
     assert_same(&got["acc_by_q_number"], &golden["acc_by_q_number"], &place);
 }
 
-/// Strict: pictures stand where the text marks them and no text is lost.
+/// Strict mode: pictures are placed where the text marks them, and no text is lost.
 #[test]
 fn pictures_stand_in_their_places() {
     let mut cases = 0;
@@ -374,7 +375,7 @@ fn pictures_stand_in_their_places() {
             let place = format!("{} index {}", folder.name, index(&row));
             let (got, shown) = (&strict[&index(&row)], &compat[&index(&row)]);
             let want = row["parts"].as_array().unwrap();
-            // The published prompt shows the marked pictures once each, in the order of their names.
+            // The published prompt shows each marked picture once, in the order of their names.
             let names: std::collections::BTreeSet<&str> = want.iter().filter_map(|p| p["column"].as_str()).collect();
             let column = |name: &str| images(shown)[names.iter().position(|n| *n == name).unwrap()].clone();
             let parts = got["messages"][1]["parts"].as_array().unwrap();
@@ -392,7 +393,7 @@ fn pictures_stand_in_their_places() {
     super::report("eval pictures", cases);
 }
 
-/// Strict: all ten letters are options.
+/// Strict mode: all ten letters are options.
 #[test]
 fn letters_up_to_j_are_options() {
     let mut cases = 0;
@@ -411,7 +412,7 @@ fn letters_up_to_j_are_options() {
     super::report("eval letters", cases);
 }
 
-/// Strict: We-Math's score over the problems that are complete.
+/// Strict mode: We-Math's score uses only the problems that are complete.
 #[test]
 fn problems_that_are_complete() {
     let mut cases = 0;
@@ -433,7 +434,7 @@ fn problems_that_are_complete() {
     super::report("eval problems", cases);
 }
 
-/// The judge's questions are those whose hashes the published prompts have.
+/// The judge's questions have the hashes of the published prompts.
 #[test]
 fn judges_are_told_the_question() {
     let hash = |text: &str| Sha256::digest(text).iter().map(|b| format!("{b:02x}")).collect::<String>();

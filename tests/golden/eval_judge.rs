@@ -1,4 +1,5 @@
-//! `goldens/eval/*/golden_judge.json`: when the published tasks ask their judge, about what, and what becomes of it.
+//! Compares the judge calls of the published tasks with `goldens/eval/*/golden_judge.json`: when a task calls its
+//! judge, with which content, and how it uses the reply.
 
 use std::path::Path;
 
@@ -7,7 +8,7 @@ use omr::reward::judge::{Reply, Request};
 use omr_verify::python;
 use serde_json::{Value, json};
 
-/// The goldens' stub: 1 when the gold's letters and digits are among those of a short prediction.
+/// The stub judge of the goldens: returns 1 if a short prediction contains the letters and digits of the gold answer.
 fn stub_says(prediction: &str, gold: &str) -> bool {
     let plain = |text: &str| text.to_lowercase().chars().filter(|c| c.is_alphanumeric()).collect::<String>();
     let gold = plain(gold);
@@ -31,7 +32,7 @@ impl Stub {
     }
 }
 
-/// One task's cases: its rows with the judge beside its rows without.
+/// Runs the cases of one task: its rows with the judge and its rows without.
 fn task(dir: &Path) -> usize {
     let name = dir.file_name().unwrap().to_str().unwrap();
     let judged = super::json(&dir.join("golden_judge.json"));

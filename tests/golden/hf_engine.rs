@@ -1,4 +1,4 @@
-//! The engine against Hugging Face's generate: greedy tokens of every case of every model.
+//! Compares the engine with Hugging Face's generate: the greedy tokens of every case of every model.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -13,8 +13,8 @@ use omr::tensor::DType;
 use safetensors::SafeTensors;
 use serde_json::Value;
 
-/// Greedy ids are exact: the goldens' README gives the smallest margin between the two best logits, 0.0067, five
-/// hundred times the arithmetic's noise.
+/// Tolerance of log-probs. Greedy ids must be equal: in the goldens' README, the smallest margin between the two best
+/// logits is 0.0067, which is five hundred times the numerical noise.
 const LOGPROB_TOLERANCE: f32 = 1e-4;
 
 fn picture(dir: &Path, file: &Value) -> omr::image::Rgb {
@@ -22,7 +22,7 @@ fn picture(dir: &Path, file: &Value) -> omr::image::Rgb {
     decode(&std::fs::read(&path).unwrap(), &Limits::default(), &path.display().to_string()).unwrap()
 }
 
-/// The images and videos of an index, by name.
+/// Returns the images and videos of an index, by name.
 fn media(dir: &Path, index: &Value) -> HashMap<String, Arc<ImageInput>> {
     let mut found = HashMap::new();
     let videos = index.get("video").into_iter();
@@ -73,7 +73,7 @@ fn cases(dir: &Path, model: &Model, index: &Value) -> Vec<Case> {
         let file = SafeTensors::deserialize(&bytes).unwrap();
         let prompt_len = case["prompt_len"].as_u64().unwrap() as usize;
         let ids = &integers(&file, "input_ids")[..prompt_len];
-        // A case's prompt may be its first turn only, with the images of that turn.
+        // A case's prompt may be only its first turn, with the images of that turn.
         let begins = |w: &&[u32]| w[0] == model.config.vision_start_token_id && pads.contains(&w[1]);
         let places = ids.windows(2).filter(begins).count();
         let names = case["media"].as_array().unwrap().iter().take(places);
@@ -103,7 +103,7 @@ fn greedy_tokens_are_hugging_faces() {
         let model = Model::load(&mut dev, &dir, DType::F32).unwrap();
         let cases = cases(&dir, &model, &index);
         let requests: Vec<Request> = cases.iter().map(|case| case.request.clone()).collect();
-        // All at once, and one by one with prompts in chunks of seven tokens.
+        // Runs all requests at once, and then one by one with prompts in chunks of seven tokens.
         for (max_num_seqs, max_num_batched_tokens) in [(64, 4096), (1, 7)] {
             let config =
                 EngineConfig { max_num_seqs, max_num_batched_tokens, vision_rows: 64, ..EngineConfig::new(512) };

@@ -1,5 +1,5 @@
-//! `goldens/hf/image`: sizes, resized bytes and patches against Pillow and Hugging Face's image processors.
-//! Tolerances are those of `goldens/hf/README.md`.
+//! Compares sizes, resized bytes and patches with Pillow and with Hugging Face's image processors (`goldens/hf/image`).
+//! The tolerances are those of `goldens/hf/README.md`.
 
 use std::path::PathBuf;
 
@@ -8,9 +8,10 @@ use omr::image::{Limits, Processor, Rgb, decode};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 
-/// `pixel_values` beside the Pillow path: one order of operations, but numpy's rounding of constants may differ.
+/// Tolerance of `pixel_values` for the Pillow path. The order of operations is the same, but numpy may round constants
+/// differently.
 const TOL_PIL: f32 = 1e-6;
-/// Beside torchvision: two byte levels, on less than one value in a hundred.
+/// Tolerance for torchvision: two byte levels, on less than one value in a hundred.
 const TOL_TORCHVISION_LEVELS: f32 = 2.0;
 const TORCHVISION_SHARE: f64 = 0.01;
 
@@ -112,7 +113,7 @@ fn pictures() {
     super::report("image", cases.len());
 }
 
-/// Sums over all values; the reference summed in f64.
+/// Compares sums over all values with the reference, which sums in f64.
 fn check_stats(rows: &[f32], stats: &Value, what: &str) {
     let n = rows.len() as f64;
     let sum: f64 = rows.iter().map(|&x| f64::from(x)).sum();
@@ -132,12 +133,12 @@ fn check_stats(rows: &[f32], stats: &Value, what: &str) {
     }
 }
 
-/// FIPS 180-4, as hexadecimal digits.
+/// Computes SHA-256 (FIPS 180-4) as hexadecimal digits.
 fn sha256(bytes: &[u8]) -> String {
-    // Fraction bits of the cube roots (and, for the state, square roots) of the first primes.
+    // The fraction bits of the cube roots (and, for the state, of the square roots) of the first primes.
     let primes: Vec<u32> = (2..312).filter(|n| (2..*n).all(|d| n % d != 0)).collect();
     let root = |p: u32, power: u32| {
-        // The largest r with r^power <= p * 2^(32 power), by bisection; its low 32 bits are the fraction.
+        // Finds by bisection the largest r with r^power <= p * 2^(32 power). Its low 32 bits are the fraction.
         let fits = |r: u128| r.pow(power) <= u128::from(p) << (32 * power);
         let (mut low, mut high) = (0u128, 1u128 << 37);
         while high - low > 1 {

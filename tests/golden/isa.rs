@@ -1,5 +1,6 @@
-//! Fragment maps and end-to-end cases of mma.sync, ldmatrix and stmatrix, computed from NVIDIA's layout algebra: the
-//! device's are equal to the bit. Every sum is a small integer, so no order of summation can differ.
+//! Compares fragment maps and end-to-end cases of mma.sync, ldmatrix and stmatrix with values computed from NVIDIA's
+//! layout algebra. The device's results must be bitwise identical. Every sum is a small integer, so the order of
+//! summation does not matter.
 
 use base64::Engine;
 use serde_json::Value;
@@ -9,7 +10,7 @@ use crate::kernels::calibrate::launch;
 use crate::kernels::emu;
 
 const LANES: usize = 32;
-/// Words of shared memory that `calibrate_matrix` has.
+/// Number of words of shared memory of `calibrate_matrix`.
 const MEMORY: usize = 1024;
 const MMA: usize = 0;
 
@@ -22,7 +23,7 @@ struct Operands {
     d: Vec<f32>,
 }
 
-/// One instruction by one warp.
+/// Runs one instruction with one warp.
 fn run(instruction: usize, mut operands: Operands) -> Operands {
     let bytes = operands.memory.len();
     operands.memory.resize(MEMORY * 4, 0);
@@ -44,7 +45,7 @@ fn run(instruction: usize, mut operands: Operands) -> Operands {
     }
 }
 
-/// The instruction's number in calibrate.cu: registers, 10 more for .trans, 20 more for stmatrix.
+/// Returns the instruction's number in calibrate.cu: its number of registers, plus 10 for .trans, plus 20 for stmatrix.
 fn number(instruction: &str) -> usize {
     let registers: usize = instruction.split_once(".x").unwrap().1[..1].parse().unwrap();
     let trans = if instruction.ends_with(".trans") { 10 } else { 0 };
@@ -60,7 +61,7 @@ fn floats(value: &Value) -> Vec<f32> {
     value.as_array().unwrap().iter().map(|v| v.as_f64().unwrap() as f32).collect()
 }
 
-/// Rows of a [lane][register] table, each filled up to 4 registers.
+/// Returns the rows of a [lane][register] table, each filled up to 4 registers.
 fn registers(table: &Value) -> Vec<u32> {
     let lane = |row: &Value| {
         let mut row = numbers(row);
@@ -74,7 +75,7 @@ fn base64(text: &Value) -> Vec<u8> {
     base64::engine::general_purpose::STANDARD.decode(text.as_str().unwrap()).unwrap()
 }
 
-/// The integer matrix of a case, as bf16 bits.
+/// Returns the integer matrix of a case as bf16 bits.
 fn matrix(value: &Value) -> Vec<Vec<u32>> {
     let bits = |v: f32| v.to_bits() >> 16;
     value.as_array().unwrap().iter().map(|row| floats(row).into_iter().map(bits).collect()).collect()
@@ -179,7 +180,7 @@ fn the_ldmatrix_and_stmatrix_maps_place_every_element() {
         for (name, map) in maps[family].as_object().unwrap() {
             let instruction = number(&format!("{}.{name}", family.trim_end_matches("_b16")));
             let width = instruction % 10;
-            // Row r of matrix j is 8 numbers 64 j + 8 r + c, and lane 8 j + r gives its address.
+            // Row r of matrix j contains the 8 numbers 64 j + 8 r + c. Lane 8 j + r provides its address.
             let rows = numbers(&map["address_lane_to_row"]).into_iter().map(|row| row * 16).collect();
             let number_of = |lane: usize, element: usize| {
                 let at = |part: &str| map[part][lane][element].as_u64().unwrap() as u32;

@@ -1,5 +1,6 @@
-//! Where the elements of a box lie in shared memory, what lies outside a tensor, and the phases of an mbarrier: tables
-//! computed from NVIDIA's layout algebra and traces worked out from its rules. The device's are equal.
+//! Compares the positions of a box's elements in shared memory, the values outside a tensor, and the phases of an
+//! mbarrier with goldens. The goldens are tables computed from NVIDIA's layout algebra and traces derived from its
+//! rules. The device's results must be equal.
 
 use serde_json::Value;
 
@@ -19,7 +20,7 @@ fn swizzle(name: &Value) -> u32 {
     name.as_str().unwrap().strip_suffix('B').map_or(0, |bytes| bytes.parse().unwrap())
 }
 
-/// A tensor of bf16 whose element i is the bits i + 1: none is zero, and none is another.
+/// Returns a bf16 tensor whose element i has the bits i + 1, so that no element is zero and all are different.
 fn numbered(inner: usize, rows: usize) -> Boxed {
     let pitch = (2 * inner).next_multiple_of(16);
     let mut bytes = vec![0u8; pitch * rows];
@@ -39,7 +40,7 @@ fn numbered(inner: usize, rows: usize) -> Boxed {
     }
 }
 
-/// Sentinels with element `value(i)` at byte `base + offsets[i]`.
+/// Returns an image of sentinels with element `value(i)` at byte `base + offsets[i]`.
 fn image(base: usize, offsets: &[usize], value: impl Fn(usize) -> u16) -> Vec<u32> {
     let mut shared = vec![SENTINEL; WORDS];
     let halves: &mut [u16] = bytemuck::cast_slice_mut(&mut shared);
@@ -91,7 +92,7 @@ fn what_lies_outside_a_tensor_is_zero_and_counted() {
         let (columns_inside, rows_inside) = (numbers(&case["in_bounds_cols"]), numbers(&case["in_bounds_rows"]));
         let sides = vec![number(&case["box_inner"]) as u32, number(&case["box_rows"]) as u32];
         let boxed = Boxed { sides, swizzle: swizzle(&case["swizzle"]), at: start.clone(), ..numbered(inner, rows) };
-        // The kernel waits for this many bytes, no more and no less.
+        // The kernel waits for exactly this number of bytes.
         assert_eq!(boxed.bytes(), number(&case["complete_tx_bytes"]));
         let value = |i: usize| {
             let (row, column) = (i / 64, i % 64);
@@ -108,7 +109,7 @@ fn what_lies_outside_a_tensor_is_zero_and_counted() {
     report("isa_tma_outside", count);
 }
 
-/// The number of an operation in calibrate_tma.cu.
+/// Returns the number of an operation in calibrate_tma.cu.
 fn operation(name: &str) -> u32 {
     match name {
         "arrive" => 1,
@@ -146,7 +147,7 @@ fn mbarriers_pass_their_traces() {
             }
             Err(e) => assert!(outside && e.to_string().contains("before any wait has found"), "{name}: {e}"),
         }
-        // After each step the phase that was asked for, by both parities, where that is defined.
+        // After each step, the phase is tested with both parities, if it is defined.
         if !outside {
             let mut told = vec![operations[0]];
             let mut phases = Vec::new();

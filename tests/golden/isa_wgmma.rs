@@ -1,5 +1,6 @@
-//! Fragment maps, descriptors, layouts and end-to-end cases of wgmma, computed from NVIDIA's layout algebra: the device's
-//! are equal to the bit. Every sum is a small integer, so no order of summation can differ.
+//! Compares fragment maps, descriptors, layouts and end-to-end cases of wgmma with values computed from NVIDIA's layout
+//! algebra. The device's results must be bitwise identical. Every sum is a small integer, so the order of summation
+//! does not matter.
 
 use std::collections::BTreeMap;
 
@@ -44,8 +45,8 @@ fn fragments_are_where_the_maps_say() {
         if no_hopper("wgmma's fragments") {
             continue;
         }
-        // Row m of a is one number m / 4 at k = 0 and one m % 4 at k = 1; row n of b holds 4 and 1 there, and 64 n in the
-        // pair behind: every sum names its row and column.
+        // Row m of a contains m / 4 at k = 0 and m % 4 at k = 1. Row n of b contains 4 and 1 there, and a multiple of
+        // 64 n in the next pair. Therefore every sum identifies its row and column.
         let ones: Vec<Vec<f32>> = (0..64).map(|m| vec![(m / 4) as f32, (m % 4) as f32, 1.0, 1.0]).collect();
         let other = |n: usize| vec![4.0, 1.0, (64 * (n / 16 * 16)) as f32, (64 * (n % 16)) as f32];
         let image = Image::plain(&ones, &(0..columns).map(other).collect::<Vec<_>>());
@@ -90,12 +91,13 @@ fn descriptors_are_the_goldens() {
     report("isa_wgmma_descriptors", n);
 }
 
-/// Bytes of the memory image that the largest layout at the highest base takes.
+/// Bytes of the memory image of the largest layout at the highest base.
 const LAYOUT: usize = 4096 + 32768;
-/// Descriptors a CTA goes through.
+/// Number of descriptors that a CTA processes.
 const BATCH: usize = 48;
 
-/// What each descriptor of a shape covers, as (descriptor, first row, first k, layout's rows and columns and offsets).
+/// The elements that each descriptor of a shape covers: descriptor, base, first row, first k, and the layout's depth
+/// and offsets.
 struct Covered<'a> {
     name: String,
     descriptor: u64,
@@ -112,14 +114,14 @@ impl Covered<'_> {
     }
 }
 
-/// Reads what the descriptors of operand `a` (64 rows) or of b (`columns` rows) point at, in one launch a byte of the
-/// element's number: the other operand is a unit matrix.
+/// Reads the elements that the descriptors of operand `a` (64 rows) or b (`columns` rows) address, in one launch for
+/// each byte of the element's number. The other operand is a unit matrix.
 fn read_back(columns: usize, is_a: bool, mn: bool, all: &[Covered]) {
     let numbers: Vec<u16> = (0..LAYOUT / 2).map(|i| i as u16).collect();
     let bytes = |shift: u16| -> Vec<bf16> {
         numbers.iter().map(|i| bf16::from_f32(f32::from((i >> shift & 255) as u8))).collect()
     };
-    // Rows 0 to 15 of the unit matrix, K-major without swizzle, behind the layout.
+    // Rows 0 to 15 of the unit matrix, K-major without swizzle, after the layout.
     let unit = |row: usize, k: usize| bf16::from_f32(f32::from(u8::from(row == k)));
     let behind: Vec<bf16> = (0..256).map(|i| unit(i / 128 * 8 + i % 64 / 8, i / 64 % 2 * 8 + i % 8)).collect();
     let of_unit = (LAYOUT as u64 >> 4) | (128 >> 4) << 16 | (256 >> 4) << 32;

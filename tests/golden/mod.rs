@@ -1,5 +1,5 @@
-//! Golden tests: this program against reference data computed by others. Every folder and case found is run,
-//! whatever its sizes; none found is a failure.
+//! Golden tests: compare this program with reference data that other programs computed. Every folder and case is run,
+//! whatever its sizes. If there is no case, the test fails.
 
 mod eval;
 mod eval_judge;
@@ -21,7 +21,7 @@ use omr::error::Result;
 use omr::reward::judge::{Inquiry, Reply, Request};
 use omr::reward::{Judged, Mode};
 
-/// The goldens' folder: `OMR_GOLDENS`, else the project's own copy.
+/// Returns the goldens' folder: `OMR_GOLDENS` if set, otherwise the project's own copy.
 pub fn dir() -> PathBuf {
     match std::env::var_os("OMR_GOLDENS") {
         Some(dir) => dir.into(),
@@ -29,7 +29,7 @@ pub fn dir() -> PathBuf {
     }
 }
 
-/// Entries of `dir` whose file name begins with `prefix` and ends with `suffix`, sorted by name.
+/// Returns the entries of `dir` whose file name begins with `prefix` and ends with `suffix`, sorted by name.
 pub fn entries(dir: &Path, prefix: &str, suffix: &str) -> Vec<PathBuf> {
     let name = |p: &Path| p.file_name().and_then(|n| n.to_str()).unwrap_or_default().to_owned();
     let mut found: Vec<PathBuf> =
@@ -39,7 +39,7 @@ pub fn entries(dir: &Path, prefix: &str, suffix: &str) -> Vec<PathBuf> {
     found
 }
 
-/// The score of a response in compat, with the replies that `ask` gives to what a judge is asked.
+/// Returns the score of a response in compat mode. `ask` gives the judge's replies.
 pub fn judged(
     response: &str,
     truth: &str,
@@ -55,20 +55,20 @@ pub fn judged(
     Ok(inquiry.judged())
 }
 
-/// A JSON file's value.
+/// Returns the value of a JSON file.
 pub fn json(path: &Path) -> serde_json::Value {
     let text = std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
-/// A JSON file's value, packed by gzip.
+/// Returns the value of a JSON file that is compressed with gzip.
 pub fn json_gz(path: &Path) -> serde_json::Value {
     let file = std::fs::File::open(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let text = std::io::BufReader::new(flate2::read::GzDecoder::new(file));
     serde_json::from_reader(text).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
-/// Prints how many cases of a kind ran; none is a failure.
+/// Prints the number of cases of a kind. Panics if it is zero.
 pub fn report(kind: &str, cases: usize) {
     assert!(cases > 0, "no golden case of kind {kind} under {}", dir().display());
     println!("golden {kind} {cases}");

@@ -1,4 +1,4 @@
-//! `goldens/reward`: the published scorer, run by its authors' code, in compat mode.
+//! Compares compat mode with the published scorer, run by its authors' code (`goldens/reward`).
 
 use omr::error::{Error, Result};
 use omr::reward::judge::{Reply, Request};
@@ -71,7 +71,7 @@ fn number(case: &Value, key: &str) -> f64 {
     case[key].as_f64().unwrap_or_else(|| panic!("{}: {key} is {}", case["id"], case[key]))
 }
 
-/// Compares a compat score with a case; the differing keys, empty when all agree.
+/// Compares a compat score with a case. Returns the keys that differ, or an empty list.
 fn differences(response: &str, case: &Value, acc: &str, format: &str) -> Vec<String> {
     let got = reward::score(response, text(case, "ground_truth"), None, Mode::Compat);
     let mut wrong = Vec::new();
@@ -119,7 +119,7 @@ fn think_strip() {
     });
 }
 
-/// Answers with a case's replies and records what it was asked.
+/// Judge that answers with the replies of a case and records its requests.
 struct Stub<'a> {
     replies: std::slice::Iter<'a, Value>,
     asked: Vec<Value>,
@@ -128,7 +128,7 @@ struct Stub<'a> {
 impl Stub<'_> {
     fn ask(&mut self, request: &Request<'_>) -> Result<Reply> {
         let mut payload = request.payload("judge", 5, 0.0);
-        // Ours to add: a verdict must not depend on luck.
+        // We add the temperature, because a verdict must not be random.
         assert_eq!(payload.as_object_mut().unwrap().remove("temperature"), Some(json!(0.0)));
         let mut keys: Vec<&String> = payload.as_object().unwrap().keys().collect();
         keys.sort();
@@ -158,7 +158,7 @@ impl Stub<'_> {
 fn judge() {
     run("judge", |case, id| {
         let Some(truth) = case["ground_truth"].as_str() else {
-            // A gold answer that is no text does not get past our reader; the original raised.
+            // Our reader rejects a gold answer that is not a text. The original raised an exception.
             assert!(!case["raises"].is_null() && case["n_calls"] == 0, "{id}");
             return;
         };

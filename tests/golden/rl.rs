@@ -1,5 +1,5 @@
-//! `goldens/rl`: losses and advantages, in f64 and, for the losses, with f32 storage; what stands around them is in
-//! `rewards`. Tolerances are those of `goldens/rl/README.md`.
+//! Compares losses and advantages with `goldens/rl`, in f64 and, for the losses, also with f32 storage. The submodule
+//! `rewards` tests the other parts. The tolerances are those of `goldens/rl/README.md`.
 
 mod rewards;
 
@@ -14,9 +14,9 @@ use serde_json::Value;
 
 use crate::losses;
 
-/// f64: `|a - b| <= 1e-9 max(1, max|b|)`.
+/// Tolerance in f64: `|a - b| <= 1e-9 max(1, max|b|)`.
 const TOL_F64: f64 = 1e-9;
-/// f32 storage: relative to `max(1, |loss|)`, and to the largest gradient.
+/// Tolerance with f32 storage, relative to `max(1, |loss|)` for the loss and to the largest gradient for gradients.
 const TOL_F32: f64 = 1e-5;
 
 const KINDS: [&str; 12] = [
@@ -84,7 +84,7 @@ fn kl_type(v: &Value) -> KlLossType {
     }
 }
 
-/// `got` against `want` under `tol x max(1, max|want|)`.
+/// Compares `got` with `want` with the tolerance `tol x max(1, max|want|)`.
 fn close(what: &str, got: &[f64], want: &[f64], tol: f64) {
     assert_eq!(got.len(), want.len(), "{what}: length");
     let bound = tol * want.iter().fold(1f64, |m, w| m.max(w.abs()));
@@ -93,7 +93,7 @@ fn close(what: &str, got: &[f64], want: &[f64], tol: f64) {
     }
 }
 
-/// A padded matrix's rows as offsets.
+/// Returns the lengths of a padded matrix's rows as cumulative offsets.
 fn cu_seqlens(matrix: &Value) -> Vec<u32> {
     let mut cu = vec![0u32];
     for row in matrix.as_array().unwrap() {
@@ -113,7 +113,7 @@ fn advantages(case: &Value, rewards: &[f64]) -> Vec<f64> {
     by_groups(&ids(&case["inputs"]["group_ids"]), rewards, norm)
 }
 
-/// The advantages of `rewards`, each in the group of its id.
+/// Returns the advantages of `rewards`, each computed in the group of its id.
 fn by_groups(group_ids: &[usize], rewards: &[f64], norm: bool) -> Vec<f64> {
     let mut found = vec![f64::NAN; rewards.len()];
     for (_, members) in by_group(group_ids) {
@@ -123,7 +123,7 @@ fn by_groups(group_ids: &[usize], rewards: &[f64], norm: bool) -> Vec<f64> {
     found
 }
 
-/// Responses of a batch by group, in order of first appearance.
+/// Returns the indices of a batch's responses by group, in order of first appearance.
 fn by_group(group_ids: &[usize]) -> Vec<(usize, Vec<usize>)> {
     let mut groups: Vec<(usize, Vec<usize>)> = Vec::new();
     for (i, &g) in group_ids.iter().enumerate() {
@@ -171,7 +171,7 @@ fn loss_config(config: &Value) -> PolicyLoss {
     }
 }
 
-/// The matrices of a case under one storage type, `rows` of them, without what the mask hides.
+/// The matrices of a case in one storage type: the selected rows without the masked elements.
 struct Data<F> {
     cu: Vec<u32>,
     lp: Vec<F>,
@@ -180,7 +180,7 @@ struct Data<F> {
     adv: Vec<f64>,
     /// Position of each kept element in the padded matrix.
     at: Vec<usize>,
-    /// The padded rows' length.
+    /// Length of the padded rows.
     width: f64,
 }
 
@@ -217,13 +217,13 @@ impl<F: Real> Data<F> {
         }
     }
 
-    /// Without a factor verl takes the padded width.
+    /// If there is no scale factor, verl uses the padded width.
     fn denominators(&self, loss_scale_factor: &Value) -> Denominators {
         Denominators::new(&self.cu, Some(loss_scale_factor.as_f64().unwrap_or(self.width)))
     }
 }
 
-/// What computes a loss and its gradient: a body on the host, or an op on a device.
+/// Function that computes a loss and its gradient, on the host or with an op on a device.
 pub type Compute<'a, F> = dyn Fn(&PolicyLoss, &Denominators, &Batch<'_, F>, &[F], &mut [F]) -> Sums + 'a;
 
 fn on_host<F: Real>(
@@ -236,7 +236,8 @@ fn on_host<F: Real>(
     policy_loss::compute::compute(config, den, batch, log_prob, dlog_prob, None).unwrap()
 }
 
-/// Loss, metrics and gradients of a case in one storage type, whole and split as `micro_batches` says.
+/// Compares the loss, metrics and gradients of a case in one storage type, for the whole batch and split by
+/// `micro_batches`.
 fn check_loss<F: Real>(case: &Value, id: &str, tol: f64, compute: &Compute<'_, F>) {
     let (config, out) = (loss_config(&case["config"]), &case["outputs"]);
     let rows: Vec<usize> = (0..case["inputs"]["rewards"].as_array().unwrap().len()).collect();
@@ -283,7 +284,7 @@ fn check_loss<F: Real>(case: &Value, id: &str, tol: f64, compute: &Compute<'_, F
     check_micro_batches::<F>(case, id, tol, &whole, compute);
 }
 
-/// What a case came to before it is split.
+/// Results of a case before it is split.
 struct Whole {
     config: PolicyLoss,
     den: Denominators,
@@ -311,7 +312,7 @@ fn check_micro_batches<F: Real>(case: &Value, id: &str, tol: f64, whole: &Whole,
         data.at.iter().zip(&grad).for_each(|(&i, &g)| seen[i] = g.into());
         sum += part;
 
-        // What verl's older actor computed: each part under its own denominators, weighted by its rows.
+        // The computation of verl's older actor: each part uses its own denominators and is weighted by its rows.
         let own = data.denominators(&micro["loss_scale_factor"]);
         let alone = compute(config, &own, &data.batch(), &data.lp, &mut grad);
         let alone = PolicyStats::new(config, &own, &alone).loss;
@@ -344,7 +345,7 @@ fn policy_loss() {
     });
 }
 
-/// Every loss of the goldens by `compute`, with f32 storage.
+/// Runs every loss case of the goldens with `compute` and f32 storage.
 pub fn replay(compute: &Compute<'_, f32>) {
     run("policy_loss", |case, id| check_loss(case, id, TOL_F32, compute));
 }
@@ -369,7 +370,8 @@ fn kl_estimators() {
     });
 }
 
-/// log-softmax of one row of logits over a temperature, its entropy, and the entropy's derivative by each logit.
+/// Returns the log-softmax of one row of logits at a temperature, its entropy, and the derivative of the entropy with
+/// respect to each logit.
 fn softmax_row(logits: &[f64], temperature: f64) -> (Vec<f64>, f64, Vec<f64>) {
     let z: Vec<f64> = logits.iter().map(|l| l / temperature).collect();
     let max = z.iter().fold(f64::NEG_INFINITY, |m, &x| m.max(x));

@@ -1,4 +1,4 @@
-//! mrope positions of whole sequences against both versions of the reference.
+//! Compares the mrope positions of whole sequences with both versions of the reference.
 
 use std::sync::Arc;
 
@@ -13,7 +13,8 @@ fn ints<T: serde::de::DeserializeOwned>(value: &Value) -> T {
     serde_json::from_value(value.clone()).unwrap()
 }
 
-/// A model with the released ids; the rules read nothing else of it but the merge size and the time step.
+/// Returns a model config with the released ids. Of the other values, the rules use only the merge size and the time
+/// step.
 fn config(tokens_per_second: &Value) -> ModelConfig {
     let file = json!({
         "model_type": "qwen2_5_vl", "vocab_size": 152064, "hidden_size": 64, "intermediate_size": 64,
@@ -25,7 +26,7 @@ fn config(tokens_per_second: &Value) -> ModelConfig {
     ModelConfig::from_json(&file, "config").unwrap()
 }
 
-/// The positions of a batch with these pictures and videos, as rows bring them.
+/// Returns the positions of a batch with these pictures and videos, as rows provide them.
 fn of_inputs(config: &ModelConfig, ids: &[u32], media: &[Medium]) -> [Vec<i32>; 3] {
     let input = |medium: &Medium| {
         let Medium { grid_thw, video, second_per_grid_ts } = *medium;
@@ -59,7 +60,7 @@ fn positions_equal_both_versions() {
             video: true,
             second_per_grid_ts: seconds[i],
         });
-        // Media in the order of their first place ids.
+        // The media in the order of their first placeholder ids.
         let starts = ids.iter().zip(&ids[1..]).filter(|(a, _)| **a == config.vision_start_token_id);
         let media: Vec<Medium> = starts
             .map(|(_, next)| if *next == config.video_token_id { videos.next() } else { images.next() }.unwrap())
@@ -74,7 +75,7 @@ fn positions_equal_both_versions() {
                 let found: Vec<i64> = found.position_ids[axis].iter().map(|&p| i64::from(p)).collect();
                 assert_eq!(found, kept(want), "{name} {version} axis {axis}");
             }
-            // Version 4 counts pads into the length.
+            // Version 4 includes padding in the length.
             let pads = if version == "4x" { mask.len() - ids.len() } else { 0 };
             let delta = i64::from(found.rope_delta) - pads as i64;
             assert_eq!(delta, ints::<i64>(&case[format!("rope_delta_{version}")]), "{name} {version} delta");

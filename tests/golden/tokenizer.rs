@@ -1,4 +1,5 @@
-//! `goldens/hf/tokenizer`: Qwen2.5's tokenizer and the Qwen2.5-VL chat template against Hugging Face. All exact.
+//! Compares Qwen2.5's tokenizer and the Qwen2.5-VL chat template with Hugging Face (`goldens/hf/tokenizer`). All
+//! results must be equal.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -42,7 +43,7 @@ fn spells_special(text: &str) -> bool {
     tokenizer().special_tokens().any(|(_, token)| text.contains(&token))
 }
 
-/// Decoding, whole and id by id.
+/// Checks decoding of the complete ids and id by id.
 fn check_decode(case: &Value, what: &str) {
     let tokenizer = tokenizer();
     for (key, skip) in [("decoded", false), ("decoded_skip_special", true)] {
@@ -114,7 +115,7 @@ fn message(value: &Value) -> Message {
     }
 }
 
-/// The folder's template, in each form it is found.
+/// Returns the folder's template in each of its file formats.
 fn templates() -> Vec<(PathBuf, ChatTemplate)> {
     let read = |path: &Path| std::fs::read_to_string(path).unwrap();
     let mut found = Vec::new();

@@ -1,11 +1,12 @@
-//! `goldens/verify`: pairs of a gold answer and an answer, with the truth and the published library's verdict.
+//! Tests pairs of a gold answer and an answer with the correct verdict and the published library's verdict
+//! (`goldens/verify`).
 
 use std::collections::BTreeMap;
 
 use omr_verify::{Mode, verify};
 use serde_json::Value;
 
-/// Cases, right verdicts, wrongly accepted, wrongly refused.
+/// Number of cases, of correct verdicts, and of wrongly accepted and wrongly refused answers.
 #[derive(Clone, Copy, Default)]
 struct Tally {
     cases: usize,
@@ -27,7 +28,8 @@ impl Tally {
     }
 }
 
-/// Verdicts on a file's cases beside the labels under `key`, by category; null labels are left out. Prints the table.
+/// Compares verdicts on a file's cases with the labels under `key`, by category. Null labels are left out. Prints the
+/// table.
 fn tallies(name: &str, mode: Mode, key: &str) -> (BTreeMap<String, Tally>, Tally) {
     let path = super::dir().join("verify").join(name);
     let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));

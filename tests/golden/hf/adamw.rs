@@ -1,4 +1,4 @@
-//! Training steps: losses, gradient norms and parameters after one and four updates of torch's AdamW.
+//! Compares training steps with torch's AdamW: losses, gradient norms, and parameters after one and four updates.
 
 use omr::config::OptimConfig;
 use omr::model::{Grads, Keep, Model};
@@ -9,9 +9,10 @@ use serde_json::Value;
 use super::{Case, Golden, Largest, device, json, loss_and_gradients, models, pack};
 use crate::golden::report;
 
-/// README of the goldens: a nearly zero gradient over its root mean square may flip in the first steps (judgement).
+/// Tolerance of parameters, from the README of the goldens. It is a judgement: a gradient near zero, divided by its
+/// root mean square, can change its sign in the first steps.
 const PARAMETER: f64 = 2e-3;
-/// README of the goldens (judgement).
+/// Tolerance of the change in L2 norm, from the README of the goldens. It is a judgement.
 const DELTA_L2: f64 = 1e-2;
 
 fn config(setting: &Value) -> OptimConfig {
@@ -28,7 +29,7 @@ fn config(setting: &Value) -> OptimConfig {
     }
 }
 
-/// Every Hugging Face tensor's values.
+/// Returns the values of every Hugging Face tensor.
 fn weights(model: &Model, dev: &mut omr::device::Device) -> Vec<Vec<f32>> {
     let value = |(id, index, _): (usize, usize, &_)| {
         let param = &model.layout.params[id];
@@ -95,7 +96,7 @@ fn steps_agree() {
             }
         }
     }
-    // Losses and norms of later steps carry what the parameters may differ by, so they have its tolerances.
+    // Losses and norms of later steps depend on the parameters, so they have the tolerances of the parameters.
     largest.check(&[
         ("loss", PARAMETER),
         ("grad norm, relative", DELTA_L2),

@@ -1,4 +1,5 @@
-//! Positions, every intermediate, logits, losses, log-probabilities, greedy tokens; one by one and packed.
+//! Compares positions, every intermediate tensor, logits, losses, log-probs and greedy tokens, for single sequences and
+//! for packs.
 
 use omr::model::{Inputs, Mode, Model, Shared, Tape, positions};
 use omr::tensor::DType;
@@ -6,11 +7,12 @@ use omr::tensor::DType;
 use super::{Case, Golden, Largest, device, forward, json, max_abs, max_diff, mean_loss, models, pack, to_bytes};
 use crate::golden::report;
 
-/// README of the goldens: measured noise 1.1e-5 between two attention implementations, 1.9e-5 against f64.
+/// Tolerance of logits. The README of the goldens measured a noise of 1.1e-5 between two attention implementations and
+/// of 1.9e-5 against f64.
 const LOGIT: f64 = 1e-4;
-/// README of the goldens: measured 3.3e-6.
+/// Tolerance of losses. The README of the goldens measured 3.3e-6.
 const LOSS: f64 = 1e-5;
-/// README of the goldens: relative to the largest value of the tensor.
+/// Tolerance of hidden states, relative to the largest value of the tensor, from the README of the goldens.
 const HIDDEN: f64 = 1e-4;
 
 #[test]
@@ -71,7 +73,7 @@ fn rotary_tables_agree() {
             largest.note("vision table", diff.into(), &case.name);
         }
     }
-    // The reference computes angles in f32: positions up to 64 times 2^-24 relative.
+    // The reference computes angles in f32: positions up to 64, with a relative error of 2^-24.
     largest.check(&[("text table", 1e-5), ("vision table", 1e-5)]);
     report("hf-rope-tables", count);
 }
@@ -130,7 +132,8 @@ fn packs_agree_with_separate_runs() {
             largest.note("loss", (mean_loss(&run.logprobs) - entry["loss_token_mean"].as_f64().unwrap()).abs(), kind);
             let separate: Vec<f32> = cases.iter().flat_map(|c| c.tensors.floats("logits").to_vec()).collect();
             largest.note("logit", max_diff(&run.logits, &separate).into(), kind);
-            // A row does not see its neighbours: the same bits as alone.
+            // A sequence in a pack does not depend on its neighbours: its logits are bitwise identical to those of the
+            // sequence alone.
             let alone: Vec<f32> = cases
                 .iter()
                 .flat_map(|case| forward(&mut dev, &model, &case.inputs(&golden.config), &case.targets()).logits)
@@ -155,7 +158,7 @@ fn packs_agree_with_separate_runs() {
     report("hf-packs", count);
 }
 
-/// Greedy continuation by running the whole sequence again for each token.
+/// Continues a sequence greedily, with a full forward pass for each token.
 fn generate(dev: &mut omr::device::Device, model: &Model, case: &Case, count: usize) -> (Vec<u32>, Vec<f32>) {
     let prompt_len = case.tensors.ints("prompt_len")[0] as usize;
     let mut ids = case.input_ids()[..prompt_len].to_vec();
@@ -225,7 +228,7 @@ fn bfloat16_stays_in_the_reference_band() {
             }
         }
     }
-    // The reference's own distance between bfloat16 and f32, and half as much again for another order of rounding.
+    // The reference's own difference between bfloat16 and f32, and half as much again for another order of rounding.
     largest.check(&[("loss over band", 1.5), ("logit over band", 1.5)]);
     report("hf-bf16", count);
 }

@@ -1,4 +1,4 @@
-//! Gradients of every parameter: norms, sums, probes, and whole tensors where they are stored.
+//! Compares the gradients of every parameter: norms, sums, single elements, and complete tensors if they are stored.
 
 use omr::model::{Grads, Inputs, Keep, Model};
 use omr::tensor::DType;
@@ -7,10 +7,12 @@ use serde_json::Value;
 use super::{Case, Golden, Largest, Tensors, device, json, loss_and_gradients, max_abs, max_diff, models, pack};
 use crate::golden::report;
 
-/// README of the goldens: relative to a tensor's largest gradient; measured 5e-6 on norms.
+/// Tolerance relative to a tensor's largest gradient, from the README of the goldens. The measured value is 5e-6 for
+/// norms.
 const RELATIVE: f64 = 1e-3;
 
-/// Compares every parameter's gradient with the listed one; parameters without are absent there and untouched here.
+/// Compares every parameter's gradient with the listed one. A parameter without a gradient is not in the list, and its
+/// gradient here is untouched.
 fn compare(
     model: &Model,
     dev: &mut omr::device::Device,
@@ -41,7 +43,7 @@ fn compare(
         let top = number("max_abs");
         largest.note("l2", (l2 - number("l2")).abs() / number("l2"), &place);
         largest.note("max_abs", (f64::from(max_abs(&found)) - top).abs() / top, &place);
-        // By Cauchy and Schwarz a sum is off by at most sqrt(len) times the difference's norm.
+        // By the Cauchy-Schwarz inequality, the error of a sum is at most sqrt(len) times the norm of the difference.
         let sum_scale = number("l2") * (found.len() as f64).sqrt();
         largest.note("sum", (sum - number("sum")).abs() / sum_scale, &place);
         let probes = want["probe_index"].as_array().unwrap().iter().zip(want["probe"].as_array().unwrap());

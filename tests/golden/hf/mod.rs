@@ -1,4 +1,5 @@
-//! Tiny Qwen2.5-VL models of Hugging Face transformers: every `hf/model_*` folder, every case in it.
+//! Compares the model with tiny Qwen2.5-VL models of Hugging Face transformers: every `hf/model_*` folder, with every
+//! case in it.
 
 mod adamw;
 mod forward;
@@ -21,7 +22,7 @@ use super::{dir, entries, json};
 
 use crate::models;
 
-/// The model folders.
+/// Returns the model folders.
 pub(crate) fn models() -> Vec<PathBuf> {
     entries(&dir().join("hf"), "model_", "").into_iter().filter(|p| p.is_dir()).collect()
 }
@@ -111,13 +112,13 @@ impl Golden {
         Case { name: name.into(), tensors, images, loss: entry["loss"].as_f64().unwrap() }
     }
 
-    /// Every gradient of a case or pack in f32, where they are stored.
+    /// Returns every gradient of a case or pack in f32, if they are stored.
     pub(crate) fn gradients(&self, name: &str) -> Option<Tensors> {
         let path = self.dir.join(format!("cases/{name}.grads.safetensors"));
         path.exists().then(|| Tensors::read(&path))
     }
 
-    /// A picture or video whose processed values are in `pixels.safetensors`, back to bytes.
+    /// Returns a picture or video as bytes. Its processed values are in `pixels.safetensors`.
     fn image(&self, name: &str) -> Arc<ImageInput> {
         let listed = self.index["images"].as_array().into_iter().flatten().chain([&self.index["video"]]);
         let entry = listed.clone().find(|entry| entry["name"] == name).unwrap_or_else(|| panic!("no image {name}"));
@@ -127,7 +128,7 @@ impl Golden {
     }
 }
 
-/// Undoes normalisation and the order of patches. Bytes come out exactly: one level is 0.014 in these values.
+/// Reverses normalisation and patch order. The bytes are exact, because one level is 0.014 in these values.
 fn to_bytes(config: &ModelConfig, values: &[f32], grid_thw: [u32; 3], video: bool) -> ImageInput {
     let processor = Processor::default();
     let (side, merge) = (config.vision_config.patch_size, config.vision_config.spatial_merge_size);
@@ -157,7 +158,7 @@ fn to_bytes(config: &ModelConfig, values: &[f32], grid_thw: [u32; 3], video: boo
     ImageInput { grid_thw, frames: frames as u32, pixels, second_per_grid_ts: 1.0 }
 }
 
-/// One case: tokens, labels, media and everything transformers computed from them.
+/// One case: tokens, labels, media, and everything that transformers computed from them.
 #[derive(Clone)]
 pub(crate) struct Case {
     pub(crate) name: String,
@@ -175,14 +176,14 @@ impl Case {
         models::inputs(config, &[(&self.input_ids(), &self.images)])
     }
 
-    /// (row, id): the token after row `row` is `id` and counts.
+    /// Returns pairs (row, id): the token after row `row` is `id`, and it counts for the loss.
     pub(crate) fn targets(&self) -> Vec<(u32, u32)> {
         let labels = self.tensors.ints("labels").iter().enumerate().skip(1).filter(|(_, id)| **id >= 0);
         labels.map(|(i, &id)| (i as u32 - 1, id as u32)).collect()
     }
 }
 
-/// Several cases as one pack: inputs and targets.
+/// Returns several cases as one pack: inputs and targets.
 pub(crate) fn pack(config: &ModelConfig, cases: &[Case]) -> (Inputs, Vec<(u32, u32)>) {
     let ids: Vec<Vec<u32>> = cases.iter().map(Case::input_ids).collect();
     let sequences: Vec<(&[u32], &[Arc<ImageInput>])> =
@@ -196,14 +197,14 @@ pub(crate) fn pack(config: &ModelConfig, cases: &[Case]) -> (Inputs, Vec<(u32, u
     (models::inputs(config, &sequences), targets)
 }
 
-/// Named values, logits and log-probabilities of one forward pass.
+/// Named values, logits and log-probs of one forward pass.
 pub(crate) struct Run {
     pub(crate) notes: Vec<(&'static str, usize, Vec<f32>)>,
     pub(crate) logits: Vec<f32>,
     pub(crate) logprobs: Vec<f32>,
 }
 
-/// Forward with everything kept, logits of every row, log-probabilities of `targets`.
+/// Runs a forward pass that stores all activations, with the logits of every row and the log-probs of `targets`.
 pub(crate) fn forward(dev: &mut Device, model: &Model, inputs: &Inputs, targets: &[(u32, u32)]) -> Run {
     let mut tape = Tape::new(dev, Mode::train(Keep::All));
     let hidden = model.forward(&mut tape, dev, inputs).unwrap();
@@ -229,7 +230,7 @@ fn logprobs(
     tape.linear_logprob(dev, hidden, model.decoder.lm_head, Policy::default(), ids, false).unwrap()
 }
 
-/// Loss (the mean over targets of -logprob) and its gradients, added to `grads`.
+/// Returns the loss (the mean of -logprob over the targets), and adds its gradients to `grads`.
 pub(crate) fn loss_and_gradients(
     dev: &mut Device,
     model: &Model,
@@ -253,7 +254,7 @@ pub(crate) fn mean_loss(logprobs: &[f32]) -> f64 {
     -logprobs.iter().map(|&x| f64::from(x)).sum::<f64>() / logprobs.len() as f64
 }
 
-/// A tensor of the compute type as f32.
+/// Returns a tensor of the compute type as f32.
 pub(crate) fn read(dev: &mut Device, t: Tensor) -> Vec<f32> {
     match t.dtype {
         DType::Bf16 => dev.read::<half::bf16>(t).unwrap().into_iter().map(half::bf16::to_f32).collect(),
@@ -271,7 +272,7 @@ pub(crate) fn max_abs(values: &[f32]) -> f32 {
     values.iter().fold(0.0, |m, x| m.max(x.abs()))
 }
 
-/// Largest difference of each kind, for the report and the message when one is too large.
+/// Largest difference of each kind, for the report and for the error message.
 #[derive(Default)]
 struct Largest(BTreeMap<&'static str, (f64, String)>);
 

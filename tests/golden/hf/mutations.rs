@@ -1,5 +1,5 @@
-//! The tolerance catches mistakes: the reference's list of wrong models, each built here through the
-//! configuration, the weights or the positions, must fall far outside it, by as much as the reference says.
+//! Tests that the tolerance catches mistakes. The reference has a list of wrong models. Each is built here through the
+//! config, the weights or the positions. Its results must be far outside the tolerance, by as much as the reference's.
 
 use omr::device::Device;
 use omr::model::{Inputs, Model, ModelConfig, params::Param, weights::WeightFiles};
@@ -19,7 +19,7 @@ fn with_config(golden: &Golden, dev: &mut Device, dtype: DType, change: impl Fn(
     model
 }
 
-/// Rewrites rows of one parameter: row r of piece i becomes `of(i, r)`; `None` makes it zero.
+/// Rewrites rows of one parameter. Row r of piece i becomes row `of(i, r)`; `None` sets it to zero.
 fn rewrite(model: &Model, dev: &mut Device, name: &str, of: impl Fn(usize, usize) -> Option<usize> + Sync) {
     let (param, _) = models::find(&model.layout, name);
     fn rows<T: Elem>(dev: &mut Device, param: &Param, of: impl Fn(usize, usize) -> Option<usize> + Sync) {
@@ -39,10 +39,10 @@ fn rewrite(model: &Model, dev: &mut Device, name: &str, of: impl Fn(usize, usize
     }
 }
 
-/// A wrong model and what is wrong with its inputs.
+/// A wrong model, and the change of its inputs.
 pub(crate) type Mutation = (Model, fn(&mut Inputs));
 
-/// The mutation called `name`, or `None` when this list does not know it.
+/// Returns the mutation called `name`, or `None` if it is not in this list.
 pub(crate) fn mutate(golden: &Golden, dev: &mut Device, dtype: DType, name: &str) -> Option<Mutation> {
     let keep: fn(&mut Inputs) = |_| {};
     Some(match name {
@@ -56,7 +56,7 @@ pub(crate) fn mutate(golden: &Golden, dev: &mut Device, dtype: DType, name: &str
         }
         "mrope_section reversed" => (with_config(golden, dev, dtype, |c| c.mrope_section.reverse()), keep),
         "vision rope h/w swapped" => {
-            // Swapping the angles of two coordinates of q and k, or the coordinates themselves, is one thing.
+            // Swapping the angles of two coordinates of q and k is the same as swapping the coordinates themselves.
             let model = with_config(golden, dev, dtype, |_| {});
             let v = &golden.config.vision_config;
             let (c, quarter) = (v.hidden_size, v.head_dim() / 4);

@@ -1,4 +1,5 @@
-//! Weight files: both namings hold one model, and what is written is what was read, under the released names.
+//! Tests weight files: both naming schemes contain the same model, and a model that is read and written again is
+//! unchanged and has the released names.
 
 use omr::device::Device;
 use omr::model::{Model, ModelConfig, weights::WeightFiles};
@@ -44,7 +45,7 @@ fn a_model_read_and_written_is_the_same() {
         assert_eq!((was.shapes, was.floats), (is.shapes, is.floats));
         let config = ModelConfig::load(&out.path().join("config.json")).unwrap();
         assert_eq!(config, golden.config);
-        // Keys the released file has keep their values; what transformers ignores may differ.
+        // Keys of the released file keep their values, except those that transformers ignores.
         let (was, is) = (json(&golden.dir.join("config.json")), json(&out.path().join("config.json")));
         for (key, value) in was.as_object().unwrap() {
             let ignored = ["transformers_version", "sliding_window", "max_window_layers"].contains(&key.as_str());
