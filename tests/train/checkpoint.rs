@@ -1,4 +1,4 @@
-//! Checkpoints are whole or not there, whatever fails meanwhile.
+//! Tests that checkpoints are either complete or absent, whatever fails.
 
 use std::fs;
 use std::path::Path;
@@ -8,7 +8,7 @@ use omr::error::{Error, Result};
 use omr::identity::{Inputs, Manifest, Part};
 use proptest::prelude::*;
 
-/// What a checkpoint of a run says of it.
+/// Returns the state that a checkpoint records.
 pub fn state(step: u64) -> State {
     State {
         step,
@@ -34,7 +34,7 @@ fn save(store: &Store, step: u64) {
     save_by(store, step, None, |folder| write(folder, step)).unwrap();
 }
 
-/// Saves step `step`, whose folder `write` fills.
+/// Saves step `step`. `write` fills its folder.
 fn save_by(store: &Store, step: u64, best: Option<u64>, write: impl FnOnce(&Path) -> Result<()>) -> Result<Checkpoint> {
     let draft = store.begin(step)?;
     write(draft.folder())?;
@@ -83,7 +83,7 @@ fn resume_means_what_it_says() {
     assert_eq!(found(&elsewhere, &path(4)), [4]);
     assert_eq!(found(&elsewhere, &Resume::Path(run.path().into())), [8, 4]);
     assert_eq!(elsewhere.resume(&Resume::Path(other.path().into())).unwrap_err().exit_code(), 2);
-    // Of another run, and older than what is there.
+    // A checkpoint of another run that is older than an existing one.
     save(&elsewhere, 6);
     assert!(elsewhere.resume(&path(4)).unwrap_err().to_string().contains("step 6"));
 }
@@ -117,7 +117,7 @@ fn a_manifest_tells_what_was_changed() {
         manifest.check(&folder, Part::Settings).and_then(|()| manifest.check(&folder, Part::Tensors))
     };
     check().unwrap();
-    // As `b3sum` writes it.
+    // In the format of `b3sum`.
     let text = fs::read_to_string(folder.join("MANIFEST")).unwrap();
     let line = format!("{}  model.safetensors\n", blake3::hash(&[3; 1000]).to_hex());
     assert!(text.starts_with(&line) && text.lines().count() == 2, "{text}");
@@ -163,7 +163,7 @@ fn a_failing_save_leaves_the_older_checkpoint_and_nothing_else() {
     assert_eq!(fs::read_to_string(run.path().join("latest")).unwrap(), "global_step_1\n");
 }
 
-/// `/dev/full` refuses every byte as a full disk does.
+/// `/dev/full` rejects every byte, like a full disk.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_full_disk_is_a_clear_error_and_leaves_nothing() {
@@ -183,7 +183,7 @@ fn a_full_disk_is_a_clear_error_and_leaves_nothing() {
     assert_eq!(fs::read_dir(run.path().join("checkpoints")).unwrap().count(), 1);
 }
 
-/// The same on a file system that really fills up, where this process may mount one.
+/// The same on a file system that really fills up, if this process is allowed to mount one.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_small_tmpfs_fills_up_and_the_older_checkpoint_stays() {
@@ -212,7 +212,7 @@ fn a_small_tmpfs_fills_up_and_the_older_checkpoint_stays() {
     assert!(failures.len() == 5 && failures.iter().all(|e| e.exit_code() == 1), "{failures:?}");
 }
 
-/// What a SIGKILL at some moment of a save or a removal leaves on disk.
+/// Files that a SIGKILL during a save or a removal leaves on disk.
 #[test]
 fn leftovers_of_a_killed_run_are_cleared_and_never_taken_for_a_checkpoint() {
     let run = tempfile::tempdir().unwrap();
@@ -223,7 +223,7 @@ fn leftovers_of_a_killed_run_are_cleared_and_never_taken_for_a_checkpoint() {
         fs::create_dir(folder.join(leftover)).unwrap();
         fs::write(folder.join(leftover).join("model.safetensors"), b"half").unwrap();
     }
-    // Between the two renames of a replacement the old folder stands aside.
+    // Between the two renames of a replacement, the old folder has its temporary name.
     fs::create_dir_all(folder.join(".global_step_7.old-99/trainer")).unwrap();
     write(&folder.join(".global_step_7.old-99"), 7).unwrap();
     fs::write(run.path().join(".latest.tmp-99"), b"glo").unwrap();
@@ -276,7 +276,7 @@ fn a_resume_over_another_arithmetic_says_so() {
     };
     let now = fs::read_to_string(&path).unwrap();
     assert_eq!(told(now.clone()), None);
-    // As checkpoints were before versions had an arithmetic.
+    // Checkpoints had this format before versions recorded their arithmetic.
     let (version, rest) = now.split_once("\"arithmetic\": \"").unwrap().1.split_once("\",").unwrap();
     let older = now.replace(&format!("\"arithmetic\": \"{version}\",{}", rest.split('"').next().unwrap()), "");
     let want = format!("made on cpu, avx2, arithmetic 1 and this is cpu, avx2, arithmetic {version}: bits may differ");

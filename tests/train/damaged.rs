@@ -1,5 +1,5 @@
-//! Checkpoints whose files are no longer those that were saved are named and never trained on; the run goes on from the one
-//! before and ends in the bits of a run that was left alone.
+//! Tests that checkpoints with changed files are named and never used for training. The run continues from the
+//! checkpoint before and ends with the same bits as a run without damage.
 
 use std::fs;
 use std::path::Path;
@@ -12,20 +12,20 @@ use serde_json::{Map, Value};
 
 use super::tiny::{Notes, Outcome, device, files, run_sft, sft_config};
 
-/// Goes on in `dir`, and what was said meanwhile.
+/// Continues the run in `dir`. Returns its result and its notes.
 fn go_on(dir: &Path, config: &SftConfig) -> (Result<()>, String) {
     let notes = Notes::default();
     let done = Job::new(dir, config.clone()).unwrap().run(&mut device(1), &notes);
     (done, notes.0.into_inner().unwrap().join("\n"))
 }
 
-/// As a kill after the last checkpoint leaves it.
+/// Leaves the folder as after a kill just after the last checkpoint.
 fn unfinish(dir: &Path) {
     fs::remove_dir_all(dir.join("model")).unwrap();
     fs::remove_file(dir.join("summary.json")).unwrap();
 }
 
-/// Leaves the checkpoint as an older version wrote it.
+/// Changes the checkpoint to the format of an older version.
 pub fn forget_versions(checkpoint: &Path) {
     let path = checkpoint.join("trainer/state.json");
     let mut state: Map<String, Value> = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
@@ -49,7 +49,7 @@ fn one_bit_in_any_file_is_seen_and_the_checkpoint_before_taken() {
         unfinish(&out);
         let path = newest.join(&name);
         let mut bytes = fs::read(&path).unwrap();
-        // Another place in each file: in a header, between tensors, in the last one.
+        // Each file has the damage at another position: in a header, between tensors, in the last tensor.
         let bit = 8 * bytes.len() * i / files(&newest).len() + i;
         bytes[bit / 8] ^= 1 << (bit % 8);
         fs::write(&path, bytes).unwrap();
@@ -82,7 +82,7 @@ fn a_cut_file_of_the_newest_or_of_one_without_a_manifest_is_passed_over() {
             fs::write(at(step).join(weights), &bytes[..bytes.len() / 2]).unwrap();
         }
         if !with_manifest {
-            // As versions left them that wrote none.
+            // In the format of versions that wrote no manifest.
             for step in 2..=4 {
                 fs::remove_file(at(step).join("MANIFEST")).unwrap();
                 forget_versions(&at(step));

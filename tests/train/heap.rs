@@ -1,5 +1,5 @@
-//! After the first step a training step takes no memory of a tensor's size from the heap: tensors live in the
-//! device's regions, and those do not grow either.
+//! Tests that a training step after the first one allocates no memory of a tensor's size on the heap. Tensors are in
+//! the device's regions, which do not grow either.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -14,7 +14,7 @@ use omr::train::step::{self, Sequence};
 
 use super::tiny::{device, rows, sft_config};
 
-/// The system's allocator; a thread that asks learns its own largest allocation.
+/// The system's allocator. It records the largest allocation of each thread that requested it.
 struct Watched;
 
 thread_local! {
@@ -22,7 +22,7 @@ thread_local! {
 }
 
 fn note(bytes: usize) {
-    // A thread that ends has no cell any more, and does not ask.
+    // A thread that is ending has no cell any more and needs no record.
     let _ = LARGEST.try_with(|largest| largest.set(largest.get().map(|most| most.max(bytes))));
 }
 
@@ -31,24 +31,24 @@ fn note(bytes: usize) {
 unsafe impl GlobalAlloc for Watched {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         note(layout.size());
-        // SAFETY: the caller's promises are passed on.
+        // SAFETY: the caller fulfils the requirements of `alloc`.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         note(layout.size());
-        // SAFETY: the caller's promises are passed on.
+        // SAFETY: the caller fulfils the requirements of `alloc_zeroed`.
         unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         note(size);
-        // SAFETY: the caller's promises are passed on.
+        // SAFETY: the caller fulfils the requirements of `realloc`.
         unsafe { System.realloc(at, layout, size) }
     }
 
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promises are passed on.
+        // SAFETY: the caller fulfils the requirements of `dealloc`.
         unsafe { System.dealloc(at, layout) }
     }
 }
@@ -56,7 +56,7 @@ unsafe impl GlobalAlloc for Watched {
 #[global_allocator]
 static ALLOCATOR: Watched = Watched;
 
-/// The largest allocation of this thread while `work` runs, in bytes.
+/// Returns the largest allocation of this thread while `work` runs, in bytes.
 pub fn largest_allocation(work: impl FnOnce()) -> usize {
     LARGEST.set(Some(0));
     work();
@@ -72,7 +72,7 @@ fn a_step_takes_no_tensor_from_the_heap() {
     let batch: Vec<Sequence<'_>> = samples.iter().map(|sample| sequence(sample)).collect();
     let tokens: usize = batch.iter().map(|s| s.input_ids.len()).sum();
 
-    // One thread: everything the ops do, they do on this one.
+    // With one thread, the ops do all their work on this thread.
     let mut dev = device(1);
     let model = Model::load(&mut dev, &dir.path().join("base"), DType::F32).unwrap();
     let mut optimizer = Optimizer::new(&mut dev, &model.layout, config.optimizer, config.seed).unwrap();

@@ -1,10 +1,11 @@
-//! Gradient lanes decide a run's bits; the number of ranks that compute them, and where they stop, do not.
+//! Tests that the bits of a run depend on its number of gradient lanes, and not on the number of ranks or on the steps
+//! at which it stops.
 
 use super::tiny::{Outcome, device, rl_config, run_rl, run_rl_over, run_sft, run_sft_over, sft_config};
 use omr::config::{RlConfig, SftConfig};
 use omr::train::sft::Job;
 
-/// One lane is what a run without the key has; two are another sum, and the same one twice.
+/// A run without the key has one lane. Two lanes give another sum, and the same sum in every run.
 #[test]
 fn lanes_decide_the_bits_and_stops_do_not() {
     let dir = tempfile::tempdir().unwrap();
@@ -36,7 +37,7 @@ fn lanes_of_a_policy_update_hold_whole_groups() {
     let plain = run("plain", None, &[]);
     let three = run("three", Some(3), &[]);
     three.assert_same(&run("again", Some(3), &[2]), "three lanes, stopped");
-    // The first update's loss is a sum of the same terms; what it is a mean over does not know of lanes.
+    // The loss of the first update is a sum of the same terms. Its denominator does not depend on lanes.
     let first = [&plain, &three].map(|run| run.figures("actor/pg_loss")[0]);
     assert!((first[0] - first[1]).abs() < 1e-12, "{first:?}");
 }
@@ -69,7 +70,7 @@ fn any_number_of_ranks_learns_the_same_policy() {
     }
 }
 
-/// A lane that could never have a row would be a rank that waits for ever.
+/// A lane that could never have a row would be a rank that waits forever.
 #[test]
 fn lanes_without_work_are_refused() {
     let dir = tempfile::tempdir().unwrap();

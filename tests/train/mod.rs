@@ -1,3 +1,5 @@
+//! Tests of training: SFT, checkpoints, memory plans and gradient lanes.
+
 pub mod checkpoint;
 pub mod damaged;
 pub mod heap;

@@ -1,4 +1,5 @@
-//! Plans of training: exactly what the run takes, region by region, and what passes keep when that is limited.
+//! Tests memory plans of training: the plan equals the memory of the run in each region. Also tests which activations a
+//! pass stores if memory is limited.
 
 use std::path::Path;
 
@@ -19,7 +20,7 @@ use crate::ranks;
 
 use super::tiny::{Outcome, rl_config, sft_config};
 
-/// Runs the job in exactly its plan's memory, and returns the plan.
+/// Runs the job in exactly the memory of its plan, and returns the plan.
 fn planned(dir: &Path, config: &SftConfig, threads: usize) -> Plan {
     let mut job = Job::new(dir, config.clone()).unwrap();
     let plan = job.plan(Target::cpu(threads)).unwrap();
@@ -98,7 +99,7 @@ fn less_memory_changes_what_is_kept_and_no_bit() {
     assert!(place == "memory" && hint.unwrap().contains("micro_batch_tokens"));
 }
 
-/// Runs an RL job in exactly its plan's memory. Returns the plan and what was taken of it.
+/// Runs an RL job in exactly the memory of its plan. Returns the plan and the used memory.
 fn planned_rl(dir: &Path, config: &RlConfig) -> [Plan; 2] {
     let mut job = RlJob::new(dir, config.clone(), Arc::new(Scorer::rules(config.reward.mode))).unwrap();
     let plan = job.plan(Target::cpu(2)).unwrap();
@@ -107,8 +108,8 @@ fn planned_rl(dir: &Path, config: &RlConfig) -> [Plan; 2] {
     [plan, dev.high_water()]
 }
 
-/// Responses of three tokens from a model that knows nothing: in some step all of them are of full length, and a
-/// mini-batch holds every question, so that it is the one that was planned for.
+/// Returns a config with responses of three tokens from an untrained model. In some step all of them have full length.
+/// A mini-batch contains every question, so it is the one for which memory is planned.
 fn full_length(dir: &Path) -> RlConfig {
     let config = rl_config(dir);
     sft_config(dir);
@@ -120,7 +121,7 @@ fn full_length(dir: &Path) -> RlConfig {
         max_response_length: 3,
         total_training_steps: Some(3),
         micro_batch_tokens: 4096,
-        // Responses that are all wrong, or all right, are learned from, too.
+        // With an entropy term, groups whose responses are all wrong or all right are also trained on.
         entropy_coeff: 1e-3,
         ..config
     }
@@ -136,12 +137,13 @@ fn rl_takes_what_was_planned() {
         let [plan, taken] = planned_rl(&dir.path().join(name), &config);
         for region in Region::ALL {
             let exact = region != Region::Workspace || name != "rollouts";
-            // Planned is a prefill of as many blocks copied, sequences and tokens as the limits allow at once.
+            // The plan covers a prefill with the maximum numbers of copied blocks, sequences and tokens at the same
+            // time.
             assert!(plan.bytes(region) >= taken.bytes(region), "{name}: {}", region.name());
             assert!(!exact || plan.bytes(region) == taken.bytes(region), "{name}: {} of {plan:?}", region.name());
         }
     }
-    // Responses that end when they like and micro-batches of any make.
+    // Responses of any length, and micro-batches of any composition.
     for micro_batch_tokens in [90, 256] {
         let config = RlConfig { micro_batch_tokens, ..rl_config(dir.path()) };
         let [plan, taken] = planned_rl(&dir.path().join(micro_batch_tokens.to_string()), &config);
@@ -162,15 +164,15 @@ fn rollouts_and_updates_share_their_memory() {
         rollout: RolloutConfig { num_kv_blocks: Some(blocks), ..config.rollout.clone() },
         ..config.clone()
     };
-    // Below what updates take, the cache costs nothing; above it takes its own size: two layers of k and v, one key
-    // head of 16, 128 keys, f32.
+    // A cache that is smaller than the memory of updates is free. A larger cache takes its own size: two layers of k
+    // and v, one key head of 16, 128 keys, f32.
     let block = 2 * 2 * 16 * 128 * 4;
     let update = overlay(&with(1));
     let free = update / block;
     assert_eq!(overlay(&with(free / 2)), update);
     assert_eq!(overlay(&with(2 * free)) - overlay(&with(2 * free - 7)), 7 * block);
 
-    // A cache that is not configured takes what there is.
+    // A cache without a configured size takes the available memory.
     let large = RlConfig { rollout: RolloutConfig { max_num_seqs: 10 * free, ..config.rollout.clone() }, ..config };
     let all = plan(&large).unwrap().total();
     let budget = all - 2 * free * block;

@@ -1,5 +1,5 @@
-//! The plans of the 7B on one card beside hand calculation: 61,440 tokens of fine-tuning, 32,792 of RL, one picture of
-//! 5,350 tokens.
+//! Compares the memory plans of the 7B model on one GPU with calculations by hand: 61,440 tokens of SFT, 32,792 tokens
+//! of RL, and a picture of 5,350 tokens.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -18,14 +18,15 @@ use omr::train::nll;
 use omr::train::plan::{self, Training};
 use omr::train::step::Sequence;
 
-/// Width, MLP, q + k + v, heads, vocabulary, layers of the decoder.
+/// Width, MLP width, q + k + v, heads, vocabulary size and layers of the decoder.
 const D: usize = 3584;
 const F: usize = 18_944;
 const QKV: usize = 4608;
 const HEADS: usize = 28;
 const V: usize = 152_064;
 const L: usize = 28;
-/// Width, heads, blocks of the tower. Its MLP of 3,420 is padded to 3,424 rows (32s) and 3,456 columns (64s).
+/// Width, heads and blocks of the vision tower. Its MLP width of 3,420 is padded to 3,424 rows (a multiple of 32) and
+/// 3,456 columns (a multiple of 64).
 const C: usize = 1280;
 const VISION_HEADS: usize = 16;
 const BLOCKS: usize = 32;
@@ -33,7 +34,7 @@ const VF: usize = 3424;
 const VF_COLUMNS: usize = 3456;
 const BF16: usize = 2;
 const F32: usize = 4;
-/// Tensors lie on multiples of 256 bytes, and a few hold a number or two.
+/// Tolerance: tensors are aligned to 256 bytes, and a few contain only one or two numbers.
 const ALIGNED: usize = 1 << 20;
 
 fn model() -> ModelConfig {
@@ -41,19 +42,23 @@ fn model() -> ModelConfig {
     ModelConfig::load(&path).unwrap()
 }
 
-/// Elements as they lie in memory.
+/// Number of weight elements in memory.
 fn elements() -> usize {
     let layer = 2 * D + QKV * D + QKV + D * D + 2 * F * D + D * F;
     let text = L * layer + D + 2 * V * D;
     let mlp = 2 * VF * C + 2 * VF + C * VF_COLUMNS + C;
     let block = 2 * C + 3 * C * C + 3 * C + C * C + C + mlp;
-    // A patch has 3 x 2 x 14 x 14 = 1,176 numbers, padded to 1,216; the merger joins four.
+    // A patch has 3 x 2 x 14 x 14 = 1,176 numbers, padded to 1,216. The merger joins four patches.
     let merger = C + (4 * C) * (4 * C) + 4 * C + D * 4 * C + D;
     text + BLOCKS * block + merger + C * 1216
 }
 
-/// Bytes of a token's activations in a layer at each level: (out, two norms with 1/rms, qkv, attention with the
-/// logsumexp of its heads, the sum after it, product, gate and up), (out, qkv, attention, sum), (out, attention).
+/// Returns the bytes of a token's activations that a layer stores, by activation checkpointing policy:
+///
+/// - `All`: output, two norms with 1/rms, qkv, attention with the logsumexp of its heads, the sum after it, product,
+///   gate and up.
+/// - `AllButGateUp`: output, qkv, attention, sum.
+/// - `Inputs`: output, attention.
 fn layer(keep: Keep) -> usize {
     let attention = BF16 * D + F32 * HEADS;
     match keep {
@@ -63,21 +68,22 @@ fn layer(keep: Keep) -> usize {
     }
 }
 
-/// What a replayed layer has on top of what it kept.
+/// Returns the bytes per token that the recomputation of a layer needs in addition to its stored activations.
 fn replayed(keep: Keep) -> usize {
     match keep {
         Keep::All => 0,
-        // One block after the other: a norm, gate, up and product.
+        // The two blocks of the layer follow each other: a norm, gate, up and product.
         Keep::AllButGateUp => BF16 * (D + 3 * F) + F32,
         Keep::Inputs => layer(Keep::All) - layer(Keep::Inputs),
     }
 }
 
-/// Of a token below all layers: its id four times (itself, its place, two of the segments), the embedding, the
-/// rotation's tables.
+/// Bytes per token below all layers: its id four times (the id, its position and two segment numbers), the embedding,
+/// and the rotation tables.
 const BELOW: usize = 4 * 4 + BF16 * D + F32 * 128;
 
-/// Of a token above them: the last norm; of a target: row number, id, row, log-prob, logsumexp and its gradient.
+/// Bytes above all layers. Per token: the last norm. Per target: row number, id, row, log-prob, logsumexp and its
+/// gradient.
 fn above(tokens: usize, targets: usize) -> usize {
     (BF16 * D + F32) * tokens + (BF16 * D + 5 * 4) * targets
 }
@@ -91,12 +97,12 @@ fn sft_config(tokens: usize) -> SftConfig {
     SftConfig { dtype: Dtype::Bf16, packing_length: tokens, micro_batch_tokens: tokens, ..SftConfig::default() }
 }
 
-/// A card with so many GiB for the run.
+/// Returns a GPU with the given number of GiB for the run.
 fn card(gib: usize) -> Target {
     Target::gpu(Kind::Cuda).within(Some(gib << 30))
 }
 
-/// Overlay of one pass over one sequence, gradients included, at each of `levels`.
+/// Returns the overlay bytes of one pass over one sequence, with gradients, for each of `levels`.
 fn overlays(input_ids: &[u32], images: &[Arc<ImageInput>], levels: &[Levels]) -> Vec<usize> {
     let config = sft_config(input_ids.len());
     let mut training =
@@ -123,18 +129,20 @@ fn tokens_61440_at_each_level() {
     let keeps = [Keep::All, Keep::AllButGateUp, Keep::Inputs];
     let found = overlays(&vec![0; t], &[], &keeps.map(Levels::from));
     for (keep, found) in keeps.into_iter().zip(found) {
-        // Either at the end of the forward or when the last layer is replayed, when most others are still kept.
+        // The peak is at the end of the forward pass, or while the last layer is recomputed and most others are still
+        // stored.
         let kept = (BELOW + L * layer(keep)) * t;
         let by_hand = F32 * elements() + kept + (replayed(keep) * t).max(above(t, t - 1));
         near(found, by_hand, &format!("{keep:?}"));
     }
-    // facts: 145.7 GB of activations for 32,768 tokens when all is kept.
+    // Reference: 145.7 GB of activations for 32,768 tokens if everything is stored.
     assert_eq!((layer(Keep::All) * 32_768 * L) / 100_000_000, 1457);
 }
 
-/// The cheapest levels by hand for text of `t` tokens in `room` bytes of the overlay beyond the gradients: of n layers
-/// from the first on gate and up are multiplied again (2 x D x 2F operations a token), of i of them q, k, v and what
-/// follows attention as well. What counts is the end of the forward, or the replay of a layer on what is still kept.
+/// Returns the cheapest policy for a text of `t` tokens with `room` bytes of overlay beyond the gradients. The first n
+/// layers recompute gate and up (2 x D x 2F operations per token). The first i of them also recompute q, k, v and the
+/// projection after attention. The peak is at the end of the forward pass, or while a layer is recomputed on top of the
+/// activations that are still stored.
 fn by_hand(t: usize, room: usize) -> Option<Stack> {
     let (gate_up, rest) = (2 * D * 2 * F, 2 * (D * QKV + D * D));
     let mut best: Option<(usize, Stack)> = None;
@@ -155,7 +163,7 @@ fn by_hand(t: usize, room: usize) -> Option<Stack> {
     best.map(|(_, stack)| stack)
 }
 
-/// The plan of fine-tuning on one text of `tokens`.
+/// Returns the plan of SFT on one text of `tokens`.
 fn text_plan(tokens: usize, optim: OptimizerName, gib: usize) -> plan::Planned {
     let mut config = sft_config(tokens);
     config.optimizer.optim = optim;
@@ -170,9 +178,10 @@ fn text_plan(tokens: usize, optim: OptimizerName, gib: usize) -> plan::Planned {
     plan::sft(model(), &config, card(gib), OneRank::ALONE, &[vec![sequence]]).unwrap()
 }
 
-/// A plan's levels are the cheapest of those by hand in what workspace, weights and states leave of the card.
+/// Asserts that a plan's policy is the cheapest one for the memory that workspace, weights and optimizer states leave
+/// free.
 fn assert_cheapest(planned: &plan::Planned, t: usize, gib: usize) {
-    // At the widest point the gradients of gate, up, product and two rows lie in the workspace, beside some scratch.
+    // At the peak, the workspace contains the gradients of gate, up, product and two rows, and some scratch space.
     let (workspace, least) = (planned.memory.bytes(Region::Workspace), BF16 * (3 * F + 2 * D) * t);
     assert!(workspace >= least && workspace < least * 5 / 4, "{workspace} of {least}");
     let rest = planned.memory.bytes(Region::Weights) + planned.memory.bytes(Region::State) + workspace;
@@ -185,8 +194,9 @@ fn assert_cheapest(planned: &plan::Planned, t: usize, gib: usize) {
 
 #[test]
 fn states_in_fp32_leave_no_room_for_61440_tokens_on_one_card() {
-    // Per parameter 2 bytes of weight, 2 of its low half, 4 of each moment and 4 of gradient: 16 bytes, 123.6 GiB, as
-    // padded a little more. Of 139 GiB 15 are left; inputs and attention of 61,440 tokens alone take 23.
+    // Each parameter needs 2 bytes for the weight, 2 for its low half, 4 for each moment and 4 for the gradient: 16
+    // bytes, or 123.6 GiB, slightly more with padding. Of 139 GiB, 15 are left. The `Inputs` policy alone needs 23 for
+    // 61,440 tokens.
     assert_eq!(16 * elements() / (1 << 30), 123);
     assert_eq!(L * layer(Keep::Inputs) * 61_440 / (1 << 30), 23);
     let refused = text_plan(61_440, OptimizerName::AdamwTorch, 139).check("this").unwrap_err();
@@ -199,8 +209,9 @@ fn states_in_fp32_leave_no_room_for_61440_tokens_on_one_card() {
 
 #[test]
 fn states_in_8_bits_leave_room_for_61440_tokens_on_one_card() {
-    // Of the token table, norms and biases 2 + 4 + 4 bytes; of all other matrices 2 + 1 + 1 and two scales of 4 bytes
-    // for 256 elements, 4.03: 6.03 with the weight and 10.03 with the gradient, 77.5 GiB and the table's 6 bytes more.
+    // The token table, norms and biases have states of 2 + 4 + 4 bytes per element. All other matrices have 2 + 1 + 1
+    // bytes and two scales of 4 bytes per 256 elements: 4.03, or 6.03 with the weight and 10.03 with the gradient. That
+    // is 77.5 GiB, plus 6 bytes for each element of the table.
     let wide = V * D + L * (2 * D + QKV) + D + BLOCKS * (2 * C + 3 * C + C + 2 * VF + C) + C + 4 * C + D;
     let state = 10 * wide + (elements() - wide) * 4 + (elements() - wide) / 256 * 2 * F32;
     let planned = text_plan(61_440, OptimizerName::Adamw8bit, 139);
@@ -210,7 +221,7 @@ fn states_in_8_bits_leave_room_for_61440_tokens_on_one_card() {
     assert_cheapest(&text_plan(32_768, OptimizerName::Adamw8bit, 139), 32_768, 139);
 }
 
-/// No element is owned twice, none by nobody, whatever the number of ranks and the moments.
+/// Every element of the state has exactly one owner for any number of ranks and any type of moments.
 #[test]
 fn the_state_of_all_ranks_is_that_of_one() {
     for optim in [OptimizerName::AdamwTorch, OptimizerName::AdamwBf16, OptimizerName::Adamw8bit] {
@@ -250,18 +261,19 @@ fn rl_of_32792_tokens_shares_its_memory_with_the_cache() {
         let (planned, blocks) = rl::plan::rl(model(), &config, target, OneRank::ALONE, &allowed, &index).unwrap();
         (planned.memory, planned.levels, blocks)
     };
-    // A block: keys and values of 128 tokens, 4 heads of 128, 28 layers; one block more takes the keys of padding. In
-    // it a token has 57,344 bytes.
+    // A cache block has the keys and values of 128 tokens, 4 heads of 128 and 28 layers. One more block receives the
+    // keys of padding. A token takes 57,344 bytes of a block.
     let block = L * 2 * 128 * 4 * 128 * BF16;
     assert_eq!(block / 128, 57_344);
 
-    // Without a limit: 1,024 sequences of 257 blocks each, which no card has, beside one response's gradients.
+    // Without a limit: 1,024 sequences of 257 blocks each and the gradients of one response. No GPU has that much
+    // memory.
     let full = 1024 * (prompt + response).div_ceil(128);
     let (memory, levels, blocks) = plan(None, Target::gpu(Kind::Cuda));
     near(memory.bytes(Region::Overlay), (full + 1) * block, "the whole cache");
     assert_eq!((levels, blocks), (Levels::default(), None));
-    // A small cache lies where the update lies. Rows of the response have an entropy as well, and its gradient.
-    // Two shorter ones fill the micro-batch, one of full length has most targets: the plan is of both.
+    // A small cache shares its memory with the update. Rows of the response also have an entropy and its gradient. Two
+    // shorter sequences fill the micro-batch, and one of full length has the most targets. The plan covers both cases.
     let t = config.micro_batch_tokens;
     let (memory, ..) = plan(Some(300), Target::gpu(Kind::Cuda));
     let by_hand = F32 * elements() + (BELOW + L * layer(Keep::All)) * t + above(t, response);
@@ -269,7 +281,7 @@ fn rl_of_32792_tokens_shares_its_memory_with_the_cache() {
     println!("update: {found} bytes, {by_hand} by hand");
     assert!(found.abs_diff(by_hand) <= ALIGNED + 64 * response, "{found} bytes, {by_hand} by hand");
 
-    // On one card with states of 8 bits layers keep what fits, and between updates all of the overlay is cache.
+    // On one GPU with 8-bit states, the layers store as much as fits. Between updates, all of the overlay is cache.
     let (memory, levels, blocks) = plan(None, card(139));
     let (total, overlay) = (memory.total(), memory.bytes(Region::Overlay));
     println!("of 139 GiB {total} bytes, overlay {overlay}, {levels:?}, {blocks:?} blocks");
@@ -280,7 +292,7 @@ fn rl_of_32792_tokens_shares_its_memory_with_the_cache() {
 
 #[test]
 fn a_picture_of_5350_tokens_is_replayed_in_the_room_of_the_text() {
-    // 100 x 214 patches, four of which make a token.
+    // 100 x 214 patches. Four patches form a token.
     let patches = 100 * 214;
     let picture = Arc::new(ImageInput::picture([100, 214], vec![0; patches * 14 * 14 * 3]));
     let rows = picture.tokens(2);
@@ -293,22 +305,24 @@ fn a_picture_of_5350_tokens_is_replayed_in_the_room_of_the_text() {
     let levels = [tower(false, Keep::All), tower(true, Keep::All), tower(true, Keep::Inputs)];
     let found = overlays(&ids, &[picture], &levels);
 
-    // A patch of a block: out, two norms, sum (and 1/rms twice), qkv, attention (and 16 logsumexps), product, gate, up.
+    // Activations of a patch in a block: output, two norms, sum (and 1/rms twice), qkv, attention (and 16 logsumexps),
+    // product, gate, up.
     let block = BF16 * (4 * C + 3 * C + C + 3 * VF) + 2 * F32 + F32 * VISION_HEADS;
     let least = BF16 * 2 * C + F32 * VISION_HEADS;
-    // Around the blocks: the patch embedding and its window order; the last norm; of a token the merger's 5,120 before
-    // and after GELU, its 3,584.
+    // Activations outside the blocks: the patch embedding and its window order, the last norm, and per token the
+    // merger's 5,120 values before and after GELU and its 3,584 outputs.
     let around = (BF16 * 3 * C + F32) * patches + BF16 * (2 * 4 * C + D) * rows;
-    // What lasts: pixels, rotations of 40 angles, two orders of the tokens; the merged rows with their places.
+    // Data for the whole pass: pixels, rotations of 40 angles, two orders of the tokens, and the merged rows with their
+    // positions.
     let lasts = (14 * 14 * 3 + F32 * 80) * patches + (2 * 4 + BF16 * D + 4) * rows;
-    // Ids, places, embedding; the text above has tables, layers and the rest.
+    // Ids, positions and embedding. The variable `text` adds the tables, layers and the rest.
     let below = F32 * elements() + (16 + BF16 * D) * t + lasts;
     let text = (F32 * 128 + L * layer(Keep::All)) * t + above(t, t - 1);
-    // 1.3 MB a patch, 28 GB in all.
+    // 1.3 MB per patch, 28 GB in total.
     let kept = BLOCKS * block * patches + around;
     assert_eq!(kept / 1_000_000_000, 28);
     near(found[0], below + kept + text, "tower kept");
-    // Replayed when the text has gone: the larger of the two.
+    // The tower is recomputed after the text's activations are freed, so the larger of the two counts.
     near(found[1], below + text.max(kept), "tower replayed");
     let replay = BLOCKS * least * patches + block * patches - least * patches;
     assert!(replay + around < text);

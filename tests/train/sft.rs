@@ -1,4 +1,4 @@
-//! Supervised fine-tuning as a whole: exact resume, the loss, packs, and that it learns.
+//! Tests SFT as a whole: exact resume, the loss, packs, and learning.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -45,7 +45,7 @@ fn by_tiles_too_a_stopped_run_goes_on_as_the_same_run() {
     whole.assert_same(&run_sft_on(&dir.path().join("stopped"), &config, on(2), &[3]), "stopped once, two threads");
 }
 
-/// The tensors of a model directory by name.
+/// Returns the tensors of a model directory by name.
 fn tensors(dir: &Path) -> BTreeMap<String, Vec<u8>> {
     let bytes = std::fs::read(dir.join("model.safetensors")).unwrap();
     let all = safetensors::SafeTensors::deserialize(&bytes).unwrap();
@@ -82,7 +82,7 @@ fn parts_are_frozen_and_have_rates_of_their_own() {
     assert_eq!(moved, BTreeSet::from(["tower", "language"]));
     let (moved, ..) = run("language", |c| c.freeze_language_model = true);
     assert_eq!(moved, BTreeSet::from(["tower", "projector"]));
-    // A rate of 0 moves nothing and decays nothing, but its gradient counts.
+    // A learning rate of 0 changes no weights and applies no decay, but its gradient still counts for the norm.
     let (moved, still, _) = run("still", |c| (c.vision_tower_lr, c.multi_modal_projector_lr) = (Some(0.0), Some(0.0)));
     assert_eq!((moved, still[0]), (BTreeSet::from(["language"]), norms[0]));
     let (_, _, same) = run("same", |c| c.vision_tower_lr = Some(c.learning_rate));
@@ -94,7 +94,7 @@ fn a_killed_run_repeats_the_steps_after_its_checkpoint() {
     let dir = tempfile::tempdir().unwrap();
     let config = SftConfig { save_steps: Some(3), ..sft_config(dir.path()) };
     let whole = run_sft(&dir.path().join("whole"), &config, 1, &[]);
-    // What a kill after step 8 and before its checkpoint leaves: metrics to 8, checkpoints to 6.
+    // State after a kill between step 8 and its checkpoint: metrics up to step 8, checkpoints up to step 6.
     let killed = dir.path().join("killed");
     run_sft(&killed, &config, 1, &[]);
     for name in ["model", "checkpoints/global_step_8"] {
@@ -145,11 +145,11 @@ fn the_loss_is_the_mean_over_all_targets_of_an_update() {
     });
     for run in &runs {
         let losses = run.figures("loss");
-        // f64 sums of the same f32 log-probs, in another order.
+        // f64 sums of the same f32 log-probs in another order.
         assert!((losses[0] - by_hand).abs() < 1e-12, "{} is not {by_hand}", losses[0]);
         assert_eq!(run.metrics[0]["num_target_tokens"].as_u64(), Some(targets as u64));
-        // Gradients are summed in f32 over at most four micro-batches, and Adam divides by their size: a few
-        // roundings of 6e-8 each in every later loss.
+        // Gradients are summed in f32 over at most four micro-batches, and Adam divides by their size. Every later loss
+        // therefore has a few rounding errors of 6e-8.
         for (a, b) in losses.iter().zip(runs[2].figures("loss")) {
             assert!((a - b).abs() < 1e-5 * b, "{a} is not {b}");
         }

@@ -1,4 +1,4 @@
-//! A tiny digits model, rows for it, and runs of it: what tests of training share.
+//! A tiny digits model, rows for it, and training runs of it. Tests of training share these helpers.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -26,17 +26,17 @@ use omr::train::job::TrainingJob as _;
 use omr::train::metrics::{self, Metrics};
 use omr::train::sft::Job as SftJob;
 
-/// A folder's files by their path in it.
+/// Contents of a folder's files by relative path.
 pub type Files = BTreeMap<String, Vec<u8>>;
 
-/// The digits tokenizer.
+/// Returns the digits tokenizer.
 pub fn tokenizer() -> Tokenizer {
     let words = digits::words();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     train_tokenizer(digits::corpus(), &SPECIAL_TOKENS, &words, 512).unwrap()
 }
 
-/// The shape: width 32, two layers, one in the tower.
+/// Returns the model's shape: width 32, two layers, and one block in the vision tower.
 pub fn shape() -> BaseConfig {
     BaseConfig {
         hidden_size: 32,
@@ -57,12 +57,12 @@ pub fn shape() -> BaseConfig {
     }
 }
 
-/// A device with more memory than any test here needs.
+/// Returns a device with more memory than any test needs.
 pub fn device(threads: usize) -> Device {
     Device::cpu(&Plan::uniform(256 << 20), threads, Isa::detect()).unwrap()
 }
 
-/// Writes the model directory of random weights.
+/// Writes a model directory with random weights.
 pub fn base_model(dir: &Path) {
     static FILES: OnceLock<Files> = OnceLock::new();
     let files = FILES.get_or_init(|| {
@@ -81,7 +81,7 @@ pub fn base_model(dir: &Path) {
     restore(files, dir);
 }
 
-/// Writes a model that answers [`rows`] in the right format, and some of them right.
+/// Writes a model that answers [`rows`] in the right format and answers some of them correctly.
 pub fn tuned_model(dir: &Path) {
     static FILES: OnceLock<Files> = OnceLock::new();
     let files = FILES.get_or_init(|| {
@@ -93,10 +93,10 @@ pub fn tuned_model(dir: &Path) {
     restore(files, dir);
 }
 
-/// Updates after which the format is learned and the answers are not yet certain.
+/// Number of updates after which the format is learned but the answers are not yet certain.
 pub const TUNING_STEPS: u64 = 120;
 
-/// The rows all tests train on: digits questions with answers of different lengths.
+/// Returns the rows that all tests train on: digits questions with answers of different lengths.
 pub fn rows() -> Vec<Row> {
     let task =
         TaskConfig { num_sft_questions: 12, num_rl_questions: 1, num_heldout_questions: 1, ..TaskConfig::default() };
@@ -110,7 +110,7 @@ pub fn rows() -> Vec<Row> {
     rows
 }
 
-/// Eight updates of four rows; the random model and the rows are written into `dir`.
+/// Returns a config of eight updates of four rows. Writes the random model and the rows to `dir`.
 pub fn sft_config(dir: &Path) -> SftConfig {
     let (model, data) = (dir.join("base"), dir.join("sft.parquet"));
     if !model.exists() {
@@ -133,7 +133,7 @@ pub fn sft_config(dir: &Path) -> SftConfig {
     }
 }
 
-/// Four steps of four prompts with four rollouts; the tuned model and the prompts are written into `dir`.
+/// Returns a config of four steps of four prompts with four rollouts. Writes the tuned model and the prompts to `dir`.
 pub fn rl_config(dir: &Path) -> RlConfig {
     let (model, data) = (dir.join("tuned"), dir.join("rl.parquet"));
     if !model.exists() {
@@ -162,17 +162,17 @@ pub fn rl_config(dir: &Path) -> RlConfig {
     }
 }
 
-/// What a run left behind that must not depend on how it got there.
+/// The results of a run that must not depend on how the run was executed.
 #[derive(PartialEq)]
 pub struct Outcome {
-    /// `metrics.jsonl`, times left out.
+    /// `metrics.jsonl` without times.
     pub metrics: Vec<Metrics>,
     /// The last checkpoint, the final model and the rollouts.
     pub files: Files,
 }
 
 impl Outcome {
-    /// Of a finished run directory.
+    /// Reads the outcome of a finished run directory.
     pub fn of(dir: &Path) -> Outcome {
         let mut metrics = metrics::read(&dir.join("metrics.jsonl")).unwrap();
         metrics
@@ -189,7 +189,7 @@ impl Outcome {
         Outcome { metrics, files }
     }
 
-    /// Panics, naming the first difference, unless both are the same bits.
+    /// Panics unless both outcomes are bitwise identical. The message names the first difference.
     pub fn assert_same(&self, other: &Outcome, what: &str) {
         assert_eq!(self.metrics.len(), other.metrics.len(), "{what}: steps");
         for (a, b) in self.metrics.iter().zip(&other.metrics) {
@@ -202,7 +202,7 @@ impl Outcome {
         }
     }
 
-    /// The run as it would be had nothing been measured beside it, without what records that.
+    /// Returns the outcome as if the run had not been validated, without the files that record validation.
     pub fn unmeasured(mut self) -> Outcome {
         self.files.retain(|name, _| !name.ends_with("trainer/state.json") && !name.ends_with("MANIFEST"));
         self.metrics.retain(|m| m["step"] != 0);
@@ -210,19 +210,19 @@ impl Outcome {
         self
     }
 
-    /// A figure of every step.
+    /// Returns a metric of every step.
     pub fn figures(&self, name: &str) -> Vec<f64> {
         let figure = |m: &Metrics| m.get(name).and_then(|v| v.as_f64());
         self.metrics.iter().map(|m| figure(m).unwrap_or_else(|| panic!("no {name} in {m:?}"))).collect()
     }
 }
 
-/// Runs a job in `dir`, stopped by a signal after each of `stops` updates and then to its end.
+/// Runs an SFT job in `dir`. The run is stopped by a signal after each of `stops` updates and then runs to its end.
 pub fn run_sft(dir: &Path, config: &SftConfig, threads: usize, stops: &[u64]) -> Outcome {
     run_sft_on(dir, config, || device(threads), stops)
 }
 
-/// [`run_sft`] on devices of the caller's making, one for each part.
+/// Like [`run_sft`], on a device from the caller for each part of the run.
 pub fn run_sft_on(dir: &Path, config: &SftConfig, device: impl Fn() -> Device, stops: &[u64]) -> Outcome {
     in_parts(dir, stops, |observer| {
         let mut job = SftJob::new(dir, config.clone())?;
@@ -231,7 +231,8 @@ pub fn run_sft_on(dir: &Path, config: &SftConfig, device: impl Fn() -> Device, s
     })
 }
 
-/// [`run_sft_on`] over ranks, each a thread, of which each part has the next number in `sizes`.
+/// Like [`run_sft_on`], over several ranks, each of which is a thread. `sizes` contains the number of ranks of each
+/// part.
 pub fn run_sft_over(
     dir: &Path,
     config: &SftConfig,
@@ -251,7 +252,7 @@ pub fn run_sft_over(
     })
 }
 
-/// [`run_sft_over`] for RL.
+/// Like [`run_sft_over`], for RL.
 pub fn run_rl_over(
     dir: &Path,
     config: &RlConfig,
@@ -272,12 +273,12 @@ pub fn run_rl_over(
     })
 }
 
-/// [`run_sft`] for RL.
+/// Like [`run_sft`], for RL.
 pub fn run_rl(dir: &Path, config: &RlConfig, threads: usize, stops: &[u64]) -> Outcome {
     run_rl_on(dir, config, || device(threads), stops)
 }
 
-/// [`run_sft_on`] for RL.
+/// Like [`run_sft_on`], for RL.
 pub fn run_rl_on(dir: &Path, config: &RlConfig, device: impl Fn() -> Device, stops: &[u64]) -> Outcome {
     let scorer = Arc::new(Scorer::rules(config.reward.mode));
     in_parts(dir, stops, |observer| {
@@ -299,7 +300,7 @@ fn in_parts(dir: &Path, stops: &[u64], run: impl Fn(&(dyn Observer + Sync)) -> R
     Outcome::of(dir)
 }
 
-/// Hears what is said.
+/// Observer that records the notes.
 #[derive(Default)]
 pub struct Notes(pub Mutex<Vec<String>>);
 
@@ -332,7 +333,7 @@ impl Observer for StopAt {
     }
 }
 
-/// Every file in and below a folder.
+/// Returns every file in a folder and its subfolders.
 pub fn files(dir: &Path) -> Files {
     let mut out = Files::new();
     for entry in fs::read_dir(dir).unwrap() {
