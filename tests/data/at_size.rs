@@ -1,5 +1,5 @@
-//! Data sets at their real size, made of a few hundred pictures that many rows link to: what a run takes of the host's
-//! memory does not grow with its rows. `tools/data-at-size` runs the large ones.
+//! Tests data sets of realistic size, made from a few hundred pictures that many rows link to. The host memory of a run
+//! must not grow with the number of rows. `tools/data-at-size` runs the large tests.
 
 use std::fs;
 use std::path::Path;
@@ -12,14 +12,14 @@ use serde_json::json;
 
 use crate::train::tiny::{Outcome, rl_config, sft_config};
 
-/// Writes `pictures` JPEG files of 0.3 to 4 megapixels, or of up to `most`.
+/// Writes `pictures` JPEG files of 0.3 megapixels up to `most` pixels.
 fn pictures(dir: &Path, pictures: usize, most: f64) {
     fs::create_dir_all(dir).unwrap();
     for k in 0..pictures {
         let pixels = 0.3e6 * (most / 0.3e6).powf(k as f64 / pictures as f64);
         let width = (pixels * [1.0, 1.5, 0.7][k % 3]).sqrt() as u32;
         let height = (pixels / f64::from(width)) as u32;
-        // Large shapes and some noise: as large on disk as a photograph of a page.
+        // Large shapes and some noise. The file is as large as a photograph of a page.
         let picture = image::RgbImage::from_fn(width, height, |x, y| {
             let noise = (x.wrapping_mul(2_654_435_761) ^ y.wrapping_mul(40_503) ^ k as u32) >> 27;
             image::Rgb([((x / 97 + y / 61) % 2 * 200 + noise) as u8, (x * 255 / width) as u8, (y * 255 / height) as u8])
@@ -47,7 +47,7 @@ fn rows(dir: &Path, count: usize, pictures: usize) {
     fs::write(dir.join("rl.jsonl"), rl).unwrap();
 }
 
-/// What a command took: bytes of memory at most, seconds of CPU, seconds.
+/// Resources of a command: peak memory in bytes, CPU seconds, wall-clock seconds.
 struct Took {
     memory: usize,
     cpu: f64,
@@ -64,7 +64,7 @@ fn run(args: &[String]) -> Took {
         let most =
             status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse().ok());
         memory = most.unwrap_or(memory);
-        // Behind the name, which ends with the last bracket: state and eleven numbers, then time in and out of the kernel.
+        // The name ends with the last bracket. After it come the state, ten numbers, and the user and system times.
         let stat = fs::read_to_string(proc.join("stat")).unwrap_or_default();
         let rest = stat.rsplit(')').next().unwrap_or_default();
         let times: Vec<usize> = rest.split_whitespace().skip(11).take(2).filter_map(|n| n.parse().ok()).collect();
@@ -77,7 +77,7 @@ fn run(args: &[String]) -> Took {
     }
 }
 
-/// Both jobs on pictures of at most `most` pixels, whose rows are yet to be named.
+/// Returns the configs of both jobs for pictures of at most `most` pixels. The rows are set by the caller.
 fn configs(dir: &Path, most: f64, steps: u64, shuffle: bool) -> (SftConfig, RlConfig) {
     let (sft, rl) = (sft_config(dir), rl_config(dir));
     let pixels = Some(most as usize);
@@ -101,7 +101,7 @@ fn configs(dir: &Path, most: f64, steps: u64, shuffle: bool) -> (SftConfig, RlCo
     (sft, rl)
 }
 
-/// What `command` is called with to run `config`, which is written into `dir`, in `out`.
+/// Writes `config` into `dir`, and returns the arguments that run `command` with it in `out`.
 fn arguments(dir: &Path, command: &str, config: &str, out: &Path) -> Vec<String> {
     let file = dir.join(format!("{command}.yaml"));
     fs::write(&file, config).unwrap();
@@ -109,8 +109,8 @@ fn arguments(dir: &Path, command: &str, config: &str, out: &Path) -> Vec<String>
     ["--quiet", "--threads", "2", command, &path(&file), "--out", &path(out)].map(str::to_owned).to_vec()
 }
 
-/// Runs both jobs on `counts` rows, shuffled or in order, in the same folders of pictures, cold and again warm; the memory
-/// of each.
+/// Runs both jobs on `counts` rows, shuffled or in order, with the same pictures, first cold and then warm. Returns the
+/// peak memory of each cold run.
 fn at(counts: &[usize], files: usize, most: f64, steps: u64, shuffle: bool) -> Vec<[usize; 2]> {
     let dir = tempfile::tempdir().unwrap();
     pictures(&dir.path().join("pictures"), files, most);
@@ -127,7 +127,7 @@ fn at(counts: &[usize], files: usize, most: f64, steps: u64, shuffle: bool) -> V
             let cold = run(&args);
             fs::remove_dir_all(out.join("model")).unwrap();
             fs::remove_file(out.join("summary.json")).unwrap();
-            // All steps are done: what is left is to start, from the index that was kept.
+            // All steps are done, so this only measures the start with the stored index.
             let warm = run(&args);
             println!(
                 "{command}, {count} rows, {steps} steps: {} MiB, {:.1} s of CPU, {:.1} s; started again warm: {} MiB, {:.1} s of \
@@ -140,13 +140,15 @@ fn at(counts: &[usize], files: usize, most: f64, steps: u64, shuffle: bool) -> V
     memory
 }
 
-/// Four pictures of 0.3 to 0.5 megapixels, as the towers' patches: a frame twice, three colors, four bytes.
+/// Bytes of four pictures of 0.3 to 0.5 megapixels as patches of the vision tower: each frame twice, three colors, four
+/// bytes.
 const BATCH_BYTES: usize = 4 * 500_000 * 2 * 3 * 4;
 
 #[test]
 fn memory_does_not_grow_with_the_rows() {
-    // In order, every batch of four has each of the four pictures, however many rows there are: what a run then takes more
-    // is for its rows. A loader's threads make a batch a little sooner or later: that is one batch's pictures, no more.
+    // In order, every batch of four contains each of the four pictures, independent of the number of rows. Additional
+    // memory of a run is therefore used for its rows. A loader thread may finish a batch earlier or later, which adds
+    // at most the pictures of one batch.
     let memory = at(&[100, 400], 4, 0.6e6, 2, false);
     for (command, [few, many]) in ["sft", "rl"].into_iter().zip([0, 1].map(|k| [memory[0][k], memory[1][k]])) {
         assert!(many < few + BATCH_BYTES, "{command}: {few} and {many} bytes");
@@ -163,14 +165,14 @@ fn rows_20000() {
 #[test]
 #[ignore = "by hand, an hour: tools/data-at-size --all"]
 fn rows_200000() {
-    // In order, so that both sizes meet the same pictures: a batch of others is other megabytes.
+    // In order, so that both sizes read the same pictures. Other pictures would need different amounts of memory.
     let memory = at(&[20_000, 200_000], 400, 4e6, 20, false);
     for (few, many) in memory[0].iter().zip(memory[1]) {
         assert!(many < 2 << 30 && many as f64 <= 1.05 * *few as f64, "{memory:?}");
     }
 }
 
-/// Kills `args` each time two more steps are written down, until the run is done; how often.
+/// Runs `args` until it is done, and kills it each time two more steps are recorded. Returns the number of kills.
 fn killed(args: &[String], out: &Path) -> usize {
     let mut kills = 0;
     loop {
@@ -227,11 +229,12 @@ fn killed_ten_times_and_with_more_workers_the_bits_are_the_same() {
     }
 }
 
-/// Breaks one row in `every`: by turns what stands in the row, what a header shows, and only what decoding does.
+/// Breaks one row in `every`. The kinds alternate: errors in the row, errors in the picture's header, and errors that
+/// only decoding finds.
 fn break_rows(dir: &Path, name: &str, every: usize, kinds: &[&str]) -> usize {
     let small = fs::read(dir.join("pictures/0.jpg")).unwrap();
     fs::write(dir.join("pictures/header.jpg"), &small[..20]).unwrap();
-    // A sound header above data that are none.
+    // A valid header before invalid data.
     let mut inside = std::io::Cursor::new(Vec::new());
     image::RgbImage::new(600, 500).write_to(&mut inside, image::ImageFormat::Png).unwrap();
     let mut inside = inside.into_inner();
@@ -272,7 +275,7 @@ fn broken_rows_are_counted_and_end_a_run_where_they_pass_the_share() {
     pictures(&dir.path().join("pictures"), files, 0.35e6);
     let (sft, rl) = configs(dir.path(), 0.35e6, 20, true);
     let all = ["half", "column", "count", "missing", "header"];
-    // One row in 200 is bad, one in 50, one in 50 only inside its picture.
+    // Bad rows: one in 200, one in 50, and one in 50 only inside its picture.
     for (name, every, kinds) in [("few", 200, &all[..]), ("many", 50, &all[..]), ("inside", 50, &["inside"][..])] {
         rows(dir.path(), count, files);
         let broken = ["sft.jsonl", "rl.jsonl"].map(|file| break_rows(dir.path(), file, every, kinds));
@@ -309,7 +312,8 @@ fn broken_rows_are_counted_and_end_a_run_where_they_pass_the_share() {
                     assert_eq!((done.status.code(), steps), (Some(2), 0), "{said}");
                     assert!(said.contains(&format!("{} bad rows of {count}", broken[0])), "{said}");
                 }
-                // One more than the share, and what stands in the group that passed it.
+                // The run stops at the first bad row beyond the allowed share. The group with this row is reported
+                // completely.
                 _ => {
                     assert_eq!(done.status.code(), Some(2), "{said}");
                     assert!((201..=240).contains(&named) && steps > 0, "{named} rows named: {said}");

@@ -1,4 +1,4 @@
-//! `omr data inspect` as users run it.
+//! Tests `omr data inspect` as users run it.
 
 use std::path::Path;
 use std::process::Output;

@@ -1,4 +1,5 @@
-//! The digits task: what training may see, the teacher, the whole data stage, and the length of a rendered row.
+//! Tests the digits task: the digits that training may use, the teacher, the complete data stage, and the length of a
+//! rendered row.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -38,7 +39,7 @@ fn no_training_row_shows_a_digit_that_is_measured_on() {
         let by = || (-2..=2).flat_map(|dx| (-2..=2).map(move |dy| [dx, dy]));
         let hidden: HashSet<Pixels> =
             all[measured.clone()].iter().flat_map(|d| by().map(|by| shifted(&d.pixels, by))).collect();
-        // In tuning mode the held-out digits are as hidden as ever.
+        // In tuning mode, the held-out digits stay hidden, too.
         let reserved: HashSet<Pixels> =
             all[HELD_OUT].iter().flat_map(|d| by().map(|by| shifted(&d.pixels, by))).collect();
         for row in splits.teach.iter().chain(&splits.train) {
@@ -104,7 +105,7 @@ fn a_teacher_reads_what_it_is_shown_whatever_the_concurrency() {
     let splits = digits::splits(&task(60, 0, 60, false), 1).unwrap();
     let exact = TeacherConfig { misread: 0.0, slip: 0.0, malformed: 0.0, ..TeacherConfig::default() };
     let summary = distilled(dir.path(), "exact", &splits.teach, &exact, 4);
-    // A shift cuts off ink at the border, so even known digits are not always found again.
+    // A shift cuts off ink at the border, so even known digits are not always recognised.
     assert!(summary.kept >= 228, "digits of training are read right: {:?}", summary.rejected);
     let summary = distilled(dir.path(), "unseen", &splits.heldout, &exact, 4);
     assert!(summary.kept >= 192, "most unseen digits are read right: {:?}", summary.rejected);
@@ -129,7 +130,7 @@ fn a_teacher_reads_what_it_is_shown_whatever_the_concurrency() {
     }
 }
 
-/// A tokenizer of the task, as the recipe trains it.
+/// Returns a tokenizer for the task, trained like the recipe's.
 fn chat(dir: &Path) -> Chat {
     let words = digits::words();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();

@@ -1,4 +1,4 @@
-//! Rows in and out: both forms, both file kinds, and every fault named by file and row.
+//! Tests reading and writing rows: both forms, both file types, and errors that name file and row.
 
 use std::path::{Path, PathBuf};
 
@@ -36,7 +36,7 @@ impl Folder {
         read::read(&entry(path))
     }
 
-    /// The message of the error that reading gives, which must be the user's to mend.
+    /// Returns the message of the read error, which must be one that the user can correct.
     fn fault(&self, lines: &[&str]) -> String {
         let error = self.jsonl(lines).unwrap_err();
         assert_eq!(error.exit_code(), 2, "{error}");
@@ -131,7 +131,7 @@ fn a_file_without_rows_is_a_whole_file_too() {
     let path = folder.path("empty.parquet");
     write(&path, &[], Form::Rl).unwrap();
     assert!(read::read(&entry(&path)).unwrap().is_empty());
-    // To train on it is a mistake; said here, not as prompts that are too long.
+    // Training on an empty file is an error. The message must not be about prompts that are too long.
     let message = read::load(&[entry(&path)], 1).unwrap_err().to_string();
     assert!(message.contains("empty.parquet: found no rows"), "{message}");
 }

@@ -1,5 +1,6 @@
-//! What people have: sets as they are published, folders and patterns of files, arrays, zips of pictures, columns of any
-//! name. Each is read whole, and row by row by its index, to the same rows.
+//! Tests data formats that users have: sets as they are published, folders and file patterns, arrays, zip files of
+//! pictures, columns with any name. Reading a set in one pass and reading each row by its index must give the same
+//! rows.
 
 use std::fs;
 use std::io::Write as _;
@@ -66,7 +67,7 @@ fn list_of(values: ArrayRef, lengths: &[usize]) -> ArrayRef {
     Arc::new(ListArray::new(field, OffsetBuffer::from_lengths(lengths.iter().copied()), values, None))
 }
 
-/// Pictures as the hub stores them: structs of bytes and path.
+/// Returns pictures as the hub stores them: structs of bytes and path.
 fn hub_pictures(pictures: &[Vec<u8>], lengths: &[usize]) -> ArrayRef {
     let bytes: ArrayRef = Arc::new(BinaryArray::from_iter_values(pictures));
     let paths: ArrayRef = Arc::new(StringArray::from_iter(pictures.iter().map(|_| None::<&str>)));
@@ -83,7 +84,7 @@ fn zip(path: &Path, members: &[(&str, Vec<u8>)]) {
     zip.finish().unwrap();
 }
 
-/// The rows of a set, read in one pass; reading each by its place must give the same.
+/// Reads the rows of a set in one pass. Checks that reading each row by its position gives the same row.
 fn rows(entry: &DatasetConfig) -> Vec<Row> {
     let all = read::read(entry).unwrap();
     let mut number = 0;
@@ -94,7 +95,7 @@ fn rows(entry: &DatasetConfig) -> Vec<Row> {
             Ok(())
         })
         .unwrap();
-        // Backwards: no place depends on the row before it.
+        // In reverse order, because a position must not depend on the row before it.
         let again: Vec<Row> = places.iter().rev().map(|at| file.row(*at).unwrap().unwrap()).collect();
         for row in again.iter().rev() {
             let first = &all[number];
@@ -116,7 +117,7 @@ fn text(text: &str) -> Part {
     Part::Text(text.to_owned())
 }
 
-/// ViRL39K: a parquet file of questions with marks, boxed answers, paths into a zip of pictures.
+/// ViRL39K: a parquet file of questions with picture marks, boxed answers, and paths into a zip file of pictures.
 #[test]
 fn virl39k_is_read_with_its_pictures_from_a_zip() {
     let dir = tempfile::tempdir().unwrap();
@@ -142,7 +143,7 @@ fn virl39k_is_read_with_its_pictures_from_a_zip() {
     assert_eq!(found.iter().map(decoded).collect::<Vec<_>>(), [vec![1, 2], vec![3], vec![]]);
     assert_eq!(found[0].messages[0].content, [Part::Image, Part::Image, text(" Which is symmetric?")]);
     assert_eq!(found[2].ground_truth.as_deref(), Some("\\boxed{4}"));
-    // A boxed label is what is in the box.
+    // A boxed label equals the content of its box.
     let score =
         omr::reward::score("\\boxed{A}", found[0].ground_truth.as_deref().unwrap(), None, omr::config::Mode::Strict);
     assert_eq!(score.acc_score, 1.0);
@@ -155,7 +156,7 @@ fn virl39k_is_read_with_its_pictures_from_a_zip() {
     assert!(error.contains("row 1") && error.contains("images/b.png") && error.contains("other.zip"), "{error}");
 }
 
-/// MMR1-SFT: one array of conversations by `from` and `value`. MMR1-RL: parquet of problems with pictures.
+/// MMR1-SFT is one array of conversations with `from` and `value`. MMR1-RL is a parquet file of problems with pictures.
 #[test]
 fn mmr1_is_read_as_published() {
     let dir = tempfile::tempdir().unwrap();
@@ -168,7 +169,7 @@ fn mmr1_is_read_as_published() {
     assert_eq!(found.len(), 2);
     assert_eq!(found[0].messages[0].content, [Part::Image, text("How many?")]);
     assert_eq!(found[0].messages[1].role, "assistant");
-    // A picture without a mark stands in front.
+    // A picture without a mark is placed first.
     assert_eq!(found[1].messages[0].content, [Part::Image, text("See this.")]);
     assert_eq!((decoded(&found[1]), found[1].id.as_str()), (vec![5], "sft-1"));
 
@@ -187,7 +188,7 @@ fn mmr1_is_read_as_published() {
     assert_eq!((found[1].data_source.as_str(), found[1].id.as_str()), ("rl", "train-00000-of-00001-1"));
 }
 
-/// MM-Eureka: JSON lines of conversations by `role` and `content`, an answer, `image_urls` in `file://`.
+/// MM-Eureka: JSON lines of conversations with `role` and `content`, an answer, and `image_urls` with `file://`.
 #[test]
 fn mm_eureka_is_read_as_published() {
     let dir = tempfile::tempdir().unwrap();
@@ -254,12 +255,13 @@ fn a_set_of_several_files_is_one_set() {
     assert_eq!(asked(&entry(root.join("data/train-*.parquet"))), all);
     let limited = DatasetConfig { limit: Some(4), ..entry(&root) };
     assert_eq!(read::read(&limited).unwrap().len(), 4);
-    // The weight is the set's, not its files'.
+    // The weight applies to the whole set and not to each of its files.
     let (taken, order) = read::load(&[DatasetConfig { weight: 0.5, ..entry(&root) }], 7).unwrap();
     assert_eq!((taken.len(), order.len()), (6, 3));
 }
 
-/// Indexed and streamed, a set of two files is the set of one, with its weight and limit; another file in it is a change.
+/// A set of two files gives the same index and stream as a set of one file, with its weight and limit. Replacing one of
+/// the files counts as a change of the set.
 #[test]
 fn shards_are_indexed_and_streamed_as_one_set() {
     let dir = tempfile::tempdir().unwrap();
@@ -315,7 +317,7 @@ fn texts_that_hold_lists_and_structs_are_read_as_those() {
     );
 }
 
-/// The digit rows as the published SFT set has them: id, messages of parts, pictures by path.
+/// Writes the digit rows in the format of the published SFT set: id, messages of parts, pictures by path.
 fn published_sft(dir: &Path) -> PathBuf {
     let path = dir.join("mmr1_filtered.parquet");
     let all = digit_rows();
@@ -355,7 +357,7 @@ fn published_sft(dir: &Path) -> PathBuf {
     path
 }
 
-/// The digit rows as the published RL set has them: verl's columns.
+/// Writes the digit rows in the format of the published RL set: verl's columns.
 fn published_rl(dir: &Path) -> PathBuf {
     let path = dir.join("virl39k_train.parquet");
     let all = digit_rows();
@@ -396,7 +398,7 @@ fn rows_of_exactly_the_published_schema_are_trained_on() {
     let run = run_sft(&dir.path().join("sft"), &config, 1, &[]);
     let own = SftConfig { max_steps: Some(2), ..sft_config(dir.path()) };
     let own = run_sft(&dir.path().join("own"), &own, 1, &[]);
-    // Pictures and texts are those of the rows in our own file: so are the losses.
+    // Pictures and texts are the same as in our own file, so the losses are the same.
     assert_eq!(run.figures("loss"), own.figures("loss"));
     assert!(run.figures("loss").iter().all(|loss| loss.is_finite() && *loss > 0.0));
 

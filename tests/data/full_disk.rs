@@ -1,5 +1,5 @@
-//! A disk that fills up: a clear error, and nothing half-written. Needs the right to mount a tmpfs; says so when it
-//! is missing.
+//! Tests a disk that becomes full: a clear error, and nothing half-written. The tests need permission to mount a tmpfs
+//! and print a message if it is missing.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -74,7 +74,7 @@ fn files_and_folders_stay_as_they_were() {
     assert_eq!(names(&small.at), ["summary.json"]);
 }
 
-/// Text that does not compress.
+/// Returns text that cannot be compressed.
 fn noise(i: u32) -> String {
     (0..4).map(|k| blake3::hash(&[i.to_le_bytes(), [k; 4]].concat()).to_hex().to_string()).collect()
 }
@@ -106,7 +106,7 @@ fn distillation_stops_and_goes_on_elsewhere() {
         std::fs::copy(small.at.join(&name), out.join(&name)).unwrap();
     }
     let kept = crate::answers::count(&out.join(answers::FILE));
-    // Another server, since requests of the run that ended may still lie in the first one's sockets.
+    // Another server, because requests of the run that ended may still be in the sockets of the first one.
     let server = Server::start();
     config.teacher.as_mut().unwrap().base_url = vec![server.base_url.clone()];
     let (summary, _) = run(&config, &out, None).unwrap();

@@ -1,4 +1,4 @@
-//! Data files in and out, packing, distillation, the digits task.
+//! Tests of reading and writing data files, packing, distillation, and the digits task.
 
 mod at_size;
 mod commands;

@@ -1,4 +1,4 @@
-//! Packing is a pure function of (seed, lengths, samples consumed).
+//! Tests that packing is a pure function of (seed, lengths, samples consumed).
 
 use omr::data::packing::{Pack, PackPlan, order};
 use proptest::prelude::*;

@@ -1,5 +1,5 @@
-//! Data sets of any size: an index first, samples as they are asked for; what is bad is left out and named; nothing
-//! depends on threads, on starts or on what was kept.
+//! Tests data sets of any size: an index is built first, and samples are loaded on request. Bad rows are left out and
+//! reported. The result does not depend on threads, restarts or cached data.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -26,7 +26,7 @@ use crate::train::tiny::{Files, device, rl_config, rows, run_rl, run_sft, sft_co
 
 const LONGEST: Longest = Longest { tokens: 256, key: "packing_length" };
 
-/// Writes rows as JSON lines beside their pictures.
+/// Writes rows as JSON lines, with their pictures as files in the same folder.
 fn jsonl(path: &Path, rows: &[Row]) {
     let folder = path.parent().unwrap();
     let mut text = String::new();
@@ -51,7 +51,7 @@ fn jsonl(path: &Path, rows: &[Row]) {
     fs::write(path, text).unwrap();
 }
 
-/// A picture whose header is sound and whose pixels are not.
+/// Returns a picture with a valid header and invalid pixel data.
 fn broken(image: &ImageSource) -> ImageSource {
     let mut bytes = image.bytes("").unwrap().to_vec();
     let at = bytes.windows(4).position(|w| w == b"IDAT").unwrap() + 8;
@@ -91,7 +91,7 @@ fn an_index_says_what_the_samples_are_and_they_are_those_made_at_once() {
             assert!(data.rejected.rejected.is_empty() && data.notes().len() == 1);
             let again = encoder.clone();
             let samples = data.samples(move |row| again.sample(&row));
-            // From the last to the first: places need no order.
+            // From the last to the first, because access by index needs no order.
             for (i, want) in eager.iter().enumerate().rev() {
                 let found = samples.get(i).unwrap().unwrap();
                 assert_eq!((&found.input_ids, &found.loss_mask), (&want.input_ids, &want.loss_mask));
@@ -117,7 +117,7 @@ fn workers_and_starts_change_no_bit() {
     let (sft_rows, rl_rows) = (dir.path().join("bad-sft.parquet"), dir.path().join("bad-rl.parquet"));
     write::write(&sft_rows, &bad, Form::Sft).unwrap();
     write::write(&rl_rows, &bad, Form::Rl).unwrap();
-    // Several micro-batches an update.
+    // Several micro-batches per update.
     let config = SftConfig {
         datasets: vec![read::entry(&sft_rows)],
         max_bad_rows: 0.1,
@@ -134,7 +134,7 @@ fn workers_and_starts_change_no_bit() {
     one_rl.assert_same(&run_rl(&out("rl 2"), &rl, 2, &[]), "two workers");
     let often = SftConfig { save_steps: Some(1), ..config };
     let stopped = run_sft(&out("stopped"), &often, 2, &[1, 2, 3, 5]);
-    // The checkpoint's state has what was found; metrics and weights are the same.
+    // The state in a checkpoint contains the bad rows found so far. Metrics and weights are the same.
     one.assert_same(&stopped, "stopped four times");
     let is_met = |at: &u64| packing::order(often.seed, at / 12, 12, true)[(at % 12) as usize] == 7;
     let met = (0..32).filter(is_met).count();
@@ -158,7 +158,7 @@ fn a_source_that_changed_under_a_run_is_named_and_refused() {
     let out = dir.path().join("run");
     let job = Job::new(&out, config.clone()).unwrap();
     job.common.data.keep(&Silent).unwrap();
-    // Another time, the same content: nothing has changed.
+    // A new modification time with the same content is not a change.
     let later = SystemTime::now() + Duration::from_secs(5);
     fs::File::options().write(true).open(&rows_file).unwrap().set_modified(later).unwrap();
     assert!(Job::new(&out, config.clone()).unwrap().common.data.warm);
@@ -167,7 +167,7 @@ fn a_source_that_changed_under_a_run_is_named_and_refused() {
     let error = Job::new(&out, config.clone()).err().unwrap();
     assert!(error.exit_code() == 2 && error.to_string().contains("rows.jsonl: found another content"), "{error}");
     assert!(!Job::open(&out, config.clone(), true).unwrap().common.data.warm, "a fresh run reads what is there now");
-    // A run that has read them already says so as well.
+    // A run that has already read the rows also reports the change.
     assert!(job.samples.get(0).is_err_and(|e| e.to_string().contains("rows.jsonl: found another content")));
     fs::write(&rows_file, &text).unwrap();
     assert!(job.samples.get(0).unwrap().is_ok());
@@ -180,12 +180,12 @@ fn a_source_that_changed_under_a_run_is_named_and_refused() {
     fs::remove_file(&picture).unwrap();
     let error = job.samples.get(3).err().unwrap();
     assert!(error.to_string().contains("3-0.png"), "{error}");
-    // Another tokenizer or another limit is another index.
+    // Another tokenizer or another limit requires another index.
     let config = SftConfig { packing_length: 255, ..config };
     assert!(matches!(Job::new(&out, config), Err(Error::Input { place, .. }) if place == "max_bad_rows"));
 }
 
-/// Rows, of which some are what a row or a picture's header shows to be bad, or too long.
+/// Writes rows of which some are bad or too long. A bad row is visible in the row or in the header of its picture.
 fn mixed(path: &Path, good: usize) -> usize {
     jsonl(path, &rows());
     let text = fs::read_to_string(path).unwrap();
@@ -225,7 +225,7 @@ fn mixed(path: &Path, good: usize) -> usize {
     bad.len() - 1
 }
 
-/// The checksum of a PNG chunk.
+/// Computes the checksum of a PNG chunk.
 fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0u32, |crc, &byte| {
         (0..8).fold(crc ^ u32::from(byte), |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 })
@@ -240,7 +240,7 @@ fn bad_rows_are_named_and_left_out_until_they_are_too_many() {
     let bad = mixed(&rows_file, 200);
     let config = SftConfig { datasets: vec![read::entry(&rows_file)], max_steps: Some(2), ..config };
     let out = dir.path().join("run");
-    // 9 of 210 are more than 1 %: the run ends before its first step and leaves nothing.
+    // 9 of 210 are more than 1 %: the run ends before its first step and leaves no files.
     let error = Job::new(&out, config.clone()).err().unwrap().to_string();
     assert!(error.contains(&format!("{bad} bad rows of 210")), "{error}");
     for reason in ["broken_row", "wrong_columns", "wrong_text", "missing_image", "wrong_image_size", "broken_image"] {
@@ -262,7 +262,7 @@ fn bad_rows_are_named_and_left_out_until_they_are_too_many() {
     assert_eq!([of("overlong"), of("wrong_image_size"), of("missing_image"), of("broken_image")], [1, 2, 2, 1]);
     assert!(lines.iter().all(|line| line["dataset"] == "rows" && line["detail"].as_str().is_some()));
     assert!(lines.iter().any(|line| line["reason"] == "overlong" && line["id"].is_string()));
-    // The good rows alone make the same run.
+    // A run on only the good rows gives the same result.
     let text = fs::read_to_string(&rows_file).unwrap();
     let skip: Vec<u64> = lines.iter().map(|line| line["index"].as_u64().unwrap()).collect();
     let good = text.lines().enumerate().filter(|(i, _)| !skip.contains(&(*i as u64)));

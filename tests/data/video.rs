@@ -1,4 +1,4 @@
-//! Rows with a video: read from JSON, trained on and asked.
+//! Tests rows with a video: reading them from JSON, training on them and requesting answers.
 
 use std::fs;
 use std::path::Path;
@@ -14,7 +14,8 @@ use serde_json::{Value, json};
 
 use crate::train::tiny::{rl_config, rows, run_rl, run_sft, sft_config};
 
-/// Four frames as files in `dir`, and a row that shows them to be asked: `part` with `more` keys.
+/// Writes four frames as files to `dir`. Returns the user message of a row that shows them; `more` adds keys to the
+/// video part.
 fn asked(dir: &Path, more: Value) -> Value {
     let names: Vec<String> = (0..4).map(|i| format!("frame{i}.png")).collect();
     for (name, row) in names.iter().zip(rows()) {
@@ -25,7 +26,7 @@ fn asked(dir: &Path, more: Value) -> Value {
     json!({"role": "user", "content": [part, {"type": "text", "text": "What is the sum?"}]})
 }
 
-/// The row with an answer.
+/// Returns the row with an answer.
 fn answered(dir: &Path, more: Value) -> Value {
     let answer = json!({"role": "assistant", "content": "<think>3</think><answer>3</answer>"});
     json!({"id": "v", "messages": [asked(dir, more), answer]})
@@ -44,7 +45,8 @@ fn a_video_of_a_row_has_the_positions_of_its_rate() {
     let (chat, processor) = (Chat::load(&model).unwrap(), Processor::load(&model).unwrap());
     let config = ModelConfig::load(&model.join("config.json")).unwrap();
     let encoder = Encoder::load(&model, Use::Train, config.vocab_size, [None, None]).unwrap();
-    // Frames a second, and from one temporal patch to the next: whole seconds times two positions a second.
+    // Frames per second, and the position step from one temporal patch to the next: whole seconds times two positions
+    // per second.
     for (more, step) in [(json!({}), 2), (json!({"fps": 0.5}), 8), (json!({"sample_fps": 0.8}), 4)] {
         let row = row(dir.path(), &answered(dir.path(), more)).unwrap();
         assert!(matches!(row.messages[0].content[0], Part::Video { frames: 4, .. }));
@@ -63,7 +65,7 @@ fn a_video_of_a_row_has_the_positions_of_its_rate() {
         inputs.push(&config, ids, &sample.images, ids.len(), Shared::default()).unwrap();
         let start = first as i32;
         let found = inputs.position_ids.each_ref().map(|axis| axis[first..first + 5].to_vec());
-        // Text goes on after the larger of height and width, as in transformers 5.
+        // Text continues after the larger of height and width, as in transformers 5.
         assert_eq!(found[0], [start, start, start + step, start + step, start + 2]);
         assert_eq!(found[1], [start, start, start, start, start + 2]);
         assert_eq!(found[2], [start, start + 1, start, start + 1, start + 2]);
