@@ -1,3 +1,5 @@
+//! Tests the AdamW op with all storage formats of weights and moments against the published algorithm.
+
 use half::bf16;
 use omr::device::Device;
 use omr::ops::adamw::code8::BLOCK;
@@ -23,7 +25,8 @@ fn formula(w: &mut [f64], m: &mut [f64], v: &mut [f64], g: &[f64], hp: &AdamW, c
     }
 }
 
-/// Five steps; weights (as f32 masters), m and v, on every device, bf16 with a low half or f32.
+/// Runs five steps on every device, with f32 weights or bf16 weights with a low half. Returns the weights (as f32
+/// masters), m and v of each device.
 fn steps(half: bool, clip: [f32; 2]) -> Vec<[Vec<f32>; 3]> {
     let mut runs = Vec::new();
     for dev in &mut devices() {
@@ -72,7 +75,7 @@ fn five_steps_agree_with_the_formula_whatever_the_body() {
     }
     let runs = steps(false, [0.5, 1.0]);
     assert!(runs.windows(2).all(|w| w[0] == w[1]), "bits depend on threads or bodies");
-    // Five steps of about six roundings each.
+    // Five steps with about six roundings each.
     let tolerance = 8.0 * 30f64.sqrt() * F32;
     for (got, want) in runs[0].iter().zip([&w, &m, &v]) {
         assert!(relative(got, want) < tolerance, "{:e}", relative(got, want));
@@ -95,7 +98,7 @@ fn nothing_moves_when_the_flag_is_off() {
     }
 }
 
-/// Where a run keeps its weights.
+/// Storage format of the weights.
 #[derive(Clone, Copy, PartialEq, Debug)]
 enum Weights {
     F32,
@@ -103,7 +106,7 @@ enum Weights {
     Rounded,
 }
 
-/// A run of any variant, kept on the device between its steps.
+/// State of an optimizer variant that stays on the device between steps.
 struct Run {
     w: Tensor,
     lo: Option<Tensor>,
@@ -135,7 +138,7 @@ impl Run {
         self.step_in(dev, g, hp, clip, &[0, self.len]);
     }
 
-    /// The ranges between `cuts` one by one, the last first.
+    /// Steps the ranges between `cuts` one by one, the last one first.
     fn step_in(&self, dev: &mut Device, g: &[f32], hp: &AdamW, clip: [f32; 2], cuts: &[usize]) {
         let mark = dev.mark(omr::device::Region::Overlay);
         let (g, clip) = (up(dev, g, &[self.len]), up(dev, &clip, &[2]));
@@ -146,7 +149,7 @@ impl Run {
         dev.release(mark);
     }
 
-    /// Weights, in f32 with their masters if there are any.
+    /// Returns the weights in f32, as masters if they have a low half.
     fn weights(&self, dev: &mut Device) -> Vec<f32> {
         match self.lo {
             _ if self.w.dtype == DType::F32 => dev.read::<f32>(self.w).unwrap(),
@@ -158,7 +161,7 @@ impl Run {
         }
     }
 
-    /// Every bit of the moments.
+    /// Returns all bits of the moments.
     fn moments(&self, dev: &mut Device) -> Vec<u32> {
         let mut out = Vec::new();
         let mut floats = |dev: &mut Device, t| out.extend(dev.read::<f32>(t).unwrap().iter().map(|x| x.to_bits()));
@@ -197,7 +200,7 @@ fn bits_of_every_variant_depend_on_neither_body_nor_threads() {
         let mut found: Vec<(Vec<f32>, Vec<u32>)> = Vec::new();
         for dev in &mut devices() {
             let mut r = Random::new(7);
-            // Some blocks, and one cut short; a later item too.
+            // Several blocks, the last one incomplete, and more than one work item.
             let run = Run::new(dev, weights, moments, &r.values::<f32>(N - 99));
             for step in 1..=3 {
                 run.step(dev, &r.values::<f32>(N - 99), &AdamW { step, ..HP }, [0.5, 1.0]);
@@ -210,7 +213,7 @@ fn bits_of_every_variant_depend_on_neither_body_nor_threads() {
     }
 }
 
-/// Elements `from..to` of a parameter.
+/// Returns the elements `from..to` of a parameter.
 pub fn range(whole: Parameter, from: usize, to: usize) -> Parameter {
     let cut = |t: Tensor| t.slice(from, to);
     let coded = |c: Coded| Coded { codes: cut(c.codes), scales: c.scales.slice(from / BLOCK, to.div_ceil(BLOCK)) };
@@ -260,12 +263,13 @@ fn a_split_master_is_the_f32_run_whatever_the_moments() {
     }
 }
 
-/// Gradients of one size and sign for each element, with noise: weights walk straight, so that a moment that is off on
-/// the average shows as a walk that is too long or too short.
+/// Every element has gradients of constant size and sign with noise, so its weight moves in a straight line. If a
+/// moment is biased, the distance is too long or too short.
 #[test]
 fn walks_are_as_long_with_fewer_bits() {
     let (n, steps) = (4096, 400);
-    // beta2 of the default: v moves by a thousandth of itself a step, far less than the codes are apart.
+    // The default beta2. In one step, v changes by a thousandth, which is much less than the distance between two
+    // codes.
     let hp = AdamW { lr: 1e-3, beta2: 0.999, weight_decay: 0.0, ..HP };
     let walk = |weights: Weights, moments: DType| {
         let dev = &mut device(2, omr::device::Isa::detect());
@@ -285,7 +289,8 @@ fn walks_are_as_long_with_fewer_bits() {
         let ratio = got.iter().zip(&want).map(|(g, w)| f64::from(g / w)).sum::<f64>() / n as f64;
         let spread = got.iter().zip(&want).map(|(g, w)| (f64::from(g / w) - ratio).powi(2)).sum::<f64>() / n as f64;
         println!("{weights:?} {moments:?}: {ratio:.4} of the way, deviation {:.4}", spread.sqrt());
-        // A mean over 4096 elements whose deviation is at most a fifth: 0.003, and 1 over a root is convex in v's noise.
+        // The mean over 4,096 elements with a deviation of at most one fifth has an error of 0.003. The bias from noise
+        // in v adds to it, because 1 / sqrt(v) is convex.
         assert!((ratio - 1.0).abs() < 0.03, "{weights:?} {moments:?}: {ratio}");
         assert!(spread.sqrt() < 0.2, "{weights:?} {moments:?}: {}", spread.sqrt());
     }
@@ -300,7 +305,7 @@ fn noise_is_named_by_seed_step_and_parameter() {
         run.step(dev, &r.values::<f32>(1000), &hp, [1.0, 1.0]);
         (run.weights(dev), run.moments(dev))
     };
-    // A later step with the factors of the first.
+    // A later step with the bias correction of the first.
     let same = last(HP);
     assert_eq!(same, last(HP));
     for other in [AdamW { seed: 4, ..HP }, AdamW { param: 6, ..HP }, AdamW { step: 2, ..HP }] {

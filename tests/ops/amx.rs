@@ -1,10 +1,12 @@
-//! Products of bf16 by AMX tiles: their twin against the chain written out, and the tiles against their twin.
+//! Tests products of bf16 with AMX tiles. The emulation of the tiles is compared with the chain of additions, and the
+//! tiles are compared with the emulation.
 
 use super::panels::{pack_order, unpack_order};
 use super::*;
 use omr::ops::linear;
 
-/// (T, N, K): tiles and ends of every kind, odd K, two tiles of rows with a row over, columns off the panel.
+/// (T, N, K). Tiles with remainders of every kind, odd K, two tiles of rows with one additional row, columns that are
+/// no multiple of a panel.
 const SHAPES: [(usize, usize, usize); 9] = [
     (70, 160, 96),
     (13, 33, 7),
@@ -17,17 +19,18 @@ const SHAPES: [(usize, usize, usize); 9] = [
     (300, 31, 64),
 ];
 
-/// The processor's two and what it has not; tiles themselves where there are some.
+/// The emulation, and the AMX tiles themselves if the processor has them.
 fn bodies() -> Vec<Isa> {
     [Isa::AmxTwin, Isa::Amx].into_iter().filter(|isa| isa.available()).collect()
 }
 
-/// The smallest normal number is the least that is not a zero.
+/// Flushes subnormal numbers to zero.
 fn flush(x: f32) -> f32 {
     if x.is_subnormal() { 0.0f32.copysign(x) } else { x }
 }
 
-/// A sum over K of `pair(k)`: steps of 32 filled up with zeros, of which even and odd elements are a chain each.
+/// Returns a sum over K of `pair(k)`. The sum has steps of 32 elements, padded with zeros. In each step, the even and
+/// the odd elements form two separate chains.
 fn chain(len: usize, start: f32, pair: impl Fn(usize) -> (f32, f32)) -> f32 {
     let mut sum = start;
     for first in (0..len).step_by(32) {
@@ -57,7 +60,7 @@ fn case((t, n, k): (usize, usize, usize)) -> Case {
     Case { t, n, k, x: of(1, t * k), w: of(2, n * k), dy: of(3, t * n), dw: values(DType::F32, 4, n * k) }
 }
 
-/// y, dx, and dw from its present value, over tokens cut at `cut`.
+/// Returns y, dx, and dw accumulated onto its given values, over tokens that are split at `cut`.
 fn run(dev: &mut Device, c: &Case, cut: usize) -> [Vec<f32>; 3] {
     let (t, n, k) = (c.t, c.n, c.k);
     let x = upload(dev, DType::Bf16, &c.x, &[t, k]);
@@ -90,7 +93,7 @@ fn products_are_the_chain_of_the_manual_whatever_the_threads() {
         ];
         for isa in bodies() {
             for threads in [1, 2, 5] {
-                // A second call over tokens goes on with the chain where the first ends with a step.
+                // If the first call ends at a step boundary, a second call over further tokens continues the chain.
                 let got = run(&mut device(threads, isa), &c, t / 2 / 32 * 32);
                 for (what, (got, want)) in ["y", "dx", "dw"].iter().zip(got.iter().zip(&want)) {
                     same_bits(&format!("{what} of {shape:?}, {isa:?}, {threads} threads"), got, want);

@@ -1,3 +1,5 @@
+//! Tests the attention op and its gradients against the f64 formula.
+
 use half::bf16;
 use omr::device::{Device, Isa};
 use omr::math::{exp2, ln};
@@ -7,7 +9,7 @@ use omr::tensor::{DType, Elem};
 
 use super::reference::{BF16, F32, Random, blank, device, devices, differences, dot, relative, up, wide};
 
-/// Softmax attention and its log-sum-exp in f64, sequence by sequence.
+/// Softmax attention and its log-sum-exp in f64, one sequence at a time.
 fn formula(qkv: &[f64], cu: &[u32], heads: Heads, causal: bool, scale: f64) -> (Vec<f64>, Vec<f64>) {
     let (dim, width) = (heads.dim, heads.qkv_len());
     let t = qkv.len() / width;
@@ -96,10 +98,10 @@ impl<T: Elem> Case<T> {
         formula(x, &self.cu, self.heads, self.causal, f64::from(self.scale))
     }
 
-    /// Outputs and gradients against the formula and its differences. Scores are chains of `dim` products of values
-    /// up to 2, so their absolute error is about 4 sqrt(dim) * scale * sqrt(dim) units and enters P as a relative
-    /// one; outputs and gradients are chains of up to the sequence's length on top. In bf16 P, dS, out and dqkv are
-    /// rounded, which the gradient sees through cancelling sums (dP - D): 4 of its units.
+    /// Compares outputs and gradients with the formula and its finite differences. Scores are sums of `dim` products of
+    /// values up to 2. Their absolute error is about 4 sqrt(dim) * scale * sqrt(dim) units, and it enters P as a
+    /// relative error. Outputs and gradients add sums over up to the length of the sequence. In bf16, P, dS, out and
+    /// dqkv are rounded. Through cancelling sums (dP - D), the gradient can be off by 4 units.
     fn check(&self) {
         let run = self.run(&mut device(2, Isa::detect()));
         let x = wide(&self.qkv);
@@ -133,8 +135,8 @@ fn agrees_with_the_formula_and_its_differences() {
     }
 }
 
-/// Two tokens in f32 by the definition of a row, to the bit, with scores so large that a rounding of the base shows: the
-/// largest key has 1 within |M| 2^-24.
+/// Computes two tokens in f32 by the definition of a row and compares bit for bit. The scores are so large that a
+/// rounding of the base is visible: the largest key has the weight 1 within |M| 2^-24.
 #[test]
 fn a_row_is_what_its_definition_says() {
     let (heads, scale) = (Heads { q: 1, kv: 1, dim: 2 }, 7.0);

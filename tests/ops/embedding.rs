@@ -1,3 +1,5 @@
+//! Tests the embedding op and its gradients: rows are copied, and gradients are summed in ascending order.
+
 use half::bf16;
 use omr::device::{Isa, Region};
 use omr::ops::embedding::{self, Segments};

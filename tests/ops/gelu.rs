@@ -1,7 +1,9 @@
+//! Tests the GELU op and its gradients against f64 formulas.
+
 use super::*;
 use omr::ops::{gelu, linear};
 
-/// erf by its series, good to 1e-14 for the |x| < 5 of these tests.
+/// Returns erf by its series, correct to 1e-14 for the |x| < 5 of these tests.
 fn erf(x: f64) -> f64 {
     let (mut term, mut sum, mut n) = (x, x, 0.0);
     while term.abs() > 1e-18 {
@@ -38,7 +40,7 @@ fn forward_is_gelu_of_the_unrounded_value() {
                 let y = dev.alloc(Region::Overlay, dtype, &[t, n]).unwrap();
                 linear::fwd_gelu(&mut dev, xt, &wt, Some(bt), Some(keep), y).unwrap();
                 let got = read(&mut dev, y);
-                // |gelu'| < 1.13; 1 + erf is good to 2 ulp of 1, which x multiplies.
+                // |gelu'| < 1.13. The error of 1 + erf is at most 2 ulp of 1, and it is multiplied by x.
                 close("gelu", &got, &want, |i| {
                     let error = 1.13 * chain_error(k, mag[i]) + 4.0 * 2f64.powi(-24) * pre[i].abs();
                     error + half_ulp(dtype, want[i].abs() + error)
@@ -72,7 +74,7 @@ fn backward_matches_finite_differences() {
             let out = dev.alloc(Region::Overlay, dtype, &[t, n]).unwrap();
             gelu::bwd(&mut dev, pre, dy, out).unwrap();
             let got = read(&mut dev, out);
-            // The derivative is a sum of terms below 1.2, good to 8 roundings; differences cost 1e-9.
+            // The derivative is a sum of terms below 1.2, with at most 8 roundings. Finite differences add 1e-9.
             close("dpre", &got, &want, |i| 10.0 * 2f64.powi(-24) + half_ulp(dtype, want[i]) + 1e-9);
             same_bits("dpre", &got, first.get_or_insert_with(|| got.clone()));
         }

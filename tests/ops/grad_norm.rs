@@ -1,10 +1,13 @@
+//! Tests the op that computes the gradient norm, the clipping factor and the flag for finite values.
+
 use omr::device::Device;
 use omr::ops::grad_norm::{self, CHUNK};
 use omr::tensor::{DType, Tensor};
 
 use super::reference::{Random, blank, device, devices, dot, up, wide};
 
-/// Norm, factor and flag of `grads`; the sums are made in parts of `each` chunks, as ranks make them that own these.
+/// Returns norm, factor and flag of `grads`. The sums are computed in parts of `each` chunks, as by ranks that own
+/// these chunks.
 pub fn norm(dev: &mut Device, grads: &[Tensor], max_norm: f32, guard: Option<Tensor>, each: usize) -> Vec<f32> {
     let ranges = |g: &Tensor| {
         let (g, step) = (g.reshape(&[g.len()]), each.saturating_mul(CHUNK));
@@ -36,7 +39,7 @@ fn norm_factor_and_flag_agree_with_torch_formula() {
             runs.extend([usize::MAX, 1, 2].map(|each| norm(dev, &tensors, max_norm, None, each)));
         }
         assert!(runs.windows(2).all(|w| w[0] == w[1]), "bits depend on threads, bodies or cuts");
-        // 256 terms a lane: 256 units of f32 in the worst case, halved by the root.
+        // 256 terms per lane: at most 256 units of f32, halved by the root.
         assert!((f64::from(runs[0][0]) / want - 1.0).abs() < 128.0 / (1 << 24) as f64);
         assert_eq!(runs[0][1], (max_norm / (runs[0][0] + 1e-6)).min(1.0));
         assert_eq!(runs[0][2], 1.0);

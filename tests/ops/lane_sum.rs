@@ -1,16 +1,19 @@
+//! Tests the op that sums gradient lanes.
+
 use omr::device::{Device, Isa};
 use omr::ops::lane_sum;
 use omr::tensor::{DType, Tensor};
 
 use super::reference::{Random, blank, device, devices, up};
 
-/// The sum one element at a time.
+/// Computes the sum one element at a time.
 pub fn formula(lanes: &[f32], stride: usize, n: usize) -> Vec<f32> {
     let sum = |i: usize| lanes.iter().skip(i).step_by(stride).copied().reduce(|sum, x| sum + x).unwrap();
     (0..n).map(sum).collect()
 }
 
-/// The sum of the first `n` columns of `lanes`: elsewhere, then in the first lane, with what lies there after it.
+/// Returns the sum of the first `n` columns of `lanes`, first in a separate tensor, then in the first lane with the
+/// elements after it.
 pub fn sums(dev: &mut Device, lanes: &[f32], stride: usize, n: usize) -> [Vec<f32>; 2] {
     let count = lanes.len() / stride;
     let mut sum = |out: fn(&mut Device, Tensor, usize) -> Tensor| {
@@ -35,7 +38,7 @@ fn lanes_are_added_left_to_right() {
             assert_eq!(sums(dev, &lanes, stride, n), [want.clone(), want.clone()], "{count} lanes, {n} of {stride}");
         }
     }
-    // The first lane is the sum, not added to zero.
+    // The sum starts with the first lane and not with zero.
     let dev = &mut device(1, Isa::Portable);
     assert!(sums(dev, &[-0.0, -0.0], 1, 1).concat().iter().all(|sum| sum.to_bits() == (-0.0f32).to_bits()));
 }

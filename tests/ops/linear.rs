@@ -1,10 +1,12 @@
+//! Tests linear layers and their gradients against f64 sums and the documented order of summation.
+
 use super::panels::{pack_order, unpack_order};
 use super::*;
 use omr::device::Target;
 use omr::ops::linear;
 use omr::ops::matmul::Order;
 
-/// (T, N, K): odd K, K of the golden models, N off the panel, one row, none.
+/// (T, N, K). Odd K, K of the golden models, N that is no multiple of a panel, one row, no rows.
 const SHAPES: [(usize, usize, usize); 10] = [
     (70, 160, 96),
     (13, 33, 7),
@@ -42,7 +44,7 @@ fn case(dtype: DType, t: usize, n: usize, k: usize) -> Case {
     }
 }
 
-/// sum over i of a[i] b[i] and of its absolute values, in f64.
+/// Returns the sum over i of a[i] b[i] and the sum of the absolute values, in f64.
 fn dot(len: usize, a: impl Fn(usize) -> f32, b: impl Fn(usize) -> f32) -> (f64, f64) {
     let term = |i| f64::from(a(i)) * f64::from(b(i));
     ((0..len).map(term).sum(), (0..len).map(|i| term(i).abs()).sum())
@@ -95,7 +97,7 @@ fn fwd_has_the_same_bits_for_all_threads_and_bodies() {
         for mut dev in devices() {
             same_bits("fwd", &fwd(&mut dev, DType::F32, &c, true, true), &want);
         }
-        // The chain itself, written out.
+        // The chain of additions itself, written out.
         for (i, &y) in want.iter().enumerate() {
             let sum = (0..k).fold(0.0f32, |s, j| c.x[i / n * k + j].mul_add(c.w[i % n * k + j], s));
             assert_eq!(y.to_bits(), (sum + c.bias[i % n] + c.residual[i]).to_bits());
@@ -173,7 +175,7 @@ fn dgrad_matches_f64_and_its_bits_do_not_vary() {
     }
 }
 
-/// dw (row-major [n, k]) and dbias from the present values, over tokens in the given pieces.
+/// Returns dw (row-major [n, k]) and dbias, accumulated onto the given values over tokens in the given pieces.
 fn wgrad(dev: &mut Device, dtype: DType, c: &Case, dw: &[f32], dbias: &[f32], cuts: &[usize]) -> (Vec<f32>, Vec<f32>) {
     let (n, k) = (c.n, c.k);
     let mut panels = vec![0.0; panel_len(dtype, n, k)];
@@ -224,7 +226,7 @@ fn wgrad_matches_f64_and_its_bits_do_not_vary() {
                     same_bits("dw", &got.0, &first.0);
                 }
             }
-            // Micro-batches continue the chain.
+            // Micro-batches continue the chain of additions.
             let unit = if Isa::detect().has_tiles() { 32 } else { 2 };
             let cut = t / 2 / unit * unit;
             let pieces = wgrad(&mut device(2, Isa::detect()), dtype, &c, &dw, &db, &[0, cut, t]);

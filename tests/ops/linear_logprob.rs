@@ -1,8 +1,10 @@
+//! Tests the op that computes log-probs and entropies from hidden states, and its gradients, against f64 formulas.
+
 use super::panels::{pack_order, unpack_order};
 use super::*;
 use omr::ops::linear_logprob;
 
-/// Inputs of one case; `allowed` is one flag an id.
+/// Inputs of one case. `allowed` has one flag per id.
 struct Case {
     t: usize,
     v: usize,
@@ -14,7 +16,8 @@ struct Case {
     temperature: f32,
 }
 
-/// (T, V, D): one row, no row, V off panel and segment, V of several segments and of more than one slab.
+/// (T, V, D). One row, no rows, V that is no multiple of a panel or segment, V of several segments, and V of more than
+/// one slab.
 const SHAPES: [(usize, usize, usize); 6] =
     [(37, 512, 96), (1, 130, 7), (0, 64, 8), (13, 33, 100), (70, 1300, 24), (5, 2080, 17)];
 
@@ -45,7 +48,7 @@ fn bitmap(allowed: &[bool]) -> Vec<u32> {
     allowed.chunks(32).map(|c| c.iter().enumerate().map(|(i, &on)| u32::from(on) << i).sum()).collect()
 }
 
-/// Everything in f64: logits (None where not allowed), their error bound, lse, entropy.
+/// Reference values in f64: logits (`None` for ids that are not allowed), their error bound, logsumexp and entropy.
 struct Truth {
     z: Vec<Vec<Option<f64>>>,
     z_error: Vec<f64>,
@@ -117,8 +120,9 @@ fn forward_matches_f64_and_its_bits_do_not_vary() {
                 let mut first: Option<[Vec<f32>; 3]> = None;
                 for mut dev in devices() {
                     let (_, logprob, lse, entropy) = forward(&mut dev, dtype, &c);
-                    // lse moves no more than its logits do; summing V exponentials in lanes and segments of 16
-                    // and 128 costs (V / 128 + 16) roundings of the sum, ln and the rest 4 ulp of |lse|.
+                    // The logsumexp changes by at most the error of its logits. Summing V exponentials in lanes of 16
+                    // and segments of 128 adds (V / 128 + 16) roundings of the sum. The logarithm and the rest add 4
+                    // ulp of |lse|.
                     let bound = |i: usize| {
                         truth.z_error[i] + (c.v as f64 / 128.0 + 16.0 + 4.0 * truth.lse[i].abs()) * 2f64.powi(-24)
                     };
@@ -155,8 +159,8 @@ fn a_row_alone_has_its_bits_in_a_batch() {
     }
 }
 
-/// For each of `a` x `b` elements the sum over `inner` of dz x, where `f(i, j, l)` gives dz, what it may be off by and x;
-/// and what the sum may be off by.
+/// Returns the sum of dz * x over `inner` for each of `a` x `b` elements, and the error bound of each sum. `f(i, j, l)`
+/// returns dz, its error bound and x.
 fn products(
     a: usize,
     b: usize,
@@ -191,7 +195,7 @@ fn backward_matches_f64_and_its_bits_do_not_vary() {
                 let dlogprob = values(DType::F32, 3, t);
                 let dentropy = values(DType::F32, 4, t);
                 let present = values(DType::F32, 5, v * d);
-                // dz in f64, and what dz may be off by: p moves by p * z_error, and one rounding to dtype.
+                // dz in f64, and its error bound: p changes by p * z_error, plus one rounding to dtype.
                 let (mut dz, mut dz_error) = (vec![vec![0f64; v]; t], vec![vec![0f64; v]; t]);
                 for row in 0..t {
                     for id in 0..v {
@@ -243,7 +247,7 @@ fn backward_matches_f64_and_its_bits_do_not_vary() {
     }
 }
 
-/// More tokens than a chunk of a whole slab's gradient and of the last one's, which are not the same.
+/// The tokens fill more than one chunk, for a full slab and for the last slab, whose chunks have different sizes.
 #[test]
 fn tokens_in_two_calls_add_the_gradient_of_one() {
     const SHAPE: (usize, usize, usize) = (1100, 1800, 3);
@@ -317,7 +321,7 @@ fn backward_matches_finite_differences_of_the_forward() {
         let (up, down) = (moved(1e-3), moved(-1e-3));
         let step = f64::from(up.hidden[i]) - f64::from(down.hidden[i]);
         let want = (objective(&up) - objective(&down)) / step;
-        // Central differences at 1e-3: h^2 times third derivatives of order 10.
+        // Central differences with h = 1e-3: the error is h^2 times third derivatives of about 10.
         assert!((f64::from(got[i]) - want).abs() < 2e-5, "element {i}: {} and {want}", got[i]);
     }
 }

@@ -1,3 +1,5 @@
+//! Tests the panel order of weights.
+
 use omr::ops::matmul::*;
 use omr::tensor::DType;
 

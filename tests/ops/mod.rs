@@ -1,4 +1,5 @@
-//! Ops against f64 formulas, finite differences and themselves under other threads, bodies and batches.
+//! Tests ops against f64 formulas and finite differences, and against themselves with other thread counts, kernel
+//! variants and batches.
 
 pub mod adamw;
 mod amx;
@@ -27,30 +28,30 @@ use omr::philox::{Purpose, Random};
 use omr::tensor::{DType, Elem, Tensor};
 use panels::pack;
 
-/// A CPU device with room for a test.
+/// Returns a CPU device with enough memory for a test.
 fn device(threads: usize, isa: Isa) -> Device {
     Device::cpu(&Plan::uniform(1 << 30), threads, isa).unwrap()
 }
 
-/// The bodies this machine can run, best first.
+/// Returns the kernel variants that this machine can run, best first.
 fn isas() -> Vec<Isa> {
     Isa::ALL.into_iter().filter(|isa| isa.available()).collect()
 }
 
-/// Devices whose f32 results must be equal bit for bit: 1, 2 and 5 threads, all bodies.
+/// Returns devices whose f32 results must be bitwise identical: 1, 2 and 5 threads, and all kernel variants.
 fn devices() -> Vec<Device> {
     let mut all: Vec<Device> = [1, 2, 5].into_iter().map(|t| device(t, Isa::detect())).collect();
     all.extend(isas().into_iter().skip(1).map(|isa| device(2, isa)));
     all
 }
 
-/// Uniform values in [-1, 1), rounded to `dtype`; `name` tells one array from another.
+/// Returns uniform values in [-1, 1), rounded to `dtype`. `name` distinguishes arrays.
 fn values(dtype: DType, name: u64, len: usize) -> Vec<f32> {
     let mut random = Random::new(11, Purpose::Test, name);
     (0..len).map(|_| round(dtype, 2.0 * random.uniform_f32() - 1.0)).collect()
 }
 
-/// `x` as `dtype` holds it.
+/// Rounds `x` to `dtype`.
 fn round(dtype: DType, x: f32) -> f32 {
     match dtype {
         DType::Bf16 => <bf16 as Elem>::from_f32(x).to_f32(),
@@ -58,13 +59,13 @@ fn round(dtype: DType, x: f32) -> f32 {
     }
 }
 
-/// Half the distance between neighbouring values of `dtype` at `x`: what one rounding may cost.
+/// Returns half the distance between neighbouring values of `dtype` at `x`, the largest error of one rounding.
 fn half_ulp(dtype: DType, x: f64) -> f64 {
     x.abs() * 2f64.powi(if dtype == DType::Bf16 { -8 } else { -24 })
 }
 
-/// The error bound of a chain of `steps` fused multiply-adds whose terms sum to `magnitude` in absolute value
-/// (Higham, Accuracy and Stability, section 3.1); `vdpbf16ps` rounds twice a pair, which is no more.
+/// Returns the error bound of a chain of `steps` fused multiply-adds whose terms have the absolute sum `magnitude`
+/// (Higham, Accuracy and Stability, section 3.1). `vdpbf16ps` rounds twice per pair, which is not more.
 pub fn chain_error(steps: usize, magnitude: f64) -> f64 {
     (steps + 4) as f64 * 2f64.powi(-24) * magnitude
 }
@@ -98,7 +99,7 @@ fn weight(dev: &mut Device, dtype: DType, data: &[f32], n: usize, k: usize) -> W
     Weight { data: upload(dev, dtype, &values, &[len]), order: Order::Panels, n, k }
 }
 
-/// Panics with the first element farther from `want` than `bound` allows.
+/// Panics at the first element that is farther from `want` than `bound` allows.
 fn close(what: &str, got: &[f32], want: &[f64], bound: impl Fn(usize) -> f64) {
     assert_eq!(got.len(), want.len(), "{what}");
     for (i, (&g, &w)) in got.iter().zip(want).enumerate() {
@@ -107,7 +108,7 @@ fn close(what: &str, got: &[f32], want: &[f64], bound: impl Fn(usize) -> f64) {
     }
 }
 
-/// Panics with the first element whose bits differ.
+/// Panics at the first element whose bits differ.
 fn same_bits(what: &str, got: &[f32], want: &[f32]) {
     assert_eq!(got.len(), want.len(), "{what}");
     for (i, (g, w)) in got.iter().zip(want).enumerate() {

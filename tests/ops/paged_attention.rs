@@ -1,5 +1,5 @@
-//! The property the whole project leans on: a row has the same bits in training, in prefill cut anywhere and in
-//! one-token decode, whatever else is in the batch.
+//! Tests the property that the complete project depends on: a row has bitwise identical results in training, in prefill
+//! with any chunks, and in one-token decode, independent of the rest of the batch.
 
 use omr::device::{Device, Isa, Region};
 use omr::ops::attend::{BLOCK, Heads};
@@ -29,7 +29,7 @@ impl<T: Elem> Case<T> {
         1.0 / (self.heads.dim as f32).sqrt()
     }
 
-    /// Outputs of `attention::fwd` over all sequences packed, cut into sequences.
+    /// Returns the outputs of `attention::fwd` over all packed sequences, split into sequences.
     fn training(&self, dev: &mut Device) -> Vec<Vec<T>> {
         let (t, heads) = (self.lens.iter().sum::<usize>(), self.heads);
         let mut cu = vec![0u32];
@@ -49,8 +49,8 @@ impl<T: Elem> Case<T> {
         cu.windows(2).map(|w| out[w[0] as usize * heads.out_len()..w[1] as usize * heads.out_len()].to_vec()).collect()
     }
 
-    /// The same through a cache of shuffled blocks full of NaN, `step(sequence, done)` tokens at a time; sequences
-    /// with 0 tokens sit the call out.
+    /// Returns the outputs through a cache with shuffled blocks that are filled with NaN. Each call processes
+    /// `step(sequence, done)` tokens; a sequence with 0 tokens is not part of the call.
     fn paged(&self, dev: &mut Device, step: impl Fn(usize, usize) -> usize) -> Vec<Vec<T>> {
         let (heads, s) = (self.heads, self.lens.len());
         let columns = self.lens.iter().map(|n| n.div_ceil(BLOCK)).max().unwrap();
@@ -59,7 +59,7 @@ impl<T: Elem> Case<T> {
             k: blank(dev, T::DTYPE, &[blocks, heads.kv, heads.dim, BLOCK]),
             v: blank(dev, T::DTYPE, &[blocks, heads.kv, BLOCK, heads.dim]),
         };
-        // 7 is prime to the block counts used here, so that neighbours in a sequence lie apart.
+        // 7 is coprime to the block counts used here, so neighbouring blocks of a sequence are not adjacent.
         assert_ne!(blocks % 7, 0);
         let table = |s: usize, b: usize| ((s * columns + b) * 7 % blocks) as u32;
         let mut out: Vec<Vec<T>> = vec![Vec::new(); s];
@@ -133,7 +133,7 @@ fn training_is_prefill<T: Elem>(threads: usize, isa: Isa, heads: Heads, lens: &[
     let what = |how: &str| format!("{how}, {threads} threads, {isa:?}, {heads:?}");
     same(&want, &case.paged(&mut device(threads, isa), |_, _| usize::MAX), &what("whole prompts"));
     same(&want, &case.paged(&mut device(threads, isa), |_, _| 512), &what("chunks of 512"));
-    // Uneven chunks, sequences out of step with one another.
+    // Uneven chunks, with sequences that are at different positions.
     let uneven = |i: usize, done: usize| [97, 300, 0, 128, 33, 1000][(i + done / 50) % 6].max(done % 2);
     let uneven = |i: usize, done: usize| if uneven(i, done) == 0 { 61 } else { uneven(i, done) };
     same(&want, &case.paged(&mut device(threads, isa), uneven), &what("uneven chunks"));
@@ -153,7 +153,7 @@ fn training_and_prefill_agree_to_the_bit() {
 #[test]
 fn decode_agrees_to_the_bit() {
     for (q, kv, dim) in [(3, 1, 32), (14, 2, 16), (2, 1, 24)] {
-        // The last 20 tokens of each sequence come one at a time, all sequences together.
+        // The last 20 tokens of each sequence are decoded one at a time, all sequences together.
         let heads = Heads { q, kv, dim };
         let f32 = Case::<f32>::new(&LENGTHS, heads);
         let lens = f32.lens.clone();
@@ -182,7 +182,8 @@ fn threads_and_bodies_agree_to_the_bit() {
     let want = case.training(&mut device(1, Isa::Portable));
     let want_rounded = rounded.training(&mut device(1, Isa::Portable));
     for isa in bodies() {
-        // The portable bodies are slow where fused products are a library call; one thread count will do.
+        // The portable kernel variants are slow on machines where fused products are a library call, so they use only
+        // one thread count.
         for threads in if isa == Isa::Portable { vec![2] } else { vec![1, 2, 5] } {
             let what = format!("{isa:?}, {threads} threads");
             same(&want, &case.training(&mut device(threads, isa)), &what);

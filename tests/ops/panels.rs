@@ -1,10 +1,10 @@
-//! Weights in the CPU's order of elements, from and to rows.
+//! Converts weights between rows and the CPU's element order.
 
 use half::bf16;
 use omr::ops::matmul::{index, panel_len};
 use omr::tensor::{DType, Elem};
 
-/// Row-major [n, k] to the panel order of `dtype`, whatever the elements are.
+/// Converts row-major [n, k] to the panel order of `dtype`, for any element type.
 pub fn pack_order<T: Copy + Default>(dtype: DType, n: usize, k: usize, row_major: &[T], out: &mut [T]) {
     assert_eq!((row_major.len(), out.len()), (n * k, panel_len(dtype, n, k)), "pack of [{n}, {k}]");
     out.fill(T::default());
@@ -15,13 +15,13 @@ pub fn pack_order<T: Copy + Default>(dtype: DType, n: usize, k: usize, row_major
     }
 }
 
-/// The panel order of `dtype` back to row-major [n, k].
+/// Converts the panel order of `dtype` back to row-major [n, k].
 pub fn unpack_order<T: Copy>(dtype: DType, n: usize, k: usize, panels: &[T]) -> Vec<T> {
     assert_eq!(panels.len(), panel_len(dtype, n, k), "unpack of [{n}, {k}]");
     (0..n).flat_map(|row| (0..k).map(move |i| panels[index(dtype, k, row, i)])).collect()
 }
 
-/// Row-major f32 [n, k] to a weight's bytes: rounded to `dtype` (f32 or bf16), in panel order.
+/// Converts row-major f32 [n, k] to a weight's bytes: rounded to `dtype` (f32 or bf16), in panel order.
 pub fn pack(dtype: DType, n: usize, k: usize, row_major: &[f32], out: &mut [u8]) {
     match dtype {
         DType::Bf16 => {

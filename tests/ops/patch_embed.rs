@@ -1,3 +1,5 @@
+//! Tests the patch embedding op against the processor's rows and a linear layer.
+
 use half::bf16;
 use omr::device::{Device, Isa};
 use omr::image::{ImageInput, Processor, Rgb};
@@ -11,7 +13,8 @@ use super::reference::{Random, blank, device, devices, up};
 
 const N: usize = 40;
 
-/// A picture, a video and a larger picture, over one chunk of patches in all; their bytes with gaps between.
+/// A picture, a video and a larger picture, together more than one chunk of patches. Their bytes have gaps between
+/// them.
 struct Case {
     processor: Processor,
     inputs: Vec<ImageInput>,
@@ -51,7 +54,7 @@ impl Case {
         }
     }
 
-    /// The processor's rows, as `T` holds them.
+    /// Returns the processor's rows, rounded to `T`.
     fn rows<T: Elem>(&self) -> Vec<T> {
         self.inputs.iter().flat_map(|i| self.processor.patches(i)).map(T::from_f32).collect()
     }
@@ -74,7 +77,7 @@ impl Case {
         let dw = up(dev, &zeros, &[len]);
         patch_embed::bwd(dev, pixels, &self.images, &norm, dy, dw).unwrap();
 
-        // The same through the processor's rows and a linear layer, all at once.
+        // The same result from the processor's rows and a linear layer in one call.
         let x = up(dev, &rows, &[t, k]);
         let want = blank(dev, T::DTYPE, &[t, N]);
         linear::fwd(dev, x, &w, None, None, want).unwrap();

@@ -1,3 +1,5 @@
+//! Tests the RMSNorm op and its gradients against the f64 formula.
+
 use half::bf16;
 use omr::device::Device;
 use omr::ops::rms_norm;
@@ -39,7 +41,7 @@ impl<T: Elem> Case<T> {
         }
     }
 
-    /// y, dx (added to what was there, or alone) and dgamma.
+    /// Returns y, dx (added to the given values, or alone) and dgamma.
     fn run(&self, dev: &mut Device, accumulate: bool) -> (Vec<T>, Vec<T>, Vec<f32>) {
         let dims = [self.t, self.d];
         let (x, gamma, dy) = (up(dev, &self.x, &dims), up(dev, &self.gamma, &[self.d]), up(dev, &self.dy, &dims));
@@ -51,7 +53,7 @@ impl<T: Elem> Case<T> {
         (dev.read(y).unwrap(), dev.read(dx).unwrap(), dev.read(dgamma).unwrap())
     }
 
-    /// The same by formula and finite differences, from the values as stored.
+    /// Returns the same values by the formula and finite differences, computed from the stored inputs.
     fn want(&self, accumulate: bool) -> (Vec<f64>, Vec<f64>, Vec<f64>) {
         let (x, gamma, dy) = (wide(&self.x), wide(&self.gamma), wide(&self.dy));
         let d = self.d;
@@ -69,8 +71,9 @@ impl<T: Elem> Case<T> {
     }
 }
 
-/// A row's sums have d / 16 terms a lane and four levels; dgamma's chains have 64 rows and t / 64 blocks: the error
-/// of a sum of n terms grows as sqrt(n) units, and 16 covers the few operations around it.
+/// Compares with the formula. The sums of a row have d / 16 terms per lane and four levels. The chains of dgamma have
+/// 64 rows and t / 64 blocks. The error of a sum of n terms grows as sqrt(n) units, and the factor 16 covers the other
+/// operations.
 fn close<T: Elem>(t: usize, d: usize, point: f64) {
     let case = Case::<T>::new(t, d);
     for accumulate in [false, true] {
@@ -110,8 +113,8 @@ fn wrong_shapes_are_errors() {
     assert!(rms_norm::fwd(dev, x, gamma, EPS, y, rstd).is_err());
 }
 
-/// In rows of RMS 1e-3 the mean square is as large as eps, so that another eps is another result; in a model's own rows
-/// it would hide below the tolerance.
+/// In rows with an RMS of 1e-3, the mean square is as large as eps, so another eps changes the result. In rows of a
+/// real model, the change would be below the tolerance.
 #[test]
 fn another_eps_is_seen_in_rows_of_rms_1e_3() {
     let (t, d) = (3, 64);
@@ -130,7 +133,7 @@ fn another_eps_is_seen_in_rows_of_rms_1e_3() {
         dev.read::<f32>(y).unwrap()
     };
     let want = formula(&wide(&x), &wide(&gamma));
-    // As in `close`.
+    // The same tolerance as in `close`.
     let tolerance = 16.0 * F32 * ((d / 16 + t) as f64).sqrt();
     assert!(relative(&run(EPS), &want) < tolerance);
     assert!(relative(&run(1e-5), &want) > 10.0 * tolerance);

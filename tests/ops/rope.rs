@@ -1,3 +1,5 @@
+//! Tests the rotary embedding op and its inverse against the f64 formula.
+
 use half::bf16;
 use omr::ops::attend::Heads;
 use omr::ops::rope;
@@ -5,7 +7,7 @@ use omr::tensor::Elem;
 
 use super::reference::{BF16, F32, Random, device, devices, relative, up, wide};
 
-/// Rotate-half by the tables, `sign` -1 for the inverse; v heads stay.
+/// Rotates half of each head by the tables; `sign` is -1 for the inverse. The v heads stay unchanged.
 fn formula(qkv: &[f64], cos: &[f64], sin: &[f64], heads: Heads, sign: f64) -> Vec<f64> {
     let half = heads.dim / 2;
     let mut out = qkv.to_vec();
@@ -39,7 +41,7 @@ fn close<T: Elem>(t: usize, heads: Heads, point: f64) {
     assert!(runs.windows(2).all(|w| w[0] == w[1]), "bits depend on threads or bodies");
     let (forward, back) = &runs[0];
     let want = formula(&wide(&qkv), &wide(&cos), &wide(&sin), heads, 1.0);
-    // Two products and a sum: at most three roundings of f32; each op rounds once to the storage type.
+    // Two products and a sum have at most three roundings in f32. Each op rounds once to the storage type.
     assert!(relative(forward, &want) < 3.0 * F32 + point);
     assert!(relative(back, &wide(&qkv)) < 6.0 * F32 + 2.0 * point);
     assert_eq!(

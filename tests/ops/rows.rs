@@ -1,3 +1,5 @@
+//! Tests the ops that gather, scatter and add rows.
+
 use half::bf16;
 use omr::ops::rows;
 use omr::tensor::Elem;
@@ -46,7 +48,7 @@ fn gather_scatter_and_scatter_add_are_exact() {
 fn repeats_and_sums<T: Elem, U: Elem>(times: usize, t: usize, s: usize, d: usize) {
     let mut r = Random::new((times * t + d) as u64);
     let (table, x, before): (Vec<T>, Vec<T>, Vec<f32>) = (r.values(s * d), r.values(t * d), r.values(t * d));
-    // Distinct rows of the table, in some order.
+    // Distinct rows of the table, in random order.
     let mut idx: Vec<u32> = (0..s as u32).collect();
     (0..s).for_each(|i| idx.swap(i, r.below(i + 1)));
     idx.truncate(times * t);

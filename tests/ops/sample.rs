@@ -1,3 +1,5 @@
+//! Tests the sampling op: every parameter by its definition, and the frequencies of the samples.
+
 use super::*;
 use omr::ops::linear_logprob;
 use omr::ops::sample::{self, Draw, NoiseKey, SamplingParams};
@@ -16,7 +18,7 @@ struct Case {
 
 const SEED: (u64, u64) = (42, 7);
 
-/// Rows that take every kind of parameters in turn.
+/// Returns rows that use every kind of sampling parameters in turn.
 fn case(dtype: DType, b: usize, v: usize, d: usize, masked: bool) -> Case {
     let kinds = [
         SamplingParams::default(),
@@ -61,7 +63,7 @@ fn is_allowed(c: &Case, id: usize) -> bool {
     c.allowed.as_ref().is_none_or(|a| a[id / 32] >> (id % 32) & 1 == 1)
 }
 
-/// The choice of one row by its definition, on the f32 chain of the logits.
+/// Returns the token of one row by the definition, from the f32 chain of the logits.
 fn choice(c: &Case, row: usize) -> u32 {
     let p = c.params[row];
     let scale = if p.temperature == 0.0 { 1.0 } else { 1.0 / p.temperature };
@@ -127,7 +129,7 @@ fn the_log_prob_is_the_trainers_bit_for_bit() {
                 let (ids, logprob) = run(&mut dev, dtype, &c);
                 for row in 0..b {
                     assert!(is_allowed(&c, ids[row] as usize));
-                    // The trainer sees the token in another batch: here, three copies of it.
+                    // The trainer processes the token in another batch: here, three copies of it.
                     let hidden: Vec<f32> = c.hidden[row * d..(row + 1) * d].repeat(3);
                     let hidden = upload(&mut dev, dtype, &hidden, &[3, d]);
                     let w = weight(&mut dev, dtype, &c.w, v, d);
@@ -151,7 +153,7 @@ fn the_log_prob_is_the_trainers_bit_for_bit() {
 
 #[test]
 fn frequencies_are_the_policys() {
-    // One row drawn under many noise keys: chi-squared against softmax(z / temperature).
+    // One row, sampled with many noise keys: chi-squared test against softmax(z / temperature).
     let (v, d, draws) = (40, 6, 20_000);
     let mut c = case(DType::F32, 1, v, d, true);
     let temperature = 1.5;
@@ -174,7 +176,7 @@ fn frequencies_are_the_policys() {
             assert_eq!(count, 0.0);
         }
     }
-    // Mean + 5 standard deviations of chi-squared.
+    // The mean and 5 standard deviations of chi-squared.
     assert!(chi2 < degrees + 5.0 * (2.0f64 * degrees).sqrt(), "{chi2} with {degrees} degrees of freedom");
 }
 
@@ -183,7 +185,7 @@ fn ties_go_to_the_lower_id_and_limits_can_leave_one() {
     let mut dev = device(1, Isa::detect());
     let (v, d) = (100, 4);
     let mut c = case(DType::F32, 3, v, d, false);
-    // All rows of the weight equal: every logit is the same.
+    // All rows of the weight are equal, so all logits are the same.
     c.w = c.w[..d].repeat(v);
     c.params = vec![
         SamplingParams::greedy(),

@@ -1,3 +1,5 @@
+//! Tests the SwiGLU op and its gradients against f64 formulas.
+
 use super::*;
 use omr::ops::{linear, swiglu};
 
@@ -5,7 +7,7 @@ fn silu(x: f64) -> f64 {
     x / (1.0 + (-x).exp())
 }
 
-/// Column of gate `j` in the interleaved order; up's is 32 further.
+/// Returns the column of gate `j` in the interleaved order. The column of up is 32 further.
 fn gate_at(j: usize) -> usize {
     j / 32 * 64 + j % 32
 }
@@ -29,7 +31,7 @@ fn forward_is_silu_of_gate_times_up_from_unrounded_values() {
                     let ((g, gm), (u, um)) = (sum(row, gate_at(j)), sum(row, gate_at(j) + 32));
                     let (eg, eu) = (chain_error(k, gm), chain_error(k, um));
                     want.push(silu(g) * u);
-                    // |silu'| < 1.1; silu itself is good to 3 ulp.
+                    // |silu'| < 1.1. The error of silu itself is at most 3 ulp.
                     let error = 1.1 * eg * (u.abs() + eu) + (silu(g).abs() + 1.1 * eg) * eu;
                     bounds.push(
                         error + 4.0 * half_ulp(DType::F32, silu(g) * u) + half_ulp(dtype, (silu(g) * u).abs() + error),
@@ -69,7 +71,7 @@ fn backward_matches_finite_differences() {
         let gate_up: Vec<f32> = values(dtype, 1, t * 2 * f).iter().map(|x| round(dtype, x * 6.0)).collect();
         let dy = values(dtype, 2, t * f);
         let mut want = vec![0.0; t * 2 * f];
-        // Central differences of the f64 formula: error h^2 |f'''| / 6 < 1e-9 here.
+        // Central differences of the f64 formula. Here the error h^2 |f'''| / 6 is below 1e-9.
         let h = 1e-5;
         for row in 0..t {
             for j in 0..f {
