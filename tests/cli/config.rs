@@ -1,3 +1,5 @@
+//! Tests reading and printing configs from the command line.
+
 use std::fs;
 
 use super::help::omr;

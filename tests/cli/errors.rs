@@ -1,6 +1,8 @@
+//! Tests the errors and exit statuses of commands with invalid arguments.
+
 use super::help::omr;
 
-/// Exit status and stderr of a command that must fail.
+/// Runs a command that must fail. Returns its exit status and stderr.
 fn failure(args: &[&str]) -> (i32, String) {
     let output = omr().args(args).output().unwrap();
     assert!(output.stdout.is_empty(), "{args:?} wrote to stdout");

@@ -1,4 +1,4 @@
-//! `omr eval` on published tasks as a user meets it: what there is, what is missing, what is refused.
+//! Tests `omr eval` on published tasks as users run it: available tasks, missing data, and refused input.
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +10,7 @@ use crate::golden;
 
 const TASK: &str = "logicvista_thinking";
 
-/// A folder with one task's rows, named as its user likes.
+/// Creates a folder with one task's rows under a name that the user chose.
 fn data(folder: &str, rows: &str) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let to = dir.path().join(folder);
@@ -23,7 +23,7 @@ fn at(dir: &tempfile::TempDir, name: &str) -> String {
     dir.path().join(name).to_str().unwrap().to_owned()
 }
 
-/// Writes recorded answers; where none is given each question has one that says A.
+/// Writes recorded answers to a file and returns its path.
 fn answers(dir: &tempfile::TempDir, lines: &[Value]) -> String {
     let all: String = lines.iter().map(|line| format!("{line}\n")).collect();
     fs::write(dir.path().join("answers.jsonl"), all).unwrap();

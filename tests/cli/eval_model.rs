@@ -1,5 +1,5 @@
-//! `omr eval` of a model, ours and a server's: answers are kept one by one, so that a run that is killed, or whose server
-//! hangs, lies and dies, goes on with what is missing and comes to the same.
+//! Tests `omr eval` with our own model and with a server's model. Answers are stored one by one. A run that is killed,
+//! or whose server hangs, answers wrongly or dies, continues with the missing answers and gives the same result.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,13 +19,13 @@ use crate::train::tiny::{base_model, rows};
 struct Dir(tempfile::TempDir);
 
 impl Dir {
-    /// A tiny model, and the made rows of every task, two of which are measured.
+    /// Creates a tiny model and generated rows for every task. Two rows of each are evaluated.
     fn new() -> Dir {
         let dir = Dir(tempfile::tempdir().unwrap());
         base_model(&dir.path("model"));
         let config = dir.path("model/config.json");
         let mut model: Value = serde_json::from_slice(&fs::read(&config).unwrap()).unwrap();
-        // A byte is a token or more to a tokenizer of digits.
+        // The tokenizer is made for digits, so each byte of other text takes at least one token.
         model["max_position_embeddings"] = 65536.into();
         fs::write(config, model.to_string()).unwrap();
         for folder in golden::entries(&golden::dir().join("eval"), "", "") {
@@ -47,7 +47,7 @@ impl Dir {
         self.path(name).to_str().unwrap().to_owned()
     }
 
-    /// The command that measures the model on all tasks.
+    /// Returns the command that evaluates the model on all tasks.
     fn all(&self, out: &str) -> Vec<String> {
         let tasks: Vec<&str> = omr::task::TASKS.iter().map(|task| task.name).collect();
         let tasks: Vec<&str> = tasks.into_iter().filter(|task| self.path("data").join(task).exists()).collect();
@@ -65,7 +65,7 @@ impl Dir {
         assert_eq!(code, 0, "{stderr}");
     }
 
-    /// What a run came to but for the time it took, and its samples.
+    /// Returns the summary without the run time, and the samples.
     fn results(&self, out: &str) -> (Value, String) {
         let mut summary: Value =
             serde_json::from_slice(&fs::read(self.path(out).join("summary.json")).unwrap()).unwrap();
@@ -74,7 +74,7 @@ impl Dir {
     }
 }
 
-/// What the made rows are about.
+/// Subjects of the generated rows.
 const SUBJECTS: [&str; 12] = [
     "mathvista_testmini_cot_reward: figure question answering",
     "mathvision_reason_test_reward: algebra",
@@ -94,7 +94,7 @@ fn count(out: &Path) -> u64 {
     crate::answers::count(&out.join(FILE))
 }
 
-/// Runs the program and kills it so soon after its start; false where it had ended.
+/// Runs the program and kills it after the given time. Returns false if it had already ended.
 fn kill(args: &[String], after: Duration) -> bool {
     let mut command = Command::new(env!("CARGO_BIN_EXE_omr"));
     let mut child = command.args(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
@@ -105,7 +105,8 @@ fn kill(args: &[String], after: Duration) -> bool {
     runs
 }
 
-/// The first task has some of the questions of the second: when that begins the ranks' stores differ.
+/// The first task shares some questions with the second. When the second one starts, the answer stores of the ranks
+/// differ.
 #[test]
 fn ranks_leave_none_of_the_questions_that_tasks_share_unasked() {
     let dir = Dir::new();
@@ -132,7 +133,7 @@ fn a_measurement_killed_ten_times_or_robbed_of_answers_is_that_of_one_left_alone
     for subject in SUBJECTS {
         assert!(page.contains(&format!("<th scope=\"row\">{subject}</th>")), "{subject} is not in the page");
     }
-    // None of We-Math's problems is whole in two rows.
+    // We-Math has no circle, because two rows do not contain a complete problem.
     let tasks = want.0["tasks"].as_object().unwrap();
     assert_eq!(page.matches("<circle").count(), tasks.len() - 1, "accuracy against tokens");
 
@@ -150,8 +151,8 @@ fn a_measurement_killed_ten_times_or_robbed_of_answers_is_that_of_one_left_alone
     assert_eq!(dir.results("killed"), want);
     assert_eq!(count(&dir.path("killed")), answers);
 
-    // Every third answer is asked for again, beside others than before: the same bits. Without any that is missing the
-    // model is not even loaded.
+    // Every third answer is deleted and generated again in different batches, with bitwise identical results. If no
+    // answer is missing, the model is not even loaded.
     for rob in ["DELETE FROM answers WHERE rowid % 3 = 0", "SELECT 1"] {
         let out = dir.path("killed");
         let database = rusqlite::Connection::open(out.join(FILE)).unwrap();
@@ -191,7 +192,7 @@ fn a_model_whose_logits_are_not_finite_has_no_score() {
     let weights = dir.path("model/model.safetensors");
     let mut bytes = fs::read(&weights).unwrap();
     let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
-    // The largest there are: what is computed of them is not finite.
+    // The largest numbers, from which the computed values are not finite.
     bytes[header..].fill(0x7f);
     fs::write(weights, bytes).unwrap();
     let (model, data, out) = (dir.at("model"), dir.at("data"), dir.at("out"));
@@ -200,7 +201,7 @@ fn a_model_whose_logits_are_not_finite_has_no_score() {
     assert!(!dir.path("out/summary.json").exists());
 }
 
-/// Every request but a few goes wrong in one of several ways when it comes first.
+/// Almost every request fails in one of several ways when it is sent first.
 #[test]
 fn a_server_that_hangs_lies_and_dies_is_asked_again_for_what_is_missing() {
     let (dir, server) = (Dir::new(), Server::start());
@@ -230,7 +231,8 @@ fn a_server_that_hangs_lies_and_dies_is_asked_again_for_what_is_missing() {
     let (code, _, stderr) = run(&args);
     assert!(code == 0 && stderr.contains("finished") && server.count() == asked + lost, "{stderr}");
 
-    // The pictures as they are in the file, every greedy request at temperature 0, every other with a seed of its own.
+    // The pictures are sent as they are in the file. Every greedy request has temperature 0, and every other request
+    // has its own seed.
     let seen = server.bodies();
     let picture = |body: &Value| body["messages"][1]["content"][0]["image_url"]["url"].as_str().map(str::to_owned);
     assert!(seen.iter().filter_map(picture).all(|url| url.starts_with("data:image/png;base64,iVBOR")));

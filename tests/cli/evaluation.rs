@@ -1,4 +1,4 @@
-//! The pages of evaluations: what stands in them, and that nothing in them leaves the file.
+//! Tests the HTML pages of evaluations: their content, and that they contain no reference outside the file.
 
 use std::fs;
 use std::path::Path;
@@ -9,7 +9,7 @@ use super::training::run;
 
 const TASK: &str = "logicvista_thinking";
 
-/// A finished evaluation of recorded answers: to each question the same.
+/// Makes a finished evaluation in which the recorded answer is the same for every question. Returns its path.
 pub fn evaluation(dir: &Path, name: &str, answer: &str) -> String {
     let data = dir.join("data").join(TASK);
     fs::create_dir_all(&data).unwrap();
@@ -25,7 +25,8 @@ pub fn evaluation(dir: &Path, name: &str, answer: &str) -> String {
     out
 }
 
-/// Nothing is fetched, opened or sent: the addresses in the page are data, names of drawings' elements or what models wrote.
+/// Asserts that the page does not fetch, open or send anything. Its addresses are data, XML namespaces of drawings, or
+/// text that models wrote.
 fn stays_in_the_file(page: &str) {
     for (at, _) in page.match_indices("http").filter(|(at, _)| !page[*at..].starts_with("http-equiv")) {
         assert!(page[at..].starts_with("http://www.w3.org/2000/svg"), "{}", &page[at..(at + 60).min(page.len())]);
@@ -84,7 +85,7 @@ fn two_evaluations_are_paired_question_by_question() {
         let text = fs::read_to_string(Path::new(out).join("samples.jsonl")).unwrap();
         text.matches("\"acc_score\":1.0,\"format_reward_score\"").count()
     };
-    // Each answer is one letter: what one run has right the other has wrong.
+    // Every answer of a run is one fixed letter, so the answers that one run has right are wrong in the other.
     let (first, second) = (right(&a), right(&b));
     assert!(first > 0 && second > 0, "{first} {second}");
     let pairs = format!("14 questions: {second} gained, {first} lost");

@@ -1,4 +1,4 @@
-//! `omr generate` on a small random model: streamed and in files, the same answers.
+//! Tests `omr generate` on a small random model. Streamed answers and answers in files are the same.
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +10,7 @@ use omr::tensor::DType;
 use omr::text::{CHAT_TEMPLATE, SPECIAL_TOKENS, train_tokenizer, write_tokenizer_dir};
 use serde_json::{Value, json};
 
-/// A model directory as users have it, with weights drawn by chance.
+/// Writes a model directory as users have it, with random weights.
 pub fn model_dir(dir: &Path) {
     let tokenizer = train_tokenizer(["What is this? One and two."], &SPECIAL_TOKENS, &[], 300).unwrap();
     write_tokenizer_dir(dir, &tokenizer, CHAT_TEMPLATE).unwrap();
@@ -42,7 +42,7 @@ pub fn png(path: &Path) {
     image::save_buffer(path, &pixels, 56, 28, image::ExtendedColorType::Rgb8).unwrap();
 }
 
-/// Exit status, stdout and stderr.
+/// Runs `omr generate`. Returns its exit status, stdout and stderr.
 fn run(args: &[&str]) -> (i32, String, String) {
     let output = omr().arg("generate").args(args).output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();

@@ -1,3 +1,5 @@
+//! Tests the help texts, `omr config` and `omr doctor`. Defines the command that tests of the program run.
+
 use assert_cmd::Command;
 use serde_json::Value;
 
@@ -14,7 +16,7 @@ pub(crate) fn omr() -> Command {
     ] {
         command.env_remove(name);
     }
-    // What is tested is the same on a machine with a card.
+    // The tests give the same results on a machine with a GPU.
     command.env("CUDA_VISIBLE_DEVICES", "");
     command
 }
@@ -25,7 +27,7 @@ fn stdout(args: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// The commands of `omr --help`, which lists them in groups.
+/// Returns the commands of `omr --help`, which lists them in groups.
 fn commands() -> Vec<String> {
     let help = stdout(&["--help"]);
     let (_, listed) = help.split_once("\nRun:\n").unwrap();
@@ -106,7 +108,7 @@ fn config_lists_type_default_meaning_and_names_elsewhere() {
     let key = "clip_ratio_low: 0.0003\n    The ratio is clipped at 1 less this.\n    [a number, 0 or more; \
                verl actor_rollout_ref.actor.clip_ratio_low; published: 3e-4]\n";
     assert!(text.contains(key), "{text}");
-    // One rule of which numbers are admitted, not the type's and the key's side by side.
+    // The help shows a single rule for the valid numbers, instead of the rules of the type and of the key.
     assert!(stdout(&["config", "sft"]).contains("[a whole number, from 1 to 100000000 or null; "));
     assert!(!text.contains("0 or more, ") && !text.contains("0 or more or null, "), "{text}");
     assert!(stdout(&["config", "--grep", "rollout.n"]).starts_with("rl.rollout.n: 8\n"));

@@ -1,6 +1,8 @@
+//! Tests `omr verify` and `omr score` with JSON lines.
+
 use super::help::omr;
 
-/// Exit status, stdout and stderr for `input` on stdin.
+/// Runs `omr` with `input` on stdin. Returns its exit status, stdout and stderr.
 fn run(args: &[&str], input: &str) -> (i32, String, String) {
     let output = omr().args(args).write_stdin(input).output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
@@ -24,7 +26,7 @@ fn verify_answers_line_by_line_in_order() {
     }
     let (_, one, _) = run(&["verify", "--gold", "-5", "--answer", "-5.0"], "");
     assert_eq!(parsed(&one)[0]["equal"], true);
-    // Labels that another program wrote as numbers.
+    // Gold answers that another program wrote as numbers.
     let (code, out, err) =
         run(&["verify", "--jsonl"], "{\"gold\":5,\"answer\":\"5.0\"}\n{\"gold\":null,\"answer\":1}\n");
     assert!(code == 2 && parsed(&out)[0]["equal"] == true, "{out}");

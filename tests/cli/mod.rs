@@ -1,4 +1,4 @@
-//! The program as a user runs it: what is printed where, and the exit status.
+//! Tests the program as users run it: its output and its exit status.
 
 mod config;
 mod errors;

@@ -1,5 +1,5 @@
-//! A model's server on the loopback that answers well only from the second time on: most requests that come first hang,
-//! are refused, or get a reply that is cut, broken or none.
+//! A model server on the loopback interface that answers correctly only from the second time on. Most first requests
+//! hang, are refused, or get a reply that is truncated, invalid or missing.
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-/// How often each body came, in the order they came first.
+/// The different bodies in order of first arrival, and the number of requests with each.
 type Seen = Arc<Mutex<(Vec<Value>, HashMap<String, usize>)>>;
 
-/// A server that runs until the test's process ends.
+/// A server that runs until the test process ends.
 pub struct Server {
     pub base_url: String,
     seen: Seen,
@@ -33,12 +33,12 @@ impl Server {
         Server { base_url, seen }
     }
 
-    /// Requests in all.
+    /// Returns the total number of requests.
     pub fn count(&self) -> usize {
         self.seen.lock().unwrap().1.values().sum()
     }
 
-    /// Different requests.
+    /// Returns the different requests.
     pub fn bodies(&self) -> Vec<Value> {
         self.seen.lock().unwrap().0.clone()
     }
@@ -71,7 +71,7 @@ fn talk(mut stream: TcpStream, seen: &Seen) -> Option<()> {
                 return None;
             }
             6 => {
-                // Promises more than it sends.
+                // The header announces more bytes than are sent.
                 let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 500\r\n\r\n{\"choices\"");
                 return None;
             }

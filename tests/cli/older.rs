@@ -1,4 +1,4 @@
-//! Runs that older versions began: a newer program ends them with the bits that the older one gives.
+//! Tests runs that older versions started. The current program ends them with the same bits as the older one.
 
 use std::path::Path;
 use std::process::Command;
@@ -7,7 +7,8 @@ use sha2::{Digest, Sha256};
 
 use super::help::omr;
 
-/// What the program of commit f39fb6d makes of its own runs, killed behind their third step of six: sha256 of the weights.
+/// Results of the program of commit f39fb6d for its own runs, which were killed after their third step of six: sha256
+/// of the weights.
 const MODELS: [(&str, &str); 2] = [
     ("sft", "6be4ab8d04f4dffce6d68cb9a23cec59c33fd94ec239f1cbf5ada4fc02383dd9"),
     ("rl", "ee71cea2a5c215391a293da0351f7c449906cadda4b242e5ee35f70c03e93181"),

@@ -1,4 +1,4 @@
-//! `omr plan` as users run it.
+//! Tests `omr plan` as users run it.
 
 use std::path::Path;
 
@@ -28,12 +28,12 @@ fn a_plan_says_memory_time_and_bound() {
     let regions = plan["memory"]["regions"].as_object().unwrap();
     let sum: u64 = regions.values().map(|bytes| bytes.as_u64().unwrap()).sum();
     assert_eq!(Some(sum), plan["memory"]["total"].as_u64());
-    // Two passes of 2,048 tokens, each with 3 x 14.14 GFLOP of matrices and 3.5 x 0.41 of attention over 2,048 tokens,
-    // and one more product over the vocabulary; an eighth of them with 5.2 GFLOP of tower three times (its full
-    // attention goes over 1,024 patches only).
+    // Two passes of 2,048 tokens. Each token needs 3 x 14.14 GFLOP for matrices, 3.5 x 0.41 GFLOP for attention over
+    // 2,048 tokens, and one more product over the vocabulary. One eighth of the tokens also need 3 x 5.2 GFLOP in the
+    // vision tower, whose full attention covers only 1,024 patches.
     let floor = plan["floor"]["step"]["seconds"].as_f64().unwrap();
     let predicted = plan["predicted"]["step_seconds"].as_f64().unwrap();
-    // A launch takes at least its floor at 1,500 MHz, where tensor cores give 811 TFLOP/s; the floor counts 790.
+    // A launch takes at least its floor at 1,500 MHz, at which tensor cores give 811 TFLOP/s. The floor counts 790.
     assert!(predicted > floor * 790.0 / 811.0, "{predicted} s predicted, {floor} s at least");
     let flops = plan["floor"]["step"]["flops"].as_f64().unwrap();
     let by_hand = 4096.0 * (3.0 * 14.14e9 + 1.09e9 + 3.5 * 0.41e9) + 512.0 * 3.0 * 5.2e9;
@@ -57,7 +57,7 @@ fn what_a_card_would_be_given_is_listed_with_its_work() {
     let sft = listed(&config("sft.yaml"), &small);
     let phases: Vec<&str> = sft.iter().filter_map(|line| line["phase"].as_str()).collect();
     assert_eq!(phases, ["pass", "update"]);
-    // The same code on the device that lists and on the one that counts.
+    // The recording device and the counting device run the same code.
     let flops: f64 = sft.iter().filter_map(|line| line["flops"].as_f64()).sum();
     assert_eq!(Some(flops), sft[0]["floor"]["step"]["flops"].as_f64());
     let kernels = |list: &[Value], name: &str| list.iter().filter(|line| line["kernel"] == name).count();
@@ -65,21 +65,21 @@ fn what_a_card_would_be_given_is_listed_with_its_work() {
         assert_eq!(kernels(&sft, kernel), 28, "{kernel}");
     }
     assert_eq!(kernels(&sft, "grad_norm_finish"), 1);
-    // No work is lost on the way from ops to launches.
+    // No work is lost between ops and launches.
     let own: f64 = sft.iter().filter_map(|line| line["own_flops"].as_f64()).sum();
     assert!((own / flops - 1.0).abs() < 1e-9, "{own:e} of {flops:e}");
 
     let rl = listed(&config("rl.yaml"), &[]);
-    // Planned for the largest there can be, timed for one there is.
+    // The memory is planned for the largest possible case, and the time for an existing one.
     let passes = |of: &Value| of["passes"].as_f64().or(of["passes"]["seconds"].as_f64()).unwrap();
     let [floor, predicted] = [passes(&rl[0]["floor"]["parts"]), passes(&rl[0]["predicted"]["seconds"])];
     assert!(predicted > floor * 790.0 / 811.0, "{predicted} s predicted, {floor} s at least");
     let steps: Vec<&[Value]> = rl.split(|line| line["phase"] == "decode").skip(1).collect();
-    // All products are by wgmma, those of the tower's 3,420 too, which are padded.
+    // All products use wgmma, including those of the tower's width of 3,420, which is padded.
     let by_mma = |name: &&str| ["_m16", "_m64", "_m128"].iter().any(|tile| name.ends_with(tile));
     let others: Vec<&str> = sft.iter().chain(&rl).filter_map(|line| line["kernel"].as_str()).filter(by_mma).collect();
     assert!(others.is_empty(), "{others:?}");
-    // So is attention, of training, prefill and decode alike; windows of the tower have a kernel of their own.
+    // Attention uses wgmma, too, in training, prefill and decode. Windows of the tower have their own kernel.
     let attends = |name: &&str| name.starts_with("paged_attention") || name.starts_with("attention_fwd");
     let mut bodies: Vec<&str> =
         sft.iter().chain(&rl).filter_map(|line| line["kernel"].as_str()).filter(attends).collect();
@@ -87,7 +87,7 @@ fn what_a_card_would_be_given_is_listed_with_its_work() {
     bodies.dedup();
     let wide = ["attention_fwd_wide_hd128", "attention_fwd_wide_hd80", "paged_attention_decode_wide_hd128"];
     assert_eq!(bodies, wide);
-    // The five of a list, and that of the plan itself, where nobody waits for a block.
+    // Five decode steps from the list, and one from the plan itself, in which no sequence waits for a block.
     assert_eq!(steps.len(), 6);
     assert_eq!(
         steps[5].iter().filter(|line| line["kernel"].as_str().is_some_and(|k| k.starts_with("paged"))).count(),
@@ -99,7 +99,7 @@ fn what_a_card_would_be_given_is_listed_with_its_work() {
     }
 }
 
-/// What eight cards of 80 GB do that one cannot: the table says both.
+/// Eight GPUs of 80 GB run a config that one GPU cannot. The table shows both cases.
 #[test]
 fn cards_stand_side_by_side() {
     let small = ["packing_length=4096", "micro_batch_tokens=4096", "gradient_accumulation_steps=8"];
@@ -121,7 +121,7 @@ fn cards_stand_side_by_side() {
     assert!(table.contains("\n1 card(s): memory: found a run that takes "), "{table}");
     assert_eq!(cells("tokens a row"), ["-", "4096"]);
 
-    // Longer than fits: the longest that do are planned in their place, of the memory that the config allows.
+    // Sequences that are too long are replaced by the longest that fit into the memory that the config allows.
     let long = ["packing_length=49152", "micro_batch_tokens=49152", "max_memory_gib=72"];
     let (code, text, stderr) = run(&[&args[..], &long].concat());
     assert_eq!(code, 0, "{stderr}");
@@ -132,7 +132,7 @@ fn cards_stand_side_by_side() {
     assert!(text.contains(&format!("an update of 32 packs of {longest} tokens")), "{text}");
 }
 
-/// Numbers of a plan of two cards that carry four lanes each, where there are eight.
+/// Checks the plan of two GPUs with eight gradient lanes, so each GPU has four lanes.
 #[test]
 fn lanes_beyond_the_cards_have_their_price() {
     let small = ["packing_length=2048", "micro_batch_tokens=2048", "gradient_accumulation_steps=8", "gradient_lanes=8"];
@@ -142,27 +142,28 @@ fn lanes_beyond_the_cards_have_their_price() {
     assert_eq!(code, 0, "{stderr}");
     let plan: Value = serde_json::from_str(&text).unwrap();
     let number = |of: &Value| of.as_u64().unwrap();
-    // Gradients are f32; a card owns half of them, within a chunk of 65,536 and the padding of weights.
+    // Gradients are f32. Each GPU owns half of them, up to a chunk of 65,536 elements and the padding of weights.
     let (update, sum) = (&plan["update"], number(&plan["host_memory"]["the sum of lanes"]));
     let near = |found: u64, expected: u64| {
         assert!(found.abs_diff(expected) < expected / 500, "{found}, {expected} by hand");
     };
     let weights = number(&plan["memory"]["regions"]["weights"]) / 2;
     near(sum, 4 * weights / 2);
-    // Of four rounds each but the last leaves the sum on the host, each but the first begins with it.
+    // Of four rounds, each except the last writes the sum to the host, and each except the first reads it from there.
     assert_eq!(number(&update["to_host_and_back"]), 2 * 3 * sum);
-    // In each round the other's half of the gradients, then the own half of the weights.
+    // Each round sends the other GPU's half of the gradients. After the last one, the own half of the weights is sent.
     near(number(&update["sent"]), 4 * 4 * weights / 2 + 2 * weights / 2);
     near(number(&update["received"]), 4 * 4 * weights / 2 + 2 * weights / 2);
-    // PCIe 4 of 16 lanes, 32 GB/s.
+    // PCIe 4 with 16 lanes has 32 GB/s.
     let seconds = plan["floor"]["host_sum"].as_f64().unwrap();
     assert_eq!(seconds, number(&update["to_host_and_back"]) as f64 / 32e9);
-    // Half of the state, and what norms, biases and the token table have of it more.
+    // Half of the state, and the additional state of norms, biases and the token table.
     let (state, all) = (number(&plan["memory"]["regions"]["state"]), number(&update["state"]));
     assert!(state * 2 >= all && state < all * 2 / 3, "{state} of {all}");
 }
 
-/// Of 12 cards 4 have a node of their own and 8 peers over the network: their part takes longest.
+/// The test has 12 GPUs. Four of them are on their own node and have 8 peers over the network, so their transfers take
+/// longest.
 #[test]
 fn a_node_that_is_not_full_waits_longest() {
     let small = ["packing_length=2048", "micro_batch_tokens=2048", "gradient_accumulation_steps=12"];
@@ -172,7 +173,7 @@ fn a_node_that_is_not_full_waits_longest() {
     assert_eq!(code, 0, "{stderr}");
     let plan: Value = serde_json::from_str(&text).unwrap();
     let most = plan["update"]["received"].as_f64().unwrap().max(plan["update"]["sent"].as_f64().unwrap());
-    // A port of 200 Gb/s, of which 47 of 50 are reached.
+    // A port of 200 Gb/s, of which 47/50 are reached.
     let (links, by_hand) = (plan["floor"]["links"].as_f64().unwrap(), most / 11.0 * 8.0 / (25e9 * 47.0 / 50.0));
     assert!((links / by_hand - 1.0).abs() < 1e-9, "{links} s, {by_hand} s by hand");
 }

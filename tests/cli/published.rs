@@ -1,5 +1,5 @@
-//! The published recipe as it is typed: the commands of docs/OPENMMREASONER.md, and two steps of each published config, on
-//! made rows and the small model.
+//! Tests the published recipe as users type it: the commands of docs/OPENMMREASONER.md, and two steps of each published
+//! config on generated rows and the small model.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -13,7 +13,7 @@ use crate::train::tiny;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
-/// Sizes of the small model's rows, for each job.
+/// Sizes for the small model's rows, for each job.
 const SFT: [&str; 4] =
     ["packing_length=256", "micro_batch_tokens=256", "gradient_accumulation_steps=2", "save_steps=2"];
 const RL: [&str; 10] = [
@@ -29,7 +29,7 @@ const RL: [&str; 10] = [
     "val_max_samples=2",
 ];
 
-/// The files of the published RL set, and the other names that the page has.
+/// The files of the published RL set, and the other names on the page.
 const QUESTIONS: [&str; 10] = [
     "OpenMMReasoner-RL-74K/algopuzzle_train",
     "OpenMMReasoner-RL-74K/mmk12_train",
@@ -43,7 +43,7 @@ const QUESTIONS: [&str; 10] = [
     "llava_cot",
 ];
 
-/// A folder as the page's reader has it.
+/// Creates a folder as a reader of the page has it.
 fn desk() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
@@ -64,7 +64,7 @@ fn desk() -> tempfile::TempDir {
     dir
 }
 
-/// The files of the published tasks, as `omr eval --data` reads them.
+/// Writes the files of the published tasks as `omr eval --data` reads them.
 pub fn benchmarks(dir: &Path) {
     for folder in golden::entries(&golden::dir().join("eval"), "", "").into_iter().filter(|path| path.is_dir()) {
         let to = dir.join("data/benchmarks").join(folder.file_name().unwrap());
@@ -73,13 +73,13 @@ pub fn benchmarks(dir: &Path) {
     }
 }
 
-/// The contents of the blocks in `language` of a page.
+/// Returns the contents of the blocks in `language` of a page.
 fn blocks<'a>(page: &'a str, language: &str) -> Vec<&'a str> {
     let begin = format!("```{language}\n");
     page.split(begin.as_str()).skip(1).filter_map(|rest| rest.split("```").next()).collect()
 }
 
-/// Types `command` in `dir`; what it said.
+/// Runs `command` in `dir`. Returns its output.
 fn typed(dir: &Path, variables: &[(&str, &str)], command: &str, more: &[&str], code: i32) -> String {
     let words = command.split(' ').skip(1).map(|word| word.trim_matches('\''));
     let output = omr().current_dir(dir).envs(variables.iter().copied()).args(words).args(more).output().unwrap();
@@ -106,7 +106,7 @@ fn openmmreasoner_page_is_typed_as_it_stands() {
                 variables.extend(set.split(' ').filter_map(|word| word.split_once('=')));
                 continue;
             }
-            // As a launcher's only rank; one rank of two stands for one of eight.
+            // The command runs as a launcher's only rank. Two ranks replace eight.
             let command =
                 &line[line.find("omr ").unwrap_or_else(|| panic!("{line}"))..].replace("--gpus 8", "--gpus 2");
             let job = command.split(' ').take(3).collect::<Vec<_>>();
@@ -164,7 +164,7 @@ fn two_steps_of_each_published_config() {
         let figures = fs::read_to_string(dir.join(format!("runs/of-{name}/metrics.jsonl"))).unwrap();
         assert_eq!(figures.lines().count(), 2, "{name}: {figures}");
         assert!(figures.contains("val-core/"), "{name}: {figures}");
-        // One update a batch: no clip acts, whatever the preset.
+        // One update per batch: clipping has no effect with any preset.
         assert!(figures.contains("\"actor/pg_clipfrac\":0.0") && figures.contains("probs_diff_max\":0.0"), "{figures}");
     };
     run("sft configs/openmmreasoner-7b/sft.yaml --out runs/of-sft", &[&SFT[..], &["max_steps=2"]].concat());
@@ -178,7 +178,7 @@ fn two_steps_of_each_published_config() {
     let sizes =
         ["sft.max_steps=2", "rl.total_training_steps=2", "rl.test_freq=2", "eval.limit=2", "eval.max_new_tokens=8"];
     let keys: Vec<&str> = sft.iter().chain(&rl).map(String::as_str).chain(sizes).collect();
-    // Of the fifteen columns one has its files.
+    // Only one of the fifteen columns has its files.
     let tasks: PathBuf = dir.join("data/benchmarks/logicvista_thinking");
     fs::create_dir_all(&tasks).unwrap();
     fs::copy(golden::dir().join("eval/logicvista_thinking/data.parquet"), tasks.join("data.parquet")).unwrap();

@@ -1,3 +1,5 @@
+//! Tests runs over several processes from the command line: launchers, `--gpus`, training and evaluation.
+
 use std::path::Path;
 
 use omr::answers::{FILE, shard};
@@ -12,7 +14,7 @@ use crate::train::tiny::{Outcome, rl_config, rows, sft_config, tuned_model};
 const TORCHRUN: [(&str, &str); 5] =
     [("RANK", "0"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "0"), ("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", "29500")];
 
-/// Stderr of a command that the input is wrong for.
+/// Runs a command whose input is invalid, and returns its stderr.
 fn refused(args: &[&str], variables: &[(&str, &str)]) -> String {
     let output = omr().args(args).envs(variables.iter().copied()).output().unwrap();
     let text = String::from_utf8(output.stderr).unwrap();
@@ -58,7 +60,8 @@ fn nccl_without_a_card_is_refused() {
     }
 }
 
-/// Processes that `--gpus` starts: the same bits for SFT and for RL as one has, and one error where the lanes are fewer.
+/// `--gpus` starts processes. Two of them give the same bits as one, for SFT and for RL. If there are fewer gradient
+/// lanes than processes, the command gives one error.
 #[test]
 fn two_processes_make_what_one_makes() {
     let dir = tempfile::tempdir().unwrap();
@@ -92,7 +95,7 @@ fn two_processes_make_what_one_makes() {
         assert_eq!(measured.count(), 2, "before the first step and behind the last");
         one.assert_same(&outcome("2"), job);
     }
-    // A launcher types the command again, --fresh and all, after a fault: the run goes on.
+    // After a fault, a launcher runs the same command again, including --fresh. The run continues.
     let again = ["sft", &file("sft.yaml"), "--out", &file("sft-1"), "--fresh"];
     let output = omr().args(again).env("TORCHELASTIC_RESTART_COUNT", "1").output().unwrap();
     let text = String::from_utf8(output.stderr).unwrap();
@@ -101,7 +104,7 @@ fn two_processes_make_what_one_makes() {
     assert!(text.contains("gpus: found 3, expected at most 2 ranks"), "{text}");
 }
 
-/// What a measurement came to, times left out, and its answers by key.
+/// Returns the result of an evaluation without times, and its answers by key.
 fn measured(out: &Path) -> (Value, String, Vec<(Vec<u8>, String)>) {
     let mut summary: Value = serde_json::from_slice(&std::fs::read(out.join("summary.json")).unwrap()).unwrap();
     summary.as_object_mut().unwrap().remove("seconds");
@@ -112,14 +115,15 @@ fn measured(out: &Path) -> (Value, String, Vec<(Vec<u8>, String)>) {
     (summary, std::fs::read_to_string(out.join("samples.jsonl")).unwrap(), answers)
 }
 
-/// One process and two come to the same and ask the judge the same; so does a run that three began, which is gone on with by two.
+/// One process and two give the same result and send the same requests to the judge. So does a run that three processes
+/// started and two continue.
 #[test]
 fn two_processes_measure_what_one_measures() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name);
     let at = |name: &str| path(name).to_str().unwrap().to_owned();
     tuned_model(&path("model"));
-    // Two questions are there twice.
+    // Two questions occur twice.
     let rows: Vec<Row> = rows().into_iter().chain(rows().into_iter().take(2)).collect();
     std::fs::create_dir(path("data")).unwrap();
     write::write(&path("data/heldout.parquet"), &rows, Form::Rl).unwrap();

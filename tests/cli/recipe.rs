@@ -1,5 +1,5 @@
-//! `omr recipe` from end to end, in small: what it leaves, that a finished run is left alone, and that a run killed
-//! again and again ends with the same bits.
+//! Tests a small `omr recipe` from end to end: its outputs, that a finished run is not changed, and that a run that is
+//! killed repeatedly ends with the same bits.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -18,7 +18,7 @@ fn json(path: &Path) -> Value {
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }
 
-/// What may not depend on time or on kills: models, answers, rollouts, and metrics without times.
+/// Returns the results that must not depend on time or on kills: models, answers, rollouts, and metrics without times.
 fn results(dir: &Path) -> (Files, Vec<Vec<Metrics>>) {
     let kept = |name: &str| {
         name.contains("/model/")
@@ -37,7 +37,7 @@ fn results(dir: &Path) -> (Files, Vec<Vec<Metrics>>) {
 
 #[test]
 fn the_recipe_leaves_what_was_promised_and_a_killed_one_the_same() {
-    // In memory where there is such a folder: the recipe's many fsyncs are not what is tested.
+    // In memory if such a folder exists, because the recipe's many fsyncs are not under test.
     let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
     let out = dir.path().join("out");
     let (code, stdout, stderr) = run(&["recipe", CONFIG, "--out", out.to_str().unwrap()]);
@@ -120,8 +120,8 @@ fn the_recipe_leaves_what_was_promised_and_a_killed_one_the_same() {
     assert!(left.keys().all(|name| !name.contains(".tmp") && !name.contains(".old-")), "{:?}", left.keys());
 }
 
-/// Base, SFT, control, RL and four measurements with every kernel on the emulator; killed at any time it ends with the
-/// same bits.
+/// Runs base, SFT, control, RL and four evaluations with every kernel on the emulator. A run that is killed at any time
+/// ends with the same bits.
 #[test]
 #[ignore = "minutes: the whole recipe on the emulator"]
 fn the_recipe_by_kernels_and_a_killed_one_are_the_same() {

@@ -1,4 +1,5 @@
-//! The referee: logs of other frameworks, each with mistakes that it is known for, beside our verdicts; and ours in theirs.
+//! Tests re-scoring: logs of other frameworks, each with mistakes that the framework is known for, are compared with
+//! our verdicts. Also writes our results in their formats.
 
 use std::fs;
 use std::path::Path;
@@ -9,7 +10,7 @@ use super::training::{failure, run};
 
 const HERE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cli/referee");
 
-/// What was said, and each agreement by its task.
+/// Runs the re-scorer. Returns its output and the comparison of each task.
 fn referee(log: &str, out: &Path, more: &[&str]) -> (String, Vec<Value>) {
     let args = ["eval", "--responses", log, "--out", out.to_str().unwrap()];
     let (code, stdout, stderr) = run(&[&args[..], more].concat());

@@ -1,4 +1,4 @@
-//! `omr replay`: a run that was left alone is what it was, and each thing changed by hand is named.
+//! Tests `omr replay`: an unchanged run is reproduced, and every manual change is named.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use omr::rollout::file::{self, RolloutRow};
 use super::help::omr;
 use crate::train::tiny::{rl_config, sft_config};
 
-/// A run of `job`, made by the binary; each step has a checkpoint.
+/// Makes a run of `job` with the binary. Each step has a checkpoint.
 fn made(dir: &Path, job: &str, config: &str) -> PathBuf {
     let (file, out) = (dir.join(format!("{job}.yaml")), dir.join(job));
     fs::write(&file, config).unwrap();
@@ -18,7 +18,7 @@ fn made(dir: &Path, job: &str, config: &str) -> PathBuf {
     out
 }
 
-/// What is said, and the exit status.
+/// Runs the replay. Returns its output and exit status.
 fn replayed(run: &Path, more: &[&str]) -> (String, i32) {
     let output = omr().args(["--threads", "2", "--quiet", "replay"]).arg(run).args(more).output().unwrap();
     let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat();
@@ -64,7 +64,7 @@ fn an_rl_run_is_computed_again_and_what_was_changed_by_hand_is_named() {
     named(&run, &["--step", "1"], &["step 1: actor/lr: recorded 1"]);
     fs::write(&log, text).unwrap();
 
-    // A weight of the checkpoint a step begins with, and one of the model that came of the last.
+    // A weight of the checkpoint from which a step starts, and one of the model after the last step.
     flip(&run.join("checkpoints/global_step_1/model.safetensors"));
     named(
         &run,

@@ -1,4 +1,4 @@
-//! `omr score` with a judge and with one's own reward, and the judge in `omr eval` and `omr rl`.
+//! Tests `omr score` with a judge and with a user's own reward, and the judge in `omr eval` and `omr rl`.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -13,7 +13,7 @@ use super::help::omr;
 use crate::reward::judge_server::Server;
 use crate::train::tiny::{rl_config, rows};
 
-/// Exit status, stdout and stderr of `omr ARGS` with `input` on stdin.
+/// Runs `omr ARGS` with `input` on stdin. Returns its exit status, the lines of stdout as JSON, and stderr.
 fn run(args: &[&str], variables: &[(&str, &str)], input: &str) -> (i32, Vec<Value>, String) {
     let output = omr().args(args).envs(variables.iter().copied()).write_stdin(input).output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
@@ -78,7 +78,7 @@ fn a_judge_that_is_down_ends_the_command_after_what_is_known() {
     assert_eq!(code, 1, "{err}");
     assert_eq!(words(&out), [&Value::Null]);
     assert!(err.contains(&server.base_url) && err.contains("out of memory"), "{err}");
-    // Fewer in a row are single failures.
+    // A smaller number of consecutive failures counts as single failures.
     let (code, out, err) = run(&args, &[], &lines(&["gold", "down", "gold"]));
     assert_eq!(code, 0, "{err}");
     assert_eq!(words(&out), [&Value::Null, &json!("unjudged"), &Value::Null]);
@@ -133,7 +133,7 @@ fn ones_own_reward_speaks_the_same_lines() {
     let (code, _, err) = run(&["score", "--jsonl", "reward.command=[no-such-program]"], &[], "");
     assert!(code == 2 && err.contains("reward.command") && err.contains("no-such-program"), "{err}");
 
-    // omr score is such a process itself.
+    // `omr score` can be such a process itself.
     let own = format!("reward.command=[{}, --quiet, score, --jsonl]", env!("CARGO_BIN_EXE_omr"));
     let (code, out, err) = run(&["score", "--jsonl", &own], &[], &lines(&["gold", "silver"]));
     assert_eq!(code, 0, "{err}");
@@ -167,7 +167,7 @@ fn verls_reward_is_this_verifier_and_a_function_of_verls_is_a_reward() {
             assert_eq!(by_command[key], by_rules[key], "{key}");
         }
     }
-    // A verifier that ends is an error, never a 0.
+    // A verifier that exits is an error and never a score of 0.
     let (code, out, err) = run(&["score", "--jsonl", &by_verl, "reward.workers=1"], &[("OMR", "false")], &input);
     assert!(code == 1 && out.is_empty() && err.contains("line 1"), "{err}");
 }
@@ -228,7 +228,7 @@ fn eval_and_rl_ask_the_judge_and_count_it() {
     assert!(said["model"] == "j" && said["used"].as_u64().unwrap() > 0 && said["used"] == said["hits"], "{said}");
     let metrics: Value = serde_json::from_str(fs::read_to_string(at("rl/metrics.jsonl")).unwrap().trim()).unwrap();
     assert_eq!(metrics["reward/judge/used"].as_f64(), said["used"].as_f64());
-    // The judge says yes to everything.
+    // The judge answers yes to everything.
     assert_eq!(metrics["critic/score/acc_score/mean"], 1.0);
 
     write::write(&dir.path().join("heldout.parquet"), &rows(), Form::Rl).unwrap();
@@ -240,11 +240,11 @@ fn eval_and_rl_ask_the_judge_and_count_it() {
     let (said, task) = (&summary["judge"], &summary["tasks"]["digits"]);
     assert!(said["model"] == "j" && said["used"] == said["hits"] && said["unjudged"] == 0, "{said}");
     assert_eq!(task["metrics"]["acc_score"], 1.0);
-    // Two answers a row, one greedy: what the rules did not find the judge was asked about.
+    // Two answers per row, one of them greedy. The judge was asked about the answers that the rules did not accept.
     let by_rules: f64 = ["acc_score", "acc_score_t1"].iter().map(|key| task["rule_only"][key].as_f64().unwrap()).sum();
     assert_eq!(said["used"].as_f64().unwrap(), (12.0 * (2.0 - by_rules)).round());
 
-    // One's own reward hears where a row is from, and its further numbers are the step's.
+    // A user's own reward receives the source of a row, and its additional numbers become metrics of the step.
     let script = "while read -r line; do case \"$line\" in *'\"data_source\":\"digits\"'*'\"kind\"'*) known=1;; *) known=0;; esac; \
                   echo '{\"score\":1,\"known\":'$known',\"word\":\"x\"}'; done";
     let own = format!("reward.command=[sh, -c, {}]", serde_json::json!(script));

@@ -1,4 +1,4 @@
-//! A benchmark of one's own: the one of `docs/FORMATS.md` as its reader would run it, and what is said of wrong ones.
+//! Tests a user's own benchmark: the example of `docs/FORMATS.md`, and the errors for invalid task files.
 
 use std::fs;
 use std::path::Path;
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::training::{failure, run};
 
-/// The file that the page shows.
+/// Returns the file that the page shows.
 fn shown() -> String {
     let page = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/FORMATS.md")).unwrap();
     let (_, rest) = page.split_once("```yaml\n# shapes.yaml").unwrap();
@@ -45,7 +45,7 @@ fn the_benchmark_of_the_page_runs() {
     assert_eq!((&first["task"], &first["messages"][0]["parts"]), (&json!("shapes"), &parts));
     assert_eq!((&first["scored_ground_truth"], &first["images"][0]["width"]), (&json!("B"), &json!(28)));
 
-    // By the letter, and by the option's text.
+    // One answer by its letter, one by the option's text.
     let answers = ["<think>t</think><answer>B</answer>", "<answer>4</answer>", "<think>t</think><answer>4</answer>"];
     let answers = answers.iter().enumerate();
     let lines: String = answers

@@ -1,5 +1,5 @@
-//! `omr sft`, `omr rl` and `omr eval` as users run them: wrong input is one clear error that leaves nothing
-//! half-written, a finished run is left alone, a stopped one goes on.
+//! Tests `omr sft`, `omr rl` and `omr eval` as users run them. Invalid input gives one clear error and leaves nothing
+//! half-written, a finished run is not changed, and a stopped run continues.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,14 +15,14 @@ use serde_json::{Value, json};
 use super::help::omr;
 use crate::train::tiny::{self, Outcome, files, rl_config, rows, run_rl, run_sft, sft_config};
 
-/// Exit status, stdout and stderr.
+/// Runs `omr` and returns its exit status, stdout and stderr.
 pub fn run(args: &[&str]) -> (i32, String, String) {
     let output = omr().args(args).output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
 }
 
-/// Runs a command that must fail with `code` and one line that holds all of `parts`.
+/// Runs a command that must fail with `code` and one line on stderr. The line must contain all of `parts`.
 pub fn failure(args: &[&str], code: i32, parts: &[&str]) -> String {
     let (found, stdout, stderr) = run(&[&["--quiet"], args].concat());
     assert_eq!((found, stdout.as_str()), (code, ""), "{args:?}: {stderr}");
@@ -156,7 +156,7 @@ fn a_model_that_does_not_fit_is_named() {
             shape[format!("{id}_token_id")] = 99.into();
         }
         fs::write(&path, shape.to_string()).unwrap();
-        // Weights that are there would be named first, as of another size.
+        // Existing weights would give an earlier error, because their size is wrong.
         fs::remove_file(folder.path().join(model).join("model.safetensors")).unwrap();
         let out = folder.at("vocabulary");
         failure(&[command, config, "--out", &out], 2, &[file, "row 1", "token", "vocab_size 100"]);
@@ -255,7 +255,7 @@ fn a_dry_run_needs_the_config_and_tokenizer_of_a_model_alone() {
     let planned: Value = serde_json::from_str(&stdout).expect(&stderr);
     assert!(planned["missing"][0].as_str().is_some_and(|line| line.contains("omr download rl-data")), "{stdout}");
     assert!(planned["has_weights"] == false && planned["one_card"]["job"] == "rl", "{stdout}");
-    // What a run itself needs is an error with the same command.
+    // If a run itself needs a file, the error contains the same download command.
     let command = "omr download sft-data --to data/OpenMMReasoner-SFT-874K";
     let config = published.join("sft.yaml");
     failure(&["sft", config.to_str().unwrap(), "--out", &out, &format!("model={model}")], 2, &[command]);
@@ -327,7 +327,7 @@ fn a_terminal_that_closes_leaves_a_checkpoint_too() {
 fn stopped_by(signal: &str) {
     let folder = Folder::new();
     let (sft, out) = (folder.sft(|c| c.max_steps = Some(3000)), folder.at("out"));
-    // Under nohup the signal would be ignored, and so by the child.
+    // Under nohup, this process and therefore its child would ignore the signal.
     let mut command = Command::new("env");
     command.env("CUDA_VISIBLE_DEVICES", "").args(["--default-signal=HUP", env!("CARGO_BIN_EXE_omr")]);
     let child = command.args(["sft", &sft, "--out", &out]).stderr(Stdio::piped()).spawn().unwrap();
@@ -371,7 +371,7 @@ fn a_stop_inside_a_step_writes_no_checkpoint_and_the_next_run_takes_up_the_journ
     whole.assert_same(&Outcome::of(Path::new(&out)), "stopped inside a step");
 }
 
-/// A folder of its own file system, of 2 MiB; none where this process may not mount.
+/// A folder on its own file system of 2 MiB. It does not exist if this process is not allowed to mount.
 struct Small(PathBuf);
 
 impl Small {
