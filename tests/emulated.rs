@@ -1,4 +1,4 @@
-//! An emulated device with a test's own kernels, driven directly: memory by bytes, arguments by words.
+//! An emulated device with a test's own kernels, controlled directly: memory in bytes, arguments in words.
 
 use omr::device::emu::{Emu, Options};
 use omr::device::{Address, Driver, Launch, Stream};
@@ -6,10 +6,10 @@ use omr::error::Result;
 
 use crate::kernels::emulator_alone;
 
-/// Bytes of device memory a test may fill.
+/// Bytes of device memory that a test may use.
 const MEMORY: usize = 1 << 26;
 
-/// A device and what of its memory is taken.
+/// An emulated device, and the part of its memory that is in use.
 pub struct Emulated {
     /// Its driver.
     pub emu: Emu,
@@ -17,8 +17,8 @@ pub struct Emulated {
 }
 
 impl Emulated {
-    /// A device with one more kernel file, as `("kernels/NAME.cu", text)`.
-    /// Panics where a card is tested.
+    /// Creates a device with one additional kernel file, given as `("kernels/NAME.cu", text)`. Panics if the tests run
+    /// on a GPU.
     pub fn new(source: (&str, &str), options: Options) -> Emulated {
         emulator_alone("a device of a test's own kernels");
         let sources = vec![(source.0.to_owned(), source.1.to_owned())];
@@ -27,7 +27,7 @@ impl Emulated {
         Emulated { emu, free }
     }
 
-    /// A buffer that ends where its guard page begins, with these contents. A multiple of 16 keeps it aligned.
+    /// Creates a buffer with these contents that ends at its guard page. It is aligned if its size is a multiple of 16.
     pub fn put(&mut self, bytes: &[u8]) -> Address {
         let page = self.emu.guard().max(1);
         let whole = bytes.len().next_multiple_of(page);
@@ -38,19 +38,19 @@ impl Emulated {
         address
     }
 
-    /// A buffer of 32-bit words.
+    /// Creates a buffer of 32-bit words.
     pub fn put_words(&mut self, words: &[u32]) -> Address {
         self.put(bytemuck::cast_slice(words))
     }
 
-    /// What a buffer holds after all launches.
+    /// Returns the contents of a buffer after all launches.
     pub fn get_words(&mut self, address: Address, words: usize) -> Result<Vec<u32>> {
         let mut found = vec![0; words];
         self.emu.download(Stream::COMPUTE, address, bytemuck::cast_slice_mut(&mut found))?;
         Ok(found)
     }
 
-    /// Launches a kernel whose arguments are all of 8 bytes, and waits.
+    /// Launches a kernel whose arguments all have 8 bytes, and waits for it.
     pub fn run(&mut self, file: &'static str, name: &'static str, launch: Launch, args: &[u64]) -> Result<()> {
         let kernel = self.emu.kernel(file, name)?;
         self.emu.launch(Stream::COMPUTE, kernel, &launch, bytemuck::cast_slice(args))?;

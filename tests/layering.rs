@@ -1,4 +1,5 @@
-//! Dependencies point one way: every `crate::X` under `src/` is read against the order of the rooms.
+//! Tests that dependencies point in one direction: every `crate::X` under `src/` is checked against the order of the
+//! rooms (top folders).
 
 mod circles;
 mod imports;
@@ -10,13 +11,13 @@ use std::path::{Path, PathBuf};
 
 use imports::Module;
 
-/// The room that may name every other: commands.
+/// The room that may use every other room: commands.
 const TOP: &str = "cli";
 
-/// What every room above them may name.
+/// Modules that every room above them may use.
 const GROUND: &[&str] = &["error", "math", "philox", "files", "bounds", "secrets"];
 
-/// The rooms from the ground upwards, and what each may name of those below it, the ground aside. Host rooms never name
+/// The rooms from the bottom up, and the lower rooms that each may use in addition to `GROUND`. Host rooms never use
 /// device, tensor or ops.
 const ROOMS: &[(&str, &[&str])] = &[
     ("error", &[]),
@@ -164,7 +165,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("cli", &[]),
 ];
 
-/// The Rust files in and below `dir`.
+/// Returns the Rust files in `dir` and its subfolders.
 fn sources(dir: &Path) -> Vec<PathBuf> {
     let mut out = Vec::new();
     for entry in fs::read_dir(dir).unwrap() {
@@ -178,7 +179,8 @@ fn sources(dir: &Path) -> Vec<PathBuf> {
     out
 }
 
-/// The modules of a folder of sources by path, such as `ops::linear`; what a crate's `lib.rs` and `main.rs` name is no part.
+/// Returns the modules in a source folder by path, such as `ops::linear`. A crate's `lib.rs` and `main.rs` are left
+/// out.
 fn modules(src: &Path) -> BTreeMap<String, Module> {
     let read = |file: PathBuf| {
         let inner = file.strip_prefix(src).unwrap().with_extension("");
@@ -190,7 +192,7 @@ fn modules(src: &Path) -> BTreeMap<String, Module> {
     sources(src).into_iter().filter_map(read).collect()
 }
 
-/// The first name of a path of modules.
+/// Returns the first name of a module path.
 fn room(path: &str) -> &str {
     path.split("::").next().unwrap_or_default()
 }

@@ -3,7 +3,7 @@
 use omr::config::{LossAggMode, LossMode};
 use omr::ops::policy_loss::PolicyLoss;
 
-/// GRPO with verl's defaults.
+/// Returns GRPO with verl's defaults.
 pub fn grpo() -> PolicyLoss {
     PolicyLoss {
         loss_mode: LossMode::Vanilla,
@@ -16,12 +16,12 @@ pub fn grpo() -> PolicyLoss {
     }
 }
 
-/// DAPO: the upper clip is higher, the dual clip wider (the published script).
+/// Returns DAPO: a higher upper clip and a wider dual clip, as in the published script.
 pub fn dapo() -> PolicyLoss {
     PolicyLoss { clip_ratio_high: 0.28, clip_ratio_c: Some(10.0), ..grpo() }
 }
 
-/// GSPO with the paper's clip range.
+/// Returns GSPO with the paper's clip range.
 pub fn gspo() -> PolicyLoss {
     PolicyLoss {
         loss_mode: LossMode::Gspo,

@@ -1,4 +1,4 @@
-//! All integration tests, one binary: `cargo test --release golden` runs the golden tests, and so on.
+//! The integration tests in one binary: `cargo test --release golden` runs the golden tests, and so on.
 
 #![allow(clippy::unwrap_used)]
 

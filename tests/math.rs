@@ -1,6 +1,8 @@
+//! Tests the math functions against f64 references.
+
 use omr::math;
 
-/// Distance of `got` from the true value in units of the last place of the true value's f32.
+/// Returns the distance of `got` from the true value, in units in the last place of the true value as f32.
 fn ulps(got: f32, want: f64) -> f64 {
     let near = want as f32;
     if near.is_infinite() || got.is_infinite() {
@@ -10,7 +12,7 @@ fn ulps(got: f32, want: f64) -> f64 {
     (f64::from(got) - want).abs() / 2f64.powi(exponent - 23)
 }
 
-/// Largest error of `f` against `g` over every 499th float of both signs inside `range`.
+/// Returns the largest error of `f` against `g` over every 499th float of both signs in `range`, and its argument.
 fn worst(f: impl Fn(f32) -> f32, g: impl Fn(f64) -> f64, range: std::ops::RangeInclusive<f32>) -> (f64, f32) {
     let mut worst = (0.0, 0.0);
     for bits in (0..=f32::INFINITY.to_bits()).step_by(499) {
@@ -26,7 +28,7 @@ fn worst(f: impl Fn(f32) -> f32, g: impl Fn(f64) -> f64, range: std::ops::RangeI
     worst
 }
 
-/// erf in f64: its series below 3, its continued fraction (Lentz) above; both to 1e-15.
+/// Returns erf in f64: its series below 3, its continued fraction (Lentz) above. Both are correct to 1e-15.
 fn erf(x: f64) -> f64 {
     let a = x.abs();
     let value = if a < 3.0 {
@@ -91,7 +93,7 @@ fn gelu_and_the_derivatives() {
         let cdf = 0.5 * (1.0 + erf(d / 2f64.sqrt()));
         let pdf = (-0.5 * d * d).exp() / std::f64::consts::TAU.sqrt();
         let s = 1.0 / (1.0 + (-d).exp());
-        // The sum 1 + erf carries an absolute error of about 2^-24, which x multiplies.
+        // The sum 1 + erf has an absolute error of about 2^-24, which is multiplied by x.
         let slack = 4.0 / 16_777_216.0 * d.abs().max(1.0);
         assert!((f64::from(math::gelu(x)) - d * cdf).abs() < slack, "gelu({x})");
         assert!((f64::from(math::gelu_grad(x)) - (cdf + d * pdf)).abs() < slack, "gelu'({x})");

@@ -8,7 +8,7 @@ use omr::model::params::Param;
 use omr::model::{Inputs, ModelConfig, ParamLayout, Shared};
 use omr::tensor::{Elem, Tensor};
 
-/// A batch of sequences, each with its images, none of it generated.
+/// Returns a batch of sequences with their images. No token is generated.
 pub fn inputs(config: &ModelConfig, sequences: &[(&[u32], &[Arc<ImageInput>])]) -> Inputs {
     let mut inputs = Inputs::empty();
     for (input_ids, images) in sequences {
@@ -17,13 +17,13 @@ pub fn inputs(config: &ModelConfig, sequences: &[(&[u32], &[Arc<ImageInput>])]) 
     inputs
 }
 
-/// The parameter that holds the tensor called `name` (released naming), and the number of its piece.
+/// Returns the parameter that contains the tensor called `name` (released naming), and the number of its piece.
 pub fn find<'a>(layout: &'a ParamLayout, name: &str) -> (&'a Param, usize) {
     let (param, piece, _) = layout.pieces().find(|(_, _, piece)| piece.name == name).unwrap();
     (&layout.params[param], piece)
 }
 
-/// Piece number `piece` of `tensor`, row-major, which has an element for each of `param`'s weights.
+/// Returns piece number `piece` of `tensor`, row-major. The tensor has one element for each of `param`'s weights.
 pub fn piece<T: Elem>(dev: &mut Device, param: &Param, tensor: Tensor, piece: usize) -> Vec<T> {
     param.take_run(&dev.read::<T>(tensor).unwrap(), 0, piece, 0..param.pieces[piece].num_elements())
 }

@@ -1,3 +1,5 @@
+//! Tests the Philox random number generator: known answers, distributions and shuffles.
+
 use omr::philox::*;
 
 fn drawn(seed: u64, purpose: Purpose, counter: u64) -> f64 {
@@ -94,7 +96,7 @@ fn gumbel_noise_has_its_distribution_and_stays_finite() {
     let g: Vec<f64> = (0..n).map(|_| f64::from(gumbel(r.next_u32()))).collect();
     let mean = g.iter().sum::<f64>() / n as f64;
     let var = g.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / n as f64;
-    // Euler's constant and pi^2 / 6; five standard errors (kurtosis of the Gumbel distribution 5.4).
+    // Euler's constant and pi^2 / 6, with five standard errors (the kurtosis of the Gumbel distribution is 5.4).
     let sigma2 = std::f64::consts::PI.powi(2) / 6.0;
     assert!((mean - 0.577_215_664_9).abs() < 5.0 * (sigma2 / n as f64).sqrt(), "{mean}");
     assert!((var - sigma2).abs() < 5.0 * sigma2 * (4.4 / n as f64).sqrt(), "{var}");

@@ -1,5 +1,5 @@
-//! The committed PTX is that of the kernel sources, told without a CUDA compiler (`tools/build-ptx --check` builds it
-//! again with one).
+//! Tests without a CUDA compiler that the committed PTX belongs to the kernel sources. (`tools/build-ptx --check`
+//! builds it again with a compiler.)
 
 use std::fs;
 
@@ -18,7 +18,8 @@ fn fresh() {
     println!("{kernels} kernels and targets");
 }
 
-/// Every kernel of `file` stands in the PTX for each target, with what a launch is checked against; how many.
+/// Asserts that the PTX contains every kernel of `file` for each target, with the values that a launch is checked
+/// against. Returns the number of kernels.
 fn complete(images: &Images, file: &str) -> usize {
     let kernels = images.kernels(file);
     for arch in Arch::ALL {
@@ -33,7 +34,7 @@ fn complete(images: &Images, file: &str) -> usize {
     Arch::ALL.len() * kernels.len()
 }
 
-/// What git keeps of every change.
+/// git stores the complete file for every change, so the files must stay small.
 #[test]
 fn compiled_kernels_take_little() {
     let bytes = |entry: std::io::Result<fs::DirEntry>| entry.unwrap().metadata().unwrap().len();
@@ -50,7 +51,7 @@ fn hopper_has_its_own_text_only_where_the_sources_ask() {
     assert_eq!(IMAGES[0].ptx("none", Arch::Sm90a), None);
 }
 
-/// Kernel files with a header each, one of them the emulator's, and their PTX and table.
+/// Kernel files with one header each (one of them for the emulator), their PTX, and their table.
 const SOURCES: [(&str, &str); 5] = [
     ("common/reduce.cuh", "#include \"../isa/isa.cuh\"\n"),
     ("emu/isa.cuh", "host\n"),
@@ -59,7 +60,7 @@ const SOURCES: [(&str, &str); 5] = [
     ("two.cu", "two\n"),
 ];
 const PTX: [(&str, &str); 3] = [("one.sm_80", "a\n"), ("one.sm_90a", "b\n"), ("two.sm_80", "c\n")];
-/// What tools/build-ptx's hashes of these files are.
+/// Hashes of these files as tools/build-ptx computes them.
 const TABLE: &str = "# compiler: nvcc 13.0.88
 one.cu one sm_80 source=86ae9257d7003e81 ptx=089bdc07b544e7b2 registers=10
 one.cu one sm_90a source=86ae9257d7003e81 ptx=08a61e07b54dac5d registers=10

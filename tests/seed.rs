@@ -1,6 +1,6 @@
 //! The seed of randomised tests.
 
-/// `OMR_TEST_SEED`, or the fixed default; printed, so that a failure can be repeated.
+/// Returns `OMR_TEST_SEED`, or a fixed default. Prints the seed, so that a failure can be repeated.
 pub fn seed() -> u64 {
     let seed = match std::env::var("OMR_TEST_SEED") {
         Ok(text) => text.parse().expect("OMR_TEST_SEED is a number"),
@@ -10,7 +10,7 @@ pub fn seed() -> u64 {
     seed
 }
 
-/// `cases` cases of a property, drawn by [`seed`].
+/// Returns the config of a property test with `cases` cases from [`seed`].
 pub fn proptest(cases: u32) -> proptest::test_runner::Config {
     let rng_seed = proptest::test_runner::RngSeed::Fixed(seed());
     proptest::test_runner::Config { cases, rng_seed, failure_persistence: None, ..Default::default() }

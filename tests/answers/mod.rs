@@ -1,4 +1,5 @@
-//! The answer store: kept by content, whole after any kill, one process at a time, shards brought together.
+//! Tests the answer store: answers are stored by content, survive any kill, only one process uses a store, and shards
+//! are merged.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -23,20 +24,20 @@ fn fill(store: &Store, numbers: impl IntoIterator<Item = u64>) {
     numbers.into_iter().for_each(|i| store.put(&key(i), &format!("question {i}"), &answer(i)).unwrap());
 }
 
-/// Which of the first hundred answers are there; each must be the one it was.
+/// Returns the numbers of the first hundred answers that the store contains. Each of them must be unchanged.
 fn there(store: &Store) -> Vec<u64> {
     let found = (0..100).filter_map(|i| Some((i, store.get(&key(i)).unwrap()?)));
     let found = found.inspect(|(i, found)| assert_eq!(*found, answer(*i)));
     found.map(|(i, _)| i).collect()
 }
 
-/// Answers in a store.
+/// Returns the number of answers in a store.
 pub fn count(path: &Path) -> u64 {
     let store = rusqlite::Connection::open(path).unwrap();
     store.query_row("SELECT count(*) FROM answers", [], |row| row.get::<_, i64>(0)).unwrap() as u64
 }
 
-/// The file's log, which holds what is not in the file yet.
+/// Returns the write-ahead log of the file, which contains data that is not in the file yet.
 fn log(path: &Path) -> PathBuf {
     path.with_file_name(format!("{}-wal", path.file_name().unwrap().to_str().unwrap()))
 }
@@ -47,7 +48,7 @@ fn answers_are_found_by_who_what_and_how() {
     let path = dir.path().join("run").join(answers::FILE);
     let store = Store::open(&path).unwrap();
     fill(&store, 0..3);
-    // The first answer to a key stays.
+    // The first answer for a key stays.
     store.put(&key(1), "again", &answer(7)).unwrap();
     drop(store);
     let store = Store::open(&path).unwrap();
@@ -60,7 +61,8 @@ fn answers_are_found_by_who_what_and_how() {
     assert_eq!(kept, Key::new("a", b"bc", "d"));
 }
 
-/// A kill leaves the bytes that were written: here they are taken while the store is open, and its log cut anywhere.
+/// A kill leaves the bytes that were written. The test copies them while the store is open, and cuts the log at any
+/// byte.
 #[test]
 fn a_kill_at_any_byte_loses_nothing_that_was_kept() {
     let dir = tempfile::tempdir().unwrap();
@@ -128,7 +130,7 @@ fn what_is_no_store_is_said_with_its_name() {
     let missing = store.merge(&dir.path().join("none.sqlite")).unwrap_err().to_string();
     assert!(missing.contains("none.sqlite") && !dir.path().join("none.sqlite").exists(), "{missing}");
     drop(store);
-    // A layout of a later version.
+    // The layout of a later version.
     let mut bytes = fs::read(&path).unwrap();
     bytes[63] = 9;
     fs::write(&path, bytes).unwrap();
@@ -142,7 +144,7 @@ fn shards_come_together_in_the_store_of_the_run() {
     let (n, run) = (4, dir.path());
     for i in 0..n {
         let store = Store::open(&answers::shard(run, i, n)).unwrap();
-        // One answer that all have.
+        // One answer is in all shards.
         fill(&store, (0..100).filter(|k| *k as usize % n == i || *k == 50));
     }
     fs::write(run.join("answers-x-of-y.sqlite"), "").unwrap();
@@ -158,7 +160,7 @@ fn shards_come_together_in_the_store_of_the_run() {
     assert_eq!(answers::shards(run).unwrap(), Vec::<PathBuf>::new());
 }
 
-/// What a run of three ranks left is found by each of two, which write to parts of their own.
+/// Each of two ranks finds the answers of a run of three ranks, and writes to its own shard.
 #[test]
 fn ranks_of_any_number_find_what_others_answered() {
     let dir = tempfile::tempdir().unwrap();

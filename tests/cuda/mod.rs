@@ -1,6 +1,6 @@
-//! The driver of a card on a machine without one: `driver.c` stands in for NVIDIA's library, in child processes that
-//! find it first. Whether a card computes the right thing is for the kernel tests on a card; here it is what is asked
-//! of the driver, in which order, and what is said when it refuses.
+//! Tests the GPU driver code on a machine without a GPU. `driver.c` replaces NVIDIA's library in child processes. These
+//! tests check the calls to the driver, their order, and the error messages. Whether a GPU computes correct results is
+//! checked by the kernel tests on a GPU.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -33,7 +33,7 @@ impl Machine {
         Machine { folder }
     }
 
-    /// Runs a program on it; `settings` are the library's.
+    /// Runs a program with this library. `settings` are environment variables of the library.
     fn run(&self, program: &Path, args: &[&str], settings: &[(&str, &str)]) -> Output {
         let _ = std::fs::remove_file(self.log_file());
         Command::new(program)
@@ -46,7 +46,7 @@ impl Machine {
             .unwrap()
     }
 
-    /// Runs one of the tests below that call the driver; gives the library's log.
+    /// Runs one of the tests below that call the driver. Returns the library's log.
     fn child(&self, test: &str, settings: &[(&str, &str)]) -> Vec<String> {
         let name = format!("cuda::{test}");
         let output = self.run(&std::env::current_exe().unwrap(), &[&name, "--exact", "--nocapture"], settings);
@@ -71,7 +71,7 @@ impl Machine {
     }
 }
 
-/// True in a child process of [`Machine::child`]: on their own the child tests have no library to call.
+/// Returns true in a child process of [`Machine::child`]. In other processes the child tests have no library to call.
 fn in_child() -> bool {
     std::env::var_os("FAKE_LOG").is_some()
 }
@@ -184,8 +184,9 @@ fn child_is_a_rank_by_nccl() {
     }
 }
 
-/// Nothing computes on this card, so the answer means nothing; but every launch has the parameters, threads and
-/// shared memory its kernel was compiled for, and a captured step holds nothing a capture cannot.
+/// This driver does not compute anything, so the answer has no meaning. The test checks that every launch has the
+/// parameters, threads and shared memory for which its kernel was compiled, and that a captured step contains only
+/// operations that can be captured.
 #[test]
 fn generation_asks_for_what_the_kernels_take() {
     let machine = Machine::new();
@@ -233,13 +234,13 @@ fn a_refusal_or_a_fault_names_the_kernel() {
     machine.child("child_faults", &[("FAKE_FAULT", "1")]);
 }
 
-/// The first kernel of the first file.
+/// Returns the first kernel of the first file.
 fn some_kernel() -> (&'static str, &'static str) {
     let file = OWN.files().next().unwrap();
     (file, OWN.kernels(file)[0])
 }
 
-/// Arguments of the right size, byte `i` being `i ^ 0x5a`.
+/// Returns arguments of the right size. Byte `i` is `i ^ 0x5a`.
 fn arguments(kernel: &str) -> Vec<u8> {
     (0..OWN.kernel(kernel, Arch::Sm80).unwrap().args).map(|i| i as u8 ^ 0x5a).collect()
 }
@@ -302,7 +303,8 @@ fn child_uses_everything() {
     let mut cuda = Cuda::open(0, &PROGRAM).unwrap();
     let properties = cuda.properties().clone();
     assert_eq!((properties.multiprocessors, properties.shared_memory_per_block), (108, 166_912));
-    // Twice the ring, in uneven parts: a piece written again before its copy has run shows as wrong bytes.
+    // Twice the size of the ring buffer, in uneven parts. If a part of the ring is overwritten before its copy has run,
+    // the bytes are wrong.
     const BYTES: usize = 40 << 20;
     let memory = cuda.map(BYTES).unwrap();
     let mut back = vec![1_u8; BYTES];
@@ -332,7 +334,7 @@ fn child_uses_everything() {
     assert_eq!(cuda.pinned_bytes(pinned)[3999..4001], [9, 0]);
     assert!(cuda.download_pinned(side, memory, pinned, 4097).is_err());
     cuda.fill(side, memory, 3, 10).unwrap();
-    // Nothing to do is no question for the driver.
+    // Empty operations do not call the driver.
     cuda.fill(side, memory, 3, 0).unwrap();
     cuda.copy(side, memory, memory, 0).unwrap();
     cuda.upload(side, memory, &[]).unwrap();
@@ -370,7 +372,7 @@ fn child_uses_everything() {
         box_dims: vec![64, 16],
         swizzle: 128,
     };
-    // bf16 is 9, the swizzle of 128 bytes 3, promotion to 256 bytes 3 (cuda.h, CUtensorMap*).
+    // In cuda.h (CUtensorMap*), bf16 is 9, the 128-byte swizzle is 3, and promotion to 256 bytes is 3.
     let words = cuda.tensor_map(&map).unwrap().0;
     assert_eq!(words, [9, 2, memory, 100, 30, 208, 64, 16, 1, 1, 0, 3, 3, 0, 0, 0]);
     assert!(cuda.tensor_map(&TensorMap { swizzle: 7, ..map }).is_err());

@@ -1,2 +1,4 @@
+//! Tests of the engine: its scheduler, and parity with training.
+
 pub(crate) mod parity;
 mod scheduler;

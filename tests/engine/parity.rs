@@ -1,5 +1,6 @@
-//! One arithmetic for sampling and training (docs/design/training.md): the log-probability a token was sampled with is,
-//! bit for bit, the one the trainer's packed forward computes, whatever the engine was asked beside it.
+//! Tests that sampling and training use the same arithmetic (`docs/design/training.md`): the log-prob with which the
+//! engine samples a token is bitwise identical to the log-prob of the trainer's packed forward pass. It does not depend
+//! on the other requests that the engine handles at the same time.
 
 use std::sync::Arc;
 
@@ -40,13 +41,13 @@ fn device(threads: usize, isa: Isa) -> Device {
     Device::cpu(&Plan::uniform(2 << 30), threads, isa).unwrap()
 }
 
-/// Blocks that the longest sequence just fits in: others must give theirs up.
+/// Number of blocks that the longest sequence just fits into, so other sequences must be preempted.
 const SCARCE: usize = 20;
 
-/// Temperatures by request: the policy is the same for all of a kind.
+/// Temperatures by request kind. All requests of a kind share one policy.
 const TEMPERATURES: [f32; 2] = [1.0, 0.7];
 
-/// Prompts that share prefixes, prompts with pictures and videos, prompts of more than 2,048 tokens.
+/// Returns prompts that share prefixes, prompts with pictures and videos, and prompts of more than 2,048 tokens.
 pub(crate) fn requests(config: &ModelConfig, num_prompts: usize, longest: usize, n: usize) -> Vec<Request> {
     let mut random = Random::new(crate::seed::seed(), Purpose::Test, 0);
     let mut below = move |n: u32| random.next_u32() % n;
@@ -54,7 +55,7 @@ pub(crate) fn requests(config: &ModelConfig, num_prompts: usize, longest: usize,
         let pixels = (0..28 * 56 * 3).map(|i| (i as u8).wrapping_mul(fill)).collect();
         Arc::new(ImageInput::picture([2, 4], pixels))
     };
-    // A video of three frames, the last of which is repeated: as many tokens as a picture has.
+    // A video of three frames. The last frame is repeated, so the video has as many tokens as a picture.
     let frame = |fill: u8| ImageInput::picture([2, 2], pixels(fill).pixels[..28 * 28 * 3].to_vec());
     let video = Arc::new(Processor::default().video(&[5, 7, 9].map(frame), 0.5).unwrap());
     let images: Vec<_> = (0..4).map(|i| pixels(31 + 2 * i)).chain([video]).collect();
@@ -106,7 +107,7 @@ pub(crate) fn generate(model: &Model, dev: &mut Device, config: EngineConfig, re
     outputs
 }
 
-/// The trainer's log-probabilities of the sampled tokens: packed forward, [`Tape::linear_logprob`].
+/// Returns the trainer's log-probs of the sampled tokens, from a packed forward pass and [`Tape::linear_logprob`].
 fn trained(model: &Model, dev: &mut Device, requests: &[Request], outputs: &[Output]) -> Vec<Vec<f32>> {
     let mut result = vec![Vec::new(); outputs.len()];
     for (kind, &temperature) in TEMPERATURES.iter().enumerate() {
@@ -210,7 +211,7 @@ fn many_sequences(dtype: DType, isa: Isa, num_prompts: usize) {
     assert_same("half the prompts, in another order", &among, &alone);
 }
 
-/// A bitmap of a few ids: what is sampled of them, a draft often meets and often does not.
+/// Returns a bitmap of only a few ids. A draft of ids from this set is often accepted and often rejected.
 pub(crate) fn few_ids(dev: &mut Device) -> Tensor {
     let mut bitmap = vec![0u32; VOCAB.div_ceil(32) as usize];
     (20..24).for_each(|id| bitmap[id / 32] |= 1 << (id % 32));
@@ -264,7 +265,7 @@ fn what_was_recorded_is_verified_in_fewer_steps() {
     let (again, with) = answer(&alone);
     assert_same("the record", &alone, &again);
     assert!(with.accepted_tokens == with.drafted_tokens && 2 * with.steps < without.steps, "{without:?} {with:?}");
-    // From a token on the record is not what is drawn.
+    // From some token on, the recorded tokens differ from the sampled ones.
     let mut changed = alone.clone();
     changed.iter_mut().for_each(|output| output.token_ids.iter_mut().skip(9).for_each(|id| *id = 20 + (*id + 1) % 4));
     let (still, wrong) = answer(&changed);
@@ -272,7 +273,7 @@ fn what_was_recorded_is_verified_in_fewer_steps() {
     assert!(wrong.accepted_tokens < wrong.drafted_tokens && wrong.steps > with.steps, "{wrong:?} {with:?}");
 }
 
-/// What is left of a run that was killed: some rollouts of some prompts, given one after another.
+/// After a run is killed, the remaining rollouts of some prompts are requested in several parts.
 #[test]
 fn rollouts_asked_for_in_parts_are_those_asked_for_together() {
     let config = config();

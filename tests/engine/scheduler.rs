@@ -1,5 +1,5 @@
-//! The scheduler and the block manager against a cache that remembers, for each key, the whole prefix it was
-//! computed from: any block shared, copied, cached or reused wrongly shows as a foreign prefix.
+//! Tests the scheduler and the block manager with a model cache that stores for each key the complete prefix from which
+//! it was computed. If a block is shared, copied, cached or reused wrongly, a foreign prefix appears.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use proptest::prelude::*;
 
 const STOP: u32 = 7;
 
-/// Stands for a key computed from a prefix of tokens and images.
+/// Represents a key that is computed from a prefix of tokens and images.
 fn extend(prefix: u64, token: u32, image: Option<(&ImageSpan, usize)>) -> u64 {
     let mut h = prefix.wrapping_add(token as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     if let Some((image, row)) = image {
@@ -29,8 +29,8 @@ fn keys(prompt: &Prompt, token_ids: &[u32]) -> Vec<u64> {
     token_ids.iter().enumerate().map(step).collect()
 }
 
-/// The token a model would sample behind `len` tokens: a function of the prefix and of who asks, never of the batch. Most
-/// often it goes round in a circle, so that drafts are right now and then.
+/// Returns the token that a model would sample after `len` tokens. It depends on the prefix, the request and the
+/// rollout, but never on the batch. The tokens mostly repeat a cycle, so that some drafts are correct.
 fn sample(prefix: u64, len: usize, request: usize, rollout: usize) -> u32 {
     let h = extend(extend(prefix, request as u32, None), rollout as u32, None);
     if h >> 61 < 6 { len as u32 % 6 } else { (h >> 40) as u32 % 24 }
@@ -44,8 +44,8 @@ struct Runner {
 }
 
 impl Runner {
-    /// What is sampled in a step. A drafted token's key is one of a prefix with the draft in it: where it was rejected and is
-    /// read all the same, it is a foreign one.
+    /// Executes a step and returns the sampled tokens. The key of a drafted token belongs to a prefix with the draft in
+    /// it. If the draft is rejected and its key is still read, a foreign prefix appears.
     fn execute(&mut self, step: &Step) -> Vec<u32> {
         let config = *self.scheduler.config();
         assert!(step.num_tokens() <= config.max_num_batched_tokens);
@@ -116,7 +116,8 @@ impl Runner {
     }
 }
 
-/// Tables made in this step from the prompt that `seq` has just prefilled: they may share the block it writes.
+/// Counts the block tables that this step made from the prompt that `seq` has just prefilled. They may share the block
+/// that `seq` writes.
 fn forks(scheduler: &Scheduler, step: &Step, seq: omr::engine::scheduler::SeqId, block: u32) -> u32 {
     let group = scheduler.group(seq.group);
     let fresh = step.samples.iter().filter(|s| s.group == seq.group && s.rollout != seq.rollout);
@@ -124,7 +125,7 @@ fn forks(scheduler: &Scheduler, step: &Step, seq: omr::engine::scheduler::SeqId,
     (sharing + group.pinned.iter().flatten().filter(|&&b| b == block).count()) as u32
 }
 
-/// What a rollout must be, computed without any engine.
+/// Returns the expected result of a rollout, computed without an engine.
 fn expected(request: &GroupRequest, rollout: usize, max_model_len: usize) -> (Vec<u32>, FinishReason) {
     let mut token_ids = request.prompt.token_ids.clone();
     let prompt_len = token_ids.len();
@@ -142,10 +143,10 @@ fn expected(request: &GroupRequest, rollout: usize, max_model_len: usize) -> (Ve
     }
 }
 
-/// A prompt's tokens, its image (name, start, rows) if it has one, rollouts, most tokens.
+/// A prompt's tokens, its optional image (name, start, rows), its number of rollouts, and the maximum number of tokens.
 type Spec = (Vec<u32>, Option<(u8, usize, usize)>, usize, usize);
 
-/// Prompts drawn from few words, so that many share prefixes; images stand in their middle.
+/// Generates prompts from a small vocabulary, so that many share prefixes. Images are in the middle of prompts.
 fn prompts() -> impl Strategy<Value = Vec<Spec>> {
     let prompt = (
         prop::collection::vec(0u32..2, 1..40),
@@ -238,7 +239,8 @@ const ROOMY: SchedulerConfig = SchedulerConfig {
     draft_rows: 0,
 };
 
-/// Few sequences, long answers, short blocks: what is saved, and what preemption and known prefixes leave of it.
+/// Few sequences, long answers and small blocks. Measures how many steps drafts save, also with preemption and with
+/// cached prefixes.
 #[test]
 fn drafts_save_steps_and_nobody_loses_blocks_to_them() {
     let specs = |at: usize| -> Spec { ((0..20).map(|i| (i * at as u32) % 3).collect(), None, 8, 200) };

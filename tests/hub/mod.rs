@@ -1,4 +1,4 @@
-//! `omr download` against a hub on this machine.
+//! Tests `omr download` against a hub server on this machine.
 
 mod server;
 
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use server::{Fault, Hub};
 
-/// Bytes that do not repeat.
+/// Returns bytes without repetition.
 fn bytes(len: usize, salt: u32) -> Vec<u8> {
     (0..len as u32).map(|i| ((i ^ salt).wrapping_mul(2_654_435_761) >> 13) as u8).collect()
 }
@@ -81,7 +81,7 @@ async fn a_repository_arrives_whole_and_a_finished_folder_asks_for_the_listing_a
     assert!(on_cdn.iter().all(|seen| seen.token.is_none()), "the token left the hub's host: {on_cdn:?}");
     assert!(seen.iter().filter(|seen| !seen.on_cdn).all(|seen| seen.token.as_deref() == Some("Bearer hf_secret")));
 
-    // The same folder, then as a data set without a token, then offline.
+    // Downloads into the same folder again, then as a data set without a token, then offline.
     let again = run(command(&hub.url, dir.path(), &["org/tiny", "--to", "out"])).await;
     assert!(again.code == Some(0) && again.said.contains("out has all of org/tiny"), "{}", again.said);
     let seen = hub.seen();
@@ -128,7 +128,7 @@ async fn a_file_of_another_hash_gets_no_name_and_ends_the_download() {
     assert_eq!(got.code, Some(1), "{}", got.said);
     assert!(got.said.contains("model.safetensors") && got.said.contains("sha256"), "{}", got.said);
     assert!(!dir.path().join("out/model.safetensors").exists());
-    // What a broken process left of it is no obstacle once the hub sends what it lists.
+    // A corrupt partial file from an earlier process does no harm when the hub sends the listed content.
     let mut left = std::fs::read_dir(dir.path().join("out")).unwrap().map(|e| e.unwrap().path());
     let half = left.find(|path| path.extension().is_some_and(|e| e == "incomplete")).unwrap();
     std::fs::write(half, bytes(400_000, 9)).unwrap();
@@ -161,7 +161,7 @@ async fn a_killed_download_goes_on_where_it_stopped() {
     child.kill().unwrap();
     child.wait().unwrap();
     hub.seen();
-    // Of the same name there is no model: it is found as a data set.
+    // There is no model with this name, so the repository is found as a data set.
     let second = run(command(&hub.url, dir.path(), &["org/rows", "--to", "out"])).await;
     assert_eq!(second.code, Some(0), "{}", second.said);
     assert_whole(&out, &files());
@@ -209,7 +209,7 @@ async fn parts_newer_commits_foreign_files_and_full_disks() {
     names.sort();
     assert_eq!(names, [".download.jsonl", "config.json", "train-0.parquet"]);
 
-    // A newer commit replaces what an older one left.
+    // A newer commit replaces the files of an older one.
     {
         let mut state = hub.state.lock().unwrap();
         state.commit = "d".repeat(40);
@@ -219,13 +219,13 @@ async fn parts_newer_commits_foreign_files_and_full_disks() {
     assert_eq!(got.code, Some(0), "{}", got.said);
     assert_eq!(std::fs::read(out.join("config.json")).unwrap(), b"{\"newer\": 1}\n");
 
-    // A file that is the user's own stays.
+    // A file that belongs to the user stays.
     std::fs::write(out.join("README.md"), "mine").unwrap();
     let got = run(command(&hub.url, dir.path(), &["org/tiny", "--to", "out"])).await;
     assert!(got.code == Some(2) && got.said.contains("out/README.md"), "{}", got.said);
     assert_eq!(std::fs::read(out.join("README.md")).unwrap(), b"mine");
 
-    // More than the disk has: said before anything is fetched.
+    // If the disk is too small, the error comes before any file is fetched.
     hub.state.lock().unwrap().said.insert("model.safetensors".into(), 1 << 60);
     hub.seen();
     let got = run(command(&hub.url, dir.path(), &["org/tiny", "--to", "other"])).await;
@@ -253,7 +253,7 @@ fn a_repository_in_place_of_a_path_is_its_snapshot_or_the_command_that_fetches_i
         assert_eq!(got.code, Some(2), "{args:?}: {}", got.said);
         assert!(got.said.trim_end().ends_with(&format!("(omr download {repo} --to DIR)")), "{args:?}: {}", got.said);
     }
-    // With both in the cache the run ends at what the snapshot lacks.
+    // If both repositories are in the cache, the run stops at the first file that is missing from the snapshot.
     for (repo, file) in [("models--org--tiny", "config.json"), ("datasets--org--rows", "train.jsonl")] {
         let repo = dir.path().join("home/hub").join(repo);
         std::fs::create_dir_all(repo.join("snapshots/c0ffee")).unwrap();
@@ -265,7 +265,7 @@ fn a_repository_in_place_of_a_path_is_its_snapshot_or_the_command_that_fetches_i
     assert!(got.said.contains("models--org--tiny/snapshots/c0ffee"), "{}", got.said);
 }
 
-/// The cache's snapshots are links into `blobs`; a link to anywhere else is still refused.
+/// The snapshots of the cache are links to `blobs`. A link to any other place is still refused.
 #[test]
 fn rows_and_pictures_of_a_snapshot_are_read_through_its_links() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,5 +1,5 @@
-//! A hub on this machine: the protocol of the real one on one port, and the other host that holds large files on another.
-//! Each request to a file may be given a fault.
+//! A hub server on this machine. It has the protocol of the real hub on one port, and the separate host for large files
+//! on another. Each request for a file can have a fault.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -10,22 +10,22 @@ use sha1::Digest as _;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-/// What goes wrong with one request for a file's content, or for the API.
+/// Fault of one request for a file's content or for the API.
 #[derive(Clone, Copy)]
 pub enum Fault {
-    /// A status with the hub's word for it.
+    /// An error status with the hub's error code.
     Status(u16, &'static str),
-    /// So many bytes, then the connection is gone.
+    /// The connection closes after the given number of bytes.
     Cut(usize),
-    /// So many bytes, then nothing more on an open connection.
+    /// After the given number of bytes, the connection stays open but sends nothing.
     Stall(usize),
-    /// One byte is another.
+    /// One byte is changed.
     Corrupt,
-    /// All of it, whatever part was asked for.
+    /// The complete file is sent, even if only a part was requested.
     NoRange,
 }
 
-/// A request as it was seen.
+/// A request that the server received.
 #[derive(Clone, Debug)]
 pub struct Seen {
     pub on_cdn: bool,
@@ -36,13 +36,13 @@ pub struct Seen {
 
 #[derive(Default)]
 pub struct State {
-    /// Contents of `datasets/org/rows` and of the model `org/tiny`, alike.
+    /// Contents of the data set `datasets/org/rows` and of the model `org/tiny`, which are the same.
     pub files: BTreeMap<String, Vec<u8>>,
-    /// Sizes that are listed in place of the true ones.
+    /// Sizes that are listed instead of the true ones.
     pub said: HashMap<String, u64>,
     pub faults: HashMap<String, VecDeque<Fault>>,
     pub seen: Vec<Seen>,
-    /// What everyone without a token is answered, where the repository is not for everyone.
+    /// Reply to requests without a token, if the repository is not public.
     pub locked: Option<(u16, &'static str)>,
     pub commit: String,
 }
@@ -75,7 +75,7 @@ impl Hub {
         self.state.lock().unwrap().faults.insert(path.to_owned(), faults.iter().copied().collect());
     }
 
-    /// Takes what was seen since the last call.
+    /// Returns the requests since the last call and clears the list.
     pub fn seen(&self) -> Vec<Seen> {
         std::mem::take(&mut self.state.lock().unwrap().seen)
     }
@@ -85,7 +85,7 @@ struct Reply {
     status: u16,
     headers: Vec<(&'static str, String)>,
     body: Vec<u8>,
-    /// Bytes sent, and whether the connection stays open after them.
+    /// Number of bytes to send, and true if the connection stays open after them.
     sent: Option<(usize, bool)>,
 }
 
@@ -179,7 +179,7 @@ fn hash(path: &str, bytes: &[u8]) -> String {
     }
 }
 
-/// Two files a page, and folders between them.
+/// Lists two files per page, with folders between them.
 fn tree(state: &State, path: &str, query: &str) -> Reply {
     let page: usize = query.split('&').find_map(|part| part.strip_prefix("cursor=")?.parse().ok()).unwrap_or(0);
     let entry = |(name, bytes): (&String, &Vec<u8>)| {
@@ -200,7 +200,7 @@ fn tree(state: &State, path: &str, query: &str) -> Reply {
     reply
 }
 
-/// Small files come at once, large ones by way of the other host.
+/// Sends small files directly, and redirects to the other host for large ones.
 fn resolve(state: &mut State, file: &str, seen: &Seen, cdn: &str) -> Reply {
     if let (Some((status, code)), None) = (state.locked, &seen.token) {
         return Reply::status(status, code);

@@ -1,4 +1,4 @@
-//! Decoding against Pillow, and files that must be refused. `make.py` writes both folders.
+//! Compares image decoding with Pillow, and tests files that must be refused. `make.py` writes both folders.
 
 use std::path::{Path, PathBuf};
 
@@ -6,8 +6,8 @@ use omr::image::processor::smart_resize;
 use omr::image::{Limits, Processor, Rgb, decode, resize};
 use proptest::prelude::*;
 
-/// JPEG decoders differ in their inverse transforms and in how they enlarge the colour planes: 3 levels were
-/// measured on these smooth pictures.
+/// Tolerance for JPEG. Decoders differ in their inverse transforms and in the upsampling of the colour planes. On these
+/// smooth pictures, the measured difference is 3 levels.
 const LOSSY_LEVELS: u8 = 4;
 
 fn files(folder: &str) -> Vec<PathBuf> {
@@ -70,7 +70,7 @@ fn a_bomb_is_refused_from_its_header() {
     let before = peak_kib();
     let error = read(&path).unwrap_err().to_string();
     assert!(error.contains("60000 x 60000"), "{error}");
-    // Other tests run beside this one; the picture itself would take 3.6 GB.
+    // Other tests run at the same time. The picture itself would take 3.6 GB.
     assert!(peak_kib() - before < 1 << 20, "{} KiB", peak_kib() - before);
 }
 
@@ -117,7 +117,7 @@ proptest! {
             Ok((h, w)) => {
                 prop_assert!(h > 0 && w > 0 && h % factor == 0 && w % factor == 0);
                 let area = u64::from(h) * u64::from(w);
-                // Enlarging rounds up, by less than a factor a side; shrinking stops at one factor.
+                // Enlarging rounds up by less than one factor per side. Shrinking stops at one factor.
                 let rounding = u64::from(factor) * u64::from(h + w);
                 prop_assert!(area <= max || area <= min + rounding || h.min(w) == factor);
             }

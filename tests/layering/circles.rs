@@ -1,5 +1,5 @@
-//! Files stand above and below one another: no file is reached again from what it names, re-exports resolved and a parent
-//! and its children included. Neither do headers of `kernels/` include one another in a circle.
+//! Tests that files form no circles: no file can be reached from the files that it uses. Re-exports are resolved, and a
+//! parent and its children count, too. Headers of `kernels/` do not include each other in a circle, either.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -14,11 +14,11 @@ const REMAIN: &[(&str, &str)] = &[
     ("value::parse::relation", "the parser's parts read one another: a side of a relation is an answer of any kind"),
 ];
 
-/// Circles that may remain.
+/// Maximum number of circles that may remain.
 const MOST: usize = 8;
 
-/// What each folder of `kernels/` may include, itself aside; the kernel files themselves have no name. `emu/` is the
-/// host's twin of `isa/` and reads two of its tables.
+/// Other folders that each folder of `kernels/` may include. The kernel files themselves have an empty name. `emu/` is
+/// the host counterpart of `isa/` and reads two of its tables.
 const KERNELS: &[(&str, &[&str])] = &[
     ("emu", &["isa/bf16.cuh", "isa/descriptor.cuh"]),
     ("isa", &["emu"]),
@@ -28,7 +28,7 @@ const KERNELS: &[(&str, &[&str])] = &[
 
 type Edges = BTreeMap<String, BTreeSet<String>>;
 
-/// Everything `from` leads to.
+/// Returns everything that is reachable from `from`.
 fn reached(edges: &Edges, from: &str) -> BTreeSet<String> {
     let (mut seen, mut todo) = (BTreeSet::new(), vec![from.to_owned()]);
     while let Some(at) = todo.pop() {
@@ -41,14 +41,14 @@ fn reached(edges: &Edges, from: &str) -> BTreeSet<String> {
     seen
 }
 
-/// The circles, each by the names on it.
+/// Returns the circles, each as the names on it.
 fn circles(edges: &Edges) -> BTreeSet<Vec<String>> {
     let reached: BTreeMap<&String, BTreeSet<String>> = edges.keys().map(|a| (a, reached(edges, a))).collect();
     let on_one = edges.keys().filter(|a| reached[a].contains(*a));
     on_one.map(|a| reached[a].iter().filter(|b| reached[b].contains(a)).cloned().collect()).collect()
 }
 
-/// The file that each path of a module names, itself aside.
+/// Returns the files that each file uses, without itself.
 fn names(files: &BTreeMap<String, Module>) -> Edges {
     let edges = |(name, module): (&String, &Module)| {
         let to = module.uses.iter().filter_map(|path| resolve(files, name, path));
@@ -94,7 +94,7 @@ fn circles_are_found_through_re_exports_and_parents() {
     assert_eq!(through(&by_module), all(&["a::b", "a::c"]));
 }
 
-/// The files of `kernels/` and what each includes of them.
+/// Returns the files of `kernels/` and the files that each of them includes.
 fn includes(kernels: &Path) -> Edges {
     let mut found = Edges::new();
     for folder in KERNELS.iter().map(|(name, _)| *name) {

@@ -1,17 +1,18 @@
-//! What a file of Rust names, and which file a name leads to: through `use`, through modules and through re-exports.
+//! Reads the names that a Rust file uses, and finds the file that each name refers to through `use`, modules and
+//! re-exports.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A file of Rust, as far as names matter.
+/// The names in a Rust file.
 #[derive(Default)]
 pub struct Module {
-    /// Paths that the code names, re-exports aside.
+    /// Paths that the code uses, without re-exports.
     pub uses: BTreeSet<String>,
-    /// Re-exports: the name here, and the path that it stands for.
+    /// Re-exports: the name in this file, and the path that it refers to.
     pub exports: BTreeMap<String, String>,
 }
 
-/// A file's text without comments and without the unit tests at its end.
+/// Returns a file's text without comments and without the unit tests at its end.
 fn code(text: &str) -> String {
     let code = text.split("#[cfg(test)]\nmod ").next().unwrap_or(text);
     code.lines().map(|l| l.split("//").next().unwrap_or("")).collect::<Vec<_>>().join("\n")
@@ -21,7 +22,7 @@ impl Module {
     /// Reads the text of a file.
     pub fn read(text: &str) -> Module {
         let (mut module, mut imports) = (Module::default(), BTreeMap::new());
-        // `use` statements are taken out; what is left are the paths of expressions and types.
+        // `use` statements are removed. The remaining paths belong to expressions and types.
         let (code, mut rest) = (code(text), String::new());
         let mut text = code.as_str();
         while let Some(at) = text.find("use ") {
@@ -47,7 +48,7 @@ impl Module {
         let word = |c: char| c.is_alphanumeric() || c == '_' || c == ':';
         for path in rest.split(|c| !word(c)).map(|path| path.trim_matches(':')) {
             let Some((first, behind)) = path.split_once("::") else { continue };
-            // A module that was imported is used through its name.
+            // An imported module is used through its name.
             match imports.get(first) {
                 Some(import) => {
                     prefixes.insert(first);
@@ -62,7 +63,7 @@ impl Module {
     }
 }
 
-/// Adds each name of a `use` tree with its path; returns the text behind the tree.
+/// Adds each name of a `use` tree with its path. Returns the text after the tree.
 fn leaves<'a>(text: &'a str, prefix: &str, out: &mut BTreeMap<String, String>) -> &'a str {
     let text = text.trim_start();
     if let Some(mut inside) = text.strip_prefix('{') {
@@ -73,7 +74,7 @@ fn leaves<'a>(text: &'a str, prefix: &str, out: &mut BTreeMap<String, String>) -
         return inside.trim_start().get(1..).unwrap_or("");
     }
     let end = text.find(|c: char| !c.is_alphanumeric() && !['_', '*'].contains(&c)).unwrap_or(text.len());
-    // What cannot be read is passed over.
+    // Characters that cannot be parsed are skipped.
     let end = end.max(text.chars().next().map_or(0, char::len_utf8));
     let (name, rest) = text.split_at(end);
     if let Some(rest) = rest.strip_prefix("::") {
@@ -96,14 +97,14 @@ fn leaves<'a>(text: &'a str, prefix: &str, out: &mut BTreeMap<String, String>) -
     }
 }
 
-/// The file that `path`, written in `module`, leads to; none where it leads out of `files`.
+/// Returns the file that `path`, written in `module`, refers to. Returns `None` if it is not in `files`.
 pub fn resolve(files: &BTreeMap<String, Module>, module: &str, path: &str) -> Option<String> {
     let mut parts: Vec<&str> = path.split("::").filter(|part| !part.is_empty()).collect();
     let mut base: Vec<&str> = module.split("::").filter(|part| !part.is_empty()).collect();
     if parts.first() == Some(&"crate") {
         base.clear();
     } else if !["self", "super"].contains(parts.first()?) && !files.contains_key(&format!("{module}::{}", parts[0])) {
-        // Neither of this crate nor a child's name: another crate's.
+        // The path is neither in this crate nor the name of a child, so it belongs to another crate.
         return None;
     }
     while let Some(root @ ("crate" | "self" | "super")) = parts.first().copied() {

@@ -1,15 +1,15 @@
-//! No file grows beyond what can be read in one go.
+//! Tests that no file is too long to be read at once.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Lines of a file of code, at most.
+/// Maximum number of lines of a code file.
 const LINES: usize = 500;
 
 /// Folders of data.
 const DATA: &[&str] = &["tests/goldens", "tests/data", "verifier/tests/data"];
 
-/// Endings of code; a tool has none.
+/// File extensions of code. A tool has no extension.
 const CODE: &[&str] = &["rs", "cu", "cuh", "h", "cpp", "py", "sh", ""];
 
 fn walk(dir: &Path, out: &mut Vec<PathBuf>) {

@@ -1,5 +1,5 @@
-//! The model as a whole on tiny random weights: finite differences, what may not change a bit, memory plans,
-//! faults.
+//! Tests the complete model on tiny random weights: finite differences, settings that must not change any bit, memory
+//! plans, and error handling.
 
 mod paged;
 mod released;
@@ -16,13 +16,13 @@ use serde_json::json;
 
 use crate::models;
 
-/// One seed for all of this file; printed once.
+/// Seed for all tests of this file, printed once.
 fn seed() -> u64 {
     static SEED: std::sync::LazyLock<u64> = std::sync::LazyLock::new(crate::seed::seed);
     *SEED
 }
 
-/// Sizes that are multiples of nothing convenient.
+/// Returns a config with awkward sizes that are not multiples of tile sizes.
 fn config(tied: bool) -> ModelConfig {
     let file = json!({
         "model_type": "qwen2_5_vl", "vocab_size": 90, "hidden_size": 24, "intermediate_size": 40,
@@ -49,7 +49,7 @@ fn image(random: &mut Random, grid_thw: [u32; 3], frames: u32) -> Arc<ImageInput
     Arc::new(ImageInput { grid_thw, frames, pixels, second_per_grid_ts: 1.0 })
 }
 
-/// Text, then two pictures and a video in text; the second sequence only with `media`.
+/// Returns two sequences: text, and (only with `media`) two pictures and a video within text.
 fn inputs(config: &ModelConfig, media: bool) -> Inputs {
     let mut random = Random::new(seed(), Purpose::Test, 1);
     let mut text = |n: usize| -> Vec<u32> { (0..n).map(|_| random.below(80) as u32).collect() };
@@ -73,7 +73,7 @@ fn inputs(config: &ModelConfig, media: bool) -> Inputs {
     }
 }
 
-/// One pass: a weighted sum of log-probabilities and entropies of every next token, and its gradients.
+/// Runs one pass: a weighted sum of the log-probs and entropies of every next token, and its gradients.
 fn pass(dev: &mut Device, model: &Model, inputs: &Inputs, keep: impl Into<Levels>, grads: &mut Grads) -> f64 {
     let rows: Vec<u32> = (0..inputs.len() as u32 - 1).filter(|r| !inputs.cu_seqlens.contains(&(r + 1))).collect();
     let ids: Vec<u32> = rows.iter().map(|&r| inputs.input_ids[r as usize + 1]).collect();
@@ -98,7 +98,7 @@ fn pass(dev: &mut Device, model: &Model, inputs: &Inputs, keep: impl Into<Levels
     sum(0, &|j| weights[j]) + sum(1, &|_| 0.1)
 }
 
-/// All gradients' bits, the parameters without one left out.
+/// Returns the bits of all gradients. Parameters without a gradient are omitted.
 fn gradient_bits(dev: &mut Device, model: &Model, inputs: &Inputs, keep: impl Into<Levels>) -> Vec<Vec<u32>> {
     let mark = dev.mark(Region::Overlay);
     let mut grads = Grads::new(dev, &model.layout).unwrap();
@@ -124,8 +124,8 @@ fn gradients_are_finite_differences() {
             let norm = grad.iter().map(|&g| f64::from(g).powi(2)).sum::<f64>().sqrt();
             assert!(norm > 1e-4, "{} has no gradient to speak of: {norm:e}", param.name());
             let weights: Vec<f32> = dev.read(param.tensor).unwrap();
-            // Along its own direction the slope is the norm. Steps of 4e-3 leave a third-order error below the
-            // tolerance and f32 noise of about 1e-6 / 8e-3 in the slope.
+            // Along the direction of the gradient, the slope is the gradient's norm. Steps of 4e-3 leave a third-order
+            // error below the tolerance, and f32 noise of about 1e-6 / 8e-3 in the slope.
             let mut at = |step: f64| {
                 let moved: Vec<f32> = weights
                     .iter()
@@ -145,7 +145,8 @@ fn gradients_are_finite_differences() {
     }
 }
 
-/// All layers alike, and layers of every level in one pass, the tower kept or replayed.
+/// Returns activation checkpointing policies: uniform ones, and ones with all kinds of layers in one pass, with the
+/// vision tower stored or recomputed.
 fn levels() -> Vec<Levels> {
     let mut all: Vec<Levels> = [Keep::All, Keep::AllButGateUp, Keep::Inputs].map(Levels::from).to_vec();
     for (replay_tower, vision) in [(true, (0, 0)), (true, (0, 1)), (false, (1, 1)), (true, (1, 0))] {
@@ -158,10 +159,11 @@ fn levels() -> Vec<Levels> {
 #[test]
 fn chunks_of_images_change_no_bit() {
     for dtype in [DType::F32, DType::Bf16] {
-        // AMX's chains have steps of 32 rows, of which the merger has a quarter of the patches: a border of chunks moves them.
+        // AMX sums in steps of 32 rows, and the merger has a quarter as many rows as there are patches. A chunk border
+        // would move these steps, so this test excludes AMX.
         let mut dev = Device::cpu(&Plan::uniform(1 << 30), 2, Isa::detect().vectors()).unwrap();
         let mut model = Model::init(&mut dev, config(false), dtype, seed()).unwrap();
-        // Borders at multiples of 64 patches; the last picture has an odd number of rows.
+        // Chunk borders are at multiples of 64 patches. The last picture has an odd number of rows.
         let mut random = Random::new(seed(), Purpose::Test, 3);
         let pictures = [[1, 8, 8], [1, 8, 16], [1, 16, 4], [1, 6, 2]].map(|grid| image(&mut random, grid, 1));
         let mut ids = vec![7];
@@ -215,7 +217,7 @@ fn every_kernel_body_gives_the_same_bits_in_f32() {
     assert!(bits.iter().all(|b| *b == bits[0]));
 }
 
-/// The sizes of the released models, as their configurations have them.
+/// Returns the sizes of a released model, as in its published config.
 fn released(
     hidden: usize,
     heads: usize,
@@ -236,7 +238,7 @@ fn released(
 
 #[test]
 fn released_sizes_have_their_number_of_weights() {
-    // Half of `metadata.total_size` in the released model.safetensors.index.json, whose tensors are bf16.
+    // Half of `metadata.total_size` in the released model.safetensors.index.json, because its tensors are bf16.
     let sizes = [
         (released(3584, 28, 4, 28, 18_944, 152_064, false), 16_584_333_312u64 / 2),
         (released(2048, 16, 2, 36, 11_008, 151_936, true), 7_509_245_952 / 2),
@@ -260,9 +262,13 @@ fn a_long_sequence_of_the_7b_is_planned_without_memory() {
         pass(&mut dev, &model, &models::inputs(&config, &[(&ids, &[])]), keep, &mut grads);
         dev.high_water().bytes(Region::Overlay) - below
     });
-    // Rows of D and F in bf16. Inputs: the embeddings, of each of 28 layers its result and that of attention, and one
-    // layer replayed: two norms, q, k and v (4608 wide), the sum after attention, gate, up and product. All but gate and
-    // up: of each layer q, k and v and that sum as well; replayed, one norm, gate, up and product.
+    // The unit is rows of D (3584) or F (18944) bf16 values.
+    //
+    // - Policy `Inputs` stores the embeddings and, for each of 28 layers, its result and the result of attention. It
+    //   also needs one recomputed layer: two norms, q, k and v (4608 wide), the sum after attention, gate, up and their
+    //   product.
+    // - Policy `AllButGateUp` also stores q, k, v and that sum for each layer. Its recomputed layer needs one norm,
+    //   gate, up and their product.
     let rows = |d: usize, f: usize| 61_440 * (d * 3584 + f * 18_944) * 2;
     assert!(activations[1] > rows(57 + 4, 3) && activations[1] < rows(57 + 6, 3), "{activations:?}");
     assert!(activations[0] > rows(28 * 4, 3) && activations[0] < rows(28 * 5, 3), "{activations:?}");

@@ -1,4 +1,5 @@
-//! The engine's path: prefill in pieces and decode through a paged cache give the bits of training's forward.
+//! Tests the engine's path: chunked prefill and decode through a paged cache give bitwise the same results as
+//! training's forward pass.
 
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use super::{config, device, image, seed};
 
 use crate::models;
 
-/// The last tokens of each sequence, fed one by one.
+/// Number of last tokens of each sequence that are decoded one by one.
 const DECODED: usize = 4;
 
 fn bits(dev: &mut Device, t: Tensor) -> Vec<Vec<u32>> {
@@ -26,8 +27,8 @@ fn bits(dev: &mut Device, t: Tensor) -> Vec<Vec<u32>> {
     values.chunks(t.cols()).map(<[u32]>::to_vec).collect()
 }
 
-/// Hidden rows of tokens `from..to` of each sequence, whose earlier tokens are in `caches`. Sequence s owns the
-/// blocks 2 s + 1 and 2 s.
+/// Returns the hidden rows of tokens `from..to` of each sequence. The earlier tokens are in `caches`. Sequence s owns
+/// the blocks 2 s + 1 and 2 s.
 fn step(
     dev: &mut Device,
     model: &Model,

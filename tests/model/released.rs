@@ -1,5 +1,6 @@
-//! The released 7B checkpoint as the hub has it (its shards, names, shapes and file sizes) with zeros for weights, which
-//! take no disk: what opening it costs before a weight is read, and what a wrong tensor is called.
+//! Tests opening a checkpoint with the layout of the released 7B model on the hub: its shards, names, shapes and file
+//! sizes. The weights are zeros that take no disk space. Measures the cost of opening before a weight is read, and
+//! checks the error for a wrong tensor.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -19,15 +20,15 @@ const FILES: [u64; 5] = [3_900_233_256, 3_864_726_320, 3_864_726_424, 3_864_733_
 /// `metadata.total_size` of its index.
 const TOTAL: u64 = 16_584_333_312;
 
-/// Largest shard of the saver that wrote it.
+/// Maximum shard size of the program that wrote it.
 const SHARD: u64 = 4_000_000_000;
 
-/// Set in the process that opens this directory.
+/// Environment variable that is set in the process that opens this directory.
 const OPEN: &str = "OMR_TEST_OPEN_RELEASED";
 
 type Tensors = Vec<(String, Vec<u64>)>;
 
-/// Names and shapes, in the order in which they went to the shards.
+/// Returns names and shapes in the order in which they were written to the shards.
 fn tensors() -> Tensors {
     let (hidden, mlp, vocab, kv) = (3584, 18_944, 152_064, 512);
     let (width, inner, merged) = (1280, 3420, 5120);
@@ -73,12 +74,13 @@ fn tensors() -> Tensors {
     all
 }
 
-/// Bytes in bf16.
+/// Returns the bytes of a tensor in bf16.
 fn bytes(shape: &[u64]) -> u64 {
     2 * shape.iter().product::<u64>()
 }
 
-/// Writes config, index and shards; the bytes of each shard. Weights are holes in the files: they read as zeros.
+/// Writes config, index and shards. Returns the bytes of each shard. Weights are holes in the files and are read as
+/// zeros.
 fn write(dir: &Path, tensors: &Tensors) -> Vec<u64> {
     let mut shards: Vec<BTreeMap<&str, &[u64]>> = Vec::new();
     let mut room = 0;
@@ -130,7 +132,8 @@ fn write(dir: &Path, tensors: &Tensors) -> Vec<u64> {
     sizes
 }
 
-/// On a device that only counts, loading is opening and checking every name, shape and type.
+/// Opens the checkpoint on a device that only counts memory. Loading then means opening the files and checking every
+/// name, shape and type.
 fn open(dir: &Path) -> omr::error::Result<Model> {
     Model::load(&mut Device::count_for(Target::cpu(1)), dir, DType::Bf16)
 }

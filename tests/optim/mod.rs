@@ -1,4 +1,4 @@
-//! The optimizer's state divided over ranks: the same bits as with one, also on disk.
+//! Tests that the optimizer state divided over ranks gives the same bits as on one rank, also on disk.
 
 use std::fs;
 use std::path::Path;
@@ -22,10 +22,10 @@ use omr::train::saving::{Saving, Snapshot};
 use crate::ranks::over;
 use crate::train::checkpoint::state;
 
-/// The step that is saved, and whose update a loss forbids.
+/// The step that is saved. The loss forbids its update.
 const SAVED: usize = 4;
 
-/// One rank's model and its part of the state.
+/// One rank's model and its part of the optimizer state.
 struct Rank {
     dev: Device,
     layout: ParamLayout,
@@ -34,7 +34,7 @@ struct Rank {
 }
 
 impl Rank {
-    /// Parameters of several chunks of 65,536 elements, of one, and of a few elements.
+    /// Creates parameters of several chunks of 65,536 elements, of one chunk, and of a few elements.
     fn new(ranks: &dyn Ranks, mut dev: Device, dtype: DType, config: OptimConfig) -> Rank {
         let mut layout = ParamLayout::new(dtype);
         layout.linear(&mut dev, "model.embed_tokens", [500, 200], 200, false).unwrap();
@@ -55,15 +55,15 @@ impl Rank {
         Rank { dev, layout, shards, optimizer }
     }
 
-    /// Update number `step` of some of the parameters; a gradient is that of what the rank owns, and wrong elsewhere. Norm
-    /// and factor.
+    /// Runs update `step` on some of the parameters. The gradient is correct only for the elements that the rank owns.
+    /// Returns the norm and the clipping factor.
     fn update(&mut self, ranks: &mut dyn Ranks, step: usize) -> [u32; 2] {
         let Rank { dev, layout, shards, optimizer } = self;
         let mark = dev.mark(Region::Overlay);
         let mut grads = Grads::new(dev, layout).unwrap();
         for id in (0..grads.num_params()).filter(|id| !(id + step).is_multiple_of(3)) {
             let (grad, own) = (grads.touch(id), &shards.of(ranks.rank())[id]);
-            // Padding has none.
+            // Padding has no gradient.
             let row = |piece: usize, r: usize, out: &mut [f32]| {
                 for (k, g) in out.iter_mut().enumerate() {
                     *g = ((piece + 37 * r + 5 * k + 11 * step + id) % 1009) as f32 * 1e-4 - 0.05;
@@ -86,7 +86,7 @@ impl Rank {
         self.layout.params.iter().flat_map(|param| self.dev.read_bytes(param.tensor).unwrap()).collect()
     }
 
-    /// A checkpoint of step `step`; `broken` at a rank whose files are not there.
+    /// Saves a checkpoint of step `step`. `broken` is true on a rank whose files cannot be written.
     fn save(&mut self, ranks: &mut dyn Ranks, store: &Store, step: u64, broken: bool) -> Result<()> {
         let layout = Arc::new(self.layout.clone());
         let mut optimizer = self.optimizer.outgoing(&layout);
@@ -112,10 +112,10 @@ fn config(optim: OptimizerName, bf16_stochastic_round: bool) -> OptimConfig {
     OptimConfig { optim, bf16_stochastic_round, weight_decay: 0.1, adam_beta2: 0.95, ..OptimConfig::default() }
 }
 
-/// What `sizes` ranks make of some updates, and those that go on from their checkpoint, is what one rank makes of them.
+/// Asserts that `sizes` ranks, and runs that continue from their checkpoint, give the same results as one rank.
 fn alike(sizes: &[usize], dtype: DType, config: OptimConfig, dev: impl Fn() -> Device + Sync) {
     let run = tempfile::tempdir().unwrap();
-    // Norms, weights as they are saved and one update later, bytes of state.
+    // Norms, weights when saved and one update later, and bytes of state.
     let train = |ranks: &mut Tcp, store: &Store| {
         let mut rank = Rank::new(ranks, dev(), dtype, config);
         let norms: Vec<_> = (1..=SAVED).map(|step| rank.update(ranks, step)).collect();

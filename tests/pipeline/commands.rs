@@ -1,4 +1,4 @@
-//! Stages and lists of them as users run them.
+//! Tests stages and lists of stages as users run them.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -16,7 +16,7 @@ pub fn omr(dir: &Path, args: &[&str]) -> Output {
     command.current_dir(dir).arg("data").args(args).output().unwrap()
 }
 
-/// What a command wrote to stderr.
+/// Returns the stderr of a command.
 pub fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
@@ -102,7 +102,7 @@ fn embed_is_answered_with_the_stage_it_is_part_of() {
     assert!(output.status.code() == Some(2) && said(&output).contains("omr data dedup"), "{}", said(&output));
 }
 
-/// Writes questions that tell the scripted server what to do.
+/// Writes questions that control the replies of the scripted server.
 fn asked(dir: &Path, questions: &[&str]) {
     let rows: Vec<Value> = questions.iter().map(|q| json!({"problem": q, "answer": 5})).collect();
     write_lines(&dir.join("questions.jsonl"), &rows);

@@ -1,4 +1,5 @@
-//! Doubles: planted among generated pictures and questions, and all of them counted.
+//! Tests deduplication with duplicates that are planted among generated pictures and questions. Every planted row is
+//! counted.
 
 use std::collections::HashSet;
 use std::io::Cursor;
@@ -14,7 +15,7 @@ use serde_json::{Value, json};
 use super::{files, in_parts, lines, reads, rows, run, write_lines};
 use crate::train::tiny;
 
-/// A picture of a few discs on grey.
+/// Returns a picture of a few discs on grey.
 pub fn picture(seed: u64) -> DynamicImage {
     let mut random = Random::new(seed, Purpose::Test, 1);
     let discs: Vec<[f64; 5]> = (0..5)
@@ -33,10 +34,10 @@ pub fn picture(seed: u64) -> DynamicImage {
     DynamicImage::ImageRgb8(RgbImage::from_fn(width, height, at))
 }
 
-/// The picture without up to `share` of each side.
+/// Returns the picture with up to `share` of each side cut off.
 fn cropped(picture: &DynamicImage, share: f64, random: &mut Random) -> DynamicImage {
     let (width, height) = picture.dimensions();
-    // Larger first, so that less than a pixel can be cut.
+    // Enlarged first, so that a cut can be less than one pixel.
     let large = picture.resize_exact(width * 8, height * 8, image::imageops::FilterType::Triangle);
     let (width, height) = large.dimensions();
     let mut cut = |length: u32| (f64::from(length) * share * random.uniform_f64()) as u32;
@@ -50,10 +51,11 @@ pub fn encoded(picture: &DynamicImage, format: ImageFormat) -> String {
     base64::engine::general_purpose::STANDARD.encode(bytes.into_inner())
 }
 
-/// Kinds of doubles that are planted.
+/// Kinds of planted duplicates.
 const KINDS: [&str; 5] = ["crop", "encoding", "space", "number", "both"];
 
-/// Question `i`: every third is one of few texts, the others are their own; every fourth has no picture.
+/// Returns question `i`. Every third question has one of a few texts, the others have their own text. Every fourth has
+/// no picture.
 fn question(i: usize) -> String {
     match i % 3 {
         0 if i % 4 != 3 => format!("How many discs of kind {} are there?", i / 3 % 40),
@@ -75,7 +77,7 @@ fn original(i: usize) -> Value {
     row(format!("o{i}"), &question(i), picture)
 }
 
-/// A double of row `i`, changed as its kind says, and by the crop's share.
+/// Returns a duplicate of row `i`, changed as `kind` requires. `share` is the size of a crop.
 fn double(i: usize, kind: &str, share: f64) -> Value {
     let mut random = Random::new(i as u64, Purpose::Test, 2);
     let source = picture(i as u64);
@@ -94,7 +96,8 @@ fn double(i: usize, kind: &str, share: f64) -> Value {
     row(format!("d{i}-{kind}"), &asked, (i % 4 != 3).then_some(shown))
 }
 
-/// `count` rows of which a tenth are doubles of others and a hundredth are of a benchmark; the files, and the planted ids.
+/// `count` rows. One tenth are duplicates of other rows, and one hundredth are from a benchmark. The fields are the two
+/// files and the ids of the planted rows.
 struct Planted {
     rows: PathBuf,
     benchmark: PathBuf,
@@ -112,7 +115,7 @@ fn planted(dir: &Path, count: usize) -> Planted {
         doubles.insert(one["id"].as_str().unwrap().to_owned());
         all.push(one);
     }
-    // Of pictures that no row has.
+    // The benchmark's pictures occur in no other row.
     let benchmark: Vec<Value> = (0..hundredth).map(|k| original(originals + k)).collect();
     for k in 0..hundredth {
         let one = double(originals + k, KINDS[1 + k % 4], 0.0);
@@ -134,7 +137,7 @@ fn config(planted: &Planted) -> DedupConfig {
     }
 }
 
-/// Precision and recall of the planted doubles, each of which comes after its original.
+/// Returns precision and recall for the planted duplicates. Each of them comes after its original.
 fn measured(out: &Path, planted: &Planted) -> (f64, f64) {
     let named = lines(&out.join("rejected.jsonl"));
     let ids = |reason: &str| -> HashSet<String> {
@@ -201,7 +204,7 @@ fn at_size() {
     let seconds = begun.elapsed().as_secs_f64();
     let (precision, recall) = measured(&dir.path().join("out"), &planted);
     println!("100000 rows: precision {precision:.4}, recall {recall:.4}, {seconds:.0} s");
-    // Crops of up to a tenth of each side, for the record.
+    // Crops of up to one tenth of each side are only reported.
     let wide: Vec<Value> =
         (0..1000).filter(|i| i % 4 != 3).flat_map(|i| [original(i), double(i, "crop", 0.1)]).collect();
     let path = dir.path().join("wide.jsonl");

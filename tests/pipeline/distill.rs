@@ -1,4 +1,5 @@
-//! Distillation against a server that errs, hangs, cuts off and says nothing; resume; the summary's sum.
+//! Tests distillation against a server that fails, hangs, truncates and sends empty answers. Also tests resuming, and
+//! that the numbers of the summary add up.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -89,7 +90,7 @@ fn every_answer_is_kept_or_counted_under_its_reason() {
     ];
     let mut config = config(dir.path(), &server.base_url, &questions);
     config.num_rollouts = 2;
-    // One that hangs is given up; the others are to be served in time on a busy machine, too.
+    // A request that hangs is given up. The timeout must be long enough for the other requests on a busy machine.
     if let Some(teacher) = &mut config.teacher {
         teacher.timeout_s = 3.0;
     }
@@ -120,7 +121,7 @@ fn every_answer_is_kept_or_counted_under_its_reason() {
         assert!(line["detail"].is_string());
     }
 
-    // Another run asks only what has no answer yet: what failed, and what was empty.
+    // Another run requests only what has no answer yet: failed requests and empty answers.
     let before = server.count();
     let again = run(&config, &out).unwrap();
     assert_eq!(again, summary);
@@ -157,7 +158,7 @@ fn a_second_address_takes_over() {
     assert_eq!(summary.kept, 3);
 }
 
-/// Asks to stop once some answers are there.
+/// Observer that requests a stop when the given number of answers exists.
 struct StopAt(u64, AtomicU64);
 
 impl Observer for StopAt {
@@ -194,7 +195,7 @@ fn a_stopped_run_goes_on_from_its_store_to_the_same_files() {
     for file in ["questions.parquet", "rejected.jsonl", "summary.json"] {
         assert_eq!(std::fs::read(straight.join(file)).unwrap(), std::fs::read(stopped.join(file)).unwrap(), "{file}");
     }
-    // Only what was in flight when a run stopped was asked again.
+    // Only requests that were in flight when a run stopped were sent again.
     assert!(server.count() <= 80 + 2 * (4 + 4), "{}", server.count());
     assert!(!super::run(&config, &stopped, None).unwrap().1, "a finished run asks nothing");
 }
@@ -220,7 +221,7 @@ fn a_judge_turns_wrong_into_right_and_its_silence_is_unjudged() {
     assert_eq!(summary.rejected, BTreeMap::from([("wrong_answer".to_owned(), 1)]));
     assert_eq!(lines(&out.join("unjudged.jsonl"))[0]["id"], "q3");
 
-    // Another run asks only what has no verdict yet.
+    // Another run requests only the missing verdict.
     let before = server.count();
     assert_eq!(run(&config, &out).unwrap(), summary);
     assert_eq!(server.count(), before + 1);
@@ -241,7 +242,7 @@ fn a_broken_source_row_ends_the_run_before_anything_is_written() {
     assert!(!out.join("questions.parquet").exists() && !out.join("summary.json").exists());
 }
 
-/// Questions that get answers of all kinds, of which none depends on when it is asked.
+/// Returns questions whose answers are of all kinds. No answer depends on the time of its request.
 fn all_kinds() -> Vec<String> {
     let words = ["right", "bare", "unanswered", "repaired", "long", "wrong says-yes", "wrong says-no", "refused"];
     (0..45).map(|i| format!("{} {i}", words[i % words.len()])).collect()
@@ -295,7 +296,7 @@ fn a_set_that_is_cut_anew_finds_its_answers() {
     assert_eq!(server.count(), 4, "only the new question was asked, and once");
 }
 
-/// Runs the command and kills it so soon after it began.
+/// Runs the command and kills it after the given time.
 fn killed(dir: &Path, after: Duration) {
     let mut child = Command::new(env!("CARGO_BIN_EXE_omr"))
         .args(["--quiet", "--threads", "1", "data", "distill", "distill.yaml", "--out", "out"])
@@ -323,6 +324,6 @@ fn a_run_that_is_killed_ten_times_keeps_what_one_left_alone_keeps() {
     let out = dir.path().join("out");
     assert_eq!(run(&config, &out).unwrap(), summary);
     assert_eq!(super::files(&straight), super::files(&out));
-    // In flight at a kill: four requests to the teacher, sixteen to the judge; refused ones are never answered.
+    // Requests in flight at a kill: four to the teacher and sixteen to the judge. Refused requests never get an answer.
     assert!(server.count() <= 2 * asked + 10 * (4 + 16 + 2 * 5), "{} for {asked}", server.count());
 }

@@ -1,4 +1,5 @@
-//! A pipeline whose teacher and judge fail in every way, killed ten times: it comes to what it comes to left alone.
+//! Tests a pipeline whose teacher and judge fail in every way, and that is killed ten times. It must give the same
+//! result as a pipeline that is not killed.
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -8,12 +9,12 @@ use serde_json::{Value, json};
 
 use super::{Server, files, lines, write_lines};
 
-/// Stages in a row, each on what the one before it wrote.
+/// A sequence of stages. Each reads the output of the one before it.
 const STAGES: [&str; 5] = ["questions", "answers", "once", "short", "all"];
-/// Requests in flight to the teacher, and to the judge.
+/// Maximum number of requests in flight to the teacher, and to the judge.
 const IN_FLIGHT: usize = 2;
 
-/// Questions that are answered in the end, whatever the teacher and the judge do first.
+/// Writes questions that are answered in the end, whatever the teacher and the judge do first.
 fn questions(dir: &Path) {
     let teacher = ["right", "wrong says-no", "right teacher-broken", "bare", "right teacher-busy", "wrong says-yes"];
     let rare = [
@@ -59,7 +60,7 @@ fn start(dir: &Path) -> Child {
     command.current_dir(dir).stdout(Stdio::null()).spawn().unwrap()
 }
 
-/// Kills a run as soon as `when` holds; false where the run ended before.
+/// Kills a run as soon as `when` is true. Returns false if the run ended before that.
 fn killed(dir: &Path, when: impl Fn() -> bool) -> bool {
     let mut child = start(dir);
     while child.try_wait().unwrap().is_none() {
@@ -73,7 +74,7 @@ fn killed(dir: &Path, when: impl Fn() -> bool) -> bool {
     false
 }
 
-/// Runs until nothing is left to be asked: a judge that talked nonsense is asked again by the next run.
+/// Runs until no requests are left. If the judge gave an invalid reply, the next run requests it again.
 fn finish(dir: &Path, server: &Server) {
     let mut asked = usize::MAX;
     for _ in 0..5 {
@@ -103,7 +104,7 @@ fn a_pipeline_killed_ten_times_beside_servers_that_fail_keeps_what_one_left_alon
     for (dir, server) in [&straight, &stopped] {
         write_config(dir.path(), server);
     }
-    // Beside each other: both wait for their servers most of the time.
+    // Both run at the same time, because they mostly wait for their servers.
     std::thread::scope(|scope| {
         scope.spawn(|| finish(straight.0.path(), &straight.1));
         kill_ten_times(stopped.0.path(), &stopped.1);
@@ -128,7 +129,8 @@ fn a_pipeline_killed_ten_times_beside_servers_that_fail_keeps_what_one_left_alon
         assert_eq!(lines(&folder(dir, stage).join("rejected.jsonl")).len() as u64, rejected);
         assert!(summary["kept"].as_u64().unwrap() > 0, "{summary}");
     }
-    // What is in a store is not asked again: beyond it stand what failed and what was in flight at a kill.
+    // Stored answers are not requested again. The additional requests are those that failed or were in flight at a
+    // kill.
     let stored = |dir: &Path| crate::answers::count(&folder(dir, "answers").join("answers.sqlite"));
     assert_eq!(stored(straight.0.path()), stored(dir));
     assert!(server.count() <= straight.1.count() + 10 * 2 * IN_FLIGHT, "{} and {}", server.count(), straight.1.count());

@@ -1,4 +1,4 @@
-//! The data pipeline: every stage, shards and lists of stages.
+//! Tests of the data pipeline: every stage, shards, and lists of stages.
 
 mod commands;
 mod dedup;
@@ -26,18 +26,18 @@ use serde_json::Value;
 
 pub use server::Server;
 
-/// The asynchronous runtime of these tests.
+/// Returns the async runtime of these tests.
 pub fn runtime() -> &'static tokio::runtime::Runtime {
     static RUNTIME: OnceLock<tokio::runtime::Runtime> = OnceLock::new();
     RUNTIME.get_or_init(|| tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap())
 }
 
-/// Runs a stage, or a part of it, on the CPU; its summary and whether there was anything to do.
+/// Runs a stage, or a part of it, on the CPU. Returns its summary, and true if there was work to do.
 pub fn run<C: Stage>(config: &C, dir: &Path, shard: Option<Shard>) -> Result<(Summary, bool)> {
     observed(config, dir, shard, &Silent)
 }
 
-/// The same, watched.
+/// Like [`run`], with an observer.
 pub fn observed<C: Stage>(
     config: &C,
     dir: &Path,
@@ -59,7 +59,7 @@ pub fn observed<C: Stage>(
     )
 }
 
-/// Asks to stop once it was looked at so many times.
+/// Observer that requests a stop after it was polled the given number of times.
 pub struct Impatient(u64, AtomicU64);
 
 impl Impatient {
@@ -78,12 +78,12 @@ impl Observer for Impatient {
     }
 }
 
-/// Settings that read these files.
+/// Returns a stage config that reads these files.
 pub fn reads(paths: &[PathBuf]) -> StageConfig {
     StageConfig { datasets: paths.iter().map(entry).collect::<Vec<DatasetConfig>>(), ..StageConfig::default() }
 }
 
-/// A file's lines of JSON.
+/// Returns a file's lines of JSON.
 pub fn lines(path: &Path) -> Vec<Value> {
     std::fs::read_to_string(path).unwrap().lines().map(|l| serde_json::from_str(l).unwrap()).collect()
 }
@@ -94,12 +94,12 @@ pub fn write_lines(path: &Path, rows: &[Value]) {
     std::fs::write(path, lines.join("\n")).unwrap();
 }
 
-/// Rows of a file.
+/// Returns the rows of a file.
 pub fn rows(path: &Path) -> Vec<Row> {
     read::read(&entry(path)).unwrap()
 }
 
-/// The files of a finished stage that say what it came to, by name; the record of its inputs aside.
+/// Returns the result files of a finished stage by name, without the record of its inputs.
 pub fn files(dir: &Path) -> Vec<(String, Vec<u8>)> {
     let mut files: Vec<(String, Vec<u8>)> = std::fs::read_dir(dir)
         .unwrap()
@@ -112,7 +112,7 @@ pub fn files(dir: &Path) -> Vec<(String, Vec<u8>)> {
     files
 }
 
-/// Runs a stage in `count` parts, the last first, and joins them.
+/// Runs a stage in `count` parts, the last part first, and joins them.
 pub fn in_parts<C: Stage>(config: &C, dir: &Path, count: usize) -> Summary {
     for index in (0..count).rev() {
         assert!(run(config, dir, Some(Shard { index, count })).unwrap().1);
@@ -122,7 +122,7 @@ pub fn in_parts<C: Stage>(config: &C, dir: &Path, count: usize) -> Summary {
     summary
 }
 
-/// The message of an error of the user's.
+/// Returns the message of an error that the user can correct.
 pub fn refused<T>(result: Result<T>) -> String {
     let error: Error = result.err().unwrap();
     assert_eq!(error.exit_code(), 2, "{error}");

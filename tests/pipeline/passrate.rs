@@ -1,4 +1,4 @@
-//! `passrate`: a small model answers, rows carry what came of it, and nothing is asked twice.
+//! Tests the `passrate` stage: a small model answers, rows get the results, and nothing is requested twice.
 
 use std::path::{Path, PathBuf};
 
@@ -16,7 +16,7 @@ use crate::train::tiny;
 
 const N: usize = 4;
 
-/// The tuned model, its rows, one that is too long and one with a picture that breaks in decoding.
+/// Writes the tuned model and its rows, and adds a row that is too long and one whose picture fails in decoding.
 fn set_up(dir: &Path) -> (PassrateConfig, usize) {
     let model = dir.join("model");
     tiny::tuned_model(&model);
@@ -94,7 +94,7 @@ fn stopped_and_in_parts_the_rates_are_the_same() {
 fn where_every_answer_is_stored_no_model_is_loaded() {
     let dir = tempfile::tempdir().unwrap();
     let (mut config, sound) = set_up(dir.path());
-    // Without the row whose picture breaks: it has no answer to store.
+    // Leaves out the row with the broken picture, because it has no answer to store.
     config.stage.datasets[0].limit = Some(sound + 1);
     let out = dir.path().join("out");
     let (summary, _) = run(&config, &out, None).unwrap();
@@ -110,7 +110,7 @@ fn where_every_answer_is_stored_no_model_is_loaded() {
     assert_eq!(pipeline::run(&config, &out, None, &means).unwrap(), (summary, true));
 }
 
-/// Ranks answer, each its share; the stage itself then finds every answer.
+/// Each rank answers its share. The stage itself then finds every answer.
 #[test]
 fn ranks_answer_together() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! The published data, made from its sources by the shipped configs, on small files of their names.
+//! Tests that the shipped configs make the published data from its sources, with small files that have the same names.
 
 use std::fs;
 
@@ -16,9 +16,9 @@ use crate::golden;
 const SFT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/configs/openmmreasoner-7b/data.yaml");
 const RL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/configs/openmmreasoner-7b/rl-data.yaml");
 
-/// LLaVA-CoT, OpenVLThinker and We-Math 2.0: a teacher answers their questions eight times.
+/// LLaVA-CoT, OpenVLThinker and We-Math 2.0. A teacher answers their questions eight times.
 const DISTILLED: [&str; 3] = ["llava_cot", "OpenVLThinker-sft-iter3", "WeMath"];
-/// MMR1 and MiroMind-M1: mixed in as they are.
+/// MMR1 and MiroMind-M1. They are mixed in unchanged.
 const AS_THEY_ARE: [&str; 2] = ["mmr1_filtered", "m1_sft"];
 /// The eight files of rl.yaml.
 const QUESTIONS: [&str; 8] = [
@@ -32,7 +32,7 @@ const QUESTIONS: [&str; 8] = [
     "wemath_pro",
 ];
 
-/// A question with its label, and with an answer where there is one.
+/// Returns a question with an optional label and an optional answer.
 fn row(question: &str, label: Option<&str>, answer: Option<&str>) -> Row {
     let mut messages = vec![Message::text("user", question)];
     messages.extend(answer.map(|answer| Message::text("assistant", answer)));
@@ -55,12 +55,12 @@ fn texts(row: &Row) -> Vec<String> {
 #[test]
 fn three_sets_are_distilled_eight_times_and_two_are_mixed_in_as_they_are() {
     let server = Server::start();
-    // The first word tells the teacher whether to answer rightly, which is with 5.
+    // The first word controls whether the teacher answers correctly. The correct answer is 5.
     let answered = |question: String| row(&question, None, Some("<think>old</think><answer>5</answer>"));
     let mut files: Vec<(&str, Vec<Row>)> =
         DISTILLED.map(|name| (name, (1..=3).map(|k| answered(format!("right {name} {k}"))).collect())).into();
     files[0].1.push(answered("wrong llava_cot 4".to_owned()));
-    // One that two sets have stays in the later one.
+    // A row that two sets contain stays in the later one.
     files[0].1.push(answered("right in two sets".to_owned()));
     files[2].1.push(answered("right in two sets".to_owned()));
     for name in AS_THEY_ARE {
@@ -97,7 +97,7 @@ fn questions_of_rl_are_those_of_eight_sources_verified_told_apart_and_in_no_benc
         QUESTIONS.map(|name| (name, (1..=3).map(|k| asked(name, k)).collect())).into();
     files[0].1.push(asked("of two sets", 0));
     files[7].1.push(asked("of two sets", 0));
-    // Within a set doubles stay, as in the published pipeline.
+    // Duplicates within one set stay, as in the published pipeline.
     files[1].1.push(asked("mmk12_train", 1));
     files[2].1.push(row("What has no label?", Some(" "), None));
     let columns = ColumnsConfig { images: Some("image".to_owned()), ..ColumnsConfig::default() };

@@ -1,5 +1,5 @@
-//! A scripted OpenAI-compatible server: the question says what happens to the request. `teacher-W` or `judge-W` in it lets
-//! `W` happen to the first such request alone.
+//! A scripted OpenAI-compatible server. The question determines what happens to the request. With `teacher-W` or
+//! `judge-W` in the question, `W` happens only to the first such request.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-/// Requests seen, by question: how often.
+/// Number of requests by question.
 pub type Seen = Arc<Mutex<HashMap<String, usize>>>;
 
 pub struct Server {
@@ -80,7 +80,7 @@ async fn talk(mut stream: TcpStream, seen: Seen) -> Option<()> {
                 return None;
             }
             "hangup" => return None,
-            // Promises more than it sends.
+            // The header announces more bytes than are sent.
             "cut" => {
                 let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 500\r\n\r\n{\"choices\"").await;
                 return None;

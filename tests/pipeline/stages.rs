@@ -1,4 +1,5 @@
-//! Stages that decide row by row: what they keep, what they name, and that parts make the whole.
+//! Tests stages that decide row by row: the rows that they keep and reject, and that the parts give the same as the
+//! whole.
 
 use std::path::{Path, PathBuf};
 
@@ -13,7 +14,8 @@ fn png(path: &Path, side: u32) {
     image::RgbImage::from_fn(side, side, |x, y| image::Rgb([(x * 40) as u8, (y * 40) as u8, 9])).save(path).unwrap();
 }
 
-/// `count` answered questions with a picture each, every fifth answered wrong; the picture of the last is not there.
+/// Writes `count` answered questions with a picture each. Every fifth answer is wrong. The picture of the last row is
+/// missing.
 fn answered(dir: &Path, name: &str, count: usize) -> PathBuf {
     png(&dir.join("a.png"), 5);
     let row = |i: usize| {
@@ -138,7 +140,7 @@ fn mix_takes_rows_by_weight_and_turn() {
     assert_eq!((of("a").len(), of("b").len(), of("c").len()), (90, 20, 15));
     assert_eq!((summary.kept, &summary.rejected["not_drawn"]), (125, &15));
     assert_eq!(summary.rows, 140);
-    // Each set's own order, once through before any row comes again; the sets by turns.
+    // Each set keeps its own order, and every row occurs once before any row occurs again. The sets alternate.
     assert_eq!(of("b")[..10], of("b")[10..]);
     let numbers: Vec<usize> = of("a").iter().map(|id| id[1..].parse().unwrap()).collect();
     assert!(numbers[..60].is_sorted() && numbers[60..].is_sorted());

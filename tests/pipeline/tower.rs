@@ -1,4 +1,5 @@
-//! Doubles by a model's vision tower: what it finds beside the hashes, in parts, stopped and on the emulated card.
+//! Tests deduplication with a model's vision tower: the duplicates that it finds in addition to the hashes, in parts,
+//! after a stop, and on the emulated GPU.
 
 use std::path::{Path, PathBuf};
 
@@ -16,7 +17,7 @@ use super::dedup::{encoded, picture};
 use super::{Impatient, files, in_parts, lines, observed, reads, refused, rows, run, runtime, write_lines};
 use crate::train::tiny;
 
-/// The picture under a shade: stripes too faint to see that turn most bits of a difference hash of flat areas.
+/// Returns the picture with stripes that are too faint to see, but change most bits of a difference hash of flat areas.
 fn shaded(picture: &DynamicImage) -> DynamicImage {
     let picture = picture.to_rgb8();
     let (width, height) = picture.dimensions();
@@ -33,8 +34,9 @@ fn row(id: String, question: &str, pictures: &[DynamicImage]) -> Value {
 
 const ASKED: &str = "How many discs do you see?";
 
-/// `count` pictures with one question, after them a shaded one of every fourth; a row that asks something else of a shaded
-/// one; two rows of two pictures each, of which the first is the same and the second shaded; one without a picture.
+/// Writes `count` pictures with one question, then a striped version of every fourth picture. Adds a row with another
+/// question about a striped picture, two rows of two pictures (the first picture is the same, the second one is
+/// striped), and a row without a picture.
 fn set_up(dir: &Path, count: u64) -> DedupConfig {
     let model = dir.join("model");
     tiny::base_model(&model);
@@ -79,7 +81,7 @@ fn what_was_embedded_is_not_embedded_again() {
     assert!(matches!(observed(&config, &stopped, None, &Impatient::after(1)), Err(Error::Stopped)));
     let path = stopped.join("embeddings.bin");
     let kept = std::fs::read(&path).unwrap();
-    // Of the first 32 rows a key and f16 each; the last is cut in half.
+    // The first 32 rows have a key and f16 values each. The last record is cut in half.
     let record = 16 + 2 * 32;
     assert_eq!(kept.len(), 32 * record);
     std::fs::write(&path, &kept[..kept.len() - record / 2]).unwrap();
@@ -92,7 +94,8 @@ fn what_was_embedded_is_not_embedded_again() {
     forgery.copy_within(record + 16..2 * record, 16);
     std::fs::write(forged.join("embeddings.bin"), forgery).unwrap();
     run(&config, &forged, None).unwrap();
-    // The first picture is no longer what its shaded one is: what was kept is what counts.
+    // The stored embedding of the first picture is forged and differs from that of its striped version. The stored
+    // value counts.
     assert_eq!(rejected(&whole)[0], "s0");
     assert_eq!(rejected(&forged), rejected(&whole)[1..]);
 }
@@ -126,7 +129,7 @@ fn a_model_that_is_none_is_refused() {
     for (key, want) in [("embed_threshold=0.9", "a model directory as `model`"), ("embed_threshold=1.5", "0.01 to 1")] {
         assert!(refused(load(key)).contains(want), "{key}");
     }
-    // A language model alone.
+    // A language model without a vision tower.
     let path = model.join("config.json");
     let mut text: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
     text.as_object_mut().unwrap().remove("vision_config");

@@ -1,4 +1,4 @@
-//! What ranks hand each other is what was handed over.
+//! Tests that ranks receive exactly the data that other ranks send.
 
 use std::sync::atomic::Ordering;
 
@@ -17,13 +17,13 @@ fn cpu() -> Device {
     Device::cpu(&Plan::default().with(Region::Workspace, BYTES), 1, Isa::detect()).unwrap()
 }
 
-/// A number that looks like none before.
+/// Returns a pseudo-random number for three indices.
 fn mixed(a: usize, b: usize, c: usize) -> usize {
     let mixed = (a * 31 + b * 17 + c * 7 + 3) as u64;
     (mixed.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40) as usize
 }
 
-/// Elements of the `i`-th tensor that `from` sends to `to`: none, few and many.
+/// Returns the number of elements of the `i`-th tensor that `from` sends to `to`: none, few or many.
 fn len(from: usize, to: usize, i: usize) -> usize {
     [0, 1, 1000, 70_001][mixed(from, to, i) % 4]
 }
@@ -128,7 +128,8 @@ fn a_stop_asked_of_one_reaches_all() {
     entries[2].stop.store(true, Ordering::Relaxed);
     let flags: Vec<_> = entries.iter().map(|entry| entry.stop.clone()).collect();
     all_well(entries, |tcp| {
-        // As a run does: all look at each step, and stop at the one where any has seen it.
+        // As in a real run, all ranks check the flag at each step, and all stop at the step at which any rank has seen
+        // it.
         let flag = &flags[tcp.rank()];
         while !tcp.any("stop", &[tcp.rank() != 2 && flag.load(Ordering::Relaxed)])?[0] {}
         Ok(())
@@ -136,7 +137,7 @@ fn a_stop_asked_of_one_reaches_all() {
     assert!(flags[0].load(Ordering::Relaxed));
 }
 
-/// A rank that hands over much holds little of it: on the host a piece at a time.
+/// A rank that sends much data keeps only one piece at a time on the host.
 #[test]
 fn much_is_handed_over_piece_by_piece() {
     const LEN: usize = 3 << 20;

@@ -1,4 +1,4 @@
-//! Who is lost, late, another or failed is named to all, who end; and nothing hangs.
+//! Tests that a rank that is lost, late, replaced or failed is named to all ranks. All of them end, and nothing hangs.
 
 use std::time::Duration;
 
@@ -7,21 +7,21 @@ use omr::ranks::{Ranks, Tcp};
 
 use super::{Entry, all_end, by_rank, entries};
 
-/// Entries with deadlines that a test can wait for.
+/// Returns entries with short timeouts for tests.
 fn hasty(size: usize) -> Vec<Entry> {
     let mut entries = entries(size);
     entries.iter_mut().for_each(|entry| entry.config.timeout_s = 2.0);
     entries
 }
 
-/// Collectives until one fails.
+/// Runs collectives until one fails.
 fn go_on(tcp: &mut Tcp) -> Result<()> {
     loop {
         tcp.gather("losses", &[0; 100])?;
     }
 }
 
-/// Every rank but `except` has an error with all of `parts`, of one exit status.
+/// Asserts that every rank except `except` has an error with all of `parts` and the same exit code.
 fn told(errors: &[Error], except: Option<usize>, exit_code: u8, parts: &[&str]) {
     for (rank, error) in errors.iter().enumerate().filter(|(rank, _)| Some(*rank) != except) {
         let text = error.to_string();
@@ -58,7 +58,7 @@ fn what_one_failed_of_is_what_all_end_with() {
         });
         told(&errors, Some(failed), 2, &[&format!("rank {failed} ("), "has ended: rows.jsonl: found a broken row"]);
         let ranks_word = |error: &Error| matches!(error, Error::Rank { told, .. } if *told);
-        // Rank 0 says it to people, unless it is its own.
+        // Rank 0 reports the error to the user, unless the error is its own.
         assert!((1..3).filter(|rank| *rank != failed).all(|rank| ranks_word(&errors[rank])));
         assert!(!ranks_word(&errors[0]));
     }
@@ -83,7 +83,7 @@ fn one_that_does_not_come_is_named_with_where_it_is() {
     let errors = all_end(hasty(3), |tcp| {
         tcp.gather("losses", &[])?;
         if tcp.rank() == 1 {
-            // Alive, and in no collective, until it hears.
+            // The rank is alive but in no collective until it receives the error.
             std::thread::sleep(Duration::from_secs(3));
         }
         tcp.gather("touched", &[]).map(drop)
@@ -96,7 +96,7 @@ fn one_that_does_not_come_is_named_with_where_it_is() {
     );
 }
 
-/// Work that takes one rank longer than the deadline is waited for, unless that rank is lost.
+/// The other ranks wait for one rank's work beyond the timeout, unless that rank is lost.
 #[test]
 fn what_takes_one_rank_long_is_waited_for() {
     let long = |lost: bool| {
@@ -129,7 +129,8 @@ fn what_takes_one_rank_long_is_waited_for() {
 fn one_that_stops_beating_is_lost() {
     for silent in [0, 1] {
         let mut entries = hasty(2);
-        // A beat comes each fifth of that, and each half second at the most seldom: too seldom for the other.
+        // A rank sends heartbeats at a fifth of its own interval, or every half second if that is shorter. Here this is
+        // too slow for the other rank.
         entries[1 - silent].config.heartbeat_s = 0.2;
         entries[silent].config.heartbeat_s = 60.0;
         entries.iter_mut().for_each(|entry| entry.config.timeout_s = 60.0);
@@ -153,7 +154,7 @@ fn another_program_size_or_rank_is_refused_by_name() {
     other[2].place.rank = 1;
     let errors = all_end(other, go_on);
     told(&errors[..1], None, 2, &["rank 1: found two processes"]);
-    // One of the two is refused, the other told.
+    // One of the two processes is refused, and the other one receives an error, too.
     told(&errors, None, 2, &["two processes"]);
 }
 
@@ -164,7 +165,7 @@ fn one_of_an_earlier_round_is_sent_away_and_not_waited_with() {
     let errors = all_end(other, go_on);
     told(&errors[1..], None, 2, &["rank 1 (", "of restart 0, rank 0 of restart 1"]);
     told(&errors[..1], None, 1, &["rank 1 has not come within 2 s", "sent away: rank 1 ("]);
-    // Of a later round: rank 0 is about to go, another will come.
+    // If the other rank is of a later round, rank 0 will exit soon and a new rank 0 will start.
     let mut other = hasty(2);
     other[1].place.round = 1;
     let errors = all_end(other, go_on);
@@ -187,6 +188,6 @@ fn no_rank_0_and_no_others_is_said_in_time() {
     let mut alone = hasty(3);
     let (first, others) = (alone.remove(0), alone);
     told(&all_end(vec![first], go_on), None, 1, &["rank 1, 2 has not come within 2 s"]);
-    // Its port is closed now.
+    // The port is closed now.
     told(&all_end(others, go_on), None, 1, &["rank 0 is not to be found at 127.0.0.1, port"]);
 }

@@ -1,4 +1,4 @@
-//! Ranks as threads of one process, over loopback.
+//! Tests of ranks that run as threads of one process, over loopback.
 
 mod collectives;
 mod lost;
@@ -14,7 +14,7 @@ use omr::config::DistConfig;
 use omr::error::{Error, Result};
 use omr::ranks::{Launcher, Place, Ranks, Secret, Start, Tcp};
 
-/// One rank's way in: everything that a test may want to be another.
+/// Everything that one rank needs to join. Tests change single fields.
 pub struct Entry {
     place: Place,
     listener: Option<TcpListener>,
@@ -24,7 +24,7 @@ pub struct Entry {
     stop: Arc<AtomicBool>,
 }
 
-/// Rank `rank` of `size`, by a port that rank 0 listens on.
+/// Returns the entries of `size` ranks that meet at a port on which rank 0 listens.
 pub fn entries(size: usize) -> Vec<Entry> {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -54,7 +54,7 @@ pub fn start(entry: &mut Entry) -> Result<Tcp> {
     start_with(entry, Box::new(|_| {}))
 }
 
-/// [`start`], and what ends a process that cannot end by itself.
+/// Like [`start`], with a function that ends a process that cannot end by itself.
 fn start_with(entry: &mut Entry, end: Box<dyn Fn(&Error) + Send + Sync>) -> Result<Tcp> {
     Tcp::start(Start {
         place: &entry.place,
@@ -68,7 +68,7 @@ fn start_with(entry: &mut Entry, end: Box<dyn Fn(&Error) + Send + Sync>) -> Resu
     })
 }
 
-/// What `work` makes of each rank, each on a thread; by rank.
+/// Runs `work` for each rank on its own thread. Returns the results by rank.
 pub fn by_rank<T: Send>(entries: Vec<Entry>, work: impl Fn(Result<Tcp>) -> T + Sync) -> Vec<T> {
     std::thread::scope(|scope| {
         let work = &work;
@@ -78,7 +78,7 @@ pub fn by_rank<T: Send>(entries: Vec<Entry>, work: impl Fn(Result<Tcp>) -> T + S
     })
 }
 
-/// All ranks do `work` and say goodbye.
+/// Runs `work` on all ranks and ends the run properly.
 fn all_well<T: Send>(entries: Vec<Entry>, work: impl Fn(&mut Tcp) -> Result<T> + Sync) -> Vec<T> {
     by_rank(entries, |tcp| {
         let mut tcp = tcp.unwrap();
@@ -88,12 +88,12 @@ fn all_well<T: Send>(entries: Vec<Entry>, work: impl Fn(&mut Tcp) -> Result<T> +
     })
 }
 
-/// What each of `size` ranks makes of `work`, by rank.
+/// Returns the results of `work` on each of `size` ranks, by rank.
 pub fn over<T: Send>(size: usize, work: impl Fn(&mut Tcp) -> T + Sync) -> Vec<T> {
     all_well(entries(size), |tcp| Ok(work(tcp)))
 }
 
-/// All ranks do `work`, which errors at each.
+/// Runs `work` on all ranks, which must fail on each. Returns the errors.
 fn all_end(entries: Vec<Entry>, work: impl Fn(&mut Tcp) -> Result<()> + Sync) -> Vec<Error> {
     by_rank(entries, |tcp| {
         let mut tcp = match tcp {

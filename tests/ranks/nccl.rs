@@ -1,5 +1,6 @@
-//! Ranks by NCCL, against a library that stands in for it (`nccl.c`) on the emulator's memory: which calls, in which order,
-//! on which stream, what arrives, and what is said and done when something fails, is lost or hangs. Two cards have not run it.
+//! Tests ranks with NCCL against a library that replaces it (`nccl.c`), on the emulator's memory. The tests check the
+//! calls, their order and stream, the transferred data, and the behaviour when something fails, is lost or hangs. They
+//! have not run on two GPUs.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -17,11 +18,11 @@ use omr::tensor::{DType, Tensor};
 use super::collectives::{all_gather, exchange, host_bytes};
 use super::{Entry, by_rank, entries};
 
-/// The library with a folder of its own.
+/// The replacement library in its own folder.
 pub struct StandIn(tempfile::TempDir);
 
 impl StandIn {
-    /// One for which things go wrong as `play` says.
+    /// Creates a library in which the failures described by `play` happen.
     pub fn new(play: &str) -> StandIn {
         static BUILT: OnceLock<Vec<u8>> = OnceLock::new();
         let build = || {
@@ -39,12 +40,12 @@ impl StandIn {
         StandIn(folder)
     }
 
-    /// Its file.
+    /// Returns the path of the library.
     pub fn path(&self) -> PathBuf {
         self.0.path().join("libnccl.so.2")
     }
 
-    /// The calls of a rank, in order.
+    /// Returns the calls of a rank, in order.
     pub fn log(&self, rank: usize) -> Vec<String> {
         let text = std::fs::read_to_string(self.0.path().join(format!("log-{rank}"))).unwrap_or_default();
         text.lines().map(str::to_owned).collect()
@@ -56,7 +57,7 @@ impl StandIn {
 }
 
 fn emu() -> Emu {
-    // Work is done as late as a card may.
+    // Work is completed as late as a GPU may complete it.
     let options = Options { shadow: false, completion: Completion::Lazy, ..Options::default() };
     Emu::new(options).unwrap()
 }
@@ -69,7 +70,7 @@ fn begin(tcp: Tcp, stand_in: &StandIn) -> Result<Nccl> {
     Nccl::start(tcp, || Ok((stand_in.open()?, Box::new(emu()) as Box<dyn Driver>)))
 }
 
-/// All ranks do `work` by NCCL and say goodbye; what each ends with.
+/// Runs `work` on all ranks with NCCL and ends the run. Returns the result of each rank.
 fn all(entries: Vec<Entry>, stand_in: &StandIn, work: impl Fn(&mut Nccl) -> Result<()> + Sync) -> Vec<Result<()>> {
     by_rank(entries, |tcp| {
         let mut ranks = begin(tcp?, stand_in)?;
@@ -87,7 +88,7 @@ fn zeros(dev: &mut Device, bytes: usize) -> Result<Tensor> {
     dev.zeros(Region::Workspace, DType::F32, &[bytes / 4])
 }
 
-/// Something from each of two ranks to the other.
+/// Sends data from each of two ranks to the other.
 fn small(ranks: &mut Nccl) -> Result<()> {
     let mut dev = device();
     let (own, other) = (ranks.rank(), 1 - ranks.rank());
@@ -128,7 +129,7 @@ fn calls_are_grouped_in_order_on_the_stream_of_the_device() {
         let mut dev = device();
         let mut sides = [vec![Vec::new(); 2], vec![Vec::new(); 2]];
         let own = ranks.rank();
-        // To rank 1 three tensors, one of nothing; to rank 0 one; to oneself one.
+        // Rank 1 receives three tensors, one of them empty. Rank 0 receives one, and each rank sends one to itself.
         for bytes in [3000, 0, 500] {
             sides[own][1 - own].push(zeros(&mut dev, bytes)?);
         }
@@ -166,7 +167,7 @@ fn calls_are_grouped_in_order_on_the_stream_of_the_device() {
     assert_eq!(stand_in.log(1), expected(1, recv, send));
 }
 
-/// Every rank has an error with all of `parts`.
+/// Asserts that every rank has an error with all of `parts`.
 fn told(ends: &[Result<()>], parts: &[&str]) {
     for (rank, end) in ends.iter().enumerate() {
         let text = end.as_ref().unwrap_err().to_string();
@@ -181,7 +182,7 @@ fn what_each_function_fails_of_is_said_by_all() {
         let stand_in = StandIn::new(&format!("fail {function} 1 5\n"));
         let ends = all(entries(2), &stand_in, small);
         told(&ends, &["rank 1 (", &format!("{function}: NCCL's error 5: invalid usage (words of NCCL)")]);
-        // The other waits for it, but at the end.
+        // The other rank also aborts, except if the failing call is the last one.
         let first = usize::from(function == "ncclCommFinalize");
         for rank in first..2 {
             assert_eq!(stand_in.log(rank).last().unwrap(), "abort", "{function}, rank {rank}");
@@ -201,7 +202,8 @@ fn what_each_function_fails_of_is_said_by_all() {
 
 #[test]
 fn an_error_that_comes_later_ends_all() {
-    // What no rank is behind is said at once; of what a lost rank may be behind it is waited for who that is: nobody here.
+    // An error that no other rank can have caused is reported at once. If a lost rank may be the cause, the rank first
+    // waits for a report about it. Here, no such report comes.
     for (code, heartbeat) in [(1, 30.0), (6, 0.2)] {
         let stand_in = StandIn::new(&format!("async 1 {code} 1\n"));
         let mut entries = entries(2);
@@ -255,7 +257,7 @@ fn what_is_no_nccl_or_too_old_is_said() {
     assert!(text.contains("libm.so.6: found no ncclGetVersion"), "{text}");
     let text = StandIn::new("version 2804\n").open().map(drop).unwrap_err().to_string();
     assert!(text.contains("found NCCL 2.8.4, expected 2.22.0 or later"), "{text}");
-    // Where one rank of two has none, the other hears of it.
+    // If one of two ranks has no library, the other rank receives an error.
     let stand_in = StandIn::new("");
     let ends = by_rank(entries(2), |tcp| {
         let tcp = tcp?;
@@ -267,7 +269,8 @@ fn what_is_no_nccl_or_too_old_is_said() {
     assert!(ends[0].as_ref().unwrap_err().to_string().contains("rank 1 ("));
 }
 
-/// Two processes by NCCL that exchange something, of which rank 1 gets stuck or, as `fails` says, has an error of its own.
+/// Starts two processes that exchange data with NCCL. Rank 1 hangs in the exchange or, if `fails` is true, has its own
+/// error.
 fn stuck(stand_in: &StandIn, timeout_s: &str, fails: bool) -> [Child; 2] {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     [0, 1].map(|rank| {
@@ -281,7 +284,7 @@ fn stuck(stand_in: &StandIn, timeout_s: &str, fails: bool) -> [Child; 2] {
     })
 }
 
-/// On its own this has no ranks to be one of; see [`stuck`].
+/// Runs only as a child process of [`stuck`]. Otherwise it has no ranks to join.
 #[test]
 fn a_rank_of_its_own() {
     let Ok(told) = std::env::var("OMR_TEST_RANK") else { return };
@@ -306,7 +309,7 @@ fn a_rank_of_its_own() {
     end(&error);
 }
 
-/// Waits until rank 1 is in the move that it does not end.
+/// Waits until rank 1 is inside the exchange that does not end.
 fn until_stuck(stand_in: &StandIn, children: &mut [Child; 2]) {
     let began = Instant::now();
     while stand_in.log(1).iter().filter(|line| line.starts_with("group")).count() < 2 {

@@ -1,5 +1,5 @@
-//! One rank by NCCL is no ranks, in each bit: on a card by NVIDIA's library, which then sends to itself what it is tried with,
-//! on the emulator by the one that stands in for it.
+//! Tests that a run with a single NCCL rank is bitwise identical to a run without ranks. On a GPU it uses NVIDIA's
+//! library, which then sends the test data to itself. On the emulator it uses the replacement library.
 
 use half::bf16;
 use omr::config::OptimConfig;
@@ -19,7 +19,7 @@ use super::nccl::StandIn;
 use super::{entries, start};
 use crate::kernels;
 
-/// Weights after two updates of three lanes, their bits.
+/// Returns the weights after two updates with three gradient lanes.
 fn updated(ranks: &mut dyn Ranks) -> Result<Vec<bf16>> {
     let mut dev = kernels::emu();
     let mut layout = ParamLayout::new(DType::Bf16);
@@ -58,7 +58,7 @@ fn updated(ranks: &mut dyn Ranks) -> Result<Vec<bf16>> {
 
 #[test]
 fn one_rank_by_nccl_is_no_ranks() {
-    // A machine with a card need not have a compiler.
+    // A machine with a GPU may have no C compiler.
     let stand_in = (kernels::kind() == Kind::Emu).then(|| StandIn::new(""));
     if let (None, Err(error)) = (&stand_in, Library::find()) {
         println!("skipped on a card: one rank by NCCL: {error}");

@@ -1,4 +1,4 @@
-//! What ranks hand each other for an update, counted.
+//! Counts the bytes that ranks exchange for an update.
 
 use omr::config::OptimConfig;
 use omr::device::{Device, Isa, Plan, Target};
@@ -13,8 +13,9 @@ use omr::train::lanes::Lanes;
 
 use super::{all_well, entries};
 
-/// A lane's gradients go to their owners, each once; of the update go, to each other rank, a sum of the norm for each chunk
-/// and the weights that a rank owns. Where a rank carries several lanes, what it owns goes to the host and back in between.
+/// Runs an update and checks the bytes sent. Each gradient of a lane is sent to its owner once. For the update, each
+/// other rank receives one sum of the norm per chunk and the weights that a rank owns. If a rank has several lanes, its
+/// own part of the sum goes to the host and back between the rounds.
 fn hands_over(dev: &mut Device, ranks: &mut dyn Ranks) -> Result<u64> {
     const LANES: usize = 5;
     let size = ranks.size();
@@ -37,7 +38,7 @@ fn hands_over(dev: &mut Device, ranks: &mut dyn Ranks) -> Result<u64> {
         let before = ranks.sent();
         lanes.add(dev, ranks, &mut grads, round)?;
         let lane = if lanes.of_round(round).is_some() { 4 * (all - own) } else { 0 };
-        // A byte a parameter says whether it has a gradient.
+        // One byte per parameter: true if it has a gradient.
         assert_eq!(ranks.sent() - before, (lane + others * grads.num_params()) as u64, "{size} ranks");
     }
     assert_eq!((lanes.host_bytes(), lanes.moved()), (4 * own, (2 * (lanes.rounds() - 1) * 4 * own) as u64));
@@ -54,7 +55,7 @@ fn an_update_hands_over_what_the_formula_says() {
             let mut dev = Device::cpu(&Plan::uniform(1 << 23), 1, Isa::detect())?;
             hands_over(&mut dev, tcp)
         });
-        // A plan counts the same, and no byte is sent that another does not receive.
+        // A plan counts the same bytes, and every byte that one rank sends is received by another.
         let counted = |rank| {
             let mut alone = OneRank::new(rank, size);
             hands_over(&mut Device::count_for(Target::cpu(1)), &mut alone).unwrap();

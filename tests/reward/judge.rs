@@ -1,4 +1,5 @@
-//! The judge against a server that hangs, lies, errs, is busy and chats: every verdict and every count.
+//! Tests the judge against a server that hangs, gives wrong replies, fails, is busy and chats. Checks every verdict and
+//! every count.
 
 use omr::answers::RunStore;
 use omr::config::{JudgeConfig, ScorerConfig};
@@ -23,7 +24,7 @@ fn config(server: &Server) -> JudgeConfig {
     }
 }
 
-/// A response in the format whose answer the rules call wrong.
+/// Returns a response in the right format. The rules judge its answer as wrong.
 fn response(answer: &str) -> String {
     format!("<think>t</think><answer>{answer}</answer>")
 }
@@ -47,7 +48,7 @@ async fn every_reply_has_its_verdict_and_every_request_is_counted() {
     let server = Server::start();
     let client =
         Client::new(&JudgeConfig { timeout_s: 3.0, deadline_s: 30.0, ..config(&server) }, "judge", None).unwrap();
-    // The answer, what is said of it in strict and in compat, how often each of both asks the server.
+    // The answer, its verdict in strict and in compat mode, and the number of requests that each mode sends.
     let cases = [
         ("yes", "1", "1", 1),
         ("spaced", "1", "1", 1),
@@ -72,7 +73,7 @@ async fn every_reply_has_its_verdict_and_every_request_is_counted() {
     for (answer, strict, compat, asked) in cases {
         for (mode, want) in [(Mode::Strict, strict), (Mode::Compat, compat)] {
             let client = client.clone();
-            // Another question for each mode, so that they do not share a request.
+            // Each mode has its own question, so the modes do not share a request.
             all.spawn(async move {
                 let answer = if mode == Mode::Strict { answer.to_owned() } else { format!("{answer} compat") };
                 let judged = ask(&client, &answer, mode).await.unwrap();
@@ -93,7 +94,7 @@ async fn every_reply_has_its_verdict_and_every_request_is_counted() {
     // Strict: yes, spaced, thinks, flaky, busy. Compat: yes, spaced, ten, minus, flaky, busy.
     assert_eq!(summary, Summary { model: "j".into(), used: 36, hits: 11, unjudged: 23 });
     for (answer, _, _, asked) in cases {
-        // Flaky and busy succeed from the second time on, whoever asked first.
+        // "flaky" and "busy" succeed from the second request on, independent of the mode that sent the first one.
         let both = if ["flaky", "busy"].contains(&answer) { server.times(answer) } else { 2 * asked };
         assert_eq!(server.times(answer), both, "{answer}");
     }
@@ -104,7 +105,7 @@ async fn what_is_sent_is_the_question_the_gold_and_the_answer_at_temperature_0()
     let server = Server::start();
     let client = Client::new(&config(&server), "judge", None).unwrap();
     ask(&client, "yes it is", Mode::Strict).await.unwrap();
-    // Right by the rules: nothing is asked.
+    // The rules accept this answer, so no request is sent.
     let right = ask(&client, "gold", Mode::Strict).await.unwrap();
     assert_eq!((word(&right).as_str(), right.calls), ("not asked", 0));
     let seen = server.seen.lock().unwrap();
@@ -168,7 +169,7 @@ async fn verdicts_outlive_the_run_and_silence_does_not() {
     };
     assert_eq!(asked(&config(&server)).await, 3);
     assert_eq!(asked(&config(&server)).await, 4);
-    // Another model has not said anything yet.
+    // Another model has no stored verdicts yet.
     assert_eq!(asked(&JudgeConfig { model: "k".into(), ..config(&server) }).await, 7);
     assert_eq!((server.times("yes"), server.times("prose")), (2, 3));
 }
@@ -179,7 +180,7 @@ async fn a_judge_that_is_down_is_an_error_after_a_few_and_is_left_alone_then() {
     let config = JudgeConfig { max_retries: 0, max_failures: 3, concurrency: 1, ..config(&server) };
     let client = Client::new(&config, "judge", None).unwrap();
     let mut words = Vec::new();
-    // An answer in between says that it is up.
+    // An answer in between shows that the judge is up.
     for answer in ["down 1", "down 2", "yes", "down 3", "down 4"] {
         words.push(word(&ask(&client, answer, Mode::Strict).await.unwrap()));
     }
@@ -190,7 +191,7 @@ async fn a_judge_that_is_down_is_an_error_after_a_few_and_is_left_alone_then() {
         let text = error.to_string();
         assert!(text.contains(&server.base_url) && text.contains("3 requests") && text.contains("500"), "{text}");
     }
-    // What it said before stands.
+    // Stored verdicts remain valid.
     assert_eq!(word(&ask(&client, "yes", Mode::Strict).await.unwrap()), "1");
     assert_eq!(server.count(), 6);
 
@@ -217,11 +218,11 @@ async fn a_request_ends_at_its_deadline_whatever_is_left_to_try() {
         let Some(Ruling::Unjudged(what)) = &judged.judge else { panic!("{judged:?}") };
         assert!(what.contains("within the deadline of 0.3 s"), "{what}");
     }
-    // None where the machine was too busy to get it there in time.
+    // Zero if the machine was too busy to send the request in time.
     assert!(server.times("hangs") <= 1);
 }
 
-/// A scorer asks beside other work and gives the scores in the order of the responses.
+/// A scorer sends its requests concurrently and returns the scores in the order of the responses.
 #[test]
 fn scores_come_back_in_order() {
     let server = Server::start();

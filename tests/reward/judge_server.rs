@@ -1,4 +1,4 @@
-//! A scripted judge on the loopback: the answer it is asked about says what happens to the request.
+//! A scripted judge server on the loopback interface. The answer in a request determines the reply.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -12,26 +12,26 @@ use axum::{Json, Router};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-/// What the server saw.
+/// Requests that the server received.
 #[derive(Default)]
 pub struct Seen {
-    /// Requests by the first word of the answer asked about.
+    /// Number of requests by the first word of the answer in question.
     pub times: HashMap<String, usize>,
-    /// All bodies, in the order they came.
+    /// Bodies of the requests, in order of arrival.
     pub bodies: Vec<Value>,
     in_flight: usize,
-    /// Most requests at once.
+    /// Largest number of requests at the same time.
     pub most_in_flight: usize,
 }
 
-/// A judge that runs until the test's process ends.
+/// A judge that runs until the test process ends.
 pub struct Server {
     pub base_url: String,
     pub seen: Arc<Mutex<Seen>>,
 }
 
 impl Server {
-    /// Starts it on a thread of its own, so that tests with and without a runtime can ask it.
+    /// Starts the server on its own thread, so that tests with and without an async runtime can use it.
     pub fn start() -> Server {
         let seen = Arc::<Mutex<Seen>>::default();
         let (send, receive) = std::sync::mpsc::channel();
@@ -48,18 +48,18 @@ impl Server {
         Server { base_url: receive.recv().unwrap(), seen }
     }
 
-    /// Requests in all.
+    /// Returns the total number of requests.
     pub fn count(&self) -> usize {
         self.seen.lock().unwrap().bodies.len()
     }
 
-    /// Requests about answers that begin with `word`.
+    /// Returns the number of requests about answers that begin with `word`.
     pub fn times(&self, word: &str) -> usize {
         self.seen.lock().unwrap().times.get(word).copied().unwrap_or_default()
     }
 }
 
-/// The text between the fences under `title`.
+/// Returns the text between the fences under `title`.
 pub fn block<'a>(prompt: &'a str, title: &str) -> Option<&'a str> {
     let rest = prompt.split_once(&format!("{title}:\n```\n"))?.1;
     Some(rest.split_once("\n```")?.0)
@@ -100,7 +100,7 @@ async fn reply(word: &str, times: usize) -> Response {
         "both" => said(json!("1 or 0")),
         "empty" => said(json!("")),
         "null" => said(Value::Null),
-        // Long enough that others come meanwhile.
+        // Long enough that other requests arrive in the meantime.
         "slow" => {
             tokio::time::sleep(Duration::from_millis(20)).await;
             said(json!("1"))
@@ -119,7 +119,7 @@ async fn reply(word: &str, times: usize) -> Response {
         "refused" => (StatusCode::BAD_REQUEST, "too long").into_response(),
         "locked" => (StatusCode::UNAUTHORIZED, "no key").into_response(),
         "7077" => said(json!("0")),
-        // Whatever a small model says.
+        // The reply of a small model to any other answer.
         _ => said(json!("1")),
     }
 }

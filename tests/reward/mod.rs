@@ -1,4 +1,4 @@
-//! Scores: by the rules, by a judge, by a reward process of one's own.
+//! Tests of scores: by the rules, by a judge, and by a user's own reward process.
 
 mod judge;
 pub mod judge_server;

@@ -1,4 +1,4 @@
-//! One's own reward: what a process may answer, and that nothing it does wrong becomes a score.
+//! Tests a user's own reward process: the answers that it may give, and that none of its failures becomes a score.
 
 use std::path::Path;
 
@@ -35,7 +35,7 @@ fn failure(result: &Result<Judged>) -> String {
 
 #[test]
 fn answers_come_back_in_the_order_of_the_rows() {
-    // The score is the number behind "id"; the processes share the work as it comes.
+    // The score is the number after "id". The processes share the work dynamically.
     let script = "while read -r line; do id=${line#*'\"id\":'}; id=${id%%,*}; \
                   printf '{\"id\":%d,\"score\":%d.5,\"acc_score\":1,\"predict_str\":\"p\"}\\n' $id $id; done";
     let judged = scorer(script, 3).score_all(items(40));
@@ -51,7 +51,7 @@ fn a_process_that_dies_is_an_error_that_names_the_row_it_died_at() {
     let script = "read -r line; echo '{\"score\": 1}'; read -r line; echo 'KeyError: boom' >&2; exit 3";
     let judged = scorer(script, 1).score_all(items(4));
     assert_eq!(judged[0].as_ref().unwrap().score.score, 1.0);
-    // The rows behind it say what happened, not that they failed.
+    // The rows after it report what happened. They do not count as failed themselves.
     for judged in &judged[1..] {
         let text = failure(judged);
         for part in ["rows.jsonl row 2", "ended", "exit status: 3", "KeyError: boom"] {
@@ -69,7 +69,7 @@ fn a_process_that_hangs_is_an_error_that_names_the_row() {
     assert!(judged[0].is_ok(), "{judged:?}");
     let text = failure(&judged[1]);
     assert!(text.contains("rows.jsonl row 2: no answer within 3 s"), "{text}");
-    // One that does not even read what it is given.
+    // A process that does not even read its input.
     let long = Item { response: "x".repeat(1 << 20), ..items(1).remove(0) };
     let text = failure(&within(0.4, "exec sleep 600", 1).score_all(vec![long])[0]);
     assert!(text.contains("rows.jsonl row 1: no answer within 0.4 s"), "{text}");

@@ -1,4 +1,4 @@
-//! What a score takes from a response and its question: thinking, boxes, options, format.
+//! Tests the parts of a response and its question that a score uses: thinking, boxes, options, format.
 
 use omr::config::{Format, Rubric, ScorerConfig};
 use omr::reward::{Mode, Score, score};
@@ -19,9 +19,9 @@ fn an_answer_inside_a_thinking_that_never_closed_earns_nothing() {
     ] {
         assert_eq!(strict(response, "8").score, 0.0, "{response:?}");
     }
-    // The published scorer pays for them.
+    // The published scorer rewards such responses.
     assert_eq!(score("<think>\\boxed{8}", "8", None, Mode::Compat).score, 1.0);
-    // What was said before a second thinking was said.
+    // Text before a second thinking counts as part of the response.
     assert_eq!(strict("<think>a</think><answer>8</answer><think>or", "8").acc_score, 1.0);
 }
 
@@ -60,7 +60,7 @@ fn the_text_of_an_option_answers_its_letter() {
         ("\\boxed{B}", "A", 0.0),
         // Two options have this text.
         ("\\boxed{15 cm}", "B", 0.0),
-        // None has this one.
+        // No option has this text.
         ("\\boxed{13 cm}", "A", 0.0),
     ] {
         assert_eq!(right(answer, gold, Mode::Strict), want, "{answer:?} for {gold:?}");

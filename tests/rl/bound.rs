@@ -1,4 +1,5 @@
-//! The plan of RL bounds what a run can take: whatever questions meet in a mini-batch and however long their answers are.
+//! Tests that the memory plan of RL is an upper bound for a run, for any questions in a mini-batch and any length of
+//! answers.
 
 use std::sync::Arc;
 
@@ -25,7 +26,7 @@ use serde_json::json;
 
 use crate::seed::seed;
 
-/// The digits model's sizes, or those of the 7B.
+/// Returns the sizes of the digits model, or those of the 7B model.
 pub fn model(large: bool) -> ModelConfig {
     let [d, f, layers, heads, kv, vocab] =
         if large { [3584, 18_944, 28, 28, 4, 152_064] } else { [32, 48, 2, 2, 1, 512] };
@@ -46,7 +47,7 @@ pub fn model(large: bool) -> ModelConfig {
     ModelConfig::from_json(&value, "config.json").unwrap()
 }
 
-/// A case: questions of any sizes, a config that has room for each with its answer.
+/// Returns a case: questions of random sizes, and a config with enough room for each of them and its answer.
 fn case(random: &mut Random, large: bool) -> (RlConfig, Index) {
     let mut below = |n: usize| random.below(n.max(1) as u64) as usize;
     let scale = if large { 16 } else { 1 };
@@ -65,7 +66,7 @@ fn case(random: &mut Random, large: bool) -> (RlConfig, Index) {
         index.push(Shape { tokens, targets: 0, grids: &grids });
     }
     let max_response_length = 1 + below(60 * scale);
-    // More than there are rows: these come again.
+    // May be more than the number of rows. Then rows are repeated.
     let prompts = 1 + below(2 * index.len());
     let config = RlConfig {
         dtype: Dtype::Bf16,
@@ -81,12 +82,12 @@ fn case(random: &mut Random, large: bool) -> (RlConfig, Index) {
     (config, index)
 }
 
-/// A mini-batch that could come: any questions, answers of any length.
+/// Returns a possible mini-batch: random questions, and answers of random length.
 fn mini_batch(random: &mut Random, model: &ModelConfig, config: &RlConfig, index: &Index) -> Vec<Group> {
     let mut below = |n: usize| random.below(n.max(1) as u64) as usize;
     let mut groups = Vec::new();
     let mut left: Vec<usize> = (0..index.len()).collect();
-    // Often of one kind, as the extremes are.
+    // Often of a single kind, because extreme cases are of one kind.
     match below(4) {
         0 => left.sort_by_key(|&i| index.tokens(i)),
         1 => left.sort_by_key(|&i| std::cmp::Reverse(index.shape(i).patches())),
@@ -112,7 +113,7 @@ fn mini_batch(random: &mut Random, model: &ModelConfig, config: &RlConfig, index
     groups
 }
 
-/// What an update of such a mini-batch takes, counted.
+/// Counts the memory that an update of such a mini-batch needs.
 fn taken(
     model: &ModelConfig,
     config: &RlConfig,
@@ -171,8 +172,8 @@ fn cases(count: usize) {
     }
 }
 
-/// Questions answered by the engine at random lengths and a mini-batch learned from, on a device with the planned memory and
-/// no more; its marks are those of the counting one.
+/// The engine answers questions with random lengths, and a mini-batch is trained on, on a device with exactly the
+/// planned memory. Its memory marks must equal those of the counting device.
 fn runs(number: usize, kind: Kind) {
     let mut random = Random::new(seed(), Purpose::Test, number as u64);
     let target = if kind == Kind::Cpu { Target::cpu(2) } else { Target::gpu(kind) };

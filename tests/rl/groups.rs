@@ -1,5 +1,5 @@
-//! A question's pictures are computed once for all its responses: against the way in which every response is a question of
-//! its own and has them computed again.
+//! Tests that a question's pictures are computed once for all its responses. The reference is a case in which every
+//! response has its own question, so its pictures are computed again.
 
 use std::sync::Arc;
 
@@ -25,10 +25,10 @@ use crate::kernels::emu;
 use crate::models;
 use crate::seed::seed;
 
-/// Pictures of 8 x 8 patches: chains over patches end where theirs do, so that a border between chunks changes no bit.
+/// Pictures of 8 x 8 patches. Sums over patches end at picture borders, so a border between chunks changes no bit.
 const SIDE: u32 = 8;
 
-/// Questions with so many pictures each, four responses to each.
+/// Questions with the given numbers of pictures, and four responses to each.
 struct Case {
     groups: Vec<Group>,
 }
@@ -72,7 +72,7 @@ impl Case {
         Case { groups }
     }
 
-    /// Every response to a question of its own.
+    /// Returns the same case with a separate question for every response.
     fn apart(&self) -> Case {
         let pairs = self.groups.iter().flat_map(|group| group.experience.iter().map(|e| (&group.question, e)));
         let own = |(i, (question, e)): (usize, (&Arc<Question>, &Experience))| {
@@ -94,7 +94,7 @@ impl Case {
     }
 }
 
-/// Gradients by parameter; whether it is the tower's.
+/// Gradients by parameter. The flag is true for parameters of the vision tower.
 type Gradients = Vec<(bool, Vec<f32>)>;
 
 struct Bench {
@@ -144,7 +144,7 @@ impl Bench {
         case.batch_mut().map(|e| e.ref_log_prob.take().unwrap()).collect()
     }
 
-    /// The case with old log-probs that are this policy's: as groups are learned from, sums that cancel in part.
+    /// Returns the case with the old log-probs of the current policy. The terms of a group's loss then partly cancel.
     fn on_policy(&mut self, mut case: Case) -> Case {
         let found = self.log_probs_of(&case, 1 << 20);
         for (e, log_probs) in case.batch_mut().zip(found) {
@@ -172,7 +172,7 @@ impl Bench {
     }
 }
 
-/// The norm of the difference, of `a`'s norm.
+/// Returns the norm of the difference, relative to the norm of `a`.
 fn apart(a: &Gradients, b: &Gradients) -> f64 {
     let sum = |f: &dyn Fn(f64, f64) -> f64| -> f64 {
         let pairs = a.iter().zip(b).flat_map(|((_, a), (_, b))| a.iter().zip(b));
@@ -238,8 +238,9 @@ fn gradients_in_bf16_are_as_far_from_those_in_f32_as_before() {
         all.push(apart(&exact, &new) / apart(&exact, &old));
         towers.push(apart(&tower(&exact), &tower(&new)) / apart(&tower(&exact), &tower(&old)));
     }
-    // Once rounded, a sum's error is that of one larger gradient, where several passes' errors cancel in part: over six seeds the
-    // means were 1.001 to 1.004, the tower's 1.002 to 1.013. Allowed is twice as far from 1.
+    // A sum that is rounded once has the error of one larger gradient, while the errors of several passes partly
+    // cancel. Over six seeds the means were 1.001 to 1.004, and 1.002 to 1.013 for the tower. The limits are twice as
+    // far from 1.
     for (what, ratios, most) in [("all parameters", all, 1.008), ("the tower's", towers, 1.026)] {
         let mean = (ratios.iter().map(|r| r.ln()).sum::<f64>() / ratios.len() as f64).exp();
         println!("{what}: new distance of old {mean:.4}");
@@ -247,7 +248,7 @@ fn gradients_in_bf16_are_as_far_from_those_in_f32_as_before() {
     }
 }
 
-/// In every cut the same sums over responses in their order: the tower's gradients have the same bits.
+/// Every split sums over the responses in the same order, so the tower's gradients are bitwise identical.
 fn tower_gradients_do_not_depend_on_the_cut(mut bench: Bench, cases: &[&[usize]]) {
     for case in cases.iter().map(|pictures| Case::new(pictures)) {
         let case = bench.on_policy(case);
@@ -266,7 +267,7 @@ fn tower_gradients_do_not_depend_on_the_cut(mut bench: Bench, cases: &[&[usize]]
 #[test]
 fn tower_gradients_do_not_depend_on_the_cut_into_micro_batches() {
     for dtype in [DType::F32, DType::Bf16] {
-        // AMX's chains have steps of 32 patches, which a cut moves.
+        // AMX sums in steps of 32 patches, which a split would move.
         let isa = Isa::detect().vectors();
         tower_gradients_do_not_depend_on_the_cut(Bench::by(isa, dtype), &CASES[..3]);
     }
@@ -285,14 +286,14 @@ fn of_responses_that_move_nothing_one_in_eight_runs() {
     let mut bench = Bench::cpu(DType::F32);
     let mut case = Case::new(&[1; 40]);
     let config = bench.config(1 << 20);
-    // The first question's alone move.
+    // Only the first question has nonzero advantages.
     case.groups[1..].iter_mut().flat_map(|group| &mut group.experience).for_each(|e| e.advantage = 0.0);
     let (found, seen) = bench.gradients(&case, &config, Keep::All);
     let expected = (case.batch().count() - RESPONSES) / update::FIGURES as usize;
     println!("{} of {} responses", seen.responses - RESPONSES, case.batch().count() - RESPONSES);
-    // Binomial of 156 and an eighth: five standard deviations are 21.
+    // Binomial distribution with 156 trials and probability 1/8: five standard deviations are 21.
     assert!((seen.responses - RESPONSES).abs_diff(expected) <= 20, "{}", seen.responses);
-    // What did not run counts in what the loss is divided by, and adds nothing to a gradient.
+    // Responses that did not run count in the denominator of the loss and add nothing to a gradient.
     let moving = Case { groups: case.groups[..1].to_vec() };
     let (alone, few) = bench.gradients(&moving, &config, Keep::All);
     assert_eq!(few.responses, RESPONSES);
@@ -301,7 +302,7 @@ fn of_responses_that_move_nothing_one_in_eight_runs() {
         alone.iter().map(|(tower, g)| (*tower, g.iter().map(|x| (f64::from(*x) * share) as f32).collect())).collect();
     assert!(apart(&scaled, &found) < 1e-5);
     assert!((few.stats.loss * share - seen.stats.loss).abs() < 1e-9);
-    // Which ones differs from step to step; with a term that moves all of them, all run.
+    // The selected responses differ from step to step. With a loss term that affects all responses, all of them run.
     let all = RlConfig { entropy_coeff: 1e-3, ..bench.config(1 << 20) };
     assert_eq!(bench.gradients(&case, &all, Keep::All).1.responses, case.batch().count());
     case.batch_mut().for_each(|e| e.advantage = 0.0);
@@ -310,14 +311,16 @@ fn of_responses_that_move_nothing_one_in_eight_runs() {
     assert!(none.iter().all(|(_, g)| g.iter().all(|x| *x == 0.0)));
 }
 
-/// What an update counts: tokens, arithmetic, and that of the tower's first op, which tells how often pictures were computed.
+/// Counts of an update: tokens, arithmetic, and the arithmetic of the vision tower's first op. The last count shows how
+/// often the pictures were computed.
 struct Counts {
     tokens: usize,
     flops: f64,
     patches: f64,
 }
 
-/// `prompts` questions of `text` tokens beside a picture of `grid`, answered `n` times in `response` tokens.
+/// Counts an update with `prompts` questions of `text` tokens and a picture of `grid`, each with `n` answers of
+/// `response` tokens.
 fn counts(large: bool, [prompts, n]: [usize; 2], [text, response]: [usize; 2], grid: Grid, room: usize) -> [Counts; 2] {
     let places = grid.patches() / 4;
     let shape = Shape { tokens: places + 2 + text, targets: 0, grids: &[grid] };
@@ -357,7 +360,8 @@ fn show(what: &str, [before, after]: &[Counts; 2]) {
 
 #[test]
 fn the_tower_sees_a_group_once_and_again_where_it_goes_on() {
-    // Four groups of 4 in micro-batches of 8, of 6 and of 3 responses; a group that goes on is computed once more.
+    // Four groups of 4, in micro-batches of 8, 6 and 3 responses. A group that continues in the next micro-batch is
+    // computed once more.
     for (responses, again) in [(8, 0.0), (6, 1.0), (3, 4.0)] {
         let tokens = 4 + 2 + 10 + 5;
         let counts = counts(false, [4, 4], [10, 5], Grid::picture(4, 4), responses * tokens);
@@ -370,7 +374,7 @@ fn the_tower_sees_a_group_once_and_again_where_it_goes_on() {
 #[test]
 #[ignore = "by hand, for bench/LOG.md: what an update of the 7B costs"]
 fn an_update_of_7b_is_less() {
-    // 1,000 tokens of prompt, 864 of them one picture's, 2,000 of response.
+    // The prompt has 1,000 tokens, 864 of them from one picture. The response has 2,000 tokens.
     let large = counts(true, [128, 16], [134, 2000], Grid::picture(48, 72), 33_792);
     show("7B, 128 x 16", &large);
     let small = counts(false, [64, 8], [30, 20], Grid::picture(2, 4), 4096);
@@ -378,6 +382,6 @@ fn an_update_of_7b_is_less() {
     for [before, after] in [&large, &small] {
         assert!(after.flops < before.flops && after.tokens == before.tokens);
     }
-    // No group is within a micro-batch: each is computed once more.
+    // No group fits into a micro-batch, so each is computed once more.
     assert_eq!(large[1].patches, 2.0 * 128.0 * 48.0 * 72.0);
 }

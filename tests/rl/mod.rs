@@ -1,4 +1,4 @@
-//! Properties of the losses and of parts of about equal size, on random data.
+//! Property tests of the losses and of splitting into parts of similar size, on random data.
 
 mod bound;
 mod groups;
@@ -16,7 +16,7 @@ use proptest::prelude::*;
 use crate::losses;
 use crate::seed::proptest as config;
 
-/// A sequence: its tokens as (log-prob, old, reference), and an advantage.
+/// A sequence: its tokens as (log-prob, old, reference), and its advantage.
 type Row = (Vec<(f32, f32, f32)>, f64);
 
 fn rows() -> impl Strategy<Value = Vec<Row>> {
@@ -102,7 +102,7 @@ proptest! {
 
     #[test]
     fn the_gradient_is_the_losses_slope(rows in rows(), loss in losses()) {
-        // GSPO differentiates each token with the sequence's ratio held fixed: its own test is the next one.
+        // GSPO differentiates each token with a fixed ratio of the sequence. The next test checks it.
         let loss = PolicyLoss { loss_mode: LossMode::Vanilla, ..loss };
         let d = Data::of(&rows.iter().collect::<Vec<_>>());
         let den = Denominators::new(&d.cu, None);

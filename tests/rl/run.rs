@@ -1,5 +1,5 @@
-//! The RL loop as a whole: on policy the sampler and the trainer agree to the bit, a stopped run goes on as if it
-//! had not been, every mode makes its steps.
+//! Tests the complete RL loop: on policy, the sampler and the trainer agree bit for bit. A stopped run continues as if
+//! it had not been stopped. Every mode makes its steps.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -34,7 +34,8 @@ fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
 }
 
-/// docs/design/training.md: before the first update of a batch the trainer's log-probs are the sampler's.
+/// Asserts that the trainer's log-probs equal the sampler's before the first update of a batch
+/// (`docs/design/training.md`).
 fn assert_no_difference(run: &Outcome) {
     for name in ["training/rollout_probs_diff_max", "training/rollout_log_probs_diff_max"] {
         assert!(run.figures(name).iter().all(|&d| d == 0.0), "{name}: {:?}", run.figures(name));
@@ -74,7 +75,7 @@ fn on_policy_the_ratio_is_one_and_a_stopped_run_goes_on_with_the_same_bits() {
         assert!(whole.figures("actor/grad_norm").iter().any(|&n| n > 0.0), "rewards that never differ test nothing");
         let often = RlConfig { save_freq: Some(1), save_total_limit: 2, ..config.clone() };
         whole.assert_same(&run_rl(&out("stopped"), &often, 2, &[1, 3]), "stopped twice, two threads, more checkpoints");
-        // What the engine may use changes no bit.
+        // The engine's limits do not change any bit.
         let rollout = RolloutConfig {
             max_num_seqs: 64,
             max_num_batched_tokens: 33,
@@ -103,7 +104,7 @@ fn rollouts_are_dumped_as_they_were_rewarded() {
         assert!((mean(&reals(&batch, "acc_score")) - at("critic/score/acc_score/mean")).abs() < 1e-12);
         let inputs = batch.column_by_name("input").unwrap().as_string::<i32>();
         assert!(inputs.iter().all(|i| i.unwrap().contains("<|im_start|>assistant\n")));
-        // Advantages of a group are centred.
+        // The advantages of a group have a mean of zero.
         let mut groups: BTreeMap<String, f64> = BTreeMap::new();
         let ids = batch.column_by_name("id").unwrap().as_string::<i32>();
         for (id, advantage) in ids.iter().zip(reals(&batch, "advantage")) {
@@ -139,7 +140,7 @@ fn micro_batches_change_no_step() {
     });
     for name in ["actor/pg_loss", "actor/entropy", "actor/grad_norm", "critic/rewards/mean"] {
         let [a, b] = [&runs[0], &runs[1]].map(|run| run.figures(name)[0]);
-        // f32 sums over the tokens of one or of many micro-batches.
+        // The f32 sums run over the tokens of one or of many micro-batches.
         assert!((a - b).abs() <= 1e-5 * b.abs() + 1e-12, "{name}: {a} is not {b}");
     }
 }
@@ -160,7 +161,7 @@ fn a_divergence_in_the_reward_is_taken_off_and_its_weight_goes_on() {
     let whole = run_rl(&out("whole"), &config, 1, &[]);
     let (kl, coef) = (whole.figures("actor/reward_kl_penalty"), whole.figures("actor/reward_kl_penalty_coeff"));
     let (score, reward) = (whole.figures("critic/score/mean"), whole.figures("critic/rewards/mean"));
-    // The first step's policy is the reference; k3 is never below 0.
+    // The policy of the first step is the reference. k3 is never negative.
     assert!(kl[0] == 0.0 && score[0] == reward[0] && coef[0] == 0.5, "{kl:?} {coef:?}");
     assert!(kl[1..].iter().all(|&kl| kl > 0.0), "{kl:?}");
     for step in 1..4 {
@@ -181,7 +182,7 @@ fn a_curriculum_asks_by_average_reward() {
     let mut rows = tiny::rows();
     let ids: Vec<String> = rows.iter().map(|row| row.id.clone()).collect();
     let data = dir.path().join("rated.parquet");
-    // 5, 0, 7, 2, ... twelfths.
+    // Pass rates in twelfths: 5, 0, 7, 2, ...
     rows.iter_mut().enumerate().for_each(|(i, row)| {
         row.extra.insert("avg_reward".to_owned(), (((i * 7 + 5) % 12) as f64 / 12.0).into());
     });
@@ -275,6 +276,6 @@ fn rewards_grow() {
     };
     let rewards = run_rl(&dir.path().join("out"), &config, 2, &[]).figures("critic/rewards/mean");
     println!("{rewards:?}");
-    // The seed is fixed; it gains 0.15.
+    // The seed is fixed. With it, the reward increases by 0.15.
     assert!(mean(&rewards[15..]) > mean(&rewards[..5]) + 0.08, "{rewards:?}");
 }

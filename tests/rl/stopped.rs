@@ -1,5 +1,5 @@
-//! A stop inside a step: nothing new begins, what had ended is in the journal and not asked for again, and the run ends in the
-//! bits of one that was left alone.
+//! Tests a stop inside a step: no new rollout starts, finished rollouts are in the journal and are not requested again,
+//! and the run ends with the same bits as one that was not stopped.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,7 +17,7 @@ use serde_json::Value;
 
 use crate::train::tiny::{Outcome, device, rl_config, run_rl};
 
-/// Asks to stop when it is looked at for the `looks`th time; hears what is said.
+/// Observer that requests a stop when it is polled for the `looks`th time. It records the notes.
 struct StopAfter {
     looks: u64,
     looked: AtomicU64,
@@ -43,7 +43,7 @@ fn go_on(dir: &Path, config: &RlConfig, looks: u64) -> (Result<()>, String) {
     (done, observer.notes.into_inner().unwrap().join("\n"))
 }
 
-/// Rollouts of each step's journal by their names; none is there twice.
+/// Returns the rollouts of each step's journal by name. No rollout occurs twice.
 fn journals(dir: &Path) -> BTreeMap<String, BTreeMap<(u64, u64), Value>> {
     let mut out = BTreeMap::new();
     let Ok(entries) = fs::read_dir(dir.join("journal")) else { return out };
@@ -69,7 +69,7 @@ fn rollouts_that_had_ended_are_not_asked_for_again() {
     let whole = run_rl(&dir.path().join("whole"), &config, 1, &[]);
     let out = dir.path().join("out");
     let (mut known, mut in_the_middle) = (BTreeMap::new(), 0);
-    // Within a step of 16 rollouts, at its end, and steps later.
+    // Stops within a step of 16 rollouts, at its end, and several steps later.
     for looks in [3, 12, 8, 20] {
         let (done, said) = go_on(&out, &config, looks);
         assert!(matches!(done, Err(Error::Stopped)), "{done:?}");
@@ -114,7 +114,7 @@ fn a_journal_that_was_changed_or_is_anothers_is_not_believed() {
     };
     let of_outputs = |lines: &[String]| lines.iter().filter(|line| line.contains("token_ids")).count();
 
-    // A bit of a token, and a last line that is torn.
+    // A changed token, and an incomplete last line.
     let mut lines = stopped();
     let ended = of_outputs(&lines);
     let first = lines.iter().position(|line| line.contains("token_ids")).unwrap();
@@ -131,7 +131,7 @@ fn a_journal_that_was_changed_or_is_anothers_is_not_believed() {
     done.unwrap();
     finished(&said, ended - 2);
 
-    // Of other weights.
+    // A journal of other weights.
     let mut lines = stopped();
     lines[0] = lines[0].replacen("\"model/model.safetensors\":\"", "\"model/model.safetensors\":\"0", 1);
     fs::write(&journal, format!("{}\n", lines.join("\n"))).unwrap();

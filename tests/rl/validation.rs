@@ -1,5 +1,5 @@
-//! What is measured while a model trains: no weight depends on it, a stopped run has the same figures, the best
-//! checkpoint stays.
+//! Tests validation during training: no weight depends on it, a stopped run has the same metrics, and the best
+//! checkpoint is kept.
 
 use std::fs;
 use std::path::Path;
@@ -17,7 +17,7 @@ use crate::train::tiny::{Outcome, rl_config, rows, run_rl, run_sft, sft_config};
 const MINE: &str = "val-core/mine/acc/mean@2";
 const DIGITS: &str = "val-core/digits/acc/mean@2";
 
-/// Some rows of one's own and some of a task, two answers each.
+/// Returns a validation with the user's own rows and rows of a task, with two answers each.
 fn validation(dir: &Path) -> ValidationConfig {
     let file = dir.join("mine.parquet");
     let mut rows = rows();
@@ -33,7 +33,7 @@ fn validation(dir: &Path) -> ValidationConfig {
     }
 }
 
-/// The steps that have a figure.
+/// Returns the steps that have this metric.
 fn measured(run: &Outcome, name: &str) -> Vec<u64> {
     run.metrics.iter().filter(|m| m.contains_key(name)).map(|m| m["step"].as_u64().unwrap()).collect()
 }
@@ -55,7 +55,8 @@ fn rl_does_not_know_of_it() {
         let [mean, best, worst] =
             ["val-core/mine/acc/mean@2", "val-core/mine/acc/best@2/mean", "val-aux/mine/acc/worst@2/mean"]
                 .map(|name| m[name].as_f64().unwrap());
-        // Of two drawn from two, one half is the same answer twice: both ends are as far from the mean.
+        // Two samples drawn from two answers: half of the draws are the same answer twice. Therefore best and worst
+        // have the same distance from the mean.
         assert!((best - mean - (mean - worst)).abs() < 1e-12 && best >= mean, "{worst} {mean} {best}");
     }
     plain.unmeasured().assert_same(&run.unmeasured(), "measured beside");
@@ -104,7 +105,7 @@ fn the_best_checkpoint_stays_and_a_stopped_run_has_the_same_figures() {
 fn as_many_answers_at_once_as_fit() {
     let dir = tempfile::tempdir().unwrap();
     let mut validation = validation(dir.path());
-    // Sequences longer than training's: all at once they take more than it.
+    // The sequences are longer than those of training. All of them together need more memory than training.
     validation.val_kwargs.max_new_tokens = Some(4000);
     let config = RlConfig { test_freq: Some(1), validation, ..rl_config(dir.path()) };
     let scorer = std::sync::Arc::new(Scorer::rules(Mode::Strict));
@@ -116,7 +117,7 @@ fn as_many_answers_at_once_as_fit() {
     let budget = plain + (wanted - plain) / 3;
     let fitted = job.plan(target.within(Some(budget))).unwrap().total();
     assert!(plain < fitted && fitted <= budget && budget < wanted, "{plain} {fitted} {budget} {wanted}");
-    // Training would fit; a single answer of that length does not.
+    // Training would fit, but a single answer of that length does not.
     let error = job.plan(target.within(Some(plain))).unwrap_err();
     assert!(error.exit_code() == 2 && error.to_string().contains("memory"), "{error}");
 }

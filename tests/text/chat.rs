@@ -1,4 +1,4 @@
-//! Encoding: what a user writes stays text.
+//! Tests encoding: text from users is always encoded as text and never as special tokens.
 
 use omr::error::Result;
 use omr::text::{Chat, ChatTemplate, Message, Part, Special, expand_images};
@@ -10,7 +10,7 @@ fn encode(messages: &[Message], special: Special) -> Result<Vec<u32>> {
     chat().encode(messages, true, special)
 }
 
-/// What the template must have written: the special tokens of these messages, in order.
+/// Returns the special tokens that the template must write for these messages, in order.
 fn structure(messages: &[Message]) -> Vec<u32> {
     let ids = chat().ids;
     let mut expected = Vec::new();

@@ -1,4 +1,4 @@
-//! What must hold of tokenizer, template and conversation for any text.
+//! Tests properties of tokenizer, template and chat encoding that must hold for any text.
 
 mod chat;
 mod template;
@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use omr::text::{CHAT_TEMPLATE, Chat, ChatTemplate, Message, Part, SPECIAL_TOKENS, Tokenizer, train_tokenizer};
 use proptest::prelude::*;
 
-/// A small tokenizer of Qwen2.5's build.
+/// Returns a small tokenizer with the structure of Qwen2.5's.
 fn tokenizer() -> &'static Tokenizer {
     static TOKENIZER: OnceLock<Tokenizer> = OnceLock::new();
     TOKENIZER.get_or_init(|| {
@@ -25,7 +25,7 @@ fn chat() -> &'static Chat {
     })
 }
 
-/// Text in which special tokens, their halves, and the odd characters of Unicode are frequent.
+/// Generates text in which special tokens, parts of them, and unusual Unicode characters are frequent.
 fn hostile_text() -> impl Strategy<Value = String> {
     let special = prop::sample::select(SPECIAL_TOKENS.to_vec());
     let cut = (special.clone(), 0usize..20).prop_map(|(s, n)| s[n.min(s.len())..].to_owned());

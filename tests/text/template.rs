@@ -1,4 +1,4 @@
-//! The template engine: what Hugging Face's templates use, and bounds on what they may do.
+//! Tests the template engine: the features that Hugging Face's templates use, and limits on their work.
 
 use std::fs;
 
