@@ -106,7 +106,7 @@ fn openmmreasoner_page_is_typed_as_it_stands() {
                 variables.extend(set.split(' ').filter_map(|word| word.split_once('=')));
                 continue;
             }
-            // The command runs as a launcher's only rank. Two ranks replace eight.
+            // A launcher's prefix is cut off, and `--gpus 8` becomes `--gpus 2`.
             let command =
                 &line[line.find("omr ").unwrap_or_else(|| panic!("{line}"))..].replace("--gpus 8", "--gpus 2");
             let job = command.split(' ').take(3).collect::<Vec<_>>();

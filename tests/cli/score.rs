@@ -78,7 +78,7 @@ fn a_judge_that_is_down_ends_the_command_after_what_is_known() {
     assert_eq!(code, 1, "{err}");
     assert_eq!(words(&out), [&Value::Null]);
     assert!(err.contains(&server.base_url) && err.contains("out of memory"), "{err}");
-    // A smaller number of consecutive failures counts as single failures.
+    // Fewer consecutive failures only leave single answers without a verdict.
     let (code, out, err) = run(&args, &[], &lines(&["gold", "down", "gold"]));
     assert_eq!(code, 0, "{err}");
     assert_eq!(words(&out), [&Value::Null, &json!("unjudged"), &Value::Null]);
@@ -133,7 +133,7 @@ fn ones_own_reward_speaks_the_same_lines() {
     let (code, _, err) = run(&["score", "--jsonl", "reward.command=[no-such-program]"], &[], "");
     assert!(code == 2 && err.contains("reward.command") && err.contains("no-such-program"), "{err}");
 
-    // `omr score` can be such a process itself.
+    // `omr score` itself can be the reward process.
     let own = format!("reward.command=[{}, --quiet, score, --jsonl]", env!("CARGO_BIN_EXE_omr"));
     let (code, out, err) = run(&["score", "--jsonl", &own], &[], &lines(&["gold", "silver"]));
     assert_eq!(code, 0, "{err}");

@@ -1,5 +1,5 @@
-//! Tests that input that would need too much memory or time is refused with its name, before the work and without a
-//! panic. The tests use the program with two threads, or the function that reads the input.
+//! Tests input that would need too much memory or time. It is refused before the work starts, with an error that names
+//! it and without a panic. The tests use the program with two threads, or the function that reads the input.
 
 use std::fs;
 use std::io::{Cursor, Read, Write};

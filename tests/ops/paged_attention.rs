@@ -1,5 +1,5 @@
-//! Tests the property that the complete project depends on: a row has bitwise identical results in training, in prefill
-//! with any chunks, and in one-token decode, independent of the rest of the batch.
+//! Tests the property on which the project depends: a row has bitwise identical results in training, in prefill with
+//! any chunks, and in one-token decode, independent of the rest of the batch.
 
 use omr::device::{Device, Isa, Region};
 use omr::ops::attend::{BLOCK, Heads};

@@ -22,7 +22,7 @@ use omr::train::saving::{Saving, Snapshot};
 use crate::ranks::over;
 use crate::train::checkpoint::state;
 
-/// The step that is saved. The loss forbids its update.
+/// The step that is saved. Its update is skipped because of its loss.
 const SAVED: usize = 4;
 
 /// One rank's model and its part of the optimizer state.

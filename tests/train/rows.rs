@@ -72,7 +72,8 @@ fn layer(keep: Keep) -> usize {
 fn replayed(keep: Keep) -> usize {
     match keep {
         Keep::All => 0,
-        // The two blocks of the layer follow each other: a norm, gate, up and product.
+        // The blocks of a layer are recomputed one after the other, so only the largest counts: a norm, gate, up and
+        // product.
         Keep::AllButGateUp => BF16 * (D + 3 * F) + F32,
         Keep::Inputs => layer(Keep::All) - layer(Keep::Inputs),
     }

@@ -7,10 +7,10 @@ use omr::tensor::DType;
 use super::{Case, Golden, Largest, device, forward, json, max_abs, max_diff, mean_loss, models, pack, to_bytes};
 use crate::golden::report;
 
-/// Tolerance of logits. The README of the goldens measured a noise of 1.1e-5 between two attention implementations and
+/// Tolerance of logits. The README of the goldens reports a noise of 1.1e-5 between two attention implementations and
 /// of 1.9e-5 against f64.
 const LOGIT: f64 = 1e-4;
-/// Tolerance of losses. The README of the goldens measured 3.3e-6.
+/// Tolerance of losses. The README of the goldens reports a difference of 3.3e-6.
 const LOSS: f64 = 1e-5;
 /// Tolerance of hidden states, relative to the largest value of the tensor, from the README of the goldens.
 const HIDDEN: f64 = 1e-4;

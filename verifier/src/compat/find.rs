@@ -68,8 +68,8 @@ const MAX_TEXT: usize = 50_000;
 /// A text and the positions of the marks of formulas, which make every search for the next mark fast.
 pub(super) struct Finder<'a> {
     text: &'a str,
-    /// Positions of `$$`, `\]`, `\)` and `$` that are not escaped, then of ends of lines, plain square brackets, boxes
-    /// and closing braces.
+    /// Sorted positions. In the order of the fields: `$$`, `\]`, `\)` and `$` that are not escaped, ends of lines,
+    /// plain square brackets, boxes, closing braces.
     displays: Vec<usize>,
     brackets: Vec<usize>,
     parentheses: Vec<usize>,

@@ -123,7 +123,7 @@ fn relations(g: &Value, a: &Value, steps: &Steps) -> Option<bool> {
         && *t == Sign::Equal
         && let (Some(x), Some(y)) = (difference(gl, gr), difference(al, ar))
     {
-        // The library compares the solutions for a single letter in the format for several letters, which fails.
+        // For a single letter, the library compares the solutions as if there were several letters. This always fails.
         let mut symbols = Vec::new();
         x.symbols(&mut symbols);
         return Some(symbols.len() > 1 && same_roots(&x, &y, steps));
@@ -191,7 +191,7 @@ fn swapped(g: &Value, a: &Value) -> bool {
     }
 }
 
-/// Returns the members without duplicates in the same notation.
+/// Returns the members, without those that are written like an earlier one.
 fn distinct(all: &[Value]) -> Vec<&Value> {
     let mut kept: Vec<&Value> = Vec::new();
     for v in all {
@@ -245,7 +245,7 @@ fn names(x: &Tree, y: &Tree) -> bool {
         Tree::Mul(factors) => factors.iter().map(letter).collect::<Option<String>>(),
         t => letter(t),
     };
-    // A number in a text may be a name with the same spelling.
+    // A symbol may be spelled like a number. It then equals that number.
     let spelled = |number: &Tree, name: &Tree| match (number, name) {
         (Tree::Exact(x), Tree::Symbol(name, _)) => x.to_string() == *name,
         _ => false,

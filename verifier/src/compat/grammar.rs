@@ -183,7 +183,8 @@ impl Reader<'_> {
             let (right, end) = self.expr(at + 1, depth + 1)?;
             at = end;
             if within {
-                // After "in", only a power with a compound exponent is accepted, the shape of a matrix. It is ignored.
+                // The only expression that is accepted after "in" is a power with a compound exponent, the shape of a
+                // matrix. The relation is then ignored.
                 match &right {
                     Tree::Pow(_, exponent) if exponent.parts().len() > 1 => continue,
                     _ => return None,
@@ -191,7 +192,7 @@ impl Reader<'_> {
             }
             let right = Value::Tree(right);
             value = match sign {
-                // The exact side of an approximation is kept, unless it is a name.
+                // An approximation is replaced by its left side, which is exact, unless that is a name.
                 None if value.is_of_letters() => right,
                 None => value,
                 Some(sign) => value.related(sign, right),

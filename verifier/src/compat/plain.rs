@@ -65,7 +65,7 @@ impl Parser<'_> {
     fn product(&mut self, depth: usize) -> Option<Tree> {
         let mut left = self.signed(depth)?;
         loop {
-            // The parser of the base reads a power.
+            // `signed` has already parsed a power (`**`).
             if self.take("//") {
                 let quotient = product(left, power(self.signed(depth)?, integer(-1)));
                 left = Tree::Exact(number::exact(&quotient, self.steps)?.floor());

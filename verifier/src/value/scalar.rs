@@ -1,5 +1,6 @@
-//! Parses tokens to scalar expressions by recursive descent, with names and functions of which only the name is known.
-//! The grammar is in the documentation of `parse`. Functions, sums, integrals and matrices are parsed in `function`.
+//! Parses tokens to scalar expressions by recursive descent. The grammar is in the documentation of `parse`. This file
+//! contains expressions, names, and functions of which only the name is known. Known functions are in `function`; sums,
+//! integrals and matrices are in `binder`.
 
 pub(crate) mod binder;
 pub(crate) mod function;

@@ -159,7 +159,7 @@ fn converted(a: &Expr, b: &Expr, steps: &Steps) -> Comparison {
     outcome(decide(a, b, steps).equal, "equal after conversion of units", "different amounts or units")
 }
 
-/// Compares degrees with radians. A rounded number of degrees may also equal the converted angle.
+/// Compares degrees with radians. The angle is also converted to degrees, because the number of degrees may be rounded.
 fn in_degrees(degrees: &Expr, angle: &Expr, size: &Rational, steps: &Steps) -> Comparison {
     let turned = Expr::Mul(vec![angle.clone(), number(size.clone()), integer(180), invert(var("pi"))]);
     let same = decide(degrees, &turned, steps).equal || decide(&radians(degrees), &sized(angle, size), steps).equal;
