@@ -1,7 +1,8 @@
-/* A CUDA driver without a card, for tests of the calls: device memory is the host's, a kernel is its entry in the PTX
- * (which "linking" copies), a launch writes down what it was asked for. Copies are done as late as a driver may: when
- * something waits. CARDS, SMEM, MEMORY, CUDA_VERSION, REFUSE_PTX, FAULT, BUSY and LOG in the environment (all FAKE_*) say what it
- * plays. Copies within the card of more than FAKE_LARGEST_COPY bytes are not made: a card has more memory than the host. */
+/* A replacement of the CUDA driver without a GPU, for tests of the calls. Device memory is host memory. A kernel is its
+ * entry in the PTX, which "linking" copies. A launch only writes its parameters to the log. Copies run as late as a
+ * driver may run them: when something waits. The environment variables FAKE_CARDS, FAKE_SMEM, FAKE_MEMORY,
+ * FAKE_CUDA_VERSION, FAKE_REFUSE_PTX, FAKE_FAULT, FAKE_BUSY and FAKE_LOG control the behaviour. Copies within the device
+ * of more than FAKE_LARGEST_COPY bytes are skipped, because a GPU has more memory than the host. */
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <stdarg.h>
@@ -91,7 +92,7 @@ API cuCtxGetCurrent(void **context) { *context = current; return OK; }
 API cuCtxSetCurrent(void *context) { current = context; return OK; }
 API cuCtxSynchronize(void) { return settle(); }
 
-/* A region's pages come when they are touched, so that many large ones can be taken; its size is in a page before it. */
+/* Pages are allocated when they are touched, so many large regions are possible. The page before a region has its size. */
 API cuMemAlloc_v2(uint64_t *address, size_t bytes) {
     char *start = mmap(0, bytes + PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (start == MAP_FAILED) return OUT_OF_MEMORY;
@@ -101,7 +102,7 @@ API cuMemAlloc_v2(uint64_t *address, size_t bytes) {
     return OK;
 }
 API cuMemFree_v2(uint64_t address) { size_t *start = (size_t *)(address - PAGE); munmap(start, *start); note("free"); return OK; }
-/* Between two questions somebody has taken a MiB. */
+/* Each query reports 1 MiB less free memory, as if another process had allocated it. */
 API cuMemGetInfo_v2(size_t *free_bytes, size_t *total) {
     static size_t asked;
     *total = memory();
@@ -119,7 +120,7 @@ API cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t bytes, void *stream)
 API cuMemsetD8Async(uint64_t to, unsigned char value, size_t bytes, void *stream) {
     (void)stream;
     settle();
-    /* Whole pages of zeros are those that nobody has touched. */
+    /* Complete pages of zeros are released. They are zero again when they are next touched. */
     uint64_t first = (to + PAGE - 1) / PAGE * PAGE, last = (to + bytes) / PAGE * PAGE;
     if (value == 0 && first < last) {
         memset((void *)to, 0, first - to);
@@ -156,7 +157,7 @@ API cuEventDestroy_v2(void *event) { (void)event; return OK; }
 API cuProfilerStart(void) { note("profiler start"); return OK; }
 API cuProfilerStop(void) { note("profiler stop"); return OK; }
 
-/* Options 3 and 5 are the two logs, 4 and 6 their sizes, by value. */
+/* Options 3 and 5 are the two logs. Options 4 and 6 are their sizes, passed by value. */
 API cuLinkCreate_v2(unsigned count, int *options, void **values, void **state) {
     Link *link = calloc(1, sizeof(Link));
     for (unsigned i = 0; i < count; i++) {
@@ -193,7 +194,7 @@ API cuModuleGetFunction(void **out, void *module, const char *name) {
     Function *function = calloc(1, sizeof *function);
     snprintf(function->name, sizeof function->name, "%s", name);
     snprintf(entry, sizeof entry, ".entry %s(", name);
-    if (strcmp(module, "ELF") == 0) { /* told by the test, for what only machine code says */
+    if (strcmp(module, "ELF") == 0) { /* given by the test, because only machine code contains these values */
         function->args = atoi(setting("FAKE_ELF_ARGS", "0"));
         function->threads = 1024;
     } else {
@@ -232,7 +233,7 @@ API cuTensorMapEncodeTiled(uint64_t *map, int type, unsigned rank, void *address
     return OK;
 }
 
-/* The part of a profiler that NVTX finds (nvtx3/nvtxDetail/nvtxTypes.h). */
+/* The part of a profiler that NVTX calls (nvtx3/nvtxDetail/nvtxTypes.h). */
 struct Callbacks { size_t size; int (*table_of)(int module, void ***table, unsigned *count); };
 static int push_range(const char *name) { note("range %s", name); return 0; }
 static int pop_range(void) { note("range ends"); return 0; }

@@ -47,7 +47,7 @@ fn an_input_of_a_data_stage_that_changed_is_refused_until_its_key_accepts_it() {
     refused(run_dedup(&accepting(Changed::Model)));
     let (summary, fresh) = run_dedup(&accepting(Changed::Rows)).unwrap();
     assert!(fresh && summary.kept == 0 && !run_dedup(&dedup).unwrap().1);
-    // The output of another stage, parts, and a model.
+    // Other inputs: the output of another stage, parts, and a model.
     Manifest::write_of(folder.path(), vec!["rows.jsonl".to_owned()]).unwrap();
     ask(&rows, "xyz");
     let fresh = run(&dedup, &at("fresh"), None);

@@ -7,7 +7,8 @@ use omr::tensor::Elem;
 
 use super::reference::{BF16, F32, Random, device, devices, relative, up, wide};
 
-/// Rotates half of each head by the tables; `sign` is -1 for the inverse. The v heads stay unchanged.
+/// Applies the rotation of the tables in the rotate-half layout; `sign` is -1 for the inverse. The v heads stay
+/// unchanged.
 fn formula(qkv: &[f64], cos: &[f64], sin: &[f64], heads: Heads, sign: f64) -> Vec<f64> {
     let half = heads.dim / 2;
     let mut out = qkv.to_vec();

@@ -1,11 +1,12 @@
-/* NCCL without cards, for tests of the calls: what is sent goes through files in the library's own folder, so ranks may be
- * threads or processes. It is stricter than NCCL: sends and receives outside a group, and calls while one is under way, are
- * refused. Each rank's calls are written to `log-RANK` there. What goes wrong is said by lines of the file `play`:
- *   version N             another version
- *   fail FUNCTION RANK N  the function returns N at that rank; one that knows no rank, where 0 is said
- *   async RANK N AFTER    so does the communicator's state, once AFTER groups are through
- *   stuck RANK AFTER      from then on nothing of that rank moves
- *   abort hangs           as it may when a card does not answer */
+/* A replacement of NCCL without GPUs, for tests of the calls. Data is transferred through files in the library's own
+ * folder, so ranks may be threads or processes. It is stricter than NCCL: it refuses sends and receives outside a group,
+ * and calls while a group is in progress. The calls of each rank are written to `log-RANK` in the same folder. Lines of
+ * the file `play` in that folder cause failures:
+ *   version N             the library has version N
+ *   fail FUNCTION RANK N  the function returns N on that rank; for a function without a rank, RANK is 0
+ *   async RANK N AFTER    the state of the rank's communicator is N after AFTER groups are complete
+ *   stuck RANK AFTER      after AFTER groups, the transfers of the rank hang
+ *   abort hangs           ncclCommAbort hangs, as it may if a GPU does not respond */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>
@@ -58,7 +59,7 @@ static void note(int rank, const char *format, ...) {
     va_end(list);
 }
 
-/* The first line of `play` that begins with `start`, scanned; how many values it gave. */
+/* Parses the first line of `play` that begins with `start`. Returns 0 if there is none, 2 if it has a number, else 1. */
 static int played(const char *start, int *a, int *b) {
     char path[4096], line[256];
     int found = 0;
@@ -78,7 +79,7 @@ static int returned(const char *function, int rank) {
     return code;
 }
 
-/* What every call on a communicator begins with. */
+/* Checks at the beginning of every call on a communicator. */
 #define CALL(comm, name)                                       \
     do {                                                       \
         int code = returned(name, (comm)->rank);               \
@@ -123,7 +124,7 @@ static int receive_now(Comm *comm, Move *move) {
     return SUCCESS;
 }
 
-/* What can go on. */
+/* Makes the progress that is possible now. Returns the communicator's state. */
 static int proceed(Comm *comm) {
     int code = SUCCESS, after = 0, left = 0, rank = -1;
     char start[32], path[4096];
@@ -145,7 +146,7 @@ static int proceed(Comm *comm) {
     if (left) return IN_PROGRESS;
     comm->groups += comm->state == MOVING;
     comm->num_moves = 0;
-    /* NCCL's own thread does so when it is through. */
+    /* NCCL's own thread sets this when the start is complete. */
     if (comm->state == STARTING) *comm->made = comm;
     if (comm->state == STARTING || comm->state == MOVING) comm->state = READY;
     if (comm->state == ENDING) comm->state = ENDED;
@@ -221,7 +222,7 @@ API int ncclRecv(void *to, size_t bytes, int type, int peer, Comm *comm, void *s
 API int ncclGroupEnd(void) {
     if (--depth != 0 || failed_in_group != SUCCESS) return INVALID_USAGE;
     if (!grouped) return SUCCESS;
-    /* The card's stream is in order: what it has runs before the group. The emulator has no such library. */
+    /* A GPU's stream runs in order, so its earlier work runs before the group. The emulator does not load libcuda.so. */
     void *cuda = dlopen("libcuda.so", RTLD_LAZY | RTLD_NOLOAD);
     int (*synchronize)(void *) = cuda ? (int (*)(void *))dlsym(cuda, "cuStreamSynchronize") : NULL;
     if (synchronize) synchronize(grouped->moves[0].stream);
