@@ -1,13 +1,12 @@
 //! The referee's page: how often frameworks and our rules agree, and every answer on which they do not.
 
+use minijinja::context;
+
 use super::Table;
 use super::browser::{self, Answer, Browser, Row, Verdict};
-use super::html::rows;
+use super::html::render;
 use crate::error::Result;
 use crate::eval::referee::{Agreement, Compared, HEADS, cells};
-use crate::page::{escape, frame};
-
-const TITLE: &str = "Two verdicts on the same answers";
 
 /// The page of what was compared, under these rules.
 pub fn page(agreements: &[Agreement], compared: &[Compared], rules: &str) -> Result<String> {
@@ -21,17 +20,8 @@ pub fn page(agreements: &[Agreement], compared: &[Compared], rules: &str) -> Res
         note: "Each twice: as the framework's log judges it, and as our rules do.".to_owned(),
         rows: differing.iter().map(|row| shown(row)).collect(),
     };
-    let body = format!(
-        "<header><p class=\"brand\">omr</p><h1>{TITLE}</h1><p class=\"headline\">{} of {} answers are judged differently.</p>\
-         <p class=\"remark\">{}. What a framework judged is what its log says; answers are scored here from the text \
-         alone.</p></header>\n<section><h2>Agreement</h2>{}</section>\n{}",
-        differing.len(),
-        compared.len(),
-        escape(rules),
-        self::rows(&table),
-        browser::section(&browser)?,
-    );
-    Ok(frame(TITLE, browser::STYLE, &body, &format!("<script>\n{}</script>", browser::SCRIPT)))
+    let (title, compared, differing) = ("Two verdicts on the same answers", compared.len(), differing.len());
+    render("referee.html", &[browser::SCRIPT], context! { title, compared, differing, rules, table, browser })
 }
 
 fn shown(row: &Compared) -> Row {

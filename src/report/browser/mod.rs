@@ -1,6 +1,6 @@
 //! The row browser: questions with their pictures, what was answered, and what a scorer said of it and why. Data sets,
-//! evaluation and RL fill the same [`Browser`]; [`section`] is what they put into a page, with [`STYLE`] and [`SCRIPT`]
-//! in its frame.
+//! evaluation and RL fill the same [`Browser`], which `parts.html` shows; pages with one have `browser.css` in their style and
+//! [`SCRIPT`] at their end.
 //!
 //! A reader filters by verdict, by any facet and by words. Rows stand in the page as they are given: who fills a browser
 //! chooses how many.
@@ -9,14 +9,12 @@ use std::io::Cursor;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use serde::Serialize;
+use serde::ser::Error;
+use serde::{Serialize, Serializer};
 
-use crate::error::Result;
 use crate::image::{Limits, Rgb, decode};
-use crate::page::{data, escape};
+use crate::page::data;
 
-/// Belongs in the page's style.
-pub const STYLE: &str = include_str!("browser.css");
 /// Belongs at the page's end, once for all browsers on it.
 pub const SCRIPT: &str = include_str!("browser.js");
 
@@ -35,7 +33,8 @@ pub struct Browser {
     pub title: String,
     /// What the rows are: which of how many.
     pub note: String,
-    /// The rows, in the order shown.
+    /// The rows, in the order shown. Templates get them as the JSON that the script reads.
+    #[serde(serialize_with = "as_json")]
     pub rows: Vec<Row>,
 }
 
@@ -100,20 +99,8 @@ pub enum Verdict {
     Unjudged,
 }
 
-/// The browser as a section of a page.
-pub fn section(browser: &Browser) -> Result<String> {
-    Ok(format!(
-        "<section class=\"browser\"><h2>{}</h2><p class=\"sub\">{}</p>\
-         <div class=\"controls\"><div class=\"chips\" role=\"group\" aria-label=\"Which verdicts\"></div>\
-         <div class=\"facets\"></div>\
-         <input type=\"search\" placeholder=\"Search the rows\" aria-label=\"Search the rows\"></div>\
-         <p class=\"sub\" role=\"status\"></p><div class=\"rows\"></div>\
-         <button class=\"more\" type=\"button\" hidden>Show more</button>\
-         <noscript><p class=\"sub\">The rows are shown by a script.</p></noscript>{}</section>\n",
-        escape(&browser.title),
-        escape(&browser.note),
-        data("", &browser.rows)?,
-    ))
+fn as_json<S: Serializer>(rows: &[Row], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&data(&rows).map_err(S::Error::custom)?)
 }
 
 /// An encoded picture as a `data:` address: as it is where it is small, else scaled down, as a JPEG. None where it cannot
@@ -141,7 +128,7 @@ fn url(kind: &str, bytes: &[u8]) -> String {
 }
 
 /// The picture as it is, where browsers show it and it has at most `small` bytes.
-fn unchanged(bytes: &[u8], small: usize) -> Option<String> {
+pub(super) fn unchanged(bytes: &[u8], small: usize) -> Option<String> {
     shown_by_browsers(bytes).filter(|_| bytes.len() <= small).map(|kind| url(kind, bytes))
 }
 
@@ -176,6 +163,7 @@ fn shown_by_browsers(bytes: &[u8]) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::{RecipeReport, page};
 
     fn png(side: u32, level: impl Fn(u32, u32) -> u8) -> Vec<u8> {
         let picture = ::image::GrayImage::from_fn(side, side, |x, y| ::image::Luma([level(x, y)]));
@@ -210,8 +198,10 @@ mod tests {
             ..Row::default()
         };
         let browser = Browser { title: evil.into(), note: evil.into(), rows: vec![row] };
-        let html = section(&browser).unwrap();
-        assert!(!html.contains("<img") && html.matches("</script>").count() == 1, "{html}");
+        let report = RecipeReport { rollouts: Some(browser), ..RecipeReport::default() };
+        let html = page(&report).unwrap();
+        // The scripts of the page itself, the data of its curves, and the rows.
+        assert!(!html.contains("<img") && html.matches("</script>").count() == 4, "{html}");
     }
 
     #[test]

@@ -3,9 +3,8 @@
 
 use super::pictures::Pictures;
 use super::read::{Run, SHOWN, right, shown};
-use crate::error::Result;
 use crate::eval::samples::{self, Sample};
-use crate::report::browser::{Answer, Browser, Row, THUMBNAIL_SIDE, Verdict, section};
+use crate::report::browser::{Answer, Browser, Row, THUMBNAIL_SIDE, Verdict};
 use crate::reward::judge::Ruling;
 
 /// Bytes of pictures a page holds, as they stand in it.
@@ -32,10 +31,10 @@ fn answer(name: &str, answer: &samples::Answer) -> Answer {
 /// A question with its answers.
 type Answered<'a> = (&'a Sample, Vec<Answer>, Vec<(String, String)>);
 
-/// The browser of the first of `questions`, which are `all`; `what` says which come first.
-fn browse(title: &str, what: &str, all: usize, questions: Vec<Answered>, pictures: &Pictures) -> Result<String> {
+/// The browser of the first of `questions`, which are `all`; `what` says which come first. None where there is none.
+fn browse(title: &str, what: &str, all: usize, questions: Vec<Answered>, pictures: &Pictures) -> Option<Browser> {
     if all == 0 {
-        return Ok(String::new());
+        return None;
     }
     let (mut bytes, mut with, mut left_out) = (0, 0, 0);
     let mut row = |(sample, answers, mut facets): Answered| {
@@ -70,11 +69,11 @@ fn browse(title: &str, what: &str, all: usize, questions: Vec<Answered>, picture
             n => format!("; {n} more are without theirs, as a page holds {} MiB of pictures.", BYTES >> 20),
         };
     }
-    section(&Browser { title: title.to_owned(), note, rows })
+    Some(Browser { title: title.to_owned(), note, rows })
 }
 
 /// The questions of a run with all their answers.
-pub fn of(run: &Run, pictures: &Pictures) -> Result<String> {
+pub fn of(run: &Run, pictures: &Pictures) -> Option<Browser> {
     let samples = run.tasks.iter().flat_map(|task| &task.samples);
     let questions = shown(samples.clone()).into_iter().map(|sample| {
         let greedy = sample.greedy.iter().map(|given| answer("greedy", given));
@@ -85,7 +84,7 @@ pub fn of(run: &Run, pictures: &Pictures) -> Result<String> {
 }
 
 /// The questions of several runs with the first answer of each.
-pub fn of_several(runs: &[Run], pictures: &Pictures) -> Result<String> {
+pub fn of_several(runs: &[Run], pictures: &Pictures) -> Option<Browser> {
     let mut all: Vec<(u8, &str, Vec<&Sample>)> = Vec::new();
     for task in &runs[0].tasks {
         let others: Vec<_> = runs[1..].iter().filter_map(|run| Some(run.task(&task.task)?.by_index())).collect();
@@ -131,17 +130,18 @@ mod tests {
                 .unwrap()
         };
         let found = page(&pictures);
-        assert!(found.len() < BYTES + 4096 && found.contains("4 of 9 questions"), "{}", found.len());
-        assert!(found.contains("2 of them have pictures") && found.contains("; 1 more are without theirs"));
-        assert_eq!(found.matches("1 left out").count(), 1);
+        let bytes: usize = found.rows.iter().flat_map(|row| &row.pictures).map(String::len).sum();
+        assert!(bytes <= BYTES && found.note.starts_with("4 of 9 questions"), "{bytes}");
+        assert!(found.note.contains("2 of them have pictures") && found.note.contains("; 1 more are without theirs"));
+        assert_eq!(found.rows.iter().flat_map(|row| &row.facts).filter(|fact| fact.1 == "1 left out").count(), 1);
         pictures.extend([large(1)]);
         pictures.remove(&("t".to_owned(), 0));
-        let found = page(&pictures);
+        let found = page(&pictures).note;
         assert!(
             found.contains("1 of them have pictures") && found.contains("; 2 more"),
             "the first one fills the page"
         );
         pictures.clear();
-        assert!(!page(&pictures).contains("have pictures"));
+        assert!(!page(&pictures).note.contains("have pictures"));
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
+use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
@@ -33,6 +34,7 @@ pub struct Run {
 }
 
 /// A task as a run measured it.
+#[derive(Serialize)]
 pub struct Measured {
     /// Its name.
     pub task: String,
@@ -49,6 +51,7 @@ pub struct Measured {
     /// What others publish, with the models' names.
     pub published: Vec<(String, f64)>,
     /// The questions with their answers.
+    #[serde(skip)]
     pub samples: Vec<Sample>,
 }
 
