@@ -3,83 +3,21 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
 
+use super::html::separated;
 use super::run::{STAGES, facts_of_recipe as facts, resolved, time};
-use super::{Contrast, Curve, Example, RecipeReport, Series, Shown, Stage, Table, evaluation, rollouts, run};
+use super::{Contrast, Curve, Example, RecipeReport, Series, Shown, Stage, Table, browser, evaluation, rollouts, run};
 use crate::data;
 use crate::error::{Error, Result};
 use crate::eval::samples::{self, Answer, Sample};
 use crate::eval::stats::{self, Estimate, Interval};
 use crate::files;
-use crate::train::metrics::{self, MEMORY};
+use crate::train::metrics;
 
-/// A curve of a stage: folder, title, caption, the metric by its possible names, whether its axis is logarithmic.
-type Drawn = (&'static str, &'static str, &'static str, &'static [&'static str], bool);
-
-/// Those whose figures are 0 throughout are not drawn.
-const CURVES: [Drawn; 16] = [
-    ("sft", "SFT loss", "Mean over the supervised tokens of a batch.", &["loss", "train/loss"], true),
-    (
-        "rl",
-        "Reward",
-        "Mean over a step's rollouts: 0.9 for the right answer, 0.1 for the format.",
-        &["critic/score/mean"],
-        false,
-    ),
-    (
-        "rl",
-        "Right rollouts",
-        "Share of a step's rollouts with the right answer.",
-        &["critic/score/acc_score/mean"],
-        false,
-    ),
-    (
-        "rl",
-        "Response length",
-        "Tokens, mean over a step's rollouts. Longer is not better by itself.",
-        &["response_length/mean"],
-        false,
-    ),
-    (
-        "rl",
-        "Cut responses",
-        "Share of a step's rollouts that reached the length limit.",
-        &["response_length/clip_ratio"],
-        false,
-    ),
-    ("rl", "Entropy", "Nats a token. Near zero the policy no longer explores.", &["actor/entropy"], false),
-    ("rl", "Clip fraction", "Share of tokens whose ratio was clipped. Zero on policy.", &["actor/pg_clipfrac"], false),
-    (
-        "rl",
-        "KL to the sampler",
-        "Nats a token, from the policy that sampled. Zero on policy.",
-        &["actor/ppo_kl"],
-        false,
-    ),
-    (
-        "rl",
-        "KL to the reference",
-        "Nats a token, from the model the run began with.",
-        &["actor/kl_loss", "actor/reward_kl_penalty"],
-        false,
-    ),
-    ("rl", "Gradient norm", "Before clipping.", &["actor/grad_norm"], true),
-    ("sft", "SFT gradient norm", "Before clipping.", &["grad_norm"], true),
-    (
-        "rl",
-        "Sampler against trainer",
-        "Largest difference of a token's probability between the two. Zero: they are the same arithmetic.",
-        &[PROBS_DIFF],
-        false,
-    ),
-    ("sft", "SFT memory", "GiB, the most so far, of this process.", &[MEMORY], false),
-    ("rl", "RL memory", "GiB, the most so far, of this process.", &[MEMORY], false),
-    ("sft", "Seconds an SFT step", "Validation and checkpoints aside.", &["timing_s/step"], false),
-    ("rl", "Seconds an RL step", "Rollouts, scores and updates.", &["timing_s/step"], false),
-];
+/// The curves, a line each: the folder of the stage, the title, the metric by its possible names, `log` for a logarithmic
+/// axis, the caption. Those whose figures are 0 throughout are not drawn.
+const CURVES: &str = include_str!("curves.tsv");
 
 const PROBS_DIFF: &str = "training/rollout_probs_diff_max";
 
@@ -100,6 +38,13 @@ pub fn report(dir: &Path) -> Result<RecipeReport> {
             "the run directory of omr recipe, omr sft or omr rl",
         ));
     }
+    let rl = if recipe { dir.join("rl") } else { dir.to_owned() };
+    // Of a single run, every stage is that run.
+    let mut steps = Steps::new();
+    for stage in ["sft", "control", "rl"] {
+        let of_stage = if recipe { dir.join(stage) } else { dir.to_owned() };
+        steps.insert(stage, metrics::read(&of_stage.join("metrics.jsonl"))?);
+    }
     if recipe {
         report.title = format!("The {name} recipe");
         let measured = measured(dir)?;
@@ -109,16 +54,15 @@ pub fn report(dir: &Path) -> Result<RecipeReport> {
         report.columns = columns(dir)?;
         report.headline = headline(&report);
         report.remarks = remarks(dir);
-        report.tiles = tiles(dir, &summary)?;
+        report.tiles = tiles(&summary, &steps["rl"]);
     } else {
-        report.headline = run::headline(dir)?;
+        report.headline = run::headline(&steps["rl"]);
     }
-    let rl = if recipe { dir.join("rl") } else { dir.to_owned() };
     if let Some(config) = run::rl_config(&rl) {
         report.rollouts = rollouts::browser(&rl, &config)?;
     }
-    report.curves = curves(dir, recipe)?;
-    report.facts = if recipe { facts(dir, &summary) } else { run::facts(dir, &summary)? };
+    report.curves = curves(&steps, recipe);
+    report.facts = if recipe { facts(dir, &summary) } else { run::facts(dir, &summary, &steps["rl"]) };
     report.config = files::read_to_string(dir.join("config.yaml")).unwrap_or_default();
     Ok(report)
 }
@@ -140,6 +84,8 @@ fn summary(dir: &Path) -> Result<Map<String, Value>> {
 }
 
 type Pick = fn(&Sample) -> Option<f64>;
+/// The metrics of each step, by stage.
+type Steps = HashMap<&'static str, Vec<metrics::Metrics>>;
 type Measured = HashMap<&'static str, Vec<Sample>>;
 
 fn measured(dir: &Path) -> Result<Measured> {
@@ -251,7 +197,7 @@ fn remarks(dir: &Path) -> Vec<String> {
     out
 }
 
-fn tiles(dir: &Path, summary: &Map<String, Value>) -> Result<Vec<(String, String)>> {
+fn tiles(summary: &Map<String, Value>, steps: &[metrics::Metrics]) -> Vec<(String, String)> {
     let at = |group: &str, key: &str| summary.get(group)?.get(key)?.as_f64();
     let mut out = Vec::new();
     if let Some(seconds) = at("seconds", "total") {
@@ -259,41 +205,28 @@ fn tiles(dir: &Path, summary: &Map<String, Value>) -> Result<Vec<(String, String
     }
     for (key, label) in [("sft", "tokens a second in SFT"), ("rollout", "tokens a second in rollouts")] {
         if let Some(speed) = at("tokens_per_sec", key) {
-            out.push((label.to_owned(), thousands(speed)));
+            out.push((label.to_owned(), separated(speed.round_ties_even() as usize, ",")));
         }
     }
-    let steps = metrics::read(&dir.join("rl").join("metrics.jsonl"))?;
     let largest = steps.iter().filter_map(|step| step.get(PROBS_DIFF)?.as_f64()).reduce(f64::max);
     if let Some(largest) = largest {
         let label = format!("largest difference between sampler and trainer, {} steps", steps.len());
         out.push((label, largest.to_string()));
     }
-    Ok(out)
-}
-
-fn thousands(value: f64) -> String {
-    let digits = format!("{value:.0}");
-    let mut out = String::new();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
     out
 }
 
-fn curves(dir: &Path, recipe: bool) -> Result<Vec<Curve>> {
-    let mut files: HashMap<&str, Vec<metrics::Metrics>> = HashMap::new();
-    for stage in ["sft", "control", "rl"] {
-        let path = if recipe { dir.join(stage) } else { dir.to_owned() }.join("metrics.jsonl");
-        files.insert(stage, metrics::read(&path)?);
-    }
+fn curves(steps: &Steps, recipe: bool) -> Vec<Curve> {
     let mut out = Vec::new();
-    let kind = if run::is_rl(&files["rl"]) { "rl" } else { "sft" };
-    for (stage, title, caption, names, log) in CURVES.into_iter().filter(|drawn| recipe || drawn.0 == kind) {
+    let kind = if run::is_rl(&steps["rl"]) { "rl" } else { "sft" };
+    for drawn in CURVES.lines().map(|line| line.split('\t').collect::<Vec<&str>>()) {
+        let [stage, title, names, axis, caption] = drawn[..] else { continue };
+        if !recipe && stage != kind {
+            continue;
+        }
         let mut series = Vec::new();
-        let line = |stage: &str| names.iter().map(|name| points(&files[stage], name)).find(|points| !points.is_empty());
+        let line =
+            |stage: &str| names.split(',').map(|name| points(&steps[stage], name)).find(|points| !points.is_empty());
         if let Some(points) = line(stage) {
             series.push(Series { name: stage.to_owned(), points });
         }
@@ -309,11 +242,11 @@ fn curves(dir: &Path, recipe: bool) -> Result<Vec<Curve>> {
         }
         let says = |line: &Series| line.points.iter().any(|point| point.1 != 0.0);
         if series.iter().any(says) {
-            out.push(Curve { title: title.to_owned(), caption: caption.to_owned(), log, series });
+            out.push(Curve { title: title.to_owned(), caption: caption.to_owned(), log: axis == "log", series });
         }
     }
-    out.extend(["sft", "control", "rl"].iter().flat_map(|stage| validations(stage, &files[stage], recipe)));
-    Ok(out)
+    out.extend(["sft", "control", "rl"].iter().flat_map(|stage| validations(stage, &steps[stage], recipe)));
+    out
 }
 
 /// What was measured beside the steps of a stage: accuracy by source, a curve each. A run alone has the same steps under
@@ -371,15 +304,7 @@ fn pictures(path: &Path) -> Result<HashMap<String, String>> {
     }
     for row in data::read(&data::read::entry(path))? {
         if let Some(image) = row.images.first() {
-            let bytes = image.bytes(&row.place)?;
-            let kind = match bytes.as_ref() {
-                [0x89, b'P', b'N', b'G', ..] => "png",
-                [0xff, 0xd8, ..] => "jpeg",
-                [b'G', b'I', b'F', ..] => "gif",
-                [b'R', b'I', b'F', b'F', ..] => "webp",
-                _ => continue,
-            };
-            out.insert(row.id, format!("data:image/{kind};base64,{}", STANDARD.encode(&bytes)));
+            out.extend(browser::unchanged(&image.bytes(&row.place)?, usize::MAX).map(|picture| (row.id, picture)));
         }
     }
     Ok(out)
@@ -394,5 +319,18 @@ fn shown(answer: &Answer) -> Shown {
         right: answer.acc_score >= 1.0,
         format: answer.format_reward_score >= 1.0,
         length: answer.response_length,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_curve_has_its_five_columns_and_metrics_their_names() {
+        assert!(CURVES.lines().all(|line| line.split('\t').count() == 5));
+        for name in [PROBS_DIFF, metrics::MEMORY] {
+            assert!(CURVES.contains(&format!("\t{name}\t")), "{name}");
+        }
     }
 }

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use crate::config::{self, DatasetConfig, RecipeConfig, RlConfig, SftConfig};
-use crate::error::Result;
 use crate::files;
 use crate::reward::judge;
 use crate::train::metrics::{self, Metrics};
@@ -36,11 +35,10 @@ pub fn rl_config(dir: &Path) -> Option<RlConfig> {
 }
 
 /// How far a run of `omr sft` or `omr rl` came, in its own figures.
-pub fn headline(dir: &Path) -> Result<String> {
-    let steps = metrics::read(&dir.join("metrics.jsonl"))?;
-    Ok(course(&steps).map_or("No step is done yet.".to_owned(), |(what, first, last)| {
+pub fn headline(steps: &[Metrics]) -> String {
+    course(steps).map_or("No step is done yet.".to_owned(), |(what, first, last)| {
         format!("{what} {first:.4} in the first of {} steps, {last:.4} in the last.", steps.len())
-    }))
+    })
 }
 
 /// What a run of `omr sft` or `omr rl` is about, in its first step and its last.
@@ -51,8 +49,7 @@ pub fn course(steps: &[Metrics]) -> Option<(String, f64, f64)> {
 }
 
 /// Settings and circumstances of a run of `omr sft` or `omr rl`.
-pub fn facts(dir: &Path, summary: &Map<String, Value>) -> Result<Facts> {
-    let steps = metrics::read(&dir.join("metrics.jsonl"))?;
+pub fn facts(dir: &Path, summary: &Map<String, Value>, steps: &[Metrics]) -> Facts {
     let (rl, file) = (rl_config(dir), dir.join("config.yaml"));
     let sft: Option<SftConfig> = config::load(Some(&file), &[], &|_| None).ok();
     let mut out = Facts::new();
@@ -73,11 +70,11 @@ pub fn facts(dir: &Path, summary: &Map<String, Value>) -> Result<Facts> {
     }
     dtype.into_iter().for_each(|dtype| add("Storage", dtype.name().to_owned()));
     let of = total.map_or(String::new(), |total| format!(" of {total}"));
-    add("Steps", format!("{}{of}, {}", steps.len(), time(metrics::sum(&steps, "timing_s/step"))));
+    add("Steps", format!("{}{of}, {}", steps.len(), time(metrics::sum(steps, "timing_s/step"))));
     if let Some(bytes) = summary.get("peak_memory").and_then(|peak| peak.get("total")?.as_u64()) {
         add("Memory", crate::observe::bytes(bytes));
     }
-    validation(&steps).into_iter().for_each(|(name, said)| add(&name, said));
+    validation(steps).into_iter().for_each(|(name, said)| add(&name, said));
     if let Some(c) = &rl {
         let (prompts, n, lr) = (c.train_batch_size, c.rollout.n, rate(c.optimizer.learning_rate));
         add("RL", format!("{}, {prompts} prompts x {n} rollouts, lr {lr}", c.loss_mode.name()));
@@ -86,7 +83,7 @@ pub fn facts(dir: &Path, summary: &Map<String, Value>) -> Result<Facts> {
         add("SFT", format!("lr {}, {}", rate(c.optimizer.learning_rate), c.optimizer.lr_scheduler_type.name()));
     }
     out.extend(judges(dir).iter().map(|(_, judge)| ("Judge".to_owned(), judge.line())));
-    Ok(out)
+    out
 }
 
 /// The first line of a run's config: the version that wrote it, and where it ran.
