@@ -161,79 +161,39 @@ fn teacher(config: &TaskConfig, runtime: &Handle) -> Result<Box<dyn Teacher>> {
 /// `config.json` of the task's model: the shape from `base`, the ids from the tokenizer.
 /// Errors when the tokenizer lacks a special token of Qwen2.5-VL.
 pub fn model_config(base: &BaseConfig, tokenizer: &Tokenizer) -> Result<Value> {
-    let id = |token: &str| {
+    let mut config = fixed(include_str!("digits/config.json"));
+    for (_, value) in config.as_object_mut().into_iter().flatten().filter(|(key, _)| key.ends_with("_token_id")) {
+        let token = value.as_str().unwrap_or_default();
         let missing = || Error::input("tokenizer", format!("no {token}"), "the special tokens of Qwen2.5-VL");
-        tokenizer.id(token).ok_or_else(missing)
-    };
-    let vision = &base.vision;
-    let vision_config = json!({
-        "depth": vision.depth,
-        "fullatt_block_indexes": vision.fullatt_block_indexes,
-        "hidden_act": "silu",
-        "hidden_size": vision.hidden_size,
-        "in_chans": 3,
-        "intermediate_size": vision.intermediate_size,
-        "model_type": "qwen2_5_vl",
-        "num_heads": vision.num_heads,
-        "out_hidden_size": base.hidden_size,
-        "patch_size": 14,
-        "spatial_merge_size": 2,
-        "spatial_patch_size": 14,
-        "temporal_patch_size": 2,
-        "tokens_per_second": 2,
-        "window_size": vision.window_size,
-    });
-    Ok(json!({
-        "architectures": ["Qwen2_5_VLForConditionalGeneration"],
-        "attention_dropout": 0.0,
-        "bos_token_id": id("<|endoftext|>")?,
-        "eos_token_id": id("<|im_end|>")?,
-        "vision_start_token_id": id("<|vision_start|>")?,
-        "vision_end_token_id": id("<|vision_end|>")?,
-        "vision_token_id": id("<|vision_pad|>")?,
-        "image_token_id": id("<|image_pad|>")?,
-        "video_token_id": id("<|video_pad|>")?,
-        "hidden_act": "silu",
-        "hidden_size": base.hidden_size,
-        "initializer_range": base.initializer_range,
-        "intermediate_size": base.intermediate_size,
-        "max_position_embeddings": 4096,
-        "max_window_layers": base.num_hidden_layers,
-        "model_type": "qwen2_5_vl",
-        "num_attention_heads": base.num_attention_heads,
-        "num_hidden_layers": base.num_hidden_layers,
-        "num_key_value_heads": base.num_key_value_heads,
-        "rms_norm_eps": 1e-6,
-        "rope_theta": base.rope_theta,
-        "rope_scaling": {"type": "mrope", "mrope_section": base.mrope_section},
-        "sliding_window": 4096,
-        "use_sliding_window": false,
-        "tie_word_embeddings": base.tie_word_embeddings,
-        "torch_dtype": "float32",
-        "use_cache": true,
-        "vocab_size": base.vocab_size,
-        "vision_config": vision_config,
-    }))
+        *value = tokenizer.id(token).ok_or_else(missing)?.into();
+    }
+    config["hidden_size"] = base.hidden_size.into();
+    config["initializer_range"] = base.initializer_range.into();
+    config["intermediate_size"] = base.intermediate_size.into();
+    config["max_window_layers"] = base.num_hidden_layers.into();
+    config["num_attention_heads"] = base.num_attention_heads.into();
+    config["num_hidden_layers"] = base.num_hidden_layers.into();
+    config["num_key_value_heads"] = base.num_key_value_heads.into();
+    config["rope_theta"] = base.rope_theta.into();
+    config["rope_scaling"]["mrope_section"] = base.mrope_section.clone().into();
+    config["tie_word_embeddings"] = base.tie_word_embeddings.into();
+    config["vocab_size"] = base.vocab_size.into();
+    let (vision, shape) = (&base.vision, &mut config["vision_config"]);
+    shape["depth"] = vision.depth.into();
+    shape["fullatt_block_indexes"] = vision.fullatt_block_indexes.clone().into();
+    shape["hidden_size"] = vision.hidden_size.into();
+    shape["intermediate_size"] = vision.intermediate_size.into();
+    shape["num_heads"] = vision.num_heads.into();
+    shape["out_hidden_size"] = base.hidden_size.into();
+    shape["window_size"] = vision.window_size.into();
+    Ok(config)
 }
 
 /// `preprocessor_config.json` of the task's model: a picture of 28 x 28 is not enlarged.
 pub fn preprocessor_config() -> Value {
-    json!({
-        "do_convert_rgb": true,
-        "do_normalize": true,
-        "do_rescale": true,
-        "do_resize": true,
-        "image_mean": [0.48145466, 0.4578275, 0.40821073],
-        "image_processor_type": "Qwen2VLImageProcessor",
-        "image_std": [0.26862954, 0.26130258, 0.27577711],
-        "max_pixels": 1_003_520,
-        "merge_size": 2,
-        "min_pixels": SIDE * SIDE,
-        "patch_size": 14,
-        "processor_class": "Qwen2_5_VLProcessor",
-        "resample": 3,
-        "rescale_factor": 1.0 / 255.0,
-        "size": {"longest_edge": 1_003_520, "shortest_edge": SIDE * SIDE},
-        "temporal_patch_size": 2,
-    })
+    fixed(include_str!("digits/preprocessor_config.json"))
+}
+
+fn fixed(text: &str) -> Value {
+    serde_json::from_str(text).expect("a fixed text")
 }
