@@ -2,27 +2,15 @@
 
 use serde_json::{Value, json};
 
-use super::{Answers, Checked, Doc, Hub, Marks, Metrics, Prompt, Rows, TaskSpec, written};
+use super::{Answers, Checked, Doc, Marks, Metrics, Prompt, Rows, TaskSpec, written};
 use crate::config::Mode;
 use crate::data::Row;
 use crate::text::Part;
 use omr_verify::python;
 
-const fn hub(repo: &'static str) -> Hub {
-    Hub {
-        repo,
-        split: &["train"],
-        optional: &["problem", "question", "answer", "orig_answer", "orig_orig_answer"],
-        ..Hub::DEFAULT
-    }
-}
-
 /// The problems of 2024.
 pub const AIME24: TaskSpec = TaskSpec {
     name: "aime24_nofigures_agg8_reward",
-    aliases: &["aime24_agg8_reasoning", "aime24"],
-    about: "AIME 2024; eight answers to each problem",
-    hub: Some(hub("simplescaling/aime24_nofigures")),
     rows: Rows::OfHub(prompt),
     answers: Answers::Sampled(8),
     score,
@@ -31,13 +19,7 @@ pub const AIME24: TaskSpec = TaskSpec {
 };
 
 /// The problems of 2025.
-pub const AIME25: TaskSpec = TaskSpec {
-    name: "aime25_nofigures_agg8_reward",
-    aliases: &["aime25_agg8_reasoning", "aime25"],
-    about: "AIME 2025; eight answers to each problem",
-    hub: Some(hub("simplescaling/aime25_nofigures")),
-    ..AIME24
-};
+pub const AIME25: TaskSpec = TaskSpec { name: "aime25_nofigures_agg8_reward", ..AIME24 };
 
 /// The first of `columns` that says something.
 fn first<'a>(doc: &'a Doc, columns: &[&str]) -> &'a Value {

@@ -2,45 +2,59 @@
 
 use std::path::{Path, PathBuf};
 
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::doc::written;
 use crate::error::{Error, Result};
 
 /// A data set of the hub: one split of it, and the columns a task needs.
-pub struct Hub {
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hub<'a> {
     /// Its address.
-    pub repo: &'static str,
+    pub repo: &'a str,
     /// Its config, where it has several.
-    pub config: Option<&'static str>,
-    /// The split, by the names its files may have.
-    pub split: &'static [&'static str],
+    pub config: Option<&'a str>,
+    /// The split, by the names its files may have; `test` where nothing is said.
+    #[serde(borrow, default = "test")]
+    pub split: Vec<&'a str>,
     /// Columns that must be there.
-    pub columns: &'static [&'static str],
+    #[serde(borrow, default)]
+    pub columns: Vec<&'a str>,
     /// Columns that may be.
-    pub optional: &'static [&'static str],
+    #[serde(borrow, default)]
+    pub optional: Vec<&'a str>,
     /// Columns with one picture a row.
-    pub pictures: &'static [&'static str],
+    #[serde(borrow, default)]
+    pub pictures: Vec<&'a str>,
     /// Where a row says what its question is about; the column may be missing.
-    pub subject: Subject,
+    #[serde(borrow, default)]
+    pub subject: Subject<'a>,
+}
+
+fn test<'a>() -> Vec<&'a str> {
+    vec!["test"]
 }
 
 /// Where a row says what its question is about.
-#[derive(Clone, Copy)]
-pub enum Subject {
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Subject<'a> {
     /// Nowhere.
+    #[default]
     Unsaid,
     /// In a column, as a text or a list of texts.
-    Column(&'static str),
+    Column(&'a str),
     /// In a member of a column of structs.
-    Member(&'static str, &'static str),
+    Member(&'a str, &'a str),
     /// In the middle of an id: `validation_Art_Theory_12`.
-    Id(&'static str),
+    Id(&'a str),
 }
 
-impl Subject {
+impl<'a> Subject<'a> {
     /// The column it stands in.
-    pub fn column(self) -> Option<&'static str> {
+    pub fn column(self) -> Option<&'a str> {
         match self {
             Subject::Unsaid => None,
             Subject::Column(column) | Subject::Member(column, _) | Subject::Id(column) => Some(column),
@@ -67,18 +81,7 @@ impl Subject {
 /// How deep below the task's folder files are looked for.
 const DEEPEST: usize = 3;
 
-impl Hub {
-    /// One test split without a config, of whose rows nothing is known.
-    pub const DEFAULT: Hub = Hub {
-        repo: "",
-        config: None,
-        split: &["test"],
-        columns: &[],
-        optional: &[],
-        pictures: &[],
-        subject: Subject::Unsaid,
-    };
-
+impl Hub<'_> {
     /// Address, config and split, for people.
     pub fn describe(&self) -> String {
         let config = self.config.map(|config| format!(" {config}")).unwrap_or_default();

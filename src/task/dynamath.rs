@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{Checked, Crash, Doc, Hub, Marks, Metrics, Prompt, Rows, Stage, Subject, TaskSpec, aggregate};
+use super::{Checked, Crash, Doc, Marks, Metrics, Prompt, Rows, Stage, TaskSpec, aggregate};
 use crate::config::Mode;
 use crate::data::Row;
 use omr_verify::python;
@@ -10,16 +10,6 @@ use omr_verify::python;
 /// The task.
 pub const TASK: TaskSpec = TaskSpec {
     name: "dynamath",
-    aliases: &["dynamath_reasoning"],
-    about: "questions whose figures and numbers vary; average and worst over the variants",
-    hub: Some(Hub {
-        repo: "kcz358/DynaMath",
-        columns: &["id", "question", "ground_truth"],
-        optional: &["question_id"],
-        pictures: &["decoded_image"],
-        subject: Subject::Column("subject"),
-        ..Hub::DEFAULT
-    }),
     rows: Rows::OfHub(prompt),
     score,
     aggregate: aggregate::dynamath,

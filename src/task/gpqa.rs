@@ -7,7 +7,7 @@ use regex::Regex;
 use serde_json::Value;
 
 use super::shuffle::Random;
-use super::{Checked, Doc, Hub, Prompt, Rows, Source, Subject, Take, TaskSpec, aggregate, hub, letter};
+use super::{Checked, Doc, Prompt, Rows, Source, Take, TaskSpec, aggregate, hub, letter};
 use crate::config::Mode;
 use crate::error::Result;
 use crate::philox::{self, Purpose};
@@ -17,17 +17,6 @@ use omr_verify::python;
 /// The task.
 pub const TASK: TaskSpec = TaskSpec {
     name: "gpqa_diamond_thinking",
-    aliases: &["gpqa_diamond_reasoning", "gpqa_diamond", "gpqa"],
-    about: "questions of science that cannot be looked up",
-    hub: Some(Hub {
-        repo: "Idavidrein/gpqa",
-        config: Some("gpqa_diamond"),
-        split: &["train"],
-        columns: &["Question", OPTIONS[0]],
-        optional: &[OPTIONS[1], OPTIONS[2], OPTIONS[3]],
-        subject: Subject::Column("High-level domain"),
-        ..Hub::DEFAULT
-    }),
     rows: Rows::Made(rows),
     aggregate: aggregate::accuracy,
     ..TaskSpec::DEFAULT

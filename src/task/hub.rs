@@ -39,8 +39,8 @@ pub fn files(spec: &TaskSpec, source: &Source) -> Result<Vec<PathBuf>> {
     }
 }
 
-fn of(spec: &TaskSpec) -> Result<&Hub> {
-    spec.hub.as_ref().ok_or_else(|| Error::Failed(format!("{}: no data set of the hub", spec.name)))
+fn of(spec: &TaskSpec) -> Result<&'static Hub<'static>> {
+    spec.hub.ok_or_else(|| Error::Failed(format!("{}: no data set of the hub", spec.name)))
 }
 
 /// Gives the rows of a task's files to `take`, in order, until it breaks off.
@@ -51,7 +51,7 @@ pub fn docs(
 ) -> Result<ControlFlow<()>> {
     let hub = of(spec)?;
     let optional: Vec<&str> = hub.optional.iter().copied().chain(hub.subject.column()).collect();
-    let wanted = Columns { needed: hub.columns, optional: &optional, pictures: hub.pictures };
+    let wanted = Columns { needed: &hub.columns, optional: &optional, pictures: &hub.pictures };
     let mut first = 0;
     for path in files(spec, source)? {
         let flow = columns::choose(&path, &wanted, |row, (fields, pictures)| {

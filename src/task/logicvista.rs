@@ -1,24 +1,11 @@
 //! LogicVista, test.
 
-use super::{Checked, Doc, Hub, Prompt, Rows, Subject, TaskSpec};
+use super::{Checked, Doc, Prompt, Rows, TaskSpec};
 use crate::config::Mode;
 use omr_verify::python;
 
 /// The task.
-pub const TASK: TaskSpec = TaskSpec {
-    name: "logicvista_thinking",
-    aliases: &["logicvista_reasoning", "logicvista"],
-    about: "logic in pictures: patterns, diagrams, sequences",
-    hub: Some(Hub {
-        repo: "lscpku/LogicVista",
-        columns: &["question", "answer"],
-        pictures: &["image"],
-        subject: Subject::Column("skill"),
-        ..Hub::DEFAULT
-    }),
-    rows: Rows::OfHub(prompt),
-    ..TaskSpec::DEFAULT
-};
+pub const TASK: TaskSpec = TaskSpec { name: "logicvista_thinking", rows: Rows::OfHub(prompt), ..TaskSpec::DEFAULT };
 
 fn prompt(doc: &Doc, _: Mode) -> Checked<Prompt> {
     let picture = doc.picture("image")?;

@@ -1,27 +1,13 @@
 //! MathVerse, testmini: the data set's own query.
 
-use super::{Checked, Doc, Hub, Prompt, Rows, Subject, TaskSpec, written};
+use super::{Checked, Doc, Prompt, Rows, TaskSpec, written};
 use crate::config::Mode;
 use crate::text::Part;
 use omr_verify::python;
 
 /// The task.
-pub const TASK: TaskSpec = TaskSpec {
-    name: "mathverse_testmini_reward",
-    aliases: &["mathverse_testmini_reasoning", "mathverse_testmini", "mathverse"],
-    about: "problems of plane and solid geometry and functions, in versions with more and less text",
-    hub: Some(Hub {
-        repo: "CaraJ/MathVerse-lmmseval",
-        config: Some("testmini"),
-        split: &["testmini"],
-        columns: &["query_wo", "answer"],
-        optional: &["problem_index"],
-        pictures: &["image"],
-        subject: Subject::Member("metadata", "subfield"),
-    }),
-    rows: Rows::OfHub(prompt),
-    ..TaskSpec::DEFAULT
-};
+pub const TASK: TaskSpec =
+    TaskSpec { name: "mathverse_testmini_reward", rows: Rows::OfHub(prompt), ..TaskSpec::DEFAULT };
 
 fn prompt(doc: &Doc, _: Mode) -> Checked<Prompt> {
     let query = doc.written("query_wo");

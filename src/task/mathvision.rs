@@ -1,36 +1,14 @@
 //! MathVision, test and testmini.
 
-use super::{Checked, Crash, Doc, Hub, Prompt, Rows, Stage, Subject, TaskSpec, letter, written};
+use super::{Checked, Crash, Doc, Prompt, Rows, Stage, TaskSpec, letter, written};
 use crate::config::Mode;
 
-const fn hub(split: &'static [&'static str]) -> Hub {
-    Hub {
-        repo: "MathLLMs/MathVision",
-        split,
-        columns: &["question", "options", "answer"],
-        pictures: &["decoded_image"],
-        subject: Subject::Column("subject"),
-        ..Hub::DEFAULT
-    }
-}
-
 /// All of its 3,040 questions.
-pub const TEST: TaskSpec = TaskSpec {
-    name: "mathvision_reason_test_reward",
-    aliases: &["mathvision_reason_test_reasoning", "mathvision_test", "mathvision"],
-    about: "problems of mathematics competitions with pictures",
-    hub: Some(hub(&["test"])),
-    rows: Rows::OfHub(prompt),
-    ..TaskSpec::DEFAULT
-};
+pub const TEST: TaskSpec =
+    TaskSpec { name: "mathvision_reason_test_reward", rows: Rows::OfHub(prompt), ..TaskSpec::DEFAULT };
 
 /// Its 304 questions for a look.
-pub const TESTMINI: TaskSpec = TaskSpec {
-    name: "mathvision_reason_testmini_reward",
-    aliases: &["mathvision_reason_testmini_reasoning", "mathvision_testmini"],
-    hub: Some(hub(&["testmini"])),
-    ..TEST
-};
+pub const TESTMINI: TaskSpec = TaskSpec { name: "mathvision_reason_testmini_reward", ..TEST };
 
 const INSTRUCTION: &str = "Please solve the problem step by step and put your answer in one \"\\boxed{}\".";
 

@@ -2,52 +2,17 @@
 
 use serde_json::Value;
 
-use super::{Checked, Crash, Doc, Hub, Prompt, Rows, Stage, Subject, TaskSpec, letter, written};
+use super::{Checked, Crash, Doc, Prompt, Rows, Stage, TaskSpec, letter, written};
 use crate::config::Mode;
 
 /// The task.
-pub const TASK: TaskSpec = TaskSpec {
-    name: "mathvista_testmini_cot_reward",
-    aliases: &["mathvista_testmini_cot_reasoning", "mathvista_testmini", "mathvista"],
-    about: "mathematics in pictures of many kinds",
-    hub: Some(Hub {
-        repo: "AI4Math/MathVista",
-        split: &["testmini"],
-        columns: &["question", "choices", "answer", "question_type", "answer_type"],
-        optional: &["unit", "precision"],
-        pictures: &["decoded_image"],
-        subject: Subject::Member("metadata", "task"),
-        ..Hub::DEFAULT
-    }),
-    rows: Rows::OfHub(prompt),
-    ..TaskSpec::DEFAULT
-};
+pub const TASK: TaskSpec =
+    TaskSpec { name: "mathvista_testmini_cot_reward", rows: Rows::OfHub(prompt), ..TaskSpec::DEFAULT };
 
 const CHOOSE: &str =
     "Hint: Please answer the question and provide the correct option letter, e.g., A, B, C, D, at the end.";
-/// Hints by the answer's type and its decimal places.
-const HINTS: [(&str, Option<f64>, &str); 4] = [
-    (
-        "integer",
-        None,
-        "Hint: Please answer the question requiring an integer answer and provide the final value, e.g., 1, 2, 3, at the end.",
-    ),
-    (
-        "float",
-        Some(1.0),
-        "Hint: Please answer the question requiring a floating-point number with one decimal place and provide the final value, e.g., 1.2, 1.3, 1.4, at the end.",
-    ),
-    (
-        "float",
-        Some(2.0),
-        "Hint: Please answer the question requiring a floating-point number with two decimal places and provide the final value, e.g., 1.23, 1.34, 1.45, at the end.",
-    ),
-    (
-        "list",
-        None,
-        "Hint: Please answer the question requiring a Python list as an answer and provide the final list, e.g., [1, 2, 3], [1.2, 1.3, 1.4], at the end.",
-    ),
-];
+/// Hints by the answer's type and its decimal places, a dash where these do not matter.
+const HINTS: &str = include_str!("mathvista.tsv");
 /// Letters the published task has for its options.
 const LETTERS: usize = 8;
 
@@ -72,19 +37,19 @@ fn query(doc: &Doc) -> Checked<String> {
         Err(Crash::new(Stage::Messages, class, found, expected))
     };
     let precision = doc.value("precision").as_f64();
+    let mut of_type = HINTS
+        .lines()
+        .filter_map(|line| line.strip_prefix(&*answer_type)?.strip_prefix('\t')?.split_once('\t'))
+        .peekable();
+    let fits = |places: &str| places == "-" || places.parse().ok() == precision;
     let hint = match is_choice(doc) {
         true if answer_type == "text" => CHOOSE,
         true => return refuse("AssertionError", "text, for a question with choices"),
-        false if !HINTS.iter().any(|(kind, ..)| *kind == answer_type) => {
-            return refuse("AssertionError", "integer, float or list");
-        }
-        false => {
-            let fits = |places: Option<f64>| places.is_none() || places == precision;
-            match HINTS.iter().find(|(kind, places, _)| *kind == answer_type && fits(*places)) {
-                Some((.., hint)) => hint,
-                None => return refuse("UnboundLocalError", "precision 1 or 2"),
-            }
-        }
+        false if of_type.peek().is_none() => return refuse("AssertionError", "integer, float or list"),
+        false => match of_type.find(|(places, _)| fits(places)) {
+            Some((_, hint)) => hint,
+            None => return refuse("UnboundLocalError", "precision 1 or 2"),
+        },
     };
     let mut query = format!("Question: {}", doc.written("question"));
     if let Some(unit) = doc.value("unit").as_str().filter(|unit| !unit.is_empty()) {

@@ -34,7 +34,7 @@ mod wemath;
 
 pub use self::aggregate::{Counted, Metric};
 pub use self::crash::{Checked, Crash, Stage};
-pub use self::dataset::{Hub, Subject};
+pub use self::dataset::Hub;
 pub use self::doc::{Doc, Prompt, letter, written};
 pub use self::file::TaskFile;
 pub use self::marks::{Mark, Marks, Metrics};

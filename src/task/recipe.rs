@@ -9,6 +9,7 @@ use crate::error::Result;
 use crate::text::Tokenizer;
 
 /// How a task is taught from nothing.
+#[derive(Clone, Copy)]
 pub struct Recipe {
     /// How long it takes on the CPU, as the beginning of a sentence.
     pub takes: &'static str,

@@ -1,7 +1,11 @@
 //! The table of tasks, and how one is found in it.
 
 use std::path::Path;
+use std::sync::LazyLock;
 
+use serde::Deserialize;
+
+use super::dataset::Hub;
 use super::file::TaskFile;
 use super::recipe::Recipe;
 use super::spec::TaskSpec;
@@ -10,8 +14,32 @@ use super::{
 };
 use crate::error::{Error, Result};
 
-/// Everything that can be measured, one file each. The first is measured where none is named.
-pub const TASKS: &[TaskSpec] = &[
+/// Everything that can be measured. The first is measured where none is named.
+pub static TASKS: LazyLock<Vec<TaskSpec>> = LazyLock::new(|| CODE.iter().map(|task| described(*task)).collect());
+
+/// A benchmark as `benchmarks.json` describes it: what there is to say of it, and which rows it reads.
+#[derive(Deserialize)]
+struct Benchmark<'a> {
+    name: &'a str,
+    aliases: Vec<&'a str>,
+    about: &'a str,
+    #[serde(borrow)]
+    hub: Hub<'a>,
+}
+
+static BENCHMARKS: LazyLock<Vec<Benchmark<'static>>> =
+    LazyLock::new(|| serde_json::from_str(include_str!("benchmarks.json")).expect("a fixed text"));
+
+/// A task with its description, where it is a benchmark.
+fn described(task: TaskSpec) -> TaskSpec {
+    match BENCHMARKS.iter().find(|known| known.name == task.name) {
+        Some(Benchmark { aliases, about, hub, .. }) => TaskSpec { aliases, about, hub: Some(hub), ..task },
+        None => task,
+    }
+}
+
+/// The tasks, one file each.
+const CODE: &[TaskSpec] = &[
     digits::TASK,
     mathvista::TASK,
     mathvision::TEST,
@@ -81,6 +109,15 @@ pub fn open_file(path: &Path) -> Result<TaskFile> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_benchmark_that_is_described_is_a_task() {
+        for known in BENCHMARKS.iter() {
+            let task = find(known.name).unwrap();
+            assert_eq!((task.about, task.hub.map(|hub| hub.repo)), (known.about, Some(known.hub.repo)));
+        }
+        assert_eq!(TASKS.iter().filter(|task| task.hub.is_some()).count(), BENCHMARKS.len());
+    }
 
     #[test]
     fn every_name_leads_to_one_task() {

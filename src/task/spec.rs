@@ -14,6 +14,7 @@ use crate::data::Row;
 use crate::error::Result;
 
 /// A task: where its questions come from, what its answers are worth, what has been published.
+#[derive(Clone, Copy)]
 pub struct TaskSpec {
     /// The name, in summaries and samples: that of the published evaluation.
     pub name: &'static str,
@@ -22,7 +23,7 @@ pub struct TaskSpec {
     /// What it is, in a line.
     pub about: &'static str,
     /// The data set its rows come from, where that is one of the hub.
-    pub hub: Option<Hub>,
+    pub hub: Option<&'static Hub<'static>>,
     /// How its questions are made.
     pub rows: Rows,
     /// Which answers are asked for.
@@ -40,6 +41,7 @@ pub struct TaskSpec {
 }
 
 /// How the questions of a task are made.
+#[derive(Clone, Copy)]
 pub enum Rows {
     /// From each row of the data set of the hub, as this function makes one.
     OfHub(fn(&Doc, Mode) -> Checked<Prompt>),

@@ -3,7 +3,7 @@
 
 use serde_json::json;
 
-use super::{Checked, Doc, Hub, Marks, Metrics, Prompt, Rows, Subject, TaskSpec, aggregate};
+use super::{Checked, Doc, Marks, Metrics, Prompt, Rows, TaskSpec, aggregate};
 use crate::config::Mode;
 use crate::data::Row;
 use omr_verify::python;
@@ -11,16 +11,6 @@ use omr_verify::python;
 /// The task.
 pub const TASK: TaskSpec = TaskSpec {
     name: "wemath_testmini_thinking",
-    aliases: &["wemath_testmini_reasoning", "wemath_testmini", "wemath"],
-    about: "problems of several steps beside their steps",
-    hub: Some(Hub {
-        repo: "We-Math/We-Math",
-        split: &["testmini"],
-        columns: &["ID", "key", "question", "option", "answer"],
-        pictures: &["image_path"],
-        subject: Subject::Column("knowledge concept"),
-        ..Hub::DEFAULT
-    }),
     rows: Rows::OfHub(prompt),
     score,
     aggregate: aggregate::wemath,

@@ -1,49 +1,38 @@
 //! CharXiv, validation: charts of papers, with questions that take reasoning and questions that describe.
 
-mod instructions;
-
 use std::ops::ControlFlow;
+use std::sync::LazyLock;
 
+use serde::Deserialize;
 use serde_json::{Value, json};
 
-use self::instructions::{DESCRIPTIVE, REASONING};
 use super::{
-    Checked, Crash, Doc, Hub, Marks, Metrics, Prompt, Rows, Source, Stage, Subject, Take, TaskSpec, aggregate, hub,
-    written,
+    Checked, Crash, Doc, Marks, Metrics, Prompt, Rows, Source, Stage, Take, TaskSpec, aggregate, hub, written,
 };
 use crate::config::Mode;
 use crate::data::Row;
 use crate::error::Result;
 use omr_verify::python;
 
-const fn hub(columns: &'static [&'static str], optional: &'static [&'static str]) -> Hub {
-    Hub {
-        repo: "princeton-nlp/CharXiv",
-        split: &["validation", "val"],
-        columns,
-        optional,
-        pictures: &["image"],
-        subject: Subject::Column("category"),
-        ..Hub::DEFAULT
-    }
+/// What the published tasks ask, word for word: a question's text, and the demands below it.
+#[derive(Deserialize)]
+struct Instructions {
+    /// The descriptive questions by their numbers from 1, each with its demands. The last two are about the whole figure.
+    descriptive: Vec<(String, Vec<String>)>,
+    /// The demands below a reasoning question, by the kind of its answer from 1; the last kind has one of its own.
+    reasoning: Vec<Vec<String>>,
 }
 
+static INSTRUCTIONS: LazyLock<Instructions> =
+    LazyLock::new(|| serde_json::from_str(include_str!("instructions.json")).expect("a fixed text"));
+
 /// Questions that take reasoning.
-pub const REASONING_TASK: TaskSpec = TaskSpec {
-    name: "charxiv_val_reasoning_cot",
-    aliases: &["charxiv_val_reasoning", "charxiv_reasoning"],
-    about: "questions about charts that take reasoning",
-    hub: Some(hub(&["reasoning_q_source", "reasoning_q", "reasoning_a"], &[])),
-    rows: Rows::OfHub(reasoning),
-    ..TaskSpec::DEFAULT
-};
+pub const REASONING_TASK: TaskSpec =
+    TaskSpec { name: "charxiv_val_reasoning_cot", rows: Rows::OfHub(reasoning), ..TaskSpec::DEFAULT };
 
 /// Questions that describe, four to a chart.
 pub const DESCRIPTIVE_TASK: TaskSpec = TaskSpec {
     name: "charxiv_val_descriptive_cot",
-    aliases: &["charxiv_val_descriptive", "charxiv_descriptive"],
-    about: "questions that describe charts; in compat one of a chart's four is asked four times, as published",
-    hub: Some(hub(&DESCRIPTIVE_COLUMNS, &["subplot_loc", "subplot_row", "subplot_col"])),
     rows: Rows::Made(descriptive_rows),
     score: by_number,
     aggregate: aggregate::charxiv,
@@ -53,18 +42,7 @@ pub const DESCRIPTIVE_TASK: TaskSpec = TaskSpec {
 /// Questions to a chart, and how often the published task repeats the data set.
 const QUESTIONS: usize = 4;
 
-const DESCRIPTIVE_COLUMNS: [&str; 8] = [
-    "descriptive_q1",
-    "descriptive_a1",
-    "descriptive_q2",
-    "descriptive_a2",
-    "descriptive_q3",
-    "descriptive_a3",
-    "descriptive_q4",
-    "descriptive_a4",
-];
-
-fn with_demands(question: &str, demands: &[&str]) -> String {
+fn with_demands(question: &str, demands: &[String]) -> String {
     let lines: String = demands.iter().map(|demand| format!("\n    * {demand}")).collect();
     python::strip(&format!("{question}{lines}")).to_owned()
 }
@@ -78,11 +56,11 @@ fn prompt(doc: &Doc, text: String, mode: Mode) -> Checked<Prompt> {
 fn reasoning(doc: &Doc, mode: Mode) -> Checked<Prompt> {
     let source = doc.value("reasoning_q_source");
     let own;
-    let demands: &[&str] = match source.as_u64() {
-        Some(kind @ 1..=3) => REASONING[kind as usize - 1],
+    let demands = match source.as_u64() {
+        Some(kind @ 1..=3) => &INSTRUCTIONS.reasoning[kind as usize - 1],
         Some(4) => {
-            own = demanded_number(doc.text("reasoning_a", "AttributeError")?);
-            &[&own]
+            own = vec![demanded_number(doc.text("reasoning_a", "AttributeError")?)];
+            &own
         }
         _ => {
             let found = format!("reasoning_q_source {}", written(source));
@@ -145,7 +123,7 @@ fn descriptive(doc: &Doc, number: usize, mode: Mode) -> Checked<Prompt> {
 /// The descriptive question `id` about a part of a figure: `[row, column]`, where row 0 is the only one, or its name.
 pub fn question(id: &Value, place: &Value) -> Checked<String> {
     let refuse = |class, found: String, expected: &str| Crash::new(Stage::ProcessDocs, class, found, expected);
-    let known = id.as_u64().and_then(|id| DESCRIPTIVE.get((id as usize).wrapping_sub(1)));
+    let known = id.as_u64().and_then(|id| INSTRUCTIONS.descriptive.get((id as usize).wrapping_sub(1)));
     // Where the question is about the whole figure no place is looked at, and else before the question.
     let whole = matches!(id.as_u64(), Some(18 | 19));
     let prefix = match place {
