@@ -29,7 +29,7 @@ pub fn page(place: &str, found: &[Inspection], seed: u64) -> Result<String> {
     render("inspect.html", &[browser::SCRIPT], context! { title => place, tiles, sets, browser })
 }
 
-/// What the page says of a data set.
+/// Returns what the template shows of a data set.
 fn section(set: &Inspection) -> Value {
     let reason = |(why, n): (&Reason, &usize)| format!("{} {}", grouped(*n), why.name());
     let [width, height] = &set.image_sizes;

@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 /// Everything that can be measured. The first is measured where none is named.
 pub static TASKS: LazyLock<Vec<TaskSpec>> = LazyLock::new(|| CODE.iter().map(|task| described(*task)).collect());
 
-/// A benchmark as `benchmarks.json` describes it: what there is to say of it, and which rows it reads.
+/// A benchmark as `benchmarks.json` describes it: its names, one line for people, and the rows it reads.
 #[derive(Deserialize)]
 struct Benchmark<'a> {
     name: &'a str,
@@ -30,7 +30,7 @@ struct Benchmark<'a> {
 static BENCHMARKS: LazyLock<Vec<Benchmark<'static>>> =
     LazyLock::new(|| serde_json::from_str(include_str!("benchmarks.json")).expect("a fixed text"));
 
-/// A task with its description, where it is a benchmark.
+/// Adds the description of a benchmark to its task; returns any other task as it is.
 fn described(task: TaskSpec) -> TaskSpec {
     match BENCHMARKS.iter().find(|known| known.name == task.name) {
         Some(Benchmark { aliases, about, hub, .. }) => TaskSpec { aliases, about, hub: Some(hub), ..task },

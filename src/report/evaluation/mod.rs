@@ -67,7 +67,7 @@ fn tasks(runs: &[Run]) -> Vec<&str> {
     tasks
 }
 
-/// How a run was measured.
+/// Returns a line for people that says how a run was measured.
 fn remark(run: &Run) -> String {
     let judge = run.judge.as_ref().map_or("judge off: rules alone decide".to_owned(), |judge| judge.line());
     let model = run.model.as_deref().map(|model| format!(", model {model}")).unwrap_or_default();
@@ -111,7 +111,7 @@ fn scores(runs: &[Run], tasks: &[&str]) -> Table {
     table
 }
 
-/// The measurements of each task, with the numbers of their runs.
+/// Returns the measurements of each task with the numbers of their runs.
 fn bars<'a>(runs: &'a [Run], tasks: &[&str]) -> Vec<Vec<(usize, &'a Measured)>> {
     let of_task = |task: &&str| runs.iter().enumerate().filter_map(|(i, run)| Some((i, run.task(task)?))).collect();
     tasks.iter().map(of_task).collect()
@@ -123,7 +123,7 @@ fn paired(a: &Measured, b: &Measured) -> (Vec<f64>, Vec<f64>) {
     a.samples.iter().filter_map(|x| Some((acc(x)?, acc(of_b.get(&x.index)?)?))).unzip()
 }
 
-/// What `b` has over `a`, task by task.
+/// Returns the paired difference of `b` minus `a` for each task that both measured.
 fn differences(a: &Run, b: &Run, tasks: &[&str]) -> Vec<Contrast> {
     let mut found = Vec::new();
     for task in tasks {

@@ -14,7 +14,7 @@ use crate::data::Row;
 use crate::error::Result;
 use omr_verify::python;
 
-/// What the published tasks ask, word for word: a question's text, and the demands below it.
+/// The instructions of the published tasks, word for word: the text of a question, and the demands below it.
 #[derive(Deserialize)]
 struct Instructions {
     /// The descriptive questions by their numbers from 1, each with its demands. The last two are about the whole figure.
