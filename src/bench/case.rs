@@ -24,15 +24,39 @@ pub struct Case {
     pub run: Repetition,
 }
 
-/// An op: additions and multiplications, bytes that it moves, and one repetition.
+/// Returns the case of an op: additions and multiplications, bytes that it moves, and one repetition.
 pub fn op(
     name: &'static str,
-    shape: String,
     dtype: DType,
+    shape: String,
     flops: f64,
     bytes: f64,
-    run: impl FnMut(&mut Device) -> Result<()> + 'static,
+    mut run: impl FnMut(&mut Device) -> Result<()> + 'static,
 ) -> Result<Case> {
+    // Its cost is noted behind it, as a model does: predictions go by that.
+    let run = move |dev: &mut Device| -> Result<()> {
+        run(dev)?;
+        dev.note_work(name, flops, bytes);
+        Ok(())
+    };
+    Ok(Case { name, shape, dtype: label(dtype), flops, bytes, job: None, run: Box::new(run) })
+}
+
+/// Returns the case of a product of `[rows, columns]` with sums of `k` terms, called by what it multiplies.
+pub fn product(
+    name: &'static str,
+    dtype: DType,
+    shape: String,
+    [rows, columns, k]: [usize; 3],
+    bytes: f64,
+    mut run: impl FnMut(&mut Device) -> Result<()> + 'static,
+) -> Result<Case> {
+    let run = move |dev: &mut Device| -> Result<()> {
+        run(dev)?;
+        dev.note_product(name, [rows, columns, k], bytes);
+        Ok(())
+    };
+    let flops = 2.0 * rows as f64 * (columns * k) as f64;
     Ok(Case { name, shape, dtype: label(dtype), flops, bytes, job: None, run: Box::new(run) })
 }
 

@@ -3,16 +3,35 @@
 use serde_json::{Value, json};
 
 use super::case::{Case, JobSize, MEMORY, Make, Times, measure};
-use super::jobs::ModelShape;
+use super::jobs::{self, Amount, ModelShape};
 use super::ops;
 use super::options::Options;
 use super::peaks::Peaks;
 use crate::config;
-use crate::device::{Device, Plan, Region, Target};
+use crate::device::{Device, Kind, Plan, Region, Target};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::machine::{FreeMemory, Machine};
+use crate::model::Levels;
 use crate::observe::bytes;
+use crate::tensor::DType;
+
+/// What can be measured, in the order of the table.
+const NAMES: [&str; 13] = [
+    "linear",
+    "swiglu",
+    "attention",
+    "rms_norm",
+    "rope",
+    "linear_logprob",
+    "adamw",
+    "grad_norm",
+    "lane_sum",
+    "paged_attention",
+    "sample",
+    "train-step",
+    "generate",
+];
 
 /// Measures, and returns a table.
 pub fn run(options: &Options, machine: &Machine) -> Result<String> {
@@ -22,11 +41,10 @@ pub fn run(options: &Options, machine: &Machine) -> Result<String> {
         wanted.join(", "),
         options.seconds
     ));
-    let shapes = options.model_shape.map_or_else(|| vec![ModelShape::Digits, ModelShape::M22], |shape| vec![shape]);
-    let cases: Vec<_> = wanted.iter().flat_map(|name| ops::cases(name, &options.dtypes, &shapes)).collect();
+    let cases: Vec<_> = wanted.iter().flat_map(|name| cases(name, options)).collect();
     let mut plan = Plan::uniform(MEMORY);
-    for make in cases.iter().filter(|make| make.counted) {
-        plan = plan.max(&count(&make.case, machine.threads)?);
+    for (make, _) in cases.iter().filter(|(_, is_job)| *is_job) {
+        plan = plan.max(&count(make, machine.threads)?);
     }
     let mut dev = (machine.device)(&plan)?;
     let peaks = Peaks::measure(&mut dev)?;
@@ -41,9 +59,9 @@ pub fn run(options: &Options, machine: &Machine) -> Result<String> {
          of ceiling  tokens/s"
     );
     let mut rows = Vec::new();
-    for make in cases {
+    for (make, _) in cases {
         let marks = Region::ALL.map(|region| dev.mark(region));
-        let mut case = (make.case)(&mut dev)?;
+        let mut case = make(&mut dev)?;
         let times = measure(&mut case, &mut dev, options.seconds)?;
         marks.into_iter().for_each(|mark| dev.release(mark));
         let ceiling = (case.flops / peaks.flops(case.dtype)).max(case.bytes / peaks.bytes);
@@ -54,6 +72,31 @@ pub fn run(options: &Options, machine: &Machine) -> Result<String> {
         files::write(file, record(&dev, &peaks, rows).to_string().as_bytes())?;
     }
     Ok(out)
+}
+
+/// Returns the cases of one of [`NAMES`], made when their turn comes, each with whether it is a job: of these the memory is
+/// counted first, an op's is small.
+fn cases(name: &'static str, options: &Options) -> Vec<(Make, bool)> {
+    let shapes = options.model_shape.map_or_else(|| vec![ModelShape::Digits, ModelShape::M22], |shape| vec![shape]);
+    let mut out: Vec<(Make, bool)> = Vec::new();
+    for &dtype in &options.dtypes {
+        // These have f32 alone, whatever weights are stored in.
+        let is_left_out = dtype != DType::F32 && ["grad_norm", "lane_sum"].contains(&name);
+        let ops = ops::cases(Kind::Cpu, dtype).into_iter().filter(|(op, _)| *op == name && !is_left_out);
+        out.extend(ops.map(|(_, make)| (make, false)));
+        for &shape in &shapes {
+            let amount = Amount::CPU;
+            match name {
+                "train-step" => {
+                    let levels = Levels::default();
+                    out.push((Box::new(move |dev| jobs::train_step(dev, dtype, shape, amount, levels)), true));
+                }
+                "generate" => out.push((Box::new(move |dev| jobs::generate(dev, dtype, shape, amount)), true)),
+                _ => {}
+            }
+        }
+    }
+    out
 }
 
 /// Bytes a case needs, counted; errors when the machine does not have them.
@@ -107,17 +150,17 @@ fn record(dev: &Device, peaks: &Peaks, rows: Vec<Value>) -> Value {
 
 fn choose(names: &[String]) -> Result<Vec<&'static str>> {
     if names.is_empty() {
-        return Ok(ops::NAMES.to_vec());
+        return Ok(NAMES.to_vec());
     }
     let mut out = Vec::new();
     for name in names {
-        let found: Vec<_> = ops::NAMES.iter().filter(|known| known.starts_with(name.as_str())).collect();
+        let found: Vec<_> = NAMES.iter().filter(|known| known.starts_with(name.as_str())).collect();
         if found.is_empty() {
             let expected = match name.ends_with(".yaml") {
                 true => "--device cuda or emu: configs are measured where kernels run".to_owned(),
-                false => format!("one of {}", ops::NAMES.join(", ")),
+                false => format!("one of {}", NAMES.join(", ")),
             };
-            return Err(match config::nearest(name, ops::NAMES.iter().copied()) {
+            return Err(match config::nearest(name, NAMES.iter().copied()) {
                 Some(near) => Error::input_hint("omr bench", name, expected, format!("did you mean {near}?")),
                 None => Error::input("omr bench", name, expected),
             });

@@ -1,88 +1,104 @@
-//! The ops around the vocabulary (4,096 ids) and of one decode step (256 sequences of 512 keys each).
+//! The ops around the vocabulary, and those of one decode step.
 
-use super::case::{Case, op};
-use super::inputs::{HEADS, HIDDEN, TOKENS, asked, bytes, random, weight, zeros};
+use super::case::{Case, op, product};
+use super::inputs::{Sizes, asked, bytes, fill, gradient, ids, random, weight, zeros};
 use crate::device::{Device, Region};
 use crate::error::Result;
 use crate::ops::attend::BLOCK;
 use crate::ops::linear_logprob::{self, Outs};
-use crate::ops::matmul::panel_len;
-use crate::ops::paged_attention::{self, KvCache, Paged};
+use crate::ops::matmul::Weight;
+use crate::ops::paged_attention::{self, Decode, DecodeStep, KvCache, Paged, Split};
 use crate::ops::sample::{self, Draw, NoiseKey, SamplingParams};
 use crate::tensor::{DType, Tensor};
 
-const VOCABULARY: usize = 4096;
-const SEQUENCES: usize = 256;
-const KEYS: usize = 512;
-
-fn targets(dev: &mut Device) -> Result<Tensor> {
-    let ids: Vec<u32> = (0..TOKENS).map(|t| (t * 7919 % VOCABULARY) as u32).collect();
-    dev.upload(Region::Overlay, &ids, &[TOKENS])
+/// Hidden rows, the output matrix, targets, log-probs and log-sum-exps.
+fn head(dev: &mut Device, s: Sizes) -> Result<(Tensor, Weight, Tensor, Tensor, Tensor)> {
+    let (hidden, w) =
+        (random(dev, s.dtype, &[s.targets, s.hidden], 1.0)?, weight(dev, s.dtype, s.vocabulary, s.hidden)?);
+    let targets = dev.upload(Region::Overlay, &ids(s, s.targets), &[s.targets])?;
+    let [logprob, lse] = [zeros(dev, DType::F32, &[s.targets])?, zeros(dev, DType::F32, &[s.targets])?];
+    Ok((hidden, w, targets, logprob, lse))
 }
 
-pub fn linear_logprob_fwd(dev: &mut Device, dtype: DType) -> Result<Case> {
-    let (hidden, w) = (random(dev, dtype, &[TOKENS, HIDDEN], 1.0)?, weight(dev, dtype, VOCABULARY, HIDDEN)?);
-    let (targets, logprob) = (targets(dev)?, zeros(dev, DType::F32, &[TOKENS])?);
-    let lse = zeros(dev, DType::F32, &[TOKENS])?;
-    let flops = 2.0 * (TOKENS * VOCABULARY * HIDDEN) as f64;
-    let moved = bytes(&[hidden, w.data, targets, logprob, lse]);
-    let shape = format!("[{TOKENS}, {HIDDEN}] x [{VOCABULARY}, {HIDDEN}]");
-    op("linear_logprob fwd", shape, dtype, flops, moved, move |dev| {
+/// What rows of hidden states are multiplied by for logits, in words and numbers.
+fn logits(rows: usize, s: Sizes) -> (String, [usize; 3]) {
+    let (n, k) = (s.vocabulary, s.hidden);
+    (format!("[{rows}, {k}] x [{n}, {k}]"), [rows, n, k])
+}
+
+pub fn linear_logprob_fwd(dev: &mut Device, s: Sizes) -> Result<Case> {
+    let (hidden, w, targets, logprob, lse) = head(dev, s)?;
+    let (shape, of) = logits(s.targets, s);
+    product("linear_logprob fwd", s.dtype, shape, of, bytes(&[hidden, w.data, targets, logprob, lse]), move |dev| {
         linear_logprob::fwd(dev, asked(hidden, &w, targets), Outs { logprob, lse, entropy: None })
     })
 }
 
-pub fn linear_logprob_bwd(dev: &mut Device, dtype: DType) -> Result<Case> {
-    let (hidden, w) = (random(dev, dtype, &[TOKENS, HIDDEN], 1.0)?, weight(dev, dtype, VOCABULARY, HIDDEN)?);
-    let (targets, logprob) = (targets(dev)?, zeros(dev, DType::F32, &[TOKENS])?);
-    let lse = zeros(dev, DType::F32, &[TOKENS])?;
-    let (dlogprob, dhidden) = (random(dev, DType::F32, &[TOKENS], 1.0)?, zeros(dev, dtype, &[TOKENS, HIDDEN])?);
-    let dw = zeros(dev, DType::F32, &[panel_len(dtype, VOCABULARY, HIDDEN)])?;
+/// The logits again, then both gradients.
+pub fn linear_logprob_bwd(dev: &mut Device, s: Sizes) -> Result<Case> {
+    let (hidden, w, targets, logprob, lse) = head(dev, s)?;
+    let dlogprob = random(dev, DType::F32, &[s.targets], 1e-3)?;
+    let dhidden = zeros(dev, s.dtype, &[s.targets, s.hidden])?;
+    let (dw, written) = gradient(dev, s.dtype, s.vocabulary, s.hidden)?;
     linear_logprob::fwd(dev, asked(hidden, &w, targets), Outs { logprob, lse, entropy: None })?;
-    // The logits again, then both gradients.
-    let flops = 6.0 * (TOKENS * VOCABULARY * HIDDEN) as f64;
-    let moved = bytes(&[hidden, w.data, targets, lse, dlogprob, dhidden, dw]);
-    let shape = format!("[{TOKENS}, {HIDDEN}] x [{VOCABULARY}, {HIDDEN}]");
-    op("linear_logprob bwd", shape, dtype, flops, moved, move |dev| {
+    let (shape, of) = logits(s.targets, s);
+    let moved = bytes(&[hidden, w.data, targets, lse, dlogprob, dhidden]) + written;
+    let flops = 6.0 * of.iter().map(|&n| n as f64).product::<f64>();
+    op("linear_logprob bwd", s.dtype, shape, flops, moved, move |dev| {
         let call = linear_logprob::Bwd { lse, entropy: None, dlogprob, dentropy: None, dhidden, dw };
         linear_logprob::bwd(dev, asked(hidden, &w, targets), call)
     })
 }
 
-pub fn paged_attention_fwd(dev: &mut Device, dtype: DType) -> Result<Case> {
-    let blocks = KEYS / BLOCK;
-    let cache = KvCache {
-        k: random(dev, dtype, &[SEQUENCES * blocks, HEADS.kv, HEADS.dim, BLOCK], 1.0)?,
-        v: random(dev, dtype, &[SEQUENCES * blocks, HEADS.kv, BLOCK, HEADS.dim], 1.0)?,
-    };
-    let qkv = random(dev, dtype, &[SEQUENCES, HEADS.qkv_len()], 1.0)?;
-    let out = zeros(dev, dtype, &[SEQUENCES, HEADS.q * HEADS.dim])?;
-    let tables: Vec<u32> = (0..(SEQUENCES * blocks) as u32).collect();
-    let block_tables = dev.upload(Region::Overlay, &tables, &[SEQUENCES, blocks])?;
-    let rows: Vec<u32> = (0..=SEQUENCES as u32).collect();
-    let cu_seqlens_q = dev.upload(Region::Overlay, &rows, &[SEQUENCES + 1])?;
-    let context_lens = dev.upload(Region::Overlay, &[KEYS as u32; SEQUENCES], &[SEQUENCES])?;
-    let flops = 4.0 * (SEQUENCES * KEYS * HEADS.q * HEADS.dim) as f64;
-    let moved = bytes(&[cache.k, cache.v, qkv, out]);
-    let shape = format!("{SEQUENCES} x 1 of {KEYS} keys");
-    op("paged_attention fwd", shape, dtype, flops, moved, move |dev| {
-        let (heads, scale) = (HEADS, 0.125);
-        let decode = None;
-        let paged = Paged { cache: &cache, block_tables, cu_seqlens_q, context_lens, heads, scale, decode };
+pub fn paged_attention_fwd(dev: &mut Device, s: Sizes) -> Result<Case> {
+    let (h, n, blocks) = (s.heads, s.sequences, s.keys / BLOCK);
+    let cache = KvCache::alloc(dev, Region::Overlay, s.dtype, n * blocks, h)?;
+    [cache.k, cache.v].into_iter().try_for_each(|tensor| fill(dev, tensor, 1.0))?;
+    let (qkv, out) = (random(dev, s.dtype, &[n, h.qkv_len()], 1.0)?, zeros(dev, s.dtype, &[n, h.out_len()])?);
+    // Blocks lie as they were given out, not one after another.
+    let tables: Vec<u32> = (0..n * blocks).map(|i| (i % blocks * n + i / blocks) as u32).collect();
+    let rows: Vec<u32> = (0..=n as u32).collect();
+    let lengths = vec![s.keys as u32; n];
+    let step = DecodeStep { cu_seqlens_q: &rows, context_lens: &lengths, block_tables: &tables };
+    let mut decode = None;
+    if dev.kind().is_gpu() {
+        let split = Split::new(step, paged_attention::together(dev, h))?;
+        let tickets = Decode::tickets(dev, Region::Overlay, n, h)?;
+        decode = Some(Decode::upload(dev, Region::Overlay, &split, tickets)?);
+    }
+    let tables = dev.upload(Region::Overlay, &tables, &[n, blocks])?;
+    let rows = dev.upload(Region::Overlay, &rows, &[n + 1])?;
+    let lengths = dev.upload(Region::Overlay, &lengths, &[n])?;
+    let flops = 4.0 * (n * s.keys * h.q * h.dim) as f64;
+    let (shape, scale) = (format!("{n} x 1 of {} keys", s.keys), 1.0 / (h.dim as f32).sqrt());
+    op("paged_attention fwd", s.dtype, shape, flops, bytes(&[cache.k, cache.v, qkv, out]), move |dev| {
+        let (block_tables, cu_seqlens_q, context_lens) = (tables, rows, lengths);
+        let paged = Paged { cache: &cache, block_tables, cu_seqlens_q, context_lens, heads: h, scale, decode };
         paged_attention::fwd(dev, paged, qkv, out)
     })
 }
 
-pub fn sample_fwd(dev: &mut Device, dtype: DType) -> Result<Case> {
-    let (hidden, w) = (random(dev, dtype, &[SEQUENCES, HIDDEN], 1.0)?, weight(dev, dtype, VOCABULARY, HIDDEN)?);
-    let (ids, logprobs) = (zeros(dev, DType::U32, &[SEQUENCES])?, zeros(dev, DType::F32, &[SEQUENCES])?);
+/// Of new tokens, block by block.
+pub fn kv_cache_store(dev: &mut Device, s: Sizes) -> Result<Case> {
+    let (t, h) = (s.tokens, s.heads);
+    let cache = KvCache::alloc(dev, Region::Overlay, s.dtype, t.div_ceil(BLOCK), h)?;
+    let qkv = random(dev, s.dtype, &[t, h.qkv_len()], 1.0)?;
+    let slots = dev.upload(Region::Overlay, &(0..t as u32).collect::<Vec<_>>(), &[t])?;
+    let moved = (2 * 2 * t * h.kv * h.dim * qkv.dtype.size()) as f64 + bytes(&[slots]);
+    op("kv_cache store", s.dtype, format!("[{t}, {}]", h.qkv_len()), 0.0, moved, move |dev| {
+        paged_attention::store(dev, qkv, slots, &cache)
+    })
+}
+
+pub fn sample_fwd(dev: &mut Device, s: Sizes) -> Result<Case> {
+    let n = s.sequences;
+    let (hidden, w) = (random(dev, s.dtype, &[n, s.hidden], 1.0)?, weight(dev, s.dtype, s.vocabulary, s.hidden)?);
+    let (ids, logprobs) = (zeros(dev, DType::U32, &[n])?, zeros(dev, DType::F32, &[n])?);
     let noise = |i: u32| NoiseKey { prompt: i / 8, rollout: i % 8, position: 0 };
-    let draws: Vec<_> = (0..SEQUENCES as u32).map(|i| Draw::new(SamplingParams::default(), noise(i), 1, 1)).collect();
+    let draws: Vec<_> = (0..n as u32).map(|i| Draw::new(SamplingParams::default(), noise(i), 1, 1)).collect();
     let table = Draw::upload(dev, Region::Overlay, &draws)?;
-    let flops = 2.0 * (SEQUENCES * VOCABULARY * HIDDEN) as f64;
-    let moved = bytes(&[hidden, w.data, ids, logprobs]);
-    let shape = format!("[{SEQUENCES}, {HIDDEN}] x [{VOCABULARY}, {HIDDEN}]");
-    op("sample fwd", shape, dtype, flops, moved, move |dev| {
+    let (shape, of) = logits(n, s);
+    product("sample fwd", s.dtype, shape, of, bytes(&[hidden, w.data, ids, logprobs]), move |dev| {
         sample::fwd(dev, hidden, &w, None, &draws, table, sample::Outs { ids, logprobs })
     })
 }

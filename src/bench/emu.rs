@@ -31,7 +31,7 @@ fn matrix_product(dev: &mut Device) -> Result<Case> {
     let flops = 2.0 * (T * N * K) as f64;
     let moved = inputs::bytes(&[x, w.data, y]);
     let shape = format!("[{T}, {K}] x [{N}, {K}]");
-    op("emu linear", shape, DType::Bf16, flops, moved, move |dev| {
+    op("emu linear", DType::Bf16, shape, flops, moved, move |dev| {
         linear::fwd(dev, x, &w, None, None, y)?;
         // Waits.
         dev.read::<half::bf16>(y).map(drop)
@@ -43,7 +43,7 @@ fn norm(dev: &mut Device) -> Result<Case> {
     let gamma = inputs::random(dev, DType::Bf16, &[HIDDEN], 1.0)?;
     let (y, rstd) = (inputs::zeros(dev, DType::Bf16, &[T, HIDDEN])?, inputs::zeros(dev, DType::F32, &[T])?);
     let (flops, moved) = (4.0 * (T * HIDDEN) as f64, inputs::bytes(&[x, gamma, y, rstd]));
-    op("emu rms_norm", format!("[{T}, {HIDDEN}]"), DType::Bf16, flops, moved, move |dev| {
+    op("emu rms_norm", DType::Bf16, format!("[{T}, {HIDDEN}]"), flops, moved, move |dev| {
         rms_norm::fwd(dev, x, gamma, 1e-6, y, rstd)?;
         dev.read::<f32>(rstd).map(drop)
     })

@@ -11,7 +11,7 @@ use super::case::{Case, JobSize, Make};
 use super::jobs::{self, Amount, Decoding, ModelShape};
 use super::options::Options;
 use super::parity::parity;
-use super::{configs, gpu_ops};
+use super::{configs, ops};
 use crate::device::{Body, Device, Driver, Event, Kind, Plan, Region, Stream, Target};
 use crate::error::{Error, Result};
 use crate::files;
@@ -97,7 +97,7 @@ fn chosen(options: &Options, target: Target) -> Result<Vec<Make>> {
                     let Case { name: op, shape, .. } = make(&mut Device::count_for(target))?;
                     Ok(format!("{op} {shape}").starts_with(name))
                 };
-                for (op, make) in gpu_ops::cases(kind) {
+                for (op, make) in ops::cases(kind, DType::Bf16) {
                     if name == OPS || op.starts_with(name) || name.split(' ').next() == Some(op) && whole(&make)? {
                         out.push(make);
                     }
@@ -282,7 +282,7 @@ mod tests {
     /// At the shapes of a card every op and job has a prediction, and none is faster than its arithmetic or traffic.
     #[test]
     fn no_prediction_is_below_the_floor() {
-        let mut makes: Vec<Make> = gpu_ops::cases(Kind::Cuda).into_iter().map(|(_, make)| make).collect();
+        let mut makes: Vec<Make> = ops::cases(Kind::Cuda, DType::Bf16).into_iter().map(|(_, make)| make).collect();
         for (sequences, keys) in [(1, 28_672), (64, 1536)] {
             let of = Decoding { sequences, keys, steps: 4 };
             makes.push(Box::new(move |dev| jobs::decode(dev, DType::Bf16, ModelShape::B7, of)));
@@ -305,7 +305,7 @@ mod tests {
     #[test]
     fn the_cases_of_a_card_can_be_counted() {
         let mut seen = std::collections::HashSet::new();
-        for (op, make) in gpu_ops::cases(Kind::Emu) {
+        for (op, make) in ops::cases(Kind::Emu, DType::Bf16) {
             let mut dev = Device::count_for(Target::gpu(Kind::Emu));
             let mut case = make(&mut dev).unwrap();
             (case.run)(&mut dev).unwrap();

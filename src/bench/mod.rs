@@ -8,9 +8,9 @@ mod cpu;
 mod decode;
 mod emu;
 mod gpu;
-mod gpu_ops;
 mod inputs;
 mod jobs;
+mod layer;
 mod loading;
 mod ops;
 mod options;
@@ -19,6 +19,7 @@ mod parity;
 #[allow(unsafe_code)]
 mod peaks;
 mod run;
+mod update;
 
 pub use jobs::ModelShape;
 pub use options::Options;

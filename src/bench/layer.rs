@@ -1,0 +1,225 @@
+//! The ops of a layer, and those that make its rows.
+
+use super::case::{Case, op, product};
+use super::inputs::{Sizes, bytes, gradient, ids, random, weight, zeros};
+use crate::device::{Device, Region};
+use crate::error::Result;
+use crate::ops::attend::Heads;
+use crate::ops::attention::{self, Pack};
+use crate::ops::embedding::{self, Segments};
+use crate::ops::patch_embed::{self, Normalize, PatchImage};
+use crate::ops::{gelu, linear, rms_norm, rope, rows, swiglu};
+use crate::tensor::{DType, Tensor};
+
+pub fn linear_fwd(dev: &mut Device, dtype: DType, [t, n, k]: [usize; 3]) -> Result<Case> {
+    let (x, w, y) = (random(dev, dtype, &[t, k], 1.0)?, weight(dev, dtype, n, k)?, zeros(dev, dtype, &[t, n])?);
+    let (shape, moved) = (format!("[{t}, {k}] x [{n}, {k}]"), bytes(&[x, w.data, y]));
+    product("linear fwd", dtype, shape, [t, n, k], moved, move |dev| linear::fwd(dev, x, &w, None, None, y))
+}
+
+pub fn linear_dgrad(dev: &mut Device, dtype: DType, [t, n, k]: [usize; 3]) -> Result<Case> {
+    let (dy, w, dx) = (random(dev, dtype, &[t, n], 1.0)?, weight(dev, dtype, n, k)?, zeros(dev, dtype, &[t, k])?);
+    let (shape, moved) = (format!("[{t}, {n}] x [{n}, {k}]"), bytes(&[dy, w.data, dx]));
+    product("linear dgrad", dtype, shape, [t, k, n], moved, move |dev| linear::dgrad(dev, dy, &w, dx, false))
+}
+
+pub fn linear_wgrad(dev: &mut Device, dtype: DType, [t, n, k]: [usize; 3]) -> Result<Case> {
+    let (x, dy) = (random(dev, dtype, &[t, k], 1.0)?, random(dev, dtype, &[t, n], 1.0)?);
+    let (dw, written) = gradient(dev, dtype, n, k)?;
+    let (shape, moved) = (format!("[{n}, {t}] x [{t}, {k}]"), bytes(&[x, dy]) + written);
+    product("linear wgrad", dtype, shape, [n, k, t], moved, move |dev| linear::wgrad(dev, x, dy, dw, None))
+}
+
+pub fn swiglu_fwd(dev: &mut Device, s: Sizes) -> Result<Case> {
+    let (t, f, k) = (s.tokens, s.intermediate, s.hidden);
+    let (x, w) = (random(dev, s.dtype, &[t, k], 1.0)?, weight(dev, s.dtype, 2 * f, k)?);
+    let (gate_up, y) = (zeros(dev, s.dtype, &[t, 2 * f])?, zeros(dev, s.dtype, &[t, f])?);
+    let (shape, moved) = (format!("[{t}, {k}] x [{}, {k}]", 2 * f), bytes(&[x, w.data, gate_up, y]));
+    // Others compare with results by name, and the two kinds of device have had names of their own from the start.
+    let name = if dev.kind().is_gpu() { "swiglu linear fwd" } else { "linear fwd_swiglu" };
+    product(name, s.dtype, shape, [t, 2 * f, k], moved, move |dev| {
+        linear::fwd_swiglu(dev, x, &w, None, Some(gate_up), y)
+    })
+}
+
+pub fn swiglu_bwd(dev: &mut Device, s: Sizes) -> Result<Case> {
+    let (t, f) = (s.tokens, s.intermediate);
+    let (gate_up, dy) = (random(dev, s.dtype, &[t, 2 * f], 1.0)?, random(dev, s.dtype, &[t, f], 1.0)?);
+    let dgate_up = zeros(dev, s.dtype, &[t, 2 * f])?;
+    let (shape, moved) = (format!("[{t}, {f}]"), bytes(&[gate_up, dy, dgate_up]));
+    op("swiglu bwd", s.dtype, shape, 0.0, moved, move |dev| swiglu::bwd(dev, gate_up, dy, dgate_up))
+}
+
+/// Packed sequences of the same length.
+#[derive(Clone, Copy)]
+pub struct Sequences {
+    pub heads: Heads,
+    pub count: usize,
+    pub length: usize,
+    pub causal: bool,
+}
+
+impl Sequences {
+    /// Returns them as a pack, their name, and the arithmetic of one product over them.
+    fn pack(self, dev: &mut Device) -> Result<(Pack, String, f64)> {
+        let Sequences { heads, count, length, causal } = self;
+        let ends: Vec<u32> = (0..=count).map(|i| (i * length) as u32).collect();
+        let pairs = count * if causal { length * (length + 1) / 2 } else { length * length };
+        let of = match dev.kind().is_gpu() {
+            true => format!(", {}:{} x {}", heads.q, heads.kv, heads.dim),
+            false => String::new(),
+        };
+        let shape = format!("{count} x {length}{of}{}", if causal { ", causal" } else { "" });
+        let cu_seqlens = dev.upload(Region::Overlay, &ends, &[ends.len()])?;
+        let pack = Pack { cu_seqlens, max_seqlen: length, heads, causal, scale: 1.0 / (heads.dim as f32).sqrt() };
+        Ok((pack, shape, 2.0 * (pairs * heads.out_len()) as f64))
+    }
+}
+
+pub fn attention_fwd(dev: &mut Device, dtype: DType, sequences: Sequences) -> Result<Case> {
+    let (pack, shape, product) = sequences.pack(dev)?;
+    let (t, h) = (sequences.count * sequences.length, sequences.heads);
+    let (qkv, out) = (random(dev, dtype, &[t, h.qkv_len()], 1.0)?, zeros(dev, dtype, &[t, h.out_len()])?);
+    let lse = zeros(dev, DType::F32, &[t, h.q])?;
+    op("attention fwd", dtype, shape, 2.0 * product, bytes(&[qkv, out, lse]), move |dev| {
+        attention::fwd(dev, &pack, qkv, out, lse)
+    })
+}
+
+pub fn attention_bwd(dev: &mut Device, dtype: DType, sequences: Sequences) -> Result<Case> {
+    let (pack, shape, product) = sequences.pack(dev)?;
+    let (t, h) = (sequences.count * sequences.length, sequences.heads);
+    let (qkv, dout) = (random(dev, dtype, &[t, h.qkv_len()], 1.0)?, random(dev, dtype, &[t, h.out_len()], 1.0)?);
+    let (out, dqkv) = (zeros(dev, dtype, &[t, h.out_len()])?, zeros(dev, dtype, &[t, h.qkv_len()])?);
+    let lse = zeros(dev, DType::F32, &[t, h.q])?;
+    attention::fwd(dev, &pack, qkv, out, lse)?;
+    op("attention bwd", dtype, shape, 5.0 * product, bytes(&[qkv, out, dout, lse, dqkv]), move |dev| {
+        attention::bwd(dev, &pack, attention::Bwd { qkv, out, dout, lse, dqkv })
+    })
+}
+
+pub fn rms_norm_fwd(dev: &mut Device, s: Sizes) -> Result<Case> {
+    let dims = [s.tokens, s.hidden];
+    let (x, gamma) = (random(dev, s.dtype, &dims, 1.0)?, random(dev, s.dtype, &dims[1..], 1.0)?);
+    let (y, rstd) = (zeros(dev, s.dtype, &dims)?, zeros(dev, DType::F32, &dims[..1])?);
+    op("rms_norm fwd", s.dtype, format!("{dims:?}"), 0.0, bytes(&[x, gamma, y, rstd]), move |dev| {
+        rms_norm::fwd(dev, x, gamma, 1e-6, y, rstd)
+    })
+}
+
+pub fn rms_norm_bwd(dev: &mut Device, s: Sizes) -> Result<Case> {
+    let dims = [s.tokens, s.hidden];
+    let (x, gamma) = (random(dev, s.dtype, &dims, 1.0)?, random(dev, s.dtype, &dims[1..], 1.0)?);
+    let (dy, dx) = (random(dev, s.dtype, &dims, 1.0)?, zeros(dev, s.dtype, &dims)?);
+    let (rstd, dgamma) = (zeros(dev, DType::F32, &dims[..1])?, zeros(dev, DType::F32, &dims[1..])?);
+    rms_norm::fwd(dev, x, gamma, 1e-6, dx, rstd)?;
+    op("rms_norm bwd", s.dtype, format!("{dims:?}"), 0.0, bytes(&[x, gamma, rstd, dy, dx, dgamma]), move |dev| {
+        rms_norm::bwd(dev, rms_norm::Bwd { x, gamma, rstd, dy, dx, accumulate: false, dgamma })
+    })
+}
+
+/// Cosines and sines are one table on a GPU, and two on the CPU.
+pub fn rope_fwd(dev: &mut Device, s: Sizes) -> Result<Case> {
+    let (t, h) = (s.tokens, s.heads);
+    let qkv = random(dev, s.dtype, &[t, h.qkv_len()], 1.0)?;
+    let cos = random(dev, DType::F32, &[t, h.dim / 2], 0.5)?;
+    let (sin, tables) = match dev.kind().is_gpu() {
+        true => (cos, bytes(&[cos])),
+        false => (random(dev, DType::F32, &[t, h.dim / 2], 0.5)?, bytes(&[cos, cos])),
+    };
+    let turned = ((h.q + h.kv) * h.dim * t * qkv.dtype.size()) as f64;
+    let shape = format!("[{t}, {}]", h.qkv_len());
+    op("rope fwd", s.dtype, shape, 0.0, 2.0 * turned + tables, move |dev| rope::fwd(dev, qkv, cos, sin, h))
+}
+
+pub fn embedding_fwd(dev: &mut Device, s: Sizes) -> Result<Case> {
+    let dims = [s.tokens, s.hidden];
+    let (w, y) = (weight(dev, s.dtype, s.vocabulary, s.hidden)?, zeros(dev, s.dtype, &dims)?);
+    let ids = dev.upload(Region::Overlay, &ids(s, s.tokens), &[s.tokens])?;
+    op("embedding fwd", s.dtype, format!("{dims:?}"), 0.0, bytes(&[y, y, ids]), move |dev| {
+        embedding::fwd(dev, ids, &w, y)
+    })
+}
+
+pub fn embedding_bwd(dev: &mut Device, s: Sizes) -> Result<Case> {
+    let dims = [s.tokens, s.hidden];
+    let (dy, (dw, _)) = (random(dev, s.dtype, &dims, 1.0)?, gradient(dev, s.dtype, s.vocabulary, s.hidden)?);
+    let segments = Segments::upload(dev, Region::Overlay, &ids(s, s.tokens))?;
+    let ids = dev.upload(Region::Overlay, &ids(s, s.tokens), &[s.tokens])?;
+    // Rows of the gradient, f32, are read and written.
+    op("embedding bwd", s.dtype, format!("{dims:?}"), 0.0, 5.0 * bytes(&[dy]) + bytes(&[ids]), move |dev| {
+        embedding::bwd(dev, ids, &segments, dy, dw)
+    })
+}
+
+/// Pictures of 32 x 32 patches, as many as there are patches for.
+pub fn patch_embed_fwd(dev: &mut Device, s: Sizes) -> Result<Case> {
+    let (side, width) = (if s.patches < 1024 { 8 } else { 32 }, s.vision.q * s.vision.dim);
+    let norm = Normalize {
+        mean: [0.5; 3],
+        std: [0.25; 3],
+        rescale: 1.0 / 255.0,
+        patch_size: 14,
+        merge_size: 2,
+        temporal_patch_size: 2,
+    };
+    let picture = side * side * norm.patch_size * norm.patch_size * 3;
+    let images: Vec<_> = (0..s.patches / (side * side))
+        .map(|i| PatchImage { offset: i * picture, frames: 1, grid_thw: [1, side as u32, side as u32] })
+        .collect();
+    let bytes_of: Vec<u8> = (0..images.len() * picture).map(|i| (i * 37 % 251) as u8).collect();
+    let pixels = dev.upload(Region::Overlay, &bytes_of, &[bytes_of.len()])?;
+    let (w, y) = (weight(dev, s.dtype, width, norm.row_len())?, zeros(dev, s.dtype, &[s.patches, width])?);
+    let flops = 2.0 * (s.patches * width * norm.row_len()) as f64;
+    let shape = format!("{} x [1, {side}, {side}] x [{width}, {}]", images.len(), norm.row_len());
+    op("patch_embed fwd", s.dtype, shape, flops, bytes(&[pixels, w.data, y]), move |dev| {
+        patch_embed::fwd(dev, pixels, &images, &norm, &w, y)
+    })
+}
+
+/// Of the merger, between its two products.
+pub fn gelu_bwd(dev: &mut Device, s: Sizes) -> Result<Case> {
+    let dims = [s.patches / 4, 4 * s.vision.q * s.vision.dim];
+    let (pre, dy, dpre) =
+        (random(dev, s.dtype, &dims, 1.0)?, random(dev, s.dtype, &dims, 1.0)?, zeros(dev, s.dtype, &dims)?);
+    op("gelu bwd", s.dtype, format!("{dims:?}"), 0.0, bytes(&[pre, dy, dpre]), move |dev| gelu::bwd(dev, pre, dy, dpre))
+}
+
+/// An op that moves rows by index.
+#[derive(Clone, Copy)]
+pub struct Move {
+    name: &'static str,
+    run: fn(&mut Device, Tensor, Tensor, Tensor) -> Result<()>,
+    /// Rows that are read for each row that is written.
+    each: usize,
+    /// Rows that are read and written for each such row.
+    moved: usize,
+    /// Whether some of all rows are written, rather than all of some read.
+    into: bool,
+}
+
+pub const MOVES: [Move; 4] = [
+    Move { name: "rows gather", run: rows::gather, each: 1, moved: 2, into: false },
+    Move { name: "rows scatter", run: rows::scatter, each: 1, moved: 2, into: true },
+    Move { name: "rows scatter_add", run: rows::scatter_add, each: 1, moved: 3, into: true },
+    Move {
+        name: "rows sum",
+        run: |dev, src, idx, dst| rows::sum(dev, src, idx, None, dst),
+        each: 2,
+        moved: 3,
+        into: false,
+    },
+];
+
+/// Half of the hidden rows, or sums of every two.
+pub fn rows_moved(dev: &mut Device, s: Sizes, of: Move) -> Result<Case> {
+    let Move { name, run, each, moved, into } = of;
+    let half = s.tokens / 2;
+    let (all, some) =
+        (random(dev, s.dtype, &[s.tokens, s.hidden], 1.0)?, random(dev, s.dtype, &[half, s.hidden], 1.0)?);
+    let index: Vec<u32> = (0..each * half).map(|i| (i % half * 2 + i / half) as u32).collect();
+    let index = dev.upload(Region::Overlay, &index, &[index.len()])?;
+    let (src, dst) = if into { (some, all) } else { (all, some) };
+    let (shape, moved) = (format!("{} of [{}, {}]", index.len(), s.tokens, s.hidden), moved as f64 * bytes(&[some]));
+    op(name, s.dtype, shape, 0.0, moved + bytes(&[index]), move |dev| run(dev, src, index, dst))
+}

@@ -1,0 +1,53 @@
+//! The ops of an update.
+
+use super::case::{Case, op};
+use super::inputs::{Sizes, bytes, random, zeros};
+use crate::device::{Device, Region};
+use crate::error::Result;
+use crate::ops::adamw::{self, AdamW, Coded, Moments, code8};
+use crate::ops::{grad_norm, lane_sum};
+use crate::tensor::{DType, Tensor};
+
+pub fn adamw_step(dev: &mut Device, s: Sizes, eight_bit: bool) -> Result<Case> {
+    let n = s.parameters;
+    let w = random(dev, s.dtype, &[n], 0.02)?;
+    let lo = (s.dtype == DType::Bf16).then(|| dev.zeros(Region::State, DType::I16, &[n])).transpose()?;
+    let grad = random(dev, DType::F32, &[n], 1e-3)?;
+    let moments = if eight_bit {
+        let scales = n.div_ceil(code8::BLOCK);
+        let [m, v] = [(); 2].map(|()| -> Result<Coded> {
+            Ok(Coded { codes: zeros(dev, DType::U8, &[n])?, scales: zeros(dev, DType::F32, &[scales])? })
+        });
+        Moments::Code8 { m: m?, v: v? }
+    } else {
+        Moments::F32 { m: zeros(dev, DType::F32, &[n])?, v: zeros(dev, DType::F32, &[n])? }
+    };
+    let clip = dev.upload(Region::Overlay, &[1.0_f32, 1.0], &[2])?;
+    let hp = AdamW { lr: 1e-5, beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.01, step: 1, seed: 1, param: 0 };
+    let stored: Vec<Tensor> = moments.tensors().into_iter().flatten().chain(lo).chain([w]).collect();
+    let moved = 2.0 * bytes(&stored) + bytes(&[grad]);
+    let name = if eight_bit { "adamw step, 8 bits" } else { "adamw step" };
+    op(name, s.dtype, format!("{n} parameters"), 0.0, moved, move |dev| {
+        adamw::step(dev, adamw::Parameter { first: 0, w, lo, grad, moments }, &hp, clip)
+    })
+}
+
+pub fn grad_norm_fwd(dev: &mut Device, s: Sizes) -> Result<Case> {
+    let grad = random(dev, DType::F32, &[s.parameters], 1e-3)?;
+    let partials = zeros(dev, DType::F64, &[s.parameters.div_ceil(grad_norm::CHUNK)])?;
+    let out = zeros(dev, DType::F32, &[3])?;
+    op("grad_norm fwd", s.dtype, format!("{} parameters", s.parameters), 0.0, bytes(&[grad]), move |dev| {
+        grad_norm::partials(dev, &[grad], partials)?;
+        grad_norm::finish(dev, partials, 1.0, None, out)
+    })
+}
+
+pub fn lane_sum_fwd(dev: &mut Device, s: Sizes) -> Result<Case> {
+    const LANES: usize = 8;
+    let len = s.parameters / LANES;
+    let lanes = random(dev, DType::F32, &[LANES, len], 1e-3)?;
+    let out = zeros(dev, DType::F32, &[len])?;
+    op("lane_sum fwd", s.dtype, format!("{LANES} lanes of {len} elements"), 0.0, bytes(&[lanes, out]), move |dev| {
+        lane_sum::fwd(dev, lanes, out)
+    })
+}
