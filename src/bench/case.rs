@@ -1,6 +1,9 @@
 //! One thing to measure, and how long its repetitions take.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use rustix::time::{ClockId, clock_gettime};
+use serde_json::Value;
 
 use crate::device::Device;
 use crate::error::Result;
@@ -79,13 +82,24 @@ pub struct JobSize {
     pub pages: Option<f64>,
 }
 
+impl JobSize {
+    /// Adds it to a case's row of results, with the tokens of each of `seconds`.
+    pub fn write(&self, row: &mut Value, seconds: f64) {
+        row["parameters"] = self.parameters.into();
+        if self.tokens > 0 {
+            row["tokens"] = self.tokens.into();
+            row["tokens_per_sec"] = (self.tokens as f64 / seconds).into();
+        }
+    }
+}
+
 /// Seconds of the repetitions.
 pub struct Times {
     pub min: f64,
     pub median: f64,
     pub max: f64,
-    /// Of all threads, a repetition's mean, waiting for one another included; none where the system does not say.
-    pub cpu: Option<f64>,
+    /// Of all threads, a repetition's mean, waiting for one another included.
+    pub cpu: f64,
     pub repetitions: usize,
 }
 
@@ -102,18 +116,13 @@ pub fn measure(case: &mut Case, dev: &mut Device, seconds: f64) -> Result<Times>
         (case.run)(dev)?;
         times.push(at.elapsed().as_secs_f64());
     }
-    let cpu = cpu_seconds().zip(cpu_before).map(|(after, before)| (after - before) / times.len() as f64);
+    let cpu = (cpu_seconds() - cpu_before) / times.len() as f64;
     times.sort_by(f64::total_cmp);
     let repetitions = times.len();
     Ok(Times { min: times[0], median: times[repetitions / 2], max: times[repetitions - 1], cpu, repetitions })
 }
 
-/// Seconds the threads of this process have run.
-fn cpu_seconds() -> Option<f64> {
-    let threads = std::fs::read_dir("/proc/self/task").ok()?;
-    let of = |thread: std::io::Result<std::fs::DirEntry>| -> Option<f64> {
-        let text = std::fs::read_to_string(thread.ok()?.path().join("schedstat")).ok()?;
-        text.split_whitespace().next()?.parse::<f64>().ok()
-    };
-    Some(threads.map(of).sum::<Option<f64>>()? / 1e9)
+/// Returns the seconds that the threads of this process have run, those that have ended included.
+pub fn cpu_seconds() -> f64 {
+    Duration::try_from(clock_gettime(ClockId::ProcessCPUTime)).map_or(f64::NAN, |time| time.as_secs_f64())
 }

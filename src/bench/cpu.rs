@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::case::{Case, JobSize, MEMORY, Make, Times, measure};
+use super::case::{Case, MEMORY, Make, Times, measure};
 use super::jobs::{self, Amount, ModelShape};
 use super::ops;
 use super::options::Options;
@@ -10,7 +10,6 @@ use super::peaks::Peaks;
 use crate::config;
 use crate::device::{Device, Kind, Plan, Region, Target};
 use crate::error::{Error, Result};
-use crate::files;
 use crate::machine::{FreeMemory, Machine};
 use crate::model::Levels;
 use crate::observe::bytes;
@@ -35,7 +34,7 @@ const NAMES: [&str; 13] = [
 
 /// Measures, and returns a table.
 pub fn run(options: &Options, machine: &Machine) -> Result<String> {
-    let wanted = choose(options.names)?;
+    let wanted = choose(&options.names)?;
     machine.observer.note(&format!(
         "measuring {} for {} s or more each, median of repetitions, data where the last repetition left it",
         wanted.join(", "),
@@ -68,9 +67,10 @@ pub fn run(options: &Options, machine: &Machine) -> Result<String> {
         out.push_str(&line(&case, &times, ceiling));
         rows.push(row(&case, &times, ceiling));
     }
-    if let Some(file) = options.json {
-        files::write(file, record(&dev, &peaks, rows).to_string().as_bytes())?;
-    }
+    options.write(&json!({
+        "version": env!("CARGO_PKG_VERSION"), "device": "cpu", "threads": dev.threads(), "isa": dev.isa().name(),
+        "peaks": {"f32_flops": peaks.f32_flops, "bf16_flops": peaks.bf16_flops, "bytes": peaks.bytes}, "rows": rows,
+    }))?;
     Ok(out)
 }
 
@@ -79,7 +79,7 @@ pub fn run(options: &Options, machine: &Machine) -> Result<String> {
 fn cases(name: &'static str, options: &Options) -> Vec<(Make, bool)> {
     let shapes = options.model_shape.map_or_else(|| vec![ModelShape::Digits, ModelShape::M22], |shape| vec![shape]);
     let mut out: Vec<(Make, bool)> = Vec::new();
-    for &dtype in &options.dtypes {
+    for dtype in options.dtypes() {
         // These have f32 alone, whatever weights are stored in.
         let is_left_out = dtype != DType::F32 && ["grad_norm", "lane_sum"].contains(&name);
         let ops = ops::cases(Kind::Cpu, dtype).into_iter().filter(|(op, _)| *op == name && !is_left_out);
@@ -133,19 +133,11 @@ fn line(case: &Case, times: &Times, ceiling: f64) -> String {
 
 fn row(case: &Case, times: &Times, ceiling: f64) -> Value {
     let mut row = json!({"name": case.name, "shape": case.shape, "dtype": case.dtype, "ours_ms": times.median * 1e3,
-        "min_ms": times.min * 1e3, "max_ms": times.max * 1e3, "cpu_ms": times.cpu.map(|cpu| cpu * 1e3), "repetitions": times.repetitions, "flops": case.flops,
-        "bytes": case.bytes, "ceiling_ms": ceiling * 1e3, "of_ceiling": ceiling / times.median});
-    if let Some(JobSize { parameters, tokens, .. }) = case.job {
-        row["parameters"] = parameters.into();
-        row["tokens"] = tokens.into();
-        row["tokens_per_sec"] = (tokens as f64 / times.median).into();
-    }
+        "min_ms": times.min * 1e3, "max_ms": times.max * 1e3, "cpu_ms": times.cpu * 1e3,
+        "repetitions": times.repetitions, "flops": case.flops, "bytes": case.bytes, "ceiling_ms": ceiling * 1e3,
+        "of_ceiling": ceiling / times.median});
+    case.job.iter().for_each(|job| job.write(&mut row, times.median));
     row
-}
-
-fn record(dev: &Device, peaks: &Peaks, rows: Vec<Value>) -> Value {
-    json!({"version": env!("CARGO_PKG_VERSION"), "device": "cpu", "threads": dev.threads(), "isa": dev.isa().name(),
-        "peaks": {"f32_flops": peaks.f32_flops, "bf16_flops": peaks.bf16_flops, "bytes": peaks.bytes}, "rows": rows})
 }
 
 fn choose(names: &[String]) -> Result<Vec<&'static str>> {

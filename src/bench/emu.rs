@@ -1,52 +1,46 @@
 //! How fast the emulator computes: kernels in bf16 on one core, with shadow state of shared memory and without.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::case::{Case, MEMORY, measure, op};
-use super::inputs;
+use super::case::{Case, MEMORY, measure};
+use super::inputs::{self, Sizes};
+use super::layer;
 use super::options::Options;
 use crate::device::emu::{self, Emu};
 use crate::device::images::Arch;
 use crate::device::{Body, Device, Kind, Plan};
 use crate::error::Result;
-use crate::files;
 use crate::machine::Machine;
-use crate::ops::{linear, rms_norm};
 use crate::tensor::DType;
 
 /// What `omr bench` calls it.
 pub const NAME: &str = "emu";
 
 /// Tokens, outputs and inputs of the matrix product: whole tiles, and enough of them for the CTAs of two SMs.
-const T: usize = 256;
-const N: usize = 256;
-const K: usize = 2048;
-
-/// Width of the 7B's residual stream.
-const HIDDEN: usize = 3584;
+const PRODUCT: [usize; 3] = [256, 256, 2048];
 
 fn matrix_product(dev: &mut Device) -> Result<Case> {
-    let (x, w) = (inputs::random(dev, DType::Bf16, &[T, K], 1.0)?, inputs::weight(dev, DType::Bf16, N, K)?);
-    let y = inputs::zeros(dev, DType::Bf16, &[T, N])?;
-    let flops = 2.0 * (T * N * K) as f64;
-    let moved = inputs::bytes(&[x, w.data, y]);
-    let shape = format!("[{T}, {K}] x [{N}, {K}]");
-    op("emu linear", DType::Bf16, shape, flops, moved, move |dev| {
-        linear::fwd(dev, x, &w, None, None, y)?;
-        // Waits.
-        dev.read::<half::bf16>(y).map(drop)
-    })
+    let case = layer::linear_fwd(dev, DType::Bf16, PRODUCT)?;
+    waited(dev, Case { name: "emu linear", ..case })
 }
 
+/// Rows as wide as the 7B's residual stream, of which an element takes four operations.
 fn norm(dev: &mut Device) -> Result<Case> {
-    let x = inputs::random(dev, DType::Bf16, &[T, HIDDEN], 1.0)?;
-    let gamma = inputs::random(dev, DType::Bf16, &[HIDDEN], 1.0)?;
-    let (y, rstd) = (inputs::zeros(dev, DType::Bf16, &[T, HIDDEN])?, inputs::zeros(dev, DType::F32, &[T])?);
-    let (flops, moved) = (4.0 * (T * HIDDEN) as f64, inputs::bytes(&[x, gamma, y, rstd]));
-    op("emu rms_norm", DType::Bf16, format!("[{T}, {HIDDEN}]"), flops, moved, move |dev| {
-        rms_norm::fwd(dev, x, gamma, 1e-6, y, rstd)?;
-        dev.read::<f32>(rstd).map(drop)
-    })
+    let sizes = Sizes { tokens: PRODUCT[0], ..Sizes::of(Kind::Cuda, DType::Bf16) };
+    let flops = 4.0 * (sizes.tokens * sizes.hidden) as f64;
+    let case = layer::rms_norm_fwd(dev, sizes)?;
+    waited(dev, Case { name: "emu rms_norm", flops, ..case })
+}
+
+/// Returns `case` with repetitions that wait for the device.
+fn waited(dev: &mut Device, mut case: Case) -> Result<Case> {
+    let behind = inputs::zeros(dev, DType::F32, &[1])?;
+    let mut run = case.run;
+    case.run = Box::new(move |dev| {
+        run(dev)?;
+        dev.read::<f32>(behind).map(drop)
+    });
+    Ok(case)
 }
 
 /// Measures, and returns a table; the first run on a machine also compiles the kernels, which is not measured.
@@ -72,7 +66,7 @@ pub fn run(options: &Options, machine: &Machine) -> Result<String> {
             }
             let times = measure(&mut case, &mut dev, options.seconds)?;
             // Nothing else runs in this process, so its CPU time is the emulator's.
-            let seconds = times.cpu.unwrap_or(times.median);
+            let seconds = times.cpu;
             let (gflops, gigabytes) = (case.flops / seconds / 1e9, case.bytes / seconds / 1e9);
             out.push_str(&format!(
                 "{:14} {:26} {:6} {:10.3} {:9.3} {gflops:9.2} {gigabytes:9.3}\n",
@@ -87,9 +81,6 @@ pub fn run(options: &Options, machine: &Machine) -> Result<String> {
                 "flops": case.flops, "bytes": case.bytes}));
         }
     }
-    if let Some(file) = options.json {
-        let record: Value = json!({"version": env!("CARGO_PKG_VERSION"), "device": "emu", "threads": 1, "rows": rows});
-        files::write(file, record.to_string().as_bytes())?;
-    }
+    options.write(&json!({"version": env!("CARGO_PKG_VERSION"), "device": "emu", "threads": 1, "rows": rows}))?;
     Ok(out)
 }

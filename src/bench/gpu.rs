@@ -7,14 +7,13 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use super::case::{Case, JobSize, Make};
+use super::case::{Case, Make};
 use super::jobs::{self, Amount, Decoding, ModelShape};
 use super::options::Options;
 use super::parity::parity;
 use super::{configs, ops};
 use crate::device::{Body, Device, Driver, Event, Kind, Plan, Region, Stream, Target};
 use crate::error::{Error, Result};
-use crate::files;
 use crate::machine::Machine;
 use crate::observe::bytes;
 use crate::plan::{Gpu, Launches};
@@ -54,10 +53,7 @@ pub fn run(options: &Options, machine: &Machine) -> Result<String> {
         out.push_str(&line(&row));
         machine.observer.note(line(&row).trim_end());
         rows.push(row);
-        if let Some(file) = options.json {
-            let record = json!({"version": env!("CARGO_PKG_VERSION"), "device": kind.name(), "rows": rows});
-            files::write(file, record.to_string().as_bytes())?;
-        }
+        options.write(&json!({"version": env!("CARGO_PKG_VERSION"), "device": kind.name(), "rows": rows}))?;
     }
     Ok(out)
 }
@@ -89,7 +85,7 @@ fn chosen(options: &Options, target: Target) -> Result<Vec<Make>> {
             }
             file if [".yaml", ".yml"].iter().any(|end| file.ends_with(end)) => {
                 let memory = target.memory.map(|memory| memory.saturating_sub(FLUSH));
-                out.extend(configs::cases(Path::new(file), &values, options.rows, kind, memory)?);
+                out.extend(configs::cases(Path::new(file), &values, &options.rows, kind, memory)?);
             }
             name => {
                 // A shape is known once the case is made, so only those of an op that is named by its whole are.
@@ -160,13 +156,7 @@ fn measured(make: &Make, seconds: f64, machine: &Machine) -> Result<Value> {
                 row["predicted_ms"] = ms.into();
                 row["bound"] = bound.into();
             }
-            if let Some(JobSize { parameters, tokens, .. }) = case.job {
-                row["parameters"] = parameters.into();
-                if tokens > 0 {
-                    row["tokens"] = tokens.into();
-                    row["tokens_per_sec"] = (tokens as f64 / times.median * 1e3).into();
-                }
-            }
+            case.job.iter().for_each(|job| job.write(&mut row, times.median / 1e3));
         }
         Err(error) if case.name == PARITY => return Err(error),
         Err(error) => row["skipped"] = error.to_string().into(),

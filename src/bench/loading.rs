@@ -1,18 +1,18 @@
 //! How fast rows become samples on the CPU: one pass that indexes them and copies what cannot be read row by row, then
 //! pictures decoded, resized and cut into patches, in a shuffled order as training asks for them.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
 use serde_json::json;
 
+use super::case::cpu_seconds;
 use super::options::Options;
 use crate::data::encoder::Use;
 use crate::data::indexing::Longest;
 use crate::data::{Dataset, Encoder, Loader, read};
 use crate::error::{Error, Result};
-use crate::files;
 use crate::machine::Machine;
 use crate::model::ModelConfig;
 use crate::observe::Silent;
@@ -34,10 +34,11 @@ struct Part {
 
 /// Measures, and returns a table: all rows of `--data` with the tokenizer and the image processor of `--model`, once.
 pub fn run(options: &Options, machine: &Machine) -> Result<String> {
-    fn given<'a>(path: Option<&'a Path>, flag: &str) -> Result<&'a Path> {
-        path.ok_or_else(|| Error::input("omr bench loading", format!("no {flag}"), "--model DIR --data FILE"))
+    fn given<'a>(path: &'a Option<PathBuf>, flag: &str) -> Result<&'a Path> {
+        path.as_deref()
+            .ok_or_else(|| Error::input("omr bench loading", format!("no {flag}"), "--model DIR --data FILE"))
     }
-    let (model, data) = (given(options.model, "--model")?, given(options.data, "--data")?);
+    let (model, data) = (given(&options.model, "--model")?, given(&options.data, "--data")?);
     let threads = machine.threads;
     let vocab_size = ModelConfig::load(&model.join("config.json"))?.vocab_size;
     let encoder = Encoder::load(model, Use::Train, vocab_size, [None, None])?;
@@ -74,28 +75,16 @@ pub fn run(options: &Options, machine: &Machine) -> Result<String> {
             bytes as f64 / part.seconds / 1e6
         ));
     }
-    if let Some(file) = options.json {
-        let part = |part: &Part| json!({"seconds": part.seconds, "cpu_seconds": part.cpu});
-        let record = json!({"version": env!("CARGO_PKG_VERSION"), "threads": threads, "rows": rows, "tokens": tokens,
-            "pictures": pictures, "bytes": bytes, "indexing": part(&indexing), "loading": part(&loading)});
-        files::write(file, record.to_string().as_bytes())?;
-    }
+    let part = |part: &Part| json!({"seconds": part.seconds, "cpu_seconds": part.cpu});
+    options.write(&json!({
+        "version": env!("CARGO_PKG_VERSION"), "threads": threads, "rows": rows, "tokens": tokens, "pictures": pictures,
+        "bytes": bytes, "indexing": part(&indexing), "loading": part(&loading),
+    }))?;
     Ok(out)
 }
 
 fn timed<T>(name: &'static str, body: impl FnOnce() -> Result<T>) -> Result<(T, Part)> {
     let (begun, before) = (Instant::now(), cpu_seconds());
     let value = body()?;
-    let seconds = begun.elapsed().as_secs_f64();
-    let cpu = cpu_seconds().zip(before).map_or(f64::NAN, |(after, before)| after - before);
-    Ok((value, Part { name, seconds, cpu }))
-}
-
-/// Seconds of all threads of this process, ended ones too, to a hundredth.
-fn cpu_seconds() -> Option<f64> {
-    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
-    // Behind the name, which ends with the last bracket: state and ten numbers, then time in and out of the kernel.
-    let (_, rest) = stat.rsplit_once(')')?;
-    let ticks = rest.split_whitespace().skip(11).take(2).map(|n| n.parse::<f64>().ok());
-    Some(ticks.sum::<Option<f64>>()? / 100.0)
+    Ok((value, Part { name, seconds: begun.elapsed().as_secs_f64(), cpu: cpu_seconds() - before }))
 }

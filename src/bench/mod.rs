@@ -21,6 +21,5 @@ mod peaks;
 mod run;
 mod update;
 
-pub use jobs::ModelShape;
 pub use options::Options;
 pub use run::run;

@@ -7,7 +7,7 @@ use crate::machine::Machine;
 
 /// Measures what `options` name, and returns a table.
 pub fn run(options: &Options, machine: &Machine) -> Result<String> {
-    match options.names {
+    match &options.names[..] {
         [name] if name == emu::NAME => emu::run(options, machine),
         [name] if name == loading::NAME => loading::run(options, machine),
         _ if machine.target.kind.is_gpu() => gpu::run(options, machine),

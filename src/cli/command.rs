@@ -57,7 +57,7 @@ enum Command {
     /// Build the page of a run again, or one that compares several
     Report(report::Args),
     /// Measure ops, steps and rollouts beside this machine's ceilings
-    Bench(bench::Args),
+    Bench(bench::Options),
     /// Say what a config takes on a card: memory, time, tokens a day
     Plan(plan::Args),
     /// List every config key: type, default, meaning, name elsewhere
