@@ -53,14 +53,15 @@ settings! {
 }
 
 /// The paths of data sets, under the key that lists them.
-pub(super) fn rows_of<'a>(key: &str, entries: &'a mut [DatasetConfig]) -> Vec<(String, Source<'a>)> {
-    let path = |(i, entry): (usize, &'a mut DatasetConfig)| (format!("{key}[{i}].path"), Source::Rows(&mut entry.path));
-    entries.iter_mut().enumerate().map(path).collect()
+pub(super) fn rows_of<'a>(key: &str, entries: &'a mut [DatasetConfig]) -> impl Iterator<Item = (String, Source<'a>)> {
+    let path =
+        move |(i, entry): (usize, &'a mut DatasetConfig)| (format!("{key}[{i}].path"), Source::Rows(&mut entry.path));
+    entries.iter_mut().enumerate().map(path)
 }
 
 /// The path of a model, under its key.
-pub(super) fn model_of<'a>(key: &str, model: &'a mut Option<PathBuf>) -> Vec<(String, Source<'a>)> {
-    model.iter_mut().map(|path| (key.to_owned(), Source::Model(path))).collect()
+pub(super) fn model_of<'a>(key: &str, model: &'a mut Option<PathBuf>) -> impl Iterator<Item = (String, Source<'a>)> {
+    model.iter_mut().map(move |path| (key.to_owned(), Source::Model(path)))
 }
 
 settings! {

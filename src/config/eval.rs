@@ -2,10 +2,8 @@
 
 use std::path::PathBuf;
 
-use serde_json::{Map, Value};
-
 use super::data::{model_of, rows_of};
-use super::judge::{check_judge, judge_from_env};
+use super::judge::check_judge;
 use super::{
     Config, DatasetConfig, DistConfig, Dtype, EndpointConfig, JudgeConfig, Mode, Place, Rule, Safe, ScorerConfig,
     Secret, Source,
@@ -95,13 +93,8 @@ settings! {
 impl Config for EvalConfig {
     const NAME: &'static str = "eval";
 
-    fn prepare(tree: &mut Map<String, Value>, env: &dyn Fn(&str) -> Option<String>) {
-        judge_from_env(tree, env);
-    }
     fn sources(&mut self) -> Vec<(String, Source<'_>)> {
-        let mut sources = model_of("model", &mut self.model);
-        sources.extend(rows_of("data", &mut self.data));
-        sources
+        model_of("model", &mut self.model).chain(rows_of("data", &mut self.data)).collect()
     }
     fn validate(&self, place: &Place) -> Result<()> {
         check_judge(place, "", &self.judge)

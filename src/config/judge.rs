@@ -2,8 +2,6 @@
 
 use std::path::PathBuf;
 
-use serde_json::{Map, Value};
-
 use super::{Config, EndpointConfig, Format, Mode, Place, Rubric, Rule, Safe, Secret};
 use crate::error::{Error, Result};
 
@@ -106,10 +104,6 @@ settings! {
 impl Config for ScoreConfig {
     const NAME: &'static str = "score";
 
-    fn prepare(tree: &mut Map<String, Value>, env: &dyn Fn(&str) -> Option<String>) {
-        judge_from_env(tree, env);
-    }
-
     fn validate(&self, place: &Place) -> Result<()> {
         check_judge(place, "", &self.judge)
     }
@@ -119,51 +113,4 @@ impl Config for ScoreConfig {
 pub(super) fn check_judge(place: &Place, path: &str, judge: &Option<JudgeConfig>) -> Result<()> {
     let path = super::table::join(path, "judge");
     judge.as_ref().map_or(Ok(()), |judge| judge.check(|key| place.of(&super::table::join(&path, key))))
-}
-
-/// Sets keys of the group `group` from environment variables that are set and not empty.
-pub(super) fn group_from_env(
-    tree: &mut Map<String, Value>,
-    group: &str,
-    variables: &[(&str, &str)],
-    env: &dyn Fn(&str) -> Option<String>,
-) {
-    for (variable, key) in variables {
-        if let Some(value) = env(variable).filter(|value| !value.is_empty()) {
-            let group = tree.entry(group).or_insert(Value::Null);
-            if group.is_null() {
-                *group = Value::Object(Map::new());
-            }
-            if let Value::Object(group) = group {
-                group.insert((*key).to_owned(), Value::String(value));
-            }
-        }
-    }
-}
-
-/// The judge as the environment has it: `USE_LLM_JUDGE` turns it on or off and brings address, key and name of the
-/// model. Where it is not set, a judge of the file that has no key takes the environment's.
-pub(super) fn judge_from_env(tree: &mut Map<String, Value>, env: &dyn Fn(&str) -> Option<String>) {
-    let on = |word: &str| ["true", "1", "yes"].contains(&word.trim().to_lowercase().as_str());
-    match env("USE_LLM_JUDGE").filter(|word| !word.trim().is_empty()) {
-        Some(word) if on(&word) => {
-            // On is on: what is missing is said, not taken for off.
-            let judge = tree.entry("judge").or_insert(Value::Null);
-            if judge.is_null() {
-                *judge = Value::Object(Map::new());
-            }
-            let variables =
-                [("OPENAI_BASE_URL", "base_url"), ("OPENAI_API_KEY", "api_key"), ("OPENAI_MODEL_NAME", "model")];
-            group_from_env(tree, "judge", &variables, env);
-        }
-        Some(_) => {
-            tree.insert("judge".to_owned(), Value::Null);
-        }
-        None => {
-            let lacks = |judge: &Value| judge.is_object() && judge.get("api_key").is_none_or(Value::is_null);
-            if tree.get("judge").is_some_and(lacks) {
-                group_from_env(tree, "judge", &[("OPENAI_API_KEY", "api_key")], env);
-            }
-        }
-    }
 }

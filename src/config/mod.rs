@@ -16,6 +16,7 @@ mod table;
 
 mod data;
 mod dist;
+mod environment;
 mod eval;
 mod foreign;
 mod generate;

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use serde_json::{Map, Value};
 
 use super::data::{model_of, rows_of};
-use super::judge::{check_judge, group_from_env, judge_from_env};
+use super::environment::{group_from_env, judge_from_env};
+use super::judge::check_judge;
+use super::table::Table;
 use super::{
     Changed, Config, DatasetConfig, Dtype, EndpointConfig, JudgeConfig, MOST_SEQUENCES, Mode, Place, Rule, Safe, Source,
 };
@@ -54,11 +56,7 @@ settings! {
 settings! {
     /// `omr data format`: rows in any layout that is read to rows in one.
     pub struct FormatConfig with stage: StageConfig {
-        stage.datasets = Vec::new();
-        stage.form = RowForm::Auto;
-        stage.images = Pictures::Embed;
-        stage.max_bad_rows = 0.01;
-        stage.accept_changed = Vec::new();
+        ..stage;
         /// System prompt in place of the rows' own; null keeps those, an empty text takes them off.
         system_prompt: Option<String> = None;
     }
@@ -108,11 +106,7 @@ settings! {
     /// `omr data passrate`: a model answers each question several times; the share of right answers becomes
     /// `extra_info.pass_rate`, the mean reward `extra_info.avg_reward`.
     pub struct PassrateConfig with stage: StageConfig {
-        stage.datasets = Vec::new();
-        stage.form = RowForm::Auto;
-        stage.images = Pictures::Embed;
-        stage.max_bad_rows = 0.01;
-        stage.accept_changed = Vec::new();
+        ..stage;
         /// Model directory.
         model: Option<PathBuf> = None, name: "vllm_inference_with_reward.py --model_path",
             published: "Qwen/Qwen2.5-VL-7B-Instruct";
@@ -142,11 +136,7 @@ settings! {
 settings! {
     /// `omr data filter`: rows within bounds. A bound that is null is none.
     pub struct FilterConfig with stage: StageConfig {
-        stage.datasets = Vec::new();
-        stage.form = RowForm::Auto;
-        stage.images = Pictures::Embed;
-        stage.max_bad_rows = 0.01;
-        stage.accept_changed = Vec::new();
+        ..stage;
         /// Model directory: its tokenizer, chat template and image sizes count tokens; needed with a bound on them.
         model: Option<PathBuf> = None;
         /// Tokens of a row, pictures included: of the training sample where it ends with an answer, else of the prompt.
@@ -168,11 +158,7 @@ settings! {
     /// `omr data mix`: several data sets in one, each by its `weight` and `limit`: 2.5 takes every row twice and half of
     /// them once more.
     pub struct MixConfig with stage: StageConfig {
-        stage.datasets = Vec::new();
-        stage.form = RowForm::Auto;
-        stage.images = Pictures::Embed;
-        stage.max_bad_rows = 0.01;
-        stage.accept_changed = Vec::new();
+        ..stage;
         /// Name of the data set that is written.
         name: String = "mix".to_owned(), rule: Rule::NotEmpty;
         /// Data sets by turns, drawn by their sizes; false writes one after another. Rows of each keep their order.
@@ -187,11 +173,7 @@ settings! {
 settings! {
     /// `omr data dedup`: rows whose question and pictures are those of another, of an earlier data set or of a benchmark.
     pub struct DedupConfig with stage: StageConfig {
-        stage.datasets = Vec::new();
-        stage.form = RowForm::Auto;
-        stage.images = Pictures::Embed;
-        stage.max_bad_rows = 0.01;
-        stage.accept_changed = Vec::new();
+        ..stage;
         /// Questions this alike are the same, of 1: by the parts of five characters they share, their numbers equal.
         text_threshold: f64 = 0.99, rule: Rule::Within(0.5, 1.0), name: "deduplicate.py --threshold", published: "0.99";
         /// Pictures are the same when their difference hashes differ in at most so many of 64 bits, and their brightness goes
@@ -237,17 +219,9 @@ settings! {
 impl StepConfig {
     /// Kinds of stages it has a config of.
     pub fn kinds(&self) -> Vec<&'static str> {
-        let StepConfig { name: _, format, distill, verify, passrate, dedup, filter, mix } = self;
-        let given = [
-            ("format", format.is_some()),
-            ("distill", distill.is_some()),
-            ("verify", verify.is_some()),
-            ("passrate", passrate.is_some()),
-            ("dedup", dedup.is_some()),
-            ("filter", filter.is_some()),
-            ("mix", mix.is_some()),
-        ];
-        given.into_iter().filter(|(_, given)| *given).map(|(kind, _)| kind).collect()
+        let mut step = self.clone();
+        let given = step.lines().into_iter().filter(|line| line.name != "name" && !line.value.write().is_null());
+        given.map(|line| line.name).collect()
     }
 }
 
@@ -261,9 +235,6 @@ settings! {
     }
 }
 
-/// [`Config::prepare`] of a kind of stage.
-type Prepare = fn(&mut Map<String, Value>, &dyn Fn(&str) -> Option<String>);
-
 impl Config for DataConfig {
     const NAME: &'static str = "data";
 
@@ -271,17 +242,14 @@ impl Config for DataConfig {
         let accepted = tree.get("accept_changed").cloned();
         let Some(Value::Array(stages)) = tree.get_mut("stages") else { return };
         for stage in stages {
-            for config in stage.as_object_mut().into_iter().flatten().filter_map(|(_, config)| config.as_object_mut()) {
+            for (kind, config) in stage.as_object_mut().into_iter().flatten() {
+                let Some(config) = config.as_object_mut() else { continue };
                 config.extend(accepted.iter().map(|accepted| ("accept_changed".to_owned(), accepted.clone())));
-            }
-            let kinds: [(&str, Prepare); 3] = [
-                ("distill", DistillConfig::prepare),
-                ("verify", VerifyConfig::prepare),
-                ("passrate", PassrateConfig::prepare),
-            ];
-            for (kind, prepare) in kinds {
-                if let Some(Value::Object(config)) = stage.get_mut(kind) {
-                    prepare(config, env);
+                if ["distill", "verify", "passrate"].contains(&kind.as_str()) {
+                    judge_from_env(config, env);
+                }
+                if kind == DistillConfig::NAME {
+                    DistillConfig::prepare(config, env);
                 }
             }
         }
@@ -316,11 +284,10 @@ impl Config for DistillConfig {
     fn prepare(tree: &mut Map<String, Value>, env: &dyn Fn(&str) -> Option<String>) {
         let teacher = [("OAI_BASE_URL", "base_url"), ("OAI_API_KEY", "api_key"), ("MODEL_VERSION", "model")];
         group_from_env(tree, "teacher", &teacher, env);
-        judge_from_env(tree, env);
     }
 
     fn sources(&mut self) -> Vec<(String, Source<'_>)> {
-        rows_of("datasets", &mut self.stage.datasets)
+        rows_of("datasets", &mut self.stage.datasets).collect()
     }
 
     fn validate(&self, place: &Place) -> Result<()> {
@@ -331,12 +298,8 @@ impl Config for DistillConfig {
 impl Config for VerifyConfig {
     const NAME: &'static str = "verify";
 
-    fn prepare(tree: &mut Map<String, Value>, env: &dyn Fn(&str) -> Option<String>) {
-        judge_from_env(tree, env);
-    }
-
     fn sources(&mut self) -> Vec<(String, Source<'_>)> {
-        rows_of("datasets", &mut self.stage.datasets)
+        rows_of("datasets", &mut self.stage.datasets).collect()
     }
 
     fn validate(&self, place: &Place) -> Result<()> {
@@ -347,14 +310,8 @@ impl Config for VerifyConfig {
 impl Config for PassrateConfig {
     const NAME: &'static str = "passrate";
 
-    fn prepare(tree: &mut Map<String, Value>, env: &dyn Fn(&str) -> Option<String>) {
-        judge_from_env(tree, env);
-    }
-
     fn sources(&mut self) -> Vec<(String, Source<'_>)> {
-        let mut sources = rows_of("datasets", &mut self.stage.datasets);
-        sources.extend(model_of("model", &mut self.model));
-        sources
+        rows_of("datasets", &mut self.stage.datasets).chain(model_of("model", &mut self.model)).collect()
     }
 
     fn validate(&self, place: &Place) -> Result<()> {
@@ -366,7 +323,7 @@ impl Config for FormatConfig {
     const NAME: &'static str = "format";
 
     fn sources(&mut self) -> Vec<(String, Source<'_>)> {
-        rows_of("datasets", &mut self.stage.datasets)
+        rows_of("datasets", &mut self.stage.datasets).collect()
     }
 }
 
@@ -374,9 +331,7 @@ impl Config for FilterConfig {
     const NAME: &'static str = "filter";
 
     fn sources(&mut self) -> Vec<(String, Source<'_>)> {
-        let mut sources = rows_of("datasets", &mut self.stage.datasets);
-        sources.extend(model_of("model", &mut self.model));
-        sources
+        rows_of("datasets", &mut self.stage.datasets).chain(model_of("model", &mut self.model)).collect()
     }
 }
 
@@ -384,7 +339,7 @@ impl Config for MixConfig {
     const NAME: &'static str = "mix";
 
     fn sources(&mut self) -> Vec<(String, Source<'_>)> {
-        rows_of("datasets", &mut self.stage.datasets)
+        rows_of("datasets", &mut self.stage.datasets).collect()
     }
 }
 
@@ -407,10 +362,10 @@ impl Config for DedupConfig {
     const NAME: &'static str = "dedup";
 
     fn sources(&mut self) -> Vec<(String, Source<'_>)> {
-        let mut sources = rows_of("datasets", &mut self.stage.datasets);
-        sources.extend(rows_of("against", &mut self.against));
-        sources.extend(model_of("model", &mut self.model));
-        sources
+        rows_of("datasets", &mut self.stage.datasets)
+            .chain(rows_of("against", &mut self.against))
+            .chain(model_of("model", &mut self.model))
+            .collect()
     }
 
     fn validate(&self, place: &Place) -> Result<()> {

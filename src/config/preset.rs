@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use super::said::inline;
-use super::table::join;
+use super::table::{self, join};
 use crate::error::{Error, Result};
 
 choice! {
@@ -57,11 +57,7 @@ pub(super) fn fill_in(group: &mut Map<String, Value>) {
             group.entry(name).or_insert(value);
             continue;
         };
-        let below = group.entry(name).or_insert(Value::Null);
-        if below.is_null() {
-            *below = json!({});
-        }
-        if let Value::Object(below) = below {
+        if let Some(below) = table::group(group, name) {
             below.entry(inner).or_insert(value);
         }
     }

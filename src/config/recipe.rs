@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use serde_json::{Map, Value};
 
 use super::data::{model_of, rows_of};
-use super::judge::{check_judge, judge_from_env};
+use super::environment::judge_from_env;
+use super::judge::check_judge;
 use super::{
     Changed, Config, DistConfig, DistillConfig, Dtype, EvalConfig, MOST_STEPS, Place, RlConfig, Rule, Safe, SftConfig,
-    Source,
+    Source, table,
 };
 use crate::error::{Error, Result};
 
@@ -147,33 +148,28 @@ impl Config for RecipeConfig {
         let accepted = tree.get("accept_changed").cloned();
         let dtype = tree.get("dtype").cloned().unwrap_or(Value::from(default.dtype.name()));
         for name in ["data", "sft", "rl", "eval"] {
-            let stage = tree.entry(name).or_insert(Value::Null);
-            if stage.is_null() {
-                *stage = Value::Object(Map::new());
+            let Some(stage) = table::group(tree, name) else { continue };
+            stage.entry("seed").or_insert(seed.clone());
+            if name != "data" {
+                stage.entry("dtype").or_insert(dtype.clone());
             }
-            if let Value::Object(stage) = stage {
-                stage.entry("seed").or_insert(seed.clone());
-                if name != "data" {
-                    stage.entry("dtype").or_insert(dtype.clone());
-                }
-                if let ("data" | "sft" | "rl", Some(accepted)) = (name, &accepted) {
-                    stage.insert("accept_changed".to_owned(), accepted.clone());
-                }
-                if name != "sft" {
-                    judge_from_env(stage, env);
-                }
+            if let ("data" | "sft" | "rl", Some(accepted)) = (name, &accepted) {
+                stage.insert("accept_changed".to_owned(), accepted.clone());
+            }
+            if name != "sft" {
+                judge_from_env(stage, env);
             }
         }
     }
 
     fn sources(&mut self) -> Vec<(String, Source<'_>)> {
-        let mut sources = model_of("base.model", &mut self.base.model);
-        sources.extend(rows_of("data.datasets", &mut self.data.stage.datasets));
-        sources.extend(rows_of("sft.datasets", &mut self.sft.datasets));
-        sources.extend(rows_of("rl.train_files", &mut self.rl.train_files));
-        sources.extend(rows_of("rl.val_files", &mut self.rl.validation.val_files));
-        sources.extend(rows_of("eval.data", &mut self.eval.data));
-        sources
+        model_of("base.model", &mut self.base.model)
+            .chain(rows_of("data.datasets", &mut self.data.stage.datasets))
+            .chain(rows_of("sft.datasets", &mut self.sft.datasets))
+            .chain(rows_of("rl.train_files", &mut self.rl.train_files))
+            .chain(rows_of("rl.val_files", &mut self.rl.validation.val_files))
+            .chain(rows_of("eval.data", &mut self.eval.data))
+            .collect()
     }
 
     fn validate(&self, place: &Place) -> Result<()> {

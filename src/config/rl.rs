@@ -2,10 +2,8 @@
 
 use std::path::PathBuf;
 
-use serde_json::{Map, Value};
-
 use super::data::{model_of, rows_of};
-use super::judge::{check_judge, judge_from_env};
+use super::judge::check_judge;
 use super::{
     Changed, Config, DatasetConfig, DistConfig, Dtype, Format, JudgeConfig, LrSchedulerType, MOST_SEQUENCES, Mode,
     OptimConfig, OptimizerName, Place, Preset, Rule, Safe, ScorerConfig, Source, ValKwargs, ValidationConfig,
@@ -435,15 +433,11 @@ impl Config for RlConfig {
     const NAME: &'static str = "rl";
     const PRESET_AT: Option<&'static str> = Some("");
 
-    fn prepare(tree: &mut Map<String, Value>, env: &dyn Fn(&str) -> Option<String>) {
-        judge_from_env(tree, env);
-    }
-
     fn sources(&mut self) -> Vec<(String, Source<'_>)> {
-        let mut sources = model_of("model", &mut self.model);
-        sources.extend(rows_of("train_files", &mut self.train_files));
-        sources.extend(rows_of("val_files", &mut self.validation.val_files));
-        sources
+        model_of("model", &mut self.model)
+            .chain(rows_of("train_files", &mut self.train_files))
+            .chain(rows_of("val_files", &mut self.validation.val_files))
+            .collect()
     }
 
     fn validate(&self, place: &Place) -> Result<()> {

@@ -162,10 +162,10 @@ impl Config for SftConfig {
     const NAME: &'static str = "sft";
 
     fn sources(&mut self) -> Vec<(String, Source<'_>)> {
-        let mut sources = model_of("model", &mut self.model);
-        sources.extend(rows_of("datasets", &mut self.datasets));
-        sources.extend(rows_of("val_files", &mut self.validation.val_files));
-        sources
+        model_of("model", &mut self.model)
+            .chain(rows_of("datasets", &mut self.datasets))
+            .chain(rows_of("val_files", &mut self.validation.val_files))
+            .collect()
     }
 
     fn validate(&self, place: &Place) -> Result<()> {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+use super::environment::judge_from_env;
 use super::said::{inline, is_secret};
 use super::setting::{Key, Meta, Place, Safe, Setting};
 use super::{foreign, preset};
@@ -32,7 +33,8 @@ pub trait Config: Setting + Default + Clone {
     /// The group that has a key `preset`, by its path.
     const PRESET_AT: Option<&'static str> = None;
 
-    /// Fills in what follows from other keys or from the environment, before the tree is read.
+    /// Fills in what follows from other keys or from the environment, before the tree is read. A `judge` is filled in
+    /// already.
     fn prepare(_tree: &mut Map<String, Value>, _env: &dyn Fn(&str) -> Option<String>) {}
 
     /// Where its models and rows are from, with the keys that say so.
@@ -76,6 +78,9 @@ pub fn load<C: Config>(file: Option<&Path>, overrides: &[String], env: &dyn Fn(&
         preset::refuse_typed(at, file, written.unwrap_or(&Map::new()), typed.as_ref(), is_typed)?;
     }
     apply(&mut tree, overrides)?;
+    if place.known.iter().any(|key| key == "judge") {
+        judge_from_env(&mut tree, env);
+    }
     C::prepare(&mut tree, env);
     // Again: what was typed wins over what the environment filled in.
     apply(&mut tree, overrides)?;

@@ -112,14 +112,25 @@ pub(crate) fn join(path: &str, name: &str) -> String {
     if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
 }
 
+/// Returns the group `name` of `tree`, made where it is missing or null; none where something else is there.
+pub(crate) fn group<'a>(tree: &'a mut Map<String, Value>, name: &str) -> Option<&'a mut Map<String, Value>> {
+    let group = tree.entry(name).or_insert(Value::Null);
+    if group.is_null() {
+        *group = json!({});
+    }
+    group.as_object_mut()
+}
+
 /// Declares a group of keys: the struct, its defaults and its lines, from one table.
 /// A line: `/// meaning`, then `name: type = default`, then any of `rule:`, `name:`, `published:`, `safe:`.
 /// `struct Group or key`: a plain text in place of the group stands for that key alone.
 /// `struct Group with member: Shared`: the group has keys of the table `Shared` among its own, and the struct a `member`
 /// with their values; there may be several such members. A line: `member.key = default`, then any of `name:`,
 /// `published:`; type, meaning and rule are the shared table's. Keys of it without a line are none of the group's.
+/// `..member;` in front of the lines stands for all keys of that table, as they are.
 macro_rules! settings {
     ($(#[$outer:meta])* pub struct $group:ident $(or $short:ident)? $(with $($member:ident : $shared:ty),+)? {
+        $( .. $all:ident ; )?
         $(
             $( $owner:ident . $key:ident )? $( $(#[doc = $doc:literal])+ $field:ident : $ty:ty )?
             = $default:expr $(, $meta:ident : $set:expr)* ;
@@ -147,6 +158,7 @@ macro_rules! settings {
             fn lines(&mut self) -> Vec<$crate::config::table::Line<'_>> {
                 let mut lines = Vec::new();
                 $( $( let mut $member = $crate::config::table::Table::lines(&mut self.$member); )+ )?
+                $( lines.append(&mut $all); )?
                 $( {
                     #[allow(clippy::needless_update)]
                     let meta = $crate::config::Meta { $( $meta: $set, )* ..$crate::config::Meta::NONE };
