@@ -81,6 +81,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "client",
             "answers",
             "device",
+            "machine",
             "tensor",
             "ranks",
             "ops",

@@ -198,16 +198,9 @@ fn task_file(args: &Args, config: &mut EvalConfig) -> Result<Option<TaskFile>> {
     Ok(Some(file))
 }
 
-/// What tasks make their questions from, as a config says.
-pub(super) fn source<'a>(config: &'a EvalConfig, file: Option<&'a TaskFile>) -> task::Source<'a> {
-    task::Source {
-        datasets: &config.data,
-        folder: config.data_dir.as_deref(),
-        mode: config.mode,
-        seed: config.seed,
-        shuffle_seed: config.shuffle_seed,
-        file: file.map(|file| file as &dyn task::OwnRows),
-    }
+/// What tasks make their questions from, as a config says, or one's own benchmark.
+fn source<'a>(config: &'a EvalConfig, file: Option<&'a TaskFile>) -> task::Source<'a> {
+    task::Source { file: file.map(|file| file as &dyn task::OwnRows), ..task::Source::of(config) }
 }
 
 /// The tasks of the arguments, of the config, of the recorded answers, or the first of the table; their own names stand
@@ -262,10 +255,9 @@ impl Eval<'_> {
                 .push(json!({ "task": rows.spec.name, "questions": job.questions(), "memory": memory::json(&plan) }));
             jobs.push((job, self.label(rows)));
         }
-        let with = local::Resources { device: &|plan| context.device(plan), observer: context.observer() };
         let ask = |ranks: &mut dyn Ranks| {
             context.find_device()?;
-            local::ask(ranks, &jobs, out, &self.store, &with)
+            context.with_machine(|machine| local::ask(ranks, &jobs, out, &self.store, machine))
         };
         let sources =
             || Ok(jobs.iter().map(|(job, _)| -> Source { (job.rows, Box::new(job.asked(&self.store))) }).collect());

@@ -7,7 +7,6 @@ use serde_json::json;
 
 use super::Context;
 use super::args::{Overrides, repository};
-use super::eval::source;
 use super::stdout::print;
 use crate::config::{self, Config, DatasetConfig, DistillConfig, EvalConfig, RecipeConfig, RlConfig, SftConfig};
 use crate::data::inspect::{Inspection, Options, inspect, of_rows, refuse_faults};
@@ -18,7 +17,7 @@ use crate::files;
 use crate::hub::Kind;
 use crate::image::Processor;
 use crate::report;
-use crate::task::{self, TaskSpec};
+use crate::task::{self, Source, TaskSpec};
 use crate::text::Chat;
 
 /// Arguments of `omr data inspect`.
@@ -94,7 +93,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
 fn questions(spec: &TaskSpec, config: &EvalConfig, options: &Options) -> Result<Inspection> {
     let mut left = config.limit.unwrap_or(usize::MAX);
     of_rows(spec.name.to_owned(), options, |take| {
-        spec.questions(&source(config, None), &mut |asked| {
+        spec.questions(&Source::of(config), &mut |asked| {
             take(asked.row.map_err(|crash| Bad::of(Reason::WrongColumns)(crash.error(&asked.place))))?;
             left -= 1;
             Ok(if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })

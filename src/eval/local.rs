@@ -18,8 +18,8 @@ use crate::device::{Device, Kind, Plan, Region, Target};
 use crate::engine::{Engine, EngineConfig, Event, Output, Prompt, Request, allowed_ids, stop_token_ids};
 use crate::error::{Error, Result};
 use crate::identity;
+use crate::machine::Machine;
 use crate::model::{Model, ModelConfig};
-use crate::observe::Observer;
 use crate::ranks::{self, OneRank, Ranks};
 use crate::rollout::ask;
 use crate::task::TaskRows;
@@ -126,13 +126,13 @@ impl<'a> Job<'a> {
 
     /// Asks for this rank's share of the answers that `store` lacks, on what `device` makes of the plan where there are any.
     /// Errors with [`Error::Stopped`] when the user asks to stop; what was answered is kept.
-    fn ask(&self, store: &Arc<RunStore>, place: OneRank, with: &Resources, label: &str) -> Result<()> {
-        let (asked, observer) = (self.asked(store), with.observer);
+    fn ask(&self, store: &Arc<RunStore>, place: OneRank, machine: &Machine, label: &str) -> Result<()> {
+        let (asked, observer) = (self.asked(store), machine.observer);
         let (questions, missing) = asked.share(place.rank(), place.size())?;
         if missing == 0 {
             return Ok(());
         }
-        let dev = &mut (with.device)(&self.plan()?)?;
+        let dev = &mut (machine.device)(&self.plan()?)?;
         let model = Model::load(dev, self.local.dir, self.dtype(dev.kind()))?;
         let config = self.engine_config(dev)?;
         let mut engine = Engine::new(&model, dev, config)?;
@@ -199,14 +199,6 @@ impl<'a> Job<'a> {
     }
 }
 
-/// What a model answers with.
-pub struct Resources<'a> {
-    /// Makes a device with a plan's memory.
-    pub device: &'a dyn Fn(&Plan) -> Result<Device>,
-    /// Whom it reports to.
-    pub observer: &'a dyn Observer,
-}
-
 /// Has `ranks` ask for the answers to `jobs`, each under its label, that the run in the directory `dir` lacks; behind it rank 0 finds all
 /// of them in `store`, the run's, which of several ranks none has opened before. Errors with [`Error::Stopped`] at every rank where one
 /// was asked to stop; what was answered is kept.
@@ -215,10 +207,10 @@ pub fn ask(
     jobs: &[(Job, String)],
     dir: &Path,
     store: &Arc<RunStore>,
-    with: &Resources,
+    machine: &Machine,
 ) -> Result<()> {
     let place = OneRank::new(ranks.rank(), ranks.size());
-    let asked = |store: &Arc<RunStore>| jobs.iter().try_for_each(|(job, label)| job.ask(store, place, with, label));
+    let asked = |store: &Arc<RunStore>| jobs.iter().try_for_each(|(job, label)| job.ask(store, place, machine, label));
     if place.size() == 1 {
         return asked(store);
     }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::answers::RunStore;
-use crate::config::{DatasetConfig, EvalConfig, RecipeConfig};
+use crate::config::{EvalConfig, RecipeConfig};
 use crate::error::{Error, Result};
 use crate::machine::Machine;
 use crate::task::{self, Source, TaskSpec};
@@ -62,18 +62,12 @@ impl<'a> Recipe<'a> {
     }
 }
 
-/// What tasks make their questions from.
-pub fn source<'a>(config: &'a EvalConfig, datasets: &'a [DatasetConfig]) -> Source<'a> {
-    let &EvalConfig { ref data_dir, mode, seed, shuffle_seed, .. } = config;
-    Source { datasets, folder: data_dir.as_deref(), mode, seed, shuffle_seed, file: None }
-}
-
 /// The tasks of `eval.tasks` whose files are there, and a line for each that is left out. Errors when one is not known, or its
 /// folder cannot be read.
 fn columns(config: &EvalConfig) -> Result<(Vec<&'static TaskSpec>, Vec<String>)> {
     let (mut there, mut left_out) = (Vec::new(), Vec::new());
     for spec in task::named(&config.tasks)? {
-        match task::hub::files(spec, &source(config, &[])) {
+        match task::hub::files(spec, &Source::of(config)) {
             Ok(_) => there.push(spec),
             Err(error @ Error::Io { .. }) => return Err(error),
             Err(error) => left_out.push(format!("{} is left out: {error}", spec.name)),

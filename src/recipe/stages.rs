@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use serde_json::json;
 
-use super::job::{COLUMNS, Recipe, source};
+use super::job::{COLUMNS, Recipe};
 use crate::answers::{self, RunStore};
 use crate::config::{
     Changed, Config, DatasetConfig, JudgeConfig, LrSchedulerType, Mode, OptimConfig, RlConfig, ScorerConfig, SftConfig,
@@ -23,7 +23,7 @@ use crate::pipeline::{self, Summary};
 use crate::ranks::{self, OneRank, Ranks};
 use crate::reward::Scorer;
 use crate::rl::run as rl;
-use crate::task::{self, TaskRows, TaskSpec};
+use crate::task::{self, Source, TaskRows, TaskSpec};
 use crate::train::job::{TrainingJob, finished_steps};
 use crate::train::{plan, sft};
 
@@ -228,7 +228,9 @@ impl Recipe<'_> {
             _ => Arc::new(Scorer::rules(config.mode)),
         };
         let strip = config.strip_thinking;
-        let of_task = |spec| TaskRows::new(spec, source(config, data), config.limit, scorer.clone(), strip);
+        let of_task = |spec| {
+            TaskRows::new(spec, Source { datasets: data, ..Source::of(config) }, config.limit, scorer.clone(), strip)
+        };
         let rows: Vec<TaskRows> = tasks.iter().map(|&spec| of_task(spec)).collect();
         let local = Local::new(&model, config, self.machine.target)?;
         let label = |rows: &TaskRows| match tasks {
@@ -238,8 +240,7 @@ impl Recipe<'_> {
         let job = |rows| Ok((local::Job::new(&local, rows)?, label(rows)));
         let jobs: Vec<(local::Job, String)> = rows.iter().map(job).collect::<Result<_>>()?;
         let begun = Instant::now();
-        let with = local::Resources { device: self.machine.device, observer: self.machine.observer };
-        local::ask(ranks, &jobs, &self.dir, &store, &with)?;
+        local::ask(ranks, &jobs, &self.dir, &store, self.machine)?;
         ranks::by_first(ranks, "the scores", || {
             std::fs::create_dir_all(out).map_err(Error::io(out))?;
             let sources = jobs.iter().map(|(job, _)| (job.rows, Box::new(job.asked(&store)) as Box<dyn Answers>));
@@ -257,7 +258,7 @@ impl Recipe<'_> {
 
     /// Compares what a measurement of `tasks` in `out` reads with what an earlier start of it read, and records it.
     fn record(&self, out: &Path, model: &Path, tasks: &[&TaskSpec], data: &[DatasetConfig]) -> Result<()> {
-        let of_task = |spec: &&TaskSpec| task::hub::files(spec, &source(&self.config.eval, &[]));
+        let of_task = |spec: &&TaskSpec| task::hub::files(spec, &Source::of(&self.config.eval));
         let files = match data {
             [] => tasks.iter().map(of_task).collect::<Result<Vec<_>>>()?.concat(),
             data => paths::all(data)?,

@@ -9,7 +9,7 @@ use super::dataset::Hub;
 use super::doc::{Doc, Prompt};
 use super::marks::{Marks, Metrics};
 use super::recipe::Recipe;
-use crate::config::{DatasetConfig, Mode};
+use crate::config::{DatasetConfig, EvalConfig, Mode};
 use crate::data::Row;
 use crate::error::Result;
 
@@ -111,6 +111,15 @@ pub struct Source<'a> {
     pub shuffle_seed: u64,
     /// One's own benchmark.
     pub file: Option<&'a dyn OwnRows>,
+}
+
+impl Source<'_> {
+    /// Returns what `config` names, without a benchmark of one's own.
+    pub fn of(config: &EvalConfig) -> Source<'_> {
+        let EvalConfig { data, data_dir, mode, seed, shuffle_seed, .. } = config;
+        let (mode, seed, shuffle_seed) = (*mode, *seed, *shuffle_seed);
+        Source { datasets: data, folder: data_dir.as_deref(), mode, seed, shuffle_seed, file: None }
+    }
 }
 
 /// Where the published evaluation cuts answers.
