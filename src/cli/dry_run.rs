@@ -50,7 +50,8 @@ pub fn rest(
     let (context, cards, trainer) = (session.context, session.ranks.size(), job.trainer_config());
     let config = ModelConfig::load(&trainer.model.join("config.json"))?;
     context.say(&memory::levels(&job.common().levels, &config));
-    context.say(&format!("disk {}", memory::disk(plan, trainer.checkpoints())));
+    let checkpoint = memory::checkpoint(plan);
+    context.say(&format!("disk {}", memory::disk(checkpoint, trainer.checkpoints())));
     weights_missing(context, &trainer.model);
     // A model that no such card has room for still runs here.
     let page = page(config);
@@ -62,7 +63,7 @@ pub fn rest(
         json!({
             "job": name, "what": what, "updates": trainer.total_steps, "missing": [],
             "has_weights": weights::are_in(&trainer.model), "memory": memory::json(plan),
-            "disk": memory::on_disk(plan, trainer.checkpoints()), (key(cards)): page.ok().map(|page| page.json()),
+            "disk": memory::on_disk(checkpoint, trainer.checkpoints()), (key(cards)): page.ok().map(|page| page.json()),
         })
     })
 }

@@ -9,26 +9,31 @@ use crate::error::Result;
 use crate::model::ModelConfig;
 
 /// What a plan is asked for.
-pub struct Asked<'a> {
-    /// Number of GPUs, one rank each.
+#[derive(clap::Args)]
+pub struct Asked {
+    /// Cards, a rank each, in nodes of 8; fewer stand beside them in a table
+    #[arg(long, default_value_t = 1, value_name = "N")]
     pub gpus: usize,
     /// The kind of GPU.
-    pub card: &'a Card,
+    #[command(flatten)]
+    pub card: Card,
     /// The rows that are assumed.
-    pub rows: &'a Rows,
-    /// True for JSON in place of text.
-    pub json: bool,
+    #[command(flatten)]
+    pub rows: Rows,
+    /// JSON on stdout in place of text
+    #[arg(long)]
+    json: bool,
 }
 
 /// Returns the plan of `config` as text or JSON, and for several GPUs which rows fit them and what fewer would do. Where the
 /// config's rows do not fit several GPUs, the longest that do are planned, and the text says so.
 pub fn text<C: Training>(asked: &Asked, model: ModelConfig, config: &C) -> Result<String> {
-    let (gpus, rows) = (asked.gpus, asked.rows);
+    let (gpus, card, rows) = (asked.gpus, &asked.card, &asked.rows);
     if gpus == 1 {
-        let page = config.page(Cards { card: asked.card, count: 1 }, rows, model)?;
+        let page = config.page(Cards { card, count: 1 }, rows, model)?;
         return Ok(if asked.json { format!("{:#}\n", page.json()) } else { page.text() });
     }
-    let alike = Card { launches: None, gpu: asked.card.gpu, clock: asked.card.clock };
+    let alike = Card { launches: None, gpu: card.gpu, clock: card.clock };
     let own = config.clone().keys().optimizer.optim;
     let column = |card: &Card, count: usize, optimizers: &[OptimizerName]| -> Result<Column> {
         let cards = Cards { card, count };
@@ -41,7 +46,7 @@ pub fn text<C: Training>(asked: &Asked, model: ModelConfig, config: &C) -> Resul
         };
         Ok(Column { cards: count, page, short, longest })
     };
-    let of = match column(asked.card, gpus, &fits::OPTIMIZERS)? {
+    let of = match column(card, gpus, &fits::OPTIMIZERS)? {
         Column { page: Err(error), .. } => return Err(error),
         of => of,
     };

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::gpus::Ceilings;
+use super::pass::Pass;
 use super::seats::Weights;
 use crate::config::Dtype;
 use crate::device::images::OWN;
@@ -15,7 +16,7 @@ use crate::device::pace::{Clocks, Pace, Predicted, Share};
 use crate::device::{Body, Device, Kind, Plan, Properties, Work};
 use crate::engine::{Engine, EngineConfig, Prompt, Request};
 use crate::error::Result;
-use crate::model::{Grads, Model, ModelConfig};
+use crate::model::{Grads, Levels, Model, ModelConfig};
 use crate::ops::attend::BLOCK;
 use crate::ops::sample::SamplingParams;
 use crate::optim::Optimizer;
@@ -46,15 +47,15 @@ impl Launches {
         &self.lines
     }
 
-    /// A training pass over so many tokens, which `pass` runs, and the optimizer's update of what the rank owns: predicted
-    /// seconds of each.
+    /// A training pass, which keeps what `levels` says, and the optimizer's update of what the rank owns: predicted seconds
+    /// of each.
     pub fn training(
         &mut self,
         model: &ModelConfig,
         weights: Weights,
         mut ranks: OneRank,
-        tokens: usize,
-        pass: impl FnOnce(&mut Device, &Model, &mut Grads) -> Result<()>,
+        pass: &Pass,
+        levels: Levels,
     ) -> Result<[f64; 2]> {
         let mut dev = self.device(Body::Wgmma)?;
         let model = Model::empty(&mut dev, model.clone(), DType::of(weights.dtype, Kind::Cuda))?;
@@ -62,8 +63,8 @@ impl Launches {
         let mut optimizer = Optimizer::sharded(&mut dev, &model.layout, weights.optimizer, 0, &shards, ranks.rank())?;
         let mut grads = Grads::new(&mut dev, &model.layout)?;
         take(&mut dev);
-        pass(&mut dev, &model, &mut grads)?;
-        let pass = self.phase(json!({"phase": "pass", "tokens": tokens}), take(&mut dev), 0.0);
+        pass.run(&mut dev, &model, &mut grads, levels)?;
+        let pass = self.phase(json!({"phase": "pass", "tokens": pass.tokens()}), take(&mut dev), 0.0);
         optimizer.step_guarded(&mut ranks, &mut dev, &model.layout, &grads, 0.0, None)?;
         Ok([pass, self.phase(json!({"phase": "update"}), take(&mut dev), 0.0)])
     }

@@ -41,14 +41,13 @@ pub fn checkpoint(plan: &Plan) -> usize {
     plan.bytes(Region::Weights) + plan.bytes(Region::State)
 }
 
-/// Bytes that `limit` checkpoints take, and one that is being written.
-pub fn on_disk(plan: &Plan, limit: usize) -> usize {
-    (limit + 1) * checkpoint(plan)
+/// Bytes that `limit` checkpoints of so many bytes take, and one that is being written.
+pub fn on_disk(checkpoint: usize, limit: usize) -> usize {
+    (limit + 1) * checkpoint
 }
 
-/// What checkpoints take on disk.
-pub fn disk(plan: &Plan, limit: usize) -> String {
-    let one = checkpoint(plan) as u64;
-    let all = on_disk(plan, limit) as u64;
-    format!("{} for {limit} checkpoints of {} and one being written", bytes(all), bytes(one))
+/// What checkpoints of so many bytes take on disk, for people.
+pub fn disk(checkpoint: usize, limit: usize) -> String {
+    let (all, one) = (bytes(on_disk(checkpoint, limit) as u64), bytes(checkpoint as u64));
+    format!("{all} for {limit} checkpoints of {one} and one being written")
 }

@@ -1,6 +1,6 @@
 //! What a plan says of its cards, as text and as JSON.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::floor::{self, Floor};
 use super::gpus::{Ceilings, Links};
@@ -121,9 +121,7 @@ impl Page {
         }
         out.push(("  kept".to_owned(), memory::levels(levels, &self.model)));
         out.extend(self.notes.iter().map(|(name, text)| (format!("  {name}"), text.clone())));
-        let (limit, one) = (self.limit, self.checkpoint() as u64);
-        let (all, one) = (bytes(one * (limit as u64 + 1)), bytes(one));
-        out.push(("disk".to_owned(), format!("{all} for {limit} checkpoints of {one} and one being written")));
+        out.push(("disk".to_owned(), memory::disk(self.checkpoint(), self.limit)));
         let host = self.host.iter().map(|(_, count)| *count as u64).sum();
         out.push(("host memory".to_owned(), format!("{} a process: {}", bytes(host), seats::host_text(&self.host))));
         out
@@ -219,16 +217,11 @@ impl Page {
 
     /// The same as JSON.
     pub fn json(&self) -> Value {
-        let regions: Map<String, Value> = Region::ALL
-            .iter()
-            .map(|&region| (region.name().to_owned(), json!(self.planned.memory.bytes(region))))
-            .collect();
-        let parts: Map<String, Value> =
-            self.parts.iter().map(|(name, floor)| ((*name).to_owned(), floor.json())).collect();
+        let memory = memory::json(&self.planned.memory);
+        let parts: Value = self.parts.iter().map(|(name, floor)| (*name, floor.json())).collect();
         let Levels { text, vision, replay_tower } = self.planned.levels;
         let [trained, generated] = self.per_day(self.least());
-        let seconds: Map<String, Value> =
-            self.parts.iter().zip(&self.predicted).map(|((name, _), s)| ((*name).to_owned(), json!(s))).collect();
+        let seconds: Value = self.parts.iter().zip(&self.predicted).map(|((name, _), s)| (*name, *s)).collect();
         let predicted = self.predicted_step().map(|step| {
             let [trained, generated] = self.per_day(step);
             json!({
@@ -237,7 +230,7 @@ impl Page {
             })
         });
         let (update, [(_, links), (_, host_sum)]) = (&self.planned.update, self.waits());
-        let host: Map<String, Value> = self.host.iter().map(|(name, n)| ((*name).to_owned(), json!(n))).collect();
+        let host: Value = self.host.iter().copied().collect();
         let mut step = self.floor().json();
         step["seconds"] = json!(self.least());
         step["bound"] = json!(self.bound());
@@ -247,14 +240,16 @@ impl Page {
             "gpus": self.seats.count,
             "gradient_lanes": self.seats.lanes,
             "parameters": self.parameters,
-            "memory": { "total": self.planned.memory.total(), "budget": self.planned.budget, "regions": regions },
+            "memory": {
+                "total": memory["total"], "budget": self.planned.budget, "regions": memory["regions"],
+            },
             "host_memory": host,
             "kept": {
                 "text": memory::counts(text, self.model.num_hidden_layers),
                 "vision": memory::counts(vision, self.model.vision_config.depth),
                 "replay_tower": replay_tower,
             },
-            "disk": (self.limit + 1) * self.checkpoint(),
+            "disk": memory::on_disk(self.checkpoint(), self.limit),
             "update": {
                 "sent": update.handed.sent, "received": update.handed.received, "to_host_and_back": update.moved,
                 "state": self.seats.state,

@@ -10,9 +10,8 @@ use super::seats::{Parts, Seats, Weights};
 use super::shapes;
 use super::training::{Cards, Keys, Training, nothing, parameters, seats, target};
 use crate::config::RlConfig;
-use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::model::{Grads, Model, ModelConfig};
+use crate::model::ModelConfig;
 use crate::rl;
 use crate::rollout::wire;
 
@@ -67,9 +66,8 @@ impl Training for RlConfig {
         let passes = updates * seats.rounds() * (groups * config.rollout.n).div_ceil(per_pass);
         let pass = Pass::Rl { groups: rl::plan::longest_micro_batch(&lane, &model, &index), config: Box::new(lane) };
         let predicted = predicted(on, |launches| {
-            let run = |dev: &mut Device, model: &Model, grads: &mut Grads| pass.run(dev, model, grads, planned.levels);
             let weights = Weights { dtype: config.dtype, optimizer: config.optimizer };
-            let [pass, update] = launches.training(&model, weights, seats.fullest, pass.tokens(), run)?;
+            let [pass, update] = launches.training(&model, weights, seats.fullest, &pass, planned.levels)?;
             if on.launches.is_some() {
                 for batch in launches::BATCHES {
                     launches.decoding(&model, config.dtype, batch, launches::CONTEXT)?;

@@ -10,9 +10,8 @@ use super::shapes;
 use super::training::{Cards, Keys, Training, nothing, parameters, seats, target};
 use crate::config::SftConfig;
 use crate::data::Shape;
-use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::model::{Grads, Model, ModelConfig};
+use crate::model::ModelConfig;
 use crate::train::plan;
 use crate::train::sft::{self, AHEAD, LOWER};
 
@@ -56,9 +55,8 @@ impl Training for SftConfig {
         let planned = plan::sft(model.clone(), config, target, seats.fullest, &[pass.sequences()])?.check(LOWER)?;
         let passes = seats.passes(packs, count);
         let predicted = predicted(on, |launches| {
-            let run = |dev: &mut Device, model: &Model, grads: &mut Grads| pass.run(dev, model, grads, planned.levels);
             let weights = Weights { dtype: config.dtype, optimizer: config.optimizer };
-            let [pass, update] = launches.training(&model, weights, seats.fullest, pass.tokens(), run)?;
+            let [pass, update] = launches.training(&model, weights, seats.fullest, &pass, planned.levels)?;
             Ok(vec![passes as f64 * pass, update + lane_sums(on, &planned)])
         })?;
         let mut host = seats.host(&planned.update);
