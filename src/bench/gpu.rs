@@ -179,11 +179,7 @@ fn timed(make: &Make, plan: &Plan, seconds: f64, machine: &Machine) -> Result<Gp
     let card = dev.kind() == Kind::Cuda;
     let mut case = make(&mut dev)?;
     let flush = dev.alloc(Region::State, DType::U8, &[if card { FLUSH } else { 64 }])?;
-    let no_driver = || Error::Failed("omr bench: not a GPU".into());
-    let events = {
-        let driver = dev.driver().ok_or_else(no_driver)?;
-        [driver.event()?, driver.event()?]
-    };
+    let events = [driver(&mut dev)?.event()?, driver(&mut dev)?.event()?];
     once(&mut case, &mut dev, flush, events)?;
     let mut clock = if card { Clock::start() } else { None };
     driver(&mut dev)?.profiler(card)?;

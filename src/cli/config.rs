@@ -1,32 +1,32 @@
 //! `omr config`: every key, from the tables that also read them.
 
-use clap::ValueEnum;
+use clap::builder::PossibleValuesParser;
 
 use super::Context;
 use super::stdout::print;
 use crate::config::{
-    self, DataConfig, EvalConfig, GenerateConfig, Key, Preset, RecipeConfig, RlConfig, Rule, Safe, ScoreConfig,
+    self, Config, DataConfig, EvalConfig, GenerateConfig, Key, Preset, RecipeConfig, RlConfig, Rule, Safe, ScoreConfig,
     SftConfig,
 };
 use crate::error::Result;
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Kind {
-    Recipe,
-    Data,
-    Sft,
-    Rl,
-    Eval,
-    Generate,
-    Score,
-}
+/// The kinds of configs, and what lists the keys of each.
+const KINDS: [(&str, fn() -> Vec<Key>); 7] = [
+    (RecipeConfig::NAME, config::keys::<RecipeConfig>),
+    (DataConfig::NAME, config::keys::<DataConfig>),
+    (SftConfig::NAME, config::keys::<SftConfig>),
+    (RlConfig::NAME, config::keys::<RlConfig>),
+    (EvalConfig::NAME, config::keys::<EvalConfig>),
+    (GenerateConfig::NAME, config::keys::<GenerateConfig>),
+    (ScoreConfig::NAME, config::keys::<ScoreConfig>),
+];
 
 /// Arguments of `omr config`.
 #[derive(clap::Args)]
 pub struct Args {
     /// Which config; a recipe's holds all others
-    #[arg(value_enum, default_value = "recipe")]
-    kind: Kind,
+    #[arg(default_value = "recipe", value_parser = PossibleValuesParser::new(KINDS.map(|(name, _)| name)))]
+    kind: String,
     /// Only keys that contain this
     #[arg(long, value_name = "TEXT")]
     grep: Option<String>,
@@ -42,15 +42,7 @@ pub fn run(args: &Args, _: &Context) -> Result<()> {
         let lines = sets.into_iter().map(|(key, value)| format!("{key}: {}\n", config::inline(&value)));
         return print(&format!("preset: {preset}\n{}", lines.collect::<String>()));
     }
-    let keys = match args.kind {
-        Kind::Recipe => config::keys::<RecipeConfig>(),
-        Kind::Data => config::keys::<DataConfig>(),
-        Kind::Sft => config::keys::<SftConfig>(),
-        Kind::Rl => config::keys::<RlConfig>(),
-        Kind::Eval => config::keys::<EvalConfig>(),
-        Kind::Generate => config::keys::<GenerateConfig>(),
-        Kind::Score => config::keys::<ScoreConfig>(),
-    };
+    let keys = KINDS.iter().find(|(name, _)| *name == args.kind).map_or(Vec::new(), |(_, keys)| keys());
     let wanted = |key: &&Key| args.grep.as_ref().is_none_or(|text| key.path.contains(text.as_str()));
     let text: Vec<_> = keys.iter().filter(wanted).map(entry).collect();
     print(&text.join("\n"))

@@ -8,7 +8,7 @@ use super::said::{inline, nearest};
 use crate::error::{Error, Result};
 
 /// A type whose values have names in a config.
-pub trait Choice: Copy + PartialEq + 'static {
+pub trait Choice: Copy + 'static {
     /// The type's name.
     const TYPE: &'static str;
     /// Every value with its name.

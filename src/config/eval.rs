@@ -31,15 +31,9 @@ settings! {
 impl ServerConfig {
     /// What a client needs; what is asked for comes with each request.
     pub fn endpoint(&self) -> EndpointConfig {
-        EndpointConfig {
-            base_url: self.base_url.clone(),
-            model: self.model.clone(),
-            api_key: self.api_key.clone(),
-            concurrency: self.concurrency,
-            timeout_s: self.timeout_s,
-            max_retries: self.max_retries,
-            ..EndpointConfig::default()
-        }
+        let ServerConfig { base_url, model, api_key, concurrency, timeout_s, max_retries } = self.clone();
+        let default = EndpointConfig::default();
+        EndpointConfig { base_url, model, api_key, concurrency, timeout_s, max_retries, ..default }
     }
 }
 

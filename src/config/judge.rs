@@ -51,16 +51,9 @@ impl JudgeConfig {
 
     /// The server alone.
     pub fn endpoint(&self) -> EndpointConfig {
-        EndpointConfig {
-            base_url: self.base_url.clone(),
-            model: self.model.clone(),
-            api_key: self.api_key.clone(),
-            max_tokens: self.max_tokens,
-            temperature: self.temperature,
-            concurrency: self.concurrency,
-            timeout_s: self.timeout_s,
-            max_retries: self.max_retries,
-        }
+        let JudgeConfig { base_url, model, api_key, max_tokens, temperature, .. } = self.clone();
+        let JudgeConfig { concurrency, timeout_s, max_retries, .. } = *self;
+        EndpointConfig { base_url, model, api_key, max_tokens, temperature, concurrency, timeout_s, max_retries }
     }
 }
 

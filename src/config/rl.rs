@@ -193,13 +193,8 @@ settings! {
 impl RewardConfig {
     /// The same without the mode.
     pub fn scorer(&self) -> ScorerConfig {
-        ScorerConfig {
-            format_weight: self.format_weight,
-            format: self.format,
-            command: self.command.clone(),
-            workers: self.workers,
-            timeout_s: self.timeout_s,
-        }
+        let RewardConfig { mode: _, format_weight, format, command, workers, timeout_s } = self.clone();
+        ScorerConfig { format_weight, format, command, workers, timeout_s }
     }
 }
 

@@ -24,15 +24,9 @@ fn rollout_bytes(prompt: usize, response: usize, ranks: usize) -> usize {
 
 impl Training for RlConfig {
     fn keys(&mut self) -> Keys<'_> {
-        Keys {
-            model: self.model.as_ref(),
-            dtype: &mut self.dtype,
-            optimizer: &mut self.optimizer,
-            max_memory_gib: &mut self.max_memory_gib,
-            gradient_lanes: &mut self.gradient_lanes,
-            dist: &self.dist,
-            steps: self.total_training_steps,
-        }
+        let RlConfig { model, dtype, optimizer, max_memory_gib, gradient_lanes, dist, total_training_steps, .. } = self;
+        let (model, steps) = (model.as_ref(), *total_training_steps);
+        Keys { model, dtype, optimizer, max_memory_gib, gradient_lanes, dist, steps }
     }
 
     fn parts(&self) -> Parts {

@@ -17,15 +17,9 @@ use crate::train::sft::{self, AHEAD, LOWER};
 
 impl Training for SftConfig {
     fn keys(&mut self) -> Keys<'_> {
-        Keys {
-            model: self.model.as_ref(),
-            dtype: &mut self.dtype,
-            optimizer: &mut self.optimizer,
-            max_memory_gib: &mut self.max_memory_gib,
-            gradient_lanes: &mut self.gradient_lanes,
-            dist: &self.dist,
-            steps: self.max_steps,
-        }
+        let SftConfig { model, dtype, optimizer, max_memory_gib, gradient_lanes, dist, max_steps, .. } = self;
+        let (model, steps) = (model.as_ref(), *max_steps);
+        Keys { model, dtype, optimizer, max_memory_gib, gradient_lanes, dist, steps }
     }
 
     fn parts(&self) -> Parts {
