@@ -11,7 +11,7 @@ use super::{Context, jsonl};
 use crate::config::ScoreConfig;
 use crate::error::Result;
 use crate::reward::judge::{Ruling, Summary};
-use crate::reward::{Item, Judged};
+use crate::reward::{Item, Judged, Score};
 
 /// Arguments of `omr score`.
 #[derive(clap::Args)]
@@ -85,13 +85,6 @@ fn item(line: Line<Response>) -> Item {
 
 fn scored(judged: Judged) -> Scored {
     let Judged { score, judge, .. } = judged;
-    Scored {
-        score: score.score,
-        acc_score: score.acc_score,
-        format_reward_score: score.format_reward_score,
-        predict_str: score.predict_str,
-        why: score.why,
-        judge,
-        further: score.further,
-    }
+    let Score { score, acc_score, format_reward_score, predict_str, why, further } = score;
+    Scored { score, acc_score, format_reward_score, predict_str, why, judge, further }
 }

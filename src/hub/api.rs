@@ -134,44 +134,31 @@ impl Hub {
     pub(super) async fn refused(&self, kind: Kind, repo: &Repo, refusal: &Refusal) -> Error {
         let (id, url) = (repo.id.as_str(), self.page(kind, &repo.id));
         let tokens = self.http.url(["settings", "tokens"]);
-        match (refusal.code.as_str(), refusal.status) {
+        let said = refusal.text();
+        let (found, expected, hint) = match (refusal.code.as_str(), refusal.status) {
             ("RevisionNotFound", _) => {
                 let names = self.names(&self.api(kind, id, &["refs"]), "branches", "name").await;
-                let hint = nearest(&repo.revision, names.iter().map(String::as_str))
-                    .map(|near| format!("did you mean {near}?"));
-                let hint = hint.unwrap_or_else(|| format!("branches: {}", names.join(", ")));
-                Error::input_hint(id, format!("no revision {}", repo.revision), "a branch, a tag or a commit", hint)
+                let near = nearest(&repo.revision, names.iter().map(String::as_str));
+                let branches = || format!("branches: {}", names.join(", "));
+                let hint = near.map_or_else(branches, |near| format!("did you mean {near}?"));
+                (format!("no revision {}", repo.revision), "a branch, a tag or a commit", hint)
             }
             (_, StatusCode::UNAUTHORIZED) if self.http.has_token() => {
                 let hint = format!("set HF_TOKEN to a token of {tokens}");
-                Error::input_hint(
-                    id,
-                    format!("a token that {url} does not take ({})", refusal.text()),
-                    "a valid one",
-                    hint,
-                )
+                (format!("a token that {url} does not take ({said})"), "a valid one", hint)
             }
             (_, StatusCode::UNAUTHORIZED) => {
                 let hint = format!("accept its terms at {url}, then set HF_TOKEN to a token of {tokens}");
-                Error::input_hint(
-                    id,
-                    format!("no token ({})", refusal.text()),
-                    "one that may read the repository",
-                    hint,
-                )
+                (format!("no token ({said})"), "one that may read the repository", hint)
             }
             (_, StatusCode::FORBIDDEN) => {
                 let hint = format!("accept the terms at {url} with the account of HF_TOKEN");
-                Error::input_hint(
-                    id,
-                    format!("no access ({})", refusal.text()),
-                    "a repository that the token may read",
-                    hint,
-                )
+                (format!("no access ({said})"), "a repository that the token may read", hint)
             }
-            (_, StatusCode::NOT_FOUND) => Error::input(id, refusal.text(), "a file of the repository"),
-            _ => Error::Server { url: url.to_string(), what: refusal.text() },
-        }
+            (_, StatusCode::NOT_FOUND) => return Error::input(id, said, "a file of the repository"),
+            _ => return Error::Server { url: url.to_string(), what: said },
+        };
+        Error::input_hint(id, found, expected, hint)
     }
 
     /// Creates the error for a repository that does not exist or is not visible. It suggests the nearest name of the
