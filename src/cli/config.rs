@@ -10,8 +10,11 @@ use crate::config::{
 };
 use crate::error::Result;
 
+/// Lists the keys of a kind of config.
+type Keys = fn() -> Vec<Key>;
+
 /// The kinds of configs, and what lists the keys of each.
-const KINDS: [(&str, fn() -> Vec<Key>); 7] = [
+const KINDS: [(&str, Keys); 7] = [
     (RecipeConfig::NAME, config::keys::<RecipeConfig>),
     (DataConfig::NAME, config::keys::<DataConfig>),
     (SftConfig::NAME, config::keys::<SftConfig>),
