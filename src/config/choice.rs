@@ -1,4 +1,4 @@
-//! Settings whose value is one of a few names.
+//! Config values that are chosen from a closed set of names.
 
 use omr_verify::{Format, Mode};
 use serde_json::Value;
@@ -9,9 +9,9 @@ use crate::error::{Error, Result};
 
 /// A type whose values have names in a config.
 pub trait Choice: Copy + 'static {
-    /// The type's name.
+    /// Name of the type.
     const TYPE: &'static str;
-    /// Every value with its name.
+    /// All values, each with its name.
     const ALL: &'static [(&'static str, Self)];
 }
 
@@ -30,10 +30,10 @@ impl Choice for Format {
     ];
 }
 
-/// Returns the value that `text` names.
+/// Returns the value whose name is `text`.
 ///
 /// # Errors
-/// Names the admitted values where `text` is none of them, and the one nearest to it.
+/// If no value has this name. The error lists the allowed names and suggests the most similar one.
 pub fn choose<T: Choice>(text: &str) -> Result<T> {
     if let Some((_, value)) = T::ALL.iter().find(|(name, _)| *name == text) {
         return Ok(*value);
@@ -46,7 +46,7 @@ pub fn choose<T: Choice>(text: &str) -> Result<T> {
     })
 }
 
-/// Reads, writes and names a [`Choice`] as a [`Setting`](super::Setting).
+/// Implements [`Setting`](super::Setting) for a [`Choice`]: reading, writing and the list of names.
 macro_rules! choice_setting {
     ($name:ty) => {
         impl $crate::config::Setting for $name {

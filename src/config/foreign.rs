@@ -1,6 +1,7 @@
-//! Keys of verl and lmms-engine that are typed or pasted: the error that answers them with ours.
+//! Detects keys of verl and lmms-engine in a config and reports the omr key to use instead.
 //!
-//! What has a key of ours is known from that key's own line (its name elsewhere); the rest is the table below.
+//! Most answers come from the declaration of the omr key, which contains its name in the other system. The table
+//! `INSTEAD` below covers the keys that have no direct counterpart.
 
 use std::sync::LazyLock;
 
@@ -11,7 +12,7 @@ use super::table::join;
 use super::{Config, RlConfig, SftConfig, keys};
 use crate::error::{Error, Result};
 
-/// The groups that the others' keys begin with, and whose they are.
+/// First parts of the keys of other systems, each with the name of the system.
 const ROOTS: [(&str, &str); 12] = [
     ("actor_rollout_ref", "verl"),
     ("algorithm", "verl"),
@@ -27,7 +28,7 @@ const ROOTS: [(&str, &str); 12] = [
     ("trainer_args", "lmms-engine"),
 ];
 
-/// Keys without one of ours of the same meaning, or a group with `.*`, and what there is instead.
+/// Keys that have no omr key with the same meaning, each with what to use instead. `.*` stands for all keys of a group.
 const INSTEAD: [(&str, &str); 58] = [
     ("data.prompt_key", "train_files=[{path: FILE, columns: {question: NAME}}]"),
     ("data.image_key", "train_files=[{path: FILE, columns: {images: NAME}}]"),
@@ -89,7 +90,7 @@ const INSTEAD: [(&str, &str); 58] = [
     ("trainer_args.fsdp*", "nothing (each card has all weights, and its share of the optimizer's state)"),
 ];
 
-/// Errors where `tree` has keys of another system, with what each is here.
+/// Returns an error if `tree` contains keys of another system. The error contains the omr counterpart of each.
 pub(super) fn refuse<C: Config>(place: &Place, tree: &Map<String, Value>) -> Result<()> {
     let own = keys::<C>();
     let mut leaves = Vec::new();
@@ -103,7 +104,7 @@ pub(super) fn refuse<C: Config>(place: &Place, tree: &Map<String, Value>) -> Res
     let answers = leaves.iter().filter_map(|path| {
         let theirs = path.trim_start_matches('+');
         let root = theirs.split('.').next().unwrap_or_default();
-        // `data` is a group of ours, too: of another command's config.
+        // `data` is also a group of omr, in the config of another command.
         let nobodys = || root != "data" && ROOTS.iter().any(|(name, _)| *name == root) && !is_own(root);
         let ours = answer(theirs, &own, &*others).or_else(|| nobodys().then(|| "nothing here".to_owned()))?;
         Some((path, root, format!("for {theirs} {ours}")))
@@ -130,7 +131,8 @@ fn collect(path: &str, group: &Map<String, Value>, out: &mut Vec<String>) {
     }
 }
 
-/// What `theirs` is here: keys of this config, else of another command's, else a line of the table.
+/// Returns the omr counterpart of the key `theirs`. Searches the keys of this config first, then the table, then the
+/// keys of the other commands.
 fn answer(theirs: &str, own: &[Key], others: &[(&str, Vec<Key>)]) -> Option<String> {
     let named = |keys: &[Key]| {
         let is_it = |key: &&Key| elsewhere(key) == Some(theirs);
@@ -145,7 +147,7 @@ fn answer(theirs: &str, own: &[Key], others: &[(&str, Vec<Key>)]) -> Option<Stri
     named(own).or_else(instead).or_else(others)
 }
 
-/// A key's name in verl or lmms-engine.
+/// Returns the name of a key in verl or lmms-engine.
 fn elsewhere(key: &Key) -> Option<&'static str> {
     let name = key.meta.name;
     name.strip_prefix("verl ").or_else(|| name.strip_prefix("lmms-engine "))?.split(' ').next()

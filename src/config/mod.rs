@@ -1,14 +1,15 @@
-//! Settings: YAML and overrides to typed, validated, immutable values.
+//! Configuration: turns YAML files and command-line overrides into typed, validated, immutable values.
 //!
-//! Every key is declared once, in the tables of `recipe.rs`, `sft.rs`, `rl.rs`, `eval.rs`, `data.rs` and the like: its
-//! type, default, meaning, admitted values, name elsewhere and published value. The struct, the reader, the
-//! writer, the listing of `omr config` and the comparison on resume all come from that line.
+//! Every key is declared once, in the tables of `recipe.rs`, `sft.rs`, `rl.rs`, `eval.rs`, `data.rs` and similar files.
+//! A declaration contains the key's type, default, description, allowed values, name in other systems and published
+//! value. The struct, the reader, the writer, the list of `omr config` and the comparison on resume are all generated
+//! from it.
 //!
-//! Precedence: command line, then environment, then file, then default.
+//! Order of precedence: command line, environment, file, default.
 
 #![forbid(unsafe_code)]
 
-// First: their macros declare the tables of the others.
+// These two modules come first, because their macros declare the tables of the other modules.
 #[macro_use]
 mod choice;
 #[macro_use]
@@ -57,16 +58,17 @@ pub use source::{Config, Source, deciding, headed, keys, likeliest, load, refuse
 pub use task_file::TaskFileConfig;
 pub use validation::{ValKwargs, ValidationConfig};
 
-/// More updates than any run makes: all of them are gone through when memory is planned.
+/// Upper bound on the number of updates of a run. It is far above any real run and exists because memory planning loops
+/// over all updates.
 const MOST_STEPS: f64 = 1e8;
 
-/// Sequences of one batch at most, 2^20: what a typing error makes of a batch is refused, not planned.
+/// Upper bound on the number of sequences in a batch, 2^20. It rejects typing errors before memory is planned for them.
 const MOST_SEQUENCES: f64 = 1_048_576.0;
 
 choice! {
-    /// What an element is stored as while computing; sums are fp32 either way.
+    /// Storage type of tensor elements during computation. Sums are fp32 in both cases.
     pub enum Dtype {
-        /// bf16 where kernels run, f32 on the CPU.
+        /// bf16 if the kernels run on a GPU, f32 on the CPU.
         Auto = "auto",
         /// 32-bit float.
         F32 = "f32",
@@ -80,15 +82,15 @@ choice! {
     pub enum Changed {
         /// The model directory.
         Model = "model",
-        /// Files of rows, and what the index makes of them.
+        /// Files of rows, and the index computed from them.
         Rows = "rows",
-        /// Files of pictures.
+        /// Image files.
         Pictures = "pictures",
-        /// The weights that a divergence is measured from.
+        /// Weights of the reference model that the KL divergence is measured against.
         Reference = "reference",
         /// Files of validation rows.
         Val = "val",
-        /// What finished stages wrote.
+        /// Outputs of finished stages.
         Stages = "stages",
         /// `metrics.jsonl`.
         Log = "log",
@@ -96,28 +98,28 @@ choice! {
 }
 
 impl Default for Changed {
-    /// What an item of a list is before it is read.
+    /// Placeholder of a list entry before its value is read.
     fn default() -> Changed {
         Changed::Model
     }
 }
 
-/// Weight of the format in a score.
+/// Default weight of the format in a score.
 const FORMAT_WEIGHT: f64 = 0.1;
 
-/// How the rules score; made by [`ScorerConfig::rubric`].
+/// Settings of the scoring rules, made by [`ScorerConfig::rubric`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rubric {
-    /// Which behaviour of the original the rules follow.
+    /// Scoring behaviour: strict, or compatible with the published scorer.
     pub mode: Mode,
-    /// The format that a response is asked for.
+    /// Format that the response must have.
     pub format: Format,
-    /// Its weight in a score, from 0 to 1; the rest is the answer's.
+    /// Weight of the format in a score, from 0 to 1. The answer has the remaining weight.
     pub format_weight: f64,
 }
 
 impl From<Mode> for Rubric {
-    /// With the format and the weight of a config that names neither.
+    /// Uses the default format and the default format weight.
     fn from(mode: Mode) -> Rubric {
         ScorerConfig::default().rubric(mode)
     }

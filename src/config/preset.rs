@@ -1,4 +1,4 @@
-//! What a word such as `dapo` sets: defaults of several keys at once, one table for all presets.
+//! Presets such as `dapo`, which set the defaults of several keys at once. One table contains all presets.
 
 use std::path::Path;
 
@@ -9,28 +9,30 @@ use super::table::{self, join};
 use crate::error::{Error, Result};
 
 choice! {
-    /// An algorithm as it was published: defaults of the keys that make it up. A key that is written wins.
+    /// A published algorithm, as defaults of the keys that define it. A key that the config contains takes precedence.
     pub enum Preset {
-        /// Sequence-level ratios, clipped within 3e-4 and 4e-4 of 1 (arXiv 2507.18071, section 5.1).
+        /// Sequence-level ratios, clipped to 1 - 3e-4 .. 1 + 4e-4 (arXiv 2507.18071, section 5.1).
         Gspo = "gspo",
-        /// Token-level ratios, clipped within 0.2 (arXiv 2402.03300), tokens weighed alike as verl does; no KL term.
+        /// Token-level ratios, clipped to 1 - 0.2 .. 1 + 0.2 (arXiv 2402.03300). All tokens have equal weight, as in
+        /// verl. No KL term.
         Grpo = "grpo",
-        /// GRPO with a higher upper clip and prompts left out that teach nothing (arXiv 2503.14476, verl-recipe's script).
+        /// GRPO with a higher upper clip bound and without prompts whose rollouts all have the same result (arXiv
+        /// 2503.14476, verl-recipe's script).
         Dapo = "dapo",
-        /// GRPO without the division by deviation and length (arXiv 2503.20783).
+        /// GRPO without the division by standard deviation and length (arXiv 2503.20783).
         DrGrpo = "dr_grpo",
     }
 }
 
 impl Preset {
-    /// The keys it sets, with their values.
+    /// Returns the keys that the preset sets, with their values.
     pub fn keys(self) -> Vec<(&'static str, Value)> {
         KEYS.iter().map(|(key, values)| (*key, value(values[self as usize]))).collect()
     }
 }
 
-/// A key and its value in each preset, in the order of [`Preset`]. The soft penalty for long answers is no part of
-/// `dapo`: its length is one of a run's own.
+/// Keys with their value in each preset, in the order of [`Preset`]. `dapo` does not include the soft penalty for long
+/// responses, because its length depends on the run.
 const KEYS: [(&str, [&str; 4]); 8] = [
     ("loss_mode", ["gspo", "vanilla", "vanilla", "vanilla"]),
     ("loss_agg_mode", ["seq-mean-token-mean", "token-mean", "token-mean", "seq-mean-token-sum-norm"]),
@@ -42,14 +44,14 @@ const KEYS: [(&str, [&str; 4]); 8] = [
     ("filter_groups.metric", ["score", "score", "acc", "score"]),
 ];
 
-/// A cell of the table: a number, true or false, or a word.
+/// Parses a cell of the table: a number, true or false, or a word.
 fn value(cell: &str) -> Value {
     serde_json::from_str(cell).unwrap_or_else(|_| json!(cell))
 }
 
-/// Sets what the preset of `group` sets and `group` does not write.
+/// Adds to `group` the keys of its preset that `group` does not contain.
 pub(super) fn fill_in(group: &mut Map<String, Value>) {
-    // Another word is refused where the key is read.
+    // An unknown preset is rejected later, where the key is read.
     let Some(Ok(preset)) = group.get("preset").and_then(Value::as_str).map(str::parse::<Preset>) else { return };
     for (key, value) in preset.keys() {
         let (name, inner) = key.split_once('.').map_or((key, None), |(name, inner)| (name, Some(inner)));
@@ -63,8 +65,9 @@ pub(super) fn fill_in(group: &mut Map<String, Value>) {
     }
 }
 
-/// Errors where a preset is typed over a `file` that writes one of the keys it sets, in `tree` under `path`: these would
-/// win, and the run be another than the word says. Keys that are typed beside it (`overridden`) may be there.
+/// Returns an error if the command line sets a preset and `file` contains keys that this preset sets. The keys of the
+/// file (in `tree`, under `path`) would take precedence, so the run would not match the preset's name. Keys that are
+/// also given on the command line (`overridden`) are allowed.
 pub(super) fn refuse_typed<'a>(
     path: &str,
     file: Option<&Path>,

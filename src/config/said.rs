@@ -1,15 +1,15 @@
-//! How errors say a value, and the name that was meant.
+//! Formats config values for error messages, and finds the name that a misspelled word most likely stands for.
 
 use serde_json::Value;
 
 use crate::secrets::HIDDEN;
 
-/// True for a key, given by its path, whose value is a server's secret.
+/// True if the key at `path` contains a server's secret.
 pub fn is_secret(path: &str) -> bool {
     path.contains("api_key")
 }
 
-/// A value on one line, as YAML's flow form.
+/// Formats a value on one line, in YAML's flow style.
 pub fn inline(value: &Value) -> String {
     match value {
         Value::String(s) => s.clone(),
@@ -23,7 +23,7 @@ pub fn inline(value: &Value) -> String {
     }
 }
 
-/// The candidate nearest to `word` by edit distance, when one is near enough to be meant.
+/// Returns the candidate with the smallest edit distance to `word`, if it is similar enough to be a likely correction.
 pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let reach = (word.chars().count() / 3).max(2);
     candidates
@@ -34,7 +34,7 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
         .map(|(_, candidate)| candidate)
 }
 
-/// Levenshtein distance in characters.
+/// Computes the Levenshtein distance in characters.
 fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();

@@ -1,4 +1,4 @@
-//! One key: how it is read, written, checked and described.
+//! A single config key: how it is read, written, checked and described.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -8,23 +8,23 @@ use serde_json::{Number, Value};
 use crate::error::{Error, Result};
 use crate::secrets;
 
-/// Which numbers or texts a key admits.
+/// Constraint on the numbers or texts of a key.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Rule {
-    /// Whatever the type admits.
+    /// Every value of the type.
     Any,
-    /// At least this.
+    /// At least this number.
     AtLeast(f64),
-    /// More than this.
+    /// More than this number.
     Above(f64),
-    /// Between the two, both included.
+    /// Between the two numbers, both included.
     Within(f64, f64),
     /// A text or list that is not empty.
     NotEmpty,
 }
 
 impl Rule {
-    /// `None` when the value keeps the rule, else what was expected.
+    /// Returns `None` if the value satisfies the rule, otherwise a description of the expected value.
     fn broken_by(self, value: &Value) -> Option<String> {
         let number = value.as_f64();
         match (self, value) {
@@ -42,63 +42,63 @@ impl Rule {
     }
 }
 
-/// May this key differ when a run goes on where it stopped?
+/// Permission to change a key when a run is resumed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Safe {
-    /// No: the result would be another one.
+    /// Not allowed, because the result would change.
     No,
-    /// Yes: it changes no weight.
+    /// Allowed, because the key does not affect the weights.
     Yes,
-    /// Only upwards: more steps.
+    /// Allowed if the value increases, as for the number of steps.
     WhenMore,
 }
 
-/// What a key's table line says besides type, default and meaning.
+/// Properties of a key other than its type, default and description.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Meta {
-    /// Admitted values.
+    /// Allowed values.
     pub rule: Rule,
-    /// The key's name in verl, lmms-engine or the Hugging Face trainer, with the system in front.
+    /// Name of the key in verl, lmms-engine or the Hugging Face trainer, preceded by the name of the system.
     pub name: &'static str,
-    /// The value the published recipe used.
+    /// Value used by the published recipe.
     pub published: &'static str,
-    /// May differ on resume.
+    /// Permission to change the key on resume.
     pub safe: Safe,
 }
 
 impl Meta {
-    /// A key of our own with no published value.
+    /// Properties of a key that exists only in omr and has no published value.
     pub const NONE: Meta = Meta { rule: Rule::Any, name: "", published: "", safe: Safe::No };
 }
 
-/// One key as `omr config` lists it.
+/// A key as `omr config` lists it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Key {
-    /// Dotted path; `[]` stands for a list's index.
+    /// Dotted path. `[]` stands for the index of a list.
     pub path: String,
     /// Type in words.
     pub kind: String,
     /// Default as YAML.
     pub default: String,
-    /// What it does.
+    /// Description of the key.
     pub meaning: String,
-    /// The rest of its table line.
+    /// The other properties of the key.
     pub meta: Meta,
 }
 
-/// Where a value came from, for messages.
+/// Origin of a config value, for messages.
 #[derive(Clone, Debug, Default)]
 pub struct Place {
-    /// The config file, when there is one.
+    /// The config file, if there is one.
     pub file: Option<PathBuf>,
-    /// Dotted paths given on the command line.
+    /// Dotted paths of the keys given on the command line.
     pub overridden: BTreeSet<String>,
-    /// All keys of this kind of config, for hints.
+    /// Names of all keys of this kind of config, for hints.
     pub known: Vec<String>,
 }
 
 impl Place {
-    /// `FILE: key`, or `command line: key` when an override set it.
+    /// Returns `FILE: key`, or `command line: key` if the command line sets the key.
     pub fn of(&self, path: &str) -> String {
         let typed = |o: &String| o == path || path.starts_with(&format!("{o}.")) || o.starts_with(&format!("{path}."));
         match &self.file {
@@ -109,20 +109,21 @@ impl Place {
     }
 }
 
-/// A value that can be read from and written to a settings tree.
+/// A value that can be read from a tree of settings and written to one.
 pub trait Setting {
-    /// Takes over `value`; keys a mapping leaves out stay as they are. After an error the value is of no use.
+    /// Sets this value from `value`. Keys that a mapping does not contain keep their old values. After an error the
+    /// value must not be used.
     fn set(&mut self, place: &Place, path: &str, value: &Value) -> Result<()>;
-    /// The value as a tree.
+    /// Returns the value as a tree.
     fn write(&self) -> Value;
-    /// The type in words.
+    /// Returns the type in words.
     fn kind(&self) -> String;
-    /// Appends the keys under `path` with this value as their default.
+    /// Appends the keys under `path`, with this value as their default.
     fn describe(&self, path: &str, meaning: &str, meta: Meta, out: &mut Vec<Key>) {
         let default = crate::config::said::inline(&self.write());
         out.push(Key { path: path.to_owned(), kind: self.kind(), default, meaning: meaning.to_owned(), meta });
     }
-    /// Checks `rule` for this value at `path`.
+    /// Checks this value, found at `path`, against `rule`.
     fn check(&self, place: &Place, path: &str, rule: Rule) -> Result<()> {
         let value = self.write();
         match rule.broken_by(&value) {
@@ -136,7 +137,7 @@ fn wrong<T: Setting>(wanted: &T, place: &Place, path: &str, value: &Value) -> Er
     Error::input(place.of(path), crate::config::said::inline(value), wanted.kind())
 }
 
-/// `read` in place of `wanted`, or an error that says what is wanted.
+/// Stores `read` in `wanted`. Returns an error with the expected type if `read` is `None`.
 fn put<T: Setting>(wanted: &mut T, place: &Place, path: &str, value: &Value, read: Option<T>) -> Result<()> {
     *wanted = read.ok_or_else(|| wrong(wanted, place, path, value))?;
     Ok(())
@@ -146,7 +147,7 @@ macro_rules! whole_number {
     ($($ty:ty),*) => { $(
         impl Setting for $ty {
             fn set(&mut self, place: &Place, path: &str, value: &Value) -> Result<()> {
-                // 1e3 is a whole number too, whatever YAML calls it.
+                // 1e3 is accepted as an integer, although YAML parses it as a float.
                 let float = value.as_f64().filter(|f| f.fract() == 0.0 && f.abs() < 9e15);
                 let whole = value.as_i64().map(i128::from).or(value.as_u64().map(i128::from)).or(float.map(|f| f as i128));
                 put(self, place, path, value, whole.and_then(|n| <$ty>::try_from(n).ok()))
@@ -187,7 +188,7 @@ impl Setting for bool {
     }
 }
 
-/// A text. A model may be called 7b or 2024: YAML reads the latter as a number.
+/// Reads a text. Numbers are accepted, because a model may be named 2024, which YAML parses as a number.
 fn text(value: &Value) -> Option<String> {
     match value {
         Value::String(s) => Some(s.clone()),
@@ -220,7 +221,7 @@ impl Setting for PathBuf {
     }
 }
 
-/// A text that is read but never written: keys of servers stay out of run directories and logs.
+/// A text that is read but never written, so that API keys do not reach run directories and logs.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Secret(pub Option<String>);
 
@@ -232,7 +233,7 @@ impl std::fmt::Debug for Secret {
 
 impl Setting for Secret {
     fn set(&mut self, place: &Place, path: &str, value: &Value) -> Result<()> {
-        // The error does not quote it.
+        // The error must not quote the value.
         let found = || Error::input(place.of(path), "something else (not shown)", self.kind());
         let read = if value.is_null() { None } else { Some(text(value).ok_or_else(found)?) };
         read.iter().for_each(|secret| secrets::keep(secret));
@@ -277,7 +278,7 @@ impl<T: Setting + Default> Setting for Vec<T> {
                 list.iter().enumerate().map(|(i, v)| entry(&format!("{path}.{i}"), v)).collect::<Result<_>>()?
             }
             Value::Null => Vec::new(),
-            // One entry need not be written as a list.
+            // A single entry may be written without a list.
             one => vec![entry(path, one).map_err(|error| match one {
                 Value::Object(_) => error,
                 _ => wrong(self, place, path, value),
@@ -296,7 +297,7 @@ impl<T: Setting + Default> Setting for Vec<T> {
     }
 }
 
-/// The key of a value that holds values of type `T`, and the keys these have under `inner`.
+/// Appends the key of a value that contains values of type `T`, and the keys of `T` under `inner`.
 fn describe_with_entries<T: Setting + Default>(
     value: &dyn Setting,
     path: &str,

@@ -1,4 +1,4 @@
-//! From files, environment and command line to a config, and back.
+//! Loads a config from a file, the environment and the command line, writes it back as YAML, and compares two configs.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -13,43 +13,44 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::secrets::HIDDEN;
 
-/// A path of a config that may also be the name of a repository on the Hugging Face hub.
+/// A path in a config that may also be the name of a repository on the Hugging Face hub.
 #[derive(Debug)]
 pub enum Source<'a> {
-    /// Of a model.
+    /// Path of a model.
     Model(&'a mut PathBuf),
-    /// Of rows.
+    /// Path of rows.
     Rows(&'a mut PathBuf),
 }
 
 /// A kind of config file.
 pub trait Config: Setting + Default + Clone {
-    /// Its name in `omr config NAME`.
+    /// Name of the config in `omr config NAME`.
     const NAME: &'static str;
 
-    /// Keys that are safe to raise may be raised in a run that goes on. Not where other stages build on the result.
+    /// True if keys marked [`Safe::WhenMore`] may be raised when a run is resumed. False if other stages depend on the
+    /// result.
     const MORE_IS_SAFE: bool = true;
 
-    /// The group that has a key `preset`, by its path.
+    /// Path of the group that contains the key `preset`.
     const PRESET_AT: Option<&'static str> = None;
 
-    /// Fills in what follows from other keys or from the environment, before the tree is read. A `judge` is filled in
-    /// already.
+    /// Adds values that follow from other keys or from the environment, before the tree is read. A key `judge` is filled
+    /// in already.
     fn prepare(_tree: &mut Map<String, Value>, _env: &dyn Fn(&str) -> Option<String>) {}
 
-    /// Where its models and rows are from, with the keys that say so.
+    /// Returns the paths of models and rows, each with its key.
     fn sources(&mut self) -> Vec<(String, Source<'_>)> {
         Vec::new()
     }
 
-    /// Checks that go over more than one key.
+    /// Checks constraints between several keys.
     fn validate(&self, _place: &Place) -> Result<()> {
         Ok(())
     }
 }
 
-/// Reads `file`, applies the environment, then the `key=value` overrides, then checks everything.
-/// The environment is passed in so that nothing below this call depends on it.
+/// Reads `file`, applies the environment, then the `key=value` overrides, then checks everything. The environment is
+/// passed in, so that nothing below this call depends on the process environment.
 pub fn load<C: Config>(file: Option<&Path>, overrides: &[String], env: &dyn Fn(&str) -> Option<String>) -> Result<C> {
     let known = keys::<C>().into_iter().map(|key| key.path).collect();
     let mut place = Place { file: file.map(Path::to_owned), overridden: Default::default(), known };
@@ -82,7 +83,7 @@ pub fn load<C: Config>(file: Option<&Path>, overrides: &[String], env: &dyn Fn(&
         judge_from_env(&mut tree, env);
     }
     C::prepare(&mut tree, env);
-    // Again: what was typed wins over what the environment filled in.
+    // The overrides are applied a second time, because they take precedence over values from the environment.
     apply(&mut tree, overrides)?;
     match C::PRESET_AT {
         Some("") => preset::fill_in(&mut tree),
@@ -107,7 +108,7 @@ fn parse(text: &str) -> std::result::Result<Value, String> {
 fn one_line(text: &str) -> String {
     let line = text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("not YAML");
     let line = line.trim_start_matches("error: ");
-    // Advice to whoever calls the parser.
+    // These parts address the programmer who calls the parser, not the user.
     [" rejected by the configured policy", ", set DuplicateKeyPolicy in Options if acceptable"]
         .iter()
         .fold(line.to_owned(), |line, advice| line.replace(advice, ""))
@@ -143,7 +144,7 @@ fn not_a_group(path: &str, found: &Value) -> Error {
     Error::input(format!("command line: {path}"), found, "a key of a group, or an index of a list")
 }
 
-/// Sets `path` in `tree`, making groups on the way; `Err` holds the value that is no group.
+/// Sets `path` in `tree` and creates missing groups. `Err` contains the value that is not a group.
 fn set(tree: &mut Value, path: &str, value: Value) -> std::result::Result<(), Value> {
     let (head, rest) = path.split_once('.').map_or((path, None), |(head, rest)| (head, Some(rest)));
     if tree.is_null() {
@@ -169,18 +170,18 @@ fn set(tree: &mut Value, path: &str, value: Value) -> std::result::Result<(), Va
     }
 }
 
-/// The resolved config as YAML that [`load`] reads back; secrets are left out.
+/// Writes the resolved config as YAML that [`load`] can read. Secrets are left out.
 pub fn to_yaml<C: Setting>(config: &C) -> Result<String> {
     serde_saphyr::to_string(&config.write()).map_err(|error| Error::Failed(format!("config as YAML: {error}")))
 }
 
-/// [`to_yaml`] for a run's `config.yaml`: with the version, and where the run computes.
+/// Writes [`to_yaml`] with a head line for `config.yaml` of a run: the version, and the device if `place` is given.
 pub fn headed<C: Setting>(config: &C, place: Option<&str>) -> Result<String> {
     let place = place.map_or(String::new(), |place| format!(", on {place}"));
     Ok(format!("{}{}{place}\n{}", files::HEAD, env!("CARGO_PKG_VERSION"), to_yaml(config)?))
 }
 
-/// The settings that decide results, as text: every key but those that are safe to change in a run that goes on.
+/// Returns the settings that affect results, as text: all keys except those that may change when a run is resumed.
 pub fn deciding<C: Config>(config: &C) -> String {
     let mut tree = config.write();
     for key in keys::<C>().iter().filter(|key| key.meta.safe != Safe::No) {
@@ -193,14 +194,15 @@ pub fn deciding<C: Config>(config: &C) -> String {
     tree.to_string()
 }
 
-/// Every key of a kind of config, in the order of its table.
+/// Returns all keys of a kind of config, in the order of its table.
 pub fn keys<C: Config>() -> Vec<Key> {
     let mut out = Vec::new();
     C::default().describe("", "", Meta::NONE, &mut out);
     out
 }
 
-/// The kind of config, of `kinds` with their keys, that most of a text's first keys belong to; of equals the first.
+/// Returns the kind of config to which most top-level keys of `text` belong. `kinds` contains each kind with its keys.
+/// If two are equal, the first one is returned.
 pub fn likeliest(text: &str, kinds: &[(&'static str, Vec<Key>)]) -> &'static str {
     let of = |keys: &[Key]| -> usize {
         let names: BTreeSet<&str> = keys.iter().filter_map(|key| key.path.split(['.', '[']).next()).collect();
@@ -215,15 +217,15 @@ pub fn likeliest(text: &str, kinds: &[(&'static str, Vec<Key>)]) -> &'static str
 pub struct Difference {
     /// Dotted path.
     pub path: String,
-    /// Value of the first config.
+    /// Value in the first config.
     pub was: String,
-    /// Value of the second.
+    /// Value in the second config.
     pub now: String,
-    /// The difference changes no result: a run may go on with it.
+    /// True if the difference affects no result, so that a run may continue with it.
     pub safe: bool,
 }
 
-/// The keys in which two configs differ.
+/// Returns the keys in which two configs differ.
 pub fn differences<C: Config>(was: &C, now: &C) -> Vec<Difference> {
     let known = keys::<C>();
     let mut out = Vec::new();
@@ -253,8 +255,8 @@ fn compare(known: &[Key], more: bool, path: &str, was: &Value, now: &Value, out:
     out.push(Difference { path: path.to_owned(), was: inline(was), now: inline(now), safe });
 }
 
-/// An error naming every key that may not differ between the run in `dir` (`was`) and `now`; `Ok` holds the
-/// safe differences.
+/// Returns the safe differences between the run in `dir` (`was`) and `now`. If other keys differ, returns an error that
+/// lists all of them.
 pub fn refuse_differences<C: Config>(dir: &Path, was: &C, now: &C) -> Result<Vec<Difference>> {
     let (safe, unsafe_): (Vec<_>, Vec<_>) = differences(was, now).into_iter().partition(|difference| difference.safe);
     if unsafe_.is_empty() {

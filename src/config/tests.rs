@@ -71,7 +71,7 @@ fn a_path_alone_is_a_data_set() {
     assert_eq!(config.train_files, [DatasetConfig { path: "a.parquet".into(), ..DatasetConfig::default() }]);
     assert!(message::<RlConfig>("train_files: ['']\n", &[]).contains("train_files.0.path"));
     assert!(message::<RlConfig>("train_files: [7]\n", &[]).contains("train_files.0: found 7"));
-    // A group with no such short form still wants its keys.
+    // A group without a short form must be given as keys with values.
     assert!(message::<RlConfig>("rollout: 8\n", &[]).contains("expected keys with values"));
 }
 
@@ -111,7 +111,7 @@ fn rounded_weights_are_refused_where_they_cannot_follow() {
     assert!(text.contains("sft.learning_rate"), "{text}");
     let text = message::<RecipeConfig>(nested, &["control.learning_rate=9e-6"]);
     assert!(text.contains("control.learning_rate"), "{text}");
-    // RL's rates are lower: it has no such key.
+    // RL has no such key, because its learning rates are lower.
     assert!(message::<RlConfig>(on, &[]).contains("unknown key"));
 }
 
@@ -172,7 +172,8 @@ fn the_environment_turns_the_judge_on_and_off() {
     assert_eq!(judge.api_key, Secret(Some("hidden-word".to_owned())));
     assert_eq!(load_rl("no", &[]).unwrap().judge, None);
     assert_eq!(load_rl("", &[]).unwrap().judge, None);
-    // Typed words win; a judge that is typed takes the key alone.
+    // Values from the command line take precedence. A judge from the command line takes only the API key from the
+    // environment.
     let typed = ["judge.base_url=http://localhost:8/v1", "judge.model=k"];
     let judge = load_rl("", &typed).unwrap().judge.unwrap();
     assert_eq!((judge.base_url[0].as_str(), judge.model.as_str()), ("http://localhost:8/v1", "k"));
@@ -206,7 +207,7 @@ fn a_preset_sets_what_is_not_written_and_is_not_typed_over_what_is() {
         let c = config;
         (c.loss_mode, c.loss_agg_mode, c.clip_ratio_low, c.clip_ratio_high, c.clip_ratio_c, c.filter_groups.enable)
     };
-    // The defaults are a preset's.
+    // The defaults are those of the preset gspo.
     assert_eq!(from_text::<RlConfig>("preset: gspo\n", &[]).unwrap(), RlConfig::default());
     let dapo: RlConfig = from_text("preset: dapo\nfilter_groups: {max_num_gen_batches: 3}\n", &[]).unwrap();
     assert_eq!(keys(&dapo), (LossMode::Vanilla, LossAggMode::TokenMean, 0.2, 0.28, 10.0, true));
@@ -237,7 +238,7 @@ fn a_preset_sets_what_is_not_written_and_is_not_typed_over_what_is() {
     assert!(refused.contains("command line: rl.preset") && refused.contains("rl.clip_ratio_high: 1"), "{refused}");
     let both = ["preset=dapo", "clip_ratio_low=0.2", "filter_groups.metric=acc"];
     assert_eq!(keys(&from_text(text, &both).unwrap()), keys(&dapo));
-    // A group typed whole leaves what it does not name to the preset.
+    // If a whole group is given on the command line, the preset still sets the keys that the group does not contain.
     let whole = ["preset=dapo", "clip_ratio_low=0.2", "filter_groups={metric: acc}"];
     assert_eq!(keys(&from_text(text, &whole).unwrap()), keys(&dapo));
     assert!(message::<RlConfig>("", &["preset=ppo"]).contains("gspo, grpo, dapo, dr_grpo"));
@@ -258,12 +259,13 @@ fn what_would_divide_by_nothing_or_count_nothing_is_refused() {
 fn epochs_are_counted_where_no_steps_are_named() {
     let config: RlConfig =
         from_text("total_epochs: 15\ntrain_batch_size: 128\nppo_mini_batch_size: 128\n", &[]).unwrap();
-    // The last batch of a pass is filled up by the next one: 1,110,000 prompts are 8,671 batches and a part of one.
+    // The next pass completes the last batch of a pass, so 1,110,000 prompts are 8,671 full batches and one partial
+    // batch.
     assert_eq!(config.total_steps(74_000), 8672);
     assert_eq!(RlConfig { total_training_steps: Some(3), ..config }.total_steps(74_000), 3);
 }
 
-/// A published config, resolved.
+/// Loads a published config.
 fn published<C: Config>(name: &str, overrides: &[&str]) -> C {
     let overrides: Vec<String> = overrides.iter().map(|s| s.to_string()).collect();
     load(Some(&Path::new("configs/openmmreasoner-7b").join(name)), &overrides, &no_env).unwrap()
@@ -288,13 +290,13 @@ fn the_published_configs_differ_in_what_the_originals_differ_in() {
         list
     };
     let mut grpo = by_preset(Preset::Grpo);
-    // Its length is that of a buffer which is off.
+    // This length belongs to a buffer that is disabled.
     grpo.push("overlong_buffer.len".to_owned());
     assert_eq!(sorted(changed(&of(&[], "rl-grpo.yaml"))), sorted(grpo));
     let mut dapo = by_preset(Preset::Dapo);
     dapo.push("gen_batch_size".to_owned());
     assert_eq!(sorted(changed(&of(&[], "rl-dapo.yaml"))), sorted(dapo));
-    // What the comment of rl-dapo.yaml promises: dapo.sh is GRPO in larger batches.
+    // The comment in rl-dapo.yaml states that dapo.sh is GRPO with larger batches.
     let text = std::fs::read_to_string("configs/openmmreasoner-7b/rl-dapo.yaml").unwrap();
     let typed = text.lines().find_map(|line| line.strip_prefix("# `")?.split_once('`')).unwrap().0;
     let as_typed = of(&typed.split(' ').collect::<Vec<_>>(), "rl-dapo.yaml");

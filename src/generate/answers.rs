@@ -1,4 +1,4 @@
-//! Answers of a model in memory, streamed or all together.
+//! Generates the answers of a loaded model, streamed or as a batch.
 
 use std::io::Write;
 use std::path::Path;
@@ -19,7 +19,7 @@ use crate::ops::attend::BLOCK;
 use crate::ops::sample::SamplingParams;
 use crate::tensor::{DType, Tensor};
 
-/// A model in memory with its questions.
+/// A loaded model together with its requests.
 pub struct Answers {
     reader: Reader,
     dev: Device,
@@ -30,14 +30,14 @@ pub struct Answers {
 
 /// One answer.
 pub struct Response {
-    /// Its text.
+    /// Text of the answer.
     pub text: String,
-    /// Its token ids, and why it ended.
+    /// Token ids of the answer and the reason why it ended.
     pub output: Output,
 }
 
 impl Answers {
-    /// Loads the model in `dir` with room for `prompts` and their answers, and no more.
+    /// Loads the model in `dir` and allocates only the memory that `prompts` and their answers need.
     pub fn prepare(
         dir: &Path,
         config: &GenerateConfig,
@@ -81,7 +81,7 @@ impl Answers {
         Ok(Answers { reader, dev, model, engine, requests })
     }
 
-    /// Gives the text of the only answer to `put` as it is written, token by token.
+    /// Generates the answer to the only prompt and passes its text to `put`, token by token.
     pub fn stream(mut self, observer: &dyn Observer, mut put: impl FnMut(&str) -> Result<()>) -> Result<()> {
         let tokenizer = &self.reader.chat.tokenizer;
         let mut stream = tokenizer.decode_stream(true);
@@ -93,7 +93,7 @@ impl Answers {
         put(&format!("{}\n", stream.finish()))
     }
 
-    /// Answers all questions, in their order.
+    /// Generates the answers to all prompts, in the order of the prompts.
     pub fn all(mut self, observer: &dyn Observer) -> Result<Vec<Response>> {
         observer.begin("generate", "answers", self.requests.len() as u64, 0);
         let (begun, mut done, mut tokens) = (std::time::Instant::now(), 0, 0u64);
@@ -117,7 +117,7 @@ impl Answers {
     }
 }
 
-/// The engine's limits: no larger than these requests can use.
+/// Computes engine limits that are no larger than these requests can use.
 fn limits(config: &GenerateConfig, model: &ModelConfig, requests: &[Request]) -> EngineConfig {
     let max_model_len = config.max_model_len.unwrap_or(model.max_position_embeddings);
     let mut blocks: Vec<usize> = requests
@@ -149,7 +149,7 @@ fn upload(dev: &mut Device, bitmap: Option<&[u32]>) -> Result<Option<Tensor>> {
     bitmap.map(|bits| dev.upload(Region::Weights, bits, &[bits.len()])).transpose()
 }
 
-/// Writes each line to the file `out` with its response.
+/// Writes each line, extended with its response, to the file `out`.
 pub fn write(out: &Path, lines: Vec<Line>, responses: Vec<Response>) -> Result<()> {
     files::write_with(out, |w| {
         for (mut line, Response { text, output }) in lines.into_iter().zip(responses) {

@@ -1,4 +1,4 @@
-//! Text generation: questions to prompts of a model, and its answers.
+//! Text generation: converts questions to prompts and generates the answers of a model.
 
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! Questions, typed or in a file of lines, as prompts of a model.
+//! Reads questions from the command line or a JSONL file and converts them to prompts.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,10 +15,10 @@ use crate::image::Processor;
 use crate::model::ModelConfig;
 use crate::text::{Chat, Message};
 
-/// A line of questions as it stands.
+/// A line of the questions file, unchanged.
 pub type Line = Map<String, Value>;
 
-/// What turns questions into prompts of a model.
+/// Converts questions to prompts for one model.
 pub struct Reader {
     pub(super) config: ModelConfig,
     pub(super) chat: Chat,
@@ -44,7 +44,7 @@ impl Reader {
         Ok(Reader { config: model, chat, processor, system_prompt })
     }
 
-    /// One question about pictures in files.
+    /// Returns the prompt of one question about image files.
     pub fn question(&self, text: &str, images: &[PathBuf]) -> Result<Arc<Prompt>> {
         let read = |path: &PathBuf| {
             let bytes = files::read(path).map_err(Error::io(path))?;
@@ -55,7 +55,8 @@ impl Reader {
         self.prompt(fields, Some(images), Path::new("."), 0, "--prompt".to_owned())
     }
 
-    /// All lines of a file, as they stand and as prompts. Pictures are files in the file's folder, or `data:` urls.
+    /// Reads all lines of a file and returns them both unchanged and as prompts. Images are files in the folder of
+    /// `file`, or `data:` URLs.
     pub fn lines(&self, file: &Path) -> Result<(Vec<Line>, Vec<Arc<Prompt>>)> {
         let folder = file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let (mut lines, mut prompts) = (Vec::new(), Vec::new());
@@ -81,7 +82,7 @@ impl Reader {
         place: String,
     ) -> Result<Arc<Prompt>> {
         let mut system = None;
-        // A plain text is the `problem` of a row: pictures it does not mark come first.
+        // A plain text is treated as the `problem` of a row: images without a marker in the text come first.
         if let Some(Value::String(text)) = fields.get("prompt").cloned() {
             fields.remove("prompt");
             fields.insert("problem".to_owned(), json!(text));

@@ -1,5 +1,5 @@
-//! Whether what is computed again is what was recorded: rollouts, metrics, tensors. Each comparison gives the first thing
-//! that differs, in words, with both values.
+//! Compares recomputed rollouts, metrics and tensors with the recorded ones. Each comparison describes the first
+//! difference with both values.
 
 #![forbid(unsafe_code)]
 
@@ -14,7 +14,7 @@ use crate::files;
 use crate::rollout::file::RolloutRow;
 use crate::train::metrics::{Metrics, is_time};
 
-/// The first of the rollouts of a step that is not as it was `recorded`.
+/// Describes the first rollout of a step that differs from the one in `recorded`.
 pub fn rollouts(recorded: &[RolloutRow], again: &[RolloutRow]) -> Option<String> {
     if recorded.len() != again.len() {
         return Some(format!("{} rollouts were recorded and {} computed", recorded.len(), again.len()));
@@ -33,7 +33,7 @@ fn rollout(was: &RolloutRow, is: &RolloutRow) -> Option<String> {
     if let Some((name, was, is)) = names.into_iter().find(|(_, was, is)| was != is) {
         return said(name, &was, &is);
     }
-    // Up to the first token that differs the log-probs tell where the weights do.
+    // The log-probs before the first different token show where the weights begin to differ.
     let same = was.token_ids.iter().zip(&is.token_ids).take_while(|(was, is)| was == is).count();
     let probs = was.log_probs.iter().zip(&is.log_probs).take(same);
     if let Some((i, (was, is))) = probs.enumerate().find(|(_, (was, is))| was.to_bits() != is.to_bits()) {
@@ -72,7 +72,7 @@ fn rollout(was: &RolloutRow, is: &RolloutRow) -> Option<String> {
     said(name, &was, &is)
 }
 
-/// The first figure of a step, times aside, that is not as it was `recorded`.
+/// Describes the first metric of a step that differs from `recorded`. Times are ignored.
 pub fn metrics(recorded: &Metrics, again: &Metrics) -> Option<String> {
     let names = recorded.keys().chain(again.keys().filter(|name| !recorded.contains_key(*name)));
     let of = |metrics: &Metrics, name: &str| metrics.get(name).map_or("nothing".to_owned(), Value::to_string);
@@ -80,7 +80,7 @@ pub fn metrics(recorded: &Metrics, again: &Metrics) -> Option<String> {
     Some(format!("{name}: recorded {}, computed {}", of(recorded, name), of(again, name)))
 }
 
-/// The first tensor below the folder `recorded` that is not as below the folder `again`.
+/// Describes the first tensor that differs between the folders `recorded` and `again`.
 pub fn tensors(recorded: &Path, again: &Path) -> Result<Option<String>> {
     let mut names = files_below(recorded, "")?;
     names.extend(files_below(again, "")?);
@@ -121,7 +121,7 @@ fn first_tensor(was: &SafeTensors, is: &SafeTensors) -> Option<String> {
     })
 }
 
-/// The safetensors files in and below `folder`, as paths from `at` on.
+/// Returns the safetensors files in `folder/at` and its subfolders, as paths relative to `folder`.
 fn files_below(folder: &Path, at: &str) -> Result<Vec<String>> {
     let here: PathBuf = folder.join(at);
     let mut names = Vec::new();

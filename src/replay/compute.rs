@@ -1,4 +1,4 @@
-//! Steps of a run, computed again into a folder of their own.
+//! Recomputes steps of a run in a scratch folder.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -16,27 +16,28 @@ use crate::reward::Scorer;
 use crate::train::job::TrainingJob;
 use crate::{rl, train};
 
-/// Steps of a run, computed again into a folder of their own.
+/// Steps of a run to be recomputed in a scratch folder.
 pub struct Again<'a> {
     pub run: &'a Recorded,
-    /// Where they begin; `None` for the beginning of the run.
+    /// Checkpoint to start from. `None` starts at the beginning of the run.
     pub from: Option<&'a Checkpoint>,
     pub last: u64,
-    /// The folder for what is computed.
+    /// Folder for the recomputed files.
     pub scratch: &'a Path,
     pub machine: &'a Machine<'a>,
 }
 
 impl Again<'_> {
-    /// With `only` (a step and a prompt), of that step the rollouts of that prompt alone.
+    /// Recomputes the steps. If `only` is a step and a prompt, only the rollouts of that prompt are sampled in that
+    /// step.
     pub fn compute(&self, only: Option<(u64, u64)>) -> Result<()> {
         let (dir, scratch) = (&self.run.dir, self.scratch.to_owned());
         let file = dir.join("config.yaml");
         let resume = self.from.map_or("never".to_owned(), |from| from.path.display().to_string());
         let env = |name: &str| std::env::var(name).ok();
-        // A recipe has its tasks beside its runs.
+        // The tasks of a recipe are in its folder, next to its runs.
         let tasks = self.run.recipe().map(|recipe| recipe.join("data"));
-        // To compare it with the run's.
+        // Weights are saved only if the run has a checkpoint to compare them with.
         let weighs = self.run.checkpoints.iter().any(|checkpoint| checkpoint.step == self.last) && only.is_none();
         let save = weighs.then_some(self.last);
         if self.run.is_rl {
@@ -59,12 +60,12 @@ impl Again<'_> {
         config.validation.metric_for_best_model = None;
         let mut job = train::sft::Job::open(dir, config.clone(), false)?;
         job.common.validation = validation::sft(&config, &job.common.model, tasks.as_deref())?;
-        // Nothing is kept in the run's folder, its index neither.
+        // Nothing is written to the folder of the run, not even its index.
         (job.common.dir, job.common.data.kept) = (scratch, None);
         self.train(&mut job)
     }
 
-    /// A copy of what judges said in the run; a recipe keeps that of all its stages together.
+    /// Copies the recorded answers of judges to the scratch folder. In a recipe, all stages share one store of answers.
     fn answers(&self) -> Result<Arc<RunStore>> {
         let dir = self.run.recipe().unwrap_or(&self.run.dir);
         for entry in std::fs::read_dir(dir).map_err(Error::io(dir))? {
@@ -81,7 +82,7 @@ impl Again<'_> {
         let plan = job.plan(self.machine.target)?;
         let mut device = (self.machine.device)(&plan)?;
         self.run.same_arithmetic(&mut device)?;
-        // The last step of all ends the run as it ended, with its model.
+        // The last step of a run ends normally, so that the model is written too.
         let last = if self.last < job.trainer_config().total_steps { Some(self.last) } else { None };
         let until = Until { inner: self.machine.observer, last, reached: AtomicBool::new(false) };
         match job.run(&mut device, &until) {
@@ -91,7 +92,7 @@ impl Again<'_> {
     }
 }
 
-/// Asks the job to stop after a step.
+/// An observer that requests a stop after step `last`.
 struct Until<'a> {
     inner: &'a dyn Observer,
     last: Option<u64>,
@@ -114,7 +115,7 @@ impl Observer for Until<'_> {
         self.inner.end();
     }
 
-    // That it stops, and where it could go on, is nothing to whoever asked for a comparison.
+    // Messages about stopping and resuming are of no use in a comparison.
     fn note(&self, _: &str) {}
 
     fn stop_requested(&self) -> bool {

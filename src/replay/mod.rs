@@ -1,4 +1,4 @@
-//! Steps of a run computed again and held against what the run kept of them.
+//! Recomputes steps of a run and compares them with what the run recorded.
 
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! What a run has recorded.
+//! Reads the records of a run: metrics, checkpoints, rollouts and weights.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,20 +11,20 @@ use crate::files;
 use crate::rollout::file::{self, RolloutRow};
 use crate::train::metrics::{self, Metrics};
 
-/// What a run has recorded.
+/// Records of a run.
 pub struct Recorded {
-    /// Its folder.
+    /// Folder of the run.
     pub dir: PathBuf,
-    /// The metrics of each recorded step.
+    /// Metrics of each recorded step.
     pub steps: BTreeMap<u64, Metrics>,
-    /// Its checkpoints, from the oldest.
+    /// Checkpoints, oldest first.
     pub checkpoints: Vec<Checkpoint>,
-    /// True where it is a run of `omr rl`.
+    /// True for a run of `omr rl`.
     pub is_rl: bool,
 }
 
 impl Recorded {
-    /// Reads what the run in `dir` has recorded.
+    /// Reads the records of the run in `dir`.
     pub fn open(dir: &Path) -> Result<Recorded> {
         let (config, log) = (dir.join("config.yaml"), dir.join("metrics.jsonl"));
         if !config.is_file() || !log.is_file() {
@@ -44,7 +44,7 @@ impl Recorded {
         Ok(Recorded { dir: dir.to_owned(), steps, checkpoints: Store::of(dir, 1).list()?, is_rl })
     }
 
-    /// `step`, where it is a recorded one.
+    /// Returns `step` if it was recorded, otherwise an error.
     pub fn step(&self, step: u64) -> Result<u64> {
         if self.steps.contains_key(&step) {
             return Ok(step);
@@ -53,37 +53,38 @@ impl Recorded {
         Err(Error::input("--step", step.to_string(), format!("a recorded step, 1 to {last}")))
     }
 
-    /// From where `step` is computed; none for the beginning.
+    /// Returns the newest checkpoint before `step`. `None` stands for the beginning of the run.
     pub fn start(&self, step: u64) -> Option<&Checkpoint> {
         self.checkpoints.iter().rev().find(|checkpoint| checkpoint.step < step)
     }
 
-    /// The rollouts of a step.
+    /// Reads the rollouts of a step.
     pub fn rollouts(&self, step: u64) -> Result<Vec<RolloutRow>> {
         let expected = "the rollouts of the step: rollout_freq says of which they are written";
         let missing = || Error::input(file::path(&self.dir, step).display().to_string(), "nothing", expected);
         file::read(&self.dir, step)?.filter(|rows| !rows.is_empty()).ok_or_else(missing)
     }
 
-    /// Folders of the run with the weights after `step`, and what was computed of each.
+    /// Returns the folders that contain the weights after `step`: pairs of the recorded and the recomputed folder.
     pub fn weights(&self, step: u64, scratch: &Path) -> Vec<(PathBuf, PathBuf)> {
         let checkpoint = format!("checkpoints/global_step_{step}");
         let both = [checkpoint.as_str(), "model"].map(|name| (self.dir.join(name), scratch.join(name)));
         both.into_iter().filter(|(theirs, ours)| theirs.is_dir() && ours.is_dir()).collect()
     }
 
-    /// The recipe that the run is a stage of.
+    /// Returns the folder of the recipe that the run is a stage of.
     pub fn recipe(&self) -> Option<&Path> {
         let parent = self.dir.parent()?;
         config::load::<RecipeConfig>(Some(&parent.join("config.yaml")), &[], &|_| None).ok().map(|_| parent)
     }
 
-    /// Errors where the run was computed by another kind of device or by another arithmetic than `device` has.
+    /// Returns an error if the run was computed on another kind of device, or with arithmetic that differs from that of
+    /// `device`.
     pub fn same_arithmetic(&self, device: &mut Device) -> Result<()> {
         for checkpoint in &self.checkpoints {
             let state = checkpoint.state()?;
             if let Some(body) = state.gpu_body.as_deref().and_then(Body::named) {
-                // What cannot be used is named below.
+                // If the kernel variant cannot be used, the comparison below reports it.
                 let _ = device.use_body(body);
             }
             let body = device.body().map(Body::recorded);

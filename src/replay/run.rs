@@ -1,4 +1,4 @@
-//! Computes steps of a run again and names the first thing that is not as it was recorded.
+//! Recomputes steps of a run and reports the first value that differs from its record.
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
@@ -13,20 +13,21 @@ use crate::machine::Machine;
 use crate::rollout::file::{self, RolloutRow};
 use crate::train::metrics;
 
-/// The steps that are computed again.
+/// Steps to recompute.
 pub enum Steps {
-    /// One step, or of that only a row of its rollouts with the others of its prompt.
+    /// A single step, or only those rollouts of it that share a prompt with one row.
     One {
-        /// Its number.
+        /// Number of the step.
         step: u64,
-        /// The row, from 0.
+        /// Index of the row, from 0. `None` selects the whole step.
         rollout: Option<usize>,
     },
-    /// So many recorded steps, drawn at random.
+    /// This number of recorded steps, drawn at random.
     Drawn(usize),
 }
 
-/// Computes steps of the run in `dir` again. Returns a line that says what is as it was recorded; errors with what is not.
+/// Recomputes steps of the run in `dir`. Returns a line that lists what is equal to the records. Returns an error with
+/// the first difference.
 pub fn run(dir: &Path, which: &Steps, machine: &Machine) -> Result<String> {
     let run = Recorded::open(dir)?;
     let (steps, rollout) = match *which {
@@ -47,7 +48,7 @@ pub fn run(dir: &Path, which: &Steps, machine: &Machine) -> Result<String> {
     Ok(format!("step {named}{row}: {compared} are as they were recorded\n"))
 }
 
-/// What was found to be as it was recorded.
+/// Numbers of items that were found equal to the records.
 #[derive(Default)]
 struct Compared {
     steps: usize,
@@ -66,8 +67,8 @@ impl std::fmt::Display for Compared {
 }
 
 impl Compared {
-    /// Computes the steps up to `last` again and compares them, or only the rollouts of the prompt that row `row` of the
-    /// rollouts of `last` answers; adds what is as it was recorded.
+    /// Recomputes the steps up to `last`, compares them and adds the equal items to the counts. If `row` is given, only
+    /// the rollouts that share a prompt with this row of step `last` are compared.
     fn add(&mut self, run: &Recorded, last: u64, row: Option<usize>, machine: &Machine) -> Result<()> {
         let from = run.start(last);
         if let Some(from) = from {
@@ -121,7 +122,7 @@ fn same_rollouts(step: u64, recorded: &[RolloutRow], scratch: &Path) -> Result<(
     compare::rollouts(recorded, &again).map_or(Ok(()), |what| Err(different(step, &what)))
 }
 
-/// `count` of `steps`, ascending.
+/// Draws `count` of `steps` at random and returns them in ascending order.
 fn drawn(mut steps: Vec<u64>, count: usize) -> Vec<u64> {
     let order = RandomState::new();
     steps.sort_by_key(|step| order.hash_one(step));
