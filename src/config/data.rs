@@ -1,4 +1,4 @@
-//! Data sets, and servers that are asked about their rows.
+//! Config keys of data sets and of the servers that answer requests about their rows.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! How the ranks of a run find and lose each other.
+//! Config keys for runs of several ranks: how ranks connect, exchange tensors and detect a lost rank.
 
 use super::{Rule, Safe};
 

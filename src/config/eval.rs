@@ -1,4 +1,4 @@
-//! Evaluation: lmms-eval's words.
+//! Config keys of `omr eval`, named after the options of lmms-eval where it has them.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! `omr generate`: vLLM's words.
+//! Config keys of `omr generate`, named after vLLM's options.
 
 use super::{Config, Dtype, Place, Rule};
 use crate::error::{Error, Result};

@@ -1,4 +1,5 @@
-//! What decides beside the rules: a judge, or one's own reward; and `omr score`.
+//! Config keys of the scorers used besides the rules: a judge model or the user's own reward program. Also the keys of
+//! `omr score`.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! AdamW and its learning rate: the keys that SFT and RL have alike.
+//! Config keys of AdamW and its learning rate, shared by SFT and RL.
 
 use super::table::join;
 use super::{Place, Rule, Safe};

@@ -1,4 +1,4 @@
-//! The data pipeline: a config a stage, and one that lists stages.
+//! Config keys of the data pipeline: one config per stage, and one that lists several stages.
 
 use std::path::PathBuf;
 

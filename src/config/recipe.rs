@@ -1,4 +1,4 @@
-//! The whole recipe: one file for data, SFT, RL, control and evaluation.
+//! Config keys of the whole recipe: one file for data, SFT, RL, the control run and evaluation.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! Reinforcement learning: verl's keys.
+//! Config keys of RL training, named after verl's.
 
 use std::path::PathBuf;
 
@@ -328,7 +328,8 @@ settings! {
         optimizer.adam_epsilon = 1e-8, published: "1e-8";
         optimizer.max_grad_norm = 1.0, name: "verl actor_rollout_ref.actor.grad_clip", published: "1.0";
         optimizer.max_skipped_updates = 10, published: "no bound";
-        // Without bf16_stochastic_round: a rate of RL's is far below what rounded weights follow.
+        // `bf16_stochastic_round` is not offered: RL learning rates are far too small for weights that are rounded to
+        // bf16.
         optimizer.optim = OptimizerName::AdamwTorch, name: "Hugging Face optim";
         /// Seed of order and sampling; a recipe uses its own.
         seed: u64 = 42, name: "verl data.seed";

@@ -1,4 +1,4 @@
-//! Supervised fine-tuning: the keys of the Hugging Face trainer and of lmms-engine.
+//! Config keys of supervised fine-tuning, named after those of the Hugging Face trainer and lmms-engine.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! Groups of keys: how they are read, written and described, and the macros that declare them.
+//! Groups of config keys: how they are read, written and described, and the macros that declare them.
 
 use serde_json::{Map, Value, json};
 
@@ -52,7 +52,8 @@ impl<T: Table> Setting for T {
     fn write(&self) -> Value {
         let mut tree = json!({});
         for line in self.clone().lines() {
-            // A name and password in an address are sent and never written: they decide no run.
+            // User name and password in an address are sent to the server but never written. They do not affect
+            // results.
             tree[line.name] = match line.value.write() {
                 Value::Array(urls) if line.name == "base_url" => urls.iter().map(without_userinfo).collect(),
                 value => value,
@@ -78,7 +79,7 @@ fn without_userinfo(url: &Value) -> Value {
 pub(crate) fn unknown_key(place: &Place, path: &str, siblings: &[&str]) -> Error {
     let last = path.rsplit('.').next().unwrap_or(path);
     let near = crate::config::said::nearest(last, siblings.iter().copied()).map(str::to_owned).or_else(|| {
-        // Perhaps the right key in the wrong place.
+        // The key may exist in another group.
         let elsewhere = place.known.iter().filter(|known| known.rsplit('.').next() == Some(last)).cloned();
         Some(elsewhere.collect::<Vec<_>>().join(" or ")).filter(|names| !names.is_empty())
     });

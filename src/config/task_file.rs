@@ -1,4 +1,4 @@
-//! One's own benchmark in a file: the keys of `omr eval --task-file`.
+//! Config keys of a user-defined benchmark, read from the file given to `omr eval --task-file`.
 
 use super::{Config, DatasetConfig, Mode, Place, Rule};
 use crate::error::{Error, Result};

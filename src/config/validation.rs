@@ -1,4 +1,4 @@
-//! What a run measures while it trains: the keys that SFT and RL have alike, in verl's words.
+//! Config keys of the validation during training, shared by SFT and RL and named after verl's.
 
 use std::path::PathBuf;
 
