@@ -2,10 +2,10 @@
 import collections
 import re
 
-# Tiles of the products' kernels by the end of their names: rows, columns, warps that multiply.
+# Tile of each GEMM kernel, by the end of the kernel's name: rows, columns, number of math warps.
 TILES = {"wide": (128, 256, 8), "square": (128, 128, 8), "half": (64, 128, 4), "short": (64, 64, 4), "narrow": (64, 32, 4), "slim": (64, 16, 4),
          "m128": (128, 128, 4), "m64": (64, 64, 4), "m16": (16, 64, 4)}
-# Of logits, which are taken in segments of 128 ids.
+# The same for kernels that compute logits, which process segments of 128 vocabulary ids.
 LOGITS = TILES | {"short": TILES["half"]}
 
 
@@ -78,8 +78,8 @@ def pace(name, body, tile=None):
     multiplying = [loop for loop in found if operations(loop[2])[0]]
     if not multiplying:
         return {}
-    # Loops that share nothing with a shorter one that multiplies; what several do is done by turns. A wait that takes longer
-    # stands behind the kernel's end, and jumps back into the middle: no loop.
+    # Keeps the loops that do not overlap a shorter loop with products. If several remain, they run one after another.
+    # The code of a long wait is placed after the end of the kernel and jumps back into the middle, so it is not a loop.
     alone = [loop for i, loop in enumerate(multiplying) if not any(meet(small, loop) for small in multiplying[:i])]
     inner = [loop for loop in alone if not loop[2]["EXIT"]]
     main = sum((loop[2] for loop in inner), collections.Counter())
@@ -90,7 +90,8 @@ def pace(name, body, tile=None):
     if tile:
         fields["tile"] = "x".join(map(str, tile))
         if len(multiplying) > 1:
-            # The loop over tiles without its main loop; what stores to the staging as often as the tile's sums need that.
+            # The epilogue is the loop over tiles without its main loop. The part that stores to the staging buffer is
+            # counted as often as the tile's accumulators require.
             outer, (rows, columns, warps) = multiplying[1], tile
             stores = lambda loop: 512 * (loop[2]["STS"] > 0) + 256 * loop[2]["STSM"]
             slices = [l for l in found if within(l, outer) and not operations(l[2])[0] and stores(l)]

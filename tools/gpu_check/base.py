@@ -40,7 +40,8 @@ def run(command, seconds, environment):
     except subprocess.TimeoutExpired:
         pass
     finally:
-        # Also what outlived its parent, whose end of the pipe would be waited for.
+        # Kills the whole process group. A surviving child would keep the pipe open, and `communicate` below would wait
+        # for it.
         try:
             os.killpg(child.pid, signal.SIGKILL)
         except (ProcessLookupError, PermissionError):

@@ -59,7 +59,7 @@ class Check:
             fail(f"no {given}: run `tools/gpu-check pack {given}` where Rust is")
         subprocess.run(["cargo", "build", "--release", "--bin", "omr"], cwd=ROOT, check=True)
         self.bin, self.tests, self.omr = None, base.test_binary(), ROOT / "target/release/omr"
-        # The call's clock is of what a machine with a card does.
+        # The clock of the call starts here, because a machine with a GPU does not build.
         self.begun = time.monotonic()
         return base.commit()
 
@@ -87,7 +87,7 @@ class Check:
         """Runs a command within its part's time; its exit status (None when the time was over) and its output."""
         print(f"\n$ {' '.join(str(word) for word in command)} {environment or ''}", file=self.log, flush=True)
         status, output = base.run(command, max(1.0, min(self.left(), box or self.left())), self.environment | environment)
-        # What comes back from a lent machine is limited.
+        # The size of the files returned from a lent machine is limited.
         shown = output if len(output) < 400_000 else f"{output[:200_000]}\n[...]\n{output[-200_000:]}"
         print(f"{shown}\n[exit status {status}]", file=self.log, flush=True)
         return status, output
@@ -107,7 +107,7 @@ class Check:
             begun, made = time.monotonic(), {"status": "green", "notes": [], "rows": [], "lines": []}
             try:
                 yield made
-            except Exception as error:  # noqa: BLE001 - what was not thought of loses this step, not the call
+            except Exception as error:  # noqa: BLE001 - an unexpected error must end only this step, not the call
                 made |= {"status": "cut", "notes": [f"tools/gpu-check fails: {error!r}", *made["notes"]]}
                 traceback.print_exc(file=self.log)
             self.record.put(name, part, seconds=time.monotonic() - begun, **made)
@@ -128,7 +128,7 @@ class Check:
         """Where linear layers have a second body."""
         return not self.card or said(["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]) == "9.0"
 
-    @functools.cache  # noqa: B019 - importing it takes seconds, and there is one check
+    @functools.cache  # noqa: B019 - the import takes seconds, and there is only one check
     def has(self, module):
         return said([self.python, "-c", f"import {module}"]) is not None
 
@@ -176,7 +176,7 @@ class Check:
         for part, minutes in parts.items():
             if args.only and part not in args.only.split(","):
                 continue
-            # From the last part's end on the clock, not from now: what it left is this one's.
+            # The deadline is counted from the end of the previous part's time, so that unused time goes to this part.
             self.deadline += minutes * 60 * args.minutes
             self.say(f"== {part} ({time.monotonic() - self.begun:.0f} s)")
             PARTS[part](self, part)

@@ -11,13 +11,13 @@ import time
 from . import base, plan
 from .base import ROOT, fail
 
-# What a test says that asks for more than a card has (tests/kernels/mod.rs), a panic of the program itself, a launch that
-# our own driver refuses, an error of CUDA's: reasons that have nothing to do with numbers.
+# Failures that do not depend on numbers: a test requests more than a GPU has (tests/kernels/mod.rs), the program itself
+# panics, omr's driver code refuses a launch, or CUDA returns an error.
 OWN_REASONS = re.compile(r"not on a card: .*|panicked at src/.*|launch of \S+ refused.*|CUDA_ERROR\S*.*|bytes of memory wanted.*")
 CARD = {"FAKE_CARDS": "9.0", "FAKE_SMEM": "232448"}
-# An H200's memory, of which nothing is touched but what the host writes.
+# Memory of an H200. Only the parts that the host writes are really allocated.
 LARGE = {"FAKE_MEMORY": str(143_771 << 20), "FAKE_LARGEST_COPY": str(1 << 20)}
-# Seconds a module may take: kernels that nobody has run here are compiled first.
+# Time limit of a test module in seconds. It includes the compilation of kernels that were never run on this machine.
 SECONDS = 400
 
 
@@ -44,7 +44,8 @@ def judged_on_stand_in(status, output):
     own = OWN_REASONS.findall(output)
     if own:
         return ", ".join(dict.fromkeys(own))
-    # 101: a test's assertion, which numbers may fail. A signal or a hang is no number.
+    # Exit status 101 is a failed assertion of a test, which wrong numbers may cause. A signal or a hang has another
+    # cause.
     return None if status in (0, 101) else "hangs, or takes too long" if status is None else f"exit status {status}"
 
 

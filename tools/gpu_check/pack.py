@@ -10,7 +10,7 @@ import tempfile
 from .base import ROOT, commit, compile_ceilings, fail, images, said, test_binary
 
 BINARIES = "binaries.tar.xz"
-# What a lent machine is sent, files of the repository included.
+# Upper bound on the bytes that are sent to a lent machine, files of the repository included.
 LIMIT = 64 << 20
 
 
@@ -29,7 +29,8 @@ def travels():
 
 
 def pack(out):
-    # Without ptxas the driver would compile the kernels there: another compiler's code, in minutes of the card's.
+    # Without ptxas the GPU's driver would compile the kernels on the lent machine. That takes minutes of GPU time and
+    # tests the code of another compiler.
     if toolkit := said([str(ROOT / "tools/cuda-toolchain"), "--pinned"], 600):
         os.environ["PTXAS"] = f"{toolkit}/bin/ptxas"
     if subprocess.run(["cargo", "build", "--release", "--bin", "omr"], cwd=ROOT).returncode != 0:
@@ -53,7 +54,7 @@ def pack(out):
         print(f"{name:12} {size / 2**20:6.1f} MiB, glibc {manifest['glibc'][name] or 'none'} or later")
     print(f"kernel images: {manifest['images']}")
     packed = sum((out / name).stat().st_size for name in (BINARIES, "MANIFEST.json"))
-    # Elsewhere in the repository than in an ignored folder they are among its files already.
+    # In a folder that git does not ignore, the packed files are already counted among the files of the repository.
     ignored = said(["git", "check-ignore", "-q", str(out / BINARIES)], cwd=ROOT) is not None or ROOT not in out.parents
     total = travels() + (packed if ignored else 0)
     print(f"{out / BINARIES}: {packed / 2**20:.1f} MiB with its manifest; {total / 2**20:.1f} MiB with the repository's files")

@@ -15,7 +15,7 @@ def json_lines(output):
             try:
                 found.append(json.loads(line))
             except ValueError:
-                # The last line of what was stopped.
+                # The program was stopped while it wrote its last line.
                 pass
     return found
 
@@ -90,7 +90,7 @@ def benched(check, part, name, *arguments, body=None, box=None, wrong="cut"):
 def kernels(check, part):
     quick = check.args.quick
     benched(check, part, "bench ops", "swiglu" if quick else "ops")
-    # The other body of linear layers, in the same run.
+    # The other kernel variant of linear layers, measured in the same run.
     if not quick and check.has_wgmma():
         benched(check, part, "bench linear by mma.sync", "linear", body="mma.sync")
     small = [] if check.card else ["--device", "cpu", "--tiny"]

@@ -1,6 +1,6 @@
 """What is asked in which call: the order is that of risk, the minutes are those of a lent machine."""
 
-# Parts of each call and their minutes: 9 at most, and what one leaves the next has.
+# Parts of each call and their minutes, at most 9 per call. Time that a part does not use goes to the next one.
 CALLS = {
     1: {"ceilings": 1.0, "calibration": 2.0, "first": 5.5},
     2: {"kernels": 6.0, "slice": 2.5},
@@ -8,38 +8,41 @@ CALLS = {
     4: {"recipe": 4.0, "sanitizer": 2.5, "profiles": 2.0},
 }
 PARTS = {part: minutes for call in CALLS.values() for part, minutes in call.items()}
-# Minutes of a call by its own clock; what its parts leave is for starting and writing.
+# Minutes of a call by its own clock. The rest, beyond the sum of its parts, is for starting and for writing results.
 CALL_MINUTES = 9.0
 assert all(sum(call.values()) < CALL_MINUTES for call in CALLS.values())
 
-# Of the emulator itself, and of the host alone: nothing a card could answer.
+# Tests of the emulator itself and of host code only. A GPU adds nothing to them.
 NOT_OF_A_CARD = {"kernels::emu", "kernels::driver", "kernels::cache", "kernels::tma"}
-# What everything else is believed after, the three verdicts' tests first.
+# Tests that calibrate the arithmetic. All other results rely on them. The tests behind the three verdicts come first.
 CALIBRATION = ["kernels::calibrate_wgmma", "kernels::calibrate_sums", "kernels::calibrate", "kernels::calibrate_tma",
                "kernels::math", "golden::isa", "golden::isa_wgmma", "golden::isa_tma"]
-# What is most likely to be wrong, or holds most together.
+# Modules that are the most likely to fail, or that cover the most code.
 FIRST = ["kernels::gemm_sm90a", "kernels::gemm_bwd_sm90a", "kernels::attention_sm90a", "kernels::attention_bwd_sm90a",
          "kernels::attention", "kernels::paged_attention", "kernels::engine"]
-# The others, riskiest first; a module that is not named here comes after these.
+# The other modules, riskiest first. A module that is not listed here runs after these.
 THEN = ["kernels::gemm", "kernels::gemm_bwd", "kernels::attention_bwd", "kernels::sample", "kernels::linear_logprob",
         "kernels::linear_logprob_bwd", "kernels::model", "kernels::model_bwd", "kernels::train", "kernels::attention_window",
         "kernels::attention_window_bwd", "kernels::plan", "kernels::readback"]
 QUICK = ["kernels::rows", "kernels::swiglu"]
-# Models, the engine and the sampler: run by the other body of linear layers too.
+# Models, the engine and the sampler. They also run with the other kernel variant of linear layers.
 MODELS = ["kernels::model", "kernels::engine", "kernels::digits"]
-# Ranks, as far as one card goes: one by NVIDIA's NCCL, where that is; on the emulator by the library that stands in for it.
+# Tests of ranks that one GPU can run: one rank with NVIDIA's NCCL if it is installed. The emulator uses the stand-in
+# library.
 RANKS = ["ranks::one_card"]
-# Small enough to be run with every access checked, and the test whose kernel says whether the checker works here.
+# Modules that are small enough to run with every memory access checked, and the test whose kernel shows whether the
+# checker works on this machine.
 SANITIZED = ["kernels::rows", "kernels::rms_norm", "kernels::rope", "kernels::swiglu"]
 SANITIZER_PROBE = "kernels::calibrate::bf16_rounds_to_nearest_even"
-# Seconds a module may take, and a job; a hang is none.
+# Time limits in seconds of a module and of a job, to end a hang.
 MODULE_SECONDS = 120
 JOB_SECONDS = 100
 
-# Sampler beside trainer at the widths of the 7B, by both bodies: a bit that differs is red.
+# Compares sampler and trainer log-probs at the widths of the 7B model with both kernel variants. A single different bit
+# is an error.
 PARITY = ["parity", "--model-shape", "7b-slice"]
-# What `omr bench` is asked, a step each so that what is cut loses the rest alone: first jobs of four layers, by each body
-# and by transformers, then jobs of the 7B in order of worth.
+# Arguments of `omr bench`, one step each, so that a job that is cut short does not lose the others: first the jobs of
+# four layers, with each kernel variant and with transformers, then the jobs of the 7B model in order of value.
 SLICE = {f"{job} 7b-slice": [job, "--model-shape", "7b-slice"] for job in ("train-step", "generate")}
 RECIPE = "configs/openmmreasoner-7b"
 DECODED = [(1, 1536), (16, 1536), (64, 1536), (256, 1536), (1, 28672), (16, 28672)]
@@ -52,12 +55,12 @@ JOBS = {
        for batch, keys in DECODED},
     **{f"{job} 7b": [job, "--model-shape", "7b"] for job in ("train-step", "generate")},
 }
-# Of these the emulator's, and what makes its configs small.
+# The jobs that also run on the emulator, and the overrides that make their configs small.
 EMULATED = ["sft.yaml, rows of 4096", "rl.yaml", "decode 7b, 1 of 1536"]
 SMALL = ["model=tests/goldens/hf/model_a", "micro_batch_tokens=96", "--row-tokens", "32", "--image-tokens", "6"]
 SMALLER = {"sft.yaml": ["packing_length=32", "gradient_accumulation_steps=1"],
            "rl.yaml": ["max_prompt_length=32", "max_response_length=16", "train_batch_size=2", "ppo_mini_batch_size=2", "rollout.n=2"]}
-# The same beside transformers, by bench/peers/JOB.py.
+# Jobs that are also measured with transformers, by bench/peers/JOB.py.
 BESIDE = ("train-step", "generate")
 
 

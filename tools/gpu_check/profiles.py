@@ -7,16 +7,16 @@ import sys
 from . import tables
 from .base import ROOT, why
 
-# What is asked where nothing is recorded yet.
+# Ops to profile if no measurement is recorded yet.
 ELSE = ["linear", "attention", "adamw"]
-# Launches a kernel's own profile takes: an op is one to five kernels.
+# Number of launches to profile per op. An op has one to five kernels.
 LAUNCHES = 6
-# Seconds of a profile, and of reading it.
+# Time limits in seconds of making a profile and of reading it.
 PROFILE, READ = 60, 30
-# What a lent machine gives back of a file.
+# Upper bound on the size of a file that a lent machine returns.
 LARGEST = 16 << 20
 
-# Of `--page raw`, whose names are those of the metrics, with base units; a nanosecond is a thousandth of what is kept.
+# Columns of `--page raw`, which has metric names and base units. The factor converts nanoseconds to microseconds.
 METRICS = {"us": ("gpu__time_duration.sum", 1e-3), "sm_percent": ("sm__throughput.avg.pct_of_peak_sustained_elapsed", 1.0),
            "memory_percent": ("gpu__compute_memory_throughput.avg.pct_of_peak_sustained_elapsed", 1.0),
            "occupancy_percent": ("sm__warps_active.avg.pct_of_peak_sustained_active", 1.0),
@@ -34,7 +34,7 @@ def csv_rows(output):
             if (row.get("ID") or "").isdigit():
                 found.append(row)
     except csv.Error:
-        # What was read is kept.
+        # The rows that were read before the error are kept.
         pass
     return found
 
@@ -53,7 +53,8 @@ def reasons(raw, details):
         figures = {key: value(row.get(name)) for key, (name, _) in METRICS.items()}
         figures = {key: round(figure * METRICS[key][1], 3) for key, figure in figures.items() if figure is not None}
         stalls = {match[1]: value(row[name]) for name in row if name and (match := STALL.match(name))}
-        # A warp that is selected issues; what ends so is part of another figure.
+        # `selected` is not a stall, because the warp issues an instruction. Metrics ending in `_not_issued` are part of
+        # another metric.
         stalls = {what: ratio for what, ratio in stalls.items() if ratio and what != "selected" and not what.endswith("_not_issued")}
         top = sorted(((ratio, what) for what, ratio in stalls.items()), reverse=True)[:5]
         made = {"kernel": row.get("Kernel Name") or "?", "id": row["ID"], **figures,

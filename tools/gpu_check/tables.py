@@ -1,8 +1,8 @@
 """What was timed on a card as tables: of a call's summary.md, and of docs/MEASURED.md (tools/figures)."""
 
-# The data sheet of an H200 SXM, a second: dense bf16 operations, and bytes of memory.
+# Peak rates per second from the data sheet of an H200 SXM: dense bf16 operations and bytes of memory.
 FLOPS, BYTES = 989.4e12, 4.8e12
-# Rows of whole jobs begin so; all others are ops.
+# Prefixes of the names of whole jobs. All other rows are ops.
 JOBS = ("sft ", "rl ", "train-step", "generate", "decode")
 COMPARED = ["peer", "peer's ms", "peer / ours"], ["predicted ms (bound by)", "predicted / measured", "MHz"]
 
@@ -74,7 +74,7 @@ def gaps(rows):
     return sorted(found, key=gap, reverse=True)
 
 
-# Figures of a profiled kernel (profiles.py) and what stands behind each.
+# Metrics of a profiled kernel (profiles.py), each with the unit that is printed after it.
 UNITS = {"us": "us", "sm_percent": "% of the SMs", "memory_percent": "% of memory's ways", "occupancy_percent": "% of warps at work",
          "registers": "registers"}
 

@@ -43,7 +43,7 @@ class Records(unittest.TestCase):
     def test_a_summary_has_peers_predictions_and_the_largest_gaps_first(self):
         with tempfile.TemporaryDirectory() as folder:
             record = made(folder)
-            # As a pass that keeps less: its peer's shape says nothing of that.
+            # A pass that stores fewer activations. The shape of the peer's row does not contain this detail.
             less = STEP | {"shape": f"{STEP['shape']}, 9 of 28 layers recomputed"}
             record.put("bench train-step 7b", "jobs", "green", [], [less])
             record.put("peers train-step 7b", "jobs", "green", [], peers=[STEP | {"peer": "transformers", "peer_ms": 3000.0}])
@@ -53,7 +53,7 @@ class Records(unittest.TestCase):
                                                          "- 0.67 train-step 7b, 16 rows x 1024, 9 of 28 layers recomputed"])
 
 
-# Pages of ncu as it prints them: warnings first, units below the header, commas in numbers, a text of two lines.
+# Pages of ncu in its own output format: warnings first, units below the header, commas in numbers, a text of two lines.
 RAW = '''==WARNING== made up
 "ID","Process ID","Kernel Name","gpu__time_duration.sum","sm__throughput.avg.pct_of_peak_sustained_elapsed","launch__registers_per_thread",\
 "smsp__average_warps_issue_stalled_long_scoreboard_per_issue_active.ratio",\

@@ -1,11 +1,12 @@
 """The three answers that bodies, chains and micro-batches wait for, from what calibrate_wgmma and calibrate_sums print."""
 import re
 
-# tests/kernels/calibrate_wgmma.rs: "  wgmma, normal numbers, n16 beside n256: 1024 of 1024 bits equal".
+# Line printed by tests/kernels/calibrate_wgmma.rs: "  wgmma, normal numbers, n16 beside n256: 1024 of 1024 bits equal".
 BITS = re.compile(r"^\s*wgmma, (.+): (\d+) of (\d+) bits equal$")
-# tests/kernels/calibrate_sums.rs: "  mma, a chain of 32: Cut(16, 2) gives 1024 of 1024".
+# Line printed by tests/kernels/calibrate_sums.rs: "  mma, a chain of 32: Cut(16, 2) gives 1024 of 1024".
 MODEL = re.compile(r"^\s*(wgmma|mma), (.+): (\w+(?:\([\d, ]+\))?) gives (\d+) of (\d+)$")
-# What one arithmetic for all tiles asks of wgmma: every width that is used, and both roles of each operand.
+# Comparisons that must be equal if all wgmma tiles share one arithmetic: every width that is used, and both roles of
+# each operand.
 NEEDED = ["n16 beside n256", "n32 beside n256", "n64 beside n256", "n96 beside n256", "n128 beside n256",
           "n192 beside n256", "operands swapped", "a in registers"]
 
