@@ -35,7 +35,7 @@ def measure(row, peer, tries, seconds):
         else:
             row |= {"peer": f"{peer}, {label}"} | found
             break
-        # What the failed try took is held by its frames until here.
+        # The frames of the failed attempt keep its memory alive until here.
         model = work = None
         gc.collect()
         torch.cuda.empty_cache()

@@ -191,7 +191,7 @@ def turns(options, folder):
             line = json.loads(line)
             gone[line["reason"]].append(line["id"])
         found["omr"].append({**record, **judged(gone, planted)})
-        # One seed of Python's hashes for all processes; no threads beneath these.
+        # All processes need the same seed of Python's hashes. Libraries must not start threads of their own.
         env = {**os.environ, "PYTHONHASHSEED": "1", "OMP_NUM_THREADS": "1"}
         gone = os.path.join(folder, "gone.json")
         command = [sys.executable, os.path.abspath(__file__), "--threads", str(options.threads), "--numpy", folder]

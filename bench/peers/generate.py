@@ -20,7 +20,7 @@ def prepare(model, prompts=count):
 
     def answer():
         for begin in range(0, count, prompts):
-            # A prompt's part of each tensor: its row, or its picture's patches.
+            # Selects the part of each tensor that belongs to these prompts: their rows, or the patches of their images.
             part = {name: values[begin * (n := len(values) // count):(begin + prompts) * n] for name, values in batch.items()}
             with torch.no_grad():
                 out = model.generate(

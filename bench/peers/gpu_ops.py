@@ -65,7 +65,7 @@ def timed(make):
         once(work)
     smi = clock() if CUDA else None
     start, times = time.monotonic(), []
-    # The clock is that under load only while there is a load.
+    # The clock must be read while the GPU is under load, so the load continues until nvidia-smi has answered.
     asked = lambda: smi is not None and smi.poll() is None and time.monotonic() - start < 3.0  # noqa: E731
     while len(times) < 5 or time.monotonic() - start < (args.seconds if CUDA else 0) or asked():
         times.append(once(work))
@@ -82,7 +82,7 @@ def fastest(ways, time_of=timed):
     for label, make in ways:
         try:
             found = time_of(make)
-        except Exception as error:  # noqa: BLE001 - whatever a library raises where it cannot run
+        except Exception as error:  # noqa: BLE001 - a library may raise any exception if it cannot run here
             told[label] = (str(error).splitlines() or [type(error).__name__])[0][:200]
         else:
             told[label] = found["peer_ms"]
@@ -107,7 +107,7 @@ def imported(module):
     """A library that may be absent."""
     try:
         return importlib.import_module(module)
-    except Exception:  # noqa: BLE001 - one that is there may fail to load where no card is
+    except Exception:  # noqa: BLE001 - an installed library may fail to load without a GPU
         return None
 
 
@@ -125,7 +125,8 @@ def linear(n, k, t):
         dy, w = normal(t, n), normal(n, k, scale=0.02)
         return lambda: torch.matmul(dy, w)
 
-    # Into an f32 gradient: a bf16 product that is added in a second pass, as autograd has it, or an f32 product at once.
+    # Three ways to get an f32 weight gradient: a bf16 product that is added in a second pass, as autograd does, an f32
+    # product, or an f32 product that accumulates.
     def added():
         x, dy = normal(t, k), normal(t, n)
         dw = torch.zeros(n, k, device=args.device)
@@ -174,7 +175,7 @@ measure("swiglu linear fwd", f"[{T}, {H}] x [{2 * I}, {H}]", swiglu_linear)
 measure("swiglu bwd", f"[{T}, {I}]", swiglu_bwd)
 
 
-# Each by itself: what torch chooses on its own is not always its fastest.
+# Each backend is measured separately, because torch does not always choose the fastest one.
 SDPA = [backend for name, backend in SDPBackend.__members__.items() if name not in ("ERROR", "OVERRIDEABLE")]
 FLASH = imported("flash_attn_interface")
 

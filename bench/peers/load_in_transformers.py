@@ -57,7 +57,7 @@ same = total = tokens = 0
 for line in open(answers):
     answer = json.loads(line)
     ours = answer["token_ids"]
-    # A stop token ends the answer; whether it is listed is a matter of taste.
+    # A stop token ends the answer. Each side may or may not include it in its list, so it is removed from both.
     finished = answer["finish_reason"] == "stop"
     theirs = ask(rows[answer["id"]], len(ours) + finished)
     ends = [ids[:-1] if finished and ids and ids[-1] in stops else ids for ids in (ours, theirs)]

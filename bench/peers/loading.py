@@ -159,8 +159,8 @@ def report(options, found, out):
     best = {side: min(r.get("loading", r)["seconds"] for r in records) for side, records in found.items()}
     index = {s: min(r["indexing"]["seconds"] for r in found[f"omr {s}"]) for s in ("short", "long")}
     first = {side: records[0] for side, records in found.items()}
-    # One template and one tokenizer: the sides count the same tokens, but for the line's end behind the last message, which
-    # is no part of what is trained on.
+    # Both sides use the same template and tokenizer, so they must count the same tokens. The only difference is the
+    # newline after the last message, which is not trained on.
     ends = {side: first[side]["tokens"] - first[side]["rows"] * (side != "omr pictures") for side in ("omr pictures", "pil", "torchvision")}
     assert len(set(ends.values())) == 1, ends
     lines = [

@@ -14,11 +14,12 @@ SHAPES = {
     # hidden, layers, intermediate, heads, kv heads, vision hidden, vision depth, vision intermediate, vocabulary
     "digits": (96, 3, 256, 3, 1, 64, 2, 128, 512),
     "22m": (384, 8, 1536, 6, 2, 192, 4, 768, 4096),
-    # Qwen2.5-VL-7B, and four layers and eight vision blocks of it.
+    # Qwen2.5-VL-7B, and a slice of it with four layers and eight vision blocks.
     "7b": (3584, 28, 18944, 28, 4, 1280, 32, 3420, 152_064),
     "7b-slice": (3584, 4, 18944, 28, 4, 1280, 8, 3420, 152_064),
 }
-# How much a job does, as src/bench/jobs.rs has it: rows, tokens of a row, of a prompt, samples of it, new tokens of each.
+# Amount of work per job, as in src/bench/jobs.rs: rows, tokens per row, tokens per prompt, samples per prompt, new
+# tokens per sample.
 AMOUNTS = {"cpu": (32, 64, 24, 8, 24), "cuda": (16, 1024, 512, 16, 128), "tiny": (2, 16, 12, 2, 4)}
 
 

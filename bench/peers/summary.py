@@ -19,7 +19,7 @@ p.add_argument("--cpu", required=True)
 p.add_argument("--dtype", required=True)
 a = p.parse_args()
 
-# What the project wants to reach on its CPU: PyTorch's time over omr's.
+# Speed that the project aims for on its CPU: PyTorch's time divided by omr's time.
 TARGETS = {
     "f32": {("train-step", "digits"): 1.0, ("train-step", "22m"): 1.3, ("generate", "digits"): 2.0},
     "bf16": {("train-step", "22m"): 1.0},
@@ -44,7 +44,7 @@ def together(turns):
         "cpu_ms": statistics.median(turn["cpu_ms"] for turn in turns),
         "repetitions": sum(turn["repetitions"] for turn in turns),
         "load": [turn["load"] for turn in turns],
-        # Of a peer that can be run in several ways: those of its turns, and each way's least.
+        # For a peer that can run in several ways: the fastest way of each turn, and the minimum time of each way.
         **({"way": sorted({turn["way"] for turn in turns}),
             "ways": {way: min(turn["ways"][way] for turn in turns) for way in turns[0]["ways"]}} if "ways" in turns[0] else {}),
     }

@@ -1,8 +1,8 @@
-// What a card gives at most, without libraries: copy bandwidth, launch gaps in a graph, clusters that fit, the clock
-// under load.
+// Measures upper bounds of a GPU without libraries: copy bandwidth, launch gaps in a graph, number of resident
+// clusters, and the clock under load.
 //
 // usage: card [--dry-run]
-// Prints one JSON line a figure. Build: nvcc -O3 -std=c++17 -gencode arch=compute_90a,code=sm_90a card.cu -o card
+// Prints one JSON line per result. Build: nvcc -O3 -std=c++17 -gencode arch=compute_90a,code=sm_90a card.cu -o card
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -20,7 +20,7 @@
         }                                                                                            \
     } while (0)
 
-// 16 bytes a thread and turn, coalesced; four in flight.
+// Each thread copies 16 bytes per turn, coalesced, with four loads in flight.
 __global__ void copy(const uint4* __restrict__ from, uint4* __restrict__ to, size_t count) {
     size_t stride = size_t(gridDim.x) * blockDim.x;
     size_t i = size_t(blockIdx.x) * blockDim.x + threadIdx.x;
@@ -55,7 +55,7 @@ __global__ void scramble(uint32_t* p, size_t count) {
 
 __global__ void nothing() {}
 
-// Cycles of the processor against nanoseconds, over a few milliseconds of fused multiply-adds.
+// Measures clock cycles and nanoseconds during a few milliseconds of fused multiply-adds.
 __global__ void clocked(float* out, long long* cycles, long long* nanoseconds, int rounds) {
     long long t0, t1;
     asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(t0));
@@ -129,7 +129,7 @@ int main(int count, char** arguments) {
     ms = best(10, [&] { CHECK(cudaMemsetAsync(to, 0, bytes)); });
     printf("{\"name\": \"cudaMemset\", \"shape\": \"4 GiB\", \"ours_ms\": %.4f, \"bytes\": %zu, \"data\": \"zeros\"}\n", ms, bytes);
 
-    // Empty launches, one after the other and as a graph: what a launch costs beside its work.
+    // Empty kernels, launched one after another and as a graph, measure the cost of a launch without work.
     cudaStream_t stream;
     CHECK(cudaStreamCreate(&stream));
     const int launches = 1000;
@@ -157,7 +157,7 @@ int main(int count, char** arguments) {
     }
     printf("{\"name\": \"launch gap\", \"shape\": \"graph, empty kernels\", \"ours_ms\": %.6f}\n", least / launches);
 
-    // Programmatic dependent launch, captured the same way.
+    // The same with programmatic dependent launch, captured in the same way.
     CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
     cudaLaunchAttribute early = {};
     early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
@@ -183,7 +183,7 @@ int main(int count, char** arguments) {
     printf("{\"name\": \"launch gap\", \"shape\": \"graph, programmatic dependent launches\", \"ours_ms\": %.6f}\n",
            least / launches);
 
-    // Clusters that are resident at once, by size and shared memory of a CTA.
+    // Number of clusters that are resident at the same time, by cluster size and shared memory per CTA.
     for (int size : {1, 2, 4, 8}) {
         for (int kib : {48, 113, 227}) {
             CHECK(cudaFuncSetAttribute(clustered, cudaFuncAttributeMaxDynamicSharedMemorySize, kib * 1024));
@@ -204,7 +204,7 @@ int main(int count, char** arguments) {
         }
     }
 
-    // The clock, idle before and after two seconds of copies and arithmetic.
+    // Measures the clock in five turns of arithmetic.
     float* out;
     long long *cycles, *nanoseconds;
     CHECK(cudaMalloc(&out, size_t(card.multiProcessorCount) * 2 * 1024 * 4));

@@ -1,8 +1,8 @@
-// How matrix instructions add: bits of wgmma (m64nNk16, bf16, f32 sums, operands from shared memory) for N of 8 to 256,
-// for swapped operands, and beside mma.sync and one chain of fused multiply-adds.
+// Determines how matrix instructions add: compares bits of wgmma (m64nNk16, bf16, f32 sums, operands from shared
+// memory) for N of 8 to 256 and for swapped operands, with mma.sync and with a single chain of fused multiply-adds.
 //
 // usage: sums [--dry-run]
-// Prints one JSON line a question. Build: nvcc -O3 -std=c++17 -gencode arch=compute_90a,code=sm_90a sums.cu -o sums
+// Prints one JSON line per comparison. Build: nvcc -O3 -std=c++17 -gencode arch=compute_90a,code=sm_90a sums.cu -o sums
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -23,8 +23,9 @@
 
 constexpr int M = 64, STEP = 16, MAX_N = 256;
 
-// A matrix descriptor without swizzle: 8 x 8 blocks of 128 bytes; neighbours along k are `k_bytes` apart, along rows
-// `row_bytes` (PTX ISA, matrix descriptor; for K-major operands leading offset = k, stride offset = rows).
+// Returns a matrix descriptor without swizzle. The blocks are 8 x 8 elements (128 bytes). Neighbouring blocks are
+// `k_bytes` apart along k and `row_bytes` apart along rows (PTX ISA, matrix descriptor: for K-major operands the
+// leading offset is along k and the stride offset along rows).
 __device__ uint64_t descriptor(const void* p, uint32_t k_bytes, uint32_t row_bytes) {
     uint32_t address = uint32_t(__cvta_generic_to_shared(p));
     return uint64_t((address & 0x3ffff) >> 4) | uint64_t(k_bytes >> 4) << 16 | uint64_t(row_bytes >> 4) << 32;
@@ -75,7 +76,7 @@ struct Product<256> {
     }
 };
 
-// d [64][N] = a [64][k] b [N][k]^T, step after step; 128 threads.
+// Computes d [64][N] = a [64][k] b [N][k]^T in steps of 16 along k, with 128 threads.
 template <int N>
 __global__ void __launch_bounds__(128, 1) by_wgmma(const uint16_t* a, const uint16_t* b, float* d, int k) {
     __shared__ __align__(1024) uint16_t tile_a[M * STEP];
@@ -85,7 +86,8 @@ __global__ void __launch_bounds__(128, 1) by_wgmma(const uint16_t* a, const uint
     for (int i = 0; i < N / 2; i++) sums[i] = 0.0f;
     for (int step = 0; step < k; step += STEP) {
         __syncthreads();
-        // Block (row / 8, k / 8) of 64 elements; the two of one k follow one another.
+        // Element (row, column) belongs to block (row / 8, column / 8) of 64 elements. The two blocks of the same rows
+        // are adjacent.
         for (int i = threadIdx.x; i < M * STEP; i += 128) {
             int row = i / STEP, column = i % STEP;
             tile_a[row / 8 * 128 + column / 8 * 64 + row % 8 * 8 + column % 8] = a[row * k + step + column];
@@ -109,7 +111,7 @@ __global__ void __launch_bounds__(128, 1) by_wgmma(const uint16_t* a, const uint
     }
 }
 
-// The same by mma.sync m16n8k16; a warp a tile of 16 x 8.
+// Computes the same with mma.sync m16n8k16. Each warp computes a tile of 16 x 8.
 __global__ void by_mma(const uint16_t* a, const uint16_t* b, float* d, int n, int k) {
     int lane = threadIdx.x, row = blockIdx.x * 16 + lane / 4, column = blockIdx.y * 8 + lane / 4;
     float s[4] = {0, 0, 0, 0};
@@ -196,7 +198,7 @@ struct Run {
         return out;
     }
 
-    // Equal bits of `found` [64][n] and the first n columns of `want` [64][MAX_N].
+    // Counts the elements of `found` [64][n] that are bitwise equal to the first n columns of `want` [64][MAX_N].
     void compare(const char* what, const std::vector<float>& found, int n, const std::vector<float>& want) {
         int equal = 0;
         double largest = 0;
@@ -217,7 +219,7 @@ struct Run {
         compare("wgmma: N 16 beside N 256", wgmma<16>(da, db), 16, want);
         compare("wgmma: N 8 beside N 256", wgmma<8>(da, db), 8, want);
         compare("wgmma: the same again", wgmma<256>(da, db), 256, want);
-        // (b a^T)^T on the first 64 of both.
+        // (b a^T)^T on the first 64 rows of both operands.
         auto swapped = wgmma<64>(db, da);
         std::vector<float> turned(M * 64);
         for (int i = 0; i < M; i++) {
@@ -253,7 +255,7 @@ int main(int count, char** arguments) {
     }
     for (int k : {16, 64, 1024}) Run(k, 0).ask();
     Run(64, 12).ask();
-    // What is lost beside a larger term: 2^e + 15 ones in one instruction of 16 columns.
+    // Measures what is lost next to a larger term: 2^e plus 15 ones in one instruction of depth 16.
     for (int e = 20; e < 31; e++) {
         Run run(16, 0);
         std::vector<uint16_t> a(MAX_N * 16, bf16(1.0)), b(MAX_N * 16, bf16(1.0));
