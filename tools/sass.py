@@ -1,4 +1,5 @@
-"""Machine code as `nvdisasm -c` prints it: kernels, the loops in them, and what the main loop says of a kernel's pace."""
+"""Parses machine code as printed by `nvdisasm -c`: kernels, their loops, and the properties of a main loop that
+determine its speed."""
 import collections
 import re
 
@@ -10,13 +11,14 @@ LOGITS = TILES | {"short": TILES["half"]}
 
 
 def kernels(text):
-    """Kernel -> what stands of it."""
+    """Returns the text of each kernel."""
     parts = re.split(r"^\.text\.(\w+):", text, flags=re.M)
     return dict(zip(parts[1::2], parts[2::2]))
 
 
 def loops(body):
-    """The loops of a kernel, shortest first: where each begins and ends, and its instructions without their predicates."""
+    """Returns the loops of a kernel, shortest first: first line, last line, and the instructions without their
+    predicates."""
     lines, labels, spans = [], {}, []
     for line in body.splitlines():
         if label := re.match(r"^(\.L_x_\d+):", line):
@@ -32,12 +34,13 @@ def loops(body):
 
 
 def main_loop(body):
-    """The instructions of the shortest loop that multiplies by wgmma; none where there is no such loop."""
+    """Returns the instructions of the shortest loop with wgmma products, or an empty list."""
     return next((ins for _, _, ins in loops(body) if any(i.startswith("HGMMA") for i in ins)), [])
 
 
 def overlapped(instructions, name):
-    """How many instructions of this name stand between the wait for all products but the newest and that for all."""
+    """Counts the instructions of this name between the wait for all products but the newest and the wait for all
+    products."""
     waits = [i for i, ins in enumerate(instructions) if ins.startswith("WARPGROUP.DEPBAR")]
     some = next((i for i in waits if not instructions[i].endswith(" 0x0")), None)
     last = next((i for i in waits if some is not None and i > some and instructions[i].endswith(" 0x0")), some)
@@ -45,7 +48,8 @@ def overlapped(instructions, name):
 
 
 def chains(instructions):
-    """How many products stand between two waits, each time; where one waits for the one before it that is 1 and 1."""
+    """Returns the number of products between each two waits. If each product waits for the previous one, all numbers
+    are 1."""
     counts = [0]
     for ins in instructions:
         counts[-1] += ins.startswith("HGMMA")
@@ -54,7 +58,7 @@ def chains(instructions):
 
 
 def operations(counter):
-    """Multiplications and additions of a loop's products a warp; whether they are wgmma's."""
+    """Returns the multiplications and additions of a loop's products per warp, and True if the products are wgmma."""
     wide = sum(n * 64 * int(re.match(r"HGMMA\.64x(\d+)x16", op)[1]) * 32 // 4 for op, n in counter.items() if op.startswith("HGMMA"))
     return (wide, True) if wide else (counter["HMMA"] * 16 * 8 * 32, False)
 
@@ -73,7 +77,8 @@ def meet(one, other):
 
 
 def pace(name, body, tile=None):
-    """What the main loop of a kernel that multiplies has, for `omr plan` (src/device/pace.rs says what each means); else nothing."""
+    """Returns the properties of a GEMM kernel's main loop for `omr plan` (src/device/pace.rs defines them). Returns an
+    empty dict for other kernels."""
     found = [(begin, end, collections.Counter(map(shortened, ins))) for begin, end, ins in loops(body)]
     multiplying = [loop for loop in found if operations(loop[2])[0]]
     if not multiplying:

@@ -1,1 +1,1 @@
-"""The parts of tools/gpu-check."""
+"""Modules of tools/gpu-check."""

@@ -1,4 +1,4 @@
-"""What all parts use: the repository, questions to programs, the compiler, the tests' binary."""
+"""Common functions of all parts: the repository, running programs, the compiler, the test binary."""
 import json
 import os
 import pathlib
@@ -17,7 +17,7 @@ def fail(text):
 
 
 def said(command, seconds=60, **more):
-    """What a command prints, or None where it is absent or fails."""
+    """Returns the output of a command, or None if the command is missing or fails."""
     try:
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, timeout=seconds, **more)
     except (OSError, subprocess.TimeoutExpired):
@@ -26,8 +26,8 @@ def said(command, seconds=60, **more):
 
 
 def run(command, seconds, environment):
-    """Runs a command in the root, and what it starts, for so long at most; its exit status (None when the time was
-    over) and its output."""
+    """Runs a command in the root of the repository, together with its child processes, for at most `seconds`. Returns
+    its exit status (None after a timeout) and its output."""
     try:
         child = subprocess.Popen([str(word) for word in command], cwd=ROOT, env=environment, stdout=subprocess.PIPE,
                                  stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True, errors="replace",
@@ -51,7 +51,7 @@ def run(command, seconds, environment):
 
 
 def why(status, output):
-    """Why a command of ours or another's gave less than it was asked for."""
+    """Explains why a command gave less than was requested."""
     if status is None:
         return "the time is over"
     lines = output.strip().splitlines() or [f"exit status {status}"]
@@ -65,7 +65,7 @@ def commit():
 
 
 def test_binary():
-    """Builds the tests; the path of their binary."""
+    """Builds the tests and returns the path of their binary."""
     built = subprocess.run(["cargo", "test", "--release", "--test", "omr", "--no-run", "--message-format=json"], cwd=ROOT,
                            stdout=subprocess.PIPE, text=True)
     if built.returncode != 0:
@@ -76,21 +76,21 @@ def test_binary():
 
 
 def images(omr):
-    """Whether a binary holds its kernels as PTX or as machine code: its own words (`omr doctor`)."""
+    """Returns the kind of kernel images in a binary, PTX or machine code, as `omr doctor` prints it."""
     found = re.search(r"^kernel images +(.*)$", said([str(omr), "doctor"]) or "", re.M)
     return found[1] if found else "not known"
 
 
 def modules(tests):
-    """The modules of kernel tests in a binary."""
+    """Returns the modules of kernel tests in a test binary."""
     listed = said([str(tests), "kernels::", "--list"]) or ""
     lines = [line for line in listed.splitlines() if line.endswith(": test") and line.count("::") >= 2]
     return list(dict.fromkeys("::".join(line.split("::")[:2]) for line in lines))
 
 
 def nvcc(install):
-    """nvcc on the PATH, else that of tools/cuda-toolchain; and how to link with it. A lent machine reaches nothing to
-    install from, and would wait for it."""
+    """Returns nvcc from the PATH, otherwise from tools/cuda-toolchain, with the arguments for linking. `install` is
+    false on a lent machine, which has no network and would wait for a download."""
     found = shutil.which("nvcc")
     if found:
         return [found]
@@ -101,7 +101,8 @@ def nvcc(install):
 
 
 def compile_ceilings(out, install=True):
-    """The programs of bench/peers/ceilings; false without nvcc. They ask for no C++ library of the other machine."""
+    """Compiles the programs of bench/peers/ceilings. Returns False without nvcc. The C++ libraries are linked
+    statically, because the other machine may not have them."""
     compiler = nvcc(install)
     if not compiler:
         return False

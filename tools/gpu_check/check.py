@@ -1,4 +1,4 @@
-"""One call on one device: its steps, each within its part's and the call's time."""
+"""One call on one device: its steps, each within the time of its part and of the call."""
 import contextlib
 import datetime
 import functools
@@ -45,7 +45,7 @@ class Check:
         self.record.earlier()
 
     def binaries(self, asked):
-        """Finds what is run; the commit it is of."""
+        """Finds the binaries to run. Returns the commit they were built from."""
         given = asked or ROOT / "gpu-check-bin"
         if given.is_dir():
             if (given / BINARIES).exists():
@@ -84,7 +84,7 @@ class Check:
         return max(0.0, min(self.deadline, self.end) - time.monotonic())
 
     def run(self, command, box=None, **environment):
-        """Runs a command within its part's time; its exit status (None when the time was over) and its output."""
+        """Runs a command within the time of its part. Returns its exit status (None after a timeout) and its output."""
         print(f"\n$ {' '.join(str(word) for word in command)} {environment or ''}", file=self.log, flush=True)
         status, output = base.run(command, max(1.0, min(self.left(), box or self.left())), self.environment | environment)
         # The size of the files returned from a lent machine is limited.
@@ -94,7 +94,7 @@ class Check:
 
     @contextlib.contextmanager
     def step(self, part, name):
-        """A step: yields None where it is green already or no time is left, else what to fill in."""
+        """Runs a step. Yields None if the step has already passed or no time is left, otherwise the result to fill in."""
         if self.record.green(name):
             self.say(f"   {name}: green already")
             yield None
@@ -125,7 +125,7 @@ class Check:
         return [f"{what}: {text.splitlines()[-1 if what in ('nvcc', 'ncu') else 0] if text else 'absent'}" for what, text in found.items()]
 
     def has_wgmma(self):
-        """Where linear layers have a second body."""
+        """True if linear layers have a second kernel variant (wgmma)."""
         return not self.card or said(["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]) == "9.0"
 
     @functools.cache  # noqa: B019 - the import takes seconds, and there is only one check
@@ -133,7 +133,7 @@ class Check:
         return said([self.python, "-c", f"import {module}"]) is not None
 
     def tested(self, part, names, label="", prefix=(), **environment):
-        """Runs test modules, each in a process of its own: an error of a card ends its process."""
+        """Runs test modules, each in its own process, because an error of the GPU ends the process."""
         for name in names:
             with self.step(part, f"{label}{name}") as made:
                 if made is None:
@@ -160,7 +160,7 @@ class Check:
         return {"status": "green", "notes": notes, "lines": lines}
 
     def all(self):
-        """The parts asked for; exit status 1 when a test is red."""
+        """Runs the requested parts. Returns exit status 1 if a test failed."""
         signal.signal(signal.SIGTERM, lambda *_: sys.exit("tools/gpu-check: stopped"))
         args = self.args
         parts = plan.CALLS[args.call] if args.call else plan.PARTS

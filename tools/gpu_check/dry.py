@@ -1,5 +1,6 @@
-"""A card's day without one. As on a card: the emulator behind a driver that shows no more than a card's does. On the
-stand-in library: the card's own driver code, where nothing computes, so that every number is wrong and nothing else."""
+"""Rehearses a day with a GPU without one, in two ways. "As on a card" runs the emulator behind a driver that offers
+only what a real GPU offers. "On the stand-in library" runs the real driver code with a library that computes nothing,
+so that only numbers may be wrong."""
 import concurrent.futures
 import os
 import pathlib
@@ -22,7 +23,7 @@ SECONDS = 400
 
 
 def stand_in(folder):
-    """tests/cuda/driver.c as libcuda.so; what a process needs to find it."""
+    """Compiles tests/cuda/driver.c as libcuda.so. Returns the environment with which a process finds it."""
     library = pathlib.Path(folder) / "libcuda.so"
     command = ["cc", "-std=gnu11", "-O1", "-shared", "-fPIC", "-pthread", "-o", str(library), str(ROOT / "tests/cuda/driver.c")]
     if subprocess.run(command).returncode != 0:
@@ -50,7 +51,7 @@ def judged_on_stand_in(status, output):
 
 
 def judged_job(status, output):
-    """Of a job of the 7B: launched as it was planned, in the memory there is."""
+    """Judges a job of the 7B model: its launches must match the plan and fit into the memory."""
     refused = re.search(r" skipped: .*", output)
     return judged_on_stand_in(status, output) or (refused and refused[0].strip()) or (None if status == 0 else base.why(status, output))
 

@@ -1,4 +1,4 @@
-"""Arguments, and which of the tools they ask for."""
+"""Parses the arguments and starts the requested tool."""
 import argparse
 import json
 import os
@@ -15,7 +15,7 @@ from .record import Record
 
 
 def merge(folder, out):
-    """What a call left, into where later calls and readers look."""
+    """Copies the results of a call to the folder where later calls and readers look for them."""
     try:
         identity = {key: json.loads((folder / "results.json").read_text())[key] for key in ("device", "gpu", "commit", "build", "date")}
     except (OSError, ValueError, KeyError) as error:

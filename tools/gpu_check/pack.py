@@ -1,4 +1,4 @@
-"""The binaries for a machine without Rust."""
+"""Packs the binaries for a machine without Rust."""
 import json
 import os
 import pathlib
@@ -15,14 +15,15 @@ LIMIT = 64 << 20
 
 
 def glibc(path):
-    """The newest glibc that a binary asks for."""
+    """Returns the newest glibc version that a binary requires."""
     symbols = said(["objdump", "-T", str(path)]) or ""
     versions = {tuple(int(n) for n in v.split(".")) for v in re.findall(r"GLIBC_([\d.]+)", symbols)}
     return ".".join(str(n) for n in max(versions)) if versions else None
 
 
 def travels():
-    """Bytes of the files that travel beside what is carried: tracked ones, and untracked ones that are not ignored."""
+    """Returns the size in bytes of the repository files that are sent to a lent machine: tracked files, and untracked
+    files that are not ignored."""
     listed = said(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT) or ""
     files = [ROOT / name for name in listed.split("\0") if name]
     return sum(path.lstat().st_size for path in files if path.is_symlink() or path.is_file())

@@ -1,4 +1,4 @@
-"""What each part asks; see plan.py for when."""
+"""Steps of each part. plan.py defines which call runs which part."""
 import json
 import shutil
 
@@ -8,7 +8,7 @@ from .profiles import profiles
 
 
 def json_lines(output):
-    """The JSON lines of a peer or a ceiling."""
+    """Returns the JSON lines printed by a peer or a ceiling program."""
     found = []
     for line in output.splitlines():
         if line.startswith("{"):
@@ -69,8 +69,8 @@ def correctness(check, part):
 
 
 def benched(check, part, name, *arguments, body=None, box=None, wrong="cut"):
-    """A step of `omr bench`, in small on the emulator: the rows measured until the time was over. `wrong`: what it is where the
-    program fails."""
+    """Runs `omr bench` as a step, with small shapes on the emulator, and stores the rows that were measured within the
+    time. `wrong` is the status of the step if the program fails."""
     arguments = arguments if check.card else plan.emulated(arguments)
     environment = {"OMR_BODY": body} if body else {}
     with check.step(part, name) as made:
@@ -99,7 +99,7 @@ def kernels(check, part):
 
 
 def beside(check, part, name, program, arguments, needs="torch", box=None):
-    """A step of a program of bench/peers: its lines are what rows of the same name and shape stand beside."""
+    """Runs a program of bench/peers as a step. Its output lines are later matched with rows of the same name and shape."""
     with check.step(part, name) as made:
         if made is None:
             return
@@ -117,7 +117,7 @@ def beside(check, part, name, program, arguments, needs="torch", box=None):
 
 
 def peer_job(check, part, job, shape):
-    """A job beside transformers: on the emulator's amounts where there is no card."""
+    """Measures a job with transformers. Without a GPU it uses the small sizes of the emulator."""
     of = ["--device", "cuda", "--shape", shape] if check.card else ["--tiny"]
     program = f"{job.replace('-', '_')}.py"
     beside(check, part, f"peer {job} {shape}", program, lambda: ["--seconds", "2", *of], "transformers", plan.JOB_SECONDS)
@@ -160,7 +160,8 @@ def recipe(check, part):
 
 
 def sanitizer(check, part):
-    """memcheck, racecheck and synccheck, where a kernel that is known to be right passes: a machine may refuse them."""
+    """Runs memcheck, racecheck and synccheck, but only if a kernel that is known to be correct passes first, because
+    some machines do not allow these tools."""
     probe = [check.tests, plan.SANITIZER_PROBE, "--exact", "--test-threads=1"]
     why = None
     if not check.card:
@@ -179,7 +180,7 @@ def sanitizer(check, part):
 
 
 def refusal(status, output):
-    """Why compute-sanitizer judges nothing here: on a kernel without a fault it ends otherwise than with its summary of none."""
+    """Explains why compute-sanitizer cannot be used here. On a correct kernel it must succeed and report no error."""
     if status == 0 and "ERROR SUMMARY: 0 errors" in output:
         return None
     told = [line.strip("= ").strip() for line in output.splitlines() if line.startswith("=========")]

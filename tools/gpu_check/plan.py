@@ -1,4 +1,4 @@
-"""What is asked in which call: the order is that of risk, the minutes are those of a lent machine."""
+"""Assigns the steps to calls. The order follows risk, and the minutes are those of a lent machine."""
 
 # Parts of each call and their minutes, at most 9 per call. Time that a part does not use goes to the next one.
 CALLS = {
@@ -65,7 +65,7 @@ BESIDE = ("train-step", "generate")
 
 
 def emulated(arguments):
-    """The same for the emulator, with a model of half a million parameters."""
+    """Returns the same arguments with sizes for the emulator, for a model of half a million parameters."""
     config = arguments[0].rpartition("/")[2]
     if config in SMALLER:
         return [arguments[0], *SMALLER[config], *SMALL]
@@ -74,7 +74,7 @@ def emulated(arguments):
 
 
 def by_risk(modules):
-    """All modules but those of CALIBRATION, what is most likely to be wrong first."""
+    """Returns all modules except those of CALIBRATION, the most likely to fail first."""
     order = {name: i for i, name in enumerate(FIRST + THEN)}
     rest = [name for name in modules if name not in NOT_OF_A_CARD and name not in CALIBRATION]
     return sorted(rest, key=lambda name: order.get(name, len(order)))

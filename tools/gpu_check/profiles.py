@@ -1,4 +1,5 @@
-"""Nsight Compute on the slowest ops, and the reasons it gives as text: its reports want a program that few have at hand."""
+"""Profiles the slowest ops with Nsight Compute and stores the reasons it reports as text, because few readers have the
+program that opens its reports."""
 import csv
 import re
 import shutil
@@ -25,7 +26,8 @@ STALL = re.compile(r"smsp__average_warps_issue_stalled_(\w+)_per_issue_active\.r
 
 
 def csv_rows(output):
-    """The launches' rows of a page that ncu printed as CSV: what it says before the header, and the units below, are none."""
+    """Returns the rows of the launches from a page that ncu printed as CSV. Messages before the header and the row of
+    units are skipped."""
     lines = output.splitlines(keepends=True)
     begin = next((i for i, line in enumerate(lines) if line.startswith('"ID"')), len(lines))
     found = []
@@ -47,7 +49,8 @@ def value(text):
 
 
 def reasons(raw, details):
-    """A row for each kernel: its longest launch's figures, why its warps waited most, and what ncu's rules say."""
+    """Returns a row per kernel: the metrics of its longest launch, the most frequent stalls of its warps, and the
+    advice of ncu's rules."""
     found = {}
     for row in csv_rows(raw):
         figures = {key: value(row.get(name)) for key, (name, _) in METRICS.items()}
@@ -72,7 +75,8 @@ def reasons(raw, details):
 
 
 def slowest(record, count=3):
-    """What `omr bench` calls the ops that are furthest behind their peer or prediction, or ELSE."""
+    """Returns the names, as `omr bench` uses them, of the ops that are furthest behind their peer or prediction.
+    Returns ELSE if there are none."""
     ops, _ = tables.timed(record.rows())
     return list(dict.fromkeys(f"{row['name']} {row['shape']}" for row in tables.gaps(ops)))[:count] or ELSE
 
@@ -106,7 +110,7 @@ def profiles(check, part):
 
 
 def packed(check, folder, made):
-    """The reports themselves, where they can be packed and taken away."""
+    """Packs the reports themselves, if they can be packed and are small enough to be returned."""
     file = check.out / "profiles.tar.zst"
     if not any(folder.iterdir()):
         return

@@ -1,5 +1,5 @@
-"""What is known of a card: steps by name, each green, red, cut or skipped, with its notes and rows. A later call adds to
-it; nothing is overwritten but by the same step."""
+"""Record of all results on a GPU: steps by name, each green (passed), red (failed), cut or skipped, with its notes and
+rows. Later calls add to it. A result is replaced only by a new result of the same step."""
 import json
 import os
 import re
@@ -14,19 +14,21 @@ WANTED = ("name", "shape", "dtype", "ours_ms", "peer", "peer_ms", "predicted_ms"
 
 
 def paired(row):
-    """By what a row and its peer find each other: what a pass keeps for backward is each side's own affair."""
+    """Returns the key that matches a row with its peer. The number of recomputed layers is left out, because each side
+    chooses it for itself."""
     return row["name"], re.sub(r", \d+ of \d+ layers recomputed$", "", row.get("shape") or "")
 
 
 class Record:
-    """`identity`: gpu, build, commit and device, of which a step's result holds."""
+    """Record of the steps for one `identity`: gpu, build, commit and device."""
 
     def __init__(self, out, identity, environment):
         self.out, self.identity, self.environment = out, identity, environment
         self.steps, self.calls, self.begun = {}, [], time.monotonic()
 
     def take(self, file):
-        """Adds the steps of another record of the same binaries on the same card; false where it is none."""
+        """Adds the steps of another record of the same binaries on the same GPU. Returns False if `file` is not such a
+        record."""
         try:
             other = json.loads(file.read_text())
             steps = other["steps"]
@@ -43,7 +45,7 @@ class Record:
         return True
 
     def earlier(self):
-        """All that was found before: in the same folder, and in the results this checkout has."""
+        """Adds all earlier results: those in the same folder and those of this checkout."""
         for file in [self.out / "results.json", *sorted((ROOT / "bench/results").glob("*/results.json"))]:
             self.take(file)
 
@@ -62,7 +64,7 @@ class Record:
         return [f"{name}: {'; '.join(step['notes']) or 'red'}" for name, step in self.steps.items() if step["status"] == "red"]
 
     def rows(self):
-        """All rows, each beside its peer."""
+        """Returns all rows, each extended with the results of its peer."""
         steps = self.steps.values()
         peers = {paired(peer): peer for step in steps for peer in step["peers"] if "peer_ms" in peer}
         beside = ("peer", "peer_ms", "peer_ways", "peer_clock_mhz")
@@ -73,7 +75,7 @@ class Record:
         return verdicts(line for step in self.steps.values() for line in step["lines"])
 
     def write(self):
-        """All that is known so far, each file whole or as it was: a call that is killed leaves it."""
+        """Writes all results so far. Each file is replaced atomically, so that a killed call leaves complete files."""
         record = self.identity | {"verdicts": self.verdicts(), "red": self.red(), "rows": self.rows(),
                                   "environment": self.environment, "calls": self.calls, "steps": self.steps}
         for name, text in [("results.json", json.dumps(record, indent=1) + "\n"), ("summary.md", self.summary())]:

@@ -1,4 +1,4 @@
-"""What was timed on a card as tables: of a call's summary.md, and of docs/MEASURED.md (tools/figures)."""
+"""Tables of the times measured on a GPU, for the summary.md of a call and for docs/MEASURED.md (tools/figures)."""
 
 # Peak rates per second from the data sheet of an H200 SXM: dense bf16 operations and bytes of memory.
 FLOPS, BYTES = 989.4e12, 4.8e12
@@ -8,13 +8,14 @@ COMPARED = ["peer", "peer's ms", "peer / ours"], ["predicted ms (bound by)", "pr
 
 
 def timed(rows):
-    """Of the rows that hold a time those of ops, and those of jobs."""
+    """Returns the rows that contain a time, as two lists: ops and jobs."""
     rows = [row for row in rows if row.get("ours_ms") and row.get("flops") is not None and row["name"] != "parity"]
     return [[row for row in rows if row["name"].startswith(JOBS) == jobs] for jobs in (False, True)]
 
 
 def named(row):
-    """wgmma is what a Hopper card is expected to run by."""
+    """Returns the name of a row. The variant is added only for mma.sync, because wgmma is the expected variant on a
+    Hopper GPU."""
     return row["name"] + (" by mma.sync" if row.get("runs_by") == "mma.sync" else "")
 
 
@@ -27,7 +28,7 @@ def over(a, b):
 
 
 def compared(row):
-    """The cells of COMPARED: beside the peer, and beside what `omr plan` predicts."""
+    """Returns the cells of COMPARED: the comparison with the peer and with the prediction of `omr plan`."""
     ours, peer, predicted = row["ours_ms"], row.get("peer_ms"), row.get("predicted_ms")
     ms = lambda value: f"{value:.3f}" if value else ""  # noqa: E731
     bound = f" ({row['bound']})" if predicted and row.get("bound") else ""
@@ -36,7 +37,8 @@ def compared(row):
 
 
 def rate(row, job):
-    """By what binds it on the data sheet: memory, else arithmetic, of a job as MFU."""
+    """Returns the rate for the resource of the data sheet that limits the op: memory bandwidth, otherwise arithmetic.
+    For jobs the arithmetic rate is given as MFU."""
     moved = row.get("bytes") or 0.0
     if moved / BYTES > row["flops"] / FLOPS:
         return f"{moved / row['ours_ms'] / 1e6:.0f} GB/s"
@@ -63,13 +65,15 @@ def job_table(rows):
 
 
 def gap(row):
-    """How many times longer it took than the lesser of its peer's time and the predicted one; none without either."""
+    """Returns the measured time divided by the smaller of the peer's time and the predicted time, or None without
+    either."""
     known = [row[key] for key in ("peer_ms", "predicted_ms") if row.get(key)]
     return row["ours_ms"] / min(known) if known else None
 
 
 def gaps(rows):
-    """The rows that have a gap, the largest first. The other body of an op is there to be compared, not to be mended."""
+    """Returns the rows that have a gap, the largest first. The second kernel variant of an op is left out, because it
+    exists for comparison only."""
     found = [row for row in rows if "body" not in row and gap(row)]
     return sorted(found, key=gap, reverse=True)
 
@@ -80,7 +84,7 @@ UNITS = {"us": "us", "sm_percent": "% of the SMs", "memory_percent": "% of memor
 
 
 def told(reasons):
-    """What was found of each profiled kernel."""
+    """Returns the findings for each profiled kernel as lines of text."""
     out = []
     for found in reasons:
         figures = [f"{found[key]:g} {unit}" for key, unit in UNITS.items() if key in found]

@@ -1,4 +1,4 @@
-"""What tools/gpu-check and tools/figures make of a day with a card, on made-up figures. `tools/check` runs it."""
+"""Tests of tools/gpu-check and tools/figures on invented results. `tools/check` runs them."""
 import contextlib
 import importlib.machinery
 import importlib.util
@@ -31,7 +31,7 @@ def made(folder):
 
 
 def figures(folder):
-    """tools/figures on other results than this checkout's."""
+    """Loads tools/figures with other results than those of this checkout."""
     loader = importlib.machinery.SourceFileLoader("figures", str(ROOT / "tools/figures"))
     module = importlib.util.module_from_spec(importlib.util.spec_from_loader("figures", loader))
     loader.exec_module(module)

@@ -1,4 +1,5 @@
-"""The three answers that bodies, chains and micro-batches wait for, from what calibrate_wgmma and calibrate_sums print."""
+"""Derives the three verdicts on which kernel variants, summation chains and micro-batches depend, from the output of
+calibrate_wgmma and calibrate_sums."""
 import re
 
 # Line printed by tests/kernels/calibrate_wgmma.rs: "  wgmma, normal numbers, n16 beside n256: 1024 of 1024 bits equal".
@@ -12,12 +13,12 @@ NEEDED = ["n16 beside n256", "n32 beside n256", "n64 beside n256", "n96 beside n
 
 
 def kept(output):
-    """The lines of a test's output that `verdicts` reads."""
+    """Returns the lines of a test's output that `verdicts` reads."""
     return [line.strip() for line in output.splitlines() if BITS.match(line) or MODEL.match(line)]
 
 
 def answer(found):
-    """yes, or what is not so."""
+    """Returns "yes", or a list of the comparisons that are not equal."""
     wrong = [f"{what} ({same} of {all_})" for what, (same, all_) in found.items() if same != all_]
     return "yes" if not wrong else "NO: " + ", ".join(wrong)
 
