@@ -1,4 +1,4 @@
-"""What the peers' programs share on a card: its clock, and whole jobs that its memory may not hold."""
+"""Common functions of the peers' programs on a GPU: its clock, and jobs that may not fit into its memory."""
 import gc
 import json
 import statistics
@@ -9,7 +9,7 @@ import torch
 
 
 def clock():
-    """A question for the card's clock, asked while it works; None without nvidia-smi."""
+    """Starts nvidia-smi to read the GPU's clock while it works. Returns None without nvidia-smi."""
     query = ["nvidia-smi", "--query-gpu=clocks.sm", "--format=csv,noheader,nounits", "--id=0"]
     try:
         return subprocess.Popen(query, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
@@ -23,8 +23,8 @@ def mhz(asked):
 
 
 def measure(row, peer, tries, seconds):
-    """Prints one JSON line: `row` with the time of the first of `tries`, (label, function that gives the model and what is
-    measured) pairs, that the memory holds; those it does not hold are said in `peer_ways`."""
+    """Prints one JSON line: `row` with the time of the first of `tries` that fits into memory. `tries` are pairs of a
+    label and a function that returns the model and the work to measure. `peer_ways` lists those that do not fit."""
     ways = {}
     for label, prepare in tries:
         try:
@@ -45,7 +45,7 @@ def measure(row, peer, tries, seconds):
 
 
 def timed(work, seconds):
-    """Milliseconds of a repetition, from the host's first word to the card's last."""
+    """Measures the milliseconds of a repetition, from the call on the host until the GPU has finished."""
     def once():
         begun = time.perf_counter()
         work()

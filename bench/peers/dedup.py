@@ -1,10 +1,10 @@
-"""Doubles among generated rows: omr and the same rules in numpy and Pillow, in turn on the same files.
+"""Removes duplicates among generated rows with omr and with the same rules in numpy and Pillow, alternately on the same files.
 
 usage: python bench/peers/dedup.py [--omr target/release/omr] [--threads 2] [--rounds 1] [--rows 100000] [--out DIR]
 
-Has tests/pipeline/dedup.rs make the rows of `tools/data-at-size --dedup`: a tenth are doubles of others, a hundredth are of
-a benchmark. Both sides drop them; the numpy side copies the lines that stay, where omr writes parquet and a page. Seconds are
-of whole processes on as many threads, or processes. Writes DIR/dedup.json and DIR/README.md.
+tests/pipeline/dedup.rs makes the rows, as for `tools/data-at-size --dedup`: a tenth are duplicates of other rows, a hundredth
+are rows of a benchmark. Both sides remove them. The numpy side copies the remaining lines, whereas omr writes parquet and a
+page. Times are those of whole processes with the same number of threads or processes. Writes DIR/dedup.json and DIR/README.md.
 """
 import argparse
 import base64
@@ -35,7 +35,7 @@ def fold(text):
 
 
 def parts(text):
-    """Hashes of the parts of five characters, each once."""
+    """Returns the distinct hashes of all substrings of five characters."""
     import numpy
 
     points = numpy.frombuffer(text.encode("utf-32-le"), numpy.uint32).astype(numpy.uint64)
@@ -47,7 +47,8 @@ def parts(text):
 
 
 def look(line):
-    """What a row is compared by: id, folded text, numbers, bands of the text, hash and cells of the picture."""
+    """Computes the features by which a row is compared: id, folded text, numbers, bands of the text, hash and cells of
+    the image."""
     import numpy
     from PIL import Image
 
@@ -66,7 +67,8 @@ def look(line):
 
 
 def pairs_in_bands(rows, texts, numbers):
-    """Rows that share a band of text and one of the first picture, their hashes near: first and second of each pair."""
+    """Yields pairs of similar rows: they share a band of the text and a band of the first image's hash, and their
+    images correlate."""
     import numpy
 
     hashes = numpy.array([row[4][0][0] if row[4] else 0 for row in rows], numpy.uint64)
@@ -94,7 +96,7 @@ def pairs_in_bands(rows, texts, numbers):
 
 
 def mixed(*words):
-    """One word of several."""
+    """Mixes several words into one hash."""
     import numpy
 
     found = numpy.zeros(len(words[0]), numpy.uint64)
@@ -116,7 +118,7 @@ def correlated(one, other):
 
 
 def numpy_side(folder, threads):
-    """The whole job; the ids that go, by reason."""
+    """Runs the whole job in numpy. Returns the ids of the removed rows, by reason."""
     lines = []
     for name in ("benchmark", "rows"):
         with open(os.path.join(folder, name + ".jsonl")) as file:
@@ -159,7 +161,7 @@ def alike(one, other):
 
 
 def turn(command, **options):
-    """Seconds, CPU seconds and peak memory of a process and its children."""
+    """Runs a process and returns its seconds and CPU seconds, children included, and the load before it."""
     before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     load = os.getloadavg()[0]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, **options)
@@ -169,7 +171,7 @@ def turn(command, **options):
 
 
 def judged(gone, planted):
-    """Precision and recall of the doubles, and how many benchmark rows were found."""
+    """Computes precision and recall of the duplicates, and the number of benchmark rows found."""
     found, doubles = set(gone["duplicate"]), set(planted["doubles"])
     benchmark, wanted = set(gone["benchmark"]), set(planted["benchmark"])
     return {"precision": len(found & doubles) / max(len(found), 1), "recall": len(found & doubles) / len(doubles),

@@ -1,11 +1,11 @@
-"""Hugging Face generate: 32 prompts x 8 samples x 24 new tokens, temperature 1; on a card 16 prompts of 512 x 16 x 128.
+"""Measures Hugging Face generate: 32 prompts x 8 samples x 24 new tokens, temperature 1; on a GPU 16 prompts of 512 x 16 x 128.
 
 usage: python bench/peers/generate.py [--shape digits|22m|7b|7b-slice] [--device cpu|cuda] [--tiny] [--dtype f32|bf16]
        [--threads 2] [--seconds 3]
-Prints one JSON line with the keys of `omr bench generate --json`. EOS is off so that every sample has all its tokens. In bf16
-the faster of bf16 weights and autocast counts. On a card it is bf16 weights, all prompts at once or as many as the memory
-holds; the line has the `name` and `shape` of omr's row and its time as `peer_ms`. --tiny
-is the same on the CPU, with little to do.
+Prints one JSON line with the keys of `omr bench generate --json`. EOS is disabled, so that every sample has all its tokens. In
+bf16 the faster of bf16 weights and autocast counts. On a GPU it uses bf16 weights and as many prompts at once as fit into
+memory; the line has the `name` and `shape` of omr's row and its time as `peer_ms`. --tiny runs the same code on the CPU with
+little work.
 """
 from models import measure, rows, start
 

@@ -1,11 +1,11 @@
-"""The peers' time for the ops of `omr bench ops --device cuda`, at the same shapes: the fastest of the ways PyTorch has
-(cuBLASLt through matmul, each backend of SDPA by itself, fused AdamW and so on) and, where they can be imported,
-FlashAttention 3 and Liger's kernels. bf16, normal numbers, a cold L2 before each run, CUDA events, the median.
+"""Measures the ops of `omr bench ops --device cuda` with PyTorch at the same shapes: the fastest of PyTorch's ways (cuBLASLt
+through matmul, each backend of SDPA separately, fused AdamW and so on) and, if installed, FlashAttention 3 and Liger's kernels.
+bf16, normally distributed numbers, a cold L2 before each run, CUDA events, the median.
 
 usage: python bench/peers/gpu_ops.py [--device cuda|cpu] [--tiny] [--seconds 0.3] [--only NAME] [--budget S]
-Prints one JSON line an op, with the `name` and `shape` of omr's row, the fastest way as `peer` and `peer_ms`, and what each
-way took or why it was left out as `peer_ways`. Without a CUDA device one line says so (or, with
---device cpu --tiny, the same code runs on small shapes, to check it).
+Prints one JSON line per op, with the `name` and `shape` of omr's row and the fastest way as `peer` and `peer_ms`. `peer_ways`
+has the time of each way, or the reason why it was left out. Without a CUDA device it prints one line that states this. With
+--device cpu --tiny, the same code runs on small shapes, to test it.
 """
 import argparse
 import importlib
@@ -59,7 +59,7 @@ def once(work):
 
 
 def timed(make):
-    """Milliseconds of what `make` gives; what it needs is freed with it."""
+    """Measures the milliseconds of the function that `make` returns. Its tensors are freed afterwards."""
     work = make()
     for _ in range(3):
         once(work)
@@ -76,8 +76,8 @@ def timed(make):
 
 
 def fastest(ways, time_of=timed):
-    """The quickest of `ways` ((label, make) pairs), as a row's part. A way that a machine does not have is a line of
-    `peer_ways`, and only where none is left the op is skipped."""
+    """Returns the results of the fastest of `ways` (pairs of a label and a `make` function) for a row. A way that this
+    machine does not support is listed in `peer_ways`. The op is skipped only if no way works."""
     best, told = None, {}
     for label, make in ways:
         try:
@@ -95,7 +95,7 @@ def fastest(ways, time_of=timed):
 
 
 def measure(name, shape, *ways):
-    """A way is a function that gives what is measured, or a pair of a label and one."""
+    """Measures an op and prints its line. A way is a `make` function, or a pair of a label and one."""
     if not name.startswith(args.only) or time.monotonic() - begun > args.budget:
         return
     ways = [way if isinstance(way, tuple) else (PEER, way) for way in ways]
@@ -104,7 +104,7 @@ def measure(name, shape, *ways):
 
 
 def imported(module):
-    """A library that may be absent."""
+    """Imports a library. Returns None if it is not available."""
     try:
         return importlib.import_module(module)
     except Exception:  # noqa: BLE001 - an installed library may fail to load without a GPU
@@ -269,7 +269,7 @@ LIGER = imported("liger_kernel.transformers.functional")
 
 
 def cross_entropy(backward, fused=None):
-    """torch keeps the logits; `fused` takes them in chunks and has the gradients after its forward."""
+    """torch stores the logits. `fused` processes them in chunks and computes the gradients in its forward pass."""
 
     def make():
         x, w = normal(TARGETS, H, grad=backward), normal(V, H, scale=0.02, grad=backward)
@@ -298,7 +298,8 @@ measure("linear_logprob bwd", f"[{TARGETS}, {H}] x [{V}, {H}]", *losses(True))
 
 
 def adamw():
-    """fp32 weights: torch's fused AdamW has no split master, and so moves other bytes."""
+    """fp32 weights, because torch's fused AdamW does not support split master weights. It therefore moves a different
+    number of bytes."""
     w = torch.nn.Parameter(normal(PARAMETERS, scale=0.02, dtype=torch.float32))
     w.grad = normal(PARAMETERS, scale=1e-3, dtype=torch.float32)
     return torch.optim.AdamW([w], lr=1e-5, fused=True).step
@@ -314,7 +315,7 @@ measure("grad_norm fwd", f"{PARAMETERS} parameters", grad_norm)
 
 
 def decode_attention(backend):
-    """Keys and values one after another: torch has no pages."""
+    """Keys and values are contiguous, because torch has no paged cache."""
     a = normal(SEQUENCES, q, 1, d)
     b, c = normal(SEQUENCES, kv, KEYS, d), normal(SEQUENCES, kv, KEYS, d)
 

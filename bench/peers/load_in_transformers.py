@@ -1,9 +1,9 @@
-"""A model saved by omr, loaded by transformers: no missing or unexpected key, the same greedy tokens.
+"""Loads a model saved by omr with transformers: no key may be missing or unexpected, and the greedy tokens must be the same.
 
 usage: python bench/peers/questions.py HELDOUT.parquet QUESTIONS.jsonl
        omr generate --model MODEL_DIR --jsonl QUESTIONS.jsonl --out ANSWERS.jsonl temperature=0 dtype=f32
        python bench/peers/load_in_transformers.py MODEL_DIR ANSWERS.jsonl HELDOUT.parquet
-Both sides begin at the picture's bytes and the messages; template, tokenizer and image processor are transformers' own.
+Both sides start from the image bytes and the messages. Template, tokenizer and image processor are those of transformers.
 """
 import io
 import json
@@ -30,7 +30,7 @@ rows = {row["id"]: row for row in pq.read_table(heldout).to_pylist()}
 
 
 def ask(row, max_new_tokens):
-    """The greedy answer's ids."""
+    """Returns the token ids of the greedy answer."""
     messages = []
     for message in row["prompt"]:
         parts = []

@@ -1,13 +1,15 @@
-"""Rows with JPEGs to samples: Hugging Face `datasets`, DataLoader and processor, and omr, in turn on the same files.
+"""Measures the loading of rows with JPEGs: Hugging Face `datasets`, DataLoader and processor, and omr, alternately on the same
+files.
 
 usage: python bench/peers/loading.py --model DIR [--omr target/release/omr] [--threads 2] [--rounds 3] [--rows 400]
                                      [--out DIR] [--layouts]
 
-Makes ROWS rows with one JPEG of 0.3 to 4 megapixels each, and rows of 200 and of 6,000 characters without a picture.
-Writes DIR/loading.json and DIR/README.md. DIR of --model gives the tokenizer; the image processor is that of
+Makes ROWS rows with one JPEG of 0.3 to 4 megapixels each, and rows of 200 and of 6,000 characters without an image.
+Writes DIR/loading.json and DIR/README.md. The tokenizer is that of the --model folder; the image processor is that of
 Qwen2.5-VL as published.
 
-With --layouts: omr alone, on ROWS rows with a PNG of 150 KB embedded, in three layouts of parquet that pyarrow writes, in turn; DIR/layouts.json.
+With --layouts only omr is measured, on ROWS rows with an embedded PNG of 150 KB, in three parquet layouts written by pyarrow,
+alternately. Writes DIR/layouts.json.
 """
 import argparse
 import datetime
@@ -34,7 +36,7 @@ WORDS = "the of angle is number and a circle has radius so that equation we find
 
 
 def make(folder, rows):
-    """A folder with pictures.jsonl, short.jsonl and long.jsonl, in the form of `messages`."""
+    """Makes a folder with pictures.jsonl, short.jsonl and long.jsonl, whose rows have `messages`."""
     import numpy
     from PIL import Image
 
@@ -75,7 +77,7 @@ def cpu():
 
 
 def load(backend, model, folder, threads):
-    """One turn of Hugging Face: seconds from the first picture to the last sample."""
+    """Runs one turn of Hugging Face. Measures the seconds from the first image to the last sample."""
     import datasets
     import torch
     from PIL import Image
@@ -113,7 +115,7 @@ def load(backend, model, folder, threads):
 
 
 def tokenize(model, folder, name, threads):
-    """One turn of `tokenizers`: texts with their template applied, encoded in batches."""
+    """Runs one turn of `tokenizers`: encodes texts in batches. The template is applied before the measurement."""
     os.environ["RAYON_NUM_THREADS"] = str(threads)
     os.environ["TOKENIZERS_PARALLELISM"] = "true"
     from transformers import AutoTokenizer
@@ -130,7 +132,7 @@ def tokenize(model, folder, name, threads):
 
 
 def omr(binary, model, folder, name, threads):
-    """One turn of omr."""
+    """Runs one turn of omr."""
     out = os.path.join(folder, "omr.json")
     command = [binary, "--quiet", "--threads", str(threads), "bench", "loading", "--model", model, "--data",
                os.path.join(folder, name), "--json", out]
@@ -139,7 +141,7 @@ def omr(binary, model, folder, name, threads):
 
 
 def turns(options, folder, model):
-    """All turns, the sides one after another."""
+    """Runs all turns, alternating between the sides."""
     child = [sys.executable, os.path.abspath(__file__), "--model", model, "--threads", str(options.threads), "--data", folder]
     found = {}
     for _ in range(options.rounds):
@@ -155,7 +157,7 @@ def turns(options, folder, model):
 
 
 def report(options, found, out):
-    """loading.json and README.md."""
+    """Writes loading.json and README.md."""
     best = {side: min(r.get("loading", r)["seconds"] for r in records) for side, records in found.items()}
     index = {s: min(r["indexing"]["seconds"] for r in found[f"omr {s}"]) for s in ("short", "long")}
     first = {side: records[0] for side, records in found.items()}
@@ -186,7 +188,7 @@ def report(options, found, out):
 
 
 def layouts(options, folder, model, out):
-    """The same table in a file of each layout, and omr on each: layouts.json and README.md."""
+    """Writes the same table to one file per layout and measures omr on each: layouts.json and README.md."""
     import io
     import numpy
     import pyarrow.parquet

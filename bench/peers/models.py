@@ -1,4 +1,4 @@
-"""The model shapes of the benchmarks, as Hugging Face configs, a batch of rows for them, and the clock."""
+"""Model shapes of the benchmarks as Hugging Face configs, batches of rows for them, and the timing."""
 import argparse
 import contextlib
 import json
@@ -24,7 +24,7 @@ AMOUNTS = {"cpu": (32, 64, 24, 8, 24), "cuda": (16, 1024, 512, 16, 128), "tiny":
 
 
 def build(shape, dtype=torch.float32):
-    """A randomly initialised model of the named shape, sdpa attention as users run it."""
+    """Builds a randomly initialised model of the named shape, with sdpa attention as users run it."""
     released = shape.startswith("7b")
     hidden, layers, inter, heads, kv, vis, depth, vis_inter, vocab = SHAPES[shape]
     head_dim = hidden // heads
@@ -48,7 +48,7 @@ def build(shape, dtype=torch.float32):
 
 
 def rows(shape, batch, length):
-    """`batch` rows of `length` tokens, each with one 56x28 picture (2 visual tokens) near its start."""
+    """Makes `batch` rows of `length` tokens, each with one 56x28 image (2 visual tokens) near its start."""
     vocab = SHAPES[shape][-1]
     ids = torch.randint(0, vocab - 8, (batch, length))
     ids[:, 4] = vocab - 3
@@ -65,7 +65,7 @@ def rows(shape, batch, length):
 
 
 def start(usage):
-    """The command line's arguments, and how much is done; sets the threads."""
+    """Parses the command line, sets the number of threads, and returns the arguments and the amount of work."""
     parser = argparse.ArgumentParser(usage=usage)
     parser.add_argument("--shape", default="digits", choices=SHAPES)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
@@ -83,7 +83,7 @@ def start(usage):
 
 
 def ways(args):
-    """How users run a model of this type: (name, model, a context to work in)."""
+    """Returns the ways in which users run a model of this type: (name, model, context to work in)."""
     if args.dtype == "f32":
         return [("f32", build(args.shape), contextlib.nullcontext())]
     return [
@@ -93,8 +93,9 @@ def ways(args):
 
 
 def measure(name, args, amount, tokens, prepare, warm_up, tries):
-    """Runs the work that `prepare(model)` gives for `args.seconds`, at least five times, each way, and prints the figures of
-    the fastest. On a card it is bf16 weights, by the first of `tries` (label, prepare) that the memory holds."""
+    """Measures the work returned by `prepare(model)` for `args.seconds`, at least five times, in each way, and prints
+    the results of the fastest way. On a GPU it uses bf16 weights and the first of `tries` (label, prepare) that fits
+    into memory."""
     peer = f"transformers {transformers.__version__}, torch {torch.__version__}"
     if args.device == "cuda" or args.tiny:
         row = {"name": name, "shape": f"{args.shape}, {amount}", "dtype": "bf16", "data": "normal", "tokens": tokens}
@@ -113,7 +114,7 @@ def measure(name, args, amount, tokens, prepare, warm_up, tries):
 
 
 def placed(args, prepare):
-    """A model made where it is used: a host would draw the weights of the 7B for minutes."""
+    """Builds the model on the device that uses it. Drawing the weights of the 7B model on the host would take minutes."""
     with torch.device(args.device):
         model = build(args.shape, torch.bfloat16)
     return model, prepare(model)

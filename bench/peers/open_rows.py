@@ -1,4 +1,4 @@
-"""Parquet that omr wrote, opened by Hugging Face `datasets` and by pandas: rows counted, pictures decoded as pictures.
+"""Opens parquet files written by omr with Hugging Face `datasets` and with pandas. Counts rows and decodes the images.
 
 usage: omr data format CONFIG --out DIR images=embed
        python bench/peers/open_rows.py DIR/NAME.parquet...

@@ -1,4 +1,4 @@
-"""The first questions of a parquet file as lines for `omr generate --jsonl`: id, messages, pictures as data URLs.
+"""Writes questions of a parquet file as lines for `omr generate --jsonl`: id, messages, images as data URLs.
 
 usage: python bench/peers/questions.py HELDOUT.parquet QUESTIONS.jsonl [--count 20]
 The questions are spread evenly over the file.

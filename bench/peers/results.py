@@ -1,10 +1,10 @@
-"""What a comparison writes: its record, and a page of it."""
+"""Writes the results of a comparison: its record as JSON and a page."""
 import json
 import os
 
 
 def write(out, name, record, lines):
-    """OUT/NAME and OUT/README.md."""
+    """Writes OUT/NAME and OUT/README.md."""
     os.makedirs(out, exist_ok=True)
     with open(os.path.join(out, name), "w") as file:
         json.dump(record, file, indent=1)

@@ -1,4 +1,4 @@
-"""What bench/peers/score gives to both sides, and what came of it.
+"""Makes the input of bench/peers/score for both sides, and summarises the results.
 
 usage: score.py make WORK --responses N | pairs WORK | summary WORK --out DIR --command C --commit C --cpu C
 """
@@ -31,7 +31,8 @@ def write(path, rows):
 
 
 def make(work, count):
-    """Each pair's answer at the end of reasoning whose length is lognormal: the median of all is 1,000 characters."""
+    """Makes responses: the answer of each pair after reasoning text of log-normal length. The median of all lengths is
+    1,000 characters."""
     pairs = [pair for path in PAIRS for pair in read(path)]
     draw = random.Random(1)
     rows, questions, recorded = [], [], []

@@ -1,4 +1,4 @@
-"""The turns of `bench/peers/run` as results.json and README.md.
+"""Summarises the turns of `bench/peers/run` as results.json and README.md.
 
 usage: python bench/peers/summary.py TURNS_DIR OUT_DIR --command TEXT --commit HASH --cpu NAME --dtype TYPE
 """
@@ -27,7 +27,7 @@ TARGETS = {
 
 
 def omr_turn(path):
-    """A turn of omr, in the peers' words."""
+    """Reads a turn of omr and renames its fields to those of the peer."""
     record = json.loads(path.read_text())
     row = record["rows"][0]
     row["median_ms"] = row["ours_ms"]
@@ -36,7 +36,7 @@ def omr_turn(path):
 
 
 def together(turns):
-    """All turns of one side as one."""
+    """Combines all turns of one side."""
     return {
         "median_ms": statistics.median(turn["median_ms"] for turn in turns),
         "min_ms": min(turn["min_ms"] for turn in turns),

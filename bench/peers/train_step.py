@@ -1,12 +1,12 @@
-"""PyTorch's time for one training step: forward, backward, clip, fused AdamW on 2,048 tokens (32 rows of 64); on a card on 16
+"""Measures one training step of PyTorch: forward, backward, clip, fused AdamW on 2,048 tokens (32 rows of 64); on a GPU on 16
 rows of 1,024.
 
 usage: python bench/peers/train_step.py [--shape digits|22m|7b|7b-slice] [--device cpu|cuda] [--tiny] [--dtype f32|bf16]
        [--threads 2] [--seconds 3]
-Prints one JSON line with the keys of `omr bench train-step --json`. Three steps warm up, at least five are measured. In bf16
-the faster of bf16 weights and autocast counts. On a card it is bf16 weights, and where the memory does not hold what layers
-keep for backward, gradient checkpointing; the line has the `name` and `shape` of omr's row and its time as `peer_ms`. --tiny
-is the same on the CPU, with little to do.
+Prints one JSON line with the keys of `omr bench train-step --json`. After three warm-up steps at least five are measured. In
+bf16 the faster of bf16 weights and autocast counts. On a GPU it uses bf16 weights and, if the activations of all layers do not
+fit into memory, gradient checkpointing; the line has the `name` and `shape` of omr's row and its time as `peer_ms`. --tiny runs
+the same code on the CPU with little work.
 """
 from models import measure, rows, start
 

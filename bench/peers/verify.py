@@ -1,8 +1,8 @@
-"""math-verify on pairs of a gold answer and an answer: verdicts and the CPU time of one core.
+"""Runs math-verify on pairs of a gold answer and an answer: verdicts and the CPU time of one core.
 
 usage: verify.py PAIRS.jsonl OUT.json [--rounds N]
 
-PAIRS.jsonl holds {"gold", "answer"} lines. The first pass warms the parsers up and is not counted.
+PAIRS.jsonl contains {"gold", "answer"} lines. The first pass warms up the parsers and is not counted.
 """
 
 import argparse

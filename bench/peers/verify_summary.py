@@ -1,4 +1,4 @@
-"""Turns of bench/peers/verify to verify.json and README.md."""
+"""Summarises the turns of bench/peers/verify as verify.json and README.md."""
 
 import argparse
 import json

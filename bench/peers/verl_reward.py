@@ -1,14 +1,14 @@
-"""verl's own reward loop with docs/verl_reward.py, beside `omr score` on the same rows.
+"""Runs verl's own reward loop with docs/verl_reward.py, and compares it with `omr score` on the same rows.
 
 usage: verl_reward.py [--rows N] [--omr target/release/omr]
 
-Rows are the pairs of tests/goldens/verify with reasoning before their answers. Both of verl's loops are run: the trainer's
-(workers.reward_manager) and the one that scores as rollouts come, many at a time (experimental.reward_loop). Exit status
-1 where a reward or what is kept beside it differs from what `omr score` prints.
+The rows are the pairs of tests/goldens/verify with reasoning before their answers. Both reward loops of verl are run: that of
+the trainer (workers.reward_manager), and the one that scores many rollouts concurrently as they arrive
+(experimental.reward_loop). Exit status 1 if a reward or its additional fields differ from the output of `omr score`.
 
-verl 0.9.1 is not in requirements.txt: it wants other versions. The loops need, beside these,
+verl 0.9.1 is not in requirements.txt, because it needs other versions. In addition to those, the loops need
     pip install --no-deps verl==0.9.1 tensordict==0.10.0 ray omegaconf antlr4-python3-runtime==4.9.3 hydra-core codetiming
-and what `import verl` then misses.
+and the packages that `import verl` then reports as missing.
 """
 
 import argparse
@@ -33,14 +33,14 @@ KEPT = ("score", "acc_score", "format_reward_score", "predict_str")
 
 
 class Bytes:
-    """A tokenizer whose tokens are bytes: what is scored is the text that was asked about."""
+    """A tokenizer whose tokens are bytes, so that the scored text is exactly the given text."""
 
     def decode(self, ids, skip_special_tokens=True):
         return bytes(ids.tolist()).decode()
 
 
 def batch(rows):
-    """The rows as a trainer holds them: prompts and responses padded to one length."""
+    """Makes the batch that a trainer would have: prompts and responses padded to one length."""
     texts = [row["response"].encode() for row in rows]
     width = max(map(len, texts))
     responses = torch.tensor([list(text.ljust(width, b"\0")) for text in texts])
@@ -55,7 +55,7 @@ def batch(rows):
 
 
 def of_rollouts(compute_score, rows):
-    """The loop that scores rollouts as they come: all at once, a thread each."""
+    """Runs the loop that scores rollouts as they arrive: all of them concurrently, one thread each."""
     async def scored():
         loop = Loop(OmegaConf.create(), Bytes(), compute_score)
         data = batch(rows)
@@ -65,7 +65,7 @@ def of_rollouts(compute_score, rows):
 
 
 def of_trainer(compute_score, rows):
-    """The loop of the trainer's own process: one after the other."""
+    """Runs the loop of the trainer's own process, which scores rollouts one after the other."""
     out = Manager(Bytes(), num_examine=0, compute_score=compute_score)(batch(rows), return_dict=True)
     kept = out["reward_extra_info"]
     return [(kept["score"][i], {k: kept[k][i] for k in kept}) for i in range(len(rows))], out["reward_tensor"].sum(-1)

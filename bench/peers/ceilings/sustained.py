@@ -1,8 +1,9 @@
-"""What a card keeps up: bf16 matrix products and attention for seconds on end, with the clock meanwhile; random data
-and, beside it, zeros, on which a card is faster than on any data that matters.
+"""Measures the sustained speed of a GPU: bf16 matrix products and attention for several seconds, with the clock. Uses random
+data and, for comparison, zeros, with which a GPU is faster than with any real data.
 
 usage: python bench/peers/ceilings/sustained.py [--seconds 4] [--dry-run]
-Prints one JSON line a figure. Without a CUDA device one line says so; --dry-run computes small shapes on the CPU.
+Prints one JSON line per result. Without a CUDA device it prints one line that states this. --dry-run computes small shapes on
+the CPU.
 """
 import argparse
 import json
@@ -26,7 +27,7 @@ N, LENGTH = (64, 32) if args.dry_run else (8192, 16384)
 
 
 def clocks():
-    """Asks for the clock four times a second until it is stopped."""
+    """Starts nvidia-smi, which prints the clock four times per second until it is stopped."""
     query = ["nvidia-smi", "--query-gpu=clocks.sm", "--format=csv,noheader,nounits", "--id=0", "--loop-ms=250"]
     try:
         return subprocess.Popen(query, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
