@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 pub trait Choice: Copy + 'static {
     /// Name of the type.
     const TYPE: &'static str;
-    /// All values, each with its name.
+    /// The values, each with its name.
     const ALL: &'static [(&'static str, Self)];
 }
 

@@ -1,5 +1,5 @@
-//! Metrics of a question from its answers, and of a task from its questions: the four aggregations of the published
-//! evaluation and their mended forms.
+//! Computes the metrics of a question from its answers, and the metrics of a task from its questions. It implements the
+//! four aggregations of the published evaluation and their corrected forms.
 
 use std::collections::HashMap;
 
@@ -10,13 +10,13 @@ use super::marks::{Marks, Metrics};
 use crate::config::Mode;
 use crate::data::Row;
 
-/// The mean; 0 of nothing.
+/// Returns the mean, or 0 if there are no values.
 pub fn mean(values: impl Iterator<Item = f64>) -> f64 {
     let (sum, n) = values.fold((0.0, 0), |(sum, n), value| (sum + value, n + 1));
     if n == 0 { 0.0 } else { sum / f64::from(n) }
 }
 
-/// `acc_score` and `format_score`: means over the answers.
+/// Computes `acc_score` and `format_score` as means over the answers.
 pub fn accuracy_and_format(_: &Row, marks: &Marks, _: Mode) -> Checked<Metrics> {
     let (acc, format) = (mean(marks.all().map(|mark| mark.acc)), mean(marks.all().map(|mark| mark.format)));
     Ok([("acc_score", acc), ("format_score", format)]
@@ -25,23 +25,25 @@ pub fn accuracy_and_format(_: &Row, marks: &Marks, _: Mode) -> Checked<Metrics> 
         .collect())
 }
 
-/// A question as a task counts it.
+/// A question as it enters the metrics of a task.
 #[derive(Clone, Debug, Default)]
 pub struct Counted {
-    /// Its metrics.
+    /// Metrics of the question.
     pub metrics: Metrics,
-    /// What it shares with others that depend on the same thing: a chart, a problem. OneRank where that is nothing.
+    /// Name shared by questions that depend on the same thing, such as a chart or a problem. `None` if the question is
+    /// independent of all others.
     pub cluster: Option<String>,
 }
 
 /// A metric of a task.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Metric {
-    /// Its name.
+    /// Name of the metric.
     pub name: String,
-    /// What it comes to.
+    /// Value of the metric.
     pub value: Value,
-    /// What it is the mean of: sums over independent clusters, and of how many each. None where it is no mean.
+    /// Observations that the metric is the mean of: the sum and the number of values of each independent cluster. Empty
+    /// if the metric is not a mean.
     pub observations: Vec<(f64, usize)>,
 }
 
@@ -50,14 +52,14 @@ impl Metric {
         Metric { name: name.to_owned(), value, observations: Vec::new() }
     }
 
-    /// The mean of independent values.
+    /// Makes a metric that is the mean of independent values.
     fn mean_of(name: &str, values: &[f64]) -> Metric {
         let observations = values.iter().map(|value| (*value, 1)).collect();
         Metric { name: name.to_owned(), value: json!(mean(values.iter().copied())), observations }
     }
 }
 
-/// The mean of every metric that all questions have as a number.
+/// Computes the mean of every metric that is a number in all questions.
 pub fn means(questions: &[Counted], _: Mode) -> Vec<Metric> {
     let Some(first) = questions.first() else { return Vec::new() };
     let mean = |name: &String| {
@@ -78,12 +80,12 @@ pub fn means(questions: &[Counted], _: Mode) -> Vec<Metric> {
     first.metrics.keys().filter_map(mean).collect()
 }
 
-/// The mean accuracy alone.
+/// Computes only the mean accuracy.
 pub fn accuracy(questions: &[Counted], mode: Mode) -> Vec<Metric> {
     means(questions, mode).into_iter().filter(|metric| metric.name == "acc_score").collect()
 }
 
-/// Means, and the accuracy by the number of the question on its chart where that is known.
+/// Computes the means, and the accuracy by `q_number`, the number of the question on its chart, if it is known.
 pub fn charxiv(questions: &[Counted], mode: Mode) -> Vec<Metric> {
     let mut metrics = means(questions, mode);
     let mut by_number: Map<String, Value> = Map::new();
@@ -101,7 +103,8 @@ pub fn charxiv(questions: &[Counted], mode: Mode) -> Vec<Metric> {
     metrics
 }
 
-/// DynaMath: the mean, and the least, over the variants of a question, averaged over questions.
+/// Computes the metrics of DynaMath: the average and the minimum over the variants of a question, both averaged over
+/// questions.
 pub fn dynamath(questions: &[Counted], _: Mode) -> Vec<Metric> {
     let mut groups: Vec<Vec<f64>> = Vec::new();
     let mut known: HashMap<String, usize> = HashMap::new();
@@ -118,10 +121,10 @@ pub fn dynamath(questions: &[Counted], _: Mode) -> Vec<Metric> {
     vec![Metric::mean_of("dynamath_average", &average), Metric::mean_of("dynamath_worst", &worst)]
 }
 
-/// The number of problems that the published score of We-Math divides by.
+/// Number of problems that the published score of We-Math divides by.
 const WEMATH_PROBLEMS: f64 = 525.0;
 
-/// We-Math's four-way score beside the means.
+/// Computes the four-way score of We-Math, in addition to the means.
 pub fn wemath(questions: &[Counted], mode: Mode) -> Vec<Metric> {
     let mut metrics = means(questions, mode);
     let groups: Vec<Group> = [2, 3].into_iter().flat_map(|steps| groups(questions, steps, mode)).collect();
@@ -145,14 +148,16 @@ pub fn wemath(questions: &[Counted], mode: Mode) -> Vec<Metric> {
     metrics
 }
 
-/// A problem: whether its steps are right, and whether it is. A member that is missing is neither right nor wrong.
+/// A problem: correctness of its steps and of the whole problem. `None` marks a missing member, which counts as neither
+/// correct nor wrong.
 struct Group {
     steps: Vec<Option<bool>>,
     whole: Option<bool>,
 }
 
-/// The problems of `steps` steps. In compat each first step is joined with all others of its ID, as often as they occur;
-/// in strict those that are complete, the n-th of each member with one another.
+/// Collects the problems with `steps` steps. In compat each first step is joined with all other members of its ID, as
+/// often as they occur. In strict only complete problems are used, and the n-th occurrences of all members form a
+/// problem.
 fn groups(questions: &[Counted], steps: usize, mode: Mode) -> Vec<Group> {
     let mut members: HashMap<(String, String), Vec<bool>> = HashMap::new();
     let mut firsts: Vec<(String, bool)> = Vec::new();
@@ -194,7 +199,8 @@ fn groups(questions: &[Counted], steps: usize, mode: Mode) -> Vec<Group> {
     joined.into_iter().map(group).collect()
 }
 
-/// How many problems are mastered, known by rote, not generalised, not known.
+/// Numbers of problems in We-Math's four categories: inadequate generalisation, insufficient knowledge, complete mastery
+/// and rote memorisation. Arrays hold the strict count at index 0 and the loose one at index 1.
 #[derive(Default)]
 struct Counts {
     inadequate: f64,
@@ -215,7 +221,7 @@ impl Counts {
                 count(&mut counts.insufficient, any(false));
             }
             if *whole == Some(true) {
-                // Loosely, one right step will do.
+                // In the loose score, one correct step is enough.
                 count(&mut counts.mastered[1], any(true));
                 count(&mut counts.mastered[0], all(true));
                 count(&mut counts.by_rote[1], all(false));
@@ -225,7 +231,8 @@ impl Counts {
         counts
     }
 
-    /// The published code divides by these sums, for rates that it does not report.
+    /// True if the published code would divide by zero. It divides by these sums to compute rates that it does not
+    /// report.
     fn crashes(&self) -> bool {
         (0..2).any(|i| self.mastered[i] + self.by_rote[i] == 0.0)
     }

@@ -1,4 +1,4 @@
-//! AIME 2024 and 2025 without pictures: eight answers at temperature 1 to each problem.
+//! The tasks AIME 2024 and 2025 without images: eight answers at temperature 1 per problem.
 
 use serde_json::{Value, json};
 
@@ -21,12 +21,12 @@ pub const AIME24: TaskSpec = TaskSpec {
 /// The problems of 2025.
 pub const AIME25: TaskSpec = TaskSpec { name: "aime25_nofigures_agg8_reward", ..AIME24 };
 
-/// The first of `columns` that says something.
+/// Returns the first of `columns` that is not null.
 fn first<'a>(doc: &'a Doc, columns: &[&str]) -> &'a Value {
     columns.iter().map(|column| doc.value(column)).find(|value| !value.is_null()).unwrap_or(&Value::Null)
 }
 
-/// A problem alone, its answer as a whole number where it is one.
+/// Makes the prompt, which is the problem alone. An answer that is an integer is normalised with [`whole`].
 pub fn prompt(doc: &Doc, _: Mode) -> Checked<Prompt> {
     let problem = if doc.value("problem").is_null() { "question" } else { "problem" };
     let question = doc.text(problem, "AttributeError")?;
@@ -40,7 +40,8 @@ pub fn prompt(doc: &Doc, _: Mode) -> Checked<Prompt> {
     })
 }
 
-/// Digits as the number they write, so that 023 is 23.
+/// Removes leading zeros from an answer that consists of digits, so that 023 becomes 23. Other answers are returned
+/// unchanged.
 pub fn whole(answer: &str) -> String {
     let digits: Option<String> = answer.chars().map(|c| Some(char::from(b'0' + python::digit_value(c)?))).collect();
     match digits {
@@ -52,7 +53,8 @@ pub fn whole(answer: &str) -> String {
     }
 }
 
-/// Of the first 2, 4, 8, ... answers: whether one is right (`cov`), whether most are (`maj`), and their share (`avg`).
+/// Computes for the first 2, 4, 8, ... answers: whether one is correct (`cov`), whether most are correct (`maj`), and
+/// the share of correct ones (`avg`).
 pub fn score(_: &Row, marks: &Marks, _: Mode) -> Checked<Metrics> {
     let right: Vec<f64> = marks.all().map(|mark| mark.acc).collect();
     let mut metrics = Metrics::new();

@@ -1,4 +1,5 @@
-//! AMC 2023. The paper has a column of it, the published evaluation has no task: it is asked as AIME is.
+//! The task AMC 2023. The paper reports it, but the published evaluation contains no such task, so it uses the prompts
+//! of AIME.
 
 use super::{Rows, TaskSpec, aime};
 

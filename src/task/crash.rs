@@ -1,11 +1,11 @@
-//! Rows and answers that the published evaluation ends with an error on.
+//! Errors with which the published evaluation ends on certain rows and answers.
 
 use crate::error::Error;
 
-/// What a step of the published evaluation gives, or the error it ends with.
+/// Result of a step of the published evaluation, or the error it ends with.
 pub type Checked<T> = std::result::Result<T, Crash>;
 
-/// The step at which the published evaluation ends with an error.
+/// Step of the published evaluation in which an error occurs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     /// Reading the data set.
@@ -17,7 +17,7 @@ pub enum Stage {
 }
 
 impl Stage {
-    /// Its name there.
+    /// Returns the name of the step in the published evaluation.
     pub fn name(self) -> &'static str {
         match self {
             Stage::ProcessDocs => "process_docs",
@@ -27,26 +27,26 @@ impl Stage {
     }
 }
 
-/// A row the published evaluation ends with an error on, and with it the whole run.
+/// An error on a row, with which the published evaluation ends the whole run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Crash {
-    /// Where.
+    /// Step in which the error occurs.
     pub stage: Stage,
-    /// The exception's class.
+    /// Class of the Python exception.
     pub class: &'static str,
-    /// What stands in the row.
+    /// Content of the row that causes the error.
     pub found: String,
-    /// What would be right.
+    /// Content that would be correct.
     pub expected: String,
 }
 
 impl Crash {
-    /// A crash.
+    /// Makes a crash from its parts.
     pub fn new(stage: Stage, class: &'static str, found: impl Into<String>, expected: impl Into<String>) -> Crash {
         Crash { stage, class, found: found.into(), expected: expected.into() }
     }
 
-    /// As an error of the row at `place`.
+    /// Converts the crash to an error of the row at `place`.
     pub fn error(&self, place: &str) -> Error {
         Error::input(place, self.found.clone(), self.expected.clone())
     }

@@ -1,4 +1,4 @@
-//! A data set of the hub, as a task names it.
+//! A data set on the Hugging Face hub, as a task declares it.
 
 use std::path::{Path, PathBuf};
 
@@ -61,7 +61,7 @@ impl<'a> Subject<'a> {
         }
     }
 
-    /// The subject of a row with these columns.
+    /// Returns the subject of a row with these columns.
     pub fn of(self, fields: &Map<String, Value>) -> Option<String> {
         let value = fields.get(self.column()?)?;
         let text = match self {
@@ -78,7 +78,7 @@ impl<'a> Subject<'a> {
     }
 }
 
-/// How deep below the task's folder files are looked for.
+/// Depth below the task's folder to which files are searched.
 const DEEPEST: usize = 3;
 
 impl Hub<'_> {
@@ -88,7 +88,8 @@ impl Hub<'_> {
         format!("{}{config} {}", self.repo, self.split[0])
     }
 
-    /// The split's files below `folder`: those that name it, `data.parquet`, or the only one there is.
+    /// Returns the files of the split below `folder`: those whose path contains the split's name, `data.parquet`, or
+    /// the only file.
     pub fn files(&self, folder: &Path) -> Result<Vec<PathBuf>> {
         let mut all = Vec::new();
         parquet_files(folder, DEEPEST, &mut all)?;

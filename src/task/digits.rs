@@ -1,6 +1,6 @@
-//! The digits task: questions about pictures of two real handwritten digits.
+//! The digits task: questions about images of two real handwritten digits.
 //!
-//! Which digits a row may show is decided here alone: training rows never show a digit that is measured on.
+//! Only this module decides which digits a row may show. Training rows never show a digit that is used for evaluation.
 
 mod pictures;
 mod questions;
@@ -23,7 +23,7 @@ use crate::text::{Message, Part, Tokenizer};
 pub use pictures::{Digit, HELD_OUT, Pixels, SIDE, TRAIN, TUNING, TUNING_TRAIN, load, png, shifted};
 pub use questions::{PHRASINGS, Question, Style, corpus, words};
 
-/// The task's name, and its rows' `data_source`.
+/// Name of the task, also the `data_source` of its rows.
 pub const NAME: &str = "digits";
 
 /// The task: held-out questions, answered greedily and at temperature 1.
@@ -47,7 +47,8 @@ pub const TASK: TaskSpec = TaskSpec {
     ..TaskSpec::DEFAULT
 };
 
-/// The rows the user named, those of `heldout.parquet` in his folder, or the ones made here.
+/// Reads the rows of the data sets given by the user, or `heldout.parquet` in the given folder. Without either, makes
+/// the rows.
 fn measured(source: &Source, take: Take) -> Result<()> {
     let mut index = 0;
     let mut ask = |row: Row| {
@@ -80,8 +81,8 @@ fn measured(source: &Source, take: Take) -> Result<()> {
     Ok(())
 }
 
-/// Accuracy of the greedy answer, share of right ones at temperature 1, and format: of the answers at temperature 1, or
-/// of the greedy one where none was sampled.
+/// Computes the accuracy of the greedy answer, the share of correct answers at temperature 1, and the format score. The
+/// format score is that of the answers at temperature 1, or of the greedy answer if none was sampled.
 pub(super) fn score(_: &Row, marks: &Marks, _: Mode) -> Checked<Metrics> {
     let mean = |pick: fn(&Mark) -> f64| {
         let n = marks.sampled.len();
@@ -92,13 +93,13 @@ pub(super) fn score(_: &Row, marks: &Marks, _: Mode) -> Checked<Metrics> {
     Ok(all.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?.into()))).collect())
 }
 
-/// The digits of training and of measuring.
+/// Returns the ranges of the digits for training and for evaluation.
 pub fn ranges(tuning: bool) -> (Range<usize>, Range<usize>) {
     if tuning { (TUNING_TRAIN, TUNING) } else { (TRAIN, HELD_OUT) }
 }
 
-/// Composes the rows of a run, in RL form with embedded PNGs; equal arguments give equal rows. Training digits are
-/// shifted at random by up to `config.shift` pixels, measured ones never.
+/// Makes the rows of a run, in RL form with embedded PNGs. Equal arguments give equal rows. Training digits are shifted
+/// at random by up to `config.shift` pixels, evaluation digits are not shifted.
 pub fn splits(config: &TaskConfig, seed: u64) -> Result<Splits> {
     let digits = load()?;
     let (train, measured) = ranges(config.tuning);
@@ -126,7 +127,7 @@ fn row(
     seed: u64,
 ) -> Result<Row> {
     let mut random = Random::new(seed, Purpose::Data, stream << 48 | index as u64);
-    // The kinds of questions take turns, so that each split has as many of each.
+    // The kinds of questions alternate, so that each split has the same number of each.
     let (question, phrasings) = PHRASINGS[index % PHRASINGS.len()];
     let text = phrasings[random.below(2) as usize];
     let picked = [(); 2].map(|()| from.start + random.below(from.len() as u64) as usize);
@@ -152,14 +153,14 @@ fn row(
     })
 }
 
-/// A teacher that knows the digits of training.
+/// Starts a teacher that can read the training digits.
 fn teacher(config: &TaskConfig, runtime: &Handle) -> Result<Box<dyn Teacher>> {
     let teacher = teacher::Teacher::start(&config.teacher, ranges(config.tuning).0, config.shift);
     Ok(Box::new(runtime.block_on(teacher)?))
 }
 
-/// `config.json` of the task's model: the shape from `base`, the ids from the tokenizer.
-/// Errors when the tokenizer lacks a special token of Qwen2.5-VL.
+/// Returns the `config.json` of the task's model. The shape comes from `base`, the token ids from the tokenizer. It is
+/// an error if the tokenizer lacks a special token of Qwen2.5-VL.
 pub fn model_config(base: &BaseConfig, tokenizer: &Tokenizer) -> Result<Value> {
     let mut config = fixed(include_str!("digits/config.json"));
     for (_, value) in config.as_object_mut().into_iter().flatten().filter(|(key, _)| key.ends_with("_token_id")) {
@@ -189,7 +190,8 @@ pub fn model_config(base: &BaseConfig, tokenizer: &Tokenizer) -> Result<Value> {
     Ok(config)
 }
 
-/// `preprocessor_config.json` of the task's model: a picture of 28 x 28 is not enlarged.
+/// Returns the `preprocessor_config.json` of the task's model. Its minimum size allows images of 28 x 28, so they are
+/// not enlarged.
 pub fn preprocessor_config() -> Value {
     fixed(include_str!("digits/preprocessor_config.json"))
 }

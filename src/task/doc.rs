@@ -1,4 +1,4 @@
-//! A row of a published data set, and what a benchmark makes of it.
+//! A row of a published data set, and the prompt that a benchmark makes from it.
 
 use serde_json::{Map, Value};
 
@@ -9,30 +9,30 @@ use crate::text::{Part, repr};
 /// A row of a data set.
 #[derive(Clone, Debug)]
 pub struct Doc {
-    /// Its number over all files, from 0.
+    /// Number of the row over all files, from 0.
     pub index: usize,
-    /// The columns that are not null, pictures aside.
+    /// Columns that are not null, without images.
     pub fields: Map<String, Value>,
-    /// File and row.
+    /// File and row, for error messages.
     pub place: String,
-    /// What it is about, where it says.
+    /// Subject of the question, if the row contains one.
     pub subject: Option<String>,
-    /// Columns of pictures; none where an empty text says so.
+    /// Image columns. The value is `None` if an empty text marks that there is no image.
     pub pictures: Vec<(String, Option<ImageSource>)>,
 }
 
 impl Doc {
-    /// A column; null where it is not there.
+    /// Returns a column, or null if it is missing.
     pub fn value(&self, column: &str) -> &Value {
         self.fields.get(column).unwrap_or(&Value::Null)
     }
 
-    /// A column as Python's `str` writes it.
+    /// Returns a column formatted like Python's `str`.
     pub fn written(&self, column: &str) -> String {
         written(self.value(column))
     }
 
-    /// A column that must hold text; `class` is what Python raises where it does not.
+    /// Returns a column that must contain text. `class` is the exception that Python raises otherwise.
     pub fn text(&self, column: &str, class: &'static str) -> Checked<&str> {
         match self.value(column) {
             Value::String(text) => Ok(text),
@@ -40,7 +40,7 @@ impl Doc {
         }
     }
 
-    /// The right answer: a column that must hold text.
+    /// Returns the correct answer from a column that must contain text.
     pub fn gold(&self, column: &str) -> Checked<String> {
         match self.value(column) {
             Value::String(text) => Ok(text.clone()),
@@ -51,20 +51,20 @@ impl Doc {
         }
     }
 
-    /// The picture of a column.
+    /// Returns the image of a column.
     pub fn picture(&self, column: &str) -> Checked<ImageSource> {
         let found = self.pictures.iter().find(|(name, _)| name == column).and_then(|(_, picture)| picture.clone());
         let missing = || Crash::new(Stage::Messages, "AttributeError", format!("no picture in `{column}`"), "one");
         found.ok_or_else(missing)
     }
 
-    /// Whether a column of pictures says, with an empty text, that there is none.
+    /// True if an empty text in the image column marks that there is no image.
     pub fn has_no_picture(&self, column: &str) -> bool {
         self.pictures.iter().any(|(name, picture)| name == column && picture.is_none())
     }
 }
 
-/// A value as Python's `str` writes it.
+/// Formats a value like Python's `str`.
 pub fn written(value: &Value) -> String {
     match value {
         Value::Null => "None".to_owned(),
@@ -76,39 +76,39 @@ pub fn written(value: &Value) -> String {
     }
 }
 
-/// What a benchmark makes of a row.
+/// The prompt that a benchmark makes from a row.
 #[derive(Clone, Debug, Default)]
 pub struct Prompt {
-    /// The user's message.
+    /// Content of the user message.
     pub parts: Vec<Part>,
-    /// Its pictures, in order.
+    /// Images of the message, in order.
     pub images: Vec<ImageSource>,
-    /// What a judge is told was asked; nothing where none is told.
+    /// Question as the judge receives it. `None` if the judge receives no question.
     pub question: Option<String>,
-    /// The right answer as the data set has it.
+    /// Correct answer as stored in the data set.
     pub target: Value,
-    /// The right answer as it is scored.
+    /// Correct answer as used for scoring.
     pub gold: String,
-    /// Columns that scores need.
+    /// Columns that the scores need.
     pub extra: Map<String, Value>,
-    /// What the question shares with others; see [`super::Counted`].
+    /// Cluster of the question, see [`super::Counted`].
     pub cluster: Option<String>,
 }
 
 impl Prompt {
-    /// A picture and a text below it; a judge is told `question`.
+    /// Makes a prompt of an image followed by a text. A judge receives `question`.
     pub fn picture_then_text(picture: ImageSource, text: impl Into<String>, question: impl Into<String>) -> Prompt {
         let parts = vec![Part::Image, Part::Text(text.into())];
         Prompt { parts, images: vec![picture], question: Some(question.into()), ..Prompt::default() }
     }
 
-    /// With the right answer, which is scored as it stands.
+    /// Adds the correct answer from `column`, which is used for scoring without changes.
     pub fn with_gold(self, doc: &Doc, column: &str) -> Checked<Prompt> {
         Ok(Prompt { target: doc.value(column).clone(), gold: doc.gold(column)?, ..self })
     }
 }
 
-/// The letter of an option, from A; past Z the characters that follow it.
+/// Returns the letter of an option, starting at A. After Z follow the next Unicode characters.
 pub fn letter(index: usize) -> char {
     char::from_u32('A' as u32 + index as u32).unwrap_or(char::REPLACEMENT_CHARACTER)
 }

@@ -1,4 +1,5 @@
-//! DynaMath, test: variants of one question each; the average, and the worst over a question's variants.
+//! The task DynaMath, test split: variants of each question. Its metrics are the average and the worst result over the
+//! variants.
 
 use serde_json::json;
 
@@ -25,7 +26,7 @@ fn prompt(doc: &Doc, _: Mode) -> Checked<Prompt> {
     Prompt { extra: extra.into_iter().collect(), ..prompt }.with_gold(doc, "ground_truth")
 }
 
-/// In compat the last answer counts alone; in strict all do.
+/// Scores a question. In compat only the last answer counts, in strict all answers count.
 fn score(row: &Row, marks: &Marks, mode: Mode) -> Checked<Metrics> {
     let Some(last) = marks.all().last() else {
         return Err(Crash::new(Stage::ProcessResults, "UnboundLocalError", "no answer", "one at least"));

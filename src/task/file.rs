@@ -1,4 +1,5 @@
-//! One's own benchmark, from a task file: rows with any columns, a template, the column of the right answer.
+//! A user-defined benchmark from a task file: rows with any columns, a prompt template, and the column of the correct
+//! answer.
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -17,23 +18,23 @@ use crate::data::{Row, read};
 use crate::error::{Error, Result};
 use crate::text::RowPrompt;
 
-/// Where an answer is cut when the user names no bound.
+/// Default maximum length of an answer, in tokens.
 const MAX_NEW_TOKENS: usize = 4096;
 
-/// A benchmark of one's own.
+/// A user-defined benchmark.
 pub struct TaskFile {
-    /// Its keys.
+    /// Keys of the task file.
     pub config: TaskFileConfig,
-    /// As a task among the others.
+    /// The benchmark as a task.
     pub spec: &'static TaskSpec,
-    /// For people: columns of the rows that are not read.
+    /// Notes for the user about columns that are not read.
     pub notes: Vec<String>,
     path: PathBuf,
     prompt: RowPrompt,
 }
 
 impl TaskFile {
-    /// Reads a task file; `taken` says which task has a name already. Errors name the file and the key.
+    /// Reads a task file. `taken` returns the task that already has a name. Errors name the file and the key.
     pub fn open(path: &Path, taken: impl Fn(&str) -> Option<&'static str>) -> Result<TaskFile> {
         let mut config: TaskFileConfig = config::load(Some(path), &[], &|_| None)?;
         let folder = path.parent().unwrap_or(Path::new(""));
@@ -46,7 +47,8 @@ impl TaskFile {
             return Err(Error::input(place, &name, format!("a name that is not of {known}")));
         }
         let prompt = RowPrompt::new(&config.prompt, &format!("{}: prompt", path.display()))?;
-        // A task lives as long as the program, as those of the table do; there is one such file a run.
+        // A task lives as long as the program, like the built-in ones. A run reads only one task file, so leaking it is
+        // harmless.
         let name: &'static str = Box::leak(name.into_boxed_str());
         let spec = Box::leak(Box::new(TaskSpec { name, ..SPEC }));
         let mut file = TaskFile { config, spec, notes: Vec::new(), path: path.to_owned(), prompt };
@@ -59,8 +61,8 @@ impl TaskFile {
         data.path.extension().is_some_and(|kind| kind == "jsonl") || data.data_type == DataType::Jsonl
     }
 
-    /// Errors where no row has a column that `images` names; notes which columns are not read, and those of them that hold
-    /// pictures by their names.
+    /// Returns an error if no row has a column that `images` names. Otherwise notes the columns that are not read, and
+    /// warns about those whose names suggest images.
     fn check_columns(&mut self) -> Result<()> {
         let (path, images) = (&self.config.data.path, &self.config.images);
         let names = |rows| match self.is_jsonl() {
@@ -88,7 +90,7 @@ impl TaskFile {
         Ok(())
     }
 
-    /// A row as it is asked.
+    /// Converts the fields of a row to a prompt with its correct answer.
     fn row(&self, (fields, images): Fields, folder: &Folder, index: usize, place: &str) -> Result<Row> {
         let config = &self.config;
         let Some(gold) = fields.get(&config.gold).filter(|gold| !gold.is_null()).cloned() else {
@@ -157,7 +159,7 @@ impl OwnRows for TaskFile {
     }
 }
 
-/// What tasks from files have alike.
+/// Properties shared by all tasks from files.
 const SPEC: TaskSpec = TaskSpec {
     name: "task-file",
     about: "a benchmark of one's own",

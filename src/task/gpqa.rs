@@ -1,4 +1,4 @@
-//! GPQA, diamond: four options in an order that is drawn.
+//! The task GPQA, diamond subset: four options in a random order.
 
 use std::ops::ControlFlow;
 use std::sync::LazyLock;
@@ -22,10 +22,11 @@ pub const TASK: TaskSpec = TaskSpec {
     ..TaskSpec::DEFAULT
 };
 
-/// The columns of the options, in the order that is shuffled but for the right one, which comes last there.
+/// Columns of the options. Before the shuffle, the correct option is last and the others keep this order.
 const OPTIONS: [&str; 4] = ["Correct Answer", "Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3"];
 
-/// In compat one generator draws all orders, row after row; in strict each question has its own.
+/// Makes the rows. In compat one generator draws the orders of all rows, one after another. In strict each question has
+/// its own generator.
 fn rows(spec: &TaskSpec, source: &Source, take: Take) -> Result<()> {
     let mut random = Random::seed(source.shuffle_seed);
     let mut ask = |doc: Doc| -> Result<ControlFlow<()>> {
@@ -44,7 +45,7 @@ fn rows(spec: &TaskSpec, source: &Source, take: Take) -> Result<()> {
     hub::docs(spec, source, &mut ask).map(drop)
 }
 
-/// An option as the published task cleans it.
+/// Cleans an option as the published task does.
 pub fn cleaned(option: &Value) -> String {
     static NOTE: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\[.*?\]").expect("a fixed pattern"));
     match option {
@@ -59,7 +60,7 @@ pub fn cleaned(option: &Value) -> String {
 fn prompt(doc: &Doc, order: &[usize], mode: Mode) -> Checked<Prompt> {
     let options: Vec<String> = order.iter().map(|&i| cleaned(doc.value(OPTIONS[i]))).collect();
     let right = match mode {
-        // Of equal options the first is right.
+        // If several options are equal, the first one counts as correct.
         Mode::Compat => options.iter().position(|option| *option == cleaned(doc.value(OPTIONS[0]))),
         Mode::Strict => order.iter().position(|&i| i == 0),
     };

@@ -1,5 +1,5 @@
-//! Rows of published data sets: the hub's parquet files in the user's folder, read one after another, and what the
-//! benchmarks make of them.
+//! Reads rows of published data sets one after another from the hub's parquet files in the user's folder, and converts
+//! them to questions.
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -17,13 +17,14 @@ use crate::data::{ImageSource, Row};
 use crate::error::{Error, Result};
 use crate::text::Message;
 
-/// The key of `extra` that names a question's cluster.
+/// Key of `extra` with the name of a question's cluster.
 pub const CLUSTER: &str = "cluster";
 
-/// The key of `extra` that names a question's subject.
+/// Key of `extra` with a question's subject.
 pub const SUBJECT: &str = "subject";
 
-/// A task's files in the folder the user named: below its name, another of its names, or the data set's address.
+/// Returns a task's files in the folder given by the user. They are in a subfolder named after the task, one of its
+/// aliases, or the repository.
 pub fn files(spec: &TaskSpec, source: &Source) -> Result<Vec<PathBuf>> {
     let hub = of(spec)?;
     let expected =
@@ -43,7 +44,7 @@ fn of(spec: &TaskSpec) -> Result<&'static Hub<'static>> {
     spec.hub.ok_or_else(|| Error::Failed(format!("{}: no data set of the hub", spec.name)))
 }
 
-/// Gives the rows of a task's files to `take`, in order, until it breaks off.
+/// Passes the rows of a task's files to `take`, in order, until it breaks.
 pub fn docs(
     spec: &TaskSpec,
     source: &Source,
@@ -72,7 +73,7 @@ pub fn docs(
     Ok(ControlFlow::Continue(()))
 }
 
-/// Question `index` of a task, which `doc` asks.
+/// Makes question `index` of a task from `doc` and its prompt.
 pub fn asked(spec: &TaskSpec, index: usize, doc: &Doc, prompt: Checked<Prompt>) -> Asked {
     let row = prompt.map(|prompt| {
         let Prompt { parts, images, question, target, gold, mut extra, cluster } = prompt;

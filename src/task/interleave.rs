@@ -1,4 +1,5 @@
-//! MMMU's questions: pictures marked within the text as `<image 1>` to `<image 7>`, options as a Python list.
+//! Prompts of MMMU's questions: images marked in the text as `<image 1>` to `<image 7>`, and options given as a Python
+//! list.
 
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
@@ -13,13 +14,13 @@ use crate::data::ImageSource;
 use crate::text::Part;
 use omr_verify::python;
 
-/// The columns of pictures.
+/// The image columns.
 pub const PICTURES: &[&str] = &["image_1", "image_2", "image_3", "image_4", "image_5", "image_6", "image_7"];
 
-/// What the published tasks make of a mark.
+/// Text that replaces an image mark in the published tasks.
 const MARK: &str = "<image>";
 
-/// The options of a row, a lettered line each.
+/// Returns the options of a row, one lettered line each.
 pub fn options(doc: &Doc) -> Checked<String> {
     let found = doc.written("options");
     let refuse = |class| Crash::new(Stage::Messages, class, format!("options {found}"), "a list as Python writes it");
@@ -35,7 +36,7 @@ pub fn options(doc: &Doc) -> Checked<String> {
     Ok(options.into_iter().enumerate().map(line).collect::<Vec<_>>().join("\n"))
 }
 
-/// A question with its pictures. The judge is told the text with plain marks.
+/// Makes the prompt of a question with its images. The judge receives the text with plain image marks.
 pub fn prompt(doc: &Doc, text: &str, mode: Mode) -> Checked<Prompt> {
     let mut marked = text.to_owned();
     for i in 1..=PICTURES.len() {
@@ -48,7 +49,7 @@ pub fn prompt(doc: &Doc, text: &str, mode: Mode) -> Checked<Prompt> {
     Ok(Prompt { question: Some(marked), ..prompt })
 }
 
-/// The pictures that are marked, each once, in the order of their columns' names.
+/// Returns the marked images, each once, in the order of their column names.
 fn distinct(doc: &Doc, text: &str) -> Checked<Vec<ImageSource>> {
     static ANY: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"<image (\p{Nd}+)>").expect("a fixed pattern"));
     let names: BTreeSet<String> = ANY.captures_iter(text).map(|found| format!("image_{}", &found[1])).collect();
@@ -59,8 +60,8 @@ fn distinct(doc: &Doc, text: &str) -> Checked<Vec<ImageSource>> {
     names.iter().map(picture).collect()
 }
 
-/// As the published tasks lay it out: pictures and the texts between marks in pairs, then the last text. Where there are
-/// more marks than pictures, text is lost.
+/// Makes a prompt with the layout of the published tasks: pairs of the text between two marks and an image, then the
+/// last text. If there are more marks than images, text is lost, as there.
 pub fn published(marked: &str, images: Vec<ImageSource>) -> Prompt {
     let texts: Vec<&str> = marked.split(MARK).map(python::strip).collect();
     let mut parts = Vec::new();
@@ -75,7 +76,7 @@ pub fn published(marked: &str, images: Vec<ImageSource>) -> Prompt {
     Prompt { parts, images: images.into_iter().take(shown).collect(), ..Prompt::default() }
 }
 
-/// Every mark's picture in its place, and no text lost.
+/// Makes a prompt with every image at its mark. No text is lost.
 fn in_place(doc: &Doc, text: &str) -> Checked<Prompt> {
     static KNOWN: LazyLock<Regex> = LazyLock::new(|| Regex::new("<image ([1-7])>").expect("a fixed pattern"));
     let mut prompt = Prompt::default();

@@ -1,34 +1,34 @@
-//! Values as Python's `ast.literal_eval` reads them and `str` writes them: columns of published data sets hold lists in
-//! this form.
+//! Parses values like Python's `ast.literal_eval` and formats them like `str`. Columns of published data sets contain
+//! lists in this form.
 
 use crate::text::repr;
 
 /// A value.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Literal {
-    /// `None`, `True`, `False`, a number: as Python writes it.
+    /// `None`, `True`, `False` or a number, as Python writes it.
     Plain(String),
     /// A string.
     Text(String),
     /// A list, tuple or set, with its brackets.
     Many(Vec<Literal>, [&'static str; 2]),
-    /// An expression that is no literal: a name, a call, a sum.
+    /// An expression that is not a literal, such as a name, a call or a sum.
     Other,
 }
 
-/// Why a text is no literal: the exception Python raises.
+/// Reason why a text is not a literal, named after the exception that Python raises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotLiteral {
-    /// It is no expression at all.
+    /// The text is not an expression.
     SyntaxError,
-    /// It is an expression that would have to be computed.
+    /// The text is an expression that would have to be evaluated.
     ValueError,
 }
 
-/// Deepest nesting that is read.
+/// Maximum nesting depth.
 const DEEPEST: usize = 64;
 
-/// Reads one value, spaces around it allowed.
+/// Parses one value. Spaces around it are allowed.
 pub fn eval(text: &str) -> Result<Literal, NotLiteral> {
     let mut reader = Reader { rest: text.trim_start_matches([' ', '\t']), depth: 0 };
     let value = reader.tuple().ok_or(NotLiteral::SyntaxError)?;
@@ -39,7 +39,7 @@ pub fn eval(text: &str) -> Result<Literal, NotLiteral> {
 }
 
 impl Literal {
-    /// `str(value)`.
+    /// Formats the value like `str(value)`.
     pub fn str(&self) -> String {
         match self {
             Literal::Text(text) => text.clone(),
@@ -69,7 +69,7 @@ impl Literal {
     }
 }
 
-/// A string as `repr` quotes it.
+/// Quotes a string like `repr`.
 fn quoted(text: &str) -> String {
     let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
     let mut out = String::from(quote);
@@ -88,10 +88,10 @@ fn quoted(text: &str) -> String {
     out
 }
 
-/// The words that are values.
+/// Words that are values.
 const CONSTANTS: [&str; 3] = ["None", "True", "False"];
 
-/// Operators between two values, longest first.
+/// Binary operators, longest first.
 const OPERATORS: [&str; 12] = ["**", "//", "==", "<=", ">=", "+", "-", "*", "/", "%", "<", ">"];
 
 struct Reader<'a> {
@@ -111,7 +111,7 @@ impl<'a> Reader<'a> {
         found.is_some()
     }
 
-    /// Values up to `close`; whether a comma stood among them.
+    /// Parses values up to `close`. The bool is true if there was a comma between or after them.
     fn list(&mut self, close: &str) -> Option<(Vec<Literal>, bool)> {
         let (mut values, mut comma) = (Vec::new(), false);
         while !self.eat(close) {
@@ -129,7 +129,7 @@ impl<'a> Reader<'a> {
         Some((values, comma))
     }
 
-    /// The whole text: a value, or several with commas between them.
+    /// Parses the whole text: one value, or several values separated by commas.
     fn tuple(&mut self) -> Option<Literal> {
         let first = self.sum()?;
         let mut values = vec![first];
@@ -186,7 +186,7 @@ impl<'a> Reader<'a> {
         } else {
             self.word()?
         };
-        // What is called, indexed or asked for a field is no literal.
+        // A value that is called, indexed or followed by an attribute is not a literal.
         loop {
             let found = if self.eat("(") {
                 self.list(")").map(drop)
@@ -211,7 +211,7 @@ impl<'a> Reader<'a> {
         self.rest = rest;
         let digits = number.replace('_', "");
         if let Ok(whole) = digits.parse::<u128>() {
-            // A zero in front is no number but zero itself.
+            // A number with a leading zero is invalid, unless it is zero.
             let zero = whole == 0 || !digits.starts_with('0');
             return zero.then(|| Literal::Plain(whole.to_string()));
         }
@@ -231,7 +231,7 @@ impl<'a> Reader<'a> {
         Some(name)
     }
 
-    /// A name, or a string with its prefix; strings that stand side by side are one.
+    /// Parses a name, or a string with its prefix. Adjacent strings are joined.
     fn word(&mut self) -> Option<Literal> {
         let mut text: Option<String> = None;
         loop {
@@ -284,7 +284,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// What a backslash begins goes to `out`; what follows it.
+/// Parses an escape sequence after its backslash and appends the result to `out`. Returns the rest of the text.
 fn escape<'a>(rest: &'a str, out: &mut String) -> Option<&'a str> {
     let c = rest.chars().next()?;
     let after = &rest[c.len_utf8()..];
@@ -309,7 +309,7 @@ fn escape<'a>(rest: &'a str, out: &mut String) -> Option<&'a str> {
             let end = rest.find(|c| !('0'..='7').contains(&c)).unwrap_or(rest.len()).min(3);
             (out_char(u32::from_str_radix(&rest[..end], 8).ok()?)?, &rest[end..])
         }
-        // A backslash before anything else is itself.
+        // Before any other character, a backslash stands for itself.
         c => {
             out.push('\\');
             (c, after)

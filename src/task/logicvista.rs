@@ -1,4 +1,4 @@
-//! LogicVista, test.
+//! The task LogicVista, test split.
 
 use super::{Checked, Doc, Prompt, Rows, TaskSpec};
 use crate::config::Mode;

@@ -1,32 +1,32 @@
-//! What answers came to.
+//! Scores of the answers to a question.
 
 use serde_json::{Map, Value};
 
-/// Metrics by their names.
+/// Metrics by name.
 pub type Metrics = Map<String, Value>;
 
-/// What an answer came to.
+/// Score of one answer.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Mark<'a> {
-    /// 1 when it is right.
+    /// 1 if the answer is correct.
     pub acc: f64,
-    /// How well it keeps to the format.
+    /// Score of the format.
     pub format: f64,
-    /// What was taken as the answer.
+    /// Answer that was extracted from the response.
     pub predict_str: &'a str,
 }
 
-/// The marks of one question's answers.
+/// Scores of all answers to one question.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Marks<'a> {
-    /// Of the greedy answer, where there is one.
+    /// Score of the greedy answer, if there is one.
     pub greedy: Option<Mark<'a>>,
-    /// Of the sampled ones.
+    /// Scores of the sampled answers.
     pub sampled: Vec<Mark<'a>>,
 }
 
 impl Marks<'_> {
-    /// All of them, the greedy one first.
+    /// Returns all scores, the greedy one first.
     pub fn all(&self) -> impl Iterator<Item = &Mark<'_>> {
         self.greedy.iter().chain(&self.sampled)
     }

@@ -1,4 +1,4 @@
-//! MathVerse, testmini: the data set's own query.
+//! The task MathVerse, testmini split, with the query contained in the data set.
 
 use super::{Checked, Doc, Prompt, Rows, TaskSpec, written};
 use crate::config::Mode;
@@ -17,7 +17,7 @@ fn prompt(doc: &Doc, _: Mode) -> Checked<Prompt> {
     } else {
         Prompt::picture_then_text(doc.picture("image")?, text, text)
     };
-    // A problem stands there in versions with more and less text.
+    // The data set contains each problem in several versions, with more or less text.
     let cluster = Some(doc.value("problem_index")).filter(|problem| !problem.is_null()).map(written);
     Prompt { cluster, ..prompt }.with_gold(doc, "answer")
 }

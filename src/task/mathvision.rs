@@ -1,4 +1,4 @@
-//! MathVision, test and testmini.
+//! The tasks MathVision, test and testmini splits.
 
 use super::{Checked, Crash, Doc, Prompt, Rows, Stage, TaskSpec, letter, written};
 use crate::config::Mode;
@@ -21,7 +21,7 @@ fn prompt(doc: &Doc, _: Mode) -> Checked<Prompt> {
             "a list, empty for an open question",
         ));
     };
-    // No space behind the instruction: the published task has none.
+    // There is no space after the instruction, as in the published task.
     let text = if options.is_empty() {
         format!("{INSTRUCTION}{}", doc.text("question", "TypeError")?)
     } else {

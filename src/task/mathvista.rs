@@ -1,4 +1,5 @@
-//! MathVista, testmini: the query of its authors, without caption and text of the picture, asked for step by step.
+//! The task MathVista, testmini split: the query of its authors, without caption and text of the image, plus a request
+//! to answer step by step.
 
 use serde_json::Value;
 
@@ -64,7 +65,7 @@ fn query(doc: &Doc) -> Checked<String> {
     Ok(omr_verify::python::strip(&format!("{query}\n{hint}")).to_owned())
 }
 
-/// The letter of the choice that is right, or the answer itself.
+/// Returns the letter of the correct choice, or the answer itself for an open question.
 fn gold(doc: &Doc, mode: Mode) -> Checked<String> {
     if choices(doc).is_empty() || !is_choice(doc) {
         return doc.gold("answer");

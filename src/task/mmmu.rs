@@ -1,4 +1,4 @@
-//! MMMU, validation: questions with up to seven pictures within their text.
+//! The task MMMU, validation split: questions with up to seven images in their text.
 
 use super::interleave::{self, options};
 use super::{Checked, Doc, Prompt, Rows, TaskSpec};

@@ -1,4 +1,4 @@
-//! MMMU-Pro: MMMU's questions with ten options; and as pictures of the whole question.
+//! The tasks of MMMU-Pro: MMMU's questions with ten options, and images that contain the whole question.
 
 use super::interleave::{self, options};
 use super::{Checked, Doc, Prompt, Rows, TaskSpec};
@@ -20,7 +20,8 @@ fn standard(doc: &Doc, mode: Mode) -> Checked<Prompt> {
     interleave::prompt(doc, &text, mode)?.with_gold(doc, "answer")
 }
 
-/// In compat the text stands before the picture and again behind it, and a mark in an option cuts it.
+/// Makes the prompt. In compat the text is placed before and again after the image, and an image mark in an option cuts
+/// the text, as in the published task.
 fn vision(doc: &Doc, mode: Mode) -> Checked<Prompt> {
     let text = format!("{}\n\n{VISION_INSTRUCTION}", options(doc)?);
     let picture = doc.picture("image")?;

@@ -1,5 +1,5 @@
-//! Tasks: rows to prompts, scores and aggregates. The same object serves RL and evaluation; [`TASKS`] is what there
-//! is to measure a model on.
+//! Tasks: convert rows to prompts, score answers and aggregate metrics. RL and evaluation use the same tasks. [`TASKS`]
+//! lists all tasks that a model can be evaluated on.
 
 #![forbid(unsafe_code)]
 

@@ -1,13 +1,14 @@
-//! Published scores, in percent: the results table of OpenMMReasoner's README; its cold start, Qwen2.5-VL-7B and what is
-//! asked without pictures from tables 6 and 8 of its paper (arXiv 2511.16334).
+//! Published scores in percent. Most are from the results table of OpenMMReasoner's README. Those of its cold start, of
+//! Qwen2.5-VL-7B and of the tasks without images are from tables 6 and 8 of its paper (arXiv 2511.16334).
 
-/// Models down, tasks across; a dash where nothing was published.
+/// Table with a row per model and a column per task. A dash marks a score that was not published.
 const TABLE: &str = include_str!("published.tsv");
 
-/// Whose scores `published_omr_7b` of a summary are.
+/// Model whose scores are `published_omr_7b` in a summary.
 pub const OURS: &str = "OMR-7B";
 
-/// The published scores of a task, as shares, with their models' names; OpenMMReasoner's own first.
+/// Returns the published scores of a task as shares, with the names of the models. OpenMMReasoner's own score comes
+/// first.
 pub fn of(task: &str) -> Vec<(&'static str, f64)> {
     let mut lines = TABLE.lines().map(|line| line.split('\t'));
     let Some(column) = lines.next().and_then(|mut heads| heads.position(|head| head == task)) else {
@@ -40,7 +41,8 @@ mod tests {
         for task in TASKS.iter().filter(|task| task.published.is_some()) {
             assert_eq!(of(task.name)[0].0, OURS, "{}", task.name);
         }
-        // A column where the README has it: the project's page has its columns shifted by one.
+        // Checks a column whose position differs: on the project's page the columns are shifted by one, and the table
+        // follows the README.
         assert_eq!(of("wemath_testmini_thinking")[0].1, 0.79);
         let cold = |task| of(task).into_iter().find(|(model, _)| *model == "OMR-7B-ColdStart").unwrap().1;
         assert_eq!(cold("charxiv_val_descriptive_cot"), 76.1 / 100.0);

@@ -1,4 +1,4 @@
-//! What a task offers a recipe: rows, texts for a tokenizer, a small model to begin with, a teacher.
+//! Parts of a task that a recipe needs: rows, texts for a tokenizer, a small initial model and a teacher.
 
 use serde_json::Value;
 use tokio::runtime::Handle;
@@ -11,34 +11,34 @@ use crate::text::Tokenizer;
 /// How a task is taught from nothing.
 #[derive(Clone, Copy)]
 pub struct Recipe {
-    /// How long it takes on the CPU, as the beginning of a sentence.
+    /// Duration on the CPU, as the beginning of a sentence.
     pub takes: &'static str,
-    /// The rows of a run with this seed; equal arguments give equal rows.
+    /// Makes the rows of a run with this seed. Equal arguments give equal rows.
     pub splits: fn(&TaskConfig, u64) -> Result<Splits>,
-    /// Every text the task can produce, to train a tokenizer on.
+    /// Returns every text that the task can produce, for training a tokenizer.
     pub corpus: fn() -> Vec<String>,
-    /// Texts whose words should be single tokens.
+    /// Returns texts whose words should become single tokens.
     pub words: fn() -> Vec<String>,
-    /// `config.json` of its small model.
+    /// Returns the `config.json` of the small model.
     pub model_config: fn(&BaseConfig, &Tokenizer) -> Result<Value>,
-    /// `preprocessor_config.json` of its small model.
+    /// Returns the `preprocessor_config.json` of the small model.
     pub preprocessor_config: fn() -> Value,
-    /// Starts its teacher.
+    /// Starts the teacher.
     pub teacher: fn(&TaskConfig, &Handle) -> Result<Box<dyn Teacher>>,
 }
 
-/// The rows of a run.
+/// Rows of a run.
 pub struct Splits {
     /// Questions for the teacher.
     pub teach: Vec<Row>,
-    /// Questions RL draws from.
+    /// Questions for RL.
     pub train: Vec<Row>,
-    /// Questions measured on, of which no training sees anything.
+    /// Questions for evaluation. No training uses them.
     pub heldout: Vec<Row>,
 }
 
-/// A running teacher; it stops when this is dropped.
+/// A running teacher. It stops when this value is dropped.
 pub trait Teacher {
-    /// Where it answers, and under what name.
+    /// Returns the address and the model name of the teacher.
     fn endpoint(&self) -> EndpointConfig;
 }

@@ -1,4 +1,4 @@
-//! The table of tasks, and how one is found in it.
+//! The table of tasks, and functions that find tasks by name.
 
 use std::path::Path;
 use std::sync::LazyLock;
@@ -59,7 +59,7 @@ const CODE: &[TaskSpec] = &[
     amc::TASK,
 ];
 
-/// Names of several tasks, as the published evaluation has them.
+/// Names that stand for several tasks, as in the published evaluation.
 pub const GROUPS: &[(&str, &[&str])] = &[
     ("aime_agg8", &["aime24", "aime25"]),
     ("mmmu_pro", &["mmmu_pro_standard", "mmmu_pro_vision"]),
@@ -67,7 +67,7 @@ pub const GROUPS: &[(&str, &[&str])] = &[
     ("charxiv", &["charxiv_reasoning", "charxiv_descriptive"]),
 ];
 
-/// The task of a name or alias. Errors name those there are.
+/// Returns the task with a name or alias. The error lists the known tasks.
 pub fn find(name: &str) -> Result<&'static TaskSpec> {
     let known = |task: &&TaskSpec| task.name == name || task.aliases.contains(&name);
     TASKS.iter().find(known).ok_or_else(|| {
@@ -76,7 +76,7 @@ pub fn find(name: &str) -> Result<&'static TaskSpec> {
     })
 }
 
-/// The task of a name that a recipe can teach, and how. Errors name those there are.
+/// Returns the task with this name if a recipe can train on it, and its recipe. The error lists such tasks.
 pub fn taught(name: &str) -> Result<(&'static TaskSpec, &'static Recipe)> {
     let taught = || TASKS.iter().filter_map(|task| Some((task, task.recipe.as_ref()?)));
     taught().find(|(task, _)| task.name == name).ok_or_else(|| {
@@ -85,7 +85,7 @@ pub fn taught(name: &str) -> Result<(&'static TaskSpec, &'static Recipe)> {
     })
 }
 
-/// The tasks of names, aliases and groups, each once, in their order. Errors name those there are.
+/// Returns the tasks for names, aliases and groups, each once, in the given order. The error lists the known tasks.
 pub fn named(names: &[String]) -> Result<Vec<&'static TaskSpec>> {
     let mut tasks: Vec<&'static TaskSpec> = Vec::new();
     for name in names {
@@ -101,7 +101,7 @@ pub fn named(names: &[String]) -> Result<Vec<&'static TaskSpec>> {
     Ok(tasks)
 }
 
-/// Reads a task file. Errors name the file and the key, also where a task of the table has its name.
+/// Reads a task file. Errors name the file and the key. It is also an error if a built-in task has the same name.
 pub fn open_file(path: &Path) -> Result<TaskFile> {
     TaskFile::open(path, |name| find(name).ok().map(|known| known.name))
 }

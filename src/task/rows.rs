@@ -1,4 +1,4 @@
-//! Questions with a way to score answers to them.
+//! Questions together with a way to score answers to them.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -10,18 +10,18 @@ use crate::error::{Error, Result};
 use crate::reward::{Item, OnScored, Scorer};
 use omr_verify::{extract, python};
 
-/// Questions with a way to score answers to them.
+/// Questions together with a way to score answers to them.
 pub trait Task: Send + Sync {
-    /// The task's name.
+    /// Returns the name of the task.
     fn name(&self) -> &str;
-    /// The questions.
+    /// Returns the questions.
     fn rows(&self) -> &[Row];
-    /// Scores a response to `row`, one of [`Task::rows`]: `on_scored` has the score at once or, where a judge or a
-    /// command decides, later and on another thread.
+    /// Scores a response to `row`, one of [`Task::rows`]. `on_scored` receives the score immediately. If a judge or a
+    /// command decides, it receives the score later and on another thread.
     fn score(&self, row: &Row, response: String, on_scored: OnScored);
 }
 
-/// Questions whose answers are held against the row's ground truth.
+/// Questions whose answers are compared with the row's ground truth.
 pub struct VerifiedRows {
     name: String,
     rows: Vec<Row>,
@@ -29,7 +29,7 @@ pub struct VerifiedRows {
 }
 
 impl VerifiedRows {
-    /// A task of `rows`, scored by `scorer`. Errors, naming the row, when one has no ground truth.
+    /// Makes a task of `rows`, scored by `scorer`. It is an error, which names the row, if a row has no ground truth.
     pub fn scored_by(name: impl Into<String>, rows: Vec<Row>, scorer: Arc<Scorer>) -> Result<VerifiedRows> {
         rows.iter().try_for_each(labelled)?;
         Ok(VerifiedRows { name: name.into(), rows, scorer })
@@ -57,7 +57,8 @@ impl Task for VerifiedRows {
     }
 }
 
-/// A response to `row`, to be scored. The judge is told what the row says it is told, or its question.
+/// Makes the scoring item of a response to `row`. The judge receives the row's `judge_question` if it exists, otherwise
+/// the question of the row.
 fn item(row: &Row, response: String) -> Item {
     let question = match row.extra.get("judge_question") {
         Some(told) => told.as_str().map(str::to_owned),
@@ -67,8 +68,8 @@ fn item(row: &Row, response: String) -> Item {
 }
 
 impl TaskSpec {
-    /// Gives the task's questions to `take`, as prompts with their right answers, one after another. Errors name the file
-    /// and the row.
+    /// Passes the task's questions to `take`, as prompts with their correct answers, one after another. Errors name the
+    /// file and the row.
     pub fn questions(&self, source: &Source, take: Take) -> Result<()> {
         let prompt = match self.rows {
             Rows::Made(rows) => return rows(self, source, take),
@@ -79,7 +80,7 @@ impl TaskSpec {
     }
 }
 
-/// The questions of a task of the table, read as they are needed.
+/// Questions of a built-in task, read when they are needed.
 pub struct TaskRows<'a> {
     /// The task.
     pub spec: &'static TaskSpec,
@@ -88,7 +89,7 @@ pub struct TaskRows<'a> {
     scored: Scored,
 }
 
-/// How answers to a task's questions are scored.
+/// Settings for scoring the answers to a task's questions.
 #[derive(Clone)]
 struct Scored {
     spec: &'static TaskSpec,
@@ -101,15 +102,15 @@ impl Scored {
     fn item(&self, row: &Row, response: &str) -> Item {
         let stripped =
             if self.strip_thinking { extract::strip_think(response, self.mode) } else { response.to_owned() };
-        // The published evaluation hands stripped texts on; rows of one's own are scored as in training.
+        // The published evaluation strips the text before scoring. Answers to other rows are scored as in training.
         let response = if self.spec.hub.is_some() { python::strip(&stripped).to_owned() } else { stripped };
         item(row, response)
     }
 }
 
 impl<'a> TaskRows<'a> {
-    /// The first `limit` questions. `scorer` scores answers, where `strip_thinking` says so without their
-    /// thinking.
+    /// Selects the first `limit` questions. `scorer` scores the answers. With `strip_thinking`, the thinking part is
+    /// removed before scoring.
     pub fn new(
         spec: &'static TaskSpec,
         source: Source<'a>,
@@ -121,9 +122,9 @@ impl<'a> TaskRows<'a> {
         TaskRows { spec, source, limit: limit.unwrap_or(usize::MAX), scored }
     }
 
-    /// Reads the questions and gives them to `take` with their numbers in the task, one after another, until it breaks
-    /// off. In compat, rows that the published evaluation ends with an error on are given as that; in strict the first is
-    /// an error. True when there may be more questions than were given.
+    /// Reads the questions and passes them to `take` with their numbers in the task, one after another, until it
+    /// breaks. Rows on which the published evaluation ends with an error are passed as `Err` in compat. In strict, the
+    /// first such row is an error. Returns true if there may be more questions than were passed.
     pub fn each(&self, mut take: impl FnMut(u64, Checked<Row>) -> Result<ControlFlow<()>>) -> Result<bool> {
         let (mut given, mut limited) = (0, false);
         self.spec.questions(&self.source, &mut |asked| {
@@ -140,13 +141,13 @@ impl<'a> TaskRows<'a> {
         Ok(limited)
     }
 
-    /// How prompts are made and answers scored.
+    /// Returns the mode for prompts and scoring.
     pub fn mode(&self) -> Mode {
         self.source.mode
     }
 
-    /// The questions in memory, for where the same are asked again and again; in compat without those that the published
-    /// evaluation ends with an error on.
+    /// Loads the questions into memory, for callers that use them repeatedly. In compat, questions on which the
+    /// published evaluation ends with an error are left out.
     pub fn load(&self) -> Result<LoadedRows> {
         let mut rows = Vec::new();
         self.each(|_, row| {
@@ -156,18 +157,18 @@ impl<'a> TaskRows<'a> {
         Ok(LoadedRows { rows, scored: self.scored.clone() })
     }
 
-    /// A response as it is to be scored.
+    /// Makes the scoring item of a response.
     pub fn item(&self, row: &Row, response: &str) -> Item {
         self.scored.item(row, response)
     }
 
-    /// Who scores.
+    /// Returns the scorer.
     pub fn scorer(&self) -> &Scorer {
         &self.scored.scorer
     }
 }
 
-/// The questions of a task of the table, in memory.
+/// Questions of a built-in task, in memory.
 pub struct LoadedRows {
     rows: Vec<Row>,
     scored: Scored,

@@ -1,4 +1,4 @@
-//! Python's `random.seed` and `random.shuffle`: the published order of GPQA's options is theirs.
+//! Python's `random.seed` and `random.shuffle`, which determine the published order of GPQA's options.
 
 const N: usize = 624;
 const M: usize = 397;
@@ -10,7 +10,7 @@ pub struct Random {
 }
 
 impl Random {
-    /// `random.seed(seed)`.
+    /// Seeds the generator like `random.seed(seed)`.
     pub fn seed(seed: u64) -> Random {
         let words = [seed as u32, (seed >> 32) as u32];
         let key = if words[1] == 0 { &words[..1] } else { &words[..] };
@@ -69,7 +69,7 @@ impl Random {
         }
     }
 
-    /// `random.shuffle(items)`.
+    /// Shuffles like `random.shuffle(items)`.
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
         for i in (1..items.len()).rev() {
             items.swap(i, self.below(i as u32 + 1));
@@ -96,7 +96,7 @@ mod tests {
         assert_eq!(items, SHUFFLED);
     }
 
-    /// `random.getrandbits(32)` of Python 3.11, three times.
+    /// The first three values of `random.getrandbits(32)` in Python 3.11, for several seeds.
     const WORDS: [(u64, [u32; 3]); 4] = [
         (0, [3_626_764_237, 1_654_615_998, 3_255_389_356]),
         (1, [577_090_037, 2_444_712_010, 3_639_700_191]),

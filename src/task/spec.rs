@@ -1,4 +1,4 @@
-//! What a task is, and what it makes its questions from.
+//! The description of a task: the source of its questions, its prompts and its metrics.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -16,41 +16,41 @@ use crate::error::Result;
 /// A task: where its questions come from, what its answers are worth, what has been published.
 #[derive(Clone, Copy)]
 pub struct TaskSpec {
-    /// The name, in summaries and samples: that of the published evaluation.
+    /// Name in summaries and samples, which is the name in the published evaluation.
     pub name: &'static str,
-    /// Other names it is asked for by: lmms-eval's own and plain ones.
+    /// Other accepted names: those of lmms-eval and short ones.
     pub aliases: &'static [&'static str],
-    /// What it is, in a line.
+    /// Description in one line.
     pub about: &'static str,
     /// The data set its rows come from, where that is one of the hub.
     pub hub: Option<&'static Hub<'static>>,
     /// How its questions are made.
     pub rows: Rows,
-    /// Which answers are asked for.
+    /// Answers to generate per question.
     pub answers: Answers,
-    /// Where an answer is cut when the user names no bound.
+    /// Default maximum length of an answer, in tokens.
     pub max_new_tokens: usize,
-    /// One question's metrics, from the marks of its answers.
+    /// Computes the metrics of a question from the scores of its answers.
     pub score: fn(&Row, &Marks, Mode) -> Checked<Metrics>,
-    /// The task's metrics, from those of its questions.
+    /// Computes the metrics of the task from those of its questions.
     pub aggregate: fn(&[Counted], Mode) -> Vec<Metric>,
-    /// The metric that is published of other models; see [`super::published::of`].
+    /// Metric for which scores of other models are published, see [`super::published::of`].
     pub published: Option<&'static str>,
-    /// How `omr recipe` teaches it; none where it is only measured.
+    /// Functions with which `omr recipe` trains on the task. `None` if the task is only for evaluation.
     pub recipe: Option<Recipe>,
 }
 
 /// How the questions of a task are made.
 #[derive(Clone, Copy)]
 pub enum Rows {
-    /// From each row of the data set of the hub, as this function makes one.
+    /// The function makes one question from each row of the hub data set.
     OfHub(fn(&Doc, Mode) -> Checked<Prompt>),
-    /// As this function gives them, one after another. Errors name the file and the row.
+    /// The function passes the questions to `take`, one after another. Errors name the file and the row.
     Made(fn(&TaskSpec, &Source, Take) -> Result<()>),
 }
 
 impl TaskSpec {
-    /// A task that the published evaluation has: one greedy answer to each question, its accuracy published.
+    /// Properties of a task of the published evaluation: one greedy answer per question, published accuracy.
     pub const DEFAULT: TaskSpec = TaskSpec {
         name: "",
         aliases: &[],
@@ -66,55 +66,55 @@ impl TaskSpec {
     };
 }
 
-/// A benchmark of the user's own.
+/// A user-defined benchmark.
 pub trait OwnRows: Sync {
-    /// Gives the questions to `take`, one after another. Errors name the file and the row.
+    /// Passes the questions to `take`, one after another. Errors name the file and the row.
     fn rows(&self, take: Take) -> Result<()>;
 }
 
-/// Takes questions one after another, and says whether it wants more.
+/// Callback that receives questions one after another and returns whether to continue.
 pub type Take<'a> = &'a mut dyn FnMut(Asked) -> Result<ControlFlow<()>>;
 
-/// A question, or why the published evaluation has none there.
+/// A question, or the error with which the published evaluation ends on it.
 pub struct Asked {
-    /// Its number in the task, from 0.
+    /// Number of the question in the task, from 0.
     pub index: usize,
-    /// File and row.
+    /// File and row, for error messages.
     pub place: String,
     /// The question.
     pub row: Checked<Row>,
 }
 
-/// Which answers a task asks for.
+/// Answers that a task generates per question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answers {
-    /// As the config says: a greedy one, and so many at temperature 1.
+    /// The answers that the config requests: optionally a greedy one, and a number of answers at temperature 1.
     AsConfigured,
-    /// One, greedily.
+    /// One greedy answer.
     Greedy,
-    /// So many at temperature 1.
+    /// This number of answers at temperature 1.
     Sampled(usize),
 }
 
-/// What a task makes its questions from.
+/// Inputs from which a task makes its questions.
 #[derive(Clone, Copy)]
 pub struct Source<'a> {
-    /// Rows in RL form, for tasks of one's own rows.
+    /// Rows in RL form, for tasks that use the user's rows.
     pub datasets: &'a [DatasetConfig],
-    /// The folder the user named for the tasks' files.
+    /// Folder with the tasks' files, given by the user.
     pub folder: Option<&'a Path>,
-    /// How prompts are made and scored.
+    /// Mode for prompts and scoring.
     pub mode: Mode,
-    /// The run's seed.
+    /// Seed of the run.
     pub seed: u64,
-    /// Seed of the order of options, where a task draws one.
+    /// Seed for the order of options, used by tasks that draw one.
     pub shuffle_seed: u64,
-    /// One's own benchmark.
+    /// The user-defined benchmark.
     pub file: Option<&'a dyn OwnRows>,
 }
 
 impl Source<'_> {
-    /// Returns what `config` names, without a benchmark of one's own.
+    /// Returns what `config` names, without a task file.
     pub fn of(config: &EvalConfig) -> Source<'_> {
         let EvalConfig { data, data_dir, mode, seed, shuffle_seed, .. } = config;
         let (mode, seed, shuffle_seed) = (*mode, *seed, *shuffle_seed);
@@ -122,5 +122,5 @@ impl Source<'_> {
     }
 }
 
-/// Where the published evaluation cuts answers.
+/// Maximum length of an answer in the published evaluation, in tokens.
 pub const PUBLISHED_MAX_NEW_TOKENS: usize = 49_152;

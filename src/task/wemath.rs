@@ -1,5 +1,5 @@
-//! We-Math, testmini: problems of two and three steps with the steps as questions of their own; its four-way score in
-//! the loose and the strict reading.
+//! The task We-Math, testmini split: problems of two and three steps, whose steps are also separate questions. Its
+//! metric is the four-way score in a loose and a strict form.
 
 use serde_json::json;
 
@@ -22,13 +22,14 @@ fn prompt(doc: &Doc, _: Mode) -> Checked<Prompt> {
     let text = format!("{}\n{}", doc.text("question", "TypeError")?, doc.text("option", "TypeError")?);
     let prompt = Prompt::picture_then_text(doc.picture("image_path")?, python::strip(&text), &text);
     let extra = ["ID", "key"].map(|column| (column.to_owned(), doc.value(column).clone()));
-    // The steps of a problem and the problem itself.
+    // The steps of a problem and the problem itself form one cluster.
     let steps = doc.written("key").split('_').next().unwrap_or_default().to_owned();
     let cluster = Some(format!("{steps} {}", doc.written("ID")));
     Prompt { extra: extra.into_iter().collect(), cluster, ..prompt }.with_gold(doc, "answer")
 }
 
-/// In compat a question counts as right when the sum over its answers is 1: of two right ones that is wrong.
+/// Scores a question. In compat it counts as correct if the sum over its answers is 1, so two correct answers count as
+/// wrong.
 fn score(row: &Row, marks: &Marks, mode: Mode) -> Checked<Metrics> {
     let mut metrics = aggregate::accuracy_and_format(row, marks, mode)?;
     let acc = match mode {

@@ -1,4 +1,4 @@
-//! CharXiv, validation: charts of papers, with questions that take reasoning and questions that describe.
+//! The tasks of CharXiv, validation split: charts from papers, with reasoning questions and descriptive questions.
 
 use std::ops::ControlFlow;
 use std::sync::LazyLock;
@@ -30,7 +30,7 @@ static INSTRUCTIONS: LazyLock<Instructions> =
 pub const REASONING_TASK: TaskSpec =
     TaskSpec { name: "charxiv_val_reasoning_cot", rows: Rows::OfHub(reasoning), ..TaskSpec::DEFAULT };
 
-/// Questions that describe, four to a chart.
+/// The descriptive questions, four per chart.
 pub const DESCRIPTIVE_TASK: TaskSpec = TaskSpec {
     name: "charxiv_val_descriptive_cot",
     rows: Rows::Made(descriptive_rows),
@@ -39,7 +39,7 @@ pub const DESCRIPTIVE_TASK: TaskSpec = TaskSpec {
     ..REASONING_TASK
 };
 
-/// Questions to a chart, and how often the published task repeats the data set.
+/// Number of questions per chart, and number of times that the published task repeats the data set.
 const QUESTIONS: usize = 4;
 
 fn with_demands(question: &str, demands: &[String]) -> String {
@@ -47,7 +47,7 @@ fn with_demands(question: &str, demands: &[String]) -> String {
     python::strip(&format!("{question}{lines}")).to_owned()
 }
 
-/// The published tasks tell the judge no question.
+/// Makes a prompt. In compat the judge receives no question, as in the published tasks.
 fn prompt(doc: &Doc, text: String, mode: Mode) -> Checked<Prompt> {
     let prompt = Prompt::picture_then_text(doc.picture("image")?, &text, &text);
     Ok(Prompt { question: prompt.question.filter(|_| mode == Mode::Strict), ..prompt })
@@ -70,7 +70,8 @@ fn reasoning(doc: &Doc, mode: Mode) -> Checked<Prompt> {
     prompt(doc, with_demands(&doc.written("reasoning_q"), demands), mode)?.with_gold(doc, "reasoning_a")
 }
 
-/// What is demanded of a number, from the decimal places of the right one: the characters between its first two points.
+/// Returns the instruction for a numeric answer. It contains the number of decimal places of `answer`, counted as the
+/// characters between its first two points.
 pub fn demanded_number(answer: &str) -> String {
     match answer.split('.').nth(1) {
         None => "Your final answer must be an exact integer.".to_owned(),
@@ -78,8 +79,8 @@ pub fn demanded_number(answer: &str) -> String {
     }
 }
 
-/// In compat the whole data set four times over, with the question whose number is the row's index by four; in strict
-/// the four questions of each chart.
+/// Makes the rows of the descriptive task. In compat the whole data set is repeated four times, and each row gets the
+/// question with the number `index % 4 + 1`. In strict each chart gets its four questions.
 fn descriptive_rows(spec: &TaskSpec, source: &Source, take: Take) -> Result<()> {
     let mut index = 0;
     let mut ask = |doc: &Doc, number: Option<usize>| -> Result<ControlFlow<()>> {
@@ -120,7 +121,8 @@ fn descriptive(doc: &Doc, number: usize, mode: Mode) -> Checked<Prompt> {
     Ok(prompt)
 }
 
-/// The descriptive question `id` about a part of a figure: `[row, column]`, where row 0 is the only one, or its name.
+/// Returns the descriptive question with number `id`, about a part of a figure. `place` is `[row, column]`, where row 0
+/// means that there is only one plot, or the name of the part.
 pub fn question(id: &Value, place: &Value) -> Checked<String> {
     let refuse = |class, found: String, expected: &str| Crash::new(Stage::ProcessDocs, class, found, expected);
     let known = id.as_u64().and_then(|id| INSTRUCTIONS.descriptive.get((id as usize).wrapping_sub(1)));

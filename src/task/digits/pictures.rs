@@ -1,4 +1,4 @@
-//! Real handwritten digits, and pictures composed of two of them.
+//! Real handwritten digits, and images composed of two of them.
 
 use std::io::Read;
 use std::ops::Range;
@@ -9,36 +9,36 @@ use image::{ExtendedColorType, ImageEncoder};
 
 use crate::error::{Error, Result};
 
-/// Side of a digit in a picture, in pixels.
+/// Side of a digit in an image, in pixels.
 pub const SIDE: usize = 28;
-/// Side of a digit as it was recorded.
+/// Side of a digit in the data file, in pixels.
 const RECORDED: usize = 8;
-/// Largest value as recorded.
+/// Largest pixel value in the data file.
 const DEEPEST: f32 = 16.0;
 const EMBEDDED: &[u8] = include_bytes!("../../../data/digits/digits.csv.gz");
 
-/// The digits that no training sees: the last 400.
+/// Digits that are never used for training: the last 400.
 pub const HELD_OUT: Range<usize> = 1397..1797;
-/// The digits of training when a reported run is measured on [`HELD_OUT`].
+/// Training digits of a run that is evaluated on [`HELD_OUT`].
 pub const TRAIN: Range<usize> = 0..1397;
-/// The digits settings are chosen on, after training on [`TUNING_TRAIN`].
+/// Evaluation digits while settings are tuned, after training on [`TUNING_TRAIN`].
 pub const TUNING: Range<usize> = 997..1397;
-/// The digits of training while settings are chosen.
+/// Training digits while settings are tuned.
 pub const TUNING_TRAIN: Range<usize> = 0..997;
 
-/// One digit, 28 x 28, ink bright.
+/// Pixels of one digit, 28 x 28. Ink is bright.
 pub type Pixels = [u8; SIDE * SIDE];
 
-/// A digit and what it is.
+/// An image of a digit with its label.
 #[derive(Clone)]
 pub struct Digit {
-    /// Row-major.
+    /// Pixels in row-major order.
     pub pixels: Pixels,
-    /// 0 to 9.
+    /// The digit, 0 to 9.
     pub label: u8,
 }
 
-/// All 1,797 digits, in their order, scaled to 28 x 28.
+/// Loads all 1,797 digits in the order of the file, scaled to 28 x 28.
 pub fn load() -> Result<Vec<Digit>> {
     let broken = |what: String| Error::format("data/digits/digits.csv.gz", what);
     let mut text = String::new();
@@ -59,7 +59,7 @@ pub fn load() -> Result<Vec<Digit>> {
     Ok(digits)
 }
 
-/// Bilinear, pixel centres at halves, edges repeated.
+/// Scales a digit bilinearly. Pixel centres are at half-integers, and edges are repeated.
 fn scale(recorded: &[u8]) -> Pixels {
     let weights = |i: usize| {
         let at = ((i as f32 + 0.5) * RECORDED as f32 / SIDE as f32 - 0.5).clamp(0.0, (RECORDED - 1) as f32);
@@ -81,7 +81,7 @@ fn scale(recorded: &[u8]) -> Pixels {
     out
 }
 
-/// The digit moved by (dx, dy) pixels; what comes in from outside is background.
+/// Moves a digit by (dx, dy) pixels. Pixels from outside are background.
 pub fn shifted(pixels: &Pixels, [dx, dy]: [i32; 2]) -> Pixels {
     let mut out = [0; SIDE * SIDE];
     let side = SIDE as i32;
@@ -96,7 +96,7 @@ pub fn shifted(pixels: &Pixels, [dx, dy]: [i32; 2]) -> Pixels {
     out
 }
 
-/// Two digits side by side as a grey PNG of 56 x 28.
+/// Encodes two digits side by side as a grey PNG of 56 x 28.
 pub fn png(left: &Pixels, right: &Pixels) -> Result<Vec<u8>> {
     let mut grey = [0; 2 * SIDE * SIDE];
     for (y, row) in grey.chunks_exact_mut(2 * SIDE).enumerate() {

@@ -1,19 +1,19 @@
-//! What is asked about two digits, and how answers to it are worded.
+//! The questions about two digits, and the wording of answers to them.
 
-/// What is asked.
+/// A kind of question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Question {
-    /// a + b
+    /// Sum: a + b
     Sum,
-    /// |a - b|
+    /// Difference: |a - b|
     Difference,
-    /// max(a, b)
+    /// Larger digit: max(a, b)
     Larger,
-    /// The number the two digits form.
+    /// Number that the two digits form: 10 a + b
     Read,
 }
 
-/// How an answer is worded: careful answers say what they see and compute, hasty ones do not.
+/// Wording of an answer. Careful answers state the digits and the computation, hasty ones do not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Style {
     /// "I see 3 and 5. ..."
@@ -24,7 +24,7 @@ pub enum Style {
     Hasty,
 }
 
-/// Every phrasing of every question.
+/// The phrasings of all questions.
 pub const PHRASINGS: [(Question, [&str; 2]); 4] = [
     (Question::Sum, ["What is the sum of the two digits?", "Add the two digits."]),
     (Question::Difference, ["What is the difference of the two digits?", "How far apart are the two digits?"]),
@@ -33,7 +33,7 @@ pub const PHRASINGS: [(Question, [&str; 2]); 4] = [
 ];
 
 impl Question {
-    /// The name in `extra_info.kind`.
+    /// Returns the name of the question in `extra_info.kind`.
     pub fn name(self) -> &'static str {
         match self {
             Question::Sum => "sum",
@@ -43,13 +43,13 @@ impl Question {
         }
     }
 
-    /// The question a text asks, if it is one of ours.
+    /// Returns the question that a text asks, or `None` for an unknown text.
     pub fn parse(text: &str) -> Option<Question> {
         let text = text.trim();
         PHRASINGS.iter().find(|(_, phrasings)| phrasings.contains(&text)).map(|&(question, _)| question)
     }
 
-    /// The right answer for the digits `a` and `b`.
+    /// Returns the correct answer for the digits `a` and `b`.
     pub fn answer(self, [a, b]: [u8; 2]) -> u8 {
         match self {
             Question::Sum => a + b,
@@ -59,7 +59,7 @@ impl Question {
         }
     }
 
-    /// A wrong answer of the kind people give; `which` chooses among them.
+    /// Returns a wrong answer of a kind that people give. `which` selects one of them.
     pub fn slip(self, digits @ [a, b]: [u8; 2], which: u64) -> u8 {
         let right = self.answer(digits);
         let off = |n: u8| if which.is_multiple_of(2) || n == 0 { n + 1 } else { n - 1 };
@@ -70,7 +70,7 @@ impl Question {
         }
     }
 
-    /// The thinking that leads from the digits to `result`.
+    /// Returns the reasoning text that leads from the digits to `result`.
     pub fn thinking(self, style: Style, [a, b]: [u8; 2], result: u8) -> String {
         let seen = match style {
             Style::CarefulSee => format!("I see {a} and {b}."),
@@ -86,7 +86,8 @@ impl Question {
     }
 }
 
-/// Every text the task can produce, for training a tokenizer: questions, and answers to them in every style.
+/// Returns every text that the task can produce, for training a tokenizer: questions, and answers to them in every
+/// style.
 pub fn corpus() -> Vec<String> {
     let mut texts = Vec::new();
     for (question, phrasings) in PHRASINGS {
@@ -102,7 +103,8 @@ pub fn corpus() -> Vec<String> {
     texts
 }
 
-/// Texts whose words should be single tokens: every question and wording, and what the chat template writes.
+/// Returns texts whose words should become single tokens: every question and wording, and the fixed parts of the chat
+/// template.
 pub fn words() -> Vec<String> {
     let mut words: Vec<String> = PHRASINGS.iter().flat_map(|(_, texts)| texts).map(|t| (*t).to_owned()).collect();
     for (question, _) in PHRASINGS {

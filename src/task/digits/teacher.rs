@@ -1,8 +1,8 @@
-//! The teacher of the digits task: an OpenAI-compatible server that knows only what a request says.
+//! The teacher of the digits task: an OpenAI-compatible server that receives no information except the requests.
 //!
-//! It decodes the picture, reads each digit by its nearest neighbour among the training digits, and answers as
-//! people do: mostly carefully, sometimes hastily, sometimes wrong, sometimes out of form. What it answers is decided
-//! by the request alone (its messages and its `seed`), so that concurrency cannot change a run.
+//! The teacher decodes the image, classifies each digit by its nearest neighbour among the training digits, and answers
+//! like people: mostly carefully, sometimes hastily, sometimes with a wrong result, sometimes in a wrong format. The
+//! answer depends only on the request (its messages and its `seed`), so concurrency cannot change a run.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -27,26 +27,26 @@ use crate::image::{Limits, Rgb};
 use crate::philox::{Purpose, Random};
 use crate::task::digits::{self, Digit, Pixels, Question, SIDE, Style, shifted};
 
-/// The name it serves.
+/// Model name that the server reports.
 pub const MODEL: &str = "digits-teacher";
 
-/// Neighbours by coarse distance that are looked at closely.
+/// Number of nearest candidates by coarse distance that are compared exactly.
 const CANDIDATES: usize = 24;
-/// Side of the blocks coarse distances are taken over, and their number in a row.
+/// Side in pixels of the blocks that coarse distances are computed on, and number of blocks per row.
 const BLOCK: usize = 4;
 const BLOCKS: usize = SIDE / BLOCK;
 
 type Coarse = [u16; BLOCKS * BLOCKS];
 
-/// A running teacher; it stops when this is dropped.
+/// A running teacher. It stops when this value is dropped.
 pub struct Teacher {
     address: SocketAddr,
     server: JoinHandle<()>,
 }
 
 impl Teacher {
-    /// Starts a teacher on a free port of the loopback, within the runtime it is called in. It knows the digits of
-    /// `training` and their labels, no others; a shift of up to `shift` pixels does not confuse it.
+    /// Starts a teacher on a free port of the loopback interface, in the current runtime. It uses only the digits of
+    /// `training` with their labels. It recognises digits that are shifted by up to `shift` pixels.
     pub async fn start(config: &TeacherConfig, training: Range<usize>, shift: u32) -> Result<Teacher> {
         let failed = |e: std::io::Error| Error::Server { url: "http://127.0.0.1".to_owned(), what: e.to_string() };
         let known = digits::load()?.drain(training).map(|digit| (coarse(&digit.pixels), digit)).collect();
@@ -58,17 +58,17 @@ impl Teacher {
             .route("/v1/models", get(|| async { Json(json!({"object": "list", "data": [{"id": MODEL}]})) }))
             .with_state(desk);
         let listener = listener.tap_io(|tcp| {
-            // An answer is one small packet: it must not wait for the next.
+            // An answer is one small packet, which must not wait for the next one.
             let _ = tcp.set_nodelay(true);
         });
         let server = tokio::spawn(async move {
-            // Serving ends with the task; accepting is retried inside.
+            // The server ends with the task. Failures to accept are retried inside.
             let _ = axum::serve(listener, routes).await;
         });
         Ok(Teacher { address, server })
     }
 
-    /// The address up to `/v1`.
+    /// Returns the address up to `/v1`.
     pub fn base_url(&self) -> String {
         format!("http://{}/v1", self.address)
     }
@@ -86,12 +86,12 @@ impl Drop for Teacher {
     }
 }
 
-/// What the teacher has at hand.
+/// State shared by all requests.
 struct Desk {
     config: TeacherConfig,
     shift: i32,
     known: Vec<(Coarse, Digit)>,
-    /// What was read in pictures seen before, by hash of the request's picture.
+    /// Digits recognised in earlier images, by the hash of the request's image.
     read: Mutex<HashMap<blake3::Hash, [u8; 2]>>,
 }
 
@@ -129,7 +129,7 @@ async fn complete(State(desk): State<Arc<Desk>>, request: axum::body::Bytes) -> 
     }
 }
 
-/// The parts of the last user message.
+/// Returns the parts of the last user message.
 fn parts(request: &Request) -> &[Value] {
     let user = request.messages.iter().rev().find(|m| m["role"] == "user");
     user.and_then(|m| m["content"].as_array()).map_or(&[], Vec::as_slice)
@@ -156,7 +156,7 @@ impl Desk {
         name.update(picture.as_bytes()).update(text.as_bytes());
         let digest = name.finalize();
         let (asked, _) = digest.as_bytes().split_first_chunk::<8>().expect("a hash has 32 bytes");
-        // The seed is the request's, the counter names its content.
+        // The seed comes from the request, and the counter is a hash of its content.
         let mut random = Random::new(request.seed, Purpose::Teacher, u64::from_le_bytes(*asked));
         Ok(self.say(question, seen, &mut random))
     }
@@ -200,7 +200,8 @@ impl Desk {
         Ok(digits)
     }
 
-    /// The label of the nearest known digit, in any shift: a coarse look at all, a close one at the best.
+    /// Returns the label of the nearest known digit over all shifts. Coarse distances to all digits select the
+    /// candidates, which are then compared exactly.
     fn nearest(&self, pixels: &Pixels) -> u8 {
         let glance = coarse(pixels);
         let mut order: Vec<(u32, usize)> = self
