@@ -1,5 +1,5 @@
-//! Which answers a task is measured by, and the store that keeps them: each by who answers, what is asked and how, so
-//! that a run killed at any moment goes on with what is missing.
+//! Defines which answers a task requires, and stores them. The key of an answer consists of the model, the content of
+//! the question and the sampling settings, so a run that is killed at any moment continues with the missing answers.
 
 use std::sync::Arc;
 
@@ -12,26 +12,26 @@ use crate::error::{Error, Result};
 use crate::ops::sample::SamplingParams;
 use crate::task::{Answers, Crash, TaskSpec};
 
-/// What lmms-eval's vLLM back-end samples with where a task says nothing: the published AIME figures are drawn so.
+/// Default top_p of lmms-eval's vLLM back-end. The published AIME scores were sampled with it.
 const PUBLISHED_TOP_P: f32 = 0.95;
 
-/// The answers asked for to each question: a greedy one, or none, then those at temperature 1.
+/// Answers required per question: at most one greedy answer, then those at temperature 1.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted {
-    /// Greedy answers: 1 or 0.
+    /// Number of greedy answers: 1 or 0.
     pub greedy: usize,
-    /// Answers at temperature 1.
+    /// Number of answers at temperature 1.
     pub sampled: usize,
-    /// Most tokens of an answer.
+    /// Maximum number of tokens of an answer.
     pub max_tokens: usize,
-    /// Of those at temperature 1.
+    /// Top-p of the answers at temperature 1.
     pub top_p: f32,
     /// Seed of sampling.
     pub seed: u64,
 }
 
 impl Wanted {
-    /// What a config wants of a task.
+    /// Returns the answers that a config requires of a task.
     pub fn of(spec: &TaskSpec, config: &EvalConfig) -> Wanted {
         let (greedy, sampled) = match spec.answers {
             Answers::AsConfigured => (usize::from(config.greedy), config.repeats),
@@ -51,7 +51,7 @@ impl Wanted {
         self.greedy + self.sampled
     }
 
-    /// How answer `k` is drawn.
+    /// Returns the sampling parameters of answer `k`.
     pub fn sampling(&self, k: usize) -> SamplingParams {
         match k < self.greedy {
             true => SamplingParams { top_p: self.top_p, ..SamplingParams::greedy() },
@@ -59,29 +59,29 @@ impl Wanted {
         }
     }
 
-    /// The number of answer `k` among those at temperature 1; nothing for the greedy one.
+    /// Returns the index of answer `k` among those at temperature 1, or `None` for the greedy answer.
     pub fn rollout(&self, k: usize) -> Option<usize> {
         k.checked_sub(self.greedy)
     }
 }
 
-/// A task's questions, the answers wanted, and those there are.
+/// Questions of a task, the required answers, and the store with the existing ones.
 pub struct Asked<'a> {
     /// The task.
     pub spec: &'static TaskSpec,
-    /// Its questions.
+    /// Questions of the task.
     pub survey: &'a Survey,
-    /// The answers.
+    /// Required answers per question.
     pub wanted: Wanted,
-    /// Who answers.
+    /// Identity of the model or server that answers.
     pub who: &'a str,
-    /// Where they are kept.
+    /// Store of the answers.
     pub store: &'a Arc<RunStore>,
 }
 
 impl Asked<'_> {
-    /// The key of answer `k` to question `i`. What is drawn at random depends on the question's number in the task, the
-    /// answer's number and the seed, whatever else is asked.
+    /// Returns the key of answer `k` to question `i`. Random numbers depend only on the question's number in the task,
+    /// the answer's number and the seed, not on other requests.
     pub fn key(&self, i: usize, k: usize) -> Key {
         let Wanted { max_tokens, top_p, seed, .. } = self.wanted;
         let how = match self.wanted.rollout(k) {
@@ -94,13 +94,13 @@ impl Asked<'_> {
         Key::new(self.who, &self.survey.contents[i], &how)
     }
 
-    /// Names answer `k` to question `i`, for people.
+    /// Returns a name of answer `k` to question `i` for messages.
     pub fn label(&self, i: usize, k: usize) -> String {
         let of = self.wanted.rollout(k).map_or_else(|| "greedy".to_owned(), |rollout| format!("sample {rollout}"));
         format!("{} index {} {of}", self.spec.name, self.survey.indices[i])
     }
 
-    /// The numbers of the answers to question `i` that are not there.
+    /// Returns the numbers of the missing answers to question `i`.
     pub fn missing(&self, i: usize) -> Result<Vec<usize>> {
         let (store, mut missing) = (self.store.get()?, Vec::new());
         for k in 0..self.wanted.answers() {
@@ -111,13 +111,15 @@ impl Asked<'_> {
         Ok(missing)
     }
 
-    /// The questions that lack an answer, and how many answers these lack.
+    /// Returns the questions with missing answers, and the number of missing answers.
     pub fn unanswered(&self) -> Result<(Vec<usize>, usize)> {
         self.share(0, 1)
     }
 
-    /// Of these rank `rank` of `size`'s: by content, so that equal questions, of other tasks too, are one rank's, which asks
-    /// once. The ranks' stores differ from the second task on and must not decide it.
+    /// Returns the questions with missing answers for rank `rank` of `size`, and the number of their missing answers.
+    /// Questions are assigned by a hash of their content, so that equal questions, also of other tasks, belong to one
+    /// rank, which requests them once. The assignment must not depend on the store, because the ranks' stores differ
+    /// from the second task on.
     pub fn share(&self, rank: usize, size: usize) -> Result<(Vec<usize>, usize)> {
         let (mut questions, mut answers) = (Vec::new(), 0);
         let has = |[a, b, c, d, ..]: [u8; 32]| u32::from_le_bytes([a, b, c, d]) as usize % size == rank;
@@ -136,14 +138,14 @@ impl Asked<'_> {
         Error::input(self.spec.name, found, "data that stay the same")
     }
 
-    /// Keeps answer `k` to question `i`.
+    /// Stores answer `k` to question `i`.
     pub fn keep(&self, i: usize, k: usize, answer: &Completion) -> Result<()> {
         self.store.get()?.put(&self.key(i, k), &self.label(i, k), answer)
     }
 }
 
 impl measured::Answers for Asked<'_> {
-    /// Errors when one is missing.
+    /// Returns an error if an answer is missing.
     fn given(&mut self, i: usize, index: u64) -> Result<Given> {
         if self.survey.indices.get(i).is_none_or(|known| u64::from(*known) != index) {
             return Err(self.changed(i));

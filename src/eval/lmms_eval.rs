@@ -1,4 +1,5 @@
-//! `--format lmms-eval`: a finished evaluation in lmms-eval's files, a jsonl of samples for each task and one of results.
+//! Writes a finished evaluation in the files of lmms-eval, for `--format lmms-eval`: a jsonl file of samples per task,
+//! and one file of results.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -10,11 +11,11 @@ use super::samples::{self, Sample};
 use crate::error::{Error, Result};
 use crate::files;
 
-/// The folder within a run directory, and what stands in its files' names where lmms-eval has the date.
+/// Folder in the run directory, and prefix of the file names. lmms-eval uses the date as the prefix.
 const FOLDER: &str = "lmms-eval";
 const PREFIX: &str = "omr";
 
-/// Writes the files of the finished evaluation in `dir`; their folder.
+/// Writes the files of the finished evaluation in `dir` and returns their folder.
 pub fn write(dir: &Path) -> Result<PathBuf> {
     let path = dir.join("summary.json");
     let text = files::read(&path).map_err(Error::io(&path))?;
@@ -63,7 +64,7 @@ pub fn write(dir: &Path) -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// A question as a line of `--log_samples`.
+/// Formats a question as a line of `--log_samples`.
 fn line(sample: &Sample) -> Value {
     let responses: Vec<&str> = sample.answers().map(|answer| answer.response.as_str()).collect();
     let doc = json!({"id": sample.id, "question": sample.question, "target": sample.target});
@@ -79,7 +80,8 @@ fn line(sample: &Sample) -> Value {
     line.into()
 }
 
-/// A task's metrics under lmms-eval's names, of the filter `none`; standard errors from the intervals.
+/// Returns a task's metrics under lmms-eval's names, with the filter `none`. Standard errors are derived from the
+/// intervals.
 fn result(task: &str, measured: &Value) -> Value {
     let mut result = Map::from_iter([("alias".to_owned(), json!(task))]);
     for (name, value) in measured["metrics"].as_object().into_iter().flatten() {

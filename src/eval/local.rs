@@ -1,5 +1,5 @@
-//! A model directory answers: questions are read and made while the engine answers those before them, and each answer is
-//! kept when it ends.
+//! Evaluates a model directory. Questions are read and prepared while the engine answers earlier ones. Each answer is
+//! stored when it is complete.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -25,7 +25,7 @@ use crate::rollout::ask;
 use crate::task::TaskRows;
 use crate::tensor::DType;
 
-/// A model directory to be measured.
+/// A model directory to evaluate.
 pub struct Local<'a> {
     dir: &'a Path,
     config: &'a EvalConfig,
@@ -36,9 +36,9 @@ pub struct Local<'a> {
     who: String,
 }
 
-/// A task's rows for a model directory.
+/// Questions of a task for a model directory.
 pub struct Job<'a> {
-    /// What it is measured on.
+    /// Rows of the task.
     pub rows: &'a TaskRows<'a>,
     survey: Survey,
     wanted: Wanted,
@@ -46,7 +46,7 @@ pub struct Job<'a> {
 }
 
 impl<'a> Local<'a> {
-    /// Reads the settings of the model in `dir`; `target` is what it will compute on.
+    /// Reads the settings of the model in `dir`. `target` is the device that will compute.
     pub fn new(dir: &'a Path, config: &'a EvalConfig, target: Target) -> Result<Local<'a>> {
         let model_config = ModelConfig::load(&dir.join("config.json"))?;
         let encoder = Encoder::load(dir, Use::Ask, model_config.vocab_size, [None, None])?;
@@ -64,22 +64,22 @@ impl<'a> Job<'a> {
         Ok(Job { rows, survey, wanted: Wanted::of(rows.spec, local.config), local })
     }
 
-    /// Number of questions.
+    /// Returns the number of questions.
     pub fn questions(&self) -> usize {
         self.survey.questions()
     }
 
-    /// What the questions hold, for people.
+    /// Summarises the contents of the questions in a line for the user.
     pub fn seen(&self) -> String {
         self.survey.seen.line()
     }
 
-    /// Its answers, in `store`.
+    /// Returns the questions with their required answers and `store`.
     pub fn asked<'b>(&'b self, store: &'b Arc<RunStore>) -> Asked<'b> {
         Asked { spec: self.rows.spec, survey: &self.survey, wanted: self.wanted, who: &self.local.who, store }
     }
 
-    /// Bytes each region needs, counted.
+    /// Returns the bytes that each memory region needs. They are counted in a dry run.
     pub fn plan(&self) -> Result<Plan> {
         let mut dev = Device::count_for(self.local.target);
         let model = Model::empty(&mut dev, self.local.model_config.clone(), self.dtype(self.local.target.kind))?;
@@ -94,14 +94,15 @@ impl<'a> Job<'a> {
         DType::of(self.local.config.dtype, kind)
     }
 
-    /// Requests of the questions with most pixels, as many as run at once, with made-up content.
+    /// Makes requests with the sizes of the questions with the most pixels, as many as run at once. Their content is a
+    /// placeholder.
     fn largest(&self) -> Vec<Request> {
         let largest = ask::largest(&self.local.model_config, &self.survey.index, self.local.config.max_num_seqs);
         let request = |(i, prompt)| self.request(i, prompt, self.wanted.greedy, self.wanted.answers().max(1));
         largest.into_iter().map(request).collect()
     }
 
-    /// Answers `k` and the `n - 1` that follow it to question `i`.
+    /// Makes the request for `n` answers to question `i`, starting with answer `k`.
     fn request(&self, i: usize, prompt: Arc<Prompt>, k: usize, n: usize) -> Request {
         Request {
             prompt,
@@ -114,7 +115,7 @@ impl<'a> Job<'a> {
         }
     }
 
-    /// Errors, at every rank, unless all have the same model and questions.
+    /// Returns an error, on every rank, unless all ranks have the same model and questions.
     fn same_at(&self, ranks: &mut dyn Ranks) -> Result<()> {
         let mut questions = blake3::Hasher::new();
         for (index, content) in self.survey.indices.iter().zip(&self.survey.contents) {
@@ -124,8 +125,8 @@ impl<'a> Job<'a> {
         ranks.same("the questions", questions.finalize().to_hex().as_str())
     }
 
-    /// Asks for this rank's share of the answers that `store` lacks, on what `device` makes of the plan where there are any.
-    /// Errors with [`Error::Stopped`] when the user asks to stop; what was answered is kept.
+    /// Generates this rank's share of the answers that `store` lacks. Makes the device from the plan only if there are
+    /// any. Returns [`Error::Stopped`] if the user requests a stop. Finished answers stay stored.
     fn ask(&self, store: &Arc<RunStore>, place: OneRank, machine: &Machine, label: &str) -> Result<()> {
         let (asked, observer) = (self.asked(store), machine.observer);
         let (questions, missing) = asked.share(place.rank(), place.size())?;
@@ -136,7 +137,7 @@ impl<'a> Job<'a> {
         let model = Model::load(dev, self.local.dir, self.dtype(dev.kind()))?;
         let config = self.engine_config(dev)?;
         let mut engine = Engine::new(&model, dev, config)?;
-        // Of several ranks this one's answers.
+        // With several ranks, the total covers only the answers of this rank.
         let total = if place.size() == 1 { self.survey.questions() * self.wanted.answers() } else { missing };
         observer.begin(label, "answers", total as u64, (total - missing) as u64);
         let (encoder, model_config) = (self.local.encoder.clone(), self.local.model_config.clone());
@@ -147,7 +148,7 @@ impl<'a> Job<'a> {
         let answered = questions::stream(self.rows, &self.survey, &questions, workers, make, |next| {
             let mut waiting = VecDeque::new();
             let requests = || {
-                // An equal question asked before may have left nothing to ask for.
+                // An equal question may have been answered since, so that no answer is missing.
                 while waiting.is_empty()
                     && let Some((i, prompt)) = next()?
                 {
@@ -199,9 +200,9 @@ impl<'a> Job<'a> {
     }
 }
 
-/// Has `ranks` ask for the answers to `jobs`, each under its label, that the run in the directory `dir` lacks; behind it rank 0 finds all
-/// of them in `store`, the run's, which of several ranks none has opened before. Errors with [`Error::Stopped`] at every rank where one
-/// was asked to stop; what was answered is kept.
+/// Lets `ranks` generate the answers to `jobs`, each with its label, that the run in `dir` lacks. Afterwards rank 0
+/// finds all answers in `store`, the store of the run. With several ranks, no rank may have opened `store` before.
+/// Returns [`Error::Stopped`] on every rank if one was requested to stop. Finished answers stay stored.
 pub fn ask(
     ranks: &mut dyn Ranks,
     jobs: &[(Job, String)],
@@ -222,7 +223,8 @@ pub fn ask(
     ranks::agreed_at_last(ranks, "the end of answers", done.and(closed))
 }
 
-/// Answers that one request asks for: the first and how many follow one another, the greedy one by itself.
+/// Groups the missing answers into requests. Each is given by its first answer and the number of consecutive answers.
+/// The greedy answer is a request of its own.
 fn runs(missing: &[usize], greedy: usize) -> Vec<(usize, usize)> {
     let mut runs: Vec<(usize, usize)> = Vec::new();
     for &k in missing {

@@ -1,5 +1,5 @@
-//! What answers are worth: rows read once more, without their pictures, their answers scored a batch at a time, metrics
-//! counted; every question becomes a line of `samples.jsonl` on the way and is not kept.
+//! Scores answers. Rows are read a second time, without their images, and their answers are scored in batches. Every
+//! question is written to `samples.jsonl` and then dropped from memory.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -20,16 +20,16 @@ use crate::reward::{Item, Judged};
 use crate::task::hub::CLUSTER;
 use crate::task::{Counted, Crash, Metrics, TaskRows, TaskSpec};
 
-/// Answers that are scored together: so many, or so many bytes of them.
+/// Limits of a batch of answers that are scored together: their number, and their size in bytes.
 const TOGETHER: usize = 1024;
 const BYTES_TOGETHER: usize = 32 << 20;
 
-/// The answers to one question, before they are scored.
+/// Answers to one question, before they are scored.
 #[derive(Clone, Debug, Default)]
 pub struct Given {
-    /// The greedy one.
+    /// Greedy answer.
     pub greedy: Option<Completion>,
-    /// Those at temperature 1.
+    /// Answers at temperature 1.
     pub sampled: Vec<Completion>,
 }
 
@@ -39,48 +39,48 @@ impl Given {
     }
 }
 
-/// Where answers are.
+/// A source of answers.
 pub trait Answers {
-    /// The answers to the task's question `i`, which has this number in the task.
+    /// Returns the answers to question `i`, which has the number `index` in the task.
     fn given(&mut self, i: usize, index: u64) -> Result<Given>;
 
-    /// All questions have been asked for, and rows at fault left out; `limited` says that the task may have more. Errors
-    /// where answers are left that have no question.
+    /// Called after all questions, without the crashed rows. `limited` is true if the task may have more questions.
+    /// Returns an error if there are answers without a question.
     fn over(&mut self, questions: usize, crashed: &[(u64, Crash)], limited: bool) -> Result<()>;
 }
 
-/// A task as it was measured.
+/// Results of a task.
 pub struct Measured {
     /// The task.
     pub spec: &'static TaskSpec,
-    /// Rows that the published evaluation ends with an error on, in compat: they are left out.
+    /// Rows on which the published evaluation ends with an error. They are left out in compat.
     pub crashed: Vec<(u64, Crash)>,
-    /// Pictures of all questions.
+    /// Number of images in all questions.
     pub pictures: usize,
     pub(super) mode: Mode,
     pub(super) counted: Vec<Counted>,
-    /// What the rules alone make of questions of `counted` that a judge changed.
+    /// Metrics by the rules alone, for those questions of `counted` that a judge changed.
     pub(super) rules_alone: BTreeMap<usize, Metrics>,
 }
 
-/// The judge over all tasks: what it said, and why it is asked no more where it is down.
+/// Results of the judge over all tasks.
 pub struct Judge {
-    /// What it came to.
+    /// Counts of the judge's verdicts.
     pub summary: Summary,
-    /// What happened last.
+    /// Last error of the judge, if it stopped responding.
     pub down: Option<String>,
 }
 
-/// A measurement's tasks, and its judge where one was asked.
+/// Results of all tasks, and of the judge if one was used.
 pub struct All {
-    /// The tasks, in their order.
+    /// Results of the tasks, in their order.
     pub tasks: Vec<Measured>,
-    /// The judge.
+    /// Results of the judge.
     pub judge: Option<Judge>,
 }
 
-/// Scores the answers to each task's questions and writes `dir/samples.jsonl`, whole.
-/// Errors with [`Error::Stopped`] when the user asks to stop; verdicts of a judge are kept.
+/// Scores the answers to each task's questions and writes `dir/samples.jsonl` atomically. Returns [`Error::Stopped`] if
+/// the user requests a stop. Verdicts of a judge stay stored.
 pub fn measure(dir: &Path, mut tasks: Vec<(&TaskRows, Box<dyn Answers + '_>)>, observer: &dyn Observer) -> Result<All> {
     let name = tasks.first().and_then(|(rows, _)| rows.scorer().judge().map(str::to_owned));
     let mut judge = name.map(|name| Judge { summary: Summary::new(&name), down: None });
@@ -97,16 +97,16 @@ pub fn measure(dir: &Path, mut tasks: Vec<(&TaskRows, Box<dyn Answers + '_>)>, o
     Ok(All { tasks: measured, judge })
 }
 
-/// A task whose answers are being scored.
+/// State of the scoring of one task.
 struct Scoring<'a> {
     rows: &'a TaskRows<'a>,
     out: &'a mut dyn Write,
     judge: &'a mut Option<Judge>,
     observer: &'a dyn Observer,
-    /// Questions of the tasks before.
+    /// Number of questions in the previous tasks.
     before: usize,
     measured: Measured,
-    /// Questions whose answers wait to be scored, and how many bytes these have.
+    /// Questions whose answers wait to be scored.
     batch: Vec<(u64, Row, Given)>,
     answers: usize,
     bytes: usize,
@@ -152,7 +152,7 @@ impl<'a> Scoring<'a> {
         Ok(self.measured)
     }
 
-    /// Scores what waits.
+    /// Scores the waiting batch.
     fn score(&mut self) -> Result<()> {
         if self.observer.stop_requested() {
             return Err(Error::Stopped);
@@ -177,7 +177,7 @@ impl<'a> Scoring<'a> {
         Ok(())
     }
 
-    /// The score as it stands: where a judge is down, the rules'.
+    /// Returns the final score. If the judge does not respond, it is the score by the rules.
     fn settled(&mut self, judged: Result<Judged>, item: &Item) -> Result<Judged> {
         let Some(judge) = self.judge else { return judged };
         let judged = match judged {
@@ -192,8 +192,8 @@ impl<'a> Scoring<'a> {
         Ok(judged)
     }
 
-    /// Takes a question with its scores. In compat, one that the published evaluation ends with an error on is left out
-    /// and named; in strict that is an error.
+    /// Adds a question with its scores. If the published evaluation ends with an error on it, compat leaves it out and
+    /// records it, and strict returns an error.
     fn count(&mut self, row: &Row, mut sample: Sample) -> Result<()> {
         let mode = self.rows.mode();
         let measured = &mut self.measured;

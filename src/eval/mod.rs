@@ -1,4 +1,4 @@
-//! Evaluation: questions measured, answers kept, intervals.
+//! Evaluation: generates and stores answers, scores them, and computes metrics with confidence intervals.
 
 mod asked;
 pub mod lmms_eval;

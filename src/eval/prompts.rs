@@ -1,5 +1,5 @@
-//! `--dump-prompts`: what a model would be asked, a line a question, with hashes of the pictures; nothing is kept of a
-//! question that is written.
+//! Writes the prompts of tasks for `--dump-prompts`: one line per question, with hashes of the images. A question is
+//! dropped from memory after it is written.
 
 use std::io::Write;
 use std::ops::ControlFlow;
@@ -14,8 +14,8 @@ use crate::files;
 use crate::task::{Asked, Source, TaskSpec};
 use crate::text::Part;
 
-/// Writes the first `limit` questions of each task to `path`, whole. A row that cannot be asked stands there with its
-/// error. The number of lines.
+/// Writes the first `limit` questions of each task to `path` atomically. A row without a valid prompt is written with
+/// its error. Returns the number of lines.
 pub fn dump(path: &Path, tasks: &[&'static TaskSpec], source: &Source, limit: Option<usize>) -> Result<usize> {
     let mut lines = 0;
     files::write_with(path, |out| -> Result<()> {
@@ -78,7 +78,7 @@ fn messages(row: &Row) -> Vec<Value> {
     row.messages.iter().map(message).collect()
 }
 
-/// Size and hash of a picture's pixels, row after row, as the model's processor gets them.
+/// Returns the size of an image and the hash of its pixels in row-major order, as the model's processor receives them.
 fn picture(row: &Row, image: &crate::data::ImageSource) -> Result<Value> {
     image.decode_then(&row.place, |pixels| {
         let hash: String = Sha256::digest(&pixels.data).iter().map(|byte| format!("{byte:02x}")).collect();

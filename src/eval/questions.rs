@@ -1,5 +1,5 @@
-//! A task's questions, read while they are asked: a thread reads rows in order, others make them what a model takes,
-//! and a bounded number is in memory at once.
+//! Reads and prepares a task's questions while earlier ones are answered. One thread reads rows in order and several
+//! threads prepare them. The number of questions in memory is bounded.
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -11,16 +11,16 @@ use crate::data::{Loader, Made, Row, Samples};
 use crate::error::{Error, Result};
 use crate::task::TaskRows;
 
-/// Rows that are read ahead of those being made into questions.
+/// Number of rows that are read ahead of their preparation.
 const ROWS_AHEAD: usize = 8;
 
-/// Questions that are made ahead of the one asked for, for each thread that makes them.
+/// Number of questions per worker thread that are prepared ahead of the requested one.
 const MADE_AHEAD: usize = 4;
 
-/// Makes what a model takes of a row.
+/// Function that converts a row to the input of a model.
 pub type Make<T> = Box<dyn Fn(Row) -> Result<T> + Send + Sync>;
 
-/// Rows in order, handed to whoever asks for one; each is asked for once.
+/// Rows in order, available to the workers by index. Each row is requested once.
 struct Rows<T> {
     reading: Mutex<Reading>,
     make: Make<T>,
@@ -28,7 +28,7 @@ struct Rows<T> {
 
 struct Reading {
     rows: Receiver<(usize, Row)>,
-    /// Rows that came before the one that was asked for: others will ask for them.
+    /// Rows that arrived before a requested row. Other workers will request them.
     kept: HashMap<usize, Row>,
 }
 
@@ -50,8 +50,9 @@ impl<T: Send + Sync> Samples<T> for Rows<T> {
     }
 }
 
-/// Reads `rows` again and has the questions `wanted`, in ascending order, made by `make` on `workers` threads; `ask`
-/// takes them in that order from its argument. Errors when a row is not the one that was surveyed.
+/// Reads `rows` a second time and prepares the questions `wanted`, in ascending order, with `make` on `workers`
+/// threads. `ask` receives them in this order from the function in its argument. Returns an error if a row has changed
+/// since the survey.
 pub fn stream<T: Send + Sync + 'static>(
     rows: &TaskRows,
     survey: &Survey,
@@ -77,7 +78,8 @@ pub fn stream<T: Send + Sync + 'static>(
                 })
             })
         };
-        // The loader has gone, and with it whoever the reader sends to. A row at fault is why asking failed.
+        // The loader and its receiver have been dropped, so the reader ends. Its error comes first, because an invalid
+        // row is the cause of an error of `ask`.
         match reader.join() {
             Ok(read) => read.and(asked),
             Err(_) => Err(Error::Failed("the thread that reads rows panicked (its message is above)".to_owned())),
@@ -85,7 +87,7 @@ pub fn stream<T: Send + Sync + 'static>(
     })
 }
 
-/// Sends the wanted rows until nobody takes them.
+/// Sends the wanted rows until the receiver is dropped.
 fn read(rows: &TaskRows, survey: &Survey, wanted: &[usize], send: &SyncSender<(usize, Row)>) -> Result<()> {
     let (mut i, mut left) = (0, wanted.iter().copied().peekable());
     let read = rows.each(|_, row| {
@@ -132,7 +134,7 @@ mod tests {
         TaskRows::new(&digits::TASK, source, None, Arc::new(Scorer::rules(Mode::Strict)), false)
     }
 
-    /// A question in memory.
+    /// A question in memory, which decreases a counter when it is dropped.
     struct Held(Arc<AtomicUsize>, String);
 
     impl Drop for Held {

@@ -1,4 +1,4 @@
-//! `--responses`: answers recorded before, scored as a model's are.
+//! Reads recorded answers for `--responses`, which are scored like those of a model.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use crate::task::{self, Answers as Wanted, Crash, TaskSpec};
 
 /// Recorded answers by task and question.
 pub struct Recorded {
-    /// The tasks they are of, by their own names, in the order of the file.
+    /// Names of the tasks in the file, in the order of the file.
     pub tasks: Vec<String>,
     path: PathBuf,
     responses: HashMap<(String, u64), Vec<String>>,
@@ -27,8 +27,8 @@ struct Line {
 }
 
 impl Recorded {
-    /// Reads lines `{"task", "index", "responses": [...]}`. Errors name the line: one that cannot be read, a task that
-    /// is none nor one's `own`, a question that stands there twice.
+    /// Reads lines `{"task", "index", "responses": [...]}`. Errors name the line: an invalid line, a task that is
+    /// neither known nor `own` (the user-defined one), or a question that occurs twice.
     pub fn read(path: &Path, own: Option<&TaskSpec>) -> Result<Recorded> {
         let mut recorded = Recorded { tasks: Vec::new(), path: path.to_owned(), responses: HashMap::new() };
         jsonl(path, usize::MAX, |at, fields| {
@@ -52,7 +52,7 @@ impl Recorded {
         Ok(recorded)
     }
 
-    /// The answers to a task's questions.
+    /// Returns the answers to a task's questions.
     pub fn of(&self, spec: &'static TaskSpec) -> OfTask<'_> {
         let of_task = self.responses.keys().filter(|(task, _)| task == spec.name);
         OfTask { recorded: self, spec, left: of_task.map(|(_, index)| *index).collect() }
@@ -63,7 +63,7 @@ impl Recorded {
 pub struct OfTask<'a> {
     recorded: &'a Recorded,
     spec: &'static TaskSpec,
-    /// Numbers that no question has had so far.
+    /// Question numbers that were not requested yet.
     left: HashSet<u64>,
 }
 

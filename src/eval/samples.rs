@@ -1,4 +1,4 @@
-//! `samples.jsonl`: every question measured, with every answer and verdict, a line each.
+//! `samples.jsonl`: one line per evaluated question, with all its answers and verdicts.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -11,63 +11,63 @@ use crate::files;
 use crate::reward::judge::Ruling;
 use crate::task::{Mark, Marks, Metrics};
 
-/// What rows call that which a question is about.
+/// Names of the columns that may contain the subject of a question.
 const SUBJECTS: [&str; 4] = ["subject", "category", "skill", "kind"];
 
 /// One question and its answers.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Sample {
-    /// Task.
+    /// Name of the task.
     pub task: String,
-    /// Row of the task's data, from 0.
+    /// Index of the row in the task's data, from 0.
     pub index: u64,
-    /// The row's id.
+    /// Id of the row.
     pub id: String,
-    /// The question as asked, without the picture.
+    /// Text of the question, without images.
     pub question: String,
-    /// The right answer.
+    /// Correct answer.
     pub target: String,
-    /// What the question is about, where its row says.
+    /// Subject of the question, if its row contains one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<String>,
-    /// The greedy answer.
+    /// Greedy answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub greedy: Option<Answer>,
     /// Answers at temperature 1.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sampled: Vec<Answer>,
-    /// What the task makes of them.
+    /// Metrics that the task computes from the answers.
     #[serde(default, skip_serializing_if = "Metrics::is_empty")]
     pub metrics: Metrics,
 }
 
-/// One answer and its verdict; the names are the reward's.
+/// One answer and its verdict. The field names are those of the reward.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Answer {
-    /// The text the model wrote.
+    /// Text that the model generated.
     pub response: String,
-    /// Its length in tokens; 0 where it was recorded without them.
+    /// Number of tokens of the text, or 0 if it was recorded without tokens.
     pub response_length: usize,
-    /// `stop` or `length`; `recorded` for answers that were recorded before.
+    /// `stop` or `length`, or `recorded` for answers that were recorded before.
     pub finish_reason: String,
     /// Composite reward.
     pub score: f64,
-    /// 1 when the answer is right.
+    /// 1 if the answer is correct.
     pub acc_score: f64,
-    /// 1 when the format is kept.
+    /// 1 if the format is correct.
     pub format_reward_score: f64,
-    /// What was taken as the answer.
+    /// Answer that was extracted from the response.
     pub predict_str: String,
-    /// Why it was judged so.
+    /// Reason of the verdict.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub why: String,
-    /// The judge's word: a number, or "unjudged"; absent where it was not asked.
+    /// Ruling of the judge: a number or "unjudged". Absent if the judge was not used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub judge: Option<Ruling>,
 }
 
 impl Answer {
-    /// Accuracy by the rules alone: the judge is asked only where they say no.
+    /// Returns the accuracy by the rules alone. The judge is used only for answers that the rules reject.
     pub fn rule_acc(&self) -> f64 {
         if self.judge.is_some() { 0.0 } else { self.acc_score }
     }
@@ -79,7 +79,7 @@ impl Answer {
 }
 
 impl Sample {
-    /// A task's question without answers.
+    /// Makes a sample of a question without answers.
     pub fn of(task: &str, index: u64, row: &Row) -> Sample {
         Sample {
             task: task.to_owned(),
@@ -92,18 +92,19 @@ impl Sample {
         }
     }
 
-    /// Share of right answers at temperature 1; `None` when none was sampled.
+    /// Returns the share of correct answers at temperature 1, or `None` if none was sampled.
     pub fn acc_t1(&self) -> Option<f64> {
         let n = self.sampled.len();
         (n > 0).then(|| self.sampled.iter().map(|answer| answer.acc_score).sum::<f64>() / n as f64)
     }
 
-    /// 1 when the greedy answer is right; `None` when none was asked for.
+    /// Returns 1 if the greedy answer is correct, or `None` if there is none.
     pub fn acc(&self) -> Option<f64> {
         self.greedy.as_ref().map(|answer| answer.acc_score)
     }
 
-    /// What the task's metrics are made of; with `rules_alone`, as if no judge had been asked.
+    /// Returns the scores that the task's metrics are computed from. With `rules_alone`, the judge's rulings are
+    /// ignored.
     pub fn marks(&self, rules_alone: bool) -> Marks<'_> {
         Marks {
             greedy: self.greedy.as_ref().map(|answer| answer.mark(rules_alone)),
@@ -111,19 +112,19 @@ impl Sample {
         }
     }
 
-    /// All answers.
+    /// Returns all answers.
     pub fn answers(&self) -> impl Iterator<Item = &Answer> {
         self.greedy.iter().chain(&self.sampled)
     }
 
-    /// Its line in the file.
+    /// Formats the sample as a line of the file.
     pub fn line(&self) -> Result<String> {
         let line = serde_json::to_string(self).map_err(|error| Error::Failed(format!("samples.jsonl: {error}")))?;
         Ok(line + "\n")
     }
 }
 
-/// Reads a file of [`Sample::line`]s.
+/// Reads a file with lines of [`Sample::line`].
 pub fn read(path: &Path) -> Result<Vec<Sample>> {
     let file = files::open(path).map_err(Error::io(path))?;
     let mut samples = Vec::new();

@@ -1,5 +1,5 @@
-//! An OpenAI-compatible server answers: requests made as they are sent, a bounded number at once, each answer kept when
-//! it comes. What gets none is named at the end.
+//! Evaluates a model behind an OpenAI-compatible server. Requests are prepared when they are sent, and a bounded number
+//! is in flight. Each answer is stored when it arrives. Missing answers are reported at the end.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -25,18 +25,18 @@ use crate::philox::{Purpose, Random};
 use crate::task::TaskRows;
 use crate::text::Part;
 
-/// The questions without an answer, in the run directory.
+/// File in the run directory that lists the unanswered questions.
 const UNANSWERED: &str = "unanswered.jsonl";
 
-/// How often a stop by the user is looked for while nothing arrives.
+/// Interval of checks for a stop request while nothing arrives.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Requests that fail one after another before the server is left alone: a few rounds of those in flight.
+/// Number of consecutive failed requests after which the run gives up: a few rounds of the requests in flight.
 fn patience(concurrency: usize) -> usize {
     (4 * concurrency).max(16)
 }
 
-/// A server to be measured.
+/// A server to evaluate.
 pub struct Server {
     endpoint: Arc<Endpoint>,
     model: String,
@@ -44,16 +44,16 @@ pub struct Server {
     runtime: Handle,
 }
 
-/// A task's rows for a server.
+/// Questions of a task for a server.
 pub struct Job<'a> {
-    /// What it is measured on.
+    /// Rows of the task.
     pub rows: &'a TaskRows<'a>,
     survey: Survey,
     wanted: Wanted,
     server: &'a Server,
 }
 
-/// An answer that never came: which, and what happened last.
+/// A missing answer: its name and the last error.
 pub struct Unanswered {
     task: &'static str,
     index: u32,
@@ -62,14 +62,14 @@ pub struct Unanswered {
 }
 
 impl Server {
-    /// Checks the address.
+    /// Checks the address of the server.
     pub fn new(config: &ServerConfig, runtime: Handle) -> Result<Server> {
         let endpoint = Arc::new(Endpoint::new(&config.endpoint(), "server")?);
         let who = format!("{} {}", endpoint.url(), config.model);
         Ok(Server { endpoint, model: config.model.clone(), who, runtime })
     }
 
-    /// Model and address, for people.
+    /// Returns model and address for the user.
     pub fn describe(&self) -> String {
         format!("{} at {}", self.model, self.endpoint.url())
     }
@@ -81,24 +81,24 @@ impl<'a> Job<'a> {
         Ok(Job { rows, survey: Survey::of(rows, None)?, wanted: Wanted::of(rows.spec, config), server })
     }
 
-    /// Number of questions.
+    /// Returns the number of questions.
     pub fn questions(&self) -> usize {
         self.survey.questions()
     }
 
-    /// What the questions hold, for people.
+    /// Summarises the contents of the questions in a line for the user.
     pub fn seen(&self) -> String {
         self.survey.seen.line()
     }
 
-    /// Its answers, in `store`.
+    /// Returns the questions with their required answers and `store`.
     pub fn asked<'b>(&'b self, store: &'b Arc<RunStore>) -> Asked<'b> {
         Asked { spec: self.rows.spec, survey: &self.survey, wanted: self.wanted, who: &self.server.who, store }
     }
 
-    /// Asks for the answers that `store` lacks; those that did not come. Errors when the server refuses everything, or
-    /// fails for one request after another, and with [`Error::Stopped`] when the user asks to stop; what was answered is
-    /// kept.
+    /// Requests the answers that `store` lacks and returns those that could not be obtained. Returns an error if the
+    /// server refuses all requests or if too many consecutive requests fail, and [`Error::Stopped`] if the user
+    /// requests a stop. Finished answers stay stored.
     pub fn ask(&self, store: &Arc<RunStore>, observer: &dyn Observer, label: &str) -> Result<Vec<Unanswered>> {
         let asked = self.asked(store);
         let (questions, missing) = asked.unanswered()?;
@@ -118,7 +118,7 @@ impl<'a> Job<'a> {
         Ok(std::mem::take(&mut sending.unanswered))
     }
 
-    /// The request for answer `k` to question `i`.
+    /// Makes the request body for answer `k` to question `i`.
     fn body(&self, i: usize, k: usize, messages: &str) -> Arc<str> {
         let Wanted { max_tokens, top_p, seed, .. } = self.wanted;
         let model = Value::from(self.server.model.as_str());
@@ -126,7 +126,7 @@ impl<'a> Job<'a> {
             None => "\"temperature\":0".to_owned(),
             Some(rollout) => {
                 let counter = (rollout as u64) << 40 | u64::from(self.survey.indices[i]);
-                // 31 bits: servers differ in how large a seed they take.
+                // The seed has 31 bits, because servers differ in the largest seed they accept.
                 let seed = Random::new(seed, Purpose::Teacher, counter).next_u32() >> 1;
                 format!("\"temperature\":1,\"top_p\":{top_p},\"seed\":{seed}")
             }
@@ -135,10 +135,10 @@ impl<'a> Job<'a> {
     }
 }
 
-/// What came of a request: an answer that is kept, or why there is none.
+/// Result of a request: the answer was stored, or the reason why there is none.
 type Come = Result<std::result::Result<(), Failure>>;
 
-/// Requests on their way, by question and answer.
+/// Requests in flight, by question and answer.
 struct Sending<'a> {
     job: &'a Job<'a>,
     asked: &'a Asked<'a>,
@@ -155,7 +155,7 @@ impl<'a> Sending<'a> {
         Sending { job, asked, observer, inside, done, in_a_row: 0, unanswered }
     }
 
-    /// Sends a request once there is room for it.
+    /// Sends a request as soon as fewer than the maximum are in flight.
     fn send(&mut self, i: usize, k: usize, messages: &str) -> Result<()> {
         let server = self.job.server;
         while self.inside.len() >= server.endpoint.concurrency() {
@@ -174,7 +174,7 @@ impl<'a> Sending<'a> {
         Ok(())
     }
 
-    /// Waits for those that are left.
+    /// Waits for the remaining requests.
     fn finish(&mut self) -> Result<()> {
         while !self.inside.is_empty() {
             self.receive()?;
@@ -182,7 +182,7 @@ impl<'a> Sending<'a> {
         Ok(())
     }
 
-    /// Waits for one, and looks now and then whether the user asks to stop.
+    /// Waits for one request. Checks at intervals whether the user requests a stop.
     fn receive(&mut self) -> Result<()> {
         let come = loop {
             if self.observer.stop_requested() {
@@ -221,12 +221,12 @@ impl<'a> Sending<'a> {
 
 impl Drop for Sending<'_> {
     fn drop(&mut self) {
-        // What is on its way when an error ends the asking lets go of the answers' file before this returns.
+        // If an error ends the run, requests in flight must release the store before this function returns.
         self.job.server.runtime.block_on(self.inside.shutdown());
     }
 }
 
-/// Names the answers that never came, and says so as an error; nothing where all came.
+/// Writes the missing answers to a file and returns an error about them. If there are none, removes the file.
 pub fn all_answered(dir: &Path, server: &Server, unanswered: &[Unanswered]) -> Result<()> {
     let path = dir.join(UNANSWERED);
     let [first, ..] = unanswered else {
@@ -246,7 +246,7 @@ pub fn all_answered(dir: &Path, server: &Server, unanswered: &[Unanswered]) -> R
     Err(Error::Server { url: server.endpoint.url(), what })
 }
 
-/// A row's messages as JSON, its pictures as they are encoded.
+/// Converts a row's messages to JSON, with its images in their original encoding.
 fn messages(row: &Row) -> Result<String> {
     let mut images = row.images.iter();
     let mut messages = Vec::with_capacity(row.messages.len());

@@ -1,11 +1,11 @@
-//! Intervals: how far a measured share or difference may be from the true one.
+//! Confidence intervals of measured shares and differences.
 
 use serde::{Deserialize, Serialize};
 
-/// The normal distribution's 97.5 % point.
+/// The 97.5 % quantile of the normal distribution.
 pub(super) const Z95: f64 = 1.959_963_984_540_054;
 
-/// A 95 % interval, written as `[lo, hi]`.
+/// A 95 % confidence interval, written as `[lo, hi]`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(from = "[f64; 2]", into = "[f64; 2]")]
 pub struct Interval {
@@ -34,12 +34,12 @@ pub struct Estimate {
     pub mean: f64,
     /// Its 95 % interval.
     pub ci95: Interval,
-    /// Independent observations.
+    /// Number of independent observations.
     pub n: usize,
 }
 
-/// Wilson's interval of a share: `successes` of `n`. It stays within 0 and 1 and is right at the ends, where the
-/// normal one shrinks to a point. `n` = 0 gives the whole range.
+/// Computes Wilson's interval of the share `successes` of `n`. It stays within 0 and 1, and it is correct at the ends,
+/// where the normal interval shrinks to a point. `n` = 0 gives the whole range.
 pub fn wilson(successes: f64, n: usize) -> Interval {
     if n == 0 {
         return Interval { lo: 0.0, hi: 1.0 };
@@ -48,15 +48,15 @@ pub fn wilson(successes: f64, n: usize) -> Interval {
     let p = successes / n;
     let centre = (p + z2 / (2.0 * n)) / (1.0 + z2 / n);
     let half = Z95 / (1.0 + z2 / n) * (p * (1.0 - p) / n + z2 / (4.0 * n * n)).sqrt();
-    // At the ends the two terms are equal but for rounding.
+    // At the ends the two terms are equal except for rounding.
     let lo = if p > 0.0 { (centre - half).max(0.0) } else { 0.0 };
     let hi = if p < 1.0 { (centre + half).min(1.0) } else { 1.0 };
     Interval { lo, hi }
 }
 
-/// The share of right answers. `scores` has one value from 0 to 1 a question: the mean of its answers, so that
-/// several answers to one question count as one observation. Wilson's interval where every value is 0 or 1, else
-/// the normal one.
+/// Estimates the share of correct answers. `scores` has one value from 0 to 1 per question, the mean of its answers, so
+/// that several answers to one question count as one observation. The interval is Wilson's if every value is 0 or 1,
+/// otherwise the normal one.
 pub fn accuracy(scores: &[f64]) -> Estimate {
     let binary = scores.iter().all(|score| *score == 0.0 || *score == 1.0);
     let estimate = mean(scores);
@@ -67,7 +67,8 @@ pub fn accuracy(scores: &[f64]) -> Estimate {
     Estimate { ci95: Interval { lo: lo.max(0.0), hi: hi.min(1.0) }, ..estimate }
 }
 
-/// Mean and normal interval of independent values. No value gives 0; one value gives a point.
+/// Computes mean and normal interval of independent values. An empty slice gives 0, and a single value gives an
+/// interval of length 0.
 pub fn mean(values: &[f64]) -> Estimate {
     let n = values.len();
     if n == 0 {
@@ -79,9 +80,10 @@ pub fn mean(values: &[f64]) -> Estimate {
     Estimate { mean, ci95: Interval { lo: mean - Z95 * error, hi: mean + Z95 * error }, n }
 }
 
-/// The mean over all members of clusters that are independent of one another, each given as the sum over its members and
-/// their number. As [`accuracy`] where each is alone; else the normal interval with the clusters' own spread, which is
-/// wider where members agree, and the whole range of one cluster alone.
+/// Estimates the mean over all members of independent clusters. Each cluster is given by the sum and the number of its
+/// members. If every cluster has one member, the result is that of [`accuracy`]. Otherwise it is the normal interval
+/// from the spread between clusters, which is wider if members of a cluster agree. A single cluster gives the whole
+/// range.
 pub fn clustered(clusters: &[(f64, usize)]) -> Estimate {
     if clusters.iter().all(|(_, n)| *n == 1) {
         return accuracy(&clusters.iter().map(|(sum, _)| *sum).collect::<Vec<_>>());
@@ -94,9 +96,9 @@ pub fn clustered(clusters: &[(f64, usize)]) -> Estimate {
     Estimate { mean, ci95, n: clusters.len() }
 }
 
-/// The mean of `a - b` over the same questions, with its paired interval: what both get right or wrong alike
-/// cancels, so it is narrower than that of two separate measurements. Both must have the same order and length;
-/// `None` otherwise.
+/// Estimates the mean of `a - b` over the same questions with a paired interval. Questions with equal results on both
+/// sides cancel, so it is narrower than the interval of two separate measurements. Both slices must have the same order
+/// and length. Returns `None` if the lengths differ.
 pub fn paired(a: &[f64], b: &[f64]) -> Option<Estimate> {
     if a.len() != b.len() {
         return None;
@@ -110,7 +112,7 @@ mod tests {
     use super::*;
 
     fn close(a: f64, b: f64) {
-        // Published to four digits.
+        // The table is published with four digits.
         assert!((a - b).abs() < 5e-5, "{a} is not {b}");
     }
 
@@ -134,7 +136,7 @@ mod tests {
         let paired = paired(&a, &b).unwrap();
         assert!((paired.mean - 0.2).abs() < 1e-12);
         let half = (paired.ci95.hi - paired.ci95.lo) / 2.0;
-        // Differences are 1 for a fifth of the questions: sd 0.4005, over 20, times 1.96.
+        // The difference is 1 for a fifth of the questions: standard deviation 0.4005, divided by 20, times 1.96.
         close(half, 1.96 * 0.400_501 / 20.0);
         assert!(half < (accuracy(&a).ci95.hi - accuracy(&a).ci95.lo) / 2.0);
     }
@@ -145,7 +147,8 @@ mod tests {
         let once: Vec<(f64, usize)> = right.iter().map(|x| (*x, 1)).collect();
         assert_eq!(clustered(&once), accuracy(&right));
         let half = |e: Estimate| (e.ci95.hi - e.ci95.lo) / 2.0;
-        // Four times the same answer is one observation; four that are unlike have the spread of all.
+        // Four equal answers count as one observation. Four answers that differ in the same way for all questions have
+        // no spread between clusters.
         let again: Vec<(f64, usize)> = right.iter().map(|x| (4.0 * x, 4)).collect();
         let four = clustered(&again);
         assert!((four.mean - 0.75).abs() < 1e-12 && four.n == 100);

@@ -1,14 +1,15 @@
-//! What several answers to a question say together, under verl's names. Where verl draws 1,000 subsets of `n` answers,
-//! with replacement, and averages over them, these are the mean and the standard deviation over all such subsets.
+//! Statistics of several answers to a question, under verl's names. verl draws 1,000 random subsets of `n` answers with
+//! replacement and averages over them. These functions compute the exact mean and standard deviation over all such
+//! subsets.
 
 use std::collections::BTreeMap;
 
 /// A mean, and a mean of squares.
 type Moments = [f64; 2];
 
-/// verl's statistics of one question's answers: what each is worth, and what it is counted as where answers vote. One
-/// answer has a mean; more have `std@N` and, for 2, 4, ... and all N of them, `best`, `worst` and `maj`, each with `mean`
-/// and `std`.
+/// Computes verl's statistics of one question's answers. `values` are the scores of the answers, `votes` are the
+/// extracted answers that vote. A single answer gives only the mean. With N answers the result also contains `std@N`
+/// and, for 2, 4, ... and N of them, `best`, `worst` and `maj`, each with `mean` and `std`.
 pub fn of_question(values: &[f64], votes: &[&str]) -> Vec<(String, f64)> {
     let all = values.len();
     let mean = moments(values);
@@ -31,7 +32,7 @@ pub fn of_question(values: &[f64], votes: &[&str]) -> Vec<(String, f64)> {
     out
 }
 
-/// True for those of the statistics of a question's `n` answers that verl counts as `val-core`, of its core variable.
+/// True if verl reports this statistic of a question's `n` answers under `val-core`, for its core variable.
 pub fn is_core(name: &str, n: usize) -> bool {
     ["mean", "maj", "best"].iter().any(|kind| name.starts_with(kind)) && name.contains(&format!("@{n}"))
 }
@@ -42,12 +43,13 @@ fn moments(values: &[f64]) -> Moments {
 }
 
 fn deviation([mean, square]: Moments) -> f64 {
-    // What rounding leaves of equal values is none.
+    // Rounding can leave a tiny positive variance for equal values.
     let variance = square - mean * mean;
     if variance < 1e-12 * square { 0.0 } else { variance.sqrt() }
 }
 
-/// Of the largest of `n` drawn: it is among the `i` smallest with probability `(i / len)^n`.
+/// Computes the moments of the largest of `n` drawn values. It is among the `i` smallest with probability `(i /
+/// len)^n`.
 fn largest(values: &[f64], n: usize) -> Moments {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -58,20 +60,20 @@ fn largest(values: &[f64], n: usize) -> Moments {
     })
 }
 
-/// The share of answers with each vote, and what these are worth.
+/// Returns for each vote the share of answers with it and the moments of their values.
 fn groups(values: &[f64], votes: &[&str]) -> Vec<(f64, Moments)> {
     let mut by_vote: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
     votes.iter().zip(values).for_each(|(vote, value)| by_vote.entry(vote).or_default().push(*value));
     by_vote.values().map(|of_vote| (of_vote.len() as f64 / values.len() as f64, moments(of_vote))).collect()
 }
 
-/// Of the first answer with the most frequent vote among `n` drawn. Of votes that are equally frequent the one drawn
-/// first wins: each with the same probability. An answer with that vote is any of them.
+/// Computes the moments of the value of the majority answer among `n` drawn answers. Of equally frequent votes, the one
+/// drawn first wins, so each wins with the same probability. The value is that of a random answer with this vote.
 fn most_voted(groups: &[(f64, Moments)], n: usize) -> Moments {
     let mut total = [0.0; 2];
     for most in 1..=n {
-        // By how many are drawn and how many votes have `most` of them: the probability, and with it the sum over these
-        // votes of what they are worth.
+        // Indices: number of drawn answers, and number of votes that occur exactly `most` times. Each state contains
+        // its probability, and the expected sums of both moments over these votes.
         let mut drawn = vec![vec![[0.0; 3]; n / most + 1]; n + 1];
         drawn[0][0][0] = 1.0;
         for (share, worth) in groups {
@@ -105,7 +107,7 @@ fn most_voted(groups: &[(f64, Moments)], n: usize) -> Moments {
 mod tests {
     use super::*;
 
-    /// Every subset of `n` of them, in every order, as verl judges it.
+    /// Enumerates every sequence of `n` draws and evaluates it as verl does.
     fn enumerated(values: &[f64], votes: &[&str], n: usize) -> [(&'static str, Moments); 3] {
         let mut sums = [[0.0; 2]; 3];
         let count = values.len().pow(n as u32);
@@ -137,7 +139,7 @@ mod tests {
                 for (name, want) in enumerated(values, votes, n) {
                     for (part, want) in [("mean", want[0]), ("std", (want[1] - want[0] * want[0]).max(0.0).sqrt())] {
                         let got = found[&format!("{name}@{n}/{part}")];
-                        // Sums of some thousand terms, and the root of what is left of them.
+                        // The values are sums of some thousand terms, and square roots of their differences.
                         assert!((got - want).abs() < 1e-7, "{name}@{n}/{part} of {values:?}: {got} is not {want}");
                     }
                 }

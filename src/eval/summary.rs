@@ -1,5 +1,5 @@
-//! `summary.json` of an evaluation: metrics with 95 % intervals, those by the rules alone and the published ones beside
-//! them; and its lines for people.
+//! `summary.json` of an evaluation: metrics with 95 % intervals, metrics by the rules alone, and published scores. Also
+//! the lines printed for the user.
 
 use std::path::Path;
 
@@ -14,11 +14,11 @@ use crate::files;
 use crate::task::{Counted, Crash, Metric, published};
 
 impl Measured {
-    /// Its part of `summary.json`: metrics with 95 % intervals, those by the rules alone and the published ones beside
-    /// them.
+    /// Returns the task's part of `summary.json`: metrics with 95 % intervals, metrics by the rules alone, and
+    /// published scores.
     fn summary(&self) -> Value {
         let metrics = (self.spec.aggregate)(&self.counted, self.mode);
-        // The format has no interval: it is a habit.
+        // The format score has no interval, because it measures a habit of the model.
         let means = metrics.iter().filter(|m| !m.observations.is_empty() && m.name != "format_score");
         let ci95: Map<String, Value> =
             means.map(|m| (m.name.clone(), json!(stats::clustered(&m.observations).ci95))).collect();
@@ -40,10 +40,11 @@ impl Measured {
         summary
     }
 
-    /// The metric that others publish, or each mean, beside what OpenMMReasoner-7B is published with: a line for people.
+    /// Formats a line for the user: the metric that is published, or all means, and the published score of
+    /// OpenMMReasoner-7B.
     fn line(&self) -> String {
         let metrics = (self.spec.aggregate)(&self.counted, self.mode);
-        // Recorded answers may be fewer than those published.
+        // Recorded answers may be too few for the published metric.
         let named = self.spec.published.filter(|name| metrics.iter().any(|m| m.name == *name));
         let is_shown = |m: &&Metric| named.map_or(!m.observations.is_empty(), |name| m.name == name);
         let shown = metrics.iter().filter(is_shown).map(|metric| {
@@ -68,7 +69,7 @@ impl Measured {
         counted
     }
 
-    /// Names the rows that are left out.
+    /// Describes the rows that were left out.
     fn crashed_lines(&self) -> impl Iterator<Item = String> {
         self.crashed.iter().map(|(index, crash)| {
             let (name, stage, class, found) = (self.spec.name, crash.stage.name(), crash.class, &crash.found);
@@ -88,7 +89,7 @@ fn values(metrics: Vec<Metric>) -> Map<String, Value> {
 }
 
 impl All {
-    /// Writes `dir/summary.json`, whole; `model` is what was measured, where that is known, `seconds` what it took.
+    /// Writes `dir/summary.json` atomically. `model` is the evaluated model, if known, and `seconds` the duration.
     pub fn write(&self, dir: &Path, model: Option<&str>, config: &EvalConfig, seconds: f64) -> Result<()> {
         let tasks: Map<String, Value> =
             self.tasks.iter().map(|task| (task.spec.name.to_owned(), task.summary())).collect();
@@ -102,7 +103,7 @@ impl All {
         files::write(dir.join("summary.json"), format!("{summary:#}\n").as_bytes())
     }
 
-    /// What came out, for people: rows left out, a line a task, the judge.
+    /// Returns the results for the user: rows left out, one line per task, and the judge.
     pub fn lines(&self) -> Vec<String> {
         let crashed = self.tasks.iter().flat_map(Measured::crashed_lines);
         let mut lines: Vec<String> = crashed.chain(self.tasks.iter().map(Measured::line)).collect();
@@ -116,7 +117,7 @@ impl All {
     }
 }
 
-/// Mean format score of the answers at temperature 1, or of the greedy ones where none was sampled.
+/// Returns the mean format score of the answers at temperature 1, or of the greedy answers if none was sampled.
 pub fn format_share(samples: &[Sample]) -> f64 {
     let sampled: Vec<f64> = samples.iter().flat_map(|s| &s.sampled).map(|a| a.format_reward_score).collect();
     let greedy = || samples.iter().filter_map(|s| s.greedy.as_ref()).map(|a| a.format_reward_score).collect();

@@ -1,5 +1,5 @@
-//! What one pass over a task's rows shows: which questions there are, by content, and how large. Some bytes a question
-//! are kept; rows and pictures are read again as they are needed.
+//! Result of one pass over a task's rows: the questions with hashes of their contents, and their sizes. Only a few
+//! bytes per question are stored. Rows and images are read again when they are needed.
 
 use std::ops::ControlFlow;
 
@@ -8,24 +8,24 @@ use crate::data::{Encoder, Seen};
 use crate::error::{Error, Result};
 use crate::task::{Crash, TaskRows};
 
-/// A task's questions.
+/// Questions of a task.
 #[derive(Default)]
 pub struct Survey {
-    /// The number of each in the task.
+    /// Number of each question in the task.
     pub indices: Vec<u32>,
-    /// What each asks; see [`crate::data::Row::content`].
+    /// Hash of each question, see [`crate::data::Row::content`].
     pub contents: Vec<[u8; 32]>,
-    /// Rows that the published evaluation ends with an error on: they are not asked.
+    /// Rows on which the published evaluation ends with an error. They are not asked.
     pub crashed: Vec<(u64, Crash)>,
-    /// What the questions hold.
+    /// Summary of the questions' contents.
     pub seen: Seen,
-    /// Sizes of the prompts, where a model's encoder told them.
+    /// Sizes of the prompts, if a model's encoder was given.
     pub index: Index,
 }
 
 impl Survey {
-    /// Reads the rows once. With an encoder, prompts of more tokens than its `longest` are an error: nothing is left out
-    /// of a measurement.
+    /// Reads the rows once. With an encoder and its maximum length, a prompt with more tokens is an error, because an
+    /// evaluation must not leave out questions.
     pub fn of(rows: &TaskRows, encoder: Option<(&Encoder, usize)>) -> Result<Survey> {
         let mut survey = Survey::default();
         rows.each(|index, row| {
@@ -50,7 +50,7 @@ impl Survey {
         Ok(survey)
     }
 
-    /// Number of questions.
+    /// Returns the number of questions.
     pub fn questions(&self) -> usize {
         self.indices.len()
     }

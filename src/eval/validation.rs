@@ -1,4 +1,5 @@
-//! Validation: a model in training asked the questions of tasks and of files of one's own, under verl's names of figures.
+//! Validation during training: the model answers questions of tasks and of the user's files. The metrics have verl's
+//! names.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -25,35 +26,35 @@ use crate::train::plan::blank;
 use crate::train::trainer_config::TaskFile;
 use crate::train::validation::{self as train, Validator};
 
-/// The step under which a validation's noise is drawn: one that no training reaches, and the same each time, so that
-/// figures differ by the weights alone.
+/// Step number for the random numbers of a validation. No training reaches it. It is the same for each validation, so
+/// that metrics differ only because of the weights.
 const NOISE: u64 = (1 << 28) - 1;
 
-/// Questions whose pictures are in memory at once.
+/// Number of questions per rank whose images are in memory at the same time.
 const TOGETHER: usize = 512;
 
-/// The source of a row that names none, as in verl.
+/// Source of a row that names none, as in verl.
 const UNKNOWN: &str = "unknown";
 
-/// What a run measures with.
+/// Settings for the validation of a run.
 struct Means<'a> {
-    /// Model directory the run starts from.
+    /// Model directory that the run starts from.
     model: &'a Path,
-    /// Least and most pixels of a picture, where they are given.
+    /// Minimum and maximum number of pixels of an image, if configured.
     pixels: [Option<usize>; 2],
-    /// Who scores.
+    /// Scorer of the answers.
     scorer: Arc<Scorer>,
-    /// How tasks ask.
+    /// Mode of prompts and scores of tasks.
     mode: Mode,
-    /// Where an answer is cut when the config does not say.
+    /// Default maximum length of an answer, in tokens.
     max_new_tokens: usize,
-    /// The run's seed.
+    /// Seed of the run.
     seed: u64,
-    /// The tasks' files, when the config does not say.
+    /// Default folder of the tasks' files.
     folder: Option<&'a Path>,
 }
 
-/// The questions of a validation.
+/// Questions of a validation and the settings for answering them.
 struct TaskValidator {
     sets: Vec<Box<dyn Task>>,
     task_files: Vec<TaskFile>,
@@ -69,7 +70,7 @@ struct TaskValidator {
     seed: u64,
 }
 
-/// What a run of `omr rl` measures, if anything; `folder` has the tasks' files when the config names none.
+/// Returns the validation of an `omr rl` run, if it has one. `folder` is the default folder of the tasks' files.
 pub fn rl(
     config: &RlConfig,
     model: &Path,
@@ -88,7 +89,7 @@ pub fn rl(
     open(&config.validation, &means, config.test_freq)
 }
 
-/// What a run of `omr sft` measures, if anything: the rules score, in strict.
+/// Returns the validation of an `omr sft` run, if it has one. The rules score in strict mode.
 pub fn sft(config: &SftConfig, model: &Path, folder: Option<&Path>) -> Result<Option<train::Validation>> {
     let means = Means {
         model,
@@ -111,8 +112,8 @@ fn open(config: &ValidationConfig, means: &Means<'_>, every: Option<u64>) -> Res
 }
 
 impl TaskValidator {
-    /// Reads the questions. Errors name the key, or the file and the row: an unknown task, a row without a right answer,
-    /// a prompt beyond the model's context.
+    /// Reads the questions. Errors name the key, or the file and the row: an unknown task, a row without a correct
+    /// answer, or a prompt longer than the model's context.
     fn open(config: &ValidationConfig, means: &Means<'_>) -> Result<TaskValidator> {
         let model_config = ModelConfig::load(&means.model.join("config.json"))?;
         let encoder = Encoder::load(means.model, Use::Ask, model_config.vocab_size, means.pixels)?;
@@ -156,7 +157,7 @@ impl TaskValidator {
     fn question(&self, row: &Row) -> Result<Question> {
         let (prompt, _) = self.encoder.prompt(row)?;
         let prompt = Prompt::new(&self.model_config, &prompt.ids, &prompt.images).map_err(|e| e.within(&row.place))?;
-        // The prompt has its pictures; scores need words.
+        // The prompt contains the images. Scoring needs only the text.
         let row = Row { images: Vec::new(), ..row.clone() };
         Ok(Question { prompt: Arc::new(prompt.named(&row.place)), row })
     }
@@ -184,7 +185,8 @@ impl TaskValidator {
         })
     }
 
-    /// Each rank asks the questions that are its by turns; their answers are counted in the order of questions at each.
+    /// Distributes the questions to the ranks in turn. Every rank then gets all answers and counts them in the order of
+    /// the questions.
     fn ask(&self, dev: &mut Device, model: &Model, ranks: &mut dyn Ranks) -> Result<BTreeMap<String, Figures>> {
         let (mut figures, mut first) = (BTreeMap::<String, Figures>::new(), 0);
         let (rank, size) = (ranks.rank(), ranks.size());
@@ -262,7 +264,7 @@ impl Validator for TaskValidator {
     }
 }
 
-/// Each file's and each task's questions with their scorer.
+/// Returns the questions of each file and each task, with their scorer.
 fn sets(config: &ValidationConfig, means: &Means<'_>, specs: &[&'static TaskSpec]) -> Result<Vec<Box<dyn Task>>> {
     let most = config.val_max_samples;
     let mut sets: Vec<Box<dyn Task>> = Vec::new();
@@ -282,7 +284,7 @@ fn sets(config: &ValidationConfig, means: &Means<'_>, specs: &[&'static TaskSpec
     Ok(sets)
 }
 
-/// The tasks that `config` names.
+/// Returns the tasks named in `config`.
 fn specs(config: &ValidationConfig) -> Result<Vec<&'static TaskSpec>> {
     task::named(&config.val_tasks).map_err(|error| match error {
         Error::Input { found, expected, hint, .. } => {
@@ -292,7 +294,7 @@ fn specs(config: &ValidationConfig) -> Result<Vec<&'static TaskSpec>> {
     })
 }
 
-/// What tasks make their questions from.
+/// Returns the source from which tasks make their questions.
 fn task_source<'a>(config: &'a ValidationConfig, means: &Means<'a>) -> Source<'a> {
     Source {
         datasets: &[],
@@ -304,7 +306,7 @@ fn task_source<'a>(config: &'a ValidationConfig, means: &Means<'a>) -> Source<'a
     }
 }
 
-/// The files that tasks read, those of data sets of the hub.
+/// Returns the files that the tasks of the hub read.
 fn task_files(specs: &[&'static TaskSpec], source: &Source) -> Result<Vec<TaskFile>> {
     let mut files = Vec::new();
     for spec in specs.iter().filter(|spec| spec.hub.is_some()) {
@@ -318,14 +320,14 @@ fn source(row: &Row) -> &str {
     if row.data_source.is_empty() { UNKNOWN } else { &row.data_source }
 }
 
-/// What is measured of an answer, in verl's words; the first is what `val-core` is of.
+/// Variables measured for each answer, named as in verl. Only the first is reported under `val-core`.
 const VARIABLES: [&str; 3] = ["acc", "reward", "format_reward_score"];
 
 /// Sums over the questions of one source.
 #[derive(Default)]
 struct Figures {
     questions: usize,
-    /// By section and name.
+    /// Sums by section and name.
     sums: BTreeMap<(&'static str, String), f64>,
 }
 
@@ -338,7 +340,7 @@ impl Figures {
         self.of_question(values, &votes, answers.iter().map(|a| a.output.token_ids.len()).sum());
     }
 
-    /// Adds a question by what each of its answers is worth and what it votes for, and the tokens of all.
+    /// Adds a question with the values and votes of its answers and their total number of tokens.
     fn of_question(&mut self, values: [Vec<f64>; 3], votes: &[&str], tokens: usize) {
         self.questions += 1;
         let mut add = |section, name, value| *self.sums.entry((section, name)).or_default() += value;
@@ -351,7 +353,7 @@ impl Figures {
         add("val-aux", "response_length/mean".to_owned(), tokens as f64 / votes.len() as f64);
     }
 
-    /// Means over the questions, under verl's names.
+    /// Returns the means over the questions, under verl's names.
     fn named(&self, source: &str) -> impl Iterator<Item = (String, f64)> {
         let mean = |sum: &f64| sum / self.questions as f64;
         self.sums.iter().map(move |((section, name), sum)| (format!("{section}/{source}/{name}"), mean(sum)))

@@ -1,4 +1,5 @@
-//! Another framework's verdicts beside ours: every answer scored by our rules, and how often the two agree.
+//! Compares the verdicts of another framework with those of our rules. Every answer is scored with our rules, and equal
+//! and different verdicts are counted.
 
 use omr_verify::extract;
 use serde::Serialize;
@@ -9,76 +10,77 @@ use crate::error::Result;
 use crate::reward::judge::Ruling;
 use crate::reward::{Item, Judged, Scorer};
 
-/// Responses scored together.
+/// Number of responses that are scored together.
 const TOGETHER: usize = 4096;
 
 /// An answer with both verdicts.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Compared {
-    /// Whose log it is of.
+    /// Framework that wrote the log.
     pub framework: Framework,
-    /// The task, as its file names it.
+    /// Task, as named by its file.
     pub task: String,
-    /// The row's number or name there.
+    /// Number or name of the row in the log.
     pub index: String,
-    /// What was asked, options included, where the log says.
+    /// Question with its options, if the log contains it.
     pub question: Option<String>,
-    /// The right answer.
+    /// Correct answer.
     pub gold: String,
-    /// The answer.
+    /// Response of the model.
     pub response: String,
-    /// Their verdict; none where the log has none.
+    /// Verdict of the other framework, if the log contains one.
     pub theirs: Option<bool>,
-    /// The metric or column it stands in, and what they read.
+    /// Metric or column with this verdict, and the answer that the framework extracted.
     pub theirs_why: String,
-    /// Our verdict.
+    /// Verdict of our rules.
     pub ours: bool,
-    /// The rule that decided.
+    /// Rule that decided.
     pub ours_why: String,
-    /// What was taken as the answer.
+    /// Answer that our rules extracted.
     pub predict_str: String,
-    /// The judge's word, where it was asked.
+    /// Ruling of the judge, if it was used.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub judge: Option<Ruling>,
 }
 
 impl Compared {
-    /// True where the two verdicts are unlike.
+    /// True if the two verdicts differ.
     pub fn differs(&self) -> bool {
         self.theirs.is_some_and(|theirs| theirs != self.ours)
     }
 }
 
-/// How often a framework and our rules agree on a task.
+/// Counts of equal and different verdicts of a framework and our rules on a task.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Agreement {
-    /// Whose verdicts they are.
+    /// Framework of the other verdicts.
     pub framework: Framework,
-    /// The task, as its file names it.
+    /// Task, as named by its file.
     pub task: String,
-    /// Answers.
+    /// Number of answers.
     pub n: usize,
-    /// Right by both.
+    /// Number of answers that both count as correct.
     pub both_right: usize,
-    /// Right by theirs alone.
+    /// Number of answers that only the other framework counts as correct.
     pub only_theirs: usize,
-    /// Right by ours alone.
+    /// Number of answers that only our rules count as correct.
     pub only_ours: usize,
-    /// Wrong by both.
+    /// Number of answers that both count as wrong.
     pub both_wrong: usize,
-    /// Without a verdict of theirs.
+    /// Number of answers without a verdict of the other framework.
     pub no_verdict: usize,
 }
 
 impl Agreement {
-    /// Share of answers with a verdict that are right by theirs and by ours.
+    /// Returns the shares of correct answers by the other framework and by our rules, among the answers with a verdict.
     pub fn shares(&self) -> Option<[f64; 2]> {
         let n = self.n - self.no_verdict;
         (n > 0).then(|| [self.only_theirs, self.only_ours].map(|alone| (self.both_right + alone) as f64 / n as f64))
     }
 }
 
-/// Scores every answer, in compat as it stands; thinking is taken off first where `strip_thinking` says so.
+/// Scores every answer. In compat the response is scored unchanged. With `strip_thinking`, the thinking part is removed
+/// first.
 pub fn compare(rows: &[Row], scorer: &Scorer, mode: Mode, strip_thinking: bool) -> Result<Vec<Compared>> {
     let mut all = Vec::with_capacity(rows.len());
     for part in rows.chunks(TOGETHER) {
@@ -90,11 +92,11 @@ pub fn compare(rows: &[Row], scorer: &Scorer, mode: Mode, strip_thinking: bool) 
     Ok(all)
 }
 
-/// Characters of a line that may be an answer by itself.
+/// Maximum length in characters of a line that counts as an answer.
 const ANSWER_CHARS: usize = 200;
 
-/// What is scored of an answer. Models of other frameworks are asked for no format: where an answer keeps to none, its last
-/// line is what it says.
+/// Returns the text to score. Other frameworks do not request a format from their models, so if a response has none,
+/// its last line is used as the answer.
 fn scored(response: &str) -> String {
     if !extract::predict_str(response, Mode::Strict).0.is_empty() {
         return response.to_owned();
@@ -136,7 +138,7 @@ fn compared(row: &Row, judged: Judged) -> Compared {
     }
 }
 
-/// The table of agreement: a line for each framework's task, in the order they come.
+/// Counts the verdicts per framework and task, in the order of the rows.
 pub fn agreements(compared: &[Compared]) -> Vec<Agreement> {
     let mut out: Vec<Agreement> = Vec::new();
     for row in compared {
@@ -160,7 +162,7 @@ pub fn agreements(compared: &[Compared]) -> Vec<Agreement> {
     out
 }
 
-/// The heads of [`cells`].
+/// Column heads of [`cells`].
 pub const HEADS: [&str; 10] = [
     "framework",
     "task",
@@ -174,7 +176,7 @@ pub const HEADS: [&str; 10] = [
     "ours %",
 ];
 
-/// An agreement as texts, under [`HEADS`].
+/// Formats the counts as the texts of a row under [`HEADS`].
 pub fn cells(row: &Agreement) -> [String; 10] {
     let percent = |i: usize| row.shares().map_or("-".to_owned(), |shares| format!("{:.1}", 100.0 * shares[i]));
     let [n, right, theirs, ours, wrong, none] =
@@ -183,7 +185,7 @@ pub fn cells(row: &Agreement) -> [String; 10] {
     [name, row.task.clone(), n, right, theirs, ours, wrong, none, percent(0), percent(1)]
 }
 
-/// The table as text in columns.
+/// Formats the counts as a text table.
 pub fn table(agreements: &[Agreement]) -> String {
     let head = HEADS.map(str::to_owned);
     let rows: Vec<[String; 10]> = std::iter::once(head).chain(agreements.iter().map(cells)).collect();

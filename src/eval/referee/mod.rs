@@ -1,4 +1,4 @@
-//! The referee: answers that another framework recorded with its verdicts, scored by our rules beside them.
+//! The re-scorer: scores answers recorded by another framework with our rules, and compares the verdicts.
 
 mod agreement;
 mod read;

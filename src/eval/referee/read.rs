@@ -1,4 +1,5 @@
-//! Other frameworks' logs, told apart by what stands in them: lmms-eval's `--log_samples` and VLMEvalKit's tables.
+//! Reads logs of other frameworks and recognises their format by content: lmms-eval's `--log_samples` and VLMEvalKit's
+//! tables.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -11,18 +12,19 @@ use crate::data::json::jsonl;
 use crate::error::{Error, Result};
 use crate::files;
 
-/// Folders that are looked into below the one named: lmms-eval writes one for the model.
+/// Depth of subfolders that are searched. lmms-eval writes one folder per model.
 const DEPTH: usize = 2;
 
-/// What a file or folder of recorded answers is.
+/// Kind of a file or folder of recorded answers.
 pub enum Log {
     /// Lines `{"task", "index", "responses"}`.
     Ours,
-    /// Files of other frameworks, with whose they are.
+    /// Log files of other frameworks, each with its framework.
     Theirs(Vec<(PathBuf, Framework)>),
 }
 
-/// Tells whose log `path` is; of a folder, every jsonl and tsv file in it is one. Errors when the folder has none.
+/// Recognises the format of `path`. In a folder, every jsonl and tsv file is a candidate. Returns an error if the
+/// folder contains no logs.
 pub fn recognise(path: &Path) -> Result<Log> {
     if !path.is_dir() {
         return Ok(framework(path)?.map_or(Log::Ours, |framework| Log::Theirs(vec![(path.to_owned(), framework)])));
@@ -73,7 +75,7 @@ pub fn read(logs: &[(PathBuf, Framework)]) -> Result<Vec<Row>> {
     Ok(rows.into_iter().flatten().collect())
 }
 
-/// The rows of a log. Errors name file and line or row.
+/// Reads the rows of a log. Errors name the file and the line or row.
 fn rows(path: &Path, framework: Framework) -> Result<Vec<Row>> {
     let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     match framework {
@@ -82,7 +84,7 @@ fn rows(path: &Path, framework: Framework) -> Result<Vec<Row>> {
     }
 }
 
-/// What lmms-eval writes of a row beside its metrics.
+/// Fields of a row in lmms-eval's log that are not metrics.
 const LMMS_FIELDS: [&str; 14] = [
     "doc_id",
     "doc",
@@ -100,7 +102,7 @@ const LMMS_FIELDS: [&str; 14] = [
     "submission",
 ];
 
-/// Metrics that say whether an answer is right, the plainest first.
+/// Metrics that state whether an answer is correct, the most direct first.
 const LMMS_METRICS: [&str; 6] = ["acc_score", "exact_match", "accuracy", "acc", "correct", "score"];
 
 fn lmms_eval(path: &Path, task: &str) -> Result<Vec<Row>> {
@@ -108,7 +110,8 @@ fn lmms_eval(path: &Path, task: &str) -> Result<Vec<Row>> {
     jsonl(path, usize::MAX, |at, fields| {
         let place = format!("{} line {}", path.display(), at.number);
         let fields = fields?;
-        // What the filters left is what was scored; the whole answer stands beside it where they took something off.
+        // The framework scores the filtered response. The complete response is preferred here, because filters may have
+        // removed parts.
         let response = ["resps", "filtered_resps"].iter().find_map(|name| first_text(fields.get(*name)?));
         let Some(response) = response else {
             return Err(Error::input(
@@ -141,7 +144,7 @@ fn text(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-/// The first text of nested lists: of several answers to a question the first counts.
+/// Returns the first text in nested lists. If a question has several answers, the first one counts.
 fn first_text(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),
@@ -167,7 +170,7 @@ fn lmms_verdict(fields: &Map<String, Value>) -> (Option<bool>, String) {
     (Some(right), format!("{name} {}{taken}", f64::from(right)))
 }
 
-/// What a metric's value says: a number from 0 to 1, a truth value, or a record that holds one.
+/// Interprets the value of a metric: a number from 0 to 1, a truth value, or a record that contains one.
 fn right(value: &Value) -> Option<bool> {
     match value {
         Value::Bool(right) => Some(*right),
@@ -177,7 +180,7 @@ fn right(value: &Value) -> Option<bool> {
         Value::Object(record) => {
             let keys = ["true_false", "is_correct", "correct", "hit", "scores", "score", "acc_score", "acc", "result"];
             let found = keys.iter().find_map(|key| right(record.get(*key)?));
-            // MMMU's record has what was read of the answer, and is compared at the end.
+            // MMMU's record contains only the extracted answer, so it is compared with the correct one.
             found.or_else(|| Some(record.get("parsed_pred")? == record.get("answer")?))
         }
         Value::Null => None,
@@ -192,7 +195,7 @@ fn said(word: &str) -> Option<bool> {
     }
 }
 
-/// Columns of VLMEvalKit's tables that say whether an answer is right, and those that say why.
+/// Columns of VLMEvalKit's tables with the verdict, and columns with its reason.
 const KIT_VERDICTS: [&str; 4] = ["hit", "score", "correct", "match"];
 const KIT_REASONS: [&str; 7] = ["log", "log_score", "extract_answer", "extract", "res", "parse", "pred"];
 

@@ -1,20 +1,20 @@
-//! An answer that another framework recorded.
+//! An answer recorded by another framework.
 
 use serde::Serialize;
 
-/// Whose log it is.
+/// A framework whose logs can be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum Framework {
-    /// lmms-eval's `--log_samples`: a jsonl file a task.
+    /// lmms-eval's `--log_samples`: one jsonl file per task.
     #[serde(rename = "lmms-eval")]
     LmmsEval,
-    /// VLMEvalKit's table of a data set, with tabs.
+    /// VLMEvalKit's table of a data set, separated by tabs.
     #[serde(rename = "VLMEvalKit")]
     VlmEvalKit,
 }
 
 impl Framework {
-    /// Its name.
+    /// Returns the name of the framework.
     pub fn name(self) -> &'static str {
         match self {
             Framework::LmmsEval => "lmms-eval",
@@ -23,7 +23,7 @@ impl Framework {
     }
 }
 
-/// An answer with another framework's verdict.
+/// An answer with the verdict of another framework.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {
     pub(super) framework: Framework,

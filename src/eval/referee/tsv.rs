@@ -1,8 +1,8 @@
-//! Tables as pandas writes them with tabs: a field that holds a tab, a line end or a quote stands in quotes, a quote in it
-//! twice.
+//! Parses tab-separated tables in the format of pandas. A field with a tab, a line break or a quote is enclosed in
+//! quotes, and quotes inside it are doubled.
 
-/// The rows of a text, each with the number of the line it begins on, from 1. Errors say on which line a quote is open to
-/// the end.
+/// Returns the rows of a text, each with the number of its first line, from 1. The error is the line of a quote that is
+/// never closed.
 pub fn rows(text: &str) -> Result<Vec<(usize, Vec<String>)>, usize> {
     let mut rows = Vec::new();
     let (mut row, mut field) = (Vec::new(), String::new());
