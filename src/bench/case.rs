@@ -1,4 +1,4 @@
-//! One thing to measure, and how long its repetitions take.
+//! A benchmark case, and the measurement of its repetitions.
 
 use std::time::{Duration, Instant};
 
@@ -12,16 +12,16 @@ use crate::tensor::DType;
 /// Runs one repetition.
 pub type Repetition = Box<dyn FnMut(&mut Device) -> Result<()>>;
 
-/// One thing to measure.
+/// A benchmark case.
 pub struct Case {
     pub name: &'static str,
     pub shape: String,
     pub dtype: &'static str,
-    /// Additions and multiplications.
+    /// Number of additions and multiplications.
     pub flops: f64,
     /// Bytes that must be read and written at least once.
     pub bytes: f64,
-    /// What a job works on.
+    /// Amount of work, if the case is a whole job.
     pub job: Option<JobSize>,
     /// Runs one repetition.
     pub run: Repetition,
@@ -63,7 +63,7 @@ pub fn product(
     Ok(Case { name, shape, dtype: label(dtype), flops, bytes, job: None, run: Box::new(run) })
 }
 
-/// The name of an element type.
+/// Returns the name of an element type.
 pub fn label(dtype: DType) -> &'static str {
     if dtype == DType::Bf16 { "bf16" } else { "f32" }
 }
@@ -71,14 +71,14 @@ pub fn label(dtype: DType) -> &'static str {
 /// Makes a case in a device's memory.
 pub type Make = Box<dyn Fn(&mut Device) -> Result<Case>>;
 
-/// The size of a whole job.
+/// Size of a whole job.
 #[derive(Clone, Copy)]
 pub struct JobSize {
-    /// Parameters of the model.
+    /// Number of parameters of the model.
     pub parameters: usize,
-    /// Tokens trained on or written in a repetition.
+    /// Number of tokens trained on or generated in a repetition.
     pub tokens: usize,
-    /// Bytes of keys and values that a launch of attention over pages reads; none where they grow too much to say.
+    /// Bytes of keys and values that a launch of paged attention reads. `None` if they change too much during the job.
     pub pages: Option<f64>,
 }
 
@@ -103,10 +103,10 @@ pub struct Times {
     pub repetitions: usize,
 }
 
-/// Memory to measure in; only what a case touches is ever mapped in.
+/// Memory for measurements, in bytes. Only pages that a case touches are mapped.
 pub const MEMORY: usize = 3 << 30;
 
-/// One repetition to warm up, then at least five.
+/// Measures a case: one repetition to warm up, then at least five.
 pub fn measure(case: &mut Case, dev: &mut Device, seconds: f64) -> Result<Times> {
     (case.run)(dev)?;
     let (begun, cpu_before) = (Instant::now(), cpu_seconds());

@@ -1,5 +1,5 @@
-//! What the run of a config computes, at the sizes that `omr plan` assumes: its largest pass and its update, over random
-//! weights.
+//! Benchmarks of a config: its largest training pass and its update, with random weights and the sizes that `omr plan`
+//! assumes.
 
 use std::path::Path;
 use std::rc::Rc;
@@ -14,7 +14,8 @@ use crate::optim::Optimizer;
 use crate::plan;
 use crate::tensor::DType;
 
-/// A pass and an update of the config in `file` with `values` set, on a card on which they may take `memory` bytes.
+/// Makes the cases of a pass and an update for the config in `file` with the overrides `values`, on a GPU with at most
+/// `memory` bytes.
 pub fn cases(
     file: &Path,
     values: &[String],
@@ -29,7 +30,7 @@ pub fn cases(
     Ok([Box::new(move |dev| pass(dev, &job, needed)), Box::new(move |dev| update(dev, &again))])
 }
 
-/// Arithmetic and traffic of a pass that recomputes nothing.
+/// Counts the arithmetic and the memory traffic of a pass without recomputation.
 fn needed(job: &plan::Job, kind: Kind) -> Result<[f64; 2]> {
     let mut dev = Device::count_for(Target::gpu(kind));
     let model = Model::empty(&mut dev, job.model.clone(), DType::of(job.dtype, kind))?;
@@ -41,7 +42,7 @@ fn needed(job: &plan::Job, kind: Kind) -> Result<[f64; 2]> {
     Ok([sum(|work| work.flops), sum(|work| work.bytes)])
 }
 
-/// Weights, the optimizer's state and gradients, as they lie in a run.
+/// Makes weights, optimizer state and gradients as in a run.
 fn training(dev: &mut Device, job: &plan::Job) -> Result<(Model, Optimizer, Grads)> {
     let model = random_model(dev, job.model.clone(), DType::of(job.dtype, dev.kind()))?;
     let optimizer = Optimizer::new(dev, &model.layout, job.optimizer, 1)?;
@@ -49,7 +50,7 @@ fn training(dev: &mut Device, job: &plan::Job) -> Result<(Model, Optimizer, Grad
     Ok((model, optimizer, grads))
 }
 
-/// `8.29 B, ` and more.
+/// Formats the number of parameters, followed by `more`: `8.29 B, ...`.
 fn shape(model: &Model, more: &str) -> String {
     let parameters = model.layout.num_weights() as f64;
     let size =
@@ -68,7 +69,7 @@ fn pass(dev: &mut Device, job: &Rc<plan::Job>, [flops, bytes]: [f64; 2]) -> Resu
         flops,
         bytes,
         job: Some(JobSize { parameters: model.layout.num_weights(), tokens, pages: Some(0.0) }),
-        // Gradients go on from one repetition to the next, as from one pass of an update to the next.
+        // Gradients accumulate over the repetitions, as over the passes of an update.
         run: Box::new(move |dev| job.pass.run(dev, &model, &mut grads, job.levels)),
     })
 }
@@ -83,7 +84,7 @@ fn update(dev: &mut Device, job: &plan::Job) -> Result<Case> {
         shape: shape(&model, job.optimizer.optim.name()),
         dtype: label(model.layout.dtype),
         flops: 0.0,
-        // Weights and state are read and written, gradients read.
+        // Weights and state are read and written, gradients are only read.
         bytes: (2 * (parameters * model.layout.dtype.size() + optimizer.bytes()) + 4 * parameters) as f64,
         job: Some(JobSize { parameters, tokens: 0, pages: Some(0.0) }),
         run: Box::new(move |dev| optimizer.step(dev, &model.layout, &grads, 1e-5)),
@@ -95,7 +96,8 @@ mod tests {
     use super::*;
     use crate::device::{Isa, Plan, Region};
 
-    /// The passes of a config are those of its plan: as many tokens, pictures among them, and gradients of all of them.
+    /// The measured passes of a config must equal those of its plan in tokens and images, and must produce all
+    /// gradients.
     #[test]
     fn a_config_is_measured_as_it_is_planned() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));

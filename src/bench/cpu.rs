@@ -1,4 +1,4 @@
-//! Ops and whole jobs on the CPU, beside ceilings measured on the same machine.
+//! Benchmarks of ops and whole jobs on the CPU, compared with peak rates measured on the same machine.
 
 use serde_json::{Value, json};
 
@@ -32,7 +32,7 @@ const NAMES: [&str; 13] = [
     "generate",
 ];
 
-/// Measures, and returns a table.
+/// Runs the benchmarks and returns a table.
 pub fn run(options: &Options, machine: &Machine) -> Result<String> {
     let wanted = choose(&options.names)?;
     machine.observer.note(&format!(

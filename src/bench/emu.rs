@@ -1,4 +1,4 @@
-//! How fast the emulator computes: kernels in bf16 on one core, with shadow state of shared memory and without.
+//! Benchmarks of the emulator's speed: bf16 kernels on one core, with and without shadow state of shared memory.
 
 use serde_json::json;
 
@@ -13,7 +13,7 @@ use crate::error::Result;
 use crate::machine::Machine;
 use crate::tensor::DType;
 
-/// What `omr bench` calls it.
+/// Name of this benchmark in `omr bench`.
 pub const NAME: &str = "emu";
 
 /// Tokens, outputs and inputs of the matrix product: whole tiles, and enough of them for the CTAs of two SMs.
@@ -43,7 +43,7 @@ fn waited(dev: &mut Device, mut case: Case) -> Result<Case> {
     Ok(case)
 }
 
-/// Measures, and returns a table; the first run on a machine also compiles the kernels, which is not measured.
+/// Runs the benchmarks and returns a table. On the first run the kernels are compiled before the measurement.
 pub fn run(options: &Options, machine: &Machine) -> Result<String> {
     machine
         .observer

@@ -1,5 +1,6 @@
-//! Ops and whole jobs by kernels: each launch timed by events, behind a write that empties the L2, with the clock the
-//! card ran at meanwhile. On the emulator it is the same code on tiny shapes, whose times say nothing of a card.
+//! Benchmarks of ops and whole jobs on a GPU. Each repetition is timed with events after a write that flushes the L2,
+//! and the GPU's clock is read meanwhile. The emulator runs the same code on tiny shapes, and its times say nothing
+//! about a GPU.
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -19,25 +20,25 @@ use crate::observe::bytes;
 use crate::plan::{Gpu, Launches};
 use crate::tensor::{DType, Tensor};
 
-/// All ops.
+/// Name that selects all ops.
 const OPS: &str = "ops";
-/// A training step, a round of rollouts, and decoding alone.
+/// Names of a training step, a round of rollouts, and decoding alone.
 const STEP: &str = "train-step";
 const GENERATE: &str = "generate";
 const DECODE: &str = "decode";
-/// That the sampler's log-probs are the trainer's.
+/// Name of the check that the sampler's log-probs equal the trainer's.
 const PARITY: &str = "parity";
-/// Tokens that each sequence of the last writes in a repetition.
+/// Number of tokens that each sequence generates in a repetition of `decode`.
 const STEPS: usize = 32;
 
-/// Bytes written between two launches: more than any L2.
+/// Bytes written between two repetitions, more than any L2 holds.
 const FLUSH: usize = 256 << 20;
-/// Seconds after which the answer to a question for the clock is no longer waited for.
+/// Seconds to wait at most for the answer of nvidia-smi.
 const CLOCK_SECONDS: f64 = 3.0;
-/// Repetitions at least: of an op, and of a job, which takes seconds. The emulator has two.
+/// Minimum number of repetitions of an op and of a job, which takes seconds. The emulator runs two.
 const REPETITIONS: [usize; 2] = [5, 3];
 
-/// Measures, and returns a table; the figures so far are in the JSON file after each case.
+/// Runs the benchmarks and returns a table. The JSON file is rewritten with the results so far after each case.
 pub fn run(options: &Options, machine: &Machine) -> Result<String> {
     let kind = machine.target.kind;
     let mut out = format!(
@@ -46,7 +47,7 @@ pub fn run(options: &Options, machine: &Machine) -> Result<String> {
     );
     let mut rows = Vec::new();
     let chosen = chosen(options, machine.target)?;
-    // Without a device there is one error, not a row of it for each case.
+    // A missing device gives one error here, instead of one row per case.
     drop((machine.device)(&Plan::default())?);
     for make in chosen {
         let row = measured(&make, options.seconds, machine)?;
@@ -58,7 +59,7 @@ pub fn run(options: &Options, machine: &Machine) -> Result<String> {
     Ok(out)
 }
 
-/// The cases asked for. Errors on a name that is none.
+/// Returns the requested cases. Returns an error for an unknown name.
 fn chosen(options: &Options, target: Target) -> Result<Vec<Make>> {
     let kind = target.kind;
     let (values, mut names): (Vec<String>, Vec<String>) = options.names.iter().cloned().partition(|n| n.contains('='));
@@ -88,7 +89,8 @@ fn chosen(options: &Options, target: Target) -> Result<Vec<Make>> {
                 out.extend(configs::cases(Path::new(file), &values, &options.rows, kind, memory)?);
             }
             name => {
-                // A shape is known once the case is made, so only those of an op that is named by its whole are.
+                // The shape is known only after a case is made, so cases are made here only if the name contains a
+                // shape.
                 let whole = |make: &Make| -> Result<bool> {
                     let Case { name: op, shape, .. } = make(&mut Device::count_for(target))?;
                     Ok(format!("{op} {shape}").starts_with(name))
@@ -108,15 +110,15 @@ fn chosen(options: &Options, target: Target) -> Result<Vec<Make>> {
     Ok(out)
 }
 
-/// What a Hopper card is predicted to take for a case at so many MHz, in milliseconds, and what binds it; none where attention reads
-/// keys that are counted nowhere.
+/// Predicts the milliseconds of a case on a Hopper GPU with a clock of `mhz`, and the limiting resource. Returns `None`
+/// if the bytes of the attention keys are not known.
 fn predicted(make: &Make, body: Body, mhz: f64) -> Result<Option<(f64, &'static str)>> {
     let launches = Launches::new(Gpu::H200.ceilings(), 1e6 * mhz);
     let mut dev = launches.device(body)?;
     let mut case = make(&mut dev)?;
-    // An op that attends over pages does nothing else, and no other launches that.
+    // An op with paged attention launches nothing else, and no other op launches it.
     let Some(pages) = case.job.map_or(Some(case.bytes), |job| job.pages) else { return Ok(None) };
-    // Behind the first repetition prompts are in the cache and graphs captured.
+    // After the first repetition, prompts are in the cache and graphs are captured.
     (case.run)(&mut dev)?;
     launches.since(&mut dev, pages);
     (case.run)(&mut dev)?;
@@ -124,7 +126,8 @@ fn predicted(make: &Make, body: Body, mhz: f64) -> Result<Option<(f64, &'static 
     Ok(Some((1e3 * seconds, bound)))
 }
 
-/// One case on a device of its own; what has no kernel or no room is a row that says so.
+/// Measures one case on a device of its own. A case without a kernel or without enough memory gives a row with the
+/// reason.
 fn measured(make: &Make, seconds: f64, machine: &Machine) -> Result<Value> {
     let target = machine.target;
     let mut counting = Device::count_for(target);
@@ -187,7 +190,7 @@ fn timed(make: &Make, plan: &Plan, seconds: f64, machine: &Machine) -> Result<Gp
     let least = REPETITIONS[usize::from(case.job.is_some())];
     loop {
         let spent = begun.elapsed().as_secs_f64();
-        // The clock is that under load only while there is a load.
+        // The clock must be read under load, so the load continues until nvidia-smi has answered.
         let asked = spent < CLOCK_SECONDS && clock.as_mut().is_some_and(Clock::is_asked);
         let enough = if card { times.len() >= least && spent >= seconds && !asked } else { times.len() == 2 };
         if enough {
@@ -212,9 +215,9 @@ fn driver(dev: &mut Device) -> Result<&mut dyn Driver> {
     dev.driver().ok_or_else(|| Error::Failed("omr bench: not a GPU".into()))
 }
 
-/// Milliseconds of one repetition.
+/// Measures the milliseconds of one repetition.
 fn once(case: &mut Case, dev: &mut Device, flush: Tensor, [before, after]: [Event; 2]) -> Result<f64> {
-    // The launches are queued while the card still writes, so the host's part does not count.
+    // The launches are queued while the GPU still flushes the L2, so the time of the host does not count.
     dev.fill_zero(flush)?;
     driver(dev)?.record(before, Stream::COMPUTE)?;
     (case.run)(dev)?;
@@ -222,18 +225,18 @@ fn once(case: &mut Case, dev: &mut Device, flush: Tensor, [before, after]: [Even
     Ok(f64::from(driver(dev)?.elapsed_ms(before, after)?))
 }
 
-/// A question for the card's clock, asked while it works.
+/// A running nvidia-smi that reads the GPU's clock.
 struct Clock(Child);
 
 impl Clock {
-    /// None without nvidia-smi.
+    /// Starts nvidia-smi. Returns `None` without it.
     fn start() -> Option<Clock> {
         let query = ["--query-gpu=clocks.sm", "--format=csv,noheader,nounits", "--id=0"];
         let child = Command::new("nvidia-smi").args(query).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
         child.ok().map(Clock)
     }
 
-    /// True while no answer has come.
+    /// True while nvidia-smi has not answered.
     fn is_asked(&mut self) -> bool {
         matches!(self.0.try_wait(), Ok(None))
     }
@@ -265,7 +268,8 @@ mod tests {
     use crate::device::images::OWN;
     use crate::plan;
 
-    /// At the shapes of a card every op and job has a prediction, and none is faster than its arithmetic or traffic.
+    /// Every op and job at the shapes of a GPU must have a prediction that is not faster than its arithmetic or memory
+    /// traffic.
     #[test]
     fn no_prediction_is_below_the_floor() {
         let mut makes: Vec<Make> = ops::cases(Kind::Cuda, DType::Bf16).into_iter().map(|(_, make)| make).collect();
@@ -287,7 +291,7 @@ mod tests {
         }
     }
 
-    /// What a card would be asked for takes no more memory than it has, and the names of the rows differ.
+    /// The cases of a GPU must be countable, and their names and shapes must differ.
     #[test]
     fn the_cases_of_a_card_can_be_counted() {
         let mut seen = std::collections::HashSet::new();
@@ -299,7 +303,7 @@ mod tests {
             assert!(seen.insert((case.name, case.shape.clone())), "{} {} twice", case.name, case.shape);
         }
         assert!(seen.len() > 25);
-        // What the head of a kernel's file says there is.
+        // Each benchmark named in the head of a kernel file must exist.
         for (path, text) in OWN.sources.iter().filter(|(path, _)| path.ends_with(".cu")) {
             for line in text.lines().take_while(|line| line.starts_with("//")) {
                 let Some((_, told)) = line.rsplit_once("bench") else { continue };

@@ -97,7 +97,7 @@ impl Sizes {
     }
 }
 
-/// Numbers drawn; larger tensors repeat them.
+/// Number of random values that are drawn. Larger tensors repeat them.
 pub const DRAWN: usize = 1 << 20;
 
 /// Returns a tensor of normal numbers of about `scale`.
@@ -128,18 +128,19 @@ pub fn bytes(tensors: &[Tensor]) -> f64 {
     tensors.iter().map(|t| (t.len() * t.dtype.size()) as f64).sum()
 }
 
-/// As many normal numbers of about `scale` as are drawn for a tensor of `len`.
+/// Draws normally distributed numbers with standard deviation `scale` for a tensor of `len` elements, at most
+/// [`DRAWN`].
 pub fn normals<E: Elem>(len: usize, scale: f32) -> Vec<E> {
     let mut random = Random::new(1, Purpose::Init, len as u64);
     (0..len.min(DRAWN)).map(|_| E::from_f32(random.normal() * scale)).collect()
 }
 
-/// Fills a tensor with `drawn`, again and again.
+/// Fills a tensor by repeating `drawn`.
 pub fn repeat<E: Elem>(dev: &mut Device, tensor: Tensor, drawn: &[E]) -> Result<()> {
     let flat = tensor.reshape(&[tensor.len()]);
     let first = flat.slice(0, flat.len().min(drawn.len()));
     dev.write(first, &drawn[..first.len()])?;
-    // What is there already is copied: a card does that in no time, the host does not.
+    // The filled part is copied on the device, which is much faster on a GPU than writes from the host.
     let mut done = first.len();
     while done < flat.len() {
         let more = done.min(flat.len() - done);
@@ -162,7 +163,7 @@ pub fn ids(s: Sizes, count: usize) -> Vec<u32> {
     (0..count).map(|t| (t * 7919 % s.vocabulary) as u32).collect()
 }
 
-/// All ids, at temperature 1.
+/// Makes the log-prob arguments for all ids at temperature 1.
 pub fn asked(hidden: Tensor, w: &Weight, targets: Tensor) -> Asked<'_> {
     Asked { hidden, w, allowed: None, temperature: 1.0, targets }
 }

@@ -1,5 +1,5 @@
-//! How fast rows become samples on the CPU: one pass that indexes them and copies what cannot be read row by row, then
-//! pictures decoded, resized and cut into patches, in a shuffled order as training asks for them.
+//! Benchmark of data loading on the CPU: one pass indexes the rows and copies what cannot be read row by row. Then
+//! images are decoded, resized and cut into patches in a shuffled order, as in training.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,21 +18,22 @@ use crate::model::ModelConfig;
 use crate::observe::Silent;
 use crate::philox::{self, Purpose};
 
-/// What `omr bench` calls it.
+/// Name of this benchmark in `omr bench`.
 pub const NAME: &str = "loading";
 
-/// Rows of a group, and groups made ahead: about what a step of SFT takes.
+/// Rows per group, and groups made ahead. They are close to those of an SFT step.
 const GROUP: usize = 16;
 const AHEAD: usize = 2;
 
-/// One part's figures.
+/// Results of one part.
 struct Part {
     name: &'static str,
     seconds: f64,
     cpu: f64,
 }
 
-/// Measures, and returns a table: all rows of `--data` with the tokenizer and the image processor of `--model`, once.
+/// Runs the benchmark and returns a table. It reads all rows of `--data` once, with the tokenizer and the image
+/// processor of `--model`.
 pub fn run(options: &Options, machine: &Machine) -> Result<String> {
     fn given<'a>(path: &'a Option<PathBuf>, flag: &str) -> Result<&'a Path> {
         path.as_deref()

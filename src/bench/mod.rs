@@ -1,4 +1,5 @@
-//! How long ops and whole jobs take on this machine, beside the least time that its arithmetic and memory allow.
+//! Benchmarks: measures how long ops and whole jobs take on this machine, and compares them with peak rates or
+//! predictions.
 
 #![deny(unsafe_code)]
 

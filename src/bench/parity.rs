@@ -1,5 +1,5 @@
-//! Sampler beside trainer at a model's own widths: rollouts with and without drafts are the same tokens, and the trainer's
-//! log-probs of them the same bits.
+//! Checks the sampler against the trainer at a model's real widths: rollouts with and without drafts must have the same
+//! tokens, and the trainer's log-probs of them must be bitwise identical to the sampler's.
 
 use super::case::{Case, JobSize, label};
 use super::jobs::{Amount, ModelShape, flops, picture, random_model, requests, sampled};
@@ -10,7 +10,8 @@ use crate::model::{Keep, Model, Policy, Shared};
 use crate::tensor::DType;
 use crate::train::step::{self, Sequence};
 
-/// Rollouts of prompts with a picture, twice, and a pass over them: an error where a token or a bit differs.
+/// Samples rollouts of prompts with an image twice, and runs a training pass over them. Returns an error if a token or
+/// a bit differs.
 pub fn parity(dev: &mut Device, dtype: DType, shape: ModelShape, amount: Amount) -> Result<Case> {
     let config = shape.config()?;
     let model = random_model(dev, config.clone(), dtype)?;
@@ -38,7 +39,7 @@ pub fn parity(dev: &mut Device, dtype: DType, shape: ModelShape, amount: Amount)
     })
 }
 
-/// Errors where the trainer's log-probs are not the sampler's.
+/// Returns an error if the trainer's log-probs differ from the sampler's.
 fn same_bits(outputs: &[Output], trained: &[f32]) -> Result<()> {
     let pairs = outputs.iter().flat_map(|output| &output.logprobs).zip(trained);
     let off: Vec<f32> = pairs.filter(|(a, b)| a.to_bits() != b.to_bits()).map(|(a, b)| (a - b).abs()).collect();
@@ -48,7 +49,7 @@ fn same_bits(outputs: &[Output], trained: &[f32]) -> Result<()> {
     Err(Error::Failed(text))
 }
 
-/// The trainer's log-probs of what was sampled, rollout after rollout.
+/// Computes the trainer's log-probs of the sampled tokens, rollout after rollout.
 fn trained(dev: &mut Device, model: &Model, requests: &[Request], outputs: &[Output]) -> Result<Vec<f32>> {
     let rows: Vec<(Vec<u32>, Vec<bool>)> = outputs
         .iter()

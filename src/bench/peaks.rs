@@ -1,4 +1,4 @@
-//! What this machine can do at most: measured with loops that do nothing else.
+//! Measures the peak rates of this machine's CPU and memory with loops that do nothing else.
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -6,23 +6,24 @@ use std::time::Instant;
 use crate::device::{Device, Isa, Parts, Pool, cpu_kernel};
 use crate::error::{Error, Result};
 
-/// Ceilings of all threads together.
+/// Peak rates of all threads together.
 pub struct Peaks {
-    /// Additions and multiplications a second in f32.
+    /// Additions and multiplications per second in f32.
     pub f32_flops: f64,
-    /// The same on bf16 operands.
+    /// Additions and multiplications per second with bf16 operands.
     pub bf16_flops: f64,
-    /// Bytes read or written a second, by a copy far larger than the caches.
+    /// Bytes read or written per second by a copy far larger than the caches.
     pub bytes: f64,
 }
 
-/// Independent chains: twelve vectors of sixteen lanes hide the latency of a fused multiply-add at two a cycle and
-/// stay in registers.
+/// Number of independent chains. Twelve vectors of sixteen lanes hide the latency of fused multiply-adds at two per
+/// cycle, and they fit into registers.
 const CHAINS: usize = 12 * 16;
 const COPY_BYTES: usize = 256 << 20;
 
 cpu_kernel! {
-    /// `rounds` fused multiply-adds in each chain. One flat array: nested ones are vectorised across the chains.
+    /// Computes `rounds` fused multiply-adds in each chain. The array is flat, because nested arrays are vectorised
+    /// across the chains.
     fn chains(rounds: usize, factor: f32, addend: f32, sums: &mut [f32; CHAINS]) {
         let mut local = *sums;
         for _ in 0..rounds {
@@ -64,13 +65,13 @@ impl Peaks {
         Ok(Peaks { f32_flops, bf16_flops, bytes: 2.0 * COPY_BYTES as f64 / seconds })
     }
 
-    /// The arithmetic ceiling for operands of this type.
+    /// Returns the arithmetic peak rate for operands of this type.
     pub fn flops(&self, dtype: &str) -> f64 {
         if dtype == "bf16" { self.bf16_flops } else { self.f32_flops }
     }
 }
 
-/// Of the instruction that bf16 products have of their own, if they have one.
+/// Measures the rate of a special instruction for bf16 products, if the CPU has one.
 fn bf16_flops(pool: &Pool, isa: Isa) -> Option<f64> {
     let rounds = 100_000;
     let flops = (pool.threads() * isa.spin_bf16(rounds)?) as f64;

@@ -1,11 +1,11 @@
-//! Chooses who measures: the CPU, a device with kernels, the emulator alone or the loader.
+//! Selects the benchmark: the CPU, a device with kernels, the emulator alone, or data loading.
 
 use super::options::Options;
 use super::{cpu, emu, gpu, loading};
 use crate::error::Result;
 use crate::machine::Machine;
 
-/// Measures what `options` name, and returns a table.
+/// Runs the benchmarks that `options` selects and returns a table.
 pub fn run(options: &Options, machine: &Machine) -> Result<String> {
     match &options.names[..] {
         [name] if name == emu::NAME => emu::run(options, machine),

@@ -1,4 +1,4 @@
-//! The plan of a config on one GPU, or on several beside fewer.
+//! Makes the plan of a config on one GPU, or on several GPUs with a comparison to fewer.
 
 use super::card::{Card, Rows};
 use super::fits;
@@ -25,8 +25,8 @@ pub struct Asked {
     json: bool,
 }
 
-/// Returns the plan of `config` as text or JSON, and for several GPUs which rows fit them and what fewer would do. Where the
-/// config's rows do not fit several GPUs, the longest that do are planned, and the text says so.
+/// Returns the plan of `config` as text or JSON. For several GPUs it also contains the rows that fit, and the plans for
+/// fewer GPUs. If the config's rows do not fit, the plan is made for the longest rows that do, and the text states it.
 pub fn text<C: Training>(asked: &Asked, model: ModelConfig, config: &C) -> Result<String> {
     let (gpus, card, rows) = (asked.gpus, &asked.card, &asked.rows);
     if gpus == 1 {
@@ -52,7 +52,7 @@ pub fn text<C: Training>(asked: &Asked, model: ModelConfig, config: &C) -> Resul
     };
     let text = of.text();
     let fewer = BESIDE.into_iter().filter(|&cards| cards < gpus);
-    // Where lanes forbid so few there is nothing to be said of them.
+    // Numbers of GPUs that the gradient lanes do not allow are left out.
     let mut columns: Vec<Column> = fewer.filter_map(|cards| column(&alike, cards, &[own]).ok()).collect();
     if asked.json {
         let mut json = of.json().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! How long rows may be: what fits a card when passes keep least.
+//! Finds the longest row that fits into a GPU's memory when training passes store the least.
 
 use super::card::Rows;
 use super::training::{Cards, Training, seats, target};
@@ -6,17 +6,17 @@ use crate::config::OptimizerName;
 use crate::error::Result;
 use crate::model::ModelConfig;
 
-/// Lengths that are tried are multiples of this.
+/// Only multiples of this length are tried.
 const STEP: usize = 1024;
-/// The longest that is tried.
+/// Largest length that is tried.
 const MOST: usize = 65_536;
 
-/// What moments may lie in, from what takes most.
+/// Storage of the optimizer's moments, largest first.
 pub const OPTIMIZERS: [OptimizerName; 3] =
     [OptimizerName::AdamwTorch, OptimizerName::AdamwBf16, OptimizerName::Adamw8bit];
 
-/// With each of `optimizers` the most tokens of a micro-batch of one row, in steps of [`STEP`], that a card has room for; 0
-/// where it has none.
+/// Returns for each of `optimizers` the maximum number of tokens of a micro-batch with one row that fits into memory,
+/// in steps of [`STEP`]. It is 0 if none fits.
 pub fn longest<C: Training>(
     cards: Cards,
     config: &C,
@@ -45,7 +45,7 @@ pub fn longest<C: Training>(
     optimizers.iter().map(with).collect()
 }
 
-/// A paragraph: `adamw_torch 16384, adamw_8bit 61440`.
+/// Formats the result as a paragraph with a list such as `adamw_torch 16384, adamw_8bit 61440`.
 pub fn text(longest: &[(OptimizerName, usize)]) -> String {
     let one = |(optim, tokens): &(OptimizerName, usize)| match *tokens {
         0 => format!("{} none", optim.name()),

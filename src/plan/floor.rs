@@ -1,37 +1,37 @@
-//! Floors of time: what work takes at least when every op runs at a card's ceiling.
+//! Lower bounds of time: the duration of work if every op runs at the GPU's peak rate.
 
 use serde_json::{Value, json};
 
 use super::gpus::Ceilings;
 use crate::device::Work;
 
-/// A part of a step.
+/// Counts and minimum time of a part of a step.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Floor {
-    /// Arithmetic.
+    /// Floating-point operations.
     pub flops: f64,
-    /// Traffic.
+    /// Bytes read and written.
     pub bytes: f64,
-    /// Seconds: of each op the longer of its arithmetic and its traffic.
+    /// Seconds: the sum over ops of the longer of the times for arithmetic and for memory traffic.
     pub seconds: f64,
-    /// Those of them in ops bound by arithmetic.
+    /// Seconds of the ops that are limited by arithmetic.
     pub by_arithmetic: f64,
 }
 
 impl Floor {
-    /// Of one op.
+    /// Computes the floor of one op.
     pub fn of(flops: f64, bytes: f64, card: &Ceilings) -> Floor {
         let (arithmetic, traffic) = (flops / card.flops, bytes / card.bytes);
         let by_arithmetic = if arithmetic >= traffic { arithmetic } else { 0.0 };
         Floor { flops, bytes, seconds: arithmetic.max(traffic), by_arithmetic }
     }
 
-    /// Of ops one after another.
+    /// Computes the floor of ops that run one after another.
     pub fn sum(work: &[Work], card: &Ceilings) -> Floor {
         work.iter().map(|w| Floor::of(w.flops, w.bytes, card)).fold(Floor::default(), Floor::and)
     }
 
-    /// Both.
+    /// Adds two floors.
     pub fn and(self, other: Floor) -> Floor {
         Floor {
             flops: self.flops + other.flops,
@@ -41,7 +41,7 @@ impl Floor {
         }
     }
 
-    /// So many times.
+    /// Multiplies a floor by a number of repetitions.
     pub fn times(self, n: f64) -> Floor {
         Floor {
             flops: self.flops * n,
@@ -51,7 +51,7 @@ impl Floor {
         }
     }
 
-    /// What bounds it, with its share of the time.
+    /// Describes the limiting resource and its share of the time.
     pub fn bound(&self) -> String {
         let share = 100.0 * self.by_arithmetic / self.seconds.max(f64::MIN_POSITIVE);
         if share >= 50.0 {
@@ -61,18 +61,18 @@ impl Floor {
         }
     }
 
-    /// `1.23 s   4.56 PFLOP   7.89 TB`.
+    /// Formats the floor like `1.23 s   4.56 PFLOP   7.89 TB`.
     pub fn text(&self) -> String {
         format!("{:>10}  {:>9.3} PFLOP  {:>8.3} TB", seconds(self.seconds), self.flops / 1e15, self.bytes / 1e12)
     }
 
-    /// The same as JSON.
+    /// Formats the floor as JSON.
     pub fn json(&self) -> Value {
         json!({ "seconds": self.seconds, "flops": self.flops, "bytes": self.bytes, "bound": self.bound() })
     }
 }
 
-/// Seconds with three figures or so.
+/// Formats seconds with about three digits.
 pub fn seconds(s: f64) -> String {
     match s {
         s if s < 1.0 => format!("{:.1} ms", s * 1e3),

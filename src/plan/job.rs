@@ -1,4 +1,4 @@
-//! What the run of a config computes on one GPU.
+//! Derives from a config the work that its run does on one GPU.
 
 use std::path::{Path, PathBuf};
 
@@ -11,31 +11,31 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::model::{Levels, ModelConfig};
 
-/// Whether a config is of `omr rl` rather than of `omr sft`: its keys say.
+/// True if the config in `file` is for `omr rl`, false if it is for `omr sft`. Its keys decide.
 pub fn is_rl(file: &Path) -> Result<bool> {
     let text = files::read_config(file).map_err(Error::io(file))?;
     let kinds = [(SftConfig::NAME, config::keys::<SftConfig>()), (RlConfig::NAME, config::keys::<RlConfig>())];
     Ok(config::likeliest(&text, &kinds) == RlConfig::NAME)
 }
 
-/// What the run of a config computes on one card, over made-up rows.
+/// Work of a config's run on one GPU, with invented rows.
 pub struct Job {
     /// `sft` or `rl`.
     pub stage: &'static str,
-    /// The model.
+    /// Configuration of the model.
     pub model: ModelConfig,
-    /// Of its weights.
+    /// Storage type of the weights.
     pub dtype: config::Dtype,
-    /// What updates them.
+    /// Settings of the optimizer.
     pub optimizer: OptimConfig,
-    /// The largest pass of an update.
+    /// Largest training pass of an update.
     pub pass: Pass,
-    /// What that keeps for backward.
+    /// Activation checkpointing policy of this pass.
     pub levels: Levels,
 }
 
-/// The job of the config in `file` with `values` set, on a card on which it may take `memory` bytes, rows as `omr plan`
-/// assumes them.
+/// Makes the job of the config in `file` with the overrides `values`, on a GPU with at most `memory` bytes and with the
+/// rows that `omr plan` assumes.
 pub fn job(file: &Path, values: &[String], rows: &Rows, memory: Option<usize>) -> Result<Job> {
     match is_rl(file)? {
         true => of_config::<RlConfig>(file, values, rows, memory),
@@ -53,7 +53,7 @@ fn of_config<C: Training>(file: &Path, values: &[String], rows: &Rows, memory: O
     Ok(Job { stage, model, dtype, optimizer, pass, levels: planned.levels })
 }
 
-/// The model's configuration: of the directory the config names, or of `model/` beside the config.
+/// Loads the model's configuration from the directory in the config, or from `model/` next to the config.
 pub fn model_config(config: &Path, model: Option<&PathBuf>) -> Result<ModelConfig> {
     let named = model.map(|dir| dir.join("config.json"));
     let beside = config.parent().unwrap_or(Path::new("")).join("model").join("config.json");

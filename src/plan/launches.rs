@@ -1,4 +1,5 @@
-//! What the run's own code launches on a Hopper card, listed without one, and the time predicted for each launch.
+//! Lists the kernel launches of a run on a Hopper GPU with a recording driver, without a GPU, and predicts the time of
+//! each launch.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -23,13 +24,14 @@ use crate::optim::Optimizer;
 use crate::ranks::{OneRank, Ranks, Shards};
 use crate::tensor::DType;
 
-/// Sequences that decode at once, in a list.
+/// Numbers of decoding sequences in a list.
 pub const BATCHES: [usize; 5] = [1, 16, 64, 256, 512];
-/// Keys of each when they do.
+/// Number of keys per sequence while decoding.
 pub const CONTEXT: usize = 1536;
 
-/// Lists, a line of JSON each: `{"phase"}`, then for each launch `{"kernel", "grid", "block", "smem", "range"}` with its
-/// part of its op's work and what is predicted for it, and for each op `{"op", "flops", "bytes"}`, what it costs.
+/// A list of launches with one JSON line each. A phase begins with `{"phase"}`. Each launch is `{"kernel", "grid",
+/// "block", "smem", "range"}` with its part of the op's work and its prediction. Each op is `{"op", "flops", "bytes"}`,
+/// its cost.
 pub struct Launches {
     card: Ceilings,
     clocks: Clocks,
@@ -37,12 +39,12 @@ pub struct Launches {
 }
 
 impl Launches {
-    /// Of `card`, a Hopper, at `hz` under load.
+    /// Makes an empty list for a Hopper GPU `card` with the clock `hz` under load.
     pub fn new(card: Ceilings, hz: f64) -> Launches {
         Launches { card, clocks: Clocks { hz, memory: card.bytes }, lines: String::new() }
     }
 
-    /// The lines.
+    /// Returns the lines.
     pub fn text(&self) -> &str {
         &self.lines
     }
@@ -69,20 +71,21 @@ impl Launches {
         Ok([pass, self.phase(json!({"phase": "update"}), take(&mut dev), 0.0)])
     }
 
-    /// A step of decoding of `batch` sequences of `context` keys each, nothing shared: predicted seconds.
+    /// Adds a decoding step of `batch` sequences with `context` keys each, which share no keys. Returns the predicted
+    /// seconds.
     pub fn decoding(&mut self, config: &ModelConfig, dtype: Dtype, batch: usize, context: usize) -> Result<f64> {
         let mut dev = self.device(Body::Wgmma)?;
         let model = Model::empty(&mut dev, config.clone(), DType::of(dtype, Kind::Cuda))?;
-        // All prompts in one step, so that all decode in the next.
+        // All prompts are prefilled in one step, so that all sequences decode in the next step.
         let limits = EngineConfig {
             max_num_seqs: batch,
             max_num_batched_tokens: batch * context,
-            // One more each than the keys fill.
+            // One block per sequence more than the keys fill.
             num_kv_blocks: Some(batch * (context / BLOCK + 2)),
             ..EngineConfig::new(context + 4)
         };
         let request = |r: usize| -> Result<Request> {
-            // Ids that differ from prompt to prompt: nothing is shared.
+            // Ids differ between prompts, so that no blocks are shared.
             let ids: Vec<u32> =
                 (0..context).map(|t| ((r * context + t) % config.image_token_id as usize) as u32).collect();
             Ok(Request {
@@ -98,7 +101,7 @@ impl Launches {
         let requests = (0..batch).map(request).collect::<Result<Vec<_>>>()?;
         let mut engine = Engine::new(&model, &mut dev, limits)?;
         engine.generate(&model, &mut dev, &requests, |_| Ok(()))?;
-        // Of the steps the last: all decode then, and what is captured has been.
+        // Only the last step is used: in it all sequences decode, and graphs have been captured before.
         let mut entries = take(&mut dev);
         let begins = |entry: &Entry| matches!(entry, Entry::Launch("embedding_fwd", ..));
         let last = entries.split_off(entries.iter().rposition(begins).unwrap_or(0));
@@ -109,8 +112,8 @@ impl Launches {
         Ok(self.phase(head, last, kv_bytes as f64))
     }
 
-    /// What `dev`, a [`Launches::device`], was asked since the last call, in which attention over pages reads `page_bytes` a
-    /// launch: predicted seconds, and what binds most of them.
+    /// Predicts the launches on `dev` (made by [`Launches::device`]) since the last call. Each launch of paged
+    /// attention reads `page_bytes`. Returns the seconds, and the resource that limits most of them.
     pub fn since(&self, dev: &mut Device, page_bytes: f64) -> (f64, &'static str) {
         let entries = take(dev);
         let mut bounds: HashMap<&'static str, f64> = HashMap::new();
@@ -121,7 +124,7 @@ impl Launches {
         (bounds.values().sum(), most)
     }
 
-    /// Of each launch among `entries` its part of the work, and its time.
+    /// Returns for each launch among `entries` its part of the work and its predicted time.
     fn times<'a>(&'a self, entries: &'a [Entry], kv_bytes: f64) -> impl Iterator<Item = (Share, Predicted)> + 'a {
         let launches = entries.iter().filter_map(|entry| match entry {
             Entry::Launch(_, launch, _) => Some(launch),
@@ -131,7 +134,7 @@ impl Launches {
         times.map(|(launch, (pace, share))| (share, pace.predict(launch, &share, self.clocks)))
     }
 
-    /// A card that lists what runs by `body`, with more memory than anything takes.
+    /// Makes a recording device that uses the kernel variant `body`, with more memory than anything needs.
     pub fn device(&self, body: Body) -> Result<Device> {
         let properties = Properties {
             name: self.card.name.to_owned(),
@@ -146,7 +149,7 @@ impl Launches {
         Ok(dev)
     }
 
-    /// Adds a phase in which attention over pages reads `kv_bytes` a layer; its seconds.
+    /// Adds a phase in which paged attention reads `kv_bytes` per layer. Returns its seconds.
     fn phase(&mut self, head: serde_json::Value, entries: Vec<Entry>, kv_bytes: f64) -> f64 {
         let times: Vec<(Share, Predicted)> = self.times(&entries, kv_bytes).collect();
         let seconds = times.iter().map(|(_, found)| found.seconds).sum();
@@ -174,12 +177,13 @@ impl Launches {
     }
 }
 
-/// Of five products of attention's backward those that each of its kernels makes: two are made in both.
+/// Number of products in each kernel of the attention backward pass. There are five different products, of which two
+/// are computed in both kernels.
 const BACKWARD: [(&str, f64); 2] = [("attention_bwd_dq", 3.0), ("attention_bwd_dkv", 4.0)];
 
-/// Of each launch its pace and its part of the work that the op notes after its launches. What an op multiplies falls to
-/// its launches over tiles, else to those that multiply at all, by their CTAs or their products. Attention over pages notes
-/// nothing.
+/// Returns for each launch its performance model and its part of the work, which the op notes after its launches. The
+/// work of an op is divided among its launches with output tiles. Without such launches, it is divided among those with
+/// any products. The parts are proportional to the numbers of CTAs or products. Paged attention notes no work.
 fn shares(entries: &[Entry], kv_bytes: f64) -> Vec<(Pace, Share)> {
     let mut paces: HashMap<&str, Pace> = HashMap::new();
     let mut found: Vec<(Pace, Share)> = Vec::new();

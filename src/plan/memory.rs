@@ -1,4 +1,4 @@
-//! The memory plan, for people and for the device.
+//! Formats the memory plan for the user.
 
 use serde_json::{Map, Value, json};
 
@@ -6,7 +6,7 @@ use crate::device::{Plan, Region};
 use crate::model::{Levels, ModelConfig, Stack};
 use crate::observe::bytes;
 
-/// What training passes keep, in words.
+/// Describes which activations the training passes store.
 pub fn levels(levels: &Levels, model: &ModelConfig) -> String {
     let stack = |stack: Stack, count: usize| {
         let [inputs, middle, all] = counts(stack, count);
@@ -23,20 +23,21 @@ pub fn levels(levels: &Levels, model: &ModelConfig) -> String {
     format!("text layers: {text}; the tower's blocks: {vision}{again}")
 }
 
-/// Layers of a stack of `count` that keep inputs and attention, all but gate and up, all.
+/// Returns the numbers of layers, in a stack of `count`, that store inputs and attention, all except gate and up, and
+/// all.
 pub fn counts(stack: Stack, count: usize) -> [usize; 3] {
     let inputs = stack.inputs.min(count);
     let middle = stack.all_but_gate_up.min(count - inputs);
     [inputs, middle, count - inputs - middle]
 }
 
-/// A plan's bytes, in all and region by region, for programs.
+/// Formats a plan's bytes as JSON, in total and per region.
 pub fn json(plan: &Plan) -> Value {
     let of = |region: Region| (region.name().to_owned(), plan.bytes(region).into());
     json!({ "total": plan.total(), "regions": Region::ALL.map(of).into_iter().collect::<Map<_, Value>>() })
 }
 
-/// Bytes of a checkpoint: weights and optimizer state.
+/// Returns the bytes of a checkpoint: weights and optimizer state.
 pub fn checkpoint(plan: &Plan) -> usize {
     plan.bytes(Region::Weights) + plan.bytes(Region::State)
 }

@@ -1,5 +1,6 @@
-//! What a config takes on a GPU: memory, the least time and what binds it, from the program's own code run on a device that
-//! only counts. No data and no weights are read: the model's config.json and the config's limits decide.
+//! Plans the run of a config on a GPU: memory, minimum time and limiting resources. It executes the program's own code
+//! on a device that only counts. It reads no data and no weights, only the model's config.json and the limits of the
+//! config.
 
 mod card;
 mod fewer;

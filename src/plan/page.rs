@@ -1,4 +1,4 @@
-//! What a plan says of its cards, as text and as JSON.
+//! A plan for one or several GPUs, formatted as text and as JSON.
 
 use serde_json::{Value, json};
 
@@ -12,7 +12,7 @@ use crate::model::{Levels, ModelConfig};
 use crate::observe::bytes;
 use crate::train::plan::Planned;
 
-/// What is printed.
+/// Contents of a plan.
 pub struct Page {
     pub(super) stage: &'static str,
     pub(super) card: Ceilings,
@@ -22,22 +22,22 @@ pub struct Page {
     pub(super) parameters: usize,
     pub(super) assumes: String,
     pub(super) planned: Planned,
-    /// The largest pass that can occur.
+    /// Largest training pass that can occur.
     pub(super) pass: Pass,
-    /// Lines about memory besides the regions.
+    /// Additional lines about memory.
     pub(super) notes: Vec<(&'static str, String)>,
-    /// Host memory of a process, by what it is for.
+    /// Host memory of a process, by purpose.
     pub(super) host: Vec<(&'static str, usize)>,
     /// Parts of a step.
     pub(super) parts: Vec<(&'static str, Floor)>,
-    /// Seconds predicted for each part; none for a card of another kind than Hopper.
+    /// Predicted seconds of each part. Empty for GPUs other than Hopper.
     pub(super) predicted: Vec<f64>,
     pub(super) clock: f64,
-    /// Updates of a step.
+    /// Number of updates per step.
     pub(super) updates: usize,
-    /// Tokens of a row.
+    /// Number of tokens per row.
     pub(super) row_tokens: usize,
-    /// Tokens a step trains on, and those it generates.
+    /// Numbers of tokens per step that are trained on and generated.
     pub(super) tokens: [f64; 2],
     pub(super) limit: usize,
 }
@@ -47,7 +47,7 @@ impl Page {
         self.parts.iter().fold(Floor::default(), |sum, (_, floor)| sum.and(*floor))
     }
 
-    /// Seconds of a step in which cards hand over, and in which lanes go to the host and back.
+    /// Returns the seconds of a step for exchanging data between GPUs, and for moving lane sums to the host and back.
     pub(super) fn waits(&self) -> [(&'static str, f64); 2] {
         let (update, updates) = (&self.planned.update, self.updates as f64);
         let links = self.seats.links(update, &self.links);
@@ -58,22 +58,22 @@ impl Page {
         self.waits().iter().map(|(_, seconds)| seconds).sum()
     }
 
-    /// Seconds of a step at the ceilings.
+    /// Returns the seconds of a step at peak rates.
     fn least(&self) -> f64 {
         self.floor().seconds + self.waited()
     }
 
-    /// Seconds predicted for a step.
+    /// Returns the predicted seconds of a step.
     pub(super) fn predicted_step(&self) -> Option<f64> {
         (!self.predicted.is_empty()).then(|| self.predicted.iter().sum::<f64>() + self.waited())
     }
 
-    /// Seconds of a step, predicted where they are, else its floor.
+    /// Returns the seconds of a step: predicted if available, otherwise the floor.
     pub(super) fn step(&self) -> f64 {
         self.predicted_step().unwrap_or(self.least())
     }
 
-    /// What bounds a step, with its share of the time at the ceilings.
+    /// Describes the resource that limits a step, with its share of the time at peak rates.
     pub(super) fn bound(&self) -> String {
         let (floor, [(links, handing), (host, moving)]) = (self.floor(), self.waits());
         let memory = floor.seconds - floor.by_arithmetic;
@@ -82,12 +82,12 @@ impl Page {
         format!("{}, {:.0} % of the time", most.0, 100.0 * most.1 / self.least().max(f64::MIN_POSITIVE))
     }
 
-    /// How many cards it is of.
+    /// Returns the number of GPUs.
     pub fn cards(&self) -> usize {
         self.seats.count
     }
 
-    /// How long a step and `steps` of them take, in a line.
+    /// Describes the time of one step and of `steps` steps in a line.
     pub fn time(&self, steps: u64) -> String {
         let of = |step: f64| format!("{} a step, {} in all", floor::seconds(step), floor::seconds(step * steps as f64));
         let predicted = self.predicted_step().map_or(String::new(), |step| format!("; predicted {}", of(step)));
@@ -99,17 +99,17 @@ impl Page {
         )
     }
 
-    /// Tokens a day, trained on and generated, where a step takes so many seconds.
+    /// Returns the tokens per day, trained on and generated, if a step takes `step` seconds.
     pub(super) fn per_day(&self, step: f64) -> [f64; 2] {
         self.tokens.map(|tokens| tokens / step * 86_400.0)
     }
 
-    /// Bytes of a checkpoint, which all cards write together.
+    /// Returns the bytes of a checkpoint, which all GPUs write together.
     fn checkpoint(&self) -> usize {
         self.planned.memory.bytes(Region::Weights) + self.seats.state
     }
 
-    /// Lines of memory, of the card and of the host.
+    /// Returns the lines about memory of the GPU and the host.
     fn memory(&self) -> Vec<(String, String)> {
         let Planned { memory: plan, levels, .. } = &self.planned;
         let budget = self.planned.budget.map_or(String::new(), |b| format!(" of {} the run may take", bytes(b as u64)));
@@ -127,7 +127,7 @@ impl Page {
         out
     }
 
-    /// Lines of what goes out of a card in an update.
+    /// Returns the lines about the bytes that leave a GPU in an update.
     fn handed(&self) -> Vec<(String, String)> {
         let (update, [(links, handing), (host, moving)]) = (&self.planned.update, self.waits());
         let mut out = Vec::new();
@@ -149,7 +149,7 @@ impl Page {
         out
     }
 
-    /// All of it, for people.
+    /// Formats the plan as text.
     pub fn text(&self) -> String {
         let mut out = String::new();
         let mut line = |name: &str, text: &str| {
@@ -184,7 +184,7 @@ impl Page {
         out
     }
 
-    /// Where the times come from.
+    /// Explains the origin of the times.
     fn origin(&self) -> String {
         let (card, links) = (&self.card, &self.links);
         let mut out = format!(
@@ -215,7 +215,7 @@ impl Page {
         out
     }
 
-    /// The same as JSON.
+    /// Formats the plan as JSON.
     pub fn json(&self) -> Value {
         let memory = memory::json(&self.planned.memory);
         let parts: Value = self.parts.iter().map(|(name, floor)| (*name, floor.json())).collect();
@@ -268,7 +268,7 @@ const REGIONS: [(Region, &str); 4] = [
     (Region::Workspace, "gradients of activations and scratch"),
 ];
 
-/// Tokens, in millions or billions.
+/// Formats a number of tokens in millions or billions.
 pub fn millions(tokens: f64) -> String {
     if tokens >= 1e9 { format!("{:.2} B", tokens / 1e9) } else { format!("{:.1} M", tokens / 1e6) }
 }

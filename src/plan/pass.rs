@@ -1,4 +1,5 @@
-//! The largest pass of a run over made-up rows: what is planned, predicted and, by `omr bench CONFIG`, measured.
+//! The largest training pass of a run, with invented rows. It is used for plans and predictions, and `omr bench CONFIG`
+//! measures it.
 
 use std::sync::Arc;
 
@@ -17,16 +18,16 @@ use crate::train::step::Sequence;
 
 /// A micro-batch and its loss.
 pub enum Pass {
-    /// Of fine-tuning.
+    /// A pass of fine-tuning.
     Sft {
-        /// Each of the rows.
+        /// The row, which is repeated.
         row: Sample,
-        /// How many.
+        /// Number of rows.
         rows: usize,
     },
-    /// Of reinforcement learning.
+    /// A pass of reinforcement learning.
     Rl {
-        /// The run's, of the questions that meet in a lane.
+        /// Config of the run, for the questions of one gradient lane.
         config: Box<RlConfig>,
         /// Questions and responses.
         groups: Vec<Group>,
@@ -34,7 +35,7 @@ pub enum Pass {
 }
 
 impl Pass {
-    /// Rows of fine-tuning.
+    /// Returns the rows of fine-tuning.
     pub fn sequences(&self) -> Vec<Sequence<'_>> {
         match self {
             Pass::Sft { row, rows } => vec![sft::sequence(row); *rows],
@@ -42,7 +43,7 @@ impl Pass {
         }
     }
 
-    /// Tokens of all rows, or of questions and responses.
+    /// Returns the number of tokens of all rows, or of questions and responses.
     pub fn tokens(&self) -> usize {
         match self {
             Pass::Sft { row, rows } => rows * row.input_ids.len(),
@@ -52,7 +53,7 @@ impl Pass {
         }
     }
 
-    /// Its sizes, for people.
+    /// Describes the sizes of the pass.
     pub fn describe(&self) -> String {
         let patches = |image: &Arc<ImageInput>| image.grid_thw.iter().product::<u32>() as usize;
         match self {
@@ -70,7 +71,7 @@ impl Pass {
         }
     }
 
-    /// Forward and backward, its gradients added to `grads`. Nothing waits for the device.
+    /// Runs forward and backward and adds the gradients to `grads`. Does not wait for the device.
     pub fn run(&self, dev: &mut Device, model: &Model, grads: &mut Grads, levels: Levels) -> Result<()> {
         let mark = dev.mark(Region::Overlay);
         match self {
@@ -84,7 +85,8 @@ impl Pass {
         Ok(())
     }
 
-    /// The same sizes with ids and pixels that differ from one another: a card is the faster for equal ones.
+    /// Replaces ids and pixels by values that differ from one another, because a GPU is faster on equal values. The
+    /// sizes stay the same.
     pub fn varied(mut self, model: &ModelConfig) -> Pass {
         match &mut self {
             Pass::Sft { row, .. } => {
@@ -105,9 +107,9 @@ impl Pass {
     }
 }
 
-/// Gives each id that stands for text another value.
+/// Gives each text id another value.
 fn vary(ids: &mut [u32], model: &ModelConfig, row: usize) {
-    // Those of pictures and of what opens and closes them are the last of a vocabulary.
+    // Special ids of images are the last ones of the vocabulary.
     let text = [model.image_token_id, model.video_token_id, model.vision_start_token_id, model.vision_end_token_id];
     let below = text.into_iter().min().unwrap_or(1);
     for (t, id) in ids.iter_mut().enumerate().filter(|(_, id)| **id < below) {

@@ -7,7 +7,8 @@ use crate::error::Result;
 use crate::files;
 use crate::train::plan::Planned;
 
-/// What `fill` lists and predicts on a Hopper card, whose launches are written where they are asked for.
+/// Calls `fill` to list and predict launches on a Hopper GPU, and writes the list to a file if requested. Returns an
+/// empty list for other GPUs.
 pub fn predicted(card: &Card, fill: impl FnOnce(&mut Launches) -> Result<Vec<f64>>) -> Result<Vec<f64>> {
     if !card.gpu.is_hopper() {
         return Ok(Vec::new());
@@ -18,7 +19,7 @@ pub fn predicted(card: &Card, fill: impl FnOnce(&mut Launches) -> Result<Vec<f64
     Ok(seconds)
 }
 
-/// Seconds of adding lanes up, which the list of launches leaves out: at its floor.
+/// Returns the minimum seconds of summing gradient lanes, which the list of launches does not contain.
 pub fn lane_sums(on: &Card, planned: &Planned) -> f64 {
     let sums: Vec<_> = planned.update.work.iter().filter(|work| work.op == "lane_sum").copied().collect();
     Floor::sum(&sums, &on.gpu.ceilings()).seconds

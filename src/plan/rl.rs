@@ -1,4 +1,4 @@
-//! The plan of reinforcement learning on made-up questions.
+//! The plan of reinforcement learning with invented questions.
 
 use super::card::Rows;
 use super::floor::Floor;
@@ -15,10 +15,10 @@ use crate::model::ModelConfig;
 use crate::rl;
 use crate::rollout::wire;
 
-/// Host memory of a rollout: as it was sampled, as ranks hand it over, as it is learned from.
+/// Returns the host memory of a rollout: as sampled, as exchanged between ranks, and as used for training.
 fn rollout_bytes(prompt: usize, response: usize, ranks: usize) -> usize {
     let sampled = if ranks > 1 { 2 } else { 1 };
-    // Ids and a mask of all tokens, log-probs of the response.
+    // Ids and a mask for all tokens, log-probs for the response.
     sampled * wire::BYTES_A_TOKEN * response + 5 * (prompt + response) + 4 * response
 }
 
@@ -52,7 +52,7 @@ impl Training for RlConfig {
         let share = RlConfig { train_batch_size: rl::plan::share(config, seats.fullest), ..config.clone() };
         let rollouts = shapes::Rollouts::new(&model, &share, prompt, num_kv_blocks);
         let sequences = config.train_batch_size * config.rollout.n;
-        // A micro-batch holds responses to questions of one lane.
+        // A micro-batch contains responses to questions of one gradient lane only.
         let groups = config.ppo_mini_batch_size.div_ceil(seats.lanes);
         let lane = RlConfig { ppo_mini_batch_size: groups, ..config.clone() };
         let per_pass = (config.micro_batch_tokens / (prompt + response)).clamp(1, groups * config.rollout.n);

@@ -1,4 +1,5 @@
-//! What several cards do beside computing: which of them computes what, what they hand each other, what lies on the host.
+//! Distribution of a run over several GPUs: which GPU computes which gradient lanes, the bytes they exchange, and the
+//! host memory.
 
 use super::gpus::{Ceilings, Links, NODE};
 use crate::config::{Dtype, OptimConfig};
@@ -10,40 +11,40 @@ use crate::ranks::{self, OneRank};
 use crate::train::lanes;
 use crate::train::plan::{self, UpdateWork};
 
-/// The cards of a plan, one for each rank.
+/// GPUs of a plan, one per rank.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Seats {
-    /// Cards.
+    /// Number of GPUs.
     pub count: usize,
-    /// Gradient lanes.
+    /// Number of gradient lanes.
     pub lanes: usize,
-    /// The rank that takes most memory, among so many.
+    /// Rank that needs the most memory.
     pub fullest: OneRank,
-    /// Bytes of the optimizer's state at all ranks together.
+    /// Bytes of the optimizer state on all ranks together.
     pub state: usize,
 }
 
 /// Parts into which an update can be divided.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Parts {
-    /// The key that says how many.
+    /// Config key of this number.
     pub key: &'static str,
-    /// How many.
+    /// Number of parts.
     pub count: usize,
 }
 
-/// How weights are stored and updated.
+/// Settings for storing and updating weights.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Weights {
-    /// Storage of weights and activations.
+    /// Storage type of weights and activations.
     pub dtype: Dtype,
-    /// What updates them.
+    /// Settings of the optimizer.
     pub optimizer: OptimConfig,
 }
 
 impl Seats {
-    /// `count` cards for `asked` gradient lanes, one a card where nothing says more. Errors where the run would: fewer lanes
-    /// than cards, fewer parts than lanes.
+    /// Distributes `asked` gradient lanes over `count` GPUs. The default is one lane per GPU. Returns the same errors
+    /// as the run: fewer lanes than GPUs, or fewer parts than lanes.
     pub fn new(
         count: usize,
         asked: Option<usize>,
@@ -60,20 +61,21 @@ impl Seats {
         Ok(Seats { count, lanes, fullest: OneRank::new(most, count), state: owned.iter().sum() })
     }
 
-    /// Lanes that the first card computes, one after another: no other has more.
+    /// Returns the number of lanes that the first GPU computes one after another. No GPU has more.
     pub fn rounds(&self) -> usize {
         self.lanes.div_ceil(self.count)
     }
 
-    /// Micro-batches of the first card where an update has so many parts, of which a micro-batch holds `at_once`: those of a
-    /// lane do not mix with another's.
+    /// Returns the number of micro-batches on the first GPU if an update has `parts` parts and a micro-batch holds
+    /// `at_once` of them. A micro-batch contains parts of one lane only.
     pub fn passes(&self, parts: usize, at_once: usize) -> usize {
         let of_lane = |lane: usize| (parts + self.lanes - 1 - lane) / self.lanes;
         (0..self.lanes).step_by(self.count).map(|lane| of_lane(lane).div_ceil(at_once.max(1))).sum()
     }
 
-    /// Seconds in which a card hands over what it has for an update and takes what it is given: other nodes' part over the
-    /// network, beside the own node's. The slowest card is meant: most far peers has one of the smallest node.
+    /// Returns the seconds in which a GPU exchanges data for an update. Traffic between nodes runs in parallel with
+    /// traffic inside the node. The result is for the slowest GPU, which is in the smallest node, because it has the
+    /// most peers in other nodes.
     pub fn links(&self, update: &UpdateWork, links: &Links) -> f64 {
         let (others, near) = ((self.count - 1).max(1) as f64, (self.count.min(NODE) - 1) as f64 / links.node);
         let smallest = (self.count - 1) % NODE + 1;
@@ -81,7 +83,7 @@ impl Seats {
         update.handed.sent.max(update.handed.received) as f64 / others * near.max(far)
     }
 
-    /// Which card computes which lanes.
+    /// Describes which GPU computes which lanes.
     pub fn describe(&self) -> String {
         match self.rounds() {
             1 => format!("{}, each on a card of its own", self.lanes),
@@ -89,9 +91,9 @@ impl Seats {
         }
     }
 
-    /// Host memory of a process for what cards hand over, add up and save.
+    /// Returns the host memory of a process for exchanging, summing and saving.
     pub fn host(&self, update: &UpdateWork) -> Vec<(&'static str, usize)> {
-        // What is read of the card is put in order and encoded, a tensor at a time.
+        // Each tensor that is read from the GPU is reordered and encoded, one at a time.
         let mut out = vec![("a checkpoint", readback::HOST_BYTES + 3 * update.largest_saved)];
         if update.host_bytes > 0 {
             out.push(("the sum of lanes", update.host_bytes));
@@ -103,7 +105,7 @@ impl Seats {
     }
 }
 
-/// `64 H100 in 8 nodes of 8`, for people.
+/// Names GPUs like `64 H100 in 8 nodes of 8`.
 pub fn named(count: usize, card: &Ceilings) -> String {
     match count {
         1 => format!("one {}", card.name),
@@ -112,7 +114,7 @@ pub fn named(count: usize, card: &Ceilings) -> String {
     }
 }
 
-/// Host memory by what it is for.
+/// Formats host memory by purpose.
 pub fn host_text(parts: &[(&'static str, usize)]) -> String {
     let named = |(name, count): &(&str, usize)| format!("{name} {}", bytes(*count as u64));
     parts.iter().map(named).collect::<Vec<_>>().join(", ")

@@ -1,4 +1,4 @@
-//! Made-up inputs of the sizes a config allows, and the floor of rollouts.
+//! Invented inputs with the sizes that a config allows, and the minimum time of rollouts.
 
 use super::floor::Floor;
 use super::gpus::Ceilings;
@@ -9,10 +9,11 @@ use crate::image::{Grid, Processor};
 use crate::model::ModelConfig;
 use crate::ops::attend::BLOCK;
 
-/// Tokens around a picture: it is opened and closed, and at least one is left to be predicted.
+/// Number of tokens required around an image: its start and end tokens, and at least one token to predict.
 pub const AROUND: usize = 4;
 
-/// One picture of `wanted` tokens, or of as many as `max_pixels` and `room` tokens allow; none of 0.
+/// Returns one image of `wanted` tokens, or of as many as `max_pixels` and `room` tokens allow. Returns no image for 0
+/// tokens.
 pub fn grids(model: &ModelConfig, wanted: Option<usize>, max_pixels: Option<usize>, room: usize) -> Result<Vec<Grid>> {
     let vision = &model.vision_config;
     let side = vision.patch_size * vision.spatial_merge_size;
@@ -22,7 +23,7 @@ pub fn grids(model: &ModelConfig, wanted: Option<usize>, max_pixels: Option<usiz
             let expected = format!("at most {most}, in {room} tokens");
             return Err(Error::input("--image-tokens", tokens.to_string(), expected));
         }
-        // Exactly so many, as nearly square as they divide.
+        // The image has exactly this number of tokens and is as close to a square as its divisors allow.
         Some(tokens) => {
             let h = (1..=tokens.isqrt()).rev().find(|h| tokens % h == 0).unwrap_or(0);
             [h, tokens.checked_div(h).unwrap_or(0)]
@@ -45,20 +46,20 @@ pub fn grids(model: &ModelConfig, wanted: Option<usize>, max_pixels: Option<usiz
     })
 }
 
-/// Bytes of the pixels of pictures.
+/// Returns the bytes of the pixels of images.
 pub fn pixels(model: &ModelConfig, grids: &[Grid]) -> usize {
     let patches: usize = grids.iter().map(|grid| grid.frame_patches()).sum();
     patches * model.vision_config.patch_size.pow(2) * 3
 }
 
-/// So many questions of `tokens` tokens with such pictures.
+/// Makes `count` questions of `tokens` tokens with these images.
 pub fn questions(count: usize, tokens: usize, grids: &[Grid]) -> Index {
     let mut index = Index::default();
     (0..count).for_each(|_| index.push(Shape { tokens, targets: 0, grids }));
     index
 }
 
-/// `, one picture of N tokens in each`.
+/// Describes the image, like `, with one picture of N tokens`.
 pub fn described(model: &ModelConfig, grids: &[Grid]) -> String {
     let merge = model.vision_config.spatial_merge_size;
     match grids.first() {
@@ -70,23 +71,24 @@ pub fn described(model: &ModelConfig, grids: &[Grid]) -> String {
     }
 }
 
-/// A step's rollouts, all of full length.
+/// Rollouts of a step, all of full length.
 pub struct Rollouts {
     prompts: f64,
     n: f64,
     prompt: f64,
     response: f64,
-    /// Rollouts that decode at once.
+    /// Number of rollouts that decode at the same time.
     pub batch: f64,
     kv_tokens: usize,
-    /// Weights a token passes.
+    /// Number of weights that each token uses.
     weights: f64,
-    /// Bytes of a token's keys and values.
+    /// Bytes of the keys and values of a token.
     kv_bytes: f64,
 }
 
 impl Rollouts {
-    /// Of `config` for prompts of `prompt` tokens, with so many blocks of keys; none: as many as can be used.
+    /// Makes the rollouts of `config` for prompts of `prompt` tokens with `num_kv_blocks` cache blocks. `None` stands
+    /// for as many blocks as can be used.
     pub fn new(model: &ModelConfig, config: &RlConfig, prompt: usize, num_kv_blocks: Option<usize>) -> Rollouts {
         let (d, f, h) = (model.hidden_size, model.intermediate_size, model.head_dim());
         let (q, kv) = (model.num_attention_heads * h, model.num_key_value_heads * h);
@@ -96,7 +98,7 @@ impl Rollouts {
         let blocks = num_kv_blocks.unwrap_or(length.div_ceil(BLOCK) * r.max_num_seqs);
         let kv_tokens = blocks * BLOCK;
         let shared = if r.enable_prefix_caching { r.n } else { 1 };
-        // What a rollout holds on average: its part of the prompt, half of its response.
+        // Average number of cached tokens of a rollout: its share of the prompt, and half of its response.
         let held = prompt as f64 / shared as f64 + config.max_response_length as f64 / 2.0;
         let at_once = (kv_tokens as f64 / held).floor().max(1.0);
         Rollouts {
@@ -111,24 +113,25 @@ impl Rollouts {
         }
     }
 
-    /// Prompts once each.
+    /// Returns the minimum time to prefill each prompt once.
     pub fn prefill(&self, card: &Ceilings) -> Floor {
         Floor::of(2.0 * self.weights * self.prompts * self.prompt, 2.0 * self.weights, card)
     }
 
-    /// Steps of decoding.
+    /// Returns the number of decoding steps.
     pub fn steps(&self) -> f64 {
         self.prompts * self.n * self.response / self.batch
     }
 
-    /// The prompts, then steps of `batch` tokens that read all weights and the keys of their sequences.
+    /// Returns the minimum time of the prefill and of decoding steps. A step computes `batch` tokens and reads all
+    /// weights and the keys of its sequences.
     pub fn floor(&self, card: &Ceilings) -> Floor {
         let keys = (self.prompt + self.response / 2.0) * self.kv_bytes;
         let step = Floor::of(2.0 * self.weights * self.batch, 2.0 * self.weights + self.batch * keys, card);
         self.prefill(card).and(step.times(self.steps()))
     }
 
-    /// For people.
+    /// Describes the cache and the number of concurrent rollouts.
     pub fn describe(&self) -> String {
         format!("{} tokens in blocks of {BLOCK}: {} rollouts at once on average", self.kv_tokens, self.batch)
     }

@@ -1,4 +1,4 @@
-//! Numbers of cards side by side.
+//! A table that compares plans for several numbers of GPUs.
 
 use serde_json::{Value, json};
 
@@ -8,23 +8,23 @@ use crate::config::OptimizerName;
 use crate::error::{Error, Result};
 use crate::observe::bytes;
 
-/// Numbers of cards that stand beside the one that is asked for, where they are less.
+/// Numbers of GPUs that are compared with the requested number, if they are smaller.
 pub const BESIDE: [usize; 2] = [1, 8];
 
-/// A column.
+/// A column of the table.
 pub struct Column {
-    /// Cards.
+    /// Number of GPUs.
     pub cards: usize,
-    /// Their plan, or why there is none.
+    /// Plan for this number of GPUs, or the reason why there is none.
     pub page: Result<Page>,
-    /// Where the plan is of the longest rows that fit: why not of the config's.
+    /// Error of the config's rows, if the plan is for the longest rows that fit instead.
     pub short: Option<Error>,
     /// Tokens of the longest row that fits with each optimizer.
     pub longest: Vec<(OptimizerName, usize)>,
 }
 
 impl Column {
-    /// Its page, and the rows that fit.
+    /// Formats the plan and the rows that fit as text.
     pub fn text(&self) -> String {
         let page = self.page.as_ref().map_or_else(Error::to_string, Page::text);
         let short = self.short.as_ref().map_or(String::new(), |error| {
@@ -33,7 +33,7 @@ impl Column {
         format!("{short}{page}{}", fits::text(&self.longest))
     }
 
-    /// The same as JSON; none without a page.
+    /// Formats the column as JSON. Returns `None` without a plan.
     pub fn json(&self) -> Option<Value> {
         let mut json = self.page.as_ref().ok()?.json();
         let longest = self.longest.iter().map(|(optim, tokens)| (optim.name().to_owned(), json!(tokens)));
@@ -57,7 +57,7 @@ const ROWS: [Row; 9] = [
     ("bound", |page| page.bound().split(',').next().unwrap_or_default().to_owned()),
 ];
 
-/// All of it, for people; what is not to be had is said below.
+/// Formats the table as text. Missing plans are explained below it.
 pub fn text(columns: &[Column]) -> String {
     let line = |name: &str, cells: &mut dyn Iterator<Item = String>| {
         let cells: String = cells.map(|cell| format!("{cell:>16}")).collect();
@@ -79,7 +79,7 @@ pub fn text(columns: &[Column]) -> String {
     out
 }
 
-/// What was found and expected, without the advice.
+/// Formats an error without its hint.
 fn said(error: &Error) -> String {
     match error {
         Error::Input { place, found, expected, .. } => format!("{place}: found {found}, expected {expected}"),

@@ -1,4 +1,5 @@
-//! A config of training as a plan sees it: the keys that both kinds have, and how its update is divided among GPUs.
+//! Common interface of SFT and RL configs for planning: the keys that both have, and the division of an update among
+//! GPUs.
 
 use std::path::PathBuf;
 
@@ -12,12 +13,12 @@ use crate::model::{Model, ModelConfig};
 use crate::tensor::DType;
 use crate::train::{levels, plan};
 
-/// So many cards of a kind.
+/// A number of GPUs of one kind.
 #[derive(Clone, Copy)]
 pub struct Cards<'a> {
-    /// Their kind.
+    /// Kind of GPU.
     pub card: &'a Card,
-    /// How many.
+    /// Number of GPUs.
     pub count: usize,
 }
 
@@ -25,51 +26,51 @@ pub struct Cards<'a> {
 pub struct Keys<'a> {
     /// Model directory to start from.
     pub model: Option<&'a PathBuf>,
-    /// Storage of weights and activations.
+    /// Storage type of weights and activations.
     pub dtype: &'a mut Dtype,
-    /// What updates the weights.
+    /// Settings of the optimizer.
     pub optimizer: &'a mut OptimConfig,
-    /// What a plan may take of a card's memory.
+    /// Memory limit of a GPU.
     pub max_memory_gib: &'a mut Option<f64>,
-    /// Gradient lanes.
+    /// Number of gradient lanes.
     pub gradient_lanes: &'a mut Option<usize>,
-    /// How ranks find one another.
+    /// Settings for the connection of ranks.
     pub dist: &'a DistConfig,
-    /// Steps, where the config says how many.
+    /// Number of steps, if the config contains it.
     pub steps: Option<u64>,
 }
 
-/// A config of training that can be planned.
+/// A training config that can be planned.
 pub trait Training: Config + Clone {
-    /// The keys that both kinds have.
+    /// Returns the keys that both kinds of configs have.
     fn keys(&mut self) -> Keys<'_>;
 
-    /// Into what an update can be divided.
+    /// Returns the parts into which an update can be divided.
     fn parts(&self) -> Parts;
 
-    /// The plan of training `model` on such rows, on these cards.
+    /// Makes the plan of training `model` on these rows and GPUs.
     fn page(&self, cards: Cards, rows: &Rows, model: ModelConfig) -> Result<Page>;
 
-    /// The same for micro-batches of one row of at most so many tokens; none where the rows that are asked for cannot be as
-    /// short.
+    /// Returns the config for micro-batches of one row of at most `tokens` tokens. Returns `None` if the requested rows
+    /// are longer.
     fn resized(&self, rows: &Rows, tokens: usize) -> Result<Option<Self>>;
 
-    /// Bytes that the rank that takes most has to have for micro-batches of its one row.
+    /// Returns the bytes that the rank with the highest memory use needs at least, for micro-batches of one row.
     fn least(&self, model: &ModelConfig, rows: &Rows, seats: &Seats) -> Result<usize>;
 }
 
-/// A card as the run has it: less what a plan may not take, and what the config does not allow.
+/// Returns the GPU as a target for the run: its memory without the reserve, and within the limit of the config.
 pub fn target(cards: Cards, max_memory_gib: Option<f64>) -> Target {
     let budget = cards.card.gpu.ceilings().budget(cards.count);
     Target::gpu(Kind::Cuda).within(Some(budget)).within(plan::gib_to_bytes(max_memory_gib))
 }
 
-/// A card without memory, for which what takes least is counted.
+/// Returns a target without memory, for which the smallest possible use is counted.
 pub fn nothing() -> Target {
     Target::gpu(Kind::Cuda).within(levels::LEAST)
 }
 
-/// The cards of a run of `config`.
+/// Returns the distribution of `config` over the GPUs.
 pub fn seats<C: Training>(cards: Cards, model: &ModelConfig, config: &C) -> Result<Seats> {
     let (mut config, parts) = (config.clone(), config.parts());
     let Keys { dtype, optimizer, max_memory_gib, gradient_lanes, .. } = config.keys();
@@ -77,7 +78,7 @@ pub fn seats<C: Training>(cards: Cards, model: &ModelConfig, config: &C) -> Resu
     Seats::new(cards.count, *gradient_lanes, parts, model, weights, target(cards, *max_memory_gib))
 }
 
-/// Number of a model's weights.
+/// Returns the number of a model's weights.
 pub fn parameters(model: &ModelConfig, dtype: Dtype) -> Result<usize> {
     let mut dev = Device::count_for(Target::gpu(Kind::Cuda));
     let dtype = DType::of(dtype, Kind::Cuda);
