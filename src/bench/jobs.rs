@@ -1,4 +1,5 @@
-//! Whole jobs: a training step and a round of rollouts, at the shapes and batches of `bench/peers`.
+//! Benchmarks of whole jobs: a training step, a round of rollouts and decoding, with the shapes and batches of
+//! `bench/peers`.
 
 use std::sync::Arc;
 
@@ -123,7 +124,7 @@ pub fn picture(r: usize) -> Arc<ImageInput> {
 
 /// Multiplications and additions a token of each tower costs in a forward pass, attention left out: twice its weights.
 pub fn flops(model: &Model, tokens: usize, pictures: usize) -> f64 {
-    // A tied token table multiplies as the output matrix; one of its own is only read.
+    // A tied token table is also the output matrix and is multiplied. A separate token table is only read.
     let read = if model.config.tie_word_embeddings { "" } else { "model.embed_tokens.weight" };
     let weights = |vision: bool| {
         let pieces = model.layout.pieces().map(|(_, _, piece)| piece).filter(|piece| piece.name != read);
@@ -189,7 +190,7 @@ pub fn train_step(dev: &mut Device, dtype: DType, shape: ModelShape, amount: Amo
     let config = shape.config()?;
     let Amount { rows: count, row_len, .. } = amount;
     let model = random_model(dev, config.clone(), dtype)?;
-    // At the released size nothing larger fits a card.
+    // The released model fits on a GPU only with 8-bit moments.
     let released = matches!(shape, ModelShape::B7);
     let optim = if released { OptimizerName::Adamw8bit } else { OptimizerName::AdamwTorch };
     let adamw = OptimConfig { weight_decay: 0.01, optim, ..OptimConfig::default() };
@@ -206,7 +207,7 @@ pub fn train_step(dev: &mut Device, dtype: DType, shape: ModelShape, amount: Amo
         shape: format!("{}, {count} rows x {row_len}{again}", shape.name()),
         dtype: label(dtype),
         flops,
-        // AdamW alone: weight, both moments and the gradient.
+        // AdamW only: weight, both moments and the gradient are moved.
         bytes: (parameters * 7 * 4) as f64,
         job: Some(JobSize { parameters, tokens: count * row_len, pages: Some(0.0) }),
         run: Box::new(move |dev| {
@@ -316,11 +317,11 @@ pub fn decode(
 ) -> Result<Case> {
     let config = shape.config()?;
     let model = random_model(dev, config.clone(), dtype)?;
-    // Whole blocks are found again; one token of each prompt is not among them.
+    // The cache finds whole blocks of a prompt again, so one more token per prompt is left to compute.
     let prompt = keys.next_multiple_of(BLOCK) + 1;
     let below = config.vocab_size as u32 - 8;
     let request = |r: usize| Request {
-        // A token that opens each prompt keeps them apart: equal ones would share their keys.
+        // The first token differs between prompts, because equal prompts would share their keys.
         prompt: Arc::new(Prompt::text((0..prompt).map(|t| (r + t * (r + 1)) as u32 % below).collect())),
         n: 1,
         sampling: SamplingParams::default(),
@@ -331,7 +332,7 @@ pub fn decode(
     };
     let requests: Vec<Request> = (0..sequences).map(request).collect();
     let limits = EngineConfig { max_num_seqs: sequences, ..EngineConfig::new(prompt + steps) };
-    // Of what is written anew as many blocks again, so that none of a prompt is given away for it.
+    // The cache has twice the blocks for new tokens, so that no block of a prompt is evicted for them.
     let anew = limits.max_model_len.div_ceil(BLOCK) - keys.div_ceil(BLOCK);
     let blocks = sequences * (limits.max_model_len.div_ceil(BLOCK) + anew);
     let limits = EngineConfig { num_kv_blocks: Some(blocks), ..limits };

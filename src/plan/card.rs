@@ -1,4 +1,4 @@
-//! The GPUs and the rows that a plan assumes.
+//! Command-line options for the GPU and the rows that a plan assumes.
 
 use std::path::PathBuf;
 
@@ -53,7 +53,7 @@ impl Rows {
         let merge = model.vision_config.spatial_merge_size;
         let sum = |of: &dyn Fn(Shape<'_>) -> usize| index.shapes().map(of).sum::<usize>() / index.len().max(1);
         let (tokens, seen) = (sum(&|shape| shape.tokens), sum(&|shape| shape.patches() / (merge * merge)));
-        // Of about so many, as a picture has whole rows of them.
+        // The number is rounded down, because an image has whole rows of tokens.
         let side = seen.isqrt();
         Rows { row_tokens: Some(tokens), image_tokens: Some(side * seen.checked_div(side).unwrap_or(0)) }
     }

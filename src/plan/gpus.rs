@@ -1,4 +1,4 @@
-//! Cards a plan can be made for, and what lies between them.
+//! The kinds of GPUs that a plan supports, with their peak rates and the links between them.
 
 use clap::ValueEnum;
 
