@@ -1,4 +1,5 @@
-//! Standard error and `log.txt`: one door for bars, notes and log lines, so that they never tear each other.
+//! Output to standard error and `log.txt`. Progress bars, notes and log lines all pass through here, so that they do
+//! not interleave.
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
@@ -16,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::observe::shown;
 use crate::secrets::{self, redacted};
 
-/// Where everything goes that is not a result.
+/// Destination of all output that is not a result.
 #[derive(Clone)]
 pub(crate) struct Console {
     inner: Arc<Mutex<Inner>>,
@@ -31,9 +32,11 @@ struct Inner {
 }
 
 impl Console {
-    /// A console; `quiet` keeps all but errors off stderr. `name` stands before these: of several processes, which.
+    /// Makes a console. With `quiet`, only errors are written to stderr. `name` precedes errors; with several processes
+    /// it names the process.
     pub(crate) fn new(quiet: bool, name: String) -> Console {
-        // HF_TOKEN, OPENAI_API_KEY and whatever else is named like them, which a server may say again.
+        // Values of HF_TOKEN, OPENAI_API_KEY and similar variables must not be printed, because a server's message may
+        // contain them.
         let is_secret = |name: &str| ["_TOKEN", "_API_KEY", "_SECRET"].iter().any(|end| name.ends_with(end));
         std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(is_secret)).for_each(|(_, value)| {
             secrets::keep(value.to_string_lossy().trim());
@@ -42,9 +45,9 @@ impl Console {
         Console { inner, quiet, terminal: io::stderr().is_terminal(), name }
     }
 
-    /// Sends tracing's events to stderr and to the log file.
+    /// Sends tracing events to stderr and to the log file.
     pub(crate) fn install_tracing(&self, level: &str) -> Result<()> {
-        // A bare word that is no level would be taken for a module's name, and silence all others.
+        // tracing would treat an unknown level as the name of a module and silence all other modules.
         for part in level.split(',').map(str::trim).filter(|part| !part.contains(['=', ':', '['])) {
             const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
             if !LEVELS.contains(&part.to_ascii_lowercase().as_str()) {
@@ -63,29 +66,29 @@ impl Console {
         let screen = tracing_subscriber::fmt::layer().with_target(false).with_ansi(self.terminal).without_time();
         let screen = screen.with_writer(Screen(self.clone())).with_filter(filter()?);
         let log = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(Log(self.clone()));
-        // A second subscriber (tests) is no fault.
+        // In tests a subscriber may already be installed.
         let _ = tracing_subscriber::registry().with(screen).with(log.with_filter(filter()?)).try_init();
         Ok(())
     }
 
-    /// True when bars may be drawn.
+    /// True if progress bars may be drawn.
     pub(crate) fn draws(&self) -> bool {
         self.terminal && !self.quiet
     }
 
-    /// True when plain lines are wanted on stderr.
+    /// True if plain lines may be written to stderr.
     pub(crate) fn speaks(&self) -> bool {
         !self.quiet
     }
 
-    /// Appends everything from here on to `path` as well.
+    /// Appends all further output to `path`, too.
     pub(crate) fn log_to(&self, path: &Path) -> Result<()> {
         let file = File::options().create(true).append(true).open(path).map_err(Error::io(path))?;
         self.lock().log = Some(file);
         Ok(())
     }
 
-    /// A line for people: on stderr unless quiet, and in the log file.
+    /// Writes a line for the user to stderr (unless quiet) and to the log file.
     pub(crate) fn line(&self, text: &str) {
         let line = format!("{}\n", shown(text));
         if !self.quiet {
@@ -94,7 +97,7 @@ impl Console {
         self.to_log(line.as_bytes());
     }
 
-    /// The one line that says why the command failed; lines of `text` are parts of it.
+    /// Writes the single line that explains why the command failed. Several lines of `text` are joined.
     pub(crate) fn error(&self, text: &str) {
         let parts: Vec<&str> = text.split('\n').map(str::trim).filter(|part| !part.is_empty()).collect();
         let line = parts.join("; ").replace(":; ", ": ");
@@ -103,7 +106,7 @@ impl Console {
         self.to_log(line.as_bytes());
     }
 
-    /// Makes `bar` the one that other output steps around; `None` when it is finished.
+    /// Sets the bar that other output must not overwrite, or `None` after it is finished.
     pub(crate) fn set_bar(&self, bar: Option<ProgressBar>) {
         if let Some(bar) = &bar {
             bar.set_draw_target(ProgressDrawTarget::stderr());
@@ -114,7 +117,7 @@ impl Console {
     /// Appends to the log file only.
     pub(crate) fn to_log(&self, bytes: &[u8]) {
         if let Some(log) = &mut self.lock().log {
-            // A log that cannot be written must not end the run: the run's own files report a full disk.
+            // A failing log must not end the run. If the disk is full, writing the run's own files reports it.
             let _ = log.write_all(redacted(&String::from_utf8_lossy(bytes)).as_bytes());
         }
     }
@@ -138,7 +141,7 @@ impl Console {
 struct Screen(Console);
 struct Log(Console);
 
-/// One event, written when it is complete.
+/// Buffer of one event, written when the event is complete.
 pub(crate) struct Line<F: Fn(&[u8])> {
     bytes: Vec<u8>,
     send: F,

@@ -1,4 +1,4 @@
-//! What a command needs besides its own arguments.
+//! The environment of a command besides its own arguments: device, threads, console, ranks and signals.
 
 use std::net::TcpListener;
 use std::path::Path;
@@ -26,19 +26,19 @@ use crate::ranks::{Nccl, OneRank, Place, Ranks, SECRET_VARIABLE, Secret, Start, 
 use crate::reward::Scorer;
 use crate::tensor::DType;
 
-/// Bytes of this rank's card that a plan may take, `taken` less.
+/// Returns the bytes of this rank's GPU that a plan may use, without the `taken` bytes.
 fn card_memory(seat: &Seat, taken: u64) -> Option<usize> {
     let cards = cuda::find().ok()?.cards;
     let card = cards.get(seat.card(cards.len()).ok()?)?;
     Some(card.memory.saturating_sub(cuda::CARD_OVERHEAD + taken) as usize)
 }
 
-/// True when the first card is one that the kernels run on.
+/// True if the kernels can run on the first GPU.
 fn has_card() -> bool {
     cuda::find().is_ok_and(|found| found.cards.first().is_some_and(|card| card.arch().is_some()))
 }
 
-/// Device, threads, stderr and signals, as the global flags ask for.
+/// Device, threads, console and signals, as set by the global flags.
 pub struct Context {
     console: Console,
     progress: Progress,
@@ -48,14 +48,14 @@ pub struct Context {
     log_level: String,
     seat: Seat,
     started: Started,
-    /// What NCCL took of this rank's card.
+    /// Bytes of this rank's GPU that NCCL has allocated.
     taken: OnceLock<u64>,
     runtime: OnceLock<tokio::runtime::Runtime>,
 }
 
 impl Context {
     pub(crate) fn new(global: &Global, seat: Seat) -> Context {
-        // Rank 0 speaks for all; of another, what goes wrong there.
+        // Rank 0 prints all messages. The other ranks print only their errors.
         let name = if seat.rank() == 0 { String::new() } else { format!("rank {}: ", seat.rank()) };
         let console = Console::new(global.quiet || seat.rank() != 0, name);
         let progress = Progress::new(console.clone());
@@ -67,7 +67,7 @@ impl Context {
         Context { console, progress, device: global.device, auto, threads, log_level, seat, started, taken, runtime }
     }
 
-    /// Turns on logging and the signal handlers; called once, before the command.
+    /// Starts logging and installs the signal handlers. Must be called once, before the command.
     pub(crate) fn start(&self) -> Result<()> {
         self.console.install_tracing(&self.log_level)?;
         let (console, rank) = (self.console.clone(), self.seat.rank());
@@ -79,12 +79,12 @@ impl Context {
         signal::install(answer).map_err(|error| Error::Failed(format!("signal handlers: {error}")))
     }
 
-    /// Compute threads.
+    /// Returns the number of compute threads.
     pub fn threads(&self) -> usize {
         self.threads
     }
 
-    /// The kind of device asked for.
+    /// Returns the kind of device to use.
     pub fn kind(&self) -> Kind {
         match self.device {
             DeviceKind::Auto => *self.auto.get_or_init(|| if has_card() { Kind::Cuda } else { Kind::Cpu }),
@@ -94,7 +94,7 @@ impl Context {
         }
     }
 
-    /// What [`DType::of`] makes of `dtype` on this device, as a config that a run records.
+    /// Resolves `dtype` for this device with [`DType::of`], as the value that a run records in its config.
     pub fn dtype(&self, dtype: Dtype) -> Dtype {
         match DType::of(dtype, self.kind()) {
             DType::Bf16 => Dtype::Bf16,
@@ -102,11 +102,11 @@ impl Context {
         }
     }
 
-    /// The device that plans are made for.
+    /// Returns the device that plans are made for.
     pub fn target(&self) -> Target {
         match self.kind() {
             Kind::Cpu => Target::cpu(self.threads),
-            // Without a card the plan has no limit and opening the device says what is missing.
+            // Without a GPU the plan has no limit. Opening the device then reports what is missing.
             Kind::Cuda => {
                 Target::gpu(Kind::Cuda).within(card_memory(&self.seat, self.taken.get().copied().unwrap_or(0)))
             }
@@ -114,7 +114,7 @@ impl Context {
         }
     }
 
-    /// Where a run computes, for people.
+    /// Describes for the user where a run computes.
     pub fn place(&self) -> String {
         match self.kind() {
             Kind::Cpu if self.threads == 1 => "the CPU (1 thread)".to_owned(),
@@ -124,25 +124,25 @@ impl Context {
         }
     }
 
-    /// A device with `plan`'s memory and no more. Its passes end once a signal came.
+    /// Makes a device with exactly the memory of `plan`. After a signal, its passes end early.
     pub fn device(&self, plan: &Plan) -> Result<Device> {
         let mut dev = self.open(plan)?;
         signal::requested().into_iter().for_each(|asked| dev.stop_by(asked));
         Ok(dev)
     }
 
-    /// Errors where there is no device of the kind asked for.
+    /// Returns an error if there is no device of the requested kind.
     pub fn find_device(&self) -> Result<()> {
         if self.kind() == Kind::Cuda { self.seat.card(cuda::find()?.cards.len()).map(drop) } else { Ok(()) }
     }
 
     fn open(&self, plan: &Plan) -> Result<Device> {
-        // What the check of a device's bodies at its start takes.
+        // The start check of kernel variants needs this workspace.
         let with_check = plan.max(&Plan::default().with(Region::Workspace, body::AGREEMENT_BYTES));
         match self.kind() {
             Kind::Cpu => {
                 let isa = cpu_bodies()?;
-                // Somebody with such a processor counts on it.
+                // If the processor has AMX but the program may not use it, the user should know.
                 let refusal = amx::refusal().filter(|refusal| refusal.is_there && isa == Isa::detect());
                 refusal.into_iter().for_each(|refusal| self.say(&format!("{}: {} computes", refusal.why, isa.name())));
                 Device::cpu(plan, self.threads, isa)
@@ -151,7 +151,7 @@ impl Context {
                 let card = self.seat.card(cuda::find()?.cards.len())?;
                 self.by_body(Device::gpu(Box::new(Cuda::open(card, &PROGRAM)?), Kind::Cuda, &with_check)?)
             }
-            // All of shared memory's shadow state is for tests: here the answer is wanted.
+            // The complete shadow state of shared memory is only useful in tests.
             Kind::Emu => {
                 let arch = if asked_body()? == Some(Body::Wgmma) { Arch::Sm90a } else { Arch::Sm80 };
                 let options = Options { arch, shadow: false, completion: Completion::Eager, ..Options::default() };
@@ -162,8 +162,8 @@ impl Context {
         }
     }
 
-    /// The device with the body of matrix products that is asked for, else with wgmma where it has that; what is wrong by
-    /// wgmma runs by mma.sync, and that is said.
+    /// Selects the kernel variant of matrix products: the one in `OMR_BODY`, otherwise wgmma if the device has it. If
+    /// the start check finds a fault in wgmma, mma.sync is used and a message is printed.
     fn by_body(&self, mut dev: Device) -> Result<Device> {
         let wanted = match asked_body()? {
             Some(asked) => asked == Body::Wgmma,
@@ -174,7 +174,7 @@ impl Context {
         Ok(dev)
     }
 
-    /// The one asynchronous runtime: for distillation and judges, made when the first of them needs it.
+    /// Returns the asynchronous runtime for distillation and judges. It is created at the first call.
     pub fn runtime(&self) -> Result<&tokio::runtime::Runtime> {
         if let Some(runtime) = self.runtime.get() {
             return Ok(runtime);
@@ -187,7 +187,7 @@ impl Context {
         Ok(self.runtime.get_or_init(|| runtime))
     }
 
-    /// Who scores, as a config says. Verdicts of a judge are kept in `store`.
+    /// Makes the scorer that a config describes. Verdicts of a judge are stored in `store`.
     pub fn scorer(
         &self,
         mode: Mode,
@@ -199,7 +199,7 @@ impl Context {
         Ok(Arc::new(Scorer::new(mode, judge, reward, "reward", store, runtime)?))
     }
 
-    /// Gives what a job needs of the machine to `act`.
+    /// Passes the resources that a job needs to `act`.
     pub fn with_machine<T>(&self, act: impl FnOnce(&Machine) -> Result<T>) -> Result<T> {
         act(&Machine {
             target: self.target(),
@@ -211,27 +211,27 @@ impl Context {
         })
     }
 
-    /// Whom long work reports to.
+    /// Returns the receiver of progress.
     pub fn observer(&self) -> &dyn Observer {
         &self.progress
     }
 
-    /// A line for people, on stderr (unless --quiet) and in the log.
+    /// Prints a line for the user on stderr (unless --quiet) and in the log.
     pub fn say(&self, text: &str) {
         self.console.line(text);
     }
 
-    /// From here on everything said is also appended to this file.
+    /// Appends all further output to this file, too.
     pub fn log_to(&self, file: &Path) -> Result<()> {
         self.console.log_to(file)
     }
 
-    /// Whether this process speaks and writes for the run: the only one, or rank 0.
+    /// True if this process prints messages and writes files for the run, that is if it is the only process or rank 0.
     pub fn leads(&self) -> bool {
         self.seat.rank() == 0
     }
 
-    /// Errors where this process is one of several, with `why` there is nothing for them to do.
+    /// Returns an error if the run has several processes. `why` explains why the command supports only one.
     pub fn alone(&self, why: &str) -> Result<()> {
         let (place, found) = match &self.seat {
             Seat::Alone => return Ok(()),
@@ -243,7 +243,8 @@ impl Context {
         Err(Error::input(place, found, format!("1: {why}")))
     }
 
-    /// The ranks of the run in `dir`, all found: those its launcher has started, or those that `--gpus` asks for, started here.
+    /// Connects the ranks of the run in `dir`: those that a launcher has started, or those that `--gpus` requests,
+    /// which are started here.
     pub fn ranks(&self, dir: &Path, config: &DistConfig) -> Result<Box<dyn Ranks>> {
         let stop = signal::requested().unwrap_or_default();
         let stopped = || if stop.load(Ordering::Relaxed) { Err(Error::Stopped) } else { Ok(()) };
@@ -275,7 +276,7 @@ impl Context {
         };
         let (program, place, stop) = (ranks::program()?, &place, stop.clone());
         let start = Start { place, listener, secret, program, config, stop, end: Box::new(end), waiting: &waiting };
-        // Those that have not heard of it yet would go on looking for this one.
+        // If the start fails, the ranks started here are killed, because they might wait for this process.
         let tcp = Tcp::start(start).inspect_err(|_| self.started.kill())?;
         if !is_nccl {
             return Ok(Box::new(tcp));
@@ -286,7 +287,8 @@ impl Context {
         Ok(Box::new(ranks))
     }
 
-    /// The run secret: the environment's, one that rank 0 hands to the ranks it starts, or the one in the run directory `dir`.
+    /// Returns the run secret: from the environment, generated by rank 0 for the ranks that it starts, or from a file
+    /// in the run directory `dir`.
     fn secret(&self, dir: &Path) -> Result<Secret> {
         match (std::env::var(SECRET_VARIABLE).ok().filter(|text| !text.is_empty()), &self.seat) {
             (Some(text), _) => Ok(Secret::Given(text)),
@@ -296,7 +298,7 @@ impl Context {
         }
     }
 
-    /// Whether ranks hand each other tensors by NCCL.
+    /// True if ranks exchange tensors with NCCL.
     fn is_nccl(&self, config: &DistConfig) -> Result<bool> {
         let refused = |hint: &str| {
             let found = format!("nccl with --device {}", self.kind().name());
@@ -306,7 +308,7 @@ impl Context {
             (Backend::Tcp, _) => Ok(false),
             (Backend::Auto, kind) => Ok(kind == Kind::Cuda),
             (Backend::Nccl, Kind::Cpu) => refused("NCCL moves what cards have in their memory"),
-            // The emulated card's memory is the host's: NVIDIA's NCCL would make no sense of it.
+            // The memory of the emulated GPU is host memory, which NVIDIA's NCCL does not support.
             (Backend::Nccl, Kind::Emu) if std::env::var_os(nccl::PATH).is_none() => {
                 refused(&format!("set {} to a library that moves the emulated card's memory", nccl::PATH))
             }
@@ -314,7 +316,7 @@ impl Context {
         }
     }
 
-    /// This rank's card, for a library that brings its own kernels.
+    /// Opens this rank's GPU without omr's kernels, for a library that contains its own.
     fn without_kernels(&self) -> Result<Box<dyn Driver>> {
         match self.kind() {
             Kind::Cuda => Ok(Box::new(Cuda::open(self.seat.card(cuda::find()?.cards.len())?, &[])?)),
@@ -322,7 +324,8 @@ impl Context {
         }
     }
 
-    /// Waits for the ranks this process has started; one that ended badly after a good end is an error.
+    /// Waits for the ranks that this process has started. If the run succeeded but one of them failed, returns an
+    /// error.
     pub(crate) fn end_ranks(&self, is_well: bool) -> Result<()> {
         self.started.end(is_well)
     }
@@ -336,13 +339,13 @@ impl Context {
     }
 }
 
-/// True where `rank` says `error`: what all ranks end with is said by rank 0.
+/// True if `rank` prints `error`. An error that ends all ranks is printed by rank 0 only.
 fn is_said_here(error: &Error, rank: usize) -> bool {
     rank == 0 || !matches!(error, Error::Stopped | Error::Rank { told: true, .. })
 }
 
-/// The CPU's bodies that `OMR_BODY` asks for, to go on with a run of another machine's bits or to measure; else the best.
-/// Where it names a GPU's body that is not the CPU's concern.
+/// Returns the CPU kernel variant named in `OMR_BODY`, to reproduce the results of another machine or to measure.
+/// Returns the best one if `OMR_BODY` is not set or names a GPU kernel variant.
 pub fn cpu_bodies() -> Result<Isa> {
     let Some(value) = std::env::var_os("OMR_BODY") else { return Ok(Isa::detect()) };
     let name = value.to_str().unwrap_or_default();
@@ -353,7 +356,7 @@ pub fn cpu_bodies() -> Result<Isa> {
     Isa::named(name).ok_or_else(|| Error::Failed(format!("OMR_BODY={}: expected one of {names}", value.display())))
 }
 
-/// The body that `OMR_BODY` asks for, to measure one beside the other; with `wgmma` the emulated card is one of compute
+/// Returns the GPU kernel variant named in `OMR_BODY`, to compare variants. With `wgmma` the emulated GPU has compute
 /// capability 9.0.
 fn asked_body() -> Result<Option<Body>> {
     let Some(value) = std::env::var_os("OMR_BODY") else { return Ok(None) };

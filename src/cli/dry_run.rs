@@ -1,4 +1,4 @@
-//! `--dry-run`: what a run would be and how long it would take, from its config and, where they are there, its rows.
+//! `--dry-run`: describes a run and its duration, from its config and its rows if they exist.
 
 use std::path::Path;
 
@@ -15,7 +15,8 @@ use crate::plan::{Cards, H200, Page, Rows, Training, memory};
 use crate::text::Chat;
 use crate::train::job::{Start, TrainingJob};
 
-/// A run whose rows are not all there, as `missing` says: planned for a card as `omr plan` does.
+/// Describes a run whose rows are not complete (`missing` lists what is missing). It is planned for a GPU, as `omr
+/// plan` does.
 pub fn without_rows<C: Training>(session: &Session, missing: &[String], mut config: C) -> Result<()> {
     let (asked, context) = (config.clone(), session.context);
     let keys = config.keys();
@@ -38,7 +39,7 @@ pub fn without_rows<C: Training>(session: &Session, missing: &[String], mut conf
     })
 }
 
-/// What a dry run says besides the plan: what passes keep, the disk, weights that are missing, and the time.
+/// Prints the parts of a dry run besides the memory plan: stored activations, disk space, missing weights and time.
 pub fn rest(
     session: &Session,
     name: &str,
@@ -53,7 +54,7 @@ pub fn rest(
     let checkpoint = memory::checkpoint(plan);
     context.say(&format!("disk {}", memory::disk(checkpoint, trainer.checkpoints())));
     weights_missing(context, &trainer.model);
-    // A model that no such card has room for still runs here.
+    // A model that does not fit into this GPU's memory may still run on this machine.
     let page = page(config);
     context.say(&match &page {
         Ok(page) => page.time(trainer.total_steps),
@@ -68,12 +69,12 @@ pub fn rest(
     })
 }
 
-/// What a plan of so many cards is under.
+/// Returns the JSON key for a plan with this number of GPUs.
 fn key(cards: usize) -> &'static str {
     if cards == 1 { "one_card" } else { "cards" }
 }
 
-/// Says so where a model directory has no weights.
+/// Prints a message if a model directory has no weights.
 fn weights_missing(context: &Context, model: &Path) {
     if !weights::are_in(model) {
         let command = fetched_by(model, Kind::Model);

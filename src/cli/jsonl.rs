@@ -1,7 +1,7 @@
-//! Commands that read JSON lines on stdin and write one line for each to stdout, in the same order.
+//! Commands that read JSON lines from stdin and write one line for each to stdout, in the same order.
 //!
-//! A thread reads ahead; what has come is answered together, on all cores. A partner that waits for each answer is
-//! served, a whole file goes through at full speed.
+//! A thread reads ahead. All lines that have arrived are processed together on all cores. So an interactive client gets
+//! each answer at once, and a whole file is processed at full speed.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -14,14 +14,14 @@ use serde_json::Value;
 use super::stdout::Stdout;
 use crate::error::{Error, Result};
 
-/// Lines answered together at most: the last ones of a batch that goes to a judge are waited for alone.
+/// Maximum number of lines per batch. With a judge, a batch ends only when its last line is answered.
 const BATCH_LINES: usize = 4096;
-/// Bytes answered together at most, give or take one line.
+/// Maximum number of bytes per batch, plus at most one line.
 const BATCH_BYTES: usize = 16 << 20;
-/// Blocks of lines read ahead.
+/// Number of blocks of lines that are read ahead.
 const AHEAD: usize = 8;
 
-/// A text, or a number as the text it is written as: labels are often numbers in other programs' files.
+/// Deserializes a text, or a number as text, because labels in files of other programs are often numbers.
 pub(super) fn text<'de, D: serde::Deserializer<'de>>(value: D) -> std::result::Result<String, D::Error> {
     match Value::deserialize(value)? {
         Value::String(text) => Ok(text),
@@ -32,14 +32,14 @@ pub(super) fn text<'de, D: serde::Deserializer<'de>>(value: D) -> std::result::R
 
 /// A line of stdin.
 pub(super) struct Line<In> {
-    /// Its number, for messages.
+    /// Position of the line, for messages.
     pub(super) place: String,
-    /// What it says.
+    /// Parsed value of the line.
     pub(super) value: In,
 }
 
-/// Answers every line of stdin. `expected` names a line's keys. A line that cannot be read ends the command with
-/// an error that names its number; the lines before it are answered.
+/// Processes every line of stdin. `expected` describes the keys of a line. An invalid line ends the command with an
+/// error that contains its number. The lines before it are answered.
 pub(super) fn answer<In, Out>(expected: &str, each: impl Fn(In) -> Out + Sync) -> Result<()>
 where
     In: DeserializeOwned + Send,
@@ -48,8 +48,8 @@ where
     answer_many(expected, |lines| lines.into_par_iter().map(|line: Line<In>| Ok(each(line.value))).collect())
 }
 
-/// [`answer`] for many lines at a time: `all` gives as many results as it takes lines, in their order. The first that
-/// is an error ends the command once those before it are written.
+/// Processes many lines at a time, like [`answer`]. `all` must return one result per line, in the same order. The first
+/// error ends the command after the results before it are written.
 pub(super) fn answer_many<In, Out>(expected: &str, all: impl FnMut(Vec<Line<In>>) -> Vec<Result<Out>>) -> Result<()>
 where
     In: DeserializeOwned + Send,
@@ -58,7 +58,7 @@ where
     filter(std::io::stdin(), Stdout::lock(), expected, all)
 }
 
-/// Lines with their numbers from 1; blank ones are left out.
+/// Lines with their numbers, from 1. Blank lines are left out.
 type Block = Vec<(usize, Vec<u8>)>;
 
 fn filter<In, Out>(
@@ -72,7 +72,7 @@ where
     Out: Serialize,
 {
     let (send, blocks) = sync_channel(AHEAD);
-    // Not joined: it may wait for a line that nobody needs any more.
+    // The thread is not joined, because it may be blocked on input that is no longer needed.
     std::thread::spawn(move || read(BufReader::with_capacity(1 << 18, input), &send));
     while let Some(batch) = next(&blocks)? {
         let parse = |(number, line): &(usize, Vec<u8>)| match serde_json::from_slice::<In>(line.trim_ascii()) {
@@ -114,7 +114,7 @@ where
     Ok(())
 }
 
-/// Sends what comes in blocks: as soon as there is nothing more to read at once.
+/// Sends the input in blocks. A block is sent as soon as reading would block.
 fn read(mut input: BufReader<impl Read>, send: &SyncSender<std::io::Result<Block>>) {
     let (mut block, mut bytes, mut number) = (Block::new(), 0, 0);
     loop {
@@ -145,7 +145,7 @@ fn read(mut input: BufReader<impl Read>, send: &SyncSender<std::io::Result<Block
     }
 }
 
-/// What has come: at least one block, waited for, and those behind it; `None` at the end.
+/// Waits for a block and adds all blocks that have arrived. Returns `None` at the end.
 fn next(blocks: &Receiver<std::io::Result<Block>>) -> Result<Option<Block>> {
     let Ok(first) = blocks.recv() else { return Ok(None) };
     let mut batch = first.map_err(Error::io("standard input"))?;
@@ -164,7 +164,7 @@ fn place(number: usize) -> String {
     format!("standard input, line {number}")
 }
 
-/// The parser's word; its "line" is always this one line.
+/// Returns the parser's message. The parser sees a single line, so its line number is removed.
 fn found(error: &serde_json::Error) -> String {
     error.to_string().replace(" at line 1 column ", " at character ")
 }

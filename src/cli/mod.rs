@@ -1,7 +1,8 @@
-//! The command line: one file per command, each from arguments to a config to one job.
+//! The command line: one file per command, which turns arguments into a config and runs one job.
 //!
-//! A command file has `Args` (clap) and `run(&Args, &Context) -> Result<()>`. Results go to stdout, everything
-//! else to stderr and, once a run directory is open, to its `log.txt`. What is not built is not listed.
+//! A command file has `Args` (clap) and `run(&Args, &Context) -> Result<()>`. Results go to stdout. Everything else
+//! goes to stderr and, once a run directory is open, to its `log.txt`. Commands that are not compiled in are not
+//! listed.
 
 #![deny(unsafe_code)]
 

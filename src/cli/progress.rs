@@ -1,4 +1,4 @@
-//! Progress on stderr: a bar with figures and the time left on a terminal, plain lines elsewhere.
+//! Progress on stderr: on a terminal a bar with metrics and the remaining time, otherwise plain lines.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use super::console::Console;
 use super::signal;
 use crate::observe::{Observer, shown};
 
-/// A plain line at most this often (and one at each stage's end).
+/// Minimum interval between two plain lines. One more is printed at the end of each stage.
 const LINE_EVERY: Duration = Duration::from_secs(5);
 
 /// The [`Observer`] of the command line.
@@ -26,7 +26,7 @@ struct Stage {
     done: u64,
     begun: Instant,
     printed: Instant,
-    /// How much was done as the last line was printed.
+    /// Progress at the time of the last line.
     said: Option<u64>,
     figures: String,
     bar: Option<ProgressBar>,
@@ -136,7 +136,7 @@ impl Observer for Progress {
     }
 }
 
-/// A figure in few characters: four significant digits, and none behind the point of a whole number.
+/// Formats a metric with four significant digits. Integers have no decimal point.
 fn figure(value: f64) -> String {
     let size = value.abs();
     if value.fract() == 0.0 {
@@ -151,7 +151,7 @@ fn figure(value: f64) -> String {
     }
 }
 
-/// A duration as people say it: `8.2 s`, `3 min 05 s`, `2 h 07 min`.
+/// Formats a duration: `8.2 s`, `3 min 05 s`, `2 h 07 min`.
 pub fn duration(time: Duration) -> String {
     let seconds = time.as_secs_f64();
     let whole = seconds.round() as u64;

@@ -1,4 +1,4 @@
-//! The ranks of a command: those a launcher has started, or those that `--gpus` starts on this machine.
+//! The ranks of a command: started by a launcher, or by `--gpus` on this machine.
 
 use std::ffi::OsString;
 use std::net::TcpListener;
@@ -9,28 +9,29 @@ use std::time::{Duration, Instant};
 use crate::error::{Error, Result};
 use crate::ranks::{self, Launcher, Lookup, Place, SECRET_VARIABLE, Secret};
 
-/// Names the process that started a rank with `--gpus`: a rank whose parent is another one has lost it.
+/// Environment variable with the id of the process that started a rank with `--gpus`. If the rank's parent is another
+/// process, its starter has ended.
 const PARENT: &str = "OMR_RANKS_OF";
 
-/// What ranks are given to end by themselves once this one has.
+/// Time that other ranks have to end by themselves after this one.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// The same after a fault, of which they have heard.
+/// The same time after an error that the ranks have been notified of.
 const LESS_PATIENCE: Duration = Duration::from_secs(3);
 
-/// Which process of how many this is.
+/// Position of this process among the processes of a run.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Seat {
-    /// The only one.
+    /// The only process.
     Alone,
-    /// Of those a launcher has started.
+    /// A process started by a launcher.
     Launched(Place),
-    /// Rank 0 of so many, the others of which it starts itself.
+    /// Rank 0 of this number of ranks. It starts the other ranks itself.
     Starts(usize),
 }
 
 impl Seat {
-    /// What `--gpus` and the environment say.
+    /// Determines the position from `--gpus` and the environment.
     pub fn of(gpus: Option<usize>, env: Lookup) -> Result<Seat> {
         let place = Place::of(env)?;
         match (gpus, place) {
@@ -44,7 +45,7 @@ impl Seat {
         }
     }
 
-    /// This process among the ranks.
+    /// Returns the rank of this process.
     pub fn rank(&self) -> usize {
         match self {
             Seat::Launched(place) => place.rank,
@@ -52,7 +53,7 @@ impl Seat {
         }
     }
 
-    /// Processes of the run on this machine, that share its processors.
+    /// Returns the number of processes of the run on this machine, which share its CPUs.
     pub fn sharers(&self) -> usize {
         match self {
             Seat::Alone => 1,
@@ -61,10 +62,10 @@ impl Seat {
         }
     }
 
-    /// This process's card of `cards`.
+    /// Returns the index of this process's GPU among `cards` GPUs.
     pub fn card(&self, cards: usize) -> Result<usize> {
         match self {
-            // Slurm and Open MPI can be told to show each process its own card alone.
+            // Slurm and Open MPI can be configured to show each process only its own GPU.
             Seat::Launched(place) if cards == 1 && place.launcher != Launcher::Torchrun => Ok(0),
             Seat::Launched(place) if place.local_rank < cards => Ok(place.local_rank),
             Seat::Launched(place) => {
@@ -79,17 +80,17 @@ impl Seat {
     }
 }
 
-/// The ranks this process has started.
+/// Ranks that this process has started.
 #[derive(Default)]
 pub struct Started(Mutex<Vec<(usize, Child)>>);
 
 impl Started {
-    /// Starts the ranks from 1 to `ranks`, which meet at `listener` and know the run's `secret`: this program with these
-    /// arguments.
+    /// Starts the ranks from 1 to `ranks` as this program with the same arguments. They connect to `listener` and
+    /// receive the run's `secret`.
     pub fn start(&self, ranks: usize, listener: &TcpListener, secret: &Secret) -> Result<Place> {
         let failed = |e: std::io::Error| Error::Failed(format!("--gpus {ranks}: {e}"));
         let port = listener.local_addr().map_err(failed)?.port();
-        // The ranks meet at the port after MASTER_PORT.
+        // The ranks connect to the port after MASTER_PORT.
         let master_port = (port - 1).to_string();
         let (program, parent) = (std::env::current_exe().map_err(failed)?, std::process::id().to_string());
         let (arguments, size) = (without_gpus(std::env::args_os().skip(1)), ranks.to_string());
@@ -125,7 +126,7 @@ impl Started {
         })
     }
 
-    /// Errors where one of them has ended; it has said why.
+    /// Returns an error if one of them has ended. It has printed the reason.
     pub fn check(&self) -> Result<()> {
         for (rank, child) in self.0.lock().unwrap_or_else(PoisonError::into_inner).iter_mut() {
             if let Ok(Some(status)) = child.try_wait() {
@@ -137,12 +138,12 @@ impl Started {
         Ok(())
     }
 
-    /// Ends them at once.
+    /// Kills all of them.
     pub fn kill(&self) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).iter_mut().for_each(|(_, child)| drop(child.kill()));
     }
 
-    /// Waits until all have ended, and ends those that do not. Errors where one has ended badly.
+    /// Waits until all have ended, and kills those that do not end in time. Returns an error if one has failed.
     pub fn end(&self, is_well: bool) -> Result<()> {
         let deadline = Instant::now() + if is_well { PATIENCE } else { LESS_PATIENCE };
         let mut bad = None;
@@ -169,12 +170,13 @@ impl Started {
     }
 }
 
-/// How often a launcher has started this process's run again.
+/// Returns how often a launcher has restarted this process's run.
 pub fn restarts() -> Result<u64> {
     ranks::restarts(&|name| std::env::var(name).ok())
 }
 
-/// Errors where this rank was started by a process that is gone: rank 0, which nobody would find.
+/// Returns an error if the process that started this rank has ended. That process is rank 0, which could not be reached
+/// any more.
 pub fn has_parent() -> Result<()> {
     match std::env::var(PARENT) {
         Ok(parent) if parent != std::os::unix::process::parent_id().to_string() => {
@@ -184,7 +186,7 @@ pub fn has_parent() -> Result<()> {
     }
 }
 
-/// What must be alike at all ranks: this program's version and the hash of its file.
+/// Identifies the program, which must be the same on all ranks: its version and the hash of its file.
 pub fn program() -> Result<String> {
     let mut hash = blake3::Hasher::new();
     let file = std::path::Path::new("/proc/self/exe");
@@ -193,7 +195,7 @@ pub fn program() -> Result<String> {
     Ok(format!("omr {} {}", env!("CARGO_PKG_VERSION"), &hash.finalize().to_hex()[..16]))
 }
 
-/// `arguments` less `--gpus N`.
+/// Returns `arguments` without `--gpus N`.
 fn without_gpus(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
     let (mut out, mut skip, mut flags) = (Vec::new(), false, true);
     for argument in arguments {

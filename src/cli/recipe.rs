@@ -9,7 +9,7 @@ use crate::config::{Config, Place, RecipeConfig};
 use crate::error::Result;
 use crate::recipe::Recipe;
 
-/// Runs what is left of the recipe and prints the report's path to stdout.
+/// Runs the remaining stages of the recipe and prints the report's path to stdout.
 pub fn run(args: &JobArgs, context: &Context) -> Result<()> {
     let Some(config) = args.config.load::<RecipeConfig>()? else { return Ok(()) };
     let dist = config.dist.clone();
@@ -45,7 +45,7 @@ fn cooked(session: &mut Session, mut config: RecipeConfig) -> Result<()> {
     })
 }
 
-/// What a dry run says in JSON.
+/// Returns the JSON output of a dry run.
 fn plan(config: &RecipeConfig) -> Value {
     let RecipeConfig { task, data, sft, rl, control, .. } = config;
     json!({

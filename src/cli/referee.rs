@@ -1,4 +1,4 @@
-//! `omr eval --responses` of another framework's log: its verdicts beside ours.
+//! `omr eval --responses` with the log of another framework: compares its verdicts with omr's.
 
 use std::path::PathBuf;
 
@@ -16,8 +16,8 @@ use crate::report;
 use crate::reward::Scorer;
 use crate::reward::judge;
 
-/// Scores the answers of `logs` and writes `referee.jsonl`, `summary.json` and `report.html`; the table of agreement and the
-/// page's path go to stdout.
+/// Scores the answers of `logs` and writes `referee.jsonl`, `summary.json` and `report.html`. Prints the table of
+/// compared verdicts and the path of the page to stdout.
 pub fn run(
     logs: &[(PathBuf, Framework)],
     config: &EvalConfig,

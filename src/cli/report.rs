@@ -1,4 +1,4 @@
-//! `omr report`: (re)builds a run's `report.html`, or one page that compares several runs.
+//! `omr report`: builds or rebuilds a run's `report.html`, or one page that compares several runs.
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,4 @@
-//! `omr rl`: GSPO, GRPO and DAPO with the integrated sampler.
+//! `omr rl`: GSPO, GRPO and DAPO with the built-in sampler.
 
 use super::Context;
 use super::args::JobArgs;

@@ -1,4 +1,4 @@
-//! A run directory: made, locked, compared with the config it was started with, or moved aside.
+//! The run directory: creates it, locks it, compares the config with the one it was started with, or moves it aside.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -9,26 +9,26 @@ use crate::config::{self, Config};
 use crate::error::{Error, Result};
 use crate::files::{self, Lock};
 
-/// An open run directory; the lock is held until it is dropped. One dropped with no more in it than
-/// [`RunDir::begin`] puts there leaves no trace: the folder is as it was before.
+/// An open run directory. The lock is held until this value is dropped. If the directory then contains only what
+/// [`RunDir::begin`] writes, these files are removed, so that the folder is as it was before.
 pub struct RunDir {
-    /// As it was given.
+    /// Path as the user gave it.
     out: PathBuf,
-    /// The same, or the folder it links to.
+    /// The same path, or the target if it is a symbolic link.
     dir: PathBuf,
-    /// Of several processes that work in it, which; empty of a single one.
+    /// Suffix of this process if several processes work in the folder, otherwise empty.
     part: String,
-    /// The names that stood in the folder before.
+    /// Names of the files that existed before.
     before: BTreeSet<String>,
-    /// Where `--fresh` has moved the old folder.
+    /// Path to which `--fresh` has moved the old folder.
     aside: Option<PathBuf>,
     lock: Option<Lock>,
 }
 
 impl RunDir {
-    /// Opens `args.out` for `config`: moves an old run aside if `--fresh`, refuses a config that differs in a key
-    /// that matters or a folder another process is working in. But for what a killed run left half-written, which
-    /// is removed, nothing in the folder is changed until [`RunDir::begin`].
+    /// Opens `args.out` for `config`. Moves an old run aside with `--fresh`. Returns an error if a result-relevant key
+    /// of the config differs, or if another process uses the folder. Removes incomplete files of a killed run. Changes
+    /// nothing else in the folder until [`RunDir::begin`].
     pub fn open<C: Config>(args: &RunArgs, config: &C, context: &Context) -> Result<RunDir> {
         let run = RunDir::lock(args, "", context)?;
         run.compare(config, context)?;
@@ -36,8 +36,8 @@ impl RunDir {
         Ok(run)
     }
 
-    /// The same for one of several processes that work in the folder at once: `part` (`-0-of-4`) ends the names of its
-    /// lock and its log.
+    /// Opens the folder for one of several processes that use it at the same time. `part` (such as `-0-of-4`) is added
+    /// to the names of its lock and its log.
     pub fn open_part<C: Config>(args: &RunArgs, part: &str, config: &C, context: &Context) -> Result<RunDir> {
         let run = RunDir::lock(args, part, context)?;
         run.compare(config, context)?;
@@ -45,12 +45,12 @@ impl RunDir {
     }
 
     fn lock(args: &RunArgs, part: &str, context: &Context) -> Result<RunDir> {
-        // What a link leads to: the link itself stays, and a fresh run lies where the old one lay.
+        // A symbolic link stays in place. A fresh run is created at its target.
         let target = std::fs::canonicalize(&args.out).ok().filter(|_| args.out.is_symlink());
         let dir = target.unwrap_or_else(|| args.out.clone());
         let mut aside = None;
         if args.fresh {
-            // A process that works in the old folder would go on in the new one: it writes by path.
+            // A process that still works in the old folder would continue in the new one, because it writes by path.
             let mut idle = if dir.is_dir() { Some(Lock::take(&dir, "")?) } else { None };
             aside = files::move_aside(&dir)?;
             if let Some(aside) = &aside {
@@ -91,14 +91,14 @@ impl RunDir {
         }
     }
 
-    /// Writes `config.yaml` and starts `log.txt`, for a run that has something left to do.
+    /// Writes `config.yaml` and starts `log.txt`. Called only if the run has work left.
     pub fn begin<C: Config>(&self, config: &C, context: &Context) -> Result<()> {
         let text = config::headed(config, Some(&context.place()))?;
         files::write(self.dir.join("config.yaml"), text.as_bytes())?;
         context.log_to(&self.dir.join(format!("log{}.txt", self.part)))
     }
 
-    /// The folder.
+    /// Returns the path of the folder.
     pub fn path(&self) -> &Path {
         &self.out
     }
@@ -107,7 +107,7 @@ impl RunDir {
 impl Drop for RunDir {
     fn drop(&mut self) {
         let added: Vec<String> = names(&self.dir).difference(&self.before).cloned().collect();
-        // Parts share what they begin with.
+        // Several parts share their first files, so a part must not remove them.
         if self.part.is_empty() && !self.before.contains("config.yaml") && added.iter().all(|name| is_claim(name)) {
             added.iter().filter(|name| !is_lock(name)).for_each(|name| drop(std::fs::remove_file(self.dir.join(name))));
         }
@@ -118,7 +118,8 @@ impl Drop for RunDir {
     }
 }
 
-/// True where the run in `dir` has made anything: steps, answers or rows. A run that ended before holds no claim on it.
+/// True if the run in `dir` has produced steps, answers or rows. A run that ended before that does not restrict later
+/// runs.
 pub fn is_begun(dir: &Path) -> bool {
     let is_nothing = |name: &String| {
         is_claim(name)
@@ -128,7 +129,7 @@ pub fn is_begun(dir: &Path) -> bool {
     !names(dir).iter().all(is_nothing)
 }
 
-/// What a run leaves before its first step.
+/// True for files that a run writes before its first step.
 fn is_claim(name: &str) -> bool {
     let is_log = name.starts_with("log") && name.ends_with(".txt");
     is_lock(name) || is_log || ["config.yaml", "inputs.json", ".ranks"].contains(&name)

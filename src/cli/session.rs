@@ -1,4 +1,4 @@
-//! A command with a run directory, as one of its ranks.
+//! A command with a run directory, executed by one of its ranks.
 
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -15,18 +15,19 @@ use crate::files;
 use crate::ranks::{self, OneRank, Ranks};
 use crate::train::lanes;
 
-/// A command with a run directory, as one of its ranks.
+/// A command with a run directory, executed by one of its ranks.
 pub struct Session<'a> {
-    /// The run directory, and how to treat it.
+    /// Arguments about the run directory.
     pub args: &'a RunArgs,
     /// Device, console and signals.
     pub context: &'a Context,
-    /// The ranks of the run.
+    /// Ranks of the run.
     pub ranks: &'a mut dyn Ranks,
 }
 
 impl Session<'_> {
-    /// Does `work` as one of the ranks that `dist` and the command line ask for, and tells the others how it ended.
+    /// Runs `work` as one of the ranks that `dist` and the command line request, and notifies the other ranks of the
+    /// result.
     pub fn over(
         args: &RunArgs,
         context: &Context,
@@ -41,19 +42,19 @@ impl Session<'_> {
         }
     }
 
-    /// Does `work` as the only rank.
+    /// Runs `work` as the only rank.
     pub fn alone(args: &RunArgs, context: &Context, work: impl FnOnce(&mut Session) -> Result<()>) -> Result<()> {
         let (args, mut alone) = (args.of_restart(context)?, OneRank::ALONE);
         work(&mut Session { args: &args, context, ranks: &mut alone })
     }
 
-    /// This process among the ranks.
+    /// Returns the rank of this process and the number of ranks.
     pub fn place(&self) -> OneRank {
         OneRank::new(self.ranks.rank(), self.ranks.size())
     }
 
-    /// Returns the gradient lanes of a run that `asked` for so many: those it began with, where there is a run, else one a
-    /// rank.
+    /// Returns the number of gradient lanes: `asked` if it is given, otherwise the number that an existing run was
+    /// started with, otherwise one per rank.
     pub fn lanes<C: Config>(
         &self,
         asked: Option<usize>,
@@ -67,11 +68,12 @@ impl Session<'_> {
         };
         let lanes = asked.or(began).unwrap_or(1);
         lanes::cover(lanes, ranks)?;
-        // One lane is what a run has that says nothing.
+        // A config without a number of lanes means one lane.
         Ok((lanes > 1).then_some(lanes))
     }
 
-    /// Errors unless all ranks have alike what decides results of `config`; names the keys that differ.
+    /// Returns an error unless the result-relevant keys of `config` are equal on all ranks. The error names the keys
+    /// that differ.
     pub fn same_config<C: Config>(&mut self, config: &C) -> Result<()> {
         let ranks = &mut *self.ranks;
         let all = ranks.gather("the config", deciding(config).as_bytes())?;
@@ -88,7 +90,8 @@ impl Session<'_> {
         Err(Error::input(format!("the config of {}", ranks.name(rank)), said(&theirs), expected))
     }
 
-    /// Errors unless the run directory is the same folder for all ranks: what rank 0 puts there has to be found.
+    /// Returns an error unless the run directory is the same folder for all ranks, because all ranks must find the
+    /// files that rank 0 writes.
     pub fn same_folder(&mut self) -> Result<()> {
         const NAME: &str = ".ranks";
         const PATIENCE: Duration = Duration::from_secs(30);
@@ -103,7 +106,7 @@ impl Session<'_> {
             files::write(&path, token.as_bytes())?;
         }
         let all = self.ranks.await_all("the run directory", token.as_bytes())?;
-        // A network file system may show a new file late.
+        // A network file system may show a new file after a delay.
         let begun = Instant::now();
         let mut found = files::read(&path).unwrap_or_default();
         while found != all[0] && begun.elapsed() < PATIENCE {
@@ -120,12 +123,13 @@ impl Session<'_> {
         }
     }
 
-    /// Opens the run directory at rank 0.
+    /// Opens the run directory on rank 0. Returns `None` on the other ranks.
     pub fn open<C: Config>(&self, config: &C) -> Result<Option<RunDir>> {
         self.context.leads().then(|| RunDir::open(self.args, config, self.context)).transpose()
     }
 
-    /// Does `work` in the run directory `dir` unless rank 0 finds that it is done, and prints the path of its `result`.
+    /// Runs `work` in the run directory `dir` unless rank 0 finds that the run is finished. Then prints the path of its
+    /// `result`.
     pub fn finish<C: Config>(
         &mut self,
         dir: Option<RunDir>,

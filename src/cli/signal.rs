@@ -1,6 +1,9 @@
-//! Ctrl-C, SIGTERM, a closed terminal, and SIGUSR1 and SIGUSR2, which batch systems send ahead of a preemption: the first asks
-//! the work under way to stop and is answered at once, the second ends the process. Where nobody looks for a request to stop, the
-//! first ends it, too, and where work has nothing to put in order it is waited for two seconds: whatever is on disk is whole.
+//! Signals: Ctrl-C, SIGTERM, a closed terminal, and SIGUSR1 and SIGUSR2, which batch systems send before a preemption.
+//!
+//! - The first signal requests a stop and prints a message at once. The second ends the process.
+//! - If the running work does not check for stop requests, the first signal ends the process.
+//! - If the work checks for them but has nothing to save, it has two seconds to end. Files on disk are complete at any
+//!   time.
 
 use std::io::Read;
 use std::os::unix::net::UnixStream;
@@ -12,20 +15,20 @@ use std::time::{Duration, Instant};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::{flag, low_level};
 
-/// The request to stop: by a signal here or at another rank.
+/// Stop request, set by a signal here or on another rank.
 static STOP: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 static LISTENS: AtomicBool = AtomicBool::new(false);
 static WAITS: AtomicBool = AtomicBool::new(false);
 
-/// A signal has come here, and has been answered.
+/// True once this process has received a signal, and once the signal was answered.
 static SIGNALLED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 static ANSWERED: AtomicBool = AtomicBool::new(false);
 
-/// What work that has nothing to put in order is given to end by itself: a request or a judge may answer late.
+/// Time that work with nothing to save has to end by itself. It may be waiting for a request or a judge.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// Installs the handlers; a second call does nothing. The first signal is told to `answer`, with false where it ends the
-/// process.
+/// Installs the handlers. Further calls do nothing. The first signal calls `answer` with true if the work checks for
+/// stop requests, and with false if the process ends.
 pub fn install(answer: impl Fn(bool) + Send + 'static) -> std::io::Result<()> {
     let mut result = Ok(());
     STOP.get_or_init(|| {
@@ -41,14 +44,14 @@ fn handle(stop: &Arc<AtomicBool>, answer: impl Fn(bool) + Send + 'static) -> std
     let hangup = (!ignores_hangup()).then_some(SIGHUP);
     let signalled = SIGNALLED.get_or_init(Arc::default).clone();
     for signal in [SIGINT, SIGTERM, SIGUSR1, SIGUSR2].into_iter().chain(hangup) {
-        // In this order: the shutdown only sees a flag that an earlier signal has set. Not the request itself, which may have come
-        // from another rank before the launcher's signal is here.
+        // The order matters: the conditional shutdown must see only a flag that an earlier signal has set. It must not
+        // use the stop request, because another rank may set that before the launcher's signal arrives here.
         flag::register_conditional_shutdown(signal, 130, signalled.clone())?;
         flag::register(signal, signalled.clone())?;
         flag::register(signal, stop.clone())?;
         low_level::pipe::register(signal, tell.try_clone()?)?;
     }
-    // A thread of its own: the work may be in the middle of anything.
+    // The answer runs on its own thread, because the work may be at any point.
     let wait = move || {
         let _ = told.read(&mut [0]);
         let (listens, waits) = (LISTENS.load(Ordering::Relaxed), WAITS.load(Ordering::Relaxed));
@@ -66,26 +69,26 @@ fn handle(stop: &Arc<AtomicBool>, answer: impl Fn(bool) + Send + 'static) -> std
     std::thread::Builder::new().name("signals".to_owned()).spawn(wait).map(drop)
 }
 
-/// True when whoever started the process asked it to outlive its terminal (`nohup`), or the system does not say.
+/// True if the parent started the process with SIGHUP ignored (`nohup`), or if this is unknown.
 fn ignores_hangup() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_none_or(|mask| mask >> (SIGHUP - 1) & 1 == 1)
 }
 
-/// Whether the work under way looks for requests to stop.
+/// Sets whether the running work checks for stop requests.
 pub fn listen(listens: bool) {
     set(&LISTENS, listens);
 }
 
-/// What ends because it was asked to is still putting things in order.
+/// Sets a flag. After a stop request a flag can no longer be cleared, because the work is still saving its state.
 fn set(flag: &AtomicBool, value: bool) {
     if value || !stop_requested() {
         flag.store(value, Ordering::Relaxed);
     }
 }
 
-/// Waits until a signal that came is answered: work that stops at once must not end the process before.
+/// Waits until a received signal is answered, so that work that stops quickly does not end the process before.
 pub fn answered() {
     let is_open =
         || SIGNALLED.get().is_some_and(|came| came.load(Ordering::Relaxed)) && !ANSWERED.load(Ordering::Acquire);
@@ -95,22 +98,22 @@ pub fn answered() {
     }
 }
 
-/// Whether the work under way, asked to stop, is waited for.
+/// Sets whether the process waits for the running work after a stop request.
 pub fn wait(waits: bool) {
     set(&WAITS, waits);
 }
 
-/// Ends the process at once, whatever its other threads do.
+/// Ends the process at once, without waiting for other threads.
 pub fn exit(status: u8) -> ! {
     low_level::exit(status.into())
 }
 
-/// Set once a signal has asked the process to stop, here or at another rank.
+/// Returns the flag that is set once a signal, here or on another rank, requests a stop.
 pub fn requested() -> Option<Arc<AtomicBool>> {
     STOP.get().cloned()
 }
 
-/// True once a signal has asked the process to stop.
+/// True once a signal has requested a stop.
 pub fn stop_requested() -> bool {
     STOP.get().is_some_and(|stop| stop.load(Ordering::Relaxed))
 }

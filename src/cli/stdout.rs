@@ -1,11 +1,11 @@
-//! Standard output, to which results go.
+//! Standard output, which receives the results of commands.
 
 use std::io::{self, IsTerminal, Write};
 
 use crate::error::{Error, Result};
 use crate::observe::shown;
 
-/// Writes a command's result to stdout. A reader that has gone (`omr config | head`) is no fault.
+/// Writes a command's result to stdout. It is not an error if the reader has closed the pipe (`omr config | head`).
 pub fn print(text: &str) -> Result<()> {
     let mut stdout = Stdout::lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
@@ -14,14 +14,15 @@ pub fn print(text: &str) -> Result<()> {
     }
 }
 
-/// Standard output: bytes as they are, but to a terminal only what does not act on it. Each write is of whole characters.
+/// Standard output. Bytes are written unchanged, except that control sequences are removed for a terminal. Each write
+/// must consist of whole characters.
 pub struct Stdout {
     out: io::StdoutLock<'static>,
     terminal: bool,
 }
 
 impl Stdout {
-    /// Locks standard output for the whole of a result.
+    /// Locks standard output until the result is written.
     pub fn lock() -> Stdout {
         let out = io::stdout().lock();
         Stdout { terminal: out.is_terminal(), out }

@@ -1,4 +1,4 @@
-//! What `omr sft` and `omr rl` do alike: config, plan, run directory, run.
+//! Common steps of `omr sft` and `omr rl`: config, plan, run directory and run.
 
 use super::Context;
 use super::args::JobArgs;
@@ -16,12 +16,12 @@ use crate::train::plan;
 pub struct Opened {
     /// The job.
     pub job: Box<dyn TrainingJob>,
-    /// What it is, for people.
+    /// Description of the job for the user.
     pub what: String,
 }
 
-/// Runs the job that `open` makes of the command's config, and prints the model's path to stdout. A dry run ends with the
-/// plan.
+/// Runs the job that `open` makes from the command's config, and prints the model's path to stdout. A dry run ends
+/// after the plan.
 pub fn run<C: Training>(
     args: &JobArgs,
     context: &Context,

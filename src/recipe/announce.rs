@@ -1,4 +1,4 @@
-//! What a recipe says before it begins, and what it tries.
+//! Messages and checks before a recipe begins.
 
 use super::job::Recipe;
 use crate::config::{JudgeConfig, ScorerConfig};
@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::reward::process::Pool;
 
 impl Recipe<'_> {
-    /// Says what will be done, to whoever watches.
+    /// Describes the planned stages to the user.
     pub fn announce(&self) {
         let c = &self.config;
         let say = |line: String| self.machine.observer.note(&line);
@@ -55,7 +55,7 @@ impl Recipe<'_> {
         say(format!("{takes}stop and go on at any time"));
     }
 
-    /// Starts and ends the reward commands: one that is not there is found before the hours of the stages before it.
+    /// Starts and stops the reward commands once, so that a missing command is found before the long stages.
     pub fn try_commands(&self) -> Result<()> {
         let (rl, eval) = (self.config.rl.reward.scorer(), &self.config.eval.reward);
         for (reward, place) in [(&rl, "rl.reward"), (eval, "eval.reward")] {
@@ -66,7 +66,7 @@ impl Recipe<'_> {
         Ok(())
     }
 
-    /// Who decides what is right beside the rules, and where.
+    /// Describes the judges and reward commands, with the stages that use them.
     fn judges(&self) -> String {
         let c = &self.config;
         let judges = [("data", &c.data.judge), ("rl", &c.rl.judge), ("eval", &c.eval.judge)];

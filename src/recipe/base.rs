@@ -1,4 +1,4 @@
-//! The model a recipe starts from.
+//! Creates the model that a recipe starts from.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ use crate::tensor::DType;
 use crate::text::{CHAT_TEMPLATE, SPECIAL_TOKENS, train_tokenizer, write_tokenizer_dir};
 
 impl Recipe<'_> {
-    /// The model to start from: tokenizer, configuration, random weights.
+    /// Creates the base model: a copy of the configured one, or a new tokenizer and configuration with random weights.
     pub(super) fn base(&self) -> Result<()> {
         let dir = self.model("base");
         if dir.exists() {

@@ -9,10 +9,10 @@ use crate::error::{Error, Result};
 use crate::machine::Machine;
 use crate::task::{self, Source, TaskSpec};
 
-/// Folder of a measured model with its columns, in `eval/STAGE`.
+/// Folder of a model's results on `eval.tasks`, in `eval/STAGE`.
 pub const COLUMNS: &str = "tasks";
 
-/// The models measured, in order.
+/// Stages whose models are evaluated, in order.
 pub const MEASURED: [&str; 4] = ["base", "sft", "control", "rl"];
 
 /// A recipe and its folder.
@@ -21,34 +21,35 @@ pub struct Recipe<'a> {
     pub(super) config: RecipeConfig,
     pub(super) spec: &'static TaskSpec,
     pub(super) task: &'static task::recipe::Recipe,
-    /// Tasks of `eval.tasks` that are measured beside the recipe's own, and why each of the others is not.
+    /// Tasks of `eval.tasks` that are evaluated in addition to the recipe's own task, and the reasons why others are
+    /// left out.
     pub(super) columns: Vec<&'static TaskSpec>,
     pub(super) left_out: Vec<String>,
     pub(super) machine: &'a Machine<'a>,
-    /// What judges and measured models say, in all stages; of several ranks each stage opens its own.
+    /// Store of answers of judges and evaluated models, for all stages. With several ranks, each stage opens its own.
     pub(super) store: Arc<RunStore>,
 }
 
 impl<'a> Recipe<'a> {
-    /// The recipe of `config` in `dir`. Errors when its task is none that can be taught, or one of
-    /// `eval.tasks` is not known.
+    /// Makes the recipe of `config` in `dir`. Returns an error if recipes do not support its task, or if one of
+    /// `eval.tasks` is unknown.
     pub fn new(dir: &Path, config: RecipeConfig, machine: &'a Machine<'a>) -> Result<Recipe<'a>> {
         let (spec, task) = task::taught(&config.task.name)?;
         let (columns, left_out) = columns(&config.eval)?;
         Ok(Recipe { dir: dir.to_owned(), config, spec, task, columns, left_out, machine, store: RunStore::new(dir) })
     }
 
-    /// The settings.
+    /// Returns the config.
     pub fn config(&self) -> &RecipeConfig {
         &self.config
     }
 
-    /// The report.
+    /// Returns the path of the report.
     pub fn page(&self) -> PathBuf {
         self.path("report.html")
     }
 
-    /// True when nothing is left to do.
+    /// True if nothing is left to do.
     pub fn is_finished(&self) -> bool {
         self.path("summary.json").exists() && self.page().exists()
     }

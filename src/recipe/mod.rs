@@ -1,5 +1,5 @@
-//! A whole recipe: data, SFT, RL, control, evaluation and report, each stage in its own folder, each gone on with where it
-//! stopped. What is taught is a task's ([`crate::task::recipe`]).
+//! The whole recipe: data, SFT, RL, control, evaluation and report. Each stage has its own folder and resumes where it
+//! stopped. A task provides the questions ([`crate::task::recipe`]).
 
 #![forbid(unsafe_code)]
 

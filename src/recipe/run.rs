@@ -1,4 +1,4 @@
-//! The order of a recipe's stages.
+//! Runs the stages of a recipe in order.
 
 use std::time::Instant;
 
@@ -9,11 +9,12 @@ use crate::ranks::{self, Ranks};
 use crate::report;
 
 impl Recipe<'_> {
-    /// Does what is left, stage by stage, and writes `summary.json` and `report.html`. `ranks` train and answer together; what is
-    /// one process's work rank 0 does, the data among it.
+    /// Runs the remaining stages one after another and writes `summary.json` and `report.html`. All `ranks` take part
+    /// in training and in generating answers. Rank 0 does everything else, including the data stage.
     pub fn run(&self, ranks: &mut dyn Ranks) -> Result<()> {
         let (begun, leads) = (Instant::now(), ranks.rank() == 0);
-        // Each stage's folder, from its start to the end of the recipe: no other command works in it.
+        // Locks on the stages' folders, from their start to the end of the recipe, so that no other command works in
+        // them.
         let mut locks = Vec::new();
         let mut claim = |stage: &str| -> Result<()> {
             locks.extend(leads.then(|| Lock::take(&self.path(stage), "")).transpose()?);

@@ -1,4 +1,5 @@
-//! The stages of a recipe after its base model. Each finds its results in its own folder and leaves what is done.
+//! The stages of a recipe after its base model. Each stage looks for its results in its own folder and skips finished
+//! work.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -27,17 +28,17 @@ use crate::task::{self, Source, TaskRows, TaskSpec};
 use crate::train::job::{TrainingJob, finished_steps};
 use crate::train::{plan, sft};
 
-/// What the ranks ask rank 0 before each stage.
+/// Name of the exchange in which rank 0 reports whether a stage is finished.
 const FINISHED: &str = "whether a stage is finished";
 
 impl Recipe<'_> {
-    /// True where every stage has rows of its own, so that none are made.
+    /// True if every stage has configured rows, so that none must be made.
     pub(super) fn has_rows(&self) -> bool {
         let c = &self.config;
         !c.sft.datasets.is_empty() && !c.rl.train_files.is_empty() && !c.eval.data.is_empty()
     }
 
-    /// Questions, and the teacher's verified answers to some of them.
+    /// Makes the questions, and the teacher's verified answers to some of them.
     pub(super) fn data(&self) -> Result<()> {
         let dir = self.path("data");
         let done = dir.join("summary.json");
@@ -64,7 +65,7 @@ impl Recipe<'_> {
         files::write(done, format!("{summary:#}\n").as_bytes())
     }
 
-    /// The teacher the config names is asked, or the task's own.
+    /// Generates the answers with the configured teacher, or with the task's own.
     fn distill(&self, dir: &Path) -> Result<Summary> {
         let runtime = (self.machine.runtime)()?;
         let mut config = self.config.data.clone();
@@ -89,7 +90,8 @@ impl Recipe<'_> {
         self.config.control.max_steps.unwrap_or(steps * updates)
     }
 
-    /// SFT continued: the rows, the batch and the rate it ended with, for as many updates as RL makes.
+    /// Continues SFT as a control: with the same rows and batch and the final learning rate of SFT, for as many updates
+    /// as RL makes.
     pub(super) fn control(&self, ranks: &mut dyn Ranks) -> Result<()> {
         let sft = &self.config.sft;
         let last_rate = match sft.optimizer.lr_scheduler_type {
@@ -97,7 +99,7 @@ impl Recipe<'_> {
             _ => sft.optimizer.learning_rate * sft.optimizer.min_lr_ratio,
         };
         let learning_rate = self.config.control.learning_rate.unwrap_or(last_rate);
-        // Parts keep their share of it.
+        // Learning rates of model parts are scaled by the same factor.
         let share = |own: f64| if own > 0.0 { own * learning_rate / sft.optimizer.learning_rate } else { 0.0 };
         let optimizer = OptimConfig {
             learning_rate,
@@ -111,7 +113,7 @@ impl Recipe<'_> {
             max_steps: Some(self.control_steps()),
             optimizer,
             warmup_steps: Some(self.config.rl.warmup_steps),
-            // Another order than SFT's own first epochs.
+            // The order of the rows must differ from that of SFT's first epochs.
             seed: sft.seed.wrapping_add(1),
             ..sft.clone()
         };
@@ -163,7 +165,7 @@ impl Recipe<'_> {
         self.close(store, ranks)
     }
 
-    /// Closes a stage's store; that of a single process stays open for the next stage.
+    /// Closes a stage's store. A single process keeps its store open for the next stage.
     fn close(&self, store: Arc<RunStore>, ranks: &dyn Ranks) -> Result<()> {
         if ranks.size() > 1 { store.close() } else { Ok(()) }
     }
@@ -188,7 +190,7 @@ impl Recipe<'_> {
         Ok(Arc::new(Scorer::new(mode, judge.as_ref(), reward, place, Some(store.clone()), self.machine.runtime)?))
     }
 
-    /// The held-out questions.
+    /// Returns the held-out questions.
     pub(super) fn heldout(&self) -> Vec<DatasetConfig> {
         match self.config.eval.data.is_empty() {
             true => vec![read::entry(self.path("data").join("heldout.parquet"))],
@@ -196,7 +198,7 @@ impl Recipe<'_> {
         }
     }
 
-    /// Measures the model of `stage`: on the recipe's own questions, and on the columns.
+    /// Evaluates the model of `stage` on the recipe's own questions and on `eval.tasks`.
     pub(super) fn measure(&self, stage: &str, ranks: &mut dyn Ranks) -> Result<()> {
         let out = self.path("eval").join(stage);
         self.measure_on(&[self.spec], &self.heldout(), stage, &out, ranks)?;
@@ -206,7 +208,7 @@ impl Recipe<'_> {
         }
     }
 
-    /// Measures the model of `stage` on `tasks` in the folder `out`.
+    /// Evaluates the model of `stage` on `tasks` in the folder `out`.
     fn measure_on(
         &self,
         tasks: &[&'static TaskSpec],
@@ -224,7 +226,7 @@ impl Recipe<'_> {
         let store = if ranks.size() == 1 { self.store.clone() } else { RunStore::new(&self.dir) };
         let scorer = match ranks.rank() {
             0 => self.scorer(config.mode, &config.judge, &config.reward, "eval.reward", &store)?,
-            // The others answer; rank 0 has all scored.
+            // The other ranks only generate answers. Rank 0 scores all of them.
             _ => Arc::new(Scorer::rules(config.mode)),
         };
         let strip = config.strip_thinking;
@@ -256,7 +258,8 @@ impl Recipe<'_> {
         self.close(store, ranks)
     }
 
-    /// Compares what a measurement of `tasks` in `out` reads with what an earlier start of it read, and records it.
+    /// Compares the inputs of an evaluation of `tasks` in `out` with those recorded by an earlier start, and records
+    /// them.
     fn record(&self, out: &Path, model: &Path, tasks: &[&TaskSpec], data: &[DatasetConfig]) -> Result<()> {
         let of_task = |spec: &&TaskSpec| task::hub::files(spec, &Source::of(&self.config.eval));
         let files = match data {
@@ -270,14 +273,14 @@ impl Recipe<'_> {
         found.into_inputs().write(out)
     }
 
-    /// [`Found::compare`], by what the recipe accepts.
+    /// Compares inputs with [`Found::compare`] and the changes that the recipe's config accepts.
     pub(super) fn compare(&self, found: &Found, then: Option<&Inputs>) -> Result<()> {
         let lines = found.compare(then, "when the stage began", &self.config.accept_changed)?;
         lines.iter().for_each(|line| self.machine.observer.note(line));
         Ok(())
     }
 
-    /// The settings a stage runs with, in its folder; rank 0 writes them.
+    /// Writes the config of a stage to its folder, on rank 0.
     fn keep_config<C: Config>(&self, dir: &Path, config: &C, ranks: &dyn Ranks) -> Result<()> {
         match ranks.rank() {
             0 => files::write(dir.join("config.yaml"), headed(config, Some(&self.machine.place))?.as_bytes()),

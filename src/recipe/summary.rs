@@ -1,4 +1,4 @@
-//! `summary.json` of a recipe.
+//! Writes the `summary.json` of a recipe.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use crate::train::metrics;
 use crate::{files, report};
 
 impl Recipe<'_> {
-    /// Puts together what the stages left; `elapsed` are the seconds since this process began with them.
+    /// Combines the results of the stages. `elapsed` is the time in seconds since this process began with them.
     pub(super) fn summarise(&self, elapsed: f64) -> Result<()> {
         let (mut stages, mut tasks) = (Map::new(), Map::new());
         let mut eval = 0.0;
@@ -38,7 +38,8 @@ impl Recipe<'_> {
             "judge": Some(judges).filter(|judges| !judges.is_empty()),
             "device": self.machine.target.kind.name(),
             "stages": stages,
-            // Of steps that count: what a kill threw away is not in them, nor is time between two starts.
+            // Times of completed steps. They contain neither steps that were lost when the process was killed, nor the
+            // time between two starts.
             "seconds": {
                 "data": data, "sft": sft, "control": control, "rl": rl,
                 "eval": eval, "total": elapsed.max(data + sft + control + rl + eval),
@@ -59,7 +60,7 @@ impl Recipe<'_> {
     }
 }
 
-/// FORMATS section 5's S.
+/// Returns the object S of FORMATS section 5 for one stage.
 fn stage_summary(samples: &[Sample]) -> Value {
     let greedy: Option<Vec<f64>> = samples.iter().map(Sample::acc).collect();
     let sampled: Option<Vec<f64>> = samples.iter().map(Sample::acc_t1).collect();
