@@ -1,4 +1,4 @@
-//! Arguments several commands share.
+//! Arguments that several commands share.
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,5 @@
-//! `omr bench`: how long ops and whole jobs take on this machine, beside the least time its arithmetic and memory allow.
+//! `omr bench`: measures how long ops and whole jobs take on this machine, and compares them with peak rates or
+//! predictions.
 
 use super::Context;
 use super::stdout::print;

@@ -1,4 +1,5 @@
-//! The commands: the table that the command line is parsed by, the help, and which file runs each.
+//! The table of commands, from which the command line is parsed and the help is generated, and the function that runs
+//! each.
 
 use std::process::ExitCode;
 
@@ -158,7 +159,7 @@ pub fn main() -> ExitCode {
             context.fail(&error);
             ExitCode::from(error.exit_code())
         }
-        // A fault of this program; the panic hook has said where.
+        // A panic is a bug in this program. The panic hook has printed its location.
         Err(_) => ExitCode::from(1),
     }
 }

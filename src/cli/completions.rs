@@ -1,4 +1,4 @@
-//! `omr completions`: what a shell needs to complete commands and flags.
+//! `omr completions`: prints the script with which a shell completes commands and flags.
 
 use clap_complete::{Shell, generate};
 

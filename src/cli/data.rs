@@ -1,4 +1,4 @@
-//! `omr data`: the stages of the data pipeline.
+//! `omr data`: runs the stages of the data pipeline.
 
 use std::str::FromStr;
 
@@ -128,7 +128,7 @@ fn run_passrate(args: &PassrateArgs, context: &Context) -> Result<()> {
     if stage.shard.is_some() {
         context.alone("--shard is of one process; ranks share all rows")?;
     }
-    // Nothing of a card's memory is handed over.
+    // The ranks exchange no GPU memory.
     let dist = DistConfig { backend: Backend::Tcp, ..DistConfig::default() };
     Session::over(&stage.run, context, &dist, |session| {
         session.same_config(&config)?;

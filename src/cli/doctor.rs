@@ -1,4 +1,4 @@
-//! `omr doctor`: what works on this machine, and what to do about what does not.
+//! `omr doctor`: reports what works on this machine and how to fix what does not.
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,4 @@
-//! `omr download`: models and data sets from the Hugging Face hub.
+//! `omr download`: downloads models and data sets from the Hugging Face hub.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! `omr eval`: a model, or recorded answers, measured on tasks.
+//! `omr eval`: evaluates a model or recorded answers on tasks.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -151,7 +151,7 @@ fn evaluate(args: &Args, context: &Context) -> Result<()> {
     let judge = config.judge.as_ref();
     let scorer = match context.leads() {
         true => context.scorer(config.mode, judge, &config.reward, Some(store.clone()))?,
-        // The others answer; rank 0 has all scored.
+        // The other ranks only generate answers. Rank 0 scores all of them.
         false => Arc::new(Scorer::rules(config.mode)),
     };
     config.dtype = context.dtype(config.dtype);
@@ -168,7 +168,7 @@ fn evaluate(args: &Args, context: &Context) -> Result<()> {
         (None, Some(_), Some(_)) => Err(Error::input("model", "a model directory and a server", "one of both")),
         (None, Some(server), None) => Session::alone(&run, context, |session| eval.server(session, server)),
         (None, None, Some(model)) if model.is_dir() => {
-            // Nothing of a card's memory is handed over.
+            // The ranks exchange no GPU memory.
             let dist = DistConfig { backend: Backend::Tcp, ..config.dist.clone() };
             Session::over(&run, context, &dist, |session| eval.local(session, model))
         }

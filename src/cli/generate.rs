@@ -1,4 +1,4 @@
-//! `omr generate`: one answer, streamed, or a file of them.
+//! `omr generate`: streams one answer, or writes a file of answers.
 
 use std::io::Write;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! Flags that every command takes.
+//! Flags of all commands.
 
 use clap::{Args, ValueEnum};
 

@@ -1,4 +1,4 @@
-//! `omr data inspect`: what is in data sets, as text and as a page.
+//! `omr data inspect`: shows the contents of data sets as text and as a page.
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;

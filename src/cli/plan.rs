@@ -1,4 +1,4 @@
-//! `omr plan`: what a config takes on a GPU.
+//! `omr plan`: shows the memory and time that a config needs on GPUs.
 
 use std::path::PathBuf;
 

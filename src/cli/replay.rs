@@ -1,4 +1,4 @@
-//! `omr replay`: computes steps of a run again and names the first thing that is not as it was recorded.
+//! `omr replay`: recomputes steps of a run and reports the first value that differs from its record.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! `omr score`: the reward alone.
+//! `omr score`: computes the reward of responses.
 
 use std::collections::BTreeMap;
 

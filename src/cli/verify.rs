@@ -1,4 +1,4 @@
-//! `omr verify`: the answer verifier alone.
+//! `omr verify`: runs the answer verifier on its own.
 
 use omr_verify::{Mode, Verdict, verify};
 use serde::{Deserialize, Serialize};
