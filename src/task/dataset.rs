@@ -8,27 +8,27 @@ use serde_json::{Map, Value};
 use super::doc::written;
 use crate::error::{Error, Result};
 
-/// A data set of the hub: one split of it, and the columns a task needs.
+/// A data set on the hub: one split of it, and the columns that a task needs.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Hub<'a> {
-    /// Its address.
+    /// Name of the repository.
     pub repo: &'a str,
-    /// Its config, where it has several.
+    /// Name of the config, if the data set has several.
     pub config: Option<&'a str>,
-    /// The split, by the names its files may have; `test` where nothing is said.
+    /// Names that the files of the split may have. The default is `test`.
     #[serde(borrow, default = "test")]
     pub split: Vec<&'a str>,
-    /// Columns that must be there.
+    /// Required columns.
     #[serde(borrow, default)]
     pub columns: Vec<&'a str>,
-    /// Columns that may be.
+    /// Optional columns.
     #[serde(borrow, default)]
     pub optional: Vec<&'a str>,
-    /// Columns with one picture a row.
+    /// Columns with one image per row.
     #[serde(borrow, default)]
     pub pictures: Vec<&'a str>,
-    /// Where a row says what its question is about; the column may be missing.
+    /// Place of the subject within a row. The column may be missing.
     #[serde(borrow, default)]
     pub subject: Subject<'a>,
 }
@@ -37,23 +37,23 @@ fn test<'a>() -> Vec<&'a str> {
     vec!["test"]
 }
 
-/// Where a row says what its question is about.
+/// Place of a question's subject within its row.
 #[derive(Clone, Copy, Default, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Subject<'a> {
-    /// Nowhere.
+    /// The rows have no subject.
     #[default]
     Unsaid,
-    /// In a column, as a text or a list of texts.
+    /// A column with a text or a list of texts.
     Column(&'a str),
-    /// In a member of a column of structs.
+    /// A member of a column of structs: column and member.
     Member(&'a str, &'a str),
-    /// In the middle of an id: `validation_Art_Theory_12`.
+    /// The middle part of an id, such as `validation_Art_Theory_12`.
     Id(&'a str),
 }
 
 impl<'a> Subject<'a> {
-    /// The column it stands in.
+    /// Returns the column that contains the subject.
     pub fn column(self) -> Option<&'a str> {
         match self {
             Subject::Unsaid => None,
@@ -82,7 +82,7 @@ impl<'a> Subject<'a> {
 const DEEPEST: usize = 3;
 
 impl Hub<'_> {
-    /// Address, config and split, for people.
+    /// Returns repository, config and split as text for users.
     pub fn describe(&self) -> String {
         let config = self.config.map(|config| format!(" {config}")).unwrap_or_default();
         format!("{}{config} {}", self.repo, self.split[0])

@@ -3,11 +3,11 @@
 use super::{Checked, Crash, Doc, Prompt, Rows, Stage, TaskSpec, letter, written};
 use crate::config::Mode;
 
-/// All of its 3,040 questions.
+/// The full set of 3,040 questions.
 pub const TEST: TaskSpec =
     TaskSpec { name: "mathvision_reason_test_reward", rows: Rows::OfHub(prompt), ..TaskSpec::DEFAULT };
 
-/// Its 304 questions for a look.
+/// The subset of 304 questions.
 pub const TESTMINI: TaskSpec = TaskSpec { name: "mathvision_reason_testmini_reward", ..TEST };
 
 const INSTRUCTION: &str = "Please solve the problem step by step and put your answer in one \"\\boxed{}\".";

@@ -12,9 +12,9 @@ pub const TASK: TaskSpec =
 
 const CHOOSE: &str =
     "Hint: Please answer the question and provide the correct option letter, e.g., A, B, C, D, at the end.";
-/// Hints by the answer's type and its decimal places, a dash where these do not matter.
+/// Hints by the answer's type and number of decimal places. A dash stands for any number of places.
 const HINTS: &str = include_str!("mathvista.tsv");
-/// Letters the published task has for its options.
+/// Number of option letters that the published task supports.
 const LETTERS: usize = 8;
 
 fn prompt(doc: &Doc, mode: Mode) -> Checked<Prompt> {

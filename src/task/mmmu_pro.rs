@@ -10,7 +10,7 @@ use omr_verify::python;
 pub const STANDARD: TaskSpec =
     TaskSpec { name: "mmmu_pro_standard_cot_reward", rows: Rows::OfHub(standard), ..TaskSpec::DEFAULT };
 
-/// The question within the picture.
+/// Questions contained in the image.
 pub const VISION: TaskSpec = TaskSpec { name: "mmmu_pro_vision_cot_reward", rows: Rows::OfHub(vision), ..STANDARD };
 
 const VISION_INSTRUCTION: &str = "Answer the question in the image.";

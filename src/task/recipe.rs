@@ -8,7 +8,7 @@ use crate::data::Row;
 use crate::error::Result;
 use crate::text::Tokenizer;
 
-/// How a task is taught from nothing.
+/// Functions with which a recipe trains a model on a task from scratch.
 #[derive(Clone, Copy)]
 pub struct Recipe {
     /// Duration on the CPU, as the beginning of a sentence.

@@ -14,10 +14,10 @@ use super::{
 };
 use crate::error::{Error, Result};
 
-/// Everything that can be measured. The first is measured where none is named.
+/// The tasks for evaluation. The first one is the default.
 pub static TASKS: LazyLock<Vec<TaskSpec>> = LazyLock::new(|| CODE.iter().map(|task| described(*task)).collect());
 
-/// A benchmark as `benchmarks.json` describes it: its names, one line for people, and the rows it reads.
+/// Description of a benchmark in `benchmarks.json`: its names, a line for users, and its data set.
 #[derive(Deserialize)]
 struct Benchmark<'a> {
     name: &'a str,
@@ -30,7 +30,7 @@ struct Benchmark<'a> {
 static BENCHMARKS: LazyLock<Vec<Benchmark<'static>>> =
     LazyLock::new(|| serde_json::from_str(include_str!("benchmarks.json")).expect("a fixed text"));
 
-/// Adds the description of a benchmark to its task; returns any other task as it is.
+/// Adds its description to the task of a benchmark. Other tasks are returned unchanged.
 fn described(task: TaskSpec) -> TaskSpec {
     match BENCHMARKS.iter().find(|known| known.name == task.name) {
         Some(Benchmark { aliases, about, hub, .. }) => TaskSpec { aliases, about, hub: Some(hub), ..task },
@@ -38,7 +38,7 @@ fn described(task: TaskSpec) -> TaskSpec {
     }
 }
 
-/// The tasks, one file each.
+/// The code of the tasks, one file each.
 const CODE: &[TaskSpec] = &[
     digits::TASK,
     mathvista::TASK,

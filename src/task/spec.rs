@@ -13,7 +13,7 @@ use crate::config::{DatasetConfig, EvalConfig, Mode};
 use crate::data::Row;
 use crate::error::Result;
 
-/// A task: where its questions come from, what its answers are worth, what has been published.
+/// A task: the source of its questions, the scoring of its answers, and its published metric.
 #[derive(Clone, Copy)]
 pub struct TaskSpec {
     /// Name in summaries and samples, which is the name in the published evaluation.
@@ -22,9 +22,9 @@ pub struct TaskSpec {
     pub aliases: &'static [&'static str],
     /// Description in one line.
     pub about: &'static str,
-    /// The data set its rows come from, where that is one of the hub.
+    /// Data set of the hub that its rows come from, if any.
     pub hub: Option<&'static Hub<'static>>,
-    /// How its questions are made.
+    /// Function that makes its questions.
     pub rows: Rows,
     /// Answers to generate per question.
     pub answers: Answers,
@@ -40,7 +40,7 @@ pub struct TaskSpec {
     pub recipe: Option<Recipe>,
 }
 
-/// How the questions of a task are made.
+/// Source of a task's questions.
 #[derive(Clone, Copy)]
 pub enum Rows {
     /// The function makes one question from each row of the hub data set.

@@ -14,19 +14,20 @@ use crate::data::Row;
 use crate::error::Result;
 use omr_verify::python;
 
-/// The instructions of the published tasks, word for word: the text of a question, and the demands below it.
+/// The questions and instructions of the published tasks, word for word.
 #[derive(Deserialize)]
 struct Instructions {
-    /// The descriptive questions by their numbers from 1, each with its demands. The last two are about the whole figure.
+    /// The descriptive questions, numbered from 1, each with its instructions. The last two are about the whole figure.
     descriptive: Vec<(String, Vec<String>)>,
-    /// The demands below a reasoning question, by the kind of its answer from 1; the last kind has one of its own.
+    /// Instructions below a reasoning question, by the type of its answer, numbered from 1. The instruction of the
+    /// fourth type depends on the answer, see [`demanded_number`].
     reasoning: Vec<Vec<String>>,
 }
 
 static INSTRUCTIONS: LazyLock<Instructions> =
     LazyLock::new(|| serde_json::from_str(include_str!("instructions.json")).expect("a fixed text"));
 
-/// Questions that take reasoning.
+/// The reasoning questions.
 pub const REASONING_TASK: TaskSpec =
     TaskSpec { name: "charxiv_val_reasoning_cot", rows: Rows::OfHub(reasoning), ..TaskSpec::DEFAULT };
 
@@ -126,7 +127,8 @@ fn descriptive(doc: &Doc, number: usize, mode: Mode) -> Checked<Prompt> {
 pub fn question(id: &Value, place: &Value) -> Checked<String> {
     let refuse = |class, found: String, expected: &str| Crash::new(Stage::ProcessDocs, class, found, expected);
     let known = id.as_u64().and_then(|id| INSTRUCTIONS.descriptive.get((id as usize).wrapping_sub(1)));
-    // Where the question is about the whole figure no place is looked at, and else before the question.
+    // A question about the whole figure ignores the place. Otherwise the place is checked before the question, as in
+    // the published code.
     let whole = matches!(id.as_u64(), Some(18 | 19));
     let prefix = match place {
         _ if whole => String::new(),
