@@ -44,8 +44,8 @@ pub trait Answers {
     /// Returns the answers to question `i`, which has the number `index` in the task.
     fn given(&mut self, i: usize, index: u64) -> Result<Given>;
 
-    /// Called after all questions, without the crashed rows. `limited` is true if the task may have more questions.
-    /// Returns an error if there are answers without a question.
+    /// Called after the last question. `crashed` lists the rows that were left out. `limited` is true if the task may have
+    /// more questions. Returns an error if there are answers without a question.
     fn over(&mut self, questions: usize, crashed: &[(u64, Crash)], limited: bool) -> Result<()>;
 }
 

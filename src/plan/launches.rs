@@ -181,9 +181,10 @@ impl Launches {
 /// are computed in both kernels.
 const BACKWARD: [(&str, f64); 2] = [("attention_bwd_dq", 3.0), ("attention_bwd_dkv", 4.0)];
 
-/// Returns for each launch its performance model and its part of the work, which the op notes after its launches. The
-/// work of an op is divided among its launches with output tiles. Without such launches, it is divided among those with
-/// any products. The parts are proportional to the numbers of CTAs or products. Paged attention notes no work.
+/// Returns for each launch its performance model and its part of the work, which the op notes after its launches. The work
+/// of an op with arithmetic is divided among its launches with output tiles or, without such launches, among those with
+/// any products. The work of other ops is divided among all their launches. The parts are proportional to the numbers of
+/// CTAs or products. Paged attention notes no work.
 fn shares(entries: &[Entry], kv_bytes: f64) -> Vec<(Pace, Share)> {
     let mut paces: HashMap<&str, Pace> = HashMap::new();
     let mut found: Vec<(Pace, Share)> = Vec::new();

@@ -13,16 +13,16 @@ use crate::files;
 use crate::image::{Limits, decode};
 use crate::text::Part;
 
-/// Largest number of pictures in `DIR/examples`.
+/// Maximum number of images in `DIR/examples`.
 const EXAMPLES: usize = 4;
 /// Number of rows of a data set that are searched for examples.
 const SEARCHED: usize = 64;
-/// File with the questions of the pictures, a JSON line each: `image`, `question`, `ground_truth`.
+/// File with the questions about the images, one JSON line each: `image`, `question`, `ground_truth`.
 const QUESTIONS: &str = "questions.jsonl";
 
 impl Recipe<'_> {
-    /// Writes the pictures of the first held-out questions as PNG files, and their questions. Leaves out questions that are not one
-    /// user message with one picture.
+    /// Writes the images of the first held-out questions as PNG files, and their questions. Leaves out questions that
+    /// are not one user message with one image.
     pub(super) fn write_examples(&self, heldout: &[DatasetConfig]) -> Result<()> {
         let dir = self.path("examples");
         std::fs::create_dir_all(&dir).map_err(Error::io(&dir))?;
@@ -46,8 +46,8 @@ impl Recipe<'_> {
         files::write(dir.join(QUESTIONS), lines.concat().as_bytes())
     }
 
-    /// Returns the arguments with which `omr` asks the trained model about the first example, quoted for a shell. Returns `None`
-    /// if there is no example.
+    /// Returns the arguments with which `omr` asks the trained model about the first example, quoted for a shell.
+    /// Returns `None` if there is no example.
     pub fn example_command(&self) -> Option<String> {
         let dir = self.path("examples");
         let text = std::fs::read_to_string(dir.join(QUESTIONS)).ok()?;
@@ -59,8 +59,8 @@ impl Recipe<'_> {
     }
 }
 
-/// Returns the text of a row's question with a marker at the picture's place. Returns `None` if the row is not one user message with one
-/// picture.
+/// Returns the text of a row's question with a marker in place of the image. Returns `None` if the row is not one user
+/// message with one image.
 fn question(row: &Row) -> Option<String> {
     let [message] = &row.messages[..] else { return None };
     let pictures = message.content.iter().filter(|part| matches!(part, Part::Image)).count();
@@ -72,7 +72,7 @@ fn question(row: &Row) -> Option<String> {
     Some(texts.collect::<String>())
 }
 
-/// Returns the picture as PNG. Bytes that are PNG stay as they are.
+/// Returns the image as PNG. PNG bytes are returned unchanged.
 fn as_png(bytes: &[u8], place: &str) -> Result<Vec<u8>> {
     if bytes.starts_with(b"\x89PNG") {
         return Ok(bytes.to_vec());

@@ -57,8 +57,8 @@ impl Task for VerifiedRows {
     }
 }
 
-/// Makes the scoring item of a response to `row`. The judge receives the row's `judge_question` if it exists, otherwise
-/// the question of the row.
+/// Makes the scoring item of a response to `row`. The judge receives the row's `judge_question` if it exists (null stands
+/// for no question), otherwise the question of the row.
 fn item(row: &Row, response: String) -> Item {
     let question = match row.extra.get("judge_question") {
         Some(told) => told.as_str().map(str::to_owned),
