@@ -141,8 +141,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "recipe",
         &[
-            "answers", "config", "identity", "device", "machine", "tensor", "ranks", "model", "text", "image", "reward", "task",
-            "data", "train", "rl", "eval", "report", "pipeline",
+            "answers", "config", "identity", "device", "machine", "tensor", "ranks", "model", "text", "image",
+            "reward", "task", "data", "train", "rl", "eval", "report", "pipeline",
         ],
     ),
     (
