@@ -27,7 +27,7 @@ pub struct Case {
     pub run: Repetition,
 }
 
-/// Returns the case of an op: additions and multiplications, bytes that it moves, and one repetition.
+/// Makes the case of an op from its additions and multiplications, its bytes moved, and one repetition.
 pub fn op(
     name: &'static str,
     dtype: DType,
@@ -36,7 +36,7 @@ pub fn op(
     bytes: f64,
     mut run: impl FnMut(&mut Device) -> Result<()> + 'static,
 ) -> Result<Case> {
-    // Its cost is noted behind it, as a model does: predictions go by that.
+    // The cost is noted after the launches, as a model does, because predictions use it.
     let run = move |dev: &mut Device| -> Result<()> {
         run(dev)?;
         dev.note_work(name, flops, bytes);
@@ -45,7 +45,7 @@ pub fn op(
     Ok(Case { name, shape, dtype: label(dtype), flops, bytes, job: None, run: Box::new(run) })
 }
 
-/// Returns the case of a product of `[rows, columns]` with sums of `k` terms, called by what it multiplies.
+/// Makes the case of a matrix product with a result of `[rows, columns]` and sums of `k` terms.
 pub fn product(
     name: &'static str,
     dtype: DType,
@@ -83,7 +83,7 @@ pub struct JobSize {
 }
 
 impl JobSize {
-    /// Adds it to a case's row of results, with the tokens of each of `seconds`.
+    /// Adds the size to a case's row of results, with the tokens per second if a repetition takes `seconds`.
     pub fn write(&self, row: &mut Value, seconds: f64) {
         row["parameters"] = self.parameters.into();
         if self.tokens > 0 {
@@ -98,7 +98,7 @@ pub struct Times {
     pub min: f64,
     pub median: f64,
     pub max: f64,
-    /// Of all threads, a repetition's mean, waiting for one another included.
+    /// Mean CPU time of a repetition over all threads, including the time they wait for each other.
     pub cpu: f64,
     pub repetitions: usize,
 }
@@ -122,7 +122,7 @@ pub fn measure(case: &mut Case, dev: &mut Device, seconds: f64) -> Result<Times>
     Ok(Times { min: times[0], median: times[repetitions / 2], max: times[repetitions - 1], cpu, repetitions })
 }
 
-/// Returns the seconds that the threads of this process have run, those that have ended included.
+/// Returns the CPU seconds of all threads of this process, including ended ones.
 pub fn cpu_seconds() -> f64 {
     Duration::try_from(clock_gettime(ClockId::ProcessCPUTime)).map_or(f64::NAN, |time| time.as_secs_f64())
 }

@@ -15,7 +15,7 @@ use crate::model::Levels;
 use crate::observe::bytes;
 use crate::tensor::DType;
 
-/// What can be measured, in the order of the table.
+/// Names of the benchmarks, in the order of the table.
 const NAMES: [&str; 13] = [
     "linear",
     "swiglu",
@@ -74,13 +74,13 @@ pub fn run(options: &Options, machine: &Machine) -> Result<String> {
     Ok(out)
 }
 
-/// Returns the cases of one of [`NAMES`], made when their turn comes, each with whether it is a job: of these the memory is
-/// counted first, an op's is small.
+/// Returns the cases of one of [`NAMES`], to be made later. The bool is true for a job, whose memory must be counted
+/// first. Ops need little memory and are not counted.
 fn cases(name: &'static str, options: &Options) -> Vec<(Make, bool)> {
     let shapes = options.model_shape.map_or_else(|| vec![ModelShape::Digits, ModelShape::M22], |shape| vec![shape]);
     let mut out: Vec<(Make, bool)> = Vec::new();
     for dtype in options.dtypes() {
-        // These have f32 alone, whatever weights are stored in.
+        // These ops use f32 only, whatever the storage type of the weights.
         let is_left_out = dtype != DType::F32 && ["grad_norm", "lane_sum"].contains(&name);
         let ops = ops::cases(Kind::Cpu, dtype).into_iter().filter(|(op, _)| *op == name && !is_left_out);
         out.extend(ops.map(|(_, make)| (make, false)));
@@ -99,7 +99,7 @@ fn cases(name: &'static str, options: &Options) -> Vec<(Make, bool)> {
     out
 }
 
-/// Bytes a case needs, counted; errors when the machine does not have them.
+/// Counts the bytes that a case needs. Returns an error if the machine does not have them.
 fn count(case: &Make, threads: usize) -> Result<Plan> {
     let mut dev = Device::count_for(Target::cpu(threads));
     let mut case = case(&mut dev)?;

@@ -1,4 +1,4 @@
-//! The ops around the vocabulary, and those of one decode step.
+//! Benchmarks of the ops around the vocabulary and of the ops of a decoding step.
 
 use super::case::{Case, op, product};
 use super::inputs::{Sizes, asked, bytes, fill, gradient, ids, random, weight, zeros};
@@ -11,7 +11,7 @@ use crate::ops::paged_attention::{self, Decode, DecodeStep, KvCache, Paged, Spli
 use crate::ops::sample::{self, Draw, NoiseKey, SamplingParams};
 use crate::tensor::{DType, Tensor};
 
-/// Hidden rows, the output matrix, targets, log-probs and log-sum-exps.
+/// Returns hidden rows, the output matrix, targets, log-probs and log-sum-exps.
 fn head(dev: &mut Device, s: Sizes) -> Result<(Tensor, Weight, Tensor, Tensor, Tensor)> {
     let (hidden, w) =
         (random(dev, s.dtype, &[s.targets, s.hidden], 1.0)?, weight(dev, s.dtype, s.vocabulary, s.hidden)?);
@@ -20,7 +20,7 @@ fn head(dev: &mut Device, s: Sizes) -> Result<(Tensor, Weight, Tensor, Tensor, T
     Ok((hidden, w, targets, logprob, lse))
 }
 
-/// What rows of hidden states are multiplied by for logits, in words and numbers.
+/// Returns the shape of the logits product of `rows` hidden states, as text and as numbers.
 fn logits(rows: usize, s: Sizes) -> (String, [usize; 3]) {
     let (n, k) = (s.vocabulary, s.hidden);
     (format!("[{rows}, {k}] x [{n}, {k}]"), [rows, n, k])
@@ -34,7 +34,7 @@ pub fn linear_logprob_fwd(dev: &mut Device, s: Sizes) -> Result<Case> {
     })
 }
 
-/// The logits again, then both gradients.
+/// Makes the case of the backward pass, which computes the logits again and then both gradients.
 pub fn linear_logprob_bwd(dev: &mut Device, s: Sizes) -> Result<Case> {
     let (hidden, w, targets, logprob, lse) = head(dev, s)?;
     let dlogprob = random(dev, DType::F32, &[s.targets], 1e-3)?;
@@ -55,7 +55,7 @@ pub fn paged_attention_fwd(dev: &mut Device, s: Sizes) -> Result<Case> {
     let cache = KvCache::alloc(dev, Region::Overlay, s.dtype, n * blocks, h)?;
     [cache.k, cache.v].into_iter().try_for_each(|tensor| fill(dev, tensor, 1.0))?;
     let (qkv, out) = (random(dev, s.dtype, &[n, h.qkv_len()], 1.0)?, zeros(dev, s.dtype, &[n, h.out_len()])?);
-    // Blocks lie as they were given out, not one after another.
+    // Blocks are interleaved between sequences as an allocator would assign them.
     let tables: Vec<u32> = (0..n * blocks).map(|i| (i % blocks * n + i / blocks) as u32).collect();
     let rows: Vec<u32> = (0..=n as u32).collect();
     let lengths = vec![s.keys as u32; n];
@@ -78,7 +78,7 @@ pub fn paged_attention_fwd(dev: &mut Device, s: Sizes) -> Result<Case> {
     })
 }
 
-/// Of new tokens, block by block.
+/// Makes the case of storing new tokens block by block.
 pub fn kv_cache_store(dev: &mut Device, s: Sizes) -> Result<Case> {
     let (t, h) = (s.tokens, s.heads);
     let cache = KvCache::alloc(dev, Region::Overlay, s.dtype, t.div_ceil(BLOCK), h)?;

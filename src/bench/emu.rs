@@ -16,7 +16,7 @@ use crate::tensor::DType;
 /// Name of this benchmark in `omr bench`.
 pub const NAME: &str = "emu";
 
-/// Tokens, outputs and inputs of the matrix product: whole tiles, and enough of them for the CTAs of two SMs.
+/// Tokens, outputs and inputs of the matrix product. They fill whole tiles, and enough of them for the CTAs of two SMs.
 const PRODUCT: [usize; 3] = [256, 256, 2048];
 
 fn matrix_product(dev: &mut Device) -> Result<Case> {
@@ -24,7 +24,7 @@ fn matrix_product(dev: &mut Device) -> Result<Case> {
     waited(dev, Case { name: "emu linear", ..case })
 }
 
-/// Rows as wide as the 7B's residual stream, of which an element takes four operations.
+/// Makes the case of a norm of rows as wide as the 7B model's residual stream. Each element takes four operations.
 fn norm(dev: &mut Device) -> Result<Case> {
     let sizes = Sizes { tokens: PRODUCT[0], ..Sizes::of(Kind::Cuda, DType::Bf16) };
     let flops = 4.0 * (sizes.tokens * sizes.hidden) as f64;
@@ -65,7 +65,7 @@ pub fn run(options: &Options, machine: &Machine) -> Result<String> {
                 case.name = "emu wgmma";
             }
             let times = measure(&mut case, &mut dev, options.seconds)?;
-            // Nothing else runs in this process, so its CPU time is the emulator's.
+            // Nothing else runs in this process, so its CPU time is that of the emulator.
             let seconds = times.cpu;
             let (gflops, gigabytes) = (case.flops / seconds / 1e9, case.bytes / seconds / 1e9);
             out.push_str(&format!(

@@ -1,4 +1,4 @@
-//! What the cases are made of: the sizes of a model, numbers, tensors and weights.
+//! Inputs of the cases: the sizes of a model, numbers, tensors and weights.
 
 use crate::device::{Device, Kind, Region};
 use crate::error::Result;
@@ -8,33 +8,33 @@ use crate::ops::matmul::{Order, Weight};
 use crate::philox::{Purpose, Random};
 use crate::tensor::{DType, Elem, Tensor};
 
-/// The widths of a model, and how much of it an op works on at once.
+/// Widths of a model, and the amount of work of each op.
 #[derive(Clone, Copy)]
 pub struct Sizes {
-    /// Storage of weights and activations.
+    /// Storage type of weights and activations.
     pub dtype: DType,
     pub tokens: usize,
     pub hidden: usize,
     pub intermediate: usize,
     pub heads: Heads,
     pub vocabulary: usize,
-    /// Tokens of the sequences that attention is measured on.
+    /// Lengths of the sequences for attention, in tokens.
     pub lengths: [usize; 2],
-    /// Patches of the vision tower in windows of 64.
+    /// Number of patches of the vision tower, in windows of 64.
     pub patches: usize,
     /// Heads of the vision tower.
     pub vision: Heads,
-    /// Targets of the log-probs.
+    /// Number of targets of the log-probs.
     pub targets: usize,
-    /// Sequences of a decode step.
+    /// Number of sequences of a decoding step.
     pub sequences: usize,
-    /// Keys of each sequence of a decode step.
+    /// Number of keys per sequence of a decoding step.
     pub keys: usize,
-    /// Parameters of the optimizer's ops.
+    /// Number of parameters for the optimizer's ops.
     pub parameters: usize,
 }
 
-/// The 7B model, on a GPU.
+/// Sizes of the 7B model, for a GPU.
 const B7: Sizes = Sizes {
     dtype: DType::Bf16,
     tokens: 8192,
@@ -51,7 +51,7 @@ const B7: Sizes = Sizes {
     parameters: 1 << 28,
 };
 
-/// Sizes that the emulator computes in a moment.
+/// Tiny sizes for the emulator.
 const TINY: Sizes = Sizes {
     dtype: DType::Bf16,
     tokens: 48,
@@ -68,7 +68,7 @@ const TINY: Sizes = Sizes {
     parameters: 3000,
 };
 
-/// The model of 22 million parameters, on the CPU.
+/// Sizes of the model with 22 million parameters, for the CPU.
 const M22: Sizes = Sizes {
     dtype: DType::F32,
     tokens: 2048,
@@ -86,7 +86,7 @@ const M22: Sizes = Sizes {
 };
 
 impl Sizes {
-    /// Returns the sizes that are measured on a device of this kind.
+    /// Returns the sizes for a kind of device.
     pub fn of(kind: Kind, dtype: DType) -> Sizes {
         let sizes = match kind {
             Kind::Cuda => B7,
@@ -100,14 +100,14 @@ impl Sizes {
 /// Number of random values that are drawn. Larger tensors repeat them.
 pub const DRAWN: usize = 1 << 20;
 
-/// Returns a tensor of normal numbers of about `scale`.
+/// Makes a tensor of normally distributed numbers with standard deviation `scale`.
 pub fn random(dev: &mut Device, dtype: DType, dims: &[usize], scale: f32) -> Result<Tensor> {
     let tensor = dev.alloc(Region::Overlay, dtype, dims)?;
     fill(dev, tensor, scale)?;
     Ok(tensor)
 }
 
-/// Fills a tensor with normal numbers of about `scale`.
+/// Fills a tensor with normally distributed numbers with standard deviation `scale`.
 pub fn fill(dev: &mut Device, tensor: Tensor, scale: f32) -> Result<()> {
     match tensor.dtype {
         DType::Bf16 => repeat(dev, tensor, &normals::<half::bf16>(tensor.len(), scale)),
@@ -150,15 +150,15 @@ pub fn repeat<E: Elem>(dev: &mut Device, tensor: Tensor, drawn: &[E]) -> Result<
     Ok(())
 }
 
-/// Returns room for the f32 gradient of a weight `[n, k]`, and the bytes that an op moves of it: a GPU reads and writes it,
-/// and of the CPU one of both counts.
+/// Makes the f32 gradient of a weight `[n, k]`. Also returns the bytes that an op moves for it: a GPU op reads and
+/// writes the gradient, and a CPU op is counted with one of both.
 pub fn gradient(dev: &mut Device, dtype: DType, n: usize, k: usize) -> Result<(Tensor, f64)> {
     let dw = zeros(dev, DType::F32, &[Order::of(dev).len(dtype, n, k)])?;
     let times = if dev.kind().is_gpu() { 2.0 } else { 1.0 };
     Ok((dw, times * bytes(&[dw])))
 }
 
-/// Returns `count` ids of a vocabulary, each another than its neighbours.
+/// Returns `count` ids of the vocabulary. Neighbours are different.
 pub fn ids(s: Sizes, count: usize) -> Vec<u32> {
     (0..count).map(|t| (t * 7919 % s.vocabulary) as u32).collect()
 }

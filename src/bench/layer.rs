@@ -1,4 +1,4 @@
-//! The ops of a layer, and those that make its rows.
+//! Benchmarks of the ops of a layer, and of those that make its input rows.
 
 use super::case::{Case, op, product};
 use super::inputs::{Sizes, bytes, gradient, ids, random, weight, zeros};
@@ -35,7 +35,8 @@ pub fn swiglu_fwd(dev: &mut Device, s: Sizes) -> Result<Case> {
     let (x, w) = (random(dev, s.dtype, &[t, k], 1.0)?, weight(dev, s.dtype, 2 * f, k)?);
     let (gate_up, y) = (zeros(dev, s.dtype, &[t, 2 * f])?, zeros(dev, s.dtype, &[t, f])?);
     let (shape, moved) = (format!("[{t}, {k}] x [{}, {k}]", 2 * f), bytes(&[x, w.data, gate_up, y]));
-    // Others compare with results by name, and the two kinds of device have had names of their own from the start.
+    // For historical reasons the case has different names on a GPU and on the CPU. Results are compared by name, so the
+    // names stay.
     let name = if dev.kind().is_gpu() { "swiglu linear fwd" } else { "linear fwd_swiglu" };
     product(name, s.dtype, shape, [t, 2 * f, k], moved, move |dev| {
         linear::fwd_swiglu(dev, x, &w, None, Some(gate_up), y)
@@ -50,7 +51,7 @@ pub fn swiglu_bwd(dev: &mut Device, s: Sizes) -> Result<Case> {
     op("swiglu bwd", s.dtype, shape, 0.0, moved, move |dev| swiglu::bwd(dev, gate_up, dy, dgate_up))
 }
 
-/// Packed sequences of the same length.
+/// Packed sequences of equal length.
 #[derive(Clone, Copy)]
 pub struct Sequences {
     pub heads: Heads,
@@ -60,7 +61,7 @@ pub struct Sequences {
 }
 
 impl Sequences {
-    /// Returns them as a pack, their name, and the arithmetic of one product over them.
+    /// Makes the pack. Also returns its description and the arithmetic of one product over it.
     fn pack(self, dev: &mut Device) -> Result<(Pack, String, f64)> {
         let Sequences { heads, count, length, causal } = self;
         let ends: Vec<u32> = (0..=count).map(|i| (i * length) as u32).collect();
@@ -118,7 +119,7 @@ pub fn rms_norm_bwd(dev: &mut Device, s: Sizes) -> Result<Case> {
     })
 }
 
-/// Cosines and sines are one table on a GPU, and two on the CPU.
+/// Makes the case of rotary embeddings. Cosines and sines are one table on a GPU, and two on the CPU.
 pub fn rope_fwd(dev: &mut Device, s: Sizes) -> Result<Case> {
     let (t, h) = (s.tokens, s.heads);
     let qkv = random(dev, s.dtype, &[t, h.qkv_len()], 1.0)?;
@@ -146,13 +147,13 @@ pub fn embedding_bwd(dev: &mut Device, s: Sizes) -> Result<Case> {
     let (dy, (dw, _)) = (random(dev, s.dtype, &dims, 1.0)?, gradient(dev, s.dtype, s.vocabulary, s.hidden)?);
     let segments = Segments::upload(dev, Region::Overlay, &ids(s, s.tokens))?;
     let ids = dev.upload(Region::Overlay, &ids(s, s.tokens), &[s.tokens])?;
-    // Rows of the gradient, f32, are read and written.
+    // Rows of the f32 gradient are read and written.
     op("embedding bwd", s.dtype, format!("{dims:?}"), 0.0, 5.0 * bytes(&[dy]) + bytes(&[ids]), move |dev| {
         embedding::bwd(dev, ids, &segments, dy, dw)
     })
 }
 
-/// Pictures of 32 x 32 patches, as many as there are patches for.
+/// Makes the case of images of 32 x 32 patches, as many as there are patches for.
 pub fn patch_embed_fwd(dev: &mut Device, s: Sizes) -> Result<Case> {
     let (side, width) = (if s.patches < 1024 { 8 } else { 32 }, s.vision.q * s.vision.dim);
     let norm = Normalize {
@@ -177,7 +178,7 @@ pub fn patch_embed_fwd(dev: &mut Device, s: Sizes) -> Result<Case> {
     })
 }
 
-/// Of the merger, between its two products.
+/// Makes the case of the merger's activation, between its two products.
 pub fn gelu_bwd(dev: &mut Device, s: Sizes) -> Result<Case> {
     let dims = [s.patches / 4, 4 * s.vision.q * s.vision.dim];
     let (pre, dy, dpre) =
@@ -190,11 +191,11 @@ pub fn gelu_bwd(dev: &mut Device, s: Sizes) -> Result<Case> {
 pub struct Move {
     name: &'static str,
     run: fn(&mut Device, Tensor, Tensor, Tensor) -> Result<()>,
-    /// Rows that are read for each row that is written.
+    /// Number of rows read per row written.
     each: usize,
-    /// Rows that are read and written for each such row.
+    /// Number of rows moved (read or written) per row written.
     moved: usize,
-    /// Whether some of all rows are written, rather than all of some read.
+    /// True if a subset of all rows is written, false if a subset is read.
     into: bool,
 }
 
@@ -211,7 +212,7 @@ pub const MOVES: [Move; 4] = [
     },
 ];
 
-/// Half of the hidden rows, or sums of every two.
+/// Makes the case of an op that moves half of the hidden rows, or sums pairs of rows.
 pub fn rows_moved(dev: &mut Device, s: Sizes, of: Move) -> Result<Case> {
     let Move { name, run, each, moved, into } = of;
     let half = s.tokens / 2;

@@ -1,5 +1,5 @@
-//! The ops: on a GPU at the shapes of the 7B, on the CPU at those of a model of 22 million parameters, on the emulator at
-//! tiny ones; normal numbers.
+//! The list of op benchmarks, with normally distributed numbers. The shapes are those of the 7B model on a GPU, of a
+//! model with 22 million parameters on the CPU, and tiny ones on the emulator.
 
 use super::case::{Case, Make};
 use super::inputs::Sizes;
@@ -9,13 +9,13 @@ use crate::device::{Device, Kind};
 use crate::error::Result;
 use crate::tensor::DType;
 
-/// An op at these sizes.
+/// Makes the case of an op at the given sizes.
 type Op = fn(&mut Device, Sizes) -> Result<Case>;
 
-/// A product of so many rows with a weight `[n, k]`.
+/// Makes the case of a product of rows with a weight. The array is `[rows, n, k]`, and the weight is `[n, k]`.
 type Product = fn(&mut Device, DType, [usize; 3]) -> Result<Case>;
 
-/// Returns every case of a kind of device, in the order of the table, with the first part of its name.
+/// Returns every case of a kind of device in the order of the table, each with the first part of its name.
 pub fn cases(kind: Kind, dtype: DType) -> Vec<(&'static str, Make)> {
     let s = Sizes::of(kind, dtype);
     let mut out: Vec<(&'static str, Make)> = Vec::new();
@@ -59,7 +59,7 @@ fn each(s: Sizes, ops: &[(&'static str, Op)]) -> impl Iterator<Item = (&'static 
     ops.iter().map(move |&(name, op)| -> (&'static str, Make) { (name, Box::new(move |dev| op(dev, s))) })
 }
 
-/// The products of a layer: on the CPU of one weight, with fewer rows, too.
+/// Returns the products of a layer. On the CPU these are the products of one weight, also with fewer rows.
 fn products(kind: Kind, s: Sizes) -> Vec<(Product, [usize; 3])> {
     let all: [Product; 3] = [layer::linear_fwd, layer::linear_dgrad, layer::linear_wgrad];
     if kind == Kind::Cpu {
@@ -74,7 +74,7 @@ fn products(kind: Kind, s: Sizes) -> Vec<(Product, [usize; 3])> {
     full.chain([(all[0], [s.sequences, gate_up[0], gate_up[1]])]).collect()
 }
 
-/// What attention is measured on: packs of text, and on a GPU windows of the vision tower.
+/// Returns the sequences for attention: packs of text and, on a GPU, windows of the vision tower.
 fn sequences(kind: Kind, s: Sizes) -> Vec<Sequences> {
     let text = |length| Sequences { heads: s.heads, count: s.lengths[1] / length, length, causal: true };
     let windows = Sequences { heads: s.vision, count: s.patches / 64, length: 64, causal: false };

@@ -1,4 +1,4 @@
-//! The ops of an update.
+//! Benchmarks of the ops of an optimizer update.
 
 use super::case::{Case, op};
 use super::inputs::{Sizes, bytes, random, zeros};

@@ -7,7 +7,7 @@ use crate::bench;
 pub use crate::bench::Options;
 use crate::error::Result;
 
-/// Measures and prints a table to stdout.
+/// Runs the benchmarks and prints a table to stdout.
 pub fn run(options: &Options, context: &Context) -> Result<()> {
     print(&context.with_machine(|machine| bench::run(options, machine))?)
 }

@@ -1,4 +1,4 @@
-//! Keys that environment variables set.
+//! Config keys that are set by environment variables.
 
 use serde_json::{Map, Value};
 
@@ -19,13 +19,14 @@ pub(super) fn group_from_env(
     }
 }
 
-/// Sets the judge as the environment has it: `USE_LLM_JUDGE` turns it on or off and brings address, key and name of the
-/// model. Where it is not set, a judge of the file that has no key takes the environment's.
+/// Sets the judge from the environment. `USE_LLM_JUDGE` enables or disables it; if it enables the judge, address, key
+/// and model name also come from the environment. If the variable is not set, a judge of the config file without an API
+/// key takes the key from the environment.
 pub(super) fn judge_from_env(tree: &mut Map<String, Value>, env: &dyn Fn(&str) -> Option<String>) {
     let on = |word: &str| ["true", "1", "yes"].contains(&word.trim().to_lowercase().as_str());
     match env("USE_LLM_JUDGE").filter(|word| !word.trim().is_empty()) {
         Some(word) if on(&word) => {
-            // On is on: what is missing is said, not taken for off.
+            // The variable explicitly enables the judge, so a missing value must give an error and must not disable it.
             table::group(tree, "judge");
             let variables =
                 [("OPENAI_BASE_URL", "base_url"), ("OPENAI_API_KEY", "api_key"), ("OPENAI_MODEL_NAME", "model")];

@@ -34,8 +34,8 @@ pub trait Config: Setting + Default + Clone {
     /// Path of the group that contains the key `preset`.
     const PRESET_AT: Option<&'static str> = None;
 
-    /// Adds values that follow from other keys or from the environment, before the tree is read. A key `judge` is filled
-    /// in already.
+    /// Adds values that follow from other keys or from the environment, before the tree is read. The key `judge` has
+    /// already been set from the environment.
     fn prepare(_tree: &mut Map<String, Value>, _env: &dyn Fn(&str) -> Option<String>) {}
 
     /// Returns the paths of models and rows, each with its key.

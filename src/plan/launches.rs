@@ -49,8 +49,8 @@ impl Launches {
         &self.lines
     }
 
-    /// A training pass, which keeps what `levels` says, and the optimizer's update of what the rank owns: predicted seconds
-    /// of each.
+    /// Adds a training pass with the activation checkpointing policy `levels`, and the optimizer's update of the rank's
+    /// shard. Returns the predicted seconds of both.
     pub fn training(
         &mut self,
         model: &ModelConfig,

@@ -42,12 +42,12 @@ pub fn checkpoint(plan: &Plan) -> usize {
     plan.bytes(Region::Weights) + plan.bytes(Region::State)
 }
 
-/// Bytes that `limit` checkpoints of so many bytes take, and one that is being written.
+/// Returns the bytes on disk of `limit` checkpoints of `checkpoint` bytes each, and one that is being written.
 pub fn on_disk(checkpoint: usize, limit: usize) -> usize {
     (limit + 1) * checkpoint
 }
 
-/// What checkpoints of so many bytes take on disk, for people.
+/// Describes the disk space of checkpoints of `checkpoint` bytes each.
 pub fn disk(checkpoint: usize, limit: usize) -> String {
     let (all, one) = (bytes(on_disk(checkpoint, limit) as u64), bytes(checkpoint as u64));
     format!("{all} for {limit} checkpoints of {one} and one being written")

@@ -63,8 +63,8 @@ impl<'a> Recipe<'a> {
     }
 }
 
-/// The tasks of `eval.tasks` whose files are there, and a line for each that is left out. Errors when one is not known, or its
-/// folder cannot be read.
+/// Returns the tasks of `eval.tasks` whose files exist, and a line for each task that is left out. Returns an error if
+/// a task is unknown or its folder cannot be read.
 fn columns(config: &EvalConfig) -> Result<(Vec<&'static TaskSpec>, Vec<String>)> {
     let (mut there, mut left_out) = (Vec::new(), Vec::new());
     for spec in task::named(&config.tasks)? {

@@ -114,7 +114,7 @@ pub struct Source<'a> {
 }
 
 impl Source<'_> {
-    /// Returns what `config` names, without a task file.
+    /// Returns the source that `config` describes, without a task file.
     pub fn of(config: &EvalConfig) -> Source<'_> {
         let EvalConfig { data, data_dir, mode, seed, shuffle_seed, .. } = config;
         let (mode, seed, shuffle_seed) = (*mode, *seed, *shuffle_seed);
