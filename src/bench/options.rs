@@ -1,4 +1,4 @@
-//! What is measured, and how: the arguments of `omr bench`.
+//! The arguments of `omr bench`: what is measured, and how.
 
 use std::path::PathBuf;
 
