@@ -1,4 +1,4 @@
-//! Several runs side by side.
+//! A page that compares several runs.
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -9,7 +9,8 @@ use crate::error::Result;
 use crate::eval::stats::Estimate;
 use crate::train::metrics;
 
-/// A page of `dirs`: a column each of what they reached and what they have not in common, and each curve with a line each.
+/// Returns a page about `dirs`. It has a column per run with its results and the settings that differ, and each chart
+/// has a line per run.
 pub fn comparison(dirs: &[&Path]) -> Result<RecipeReport> {
     let mut reports: Vec<RecipeReport> = dirs.iter().map(|dir| report(dir)).collect::<Result<_>>()?;
     let names = names(dirs);
@@ -34,7 +35,7 @@ pub fn comparison(dirs: &[&Path]) -> Result<RecipeReport> {
             report.facts.splice(0..0, course.map(|(what, first, last)| (what, format!("{first:.4} to {last:.4}"))));
         }
         for curve in &report.curves {
-            // The first: behind SFT's own course may stand its control's.
+            // Only the first line is used, because the chart of SFT may also contain the control run.
             let Some(line) = curve.series.first() else { continue };
             let line = Series { name: name.clone(), points: line.points.clone() };
             match out.curves.iter_mut().find(|known| known.title == curve.title) {
@@ -61,7 +62,7 @@ pub fn comparison(dirs: &[&Path]) -> Result<RecipeReport> {
     Ok(out)
 }
 
-/// The folders by what tells them apart: without the first and last parts that all have.
+/// Returns short names of the folders: their paths without the first and last parts that all have in common.
 pub(super) fn names(dirs: &[&Path]) -> Vec<String> {
     let parts: Vec<Vec<&OsStr>> = dirs.iter().map(|dir| dir.iter().collect()).collect();
     let shortest = parts.iter().map(Vec::len).min().unwrap_or(0);
@@ -74,7 +75,7 @@ pub(super) fn names(dirs: &[&Path]) -> Vec<String> {
 
 type Pick = fn(&Stage) -> Option<Estimate>;
 
-/// The two measures of an accuracy.
+/// The two accuracies: greedy, and at temperature 1.
 const MEASURES: [Pick; 2] = [|stage| stage.acc, |stage| stage.acc_t1];
 
 fn of(report: &RecipeReport, stage: &str, pick: Pick) -> Option<f64> {

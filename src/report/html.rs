@@ -1,4 +1,4 @@
-//! From what a page shows to one HTML file.
+//! Renders the pages of this room from templates.
 
 use std::sync::LazyLock;
 
@@ -31,7 +31,7 @@ pub(super) fn render(name: &str, scripts: &[&str], context: impl Serialize) -> R
     page::render(&templates, name, scripts, context)
 }
 
-/// The page. It needs no network and no other file.
+/// Returns the page. It needs no network and no other file.
 pub fn page(report: &RecipeReport) -> Result<String> {
     let data = page::data(&serde_json::json!({"curves": report.curves, "examples": report.examples}))?;
     let scripts = [include_str!("page.js"), browser::SCRIPT];
@@ -40,7 +40,7 @@ pub fn page(report: &RecipeReport) -> Result<String> {
     render("report.html", scripts, context! { data, questions, ..Value::from_serialize(report) })
 }
 
-/// Sets `12.3 %` and `+4.5 points` in strong type.
+/// Marks numbers such as `12.3 %` and `+4.5 points` as strong text.
 fn strong_figures(text: &str) -> Value {
     static FIGURE: LazyLock<Regex> =
         LazyLock::new(|| Regex::new(r"(^| )([+-]?[0-9]+\.?[0-9]*) (%|points)").expect("a fixed pattern"));
@@ -48,7 +48,7 @@ fn strong_figures(text: &str) -> Value {
     Value::from_safe_string(FIGURE.replace_all(&text, "$1<strong>$2\u{a0}$3</strong>").into_owned())
 }
 
-/// The name a reader knows a stage by.
+/// Returns the name of a stage for readers.
 pub(super) fn stage_name(name: &str) -> String {
     match name {
         "sft" | "rl" => name.to_uppercase(),
@@ -58,12 +58,12 @@ pub(super) fn stage_name(name: &str) -> String {
     }
 }
 
-/// A whole number with its thousands apart.
+/// Formats an integer with a narrow space between its thousands.
 pub(super) fn grouped(value: usize) -> String {
     separated(value, "\u{202f}")
 }
 
-/// A whole number with `separator` between its thousands.
+/// Formats an integer with `separator` between its thousands.
 pub(super) fn separated(value: usize, separator: &str) -> String {
     let digits = value.to_string();
     let groups: Vec<&str> = digits.as_bytes().rchunks(3).rev().map(|g| std::str::from_utf8(g).unwrap_or("")).collect();

@@ -1,5 +1,5 @@
-//! The page of `omr data inspect`: columns, counts, lengths and kinds of answers of each data set, and rows drawn at
-//! random.
+//! The page of `omr data inspect`: columns, counts, lengths and kinds of answers of each data set, and randomly drawn
+//! rows.
 
 use minijinja::{Value, context};
 
@@ -10,7 +10,8 @@ use crate::data::inspect::{DrawnRow, Inspection, Spread, kind};
 use crate::error::Result;
 use crate::text::{Message, Part};
 
-/// The page. It needs no network and no other file. `place` is what was looked at, `seed` drew the rows.
+/// Returns the page. It needs no network and no other file. `place` names the inspected data, and `seed` is the seed of
+/// the drawn rows.
 pub fn page(place: &str, found: &[Inspection], seed: u64) -> Result<String> {
     let rows: Vec<browser::Row> =
         found.iter().flat_map(|set| set.drawn.iter().map(|row| shown(&set.name, row))).collect();
@@ -29,7 +30,7 @@ pub fn page(place: &str, found: &[Inspection], seed: u64) -> Result<String> {
     render("inspect.html", &[browser::SCRIPT], context! { title => place, tiles, sets, browser })
 }
 
-/// Returns what the template shows of a data set.
+/// Returns the values that the template shows for a data set.
 fn section(set: &Inspection) -> Value {
     let reason = |(why, n): (&Reason, &usize)| format!("{} {}", grouped(*n), why.name());
     let [width, height] = &set.image_sizes;
@@ -70,7 +71,7 @@ fn counts(set: &Inspection) -> String {
     parts.join(", ") + "."
 }
 
-/// A row for the browser: its last answer apart from what was asked.
+/// Converts a row for the browser. Its last answer is separated from the question.
 fn shown(set: &str, DrawnRow { row, pictures }: &DrawnRow) -> browser::Row {
     let answered = row.messages.last().filter(|message| message.role == "assistant");
     let asked = &row.messages[..row.messages.len() - usize::from(answered.is_some())];
@@ -87,7 +88,7 @@ fn shown(set: &str, DrawnRow { row, pictures }: &DrawnRow) -> browser::Row {
         if asked.len() == 1 { text } else { format!("{}: {text}", message.role) }
     };
     let asked: Vec<String> = asked.iter().map(said).collect();
-    // Those behind a broken one were not looked at.
+    // Images after a broken one were not decoded before.
     let others = row.images[pictures.len()..].iter().map(|image| browser::picture(&image.bytes(&row.place).ok()?));
     let pictures = pictures.iter().cloned().chain(others).flatten().collect();
     let mut facets = vec![("data set".to_owned(), set.to_owned()), ("source".to_owned(), row.data_source.clone())];

@@ -1,8 +1,8 @@
-//! `report.html`: one file without network that shows what a run did, for people.
+//! `report.html`: one file, readable without a network, that shows the results of a run.
 //!
-//! [`report`] builds a [`RecipeReport`] from run directories, [`page`] turns it into a page. The page holds its
-//! data as JSON; bars and text are in the markup, so they stand without scripts; `page.js` draws the curves and
-//! the browser of examples. [`browser`] shows rows of any kind.
+//! [`report`] builds a [`RecipeReport`] from run directories, and [`page`] converts it to a page. The page contains its
+//! data as JSON. Bars and text are part of the markup and need no scripts. `page.js` draws the curves and the browser
+//! of examples. [`browser`] shows rows of any kind.
 
 #![forbid(unsafe_code)]
 
@@ -29,104 +29,105 @@ pub use read::report;
 pub use referee::page as referee;
 pub use run::judges;
 
-/// Everything a page shows. Empty parts are left out of it.
+/// Contents of a page. Empty parts are left out.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct RecipeReport {
     /// Heading.
     pub title: String,
-    /// The result in one sentence.
+    /// Result in one sentence.
     pub headline: String,
-    /// What a reader must know to judge it: what the base is, what was filtered.
+    /// Notes needed to judge the result, such as what the base model is and what was filtered.
     pub remarks: Vec<String>,
-    /// Figures in large type: label and value.
+    /// Numbers in large type: label and value.
     pub tiles: Vec<(String, String)>,
-    /// Measured models, in the order of the recipe.
+    /// Evaluated models, in the order of the recipe.
     pub stages: Vec<Stage>,
     /// Paired differences.
     pub contrasts: Vec<Contrast>,
-    /// One column a run, when several are compared.
+    /// Table with one column per run, if several runs are compared.
     pub table: Option<Table>,
-    /// The tasks that a recipe's models are measured on beside its own: one column a model, and the published ones.
+    /// Table of the additional tasks on which a recipe's models are evaluated. It has one column per model, and the
+    /// published models.
     pub columns: Option<Table>,
-    /// Courses over the steps.
+    /// Charts over the steps.
     pub curves: Vec<Curve>,
     /// Questions with the answers before and after RL.
     pub examples: Vec<Example>,
-    /// An RL run's rollouts.
+    /// Rollouts of an RL run.
     pub rollouts: Option<browser::Browser>,
-    /// Settings and circumstances: label and value.
+    /// Settings and environment: label and value.
     pub facts: Vec<(String, String)>,
-    /// The resolved config, as it stands in its file.
+    /// Resolved config, as in its file.
     pub config: String,
 }
 
-/// A measured model.
+/// An evaluated model.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Stage {
     /// `base`, `sft`, `control` or `rl`.
     pub name: String,
-    /// What it is, in a few words.
+    /// Short description of the model.
     pub note: String,
     /// Greedy accuracy.
     pub acc: Option<Estimate>,
     /// Accuracy at temperature 1.
     pub acc_t1: Option<Estimate>,
-    /// Share of answers that keep the format.
+    /// Share of answers with a correct format.
     pub format: Option<f64>,
 }
 
-/// A paired difference of two models on the same questions.
+/// Paired difference of two models on the same questions.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Contrast {
-    /// `RL minus control`, say.
+    /// Name of the comparison, such as `RL minus control`.
     pub label: String,
     /// `greedy` or `temperature 1`.
     pub what: String,
-    /// The difference, as a share.
+    /// Difference, as a share.
     pub estimate: Estimate,
 }
 
-/// A table of texts; the first column names the row.
+/// A table of texts. The first column names the row.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Table {
     /// Column heads.
     pub head: Vec<String>,
-    /// Rows as long as the head.
+    /// Rows with as many cells as the head.
     pub rows: Vec<Vec<String>>,
 }
 
-/// Something that was measured at each step.
+/// A metric over the steps.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Curve {
-    /// What, with its unit.
+    /// Name of the metric, with its unit.
     pub title: String,
-    /// One sentence for those who do not see the drawing, or do not know what to look for.
+    /// One sentence for readers who cannot see the chart or do not know what to look for.
     pub caption: String,
-    /// The axis is logarithmic where all values are positive.
+    /// True if the axis is logarithmic when all values are positive.
     pub log: bool,
-    /// One line each.
+    /// Lines of the chart.
     pub series: Vec<Series>,
 }
 
 /// One line of a [`Curve`].
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Series {
-    /// Its name; `sft`, `control` and `rl` have their colours.
+    /// Name of the line. `sft`, `control` and `rl` have fixed colours.
     pub name: String,
     /// Steps, ascending, with their values.
     pub points: Vec<(f64, f64)>,
 }
 
-/// A question and what the models answered.
+/// A question with answers of the models.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Example {
-    /// The row's id.
+    /// Id of the row.
     pub id: String,
-    /// The question.
+    /// Text of the question.
     pub question: String,
-    /// The right answer.
+    /// Correct answer.
     pub target: String,
-    /// The picture as a `data:` address.
+    /// Image as a `data:` address.
     pub picture: Option<String>,
     /// Greedy answers before and after RL.
     pub greedy: Option<[Shown; 2]>,
@@ -134,17 +135,17 @@ pub struct Example {
     pub sampled: Option<[Shown; 2]>,
 }
 
-/// An answer as the browser shows it.
+/// An answer in the browser of examples.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Shown {
-    /// What stands between the think tags; the whole response when the format is broken.
+    /// Text between the think tags, or the whole response if the format is broken.
     pub think: String,
-    /// What was taken as the answer.
+    /// Extracted answer.
     pub answer: String,
-    /// The verdict.
+    /// True if the answer is correct.
     pub right: bool,
-    /// The format is kept.
+    /// True if the format is correct.
     pub format: bool,
-    /// Tokens.
+    /// Number of tokens.
     pub length: usize,
 }

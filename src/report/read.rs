@@ -1,4 +1,4 @@
-//! From run directories (FORMATS section 4) to a [`RecipeReport`].
+//! Builds a [`RecipeReport`] from run directories (FORMATS section 4).
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -15,21 +15,21 @@ use crate::eval::stats::{self, Estimate, Interval};
 use crate::files;
 use crate::train::metrics;
 
-/// The curves, a line each: the folder of the stage, the title, the metric by its possible names, `log` for a logarithmic
-/// axis, the caption. Those whose figures are 0 throughout are not drawn.
+/// Table of the charts with one line each: folder of the stage, title, possible names of the metric, `log` for a
+/// logarithmic axis, caption. A chart is left out if all its values are 0.
 const CURVES: &str = include_str!("curves.tsv");
 
 const PROBS_DIFF: &str = "training/rollout_probs_diff_max";
 
-/// Points a line keeps at most; longer runs are averaged in buckets.
+/// Maximum number of points per line. Longer runs are averaged in buckets.
 const MAX_POINTS: usize = 600;
 
-/// What one run directory shows: a recipe's, or that of a single `sft` or `rl` run.
+/// Builds the report of one run directory: a recipe, or a single `sft` or `rl` run.
 pub fn report(dir: &Path) -> Result<RecipeReport> {
     let name = dir.file_name().map_or_else(|| dir.display().to_string(), |n| n.to_string_lossy().into_owned());
     let summary = summary(dir)?;
     let mut report = RecipeReport { title: name.clone(), ..RecipeReport::default() };
-    // A recipe that is still running has no summary; its stages' folders show it.
+    // A recipe that is still running has no summary, but it has the folders of its stages.
     let recipe = summary.contains_key("stages") || dir.join("sft").is_dir();
     if !recipe && !dir.join("metrics.jsonl").exists() {
         return Err(Error::input(
@@ -39,7 +39,7 @@ pub fn report(dir: &Path) -> Result<RecipeReport> {
         ));
     }
     let rl = if recipe { dir.join("rl") } else { dir.to_owned() };
-    // Of a single run, every stage is that run.
+    // A single run is used as every stage.
     let mut steps = Steps::new();
     for stage in ["sft", "control", "rl"] {
         let of_stage = if recipe { dir.join(stage) } else { dir.to_owned() };
@@ -67,7 +67,7 @@ pub fn report(dir: &Path) -> Result<RecipeReport> {
     Ok(report)
 }
 
-/// The table of the tasks that the recipe's models were measured on beside its own.
+/// Returns the table of the additional tasks on which the recipe's models were evaluated.
 fn columns(dir: &Path) -> Result<Option<Table>> {
     let dirs = STAGES.map(|(stage, _)| dir.join("eval").join(stage).join("tasks"));
     let dirs: Vec<&Path> = dirs.iter().map(PathBuf::as_path).filter(|dir| evaluation::is_evaluation(dir)).collect();
@@ -84,7 +84,7 @@ fn summary(dir: &Path) -> Result<Map<String, Value>> {
 }
 
 type Pick = fn(&Sample) -> Option<f64>;
-/// The metrics of each step, by stage.
+/// Metrics of each step, by stage.
 type Steps = HashMap<&'static str, Vec<metrics::Metrics>>;
 type Measured = HashMap<&'static str, Vec<Sample>>;
 
@@ -135,7 +135,7 @@ fn contrasts(measured: &Measured) -> Vec<Contrast> {
     let mut out = Vec::new();
     for (other, label) in [("sft", "RL minus SFT"), ("control", "RL minus control")] {
         let (Some(rl), Some(other)) = (measured.get("rl"), measured.get(other)) else { continue };
-        // Paired means the same questions in the same order.
+        // A paired difference requires the same questions in the same order.
         if rl.iter().map(|s| &s.id).ne(other.iter().map(|s| &s.id)) {
             continue;
         }
@@ -150,7 +150,7 @@ fn contrasts(measured: &Measured) -> Vec<Contrast> {
     out
 }
 
-/// Both measures, from the run's own figures.
+/// Returns a sentence with both accuracies of the run.
 fn headline(report: &RecipeReport) -> String {
     let percent = |e: Estimate| format!("{:.1} %", e.mean * 100.0);
     let of = |name: &str| report.stages.iter().find(|stage| stage.name == name);
@@ -234,7 +234,7 @@ fn curves(steps: &Steps, recipe: bool) -> Vec<Curve> {
             && stage == "sft"
             && let (Some(control), Some(sft)) = (line("control"), series.first())
         {
-            // The control goes on where SFT ended.
+            // The line of the control run continues where SFT ended.
             let end = sft.points.last().map_or(0.0, |p| p.0);
             let shift = if control[0].0 > end { 0.0 } else { end };
             let points = control.into_iter().map(|(step, value)| (step + shift, value)).collect();
@@ -249,8 +249,8 @@ fn curves(steps: &Steps, recipe: bool) -> Vec<Curve> {
     out
 }
 
-/// What was measured beside the steps of a stage: accuracy by source, a curve each. A run alone has the same steps under
-/// the name of any stage.
+/// Returns the charts of the validations of a stage: accuracy by source. A single run has the same steps under every
+/// stage's name, so it is shown only once.
 fn validations(stage: &str, steps: &[metrics::Metrics], recipe: bool) -> Vec<Curve> {
     if !recipe && stage != "rl" {
         return Vec::new();
@@ -296,7 +296,7 @@ fn examples(dir: &Path, measured: &Measured) -> Result<Vec<Example>> {
     Ok(examples.collect())
 }
 
-/// The first picture of each row as a `data:` address, by the row's id.
+/// Returns the first image of each row as a `data:` address, by the row's id.
 fn pictures(path: &Path) -> Result<HashMap<String, String>> {
     let mut out = HashMap::new();
     if !path.exists() {

@@ -1,4 +1,5 @@
-//! The referee's page: how often frameworks and our rules agree, and every answer on which they do not.
+//! The page of the re-scorer: how often the verdicts of other frameworks equal those of our rules, and every answer
+//! with different verdicts.
 
 use minijinja::context;
 
@@ -8,7 +9,7 @@ use super::html::render;
 use crate::error::Result;
 use crate::eval::referee::{Agreement, Compared, HEADS, cells};
 
-/// The page of what was compared, under these rules.
+/// Returns the page of the comparison. `rules` describes the rules that were used.
 pub fn page(agreements: &[Agreement], compared: &[Compared], rules: &str) -> Result<String> {
     let differing: Vec<&Compared> = compared.iter().filter(|row| row.differs()).collect();
     let table = Table {

@@ -1,5 +1,5 @@
-//! The rollouts of an RL run to look through: by step and group, each with its picture, what was said, how it was scored
-//! and how probable each token was.
+//! The browser of an RL run's rollouts, by step and group. Each rollout has its image, its text, its scores and the
+//! log-prob of each token.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -12,14 +12,15 @@ use crate::reward;
 use crate::rollout::file::{self, RolloutRow};
 use crate::text::Tokenizer;
 
-/// Steps that are shown, the first and the last among them, and groups of each.
+/// Number of steps that are shown, including the first and the last, and number of groups per step.
 const STEPS: usize = 8;
 const GROUPS: usize = 8;
 
-/// Bytes of responses, and of pictures, that a page holds.
+/// Maximum number of bytes of responses in a page, and of images.
 const BYTES: usize = 4 << 20;
 
-/// The browser of the run in `dir`, none where it has written no rollouts, or an older version has.
+/// Returns the browser of the run in `dir`. Returns `None` if the run has written no rollouts, or if an older version
+/// wrote them.
 pub fn browser(dir: &Path, config: &RlConfig) -> Result<Option<Browser>> {
     let recorded = steps(dir)?;
     let chosen = spread(&recorded, STEPS);
@@ -76,7 +77,7 @@ pub fn browser(dir: &Path, config: &RlConfig) -> Result<Option<Browser>> {
     Ok(Some(Browser { title: "Rollouts".to_owned(), note, rows }))
 }
 
-/// Steps with rollouts, ascending.
+/// Returns the steps with rollouts, in ascending order.
 fn steps(dir: &Path) -> Result<Vec<u64>> {
     let folder = dir.join("rollouts");
     let entries = match std::fs::read_dir(&folder) {
@@ -89,7 +90,7 @@ fn steps(dir: &Path) -> Result<Vec<u64>> {
     Ok(steps)
 }
 
-/// At most `most` of `steps`, evenly, with the first and the last.
+/// Selects at most `most` of `steps`, evenly spaced, including the first and the last.
 fn spread(steps: &[u64], most: usize) -> Vec<u64> {
     if steps.len() <= most {
         return steps.to_vec();
@@ -97,7 +98,7 @@ fn spread(steps: &[u64], most: usize) -> Vec<u64> {
     (0..most).map(|i| steps[i * (steps.len() - 1) / (most - 1)]).collect()
 }
 
-/// The groups of a step, those first whose rewards differ most; as many as are shown.
+/// Returns the groups of a step that are shown, those with the largest range of rewards first.
 fn telling(rows: Vec<RolloutRow>) -> Vec<Vec<RolloutRow>> {
     let mut groups: Vec<Vec<RolloutRow>> = Vec::new();
     for row in rows {
@@ -115,16 +116,17 @@ fn telling(rows: Vec<RolloutRow>) -> Vec<Vec<RolloutRow>> {
     groups
 }
 
-/// A question as it stands in its file.
+/// A question as stored in its file.
 struct Asked {
     text: String,
     pictures: Vec<String>,
 }
 
-/// By id and right answer, as several files may have an id.
+/// Id and correct answer. Both are needed, because several files may contain the same id.
 type Named = (String, String);
 
-/// Those that are `wanted`; what cannot be read is left out, as a page is made of what there is.
+/// Reads the questions that are `wanted`. Questions that cannot be read are left out, because the page shows whatever
+/// exists.
 fn questions(config: &RlConfig, mut wanted: HashSet<Named>) -> HashMap<Named, Asked> {
     let mut found = HashMap::new();
     for entry in &config.train_files {
@@ -138,7 +140,7 @@ fn questions(config: &RlConfig, mut wanted: HashSet<Named>) -> HashMap<Named, As
                 let text = parts.filter_map(|part| part.text()).collect();
                 found.insert(name, Asked { pictures: pictures.collect(), text });
             }
-            // All are found: there is nothing left to read.
+            // Stops the reader once all questions are found.
             if wanted.is_empty() { Err(Error::Stopped) } else { Ok(()) }
         });
     }
@@ -168,7 +170,7 @@ fn answer(row: &RolloutRow, question: &str, config: &RlConfig, tokenizer: Option
     }
 }
 
-/// The text of each token, with its log-prob in tenths: a page needs no more.
+/// Returns the text of each token with its log-prob, rounded to one decimal place to keep the page small.
 fn shades(row: &RolloutRow, tokenizer: &Tokenizer) -> Vec<(String, f32)> {
     let mut stream = tokenizer.decode_stream(false);
     let pairs = row.token_ids.iter().zip(&row.log_probs);

@@ -1,4 +1,4 @@
-//! What the page of any run says of it first: what was trained, on what, where, how far it came.
+//! Facts at the top of the page of any run: the model, the data, the device and the progress.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use crate::files;
 use crate::reward::judge;
 use crate::train::metrics::{self, Metrics};
 
-/// The models a recipe measures, in the order shown, with what each is.
+/// Models that a recipe evaluates, in the order in which they are shown, with a short description of each.
 pub const STAGES: [(&str, &str); 4] = [
     ("base", "where it starts"),
     ("sft", "imitates the teacher's kept answers"),
@@ -19,36 +19,36 @@ pub const STAGES: [(&str, &str); 4] = [
 
 type Facts = Vec<(String, String)>;
 
-/// The config of the recipe in `dir`.
+/// Loads the config of the recipe in `dir`.
 pub fn resolved(dir: &Path) -> Option<RecipeConfig> {
     config::load(Some(&dir.join("config.yaml")), &[], &|_| None).ok()
 }
 
-/// Whether these are the figures of an RL run.
+/// True if these are the metrics of an RL run.
 pub fn is_rl(steps: &[Metrics]) -> bool {
     steps.iter().any(|step| step.contains_key("critic/score/mean"))
 }
 
-/// The config of the RL run in `dir`, none of another run.
+/// Loads the config of the RL run in `dir`. Returns `None` for other runs.
 pub fn rl_config(dir: &Path) -> Option<RlConfig> {
     config::load(Some(&dir.join("config.yaml")), &[], &|_| None).ok()
 }
 
-/// How far a run of `omr sft` or `omr rl` came, in its own figures.
+/// Describes the progress of an `omr sft` or `omr rl` run by its own metrics.
 pub fn headline(steps: &[Metrics]) -> String {
     course(steps).map_or("No step is done yet.".to_owned(), |(what, first, last)| {
         format!("{what} {first:.4} in the first of {} steps, {last:.4} in the last.", steps.len())
     })
 }
 
-/// What a run of `omr sft` or `omr rl` is about, in its first step and its last.
+/// Returns the main metric of an `omr sft` or `omr rl` run: its name, and its values in the first and the last step.
 pub fn course(steps: &[Metrics]) -> Option<(String, f64, f64)> {
     let (name, what) = if is_rl(steps) { ("critic/score/mean", "Mean reward") } else { ("loss", "Loss") };
     let of = |step: Option<&Metrics>| step?.get(name)?.as_f64();
     of(steps.first()).zip(of(steps.last())).map(|(first, last)| (what.to_owned(), first, last))
 }
 
-/// Settings and circumstances of a run of `omr sft` or `omr rl`.
+/// Returns settings and environment of an `omr sft` or `omr rl` run.
 pub fn facts(dir: &Path, summary: &Map<String, Value>, steps: &[Metrics]) -> Facts {
     let (rl, file) = (rl_config(dir), dir.join("config.yaml"));
     let sft: Option<SftConfig> = config::load(Some(&file), &[], &|_| None).ok();
@@ -86,13 +86,13 @@ pub fn facts(dir: &Path, summary: &Map<String, Value>, steps: &[Metrics]) -> Fac
     out
 }
 
-/// The first line of a run's config: the version that wrote it, and where it ran.
+/// Returns the first line of a run's config: the version that wrote it, and the device.
 fn program(dir: &Path) -> Option<String> {
     let text = files::read_to_string(dir.join("config.yaml")).ok()?;
     Some(text.lines().next()?.strip_prefix("# ")?.to_owned())
 }
 
-/// The model in `dir` and its size.
+/// Describes the model in `dir` and its size.
 fn model(dir: &Path) -> String {
     let size = parameters(dir).map_or(String::new(), |n| match n {
         n if n < 10_000_000 => format!(", {:.2} million parameters", n as f64 / 1e6),
@@ -101,7 +101,7 @@ fn model(dir: &Path) -> String {
     format!("{}{size}", dir.display())
 }
 
-/// Parameters of the model in `dir`, from the headers of its files.
+/// Returns the number of parameters of the model in `dir`, from the headers of its files.
 fn parameters(dir: &Path) -> Option<u64> {
     let mut count = 0;
     for entry in std::fs::read_dir(dir).ok()? {
@@ -128,7 +128,7 @@ fn header(path: &Path) -> Option<Map<String, Value>> {
     serde_json::from_slice(&text).ok()
 }
 
-/// The names of what was measured beside the steps, sorted.
+/// Returns the names of the validation metrics, sorted.
 pub fn measured_beside(steps: &[Metrics]) -> Vec<&String> {
     let mut names: Vec<&String> = steps.iter().flat_map(|step| step.keys()).collect();
     names.retain(|name| name.starts_with("val-core/") && !name.ends_with("/std"));
@@ -137,7 +137,7 @@ pub fn measured_beside(steps: &[Metrics]) -> Vec<&String> {
     names
 }
 
-/// The best and the last of each figure of validation.
+/// Describes the best and the last value of each validation metric.
 fn validation(steps: &[Metrics]) -> Facts {
     let of = |name: &String| {
         let all = steps.iter().filter_map(|step| Some((step.get("step")?.as_u64()?, step.get(name)?.as_f64()?)));
@@ -150,7 +150,7 @@ fn validation(steps: &[Metrics]) -> Facts {
     measured_beside(steps).into_iter().filter_map(of).collect()
 }
 
-/// Settings and circumstances of a recipe.
+/// Returns settings and environment of a recipe.
 pub fn facts_of_recipe(dir: &Path, summary: &Map<String, Value>) -> Vec<(String, String)> {
     let mut out = Vec::new();
     out.extend(program(dir).map(|program| ("Program".to_owned(), program)));
@@ -201,7 +201,7 @@ pub fn facts_of_recipe(dir: &Path, summary: &Map<String, Value>) -> Vec<(String,
     out
 }
 
-/// The judges a run has asked, with what they said: stage by stage, as the summaries have it.
+/// Returns the judges that a run has used with their counts, per stage, from the summaries.
 pub fn judges(dir: &Path) -> Vec<(String, judge::Summary)> {
     let mut stages: Vec<(String, PathBuf)> = vec![("run".to_owned(), dir.to_owned())];
     stages.extend(["data", "rl"].map(|stage| (stage.to_owned(), dir.join(stage))));
@@ -217,12 +217,12 @@ pub fn judges(dir: &Path) -> Vec<(String, judge::Summary)> {
     stages.into_iter().filter_map(|(stage, dir)| Some((stage, said(&dir)?))).collect()
 }
 
-/// A rate as it was typed: what a product of rates ends in after six digits is rounding.
+/// Rounds a rate to six digits, because a product of rates has rounding errors after them.
 fn rate(rate: f64) -> f64 {
     format!("{rate:.5e}").parse().unwrap_or(rate)
 }
 
-/// A time as people say it.
+/// Formats a duration.
 pub fn time(seconds: f64) -> String {
     if seconds < 90.0 {
         format!("{seconds:.0} s")

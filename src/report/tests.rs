@@ -26,7 +26,7 @@ fn answer(text: &str, right: bool) -> Answer {
     }
 }
 
-/// A finished recipe's directory with made-up figures.
+/// Writes the directory of a finished recipe with invented results.
 fn run(dir: &Path) {
     let rate = [("base", 0), ("sft", 5), ("control", 6), ("rl", 8)];
     let mut stages = serde_json::Map::new();
@@ -118,7 +118,7 @@ fn several_runs_become_one_comparison() {
     assert!(report.curves.iter().all(|c| c.series.len() == 2));
     assert!(report.facts.contains(&("Device".to_owned(), "cpu".to_owned())), "what they have in common");
     assert!(page(&report).unwrap().contains("<table>"));
-    // Runs of one stage, of which one came further.
+    // Compares two runs that have a single stage each.
     let dirs = [a.path().join("rl"), a.path().join("sft")];
     let table = comparison(&[&dirs[0], &dirs[1]]).unwrap().table.unwrap();
     let row = |label: &str| table.rows.iter().find(|row| row[0] == label).unwrap()[1..].to_vec();
@@ -135,7 +135,7 @@ fn a_folder_that_is_no_run_is_refused() {
     assert_eq!(report(dir.path()).unwrap_err().exit_code(), 2);
 }
 
-/// An RL run of one step: a group of two, of which one said what closes a script.
+/// An RL run of one step has a group of two rollouts. One of them contains text that closes a script element.
 #[test]
 fn rollouts_are_shown_and_stay_text() {
     let dir = tempfile::tempdir().unwrap();

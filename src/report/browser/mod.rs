@@ -1,9 +1,9 @@
-//! The row browser: questions with their pictures, what was answered, and what a scorer said of it and why. Data sets,
-//! evaluation and RL fill the same [`Browser`], which `parts.html` shows; pages with one have `browser.css` in their style and
-//! [`SCRIPT`] at their end.
+//! The row browser: questions with their images, the answers, and the verdicts of a scorer with their reasons. Data
+//! sets, evaluation and RL fill the same [`Browser`], which `parts.html` shows. A page with a browser includes
+//! `browser.css` in its style and [`SCRIPT`] at its end.
 //!
-//! A reader filters by verdict, by any facet and by words. Rows stand in the page as they are given: who fills a browser
-//! chooses how many.
+//! A reader can filter rows by verdict, by any facet and by words. A page contains all rows of its browser, so the code
+//! that fills the browser limits their number.
 
 use std::io::Cursor;
 
@@ -15,25 +15,25 @@ use serde::{Serialize, Serializer};
 use crate::image::{Limits, Rgb, decode};
 use crate::page::data;
 
-/// Belongs at the page's end, once for all browsers on it.
+/// Script of the browser. A page includes it once, at its end, for all its browsers.
 pub const SCRIPT: &str = include_str!("browser.js");
 
-/// A picture's longer side is at most this many pixels in a page.
+/// Maximum length of an image's longer side in a page, in pixels.
 const LARGEST_SIDE: u32 = 640;
-/// Encoded pictures of up to this many bytes stand in a page as they are.
+/// Maximum size in bytes of encoded images that a page contains unchanged.
 const SMALL: usize = 48 << 10;
-/// The same of a [`thumbnail`].
+/// The same two limits for a [`thumbnail`].
 pub const THUMBNAIL_SIDE: u32 = 400;
 const SMALL_THUMBNAIL: usize = 12 << 10;
 
-/// Rows to look through.
+/// Rows to browse.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Browser {
     /// Heading.
     pub title: String,
-    /// What the rows are: which of how many.
+    /// Description of the selection, such as the number of rows of all rows.
     pub note: String,
-    /// The rows, in the order shown. Templates get them as the JSON that the script reads.
+    /// Rows in the order in which they are shown. Templates receive them as the JSON that the script reads.
     #[serde(serialize_with = "as_json")]
     pub rows: Vec<Row>,
 }
@@ -41,44 +41,44 @@ pub struct Browser {
 /// A question. Empty parts are not shown.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Row {
-    /// Its id, and where it stands: file and row, task and index, or step.
+    /// Id of the row, and its position: file and row, task and index, or step.
     pub id: String,
-    /// The question's text.
+    /// Text of the question.
     pub question: String,
-    /// Its pictures as `data:` addresses, in their order; [`picture`] makes them.
+    /// Images as `data:` addresses, in order, made by [`picture`].
     pub pictures: Vec<String>,
-    /// The right answer.
+    /// Correct answer.
     pub gold: Option<String>,
-    /// Answers that were given.
+    /// Answers to the question.
     pub answers: Vec<Answer>,
-    /// Names with values by which rows are filtered: `("data set", "mmk12")`, `("answer", "a number")`.
+    /// Names and values by which rows can be filtered: `("data set", "mmk12")`, `("answer", "a number")`.
     pub facets: Vec<(String, String)>,
-    /// Whatever else is worth seeing: label and value.
+    /// Other information: label and value.
     pub facts: Vec<(String, String)>,
 }
 
 /// An answer.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Answer {
-    /// Whose, or which: `greedy`, `rollout 3`, a model.
+    /// Name of the answer: `greedy`, `rollout 3`, or a model.
     pub name: String,
-    /// What stands between the think tags.
+    /// Text between the think tags.
     pub thinking: String,
-    /// What was taken as the answer, or all that was said where nothing was.
+    /// Extracted answer, or the whole text if nothing could be extracted.
     pub answer: String,
-    /// What the scorer said; none where nothing was scored.
+    /// Verdict of the scorer. `None` if the answer was not scored.
     pub verdict: Option<Verdict>,
-    /// Why it said so.
+    /// Reason of the verdict.
     pub why: String,
-    /// Its length in tokens.
+    /// Number of tokens.
     pub tokens: Option<usize>,
-    /// Its tokens with their log-probs, where they are known.
+    /// Tokens with their log-probs, if known.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub shades: Vec<(String, f32)>,
 }
 
 impl Answer {
-    /// Of a whole response: its thinking apart from what follows.
+    /// Splits a response into its thinking part and the rest.
     pub fn of(name: impl Into<String>, response: &str) -> Answer {
         let parts = response.split_once("<think>").and_then(|(_, rest)| rest.split_once("</think>"));
         let (thinking, answer) = parts.unwrap_or(("", response));
@@ -87,15 +87,15 @@ impl Answer {
     }
 }
 
-/// What a scorer says of an answer.
+/// Verdict of a scorer on an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
-    /// It equals the right answer.
+    /// The answer equals the correct one.
     Right,
-    /// It does not.
+    /// The answer differs from the correct one.
     Wrong,
-    /// A judge gave no word.
+    /// The judge gave no ruling.
     Unjudged,
 }
 
@@ -103,18 +103,18 @@ fn as_json<S: Serializer>(rows: &[Row], serializer: S) -> Result<S::Ok, S::Error
     serializer.serialize_str(&data(&rows).map_err(S::Error::custom)?)
 }
 
-/// An encoded picture as a `data:` address: as it is where it is small, else scaled down, as a JPEG. None where it cannot
-/// be read.
+/// Returns an encoded image as a `data:` address. Small images are unchanged, others are scaled down to a JPEG. Returns
+/// `None` if the image cannot be decoded.
 pub fn picture(bytes: &[u8]) -> Option<String> {
     address(bytes, LARGEST_SIDE, SMALL)
 }
 
-/// As [`picture`], smaller: for pages of many rows.
+/// Returns a smaller version of [`picture`], for pages with many rows.
 pub fn thumbnail(bytes: &[u8]) -> Option<String> {
     address(bytes, THUMBNAIL_SIDE, SMALL_THUMBNAIL)
 }
 
-/// As [`picture`], of a picture that was decoded.
+/// Returns the same as [`picture`] for an image that is already decoded.
 pub fn picture_of(bytes: &[u8], decoded: Rgb) -> Option<String> {
     unchanged(bytes, SMALL).or_else(|| scaled(decoded, LARGEST_SIDE))
 }
@@ -127,15 +127,16 @@ fn url(kind: &str, bytes: &[u8]) -> String {
     format!("data:image/{kind};base64,{}", STANDARD.encode(bytes))
 }
 
-/// The picture as it is, where browsers show it and it has at most `small` bytes.
+/// Returns the image unchanged if browsers can show it and it has at most `small` bytes.
 pub(super) fn unchanged(bytes: &[u8], small: usize) -> Option<String> {
     shown_by_browsers(bytes).filter(|_| bytes.len() <= small).map(|kind| url(kind, bytes))
 }
 
-/// The picture as a JPEG, its longer side at most `largest` pixels.
+/// Returns the image as a JPEG whose longer side has at most `largest` pixels.
 fn scaled(Rgb { width, height, data }: Rgb, largest: u32) -> Option<String> {
     let mut whole = ::image::RgbImage::from_raw(width, height, data)?;
-    // Of a very large picture every pixel would cost seconds: four for each that is shown will do.
+    // Using every pixel of a very large image would take seconds, so only about four are used per side of a shown
+    // pixel.
     let step = width.max(height) / (4 * largest);
     if step > 1 {
         let [columns, rows] = [width.div_ceil(step), height.div_ceil(step)];
@@ -149,7 +150,7 @@ fn scaled(Rgb { width, height, data }: Rgb, largest: u32) -> Option<String> {
     Some(url("jpeg", jpeg.get_ref()))
 }
 
-/// The kind of a picture that browsers show, by its first bytes.
+/// Returns the image format, recognised by the first bytes, if browsers can show it.
 fn shown_by_browsers(bytes: &[u8]) -> Option<&'static str> {
     match bytes {
         [0x89, b'P', b'N', b'G', ..] => Some("png"),
@@ -176,7 +177,7 @@ mod tests {
     fn small_pictures_stay_large_ones_shrink_and_broken_ones_are_none() {
         let small = png(8, |_, _| 7);
         assert_eq!(picture(&small).unwrap(), format!("data:image/png;base64,{}", STANDARD.encode(&small)));
-        // Noise does not compress: more bytes than a page takes as they are.
+        // Noise cannot be compressed, so this image exceeds the size of unchanged images.
         let large = png(1000, |x, y| (x.wrapping_mul(2654435761) ^ y.wrapping_mul(40503) ^ (x * y)) as u8);
         assert!(large.len() > SMALL);
         let address = picture(&large).unwrap();
@@ -200,7 +201,7 @@ mod tests {
         let browser = Browser { title: evil.into(), note: evil.into(), rows: vec![row] };
         let report = RecipeReport { rollouts: Some(browser), ..RecipeReport::default() };
         let html = page(&report).unwrap();
-        // The scripts of the page itself, the data of its curves, and the rows.
+        // Two scripts of the page, the data of its curves, and the rows.
         assert!(!html.contains("<img") && html.matches("</script>").count() == 4, "{html}");
     }
 

@@ -1,5 +1,5 @@
-//! Questions with their answers and verdicts: those of a run, the wrong ones first, or those of several, the flipped ones
-//! first; with their pictures, as many as a page holds.
+//! Questions with their answers, verdicts and images. For one run, wrong answers come first. For several runs,
+//! questions whose result changed come first. The images are limited to what a page may contain.
 
 use super::pictures::Pictures;
 use super::read::{Run, SHOWN, right, shown};
@@ -7,7 +7,7 @@ use crate::eval::samples::{self, Sample};
 use crate::report::browser::{Answer, Browser, Row, THUMBNAIL_SIDE, Verdict};
 use crate::reward::judge::Ruling;
 
-/// Bytes of pictures a page holds, as they stand in it.
+/// Maximum number of bytes of images in a page, in their encoded form.
 const BYTES: usize = 8 << 20;
 
 fn answer(name: &str, answer: &samples::Answer) -> Answer {
@@ -21,17 +21,18 @@ fn answer(name: &str, answer: &samples::Answer) -> Answer {
     Answer {
         answer: taken,
         verdict: Some(verdict),
-        // The published scorer's word for a no.
+        // The published scorer uses the word "none" for a rejected answer.
         why: if answer.why == "none" { "no rule says yes".to_owned() } else { answer.why.clone() },
         tokens: Some(answer.response_length).filter(|tokens| *tokens > 0),
         ..whole
     }
 }
 
-/// A question with its answers.
+/// A question with its answers and facets.
 type Answered<'a> = (&'a Sample, Vec<Answer>, Vec<(String, String)>);
 
-/// The browser of the first of `questions`, which are `all`; `what` says which come first. None where there is none.
+/// Makes the browser of `questions`, the first of `all` questions. `what` describes which ones come first. Returns
+/// `None` if there are no questions.
 fn browse(title: &str, what: &str, all: usize, questions: Vec<Answered>, pictures: &Pictures) -> Option<Browser> {
     if all == 0 {
         return None;
@@ -72,7 +73,7 @@ fn browse(title: &str, what: &str, all: usize, questions: Vec<Answered>, picture
     Some(Browser { title: title.to_owned(), note, rows })
 }
 
-/// The questions of a run with all their answers.
+/// Returns the questions of a run with all their answers.
 pub fn of(run: &Run, pictures: &Pictures) -> Option<Browser> {
     let samples = run.tasks.iter().flat_map(|task| &task.samples);
     let questions = shown(samples.clone()).into_iter().map(|sample| {
@@ -83,7 +84,7 @@ pub fn of(run: &Run, pictures: &Pictures) -> Option<Browser> {
     browse("The answers", "those without a right answer first", samples.count(), questions.collect(), pictures)
 }
 
-/// The questions of several runs with the first answer of each.
+/// Returns the questions of several runs with the first answer of each run.
 pub fn of_several(runs: &[Run], pictures: &Pictures) -> Option<Browser> {
     let mut all: Vec<(u8, &str, Vec<&Sample>)> = Vec::new();
     for task in &runs[0].tasks {

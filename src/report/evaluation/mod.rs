@@ -1,5 +1,6 @@
-//! The page of one evaluation, or of several side by side: the table with the published rows, bars with intervals, accuracy
-//! by subject, by length and against tokens, and of several runs the questions that flipped.
+//! The page of one evaluation, or of several for comparison. It contains the table with published scores, bars with
+//! intervals, accuracy by subject, by length and against tokens, and for several runs the questions whose result
+//! changed.
 
 mod answers;
 mod parts;
@@ -19,7 +20,7 @@ use super::{Contrast, Table, browser};
 use crate::error::Result;
 use crate::eval::stats;
 
-/// The page of the evaluations in `dirs`. Errors name the file.
+/// Returns the page of the evaluations in `dirs`. Errors name the file.
 pub fn page(dirs: &[&Path]) -> Result<String> {
     let runs = Run::read_all(dirs)?;
     let tasks = tasks(&runs);
@@ -50,13 +51,13 @@ pub fn page(dirs: &[&Path]) -> Result<String> {
     render("evaluation.html", &[browser::SCRIPT], page)
 }
 
-/// The table of the evaluations in `dirs`, with the published rows. Errors name the file.
+/// Returns the table of the evaluations in `dirs`, with the published scores. Errors name the file.
 pub fn table(dirs: &[&Path]) -> Result<Table> {
     let runs = Run::read_all(dirs)?;
     Ok(scores(&runs, &tasks(&runs)))
 }
 
-/// The tasks that any of `runs` measured.
+/// Returns the tasks that any of `runs` evaluated.
 fn tasks(runs: &[Run]) -> Vec<&str> {
     let mut tasks: Vec<&str> = Vec::new();
     for task in runs.iter().flat_map(|run| &run.tasks) {
@@ -67,14 +68,15 @@ fn tasks(runs: &[Run]) -> Vec<&str> {
     tasks
 }
 
-/// Returns a line for people that says how a run was measured.
+/// Describes in a line for the user how a run was evaluated.
 fn remark(run: &Run) -> String {
     let judge = run.judge.as_ref().map_or("judge off: rules alone decide".to_owned(), |judge| judge.line());
     let model = run.model.as_deref().map(|model| format!(", model {model}")).unwrap_or_default();
     format!("{}: {} rules{model}; {judge}", run.name, run.mode)
 }
 
-/// A task a row: the runs, by the rules alone and with the judge, and beside them the published models.
+/// Returns the table of scores: one row per task, with the runs (by the rules alone and with the judge) and the
+/// published models as columns.
 fn scores(runs: &[Run], tasks: &[&str]) -> Table {
     let of_task = |task: &&str| vec![(*task).to_owned()];
     let mut table = Table { head: vec!["percent".to_owned()], rows: tasks.iter().map(of_task).collect() };
@@ -111,19 +113,19 @@ fn scores(runs: &[Run], tasks: &[&str]) -> Table {
     table
 }
 
-/// Returns the measurements of each task with the numbers of their runs.
+/// Returns the results of each task with the indices of their runs.
 fn bars<'a>(runs: &'a [Run], tasks: &[&str]) -> Vec<Vec<(usize, &'a Measured)>> {
     let of_task = |task: &&str| runs.iter().enumerate().filter_map(|(i, run)| Some((i, run.task(task)?))).collect();
     tasks.iter().map(of_task).collect()
 }
 
-/// How much is right of the questions that both runs measured: one number each, in one order.
+/// Returns the scores of the questions that both runs evaluated, in the same order.
 fn paired(a: &Measured, b: &Measured) -> (Vec<f64>, Vec<f64>) {
     let of_b = b.by_index();
     a.samples.iter().filter_map(|x| Some((acc(x)?, acc(of_b.get(&x.index)?)?))).unzip()
 }
 
-/// Returns the paired difference of `b` minus `a` for each task that both measured.
+/// Returns the paired difference of `b` minus `a` for each task that both evaluated.
 fn differences(a: &Run, b: &Run, tasks: &[&str]) -> Vec<Contrast> {
     let mut found = Vec::new();
     for task in tasks {

@@ -1,4 +1,4 @@
-//! Accuracy taken apart: by subject, by length, against tokens.
+//! Accuracy by subject, by length of the answer, and against the number of tokens.
 
 use std::collections::BTreeSet;
 
@@ -8,12 +8,12 @@ use super::read::{Run, acc};
 use crate::eval::samples::{Answer, Sample};
 use crate::report::Table;
 
-/// A share in percent.
+/// Formats a share as a percentage.
 pub(super) fn percent(share: f64) -> String {
     format!("{:.1}", 100.0 * share)
 }
 
-/// A share with its number of questions: `71.4 (35)`.
+/// Formats a share with its number of questions: `71.4 (35)`.
 fn cell(values: &[f64]) -> String {
     if values.is_empty() {
         return "-".to_owned();
@@ -21,7 +21,7 @@ fn cell(values: &[f64]) -> String {
     format!("{} ({})", percent(values.iter().sum::<f64>() / values.len() as f64), values.len())
 }
 
-/// Accuracy by what the questions are about, where the rows say.
+/// Returns the accuracy by subject, if the rows contain subjects.
 pub fn by_subject(runs: &[Run]) -> Option<Table> {
     let of = |run: &Run| -> Vec<(String, f64)> {
         let samples = run.tasks.iter().flat_map(|task| &task.samples);
@@ -41,7 +41,7 @@ pub fn by_subject(runs: &[Run]) -> Option<Table> {
     Some(table).filter(|table| !table.rows.is_empty())
 }
 
-/// Tokens of an answer; characters where it was recorded without them.
+/// Returns the length of an answer in tokens, or in characters if it was recorded without tokens.
 fn length(answer: &Answer) -> usize {
     match answer.response_length {
         0 => answer.response.chars().count(),
@@ -49,7 +49,7 @@ fn length(answer: &Answer) -> usize {
     }
 }
 
-/// Accuracy of the shortest quarter of a run's answers, and of the longer ones.
+/// Returns the accuracy of each quarter of a run's answers, ordered by length.
 pub fn by_length(runs: &[Run], tasks: &[&str]) -> Table {
     let mut table = Table { head: vec!["percent (answers)".to_owned()], rows: Vec::new() };
     table.head.extend(["shortest quarter", "second", "third", "longest"].map(str::to_owned));
@@ -71,21 +71,21 @@ pub fn by_length(runs: &[Run], tasks: &[&str]) -> Table {
     table
 }
 
-/// Ends of the plane that points stand in: left and right, bottom and top.
+/// Edges of the plotting area: left and right, bottom and top.
 const ACROSS: [f64; 2] = [46.0, 690.0];
 const UP: [f64; 2] = [286.0, 14.0];
 
-/// A drawing of accuracy over tokens.
+/// A chart of accuracy against tokens.
 #[derive(Serialize)]
 pub struct AgainstTokens {
-    /// Tokens on the axis, with their places.
+    /// Axis labels: positions and numbers of tokens.
     ticks: [(f64, String); 3],
     points: Vec<Point>,
-    /// The tasks that have a point, with their numbers.
+    /// Names of the tasks that have a point, with their numbers.
     tasks: Vec<String>,
 }
 
-/// A run's task: it has the colour of the run and the number of the task.
+/// A point for a task of a run. Its colour stands for the run, and its number for the task.
 #[derive(Serialize)]
 struct Point {
     run: usize,
@@ -95,14 +95,16 @@ struct Point {
     said: String,
 }
 
-/// Ends of an axis around `values`: multiples of a power of ten (at least of 2), the lower one near the least value.
+/// Returns the ends of an axis around `values`. They are multiples of a step, which is a power of ten but at least 2.
+/// The lower end is close to the smallest value.
 fn around(values: impl Iterator<Item = f64> + Clone) -> [f64; 2] {
     let (least, most) = (values.clone().fold(f64::INFINITY, f64::min), values.fold(0.0, f64::max));
     let step = 10f64.powf(((most - least).max(most / 10.0) / 2.0).log10().floor()).max(2.0);
     [((least - step / 2.0) / step).floor().max(0.0) * step, (most / step).ceil() * step]
 }
 
-/// Accuracy of each run's tasks over the tokens of a mean answer; none where no answer's tokens are known.
+/// Returns the chart of each run's accuracy per task against the mean number of tokens of its answers. Returns `None`
+/// if no numbers of tokens are known.
 pub fn against_tokens(runs: &[Run], tasks: &[&str]) -> Option<AgainstTokens> {
     let measured = |i: usize, number: usize| {
         let task = runs[i].task(tasks[number])?;
@@ -133,7 +135,7 @@ mod tests {
     use super::super::read::Measured;
     use super::*;
 
-    /// A task with a question for each subject, tokens and verdict.
+    /// Makes a task with one question per entry: subject, tokens and score.
     fn task(name: &str, questions: &[(&str, usize, f64)]) -> Measured {
         let sample = |(subject, response_length, acc_score): &(&str, usize, f64)| Sample {
             task: name.to_owned(),
@@ -173,7 +175,7 @@ mod tests {
         let runs = [run("a", tasks), run("recorded", vec![task("short", &[("", 0, 1.0)])])];
         let found = against_tokens(&runs, &["other", "short", "long"]).unwrap();
         let [short, long] = &found.points[..] else { panic!("answers recorded without tokens have no place") };
-        // 46 to 690 across are 0 to 400 tokens, 286 to 14 up are 0 to 100 percent.
+        // Positions 46 to 690 stand for 0 to 400 tokens, and 286 to 14 for 0 to 100 percent.
         assert!(short.said.ends_with("short: 50.0 % at 100 tokens") && [short.x, short.y] == [207.0, 150.0]);
         assert!(long.said.ends_with("long: 100.0 % at 400 tokens") && [long.x, long.y] == [690.0, 14.0]);
         assert_eq!(found.tasks, ["2: short", "3: long"]);

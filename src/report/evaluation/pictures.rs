@@ -1,5 +1,5 @@
-//! The pictures of the questions a page shows, small: taken from the rows once, when an evaluation ends, and kept beside
-//! its samples, so that a page needs no other file.
+//! Small versions of the images of the questions that a page shows. They are read from the rows once, when an
+//! evaluation ends, and stored next to its samples, so that the page needs no other file.
 
 use std::collections::{HashMap, HashSet};
 use std::io::Write;
@@ -16,10 +16,10 @@ use crate::files;
 use crate::report::browser::thumbnail;
 use crate::task::TaskRows;
 
-/// Within a run directory.
+/// File in the run directory.
 const FILE: &str = "pictures.jsonl";
 
-/// A question's pictures.
+/// Images of a question.
 #[derive(Serialize, Deserialize)]
 struct Line {
     task: String,
@@ -27,11 +27,11 @@ struct Line {
     pictures: Vec<String>,
 }
 
-/// Pictures as `data:` addresses, by task and question.
+/// Images as `data:` addresses, by task and question.
 pub type Pictures = HashMap<(String, u64), Vec<String>>;
 
-/// Writes the pictures of the questions that the page of the evaluation in `dir` shows, whole; the rows of its tasks are
-/// read once more. Pictures that cannot be read are left out.
+/// Writes the images of the questions that the page of the evaluation in `dir` shows, atomically. The rows of its tasks
+/// are read again. Images that cannot be decoded are left out.
 pub fn keep(dir: &Path, tasks: &[TaskRows]) -> Result<()> {
     let samples = samples::read(&dir.join("samples.jsonl"))?;
     let shown = shown(samples.iter());
@@ -60,7 +60,7 @@ pub fn keep(dir: &Path, tasks: &[TaskRows]) -> Result<()> {
     })
 }
 
-/// What the evaluations in `dirs` kept.
+/// Reads the images that the evaluations in `dirs` have stored.
 pub fn read(dirs: &[&Path]) -> Result<Pictures> {
     let mut pictures = Pictures::new();
     for path in dirs.iter().map(|dir| dir.join(FILE)).filter(|path| path.exists()) {

@@ -1,4 +1,4 @@
-//! What the run directories of evaluations hold, as the page shows it.
+//! Reads the run directories of evaluations for the page.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -13,49 +13,49 @@ use crate::files;
 use crate::report::comparison::names;
 use crate::reward::judge;
 
-/// The metric of a task that names none as the one published.
+/// Metric of a task that has no published metric.
 const PLAIN: &str = "acc_score";
 
-/// Questions a page holds; the file of samples has the others.
+/// Maximum number of questions in a page. The file of samples contains all of them.
 pub const SHOWN: usize = 400;
 
 /// A finished evaluation.
 pub struct Run {
-    /// What tells its folder from those of the others.
+    /// Short name that distinguishes its folder from the others.
     pub name: String,
-    /// The model directory, where that is known.
+    /// Model directory, if known.
     pub model: Option<String>,
     /// `strict` or `compat`.
     pub mode: String,
-    /// The judge, where one was asked.
+    /// Summary of the judge, if one was used.
     pub judge: Option<judge::Summary>,
-    /// Its tasks, in their order.
+    /// Tasks, in order.
     pub tasks: Vec<Measured>,
 }
 
-/// A task as a run measured it.
+/// Results of a task in a run.
 #[derive(Serialize)]
 pub struct Measured {
-    /// Its name.
+    /// Name of the task.
     pub task: String,
-    /// Questions.
+    /// Number of questions.
     pub n: usize,
-    /// The metric that is shown.
+    /// Metric that is shown.
     pub metric: String,
-    /// Its value and interval, as shares.
+    /// Value of the metric, as a share.
     pub value: Option<f64>,
-    /// Its 95 % interval, where it is a mean.
+    /// 95 % interval of the metric, if it is a mean.
     pub ci95: Option<Interval>,
-    /// The same as if no judge had been asked.
+    /// Value of the metric by the rules alone, without the judge.
     pub rules: Option<f64>,
-    /// What others publish, with the models' names.
+    /// Published scores, with the names of the models.
     pub published: Vec<(String, f64)>,
-    /// The questions with their answers.
+    /// Questions with their answers.
     #[serde(skip)]
     pub samples: Vec<Sample>,
 }
 
-/// A share: a number, or the text of a percentage.
+/// Parses a share given as a number or as the text of a percentage.
 fn share(value: &Value) -> Option<f64> {
     match value {
         Value::String(text) => text.strip_suffix('%')?.parse::<f64>().ok().map(|percent| percent / 100.0),
@@ -63,7 +63,7 @@ fn share(value: &Value) -> Option<f64> {
     }
 }
 
-/// True for the run directory of an evaluation that is done.
+/// True if `dir` is the run directory of a finished evaluation.
 pub fn is_evaluation(dir: &Path) -> bool {
     let summary = files::read(dir.join("summary.json")).ok();
     let summary = summary.and_then(|text| serde_json::from_slice::<Value>(&text).ok());
@@ -97,7 +97,7 @@ impl Run {
         })
     }
 
-    /// A task's measurement.
+    /// Returns the results of a task.
     pub fn task(&self, name: &str) -> Option<&Measured> {
         self.tasks.iter().find(|task| task.task == name)
     }
@@ -124,12 +124,12 @@ impl Measured {
         }
     }
 
-    /// Its questions by their numbers.
+    /// Returns the questions by their numbers.
     pub fn by_index(&self) -> HashMap<u64, &Sample> {
         self.samples.iter().map(|sample| (sample.index, sample)).collect()
     }
 
-    /// Mean tokens of an answer; none where answers were recorded without them.
+    /// Returns the mean number of tokens per answer, or `None` if answers were recorded without tokens.
     pub fn mean_tokens(&self) -> Option<f64> {
         let lengths: Vec<f64> =
             self.samples.iter().flat_map(Sample::answers).map(|answer| answer.response_length as f64).collect();
@@ -138,17 +138,18 @@ impl Measured {
     }
 }
 
-/// How much of a question is right: the share of its right answers, greedy or not.
+/// Returns the score of a question: that of its greedy answer, otherwise the share of correct answers among the sampled
+/// ones.
 pub fn acc(sample: &Sample) -> Option<f64> {
     sample.acc().or_else(|| sample.acc_t1())
 }
 
-/// True where half of a question's answers are right, or more.
+/// True if at least half of a question's answers are correct.
 pub fn right(sample: &Sample) -> bool {
     acc(sample).is_some_and(|acc| acc >= 0.5)
 }
 
-/// The questions that the page of one run shows, in their order there.
+/// Returns the questions that the page of one run shows, in their order.
 pub fn shown<'a>(samples: impl Iterator<Item = &'a Sample>) -> Vec<&'a Sample> {
     let mut samples: Vec<&Sample> = samples.collect();
     samples.sort_by_key(|sample| right(sample));
