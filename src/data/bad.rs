@@ -145,7 +145,7 @@ impl RejectedRows {
     pub fn line(&self) -> Option<String> {
         let counts: Vec<String> = self.counts().iter().map(|(reason, n)| format!("{n} {}", reason.name())).collect();
         let (left_out, rows) = (self.rejected.len(), self.rows);
-        (left_out > 0).then(|| format!("{left_out} of {rows} rows are left out: {}", counts.join(", ")))
+        (left_out > 0).then(|| format!("{left_out} of {rows} rows left out: {}", counts.join(", ")))
     }
 
     /// Returns an error if the share of bad rows is larger than `max_bad_rows` (a fraction of 1). The error lists each
@@ -216,6 +216,6 @@ mod tests {
         );
         assert_eq!(table.lines().count(), 1, "{table}");
         let line = rows(&[BrokenImage, Overlong], 99).line().unwrap();
-        assert_eq!(line, "2 of 99 rows are left out: 1 broken_image, 1 overlong");
+        assert_eq!(line, "2 of 99 rows left out: 1 broken_image, 1 overlong");
     }
 }

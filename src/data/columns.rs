@@ -85,7 +85,7 @@ impl Table {
         // The offset index lists where pages begin. With it, a row in the middle of a large group is found quickly.
         let options = ArrowReaderOptions::default().with_offset_index_policy(PageIndexPolicy::Optional);
         let metadata = ArrowReaderMetadata::load(&file, options)
-            .map_err(|e| Error::format(path, format!("not a whole parquet file: {e}")))?;
+            .map_err(|e| Error::format(path, format!("an incomplete or damaged Parquet file: {e}")))?;
         let fields = metadata.schema().fields().iter().enumerate();
         let roots: Vec<usize> = fields.filter(|(_, field)| wanted(field.name())).map(|(i, _)| i).collect();
         declared::check(path, metadata.metadata(), &roots, file.metadata().map_err(Error::io(path))?.len())?;
@@ -247,12 +247,12 @@ impl Table {
         let Unit { group, offset, first, len } = unit;
         let reader = self.reader()?.with_row_groups(vec![group]).with_offset(offset).with_limit(len);
         let batch = reader.with_batch_size(len).build().map_err(|e| e.to_string()).and_then(|mut reader| {
-            let batch = reader.next().ok_or_else(|| "fewer rows than the file says".to_owned())?;
+            let batch = reader.next().ok_or_else(|| "fewer rows than the file declares".to_owned())?;
             batch.map_err(|e| e.to_string())
         });
         let batch = batch.and_then(|batch| match batch.num_rows() == len {
             true => Ok(batch),
-            false => Err("fewer rows than the file says".to_owned()),
+            false => Err("fewer rows than the file declares".to_owned()),
         });
         batch.map_err(|what| Error::format(&self.path, unreadable(first, len, &what)))
     }

@@ -75,12 +75,12 @@ impl Dataset {
         let Indexed { sizes, places, rejected, shared, seen, signatures } = indexed;
         let of_index = signatures.iter().map(|signature| &signature.path);
         if !of_index.eq(files.iter().map(|file| &file.path)) {
-            return Err(changed("the data sets' files", "those that the run began with"));
+            return Err(changed("the datasets' files", "the files that the run began with"));
         }
         rejected.check(max_bad_rows)?;
         if sizes.is_empty() {
-            let found = format!("{}, while all {} rows are longer", longest.tokens, rejected.rows);
-            return Err(Error::input(longest.key, found, "room for the rows"));
+            let found = format!("{}, but all {} rows are longer", longest.tokens, rejected.rows);
+            return Err(Error::input(longest.key, found, "a limit that fits at least one row"));
         }
         let sources = files.into_iter().zip(signatures);
         let sources: Vec<Source> = sources.map(|(file, signature)| Source::new(file, signature)).collect();
@@ -134,8 +134,9 @@ impl Dataset {
         let len = self.index.len() as u64;
         if takes > len {
             let times = takes.div_ceil(len);
-            let what =
-                format!("{key} is {value}, and there are {len} samples: one update takes each up to {times} times");
+            let what = format!(
+                "{key} is {value}, but there are only {len} samples: one update uses each sample up to {times} times"
+            );
             self.remarks.push(what);
         }
     }
@@ -193,7 +194,8 @@ impl Dataset {
         notes.extend(self.rejected.line());
         if let SharedIds { count, example: Some(example) } = &self.shared {
             notes.push(format!(
-                "{count} ids name several rows each, as that of {example} does; rows are told apart by file and number, and all are used"
+                "{count} ids are shared by several rows, for example the id of {example}; all rows are used and are \
+                 distinguished by file and row number"
             ));
         }
         notes.extend(self.remarks.iter().cloned());
@@ -246,7 +248,7 @@ impl Rows {
         if let (true, Some(decoded)) = (same, self.decoded.get()) {
             same = decoded.is_same(number, &content.finalize())?;
         }
-        if same { Ok(()) } else { Err(changed(&name, "the picture file that was indexed")) }
+        if same { Ok(()) } else { Err(changed(&name, "the image file that was indexed")) }
     }
 }
 

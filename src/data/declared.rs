@@ -50,7 +50,7 @@ pub(super) fn longest(
         let mut here = 0;
         if chunk.dictionary_page_offset().is_some() {
             here = in_dictionary(&file, chunk, group.num_rows() as usize)
-                .map_err(|e| Error::format(path, format!("row group {}: a dictionary: {e}", number + 1)))?;
+                .map_err(|e| Error::format(path, format!("row group {}: unreadable dictionary: {e}", number + 1)))?;
         }
         // A delta-encoded text shares its beginning with the previous one, so it may be as long as all of them
         // together.
@@ -70,8 +70,8 @@ fn refuse(path: &Path, number: usize, said: u64, stored: u64, ratio: u64) -> Res
     if said <= ALWAYS.max(stored.saturating_mul(ratio)) {
         return Ok(());
     }
-    let what = format!("row group {}: {said} bytes out of the {stored} that are stored", number + 1);
-    Err(Error::format(path, format!("{what}, expected at most {ratio} times these or {ALWAYS}")))
+    let what = format!("row group {}: {said} decompressed bytes from {stored} stored bytes", number + 1);
+    Err(Error::format(path, format!("{what}, expected at most {ratio} times the stored bytes, or {ALWAYS} bytes")))
 }
 
 /// Returns the chunks of the columns `roots` and of their nested columns.

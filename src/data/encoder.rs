@@ -84,7 +84,7 @@ impl Encoder {
                     let (Grid { h, w, .. }, stamp) = self.measure_frames(row, frames)?;
                     let grid = Grid::video(frames.len(), h, w).ok_or_else(|| {
                         let found = format!("a video of {} frames", frames.len());
-                        Bad::of(Reason::WrongImageSize)(Error::input(&row.place, found, "fewer than 65,536"))
+                        Bad::of(Reason::WrongImageSize)(Error::input(&row.place, found, "fewer than 65,536 frames"))
                     })?;
                     (grid, stamp)
                 }
@@ -111,11 +111,15 @@ impl Encoder {
             same_size(&mut first, size).map_err(|e| wrong_size(e.within(&image.place(&row.place))))?;
         }
         let (Some([width, height]), Some(image)) = (first, frames.first()) else {
-            return Err(wrong_size(Error::input(&row.place, "a video without frames", "at least one")));
+            return Err(wrong_size(Error::input(&row.place, "a video without frames", "at least one frame")));
         };
         let grid = self.processor.grid(width, height).and_then(|grid| match grid.map(u16::try_from) {
             [Ok(h), Ok(w)] => Ok(Grid::picture(h, w)),
-            _ => Err(Error::input("picture", format!("{width} x {height} pixels"), "fewer patches a side")),
+            _ => Err(Error::input(
+                "picture",
+                format!("{width} x {height} pixels"),
+                "an image with fewer than 65,536 patches per side",
+            )),
         });
         Ok((grid.map_err(|e| wrong_size(e.within(&image.place(&row.place))))?, combined(&stamps)))
     }

@@ -92,5 +92,5 @@ impl ExtraColumns {
 }
 
 fn failed(e: arrow_schema::ArrowError) -> Error {
-    Error::Failed(format!("rows to columns: {e}"))
+    Error::Failed(format!("converting rows to columns: {e}"))
 }

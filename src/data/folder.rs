@@ -44,7 +44,7 @@ impl Folder {
             return Ok(ImageSource::Bytes { bytes: bytes.into(), path: None });
         }
         if url.starts_with("http://") || url.starts_with("https://") {
-            return Err(Error::input(place, format!("image url {url:?}"), "a file of the data folder or a data: url"));
+            return Err(Error::input(place, format!("image url {url:?}"), "a file in the data folder, or a data: URL"));
         }
         let path = url.strip_prefix("file://").unwrap_or(url);
         let outside = || {
@@ -60,7 +60,7 @@ impl Folder {
         }
         if let Some(archive) = &self.archive {
             return member(archive, path, url).ok_or_else(|| {
-                let expected = format!("a member of {}", self.given.display());
+                let expected = format!("a file inside {}", self.given.display());
                 Error::input(place, format!("image {url:?}"), expected)
             });
         }
@@ -88,11 +88,13 @@ fn member(archive: &Arc<Archive>, path: &Path, url: &str) -> Option<ImageSource>
 /// Decodes the bytes of a data url, given the text after `data:`. Ignores the declared type.
 pub fn decode_data_url(rest: &str, place: &str) -> Result<Vec<u8>> {
     let wrong = |what: &str| Error::input(place, what.to_owned(), "data:image/...;base64,...");
-    let (head, body) = rest.split_once(',').ok_or_else(|| wrong("a data url without a comma"))?;
+    let (head, body) = rest.split_once(',').ok_or_else(|| wrong("a data: URL without a comma"))?;
     if !head.ends_with(";base64") {
-        return Err(wrong("a data url that is not base64"));
+        return Err(wrong("a data: URL that is not base64"));
     }
-    base64::engine::general_purpose::STANDARD.decode(body.trim()).map_err(|e| wrong(&format!("a data url with {e}")))
+    base64::engine::general_purpose::STANDARD
+        .decode(body.trim())
+        .map_err(|e| wrong(&format!("a data: URL with invalid base64 ({e})")))
 }
 
 #[cfg(test)]

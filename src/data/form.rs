@@ -15,7 +15,7 @@ use crate::text::{Message, Part};
 
 /// Names of the question columns. A row needs one of them.
 pub const QUESTIONS: &str =
-    "one of `messages`, `conversations`, `prompt`, `problem`, `question` (or the entry's `columns`)";
+    "one of `messages`, `conversations`, `prompt`, `problem`, `question` (or set `columns` in the dataset's entry)";
 
 /// Frames per second of a video whose part does not give `fps`.
 const DEFAULT_FPS: f64 = 2.0;
@@ -58,7 +58,7 @@ pub fn read_row(mut fields: Map<String, Value>, images: Vec<RawImage>, at: &RowC
     let mut extra = match fields.remove("extra_info").map(structured) {
         None | Some(Value::Null) => Map::new(),
         Some(Value::Object(map)) => map.into_iter().filter(|(_, v)| !v.is_null()).collect(),
-        Some(other) => return Err(wrong(at, "extra_info", &other, "a struct, or one as JSON text")),
+        Some(other) => return Err(wrong(at, "extra_info", &other, "a struct, or a struct as JSON text")),
     };
     let mut found = Found { at, by_url: Vec::new(), by_part: 0, marks: 0, frames: Vec::new() };
     let question = ["messages", "conversations", "prompt", "problem", "question"];
@@ -86,7 +86,7 @@ pub fn read_row(mut fields: Map<String, Value>, images: Vec<RawImage>, at: &RowC
             return Err(misfit(
                 &at.place,
                 format!("a column `system` and a system message in `{name}`"),
-                "one of both",
+                "only one of them",
             ));
         }
         // LLaMA-Factory writes an empty string for a missing system prompt.
@@ -99,7 +99,7 @@ pub fn read_row(mut fields: Map<String, Value>, images: Vec<RawImage>, at: &RowC
             None | Some(Value::Null) => None,
             Some(value) => Some(scalar(at, "reward_model.ground_truth", value)?),
         },
-        Some(other) => return Err(wrong(at, "reward_model", &other, "a struct with `ground_truth`")),
+        Some(other) => return Err(wrong(at, "reward_model", &other, "a struct with a field `ground_truth`")),
     };
     if let Some(answer) = given(&fields, "answer").or_else(|| given(&fields, "ground_truth")) {
         let answer = scalar(at, "answer", answer)?;
@@ -136,7 +136,7 @@ pub fn json_images(value: &Value, at: &RowContext) -> Read<Vec<RawImage>> {
             let path = map.get("path").and_then(Value::as_str).map(str::to_owned);
             Ok(RawImage { bytes, path })
         }
-        other => Err(wrong(at, "images", other, "structs of `bytes` and `path`, or urls")),
+        other => Err(wrong(at, "images", other, "structs of `bytes` and `path`, or URLs")),
     };
     match value {
         Value::Null => Ok(Vec::new()),
@@ -197,14 +197,15 @@ impl Found<'_> {
         let mut trained = None;
         for key in ["loss", "weight"] {
             let Some(value) = given_in(message, key) else { continue };
-            let wrong = |expected| misfit(&self.at.place, format!("{key} {value} in {name}, of {role}"), expected);
+            let wrong =
+                |expected| misfit(&self.at.place, format!("{key} {value} in {name}, which has role {role}"), expected);
             let number = value.as_f64().filter(|number| [0.0, 1.0].contains(number)).map(|number| number == 1.0);
             let said = value.as_bool().filter(|_| key == "loss").or(number).ok_or_else(|| wrong("0 or 1"))?;
             if said && role != "assistant" {
-                return Err(wrong("0: only an assistant's turns can be trained"));
+                return Err(wrong("0: only turns of the assistant can be trained on"));
             }
             if trained.is_some_and(|trained| trained != said) {
-                return Err(wrong("what `loss` of the message says"));
+                return Err(wrong("the same value as `loss` of this message"));
             }
             trained = Some(said);
         }
@@ -226,7 +227,7 @@ impl Found<'_> {
                 match value.map(|v| v.get("url").unwrap_or(v)) {
                     Some(Value::String(url)) => self.by_url.push(resolve(at, url)?),
                     None if kind == "image" => self.by_part += 1,
-                    _ => return Err(misfit(&at.place, format!("{name} without an url"), "image_url.url")),
+                    _ => return Err(misfit(&at.place, format!("{name} without a URL"), "image_url.url")),
                 }
                 Ok(Part::Image)
             }
@@ -240,11 +241,13 @@ impl Found<'_> {
         let at = self.at;
         let frames = match given_in(part, "video") {
             Some(frames @ Value::Array(_)) => json_images(frames, at)?,
-            Some(other) => return Err(wrong(at, &format!("{name}.video"), other, "a list of frames, as `images`")),
+            Some(other) => {
+                return Err(wrong(at, &format!("{name}.video"), other, "a list of frames in the form of `images`"));
+            }
             None => Vec::new(),
         };
         if frames.is_empty() {
-            return Err(misfit(&at.place, format!("{name}, a video without frames"), "`video`, a list of pictures"));
+            return Err(misfit(&at.place, format!("{name} is a video without frames"), "a list of images in `video`"));
         }
         let fps = given_in(part, "fps").or_else(|| given_in(part, "sample_fps"));
         let sensible = |fps: &f64| (MIN_FPS..=MAX_FPS).contains(fps);
@@ -277,8 +280,8 @@ impl Found<'_> {
         let places = self.marks + self.by_part;
         let pictures = self.by_url.len() + column.len();
         let wrong_count = || {
-            let found = format!("{places} places ({IMAGE_MARKER} or image parts) for {pictures} images");
-            Bad::of(Reason::WrongImageCount)(Error::input(&at.place, found, "one place an image"))
+            let found = format!("{places} image placeholders ({IMAGE_MARKER} or image parts) for {pictures} images");
+            Bad::of(Reason::WrongImageCount)(Error::input(&at.place, found, "one placeholder per image"))
         };
         if !column.is_empty() {
             if !self.by_url.is_empty() || places != pictures {
@@ -322,7 +325,9 @@ fn source(at: &RowContext, raw: RawImage) -> Read<ImageSource> {
     match raw {
         RawImage { bytes: Some(bytes), path } => Ok(ImageSource::Bytes { bytes, path }),
         RawImage { bytes: None, path: Some(url) } => resolve(at, &url),
-        RawImage { bytes: None, path: None } => Err(misfit(&at.place, "a null image", "bytes or a path")),
+        RawImage { bytes: None, path: None } => {
+            Err(misfit(&at.place, "an image without bytes and path", "`bytes` or `path`"))
+        }
     }
 }
 

@@ -78,7 +78,7 @@ pub fn index(files: &[RowFile], encoder: &Encoder, longest: Longest) -> Result<I
         })?;
         found.signatures.push(signature);
         if found.rejected.rows == before && left.of(file) > 0 {
-            return Err(Error::input(file.path.display().to_string(), "no rows", "at least one"));
+            return Err(Error::input(file.path.display().to_string(), "no rows", "at least one row"));
         }
     }
     ids.sort_unstable();
@@ -157,7 +157,7 @@ fn can_fit(row: &Row, encoder: &Encoder, longest: Longest) -> Read<()> {
     if bytes <= most {
         return Ok(());
     }
-    let expected = format!("at most {most}: {} is {} tokens", longest.key, longest.tokens);
+    let expected = format!("at most {most} bytes: {} is {} tokens", longest.key, longest.tokens);
     Err(Bad::of(Reason::Overlong)(Error::input(&row.place, format!("{bytes} bytes of text"), expected)))
 }
 
@@ -165,6 +165,6 @@ fn fits(measured: Measured, row: &Row, longest: Longest) -> Read<Measured> {
     if measured.tokens <= longest.tokens {
         return Ok(measured);
     }
-    let expected = format!("at most {}, which is {}", longest.key, longest.tokens);
+    let expected = format!("at most {}={}", longest.key, longest.tokens);
     Err(Bad::of(Reason::Overlong)(Error::input(&row.place, format!("{} tokens", measured.tokens), expected)))
 }

@@ -179,7 +179,7 @@ impl Elements<'_> {
     }
 
     fn cut(&self) -> Error {
-        Error::format(self.path, format!("ends at byte {}, within its array of rows", self.at))
+        Error::format(self.path, format!("ends at byte {}, inside its array of rows", self.at))
     }
 }
 
@@ -205,17 +205,20 @@ fn values(text: &str) -> usize {
 
 fn parse(path: &Path, place: &str, bytes: &[u8]) -> Result<Map<String, Value>> {
     let text = std::str::from_utf8(bytes)
-        .map_err(|e| Error::format(path, format!("{place}: invalid UTF-8 at byte {} of it", e.valid_up_to())))?;
+        .map_err(|e| Error::format(path, format!("{place}: invalid UTF-8 at its byte {}", e.valid_up_to())))?;
     if text.len() > MOST_VALUES && values(text) > MOST_VALUES {
         return Err(Error::format(path, format!("{place}: more than {MOST_VALUES} values in one row")));
     }
     match serde_json::from_str(text) {
         Ok(Value::Object(fields)) => Ok(fields),
-        Ok(_) => Err(Error::format(path, format!("{place}: found no JSON object, expected one row"))),
+        Ok(_) => Err(Error::format(
+            path,
+            format!("{place}: found something other than a JSON object, expected one object per row"),
+        )),
         Err(e) => {
             // The parser's line number counts within this row, so it is always 1.
             let what = e.to_string().replace(" at line 1 column ", " at character ");
-            Err(Error::format(path, format!("{place}: bad JSON ({what})")))
+            Err(Error::format(path, format!("{place}: invalid JSON ({what})")))
         }
     }
 }
@@ -258,7 +261,7 @@ mod tests {
         for ((offset, row), text) in found.iter().zip(rows) {
             match serde_json::from_str::<Value>(text) {
                 Ok(value) => assert_eq!(Value::Object(row.clone().unwrap()), value),
-                Err(_) => assert!(row.as_ref().is_err_and(|e| e.contains("row 3: bad JSON")), "{row:?}"),
+                Err(_) => assert!(row.as_ref().is_err_and(|e| e.contains("row 3: invalid JSON")), "{row:?}"),
             }
             let again = Layout::Array.object(&path, *offset, "row").unwrap();
             assert_eq!(again.ok(), row.clone().ok());

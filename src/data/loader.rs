@@ -55,14 +55,14 @@ impl<T: Send + Sync + 'static> Loader<T> {
         for i in 0..workers.max(1) {
             let shared = loader.shared.clone();
             let worker = std::thread::Builder::new().name(format!("load-{i}")).spawn(move || shared.work());
-            loader.workers.push(worker.map_err(|e| Error::Failed(format!("a thread for data: {e}")))?);
+            loader.workers.push(worker.map_err(|e| Error::Failed(format!("starting a data thread: {e}")))?);
         }
         Ok(loader)
     }
 
     /// Returns the next group, for a caller that expects one. See [`Loader::next_group`].
     pub fn take(&mut self) -> Result<Group<T>> {
-        self.next_group()?.ok_or_else(|| Error::Failed("the samples ended before the plan".to_owned()))
+        self.next_group()?.ok_or_else(|| Error::Failed("fewer samples than planned: no sample is left".to_owned()))
     }
 
     /// Returns the next group, or `None` after the last. Returns errors of the group iterator and of [`Samples::get`].
@@ -129,7 +129,7 @@ impl<T: Send + Sync> Shared<T> {
             drop(state);
             // A panic in a decoder must end the run, not leave it waiting.
             let made = catch_unwind(AssertUnwindSafe(|| self.samples.get(i)));
-            let died = |_| Err(Error::Failed(format!("sample {i} could not be made (the message is above)")));
+            let died = |_| Err(Error::Failed(format!("sample {i} could not be prepared (see the message above)")));
             let made = made.unwrap_or_else(died).and_then(|made| match made {
                 Err(bad) => Ok(Err(bad.of_row()?)),
                 made => Ok(made),
@@ -166,7 +166,7 @@ struct Gone<'a, T: Send + Sync>(&'a Shared<T>);
 impl<T: Send + Sync> Drop for Gone<'_, T> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let died = Error::Failed("a thread that makes samples died (its message is above)".to_owned());
+            let died = Error::Failed("a data thread panicked (see its message above)".to_owned());
             self.0.lock().ended = Some(Some(died));
         }
         self.0.changed.notify_all();
@@ -230,7 +230,7 @@ mod tests {
         let mut loader = Loader::new(slow, endless, 2, 3).unwrap();
         assert!(loader.next_group().unwrap().is_some());
         assert!(loader.next_group().is_err_and(|e| e.to_string() == "six"));
-        assert!(loader.next_group().is_err_and(|e| e.to_string().contains("sample 667 could not be made")));
+        assert!(loader.next_group().is_err_and(|e| e.to_string().contains("sample 667")));
         assert!(loader.next_group().unwrap().is_some());
         drop(loader);
         let failing: Groups = Box::new([Ok(vec![0]), Err(Error::Failed("plan".to_owned()))].into_iter());

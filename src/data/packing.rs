@@ -74,8 +74,8 @@ impl PackPlan {
                 if pack.samples.is_empty() && pack.dropped.len() >= self.len {
                     return Err(Error::input(
                         "packing_length",
-                        format!("{} while every sample is longer", self.packing_length),
-                        "room for the samples",
+                        format!("{}, but every sample is longer", self.packing_length),
+                        "a length that fits at least one sample",
                     ));
                 }
             } else if pack.tokens + tokens > self.packing_length {

@@ -25,7 +25,7 @@ pub fn files(path: &Path) -> Result<Vec<PathBuf>> {
     let found = glob::glob(pattern).map_err(|e| wrong(e.to_string()))?;
     let mut files: Vec<PathBuf> = found.filter_map(std::result::Result::ok).filter(|path| path.is_file()).collect();
     files.sort();
-    if files.is_empty() { Err(wrong("no file that matches".to_owned())) } else { Ok(files) }
+    if files.is_empty() { Err(wrong("no matching file".to_owned())) } else { Ok(files) }
 }
 
 /// Returns the files of several data sets, in order.
@@ -50,8 +50,8 @@ fn of_folder(dir: &Path) -> Result<Vec<PathBuf>> {
     let place = || dir.display().to_string();
     let ending = ENDINGS.into_iter().find(|ending| all.iter().any(|path| has_ending(path, ending)));
     let ending = ending.ok_or_else(|| {
-        let expected = "files of rows: .parquet, .jsonl or .json";
-        Error::input(place(), "a folder without any", expected)
+        let expected = "files that end in .parquet, .jsonl or .json";
+        Error::input(place(), "a folder without dataset files", expected)
     })?;
     let files: Vec<PathBuf> = all.into_iter().filter(|path| has_ending(path, ending)).collect();
     let mut splits: Vec<&str> = files.iter().filter_map(|path| split(path)).collect();
@@ -59,9 +59,9 @@ fn of_folder(dir: &Path) -> Result<Vec<PathBuf>> {
     splits.dedup();
     if let [first, _, ..] = splits.as_slice() {
         let example = files.iter().find(|path| split(path) == Some(first)).and_then(|path| path.parent());
-        let hint = format!("such as {}/{first}*", example.unwrap_or(dir).display());
-        let found = format!("the splits {}", splits.join(", "));
-        return Err(Error::input_hint(place(), found, "a path or a pattern that names one", hint));
+        let hint = format!("for example {}/{first}*", example.unwrap_or(dir).display());
+        let found = format!("several splits: {}", splits.join(", "));
+        return Err(Error::input_hint(place(), found, "a path or a pattern for one split", hint));
     }
     Ok(files)
 }
@@ -163,11 +163,11 @@ mod tests {
             (root.join("data"), root.clone(), ".".into())
         );
         let error = files(&root.join("data/test-*")).unwrap_err().to_string();
-        assert!(error.contains("no file that matches"), "{error}");
+        assert!(error.contains("no matching file"), "{error}");
         std::fs::write(root.join("data/test-00000-of-00001.parquet"), "").unwrap();
         let error = files(&root).unwrap_err().to_string();
         assert!(error.contains("the splits test, train") && error.contains("data/test*"), "{error}");
         let empty = tempfile::tempdir().unwrap();
-        assert!(files(empty.path()).is_err_and(|e| e.to_string().contains("without any")));
+        assert!(files(empty.path()).is_err_and(|e| e.to_string().contains("without dataset files")));
     }
 }

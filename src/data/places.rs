@@ -78,8 +78,9 @@ impl Source {
 
 /// Creates the error of a source that changed during a run.
 pub fn changed(place: &str, expected: &str) -> Error {
-    let hint = "put it back, go on once with what is there by accept_changed=[rows,pictures] (remove the key afterwards), or start anew with --fresh";
-    Error::input_hint(place, "another content than when the rows were indexed", expected, hint)
+    let hint = "restore the file, or continue once with the changed data by setting accept_changed=[rows,pictures] \
+                (remove the key afterwards), or start a new run with --fresh";
+    Error::input_hint(place, "different content than when the rows were indexed", expected, hint)
 }
 
 /// Places of indexed rows, by number.

@@ -34,7 +34,7 @@ pub fn sft_tokens(row: &Row, chat: &Chat, merge_size: u32, grids: &[Grid]) -> Re
         let opened = chat.encode(&row.messages[..k], true, Special::Plain).map_err(at(row))?;
         let Some(next) = opened.strip_prefix(&done[..]) else {
             let found = "a chat template that rewrites earlier turns";
-            return Err(Error::input(&row.place, found, "one that only appends, or one assistant turn a row"));
+            return Err(Error::input(&row.place, found, "a template that only appends, or one assistant turn per row"));
         };
         ids.extend_from_slice(next);
         mask.resize(ids.len(), false);
@@ -56,7 +56,7 @@ pub fn sft_tokens(row: &Row, chat: &Chat, merge_size: u32, grids: &[Grid]) -> Re
     }
     if !mask.contains(&true) {
         let found = "`loss` or `weight` 0 in every assistant message";
-        return Err(Error::input(&row.place, found, "one that is trained"));
+        return Err(Error::input(&row.place, found, "at least one assistant message to train on"));
     }
     let input_ids = expand(row, &ids, chat, merge_size, grids)?;
     let loss_mask = expand_mask(&ids, &mask, chat, grids, merge_size as usize);
@@ -107,7 +107,7 @@ pub fn same_size(first: &mut Option<[u32; 2]>, size: [u32; 2]) -> Result<()> {
     if size == [width, height] {
         return Ok(());
     }
-    let expected = format!("{width} x {height}, as the video's first frame");
+    let expected = format!("{width} x {height}, the size of the video's first frame");
     Err(Error::input("frame", format!("{} x {} pixels", size[0], size[1]), expected))
 }
 

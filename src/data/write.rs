@@ -72,7 +72,7 @@ impl Writer {
             return Err(Error::input(
                 &row.place,
                 "a video",
-                "text and pictures: videos are read from JSON and not written",
+                "text and images: omr reads videos from JSON but cannot write them",
             ));
         }
         let bytes = picture_bytes(&row);
@@ -87,7 +87,10 @@ impl Writer {
     /// Writes the remaining rows and moves the file to its path.
     pub fn finish(mut self) -> Result<()> {
         self.flush()?;
-        let out = self.out.take().ok_or_else(|| Error::Failed(format!("{}: not begun", self.path.display())))?;
+        let out = self
+            .out
+            .take()
+            .ok_or_else(|| Error::Failed(format!("{}: the file was not opened for writing", self.path.display())))?;
         out.into_inner().map_err(|e| parquet_error(&self.path, e))?.commit()
     }
 
@@ -193,7 +196,7 @@ fn batch(rows: &[Row], form: Form, extra: &ExtraColumns) -> Result<RecordBatch> 
 }
 
 fn arrow_error(e: ArrowError) -> Error {
-    Error::Failed(format!("rows to columns: {e}"))
+    Error::Failed(format!("converting rows to columns: {e}"))
 }
 
 fn group(columns: Vec<(&str, ArrayRef)>, nulls: Option<NullBuffer>) -> Result<ArrayRef> {

@@ -21,7 +21,7 @@ const LARGEST: u64 = 128 << 20;
 pub fn within(len: u64) -> io::Result<()> {
     match len <= LARGEST {
         true => Ok(()),
-        false => Err(io::Error::other(format!("found {len} bytes, expected at most {LARGEST} of a picture"))),
+        false => Err(io::Error::other(format!("found {len} bytes, expected an image of at most {LARGEST} bytes"))),
     }
 }
 
@@ -44,7 +44,7 @@ impl Archive {
         let file = files::open(path).map_err(Error::io(path))?;
         let len = file.metadata().map_err(Error::io(path))?.len();
         let zip = ZipArchive::new(Shared { file: Arc::new(file), len, at: 0 });
-        let zip = zip.map_err(|e| Error::format(path, format!("not a whole zip file: {e}")))?;
+        let zip = zip.map_err(|e| Error::format(path, format!("an incomplete or damaged zip file: {e}")))?;
         Ok(Archive { path: path.to_owned(), zip })
     }
 
@@ -61,15 +61,15 @@ impl Archive {
         let (size, stored) = (member.size(), member.compressed_size());
         within(size)?;
         if size > LARGE.max(stored.saturating_mul(RATIO)) {
-            let found = format!("found {size} bytes packed into {stored}");
-            return Err(io::Error::other(format!("{found}, expected at most {RATIO} times as many")));
+            let found = format!("found {size} bytes compressed to {stored}");
+            return Err(io::Error::other(format!("{found}, expected a compression ratio of at most {RATIO}")));
         }
         let mut bytes = Vec::with_capacity(size as usize);
         // Reading one byte more detects a wrong size and makes the library verify the checksum.
         member.take(size + 1).read_to_end(&mut bytes)?;
         match bytes.len() as u64 == size {
             true => Ok(bytes),
-            false => Err(io::Error::other(format!("found other than the {size} bytes that the list says"))),
+            false => Err(io::Error::other(format!("found a size other than the {size} bytes of the zip directory"))),
         }
     }
 

@@ -145,7 +145,7 @@ fn faults_name_file_and_row() {
     let picture = json!({"bytes": base64(&png(0))});
     let cases = [
         (json!({"id": 1, "text": "x"}).to_string(), "`messages`"),
-        ("{\"id\": ".to_owned(), "bad JSON"),
+        ("{\"id\": ".to_owned(), "invalid JSON"),
         ("[1]".to_owned(), "JSON object"),
         (json!({"messages": "hi"}).to_string(), "a string in `messages`"),
         (json!({"messages": []}).to_string(), "at least one message"),
@@ -158,7 +158,7 @@ fn faults_name_file_and_row() {
         (user(json!("none"), json!([picture])), "0 places"),
         (user(json!("<image>"), json!([])), "1 places"),
         (user(json!("<image>"), json!([{"bytes": "*"}])), "base64"),
-        (user(json!("<image>"), json!([{"bytes": null}])), "null image"),
+        (user(json!("<image>"), json!([{"bytes": null}])), "an image without bytes"),
         (user(json!("<image>"), json!(["../a.png"])), "data folder"),
         (user(json!("<image>"), json!(["/etc/hostname"])), "data folder"),
         (user(json!("<image>"), json!([3])), "images"),
@@ -191,7 +191,7 @@ fn a_broken_picture_is_named_when_it_is_decoded() {
     let line = json!({"messages": [{"role": "user", "content": "<image>"}], "images": ["half.png"]});
     let rows = folder.jsonl(&[&line.to_string()]).unwrap();
     let error = rows[0].images[0].decode(&rows[0].place).unwrap_err().to_string();
-    assert!(error.contains("rows.jsonl row 1, image half.png: found a broken picture"), "{error}");
+    assert!(error.contains("rows.jsonl row 1, image half.png: found a damaged image"), "{error}");
 }
 
 #[test]
@@ -205,11 +205,11 @@ fn a_broken_parquet_file_is_named() {
         error.to_string()
     };
     assert!(fault(&folder.path("none.parquet")).contains("none.parquet"));
-    assert!(fault(&folder.path(".")).contains("found a folder without any"));
+    assert!(fault(&folder.path(".")).contains("found a folder without"));
     write(&path, &folder.jsonl(&[GOOD]).unwrap(), Form::Sft).unwrap();
     let bytes = std::fs::read(&path).unwrap();
     std::fs::write(&path, &bytes[..bytes.len() - 9]).unwrap();
-    assert!(fault(&path).contains("rows.parquet: not a whole parquet file"));
+    assert!(fault(&path).contains("rows.parquet: an incomplete or damaged Parquet file"));
 
     let save = |batch: RecordBatch| {
         let file = std::fs::File::create(&path).unwrap();

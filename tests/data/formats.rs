@@ -296,7 +296,7 @@ fn shards_are_indexed_and_streamed_as_one_set() {
     }
     write(&shards.join("c.parquet"), first, Form::Sft).unwrap();
     let error = open(entry(&shards)).err().unwrap().to_string();
-    assert!(error.contains("those that the run began with"), "{error}");
+    assert!(error.contains("that the run began with"), "{error}");
 }
 
 #[test]

@@ -165,10 +165,10 @@ fn a_source_that_changed_under_a_run_is_named_and_refused() {
     let text = fs::read_to_string(&rows_file).unwrap();
     fs::write(&rows_file, text.replace("looks", "books")).unwrap();
     let error = Job::new(&out, config.clone()).err().unwrap();
-    assert!(error.exit_code() == 2 && error.to_string().contains("rows.jsonl: found another content"), "{error}");
+    assert!(error.exit_code() == 2 && error.to_string().contains("rows.jsonl: found different content"), "{error}");
     assert!(!Job::open(&out, config.clone(), true).unwrap().common.data.warm, "a fresh run reads what is there now");
     // A run that has already read the rows also reports the change.
-    assert!(job.samples.get(0).is_err_and(|e| e.to_string().contains("rows.jsonl: found another content")));
+    assert!(job.samples.get(0).is_err_and(|e| e.to_string().contains("rows.jsonl: found different content")));
     fs::write(&rows_file, &text).unwrap();
     assert!(job.samples.get(0).unwrap().is_ok());
     let picture = dir.path().join("3-0.png");
@@ -176,7 +176,7 @@ fn a_source_that_changed_under_a_run_is_named_and_refused() {
     fs::write(&picture, &bytes).unwrap();
     fs::File::options().write(true).open(&picture).unwrap().set_modified(later).unwrap();
     let error = Job::new(&out, config.clone()).unwrap().run(&mut device(1), &Silent).unwrap_err();
-    assert!(error.to_string().contains("row 4, image 3-0.png: found another content"), "{error}");
+    assert!(error.to_string().contains("row 4, image 3-0.png: found different content"), "{error}");
     fs::remove_file(&picture).unwrap();
     let error = job.samples.get(3).err().unwrap();
     assert!(error.to_string().contains("3-0.png"), "{error}");
@@ -253,8 +253,8 @@ fn bad_rows_are_named_and_left_out_until_they_are_too_many() {
     let job = Job::new(&out, config.clone()).unwrap();
     assert_eq!(job.common.index.len(), 200);
     let notes = job.common.data.notes();
-    assert!(notes[1].starts_with("10 of 210 rows are left out: 1 broken_row, 1 wrong_columns"), "{notes:?}");
-    assert!(notes[2].contains("12 ids name several rows each"), "{notes:?}");
+    assert!(notes[1].starts_with("10 of 210 rows left out:  1 broken_row, 1 wrong_columns"), "{notes:?}");
+    assert!(notes[2].contains("12 ids are shared by several rows"), "{notes:?}");
     let whole = run_sft(&out, &config, 1, &[]);
     let lines = rejected(&out);
     assert_eq!(lines.len(), bad + 1);

@@ -40,9 +40,9 @@ impl Table {
     pub fn copy(&self, observer: &dyn Observer) -> Result<()> {
         let Some(to) = self.copy_path.get().filter(|_| self.copied().is_none()) else { return Ok(()) };
         let outcome = match self.write_copy(to, observer) {
-            Ok(size) => format!("its rows are read from a copy of {} in index/", bytes(size)),
+            Ok(size) => format!("rows are read from a copy of {} in index/", bytes(size)),
             Err(Error::Stopped) => return Err(Error::Stopped),
-            Err(error) => format!("its rows are read slowly, as no copy was made: {error}"),
+            Err(error) => format!("no copy was made, so reading its rows is slow: {error}"),
         };
         observer.note(&format!("{} has large row groups: {outcome}", self.path.display()));
         Ok(())
@@ -85,7 +85,7 @@ impl Table {
         let mut staged = Some(Staged::create(to)?);
         let free = files::free(to.parent().unwrap_or(to))?;
         if declared > free / 2 {
-            let needed = format!("{}, twice those of the rows", bytes(2 * declared));
+            let needed = format!("{}, twice the size of the rows", bytes(2 * declared));
             return Err(Error::input(to.display().to_string(), format!("{} free", bytes(free)), needed));
         }
         let failed = |e| parquet_error(to, e);
@@ -102,7 +102,7 @@ impl Table {
             out.write(batch).map_err(failed)?;
             // The declared size may be too small, because a dictionary can expand to far more than its own bytes.
             if out.bytes_written() as u64 / 2 > declared {
-                let found = format!("rows of more than twice the {declared} bytes that the file declares");
+                let found = format!("rows of more than twice the {declared} bytes declared by the file");
                 return Err(Error::format(&self.path, found));
             }
             observer.step((first + batch.num_rows()) as u64, &[]);
@@ -111,7 +111,7 @@ impl Table {
         observer.end();
         copied.map(drop)?;
         if of_file()? != before {
-            return Err(changed(&self.path.display().to_string(), "the file that was there before"));
+            return Err(changed(&self.path.display().to_string(), "the unchanged file"));
         }
         if let Some(out) = out {
             out.into_inner().map_err(failed)?.commit()?;

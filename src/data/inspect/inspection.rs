@@ -97,7 +97,8 @@ impl Inspection {
     /// Formats the result as text for people.
     pub fn text(&self) -> String {
         let mut out = format!("{}: {} rows", self.name, self.rows);
-        let mut counts = vec![format!("{} with an answer", self.answered), format!("{} with a label", self.labelled)];
+        let mut counts =
+            vec![format!("{} with an assistant answer", self.answered), format!("{} with a label", self.labelled)];
         if self.shared_ids > 0 {
             counts.push(format!("{} ids shared by several rows", self.shared_ids));
         }
@@ -114,16 +115,16 @@ impl Inspection {
             out.push_str(&format!("    width: {}\n", self.image_sizes[0].line()));
             out.push_str(&format!("    height: {}\n", self.image_sizes[1].line()));
         }
-        out.push_str(&format!("  characters a row: {}\n", self.characters.line()));
+        out.push_str(&format!("  characters per row: {}\n", self.characters.line()));
         if let Some(tokens) = &self.tokens {
-            out.push_str(&format!("  tokens a row: {}, {} in all\n", tokens.line(), tokens.sum));
+            out.push_str(&format!("  tokens per row: {}; total {}\n", tokens.line(), tokens.sum));
         }
         if !self.kinds.is_empty() {
             let kinds: Vec<String> = self.kinds.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
             out.push_str(&format!("  labels: {}\n", kinds.join(", ")));
         }
         if self.faulty() > 0 {
-            out.push_str(&format!("  rows at fault: {}\n", self.faulty()));
+            out.push_str(&format!("  unusable rows: {}\n", self.faulty()));
             out.extend(self.faults.iter().map(|fault| format!("    {fault}\n")));
             if self.faulty() > self.faults.len() {
                 out.push_str(&format!("    and {} more\n", self.faulty() - self.faults.len()));
@@ -158,8 +159,8 @@ pub fn refuse_faults(place: &str, found: &[Inspection]) -> Result<()> {
     match found.iter().find(|found| found.faulty() > 0) {
         None => Ok(()),
         Some(first) => {
-            let found = format!("{faulty} rows at fault, the first: {}", first.faults.join("; ").trim());
-            Err(Error::input(place, found, "rows that can be used"))
+            let found = format!("{faulty} unusable rows, the first: {}", first.faults.join("; ").trim());
+            Err(Error::input(place, found, "only usable rows"))
         }
     }
 }
