@@ -112,7 +112,7 @@ pub fn unfit(stage: &StageConfig, row: &Row) -> Option<Because> {
     (stage.form == RowForm::Sft && !answered).then(|| {
         let label = if row.ground_truth.is_some() { "a label, and " } else { "" };
         let found = format!("found {label}no answer at the end of the conversation");
-        let keys = "form: rl writes the label, omr data distill has a teacher answer";
+        let keys = "`form: rl` writes the label as the answer; `omr data distill` requests answers from a teacher";
         Because::row("no_answer", format!("{}: {found}, expected an assistant turn with text ({keys})", row.place))
     })
 }

@@ -40,7 +40,7 @@ impl Stage for FilterConfig {
         let encoders = match (&self.model, counted) {
             (_, false) => None,
             (None, true) => {
-                return Err(Error::input("model", "nothing", "a model directory, whose tokens are counted"));
+                return Err(Error::input("model", "nothing", "a model directory, whose tokenizer counts the tokens"));
             }
             (Some(dir), true) => {
                 let vocab_size = ModelConfig::load(&dir.join("config.json"))?.vocab_size;

@@ -66,7 +66,7 @@ pub fn plan(config: &DataConfig, means: &Machine) -> Result<Vec<Planned>> {
         let found = KINDS.iter().find_map(|kind| (kind.check)(step, means));
         let planned = found.unwrap_or_else(|| Err(kindless(step))).map_err(|e| e.within(&step.name))?;
         if planned.reads.is_empty() && i == 0 {
-            return Err(Error::input(format!("stages.{i}.datasets"), "nothing", "at least one data set"));
+            return Err(Error::input(format!("stages.{i}.datasets"), "nothing", "at least one dataset"));
         }
         for entry in &planned.reads {
             if let Some((stage, _)) = of_stage(&entry.path)
@@ -90,7 +90,7 @@ pub fn run(config: &DataConfig, dir: &Path, means: &Machine, said: &dyn Fn(&str)
         locks.push(Lock::take(&folder, "").map_err(|e| e.within(&step.name))?);
         let ran = KINDS.iter().find_map(|kind| (kind.run)(step, &folders, &folder, means));
         let (summary, fresh) = ran.unwrap_or_else(|| Err(kindless(step))).map_err(|e| e.within(&step.name))?;
-        said(&format!("{}: {}{}", step.name, summary.line(), if fresh { "" } else { "; was finished" }));
+        said(&format!("{}: {}{}", step.name, summary.line(), if fresh { "" } else { "; already finished" }));
         folders.push((step.name.clone(), folder));
         summaries.push((step.name.clone(), summary));
     }
@@ -98,7 +98,7 @@ pub fn run(config: &DataConfig, dir: &Path, means: &Machine, said: &dyn Fn(&str)
 }
 
 fn kindless(step: &StepConfig) -> Error {
-    Error::input(&step.name, "no kind of stage", KINDS.map(|kind| kind.name).join(", "))
+    Error::input(&step.name, "a stage without a kind", KINDS.map(|kind| kind.name).join(", "))
 }
 
 fn check_step<C: Stage>(step: &StepConfig, means: &Machine) -> Option<Result<Planned>> {
@@ -122,7 +122,7 @@ fn run_step<C: Stage>(step: &StepConfig, folders: &Folders, dir: &Path, means: &
         for entry in config.beside() {
             let one = resolved(vec![entry.clone()], step, folders)?;
             let [one] = <[DatasetConfig; 1]>::try_from(one).map_err(|found| {
-                Error::input("against", format!("{} files", found.len()), "one file an entry: stage:NAME/FILE")
+                Error::input("against", format!("{} files", found.len()), "one file per entry: stage:NAME/FILE")
             })?;
             *entry = one;
         }
@@ -146,8 +146,8 @@ fn of_stage(path: &Path) -> Option<(String, Option<String>)> {
 }
 
 fn unknown(step: &str, stage: &str, names: &[&str]) -> Error {
-    let names = if names.is_empty() { "none stands before it".to_owned() } else { names.join(", ") };
-    Error::input(step, format!("{OF_STAGE}{stage}"), format!("a stage that stands before it: {names}"))
+    let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+    Error::input(step, format!("{OF_STAGE}{stage}"), format!("an earlier stage: {names}"))
 }
 
 /// Replaces stage names in data set paths by files. An entry that names an entire stage becomes one entry per file.

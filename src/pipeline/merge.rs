@@ -30,7 +30,7 @@ pub fn shards(dir: &Path) -> Result<Option<usize>> {
         (0..count).filter(|&i| !found.contains(&(count, i))).map(|i| format!("{i}/{count}")).collect();
     if found.iter().any(|(n, _)| *n != count) || !missing.is_empty() {
         let found = format!("the shards {}", there.join(", "));
-        let expected = format!("all of {count}, and no others; not finished: {}", missing.join(", "));
+        let expected = format!("all {count} shards, and no others; not finished: {}", missing.join(", "));
         return Err(Error::input(dir.display().to_string(), found, expected));
     }
     Ok(Some(count))

@@ -17,7 +17,7 @@ const LOOK: usize = 256;
 const TURNS: u64 = (1 << 63) - 1;
 
 impl Stage for MixConfig {
-    const WHOLE: Option<&'static str> = Some("no --shard: rows of all data sets come by turns");
+    const WHOLE: Option<&'static str> = Some("no --shard: `mix` draws rows from all datasets in turn");
 
     fn stage(&self) -> &StageConfig {
         &self.stage

@@ -69,7 +69,7 @@ pub fn answer(config: &PassrateConfig, dir: &Path, ranks: &mut dyn Ranks, means:
     if size == 1 {
         return Ok(());
     }
-    ranks::by_first(ranks, "the answers there are", || answers::gather(dir))?;
+    ranks::by_first(ranks, "the existing answers", || answers::gather(dir))?;
     let store = RunStore::of_rank(dir, rank, size);
     let work = Work::open(config, dir, None, means)?;
     let share = Share { rank, size };
@@ -106,7 +106,7 @@ impl StageJob for Passrate<'_> {
     fn describe(&self) -> String {
         let PassrateConfig { n, mode, judge, .. } = self.config;
         let judge = judge.as_ref().map_or("judge off".to_owned(), |judge| format!("judge {}", judge.model));
-        format!("{n} answers each by {}, {} rules, {judge}", self.dir.display(), mode.name())
+        format!("{n} answers per row by {}, {} rules, {judge}", self.dir.display(), mode.name())
     }
 
     fn run(&mut self, work: &Work) -> Result<Summary> {

@@ -183,14 +183,14 @@ impl<'a> Work<'a> {
     pub fn open<C: Stage>(config: &'a C, dir: &Path, shard: Option<Shard>, means: &'a Machine<'a>) -> Result<Work<'a>> {
         let stage = config.stage();
         if stage.datasets.is_empty() {
-            return Err(Error::input("datasets", "nothing", "at least one data set"));
+            return Err(Error::input("datasets", "nothing", "at least one dataset"));
         }
         let mut inputs: Vec<Input> = Vec::new();
         for entry in &stage.datasets {
             let name = read::name(entry);
             if inputs.iter().any(|other| other.name == name) {
-                let expected = "file names that differ before their ending: they name the outputs";
-                return Err(Error::input("datasets", format!("two data sets named {name}"), expected));
+                let expected = "file names that differ before their endings, because outputs are named after them";
+                return Err(Error::input("datasets", format!("two datasets named {name}"), expected));
             }
             inputs.push(Input::open(entry, shard)?);
         }

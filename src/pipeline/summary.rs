@@ -60,7 +60,7 @@ impl Summary {
         let rejected: usize = self.rejected.values().sum();
         match self.rows * outcomes == self.kept + rejected + self.unjudged {
             true => Ok(()),
-            false => Err(Error::Failed(format!("the summary does not add up: {self:?}"))),
+            false => Err(Error::Failed(format!("the counts of the summary do not add up: {self:?}"))),
         }
     }
 

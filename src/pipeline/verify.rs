@@ -101,7 +101,7 @@ fn fate(numbered: Numbered, item: &Item, judged: Judged, labels: bool) -> Fate {
             Fate::Rejected(Because::row("unverifiable_label", format!("the label is {}", item.ground_truth)))
         }
         _ => {
-            let detail = format!("answered {}, the label is {}", judged.score.predict_str, item.ground_truth);
+            let detail = format!("the answer is {}, the label is {}", judged.score.predict_str, item.ground_truth);
             Fate::Rejected(Because::row("wrong_answer", detail))
         }
     }

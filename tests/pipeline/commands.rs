@@ -55,7 +55,7 @@ fn a_list_of_stages_runs_once_and_a_changed_stage_is_named() {
     assert!(dir.path().join("out/both/all.parquet").exists());
     let again = omr(dir.path(), &args);
     assert_eq!(again.stdout, first.stdout);
-    assert_eq!(said(&again).matches("was finished").count(), 3, "{}", said(&again));
+    assert_eq!(said(&again).matches("already finished").count(), 3, "{}", said(&again));
 
     let changed = omr(dir.path(), &[&args[..], &["stages.1.filter.max_characters=46"]].concat());
     assert_eq!(changed.status.code(), Some(2));

@@ -130,7 +130,7 @@ fn questions_of_rl_are_those_of_eight_sources_verified_told_apart_and_in_no_benc
 fn the_published_pipelines_are_checked_without_their_data() {
     let dir = tempfile::tempdir().unwrap();
     for (config, wanted) in [
-        (SFT, &["questions: dedup; compat", "answers: distill; 8 answers each from qwen3-vl", "sft: mix"][..]),
+        (SFT, &["questions: dedup; compat", "answers: distill; 8 answers per row from qwen3-vl", "sft: mix"][..]),
         (
             RL,
             &["labels: verify; labels by strict rules, judge off", "questions: dedup; compat", "against 8 benchmarks"],

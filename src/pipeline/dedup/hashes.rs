@@ -157,7 +157,7 @@ impl Rows {
 
     /// Reads the rows of one data set from a file.
     fn take(&mut self, set: u32, number: u32, path: &Path, band_len: usize) -> Result<()> {
-        let wrong = |what: String| Error::format(path, format!("{what}; remove it to have it made again"));
+        let wrong = |what: String| Error::format(path, format!("{what}; delete the file, and omr computes it again"));
         let mut file = BufReader::with_capacity(1 << 20, files::open(path).map_err(Error::io(path))?);
         let (mut chunk, mut offset, mut over) = (Vec::new(), 0, false);
         let start = format!("{{\"set\":{set},");

@@ -75,11 +75,11 @@ impl StageJob for Dedup<'_> {
     fn describe(&self) -> String {
         let DedupConfig { text_threshold, hash_distance, model, embed_threshold, against, mode, .. } = self.config;
         let (mode, against) = (mode.name(), against.len());
-        let tower = |model: &PathBuf| format!(" or cosine {embed_threshold} by the tower of {}", model.display());
+        let tower = |model: &PathBuf| {
+            format!(" or cosine {embed_threshold} of embeddings by the vision tower of {}", model.display())
+        };
         let tower = model.as_ref().map(tower).unwrap_or_default();
-        format!(
-            "{mode}, text {text_threshold}, pictures {hash_distance} of 64 bits{tower}, against {against} benchmarks"
-        )
+        format!("{mode}, text {text_threshold}, images {hash_distance} of 64 bits{tower}, against {against} benchmarks")
     }
 
     fn run(&mut self, work: &Work) -> Result<Summary> {
@@ -169,7 +169,7 @@ fn write(work: &Work, inputs: &[&Input], rows: &hashes::Rows, dropped: &Dropped)
             let Some(&(reason, stays)) = dropped.get(&key) else { return Ok(Fate::Kept(row)) };
             let (set, at) = rows.places[stays as usize];
             let (name, id) = (&inputs[set as usize].name, rows.text(stays as usize)?.1);
-            Ok(Fate::Rejected(Because::row(reason, format!("the same as {name} row {}, id {id}", at.index + 1))))
+            Ok(Fate::Rejected(Because::row(reason, format!("duplicate of {name} row {}, id {id}", at.index + 1))))
         };
         numbered.into_iter().map(|one| Ok(vec![fate(one.index, one.row)?])).collect()
     })

@@ -164,7 +164,7 @@ impl Embedder<'_> {
             }
         }
         self.make(&group)?;
-        let lost = || Error::Failed("a picture was not embedded".to_owned());
+        let lost = || Error::Failed("an image was not embedded".to_owned());
         seen.iter().map(|(key, _)| self.kept.places.get(key).copied().ok_or_else(lost)).collect()
     }
 
@@ -182,7 +182,7 @@ impl Embedder<'_> {
             rest = after;
             bytes.extend(key);
             let mean = mean(own, width).ok_or_else(|| {
-                Error::format(&tower.dir, "a vision tower whose output is zero or not finite for a picture")
+                Error::format(&tower.dir, "a vision tower whose output for an image is zero or not finite")
             })?;
             bytes.extend(mean.into_iter().flat_map(f16::to_le_bytes));
         }
@@ -232,7 +232,9 @@ impl Embeddings {
         let (path, map) = &self.files[file as usize];
         match map.len() / (KEY + 2 * self.width) > place as usize {
             true => Ok(()),
-            false => Err(Error::format(path, format!("no picture {place}; remove it and the hashes beside it"))),
+            false => {
+                Err(Error::format(path, format!("no image {place}; delete this file and the hash files next to it")))
+            }
         }
     }
 

@@ -83,7 +83,10 @@ impl Ask<'_> {
         let failed = asked.values().filter(|missing| !matches!(missing, NoAnswer::Bad(_))).count();
         if failed > 0 {
             let kind = self.work.kind;
-            self.work.means.observer.note(&format!("{kind}: {failed} requests failed; run again to ask them again"));
+            self.work
+                .means
+                .observer
+                .note(&format!("{kind}: {failed} requests failed; run the same command again to repeat them"));
         }
         Ok(asked)
     }
@@ -281,7 +284,8 @@ impl Tally {
     }
 
     fn down(&self) -> Result<()> {
-        let what = format!("{} requests failed, the last: {}; run again to go on", self.failed, self.last);
+        let what =
+            format!("{} requests failed, the last: {}; run the same command again to continue", self.failed, self.last);
         Err(Error::Server { url: self.url.clone(), what })
     }
 }

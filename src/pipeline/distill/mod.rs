@@ -75,7 +75,7 @@ struct Distill<'a> {
 impl StageJob for Distill<'_> {
     fn describe(&self) -> String {
         let judge = self.config.judge.as_ref().map_or("judge off".to_owned(), |judge| format!("judge {}", judge.model));
-        format!("{} answers each from {}; {judge}", self.config.num_rollouts, self.teacher.model)
+        format!("{} answers per row from {}; {judge}", self.config.num_rollouts, self.teacher.model)
     }
 
     fn run(&mut self, work: &Work) -> Result<Summary> {
@@ -155,7 +155,8 @@ impl Distill<'_> {
         })?;
         (summary.judge, summary.requests, summary.tokens) = (heard, requests, tokens);
         if summary.unjudged > 0 {
-            let line = format!("judge: {} answers unjudged; run again to ask again", summary.unjudged);
+            let line =
+                format!("judge: {} answers unjudged; run the same command again to judge them", summary.unjudged);
             self.means.observer.note(&line);
         }
         Ok(summary)
@@ -185,7 +186,7 @@ impl Distill<'_> {
             _ if judged.score.acc_score > 0.0 => Fate::Kept(self.sft_row(dataset, numbered, rollout, text)),
             Some(Ruling::Unjudged(what)) => Fate::Unjudged(because("unjudged", what)),
             _ => {
-                let detail = format!("answered {}, the label is {label}", judged.score.predict_str);
+                let detail = format!("the answer is {}, the label is {label}", judged.score.predict_str);
                 Fate::Rejected(because("wrong_answer", detail))
             }
         }
@@ -242,7 +243,7 @@ fn drafts(
                 tokens += completion.completion_tokens;
                 because("empty_response", completion.finish_reason.clone())
             }
-            (None, None) => return Err(Error::Failed(format!("{}: never asked", numbered.row.place))),
+            (None, None) => return Err(Error::Failed(format!("{}: no answer was requested", numbered.row.place))),
         });
     }
     Ok((Ok((numbered, label, drafts)), n, tokens))

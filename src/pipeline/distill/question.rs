@@ -112,8 +112,9 @@ fn messages(row: &Row) -> Result<Value> {
                     }
                 }
                 Part::Image => {
-                    let image =
-                        images.next().ok_or_else(|| Error::input(&row.place, "too few images", "one a place"))?;
+                    let image = images
+                        .next()
+                        .ok_or_else(|| Error::input(&row.place, "too few images", "one image per placeholder"))?;
                     let url = image.decode_then(&row.place, |rgb| png_url(&rgb, &row.place))??;
                     parts.push(json!({"type": "image_url", "image_url": {"url": url}}));
                 }
@@ -123,7 +124,7 @@ fn messages(row: &Row) -> Result<Value> {
         messages.push(json!({"role": message.role, "content": parts}));
     }
     if messages.len() == 1 {
-        return Err(Error::input(&row.place, "no user message", "a question"));
+        return Err(Error::input(&row.place, "no user message", "a user message with a question"));
     }
     Ok(Value::Array(messages))
 }
@@ -132,7 +133,7 @@ fn png_url(rgb: &crate::image::Rgb, place: &str) -> Result<String> {
     let mut png = Vec::with_capacity(rgb.data.len() / 2 + 256);
     PngEncoder::new_with_quality(&mut png, CompressionType::Fast, FilterType::Adaptive)
         .write_image(&rgb.data, rgb.width, rgb.height, ExtendedColorType::Rgb8)
-        .map_err(|e| Error::input(place, format!("an image that cannot be sent ({e})"), "an image"))?;
+        .map_err(|e| Error::input(place, format!("an image that cannot be encoded as PNG ({e})"), "an image"))?;
     let mut url = "data:image/png;base64,".to_owned();
     base64::engine::general_purpose::STANDARD.encode_string(&png, &mut url);
     Ok(url)
