@@ -77,10 +77,15 @@ pub(super) fn check(json: &[u8], file: &Path) -> Result<()> {
         kind => ["ByteLevel", "Digits"].contains(&kind),
     };
     let pieces =
-        "ByteLevel, Digits, Split by the pattern of GPT-2, GPT-4, GPT-4o, Llama 3 or Qwen, or a Sequence of them";
+        "ByteLevel, Digits, Split with the pattern of GPT-2, GPT-4, GPT-4o, Llama 3 or Qwen, or a Sequence of these";
     let rules = [
         ("model.type", &model.r#type, model.r#type == "BPE", "\"BPE\""),
-        ("model.dropout", &model.dropout, empty(&model.dropout), "null: a text has the same tokens each time"),
+        (
+            "model.dropout",
+            &model.dropout,
+            empty(&model.dropout),
+            "null, because a text must always have the same tokens",
+        ),
         (
             "model.continuing_subword_prefix",
             &model.continuing_subword_prefix,

@@ -251,7 +251,7 @@ fn check_constants(source: &str) -> Result<()> {
 }
 
 fn too_much() -> Error {
-    refused(format!("it builds more than {BUILT_FACTOR} times the messages and {BUILT_BASE} bytes"))
+    refused(format!("it builds more than {BUILT_FACTOR} times the size of the messages plus {BUILT_BASE} bytes"))
 }
 
 fn refused(what: String) -> Error {

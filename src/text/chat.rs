@@ -111,8 +111,8 @@ impl Chat {
             let expected = messages.iter().flat_map(|m| &m.content).filter(is_kind).count();
             let found = ids.iter().filter(|&&id| id == pad).count();
             if found != expected {
-                let found = format!("{found} places of {kind} in the rendered conversation");
-                return Err(Error::input("chat template", found, format!("{expected}, as the messages have")));
+                let found = format!("{found} placeholders for {kind} in the rendered conversation");
+                return Err(Error::input("chat template", found, format!("{expected}, the number in the messages")));
             }
         }
         Ok(ids)
@@ -190,7 +190,7 @@ fn unused_char(messages: &[Message]) -> Result<char> {
     ('\u{fdd0}'..='\u{fdef}')
         .chain('\u{f0000}'..='\u{10fffd}')
         .find(|&c| !texts.iter().any(|t| t.contains(c)))
-        .ok_or_else(|| Error::input("messages", "every character of private use", "text"))
+        .ok_or_else(|| Error::input("messages", "every private-use character", "an unused private-use character"))
 }
 
 /// Repeats each `image_pad` once for every merged patch of its image: a grid `[t, h, w]` in patches gives `t * h * w /
@@ -199,8 +199,8 @@ fn unused_char(messages: &[Message]) -> Result<char> {
 pub fn expand_images(ids: &[u32], image_pad: u32, grids: &[[u32; 3]], merge_size: u32) -> Result<Vec<u32>> {
     let pads = ids.iter().filter(|&&id| id == image_pad).count();
     if pads != grids.len() {
-        let expected = format!("{} (one for each picture)", grids.len());
-        return Err(Error::input("prompt", format!("{pads} image places"), expected));
+        let expected = format!("{} (one per image)", grids.len());
+        return Err(Error::input("prompt", format!("{pads} image placeholders"), expected));
     }
     let mut out = Vec::with_capacity(ids.len());
     let mut grids = grids.iter();

@@ -156,9 +156,11 @@ impl ChatTemplate {
         let text = self.template.render(Value::from_serialize(&context), given).map_err(|e| failed(&self.place, &e))?;
         let most = OUTPUT_BASE + OUTPUT_FACTOR * given;
         match text.len() > most {
-            true => {
-                Err(Error::input(&self.place, format!("{} bytes written", text.len()), format!("no more than {most}")))
-            }
+            true => Err(Error::input(
+                &self.place,
+                format!("{} bytes of output", text.len()),
+                format!("at most {most} bytes"),
+            )),
             false => Ok(text),
         }
     }
@@ -199,7 +201,7 @@ fn tojson(value: Value, kwargs: Kwargs) -> std::result::Result<Value, minijinja:
             let pair: Vec<Value> = v.try_iter()?.collect();
             match pair.as_slice() {
                 [item, key] => Some((item.to_string(), key.to_string())),
-                _ => return Err(invalid("tojson: separators is a pair".to_owned())),
+                _ => return Err(invalid("tojson: separators must be a pair".to_owned())),
             }
         }
         _ => None,

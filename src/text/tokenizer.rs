@@ -70,8 +70,7 @@ impl Tokenizer {
         let bpe = read.map_err(|what| Error::format(file, what))?;
         for (id, AddedToken { content, .. }) in added {
             if bpe.token_to_id(content) != Some(*id) {
-                let what =
-                    format!("tokenizer_config.json gives {content:?} the id {id}, which does not follow from here");
+                let what = format!("tokenizer_config.json gives {content:?} the id {id}, but this file does not");
                 return Err(Error::format(file, what));
             }
         }
@@ -81,7 +80,7 @@ impl Tokenizer {
     /// Checks and prepares a tokenizer. `place` names it in errors.
     pub(super) fn new(bpe: Bpe, place: &Path) -> Result<Tokenizer> {
         if !matches!(bpe.get_decoder(), Some(DecoderWrapper::ByteLevel(_))) {
-            return Err(Error::format(place, "the decoder is not ByteLevel: only byte-level tokenizers are read"));
+            return Err(Error::format(place, "the decoder is not ByteLevel: only byte-level tokenizers are supported"));
         }
         let chars = byte_chars();
         let mut byte_ids = [0; 256];
@@ -127,7 +126,8 @@ impl Tokenizer {
         let _taken = ENCODING.take(text.len() as u64);
         let added = if special == Special::Plain { &self.plain } else { self.bpe.get_added_vocabulary() };
         let ids = caught(|| self.encode_with(text, added)).and_then(|ids| ids.map_err(|e| e.to_string()));
-        let mut ids = ids.map_err(|what| Error::input("text", format!("one that has no tokens: {what}"), "text"))?;
+        let mut ids =
+            ids.map_err(|what| Error::input("text", format!("text that cannot be tokenized: {what}"), "text"))?;
         if special == Special::Plain && ids.iter().any(|&id| self.is_special(id)) {
             // Reached only by a tokenizer whose merges spell a special token.
             let spell = |id: u32| self.token_bytes(id).iter().map(|&b| self.byte_ids[b as usize]).collect();

@@ -85,8 +85,8 @@ pub fn train_tokenizer<S: AsRef<str>>(
     trainer(bpe_size, &counts).and_then(|t| t.train(&mut trained)).map_err(failed)?;
     let missing: Vec<&str> = wanted.iter().filter(|w| trained.token_to_id(w).is_none()).map(String::as_str).collect();
     if !missing.is_empty() {
-        let found = format!("{vocab_size}, too few to make one token of each of: {}", missing.join(" "));
-        return Err(Error::input("vocab_size", found, "a larger one, or fewer words"));
+        let found = format!("{vocab_size}, too small for one token of each of: {}", missing.join(" "));
+        return Err(Error::input("vocab_size", found, "a larger vocabulary, or fewer words"));
     }
     bpe.with_model(trained);
     let specials = specials.iter().map(|s| AddedToken::from(*s, true));

@@ -116,7 +116,7 @@ fn images_expand_to_their_grids() {
     assert_eq!(expanded.len(), ids.len() + 6 - 1 + 2 - 1);
 
     let of = |grids: &[[u32; 3]], merge| expand_images(&ids, pad, grids, merge).unwrap_err().to_string();
-    assert_eq!(of(&[[1, 4, 6]], 2), "prompt: found 2 image places, expected 1 (one for each picture)");
+    assert_eq!(of(&[[1, 4, 6]], 2), "prompt: found 2 image placeholders, expected 1 (one per image)");
     for grid in [[1, 3, 4], [0, 4, 4], [1, 4, 0], [u32::MAX, 1 << 30, 1 << 30]] {
         assert!(of(&[grid, [1, 2, 2]], 2).contains(&format!("{} x {} x {}", grid[0], grid[1], grid[2])));
     }
