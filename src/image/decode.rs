@@ -95,8 +95,8 @@ fn open<'a>(
         return Err(Refused::Size(Error::input(place, found, format!("at most {most} bytes"))));
     }
     if format == ImageFormat::Jpeg && len.saturating_mul(8 * PIXELS_A_BIT) < pixels {
-        let found = format!("{len} bytes of JPEG that say {width} x {height} pixels");
-        return Err(Refused::Broken(Error::input(place, found, "a whole file")));
+        let found = format!("a JPEG file of {len} bytes that declares {width} x {height} pixels");
+        return Err(Refused::Broken(Error::input(place, found, "a complete file")));
     }
     Ok(Opened { decoder, width, height })
 }
@@ -108,7 +108,7 @@ fn broken(place: &str) -> impl Fn(image::ImageError) -> Refused {
             image::ImageError::IoError(source) if !is_of_file(&source) => {
                 Error::Unreadable { place: place.clone(), source }
             }
-            e => Error::input(&place, format!("a broken picture ({e})"), "a whole one"),
+            e => Error::input(&place, format!("a damaged image ({e})"), "an intact image"),
         })
     }
 }
@@ -116,7 +116,7 @@ fn broken(place: &str) -> impl Fn(image::ImageError) -> Refused {
 fn format_of(bytes: &[u8], len: u64, place: &str) -> std::result::Result<ImageFormat, Refused> {
     let format = image::guess_format(bytes).ok().filter(|f| FORMATS.contains(f));
     format.ok_or_else(|| {
-        let found = format!("{len} bytes that are no picture");
+        let found = format!("{len} bytes that are not an image");
         Refused::Broken(Error::input(place, found, "a PNG, JPEG, WebP, GIF, BMP or TIFF file"))
     })
 }
@@ -169,7 +169,7 @@ pub fn decode_then<T>(bytes: &[u8], limits: &Limits, place: &str, then: impl FnO
     let Opened { mut decoder, width, height } = open(Cursor::new(bytes), format, len, limits, place)?;
     let _taken = WORK.take(decoder.total_bytes());
     if format == ImageFormat::Jpeg && !jpeg_is_whole(bytes) {
-        return Err(Error::input(place, "a JPEG file that ends too early", "a whole one"));
+        return Err(Error::input(place, "a truncated JPEG file", "a complete one"));
     }
     let mut memory = image::Limits::no_limits();
     // Eight bytes per pixel (16-bit RGBA), twice because decoders hold other data, plus their tables.
@@ -179,7 +179,8 @@ pub fn decode_then<T>(bytes: &[u8], limits: &Limits, place: &str, then: impl FnO
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
     let mut image = DynamicImage::from_decoder(decoder).map_err(broken(place))?;
     image.apply_orientation(orientation);
-    let picture = to_rgb(image).ok_or_else(|| Error::input(place, "a kind of pixel", "grey, colour or palette"))?;
+    let picture =
+        to_rgb(image).ok_or_else(|| Error::input(place, "an unsupported pixel format", "grey, colour or palette"))?;
     Ok(then(picture))
 }
 

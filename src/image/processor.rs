@@ -84,7 +84,7 @@ impl Processor {
     /// Reads the settings. A missing setting has the value of the released models. `place` names the file in errors.
     pub fn from_json(config: &Value, place: &str) -> Result<Processor> {
         let Some(map) = config.as_object() else {
-            return Err(Error::input(place, "something else", "an object"));
+            return Err(Error::input(place, "a value that is not an object", "an object"));
         };
         let get = |key: &str| map.get(key).filter(|v| !v.is_null());
         let wrong = |key: &str, value: &Value, expected: &str| {
@@ -113,7 +113,7 @@ impl Processor {
             let Some(value) = get(key) else { return Ok(default) };
             let read: Option<[f32; 3]> = serde_json::from_value(value.clone()).ok();
             let valid = |x: &f32| x.is_finite() && (!positive || *x > 0.0);
-            read.filter(|a| a.iter().all(valid)).ok_or_else(|| wrong(key, value, "three numbers, one a channel"))
+            read.filter(|a| a.iter().all(valid)).ok_or_else(|| wrong(key, value, "three numbers, one per channel"))
         };
         let default = Processor::default();
         let processor = Processor {
@@ -148,14 +148,14 @@ impl Processor {
     /// their sizes differ.
     pub fn video(&self, frames: &[ImageInput], fps: f64) -> Result<ImageInput> {
         let Some(([_, h, w], last)) = frames.first().map(|first| first.grid_thw).zip(frames.last()) else {
-            return Err(Error::input("video", "no frame", "at least one"));
+            return Err(Error::input("video", "no frames", "at least one frame"));
         };
         let side = self.patch_size;
         let other = frames.iter().enumerate().find(|(_, frame)| frame.grid_thw != [1, h, w]);
         if let Some((i, frame)) = other {
             let [_, other_h, other_w] = frame.grid_thw;
             let found = format!("{} x {} pixels", other_w * side, other_h * side);
-            let expected = format!("{} x {}, as the first", w * side, h * side);
+            let expected = format!("{} x {}, the size of the first frame", w * side, h * side);
             return Err(Error::input(format!("frame {i} of a video"), found, expected));
         }
         let t = u32::try_from(frames.len()).unwrap_or(u32::MAX).div_ceil(self.temporal_patch_size);
@@ -175,7 +175,7 @@ impl Processor {
 
     /// Returns the normalized patches, `[t * h * w][3 * temporal_patch_size * patch_size^2]` (channel, frame, row,
     /// column), one merge block after another. They equal `pixel_values` of Hugging Face.
-    #[cfg_attr(private_tree, expect(dead_code, reason = "the goldens hold it against Hugging Face's pixel_values"))]
+    #[cfg_attr(private_tree, expect(dead_code, reason = "the goldens compare it with Hugging Face's pixel_values"))]
     pub fn patches(&self, input: &ImageInput) -> Vec<f32> {
         let [grid_t, grid_h, grid_w] = input.grid_thw.map(|n| n as usize);
         let (patch, merge, depth) =
@@ -229,7 +229,7 @@ pub fn smart_resize(height: u32, width: u32, factor: u32, min_pixels: u64, max_p
     let (h, w, f) = (f64::from(height), f64::from(width), f64::from(factor));
     if height == 0 || width == 0 || h.max(w) / h.min(w) > MAX_RATIO {
         let found = format!("{width} x {height} pixels");
-        return Err(Error::input("picture", found, format!("sides that differ by a factor of {MAX_RATIO} at most")));
+        return Err(Error::input("picture", found, format!("an aspect ratio of at most {MAX_RATIO}")));
     }
     let fit = |scale: &dyn Fn(f64) -> f64| (scale(h) * f, scale(w) * f);
     let mut size = fit(&|side| (side / f).round_ties_even());
