@@ -81,20 +81,20 @@ impl Hub {
         let (mut files, mut seen) = (Vec::new(), HashSet::new());
         while seen.len() < MOST_PAGES && files.len() <= MOST_FILES {
             if !seen.insert(url.clone()) {
-                return Err(strange(&url, "a next page that was read before"));
+                return Err(strange(&url, "a next page that was already read"));
             }
             let (page, headers) = self.http.json(&url).await.map_err(|failure| self.failed(&url, failure))?;
-            let entries = page.as_array().ok_or_else(|| strange(&url, "a listing that is none"))?;
+            let entries = page.as_array().ok_or_else(|| strange(&url, "a listing that is not an array"))?;
             for entry in entries.iter().filter(|entry| entry["type"] == "file") {
-                files.push(listed(entry).ok_or_else(|| strange(&url, &format!("a file listed as {entry}")))?);
+                files.push(listed(entry).ok_or_else(|| strange(&url, &format!("an invalid file entry {entry}")))?);
             }
             match next(&headers).map(|next| url.join(&next)) {
                 Some(Ok(next)) if next.origin() == url.origin() => url = next,
-                Some(_) => return Err(strange(&url, "a listing that goes on elsewhere")),
+                Some(_) => return Err(strange(&url, "a listing whose next page is on another server")),
                 None => return Ok(files),
             }
         }
-        Err(strange(&url, "a listing without an end"))
+        Err(strange(&url, "a listing with too many pages"))
     }
 
     /// Requests the content of a file from byte `from` on.
@@ -145,15 +145,25 @@ impl Hub {
             }
             (_, StatusCode::UNAUTHORIZED) if self.http.has_token() => {
                 let hint = format!("set HF_TOKEN to a token of {tokens}");
-                (format!("a token that {url} does not take ({said})"), "a valid one", hint)
+                Error::input_hint(id, format!("a token that {url} rejects ({})", refusal.text()), "a valid token", hint)
             }
             (_, StatusCode::UNAUTHORIZED) => {
                 let hint = format!("accept its terms at {url}, then set HF_TOKEN to a token of {tokens}");
-                (format!("no token ({said})"), "one that may read the repository", hint)
+                Error::input_hint(
+                    id,
+                    format!("no token ({})", refusal.text()),
+                    "a token with read access to the repository",
+                    hint,
+                )
             }
             (_, StatusCode::FORBIDDEN) => {
-                let hint = format!("accept the terms at {url} with the account of HF_TOKEN");
-                (format!("no access ({said})"), "a repository that the token may read", hint)
+                let hint = format!("accept the terms at {url} with the account of the token in HF_TOKEN");
+                Error::input_hint(
+                    id,
+                    format!("no access ({})", refusal.text()),
+                    "a repository that the token can read",
+                    hint,
+                )
             }
             (_, StatusCode::NOT_FOUND) => return Error::input(id, said, "a file of the repository"),
             _ => return Error::Server { url: url.to_string(), what: said },
@@ -174,7 +184,7 @@ impl Hub {
         }
         let hint = match nearest(&repo.id, names.iter().map(String::as_str)) {
             Some(near) => format!("did you mean {near}?"),
-            None => "one that is not for everyone is seen with HF_TOKEN only".to_owned(),
+            None => "a private repository needs HF_TOKEN".to_owned(),
         };
         let what = refusal.map(|refusal| format!(" ({})", refusal.text())).unwrap_or_default();
         Error::input_hint(&repo.id, format!("no such repository{what}"), "a repository's id", hint)

@@ -69,7 +69,11 @@ impl Job {
         let commit = &listing.commit[..listing.commit.len().min(12)];
         if missing.is_empty() {
             let here = self.dir.display();
-            observer.note(&format!("{here} has all of {} at {commit}: {}", self.repo, said(summary.files, total)));
+            observer.note(&format!(
+                "{here} already contains all of {} at {commit}: {}",
+                self.repo,
+                said(summary.files, total)
+            ));
             record.finish(&listing, &self.repo.revision, &self.include, &files)?;
             return Ok(summary);
         }
@@ -77,7 +81,7 @@ impl Job {
         let left = size_of_all(&missing).saturating_sub(begun);
         let free = files::free(&self.dir)?;
         observer.note(&format!(
-            "{} at {commit}: {}; {} to fetch into {} ({} free)",
+            "{} at {commit}: {}; {} to download into {} ({} free)",
             self.repo,
             said(summary.files, total),
             bytes(left),
@@ -85,7 +89,7 @@ impl Job {
             bytes(free)
         ));
         if left.saturating_add(SPARE) > free {
-            let expected = format!("{} for what is missing, and {} to spare", bytes(left), bytes(SPARE));
+            let expected = format!("{} for the missing files and a reserve of {}", bytes(left), bytes(SPARE));
             return Err(Error::input(self.dir.display().to_string(), format!("{} free", bytes(free)), expected));
         }
         self.fetch(hub, &listing, missing, begun, &record, observer).await?;
@@ -112,10 +116,10 @@ impl Job {
         let near = self.include.iter().find_map(|text| nearest(text, names.iter().copied()));
         let hint = match near {
             Some(near) => format!("did you mean {near}?"),
-            None => format!("it has {}", names[..names.len().min(8)].join(", ")),
+            None => format!("it contains {}", names[..names.len().min(8)].join(", ")),
         };
         let found = format!("no file that matches {}", self.include.join(", "));
-        Err(Error::input_hint(listing.id.as_str(), found, "one or more", hint))
+        Err(Error::input_hint(listing.id.as_str(), found, "a pattern that matches at least one file", hint))
     }
 
     /// Checks the folder without contacting the hub.
@@ -126,11 +130,11 @@ impl Job {
                 == (&self.repo.id, &self.repo.revision, &self.include)
             && whole.files.iter().all(|path| record.hash(path).is_some())
         {
-            observer.note(&format!("HF_HUB_OFFLINE is set; {} has all of {}", self.dir.display(), self.repo));
+            observer.note(&format!("HF_HUB_OFFLINE is set; {} contains all of {}", self.dir.display(), self.repo));
             return Ok(Summary { files: whole.files.len(), bytes: 0, fetched: 0 });
         }
-        let found = format!("nothing whole of {} in {}", self.repo, self.dir.display());
-        Err(Error::input("HF_HUB_OFFLINE", found, "a finished download, or the variable unset"))
+        let found = format!("no finished download of {} in {}", self.repo, self.dir.display());
+        Err(Error::input("HF_HUB_OFFLINE", found, "a finished download, or HF_HUB_OFFLINE unset"))
     }
 
     /// Fetches the `missing` files, of which `begun` bytes already exist.
@@ -183,7 +187,7 @@ impl Job {
         observer.end();
         match tasks.join_all().await.len() == self.workers.max(1) {
             true => Ok(()),
-            false => Err(Error::Failed("a download's task ended early".to_owned())),
+            false => Err(Error::Failed("a download task ended early".to_owned())),
         }
     }
 }
@@ -216,7 +220,7 @@ fn missing(dir: &Path, files: &[Listed], record: &Record, observer: &dyn Observe
         }
         if size_of(&path) == file.size {
             if read == 0 {
-                observer.note(&format!("checking what stands in {}", dir.display()));
+                observer.note(&format!("checking the existing files in {}", dir.display()));
             }
             read += 1;
             let mut hasher = file.hash.hasher(file.size);
@@ -226,8 +230,8 @@ fn missing(dir: &Path, files: &[Listed], record: &Record, observer: &dyn Observe
                 continue;
             }
         }
-        let expected = "the file of the repository, or none; move it away";
-        return Err(Error::input(path.display().to_string(), "another file, not from a download", expected));
+        let expected = "the repository's file, or no file; move this file away";
+        return Err(Error::input(path.display().to_string(), "a different file that no download wrote", expected));
     }
     Ok(missing)
 }

@@ -46,7 +46,7 @@ pub(super) async fn file(
             wrong += 1;
             let found = part.restart(moved)?;
             if wrong > 1 {
-                let what = format!("{} {found}, while it lists {}", file.hash.name(), file.hash.hex());
+                let what = format!("{} {found}, but the listing has {}", file.hash.name(), file.hash.hex());
                 return Err(Error::Server { url: hub.address(listing, file).to_string(), what });
             }
             continue;
@@ -76,7 +76,11 @@ fn inside(dir: &Path, parent: &Path) -> Result<()> {
     let real = |path: &Path| path.canonicalize().map_err(Error::io(path));
     match real(parent)?.starts_with(real(dir)?) {
         true => Ok(()),
-        false => Err(Error::input(parent.display().to_string(), "a link out of the folder", "a folder in it")),
+        false => Err(Error::input(
+            parent.display().to_string(),
+            "a link to a place outside the folder",
+            "a folder inside it",
+        )),
     }
 }
 
@@ -135,7 +139,7 @@ impl<'a> Part<'a> {
             let chunk = response.chunk().await.map_err(|e| Failure::Passing(client::chain(&e), None))?;
             let Some(chunk) = chunk else { break };
             if self.at + chunk.len() as u64 > self.listed.size {
-                return Err(Failure::Passing(format!("more than the {} bytes listed", self.listed.size), None));
+                return Err(Failure::Passing(format!("more than the {} bytes in the listing", self.listed.size), None));
             }
             self.file.write_all(&chunk).map_err(|e| Failure::Fatal(Error::io(&self.path)(e)))?;
             self.hasher.update(&chunk);
@@ -156,7 +160,7 @@ impl<'a> Part<'a> {
         let hash = tag.and_then(|tag| Hash::sha256(tag).or_else(|| Hash::git(tag)));
         let other_hash = hash.is_some_and(|hash| hash != self.listed.hash);
         if size.is_some_and(|size| size != self.listed.size) || other_hash {
-            let found = "another size or hash on the way to it than in the listing";
+            let found = "a redirect with another size or hash than the listing";
             return Err(Error::Server { url: self.listed.path.clone(), what: found.to_owned() });
         }
         Ok(())

@@ -18,7 +18,7 @@ pub fn find(path: &Path, kind: Kind, place: &str, env: &dyn Fn(&str) -> Option<S
     if let Some(snapshot) = cache(env).and_then(|cache| snapshot(&cache, kind, id, revision)) {
         return Ok(snapshot);
     }
-    let found = format!("{}, neither here nor in HF_HOME", path.display());
+    let found = format!("{}, which is neither a path nor in HF_HOME", path.display());
     Err(Error::input_hint(place, found, expected(kind), format!("omr download {} --to DIR", path.display())))
 }
 

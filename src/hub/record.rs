@@ -70,9 +70,11 @@ impl Record {
         let file = OpenOptions::new().create(true).append(true).open(&path).map_err(Error::io(&path))?;
         match file.try_lock() {
             Ok(()) => Ok(file),
-            Err(std::fs::TryLockError::WouldBlock) => {
-                Err(Error::input(dir.display().to_string(), "a folder that another download fills", "one of its own"))
-            }
+            Err(std::fs::TryLockError::WouldBlock) => Err(Error::input(
+                dir.display().to_string(),
+                "a folder that another download is writing to",
+                "a separate folder",
+            )),
             Err(std::fs::TryLockError::Error(e)) => Err(Error::io(&path)(e)),
         }
     }

@@ -67,7 +67,7 @@ impl FromStr for Repo {
         };
         if !is_id(id) || !is_revision(revision) {
             let short: Vec<&str> = SHORT_NAMES.iter().map(|(short, ..)| *short).collect();
-            let expected = format!("{}, or ORG/NAME with @REVISION or without", short.join(", "));
+            let expected = format!("{}, or ORG/NAME, or ORG/NAME@REVISION", short.join(", "));
             return Err(Error::input("the repository", format!("{text:?}"), expected));
         }
         Ok(Repo { kind, id: id.to_owned(), revision: revision.to_owned() })

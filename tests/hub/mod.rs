@@ -73,7 +73,7 @@ async fn a_repository_arrives_whole_and_a_finished_folder_asks_for_the_listing_a
     first.env("HF_TOKEN", "hf_secret");
     let first = run(first).await;
     assert_eq!(first.code, Some(0), "{}", first.said);
-    assert!(first.said.contains("5 files, 1.2 MiB; 1.2 MiB to fetch into out"), "{}", first.said);
+    assert!(first.said.contains("5 files, 1.2 MiB; 1.2 MiB to download into out"), "{}", first.said);
     assert_whole(&dir.path().join("out"), &files());
     let seen = hub.seen();
     let on_cdn: Vec<_> = seen.iter().filter(|seen| seen.on_cdn).collect();
@@ -83,7 +83,7 @@ async fn a_repository_arrives_whole_and_a_finished_folder_asks_for_the_listing_a
 
     // Downloads into the same folder again, then as a data set without a token, then offline.
     let again = run(command(&hub.url, dir.path(), &["org/tiny", "--to", "out"])).await;
-    assert!(again.code == Some(0) && again.said.contains("out has all of org/tiny"), "{}", again.said);
+    assert!(again.code == Some(0) && again.said.contains("out already contains all of org/tiny"), "{}", again.said);
     let seen = hub.seen();
     assert!(!seen.is_empty() && seen.iter().all(|seen| seen.path.starts_with("/api/")), "{seen:?}");
     let mut offline = command(&hub.url, dir.path(), &["org/tiny", "--to", "out"]);
