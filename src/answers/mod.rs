@@ -100,11 +100,7 @@ impl Store {
 
     fn locked(path: &Path, mode: &str, patience: Duration) -> Result<Store> {
         if path.is_dir() {
-            return Err(Error::input(
-                path.display().to_string(),
-                "a folder",
-                "a file of answers, or a name that is free",
-            ));
+            return Err(Error::input(path.display().to_string(), "a folder", "a file of answers, or an unused name"));
         }
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
         parent.map_or(Ok(()), |parent| std::fs::create_dir_all(parent).map_err(Error::io(parent)))?;
@@ -132,7 +128,10 @@ impl Store {
         };
         let (connection, layout) = open().map_err(|error| failed(path, &error))?;
         if !(0..=LAYOUT).contains(&layout) {
-            return Err(Error::format(path, format!("answers in layout {layout}; this version reads layout {LAYOUT}")));
+            return Err(Error::format(
+                path,
+                format!("answers in layout {layout}; this version of omr reads layout {LAYOUT}"),
+            ));
         }
         Ok(Store { path: path.to_owned(), connection: Mutex::new(connection), before: None })
     }
@@ -148,8 +147,8 @@ impl Store {
         match found.map_err(|error| failed(&self.path, &error))? {
             Some((_, answer, [is, was])) if is == was => Ok(Some(answer)),
             Some((label, ..)) => {
-                let what = format!("the answer to {label}: its content is not what its hash says");
-                Err(Error::format(&self.path, format!("{what}; remove the file to have its answers asked for again")))
+                let what = format!("the answer to {label}: its content does not match its hash");
+                Err(Error::format(&self.path, format!("{what}; delete the file, and omr requests the answers again")))
             }
             None => self.before.as_ref().map_or(Ok(None), |before| before.get(key)),
         }
@@ -318,11 +317,11 @@ pub fn shards(dir: &Path) -> Result<Vec<PathBuf>> {
 fn failed(path: &Path, error: &rusqlite::Error) -> Error {
     match error.sqlite_error_code() {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
-            let found = "a store of answers that another process has open";
+            let found = "an answer store that another process has open";
             Error::input(path.display().to_string(), found, "one process at a time")
         }
         Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
-            Error::format(path, format!("no store of answers, or a broken one ({error})"))
+            Error::format(path, format!("not an answer store, or a damaged one ({error})"))
         }
         _ => Error::Failed(format!("{}: {error}", path.display())),
     }

@@ -146,7 +146,7 @@ impl Endpoint {
     }
 
     fn late(&self) -> String {
-        format!("no answer within the deadline of {} s", self.deadline.as_secs_f64())
+        format!("no answer within {} s", self.deadline.as_secs_f64())
     }
 
     async fn once(&self, url: &str, body: &Arc<str>) -> std::result::Result<Completion, Failure> {
@@ -215,7 +215,7 @@ fn completion(bytes: &[u8]) -> std::result::Result<Completion, String> {
     let text = match &message["content"] {
         Value::String(text) => text.clone(),
         Value::Null => String::new(),
-        _ => return Err("the reply's content is not a text".to_owned()),
+        _ => return Err("the reply's content is not a string".to_owned()),
     };
     let reasoning = message["reasoning_content"].as_str().or(message["reasoning"].as_str()).unwrap_or_default();
     let text = match reasoning.is_empty() || text.contains("<think>") {
