@@ -88,7 +88,7 @@ impl Ruling {
         };
         match python::int(word).filter(|n| mode == Mode::Compat || [0, 1].contains(n)) {
             Some(number) => Ruling::Said(number),
-            None => Ruling::Unjudged(format!("the judge said {:?}", start(text))),
+            None => Ruling::Unjudged(format!("the judge replied {:?}", start(text))),
         }
     }
 
@@ -167,7 +167,7 @@ impl Summary {
     /// Formats the counts as one line for the user.
     pub fn line(&self) -> String {
         let Summary { model, used, hits, unjudged } = self;
-        format!("judge {model}: asked about {used} answers, {hits} called right, {unjudged} unjudged")
+        format!("judge {model}: {used} answers judged, {hits} of them correct, {unjudged} unjudged")
     }
 
     /// Adds the counts of another summary.

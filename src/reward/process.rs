@@ -122,7 +122,7 @@ impl Process {
         let mut child = child.map_err(|e| Error::input(place, format!("{program}: {e}"), expected))?;
         let (Some(stdin), Some(stdout), Some(stderr)) = (child.stdin.take(), child.stdout.take(), child.stderr.take())
         else {
-            return Err(Error::Failed(format!("{program}: its pipes are missing")));
+            return Err(Error::Failed(format!("{program}: started without its pipes")));
         };
         let guard = Command::new("/bin/sh")
             .args(["-c", GUARD, &child.id().to_string()])
@@ -133,7 +133,7 @@ impl Process {
             .spawn();
         let guard = guard.map_err(|e| {
             let _ = child.kill();
-            Error::Failed(format!("/bin/sh, which ends {program} with this program: {e}"))
+            Error::Failed(format!("starting /bin/sh, which stops {program} when omr ends: {e}"))
         })?;
         let (lines, queue) = channel();
         std::thread::spawn(move || write_lines(stdin, &queue));
@@ -170,9 +170,11 @@ impl Process {
     fn score(&mut self, id: u64, item: &Item) -> std::result::Result<Score, String> {
         match self.answers.try_recv() {
             Err(TryRecvError::Empty) => {}
-            Err(TryRecvError::Disconnected) => return Err(format!("the process ended before it{}", self.last_words())),
+            Err(TryRecvError::Disconnected) => {
+                return Err(format!("the process ended before this request{}", self.last_words()));
+            }
             Ok(Err(error)) => return Err(error.to_string()),
-            Ok(Ok(answer)) => return Err(format!("before it came a line nobody asked for: {}", quoted(&answer.line))),
+            Ok(Ok(answer)) => return Err(format!("an unrequested line before this request: {}", quoted(&answer.line))),
         }
         let line = json!({
             "id": id, "response": item.response, "ground_truth": item.ground_truth, "question": item.question,
@@ -181,7 +183,7 @@ impl Process {
         // If the process has ended, the receive below reports it.
         let _ = self.lines.as_ref().map(|lines| lines.send(format!("{line}\n")));
         match self.answers.recv_timeout(self.timeout) {
-            Ok(Ok(Answer { line, more: true })) => Err(format!("more than one line of answer: {}", quoted(&line))),
+            Ok(Ok(Answer { line, more: true })) => Err(format!("more than one line for one answer: {}", quoted(&line))),
             Ok(Ok(Answer { line, .. })) => read_score(id, &line).map_err(|what| format!("{what}: {}", quoted(&line))),
             Ok(Err(error)) => Err(error.to_string()),
             Err(RecvTimeoutError::Timeout) => {
@@ -243,7 +245,7 @@ fn read_lines(stdout: impl Read, told: &Sender<std::io::Result<Answer>>) {
         let read = (&mut stdout).take(LONGEST_LINE).read_until(b'\n', &mut line);
         let answer = match read {
             Ok(0) => return,
-            Ok(_) if line.len() as u64 == LONGEST_LINE => Err(std::io::Error::other("an answer without an end")),
+            Ok(_) if line.len() as u64 == LONGEST_LINE => Err(std::io::Error::other("an answer line that is too long")),
             Ok(_) => {
                 let line = String::from_utf8_lossy(&line).into_owned();
                 Ok(Answer { line, more: !stdout.buffer().trim_ascii().is_empty() })
@@ -277,19 +279,19 @@ fn quoted(line: &str) -> String {
 
 /// Parses the score in an answer line.
 fn read_score(id: u64, line: &str) -> std::result::Result<Score, String> {
-    let answer: Value = serde_json::from_str(line).map_err(|_| "an answer that is not a line of JSON")?;
+    let answer: Value = serde_json::from_str(line).map_err(|_| "an answer that is not a JSON line")?;
     let number = |key: &str| match answer.get(key) {
         None | Some(Value::Null) => Ok(None),
         Some(value) => match value.as_f64() {
             None => Err(format!("{key} is not a number")),
             Some(number) if number.abs() <= LARGEST_SCORE => Ok(Some(number)),
-            Some(_) => Err(format!("{key} is {value}, no number from -{LARGEST_SCORE:e} to {LARGEST_SCORE:e}")),
+            Some(_) => Err(format!("{key} is {value}, expected a number from -{LARGEST_SCORE:e} to {LARGEST_SCORE:e}")),
         },
     };
     match answer.get("id") {
         None | Some(Value::Null) => {}
         Some(other) if other.as_u64() == Some(id) => {}
-        Some(other) => return Err(format!("the answer to id {other} instead of {id}")),
+        Some(other) => return Err(format!("an answer with id {other} instead of {id}")),
     }
     let known = ["id", "score", "acc_score", "format_reward_score"];
     let fields = answer.as_object().into_iter().flatten().filter(|(key, _)| !known.contains(&key.as_str()));

@@ -91,8 +91,8 @@ fn a_reward_of_ones_own_hears_what_the_row_carries_and_says_more_than_a_score() 
 #[test]
 fn rubbish_is_an_error_that_names_the_row_and_quotes_it() {
     for (rubbish, part) in [
-        ("hello", "not a line of JSON: \"hello\""),
-        ("{\"score\": NaN}", "not a line of JSON"),
+        ("hello", "not a JSON line: \"hello\""),
+        ("{\"score\": NaN}", "not a JSON line"),
         ("{\"acc_score\": 1}", "without a score"),
         ("{\"score\": null}", "without a score"),
         ("{\"score\": \"high\"}", "score is not a number"),
@@ -105,7 +105,7 @@ fn rubbish_is_an_error_that_names_the_row_and_quotes_it() {
         assert!(text.contains("rows.jsonl row 1") && text.contains(part), "{rubbish}: {text}");
     }
     let text = failure(&scorer("read -r line; head -c 3000000 /dev/zero | tr '\\0' x", 1).score_all(items(1))[0]);
-    assert!(text.contains("an answer without an end"), "{text}");
+    assert!(text.contains("an answer line that is too long"), "{text}");
 }
 
 #[test]

@@ -146,7 +146,7 @@ impl Client {
                 breaker.failures += 1;
                 if breaker.failures >= self.0.config.max_failures {
                     let n = breaker.failures;
-                    breaker.open = Some(format!("{n} requests to the judge in a row failed, the last: {what}"));
+                    breaker.open = Some(format!("{n} consecutive requests to the judge failed, the last: {what}"));
                 }
                 Reply::Failed(what)
             }
@@ -164,7 +164,7 @@ impl Client {
             None => Ok(()),
             Some(what) => Err(Error::Server {
                 url: self.url(),
-                what: format!("{what}; what was judged is kept: run again to go on"),
+                what: format!("{what}; the verdicts so far are stored: run the same command again to continue"),
             }),
         }
     }
