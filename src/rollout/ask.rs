@@ -208,7 +208,7 @@ pub fn ask(
             Ok((rollouts, stats))
         }
         Ok(Err(failed)) => Err(failed),
-        Err(_) => Err(Error::Failed("the scorer panicked (its message is above)".to_owned())),
+        Err(_) => Err(Error::Failed("the scorer panicked (see its message above)".to_owned())),
     }
 }
 

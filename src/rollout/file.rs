@@ -137,10 +137,10 @@ struct Columns<'a> {
 impl<'a> Columns<'a> {
     fn of<T>(&self, name: &str, get: impl FnOnce(&'a ArrayRef) -> Option<T>) -> Result<T> {
         let wrong = |what: &str| Error::format(self.path, format!("column {name}: {what}"));
-        let column = self.batch.column_by_name(name).ok_or_else(|| wrong("not there"))?;
+        let column = self.batch.column_by_name(name).ok_or_else(|| wrong("missing"))?;
         match column.null_count() {
-            0 => get(column).ok_or_else(|| wrong(&format!("a {}", column.data_type()))),
-            _ => Err(wrong("nulls")),
+            0 => get(column).ok_or_else(|| wrong(&format!("unexpected type {}", column.data_type()))),
+            _ => Err(wrong("contains nulls")),
         }
     }
 

@@ -94,7 +94,10 @@ pub fn gathered(ranks: &mut dyn Ranks, own: Result<Vec<Rollout>>, count: usize) 
     all.sort_by_key(|rollout| (rollout.question, rollout.output.rollout));
     match all.len() == count {
         true => Ok(all),
-        false => Err(Error::Failed(format!("the ranks have {} rollouts of {count}: they asked others", all.len()))),
+        false => Err(Error::Failed(format!(
+            "the ranks have {} rollouts of {count}: they generated rollouts for different prompts",
+            all.len()
+        ))),
     }
 }
 
@@ -103,7 +106,10 @@ fn broken(error: serde_json::Error) -> Error {
 }
 
 fn cut(head: &Head) -> Error {
-    Error::Failed(format!("the rollouts of a rank: {} tokens that end as {:?}", head.tokens, head.finish_reason))
+    Error::Failed(format!(
+        "the rollouts of a rank: the message ends inside a rollout of {} tokens with finish reason {:?}",
+        head.tokens, head.finish_reason
+    ))
 }
 
 #[cfg(test)]
