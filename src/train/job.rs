@@ -47,7 +47,7 @@ impl Start {
     /// Returns the directory `model`. Errors if the key `model` is missing or names no directory.
     pub fn directory(model: Option<&Path>) -> Result<&Path> {
         let Some(model) = model else {
-            return Err(Error::input("model", "nothing", "a model directory to start from"));
+            return Err(Error::input("model", "nothing", "a model directory to start training from"));
         };
         if !model.is_dir() {
             return Err(Error::input("model", model.display().to_string(), "a model directory"));
@@ -120,7 +120,7 @@ impl JobCommon {
         max_bad_rows: f64,
         observer: &'a dyn Observer,
     ) -> Result<Broken<'a>> {
-        ranks::by_first(trainer.ranks, "the rows' index", || self.data.keep(observer))?;
+        ranks::by_first(trainer.ranks, "the index of the rows", || self.data.keep(observer))?;
         self.data.record_pictures()?;
         Broken::new(&self.dir, &self.data, max_bad_rows, &trainer.extra, trainer.leads(), observer)
     }

@@ -173,8 +173,8 @@ pub fn cover(lanes: usize, ranks: usize) -> Result<()> {
     if ranks <= lanes {
         return Ok(());
     }
-    let expected = format!("at most {lanes} ranks: so many gradient_lanes the run began with");
-    Err(Error::input_hint("gpus", ranks.to_string(), expected, "its bits are those of its lanes"))
+    let expected = format!("at most {lanes} ranks: the run was started with gradient_lanes={lanes}");
+    Err(Error::input_hint("gpus", ranks.to_string(), expected, "results depend on the number of gradient lanes"))
 }
 
 /// Errors unless an update has at least one of its `parts` for every lane. `key` is the config key that sets `parts`.
@@ -182,8 +182,8 @@ pub fn check(lanes: usize, key: &str, parts: usize) -> Result<()> {
     if lanes <= parts {
         return Ok(());
     }
-    let expected = format!("at least {lanes}, one for each of the gradient lanes");
-    Err(Error::input_hint(key, parts.to_string(), expected, "it counts those of all ranks together"))
+    let expected = format!("at least {lanes}, one for each gradient lane");
+    Err(Error::input_hint(key, parts.to_string(), expected, "this number is the total over all ranks"))
 }
 
 /// Divides a flat tensor into consecutive tensors, one for each piece.

@@ -37,7 +37,7 @@ impl Loaded {
         config: &TrainerConfig,
         observer: &dyn Observer,
     ) -> Result<Loaded> {
-        const FOUND: &str = "the checkpoint to go on from";
+        const FOUND: &str = "the checkpoint to continue from";
         let place = OneRank::new(ranks.rank(), ranks.size());
         if ranks.rank() == 0 {
             let loaded = Loaded::newest(dev, store, config, place, observer)?;
@@ -62,13 +62,13 @@ impl Loaded {
         for checkpoint in &found {
             match Loaded::whole(dev, config, place, checkpoint, observer)? {
                 Ok(loaded) => {
-                    damaged.iter().for_each(|why| observer.note(&format!("passed over a damaged checkpoint: {why}")));
+                    damaged.iter().for_each(|why| observer.note(&format!("skipped a damaged checkpoint: {why}")));
                     if store.has(checkpoint) {
                         if let Some((_, state)) = &loaded.checkpoint {
                             metrics::check(store.run(), state, &config.accept_changed, observer)?;
                         }
                         for aside in store.go_back(checkpoint.step)? {
-                            observer.note(&format!("a later checkpoint is now {}", aside.display()));
+                            observer.note(&format!("a later checkpoint was moved to {}", aside.display()));
                         }
                     }
                     return Ok(loaded);
@@ -81,9 +81,9 @@ impl Loaded {
         }
         Err(Error::input_hint(
             format!("resume: {}", config.resume),
-            format!("no checkpoint that is whole ({})", damaged.join("; ")),
-            "one whose files are those that were saved",
-            "put the files back, give resume=PATH, or start over with --fresh, which moves the run aside",
+            format!("no intact checkpoint ({})", damaged.join("; ")),
+            "a checkpoint whose files are unchanged since they were saved",
+            "restore the files, set resume=PATH, or start over with --fresh, which renames the old run directory",
         ))
     }
 
@@ -102,7 +102,7 @@ impl Loaded {
             match &manifest {
                 Some(manifest) => manifest.check(path, Part::Settings)?,
                 None if checkpoint.state().is_ok_and(|state| state.has_manifest()) => {
-                    return Err(Error::format(path.join("MANIFEST"), "is not there, and was when it was saved"));
+                    return Err(Error::format(path.join("MANIFEST"), "missing, but the checkpoint was saved with it"));
                 }
                 None => {}
             }
@@ -117,7 +117,7 @@ impl Loaded {
             let check = || manifest.as_ref().map_or(Ok(()), |manifest| manifest.check(path, Part::Tensors));
             let checked = scope.spawn(check);
             let loaded = Loaded::of(dev, config, place, Some(checkpoint));
-            let panicked = || Error::Failed("the check of a checkpoint panicked".to_owned());
+            let panicked = || Error::Failed("the thread that checks a checkpoint panicked".to_owned());
             (checked.join().unwrap_or_else(|_| Err(panicked())), loaded)
         });
         let damage = match (checked, loaded) {
@@ -125,7 +125,7 @@ impl Loaded {
                 if manifest.is_none() {
                     let name = path.display();
                     observer.note(&format!(
-                        "{name} has no MANIFEST, as older versions left it: its files cannot be checked"
+                        "{name} has no MANIFEST because an older version of omr wrote it: its files cannot be checked"
                     ));
                 }
                 return Ok(Ok(loaded));

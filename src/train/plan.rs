@@ -63,7 +63,7 @@ impl Planned {
 pub fn within(memory: &Plan, budget: Option<usize>, lower: &str) -> Result<()> {
     let Some(budget) = budget.filter(|&budget| memory.total() > budget) else { return Ok(()) };
     let [total, parts] = words(memory);
-    let found = format!("a run that takes {total} when it keeps least ({parts})");
+    let found = format!("a run that needs at least {total} ({parts})");
     Err(Error::input_hint("memory", found, format!("at most {}", bytes(budget as u64)), format!("lower {lower}")))
 }
 

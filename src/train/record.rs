@@ -40,7 +40,10 @@ fn compared(config: &TrainerConfig, data: &Dataset, observer: &dyn Observer) -> 
     let begun = newest.is_some() || logged || dir.join("journal").exists();
     let recorded = Inputs::read(dir)?.or_else(|| state.map(|state| state.inputs).filter(|inputs| !inputs.is_empty()));
     if begun && recorded.is_none() {
-        observer.note("an older version began this run and did not record its inputs: what changed since is not known");
+        observer.note(
+            "an older version of omr started this run and did not record its inputs: changes since then are not \
+             detected",
+        );
     }
     let when = newest.map_or("when the run began".to_owned(), |newest| format!("at step {}", newest.step));
     let then = recorded.as_ref().filter(|_| begun);

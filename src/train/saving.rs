@@ -184,9 +184,9 @@ fn agree<T>(ranks: &mut dyn Ranks, done: Result<T>, says: &str) -> Result<(T, Ve
 
 fn beside(work: impl FnOnce() -> Result<()> + Send + 'static) -> Result<JoinHandle<Result<()>>> {
     let thread = std::thread::Builder::new().name("checkpoint".to_owned()).spawn(work);
-    thread.map_err(|e| Error::Failed(format!("a thread for checkpoints: {e}")))
+    thread.map_err(|e| Error::Failed(format!("starting the checkpoint thread: {e}")))
 }
 
 fn join(thread: JoinHandle<Result<()>>) -> Result<()> {
-    thread.join().map_err(|_| Error::Failed("the writer of a checkpoint panicked".to_owned()))?
+    thread.join().map_err(|_| Error::Failed("the thread that writes a checkpoint panicked".to_owned()))?
 }

@@ -37,7 +37,7 @@ pub const AHEAD: usize = 4;
 
 /// Settings that an error message suggests if the run needs too much memory.
 pub const LOWER: &str =
-    "micro_batch_tokens and packing_length, or image_max_pixels; optim: adamw_8bit takes less than adamw_torch";
+    "micro_batch_tokens and packing_length, or image_max_pixels; optim: adamw_8bit needs less memory than adamw_torch";
 
 /// A fine-tuning job.
 pub struct Job {
@@ -66,7 +66,7 @@ impl Job {
         lanes::check(config.lanes(), key, parts)?;
         let Start { model, config: model_config, encoder } = Start::open(config.model.as_deref(), Use::Train, pixels)?;
         if config.datasets.is_empty() {
-            return Err(Error::input("datasets", "an empty list", "at least one data set"));
+            return Err(Error::input("datasets", "an empty list", "at least one dataset"));
         }
         let longest = Longest { tokens: config.packing_length, key: "packing_length" };
         let share = config.max_bad_rows;
@@ -76,7 +76,7 @@ impl Job {
         common.label = "sft".to_owned();
         let (data, index) = (&mut common.data, &common.index);
         if let Some(i) = (0..index.len()).find(|&i| index.tokens(i) > config.micro_batch_tokens) {
-            let expected = format!("at most micro_batch_tokens, which is {}", config.micro_batch_tokens);
+            let expected = format!("at most micro_batch_tokens={}", config.micro_batch_tokens);
             return Err(Error::input(data.place(i), format!("{} tokens", index.tokens(i)), expected));
         }
         let samples = data.samples(move |row| encoder.sample(&row));
@@ -239,7 +239,7 @@ impl TrainingJob for Job {
                     own = self.lane(dev, &trainer.model, &mut grads, &mut feed, &update.lanes[lane], mean);
                 }
                 let figures = trainer.add_lanes(dev, &mut grads, round, own)?;
-                for lane in trainer.share("figures of a lane", &figures)? {
+                for lane in trainer.share("metrics of a gradient lane", &figures)? {
                     done += lane.done;
                     rows += lane.rows;
                     broken.record(lane.rejected)?;

@@ -130,7 +130,7 @@ fn pack(model: &Model, sequences: &[Sequence<'_>]) -> Result<(Inputs, Targets)> 
         cu_targets.push(rows.len() as u32);
     }
     if rows.is_empty() {
-        return Err(Error::input("batch", "no token to be predicted", "at least one in each micro-batch"));
+        return Err(Error::input("batch", "no token to predict", "at least one in each micro-batch"));
     }
     Ok((inputs, Targets { rows, ids, cu_targets }))
 }
@@ -177,7 +177,7 @@ pub fn micro_batches(lengths: &[usize], max_tokens: usize) -> Result<Vec<std::op
     let (mut out, mut start, mut tokens) = (Vec::new(), 0, 0);
     for (i, &len) in lengths.iter().enumerate() {
         if len > max_tokens {
-            let expected = format!("at most micro_batch_tokens, which is {max_tokens}");
+            let expected = format!("at most micro_batch_tokens={max_tokens}");
             return Err(Error::input(format!("sequence {i}"), format!("{len} tokens"), expected));
         }
         if tokens + len > max_tokens {
@@ -202,6 +202,6 @@ mod tests {
         assert_eq!(cuts, [0..3, 3..4, 4..5]);
         assert!(micro_batches(&[], 9).unwrap().is_empty());
         let error = micro_batches(&[3, 10], 9).unwrap_err().to_string();
-        assert_eq!(error, "sequence 1: found 10 tokens, expected at most micro_batch_tokens, which is 9");
+        assert_eq!(error, "sequence 1: found 10 tokens, expected at most micro_batch_tokens=9");
     }
 }

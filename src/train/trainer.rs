@@ -95,7 +95,7 @@ impl<'r> Trainer<'r> {
             if let Some(body) = recorded.filter(|body| dev.body().is_some_and(|now| now != *body))
                 && dev.use_body(body).is_ok()
             {
-                observer.note(&format!("matrix products run by {}, as the checkpoint's did", body.name()));
+                observer.note(&format!("matrix products use {}, as in the checkpoint's run", body.name()));
             }
             let body = dev.body().map(Body::recorded);
             if let Some(warning) = state.other_arithmetic(dev.kind().name(), dev.isa().chains(), body) {
@@ -103,14 +103,14 @@ impl<'r> Trainer<'r> {
             }
             state.newer().iter().for_each(|warning| observer.note(warning));
             (step, samples_consumed, extra) = (state.step, state.samples_consumed, state.extra);
-            observer.note(&format!("going on from step {step} of {}", config.total_steps));
+            observer.note(&format!("continuing from step {step} of {}", config.total_steps));
             let same = state.seed == config.seed && state.inputs.agree(&inputs);
             // If the checkpoint belongs to this folder's run, its settings have already been compared key by key. The
             // hash is not compared then, because a newer version hashes more keys.
             let other = saved_step.is_none() && state.config_hash != State::hash_of(&config.config_text);
             if !same || other {
                 observer.note(
-                    "the checkpoint's run had other settings, other inputs or another seed: this run is not that run continued",
+                    "the checkpoint comes from a run with other settings, inputs or seed: results differ from that run",
                 );
             }
         }
@@ -151,7 +151,7 @@ impl<'r> Trainer<'r> {
     /// Calls [`Lanes::add`] for `round` and returns `done`, the result of this rank's lane. If any rank was asked to
     /// stop, all ranks return [`Error::Stopped`] and the update is dropped.
     pub fn add_lanes<T>(&mut self, dev: &mut Device, grads: &mut Grads, round: usize, done: Result<T>) -> Result<T> {
-        let done = self.agreed("a lane's end", done)?;
+        let done = self.agreed("the end of a gradient lane", done)?;
         self.lanes.add(dev, self.ranks, grads, round)?;
         Ok(done)
     }
@@ -170,7 +170,7 @@ impl<'r> Trainer<'r> {
         let owners = self.lanes.owners().enumerate();
         let owned: Vec<(usize, Tensor)> =
             owners.map(|(lane, rank)| (rank, figures.slice(lane * n, (lane + 1) * n))).collect();
-        self.ranks.all_gather(dev, "figures of lanes", &owned)
+        self.ranks.all_gather(dev, "metrics of all gradient lanes", &owned)
     }
 
     /// Calls [`ranks::agreed`] with the other ranks: if one was asked to stop, all stop.

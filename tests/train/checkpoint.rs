@@ -142,7 +142,7 @@ fn a_manifest_tells_what_was_changed() {
         fs::write(&path, &whole).unwrap();
     }
     fs::write(folder.join("model-00001-of-00002.safetensors"), "x").unwrap();
-    assert!(check().unwrap_err().to_string().contains("MANIFEST does not list it"));
+    assert!(check().unwrap_err().to_string().contains("not listed in MANIFEST"));
     fs::remove_file(folder.join("model-00001-of-00002.safetensors")).unwrap();
     fs::remove_file(folder.join("MANIFEST")).unwrap();
     assert_eq!(Manifest::read(&folder).unwrap(), None);
@@ -248,7 +248,7 @@ fn a_broken_state_is_named() {
     let error = checkpoint.state().unwrap_err();
     assert!(error.exit_code() == 2 && error.to_string().contains("state.json"), "{error}");
     fs::write(&path, text.replace("\"step\": 3", "\"step\": 4")).unwrap();
-    assert!(checkpoint.state().unwrap_err().to_string().contains("step 4 in a folder of step 3"));
+    assert!(checkpoint.state().unwrap_err().to_string().contains("step 4 in the folder of step 3"));
 }
 
 #[test]
@@ -279,7 +279,10 @@ fn a_resume_over_another_arithmetic_says_so() {
     // Checkpoints had this format before versions recorded their arithmetic.
     let (version, rest) = now.split_once("\"arithmetic\": \"").unwrap().1.split_once("\",").unwrap();
     let older = now.replace(&format!("\"arithmetic\": \"{version}\",{}", rest.split('"').next().unwrap()), "");
-    let want = format!("made on cpu, avx2, arithmetic 1 and this is cpu, avx2, arithmetic {version}: bits may differ");
+    let want = format!(
+        "made on cpu, avx2, arithmetic 1 and this is cpu, avx2, arithmetic {version}: results may not be bitwise \
+         identical"
+    );
     assert!(told(older).unwrap().ends_with(&want));
 }
 

@@ -56,13 +56,13 @@ fn one_bit_in_any_file_is_seen_and_the_checkpoint_before_taken() {
         let (done, said) = go_on(&out, &config);
         done.unwrap();
         let lines: Vec<&str> = said.lines().collect();
-        assert!(lines[0].starts_with("passed over a damaged checkpoint: "), "{name}: {said}");
+        assert!(lines[0].starts_with("skipped a damaged checkpoint: "), "{name}: {said}");
         assert!(lines[0].contains(newest.to_str().unwrap()), "{name}: {said}");
         if name != "MANIFEST" {
             assert!(lines[0].contains(&name), "{name}: {said}");
         }
-        let aside = format!("a later checkpoint is now {}.{}", newest.display(), i + 1);
-        assert!(lines[1] == aside && lines[2] == "going on from step 3 of 4", "{said}");
+        let aside = format!("a later checkpoint was moved to {}.{}", newest.display(), i + 1);
+        assert!(lines[1] == aside && lines[2] == "continuing from step 3 of 4", "{said}");
         whole.assert_same(&Outcome::of(&out), &name);
     }
 }
@@ -90,7 +90,7 @@ fn a_cut_file_of_the_newest_or_of_one_without_a_manifest_is_passed_over() {
         }
         let (done, said) = go_on(&out, &config);
         done.unwrap();
-        assert!(said.contains("going on from step 2 of 4"), "{said}");
+        assert!(said.contains("continuing from step 2 of 4"), "{said}");
         for step in [3, 4] {
             assert!(said.contains(&format!("checkpoint: {}", at(step).join(weights).display())), "{said}");
         }
