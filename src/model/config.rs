@@ -126,25 +126,29 @@ impl ModelConfig {
         let root = Node::root(value, place)?;
         root.one_of("model_type", &["qwen2_5_vl"], None)?;
         if let Some(class) = root.get("architectures").and_then(|all| all.get(0)).filter(|&class| class != CLASS) {
-            let expected = format!("{CLASS}: other model families are not meant");
+            let expected = format!("{CLASS}: other model families are not supported");
             return Err(Error::input(root.at("architectures"), class.to_string(), expected));
         }
         if let Some(key) = root.child("auto_map")?.and_then(|map| map.map.keys().find(|key| !key.contains("Process"))) {
-            let found = format!("code of the model's own for {key}");
-            let expected = "nothing: code that comes with a model is never run, and without it this is another model";
+            let found = format!("custom model code for {key}");
+            let expected = "no custom code: omr never runs code from a model directory, and the model needs it";
             return Err(Error::input(root.at("auto_map"), found, expected));
         }
         if root.child("quantization_config")?.is_some() {
-            let expected = "weights in f32, bf16 or f16: quantised weights are not meant";
+            let expected = "weights in f32, bf16 or f16: quantised weights are not supported";
             return Err(Error::input(root.at("quantization_config"), "quantised weights", expected));
         }
         let text = root.child("text_config")?.unwrap_or_else(|| root.clone());
-        let vision = root
-            .child("vision_config")?
-            .ok_or_else(|| Error::input(root.at("vision_config"), "nothing", "the vision tower's settings"))?;
+        let vision = root.child("vision_config")?.ok_or_else(|| {
+            Error::input(root.at("vision_config"), "nothing", "an object with the vision tower's settings")
+        })?;
         text.one_of("hidden_act", &["silu"], Some("silu"))?;
         if text.bool("use_sliding_window", false)? {
-            return Err(Error::input(text.at("use_sliding_window"), "true", "false: sliding windows are not meant"));
+            return Err(Error::input(
+                text.at("use_sliding_window"),
+                "true",
+                "false: sliding windows are not supported",
+            ));
         }
         let rope = match text.child("rope_parameters")? {
             Some(rope) => rope,
@@ -156,7 +160,7 @@ impl ModelConfig {
         rope.one_of("type", &["mrope", "default"], Some("mrope"))?;
         let rope_theta = if rope.has("rope_theta") { &rope } else { &text };
         let mrope_section: [usize; 3] = rope.list("mrope_section", None)?.try_into().map_err(|v: Vec<usize>| {
-            Error::input(rope.at("mrope_section"), format!("{} numbers", v.len()), "three: time, height, width")
+            Error::input(rope.at("mrope_section"), format!("{} numbers", v.len()), "three numbers: time, height, width")
         })?;
         let tied = if root.has("tie_word_embeddings") { &root } else { &text };
         let config = ModelConfig {
@@ -193,7 +197,7 @@ impl ModelConfig {
         text.require("num_key_value_heads", kv, heads.is_multiple_of(kv), "a divisor of num_attention_heads")?;
         let half = self.head_dim() / 2;
         let sum: usize = self.mrope_section.iter().sum();
-        rope.require("mrope_section", sum, sum == half, &format!("a sum of {half}, half of the head's width"))?;
+        rope.require("mrope_section", sum, sum == half, &format!("a sum of {half}, half of the head dimension"))?;
         for (key, id) in [
             ("image_token_id", self.image_token_id),
             ("video_token_id", self.video_token_id),
@@ -213,10 +217,15 @@ impl ModelConfig {
             "a divisor of hidden_size",
         )?;
         let by_four = v.head_dim().is_multiple_of(4);
-        vision.require("num_heads", v.num_heads, by_four, "a head's width that is a multiple of 4")?;
+        vision.require("num_heads", v.num_heads, by_four, "a head dimension that is a multiple of 4")?;
         let unit = v.patch_size * v.spatial_merge_size;
         let whole = v.window_size.is_multiple_of(unit);
-        vision.require("window_size", v.window_size, whole, &format!("a multiple of {unit}, a merged patch"))?;
+        vision.require(
+            "window_size",
+            v.window_size,
+            whole,
+            &format!("a multiple of {unit}, the side of a merged patch in pixels"),
+        )?;
         if let Some(&block) = v.fullatt_block_indexes.iter().find(|&&b| b >= v.depth) {
             vision.require("fullatt_block_indexes", block, false, &format!("blocks below depth {}", v.depth))?;
         }
@@ -432,7 +441,7 @@ fn kind(value: &Value) -> &'static str {
         Value::Null => "null",
         Value::Bool(_) => "true or false",
         Value::Number(_) => "a number",
-        Value::String(_) => "a text",
+        Value::String(_) => "a string",
         Value::Array(_) => "a list",
         Value::Object(_) => "an object",
     }
@@ -477,7 +486,7 @@ mod tests {
         let mut file = tiny();
         file["quantization_config"] = json!({"quant_method": "awq", "bits": 4});
         let text = ModelConfig::from_json(&file, "m/config.json").unwrap_err().to_string();
-        assert!(text.starts_with("m/config.json /quantization_config:") && text.contains("not meant"), "{text}");
+        assert!(text.starts_with("m/config.json /quantization_config:") && text.contains("not supported"), "{text}");
         let mut file = tiny();
         file.as_object_mut().unwrap().remove("num_hidden_layers");
         let text = ModelConfig::from_json(&file, "m/config.json").unwrap_err().to_string();

@@ -314,7 +314,7 @@ impl Tape {
                 // Forward has one product for the scores and one for the result; backward has five.
                 let flops = 4.0 * *pairs as f64 * heads.out_len() as f64;
                 let bytes = moved(&[qkv.tensor, out.tensor]);
-                let lse = lse.ok_or_else(|| Error::Failed("attention without memory for its logsumexp".into()))?;
+                let lse = lse.ok_or_else(|| Error::Failed("attention has no memory for its logsumexp".into()))?;
                 if !again.0 {
                     attention::fwd(dev, &pack, qkv.tensor, out.tensor, lse)?;
                     dev.note_work("attention", flops, bytes);
@@ -331,7 +331,7 @@ impl Tape {
             }
             Attend::Paged { caches, paging } => {
                 if self.mode() != Mode::Infer {
-                    return Err(Error::Failed("training reads no paged cache".into()));
+                    return Err(Error::Failed("training cannot read a paged KV cache".into()));
                 }
                 let Paging { block_tables, cu_seqlens_q, context_lens, decode, .. } = **paging;
                 let cache = &caches[layer];

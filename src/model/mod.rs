@@ -71,7 +71,7 @@ impl Model {
     /// Creates a model with all weights zero. `dtype` is F32 or Bf16. Errors on F32 on a GPU.
     pub fn empty(dev: &mut Device, config: ModelConfig, dtype: DType) -> Result<Model> {
         if dev.kind().is_gpu() && dtype != DType::Bf16 {
-            let expected = format!("bf16: the kernels of --device {} compute in nothing else", dev.kind().name());
+            let expected = format!("bf16: the kernels of --device {} support no other dtype", dev.kind().name());
             return Err(Error::input("dtype", format!("{dtype:?}").to_lowercase(), expected));
         }
         let mut layout = ParamLayout::new(dtype);
@@ -136,14 +136,14 @@ impl Model {
     /// tokens, if an id is outside the vocabulary, or if image placeholders and images do not match.
     pub fn forward(&self, tape: &mut Tape, dev: &mut Device, inputs: &Inputs) -> Result<Var> {
         if inputs.is_empty() {
-            return Err(Error::input("batch", "no tokens", "at least one"));
+            return Err(Error::input("batch", "no tokens", "at least one token"));
         }
         let merge = self.config.vision_config.spatial_merge_size as u32;
         for (i, picture) in inputs.pictures.iter().enumerate() {
             let (places, rows) = (picture.places.len(), picture.image.tokens(merge));
             if places == 0 || !places.is_multiple_of(rows) {
-                let expected = format!("a multiple of the image's {rows}");
-                return Err(Error::input(format!("image {i}"), format!("{places} places"), expected));
+                let expected = format!("a multiple of the image's {rows} tokens");
+                return Err(Error::input(format!("image {i}"), format!("{places} placeholders"), expected));
             }
         }
         let x = self.embed(tape, dev, &inputs.input_ids)?;
@@ -261,7 +261,7 @@ impl Model {
     /// Computes the logits `[T, V]` f32 of hidden rows, with the same order of summation as log-probs and the sampler.
     #[cfg_attr(
         private_tree,
-        expect(dead_code, reason = "an OpenAI-compatible server answers with top log-probs; goldens compare them")
+        expect(dead_code, reason = "for OpenAI-compatible servers, which return top log-probs; goldens compare them")
     )]
     pub fn logits(&self, tape: &mut Tape, dev: &mut Device, hidden: Var) -> Result<Tensor> {
         let head = self.decoder.lm_head.weight;

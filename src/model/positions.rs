@@ -30,7 +30,7 @@ pub enum AfterVideo {
     #[default]
     Extent,
     /// After the largest of all three axes, as in transformers 4.
-    #[cfg_attr(private_tree, expect(dead_code, reason = "goldens of transformers 4 have its positions"))]
+    #[cfg_attr(private_tree, expect(dead_code, reason = "goldens of transformers 4 use these positions"))]
     Largest,
 }
 
@@ -73,7 +73,11 @@ pub fn sequence(
         }
         let place = format!("token {i}");
         let Some((k, medium)) = media.next() else {
-            return Err(Error::input(place, "an image or video place", "text: every image and video has its places"));
+            return Err(Error::input(
+                place,
+                "an image or video placeholder",
+                "text: every image and video already has its placeholders",
+            ));
         };
         check_grid(medium.grid_thw, merge, k)?;
         let id = if medium.video { config.video_token_id } else { config.image_token_id };
@@ -81,7 +85,7 @@ pub fn sequence(
         let found = input_ids[i..plain_from.min(input_ids.len())].iter().take(want).take_while(|&&t| t == id).count();
         if found != want {
             let what = if medium.video { "video" } else { "image" };
-            return Err(Error::input(place, format!("{found} places"), format!("{want} for {what} {k}")));
+            return Err(Error::input(place, format!("{found} placeholders"), format!("{want} for {what} {k}")));
         }
         out.image_rows.extend(i as u32..(i + want) as u32);
         let [t, ..] = medium.grid_thw;
@@ -94,7 +98,7 @@ pub fn sequence(
         i += want;
     }
     if let Some((k, _)) = media.next() {
-        return Err(Error::input(format!("image {k}"), "no place in the tokens", "its run of image or video tokens"));
+        return Err(Error::input(format!("image {k}"), "no placeholder among the tokens", "its image or video tokens"));
     }
     out.rope_delta = out.next_position() - input_ids.len() as i32;
     Ok(out)
@@ -113,7 +117,7 @@ pub fn check_grid(grid_thw: [u32; 3], merge_size: usize, index: usize) -> Result
     if t > 0 && h > 0 && w > 0 && h.is_multiple_of(merge_size) && w.is_multiple_of(merge_size) {
         return Ok(());
     }
-    let expected = format!("positive sizes, height and width multiples of {merge_size}");
+    let expected = format!("positive sizes, with height and width multiples of {merge_size}");
     Err(Error::input(format!("image {index}"), format!("grid {grid_thw:?}"), expected))
 }
 

@@ -374,7 +374,7 @@ impl Tape {
     /// activations. Ops whose result has no gradient are skipped.
     pub fn backward(&mut self, dev: &mut Device, grads: &mut Grads, seeds: &[(Var, Tensor)]) -> Result<()> {
         if self.mode == Mode::Infer {
-            return Err(Error::Failed("backward on a tape that only inferred".into()));
+            return Err(Error::Failed("backward on a tape that recorded inference only".into()));
         }
         let slots = seeds.iter().map(|(var, tensor)| (var.id, Slot { tensor: *tensor, place: None })).collect();
         let mut backward = Backward { tape: self, dev, grads, slots, stack: Vec::new() };
@@ -458,7 +458,7 @@ impl Backward<'_> {
     /// Makes the gradient of `y` the gradient of `x`, for dx = dy. `x` must not have a gradient yet.
     pub fn pass_on(&mut self, taken: Taken, x: Var) {
         let before = self.slots.insert(x.id, Slot { tensor: taken.tensor, place: taken.place });
-        assert!(before.is_none(), "a residual is used by nothing after the layer that adds it");
+        assert!(before.is_none(), "a residual must not be used after the layer that adds it");
     }
 
     /// Frees a gradient, and all gradients below it on the stack that were already freed.

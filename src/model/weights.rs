@@ -85,23 +85,29 @@ impl WeightFiles {
         names.sort_unstable();
         names.dedup();
         if let Some(name) = names.iter().find(|name| Path::new(name).file_name() != Some((**name).as_ref())) {
-            return Err(Error::format(&index, format!("/weight_map names {name:?}, which is no plain file name")));
+            return Err(Error::format(
+                &index,
+                format!("/weight_map contains {name:?}, which is not a plain file name"),
+            ));
         }
         let missing: Vec<&str> = names.iter().copied().filter(|name| !dir.join(name).exists()).collect();
         if !missing.is_empty() {
-            let what = format!("{} of the {} files it names are not there: ", missing.len(), names.len());
+            let what = format!("{} of the {} files in its weight_map are missing: ", missing.len(), names.len());
             return Err(Error::format(&index, what + &missing.join(", ")));
         }
         names.iter().try_for_each(|name| weights.add(&dir.join(name)))?;
         let lost: Vec<String> =
             map.keys().filter(|key| !weights.tensors.contains_key(&released_name(key))).cloned().collect();
         if !lost.is_empty() {
-            let what = format!("{} tensors are not in the files it names for them: ", lost.len());
+            let what = format!("{} tensors are missing from the files that weight_map gives for them: ", lost.len());
             return Err(Error::format(&index, what + &first_few(&lost)));
         }
         let (said, have) = (value["metadata"]["total_size"].as_u64(), weights.bytes());
         match said.filter(|&said| said != have) {
-            Some(said) => Err(Error::format(&index, format!("/metadata/total_size is {said}, its files hold {have}"))),
+            Some(said) => Err(Error::format(
+                &index,
+                format!("/metadata/total_size is {said}, but its files contain {have} bytes"),
+            )),
             None => Ok(weights),
         }
     }
@@ -127,7 +133,7 @@ impl WeightFiles {
                 Measured::Layers(stack) => layers(stack),
                 Measured::Side(name, side) => *weights.tensors.get(*name)?.shape.get(*side)?,
             };
-            (have != *said).then(|| format!("{key} is {said}, the weights have {have}"))
+            (have != *said).then(|| format!("{key} is {said}, but the weights have {have}"))
         };
         let faults: Vec<String> = sizes.iter().filter_map(wrong).collect();
         if faults.is_empty() { Ok(()) } else { Err(Error::format(dir.join("config.json"), faults.join("; "))) }
@@ -147,11 +153,14 @@ impl WeightFiles {
     fn add(&mut self, path: &Path) -> Result<()> {
         let map = MappedFile::open(path)?;
         let (header, metadata) = SafeTensors::read_metadata(&map)
-            .map_err(|e| Error::format(path, format!("not a whole safetensors file: {e}")))?;
+            .map_err(|e| Error::format(path, format!("an incomplete or damaged safetensors file: {e}")))?;
         let start = header + 8;
         let (have, want) = (map.len(), start + metadata.data_len());
         if have != want {
-            return Err(Error::format(path, format!("{have} bytes, its header promises {want}: cut or overwritten")));
+            return Err(Error::format(
+                path,
+                format!("{have} bytes, but its header requires {want}: truncated or overwritten"),
+            ));
         }
         for (name, info) in metadata.tensors() {
             let (from, to) = info.data_offsets;
@@ -191,7 +200,7 @@ impl WeightFiles {
     }
 
     fn wrong_shape(&self, name: &str, stored: &Stored, shape: &[usize]) -> String {
-        format!("{name} in {} is {:?}, not {shape:?}", self.files[stored.file].name, stored.shape)
+        format!("{name} in {} has shape {:?}, expected {shape:?}", self.files[stored.file].name, stored.shape)
     }
 
     fn view(&self, stored: &Stored) -> StoredTensor<'_> {
@@ -261,8 +270,8 @@ impl WeightFiles {
         let faults: Vec<String> = [
             ("missing", missing),
             ("unknown", extra),
-            ("of a shape the configuration does not give", shapes),
-            ("of a type other than F32, BF16, F16", types),
+            ("with a shape that differs from config.json", shapes),
+            ("with a type other than F32, BF16 or F16", types),
         ]
         .into_iter()
         .filter(|(_, names)| !names.is_empty())

@@ -138,7 +138,7 @@ fn sizes_are_those_of_the_weights() {
         fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
         let text = fault(dir.path());
         assert!(
-            text.contains("config.json") && text.contains(&format!("{pointer} is {value}, the weights have")),
+            text.contains("config.json") && text.contains(&format!("{pointer} is {value}, but the weights have")),
             "{text}"
         );
     }
@@ -184,10 +184,13 @@ fn an_index_is_held_against_its_files() {
     index(total, &|_| "a.safetensors");
     opened(dir.path()).unwrap();
     index(total + 1, &|_| "a.safetensors");
-    assert!(fault(dir.path()).contains(&format!("/metadata/total_size is {}, its files hold {total}", total + 1)));
+    assert!(
+        fault(dir.path())
+            .contains(&format!("/metadata/total_size is {}, but its files contain {total} bytes", total + 1))
+    );
     index(total, &|i| ["a.safetensors", "b.safetensors", "c.safetensors"][i % 3]);
     let text = fault(dir.path());
-    assert!(text.contains("2 of the 3 files it names are not there: b.safetensors, c.safetensors"), "{text}");
+    assert!(text.contains("2 of the 3 files in its weight_map are missing: b.safetensors, c.safetensors"), "{text}");
     fs::copy(dir.path().join("a.safetensors"), dir.path().join("b.safetensors")).unwrap();
     index(total, &|i| ["a.safetensors", "b.safetensors"][i % 2]);
     assert!(fault(dir.path()).contains("is stored twice"));

@@ -174,7 +174,7 @@ fn a_wrong_shape_is_called_by_file_tensor_and_both_shapes() {
     let error = open(dir.path()).err().unwrap();
     let text = error.to_string();
     println!("{text}");
-    assert!(text.contains("1 tensors of a shape the configuration does not give"), "{text}");
+    assert!(text.contains("1 tensors with a shape that differs from config.json"), "{text}");
     assert!(
         text.contains(&format!("{name} in model-00003-of-00005.safetensors is [3584, 18944], not [18944, 3584]")),
         "{text}"
