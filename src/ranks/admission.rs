@@ -42,7 +42,7 @@ pub struct Admission {
 impl Admission {
     /// Starts to accept the callers that connect to `listener` and prove knowledge of the secret of `key`.
     pub fn open(listener: TcpListener, key: Key) -> Result<Admission> {
-        let failed = |e: io::Error| Error::Failed(format!("listening: {e}"));
+        let failed = |e: io::Error| Error::Failed(format!("listening for connections: {e}"));
         listener.set_nonblocking(true).map_err(failed)?;
         let (sender, callers) = mpsc::channel();
         let (strangers, closed) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));

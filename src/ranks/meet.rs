@@ -54,7 +54,7 @@ pub fn name(rank: usize, member: &Member) -> String {
 /// to a loopback address.
 pub fn listen(place: &Place, port: u16) -> Result<TcpListener> {
     let told = |e: io::Error| {
-        let hint = "another run, maybe: set dist.port, or MASTER_PORT to the one before a free one";
+        let hint = "another run may use it: set dist.port to a free port, or MASTER_PORT to the port before a free one";
         Error::input_hint(format!("port {port}"), e.to_string(), "a port that rank 0 can listen on", hint)
     };
     if is_this_machine(&place.address) {
@@ -123,11 +123,11 @@ impl Seats<'_> {
 
     fn too_late(&self, within: Duration, strangers: usize) -> Error {
         let ranks: Vec<String> = self.missing().map(|rank| rank.to_string()).collect();
-        let mut why = self.refused.iter().map(|why| format!("; sent away: {why}")).collect::<String>();
+        let mut why = self.refused.iter().map(|why| format!("; refused: {why}")).collect::<String>();
         if strangers > 0 {
             why += &format!("; {strangers} connections did not prove the run secret");
         }
-        Error::Failed(format!("rank {} has not come within {} s{why}", ranks.join(", "), within.as_secs_f64()))
+        Error::Failed(format!("rank {} has not connected within {} s{why}", ranks.join(", "), within.as_secs_f64()))
     }
 
     fn tell(&self, message: &Message) {
@@ -152,14 +152,15 @@ impl Seats<'_> {
         let refuse = |why: &str, again| drop(Message::Refused { why: why.to_owned(), again }.send(&stream));
         let name = name(theirs.rank, &theirs.member);
         if theirs.run != self.own.run {
-            let why = format!("{name} is of run {:?}, rank 0 of {:?}", theirs.run, self.own.run);
+            let why = format!("{name} belongs to run {:?}, but rank 0 belongs to run {:?}", theirs.run, self.own.run);
             // The rank 0 of the caller's run may listen at this address after this one has ended.
             refuse(&why, true);
             self.refused.push(why);
             return Ok(());
         }
         if theirs.round != self.own.round {
-            let why = format!("{name} is of restart {}, rank 0 of restart {}", theirs.round, self.own.round);
+            let why =
+                format!("{name} belongs to restart {}, but rank 0 belongs to restart {}", theirs.round, self.own.round);
             refuse(&why, theirs.round > self.own.round);
             self.refused.push(why);
             return Ok(());
@@ -175,7 +176,7 @@ impl Seats<'_> {
 
     fn differs(&self, theirs: &Greeting, name: &str) -> Option<Error> {
         let own = self.own;
-        let as_rank_0 = |of: &dyn std::fmt::Display| format!("{of}, as rank 0 ({}) has", own.member.host);
+        let as_rank_0 = |of: &dyn std::fmt::Display| format!("{of}, the value of rank 0 ({})", own.member.host);
         if theirs.program != own.program {
             return Some(Error::input(format!("program of {name}"), &theirs.program, as_rank_0(&own.program)));
         }
@@ -184,7 +185,7 @@ impl Seats<'_> {
             return Some(Error::input(place, theirs.size.to_string(), as_rank_0(&own.size)));
         }
         if theirs.rank == 0 || theirs.rank >= own.size {
-            return Some(Error::input(name, "no rank to come", format!("one from 1 to {}", own.size - 1)));
+            return Some(Error::input(name, "an impossible rank number", format!("a rank from 1 to {}", own.size - 1)));
         }
         // The same process may connect again after it lost its first connection.
         let (other, _) = self.taken[theirs.rank].as_ref()?;
@@ -192,7 +193,7 @@ impl Seats<'_> {
         let is_other =
             (other.pid, port(other)) != (theirs.member.pid, port(&theirs.member)) || other.host != theirs.member.host;
         let found = || format!("two processes, {} on {} and {name}", other.pid, other.host);
-        is_other.then(|| Error::input(format!("rank {}", theirs.rank), found(), "one"))
+        is_other.then(|| Error::input(format!("rank {}", theirs.rank), found(), "one process"))
     }
 }
 
@@ -220,10 +221,10 @@ pub fn greet(
     let at_this_machine = is_this_machine(address.host);
     let ip = if at_this_machine { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
     let listener = TcpListener::bind((ip, 0)).or_else(|_| TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)));
-    let listener = listener.map_err(link("listening"))?;
-    own.member.address = listener.local_addr().map_err(link("listening"))?;
+    let listener = listener.map_err(link("listening for connections"))?;
+    own.member.address = listener.local_addr().map_err(link("listening for connections"))?;
     let deadline = Instant::now() + within;
-    let (mut last, mut refused, mut unproved_since) = ("nobody there".to_owned(), false, None);
+    let (mut last, mut refused, mut unproved_since) = ("no connection".to_owned(), false, None);
     while Instant::now() < deadline {
         waiting()?;
         // Rank 0 waits for the other ranks for the time `within` and then reports which are missing, so this rank waits
@@ -241,7 +242,8 @@ pub fn greet(
             Call::Gone(why) => (last, unproved_since) = (if refused { last } else { why }, None),
             Call::Unproved(why) if unproved_since.get_or_insert_with(Instant::now).elapsed() > PATIENCE => {
                 let expected = format!("the secret of rank 0 at {}, port {}", address.host, address.port);
-                let hint = format!("one --out that all ranks share, or {VARIABLE} alike at all");
+                let hint =
+                    format!("use one --out that all ranks share, or set {VARIABLE} to the same text at all ranks");
                 return Err(Error::input_hint(secret.to_string(), why, expected, hint));
             }
             Call::Unproved(why) => last = if refused { last } else { format!("{secret}: {why}") },
@@ -249,7 +251,7 @@ pub fn greet(
         std::thread::sleep(POLL * 5);
     }
     let (Address { host, port }, waited) = (address, within.as_secs_f64());
-    Err(Error::Failed(format!("rank 0 is not to be found at {host}, port {port} for {waited} s: {last}")))
+    Err(Error::Failed(format!("no connection to rank 0 at {host}, port {port} within {waited} s: {last}")))
 }
 
 /// Calls rank 0 until `deadline`, proves the secret, sends the greeting, and waits for the answer for at most the time
@@ -272,7 +274,7 @@ fn call(
         Err(error) => return Ok(Call::Unproved(error.to_string())),
     };
     if let Err(error) = prove(&stream, &key, deadline, waiting)? {
-        return Ok(Call::Unproved(format!("not taken ({error})")));
+        return Ok(Call::Unproved(format!("rejected ({error})")));
     }
     // If rank 0 drops the connection, no answer arrives.
     let heard = match Message::Greeting(own.clone()).send(&stream) {
@@ -329,7 +331,7 @@ fn seen(mut member: Member, rank_0: &TcpStream) -> Member {
 }
 
 fn connect(address: Address<'_>, deadline: Instant) -> io::Result<TcpStream> {
-    let mut last = io::Error::other("the name stands for no address");
+    let mut last = io::Error::other("the host name resolves to no address");
     for at in (address.host, address.port).to_socket_addrs()? {
         let left = deadline.saturating_duration_since(Instant::now()).clamp(POLL, WORD);
         match TcpStream::connect_timeout(&at, left) {

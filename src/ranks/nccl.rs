@@ -73,7 +73,7 @@ impl Nccl {
     }
 
     /// Limits groups to `bytes` bytes to each rank.
-    #[cfg_attr(private_tree, expect(dead_code, reason = "tests cut a few kilobytes into groups"))]
+    #[cfg_attr(private_tree, expect(dead_code, reason = "tests split a few kilobytes into groups"))]
     pub fn in_groups_of(self, bytes: usize) -> Nccl {
         Nccl { group_bytes: bytes, ..self }
     }
@@ -93,7 +93,7 @@ impl Nccl {
         recv: &[Vec<Tensor>],
     ) -> Result<()> {
         let On::Gpu(gpu) = dev.on() else {
-            return Err(Error::Failed(format!("{what}: NCCL on a device that is no GPU")));
+            return Err(Error::Failed(format!("{what}: NCCL on a device that is not a GPU")));
         };
         let rank = self.tcp.rank();
         let piece = |tensor: &Tensor| Piece { address: gpu.memory.address(tensor.span()), bytes: tensor.span().bytes };
@@ -126,7 +126,7 @@ fn begin(tcp: &mut Tcp, library: &'static Library, driver: &mut dyn Driver, made
     let failed = |fault: Fault| Error::Failed(format!("{WHAT}: {fault}"));
     let own = if rank == 0 { library.unique_id().map_err(failed)?.to_vec() } else { Vec::new() };
     let id = tcp.gather("NCCL's unique id", &own)?.swap_remove(0);
-    let id = UniqueId::try_from(id).map_err(|_| Error::Failed(format!("{WHAT}: no unique id")))?;
+    let id = UniqueId::try_from(id).map_err(|_| Error::Failed(format!("{WHAT}: an invalid unique id")))?;
     let memory = [driver.map(size * TRIAL)?, driver.map(size * TRIAL)?];
     memory.iter().try_for_each(|address| driver.open(*address, size * TRIAL))?;
     let before = driver.free_memory()?;
@@ -149,7 +149,9 @@ fn begin(tcp: &mut Tcp, library: &'static Library, driver: &mut dyn Driver, made
     driver.download(Stream::COMPUTE, memory[1], &mut found)?;
     if let Some(at) = (0..found.len()).find(|&i| found[i] != trial(i / TRIAL, rank, i % TRIAL)) {
         let from = tcp.name(at / TRIAL);
-        return Err(Error::Failed(format!("{WHAT}: {name} has received other bytes than {from} has sent")));
+        return Err(Error::Failed(format!(
+            "{WHAT}: the bytes that {name} received differ from those that {from} sent"
+        )));
     }
     let taken = match (before, driver.free_memory()?) {
         (Some(before), Some(after)) => before.saturating_sub(after),

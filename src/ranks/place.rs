@@ -158,10 +158,19 @@ fn alone(env: Lookup) -> Result<()> {
 
 /// Returns the address of rank 0 from MASTER_ADDR.
 fn address(env: Lookup) -> Result<String> {
-    let names = if value(env, "MASTER_PORT").is_some() { "MASTER_ADDR" } else { "MASTER_ADDR and MASTER_PORT" };
-    let hint = "for all ranks: mpirun -x NAME=VALUE, mpiexec -genv NAME VALUE, flux run --env=NAME=VALUE";
+    let names = if value(env, "MASTER_PORT").is_some() {
+        "variable MASTER_ADDR"
+    } else {
+        "variables MASTER_ADDR and MASTER_PORT"
+    };
+    let hint = "set them for all ranks: mpirun -x NAME=VALUE, mpiexec -genv NAME VALUE, flux run --env=NAME=VALUE";
     let missing = || {
-        Error::input_hint(format!("the environment's {names}"), "nothing", "rank 0's machine and a port of it", hint)
+        Error::input_hint(
+            format!("environment {names}"),
+            "nothing",
+            "the address of rank 0's machine and a free port",
+            hint,
+        )
     };
     value(env, "MASTER_ADDR").ok_or_else(missing)
 }
@@ -176,7 +185,7 @@ fn slurm(env: Lookup) -> Result<(String, Option<u16>, String)> {
         Some(address) => address,
         None => {
             const NAMES: &str = "SLURM_STEP_NODELIST SLURM_JOB_NODELIST";
-            let (name, nodes) = first(env, NAMES).ok_or_else(|| nothing(NAMES, "the nodes of the job"))?;
+            let (name, nodes) = first(env, NAMES).ok_or_else(|| nothing(NAMES, "the list of the job's nodes"))?;
             first_host(&nodes).ok_or_else(|| Error::input(name, nodes.as_str(), "a list such as node[01-04,7]"))?
         }
     };
@@ -208,7 +217,7 @@ fn value(env: Lookup, names: &str) -> Option<String> {
 }
 
 fn nothing(names: &str, expected: impl Into<String>) -> Error {
-    Error::input(format!("the environment's {}", names.replace(' ', " or ")), "nothing", expected)
+    Error::input(format!("environment variable {}", names.replace(' ', " or ")), "nothing", expected)
 }
 
 fn optional<T>(env: Lookup, names: &str, range: std::ops::RangeInclusive<T>) -> Result<Option<T>>
@@ -218,7 +227,7 @@ where
     let Some((name, value)) = first(env, names) else { return Ok(None) };
     let found = value.parse().ok().filter(|number| range.contains(number));
     let expected = || format!("a whole number from {} to {}", range.start(), range.end());
-    found.map(Some).ok_or_else(|| Error::input(format!("the environment's {name}"), value.as_str(), expected()))
+    found.map(Some).ok_or_else(|| Error::input(format!("environment variable {name}"), value.as_str(), expected()))
 }
 
 fn number<T>(env: Lookup, names: &str, range: std::ops::RangeInclusive<T>) -> Result<T>
@@ -320,7 +329,7 @@ mod tests {
         let of = place(&[&mpi[..], &SLURM].concat()).unwrap().unwrap();
         assert_eq!((of.rank, of.size, of.port, of.launcher), (1, 2, Some(6001), Launcher::OpenMpi));
         let text = fault(&mpi[..3]);
-        assert!(text.contains("the environment's MASTER_ADDR and MASTER_PORT: found nothing"), "{text}");
+        assert!(text.contains("environment variables MASTER_ADDR and MASTER_PORT: found nothing"), "{text}");
         assert!(text.contains("mpirun -x"), "{text}");
     }
 
@@ -399,7 +408,7 @@ mod tests {
         ] {
             let variables = TORCHRUN.map(|(key, was)| if key == name { (key, value) } else { (key, was) });
             let text = fault(&variables);
-            assert!(text.contains(&format!("the environment's {name}: found")), "{name}={value}: {text}");
+            assert!(text.contains(&format!("environment variable {name}: found")), "{name}={value}: {text}");
         }
         let no_list = SLURM.map(|(key, was)| if key == "SLURM_STEP_NODELIST" { (key, "node[") } else { (key, was) });
         assert!(fault(&no_list).contains("SLURM_STEP_NODELIST: found node["));

@@ -196,7 +196,9 @@ impl Plane {
             let mut state = self.lock();
             if let Some(rank) = state.gone.iter().position(|gone| !gone) {
                 drop(state);
-                return Err(self.report(format!("{} has not said goodbye", self.name(rank)), self.status()));
+                return Err(
+                    self.report(format!("{} has not confirmed the end of the run", self.name(rank)), self.status())
+                );
             }
             state.over = true;
             drop(state);
@@ -297,11 +299,11 @@ impl Plane {
                     self.lock().over = true;
                     self.changed.notify_all();
                 }
-                Ok(_) => return self.lost(peer, "it said what no rank says".to_owned()),
+                Ok(_) => return self.lost(peer, "it sent an unknown message".to_owned()),
                 Err(error) if is_pause(&error) => {
-                    return self.lost(peer, format!("no word from it for {} s", self.heartbeat.as_secs_f64()));
+                    return self.lost(peer, format!("no heartbeat from it for {} s", self.heartbeat.as_secs_f64()));
                 }
-                Err(_) => return self.lost(peer, "its connection closed without a goodbye".to_owned()),
+                Err(_) => return self.lost(peer, "its connection closed before the end of the run".to_owned()),
             }
         }
     }
@@ -371,7 +373,7 @@ impl Plane {
         let missing = state.heard.iter().enumerate().filter(|(_, heard)| heard.at.number < first.at.number);
         let missing: Vec<String> = missing.map(|(rank, heard)| format!("{}, {}", self.name(rank), heard.at)).collect();
         let whom = match missing.is_empty() {
-            true => "though all ranks are in it".to_owned(),
+            true => "although all ranks have entered it".to_owned(),
             false => format!("for {}", missing.join("; ")),
         };
         let (at, waited) = (&first.at, self.timeout.as_secs_f64());
@@ -381,5 +383,5 @@ impl Plane {
 
 fn spawn(name: String, run: impl FnOnce() + Send + 'static) -> Result<()> {
     let thread = std::thread::Builder::new().name(name.clone()).spawn(run);
-    thread.map(drop).map_err(|e| Error::Failed(format!("the thread {name}: {e}")))
+    thread.map(drop).map_err(|e| Error::Failed(format!("starting the thread {name}: {e}")))
 }

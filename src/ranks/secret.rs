@@ -87,13 +87,13 @@ impl Secret {
         let file = files::open(path).map_err(Error::io(path))?;
         let mode = file.metadata().map_err(Error::io(path))?.permissions().mode() & 0o777;
         if mode & 0o077 != 0 {
-            return refused(format!("a file of mode {mode:03o}"), "mode 600: a secret of its owner");
+            return refused(format!("a file of mode {mode:03o}"), "mode 600: only its owner may read the secret");
         }
         let mut text = String::new();
         file.take(1 << 10).read_to_string(&mut text).map_err(Error::io(path))?;
         match text.trim() {
             text if text.len() == 2 * LEN && text.bytes().all(|b| b.is_ascii_hexdigit()) => Ok(text.to_owned()),
-            _ => refused("another content".to_owned(), "64 hexadecimal digits, as rank 0 writes them"),
+            _ => refused("different content".to_owned(), "the 64 hexadecimal digits that rank 0 writes"),
         }
     }
 
@@ -157,7 +157,7 @@ impl Key {
 fn proves(expected: &blake3::Hash, found: &[u8]) -> io::Result<()> {
     match expected == found {
         true => Ok(()),
-        false => Err(io::Error::new(io::ErrorKind::InvalidData, "another run secret")),
+        false => Err(io::Error::new(io::ErrorKind::InvalidData, "a different run secret")),
     }
 }
 

@@ -132,7 +132,7 @@ impl Tcp {
     }
 
     fn link(&self, peer: usize) -> &Link {
-        self.links[peer].as_ref().expect("no rank is its own peer")
+        self.links[peer].as_ref().expect("a rank has no link to itself")
     }
 
     fn queue(&self, peer: usize, bytes: Arc<Vec<u8>>) -> std::result::Result<(), Trouble> {
@@ -392,8 +392,8 @@ fn meet(start: &Start, within: Duration) -> Result<Met> {
     let port = match config.port.map(|port| port as u16).or(place.port) {
         Some(port) => port,
         None => {
-            let expected = "a port of rank 0's machine, here or as dist.port";
-            return Err(Error::input("the environment's MASTER_PORT", "nothing", expected));
+            let expected = "a port of rank 0's machine (or set dist.port)";
+            return Err(Error::input("environment variable MASTER_PORT", "nothing", expected));
         }
     };
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();

@@ -58,7 +58,7 @@ impl std::fmt::Display for At {
         match (self.number, self.inside) {
             (0, _) => f.write_str("before the first collective"),
             (number, true) => write!(f, "in {:?} (collective {number})", self.what),
-            (number, false) => write!(f, "behind {:?} (collective {number})", self.what),
+            (number, false) => write!(f, "after {:?} (collective {number})", self.what),
         }
     }
 }
@@ -126,7 +126,7 @@ impl Message {
         stream.read_exact(&mut len)?;
         let len = u32::from_le_bytes(len) as usize;
         if len > LONGEST {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "no message of a rank"));
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "an unknown message from a rank"));
         }
         let mut text = vec![0; len];
         stream.read_exact(&mut text)?;

@@ -42,7 +42,7 @@ fn one_that_is_gone_without_a_goodbye_is_lost() {
             go_on(&mut tcp).unwrap_err()
         });
         let process = format!("process {}", std::process::id());
-        told(&errors, Some(lost), 1, &[&format!("rank {lost} ("), &process, "is lost", "without a goodbye"]);
+        told(&errors, Some(lost), 1, &[&format!("rank {lost} ("), &process, "is lost", "its connection closed"]);
     }
 }
 
@@ -135,7 +135,7 @@ fn one_that_stops_beating_is_lost() {
         entries[silent].config.heartbeat_s = 60.0;
         entries.iter_mut().for_each(|entry| entry.config.timeout_s = 60.0);
         let errors = all_end(entries, go_on);
-        told(&errors, None, 1, &[&format!("rank {silent} ("), "no word from it for 0.2 s"]);
+        told(&errors, None, 1, &[&format!("rank {silent} ("), "no heartbeat from it for 0.2 s"]);
     }
 }
 
@@ -144,11 +144,11 @@ fn another_program_size_or_rank_is_refused_by_name() {
     let mut other = hasty(3);
     other[2].program = "omr 0.0.9".to_owned();
     let errors = all_end(other, go_on);
-    told(&errors, None, 2, &["program of rank 2 (", "found omr 0.0.9, expected omr of this test, as rank 0"]);
+    told(&errors, None, 2, &["program of rank 2 (", "found omr 0.0.9, expected omr of this test, the value of rank 0"]);
 
     let mut other = hasty(2);
     other[1].place.size = 3;
-    told(&all_end(other, go_on), None, 2, &["number of ranks of rank 1 (", "found 3, expected 2, as rank 0"]);
+    told(&all_end(other, go_on), None, 2, &["number of ranks of rank 1 (", "found 3, expected 2, the value of rank 0"]);
 
     let mut other = hasty(3);
     other[2].place.rank = 1;
@@ -163,14 +163,14 @@ fn one_of_an_earlier_round_is_sent_away_and_not_waited_with() {
     let mut other = hasty(2);
     other[0].place.round = 1;
     let errors = all_end(other, go_on);
-    told(&errors[1..], None, 2, &["rank 1 (", "of restart 0, rank 0 of restart 1"]);
-    told(&errors[..1], None, 1, &["rank 1 has not come within 2 s", "sent away: rank 1 ("]);
+    told(&errors[1..], None, 2, &["rank 1 (", "restart 0, but rank 0 belongs to restart 1"]);
+    told(&errors[..1], None, 1, &["rank 1 has not connected within 2 s", "refused: rank 1 ("]);
     // If the other rank is of a later round, rank 0 will exit soon and a new rank 0 will start.
     let mut other = hasty(2);
     other[1].place.round = 1;
     let errors = all_end(other, go_on);
-    told(&errors[..1], None, 1, &["rank 1 has not come within 2 s"]);
-    told(&errors[1..], None, 1, &["rank 0 is not to be found", "restart 1"]);
+    told(&errors[..1], None, 1, &["rank 1 has not connected within 2 s"]);
+    told(&errors[1..], None, 1, &["no connection to rank 0", "restart 1"]);
 }
 
 #[test]
@@ -179,15 +179,20 @@ fn one_of_another_run_is_sent_away_and_not_waited_with() {
     other[1].place.run = "Slurm 8.0".to_owned();
     other[1].program = "another".to_owned();
     let errors = all_end(other, go_on);
-    told(&errors[..1], None, 1, &["rank 1 has not come within 2 s", "is of run \"Slurm 8.0\", rank 0 of \"\""]);
-    told(&errors[1..], None, 1, &["rank 0 is not to be found", "is of run \"Slurm 8.0\""]);
+    told(
+        &errors[..1],
+        None,
+        1,
+        &["rank 1 has not connected within 2 s", "run \"Slurm 8.0\", but rank 0 belongs to run \"\""],
+    );
+    told(&errors[1..], None, 1, &["no connection to rank 0", "run \"Slurm 8.0\""]);
 }
 
 #[test]
 fn no_rank_0_and_no_others_is_said_in_time() {
     let mut alone = hasty(3);
     let (first, others) = (alone.remove(0), alone);
-    told(&all_end(vec![first], go_on), None, 1, &["rank 1, 2 has not come within 2 s"]);
+    told(&all_end(vec![first], go_on), None, 1, &["rank 1, 2 has not connected within 2 s"]);
+    told(&all_end(others, go_on), None, 1, &["no connection to rank 0 at 127.0.0.1, port"]);
     // The port is closed now.
-    told(&all_end(others, go_on), None, 1, &["rank 0 is not to be found at 127.0.0.1, port"]);
 }
