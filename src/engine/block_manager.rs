@@ -100,7 +100,7 @@ impl BlockManager {
     }
 
     /// Returns the number of block tables that contain `block`.
-    #[cfg_attr(private_tree, expect(dead_code, reason = "tests see by it that no block is lost or written by two"))]
+    #[cfg_attr(private_tree, expect(dead_code, reason = "tests check that no block is lost or written twice"))]
     pub fn ref_count(&self, block: u32) -> u32 {
         self.ref_count[block as usize]
     }
@@ -193,7 +193,7 @@ impl BlockManager {
     }
 
     fn take(&mut self) -> u32 {
-        let block = self.free.pop_front().expect("counted before");
+        let block = self.free.pop_front().expect("the free blocks were counted before");
         self.forget(block);
         self.ref_count[block as usize] = 1;
         block

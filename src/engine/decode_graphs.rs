@@ -37,7 +37,7 @@ pub(super) struct DecodeGraphs {
 }
 
 fn driver(dev: &mut Device) -> Result<&mut dyn Driver> {
-    dev.driver().ok_or_else(|| Error::Failed("graphs are captured on a GPU only".into()))
+    dev.driver().ok_or_else(|| Error::Failed("only a GPU can capture graphs".into()))
 }
 
 impl DecodeGraphs {

@@ -193,7 +193,11 @@ impl Drafter {
         if !draft.is_empty() {
             let from = seq.num_tokens();
             let copies = blocks.reserve(&mut seq.block_table, from, from + draft.len());
-            debug_assert_eq!(copies, Some(Vec::new()), "blocks behind a rollout's newest token are its own");
+            debug_assert_eq!(
+                copies,
+                Some(Vec::new()),
+                "blocks after a rollout's newest token belong to that rollout only"
+            );
         }
         draft
     }

@@ -85,7 +85,8 @@ pub fn stop_token_ids(dir: &Path, fallback: &[u32]) -> Result<Arc<[u32]>> {
     }
     let text = files::read_to_string(&path).map_err(Error::io(&path))?;
     let config: Value = serde_json::from_str(&text).map_err(|e| Error::format(&path, format!("not JSON: {e}")))?;
-    let wrong = || Error::format(&path, format!("eos_token_id is {}, not an id or ids", config["eos_token_id"]));
+    let wrong =
+        || Error::format(&path, format!("eos_token_id is {}, expected an id or a list of ids", config["eos_token_id"]));
     let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok()).ok_or_else(wrong);
     match &config["eos_token_id"] {
         Value::Null => Ok(fallback.into()),
@@ -138,10 +139,10 @@ pub enum Event<'a> {
     /// A token was sampled.
     Token {
         /// Index of the request.
-        #[cfg_attr(private_tree, expect(dead_code, reason = "a server tells its clients' streams apart by it"))]
+        #[cfg_attr(private_tree, expect(dead_code, reason = "servers distinguish their clients' streams with it"))]
         request: usize,
         /// Index of the rollout within the request.
-        #[cfg_attr(private_tree, expect(dead_code, reason = "a server tells its clients' streams apart by it"))]
+        #[cfg_attr(private_tree, expect(dead_code, reason = "servers distinguish their clients' streams with it"))]
         rollout: usize,
         /// The token.
         token_id: u32,

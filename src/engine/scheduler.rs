@@ -75,7 +75,7 @@ impl Scheduler {
     }
 
     /// Returns the state of the KV cache blocks.
-    #[cfg_attr(private_tree, expect(dead_code, reason = "tests see by it that no block is lost or written by two"))]
+    #[cfg_attr(private_tree, expect(dead_code, reason = "tests check that no block is lost or written twice"))]
     pub fn blocks(&self) -> &BlockManager {
         &self.blocks
     }
@@ -128,25 +128,26 @@ impl Scheduler {
         };
         let len = request.prompt.token_ids.len();
         if len == 0 {
-            return Err(Error::input(place(), "no tokens", "at least one"));
+            return Err(Error::input(place(), "no tokens", "at least one token"));
         }
         if request.n == 0 || request.max_tokens == 0 {
             let found = format!("n = {}, max_tokens = {}", request.n, request.max_tokens);
-            return Err(Error::input(place(), found, "at least 1 of each"));
+            return Err(Error::input(place(), found, "at least 1 for both"));
         }
         if len >= self.config.max_model_len {
-            let expected = format!("fewer than max_model_len = {}", self.config.max_model_len);
+            let expected = format!("fewer than max_model_len={}", self.config.max_model_len);
             return Err(Error::input(place(), format!("{len} tokens"), expected));
         }
         let longest = len.saturating_add(request.max_tokens).min(self.config.max_model_len);
         // The key of the last sampled token is never computed.
         let (keys, cache) = (longest - 1, self.config.num_blocks * self.config.block_size);
         if keys.div_ceil(self.config.block_size) > self.config.num_blocks {
-            let expected = format!("at most the KV cache's {cache} (raise num_kv_blocks or lower max_tokens)");
+            let expected =
+                format!("at most {cache}, the size of the KV cache (raise num_kv_blocks or lower max_tokens)");
             return Err(Error::input(place(), format!("{keys} keys"), expected));
         }
         if let Some(image) = request.prompt.images.iter().find(|image| image.rows > self.vision.capacity()) {
-            let expected = format!("at most vision_rows = {}", self.vision.capacity());
+            let expected = format!("at most vision_rows={}", self.vision.capacity());
             return Err(Error::input(place(), format!("an image of {} rows", image.rows), expected));
         }
         let mut block_hashes = Vec::new();
@@ -213,7 +214,7 @@ impl Scheduler {
         }
         while step.scheduled.is_empty() && !self.is_finished() {
             if !self.unpin_last() && !self.running.is_empty() {
-                return Err(Error::Failed("the scheduler cannot place any sequence in the KV cache".into()));
+                return Err(Error::Failed("no sequence fits into the KV cache".into()));
             }
             self.admit(&mut step, &mut budget);
         }
@@ -418,7 +419,7 @@ impl Scheduler {
             }
             return true;
         }
-        let seq = group.sequences[id.rollout].as_mut().expect("put back above");
+        let seq = group.sequences[id.rollout].as_mut().expect("a sequence in flight, restored above");
         if late && last_rollout {
             group.pinned = Some(std::mem::take(&mut seq.block_table));
         } else {
