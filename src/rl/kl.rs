@@ -82,7 +82,7 @@ pub fn kl_in_reward<F: Real>(
     ref_log_prob: &[F],
     rewards: &[f64],
 ) -> KlInReward {
-    assert_eq!(cu_seqlens.len(), rewards.len() + 1, "one reward a row");
+    assert_eq!(cu_seqlens.len(), rewards.len() + 1, "one reward per row");
     let mut token_level_rewards = vec![0.0; mask.len()];
     let mut scores = Vec::with_capacity(rewards.len());
     let mut kl_of_rows = 0.0;

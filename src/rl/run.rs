@@ -101,14 +101,15 @@ impl Job {
         let (data, index) = (&mut common.data, &common.index);
         let longest = index.shapes().map(|shape| shape.tokens).max().unwrap_or(0) + config.max_response_length;
         if longest > config.micro_batch_tokens {
-            let expected = format!("room for the longest prompt and response, {longest} tokens");
+            let expected = format!("at least {longest}, the tokens of the longest prompt and response");
             return Err(Error::input("micro_batch_tokens", config.micro_batch_tokens.to_string(), expected));
         }
         data.remark_repeats("train_batch_size", config.train_batch_size, config.train_batch_size as u64);
         if config.rollout.n == 1 {
             // A group of one is accepted, as in verl (TRL rejects it). It is REINFORCE without a baseline, and a remark
             // reports that.
-            let what = "rollout.n is 1: a group of one has no baseline, so each advantage is the reward itself";
+            let what =
+                "rollout.n is 1: a group of one response has no baseline, so each advantage is the reward itself";
             data.remarks.push(what.to_owned());
         }
         let questions = ask::streamed(data, encoder, common.model_config.clone());
@@ -174,7 +175,7 @@ impl Job {
                         own = dealt.accumulate(dev, learner, &mut grads, lane, figures.of_lane(lane));
                     }
                     let own = trainer.add_lanes(dev, &mut grads, round, own)?;
-                    trainer.share("what lanes have done", &own)?.into_iter().for_each(|lane| done += lane);
+                    trainer.share("results of the gradient lanes", &own)?.into_iter().for_each(|lane| done += lane);
                 }
                 trainer.share_figures(dev, figures.stats)?;
                 let losses = figures.losses(dev)?;
@@ -199,7 +200,9 @@ impl Job {
         let journal = Journal::open(&self.common.dir, trainer.step + 1, trainer.ranks.rank(), &trainer.state(dev))?;
         if journal.ended() > 0 {
             let (step, ended) = (trainer.step + 1, journal.ended());
-            observer.note(&format!("step {step}: {ended} rollouts are in the journal and not asked for again"));
+            observer.note(&format!(
+                "step {step}: {ended} finished rollouts are read from the journal and not generated again"
+            ));
         }
         Ok(journal)
     }

@@ -367,7 +367,7 @@ fn a_stop_inside_a_step_writes_no_checkpoint_and_the_next_run_takes_up_the_journ
     said.iter().for_each(|part| assert!(stderr.contains(part), "{part} is not in {stderr}"));
     assert!(!Path::new(&out).join("checkpoints").exists());
     let (code, _, stderr) = run(&["rl", &rl, "--out", &out]);
-    assert!(code == 0 && stderr.contains("rollouts are in the journal"), "{stderr}");
+    assert!(code == 0 && stderr.contains("from the journal"), "{stderr}");
     whole.assert_same(&Outcome::of(Path::new(&out)), "stopped inside a step");
 }
 

@@ -76,7 +76,7 @@ fn rollouts_that_had_ended_are_not_asked_for_again() {
         assert!(!out.join("checkpoints").exists() && !out.join("latest").exists(), "a checkpoint was written");
         assert!(said.contains("since the start will be repeated"), "{said}");
         for (step, ended) in &known {
-            let line = format!("step {step}: {} rollouts are in the journal", BTreeMap::len(ended));
+            let line = format!("step {step}: {} finished rollouts are read from the journal", BTreeMap::len(ended));
             assert!(ended.is_empty() || said.contains(&line), "{line} is not in {said}");
         }
         let now = journals(&out);
@@ -103,7 +103,10 @@ fn a_journal_that_was_changed_or_is_anothers_is_not_believed() {
     let finished = |said: &str, ended: usize| {
         match ended {
             0 => assert!(!said.contains("journal"), "{said}"),
-            _ => assert!(said.contains(&format!("step 1: {ended} rollouts are in the journal")), "{said}"),
+            _ => assert!(
+                said.contains(&format!("step 1: {ended} finished rollouts are read from the journal")),
+                "{said}"
+            ),
         }
         whole.assert_same(&Outcome::of(&out), &format!("from {ended} rollouts"));
         fs::remove_dir_all(&out).unwrap();

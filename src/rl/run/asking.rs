@@ -97,7 +97,8 @@ impl Job {
                 FilterStatus::Exhausted => {
                     let found = format!("{} prompts with differing rewards", wanted.kept().len());
                     let place = format!("filter_groups, step {}", trainer.step + 1);
-                    let expected = format!("{} within {} batches", config.train_batch_size, wanted.num_gen_batches());
+                    let expected =
+                        format!("{} of them within {} batches", config.train_batch_size, wanted.num_gen_batches());
                     return Err(Error::input_hint(place, found, expected, "raise filter_groups.max_num_gen_batches"));
                 }
             }

@@ -71,7 +71,7 @@ impl Job {
                 let one = &mut groups[id.group].experience[id.rollout];
                 let log_probs: Vec<f32> = words.by_ref().take(one.old_log_prob.len()).collect();
                 if log_probs.len() != one.old_log_prob.len() {
-                    return Err(Error::Failed(format!("{WHAT}: rank {rank} has too few")));
+                    return Err(Error::Failed(format!("{WHAT}: rank {rank} sent too few")));
                 }
                 one.ref_log_prob = Some(log_probs);
             }
