@@ -55,7 +55,7 @@ impl Heads {
     pub fn check(&self, op: &'static str) -> Result<()> {
         let Heads { q, kv, dim } = *self;
         let holds = q > 0 && kv > 0 && q.is_multiple_of(kv) && dim > 0 && dim.is_multiple_of(2);
-        check::that(op, holds, "q a multiple of kv and dim even, none zero", format!("{self:?}"))
+        check::that(op, holds, "q heads a multiple of kv heads, an even dim, none zero", format!("{self:?}"))
     }
 
     /// Returns `dim` rounded up to a multiple of [`LANES`]: the length of a padded value row.

@@ -15,7 +15,7 @@ pub fn take_wgmma(dev: &mut Device) -> Result<Option<String>> {
     dev.use_body(Body::Wgmma)?;
     if let Some(fault) = linear::wgmma_fault(dev)? {
         dev.refuse_wgmma();
-        return Ok(Some(format!("matrix products run by mma.sync, not by wgmma: {fault}")));
+        return Ok(Some(format!("matrix products use mma.sync instead of wgmma: {fault}")));
     }
     let fault = match attention::wgmma_fault(dev)? {
         None => paged_attention::wgmma_fault(dev)?,
@@ -23,11 +23,11 @@ pub fn take_wgmma(dev: &mut Device) -> Result<Option<String>> {
     };
     if let Some(fault) = fault {
         dev.refuse_wgmma_attention();
-        return Ok(Some(format!("attention runs by mma.sync, not by wgmma: {fault}")));
+        return Ok(Some(format!("attention uses mma.sync instead of wgmma: {fault}")));
     }
     let fault = attention::wgmma_bwd_fault(dev)?;
     Ok(fault.map(|fault| {
         dev.refuse_wgmma_attention_bwd();
-        format!("attention's backward runs by mma.sync, not by wgmma: {fault}")
+        format!("the backward pass of attention uses mma.sync instead of wgmma: {fault}")
     }))
 }

@@ -16,7 +16,7 @@ pub fn fwd(dev: &mut Device, lanes: Tensor, out: Tensor) -> Result<()> {
     check::tensor(OP, "lanes", lanes, DType::F32, &[lanes.rows(), lanes.cols()])?;
     check::flat(OP, "out", out, DType::F32, out.len())?;
     let fits = lanes.rows() > 0 && out.len() <= lanes.cols();
-    check::that(OP, fits, format!("lanes of at least {} elements", out.len()), format!("{:?}", lanes.shape))?;
+    check::that(OP, fits, format!("gradient lanes of at least {} elements", out.len()), format!("{:?}", lanes.shape))?;
     match dev.on() {
         On::Count => Ok(()),
         On::Cpu(cpu) => {

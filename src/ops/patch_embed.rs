@@ -75,7 +75,7 @@ impl Normalize {
         let [t, h, w] = image.grid_thw.map(|n| n as usize);
         let frames_fit = image.frames == 1 || image.frames == t * self.temporal_patch_size;
         let holds = frames_fit && self.merge_size > 0 && h % self.merge_size == 0 && w % self.merge_size == 0;
-        let want = "a grid of whole merge blocks, with 1 frame or all";
+        let want = "a grid of complete merge blocks, with one frame or all frames";
         check::that("patch_embed", holds, want, format!("{image:?}"))?;
         Ok(image.frames * h * w * self.patch_size * self.patch_size * 3)
     }

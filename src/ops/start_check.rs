@@ -15,5 +15,5 @@ pub(in crate::ops) fn values(count: usize, mut state: u32, size: f32) -> Vec<bf1
 /// Describes how many elements of `what` differ in their bits from those expected; `None` if no element differs.
 pub(in crate::ops) fn differing(found: &[u32], want: &[u32], what: impl FnOnce() -> String) -> Option<String> {
     let other = found.iter().zip(want).filter(|(a, b)| a != b).count();
-    (other > 0).then(|| format!("{other} of {} {} have other bits", found.len(), what()))
+    (other > 0).then(|| format!("{other} of {} {} differ bitwise", found.len(), what()))
 }

@@ -47,7 +47,7 @@ fn compare(
             dev.release(mark);
             runs.push(found?);
         }
-        if let Some(fault) = differing(&runs[1], &runs[0], || format!("{what} of heads of {}", heads.dim)) {
+        if let Some(fault) = differing(&runs[1], &runs[0], || format!("{what} of heads with dim {}", heads.dim)) {
             return Ok(Some(fault));
         }
     }

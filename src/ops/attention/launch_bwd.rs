@@ -65,7 +65,7 @@ pub(super) fn bwd(
     let (sequences, tokens) = (cu_seqlens.rows() - 1, qkv.rows());
     check::that(op, sequences > 0 || tokens == 0, "a sequence", "none")?;
     let few = heads.group() <= MOST_HEADS;
-    check::that(op, few, "at most 32768 query heads a key head on a GPU", heads.group().to_string())?;
+    check::that(op, few, "at most 32768 query heads per key head on a GPU", heads.group().to_string())?;
     let (wide, step) = (wide(&gpu, heads.dim, &[qkv, out, dout, dqkv]), stage_rows(heads.group()) as i32);
     let (q_heads, kv_heads, dim) = (heads.q as i32, heads.kv as i32, heads.dim as i32);
     let scale_log2e = setting.scale_log2e;

@@ -55,7 +55,7 @@ fn fault(dev: &mut Device) -> Result<Option<String>> {
             let On::Gpu(mut gpu) = dev.on() else { return Ok(None) };
             launch(&mut gpu, i, config, sides, sums)?;
             let found: Vec<u32> = dev.read::<f32>(sums)?.into_iter().map(f32::to_bits).collect();
-            let what = || format!("sums of {what} by tiles of {} x {}", config.rows, config.columns);
+            let what = || format!("sums of {what} in tiles of {} x {}", config.rows, config.columns);
             if let Some(fault) = differing(&found, first.get_or_insert_with(|| found.clone()), what) {
                 return Ok(Some(fault));
             }
@@ -109,7 +109,7 @@ fn far(found: &[u32], x: &[bf16], w: &[bf16]) -> Option<String> {
         let bound = (TERMS + 4) as f64 * 2f64.powi(-24) * size;
         let error = (f64::from(sum) - want).abs();
         if error.is_nan() || error > bound {
-            return Some(format!("a sum is {sum}, in f64 {want}, which leaves no more than {bound:e}"));
+            return Some(format!("a sum is {sum} but {want} in f64; the error may be at most {bound:e}"));
         }
     }
     None

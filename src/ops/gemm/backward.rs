@@ -62,7 +62,7 @@ struct Dgrad<'a> {
 fn launch_dgrad(op: &'static str, gpu: &mut Gpu<'_>, names: &Names, call: Dgrad<'_>) -> Result<()> {
     let Dgrad { dy, w, dx, sums, accumulate } = call;
     check::gpu_compute(op, w.data.dtype)?;
-    check::that(op, w.order == Order::Rows, "a weight in rows", format!("{:?}", w.order))?;
+    check::that(op, w.order == Order::Rows, "a weight in row order", format!("{:?}", w.order))?;
     let tile = Tile::of(dy.rows());
     let operands = params!(gemm::Operands {
         x: dy,

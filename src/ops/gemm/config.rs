@@ -97,7 +97,7 @@ impl GemmDesc {
         // least.
         let choice = all.iter().filter(|c| !large || fills(c));
         let order = |c: &&GemmConfig| (c.clocks(self), std::cmp::Reverse(c.rows * c.columns));
-        *choice.min_by_key(order).expect("every role has tiles")
+        *choice.min_by_key(order).expect("every role has at least one tile size")
     }
 }
 

@@ -90,7 +90,7 @@ pub(super) const SM90A: &str = "gemm_sm90a";
 /// Returns `gemm::Operands` for x `[T, K]` and w `[N, K]`. Returns an error if the kernels do not support them.
 pub(in crate::ops) fn operands(op: &'static str, x: Tensor, w: &Weight) -> Result<Params> {
     check::gpu_compute(op, w.data.dtype)?;
-    check::that(op, w.order == Order::Rows, "a weight in rows", format!("{:?}", w.order))?;
+    check::that(op, w.order == Order::Rows, "a weight in row order", format!("{:?}", w.order))?;
     let (rows, cols) = (check::count(op, "rows", x.rows())?, check::count(op, "columns", w.n)?);
     let (depth, ld) = (w.k as i32, check::count(op, "columns", row_stride(w.k))?);
     Ok(params!(gemm::Operands { x, w: w.data, rows, cols, depth, ld }))

@@ -63,7 +63,7 @@ pub fn bwd_within(dev: &mut Device, bytes: usize, asked: Asked<'_>, call: Bwd) -
     let (t, d, v) = (asked.hidden.rows(), asked.w.k, asked.w.n);
     check::tensor(OP, "dhidden", dhidden, dtype, &[t, d])?;
     check::tensor(OP, "dw", dw, DType::F32, &[Order::of(dev).len(dtype, v, d)])?;
-    check::that(OP, dentropy.is_none() || entropy.is_some(), "entropy beside dentropy", "none")?;
+    check::that(OP, dentropy.is_none() || entropy.is_some(), "entropy together with dentropy", "none")?;
     let call = Backward { asked, call };
     let mark = dev.mark(Region::Workspace);
     let result = if dev.kind().is_gpu() { call.by_waves(OP, dev, wave(t, bytes)) } else { call.by_slabs(dev, dtype) };

@@ -30,7 +30,12 @@ impl Backward<'_> {
         };
         let On::Gpu(mut gpu) = dev.on() else { return Ok(()) };
         check::gpu_compute(op, self.asked.hidden.dtype)?;
-        check::that(op, self.asked.w.order == Order::Rows, "a weight in rows", format!("{:?}", self.asked.w.order))?;
+        check::that(
+            op,
+            self.asked.w.order == Order::Rows,
+            "a weight in row order",
+            format!("{:?}", self.asked.w.order),
+        )?;
         for first in (0..v).step_by(wave.max(1)) {
             let ids = wave.min(v - first);
             let w = self.rows(first, ids);

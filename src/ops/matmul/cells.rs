@@ -56,7 +56,7 @@ impl<'a, T> Cells<'a, T> {
     #[allow(clippy::mut_from_ref)]
     pub unsafe fn piece(&self, row: usize, col: usize, len: usize) -> &'a mut [T] {
         let start = row * self.cols + col;
-        assert!(start + len <= self.len, "columns {col}..{} of row {row} leave the matrix", col + len);
+        assert!(start + len <= self.len, "columns {col}..{} of row {row} are outside the matrix", col + len);
         // SAFETY: the assert keeps the piece inside the slice; the caller keeps it disjoint from other pieces.
         unsafe { std::slice::from_raw_parts_mut(self.base.add(start), len) }
     }

@@ -59,7 +59,8 @@ fn fault(dev: &mut Device, heads: Heads) -> Result<Option<String>> {
         let found = outputs(dev, &step, decode);
         dev.release(mark);
         let found = found?;
-        let what = || format!("{} outputs of heads of {}", if decode { "decoded" } else { "prefilled" }, heads.dim);
+        let what =
+            || format!("{} outputs of heads with dim {}", if decode { "decoded" } else { "prefilled" }, heads.dim);
         if let Some(fault) = differing(&found, first.get_or_insert_with(|| found.clone()), what) {
             return Ok(Some(fault));
         }

@@ -52,7 +52,7 @@ pub(super) fn fwd(
         check::tensor(op, "the items", list, DType::U32, &[room])?;
     }
     let enough = tickets.len() >= sequences * heads.kv * each(heads);
-    check::that(op, enough, "tickets of each sequence", tickets.len().to_string())?;
+    check::that(op, enough, "tickets for each sequence", tickets.len().to_string())?;
     let wide = launch::wide(&gpu, heads.dim, &[qkv, k, v, out]);
     let by_wgmma = wide && sm90a::takes(&gpu, &WIDE, heads);
     let can = in_item(heads, by_wgmma);

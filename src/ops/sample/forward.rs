@@ -75,7 +75,7 @@ pub fn fwd(
 
 /// Samples like [`fwd`], but from given logits: `sums` f32 `[B, V]`, before the temperature. For equal sums every
 /// device returns the same tokens.
-#[cfg_attr(private_tree, expect(dead_code, reason = "an OpenAI-compatible server samples from logits that it changed"))]
+#[cfg_attr(private_tree, expect(dead_code, reason = "OpenAI-compatible servers sample from modified logits"))]
 pub fn from_logits(
     dev: &mut Device,
     sums: Tensor,
