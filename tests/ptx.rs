@@ -77,7 +77,10 @@ fn a_change_is_seen_by_the_files_it_reaches() {
         sources.iter_mut().find(|(p, _)| *p == path).unwrap().1 = "changed\n";
         stale(&sources, &PTX)
     };
-    let of_one = ["the PTX of one.sm_80 is not of these sources", "the PTX of one.sm_90a is not of these sources"];
+    let of_one = [
+        "the PTX of one.sm_80 was not built from these sources",
+        "the PTX of one.sm_90a was not built from these sources",
+    ];
     assert_eq!(changed("one.cu"), of_one);
     assert_eq!(changed("common/reduce.cuh"), of_one);
     assert_eq!(changed("isa/isa.cuh"), of_one);
@@ -86,12 +89,15 @@ fn a_change_is_seen_by_the_files_it_reaches() {
 
     let mut ptx = PTX;
     ptx[2].1 = "changed\n";
-    let of_two = ["the PTX of two.sm_80 is not of these sources", "the PTX of two.sm_90a is not of these sources"];
+    let of_two = [
+        "the PTX of two.sm_80 was not built from these sources",
+        "the PTX of two.sm_90a was not built from these sources",
+    ];
     assert_eq!(stale(&SOURCES, &ptx), of_two);
     let missing = ["the PTX of two.sm_80 is missing", "the PTX of two.sm_90a is missing"];
     assert_eq!(stale(&SOURCES, &PTX[..2]), missing);
     let hopper = [PTX[0], PTX[2]];
-    assert_eq!(stale(&SOURCES, &hopper), ["the PTX of one.sm_90a is not of these sources"]);
+    assert_eq!(stale(&SOURCES, &hopper), ["the PTX of one.sm_90a was not built from these sources"]);
     assert_eq!(stale(&SOURCES[..4], &PTX), ["two.sm_80 has no kernel file", "two.sm_90a has no kernel file"]);
     let without: String = TABLE.lines().filter(|l| !l.contains("two sm_80")).map(|l| l.to_owned() + "\n").collect();
     assert_eq!(images::stale_among(&SOURCES, &PTX, &without), ["MANIFEST does not name two.sm_80"]);

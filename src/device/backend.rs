@@ -68,7 +68,7 @@ impl Device {
     /// cannot run these variants, cannot map the memory or refuses to create a thread.
     pub fn cpu(plan: &Plan, threads: usize, isa: Isa) -> Result<Device> {
         if !isa.available() {
-            return Err(Error::Failed(format!("this machine cannot run the {} kernel bodies", isa.name())));
+            return Err(Error::Failed(format!("this machine cannot run the {} kernel variants", isa.name())));
         }
         Ok(Device { memory: Memory::map(plan)?, backend: Backend::Cpu { pool: Pool::new(threads)?, isa }, stop: None })
     }
@@ -155,7 +155,7 @@ impl Device {
     /// Errors if the device runs no kernels.
     pub fn begin_readback(&mut self, spans: &[Span], sink: Sink) -> Result<()> {
         let Backend::Gpu { driver, readback, .. } = &mut self.backend else {
-            return Err(Error::Failed("reading beside the work of a device without streams".into()));
+            return Err(Error::Failed("only a device with streams can read in the background".into()));
         };
         let readback = match readback {
             Some(readback) => readback,

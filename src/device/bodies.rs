@@ -14,12 +14,14 @@ impl Device {
                 *body = wanted;
                 Ok(())
             }
-            Backend::Gpu { refused: true, .. } => Err(Error::Failed("wgmma on a card whose products disagree".into())),
+            Backend::Gpu { refused: true, .. } => {
+                Err(Error::Failed("wgmma on a GPU whose matrix products failed the start check".into()))
+            }
             Backend::Gpu { driver, .. } => {
                 let (major, minor) = driver.properties().compute_capability;
-                Err(Error::Failed(format!("wgmma on compute capability {major}.{minor}: 9.0 has it")))
+                Err(Error::Failed(format!("wgmma on compute capability {major}.{minor}: only 9.0 supports it")))
             }
-            _ => Err(Error::Failed(format!("{} on a device that is no GPU", wanted.name()))),
+            _ => Err(Error::Failed(format!("{} on a device that is not a GPU", wanted.name()))),
         }
     }
 

@@ -159,7 +159,7 @@ impl Cuda {
         let host = &self.pinned[buffer.0 as usize];
         match bytes <= host.bytes {
             true => Ok(host.start),
-            false => Err(Error::Failed(format!("a copy of {bytes} bytes, the pinned buffer has {}", host.bytes))),
+            false => Err(Error::Failed(format!("a copy of {bytes} bytes, but the pinned buffer has {}", host.bytes))),
         }
     }
 }
@@ -170,7 +170,7 @@ impl Driver for Cuda {
     }
 
     fn map(&mut self, bytes: usize) -> Result<Address> {
-        self.not_capturing("memory was taken")?;
+        self.not_capturing("an allocation")?;
         self.bind()?;
         // SAFETY: the memory belongs to this driver until the driver is dropped.
         let taken = unsafe { result::malloc_sync(bytes.max(1)) };
@@ -247,7 +247,7 @@ impl Driver for Cuda {
     }
 
     fn pinned(&mut self, bytes: usize) -> Result<Pinned> {
-        self.not_capturing("pinned memory was taken")?;
+        self.not_capturing("an allocation of pinned memory")?;
         self.bind()?;
         // The memory is not write-combined, because the host reads these buffers back.
         // SAFETY: freed once, in drop.
@@ -305,7 +305,7 @@ impl Driver for Cuda {
     }
 
     fn handle(&mut self, stream: Stream) -> Result<usize> {
-        self.not_capturing("a library's work")?;
+        self.not_capturing("work of a library")?;
         self.bind()?;
         Ok(self.on(stream) as usize)
     }
@@ -367,7 +367,7 @@ impl Driver for Cuda {
 
     fn end_capture(&mut self, stream: Stream) -> Result<Graph> {
         if !self.capturing {
-            return Err(Error::Failed("the end of a capture that was not begun".into()));
+            return Err(Error::Failed("the end of a capture that was not started".into()));
         }
         self.bind()?;
         self.capturing = false;
@@ -392,7 +392,7 @@ impl Driver for Cuda {
     fn replay(&mut self, graph: Graph, stream: Stream) -> Result<()> {
         self.bind()?;
         let Some(Some((_, exec))) = self.graphs.get(graph.0 as usize) else {
-            return Err(Error::Failed(format!("graph {} was never captured, or dropped", graph.0)));
+            return Err(Error::Failed(format!("graph {} was never captured, or is already dropped", graph.0)));
         };
         // SAFETY: graphs and streams live as long as the driver, and so does all the memory that a graph refers to.
         let queued = unsafe { graph::launch(*exec, self.on(stream)) };

@@ -159,7 +159,7 @@ pub trait Driver: Send {
     /// Returns the native handle of `stream` for a library (NCCL) that queues its own work after the stream's. The
     /// emulator first runs all work of `stream`, because no library can wait for it.
     fn handle(&mut self, _stream: Stream) -> Result<usize> {
-        Err(Error::Failed(format!("{} has no streams that a library could use", self.properties().name)))
+        Err(Error::Failed(format!("{} has no streams for libraries", self.properties().name)))
     }
 
     /// Returns the number of free bytes of device memory, or `None` if the device has no such number.

@@ -163,7 +163,7 @@ pub fn stale_among(sources: &[(&str, &str)], ptx: &[(&str, &str)], manifest: &st
                 Some(_) if listed.peek().is_none() => wrong.push(format!("MANIFEST does not name {name}")),
                 Some(built) => {
                     if listed.any(|r| r.hash("source") != Some(source) || r.hash("ptx") != Some(built)) {
-                        wrong.push(format!("the PTX of {name} is not of these sources"));
+                        wrong.push(format!("the PTX of {name} was not built from these sources"));
                     }
                 }
             }

@@ -85,7 +85,7 @@ impl Driver for Listing {
             && args != params.len()
         {
             return Err(Error::Failed(format!(
-                "launch of {name}: {} bytes of parameters, its Args have {args}",
+                "launch of {name}: {} bytes of parameters, but its Args have {args}",
                 params.len()
             )));
         }
@@ -156,7 +156,7 @@ impl Driver for Listing {
     }
 
     fn elapsed_ms(&mut self, _: Event, _: Event) -> Result<f32> {
-        Err(Error::Failed("time on a card that is not there".into()))
+        Err(Error::Failed("a time measurement without a GPU".into()))
     }
 
     fn begin_capture(&mut self, _: Stream) -> Result<()> {
@@ -165,7 +165,8 @@ impl Driver for Listing {
     }
 
     fn end_capture(&mut self, _: Stream) -> Result<Graph> {
-        let begun = self.capture.take().ok_or_else(|| Error::Failed("the end of a capture that never began".into()))?;
+        let begun =
+            self.capture.take().ok_or_else(|| Error::Failed("the end of a capture that was not started".into()))?;
         self.graphs.push(self.entries.split_off(begun));
         Ok(Graph(self.graphs.len() as u32 - 1))
     }

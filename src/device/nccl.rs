@@ -112,7 +112,8 @@ impl Library {
             }
         }
         let hint = format!(
-            "apt install libnccl2, or pip install nvidia-nccl-cu13 and set {PATH} to its libnccl.so.2; dist.backend=tcp goes without"
+            "apt install libnccl2, or pip install nvidia-nccl-cu13 and set {PATH} to its libnccl.so.2; \
+             dist.backend=tcp does not need NCCL"
         );
         let expected = format!("NCCL {} or later", told(LEAST));
         Err(Error::input_hint(place, format!("none ({})", tried.join("; ")), expected, hint))

@@ -73,7 +73,7 @@ impl Pool {
         for i in 1..threads.max(1) {
             let shared = pool.shared.clone();
             let worker = std::thread::Builder::new().name(format!("compute-{i}")).spawn(move || work(&shared));
-            let refused = |e| Error::Failed(format!("compute thread {i} of {threads}: {e}"));
+            let refused = |e| Error::Failed(format!("starting compute thread {i} of {threads}: {e}"));
             // If this returns an error, the pool is dropped, which ends the workers created so far.
             pool.workers.push(worker.map_err(refused)?);
         }
@@ -103,7 +103,7 @@ impl Pool {
 
     fn run_part(&self, len: usize, job: Job<'_>) {
         let s = &*self.shared;
-        assert!(!s.running.swap(true, Ordering::Acquire), "a job runs already: the pool runs one at a time");
+        assert!(!s.running.swap(true, Ordering::Acquire), "a job is already running: the pool runs one at a time");
         let epoch = Ticket::unpack(s.ticket.load(Ordering::Relaxed)).epoch.wrapping_add(1) & 0xff_ffff;
         s.job.store((&raw const job).cast_mut().cast(), Ordering::Relaxed);
         s.done.store(0, Ordering::Relaxed);
@@ -128,7 +128,7 @@ impl Pool {
             s.panicked.store(false, Ordering::Relaxed);
             std::panic::resume_unwind(panic);
         }
-        assert!(!s.panicked.swap(false, Ordering::Relaxed), "a compute thread panicked (its message is above)");
+        assert!(!s.panicked.swap(false, Ordering::Relaxed), "a compute thread panicked (see its message above)");
     }
 }
 

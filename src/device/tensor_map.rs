@@ -22,14 +22,14 @@ impl TensorMap {
     fn broken(&self) -> Option<String> {
         let rank = self.dims.len();
         if !matches!(self.element, 2 | 4) {
-            return Some(format!("elements of {} bytes, 2 or 4 are possible", self.element));
+            return Some(format!("elements of {} bytes, expected 2 or 4", self.element));
         }
         if !(2..=5).contains(&rank) || self.strides.len() != rank - 1 || self.box_dims.len() != rank {
             let (strides, boxes) = (self.strides.len(), self.box_dims.len());
             return Some(format!("{rank} dimensions, {strides} strides and {boxes} box dimensions"));
         }
         if self.address == 0 || !self.address.is_multiple_of(16) {
-            return Some(format!("the address {:#x} is no multiple of 16", self.address));
+            return Some(format!("the address {:#x} is not a multiple of 16", self.address));
         }
         if let Some(dim) = self.dims.iter().find(|dim| !(1..=MAX_DIM).contains(*dim)) {
             return Some(format!("a dimension of {dim}"));
@@ -37,19 +37,21 @@ impl TensorMap {
         let mut least = self.dims[0] * self.element as u64;
         for (stride, dim) in self.strides.iter().zip(&self.dims[1..]) {
             if !stride.is_multiple_of(16) || *stride >= MAX_STRIDE {
-                return Some(format!("a stride of {stride} bytes is no multiple of 16 below 2^40"));
+                return Some(format!("a stride of {stride} bytes is not a multiple of 16 below 2^40"));
             }
             if *stride < least {
-                return Some(format!("a stride of {stride} bytes is less than the {least} it steps over"));
+                return Some(format!(
+                    "a stride of {stride} bytes is smaller than its inner dimensions of {least} bytes"
+                ));
             }
             least = stride.saturating_mul(*dim);
         }
         if let Some(side) = self.box_dims.iter().find(|side| !(1..=MAX_BOX).contains(*side)) {
-            return Some(format!("a box of {side} elements, 1 to {MAX_BOX} are possible"));
+            return Some(format!("a box side of {side} elements, expected 1 to {MAX_BOX}"));
         }
         let inner = self.box_dims[0] as usize * self.element;
         if !inner.is_multiple_of(16) {
-            return Some(format!("a box row of {inner} bytes is no multiple of 16"));
+            return Some(format!("a box row of {inner} bytes is not a multiple of 16"));
         }
         match self.swizzle {
             0 => None,
@@ -58,7 +60,7 @@ impl TensorMap {
                 let than = if inner < self.swizzle as usize { "narrower" } else { "wider" };
                 Some(format!("a box row of {inner} bytes is {than} than its swizzle of {}", self.swizzle))
             }
-            other => Some(format!("a swizzle of {other} bytes, 0, 32, 64 or 128 are possible")),
+            other => Some(format!("a swizzle of {other} bytes, expected 0, 32, 64 or 128")),
         }
     }
 }
@@ -87,18 +89,18 @@ mod tests {
             (|m| m.address += 8, "0x1008"),
             (|m| m.dims[1] = 0, "a dimension of 0"),
             (|m| m.dims[1] = (1 << 32) + 1, "a dimension of 4294967297"),
-            (|m| m.strides[0] = 7176, "7176 bytes is no multiple of 16"),
+            (|m| m.strides[0] = 7176, "7176 bytes is not a multiple of 16"),
             (|m| m.strides[0] = 1 << 40, "below 2^40"),
-            (|m| m.strides[0] = 7152, "less than the 7168"),
-            (|m| m.box_dims[1] = 257, "a box of 257"),
+            (|m| m.strides[0] = 7152, "of 7168 bytes"),
+            (|m| m.box_dims[1] = 257, "a box side of 257"),
             (|m| m.box_dims[0] = 4, "a box row of 8 bytes"),
             (|m| m.box_dims[0] = 128, "wider than its swizzle of 128"),
             (|m| m.box_dims[0] = 32, "narrower than its swizzle of 128"),
             (|m| m.swizzle = 64, "wider than its swizzle of 64"),
             (|m| m.swizzle = 16, "a swizzle of 16"),
             (|m| m.address = 0, "0x0"),
-            (|m| m.box_dims[1] = 0, "a box of 0"),
-            (|m| (m.swizzle, m.box_dims[0]) = (0, 12), "a box row of 24 bytes is no multiple of 16"),
+            (|m| m.box_dims[1] = 0, "a box side of 0"),
+            (|m| (m.swizzle, m.box_dims[0]) = (0, 12), "a box row of 24 bytes is not a multiple of 16"),
         ];
         for (spoil, word) in broken {
             let mut map = good.clone();

@@ -79,7 +79,7 @@ fn in_child() -> bool {
 #[test]
 fn what_is_missing_is_said_in_one_line() {
     let machine = Machine::new();
-    let needed = "expected NVIDIA's driver 580 or later (CUDA 13.0) and a card of compute capability 8.0 or later";
+    let needed = "expected NVIDIA's driver 580 or later (CUDA 13.0) and a GPU of compute capability 8.0 or later";
     let old = machine.doctor(&[("FAKE_CUDA_VERSION", "12080")]);
     assert!(old.len() == 1 && old[0].contains("CUDA 12.8") && old[0].ends_with(needed), "{old:?}");
     let none = machine.doctor(&[("FAKE_CARDS", "")]);

@@ -146,7 +146,7 @@ fn bodies_that_disagree_are_told() {
         |dev| match body::take_wgmma(dev)? {
             None => Ok(()),
             Some(fault) => {
-                assert!(fault.starts_with("attention's backward runs by mma.sync"), "{fault}");
+                assert!(fault.starts_with("the backward pass of attention uses mma.sync"), "{fault}");
                 Err(fault.into())
             }
         },

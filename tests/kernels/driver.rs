@@ -129,7 +129,7 @@ fn released_memory_is_out_of_reach() {
     dev.release(mark);
     launch(&mut dev, Stream::COMPUTE, "driver_add", x, y, 0).unwrap();
     let text = driver(&mut dev).synchronize(Stream::COMPUTE).unwrap_err().to_string();
-    assert!(text.contains("driver_add") && text.contains("released or never taken"), "{text}");
+    assert!(text.contains("driver_add") && text.contains("released or never allocated"), "{text}");
     // The launch before the release was valid.
     assert_eq!(emulator(&mut dev).counters().kernels, 2);
 }
@@ -298,7 +298,7 @@ fn a_capture_refuses_what_a_card_refuses() {
         let text = call(dev).unwrap_err().to_string();
         assert!(text.contains(what), "{text}");
         let text = driver(dev).end_capture(Stream::COMPUTE).unwrap_err().to_string();
-        assert!(text.contains("the capture was lost"), "{text}");
+        assert!(text.contains("the capture is invalid"), "{text}");
     };
     lost(&mut dev, &|dev| driver(dev).synchronize(Stream::COMPUTE), "a synchronisation");
     lost(&mut dev, &|dev| driver(dev).map(4096).map(drop), "an allocation");

@@ -291,7 +291,7 @@ fn wgmma_is_refused_where_there_is_none() {
     assert_eq!([dev.body(), wide().body()], [Some(Body::Mma), Some(Body::Wgmma)]);
     let mut dev = hopper();
     dev.refuse_wgmma();
-    assert!(!dev.has_wgmma() && dev.use_body(Body::Wgmma).unwrap_err().to_string().contains("disagree"));
+    assert!(!dev.has_wgmma() && dev.use_body(Body::Wgmma).unwrap_err().to_string().contains("failed the start check"));
 }
 
 #[test]
@@ -305,13 +305,13 @@ fn tiles_and_roles_agree_and_a_tile_that_does_not_is_found() {
     }
     // Mutations: one tile that loses terms, and all tiles, in which case no tile has other bits than another.
     let mistakes = [
-        ("accumulate || k > 0", "accumulate || k > (T::BLOCK_N == 32 ? 16 : 0)", "by tiles of 64 x 32 have other bits"),
+        ("accumulate || k > 0", "accumulate || k > (T::BLOCK_N == 32 ? 16 : 0)", "in tiles of 64 x 32 differ bitwise"),
         ("for (int k = 0; k < BLOCK_K; k += 16)", "for (int k = 0; k < BLOCK_K - 16; k += 16)", "in f64"),
     ];
     for (from, to, told) in mistakes {
         mutate_source_of(Arch::Sm90a, "common/gemm_sm90a.cuh", from, to, 1, |dev| match body::take_wgmma(dev)? {
             Some(line)
-                if line.starts_with("matrix products run by mma.sync, not by wgmma: ") && line.contains(told) =>
+                if line.starts_with("matrix products use mma.sync instead of wgmma:  ") && line.contains(told) =>
             {
                 assert_eq!(dev.body(), Some(Body::Mma));
                 // A run has only one kernel variant: a checkpoint's record cannot enable the other one again.

@@ -58,10 +58,10 @@ fn allowed() -> Result<(), Refusal> {
     }
     // SAFETY: the processor has `xgetbv` if OSXSAVE is set, which the first condition checks.
     if __cpuid(1).ecx & OSXSAVE == 0 || unsafe { kept() } & STATE != STATE {
-        return Err(refused("AMX is not switched on by the system".to_owned()));
+        return Err(refused("the operating system has not enabled AMX".to_owned()));
     }
     if !cfg!(target_os = "linux") {
-        return Err(refused("AMX is asked for on Linux only".to_owned()));
+        return Err(refused("AMX is supported on Linux only".to_owned()));
     }
     let answer: isize;
     // SAFETY: Linux's system call that requests a permission for this process; it does not access our memory.
@@ -71,7 +71,7 @@ fn allowed() -> Result<(), Refusal> {
     }
     match answer {
         0 => Ok(()),
-        code => Err(refused(format!("AMX refused by the kernel: {}", std::io::Error::from_raw_os_error(-code as i32)))),
+        code => Err(refused(format!("the kernel refused AMX: {}", std::io::Error::from_raw_os_error(-code as i32)))),
     }
 }
 
@@ -80,6 +80,6 @@ fn agrees() -> Result<(), Refusal> {
     let other: usize = check::SHAPES.into_iter().map(|shape| check::differing(Isa::Amx, Isa::AmxTwin, shape)).sum();
     match other {
         0 => Ok(()),
-        n => Err(refused(format!("AMX differs from its twin: {n} of {} sums have other bits", check::SUMS))),
+        n => Err(refused(format!("AMX differs from its plain Rust twin: {n} of {} sums differ bitwise", check::SUMS))),
     }
 }

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 const NEEDED_CUDA: i32 = 13_000;
 
 /// Requirements, for error messages.
-const NEEDED: &str = "NVIDIA's driver 580 or later (CUDA 13.0) and a card of compute capability 8.0 or later";
+const NEEDED: &str = "NVIDIA's driver 580 or later (CUDA 13.0) and a GPU of compute capability 8.0 or later";
 
 /// A GPU of this machine, which may be too old to run the kernels (see `Card::arch`).
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -64,7 +64,7 @@ pub fn find() -> Result<Found> {
     result::init().map_err(failed("cuInit"))?;
     let count = result::device::get_count().map_err(failed("cuDeviceGetCount"))?;
     if count == 0 {
-        return Err(missing(&format!("the driver {driver} and no card")));
+        return Err(missing(&format!("the driver {driver} and no GPU")));
     }
     let cards = (0..count).map(card).collect::<std::result::Result<_, _>>().map_err(failed("cuDeviceGetAttribute"))?;
     Ok(Found { driver, cards })
@@ -76,7 +76,7 @@ pub fn card_at(ordinal: usize) -> Result<(Card, Arch, String)> {
     let found = find()?;
     let count = found.cards.len();
     let Some(card) = found.cards.into_iter().nth(ordinal) else {
-        return Err(missing(&format!("{count} card(s), none of number {ordinal}")));
+        return Err(missing(&format!("{count} GPU(s), but no GPU {ordinal}")));
     };
     match card.arch() {
         Some(arch) => Ok((card, arch, found.driver)),

@@ -57,13 +57,13 @@ impl Function {
         let [x, y, z] = launch.grid;
         let most = device.shared_memory_per_block;
         if params != self.args {
-            return Some(format!("{params} bytes of parameters, its Args have {}", self.args));
+            return Some(format!("{params} bytes of parameters, but its Args have {}", self.args));
         }
         if launch.block == 0 || launch.block > self.threads {
-            return Some(format!("{} threads a CTA, it is compiled for {}", launch.block, self.threads));
+            return Some(format!("{} threads per CTA, but it is compiled for {}", launch.block, self.threads));
         }
         if launch.smem as usize > most {
-            return Some(format!("{} bytes of shared memory, a CTA can have {most}", launch.smem));
+            return Some(format!("{} bytes of shared memory, but a CTA can have {most}", launch.smem));
         }
         if launch.cluster > 1 && device.compute_capability.0 < 9 {
             return Some(format!("a cluster of {} CTAs below compute capability 9.0", launch.cluster));
@@ -165,10 +165,10 @@ mod tests {
         assert_eq!(said(good, 48, 9), None);
         assert_eq!(said(Launch { cluster: 1, ..good }, 48, 8), None);
         for (launch, params, major, word) in [
-            (good, 40, 9, "40 bytes of parameters, its Args have 48"),
-            (Launch { block: 512, ..good }, 48, 9, "512 threads a CTA, it is compiled for 256"),
+            (good, 40, 9, "40 bytes of parameters, but its Args have 48"),
+            (Launch { block: 512, ..good }, 48, 9, "512 threads per CTA, but it is compiled for 256"),
             (Launch { block: 0, ..good }, 48, 9, "0 threads"),
-            (Launch { smem: 232_449, ..good }, 48, 9, "232449 bytes of shared memory, a CTA can have 232448"),
+            (Launch { smem: 232_449, ..good }, 48, 9, "232449 bytes of shared memory, but a CTA can have 232448"),
             (good, 48, 8, "a cluster of 2 CTAs below compute capability 9.0"),
             (Launch { cluster: 3, ..good }, 48, 9, "a cluster of 3 CTAs in a grid of 4 x 1 x 1"),
             (Launch { cluster: 0, ..good }, 48, 9, "a cluster of 0"),

@@ -37,7 +37,7 @@ pub fn code(
         }
         let failed = |why: String| Error::Failed(format!("kernels/{file}.cu: {why}"));
         let ptx = images.ptx(file, arch);
-        let ptx = ptx.ok_or_else(|| failed(format!("this program holds no PTX of {}", arch.name())))?;
+        let ptx = ptx.ok_or_else(|| failed(format!("this program contains no PTX for {}", arch.name())))?;
         let path = cache.as_ref().map(|folder| folder.join(name(file, card, driver, &ptx)));
         if let Some(cubin) = path.as_ref().and_then(|path| kept(path)) {
             return Ok((file, cubin));
@@ -164,8 +164,8 @@ fn load_image(image: &[u8]) -> std::result::Result<sys::CUmodule, String> {
 /// too, but does not return the machine code, so it could not be cached.)
 fn link(file: &str, ptx: &str) -> std::result::Result<Vec<u8>, String> {
     let mut logs = Logs::new();
-    let text = CString::new(ptx).map_err(|_| "the PTX holds a zero byte".to_owned())?;
-    let name = CString::new(file).map_err(|_| "the file's name holds a zero byte".to_owned())?;
+    let text = CString::new(ptx).map_err(|_| "the PTX contains a zero byte".to_owned())?;
+    let name = CString::new(file).map_err(|_| "the file name contains a zero byte".to_owned())?;
     let mut state = ptr::null_mut();
     // SAFETY: options, values and their buffers live in `logs`, which outlives the link state.
     let code = unsafe {
@@ -195,7 +195,7 @@ fn link(file: &str, ptx: &str) -> std::result::Result<Vec<u8>, String> {
 /// Returns the entry point `name` of `module`.
 pub fn function(module: sys::CUmodule, file: &str, name: &str) -> Result<sys::CUfunction> {
     let failed = |why: String| Error::Failed(format!("kernels/{file}.cu: {name}: {why}"));
-    let text = CString::new(name).map_err(|_| failed("the name holds a zero byte".into()))?;
+    let text = CString::new(name).map_err(|_| failed("the name contains a zero byte".into()))?;
     // SAFETY: `module` is loaded and stays loaded.
     unsafe { result::module::get_function(module, text) }.map_err(|e| failed(told(e)))
 }

@@ -114,7 +114,7 @@ impl Cache {
     pub fn folder() -> Result<PathBuf> {
         let set = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
         let base = set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache")));
-        let absent = || Error::input("the emulator's cache", "neither XDG_CACHE_HOME nor HOME", "one of them set");
+        let absent = || Error::input("the emulator's cache", "neither XDG_CACHE_HOME nor HOME set", "one of them");
         Ok(base.ok_or_else(absent)?.join("omr").join("emu"))
     }
 
@@ -185,7 +185,7 @@ impl Cache {
         let threads = thread::available_parallelism().map_or(1, |n| n.get());
         thread::scope(|scope| {
             let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-            let lost = |_| Err(Error::Failed("a thread that compiled a kernel died".into()));
+            let lost = |_| Err(Error::Failed("a thread that compiled a kernel panicked".into()));
             workers.into_iter().try_for_each(|w| w.join().unwrap_or_else(lost))
         })
     }
@@ -209,7 +209,7 @@ impl Cache {
         while let Some(path) = todo.pop() {
             let Some((path, text)) = self.sources.get_key_value(&path) else {
                 let known: Vec<&str> = self.sources.keys().map(String::as_str).filter(|p| p.ends_with(".cu")).collect();
-                return Err(Error::Failed(format!("no kernel source {path}; there are {}", known.join(", "))));
+                return Err(Error::Failed(format!("no kernel source {path}; the sources are {}", known.join(", "))));
             };
             if used.insert(path.as_str(), text.as_str()).is_some() {
                 continue;

@@ -142,7 +142,7 @@ impl Emu {
     }
 
     fn recording(&self, event: Event) -> Result<Recorded> {
-        let unknown = || Error::Failed(format!("event {} was never made", event.0));
+        let unknown = || Error::Failed(format!("event {} was never created", event.0));
         self.events.get(event.0 as usize).copied().ok_or_else(unknown)
     }
 
@@ -151,11 +151,11 @@ impl Emu {
         if bytes <= have {
             return Ok(());
         }
-        Err(Error::Failed(format!("a copy of {bytes} bytes and a pinned buffer of {have}")))
+        Err(Error::Failed(format!("a copy of {bytes} bytes, but the pinned buffer has {have}")))
     }
 }
 
-#[cfg_attr(private_tree, expect(dead_code, reason = "tests of kernels and schedules look into the emulator"))]
+#[cfg_attr(private_tree, expect(dead_code, reason = "tests of kernels and schedules read the emulator's state"))]
 impl Emu {
     /// Makes the calls at `site` (in a kernel or in host code) do nothing from now on. `None` skips no site.
     pub fn skip(&mut self, site: Option<Site>) {
@@ -268,7 +268,7 @@ impl Driver for Emu {
 
     fn handle(&mut self, stream: Stream) -> Result<usize> {
         // A null handle would be the default stream.
-        self.wait_for(stream, "a library's work").map(|()| stream.0 as usize + 1)
+        self.wait_for(stream, "work of a library").map(|()| stream.0 as usize + 1)
     }
 
     fn synchronizations(&self) -> u64 {
@@ -329,7 +329,7 @@ impl Driver for Emu {
         }
         match (self.streams.machine.reached(from.0), self.streams.machine.reached(to.0)) {
             (Some(from), Some(to)) => Ok(to.saturating_duration_since(from).as_secs_f32() * 1e3),
-            _ => Err(Error::Failed("the time between events that were not recorded".into())),
+            _ => Err(Error::Failed("the time between events, one of which was not recorded".into())),
         }
     }
 
@@ -342,7 +342,7 @@ impl Driver for Emu {
 
     fn end_capture(&mut self, stream: Stream) -> Result<Graph> {
         self.streams.healthy()?;
-        let capture = self.capture.take().ok_or_else(|| Error::Failed("no capture is going on".into()))?;
+        let capture = self.capture.take().ok_or_else(|| Error::Failed("no capture is in progress".into()))?;
         Ok(self.streams.keep(capture.end(stream)?))
     }
 

@@ -211,10 +211,10 @@ impl Capture {
     /// invalidated it, or the work of a stream was not waited for.
     pub fn end(self, stream: Stream) -> Result<Captured> {
         if stream != self.origin {
-            return Err(Error::Failed("a capture ends on the stream it began on".into()));
+            return Err(Error::Failed("a capture must end on the stream that it began on".into()));
         }
         if let Some(call) = self.refused {
-            return Err(Error::Failed(format!("the capture was lost by {call}")));
+            return Err(Error::Failed(format!("the capture is invalid because of {call}")));
         }
         let known = &self.seen[&self.origin.0];
         for (stream, clock) in &self.seen {

@@ -36,26 +36,29 @@ pub fn check(kernel: Declared, launch: &Launch, params: usize, device: &Properti
     let Declared { name, args, threads, registers } = kernel;
     let refuse = |what: String| Err(Error::Failed(format!("launch of {name} refused: {what}")));
     if params != args {
-        return refuse(format!("{params} bytes of parameters, its Args have {args}"));
+        return refuse(format!("{params} bytes of parameters, but its Args have {args}"));
     }
     let [x, y, z] = launch.grid;
     if x == 0 || y == 0 || z == 0 || x > i32::MAX as u32 || y > GRID_YZ || z > GRID_YZ {
         return refuse(format!("a grid of {x} x {y} x {z} CTAs"));
     }
     if launch.block == 0 || launch.block > CTA_THREADS {
-        return refuse(format!("{} threads a CTA, 1 to {CTA_THREADS} are possible", launch.block));
+        return refuse(format!("{} threads per CTA, expected 1 to {CTA_THREADS}", launch.block));
     }
     if launch.block > threads {
-        return refuse(format!("{} threads a CTA over its launch bound of {threads}", launch.block));
+        return refuse(format!("{} threads per CTA, above its launch bound of {threads}", launch.block));
     }
     if launch.smem as usize > device.shared_memory_per_block {
         let most = device.shared_memory_per_block;
-        return refuse(format!("{} bytes of dynamic shared memory, {most} can be opted in to", launch.smem));
+        return refuse(format!("{} bytes of dynamic shared memory, but the opt-in limit is {most}", launch.smem));
     }
     let registers = registers.unwrap_or(0);
     let taken = registers.next_multiple_of(REGISTER_UNIT) * launch.block.next_multiple_of(32);
     if taken > REGISTERS {
-        return refuse(format!("{registers} registers x {} threads, a CTA has {REGISTERS}", launch.block));
+        return refuse(format!(
+            "{registers} registers x {} threads, but a CTA has {REGISTERS} registers",
+            launch.block
+        ));
     }
     if launch.cluster != 1 {
         if device.compute_capability < (9, 0) {
@@ -94,7 +97,10 @@ mod tests {
         // Registers are allocated in units of eight: 121 to 128 use all 65,536 registers, and 129 do not fit.
         let registers = |registers| said(Declared { registers: Some(registers), ..kernel }, good, &hopper);
         assert_eq!(registers(128), "");
-        assert_eq!(registers(129), "launch of gemm refused: 129 registers x 512 threads, a CTA has 65536");
+        assert_eq!(
+            registers(129),
+            "launch of gemm refused: 129 registers x 512 threads, but a CTA has 65536 registers"
+        );
         let cluster = |cluster| said(kernel, Launch { cluster, ..good }, &hopper);
         assert_eq!([cluster(1), cluster(3), cluster(6)], ["", "", ""]);
         for wrong in [0, 4, 9] {

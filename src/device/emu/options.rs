@@ -23,7 +23,7 @@ pub enum Sums {
     /// truncated and added, and the total is truncated to f32. The result depends on where a step begins.
     #[cfg_attr(
         private_tree,
-        expect(dead_code, reason = "tests prove that no bit of a kernel depends on such sums by chance")
+        expect(dead_code, reason = "tests prove that no kernel's bits depend on the order of such sums")
     )]
     Aligned = 1,
 }

@@ -102,7 +102,9 @@ impl Pages {
                 let past = address + bytes as u64 - end;
                 Err(Error::Failed(format!("{bytes} bytes at {address:#x}: {past} are past the tensor's end")))
             }
-            _ => Err(Error::Failed(format!("{bytes} bytes at {address:#x}: no tensor is there, or it was released"))),
+            _ => Err(Error::Failed(format!(
+                "{bytes} bytes at {address:#x}: no tensor at this address, or it was released"
+            ))),
         }
     }
 
@@ -119,7 +121,7 @@ impl Pages {
         {
             return Some(format!("{} bytes before {}", start - address, size(*start, *end)));
         }
-        self.whole(address, 1).is_ok().then(|| "memory that was released or never taken".into())
+        self.whole(address, 1).is_ok().then(|| "memory that was released or never allocated".into())
     }
 
     /// Copies from the host.

@@ -141,7 +141,9 @@ impl Runtime {
             let version: extern "C" fn() -> u32 = symbol(&library, c"omr_emu_version")?;
             if version() != VERSION {
                 let found = version();
-                return Err(Error::Failed(format!("the emulator's interface is {found}, the driver's {VERSION}")));
+                return Err(Error::Failed(format!(
+                    "the emulator has interface version {found}, but the driver has {VERSION}"
+                )));
             }
             Ok(Runtime {
                 create: symbol(&library, c"omr_emu_create")?,
@@ -292,7 +294,7 @@ unsafe fn text(at: *const c_char) -> String {
 fn open(path: &Path, visibility: c_int) -> Result<Library> {
     // SAFETY: the object was compiled from this program's own sources, whose initialisers only fill in data.
     let library = unsafe { Library::open(Some(path), RTLD_NOW | visibility) };
-    library.map_err(|e| Error::Failed(format!("{}: {e} (delete it to have it compiled again)", path.display())))
+    library.map_err(|e| Error::Failed(format!("{}: {e} (delete the file, and omr compiles it again)", path.display())))
 }
 
 /// Looks up a function of the runtime.

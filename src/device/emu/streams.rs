@@ -41,7 +41,7 @@ impl Streams {
     /// Errors as [`Streams::healthy`] does, or if there is no such stream.
     pub fn known(&self, stream: Stream) -> Result<()> {
         self.healthy()?;
-        let unknown = || Err(Error::Failed(format!("stream {} was never made", stream.0)));
+        let unknown = || Err(Error::Failed(format!("stream {} was never created", stream.0)));
         if self.queues.has(stream) { Ok(()) } else { unknown() }
     }
 
@@ -58,7 +58,7 @@ impl Streams {
 
     /// Returns a graph that was captured and not dropped.
     pub fn captured(&self, graph: Graph) -> Result<&Captured> {
-        let absent = || Error::Failed(format!("graph {} was never captured, or dropped", graph.0));
+        let absent = || Error::Failed(format!("graph {} was never captured, or is already dropped", graph.0));
         self.graphs.get(graph.0 as usize).and_then(Option::as_ref).ok_or_else(absent)
     }
 
@@ -142,7 +142,12 @@ impl Streams {
                 None => self.step(stream)?,
                 Some(awaited) => match self.queues.recorder(awaited) {
                     Some(other) => self.drain(other, Some(awaited))?,
-                    None => return Err(Error::Failed(format!("stream {} waits for nobody", stream.0))),
+                    None => {
+                        return Err(Error::Failed(format!(
+                            "stream {} waits for an event that no stream records",
+                            stream.0
+                        )));
+                    }
                 },
             }
         }
