@@ -84,7 +84,7 @@ impl State {
         let (was, now) = (self.versions.get("omr")?, env!("CARGO_PKG_VERSION"));
         (numbers(was) > numbers(now)).then(|| {
             format!(
-                "the checkpoint was written by omr {was}, and this is {now}: what it does not know of it, it leaves out"
+                "the checkpoint was written by omr {was}, and this is omr {now}: unknown parts of its state are ignored"
             )
         })
     }
@@ -99,6 +99,8 @@ impl State {
         let version = self.versions.get("arithmetic").map_or("1", String::as_str);
         let was = named(&self.device, &self.cpu_body, self.gpu_body.as_deref(), version);
         let now = named(device, cpu_body, gpu_body, ARITHMETIC);
-        (was != now).then(|| format!("the checkpoint was made on {was} and this is {now}: bits may differ"))
+        (was != now).then(|| {
+            format!("the checkpoint was made on {was} and this is {now}: results may not be bitwise identical")
+        })
     }
 }

@@ -52,7 +52,7 @@ impl Checkpoint {
     pub fn state(&self) -> Result<State> {
         let state = State::read(&self.trainer())?;
         if state.step != self.step {
-            let what = format!("step {} in a folder of step {}", state.step, self.step);
+            let what = format!("state of step {} in the folder of step {}", state.step, self.step);
             return Err(Error::format(self.trainer().join("state.json"), what));
         }
         Ok(state)
@@ -154,7 +154,7 @@ impl Store {
             false => Err(Error::input(
                 folder.display().to_string(),
                 "no folder",
-                "the one that rank 0 made: the run directory must be the same for all ranks",
+                "the folder that rank 0 created: all ranks must use the same run directory",
             )),
         }
     }
@@ -171,8 +171,8 @@ impl Store {
                 return Err(Error::input_hint(
                     self.run.display().to_string(),
                     format!("a run at step {}", newest.step),
-                    "an empty directory, as resume is `never`",
-                    "give another --out, or --fresh to move the old run aside",
+                    "an empty directory, because resume is `never`",
+                    "use another --out, or --fresh to rename the old run directory",
                 ));
             }
             (Resume::Path(path), newest) => {
@@ -182,15 +182,15 @@ impl Store {
                 };
                 let Some(first) = found.last() else {
                     let what = if path.exists() { "no checkpoint" } else { "nothing" };
-                    let expected = "a checkpoint (global_step_N) or a run directory with one";
+                    let expected = "a checkpoint (global_step_N) or a run directory that contains one";
                     return Err(Error::input(format!("resume: {}", path.display()), what, expected));
                 };
                 if let Some(newest) = newest.filter(|newest| newest.step > first.step && !self.has(first)) {
                     return Err(Error::input_hint(
                         format!("resume: {}", path.display()),
-                        format!("step {}, while {} is at step {}", first.step, self.run.display(), newest.step),
-                        "the newest step of the run directory, or a directory without newer ones",
-                        "give another --out",
+                        format!("step {}, but {} is at step {}", first.step, self.run.display(), newest.step),
+                        "the newest step of the run directory, or a run directory without newer steps",
+                        "use another --out",
                     ));
                 }
                 found

@@ -70,7 +70,12 @@ impl Kept {
                 return Ok(());
             }
             let hint = hint.replace("{was}", was);
-            Err(Error::input_hint(format!("{}: {key}", dir.display()), was, format!("{now}, as this run"), hint))
+            Err(Error::input_hint(
+                format!("{}: {key}", dir.display()),
+                was,
+                format!("{now}, the value of this run"),
+                hint,
+            ))
         };
         let exact = OptimizerName::AdamwTorch.name();
         same("optim", exact, self.optim, "set optim to {was}, or start over from the weights")?;
@@ -79,7 +84,8 @@ impl Kept {
         if self.optim == exact {
             return Ok(());
         }
-        let hint = "go on with the dtype and the kind of device that made it: a scale is that of a block in this order";
+        let hint =
+            "continue with the dtype and kind of device that wrote it: each scale belongs to a block in this order";
         same("order", &self.order, &self.order, hint)
     }
 }
@@ -177,7 +183,7 @@ pub(super) fn load(
         }
         let low = format!("{}.lo", param.name());
         if state.lo.is_none() && stored.names().any(|name| name == low) {
-            let what = format!("{low} belongs to a run with dtype bf16: go on with that");
+            let what = format!("{low} belongs to a run with dtype bf16: continue with that dtype");
             return Err(Error::format(dir, what));
         }
         if let Some(tensor) = state.lo {
@@ -219,6 +225,6 @@ fn state_files(dir: &Path) -> Result<Vec<PathBuf>> {
     Err(Error::input(
         dir.display().to_string(),
         format!("{count} optimizer files"),
-        "a whole set, optim-00001-of-0000n on",
+        "a complete set, starting with optim-00001-of-0000N.safetensors",
     ))
 }
