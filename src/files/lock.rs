@@ -77,8 +77,8 @@ impl Lock {
                     return Ok(true);
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                    let found = "a run that another omr process is working on";
-                    return Err(Error::input(dir.display().to_string(), found, "a folder of its own for each run"));
+                    let found = "a run that another omr process is using";
+                    return Err(Error::input(dir.display().to_string(), found, "a separate folder for each run"));
                 }
                 Err(e) if Errno::from_io_error(&e).is_some_and(|errno| WITHOUT.contains(&errno)) => {
                     let _ = fs::remove_file(&path);
@@ -146,12 +146,12 @@ fn owner() -> String {
 fn take_over(path: &Path) -> Result<()> {
     let Ok(text) = fs::read_to_string(path) else { return Ok(()) };
     let own = owner();
-    let (host, pid) = text.trim().rsplit_once(' ').unwrap_or(("an unknown host", "of an unknown id"));
+    let (host, pid) = text.trim().rsplit_once(' ').unwrap_or(("an unknown host", "with an unknown id"));
     let is_here = own.split_once(' ').is_some_and(|(own, _)| own == host) && Path::new("/proc/self").exists();
     if !is_here || Path::new("/proc").join(pid).exists() {
         let found = format!("the lock of process {pid} on {host}");
-        let hint = "this file system has no flock: delete the file once that process has ended";
-        return Err(Error::input_hint(path.display().to_string(), found, "a folder of its own for each run", hint));
+        let hint = "this file system has no flock: delete the file after that process has ended";
+        return Err(Error::input_hint(path.display().to_string(), found, "a separate folder for each run", hint));
     }
     // Another process may take the file over at the same time, so only the content that was read is removed.
     let aside = path.with_extension(format!("pid-{}", std::process::id()));
@@ -218,7 +218,7 @@ mod tests {
         fs::write(&file, "node-17 4242\n").unwrap();
         for part in ["", "-0-of-4"] {
             let error = Lock::take_by(dir, part, &without).unwrap_err().to_string();
-            for said in [file.to_str().unwrap(), "4242", "node-17", "delete the file once"] {
+            for said in [file.to_str().unwrap(), "4242", "node-17", "delete the file"] {
                 assert!(error.contains(said) && error.lines().count() == 1, "{error}");
             }
         }

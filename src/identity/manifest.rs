@@ -57,16 +57,16 @@ impl Manifest {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(Error::io(&path)(e)),
         };
-        let broken = |what: &str| Error::format(&path, format!("{what}: cut or changed since it was written"));
+        let broken = |what: &str| Error::format(&path, format!("{what}: truncated, or changed since it was written"));
         let ours = |head: &[u8]| head[..64].iter().all(u8::is_ascii_hexdigit) && head.ends_with(b"  ");
         if !bytes.get(..66).is_some_and(ours) {
             return Ok(None);
         }
         let text = str::from_utf8(&bytes).map_err(|_| broken("not text"))?;
-        let lines = text.strip_suffix('\n').ok_or_else(|| broken("no whole last line"))?;
+        let lines = text.strip_suffix('\n').ok_or_else(|| broken("an incomplete last line"))?;
         let mut hashes = BTreeMap::new();
         for line in lines.split('\n') {
-            let (hash, name) = line.split_once("  ").ok_or_else(|| broken("a line that is no hash and a name"))?;
+            let (hash, name) = line.split_once("  ").ok_or_else(|| broken("a line that is not a hash and a name"))?;
             hashes.insert(name.to_owned(), hash.to_owned());
         }
         Ok(Some(hashes))
@@ -83,7 +83,7 @@ impl Manifest {
         };
         let read = |name: &&String| name.ends_with(".safetensors") || name.ends_with(".json");
         if let Some(unknown) = names(folder)?.iter().filter(read).find(|name| !hashes.contains_key(*name)) {
-            return Err(Error::format(folder.join(unknown), "MANIFEST does not list it"));
+            return Err(Error::format(folder.join(unknown), "not listed in MANIFEST"));
         }
         Ok(Some(Manifest { hashes }))
     }
@@ -133,7 +133,7 @@ pub fn is_as_listed(path: &Path) -> Result<bool> {
 }
 
 fn unlike(path: &Path) -> Error {
-    Error::format(path, "not the bytes that were saved (MANIFEST has another blake3)")
+    Error::format(path, "content that differs from what was saved (MANIFEST has another BLAKE3 hash)")
 }
 
 /// Returns the BLAKE3 hash of a file in hexadecimal.

@@ -229,9 +229,9 @@ pub fn refuse(differences: Vec<Difference>, when: &str, accepted: &[Changed]) ->
 /// inputs whose change the user can accept.
 pub fn changed(what: impl Into<String>, when: &str, kinds: &[&str]) -> Error {
     let hint = format!(
-        "put it back, go on once with what is there by accept_changed=[{}] (remove the key afterwards), or start anew with \
-         --fresh",
+        "restore it, or continue once with the changed input by setting accept_changed=[{}] (remove the key \
+         afterwards), or start a new run with --fresh",
         kinds.join(",")
     );
-    Error::input_hint(what, format!("other content than {when}"), "what the run began with", hint)
+    Error::input_hint(what, format!("different content than {when}"), "unchanged inputs", hint)
 }

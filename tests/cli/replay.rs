@@ -69,7 +69,7 @@ fn an_rl_run_is_computed_again_and_what_was_changed_by_hand_is_named() {
     named(
         &run,
         &["--step", "2", "--rollout", "0"],
-        &["global_step_1/model.safetensors", "not the bytes that were saved"],
+        &["global_step_1/model.safetensors", "differs from what was saved"],
     );
     changed(&run, 4, |rows| rows[0].log_probs[1] = f32::from_bits(rows[0].log_probs[1].to_bits() ^ 1));
     flip(&run.join("model/model.safetensors"));
