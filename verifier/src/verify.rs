@@ -67,7 +67,7 @@ impl Sides<'_> {
         let gold = words::polar(self.gold)?;
         let whole = words::polar_answer(self.clause);
         if whole.is_none() && words::doubt(self.gold, self.answer, self.clause).is_some() {
-            return Some(no("denied beside the answer"));
+            return Some(no("the text around the answer denies it"));
         }
         match words::polar_answer(self.answer).or(whole)? {
             Some(said) => Some(outcome(said == gold, "equal words", "the opposite")),

@@ -201,7 +201,7 @@ pub(crate) fn doubt(gold: &str, answer: &str, clause: &str) -> Option<&'static s
         .iter()
         .any(|(a, b)| joined(gold, a) && joined(answer, b) && !answer.contains(a))
     {
-        return Some("the other joint");
+        return Some("`and` in place of `or`, or the reverse");
     }
     let ways = |text: &str| -> Vec<&str> {
         let found = lexicon::find(Kind::Way, text);
@@ -209,11 +209,11 @@ pub(crate) fn doubt(gold: &str, answer: &str, clause: &str) -> Option<&'static s
     };
     let (asked, said) = (ways(gold), ways(clause));
     if !asked.is_empty() && !said.is_empty() && !said.iter().any(|w| asked.contains(w)) {
-        return Some("the other way");
+        return Some("another direction");
     }
     // A denial inside the answer is already part of the comparison. A denial before the answer negates it.
     let denied = clause.len() > answer.len() && has(Kind::Denial, clause) && !has(Kind::Denial, answer);
-    (denied && !has(Kind::Denial, gold)).then_some("denied beside the answer")
+    (denied && !has(Kind::Denial, gold)).then_some("the text around the answer denies it")
 }
 
 /// Returns the meaning of an answer that begins with yes, no, true or false. `Some(None)` means that the answer

@@ -56,7 +56,7 @@ fn bare(a: &Expr, unit: &Unit, b: &Expr, steps: &Steps) -> Comparison {
             // The answer may omit the base.
             let written = digits.parse().map(|n| number(Rational::from_integer(n)));
             let same = written.is_ok_and(|n| decide(&n, b, steps).equal);
-            if same { yes("the same digits, base left out") } else { expressions(a, b, steps) }
+            if same { yes("the same digits without the base") } else { expressions(a, b, steps) }
         }
         Unit::Degree => {
             let plain = expressions(a, b, steps);
@@ -71,7 +71,7 @@ fn bare(a: &Expr, unit: &Unit, b: &Expr, steps: &Steps) -> Comparison {
             plain
         }
         // "Third" equals "3rd", but not 3.
-        Unit::Ordinal => no("a place in a row and a number"),
+        Unit::Ordinal => no("an ordinal and a number"),
         Unit::Measure(_, size) if unit.is_number() && *size != Rational::from_integer(1.into()) => {
             // 50 cents equal 0.50.
             let sized = Expr::Mul(vec![a.clone(), number(size.clone())]);
@@ -81,7 +81,7 @@ fn bare(a: &Expr, unit: &Unit, b: &Expr, steps: &Steps) -> Comparison {
             expressions(a, b, steps)
         }
         // Only a plural names something countable. Other words are not understood.
-        Unit::Thing(thing) if !is_plural(thing) => no("words that are not understood"),
+        Unit::Thing(thing) if !is_plural(thing) => no("unknown words"),
         _ => expressions(a, b, steps),
     }
 }
