@@ -11,7 +11,7 @@ const MOST_VALUES: usize = 3_000_000;
 /// parsed.
 pub fn excess(json: &[u8]) -> Option<String> {
     let marks = json.iter().filter(|byte| b",:[{".contains(byte)).count();
-    (marks > MOST_VALUES).then(|| format!("more than {MOST_VALUES} values of JSON"))
+    (marks > MOST_VALUES).then(|| format!("more than {MOST_VALUES} JSON values"))
 }
 
 /// Limit on the bytes that all threads together may use.

@@ -58,7 +58,7 @@ pub enum Error {
         got: String,
     },
     /// A region of device memory is too small. Exit status 1.
-    #[error("{region} memory: {want} bytes wanted, {have} planned")]
+    #[error("{region} memory: {want} bytes requested, {have} bytes planned")]
     Memory {
         /// Name of the region.
         region: &'static str,
@@ -94,7 +94,7 @@ pub enum Error {
         told: bool,
     },
     /// A signal stopped the run. Exit status 130.
-    #[error("stopped by a signal; run the same command again to go on")]
+    #[error("stopped by a signal; run the same command again to continue")]
     Stopped,
     /// Any other error that ended the run. Exit status 1.
     #[error("{0}")]
@@ -174,11 +174,11 @@ pub fn words(error: &std::io::Error) -> String {
     let text = error.to_string();
     let Some(number) = error.raw_os_error() else { return text };
     match error.kind() {
-        NotFound => "is not there".to_owned(),
-        PermissionDenied => "may not be read or written by this user".to_owned(),
-        IsADirectory => "is a folder, where a file was expected".to_owned(),
-        NotADirectory => "a folder was expected, and there is a file".to_owned(),
-        AlreadyExists => "is there already".to_owned(),
+        NotFound => "no such file or directory".to_owned(),
+        PermissionDenied => "permission denied".to_owned(),
+        IsADirectory => "a directory, expected a file".to_owned(),
+        NotADirectory => "not a directory".to_owned(),
+        AlreadyExists => "already exists".to_owned(),
         _ => text.replace(&format!(" (os error {number})"), ""),
     }
 }

@@ -50,7 +50,7 @@ fn read_within(path: impl AsRef<Path>, limit: u64) -> io::Result<Vec<u8>> {
         len = file.take(limit + 1).read_to_end(&mut bytes)? as u64;
     }
     if len > limit {
-        let what = format!("found {len} bytes or more, expected at most {limit} of a file of its kind");
+        let what = format!("found {len} bytes or more, expected at most {limit} bytes for this kind of file");
         return Err(io::Error::new(io::ErrorKind::InvalidData, what));
     }
     Ok(bytes)
@@ -85,7 +85,7 @@ pub fn make_folder(dir: &Path) -> Result<Vec<PathBuf>> {
     Err(match error.kind() {
         // For example in /proc: the parent exists, but the system does not allow new folders.
         io::ErrorKind::NotFound => {
-            let found = "a place where the system makes no folders";
+            let found = "a path where no folder can be created";
             Error::input(dir.display().to_string(), found, "a path on a disk")
         }
         _ => Error::io(dir)(error),
@@ -164,7 +164,7 @@ impl Drop for Staged {
 pub fn writable(path: impl AsRef<Path>) -> Result<()> {
     let path = path.as_ref();
     if path.is_dir() {
-        return Err(Error::input(path.display().to_string(), "a folder", "the name of a file"));
+        return Err(Error::input(path.display().to_string(), "a folder", "a file name"));
     }
     let made = make_folder(&parent(path))?;
     let tried = Staged::create(path).map(drop);

@@ -46,7 +46,7 @@ pub enum Purpose {
     /// (prompt, rollout).
     Figures = 11,
     /// Tests.
-    #[cfg_attr(private_tree, expect(dead_code, reason = "what tests draw is no run's"))]
+    #[cfg_attr(private_tree, expect(dead_code, reason = "the stream of tests, which runs never use"))]
     Test = 15,
 }
 
@@ -123,7 +123,7 @@ impl Random {
 
     /// Returns a uniform integer in `0..n`, without bias. Panics if `n` is 0.
     pub fn below(&mut self, n: u64) -> u64 {
-        assert!(n > 0, "no integer is below 0");
+        assert!(n > 0, "below() needs a bound above 0");
         // Lemire's method: the result is the high half of word * n. Words whose low half falls into the uneven
         // remainder are drawn again.
         let rest = n.wrapping_neg() % n;

@@ -32,8 +32,7 @@ fn a_path_that_is_a_folder_or_no_text_is_the_inputs_fault() {
     let out = out.to_str().unwrap();
     let file = dir.path().join("c.yaml");
     std::fs::write(&file, b"model: \xff\n").unwrap();
-    for (config, what) in [(folder, "is a folder"), (file.to_str().unwrap(), "UTF-8"), ("no/such.yaml", "is not there")]
-    {
+    for (config, what) in [(folder, "directory"), (file.to_str().unwrap(), "UTF-8"), ("no/such.yaml", "no such file")] {
         let (code, text) = failure(&["sft", config, "--out", out]);
         assert!(code == 2 && text.contains(&format!("{config}: ")) && text.contains(what), "{code}: {text}");
         assert!(!text.contains("os error"), "{text}");

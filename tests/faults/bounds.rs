@@ -161,13 +161,13 @@ fn rows_of_twelve_million_spaces_are_overlong_before_they_are_encoded() {
 fn a_bomb_in_a_zip_of_pictures_is_refused_by_its_ratio() {
     let dir = tempfile::tempdir().unwrap();
     zip(&dir.path().join("a.zip"), 120);
-    left_out(dir.path(), "a.zip", &pictured("a.png"), 200, &["found 125829120 bytes packed into"]);
+    left_out(dir.path(), "a.zip", &pictured("a.png"), 200, &["found 125829120 bytes"]);
 }
 
 #[test]
 fn small_files_of_large_pictures_are_refused_from_their_headers() {
     for (bytes, what) in [
-        (jpeg(13_000), "bytes of JPEG that say 13000 x 13000 pixels"),
+        (jpeg(13_000), "that declares 13000 x 13000 pixels"),
         (png(13_000, [16, 6], 0, &[]), "13000 x 13000 pixels of 8 bytes, expected at most 715827880 bytes"),
     ] {
         let error = decode(&bytes, &Limits::default(), "p").unwrap_err().to_string();
@@ -186,8 +186,8 @@ fn a_hub_that_sends_without_end_is_left() {
     let two = format!("\r\n[{}, {}]", file("a"), file("b"));
     for (tree, endless, status, what) in [
         ("\r\n[", true, 1, "a reply of more than 67108864 bytes"),
-        (AGAIN, false, 1, "a next page that was read before"),
-        (two.as_str(), false, 2, "for what is missing, and"),
+        (AGAIN, false, 1, "a next page"),
+        (two.as_str(), false, 2, "for the missing files and"),
     ] {
         let Ran(code, said, peak) = download(dir.path(), tree, endless);
         assert!(code == Some(status) && said.contains(what) && peak < 300, "{said} at {peak}");
@@ -290,7 +290,7 @@ fn scores_whose_squares_overflow_are_refused_by_name() {
     let item = Item { place: "rows.jsonl row 1".to_owned(), ..Item::default() };
     let scored = scorer("read -r line; echo '{\"score\": 1e200}'").score_all(vec![item]).remove(0);
     let error = scored.unwrap_err().to_string();
-    assert!(error.contains("rows.jsonl row 1") && error.contains("no number from -1e15 to 1e15"), "{error}");
+    assert!(error.contains("rows.jsonl row 1") && error.contains("a number from -1e15 to 1e15"), "{error}");
 }
 
 #[test]

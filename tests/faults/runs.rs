@@ -152,7 +152,7 @@ fn a_refused_command_leaves_no_trace_and_claims_nothing() {
     omr(&["data", "inspect", "none.jsonl", "--out", &deep], 2);
     assert!(!folder.path("a").exists());
     let text = omr(&["sft", &sft, "--out", "/proc/x"], 2);
-    assert!(text.contains("/proc/x: found a place where the system makes no folders, expected a path"), "{text}");
+    assert!(text.contains("/proc/x: found a path where no folder can be created"), "{text}");
     // A run of an older version that started but made no step.
     fs::create_dir(&out).unwrap();
     let bf16 = fs::read_to_string(&sft).unwrap().replace("dtype: f32", "dtype: bf16").replace("seed: ", "seed: 1");
@@ -166,7 +166,7 @@ fn a_refused_command_leaves_no_trace_and_claims_nothing() {
     fs::write(folder.path("p.jsonl"), json!({"problem": "<image>?", "answer": "1", "images": ["no.png"]}).to_string())
         .unwrap();
     let text = omr(&["data", "inspect", &folder.at("p.jsonl"), "--out", &deep], 2);
-    assert!(text.contains("is not there") && !text.contains("os error"), "{text}");
+    assert!(text.contains("no such file") && !text.contains("os error"), "{text}");
 }
 
 #[test]
@@ -183,7 +183,7 @@ fn a_stage_of_a_running_recipe_is_refused_and_so_is_a_part_beside_the_whole() {
     let text = omr(&["sft", config.to_str().unwrap(), "--out", &stage], 2);
     recipe.kill().unwrap();
     recipe.wait().unwrap();
-    assert!(text.contains("another omr process is working on"), "{text}");
+    assert!(text.contains("another omr process"), "{text}");
     let distilling = Lock::take(&folder.path("other/data/distill"), "").unwrap();
     assert!(omr(&["recipe", RECIPE, "--out", &folder.at("other")], 2).contains("another omr process"));
     drop(distilling);
