@@ -166,7 +166,7 @@ mod tests {
         assert!(error.contains("no matching file"), "{error}");
         std::fs::write(root.join("data/test-00000-of-00001.parquet"), "").unwrap();
         let error = files(&root).unwrap_err().to_string();
-        assert!(error.contains("the splits test, train") && error.contains("data/test*"), "{error}");
+        assert!(error.contains("several splits: test, train") && error.contains("data/test*"), "{error}");
         let empty = tempfile::tempdir().unwrap();
         assert!(files(empty.path()).is_err_and(|e| e.to_string().contains("without dataset files")));
     }

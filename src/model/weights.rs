@@ -403,7 +403,7 @@ mod tests {
         let text = WeightFiles::open(dir.path()).unwrap().load(&mut dev, &other).unwrap_err().to_string();
         assert!(text.contains("1 tensors missing: model.norm.weight"), "{text}");
         assert!(text.contains("2 tensors unknown: model.layers.0.mlp.gate_proj.weight"), "{text}");
-        assert!(text.contains("visual.merger.ln_q.weight in model.safetensors is [5], not [6]"), "{text}");
+        assert!(text.contains("visual.merger.ln_q.weight in model.safetensors has shape [5], expected [6]"), "{text}");
 
         let path = dir.path().join(SINGLE);
         let whole = std::fs::read(&path).unwrap();

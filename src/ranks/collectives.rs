@@ -59,7 +59,11 @@ pub trait Ranks {
         let all = self.gather(what, &bytes)?;
         if let Some(rank) = all.iter().position(|of| of.len() != flags.len()) {
             let found = format!("{} flags of {}", all[rank].len(), self.name(rank));
-            return Err(Error::input(what, found, format!("{}, as {} has", flags.len(), self.name(self.rank()))));
+            return Err(Error::input(
+                what,
+                found,
+                format!("{}, the number of {}", flags.len(), self.name(self.rank())),
+            ));
         }
         Ok((0..flags.len()).map(|i| all.iter().any(|of| of[i] != 0)).collect())
     }
@@ -73,7 +77,7 @@ pub trait Ranks {
             Some(rank) => {
                 let [theirs, first] = [&all[rank], &all[0]].map(|value| String::from_utf8_lossy(value));
                 let at = theirs.chars().zip(first.chars()).take_while(|(a, b)| a == b).count();
-                let expected = format!("{}, as {}", around(&first, at), self.name(0));
+                let expected = format!("{}, the value of {}", around(&first, at), self.name(0));
                 Err(Error::input(format!("{what} of {}", self.name(rank)), around(&theirs, at), expected))
             }
         }

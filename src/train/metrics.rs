@@ -115,7 +115,7 @@ pub fn check(dir: &Path, state: &State, accepted: &[Changed], observer: &dyn Obs
     let gap = steps.windows(2).find(|pair| pair[1] != pair[0] + 1);
     let what = match (gap, steps.last()) {
         (Some(pair), _) => format!("step {} where step {} was expected", pair[1], pair[0] + 1),
-        (None, Some(&last)) if last == step => format!("changed lines of steps {} to {step}", steps[0]),
+        (None, Some(&last)) if last == step => format!("lines of steps {} to {step}", steps[0]),
         (None, last) => format!("no line of step {}", last.map_or(step, |last| last + 1)),
     };
     let (what, when) = (format!("{}: {what}", path.display()), format!("at the checkpoint of step {step}"));

@@ -80,8 +80,8 @@ fn wrong_rows_are_named_by_both_and_leave_nothing() {
         (json!({"id": 1, "text": "x"}), "messages"),
         (row("<image>?", json!([picture(&png[..24])])), "row 2"),
         (row("<image>?", json!([picture(b"\x89PNG\r\n\x1a\nno")])), "row 2"),
-        (row("<image><image>?", json!([picture(&png)])), "2 places"),
-        (row("?", json!([picture(&png)])), "0 places"),
+        (row("<image><image>?", json!([picture(&png)])), "2 image placeholders"),
+        (row("?", json!([picture(&png)])), "0 image placeholders"),
         (row("<image>?", json!(["gone.png"])), "gone.png"),
     ];
     for (line, part) in cases {

@@ -253,7 +253,7 @@ fn bad_rows_are_named_and_left_out_until_they_are_too_many() {
     let job = Job::new(&out, config.clone()).unwrap();
     assert_eq!(job.common.index.len(), 200);
     let notes = job.common.data.notes();
-    assert!(notes[1].starts_with("10 of 210 rows left out:  1 broken_row, 1 wrong_columns"), "{notes:?}");
+    assert!(notes[1].starts_with("10 of 210 rows left out: 1 broken_row, 1 wrong_columns"), "{notes:?}");
     assert!(notes[2].contains("12 ids are shared by several rows"), "{notes:?}");
     let whole = run_sft(&out, &config, 1, &[]);
     let lines = rejected(&out);

@@ -281,7 +281,7 @@ fn an_accepted_change_goes_on_and_is_not_refused_again() {
     run_sft(work, config.clone(), &notes).unwrap();
     let said = notes.0.into_inner().unwrap().join("\n");
     for part in
-        ["accept_changed: model ", "generation_config.json is not what it was at step 4", "metrics.jsonl: its lines"]
+        ["accept_changed: model ", "generation_config.json is not what it was at step 4", "metrics.jsonl: lines"]
     {
         assert!(said.contains(part), "{part}: {said}");
     }

@@ -311,7 +311,7 @@ fn tiles_and_roles_agree_and_a_tile_that_does_not_is_found() {
     for (from, to, told) in mistakes {
         mutate_source_of(Arch::Sm90a, "common/gemm_sm90a.cuh", from, to, 1, |dev| match body::take_wgmma(dev)? {
             Some(line)
-                if line.starts_with("matrix products use mma.sync instead of wgmma:  ") && line.contains(told) =>
+                if line.starts_with("matrix products use mma.sync instead of wgmma: ") && line.contains(told) =>
             {
                 assert_eq!(dev.body(), Some(Body::Mma));
                 // A run has only one kernel variant: a checkpoint's record cannot enable the other one again.

@@ -176,7 +176,9 @@ fn a_wrong_shape_is_called_by_file_tensor_and_both_shapes() {
     println!("{text}");
     assert!(text.contains("1 tensors with a shape that differs from config.json"), "{text}");
     assert!(
-        text.contains(&format!("{name} in model-00003-of-00005.safetensors is [3584, 18944], not [18944, 3584]")),
+        text.contains(&format!(
+            "{name} in model-00003-of-00005.safetensors has shape [3584, 18944], expected [18944, 3584]"
+        )),
         "{text}"
     );
     assert_eq!(error.exit_code(), 2);

@@ -92,7 +92,7 @@ fn one_that_does_not_come_is_named_with_where_it_is() {
         &errors,
         None,
         1,
-        &["\"touched\" (collective 2) has waited 2 s for rank 1 (", "behind \"losses\" (collective 1)"],
+        &["\"touched\" (collective 2) has waited 2 s for rank 1 (", "after \"losses\" (collective 1)"],
     );
 }
 

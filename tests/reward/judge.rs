@@ -189,7 +189,10 @@ async fn a_judge_that_is_down_is_an_error_after_a_few_and_is_left_alone_then() {
         let error = ask(&client, answer, Mode::Strict).await.unwrap_err();
         assert!(matches!(error, Error::Server { .. }) && error.exit_code() == 1, "{error}");
         let text = error.to_string();
-        assert!(text.contains(&server.base_url) && text.contains("3 requests") && text.contains("500"), "{text}");
+        assert!(
+            text.contains(&server.base_url) && text.contains("3 consecutive requests") && text.contains("500"),
+            "{text}"
+        );
     }
     // Stored verdicts remain valid.
     assert_eq!(word(&ask(&client, "yes", Mode::Strict).await.unwrap()), "1");
