@@ -316,7 +316,7 @@ fn what_kernels_cannot_take_is_refused() {
     let data = up(&mut dev, &[bf16::ONE; 4096], &[4096]);
     let w = Weight { data, order: Order::Panels, n: 64, k: 64 };
     let text = linear::dgrad(&mut dev, x, &w, x, false).unwrap_err().to_string();
-    assert!(text.contains("rows"), "{text}");
+    assert!(text.contains("row order"), "{text}");
 }
 
 /// Plausible mistakes, each in one place of the kernel.
