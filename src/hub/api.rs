@@ -145,25 +145,15 @@ impl Hub {
             }
             (_, StatusCode::UNAUTHORIZED) if self.http.has_token() => {
                 let hint = format!("set HF_TOKEN to a token of {tokens}");
-                Error::input_hint(id, format!("a token that {url} rejects ({})", refusal.text()), "a valid token", hint)
+                (format!("a token that {url} rejects ({said})"), "a valid token", hint)
             }
             (_, StatusCode::UNAUTHORIZED) => {
                 let hint = format!("accept its terms at {url}, then set HF_TOKEN to a token of {tokens}");
-                Error::input_hint(
-                    id,
-                    format!("no token ({})", refusal.text()),
-                    "a token with read access to the repository",
-                    hint,
-                )
+                (format!("no token ({said})"), "a token with read access to the repository", hint)
             }
             (_, StatusCode::FORBIDDEN) => {
                 let hint = format!("accept the terms at {url} with the account of the token in HF_TOKEN");
-                Error::input_hint(
-                    id,
-                    format!("no access ({})", refusal.text()),
-                    "a repository that the token can read",
-                    hint,
-                )
+                (format!("no access ({said})"), "a repository that the token can read", hint)
             }
             (_, StatusCode::NOT_FOUND) => return Error::input(id, said, "a file of the repository"),
             _ => return Error::Server { url: url.to_string(), what: said },
