@@ -9,14 +9,15 @@ use std::time::{Duration, Instant};
 use crate::error::{Error, Result};
 use crate::ranks::{self, Launcher, Lookup, Place, SECRET_VARIABLE, Secret};
 
-/// Environment variable with the id of the process that started a rank with `--gpus`. If the rank's parent is another
-/// process, its starter has ended.
+/// Environment variable with the id of the process that started this rank because of `--gpus`. If the rank's parent has
+/// another id, that process has ended.
 const PARENT: &str = "OMR_RANKS_OF";
 
-/// Time that other ranks have to end by themselves after this one.
+/// Time that rank 0 waits for the ranks that it started, after its own part of the run has succeeded. Then it kills
+/// them.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// The same time after an error that the ranks have been notified of.
+/// Time that rank 0 waits for the ranks that it started, after its own part of the run has failed.
 const LESS_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Position of this process among the processes of a run.
@@ -126,7 +127,7 @@ impl Started {
         })
     }
 
-    /// Returns an error if one of them has ended. It has printed the reason.
+    /// Returns an error if one of these ranks has ended. The rank itself has printed the reason.
     pub fn check(&self) -> Result<()> {
         for (rank, child) in self.0.lock().unwrap_or_else(PoisonError::into_inner).iter_mut() {
             if let Ok(Some(status)) = child.try_wait() {
@@ -138,12 +139,13 @@ impl Started {
         Ok(())
     }
 
-    /// Kills all of them.
+    /// Kills all ranks that this process has started.
     pub fn kill(&self) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).iter_mut().for_each(|(_, child)| drop(child.kill()));
     }
 
-    /// Waits until all have ended, and kills those that do not end in time. Returns an error if one has failed.
+    /// Waits until all these ranks have ended, and kills the ranks that do not end in time. `is_well` is true if this
+    /// process has succeeded; it then waits longer. Returns an error if a rank has failed.
     pub fn end(&self, is_well: bool) -> Result<()> {
         let deadline = Instant::now() + if is_well { PATIENCE } else { LESS_PATIENCE };
         let mut bad = None;
@@ -175,8 +177,8 @@ pub fn restarts() -> Result<u64> {
     ranks::restarts(&|name| std::env::var(name).ok())
 }
 
-/// Returns an error if the process that started this rank has ended. That process is rank 0, which could not be reached
-/// any more.
+/// Returns an error if the process that started this rank because of `--gpus` has ended. That process is rank 0, so the
+/// ranks cannot connect without it.
 pub fn has_parent() -> Result<()> {
     match std::env::var(PARENT) {
         Ok(parent) if parent != std::os::unix::process::parent_id().to_string() => {

@@ -6,28 +6,28 @@ use super::{Key, Meta, Place, Setting};
 use crate::error::{Error, Result};
 use crate::secrets;
 
-/// A key of a group, with the value behind it.
+/// A key of a group, with a reference to its value.
 pub struct Line<'a> {
-    /// Its name.
+    /// Name of the key within the group.
     pub name: &'static str,
-    /// What it does.
+    /// Description of the key.
     pub meaning: &'static str,
-    /// The rest of its table line.
+    /// The other properties of the key.
     pub meta: Meta,
-    /// What is read, written and described under it.
+    /// Value of the key.
     pub value: &'a mut dyn Setting,
 }
 
-/// A group of keys, as `settings!` declares it.
+/// A group of keys that is declared with `settings!`.
 pub trait Table: Clone {
-    /// The key that a plain text in place of the group stands for.
+    /// Name of the key that a string in place of the group sets. `None` if such a string is invalid.
     const SHORT: Option<&'static str>;
-    /// Its keys, in their order.
+    /// Returns the keys of the group, in the order of their declaration.
     fn lines(&mut self) -> Vec<Line<'_>>;
 }
 
-/// Takes the key `name` out of a shared table's `lines`: what it admits and may is the shared table's, its name elsewhere
-/// and published value are those of `meta`.
+/// Removes the key `name` from the `lines` of a shared table and returns it. The name in other systems and the
+/// published value come from `meta`. All other properties stay as the shared table declares them.
 pub(crate) fn shared<'a>(lines: &mut Vec<Line<'a>>, name: &str, meta: Meta) -> Option<Line<'a>> {
     let line = lines.swap_remove(lines.iter().position(|line| line.name == name)?);
     Some(Line { meta: Meta { name: meta.name, published: meta.published, ..line.meta }, ..line })
@@ -52,8 +52,8 @@ impl<T: Table> Setting for T {
     fn write(&self) -> Value {
         let mut tree = json!({});
         for line in self.clone().lines() {
-            // User name and password in an address are sent to the server but never written. They do not affect
-            // results.
+            // The user name and password in a URL are sent to the server, but they are never written to a file. They
+            // do not affect results.
             tree[line.name] = match line.value.write() {
                 Value::Array(urls) if line.name == "base_url" => urls.iter().map(without_userinfo).collect(),
                 value => value,
@@ -75,7 +75,7 @@ fn without_userinfo(url: &Value) -> Value {
     secrets::without_userinfo(url.as_str().unwrap_or_default()).into()
 }
 
-/// An unknown key at `path`, with the nearest known one.
+/// Returns the error for the unknown key at `path`. It suggests the most similar known key.
 pub(crate) fn unknown_key(place: &Place, path: &str, siblings: &[&str]) -> Error {
     let last = path.rsplit('.').next().unwrap_or(path);
     let near = crate::config::said::nearest(last, siblings.iter().copied()).map(str::to_owned).or_else(|| {
@@ -95,7 +95,7 @@ pub(crate) fn unknown_key(place: &Place, path: &str, siblings: &[&str]) -> Error
     Error::input_hint(place.of(path), found, expected, hint)
 }
 
-/// The entries of a group, or an error that names it.
+/// Returns the entries of the group at `path`, or `None` for null. Any other value gives an error that names `path`.
 pub(crate) fn entries<'a>(place: &Place, path: &str, value: &'a Value) -> Result<Option<&'a Map<String, Value>>> {
     match value {
         Value::Object(map) => Ok(Some(map)),
@@ -108,12 +108,13 @@ pub(crate) fn entries<'a>(place: &Place, path: &str, value: &'a Value) -> Result
     }
 }
 
-/// `path.name`, or `name` at the root.
+/// Returns `path.name`, or `name` if `path` is empty.
 pub(crate) fn join(path: &str, name: &str) -> String {
     if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
 }
 
-/// Returns the group `name` of `tree`, made where it is missing or null; none where something else is there.
+/// Returns the group `name` of `tree`. Creates the group if it is missing or null. Returns `None` if `tree` contains
+/// another value under this name.
 pub(crate) fn group<'a>(tree: &'a mut Map<String, Value>, name: &str) -> Option<&'a mut Map<String, Value>> {
     let group = tree.entry(name).or_insert(Value::Null);
     if group.is_null() {
@@ -122,13 +123,16 @@ pub(crate) fn group<'a>(tree: &'a mut Map<String, Value>, name: &str) -> Option<
     group.as_object_mut()
 }
 
-/// Declares a group of keys: the struct, its defaults and its lines, from one table.
-/// A line: `/// meaning`, then `name: type = default`, then any of `rule:`, `name:`, `published:`, `safe:`.
-/// `struct Group or key`: a plain text in place of the group stands for that key alone.
-/// `struct Group with member: Shared`: the group has keys of the table `Shared` among its own, and the struct a `member`
-/// with their values; there may be several such members. A line: `member.key = default`, then any of `name:`,
-/// `published:`; type, meaning and rule are the shared table's. Keys of it without a line are none of the group's.
-/// `..member;` in front of the lines stands for all keys of that table, as they are.
+/// Declares a group of keys. From one table it generates the struct, its defaults and its [`Table`] implementation.
+///
+/// - A line of the table declares a key: `/// description`, then `name: type = default`, then any of `rule:`, `name:`,
+///   `published:` and `safe:`.
+/// - `struct Group or key`: a string in place of the group sets this key.
+/// - `struct Group with member: Shared`: the struct also has a field `member` with the values of the table `Shared`.
+///   Several such fields are possible.
+/// - The line `member.key = default` adds one key of `Shared` to the group. `name:` and `published:` may follow. All
+///   other properties come from `Shared`. Keys of `Shared` without a line are not keys of the group.
+/// - `..member;` before the lines adds all keys of `Shared` unchanged.
 macro_rules! settings {
     ($(#[$outer:meta])* pub struct $group:ident $(or $short:ident)? $(with $($member:ident : $shared:ty),+)? {
         $( .. $all:ident ; )?
@@ -175,7 +179,7 @@ macro_rules! settings {
     };
 }
 
-/// Declares a key's closed set of names.
+/// Declares an enum whose values have fixed names in a config.
 macro_rules! choice {
     ($(#[$outer:meta])* pub enum $name:ident { $( $(#[doc = $doc:literal])+ $variant:ident = $text:literal, )+ }) => {
         $(#[$outer])*
@@ -183,7 +187,7 @@ macro_rules! choice {
         pub enum $name { $( $(#[doc = $doc])+ $variant, )+ }
 
         impl $name {
-            /// The name in a config.
+            /// Returns the name that a config uses for this value.
             pub fn name(self) -> &'static str {
                 match self { $( $name::$variant => $text, )+ }
             }

@@ -44,8 +44,8 @@ impl RopeRows {
 }
 
 /// The arrays of one step with `T` tokens of `S` sequences and `B` samples. If a sequence has a draft, its newest token
-/// and each drafted token are laid out as separate sequences of one token, each with the keys before it. So a few
-/// sequences with drafts form a decode step of more sequences.
+/// and each drafted token are laid out as separate sequences of one token, each with the keys before it. A step
+/// of a few sequences with drafts is therefore laid out like a decode step of more sequences.
 #[derive(Debug)]
 pub struct Batch {
     /// Token ids, `[T]`.

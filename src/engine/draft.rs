@@ -50,8 +50,8 @@ struct Text {
     before: Vec<Option<Place>>,
 }
 
-/// The tokens of a prompt and its rollouts, with an index for the search. They take about 50 bytes per token after a
-/// draft was requested, and four before.
+/// The tokens of a prompt and its rollouts, with an index for the search. A token takes four bytes until
+/// the first draft is requested, and about 50 bytes from then on.
 #[derive(Debug, Default)]
 struct Texts {
     texts: Vec<Text>,

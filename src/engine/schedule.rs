@@ -60,7 +60,7 @@ pub struct Scheduled {
 }
 
 impl Scheduled {
-    /// Returns the number of drafted tokens before the position that sample number `sample` of the step is drawn for.
+    /// Returns the number of this sequence's drafted tokens that precede the step's sample number `sample`.
     pub fn ahead(&self, sample: usize) -> usize {
         if self.draft.is_empty() { 0 } else { sample - self.samples.start }
     }

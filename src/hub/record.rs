@@ -22,7 +22,7 @@ enum Line {
     Whole(Whole),
 }
 
-/// A file that was verified, with its size and modification time then.
+/// A file that was verified, with its size and modification time at that moment.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Checked {
     path: String,

@@ -16,7 +16,7 @@ pub(super) const MANIFEST: &str = "MANIFEST";
 /// Files of a checkpoint to check.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Part {
-    /// Every file except the tensors. They are small, and they determine how much memory the tensors need.
+    /// All files except the tensors. These files are small, and they determine how much memory the tensors need.
     Settings,
     /// The tensors.
     Tensors,
@@ -72,13 +72,16 @@ impl Manifest {
         Ok(Some(hashes))
     }
 
-    /// Reads the manifest in `folder`. Returns `None` if there is none, as in checkpoints of older versions. Errors if
-    /// it is truncated or broken, or if the folder contains an unlisted file that omr would read.
+    /// Reads the manifest in `folder`. Returns `None` if there is no manifest, as in checkpoints of older versions.
+    /// Errors if the manifest is truncated, broken or from another program, or if the folder contains an unlisted file
+    /// that omr would read.
     pub fn read(folder: &Path) -> Result<Option<Manifest>> {
         let path = folder.join(MANIFEST);
         let hashes = match Manifest::listed(folder)? {
             Some(hashes) => hashes,
-            None if path.exists() => return Err(Error::format(path, "no hash and name in its first line")),
+            None if path.exists() => {
+                return Err(Error::format(path, "the first line does not consist of a hash and a name"));
+            }
             None => return Ok(None),
         };
         let read = |name: &&String| name.ends_with(".safetensors") || name.ends_with(".json");
@@ -121,7 +124,8 @@ fn names(folder: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Returns the hash that a `MANIFEST` in the folder of `path` lists for it, or `None` if there is none.
+/// Returns the hash that the `MANIFEST` in the folder of `path` lists for this file. Returns `None` if there is no
+/// manifest or if it does not list the file.
 pub(super) fn listed_beside(path: &Path) -> Result<Option<String>> {
     let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else { return Ok(None) };
     Ok(Manifest::listed(folder)?.and_then(|mut listed| listed.remove(&*name.to_string_lossy())))

@@ -34,7 +34,7 @@ pub struct TaskFile {
 }
 
 impl TaskFile {
-    /// Reads a task file. `taken` returns the task that already has a name. Errors name the file and the key.
+    /// Reads a task file. `taken` returns the task that already uses a name, if any. Errors name the file and the key.
     pub fn open(path: &Path, taken: impl Fn(&str) -> Option<&'static str>) -> Result<TaskFile> {
         let mut config: TaskFileConfig = config::load(Some(path), &[], &|_| None)?;
         let folder = path.parent().unwrap_or(Path::new(""));

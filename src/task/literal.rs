@@ -1,5 +1,5 @@
 //! Parses values like Python's `ast.literal_eval` and formats them like `str`. Columns of published data sets contain
-//! lists in this form.
+//! lists in this form. Bytes and dictionaries that are not empty are not supported.
 
 use crate::text::repr;
 
@@ -88,7 +88,7 @@ fn quoted(text: &str) -> String {
     out
 }
 
-/// Words that are values.
+/// Names that are literals.
 const CONSTANTS: [&str; 3] = ["None", "True", "False"];
 
 /// Binary operators, longest first.

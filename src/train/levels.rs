@@ -10,7 +10,8 @@ use crate::device::{Plan, Work};
 use crate::error::Result;
 use crate::model::{Keep, Levels, ModelConfig, Stack};
 
-/// A budget of 0 bytes, which nothing fits. With it, `fit` skips the search and counts the policy that takes the least memory.
+/// A budget of 0 bytes, which no policy fits. With it, `fit` skips the search and counts the policy that takes the
+/// least memory.
 pub const LEAST: Option<usize> = Some(0);
 
 /// Memory and arithmetic of a counted pass.
@@ -150,7 +151,7 @@ impl<F: FnMut(Levels) -> Result<Counted>> Search<F> {
             true => (self.least(layers, |n| at(n, 0))?, 0),
             false => (layers, self.least(layers, |i| at(layers, i))?),
         };
-        // Fewer layers that recompute, each of them more, may need less arithmetic.
+        // It may need less arithmetic if fewer layers recompute, but each of them recomputes more.
         for n in (0..replayed).rev() {
             let best = self.counted(at(replayed, inputs))?.flops;
             let mut most = None;

@@ -1,5 +1,5 @@
-//! Writes a checkpoint while training continues. Only the optimizer kernel changes weights and optimizer state, so on a
-//! GPU nothing is copied first (see `docs/design/training.md`):
+//! Writes a checkpoint while training continues (see `docs/design/training.md`). Only the optimizer kernel changes the
+//! weights and the optimizer state. On a GPU they are therefore read in place, without a copy in GPU memory:
 //!
 //! - A side stream reads the tensors while the next step's forward and backward run.
 //! - A thread writes the bytes that arrive, hashes them and waits for the disk.
@@ -85,9 +85,10 @@ impl Snapshot {
 
 /// A checkpoint that is being written while training continues.
 pub struct Saving {
-    /// Thread that writes this process's parts. On rank 0, it or its successor then commits the checkpoint.
+    /// Thread that writes this process's parts. A single process also commits the checkpoint on this thread. With
+    /// several ranks, rank 0 replaces it by a second thread that commits the checkpoint.
     thread: Option<JoinHandle<Result<()>>>,
-    /// True while the ranks have not confirmed to each other that all parts are written.
+    /// True while a run of several ranks has not yet confirmed that all parts are written.
     open: bool,
     draft: Option<Draft>,
     best: Option<u64>,

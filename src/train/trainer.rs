@@ -87,7 +87,7 @@ impl<'r> Trainer<'r> {
         };
         let Loaded { model, optimizer, checkpoint } = Loaded::open(ranks, dev, &store, &config, observer)?;
         let lanes = Lanes::new(config.lanes, ranks, &Shards::new(&model.layout.lens(), ranks.size()))?;
-        // A checkpoint of another run is not a checkpoint of this run's folder, and its best step does not count here.
+        // `None` if the checkpoint belongs to another run. The best step that it records then does not count here.
         let saved_step = checkpoint.as_ref().filter(|(of, _)| store.has(of)).map(|(of, _)| of.step);
         let (mut step, mut samples_consumed, mut extra) = (0, 0, Map::new());
         if let Some((_, state)) = checkpoint {

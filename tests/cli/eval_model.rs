@@ -133,7 +133,7 @@ fn a_measurement_killed_ten_times_or_robbed_of_answers_is_that_of_one_left_alone
     for subject in SUBJECTS {
         assert!(page.contains(&format!("<th scope=\"row\">{subject}</th>")), "{subject} is not in the page");
     }
-    // We-Math has no circle, because two rows do not contain a complete problem.
+    // Each task has a circle, except We-Math, because its two rows do not contain a complete problem.
     let tasks = want.0["tasks"].as_object().unwrap();
     assert_eq!(page.matches("<circle").count(), tasks.len() - 1, "accuracy against tokens");
 
@@ -192,7 +192,7 @@ fn a_model_whose_logits_are_not_finite_has_no_score() {
     let weights = dir.path("model/model.safetensors");
     let mut bytes = fs::read(&weights).unwrap();
     let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
-    // The largest numbers, from which the computed values are not finite.
+    // These bytes give weights that are so large that the computed values are not finite.
     bytes[header..].fill(0x7f);
     fs::write(weights, bytes).unwrap();
     let (model, data, out) = (dir.at("model"), dir.at("data"), dir.at("out"));

@@ -25,8 +25,8 @@ pub fn evaluation(dir: &Path, name: &str, answer: &str) -> String {
     out
 }
 
-/// Asserts that the page does not fetch, open or send anything. Its addresses are data, XML namespaces of drawings, or
-/// text that models wrote.
+/// Asserts that the page does not fetch, open or send anything. All its links are data URLs, and its only `http`
+/// address is the XML namespace of SVG.
 fn stays_in_the_file(page: &str) {
     for (at, _) in page.match_indices("http").filter(|(at, _)| !page[*at..].starts_with("http-equiv")) {
         assert!(page[at..].starts_with("http://www.w3.org/2000/svg"), "{}", &page[at..(at + 60).min(page.len())]);

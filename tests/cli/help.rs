@@ -16,7 +16,7 @@ pub(crate) fn omr() -> Command {
     ] {
         command.env_remove(name);
     }
-    // The tests give the same results on a machine with a GPU.
+    // The GPUs are hidden, so that the tests give the same results on every machine.
     command.env("CUDA_VISIBLE_DEVICES", "");
     command
 }

@@ -57,7 +57,7 @@ fn what_a_card_would_be_given_is_listed_with_its_work() {
     let sft = listed(&config("sft.yaml"), &small);
     let phases: Vec<&str> = sft.iter().filter_map(|line| line["phase"].as_str()).collect();
     assert_eq!(phases, ["pass", "update"]);
-    // The recording device and the counting device run the same code.
+    // The listed launches and the plan count the same work, because both devices run the same code.
     let flops: f64 = sft.iter().filter_map(|line| line["flops"].as_f64()).sum();
     assert_eq!(Some(flops), sft[0]["floor"]["step"]["flops"].as_f64());
     let kernels = |list: &[Value], name: &str| list.iter().filter(|line| line["kernel"] == name).count();

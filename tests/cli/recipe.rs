@@ -37,7 +37,7 @@ fn results(dir: &Path) -> (Files, Vec<Vec<Metrics>>) {
 
 #[test]
 fn the_recipe_leaves_what_was_promised_and_a_killed_one_the_same() {
-    // In memory if such a folder exists, because the recipe's many fsyncs are not under test.
+    // The run is stored in memory if /dev/shm exists, because its many fsyncs are slow and not under test.
     let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
     let out = dir.path().join("out");
     let (code, stdout, stderr) = run(&["recipe", CONFIG, "--out", out.to_str().unwrap()]);

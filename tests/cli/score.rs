@@ -78,7 +78,7 @@ fn a_judge_that_is_down_ends_the_command_after_what_is_known() {
     assert_eq!(code, 1, "{err}");
     assert_eq!(words(&out), [&Value::Null]);
     assert!(err.contains(&server.base_url) && err.contains("out of memory"), "{err}");
-    // Fewer consecutive failures only leave single answers without a verdict.
+    // With fewer consecutive failures than the limit, only the failed answers have no verdict.
     let (code, out, err) = run(&args, &[], &lines(&["gold", "down", "gold"]));
     assert_eq!(code, 0, "{err}");
     assert_eq!(words(&out), [&Value::Null, &json!("unjudged"), &Value::Null]);

@@ -165,7 +165,8 @@ fn rows_20000() {
 #[test]
 #[ignore = "by hand, an hour: tools/data-at-size --all"]
 fn rows_200000() {
-    // In order, so that both sizes read the same pictures. Other pictures would need different amounts of memory.
+    // The rows are not shuffled, so that both sizes read the same pictures. Other pictures would need different amounts
+    // of memory.
     let memory = at(&[20_000, 200_000], 400, 4e6, 20, false);
     for (few, many) in memory[0].iter().zip(memory[1]) {
         assert!(many < 2 << 30 && many as f64 <= 1.05 * *few as f64, "{memory:?}");

@@ -95,7 +95,7 @@ fn rows(entry: &DatasetConfig) -> Vec<Row> {
             Ok(())
         })
         .unwrap();
-        // In reverse order, because a position must not depend on the row before it.
+        // The rows are read in reverse order, because the result must not depend on the row that was read before.
         let again: Vec<Row> = places.iter().rev().map(|at| file.row(*at).unwrap().unwrap()).collect();
         for row in again.iter().rev() {
             let first = &all[number];
@@ -117,7 +117,7 @@ fn text(text: &str) -> Part {
     Part::Text(text.to_owned())
 }
 
-/// ViRL39K: a parquet file of questions with picture marks, boxed answers, and paths into a zip file of pictures.
+/// ViRL39K: a parquet file of questions with `<image>` placeholders and boxed answers, and a zip file of pictures.
 #[test]
 fn virl39k_is_read_with_its_pictures_from_a_zip() {
     let dir = tempfile::tempdir().unwrap();
@@ -143,7 +143,7 @@ fn virl39k_is_read_with_its_pictures_from_a_zip() {
     assert_eq!(found.iter().map(decoded).collect::<Vec<_>>(), [vec![1, 2], vec![3], vec![]]);
     assert_eq!(found[0].messages[0].content, [Part::Image, Part::Image, text(" Which is symmetric?")]);
     assert_eq!(found[2].ground_truth.as_deref(), Some("\\boxed{4}"));
-    // A boxed label equals the content of its box.
+    // The label is compared without its `\boxed{}`.
     let score =
         omr::reward::score("\\boxed{A}", found[0].ground_truth.as_deref().unwrap(), None, omr::config::Mode::Strict);
     assert_eq!(score.acc_score, 1.0);
@@ -169,7 +169,7 @@ fn mmr1_is_read_as_published() {
     assert_eq!(found.len(), 2);
     assert_eq!(found[0].messages[0].content, [Part::Image, text("How many?")]);
     assert_eq!(found[0].messages[1].role, "assistant");
-    // A picture without a mark is placed first.
+    // A picture without an `<image>` placeholder comes first.
     assert_eq!(found[1].messages[0].content, [Part::Image, text("See this.")]);
     assert_eq!((decoded(&found[1]), found[1].id.as_str()), (vec![5], "sft-1"));
 
@@ -260,8 +260,8 @@ fn a_set_of_several_files_is_one_set() {
     assert_eq!((taken.len(), order.len()), (6, 3));
 }
 
-/// A set of two files gives the same index and stream as a set of one file, with its weight and limit. Replacing one of
-/// the files counts as a change of the set.
+/// A set of two files gives the same index and stream as one file with the same rows, also with a weight and a limit.
+/// An additional file counts as a change of the set.
 #[test]
 fn shards_are_indexed_and_streamed_as_one_set() {
     let dir = tempfile::tempdir().unwrap();
@@ -310,7 +310,11 @@ fn texts_that_hold_lists_and_structs_are_read_as_those() {
     let columns = [("prompt", prompt), ("reward_model", label), ("extra_info", extra)].map(|(n, t)| (n, texts(&[&t])));
     parquet(&path, columns.into_iter().chain([("avg_reward", rates)]).collect());
     let found = rows(&entry(&path));
-    assert_eq!(found[0].extra["avg_reward"], json!(0.25), "the original's column for its difficulty sampler");
+    assert_eq!(
+        found[0].extra["avg_reward"],
+        json!(0.25),
+        "the column that the original implementation's difficulty sampler reads"
+    );
     assert_eq!(
         (found[0].question(), found[0].ground_truth.as_deref(), found[0].id.as_str()),
         ("q".into(), Some("4"), "rows-4")

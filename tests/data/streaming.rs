@@ -91,7 +91,7 @@ fn an_index_says_what_the_samples_are_and_they_are_those_made_at_once() {
             assert!(data.rejected.rejected.is_empty() && data.notes().len() == 1);
             let again = encoder.clone();
             let samples = data.samples(move |row| again.sample(&row));
-            // From the last to the first, because access by index needs no order.
+            // The samples are read from the last to the first, because access by index must work in any order.
             for (i, want) in eager.iter().enumerate().rev() {
                 let found = samples.get(i).unwrap().unwrap();
                 assert_eq!((&found.input_ids, &found.loss_mask), (&want.input_ids, &want.loss_mask));

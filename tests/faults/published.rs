@@ -1,4 +1,5 @@
-//! Tests the comparison page and details of training: drawings, divisions and endings that were once wrong.
+//! Tests cases that were once wrong in the comparison page and in training: the scale of bars, messages about bad rows,
+//! updates that are not finite, weight decay, and the divisor of Dr. GRPO.
 
 use std::fs;
 use std::path::Path;

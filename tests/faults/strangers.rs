@@ -87,8 +87,8 @@ fn a_templates_memory_is_bounded_whatever_it_does() {
         return print_peak();
     };
     println!("{} bombs: {} MiB", BOMBS.len(), peak >> 20);
-    // The limit covers the process, several times the budget of 16 MiB, and captured raw text (at most 1 GiB; here 40
-    // bytes per iteration).
+    // The limit covers the process itself, several times the budget of 16 MiB, and captured raw text. A template of at
+    // most 5 million instructions can capture 200 MB here, because its longest raw text has 40 bytes.
     assert!(peak < 512 << 20, "{peak} bytes");
 }
 
@@ -244,7 +244,7 @@ fn bombs_of_parquet_are_refused_or_read_in_bounded_memory() {
         assert!(bytes < 1 << 20, "{bytes}");
     }
     let Some(peak) = peak_of("bombs_of_parquet_are_refused_or_read_in_bounded_memory") else {
-        // 1.2 GB in one row group, from a dictionary with one text.
+        // The row group decodes to 1.2 GB, because its dictionary contains one text of 2 MiB that 600 rows use.
         let mut rows = 0;
         read::for_each(&entry(&dictionary), |row| {
             rows += usize::from(row.is_ok());
@@ -255,9 +255,9 @@ fn bombs_of_parquet_are_refused_or_read_in_bounded_memory() {
         return print_peak();
     };
     println!("read: {} MiB", peak >> 20);
-    // 256 MiB for one batch, and its rows.
+    // At most 256 MiB are decoded at once. The rest of the limit is for the process and for the rows made from them.
     assert!(peak < 640 << 20, "{peak} bytes");
-    // 300 MB by compression.
+    // 300 MB of text are compressed to less than 1 MiB.
     let texts: Vec<String> = (0..10).map(|i| format!("{i}{}", "x".repeat(3 << 20))).collect();
     let bytes = parquet(&path, &texts, 10, false);
     assert!(bytes < 1 << 20, "{bytes}");

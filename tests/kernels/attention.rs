@@ -69,12 +69,12 @@ impl Case {
         Ok(results)
     }
 
-    /// Returns the same in f64, without any rounding.
+    /// Returns outputs and log-sum-exps in f64, without any rounding.
     pub fn formula(&self, causal: bool) -> (Vec<f64>, Vec<f64>) {
         self.formula_of(&wide(&self.qkv), causal)
     }
 
-    /// Returns the same for the rows `x`.
+    /// Returns what [`Case::formula`] returns, for the rows `x` instead of the rows of this case.
     pub fn formula_of(&self, x: &[f64], causal: bool) -> (Vec<f64>, Vec<f64>) {
         let (dim, width, heads) = (self.heads.dim, self.heads.qkv_len(), self.heads);
         let (mut out, mut lse) = (vec![0.0; self.t() * heads.out_len()], vec![0.0; self.t() * heads.q]);

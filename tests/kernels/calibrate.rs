@@ -41,7 +41,7 @@ pub fn launch(
     launch_of(dev, "calibrate", kernel, launch, x, y, n, mode)
 }
 
-/// Does the same for another file whose kernels take such arguments.
+/// Runs one kernel of `file`, which must take [`Args`], on words `x` and `y`. Returns the content of `y` afterwards.
 #[allow(clippy::too_many_arguments)]
 pub fn launch_of(
     dev: &mut Device,

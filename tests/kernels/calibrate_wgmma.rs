@@ -97,7 +97,7 @@ impl Image {
         self.run_in(dev, columns, mode, steps, steps.len())
     }
 
-    /// Does the same with CTAs of `batch` products each.
+    /// Does the same as `run`, with `batch` products per CTA.
     pub fn run_in(
         &self,
         dev: &mut Device,

@@ -16,25 +16,26 @@ use omr::error::Result;
 
 use super::{IMAGES, Under, under_test};
 
-/// Bytes of each region of a test's device, which are really allocated on a GPU.
+/// Bytes of each region of a test's device. A GPU allocates all of them, even if a test does not use them.
 pub const REGION_BYTES: usize = 2 << 30;
 
 /// Multiprocessors of an H200. Their number decides which CTAs run at the same time.
 const MULTIPROCESSORS: u32 = 132;
 
-/// Returns a device with the memory of `plan`. Two at the same time are two GPUs in one context.
+/// Returns a device with the memory of `plan`. Devices that exist at the same time have separate drivers, like separate
+/// GPUs, but on a real GPU they share its context.
 pub fn device(plan: &Plan) -> Result<Device> {
     Device::gpu(Box::new(Lent::new()?), Kind::Cuda, plan)
 }
 
-/// A mapped region, and the number of bytes in which tensors were placed.
+/// A mapped region. Tensors were placed only in its first `used` bytes.
 struct Taken {
     base: Address,
     bytes: usize,
     used: usize,
 }
 
-/// A GPU that no device uses.
+/// A GPU with the regions and streams that its earlier devices have created.
 struct Idle {
     driver: Box<dyn Driver>,
     regions: Vec<Taken>,
@@ -47,10 +48,11 @@ fn idle() -> std::sync::MutexGuard<'static, Vec<Idle>> {
     IDLE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A GPU that is lent until it is dropped. A downcast of this driver does not give the emulator.
+/// Driver of a device: a GPU that is returned when this value is dropped. [`Driver::as_any`] returns this value, so a
+/// test cannot reach the emulator behind it.
 struct Lent {
     card: Option<Idle>,
-    /// Number of regions that belong to this device.
+    /// Number of regions that belong to this device. They are the first ones of `card.regions`.
     mine: usize,
 }
 
@@ -105,7 +107,8 @@ impl Driver for Lent {
         self.card.as_ref().unwrap().driver.properties()
     }
 
-    /// Reuses a region of an earlier device if one has this size, filled with zeros again.
+    /// Reuses a region of the same size from an earlier device and sets its used bytes to zero. If there is no such
+    /// region, maps a new one.
     fn map(&mut self, bytes: usize) -> Result<Address> {
         let mine = self.mine;
         let card = self.card();

@@ -71,7 +71,7 @@ fn every_way(longest: usize) -> u64 {
     preemptions
 }
 
-/// Checks with one rollout at a time in the trainer's pack, which is the other extreme of packing.
+/// Does the same check as [`assert_trained`] for the first rollout, as the only sequence of the trainer's pack.
 fn assert_trained_alone(model: &Model, dev: &mut Device, request: &Request, outputs: &[Output]) {
     for output in outputs.iter().take(1) {
         // The parity of the request's number decides its temperature.

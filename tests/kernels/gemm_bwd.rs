@@ -135,7 +135,7 @@ impl Case {
         sums
     }
 
-    /// Returns the same for dw and dbias.
+    /// Returns dw, then dbias, in f64, each with the sum of the absolute values of its terms.
     fn dw_sums(&self) -> Vec<(f64, f64)> {
         let start = self.dw.iter().chain(&self.dbias);
         let mut sums: Vec<(f64, f64)> = start.map(|&v| (f64::from(v), f64::from(v).abs())).collect();

@@ -208,7 +208,7 @@ fn shared_memory_has_no_bank_conflicts() {
         assert!(ran(&mut dev));
         assert_eq!(emulator(&mut dev).counters().bank_conflicts, 0, "{t} rows");
     }
-    // Mutation: the rows of a panel without its swizzle. Eight of them are then in the same banks.
+    // Mutation: the rows of a panel are stored without the swizzle. Eight rows are then in the same banks.
     let told = |dev: &mut Device| {
         dev.use_body(Body::Wgmma)?;
         Case::new(40, 64, 64).swiglu(dev, false, false)?;
@@ -303,7 +303,8 @@ fn tiles_and_roles_agree_and_a_tile_that_does_not_is_found() {
     if kind() == Kind::Cuda {
         return;
     }
-    // Mutations: one tile that loses terms, and all tiles, in which case no tile has other bits than another.
+    // Mutations: first, one tile loses terms. Second, all tiles lose terms, so all have the same bits, and only the
+    // comparison with f64 finds the mistake.
     let mistakes = [
         ("accumulate || k > 0", "accumulate || k > (T::BLOCK_N == 32 ? 16 : 0)", "in tiles of 64 x 32 differ bitwise"),
         ("for (int k = 0; k < BLOCK_K; k += 16)", "for (int k = 0; k < BLOCK_K - 16; k += 16)", "in f64"),
@@ -314,7 +315,7 @@ fn tiles_and_roles_agree_and_a_tile_that_does_not_is_found() {
                 if line.starts_with("matrix products use mma.sync instead of wgmma: ") && line.contains(told) =>
             {
                 assert_eq!(dev.body(), Some(Body::Mma));
-                // A run has only one kernel variant: a checkpoint's record cannot enable the other one again.
+                // After a refusal, the kernel variant that a checkpoint records cannot enable wgmma again.
                 assert!(dev.use_body(Body::Wgmma).is_err() && !dev.has_wgmma(), "wgmma after it was refused");
                 Err(line.into())
             }

@@ -1,6 +1,6 @@
-//! The 7B at its full lengths. Only the first and the last CTA of each launch run, and an int that overflows is a
-//! fault. The results have no meaning, because memory holds zeros. Kernels that only 9.0 can run, and decode, are left
-//! out because persistent kernels run completely.
+//! Tests the 7B model at its full lengths. Only the first and the last CTA of each launch run, and an integer overflow
+//! is a fault. The results have no meaning, because memory contains zeros. Decode and the kernels for compute
+//! capability 9.0 are not tested here: they are persistent kernels, of which every CTA would run.
 
 use std::path::Path;
 

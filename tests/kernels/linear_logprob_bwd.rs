@@ -239,7 +239,7 @@ fn the_cpu_is_a_reordering_away() {
         // Chains of hundreds of terms differ by about 2^-21 of their size; the spacing of bf16 is 2^-8.
         assert!(share > 0.97);
         if c.t == 1 {
-            // Each chain is one exact product.
+            // With one token, each chain of dw is one exact product.
             equal("dw", &got_dw, &dw).unwrap();
         }
     }
@@ -315,7 +315,7 @@ fn tokens_without_a_share_and_ids_that_are_off_leave_no_trace() {
 
 #[test]
 fn a_target_that_is_no_id_is_none() {
-    // Targets in dz's padded row, in the tile, in the next wave, and nowhere.
+    // None of these targets is an id. They lie in the padded row of dz, in its tile, in the next wave, or outside all.
     let c = |target: u32| Case { targets: vec![target; 3], ..case((3, 130, 64), false, 1.0) };
     let want = run(&mut emu(), &c(u32::MAX), SMALLEST).unwrap();
     for target in [130, 135, 140, 256, 1 << 31] {
@@ -356,7 +356,7 @@ fn no_plan_holds_all_gradients_of_logits() {
         .unwrap();
         let bytes = dev.high_water().bytes(Region::Workspace);
         let sums = t * k * 4;
-        // In addition to the rounding up of each tensor by the device.
+        // The last summand covers the padding with which the device rounds up the size of each tensor.
         let most = sums + WAVE_BYTES.min(t * v * 2 / 18) + (64 << 10);
         println!("{t} tokens: {} MiB, all gradients of logits {} MiB", bytes >> 20, (t * v * 2) >> 20);
         assert!(bytes <= most, "{t} tokens: {bytes}");

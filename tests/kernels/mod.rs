@@ -84,9 +84,8 @@ fn sources() -> impl Iterator<Item = (&'static str, &'static str)> {
     IMAGES.iter().flat_map(|images| images.sources).copied()
 }
 
-/// Device under test, from `OMR_TEST_DEVICE`; the emulator if it is not set. `as-card` is the emulator without
-/// everything that a GPU does not have, so that a test that uses more than the driver's calls already fails before it
-/// runs on a GPU.
+/// Device under test, from `OMR_TEST_DEVICE`. The default is the emulator. `as-card` is the emulator with only the
+/// features of a GPU: a test that uses more than the driver's calls fails with it, before it is run on a GPU.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Under {
     Emulator,
@@ -259,7 +258,7 @@ pub fn same_bits_on<T: Elem>(
     schedules: usize,
     run: impl Fn(&mut Device) -> Outcome<Vec<T>>,
 ) -> Vec<T> {
-    // In this mode, as on a GPU, there is only one schedule, and another launch could not find anything new.
+    // `as-card` has only one schedule, so further runs could not find anything new.
     let schedules = if under_test() == Under::AsCard { 1 } else { schedules };
     let mut first: Option<Vec<T>> = None;
     for schedule in Schedule::several(schedules) {
@@ -320,7 +319,7 @@ pub fn mutate_sites_on(
     assert!(green.is_empty(), "green when skipped: {green:#?}");
 }
 
-/// Calls that order threads or copies (`kernels/isa/`). Their call sites are the sites.
+/// Functions of `kernels/isa/` that order threads or copies. [`mutate_sites`] skips the calls of these functions.
 const WRAPPERS: [&str; 32] = [
     "sync_cta",
     "sync_named",

@@ -37,7 +37,7 @@ pub fn picture(seed: u64) -> DynamicImage {
 /// Returns the picture with up to `share` of each side cut off.
 fn cropped(picture: &DynamicImage, share: f64, random: &mut Random) -> DynamicImage {
     let (width, height) = picture.dimensions();
-    // Enlarged first, so that a cut can be less than one pixel.
+    // The picture is enlarged first, so that a cut can be less than one pixel.
     let large = picture.resize_exact(width * 8, height * 8, image::imageops::FilterType::Triangle);
     let (width, height) = large.dimensions();
     let mut cut = |length: u32| (f64::from(length) * share * random.uniform_f64()) as u32;

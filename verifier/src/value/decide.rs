@@ -55,7 +55,7 @@ fn rationals(a: &Expr, x: &Rational, b: &Expr, y: &Rational) -> Comparison {
     let rounded = |e: &Expr, other: &Expr, other_value: &Rational| {
         let Some(decimals) = rounding(e, other) else { return false };
         let scale = Rational::from_integer(BigInt::from(10).pow(decimals));
-        // A number that needs no more digits was not rounded.
+        // `e` was not rounded from a number that has no more digits than `e` itself.
         &difference * &scale < Rational::from_integer(1.into()) && !(other_value * scale).is_integer()
     };
     outcome(rounded(a, b, y) || rounded(b, a, x), "equal to the digits given", "different numbers")

@@ -165,7 +165,7 @@ impl Lexer<'_> {
             ('=', '=', _) => (Tok::Sym('='), 2),
             ('=', '>', _) => (Tok::Cmd("Rightarrow".into()), 2),
             ('-', '>', _) => (Tok::Cmd("rightarrow".into()), 2),
-            // A sum does not begin with `+-`.
+            // At the beginning, `+-` means plus or minus, because no sum begins with it.
             ('+', '-', d) if self.out.is_empty() && d.is_ascii_digit() => (Tok::Cmd("pm".into()), 2),
             ('+', '/', '-') => (Tok::Cmd("pm".into()), 3),
             _ => return false,

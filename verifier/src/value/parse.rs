@@ -224,7 +224,7 @@ impl Reader<'_> {
     pub(crate) fn quantity(&self, tokens: &[Token]) -> Option<Value> {
         let (e, unit) = scalar_with_unit(tokens, self.steps)?;
         match fold(&e, self.steps)? {
-            // A unit belongs to the components of a vector and not after the vector.
+            // A unit after a vector is not supported. Units belong to the components.
             Folded::Matrix(_) if unit.is_some() => None,
             // The notation (1, 2) + t (3, 4).
             Folded::Matrix(mut rows)

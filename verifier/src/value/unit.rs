@@ -92,7 +92,7 @@ struct Part {
 /// The parts of a unit read so far.
 struct Parts {
     parts: Vec<Part>,
-    /// 1, or -1 after "per" or a slash.
+    /// Sign of the power of the next part: -1 after "per" or a slash, otherwise 1.
     over: i32,
 }
 
@@ -276,8 +276,8 @@ fn raised(word: &str, power: i32) -> String {
     if power == 1 { word.to_owned() } else { format!("{word}^{power}") }
 }
 
-/// Returns the words that name a counted or measured thing, each in canonical spelling. Returns `None` if a word has a
-/// further meaning.
+/// Returns the words that name a counted or measured thing, each in canonical spelling. Returns `None` if a word has
+/// another role, such as a negation or a month.
 pub(crate) fn thing(words: &str) -> Option<String> {
     use Kind::*;
     let more = [Denial, Modifier, Joint, Reason, Way, Shows, Cardinal, Scale, Option, Month];

@@ -91,7 +91,7 @@ impl Parser<'_> {
         let found =
             trailing(&self.tokens[self.at..], self.tokens[..self.at].iter().any(|t| matches!(t.tok, Tok::Num(_))));
         if let Some(found) = found {
-            // A currency that is given twice counts once.
+            // The unit after the amount replaces a currency before it, as in `$5 dollars`.
             self.unit = Some(found);
             self.at = self.tokens.len();
             return true;
