@@ -68,6 +68,16 @@ fn the_recipe_leaves_what_was_promised_and_a_killed_one_the_same() {
     }
     let heldout = read::read(&read::entry(out.join("data/heldout.parquet"))).unwrap();
     assert!(heldout.len() == 16 && heldout.iter().all(|row| row.ground_truth.is_some()));
+    let questions = std::fs::read_to_string(out.join("examples/questions.jsonl")).unwrap();
+    assert_eq!(questions.lines().count(), 4);
+    for (i, line) in questions.lines().enumerate() {
+        let line: Value = serde_json::from_str(line).unwrap();
+        let picture = std::fs::read(out.join("examples").join(line["image"].as_str().unwrap())).unwrap();
+        assert!(picture.starts_with(b"\x89PNG") && line["image"] == format!("{i}.png"), "{line}");
+        assert!(line["question"].as_str().unwrap().contains("<image>") && line["ground_truth"].is_string(), "{line}");
+    }
+    let example = out.join("examples/0.png");
+    assert!(stderr.contains(&format!("--image {} --prompt '<image>", example.display())), "{stderr}");
     let summary = json(&out.join("summary.json"));
     assert_eq!((&summary["seed"], &summary["device"]), (&3.into(), &"cpu".into()));
     for stage in ["base", "sft", "rl", "control"] {
