@@ -90,9 +90,9 @@ impl Device {
         Ok(Device { memory, backend, stop: None })
     }
 
-    /// Creates a device that stands in for `target` and only counts. Every allocation succeeds, no op computes, and
-    /// [`Device::high_water`] returns the memory plan. Scratch sizes follow the target's number of threads, and tensors
-    /// are placed as they are on the target.
+    /// Creates a device that only counts the allocations and the work of a run on `target`. Every allocation succeeds,
+    /// no op computes, and [`Device::high_water`] returns the memory plan. Scratch sizes follow the target's number of
+    /// threads, and tensors are placed as they are on the target.
     pub fn count_for(target: Target) -> Device {
         let placing = match target.kind {
             Kind::Cpu => Placing::HOST,

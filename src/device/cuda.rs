@@ -383,7 +383,8 @@ impl Driver for Cuda {
             return Err(e);
         }
         self.graphs.push(Some((captured, exec)));
-        // SAFETY: both are live. The graph is uploaded now, so that the first replay is not slower.
+        // The graph is uploaded now, so that the first replay is not slower than later ones.
+        // SAFETY: `exec` and the stream are live.
         let sent = unsafe { graph::upload(exec, self.on(stream)) };
         sent.map_err(|e| self.failed("cuGraphUpload", e))?;
         Ok(Graph(self.graphs.len() as u32 - 1))

@@ -109,13 +109,13 @@ pub trait Driver: Send {
         0
     }
 
-    /// Reports that a tensor was placed at `address` (in the order of the compute stream). The emulator makes its pages
-    /// accessible and poisons them.
+    /// Reports that a tensor was placed at `address`. The call takes effect in the order of the compute stream. The
+    /// emulator makes the tensor's pages accessible and poisons them.
     fn open(&mut self, _address: Address, _bytes: usize) -> Result<()> {
         Ok(())
     }
 
-    /// Reports that all tensors in this range were released (in the order of the compute stream).
+    /// Reports that all tensors in this range were released. The call takes effect in the order of the compute stream.
     fn close(&mut self, _address: Address, _bytes: usize) -> Result<()> {
         Ok(())
     }
@@ -156,8 +156,8 @@ pub trait Driver: Send {
     /// Returns true if all work of `stream` is known to have run. Does not wait. Always false during a capture.
     fn is_idle(&mut self, stream: Stream) -> Result<bool>;
 
-    /// Returns the native handle of `stream` for a library (NCCL) that queues its own work after the stream's. The
-    /// emulator first runs all work of `stream`, because no library can wait for it.
+    /// Returns the native handle of `stream` for a library (NCCL) that adds its own work to the stream. The emulator
+    /// first runs all work of `stream`, because a library cannot wait for work of the emulator.
     fn handle(&mut self, _stream: Stream) -> Result<usize> {
         Err(Error::Failed(format!("{} has no streams for libraries", self.properties().name)))
     }
@@ -182,7 +182,7 @@ pub trait Driver: Send {
     /// `wait`).
     fn wait_at(&mut self, stream: Stream, event: Event, site: &'static Location<'static>) -> Result<()>;
 
-    /// Returns the milliseconds between two recorded events; waits for the second.
+    /// Waits for event `to` and returns the milliseconds between the two recorded events.
     fn elapsed_ms(&mut self, from: Event, to: Event) -> Result<f32>;
 
     /// Begins a capture: work of `stream` is added to a graph and does not run.

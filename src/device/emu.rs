@@ -1,4 +1,4 @@
-//! The second driver: it runs kernels on the host, in an emulator that is stricter than a real GPU.
+//! The driver that runs kernels on the host, in an emulator that is stricter than a real GPU.
 //!
 //! The host's C++ compiler compiles each file of `kernels/` when a launch first needs it, and the user's cache keeps
 //! the result. Memory is guarded and poisoned. Queued work runs as late as possible, or at seeded random times. Only

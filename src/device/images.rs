@@ -22,7 +22,7 @@ pub struct Images {
     pub ptx: &'static [(&'static str, &'static [u8])],
     /// sm_90a machine code as (`file`, cubin compressed by gzip), sorted by name.
     pub cubins: &'static [(&'static str, &'static [u8])],
-    /// Table of kernels, as committed.
+    /// Content of the committed file `MANIFEST`: the table of kernels.
     pub manifest: &'static str,
 }
 
@@ -84,7 +84,8 @@ impl Images {
         self.sources.iter().filter_map(|(path, _)| path.strip_suffix(".cu").filter(|name| !name.contains('/')))
     }
 
-    /// Returns the PTX of a kernel file for `arch`, or that for sm_80, which every GPU runs, if the file has no other.
+    /// Returns the PTX of a kernel file for `arch`. If the file has no PTX for `arch`, returns its PTX for sm_80, which
+    /// every supported GPU can run.
     pub fn ptx(&self, file: &str, arch: Arch) -> Option<String> {
         let text = |arch: Arch| {
             let name = format!("{file}.{}", arch.name());
@@ -240,7 +241,7 @@ fn fnv(bytes: &[u8], start: u64) -> u64 {
 }
 
 /// Computes the hash that `tools/build-ptx` writes. It covers the file and every header that it includes, directly or
-/// indirectly, sorted by name. The emulator's headers are not included, because they are not compiled for a GPU.
+/// indirectly, sorted by name. It does not cover the emulator's headers, because they are not compiled for a GPU.
 fn source_hash(sources: &[(&str, &str)], path: &str) -> u64 {
     let text_of = |path: &str| sources.iter().find(|(p, _)| *p == path).map(|(_, text)| *text);
     let mut found = BTreeSet::new();

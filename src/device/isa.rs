@@ -13,8 +13,8 @@ pub enum Isa {
     Avx2,
     /// Plain Rust, for any machine.
     Portable,
-    /// The machine's vector instructions, with AMX's bf16 products emulated in plain Rust. The results are bitwise
-    /// identical to `Amx` on any machine, but slow.
+    /// The machine's vector instructions, with AMX's bf16 products emulated in plain Rust. On any machine, the results
+    /// are bitwise identical to those of `Amx`. The emulation is slow.
     AmxTwin,
 }
 

@@ -166,7 +166,8 @@ impl Library {
         self.done("ncclGetUniqueId", code, ptr::null_mut()).map(|_| id.internal.map(|byte| byte as u8))
     }
 
-    /// Returns true if the call has finished and false if it is in progress. Errors if it failed.
+    /// Interprets the return code of `call`: returns true if the call has finished and false if it is in progress.
+    /// Errors if it failed.
     fn done(&self, call: &'static str, code: Code, comm: ncclComm_t) -> std::result::Result<bool, Fault> {
         if matches!(code, SUCCESS | IN_PROGRESS) {
             return Ok(code == SUCCESS);
@@ -242,8 +243,8 @@ impl Comm {
         library.done("ncclCommInitRankConfig", code, ptr::null_mut()).map(|_| comm)
     }
 
-    /// Returns true if the last call has finished (if it was a group: if it is queued). Errors if that call, or
-    /// anything since, has failed.
+    /// Returns true if the last call has finished. A call of [`Comm::group`] has finished when its transfers are queued
+    /// on the stream. Errors if the last call, or anything since then, has failed.
     pub fn is_done(&self) -> std::result::Result<bool, Fault> {
         let mut state = SUCCESS;
         // SAFETY: the communicator is alive; writes one integer.
@@ -287,7 +288,7 @@ impl Comm {
         Ok(())
     }
 
-    /// Begins to end the communicator. It ends when all queued work is done.
+    /// Begins to shut down the communicator. The shutdown finishes when all queued work is done.
     pub fn finalize(&self) -> std::result::Result<(), Fault> {
         // SAFETY: the communicator is alive.
         let code = unsafe { (self.library.functions.finalize)(self.comm) };

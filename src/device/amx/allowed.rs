@@ -39,15 +39,17 @@ fn allowed() -> Result<(), Refusal> {
 fn allowed() -> Result<(), Refusal> {
     use std::arch::x86_64::{__cpuid, __cpuid_count, _xgetbv};
 
-    /// Reads register XCR0: the processor state that the operating system saves.
+    /// Reads register XCR0, whose bits name the processor state that the operating system saves.
     #[target_feature(enable = "xsave")]
     fn kept() -> u64 {
         // SAFETY: the feature is enabled for this function.
         unsafe { _xgetbv(0) }
     }
-    /// AMX-BF16 and AMX-TILE in EDX of leaf 7; OSXSAVE in ECX of leaf 1; tile configuration and data in XCR0.
+    /// Bits of AMX-BF16 and AMX-TILE in register EDX of CPUID leaf 7.
     const PROCESSOR: u32 = 1 << 22 | 1 << 24;
+    /// Bit of OSXSAVE in register ECX of CPUID leaf 1.
     const OSXSAVE: u32 = 1 << 27;
+    /// Bits of the tile configuration and the tile data in XCR0.
     const STATE: u64 = 1 << 17 | 1 << 18;
     const SYS_ARCH_PRCTL: isize = 158;
     const ARCH_REQ_XCOMP_PERM: usize = 0x1023;
@@ -75,7 +77,8 @@ fn allowed() -> Result<(), Refusal> {
     }
 }
 
-/// Compares AMX's products with the twin's, bit for bit, on values where sums round, underflow and continue.
+/// Compares AMX's products with the twin's, bit for bit. The values include sums that are rounded, that underflow and
+/// that are added to existing sums.
 fn agrees() -> Result<(), Refusal> {
     let other: usize = check::SHAPES.into_iter().map(|shape| check::differing(Isa::Amx, Isa::AmxTwin, shape)).sum();
     match other {

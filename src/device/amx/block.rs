@@ -6,19 +6,20 @@ pub const STEP: usize = 16;
 pub const ROWS: usize = 2 * TILE;
 /// Rows of a tile, and columns of its sums.
 pub(super) const TILE: usize = 16;
-/// Bytes of a row of a tile, and bytes of a row of a panel of 32 columns.
+/// Bytes of one row of a tile.
 pub(super) const TILE_BYTES: usize = 64;
+/// Bytes of one row of a panel. A panel has 32 columns of words.
 pub(super) const PANEL_BYTES: usize = 128;
 
-/// Operands and result of one block: some rows times some panels, over complete steps. The result has the shape
-/// `sums[rows][panels * 32]`.
+/// Operands and result of one block: some rows times some panels. K is `steps` times [`STEP`] words. The result has the
+/// shape `sums[rows][panels * 32]`.
 #[derive(Clone, Copy, Debug)]
 pub struct Block {
     /// First word of the first row. The words of a row are contiguous.
     pub left: *const u8,
     /// Bytes between rows.
     pub row_stride: usize,
-    /// First panel: `[words][32]` words.
+    /// First word of the first panel. A panel is `[words][32]` words.
     pub right: *const u8,
     /// Bytes between panels.
     pub panel_stride: usize,

@@ -104,9 +104,9 @@ mod tests {
 
     use super::*;
 
-    /// Hash of the sums of the same blocks, computed by this file's instructions on Bochs 3.0, which emulated a
-    /// Sapphire Rapids. One bug of Bochs was fixed for it: it flushed differences between 2^-126 and 2^-125 to zero.
-    /// See bench/LOG.md.
+    /// SHA-256 of the sums of all `SHAPES` and `STARTS`, computed by the instructions of `tiles.rs` on Bochs 3.0, which
+    /// emulated a Sapphire Rapids. One bug of Bochs was fixed before this run: Bochs flushed differences between 2^-126
+    /// and 2^-125 to zero. See bench/LOG.md.
     const EMULATED: &str = "ba13f34175373812b21253ab59524e108f059e46eb4e9b16f2e81b752f600079";
 
     #[test]

@@ -6,8 +6,8 @@ use super::block::{Block, PANEL_BYTES, ROWS, STEP, TILE, TILE_BYTES};
 use super::twin;
 use crate::device::isa::Isa;
 
-/// The tiles of this thread, configured for blocks with a fixed number of rows until they are dropped; or their twin in
-/// Rust.
+/// AMX tiles of this thread, configured for blocks with a fixed number of rows. Dropping the value releases them. For
+/// [`Isa::AmxTwin`], plain Rust emulates the tiles.
 pub struct Tiles {
     isa: Isa,
     rows: usize,
@@ -40,8 +40,8 @@ impl Tiles {
                 0 => [first, first, first, first, first, words, words, words],
                 _ => [first, first, second, second, first, second, words, words],
             });
-            // SAFETY: 64 bytes of a valid palette; `Isa::Amx` only runs if the operating system allows the state
-            // (Device::cpu).
+            // SAFETY: `config` has 64 bytes and a valid palette. `Device::cpu` refuses `Isa::Amx` if the operating
+            // system does not allow the tile state.
             unsafe { std::arch::asm!("ldtilecfg [{}]", in(reg) &config, options(nostack)) };
         }
         Tiles { isa, rows, _thread: PhantomData }
@@ -117,7 +117,8 @@ impl Drop for Tiles {
     }
 }
 
-/// Multiplies two tiles of rows by one panel. `sums` points to rows 0 to 15, `sums2` to the other rows.
+/// Multiplies two tiles of rows by one panel. In the assembly, `sums` is the address of rows 0 to 15 and `sums2` the
+/// address of the other rows.
 ///
 /// # Safety
 /// The tiles must be configured for the block's rows, and its pointers must be valid for the sizes that it states.
@@ -153,8 +154,8 @@ unsafe fn two_by_one(block: &Block) {
     }
 }
 
-/// Multiplies one tile of rows by this panel and by the panel `next` panels further. If `next` is 0, this panel is
-/// computed twice.
+/// Multiplies one tile of rows by the block's first panel and by the panel with index `next`. If `next` is 0, the first
+/// panel is computed twice.
 ///
 /// # Safety
 /// The same conditions as for [`two_by_one`].

@@ -1,16 +1,16 @@
 //! Emulates `tdpbf16ps` in plain Rust, bit for bit (Intel's manual, volume 2, TDPBF16PS).
 //!
-//! A step has sixteen words. Their low halves are summed by fused multiply-adds from zero, and their high halves are
-//! summed separately in the same way. The two results are added, and that total is added to the sum. Each operation
-//! rounds to nearest even. A value below the smallest normal number, read or computed, is replaced by a zero with its
-//! sign.
+//! A step has sixteen words. The products of their low halves are summed by fused multiply-adds from zero, and the
+//! products of their high halves are summed separately in the same way. The two results are added, and that total is
+//! added to the sum. Each operation rounds to nearest even. Each input or result whose magnitude is below the smallest
+//! normal number is replaced by a zero with the same sign.
 
 use super::block::{Block, PANEL_BYTES, STEP, TILE, TILE_BYTES};
 use crate::device::isa::{Isa, cpu_kernel};
 
 type Row = [f32; TILE];
 
-/// Computes `rows` by `panels`, as `Tiles::run` does.
+/// Computes the sums of a block of `rows` rows by `panels` panels, as `Tiles::run` does.
 ///
 /// # Safety
 /// The block's pointers must be valid for the sizes that it states.
@@ -65,13 +65,14 @@ fn widen(word: u32) -> f32 {
     flush(f32::from_bits(word & 0xffff_0000))
 }
 
-/// Returns `x`, or a zero with its sign if `x` is below the smallest normal number.
+/// Returns `x`, or a zero with the sign of `x` if its magnitude is below the smallest normal number.
 #[inline(always)]
 fn flush(x: f32) -> f32 {
     if x.abs() < f32::MIN_POSITIVE { f32::from_bits(x.to_bits() & 1 << 31) } else { x }
 }
 
-/// Computes both sums again, slowly, for the case that a result equals the smallest normal number.
+/// Computes the sums of the low and of the high halves again, slowly. Called if one of them equals the smallest normal
+/// number.
 #[cold]
 fn with_care(left: &[u32; STEP], right: &[[u32; TILE]; STEP]) -> (Row, Row) {
     let chain = |shift: u32, j: usize| {
@@ -82,8 +83,8 @@ fn with_care(left: &[u32; STEP], right: &[[u32; TILE]; STEP]) -> (Row, Row) {
 }
 
 /// Computes a b + c. The result is zero if it would be below the smallest normal number after rounding with an
-/// unbounded exponent. For numbers near this limit the computation in f64 is exact: the terms are multiples of 2^-167,
-/// or far enough apart.
+/// unbounded exponent. For numbers near this limit the computation in f64 is exact: either the terms are multiples of
+/// 2^-167, or their magnitudes are far enough apart.
 fn multiply_add(a: f32, b: f32, c: f32) -> f32 {
     // Midpoint between the smallest normal number and the 24-bit number below it. From here on, a value rounds up to
     // the smallest normal number.

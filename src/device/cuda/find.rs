@@ -54,7 +54,8 @@ pub fn find() -> Result<Found> {
     }
     let failed = |call: &'static str| move |e: DriverError| missing(&format!("{call}: {}", told(e)));
     let mut version = 0;
-    // SAFETY: writes one integer; allowed before cuInit, which an old driver may refuse.
+    // The version is read before `cuInit`, because `cuInit` may fail on an old driver.
+    // SAFETY: the call writes one integer and is allowed before `cuInit`.
     unsafe { sys::cuDriverGetVersion(&mut version) }.result().map_err(failed("cuDriverGetVersion"))?;
     let module = std::fs::read_to_string("/proc/driver/nvidia/version").unwrap_or_default();
     let driver = named(version, &module);

@@ -17,9 +17,9 @@ use crate::files;
 /// Bytes of each of the driver's two logs. The driver truncates longer output.
 const LOG: usize = 16 << 10;
 
-/// Returns the machine code of every kernel file of `images` for `card`: embedded, else from the cache, else compiled
-/// from PTX by the driver. Files are processed on all processors at once. Errors name the file and contain the driver's
-/// log.
+/// Returns the machine code of every kernel file of `images` for `card`. It is the embedded cubin if there is one, else
+/// the cached code, else the driver compiles it from PTX. Files are processed in parallel on all processors. Errors name
+/// the file and contain the driver's log.
 pub fn code(
     images: &Images,
     context: &Arc<CudaContext>,
@@ -70,7 +70,8 @@ pub fn folder() -> Option<PathBuf> {
     Some(base.join("omr/cuda"))
 }
 
-/// Returns the name of a cached file. It contains everything that the machine code depends on.
+/// Returns the name of a cached file. It differs if anything that the machine code depends on differs: the file, the
+/// compute capability, the driver or the PTX.
 fn name(file: &str, card: &Card, driver: &str, ptx: &str) -> String {
     let (major, minor) = card.compute_capability;
     let mut hash = blake3::Hasher::new();

@@ -2,7 +2,7 @@
 //!
 //! NVTX's headers look for the profiler themselves. This file does the same for the two calls that omr uses. A profiler
 //! sets `NVTX_INJECTION64_PATH` to its library (or has already loaded it), receives tables of function pointers and
-//! fills them. Modules, ids and layouts: nvtx3/nvtxDetail/nvtxTypes.h and nvtxInit.h.
+//! fills them. The modules, ids and layouts are those of nvtx3/nvtxDetail/nvtxTypes.h and nvtxInit.h.
 
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::ptr;
@@ -83,7 +83,8 @@ extern "C" fn export(table: u32) -> *const c_void {
 
 extern "C" fn told(_: u32) {}
 
-/// Returns the addresses of a module's slots, with a null entry before and after them, and the number of slots.
+/// Stores in `table` the addresses of a module's slots, with a null entry before and after them, and in `size` the number
+/// of slots. Returns 1, or 0 if there is no such module.
 extern "C" fn table_of(module: c_uint, table: *mut *const usize, size: *mut c_uint) -> c_int {
     static TABLES: OnceLock<Vec<Vec<usize>>> = OnceLock::new();
     let tables = TABLES.get_or_init(|| {

@@ -1,4 +1,4 @@
-//! The driver of the emulator.
+//! Implements the [`Driver`] trait with the emulator.
 
 use std::any::Any;
 use std::panic::Location;
@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 /// Counts of the calls and work of a driver so far.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Counters {
-    /// Launches queued or captured by calls.
+    /// Calls of [`Driver::launch`], whether the launch was queued or captured. Replays are not counted.
     pub launches: u64,
     /// Kernels run, including those of graphs.
     pub kernels: u64,
@@ -33,8 +33,8 @@ pub struct Counters {
     pub profiler_starts: u64,
     /// Profiler stops.
     pub profiler_stops: u64,
-    /// Extra cycles caused by bank conflicts in shared memory: those of matrix loads and stores, and with
-    /// [`Options::banks`] those of all other accesses as well.
+    /// Extra cycles caused by bank conflicts in shared memory. Matrix loads and stores are always counted. All other
+    /// accesses are counted only with [`Options::banks`].
     pub bank_conflicts: u64,
 }
 
@@ -46,7 +46,7 @@ enum Recorded {
     Captured(Ticket),
 }
 
-/// The driver of the emulator.
+/// Driver that runs kernels in the emulator.
 pub struct Emu {
     properties: Properties,
     streams: Streams,
@@ -115,7 +115,8 @@ impl Emu {
         self.streams.machine.cache().fill()
     }
 
-    /// Errors if `stream` is being captured (with `None`: if any stream is). The error also invalidates the capture.
+    /// Errors if `stream` is being captured. With `None`, errors if any stream is being captured. The error also
+    /// invalidates the capture.
     fn outside_capture(&mut self, stream: Option<Stream>, call: &str) -> Result<()> {
         match &mut self.capture {
             Some(capture) if stream.is_none_or(|s| capture.has(s)) => Err(capture.refuse(call)),

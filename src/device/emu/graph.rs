@@ -1,4 +1,4 @@
-//! Queued work, and captures of it.
+//! Work that is queued on streams, and captured work (graphs).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -54,9 +54,9 @@ pub enum Op {
     Copy(Address, Address, usize),
     /// Fill: destination, value, bytes.
     Fill(Address, u8, usize),
-    /// Start of a tensor's lifetime.
+    /// Start of a tensor's lifetime: address, bytes.
     Open(Address, usize),
-    /// End of the lifetime of all tensors in the range.
+    /// End of the lifetime of all tensors in the range: address, bytes.
     Close(Address, usize),
     /// Recording of an event.
     Record(Event, Ticket),

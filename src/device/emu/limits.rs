@@ -23,7 +23,7 @@ const GRID_YZ: u32 = 65_535;
 pub struct Declared<'a> {
     /// Kernel name.
     pub name: &'a str,
-    /// Bytes of its `Args`.
+    /// Bytes of the kernel's `Args`.
     pub args: usize,
     /// Maximum threads per CTA, from its launch bounds.
     pub threads: u32,

@@ -69,7 +69,7 @@ impl Machine {
         self.instance.bank_conflicts()
     }
 
-    /// Loads a kernel, once.
+    /// Returns a kernel. The first call for a kernel loads it.
     pub fn kernel(&mut self, file: &'static str, name: &'static str) -> Result<Kernel> {
         let known = self.kernels.iter().position(|k| k.name == name && k.file == file);
         let index = match known {
@@ -95,7 +95,7 @@ impl Machine {
         limits::check(Declared { name, args, threads, registers }, launch, params, device)
     }
 
-    /// Selects the site to skip, or none.
+    /// Selects the site to skip. `None` skips no site.
     pub fn skip(&mut self, site: Option<Site>) {
         self.instance.skip(site.as_ref());
         self.sites.set_skip(site);

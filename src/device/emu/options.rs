@@ -19,8 +19,8 @@ pub enum Sums {
     /// Sequential fused multiply-adds in ascending k. Starting a new instruction at any step does not change the
     /// result.
     Chain = 0,
-    /// The arithmetic of tensor cores: the products and the sum so far are exact, are aligned to the largest of them,
-    /// truncated and added, and the total is truncated to f32. The result depends on where a step begins.
+    /// The arithmetic of tensor cores. Products are exact. The products and the sum so far are aligned to the largest
+    /// of them, truncated and added, and the total is truncated to f32. The result depends on where a step begins.
     #[cfg_attr(
         private_tree,
         expect(dead_code, reason = "tests prove that no kernel's bits depend on the order of such sums")
@@ -48,7 +48,8 @@ pub struct Options {
     pub guarded: bool,
     /// Arithmetic of matrix instructions.
     pub sums: Sums,
-    /// True if `Counters::bank_conflicts` includes those of single loads and stores, which takes time.
+    /// True to count the bank conflicts of single loads and stores in `Counters::bank_conflicts`, too. Counting them
+    /// takes time.
     pub banks: bool,
     /// True to run only the first and last CTA of each grid and no copies or fills. This checks the lengths and
     /// addresses of launches of any size, but not their results. It requires unguarded memory.

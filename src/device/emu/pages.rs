@@ -27,13 +27,13 @@ unsafe extern "C" {
 #[derive(Default)]
 pub struct Pages {
     maps: Vec<MmapMut>,
-    /// Start address of each tensor, with its end.
+    /// End address of each accessible tensor, by its start address.
     open: BTreeMap<Address, Address>,
 }
 
 impl Pages {
-    /// Reserves `bytes`. If `guarded`, they are inaccessible; otherwise they are one zero-filled tensor. One further
-    /// inaccessible page follows them.
+    /// Reserves `wanted` bytes, followed by one inaccessible page. If `guarded` is true, the bytes are inaccessible until
+    /// [`Pages::open`]. Otherwise they are accessible as one zero-filled tensor.
     pub fn map(&mut self, wanted: usize, guarded: bool) -> Result<Address> {
         let bytes = wanted.next_multiple_of(PAGE as usize) + PAGE as usize;
         let map = MmapOptions::new().len(bytes).no_reserve_swap().map_anon();

@@ -14,16 +14,17 @@ use crate::error::{Error, Result};
 /// Value of `OMR_EMU_VERSION` in the header that this file mirrors.
 const VERSION: u32 = 3;
 
-/// Folder of the runtime's sources. Kernel objects resolve its functions when they are loaded after it.
+/// Folder of the runtime's sources. The runtime must be loaded before any kernel object, because kernel objects call
+/// functions of the runtime.
 const SOURCES: &str = "kernels/emu/";
 
-/// A kernel as declared by its object (`EmuEntry`).
+/// Declaration of a kernel in its compiled object. Mirrors `EmuEntry`.
 #[repr(C)]
 pub struct Entry {
     name: *const c_char,
     file: *const c_char,
     run: extern "C" fn(*const c_void),
-    /// Bytes of its `Args`.
+    /// Bytes of the kernel's `Args`.
     pub args_bytes: u32,
     /// Maximum threads per CTA.
     pub threads: u32,
@@ -120,7 +121,7 @@ pub struct Runtime {
     _library: Library,
 }
 
-/// One object. The first thread that needs it loads it, and other threads wait.
+/// Slot of one kernel object. The first thread that needs the object loads it, and other threads wait.
 type Slot = Arc<OnceLock<std::result::Result<Library, String>>>;
 
 impl Runtime {
@@ -174,8 +175,8 @@ impl Runtime {
         });
         let library = loaded.as_ref().map_err(|text| Error::Failed(text.clone()))?;
         let wanted = CString::new(format!("omr_entry_{name}")).unwrap_or_default();
-        // SAFETY: KERNEL exports data of this layout under this name. The object stays loaded with `self`, which is in
-        // a static.
+        // SAFETY: the macro `KERNEL` exports data of this layout under this name. The object stays loaded with `self`,
+        // which is in a static.
         let entry = unsafe { library.get::<*const Entry>(wanted.as_bytes_with_nul()) };
         let entry: *const Entry =
             entry.map_err(|_| Error::Failed(format!("{source} has no kernel {name}")))?.into_raw().cast();
@@ -242,8 +243,8 @@ impl Instance {
         }
     }
 
-    /// Returns the extra cycles of bank conflicts in shared memory: those of matrix loads and stores, and with `banks`
-    /// those of other accesses, too.
+    /// Returns the extra cycles caused by bank conflicts in shared memory. Matrix loads and stores are always counted.
+    /// Other accesses are counted only with `banks`.
     pub fn bank_conflicts(&self) -> u64 {
         let mut counted = Counted::default();
         // SAFETY: `counted` has room for the counters.

@@ -78,7 +78,7 @@ pub struct Sites {
 
 impl Sites {
     /// Reads the environment: `OMR_EMU_SITES=1` prints the sites outside `unlisted` files, and `OMR_EMU_SKIP=FILE:LINE`
-    /// skips one site. Errors if that value is not a site.
+    /// skips one site. Errors if the value of `OMR_EMU_SKIP` is not a site.
     pub fn from_env(unlisted: Vec<String>) -> Result<Sites> {
         let print = std::env::var("OMR_EMU_SITES").is_ok_and(|v| v == "1");
         let skip = match std::env::var("OMR_EMU_SKIP") {
@@ -93,7 +93,7 @@ impl Sites {
         self.skip.as_ref()
     }
 
-    /// Selects the site to skip, or none.
+    /// Selects the site to skip. `None` skips no site.
     pub fn set_skip(&mut self, site: Option<Site>) {
         self.skip = site;
     }

@@ -120,9 +120,12 @@ impl Streams {
         result
     }
 
-    /// Runs `stream` until it is empty, or until `ticket` is recorded. The work that other streams run meanwhile
-    /// depends on the schedule, so that a missing wait becomes visible: only the work that is waited for, all work that
-    /// can run (lazy with a seed), or anything (random).
+    /// Runs `stream` until it is empty, or until `ticket` is recorded. The schedule determines what other streams run
+    /// meanwhile, so that a missing wait becomes visible:
+    ///
+    /// - lazy with a seed: all work that can run;
+    /// - random: a random part of the work that can run;
+    /// - otherwise: only the work that `stream` waits for.
     pub fn drain(&mut self, stream: Stream, ticket: Option<Ticket>) -> Result<()> {
         loop {
             let done = ticket.map_or(self.queues.is_empty(stream), |ticket| !self.queues.is_pending(ticket));
