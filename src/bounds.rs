@@ -27,8 +27,8 @@ impl Budget {
         Budget { limit, taken: Mutex::new(0), returned: Condvar::new() }
     }
 
-    /// Takes `bytes` and waits until they fit. A request over the limit waits until no other bytes are taken. A thread
-    /// must not take twice.
+    /// Waits until `bytes` fit and takes them. A request above the limit waits until no other bytes are taken. A thread
+    /// must drop its [`Taken`] before it takes again, or it may wait forever.
     pub fn take(&self, bytes: u64) -> Taken<'_> {
         let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let full = |taken: &mut u64| *taken > 0 && taken.saturating_add(bytes) > self.limit;

@@ -164,7 +164,7 @@ impl Error {
 pub fn is_of_file(error: &std::io::Error) -> bool {
     use rustix::io::Errno;
     let of_file = [Errno::NOENT, Errno::NOTDIR, Errno::ISDIR, Errno::NAMETOOLONG, Errno::LOOP];
-    // An error without an error number comes from a decoder that read the file, not from a system call.
+    // An error without an error number does not come from a system call: a check of the file or a decoder reported it.
     Errno::from_io_error(error).is_none_or(|errno| of_file.contains(&errno))
 }
 
@@ -183,8 +183,8 @@ pub fn words(error: &std::io::Error) -> String {
     }
 }
 
-/// Returns true if another path, or other permissions, would avoid the error. `InvalidData` is a text file that is not
-/// UTF-8.
+/// Returns true if another path, or other permissions, would avoid the error. `InvalidData` means that the file has the
+/// wrong kind or size, or is not UTF-8.
 fn wrong_path(kind: std::io::ErrorKind) -> bool {
     use std::io::ErrorKind::{AlreadyExists, InvalidData, IsADirectory, NotADirectory, NotFound, PermissionDenied};
     matches!(kind, AlreadyExists | NotFound | IsADirectory | NotADirectory | PermissionDenied | InvalidData)

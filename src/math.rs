@@ -7,8 +7,9 @@
 
 /// log2(e).
 pub const LOG2_E: f32 = std::f32::consts::LOG2_E;
-/// ln(2), and the rounding error of its f32 value.
+/// ln(2), rounded to f32.
 const LN_2: f32 = std::f32::consts::LN_2;
+/// ln(2) minus its f32 value.
 const LN_2_LOW: f32 = -1.904_654_3e-9;
 
 /// Coefficients of (2^f - 1) / f on [-1/2, 1/2].
@@ -175,8 +176,9 @@ pub fn gelu_grad(x: f32) -> f32 {
 /// Computes (sin, cos) of 2 pi u for u in [0, 1], within 2e-7.
 #[inline(always)]
 pub fn sin_cos_turns(u: f32) -> (f32, f32) {
-    /// Taylor coefficients in x^2. At x = pi/4 the first omitted term is below 2^-28.
+    /// Taylor coefficients of sin(x) / x in x^2, highest first. At x = pi/4 the first omitted term is below 2^-28.
     const SIN: [f32; 5] = [1.0 / 362_880.0, -1.0 / 5_040.0, 1.0 / 120.0, -1.0 / 6.0, 1.0];
+    /// Taylor coefficients of cos(x) in x^2, with the same accuracy.
     const COS: [f32; 6] = [-1.0 / 3_628_800.0, 1.0 / 40_320.0, -1.0 / 720.0, 1.0 / 24.0, -0.5, 1.0];
     let (quarter, q) = nearest(u * 4.0);
     let x = quarter.mul_add(-0.25, u) * std::f32::consts::TAU;

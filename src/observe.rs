@@ -17,8 +17,8 @@ pub trait Observer: Send + Sync {
     fn note(&self, line: &str);
     /// Returns true if the user asked to stop. The job then begins nothing new and returns `Error::Stopped`.
     fn stop_requested(&self) -> bool;
-    /// Sets whether the job, when it is asked to stop, must be waited for without a time limit because it has to save
-    /// its state.
+    /// Sets whether there is no time limit for the job to end after a stop request. True while the job has state that
+    /// it must save.
     fn patient(&self, _is_patient: bool) {}
 }
 

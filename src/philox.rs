@@ -57,7 +57,7 @@ pub fn key(seed: u64, purpose: Purpose, step: u64) -> [u32; 2] {
     [fold(seed), ((purpose as u32) << 28) ^ fold(step)]
 }
 
-/// Sequence of random numbers for one item: word i of counter (i / 4, 0, item).
+/// Sequence of random numbers for one item. Number i is word i % 4 of counter (i / 4, 0, item).
 #[derive(Clone, Debug)]
 pub struct Random {
     key: [u32; 2],

@@ -150,8 +150,8 @@ impl Device {
         }
     }
 
-    /// Begins to read `spans`, as they are now, in parallel with the work that follows. Their bytes go into `sink` in
-    /// order, in messages of unspecified sizes. Nothing may write to the spans before [`Device::finish_readback`].
+    /// Begins to read `spans`, as they are now, in parallel with the work that follows. Their bytes are sent to `sink`
+    /// in order, as messages of unspecified sizes. Nothing may write to the spans before [`Device::finish_readback`].
     /// Errors if the device runs no kernels.
     pub fn begin_readback(&mut self, spans: &[Span], sink: Sink) -> Result<()> {
         let Backend::Gpu { driver, readback, .. } = &mut self.backend else {

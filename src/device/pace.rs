@@ -12,14 +12,17 @@ const SCHEDULERS: f64 = 4.0;
 /// Multiplications and additions per SM and clock by mma.sync (62 % of the peak, according to published microbenchmarks
 /// of Hopper) and by wgmma.
 const TENSOR: [f64; 2] = [0.62 * 4096.0, 4096.0];
-/// Per SM and clock: bytes read from shared memory, and exponentials computed.
+/// Bytes that an SM reads from shared memory per clock.
 const SHARED: f64 = 128.0;
+/// Exponentials that an SM computes per clock.
 const SPECIAL: f64 = 16.0;
-/// Per SM and clock: bytes that the SM can receive from L2, and its share of the total L2 bandwidth.
+/// Bytes that one SM can receive from L2 per clock.
 const PORT: f64 = 64.0;
+/// Bytes per clock that each SM gets if all SMs share the total L2 bandwidth.
 const CACHE: f64 = 48.0;
-/// Seconds of memory latency, and seconds between two launches.
+/// Memory latency in seconds.
 const LATENCY: f64 = 0.8e-6;
+/// Seconds between two launches.
 const BETWEEN: f64 = 1.5e-6;
 
 /// Instruction counts of a kernel's machine code for compute capability 9.0, per warp. `tools/sass.py` counts them, and
@@ -49,7 +52,7 @@ pub struct Pace {
 pub struct Share {
     /// Multiplications and additions.
     pub flops: f64,
-    /// Further multiplications and additions of this launch that another launch of the same op performs as well.
+    /// Additional multiplications and additions of this launch that repeat work of another launch of the same op.
     pub again: f64,
     /// Bytes of operands and results, each moved once.
     pub bytes: f64,
@@ -67,7 +70,7 @@ pub struct Predicted {
     pub bound: &'static str,
     /// Seconds that the products take at the peak rate of wgmma, if nothing else is done.
     pub tensor: f64,
-    /// Bytes that the tiles read, from L2 if they hit.
+    /// Bytes that the tiles read, from L2 or from memory.
     pub tiles: f64,
 }
 
@@ -106,7 +109,7 @@ impl Pace {
             let tiles = m.div_ceil(rows) * n.div_ceil(columns);
             let turns = tiles.div_ceil(ctas.min(SMS)) as f64;
             busiest = turns * (2 * rows * columns * k) as f64;
-            // Rows beyond the last are zeros that are not read from memory.
+            // A tile fills rows beyond the last row with zeros, which are not read from memory.
             traffic = (tiles * (m.min(rows) + columns) * k * 2) as f64;
             needs[4].1 = turns * traffic / tiles as f64 / PORT;
             needs[5].1 = traffic / CACHE / SMS as f64;
@@ -140,7 +143,8 @@ mod tests {
 
     // A public matrix product for Hopper (clusters of two, 128 CTAs of 384 threads, tiles of 128 by 256). Its author
     // measured 799 TFLOP/s at 8,192 cubed and 774 at 6,144 cubed on an H100 (see bench/LOG.md). The counts are the
-    // output of `tools/roofline --cubin` for it. The tolerance of 10 % was chosen before it was compiled.
+    // output of `tools/roofline --cubin` for this kernel. The tolerance of 10 % was chosen before the kernel was
+    // compiled.
     #[test]
     fn a_product_somebody_measured_is_predicted() {
         let pace = Pace {

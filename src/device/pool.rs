@@ -56,8 +56,8 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// Creates `threads` compute threads: the caller and `threads - 1` workers. There is at least one. Errors if the
-    /// system refuses to create a thread.
+    /// Creates `threads` compute threads (at least one): the caller and `threads - 1` workers. Errors if the system
+    /// refuses to create a thread.
     pub fn new(threads: usize) -> Result<Pool> {
         let shared = Arc::new(Shared {
             ticket: AtomicU64::new(0),
@@ -85,9 +85,9 @@ impl Pool {
         self.workers.len() + 1
     }
 
-    /// Runs `f(i)` once for every `i` in `0..len` and returns when all are done. The caller takes indices, too. It
-    /// waits only for indices that workers have taken, so on a busy machine a worker without a core costs nothing. Not
-    /// reentrant: `f` must not call the pool. A panic in `f` is raised again here.
+    /// Runs `f(i)` once for every `i` in `0..len` and returns when all are done. The calling thread takes indices, too.
+    /// At the end it waits only for indices that workers have taken, so a worker that the busy system does not schedule
+    /// costs nothing. Not reentrant: `f` must not call the pool. A panic in `f` is raised again here.
     pub fn run(&self, len: usize, f: impl Fn(usize) + Sync) {
         if self.workers.is_empty() || len <= 1 {
             (0..len).for_each(f);
@@ -196,8 +196,8 @@ fn work(s: &Shared) {
     }
 }
 
-/// A slice cut into chunks, each of which one index of a job takes once. This gives parallel code disjoint `&mut`
-/// slices without `unsafe` in the caller.
+/// A slice cut into chunks. Each chunk can be taken once. This gives parallel code disjoint `&mut` slices without
+/// `unsafe` in the caller.
 pub struct Parts<'a, T> {
     base: *mut T,
     len: usize,

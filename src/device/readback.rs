@@ -62,7 +62,8 @@ impl Arriving {
     }
 }
 
-/// A pinned buffer and the stream that fills it. With a stream each, waiting for one copy does not wait for the other.
+/// A pinned buffer and the stream that fills it. Each buffer has its own stream, so waiting for the copy into one
+/// buffer does not wait for the copy into the other.
 struct Lane {
     stream: Stream,
     buffer: Pinned,
@@ -93,7 +94,7 @@ impl Readback {
         Ok(Readback { begun: driver.event()?, lanes, queue: VecDeque::new(), turn: 0, sink: None, fault: None })
     }
 
-    /// Begins to read `pieces` as they are after the work queued so far. Their bytes go into `sink` in order, in
+    /// Begins to read `pieces` as they are after the work queued so far. Their bytes are sent to `sink` in order, as
     /// messages of unspecified sizes. Nothing may write to the pieces before [`Readback::finish`].
     pub fn begin(
         &mut self,

@@ -1,7 +1,7 @@
 //! The cost of ops: arithmetic and memory traffic.
 
-/// Arithmetic and memory traffic of an op, as recorded by a device that only counts. Each operand and each result is
-/// counted as moved once.
+/// Arithmetic and memory traffic of an op, as recorded by a device that only counts or by the recording driver. Each
+/// operand and each result is counted as moved once.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Work {
     /// Name of the op.

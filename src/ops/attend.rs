@@ -317,8 +317,9 @@ cpu_kernel! {
     }
 }
 
-/// Updates `largest` with the largest score of the visible keys, lane by lane. The other scores become zero, not minus
-/// infinity: exponentials that underflow are slow, and these are discarded anyway.
+/// Updates `largest` with the largest score of the visible keys, lane by lane. The other scores become zero. Minus
+/// infinity would be slower, because exponentials that underflow are slow; the exponentials of these scores are
+/// discarded in any case.
 #[inline(always)]
 fn mask_and_max(p: &mut [f32], visible: usize, largest: &mut Lanes) {
     let mut most = *largest;
@@ -395,8 +396,8 @@ cpu_kernel! {
 }
 
 cpu_kernel! {
-    /// Computes out = o / l, head by head. Adding zero turns -0 into +0, because the sign of a zero may depend on which
-    /// rows are computed together; nothing else does.
+    /// Computes out = o / l, head by head. Adding zero turns -0 into +0, because the sign of a zero is the only part of
+    /// the result that may depend on which rows are computed together.
     fn normalise<T: Elem>(o: &[f32], padded: usize, inv: &[f32], dim: usize, out: &mut [T]) {
         for ((out, o), inv) in out.chunks_exact_mut(dim).zip(o.chunks_exact(padded)).zip(inv) {
             lanes::narrow_scaled(o, *inv, out);
@@ -427,7 +428,7 @@ pub(crate) fn run_with_scratch(
 }
 
 /// Converts a row-major block of keys `[n][dim]` and values, with rows `stride` apart, to the layout of [`Keys`]: k
-/// `[dim][BLOCK]`, v `[n][padded]`. Nothing else is written.
+/// `[dim][BLOCK]`, v `[n][padded]`. The columns of k and the rows of v from `n` on are not written.
 #[inline(always)]
 pub(crate) fn pack_block<T: Elem>(
     keys: &[T],

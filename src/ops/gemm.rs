@@ -1,5 +1,5 @@
 //! Launches of the matrix products in kernels/gemm.cu. The number of tokens alone selects the tile, so that planning,
-//! graph capture and execution use the same one. A row has the same bits from every tile. If `Device::use_body`
+//! graph capture and execution use the same tile. Every tile computes the same bits for a row. If `Device::use_body`
 //! selected wgmma, the kernels of kernels/gemm_sm90a.cu run instead, with the tiles of [`config::GemmDesc`].
 
 mod agreement;

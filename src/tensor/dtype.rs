@@ -51,7 +51,7 @@ impl DType {
 pub trait Elem: bytemuck::Pod + Send + Sync + PartialEq + std::fmt::Debug {
     /// [`DType`] of this type.
     const DTYPE: DType;
-    /// Converts to the nearest value of this type (round to nearest, ties to even).
+    /// Converts from f32. bf16 rounds to nearest, ties to even. Integers truncate toward zero and saturate.
     fn from_f32(x: f32) -> Self;
     /// Converts to f32: exactly for f32, bf16 and small integers, else to the nearest value.
     fn to_f32(self) -> f32;

@@ -95,7 +95,7 @@ impl Tensor {
     }
 }
 
-/// Typed access to memory by tensor.
+/// Allocates, writes, copies and reads tensors.
 impl Device {
     /// Allocates a tensor on top of `region`'s stack. Its content is undefined.
     pub fn alloc(&mut self, region: Region, dtype: DType, dims: &[usize]) -> Result<Tensor> {
@@ -184,8 +184,8 @@ impl Device {
         })
     }
 
-    /// Copies a tensor to the host; waits for a GPU. A device that only counts returns zeros. Panics if the type
-    /// differs.
+    /// Copies a tensor to the host. On a GPU, waits for the copy. A device that only counts returns zeros. Panics if
+    /// the type differs.
     pub fn read<T: Elem>(&mut self, t: Tensor) -> Result<Vec<T>> {
         assert_eq!(t.dtype, T::DTYPE, "read of {t:?}");
         Ok(match self.on() {
@@ -201,7 +201,7 @@ impl Device {
     }
 }
 
-/// Addresses by tensor.
+/// Device addresses of tensors.
 impl crate::device::Gpu<'_> {
     /// Returns the device address of a tensor.
     pub fn ptr(&self, t: Tensor) -> u64 {
@@ -226,7 +226,7 @@ impl Param for Option<Tensor> {
     }
 }
 
-/// Views by tensor, for ops on the CPU.
+/// Views of tensors, for ops on the CPU.
 impl crate::device::Memory {
     /// Returns writable and readable views at once; see [`crate::device::Memory::views`].
     pub fn tensors<const O: usize, const I: usize>(

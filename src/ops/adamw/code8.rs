@@ -86,8 +86,8 @@ pub fn of_signed(c: u8, scale: f32) -> f32 {
     if c & 0x80 != 0 { -x } else { x }
 }
 
-/// Encodes a second moment. It is rounded up or down by the random `word`, so that the expected value is `x`. It
-/// becomes zero only if `x` is zero, because with v = 0 the weight would move by m / eps.
+/// Encodes a second moment. `x` is rounded up or down by the random `word`, so that the expected value is `x`. The code
+/// is zero only if `x` is zero, because with v = 0 the weight would move by m / eps.
 #[inline(always)]
 pub fn unsigned(x: f32, scale: f32, word: u32) -> u8 {
     let c = nearest::<8>(ratio(x, scale), jitter(word));
@@ -115,7 +115,7 @@ pub fn stochastic(x: f32, word: u32) -> bf16 {
     bf16::from_bits(if x.is_nan() { bits >> 16 | 0x40 } else { rounded } as u16)
 }
 
-/// Rounds a second moment to bf16 like [`stochastic`], but to zero only if `x` is zero.
+/// Rounds a second moment to bf16 as [`stochastic`] does, but the result is zero only if `x` is zero.
 #[inline(always)]
 pub fn stochastic_above_zero(x: f32, word: u32) -> bf16 {
     let rounded = stochastic(x, word);

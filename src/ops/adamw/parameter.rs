@@ -36,7 +36,7 @@ pub struct Coded {
     pub scales: Tensor,
 }
 
-/// Moments of a parameter, in its element order.
+/// Moments of a parameter, in the element order of the parameter.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Moments {
     /// Moments in f32 `[len]`.
@@ -46,8 +46,8 @@ pub enum Moments {
         /// Second moment.
         v: Tensor,
     },
-    /// Moments in bf16 `[len]`. m is rounded to nearest. v is rounded stochastically and becomes zero only if it is
-    /// zero: with beta2 = 0.999, rounding to nearest would stop v from changing.
+    /// Moments in bf16 `[len]`. m is rounded to nearest. v is rounded stochastically, because with beta2 = 0.999,
+    /// rounding to nearest would stop v from changing. v is rounded to zero only if its exact value is zero.
     Bf16 {
         /// First moment.
         m: Tensor,
@@ -90,7 +90,7 @@ impl Moments {
     }
 }
 
-/// A parameter or a range of one, with its gradient and its state, all in the same element order.
+/// A parameter, or a range of its elements, with the gradient and the state. All tensors have the same element order.
 #[derive(Clone, Copy, Debug)]
 pub struct Parameter {
     /// Index of the range's first element in the whole parameter, a multiple of [`BLOCK`]. The random words of an

@@ -16,7 +16,7 @@ use crate::tensor::{DType, Tensor};
 /// ```
 ///
 /// with the new moments before they are rounded. `clip` is f32 `[2]`: a factor for the gradient and a flag; if the flag
-/// is 0, nothing changes. On a GPU the weights are bf16. Returns an error for other shapes.
+/// is 0, nothing changes. On a GPU the weights must be bf16. Returns an error for wrong shapes or types.
 pub fn step(dev: &mut Device, parameter: Parameter, hp: &AdamW, clip: Tensor) -> Result<()> {
     const OP: &str = "adamw::step";
     let Parameter { first, w, lo, grad, moments } = parameter;

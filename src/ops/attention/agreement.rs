@@ -1,6 +1,7 @@
-//! Start check of attention by wgmma: compares it bit for bit with the `mma.sync` variant. The two must be bitwise
-//! identical. The kernels for windows exist only with `mma.sync`, and an image's rows must not depend on whether it is
-//! alone or next to larger images, which decides whether the window kernels run.
+//! Start check of attention by wgmma: compares its results bit for bit with those of the `mma.sync` variant. The
+//! results must be identical for the following reason. The kernels for windows exist only with `mma.sync`. Whether they
+//! run for an image depends on the sizes of the other images in the pack, but the results of an image must not depend
+//! on the other images.
 
 use half::bf16;
 
@@ -17,8 +18,8 @@ use crate::tensor::{DType, Tensor};
 const CASES: [(Heads, usize, bool); 2] =
     [(Heads { q: 7, kv: 1, dim: 128 }, 131, true), (Heads { q: 2, kv: 2, dim: 80 }, 131, false)];
 
-/// Compares the forward of attention by wgmma with that by `mma.sync`. The device must already run products by wgmma.
-/// Returns a description of the differences, or `None` if there are none.
+/// Compares the forward of attention by wgmma with that by `mma.sync`. The device must already use wgmma for matrix
+/// products. Returns a description of the differences, or `None` if there are none.
 pub fn wgmma_fault(dev: &mut Device) -> Result<Option<String>> {
     compare(dev, "outputs", forward)
 }

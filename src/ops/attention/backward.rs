@@ -107,8 +107,8 @@ impl Plan {
     }
 }
 
-/// Returns the columns of a packed row that slot 0 .. 3 kv covers. The slots are the q heads of each group, then each k
-/// head, then each v head.
+/// Returns the columns of a packed row that belong to `slot` (below 3 kv). The slots are the q heads of each group,
+/// then each k head, then each v head.
 fn columns(heads: Heads, slot: usize) -> Range<usize> {
     let (start, len) = match slot.checked_sub(heads.kv) {
         None => (slot * heads.group() * heads.dim, heads.group() * heads.dim),
@@ -176,8 +176,8 @@ fn backward<T: Elem>(
     Ok(())
 }
 
-/// Rows and gradients that a work item computes. `queries` and `keys` are rows of its sequence, which start at the
-/// border of a tile and of a block. dK and dV are those of the last block of `keys`.
+/// Rows and gradients that a work item computes. `queries` and `keys` are rows of the item's sequence. `queries` starts
+/// at the border of a query tile, and `keys` at the border of a key block. If `dkv` is true, `keys` is a single block.
 struct Want {
     queries: Range<usize>,
     keys: Range<usize>,
@@ -263,7 +263,7 @@ impl<T: Elem> Prepared<'_, T> {
     }
 }
 
-/// Packs the blocks of keys and computes D.
+/// Packs the blocks of keys into `packed` and computes D into `delta`.
 fn prepare<T: Elem>(
     pool: &Pool,
     isa: Isa,

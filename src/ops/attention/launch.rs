@@ -44,7 +44,7 @@ pub(crate) fn rows_smem(dim: usize) -> usize {
 }
 
 /// Launches the window kernel if no sequence is longer than a window and there is no causal mask; otherwise launches
-/// the general kernel, by wgmma if the device is set to use it. The bits of the result are the same. `totals` comes
+/// the general kernel, by wgmma if the device is set to use it. All of these kernels give the same bits. `totals` comes
 /// from [`sm90a::totals`].
 pub(super) fn fwd(
     op: &'static str,

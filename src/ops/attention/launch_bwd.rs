@@ -39,8 +39,8 @@ fn stages(dim: usize) -> usize {
     4 * shared_rows(STAGE, dim)
 }
 
-/// Returns x such that n / group = (n * x) >> 31 for all n below group + OWNED. It is exact because n x / 2^31 exceeds
-/// n / group by less than n / 2^31, while n / group is at least 1 / group below the next integer.
+/// Returns x such that (n * x) >> 31 is n / group, rounded down, for all n below group + OWNED. The result is exact:
+/// n x / 2^31 exceeds n / group by less than n / 2^31, and the next integer exceeds n / group by at least 1 / group.
 fn inverse(group: usize) -> u32 {
     (1u32 << 31).div_ceil(group as u32)
 }
@@ -51,7 +51,7 @@ fn window_smem(dim: usize) -> usize {
 }
 
 /// Launches the window kernel if no sequence is longer than a window and there is no causal mask; otherwise launches
-/// the general kernels, by wgmma if the device is set to use it. The bits of the result are the same. `delta` is
+/// the general kernels, by wgmma if the device is set to use it. All of these kernels give the same bits. `delta` is
 /// scratch `[T, q]` f32 for D.
 pub(super) fn bwd(
     op: &'static str,

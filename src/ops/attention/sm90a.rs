@@ -1,6 +1,6 @@
 //! Launches of kernels/common/attend_sm90a.cuh, the wgmma variant of attention over packed sequences, of prefill and of
-//! decode. TMA copies its operands. A start check verifies that it is bitwise identical to the `mma.sync` variant, the
-//! only one that windows have.
+//! decode. TMA copies its operands. A start check verifies that its results are bitwise identical to those of the
+//! `mma.sync` variant. The window kernels exist only with `mma.sync`.
 
 use super::names::WideKernels;
 use super::tiles;
@@ -58,7 +58,7 @@ pub(super) fn rows_map(address: Address, [tokens, heads, dim]: [usize; 3], boxed
     }
 }
 
-/// Returns the tensor map of packed rows, in boxes that hold a block of one key head's keys or values.
+/// Returns the tensor map of packed rows. A box holds the keys, or the values, of one key head for [`BLOCK`] rows.
 pub(crate) fn packed_keys(qkv: Address, tokens: usize, heads: Heads) -> TensorMap {
     packed_map(qkv, tokens, heads, [1, BLOCK])
 }
@@ -90,8 +90,8 @@ pub(crate) struct WideCall {
 }
 
 impl WideCall {
-    /// Launches one of `kernels` with the arguments `args` of the `mma.sync` kernel. Returns false if the device or the
-    /// call does not allow it.
+    /// Launches one of `kernels`. `args` are the arguments of the `mma.sync` kernel. Returns false if the wgmma kernels
+    /// do not support the device or the call.
     pub(in crate::ops) fn launch(
         &self,
         op: &'static str,

@@ -36,8 +36,8 @@ pub(in crate::ops) struct Chains {
     pub to: Option<Tensor>,
 }
 
-/// Computes [`dgrad`] by parts of N in ascending order, bitwise identical to one product. Each part except the last
-/// must have a multiple of 16 terms. dy is `[T, N or more]`, with zeros from column N on.
+/// Computes [`dgrad`] for one part of N. Calls for all parts in ascending order are bitwise identical to one product.
+/// Each part except the last must have a multiple of 16 terms. dy is `[T, N or more]`, with zeros from column N on.
 pub(in crate::ops) fn dgrad_part(
     op: &'static str,
     gpu: &mut Gpu<'_>,
@@ -137,7 +137,8 @@ pub(in crate::ops) fn wgrad(
     Ok(())
 }
 
-/// Returns the tile for dw `[n, k]`: the tall one, unless most of it would lie outside dw.
+/// Returns the tile for dw `[n, k]` and the name of its kernel. A tile of 64 x 64 is used if n or k is at most 128,
+/// because a tile of 128 x 128 could lie mostly outside dw.
 fn wgrad_tile(n: usize, k: usize) -> (Tile, &'static str) {
     if n > 128 && k > 128 { (TILES[2], "linear_wgrad_m128") } else { (TILES[1], "linear_wgrad_m64") }
 }

@@ -29,7 +29,8 @@ pub enum Role {
     Linear,
     /// Queries, keys and values. Pairs that are rotated together lie in one slice of columns.
     Qkv,
-    /// GELU and SwiGLU. For SwiGLU, 64 columns contain 32 of gate and 32 of up. Only wide layers have activations.
+    /// GELU and SwiGLU. For SwiGLU, 64 columns contain 32 of gate and 32 of up. Layers with an activation are wide, so
+    /// this role has no narrow tiles.
     Activation,
     /// Logits of a sampler or a loss, in segments of 128 ids.
     Logits,

@@ -1,6 +1,6 @@
 //! Launches of kernels/common/gemm_sm90a.cuh, the wgmma variant of matrix products, with operands copied by TMA. If the
-//! device is set to use it (`Device::use_body`), it runs every product whose rows TMA can copy, whatever the number of
-//! tokens, so that sampling and training use the same arithmetic.
+//! device is set to use wgmma (`Device::use_body`), this variant runs every product whose rows TMA can copy. The number
+//! of tokens does not matter, so that sampling and training use the same arithmetic.
 
 use super::config::{BLOCK_K, GemmConfig, GemmDesc, Role};
 use crate::device::{Address, EncodedMap, Gpu, Launch, Params, TensorMap};
@@ -48,7 +48,7 @@ pub(super) struct Side {
     pub lies: Lies,
 }
 
-/// Tensors that an epilogue of kernels/common/staged.cuh reads and writes by TMA (`gemm::StagedMaps`). Rows of bf16.
+/// Tensors that an epilogue of kernels/common/staged.cuh reads and writes by TMA (`gemm::StagedMaps`). All are bf16.
 #[derive(Clone, Copy)]
 pub(in crate::ops) struct Staged {
     pub y: Tensor,
@@ -105,7 +105,8 @@ impl Staged {
 pub(super) enum Lies {
     /// K-major: each row holds the terms of one row or column of the product.
     Along,
-    /// MN-major: each row holds one term. TMA copies panels of 64 terms by 64 rows or columns of the product.
+    /// MN-major: each row holds one term of all rows or columns of the product. TMA copies panels of 64 terms by 64
+    /// rows or columns of the product.
     Across,
 }
 
@@ -137,9 +138,9 @@ impl Side {
 }
 
 impl Wide {
-    /// Prepares the product of x and w over `columns` columns. The columns form groups of `adjacent`, and the columns
-    /// of a group correspond to adjacent rows of w (`None`: all columns are one group). Returns `None` if the device is
-    /// not set to use wgmma, or if rows do not start at multiples of 16 bytes.
+    /// Prepares the product of x and w over `columns` columns. The columns form groups of `adjacent` columns, and the
+    /// columns of a group correspond to adjacent rows of w. If `adjacent` is `None`, all columns are one group. Returns
+    /// `None` if the device is not set to use wgmma, if the product is empty, or if TMA cannot copy the operands.
     pub fn of(
         op: &'static str,
         gpu: &mut Gpu<'_>,
@@ -160,7 +161,7 @@ impl Wide {
         Wide::product(op, gpu, role, [x, w], columns, adjacent)
     }
 
-    /// Prepares the product of two operands, like [`Wide::of`]; the sums have the terms of the first operand.
+    /// Prepares the product of two operands, as [`Wide::of`] does. The first operand determines the number of terms.
     pub(super) fn product(
         op: &'static str,
         gpu: &mut Gpu<'_>,

@@ -13,7 +13,7 @@ use crate::ops::matmul::{
 use crate::tensor::{DType, Elem, Tensor};
 use half::bf16;
 
-/// Columns whose gradients exist at one time, a multiple of the segment. It is not a power of two, because rows of dZ
+/// Columns whose gradients exist at one time, a multiple of [`SEGMENT`]. This is not a power of two, because rows of dZ
 /// whose distance is a multiple of 4 KiB are mapped to the same few sets of the L1 cache.
 const SLAB: usize = 9 * SEGMENT;
 
@@ -24,7 +24,7 @@ pub const WAVE_BYTES: usize = 512 << 20;
 /// Maximum number of ids of a wave.
 const WAVE: usize = 8192;
 
-/// Returns the number of ids of a wave on a GPU: a multiple of the segment, at least one segment.
+/// Returns the number of ids of a wave on a GPU: a multiple of [`SEGMENT`], at least one segment.
 fn wave(t: usize, bytes: usize) -> usize {
     (bytes / size_of::<bf16>() / t.max(1) / SEGMENT * SEGMENT).clamp(SEGMENT, WAVE)
 }

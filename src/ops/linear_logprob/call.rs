@@ -30,7 +30,7 @@ pub struct Outs {
     pub logprob: Tensor,
     /// Logsumexp of the logits: ln of the sum of e^z.
     pub lse: Tensor,
-    /// Entropies in nats, computed if given.
+    /// Entropies in nats. With `None`, they are not computed.
     pub entropy: Option<Tensor>,
 }
 

@@ -1,8 +1,8 @@
 //! Products of bf16 by AMX tiles, or by the portable code with the same results (`Isa::AmxTwin`). Also copies operand
-//! ends that do not fill a tile, and transposes activations for weight gradients.
+//! ends that do not fill a step, and transposes activations for weight gradients.
 //!
-//! An output is summed over K in steps of 32 values from the first; the last step is padded with zeros. The steps do
-//! not depend on the rows and columns beside the output.
+//! Each output is summed over K in steps of 32 values, starting with the first value. The last step is padded with
+//! zeros. The steps do not depend on which other rows and columns are computed.
 
 use std::ops::Range;
 
@@ -90,8 +90,8 @@ fn strip<P: Epilogue>(
     }
 }
 
-/// Returns the number of steps that have all their words. If K is odd, its last word is only a half, so the last step
-/// is not counted.
+/// Returns the number of steps whose words are all complete. If K is odd, the last word has only one value, so the step
+/// with that word is not counted.
 fn whole_steps(product: &Product<'_>) -> usize {
     (product.steps - usize::from(product.odd)) / STEP
 }
@@ -167,7 +167,7 @@ pub(super) fn turn<E: Elem>(pool: &Pool, isa: Isa, x: &[E], k: usize, out: &mut 
     });
 }
 
-/// Transposes some columns of at most 32 rows of x, the first of which is token `token`.
+/// Transposes some columns of at most 32 rows of x. The first row is token `token`.
 fn turn_block<E: Elem>(isa: Isa, rows: &[E], k: usize, columns: Range<usize>, token: usize, to: &Cells<'_, E>) {
     #[cfg(target_arch = "x86_64")]
     if isa.vectors() == Isa::Avx512 && rows.len() == VALUES * k && columns.len() == VALUES && k.is_multiple_of(2) {
