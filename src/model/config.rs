@@ -95,7 +95,7 @@ pub struct VisionConfig {
 
 impl ModelConfig {
     /// Reads `path` (a `config.json`). If the directory also contains the weights, errors on sizes that differ from the
-    /// weights, before anything is allocated by these sizes.
+    /// weights, so that no memory is allocated for wrong sizes.
     pub fn load(path: &Path) -> Result<ModelConfig> {
         let text = files::read_to_string(path).map_err(Error::io(path))?;
         let value = serde_json::from_str(&text).map_err(|e| Error::format(path, format!("not JSON: {e}")))?;

@@ -29,8 +29,8 @@ pub struct Inputs {
 pub struct Picture {
     /// Pixels of the picture.
     pub image: Arc<ImageInput>,
-    /// Indices of the tokens that its rows replace: first those of the first sequence that contains it, then those of
-    /// the next.
+    /// Indices of the tokens that the picture's rows replace, sequence after sequence for all sequences that contain
+    /// the picture.
     pub places: Vec<u32>,
     /// Memory shared with other batches, if they contain the picture too.
     pub kept: Option<Kept>,
@@ -39,7 +39,7 @@ pub struct Picture {
 /// The relation of a sequence's images to those of other sequences.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Shared {
-    /// True if the images are those of the previous sequence, so that they are computed once for both.
+    /// True if the sequence has the same images as the previous sequence. The images are then computed once for both.
     pub again: bool,
     /// Memory shared with other batches, if they contain the same images.
     pub kept: Option<Kept>,
@@ -48,14 +48,14 @@ pub struct Shared {
 /// Memory of images that several consecutive batches contain. It outlasts each of these batches.
 #[derive(Clone, Copy, Debug)]
 pub struct Kept {
-    /// Rows of the images, `[M, D]`. The first batch writes them.
+    /// Rows of the images (the outputs of the vision tower), `[M, D]`. The first batch writes them.
     pub rows: Tensor,
-    /// Sums of the rows' gradients so far, f32 `[M, D]`, if backward follows. The last batch computes the rows again,
-    /// and backward passes through the tower in that batch.
+    /// Sums of the gradients of these rows so far, f32 `[M, D]`, if backward follows. The last batch computes the rows
+    /// again and runs the backward pass of the vision tower.
     pub sums: Option<Tensor>,
     /// True in the first batch that contains the images.
     pub first: bool,
-    /// True in the last batch that contains them.
+    /// True in the last batch that contains the images.
     pub last: bool,
 }
 
@@ -66,7 +66,7 @@ impl Kept {
         !self.last || self.sums.is_none()
     }
 
-    /// Returns the sums of earlier batches, which this batch continues.
+    /// Returns the sums of earlier batches, to which this batch adds its gradients.
     pub fn before(&self) -> Option<Tensor> {
         self.sums.filter(|_| !self.first)
     }

@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 /// Pause between two checks of a condition that is waited for.
 pub const POLL: Duration = Duration::from_millis(20);
 
-/// Time that a caller has for its proof and its first message together.
+/// Time limit for a caller's proof and first message together.
 pub const WORD: Duration = Duration::from_secs(5);
 
 /// Maximum number of callers that are served at the same time. Further callers wait until one of these has sent its
@@ -70,7 +70,7 @@ impl Admission {
         Ok(Admission { callers, strangers, closed })
     }
 
-    /// Waits a moment for the next caller.
+    /// Waits up to [`POLL`] for the next caller.
     pub fn next(&self) -> Option<Caller> {
         self.callers.recv_timeout(POLL).ok()
     }

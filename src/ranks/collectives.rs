@@ -1,4 +1,4 @@
-//! The collectives that the ranks of a run call together, and the ways in which ranks wait for one of them.
+//! The collectives that the ranks of a run call together, and functions that are built on the collectives.
 
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -45,10 +45,10 @@ pub trait Ranks {
         0
     }
 
-    /// Reports how this rank's part ended. It is the last call. After a success, or a stop that was requested on all
-    /// ranks, it waits until all ranks have called it. After an error, all other ranks end with that error and its exit
-    /// status; if another rank's error came first, this call returns it. A rank that is dropped without this call
-    /// counts as lost.
+    /// Reports how this rank's work ended. Each rank calls this function once, as its last collective call. After a
+    /// success, or a stop that was requested on all ranks, the call waits until all ranks have made it. After an error,
+    /// all other ranks end with that error and its exit status; if another rank's error came first, this call returns
+    /// that error. A rank that is dropped without this call counts as lost.
     fn leave(&mut self, _outcome: std::result::Result<(), &Error>) -> Result<()> {
         Ok(())
     }

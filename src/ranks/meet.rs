@@ -12,10 +12,10 @@ use super::secret::{Key, Secret, VARIABLE};
 use super::wire::{Greeting, Member, Message};
 use crate::error::{Error, Result};
 
-/// Time that a rank waits for another secret if it finds none, or if rank 0 rejects the one it has.
+/// Time for which a rank tries again if it finds no secret, or if rank 0 rejects its secret.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Time for which rank 0 still informs ranks that connect after the start has failed.
+/// Time for which rank 0, after a failed start, still sends the error to ranks that connect late.
 const FAREWELL: Duration = Duration::from_secs(5);
 
 /// Host and port on which a rank listens.
@@ -32,7 +32,7 @@ pub type Waiting<'a> = &'a dyn Fn() -> Result<()>;
 
 /// The result of connecting all ranks of a run.
 pub struct Met {
-    /// Number with which the connections for collectives begin in this run.
+    /// Number that identifies this run. The first message of each connection for collectives contains it.
     pub token: u64,
     /// Process and address of each rank, by rank.
     pub members: Vec<Member>,
@@ -74,7 +74,7 @@ fn is_this_machine(address: &str) -> bool {
 ///
 /// - A rank with another program or another number of ranks, or a second process of the same rank, ends the start for
 ///   all.
-/// - A rank of another run or another round of restarts is sent away.
+/// A rank of another run or another round of restarts is rejected, and the start continues.
 /// - A caller that does not know the secret of `key` is ignored.
 pub fn receive(listener: TcpListener, own: &Greeting, key: Key, within: Duration, waiting: Waiting) -> Result<Met> {
     let admission = Admission::open(listener, key.clone())?;
@@ -153,7 +153,7 @@ impl Seats<'_> {
         let name = name(theirs.rank, &theirs.member);
         if theirs.run != self.own.run {
             let why = format!("{name} belongs to run {:?}, but rank 0 belongs to run {:?}", theirs.run, self.own.run);
-            // The rank 0 of the caller's run may listen at this address after this one has ended.
+            // The rank 0 of the caller's run may listen at this address after this process has ended.
             refuse(&why, true);
             self.refused.push(why);
             return Ok(());
@@ -201,7 +201,7 @@ impl Seats<'_> {
 enum Call {
     /// Rank 0 sent the table over this connection.
     Table { stream: TcpStream, key: Key, token: u64, members: Vec<Member> },
-    /// Rank 0 was not reached.
+    /// Rank 0 could not be reached, or the connection closed before an answer arrived.
     Gone(String),
     /// The rank 0 that answered does not belong to this run yet.
     Refused(String),
@@ -238,7 +238,7 @@ pub fn greet(
                 return Ok(Met { token, members, control, admission, key });
             }
             Call::Refused(why) => (last, refused, unproved_since) = (why, true, None),
-            // The reason of an earlier rejection is more useful than the way in which rank 0 ended.
+            // The reason of an earlier rejection is kept, because it explains more than a closed connection.
             Call::Gone(why) => (last, unproved_since) = (if refused { last } else { why }, None),
             Call::Unproved(why) if unproved_since.get_or_insert_with(Instant::now).elapsed() > PATIENCE => {
                 let expected = format!("the secret of rank 0 at {}, port {}", address.host, address.port);
@@ -268,7 +268,7 @@ fn call(
         Ok(stream) => stream,
         Err(error) => return Ok(Call::Gone(error.to_string())),
     };
-    // The secret is read at each call, because rank 0 may not have created its file earlier.
+    // The secret is read at each call, because rank 0 may have created the secret's file only now.
     let key = match secret.key() {
         Ok(key) => key,
         Err(error) => return Ok(Call::Unproved(error.to_string())),
@@ -401,7 +401,7 @@ pub fn mesh(met: &Met, rank: usize, within: Duration, waiting: Waiting) -> Resul
     Ok(links)
 }
 
-/// Converts an I/O error of something that is not a file.
+/// Returns a function that converts an I/O error of a connection to an [`Error`]. `what` names the connection.
 fn link(what: &str) -> impl FnOnce(io::Error) -> Error {
     move |error| Error::Failed(format!("{what}: {error}"))
 }

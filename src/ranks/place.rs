@@ -27,15 +27,16 @@ pub enum Launcher {
     Pmix,
 }
 
-/// The environment variables of a launcher: the rank, the number of ranks, and both of these among the ranks of one
-/// machine. Alternative names are separated by blanks; the first one that is set counts.
+/// The environment variables of a launcher: the rank, the number of ranks, the rank among the processes of one machine,
+/// and the number of processes on one machine. Alternative names are separated by blanks; the first variable that is
+/// set counts.
 struct Variables {
     launcher: Launcher,
     name: &'static str,
     names: [&'static str; 4],
 }
 
-/// The supported launchers. A launcher that may have been started by another one comes before it:
+/// The supported launchers. If launcher A may run under launcher B, A comes before B:
 ///
 /// - torchrun, Open MPI and Hydra may run under Slurm. Slurm's variables then describe their daemons.
 /// - Flux and PALS also set the variables of PMI.
@@ -189,8 +190,8 @@ fn slurm(env: Lookup) -> Result<(String, Option<u16>, String)> {
             first_host(&nodes).ok_or_else(|| Error::input(name, nodes.as_str(), "a list such as node[01-04,7]"))?
         }
     };
-    // The port is below the range that systems assign dynamically, and each step has a different one. Two jobs on the
-    // same node rarely have the same port; the name of the run then distinguishes them.
+    // The port is below the range that systems assign dynamically, and each step of a job has a different port. Two
+    // jobs on the same node rarely have the same port. If they do, the name of the run distinguishes them.
     let derived = 10_000 + (job % 20_000 + step % 20_000 * 7919) % 20_000;
     Ok((address, port(env)?.or(u16::try_from(derived).ok()), format!("Slurm {job}.{step}")))
 }

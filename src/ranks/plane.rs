@@ -19,8 +19,8 @@ use crate::error::{Error, Result};
 /// Maximum time between two heartbeats.
 const BEAT: Duration = Duration::from_millis(500);
 
-/// Time that a process has to end by itself after a rank was lost. It may be stuck in a kernel that waits for that
-/// rank.
+/// Time after a fault in which a process should end by itself. The control plane then ends the process, which may be
+/// stuck in a kernel that waits for a lost rank.
 const GRACE: Duration = Duration::from_secs(10);
 
 /// Time allowed for a message to reach all ranks and be answered.
@@ -40,7 +40,7 @@ struct Fault {
 
 impl Fault {
     fn error(&self) -> Error {
-        // A rank that is lost during a stop is named too, because it may have failed rather than ended early.
+        // The message also names a rank that was lost during a stop, because that rank may have failed before the stop.
         let stopped = if self.exit_code == 130 { format!("{}; ", Error::Stopped) } else { String::new() };
         Error::Rank { what: format!("{stopped}{}", self.what), exit_code: self.exit_code, told: self.told }
     }
@@ -175,19 +175,19 @@ impl Plane {
         self.check().err().unwrap_or_else(|| fault.error())
     }
 
-    /// Returns the error for a rank whose connection broke. It first waits for the control plane to find the cause.
+    /// Returns the error for a rank whose connection broke. Waits first, so that the control plane can find the cause.
     pub fn broken(&self, peer: usize, error: &io::Error) -> Error {
         self.suspect(format!("the connection to {} broke: {error}", self.name(peer)))
     }
 
-    /// Calls [`Plane::report`] for an error that a lost rank may have caused. It first waits, because the control plane
+    /// Calls [`Plane::report`] for an error that a lost rank may have caused. Waits first, because the control plane
     /// soon detects which rank is lost.
     pub fn suspect(&self, what: String) -> Error {
         self.wait(self.heartbeat + ROUND, |state| state.fault.is_some());
         self.check().err().unwrap_or_else(|| self.report(what, self.status()))
     }
 
-    /// Says goodbye after the last collective, and waits until all ranks have done so.
+    /// Sends the goodbye message after the last collective, and waits until all ranks have sent theirs.
     pub fn goodbye(&self) -> Result<()> {
         if self.rank == 0 {
             self.lock().gone[0] = true;
@@ -227,7 +227,7 @@ impl Plane {
         self.control.iter().flatten().for_each(|stream| drop(stream.shutdown(Shutdown::Both)));
     }
 
-    /// Returns the exit status for a fault found at another rank. After a stop was requested it is the exit status of a
+    /// Returns the exit status for a fault found at another rank. If a stop was requested, this is the exit status of a
     /// stop, because some ranks then end earlier than others.
     pub fn status(&self) -> u8 {
         if self.stop.load(Ordering::Relaxed) { 130 } else { 1 }

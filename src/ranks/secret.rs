@@ -1,9 +1,9 @@
 //! The run secret. Both ends of a connection prove that they know it before anything else is exchanged.
 //!
-//! The accepting end sends a nonce. The connecting end answers with its own nonce and a keyed hash of both. The
-//! accepting end checks the hash and sends another one. A stranger receives only random bytes and nothing about the
-//! run. The traffic that follows is neither encrypted nor signed: the secret protects against unknown callers, but not
-//! against someone who can read or change the packets of others.
+//! The accepting end sends a nonce. The connecting end answers with its own nonce and a keyed hash of both nonces. The
+//! accepting end checks this hash and sends a keyed hash of its own. A caller without the secret receives only random
+//! bytes and nothing about the run. The traffic that follows is neither encrypted nor signed: the secret protects
+//! against unknown callers, but not against someone who can read or change the packets of others.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -25,7 +25,7 @@ const FILE: &str = ".secret";
 /// Number of bytes of a nonce, a proof and a key.
 const LEN: usize = blake3::OUT_LEN;
 
-/// Labels of the two ends. Their proofs differ, so an end cannot be answered with a copy of its own proof.
+/// Labels of the two ends. Each proof covers its end's label, so an end cannot use a proof that it received as its own.
 const CALLS: &[u8] = b"calls";
 const ACCEPTS: &[u8] = b"accepts";
 

@@ -4,8 +4,8 @@
 use std::ops::Range;
 
 /// Number of elements in a chunk, which is never divided between ranks. It is a multiple of the block that shares a
-/// scale in 8-bit moments, and of the block over which the gradient norm forms a partial sum, so neither depends on the
-/// number of ranks.
+/// scale in 8-bit moments, and of the block over which the gradient norm forms a partial sum. Therefore neither the
+/// moments nor the norm depend on the number of ranks.
 pub const CHUNK: usize = 65_536;
 
 /// The division of all parameters' elements among the ranks. Chunks are numbered through all parameters in order, and

@@ -98,7 +98,7 @@ impl Tcp {
         let control = control.collect::<std::io::Result<_>>().map_err(failed)?;
         let plane = Plane::start(place.rank, met.members.clone(), control, config, start.stop, start.end)?;
         let waiting = || plane.check().and_then(|()| (start.waiting)());
-        // From here on, all ranks are informed if this rank ends.
+        // From here on, dropping `tcp` closes the control plane, so the other ranks detect that this rank has ended.
         let mut tcp =
             Tcp { rank: place.rank, plane: plane.clone(), links: Vec::new(), buffer: Vec::new(), sent: 0, timed: true };
         let streams = meet::mesh(&met, place.rank, within, &waiting)?;
@@ -199,9 +199,9 @@ impl Tcp {
         })
     }
 
-    /// Sends each other rank its part of `send` and receives its part of `recv`, as frames of collective `number`. It
-    /// alternates between sending a piece to each rank and receiving a piece from each, so no rank holds more than two
-    /// pieces that another rank has not read.
+    /// Sends each other rank its part of `send` and receives its part of `recv`, as frames of collective `number`. The
+    /// function alternates between sending one piece to each rank and receiving one piece from each rank, so no rank
+    /// holds more than two pieces that another rank has not read.
     fn pieces(
         &mut self,
         dev: &mut Device,

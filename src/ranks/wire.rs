@@ -19,7 +19,7 @@ pub struct Member {
     pub host: String,
     /// Process id on that machine.
     pub pid: u32,
-    /// Address at which other ranks connect to it.
+    /// Address at which other ranks connect to this rank.
     pub address: SocketAddr,
 }
 
@@ -36,7 +36,7 @@ pub struct Greeting {
     pub size: usize,
     /// The rank that sends the greeting.
     pub rank: usize,
-    /// Its process and address.
+    /// Process and address of that rank.
     pub member: Member,
 }
 
@@ -67,7 +67,7 @@ impl std::fmt::Display for At {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Message {
-    /// Sent first, to rank 0.
+    /// First message of a rank to rank 0.
     Greeting(Greeting),
     /// Sent by rank 0: the greeting was rejected.
     Refused {
@@ -100,14 +100,14 @@ pub enum Message {
     },
     /// The run has ended because a rank is lost or failed.
     Fault {
-        /// The rank, and what happened to it.
+        /// Name of the rank and description of the fault.
         what: String,
         /// Exit status for all ranks.
         exit_code: u8,
     },
-    /// Sent to rank 0: this rank is done, or has received the fault.
+    /// Sent to rank 0 by a rank that has finished or has received the fault.
     Goodbye,
-    /// Sent by rank 0: all ranks are done.
+    /// Sent by rank 0 after all ranks have finished.
     Over,
 }
 

@@ -19,7 +19,7 @@ pub struct Broken<'a> {
     dir: &'a Path,
     data: &'a Dataset,
     max_bad_rows: f64,
-    /// Rows that the index rejected, then rows found to be broken since.
+    /// Broken rows of the run: first the rows that the index rejected, then the rows found during the run.
     rows: RejectedRows,
     found: usize,
     /// Broken rows among the samples made since the last call of [`Broken::found`].
@@ -30,8 +30,9 @@ pub struct Broken<'a> {
 }
 
 impl<'a> Broken<'a> {
-    /// Collects the rejected rows of a run in `dir`: those that the index names and those that its checkpoint has in
-    /// `extra`. Rank 0 sets `writes`: it writes `rejected.jsonl` and reports which rows are left out.
+    /// Collects the rejected rows of the run in `dir`: the rows that the index rejected, and the rows that the
+    /// checkpoint stores in `extra`. `writes` is true on rank 0, which writes `rejected.jsonl` and reports the rows
+    /// that are left out.
     pub fn new(
         dir: &'a Path,
         data: &'a Dataset,

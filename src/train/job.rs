@@ -35,8 +35,9 @@ pub struct Start {
 }
 
 impl Start {
-    /// Reads everything except the weights from the directory `model`, for rows of this `purpose`. If given, `pixels`
-    /// are the minimum and maximum number of pixels of a picture. Errors if the key `model` names no model directory.
+    /// Reads everything except the weights from the directory `model`. The encoder prepares rows for `purpose`. If
+    /// given, `pixels` are the minimum and maximum number of pixels of a picture. Errors if the key `model` names no
+    /// model directory.
     pub fn open(model: Option<&Path>, purpose: Use, pixels: [Option<usize>; 2]) -> Result<Start> {
         let model = Start::directory(model)?;
         let config = ModelConfig::load(&model.join("config.json"))?;
@@ -161,10 +162,11 @@ pub trait TrainingJob {
     /// activation checkpointing policy with the least recomputation that fits. Errors if no policy fits.
     fn plan(&mut self, target: Target) -> Result<Plan>;
 
-    /// Runs the remaining steps, or the steps until the next signal.
+    /// Runs the remaining steps. A signal that requests a stop ends them with [`Error::Stopped`].
     fn steps(&self, dev: &mut Device, trainer: &mut Trainer<'_>, observer: &dyn Observer) -> Result<()>;
 
-    /// Returns the entries of the summary between the number of steps and the memory. `log` contains every step once.
+    /// Returns the entries that this job adds to the summary, after `steps` and before the peak memory. `log` contains
+    /// every step once.
     fn summary(&self, trainer: &Trainer, log: &[Metrics], observer: &dyn Observer) -> Metrics;
 
     /// Errors, on every rank, unless all ranks have the same rows and the same initial model.

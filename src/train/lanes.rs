@@ -16,8 +16,8 @@ use crate::ranks::shards::CHUNK;
 use crate::ranks::{Ranks, Shards};
 use crate::tensor::{DType, Tensor};
 
-/// Maximum number of elements, over all pieces, that one exchange adds: 64 MiB of workspace. An exchange holds at least
-/// one chunk of each lane, even if that is more.
+/// Maximum number of f32 elements that one exchange holds in the workspace: 64 MiB. An exchange always holds at least
+/// one chunk of each lane, even if that exceeds the maximum.
 const AT_ONCE: usize = 1 << 24;
 
 /// A range of elements of one parameter, given by the parameter's id.

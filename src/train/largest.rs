@@ -9,10 +9,10 @@ use crate::model::VisionConfig;
 /// Maximum number of sizes that are kept. A plan counts each of them three or four times, which takes about ten
 /// milliseconds for a 7B model.
 const MOST: usize = 192;
-/// Rounding granularity at first: a rounded size is less than one part in `FINEST` larger than the exact one. Each
-/// further step of rounding doubles this difference.
+/// Initial rounding granularity: rounding adds less than 1/`FINEST` of the exact size. If too many sizes are left, the
+/// granularity is halved, which doubles the possible increase.
 const FINEST: usize = 64;
-/// Rounding granularity of counts that stand for only a few bytes each.
+/// Rounding granularity of the quantities that need only a few bytes per unit: sequences, windows and pictures.
 const FEW: usize = 4;
 
 /// The quantities that determine a micro-batch's memory. If one of them grows, the memory never shrinks.
@@ -34,7 +34,8 @@ pub struct Size {
     pub windows: usize,
     /// Number of pictures, where each temporal patch of a video counts as one.
     pub pictures: usize,
-    /// Number of patches of the uploaded frames. A video uploads more frame patches than it has patches.
+    /// Number of patches over all uploaded frames. For a video, this is about twice `patches`, because each of its
+    /// patches spans two frames.
     pub pixels: usize,
 }
 
@@ -209,7 +210,7 @@ pub fn grown<'a>(tower: Tower, batch: impl IntoIterator<Item = Shape<'a>>, size:
 }
 
 impl Made {
-    /// Inserts a picture at index `at`, with the tokens before and after it.
+    /// Inserts a picture at index `at`, with its vision start and vision end tokens.
     fn add(&mut self, tower: Tower, grid: Grid, at: usize) {
         self.tokens += grid.patches() / (tower.merge * tower.merge) + 2;
         self.grids.insert(at, grid);
@@ -307,7 +308,7 @@ mod tests {
         for (wanted, i) in &left {
             let found = size(&grown(TOWER, packs[*i].iter().map(Made::shape), wanted));
             assert!(found.covers(wanted), "{found:?} is not {wanted:?}");
-            // A missing window adds patches: a quarter of the patches of a full window.
+            // Adding a missing window also adds patches: a quarter of the patches of a full window.
             let allowed = |n: usize| n + n / parts + n / 16 + 1024;
             assert!(
                 found.tokens <= allowed(wanted.tokens) && found.patches <= allowed(wanted.patches),

@@ -136,8 +136,8 @@ impl<F: FnMut(Levels) -> Result<Counted>> Search<F> {
         Ok(best.map(|(_, levels)| levels))
     }
 
-    /// Returns the cheapest policy for the decoder's layers with this policy for the tower: how many layers recompute
-    /// anything, and how many of them keep only their inputs.
+    /// Returns the cheapest policy for the decoder's layers if the vision tower follows the policy `tower`. The search
+    /// varies how many layers recompute anything, and how many of these layers keep only their inputs.
     fn text(&mut self, tower: Levels) -> Result<Option<Levels>> {
         let layers = self.layers;
         let at = |replayed: usize, inputs: usize| Levels {
@@ -151,7 +151,7 @@ impl<F: FnMut(Levels) -> Result<Counted>> Search<F> {
             true => (self.least(layers, |n| at(n, 0))?, 0),
             false => (layers, self.least(layers, |i| at(layers, i))?),
         };
-        // It may need less arithmetic if fewer layers recompute, but each of them recomputes more.
+        // A policy with fewer recomputing layers, each of which recomputes more, may need less arithmetic.
         for n in (0..replayed).rev() {
             let best = self.counted(at(replayed, inputs))?.flops;
             let mut most = None;
@@ -169,8 +169,8 @@ impl<F: FnMut(Levels) -> Result<Counted>> Search<F> {
         Ok(Some(at(replayed, inputs)))
     }
 
-    /// Returns the smallest n from 0 to `most` that fits. Requires that `most` fits and that a larger n never takes
-    /// more memory.
+    /// Returns the smallest n from 0 to `most` for which the policy `at(n)` fits. Requires that `at(most)` fits and
+    /// that a larger n never takes more memory.
     fn least(&mut self, most: usize, at: impl Fn(usize) -> Levels) -> Result<usize> {
         let (mut low, mut high) = (0, most);
         while low < high {

@@ -79,7 +79,7 @@ impl MetricsLog {
         self.last_step
     }
 
-    /// Waits until all lines are on disk, and returns their hash without times.
+    /// Waits until all lines are on disk, and returns the hash of all steps. The hash does not cover times.
     pub fn settle(&self) -> Result<String> {
         if let Some(Files { path, file, .. }) = &self.files {
             file.sync_data().map_err(Error::io(path))?;

@@ -38,7 +38,7 @@ pub fn gradients(
     Ok(done)
 }
 
-/// Adds the gradients of a micro-batch to `grads`, and its part of the update's `mean` to the loss.
+/// Adds the gradients of a micro-batch to `grads`, and the micro-batch's part of the mean loss to `mean.loss`.
 pub fn micro_batch(
     dev: &mut Device,
     model: &Model,

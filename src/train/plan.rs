@@ -44,9 +44,9 @@ pub struct UpdateWork {
     pub handed: Handed,
     /// Bytes of host memory for the running sum of lanes, if the rank computes several lanes.
     pub host_bytes: usize,
-    /// Bytes moved between the device and that sum.
+    /// Bytes moved between the device and the running sum on the host.
     pub moved: u64,
-    /// Bytes of the largest tensor that a checkpoint reads on this rank.
+    /// Size in bytes of the largest tensor that this rank copies from the device to save a checkpoint.
     pub largest_saved: usize,
 }
 
@@ -154,7 +154,7 @@ pub fn owned(
     (0..ranks).map(of).collect()
 }
 
-/// Returns the plan of fine-tuning on micro-batches, given the largest ones in `batches`.
+/// Returns the plan of a fine-tuning run. `batches` are the largest micro-batches of the run.
 pub fn sft(
     model: ModelConfig,
     config: &SftConfig,

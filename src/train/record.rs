@@ -51,7 +51,8 @@ fn compared(config: &TrainerConfig, data: &Dataset, observer: &dyn Observer) -> 
     Ok(found.into_inputs())
 }
 
-/// Writes `inputs.json` in `dir`. The hash of an accepted change to the log, if recorded, is preserved.
+/// Writes `inputs.json` in `dir`. If the existing file records an accepted hash of the log, the new file keeps that
+/// hash.
 pub fn write(dir: &Path, mut inputs: Inputs) -> Result<()> {
     let (recorded, log) = (Inputs::read(dir)?, Changed::Log.name());
     recorded.iter().filter_map(|recorded| recorded.get(log)).for_each(|hash| inputs.set(log, hash.to_owned()));

@@ -7,9 +7,14 @@
 //!
 //! On the CPU, training uses all threads, so the checkpoint is written at once.
 //!
-//! In a run of several ranks, rank 0 creates the files, each rank writes the parts it owns, and after all have
-//! finished, rank 0 moves the checkpoint to its final place. The ranks exchange messages only at points that all of
-//! them reach: where a checkpoint begins, at each update while it is written, and where a rank waits for it.
+//! In a run of several ranks, a checkpoint is saved in three steps:
+//!
+//! 1. Rank 0 creates the files.
+//! 2. Each rank writes the parts that it owns.
+//! 3. After all ranks have finished, rank 0 moves the checkpoint to its final place.
+//!
+//! The ranks exchange messages only at points that all of them reach: where a checkpoint begins, at each update while
+//! the checkpoint is being written, and where the run waits for the checkpoint.
 
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
@@ -88,15 +93,16 @@ pub struct Saving {
     /// Thread that writes this process's parts. A single process also commits the checkpoint on this thread. With
     /// several ranks, rank 0 replaces it by a second thread that commits the checkpoint.
     thread: Option<JoinHandle<Result<()>>>,
-    /// True while a run of several ranks has not yet confirmed that all parts are written.
+    /// True if the run has several ranks and they have not yet confirmed that all parts are written.
     open: bool,
     draft: Option<Draft>,
     best: Option<u64>,
 }
 
 impl Saving {
-    /// Begins to save `snapshot` in `store`, which also keeps the checkpoint of step `best`. On the CPU the checkpoint
-    /// is saved on return, and the result is `None`. If one rank fails, all ranks return an error.
+    /// Begins to save `snapshot` in `store`. `best` is the step of the best checkpoint so far, which the store does not
+    /// delete. On the CPU the checkpoint is complete when this function returns, and the result is `None`. If one rank
+    /// fails, all ranks return an error.
     pub fn begin(
         ranks: &mut dyn Ranks,
         dev: &mut Device,

@@ -219,7 +219,7 @@ impl TrainingJob for Job {
         let mut grads = Grads::new(dev, &trainer.model.layout)?;
         let losses = dev.zeros(Region::Overlay, DType::F64, &[trainer.lanes.count()])?;
         self.common.validate_before(dev, trainer, observer)?;
-        // Rank 0 has written its index by now.
+        // The ranks may need different times to prepare, so they wait for each other here without a timeout.
         trainer.ranks.await_all("the first step", &[])?;
         observer.begin(label, "steps", *total_steps, trainer.step);
         while trainer.step < *total_steps {

@@ -71,8 +71,8 @@ pub struct Trainer<'r> {
 }
 
 impl<'r> Trainer<'r> {
-    /// Loads the newest intact checkpoint of the run, or the initial model, on every rank. The run depends on `inputs`.
-    /// Errors if files are broken or if `resume` does not fit the run.
+    /// Loads the newest intact checkpoint of the run, or the initial model, on every rank. `inputs` are the inputs that
+    /// the run depends on; checkpoints record them. Errors if files are broken or if `resume` does not fit the run.
     pub fn open(
         ranks: &'r mut dyn Ranks,
         dev: &mut Device,
@@ -87,7 +87,7 @@ impl<'r> Trainer<'r> {
         };
         let Loaded { model, optimizer, checkpoint } = Loaded::open(ranks, dev, &store, &config, observer)?;
         let lanes = Lanes::new(config.lanes, ranks, &Shards::new(&model.layout.lens(), ranks.size()))?;
-        // `None` if the checkpoint belongs to another run. The best step that it records then does not count here.
+        // `None` if the checkpoint belongs to another run. The best step that such a checkpoint records is ignored.
         let saved_step = checkpoint.as_ref().filter(|(of, _)| store.has(of)).map(|(of, _)| of.step);
         let (mut step, mut samples_consumed, mut extra) = (0, 0, Map::new());
         if let Some((_, state)) = checkpoint {
@@ -214,7 +214,8 @@ impl<'r> Trainer<'r> {
     }
 
     /// Records `metric` = `value` for the current step. The step with the highest value so far is the best step (the
-    /// first one among equals). If a checkpoint can be saved at that step, it is saved and kept.
+    /// first one among equals). If [`Trainer::save_if_due`] is called at the best step, it saves a checkpoint that is
+    /// kept.
     pub fn measured(&mut self, metric: &str, value: f64) {
         let same = self.extra.get(METRIC_FOR_BEST).and_then(Value::as_str) == Some(metric);
         if same && self.extra.get(BEST_METRIC).and_then(Value::as_f64).is_some_and(|best| value <= best) {

@@ -46,7 +46,7 @@ pub struct TrainerConfig {
     /// True if a signal that stops the run saves a checkpoint, false if it never does. If unset, a checkpoint is saved
     /// only if the steps since the last one took more than a minute.
     pub save_on_stop: Option<bool>,
-    /// `auto`, `never` or a path.
+    /// Checkpoint from which the run resumes: `auto`, `never` or a path.
     pub resume: String,
     /// True if the initial model also serves as the reference model.
     pub reference: bool,

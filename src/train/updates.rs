@@ -1,5 +1,6 @@
-//! Decides which samples belong to which update and to which gradient lane. It is host code without side effects over
-//! the order of [`PackPlan`]. Its whole state is the number of samples consumed.
+//! Decides which samples belong to which update and to which gradient lane. The order of the samples comes from
+//! [`PackPlan`]. An update depends only on the config, the row index and the number of samples consumed before the
+//! update.
 
 use std::sync::Arc;
 

@@ -29,7 +29,7 @@ pub trait Validator {
     /// Returns the maximum number of answers that are generated at the same time.
     fn max_num_seqs(&self) -> usize;
 
-    /// Lowers that maximum to `max_num_seqs`.
+    /// Lowers the maximum number of answers that are generated at the same time to `max_num_seqs`.
     fn limit_num_seqs(&mut self, max_num_seqs: usize);
 
     /// Makes the allocations of [`Validator::measure`] on a counting device.
