@@ -144,8 +144,8 @@ impl Batch {
     }
 
     /// Pads a decode step to `size` sequences, and its block tables to `max_blocks` columns. The added sequences have
-    /// one token each, whose key goes to `null_block`. At most one block of sequences can be added: each needs a slot
-    /// of its own, because kernels store the keys of all tokens at once.
+    /// one token each, whose key goes to `null_block`. At most `block_size` sequences can be added, because each of
+    /// them needs a slot of its own in that block: kernels store the keys of all tokens at the same time.
     pub fn pad(&mut self, size: usize, max_blocks: usize, block_size: usize, null_block: u32) {
         let had = self.num_seqs();
         let mut tables = vec![null_block; size * max_blocks];

@@ -175,7 +175,7 @@ impl Drafter {
             // The last block of the rollout may belong to its prompt and be shared with others.
             return Vec::new();
         }
-        // A step accepts one sample more than is drafted. With this limit, only the last sample of a step can end a
+        // A step can accept one more token than was drafted. With this limit, only the last sample of a step can end a
         // rollout.
         let most = most.min(request.max_tokens - sampled - 1).min(self.max_model_len - seq.num_tokens() - 1);
         let recorded = self.recorded.get(&(request.request, id.rollout));

@@ -188,7 +188,7 @@ impl Engine {
         self.scheduler.stats()
     }
 
-    /// Runs one step as large as answering `requests` can require, on a counting device. The high-water mark of the
+    /// Runs, on a counting device, the largest step that answering `requests` can require. The high-water mark of the
     /// device is then the memory plan of [`Engine::new`] and [`Engine::generate`].
     pub fn plan(&mut self, model: &Model, dev: &mut Device, requests: &[Request]) -> Result<()> {
         let rollouts = requests.iter().map(|r| r.n).sum::<usize>();

@@ -41,7 +41,7 @@ pub struct ModelRunner {
     vision: Tensor,
     batch: Batch,
     graphs: DecodeGraphs,
-    /// Draws of the step, followed by those of the padding.
+    /// Draws of the step, followed by the draws of the padding sequences.
     draws: Vec<Draw>,
     mark: Mark,
 }
@@ -177,8 +177,9 @@ impl ModelRunner {
         self.sample(model, dev, inputs, hidden, sampling)
     }
 
-    /// Copies blocks as if the copies were made one by one in the planned order. All sources are read before any
-    /// destination is written. If several copies have the same destination, the last one counts.
+    /// Copies blocks. All sources are read before any destination is written. If several copies have the same
+    /// destination, the last one counts. The result is the same as if the copies were made one by one, because no copy
+    /// reads a block that an earlier copy of the step has written.
     fn copy_blocks(&self, dev: &mut Device, copies: &[BlockCopy]) -> Result<()> {
         if copies.is_empty() {
             return Ok(());

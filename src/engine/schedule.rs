@@ -51,7 +51,7 @@ pub struct Scheduled {
     pub start: usize,
     /// Number of tokens, including drafted ones, at least one.
     pub len: usize,
-    /// Drafted tokens, which are the last of these tokens.
+    /// Drafted tokens. They are the last tokens of the range.
     pub draft: Vec<u32>,
     /// Range of the step's samples that belong to this sequence. They are drawn from the row of its last token; the
     /// range is empty if more tokens are pending. With a draft, one sample is drawn from the row before the draft and
@@ -96,8 +96,8 @@ impl Step {
     }
 
     /// Compares the drafts with the sampled tokens. The tokens of each draft are accepted up to the first one that
-    /// differs from the sample at its position. The rest is removed from the step and from both lists, as if it had
-    /// never been planned.
+    /// differs from the sample at its position. The rest is removed from the step, from `token_ids` and from
+    /// `logprobs`, as if it had never been planned.
     pub fn verify(&mut self, token_ids: &mut Vec<u32>, logprobs: &mut Vec<f32>) {
         let mut kept = 0;
         for s in &mut self.scheduled {
@@ -124,7 +124,7 @@ impl Step {
 pub struct Finished {
     /// The caller's number for the request.
     pub request: usize,
-    /// The rollout, without blocks.
+    /// The rollout. Its blocks are already released.
     pub sequence: Sequence,
 }
 

@@ -282,8 +282,8 @@ impl Scheduler {
         Finished { request, sequence }
     }
 
-    /// Plans as many tokens as possible of a running sequence. If necessary, sequences behind it are preempted to free
-    /// their blocks.
+    /// Plans as many tokens as possible of a running sequence. If necessary, sequences after it in the running list are
+    /// preempted to free their blocks.
     fn schedule_running(&mut self, step: &mut Step, budget: &mut usize, id: SeqId) {
         let seq = self.sequence(id);
         let start = seq.num_computed_tokens;

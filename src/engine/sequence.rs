@@ -1,5 +1,5 @@
 //! Sequences as the scheduler uses them: a [`Group`] is one prompt with its rollouts, and each rollout is a
-//! [`Sequence`]. Host data without tensors.
+//! [`Sequence`]. They are host data without tensors.
 
 use std::sync::Arc;
 
@@ -57,7 +57,7 @@ impl FinishReason {
 pub struct ImageSpan {
     /// Key of the image.
     pub key: ImageKey,
-    /// Index of its first placeholder token.
+    /// Index of the image's first placeholder token.
     pub start: usize,
     /// Number of placeholder tokens, which is the number of rows after the merger.
     pub rows: usize,
@@ -179,7 +179,7 @@ pub struct Sequence {
     pub block_table: Vec<u32>,
     /// Number of tokens whose keys and values are in the cache.
     pub num_computed_tokens: usize,
-    /// Number of those tokens that the prefix cache supplied when the sequence was last admitted.
+    /// Number of computed tokens that the prefix cache supplied when the sequence was last admitted.
     pub num_cached_tokens: usize,
     /// Hashes of the complete blocks that are computed. Empty without prefix caching.
     pub block_hashes: Vec<BlockHash>,

@@ -66,7 +66,7 @@ impl Attend {
 pub struct Attention {
     /// Rotary embedding of q and k.
     pub rope: Rope,
-    /// Heads of a row.
+    /// Number of query heads, number of key and value heads, and dimension of a head.
     pub heads: Heads,
     /// The keys to which a row attends.
     pub attend: Attend,
@@ -122,8 +122,9 @@ impl Default for Policy {
     }
 }
 
-/// Computes the gradients of a linear layer from the gradient `dy` of its result. The input's gradient goes to `dx`,
-/// added if `accumulate` is true; the gradients of the parameters are added to theirs.
+/// Computes the gradients of a linear layer from the gradient `dy` of its result. Adds the input's gradient to `dx` if
+/// `accumulate` is true, and overwrites `dx` otherwise. Adds the gradients of weight and bias to the parameters'
+/// gradients.
 fn linear_bwd(b: &mut Backward<'_>, x: Var, dy: Tensor, layer: Linear, dx: Tensor, accumulate: bool) -> Result<()> {
     let Linear { weight, bias } = layer;
     linear::dgrad(b.dev, dy, &weight.weight, dx, accumulate)?;
@@ -169,8 +170,8 @@ impl Tape {
         Ok(y)
     }
 
-    /// Does the same as [`Tape::linear_residual`] with the result in a value allocated before. If `again` is true, that
-    /// value already holds the result.
+    /// Does the same as [`Tape::linear_residual`], but writes the result to `y`, which is already allocated. If `again`
+    /// is true, `y` already holds the result.
     pub fn linear_into(
         &mut self,
         dev: &mut Device,
@@ -248,8 +249,9 @@ impl Tape {
         Ok(y)
     }
 
-    /// Computes the qkv rows = x W^T + bias with q and k rotated, into a value allocated before. If `again` is true,
-    /// that value already holds them. With a paged cache, k and v are also stored in the layer's cache.
+    /// Computes the qkv rows = x W^T + bias with q and k rotated, and writes them to `qkv`, which is already allocated.
+    /// If `again` is true, `qkv` already holds the result. With a paged cache, k and v are also stored in the layer's
+    /// cache.
     pub fn linear_qkv_into(
         &mut self,
         dev: &mut Device,
@@ -342,8 +344,8 @@ impl Tape {
         Ok(())
     }
 
-    /// Gathers rows of the token table for ids on the device. `segments` belong to the same ids and are given if
-    /// backward follows.
+    /// Gathers rows of the token table for ids on the device. `segments` groups the same ids for backward. It is `None`
+    /// if no backward follows.
     pub fn embedding(
         &mut self,
         dev: &mut Device,

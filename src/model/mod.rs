@@ -7,7 +7,8 @@
 //! 1. `tape = Tape::new(&dev, Mode::train(keep))` starts the record.
 //! 2. [`Model::forward`] computes the hidden rows.
 //! 3. [`Tape::gather`] selects the rows whose next token is a target.
-//! 4. [`Tape::linear_logprob`] computes their log-probs, and the caller's loss gives the derivative by each log-prob.
+//! 4. [`Tape::linear_logprob`] computes the log-probs of these targets, and the caller's loss gives the derivative by
+//!   each log-prob.
 //! 5. [`Tape::backward`] adds the gradients to [`Grads`].
 //! 6. [`Tape::finish`] frees the activations.
 //!
@@ -126,7 +127,7 @@ impl Model {
     }
 
     /// Plans the files that [`Model::save`] writes, so that another thread can write them later. `layout` must be the
-    /// model's own. This process writes range `own` of each parameter.
+    /// model's own. `own` contains the range of each parameter that this process writes.
     pub fn outgoing(&self, layout: &Arc<ParamLayout>, dtype: DType, own: &[Range<usize>]) -> OutModel {
         let config = format!("{:#}\n", self.config.to_json(dtype));
         OutModel { config, weights: outgoing::weights(layout, dtype, own) }
@@ -157,8 +158,8 @@ impl Model {
         if inputs.pictures.is_empty() {
             return Ok(());
         }
-        // The list is padded to the length of the batch. So a memory plan need not know how many sequences share each
-        // picture.
+        // The list is padded to the length of the batch. Its size then does not depend on how many sequences share each
+        // picture, which a memory plan does not know.
         let mut places: Vec<u32> = inputs.pictures.iter().flat_map(|picture| &picture.places).copied().collect();
         places.resize(inputs.len(), 0);
         let places = tape.upload(dev, &places, &[inputs.len()])?;
@@ -186,8 +187,8 @@ impl Model {
         if own.is_empty() {
             return Ok(());
         }
-        // These pictures come last in forward and therefore first in backward. Backward reads the sums of the pictures
-        // that end in this batch before it writes the sums of the pictures that begin in it.
+        // These pictures come last in forward and therefore first in backward. Therefore backward reads the sums of
+        // pictures whose last batch is this one before it writes the sums of pictures whose first batch is this one.
         let images: Vec<Arc<ImageInput>> = own.iter().map(|(picture, _)| picture.image.clone()).collect();
         let merge = self.config.vision_config.spatial_merge_size as u32;
         let rows = images.iter().map(|image| image.tokens(merge)).sum();
@@ -225,7 +226,7 @@ impl Model {
     }
 
     /// Computes the token rows of the images, one image after another, into `out` `[M, D]`. Returns `out` as
-    /// consecutive pieces.
+    /// consecutive values, one for each chunk of images.
     pub fn encode_images(
         &self,
         tape: &mut Tape,

@@ -26,8 +26,8 @@ const MAX_SHARD_BYTES: usize = 5_000_000_000;
 /// Function that returns the bytes of a tensor on the device.
 pub type Fetch<'a> = dyn FnMut(Tensor) -> Result<Vec<u8>> + 'a;
 
-/// Function that selects the bytes for a file from the bytes of a tensor on the device. It returns ascending runs, each
-/// with its offset among the bytes of the tensor in the file.
+/// Function that selects the bytes for a file from the bytes of a tensor on the device. It returns ascending runs. Each
+/// run has its byte offset within the tensor's data in the file.
 pub type Pick = dyn Fn(&[u8]) -> Vec<(usize, Vec<u8>)> + Send;
 
 /// The source of the bytes of an [`Outgoing`] tensor.
@@ -36,7 +36,7 @@ pub enum Content {
     Ready(Vec<u8>),
     /// A selection from the bytes of a tensor on the device.
     Of(Tensor, Box<Pick>),
-    /// Another rank, which writes the bytes.
+    /// No bytes on this rank, because another rank writes them.
     Elsewhere,
 }
 
@@ -59,7 +59,7 @@ pub struct Part<'a> {
     pub layout: &'a Arc<ParamLayout>,
     /// Index of the parameter.
     pub param: usize,
-    /// Index of its piece.
+    /// Index of the piece within the parameter.
     pub piece: usize,
     /// Data of the elements in range `own` of the parameter's element order.
     pub tensor: Tensor,
@@ -236,8 +236,8 @@ impl OutFile {
     }
 }
 
-/// Plans the weight files of `dtype` (F32 or BF16): a single file, or shards of at most 5 GB. This process writes range
-/// `own` of each parameter.
+/// Plans the weight files of `dtype` (F32 or BF16): a single file, or shards of at most 5 GB. `own` contains the range
+/// of each parameter that this process writes.
 pub fn weights(layout: &Arc<ParamLayout>, dtype: DType, own: &[Range<usize>]) -> Vec<OutFile> {
     shards(layout, dtype, own, MAX_SHARD_BYTES)
 }
@@ -260,8 +260,8 @@ pub(super) fn shards(layout: &Arc<ParamLayout>, dtype: DType, own: &[Range<usize
     })
 }
 
-/// Creates the files that [`weights`] planned in `dir`, and the index if there are several. Removes a leftover file of
-/// the other form (single file or index).
+/// Creates in `dir` the files that [`weights`] planned, and the index if there are several files. If an earlier save
+/// left the other form (single file or index) in `dir`, removes it.
 pub(super) fn create_weights(dir: &Path, files: &[OutFile]) -> Result<()> {
     let mut weight_map = Map::new();
     let mut total = 0;
@@ -298,13 +298,13 @@ pub struct OutModel {
 }
 
 impl OutModel {
-    /// Writes both into the existing directory `dir`.
+    /// Writes `config.json` and the weights into the existing directory `dir`.
     pub fn write(self, dir: &Path, fetch: &mut Fetch<'_>) -> Result<()> {
         self.create(dir)?;
         fill_files(dir, self.weights, fetch)
     }
 
-    /// Creates both in `dir`. The weights still have to be filled.
+    /// Creates `config.json` and the weight files in `dir`. [`fill_files`] writes the weights later.
     pub fn create(&self, dir: &Path) -> Result<()> {
         create_weights(dir, &self.weights)?;
         files::write(dir.join("config.json"), self.config.as_bytes())

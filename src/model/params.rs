@@ -81,7 +81,7 @@ impl Piece {
 /// One parameter.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Param {
-    /// The Hugging Face tensors of which it consists.
+    /// The Hugging Face tensors of which the parameter consists.
     pub pieces: Vec<Piece>,
     /// Weights, flat, in the compute type.
     pub tensor: Tensor,
@@ -95,7 +95,7 @@ pub struct Param {
 }
 
 impl Param {
-    /// Returns the parameter's name in messages, which is that of its first piece.
+    /// Returns the parameter's name for messages: the name of its first piece.
     pub fn name(&self) -> &str {
         &self.pieces[0].name
     }
@@ -117,8 +117,8 @@ impl Param {
         self.fill_from::<T>(dev, tensor, 0, row)
     }
 
-    /// Does the same as [`Param::fill`] for a range of the elements that starts at element `first`. Only rows in the
-    /// range are requested, and some rows next to its two ends.
+    /// Does the same as [`Param::fill`] for a range of the elements that starts at element `first`. `row` is called
+    /// only for rows in the range and for some rows next to its two ends.
     pub fn fill_from<T: Elem>(
         &self,
         dev: &mut Device,

@@ -16,7 +16,7 @@ pub struct Medium {
 }
 
 impl Medium {
-    /// Returns the number of decoder tokens it takes.
+    /// Returns the number of decoder tokens that the picture or video takes.
     pub fn num_tokens(&self, merge_size: usize) -> usize {
         let [t, h, w] = self.grid_thw.map(|n| n as usize);
         t * (h / merge_size) * (w / merge_size)

@@ -28,8 +28,8 @@ pub enum Keep {
     Inputs,
 }
 
-/// Policies of a stack of equal layers: how many layers, counted from the first one, keep less. Backward frees what a
-/// later layer kept before it recomputes an earlier layer, so the first layers have the memory for it.
+/// Policies of a stack of equal layers: how many layers, counted from the first one, keep less. The first layers keep
+/// less because backward recomputes them last, when the memory of later layers is already free.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Stack {
     /// Number of first layers that use [`Keep::Inputs`].
@@ -110,8 +110,8 @@ impl Var {
     }
 }
 
-/// The gradients of all parameters in f32, in [`Region::Overlay`]. The elements of each are in the order of its
-/// parameter.
+/// The gradients of all parameters in f32, in [`Region::Overlay`]. The elements of a gradient have the same order as
+/// the elements of its parameter.
 pub struct Grads {
     tensors: Vec<Tensor>,
     touched: Vec<bool>,
@@ -142,7 +142,7 @@ impl Grads {
         self.tensors[id]
     }
 
-    /// Marks exactly those parameters as having a gradient for which `touched` is true.
+    /// Marks each parameter as touched if and only if its entry in `touched` is true.
     pub fn touch_all(&mut self, touched: &[bool]) {
         self.touched.copy_from_slice(touched);
     }

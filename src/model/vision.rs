@@ -26,9 +26,9 @@ const NORM_EPS: f32 = 1e-6;
 /// single image with more patches forms a chunk of its own.
 ///
 /// Forward and data gradients do not depend on this number. Weight gradients are one chain of sums over the patches in
-/// ascending order, chunk after chunk. They do not depend on it either if each chunk ends at a step of the chain (64
-/// patches for the norms, see `docs/design/training.md`). Otherwise the number affects their rounding, so no plan
-/// changes it.
+/// ascending order, chunk after chunk. If each chunk ends at a step of the chain (64 patches for the norms, see
+/// `docs/design/training.md`), weight gradients do not depend on this number either. Otherwise the number affects their
+/// rounding, so no plan changes it.
 pub const CHUNK_PATCHES: usize = 8192;
 
 /// The tower's parameters.
@@ -90,7 +90,7 @@ impl VisionTower {
     }
 
     /// Computes the decoder rows of `images`, one image after another, into `out` `[M, D]`. Returns `out` as
-    /// consecutive pieces. Errors if an image's pixels do not fit its grid.
+    /// consecutive values, one for each chunk of images. Errors if an image's pixels do not fit its grid.
     pub fn forward(
         &self,
         tape: &mut Tape,

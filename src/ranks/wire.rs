@@ -79,7 +79,7 @@ pub enum Message {
     },
     /// Sent by rank 0 when all ranks have connected.
     Table {
-        /// Number with which the connections for collectives begin in this run.
+        /// Number that identifies this run. The first message of each connection for collectives contains it.
         token: u64,
         /// Process and address of each rank, by rank.
         members: Vec<Member>,
