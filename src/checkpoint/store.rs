@@ -14,11 +14,11 @@ const PREFIX: &str = "global_step_";
 /// Starting point of a run (`resume: auto|never|PATH`).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Resume {
-    /// The newest complete checkpoint of the run directory, if there is one.
+    /// Starts from the newest complete checkpoint of the run directory, if there is one.
     Auto,
-    /// The beginning. A run directory with checkpoints is refused.
+    /// Starts from the initial model. A run directory with checkpoints is refused.
     Never,
-    /// This checkpoint, or the newest one of this run directory.
+    /// Starts from this checkpoint, or from the newest one of this run directory.
     Path(PathBuf),
 }
 
@@ -159,9 +159,9 @@ impl Store {
         }
     }
 
-    /// Returns the checkpoints from which `resume` may start, best first: those of a run from the newest on. An empty
-    /// list means the beginning. Errors if the path contains no checkpoint, if `never` is used in a run with
-    /// checkpoints, or if this run has checkpoints newer than the given one of another run.
+    /// Returns the checkpoints from which `resume` may start, the newest first. An empty list means that the run starts
+    /// from the initial model. Errors if the path contains no checkpoint, if `never` is used in a run with checkpoints,
+    /// or if this run has checkpoints newer than the given one of another run.
     pub fn resume(&self, resume: &Resume) -> Result<Vec<Checkpoint>> {
         let newest = self.latest()?;
         let mut found = match (resume, newest) {
@@ -206,9 +206,9 @@ impl Store {
         checkpoint.path.parent().and_then(folder).is_some_and(|at| folder(&self.folder()) == Some(at))
     }
 
-    /// Renames the checkpoints later than `step` to names that are not those of checkpoints, and returns the new paths.
-    /// `latest` then names `step`. `best` is removed if it names a renamed checkpoint. After this, the run is in the
-    /// state of `step`.
+    /// Renames the checkpoints later than `step`, so that they are no longer found as checkpoints, and returns the new
+    /// paths. Writes the checkpoint of `step` to the file `latest`, and removes the file `best` if it names a renamed
+    /// checkpoint. After this, the run is in the state of `step`.
     pub fn go_back(&self, step: u64) -> Result<Vec<PathBuf>> {
         let later: Vec<Checkpoint> = self.list()?.into_iter().filter(|known| known.step > step).collect();
         if later.is_empty() {
@@ -251,9 +251,9 @@ impl Draft {
         self.folder().file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
 
-    /// Renames the folder to `checkpoints/global_step_N` after everything in it, including a `MANIFEST`, is on disk.
-    /// Then `latest` names it, and the oldest checkpoints beyond the limit are deleted. The checkpoint of step `best`
-    /// is always kept; if it is this one, the file `best` names it.
+    /// Writes a `MANIFEST`, waits until all files are on disk, and renames the folder to `checkpoints/global_step_N`.
+    /// Then writes this name to the file `latest` and deletes the oldest checkpoints beyond the limit. The checkpoint
+    /// of step `best` is always kept; if this checkpoint is the best one, its name is also written to the file `best`.
     pub fn commit(self, best: Option<u64>) -> Result<Checkpoint> {
         let Draft { store, checkpoint, folder } = self;
         Manifest::write(folder.temporary())?;

@@ -1,4 +1,4 @@
-//! The arrays of a step on the device.
+//! The arrays of one engine step in device memory.
 
 use crate::device::Device;
 use crate::engine::batch::Batch;
@@ -39,8 +39,8 @@ pub(super) struct StepInputs {
 }
 
 impl StepInputs {
-    /// Uploads `batch` and `draws` on top of the tape's region. For a decode step on a GPU it also uploads the
-    /// attention work items `split`; their arrival counters are allocated elsewhere and given with them.
+    /// Uploads `batch` and `draws` on top of the tape's region. For a decode step on a GPU, `split` contains the
+    /// attention work items, which are also uploaded, and their arrival counters, which are already on the device.
     pub fn upload(
         dev: &mut Device,
         tape: &Tape,

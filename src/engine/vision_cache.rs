@@ -1,6 +1,6 @@
-//! Assigns rows of the vision cache to images. The merger output of an image is kept until its space is needed. So the
-//! vision tower runs once for a prompt, even if its prefill is split into chunks and several rollouts share it. This is
-//! host code without tensors.
+//! Assigns rows of the vision cache to images. The merger output of an image is kept until its space is needed.
+//! Therefore the vision tower runs once for a prompt, even if its prefill is split into chunks and several rollouts
+//! share it. This is host code without tensors.
 
 use std::collections::HashMap;
 
@@ -38,8 +38,9 @@ impl VisionCache {
         self.step += 1;
     }
 
-    /// Makes sure that `image` has rows. Returns `Some(true)` if they are new and the tower must fill them,
-    /// `Some(false)` if they hold the image, and `None` if the images of this step leave no room for it.
+    /// Makes sure that `image` has rows. Returns `Some(true)` if the rows are new and the tower must fill them,
+    /// `Some(false)` if the rows already hold the image, and `None` if the other images of this step leave no room for
+    /// `image`.
     pub fn require(&mut self, image: &ImageSpan) -> Option<bool> {
         if let Some(entry) = self.entries.get_mut(&image.key) {
             entry.last_used = self.step;

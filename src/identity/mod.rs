@@ -1,5 +1,5 @@
-//! Content hashes of everything that a result depends on. They are recorded when a run begins, and compared when it
-//! resumes and when the next stage reads its result.
+//! Content hashes of everything that a result depends on. They are recorded when a run begins. They are compared when
+//! the run resumes and when the next stage reads the run's result.
 //!
 //! The name of an input is its kind ([`Changed`]) and, if the kind has several files, the file: `model/tokenizer.json`,
 //! `pictures`.
@@ -225,8 +225,8 @@ pub fn refuse(differences: Vec<Difference>, when: &str, accepted: &[Changed]) ->
     Err(changed(whats.join("; "), when, &kinds))
 }
 
-/// Returns the error about inputs, `what`, that differ from the record of the time `when`. `kinds` are the kinds of
-/// inputs whose change the user can accept.
+/// Returns the error about inputs that differ from their record. `what` describes the inputs, `when` describes the time
+/// of the record, and `kinds` are the kinds of inputs whose change the user can accept.
 pub fn changed(what: impl Into<String>, when: &str, kinds: &[&str]) -> Error {
     let hint = format!(
         "restore it, or continue once with the changed input by setting accept_changed=[{}] (remove the key \

@@ -221,7 +221,8 @@ impl Optimizer {
     }
 }
 
-/// Returns the learning rate of a parameter when that of the job is `lr`, or `None` if the parameter is frozen.
+/// Returns the learning rate of a parameter, or `None` if the parameter is frozen. `lr` is the current learning rate of
+/// the job.
 fn rate_of(config: &OptimConfig, param: &Param, lr: f64) -> Option<f64> {
     let (own, is_frozen) = match (param.is_vision, param.name().starts_with("visual.merger.")) {
         (false, _) => (None, config.freeze_language_model),

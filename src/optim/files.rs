@@ -26,10 +26,10 @@ use crate::ops::adamw::code8::BLOCK;
 use crate::ops::matmul::Order;
 use crate::tensor::{DType, Elem, Tensor};
 
-/// Maximum size of a state file that is written.
+/// Maximum size in bytes of a state file that is written.
 const MAX_FILE_BYTES: usize = 5_000_000_000;
 
-/// Settings that the state files belong to.
+/// Settings under which state files were written. A run that reads the files must have the same settings.
 #[derive(Clone, PartialEq, Debug)]
 pub(super) struct Kept {
     optim: &'static str,

@@ -13,8 +13,8 @@ pub fn workload(len: usize) -> u64 {
     LINEAR * len + len * len
 }
 
-/// Returns the number of micro-batches as verl computes it: the fewest of `max_token_len` tokens that could hold all
-/// sequences, but at most one per sequence.
+/// Returns the number of micro-batches as verl computes it: the total number of tokens divided by `max_token_len` and
+/// rounded up, but at most one micro-batch per sequence.
 #[cfg_attr(private_tree, expect(dead_code, reason = "goldens compare it with verl's"))]
 pub fn num_micro_batches(seq_lens: &[usize], max_token_len: usize) -> usize {
     let total: usize = seq_lens.iter().sum();
@@ -57,7 +57,8 @@ pub fn karmarkar_karp(values: &[u64], k: usize) -> Vec<Vec<usize>> {
     }
 }
 
-/// Gives each empty part an item of the largest part. Empty parts occur if values are 0.
+/// Moves to each empty part the item with the smallest value of the part with the most items. Parts can be empty if
+/// values are 0.
 fn spread_out(values: &[u64], mut parts: Vec<Vec<usize>>) -> Vec<Vec<usize>> {
     while let Some(empty) = parts.iter().position(Vec::is_empty) {
         let Some(from) = (0..parts.len()).max_by_key(|&p| (parts[p].len(), Reverse(p))) else { break };

@@ -1,4 +1,4 @@
-//! A response in the form in which it is trained on.
+//! The form of a response in which an update uses it.
 
 use crate::model::Shared;
 use crate::rollout::ask::{Question, Rollout};

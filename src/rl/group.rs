@@ -14,7 +14,7 @@ pub struct Group {
     pub number: u64,
     /// The question.
     pub question: Arc<Question>,
-    /// Rollouts of the question. Empty if a plan made up the responses.
+    /// Rollouts of the question. Empty for the made-up responses of a memory plan.
     pub rollouts: Vec<Rollout>,
     /// Experience from each rollout, in the same order.
     pub experience: Vec<Experience>,
@@ -56,7 +56,8 @@ pub fn responses(groups: &[Group]) -> Vec<ResponseId> {
     groups.iter().enumerate().flat_map(of).collect()
 }
 
-/// Returns the boundaries of consecutive responses: 0, and the end of each.
+/// Returns the offsets at which consecutive responses begin, in response tokens, followed by the end of the last
+/// response.
 pub fn borders<'a>(responses: impl IntoIterator<Item = &'a Experience>) -> Vec<u32> {
     let mut borders = vec![0u32];
     borders.extend(responses.into_iter().scan(0, |end, one| {

@@ -24,7 +24,7 @@ pub enum KlCtrl {
     Adaptive {
         /// Initial weight.
         kl_coef: f64,
-        /// Number of responses after which an error at its maximum has changed the weight by that error.
+        /// Number of responses over which the weight changes by a factor of 1 + the relative error.
         horizon: f64,
         /// Target KL.
         target_kl: f64,
@@ -64,15 +64,15 @@ pub struct KlInReward {
     /// Rewards per token `[T]`: minus the weighted KL at each counted token, plus the response's reward at its last
     /// counted token.
     pub token_level_rewards: Vec<f64>,
-    /// Sum of these rewards over each response, `[S]`. Advantages are computed from it.
+    /// Sum of the token rewards of each response, `[S]`. Advantages are computed from these sums.
     pub scores: Vec<f64>,
     /// Mean over responses of their mean KL (`actor/reward_kl_penalty`).
     pub reward_kl_penalty: f64,
 }
 
-/// Subtracts the KL between the acting and the reference policy from the rewards. `cu_seqlens` `[S+1]` gives the rows;
-/// `mask`, `old_log_prob` and `ref_log_prob` are `[T]`, and `rewards` is `[S]`. A response without a counted token
-/// keeps its reward in `scores`. Panics if lengths differ.
+/// Subtracts the KL between the acting and the reference policy from the rewards. `cu_seqlens` `[S+1]` contains the
+/// start offsets of the responses, followed by `T`; `mask`, `old_log_prob` and `ref_log_prob` are `[T]`, and `rewards`
+/// is `[S]`. A response without a counted token keeps its reward in `scores`. Panics if lengths differ.
 pub fn kl_in_reward<F: Real>(
     kl_penalty: KlLossType,
     kl_coef: f64,

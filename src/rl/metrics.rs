@@ -74,8 +74,8 @@ impl StepMetrics {
         self.set("critic/advantages/zero_ratio", flat as f64 / advantages.len().max(1) as f64);
     }
 
-    /// Sets the counts of the step's judge: answers it was asked about, answers it called correct, and answers without
-    /// a verdict.
+    /// Sets the counts of the step's judge: answers sent to the judge, answers that it called correct, and answers
+    /// without a verdict.
     pub fn judge(&mut self, judge: &judge::Summary) {
         for (name, count) in [("used", judge.used), ("hits", judge.hits), ("unjudged", judge.unjudged)] {
             self.set(&format!("reward/judge/{name}"), count as f64);
@@ -102,8 +102,8 @@ impl StepMetrics {
         self.responses += seen.responses;
         self.micro_batches += seen.micro_batches;
         self.skipped += usize::from(!step.finite);
-        // The difference is measured only before the first update, while the weights that are trained are those that
-        // sampled.
+        // The difference is measured only before the first update. Until then, the weights are the ones that sampled
+        // the rollouts.
         if first {
             for (name, value) in seen.probs_diff.metrics() {
                 self.set(name, value);

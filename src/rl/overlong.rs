@@ -11,8 +11,8 @@ pub struct OverlongBuffer {
 }
 
 impl OverlongBuffer {
-    /// Creates a buffer of the last `len` tokens before `max_resp_len`. Errors if it is empty, or longer than the
-    /// response, because it would then punish every response.
+    /// Creates a buffer of the last `len` tokens before `max_resp_len`. Errors if `len` is 0. Errors also if `len`
+    /// exceeds `max_resp_len`, because the buffer would then punish every response.
     pub fn new(max_resp_len: usize, len: usize, penalty_factor: f64) -> Result<OverlongBuffer> {
         if len == 0 || len > max_resp_len {
             let expected = format!("1 to max_resp_len ({max_resp_len}) tokens");

@@ -1,6 +1,6 @@
-//! The memory plan of an RL run. It counts rollouts and updates on the memory of one GPU. The two never run at the same
-//! time, so KV blocks, vision cache and the scratch of decoding use the same memory as gradients and activations (see
-//! `docs/design/training.md`).
+//! The memory plan of an RL run: the memory that rollouts and updates need on one GPU. Rollouts and updates never run
+//! at the same time, so KV blocks, vision cache and the scratch of decoding use the same memory as gradients and
+//! activations (see `docs/design/training.md`).
 
 use std::sync::Arc;
 
@@ -28,8 +28,8 @@ use crate::train::plan::{self, Planned, Training};
 pub const LOWER: &str = "micro_batch_tokens, rollout.max_num_batched_tokens, rollout.max_num_seqs, train_batch_size or \
     image_max_pixels; optim: adamw_8bit needs less memory than adamw_torch";
 
-/// Returns the engine's limits on a device of `kind`. The images of the largest batch of questions have `vision_rows`
-/// rows.
+/// Returns the engine's limits on a device of `kind`. `vision_rows` is the number of rows of the images in the largest
+/// batch of questions.
 pub fn engine_config(
     config: &RlConfig,
     kind: Kind,
@@ -165,7 +165,7 @@ pub fn pass(
     Ok(())
 }
 
-/// A rollout of the largest questions.
+/// The largest questions of the run, with which the memory of rollouts is counted.
 struct Rollouts<'a> {
     config: &'a RlConfig,
     allowed: Tensor,
@@ -217,8 +217,9 @@ impl Rollouts<'_> {
         Ok(dev.high_water())
     }
 
-    /// Returns the number of blocks for the KV cache, and the complete plan with them: the configured number, or as
-    /// many as the rollouts can use, or as many of these as fit. `None` means that no limit applied.
+    /// Returns the number of blocks for the KV cache, and the complete plan with this number. It is the configured
+    /// number, if there is one. Otherwise it is `None` if the memory suffices for all rollouts, or else the largest
+    /// number that fits.
     fn most_blocks(
         &self,
         dev: &mut Device,
@@ -309,9 +310,12 @@ pub fn bound(config: &RlConfig, tower: Tower, index: &Index) -> Size {
     let full = most.min(room / (shortest + response));
     let cut =
         if full < most { (room - full * (shortest + response)).saturating_sub(shortest).min(response) } else { 0 };
-    // Bounds a quantity that each prompt adds once, independent of its number of responses. The bound is the smaller of
-    // two sums: the prompts with the most of it per token, each with one response token, until the micro-batch is full
-    // (the last one in part), and the prompts with the most of it, as many as a mini-batch has.
+    // Returns an upper bound of a quantity that each prompt adds once, independent of its number of responses. The
+    // bound is the smaller of two sums:
+    //
+    // - The prompts with the most of this quantity per token, each with one response token, until the micro-batch is
+    //   full. The last prompt counts in part.
+    // - The prompts with the most of this quantity, as many as a mini-batch has.
     let dense = |of: &dyn Fn(&Size) -> usize| -> usize {
         let whole = |i: usize| (of(&Size::of(tower, [index.shape(i)])), index.tokens(i) + 1);
         let mut counts: Vec<(usize, usize)> = (0..index.len()).map(whole).collect();
@@ -373,8 +377,8 @@ fn repeats(config: &RlConfig, index: &Index) -> usize {
     }
 }
 
-/// Returns one micro-batch of the questions in `order`, each with n responses, as pairs of a question and the number of
-/// its response's tokens. The last response is truncated to fit.
+/// Returns one micro-batch of the questions in `order`, each with n responses. Each response is a pair of its question
+/// and its number of tokens. The last response is truncated to fit.
 fn mini_batch(config: &RlConfig, index: &Index, order: &[usize], response: usize) -> Vec<(usize, usize)> {
     let (mut batch, mut room) = (Vec::new(), config.micro_batch_tokens);
     let rollouts = order.iter().cycle().flat_map(|&i| std::iter::repeat_n(i, config.rollout.n));

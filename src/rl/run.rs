@@ -207,7 +207,7 @@ impl Job {
         Ok(journal)
     }
 
-    /// Returns the rollouts of a group in the form in which they are written.
+    /// Returns the rollouts of a group as rows of the step's rollout file.
     fn rollout_rows(&self, group: &Group) -> Vec<RolloutRow> {
         let row = |(rollout, learned): (&Rollout, &Experience)| RolloutRow {
             prompt: group.number,

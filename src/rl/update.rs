@@ -3,8 +3,8 @@
 //!
 //! Denominators are counted over the complete mini-batch before it is cut, so the cut changes no term of the loss. This
 //! is the behaviour of verl's newer engine; its older actor gives all micro-batches the same weight. Metrics that are
-//! means cover only the responses that are computed. Of the responses that cannot move the policy, one in [`FIGURES`]
-//! is computed.
+//! means cover only the responses that are computed. Only one in [`FIGURES`] of the responses that cannot move the
+//! policy is computed.
 
 use std::collections::BTreeMap;
 
@@ -38,7 +38,7 @@ pub struct Seen {
     pub micro_batches: usize,
 }
 
-/// One in this many responses that cannot move the policy is computed, for the metrics.
+/// Only one in this many of the responses that cannot move the policy is computed, for the metrics.
 pub const FIGURES: u32 = 8;
 
 /// An update over a mini-batch whose results are still on the device.
@@ -258,9 +258,9 @@ fn split(config: &RlConfig, step: u64, loss: &PolicyLoss, groups: &[Group]) -> C
     }
     let (mut idle, mut moving): (Vec<ResponseId>, Vec<_>) =
         all.into_iter().partition(|id| id.of(groups).advantage == 0.0);
-    // Some parameters may be reached only by idle responses: the vision tower, if no other response has a picture. In
-    // torch such a parameter has a gradient of 0, so momentum and weight decay still update it. One idle response in
-    // backward has the same effect as all of them.
+    // It is possible that only idle responses reach some parameters, for example those of the vision tower if no moving
+    // response has a picture. In torch such a parameter has a gradient of 0, so momentum and weight decay still update
+    // it. One idle response in backward has the same effect as all of them.
     let pictures = |id: &ResponseId| !groups[id.group].question.prompt.pixels.is_empty();
     let pictured = idle.iter().position(pictures).filter(|_| !moving.iter().any(pictures));
     if let Some(at) = pictured.or((moving.is_empty() && !idle.is_empty()).then_some(0)) {

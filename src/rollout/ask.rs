@@ -321,8 +321,8 @@ pub fn is_truncated(output: &Output) -> bool {
     output.finish_reason == FinishReason::Length
 }
 
-/// Returns the `count` questions with the most pixels, by their positions in `index`, with placeholder content. Memory
-/// is planned for them.
+/// Returns the `count` questions with the most pixels, each as its position in `index` and a prompt with placeholder
+/// content. Memory plans use these prompts.
 pub fn largest(config: &ModelConfig, index: &Index, count: usize) -> Vec<(usize, Arc<Prompt>)> {
     let mut largest: Vec<usize> = (0..index.len()).collect();
     largest.sort_by_key(|&i| std::cmp::Reverse(index.shape(i).patches()));

@@ -30,7 +30,7 @@ pub struct RolloutRow {
     pub input: String,
     /// Response, without special tokens.
     pub output: String,
-    /// Label.
+    /// Ground-truth answer of the question.
     pub gts: String,
     /// Reward used for the advantage.
     pub score: f64,
@@ -38,7 +38,7 @@ pub struct RolloutRow {
     pub acc_score: f64,
     /// Format part of the reward.
     pub format_reward_score: f64,
-    /// Extracted answer.
+    /// Answer extracted from the response.
     pub predict_str: String,
     /// Group-normalized advantage.
     pub advantage: f64,
@@ -50,7 +50,7 @@ pub struct RolloutRow {
     pub log_probs: Vec<f32>,
     /// `stop` or `length`.
     pub finish_reason: String,
-    /// Verdict of the judge: a number, `unjudged`, or empty if it was not asked.
+    /// Verdict of the judge: a number, `unjudged`, or empty if the judge was not asked.
     pub judge: String,
 }
 

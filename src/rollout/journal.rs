@@ -1,6 +1,6 @@
 //! The journal of a step's rollouts, `journal/STEP.jsonl`: one line with tokens and log-probs when a rollout ends, and
-//! one line when its score is known. A repeated step reads the rollouts from there. So its rollouts are bitwise
-//! identical to the first ones, and no judge or reward process is asked again.
+//! one line when its score is known. A repeated step reads its rollouts from the journal. Therefore they are bitwise
+//! identical to the first ones, and no judge or reward process is called again.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
@@ -21,7 +21,7 @@ const FOLDER: &str = "journal";
 /// Text between a line's content and its hash. The hash covers everything before this text.
 const HASH: &str = ",\"blake3\":\"";
 
-/// Name of a rollout: the number of its prompt in the run, and its number within the prompt.
+/// Name of a rollout: the number of its prompt in the run, and the number of the rollout within the prompt.
 pub type Name = (u64, usize);
 
 /// The rollouts of one step so far.

@@ -44,8 +44,8 @@ impl Job {
         Ok(kl_coef)
     }
 
-    /// Subtracts the divergence from the reference from the rewards, and returns its next weight if it is adaptive. The
-    /// responses are divided among the ranks by question, and the log-probs are then sent to all ranks.
+    /// Subtracts the divergence from the reference from the rewards. Returns the next weight of the divergence if it is
+    /// adaptive. The responses are divided among the ranks by question, and the log-probs are then sent to all ranks.
     fn take_kl_off(
         &self,
         dev: &mut Device,
