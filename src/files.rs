@@ -3,8 +3,8 @@
 //! A file is written to a temporary file in the same folder, which is synced and renamed; then the folder is synced. A
 //! reader, or a run that is killed at any point, sees either the old content or the new content.
 //!
-//! Only regular files are read. A pipe or a device at a path from an untrusted source could block a read forever, or
-//! never end.
+//! Only regular files are read. Reading a pipe or a device at a path from an untrusted source could block forever, or
+//! never reach an end.
 
 mod leftovers;
 mod lock;
@@ -25,7 +25,7 @@ const WHOLE: u64 = 4 << 30;
 const CONFIG: u64 = 16 << 20;
 
 /// Opens a regular file, or a link to one, for reading. Returns an error immediately for a pipe or a device. A folder
-/// can be opened, but the first read from it fails.
+/// can be opened, too, but reading it fails.
 pub fn open(path: impl AsRef<Path>) -> io::Result<File> {
     // Without this flag, opening a pipe waits until a process opens it for writing.
     let file = File::options().read(true).custom_flags(rustix::fs::OFlags::NONBLOCK.bits() as i32).open(path)?;
@@ -64,7 +64,7 @@ pub fn read_to_string(path: impl AsRef<Path>) -> io::Result<String> {
 
 /// Reads the text of a file that people write, such as a config: at most 16 MiB.
 pub fn read_config(path: impl AsRef<Path>) -> io::Result<String> {
-    // The usual path for an empty file.
+    // `/dev/null` is the usual path for an empty file. It is not a regular file.
     if path.as_ref() == Path::new("/dev/null") {
         return Ok(String::new());
     }
@@ -109,8 +109,8 @@ pub fn write_with<E: Into<WriteError>>(
     staged.commit()
 }
 
-/// A file that is written under a temporary name and gets its final name when it is committed. If it is dropped without
-/// a commit, the temporary file is deleted.
+/// A file that is written under a temporary name and gets its final name when it is committed. If this value is dropped
+/// before the commit, the file is deleted.
 pub struct Staged {
     path: PathBuf,
     temporary: PathBuf,
@@ -183,8 +183,8 @@ pub fn folder(path: impl AsRef<Path>, body: impl FnOnce(&Path) -> Result<()>) ->
     staged.commit()
 }
 
-/// A folder that is filled under a temporary name and gets its final name when it is committed. If it is dropped
-/// without a commit, the temporary folder is deleted.
+/// A folder that is filled under a temporary name and gets its final name when it is committed. If this value is
+/// dropped before the commit, the folder is deleted.
 #[derive(Debug)]
 pub struct StagedFolder {
     path: PathBuf,
@@ -207,8 +207,8 @@ impl StagedFolder {
         &self.temporary
     }
 
-    /// Syncs every file in the folder, then renames the folder to its final path. An existing folder at that path is
-    /// renamed first, and deleted after the new folder has its final name.
+    /// Renames the folder to its final path, after every file in it is synced. If a folder exists at that path, it is
+    /// renamed first, and deleted after the new folder has taken its name.
     pub fn commit(self) -> Result<()> {
         let StagedFolder { path, temporary } = &self;
         sync_tree(temporary)?;

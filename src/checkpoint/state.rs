@@ -30,9 +30,9 @@ pub struct State {
     pub config_hash: String,
     /// Device kind, for example `cpu`.
     pub device: String,
-    /// CPU kernel variant, as `Isa::name`.
+    /// Summation order of the CPU kernels, as `Isa::chains` returns it.
     pub cpu_body: String,
-    /// Kernel variant of matrix products, as `Body::recorded`; absent on the CPU.
+    /// GPU kernel variant of matrix products, as `Body::recorded` returns it; absent on the CPU.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gpu_body: Option<String>,
     /// Versions: `omr`, `arithmetic` of the ops (1 if absent) and `record` of the checkpoint's content.

@@ -37,7 +37,8 @@ struct Held {
 
 impl Lock {
     /// Locks the folder `dir`, which is created if it does not exist. With an empty `part`, no other process can lock
-    /// it. Processes with different parts (`-0-of-4`, the suffix of their files' names) can lock it together.
+    /// the folder. With different parts (the suffix of a process's file names, such as `-0-of-4`), several processes
+    /// can lock the folder at the same time.
     ///
     /// On a file system without `flock`, a lock is a file that is created exclusively and contains host and process id.
     /// Such a file is taken over if its process no longer exists on this host.
@@ -153,7 +154,8 @@ fn take_over(path: &Path) -> Result<()> {
         let hint = "this file system has no flock: delete the file after that process has ended";
         return Err(Error::input_hint(path.display().to_string(), found, "a separate folder for each run", hint));
     }
-    // Another process may take the file over at the same time, so only the content that was read is removed.
+    // Another process may take over the lock at the same time, so the file is removed only if its content has not
+    // changed.
     let aside = path.with_extension(format!("pid-{}", std::process::id()));
     if fs::rename(path, &aside).is_ok() {
         let is_same = fs::read_to_string(&aside).is_ok_and(|now| now == text);

@@ -28,7 +28,7 @@ use crate::task::{self, Source, TaskRows, TaskSpec};
 use crate::train::job::{TrainingJob, finished_steps};
 use crate::train::{plan, sft};
 
-/// Name of the exchange in which rank 0 reports whether a stage is finished.
+/// Name of the collective in which rank 0 reports whether a stage is finished.
 const FINISHED: &str = "whether a stage is finished";
 
 impl Recipe<'_> {
@@ -65,7 +65,7 @@ impl Recipe<'_> {
         files::write(done, format!("{summary:#}\n").as_bytes())
     }
 
-    /// Generates the answers with the configured teacher, or with the task's own.
+    /// Generates the answers with the configured teacher, or with the task's own teacher if none is configured.
     fn distill(&self, dir: &Path) -> Result<Summary> {
         let runtime = (self.machine.runtime)()?;
         let mut config = self.config.data.clone();

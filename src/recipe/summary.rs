@@ -12,7 +12,8 @@ use crate::train::metrics;
 use crate::{files, report};
 
 impl Recipe<'_> {
-    /// Combines the results of the stages. `elapsed` is the time in seconds since this process began with them.
+    /// Writes `summary.json` with the results of all stages. `elapsed` is the time in seconds since this process began
+    /// to run the stages.
     pub(super) fn summarise(&self, elapsed: f64) -> Result<()> {
         let (mut stages, mut tasks) = (Map::new(), Map::new());
         let mut eval = 0.0;
