@@ -104,7 +104,7 @@ impl Store {
         Ok(Store::of(run, keep))
     }
 
-    /// Opens the store without removing anything, for a rank other than the one that writes.
+    /// Opens the store without removing anything, for a rank that does not write the run's files.
     pub fn of(run: impl AsRef<Path>, keep: impl Into<Retention>) -> Store {
         Store { run: run.as_ref().to_owned(), keep: keep.into() }
     }
@@ -273,7 +273,7 @@ impl Draft {
     }
 }
 
-/// When to save a checkpoint: after a number of steps, or after a time since the last one.
+/// Schedule for saving checkpoints: after a number of steps, or after a time since the last checkpoint.
 #[derive(Clone, Debug)]
 pub struct Cadence {
     steps: Option<u64>,

@@ -24,7 +24,8 @@ const MATCH: [usize; 2] = [3, 8];
 /// Maximum number of earlier occurrences that are compared, the latest first.
 const PLACES: usize = 32;
 
-/// Returns the maximum number of rows of a step with drafts: as many as take little more time than one row.
+/// Returns the maximum number of rows of a step with drafts. A step with this number of rows takes little more time
+/// than a step with one row.
 ///
 /// On a GPU, a step reads all weights, two bytes each. The arithmetic of an H200 takes as long as this reading at 990
 /// TFLOP/s / 4.8 TB/s = 206 rows. Its tiles have 64 rows, for which `tools/roofline` predicts 4.7 ms, compared with 3.8

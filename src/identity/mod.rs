@@ -140,8 +140,8 @@ impl Found {
     }
 
     /// Adds the files of the model directory `dir` that affect the model's output. With `reference`, its weights are
-    /// recorded as those of the reference model. Every file is read completely, except large weights that no `MANIFEST`
-    /// lists and that are not a reference.
+    /// recorded as the weights of the reference model. Every file is read completely, except large weights that no
+    /// `MANIFEST` lists and that are not a reference.
     pub fn add_model(&mut self, dir: &Path, reference: bool) -> Result<()> {
         let listed = Manifest::listed(dir)?;
         let found = model::files(dir, reference || listed.is_some())?;

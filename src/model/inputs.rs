@@ -36,7 +36,7 @@ pub struct Picture {
     pub kept: Option<Kept>,
 }
 
-/// The relation of a sequence's images to those of other sequences.
+/// Describes the images that a sequence shares with other sequences.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Shared {
     /// True if the sequence has the same images as the previous sequence. The images are then computed once for both.

@@ -1,5 +1,6 @@
 //! Computes positions on the host in f64: the M-RoPE positions of a token sequence, the window order and 2-D positions
-//! of the vision tower, and the tables of cosines and sines for both. All integers equal those of Hugging Face.
+//! of the vision tower, and the tables of cosines and sines for both. All integers equal the ones that Hugging Face
+//! computes.
 
 use crate::error::{Error, Result};
 use crate::model::config::{ModelConfig, VISION_ROPE_THETA, VisionConfig};
@@ -23,7 +24,7 @@ impl Medium {
     }
 }
 
-/// The position of text after a video. After a picture both rules give the same position.
+/// Rule for the position of the text after a video. After a picture both rules give the same position.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum AfterVideo {
     /// After the larger of height and width, as in transformers 5.

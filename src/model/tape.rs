@@ -67,8 +67,8 @@ pub struct Levels {
     pub text: Stack,
     /// Policy of the vision tower's blocks.
     pub vision: Stack,
-    /// True if only the pixels and the merged rows of the tower outlast its forward. Backward then recomputes one chunk
-    /// of images after the other; within a chunk, the blocks follow `vision`.
+    /// True if only the pixels and the merged rows are kept after the tower's forward pass. Backward then recomputes
+    /// one chunk of images after the other; within a chunk, the blocks follow `vision`.
     pub replay_tower: bool,
 }
 
@@ -285,8 +285,8 @@ impl Tape {
     }
 
     /// Does the same as [`Tape::checkpoint`] for several blocks that do not depend on one another. Backward processes
-    /// the blocks in their forward order. So sums over the rows of all blocks are accumulated in ascending order across
-    /// blocks.
+    /// the blocks in their forward order. Therefore sums over the rows of all blocks are accumulated in ascending order
+    /// across blocks.
     pub fn checkpoints<B>(&mut self, dev: &mut Device, replay: bool, blocks: Vec<B>) -> Result<()>
     where
         B: Fn(&mut Tape, &mut Device, Again) -> Result<()> + 'static,

@@ -151,7 +151,7 @@ impl Optimizer {
         touched: &[(usize, Tensor)],
         guard: Option<Tensor>,
     ) -> Result<usize> {
-        // The chunks of each rank follow those of the previous rank.
+        // The partial sums are ordered by rank.
         let chunks = |rank: usize| {
             let own = self.shards.of(rank);
             touched.iter().map(|(id, _)| own[*id].len().div_ceil(grad_norm::CHUNK)).sum::<usize>()

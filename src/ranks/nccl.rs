@@ -1,9 +1,9 @@
 //! Collectives over NCCL: tensors go directly from GPU to GPU, everything else goes over TCP.
 //!
-//! NCCL has no timeout and does not report which rank is lost, so the code never simply waits for it. Before each
-//! transfer, all ranks exchange over TCP what they are about to move. During the transfer, each rank polls the control
-//! plane and NCCL's own errors. A lost rank or an error aborts the communicator; if the abort hangs as well, the
-//! control plane ends the process.
+//! NCCL has no timeout and does not report which rank is lost, so the code never waits for NCCL without checks. Before
+//! each transfer, all ranks exchange over TCP what they are about to move. During the transfer, each rank polls the
+//! control plane and NCCL's own errors. A lost rank or an error aborts the communicator; if the abort hangs as well,
+//! the control plane ends the process.
 //!
 //! Tested with processes and threads on one machine, against a library that replaces NCCL. Not tested on two GPUs.
 
@@ -117,8 +117,8 @@ impl Nccl {
     }
 }
 
-/// Creates the communicator, stores it in `made`, and tries it out. Returns the bytes of memory that it took, the
-/// maximum over all ranks.
+/// Creates the communicator, stores it in `made`, and tests it with a trial exchange. Returns the bytes of memory that
+/// the communicator took, as the maximum over all ranks.
 fn begin(tcp: &mut Tcp, library: &'static Library, driver: &mut dyn Driver, made: &mut Option<Comm>) -> Result<u64> {
     const WHAT: &str = "NCCL's start";
     tcp.same("NCCL's version", &library.version())?;

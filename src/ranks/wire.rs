@@ -86,7 +86,7 @@ pub enum Message {
     },
     /// Opens a connection for collectives between two ranks.
     Link {
-        /// The token of the table.
+        /// Token that the rank received in the table.
         token: u64,
         /// The rank that connects.
         rank: usize,

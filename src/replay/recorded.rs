@@ -78,8 +78,8 @@ impl Recorded {
         config::load::<RecipeConfig>(Some(&parent.join("config.yaml")), &[], &|_| None).ok().map(|_| parent)
     }
 
-    /// Returns an error if the run was computed on another kind of device, or with arithmetic that differs from that of
-    /// `device`.
+    /// Returns an error if the run was computed on another kind of device, or with arithmetic that differs from the
+    /// arithmetic of `device`.
     pub fn same_arithmetic(&self, device: &mut Device) -> Result<()> {
         for checkpoint in &self.checkpoints {
             let state = checkpoint.state()?;

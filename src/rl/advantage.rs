@@ -3,8 +3,8 @@
 /// Number added to a group's standard deviation, as in verl.
 pub const ADV_EPS: f64 = 1e-6;
 
-/// Mean and sample standard deviation of a group's rewards. A group of one has `(0, 1)`, so its advantage is its
-/// reward.
+/// Mean and sample standard deviation of a group's rewards. For a group of one response, the mean is 0 and the standard
+/// deviation is 1, so its advantage is its reward.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct GroupStats {
     /// Mean.

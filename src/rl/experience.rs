@@ -37,8 +37,8 @@ impl Experience {
         Experience { input_ids, loss_mask, old_log_prob, ref_log_prob: None, reward: 0.0, advantage: 0.0 }
     }
 
-    /// Returns the response to `question` as a sequence to train on. `shared` describes how its images relate to those
-    /// of other responses.
+    /// Returns the response to `question` as a sequence to train on. `shared` describes the images that it shares with
+    /// other responses.
     pub fn sequence<'a>(&'a self, question: &'a Question, shared: Shared) -> Sequence<'a> {
         let prompt = &question.prompt;
         Sequence {

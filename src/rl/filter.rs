@@ -6,7 +6,7 @@ pub fn keeps(metric: &[f64]) -> bool {
     metric.len() == 1 || metric.iter().any(|m| *m != metric[0])
 }
 
-/// The action after a generation batch.
+/// State of the collection after a generation batch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FilterStatus {
     /// Enough groups are kept.

@@ -12,7 +12,7 @@ const MEAN_EPS: f64 = 1e-8;
 /// Maximum relative error that the adaptive controller uses in one step.
 const MAX_ERROR: f64 = 0.2;
 
-/// The rule by which the weight changes. Names and defaults are those of verl's `algorithm.kl_ctrl`.
+/// Rule by which the weight of the KL divergence changes. Names and defaults are those of verl's `algorithm.kl_ctrl`.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum KlCtrl {
     /// The weight is constant.

@@ -131,8 +131,8 @@ pub fn rl(
     let images = index.shapes().any(|shape| !shape.grids.is_empty());
     let count = |i, levels| run(i, levels).map(|(memory, work)| Counted::new(memory, &work));
     let fit = levels::fit(&model.config, images, target.memory, &rest, batches.len(), count)?;
-    // The planned time is that of a micro-batch that can occur. The first batch is not suitable, because it combines
-    // the maximum of every quantity.
+    // The planned time belongs to the second batch, which can occur. The first batch may not occur, because it may
+    // combine the maxima of all quantities.
     let (_, pass) = run(1, fit.levels)?;
     dev.release(mark);
 
@@ -306,7 +306,8 @@ pub fn bound(config: &RlConfig, tower: Tower, index: &Index) -> Size {
     prompts.sort_unstable();
     let shortest = prompts.first().copied().unwrap_or(0);
     let sequences = most.min(room / (shortest + 1));
-    // As many of the shortest prompts as fit with complete answers, and one more whose answer is truncated.
+    // The shortest prompts leave the most room for answers: as many prompts as fit with complete answers, and one more
+    // whose answer is truncated.
     let full = most.min(room / (shortest + response));
     let cut =
         if full < most { (room - full * (shortest + response)).saturating_sub(shortest).min(response) } else { 0 };

@@ -10,7 +10,7 @@ pub struct ProbsDiff {
     pub valid: bool,
     /// Largest difference of probabilities.
     pub max: f64,
-    /// Mean difference.
+    /// Mean difference of probabilities.
     pub mean: f64,
     /// Standard deviation of the differences, with the divisor N - 1.
     pub std: f64,

@@ -272,7 +272,8 @@ fn split(config: &RlConfig, step: u64, loss: &PolicyLoss, groups: &[Group]) -> C
 }
 
 /// Returns true if a response that cannot move the policy is computed in a step of the run with this `seed`. `question`
-/// is the index of its question among those of the step, and `rollout` its number among the responses to that question.
+/// is the index of its question among the questions of the step, and `rollout` is the index of the response among the
+/// responses to that question.
 pub fn runs_for_figures(seed: u64, step: u64, question: usize, rollout: usize) -> bool {
     let key = philox::key(seed, Purpose::Figures, step);
     philox4x32_10(key, [question as u32, rollout as u32, 0, 0])[0].is_multiple_of(FIGURES)

@@ -83,8 +83,8 @@ pub struct Asking<'a> {
     pub recorded: Option<&'a HashMap<journal::Name, Vec<u32>>>,
 }
 
-/// Numbers of the questions in their run. A number identifies its question in the sampling noise. So the rollouts of a
-/// question do not depend on the rank that generates them, nor on the other questions of the request.
+/// Numbers of the questions in their run. A number identifies its question in the sampling noise. Therefore the
+/// rollouts of a question depend neither on the rank that generates them nor on the other questions of the request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Numbers {
     /// Number of the first question.

@@ -78,9 +78,9 @@ pub fn unpack(mut bytes: &[u8]) -> Result<Vec<Rollout>> {
     Ok(rollouts)
 }
 
-/// Gathers the rollouts of all ranks. The questions were assigned to the ranks in turn. `own` contains the rollouts of
-/// this rank's questions. Returns `count` rollouts in the order of questions and rollouts. If any rank was asked to
-/// stop, every rank returns [`Error::Stopped`].
+/// Gathers the rollouts of all ranks. Question i was assigned to rank i mod R, where R is the number of ranks. `own`
+/// contains the rollouts of this rank's questions. Returns `count` rollouts in the order of questions and rollouts. If
+/// any rank was asked to stop, every rank returns [`Error::Stopped`].
 pub fn gathered(ranks: &mut dyn Ranks, own: Result<Vec<Rollout>>, count: usize) -> Result<Vec<Rollout>> {
     let mut own = ranks::agreed_at_last(ranks, "the end of rollouts", own)?;
     let (rank, size) = (ranks.rank(), ranks.size());

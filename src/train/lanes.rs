@@ -4,9 +4,9 @@
 //! the sum of the gradients of its packs, added one after another as a single rank would add them. The update's
 //! gradient is lane 0 + lane 1 + lane 2 and so on, from left to right, in f32.
 //!
-//! Rank r of R computes the lanes r, R + r, 2R + r and so on, one per round. After each round, every rank
-//! sends each piece of its gradients to the rank that owns that piece (see [`Shards`]), and the owner adds it to its
-//! running sum. So the results depend on `gradient_lanes`, but not on the number of ranks.
+//! Rank r of R computes the lanes r, R + r, 2R + r and so on, one per round. After each round, every rank sends each
+//! piece of its gradients to the rank that owns that piece (see [`Shards`]), and the owner adds it to its running sum.
+//! Therefore the results depend on `gradient_lanes`, but not on the number of ranks.
 
 use crate::device::{Device, Region};
 use crate::error::{Error, Result};

@@ -115,7 +115,7 @@ impl Size {
     }
 }
 
-/// The micro-batches that no other micro-batch covers; the run's peak memory is that of one of them. As long as there
+/// The micro-batches that no other micro-batch covers; one of them determines the run's peak memory. As long as there
 /// are few, their sizes are exact. Otherwise each one represents all micro-batches of about its size, and [`grown`]
 /// enlarges it to the largest of these.
 #[derive(Debug)]

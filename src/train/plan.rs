@@ -1,6 +1,6 @@
 //! Memory plan of a training run. It runs the code of the training step on a counting device, which records allocations
-//! and work but computes nothing, so the plan and the run cannot differ. Addresses depend only on the order of
-//! allocations, which is the same in both, and never change.
+//! and work but computes nothing, so the plan and the run make the same allocations in the same order. Addresses depend
+//! only on this order and never change.
 
 use std::sync::Arc;
 

@@ -1,5 +1,6 @@
 //! Writes a checkpoint while training continues (see `docs/design/training.md`). Only the optimizer kernel changes the
-//! weights and the optimizer state. On a GPU they are therefore read in place, without a copy in GPU memory:
+//! weights and the optimizer state. On a GPU, weights and optimizer state are therefore read in place, without a copy
+//! in GPU memory:
 //!
 //! - A side stream reads the tensors while the next step's forward and backward run.
 //! - A thread writes the bytes that arrive, hashes them and waits for the disk.

@@ -26,7 +26,7 @@ pub struct Sequence<'a> {
     pub prompt_len: usize,
     /// True for each token whose prediction counts, `[len]`. The first token never counts, because nothing predicts it.
     pub loss_mask: &'a [bool],
-    /// Relation of this sequence's images to those of other sequences.
+    /// Describes the images that this sequence shares with other sequences.
     pub shared: Shared,
 }
 

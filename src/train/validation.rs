@@ -1,5 +1,5 @@
-//! Validation during training: when it runs, within which memory, and how its metrics are recorded. A [`Validator`]
-//! generates and scores the answers. It only reads the weights, so validation does not affect training.
+//! Validation during training: its schedule, its memory and the recording of its metrics. A [`Validator`] generates and
+//! scores the answers. It only reads the weights, so validation does not affect training.
 
 use std::time::Instant;
 
