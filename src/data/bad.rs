@@ -67,7 +67,7 @@ pub struct Bad {
 }
 
 impl Bad {
-    /// Returns the same fault for another row with the same content.
+    /// Returns a copy of the fault, without the id, for another row that has the same content.
     pub fn again(&self) -> Bad {
         let error = match &*self.error {
             Error::Unreadable { place, source } => {
@@ -79,8 +79,8 @@ impl Bad {
         Bad { reason: self.reason, id: None, error: Box::new(error) }
     }
 
-    /// Returns the fault if the row itself is faulty. If the system failed to read it (I/O error), returns that error
-    /// instead: the run then ends, and no row is recorded as bad that another attempt could read.
+    /// Returns the fault if the row itself is faulty. If the system failed to read the row (I/O error), returns that
+    /// error instead. The run then ends, because another attempt might read the row, so it must not be recorded as bad.
     pub fn of_row(self) -> Result<Bad> {
         match *self.error {
             error @ Error::Unreadable { .. } => Err(error),
@@ -106,7 +106,7 @@ impl From<Bad> for Error {
 /// One line of `rejected.jsonl`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Rejected {
-    /// Number of the row's file among all files of the data sets.
+    /// Index of the row's file in the list of all files of the data sets.
     pub dataset: u32,
     /// Number of the row in its file, from 0.
     pub index: u32,

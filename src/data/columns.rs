@@ -115,16 +115,16 @@ impl Table {
         self.metadata.metadata().file_metadata().num_rows().max(0) as usize
     }
 
-    /// Passes the rows with these numbers, from 0, to `take`, in order. Errors name the file and, if one row is faulty,
-    /// the row and column.
+    /// Passes the rows of `range` (row numbers from 0) to `take`, in order. Errors name the file and, if one row is
+    /// faulty, the row and column.
     pub fn read(&self, range: Range<usize>, mut take: impl FnMut(usize, Result<Fields>) -> Result<()>) -> Result<()> {
         let rows =
             self.each(range, |batch, i, row| take(row, self.fields(batch, i, row)).map(ControlFlow::<()>::Continue));
         rows.map(drop)
     }
 
-    /// Passes the rows with these numbers to `take` until it returns `Break`. The arguments are a batch, the row's
-    /// number in the batch and its number in the file.
+    /// Passes the rows of `range` to `take` until `take` returns `Break`. The arguments are a batch, the row's number
+    /// in the batch and its number in the file.
     fn each(
         &self,
         range: Range<usize>,
@@ -140,8 +140,8 @@ impl Table {
         })
     }
 
-    /// Passes the rows with these numbers to `take` in batches, with the number of the first row of each, until `take`
-    /// returns `Break`.
+    /// Passes the rows of `range` to `take` in batches, each with the number of its first row, until `take` returns
+    /// `Break`.
     fn batches(
         &self,
         range: Range<usize>,
@@ -169,8 +169,8 @@ impl Table {
         Ok(ControlFlow::Continue(()))
     }
 
-    /// Returns row `row`, or the error of a row that cannot be read. Returns an outer error if its page cannot be
-    /// decoded.
+    /// Returns the fields of row `row`. The inner result is an error if this row cannot be read. The outer result is an
+    /// error if the page that contains the row cannot be decoded.
     pub fn row(&self, row: usize) -> Result<Result<Fields>> {
         let outside = || Error::format(&self.path, format!("no row {}", row + 1));
         let from = self.copied().unwrap_or(self);
@@ -186,7 +186,8 @@ impl Table {
         Ok(self.fields(&batch, row - unit.first, row))
     }
 
-    /// Returns row `row` of the file, which is number `i` of a batch, with columns renamed to the canonical names.
+    /// Returns the fields of row `i` of a batch, with columns renamed to the canonical names. `row` is the number of
+    /// the same row in the file; errors name it.
     fn fields(&self, batch: &RecordBatch, i: usize, row: usize) -> Result<Fields> {
         let mut map = Map::new();
         let mut pictures = None;
@@ -280,7 +281,8 @@ fn unit_rows(bytes: u128, rows: usize) -> usize {
     (UNIT_BYTES as u128 * rows as u128 / bytes.max(1)).clamp(1, UNIT_ROWS as u128) as usize
 }
 
-/// Formats the parquet reader's error for `len` rows from `first` on, without the names of the library's layers.
+/// Formats the parquet reader's error for `len` rows from `first` on, without the library's prefixes such as `Parquet
+/// error: `.
 fn unreadable(first: usize, len: usize, what: &str) -> String {
     let what = what.rsplit("error: ").next().unwrap_or(what);
     match what.split_once("Disabled feature at compile time: ") {

@@ -39,7 +39,7 @@ pub struct Dataset {
     rows: Arc<Rows>,
 }
 
-/// Rows by number.
+/// The files of rows, and the place of each row in them.
 struct Rows {
     sources: Vec<Source>,
     places: Places,
@@ -128,8 +128,8 @@ impl Dataset {
         Ok(())
     }
 
-    /// Adds a remark if an update takes more samples (`takes`) than exist, so that some are taken more than once. `key`
-    /// and `value` name the setting that causes it.
+    /// Adds a remark if one update takes more samples than exist, because some samples are then used more than once.
+    /// `takes` is the number of samples per update; `key` and `value` name the setting that determines it.
     pub fn remark_repeats(&mut self, key: &str, value: usize, takes: u64) {
         let len = self.index.len() as u64;
         if takes > len {

@@ -16,8 +16,8 @@ use crate::error::{Error, Result};
 /// times its stored bytes. Text compresses to a twentieth of its size, seldom to a hundredth.
 const ALWAYS: u64 = 256 << 20;
 const RATIO: u64 = 200;
-/// The same ratio for a column of lists, if every element were the longest dictionary entry. No real file of rows
-/// reaches it.
+/// Maximum ratio of decompressed to stored bytes of a column of lists. The decompressed size is computed as if every
+/// element were the longest dictionary entry. Real data sets stay far below this ratio.
 const LISTED: u64 = 10_000;
 
 /// Returns an error if the wanted columns of a row group would be far larger than their stored bytes.
@@ -26,7 +26,7 @@ pub(super) fn check(path: &Path, metadata: &ParquetMetaData, roots: &[usize], le
         let (mut said, mut stored) = (0, 0);
         for chunk in wanted(group, roots) {
             let values = chunk.num_values().max(0) as u64;
-            // Each value takes its levels and an offset in memory, regardless of the stored bytes.
+            // In memory, each value takes 8 bytes for its levels and its offset, even if nothing is stored for it.
             said += (chunk.uncompressed_size().max(0) as u64).max(values.saturating_mul(8));
             stored += chunk.compressed_size().max(0) as u64;
         }
@@ -35,8 +35,8 @@ pub(super) fn check(path: &Path, metadata: &ParquetMetaData, roots: &[usize], le
     Ok(())
 }
 
-/// Returns the maximum length in bytes of a text or image that every row of a row group could contain without storing
-/// it each time, because of a dictionary or delta encoding. Returns 1 if no column has such an encoding.
+/// Returns an upper bound, in bytes, of the length of a text or image that many rows can contain although it is stored
+/// only once. Dictionary and delta encodings allow this. Returns 1 if no column has such an encoding.
 pub(super) fn longest(
     path: &Path,
     number: usize,

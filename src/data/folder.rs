@@ -1,6 +1,7 @@
 //! Resolves the image urls of rows. A url may be relative to the entry's data folder or zip file, absolute or `file://`
-//! within the folder, or a `data:` url. No file outside the folder is ever opened, not through `..` or a symbolic link
-//! either.
+//! within the folder, or a `data:` url. Files outside the folder are never opened, even if a url contains `..` or a
+//! file is a symbolic link. The only exception is the blob folder of a Hugging Face cache, to which the links of a
+//! snapshot point.
 
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;

@@ -17,7 +17,7 @@ use crate::text::{Message, Part};
 pub const QUESTIONS: &str =
     "one of `messages`, `conversations`, `prompt`, `problem`, `question` (or set `columns` in the dataset's entry)";
 
-/// Frames per second of a video whose part does not give `fps`.
+/// Default number of frames per second, for a video part without `fps`.
 const DEFAULT_FPS: f64 = 2.0;
 /// Minimum and maximum of `fps`.
 const MIN_FPS: f64 = 0.001;
@@ -106,7 +106,7 @@ pub fn read_row(mut fields: Map<String, Value>, images: Vec<RawImage>, at: &RowC
         extra.entry("answer").or_insert_with(|| Value::String(answer.clone()));
         ground_truth.get_or_insert(answer);
     }
-    // Other fields of a row are kept in `extra`. The original's difficulty sampler reads `avg_reward` there.
+    // Other fields of a row are kept in `extra`. OpenMMReasoner's difficulty sampler reads `avg_reward` there.
     if let Some(reward) = given(&fields, "avg_reward") {
         extra.entry("avg_reward").or_insert_with(|| reward.clone());
     }

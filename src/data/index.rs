@@ -35,7 +35,7 @@ pub struct Index {
     /// End of each sample's grids in `grids`.
     ends: Vec<u32>,
     grids: Vec<Grid>,
-    /// Number of the sample at each position; empty if sample i is number i.
+    /// Stored number of the sample at each position of the order. Empty if sample i has the number i.
     order: Vec<u32>,
 }
 
@@ -90,7 +90,7 @@ impl Index {
         (0..self.len()).map(|i| self.shape(i))
     }
 
-    /// Returns the range of the images and videos of number `k` among all of them.
+    /// Returns the range of sample number `k`'s images and videos in the list of the images and videos of all samples.
     pub fn pictures(&self, k: usize) -> Range<usize> {
         let from = if k == 0 { 0 } else { self.ends[k - 1] as usize };
         from..self.ends[k] as usize

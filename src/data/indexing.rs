@@ -15,7 +15,8 @@ use crate::data::stamp::short;
 use crate::data::{Row, Seen};
 use crate::error::{Error, Result};
 
-/// Number of rows measured at once, and bytes of their texts and embedded images. Both bound the memory.
+/// Maximum number of rows that are measured together, and of bytes of their texts and embedded images. Both limit the
+/// memory.
 const CHUNK_ROWS: usize = 1024;
 const CHUNK_BYTES: usize = 32 << 20;
 
@@ -45,12 +46,13 @@ pub struct Indexed {
     pub signatures: Vec<Signature>,
 }
 
-/// Ids that several rows share: several answers to one question, or a data set that was concatenated twice.
+/// Ids that several rows share, for example because a question has several answers or because a data set was
+/// concatenated twice.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct SharedIds {
     /// Number of such ids.
     pub count: usize,
-    /// Place of the second row with the first of these ids.
+    /// Place of an example row: the second row that has the first shared id.
     pub example: Option<String>,
 }
 

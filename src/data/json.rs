@@ -9,10 +9,11 @@ use serde_json::{Map, Value};
 use crate::error::{Error, Result};
 use crate::files;
 
-/// Maximum length of a row in bytes: a guard against files of another kind.
+/// Maximum length of a row in bytes: a guard against files that do not contain rows.
 const LONGEST: usize = 256 << 20;
 
-/// Maximum number of JSON values in a row. Each takes tens of bytes in memory, regardless of its size in the file.
+/// Maximum number of JSON values in a row. Each value takes tens of bytes in memory, even if it is one character in the
+/// file.
 const MOST_VALUES: usize = 1 << 22;
 
 /// Layout of the objects in a file.

@@ -22,7 +22,8 @@ const COLUMNS: [(&str, &[&str]); 14] = [
     ("avg_reward", &[]),
 ];
 
-/// Groups of alternative columns, of which a row needs one. If an entry names one of a group, the others are ignored.
+/// Groups of columns that can contain the same information. If the entry's `columns` names a column for one of a group,
+/// the other columns of the group are ignored.
 const GROUPS: [&[&str]; 2] =
     [&["messages", "conversations", "prompt", "problem", "question"], &["answer", "ground_truth", "reward_model"]];
 

@@ -8,7 +8,7 @@ use crate::hub::local;
 
 /// Extensions of files of rows, the most likely first. Only files with one extension are read from a folder.
 const ENDINGS: [&str; 3] = ["parquet", "jsonl", "json"];
-/// Names of splits with which file names on the Hugging Face hub begin.
+/// Split names. File names on the Hugging Face hub often begin with one of them.
 const SPLITS: [&str; 6] = ["train", "validation", "valid", "val", "dev", "test"];
 /// Maximum depth of subfolders that are searched.
 const DEPTH: usize = 8;

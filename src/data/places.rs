@@ -1,5 +1,5 @@
-//! Places of indexed rows, and the hashes that they must still have when they are read: 28 bytes per row and 8 per
-//! image.
+//! Places of indexed rows, and the hashes that the rows must still have when they are read. Takes 24 bytes per row and
+//! 8 per image.
 
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};

@@ -35,8 +35,8 @@ pub fn read(entry: &DatasetConfig) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// Passes each row of a data set to `take`, in order. A row that cannot be read is passed as its fault, and the result
-/// of `take` decides whether reading continues. A fault of an entire file ends the reading with an error.
+/// Passes each row of a data set to `take`, in order. For a row that cannot be read, `take` receives the fault; reading
+/// continues unless `take` returns an error. Returns an error if an entire file cannot be read.
 pub fn for_each(entry: &DatasetConfig, mut take: impl FnMut(Read<Row>) -> Result<()>) -> Result<()> {
     let mut left = Left::default();
     for file in RowFile::open(std::slice::from_ref(entry))? {
@@ -220,7 +220,7 @@ pub struct Column {
     pub read_as: Option<&'static str>,
 }
 
-/// Reads several data sets. Returns their rows and the index of one epoch in file order, in which each row occurs as
+/// Reads several data sets. Returns their rows and the row numbers of one epoch, in file order. Each row occurs as
 /// often as the weight of its data set specifies. `seed` selects the rows of a fractional weight.
 pub fn load(entries: &[DatasetConfig], seed: u64) -> Result<(Vec<Row>, Vec<u32>)> {
     let (mut rows, mut counts) = (Vec::new(), Vec::new());
@@ -236,8 +236,8 @@ pub fn load(entries: &[DatasetConfig], seed: u64) -> Result<(Vec<Row>, Vec<u32>)
     Ok((rows, order))
 }
 
-/// Returns the index of one epoch in file order, for data sets with `counts` rows. Each row occurs as often as the
-/// weight of its data set specifies; `seed` selects the rows of a fractional weight. Returns an error on an invalid
+/// Returns the row numbers of one epoch, in file order, for data sets with `counts` rows. Each row occurs as often as
+/// the weight of its data set specifies; `seed` selects the rows of a fractional weight. Returns an error on an invalid
 /// weight.
 pub fn epoch(entries: &[DatasetConfig], counts: &[u32], seed: u64) -> Result<Vec<u32>> {
     let (mut index, mut first) = (Vec::new(), 0);
@@ -253,7 +253,7 @@ pub fn epoch(entries: &[DatasetConfig], counts: &[u32], seed: u64) -> Result<Vec
         }
         let more = (weight.fract() * all.len() as f64).round() as usize;
         let mut order = all;
-        // The counters that epochs use stay below 2^63, so the streams do not overlap.
+        // Epoch numbers stay below 2^63, so this random stream differs from the stream of every epoch.
         philox::shuffle(seed, Purpose::Shuffle, 1 << 63 | k as u64, &mut order);
         order.truncate(more);
         order.sort_unstable();

@@ -16,7 +16,7 @@ use crate::text::{Message, Part};
 /// One row of data, in SFT or RL form.
 #[derive(Clone, Debug, Default)]
 pub struct Row {
-    /// Id of the row. Several rows may share one, such as several answers to one question.
+    /// Id of the row. Several rows may have the same id, for example rows with different answers to one question.
     pub id: String,
     /// Messages of the conversation. In SFT form the last one is the assistant's answer, in RL form the user's
     /// question.
@@ -176,7 +176,7 @@ pub enum ImageSource {
 }
 
 impl ImageSource {
-    /// Returns the number of bytes that it holds in memory.
+    /// Returns the number of image bytes that are in memory: 0 for a file and for a member of a zip file.
     pub fn embedded(&self) -> usize {
         match self {
             ImageSource::Bytes { bytes, .. } => bytes.len(),

@@ -14,9 +14,9 @@ pub const SYSTEM_PROMPT: &str = "You are a helpful assistant. When the user asks
 /// System prompt for requests to a teacher.
 pub const TEACHER_SYSTEM_PROMPT: &str = "You are a helpful assistant. When the user asks a question, your response must include two parts and nothing else: first, the reasoning process enclosed in <think>...</think> tags, then the final answer enclosed in <answer>...</answer> tags.Please provide a clear, concise response within <answer> </answer> tags that directly addresses the question.";
 
-/// Converts a row in SFT form to a training sample. Each assistant turn is encoded as it would be generated: after the
-/// prompt that opens it come its text as plain text and `<|im_end|>`. Only these tokens are targets. All others are
-/// masked, as are turns that the row masks.
+/// Converts a row in SFT form to a training sample. Each assistant turn is encoded as the model would generate it: the
+/// prompt that opens the turn, then the text of the turn (as plain text) and `<|im_end|>`. Only the text and
+/// `<|im_end|>` are targets, and only in turns that the row does not mask.
 ///
 /// Returns an error if the row does not end with an assistant turn that has text, or if an image is broken.
 pub fn sft_sample(row: &Row, chat: &Chat, processor: &Processor) -> Result<Sample> {

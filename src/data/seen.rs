@@ -1,4 +1,5 @@
-//! Counts what was read, as one line for the user. It makes ignored images and columns visible immediately.
+//! Counts what was read. The counts are printed as one line, so that the user notices ignored images and columns at
+//! once.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,4 +1,4 @@
-//! Stamps: 64-bit fingerprints by which files and texts are recognised.
+//! Stamps: 64-bit fingerprints that identify the content of files and texts.
 
 use std::path::Path;
 use std::time::UNIX_EPOCH;

@@ -20,8 +20,8 @@ use crate::error::{Error, Result};
 use crate::files::Staged;
 use crate::text::{Message, Part};
 
-/// Number of rows written as one Arrow batch, and bytes of their images. They bound the memory for a large file and
-/// keep an image column below the 2 GiB that its offsets can address.
+/// Maximum number of rows in one Arrow batch, and of bytes of their images. The limits bound the memory for a large
+/// file and keep an image column below the 2 GiB that its offsets can address.
 const BATCH: usize = 4096;
 const BATCH_BYTES: u64 = 32 << 20;
 
@@ -34,8 +34,8 @@ pub enum Form {
     Rl,
 }
 
-/// Writes rows to a parquet file, atomically. In SFT form, images in files stay urls; in RL form all images are
-/// embedded.
+/// Writes rows to a parquet file, atomically. In SFT form, an image in a file is stored as its url. In RL form, all
+/// images are embedded.
 pub fn write(path: &Path, rows: &[Row], form: Form) -> Result<()> {
     let mut writer = Writer::create(path, form)?;
     writer.extra = writer.extra.with(rows.iter().map(|row| &row.extra));
@@ -48,7 +48,8 @@ pub fn write(path: &Path, rows: &[Row], form: Form) -> Result<()> {
     writer.finish()
 }
 
-/// A parquet file to which rows are added. It appears at its path when it is finished. Images in files stay urls.
+/// A parquet file to which rows are added. The file appears at its path when it is finished. An image in a file is
+/// stored as its url.
 pub struct Writer {
     path: PathBuf,
     form: Form,

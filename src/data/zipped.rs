@@ -53,8 +53,8 @@ impl Archive {
         self.zip.index_for_name(name)
     }
 
-    /// Returns the content of a member. Returns an error if it is larger than an image may be or than the directory
-    /// declares.
+    /// Returns the content of a member. Returns an error if the member is too large for an image, or if its size
+    /// differs from the size in the zip directory.
     pub fn read(&self, index: usize) -> io::Result<Vec<u8>> {
         let mut zip = self.zip.clone();
         let member = zip.by_index(index).map_err(of_system)?;

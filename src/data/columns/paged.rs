@@ -67,7 +67,7 @@ impl Table {
         Some(self.metadata.metadata().row_group(group).num_rows() as usize / pages.len().max(1))
     }
 
-    /// Returns the column chunks of a row group that are read.
+    /// Returns the chunks of a row group that belong to the columns to read.
     fn chunks(&self, group: usize) -> impl Iterator<Item = Chunk<'_>> {
         let metadata = self.metadata.metadata();
         let schema = metadata.file_metadata().schema_descr();
@@ -136,8 +136,8 @@ fn cost((chunk, pages): Chunk<'_>) -> u64 {
     dictionary + largest.unwrap_or(0) as u64
 }
 
-/// Returns writer properties with small pages, an offset index, and no dictionary, because every row would need the
-/// dictionary.
+/// Returns writer properties with small pages, an offset index, and no dictionary, because reading any single row would
+/// require reading the dictionary.
 fn properties() -> WriterProperties {
     WriterProperties::builder()
         .set_compression(Compression::SNAPPY)

@@ -28,11 +28,12 @@ pub struct Options<'a> {
     pub random: usize,
     /// Seed of the random draw.
     pub seed: u64,
-    /// Creates the page's representation of each image of the drawn rows.
+    /// Function that converts each image of the drawn rows to the text with which the HTML page shows it.
     pub shown: Option<Show>,
 }
 
-/// Creates the page's representation of an image from its encoded bytes and its pixels.
+/// Function that converts an image, given its encoded bytes and its pixels, to the text with which an HTML page shows
+/// it.
 pub type Show = fn(&[u8], Rgb) -> Option<String>;
 
 /// Measurements of one row.
@@ -161,7 +162,7 @@ impl<'a> Found<'a> {
         Random::new(self.options.seed, Purpose::Shuffle, number as u64).next_u64()
     }
 
-    /// Returns the numbers of the rows that are drawn after `rows` are counted.
+    /// Returns the numbers of the rows that will be drawn once `rows` have been counted as well.
     fn drawn_with(&self, rows: &[Read<Row>]) -> BTreeSet<usize> {
         let sound = rows.iter().zip(self.rows + 1..).filter(|(row, _)| row.is_ok());
         let new = sound.map(|(_, number)| (self.lot(number), number));

@@ -59,7 +59,7 @@ pub struct Inspection {
 pub struct DrawnRow {
     /// The row.
     pub row: Row,
-    /// Representations of its images made by [`Options::shown`](super::Options::shown), up to the first broken image.
+    /// Results of [`Options::shown`](super::Options::shown) for the row's images, up to the first broken image.
     pub pictures: Vec<Option<String>>,
 }
 

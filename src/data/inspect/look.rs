@@ -8,7 +8,7 @@ use crate::data::read::{Left, RowFile};
 use crate::data::{Row, Seen, read};
 use crate::error::Result;
 
-/// Number of rows measured together, and bytes of their embedded images.
+/// Maximum number of rows that are measured together, and of bytes of their embedded images.
 const CHUNK_ROWS: usize = 512;
 const CHUNK_BYTES: usize = 32 << 20;
 
