@@ -15,7 +15,7 @@ use crate::pipeline::stage::{Shard, Work, piece};
 use crate::pipeline::summary::Summary;
 
 /// Returns the number of shards of the stage in `dir`, or `None` if it was not sharded. Returns an error that lists the
-/// shards that are missing.
+/// missing shards if there are any.
 pub fn shards(dir: &Path) -> Result<Option<usize>> {
     let mut found: BTreeSet<(usize, usize)> = BTreeSet::new();
     for entry in std::fs::read_dir(dir).map_err(Error::io(dir))? {
@@ -36,7 +36,8 @@ pub fn shards(dir: &Path) -> Result<Option<usize>> {
     Ok(Some(count))
 }
 
-/// Merges the rows and lines of `count` shards in the order of the rows, and their answers.
+/// Merges the rows, the lines and the stored answers of `count` shards. Rows and lines keep the order of the input
+/// rows.
 pub fn rows(work: &Work, count: usize) -> Result<Summary> {
     if !answers::shards(&work.dir)?.is_empty() {
         Store::of_run(&work.dir)?;

@@ -10,7 +10,7 @@ use crate::pipeline::files::{Because, Kept, Lines, Rejections, unfit};
 use crate::pipeline::stage::{Input, Work};
 use crate::pipeline::summary::Summary;
 
-/// Number of rows decided together, and bytes of their embedded images. Both bound the memory.
+/// Maximum number of rows that are decided together, and of bytes of their embedded images. Both limit the memory.
 const CHUNK_ROWS: usize = 1024;
 const CHUNK_BYTES: usize = 32 << 20;
 

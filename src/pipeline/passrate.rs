@@ -61,9 +61,9 @@ impl Stage for PassrateConfig {
     }
 }
 
-/// Generates the missing answers of the stage in `dir` on all `ranks`, each rank its share. The stage finds them in the
-/// store when rank 0 runs it. If any rank was asked to stop, every rank returns [`Error::Stopped`]; answers generated
-/// so far are stored.
+/// Generates the missing answers of the stage in `dir`. Each of the `ranks` generates its share. When rank 0 runs the
+/// stage later, it finds the answers in the store. If any rank was asked to stop, every rank returns
+/// [`Error::Stopped`]; answers generated so far are stored.
 pub fn answer(config: &PassrateConfig, dir: &Path, ranks: &mut dyn Ranks, means: &Machine) -> Result<()> {
     let (rank, size) = (ranks.rank(), ranks.size());
     if size == 1 {

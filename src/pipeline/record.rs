@@ -1,5 +1,5 @@
-//! Record of the files that a stage reads: `inputs.json` next to its rows. It is written while the stage runs. It is
-//! compared when the stage starts again and when its shards are merged.
+//! Record of the files that a stage reads: `inputs.json` next to its rows. It is written while the stage runs. The
+//! files are compared with the record when the stage starts again and when its shards are merged.
 
 use std::path::{Path, PathBuf};
 
@@ -19,7 +19,7 @@ const RECORD: &str = "inputs";
 /// A file that a stage has read.
 #[derive(Serialize, Deserialize)]
 struct Recorded {
-    /// Name of its [`Changed`]; missing in the records of older versions.
+    /// Kind of the file: the name of a [`Changed`]. Missing in the records of older versions.
     kind: Option<String>,
     #[serde(flatten)]
     signature: Signature,

@@ -9,7 +9,7 @@ use crate::pipeline::stage::{Shard, Stage, Work, piece};
 use crate::pipeline::summary::Summary;
 use crate::pipeline::{json, merge, record};
 
-/// Name of the time of recording, for error messages about changed inputs.
+/// Part of the error messages about changed inputs: the time at which the inputs were recorded.
 const WHEN: &str = "when the stage read it";
 
 /// Returns the summary of a finished stage, or `None` if something is left to do. Returns an error if a file that it

@@ -102,7 +102,7 @@ pub struct Input {
     pub files: Vec<(usize, RowFile)>,
     /// Number of rows in the data set.
     pub count: usize,
-    /// Rows that are read.
+    /// Range of the rows that are read; a part of the data set if there is a shard.
     pub rows: Range<usize>,
     /// Counts of the rows at the last reading.
     seen: Mutex<Seen>,
@@ -178,8 +178,8 @@ pub struct Work<'a> {
 }
 
 impl<'a> Work<'a> {
-    /// Opens the data sets of `config`. Errors name the file, or two data sets with the same name, because they would
-    /// write the same output.
+    /// Opens the data sets of `config`. Returns an error that names the file if a file cannot be opened. Also returns
+    /// an error if two data sets have the same name, because they would write the same output.
     pub fn open<C: Stage>(config: &'a C, dir: &Path, shard: Option<Shard>, means: &'a Machine<'a>) -> Result<Work<'a>> {
         let stage = config.stage();
         if stage.datasets.is_empty() {
@@ -211,7 +211,8 @@ impl<'a> Work<'a> {
         self.inputs.iter().map(|input| input.rows.len()).sum()
     }
 
-    /// Returns the store of answers: that of the shard, or that of the run including its shards.
+    /// Returns the store of answers. For a shard, this is the shard's own store. Otherwise it is the store of the run,
+    /// which includes the answers of all shards.
     pub fn store(&self) -> Result<Arc<RunStore>> {
         match self.shard {
             None => Ok(RunStore::new(&self.dir)),
@@ -225,7 +226,7 @@ impl<'a> Work<'a> {
     }
 }
 
-/// Returns the output format for rows like the `first` one.
+/// Returns the output format for a data set whose first row is `first`.
 pub fn form(stage: &StageConfig, first: &Row) -> Form {
     match stage.form {
         RowForm::Sft => Form::Sft,

@@ -19,7 +19,7 @@ pub struct Summary {
     pub kept: usize,
     /// Number of rejected rows or answers, by reason.
     pub rejected: BTreeMap<String, usize>,
-    /// Number of answers that the rules call wrong and for which the judge gave no ruling.
+    /// Number of answers that the rules score as wrong and for which the judge gave no ruling.
     pub unjudged: usize,
     /// Number of answers requested by this run and the runs that it resumes.
     pub requests: usize,

@@ -1,5 +1,5 @@
-//! Finds equal rows. Rows that share a band of their text and image hashes are candidates, and each candidate is then
-//! compared.
+//! Finds equal rows. The text hash and the image hash of a row are divided into bands. Only rows that share a band of
+//! both are compared.
 
 use std::collections::HashMap;
 
@@ -45,7 +45,7 @@ impl Groups {
 
 /// Groups rows with equal questions and equal images. Images are compared by their hashes.
 pub fn groups(rows: &Rows, config: &DedupConfig) -> Result<Groups> {
-    // With one band more than bits that may differ, two hashes agree in at least one band.
+    // If there is one band more than there are bits that may differ, two hashes agree in at least one band.
     by_bands(rows, config, Some(config.hash_distance + 1))
 }
 
@@ -72,7 +72,7 @@ fn by_bands(rows: &Rows, config: &DedupConfig, picture_bands: Option<usize>) -> 
                 // Equal rows must contain the same numbers and the same number of images.
                 [text, rows.texts[row].1, looks.len() as u64, picture_bands.map_or(0, band)]
             };
-            // Rows without images have one band.
+            // Rows without images are handled only once, with the first image band.
             let wanted = |row: &usize| (picture_band == 0 && picture_bands.is_some()) || !rows.looks(*row).is_empty();
             let mut keyed: Vec<(u64, u32)> =
                 (0..rows.len()).into_par_iter().filter(wanted).map(|row| (mixed(&key(row)), row as u32)).collect();

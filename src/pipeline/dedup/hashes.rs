@@ -18,7 +18,7 @@ use crate::pipeline::dedup::text;
 use crate::pipeline::dedup::tower::{Embedded, Embedder, EmbeddingPlace, Lookup};
 use crate::pipeline::stage::{Input, Work};
 
-/// Number of rows hashed together, and bytes of their embedded images.
+/// Maximum number of rows that are hashed together, and of bytes of their embedded images.
 const CHUNK_ROWS: usize = 512;
 const CHUNK_BYTES: usize = 32 << 20;
 /// Number of rows whose images, resized for the vision tower, are in memory at the same time.

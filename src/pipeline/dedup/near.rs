@@ -1,7 +1,7 @@
 //! Finds rows with similar texts and equal images, by the embeddings of a vision tower. The comparison is exhaustive,
 //! without approximate nearest neighbours. Within a bucket, each row is compared with every row that represents a
-//! group. The first test is the layout of the image: 72 products, from memory. Only rows that pass it have their
-//! embeddings read from disk.
+//! group. The first test compares the layouts of two images, which are in memory (72 multiplications). The embeddings
+//! are read from disk only for rows that pass this test.
 
 use rayon::prelude::*;
 

@@ -1,4 +1,4 @@
-//! Groups of rows that are the same, side by side, in one HTML page without network.
+//! Writes an HTML page that shows groups of equal rows side by side. The page loads nothing from the network.
 
 use std::io::Cursor;
 
@@ -13,15 +13,16 @@ use crate::page;
 use crate::pipeline::dedup::hashes::Rows;
 use crate::pipeline::stage::{Input, Work};
 
-/// Groups that are shown, and rows of each.
+/// Maximum number of groups on the page, and of rows per group.
 const GROUPS: usize = 100;
 const MEMBERS: usize = 6;
-/// Longest side of a picture on the page, in pixels.
+/// Maximum length of the longer side of an image on the page, in pixels.
 const SIDE: u32 = 200;
-/// Characters of a question that are shown.
+/// Maximum number of characters of a question on the page.
 const SHOWN: usize = 400;
 
-/// Writes `dedup.html`: of `groups` a part, from first to last; `dropped` tells what becomes of a row.
+/// Writes `dedup.html` with at most `GROUPS` of the `groups`, spread evenly from the first to the last. `dropped`
+/// returns the reason why a row is removed, or `None` if the row is kept.
 pub fn write(
     work: &Work,
     inputs: &[&Input],
@@ -54,7 +55,8 @@ pub fn write(
     files::write(work.path("dedup", "html"), page::render(&templates, "dedup.html", &[], page)?.as_bytes())
 }
 
-/// The row's first picture as a small JPEG in base64; none where it has none, or none that can be shown.
+/// Returns the row's first image as a small JPEG in base64, or `None` if the row has no image or the image cannot be
+/// decoded.
 fn picture(row: &Row) -> Option<String> {
     let rgb = row.images.first()?.decode(&row.place).ok()?;
     let longest = rgb.width.max(rgb.height).max(SIDE);

@@ -17,9 +17,9 @@ const CORRELATION: f32 = 0.95;
 /// Variance of the cells below which an image counts as one colour and has no correlation.
 const FLAT: f32 = 1.0;
 
-/// Minimum correlation between the layouts of images that the vision tower considers equal. The tower's mean describes
-/// the content of an image but not its arrangement. The lowest correlation of 60 crops of up to 10 % per side is 0.80.
-/// Among 1,770 pairs of different images, none reaches it.
+/// Minimum correlation between the layouts of images that the vision tower considers equal. An embedding is the mean of
+/// the tower's outputs, so it describes the content of an image but not its arrangement. The lowest correlation of 60
+/// crops of up to 10 % per side is 0.80. Among 1,770 pairs of different images, none reaches it.
 pub const LAYOUT: f32 = 0.8;
 
 /// Layout of an image: its cells minus their mean, normalized to length 1; all zeros for an image of one colour.

@@ -21,12 +21,13 @@ use crate::model::{self, Mode, ModelConfig, ParamLayout, Tape, VisionConfig, Vis
 use crate::ops::patch_embed::Normalize;
 use crate::tensor::{DType, Elem};
 
-/// Approximate number of pixels of every image that enters the tower. With equal sizes, the resolution of an image does
-/// not matter, and no image takes longer than another.
+/// Approximate number of pixels to which every image is resized for the tower. The original resolution then has no
+/// influence, and every image takes about the same time.
 const PIXELS: f64 = 448.0 * 448.0;
-/// Maximum number of tower rows per side. Longer images are squeezed.
+/// Maximum number of merged patches per side of an image (each becomes one row of the tower's output). Longer images
+/// are squeezed.
 const LONGEST: f64 = 64.0;
-/// Bytes of a key: a truncated hash of the model, the device and the pixels.
+/// Number of bytes of a key. A key is a truncated hash of the model, the device and the pixels.
 const KEY: usize = 16;
 
 type Key = [u8; KEY];
@@ -71,7 +72,8 @@ impl Tower {
         let mut dev = Device::count_for(target);
         let dtype = DType::of(Dtype::Auto, dev.kind());
         let vision = VisionTower::new(&mut dev, &mut ParamLayout::new(dtype), &self.config)?;
-        // Images of one tower row each have the most windows, so they are the worst case.
+        // For the same number of patches, images of one merged patch each have the most attention windows, so they are
+        // the worst case.
         let merge = self.config.spatial_merge_size;
         let smallest = Grid::picture(merge as u16, merge as u16);
         let smallest = Arc::new(ImageInput::blank(smallest, self.config.patch_size));

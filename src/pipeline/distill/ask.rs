@@ -143,8 +143,8 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// Sends the missing requests to `send`, in the order of the rows, until the receiver is closed. An `Err` is a
-    /// number of answers that need no request.
+    /// Sends the missing requests to `send`, in the order of the rows, until the receiver is closed. Also sends
+    /// `Err(n)` for every `n` answers that need no request.
     fn read(&self, send: &mpsc::Sender<std::result::Result<Wanted, u64>>) -> Result<()> {
         let store = self.store.get()?;
         // Rows with the same content are requested once.

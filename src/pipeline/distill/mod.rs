@@ -162,7 +162,8 @@ impl Distill<'_> {
         Ok(summary)
     }
 
-    /// Returns the fates of a row that was not requested: the same fate for each of its answers.
+    /// Returns the fates of a row for which nothing was requested. A rejection is repeated for each answer that the row
+    /// would have had; a bad row has one fate.
     fn repeated(&self, fate: Fate) -> Vec<Fate> {
         match fate {
             Fate::Rejected(Because { reason, detail, .. }) => (0..self.config.num_rollouts)

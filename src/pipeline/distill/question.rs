@@ -90,7 +90,7 @@ pub fn request_seed(seed: u64, dataset: &str, index: usize, rollout: usize) -> u
     u64::from(Random::new(seed, Purpose::Teacher, (rollout as u64) << 40 | index as u64).next_u32() >> 1)
 }
 
-/// Returns the messages that are sent: those before the row's own answer, without its system prompt.
+/// Returns the row's messages that are sent: all messages up to the last user message, except system prompts.
 fn asked(row: &Row) -> impl Iterator<Item = &Message> {
     let asked = row.messages.iter().rposition(|m| m.role == "user").map_or(0, |last| last + 1);
     row.messages[..asked].iter().filter(|m| m.role != "system")
