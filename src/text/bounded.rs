@@ -1,7 +1,7 @@
 //! Renders a chat template with bounded memory, even if the template is malicious. Every value that the template builds
 //! is measured before it is built and charged to one budget. Filters and methods are charged through wrappers.
 //! Operators are charged because the instructions that build values are replaced by equivalent function calls. Raw text
-//! costs fuel. The total memory is at most a constant times the budget.
+//! is limited by the number of instructions (the fuel). The total memory is at most a constant times the budget.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -26,8 +26,8 @@ const BUILT_FACTOR: usize = 64;
 const DEPTH: usize = 64;
 /// Bytes charged for an element of a list in addition to its text.
 const ELEMENT: usize = 24;
-/// Bytes charged for a namespace. A namespace can hold another one, and `measure` does not see that. The charge limits
-/// their number and therefore their nesting.
+/// Bytes charged for a namespace. A namespace can contain another namespace, which `measure` does not count. The charge
+/// limits the number of namespaces and therefore their nesting.
 const NAMESPACE: usize = 1 << 16;
 const NAME: &str = "chat_template";
 

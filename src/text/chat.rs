@@ -56,7 +56,8 @@ pub struct Chat {
     pub ids: SpecialIds,
     /// Strings of the special tokens, which a user's text must not inject.
     specials: Vec<String>,
-    /// Pattern that finds the leftmost and, there, the longest of `specials`, as the tokenizers library does.
+    /// Pattern that finds the leftmost of `specials`, and the longest one if several begin there, as the tokenizers
+    /// library does.
     find_special: Regex,
 }
 
@@ -118,9 +119,9 @@ impl Chat {
         Ok(ids)
     }
 
-    /// Returns a copy of the message in which `mark` interrupts every special token's string. This includes a string
-    /// that the text only begins or ends, because the template may join the text with its neighbours. Other text is
-    /// unchanged, so tests on it in the template have the same result.
+    /// Returns a copy of the message in which `mark` interrupts every special token's string. This includes a string of
+    /// which only the beginning is at the end of the text, or only the end is at its start, because the template may
+    /// join the text with other text. Other text is unchanged, so tests on it in the template have the same result.
     fn break_specials(&self, message: &Message, mark: char) -> Result<Message> {
         if message.role.is_empty() || !message.role.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c)) {
             return Err(Error::input("role of a message", format!("{:?}", message.role), "a name such as user"));

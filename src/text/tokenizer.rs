@@ -20,9 +20,9 @@ const NFC_SHRINKS: usize = 3;
 /// Handling of strings of special tokens (such as `<|im_start|>`) in a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Special {
-    /// They become special tokens everywhere, as in Hugging Face.
+    /// Such strings become special tokens everywhere, as in Hugging Face.
     Parse,
-    /// They are ordinary text.
+    /// Such strings are ordinary text.
     Plain,
 }
 

@@ -119,8 +119,8 @@ fn pieces(bpe: &Bpe, text: &str) -> tokenizers::Result<Vec<String>> {
     Ok(splits.into_iter().map(|(piece, _, _)| piece.to_owned()).filter(|p| !p.is_empty()).collect())
 }
 
-/// Creates a trainer with precomputed counts. Its own counting takes one text at a time, so the counts are set in its
-/// serialized form.
+/// Creates a trainer with precomputed counts. The trainer can only count text by text, so the counts are written into
+/// its serialized form.
 fn trainer(vocab_size: usize, counts: &BTreeMap<String, u64>) -> tokenizers::Result<BpeTrainer> {
     let trainer = BpeTrainer::builder()
         .vocab_size(vocab_size)
