@@ -57,7 +57,7 @@ impl From<Refused> for Error {
     }
 }
 
-/// Number of bytes that contain the header of nearly every JPEG. If they do, only these bytes are read.
+/// Number of bytes that contain the header of nearly every JPEG. If the header lies within them, nothing else is read.
 const JPEG_HEADER: usize = 1 << 16;
 
 /// An image whose header has been read: its decoder, and its size as stored in the file.
@@ -163,7 +163,7 @@ pub fn decode(bytes: &[u8], limits: &Limits, place: &str) -> Result<Rgb> {
 }
 
 /// Decodes like [`decode`] and calls `then` with the image. Both steps count towards the bytes that all threads may
-/// process at once. `then` should reduce the image, and must not decode another one.
+/// process at once. `then` should reduce the image, and must not decode another image.
 pub fn decode_then<T>(bytes: &[u8], limits: &Limits, place: &str, then: impl FnOnce(Rgb) -> T) -> Result<T> {
     let (format, len) = (format_of(bytes, bytes.len() as u64, place)?, bytes.len() as u64);
     let Opened { mut decoder, width, height } = open(Cursor::new(bytes), format, len, limits, place)?;
@@ -172,7 +172,8 @@ pub fn decode_then<T>(bytes: &[u8], limits: &Limits, place: &str, then: impl FnO
         return Err(Error::input(place, "a truncated JPEG file", "a complete one"));
     }
     let mut memory = image::Limits::no_limits();
-    // Eight bytes per pixel (16-bit RGBA), twice because decoders hold other data, plus their tables.
+    // The limit is 8 bytes per pixel (16-bit RGBA), doubled for the decoder's other buffers, plus 16 MiB for its
+    // tables.
     memory.max_alloc = Some(16 * u64::from(width) * u64::from(height) + (1 << 24));
     decoder.set_limits(memory).map_err(broken(place))?;
     // An unreadable orientation does not make the image invalid; Pillow ignores it too.
@@ -195,7 +196,8 @@ fn to_rgb(image: DynamicImage) -> Option<Rgb> {
         DynamicImage::ImageLumaA8(image) => image.pixels().flat_map(|p| [p[0]; 3]).collect(),
         DynamicImage::ImageRgb16(image) => image.pixels().flat_map(|p| [p[0], p[1], p[2]].map(high)).collect(),
         DynamicImage::ImageRgba16(image) => image.pixels().flat_map(|p| [p[0], p[1], p[2]].map(high)).collect(),
-        // Not the high byte: Pillow clips this format, and the models were trained on its output.
+        // Values are clipped instead of reduced to their high byte, because Pillow clips this format and the models
+        // were trained on Pillow's output.
         DynamicImage::ImageLuma16(image) => image.pixels().flat_map(|p| [p[0].min(255) as u8; 3]).collect(),
         DynamicImage::ImageLumaA16(image) => image.pixels().flat_map(|p| [high(p[0]); 3]).collect(),
         _ => return None,
