@@ -180,7 +180,8 @@ impl Hub {
         Error::input_hint(&repo.id, format!("no such repository{what}"), "a repository's id", hint)
     }
 
-    /// Returns the names in a reply, or nothing if the request fails, because they only improve a message.
+    /// Returns the names in a reply. Returns no names if the request fails, because the names only improve an error
+    /// message.
     async fn names(&self, url: &Url, list: &str, key: &str) -> Vec<String> {
         let Ok((reply, _)) = self.http.json(url).await else { return Vec::new() };
         let list = if list.is_empty() { &reply } else { &reply[list] };

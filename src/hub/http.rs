@@ -17,7 +17,8 @@ const LARGEST_REPLY: usize = 64 << 20;
 const MOST_REDIRECTS: usize = 8;
 /// Time without data after which a connection is given up.
 const SILENCE: Duration = Duration::from_secs(60);
-/// Maximum number of attempts for a request. For a file, only consecutive attempts that receive no byte count.
+/// Maximum number of attempts for a request. For the content of a file, an attempt that receives data resets the
+/// number.
 pub(super) const TRIES: usize = 6;
 
 /// HTTP client for one hub.

@@ -92,7 +92,8 @@ pub(super) fn is_id(text: &str) -> bool {
     text.split_once('/').is_some_and(|(org, name)| part(org) && part(name))
 }
 
-/// Returns true for a valid revision. Branches may contain slashes, but no part may leave its position in an address.
+/// Returns true for a valid revision. The name of a branch may contain slashes, but no part may be `.` or `..`, which
+/// would change the address.
 fn is_revision(text: &str) -> bool {
     let inner = text.chars().all(|c| c.is_ascii_alphanumeric() || "-_./".contains(c));
     !text.is_empty() && inner && text.split('/').all(|part| !part.is_empty() && part != "." && part != "..")
