@@ -12,7 +12,7 @@ use omr_verify::{extract, python};
 
 use super::{Mode, Rubric, Score, composite};
 
-/// Minimum number of characters of a response that is too long to be sent completely.
+/// A response with this number of characters or more is too long to be sent completely.
 const MAX_WHOLE: usize = 500;
 
 /// A request to the judge.
@@ -127,7 +127,7 @@ fn start(text: &str) -> String {
     text.chars().take(200).collect()
 }
 
-/// A score, with the judge's part in it.
+/// A score, together with the verdict of the judge if there is one.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Judged {
     /// Score. It is the score of the rules unless the judge called the answer correct.
@@ -150,11 +150,11 @@ impl Judged {
 pub struct Summary {
     /// Name of the model.
     pub model: String,
-    /// Number of answers that it was asked about.
+    /// Number of answers that the judge was asked about.
     pub used: u64,
-    /// Number of these that it called correct.
+    /// Number of answers that the judge called correct.
     pub hits: u64,
-    /// Number of these without a verdict.
+    /// Number of answers for which the judge was asked but gave no verdict.
     pub unjudged: u64,
 }
 
@@ -185,8 +185,8 @@ impl Summary {
     }
 }
 
-/// The requests about one response, one after another. The first is about the extracted answer. The second is about the
-/// complete response, if its format is wrong and it is short.
+/// The sequence of judge requests for one response. The first request is about the extracted answer. If the response
+/// has a wrong format and is short, a second request is about the complete response.
 ///
 /// The judge is not asked if the rules accept the answer. In strict mode it is not asked about a response that contains
 /// only thinking. In compat mode a reply of 10 counts as 10; in strict mode only 1 accepts the answer.
@@ -236,7 +236,7 @@ impl<'a> Inquiry<'a> {
         let whole = score.format_reward_score == 0.0 && python::len(self.response) < MAX_WHOLE;
         let failed = matches!(reply, Reply::Failed(_));
         self.over = ruling.is_hit() || failed || !whole || self.judged.calls == 2;
-        // If one request has no answer, a "no" to the other one is not a verdict.
+        // If one of the two requests has no valid reply, a negative reply to the other request is not a verdict.
         if ruling.is_hit() || !matches!(self.judged.judge, Some(Ruling::Unjudged(_))) {
             self.judged.judge = Some(ruling);
         }

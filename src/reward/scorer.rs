@@ -46,7 +46,8 @@ impl Drop for Asking {
     }
 }
 
-/// State of each task; the fields are dropped in this order.
+/// State of each task. The client is dropped before `_end`, so the store is free when the receiver of `_end` reports
+/// the end.
 #[derive(Clone)]
 struct Asker {
     client: judge::Client,

@@ -23,7 +23,7 @@ struct Shared {
     config: JudgeConfig,
     endpoint: Endpoint,
     store: Option<Arc<RunStore>>,
-    /// Requests by key; equal requests share one that is in progress.
+    /// Replies by the key of the request. Equal requests share one cell, so that only one of them is sent.
     asked: Mutex<HashMap<Key, Arc<OnceCell<Reply>>>>,
     permits: Semaphore,
     breaker: Mutex<Breaker>,
@@ -31,7 +31,8 @@ struct Shared {
     sent: AtomicU64,
 }
 
-/// Circuit breaker: the failures since the last answer, and the reason once no more requests are sent.
+/// Circuit breaker: the number of failures since the last answer and, once the breaker is open, the reason why no more
+/// requests are sent.
 #[derive(Default)]
 struct Breaker {
     failures: usize,
