@@ -74,7 +74,7 @@ impl<'a> Job<'a> {
         self.survey.seen.line()
     }
 
-    /// Returns the questions with their required answers and `store`.
+    /// Combines the questions, their required answers and `store`.
     pub fn asked<'b>(&'b self, store: &'b Arc<RunStore>) -> Asked<'b> {
         Asked { spec: self.rows.spec, survey: &self.survey, wanted: self.wanted, who: &self.local.who, store }
     }
@@ -94,8 +94,8 @@ impl<'a> Job<'a> {
         DType::of(self.local.config.dtype, kind)
     }
 
-    /// Makes requests with the sizes of the questions with the most pixels, as many as run at once. Their content is a
-    /// placeholder.
+    /// Makes as many requests as can run at once. They have the sizes of the questions with the most pixels, and
+    /// placeholder content.
     fn largest(&self) -> Vec<Request> {
         let largest = ask::largest(&self.local.model_config, &self.survey.index, self.local.config.max_num_seqs);
         let request = |(i, prompt)| self.request(i, prompt, self.wanted.greedy, self.wanted.answers().max(1));
@@ -125,8 +125,8 @@ impl<'a> Job<'a> {
         ranks.same("the questions", questions.finalize().to_hex().as_str())
     }
 
-    /// Generates this rank's share of the answers that `store` lacks. Makes the device from the plan only if there are
-    /// any. Returns [`Error::Stopped`] if the user requests a stop. Finished answers stay stored.
+    /// Generates this rank's share of the answers that `store` lacks. Creates the device only if answers are missing.
+    /// Returns [`Error::Stopped`] if the user requests a stop. Finished answers stay stored.
     fn ask(&self, store: &Arc<RunStore>, place: OneRank, machine: &Machine, label: &str) -> Result<()> {
         let (asked, observer) = (self.asked(store), machine.observer);
         let (questions, missing) = asked.share(place.rank(), place.size())?;
@@ -200,9 +200,10 @@ impl<'a> Job<'a> {
     }
 }
 
-/// Lets `ranks` generate the answers to `jobs`, each with its label, that the run in `dir` lacks. Afterwards rank 0
-/// finds all answers in `store`, the store of the run. With several ranks, no rank may have opened `store` before.
-/// Returns [`Error::Stopped`] on every rank if one was requested to stop. Finished answers stay stored.
+/// Generates, on all `ranks`, the answers to `jobs` that the run in `dir` lacks. Each job has a label for the progress
+/// display. Afterwards rank 0 finds all answers in `store`, the store of the run. With several ranks, no rank may have
+/// opened `store` before. Returns [`Error::Stopped`] on every rank if one was requested to stop. Finished answers stay
+/// stored.
 pub fn ask(
     ranks: &mut dyn Ranks,
     jobs: &[(Job, String)],
@@ -223,8 +224,8 @@ pub fn ask(
     ranks::agreed_at_last(ranks, "the end of answers", done.and(closed))
 }
 
-/// Groups the missing answers into requests. Each is given by its first answer and the number of consecutive answers.
-/// The greedy answer is a request of its own.
+/// Groups the missing answers into requests. Each request is a pair: the number of its first answer, and its number of
+/// consecutive answers. The greedy answer is a request of its own.
 fn runs(missing: &[usize], greedy: usize) -> Vec<(usize, usize)> {
     let mut runs: Vec<(usize, usize)> = Vec::new();
     for &k in missing {

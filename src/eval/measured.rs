@@ -59,7 +59,7 @@ pub struct Measured {
     pub pictures: usize,
     pub(super) mode: Mode,
     pub(super) counted: Vec<Counted>,
-    /// Metrics by the rules alone, for those questions of `counted` that a judge changed.
+    /// Metrics by the rules alone, for the questions whose metrics a judge changed. Keys are indices in `counted`.
     pub(super) rules_alone: BTreeMap<usize, Metrics>,
 }
 

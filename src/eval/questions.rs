@@ -51,8 +51,8 @@ impl<T: Send + Sync> Samples<T> for Rows<T> {
 }
 
 /// Reads `rows` a second time and prepares the questions `wanted`, in ascending order, with `make` on `workers`
-/// threads. `ask` receives them in this order from the function in its argument. Returns an error if a row has changed
-/// since the survey.
+/// threads. `ask` obtains them, in this order, by calling the function that it receives. Returns an error if a row has
+/// changed since the survey.
 pub fn stream<T: Send + Sync + 'static>(
     rows: &TaskRows,
     survey: &Survey,

@@ -27,8 +27,8 @@ struct Line {
 }
 
 impl Recorded {
-    /// Reads lines `{"task", "index", "responses": [...]}`. Errors name the line: an invalid line, a task that is
-    /// neither known nor `own` (the user-defined one), or a question that occurs twice.
+    /// Reads lines `{"task", "index", "responses": [...]}`. Returns an error that names the line if a line is invalid,
+    /// if a task is neither known nor `own` (the user-defined task), or if a question occurs twice.
     pub fn read(path: &Path, own: Option<&TaskSpec>) -> Result<Recorded> {
         let mut recorded = Recorded { tasks: Vec::new(), path: path.to_owned(), responses: HashMap::new() };
         jsonl(path, usize::MAX, |at, fields| {

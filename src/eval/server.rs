@@ -91,7 +91,7 @@ impl<'a> Job<'a> {
         self.survey.seen.line()
     }
 
-    /// Returns the questions with their required answers and `store`.
+    /// Combines the questions, their required answers and `store`.
     pub fn asked<'b>(&'b self, store: &'b Arc<RunStore>) -> Asked<'b> {
         Asked { spec: self.rows.spec, survey: &self.survey, wanted: self.wanted, who: &self.server.who, store }
     }

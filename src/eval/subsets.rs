@@ -48,8 +48,8 @@ fn deviation([mean, square]: Moments) -> f64 {
     if variance < 1e-12 * square { 0.0 } else { variance.sqrt() }
 }
 
-/// Computes the moments of the largest of `n` drawn values. It is among the `i` smallest with probability `(i /
-/// len)^n`.
+/// Computes the moments of the largest of `n` drawn values. The largest drawn value is among the `i` smallest values
+/// with probability `(i / len)^n`.
 fn largest(values: &[f64], n: usize) -> Moments {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);

@@ -112,8 +112,8 @@ fn open(config: &ValidationConfig, means: &Means<'_>, every: Option<u64>) -> Res
 }
 
 impl TaskValidator {
-    /// Reads the questions. Errors name the key, or the file and the row: an unknown task, a row without a correct
-    /// answer, or a prompt longer than the model's context.
+    /// Reads the questions. Returns an error that names the key if a task is unknown. Returns an error that names the
+    /// file and the row if a row has no correct answer, or if its prompt is longer than the model's context.
     fn open(config: &ValidationConfig, means: &Means<'_>) -> Result<TaskValidator> {
         let model_config = ModelConfig::load(&means.model.join("config.json"))?;
         let encoder = Encoder::load(means.model, Use::Ask, model_config.vocab_size, means.pixels)?;

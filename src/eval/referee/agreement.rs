@@ -95,8 +95,8 @@ pub fn compare(rows: &[Row], scorer: &Scorer, mode: Mode, strip_thinking: bool) 
 /// Maximum length in characters of a line that counts as an answer.
 const ANSWER_CHARS: usize = 200;
 
-/// Returns the text to score. Other frameworks do not request a format from their models, so if a response has none,
-/// its last line is used as the answer.
+/// Returns the text to score. Other frameworks do not request a format from their models, so if a response contains no
+/// marked answer, its last line is used as the answer.
 fn scored(response: &str) -> String {
     if !extract::predict_str(response, Mode::Strict).0.is_empty() {
         return response.to_owned();
