@@ -108,7 +108,7 @@ impl Prompt {
     }
 }
 
-/// Returns the letter of an option, starting at A. After Z follow the next Unicode characters.
+/// Returns the letter of an option, starting at A. The options after Z have the Unicode characters that follow Z.
 pub fn letter(index: usize) -> char {
     char::from_u32('A' as u32 + index as u32).unwrap_or(char::REPLACEMENT_CHARACTER)
 }

@@ -47,8 +47,8 @@ impl TaskFile {
             return Err(Error::input(place, &name, format!("a name that is not of {known}")));
         }
         let prompt = RowPrompt::new(&config.prompt, &format!("{}: prompt", path.display()))?;
-        // A task lives as long as the program, like the built-in ones. A run reads only one task file, so leaking it is
-        // harmless.
+        // A task lives as long as the program, like the built-in ones. A run reads only one task file, so the leaked
+        // memory is small.
         let name: &'static str = Box::leak(name.into_boxed_str());
         let spec = Box::leak(Box::new(TaskSpec { name, ..SPEC }));
         let mut file = TaskFile { config, spec, notes: Vec::new(), path: path.to_owned(), prompt };

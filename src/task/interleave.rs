@@ -61,7 +61,7 @@ fn distinct(doc: &Doc, text: &str) -> Checked<Vec<ImageSource>> {
 }
 
 /// Makes a prompt with the layout of the published tasks: pairs of the text between two marks and an image, then the
-/// last text. If there are more marks than images, text is lost, as there.
+/// last text. If there are more marks than images, text is lost, as in the published tasks.
 pub fn published(marked: &str, images: Vec<ImageSource>) -> Prompt {
     let texts: Vec<&str> = marked.split(MARK).map(python::strip).collect();
     let mut parts = Vec::new();

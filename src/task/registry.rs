@@ -30,7 +30,7 @@ struct Benchmark<'a> {
 static BENCHMARKS: LazyLock<Vec<Benchmark<'static>>> =
     LazyLock::new(|| serde_json::from_str(include_str!("benchmarks.json")).expect("a fixed text"));
 
-/// Adds its description to the task of a benchmark. Other tasks are returned unchanged.
+/// Adds the description from `benchmarks.json` to the task of a benchmark. Other tasks are returned unchanged.
 fn described(task: TaskSpec) -> TaskSpec {
     match BENCHMARKS.iter().find(|known| known.name == task.name) {
         Some(Benchmark { aliases, about, hub, .. }) => TaskSpec { aliases, about, hub: Some(hub), ..task },

@@ -16,8 +16,8 @@ pub trait Task: Send + Sync {
     fn name(&self) -> &str;
     /// Returns the questions.
     fn rows(&self) -> &[Row];
-    /// Scores a response to `row`, one of [`Task::rows`]. `on_scored` receives the score immediately. If a judge or a
-    /// command decides, it receives the score later and on another thread.
+    /// Scores a response to `row`, one of [`Task::rows`]. If the rules decide, `on_scored` receives the score
+    /// immediately. If a judge or a command decides, `on_scored` receives the score later and on another thread.
     fn score(&self, row: &Row, response: String, on_scored: OnScored);
 }
 

@@ -72,7 +72,7 @@ fn reasoning(doc: &Doc, mode: Mode) -> Checked<Prompt> {
 }
 
 /// Returns the instruction for a numeric answer. It contains the number of decimal places of `answer`, counted as the
-/// characters between its first two points.
+/// characters between its first point and its second point (or its end).
 pub fn demanded_number(answer: &str) -> String {
     match answer.split('.').nth(1) {
         None => "Your final answer must be an exact integer.".to_owned(),

@@ -62,7 +62,7 @@ impl Teacher {
             let _ = tcp.set_nodelay(true);
         });
         let server = tokio::spawn(async move {
-            // The server ends with the task. Failures to accept are retried inside.
+            // The server ends when this task is aborted. `axum::serve` itself retries after a failed accept.
             let _ = axum::serve(listener, routes).await;
         });
         Ok(Teacher { address, server })
