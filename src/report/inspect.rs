@@ -88,7 +88,7 @@ fn shown(set: &str, DrawnRow { row, pictures }: &DrawnRow) -> browser::Row {
         if asked.len() == 1 { text } else { format!("{}: {text}", message.role) }
     };
     let asked: Vec<String> = asked.iter().map(said).collect();
-    // Images after a broken one were not decoded before.
+    // The inspection did not decode the images after a broken one.
     let others = row.images[pictures.len()..].iter().map(|image| browser::picture(&image.bytes(&row.place).ok()?));
     let pictures = pictures.iter().cloned().chain(others).flatten().collect();
     let mut facets = vec![("data set".to_owned(), set.to_owned()), ("source".to_owned(), row.data_source.clone())];

@@ -46,8 +46,8 @@ pub struct RecipeReport {
     pub contrasts: Vec<Contrast>,
     /// Table with one column per run, if several runs are compared.
     pub table: Option<Table>,
-    /// Table of the additional tasks on which a recipe's models are evaluated. It has one column per model, and the
-    /// published models.
+    /// Table of the additional tasks on which a recipe's models are evaluated. It has one column per model of the
+    /// recipe and one per published model.
     pub columns: Option<Table>,
     /// Charts over the steps.
     pub curves: Vec<Curve>,

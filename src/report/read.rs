@@ -39,7 +39,7 @@ pub fn report(dir: &Path) -> Result<RecipeReport> {
         ));
     }
     let rl = if recipe { dir.join("rl") } else { dir.to_owned() };
-    // A single run is used as every stage.
+    // If the directory is a single run, its metrics are used for every stage.
     let mut steps = Steps::new();
     for stage in ["sft", "control", "rl"] {
         let of_stage = if recipe { dir.join(stage) } else { dir.to_owned() };

@@ -12,11 +12,11 @@ use crate::reward;
 use crate::rollout::file::{self, RolloutRow};
 use crate::text::Tokenizer;
 
-/// Number of steps that are shown, including the first and the last, and number of groups per step.
+/// Maximum number of steps on the page (including the first and the last), and of groups per step.
 const STEPS: usize = 8;
 const GROUPS: usize = 8;
 
-/// Maximum number of bytes of responses in a page, and of images.
+/// Maximum number of bytes in a page of responses and images together.
 const BYTES: usize = 4 << 20;
 
 /// Returns the browser of the run in `dir`. Returns `None` if the run has written no rollouts, or if an older version

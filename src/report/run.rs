@@ -217,7 +217,7 @@ pub fn judges(dir: &Path) -> Vec<(String, judge::Summary)> {
     stages.into_iter().filter_map(|(stage, dir)| Some((stage, said(&dir)?))).collect()
 }
 
-/// Rounds a rate to six digits, because a product of rates has rounding errors after them.
+/// Rounds a rate to six digits, because a product of rates has rounding errors in the later digits.
 fn rate(rate: f64) -> f64 {
     format!("{rate:.5e}").parse().unwrap_or(rate)
 }

@@ -22,7 +22,8 @@ pub const SCRIPT: &str = include_str!("browser.js");
 const LARGEST_SIDE: u32 = 640;
 /// Maximum size in bytes of encoded images that a page contains unchanged.
 const SMALL: usize = 48 << 10;
-/// The same two limits for a [`thumbnail`].
+/// Limits for a [`thumbnail`]: the maximum length of its longer side in pixels, and the maximum size in bytes of an
+/// encoded image that is used unchanged.
 pub const THUMBNAIL_SIDE: u32 = 400;
 const SMALL_THUMBNAIL: usize = 12 << 10;
 
@@ -31,7 +32,7 @@ const SMALL_THUMBNAIL: usize = 12 << 10;
 pub struct Browser {
     /// Heading.
     pub title: String,
-    /// Description of the selection, such as the number of rows of all rows.
+    /// Description of the selection, such as `20 of 1000 rows`.
     pub note: String,
     /// Rows in the order in which they are shown. Templates receive them as the JSON that the script reads.
     #[serde(serialize_with = "as_json")]
@@ -135,8 +136,8 @@ pub(super) fn unchanged(bytes: &[u8], small: usize) -> Option<String> {
 /// Returns the image as a JPEG whose longer side has at most `largest` pixels.
 fn scaled(Rgb { width, height, data }: Rgb, largest: u32) -> Option<String> {
     let mut whole = ::image::RgbImage::from_raw(width, height, data)?;
-    // Using every pixel of a very large image would take seconds, so only about four are used per side of a shown
-    // pixel.
+    // Using every pixel of a very large image would take seconds. Therefore only about 4 x 4 source pixels are used for
+    // each pixel of the result.
     let step = width.max(height) / (4 * largest);
     if step > 1 {
         let [columns, rows] = [width.div_ceil(step), height.div_ceil(step)];

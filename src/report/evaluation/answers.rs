@@ -31,8 +31,8 @@ fn answer(name: &str, answer: &samples::Answer) -> Answer {
 /// A question with its answers and facets.
 type Answered<'a> = (&'a Sample, Vec<Answer>, Vec<(String, String)>);
 
-/// Makes the browser of `questions`, the first of `all` questions. `what` describes which ones come first. Returns
-/// `None` if there are no questions.
+/// Makes the browser of `questions`, which are selected from `all` questions. `what` describes their order for the
+/// note. Returns `None` if there are no questions.
 fn browse(title: &str, what: &str, all: usize, questions: Vec<Answered>, pictures: &Pictures) -> Option<Browser> {
     if all == 0 {
         return None;
