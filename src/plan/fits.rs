@@ -1,4 +1,4 @@
-//! Finds the longest row that fits into a GPU's memory when training passes store the least.
+//! Finds the longest row that fits into a GPU's memory if training passes store as few activations as possible.
 
 use super::card::Rows;
 use super::training::{Cards, Training, seats, target};
@@ -6,12 +6,12 @@ use crate::config::OptimizerName;
 use crate::error::Result;
 use crate::model::ModelConfig;
 
-/// Only multiples of this length are tried.
+/// Only multiples of this number of tokens are tried.
 const STEP: usize = 1024;
-/// Largest length that is tried.
+/// Largest number of tokens that is tried.
 const MOST: usize = 65_536;
 
-/// Storage of the optimizer's moments, largest first.
+/// Optimizers that are compared, ordered by the storage of their moments, largest first.
 pub const OPTIMIZERS: [OptimizerName; 3] =
     [OptimizerName::AdamwTorch, OptimizerName::AdamwBf16, OptimizerName::Adamw8bit];
 

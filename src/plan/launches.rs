@@ -80,7 +80,8 @@ impl Launches {
         let limits = EngineConfig {
             max_num_seqs: batch,
             max_num_batched_tokens: batch * context,
-            // One block per sequence more than the keys fill.
+            // For each sequence: the full blocks of its keys, and two more for the remaining keys and the generated
+            // tokens.
             num_kv_blocks: Some(batch * (context / BLOCK + 2)),
             ..EngineConfig::new(context + 4)
         };
@@ -101,7 +102,7 @@ impl Launches {
         let requests = (0..batch).map(request).collect::<Result<Vec<_>>>()?;
         let mut engine = Engine::new(&model, &mut dev, limits)?;
         engine.generate(&model, &mut dev, &requests, |_| Ok(()))?;
-        // Only the last step is used: in it all sequences decode, and graphs have been captured before.
+        // Only the last step is used, because all sequences decode in it and graphs were captured in earlier steps.
         let mut entries = take(&mut dev);
         let begins = |entry: &Entry| matches!(entry, Entry::Launch("embedding_fwd", ..));
         let last = entries.split_off(entries.iter().rposition(begins).unwrap_or(0));

@@ -27,7 +27,7 @@ pub struct Seats {
 /// Parts into which an update can be divided.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Parts {
-    /// Config key of this number.
+    /// Config key that sets the number of parts.
     pub key: &'static str,
     /// Number of parts.
     pub count: usize,
@@ -74,7 +74,7 @@ impl Seats {
     }
 
     /// Returns the seconds in which a GPU exchanges data for an update. Traffic between nodes runs in parallel with
-    /// traffic inside the node. The result is for the slowest GPU, which is in the smallest node, because it has the
+    /// traffic inside the node. The result is for a GPU in the smallest node, which is the slowest because it has the
     /// most peers in other nodes.
     pub fn links(&self, update: &UpdateWork, links: &Links) -> f64 {
         let (others, near) = ((self.count - 1).max(1) as f64, (self.count.min(NODE) - 1) as f64 / links.node);

@@ -17,7 +17,8 @@ pub struct Column {
     pub cards: usize,
     /// Plan for this number of GPUs, or the reason why there is none.
     pub page: Result<Page>,
-    /// Error of the config's rows, if the plan is for the longest rows that fit instead.
+    /// Error that states why the config's own rows do not fit. If it is present, the plan is for the longest rows that
+    /// fit.
     pub short: Option<Error>,
     /// Tokens of the longest row that fits with each optimizer.
     pub longest: Vec<(OptimizerName, usize)>,
