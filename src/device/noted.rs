@@ -10,8 +10,8 @@ impl Device {
         self.note(Work { op, flops, bytes, product: None });
     }
 
-    /// Records the cost of a matrix product, as [`Device::note_work`] does. `product` is `[rows, columns, k]`, where `k`
-    /// is the number of terms of each sum.
+    /// Records the cost of a matrix product, as [`Device::note_work`] does. `product` is `[rows, columns, k]`, where
+    /// `k` is the number of terms of each sum.
     pub fn note_product(&mut self, op: &'static str, product: [usize; 3], bytes: f64) {
         let [rows, columns, k] = product;
         self.note(Work { op, flops: 2.0 * rows as f64 * (columns * k) as f64, bytes, product: Some(product) });

@@ -83,8 +83,8 @@ extern "C" fn export(table: u32) -> *const c_void {
 
 extern "C" fn told(_: u32) {}
 
-/// Stores in `table` the addresses of a module's slots, with a null entry before and after them, and in `size` the number
-/// of slots. Returns 1, or 0 if there is no such module.
+/// Stores in `table` the addresses of a module's slots, with a null entry before and after them, and in `size` the
+/// number of slots. Returns 1, or 0 if there is no such module.
 extern "C" fn table_of(module: c_uint, table: *mut *const usize, size: *mut c_uint) -> c_int {
     static TABLES: OnceLock<Vec<Vec<usize>>> = OnceLock::new();
     let tables = TABLES.get_or_init(|| {

@@ -158,8 +158,8 @@ impl Cache {
         Ok(object)
     }
 
-    /// Removes old objects. Their sources have probably changed since they were compiled. An object that is needed again
-    /// is compiled again.
+    /// Removes old objects. Their sources have probably changed since they were compiled. An object that is needed
+    /// again is compiled again.
     fn prune(&self) {
         let Ok(entries) = fs::read_dir(&self.folder) else { return };
         for path in entries.flatten().map(|entry| entry.path()) {
