@@ -93,8 +93,8 @@ impl Segments {
 }
 
 /// Adds `dy[t]` to row `ids[t]` of dw. For equal ids, the order is ascending t. Arguments: ids `[T]` u32, `segments`
-/// made from the same ids, dy `[T, k]` f32 or bf16, dw f32 in the element order of a weight of dy's type with k columns.
-/// Returns an error for other shapes and for an id past dw's rows. On a GPU such an id adds nothing instead.
+/// made from the same ids, dy `[T, k]` f32 or bf16, dw f32 in the element order of a weight of dy's type with k
+/// columns. Returns an error for other shapes and for an id past dw's rows. On a GPU such an id adds nothing instead.
 pub fn bwd(dev: &mut Device, ids: Tensor, segments: &Segments, dy: Tensor, dw: Tensor) -> Result<()> {
     const OP: &str = "embedding::bwd";
     check::compute(OP, "dy", dy)?;

@@ -91,9 +91,12 @@ pub struct Bwd {
     pub dgamma: Tensor,
 }
 
-/// Computes dx = rstd * (dy*gamma - xhat * mean(dy*gamma*xhat)), which is written to dx or, if `accumulate`, added to
-/// it, and dgamma += sum over rows of dy * xhat, where xhat = x * rstd. Rows are summed in blocks of 64, and the blocks
-/// are added in order. Returns an error for shapes other than those of [`Bwd`].
+/// Computes the gradients of [`fwd`], with xhat = x * rstd:
+///
+/// - dx = rstd * (dy*gamma - xhat * mean(dy*gamma*xhat)), written to dx or, if `accumulate`, added to dx;
+/// - dgamma += sum over rows of dy * xhat. Rows are summed in blocks of 64, and the blocks are added in order.
+///
+/// Returns an error for shapes other than those of [`Bwd`].
 pub fn bwd(dev: &mut Device, call: Bwd) -> Result<()> {
     const OP: &str = "rms_norm::bwd";
     let Bwd { x, gamma, rstd, dy, dx, dgamma, .. } = call;

@@ -57,10 +57,10 @@ fn launch_kernel(
     gpu.launch("rows", kernel, launch(op, idx.rows())?, args)
 }
 
-/// Sets `dst[idx[i]] = src[i % T]`; other rows of dst do not change, and of equal indices the last wins. src `[T, D]`,
-/// idx u32 with a multiple of T elements, dst `[S, D]` of src's type. Returns an error for other shapes and for an
-/// index of S or more. On a GPU, indices must be distinct (of equal ones any may win), and a row whose index is S or
-/// more is not written.
+/// Sets `dst[idx[i]] = src[i % T]`. Other rows of dst do not change. If an index occurs several times, its last row is
+/// stored. Shapes: src `[T, D]`, idx u32 with a multiple of T elements, dst `[S, D]` of src's type. Returns an error
+/// for other shapes and for an index of S or more. On a GPU, indices must be distinct, because otherwise any one of the
+/// rows may be stored, and a row whose index is S or more is not written.
 pub fn scatter(dev: &mut Device, src: Tensor, idx: Tensor, dst: Tensor) -> Result<()> {
     const OP: &str = "rows::scatter";
     let whole = idx.rows().is_multiple_of(src.rows());
@@ -68,9 +68,9 @@ pub fn scatter(dev: &mut Device, src: Tensor, idx: Tensor, dst: Tensor) -> Resul
     into_rows(dev, OP, src, idx, dst, false)
 }
 
-/// Adds `src[i]` to `dst[idx[i]]`, equal indices in ascending i. Each sum is computed in f32 and rounded once. idx is
-/// `[T]`; the other shapes, the errors and the requirements on a GPU are those of [`scatter`]. On a GPU the rows are
-/// bf16.
+/// Adds `src[i]` to `dst[idx[i]]`. On the CPU, rows with equal indices are added in ascending i. Each sum is computed in
+/// f32 and rounded once. idx is `[T]`. The other shapes and the errors are those of [`scatter`]. On a GPU, indices must
+/// be distinct, the rows must be bf16, and a row whose index is S or more is not added.
 pub fn scatter_add(dev: &mut Device, src: Tensor, idx: Tensor, dst: Tensor) -> Result<()> {
     const OP: &str = "rows::scatter_add";
     check::tensor(OP, "idx", idx, DType::U32, &[src.rows()])?;
@@ -232,7 +232,7 @@ cpu_kernel! {
     }
 }
 
-/// Positions of an index list, grouped by the value they hold. A counting sort; positions are ascending.
+/// Positions of an index list, grouped by value with a counting sort. The positions of a value are ascending.
 pub(crate) struct Groups {
     starts: Vec<u32>,
     positions: Vec<u32>,

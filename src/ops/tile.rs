@@ -1,5 +1,6 @@
-//! The small matrix product inside attention: up to six rows at a time, times row-major columns in groups of sixteen.
-//! Each output is one sequence of fused multiply-adds over ascending k, whatever the tiling and the instruction set.
+//! The small matrix product inside attention. It multiplies up to six rows at a time by a row-major right operand, in
+//! groups of sixteen columns. Each output is one sequence of fused multiply-adds over ascending k, whatever the tiling
+//! and the instruction set.
 
 use super::lanes::LANES;
 use crate::device::Isa;

@@ -33,7 +33,7 @@ pub struct Pages {
 
 impl Pages {
     /// Reserves `wanted` bytes, followed by one inaccessible page. If `guarded` is true, the bytes are inaccessible
-    /// until [`Pages::open`]. Otherwise they are accessible as one zero-filled tensor.
+    /// until [`Pages::open()`]. Otherwise they are accessible as one zero-filled tensor.
     pub fn map(&mut self, wanted: usize, guarded: bool) -> Result<Address> {
         let bytes = wanted.next_multiple_of(PAGE as usize) + PAGE as usize;
         let map = MmapOptions::new().len(bytes).no_reserve_swap().map_anon();

@@ -58,8 +58,8 @@ struct Half {
 }
 
 impl WideBwd {
-    /// Launches the two wgmma kernels, first the one for dQ. `args` are the arguments of the `mma.sync` kernels. Returns
-    /// false if the wgmma kernels do not support the device or the call.
+    /// Launches the two wgmma kernels, first the one for dQ. `args` are the arguments of the `mma.sync` kernels.
+    /// Returns false if the wgmma kernels do not support the device or the call.
     pub fn launch(&self, op: &'static str, gpu: &mut Gpu<'_>, args: &Params) -> Result<bool> {
         let (heads, group, tokens) = (self.heads, self.heads.group(), self.qkv.rows());
         let (Some(queries), Some(keys)) = (QUERIES.of(heads.dim), KEYS.of(heads.dim)) else { return Ok(false) };

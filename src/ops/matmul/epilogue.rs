@@ -1,4 +1,4 @@
-//! Epilogues: what products do with finished sums (bias, residual, activation, rounding, store).
+//! Epilogues: processing of the finished sums of products (bias, residual, activation, rounding, store).
 
 use std::marker::PhantomData;
 
@@ -156,8 +156,8 @@ cpu_kernel! {
     }
 }
 
-/// Epilogue of a weight gradient, stored in its weight's element order. The product's rows are the weight's k and its
-/// columns the weight's n. Each sum over tokens starts from the gradient's present value.
+/// Epilogue of a weight gradient, stored in its weight's element order. The rows of the product are the weight's k, and
+/// the columns of the product are the weight's n. Each sum over tokens starts from the gradient's present value.
 pub(in crate::ops) struct Gradient<'a, E> {
     /// The gradient in f32 `[panels, panel_stride]`, one panel per row (see [`panel_stride`]).
     dw: Cells<'a, f32>,

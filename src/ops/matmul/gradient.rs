@@ -10,7 +10,7 @@ use crate::device::{Isa, Pool};
 use crate::tensor::{DType, Elem};
 
 /// Returns the number of tokens per chunk, such that the repacked dy `[.., n]` stays in the last-level cache. It is a
-/// multiple of the step block, unless there are fewer tokens.
+/// multiple of 512, or `tokens` if there are fewer tokens.
 fn chunk(tokens: usize, n: usize) -> usize {
     const STEP: usize = 512;
     let fits = ((1 << 20) / n.max(1)).clamp(STEP, 8 * STEP) / STEP * STEP;
@@ -20,7 +20,7 @@ fn chunk(tokens: usize, n: usize) -> usize {
 /// Returns the number of scratch elements that [`weight_gradient`] needs.
 pub(in crate::ops) fn weight_gradient_scratch(dtype: DType, tokens: usize, n: usize, k: usize) -> usize {
     let chunk = chunk(tokens, n);
-    // Enough for both ways of repacking bf16; AMX tiles need more.
+    // bf16 is repacked in pairs or for AMX tiles. The layout for AMX tiles is the larger one, so it is enough for both.
     let pairs = if dtype == DType::Bf16 { amx::turned_stride(chunk) * k } else { 0 };
     panel_len(dtype, n, chunk) + pairs
 }

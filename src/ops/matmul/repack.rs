@@ -5,8 +5,8 @@ use super::panels::{PANEL, panel_count, panel_len, panel_stride};
 use crate::device::{Isa, Parts, Pool, cpu_kernel};
 use crate::tensor::{DType, Elem};
 
-/// Tokens of one job, an even number. It is small, so that reading its rows panel by panel follows their order in
-/// memory.
+/// Tokens of one job, an even number. The number is small, so that a job that reads its rows panel by panel reads only
+/// a few sequential streams of memory.
 const TOKENS: usize = 8;
 /// Columns of one job of the sum over tokens.
 const COLUMNS: usize = 4 * PANEL;
@@ -96,7 +96,8 @@ cpu_kernel! {
     }
 }
 
-/// Repacks x `[t, k]` as words `[words over t][k]`: bf16 rows in pairs (the last one paired with zeros if t is odd).
+/// Repacks x `[t, k]`, bf16, as words `[words over t][k]`. A word is a pair of values from two adjacent rows. If t is
+/// odd, the last row is paired with zeros.
 pub(in crate::ops) fn pack_pairs<E: Elem>(pool: &Pool, isa: Isa, x: &[E], k: usize, out: &mut [E]) {
     if k == 0 || x.is_empty() {
         return;

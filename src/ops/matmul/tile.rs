@@ -5,7 +5,8 @@ use crate::device::Isa;
 
 /// Maximum number of panels of a tile that is passed to an epilogue.
 pub(super) const MAX_PANELS: usize = 4;
-/// Number of multiply-adds below which a job is not worth waking a second thread.
+/// If rows * columns * steps of a product is below this number, the product runs as one job, because waking a second
+/// thread would cost more than it saves.
 pub(super) const SMALL: usize = 1 << 17;
 
 /// Position and sums of one tile.
@@ -39,19 +40,21 @@ impl Tile<'_> {
     }
 }
 
-/// Processing step for the sums of a tile. One thread passes each tile of the product to the epilogue once, or twice
-/// with `START`: before and after the multiplication.
+/// Processing step for the sums of a tile. One thread calls [`Epilogue::finish`] for each tile after the
+/// multiplication and, with `START`, [`Epilogue::start`] before it. With `CUT`, this is repeated for each block of
+/// steps.
 pub(in crate::ops) trait Epilogue: Sync {
     /// True if the sums start from the values that [`Epilogue::start`] writes; otherwise they start from zero.
     const START: bool = false;
     /// True if K is cut into blocks of steps, each of which runs over all tiles. Requires `START`.
     const CUT: bool = false;
-    /// True if the sums are updated directly in [`Epilogue::place`], without `start` and `finish`. Requires `START`.
+    /// True if the sums are updated directly in the memory that [`Epilogue::place`] returns. `start` and `finish` are
+    /// then not called. Requires `START`.
     const IN_PLACE: bool = false;
-    /// Number of panels that must be in the same tile. Tiles start at multiples of it and have at most `max(UNIT, 4)`
-    /// panels.
+    /// Number of panels that must be in the same tile. Tiles start at multiples of this number and have at most
+    /// `max(UNIT, 4)` panels.
     const UNIT: usize = 1;
-    /// Multiple of rows at which tiles start.
+    /// Tiles start at rows that are multiples of this number.
     const ROW_UNIT: usize = 1;
     /// Returns the memory of the sums of some rows of one panel, 32 elements per row.
     #[allow(clippy::mut_from_ref)]

@@ -32,8 +32,8 @@ struct Step {
     heads: Heads,
 }
 
-/// Compares prefill and decode by wgmma with decode by `mma.sync`. The device must already run products by wgmma.
-/// Returns a description of the differences, or `None` if there are none.
+/// Compares prefill and decode by wgmma with decode by `mma.sync`. The device must already use wgmma for matrix
+/// products. Returns a description of the differences, or `None` if there are none.
 pub fn wgmma_fault(dev: &mut Device) -> Result<Option<String>> {
     for heads in HEADS {
         let mark = dev.mark(Region::Workspace);

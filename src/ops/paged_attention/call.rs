@@ -22,8 +22,8 @@ pub struct Paged<'a> {
     pub heads: Heads,
     /// Positive factor of the scores.
     pub scale: f32,
-    /// Work items of a step in which every sequence has at most one new token. A GPU then also splits the work by
-    /// chunks of keys, which keeps all multiprocessors busy; without items it splits only by rows. The CPU ignores
-    /// them. They change no bit of the result.
+    /// Work items of a step in which every sequence has at most one new token. With these items, a GPU also splits the
+    /// work by chunks of keys, which keeps all multiprocessors busy. Without them it splits the work only by rows. The
+    /// CPU ignores the items. The items change no bit of the result.
     pub decode: Option<Decode>,
 }

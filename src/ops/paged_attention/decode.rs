@@ -1,5 +1,5 @@
-//! Work items of a decode step ([`Split`]) on the device. They lie at fixed addresses, so that a captured step can be
-//! replayed with other items.
+//! Work items of a decode step ([`Split`]) on the device. The items are at fixed addresses, so that a captured step can
+//! be replayed with other items.
 
 use super::split::Split;
 use crate::device::{Device, On, Region};
@@ -12,7 +12,7 @@ use crate::tensor::{DType, Tensor};
 
 pub(super) const WIDE: WideKernels = wide_kernels!("paged_attention_sm90a", "paged_attention_decode_wide");
 
-/// Rows of a CTA; its warps share them.
+/// Rows of a CTA. All warps of the CTA work on the same rows.
 pub(super) const ROWS: usize = 16;
 
 /// Warps that multiply, in the `mma.sync` and in the wgmma variant. Each warp has a ticket. In the `mma.sync` variant
@@ -37,8 +37,8 @@ impl Decode {
         dev.zeros(region, DType::U32, &[sequences, heads.kv * each(heads)])
     }
 
-    /// Copies a step's items to the device. Their addresses depend only on the step's size. `tickets` comes from
-    /// [`Decode::tickets`].
+    /// Copies a step's items to the device. The addresses of the items depend only on the step's size. `tickets` comes
+    /// from [`Decode::tickets`].
     pub fn upload(dev: &mut Device, region: Region, split: &Split, tickets: Tensor) -> Result<Decode> {
         let [sequences, columns] = split.size();
         let mut lists = Vec::with_capacity(3);

@@ -18,7 +18,7 @@ const DECODE: ByDim = by_dim!("paged_attention_decode");
 /// work.
 const CTAS: usize = 4;
 
-/// Allocates memory for the states of chunks. A sequence has at most as many chunks as its block table.
+/// Allocates memory for the states of chunks. A sequence has at most as many chunks as fit in its block table.
 pub(super) fn states(dev: &mut Device, decode: Decode, paged: &Paged<'_>) -> Result<Tensor> {
     let (sequences, columns) = (paged.context_lens.rows(), paged.block_tables.cols());
     let (kept, _) = holding(&DECODE, paged.heads.dim);
@@ -35,7 +35,7 @@ fn together_smem(dim: usize) -> usize {
         + WARPS[0] * ROWS * 5 * 4
 }
 
-/// Launches the items of several sequences, if there may be any, then the items of single sequences.
+/// Launches the kernel for the shared items (if the step may have any), then the kernel for the own items.
 pub(super) fn fwd(
     op: &'static str,
     mut gpu: Gpu<'_>,

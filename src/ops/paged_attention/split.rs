@@ -36,8 +36,8 @@ impl DecodeStep<'_> {
         (self.cu_seqlens_q[s + 1] - self.cu_seqlens_q[s]) as usize
     }
 
-    /// Returns an error unless each sequence has at most one new token, and one with a new token has at least one key
-    /// and no more than its table holds.
+    /// Returns an error unless each sequence has at most one new token, and each sequence with a new token has at least
+    /// one key and at most as many keys as its block table holds.
     fn check(&self) -> Result<()> {
         let most = self.columns() * BLOCK;
         for (s, &keys) in self.context_lens.iter().enumerate() {
@@ -75,7 +75,8 @@ pub struct Split {
 
 impl Split {
     /// Splits a step into items of at most `together` tokens. A sequence without a new token gets no items. Returns an
-    /// error if a sequence has several new tokens, or if one with a new token has no keys or more than its table holds.
+    /// error if a sequence has several new tokens, or if a sequence with a new token has no keys or more keys than its
+    /// block table holds.
     pub fn new(step: DecodeStep<'_>, together: usize) -> Result<Split> {
         step.check()?;
         let (sequences, columns) = (step.context_lens.len(), step.columns());
@@ -155,7 +156,8 @@ fn chunks(from: usize, keys: usize) -> impl Iterator<Item = u32> {
     (from / CHUNK..keys.div_ceil(CHUNK)).map(move |chunk| (chunk * CHUNK).max(from) as u32)
 }
 
-/// Returns the number of keys of an item, which ends at the end of its chunk or at its last key.
+/// Returns the number of keys of an item. The item ends at the end of its chunk or at the last of its `keys` keys,
+/// whichever comes first.
 fn length(&[_, _, from, keys]: &[u32; WORDS]) -> u32 {
     keys.min((from / CHUNK as u32 + 1) * CHUNK as u32) - from
 }
@@ -164,9 +166,9 @@ fn common(a: &[u32], b: &[u32]) -> usize {
     a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }
 
-/// Divides neighbours into groups such that the most page reads are saved. `common` is the number of leading pages that
-/// each two neighbours share. Returns the number of reads saved, and each group with the number of pages that all of
-/// its members share.
+/// Divides the members in `range` into groups of adjacent members such that the most page reads are saved. `common[i]`
+/// is the number of leading pages that members i and i + 1 share. Returns the number of reads saved, and each group
+/// with the number of pages that all of its members share.
 fn groups(common: &[usize], range: Range<usize>, together: usize) -> (usize, Vec<(Range<usize>, usize)>) {
     let Some(&pages) = common[range.start..range.end.max(range.start + 1) - 1].iter().min() else {
         return (0, Vec::new());

@@ -2,7 +2,7 @@
 
 /// Storage type of log-probs and gradients: f32 in training, f64 for reference values.
 pub trait Real: Copy + Into<f64> {
-    /// Converts to the nearest value.
+    /// Converts an f64 to the nearest value of this type.
     fn from_f64(x: f64) -> Self;
 }
 impl Real for f32 {

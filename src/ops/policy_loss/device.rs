@@ -31,7 +31,8 @@ pub fn stats(dev: &mut Device, region: Region) -> Result<Tensor> {
     dev.upload(region, &Sums::NONE.0, &[STATS])
 }
 
-/// Resets `stats` to represent no tokens. It may hold the statistics of several passes, one after the other.
+/// Resets `stats` to represent no tokens. `stats` may have n * [`STATS`] elements: the statistics of n passes, one
+/// after the other.
 pub fn reset(dev: &mut Device, stats: Tensor) -> Result<()> {
     dev.write(stats, &Sums::NONE.0.repeat(stats.len() / STATS))
 }

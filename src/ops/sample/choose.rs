@@ -110,8 +110,9 @@ fn ascending(z: f32) -> u32 {
     if bits >> 31 == 0 { bits | 1 << 31 } else { !bits }
 }
 
-/// Moves to the front those ids, in order, before which the weights sum to less than `enough`. Returns their number, at
-/// least 1. It halves the range repeatedly, which takes linear time and needs no sort.
+/// Moves the ids of the nucleus to the front of `ids`, in any order. An id is in the nucleus if the weights of all ids
+/// with a smaller key sum to less than `enough`. Returns the size of the nucleus, at least 1. The search halves its
+/// range repeatedly, which takes linear time and needs no sort.
 fn nucleus(ids: &mut [Candidate], enough: f64) -> usize {
     let (mut from, mut to, mut before) = (0, ids.len(), 0);
     while to - from > 1 {

@@ -19,9 +19,9 @@ fn check_draws(op: &'static str, b: usize, draws: &[Draw], table: Tensor) -> Res
     check::tensor(op, "table", table, dtype, &dims)
 }
 
-/// Samples a token for each row of hidden `[B, D]` with w `[V, D]`. `draws` has one [`Draw`] per row, and `table` is
-/// the same on the device ([`Draw::upload`]). `allowed` is the bitmap of [`crate::ops::linear_logprob::Asked`]. Ties go
-/// to the lower id. A GPU reads only `table`, so that a captured call can be replayed with other draws.
+/// Samples a token for each row of hidden `[B, D]` with w `[V, D]`. `draws` has one [`Draw`] per row, and `table` is a
+/// copy of `draws` on the device ([`Draw::upload`]). `allowed` is the bitmap of [`crate::ops::linear_logprob::Asked`].
+/// Ties go to the lower id. A GPU reads only `table`, so that a captured call can be replayed with other draws.
 pub fn fwd(
     dev: &mut Device,
     hidden: Tensor,
@@ -73,8 +73,8 @@ pub fn fwd(
     Ok(())
 }
 
-/// Samples like [`fwd`], but from given logits: `sums` f32 `[B, V]`, before the temperature. For equal sums every
-/// device returns the same tokens.
+/// Samples as [`fwd`] does, but from given logits: `sums` f32 `[B, V]`, not yet divided by the temperature. For equal
+/// sums every device returns the same tokens.
 #[cfg_attr(private_tree, expect(dead_code, reason = "OpenAI-compatible servers sample from modified logits"))]
 pub fn from_logits(
     dev: &mut Device,

@@ -55,6 +55,6 @@ pub struct NoiseKey {
     pub prompt: u32,
     /// Index of the rollout of that prompt.
     pub rollout: u32,
-    /// Position in the response of the token to be drawn.
+    /// Position of the drawn token in the response.
     pub position: u32,
 }
