@@ -1,7 +1,8 @@
 //! Atomic writes and safe reads of files.
 //!
-//! A file is written to a temporary file in the same folder, which is synced and renamed; then the folder is synced. A
-//! reader, or a run that is killed at any point, sees either the old content or the new content.
+//! New content is written to a temporary file in the same folder. The temporary file is synced and renamed, and then
+//! the folder is synced. After a crash at any point, and at any time for another reader, the file has either the old or
+//! the new content.
 //!
 //! Only regular files are read. Reading a pipe or a device at a path from an untrusted source could block forever, or
 //! never reach an end.

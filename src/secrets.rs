@@ -1,4 +1,4 @@
-//! Keys and passwords of this process. They are sent to servers, but never shown or written.
+//! Keys and passwords of this process. They may be sent to servers, but must never be shown or written to files.
 
 use std::borrow::Cow;
 use std::sync::{PoisonError, RwLock};

@@ -1,6 +1,6 @@
 //! Matrix products of bf16 by AMX tiles (`tdpbf16ps`): the checks that the processor and the operating system allow
-//! them, and one block of a product. Its order of summation is its own (`docs/design/runtime.md`); `twin.rs` emulates
-//! it in plain Rust.
+//! them, and one block of a product. AMX sums in its own order (`docs/design/runtime.md`). `twin.rs` emulates AMX in
+//! plain Rust.
 
 mod allowed;
 mod block;

@@ -101,7 +101,7 @@ pub trait Driver: Send {
     /// Returns the properties of the device.
     fn properties(&self) -> &Properties;
 
-    /// Allocates `bytes` of zero-filled device memory for the lifetime of the driver. It is called once per region.
+    /// Allocates `bytes` of zero-filled device memory for the lifetime of the driver. Called once per region.
     fn map(&mut self, bytes: usize) -> Result<Address>;
 
     /// Returns the number of inaccessible bytes after every tensor: one page on the emulator, 0 on a real GPU.
@@ -194,7 +194,7 @@ pub trait Driver: Send {
     /// Queues the work of a graph.
     fn replay(&mut self, graph: Graph, stream: Stream) -> Result<()>;
 
-    /// Destroys a graph. Its work that is already queued still runs.
+    /// Destroys a graph. Work of the graph that is already queued still runs.
     fn drop_graph(&mut self, graph: Graph);
 
     /// Returns true while ranges are recorded, by a profiler around the program or by a test on the emulator.

@@ -116,8 +116,9 @@ impl Images {
         of_file.map(|row| row.kernel).collect::<BTreeSet<_>>().into_iter().collect()
     }
 
-    /// Lists what is out of date in these images, one line each. The list is empty if every kernel file has PTX for
-    /// both targets that was built from the current sources. Headers are always those of `OWN`.
+    /// Lists what is out of date in these images, one line each. The list is empty if the PTX of every kernel file was
+    /// built from the current sources for both targets. A file without PTX for sm_90a uses its PTX for sm_80. Headers
+    /// are always those of `OWN`.
     pub fn stale(&self) -> Vec<String> {
         let is_file = |path: &str| path.ends_with(".cu");
         let own = self.sources.iter().filter(|(path, _)| is_file(path));

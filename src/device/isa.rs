@@ -134,10 +134,10 @@ macro_rules! cpu_kernel {
             #[target_feature(enable = "avx2,fma")]
             fn avx2 $(<$($g: $b),*>)? ($($arg: $ty),*) $(-> $ret)? { body $(::<$($g),*>)? ($($arg),*) }
             match isa.vectors() {
-                // SAFETY: an `Isa` other than `Portable` only runs if `Isa::available` holds (Device::cpu).
+                // SAFETY: `Device::cpu` refuses an `Isa` for which `Isa::available` is false.
                 #[cfg(target_arch = "x86_64")]
                 $crate::device::Isa::Avx512 => unsafe { avx512 $(::<$($g),*>)? ($($arg),*) },
-                // SAFETY: an `Isa` other than `Portable` only runs if `Isa::available` holds (Device::cpu).
+                // SAFETY: `Device::cpu` refuses an `Isa` for which `Isa::available` is false.
                 #[cfg(target_arch = "x86_64")]
                 $crate::device::Isa::Avx2 => unsafe { avx2 $(::<$($g),*>)? ($($arg),*) },
                 _ => body $(::<$($g),*>)? ($($arg),*),

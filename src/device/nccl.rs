@@ -179,7 +179,7 @@ impl Library {
             // SAFETY: NCCL's strings end in zero and stay valid until its next call on this thread.
             unsafe { CStr::from_ptr(text) }.to_string_lossy().trim().to_owned()
         };
-        // SAFETY: takes any code.
+        // SAFETY: the function accepts any code.
         let name = text(unsafe { (self.functions.error_string)(code) });
         // SAFETY: `comm` is null or alive.
         let last = text(unsafe { (self.functions.last_error)(comm) });

@@ -248,7 +248,7 @@ impl<'a, T> Parts<'a, T> {
             Cut::Every(chunk) => (i * chunk, *chunk.min(&(self.len - i * chunk))),
             Cut::At(starts) => (starts[i], starts[i + 1] - starts[i]),
         };
-        // SAFETY: chunk `i` lies inside the slice, is handed out once, and chunks do not overlap.
+        // SAFETY: chunk `i` lies inside the slice and is returned only once, and chunks do not overlap.
         unsafe { std::slice::from_raw_parts_mut(self.base.add(start), len) }
     }
 }

@@ -447,8 +447,8 @@ pub(crate) fn pack_block<T: Elem>(
     }
 }
 
-/// Transposes rows `[n][dim]`, `stride` apart, to columns `[dim][BLOCK]`. It takes sixteen rows at a time, so that each
-/// cache line of the columns is written once and completely.
+/// Transposes rows `[n][dim]`, `stride` apart, to columns `[dim][BLOCK]`. Sixteen rows are transposed at a time, so
+/// that each cache line of the columns is written once and completely.
 #[inline(always)]
 pub(crate) fn transpose<T: Elem>(rows: &[T], stride: usize, n: usize, dim: usize, columns: &mut [f32]) {
     let row = |j: usize| &rows[j * stride..][..dim];

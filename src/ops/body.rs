@@ -9,8 +9,8 @@ use crate::error::Result;
 pub const AGREEMENT_BYTES: usize = 12 << 20;
 
 /// Switches `dev` to the wgmma variants of products, attention and attention's backward. Each has a start check, run in
-/// this order. If one fails, that variant and those after it use `mma.sync`, and the function returns a message about
-/// it. Returns an error if the device does not support wgmma.
+/// this order. If a check fails, that variant and the following variants use `mma.sync`, and the function returns a
+/// message about the failure. Returns an error if the device does not support wgmma.
 pub fn take_wgmma(dev: &mut Device) -> Result<Option<String>> {
     dev.use_body(Body::Wgmma)?;
     if let Some(fault) = linear::wgmma_fault(dev)? {

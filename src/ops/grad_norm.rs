@@ -1,4 +1,5 @@
-//! Global gradient norm, clip factor and a flag that all values are finite. They stay on the device for the optimizer.
+//! Global gradient norm, clip factor and a flag that all values are finite. These three values stay on the device,
+//! where the optimizer reads them.
 
 use crate::device::{Address, Cpu, Device, On, Parts, cpu_kernel, params};
 use crate::error::Result;

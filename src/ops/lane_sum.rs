@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::ops::check;
 use crate::tensor::{DType, Tensor};
 
-/// Elements of a work item. Its sum stays in the L1 cache while all lanes are added.
+/// Elements of a work item. The sum of these elements stays in the L1 cache while all lanes are added.
 const ITEM: usize = 4096;
 
 /// Computes out `[n]` = ((lane 0 + lane 1) + lane 2) + ..., in f32, over the first n columns of lanes `[L, stride]`, n

@@ -1,5 +1,5 @@
-//! Arithmetic on sixteen lanes in plain Rust. It gives every horizontal sum the same order of additions
-//! (docs/design/runtime.md), whatever the vector width of the instruction set that it is compiled for.
+//! Arithmetic on sixteen lanes in plain Rust. Every horizontal sum has the same order of additions
+//! (docs/design/runtime.md), whatever the vector width of the instruction set.
 
 use crate::tensor::Elem;
 

@@ -158,8 +158,8 @@ pub fn fwd_gelu(
 }
 
 /// Computes qkv = x W^T (+ bias), rotates its q and k heads by cos and sin ([`rope::fwd`]), and stores k and v at
-/// `cache`'s slots ([`paged_attention::store`]). Bitwise identical to the three ops; on a GPU it is one kernel. Returns
-/// the errors of the three ops.
+/// `cache`'s slots ([`paged_attention::store`]). The results are bitwise identical to those of the three ops. On a GPU,
+/// one kernel does all of this. Returns the errors of the three ops.
 pub fn fwd_qkv(dev: &mut Device, call: Qkv<'_>) -> Result<()> {
     const OP: &str = "linear::fwd_qkv";
     let Qkv { x, w, bias, cos, sin, heads, cache, qkv } = call;

@@ -1,5 +1,5 @@
-//! Attention over a paged KV cache: chunked prefill and one-token decode. Rows use the arithmetic of `attend`, so they
-//! are bitwise identical to those of `attention::fwd` in training.
+//! Attention over a paged KV cache: chunked prefill and one-token decode. Rows use the arithmetic of `attend`, so the
+//! results are bitwise identical to those of `attention::fwd` in training.
 
 mod agreement;
 mod cache;

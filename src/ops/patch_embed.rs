@@ -255,7 +255,7 @@ fn patch<T: Elem>(
     let left = (block % blocks_w * merge + inner % merge) * size;
     let stride = grid_w * size * 3;
     let frame_len = grid_h * size * stride;
-    // The single frame of an image stands for all frames of its patches, so it is looked up once and copied.
+    // The single frame of an image is used for all frames of its patches, so it is converted once and copied.
     let distinct = if image.frames == 1 { 1 } else { depth };
     for ((channel, table), row) in table.iter().enumerate().zip(row.chunks_exact_mut(depth * size * size)) {
         for (frame, to) in row.chunks_exact_mut(size * size).take(distinct).enumerate() {

@@ -68,9 +68,9 @@ pub fn scatter(dev: &mut Device, src: Tensor, idx: Tensor, dst: Tensor) -> Resul
     into_rows(dev, OP, src, idx, dst, false)
 }
 
-/// Adds `src[i]` to `dst[idx[i]]`. On the CPU, rows with equal indices are added in ascending i. Each sum is computed in
-/// f32 and rounded once. idx is `[T]`. The other shapes and the errors are those of [`scatter`]. On a GPU, indices must
-/// be distinct, the rows must be bf16, and a row whose index is S or more is not added.
+/// Adds `src[i]` to `dst[idx[i]]`. On the CPU, rows with equal indices are added in ascending i. Each sum is computed
+/// in f32 and rounded once. idx is `[T]`. The other shapes and the errors are those of [`scatter`]. On a GPU, indices
+/// must be distinct, the rows must be bf16, and a row whose index is S or more is not added.
 pub fn scatter_add(dev: &mut Device, src: Tensor, idx: Tensor, dst: Tensor) -> Result<()> {
     const OP: &str = "rows::scatter_add";
     check::tensor(OP, "idx", idx, DType::U32, &[src.rows()])?;

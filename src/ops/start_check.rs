@@ -2,7 +2,7 @@
 
 use half::bf16;
 
-/// Returns `count` values in [-size, size), where `size` is a power of two. They are the upper bits of a linear
+/// Returns `count` values in [-size, size), where `size` is a power of two. The values are the upper bits of a linear
 /// congruential generator, so that every sum needs rounding.
 pub(in crate::ops) fn values(count: usize, mut state: u32, size: f32) -> Vec<bf16> {
     let mut next = || {

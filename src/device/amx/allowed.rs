@@ -11,7 +11,7 @@ use crate::device::isa::Isa;
 pub struct Refusal {
     /// Text for log messages.
     pub why: String,
-    /// True if the processor has AMX, so the user may want to be told about the reason.
+    /// True if the processor has AMX, so a message about the reason is useful to the user.
     pub is_there: bool,
 }
 

@@ -6,7 +6,8 @@ use cudarc::driver::{DriverError, result, sys};
 use crate::device::images::Arch;
 use crate::error::{Error, Result};
 
-/// CUDA 13.0, in the driver's numbering. It loads PTX ISA 9.0, the version that the kernels are built for.
+/// CUDA 13.0, in the driver's numbering. Drivers for this version can load PTX ISA 9.0, the version that the kernels
+/// are built for.
 const NEEDED_CUDA: i32 = 13_000;
 
 /// Requirements, for error messages.

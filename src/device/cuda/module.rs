@@ -17,9 +17,9 @@ use crate::files;
 /// Bytes of each of the driver's two logs. The driver truncates longer output.
 const LOG: usize = 16 << 10;
 
-/// Returns the machine code of every kernel file of `images` for `card`. It is the embedded cubin if there is one, else
-/// the cached code, else the driver compiles it from PTX. Files are processed in parallel on all processors. Errors
-/// name the file and contain the driver's log.
+/// Returns the machine code of every kernel file of `images` for `card`. The code of a file is its embedded cubin if
+/// there is one, else the cached code, else the driver compiles it from PTX. Files are processed in parallel on all
+/// processors. Errors name the file and contain the driver's log.
 pub fn code(
     images: &Images,
     context: &Arc<CudaContext>,

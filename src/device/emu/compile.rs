@@ -129,9 +129,9 @@ impl Cache {
         units.cloned().collect()
     }
 
-    /// Returns the shared object of these sources, and compiles it if it does not exist. It depends only on these
-    /// sources and the files that they include, so an edit recompiles only what it affects. Errors name the sources and
-    /// contain all compiler output.
+    /// Returns the shared object of these sources, and compiles it if it does not exist. The object depends only on
+    /// these sources and the files that they include, so an edit causes only the affected objects to be recompiled.
+    /// Errors name the sources and contain all compiler output.
     ///
     /// Several processes may compile the same object at once. All results are equivalent, and a rename makes each of
     /// them appear atomically.

@@ -101,7 +101,7 @@ impl Machine {
         self.sites.set_skip(site);
     }
 
-    /// Records a synchronising call of the host. Returns true if it is the one to skip.
+    /// Records a synchronising call of the host. Returns true if its site is the one to skip.
     pub fn skips_host(&mut self, at: &Location, wrapper: &str) -> bool {
         self.sites.host(at, wrapper, self.cache.sources())
     }

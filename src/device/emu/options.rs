@@ -40,8 +40,8 @@ pub struct Options {
     /// Emulated instruction set: compute capability 8.0 or 9.0. Kernels that run on both must stay within the limits of
     /// 8.0.
     pub arch: Arch,
-    /// True to keep shadow state of shared memory. It finds races and reads of unwritten bytes, and takes most of the
-    /// time.
+    /// True to keep shadow state of shared memory. The shadow state finds races and reads of unwritten bytes. Keeping
+    /// it takes most of the emulator's time.
     pub shadow: bool,
     /// True to guard and poison memory: a tensor's pages become accessible when it is placed and contain NaN until they
     /// are written. If false, each region is mapped completely and zero-filled, as on a real GPU.

@@ -1,5 +1,5 @@
 //! Device memory of the emulator: reserved pages that become accessible when a tensor is placed and inaccessible when
-//! it is released.
+//! the tensor is released.
 
 use std::collections::BTreeMap;
 use std::ffi::{c_int, c_void};
@@ -108,7 +108,7 @@ impl Pages {
         }
     }
 
-    /// Describes where an address that a kernel could not access lies in this memory.
+    /// Describes the position of an address that a kernel could not access, relative to the tensors in this memory.
     pub fn describe(&self, address: Address) -> Option<String> {
         let size = |start: Address, end: Address| format!("a tensor of {} bytes", end - start);
         if let Some((start, end)) = self.open.range(..=address).next_back()

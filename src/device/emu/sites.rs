@@ -98,7 +98,7 @@ impl Sites {
         self.skip = site;
     }
 
-    /// Records a site of host code. Returns true if it is the one to skip.
+    /// Records a site of host code. Returns true if this site is the one to skip.
     pub fn host(&mut self, at: &Location, wrapper: &str, sources: &Sources) -> bool {
         let site = Site::from(at);
         let skipped = self.skip.as_ref() == Some(&site);

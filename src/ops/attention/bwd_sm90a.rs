@@ -1,5 +1,6 @@
 //! Launches of kernels/attention_bwd_sm90a.cu, the wgmma variant of attention's backward over packed sequences. TMA
-//! copies its operands. A start check verifies that it is bitwise identical to the `mma.sync` variant.
+//! copies its operands. A start check verifies that its results are bitwise identical to those of the `mma.sync`
+//! variant.
 
 use super::names::{WideKernels, wide_kernels};
 use super::sm90a::{self, MATH, PANEL, PANELS, ROWS, THREADS};

@@ -27,7 +27,7 @@ pub(in crate::ops) fn dgrad(
 }
 
 /// Memory for the unfinished sums of dx between products: f32 `[T][row_stride(K)]`, whose padding is undefined. Without
-/// `from` the sums start at zero; without `to` they are rounded to dx.
+/// `from` the sums start at zero. Without `to` the resulting sums are rounded and written to dx.
 #[derive(Clone, Copy, Default)]
 pub(in crate::ops) struct Chains {
     /// Sums that the product continues.

@@ -1,5 +1,6 @@
 //! Selects the tile of kernels/common/gemm_sm90a.cuh for a product. The choice depends only on the product's shape and
-//! the GPU, so that planning, graph capture and execution use the same tile. It does not change the bits of the result.
+//! the GPU, so that planning, graph capture and execution use the same tile. The choice of the tile does not change the
+//! bits of the result.
 //!
 //! Costs are clocks of one multiprocessor for 64 terms, computed from the hardware's throughput. They have not been
 //! verified on a GPU yet.

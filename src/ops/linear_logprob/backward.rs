@@ -47,8 +47,8 @@ pub struct Bwd {
     pub dw: Tensor,
 }
 
-/// Computes the gradients of [`super::fwd`]. On a GPU, a target of V or more is treated as no id; on the CPU it is an
-/// error.
+/// Computes the gradients of [`super::fwd`]. A target of V or more is an error on the CPU. On a GPU, such a target
+/// matches no id.
 pub fn bwd(dev: &mut Device, asked: Asked<'_>, call: Bwd) -> Result<()> {
     bwd_within(dev, WAVE_BYTES, asked, call)
 }
@@ -242,8 +242,8 @@ cpu_kernel! {
     }
 }
 
-/// Epilogue for sums that continue over several products: they start from `sums` `[rows, n]` f32 and are stored there
-/// again.
+/// Epilogue for sums that continue over several products. Each product starts from the values in `sums` `[rows, n]` f32
+/// and stores its results there.
 struct Resume<'a> {
     sums: Cells<'a, f32>,
 }

@@ -18,8 +18,8 @@ pub(in crate::ops) const PARTIAL: usize = 4;
 const TILES: [(usize, usize); 3] = [(16, 4), (64, 3), (128, 3)];
 
 /// Launches the tiles over the rows of x and of w. It selects the kernel of `names` with the shortest tile that covers
-/// all rows, or else with the largest tile. A row has the same bits with each of them. `args` starts with the operands.
-/// If the device is set to use wgmma, the wgmma kernel runs instead.
+/// all rows, or else with the largest tile. All of these kernels give the same bits for a row. `args` starts with the
+/// operands. If the device is set to use wgmma, the wgmma kernel runs instead.
 pub(in crate::ops) fn launch_tiles(
     op: &'static str,
     gpu: &mut Gpu<'_>,

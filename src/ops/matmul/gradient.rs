@@ -20,7 +20,7 @@ fn chunk(tokens: usize, n: usize) -> usize {
 /// Returns the number of scratch elements that [`weight_gradient`] needs.
 pub(in crate::ops) fn weight_gradient_scratch(dtype: DType, tokens: usize, n: usize, k: usize) -> usize {
     let chunk = chunk(tokens, n);
-    // bf16 is repacked in pairs or for AMX tiles. The layout for AMX tiles is the larger one, so it is enough for both.
+    // bf16 is repacked in pairs or for AMX tiles. The layout for AMX tiles is larger, so its size is enough for both.
     let pairs = if dtype == DType::Bf16 { amx::turned_stride(chunk) * k } else { 0 };
     panel_len(dtype, n, chunk) + pairs
 }

@@ -67,7 +67,7 @@ pub fn row_stride(k: usize) -> usize {
 pub struct Weight {
     /// Tensor with [`Order::len`] elements of the compute dtype.
     pub data: Tensor,
-    /// Element order, that of the device which holds the weight.
+    /// Element order of the device that holds the weight.
     pub order: Order,
     /// Number of outputs.
     pub n: usize,

@@ -1,5 +1,5 @@
-//! Start check of prefill and decode by wgmma: compares them bit for bit with decode by `mma.sync`. The two test
-//! sequences begin with the same page, so that one item reads this page for both.
+//! Start check of prefill and decode by wgmma: compares their results bit for bit with those of decode by `mma.sync`.
+//! The two test sequences begin with the same page, so that one shared item reads this page for both sequences.
 
 use half::bf16;
 

@@ -42,17 +42,17 @@ pub fn reset(dev: &mut Device, stats: Tensor) -> Result<()> {
 pub struct Io {
     /// Log-probs under the policy that is trained, f32 `[R]`.
     pub log_prob: Tensor,
-    /// Entropies of the policy that is trained, f32 `[R]`. They are part of the statistics if given.
+    /// Entropies of the policy that is trained, f32 `[R]`. If given, they are part of the statistics.
     pub entropy: Option<Tensor>,
     /// Gradient of the loss with respect to `log_prob`, f32 `[R]`, overwritten.
     pub dlog_prob: Tensor,
     /// Gradient of the loss with respect to `entropy`, f32 `[R]`, overwritten. `None` if it is not needed.
     pub dentropy: Option<Tensor>,
-    /// Statistics, f64 `[STATS]`, to which those of this batch are added (see [`Sums`]).
+    /// Statistics, f64 `[STATS]`. The statistics of this batch are added to them (see [`Sums`]).
     pub stats: Tensor,
 }
 
-/// Computes the loss of `batch` with the mini-batch's `denominators`. It does not wait for the device. Returns an error
+/// Computes the loss of `batch` with the mini-batch's `denominators`. Does not wait for the device. Returns an error
 /// for other shapes and if the reference log-probs of a KL term are missing.
 pub fn fwd(dev: &mut Device, config: &PolicyLoss, denominators: &Denominators, batch: &Packed, io: Io) -> Result<()> {
     let Io { log_prob, entropy, dlog_prob, dentropy, stats } = io;

@@ -43,8 +43,8 @@ impl Stat {
     pub(super) const MAXIMA: usize = Stat::MinusRatio as usize;
 }
 
-/// Statistics of a part of a mini-batch, in f64 and in the layout of the device's `stats` tensor. Those of
-/// micro-batches can be added.
+/// Statistics of a part of a mini-batch, in f64 and in the layout of the device's `stats` tensor. The statistics of
+/// several micro-batches can be added.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Sums(pub [f64; STATS]);
 
