@@ -1,4 +1,4 @@
-//! Limits on the work that untrusted input can cause: bytes in use over all threads, and panics of libraries.
+//! Limits on the effects of untrusted input: memory in use by all threads together, and panics of libraries.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};

@@ -21,8 +21,8 @@ pub fn philox4x32_10(key: [u32; 2], ctr: [u32; 4]) -> [u32; 4] {
     [c0, c1, c2, c3]
 }
 
-/// Purpose of random numbers. Different purposes never share a number. The values must not change, because checkpoints
-/// depend on them.
+/// Purpose of random numbers. Different purposes never share a number. The text after "counter:" is the item that the
+/// counter identifies. The values of this enum must not change, because checkpoints depend on them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 #[repr(u32)]
 pub enum Purpose {

@@ -27,11 +27,11 @@ pub const CHUNK: usize = 2048;
 /// Head counts and head size of packed rows `[q heads | k heads | v heads]`, where each head has `dim` elements.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Heads {
-    /// Query heads.
+    /// Number of query heads.
     pub q: usize,
-    /// Key heads, and as many value heads; divides `q`.
+    /// Number of key heads, which is also the number of value heads. It divides `q`.
     pub kv: usize,
-    /// Elements of a head, even.
+    /// Number of elements of a head. It is even.
     pub dim: usize,
 }
 
@@ -123,7 +123,8 @@ impl Context {
         self.first + r / self.group * self.step
     }
 
-    /// Returns the first row that sees key `key`, or `usize::MAX` if the mask is full and no row reaches the key.
+    /// Returns the first row that sees key `key`. Returns `usize::MAX` if there is no causal mask and no row sees the
+    /// key.
     #[inline(always)]
     pub fn first_seeing(&self, key: usize) -> usize {
         if key < self.first {

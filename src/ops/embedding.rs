@@ -10,8 +10,8 @@ use crate::tensor::{DType, Elem, Tensor};
 /// Rows of one work item.
 const ROWS: usize = 32;
 
-/// Sets `y[t]` = row `ids[t]` of `w` (n tokens, k wide): ids `[T]` u32, y `[T, k]` in w's type. Returns an error for
-/// other shapes and for an id of n or more. On a GPU such an id gives a row of NaN instead.
+/// Sets `y[t]` to row `ids[t]` of the weight `w` `[n, k]`. ids is u32 `[T]`, and y is `[T, k]` in w's type. Returns an
+/// error for other shapes and for an id of n or more. On a GPU such an id gives a row of NaN instead.
 pub fn fwd(dev: &mut Device, ids: Tensor, w: &Weight, y: Tensor) -> Result<()> {
     const OP: &str = "embedding::fwd";
     let dtype = check::weight(OP, w, w.n, w.k)?;

@@ -28,7 +28,7 @@
 //! | --- | --- |
 //! | `linear::dgrad`, `rms_norm` | dX, the gradient of the residual stream (after accumulation) |
 //! | `swiglu`, `gelu` | d(gate, up), d(pre) |
-//! | `attention` | dO (already rounded by the op before); P = exp2(s c - lse); dS = P * (dP - D); dqkv |
+//! | `attention` | dO (already rounded by the op before); P = exp2(s c - lse log2(e)); dS = P * (dP - D); dqkv |
 //! | `rope` | dqkv after the rotation back |
 //! | `linear_logprob` | dZ before both of its products; dhidden |
 //! | `rows::sum` | the sum of an image row's gradients over the sequences that contain the image |

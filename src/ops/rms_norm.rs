@@ -83,11 +83,12 @@ pub struct Bwd {
     pub rstd: Tensor,
     /// Gradient of y, `[T, D]` in the compute type.
     pub dy: Tensor,
-    /// Gradient of x, `[T, D]` in the compute type: written, or added to if `accumulate`.
+    /// Gradient of x, `[T, D]` in the compute type. The computed gradient is written or, if `accumulate`, added to the
+    /// present values.
     pub dx: Tensor,
     /// True if the gradient is added to dx.
     pub accumulate: bool,
-    /// Gradient of gamma, `[D]` f32; the gradient is added to it.
+    /// Gradient of gamma, `[D]` f32. The computed gradient is added to the present values.
     pub dgamma: Tensor,
 }
 

@@ -1,4 +1,4 @@
-//! Loads kernel images: a cubin is loaded directly; PTX is compiled by the driver once and the result is cached.
+//! Loads kernel images. A cubin is loaded directly. PTX is compiled once by the driver, and the result is cached.
 
 use std::ffi::{CString, c_char, c_void};
 use std::io::Write;

@@ -5,7 +5,8 @@ use crate::ops::attend::Heads;
 use crate::ops::check;
 use crate::tensor::{DType, Tensor};
 
-/// Sequences and settings of a pack. Each row attends only to rows of its own sequence.
+/// Sequences of a pack and the settings of their attention. A pack is a list of sequences that are stored one after the
+/// other. Each row attends only to rows of its own sequence.
 #[derive(Clone, Copy, Debug)]
 pub struct Pack {
     /// Cumulative sequence lengths, u32 `[S + 1]` from 0 to T. Empty sequences are allowed.

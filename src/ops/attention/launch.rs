@@ -43,9 +43,9 @@ pub(crate) fn rows_smem(dim: usize) -> usize {
     2 * shared_rows(BLOCK, dim) + (dim / 2 + 4) * THREADS as usize * 4
 }
 
-/// Launches the window kernel if no sequence is longer than a window and there is no causal mask; otherwise launches
-/// the general kernel, by wgmma if the device is set to use it. All of these kernels give the same bits. `totals` comes
-/// from [`sm90a::totals`].
+/// Launches the window kernel if no sequence is longer than a window, there is no causal mask and the grid is not too
+/// large. Otherwise launches the general kernel, by wgmma if the device is set to use it. All of these kernels give the
+/// same bits. `totals` comes from [`sm90a::totals`].
 pub(super) fn fwd(
     op: &'static str,
     mut gpu: Gpu<'_>,

@@ -1,5 +1,5 @@
-//! Launches of attention's backward: kernels/attention_bwd.cu (first the kernel of dQ, which also writes D, then that
-//! of dK and dV), kernels/attention_window_bwd.cu, and the wgmma kernels if the device is set to use them.
+//! Launches of attention's backward: kernels/attention_bwd.cu, kernels/attention_window_bwd.cu, and the wgmma kernels
+//! if the device is set to use them. The kernel of dQ, which also writes D, runs before the kernel of dK and dV.
 
 use super::bwd_sm90a::WideBwd;
 use super::call::{Bwd, Pack};
@@ -50,7 +50,7 @@ fn window_smem(dim: usize) -> usize {
     4 * shared_rows(WINDOW, dim) + shared_rows(WINDOW, WINDOW) + 2 * 4 * WINDOW
 }
 
-/// Launches the window kernel if no sequence is longer than a window and there is no causal mask; otherwise launches
+/// Launches the window kernel if no sequence is longer than a window and there is no causal mask. Otherwise launches
 /// the general kernels, by wgmma if the device is set to use it. All of these kernels give the same bits. `delta` is
 /// scratch `[T, q]` f32 for D.
 pub(super) fn bwd(

@@ -22,8 +22,8 @@ pub(in crate::ops) struct Forward<'a> {
     pub y: Tensor,
 }
 
-/// Launches a linear layer. `shape` is the wgmma epilogue that copies its tensors by TMA; `None` means the epilogue
-/// that processes slices of columns.
+/// Launches a linear layer. `shape` selects a wgmma epilogue that copies its tensors by TMA. `None` selects the wgmma
+/// epilogue that processes slices of columns.
 fn launch(op: &'static str, mut gpu: Gpu<'_>, names: &Bodies, shape: Option<Shape>, call: Forward<'_>) -> Result<()> {
     let Forward { x, w, bias, more, y } = call;
     let tile = Tile::of(x.rows());

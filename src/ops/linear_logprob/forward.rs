@@ -11,7 +11,7 @@ use crate::ops::matmul::{self, Cells, Product};
 use crate::tensor::DType;
 
 /// Computes the log-probs of the targets. A target that is not allowed has log-prob minus infinity. A target of V or
-/// more is an error; on a GPU its log-prob is NaN instead.
+/// more is an error on the CPU. On a GPU, the log-prob of such a target is NaN.
 pub fn fwd(dev: &mut Device, asked: Asked<'_>, outs: Outs) -> Result<()> {
     const OP: &str = "linear_logprob::fwd";
     let Asked { hidden, w, allowed, temperature, targets } = asked;

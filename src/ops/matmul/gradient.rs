@@ -35,9 +35,9 @@ pub(in crate::ops) struct WeightGradient<'a, E> {
     pub dy: &'a [E],
     /// Number of columns of dy.
     pub n: usize,
-    /// Weight gradient, f32 in the panel order of the weight's dtype; the gradient is added to it.
+    /// Weight gradient, f32 in the panel order of the weight's dtype. The computed gradient is added to it.
     pub dw: &'a mut [f32],
-    /// Bias gradient `[n]`; the gradient is added to it.
+    /// Bias gradient `[n]`. The computed gradient is added to it.
     pub dbias: Option<&'a mut [f32]>,
     /// Scratch memory of [`weight_gradient_scratch`] elements.
     pub scratch: &'a mut [E],

@@ -2,8 +2,8 @@
 //!
 //! - An own item computes the new token of one sequence with one chunk of its keys. A few long sequences therefore also
 //!   occupy the whole GPU.
-//! - A shared item computes the new tokens of several sequences that begin with the same pages, with one chunk of those
-//!   pages. The pages are then read once for all of the sequences. Shared items run first.
+//! - A shared item computes the new tokens of several sequences that begin with the same pages (blocks of the cache),
+//!   with one chunk of those pages. The pages are then read once for all of the sequences. Shared items run first.
 //!
 //! This is host code without tensors. The choice of items changes no bit of the result.
 
