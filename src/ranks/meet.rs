@@ -268,7 +268,7 @@ fn call(
         Ok(stream) => stream,
         Err(error) => return Ok(Call::Gone(error.to_string())),
     };
-    // The secret is read at each call, because rank 0 may have created the secret's file only now.
+    // The secret is read at each call, because rank 0 may create the secret's file after the first calls.
     let key = match secret.key() {
         Ok(key) => key,
         Err(error) => return Ok(Call::Unproved(error.to_string())),
