@@ -26,7 +26,7 @@ const WHOLE: u64 = 4 << 30;
 const CONFIG: u64 = 16 << 20;
 
 /// Opens a regular file, or a link to one, for reading. Returns an error immediately for a pipe or a device. A folder
-/// can be opened, but the first read from it fails.
+/// can be opened, too, but reading it fails.
 pub fn open(path: impl AsRef<Path>) -> io::Result<File> {
     // Without this flag, opening a pipe waits until a process opens it for writing.
     let file = File::options().read(true).custom_flags(rustix::fs::OFlags::NONBLOCK.bits() as i32).open(path)?;
@@ -110,8 +110,8 @@ pub fn write_with<E: Into<WriteError>>(
     staged.commit()
 }
 
-/// A file that is written under a temporary name and gets its final name when it is committed. If it is dropped without
-/// a commit, the temporary file is deleted.
+/// A file that is written under a temporary name and gets its final name when it is committed. If this value is dropped
+/// before the commit, the file is deleted.
 pub struct Staged {
     path: PathBuf,
     temporary: PathBuf,
@@ -184,8 +184,8 @@ pub fn folder(path: impl AsRef<Path>, body: impl FnOnce(&Path) -> Result<()>) ->
     staged.commit()
 }
 
-/// A folder that is filled under a temporary name and gets its final name when it is committed. If it is dropped
-/// without a commit, the temporary folder is deleted.
+/// A folder that is filled under a temporary name and gets its final name when it is committed. If this value is
+/// dropped before the commit, the folder is deleted.
 #[derive(Debug)]
 pub struct StagedFolder {
     path: PathBuf,
@@ -208,8 +208,8 @@ impl StagedFolder {
         &self.temporary
     }
 
-    /// Syncs every file in the folder, then renames the folder to its final path. An existing folder at that path is
-    /// renamed first, and deleted after the new folder has its final name.
+    /// Renames the folder to its final path, after every file in it is synced. If a folder exists at that path, it is
+    /// renamed first, and deleted after the new folder has taken its name.
     pub fn commit(self) -> Result<()> {
         let StagedFolder { path, temporary } = &self;
         sync_tree(temporary)?;
