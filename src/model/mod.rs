@@ -187,7 +187,7 @@ impl Model {
         if own.is_empty() {
             return Ok(());
         }
-        // These pictures come last in forward and therefore first in backward. Therefore backward reads the sums of
+        // These pictures come last in forward and therefore first in backward. As a result, backward reads the sums of
         // pictures whose last batch is this one before it writes the sums of pictures whose first batch is this one.
         let images: Vec<Arc<ImageInput>> = own.iter().map(|(picture, _)| picture.image.clone()).collect();
         let merge = self.config.vision_config.spatial_merge_size as u32;
