@@ -9,9 +9,9 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::identity::Inputs;
 
-/// Version of the definitions of the ops. It increases with a change that affects results on every device. Version 2:
-/// attention applies the score scale inside the exponent, with a single rounding. Version 3: RL sums the gradients of
-/// an image's rows over all responses to its question before it rounds them.
+/// Version of the definitions of the ops. It increases with each change that affects results on every device. Version
+/// 2: attention applies the score scale inside the exponent, with a single rounding. Version 3: RL sums the gradients
+/// of an image's rows over all responses to its question before it rounds them.
 const ARITHMETIC: &str = "3";
 
 /// Version of the content of a checkpoint (`record` in `versions`). Version 1 has `inputs` and a `MANIFEST`.

@@ -125,7 +125,7 @@ pub(super) struct Drafter {
     recorded: Recorded,
 }
 
-/// Tokens of recorded rollouts, by number of the request and number of the rollout within it.
+/// Tokens of recorded rollouts, by number of the request and number of the rollout within the request.
 pub type Recorded = HashMap<(usize, usize), Vec<u32>>;
 
 impl Drafter {

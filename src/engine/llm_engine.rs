@@ -233,9 +233,9 @@ impl Engine {
         outputs.into_iter().collect::<Option<Vec<Output>>>().ok_or_else(lost)
     }
 
-    /// Answers the requests that `next` returns, numbered in that order, until `next` returns `None`. Requests are
-    /// fetched only as the next step can use them, so the prompts need not be in memory together. Outputs are passed
-    /// only to `on_event`.
+    /// Answers the requests that `next` returns, numbered in that order, until `next` returns `None`. A request is
+    /// fetched only when the next step can use it, so the prompts need not all be in memory at the same time. Outputs
+    /// are passed only to `on_event`.
     pub fn stream(
         &mut self,
         model: &Model,

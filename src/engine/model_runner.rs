@@ -84,8 +84,8 @@ impl ModelRunner {
         dev.release(self.mark);
     }
 
-    /// Executes `step`, and returns the token and its log-prob for each sample. Everything allocated here is freed
-    /// before it returns, even after an error.
+    /// Executes `step`, and returns the token and its log-prob for each sample. Everything that this function allocates
+    /// is freed before it returns, even after an error.
     pub fn run(
         &mut self,
         model: &Model,

@@ -53,9 +53,9 @@ pub struct Scheduled {
     pub len: usize,
     /// Drafted tokens. They are the last tokens of the range.
     pub draft: Vec<u32>,
-    /// Range of the step's samples that belong to this sequence. They are drawn from the row of its last token; the
-    /// range is empty if more tokens are pending. With a draft, one sample is drawn from the row before the draft and
-    /// one from each drafted row.
+    /// Range of the step's samples that belong to this sequence. Without a draft, they are drawn from the row of the
+    /// sequence's last token, and the range is empty if more tokens are pending. With a draft, one sample is drawn from
+    /// the row before the draft and one from each drafted row.
     pub samples: Range<usize>,
 }
 

@@ -118,9 +118,9 @@ impl Scheduler {
         self.vision.reset();
     }
 
-    /// Adds a prompt. Errors, without adding it, if it could never run: if it is empty, if it is too long for the
-    /// model's context or the KV cache, if an image is larger than the vision cache, or if no rollout or no token is
-    /// requested.
+    /// Adds a prompt. Errors, without adding the prompt, if it could never run: if it is empty, if it is too long for
+    /// the model's context or the KV cache, if an image is larger than the vision cache, or if no rollout or no token
+    /// is requested.
     pub fn add(&mut self, request: GroupRequest) -> Result<()> {
         let place = || match request.prompt.place.as_str() {
             "" => format!("prompt {}", request.request),
@@ -204,7 +204,7 @@ impl Scheduler {
                 }
                 i = match self.stats.preemptions == before {
                     true => i + 1,
-                    // The preemption may have removed sequences before this one, or this one itself.
+                    // The preemption may have removed sequences before this one, or this sequence itself.
                     false => self.running.iter().position(|&r| r == id).map_or(i, |at| at + 1),
                 };
             }
@@ -433,7 +433,7 @@ impl Scheduler {
     }
 
     /// Starts the other rollouts of each prompt whose last token is computed in this step. They sample from the same
-    /// row. As many start as there is room for; the others wait, and the prompt's blocks stay pinned for them.
+    /// row. Rollouts start while there is room; the others wait, and the prompt's blocks stay pinned for them.
     fn fork_prefilled(&mut self, step: &mut Step) {
         let mut promised = 0;
         let scheduled = std::mem::take(&mut step.scheduled);

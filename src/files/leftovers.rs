@@ -1,4 +1,4 @@
-//! Finds partial files that a killed run left in its folder, by their names, and removes them.
+//! Removes partial files that a killed run left in its folder. Such files are recognised by their names.
 
 use std::fs;
 use std::io::Read as _;

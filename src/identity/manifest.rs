@@ -16,7 +16,7 @@ pub(super) const MANIFEST: &str = "MANIFEST";
 /// Files of a checkpoint to check.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Part {
-    /// All files except the tensors. These files are small, and they determine how much memory the tensors need.
+    /// Every file that contains no tensors. These files are small, and they determine how much memory the tensors need.
     Settings,
     /// The tensors.
     Tensors,

@@ -119,7 +119,7 @@ fn elements<T: Elem>(bytes: &[u8]) -> Cow<'_, [T]> {
     }
 }
 
-/// Returns the tensors that [`fill_files`] will fetch, in its order.
+/// Returns the tensors that [`fill_files`] will fetch, in the order in which it fetches them.
 pub fn fetched(files: &[OutFile]) -> Vec<Tensor> {
     let contents = files.iter().flat_map(|file| &file.tensors);
     let mut tensors: Vec<Tensor> = contents.filter_map(|t| t.content.tensor()).collect();

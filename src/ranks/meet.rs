@@ -49,9 +49,9 @@ pub fn name(rank: usize, member: &Member) -> String {
     format!("rank {rank} ({}, process {})", member.host, member.pid)
 }
 
-/// Listens on `port` for rank 0 of `place`. If rank 0's address is a loopback address, it listens on this machine only,
-/// else on all networks of the machine. A host name does not decide this, because many machines resolve their own name
-/// to a loopback address.
+/// Listens on `port` for rank 0 of `place`. If rank 0's address is a loopback address, only processes on this machine
+/// can connect. Otherwise rank 0 listens on all networks of the machine. A host name does not decide this, because many
+/// machines resolve their own name to a loopback address.
 pub fn listen(place: &Place, port: u16) -> Result<TcpListener> {
     let told = |e: io::Error| {
         let hint = "another run may use it: set dist.port to a free port, or MASTER_PORT to the port before a free one";

@@ -1,5 +1,5 @@
-//! Determines which rank of how many this process is, from the environment variables that its launcher sets. The
-//! variables are read as documented in the launchers' manuals.
+//! Determines the rank of this process and the number of ranks, from the environment variables that its launcher sets.
+//! The variables are read as documented in the launchers' manuals.
 
 use std::collections::BTreeSet;
 
@@ -120,7 +120,7 @@ pub struct Place {
 
 impl Place {
     /// Reads the position of this process from `env`. Returns `None` if it is the only process. Errors if a launcher
-    /// has started several processes but does not give this one's rank.
+    /// has started several processes but does not give the rank of this process.
     pub fn of(env: Lookup) -> Result<Option<Place>> {
         let Some(of) = LAUNCHERS.iter().find(|of| of.tell(env)) else { return alone(env).map(|()| None) };
         let [rank, size, local_rank, local_size] = of.names;

@@ -46,7 +46,7 @@ impl Fault {
     }
 }
 
-/// The last known position of a rank, and the time since which it has been there.
+/// The last known position of a rank, and the time at which this position was first reported.
 struct Heard {
     at: At,
     since: Instant,

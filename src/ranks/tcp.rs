@@ -1,5 +1,5 @@
-//! Collectives over TCP. They are used in tests and in runs on the CPU, and as the control plane of every other
-//! implementation of `Ranks`.
+//! Collectives over TCP. They are used in tests and in runs on the CPU. Every other implementation of `Ranks` uses them
+//! for everything except tensors.
 //!
 //! Tested with many ranks on one machine. Untested on several machines.
 

@@ -258,8 +258,8 @@ impl Recipe<'_> {
         self.close(store, ranks)
     }
 
-    /// Compares the inputs of an evaluation of `tasks` in `out` with those recorded by an earlier start, and records
-    /// them.
+    /// Compares the inputs of an evaluation of `tasks` in `out` with the inputs that an earlier start recorded, and
+    /// records the current inputs.
     fn record(&self, out: &Path, model: &Path, tasks: &[&TaskSpec], data: &[DatasetConfig]) -> Result<()> {
         let of_task = |spec: &&TaskSpec| task::hub::files(spec, &Source::of(&self.config.eval));
         let files = match data {

@@ -15,7 +15,7 @@ use crate::train::metrics;
 
 /// Steps to recompute.
 pub enum Steps {
-    /// A single step, or only those rollouts of it that share a prompt with one row.
+    /// A single step, or only the rollouts of this step that have the same prompt as one row.
     One {
         /// Number of the step.
         step: u64,

@@ -66,7 +66,7 @@ pub struct KlInReward {
     pub token_level_rewards: Vec<f64>,
     /// Sum of the token rewards of each response, `[S]`. Advantages are computed from these sums.
     pub scores: Vec<f64>,
-    /// Mean over responses of their mean KL (`actor/reward_kl_penalty`).
+    /// Mean KL of each response, averaged over all responses (`actor/reward_kl_penalty`).
     pub reward_kl_penalty: f64,
 }
 

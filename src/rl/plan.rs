@@ -275,8 +275,8 @@ fn largest_micro_batch(config: &RlConfig, model: &Model, index: &Index) -> Vec<G
             return groups(config, &model.config, index, &batch);
         }
     }
-    // Start from the smallest micro-batch, so that the tokens of the pictures count within the bound's tokens and are
-    // not added to them.
+    // Start from the smallest micro-batch. If it already had all tokens of the bound, the tokens of the added pictures
+    // would exceed the bound.
     let least = [Shape { tokens: 2, targets: 1, grids: &[] }];
     let made = grown(tower, least, &bound);
     let group = |(index, made): (usize, &Made)| {

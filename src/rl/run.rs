@@ -59,8 +59,8 @@ pub struct Job {
     pub task: VerifiedRows,
     /// The questions, made on demand from the rows.
     pub questions: Arc<dyn Samples<Question>>,
-    /// Step and prompt number, if only one prompt is wanted: in that step only its rollouts are generated and written,
-    /// and then the run stops.
+    /// Step and prompt number, if only one prompt is wanted. In that step, only the rollouts of this prompt are
+    /// generated and written, and then the run stops.
     pub only: Option<(u64, u64)>,
     /// Folder of a recorded run that is computed again. Its recorded rollouts are used as drafts.
     pub recorded: Option<PathBuf>,

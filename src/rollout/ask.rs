@@ -121,7 +121,8 @@ enum Heard {
 ///
 /// - `numbers` identifies each question in the sampling noise.
 /// - Rollouts in `journal` are reused, and new ones are added to it.
-/// - `on_progress` receives the number of finished responses. It is also called repeatedly while scores are pending.
+/// - `on_progress` receives the number of finished responses. `on_progress` is also called repeatedly while scores are
+///   pending.
 /// - If a response receives no score, generation ends with an error.
 pub fn ask(
     dev: &mut Device,
@@ -181,7 +182,7 @@ pub fn ask(
                 let index = firsts[output.request] + output.rollout;
                 let (request, rollout) = (index / asking.n, index % asking.n);
                 let output = Output { request, rollout, ..output.clone() };
-                // The scorer closes the channel when a score failed; its error is the one that is reported.
+                // The scorer closes the channel after a score has failed, and the error of that score is reported.
                 let hung_up = |_| Error::Failed("a response was not scored".to_owned());
                 sender.send(Heard::Ended(index, output)).map_err(hung_up)?;
                 on_progress(ended)?;

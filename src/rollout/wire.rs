@@ -1,5 +1,5 @@
-//! Binary format of rollouts that are sent from the rank that sampled them to the others: a line of JSON per rollout,
-//! then its tokens and log-probs as raw bytes.
+//! Binary format in which a rank sends its rollouts to the other ranks: a line of JSON per rollout, then its tokens and
+//! log-probs as raw bytes.
 
 use std::collections::BTreeMap;
 

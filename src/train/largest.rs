@@ -1,6 +1,6 @@
-//! Finds the micro-batches that decide how much memory a run takes, among any number of micro-batches. It drops a
-//! micro-batch if another one is at least as large in every quantity. If too many are left, sizes are rounded up on an
-//! increasingly coarse grid.
+//! Finds the micro-batches that decide how much memory a run takes, among any number of micro-batches. [`Largest`]
+//! drops a micro-batch if another one is at least as large in every quantity. If too many are left, sizes are rounded
+//! up on an increasingly coarse grid.
 
 use crate::data::Shape;
 use crate::image::Grid;
@@ -116,8 +116,8 @@ impl Size {
 }
 
 /// The micro-batches that no other micro-batch covers; one of them determines the run's peak memory. As long as there
-/// are few, their sizes are exact. Otherwise each one represents all micro-batches of about its size, and [`grown`]
-/// enlarges it to the largest of these.
+/// are few, their sizes are exact. Otherwise each micro-batch represents all micro-batches of about its size, and
+/// [`grown`] enlarges it to the largest of these.
 #[derive(Debug)]
 pub struct Largest<T> {
     front: Vec<(Size, T)>,

@@ -1,7 +1,7 @@
 //! Chooses the activation checkpointing policy so that the largest micro-batch fits into a device's memory.
 //!
 //! This module contains no formula for sizes. It runs a pass on a counting device, which records allocations and work
-//! but computes nothing. It does this once for each policy in question, and compares the recorded memory and
+//! but computes nothing. It runs one such pass for each policy that may be chosen, and compares the recorded memory and
 //! arithmetic.
 
 use std::collections::HashMap;
@@ -47,8 +47,8 @@ pub struct Fit {
 /// - `rest` is the memory that the run takes outside these passes.
 /// - `images` is true if any micro-batch has images.
 ///
-/// The layers of the decoder may follow different policies. The blocks of the vision tower all follow one, because
-/// their share of the memory is small.
+/// The layers of the decoder may follow different policies. All blocks of the vision tower follow the same policy,
+/// because their share of the memory is small.
 pub fn fit(
     config: &ModelConfig,
     images: bool,
@@ -77,8 +77,8 @@ pub fn fit(
     let Some(budget) = budget.filter(|&budget| keep_all.total() > budget) else {
         return Ok(Fit { levels: Levels::default(), memory: keep_all, fits: true });
     };
-    // The two micro-batches with the largest memory decide in nearly all cases. If the policy found for them does not
-    // fit another micro-batch, that one is added and the search is repeated.
+    // The two micro-batches with the largest memory decide in nearly all cases. If the policy found for these two does
+    // not fit another micro-batch, that micro-batch is added and the search is repeated.
     sizes.sort_unstable_by_key(|&(bytes, i)| (std::cmp::Reverse(bytes), i));
     let mut which: Vec<usize> = sizes.iter().take(2).map(|&(_, i)| i).collect();
     loop {

@@ -88,7 +88,8 @@ impl Loaded {
     }
 
     /// Loads `checkpoint` and, at the same time, reads its files a second time to compare them with the hashes in its
-    /// manifest. The inner error names the damaged file; the device is then in the state it had before.
+    /// manifest. The inner error names the damaged file. In that case, everything that was allocated on the device is
+    /// freed.
     fn whole(
         dev: &mut Device,
         config: &TrainerConfig,

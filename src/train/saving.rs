@@ -172,7 +172,7 @@ impl Saving {
 }
 
 /// Exchanges each rank's result, with its message `says` if it succeeded. Returns `done` and the messages of all ranks.
-/// If any rank failed, all ranks return an error; on the other ranks it names the rank that failed.
+/// If any rank failed, all ranks return an error; on the other ranks, the error names the rank that failed.
 fn agree<T>(ranks: &mut dyn Ranks, done: Result<T>, says: &str) -> Result<(T, Vec<String>)> {
     const WHAT: &str = "a checkpoint";
     let text = done.as_ref().map_or_else(|error| format!("-{error}"), |_| format!("+{says}"));

@@ -250,10 +250,10 @@ impl<'r> Trainer<'r> {
         if flags[1] { Err(Error::Stopped) } else { Ok(()) }
     }
 
-    /// Ends a run that was asked to stop. An update in progress is dropped. The next run repeats it and all updates
-    /// after the last checkpoint, with bitwise identical results. Saves a checkpoint of the last complete step if
-    /// `save_on_stop` or the time since the last checkpoint requires it; otherwise it reports how many updates will be
-    /// repeated.
+    /// Ends a run that was asked to stop. An update in progress is dropped. The next start of the run repeats this
+    /// update and all updates after the last checkpoint, with bitwise identical results. Saves a checkpoint of the last
+    /// complete step if `save_on_stop` or the time since the last checkpoint requires it; otherwise it reports how many
+    /// updates will be repeated.
     pub fn stop(&mut self, dev: &mut Device, observer: &dyn Observer) -> Result<()> {
         let asked = saves_on_stop(self.config.save_on_stop, self.cadence.since());
         // A step is complete once it is logged.

@@ -82,8 +82,8 @@ impl Updates {
         Ok((update.consumed > consumed).then_some(update))
     }
 
-    /// Returns the number of updates from the start to the end of the last epoch. Only for runs without `max_steps`,
-    /// because the others never end by themselves.
+    /// Returns the number of updates from the start to the end of the last epoch. Call it only for runs without
+    /// `max_steps`, because runs with `max_steps` have no last epoch.
     pub fn count(&mut self) -> Result<u64> {
         let (mut steps, mut consumed) = (0, 0);
         while let Some(update) = self.next(consumed)? {
