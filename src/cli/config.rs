@@ -55,7 +55,7 @@ fn entry(key: &Key) -> String {
     let mut out = format!("{}: {}\n    {}", key.path, key.default, key.meaning);
     let (kind, null) = key.kind.strip_suffix(" or null").map_or((key.kind.as_str(), ""), |kind| (kind, " or null"));
     let rule = rule(key.meta.rule);
-    // The rule states the allowed numbers more precisely.
+    // The rule gives the allowed numbers more precisely than the kind.
     let kind = if rule.is_empty() { kind.to_owned() } else { kind.replace(", 0 or more", "") };
     let mut facts = vec![format!("{kind}{rule}{null}")];
     if !key.meta.name.is_empty() {

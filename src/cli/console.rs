@@ -35,8 +35,8 @@ impl Console {
     /// Makes a console. With `quiet`, only errors are written to stderr. `name` precedes errors; with several processes
     /// it names the process.
     pub(crate) fn new(quiet: bool, name: String) -> Console {
-        // Values of HF_TOKEN, OPENAI_API_KEY and similar variables must not be printed, because a server's message may
-        // contain them.
+        // Values of HF_TOKEN, OPENAI_API_KEY and similar variables must not be printed. The message of a server may
+        // contain such a value.
         let is_secret = |name: &str| ["_TOKEN", "_API_KEY", "_SECRET"].iter().any(|end| name.ends_with(end));
         std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(is_secret)).for_each(|(_, value)| {
             secrets::keep(value.to_string_lossy().trim());

@@ -44,14 +44,15 @@ fn handle(stop: &Arc<AtomicBool>, answer: impl Fn(bool) + Send + 'static) -> std
     let hangup = (!ignores_hangup()).then_some(SIGHUP);
     let signalled = SIGNALLED.get_or_init(Arc::default).clone();
     for signal in [SIGINT, SIGTERM, SIGUSR1, SIGUSR2].into_iter().chain(hangup) {
-        // The order matters: the conditional shutdown must see only a flag that an earlier signal has set. It must not
-        // use the stop request, because another rank may set that before the launcher's signal arrives here.
+        // The order matters: the conditional shutdown must see only a flag that an earlier signal has set. The shutdown
+        // must not use the stop request as its flag, because another rank may set the stop request before the
+        // launcher's signal arrives here.
         flag::register_conditional_shutdown(signal, 130, signalled.clone())?;
         flag::register(signal, signalled.clone())?;
         flag::register(signal, stop.clone())?;
         low_level::pipe::register(signal, tell.try_clone()?)?;
     }
-    // The answer runs on its own thread, because the work may be at any point.
+    // `answer` runs on its own thread, because a signal can arrive at any point of the work.
     let wait = move || {
         let _ = told.read(&mut [0]);
         let (listens, waits) = (LISTENS.load(Ordering::Relaxed), WAITS.load(Ordering::Relaxed));
