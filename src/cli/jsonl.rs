@@ -1,7 +1,8 @@
-//! Commands that read JSON lines from stdin and write one line for each to stdout, in the same order.
+//! Reads JSON lines from stdin, for several commands, and writes one line to stdout for each of them, in the same
+//! order.
 //!
-//! A thread reads ahead. All lines that have arrived are processed together on all cores. So an interactive client gets
-//! each answer at once, and a whole file is processed at full speed.
+//! A thread reads ahead. All lines that have arrived are processed together on all cores. Therefore an interactive
+//! client gets each answer at once, and a whole file is processed at full speed.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};

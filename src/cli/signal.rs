@@ -2,8 +2,8 @@
 //!
 //! - The first signal requests a stop and prints a message at once. The second ends the process.
 //! - If the running work does not check for stop requests, the first signal ends the process.
-//! - If the work checks for them but has nothing to save, it has two seconds to end. Files on disk are complete at any
-//!   time.
+//! - If the work checks for stop requests but has nothing to save, it has two seconds to end. Files on disk are
+//!   complete at any time.
 
 use std::io::Read;
 use std::os::unix::net::UnixStream;

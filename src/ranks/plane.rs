@@ -40,7 +40,8 @@ struct Fault {
 
 impl Fault {
     fn error(&self) -> Error {
-        // The message also names a rank that was lost during a stop, because that rank may have failed for another reason.
+        // The message names a rank that was lost during a stop, too, because that rank may have failed for another
+        // reason.
         let stopped = if self.exit_code == 130 { format!("{}; ", Error::Stopped) } else { String::new() };
         Error::Rank { what: format!("{stopped}{}", self.what), exit_code: self.exit_code, told: self.told }
     }
