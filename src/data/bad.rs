@@ -13,7 +13,7 @@ use crate::files;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
-    /// The row cannot be read at all: invalid JSON, invalid UTF-8, a broken page.
+    /// The row cannot be read at all: invalid JSON, invalid UTF-8, or a damaged Parquet page.
     BrokenRow,
     /// Columns are missing or have an unexpected type.
     WrongColumns,

@@ -54,7 +54,7 @@ pub(super) fn value(array: &dyn Array, i: usize) -> Read<Value> {
             let group = array.as_struct();
             let mut map = Map::new();
             for (name, column) in group.column_names().into_iter().zip(group.columns()) {
-                // A row cannot hold bytes outside its image column.
+                // Byte values are left out, because a row can hold bytes only in its image column.
                 if bytes(column, i).is_none() {
                     map.insert(name.to_owned(), value(column, i)?);
                 }

@@ -52,7 +52,7 @@ pub(super) fn longest(
             here = in_dictionary(&file, chunk, group.num_rows() as usize)
                 .map_err(|e| Error::format(path, format!("row group {}: unreadable dictionary: {e}", number + 1)))?;
         }
-        // A delta-encoded text shares its beginning with the previous one, so it may be as long as all of them
+        // A delta-encoded text shares its beginning with the previous one, so it may be as long as all previous texts
         // together.
         if chunk.encodings().any(|encoding| encoding == Encoding::DELTA_BYTE_ARRAY) {
             here = here.max(chunk.uncompressed_size().max(0) as usize / 16);

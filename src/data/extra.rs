@@ -72,8 +72,8 @@ impl ExtraColumns {
             for (name, values) in group.column_names().into_iter().zip(group.columns()) {
                 for (i, row) in rows.iter_mut().enumerate().filter(|(i, _)| !values.is_null(*i)) {
                     let value = cells::value(values, i).map_err(Error::Failed)?;
-                    // Integers that were stored as f64 become integers again, so that text made of them has no decimal
-                    // point.
+                    // Integers that were stored as f64 become integers again, so that text made from these numbers has
+                    // no decimal point.
                     let whole = value.as_f64().filter(|x| value.is_f64() && x.fract() == 0.0 && x.abs() < 9e15);
                     row.insert(name.to_owned(), whole.map_or(value, |x| Value::from(x as i64)));
                 }

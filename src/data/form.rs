@@ -52,8 +52,8 @@ pub struct RowContext<'a> {
 
 /// Reads a row. `images` are the entries of the image column; `fields` holds the other columns.
 ///
-/// Errors name the row: a missing or mistyped column, an unknown role or part type, a number of images that does not
-/// match the markers, or an image outside the data folder.
+/// Returns an error that names the row if a column is missing or has a wrong type, if a role or part type is unknown,
+/// if the number of images does not match the markers, or if an image is outside the data folder.
 pub fn read_row(mut fields: Map<String, Value>, images: Vec<RawImage>, at: &RowContext) -> Read<Row> {
     let mut extra = match fields.remove("extra_info").map(structured) {
         None | Some(Value::Null) => Map::new(),

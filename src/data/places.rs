@@ -126,7 +126,7 @@ impl Places {
         &self.stamps[range]
     }
 
-    /// Returns the number of images if any of them is in a file of its own, otherwise `None`.
+    /// Returns the number of images if at least one image is stored in a separate file or zip member, otherwise `None`.
     pub fn in_files(&self) -> Option<usize> {
         self.stamps.iter().any(|&stamp| stamp != 0).then_some(self.stamps.len())
     }

@@ -280,8 +280,8 @@ fn parts(messages: &[Placed]) -> Result<ArrayRef> {
     list(parts, messages.iter().map(|(_, m, _)| m.content.len()))
 }
 
-/// Returns true if the row's images must be embedded. If any image is embedded or in a zip file, all of them are,
-/// because the image column contains all images or none.
+/// Returns true if the row's images must be embedded. If one image is embedded or in a zip file, all images must be
+/// embedded, because the image column contains either all images or none.
 fn embeds(row: &Row) -> bool {
     row.images.iter().any(|i| !matches!(i, ImageSource::File { .. }))
 }

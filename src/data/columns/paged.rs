@@ -1,6 +1,6 @@
 //! Makes a copy of a parquet file with small pages, for files in which single rows are expensive to read. By default
 //! pandas and pyarrow write one row group whose dictionary and pages each hold a thousand images, so reading any row
-//! means decompressing all of them.
+//! means decompressing all these images.
 
 use std::ops::ControlFlow;
 use std::path::Path;
