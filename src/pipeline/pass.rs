@@ -20,7 +20,7 @@ pub enum Fate {
     Kept(Row),
     /// The row is not written, but listed with a reason.
     Rejected(Because),
-    /// The row must wait for a judge.
+    /// The judge gave no verdict. The row is not written until a later run judges it.
     Unjudged(Because),
     /// The row turned out to be unreadable, although its columns are valid.
     Bad(Bad),

@@ -145,7 +145,8 @@ struct Asked {
     row: Row,
     size: Measured,
     keys: Vec<Key>,
-    /// Identifies the row's random draws. It depends on the content, so neither the position nor the shard matters.
+    /// Identifies the row's random draws. The value depends only on the content of the row, so the position and the
+    /// shard of the row have no influence.
     noise: u32,
 }
 
@@ -247,7 +248,7 @@ impl<'a> Passrate<'a> {
         DType::of(self.config.dtype, dev.kind())
     }
 
-    /// Returns the prompt sizes of a share's rows that lack an answer.
+    /// Returns the prompt sizes of the rows of a share for which at least one answer is missing.
     fn unanswered(&self, work: &Work, store: &Store, who: &str, share: Share) -> Result<Index> {
         let (mut index, mut chunk) = (Index::default(), Vec::with_capacity(CHUNK));
         let (config, encoder) = (self.config, &self.encoder);

@@ -24,7 +24,8 @@ pub fn finished<C: Stage>(config: &C, dir: &Path, shard: Option<Shard>) -> Resul
     Ok(summary.filter(|_| accepted.is_empty()))
 }
 
-/// Runs a stage in `dir`, or the rest of it. Returns its summary, and true if there was anything to do.
+/// Runs a stage in `dir`, or continues it if it was interrupted. Returns the summary of the stage, and true if the
+/// stage was not finished yet.
 pub fn run<C: Stage>(config: &C, dir: &Path, shard: Option<Shard>, means: &Machine) -> Result<(Summary, bool)> {
     run_after(config, dir, shard, means, &|_| false)
 }
@@ -94,7 +95,7 @@ pub fn run_after<C: Stage>(
     Ok((summary, true))
 }
 
-/// Returns the names of the parquet files that the stage wrote, without those of its shards.
+/// Returns the names of the parquet files that the stage wrote, except the files of its shards.
 fn outputs(work: &Work) -> Result<Vec<String>> {
     let count = work.parts.unwrap_or(0);
     let shards: Vec<_> = (0..count).map(|index| Shard { index, count }.suffix() + ".parquet").collect();

@@ -49,8 +49,8 @@ pub fn groups(rows: &Rows, config: &DedupConfig) -> Result<Groups> {
     by_bands(rows, config, Some(config.hash_distance + 1))
 }
 
-/// Returns sets of rows with images whose questions may be equal, regardless of their images. Sets of one row are left
-/// out.
+/// Returns sets of rows that have images and whose questions may be equal. The images are not compared. Sets of one row
+/// are left out.
 pub fn same_questions(rows: &Rows, config: &DedupConfig) -> Result<Vec<Vec<u32>>> {
     by_bands(rows, config, None).map(Groups::several)
 }

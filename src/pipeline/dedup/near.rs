@@ -33,7 +33,8 @@ impl<'a> Near<'a> {
         Ok(Near { rows, config, embeddings, texts: Texts::new(rows, config) })
     }
 
-    /// Joins equal rows of each bucket; the rows of a bucket may have the same text. Returns the number of joined rows.
+    /// Joins the equal rows of each bucket. A bucket contains rows whose questions may be equal. Returns the number of
+    /// joined rows.
     pub fn join(&mut self, buckets: &[Vec<u32>], groups: &mut Groups, observer: &dyn Observer) -> Result<usize> {
         let (mut joined, mut done) = (0, 0);
         observer.begin("dedup: embeddings", "rows", buckets.iter().map(|bucket| bucket.len() as u64).sum(), 0);

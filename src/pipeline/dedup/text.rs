@@ -93,8 +93,8 @@ pub fn similarity(one: &[u64], other: &[u64]) -> f64 {
     if all == 0 { 1.0 } else { common as f64 / all as f64 }
 }
 
-/// Returns the number of hashes in a band. With it, texts of similarity `threshold` share a band with a probability
-/// above 0.999. Lower thresholds need smaller bands.
+/// Returns the number of hashes in a band. With bands of this size, texts of similarity `threshold` share a band with a
+/// probability above 0.999. Lower thresholds need smaller bands.
 pub fn band_len(threshold: f64) -> usize {
     if threshold >= 0.85 { 4 } else { 2 }
 }

@@ -2,8 +2,8 @@
 //! correct ones.
 //!
 //! First, every question without an answer in the run's store is requested. Then one pass over the rows writes the
-//! output from the store. So the output does not depend on the order in which answers arrive, nor on how often the run
-//! was stopped.
+//! output from the store. Therefore the output does not depend on the order in which answers arrive or on interruptions
+//! of the run.
 
 mod ask;
 mod question;

@@ -96,8 +96,7 @@ fn asked(row: &Row) -> impl Iterator<Item = &Message> {
     row.messages[..asked].iter().filter(|m| m.role != "system")
 }
 
-/// Returns the teacher's system prompt followed by the row's messages before its own answer, with images as RGB PNG
-/// data urls.
+/// Returns the teacher's system prompt followed by the messages of [`asked`], with images as RGB PNG data urls.
 fn messages(row: &Row) -> Result<Value> {
     let mut images = row.images.iter();
     let mut messages = vec![json!({"role": "system", "content": TEACHER_SYSTEM_PROMPT})];
