@@ -130,7 +130,8 @@ impl Bounded {
     }
 }
 
-/// Returns the instructions of a template, under an empty name, and those of its blocks.
+/// Returns the instructions of a template, with an empty name, and the instructions of each block, with the block's
+/// name.
 fn codes<'a, 'source>(
     template: &'a minijinja::Template<'source, 'source>,
 ) -> impl Iterator<Item = (&'source str, &'a Instructions<'source>)> {

@@ -1,8 +1,8 @@
 //! Text: the tokenizer, the chat template, and both combined as [`Chat`].
 //!
-//! Ids are identical to those of Hugging Face. Text is encoded in one of two modes ([`Special`]). `Parse` recognises
-//! special tokens anywhere in the text, as Hugging Face does. `Plain` recognises them only where the chat template
-//! wrote them, so a user's text cannot open a turn or an image.
+//! Ids are identical to the ids that Hugging Face's tokenizer returns. Text is encoded in one of two modes
+//! ([`Special`]). `Parse` recognises special tokens anywhere in the text, as Hugging Face does. `Plain` recognises them
+//! only where the chat template wrote them, so a user's text cannot open a turn or an image.
 
 mod allowed;
 mod bounded;
