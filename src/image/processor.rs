@@ -319,7 +319,7 @@ mod tests {
         let frame_len = 56 * 28 * 3;
         assert_eq!(video.pixels[2 * frame_len..3 * frame_len], video.pixels[3 * frame_len..]);
 
-        // Each half of the video's first rows equals that of the single image.
+        // In each channel, the first half of a video patch is the first frame and the second half is the second frame.
         let rows = processor.patches(&video);
         let width = 3 * 2 * 14 * 14;
         let single: Vec<Vec<f32>> = frames[..2].iter().map(|frame| processor.patches(frame)).collect();
