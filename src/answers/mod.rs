@@ -173,7 +173,8 @@ impl Store {
         self.lock().execute(sql, values).map(drop).map_err(|error| failed(&self.path, &error))
     }
 
-    /// Merges the answers of another store that are missing here; all of them or none. Returns their number.
+    /// Merges the answers of another store that are missing here. Either all of these answers are added or none.
+    /// Returns the number of added answers.
     pub fn merge(&self, other: &Path) -> Result<u64> {
         // Opening the other store first checks that it is a valid store and that no other process uses it. Closing it
         // writes its log into the file.
