@@ -1,4 +1,4 @@
-//! Reads recorded answers for `--responses`, which are scored like those of a model.
+//! Reads recorded answers for `--responses`. They are scored like the answers of a model.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};

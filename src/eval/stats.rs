@@ -81,9 +81,9 @@ pub fn mean(values: &[f64]) -> Estimate {
 }
 
 /// Estimates the mean over all members of independent clusters. Each cluster is given by the sum and the number of its
-/// members. If every cluster has one member, the result is that of [`accuracy`]. Otherwise it is the normal interval
-/// from the spread between clusters, which is wider if members of a cluster agree. A single cluster gives the whole
-/// range.
+/// members. If every cluster has one member, the result equals that of [`accuracy`]. Otherwise the interval is the
+/// normal interval from the spread between clusters, which is wider if members of a cluster agree. A single cluster
+/// gives the whole range.
 pub fn clustered(clusters: &[(f64, usize)]) -> Estimate {
     if clusters.iter().all(|(_, n)| *n == 1) {
         return accuracy(&clusters.iter().map(|(sum, _)| *sum).collect::<Vec<_>>());

@@ -68,7 +68,8 @@ fn groups(values: &[f64], votes: &[&str]) -> Vec<(f64, Moments)> {
 }
 
 /// Computes the moments of the value of the majority answer among `n` drawn answers. Of equally frequent votes, the one
-/// drawn first wins, so each wins with the same probability. The value is that of a random answer with this vote.
+/// drawn first wins, so each wins with the same probability. The value of the majority answer is the value of a random
+/// answer with this vote.
 fn most_voted(groups: &[(f64, Moments)], n: usize) -> Moments {
     let mut total = [0.0; 2];
     for most in 1..=n {

@@ -1,5 +1,5 @@
-//! `summary.json` of an evaluation: metrics with 95 % intervals, metrics by the rules alone, and published scores. Also
-//! the lines printed for the user.
+//! `summary.json` of an evaluation: metrics with 95 % intervals, metrics by the rules alone, and published scores. This
+//! module also formats the lines that are printed for the user.
 
 use std::path::Path;
 
@@ -40,8 +40,8 @@ impl Measured {
         summary
     }
 
-    /// Formats a line for the user: the metric that is published, or all means, and the published score of
-    /// OpenMMReasoner-7B.
+    /// Formats a line for the user. It contains the metric for which scores are published (or all means if there is no
+    /// such metric) and the published score of OpenMMReasoner-7B.
     fn line(&self) -> String {
         let metrics = (self.spec.aggregate)(&self.counted, self.mode);
         // Recorded answers may be too few for the published metric.
