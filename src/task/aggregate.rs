@@ -148,8 +148,8 @@ pub fn wemath(questions: &[Counted], mode: Mode) -> Vec<Metric> {
     metrics
 }
 
-/// A problem: correctness of its steps and of the whole problem. `None` marks a missing member, which counts as neither
-/// correct nor wrong.
+/// A problem: correctness of its steps and of the whole problem. `None` marks a missing member, which does not count as
+/// correct and does not count as wrong.
 struct Group {
     steps: Vec<Option<bool>>,
     whole: Option<bool>,

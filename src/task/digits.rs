@@ -82,7 +82,8 @@ fn measured(source: &Source, take: Take) -> Result<()> {
 }
 
 /// Computes the accuracy of the greedy answer, the share of correct answers at temperature 1, and the format score. The
-/// format score is that of the answers at temperature 1, or of the greedy answer if none was sampled.
+/// format score is the mean over the answers at temperature 1. If no answer was sampled, it is the format score of the
+/// greedy answer.
 pub(super) fn score(_: &Row, marks: &Marks, _: Mode) -> Checked<Metrics> {
     let mean = |pick: fn(&Mark) -> f64| {
         let n = marks.sampled.len();

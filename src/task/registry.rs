@@ -101,7 +101,7 @@ pub fn named(names: &[String]) -> Result<Vec<&'static TaskSpec>> {
     Ok(tasks)
 }
 
-/// Reads a task file. Errors name the file and the key. It is also an error if a built-in task has the same name.
+/// Reads a task file. Errors name the file and the key. Also returns an error if a built-in task has the same name.
 pub fn open_file(path: &Path) -> Result<TaskFile> {
     TaskFile::open(path, |name| find(name).ok().map(|known| known.name))
 }

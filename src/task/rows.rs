@@ -29,7 +29,7 @@ pub struct VerifiedRows {
 }
 
 impl VerifiedRows {
-    /// Makes a task of `rows`, scored by `scorer`. It is an error, which names the row, if a row has no ground truth.
+    /// Makes a task of `rows`, scored by `scorer`. Returns an error that names the row if a row has no ground truth.
     pub fn scored_by(name: impl Into<String>, rows: Vec<Row>, scorer: Arc<Scorer>) -> Result<VerifiedRows> {
         rows.iter().try_for_each(labelled)?;
         Ok(VerifiedRows { name: name.into(), rows, scorer })

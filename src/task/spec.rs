@@ -18,7 +18,7 @@ use crate::error::Result;
 pub struct TaskSpec {
     /// Name in summaries and samples, which is the name in the published evaluation.
     pub name: &'static str,
-    /// Other accepted names: those of lmms-eval and short ones.
+    /// Other accepted names: the names in lmms-eval, and short names.
     pub aliases: &'static [&'static str],
     /// Description in one line.
     pub about: &'static str,
