@@ -103,7 +103,8 @@ pub struct Curve {
     pub title: String,
     /// One sentence for readers who cannot see the chart or do not know what to look for.
     pub caption: String,
-    /// True if the axis is logarithmic when all values are positive.
+    /// True if the axis should be logarithmic. The page still uses a linear axis if a value is not positive or if the
+    /// values span less than a factor of 4.
     pub log: bool,
     /// Lines of the chart.
     pub series: Vec<Series>,

@@ -125,8 +125,8 @@ struct Asked {
 /// Id and correct answer. Both are needed, because several files may contain the same id.
 type Named = (String, String);
 
-/// Reads the questions that are `wanted`. Questions that cannot be read are left out, because the page shows whatever
-/// exists.
+/// Reads the questions that are `wanted`. Questions that cannot be read are left out, because the page can be shown
+/// without them.
 fn questions(config: &RlConfig, mut wanted: HashSet<Named>) -> HashMap<Named, Asked> {
     let mut found = HashMap::new();
     for entry in &config.train_files {

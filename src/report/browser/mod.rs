@@ -52,7 +52,7 @@ pub struct Row {
     pub gold: Option<String>,
     /// Answers to the question.
     pub answers: Vec<Answer>,
-    /// Names and values by which rows can be filtered: `("data set", "mmk12")`, `("answer", "a number")`.
+    /// Names and values that rows can be filtered by: `("data set", "mmk12")`, `("answer", "a number")`.
     pub facets: Vec<(String, String)>,
     /// Other information: label and value.
     pub facts: Vec<(String, String)>,

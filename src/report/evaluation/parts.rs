@@ -85,7 +85,7 @@ pub struct AgainstTokens {
     tasks: Vec<String>,
 }
 
-/// A point for a task of a run. Its colour stands for the run, and its number for the task.
+/// A point for one task of one run. The colour of the point identifies the run, and its number identifies the task.
 #[derive(Serialize)]
 struct Point {
     run: usize,

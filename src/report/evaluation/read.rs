@@ -138,8 +138,8 @@ impl Measured {
     }
 }
 
-/// Returns the score of a question: that of its greedy answer, otherwise the share of correct answers among the sampled
-/// ones.
+/// Returns the score of a question: the score of its greedy answer or, without one, the share of correct answers among
+/// its sampled answers.
 pub fn acc(sample: &Sample) -> Option<f64> {
     sample.acc().or_else(|| sample.acc_t1())
 }
