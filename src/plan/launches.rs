@@ -114,7 +114,8 @@ impl Launches {
     }
 
     /// Predicts the launches on `dev` (made by [`Launches::device`]) since the last call. Each launch of paged
-    /// attention reads `page_bytes`. Returns the seconds, and the resource that limits most of them.
+    /// attention reads `page_bytes`. Returns the predicted seconds, and the resource that limits the largest part of
+    /// this time.
     pub fn since(&self, dev: &mut Device, page_bytes: f64) -> (f64, &'static str) {
         let entries = take(dev);
         let mut bounds: HashMap<&'static str, f64> = HashMap::new();
@@ -150,7 +151,7 @@ impl Launches {
         Ok(dev)
     }
 
-    /// Adds a phase in which paged attention reads `kv_bytes` per layer. Returns its seconds.
+    /// Adds a phase in which paged attention reads `kv_bytes` per layer. Returns the predicted seconds of the phase.
     fn phase(&mut self, head: serde_json::Value, entries: Vec<Entry>, kv_bytes: f64) -> f64 {
         let times: Vec<(Share, Predicted)> = self.times(&entries, kv_bytes).collect();
         let seconds = times.iter().map(|(_, found)| found.seconds).sum();
@@ -182,10 +183,10 @@ impl Launches {
 /// are computed in both kernels.
 const BACKWARD: [(&str, f64); 2] = [("attention_bwd_dq", 3.0), ("attention_bwd_dkv", 4.0)];
 
-/// Returns for each launch its performance model and its part of the work, which the op notes after its launches. The work
-/// of an op with arithmetic is divided among its launches with output tiles or, without such launches, among those with
-/// any products. The work of other ops is divided among all their launches. The parts are proportional to the numbers of
-/// CTAs or products. Paged attention notes no work.
+/// Returns for each launch its performance model and its part of the work. An op records its work after its launches.
+/// The work of an op with arithmetic is divided among its launches with output tiles or, without such launches, among
+/// those with any products. The work of other ops is divided among all their launches. The parts are proportional to
+/// the numbers of CTAs or products. Paged attention records no work.
 fn shares(entries: &[Entry], kv_bytes: f64) -> Vec<(Pace, Share)> {
     let mut paces: HashMap<&str, Pace> = HashMap::new();
     let mut found: Vec<(Pace, Share)> = Vec::new();

@@ -41,7 +41,7 @@ impl Training for SftConfig {
         let seats = seats(cards, &model, self)?;
         let config = &SftConfig { gradient_lanes: Some(seats.lanes), ..self.clone() };
         let packs = config.train_batch_size.unwrap_or(config.gradient_accumulation_steps);
-        // A micro-batch holds as many packs as fit into it, but only those of one lane.
+        // A micro-batch contains as many packs as fit into it. All packs of a micro-batch belong to one gradient lane.
         let (count, of_pack) =
             ((config.micro_batch_tokens / length).min(packs.div_ceil(seats.lanes)), length / row_tokens);
         let pass = Pass::Sft { row, rows: count * of_pack };

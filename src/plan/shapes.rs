@@ -87,8 +87,8 @@ pub struct Rollouts {
 }
 
 impl Rollouts {
-    /// Makes the rollouts of `config` for prompts of `prompt` tokens with `num_kv_blocks` cache blocks. `None` stands
-    /// for as many blocks as can be used.
+    /// Makes the rollouts of `config` for prompts of `prompt` tokens with `num_kv_blocks` cache blocks. If it is
+    /// `None`, the cache has as many blocks as the rollouts can use.
     pub fn new(model: &ModelConfig, config: &RlConfig, prompt: usize, num_kv_blocks: Option<usize>) -> Rollouts {
         let (d, f, h) = (model.hidden_size, model.intermediate_size, model.head_dim());
         let (q, kv) = (model.num_attention_heads * h, model.num_key_value_heads * h);
