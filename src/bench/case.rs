@@ -36,7 +36,8 @@ pub fn op(
     bytes: f64,
     mut run: impl FnMut(&mut Device) -> Result<()> + 'static,
 ) -> Result<Case> {
-    // The cost is noted after the launches, as a model does, because predictions use it.
+    // The cost is recorded after the launches, in the same order as in a model, because predictions depend on this
+    // order.
     let run = move |dev: &mut Device| -> Result<()> {
         run(dev)?;
         dev.note_work(name, flops, bytes);

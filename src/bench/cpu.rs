@@ -80,7 +80,7 @@ fn cases(name: &'static str, options: &Options) -> Vec<(Make, bool)> {
     let shapes = options.model_shape.map_or_else(|| vec![ModelShape::Digits, ModelShape::M22], |shape| vec![shape]);
     let mut out: Vec<(Make, bool)> = Vec::new();
     for dtype in options.dtypes() {
-        // These ops use f32 only, whatever the storage type of the weights.
+        // These ops use f32 only and do not depend on the storage type of the weights.
         let is_left_out = dtype != DType::F32 && ["grad_norm", "lane_sum"].contains(&name);
         let ops = ops::cases(Kind::Cpu, dtype).into_iter().filter(|(op, _)| *op == name && !is_left_out);
         out.extend(ops.map(|(_, make)| (make, false)));

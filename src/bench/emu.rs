@@ -16,7 +16,8 @@ use crate::tensor::DType;
 /// Name of this benchmark in `omr bench`.
 pub const NAME: &str = "emu";
 
-/// Tokens, outputs and inputs of the matrix product. They fill whole tiles, and enough of them for the CTAs of two SMs.
+/// Tokens, outputs and inputs of the matrix product. They fill whole tiles, and there are enough tiles for the CTAs of
+/// two SMs.
 const PRODUCT: [usize; 3] = [256, 256, 2048];
 
 fn matrix_product(dev: &mut Device) -> Result<Case> {
@@ -65,7 +66,7 @@ pub fn run(options: &Options, machine: &Machine) -> Result<String> {
                 case.name = "emu wgmma";
             }
             let times = measure(&mut case, &mut dev, options.seconds)?;
-            // Nothing else runs in this process, so its CPU time is that of the emulator.
+            // Nothing else runs in this process, so the CPU time of the process is the CPU time of the emulator.
             let seconds = times.cpu;
             let (gflops, gigabytes) = (case.flops / seconds / 1e9, case.bytes / seconds / 1e9);
             out.push_str(&format!(

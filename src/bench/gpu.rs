@@ -1,6 +1,6 @@
 //! Benchmarks of ops and whole jobs on a GPU. Each repetition is timed with events after a write that flushes the L2,
-//! and the GPU's clock is read meanwhile. The emulator runs the same code on tiny shapes, and its times say nothing
-//! about a GPU.
+//! and the GPU's clock is read meanwhile. The emulator runs the same code on tiny shapes, and its times do not allow
+//! conclusions about a GPU.
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -35,7 +35,8 @@ const STEPS: usize = 32;
 const FLUSH: usize = 256 << 20;
 /// Seconds to wait at most for the answer of nvidia-smi.
 const CLOCK_SECONDS: f64 = 3.0;
-/// Minimum number of repetitions of an op and of a job, which takes seconds. The emulator runs two.
+/// Minimum numbers of repetitions: for an op, and for a whole job, whose repetitions take seconds. The emulator runs
+/// two.
 const REPETITIONS: [usize; 2] = [5, 3];
 
 /// Runs the benchmarks and returns a table. The JSON file is rewritten with the results so far after each case.
@@ -126,8 +127,8 @@ fn predicted(make: &Make, body: Body, mhz: f64) -> Result<Option<(f64, &'static 
     Ok(Some((1e3 * seconds, bound)))
 }
 
-/// Measures one case on a device of its own. A case without a kernel or without enough memory gives a row with the
-/// reason.
+/// Measures one case on a new device. If the case has no kernel or needs too much memory, the row contains the reason
+/// instead of times.
 fn measured(make: &Make, seconds: f64, machine: &Machine) -> Result<Value> {
     let target = machine.target;
     let mut counting = Device::count_for(target);

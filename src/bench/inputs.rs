@@ -150,8 +150,8 @@ pub fn repeat<E: Elem>(dev: &mut Device, tensor: Tensor, drawn: &[E]) -> Result<
     Ok(())
 }
 
-/// Makes the f32 gradient of a weight `[n, k]`. Also returns the bytes that an op moves for it: a GPU op reads and
-/// writes the gradient, and a CPU op is counted with one of both.
+/// Makes the f32 gradient of a weight `[n, k]`. Also returns the bytes that an op moves for it: on a GPU the gradient
+/// is read and written, on the CPU only one of the two is counted.
 pub fn gradient(dev: &mut Device, dtype: DType, n: usize, k: usize) -> Result<(Tensor, f64)> {
     let dw = zeros(dev, DType::F32, &[Order::of(dev).len(dtype, n, k)])?;
     let times = if dev.kind().is_gpu() { 2.0 } else { 1.0 };

@@ -207,7 +207,7 @@ pub fn train_step(dev: &mut Device, dtype: DType, shape: ModelShape, amount: Amo
         shape: format!("{}, {count} rows x {row_len}{again}", shape.name()),
         dtype: label(dtype),
         flops,
-        // AdamW only: weight, both moments and the gradient are moved.
+        // Counts only the AdamW update, which moves the weights, both moments and the gradients.
         bytes: (parameters * 7 * 4) as f64,
         job: Some(JobSize { parameters, tokens: count * row_len, pages: Some(0.0) }),
         run: Box::new(move |dev| {
@@ -317,7 +317,8 @@ pub fn decode(
 ) -> Result<Case> {
     let config = shape.config()?;
     let model = random_model(dev, config.clone(), dtype)?;
-    // The cache finds whole blocks of a prompt again, so one more token per prompt is left to compute.
+    // The prefix cache reuses only full blocks. A prompt has one token more than its full blocks, so only this token is
+    // computed again.
     let prompt = keys.next_multiple_of(BLOCK) + 1;
     let below = config.vocab_size as u32 - 8;
     let request = |r: usize| Request {

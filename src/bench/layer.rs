@@ -153,7 +153,7 @@ pub fn embedding_bwd(dev: &mut Device, s: Sizes) -> Result<Case> {
     })
 }
 
-/// Makes the case of images of 32 x 32 patches, as many as there are patches for.
+/// Makes the case of as many images as `s.patches` allows. An image has 32 x 32 patches, or 8 x 8 on the emulator.
 pub fn patch_embed_fwd(dev: &mut Device, s: Sizes) -> Result<Case> {
     let (side, width) = (if s.patches < 1024 { 8 } else { 32 }, s.vision.q * s.vision.dim);
     let norm = Normalize {

@@ -21,7 +21,7 @@ use crate::philox::{self, Purpose};
 /// Name of this benchmark in `omr bench`.
 pub const NAME: &str = "loading";
 
-/// Rows per group, and groups made ahead. They are close to those of an SFT step.
+/// Number of rows per group, and number of groups that are made ahead. Both numbers are close to those of an SFT step.
 const GROUP: usize = 16;
 const AHEAD: usize = 2;
 

@@ -1,5 +1,5 @@
 //! Checks the sampler against the trainer at a model's real widths: rollouts with and without drafts must have the same
-//! tokens, and the trainer's log-probs of them must be bitwise identical to the sampler's.
+//! tokens, and the trainer's log-probs of these tokens must be bitwise identical to the sampler's.
 
 use super::case::{Case, JobSize, label};
 use super::jobs::{Amount, ModelShape, flops, picture, random_model, requests, sampled};
