@@ -1,7 +1,7 @@
 //! Detects keys of verl and lmms-engine in a config and reports the omr key to use instead.
 //!
-//! Most answers come from the declaration of the omr key, which contains its name in the other system. The table
-//! `INSTEAD` below covers the keys that have no direct counterpart.
+//! Most answers come from the declarations of the omr keys, because a declaration also contains the key's name in the
+//! other system. The table `INSTEAD` below covers the keys that have no direct counterpart.
 
 use std::sync::LazyLock;
 

@@ -202,7 +202,7 @@ pub fn keys<C: Config>() -> Vec<Key> {
 }
 
 /// Returns the kind of config to which most top-level keys of `text` belong. `kinds` contains each kind with its keys.
-/// If two are equal, the first one is returned.
+/// If two kinds have equally many keys, the first one is returned.
 pub fn likeliest(text: &str, kinds: &[(&'static str, Vec<Key>)]) -> &'static str {
     let of = |keys: &[Key]| -> usize {
         let names: BTreeSet<&str> = keys.iter().filter_map(|key| key.path.split(['.', '[']).next()).collect();
@@ -255,8 +255,8 @@ fn compare(known: &[Key], more: bool, path: &str, was: &Value, now: &Value, out:
     out.push(Difference { path: path.to_owned(), was: inline(was), now: inline(now), safe });
 }
 
-/// Returns the safe differences between the run in `dir` (`was`) and `now`. If other keys differ, returns an error that
-/// lists all of them.
+/// Returns the safe differences between the run in `dir` (`was`) and `now`. If keys differ that are not safe to change,
+/// returns an error that lists all such keys.
 pub fn refuse_differences<C: Config>(dir: &Path, was: &C, now: &C) -> Result<Vec<Difference>> {
     let (safe, unsafe_): (Vec<_>, Vec<_>) = differences(was, now).into_iter().partition(|difference| difference.safe);
     if unsafe_.is_empty() {
