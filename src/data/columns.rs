@@ -281,8 +281,8 @@ fn unit_rows(bytes: u128, rows: usize) -> usize {
     (UNIT_BYTES as u128 * rows as u128 / bytes.max(1)).clamp(1, UNIT_ROWS as u128) as usize
 }
 
-/// Formats the parquet reader's error for `len` rows from `first` on, without the library's prefixes such as `Parquet
-/// error: `.
+/// Formats the parquet reader's error for `len` rows from `first` on. Only the text after the last `error: ` of the
+/// library's message is kept.
 fn unreadable(first: usize, len: usize, what: &str) -> String {
     let what = what.rsplit("error: ").next().unwrap_or(what);
     match what.split_once("Disabled feature at compile time: ") {

@@ -43,7 +43,7 @@ pub struct Dataset {
 struct Rows {
     sources: Vec<Source>,
     places: Places,
-    /// Hashes of the image files at their first decoding; set once the run has begun.
+    /// Record of the hashes that the image files had at their first decoding. Opened when the run begins.
     decoded: OnceLock<Decoded>,
 }
 
@@ -220,8 +220,8 @@ impl Dataset {
         Ok((0..self.index.len()).map(|i| found.get(&self.row(i)).copied()).collect())
     }
 
-    /// Returns the samples. Each row is read when its sample is requested. `make` converts it and also returns the hash
-    /// of its content.
+    /// Returns the samples. Each row is read when its sample is requested. `make` converts the row and also returns the
+    /// hash of the row's content.
     pub fn samples<T: Send + Sync>(&self, make: impl Fn(Row) -> Read<(T, u64)> + Send + Sync + 'static) -> Streamed<T> {
         Streamed { index: self.index.clone(), rows: self.rows.clone(), make: Box::new(make) }
     }

@@ -30,7 +30,7 @@ pub enum Layout {
 pub(crate) struct Line {
     /// Number of the object, from 0.
     pub index: usize,
-    /// Number of its line, from 1. In an array: number of the element, from 1.
+    /// Number of the line that contains the object, from 1. In an array: number of the element, from 1.
     pub number: usize,
     /// Byte at which the object begins.
     pub offset: u64,

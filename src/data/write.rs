@@ -143,7 +143,8 @@ fn picture_bytes(row: &Row) -> u64 {
     row.images.iter().map(|image| image.embedded() as u64).sum()
 }
 
-/// Returns the schema in the format of Hugging Face `datasets`. Its viewer displays columns of type `Image` as images.
+/// Returns the schema in the format of Hugging Face `datasets`. The viewer of the Hugging Face hub displays columns of
+/// type `Image` as images.
 fn features(schema: &Schema) -> Value {
     let named = |fields: &Fields| fields.iter().map(|f| (f.name().clone(), feature(f.name(), f.data_type()))).collect();
     json!({"info": {"features": Value::Object(named(schema.fields()))}})

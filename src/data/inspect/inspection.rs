@@ -57,7 +57,7 @@ pub struct Inspection {
 
 /// A row drawn at random.
 pub struct DrawnRow {
-    /// The row.
+    /// The drawn row.
     pub row: Row,
     /// Results of [`Options::shown`](super::Options::shown) for the row's images, up to the first broken image.
     pub pictures: Vec<Option<String>>,
