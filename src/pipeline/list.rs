@@ -49,9 +49,9 @@ pub const KINDS: [StageKind; 7] = [
 pub struct Planned {
     /// Description for the user.
     pub line: String,
-    /// Its data sets and the other data sets that it reads.
+    /// Data sets of the stage, and other data sets that the stage reads.
     pub reads: Vec<DatasetConfig>,
-    /// True if it needs a device.
+    /// True if the stage needs a device.
     pub computes: bool,
 }
 

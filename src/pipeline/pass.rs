@@ -30,7 +30,7 @@ pub enum Fate {
 pub struct Numbered {
     /// Number of the row.
     pub index: usize,
-    /// The row.
+    /// Content of the row.
     pub row: Row,
 }
 

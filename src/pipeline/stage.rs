@@ -69,12 +69,12 @@ pub struct Shard {
 }
 
 impl Shard {
-    /// Returns the suffix of the names of its files.
+    /// Returns the suffix in the names of the shard's files.
     pub fn suffix(self) -> String {
         format!("-{}-of-{}", self.index, self.count)
     }
 
-    /// Returns its consecutive range of `rows` rows.
+    /// Returns the shard's part of `rows` rows, a consecutive range.
     pub fn range(self, rows: usize) -> Range<usize> {
         rows * self.index / self.count..rows * (self.index + 1) / self.count
     }
@@ -98,7 +98,7 @@ pub struct Input {
     pub name: String,
     /// Entry of the config.
     pub entry: DatasetConfig,
-    /// Its files, each with the number of its first row in the data set.
+    /// Files of the data set. Each file has the number that its first row has in the data set.
     pub files: Vec<(usize, RowFile)>,
     /// Number of rows in the data set.
     pub count: usize,
