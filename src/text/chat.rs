@@ -121,7 +121,8 @@ impl Chat {
 
     /// Returns a copy of the message in which `mark` interrupts every special token's string. This includes a string of
     /// which only the beginning is at the end of the text, or only the end is at its start, because the template may
-    /// join the text with other text. Other text is unchanged, so tests on it in the template have the same result.
+    /// join the text with other text. Other text is unchanged, so conditions in the template that depend on it have the
+    /// same result.
     fn break_specials(&self, message: &Message, mark: char) -> Result<Message> {
         if message.role.is_empty() || !message.role.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c)) {
             return Err(Error::input("role of a message", format!("{:?}", message.role), "a name such as user"));

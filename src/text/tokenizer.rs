@@ -142,7 +142,7 @@ impl Tokenizer {
     }
 
     /// Encodes the entire text. Truncation, padding and post-processors in the file are ignored, because they belong to
-    /// the application that saved it.
+    /// the application that saved the file.
     fn encode_with(&self, text: &str, added: &AddedVocabulary) -> tokenizers::Result<Vec<u32>> {
         let mut pieces = added.extract_and_normalize(self.bpe.get_normalizer(), text);
         if let Some(pre_tokenizer) = self.bpe.get_pre_tokenizer() {
