@@ -77,7 +77,7 @@ fn open<'a>(
 ) -> std::result::Result<Opened<impl ImageDecoder + 'a>, Refused> {
     let mut reader = ImageReader::with_format(reader, format);
     if format == ImageFormat::Png {
-        // The other decoders take their limits later, but this one reads profiles when it is created.
+        // The other decoders take their limits later, but the PNG decoder reads profiles when it is created.
         let mut chunks = image::Limits::no_limits();
         chunks.max_alloc = Some(PNG_CHUNKS);
         reader.limits(chunks);
@@ -121,8 +121,8 @@ fn format_of(bytes: &[u8], len: u64, place: &str) -> std::result::Result<ImageFo
     })
 }
 
-/// Returns the width and height of an image as [`decode`] returns it, from its header only. Reads only a small part of
-/// a large file.
+/// Returns the width and height that an image has after [`decode`]. They are computed from the image's header. Reads
+/// only a small part of a large file.
 pub fn size<R: Read + Seek>(mut reader: R, limits: &Limits, place: &str) -> std::result::Result<[u32; 2], Refused> {
     let failed = |e: std::io::Error| broken(place)(image::ImageError::IoError(e));
     let len = reader.seek(SeekFrom::End(0)).and_then(|len| reader.rewind().map(|()| len)).map_err(failed)?;

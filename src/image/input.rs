@@ -55,7 +55,7 @@ impl ImageInput {
         self.frames > 1
     }
 
-    /// Returns the number of tokens that it takes in the text.
+    /// Returns the number of tokens that the image or video takes in the text.
     pub fn tokens(&self, merge_size: u32) -> usize {
         self.grid_thw.iter().map(|&n| n as usize).product::<usize>() / (merge_size as usize).pow(2)
     }
