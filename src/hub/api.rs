@@ -192,7 +192,7 @@ impl Hub {
 
 impl Refusal {
     /// Returns true if the refusal means that the repository is missing. The hub also returns 401 for missing
-    /// repositories, so that private names cannot be guessed. For an invalid token it returns a specific message.
+    /// repositories, so that private names cannot be guessed. For an invalid token the hub returns a specific message.
     fn is_missing_repo(&self) -> bool {
         let hidden = self.status == StatusCode::UNAUTHORIZED && self.message != WRONG_TOKEN;
         self.code == "RepoNotFound" || (self.code.is_empty() && (hidden || self.status == StatusCode::NOT_FOUND))
