@@ -99,7 +99,7 @@ struct Process {
 /// A line that a process wrote.
 struct Answer {
     line: String,
-    /// True if another line was written with it.
+    /// True if the process wrote another line together with this one.
     more: bool,
 }
 

@@ -30,8 +30,8 @@ enum By {
     Command { name: String, pool: Pool, next: AtomicU64 },
 }
 
-/// The tasks that send requests to the judge. Dropping it waits until they have released the answer store, so that the
-/// store can be opened again.
+/// The tasks that send requests to the judge. Dropping this value waits until the tasks have released the answer store,
+/// so that the store can be opened again.
 struct Asking {
     doubts: channel::Sender<Doubt>,
     task: JoinHandle<()>,
@@ -118,7 +118,7 @@ impl Scorer {
     }
 
     /// Submits `item` for scoring. If the rules decide, `reply` is called immediately on this thread. If a judge or a
-    /// command is needed, it is called later. Blocks only while the queue is full.
+    /// command is needed, `reply` is called later. Blocks only while the queue is full.
     pub fn submit(&self, item: Item, reply: OnScored) {
         if let By::Command { pool, next, .. } = &self.by {
             return pool.submit(next.fetch_add(1, Ordering::Relaxed), item, reply);
