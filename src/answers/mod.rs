@@ -16,8 +16,8 @@ use crate::error::{Error, Result};
 /// File name of a run's store in the run directory.
 pub const FILE: &str = "answers.sqlite";
 
-/// Version of the table layout, stored as `user_version` of the file. Rows of layout 1 had no hash; it is added when
-/// this version first opens the file.
+/// Version of the table layout, stored as `user_version` of the file. Rows of layout 1 had no hash; the hashes are
+/// added when this version first opens the file.
 const LAYOUT: i64 = 2;
 
 /// Maximum time that a process waits for another one that writes to the same shared store.
@@ -112,7 +112,7 @@ impl Store {
             connection.execute_batch(&format!(
                 "PRAGMA locking_mode = {mode}; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL"
             ))?;
-            // The first write takes the lock. In exclusive mode it is held until the store is closed.
+            // The first write takes the lock. In exclusive mode the lock is held until the store is closed.
             connection.execute_batch("BEGIN IMMEDIATE")?;
             let layout = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
             match layout {
