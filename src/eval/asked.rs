@@ -67,7 +67,7 @@ impl Wanted {
 
 /// Questions of a task, the required answers, and the store with the existing ones.
 pub struct Asked<'a> {
-    /// The task.
+    /// Description of the task.
     pub spec: &'static TaskSpec,
     /// Questions of the task.
     pub survey: &'a Survey,

@@ -51,7 +51,7 @@ pub trait Answers {
 
 /// Results of a task.
 pub struct Measured {
-    /// The task.
+    /// Description of the task.
     pub spec: &'static TaskSpec,
     /// Rows on which the published evaluation ends with an error. They are left out in compat.
     pub crashed: Vec<(u64, Crash)>,
@@ -177,7 +177,7 @@ impl<'a> Scoring<'a> {
         Ok(())
     }
 
-    /// Returns the final score. If the judge does not respond, it is the score by the rules.
+    /// Returns the final score. If the judge does not respond, the final score is the score by the rules.
     fn settled(&mut self, judged: Result<Judged>, item: &Item) -> Result<Judged> {
         let Some(judge) = self.judge else { return judged };
         let judged = match judged {
@@ -192,8 +192,8 @@ impl<'a> Scoring<'a> {
         Ok(judged)
     }
 
-    /// Adds a question with its scores. If the published evaluation ends with an error on it, compat leaves it out and
-    /// records it, and strict returns an error.
+    /// Adds a question with its scores. On some questions the published evaluation ends with an error. In compat, such
+    /// a question is left out and recorded. In strict, this function returns an error.
     fn count(&mut self, row: &Row, mut sample: Sample) -> Result<()> {
         let mode = self.rows.mode();
         let measured = &mut self.measured;

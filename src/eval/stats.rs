@@ -30,9 +30,9 @@ impl From<Interval> for [f64; 2] {
 /// A mean with its interval.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Estimate {
-    /// The mean.
+    /// Mean of the values.
     pub mean: f64,
-    /// Its 95 % interval.
+    /// 95 % interval of the mean.
     pub ci95: Interval,
     /// Number of independent observations.
     pub n: usize,
@@ -97,8 +97,8 @@ pub fn clustered(clusters: &[(f64, usize)]) -> Estimate {
 }
 
 /// Estimates the mean of `a - b` over the same questions with a paired interval. Questions with equal results on both
-/// sides cancel, so it is narrower than the interval of two separate measurements. Both slices must have the same order
-/// and length. Returns `None` if the lengths differ.
+/// sides cancel, so this interval is narrower than the interval of two separate measurements. Both slices must have the
+/// same order and length. Returns `None` if the lengths differ.
 pub fn paired(a: &[f64], b: &[f64]) -> Option<Estimate> {
     if a.len() != b.len() {
         return None;

@@ -18,7 +18,7 @@ impl Measured {
     /// published scores.
     fn summary(&self) -> Value {
         let metrics = (self.spec.aggregate)(&self.counted, self.mode);
-        // The format score has no interval, because it measures a habit of the model.
+        // The format score has no interval, because it describes only the form of the model's answers.
         let means = metrics.iter().filter(|m| !m.observations.is_empty() && m.name != "format_score");
         let ci95: Map<String, Value> =
             means.map(|m| (m.name.clone(), json!(stats::clustered(&m.observations).ci95))).collect();

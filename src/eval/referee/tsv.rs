@@ -1,8 +1,8 @@
 //! Parses tab-separated tables in the format of pandas. A field with a tab, a line break or a quote is enclosed in
 //! quotes, and quotes inside it are doubled.
 
-/// Returns the rows of a text, each with the number of its first line, from 1. The error is the line of a quote that is
-/// never closed.
+/// Returns the rows of a text, each with the number of its first line, from 1. The error is the number of the line with
+/// a quote that is never closed.
 pub fn rows(text: &str) -> Result<Vec<(usize, Vec<String>)>, usize> {
     let mut rows = Vec::new();
     let (mut row, mut field) = (Vec::new(), String::new());
