@@ -231,8 +231,8 @@ impl Counts {
         counts
     }
 
-    /// True if the published code would divide by zero. It divides by these sums to compute rates that it does not
-    /// report.
+    /// True if the published code would divide by zero. That code divides by these sums to compute rates that it does
+    /// not report.
     fn crashes(&self) -> bool {
         (0..2).any(|i| self.mastered[i] + self.by_rote[i] == 0.0)
     }

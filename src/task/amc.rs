@@ -3,5 +3,5 @@
 
 use super::{Rows, TaskSpec, aime};
 
-/// The task.
+/// The task AMC 2023.
 pub const TASK: TaskSpec = TaskSpec { name: "amc23", rows: Rows::OfHub(aime::prompt), published: None, ..aime::AIME24 };

@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 
-/// Result of a step of the published evaluation, or the error it ends with.
+/// Result of a step of the published evaluation, or the error with which the step ends.
 pub type Checked<T> = std::result::Result<T, Crash>;
 
 /// Step of the published evaluation in which an error occurs.

@@ -191,8 +191,8 @@ pub fn model_config(base: &BaseConfig, tokenizer: &Tokenizer) -> Result<Value> {
     Ok(config)
 }
 
-/// Returns the `preprocessor_config.json` of the task's model. Its minimum size allows images of 28 x 28, so they are
-/// not enlarged.
+/// Returns the `preprocessor_config.json` of the task's model. Its minimum size allows images of 28 x 28, so such
+/// images are not enlarged.
 pub fn preprocessor_config() -> Value {
     fixed(include_str!("digits/preprocessor_config.json"))
 }

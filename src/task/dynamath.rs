@@ -8,7 +8,7 @@ use crate::config::Mode;
 use crate::data::Row;
 use omr_verify::python;
 
-/// The task.
+/// The task DynaMath, test split.
 pub const TASK: TaskSpec = TaskSpec {
     name: "dynamath",
     rows: Rows::OfHub(prompt),

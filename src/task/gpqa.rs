@@ -14,7 +14,7 @@ use crate::philox::{self, Purpose};
 use crate::text::Part;
 use omr_verify::python;
 
-/// The task.
+/// The task GPQA, diamond subset.
 pub const TASK: TaskSpec = TaskSpec {
     name: "gpqa_diamond_thinking",
     rows: Rows::Made(rows),

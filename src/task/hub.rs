@@ -44,7 +44,7 @@ fn of(spec: &TaskSpec) -> Result<&'static Hub<'static>> {
     spec.hub.ok_or_else(|| Error::Failed(format!("{}: no data set of the hub", spec.name)))
 }
 
-/// Passes the rows of a task's files to `take`, in order, until it breaks.
+/// Passes the rows of a task's files to `take`, in order, until `take` returns `Break`.
 pub fn docs(
     spec: &TaskSpec,
     source: &Source,

@@ -4,7 +4,7 @@ use super::{Checked, Doc, Prompt, Rows, TaskSpec};
 use crate::config::Mode;
 use omr_verify::python;
 
-/// The task.
+/// The task LogicVista, test split.
 pub const TASK: TaskSpec = TaskSpec { name: "logicvista_thinking", rows: Rows::OfHub(prompt), ..TaskSpec::DEFAULT };
 
 fn prompt(doc: &Doc, _: Mode) -> Checked<Prompt> {

@@ -5,7 +5,7 @@ use crate::config::Mode;
 use crate::text::Part;
 use omr_verify::python;
 
-/// The task.
+/// The task MathVerse, testmini split.
 pub const TASK: TaskSpec =
     TaskSpec { name: "mathverse_testmini_reward", rows: Rows::OfHub(prompt), ..TaskSpec::DEFAULT };
 

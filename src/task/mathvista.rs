@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::{Checked, Crash, Doc, Prompt, Rows, Stage, TaskSpec, letter, written};
 use crate::config::Mode;
 
-/// The task.
+/// The task MathVista, testmini split.
 pub const TASK: TaskSpec =
     TaskSpec { name: "mathvista_testmini_cot_reward", rows: Rows::OfHub(prompt), ..TaskSpec::DEFAULT };
 

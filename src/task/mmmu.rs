@@ -4,7 +4,7 @@ use super::interleave::{self, options};
 use super::{Checked, Doc, Prompt, Rows, TaskSpec};
 use crate::config::Mode;
 
-/// The task.
+/// The task MMMU, validation split.
 pub const TASK: TaskSpec = TaskSpec { name: "mmmu_reasoning_reward", rows: Rows::OfHub(prompt), ..TaskSpec::DEFAULT };
 
 fn prompt(doc: &Doc, mode: Mode) -> Checked<Prompt> {

@@ -76,7 +76,8 @@ pub fn find(name: &str) -> Result<&'static TaskSpec> {
     })
 }
 
-/// Returns the task with this name if a recipe can train on it, and its recipe. The error lists such tasks.
+/// Returns the task with this name, and its recipe. If there is no such task or it has no recipe, returns an error that
+/// lists the tasks with a recipe.
 pub fn taught(name: &str) -> Result<(&'static TaskSpec, &'static Recipe)> {
     let taught = || TASKS.iter().filter_map(|task| Some((task, task.recipe.as_ref()?)));
     taught().find(|(task, _)| task.name == name).ok_or_else(|| {

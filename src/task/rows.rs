@@ -82,7 +82,7 @@ impl TaskSpec {
 
 /// Questions of a built-in task, read when they are needed.
 pub struct TaskRows<'a> {
-    /// The task.
+    /// Description of the task.
     pub spec: &'static TaskSpec,
     source: Source<'a>,
     limit: usize,
@@ -122,9 +122,9 @@ impl<'a> TaskRows<'a> {
         TaskRows { spec, source, limit: limit.unwrap_or(usize::MAX), scored }
     }
 
-    /// Reads the questions and passes them to `take` with their numbers in the task, one after another, until it
-    /// breaks. Rows on which the published evaluation ends with an error are passed as `Err` in compat. In strict, the
-    /// first such row is an error. Returns true if there may be more questions than were passed.
+    /// Reads the questions and passes them to `take` with their numbers in the task, one after another, until `take`
+    /// returns `Break`. Rows on which the published evaluation ends with an error are passed as `Err` in compat. In
+    /// strict, the first such row is an error. Returns true if there may be more questions than were passed.
     pub fn each(&self, mut take: impl FnMut(u64, Checked<Row>) -> Result<ControlFlow<()>>) -> Result<bool> {
         let (mut given, mut limited) = (0, false);
         self.spec.questions(&self.source, &mut |asked| {

@@ -22,9 +22,9 @@ pub struct TaskSpec {
     pub aliases: &'static [&'static str],
     /// Description in one line.
     pub about: &'static str,
-    /// Data set of the hub that its rows come from, if any.
+    /// Data set of the hub that contains the rows of the task, if any.
     pub hub: Option<&'static Hub<'static>>,
-    /// Function that makes its questions.
+    /// Function that makes the questions of the task.
     pub rows: Rows,
     /// Answers to generate per question.
     pub answers: Answers,
@@ -32,7 +32,7 @@ pub struct TaskSpec {
     pub max_new_tokens: usize,
     /// Computes the metrics of a question from the scores of its answers.
     pub score: fn(&Row, &Marks, Mode) -> Checked<Metrics>,
-    /// Computes the metrics of the task from those of its questions.
+    /// Computes the metrics of the task from the metrics of its questions.
     pub aggregate: fn(&[Counted], Mode) -> Vec<Metric>,
     /// Metric for which scores of other models are published, see [`super::published::of`].
     pub published: Option<&'static str>,

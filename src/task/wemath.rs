@@ -8,7 +8,7 @@ use crate::config::Mode;
 use crate::data::Row;
 use omr_verify::python;
 
-/// The task.
+/// The task We-Math, testmini split.
 pub const TASK: TaskSpec = TaskSpec {
     name: "wemath_testmini_thinking",
     rows: Rows::OfHub(prompt),
@@ -28,8 +28,8 @@ fn prompt(doc: &Doc, _: Mode) -> Checked<Prompt> {
     Prompt { extra: extra.into_iter().collect(), cluster, ..prompt }.with_gold(doc, "answer")
 }
 
-/// Scores a question. In compat it counts as correct if the sum over its answers is 1, so two correct answers count as
-/// wrong.
+/// Scores a question. In compat the question counts as correct if the sum over its answers is 1, so two correct answers
+/// count as wrong.
 fn score(row: &Row, marks: &Marks, mode: Mode) -> Checked<Metrics> {
     let mut metrics = aggregate::accuracy_and_format(row, marks, mode)?;
     let acc = match mode {
