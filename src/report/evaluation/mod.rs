@@ -113,7 +113,7 @@ fn scores(runs: &[Run], tasks: &[&str]) -> Table {
     table
 }
 
-/// Returns the results of each task with the indices of their runs.
+/// Returns, for each task, the results of the runs that evaluated the task. Each result has the index of its run.
 fn bars<'a>(runs: &'a [Run], tasks: &[&str]) -> Vec<Vec<(usize, &'a Measured)>> {
     let of_task = |task: &&str| runs.iter().enumerate().filter_map(|(i, run)| Some((i, run.task(task)?))).collect();
     tasks.iter().map(of_task).collect()

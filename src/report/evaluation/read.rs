@@ -124,7 +124,7 @@ impl Measured {
         }
     }
 
-    /// Returns the questions by their numbers.
+    /// Returns a map from the numbers of the questions to the questions.
     pub fn by_index(&self) -> HashMap<u64, &Sample> {
         self.samples.iter().map(|sample| (sample.index, sample)).collect()
     }
