@@ -30,8 +30,8 @@ pub const BATCHES: [usize; 5] = [1, 16, 64, 256, 512];
 pub const CONTEXT: usize = 1536;
 
 /// A list of launches with one JSON line each. A phase begins with `{"phase"}`. Each launch is `{"kernel", "grid",
-/// "block", "smem", "range"}` with its part of the op's work and its prediction. Each op is `{"op", "flops", "bytes"}`,
-/// its cost.
+/// "block", "smem", "range"}` with its part of the op's work and its prediction. Each op is `{"op", "flops", "bytes"}`
+/// with its cost.
 pub struct Launches {
     card: Ceilings,
     clocks: Clocks,
