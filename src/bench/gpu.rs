@@ -117,7 +117,8 @@ fn predicted(make: &Make, body: Body, mhz: f64) -> Result<Option<(f64, &'static 
     let launches = Launches::new(Gpu::H200.ceilings(), 1e6 * mhz);
     let mut dev = launches.device(body)?;
     let mut case = make(&mut dev)?;
-    // An op with paged attention launches nothing else, and no other op launches it.
+    // A case of an op with paged attention launches no other kernel, and no case of another op launches paged
+    // attention.
     let Some(pages) = case.job.map_or(Some(case.bytes), |job| job.pages) else { return Ok(None) };
     // After the first repetition, prompts are in the cache and graphs are captured.
     (case.run)(&mut dev)?;

@@ -178,7 +178,7 @@ pub fn patch_embed_fwd(dev: &mut Device, s: Sizes) -> Result<Case> {
     })
 }
 
-/// Makes the case of the merger's activation, between its two products.
+/// Makes the case of the backward pass of GELU, at the size of the activation between the merger's two products.
 pub fn gelu_bwd(dev: &mut Device, s: Sizes) -> Result<Case> {
     let dims = [s.patches / 4, 4 * s.vision.q * s.vision.dim];
     let (pre, dy, dpre) =
