@@ -32,7 +32,7 @@ impl Preset {
 }
 
 /// Keys with their value in each preset, in the order of [`Preset`]. `dapo` does not include the soft penalty for long
-/// responses, because its length depends on the run.
+/// responses, because the number of tokens that the penalty covers depends on the run.
 const KEYS: [(&str, [&str; 4]); 8] = [
     ("loss_mode", ["gspo", "vanilla", "vanilla", "vanilla"]),
     ("loss_agg_mode", ["seq-mean-token-mean", "token-mean", "token-mean", "seq-mean-token-sum-norm"]),
@@ -49,7 +49,7 @@ fn value(cell: &str) -> Value {
     serde_json::from_str(cell).unwrap_or_else(|_| json!(cell))
 }
 
-/// Adds to `group` the keys of its preset that `group` does not contain.
+/// Adds the keys that the preset of `group` sets, except those that `group` already contains.
 pub(super) fn fill_in(group: &mut Map<String, Value>) {
     // An unknown preset is rejected later, where the key is read.
     let Some(Ok(preset)) = group.get("preset").and_then(Value::as_str).map(str::parse::<Preset>) else { return };

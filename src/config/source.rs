@@ -194,7 +194,7 @@ pub fn deciding<C: Config>(config: &C) -> String {
     tree.to_string()
 }
 
-/// Returns all keys of a kind of config, in the order of its table.
+/// Returns all keys of a kind of config, in the order of their declaration.
 pub fn keys<C: Config>() -> Vec<Key> {
     let mut out = Vec::new();
     C::default().describe("", "", Meta::NONE, &mut out);
