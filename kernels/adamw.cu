@@ -42,7 +42,7 @@ constexpr int THREADS = 256;
 constexpr int EACH = 4;
 constexpr int QUADS = code8::BLOCK / (32 * EACH);
 
-// Purpose of a random word, which is the last word of its Philox counter: it rounds a second moment or a weight.
+// Last word of the Philox counter of a random word. It states what the random word rounds: a second moment or a weight.
 constexpr uint32_t SECOND_MOMENT = 0, WEIGHT = 1;
 
 // Four elements of weight and moments.

@@ -15,7 +15,7 @@
 
 namespace attention_window {
 
-// Largest number of tokens in a window; also the rows of a CTA.
+// Largest number of tokens in a window, and number of rows of a CTA.
 constexpr int WINDOW = 64;
 
 struct Args {

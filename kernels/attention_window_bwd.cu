@@ -21,7 +21,7 @@ namespace attention_window_bwd {
 
 using attend::PITCH;
 
-// Largest number of tokens in a window; also the rows of a tile.
+// Largest number of tokens in a window, and number of rows of a tile.
 constexpr int WINDOW = 64;
 // Rows whose scores a warp holds at a time. The accumulators of its keys take up to 128 registers.
 constexpr int STRIP = 16;
@@ -46,12 +46,12 @@ template <int HD>
 struct Smem {
     // Queries of a tile. Later each warp overwrites its own rows with their gradients.
     isa::Shared<bf16> q[WINDOW * PITCH<HD>];
-    // dO of a tile. At the end the gradients of the keys.
+    // dO of a tile. At the end this buffer holds the gradients of the keys.
     isa::Shared<bf16> dout[WINDOW * PITCH<HD>];
     isa::Shared<bf16> k[WINDOW * PITCH<HD>];
-    // Values. At the end the gradients of the values.
+    // Values. At the end this buffer holds the gradients of the values.
     isa::Shared<bf16> v[WINDOW * PITCH<HD>];
-    // Layout: [key][row of the tile].
+    // dS, with layout [key][row of the tile].
     isa::Shared<bf16> ds[WINDOW * PITCH<WINDOW>];
     // Log-sum-exp times log2 e, and D = dO . O, of the tile's rows.
     isa::Shared<float> lse[WINDOW];

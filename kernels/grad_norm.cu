@@ -1,9 +1,8 @@
-// Computes the norm over all gradients, the clip factor, and a flag that all are finite. The results stay on the
-// device.
-// Shapes of grad_norm_squares: x f32 [len] -> partials f64 [ceil(len / CHUNK)]. Grid: one CTA of 256 threads per chunk
-// of 65,536 elements.
-// Shapes of grad_norm_finish: partials [count], guard f64 [guards] -> out f32 [3]: norm; clip factor min(1, max_norm /
-// (norm + 1e-6)), or 0 if the flag is 0; flag, 1 if norm and guards are finite. Grid: one CTA.
+// Computes the norm over all gradients, the clip factor, and a flag that is 1 if all gradients are finite. The results
+// stay on the device. Shapes of grad_norm_squares: x f32 [len] -> partials f64 [ceil(len / CHUNK)]. Grid: one CTA of
+// 256 threads per chunk of 65,536 elements. Shapes of grad_norm_finish: partials [count], guard f64 [guards] -> out f32
+// [3]: norm; clip factor min(1, max_norm / (norm + 1e-6)), or 0 if the flag is 0; flag, 1 if norm and guards are
+// finite. Grid: one CTA.
 // Bound: memory, 4 bytes per element read, at the copy bandwidth. Squares are summed in f64, in one fixed order.
 // Reference: src/ops/grad_norm.rs.
 // Benchmark: `omr bench grad_norm`.

@@ -42,7 +42,8 @@ struct Decode {
     const Args& args;
 
     __device__ __forceinline__ int items() const { return attend::count_of(args.in) * args.in.kv_heads; }
-    // Clears all query rows once. Rows beyond the heads of a token are not loaded and stay zero.
+    // Returns the first query row that is cleared at the start. All rows are cleared, because the rows beyond the heads
+    // of a token are never loaded and must be zero.
     __device__ __forceinline__ int cleared() const { return 0; }
     __device__ __forceinline__ attend::Item tile(int i) const {
         // Rows per token: 8, which is the period of the swizzle pattern, or a multiple of a warp's 16 rows if the group

@@ -62,7 +62,7 @@ struct alignas(16) Winner {
         id = better ? other_id : id;
     }
 
-    // Finds the best of 2 * HALF lanes, in each of these lanes.
+    // Finds the best winner of 2 * HALF lanes. Each of these lanes gets it.
     template <int HALF>
     __device__ __forceinline__ void agree() {
 #pragma unroll
@@ -90,7 +90,7 @@ __device__ __forceinline__ void score(Winner& winner, const Row& row, uint32_t q
 }
 
 // Epilogue: stores the partial sum of the segment for each row. It also stores the row's best id in the segment, or the
-// logits if the row narrows its ids.
+// logits if min-p, top-k or top-p narrows the row's ids.
 struct Segment : gemm::InOrder {
     struct Args {
         logits::Allowed allowed;
@@ -200,13 +200,15 @@ __device__ __forceinline__ uint32_t descending(float z) {
     return bits >> 31 ? bits : ~(bits | 0x80000000u);
 }
 
-// State of a search for the last id that is kept: the range of keys from..to, the candidates before it and inside it.
+// State of a search for the last id that is kept: the range of keys from..to, the candidates before this range, and the
+// candidates inside it.
 struct Bracket {
     uint32_t from, to;
     Tally before, inside;
 };
 
-// The ids up to (logit descending, id ascending), with their count and weight.
+// The ids that are kept, with their count and weight: all ids up to (`key`, `id`) in the order logit descending, id
+// ascending.
 struct Cut {
     uint32_t key, id;
     Tally kept;

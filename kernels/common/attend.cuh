@@ -33,8 +33,8 @@ __device__ __forceinline__ int lane() { return threadIdx.x % WARP; }
 __device__ __forceinline__ int warp() { return threadIdx.x / WARP; }
 __device__ __forceinline__ float minus_infinity() { return -math::infinity(); }
 
-// Rows of a sequence that one CTA computes. Row r is head r % group, of the query heads that share a key head, and
-// token r / group, of the sequence's new tokens.
+// Rows of a sequence that one CTA computes. Row r holds token r / group of the sequence's new tokens, and head r %
+// group of the query heads that share a key head.
 struct Rows {
     const bf16* q;
     bf16* out;
@@ -76,9 +76,9 @@ struct Keys {
     const bf16* v;
 };
 
-// Returns the sequence of a grid slot for tiles of `rows` rows, and stores the tile's number within it in `tile`. The
-// slots of sequence s begin at floor(cu[s] group / rows) + s. A sequence never has fewer slots than tiles, because
-// ceil((b - a) / R) <= floor(b / R) - floor(a / R) + 1. The sequence is found by bisection.
+// Returns the sequence of a grid slot for tiles of `rows` rows, and stores in `tile` the index of the tile within that
+// sequence. The slots of sequence s begin at floor(cu[s] group / rows) + s. A sequence never has fewer slots than
+// tiles, because ceil((b - a) / R) <= floor(b / R) - floor(a / R) + 1. The sequence is found by bisection.
 __device__ __forceinline__ int sequence_of(int slot, const uint32_t* cu, int sequences, int group, int rows, int& tile) {
     int low = 0, high = sequences;
     while (high - low > 1) {
@@ -147,8 +147,8 @@ __device__ __forceinline__ void load_queries(isa::Frag<4> (&q)[HD / 16], const i
 template <int HD, int TILES>
 __device__ __forceinline__ void scores(isa::Acc (&s)[TILES], const isa::Frag<4> (&q)[HD / 16],
                                        const isa::Shared<bf16>* keys) {
-    // Each ldmatrix loads two tiles: lanes 0..15 address the two halves of the first one for this step, the others
-    // those of the second one.
+    // Each ldmatrix loads two tiles: lanes 0..15 address the two halves of the first tile for this step, lanes 16..31
+    // those of the second tile.
     const isa::Shared<bf16>* row = keys + (lane() / 16 * 8 + lane() % 8) * PITCH<HD> + lane() / 8 % 2 * 8;
     tile::clear(s);
 #pragma unroll
@@ -217,7 +217,8 @@ __device__ __forceinline__ void weigh(isa::Acc (&o)[N], const isa::Frag<4> (&p)[
 }
 
 // Multiplies accumulators by the factors of a lane's two rows and writes them as bf16 to rows of shared memory. Adding
-// zero turns -0 into +0. Without it, the sign of a zero could depend on the other rows of the tile; no other bit does.
+// zero turns -0 into +0. Without this addition, the sign of a zero could depend on the other rows of the tile. No other
+// bit depends on them.
 template <int HD, class F>
 __device__ __forceinline__ void stage(F& o, const float (&factor)[2], isa::Shared<bf16>* staged, int first_tile) {
 #pragma unroll
@@ -253,7 +254,7 @@ struct State {
 #pragma unroll
         for (int i = 0; i < 2; i++) {
             float after = fmaxf(m[i], most[i] * scale);
-            // A row before its first key has nothing to rescale.
+            // A row that has not seen a key yet has nothing to rescale.
             alpha[i] = isa::exp2_approx(m[i] == minus_infinity() ? 0.0f : m[i] - after);
             m[i] = after;
         }
@@ -322,8 +323,8 @@ struct State {
     }
 
     // Writes the state to global memory, where another warp may `take` or `append` it. `rows` points to the places of a
-    // lane's rows (null: the row is not its own). The lane writes the outputs that it holds. Warps that share a row
-    // each write the row's base and sum, at index `copy`.
+    // lane's rows (null: the row does not exist, or this call must not write it). Each lane writes the outputs that it
+    // holds. Warps that share a row each write the row's base and sum, at index `copy`.
     template <int HD>
     __device__ __forceinline__ void keep(float* const (&rows)[2], int first_tile, int copy) {
 #pragma unroll
@@ -355,8 +356,8 @@ struct State {
         }
     }
 
-    // Folds a state that `keep` wrote into this one, as `fold` does. That state belongs to a later chunk and must have
-    // keys.
+    // Folds a state that `keep` wrote into this one, as `fold` does. That state must belong to a later chunk, and the
+    // row must see at least one key of that chunk.
     template <int HD>
     __device__ __forceinline__ void append(float* const (&rows)[2], int first_tile, int copy) {
 #pragma unroll
@@ -439,7 +440,8 @@ __device__ __forceinline__ void write_zeros(const Rows& rows, int threads) {
     }
 }
 
-// Number of keys that a lane's two rows see (`keys`), and that every row of the warp sees (`least`).
+// `keys`: number of keys that each of a lane's two rows sees. `least`: number of keys that every row of the warp sees
+// at least.
 struct Sight {
     int keys[2];
     int least;

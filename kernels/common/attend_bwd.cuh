@@ -1,7 +1,7 @@
 // Arguments of the gradients of attention and the places of their results, for both kernel variants. dQ is one
 // accumulation chain over ascending keys. dK and dV are one chain over ascending rows (token, head of the group) in
 // steps of 16 rows, and the steps restart at each stage of full tokens. On tensor cores the bits of a chain depend on
-// where its steps begin. TMA can only load full tokens, so both variants use such stages.
+// where its steps begin. TMA can only load full tokens, so the stages of both variants contain full tokens.
 #pragma once
 
 #include "common/attend.cuh"

@@ -2,8 +2,8 @@
 // operands loaded by TMA.
 //
 // As in attention_bwd.cu there are two kernels, and every CTA owns the elements that it writes.
-// - One producer warp loads panels of 64 columns, swizzled as wgmma reads them. It clears what TMA loads beyond the
-//   last token of a sequence.
+// - One producer warp loads panels of 64 columns, swizzled as wgmma reads them. It clears the rows that TMA loads
+//   beyond the last token of a sequence.
 // - Two math warpgroups with 64 rows (dq) or 64 keys (dkv) each alternate on the tensor cores. While one runs its
 //   scores and dP, the other computes its exponentials.
 // - dkv holds the scores transposed, so that P^T and dS^T are left operands from registers, as dS is in dq. No score
@@ -151,8 +151,8 @@ __device__ __forceinline__ void copy_keys(QuerySmem<HD>& smem, const Args& args,
             load<HD>(smem.v[stage.at], &args.keys, full, key_head + args.in.kv_heads, start + begin);
         }
         if (tail) {
-            // Keys are right operands of dQ and meet a dS of zero, so they must be finite: clear them. A value only
-            // affects dP of its own key, which is masked.
+            // Keys after the last token are cleared. The product dQ multiplies them by a dS of zero, so they must be
+            // finite. Values need no clearing: a value only affects dP of its own key, which is masked.
             isa::mbarrier_wait(&smem.tail, 0);
             clear_rows(smem.k[stage.at], tokens - begin);
             release(&smem.full[stage.at]);

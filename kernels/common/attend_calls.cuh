@@ -1,5 +1,5 @@
-// Arguments of attention, and the tile of rows that belongs to a slot of the grid: over packed sequences, and over the
-// pages of a KV cache. Both kernel variants use them.
+// Arguments of attention over packed sequences and over the pages of a KV cache, and the tile of rows that belongs to a
+// slot of the grid. Both kernel variants use them.
 #pragma once
 
 #include "common/attend.cuh"

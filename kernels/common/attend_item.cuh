@@ -1,9 +1,9 @@
 // Work items of decode attention, which fill the GPU even with few sequences. An item is one of:
 // - own item: the rows of a sequence's single new token with one chunk of its keys.
-// - shared item: the rows of several sequences with one chunk of a key prefix that they have in common.
-// The state of a row goes through global memory in two cases. The last own item of a sequence to arrive folds the
-// states of all chunks. A shared item passes its states to the own items that continue the same chunk.
-// src/ops/paged_attention/split.rs makes the list.
+// - shared item: the rows of several sequences with one chunk of a key prefix that they have in common. The state of a
+// row goes through global memory in two cases. If a sequence has several own items, the last of them to arrive folds
+// the states of all chunks. A shared item passes its states to the own items that continue the same chunk.
+// src/ops/paged_attention/split.rs makes the list of items.
 #pragma once
 
 #include "common/attend.cuh"
@@ -32,7 +32,7 @@ __device__ __forceinline__ bool last_to_arrive(uint32_t* ticket, int arrivals) {
     return last;
 }
 
-// Arguments of paged attention for one new token per sequence: those of PagedArgs, and the list of work items.
+// Arguments of paged attention for one new token per sequence: the arguments of PagedArgs, and the list of work items.
 struct DecodeArgs {
     const bf16* qkv;
     const bf16* k;
@@ -85,8 +85,8 @@ struct Item {
     // Returns the query head of a row within its token.
     __device__ __forceinline__ int query(int row) const { return head * group + row % pitch; }
 
-    // Stores in `rows` where a lane's two rows keep their state of a chunk. `from` is the first row of the warp. null:
-    // the row does not exist.
+    // Stores in `rows` the addresses of the states of a lane's two rows for a chunk, or null for a row that does not
+    // exist. `from` is the first row of the warp.
     template <int HD>
     __device__ __forceinline__ void kept(int from, int chunk, float* (&rows)[2]) const {
 #pragma unroll

@@ -108,15 +108,15 @@ __device__ __forceinline__ void clear_rows(isa::Shared<bf16> (&panels)[N][ELEMEN
     isa::sync_warp();
 }
 
-// Arrives at `empty` with one lane of each warp, after the warp's wgmmas no longer read the buffer.
+// Arrives at `empty` with one lane of each warp. Callers must have waited for the warp's wgmmas that read the buffer.
 __device__ __forceinline__ void release(isa::Mbarrier* empty) {
     if (lane() == 0) {
         isa::mbarrier_arrive(empty);
     }
 }
 
-// Runs `copy` in the first warp of the producer warpgroup, and returns true in all threads of that warpgroup. The math
-// warpgroups get false, and take the registers that the producer gave up.
+// Runs `copy` in the first warp of the producer warpgroup, and returns true in all threads of that warpgroup. In the
+// math warpgroups it returns false, and they take the registers that the producer gave up.
 template <class F>
 __device__ __forceinline__ bool copies(F&& copy) {
     if (threadIdx.x < MATH) {
@@ -214,7 +214,7 @@ struct WideMath {
     WideSmem<HD>& smem;
     int group;      // index of this math warpgroup: 0 or 1
     int turn = 0;   // blocks processed so far
-    int tiles = 0;  // tiles whose queries it has waited for
+    int tiles = 0;  // tiles whose queries this warpgroup has waited for
     State<isa::WgmmaAcc<HD>> state;
     isa::WgmmaAcc<BLOCK> s;
     isa::Frag<4> p[BLOCK / 16];
@@ -265,9 +265,9 @@ struct WideMath {
         isa::mbarrier_wait(&smem.q_full, tiles++ % 2);
     }
 
-    // Passes over blocks begin .. end in a warpgroup that has no rows. It releases a stage when its values have
-    // arrived; they are issued after the keys. The sync keeps every lane in the same mbarrier phase as the lane that
-    // releases the stage.
+    // Passes over blocks begin .. end in a warpgroup that has no rows. It releases a stage when the values have
+    // arrived, because their load is issued after the load of the keys. The sync keeps every lane in the same mbarrier
+    // phase as the lane that releases the stage.
     __device__ __forceinline__ void pass(int begin, int end) {
         for (; begin < end; begin += BLOCK) {
             Stage stage(turn++);

@@ -131,8 +131,8 @@ struct ItemQueries {
 
 // Computes attention of WARP_ROWS rows of an item, starting at row `from`, over the item's keys. The accumulation
 // chains are those of attend_rows: a warp computes one group of 32 keys of every score row and sum, and complete chains
-// for its dimensions of the output. A warp may finish while others still read the last values. For the next item it
-// only writes queries and keys before it waits for the other warps.
+// for its dimensions of the output. A warp may finish while others still read the last values. This is safe: for the
+// next item, the warp writes only queries and keys before it waits for the other warps.
 template <int HD, class Source>
 __device__ __forceinline__ void attend_together(const Item& item, int from, const Source& source) {
     constexpr int TILES = TogetherSmem<HD>::TILES;

@@ -48,7 +48,7 @@ __device__ __forceinline__ float scale(float largest) {
 
 __device__ __forceinline__ float ratio(float x, float scale) { return scale > 0.0f ? x / scale : 0.0f; }
 
-// Encodes a first moment: the sign bit above seven bits, rounded to nearest.
+// Encodes a first moment: a sign bit above a code of seven bits, rounded to nearest.
 __device__ __forceinline__ uint32_t to_signed(float x, float scale) {
     int c = nearest<7>(ratio(fabsf(x), scale), 0.0f);
     return (uint32_t)c | (x < 0.0f && c > 0 ? 0x80u : 0u);
@@ -59,8 +59,8 @@ __device__ __forceinline__ float of_signed(uint32_t c, float scale) {
     return c & 0x80u ? -x : x;
 }
 
-// Encodes a second moment. The random `word` decides between rounding up and down, but the code is never zero unless x
-// is zero.
+// Encodes a second moment. The random `word` decides between rounding up and down, but the code is zero only if x is
+// zero.
 __device__ __forceinline__ uint32_t to_unsigned(float x, float scale, uint32_t word) {
     float jitter = (float)(int)(word >> 8) * (1.0f / 16777216.0f) - 0.5f;
     int c = nearest<8>(ratio(x, scale), jitter);
@@ -77,7 +77,7 @@ __device__ __forceinline__ uint32_t stochastic(float x, uint32_t word) {
     return (nan ? bits >> 16 | 0x40u : (bits + (word >> 16)) >> 16) & 0xffffu;
 }
 
-// Does the same, but never returns zero unless x is zero.
+// Rounds like `stochastic`, but returns zero only if x is zero.
 __device__ __forceinline__ uint32_t stochastic_above_zero(float x, uint32_t word) {
     uint32_t rounded = stochastic(x, word);
     return x > 0.0f && rounded == 0u ? 1u : rounded;

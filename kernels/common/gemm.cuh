@@ -19,7 +19,7 @@
 
 namespace gemm {
 
-// Elements of K per stage: one row of 128 bytes. The rows of a weight are padded to a multiple of it.
+// Elements of K per stage: one row of 128 bytes. The rows of a weight are padded to a multiple of BLOCK_K.
 constexpr int BLOCK_K = 64;
 // Columns of a group. A gate column c and its up column c + 32 are in the same group; so are the two columns of a
 // rotated pair.
@@ -104,7 +104,7 @@ struct Loader {
 
     // Copies PART elements at a time, the widest copy that rows of in.depth elements allow. Elements past the end of a
     // row, and rows past the last, become zeros. The loop is unrolled only for the widths that large models have,
-    // because unrolling the others would be most of the code.
+    // because the unrolled code of the other widths would be most of the kernel.
     template <int PART>
     __device__ __forceinline__ void load_x_parts(isa::Shared<bf16>* to, int k) const {
         constexpr int UNROLL = PART >= 4 ? T::CHUNKS_X : 1;

@@ -4,7 +4,7 @@
 // A CTA is persistent.
 // - Producer: one thread of the last warpgroup issues the TMA loads of one tile after the other into a ring of stages.
 //   Rows have 128 bytes and are swizzled as wgmma reads them.
-// - Math warpgroups: each of the others computes 64 rows of the tile.
+// - Math warpgroups: each of the other warpgroups computes 64 rows of the tile.
 // - A stage's `full` mbarrier completes when its bytes have arrived. Its `empty` mbarrier completes when one lane of
 //   each math warp has arrived, after the wgmmas that read the stage are done.
 // - Finished sums go through shared memory in slices, eight rows by 16 to 128 columns per warp, which the epilogue
@@ -43,8 +43,8 @@ struct WideTile {
     static constexpr int REGISTERS_COPY = 40, REGISTERS_MATH = 232;
 };
 
-// The widest fits in 227 KiB of shared memory. src/ops/gemm/config.rs selects one. For few rows, many stages keep the
-// loads of W in flight.
+// Tiles. The widest one fits in 227 KiB of shared memory. src/ops/gemm/config.rs selects the tile of a product. For few
+// rows, many stages keep the loads of W in flight.
 using TileWide = WideTile<2, 256, 4>;
 using TileSquare = WideTile<2, 128, 4>;
 using TileHalf = WideTile<1, 128, 8>;
@@ -90,7 +90,7 @@ struct WideArgs : E::Maps {
     isa::TensorMap w;  // boxes: 64 terms by `box` rows, or panels
     Operands in;
     typename E::Args out;
-    int box;    // rows per box of W; every run of adjacent rows for adjacent columns is a multiple of it
+    int box;    // rows per box of W; divides the length of every run of columns whose rows of W are adjacent
     int steps;  // stages of 64 terms
 };
 
@@ -172,8 +172,9 @@ __device__ __forceinline__ void multiply_stage(const WideSmem<T, STAGED>& smem, 
 }
 
 // Fills a warp's sums of the 16 rows from m on, and of the columns from n on, with the values of `from` [rows][ld].
-// Elements outside become zero, and so do all if `from` is null: a branch around the loads would make ptxas serialise
-// the wgmmas. A quarter of a warp reads a complete sector of 32 bytes.
+// Elements outside the matrix become zero. If `from` is null, all elements become zero without a branch around the
+// loads, because such a branch would make ptxas serialise the wgmmas. A quarter of a warp reads a complete sector of 32
+// bytes.
 template <int N>
 __device__ __forceinline__ void resume(const float* from, const Operands& in, isa::WgmmaAcc<N>& sums, int m, int n) {
     int lane = threadIdx.x % 32;

@@ -3,9 +3,9 @@
 // Between the two loops there are only arithmetic and shared memory accesses.
 //
 // A warpgroup gets one stage for its 64 rows. The W part of the stage holds a tensor with all columns of the tile, the
-// x part one with half of them. Both are stored in panels of 64 columns (fewer if the tensor has fewer), swizzled by
-// row so that neither stmatrix nor ldmatrix has bank conflicts. Each warp stores its own 16 rows. TMA clips boxes at
-// the last row and column of the tensor.
+// x part holds a tensor with half of these columns. Both are stored in panels of 64 columns (fewer if the tensor has
+// fewer), swizzled by row so that neither stmatrix nor ldmatrix has bank conflicts. Each warp stores its own 16 rows.
+// TMA clips boxes at the last row and column of the tensor.
 #pragma once
 
 #include "common/gemm_sm90a.cuh"
@@ -143,7 +143,7 @@ struct StagedSwiGlu : SwiGlu {
     __device__ __forceinline__ static void stage(const Args& to, Slot slot, isa::WgmmaAcc<N>& sums, int warp, int lane) {
         Panels<64> both(slot.w, warp, lane);
         Panels<PANEL<N / 2>> one(slot.x, warp, lane);
-        // A loop over groups that is not unrolled: unrolled, 64 exponentials would be most of the kernel's code.
+        // This loop over groups is not unrolled: 64 unrolled exponentials would be most of the kernel's code.
 #pragma unroll 1
         for (int n = 0; n < N; n += GROUP) {
             float group[GROUP / 2];

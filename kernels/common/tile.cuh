@@ -138,7 +138,7 @@ __device__ __forceinline__ void row_grads(F& dp, F& p, const float (&delta)[2]) 
     }
 }
 
-// Does the same as row_grads, with one delta per column.
+// Turns dp into gradients of scores as row_grads does, but with one delta per column.
 template <class F>
 __device__ __forceinline__ void column_grads(F& dp, F& p, const isa::Shared<float>* deltas) {
 #pragma unroll
@@ -152,7 +152,8 @@ __device__ __forceinline__ void column_grads(F& dp, F& p, const isa::Shared<floa
     }
 }
 
-// Rounds to bf16, as the left operand of a product over its columns, sixteen columns per step.
+// Rounds the elements to bf16 and arranges them as the left operand of a product over their columns, sixteen columns
+// per step.
 template <class F, int STEPS>
 __device__ __forceinline__ void round(isa::Frag<4> (&to)[STEPS], F& f) {
     static_assert(COUNT<F> == 8 * STEPS, "a step has sixteen columns");

@@ -24,8 +24,8 @@ typedef struct EmuEntry {
 } EmuEntry;
 
 enum EmuCompletion { EMU_EAGER = 0, EMU_LAZY = 1, EMU_RANDOM = 2 };
-// How a k16 step of a matrix instruction is added to the accumulators: one fused product after the other (EMU_CHAIN),
-// or all at once as tensor cores do (EMU_ALIGNED, emu/operand.h).
+// How a k16 step of a matrix instruction is added to the accumulators: one fused multiply-add after the other
+// (EMU_CHAIN), or all at once as tensor cores do (EMU_ALIGNED, emu/operand.h).
 enum EmuSums { EMU_CHAIN = 0, EMU_ALIGNED = 1 };
 
 typedef struct EmuOptions {

@@ -8,10 +8,11 @@ namespace emu {
 void atomic_begin(const void* p, uint32_t bytes, bool shared, const Where& where);
 void fence();
 void relaxed_load(const void* p, uint32_t bytes, const Where& where);
-// Release store. If `ordering` is false (a skipped site), it is only an atomic store.
+// Publishes a release store. If `ordering` is false (the site is skipped), the store is only atomic and publishes
+// nothing.
 void release(void* p, uint32_t bytes, bool ordering, const Where& where);
 void acquire(const void* p, uint32_t bytes, const Where& where);
-// Called after pred() was false. Returns when pred() is worth another call.
+// Called after pred() was false. Returns when another call of pred() may have a different result.
 void spin_again(const Where& where);
 void spin_done();
 

@@ -1,6 +1,7 @@
 // Counts bank conflicts: the cycles that accesses of a warp to shared memory cost beyond one pass over the 32 banks of
 // 4 bytes. Lanes run one after the other here, so accesses that a warp would make together are matched by their place
-// and by how often the lane has been there. A lane that skips some accesses is matched wrongly from then on.
+// in the source and by how often the lane has accessed memory at that place. A lane that skips an access is matched
+// wrongly from then on.
 #include <algorithm>
 
 #include "emu/runtime.h"
@@ -11,8 +12,8 @@ namespace {
 
 constexpr uint32_t kBanks = 32, kWord = 4;
 
-// Returns the extra cycles of one access. A pass serves as many lanes as fill it. Several lanes that access the same
-// word count once.
+// Returns the extra cycles of one access. One pass over the banks serves as many lanes as fit in 128 bytes. Several
+// lanes that access the same word count once.
 uint32_t conflicts(const Together& together, uint32_t bytes) {
     uint32_t lanes = std::min(kLanes, kBanks * kWord / std::max(bytes, kWord)), extra = 0;
     for (uint32_t first = 0; first < kLanes; first += lanes) {

@@ -17,8 +17,8 @@ uint32_t live_threads(const Cta& cta) {
 
 void complete(Cta& cta, uint32_t id) {
     Barrier& bar = cta.barriers[id];
-    // Warps that wait do nothing between their arrival and this moment, so they are known up to now. Warps that only
-    // arrived may have continued.
+    // Warps that wait do nothing between their arrival and this moment, so all their accesses until now are known.
+    // Warps that only arrived may have continued, so only their accesses before the arrival are known.
     uint32_t time = ++cta.shadow.time;
     for (uint32_t bits = bar.waiting_warps; bits != 0; bits &= bits - 1) bar.known.warp[__builtin_ctz(bits)] = time;
     for (uint32_t w = 0; id == 0 && w < kMaxWarps; w++) {

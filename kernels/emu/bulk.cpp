@@ -2,7 +2,7 @@
 // - A load is in flight from its issue until it lands: at once (eager), when nothing else can run (lazy), or in pieces
 //   of 16 bytes at random moments.
 // - A store reads its source and writes its destination at once (eager), as late as its issuer's waits allow (lazy), or
-//   at random moments. Until that wait, no one may touch the source.
+//   at random moments. No thread may touch the source until the issuer has waited.
 #include "emu/bulk.h"
 
 #include <algorithm>
@@ -34,7 +34,7 @@ void check_map(const uint64_t* map, const Where& where) {
     }
 }
 
-// Reads the words as src/device/emu/tensor_map.rs packs them.
+// Unpacks the words of a tensor map, which src/device/emu/tensor_map.rs packs.
 Box box_of(const Tile& tile, const Where& where) {
     check_map(tile.map, where);
     const uint64_t* words = tile.map;
@@ -105,7 +105,7 @@ void land_piece(Cta& cta, const BulkCopy& copy, uint32_t index) {
     if (piece.to > piece.from) memcpy(to + piece.from, piece.global + piece.from, piece.to - piece.from);
 }
 
-// Completes a load: all its bytes land, and its mbarrier is signalled.
+// Completes a load: writes all its bytes, and signals its mbarrier.
 void land(Cta& cta, size_t index) {
     BulkCopy copy = std::move(cta.loads[index]);
     cta.loads.erase(cta.loads.begin() + long(index));
@@ -285,7 +285,8 @@ bool land_one(Instance& emu) {
          i < n; i++) {
         Cta& cta = *emu.started[(first + i) % n];
         if (cta.loads.empty()) continue;
-        // The newest load first, because their order is not guaranteed.
+        // Without a seed, the newest load lands first: the order of loads is not guaranteed, so kernels must not rely
+        // on it.
         land(cta, emu.options.seed != 0 ? emu.below(uint32_t(cta.loads.size())) : cta.loads.size() - 1);
         return true;
     }

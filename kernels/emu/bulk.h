@@ -19,10 +19,11 @@ struct MbarrierState {
     uint32_t init_time;
     int32_t init_place;
     Known gathered;      // knowledge of the threads that have arrived in this phase
-    std::shared_ptr<std::vector<uint32_t>> threads;  // per thread, the time up to which its own accesses are covered
-    Known known;         // the same knowledge, of the last completed phase
+    std::shared_ptr<std::vector<uint32_t>> threads;  // per thread, the time up to which its accesses are covered
+    Known known;         // knowledge of the threads that arrived in the last completed phase
     Exact exact;
-    // cache: `exact` of the last thread that acquired the phase, before and after; most threads have the same
+    // Cache: `exact` of the last thread that acquired the phase, before and after the acquire. Most threads have equal
+    // values.
     Exact before, after;
     Remotes gathered_remote, remote;  // knowledge of other CTAs, in this phase and in the last completed one
     std::vector<Fiber*> waiting;
@@ -56,7 +57,7 @@ struct BulkCopy {
     uint32_t signalled;        // load: bytes already signalled to the mbarrier
     std::vector<bool> landed;  // load: pieces that have landed; empty: none
     uint32_t group;            // store: its group within the issuer
-    bool reduce, taken, waited, written;  // store: adds; source read; issuer has waited for that; destination written
+    bool reduce, taken, waited, written;  // stores: adds; source read; issuer waited for the read; written
     std::vector<unsigned char> data;
 };
 

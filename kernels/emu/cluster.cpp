@@ -48,7 +48,8 @@ Warp nobody = [] {
     return warp;
 }();
 
-// The running thread as seen by CTA `there`: it is ordered after what it knows of that CTA, and after nothing else.
+// The running thread as seen by CTA `there`: it is ordered after the accesses of CTA `there` that it knows, and after
+// no others.
 struct Foreign {
     Fiber fiber{};
 

@@ -1,5 +1,5 @@
-// Turns a fault during a launch into an error of the launch. The handler runs on its own stack, writes which thread
-// caused what, and returns to the launcher's stack instead of the faulting instruction.
+// Turns a fault during a launch into an error of the launch. The signal handler runs on its own stack, records the
+// thread and the cause, and continues on the launcher's stack instead of at the faulting instruction.
 #include <signal.h>
 #include <stdio.h>
 #include <sys/mman.h>

@@ -163,7 +163,8 @@ std::vector<Published>* sync_at(Fiber& me, const void* p) {
     return found == sync.end() ? nullptr : &found->second;
 }
 
-// A relaxed access has read what was published at this address. The next fence makes it known to the thread.
+// Records that a relaxed access of the thread has read the publications at this address. The thread's next fence
+// acquires them.
 void observe(Fiber& me, const void* p) {
     if (auto* published = sync_at(me, p)) {
         me.observed.insert(me.observed.end(), published->begin(), published->end());
@@ -187,7 +188,7 @@ void global_read(const void* p, uint32_t bytes, const Where& where) {
 
 void global_write(void* p, const void* value, uint32_t bytes, const Where& where) {
     check_alignment(p, bytes, "store", where);
-    // Writes first, so that a fault is reported for the kernel's store and not for the history.
+    // Writes before the history is updated, so that a fault is reported for the kernel's store and not for the history.
     memcpy(p, value, bytes);
     note_store(p, bytes, false, where);
 }

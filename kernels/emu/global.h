@@ -1,5 +1,5 @@
-// State of global memory during one launch: who stored what through isa/, and what CTAs have published to each other.
-// Plain accesses (p[i]) are not tracked. A store after another thread's load is not checked.
+// State of global memory during one launch: which thread stored each word through isa/, and what CTAs have published to
+// each other. Plain accesses (p[i]) are not tracked. A store after another thread's load is not checked.
 #pragma once
 #include <memory>
 #include <unordered_map>
@@ -9,8 +9,8 @@
 
 namespace emu {
 
-// Everything that happened before one fence: what its thread had done and knew of its CTA, and what its CTA had
-// acquired.
+// Everything that happened before one fence: what the fence's thread had done and knew of its CTA, and what that CTA
+// had acquired.
 struct Publication {
     uint64_t cta;
     uint32_t thread;
@@ -47,7 +47,7 @@ struct Global {
     std::unordered_map<uintptr_t, std::unique_ptr<GlobalPage>> pages;
     uintptr_t last_number = 0;
     GlobalPage* last = nullptr;
-    // Per address, the fences that were followed by a store or an atomic there.
+    // Per address, the fences that were followed by a store or an atomic at that address.
     std::unordered_map<uintptr_t, std::vector<Published>> sync;
 
     void begin();

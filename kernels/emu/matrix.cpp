@@ -1,5 +1,6 @@
-// Warp instructions: lanes post them, and the last lane to arrive executes the instruction for all. All joint
-// operations of a warp form one sequence, so that lanes that diverge are detected.
+// Warp instructions: lanes post them, and the last lane to arrive executes the instruction for all. All operations that
+// the lanes of a warp execute together form one numbered sequence. If two lanes post different operations under one
+// number, the lanes have diverged, which ends the launch.
 #include "emu/matrix.h"
 
 #include <immintrin.h>
@@ -83,7 +84,7 @@ void exchange_all(Warp& warp, Op& op) {
             case Exchange::up: from = i - operand; break;
             case Exchange::ballot: break;
         }
-        // If the source is out of range, a lane keeps its own value, like the instruction.
+        // If the source lane is out of range, a lane keeps its own value, as on a GPU.
         if (from >= kLanes) from = i;
         warp.lanes[i].result = kind == Exchange::ballot ? votes : value[from];
     }
@@ -167,7 +168,8 @@ void eight_rows(const float (*a)[16], const __m256* b, __m256* d) {
     d[0] = d0, d[1] = d1, d[2] = d2, d[3] = d3, d[4] = d4, d[5] = d5, d[6] = d6, d[7] = d7;
 }
 
-// Does the same product as eight_rows, added as tensor cores do: a is [16][16], b is [k][8], d is [16][8].
+// Computes the same product as eight_rows, with the rounding of tensor cores (aligned_sum): a is [16][16], b is [k][8],
+// d is [16][8].
 void sixteen_rows_aligned(const float (*a)[16], const float* b, float* d) {
     for (uint32_t m = 0; m < 16; m++) {
         for (uint32_t n = 0; n < 8; n++) d[m * 8 + n] = aligned_sum(a[m], 1, b + n, 8, d[m * 8 + n]);

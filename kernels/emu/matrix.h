@@ -34,7 +34,7 @@ struct Registers {
         touched = current->wgmma_fences;
         return *this;
     }
-    // Waits, because the stack slot will be reused.
+    // Waits for the posted instructions, because the stack slot of the registers will be reused.
     ~Registers() { settle(); }
 
     // Waits until the warp has executed the instructions on these registers.
@@ -115,7 +115,7 @@ inline void mma(Acc& d, const Frag<4>& a, const Frag<2>& b, emu::Where where = e
     d.pending = a.pending = b.pending = emu::post(emu::Matrix::mma, d.r, a.r, b.r, where);
 }
 
-// Does the same with B in one half (0 or 1) of a Frag<4>, which one ldmatrix loaded for two operands.
+// Computes the same as mma above, with B in one half (0 or 1) of a Frag<4>, which one ldmatrix loaded for two operands.
 template <int HALF>
 inline void mma(Acc& d, const Frag<4>& a, const Frag<4>& b, emu::Where where = emu::Where::current()) {
     static_assert(HALF == 0 || HALF == 1, "a Frag<4> holds two operands B");

@@ -85,7 +85,8 @@ void gather(Fiber& fiber, MbarrierState& bar) {
     if (fiber.exact != nullptr) {
         for (size_t i = 0; i < threads.size(); i++) threads[i] = std::max(threads[i], (*fiber.exact)[i]);
     }
-    // For the lanes of its own warp: what it knows of each, and for itself everything up to now.
+    // For each lane of the thread's own warp: what the thread knows of that lane. For the thread itself: everything up
+    // to now.
     uint32_t* own = threads.data() + fiber.warp->index * kLanes;
     for (uint32_t i = 0; i < kLanes; i++) own[i] = std::max({own[i], fiber.clocks.lane[i], fiber.clocks.floor});
     own[fiber.lane] = fiber.clocks.now = time;

@@ -64,7 +64,7 @@ constexpr int kGuardBits = 2;
 // them. They are truncated kGuardBits below the last bit of an f32 and added, and the total is truncated to f32.
 // Consecutive k of `a` and `b` are `a_stride` and `b_stride` apart.
 float aligned_sum(const float* a, uint32_t a_stride, const float* b, uint32_t b_stride, float sum);
-// Does the same as multiply_step with such sums.
+// Computes the same product as multiply_step, but adds each k16 step by aligned_sum.
 void multiply_aligned(const float* a, const float* b, float* sums, uint32_t columns);
 
 }  // namespace emu

@@ -1,5 +1,5 @@
-// Emulation of setmaxnreg: registers that one warpgroup releases may be taken by another. Counts start at the number
-// that the kernel was compiled for. If that number is unknown, nothing is checked.
+// Emulation of setmaxnreg: registers that one warpgroup releases may be taken by another. A thread starts with the
+// number of registers that the kernel was compiled for. If that number is unknown, nothing is checked.
 #include "emu/registers.h"
 
 #include "emu/runtime.h"

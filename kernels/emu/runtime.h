@@ -38,24 +38,24 @@ struct AsyncCopy {
 struct Fiber : Thread {
     Wait wait;
     bool done;
-    uint32_t wait_number;   // instruction number or barrier id that it waits for
-    uint32_t barrier_mask;  // mask of the warp barrier that it waits for
+    uint32_t wait_number;   // instruction number or barrier id that the fiber waits for
+    uint32_t barrier_mask;  // mask of the warp barrier that the fiber waits for
     Where wait_where;
     uint64_t result;        // result of an exchange
-    uint64_t spin_progress; // progress when the predicate was last false
-    uint32_t wgmma_posted;    // wgmma calls of its warpgroup that it has posted
+    uint64_t spin_progress; // `progress` when the predicate was last false
+    uint32_t wgmma_posted;    // wgmma calls that the fiber has posted to its warpgroup
     uint32_t wgmma_products;  // wgmma products among them
-    uint32_t wgmma_waits;     // fences that it had passed at its last wgmma_wait
-    uint64_t gave_up;       // progress when it last polled an mbarrier for the full time limit without success
+    uint32_t wgmma_waits;     // wgmma fences that the fiber had passed at its last wgmma_wait
+    uint64_t gave_up;       // `progress` when the fiber last polled an mbarrier for the full time limit without success
     unsigned char* stack;
-    int32_t near;           // last place that it passed
+    int32_t near;           // last place that the fiber passed
     std::vector<AsyncCopy> copies;
     uint32_t group;         // group of the copies being issued
     Clocks clocks;
     Exact exact;            // knowledge of single threads beyond `clocks`
     Remotes remote;
     bool cluster_arrived;   // true after cluster_arrive until cluster_wait
-    uint32_t cluster_phase; // cluster phase in which it arrived
+    uint32_t cluster_phase; // cluster phase in which the fiber arrived
     uint32_t bulk_group;    // group of the bulk stores being issued
     uint32_t registers;     // count per thread; 0: unknown
     Published fenced;                 // publication of its last threadfence
@@ -89,8 +89,8 @@ struct Warp {
     uint32_t index;
     uint32_t live;           // mask of the lanes that have not returned
     uint32_t posted, done;   // warp instructions posted, and executed
-    // number of instructions before the first slot; moves up when all are executed, so that the used slots stay
-    // in the near caches
+    // Number of instructions before the first slot. It moves up when all posted instructions are executed, so that the
+    // used slots stay in the CPU's nearest caches.
     uint32_t base;
     uint32_t waiting;        // mask of the lanes in Wait::instruction
     uint32_t at_warp_barrier;
@@ -137,11 +137,11 @@ struct Cta {
     std::vector<Fiber> fibers;
     std::vector<Warp> warps;
     Barrier barriers[kBarriers];
-    Exact exact[kBarriers];  // knowledge of single threads, of the arrived warps
+    Exact exact[kBarriers];  // the arrived warps' knowledge of single threads
     std::vector<MbarrierState> mbarriers;
     std::vector<BulkCopy> loads, stores;
     uint64_t free_registers;
-    std::shared_ptr<Cluster> cluster;  // null until it is needed, if the CTA is alone in its cluster
+    std::shared_ptr<Cluster> cluster;  // for a CTA alone in its cluster: null until needed
     uint32_t rank;
     unsigned char* smem = nullptr;
     size_t smem_capacity = 0;
@@ -223,8 +223,8 @@ void yield_ready();
 int run_launch(Instance& emu);
 void thread_finished(Fiber& fiber);
 std::string deadlock_report(Instance& emu);
-// Called after an unsuccessful poll of the mbarrier at `offset`. Waits until something has happened, or nothing else
-// can run.
+// Called after an unsuccessful poll of the mbarrier at `offset`. Waits until another thread or a copy has made
+// progress, or nothing else can run.
 void ask_again(uint32_t offset, const Where& where);
 // barrier.cpp
 void warp_lost_lane(Warp& warp);
@@ -234,7 +234,7 @@ void execute(Warp& warp, Op& op);
 std::string warpgroup_wait_text(const Fiber& fiber);
 // banks.cpp
 void count_banks(Fiber& fiber, int32_t place, bool write, uint32_t offset, uint32_t bytes);
-// Counts the remaining accesses of a warp that has ended: those that some of its lanes have not made.
+// Counts the remaining accesses of a warp that has ended: the accesses that not all of its lanes have made.
 void count_last_banks(Warp& warp);
 // copy.cpp
 void nudge_copies(Fiber& fiber);
@@ -257,8 +257,7 @@ std::string cluster_text(const Fiber& fiber);
 bool land_one(Instance& emu);
 void nudge_bulk(Cta& cta);
 void bulk_thread_finished(Fiber& fiber);
-// shadow.cpp
-// Returns true if what `thread` of this CTA did at `time` is ordered before `me`.
+// shadow.cpp Returns true if the access that `thread` of this CTA made at `time` is ordered before `me`.
 bool ordered(const Fiber& me, uint32_t thread, uint32_t time);
 void shared_matrix_row(Fiber& fiber, const void* p, bool write, int32_t place);
 void shared_atomic(const void* p, uint32_t bytes, const Where& where);
@@ -272,7 +271,7 @@ struct AsyncUse {
 // Begins an asynchronous read of complete 16-byte blocks. The data must be written, ordered before `issuer`, and
 // fenced. Until the read ends, no one may write the blocks. Returns the offset in shared memory.
 uint32_t async_read_begin(Fiber& issuer, const void* p, uint32_t bytes, const AsyncUse& use);
-// Ends the read; `waiter` has waited for it.
+// Ends the asynchronous read, for which `waiter` has waited.
 void async_read_end(Fiber& waiter, const void* p, uint32_t bytes, const AsyncUse& use);
 // Records that `waiter` also knows that the read has ended, if several threads wait for one read.
 void note_async_read(Fiber& waiter, const void* p, uint32_t bytes, const AsyncUse& use);
@@ -294,7 +293,7 @@ void leave_if_failed();
 const char* short_path(const char* path);
 std::string place_name(const Where& where);
 // Encodes a place (a location in kernel source) as the distance of its constant from the kernel's entry. Both are in
-// the kernel's object. 0 is no place.
+// the kernel's shared object. 0 means no place.
 inline int32_t place_of(const Instance& emu, const Where& where) {
     static_assert(sizeof(Where) == sizeof(intptr_t), "std::source_location is one pointer");
     intptr_t constant;

@@ -226,8 +226,8 @@ Fiber* next_spinner(Instance& emu) {
     return nullptr;
 }
 
-// Returns a fiber that polls an mbarrier and may give up, because a try_wait has a time limit. If it polls again before
-// anything has happened, it waits until something does.
+// Returns a fiber that polls an mbarrier and may give up, because a try_wait has a time limit. If the fiber polls again
+// before anything has made progress, it waits for progress.
 Fiber* next_asker(Instance& emu) {
     for (Cta* cta : emu.started) {
         for (uint32_t t = 0; cta->spinning != 0 && t < cta->threads; t++) {
@@ -272,7 +272,7 @@ Fiber* next_anywhere(Instance& emu) {
     return fiber;
 }
 
-// A CTA is finished only with its cluster, because other CTAs of the cluster may still access it.
+// A CTA is finished only when its whole cluster has finished, because other CTAs of the cluster may still access it.
 bool finished(const Cta& cta) {
     if (cta.live != 0 || cta.cluster == nullptr) return cta.live == 0;
     for (const Cta* other : cta.cluster->ctas) {
@@ -374,7 +374,7 @@ int run_launch(Instance& emu) {
     current = nullptr;
     for (Cta* cta : emu.started) emu.pool.push_back(cta);
     emu.started.clear();
-    // A grid that needs all its CTAs at once is rare. Their stacks are not kept for the next launch.
+    // Grids that need all their CTAs at once are rare, so only the stacks of a few CTAs are kept for the next launch.
     while (emu.pool.size() > kSideBySide) {
         discard(emu.pool.back());
         emu.pool.pop_back();

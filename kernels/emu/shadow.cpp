@@ -1,8 +1,8 @@
-// Checks every access to shared memory. The bytes must be inside shared memory, aligned, written, and not in flight.
-// The access must be ordered after other threads' accesses to these bytes by a barrier that both threads passed.
-// Asynchronous units (bulk copies, wgmma) see the writes of a thread only after that thread's fence_proxy_async (PTX
-// ISA, asynchronous operations and the async proxy). A fence by another thread does not count. This is stricter than
-// the memory model and is common practice.
+// Checks every access to shared memory. The bytes must be inside shared memory, aligned, written before they are read,
+// and not in flight. The access must be ordered after other threads' accesses to these bytes by a barrier that both
+// threads passed. Asynchronous units (bulk copies, wgmma) see the writes of a thread only after that thread's
+// fence_proxy_async (PTX ISA, asynchronous operations and the async proxy). A fence by another thread does not count.
+// This is stricter than the memory model and is common practice.
 #include "emu/shadow.h"
 
 #include <stdio.h>
@@ -25,7 +25,7 @@ namespace {
 
 enum class Access { read, write, atomic, copy, bulk };
 
-// One access, with what the checks and their messages need.
+// One access, with the values that the checks and their messages need.
 struct Touch {
     Fiber& fiber;
     Access access;
@@ -68,7 +68,8 @@ bool write_ordered(const Fiber& me, const Cell& cell) {
     return cell.async ? me.clocks.known.async > cell.write_time : ordered(me, cell.writer, cell.write_time);
 }
 
-// Returns true if the writer has called fence_proxy_async since, and that fence is ordered before `me`.
+// Returns true if the cell's last writer has called fence_proxy_async after the write, and that fence is ordered before
+// `me`.
 bool fenced(const Fiber& me, const Cell& cell) {
     if (cell.async) return true;
     const std::vector<uint32_t>& fences = me.cta->fibers[cell.writer].fences;
@@ -76,8 +77,8 @@ bool fenced(const Fiber& me, const Cell& cell) {
     return first != fences.end() && ordered(me, cell.writer, *first);
 }
 
-// Returns true if everything that the lanes of `warp` did at `time` is ordered before `me`. What `me` itself did always
-// is.
+// Returns true if all accesses that the lanes of `warp` made at `time` are ordered before `me`. The accesses of `me`
+// itself always are.
 bool warp_ordered(const Fiber& me, uint32_t warp, uint32_t time) {
     bool own = warp == me.warp->index;
     if (!own && me.clocks.known.warp[warp] > time) return true;

@@ -13,7 +13,7 @@
 
 namespace emu {
 
-// Per warp, the time before which all its accesses are known to have happened.
+// Per warp, the time before which all accesses of the warp are known to have happened.
 struct Known {
     uint32_t warp[kMaxWarps];
     uint32_t async;  // time before which asynchronous writes are known to have landed
@@ -22,13 +22,13 @@ struct Known {
 };
 
 // Knowledge of a thread. Each access carries the `now` of its thread. An access by another thread is ordered before
-// this thread if it is older than what this thread knows of the other's lane or warp. Times come from one counter per
-// CTA.
+// this thread if its time is before the time that this thread knows for the other thread's lane or warp. Times come
+// from one counter per CTA.
 struct Clocks {
     uint32_t now;
     uint32_t floor;         // every older access, by any thread, is ordered before this thread
     Known known;
-    uint32_t lane[kLanes];  // same as `known`, for the lanes of its own warp
+    uint32_t lane[kLanes];  // same as `known`, for each lane of the thread's own warp
 
     void begin() {
         memset(this, 0, sizeof *this);
@@ -61,7 +61,7 @@ struct Clocks {
 static_assert(kMaxWarps == kLanes, "the loops above run over both");
 
 // Knowledge from synchronisations in which single threads took part: per thread of the CTA, the time before which its
-// accesses are known to have happened, beyond what is known of its complete warp. Null means no knowledge.
+// accesses are known to have happened. It adds to the knowledge of complete warps in `Known`. Null means no knowledge.
 using Exact = std::shared_ptr<const std::vector<uint32_t>>;
 
 inline Exact merged(const Exact& a, const Exact& b) {
@@ -85,14 +85,14 @@ struct Cell {
     Bytes state;
     uint8_t many : 1;     // several lanes of a warp have read
     uint8_t vector : 1;
-    uint8_t split : 1;    // the eight cells of 2 bytes are valid instead
+    uint8_t split : 1;    // true if the eight cells of 2 bytes are valid instead of this cell
     uint8_t atomic : 1;   // written by an atomic
     uint8_t write_near : 1, read_near : 1;  // the place is the last one passed before the access
     uint8_t async : 1;    // written by the asynchronous proxy; the writer is the thread that issued it
     uint16_t reading;     // asynchronous reads in flight
 };
 
-// Read times of readers that differ, by warp; 0 if the warp has not read.
+// Read times per warp, for a cell whose readers read at different times. 0 if the warp has not read.
 struct ReadTimes {
     uint32_t warp[kMaxWarps];
 };

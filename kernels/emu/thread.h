@@ -20,7 +20,7 @@ constexpr uint32_t kMaxWarps = kMaxThreads / kLanes;
 constexpr uint32_t kForeign = 2 * kMaxThreads;
 
 struct Thread {
-    void* stack_pointer;  // valid while it is not running
+    void* stack_pointer;  // valid while the thread is not running
     uint3 thread_idx;
     uint32_t index;       // index in the CTA
     uint32_t lane;
@@ -32,7 +32,7 @@ struct Thread {
     unsigned char* smem;
     uint32_t smem_bytes;
     uint32_t posted;      // number of warp instructions that this lane has posted
-    uint32_t wgmma_fences;  // number of wgmma fences that it has passed
+    uint32_t wgmma_fences;  // number of wgmma fences that the thread has passed
 };
 
 // The running thread; null on a host thread that runs no launch.

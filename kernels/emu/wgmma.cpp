@@ -1,11 +1,11 @@
-// wgmma on a warpgroup: the order in which its threads arrive, what they may touch meanwhile, and when operands are
-// read.
+// Emulation of wgmma for a warpgroup: checks that its threads make the same calls and touch no data in use, and
+// executes the products.
 //
 // The emulator is stricter than PTX in three points:
 // - Every thread, not only every warp, must have seen the operands written.
 // - A wgmma_fence is required after each wgmma_wait, as ptxas requires it, even if no register was touched.
-// - Each thread must make each call.
-// Like a barrier of a warp, a wgmma_wait orders the lanes of a warp. Afterwards one lane can represent all of them.
+// - Every thread must make every call. Like a barrier of a warp, a wgmma_wait orders the lanes of a warp. Afterwards
+// one lane can represent all of them.
 #include "emu/wgmma.h"
 
 #include <algorithm>
@@ -69,7 +69,7 @@ struct Warpgroup {
     uint32_t opened = 0, carried_out = 0;
     std::vector<std::unique_ptr<SumTile>> tiles;
     uint32_t products = 0;          // number of products issued so far
-    uint32_t waited = 0;            // newest product that all threads have waited for
+    uint32_t waited = 0;            // number of the newest product that all threads have waited for
     std::deque<Flying> flying;
     std::deque<uint32_t> groups;    // per group that has not been waited for, the number of its last product
     uint32_t waiting[kGroupWarps] = {};
@@ -123,7 +123,8 @@ void agree(Warpgroup& group) {
         }
         all.known.warp[own] = kept;
     }
-    // Does the same for knowledge of single threads, which comes from mbarriers. Usually all threads have the same.
+    // Also intersects the knowledge of single threads, which comes from mbarriers. Usually all threads have equal
+    // knowledge.
     group.all.exact = group.threads[0].exact;
     for (uint32_t t = 1; t < kGroupThreads && group.all.exact != nullptr; t++) {
         const Exact& one = group.threads[t].exact;
@@ -195,7 +196,7 @@ void issue(Warpgroup& group, Posted& posted) {
     if (emu.options.completion == EMU_EAGER) multiply(group, group.flying.back());
 }
 
-// Products are computed in their order.
+// Computes some of the issued products, in their order, if copies and products complete at random moments.
 void nudge(Warpgroup& group) {
     Instance& emu = instance();
     if (emu.options.completion != EMU_RANDOM) return;

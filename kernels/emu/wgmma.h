@@ -1,6 +1,6 @@
-// Emulation of wgmma. Threads of a warpgroup post their calls. When the last of the 128 threads has posted a call, it
-// is executed for all. From the first product on, the emulator holds the accumulators. The registers hold NaN until a
-// thread that has waited accesses them.
+// Emulation of wgmma. Threads of a warpgroup post their calls. When the last of the 128 threads has posted a call, the
+// call is executed for all threads. From the first product on, the emulator holds the accumulators. The registers hold
+// NaN until a thread that has waited accesses them.
 #pragma once
 #include "emu/matrix.h"
 
@@ -15,7 +15,7 @@ constexpr uint32_t kSharedBase = 1024;
 // Location of a thread's accumulators.
 struct Sums {
     SumTile* tile = nullptr;
-    uint32_t issued = 0;   // number of the last product on them
+    uint32_t issued = 0;   // number of the last product that uses them
     uint32_t touched = 0;  // fences that the thread had passed when it last accessed them
     bool here = true;      // true if the registers hold them; the tile may be out of date
 };

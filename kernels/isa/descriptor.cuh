@@ -8,9 +8,9 @@ namespace isa {
 // (mn).
 enum class Major : uint32_t { k = 0, mn = 1 };
 
-// Span in which 16-byte chunks are permuted: chunk ^ (address / 128) % 8, 4 or 2, on shared memory addresses. Tiles
-// must therefore begin at multiples of 1024, 512 or 256. The values are those of the descriptor; a tensor map uses
-// other values.
+// Span of bytes in which the 16-byte chunks are permuted. In spans of 128, 64 or 32 bytes, the chunk number is XORed
+// with (address / 128) % 8, 4 or 2, where `address` is the shared memory address. Tiles must therefore begin at
+// multiples of 1024, 512 or 256. The values are those of the descriptor; a tensor map uses other values.
 enum class Swizzle : uint32_t { none = 0, b128 = 1, b64 = 2, b32 = 3 };
 
 // Encodes a descriptor. Addresses and distances are in bytes and multiples of 16. For a swizzle span of `span` bytes:
@@ -19,8 +19,8 @@ enum class Swizzle : uint32_t { none = 0, b128 = 1, b64 = 2, b32 = 3 };
 //   blocks are `leading` apart along k and `stride` apart along rows.
 // - MN-major: `span` bytes hold consecutive rows for one k, and eight k are one block. Blocks are `stride` apart along
 //   k and `leading` apart along rows. Without swizzle: 8 rows x 8 k are one block; blocks are `leading` apart along k
-//   and `stride` apart along rows.
-// `base_offset` is 0 if the pattern begins at a multiple of its 8 rows.
+//   and `stride` apart along rows. `base_offset` is 0 if the swizzle pattern begins at a multiple of its size, which is
+//   8 rows.
 __device__ __forceinline__ constexpr uint64_t descriptor(uint32_t start, uint32_t leading, uint32_t stride,
                                                          uint32_t base_offset, Swizzle swizzle) {
     return uint64_t((start & 0x3ffffu) >> 4) | uint64_t((leading & 0x3ffffu) >> 4) << 16 |

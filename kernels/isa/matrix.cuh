@@ -1,7 +1,7 @@
 // Matrix fragments, ldmatrix, stmatrix and mma.sync. Lane t holds these elements (row, column):
 // - accumulator, 16 x 8: (t/4, 2(t%4) + {0, 1}), and the same columns 8 rows below.
 // - A, 16 x 16, four registers: (t/4, 2(t%4) + {0, 1}); 8 rows below; 8 columns to the right; both.
-// - B, 16 x 8, two registers: the pairs k = 2(t%4) + {0, 1} and those 8 further, in column t/4.
+// - B, 16 x 8, two registers: the pair k = 2(t%4) + {0, 1} and the pair at k + 8, in column t/4.
 #pragma once
 
 namespace isa {
@@ -114,7 +114,7 @@ __device__ __forceinline__ void mma(Acc& d, const Frag<4>& a, const Frag<2>& b) 
     mma_registers(d, a, b.r[0], b.r[1]);
 }
 
-// Does the same with B in one half (0 or 1) of a Frag<4>, which one ldmatrix loaded for two operands.
+// Computes d += a b with B in one half (0 or 1) of a Frag<4>, which one ldmatrix loaded for two operands.
 template <int HALF>
 __device__ __forceinline__ void mma(Acc& d, const Frag<4>& a, const Frag<4>& b) {
     static_assert(HALF == 0 || HALF == 1, "a Frag<4> holds two operands B");

@@ -58,7 +58,7 @@ __device__ __forceinline__ bool mbarrier_test_wait(Mbarrier* at, uint32_t parity
     return over != 0;
 }
 
-// Does the same, but may sleep for a while if the phase has not completed.
+// Returns true if the phase of that parity has completed. May sleep for a while if it has not.
 __device__ __forceinline__ bool mbarrier_try_wait(Mbarrier* at, uint32_t parity) {
     uint32_t over;
     asm volatile("{\n .reg .pred p;\n mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n selp.u32 %0, 1, 0, p;\n}"

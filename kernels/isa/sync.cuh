@@ -10,7 +10,7 @@ __device__ __forceinline__ void sync_named(int id, int threads) {
     asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 
-// Arrives at such a barrier without waiting.
+// Arrives at barrier `id` without waiting. `threads` counts the threads that wait and those that only arrive.
 __device__ __forceinline__ void arrive_named(int id, int threads) {
     asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }

@@ -1,8 +1,8 @@
 // Bulk copies between global and shared memory, which one thread issues and the Tensor Memory Accelerator (TMA)
 // performs. A load is complete when the mbarrier phase that expected its bytes has completed. A store is complete when
 // its issuer has waited for its group. A tensor map must be a member of the kernel's Args. Alignment in shared memory:
-// 128 bytes for boxes (1024 with a 128-byte swizzle, otherwise rows do not start at the beginning of its pattern), 16
-// for plain bytes.
+// 128 bytes for boxes (1024 with a 128-byte swizzle, otherwise rows do not start at the beginning of the swizzle
+// pattern), 16 for plain bytes.
 #pragma once
 
 namespace isa {
@@ -75,7 +75,7 @@ __device__ __forceinline__ void bulk_wait() {
     asm volatile("cp.async.bulk.wait_group %0;" ::"n"(N) : "memory");
 }
 
-// Waits only until older groups have read their source, so that shared memory may be overwritten.
+// Waits until all but the N newest groups have read their source in shared memory, which may then be overwritten.
 template <int N>
 __device__ __forceinline__ void bulk_wait_read() {
     asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(N) : "memory");

@@ -101,7 +101,7 @@ __device__ __forceinline__ void wgmma(WgmmaAcc<N>& d, uint64_t a, uint64_t b, bo
     WgmmaShape<N>::template shared<A, B>(d.r, a, b, int(accumulate));
 }
 
-// Does the same with a in registers.
+// Computes d = a b, or d + a b if `accumulate`, with a in registers.
 template <Major B = Major::k, int N>
 __device__ __forceinline__ void wgmma(WgmmaAcc<N>& d, const Frag<4>& a, uint64_t b, bool accumulate) {
     WgmmaShape<N>::template registers<B>(d.r, a.r, b, int(accumulate));
