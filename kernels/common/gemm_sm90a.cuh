@@ -94,7 +94,7 @@ struct WideArgs : E::Maps {
     int steps;  // stages of 64 terms
 };
 
-// A slot of the ring, and the mbarrier parity of its current phase.
+// A stage of the ring by its index `slot`, and the mbarrier parity of its current phase.
 template <class T>
 struct Turn {
     int slot = 0;

@@ -11,7 +11,7 @@ use crate::kernels::inputs::{cpu, random, up};
 use crate::kernels::{Outcome, emu, equal, mutate_source, same_bits};
 use crate::ops::adamw::range;
 
-/// One element, less than a quad, ragged ends of quads and blocks, more than one CTA.
+/// Numbers of elements: one, less than a quad, lengths that end within a quad or a block, and more than one CTA.
 const LENGTHS: [usize; 8] = [1, 3, 4, 127, 257, 1024, 2047, 4099];
 
 /// Storage of weights and moments: true if the weights have a low half, and the type of the moments.
@@ -135,8 +135,8 @@ fn bits_are_those_of_the_cpu() {
     }
 }
 
-/// Low halves of masters of 1, of a subnormal, of the largest finite number, with both signs. A master that is split,
-/// joined and split again on the device is unchanged, and the CPU joins the same value.
+/// Tests every low half of masters of both signs: zero, the smallest normal number, 1, and the largest finite number. A
+/// master that is split, joined and split again on the device is unchanged, and the CPU joins the same value.
 #[test]
 fn every_low_half_survives_an_update_that_changes_nothing() {
     for high in [0x0000u32, 0x0080, 0x3f80, 0x7f7f, 0x8000, 0xbf80, 0xff7f] {

@@ -15,7 +15,8 @@ pub const FORMULA: f64 = 3e-3;
 
 /// Tolerance against the CPU, which rounds at the same points. Scores and sums in another order differ by a relative
 /// 2^-20 or so. One in 2^12 values is therefore rounded to the other bf16 neighbour, with an error of 2^-7. The root
-/// mean square is 2^-6 times that; a factor of two is added. One rounding point more or less would cost 1e-3.
+/// mean square error is 2^-6 times 2^-7. The tolerance is twice this value. One rounding point more or less would cost
+/// 1e-3.
 pub const CPU: f64 = 2.5e-4;
 
 /// Tolerance of log-sum-exp: fp32 chains as long as a head and a sequence, with roundings in both directions.
@@ -74,7 +75,8 @@ impl Case {
         self.formula_of(&wide(&self.qkv), causal)
     }
 
-    /// Returns what [`Case::formula`] returns, for the rows `x` instead of the rows of this case.
+    /// Returns outputs and log-sum-exps in f64 like [`Case::formula`], for the rows `x` instead of the rows of this
+    /// case.
     pub fn formula_of(&self, x: &[f64], causal: bool) -> (Vec<f64>, Vec<f64>) {
         let (dim, width, heads) = (self.heads.dim, self.heads.qkv_len(), self.heads);
         let (mut out, mut lse) = (vec![0.0; self.t() * heads.out_len()], vec![0.0; self.t() * heads.q]);
@@ -124,7 +126,7 @@ pub fn bits((out, lse): (Vec<bf16>, Vec<f32>)) -> Vec<u32> {
     out.iter().map(|x| u32::from(x.to_bits())).chain(lse.iter().map(|x| x.to_bits())).collect()
 }
 
-/// Lengths of zero (unused places of a pack), complete tiles, one more and one less.
+/// Lengths of zero (unused places of a pack), of complete tiles, and one more and one less than a tile.
 const LENGTHS: [usize; 8] = [1, 127, 0, 128, 129, 0, 0, 5];
 
 #[test]
@@ -178,7 +180,7 @@ fn a_masked_key_has_no_weight_whatever_its_score() {
     let mut case = Case::new(heads(2, 1, 16), &[40]);
     let (want, _) = case.run(&mut emu(), true, 40).unwrap();
     let width = case.heads.qkv_len();
-    // The key of token 30.
+    // Makes the key of token 30 NaN.
     case.qkv[30 * width + 32..30 * width + 48].fill(bf16::NAN);
     let (out, lse) = case.run(&mut emu(), true, 40).unwrap();
     equal("rows before", &out[..30 * 32], &want[..30 * 32]).unwrap();

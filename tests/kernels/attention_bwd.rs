@@ -14,9 +14,9 @@ use crate::kernels::inputs::{blank, cpu, normals, up, wide};
 use crate::kernels::{Outcome, emu, emulator, equal, mutate_sites, mutate_source, near, same_bits, skipped};
 
 /// Tolerance against f64. P, dS and dqkv are each rounded to bf16 once, with a relative root mean square error of
-/// 1.7e-3. So is O, which enters all dS of a row through D. Together this is 1.7e-3 times the root of three (dQ, dK) or
-/// of two (dV): at most 3e-3 if sums are long. With few keys and elements, dS is a small difference of dP and D, so the
-/// tolerance is 2.5 times that.
+/// 1.7e-3. O is rounded in the same way, and enters all dS of a row through D. The combined error is 1.7e-3 times the
+/// square root of three (dQ, dK) or of two (dV): at most 3e-3 if sums are long. With few keys and elements, dS is a
+/// small difference of dP and D, so the tolerance is 2.5 times that.
 pub const GRADIENT: f64 = 7.5e-3;
 
 /// A pack, the gradient of its output, and the results of the forward pass.
@@ -114,10 +114,10 @@ impl GradCase {
     }
 }
 
-/// A maximum sequence length that avoids the kernel for short sequences.
+/// Maximum sequence length that is too large for the kernel for windows, so that attention_bwd.cu runs.
 pub const WHOLE: usize = 4096;
 
-/// Lengths of zero (unused places of a pack), complete blocks, one more and one less.
+/// Lengths of zero (unused places of a pack), of complete blocks, and one more and one less than a block.
 const LENGTHS: [usize; 8] = [1, 127, 0, 128, 129, 0, 0, 5];
 
 #[test]
@@ -182,7 +182,7 @@ fn a_masked_key_has_no_gradient_whatever_its_score() {
     let mut c = GradCase::new(heads(2, 1, 16), &[40], true);
     let want = c.run(&mut emu(), 40).unwrap();
     let (width, key) = (c.case.heads.qkv_len(), 30);
-    // In the rows before it, its probability would be infinite and dP would be NaN.
+    // If the rows before this key used it, its probability would be infinite and dP would be NaN.
     c.case.qkv[key * width + 32..][..16].fill(bf16::from_f32(1e30));
     c.case.qkv[key * width + 48..][..16].fill(bf16::NAN);
     let got = c.run(&mut emu(), 40).unwrap();

@@ -50,8 +50,8 @@ fn long_sequences_have_the_other_bodys_bits() {
     packs(heads(1, 1, 80), &[2100, 1, 2048], false);
 }
 
-/// More than one tile, more blocks than stages in either kernel, the last block of a sequence, rows that fill no warp;
-/// and a tile of one block.
+/// Returns a case with more than one tile, more blocks than stages in either kernel, an incomplete last block, rows
+/// that do not fill a warp, and a tile of one block.
 fn case() -> GradCase {
     GradCase::new(heads(3, 1, 80), &[270, 0, 5], true)
 }

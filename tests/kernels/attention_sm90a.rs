@@ -22,7 +22,7 @@ pub fn ran(dev: &mut Device, file: &str) -> bool {
     emulator(dev).sites().iter().any(|(passed, _)| passed.site.file == file)
 }
 
-/// Calls `packs` with sequences of every kind that have few keys: heads, lengths, and whether attention is causal.
+/// Calls `packs` (heads, lengths, true if attention is causal) with every kind of sequences that have few keys.
 pub fn short(packs: impl Fn(Heads, &[usize], bool)) {
     for len in [1, 127, 128, 129] {
         packs(heads(7, 1, 128), &[len], true);
@@ -30,9 +30,9 @@ pub fn short(packs: impl Fn(Heads, &[usize], bool)) {
     packs(heads(2, 2, 80), &[129], false);
     packs(heads(8, 1, 80), &[129], true);
     packs(heads(5, 1, 128), &[129], true);
-    // The tower's windows, and complete images.
+    // Windows of the vision tower, and complete images.
     packs(heads(2, 2, 80), &[64, 1, 130, 0, 63], false);
-    // Sequences that fill no tile, some without tokens.
+    // Sequences that do not fill a tile, and some without tokens.
     packs(heads(7, 1, 128), &[3, 0, 40, 131, 0, 1], true);
 }
 
@@ -124,8 +124,8 @@ fn long_sequences_have_the_other_bodys_bits() {
     prefills(heads(7, 1, 128), &[4097, 2300], 150);
 }
 
-/// More blocks than stages, more tiles than CTAs, the last block of a sequence, rows that fill no warp; and a tile of
-/// one block.
+/// Returns a case with more blocks than stages, more tiles than CTAs, an incomplete last block, rows that do not fill a
+/// warp, and a tile of one block.
 fn case() -> Case {
     Case::new(heads(3, 1, 80), &[270, 0, 5])
 }
@@ -142,8 +142,8 @@ fn the_same_bits_under_every_schedule() {
     }
 }
 
-/// Steps with items of two sequences that share a prefix, then the own items of each, computed by one warpgroup and by
-/// both.
+/// Returns two steps. In the first, two sequences share a prefix: a shared item covers it, and own items cover the
+/// rest. One warpgroup computes the items of the first step, and both compute the items of the second.
 fn steps() -> [Step; 2] {
     [Step::new(heads(6, 2, 80), &[270, 290, 5], 1), Step::new(heads(70, 1, 80), &[140, 5], 0)]
 }
@@ -232,7 +232,7 @@ fn other_calls_run_on_the_other_body() {
     assert!(!run(heads(2, 1, 80), dev), "refused");
 }
 
-/// The memory that the start check gets on a GPU is enough for it.
+/// Tests that the memory that the start check gets on a GPU is enough.
 #[test]
 fn the_check_at_start_fits_its_memory() {
     if kind() != Kind::Emu || no_hopper("wgmma") {

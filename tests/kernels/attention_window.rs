@@ -7,7 +7,7 @@ use omr::device::Device;
 use crate::kernels::attention::{Case, heads};
 use crate::kernels::{Outcome, emu, emulator, equal, mutate_sites, mutate_source, same_bits, skipped};
 
-/// Full windows, those at an image's edges, one patch, none.
+/// Tokens per window: full windows, windows at an image's edges, one patch, no patch.
 const LENGTHS: [usize; 6] = [64, 1, 0, 63, 16, 17];
 
 #[test]
@@ -60,7 +60,7 @@ fn each_synchronising_call_is_needed() {
 #[test]
 fn keys_of_other_windows_are_seen() {
     mutate_source("attention_window", "smem.k, keys, tokens,", "smem.k, keys, WINDOW,", 1, |dev| {
-        // The window's neighbours are NaN. A foreign key would show, unless its weight is zero.
+        // The window's neighbours are NaN. If a key of another window had a weight above zero, the result would be NaN.
         let mut case = Case::new(heads(1, 1, 16), &[20, 10, 1]);
         let width = case.heads.qkv_len();
         case.qkv[20 * width..].fill(bf16::NAN);

@@ -9,7 +9,7 @@ use crate::kernels::attention_bwd::GradCase;
 use crate::kernels::inputs::cpu;
 use crate::kernels::{Outcome, emu, emulator, equal, mutate_sites, mutate_source, same_bits, skipped};
 
-/// Full windows, those at an image's edges, one patch, none.
+/// Tokens per window: full windows, windows at an image's edges, one patch, no patch.
 const LENGTHS: [usize; 7] = [64, 1, 0, 63, 16, 4, 17];
 
 #[test]
@@ -75,7 +75,7 @@ fn shared_memory_has_no_bank_conflicts() {
     }
 }
 
-/// A probe with a window of two tiles of rows, and one of half a tile.
+/// A probe with one window of two tiles of rows, and one window of less than a tile.
 fn probe(dev: &mut Device) -> Outcome {
     GradCase::new(heads(2, 1, 12), &[64, 0, 21], false).check(dev, 64)
 }

@@ -1,7 +1,7 @@
-//! Tests of cu/calibrate.cu: each wrapper of kernels/isa/ alone does what its definition states. If they pass on the
-//! emulator, the emulator is right; if they pass on a GPU (`OMR_TEST_DEVICE=cuda`), the GPU agrees with it. Other
-//! tests: tests/golden/isa.rs for ldmatrix, stmatrix and mma; calibrate_sums.rs for how mma adds; math.rs for
-//! elementary functions.
+//! Tests of cu/calibrate.cu: each wrapper of kernels/isa/ alone does what its definition states. If these tests pass on
+//! the emulator, the emulator is right. If they pass on a GPU (`OMR_TEST_DEVICE=cuda`), the GPU agrees with the
+//! emulator. Other tests: tests/golden/isa.rs for ldmatrix, stmatrix and mma; calibrate_sums.rs for how mma adds;
+//! math.rs for elementary functions.
 
 use half::bf16;
 use omr::device::{Device, Launch, On, Params};

@@ -1,6 +1,6 @@
-//! Tests of how mma.sync adds. The emulator uses one fp32 chain of fused products over ascending k. A GPU aligns the
-//! products of a block and truncates the lower bits. These tests print the GPU's results next to models of it, and
-//! check them against a bound.
+//! Tests of how mma.sync adds. The emulator uses one fp32 chain of fused multiply-adds over ascending k. A GPU aligns
+//! the products of a block and truncates the lower bits. These tests print which models of addition give the GPU's
+//! results, and check the results against a bound.
 
 use half::bf16;
 use omr::device::Device;
@@ -85,10 +85,11 @@ impl Tiles {
 pub enum Model {
     /// One fused multiply-add after the other.
     Chain,
-    /// Blocks of this many products, each exact and rounded once, to nearest.
+    /// Blocks of this many products. The sum of each block is exact, is added to the sum so far, and is rounded once,
+    /// to nearest.
     Nearest(usize),
-    /// Blocks of this many products plus the sum so far, truncated this many bits after the 24 of the largest, then
-    /// truncated to f32.
+    /// Blocks of this many products plus the sum so far. Each term is truncated this many bits below the 24 bits of the
+    /// largest term, and the total is truncated to f32.
     Cut(usize, i32),
 }
 
@@ -130,8 +131,8 @@ fn cut(x: f64) -> f32 {
     if f64::from(near).abs() > x.abs() { f32::from_bits(near.to_bits() - 1) } else { near }
 }
 
-/// Prints which models give the device's bits. Returns the number of sums that [`Model::Chain`] gives, and the number
-/// of all sums.
+/// Prints which models give the device's bits. Returns the number of sums that equal those of [`Model::Chain`], and the
+/// number of all sums.
 pub fn explained(what: &str, tiles: &Tiles, sums: &[Vec<f32>]) -> (usize, usize) {
     let models: Vec<Model> = Model::all().collect();
     let (mut equal, mut count) = (vec![0; models.len()], 0);
@@ -170,8 +171,8 @@ fn sums_are_within_the_bound_of_any_order() {
     }
 }
 
-/// Adds 16 products of one to a larger sum. The point at which they begin to be lost shows the block size and the guard
-/// bits.
+/// Adds 16 products with the value one to a larger sum. The size of the sum at which products begin to be lost shows
+/// the block size and the guard bits.
 #[test]
 fn small_products_beside_a_large_sum() {
     let ones = Tiles::new(1, STEP, || 1.0);

@@ -1,6 +1,7 @@
-//! Tests of cu/calibrate_tma.cu: each wrapper of mbarriers and bulk copies alone. If they pass on the emulator, the
-//! emulator is right; if they pass on a GPU of compute capability 9.0, the GPU agrees with it. tests/golden/isa_tma.rs
-//! compares boxes, elements outside a tensor, and mbarrier phases with NVIDIA's tables and rules.
+//! Tests of cu/calibrate_tma.cu: each wrapper of mbarriers and bulk copies alone. If these tests pass on the emulator,
+//! the emulator is right. If they pass on a GPU of compute capability 9.0, the GPU agrees with the emulator.
+//! tests/golden/isa_tma.rs compares boxes, elements outside a tensor, and mbarrier phases with NVIDIA's tables and
+//! rules.
 
 use half::bf16;
 use omr::device::images::Arch;
@@ -221,7 +222,7 @@ fn boxes_are_stored_inside_their_tensor_alone() {
     }
 }
 
-/// Each sum has two elements and is rounded once. Both types hold small integers and halves exactly.
+/// Each sum has two terms and is rounded once. Both element types hold small integers and halves exactly.
 #[test]
 fn boxes_are_added_in_their_type() {
     if no_hopper("sums of boxes") {

@@ -1,5 +1,5 @@
-//! Tests of cu/calibrate_wgmma.cu: wgmma alone, and the questions that matter for using the same arithmetic in sampling
-//! and training: do the bits depend on N, do they depend on which operand is which, and do they equal those of
+//! Tests of cu/calibrate_wgmma.cu: wgmma alone, and three questions that decide whether sampling and training can use
+//! the same arithmetic: do the bits depend on N, do they change if the operands are swapped, and do they equal those of
 //! mma.sync? tests/golden/isa_wgmma.rs tests layouts and descriptors.
 
 use half::bf16;
@@ -97,7 +97,7 @@ impl Image {
         self.run_in(dev, columns, mode, steps, steps.len())
     }
 
-    /// Does the same as `run`, with `batch` products per CTA.
+    /// Runs the products like `run`, with `batch` products per CTA.
     pub fn run_in(
         &self,
         dev: &mut Device,

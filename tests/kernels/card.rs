@@ -16,7 +16,7 @@ use omr::error::Result;
 
 use super::{IMAGES, Under, under_test};
 
-/// Bytes of each region of a test's device. A GPU allocates all of them, even if a test does not use them.
+/// Bytes of each region of a test's device. On a GPU all these bytes are allocated, even if a test does not use them.
 pub const REGION_BYTES: usize = 2 << 30;
 
 /// Multiprocessors of an H200. Their number decides which CTAs run at the same time.
@@ -28,7 +28,7 @@ pub fn device(plan: &Plan) -> Result<Device> {
     Device::gpu(Box::new(Lent::new()?), Kind::Cuda, plan)
 }
 
-/// A mapped region. Tensors were placed only in its first `used` bytes.
+/// A mapped region. Tensors used at most its first `used` bytes.
 struct Taken {
     base: Address,
     bytes: usize,
@@ -91,8 +91,8 @@ fn open() -> Result<Box<dyn Driver>> {
 }
 
 impl Drop for Lent {
-    /// Returns the GPU once its work is done. It is discarded if a failed test may have left work unfinished, or if it
-    /// has an error.
+    /// Returns the GPU for later devices after its work is done. If a failed test may have left work unfinished, or if
+    /// the GPU has an error, the GPU is discarded instead.
     fn drop(&mut self) {
         let Some(mut card) = self.card.take() else { return };
         let over = |card: &mut Idle| (0..=card.streams).all(|s| card.driver.synchronize(Stream(s)).is_ok());

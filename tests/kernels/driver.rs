@@ -203,7 +203,7 @@ fn a_barrier_written_twice_is_reported() {
     mutate_sites_on(device, &[KERNELS], 6, |dev| turned(dev, "driver_twice"));
 }
 
-/// Threads 0 to 127 run before the others in the fixed order.
+/// Runs a kernel that is correct only in the fixed order, in which threads 0 to 127 run before the others.
 fn behind(dev: &mut Device) -> Outcome {
     let (x, y) = pair(dev, 256);
     launch(dev, Stream::COMPUTE, "driver_behind", x, y, 0)?;

@@ -9,7 +9,7 @@ use omr::tensor::DType;
 use crate::kernels::inputs::{blank, cpu, normals, random, up, weight};
 use crate::kernels::{Outcome, emu, equal, mutate_source, same_bits};
 
-/// (tokens, table rows, columns): rows of every alignment, one row, no row, more rows than a CTA handles.
+/// (tokens, table rows, columns): rows of every alignment; one token, no token, and more tokens than a CTA handles.
 const SHAPES: [(usize, usize, usize); 6] =
     [(9, 40, 64), (5, 33, 100), (1, 7, 135), (0, 3, 8), (130, 50, 136), (6, 9, 1282)];
 

@@ -1,6 +1,6 @@
-//! The engine with kernels: paged KV cache, captured decode steps, and the sampler on the device. The log-probs with
-//! which a token was sampled equal, bit for bit, those of the trainer's packed forward pass, whatever other requests
-//! the engine runs.
+//! The engine with kernels: paged KV cache, captured decode steps, and the sampler on the device. The log-prob of a
+//! sampled token equals the one of the trainer's packed forward pass bit for bit, whatever other requests the engine
+//! runs.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -71,7 +71,7 @@ fn every_way(longest: usize) -> u64 {
     preemptions
 }
 
-/// Does the same check as [`assert_trained`] for the first rollout, as the only sequence of the trainer's pack.
+/// Checks the first rollout like [`assert_trained`], but as the only sequence of the trainer's pack.
 fn assert_trained_alone(model: &Model, dev: &mut Device, request: &Request, outputs: &[Output]) {
     for output in outputs.iter().take(1) {
         // The parity of the request's number decides its temperature.
@@ -96,8 +96,8 @@ fn wide_model(longest: usize, dev: &mut Device) -> (Model, Vec<Request>) {
     (Model::init(dev, config, DType::Bf16, 5).unwrap(), requests)
 }
 
-/// Checks training, prefill, the pass over shared prefixes, and decode on one device. They must be equal, because one
-/// kernel variant computes all of them.
+/// Checks training, prefill, the pass over shared prefixes, and decode on one device. Their results must be equal,
+/// because one kernel variant computes all of them.
 fn one_body(longest: usize) {
     let dev = &mut wide();
     let (model, requests) = wide_model(longest, dev);
@@ -121,7 +121,7 @@ fn one_body(longest: usize) {
     assert_eq!(bodies, [true, false], "attention by wgmma alone");
 }
 
-/// Checks rollouts that cross a block border with drafts, right and wrong ones.
+/// Checks rollouts that cross a block border, with right and wrong draft tokens.
 fn drafts(mut dev: Device) {
     let (model, mut requests) = wide_model(300, &mut dev);
     requests.truncate(2);
@@ -166,7 +166,7 @@ fn sampled_and_trained_log_probs_are_equal() {
     assert!(every_way(300) > 0);
 }
 
-/// Contexts of more than one chunk of keys.
+/// Tests contexts of more than one chunk of keys.
 #[test]
 #[ignore = "slow: minutes"]
 fn sampled_and_trained_log_probs_are_equal_past_a_chunk() {

@@ -8,7 +8,7 @@ use omr::tensor::DType;
 use crate::kernels::inputs::{blank, cpu, normals, up};
 use crate::kernels::{Outcome, emu, equal, mutate_source, same_bits};
 
-/// (rows, columns), including ragged ends.
+/// (rows, columns), including sizes that are not multiples of a thread's eight elements.
 const SHAPES: [(usize, usize); 5] = [(1, 1), (3, 7), (0, 64), (17, 160), (5, 1283)];
 
 fn gradients(dev: &mut Device, t: usize, n: usize) -> Outcome<Vec<bf16>> {

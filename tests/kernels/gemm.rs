@@ -15,8 +15,8 @@ use crate::kernels::{Outcome, emu, emulator, equal, mutate_sites, mutate_source,
 use crate::ops::chain_error;
 
 /// (T, N, K). T: around the rows of every tile and the token counts at which the tile changes. N: not a multiple of the
-/// tile or of a quad. K: that of the golden models, of patches (1,176), of the 7B's vision MLP (3,420), more than one
-/// stage, and rows that allow copies of 16, 8, 4 bytes and none.
+/// tile or of a quad. K: the sizes of the golden models, of patches (1,176) and of the 7B's vision MLP (3,420), more
+/// than one stage, and rows that allow copies of 16, 8 or 4 bytes or no such copies.
 const SHAPES: [(usize, usize, usize); 14] = [
     (1, 64, 64),
     (1, 1, 1),
@@ -335,8 +335,8 @@ impl Qkv {
     }
 }
 
-/// Head sizes of the golden models, of the vision tower and of the 7B. Some have a number of pairs that fills no group.
-/// Every tile is used.
+/// Head sizes of the golden models, of the vision tower and of the 7B. Some have a number of pairs that does not fill a
+/// group. Every tile is used.
 const QKV: [(usize, usize, usize, usize); 9] = [
     (1, 4, 2, 12),
     (17, 2, 1, 24),

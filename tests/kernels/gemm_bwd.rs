@@ -17,8 +17,8 @@ use crate::kernels::{Outcome, emu, emulator, equal, mutate_sites, mutate_source,
 use crate::ops::chain_error;
 
 /// (T, N, K). T: around the token counts at which dx changes its tile, and around the stages of dw and both of its
-/// tiles. N and K: not a multiple of the tile or of a quad, and odd; those of the golden models (100, 136), of patches
-/// (1,176) and of a padded 3,420. Rows allow copies of 16, 8, 4 bytes and none.
+/// tiles. N and K: not a multiple of the tile or of a quad, odd, and the sizes of the golden models (100, 136), of
+/// patches (1,176) and of a padded 3,420. Rows allow copies of 16, 8 or 4 bytes, or no such copies.
 const SHAPES: [(usize, usize, usize); 13] = [
     (1, 64, 64),
     (1, 1, 1),
@@ -271,7 +271,7 @@ fn no_drawn_schedule_changes_a_bit() {
     }
 }
 
-/// Probe: each tile over more stages than its ring has, and over fewer, in each way rows can be copied.
+/// Probe that runs each tile over more stages than its ring has, and over fewer, with each way to copy rows.
 fn probe(dev: &mut Device) -> Outcome {
     for (t, n, k) in [(4, 600, 40), (20, 330, 66), (130, 202, 36), (3, 8, 99)] {
         dgrad_is_right(dev, &Case::new(t, n, k), true)?;

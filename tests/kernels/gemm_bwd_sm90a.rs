@@ -13,8 +13,8 @@ use crate::kernels::gemm_bwd::{Case, dgrad_is_right, wgrad_is_right};
 use crate::kernels::gemm_sm90a::{BODY, both, ran, wide, wide_with};
 use crate::kernels::{Outcome, emu, equal, kind, mutate_sites_on, mutate_source_of, no_hopper, same_bits_on, skipped};
 
-/// (T, N, K) on two multiprocessors. dx is [T, K] over N terms, dw is [N, K] over T terms. Each tile of both, complete
-/// and with rows and columns left over; one stage, more stages than the ring has, and an incomplete stage; more tiles
+/// (T, N, K) on two multiprocessors. dx is [T, K] over N terms, dw is [N, K] over T terms. The shapes cover: each tile
+/// of dx and dw, complete and incomplete; one stage, more stages than the ring has, and an incomplete stage; more tiles
 /// than CTAs.
 const SHAPES: [(usize, usize, usize); 9] = [
     (1, 8, 8),
@@ -116,7 +116,8 @@ fn no_schedule_changes_a_bit() {
     let c = Case::new(130, 200, 264);
     same_bits_on(wide_with, 5, |dev| c.dgrad(dev, 0..130, true));
     same_bits_on(wide_with, 5, |dev| c.wgrad(dev, &[80, 50], true));
-    // Stages into which nothing is loaded, with few stages of terms between them: these are reused fastest.
+    // Stages of results, into which nothing is loaded, with few stages of terms between them: such stages are reused
+    // fastest.
     let c = Case::new(300, 104, 264);
     same_bits_on(wide_with, 12, |dev| c.dgrad(dev, 0..300, false));
 }

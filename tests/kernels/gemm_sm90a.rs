@@ -1,6 +1,6 @@
 //! Tests of kernels/gemm_sm90a.cu: linear layers with wgmma against f64, the CPU ops and kernels/gemm.cu. On the
-//! emulator the bits equal those of kernels/gemm.cu, because both are one chain of fused products over ascending k. On
-//! a GPU the first test prints how many bits are equal.
+//! emulator the bits equal those of kernels/gemm.cu, because both are one chain of fused multiply-adds over ascending
+//! k. On a GPU the first test prints how many bits are equal.
 
 use half::bf16;
 use omr::device::emu::Options;
@@ -31,8 +31,8 @@ pub fn wide() -> Device {
     wide_with(Schedule::FIXED)
 }
 
-/// (T, N, K) on two multiprocessors: each tile, complete and with rows and columns left over; one stage of K and more
-/// than the ring has; a K that is not a multiple of a stage; more tiles than CTAs.
+/// (T, N, K) on two multiprocessors: each tile, complete and incomplete; one stage of K and more stages than the ring
+/// has; a K that is not a multiple of a stage; more tiles than CTAs.
 const SHAPES: [(usize, usize, usize); 12] = [
     (1, 64, 64),
     (1, 8, 8),
@@ -199,7 +199,7 @@ fn shared_memory_has_no_bank_conflicts() {
         let mut dev = emu_of(Options { arch: Arch::Sm90a, banks: true, ..Options::default() }).unwrap();
         dev.use_body(Body::Wgmma).unwrap();
         let c = Case::new(t, n, k);
-        // The first two use results by TMA, the others results by slices.
+        // The first two calls store their results by TMA, the others by slices.
         c.linear(&mut dev, 0..t, true, true).unwrap();
         c.swiglu(&mut dev, true, true).unwrap();
         c.logits(&mut dev).unwrap();

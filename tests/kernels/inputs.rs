@@ -46,7 +46,7 @@ pub fn blank(dev: &mut Device, dtype: DType, dims: &[usize]) -> Tensor {
     dev.alloc(Region::Overlay, dtype, dims).unwrap()
 }
 
-/// Rows behind those that a test lets an op write.
+/// Number of rows behind the rows that an op may write.
 const BEHIND: usize = 64;
 
 /// Returns a tensor with `rows` rows to write, and [`BEHIND`] more rows that must not be written.

@@ -11,7 +11,7 @@ use crate::kernels::{Outcome, emu, equal, mutate_source, same_bits};
 
 const BLOCKS: usize = 5;
 
-/// (tokens, heads): heads that are and are not multiples of 16 bytes, grouped heads, one token, none.
+/// (tokens, heads): head sizes that are and are not multiples of 16 bytes, grouped heads, one token, no token.
 const SHAPES: [(usize, (usize, usize, usize)); 6] =
     [(9, (14, 2, 64)), (130, (3, 1, 12)), (70, (4, 2, 24)), (1, (2, 2, 80)), (0, (2, 1, 16)), (33, (7, 1, 128))];
 

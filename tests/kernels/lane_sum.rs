@@ -6,7 +6,8 @@ use crate::kernels::inputs::normals;
 use crate::kernels::{Outcome, emu, equal, mutate_source, same_bits};
 use crate::ops::lane_sum::{formula, sums};
 
-/// (lanes, stride, elements): one lane; 16-byte accesses with a ragged end; lanes that are not aligned to 16 bytes.
+/// (lanes, stride, elements): one lane; 16-byte accesses with a few elements left at the end; lanes that are not
+/// aligned to 16 bytes; no elements.
 const SHAPES: [(usize, usize, usize); 5] = [(1, 8, 8), (2, 1024, 1024), (3, 2052, 1031), (8, 1283, 1283), (5, 4, 0)];
 
 fn probe(dev: &mut Device) -> Outcome {

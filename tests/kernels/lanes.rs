@@ -1,4 +1,5 @@
-//! Gradient lanes over ranks, each an emulated GPU: the same bits, whichever way matrix instructions sum.
+//! Tests that gradient lanes over ranks, each an emulated GPU, give the same bits for every way in which matrix
+//! instructions sum.
 
 use omr::config::{Dtype, SftConfig};
 use omr::device::emu::options::{Options, Sums};

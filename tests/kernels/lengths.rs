@@ -1,6 +1,6 @@
 //! Tests the 7B model at its full lengths. Only the first and the last CTA of each launch run, and an integer overflow
 //! is a fault. The results have no meaning, because memory contains zeros. Decode and the kernels for compute
-//! capability 9.0 are not tested here: they are persistent kernels, of which every CTA would run.
+//! capability 9.0 are not tested here: they are persistent kernels, so every CTA would have to run.
 
 use std::path::Path;
 
@@ -20,8 +20,8 @@ use serde_json::Value;
 
 use super::emulator;
 
-/// Returns the published model with only one decoder layer, and a windowed and a full block of its tower. The other
-/// layers use the same launches.
+/// Returns the published model with only one decoder layer, and with two blocks of its tower: a windowed one and a full
+/// one. The other layers use the same launches.
 fn model() -> ModelConfig {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/openmmreasoner-7b/model/config.json");
     let mut value: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();

@@ -8,7 +8,7 @@ use omr::tensor::DType;
 use crate::kernels::inputs::{bitmap, blank, cpu, normals, random, up, weight};
 use crate::kernels::{Outcome, emu, kind, mutate_sites, mutate_source, same_bits};
 
-/// (T, V, K): one row, none; V not a multiple of the segment or the bitmap's word; several segments; every tile; rows
+/// (T, V, K): one row, no row; V not a multiple of the segment or the bitmap's word; several segments; every tile; rows
 /// of x that start at multiples of 2, 8 and 16 bytes; more segments than a warp folds at once.
 const SHAPES: [(usize, usize, usize); 7] =
     [(1, 130, 64), (0, 64, 8), (13, 33, 100), (70, 1100, 136), (20, 513, 17), (131, 200, 72), (3, 4500, 8)];

@@ -17,9 +17,9 @@ use crate::kernels::inputs::{bitmap, blank, cpu, normals, random, up, weight, wi
 use crate::kernels::{Outcome, emu, emulator, equal, kind, mutate_sites, mutate_source, same_bits, skipped};
 use truth::{Sum, half_ulp, row, truth};
 
-/// (T, V, K). T: one token, none, and around the tiles. V: one id; not a multiple of the wave, the segment, the
-/// bitmap's word or a 16-byte copy; three waves of the largest size. K: that of the golden models, and odd. Also few
-/// ids with many tokens.
+/// (T, V, K). T: one token, no token, and sizes around the tiles. V: one id; not a multiple of the wave, the segment,
+/// the bitmap's word or a 16-byte copy; three waves of the largest size. K: the size of the golden models, and an odd
+/// one. One shape has few ids and many tokens.
 const SHAPES: [(usize, usize, usize); 10] = [
     (1, 130, 64),
     (0, 64, 8),
@@ -376,7 +376,7 @@ fn shared_memory_has_no_bank_conflicts() {
     }
 }
 
-/// Every ring runs over more stages than it has, in several waves.
+/// Every ring runs more steps than it has stages, in several waves.
 #[test]
 fn every_synchronising_call_is_needed() {
     let cases = [(5, 500, 264), (300, 140, 72)].map(|shape| case(shape, true, 0.7));
@@ -404,7 +404,8 @@ const MISTAKES: [(&str, &str, &str); 10] = [
     ("gemm_bwd", "Matrix weight{in.w, args.terms, in.ld, in.ld};", "Matrix weight{in.w, in.depth, in.ld, in.ld};"),
 ];
 
-/// Two waves, the last with an odd number of ids; a target that is not allowed; a token whose log-prob has overflowed.
+/// Runs two waves, the last with an odd number of ids, with a target that is not allowed and a token whose log-prob has
+/// overflowed.
 fn small(dev: &mut Device) -> Outcome {
     let mut c = case((20, 205, 70), true, 0.7);
     c.allowed.as_mut().unwrap()[200] = false;

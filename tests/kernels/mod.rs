@@ -79,13 +79,13 @@ const REGION_BYTES: usize = 1 << 32;
 /// The kernels of a test's device: those of omr, and those that only tests run.
 pub static IMAGES: [&Images; 2] = [&OWN, &cu::CALIBRATION];
 
-/// Sources of these kernels.
+/// Sources of the kernels of `IMAGES`, as pairs of path and text.
 fn sources() -> impl Iterator<Item = (&'static str, &'static str)> {
     IMAGES.iter().flat_map(|images| images.sources).copied()
 }
 
-/// Device under test, from `OMR_TEST_DEVICE`. The default is the emulator. `as-card` is the emulator with only the
-/// features of a GPU: a test that uses more than the driver's calls fails with it, before it is run on a GPU.
+/// Device under test, from `OMR_TEST_DEVICE`. The default is the emulator. `as-card` is the emulator restricted to the
+/// features of a GPU: a test that uses more than the driver's calls already fails with it, and not only on a GPU.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Under {
     Emulator,
@@ -252,7 +252,7 @@ pub fn same_bits<T: Elem>(schedules: usize, run: impl Fn(&mut Device) -> Outcome
     same_bits_on(emu_with, schedules, run)
 }
 
-/// Does the same as [`same_bits`], on devices that the caller creates.
+/// Runs `run` like [`same_bits`], on devices that the caller creates.
 pub fn same_bits_on<T: Elem>(
     device: impl Fn(Schedule) -> Device,
     schedules: usize,
@@ -276,14 +276,14 @@ fn run(probe: &impl Fn(&mut Device) -> Outcome, dev: &mut Device) -> Outcome {
 }
 
 /// Skips each synchronising call that `probe` passes, one at a time, and requires that `probe` fails under one of
-/// `schedules` schedules, unless the line of the call gives a reason why it may pass. Only calls count whose file is
-/// one of `files` (such as `kernels/rms_norm.cu`) or is in a folder among them (such as `kernels/common/`). Prints what
-/// was found.
+/// `schedules` schedules. A call whose line gives a reason after `// exempt:` may be skipped without a failure. `files`
+/// lists the files (such as `kernels/rms_norm.cu`) and folders (such as `kernels/common/`) whose calls are skipped.
+/// Prints what was found.
 pub fn mutate_sites(files: &[&str], schedules: usize, probe: impl Fn(&mut Device) -> Outcome) {
     mutate_sites_on(emu_with, files, schedules, probe);
 }
 
-/// Does the same as [`mutate_sites`], on devices that the caller creates.
+/// Skips calls like [`mutate_sites`], on devices that the caller creates.
 pub fn mutate_sites_on(
     device: impl Fn(Schedule) -> Device,
     files: &[&str],
@@ -383,7 +383,7 @@ pub fn mutate_source(file: &str, from: &str, to: &str, schedules: usize, probe: 
     mutate_source_of(Arch::Sm80, file, from, to, schedules, probe);
 }
 
-/// Does the same as [`mutate_source`], on a device that runs images for `arch`.
+/// Replaces text like [`mutate_source`], on a device that runs images for `arch`.
 pub fn mutate_source_of(
     arch: Arch,
     file: &str,

@@ -3,8 +3,9 @@
 //!
 //! Two runs that round at the same points differ only by the order of their sums. The size of this effect is measured
 //! on the CPU: the same model runs with its hidden and intermediate channels in other orders, which changes nothing
-//! else. The tolerance is four times the largest difference found this way. It always allows one value to be rounded to
-//! the other bf16 neighbour, because in a small model the measured orders may by chance not change any rounded value.
+//! else. The tolerance is four times the largest difference found this way. It is at least as large as the effect of
+//! one value that rounds to the other bf16 neighbour, because in a small model the measured orders may by chance not
+//! change any rounded value.
 
 use std::collections::BTreeMap;
 
@@ -51,8 +52,8 @@ impl Order {
     }
 }
 
-/// Returns which axes of a tensor are reordered: true if its rows are, and the size of the groups in which its columns
-/// are.
+/// Returns which axes of a tensor are reordered: true if its rows are reordered, and the size of the groups within
+/// which its columns are reordered, or `None`.
 pub fn reordered(name: &str, columns: usize, vision_hidden: usize) -> (bool, Option<usize>) {
     let ends = |suffixes: &[&str]| suffixes.iter().any(|s| name.ends_with(s));
     if ends(&["embed_tokens.weight", "lm_head.weight", "_proj.weight", "qkv.weight"]) && !name.contains("mlp") {
@@ -222,7 +223,7 @@ fn golden_models_agree_with_the_cpu_in_bf16() {
     println!("{count} cases");
 }
 
-/// If no order of sums moved a value of a small layer, its tolerance allows one flipped value but not two.
+/// If no order of sums changed a value of a small layer, the layer's tolerance allows one flipped value but not two.
 #[test]
 fn a_tolerance_of_no_differences_has_room_for_one_flipped_value() {
     let values: Vec<f32> = (0..64).map(|i| half::bf16::from_f32((i as f32 - 30.0) * 0.37).to_f32()).collect();
@@ -242,7 +243,7 @@ pub fn argmax(logits: &[f32]) -> usize {
     (0..logits.len()).rev().max_by(|a, b| logits[*a].total_cmp(&logits[*b])).unwrap()
 }
 
-/// The reference's models with a mistake that moves a logit by more than 1 must be outside the tolerance.
+/// Tests that the tolerance rejects a golden model with a mistake that moves a logit by more than 1.
 #[test]
 fn golden_models_with_a_mistake_fall_outside() {
     let mut count = 0;

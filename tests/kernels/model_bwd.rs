@@ -1,5 +1,5 @@
 //! Gradients of the complete model with kernels, on the golden models: against the CPU's bf16 run, which rounds at the
-//! same points, and against the reference's f32. The tolerance is measured like that of the forward pass (model.rs): by
+//! same points, and against the reference's f32. The tolerance is measured as in model.rs for the forward pass: it is
 //! the effect of other orders of the hidden and intermediate channels on the same gradients on the CPU.
 
 use std::collections::BTreeMap;
@@ -22,18 +22,18 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Creates one pass over all of `cases`.
+    /// Creates a batch with one pass over all of `cases`.
     fn packed(golden: &Golden, name: &str, cases: &[Case]) -> Batch {
         Batch { name: name.into(), packs: vec![pack(&golden.config, cases)] }
     }
 
-    /// Creates one pass per case.
+    /// Creates a batch with one pass per case.
     fn in_turn(golden: &Golden, names: &[&str]) -> Batch {
         let packs = names.iter().map(|name| pack(&golden.config, &[golden.case(name)])).collect();
         Batch { name: names.join(", then "), packs }
     }
 
-    /// Returns every case alone, all in one pack, and two in turn.
+    /// Returns these batches: every case alone, all cases in one pack, and two cases one after the other.
     fn all(golden: &Golden) -> Vec<Batch> {
         let cases = golden.cases();
         let alone = cases.iter().map(|case| Batch::packed(golden, &case.name, std::slice::from_ref(case)));

@@ -1,6 +1,6 @@
-//! Tests of kernels/paged_attention.cu: bitwise identical to kernels/attention.cu. A row is the same in training, in
-//! prefill cut anywhere and in one-token decode, whatever else is in the batch. The CPU and the formula are compared
-//! with attention.cu in its own tests.
+//! Tests of kernels/paged_attention.cu: bitwise identical to kernels/attention.cu. A row has the same bits in training,
+//! in prefill that is cut into chunks anywhere, and in one-token decode, whatever else is in the batch. attention.rs
+//! compares attention.cu with the CPU and the formula.
 
 use half::bf16;
 use omr::device::{Device, Region};
@@ -20,8 +20,8 @@ fn items(dev: &mut Device, cu: &[u32], contexts: &[u32], tables: &[u32], heads: 
     Ok(Decode::upload(dev, Region::Overlay, &split, tickets)?)
 }
 
-/// Returns outputs through a cache of shuffled blocks full of NaN, with `step(sequence, tokens done)` tokens of each
-/// sequence at a time. Sequences that are done stay in the call, without tokens.
+/// Returns the outputs of paged attention over a cache of shuffled blocks that were full of NaN, with `step(sequence,
+/// tokens done)` tokens of each sequence at a time. Sequences that are done stay in the call, without tokens.
 pub fn paged(case: &Case, dev: &mut Device, step: impl Fn(usize, usize) -> usize) -> Outcome<Vec<bf16>> {
     let (heads, sequences, width) = (case.heads, case.cu.len() - 1, case.heads.qkv_len());
     let lens: Vec<usize> = case.cu.windows(2).map(|w| (w[1] - w[0]) as usize).collect();
@@ -108,7 +108,7 @@ impl Step {
                 let own = if b < shared { 0 } else { s };
                 let at = (own * columns + b) * 7 % blocks;
                 tables.push(at as u32);
-                // Elements that were never stored may have any value.
+                // Elements of the cache that were never stored may have any value, so they become NaN.
                 let used = keys.saturating_sub(b * BLOCK).min(BLOCK);
                 for page in cache.iter_mut().flat_map(|x| x[at * heads.kv * page..][..heads.kv * page].chunks_mut(page))
                 {
@@ -276,7 +276,7 @@ fn the_same_bits_under_every_schedule() {
     equal("decode", &tail, &whole).unwrap();
 }
 
-/// Two chunks. The first is shared, and so are some keys of the second.
+/// Returns a step over two chunks. The sequences share the first chunk and some keys of the second.
 fn step() -> Step {
     Step::new(heads(2, 1, 16), &[2310, 2200, 300], 17)
 }
@@ -299,7 +299,7 @@ fn each_call_that_joins_chunks_is_needed() {
     });
 }
 
-/// Prefill over two blocks and across a chunk, then decode.
+/// Runs prefill over two blocks and across a chunk, then decode.
 fn probe(dev: &mut Device) -> Outcome {
     let case = Case::new(heads(2, 1, 16), &[131, 4]);
     let (want, _) = case.run(&mut emu(), true, 131)?;

@@ -1,4 +1,4 @@
-//! Launches must list the members of argument structs as the kernels' sources do, in the same order.
+//! Tests that launches list the members of argument structs in the same order as the kernels' sources.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ struct Listed {
     members: Vec<String>,
 }
 
-/// Returns the text up to the bracket that closes the one before its start.
+/// Returns the part of `text` before the bracket that closes a bracket opened just before `text`.
 fn inside(text: &str) -> &str {
     let mut depth = 0;
     for (i, c) in text.char_indices() {

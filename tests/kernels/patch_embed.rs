@@ -74,7 +74,8 @@ fn patch_rows_are_the_cpus() {
     let k = whole.norm.row_len();
     let rows = whole.elements(&mut emu(), k, |n| n).unwrap();
     equal("14 x 14 x 2", &rows, &whole.elements(&mut cpu(), k, |n| n).unwrap()).unwrap();
-    // Rows of 27, 12 and 96 elements, which are no, half and complete vectors; other block sizes; one frame and three.
+    // Rows of 27, 12 and 96 elements, so that a row is or is not a multiple of 4 and of 8 elements; other block sizes;
+    // one frame and three frames per patch.
     for (size, merge, depth, frames) in [(3, 2, 1, 1), (2, 1, 1, 2), (4, 3, 2, 2), (1, 2, 3, 3)] {
         let times = (frames / depth).max(1) as u32;
         let case = Case::new(size, merge, depth, &[(frames, [times, 6, 6]), (1, [1, 6, 12])]);

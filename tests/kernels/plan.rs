@@ -1,4 +1,4 @@
-//! Training with kernels in exactly the memory of its plan, region by region.
+//! Tests that training with kernels runs in exactly the memory of its plan, region by region.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -101,8 +101,8 @@ fn rl_takes_what_was_planned() {
     let mut dev = device(&plan);
     job.run(&mut dev, &Silent).unwrap();
     assert_exact(&plan, &dev, &[Region::Weights, Region::State, Region::Overlay]);
-    // When tensors have pages of their own, a rollout's step needs the most memory. The plan covers the largest step
-    // that the limits allow.
+    // A rollout's step needs the most memory when every tensor has memory pages of its own. The plan covers the largest
+    // step that the limits allow.
     let taken = dev.high_water().bytes(Region::Workspace);
     assert!(taken <= plan.bytes(Region::Workspace) && taken * 10 > plan.bytes(Region::Workspace) * 9);
 }

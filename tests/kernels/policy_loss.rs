@@ -15,7 +15,7 @@ use crate::kernels::inputs::{blank, cpu, normals, up, wide};
 use crate::kernels::{Outcome, emu, equal, mutate_sites, mutate_source, same_bits};
 use crate::losses;
 
-/// Sequence lengths around a warp and a CTA, and none.
+/// Sequence lengths around a warp and a CTA, and zero.
 const LENGTHS: [usize; 10] = [5, 0, 1, 31, 32, 33, 255, 256, 0, 700];
 const FEW: [usize; 4] = [3, 0, 300, 40];
 
@@ -44,7 +44,7 @@ impl Case {
         };
         let old: Vec<f32> = normals::<f32>(1, tokens).iter().map(|x| -x.abs()).collect();
         let (mut lp, reference) = (near(2, &old, spread), near(3, &old, 1.5));
-        // Beyond the limit of a log ratio, and of k3.
+        // Some log ratios are beyond the limits of the log ratio and of k3.
         lp.iter_mut().step_by(97).for_each(|x| *x -= 30.0);
         Case {
             advantages: (0..).zip(normals::<f32>(5, lengths.len())).map(|(i, a)| signed(i, a)).collect(),
@@ -228,7 +228,7 @@ fn what_is_not_a_number_is_seen_in_loss_and_gradient() {
     }
 }
 
-/// Computes the metrics from their definitions, about the means.
+/// Computes the metrics from their definitions in two passes: the means first, then the moments about the means.
 fn by_two_passes(log_prob: &[f32], old: &[f32]) -> ProbsDiff {
     let logs: Vec<(f64, f64)> = log_prob.iter().zip(old).map(|(&a, &b)| (f64::from(a), f64::from(b))).collect();
     let n = logs.len() as f64;
@@ -261,7 +261,7 @@ fn probabilities_are_compared_as_on_the_host() {
         assert!(got.valid);
         let figures = got.metrics().into_iter().zip(want.metrics());
         for ((name, got), (_, want)) in figures {
-            // Moments of numbers up to 1, in one pass against two.
+            // The op computes moments of numbers up to 1 in one pass, and `by_two_passes` in two passes.
             assert!((got - want).abs() <= 1e-12, "{name}: {got}, {want}");
         }
         if on_policy {

@@ -1,4 +1,4 @@
-//! Rows as requests to the engine, all in memory.
+//! Converts rows of a data set into questions for the engine, which are all in memory.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ pub fn questions(rows: &[Row], chat: &Chat, processor: &Processor, config: &Mode
     rows.iter().map(question).collect()
 }
 
-/// Returns the sizes of the questions.
+/// Returns the index of the questions, which holds their sizes.
 pub fn index(questions: &[Question]) -> Index {
     let mut index = Index::default();
     for question in questions {

@@ -1,4 +1,4 @@
-//! Tests of the ranges that a profiler shows: those of a step and of its kernels, as a tree.
+//! Tests of the ranges that a profiler shows: the tree of a step's ranges and of its kernels.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Tensors that are read back while other work continues.
+//! Tests of tensors that are read back while other work continues.
 
 use omr::device::readback::ends;
 use omr::device::{Device, Region};
@@ -20,7 +20,7 @@ fn read_beside(dev: &mut Device) -> Outcome {
     let tensors = [&long, &short].map(|data| dev.upload(Region::Weights, data, &[data.len()]).unwrap());
     let (sink, mut arriving) = ends();
     dev.begin_readback(&tensors.map(|t| t.span()), sink)?;
-    // Work that only reads the tensors continues meanwhile, and delivers the parts that have arrived.
+    // Ops that only read the tensors may run meanwhile. They also deliver the parts that have arrived.
     let mark = dev.mark(Region::Workspace);
     let zeros = dev.zeros(Region::Workspace, DType::Bf16, &[4, 8])?;
     let idx = dev.upload(Region::Workspace, &[3u32, 0], &[2])?;

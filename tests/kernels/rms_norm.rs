@@ -10,7 +10,7 @@ use crate::kernels::{Outcome, emu, equal, mutate_source, same_bits};
 
 const EPS: f32 = 1e-6;
 
-/// (rows, columns): one row, no row, rows in registers, longer ones, rows of any alignment.
+/// (rows, columns): one row, no row, rows that stay in registers, longer rows, rows of any alignment.
 const SHAPES: [(usize, usize); 10] =
     [(1, 3584), (5, 1280), (3, 100), (2, 136), (0, 64), (7, 8), (4, 1), (3, 257), (2, 4104), (2, 4096)];
 
@@ -39,7 +39,7 @@ fn reciprocal(x: &[bf16]) -> f32 {
     for (j, x) in x.iter().enumerate() {
         chains[j % 256] = x.to_f32().mul_add(x.to_f32(), chains[j % 256]);
     }
-    // A lane has eight adjacent chains. These are added first, then the lanes.
+    // A lane has eight adjacent chains. The chains of a lane are added first, then the sums of the lanes.
     let halves = |v: &[f32]| {
         let mut v = v.to_vec();
         while v.len() > 1 {
@@ -70,8 +70,8 @@ fn chains_are_as_stated_and_close_to_the_cpus() {
         let (_, rstd) = run(&mut emu(), &c).unwrap();
         let (_, want) = run(&mut cpu(), &c).unwrap();
         for (got, want) in rstd.iter().zip(&want) {
-            // Two orders of a sum of D positive terms differ by less than D roundings of it. The square root halves
-            // that.
+            // Two orders of a sum of D positive terms differ by less than D roundings of the sum. The square root
+            // halves this difference.
             let bound = (0.5 * c.cols as f32 + 2.0) * f32::EPSILON;
             assert!((got / want - 1.0).abs() <= bound, "{shape:?}: {got} and {want}");
         }

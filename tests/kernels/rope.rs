@@ -8,7 +8,7 @@ use omr::ops::rope;
 use crate::kernels::inputs::{cpu, normals, up};
 use crate::kernels::{Outcome, emu, equal, mutate_source, same_bits};
 
-/// (tokens, heads): half heads that are and are not multiples of 16 bytes, grouped heads, one token, none.
+/// (tokens, heads): half heads whose sizes are and are not multiples of 16 bytes, grouped heads, one token, no token.
 const SHAPES: [(usize, (usize, usize, usize)); 7] = [
     (3, (28, 4, 128)),
     (5, (16, 2, 64)),

@@ -1,4 +1,4 @@
-//! Tests of kernels/sample.cu: on equal logits it must give the CPU's tokens and log-probs, always.
+//! Tests of kernels/sample.cu: on equal logits it must always give the CPU's tokens and log-probs.
 
 use half::bf16;
 use omr::device::{Device, Region, Target};
@@ -123,8 +123,8 @@ fn probe(dev: &mut Device, c: &Case) -> Outcome {
     Ok(())
 }
 
-/// Vocabularies below, at and off the size of segments, off the words of the bitmap, and with more segments than a warp
-/// folds at once.
+/// Vocabulary sizes: below a segment, multiples of a segment or not, not multiples of the bitmap's words, and with more
+/// segments than a warp folds at once.
 const VOCABS: [usize; 8] = [5, 33, 128, 129, 300, 1000, 2048, 4500];
 
 #[test]
@@ -265,7 +265,7 @@ fn tokens_from_hidden_states_are_those_of_their_logits() {
 
 #[test]
 fn every_synchronising_call_is_needed() {
-    // Cuts by number and by weight, ties, many and few ids.
+    // The cases cut ids by number and by weight, have ties, and keep many or few ids.
     let cases = [1, 5, 9].map(|name| case(name, 6, 300));
     mutate_sites(&["kernels/sample.cu"], 6, |dev| cases.iter().try_for_each(|c| probe(dev, c)));
 }

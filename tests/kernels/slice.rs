@@ -1,9 +1,9 @@
 //! A slice of the 7B at its real width (one text layer, a windowed and a full block of the tower, every head and
 //! width), forward and backward. The loss and the gradients of every parameter from kernels are compared with the CPU
-//! in bf16. The golden models are narrow; here every tile is complete, and chains and numbers of heads are as large as
-//! in the real model.
+//! in bf16. The golden models are narrow. In this slice every tile is complete, and chains and numbers of heads are as
+//! large as in the real model.
 //!
-//! The tolerance is measured as in `model`: by the effect of other channel orders on the CPU.
+//! The tolerance is measured as in `model`: it is the effect of other channel orders on the CPU.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! A training step waits for the device only when a number is logged. The driver counts the waits.
+//! Tests that a training step waits for the device only when a number is logged. The driver counts the waits.
 
 use std::path::Path;
 
@@ -22,9 +22,9 @@ use super::emu;
 use super::questions::questions;
 use crate::train::tiny::{rows, sft_config};
 
-/// Reads of a logged step: its losses, and the norm with the flag.
+/// Number of reads in a logged step: one of the losses, and one of the norm with its flag.
 const LOGGED: u64 = 2;
-/// Small enough that an update has several micro-batches.
+/// Tokens per micro-batch, few enough that an update has several micro-batches.
 const MICRO_BATCH_TOKENS: usize = 160;
 
 struct Setup {
@@ -100,8 +100,8 @@ fn an_rl_update_waits_where_it_is_logged() {
     let (chat, processor) = (Chat::load(&base).unwrap(), Processor::load(&base).unwrap());
     let questions = questions(&rows()[..3], &chat, &processor, &s.model.config);
     let questions: Vec<_> = questions.iter().collect();
-    // One response cannot change the policy, because its advantage is zero. It is computed forward only, in a step that
-    // computes such responses for metrics.
+    // One response cannot change the policy, because its advantage is zero. In a step that computes such responses for
+    // metrics, only its forward pass runs.
     let step = (0..).find(|&step| update::runs_for_figures(RlConfig::default().seed, step, 2, 0)).unwrap();
     let groups: Vec<Group> = [(0, 1.0), (1, -0.5), (2, 0.0)]
         .into_iter()

@@ -1,6 +1,6 @@
 //! Tests for each way in which matrix instructions can sum a k16 step ([`Sums`]). A token's log-prob is the same in
 //! sampling and training, the second kernel variant of linear layers has the bits of the first, and no bits depend on a
-//! tile. calibrate_sums.rs and calibrate_wgmma.rs find out how a GPU sums.
+//! tile. calibrate_sums.rs and calibrate_wgmma.rs measure how a GPU sums.
 
 use omr::device::emu::options::{Options, Sums};
 use omr::device::images::Arch;
@@ -15,7 +15,7 @@ use super::inputs::random;
 use super::{emu_of, equal, gemm, gemm_bwd, linear_logprob, paged_attention, skipped};
 use crate::engine::parity::{assert_trained, config, generate, limits, requests};
 
-/// Each way to sum, with the model that gives its sums.
+/// Each way to sum, with the model of calibrate_sums.rs that gives the same sums.
 const WAYS: [(Sums, Adding); 2] = [(Sums::Chain, Adding::Chain), (Sums::Aligned, Adding::Cut(16, 2))];
 
 /// Returns an emulated device that sums this way, with linear layers by either kernel variant.
@@ -83,7 +83,8 @@ fn no_bit_depends_on_a_tile_or_a_body() {
 }
 
 /// Gradients of weights are chains over the tokens of all calls. With aligned sums, the bits of a chain depend on where
-/// its steps begin. Calls with a multiple of a step's tokens give the same chain, other calls do not, on a GPU as here.
+/// its steps begin. If every call has a multiple of a step's tokens, the chain has the same bits as in one call;
+/// otherwise it may not. This holds on a GPU too.
 #[test]
 fn gradients_are_the_same_over_calls_of_whole_steps() {
     if skipped("a way of summing that is chosen") {
@@ -108,8 +109,8 @@ fn gradients_are_the_same_over_calls_of_whole_steps() {
     }
 }
 
-/// Both kernel variants begin a step of sixteen rows where a stage of full tokens begins. So do the kernels for windows
-/// and for complete sequences. Here a stage has 63 rows of seven heads; stages of 64 rows would give other chains.
+/// Both kernel variants, and the kernels for windows and for complete sequences, begin a step of sixteen rows where a
+/// stage of full tokens begins. Here a stage has 63 rows of seven heads; stages of 64 rows would give other chains.
 #[test]
 fn gradients_of_attention_are_the_same_by_either_body_and_kernel() {
     if skipped("a way of summing that is chosen") {

@@ -1,4 +1,4 @@
-//! mbarriers and bulk copies on the emulator: a correct pipeline, and the messages for mistakes.
+//! Tests of mbarriers and bulk copies on the emulator: a correct pipeline, and the messages for mistakes.
 
 use omr::device::emu::sites::Passed;
 use omr::device::emu::{Completion, Options};
@@ -24,8 +24,8 @@ fn words(count: usize) -> Vec<u32> {
     (0..count as u32).map(|i| i.wrapping_mul(2_654_435_761) >> 7).collect()
 }
 
-/// Runs a kernel of `text` on words `x`, which `in` maps as bf16 of `rows` rows; `out` maps `y`. Returns the content of
-/// `y` afterwards, and the sites passed.
+/// Runs a kernel of `text` on words `x`. The tensor map `in` shows `x` as bf16 of `rows` rows, and the tensor map `out`
+/// shows `y`. Returns the content of `y` afterwards, and the sites passed.
 fn run(
     text: &str,
     kernel: &'static str,
@@ -98,7 +98,7 @@ fn without_shadow_state_the_numbers_are_the_same() {
     }
 }
 
-/// Words of which every message of the shadow state or of an mbarrier contains one.
+/// Words in messages of the shadow state and of mbarriers: every such message contains at least one of them.
 const SIGNS: [&str; 9] = [
     "wgmma",
     "of its warpgroup",
@@ -246,7 +246,7 @@ fn handed(options: Options, skip: Option<&Passed>) -> Result<(Vec<u32>, Vec<Pass
     run(TEXT, "handed", 256, (&words(ROWS * WORDS), ROWS * WORDS, 0), options, skip)
 }
 
-/// Each thread arrives separately, which barriers of complete warps do not allow.
+/// Tests synchronisation in which each thread arrives separately. Barriers of complete warps do not allow this.
 #[test]
 fn what_single_threads_hand_over_is_known_to_a_warpgroup() {
     let mut want = vec![0; ROWS * WORDS];

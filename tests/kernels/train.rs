@@ -1,10 +1,10 @@
 //! Training with kernels against the CPU's bf16 run, which rounds at the same points: five SFT steps on the same
 //! batches, two steps of each policy loss from the same rollouts, and complete jobs that are stopped and resumed.
 //!
-//! The effect of another order of sums is measured on the CPU, as in `model`: by the same run of the same model with
-//! its channels in other orders. The tolerance is four times the largest difference found this way. It is taken per
-//! kind of parameter, over all layers of a stack, and over all steps up to the compared one, because runs diverge
-//! further with each step.
+//! The effect of another order of sums is measured on the CPU, as in `model`: the same run of the same model is
+//! repeated with its channels in other orders. The tolerance is four times the largest difference found this way. It is
+//! taken per kind of parameter, over all layers of a stack, and over all steps up to the compared one, because runs
+//! diverge further with each step.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -167,9 +167,9 @@ fn cpu_device() -> Device {
 #[test]
 fn five_sft_steps_are_the_cpus() {
     let dir = tempfile::tempdir().unwrap();
-    // All twelve rows are in each step, in several micro-batches, and the model has already learned something. In a
-    // random model of this size, so few values round differently in another order that the tolerance would depend on
-    // chance. In a model that has memorised the rows, the gradients are little more than rounding errors.
+    // Each step has all twelve rows, in several micro-batches. The model has already learned something: in a random
+    // model of this size, so few values round differently in another order that the tolerance would depend on chance.
+    // It has not memorised the rows: in such a model the gradients are little more than rounding errors.
     let begun = dir.path().join("begun");
     tiny::run_sft(&begun, &SftConfig { max_steps: Some(30), ..tiny::sft_config(dir.path()) }, 2, &[]);
     let config = SftConfig {
@@ -308,8 +308,8 @@ fn a_stopped_sft_run_goes_on_with_the_same_bits() {
         config.optimizer.optim = optim;
         let out = |name: &str| dir.path().join(optim.name()).join(name);
         let whole = tiny::run_sft_on(&out("whole"), &config, emu, &[]);
-        // Runs another schedule and stops after the second step, to check that the data read from a checkpoint is
-        // unchanged.
+        // Runs another schedule, stops after the second step and resumes, to check that state read from a checkpoint
+        // gives the same results.
         let random = Schedule::several(3)[2];
         let stopped = tiny::run_sft_on(&out("stopped"), &config, || emu_with(random), &[2]);
         whole.assert_same(&stopped, "stopped once, another schedule");
@@ -357,7 +357,7 @@ fn a_run_keeps_the_body_its_checkpoint_records() {
     assert_eq!(last.gpu_body.as_deref(), Some(Body::Wgmma.recorded()));
 }
 
-/// The second step fails while the checkpoint of the first step is still being written.
+/// Tests a run whose second step fails while the checkpoint of the first step is still being written.
 #[test]
 fn a_step_that_fails_does_not_undo_the_checkpoint_before_it() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! The gradients in f64, and the possible error of an implementation with the stated rounding points.
+//! The gradients in f64, and a bound on the error of an implementation that rounds at the stated points.
 
 use half::bf16;
 
@@ -66,8 +66,8 @@ pub fn row(c: &Case, row: usize, hidden: &[f64]) -> Row {
     Row { z, error, lse, entropy }
 }
 
-/// Returns dhidden and dw in f64, and the possible error of an implementation with the stated rounding points before
-/// its chains.
+/// Returns dhidden and dw in f64, and a bound on the error that an implementation with the stated rounding points has
+/// before its chains.
 pub fn truth(c: &Case) -> (Vec<Sum>, Vec<Sum>) {
     let scale = 1.0 / f64::from(if c.temperature == 0.0 { 1.0 } else { c.temperature });
     let mut dhidden = vec![Sum::default(); c.t * c.k];
@@ -84,8 +84,8 @@ pub fn truth(c: &Case) -> (Vec<Sum>, Vec<Sum>) {
             let lp = z - lse;
             let (p, hit) = (lp.exp(), f64::from(v as u32 == c.targets[t]));
             let dz = scale * (dl * (hit - p) - dh * p * (lp + entropy));
-            // ln p changes with its logit and the lse, and p changes by the same relative amount plus 4 ulp of exp.
-            // Each of a few operations rounds by 2^-24 of at most `size`. Finally there is one rounding to bf16.
+            // An error of the logit or the lse changes ln p. p changes by the same relative amount plus 4 ulp of exp.
+            // Each of a few operations rounds by 2^-24 of at most `size`. The last rounding is to bf16.
             let moved = 1.01 * (error + bound) + 4.0 * lp.abs() * 2f64.powi(-24) + 2f64.powi(-22);
             let size = dl.abs() * (hit + p) + dh.abs() * p * (lp.abs() + entropy);
             let slope = p * (dl.abs() + dh.abs() * ((lp + entropy).abs() + 1.0));
