@@ -5,7 +5,8 @@ use crate::lexicon::{Kind, look};
 use crate::python;
 use std::borrow::Cow;
 
-/// Joins two groups of digits of one number. It replaces `{,}` and `,\!`, which cannot separate list members.
+/// Character between two groups of digits of one number. It replaces `{,}` and `,\!`, which never separate list
+/// members.
 pub(crate) const JOIN: char = '\u{1}';
 
 /// Returns the text in normalised notation. Signs and commands that are not in the table stay as they are.

@@ -6,30 +6,31 @@ use std::sync::LazyLock;
 
 use regex::Regex;
 
-/// `str.isspace`, also `\s` of `re`.
+/// Returns true for white space, as `str.isspace` and `\s` of `re` define it.
 pub fn is_space(c: char) -> bool {
     matches!(c, '\t'..='\r' | '\u{1c}'..='\u{20}' | '\u{85}' | '\u{a0}' | '\u{1680}' | '\u{2000}'..='\u{200a}'
         | '\u{2028}' | '\u{2029}' | '\u{202f}' | '\u{205f}' | '\u{3000}')
 }
 
-/// `str.strip()`.
+/// Removes white space at both ends, like `str.strip()`.
 pub fn strip(text: &str) -> &str {
     text.trim_matches(is_space)
 }
 
-/// `\d` of `re`: any decimal digit of Unicode.
+/// Returns true for what `\d` of `re` matches: any decimal digit of Unicode.
 pub fn is_digit(c: char) -> bool {
     static DIGIT: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"^\p{Nd}$").expect("a fixed pattern"));
     c.is_ascii_digit() || (!c.is_ascii() && DIGIT.is_match(c.encode_utf8(&mut [0; 4])))
 }
 
-/// `\w` of `re`: letters and numbers of any kind and the underscore, but not combining marks.
+/// Returns true for what `\w` of `re` matches: letters and numbers of any kind and the underscore, but not combining
+/// marks.
 pub fn is_word(c: char) -> bool {
     static WORD: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"^[\p{L}\p{N}]$").expect("a fixed pattern"));
     c == '_' || c.is_ascii_alphanumeric() || (!c.is_ascii() && WORD.is_match(c.encode_utf8(&mut [0; 4])))
 }
 
-/// `unicodedata.decimal`: the value of a decimal digit of any script.
+/// Returns the value of a decimal digit of any script, like `unicodedata.decimal`.
 pub fn digit_value(c: char) -> Option<u8> {
     if let Some(value) = c.to_digit(10) {
         return Some(value as u8);
@@ -48,12 +49,13 @@ pub fn digit_value(c: char) -> Option<u8> {
     Some((before % 10) as u8)
 }
 
-/// `len()`: the number of characters, not bytes.
+/// Returns the number of characters, not bytes, like `len()`.
 pub fn len(text: &str) -> usize {
     text.chars().count()
 }
 
-/// `int(text)` for judge replies: surrounding white space, a sign, underscores between digits, digits of any script.
+/// Parses an integer like `int(text)`, for judge replies. Accepts surrounding white space, a sign, underscores between
+/// digits, and digits of any script.
 pub fn int(text: &str) -> Option<i64> {
     let text = strip(text);
     let (negative, digits) = match text.strip_prefix('-') {

@@ -15,7 +15,7 @@ pub struct Steps {
 pub const BUDGET: u64 = 2_500_000;
 
 impl Steps {
-    /// Creates a budget of which nothing is used.
+    /// Creates a budget of `budget` steps.
     pub fn new(budget: u64) -> Self {
         Steps { left: Cell::new(budget), budget }
     }

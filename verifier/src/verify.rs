@@ -171,7 +171,7 @@ fn same_roman(a: &str, b: &str) -> Option<bool> {
     Some(one == number(a)? && one == number(b)?)
 }
 
-/// Converts a number with a decimal comma, and with points or spaces between groups, to English notation: `1.234,5`
+/// Converts a number with a decimal comma or with points or spaces between groups to English notation: `1.234,5`
 /// becomes `1234.5`.
 fn european(text: &str) -> Option<String> {
     let digits = |t: &str| !t.is_empty() && t.bytes().all(|b| b.is_ascii_digit());

@@ -168,7 +168,7 @@ pub fn roman(text: &str) -> Option<i64> {
     }
     let value = |c: char| "IVXLCDM".find(c).map_or(0, |at| [1, 5, 10, 50, 100, 500, 1_000][at]);
     let values: Vec<i64> = text.chars().map(value).collect();
-    // A sign before a larger one is subtracted.
+    // A Roman digit before a larger one is subtracted.
     let lessens = |n: usize| values.get(n + 1).is_some_and(|next| *next > values[n]);
     Some((0..values.len()).map(|n| if lessens(n) { -values[n] } else { values[n] }).sum())
 }

@@ -71,8 +71,8 @@ const PIECES: [&str; 60] = [
     "\\overline{",
 ];
 
-/// Environment variable that is set in the process that runs only the fuzz test. There, the peak memory is the
-/// verifier's.
+/// Environment variable that is set in the process that runs only the fuzz test. Only in that process does the peak
+/// memory show the memory use of the verifier.
 const ALONE: &str = "OMR_TEST_FUZZ_ALONE";
 
 /// Judges a pair in both modes and checks the budget. Returns the strict verdict and the larger number of steps.
@@ -153,7 +153,7 @@ fn formulas_whole_and_broken() {
     run(400);
 }
 
-/// Runs the same test for about two minutes on one core.
+/// Runs the test of random formulas for about two minutes on one core.
 #[test]
 #[ignore = "two minutes; tools/check --slow runs it"]
 fn formulas_whole_and_broken_for_long() {

@@ -1,4 +1,4 @@
-//! Property tests: an answer equals itself in every notation and nothing else, and any text is judged.
+//! Property tests: an answer equals itself in every notation and equals no other answer, and every text gets a verdict.
 
 use omr_verify::{BUDGET, Mode, grade, verify};
 use proptest::prelude::*;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use omr_verify::{Mode, verify};
 use serde_json::Value;
 
-/// The lists, and the share of each that is currently right.
+/// The lists, and the minimum share of right verdicts in each, which is about the current share.
 const HELD: [(&str, f64); 4] =
     [("unseen-23.jsonl", 0.88), ("unseen-26.jsonl", 0.72), ("unseen-28.jsonl", 0.85), ("unseen-29.jsonl", 0.88)];
 
@@ -24,8 +24,8 @@ fn equal(gold: &str, answer: &str) -> bool {
     verify(gold, answer, Mode::Strict).equal
 }
 
-/// Compares every right answer with the gold answers of its category that differ from its own. Returns the number of
-/// such pairs and the number of them that are accepted. `answer` is the key of the answers.
+/// Compares every right answer with the other gold answers of its category. Returns the number of such pairs and the
+/// number of them that are accepted. `answer` is the key of the answers.
 fn crossed(rows: &[Value], answer: &str) -> (usize, usize) {
     let (mut crossed, mut accepted) = (0, 0);
     let text = |row: &Value, key: &str| row[key].as_str().unwrap().to_owned();

@@ -44,8 +44,8 @@ fn either() -> String {
     format!("(?:(?:{PREFIX}{ARITHMETIC}{SUFFIX})|(?:{PREFIX}{CURRENCY}{NUMBER}))")
 }
 
-/// Patterns for plain text: the pattern, its rank, and true if it needs the word "answer". Arithmetic is group 1, and
-/// the parts of a number follow.
+/// Patterns for plain text: the pattern, its rank, and true if it needs the word "answer". Capture group 1 is
+/// arithmetic, and the groups after it are the parts of a number.
 static PLAIN: LazyLock<Vec<(Regex, u16, bool)>> = LazyLock::new(|| {
     let any = either();
     vec![
@@ -263,7 +263,8 @@ impl<'a> Finder<'a> {
             let joint = [",and", ",or", "and", "or", ","].into_iter().find_map(|j| rest.strip_prefix(j));
             let Some(rest) = joint else { break };
             let from = text.len() - rest.trim_start_matches(is_space).len();
-            // A plain bracket needs the space before it.
+            // First tries the position before the skipped white space, because a plain bracket must have a space before
+            // it.
             let next = self.formula(from, boxed).or_else(|| self.formula(text.len() - rest.len(), boxed));
             let Some((to, content, percent)) = next else { break };
             all.push((content, percent));

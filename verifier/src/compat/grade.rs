@@ -326,7 +326,7 @@ fn expressions(x: &Tree, y: &Tree, steps: &Steps) -> bool {
         (Some(a), Some(b)) => {
             let (Some(f), Some(h)) = (real_value(x, steps), real_value(y, steps)) else { return a == b };
             let free = atoms.0.is_none() && atoms.1.is_none();
-            // In decimals, the rounding error of the calculation remains.
+            // Computed decimals may differ by the rounding error of the calculation.
             f == h || (free && (f - h).abs() < 2f64.powi(-50))
         }
         _ => agree(x, y, steps),

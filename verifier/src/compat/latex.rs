@@ -49,7 +49,7 @@ patterns! {
 static UNIT_WORD: LazyLock<Regex> =
     LazyLock::new(|| compiled(&format!(r"([0-9]|\}}|\s)\s*(?:(?:{UNITS})(?:s|es)?)\s*$")));
 
-/// Returns the contents of the boxes: of all boxes, or of the last one and those close before it.
+/// Returns the contents of all boxes if `all` is true, otherwise of the last box and of the boxes close before it.
 fn boxes(text: &str, all: bool) -> String {
     let mut found: Vec<&str> = Vec::new();
     let (mut end, mut next_start) = (text.len(), None::<usize>);
@@ -167,7 +167,8 @@ fn two_arguments(text: &str) -> Option<String> {
     Some(out)
 }
 
-/// Returns the rewritten formula. The parser reads this text. If it does not parse, the text itself is compared.
+/// Returns the rewritten formula, which the parser reads. If the rewritten formula does not parse, it is compared as
+/// text.
 pub(super) fn normal(text: &str, last_box: bool) -> String {
     let mut t = boxes(text, !last_box);
     let replace = |t: String, pattern: &Regex, by: &str| match pattern.replace_all(&t, by) {

@@ -21,7 +21,8 @@ const SEVERAL: &str = "gcd lcm max min";
 /// Commands without a meaning.
 const SKIPPED: &str = ", thinspace : medspace ; thickspace quad qquad ! negthinspace negmedspace negthickspace $ vrule \
     vcenter vbox vskip vspace hfil";
-/// Rows of a sign and the commands that stand for it.
+/// Signs and the commands that stand for them. Rows are separated by ` | `. The first word of a row is the sign, and
+/// the others are the commands.
 const OPERATORS: &str = "/ over div | * times cdot | mod mod | pm pm mp | frac frac dfrac tfrac cfrac | \
     binom binom tbinom dbinom | choose choose | sqrt sqrt | sum sum | prod prod | int int | lim lim | \
     to to rightarrow Rightarrow longrightarrow Longrightarrow | operatorname operatorname | phantom phantom | \

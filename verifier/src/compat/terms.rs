@@ -6,7 +6,7 @@ use super::token::{Kind, Token};
 use super::tree::{Operator, Tree, beside, integer, negative, power, product, quotient, sum};
 use crate::steps::Steps;
 
-/// Maximum nesting, and maximum number of nested powers. The recursion of the published library does not get deeper,
+/// Maximum nesting, and maximum number of nested powers. The recursion of the published library cannot go deeper,
 /// either.
 pub(super) const MAX_DEPTH: usize = 30;
 

@@ -63,7 +63,7 @@ kinds! {
     Lowered "lowered",
     /// Words directly before an answer: `the answer is`.
     Marker "marker",
-    /// Nouns that an amount can be a measure or a count of: `area`, `page`.
+    /// Nouns for what an amount measures or counts: `area`, `page`.
     Measured "measured",
     /// Words that change the value after them: `less`, `twice`.
     Modifier "modifier",

@@ -14,7 +14,7 @@ use super::{Kind, folded, is, rows};
 use crate::steps::Rational;
 
 /// Base quantities, written as their units in a dimension: those of the SI, angle, information, level and money. The
-/// last four are tags that separate units that have the same dimension but measure different things.
+/// last four entries are tags. They separate units that have the same dimension but measure different things.
 pub const AXES: [&str; 15] =
     ["m", "kg", "s", "A", "K", "mol", "cd", "rad", "bit", "bel", "$", "cycle", "decay", "absorbed", "equivalent"];
 
@@ -24,15 +24,15 @@ pub type Dimension = [i8; AXES.len()];
 /// A unit of measurement.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Unit {
-    /// The name in the table, without a prefix.
+    /// Name of the unit in the table, without a prefix.
     pub name: &'static str,
-    /// The dimension of the quantity that it measures.
+    /// Dimension of the quantity that the unit measures.
     pub dimension: Dimension,
-    /// Its size in SI units, without the power of pi.
+    /// Size of the unit in SI units, without the power of pi.
     pub size: Rational,
-    /// The power of pi in its size.
+    /// Power of pi in the unit's size.
     pub pi: i8,
-    /// Position of its zero in SI units, for temperature scales.
+    /// Position of the scale's zero in SI units, for temperatures.
     pub zero: Option<Rational>,
 }
 

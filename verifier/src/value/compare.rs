@@ -214,7 +214,7 @@ fn said(gold: &Value, answer: &Value, steps: &Steps) -> Option<Comparison> {
     })
 }
 
-/// Compares `low to high` with a value that may be the same range: 10 to 15, 10-15, 10:15, [10, 15].
+/// Compares the range `low to high` with a value that may be the same range: 10 to 15, 10-15, 10:15, [10, 15].
 fn range(told: &Value, other: &Value, steps: &Steps) -> Comparison {
     let Value::Range(low, high, unit) = told else { return no("different kinds") };
     let unit = unit.as_ref();

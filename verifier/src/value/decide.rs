@@ -10,7 +10,7 @@ use crate::value::expr::{Binder, Expr, integer, minus};
 use num_bigint::BigInt;
 use std::cmp::Ordering;
 
-/// Precisions that are tried, in bits.
+/// Precisions in bits, which are tried in this order.
 const PRECISIONS: [i64; 3] = [192, 448, 1_024];
 /// Number of bits in which two values must agree.
 const AGREE: i64 = 56;
@@ -24,7 +24,7 @@ const ENOUGH: usize = 6;
 const ENOUGH_WHOLE: usize = 12;
 /// Minimum number of digits after the point of a decimal that is accepted as an approximation.
 const MIN_DECIMALS: u32 = 6;
-/// Minimum number of significant digits of such a decimal.
+/// Minimum number of significant digits of a decimal that is accepted as an approximation.
 const MIN_SIGNIFICANT: u32 = 6;
 /// A decimal with at least this many significant digits counts as computed, whatever its size.
 const COMPUTED: u32 = 9;
@@ -162,7 +162,7 @@ impl Sampler {
                 1 => true,
                 _ => h & 1 == 1,
             };
-            // Between 1/12 and 4, and at some points up to 33.
+            // The size is between 1/12 and 4, and at some points up to 33.
             let ball = Ball::int(if negative { -size } else { size }).scale(if point % 5 == 4 { -5 } else { -8 });
             Complex::real(ball)
         };

@@ -20,7 +20,7 @@ pub(crate) enum Fault {
     Exhausted,
 }
 
-/// A value, or the reason why it is missing.
+/// A value, or the reason why the expression has no value.
 pub(crate) type Out = Result<Complex, Fault>;
 
 /// Largest exponent for which a power is computed by repeated squaring.
@@ -143,7 +143,7 @@ impl Scope<'_> {
                 let positive = root.power(magnitude, self.prec);
                 return if *q < Rational::from_integer(0.into()) { self.inverse(&positive) } else { Ok(positive) };
             }
-            // A negative number to an odd root has the real root as its value.
+            // The odd root of a negative number is its real root.
             if z.is_real() && z.re.sign() == Some(-1) && q.denom().bit(0) {
                 let size = self.exponential(&z.neg(), &by)?;
                 return Ok(if q.numer().bit(0) { size.neg() } else { size });

@@ -9,7 +9,7 @@ use num_bigint::BigInt;
 pub enum Expr {
     /// A number as written.
     Num {
-        /// Its exact value.
+        /// Exact value of the number.
         value: Rational,
         /// Number of digits after the decimal point, if the number has one.
         decimals: Option<u32>,

@@ -5,7 +5,7 @@ use crate::value::Value;
 use crate::value::decide::{approximate, decide, whole};
 use crate::value::expr::{Expr, divide, integer, minus, var};
 
-/// Maximum number of families with the largest step that replace one family with a smaller step.
+/// Maximum number of families that replace one family, so that all families have the same, largest step.
 const MAX_SPREAD: i64 = 24;
 
 /// Returns `first` and `step` of an expression that is linear in `name`.
@@ -58,7 +58,8 @@ fn apart(a: &Expr, b: &Expr, step: &Expr, steps: &Steps) -> bool {
     whole(&divide(minus(a.clone(), b.clone()), step.clone()), steps).is_some()
 }
 
-/// Returns the components of a vector in the unit vectors `i`, `j` and `k`, with or without their accents.
+/// Returns the components of a vector that is written with the unit vectors `i`, `j` and `k`, with or without their
+/// accents.
 pub(crate) fn components(e: &Expr, steps: &Steps) -> Option<Vec<Expr>> {
     const MARKS: [&str; 4] = ["", "hat ", "vec ", "bar "];
     let mut e = e.clone();

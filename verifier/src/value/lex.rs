@@ -140,7 +140,7 @@ impl Lexer<'_> {
                 }
                 c if c.is_alphabetic() => {
                     let word = self.take_while(|c| c.is_alphabetic());
-                    // A function's module in program code: math.sqrt.
+                    // Skips the module of a function in program code: math.sqrt.
                     let module = ["math", "np", "numpy", "sympy", "sp", "cmath"].contains(&word.as_str());
                     if module && self.peek(0) == '.' && self.peek(1).is_alphabetic() {
                         self.at += 1;
@@ -446,7 +446,7 @@ impl Lexer<'_> {
         (!digits.is_empty() && rest.get(end) == Some(&close)).then_some((digits, end + 1))
     }
 
-    /// Returns the length of dots that mean that the digits continue.
+    /// Returns the length of a sequence of dots that means that the digits continue.
     pub(crate) fn dots(&self) -> Option<usize> {
         let rest = &self.chars[self.at..];
         ["...", "\\dots"]

@@ -153,7 +153,7 @@ impl Reader<'_> {
         {
             return self.value(rest, depth + 1).map(|v| Value::Assignment(shown(&name.tok), Box::new(v)));
         }
-        // "The answer is" before the value.
+        // Skips words such as "the answer is" before the value.
         if let [Token { tok: Tok::Text(t), .. }, rest @ ..] = tokens
             && !rest.is_empty()
             && [" is", " are", ":", "=", " equals"].iter().any(|end| t.trim().to_lowercase().ends_with(end))
@@ -238,7 +238,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Parses both values of `a \pm b`. Several signs are chosen together; `\mp` takes the opposite sign.
+    /// Parses both values of `a \pm b`. All `\pm` signs of one value are equal, and `\mp` is the opposite sign.
     fn plus_minus(&self, tokens: &[Token], depth: usize) -> Option<Value> {
         let signed = |plus: char, minus: char| {
             let swap = |t: &Token| {

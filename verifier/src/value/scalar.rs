@@ -25,7 +25,7 @@ pub(crate) fn scalar(tokens: &[Token], steps: &Steps) -> Option<Expr> {
 pub(crate) fn scalar_with_unit(tokens: &[Token], steps: &Steps) -> Option<(Expr, Option<Unit>)> {
     let mut p = Parser { units: true, ..Parser::new(tokens, steps) };
     let e = p.expr()?;
-    // Only numbers count things: "2 x 3 matrices" are not 6.
+    // Only a single number can count things: "2 x 3 matrices" does not mean six matrices.
     let counted = matches!(&e, Expr::Num { .. }) || !matches!(&p.unit, Some(u @ Unit::Thing(_)) if !u.is_silent());
     (p.at == tokens.len() && counted).then_some((e, p.unit))
 }
@@ -199,7 +199,7 @@ impl Parser<'_> {
         if self.eat_cmd("choose") {
             e = Expr::Call("binom", vec![e, self.expr()?]);
         }
-        // One vector among others.
+        // A comma after the first entry makes the brackets a vector.
         if close == ')' && is(self.token(0), ',') {
             let mut row = vec![e];
             while self.eat(',') {

@@ -101,8 +101,8 @@ impl Parts {
         self.parts.push(Part { name, power: self.over });
     }
 
-    /// Adds a word. It joins the preceding word if that is "square" or "cubic", if neither word is a unit, or if both
-    /// together are one.
+    /// Adds a word. The word is joined to the preceding word if that word is "square" or "cubic", if neither word is a
+    /// unit, or if both together are one unit.
     fn word(&mut self, text: &str) {
         let known = |t: &str| lexicon::unit(t).is_some();
         let joined = self.parts.last_mut().filter(|p| {
@@ -150,7 +150,7 @@ impl Parts {
         Some(())
     }
 
-    /// Reads the tokens from `at` on that begin with a sign. Returns the number of tokens used.
+    /// Reads a sign of a unit, which begins at token `at`. Returns the number of tokens used.
     fn sign(&mut self, rest: &[Token], at: usize) -> Option<usize> {
         let word = |n: usize| match rest.get(n).map(|t| &t.tok) {
             Some(Tok::Word(w) | Tok::Text(w)) => Some(w.trim()),
@@ -297,7 +297,7 @@ pub(crate) fn is_plural(thing: &str) -> bool {
     !thing.contains('^') && ((last.ends_with('s') && !last.ends_with("ss") && last.len() > 3) || irregular)
 }
 
-/// Returns true if both name the same thing, one of them perhaps more precisely: balls and red balls.
+/// Returns true if both texts name the same thing. One text may be more precise than the other: balls and red balls.
 pub(crate) fn same_thing(a: &str, b: &str) -> bool {
     let (mut x, mut y) = (a.split(' ').rev(), b.split(' ').rev());
     loop {
@@ -323,7 +323,7 @@ pub(crate) fn trailing(rest: &[Token], after_number: bool) -> Option<Unit> {
         let of = thing(&words.collect::<Option<Vec<_>>>()?.join(" "))?;
         return Some(Unit::Of(Box::new(unit), of));
     }
-    // A purpose after the unit: 8 hours to finish.
+    // Drops a purpose after the unit: 8 hours to finish.
     if let Some(at) = rest.iter().position(|t| matches!(&t.tok, Tok::Word(w) if w == "to")).filter(|&at| at > 0) {
         let plain = |t: &Token| matches!(&t.tok, Tok::Word(w) if ![Kind::Way, Kind::Cardinal].iter().any(|k| lexicon::is(*k, w)));
         return if rest[at + 1..].iter().all(plain) { trailing(&rest[..at], after_number) } else { None };
@@ -381,7 +381,7 @@ fn begins(rest: &[Token], after_number: bool) -> bool {
     }
 }
 
-/// Returns true if a word after a number begins its unit and is not a variable or a function.
+/// Returns true if a word after a number begins the unit of the number and is not a variable or a function.
 fn begins_unit(word: &str, spaced: bool, words: usize) -> bool {
     let relation = matches!(word, "sqrt" | "pi" | "infinity" | "and" | "or" | "choose" | "mod");
     if (is_function(word) && word != "min") || lexicon::is(Kind::Greek, word) || relation {

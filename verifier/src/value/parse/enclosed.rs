@@ -179,7 +179,7 @@ impl Reader<'_> {
             return None;
         }
         let parts = split(tokens, sign)?;
-        // Plain braces contain a set here.
+        // In set arithmetic, plain braces contain a set.
         let set = |v: Value| match v {
             Value::List(items) => Value::Set(items),
             v => v,

@@ -44,7 +44,7 @@ pub(crate) fn assign(tokens: &[Token], name: String, value: Value) -> Value {
     }
 }
 
-/// Returns true for tokens that only name a value: words, or an operation that is not carried out.
+/// Returns true for tokens that only name a value: words, or an operation that the parser does not compute.
 fn named(tokens: &[Token]) -> bool {
     let word = |t: &Token| matches!(&t.tok, Tok::Word(w) | Tok::Text(w) if w.chars().count() > 1 || w == "a");
     let operation = matches!(&tokens[0].tok, Tok::Cmd(c) if matches!(c.as_str(), "int" | "iint" | "sum" | "prod" | "lim" | "nabla" | "angle" | "triangle"));

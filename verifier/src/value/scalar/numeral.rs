@@ -46,7 +46,7 @@ impl Parser<'_> {
     pub(crate) fn number(&mut self) -> Option<Expr> {
         let Some(Tok::Num(text)) = self.peek() else { return None };
         self.at += 1;
-        // A long decimal is reduced, which takes quadratic time.
+        // Reducing the fraction of a long decimal takes quadratic time.
         let length = text.len() as u64;
         self.steps.spend(2 + if length > 40 { length * length / 16 } else { 0 })?;
         // Binomials and permutations: 10C3, 10P3.
