@@ -11,7 +11,7 @@ const MEMORY: usize = 1 << 26;
 
 /// An emulated device, and the part of its memory that is in use.
 pub struct Emulated {
-    /// Its driver.
+    /// Driver of the emulated device.
     pub emu: Emu,
     free: Address,
 }

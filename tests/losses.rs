@@ -1,4 +1,4 @@
-//! Published policy losses.
+//! Policy losses with the settings of published methods.
 
 use omr::config::{LossAggMode, LossMode};
 use omr::ops::policy_loss::PolicyLoss;

@@ -8,7 +8,7 @@ use omr::model::params::Param;
 use omr::model::{Inputs, ModelConfig, ParamLayout, Shared};
 use omr::tensor::{Elem, Tensor};
 
-/// Returns a batch of sequences with their images. No token is generated.
+/// Returns a batch of sequences with their images. All tokens of a sequence count as its prompt.
 pub fn inputs(config: &ModelConfig, sequences: &[(&[u32], &[Arc<ImageInput>])]) -> Inputs {
     let mut inputs = Inputs::empty();
     for (input_ids, images) in sequences {

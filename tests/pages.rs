@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Lines of a page under docs/design, at most.
+/// Maximum number of lines of a page under docs/design.
 const DESIGN_LINES: usize = 120;
 
 fn root() -> &'static Path {
@@ -42,7 +42,7 @@ fn sources(dir: &Path, out: &mut Vec<PathBuf>) {
     }
 }
 
-/// Returns the number that follows each `PAGE section` in `text`.
+/// Returns the section numbers in the references `PAGE section N` of `text`.
 fn sections<'a>(text: &'a str, page: &str) -> Vec<&'a str> {
     let number = |rest: &'a str| &rest[..rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len())];
     text.split(&format!("{page} section ")).skip(1).map(number).collect()

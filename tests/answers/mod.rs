@@ -1,5 +1,5 @@
-//! Tests the answer store: answers are stored by content, survive any kill, only one process uses a store, and shards
-//! are merged.
+//! Tests the answer store: the content of a request is the key of its answer, answers survive any kill, only one
+//! process uses a store, and shards are merged.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -61,8 +61,7 @@ fn answers_are_found_by_who_what_and_how() {
     assert_eq!(kept, Key::new("a", b"bc", "d"));
 }
 
-/// A kill leaves the bytes that were written. The test copies them while the store is open, and cuts the log at any
-/// byte.
+/// Tests a kill at any byte. The test copies the written bytes while the store is open, and cuts the log at any byte.
 #[test]
 fn a_kill_at_any_byte_loses_nothing_that_was_kept() {
     let dir = tempfile::tempdir().unwrap();
@@ -160,7 +159,7 @@ fn shards_come_together_in_the_store_of_the_run() {
     assert_eq!(answers::shards(run).unwrap(), Vec::<PathBuf>::new());
 }
 
-/// Each of two ranks finds the answers of a run of three ranks, and writes to its own shard.
+/// Tests that each of two ranks finds the answers of a run of three ranks, and writes to its own shard.
 #[test]
 fn ranks_of_any_number_find_what_others_answered() {
     let dir = tempfile::tempdir().unwrap();

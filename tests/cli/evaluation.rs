@@ -85,7 +85,8 @@ fn two_evaluations_are_paired_question_by_question() {
         let text = fs::read_to_string(Path::new(out).join("samples.jsonl")).unwrap();
         text.matches("\"acc_score\":1.0,\"format_reward_score\"").count()
     };
-    // Every answer of a run is one fixed letter, so the answers that one run has right are wrong in the other.
+    // All answers of a run are one fixed letter, which differs between the runs. A question that one run answers
+    // correctly is therefore wrong in the other run.
     let (first, second) = (right(&a), right(&b));
     assert!(first > 0 && second > 0, "{first} {second}");
     let pairs = format!("14 questions: {second} gained, {first} lost");

@@ -1,4 +1,4 @@
-//! Tests `omr generate` on a small random model. Streamed answers and answers in files are the same.
+//! Tests `omr generate` on a small random model. A streamed answer equals the answer that is written to a file.
 
 use std::fs;
 use std::path::Path;

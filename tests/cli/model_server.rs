@@ -1,5 +1,5 @@
-//! A model server on the loopback interface that answers correctly only from the second time on. Most first requests
-//! hang, are refused, or get a reply that is truncated, invalid or missing.
+//! A model server on the loopback interface. Most requests get a correct answer only when they are sent a second time.
+//! When they are sent first, they hang, are refused, or get a reply that is truncated, invalid or missing.
 
 use std::collections::HashMap;
 use std::io::{Read, Write};

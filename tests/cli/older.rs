@@ -1,4 +1,5 @@
-//! Tests runs that older versions started. The current program ends them with the same bits as the older one.
+//! Tests runs that older versions started. The current program continues these runs and ends them with the same bits as
+//! the older program.
 
 use std::path::Path;
 use std::process::Command;

@@ -33,7 +33,8 @@ fn a_plan_says_memory_time_and_bound() {
     // vision tower, whose full attention covers only 1,024 patches.
     let floor = plan["floor"]["step"]["seconds"].as_f64().unwrap();
     let predicted = plan["predicted"]["step_seconds"].as_f64().unwrap();
-    // A launch takes at least its floor at 1,500 MHz, at which tensor cores give 811 TFLOP/s. The floor counts 790.
+    // A launch takes at least its floor at 1,500 MHz, at which tensor cores give 811 TFLOP/s. The floor is computed
+    // with 790 TFLOP/s.
     assert!(predicted > floor * 790.0 / 811.0, "{predicted} s predicted, {floor} s at least");
     let flops = plan["floor"]["step"]["flops"].as_f64().unwrap();
     let by_hand = 4096.0 * (3.0 * 14.14e9 + 1.09e9 + 3.5 * 0.41e9) + 512.0 * 3.0 * 5.2e9;
@@ -57,7 +58,7 @@ fn what_a_card_would_be_given_is_listed_with_its_work() {
     let sft = listed(&config("sft.yaml"), &small);
     let phases: Vec<&str> = sft.iter().filter_map(|line| line["phase"].as_str()).collect();
     assert_eq!(phases, ["pass", "update"]);
-    // The listed launches and the plan count the same work, because both devices run the same code.
+    // The list of launches and the plan contain the same work, because both of their devices run the same code.
     let flops: f64 = sft.iter().filter_map(|line| line["flops"].as_f64()).sum();
     assert_eq!(Some(flops), sft[0]["floor"]["step"]["flops"].as_f64());
     let kernels = |list: &[Value], name: &str| list.iter().filter(|line| line["kernel"] == name).count();
@@ -65,12 +66,12 @@ fn what_a_card_would_be_given_is_listed_with_its_work() {
         assert_eq!(kernels(&sft, kernel), 28, "{kernel}");
     }
     assert_eq!(kernels(&sft, "grad_norm_finish"), 1);
-    // No work is lost between ops and launches.
+    // The work of all launches is the work of all ops.
     let own: f64 = sft.iter().filter_map(|line| line["own_flops"].as_f64()).sum();
     assert!((own / flops - 1.0).abs() < 1e-9, "{own:e} of {flops:e}");
 
     let rl = listed(&config("rl.yaml"), &[]);
-    // The memory is planned for the largest possible case, and the time for an existing one.
+    // The memory is planned for the largest possible mini-batch, and the time for one that can occur.
     let passes = |of: &Value| of["passes"].as_f64().or(of["passes"]["seconds"].as_f64()).unwrap();
     let [floor, predicted] = [passes(&rl[0]["floor"]["parts"]), passes(&rl[0]["predicted"]["seconds"])];
     assert!(predicted > floor * 790.0 / 811.0, "{predicted} s predicted, {floor} s at least");
@@ -87,7 +88,7 @@ fn what_a_card_would_be_given_is_listed_with_its_work() {
     bodies.dedup();
     let wide = ["attention_fwd_wide_hd128", "attention_fwd_wide_hd80", "paged_attention_decode_wide_hd128"];
     assert_eq!(bodies, wide);
-    // Five decode steps from the list, and one from the plan itself, in which no sequence waits for a block.
+    // Five decode steps are in the list, and one is in the plan itself. In these steps no sequence waits for a block.
     assert_eq!(steps.len(), 6);
     assert_eq!(
         steps[5].iter().filter(|line| line["kernel"].as_str().is_some_and(|k| k.starts_with("paged"))).count(),
@@ -99,7 +100,7 @@ fn what_a_card_would_be_given_is_listed_with_its_work() {
     }
 }
 
-/// Eight GPUs of 80 GB run a config that one GPU cannot. The table shows both cases.
+/// Tests a config that eight GPUs of 80 GB can run and one GPU cannot. The table shows both cases.
 #[test]
 fn cards_stand_side_by_side() {
     let small = ["packing_length=4096", "micro_batch_tokens=4096", "gradient_accumulation_steps=8"];
@@ -149,21 +150,23 @@ fn lanes_beyond_the_cards_have_their_price() {
     };
     let weights = number(&plan["memory"]["regions"]["weights"]) / 2;
     near(sum, 4 * weights / 2);
-    // Of four rounds, each except the last writes the sum to the host, and each except the first reads it from there.
+    // There are four rounds. Each round except the last writes the sum to the host, and each round except the first
+    // reads it back.
     assert_eq!(number(&update["to_host_and_back"]), 2 * 3 * sum);
-    // Each round sends the other GPU's half of the gradients. After the last one, the own half of the weights is sent.
+    // In each round, a GPU sends the other GPU's half of the gradients. After the last round, it sends its own half of
+    // the weights.
     near(number(&update["sent"]), 4 * 4 * weights / 2 + 2 * weights / 2);
     near(number(&update["received"]), 4 * 4 * weights / 2 + 2 * weights / 2);
     // PCIe 4 with 16 lanes has 32 GB/s.
     let seconds = plan["floor"]["host_sum"].as_f64().unwrap();
     assert_eq!(seconds, number(&update["to_host_and_back"]) as f64 / 32e9);
-    // Half of the state, and the additional state of norms, biases and the token table.
+    // The region contains half of the state, and the larger states of norms, biases and the token table.
     let (state, all) = (number(&plan["memory"]["regions"]["state"]), number(&update["state"]));
     assert!(state * 2 >= all && state < all * 2 / 3, "{state} of {all}");
 }
 
-/// The test has 12 GPUs. Four of them are on their own node and have 8 peers over the network, so their transfers take
-/// longest.
+/// Tests 12 GPUs, of which eight are on one node and four on another. The four GPUs have 8 peers over the network, so
+/// their transfers take longest.
 #[test]
 fn a_node_that_is_not_full_waits_longest() {
     let small = ["packing_length=2048", "micro_batch_tokens=2048", "gradient_accumulation_steps=12"];
@@ -173,7 +176,7 @@ fn a_node_that_is_not_full_waits_longest() {
     assert_eq!(code, 0, "{stderr}");
     let plan: Value = serde_json::from_str(&text).unwrap();
     let most = plan["update"]["received"].as_f64().unwrap().max(plan["update"]["sent"].as_f64().unwrap());
-    // A port of 200 Gb/s, of which 47/50 are reached.
+    // The network port has 200 Gb/s, of which 47/50 are reached.
     let (links, by_hand) = (plan["floor"]["links"].as_f64().unwrap(), most / 11.0 * 8.0 / (25e9 * 47.0 / 50.0));
     assert!((links / by_hand - 1.0).abs() < 1e-9, "{links} s, {by_hand} s by hand");
 }

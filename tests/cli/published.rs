@@ -13,7 +13,7 @@ use crate::train::tiny;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
-/// Config overrides for each job that fit the small model and its rows.
+/// Config overrides that adapt each job to the small model and its rows.
 const SFT: [&str; 4] =
     ["packing_length=256", "micro_batch_tokens=256", "gradient_accumulation_steps=2", "save_steps=2"];
 const RL: [&str; 10] = [
@@ -29,7 +29,7 @@ const RL: [&str; 10] = [
     "val_max_samples=2",
 ];
 
-/// The files of the published RL set, and the other data files that the page names.
+/// Data files that the test creates: the files of the published RL set, and `llava_cot`, which the page also names.
 const QUESTIONS: [&str; 10] = [
     "OpenMMReasoner-RL-74K/algopuzzle_train",
     "OpenMMReasoner-RL-74K/mmk12_train",
@@ -43,7 +43,7 @@ const QUESTIONS: [&str; 10] = [
     "llava_cot",
 ];
 
-/// Creates a folder as a reader of the page has it.
+/// Creates a folder with the files that a reader of the page has.
 fn desk() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);

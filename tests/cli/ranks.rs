@@ -60,8 +60,8 @@ fn nccl_without_a_card_is_refused() {
     }
 }
 
-/// `--gpus` starts processes. Two of them give the same bits as one, for SFT and for RL. If there are fewer gradient
-/// lanes than processes, the command gives one error.
+/// Tests that two processes that `--gpus` starts give the same bits as one process, for SFT and for RL. If there are
+/// fewer gradient lanes than processes, the command gives one error.
 #[test]
 fn two_processes_make_what_one_makes() {
     let dir = tempfile::tempdir().unwrap();
@@ -115,8 +115,8 @@ fn measured(out: &Path) -> (Value, String, Vec<(Vec<u8>, String)>) {
     (summary, std::fs::read_to_string(out.join("samples.jsonl")).unwrap(), answers)
 }
 
-/// One process and two give the same result and send the same requests to the judge. So does a run that three processes
-/// started and two continue.
+/// Tests that an evaluation gives the same result and sends the same requests to the judge with one process, with two,
+/// and if three processes start it and two continue it.
 #[test]
 fn two_processes_measure_what_one_measures() {
     let dir = tempfile::tempdir().unwrap();

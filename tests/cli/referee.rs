@@ -1,5 +1,5 @@
 //! Tests re-scoring: logs of other frameworks, each with mistakes that the framework is known for, are compared with
-//! our verdicts. Also writes our results in their formats.
+//! our verdicts. Also tests writing our results in the formats of these frameworks.
 
 use std::fs;
 use std::path::Path;

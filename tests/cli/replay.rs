@@ -64,7 +64,7 @@ fn an_rl_run_is_computed_again_and_what_was_changed_by_hand_is_named() {
     named(&run, &["--step", "1"], &["step 1: actor/lr: recorded 1"]);
     fs::write(&log, text).unwrap();
 
-    // A weight of the checkpoint from which a step starts, and one of the model after the last step.
+    // Changes a weight of the checkpoint from which a step starts, and then a weight of the model after the last step.
     flip(&run.join("checkpoints/global_step_1/model.safetensors"));
     named(
         &run,

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::training::{failure, run};
 
-/// Returns the file that the page shows.
+/// Returns the task file that `docs/FORMATS.md` shows.
 fn shown() -> String {
     let page = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/FORMATS.md")).unwrap();
     let (_, rest) = page.split_once("```yaml\n# shapes.yaml").unwrap();

@@ -1,6 +1,6 @@
 //! Tests the GPU driver code on a machine without a GPU. `driver.c` replaces NVIDIA's library in child processes. These
-//! tests check the calls to the driver, their order, and the error messages. Whether a GPU computes correct results is
-//! checked by the kernel tests on a GPU.
+//! tests check the calls to the driver, their order, and the error messages. The kernel tests on a GPU check that the
+//! GPU computes correct results.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

@@ -19,7 +19,7 @@ fn pictures(dir: &Path, pictures: usize, most: f64) {
         let pixels = 0.3e6 * (most / 0.3e6).powf(k as f64 / pictures as f64);
         let width = (pixels * [1.0, 1.5, 0.7][k % 3]).sqrt() as u32;
         let height = (pixels / f64::from(width)) as u32;
-        // Large shapes and some noise. The file is as large as a photograph of a page.
+        // Large shapes and some noise make the file as large as a photograph of a page.
         let picture = image::RgbImage::from_fn(width, height, |x, y| {
             let noise = (x.wrapping_mul(2_654_435_761) ^ y.wrapping_mul(40_503) ^ k as u32) >> 27;
             image::Rgb([((x / 97 + y / 61) % 2 * 200 + noise) as u8, (x * 255 / width) as u8, (y * 255 / height) as u8])
@@ -64,7 +64,8 @@ fn run(args: &[String]) -> Took {
         let most =
             status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse().ok());
         memory = most.unwrap_or(memory);
-        // The name ends with the last bracket. After it come the state, ten numbers, and the user and system times.
+        // In the file `stat`, the process name ends at the last closing bracket. After it come the state, ten numbers,
+        // and the user and system times.
         let stat = fs::read_to_string(proc.join("stat")).unwrap_or_default();
         let rest = stat.rsplit(')').next().unwrap_or_default();
         let times: Vec<usize> = rest.split_whitespace().skip(11).take(2).filter_map(|n| n.parse().ok()).collect();
@@ -146,9 +147,9 @@ const BATCH_BYTES: usize = 4 * 500_000 * 2 * 3 * 4;
 
 #[test]
 fn memory_does_not_grow_with_the_rows() {
-    // In order, every batch of four contains each of the four pictures, independent of the number of rows. Additional
-    // memory of a run is therefore used for its rows. A loader thread may finish a batch earlier or later, which adds
-    // at most the pictures of one batch.
+    // Without shuffling, every batch of four rows contains each of the four pictures, independent of the number of
+    // rows. If a run with more rows needs more memory, the rows need it. A loader thread may finish a batch earlier or
+    // later, which changes the memory by at most the pictures of one batch.
     let memory = at(&[100, 400], 4, 0.6e6, 2, false);
     for (command, [few, many]) in ["sft", "rl"].into_iter().zip([0, 1].map(|k| [memory[0][k], memory[1][k]])) {
         assert!(many < few + BATCH_BYTES, "{command}: {few} and {many} bytes");

@@ -131,7 +131,7 @@ fn a_file_without_rows_is_a_whole_file_too() {
     let path = folder.path("empty.parquet");
     write(&path, &[], Form::Rl).unwrap();
     assert!(read::read(&entry(&path)).unwrap().is_empty());
-    // Training on an empty file is an error. The message must not be about prompts that are too long.
+    // Training on an empty file is an error. The message must name the empty file and not prompts that are too long.
     let message = read::load(&[entry(&path)], 1).unwrap_err().to_string();
     assert!(message.contains("empty.parquet: found no rows"), "{message}");
 }

@@ -260,8 +260,8 @@ fn a_set_of_several_files_is_one_set() {
     assert_eq!((taken.len(), order.len()), (6, 3));
 }
 
-/// A set of two files gives the same index and stream as one file with the same rows, also with a weight and a limit.
-/// An additional file counts as a change of the set.
+/// Tests that a set of two files gives the same index and stream as one file with the same rows, also with a weight and
+/// a limit. An additional file counts as a change of the set.
 #[test]
 fn shards_are_indexed_and_streamed_as_one_set() {
     let dir = tempfile::tempdir().unwrap();

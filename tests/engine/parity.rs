@@ -211,7 +211,7 @@ fn many_sequences(dtype: DType, isa: Isa, num_prompts: usize) {
     assert_same("half the prompts, in another order", &among, &alone);
 }
 
-/// Returns a bitmap that allows only a few ids. Drafts of these ids are often accepted and often rejected.
+/// Returns a bitmap that allows only a few ids, so that many drafts are accepted and many are rejected.
 pub(crate) fn few_ids(dev: &mut Device) -> Tensor {
     let mut bitmap = vec![0u32; VOCAB.div_ceil(32) as usize];
     (20..24).for_each(|id| bitmap[id / 32] |= 1 << (id % 32));

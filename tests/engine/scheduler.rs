@@ -1,5 +1,6 @@
 //! Tests the scheduler and the block manager with a model cache that stores for each key the complete prefix from which
-//! it was computed. If a block is shared, copied, cached or reused wrongly, a foreign prefix appears.
+//! it was computed. If a block is shared, copied, cached or reused wrongly, a sequence reads a key of another prefix,
+//! which the model detects.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -44,8 +45,8 @@ struct Runner {
 }
 
 impl Runner {
-    /// Executes a step and returns the sampled tokens. The key of a drafted token belongs to a prefix with the draft in
-    /// it. If the draft is rejected and its key is still read, a foreign prefix appears.
+    /// Executes a step and returns the sampled tokens. The key of a drafted token is computed from a prefix that
+    /// contains the draft. If the draft is rejected and its key is still read, the model detects the wrong prefix.
     fn execute(&mut self, step: &Step) -> Vec<u32> {
         let config = *self.scheduler.config();
         assert!(step.num_tokens() <= config.max_num_batched_tokens);
@@ -116,8 +117,8 @@ impl Runner {
     }
 }
 
-/// Counts the block tables that this step made from the prompt that `seq` has just prefilled. They may share the block
-/// that `seq` writes.
+/// Counts the block tables that this step copied from the prompt that `seq` has just prefilled. These block tables may
+/// share the block that `seq` writes.
 fn forks(scheduler: &Scheduler, step: &Step, seq: omr::engine::scheduler::SeqId, block: u32) -> u32 {
     let group = scheduler.group(seq.group);
     let fresh = step.samples.iter().filter(|s| s.group == seq.group && s.rollout != seq.rollout);
@@ -239,7 +240,7 @@ const ROOMY: SchedulerConfig = SchedulerConfig {
     draft_rows: 0,
 };
 
-/// Few sequences, long answers and small blocks. Measures how many steps drafts save, also with preemption and with
+/// Measures how many steps drafts save with few sequences, long answers and small blocks, also with preemption and with
 /// cached prefixes.
 #[test]
 fn drafts_save_steps_and_nobody_loses_blocks_to_them() {

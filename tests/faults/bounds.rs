@@ -1,5 +1,6 @@
-//! Tests input that would need too much memory or time. It is refused before the work starts, with an error that names
-//! it and without a panic. The tests use the program with two threads, or the function that reads the input.
+//! Tests input that would need too much memory or time. Such input is refused before the work starts, with an error
+//! that names the input and without a panic. The tests use the program with two threads, or the function that reads the
+//! input.
 
 use std::fs;
 use std::io::{Cursor, Read, Write};

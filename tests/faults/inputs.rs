@@ -1,5 +1,5 @@
 //! Tests what happens if an input of a run changes between a kill and the next start. Either the run stops with an
-//! error that names the input, or its result is bitwise identical. No change is silent.
+//! error that names the input, or its result is bitwise identical. No change may alter a result silently.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -38,7 +38,7 @@ type GoOn = fn(&Path, &dyn Observer) -> Result<()>;
 /// run with their changes.
 type Case<'a> = (&'a str, &'a [(&'a str, Change)]);
 
-/// A run that was killed in `work`. `kept` is a copy of its folder from which each case starts.
+/// A run in the folder `work` that was killed. `kept` is a copy of this folder, and each case starts from the copy.
 struct Killed {
     work: PathBuf,
     kept: PathBuf,
@@ -63,8 +63,8 @@ impl Killed {
         (done.map(|()| Outcome::of(&self.work.join(self.of))), notes.0.into_inner().unwrap().join("\n"))
     }
 
-    /// Panics unless every case either gives an error with the expected text or ends like the unchanged run. Returns
-    /// the number of cases.
+    /// Panics unless every case gives an error with the expected text, or, if that text is empty, ends like the
+    /// unchanged run. Returns the number of cases.
     fn cases(&self, cases: &[Case]) -> usize {
         let want = self.after(|_| {}).0.unwrap();
         for (named, changes) in cases {
@@ -146,7 +146,7 @@ const OTHER: Change = By(|pictures| {
     }
 });
 
-/// Changes the name of the program that wrote a parquet file. Its rows stay the same.
+/// Changes the name of the writing program in a parquet file. The rows of the file stay the same.
 const RENAMED: Change = By(|path| {
     let mut bytes = fs::read(path).unwrap();
     let at = bytes.windows(8).rposition(|part| part == b"parquet-").unwrap();

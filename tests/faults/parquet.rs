@@ -110,8 +110,8 @@ fn a_row_of_one_large_row_group_is_read_alone_whatever_the_layout() {
         one_group().set_max_row_group_row_count(Some(10)),
         version(WriterVersion::PARQUET_1_0).set_compression(Compression::SNAPPY),
         version(WriterVersion::PARQUET_2_0).set_compression(Compression::ZSTD(ZstdLevel::default())),
-        // All pictures are in a dictionary, as pyarrow does with the first thousand. The positions of pages then do not
-        // matter.
+        // All pictures are in a dictionary, as pyarrow stores the first thousand pictures. The positions of pages then
+        // do not matter.
         WriterProperties::builder().set_dictionary_page_size_limit(1 << 30),
     ];
     let mut want: Option<Vec<_>> = None;

@@ -1,5 +1,5 @@
 //! Tests cases that were once wrong in the comparison page and in training: the scale of bars, messages about bad rows,
-//! updates that are not finite, weight decay, and the divisor of Dr. GRPO.
+//! updates with values that are not finite, weight decay, and the divisor of Dr. GRPO.
 
 use std::fs;
 use std::path::Path;
@@ -43,8 +43,8 @@ fn bars_of_two_evaluations_stand_in_one_column_at_one_scale() {
         assert!(drawing.contains("viewBox=\"0 0 100 26\" preserveAspectRatio=\"none\"") && !figure.contains("<svg"));
         drawing.split_once("<rect y=\"4\" width=\"").unwrap().1.split('"').next().unwrap().parse().unwrap()
     });
-    // Width of the first column in windows of 1,400 pixels (982 minus names) and of 420. It is the same for all bars of
-    // a page.
+    // The width of the first column in windows of 1,400 pixels (982 minus the names) and of 420 pixels. The width is
+    // the same for all bars of a page.
     for (rule, column) in [
         (".run { display: grid; grid-template-columns: minmax(0, 1fr) 150px; gap: 16px;", 982.0 - 308.0 - 166.0),
         (".run { grid-template-columns: minmax(0, 1fr) 54px; gap: 8px; }", 362.0 - 62.0),
@@ -156,7 +156,7 @@ fn more_skipped_updates_in_a_row_than_allowed_end_the_run() {
     };
     assert_eq!(ended(run("none", 6, 0)), (2, "the loss".to_owned()));
     assert_eq!(ended(run("one", 6, 1)), (5, "the loss".to_owned()));
-    // A checkpoint records the number of skipped updates before it.
+    // A checkpoint records how many earlier updates were skipped.
     run("resumed", 4, 1).unwrap();
     assert_eq!(ended(run("resumed", 6, 1)).0, 5);
 

@@ -1,4 +1,4 @@
-//! Tests ranks with unknown callers on their port, with a slow reward, and before a preemption.
+//! Tests ranks in three situations: unknown callers on their port, a slow reward, and a signal before a preemption.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -63,7 +63,8 @@ fn well(ranks: [Child; 2]) {
     }
 }
 
-/// Returns the proof of a caller with `secret` for a `nonce`. `does` is the role of the caller in the handshake.
+/// Returns the handshake proof that a caller with `secret` sends for a `nonce`. `does` is the role of the caller in the
+/// handshake.
 fn proof(secret: &str, nonce: &[u8], does: &[u8]) -> Vec<u8> {
     let key = blake3::derive_key("omr: what ranks of a run prove to each other", secret.as_bytes());
     [&[7; 32][..], blake3::keyed_hash(&key, &[nonce, &[7; 32], does].concat()).as_bytes()].concat()
@@ -127,7 +128,8 @@ const STRANGERS: [Stranger; 20] = {
     ]
 };
 
-/// Makes an unknown caller's call, until the connection is closed or the run is `over`. Returns all received bytes.
+/// Connects as an unknown caller and sends its bytes, until the connection is closed or the run is `over`. Returns all
+/// received bytes.
 fn call(
     mut stream: TcpStream,
     (manner, says): (Manner, fn(&Known) -> Vec<u8>),
@@ -216,8 +218,8 @@ fn a_reward_that_takes_ten_times_the_deadline_is_waited_for() {
     gathered.into_iter().for_each(|done| done.unwrap());
 }
 
-/// Slurm sends this signal before a preemption to a run with `--gpus`. The run then continues with ranks from a
-/// launcher and a secret in the run directory.
+/// Tests SIGUSR1, which Slurm sends before a preemption, on a run with `--gpus`. The run is then continued by ranks
+/// from a launcher, with the secret in the run directory.
 #[test]
 fn sigusr1_saves_and_the_next_start_has_the_same_bits() {
     let dir = tempfile::tempdir().unwrap();

@@ -44,8 +44,8 @@ fn noise(path: &Path) {
 #[test]
 fn an_error_of_the_system_ends_the_run_and_is_never_a_bad_row() {
     let of_file = |number| is_of_file(&std::io::Error::from_raw_os_error(number));
-    // ENOENT, ENOTDIR, EISDIR, ENAMETOOLONG and ELOOP belong to the file. EIO, ENOMEM, EACCES, ENFILE, EMFILE and
-    // ESTALE do not.
+    // ENOENT, ENOTDIR, EISDIR, ENAMETOOLONG and ELOOP are errors of the row's file. EIO, ENOMEM, EACCES, ENFILE, EMFILE
+    // and ESTALE are errors of the system.
     assert!([2, 20, 21, 36, 40].into_iter().all(of_file) && ![5, 12, 13, 23, 24, 116].into_iter().any(of_file));
 
     let dir = tempfile::tempdir().unwrap();
@@ -67,7 +67,7 @@ fn an_error_of_the_system_ends_the_run_and_is_never_a_bad_row() {
     for command in ["format", "inspect"] {
         failure(&["data", command, &yaml, "--out", &stage], 1, &["rows.jsonl row 1", "mem: "]);
     }
-    // The same run on a readable disk.
+    // Repeats the run with readable pictures.
     fs::remove_file(&pictures).unwrap();
     symlink(dir.path().join("whole"), &pictures).unwrap();
     let job = Job::new(&out, config).unwrap();
@@ -212,7 +212,7 @@ fn a_system_column_is_the_system_turn_and_masked_turns_are_no_targets() {
     assert_eq!(text_of(&rows[0].messages[0]), "be brief");
     let whole = targets(&rows[0]);
     assert_eq!(rows.iter().map(|row| targets(row) == whole).collect::<Vec<_>>(), [true, true, false, false, false]);
-    // The output of a stage also contains them.
+    // Rows that are written as the output of a stage and read again keep their masks.
     write::write(&copy, &rows, Form::Sft).unwrap();
     let back = read::read(&read::entry(&copy)).unwrap();
     assert!(back.iter().zip(&rows).all(|(back, row)| back.messages == row.messages));

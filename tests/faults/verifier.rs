@@ -6,8 +6,8 @@ fn equal(gold: &str, answer: &str) -> bool {
     verify(gold, answer, Mode::Strict).equal
 }
 
-/// Asserts that each answer is accepted for its gold answer. The format is `GOLD <- ANSWER ~ ANSWER`, with ` ; `
-/// between several.
+/// Asserts that each answer is accepted for its gold answer. The format of a pair is `GOLD <- ANSWER ~ ANSWER`, with `
+/// ; ` between pairs.
 fn accepted(pairs: &str) {
     for pair in pairs.split(" ; ") {
         let (gold, answers) = pair.split_once(" <- ").unwrap();
@@ -15,7 +15,7 @@ fn accepted(pairs: &str) {
     }
 }
 
-/// Asserts that no answer is accepted, in the same format.
+/// Asserts that no answer is accepted for its gold answer. The format is the one of [`accepted`].
 fn refused(pairs: &str) {
     for pair in pairs.split(" ; ") {
         let (gold, answers) = pair.split_once(" <- ").unwrap();

@@ -1,5 +1,5 @@
 //! Compares `omr eval --dump-prompts` and `omr eval --responses` with `goldens/eval`: the tasks of the published
-//! evaluation, run by their authors' code. Also compares tables of single steps.
+//! evaluation, run by their authors' code. Also compares tables of results of single functions.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -109,7 +109,7 @@ fn assert_same(got: &Value, want: &Value, place: &str) {
     assert!(same(got, want), "{place}: {got} instead of {want}");
 }
 
-/// Returns the parts of a message in one notation, because the goldens name pictures in two ways.
+/// Converts the parts of a message to one notation, because the goldens name pictures in two ways.
 fn messages(row: &Value) -> Value {
     let mut messages = row["messages"].clone();
     let parts = messages.as_array_mut().unwrap().iter_mut().flat_map(|m| m["parts"].as_array_mut().unwrap());
@@ -194,8 +194,8 @@ fn tasks_as_published() {
     super::report("eval compat", cases);
 }
 
-/// If the published code crashes on a row, the row is named in both modes. Compat mode omits it and strict mode rejects
-/// it.
+/// Tests rows on which the published code crashes. Both modes name such a row; compat mode omits it and strict mode
+/// rejects it.
 #[test]
 fn rows_the_published_code_crashes_on() {
     let mut cases = 0;
@@ -272,7 +272,8 @@ fn several_answers_to_a_question() {
     super::report("eval answers", cases);
 }
 
-/// Compares tables of prompt texts. The tables keep the surrounding white space that is removed from every prompt.
+/// Compares tables of prompt texts. The texts in the tables have surrounding white space. Prompts do not have it, so it
+/// is removed before the comparison.
 #[test]
 fn texts_of_prompts() {
     let mut cases = 0;
@@ -305,7 +306,8 @@ fn table(folder: &Folder, name: &str) -> Vec<Value> {
     if path.exists() { rows(&super::json(&path)).to_vec() } else { Vec::new() }
 }
 
-/// Strict mode: each chart has four questions, which are scored as published. The judge receives the question.
+/// Tests strict mode: each chart has four questions, which are scored as published, and the judge receives the
+/// question.
 #[test]
 fn charts_are_asked_four_questions() {
     let mut cases = 0;
@@ -364,7 +366,7 @@ fn assert_aggregated(folder: &Folder, golden: &Value) {
     assert_same(&got["acc_by_q_number"], &golden["acc_by_q_number"], &place);
 }
 
-/// Strict mode: pictures are placed where the text marks them, and no text is lost.
+/// Tests strict mode: pictures are placed where the text marks them, and no text is lost.
 #[test]
 fn pictures_stand_in_their_places() {
     let mut cases = 0;
@@ -393,7 +395,7 @@ fn pictures_stand_in_their_places() {
     super::report("eval pictures", cases);
 }
 
-/// Strict mode: all ten letters are options.
+/// Tests strict mode: all ten letters are options.
 #[test]
 fn letters_up_to_j_are_options() {
     let mut cases = 0;
@@ -412,7 +414,7 @@ fn letters_up_to_j_are_options() {
     super::report("eval letters", cases);
 }
 
-/// Strict mode: We-Math's score uses only the problems that are complete.
+/// Tests strict mode: We-Math's score uses only the problems that are complete.
 #[test]
 fn problems_that_are_complete() {
     let mut cases = 0;
@@ -434,7 +436,7 @@ fn problems_that_are_complete() {
     super::report("eval problems", cases);
 }
 
-/// The judge's questions have the hashes of the published prompts.
+/// Tests that the prompts for the judge have the hashes of the published prompts.
 #[test]
 fn judges_are_told_the_question() {
     let hash = |text: &str| Sha256::digest(text).iter().map(|b| format!("{b:02x}")).collect::<String>();

@@ -113,7 +113,7 @@ fn pictures() {
     super::report("image", cases.len());
 }
 
-/// Compares sums over all values with the reference, which sums in f64.
+/// Compares statistics over all values with the reference, which sums in f64.
 fn check_stats(rows: &[f32], stats: &Value, what: &str) {
     let n = rows.len() as f64;
     let sum: f64 = rows.iter().map(|&x| f64::from(x)).sum();

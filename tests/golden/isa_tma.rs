@@ -147,7 +147,7 @@ fn mbarriers_pass_their_traces() {
             }
             Err(e) => assert!(outside && e.to_string().contains("before any wait has found"), "{name}: {e}"),
         }
-        // After each step, the phase is tested with both parities, if it is defined.
+        // After each step, the phase is tested with both parities, if the result is defined.
         if !outside {
             let mut told = vec![operations[0]];
             let mut phases = Vec::new();

@@ -45,8 +45,8 @@ fn fragments_are_where_the_maps_say() {
         if no_hopper("wgmma's fragments") {
             continue;
         }
-        // Row m of a contains m / 4 at k = 0 and m % 4 at k = 1. Row n of b contains 4 and 1 there, and a multiple of
-        // 64 n in the next pair. Therefore every sum identifies its row and column.
+        // Row m of a contains m / 4 at k = 0 and m % 4 at k = 1. Row n of b contains 4 and 1 at these k, and values at
+        // the next two k that add 64 n. Therefore every sum identifies its row and column.
         let ones: Vec<Vec<f32>> = (0..64).map(|m| vec![(m / 4) as f32, (m % 4) as f32, 1.0, 1.0]).collect();
         let other = |n: usize| vec![4.0, 1.0, (64 * (n / 16 * 16)) as f32, (64 * (n % 16)) as f32];
         let image = Image::plain(&ones, &(0..columns).map(other).collect::<Vec<_>>());
@@ -91,7 +91,7 @@ fn descriptors_are_the_goldens() {
     report("isa_wgmma_descriptors", n);
 }
 
-/// Bytes of the memory image of the largest layout at the highest base.
+/// Bytes of shared memory that the largest layout needs at the highest base address.
 const LAYOUT: usize = 4096 + 32768;
 /// Number of descriptors that a CTA processes.
 const BATCH: usize = 48;

@@ -158,7 +158,7 @@ impl Stub<'_> {
 fn judge() {
     run("judge", |case, id| {
         let Some(truth) = case["ground_truth"].as_str() else {
-            // Our reader rejects a gold answer that is not a text. The original raised an exception.
+            // Our reader rejects a gold answer that is not a text. The original program raised an exception.
             assert!(!case["raises"].is_null() && case["n_calls"] == 0, "{id}");
             return;
         };

@@ -1,5 +1,5 @@
 //! Compares losses and advantages with `goldens/rl`, in f64 and, for the losses, also with f32 storage. The submodule
-//! `rewards` tests the other parts. The tolerances are those of `goldens/rl/README.md`.
+//! `rewards` compares the remaining formulas of `goldens/rl`. The tolerances are those of `goldens/rl/README.md`.
 
 mod rewards;
 
@@ -312,7 +312,8 @@ fn check_micro_batches<F: Real>(case: &Value, id: &str, tol: f64, whole: &Whole,
         data.at.iter().zip(&grad).for_each(|(&i, &g)| seen[i] = g.into());
         sum += part;
 
-        // The computation of verl's older actor: each part uses its own denominators and is weighted by its rows.
+        // verl's older actor computes the loss in this way: each part uses its own denominators and is weighted by its
+        // number of rows.
         let own = data.denominators(&micro["loss_scale_factor"]);
         let alone = compute(config, &own, &data.batch(), &data.lp, &mut grad);
         let alone = PolicyStats::new(config, &own, &alone).loss;

@@ -13,8 +13,8 @@ fn ints<T: serde::de::DeserializeOwned>(value: &Value) -> T {
     serde_json::from_value(value.clone()).unwrap()
 }
 
-/// Returns a model config with the released ids. Of the other values, the rules use only the merge size and the time
-/// step.
+/// Returns a model config with the released ids. The position rules use these ids, the merge size and the time step,
+/// and no other value.
 fn config(tokens_per_second: &Value) -> ModelConfig {
     let file = json!({
         "model_type": "qwen2_5_vl", "vocab_size": 152064, "hidden_size": 64, "intermediate_size": 64,

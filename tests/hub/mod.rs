@@ -253,7 +253,8 @@ fn a_repository_in_place_of_a_path_is_its_snapshot_or_the_command_that_fetches_i
         assert_eq!(got.code, Some(2), "{args:?}: {}", got.said);
         assert!(got.said.trim_end().ends_with(&format!("(omr download {repo} --to DIR)")), "{args:?}: {}", got.said);
     }
-    // If both repositories are in the cache, the run stops at the first file that is missing from the snapshot.
+    // Adds both repositories to the cache, each with only one file. The run then stops at the first file that is
+    // missing from a snapshot.
     for (repo, file) in [("models--org--tiny", "config.json"), ("datasets--org--rows", "train.jsonl")] {
         let repo = dir.path().join("home/hub").join(repo);
         std::fs::create_dir_all(repo.join("snapshots/c0ffee")).unwrap();

@@ -6,8 +6,8 @@ use omr::image::processor::smart_resize;
 use omr::image::{Limits, Processor, Rgb, decode, resize};
 use proptest::prelude::*;
 
-/// Tolerance for JPEG. Decoders differ in their inverse transforms and in the upsampling of the colour planes. On these
-/// smooth pictures, the measured difference is 3 levels.
+/// Tolerance for JPEG, in byte levels. Decoders differ in their inverse transforms and in the upsampling of the colour
+/// planes. On these smooth pictures, the measured difference is 3 levels.
 const LOSSY_LEVELS: u8 = 4;
 
 fn files(folder: &str) -> Vec<PathBuf> {
@@ -117,7 +117,8 @@ proptest! {
             Ok((h, w)) => {
                 prop_assert!(h > 0 && w > 0 && h % factor == 0 && w % factor == 0);
                 let area = u64::from(h) * u64::from(w);
-                // Enlarging rounds up by less than one factor per side. Shrinking stops at one factor.
+                // Enlarging rounds each side up by less than `factor` pixels. Shrinking does not go below `factor`
+                // pixels per side.
                 let rounding = u64::from(factor) * u64::from(h + w);
                 prop_assert!(area <= max || area <= min + rounding || h.min(w) == factor);
             }

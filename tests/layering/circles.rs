@@ -8,7 +8,7 @@ use std::path::Path;
 use super::imports::{Module, resolve};
 use super::modules;
 
-/// Circles that remain: a file on each, and the reason. At most [`MOST`].
+/// Circles that remain, at most [`MOST`]: a file of each circle, and the reason.
 const REMAIN: &[(&str, &str)] = &[
     ("value::compare::lists", "items of a list are compared as answers are, and an answer may be a list"),
     ("value::parse::relation", "the parser's parts read one another: a side of a relation is an answer of any kind"),
@@ -41,7 +41,7 @@ fn reached(edges: &Edges, from: &str) -> BTreeSet<String> {
     seen
 }
 
-/// Returns the circles, each as the names on it.
+/// Returns the circles. Each circle is the set of its names.
 fn circles(edges: &Edges) -> BTreeSet<Vec<String>> {
     let reached: BTreeMap<&String, BTreeSet<String>> = edges.keys().map(|a| (a, reached(edges, a))).collect();
     let on_one = edges.keys().filter(|a| reached[a].contains(*a));

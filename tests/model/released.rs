@@ -17,13 +17,13 @@ use serde_json::{Map, Value, json};
 /// Bytes of model-0000i-of-00005.safetensors of Qwen2.5-VL-7B-Instruct.
 const FILES: [u64; 5] = [3_900_233_256, 3_864_726_320, 3_864_726_424, 3_864_733_680, 1_089_994_880];
 
-/// `metadata.total_size` of its index.
+/// `metadata.total_size` of the index of these files.
 const TOTAL: u64 = 16_584_333_312;
 
-/// Maximum shard size of the program that wrote it.
+/// Maximum shard size of the program that wrote these files.
 const SHARD: u64 = 4_000_000_000;
 
-/// Environment variable that is set in the process that opens this directory.
+/// Environment variable with the directory that the child process opens.
 const OPEN: &str = "OMR_TEST_OPEN_RELEASED";
 
 type Tensors = Vec<(String, Vec<u64>)>;

@@ -263,8 +263,8 @@ fn a_split_master_is_the_f32_run_whatever_the_moments() {
     }
 }
 
-/// Every element has gradients of constant size and sign with noise, so its weight moves in a straight line. If a
-/// moment is biased, the distance is too long or too short.
+/// Every element has gradients of constant size and sign with noise, so its weight moves at a constant rate. If a
+/// moment is biased, the weight moves too far or not far enough.
 #[test]
 fn walks_are_as_long_with_fewer_bits() {
     let (n, steps) = (4096, 400);
@@ -289,8 +289,8 @@ fn walks_are_as_long_with_fewer_bits() {
         let ratio = got.iter().zip(&want).map(|(g, w)| f64::from(g / w)).sum::<f64>() / n as f64;
         let spread = got.iter().zip(&want).map(|(g, w)| (f64::from(g / w) - ratio).powi(2)).sum::<f64>() / n as f64;
         println!("{weights:?} {moments:?}: {ratio:.4} of the way, deviation {:.4}", spread.sqrt());
-        // The mean over 4,096 elements with a deviation of at most one fifth has an error of 0.003. The bias from noise
-        // in v adds to it, because 1 / sqrt(v) is convex.
+        // The mean over 4,096 elements with a standard deviation of at most one fifth has an error of 0.003. Noise in v
+        // adds a bias to this error, because 1 / sqrt(v) is convex.
         assert!((ratio - 1.0).abs() < 0.03, "{weights:?} {moments:?}: {ratio}");
         assert!(spread.sqrt() < 0.2, "{weights:?} {moments:?}: {}", spread.sqrt());
     }

@@ -1,12 +1,12 @@
-//! Tests products of bf16 with AMX tiles. The emulation of the tiles is compared with the chain of additions, and the
-//! tiles are compared with the emulation.
+//! Tests products of bf16 with AMX tiles. The emulation of the tiles is compared with the documented chain of
+//! additions, and the real tiles are compared with the emulation.
 
 use super::panels::{pack_order, unpack_order};
 use super::*;
 use omr::ops::linear;
 
-/// (T, N, K). Tiles with remainders of every kind, odd K, two tiles of rows with one additional row, columns that are
-/// no multiple of a panel.
+/// (T, N, K): tiles with remainders of every kind, odd K, two tiles of rows with one additional row, columns that are
+/// not a multiple of a panel.
 const SHAPES: [(usize, usize, usize); 9] = [
     (70, 160, 96),
     (13, 33, 7),
@@ -60,7 +60,8 @@ fn case((t, n, k): (usize, usize, usize)) -> Case {
     Case { t, n, k, x: of(1, t * k), w: of(2, n * k), dy: of(3, t * n), dw: values(DType::F32, 4, n * k) }
 }
 
-/// Returns y, dx, and dw accumulated onto its given values, over tokens that are split at `cut`.
+/// Returns y, dx, and dw. dw starts at the given values and accumulates two calls, over the tokens before and after
+/// `cut`.
 fn run(dev: &mut Device, c: &Case, cut: usize) -> [Vec<f32>; 3] {
     let (t, n, k) = (c.t, c.n, c.k);
     let x = upload(dev, DType::Bf16, &c.x, &[t, k]);

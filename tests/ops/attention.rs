@@ -99,9 +99,10 @@ impl<T: Elem> Case<T> {
     }
 
     /// Compares outputs and gradients with the formula and its finite differences. Scores are sums of `dim` products of
-    /// values up to 2. Their absolute error is about 4 sqrt(dim) * scale * sqrt(dim) units, and it enters P as a
-    /// relative error. Outputs and gradients add sums over up to the length of the sequence. In bf16, P, dS, out and
-    /// dqkv are rounded. Through cancelling sums (dP - D), the gradient can be off by 4 units.
+    /// values up to 2. The absolute error of a score is about 4 sqrt(dim) * scale * sqrt(dim) units, and it is a
+    /// relative error of P. Outputs and gradients are sums with up to as many terms as the sequence has tokens, which
+    /// add a further error. In bf16, P, dS, out and dqkv are rounded. Cancellation in dP - D can add an error of 4
+    /// units to the gradient.
     fn check(&self) {
         let run = self.run(&mut device(2, Isa::detect()));
         let x = wide(&self.qkv);
@@ -135,8 +136,8 @@ fn agrees_with_the_formula_and_its_differences() {
     }
 }
 
-/// Computes two tokens in f32 by the definition of a row and compares bit for bit. The scores are so large that a
-/// rounding of the base is visible: the largest key has the weight 1 within |M| 2^-24.
+/// Computes two tokens in f32 by the definition of a row and compares the results bit for bit. The scores are so large
+/// that a rounding of the base is visible: the largest key has the weight 1 within |M| 2^-24.
 #[test]
 fn a_row_is_what_its_definition_says() {
     let (heads, scale) = (Heads { q: 1, kv: 1, dim: 2 }, 7.0);

@@ -16,7 +16,7 @@ pub fn norm(dev: &mut Device, grads: &[Tensor], max_norm: f32, guard: Option<Ten
     let ranges: Vec<Tensor> = grads.iter().flat_map(ranges).collect();
     let chunks = |grads: &[Tensor]| grads.iter().map(|g| g.len().div_ceil(CHUNK)).sum::<usize>();
     let partials = blank(dev, DType::F64, &[chunks(grads)]);
-    // The last ranges first, two at a time.
+    // Computes the last ranges first, two at a time.
     for at in (0..ranges.len()).step_by(2).rev() {
         let (own, before) = (&ranges[at..ranges.len().min(at + 2)], chunks(&ranges[..at]));
         grad_norm::partials(dev, own, partials.slice(before, before + chunks(own))).unwrap();

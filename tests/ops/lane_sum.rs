@@ -12,8 +12,8 @@ pub fn formula(lanes: &[f32], stride: usize, n: usize) -> Vec<f32> {
     (0..n).map(sum).collect()
 }
 
-/// Returns the sum of the first `n` columns of `lanes`, first in a separate tensor, then in the first lane with the
-/// elements after it.
+/// Returns the sum of the first `n` columns of `lanes` twice: written to a separate tensor, and written over the first
+/// lane, with the elements behind it.
 pub fn sums(dev: &mut Device, lanes: &[f32], stride: usize, n: usize) -> [Vec<f32>; 2] {
     let count = lanes.len() / stride;
     let mut sum = |out: fn(&mut Device, Tensor, usize) -> Tensor| {

@@ -6,7 +6,7 @@ use omr::device::Target;
 use omr::ops::linear;
 use omr::ops::matmul::Order;
 
-/// (T, N, K). Odd K, K of the golden models, N that is no multiple of a panel, one row, no rows.
+/// (T, N, K): odd K, K of the golden models, N that is not a multiple of a panel, one row, no rows.
 const SHAPES: [(usize, usize, usize); 10] = [
     (70, 160, 96),
     (13, 33, 7),
@@ -175,7 +175,8 @@ fn dgrad_matches_f64_and_its_bits_do_not_vary() {
     }
 }
 
-/// Returns dw (row-major [n, k]) and dbias, accumulated onto the given values over tokens in the given pieces.
+/// Returns dw (row-major [n, k]) and dbias. They start at the given values and accumulate one call for each range of
+/// tokens between `cuts`.
 fn wgrad(dev: &mut Device, dtype: DType, c: &Case, dw: &[f32], dbias: &[f32], cuts: &[usize]) -> (Vec<f32>, Vec<f32>) {
     let (n, k) = (c.n, c.k);
     let mut panels = vec![0.0; panel_len(dtype, n, k)];

@@ -16,8 +16,8 @@ struct Case {
     temperature: f32,
 }
 
-/// (T, V, D). One row, no rows, V that is no multiple of a panel or segment, V of several segments, and V of more than
-/// one slab.
+/// (T, V, D): one row, no rows, V that is not a multiple of a panel or segment, V of several segments, and V of more
+/// than one slab.
 const SHAPES: [(usize, usize, usize); 6] =
     [(37, 512, 96), (1, 130, 7), (0, 64, 8), (13, 33, 100), (70, 1300, 24), (5, 2080, 17)];
 
@@ -247,7 +247,8 @@ fn backward_matches_f64_and_its_bits_do_not_vary() {
     }
 }
 
-/// The tokens fill more than one chunk, for a full slab and for the last slab, whose chunks have different sizes.
+/// Tests tokens that fill more than one chunk, for a full slab and for the last slab. The chunks of the two slabs have
+/// different sizes.
 #[test]
 fn tokens_in_two_calls_add_the_gradient_of_one() {
     const SHAPE: (usize, usize, usize) = (1100, 1800, 3);

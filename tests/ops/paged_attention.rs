@@ -133,7 +133,7 @@ fn training_is_prefill<T: Elem>(threads: usize, isa: Isa, heads: Heads, lens: &[
     let what = |how: &str| format!("{how}, {threads} threads, {isa:?}, {heads:?}");
     same(&want, &case.paged(&mut device(threads, isa), |_, _| usize::MAX), &what("whole prompts"));
     same(&want, &case.paged(&mut device(threads, isa), |_, _| 512), &what("chunks of 512"));
-    // Uneven chunks, with sequences that are at different positions.
+    // Chunks of different sizes, so that the sequences are at different positions in one call.
     let uneven = |i: usize, done: usize| [97, 300, 0, 128, 33, 1000][(i + done / 50) % 6].max(done % 2);
     let uneven = |i: usize, done: usize| if uneven(i, done) == 0 { 61 } else { uneven(i, done) };
     same(&want, &case.paged(&mut device(threads, isa), uneven), &what("uneven chunks"));

@@ -77,7 +77,7 @@ impl Case {
         let dw = up(dev, &zeros, &[len]);
         patch_embed::bwd(dev, pixels, &self.images, &norm, dy, dw).unwrap();
 
-        // The same result from the processor's rows and a linear layer in one call.
+        // Computes the reference from the processor's rows with a linear layer in one call.
         let x = up(dev, &rows, &[t, k]);
         let want = blank(dev, T::DTYPE, &[t, N]);
         linear::fwd(dev, x, &w, None, None, want).unwrap();

@@ -53,7 +53,7 @@ impl<T: Elem> Case<T> {
         (dev.read(y).unwrap(), dev.read(dx).unwrap(), dev.read(dgamma).unwrap())
     }
 
-    /// Returns the same values by the formula and finite differences, computed from the stored inputs.
+    /// Returns y, dx and dgamma by the formula and finite differences, computed from the stored inputs.
     fn want(&self, accumulate: bool) -> (Vec<f64>, Vec<f64>, Vec<f64>) {
         let (x, gamma, dy) = (wide(&self.x), wide(&self.gamma), wide(&self.dy));
         let d = self.d;
@@ -113,8 +113,8 @@ fn wrong_shapes_are_errors() {
     assert!(rms_norm::fwd(dev, x, gamma, EPS, y, rstd).is_err());
 }
 
-/// In rows with an RMS of 1e-3, the mean square is as large as eps, so another eps changes the result. In rows of a
-/// real model, the change would be below the tolerance.
+/// Tests rows with an RMS of 1e-3. Their mean square is as large as eps, so another eps changes the result. In rows of
+/// a real model, the change would be below the tolerance.
 #[test]
 fn another_eps_is_seen_in_rows_of_rms_1e_3() {
     let (t, d) = (3, 64);

@@ -176,7 +176,7 @@ fn frequencies_are_the_policys() {
             assert_eq!(count, 0.0);
         }
     }
-    // The mean and 5 standard deviations of chi-squared.
+    // The bound is the mean plus 5 standard deviations of chi-squared.
     assert!(chi2 < degrees + 5.0 * (2.0f64 * degrees).sqrt(), "{chi2} with {degrees} degrees of freedom");
 }
 

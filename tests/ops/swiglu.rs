@@ -7,7 +7,7 @@ fn silu(x: f64) -> f64 {
     x / (1.0 + (-x).exp())
 }
 
-/// Returns the column of gate `j` in the interleaved order. The column of up is 32 further.
+/// Returns the column of gate `j` in the interleaved order. The column of up `j` is 32 columns to the right.
 fn gate_at(j: usize) -> usize {
     j / 32 * 64 + j % 32
 }

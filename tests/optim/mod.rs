@@ -22,7 +22,7 @@ use omr::train::saving::{Saving, Snapshot};
 use crate::ranks::over;
 use crate::train::checkpoint::state;
 
-/// The step that is saved. Its update is skipped because of its loss.
+/// The step after which a checkpoint is saved. The update of this step is skipped because of its loss.
 const SAVED: usize = 4;
 
 /// One rank's model and its part of the optimizer state.
@@ -55,8 +55,8 @@ impl Rank {
         Rank { dev, layout, shards, optimizer }
     }
 
-    /// Runs update `step` on some of the parameters. The gradient is correct only for the elements that the rank owns.
-    /// Returns the norm and the clipping factor.
+    /// Runs update `step` on some of the parameters. The rank passes correct gradients only for the elements that it
+    /// owns. Returns the norm and the clipping factor.
     fn update(&mut self, ranks: &mut dyn Ranks, step: usize) -> [u32; 2] {
         let Rank { dev, layout, shards, optimizer } = self;
         let mark = dev.mark(Region::Overlay);

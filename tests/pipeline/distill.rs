@@ -90,7 +90,8 @@ fn every_answer_is_kept_or_counted_under_its_reason() {
     ];
     let mut config = config(dir.path(), &server.base_url, &questions);
     config.num_rollouts = 2;
-    // A request that hangs is given up. The timeout must be long enough for the other requests on a busy machine.
+    // The client abandons a request that hangs after this timeout. The timeout must be long enough for the other
+    // requests on a busy machine.
     if let Some(teacher) = &mut config.teacher {
         teacher.timeout_s = 3.0;
     }
@@ -121,7 +122,7 @@ fn every_answer_is_kept_or_counted_under_its_reason() {
         assert!(line["detail"].is_string());
     }
 
-    // Another run requests only what has no answer yet: failed requests and empty answers.
+    // Another run requests only the answers that failed or were empty.
     let before = server.count();
     let again = run(&config, &out).unwrap();
     assert_eq!(again, summary);

@@ -74,7 +74,8 @@ fn killed(dir: &Path, when: impl Fn() -> bool) -> bool {
     false
 }
 
-/// Runs until no requests are left. If the judge gave an invalid reply, the next run requests it again.
+/// Runs the pipeline until no requests are left. If the judge gave an invalid reply, the next run sends the request
+/// again.
 fn finish(dir: &Path, server: &Server) {
     let mut asked = usize::MAX;
     for _ in 0..5 {
@@ -104,7 +105,7 @@ fn a_pipeline_killed_ten_times_beside_servers_that_fail_keeps_what_one_left_alon
     for (dir, server) in [&straight, &stopped] {
         write_config(dir.path(), server);
     }
-    // Both run at the same time, because they mostly wait for their servers.
+    // Both pipelines run at the same time, because they mostly wait for their servers.
     std::thread::scope(|scope| {
         scope.spawn(|| finish(straight.0.path(), &straight.1));
         kill_ten_times(stopped.0.path(), &stopped.1);

@@ -37,7 +37,7 @@ pub fn run<C: Stage>(config: &C, dir: &Path, shard: Option<Shard>) -> Result<(Su
     observed(config, dir, shard, &Silent)
 }
 
-/// Like [`run`], with an observer.
+/// Runs a stage like [`run`], with an observer.
 pub fn observed<C: Stage>(
     config: &C,
     dir: &Path,

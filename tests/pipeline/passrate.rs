@@ -110,7 +110,7 @@ fn where_every_answer_is_stored_no_model_is_loaded() {
     assert_eq!(pipeline::run(&config, &out, None, &means).unwrap(), (summary, true));
 }
 
-/// Each rank answers its share. The stage itself then finds every answer.
+/// Tests that each rank answers its share of the questions, and that the stage then finds every answer.
 #[test]
 fn ranks_answer_together() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,4 +1,5 @@
-//! Tests that the shipped configs make the published data from its sources, with small files that have the same names.
+//! Tests that the shipped configs make the published data from its sources. The sources are small files with the names
+//! of the real ones.
 
 use std::fs;
 
@@ -60,7 +61,7 @@ fn three_sets_are_distilled_eight_times_and_two_are_mixed_in_as_they_are() {
     let mut files: Vec<(&str, Vec<Row>)> =
         DISTILLED.map(|name| (name, (1..=3).map(|k| answered(format!("right {name} {k}"))).collect())).into();
     files[0].1.push(answered("wrong llava_cot 4".to_owned()));
-    // A row that two sets contain stays in the later one.
+    // A row that is in two sets is kept only in the later set.
     files[0].1.push(answered("right in two sets".to_owned()));
     files[2].1.push(answered("right in two sets".to_owned()));
     for name in AS_THEY_ARE {
@@ -97,7 +98,7 @@ fn questions_of_rl_are_those_of_eight_sources_verified_told_apart_and_in_no_benc
         QUESTIONS.map(|name| (name, (1..=3).map(|k| asked(name, k)).collect())).into();
     files[0].1.push(asked("of two sets", 0));
     files[7].1.push(asked("of two sets", 0));
-    // Duplicates within one set stay, as in the published pipeline.
+    // Duplicates within one set are kept, as in the published pipeline.
     files[1].1.push(asked("mmk12_train", 1));
     files[2].1.push(row("What has no label?", Some(" "), None));
     let columns = ColumnsConfig { images: Some("image".to_owned()), ..ColumnsConfig::default() };

@@ -1,5 +1,5 @@
-//! A scripted OpenAI-compatible server. The question determines what happens to the request. With `teacher-W` or
-//! `judge-W` in the question, `W` happens only to the first such request.
+//! A scripted OpenAI-compatible server. The question determines what happens to the request. If the question contains
+//! `teacher-W` or `judge-W`, the fault `W` happens only to the first request of that kind.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};

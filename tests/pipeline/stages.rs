@@ -1,5 +1,5 @@
-//! Tests stages that decide row by row: the rows that they keep and reject, and that the parts give the same as the
-//! whole.
+//! Tests stages that decide row by row: the rows that they keep and reject, and that a stage run in parts gives the
+//! same rows as the complete stage.
 
 use std::path::{Path, PathBuf};
 

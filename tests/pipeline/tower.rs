@@ -1,4 +1,4 @@
-//! Tests deduplication with a model's vision tower: the duplicates that it finds in addition to the hashes, in parts,
+//! Tests deduplication with a model's vision tower, which finds more duplicates than the hashes: in one run, in parts,
 //! after a stop, and on the emulated GPU.
 
 use std::path::{Path, PathBuf};
@@ -94,8 +94,8 @@ fn what_was_embedded_is_not_embedded_again() {
     forgery.copy_within(record + 16..2 * record, 16);
     std::fs::write(forged.join("embeddings.bin"), forgery).unwrap();
     run(&config, &forged, None).unwrap();
-    // The stored embedding of the first picture is forged and differs from that of its striped version. The stored
-    // value counts.
+    // The stored embedding of the first picture was changed, so that it differs from the embedding of its striped
+    // version. The stage uses the stored value.
     assert_eq!(rejected(&whole)[0], "s0");
     assert_eq!(rejected(&forged), rejected(&whole)[1..]);
 }

@@ -1,4 +1,5 @@
-//! Tests that a rank that is lost, late, replaced or failed is named to all ranks. All of them end, and nothing hangs.
+//! Tests that all ranks receive an error that names a rank that is lost, late, replaced or failed. All ranks end, and
+//! nothing hangs.
 
 use std::time::Duration;
 
@@ -83,7 +84,7 @@ fn one_that_does_not_come_is_named_with_where_it_is() {
     let errors = all_end(hasty(3), |tcp| {
         tcp.gather("losses", &[])?;
         if tcp.rank() == 1 {
-            // The rank is alive but in no collective until it receives the error.
+            // The rank is alive but not in a collective when the error arrives.
             std::thread::sleep(Duration::from_secs(3));
         }
         tcp.gather("touched", &[]).map(drop)
@@ -96,7 +97,7 @@ fn one_that_does_not_come_is_named_with_where_it_is() {
     );
 }
 
-/// The other ranks wait for one rank's work beyond the timeout, unless that rank is lost.
+/// Tests that the other ranks wait longer than the timeout for one rank's long work, unless that rank is lost.
 #[test]
 fn what_takes_one_rank_long_is_waited_for() {
     let long = |lost: bool| {
@@ -165,7 +166,7 @@ fn one_of_an_earlier_round_is_sent_away_and_not_waited_with() {
     let errors = all_end(other, go_on);
     told(&errors[1..], None, 2, &["rank 1 (", "restart 0, but rank 0 belongs to restart 1"]);
     told(&errors[..1], None, 1, &["rank 1 has not connected within 2 s", "refused: rank 1 ("]);
-    // If the other rank is of a later round, rank 0 will exit soon and a new rank 0 will start.
+    // If the other rank belongs to a later restart, this rank 0 will exit soon and a new rank 0 will start.
     let mut other = hasty(2);
     other[1].place.round = 1;
     let errors = all_end(other, go_on);

@@ -14,7 +14,7 @@ use omr::config::DistConfig;
 use omr::error::{Error, Result};
 use omr::ranks::{Launcher, Place, Ranks, Secret, Start, Tcp};
 
-/// Everything that one rank needs to join. Tests change single fields.
+/// Arguments with which one rank joins the run. Tests change single fields.
 pub struct Entry {
     place: Place,
     listener: Option<TcpListener>,
@@ -54,7 +54,7 @@ pub fn start(entry: &mut Entry) -> Result<Tcp> {
     start_with(entry, Box::new(|_| {}))
 }
 
-/// Like [`start`], with a function that ends a process that cannot end by itself.
+/// Starts a rank like [`start`]. `end` is called to end a process that cannot end by itself.
 fn start_with(entry: &mut Entry, end: Box<dyn Fn(&Error) + Send + Sync>) -> Result<Tcp> {
     Tcp::start(Start {
         place: &entry.place,

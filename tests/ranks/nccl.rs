@@ -22,7 +22,7 @@ use super::{Entry, by_rank, entries};
 pub struct StandIn(tempfile::TempDir);
 
 impl StandIn {
-    /// Creates a library in which the failures described by `play` happen.
+    /// Creates a library that fails as the script `play` describes.
     pub fn new(play: &str) -> StandIn {
         static BUILT: OnceLock<Vec<u8>> = OnceLock::new();
         let build = || {
@@ -182,7 +182,7 @@ fn what_each_function_fails_of_is_said_by_all() {
         let stand_in = StandIn::new(&format!("fail {function} 1 5\n"));
         let ends = all(entries(2), &stand_in, small);
         told(&ends, &["rank 1 (", &format!("{function}: NCCL's error 5: invalid usage (words of NCCL)")]);
-        // The other rank also aborts, except if the failing call is the last one.
+        // The other rank aborts too, unless the failing call is the last one of the run.
         let first = usize::from(function == "ncclCommFinalize");
         for rank in first..2 {
             assert_eq!(stand_in.log(rank).last().unwrap(), "abort", "{function}, rank {rank}");
@@ -269,8 +269,8 @@ fn what_is_no_nccl_or_too_old_is_said() {
     assert!(ends[0].as_ref().unwrap_err().to_string().contains("rank 1 ("));
 }
 
-/// Starts two processes that exchange data with NCCL. Rank 1 hangs in the exchange or, if `fails` is true, has its own
-/// error.
+/// Starts two processes that exchange data with NCCL. Rank 1 hangs in the exchange. If `fails` is true, rank 1 reports
+/// an error of its own instead.
 fn stuck(stand_in: &StandIn, timeout_s: &str, fails: bool) -> [Child; 2] {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     [0, 1].map(|rank| {
@@ -284,7 +284,7 @@ fn stuck(stand_in: &StandIn, timeout_s: &str, fails: bool) -> [Child; 2] {
     })
 }
 
-/// Runs only as a child process of [`stuck`]. Otherwise it has no ranks to join.
+/// Runs as one rank in a child process of [`stuck`]. In other processes it does nothing.
 #[test]
 fn a_rank_of_its_own() {
     let Ok(told) = std::env::var("OMR_TEST_RANK") else { return };

@@ -13,9 +13,9 @@ use omr::train::lanes::Lanes;
 
 use super::{all_well, entries};
 
-/// Runs an update and checks the bytes sent. Each gradient of a lane is sent to its owner once. For the update, each
-/// other rank receives one sum of the norm per chunk and the weights that a rank owns. If a rank has several lanes, its
-/// own part of the sum goes to the host and back between the rounds.
+/// Runs an update and checks the bytes sent. Each gradient of a lane is sent to its owner once. For the update, a rank
+/// sends to each other rank one sum of squares per chunk and the weights that the sending rank owns. If a rank has
+/// several lanes, its own part of the sum goes to the host and back between the rounds.
 fn hands_over(dev: &mut Device, ranks: &mut dyn Ranks) -> Result<u64> {
     const LANES: usize = 5;
     let size = ranks.size();

@@ -48,7 +48,8 @@ async fn every_reply_has_its_verdict_and_every_request_is_counted() {
     let server = Server::start();
     let client =
         Client::new(&JudgeConfig { timeout_s: 3.0, deadline_s: 30.0, ..config(&server) }, "judge", None).unwrap();
-    // The answer, its verdict in strict and in compat mode, and the number of requests that each mode sends.
+    // Each case: the answer, its verdicts in strict and in compat mode, and the number of requests that each mode
+    // sends.
     let cases = [
         ("yes", "1", "1", 1),
         ("spaced", "1", "1", 1),
@@ -180,7 +181,7 @@ async fn a_judge_that_is_down_is_an_error_after_a_few_and_is_left_alone_then() {
     let config = JudgeConfig { max_retries: 0, max_failures: 3, concurrency: 1, ..config(&server) };
     let client = Client::new(&config, "judge", None).unwrap();
     let mut words = Vec::new();
-    // An answer in between shows that the judge is up.
+    // A successful reply between the failures shows that the judge still works.
     for answer in ["down 1", "down 2", "yes", "down 3", "down 4"] {
         words.push(word(&ask(&client, answer, Mode::Strict).await.unwrap()));
     }
@@ -225,7 +226,7 @@ async fn a_request_ends_at_its_deadline_whatever_is_left_to_try() {
     assert!(server.times("hangs") <= 1);
 }
 
-/// A scorer sends its requests concurrently and returns the scores in the order of the responses.
+/// Tests that a scorer sends its requests concurrently and returns the scores in the order of the responses.
 #[test]
 fn scores_come_back_in_order() {
     let server = Server::start();

@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 /// Requests that the server received.
 #[derive(Default)]
 pub struct Seen {
-    /// Number of requests by the first word of the answer in question.
+    /// Number of requests by the first word of the answer that is judged.
     pub times: HashMap<String, usize>,
     /// Bodies of the requests, in order of arrival.
     pub bodies: Vec<Value>,
@@ -100,7 +100,7 @@ async fn reply(word: &str, times: usize) -> Response {
         "both" => said(json!("1 or 0")),
         "empty" => said(json!("")),
         "null" => said(Value::Null),
-        // Long enough that other requests arrive in the meantime.
+        // Waits long enough for other requests to arrive.
         "slow" => {
             tokio::time::sleep(Duration::from_millis(20)).await;
             said(json!("1"))

@@ -51,7 +51,7 @@ fn a_process_that_dies_is_an_error_that_names_the_row_it_died_at() {
     let script = "read -r line; echo '{\"score\": 1}'; read -r line; echo 'KeyError: boom' >&2; exit 3";
     let judged = scorer(script, 1).score_all(items(4));
     assert_eq!(judged[0].as_ref().unwrap().score.score, 1.0);
-    // The rows after it report what happened. They do not count as failed themselves.
+    // The items after the failed one report that failure. They do not count as failed themselves.
     for judged in &judged[1..] {
         let text = failure(judged);
         for part in ["rows.jsonl row 2", "ended", "exit status: 3", "KeyError: boom"] {
@@ -69,7 +69,7 @@ fn a_process_that_hangs_is_an_error_that_names_the_row() {
     assert!(judged[0].is_ok(), "{judged:?}");
     let text = failure(&judged[1]);
     assert!(text.contains("rows.jsonl row 2: no answer within 3 s"), "{text}");
-    // A process that does not even read its input.
+    // Tests a process that does not read its input at all.
     let long = Item { response: "x".repeat(1 << 20), ..items(1).remove(0) };
     let text = failure(&within(0.4, "exec sleep 600", 1).score_all(vec![long])[0]);
     assert!(text.contains("rows.jsonl row 1: no answer within 0.4 s"), "{text}");

@@ -66,7 +66,7 @@ fn case(random: &mut Random, large: bool) -> (RlConfig, Index) {
         index.push(Shape { tokens, targets: 0, grids: &grids });
     }
     let max_response_length = 1 + below(60 * scale);
-    // May be more than the number of rows. Then rows are repeated.
+    // This number may be larger than the number of rows. Rows are then repeated.
     let prompts = 1 + below(2 * index.len());
     let config = RlConfig {
         dtype: Dtype::Bf16,
@@ -87,7 +87,8 @@ fn mini_batch(random: &mut Random, model: &ModelConfig, config: &RlConfig, index
     let mut below = |n: usize| random.below(n.max(1) as u64) as usize;
     let mut groups = Vec::new();
     let mut left: Vec<usize> = (0..index.len()).collect();
-    // Often of a single kind, because extreme cases are of one kind.
+    // Selects the shortest questions, those with the most patches, the longest, or random ones. The first three are
+    // extreme cases.
     match below(4) {
         0 => left.sort_by_key(|&i| index.tokens(i)),
         1 => left.sort_by_key(|&i| std::cmp::Reverse(index.shape(i).patches())),
@@ -172,8 +173,8 @@ fn cases(count: usize) {
     }
 }
 
-/// The engine answers questions with random lengths, and a mini-batch is trained on, on a device with exactly the
-/// planned memory. Its memory marks must equal those of the counting device.
+/// Runs the engine with answers of random lengths and one update on a mini-batch, on a device with exactly the planned
+/// memory. The peak memory of this device must equal the one of the device that only counts.
 fn runs(number: usize, kind: Kind) {
     let mut random = Random::new(seed(), Purpose::Test, number as u64);
     let target = if kind == Kind::Cpu { Target::cpu(2) } else { Target::gpu(kind) };

@@ -102,7 +102,8 @@ proptest! {
 
     #[test]
     fn the_gradient_is_the_losses_slope(rows in rows(), loss in losses()) {
-        // GSPO differentiates each token with a fixed ratio of the sequence. The next test checks it.
+        // GSPO differentiates each token with a fixed ratio of the sequence, so central differences do not apply. The
+        // next test checks GSPO.
         let loss = PolicyLoss { loss_mode: LossMode::Vanilla, ..loss };
         let d = Data::of(&rows.iter().collect::<Vec<_>>());
         let den = Denominators::new(&d.cu, None);

@@ -17,7 +17,7 @@ use serde_json::Value;
 
 use crate::train::tiny::{Outcome, device, rl_config, run_rl};
 
-/// Observer that requests a stop when it is polled for the `looks`th time. It records the notes.
+/// Observer that requests a stop when it is polled for the `looks`th time. The observer also records the notes.
 struct StopAfter {
     looks: u64,
     looked: AtomicU64,

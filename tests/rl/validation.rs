@@ -55,8 +55,8 @@ fn rl_does_not_know_of_it() {
         let [mean, best, worst] =
             ["val-core/mine/acc/mean@2", "val-core/mine/acc/best@2/mean", "val-aux/mine/acc/worst@2/mean"]
                 .map(|name| m[name].as_f64().unwrap());
-        // Two samples drawn from two answers: half of the draws are the same answer twice. Therefore best and worst
-        // have the same distance from the mean.
+        // The metrics draw two samples from two answers. Half of the draws have the same answer twice, so best and
+        // worst have the same distance from the mean.
         assert!((best - mean - (mean - worst)).abs() < 1e-12 && best >= mean, "{worst} {mean} {best}");
     }
     plain.unmeasured().assert_same(&run.unmeasured(), "measured beside");
@@ -105,7 +105,7 @@ fn the_best_checkpoint_stays_and_a_stopped_run_has_the_same_figures() {
 fn as_many_answers_at_once_as_fit() {
     let dir = tempfile::tempdir().unwrap();
     let mut validation = validation(dir.path());
-    // The sequences are longer than those of training. All of them together need more memory than training.
+    // The sequences of validation are longer than those of training, and together they need more memory than training.
     validation.val_kwargs.max_new_tokens = Some(4000);
     let config = RlConfig { test_freq: Some(1), validation, ..rl_config(dir.path()) };
     let scorer = std::sync::Arc::new(Scorer::rules(Mode::Strict));

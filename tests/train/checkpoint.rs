@@ -163,7 +163,7 @@ fn a_failing_save_leaves_the_older_checkpoint_and_nothing_else() {
     assert_eq!(fs::read_to_string(run.path().join("latest")).unwrap(), "global_step_1\n");
 }
 
-/// `/dev/full` rejects every byte, like a full disk.
+/// Tests a write to `/dev/full`, which rejects every byte like a full disk.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_full_disk_is_a_clear_error_and_leaves_nothing() {
@@ -183,7 +183,7 @@ fn a_full_disk_is_a_clear_error_and_leaves_nothing() {
     assert_eq!(fs::read_dir(run.path().join("checkpoints")).unwrap().count(), 1);
 }
 
-/// The same on a file system that really fills up, if this process is allowed to mount one.
+/// Tests a save on a small file system that becomes full, if this process is allowed to mount one.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_small_tmpfs_fills_up_and_the_older_checkpoint_stays() {
@@ -212,7 +212,7 @@ fn a_small_tmpfs_fills_up_and_the_older_checkpoint_stays() {
     assert!(failures.len() == 5 && failures.iter().all(|e| e.exit_code() == 1), "{failures:?}");
 }
 
-/// Files that a SIGKILL during a save or a removal leaves on disk.
+/// Tests the files that a SIGKILL during a save or a removal leaves on disk.
 #[test]
 fn leftovers_of_a_killed_run_are_cleared_and_never_taken_for_a_checkpoint() {
     let run = tempfile::tempdir().unwrap();
@@ -276,7 +276,7 @@ fn a_resume_over_another_arithmetic_says_so() {
     };
     let now = fs::read_to_string(&path).unwrap();
     assert_eq!(told(now.clone()), None);
-    // Checkpoints had this format before versions recorded their arithmetic.
+    // Older versions wrote this format, which does not record the version of the arithmetic.
     let (version, rest) = now.split_once("\"arithmetic\": \"").unwrap().1.split_once("\",").unwrap();
     let older = now.replace(&format!("\"arithmetic\": \"{version}\",{}", rest.split('"').next().unwrap()), "");
     let want = format!(

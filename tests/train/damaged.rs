@@ -1,5 +1,5 @@
-//! Tests that checkpoints with changed files are named and never used for training. The run continues from the
-//! checkpoint before and ends with the same bits as a run without damage.
+//! Tests that checkpoints with changed files are named and never used for training. The run continues from the previous
+//! checkpoint and ends with the same bits as a run without damage.
 
 use std::fs;
 use std::path::Path;
@@ -19,7 +19,7 @@ fn go_on(dir: &Path, config: &SftConfig) -> (Result<()>, String) {
     (done, notes.0.into_inner().unwrap().join("\n"))
 }
 
-/// Leaves the folder as after a kill just after the last checkpoint.
+/// Changes the folder to its state after a kill just after the last checkpoint.
 fn unfinish(dir: &Path) {
     fs::remove_dir_all(dir.join("model")).unwrap();
     fs::remove_file(dir.join("summary.json")).unwrap();

@@ -1,5 +1,5 @@
 //! Tests that a training step after the first one allocates no memory of a tensor's size on the heap. Tensors are in
-//! the device's regions, which do not grow either.
+//! the regions of the device, which do not grow after the first step either.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -22,7 +22,7 @@ thread_local! {
 }
 
 fn note(bytes: usize) {
-    // A thread that is ending has no cell any more and needs no record.
+    // In a thread that is ending, the thread-local cell no longer exists. Such a thread needs no record.
     let _ = LARGEST.try_with(|largest| largest.set(largest.get().map(|most| most.max(bytes))));
 }
 

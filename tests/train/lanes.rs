@@ -5,7 +5,8 @@ use super::tiny::{Outcome, device, rl_config, run_rl, run_rl_over, run_sft, run_
 use omr::config::{RlConfig, SftConfig};
 use omr::train::sft::Job;
 
-/// A run without the key has one lane. Two lanes give another sum, and the same sum in every run.
+/// Tests that a run without the key has one lane, and that a run with two lanes has another sum, which is the same in
+/// every run with two lanes.
 #[test]
 fn lanes_decide_the_bits_and_stops_do_not() {
     let dir = tempfile::tempdir().unwrap();
@@ -70,7 +71,7 @@ fn any_number_of_ranks_learns_the_same_policy() {
     }
 }
 
-/// A lane that could never have a row would be a rank that waits forever.
+/// Tests that more lanes than rows per update are refused. A rank whose lane never has a row would wait forever.
 #[test]
 fn lanes_without_work_are_refused() {
     let dir = tempfile::tempdir().unwrap();

@@ -108,8 +108,8 @@ fn planned_rl(dir: &Path, config: &RlConfig) -> [Plan; 2] {
     [plan, dev.high_water()]
 }
 
-/// Returns a config with responses of three tokens from an untrained model. In some step all of them have full length.
-/// A mini-batch contains every question, so it is the one for which memory is planned.
+/// Returns a config with responses of three tokens from an untrained model. In some step all responses have the full
+/// length. A mini-batch contains every question, so the plan is for exactly this mini-batch.
 fn full_length(dir: &Path) -> RlConfig {
     let config = rl_config(dir);
     sft_config(dir);
@@ -164,8 +164,8 @@ fn rollouts_and_updates_share_their_memory() {
         rollout: RolloutConfig { num_kv_blocks: Some(blocks), ..config.rollout.clone() },
         ..config.clone()
     };
-    // A cache that is smaller than the memory of updates is free. A larger cache takes its own size: two layers of k
-    // and v, one key head of 16, 128 keys, f32.
+    // A cache that is smaller than the memory of updates needs no additional memory. A larger cache needs its own size:
+    // two layers of k and v, one key head of 16, 128 keys, f32.
     let block = 2 * 2 * 16 * 128 * 4;
     let update = overlay(&with(1));
     let free = update / block;

@@ -34,7 +34,7 @@ const VF: usize = 3424;
 const VF_COLUMNS: usize = 3456;
 const BF16: usize = 2;
 const F32: usize = 4;
-/// Tolerance: tensors are aligned to 256 bytes, and a few contain only one or two numbers.
+/// Tolerance in bytes. Tensors are aligned to 256 bytes, and a few tensors contain only one or two numbers.
 const ALIGNED: usize = 1 << 20;
 
 fn model() -> ModelConfig {
@@ -72,8 +72,8 @@ fn layer(keep: Keep) -> usize {
 fn replayed(keep: Keep) -> usize {
     match keep {
         Keep::All => 0,
-        // The blocks of a layer are recomputed one after the other, so only the largest counts: a norm, gate, up and
-        // product.
+        // The parts of a layer are recomputed one after the other, so only the largest part counts: a norm, gate, up
+        // and product.
         Keep::AllButGateUp => BF16 * (D + 3 * F) + F32,
         Keep::Inputs => layer(Keep::All) - layer(Keep::Inputs),
     }
@@ -130,8 +130,8 @@ fn tokens_61440_at_each_level() {
     let keeps = [Keep::All, Keep::AllButGateUp, Keep::Inputs];
     let found = overlays(&vec![0; t], &[], &keeps.map(Levels::from));
     for (keep, found) in keeps.into_iter().zip(found) {
-        // The peak is at the end of the forward pass, or while the last layer is recomputed and most others are still
-        // stored.
+        // The peak is at the end of the forward pass, or while the last layer is recomputed and most other layers are
+        // still stored.
         let kept = (BELOW + L * layer(keep)) * t;
         let by_hand = F32 * elements() + kept + (replayed(keep) * t).max(above(t, t - 1));
         near(found, by_hand, &format!("{keep:?}"));
@@ -196,8 +196,8 @@ fn assert_cheapest(planned: &plan::Planned, t: usize, gib: usize) {
 #[test]
 fn states_in_fp32_leave_no_room_for_61440_tokens_on_one_card() {
     // Each parameter needs 2 bytes for the weight, 2 for its low half, 4 for each moment and 4 for the gradient: 16
-    // bytes, or 123.6 GiB, slightly more with padding. Of 139 GiB, 15 are left. The `Inputs` policy alone needs 23 for
-    // 61,440 tokens.
+    // bytes, or 123.6 GiB, slightly more with padding. Of the 139 GiB, 15 GiB are left. The `Inputs` policy alone needs
+    // 23 GiB for 61,440 tokens.
     assert_eq!(16 * elements() / (1 << 30), 123);
     assert_eq!(L * layer(Keep::Inputs) * 61_440 / (1 << 30), 23);
     let refused = text_plan(61_440, OptimizerName::AdamwTorch, 139).check("this").unwrap_err();
@@ -263,7 +263,7 @@ fn rl_of_32792_tokens_shares_its_memory_with_the_cache() {
         (planned.memory, planned.levels, blocks)
     };
     // A cache block has the keys and values of 128 tokens, 4 heads of 128 and 28 layers. One more block receives the
-    // keys of padding. A token takes 57,344 bytes of a block.
+    // keys of padding. Each token takes 57,344 bytes.
     let block = L * 2 * 128 * 4 * 128 * BF16;
     assert_eq!(block / 128, 57_344);
 

@@ -1,4 +1,4 @@
-//! Tests SFT as a whole: exact resume, the loss, packs, and learning.
+//! Tests complete SFT runs: exact resume, the loss, packs, and learning.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -149,7 +149,7 @@ fn the_loss_is_the_mean_over_all_targets_of_an_update() {
         assert!((losses[0] - by_hand).abs() < 1e-12, "{} is not {by_hand}", losses[0]);
         assert_eq!(run.metrics[0]["num_target_tokens"].as_u64(), Some(targets as u64));
         // Gradients are summed in f32 over at most four micro-batches, and Adam divides by their size. Every later loss
-        // therefore has a few rounding errors of 6e-8.
+        // may therefore differ by a few rounding errors of 6e-8.
         for (a, b) in losses.iter().zip(runs[2].figures("loss")) {
             assert!((a - b).abs() < 1e-5 * b, "{a} is not {b}");
         }

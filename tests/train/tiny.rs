@@ -93,7 +93,7 @@ pub fn tuned_model(dir: &Path) {
     restore(files, dir);
 }
 
-/// Number of updates after which the format is learned but the answers are not yet certain.
+/// Number of updates after which the model has learned the format but still gives some wrong answers.
 pub const TUNING_STEPS: u64 = 120;
 
 /// Returns the rows that all tests train on: digits questions with answers of different lengths.
@@ -202,7 +202,7 @@ impl Outcome {
         }
     }
 
-    /// Returns the outcome as if the run had not been validated, without the files that record validation.
+    /// Returns the outcome without the metrics and files of validation, to compare it with a run without validation.
     pub fn unmeasured(mut self) -> Outcome {
         self.files.retain(|name, _| !name.ends_with("trainer/state.json") && !name.ends_with("MANIFEST"));
         self.metrics.retain(|m| m["step"] != 0);
@@ -222,7 +222,7 @@ pub fn run_sft(dir: &Path, config: &SftConfig, threads: usize, stops: &[u64]) ->
     run_sft_on(dir, config, || device(threads), stops)
 }
 
-/// Like [`run_sft`], on a device from the caller for each part of the run.
+/// Runs an SFT job like [`run_sft`]. `device` creates the device for each part of the run.
 pub fn run_sft_on(dir: &Path, config: &SftConfig, device: impl Fn() -> Device, stops: &[u64]) -> Outcome {
     in_parts(dir, stops, |observer| {
         let mut job = SftJob::new(dir, config.clone())?;
@@ -231,8 +231,8 @@ pub fn run_sft_on(dir: &Path, config: &SftConfig, device: impl Fn() -> Device, s
     })
 }
 
-/// Like [`run_sft_on`], over several ranks, each of which is a thread. `sizes` contains the number of ranks of each
-/// part.
+/// Runs an SFT job like [`run_sft_on`], over several ranks, each of which is a thread. `sizes` contains the number of
+/// ranks of each part.
 pub fn run_sft_over(
     dir: &Path,
     config: &SftConfig,
@@ -252,7 +252,7 @@ pub fn run_sft_over(
     })
 }
 
-/// Like [`run_sft_over`], for RL.
+/// Runs an RL job over several ranks, like [`run_sft_over`].
 pub fn run_rl_over(
     dir: &Path,
     config: &RlConfig,
@@ -273,12 +273,12 @@ pub fn run_rl_over(
     })
 }
 
-/// Like [`run_sft`], for RL.
+/// Runs an RL job in `dir`, like [`run_sft`].
 pub fn run_rl(dir: &Path, config: &RlConfig, threads: usize, stops: &[u64]) -> Outcome {
     run_rl_on(dir, config, || device(threads), stops)
 }
 
-/// Like [`run_sft_on`], for RL.
+/// Runs an RL job on the devices of `device`, like [`run_sft_on`].
 pub fn run_rl_on(dir: &Path, config: &RlConfig, device: impl Fn() -> Device, stops: &[u64]) -> Outcome {
     let scorer = Arc::new(Scorer::rules(config.reward.mode));
     in_parts(dir, stops, |observer| {

@@ -9,10 +9,10 @@ use serde_json::Value;
 use super::{Case, Golden, Largest, device, json, loss_and_gradients, models, pack};
 use crate::golden::report;
 
-/// Tolerance of parameters, from the README of the goldens. It is a judgement: a gradient near zero, divided by its
-/// root mean square, can change its sign in the first steps.
+/// Tolerance of parameters, from the README of the goldens. The value is an estimate: a gradient near zero, divided by
+/// its root mean square, can change its sign in the first steps.
 const PARAMETER: f64 = 2e-3;
-/// Tolerance of the change in L2 norm, from the README of the goldens. It is a judgement.
+/// Tolerance of the change in L2 norm, from the README of the goldens. The value is an estimate.
 const DELTA_L2: f64 = 1e-2;
 
 fn config(setting: &Value) -> OptimConfig {

@@ -11,8 +11,8 @@ use crate::golden::report;
 /// norms.
 const RELATIVE: f64 = 1e-3;
 
-/// Compares every parameter's gradient with the listed one. A parameter without a gradient is not in the list, and its
-/// gradient here is untouched.
+/// Compares every parameter's gradient with the listed one. A parameter without a gradient is not in the list, and our
+/// run must not have touched its gradient.
 fn compare(
     model: &Model,
     dev: &mut omr::device::Device,

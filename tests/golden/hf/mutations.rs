@@ -1,5 +1,6 @@
-//! Tests that the tolerance catches mistakes. The reference has a list of wrong models. Each is built here through the
-//! config, the weights or the positions. Its results must be far outside the tolerance, by as much as the reference's.
+//! Tests that the tolerance catches mistakes. The reference has a list of wrong models. Each wrong model is built here
+//! by a change of the config, the weights or the positions. Its results must be outside the tolerance by as much as the
+//! results of the reference's wrong model.
 
 use omr::device::Device;
 use omr::model::{Inputs, Model, ModelConfig, params::Param, weights::WeightFiles};
@@ -115,7 +116,7 @@ fn every_mistake_is_caught() {
             }
         }
     }
-    // Two differences of logits, each within the tolerance.
+    // The limit is twice the tolerance, because two differences of logits are compared, each within the tolerance.
     largest.check(&[("logit, from the reference's", 2.0 * LOGIT)]);
     report("hf-mutations", count);
 }

@@ -45,7 +45,7 @@ fn a_model_read_and_written_is_the_same() {
         assert_eq!((was.shapes, was.floats), (is.shapes, is.floats));
         let config = ModelConfig::load(&out.path().join("config.json")).unwrap();
         assert_eq!(config, golden.config);
-        // Keys of the released file keep their values, except those that transformers ignores.
+        // The config keys of the released file keep their values, except keys that transformers ignores.
         let (was, is) = (json(&golden.dir.join("config.json")), json(&out.path().join("config.json")));
         for (key, value) in was.as_object().unwrap() {
             let ignored = ["transformers_version", "sliding_window", "max_window_layers"].contains(&key.as_str());

@@ -1,4 +1,4 @@
-//! Compares the small formulas of `goldens/rl`: rewards, their filters and penalties, and batching.
+//! Compares other formulas with `goldens/rl`: rewards, their filters and penalties, and batching.
 
 use omr::reward::{Mode, composite};
 use omr::rl::{balance, filter, kl, overlong};
