@@ -17,7 +17,7 @@ namespace gemm {
 
 // Elements of a panel: 64 rows by 64 columns of a stage.
 constexpr int PANEL = BLOCK_K * GROUP;
-// Two bf16 ones.
+// A bf16x2 register with the number one in both halves.
 constexpr uint32_t ONES = 0x3f803f80;
 
 // A matrix [rows, columns] with `stride` elements between rows.
@@ -258,8 +258,8 @@ __device__ __forceinline__ void wgrad(const WgradArgs& args) {
     keep<T>(dw, at, warp, sums);
 }
 
-// Tile of dbias, which is a product with ones: the same chain that a column of ones in x would give. A warp handles 16
-// of the CTA's 64 columns of dy.
+// Tile of dbias. dbias is a product of dy^T with ones, so its chain is the one that a column of ones in x would give. A
+// warp handles 16 of the CTA's 64 columns of dy.
 using TileBias = Tile<64, 64, 4, 1, 8>;
 
 struct BiasRing {

@@ -174,7 +174,7 @@ __device__ __forceinline__ void mask_and_max(F& s, bool masked, const int (&visi
 }
 
 // Turns scores into fp32 probabilities under the bases `m`, and stores this lane's part of the row sums in `sum`. All
-// scores of a row that sees no key are minus infinity. Its probabilities must be zero even while its base is minus
+// scores of a row that sees no key are minus infinity. Its probabilities must be zero, although its base may be minus
 // infinity too.
 template <class F>
 __device__ __forceinline__ void probabilities(F& s, float scale, const float (&m)[2], const int (&visible)[2],

@@ -88,7 +88,8 @@ fn what_a_card_would_be_given_is_listed_with_its_work() {
     bodies.dedup();
     let wide = ["attention_fwd_wide_hd128", "attention_fwd_wide_hd80", "paged_attention_decode_wide_hd128"];
     assert_eq!(bodies, wide);
-    // Five decode steps are in the list, and one is in the plan itself. In these steps no sequence waits for a block.
+    // Five decode steps are in the list. The sixth is the decode step of the plan itself, in which no sequence waits
+    // for a block.
     assert_eq!(steps.len(), 6);
     assert_eq!(
         steps[5].iter().filter(|line| line["kernel"].as_str().is_some_and(|k| k.starts_with("paged"))).count(),

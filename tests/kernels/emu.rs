@@ -95,8 +95,9 @@ fn bank_conflicts_of_single_accesses_are_counted() {
         assert_eq!(device.get_words(y, 32).unwrap(), want);
         device.emu.counters().bank_conflicts
     };
-    // Words that are 1, 2, 4 and 8 apart meet in a bank 1, 2, 4 and 8 times, in one store and one load. Pairs of words
-    // are stored in two passes. They are loaded as two single words, and both loads have the same conflicts.
+    // If the words of neighbouring lanes are 1, 2, 4 or 8 words apart, 1, 2, 4 or 8 of the words lie in the same bank.
+    // The kernel makes one such store and one such load. Pairs of words are stored in two passes. They are loaded as
+    // two single words, and both loads have the same conflicts.
     assert_eq!([1, 2, 4, 8].map(|n| conflicts(n, true)), [2, 4, 8, 16]);
     assert_eq!(conflicts(8, false), 0);
 }

@@ -21,7 +21,7 @@ struct Tiles {
 };
 
 // Bits of `mode`:
-// - 1 and 2: a, and b, is MN-major.
+// - 1: a is MN-major. 2: b is MN-major.
 // - 4: a is in registers.
 // - 8: each product starts from zero; otherwise they form one chain.
 // - 16: only the sums of the first warp are stored.
