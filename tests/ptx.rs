@@ -51,7 +51,7 @@ fn hopper_has_its_own_text_only_where_the_sources_ask() {
     assert_eq!(IMAGES[0].ptx("none", Arch::Sm90a), None);
 }
 
-/// Kernel files with one header each (one of them for the emulator), their PTX, and their table.
+/// Sources for the test below: two kernel files and three headers, of which one belongs to the emulator.
 const SOURCES: [(&str, &str); 5] = [
     ("common/reduce.cuh", "#include \"../isa/isa.cuh\"\n"),
     ("emu/isa.cuh", "host\n"),
@@ -60,7 +60,7 @@ const SOURCES: [(&str, &str); 5] = [
     ("two.cu", "two\n"),
 ];
 const PTX: [(&str, &str); 3] = [("one.sm_80", "a\n"), ("one.sm_90a", "b\n"), ("two.sm_80", "c\n")];
-/// Hashes of these files as tools/build-ptx computes them.
+/// Table of `SOURCES` and `PTX`, with hashes as tools/build-ptx computes them.
 const TABLE: &str = "# compiler: nvcc 13.0.88
 one.cu one sm_80 source=86ae9257d7003e81 ptx=089bdc07b544e7b2 registers=10
 one.cu one sm_90a source=86ae9257d7003e81 ptx=08a61e07b54dac5d registers=10

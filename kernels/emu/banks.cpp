@@ -1,7 +1,7 @@
 // Counts bank conflicts: the cycles that accesses of a warp to shared memory cost beyond one pass over the 32 banks of
-// 4 bytes. Lanes run one after the other here, so accesses that a warp would make together are matched by their place
-// in the source and by how often the lane has accessed memory at that place. A lane that skips an access is matched
-// wrongly from then on.
+// 4 bytes. In the emulator, lanes run one after the other. The accesses that a warp would make together are those with
+// the same place in the source and the same count of earlier accesses of their lane at that place. A lane that skips an
+// access is matched wrongly from then on.
 #include <algorithm>
 
 #include "emu/runtime.h"

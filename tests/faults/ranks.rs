@@ -70,7 +70,7 @@ fn proof(secret: &str, nonce: &[u8], does: &[u8]) -> Vec<u8> {
     [&[7; 32][..], blake3::keyed_hash(&key, &[nonce, &[7; 32], does].concat()).as_bytes()].concat()
 }
 
-/// Data that an unknown caller may have: the nonce it received, an earlier one, and the program's name and hash.
+/// Data that an unknown caller may have: the nonce that it received, an earlier nonce, and the program's name and hash.
 struct Known {
     nonce: Vec<u8>,
     stale: [u8; 32],
@@ -116,7 +116,7 @@ const STRANGERS: [Stranger; 20] = {
         (AtOnce, |known| known.greeting(Some("evil"))),
         (ByteByByte, |known| [known.greeting(None), known.greeting(None)].concat()),
         (AtOnce, |known| [proof("another", &known.nonce, b"calls"), known.greeting(None)].concat()),
-        // A replayed proof, a reflected one, and one for the other role.
+        // Two replayed proofs, the received nonce sent back as a proof, and a proof for the other role.
         (AtOnce, |known| [proof(SECRET, &known.stale, b"calls"), known.greeting(None)].concat()),
         (HalfClosed, |known| proof(SECRET, &known.stale, b"calls")),
         (AtOnce, |known| [&known.nonce[..], &known.nonce].concat()),
@@ -145,7 +145,7 @@ fn call(
     let pause = if manner == Manner::ByteByByte { 20 } else { 0 };
     let words = says(&known);
     for part in words.chunks(if pause > 0 { 1 } else { usize::MAX }) {
-        // Rank 0 has closed the connection.
+        // Stops if the run is over or rank 0 has closed the connection.
         if over.load(Ordering::Relaxed) || stream.write_all(part).is_err() {
             break;
         }

@@ -16,7 +16,7 @@ use crate::ops::chain_error;
 
 /// (T, N, K). T: around the rows of every tile and the token counts at which the tile changes. N: not a multiple of the
 /// tile or of a quad. K: the sizes of the golden models, of patches (1,176) and of the 7B's vision MLP (3,420), more
-/// than one stage, and rows that allow copies of 16, 8 or 4 bytes or no such copies.
+/// than one stage, and rows that allow copies of 16, 8, 4 or only 2 bytes.
 const SHAPES: [(usize, usize, usize); 14] = [
     (1, 64, 64),
     (1, 1, 1),

@@ -18,7 +18,7 @@ use crate::ops::chain_error;
 
 /// (T, N, K). T: around the token counts at which dx changes its tile, and around the stages of dw and both of its
 /// tiles. N and K: not a multiple of the tile or of a quad, odd, and the sizes of the golden models (100, 136), of
-/// patches (1,176) and of a padded 3,420. Rows allow copies of 16, 8 or 4 bytes, or no such copies.
+/// patches (1,176) and of a padded 3,420. Rows allow copies of 16, 8, 4 or only 2 bytes.
 const SHAPES: [(usize, usize, usize); 13] = [
     (1, 64, 64),
     (1, 1, 1),

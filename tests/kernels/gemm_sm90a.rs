@@ -104,8 +104,8 @@ fn every_epilogue_has_the_other_bodys_bits() {
     }
 }
 
-/// Returns, for each tile that products of a role have, the index of a shape (rows, columns and terms of the result)
-/// and the number of multiprocessors for which the tile is selected.
+/// Returns one pair for each tile that products of this role use: the index of a shape (rows, columns and terms), and a
+/// number of multiprocessors with which this shape selects the tile.
 fn every_config(role: Role, shapes: &[(usize, usize, usize)]) -> Vec<(usize, u32)> {
     let planned = |i: usize, sms: u32| {
         let (rows, columns, terms) = shapes[i];

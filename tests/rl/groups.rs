@@ -321,7 +321,8 @@ struct Counts {
 }
 
 /// Counts an update with `prompts` questions of `text` tokens and a picture of `grid`, each with `n` answers of
-/// `response` tokens.
+/// `response` tokens. Returns the counts if every answer has its own copy of the question, and the counts if the
+/// answers share it.
 fn counts(large: bool, [prompts, n]: [usize; 2], [text, response]: [usize; 2], grid: Grid, room: usize) -> [Counts; 2] {
     let places = grid.patches() / 4;
     let shape = Shape { tokens: places + 2 + text, targets: 0, grids: &[grid] };
