@@ -54,8 +54,8 @@ pub fn encoded(picture: &DynamicImage, format: ImageFormat) -> String {
 /// Kinds of planted duplicates.
 const KINDS: [&str; 5] = ["crop", "encoding", "space", "number", "both"];
 
-/// Returns question `i`. Every third question has one of a few texts, the others have their own text. Every fourth has
-/// no picture.
+/// Returns the text of question `i`. Every fourth question has no picture. Every third question has one of forty texts
+/// if it has a picture. All other questions have a text of their own.
 fn question(i: usize) -> String {
     match i % 3 {
         0 if i % 4 != 3 => format!("How many discs of kind {} are there?", i / 3 % 40),
@@ -96,8 +96,8 @@ fn double(i: usize, kind: &str, share: f64) -> Value {
     row(format!("d{i}-{kind}"), &asked, (i % 4 != 3).then_some(shown))
 }
 
-/// `count` rows. One tenth are duplicates of other rows, and one hundredth are from a benchmark. The fields are the two
-/// files and the ids of the planted rows.
+/// A set of `count` rows with planted duplicates: one tenth of the rows are duplicates of other rows, and one hundredth
+/// are from a benchmark. The fields are the two files and the ids of the planted rows.
 struct Planted {
     rows: PathBuf,
     benchmark: PathBuf,
