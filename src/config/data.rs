@@ -9,57 +9,60 @@ choice! {
     pub enum DataType {
         /// Apache Parquet.
         Parquet = "parquet",
-        /// One JSON object a line.
+        /// One JSON object per line.
         Jsonl = "jsonl",
-        /// One JSON object a line, or one array of objects: what the file begins with says which.
+        /// One JSON object per line, or one array of objects. The first characters of the file decide which.
         Json = "json",
     }
 }
 
 settings! {
-    /// What the columns of one's own rows are; those of the known forms need no word.
+    /// Column names of your own rows. Not needed for the row formats that omr recognises.
     pub struct ColumnsConfig {
-        /// Names the row.
+        /// Column with the id of the row.
         id: Option<String> = None;
-        /// The conversation: a list of role and content, or of from and value.
+        /// Column with the conversation: a list of messages with the keys role and content, or from and value.
         messages: Option<String> = None;
-        /// The question, where there is no conversation.
+        /// Column with the question, for rows without a conversation.
         question: Option<String> = None;
-        /// The right answer.
+        /// Column with the correct answer.
         answer: Option<String> = None;
-        /// The pictures: bytes, paths, or lists of them.
+        /// Column with the pictures: bytes, paths, or lists of them.
         images: Option<String> = None;
-        /// Where the row is from.
+        /// Column with the name of the source that the row comes from.
         data_source: Option<String> = None;
     }
 }
 
 settings! {
-    /// A data set: a file of rows, a folder of them, or a pattern.
+    /// A data set: a file of rows, a folder of such files, or a file name pattern.
     pub struct DatasetConfig or path {
-        /// The file, folder or pattern, or a repository's name; its stem names the data set.
+        /// File, folder, file name pattern, or name of a Hugging Face repository. The data set is named after the last
+        /// part of the path, without the file extension.
         path: PathBuf = PathBuf::new(), rule: Rule::NotEmpty, name: "lmms-engine datasets[].path";
-        /// Image urls of the rows are relative to this folder or zip file and may not leave it; null takes the data set's folder.
+        /// Folder or zip file that relative image paths of the rows refer to; paths that leave it are refused. null =
+        /// the folder of the data set.
         data_folder: Option<PathBuf> = None, name: "lmms-engine datasets[].data_folder";
-        /// The format of files whose ending does not say it.
+        /// Format of files whose extension does not show it.
         data_type: DataType = DataType::Parquet, name: "lmms-engine datasets[].data_type", published: "parquet";
-        /// Share of this data set among all, relative to the others.
+        /// Number of times that each row is used. With a fraction, such as 2.5, that share of the rows is used once
+        /// more.
         weight: f64 = 1.0, rule: Rule::Above(0.0);
-        /// Take the first so many rows only.
+        /// Use only the first N rows. null = all rows.
         limit: Option<usize> = None, rule: Rule::AtLeast(1.0);
-        /// What the columns are, where they have names of their own.
+        /// Column names, if they differ from those that omr recognises.
         columns: ColumnsConfig = ColumnsConfig::default();
     }
 }
 
-/// The paths of data sets, under the key that lists them.
+/// Returns the paths of data sets. `key` is the key that lists them.
 pub(super) fn rows_of<'a>(key: &str, entries: &'a mut [DatasetConfig]) -> impl Iterator<Item = (String, Source<'a>)> {
     let path =
         move |(i, entry): (usize, &'a mut DatasetConfig)| (format!("{key}[{i}].path"), Source::Rows(&mut entry.path));
     entries.iter_mut().enumerate().map(path)
 }
 
-/// The path of a model, under its key.
+/// Returns the path of a model, with its key.
 pub(super) fn model_of<'a>(key: &str, model: &'a mut Option<PathBuf>) -> impl Iterator<Item = (String, Source<'a>)> {
     model.iter_mut().map(move |path| (key.to_owned(), Source::Model(path)))
 }
@@ -67,22 +70,22 @@ pub(super) fn model_of<'a>(key: &str, model: &'a mut Option<PathBuf>) -> impl It
 settings! {
     /// An OpenAI-compatible server.
     pub struct EndpointConfig {
-        /// Its address up to /v1, or several to share the work.
+        /// Address of the server, up to and including /v1. Several addresses share the requests.
         base_url: Vec<String> = Vec::new(), rule: Rule::NotEmpty, safe: Safe::Yes,
             name: "OAI_BASE_URL";
-        /// The name it serves the model under.
+        /// Name of the model on the server.
         model: String = String::new(), rule: Rule::NotEmpty, name: "MODEL_VERSION", published: "qwen3-vl";
-        /// Sent as a bearer token.
+        /// API key, sent as a bearer token.
         api_key: Secret = Secret::default(), safe: Safe::Yes, name: "OAI_API_KEY";
-        /// Longest answer asked for.
+        /// Maximum number of tokens per answer.
         max_tokens: usize = 16384, rule: Rule::AtLeast(1.0), published: "16384";
-        /// Sampling temperature asked for.
+        /// Sampling temperature.
         temperature: f64 = 1.0, rule: Rule::AtLeast(0.0), published: "1.0";
-        /// Requests in flight at once.
+        /// Maximum number of requests in flight at once.
         concurrency: usize = 16, rule: Rule::AtLeast(1.0), safe: Safe::Yes, published: "half the processors";
-        /// A request is given up after this long.
+        /// Time limit of a request, in seconds.
         timeout_s: f64 = 600.0, rule: Rule::Above(0.0), safe: Safe::Yes, published: "6000";
-        /// Repetitions of a failed request, with growing random pauses.
+        /// Number of times that a failed request is repeated, with growing random pauses.
         max_retries: usize = 3, safe: Safe::Yes, published: "3 attempts";
     }
 }

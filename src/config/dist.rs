@@ -3,30 +3,32 @@
 use super::{Rule, Safe};
 
 choice! {
-    /// What the ranks' tensors go by.
+    /// Transport for tensors exchanged between ranks.
     pub enum Backend {
-        /// NCCL between cards, TCP elsewhere.
+        /// NCCL between GPUs, TCP otherwise.
         Auto = "auto",
-        /// From card to card, by NVIDIA's library.
+        /// NVIDIA's library NCCL, from GPU to GPU.
         Nccl = "nccl",
-        /// Through the host.
+        /// Through host memory, with TCP.
         Tcp = "tcp",
     }
 }
 
 settings! {
-    /// The ranks of a run of many processes.
+    /// Settings for a run of several ranks.
     pub struct DistConfig {
-        /// What ranks hand each other gradients and weights by: auto is nccl between cards, else tcp. With nccl one rank has a
-        /// communicator, too, in which it is alone. All else goes over TCP whatever is chosen.
+        /// Transport for gradients and weights between ranks: auto uses NCCL between GPUs and TCP otherwise. With nccl,
+        /// a run of one rank also creates an NCCL communicator. All other messages use TCP.
         backend: Backend = Backend::Auto, safe: Safe::Yes, name: "Hugging Face ddp_backend";
-        /// Port of rank 0's machine that the ranks meet at; null takes the one after MASTER_PORT (torchrun holds that itself).
+        /// Port on the machine of rank 0 at which the ranks connect. null = MASTER_PORT + 1, because torchrun itself
+        /// uses MASTER_PORT.
         port: Option<u32> = None, rule: Rule::Within(1.0, 65_535.0), safe: Safe::Yes, name: "torchrun --master-port";
-        /// A rank that does not come to what all do together, or to the start, within this many seconds ends the run.
+        /// Time limit in seconds for a collective operation and for the connection at the start. If a rank does not
+        /// take part in time, the run ends with an error.
         timeout_s: f64 = 1800.0, rule: Rule::Within(0.1, 1e7), safe: Safe::Yes,
             name: "Hugging Face ddp_timeout", published: "1800";
-        /// A rank that is not heard of for this many seconds is lost. Beats come from a thread of their own, twice a second or
-        /// more, however long the work takes: only a machine that is dead, cut off or out of memory misses them all.
+        /// Time in seconds without a heartbeat after which a rank counts as lost. Heartbeats are sent at least twice
+        /// per second by a separate thread, so long computations do not delay them.
         heartbeat_s: f64 = 30.0, rule: Rule::Within(0.1, 1e6), safe: Safe::Yes;
     }
 }

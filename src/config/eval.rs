@@ -11,25 +11,25 @@ use super::{
 use crate::error::Result;
 
 settings! {
-    /// A server of the model to be measured, OpenAI-compatible.
+    /// An OpenAI-compatible server of the model to evaluate.
     pub struct ServerConfig {
-        /// Its address up to /v1, or several to share the work.
+        /// Address of the server, up to and including /v1. Several addresses share the requests.
         base_url: Vec<String> = Vec::new(), rule: Rule::NotEmpty, name: "lmms-eval --model_args base_url=";
-        /// The name it serves the model under.
+        /// Name of the model on the server.
         model: String = String::new(), rule: Rule::NotEmpty, name: "lmms-eval --model_args model_version=";
-        /// Sent as a bearer token.
+        /// API key, sent as a bearer token.
         api_key: Secret = Secret::default(), safe: Safe::Yes, name: "OPENAI_API_KEY of lmms-eval";
-        /// Requests in flight at once.
+        /// Maximum number of requests in flight at once.
         concurrency: usize = 16, rule: Rule::AtLeast(1.0), safe: Safe::Yes, name: "lmms-eval --model_args num_concurrent=";
-        /// A request is given up after this long.
+        /// Time limit of a request, in seconds.
         timeout_s: f64 = 600.0, rule: Rule::Above(0.0), safe: Safe::Yes, name: "lmms-eval --model_args timeout=";
-        /// Repetitions of a failed request, with growing random pauses.
+        /// Number of times that a failed request is repeated, with growing random pauses.
         max_retries: usize = 3, safe: Safe::Yes, name: "lmms-eval --model_args max_retries=";
     }
 }
 
 impl ServerConfig {
-    /// What a client needs; what is asked for comes with each request.
+    /// Returns the settings of the client. Sampling settings come with each request.
     pub fn endpoint(&self) -> EndpointConfig {
         let ServerConfig { base_url, model, api_key, concurrency, timeout_s, max_retries } = self.clone();
         let default = EndpointConfig::default();
@@ -40,46 +40,49 @@ impl ServerConfig {
 settings! {
     /// `omr eval` and the `eval` part of a recipe.
     pub struct EvalConfig {
-        /// Model directory to measure; a recipe measures its own.
+        /// Model directory to evaluate. A recipe evaluates its own models.
         model: Option<PathBuf> = None, name: "lmms-eval --model_args model=";
-        /// The server to measure in place of a model directory; a recipe measures its own models.
+        /// Server to evaluate instead of a model directory. A recipe evaluates its own models.
         server: Option<ServerConfig> = None, name: "lmms-eval --model openai_compatible";
-        /// Tasks, by the names of `omr eval --list`; none is the first of it. A recipe measures its own, and beside it those of
-        /// these whose files are there.
+        /// Tasks to evaluate, with the names of `omr eval --list`. Empty = the first task of that list. A recipe
+        /// evaluates its own task, and also those of these tasks whose files exist.
         tasks: Vec<String> = Vec::new(), name: "lmms-eval --tasks";
-        /// Rows in RL-row form, for tasks of one's own rows; a recipe writes its own to data/heldout.parquet.
+        /// Rows in RL format, for tasks with your own rows. A recipe writes its own rows to data/heldout.parquet.
         data: Vec<DatasetConfig> = Vec::new();
-        /// One's own benchmark in place of `tasks`.
+        /// File with your own benchmark, used instead of `tasks`.
         task_file: Option<PathBuf> = None, name: "lmms-eval --include_path";
-        /// Folder with the tasks' files.
+        /// Folder with the files of the tasks.
         data_dir: Option<PathBuf> = None;
-        /// `strict` is the right scorer, `compat` the published one.
+        /// Prompts and scoring rules: `strict` is omr's corrected version, `compat` reproduces the published
+        /// evaluation.
         mode: Mode = Mode::Strict, published: "compat";
-        /// Take thinking off answers before they are scored, as lmms-eval does since version 0.7.
+        /// Remove the thinking part of an answer before it is scored, as lmms-eval does since version 0.7.
         strip_thinking: bool = false, name: "lmms-eval --reasoning_tags", published: "false";
-        /// Recorded answers to score in place of a model's.
+        /// File with recorded answers to score instead of answers of a model.
         responses: Option<PathBuf> = None;
-        /// The server asked about answers the rules call wrong; null asks none.
+        /// Judge: a server that is asked about answers that the rules score as wrong. null = no judge.
         judge: Option<JudgeConfig> = None, name: "USE_LLM_JUDGE=true with OPENAI_BASE_URL, OPENAI_MODEL_NAME";
-        /// How the format counts, and one's own reward in place of the rules.
+        /// Weight of the format in a score, or your own reward program instead of the rules.
         reward: ScorerConfig = ScorerConfig::default();
-        /// Measure the first so many rows only.
+        /// Evaluate only the first N rows of each task. null = all rows.
         limit: Option<usize> = None, rule: Rule::AtLeast(1.0), name: "lmms-eval --limit";
-        /// Answer greedily and count.
+        /// Generate one answer per question with greedy decoding and report its accuracy.
         greedy: bool = true;
-        /// Answers sampled at temperature 1 for each row, beside the greedy one.
+        /// Number of answers per question sampled at temperature 1, in addition to the greedy one.
         repeats: usize = 1, name: "lmms-eval --repeats";
-        /// Answers are cut here; null takes the task's own bound.
+        /// Maximum number of tokens per answer. null = the limit of the task.
         max_new_tokens: Option<usize> = None, rule: Rule::AtLeast(1.0), name: "lmms-eval --gen_kwargs max_new_tokens=";
-        /// Sequences that run at once.
+        /// Maximum number of sequences that run at once.
         max_num_seqs: usize = 256, rule: Rule::AtLeast(1.0), safe: Safe::Yes, name: "lmms-eval --batch_size";
-        /// Seed of sampling; a recipe uses its own.
+        /// Seed for sampling. A recipe uses its own seed.
         seed: u64 = 42, name: "lmms-eval --seed";
-        /// Seed of the order of GPQA's options: of Python's generator in compat, of each question's own in strict.
+        /// Seed for the order of the answer options of GPQA. With compat it seeds Python's generator; with strict each
+        /// question has its own seed.
         shuffle_seed: u64 = 0, name: "lmms-eval --seed, the first of it";
-        /// Storage of weights, activations and cache; `auto` is bf16 where kernels run, f32 on the CPU. A recipe uses its own.
+        /// Data type of weights, activations and KV cache; `auto` = bf16 with GPU kernels, f32 on the CPU. A recipe
+        /// uses its own value.
         dtype: Dtype = Dtype::Auto, published: "bf16";
-        /// The ranks of a measurement of many processes; a recipe uses its own.
+        /// Settings for an evaluation with several ranks. A recipe uses its own settings.
         dist: DistConfig = DistConfig::default();
     }
 }

@@ -39,55 +39,55 @@ const INSTEAD: [(&str, &str); 58] = [
     ("data.val_batch_size", "rollout.max_num_seqs"),
     ("actor_rollout_ref.nccl_timeout", "dist.timeout_s"),
     ("actor_rollout_ref.model.use_remove_padding", "nothing (there is no padding)"),
-    ("actor_rollout_ref.model.enable_gradient_checkpointing", "max_memory_gib (what passes keep is planned from it)"),
-    ("actor_rollout_ref.model.lora_rank", "nothing (omr trains all weights: LoRA is not meant)"),
+    ("actor_rollout_ref.model.enable_gradient_checkpointing", "max_memory_gib (decides which activations are stored)"),
+    ("actor_rollout_ref.model.lora_rank", "nothing (omr trains all weights: LoRA is not supported)"),
     ("actor_rollout_ref.actor.clip_ratio", "clip_ratio_low and clip_ratio_high"),
     ("actor_rollout_ref.actor.use_dynamic_bsz", "nothing (micro-batches are cut by micro_batch_tokens)"),
     ("actor_rollout_ref.ref.log_prob_use_dynamic_bsz", "nothing (micro-batches are cut by micro_batch_tokens)"),
     ("actor_rollout_ref.rollout.log_prob_use_dynamic_bsz", "nothing (micro-batches are cut by micro_batch_tokens)"),
     ("actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu", "micro_batch_tokens (in tokens)"),
     ("actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu", "micro_batch_tokens (in tokens)"),
-    ("actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu", "nothing (sampled log-probs are the trainer's)"),
+    ("actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu", "nothing (sampled log-probs equal the trainer's)"),
     ("actor_rollout_ref.ref.log_prob_max_token_len_per_gpu", "micro_batch_tokens"),
-    ("actor_rollout_ref.rollout.log_prob_max_token_len_per_gpu", "nothing (sampled log-probs are the trainer's)"),
-    ("actor_rollout_ref.actor.entropy_checkpointing", "nothing (entropy takes no memory of its own)"),
-    ("actor_rollout_ref.actor.ulysses_sequence_parallel_size", "nothing (a sequence is computed by one card)"),
-    ("actor_rollout_ref.ref.ulysses_sequence_parallel_size", "nothing (a sequence is computed by one card)"),
-    ("actor_rollout_ref.actor.fsdp_config.*", "optim=adamw_8bit (takes less memory; nothing is offloaded)"),
-    ("actor_rollout_ref.ref.fsdp_config.*", "nothing (there is a reference model only with a KL term)"),
-    ("actor_rollout_ref.rollout.name", "nothing (the sampler is omr's own, with the trainer's weights in place)"),
-    ("actor_rollout_ref.rollout.mode", "nothing (the sampler is omr's own, with the trainer's weights in place)"),
-    ("actor_rollout_ref.rollout.tensor_model_parallel_size", "nothing (each card has all weights)"),
+    ("actor_rollout_ref.rollout.log_prob_max_token_len_per_gpu", "nothing (sampled log-probs equal the trainer's)"),
+    ("actor_rollout_ref.actor.entropy_checkpointing", "nothing (entropy takes no additional memory)"),
+    ("actor_rollout_ref.actor.ulysses_sequence_parallel_size", "nothing (one GPU computes a whole sequence)"),
+    ("actor_rollout_ref.ref.ulysses_sequence_parallel_size", "nothing (one GPU computes a whole sequence)"),
+    ("actor_rollout_ref.actor.fsdp_config.*", "optim=adamw_8bit (uses less memory; offloading is not supported)"),
+    ("actor_rollout_ref.ref.fsdp_config.*", "nothing (a reference model exists only with a KL term)"),
+    ("actor_rollout_ref.rollout.name", "nothing (omr has its own sampler, which uses the trainer's weights directly)"),
+    ("actor_rollout_ref.rollout.mode", "nothing (omr has its own sampler, which uses the trainer's weights directly)"),
+    ("actor_rollout_ref.rollout.tensor_model_parallel_size", "nothing (each GPU has all weights)"),
     ("actor_rollout_ref.rollout.gpu_memory_utilization", "max_memory_gib or rollout.num_kv_blocks"),
-    ("actor_rollout_ref.rollout.enable_chunked_prefill", "nothing (prompts are prefilled in chunks)"),
+    ("actor_rollout_ref.rollout.enable_chunked_prefill", "nothing (prompts are always prefilled in chunks)"),
     ("actor_rollout_ref.rollout.val_kwargs.do_sample", "val_kwargs.temperature (0 is greedy)"),
     ("critic.*", "nothing (advantages are relative to a group: there is no critic)"),
-    ("reward_model.reward_manager", "overlong_buffer.enable (what the manager `dapo` adds)"),
+    ("reward_model.reward_manager", "overlong_buffer.enable (the penalty of the manager `dapo`)"),
     ("reward_model.reward_kwargs.max_resp_len", "max_response_length"),
-    ("reward_model.reward_kwargs.overlong_buffer_cfg.log", "nothing (critic/rewards is logged beside critic/score)"),
+    ("reward_model.reward_kwargs.overlong_buffer_cfg.log", "nothing (critic/rewards and critic/score are both logged)"),
     ("custom_reward_function.name", "reward.command"),
-    ("ray_kwargs.*", "torchrun, srun or mpirun, a process for each card"),
+    ("ray_kwargs.*", "torchrun, srun or mpirun, one process per GPU"),
     ("trainer.n_gpus_per_node", "--gpus N"),
-    ("trainer.nnodes", "torchrun, srun or mpirun, a process for each card"),
+    ("trainer.nnodes", "torchrun, srun or mpirun, one process per GPU"),
     ("trainer.default_local_dir", "--out DIR"),
     ("trainer.project_name", "--out DIR"),
     ("trainer.experiment_name", "--out DIR"),
-    ("trainer.logger", "nothing (metrics.jsonl and tensorboard/ are written)"),
-    ("dataset_config.packing", "nothing (rows are packed)"),
+    ("trainer.logger", "nothing (metrics.jsonl and tensorboard/ are always written)"),
+    ("dataset_config.packing", "nothing (rows are always packed)"),
     ("dataset_config.packing_strategy", "nothing (rows are packed in their order, as lmms-engine's iterable set does)"),
     ("dataset_config.filter_overlong", "nothing (longer rows are left out and named in rejected.jsonl)"),
     ("dataset_config.dataset_path", "datasets"),
     ("dataset_config.video_*", "nothing (a row lists the frames of its videos)"),
-    ("model_config.attn_implementation", "nothing (attention is omr's own)"),
-    ("processor_config.*", "model (its folder has tokenizer and preprocessor)"),
+    ("model_config.attn_implementation", "nothing (omr has its own attention kernels)"),
+    ("processor_config.*", "model (its directory contains the tokenizer and the preprocessor config)"),
     ("trainer_args.output_dir", "--out DIR"),
     ("trainer_args.run_name", "--out DIR"),
-    ("trainer_args.report_to", "nothing (metrics.jsonl and tensorboard/ are written)"),
+    ("trainer_args.report_to", "nothing (metrics.jsonl and tensorboard/ are always written)"),
     ("trainer_args.freeze_modules", "freeze_vision_tower, freeze_multi_modal_projector, freeze_language_model"),
-    ("trainer_args.gradient_checkpointing", "max_memory_gib (what passes keep is planned from it)"),
-    ("trainer_args.use_liger_kernel", "nothing (the kernels are omr's own)"),
+    ("trainer_args.gradient_checkpointing", "max_memory_gib (decides which activations are stored)"),
+    ("trainer_args.use_liger_kernel", "nothing (omr has its own kernels)"),
     ("trainer_args.use_rmpad", "nothing (there is no padding)"),
-    ("trainer_args.fsdp*", "nothing (each card has all weights, and its share of the optimizer's state)"),
+    ("trainer_args.fsdp*", "nothing (each GPU has all weights and a shard of the optimizer state)"),
 ];
 
 /// Returns an error if `tree` contains keys of another system. The error contains the omr counterpart of each.
@@ -106,8 +106,8 @@ pub(super) fn refuse<C: Config>(place: &Place, tree: &Map<String, Value>) -> Res
         let root = theirs.split('.').next().unwrap_or_default();
         // `data` is also a group of omr, in the config of another command.
         let nobodys = || root != "data" && ROOTS.iter().any(|(name, _)| *name == root) && !is_own(root);
-        let ours = answer(theirs, &own, &*others).or_else(|| nobodys().then(|| "nothing here".to_owned()))?;
-        Some((path, root, format!("for {theirs} {ours}")))
+        let ours = answer(theirs, &own, &*others).or_else(|| nobodys().then(|| "nothing in omr".to_owned()))?;
+        Some((path, root, format!("instead of {theirs}: {ours}")))
     });
     let answers: Vec<(&String, &str, String)> = answers.collect();
     let Some((path, root, _)) = answers.first() else { return Ok(()) };
@@ -170,20 +170,20 @@ mod tests {
         let said = refused::<RlConfig>(pasted);
         for part in [
             "7 keys of verl",
-            "for actor_rollout_ref.rollout.n rollout.n;",
-            "for actor_rollout_ref.rollout.gpu_memory_utilization max_memory_gib or",
-            "for actor_rollout_ref.x.y nothing here",
-            "for data.prompt_key train_files=[{",
-            "for reward_model.reward_kwargs.overlong_buffer_cfg.len overlong_buffer.len",
-            "for trainer.n_gpus_per_node --gpus N",
-            "for trainer.total_epochs total_epochs",
+            "actor_rollout_ref.rollout.n: rollout.n;",
+            "actor_rollout_ref.rollout.gpu_memory_utilization: max_memory_gib or",
+            "instead of actor_rollout_ref.x.y: nothing",
+            "data.prompt_key: train_files=[{",
+            "reward_model.reward_kwargs.overlong_buffer_cfg.len: overlong_buffer.len",
+            "trainer.n_gpus_per_node: --gpus N",
+            "trainer.total_epochs: total_epochs",
         ] {
             assert!(said.contains(part), "{part} is not in {said}");
         }
         let recipe = refused::<super::super::RecipeConfig>(r#"{"data": {"train_batch_size": 8}}"#);
-        assert!(recipe.contains("for data.train_batch_size rl.train_batch_size"), "{recipe}");
+        assert!(recipe.contains("data.train_batch_size: rl.train_batch_size"), "{recipe}");
         let sft = refused::<SftConfig>(r#"{"trainer_args": {"learning_rate": 1, "fsdp2": true}}"#);
-        assert!(sft.contains("for trainer_args.learning_rate learning_rate; for trainer_args.fsdp2"), "{sft}");
+        assert!(sft.contains("trainer_args.learning_rate: learning_rate; instead of trainer_args.fsdp2"), "{sft}");
         let rl = refused::<RlConfig>(r#"{"dataset_config": {"packing_length": 1}}"#);
         assert!(rl.contains("packing_length of `omr sft`"), "{rl}");
     }

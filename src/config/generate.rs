@@ -4,41 +4,45 @@ use super::{Config, Dtype, Place, Rule};
 use crate::error::{Error, Result};
 
 settings! {
-    /// How `omr generate` samples, and what the engine may use for it.
+    /// Sampling and engine settings of `omr generate`.
     pub struct GenerateConfig {
-        /// Logits are divided by this; 0 is greedy.
+        /// Sampling temperature: logits are divided by this value. 0 = greedy decoding.
         temperature: f64 = 1.0, rule: Rule::AtLeast(0.0), name: "vLLM SamplingParams.temperature";
-        /// Sample from the fewest tokens whose probabilities reach this.
+        /// Sample only from the smallest set of most likely tokens whose probabilities sum to this value. 1 = all
+        /// tokens.
         top_p: f64 = 1.0, rule: Rule::Within(0.0, 1.0), name: "vLLM SamplingParams.top_p";
-        /// Sample from this many tokens; -1 from all.
+        /// Sample only from this number of most likely tokens. -1 = all tokens.
         top_k: i64 = -1, rule: Rule::AtLeast(-1.0), name: "vLLM SamplingParams.top_k";
-        /// Sample from tokens at least this share of the likeliest one.
+        /// Sample only from tokens whose probability is at least this share of the highest probability. 0 = all tokens.
         min_p: f64 = 0.0, rule: Rule::Within(0.0, 1.0), name: "vLLM SamplingParams.min_p";
-        /// Answers are cut here.
+        /// Maximum number of tokens per answer.
         max_tokens: usize = 1024, rule: Rule::AtLeast(1.0), name: "vLLM SamplingParams.max_tokens";
-        /// Go on after the token that ends an answer.
+        /// Continue after the token that ends an answer.
         ignore_eos: bool = false, name: "vLLM SamplingParams.ignore_eos";
-        /// Sample any id of the vocabulary, also those that no text has and those that stand for pictures.
+        /// Allow every token id of the vocabulary, also ids without text and ids that stand for pictures.
         all_ids: bool = false;
-        /// System prompt of `--prompt` and of lines with `prompt`; null takes the chat template's own.
+        /// System prompt for `--prompt` and for lines with the key `prompt`. null = the system prompt of the chat
+        /// template.
         system_prompt: Option<String> = None;
-        /// Seed of sampling.
+        /// Seed for sampling.
         seed: u64 = 42, name: "vLLM SamplingParams.seed";
-        /// Storage of weights, activations and cache; `auto` is bf16 where kernels run, f32 on the CPU.
+        /// Data type of weights, activations and KV cache; `auto` = bf16 with GPU kernels, f32 on the CPU.
         dtype: Dtype = Dtype::Auto, name: "vLLM --dtype";
-        /// Most tokens of prompt and answer; null takes what the model was made for.
+        /// Maximum number of tokens of a prompt with its answer. null = the limit in the model's config.
         max_model_len: Option<usize> = None, rule: Rule::AtLeast(2.0), name: "vLLM --max-model-len";
-        /// Tokens of one engine step: prompts longer than what is left are prefilled in chunks.
+        /// Maximum number of tokens per engine step. Longer prompts are prefilled in chunks.
         max_num_batched_tokens: usize = 8192, rule: Rule::AtLeast(1.0), name: "vLLM --max-num-batched-tokens";
-        /// Answers that are written at once.
+        /// Maximum number of answers that are generated at once.
         max_num_seqs: usize = 256, rule: Rule::AtLeast(1.0), name: "vLLM --max-num-seqs";
-        /// Blocks of 128 keys in the cache; null makes as many as the answers can need.
+        /// Number of blocks of the KV cache, 128 tokens each. null = as many as the answers can need.
         num_kv_blocks: Option<usize> = None, rule: Rule::AtLeast(1.0), name: "vLLM num_gpu_blocks_override";
-        /// Prompts that begin alike share the cache of what they share.
+        /// Prompts with the same beginning share its KV cache blocks.
         enable_prefix_caching: bool = true, name: "vLLM --enable-prefix-caching";
-        /// Smallest picture after resizing, in pixels; null keeps the model's preprocessor_config.json.
+        /// Minimum number of pixels of a picture after resizing. null = the value in the model's
+        /// preprocessor_config.json.
         image_min_pixels: Option<usize> = None, rule: Rule::AtLeast(784.0);
-        /// Largest picture after resizing, in pixels; null keeps the model's preprocessor_config.json.
+        /// Maximum number of pixels of a picture after resizing. null = the value in the model's
+        /// preprocessor_config.json.
         image_max_pixels: Option<usize> = None, rule: Rule::AtLeast(784.0);
     }
 }

@@ -7,40 +7,41 @@ use super::{Config, EndpointConfig, Format, Mode, Place, Rubric, Rule, Safe, Sec
 use crate::error::{Error, Result};
 
 settings! {
-    /// A language model asked where the rules say no: an OpenAI-compatible server.
+    /// A judge: a language model on an OpenAI-compatible server that is asked about answers that the rules score as
+    /// wrong.
     pub struct JudgeConfig {
-        /// Its address up to /v1, or several to share the work.
+        /// Address of the server, up to and including /v1. Several addresses share the requests.
         base_url: Vec<String> = Vec::new(), safe: Safe::Yes, name: "OPENAI_BASE_URL";
-        /// The name it serves the model under.
+        /// Name of the model on the server.
         model: String = String::new(), name: "OPENAI_MODEL_NAME", published: "judge";
-        /// Sent as a bearer token.
+        /// API key, sent as a bearer token.
         api_key: Secret = Secret::default(), safe: Safe::Yes, name: "OPENAI_API_KEY";
-        /// Longest reply; a judge that thinks first needs room for that.
+        /// Maximum number of tokens per reply. A judge that reasons before its verdict needs more.
         max_tokens: usize = 5, rule: Rule::AtLeast(1.0), published: "5";
-        /// Sampling temperature asked for.
+        /// Sampling temperature.
         temperature: f64 = 0.0, rule: Rule::AtLeast(0.0), published: "the server's default";
-        /// Requests in flight at once.
+        /// Maximum number of requests in flight at once.
         concurrency: usize = 16, rule: Rule::AtLeast(1.0), safe: Safe::Yes, published: "1";
-        /// One try is given up after this long.
+        /// Time limit of one attempt, in seconds.
         timeout_s: f64 = 60.0, rule: Rule::Above(0.0), safe: Safe::Yes, published: "the client library's 600";
-        /// A request and all its repetitions are given up after this long.
+        /// Time limit of a request with all its retries, in seconds.
         deadline_s: f64 = 300.0, rule: Rule::Above(0.0), safe: Safe::Yes;
-        /// Repetitions of a failed request, with growing random pauses.
+        /// Number of times that a failed request is repeated, with growing random pauses.
         max_retries: usize = 3, safe: Safe::Yes, published: "the client library's 2";
-        /// So many requests in a row without an answer: the judge is down. Training ends then, an evaluation goes on by
-        /// the rules.
+        /// Number of consecutive failed requests after which the judge counts as unavailable. Training then ends with
+        /// an error; an evaluation continues with the rules only.
         max_failures: usize = 16, rule: Rule::AtLeast(1.0), safe: Safe::Yes;
-        /// File of verdicts, which runs and processes on one machine may share; null takes the run's answers.sqlite, and
-        /// none where there is no run directory.
+        /// File that caches verdicts. Several runs and processes on one machine may share it. null = answers.sqlite in
+        /// the run directory, or no cache if there is no run directory.
         cache: Option<PathBuf> = None, safe: Safe::Yes;
     }
 }
 
 impl JudgeConfig {
-    /// An error where the server or its model is not named; `at` makes a key's place of its name.
+    /// Returns an error if the server or its model is not set. `at` returns the place of a key for the message.
     pub fn check(&self, at: impl Fn(&str) -> String) -> Result<()> {
         let missing = |key: &str, variable: &str| {
-            let expected = format!("the judge's, here or in the variable {variable}");
+            let expected = format!("a value for the judge, here or in the environment variable {variable}");
             Err(Error::input(at(key), "nothing", expected))
         };
         match (self.base_url.is_empty(), self.model.is_empty()) {
@@ -50,7 +51,7 @@ impl JudgeConfig {
         }
     }
 
-    /// The server alone.
+    /// Returns the settings of the server without those of the judge.
     pub fn endpoint(&self) -> EndpointConfig {
         let JudgeConfig { base_url, model, api_key, max_tokens, temperature, .. } = self.clone();
         let JudgeConfig { concurrency, timeout_s, max_retries, .. } = *self;
@@ -59,25 +60,25 @@ impl JudgeConfig {
 }
 
 settings! {
-    /// How the format counts beside the answer, and one's own reward in place of the rules: a process that reads
-    /// `omr score`'s input lines and writes its output lines.
+    /// Weight of the format in a score, and your own reward program instead of the rules. The program reads the input
+    /// lines of `omr score` and writes its output lines.
     pub struct ScorerConfig {
-        /// Weight of the format in a score; the rest is the answer's.
+        /// Weight of the format in a score, from 0 to 1. The answer has the remaining weight.
         format_weight: f64 = super::FORMAT_WEIGHT, rule: Rule::Within(0.0, 1.0), name: "verl geo3k.compute_score format_score",
             published: "0.1";
-        /// The format that a response is asked for.
+        /// Format that a response must have.
         format: Format = Format::ThinkAnswerBoxed, published: "think_answer_boxed";
-        /// The program and its arguments; empty for the rules.
+        /// Reward program with its arguments, used instead of the rules. Empty = the rules.
         command: Vec<String> = Vec::new(), name: "verl custom_reward_function.path";
-        /// Processes of it at once.
+        /// Number of processes of the reward program.
         workers: usize = 4, rule: Rule::AtLeast(1.0), safe: Safe::Yes, name: "verl reward_model.num_workers";
-        /// An answer that takes longer is an error.
+        /// Time limit of the reward program for one answer, in seconds. A timeout is an error.
         timeout_s: f64 = 30.0, rule: Rule::Above(0.0), safe: Safe::Yes;
     }
 }
 
 impl ScorerConfig {
-    /// How the rules of `mode` score.
+    /// Returns the settings of the scoring rules with this mode.
     pub fn rubric(&self, mode: Mode) -> Rubric {
         Rubric { mode, format: self.format, format_weight: self.format_weight }
     }
@@ -86,11 +87,11 @@ impl ScorerConfig {
 settings! {
     /// `omr score`.
     pub struct ScoreConfig {
-        /// `strict` is the right scorer, `compat` the published one.
+        /// Scoring rules: `strict` is omr's corrected version, `compat` reproduces the published scorer.
         mode: Mode = Mode::Strict, published: "compat";
-        /// The server asked about answers the rules call wrong; null asks none.
+        /// Judge: a server that is asked about answers that the rules score as wrong. null = no judge.
         judge: Option<JudgeConfig> = None, name: "USE_LLM_JUDGE=true with OPENAI_BASE_URL, OPENAI_MODEL_NAME";
-        /// How the format counts, and one's own reward in place of the rules.
+        /// Weight of the format in a score, or your own reward program instead of the rules.
         reward: ScorerConfig = ScorerConfig::default();
     }
 }
@@ -103,7 +104,7 @@ impl Config for ScoreConfig {
     }
 }
 
-/// A judge has a server and a model; `path` is the group that holds it.
+/// Checks that a judge has a server and a model. `path` is the group that contains the judge.
 pub(super) fn check_judge(place: &Place, path: &str, judge: &Option<JudgeConfig>) -> Result<()> {
     let path = super::table::join(path, "judge");
     judge.as_ref().map_or(Ok(()), |judge| judge.check(|key| place.of(&super::table::join(&path, key))))

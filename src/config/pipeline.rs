@@ -14,23 +14,23 @@ use super::{
 use crate::error::{Error, Result};
 
 choice! {
-    /// Which columns rows are written with.
+    /// Columns of the rows that are written.
     pub enum RowForm {
-        /// That of the data set: SFT where its first row ends with an answer, else RL.
+        /// The form of the data set: SFT if its first row ends with an answer, otherwise RL.
         Auto = "auto",
         /// `id`, `messages`, `images`.
         Sft = "sft",
-        /// verl's: `data_source`, `prompt`, `images`, `reward_model`, `extra_info`.
+        /// verl's columns: `data_source`, `prompt`, `images`, `reward_model`, `extra_info`.
         Rl = "rl",
     }
 }
 
 choice! {
-    /// How pictures that are files are written.
+    /// Form in which pictures from files are written.
     pub enum Pictures {
-        /// Their bytes: the file stands alone.
+        /// The bytes of the pictures, so the output does not depend on other files.
         Embed = "embed",
-        /// Their urls, as the rows have them.
+        /// The paths of the pictures, as in the input rows.
         Path = "path",
     }
 }
@@ -38,186 +38,192 @@ choice! {
 settings! {
     /// Keys of every stage.
     pub struct StageConfig {
-        /// Rows that are read. In a list of stages `stage:NAME` stands for what an earlier stage wrote, `stage:NAME/FILE` for
-        /// one file of it, and nothing for what the stage before wrote.
+        /// Input rows. In a list of stages, `stage:NAME` is the output of an earlier stage and `stage:NAME/FILE` is one
+        /// file of it. Empty = the output of the previous stage.
         datasets: Vec<DatasetConfig> = Vec::new();
-        /// Columns of what is written: `sft` for conversations, `rl` for questions with labels, `auto` as the rows are.
+        /// Columns of the output: `sft` for conversations, `rl` for questions with labels, `auto` = as in the input.
         form: RowForm = RowForm::Auto;
-        /// Pictures in what is written: their bytes, or the urls of the rows.
+        /// Pictures in the output: `embed` writes their bytes, `path` their paths.
         images: Pictures = Pictures::Embed;
-        /// A larger share of rows that cannot be read ends the stage.
+        /// Maximum share of rows that cannot be read. A larger share ends the stage.
         max_bad_rows: f64 = 0.01, rule: Rule::Within(0.0, 1.0);
-        /// Kinds of inputs that may differ from what the stage began with: `rows`, `model` and `stages`. The stage then runs
-        /// again over what is there; remove the key afterwards.
+        /// Kinds of inputs that may have changed since the stage was started: `rows`, `model` and `stages`. The stage
+        /// then runs again and replaces its output. Remove the key afterwards.
         accept_changed: Vec<Changed> = Vec::new(), safe: Safe::Yes;
     }
 }
 
 settings! {
-    /// `omr data format`: rows in any layout that is read to rows in one.
+    /// `omr data format`: converts rows from any supported layout to one layout.
     pub struct FormatConfig with stage: StageConfig {
         ..stage;
-        /// System prompt in place of the rows' own; null keeps those, an empty text takes them off.
+        /// System prompt that replaces that of the rows. null = keep it, empty text = remove it.
         system_prompt: Option<String> = None;
     }
 }
 
 settings! {
-    /// `omr data distill`: questions to a teacher, answers verified, the right ones kept.
+    /// `omr data distill`: sends questions to a teacher, verifies the answers and keeps the correct ones.
     pub struct DistillConfig with stage: StageConfig {
         stage.datasets = Vec::new();
         stage.images = Pictures::Embed;
         stage.max_bad_rows = 0.01;
         stage.accept_changed = Vec::new();
-        /// Answers asked for each question.
+        /// Number of answers per question.
         num_rollouts: usize = 1, rule: Rule::Within(1.0, MOST_SEQUENCES), name: "distill_response.py --num_rollouts",
             published: "8 for the final set";
-        /// The server that answers; a recipe with a teacher of its own starts that.
+        /// Teacher: the server that answers. A recipe with a built-in teacher starts its own server.
         teacher: Option<EndpointConfig> = None;
-        /// The server asked about answers the rules call wrong; null asks none.
+        /// Judge: a server that is asked about answers that the rules score as wrong. null = no judge.
         judge: Option<JudgeConfig> = None, name: "USE_LLM_JUDGE=true with OPENAI_BASE_URL, OPENAI_MODEL_NAME";
-        /// System prompt of the rows kept; null takes the published one, an empty text keeps what the rows have.
+        /// System prompt of the kept rows. null = the published one, empty text = that of the input rows.
         system_prompt: Option<String> = None;
-        /// Seed of the seeds sent with the requests; a recipe uses its own.
+        /// Seed for the seeds that are sent with the requests. A recipe uses its own seed.
         seed: u64 = 1;
-        /// `strict` is the right scorer, `compat` the published one.
+        /// Scoring rules: `strict` is omr's corrected version, `compat` reproduces the published scorer.
         mode: Mode = Mode::Strict, published: "compat";
     }
 }
 
 settings! {
-    /// `omr data verify`: rows with an answer and a label; those whose answer is right are kept.
+    /// `omr data verify`: keeps the rows whose answer is correct according to their label.
     pub struct VerifyConfig with stage: StageConfig {
         stage.datasets = Vec::new();
         stage.images = Pictures::Embed;
         stage.max_bad_rows = 0.01;
         stage.accept_changed = Vec::new();
-        /// Score each row's label in place of an answer, as for questions of RL: rows are kept whose label the verifier proves
-        /// equal to itself.
+        /// Verify the label of each row instead of an answer, for example for RL questions: keeps the rows whose label
+        /// the verifier proves equal to itself.
         labels: bool = false;
-        /// The server asked about answers the rules call wrong; null asks none.
+        /// Judge: a server that is asked about answers that the rules score as wrong. null = no judge.
         judge: Option<JudgeConfig> = None, name: "USE_LLM_JUDGE=true with OPENAI_BASE_URL, OPENAI_MODEL_NAME";
-        /// `strict` is the right scorer, `compat` the published one.
+        /// Scoring rules: `strict` is omr's corrected version, `compat` reproduces the published scorer.
         mode: Mode = Mode::Strict, published: "compat";
     }
 }
 
 settings! {
-    /// `omr data passrate`: a model answers each question several times; the share of right answers becomes
-    /// `extra_info.pass_rate`, the mean reward `extra_info.avg_reward`.
+    /// `omr data passrate`: a model answers each question several times. Writes the share of correct answers to
+    /// `extra_info.pass_rate` and the mean reward to `extra_info.avg_reward`.
     pub struct PassrateConfig with stage: StageConfig {
         ..stage;
         /// Model directory.
         model: Option<PathBuf> = None, name: "vllm_inference_with_reward.py --model_path",
             published: "Qwen/Qwen2.5-VL-7B-Instruct";
-        /// Answers to each question.
+        /// Number of answers per question.
         n: usize = 8, rule: Rule::Within(1.0, MOST_SEQUENCES), name: "vllm_inference_with_reward.py --num_rollouts", published: "8";
-        /// Logits are divided by this.
+        /// Sampling temperature: logits are divided by this value.
         temperature: f64 = 1.0, rule: Rule::AtLeast(1e-6), published: "1";
-        /// Sample from the fewest tokens whose probabilities reach this.
+        /// Sample only from the smallest set of most likely tokens whose probabilities sum to this value. 1 = all
+        /// tokens.
         top_p: f64 = 0.9, rule: Rule::Within(0.0, 1.0), published: "0.9";
-        /// Most tokens of an answer.
+        /// Maximum number of tokens per answer.
         max_tokens: usize = 8192, rule: Rule::AtLeast(1.0), published: "8192";
-        /// Longer prompts, pictures included, are left out as overlong.
+        /// Maximum number of tokens of a prompt, pictures included. Longer prompts are rejected as overlong.
         max_prompt_length: usize = 8192, rule: Rule::AtLeast(1.0);
-        /// Most answers under way at once.
+        /// Maximum number of answers that are generated at once.
         max_num_seqs: usize = 256, rule: Rule::AtLeast(1.0), name: "vLLM max_num_seqs";
-        /// What weights and activations are stored as.
+        /// Data type of weights and activations; `auto` = bf16 with GPU kernels, f32 on the CPU.
         dtype: Dtype = Dtype::Auto;
-        /// The server asked about answers the rules call wrong; null asks none.
+        /// Judge: a server that is asked about answers that the rules score as wrong. null = no judge.
         judge: Option<JudgeConfig> = None, name: "USE_LLM_JUDGE=true with OPENAI_BASE_URL, OPENAI_MODEL_NAME";
-        /// `strict` is the right scorer, `compat` the published one.
+        /// Scoring rules: `strict` is omr's corrected version, `compat` reproduces the published scorer.
         mode: Mode = Mode::Strict, published: "compat";
-        /// Seed of the sampling.
+        /// Seed for sampling.
         seed: u64 = 1;
     }
 }
 
 settings! {
-    /// `omr data filter`: rows within bounds. A bound that is null is none.
+    /// `omr data filter`: keeps rows within limits. null disables a limit.
     pub struct FilterConfig with stage: StageConfig {
         ..stage;
-        /// Model directory: its tokenizer, chat template and image sizes count tokens; needed with a bound on them.
+        /// Model directory. Its tokenizer, chat template and image sizes are used to count tokens. Required if a token
+        /// limit is set.
         model: Option<PathBuf> = None;
-        /// Tokens of a row, pictures included: of the training sample where it ends with an answer, else of the prompt.
+        /// Minimum number of tokens of a row, pictures included. For rows that end with an answer this is the training
+        /// sample, otherwise the prompt.
         min_tokens: Option<usize> = None, name: "filter.py length: filter_length", published: "keeps longer rows";
-        /// The same, at most.
+        /// Maximum number of tokens of a row, counted as for min_tokens.
         max_tokens: Option<usize> = None;
-        /// Characters of a row's messages.
+        /// Minimum number of characters in the messages of a row.
         min_characters: Option<usize> = None;
-        /// The same, at most.
+        /// Maximum number of characters in the messages of a row.
         max_characters: Option<usize> = None;
-        /// Least share of right answers, `extra_info.pass_rate`; rows without one are then rejected.
+        /// Minimum share of correct answers (`extra_info.pass_rate`). Rows without this field are rejected.
         min_pass_rate: Option<f64> = None, rule: Rule::Within(0.0, 1.0);
-        /// The same, at most.
+        /// Maximum share of correct answers (`extra_info.pass_rate`). Rows without this field are rejected.
         max_pass_rate: Option<f64> = None, rule: Rule::Within(0.0, 1.0);
     }
 }
 
 settings! {
-    /// `omr data mix`: several data sets in one, each by its `weight` and `limit`: 2.5 takes every row twice and half of
-    /// them once more.
+    /// `omr data mix`: combines several data sets into one, with their `weight` and `limit`. With weight 2.5 every row
+    /// is used twice and half of the rows once more.
     pub struct MixConfig with stage: StageConfig {
         ..stage;
-        /// Name of the data set that is written.
+        /// Name of the output data set.
         name: String = "mix".to_owned(), rule: Rule::NotEmpty;
-        /// Data sets by turns, drawn by their sizes; false writes one after another. Rows of each keep their order.
+        /// Interleave the data sets at random, in proportion to their sizes. false = one after another. The rows of
+        /// each data set keep their order.
         interleave: bool = true;
-        /// So many rows in all, at most.
+        /// Maximum number of rows in total. null = all rows.
         max_rows: Option<usize> = None, rule: Rule::AtLeast(1.0);
-        /// Draws which rows a fraction of a weight takes, and the turns.
+        /// Seed for the order of the data sets and for the choice of rows for a fractional weight.
         seed: u64 = 1;
     }
 }
 
 settings! {
-    /// `omr data dedup`: rows whose question and pictures are those of another, of an earlier data set or of a benchmark.
+    /// `omr data dedup`: removes rows whose question and pictures are those of another row, of an earlier data set or
+    /// of a benchmark.
     pub struct DedupConfig with stage: StageConfig {
         ..stage;
-        /// Questions this alike are the same, of 1: by the parts of five characters they share, their numbers equal.
+        /// Similarity from which questions count as equal: the Jaccard similarity of their parts of five characters.
+        /// Their numbers must be equal, too.
         text_threshold: f64 = 0.99, rule: Rule::Within(0.5, 1.0), name: "deduplicate.py --threshold", published: "0.99";
-        /// Pictures are the same when their difference hashes differ in at most so many of 64 bits, and their brightness goes
-        /// together.
+        /// Maximum number of differing bits, of 64, of the difference hashes of equal pictures. Their brightness must
+        /// also correlate.
         hash_distance: usize = 8, rule: Rule::Within(0.0, 16.0);
-        /// Model directory, whose vision tower then looks at every picture; null looks at the hashes alone.
+        /// Model directory whose vision tower is used to compare pictures. null = compare only the hashes.
         model: Option<PathBuf> = None;
-        /// With a model pictures are the same, too, when the means of the tower's rows have this cosine, and their brightness
-        /// roughly goes together.
+        /// If a model is given, pictures are also equal if the mean outputs of the vision tower have at least this
+        /// cosine similarity and their brightness roughly correlates.
         embed_threshold: f64 = 0.99, rule: Rule::Within(0.01, 1.0), name: "deduplicate.py --threshold", published: "0.99";
-        /// Look for doubles within each data set, too; a row then stays once.
+        /// Also search for duplicates within each data set; one row of each group is kept.
         within: bool = true, published: "false";
-        /// Benchmarks: rows of them are in no output.
+        /// Benchmarks whose rows must not appear in the output.
         against: Vec<DatasetConfig> = Vec::new();
-        /// `strict` keeps the first of several, `compat` drops as the published pipeline: never within a data set, and of two
-        /// data sets' the one in the later stays.
+        /// `strict` keeps the first of several equal rows. `compat` works like the published pipeline: it never removes
+        /// rows within a data set, and of two data sets it keeps the row of the later one.
         mode: Mode = Mode::Strict, published: "compat";
     }
 }
 
 settings! {
-    /// A stage of a pipeline: its name and the config of one kind.
+    /// A stage of a pipeline: its name, and one config of its kind.
     pub struct StepConfig {
-        /// Names the stage and its folder.
+        /// Name of the stage and of its folder.
         name: String = String::new(), rule: Rule::NotEmpty;
-        /// `omr data format`.
+        /// Config of `omr data format`.
         format: Option<FormatConfig> = None;
-        /// `omr data distill`.
+        /// Config of `omr data distill`.
         distill: Option<DistillConfig> = None;
-        /// `omr data verify`.
+        /// Config of `omr data verify`.
         verify: Option<VerifyConfig> = None;
-        /// `omr data passrate`.
+        /// Config of `omr data passrate`.
         passrate: Option<PassrateConfig> = None;
-        /// `omr data dedup`.
+        /// Config of `omr data dedup`.
         dedup: Option<DedupConfig> = None;
-        /// `omr data filter`.
+        /// Config of `omr data filter`.
         filter: Option<FilterConfig> = None;
-        /// `omr data mix`.
+        /// Config of `omr data mix`.
         mix: Option<MixConfig> = None;
     }
 }
 
 impl StepConfig {
-    /// Kinds of stages it has a config of.
+    /// Returns the kinds of stages for which this step has a config.
     pub fn kinds(&self) -> Vec<&'static str> {
         let mut step = self.clone();
         let given = step.lines().into_iter().filter(|line| line.name != "name" && !line.value.write().is_null());
@@ -226,11 +232,11 @@ impl StepConfig {
 }
 
 settings! {
-    /// `omr data run`: stages in their order.
+    /// Config of `omr data run`: the stages, in order.
     pub struct DataConfig {
-        /// The stages; each has a folder of its own, with its own settings, in --out.
+        /// The stages. Each has its own settings, and its own folder in --out.
         stages: Vec<StepConfig> = Vec::new(), safe: Safe::Yes;
-        /// Kinds of inputs that may differ from what a stage began with; it is the stages' accept_changed too.
+        /// Kinds of inputs that may have changed since a stage was started. Also set for all stages.
         accept_changed: Vec<Changed> = Vec::new(), safe: Safe::Yes;
     }
 }

@@ -91,7 +91,7 @@ pub(super) fn refuse_typed<'a>(
     Err(Error::input_hint(
         format!("command line: {}", join(path, "preset")),
         format!("{word} over {}, which writes {}", file.display(), written.join(", ")),
-        "a file that leaves these keys to the preset",
-        "take them out of the file, or type each of them, too",
+        "a file without the keys that the preset sets",
+        "remove these keys from the file, or also give each of them on the command line",
     ))
 }

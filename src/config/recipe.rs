@@ -14,109 +14,109 @@ use super::{
 use crate::error::{Error, Result};
 
 settings! {
-    /// Shape of the vision tower of a new model, in config.json's words.
+    /// Shape of the vision tower of a new model, with the names of config.json.
     pub struct VisionConfig {
-        /// Width.
+        /// Width of the hidden states.
         hidden_size: usize = 64, rule: Rule::AtLeast(1.0), published: "1280";
-        /// Layers.
+        /// Number of layers.
         depth: usize = 2, rule: Rule::AtLeast(1.0), published: "32";
-        /// Attention heads.
+        /// Number of attention heads.
         num_heads: usize = 4, rule: Rule::AtLeast(1.0), published: "16";
-        /// Width inside the feed-forward part.
+        /// Width inside the MLP.
         intermediate_size: usize = 128, rule: Rule::AtLeast(1.0), published: "3420";
-        /// Attention windows, in pixels.
+        /// Side of an attention window, in pixels.
         window_size: usize = 112, rule: Rule::AtLeast(1.0), published: "112";
-        /// Layers that attend to the whole picture.
+        /// Layers that attend to the whole picture instead of a window.
         fullatt_block_indexes: Vec<usize> = vec![0, 1], published: "[7, 15, 23, 31]";
     }
 }
 
 settings! {
-    /// The model a recipe starts from: a directory, or a new one of this shape.
+    /// The model that a recipe starts from: a directory, or a new model of this shape.
     pub struct BaseConfig {
-        /// Model directory; null makes a new model with random weights.
+        /// Model directory. null = a new model with random weights.
         model: Option<PathBuf> = None, published: "Qwen/Qwen2.5-VL-7B-Instruct";
-        /// At most this many token ids; the tokenizer is trained on the task's texts.
+        /// Maximum number of token ids. The tokenizer is trained on the texts of the task.
         vocab_size: usize = 512, rule: Rule::AtLeast(300.0), published: "152064";
-        /// Width.
+        /// Width of the hidden states.
         hidden_size: usize = 96, rule: Rule::AtLeast(2.0), published: "3584";
-        /// Decoder layers.
+        /// Number of decoder layers.
         num_hidden_layers: usize = 3, rule: Rule::AtLeast(1.0), published: "28";
-        /// Query heads.
+        /// Number of query heads.
         num_attention_heads: usize = 3, rule: Rule::AtLeast(1.0), published: "28";
-        /// Key and value heads.
+        /// Number of key and value heads.
         num_key_value_heads: usize = 1, rule: Rule::AtLeast(1.0), published: "4";
-        /// Width inside the feed-forward part.
+        /// Width inside the MLP.
         intermediate_size: usize = 256, rule: Rule::AtLeast(1.0), published: "18944";
-        /// Shares of half a head for time, height and width.
+        /// Number of rotary frequencies for time, height and width; their sum is half the head width.
         mrope_section: Vec<usize> = vec![4, 6, 6], published: "[16, 24, 24]";
         /// Base of the rotary frequencies.
         rope_theta: f64 = 1e6, rule: Rule::Above(0.0), published: "1000000";
-        /// The output matrix is the token table.
+        /// Use the token table as the output matrix, too.
         tie_word_embeddings: bool = true, published: "false";
-        /// Deviation of the random matrices.
+        /// Standard deviation of the random matrices.
         initializer_range: f64 = 0.05, rule: Rule::Above(0.0), published: "0.02";
-        /// The vision tower.
+        /// Shape of the vision tower.
         vision: VisionConfig = VisionConfig::default();
     }
 }
 
 settings! {
-    /// The recipe's own teacher: how often it answers how.
+    /// The built-in teacher of the recipe, with the probabilities of its kinds of answers.
     pub struct TeacherConfig {
-        /// Share of answers in the careful style; the rest is hasty.
+        /// Share of answers in a careful style. The other answers are in a hasty style.
         careful: f64 = 0.75, rule: Rule::Within(0.0, 1.0);
-        /// Chance to misread a picture.
+        /// Probability that an answer misreads a picture.
         misread: f64 = 0.1, rule: Rule::Within(0.0, 1.0);
-        /// Chance to slip in the arithmetic.
+        /// Probability that an answer contains an arithmetic error.
         slip: f64 = 0.1, rule: Rule::Within(0.0, 1.0);
-        /// Chance to break the format.
+        /// Probability that an answer has the wrong format.
         malformed: f64 = 0.05, rule: Rule::Within(0.0, 1.0);
     }
 }
 
 settings! {
-    /// What the recipe teaches.
+    /// The task that the recipe trains and evaluates.
     pub struct TaskConfig {
-        /// The task, by name.
+        /// Name of the task.
         name: String = "digits".to_owned();
-        /// Measure on the tuning pictures and train without them, as when choosing settings; a reported run
-        /// measures on the held-out pictures and trains on all others.
+        /// Evaluate on the tuning pictures and do not train on them. Use this to choose settings. false = evaluate on
+        /// the held-out pictures and train on all others, as for reported results.
         tuning: bool = false;
-        /// Questions put to the teacher.
+        /// Number of questions for the teacher.
         num_sft_questions: usize = 1667, rule: Rule::AtLeast(1.0);
-        /// Questions RL draws from.
+        /// Number of questions for RL.
         num_rl_questions: usize = 4096, rule: Rule::AtLeast(1.0);
-        /// Questions measured on.
+        /// Number of questions for the evaluation.
         num_heldout_questions: usize = 500, rule: Rule::AtLeast(1.0);
-        /// Training pictures are shifted at random by up to this many pixels.
+        /// Maximum random shift of training pictures, in pixels.
         shift: u32 = 2, rule: Rule::Within(0.0, 8.0);
-        /// The teacher.
+        /// Settings of the built-in teacher.
         teacher: TeacherConfig = TeacherConfig::default();
     }
 }
 
 settings! {
-    /// The control: SFT continued instead of RL.
+    /// The control run: SFT is continued instead of RL, for comparison.
     pub struct ControlConfig {
-        /// Run it.
+        /// Run the control.
         enable: bool = true;
-        /// Updates; null takes as many as RL makes.
+        /// Number of updates. null = the number of updates of RL.
         max_steps: Option<u64> = None, rule: Rule::Within(1.0, MOST_STEPS);
-        /// Constant learning rate; null takes the one SFT ended with.
+        /// Constant learning rate. null = the final learning rate of SFT.
         learning_rate: Option<f64> = None, rule: Rule::Above(0.0);
     }
 }
 
 settings! {
-    /// `omr recipe`.
+    /// Config of `omr recipe`.
     pub struct RecipeConfig {
-        /// Seed of everything random; it is the stages' seed too.
+        /// Seed of all random numbers. It is also the default seed of the stages.
         seed: u64 = 1;
-        /// Storage of weights and activations; it is the stages' dtype too. `auto` is bf16 where kernels run, f32 on
+        /// Data type of weights and activations, also the default of the stages. `auto` = bf16 with GPU kernels, f32 on
         /// the CPU; the run directory records which.
         dtype: Dtype = Dtype::Auto, published: "bf16";
-        /// What is taught and measured.
+        /// The task that is trained and evaluated.
         task: TaskConfig = TaskConfig::default();
         /// The model to start from.
         base: BaseConfig = BaseConfig::default();
@@ -126,13 +126,13 @@ settings! {
         sft: SftConfig = SftConfig::default();
         /// Reinforcement learning.
         rl: RlConfig = RlConfig::default();
-        /// SFT continued, for comparison.
+        /// Continued SFT, for comparison with RL.
         control: ControlConfig = ControlConfig::default();
         /// Evaluation.
         eval: EvalConfig = EvalConfig::default();
-        /// Kinds of inputs that may differ from what a stage began with; it is the stages' accept_changed too.
+        /// Kinds of inputs that may have changed since a stage was started. Also set for all stages.
         accept_changed: Vec<Changed> = Vec::new(), safe: Safe::Yes;
-        /// The ranks of a recipe of many processes, in all stages.
+        /// Settings for a recipe with several ranks, in all stages.
         dist: DistConfig = DistConfig::default();
     }
 }

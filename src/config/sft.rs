@@ -10,27 +10,29 @@ use super::{
 use crate::error::{Error, Result};
 
 settings! {
-    /// `omr sft` and the `sft` part of a recipe.
+    /// Config of `omr sft` and of the `sft` part of a recipe.
     pub struct SftConfig with optimizer: OptimConfig, validation: ValidationConfig {
-        /// Model directory to start from; a recipe uses its base model.
+        /// Model directory to start from. A recipe uses its base model.
         model: Option<PathBuf> = None, name: "lmms-engine model_config.load_from_pretrained_path",
             published: "Qwen/Qwen2.5-VL-7B-Instruct";
-        /// Rows to train on; a recipe uses what its data stage kept.
+        /// Rows to train on. A recipe uses the output of its data stage.
         datasets: Vec<DatasetConfig> = Vec::new(), name: "lmms-engine dataset_config.datasets";
-        /// Draw the rows in a new random order each epoch.
+        /// Use a new random order of the rows in each epoch.
         shuffle: bool = true, name: "lmms-engine dataset_config.shuffle", published: "true";
-        /// Rows are packed into sequences of at most this many tokens; longer rows are rejected and counted.
+        /// Maximum number of tokens of a packed sequence. Rows are packed into such sequences; longer rows are rejected
+        /// and counted.
         packing_length: usize = 4096, rule: Rule::AtLeast(1.0), name: "lmms-engine dataset_config.packing_length",
             published: "61440";
-        /// Packs that make one update, those of all ranks together.
+        /// Number of packs per update, over all ranks together.
         gradient_accumulation_steps: usize = 1, rule: Rule::Within(1.0, MOST_SEQUENCES),
             name: "lmms-engine trainer_args.gradient_accumulation_steps", published: "1 on each of 32 GPUs";
-        /// Rows that make one update, when updates are to have a fixed number of rows; packs are then as many as needed.
+        /// Number of rows per update, for updates with a fixed number of rows. Each update then has as many packs as
+        /// needed. null = as set by gradient_accumulation_steps.
         train_batch_size: Option<usize> = None, rule: Rule::Within(1.0, MOST_SEQUENCES);
-        /// Updates; null counts epochs instead.
+        /// Number of updates. null = as set by num_train_epochs.
         max_steps: Option<u64> = None, rule: Rule::Within(1.0, MOST_STEPS), safe: Safe::WhenMore,
             name: "lmms-engine trainer_args.max_steps", published: "4300";
-        /// Passes over the rows, used when max_steps is null.
+        /// Number of passes over the rows, used if max_steps is null.
         num_train_epochs: f64 = 1.0, rule: Rule::Within(1e-6, 1e6), safe: Safe::WhenMore,
             name: "lmms-engine trainer_args.num_train_epochs", published: "1";
         optimizer.learning_rate = 5e-5, name: "lmms-engine trainer_args.learning_rate", published: "5e-5";
@@ -42,9 +44,9 @@ settings! {
         optimizer.freeze_language_model = false, name: "LLaMA-Factory freeze_language_model", published: "false";
         optimizer.lr_scheduler_type = LrSchedulerType::Cosine, name: "lmms-engine trainer_args.lr_scheduler_type",
             published: "cosine";
-        /// Steps of linear warm-up; null takes warmup_ratio.
+        /// Number of steps of linear warm-up. null = as set by warmup_ratio.
         warmup_steps: Option<u64> = None, name: "Hugging Face warmup_steps";
-        /// Share of the steps spent warming up, used when warmup_steps is null.
+        /// Share of the steps used for the warm-up, used if warmup_steps is null.
         warmup_ratio: f64 = 0.1, rule: Rule::Within(0.0, 1.0), name: "lmms-engine trainer_args.warmup_ratio",
             published: "0.1";
         optimizer.min_lr_ratio = 0.0, name: "Hugging Face lr_scheduler_kwargs.min_lr_rate", published: "0";
@@ -57,20 +59,21 @@ settings! {
         optimizer.max_skipped_updates = 10, published: "no bound";
         optimizer.optim = OptimizerName::AdamwTorch, name: "lmms-engine trainer_args.optim", published: "torch AdamW";
         optimizer.bf16_stochastic_round = false, name: "torchao bf16_stochastic_round";
-        /// A checkpoint every so many steps; null leaves it to save_seconds.
+        /// Interval in steps at which a checkpoint is written. null = only by save_seconds.
         save_steps: Option<u64> = None, rule: Rule::AtLeast(1.0), safe: Safe::Yes,
             name: "lmms-engine trainer_args.save_steps", published: "2000";
-        /// A checkpoint when this many seconds have passed since the last one; null never by time.
+        /// Time in seconds after which a new checkpoint is written. null = only by save_steps.
         save_seconds: Option<f64> = Some(600.0), rule: Rule::Above(0.0), safe: Safe::Yes;
-        /// Write a checkpoint when a signal stops the run; without one, the steps since the last are repeated, to the same bits.
-        /// null writes one where the steps since the last have taken more than a minute.
+        /// Write a checkpoint when a signal stops the run. Without it, the steps since the last checkpoint are repeated
+        /// on resume, with bitwise identical results. null = write one if these steps took more than a minute.
         save_on_stop: Option<bool> = None, safe: Safe::Yes;
-        /// Checkpoints kept; older ones are removed once a newer one is whole.
+        /// Number of newest checkpoints to keep. Older ones are removed once a newer one is complete.
         save_total_limit: usize = 3, rule: Rule::AtLeast(1.0), safe: Safe::Yes,
             name: "lmms-engine trainer_args.save_total_limit", published: "3";
-        /// Write a checkpoint every so many steps that stays whatever save_total_limit says, for `omr replay`; null none.
+        /// Interval in steps at which a checkpoint is written that is never removed, for `omr replay`. null = none.
         keep_every: Option<u64> = None, rule: Rule::AtLeast(1.0), safe: Safe::Yes;
-        /// Measure on val_files and val_tasks every so many updates and after the last one; null never.
+        /// Interval in updates at which val_files and val_tasks are evaluated, also after the last update. null =
+        /// never.
         eval_steps: Option<u64> = None, rule: Rule::AtLeast(1.0), safe: Safe::Yes, name: "Hugging Face eval_steps";
         validation.val_files = Vec::new(), name: "verl data.val_files";
         validation.val_tasks = Vec::new(), name: "lmms-eval --tasks";
@@ -79,49 +82,56 @@ settings! {
         validation.val_before_train = true, name: "Hugging Face eval_on_start";
         validation.val_kwargs = ValKwargs::default(), name: "verl actor_rollout_ref.rollout.val_kwargs";
         validation.metric_for_best_model = None, name: "Hugging Face metric_for_best_model";
-        /// Seed of initialisation, order and augmentation; a recipe uses its own.
+        /// Seed for initialisation, order of rows and augmentation. A recipe uses its own seed.
         seed: u64 = 42, name: "Hugging Face seed", published: "42";
-        /// Storage of weights and activations; `auto` is bf16 where kernels run, f32 on the CPU. A recipe uses its own.
+        /// Data type of weights and activations; `auto` = bf16 with GPU kernels, f32 on the CPU. A recipe uses its own
+        /// value.
         dtype: Dtype = Dtype::Auto, name: "lmms-engine trainer_args.bf16", published: "bf16";
-        /// Tokens computed at once: a batch is cut at row borders into micro-batches of at most this many.
+        /// Maximum number of tokens computed at once. A batch is cut between rows into micro-batches of at most this
+        /// size.
         micro_batch_tokens: usize = 8192, rule: Rule::AtLeast(1.0),
             name: "lmms-engine trainer_args.per_device_train_batch_size", published: "1 pack";
-        /// Memory the run may take, in GiB; null takes all of a card and, on the CPU, as much as is wanted. What passes
-        /// keep follows from it; the result does not.
+        /// Memory limit of the run, in GiB. null = all memory of the GPU, no limit on the CPU. The limit decides which
+        /// activations are stored and does not affect results.
         max_memory_gib: Option<f64> = None, rule: Rule::Above(0.0), safe: Safe::Yes;
-        /// Smallest picture after resizing, in pixels; null keeps the model's preprocessor_config.json.
+        /// Minimum number of pixels of a picture after resizing. null = the value in the model's
+        /// preprocessor_config.json.
         image_min_pixels: Option<usize> = None, rule: Rule::AtLeast(784.0),
             name: "lmms-engine dataset_config.extra_kwargs.image_min_pixels";
-        /// Largest picture after resizing, in pixels; null keeps the model's preprocessor_config.json.
+        /// Maximum number of pixels of a picture after resizing. null = the value in the model's
+        /// preprocessor_config.json.
         image_max_pixels: Option<usize> = None, rule: Rule::AtLeast(784.0),
             name: "lmms-engine dataset_config.extra_kwargs.image_max_pixels", published: "4194304";
-        /// Share of the rows that may be bad: they are left out and named in rejected.jsonl; more end the run.
+        /// Maximum share of bad rows. Bad rows are left out and listed in rejected.jsonl. A larger share ends the run.
         max_bad_rows: f64 = 0.01, rule: Rule::Within(0.0, 1.0), safe: Safe::Yes;
-        /// Threads that read rows and pictures beside the training; their number changes no result.
+        /// Number of threads that load rows and pictures in the background. Does not affect results.
         dataloader_num_workers: usize = 2, rule: Rule::AtLeast(1.0), safe: Safe::Yes,
             name: "lmms-engine trainer_args.dataloader_num_workers";
-        /// `auto` goes on from the newest whole checkpoint in --out, `never` starts over, a path goes on from there; later
-        /// checkpoints of the same run are then moved aside.
+        /// `auto` continues from the newest complete checkpoint in --out, `never` starts over, a path continues from
+        /// that checkpoint. Later checkpoints of the same run are then moved aside.
         resume: String = "auto".to_owned(), rule: Rule::NotEmpty, safe: Safe::Yes,
             name: "lmms-engine trainer_args.resume_from_checkpoint";
-        /// Kinds of inputs that may differ from what the run began with: `model`, `rows`, `pictures`, `reference`, `val`, `stages`
-        /// (what a finished stage wrote), `log`. The change is said and recorded; the key may then be left out.
+        /// Kinds of inputs that may have changed since the run was started: `model`, `rows`, `pictures`, `reference`,
+        /// `val`, `stages` (the output of a finished stage), `log`. The change is printed and recorded; afterwards the
+        /// key can be removed.
         accept_changed: Vec<Changed> = Vec::new(), safe: Safe::Yes;
-        /// The sums that an update's gradients are added up in, which fix the run's bits for every number of ranks up to it;
-        /// null takes the ranks it starts with. Recorded, and never changed within a run.
+        /// Number of separate gradient sums per update. Results depend on this number, and not on the number of ranks,
+        /// which may be at most this number. null = the number of ranks at the start. Recorded; cannot change within a
+        /// run.
         gradient_lanes: Option<usize> = None, rule: Rule::AtLeast(1.0);
-        /// How ranks find and lose each other.
+        /// Settings for a run with several ranks.
         dist: DistConfig = DistConfig::default();
     }
 }
 
 impl SftConfig {
-    /// Updates of the warm-up in a run of `total_steps`; of a share, rounded up as the Hugging Face trainer does.
+    /// Returns the number of warm-up updates in a run of `total_steps`. A share is rounded up, as in the Hugging Face
+    /// trainer.
     pub fn warmup_steps(&self, total_steps: u64) -> u64 {
         self.warmup_steps.unwrap_or((self.warmup_ratio * total_steps as f64).ceil() as u64)
     }
 
-    /// Gradient lanes: one where nothing says more.
+    /// Returns the number of gradient lanes, 1 by default.
     pub fn lanes(&self) -> usize {
         self.gradient_lanes.unwrap_or(1)
     }
@@ -144,17 +154,17 @@ impl SftConfig {
     }
 }
 
-/// A step of bf16 weights is 2^-8 of them; below this rate an update is so small a part of it that little but the
-/// noise of rounding is left.
+/// The precision of bf16 weights is 2^-8 of their value. Below this learning rate an update is so small relative to it
+/// that mostly rounding noise remains.
 const MIN_ROUNDED_RATE: f64 = 1e-5;
 
-/// Errors when `rate` of key `path` is too low for stochastically rounded weights.
+/// Returns an error if `rate` of the key `path` is too low for stochastically rounded weights.
 pub(super) fn check_rate(place: &Place, path: &str, rate: f64) -> Result<()> {
     if rate >= MIN_ROUNDED_RATE {
         return Ok(());
     }
     let expected = format!("{MIN_ROUNDED_RATE:e} or more with bf16_stochastic_round");
-    let hint = "leave bf16_stochastic_round false: the f32 master takes 2 bytes a weight";
+    let hint = "set bf16_stochastic_round=false: the f32 master copy takes 2 bytes per weight";
     Err(Error::input_hint(place.of(path), format!("{rate:e}"), expected, hint))
 }
 
@@ -173,7 +183,7 @@ impl Config for SftConfig {
     }
 }
 
-/// min_pixels may not be over max_pixels.
+/// Checks that min_pixels is at most max_pixels.
 pub(super) fn check_pixels(place: &Place, path: &str, min: Option<usize>, max: Option<usize>) -> Result<()> {
     match (min, max) {
         (Some(min), Some(max)) if min > max => {

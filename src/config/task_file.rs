@@ -4,34 +4,34 @@ use super::{Config, DatasetConfig, Mode, Place, Rule};
 use crate::error::{Error, Result};
 
 settings! {
-    /// Who says whether an answer is right.
+    /// The scorer that decides whether an answer is correct.
     pub struct TaskScorerConfig or mode {
-        /// The rules: `strict`, or `compat` for those of the published evaluation.
+        /// Scoring rules: `strict` is omr's corrected version, `compat` reproduces the published evaluation.
         mode: Mode = Mode::Strict;
-        /// One's own scorer in place of the rules: a program and its arguments, as `reward.command`.
+        /// Your own scorer instead of the rules: a program with its arguments, as in `reward.command`.
         command: Vec<String> = Vec::new();
     }
 }
 
 settings! {
-    /// A benchmark of one's own.
+    /// Your own benchmark.
     pub struct TaskFileConfig {
-        /// Its name in summaries; null takes the file's stem.
+        /// Name of the benchmark in summaries. null = the file name without its extension.
         name: Option<String> = None, rule: Rule::NotEmpty, name: "lmms-eval task";
-        /// Its rows, parquet or JSONL, with whatever columns they have; relative to the task file.
+        /// Rows of the benchmark, in parquet or JSONL with any columns. A relative path is relative to the task file.
         data: DatasetConfig = DatasetConfig::default(), name: "lmms-eval dataset_path";
-        /// Jinja template of the question over a row's columns; `<image>` marks a picture's place, which is in front
-        /// otherwise.
+        /// Jinja template that makes the question from the columns of a row. `<image>` marks the place of a picture;
+        /// without it, pictures come first.
         prompt: String = "{{ question }}".to_owned(), rule: Rule::NotEmpty, name: "lmms-eval doc_to_text";
-        /// What is said before the question.
+        /// System prompt. null = the system prompt of the chat template.
         system: Option<String> = None;
-        /// Columns with pictures, in their order.
+        /// Columns with pictures, in this order.
         images: Vec<String> = Vec::new(), name: "lmms-eval doc_to_visual";
-        /// The column with the right answer.
+        /// Column with the correct answer.
         gold: String = "answer".to_owned(), rule: Rule::NotEmpty, name: "lmms-eval doc_to_target";
-        /// The column that says what a question is about.
+        /// Column with the subject of a question. null = no results per subject.
         subject: Option<String> = None, rule: Rule::NotEmpty;
-        /// Who says whether an answer is right.
+        /// The scorer that decides whether an answer is correct.
         scorer: TaskScorerConfig = TaskScorerConfig::default(), name: "lmms-eval process_results";
     }
 }

@@ -7,66 +7,73 @@ use super::{DatasetConfig, MOST_SEQUENCES, Place, Rule, Safe};
 use crate::error::{Error, Result};
 
 settings! {
-    /// How the questions of a validation are answered.
+    /// Sampling settings of the validation during training.
     pub struct ValKwargs {
-        /// Answers to each question.
+        /// Number of answers per question.
         n: usize = 1, rule: Rule::Within(1.0, MOST_SEQUENCES), safe: Safe::Yes,
             name: "verl actor_rollout_ref.rollout.val_kwargs.n";
-        /// Logits are divided by this; 0 answers greedily.
+        /// Sampling temperature: logits are divided by this value. 0 = greedy decoding.
         temperature: f64 = 0.0, rule: Rule::AtLeast(0.0), safe: Safe::Yes,
             name: "verl actor_rollout_ref.rollout.val_kwargs.temperature";
-        /// Sample from the fewest tokens whose probabilities reach this.
+        /// Sample only from the smallest set of most likely tokens whose probabilities sum to this value. 1 = all
+        /// tokens.
         top_p: f64 = 1.0, rule: Rule::Within(0.0, 1.0), safe: Safe::Yes,
             name: "verl actor_rollout_ref.rollout.val_kwargs.top_p";
-        /// Sample from this many tokens; -1 from all.
+        /// Sample only from this number of most likely tokens. -1 = all tokens.
         top_k: i64 = -1, rule: Rule::AtLeast(-1.0), safe: Safe::Yes,
             name: "verl actor_rollout_ref.rollout.val_kwargs.top_k";
-        /// Answers are cut here; null takes max_response_length, in SFT packing_length.
+        /// Maximum number of tokens per answer. null = max_response_length, or packing_length in SFT.
         max_new_tokens: Option<usize> = None, rule: Rule::AtLeast(1.0), safe: Safe::Yes,
             name: "lmms-eval --gen_kwargs max_new_tokens=";
     }
 }
 
 settings! {
-    /// What is measured beside the training, and what becomes of it. No weight depends on it.
+    /// Validation during training, and what is done with its results. It does not affect the weights.
     pub struct ValidationConfig {
-        /// Rows of one's own to measure on, as RL rows; the run's reward scores the answers.
+        /// Your own rows for the validation, in RL format. The run's reward scores the answers.
         val_files: Vec<DatasetConfig> = Vec::new(), safe: Safe::Yes;
-        /// Tasks to measure on, by the names of `omr eval --list`.
+        /// Tasks for the validation, with the names of `omr eval --list`.
         val_tasks: Vec<String> = Vec::new(), safe: Safe::Yes;
-        /// Folder with the tasks' files, as `omr eval --data` takes it.
+        /// Folder with the files of the tasks, as for `omr eval --data`.
         val_data_dir: Option<PathBuf> = None, safe: Safe::Yes;
-        /// Measure on the first so many rows of each file and task; null on all.
+        /// Use only the first N rows of each file and task. null = all rows.
         val_max_samples: Option<usize> = None, rule: Rule::AtLeast(1.0), safe: Safe::Yes;
-        /// Measure before the first step, too, as step 0.
+        /// Also validate before the first step, as step 0.
         val_before_train: bool = true, safe: Safe::Yes;
-        /// How the questions are answered.
+        /// Sampling settings of the validation.
         val_kwargs: ValKwargs = ValKwargs::default(), safe: Safe::Yes;
-        /// A measured figure, such as val-core/digits/acc/mean@1: the checkpoint of the step at which it is highest is
-        /// saved, named in `best` and kept beside the save_total_limit newest; null keeps none for its figure.
+        /// Metric that selects the best checkpoint, such as val-core/digits/acc/mean@1. The checkpoint of the step with
+        /// the highest value is saved, named in the file `best`, and kept in addition to the save_total_limit newest
+        /// ones. null = no best checkpoint.
         metric_for_best_model: Option<String> = None, rule: Rule::NotEmpty, safe: Safe::Yes;
     }
 }
 
 impl ValidationConfig {
-    /// True when there is something to measure on.
+    /// True if the config contains rows or tasks for the validation.
     pub fn is_wanted(&self) -> bool {
         !self.val_files.is_empty() || !self.val_tasks.is_empty()
     }
 
-    /// Errors on keys that do not fit one another; `key` says every how many `steps` is measured.
+    /// Returns an error if keys contradict each other. `key` is the name of the key that sets the interval `steps` of
+    /// the validation.
     pub(super) fn check(&self, place: &Place, path: &str, key: &str, steps: Option<u64>) -> Result<()> {
         let at = |key: &str| place.of(&join(path, key));
         let kwargs = &self.val_kwargs;
         if let Some(steps) = steps.filter(|_| !self.is_wanted()) {
-            return Err(Error::input(at(key), steps.to_string(), "val_files or val_tasks to measure on"));
+            return Err(Error::input(
+                at(key),
+                steps.to_string(),
+                "val_files or val_tasks with the questions to answer",
+            ));
         }
         if let Some(metric) = self.metric_for_best_model.as_ref().filter(|_| steps.is_none()) {
-            let expected = format!("{key}, the steps after which it is measured");
+            let expected = format!("{key}, the interval in steps at which it is measured");
             return Err(Error::input(at("metric_for_best_model"), metric, expected));
         }
         if kwargs.n > 1 && kwargs.temperature == 0.0 {
-            let expected = "1, or val_kwargs.temperature above 0: greedy answers are all the same";
+            let expected = "1, or val_kwargs.temperature above 0: greedy answers are all equal";
             return Err(Error::input(at("val_kwargs.n"), kwargs.n.to_string(), expected));
         }
         if kwargs.top_k == 0 {
