@@ -15,16 +15,16 @@ use crate::hub::{Kind, local};
 /// Trailing overrides.
 #[derive(Args, Clone, Debug)]
 pub struct Overrides {
-    /// Config keys to set, such as seed=7 or rl.rollout.n=16 (the value is YAML)
+    /// Config keys to set, such as seed=7 or rl.rollout.n=16. Values are YAML
     #[arg(value_name = "KEY=VALUE")]
     pub overrides: Vec<String>,
-    /// Write the resolved config as YAML to stdout and do nothing else
+    /// Print the resolved config as YAML and exit
     #[arg(long)]
     pub print_config: bool,
 }
 
 impl Overrides {
-    /// As [`Overrides::read`]; names of repositories in it become the snapshots that are there.
+    /// Works like [`Overrides::read`], and replaces repository names in the config by the paths of local snapshots.
     pub fn load<C: Config>(&self, file: Option<&Path>) -> Result<Option<C>> {
         let Some(mut config) = self.read::<C>(file)? else { return Ok(None) };
         for (key, source) in config.sources() {
@@ -37,8 +37,8 @@ impl Overrides {
         Ok(Some(config))
     }
 
-    /// Reads the defaults with the overrides and the environment applied. `Ok(None)` means: the config was
-    /// printed, there is nothing else to do.
+    /// Reads the defaults and applies the environment and the overrides. Returns `Ok(None)` if the config was printed
+    /// and there is nothing else to do.
     pub fn read<C: Config>(&self, file: Option<&Path>) -> Result<Option<C>> {
         let config: C = config::load(file, &self.overrides, &|name| std::env::var(name).ok())?;
         if self.print_config {
@@ -49,8 +49,8 @@ impl Overrides {
     }
 }
 
-/// What `path`, given by the key or flag `place`, is on this machine: see [`local::find`]. Errors also where it is not
-/// there and known to be fetched by a command, with that.
+/// Returns the local path for `path`, given by the key or flag `place`: see [`local::find`]. If nothing is found and a
+/// command is known that downloads it, returns an error with this command.
 pub fn repository(path: &Path, kind: Kind, place: &str) -> Result<PathBuf> {
     let found = local::find(path, kind, place, &|name| std::env::var(name).ok())?;
     match local::command(&found, kind).filter(|_| !paths::are_there(&found)) {
@@ -59,7 +59,7 @@ pub fn repository(path: &Path, kind: Kind, place: &str) -> Result<PathBuf> {
     }
 }
 
-/// `: COMMAND` that fetches what `path` names, nothing where none is known.
+/// Returns `: COMMAND` with the command that downloads `path`, or an empty text if none is known.
 pub fn fetched_by(path: &Path, kind: Kind) -> String {
     local::command(path, kind).map_or(String::new(), |command| format!(": {command}"))
 }
@@ -74,14 +74,14 @@ pub struct ConfigArgs {
 }
 
 impl ConfigArgs {
-    /// Reads the file with the overrides and the environment applied. `Ok(None)` means: the config was printed,
+    /// Reads the file and applies the environment and the overrides. Returns `Ok(None)` if the config was printed and
     /// there is nothing else to do.
     pub fn load<C: Config>(&self) -> Result<Option<C>> {
         self.overrides.load(Some(&self.config))
     }
 
-    /// As [`ConfigArgs::load`] for a dry run, which needs no rows: those that are not there are lines with the command that
-    /// fetches them, where one is known, and no error.
+    /// Works like [`ConfigArgs::load`] for a dry run, which needs no rows. For rows that are missing, returns lines
+    /// with the command that downloads them, if one is known.
     pub fn load_without_rows<C: Config>(&self) -> Result<Option<(C, Vec<String>)>> {
         let Some(mut config) = self.overrides.read::<C>(Some(&self.config))? else { return Ok(None) };
         let mut missing = Vec::new();
@@ -92,7 +92,7 @@ impl ConfigArgs {
                     Ok(found) if paths::are_there(&found) => *path = found,
                     _ => {
                         let command = fetched_by(path, Kind::Dataset);
-                        missing.push(format!("{key}: {} is not here{command}", path.display()));
+                        missing.push(format!("{key}: {} not found{command}", path.display()));
                     }
                 },
             }
@@ -101,50 +101,52 @@ impl ConfigArgs {
     }
 }
 
-/// A run directory and how to treat it.
+/// A run directory, and what to do with an existing run.
 #[derive(Args, Clone, Debug)]
 pub struct RunArgs {
-    /// Run directory; an unfinished run there is continued, a finished one left as it is
+    /// Run directory. An unfinished run in it is continued, a finished run is left as it is
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
-    /// Move what is in --out aside (never deleted) and start over
+    /// Move an existing run in --out to another folder name and start over. Nothing is deleted
     #[arg(long)]
     pub fresh: bool,
-    /// Check the inputs, print the plan (steps, memory, disk, time) and stop
+    /// Check the inputs, print the plan (steps, memory, disk, time) and exit
     #[arg(long)]
     pub dry_run: bool,
-    /// With --dry-run: the plan as JSON on stdout
+    /// Print the plan of --dry-run as JSON on stdout
     #[arg(long, requires = "dry_run")]
     pub json: bool,
 }
 
 impl RunArgs {
-    /// Ends a dry run: prints `plan` to stdout where JSON is asked for, once for all ranks; what is for people has been said.
+    /// Ends a dry run. Rank 0 prints `plan` to stdout if JSON is requested. The text for people was printed before.
     pub fn planned(&self, context: &Context, plan: impl FnOnce() -> Value) -> Result<()> {
         if self.json && context.leads() { print(&format!("{:#}\n", plan())) } else { Ok(()) }
     }
 
-    /// The same less `--fresh` where a launcher has started the run again: what is in the folder now is the run's own.
+    /// Returns the arguments without `--fresh` if a launcher has restarted the run, because the folder then belongs to
+    /// this run.
     pub fn of_restart(&self, context: &Context) -> Result<RunArgs> {
         let mut args = self.clone();
         if args.fresh && ranks::restarts()? > 0 {
-            context.say("started again after a fault: goes on, as --fresh was for the first start");
+            context.say("restarted after a fault: continues the run (--fresh applied to the first start)");
             args.fresh = false;
         }
         Ok(args)
     }
 }
 
-/// Processes of one run.
+/// Number of processes of a run.
 #[derive(Args, Clone, Copy, Debug)]
 pub struct RanksArgs {
-    /// Ranks on this machine: a card each, or a process each where there is none. The result is the same for any number, in
-    /// training up to gradient_lanes. On several machines, torchrun, srun or mpirun starts them
+    /// Number of ranks on this machine: one GPU each, or one process each without GPUs. Results are the same for any
+    /// number; in training the number may be at most gradient_lanes. On several machines, start the ranks with
+    /// torchrun, srun or mpirun
     #[arg(long, value_name = "N", value_parser = ranks)]
     pub gpus: Option<usize>,
 }
 
-/// A number of ranks, each of which is a process.
+/// Parses a number of ranks.
 fn ranks(text: &str) -> std::result::Result<usize, String> {
     const MOST: usize = 256;
     text.parse()
@@ -153,7 +155,7 @@ fn ranks(text: &str) -> std::result::Result<usize, String> {
         .ok_or_else(|| format!("expected a whole number from 1 to {MOST}"))
 }
 
-/// A config and the run directory of what it says.
+/// A config, and the run directory of its job.
 #[derive(Args, Clone, Debug)]
 pub struct JobArgs {
     #[command(flatten)]
@@ -165,7 +167,7 @@ pub struct JobArgs {
 }
 
 impl JobArgs {
-    /// The config; of a dry run also what rows are not there, see [`ConfigArgs::load_without_rows`].
+    /// Returns the config and, for a dry run, lines about missing rows: see [`ConfigArgs::load_without_rows`].
     pub fn load<C: Config>(&self) -> Result<Option<(C, Vec<String>)>> {
         match self.run.dry_run {
             true => self.config.load_without_rows(),

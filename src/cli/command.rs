@@ -1,5 +1,4 @@
-//! The table of commands, from which the command line is parsed and the help is generated, and the function that runs
-//! each.
+//! The table of commands. The command line is parsed and the help is generated from it. Also runs each command.
 
 use std::process::ExitCode;
 
@@ -14,18 +13,18 @@ use super::{
 };
 use crate::error::Result;
 
-/// Reasoning models from raw data to a measured result: distillation, SFT, RL and evaluation of Qwen2.5-VL, by kernels of
-/// its own or on the processor.
+/// Trains multimodal reasoning models from raw data to evaluation: distillation, SFT, RL and evaluation of Qwen2.5-VL,
+/// with its own CUDA kernels or on the CPU.
 #[derive(Parser)]
 #[command(name = "omr", version, max_term_width = 110, disable_help_subcommand = true)]
 #[command(after_help = "Examples:\n  \
     omr recipe configs/digits.yaml --out runs/digits\n      \
-        every stage on real handwriting, on this machine's processor, in minutes\n  \
+        all stages on images of handwritten digits, on the CPU, in minutes\n  \
     omr plan configs/openmmreasoner-7b/sft.yaml --gpu h100 --gpus 8\n      \
-        what fine-tuning the 7B takes on eight cards: memory, time, what binds\n\n\
-    Any config key can be set as a trailing key=value, such as seed=7 or rl.rollout.n=16; \
-    `omr config` lists them. Running a command again on the same --out goes on where it stopped.\n\
-    Exit status: 0 done, 2 the input is wrong, 1 the run failed, 130 stopped by a signal (save_on_stop: with a checkpoint).")]
+        memory and predicted time of fine-tuning the 7B model on eight GPUs\n\n\
+    Set any config key with a trailing key=value, such as seed=7 or rl.rollout.n=16; \
+    `omr config` lists all keys. To continue a stopped run, run the same command with the same --out.\n\
+    Exit status: 0 success, 2 wrong input, 1 the run failed, 130 stopped by a signal (see the key save_on_stop).")]
 struct Cli {
     #[command(flatten)]
     global: Global,
@@ -37,39 +36,39 @@ struct Cli {
 enum Command {
     /// Run a whole recipe: data, SFT, RL, evaluation, report
     Recipe(JobArgs),
-    /// Prepare data stage by stage; see on a page what is in data sets
+    /// Prepare data in stages, or inspect data sets
     Data(data::Args),
-    /// Fetch a model or a data set from the Hugging Face hub
+    /// Download a model or a data set from the Hugging Face hub
     Download(download::Args),
-    /// Fine-tune on rows of conversations, packed online
+    /// Fine-tune a model on conversations, packed online
     Sft(JobArgs),
-    /// Improve a model on questions with GSPO, GRPO or DAPO
+    /// Train a model on questions with GSPO, GRPO or DAPO
     Rl(JobArgs),
-    /// Measure a model on tasks
+    /// Evaluate a model on tasks
     Eval(eval::Args),
-    /// Answer a question about text and pictures, or a file of them
+    /// Answer one question with text and images, or a file of questions
     Generate(generate::Args),
-    /// Score responses against their right answers: accuracy and format
+    /// Score responses against the correct answers: accuracy and format
     Score(score::Args),
-    /// Say whether an answer equals the right one
+    /// Check whether an answer equals the correct one
     Verify(verify::Args),
-    /// Compute recorded steps again and name the first difference
+    /// Recompute recorded steps and report the first difference
     Replay(replay::Args),
-    /// Build the page of a run again, or one that compares several
+    /// Rebuild the HTML report of a run, or compare several runs
     Report(report::Args),
-    /// Measure ops, steps and rollouts beside this machine's ceilings
+    /// Measure ops, steps and rollouts, and compare them with peak rates
     Bench(bench::Options),
-    /// Say what a config takes on a card: memory, time, tokens a day
+    /// Predict memory, time and tokens per day of a config on GPUs
     Plan(plan::Args),
-    /// List every config key: type, default, meaning, name elsewhere
+    /// List all config keys: type, default, meaning, name elsewhere
     Config(config::Args),
-    /// Say what works on this machine and what to do about what does not
+    /// Check what works on this machine and how to fix the rest
     Doctor(doctor::Args),
-    /// Write what bash, zsh or fish needs to complete commands and flags
+    /// Generate a completion script for bash, zsh or fish
     Completions(completions::Args),
 }
 
-/// The commands as `omr --help` lists them.
+/// Groups of commands, in the order of `omr --help`.
 const GROUPS: [(&str, &[&str]); 4] = [
     ("Run", &["recipe", "sft", "rl", "eval"]),
     ("Data", &["download", "data"]),
@@ -77,7 +76,8 @@ const GROUPS: [(&str, &[&str]); 4] = [
     ("Look", &["report", "replay", "plan", "bench", "config", "doctor", "completions"]),
 ];
 
-/// The command line with its help: commands in groups, and flags that every command takes explained once, in `omr --help`.
+/// Returns the command line with its help: commands in groups. Flags of all commands are explained once, in `omr
+/// --help`.
 fn command() -> clap::Command {
     let cli = Cli::command();
     let global: Vec<Arg> = cli.get_arguments().filter(|arg| arg.is_global_set()).cloned().collect();
@@ -93,10 +93,10 @@ fn command() -> clap::Command {
     without(cli.help_template(template), &global)
 }
 
-/// `command`, whose subcommands take the flags `global` and say in their help that they do.
+/// Returns `command` with the flags `global` added to its subcommands. Their help only names these flags.
 fn without(command: clap::Command, global: &[Arg]) -> clap::Command {
     let flags: Vec<String> = global.iter().filter_map(Arg::get_long).map(|name| format!("--{name}")).collect();
-    let also = format!("Flags of all commands, in omr --help: {}", flags.join(", "));
+    let also = format!("Flags of all commands (see omr --help): {}", flags.join(", "));
     command.mut_subcommands(|sub| {
         let more = sub.get_after_help().map_or(String::new(), |text| format!("\n\n{text}"));
         let hidden = global.iter().map(|flag| flag.clone().hide(true));
@@ -105,7 +105,7 @@ fn without(command: clap::Command, global: &[Arg]) -> clap::Command {
 }
 
 impl Command {
-    /// Which rank of how many this process is; alone for what has no ranks.
+    /// Returns the position of this process among the ranks. Commands without ranks always run alone.
     fn seat(&self) -> Result<Seat> {
         match self {
             Command::Recipe(args) | Command::Sft(args) | Command::Rl(args) => of(args.ranks),
@@ -141,7 +141,7 @@ fn of(args: RanksArgs) -> Result<Seat> {
     Seat::of(args.gpus, &|name| std::env::var(name).ok())
 }
 
-/// Parses the command line, runs the command, maps the outcome to the exit status (FORMATS section 1).
+/// Parses the command line, runs the command and maps its result to the exit status (FORMATS section 1).
 pub fn main() -> ExitCode {
     let cli = Cli::from_arg_matches(&command().get_matches()).unwrap_or_else(|error| error.exit());
     let (seat, refused) = match cli.command.seat() {

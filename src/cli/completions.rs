@@ -1,4 +1,4 @@
-//! `omr completions`: prints the script with which a shell completes commands and flags.
+//! `omr completions`: prints a shell script that completes commands and flags.
 
 use clap_complete::{Shell, generate};
 
@@ -8,10 +8,10 @@ use crate::error::Result;
 /// Arguments of `omr completions`.
 #[derive(clap::Args)]
 #[command(after_help = "bash: omr completions bash > ~/.local/share/bash-completion/completions/omr\n\
-    zsh:  omr completions zsh > DIR/_omr, DIR one of $fpath\n\
+    zsh:  omr completions zsh > DIR/_omr, where DIR is a folder in $fpath\n\
     fish: omr completions fish > ~/.config/fish/completions/omr.fish")]
 pub struct Args {
-    /// Whose
+    /// Shell to generate completions for
     #[arg(value_enum)]
     shell: Shell,
 }

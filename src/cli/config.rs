@@ -13,7 +13,7 @@ use crate::error::Result;
 /// Lists the keys of a kind of config.
 type Keys = fn() -> Vec<Key>;
 
-/// The kinds of configs, and what lists the keys of each.
+/// Kinds of configs, with a function that returns the keys of each.
 const KINDS: [(&str, Keys); 7] = [
     (RecipeConfig::NAME, config::keys::<RecipeConfig>),
     (DataConfig::NAME, config::keys::<DataConfig>),
@@ -27,13 +27,13 @@ const KINDS: [(&str, Keys); 7] = [
 /// Arguments of `omr config`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Which config; a recipe's holds all others
+    /// Kind of config to list. recipe contains all others
     #[arg(default_value = "recipe", value_parser = PossibleValuesParser::new(KINDS.map(|(name, _)| name)))]
     kind: String,
-    /// Only keys that contain this
+    /// Show only keys whose name contains this text
     #[arg(long, value_name = "TEXT")]
     grep: Option<String>,
-    /// What an algorithm sets: gspo, grpo, dapo or dr_grpo
+    /// Show only the keys that a preset sets: gspo, grpo, dapo or dr_grpo
     #[arg(long, value_name = "NAME", conflicts_with = "grep")]
     preset: Option<String>,
 }
@@ -66,8 +66,8 @@ fn entry(key: &Key) -> String {
     }
     match key.meta.safe {
         Safe::No => {}
-        Safe::Yes => facts.push("may differ when a run goes on".to_owned()),
-        Safe::WhenMore => facts.push("may grow when a run goes on".to_owned()),
+        Safe::Yes => facts.push("may be changed when a run is continued".to_owned()),
+        Safe::WhenMore => facts.push("may be increased when a run is continued".to_owned()),
     }
     out.push_str(&format!("\n    [{}]\n", facts.join("; ")));
     out

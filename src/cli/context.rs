@@ -72,7 +72,7 @@ impl Context {
         self.console.install_tracing(&self.log_level)?;
         let (console, rank) = (self.console.clone(), self.seat.rank());
         let answer = move |listens: bool| match listens {
-            true => console.line("stopping: nothing new begins; a second signal ends this at once"),
+            true => console.line("stopping: no new work is started; a second signal ends the process at once"),
             false if is_said_here(&Error::Stopped, rank) => console.error(&Error::Stopped.to_string()),
             false => {}
         };
@@ -119,8 +119,8 @@ impl Context {
         match self.kind() {
             Kind::Cpu if self.threads == 1 => "the CPU (1 thread)".to_owned(),
             Kind::Cpu => format!("the CPU ({} threads)", self.threads),
-            Kind::Cuda => "a card".to_owned(),
-            Kind::Emu => "the emulated card".to_owned(),
+            Kind::Cuda => "a GPU".to_owned(),
+            Kind::Emu => "the emulated GPU".to_owned(),
         }
     }
 
@@ -144,7 +144,9 @@ impl Context {
                 let isa = cpu_bodies()?;
                 // If the processor has AMX but the program may not use it, the user should know.
                 let refusal = amx::refusal().filter(|refusal| refusal.is_there && isa == Isa::detect());
-                refusal.into_iter().for_each(|refusal| self.say(&format!("{}: {} computes", refusal.why, isa.name())));
+                refusal
+                    .into_iter()
+                    .for_each(|refusal| self.say(&format!("{}: {} is used instead", refusal.why, isa.name())));
                 Device::cpu(plan, self.threads, isa)
             }
             Kind::Cuda => {
@@ -254,8 +256,8 @@ impl Context {
         let (place, listener) = match &self.seat {
             Seat::Alone if config.backend != Backend::Nccl => return Ok(Box::new(OneRank::ALONE)),
             Seat::Alone => {
-                let listener =
-                    TcpListener::bind(("127.0.0.1", 0)).map_err(|e| Error::Failed(format!("a port: {e}")))?;
+                let listener = TcpListener::bind(("127.0.0.1", 0))
+                    .map_err(|e| Error::Failed(format!("cannot open a port: {e}")))?;
                 (self.started.start(1, &listener, secret)?, Some(listener))
             }
             Seat::Launched(place) => (place.clone(), None),
@@ -282,7 +284,7 @@ impl Context {
             return Ok(Box::new(tcp));
         }
         let ranks = Nccl::start(tcp, || Ok((Library::find()?, self.without_kernels()?)))?;
-        self.say(&format!("ranks by NCCL, which took {}", bytes(ranks.taken())));
+        self.say(&format!("ranks exchange tensors with NCCL, which uses {} of GPU memory", bytes(ranks.taken())));
         let _ = self.taken.set(ranks.taken());
         Ok(Box::new(ranks))
     }
@@ -302,15 +304,15 @@ impl Context {
     fn is_nccl(&self, config: &DistConfig) -> Result<bool> {
         let refused = |hint: &str| {
             let found = format!("nccl with --device {}", self.kind().name());
-            Err(Error::input_hint("dist.backend", found, "auto or tcp, where there is no card", hint))
+            Err(Error::input_hint("dist.backend", found, "auto or tcp on a machine without a GPU", hint))
         };
         match (config.backend, self.kind()) {
             (Backend::Tcp, _) => Ok(false),
             (Backend::Auto, kind) => Ok(kind == Kind::Cuda),
-            (Backend::Nccl, Kind::Cpu) => refused("NCCL moves what cards have in their memory"),
+            (Backend::Nccl, Kind::Cpu) => refused("NCCL only transfers GPU memory"),
             // The memory of the emulated GPU is host memory, which NVIDIA's NCCL does not support.
             (Backend::Nccl, Kind::Emu) if std::env::var_os(nccl::PATH).is_none() => {
-                refused(&format!("set {} to a library that moves the emulated card's memory", nccl::PATH))
+                refused(&format!("set {} to a library that supports the memory of the emulated GPU", nccl::PATH))
             }
             (Backend::Nccl, _) => Ok(true),
         }

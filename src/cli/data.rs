@@ -29,26 +29,27 @@ pub struct Args {
 
 #[derive(Subcommand)]
 enum Kind {
-    /// Write rows of any layout that is read in one: SFT or RL, pictures embedded or by path
+    /// Convert rows of any supported layout to SFT or RL rows, with pictures embedded or by path
     Format(StageArgs),
-    /// Put questions to a teacher, verify its answers against the labels, keep the right ones
+    /// Send questions to a teacher, verify its answers against the labels and keep the correct ones
     Distill(StageArgs),
-    /// Keep rows whose answer is right by the rules, or by a judge
+    /// Keep rows whose answer is correct according to the rules or a judge
     Verify(StageArgs),
-    /// Have a model answer each question several times; rows carry the share of right answers
+    /// Let a model answer each question several times and record the share of correct answers
     Passrate(PassrateArgs),
-    /// Drop rows whose question and pictures are those of another row or of a benchmark
+    /// Remove rows whose question and pictures are those of another row or of a benchmark
     Dedup(StageArgs),
-    /// Keep rows within bounds of length and of the share of right answers
+    /// Keep rows within limits of length and of the share of correct answers
     Filter(StageArgs),
-    /// Make one data set of several, by weights and limits
+    /// Combine several data sets into one, with weights and limits
     Mix(StageArgs),
-    /// Run all stages of a pipeline config, those that are finished aside
+    /// Run all stages of a pipeline config, except finished ones
     Run(ListArgs),
     /// Part of dedup
     #[command(hide = true)]
     Embed(EmbedArgs),
-    /// Say what is in data sets, on a page: columns, faults, pictures, lengths, kinds of answers, rows at random
+    /// Show the contents of data sets as text and as an HTML page: columns, faults, pictures, lengths, kinds of
+    /// answers, random rows
     Inspect(inspect::Args),
 }
 
@@ -58,7 +59,7 @@ struct StageArgs {
     config: ConfigArgs,
     #[command(flatten)]
     run: RunArgs,
-    /// Do part I of N, from 0; once all N are done the same command without it joins them
+    /// Process part I of N, starting at 0. When all N parts are finished, the same command without --shard joins them
     #[arg(long, value_name = "I/N", value_parser = Shard::from_str)]
     shard: Option<Shard>,
 }
@@ -71,7 +72,7 @@ struct PassrateArgs {
     ranks: RanksArgs,
 }
 
-/// Whatever a stage of that name was given elsewhere.
+/// Accepts any arguments, as for the command of this name in other programs.
 #[derive(clap::Args)]
 struct EmbedArgs {
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -87,7 +88,7 @@ struct ListArgs {
 }
 
 impl Args {
-    /// Ranks asked for, by a stage that has them.
+    /// Returns the number of ranks given on the command line, for stages that support ranks.
     pub(super) fn ranks(&self) -> Option<RanksArgs> {
         match &self.stage {
             Kind::Passrate(args) => Some(args.ranks),
@@ -110,7 +111,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         Kind::Embed(_) => Err(Error::input(
             "omr data",
             "embed",
-            "omr data dedup: embeddings are part of it, with a `model` in its config",
+            "omr data dedup, which computes embeddings if its config sets `model`",
         )),
         Kind::Inspect(args) => inspect::run(args, context),
     }
@@ -121,12 +122,12 @@ fn run_stage<C: Stage>(args: &StageArgs, context: &Context) -> Result<()> {
     Session::alone(&args.run, context, |session| stage_of(session, args.shard, &config, |_, _| Ok(())))
 }
 
-/// Ranks answer together; what comes of the answers rank 0 writes.
+/// Lets all ranks generate answers. Rank 0 writes the results.
 fn run_passrate(args: &PassrateArgs, context: &Context) -> Result<()> {
     let PassrateArgs { stage, .. } = args;
     let Some(config) = stage.config.load::<PassrateConfig>()? else { return Ok(()) };
     if stage.shard.is_some() {
-        context.alone("--shard is of one process; ranks share all rows")?;
+        context.alone("--shard runs in one process; ranks divide all rows among themselves")?;
     }
     // The ranks exchange no GPU memory.
     let dist = DistConfig { backend: Backend::Tcp, ..DistConfig::default() };
@@ -138,7 +139,7 @@ fn run_passrate(args: &PassrateArgs, context: &Context) -> Result<()> {
     })
 }
 
-/// Runs a stage at rank 0, once all of `ranks` have done what `before` says.
+/// Runs a stage on rank 0 after all `ranks` have executed `before`.
 fn stage_of<C: Stage>(
     session: &mut Session,
     shard: Option<Shard>,
@@ -158,8 +159,8 @@ fn stage_of<C: Stage>(
         let dir = match shard {
             None => session.open(config)?,
             Some(_) if run.fresh => {
-                let expected = "no --fresh: other parts may be at work in the folder";
-                return Err(Error::input("--shard", "a part that is to move the folder aside", expected));
+                let expected = "--shard without --fresh, because other parts may be using the folder";
+                return Err(Error::input("--shard", "--shard with --fresh", expected));
             }
             Some(shard) => Some(RunDir::open_part(run, &shard.suffix(), config, context)?),
         };

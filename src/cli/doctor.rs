@@ -17,12 +17,12 @@ use crate::observe::bytes;
 /// Arguments of `omr doctor`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// JSON on stdout in place of text
+    /// Print JSON instead of text
     #[arg(long)]
     json: bool,
 }
 
-/// Prints the findings to stdout; with `--device cuda` or `emu` also the ops that are refused there.
+/// Prints the findings to stdout.
 pub fn run(args: &Args, context: &Context) -> Result<()> {
     let mut out = vec![processor()];
     out.push(bodies()?);
@@ -33,9 +33,9 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     out.push(nccl());
     out.extend(emu());
     out.push(images());
-    out.push(writable("temporary files", &std::env::temp_dir(), "set TMPDIR to a folder you may write to"));
+    out.push(writable("temporary files", &std::env::temp_dir(), "set TMPDIR to a folder with write permission"));
     let here = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("."));
-    out.push(writable("working folder", &here, "give --out a folder you may write to"));
+    out.push(writable("working folder", &here, "set --out to a folder with write permission"));
     let (version, arch, os) = (env!("CARGO_PKG_VERSION"), std::env::consts::ARCH, std::env::consts::OS);
     if args.json {
         return print(&format!("{:#}\n", json!({ "version": version, "arch": arch, "os": os, "findings": out })));
@@ -44,16 +44,16 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     print(&format!("omr {version} ({arch}, {os})\n{lines}"))
 }
 
-const CACHE_CURE: &str = "set XDG_CACHE_HOME to a folder you may write to";
+const CACHE_CURE: &str = "set XDG_CACHE_HOME to a folder with write permission";
 
-/// One thing that was looked at.
+/// Result of one check.
 #[derive(Serialize)]
 struct Finding {
     what: String,
     found: String,
-    /// What follows from it; empty where nothing does.
+    /// Explanation of the result, or an empty text.
     remark: String,
-    /// False where something does not work and could.
+    /// False if something does not work and can be fixed.
     ok: bool,
 }
 
@@ -84,12 +84,12 @@ fn bodies() -> Result<Finding> {
     let isa = super::context::cpu_bodies()?;
     let others: Vec<_> = Isa::ALL.into_iter().filter(|isa| isa.available()).map(Isa::name).collect();
     let why = match amx::refusal() {
-        _ if isa != Isa::detect() => "OMR_BODY asks for it".to_owned(),
-        None => "AMX has the bits of its twin".to_owned(),
+        _ if isa != Isa::detect() => "selected with OMR_BODY".to_owned(),
+        None => "AMX gives the same bits as the portable kernels".to_owned(),
         Some(refusal) => refusal.why.clone(),
     };
     let found = format!("{} with {}", isa.name(), isa.bf16_products());
-    let found = line("kernel bodies", &found, &format!("{why}; this machine can run {}", others.join(", ")));
+    let found = line("kernel variants", &found, &format!("{why}; available on this machine: {}", others.join(", ")));
     Ok(Finding { ok: isa.available() && !amx::refusal().is_some_and(|refusal| refusal.is_there), ..found })
 }
 
@@ -115,7 +115,7 @@ fn memory() -> Finding {
     line("memory", &format!("{} free", bytes(free)), &remark)
 }
 
-/// The cards, or in one line why there is none.
+/// Returns one finding per GPU, or one that explains why there is none.
 fn cuda() -> Vec<Finding> {
     let found = match cuda::find() {
         Ok(found) => found,
@@ -125,7 +125,7 @@ fn cuda() -> Vec<Finding> {
         let (major, minor) = card.compute_capability;
         let use_of_it = match card.arch() {
             Some(arch) => format!("runs the {} kernels", arch.name()),
-            None => "NOT usable: 8.0 or later is needed".into(),
+            None => "NOT usable: omr needs compute capability 8.0 or later".into(),
         };
         let is_usable = card.arch().is_some();
         let card_is = format!("{} of compute capability {major}.{minor}, {}", card.name, bytes(card.memory));
@@ -139,19 +139,19 @@ fn cuda() -> Vec<Finding> {
     lines
 }
 
-/// NCCL, which runs of several cards move tensors by.
+/// Checks NCCL, with which runs on several GPUs exchange tensors.
 fn nccl() -> Finding {
     match nccl::Library::find() {
-        Ok(library) => line("several cards", &format!("NCCL {}", library.version()), "works"),
+        Ok(library) => line("several GPUs", &format!("NCCL {}", library.version()), "works"),
         Err(Error::Input { found, expected, hint, .. }) => {
             let hint = hint.map_or(String::new(), |hint| format!(" ({hint})"));
-            line("several cards", "NCCL", &format!("NOT usable: found {found}, expected {expected}{hint}")).broken()
+            line("several GPUs", "NCCL", &format!("NOT usable: found {found}, expected {expected}{hint}")).broken()
         }
-        Err(error) => line("several cards", "NCCL", &reason(&error)).broken(),
+        Err(error) => line("several GPUs", "NCCL", &reason(&error)).broken(),
     }
 }
 
-/// Whether the emulator can run: its compiler and the folder it keeps compiled kernels in.
+/// Checks the emulator: its compiler and the folder of its compiled kernels.
 fn emu() -> Vec<Finding> {
     let compiler = match Compiler::find() {
         Ok(compiler) => line("device", "emu", &format!("works, with {}", compiler.version())),
@@ -159,12 +159,12 @@ fn emu() -> Vec<Finding> {
     };
     let kept = match Cache::folder() {
         Ok(folder) => writable("emulated kernels", &folder, CACHE_CURE),
-        Err(error) => line("emulated kernels", "nowhere", &reason(&error)).broken(),
+        Err(error) => line("emulated kernels", "no folder", &reason(&error)).broken(),
     };
     vec![compiler, kept]
 }
 
-/// An error as a remark: "found X, expected Y" without the place, which the line names.
+/// Formats an error as a remark: "found X, expected Y" without the place, which the line already contains.
 fn reason(error: &Error) -> String {
     match error {
         Error::Input { found, expected, .. } => format!("NOT usable: found {found}, expected {expected}"),
@@ -172,27 +172,27 @@ fn reason(error: &Error) -> String {
     }
 }
 
-/// What this program holds of its kernels.
+/// Checks the kernel images in this program.
 fn images() -> Finding {
     let files: Vec<_> = OWN.files().collect();
     let kernels: usize = files.iter().map(|file| OWN.kernels(file).len()).sum();
     let cubins = files.iter().filter(|file| OWN.cubin(file).is_some()).count();
     let form = match cubins {
-        0 => "PTX, which the driver compiles once".to_owned(),
-        n => format!("PTX, and sm_90a machine code of {n} files"),
+        0 => "PTX, which the driver compiles at the first use".to_owned(),
+        n => format!("PTX, and sm_90a machine code for {n} files"),
     };
     let stale = OWN.stale();
     let verdict = match stale.first() {
         None => String::new(),
         Some(first) => {
-            format!("; STALE in {} places, such as {first}: run tools/build-ptx and build again", stale.len())
+            format!("; STALE in {} places, for example {first}: run tools/build-ptx and rebuild omr", stale.len())
         }
     };
     let found = line("kernel images", &format!("{kernels} in {} files", files.len()), &format!("{form}{verdict}"));
     Finding { ok: stale.is_empty(), ..found }
 }
 
-/// Whether files can be made in `dir`, or in the folder it would be made in.
+/// Checks that files can be created in `dir`, or in its nearest existing parent.
 fn writable(what: &str, dir: &Path, cure: &str) -> Finding {
     let shown = dir.display().to_string();
     let there = dir.ancestors().find(|folder| folder.is_dir()).unwrap_or(dir);

@@ -10,26 +10,24 @@ use crate::hub::{Repo, Settings};
 
 /// Arguments of `omr download`.
 #[derive(clap::Args)]
-#[command(
-    after_help = "Files are checked against the hub's hashes; running again goes on where it stopped. HF_TOKEN, \
-    HF_ENDPOINT, HF_HOME and HF_HUB_OFFLINE are what they are to the Hugging Face libraries."
-)]
+#[command(after_help = "Files are checked against the hub's hashes. To continue a stopped download, run the same \
+    command again. HF_TOKEN, HF_ENDPOINT, HF_HOME and HF_HUB_OFFLINE work as in the Hugging Face libraries.")]
 pub struct Args {
-    /// base, coldstart, rl (models), sft-data, rl-data, or ORG/NAME with @REVISION or without
+    /// Repository: base, coldstart or rl (models), sft-data, rl-data, or ORG/NAME, optionally with @REVISION
     #[arg(value_name = "REPO")]
     repo: String,
-    /// Folder for the files
+    /// Folder to write the files to
     #[arg(long, value_name = "DIR")]
     to: PathBuf,
-    /// Only files whose path matches, such as '*.parquet'; may be given several times
+    /// Download only files whose path matches, such as '*.parquet'. May be given several times
     #[arg(long, value_name = "GLOB")]
     include: Vec<String>,
-    /// Files fetched at once
+    /// Number of files downloaded at once
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u8).range(1..=64))]
     max_workers: u8,
 }
 
-/// Downloads and prints the folder to stdout.
+/// Downloads the files and prints the folder to stdout.
 pub fn run(args: &Args, context: &Context) -> Result<()> {
     let repo: Repo = args.repo.parse()?;
     let settings = Settings::of(&|name| std::env::var(name).ok())?;
@@ -38,7 +36,10 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     let summary = context.runtime()?.block_on(job.run(&settings, context.observer()))?;
     if summary.fetched > 0 {
         let (here, repo) = (args.to.display(), &job.repo);
-        context.say(&format!("{here} has all of {repo}: {} of {} files fetched", summary.fetched, summary.files));
+        context.say(&format!(
+            "{here} is complete: downloaded {} of the {} files of {repo}",
+            summary.fetched, summary.files
+        ));
     }
     print(&format!("{}\n", args.to.display()))
 }

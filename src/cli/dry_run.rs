@@ -25,7 +25,8 @@ pub fn without_rows<C: Training>(session: &Session, missing: &[String], mut conf
     Chat::load(model)?;
     let cards = Cards { card: &H200, count: session.ranks.size() };
     let page = asked.page(cards, &Rows::default(), model_config)?;
-    let count = keys.steps.map_or("as many updates as the rows make".to_owned(), |steps| format!("{steps} updates"));
+    let count =
+        keys.steps.map_or("the number of updates depends on the rows".to_owned(), |steps| format!("{steps} updates"));
     context.say(&format!("{}: {count}", C::NAME));
     missing.iter().for_each(|line| context.say(line));
     weights_missing(context, model);

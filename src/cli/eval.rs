@@ -34,53 +34,53 @@ pub struct Args {
     /// Config file (YAML)
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Model directory; with --model-url the name the server has the model under
+    /// Model directory. With --model-url: the name of the model on the server
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
-    /// Ask an OpenAI-compatible server, its address up to /v1, in place of a model directory
+    /// Address, up to and including /v1, of an OpenAI-compatible server to evaluate instead of a model directory
     #[arg(long, value_name = "URL")]
     model_url: Option<String>,
-    /// Tasks and groups of them, separated by commas; --list names them, and the first of it is the default
+    /// Tasks and groups of tasks, separated by commas. --list shows their names; the default is the first one
     #[arg(long, value_name = "A,B", value_delimiter = ',')]
     tasks: Vec<String>,
-    /// One's own benchmark: a file (YAML) with data, prompt template, gold column and scorer
+    /// Your own benchmark: a YAML file with data, prompt template, gold column and scorer
     #[arg(long, value_name = "FILE")]
     task_file: Option<PathBuf>,
-    /// Run directory; a finished one is left as it is
+    /// Run directory. An unfinished run in it is continued, a finished run is left as it is
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Move what is in --out aside (never deleted) and start over
+    /// Move an existing run in --out to another folder name and start over. Nothing is deleted
     #[arg(long)]
     fresh: bool,
-    /// Check the inputs, print the plan and stop
+    /// Check the inputs, print the plan and exit
     #[arg(long)]
     dry_run: bool,
-    /// With --dry-run: the plan as JSON on stdout
+    /// Print the plan of --dry-run as JSON on stdout
     #[arg(long, requires = "dry_run")]
     json: bool,
-    /// Folder with a folder for each task, by its name or the data set's, with the hub's parquet files
+    /// Folder with one subfolder per task, named after the task or its data set, with the parquet files from the hub
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// Prompts and scorer: strict, or compat for those of the published evaluation
+    /// Prompts and scoring rules: strict, or compat to reproduce the published evaluation
     #[arg(long, value_name = "MODE")]
     mode: Option<String>,
-    /// Measure the first N rows only
+    /// Evaluate only the first N rows of each task
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
-    /// Take thinking off answers before they are scored
+    /// Remove the thinking part of answers before they are scored
     #[arg(long)]
     strip_thinking: bool,
-    /// Write what a model would be asked, a line a question, and stop
+    /// Write the prompts for the model to FILE, one line per question, and exit
     #[arg(long, value_name = "FILE")]
     dump_prompts: Option<PathBuf>,
-    /// Score recorded answers, lines {"task", "index", "responses": [...]}, without a model; of a file or folder of
-    /// lmms-eval's --log_samples or VLMEvalKit's tsv, hold its verdicts against ours
+    /// Score recorded answers without a model: a file of lines {"task", "index", "responses": [...]}, or a file or
+    /// folder from lmms-eval's --log_samples or a tsv file from VLMEvalKit, whose verdicts are compared with omr's
     #[arg(long, value_name = "FILE")]
     responses: Option<PathBuf>,
-    /// Write the finished evaluation in another program's files, too
+    /// Also write the finished evaluation in the format of another program
     #[arg(long, value_name = "NAME")]
     format: Option<Format>,
-    /// Name the tasks and stop
+    /// List the tasks and exit
     #[arg(long)]
     list: bool,
     #[command(flatten)]
@@ -89,14 +89,14 @@ pub struct Args {
     overrides: Overrides,
 }
 
-/// Whose files.
+/// File format of another program.
 #[derive(Clone, Copy, clap::ValueEnum)]
 enum Format {
     /// lmms-eval's `--log_samples`.
     LmmsEval,
 }
 
-/// Measures and prints the summary's path to stdout.
+/// Runs the evaluation and prints the path of the summary to stdout.
 pub fn run(args: &Args, context: &Context) -> Result<()> {
     evaluate(args, context)?;
     match (args.format, &args.out) {
@@ -115,7 +115,7 @@ fn evaluate(args: &Args, context: &Context) -> Result<()> {
     overrides.overrides.extend(args.mode.iter().map(|mode| format!("mode={mode}")));
     if let Some(url) = &args.model_url {
         let name = args.model.as_ref().map(|name| name.to_string_lossy());
-        let name = name.ok_or_else(|| Error::input("--model", "nothing", "the name the server has the model under"))?;
+        let name = name.ok_or_else(|| Error::input("--model", "nothing", "the name of the model on the server"))?;
         overrides
             .overrides
             .extend([format!("server.base_url={}", json!([url])), format!("server.model={}", json!(name))]);
@@ -139,10 +139,10 @@ fn evaluate(args: &Args, context: &Context) -> Result<()> {
         return print(&format!("{}\n", path.display()));
     }
     if config.server.is_some() || config.responses.is_some() {
-        context.alone("ranks answer for a model directory, not for a server or a file")?;
+        context.alone("several ranks are only supported for a model directory, not for a server or a file")?;
     }
     let Some(out) = &args.out else {
-        return Err(Error::input("omr eval", "no --out", "the run directory"));
+        return Err(Error::input("omr eval", "no --out", "--out with the run directory"));
     };
     if let (Some(model), None) = (&args.model, &args.model_url) {
         config.model = Some(repository(model, Kind::Model, "--model")?);
@@ -165,7 +165,7 @@ fn evaluate(args: &Args, context: &Context) -> Result<()> {
     let eval = Eval { config: &config, rows: &rows, scorer: &scorer, store };
     match (&recorded, &config.server, &config.model) {
         (Some(recorded), ..) => Session::alone(&run, context, |session| eval.recorded(session, recorded)),
-        (None, Some(_), Some(_)) => Err(Error::input("model", "a model directory and a server", "one of both")),
+        (None, Some(_), Some(_)) => Err(Error::input("model", "a model directory and a server", "only one of them")),
         (None, Some(server), None) => Session::alone(&run, context, |session| eval.server(session, server)),
         (None, None, Some(model)) if model.is_dir() => {
             // The ranks exchange no GPU memory.
@@ -179,14 +179,15 @@ fn evaluate(args: &Args, context: &Context) -> Result<()> {
     }
 }
 
-/// The benchmark of one's own, if any; its scorer stands in the config then, where nothing typed says otherwise.
+/// Opens the user's own benchmark, if one is given. Copies its scorer to the config unless the command line sets
+/// another one.
 fn task_file(args: &Args, config: &mut EvalConfig) -> Result<Option<TaskFile>> {
     config.task_file = args.task_file.clone().or(config.task_file.take());
     let Some(path) = &config.task_file else { return Ok(None) };
     let file = task::open_file(path)?;
     if !args.tasks.is_empty() {
         let found = format!("--tasks {} and --task-file", args.tasks.join(","));
-        return Err(Error::input("omr eval", found, "one of them"));
+        return Err(Error::input("omr eval", found, "only one of them"));
     }
     let scorer = &file.config.scorer;
     if args.mode.is_none() {
@@ -198,13 +199,13 @@ fn task_file(args: &Args, config: &mut EvalConfig) -> Result<Option<TaskFile>> {
     Ok(Some(file))
 }
 
-/// What tasks make their questions from, as a config says, or one's own benchmark.
+/// Returns the source of the tasks' questions: the folders of the config, or the user's own benchmark.
 fn source<'a>(config: &'a EvalConfig, file: Option<&'a TaskFile>) -> task::Source<'a> {
     task::Source { file: file.map(|file| file as &dyn task::OwnRows), ..task::Source::of(config) }
 }
 
-/// The tasks of the arguments, of the config, of the recorded answers, or the first of the table; their own names stand
-/// in the config then.
+/// Returns the tasks given by the arguments, by the config or by the recorded answers, or the first task of the table.
+/// Writes their names to the config.
 fn tasks(
     args: &Args,
     config: &mut EvalConfig,
@@ -221,7 +222,7 @@ fn tasks(
     Ok(tasks)
 }
 
-/// A measurement: the tasks' rows and what is needed besides who answers.
+/// An evaluation: the rows of the tasks, and what is needed besides the source of the answers.
 struct Eval<'a> {
     config: &'a EvalConfig,
     rows: &'a [TaskRows<'a>],
@@ -229,17 +230,17 @@ struct Eval<'a> {
     store: Arc<RunStore>,
 }
 
-/// What is measured, for people and for a dry run.
+/// Description of an evaluation, for messages and for a dry run.
 struct EvalPlan {
     model: Option<String>,
     tasks: Vec<Value>,
 }
 
-/// Where a task's answers are.
+/// A task with the source of its answers.
 type Source<'a> = (&'a TaskRows<'a>, Box<dyn Answers + 'a>);
 
 impl Eval<'_> {
-    /// A model directory, by all ranks. What is missing is said before the first task takes its hours.
+    /// Evaluates a model directory with all ranks. Missing inputs are reported before the first task starts.
     fn local(&self, session: &mut Session, dir: &Path) -> Result<()> {
         let (context, out) = (session.context, &session.args.out);
         session.same_config(self.config)?;
@@ -265,7 +266,7 @@ impl Eval<'_> {
         self.finish(session, plan, ask, sources)
     }
 
-    /// A server.
+    /// Evaluates a server.
     fn server(&self, session: &mut Session, config: &ServerConfig) -> Result<()> {
         let (context, out, store) = (session.context, &session.args.out, &self.store);
         let server = Server::new(config, context.runtime()?.handle().clone())?;
@@ -289,7 +290,7 @@ impl Eval<'_> {
         self.finish(session, plan, ask, sources)
     }
 
-    /// Recorded answers.
+    /// Scores recorded answers.
     fn recorded(&self, session: &mut Session, recorded: &Recorded) -> Result<()> {
         let (tasks, judge) = (self.config.tasks.join(", "), self.scorer.describe());
         session.context.say(&format!("eval: recorded answers to {tasks}; {judge}"));
@@ -304,8 +305,8 @@ impl Eval<'_> {
         if self.rows.len() == 1 { "eval".to_owned() } else { format!("eval {}", rows.spec.name) }
     }
 
-    /// Opens the run directory, has questions asked by all ranks and, at rank 0, the answers of `sources` scored where that
-    /// is not done yet, and writes what came out.
+    /// Opens the run directory, lets all ranks generate answers, scores the answers of `sources` on rank 0 unless that
+    /// is already done, and writes the results.
     fn finish<'b>(
         &self,
         session: &mut Session,
@@ -340,7 +341,7 @@ impl Eval<'_> {
     }
 }
 
-/// A task a line: its name, its other names, what it is and where its rows come from; then the groups.
+/// Lists one task per line (name, aliases, description and source of its rows), then the groups.
 fn list() -> String {
     let line = |task: &TaskSpec| {
         let names = std::iter::once(task.name).chain(task.aliases.iter().copied()).collect::<Vec<_>>().join(", ");

@@ -18,23 +18,24 @@ pub struct Args {
     /// Model directory
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
-    /// Picture of the question; give several in order. `<image>` in the text marks their places, else they come first
+    /// Image of the question; may be given several times. `<image>` in the prompt marks the place of an image. Without
+    /// it, images come first
     #[arg(long, value_name = "FILE", requires = "prompt")]
     image: Vec<PathBuf>,
-    /// The question
+    /// Question to answer
     #[arg(long, value_name = "TEXT", conflicts_with = "jsonl", required_unless_present_any = ["jsonl", "print_config"])]
     prompt: Option<String>,
-    /// File of questions, a line each: {"id", "messages" or "prompt", "images"?}
+    /// File of questions, one JSON line each: {"id", "messages" or "prompt", "images"?}
     #[arg(long, value_name = "FILE", requires = "out")]
     jsonl: Option<PathBuf>,
-    /// Where the lines go, each with `response`, `token_ids` and `finish_reason`
+    /// File to write the answers to, one JSON line each with `response`, `token_ids` and `finish_reason`
     #[arg(long, value_name = "FILE", requires = "jsonl")]
     out: Option<PathBuf>,
     #[command(flatten)]
     overrides: Overrides,
 }
 
-/// Answers one question on stdout as it is written, or a file of questions into another.
+/// Streams the answer to one question to stdout, or answers a file of questions and writes a file of answers.
 pub fn run(args: &Args, context: &Context) -> Result<()> {
     let Some(config) = args.overrides.load::<GenerateConfig>(None)? else { return Ok(()) };
     let model = repository(&args.model, Kind::Model, "--model")?;
@@ -55,6 +56,10 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
             let responses = Answers::prepare(&model, &config, reader, prompts, machine)?.all(machine.observer)?;
             write(out, lines, responses)
         }
-        _ => Err(Error::input("omr generate", "neither --prompt nor --jsonl with --out", "one of them")),
+        _ => Err(Error::input(
+            "omr generate",
+            "neither --prompt nor --jsonl and --out",
+            "--prompt TEXT, or --jsonl FILE --out FILE",
+        )),
     })
 }

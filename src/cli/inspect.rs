@@ -23,30 +23,30 @@ use crate::text::Chat;
 /// Arguments of `omr data inspect`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// File or folder of rows, a pattern, a repository in HF_HOME, or a config that names data sets
+    /// File or folder of rows, a file name pattern, a repository in HF_HOME, or a config that contains data sets
     #[arg(value_name = "PATH|CONFIG")]
     place: PathBuf,
-    /// Config keys to set, such as datasets.0.limit=100
+    /// Config keys to set, such as datasets.0.limit=100. Only for a config
     #[arg(value_name = "KEY=VALUE")]
     overrides: Vec<String>,
-    /// Model directory: count tokens with its tokenizer, chat template and image sizes
+    /// Model directory. Its tokenizer, chat template and image sizes are used to count tokens
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
-    /// Rows of each data set to print
+    /// Number of rows of each data set to print
     #[arg(long, value_name = "N", default_value_t = 2)]
     show: usize,
-    /// Rows of each data set to draw at random for the page
+    /// Number of random rows of each data set to show on the page
     #[arg(long, value_name = "N", default_value_t = 60)]
     rows: usize,
-    /// Decides which rows are drawn
+    /// Seed for the choice of random rows
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
-    /// Folder for inspect.html, and summary.json beside it; without it inspect.html stands here
+    /// Folder for inspect.html and summary.json. Without it, only inspect.html is written, to the current folder
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
 }
 
-/// Looks at every row, prints what was found, writes the page.
+/// Reads every row, prints the findings and writes the page.
 pub fn run(args: &Args, context: &Context) -> Result<()> {
     let Looked { datasets, tasks } = named(args)?;
     let model = match &args.model {
@@ -89,7 +89,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     refuse_faults(&place, &found)
 }
 
-/// The questions of a task, as a data set.
+/// Returns the questions of a task as a data set.
 fn questions(spec: &TaskSpec, config: &EvalConfig, options: &Options) -> Result<Inspection> {
     let mut left = config.limit.unwrap_or(usize::MAX);
     of_rows(spec.name.to_owned(), options, |take| {
@@ -101,19 +101,19 @@ fn questions(spec: &TaskSpec, config: &EvalConfig, options: &Options) -> Result<
     })
 }
 
-/// What is looked at.
+/// Data to inspect.
 struct Looked {
     datasets: Vec<DatasetConfig>,
-    /// A config whose tasks are.
+    /// A config whose tasks are inspected.
     tasks: Option<EvalConfig>,
 }
 
-/// The data sets that a path is, or that a config of any kind names.
+/// Returns the data sets at the given path, or those of a config of any kind.
 fn named(args: &Args) -> Result<Looked> {
     let is_config = ["yaml", "yml"].iter().any(|ending| has_ending(&args.place, ending));
     if !is_config {
         if let Some(key) = args.overrides.first() {
-            return Err(Error::input("command line", key, "no keys beside a path of rows"));
+            return Err(Error::input("command line", key, "no config keys, because the path is not a config"));
         }
         let entry = read::entry(repository(&args.place, Kind::Dataset, "omr data inspect")?);
         return Ok(Looked { datasets: vec![entry], tasks: None });
@@ -145,14 +145,14 @@ fn named(args: &Args) -> Result<Looked> {
         _ => (load::<DistillConfig>(&overrides, args)?.stage.datasets, None),
     };
     if datasets.is_empty() && tasks.is_none() {
-        let found = format!("a config of `omr {kind}` that names no rows");
-        let expected = "one that does (of `omr eval`: with data_dir=DIR), or the rows themselves";
+        let found = format!("a config of `omr {kind}` without rows");
+        let expected = "a config with rows (for `omr eval`: with data_dir=DIR), or the path of the rows";
         return Err(Error::input(args.place.display().to_string(), found, expected));
     }
     Ok(Looked { datasets, tasks })
 }
 
-/// A config with its rows; the models it names need not be there.
+/// Loads a config and finds its rows. Its models may be missing.
 fn load<C: Config>(overrides: &Overrides, args: &Args) -> Result<C> {
     let mut config = overrides.read::<C>(Some(&args.place))?.unwrap_or_default();
     for (key, source) in config.sources() {

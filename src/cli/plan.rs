@@ -12,7 +12,7 @@ use crate::plan::{self, Asked, Training, model_config};
 /// Arguments of `omr plan`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Config file of `omr sft` or `omr rl`; its keys say which
+    /// Config file of `omr sft` or `omr rl`. Its keys decide which command it is for
     config: PathBuf,
     #[command(flatten)]
     asked: Asked,
@@ -28,7 +28,7 @@ pub fn run(args: &Args, _: &Context) -> Result<()> {
     }
     if card.launches.is_some() && !card.gpu.is_hopper() {
         let found = card.gpu.ceilings().name;
-        return Err(Error::input("--launches", found, "h200 or h100: launches are listed for Hopper"));
+        return Err(Error::input("--launches", found, "h200 or h100, because launches are recorded for Hopper only"));
     }
     match plan::is_rl(&args.config)? {
         true => planned::<RlConfig>(args),

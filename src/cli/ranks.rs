@@ -40,8 +40,8 @@ impl Seat {
             (None, Some(place)) => Ok(Seat::Launched(place)),
             (Some(ranks), None) => Ok(Seat::Starts(ranks)),
             (Some(ranks), Some(place)) => {
-                let found = format!("{ranks} in one of the {} processes of {}", place.size, place.launcher.name());
-                Err(Error::input("--gpus", found, "no --gpus where a launcher has started the ranks"))
+                let found = format!("{ranks}, in one of {} processes started by {}", place.size, place.launcher.name());
+                Err(Error::input("--gpus", found, "no --gpus, because a launcher has already started the ranks"))
             }
         }
     }
@@ -70,12 +70,14 @@ impl Seat {
             Seat::Launched(place) if cards == 1 && place.launcher != Launcher::Torchrun => Ok(0),
             Seat::Launched(place) if place.local_rank < cards => Ok(place.local_rank),
             Seat::Launched(place) => {
-                let found = format!("rank {} of this machine and {cards} card(s)", place.local_rank);
-                Err(Error::input("the local rank", found, "a card for each rank of a machine"))
+                let found = format!("local rank {} and {cards} GPU(s)", place.local_rank);
+                Err(Error::input("the local rank", found, "one GPU for each rank on the machine"))
             }
-            Seat::Starts(ranks) if *ranks > cards => {
-                Err(Error::input("--gpus", ranks.to_string(), format!("at most {cards}, the cards of this machine")))
-            }
+            Seat::Starts(ranks) if *ranks > cards => Err(Error::input(
+                "--gpus",
+                ranks.to_string(),
+                format!("at most {cards}, the number of GPUs of this machine"),
+            )),
             Seat::Starts(_) | Seat::Alone => Ok(0),
         }
     }
@@ -132,7 +134,7 @@ impl Started {
         for (rank, child) in self.0.lock().unwrap_or_else(PoisonError::into_inner).iter_mut() {
             if let Ok(Some(status)) = child.try_wait() {
                 let exit_code = status.code().and_then(|code| u8::try_from(code).ok()).filter(|code| *code != 0);
-                let what = format!("rank {rank} (process {}) has ended at the start: {status}", child.id());
+                let what = format!("rank {rank} (process {}) has ended during the start: {status}", child.id());
                 return Err(Error::Rank { what, exit_code: exit_code.unwrap_or(1), told: false });
             }
         }

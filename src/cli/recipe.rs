@@ -39,7 +39,7 @@ fn cooked(session: &mut Session, mut config: RecipeConfig) -> Result<()> {
         session.finish(dir, recipe.config(), &recipe.page(), || recipe.is_finished(), |ranks| recipe.run(ranks))?;
         if let Some(arguments) = recipe.example_command().filter(|_| context.leads()) {
             let program = std::env::args().next().unwrap_or_else(|| "omr".to_owned());
-            context.say(&format!("ask the trained model: {program} {arguments}"));
+            context.say(&format!("to ask the trained model a question: {program} {arguments}"));
         }
         Ok(())
     })

@@ -43,8 +43,8 @@ pub fn run(
     let line = |row| serde_json::to_string(row).map_err(|error| Error::Failed(format!("referee.jsonl: {error}")));
     let lines = compared.iter().map(|row| Ok(line(row)? + "\n")).collect::<Result<String>>()?;
     files::write(dir.path().join("referee.jsonl"), lines.as_bytes())?;
-    let thinking = if config.strip_thinking { ", thinking taken off" } else { "" };
-    let rules = format!("Our verdicts: {} rules{thinking}; {}", config.mode.name(), scorer.describe());
+    let thinking = if config.strip_thinking { ", thinking removed" } else { "" };
+    let rules = format!("Verdicts of omr: {} rules{thinking}; {}", config.mode.name(), scorer.describe());
     files::write(&page, report::referee(&agreements, &compared, &rules)?.as_bytes())?;
     let judge = scorer.judge().map(|name| {
         let mut judge = judge::Summary::new(name);

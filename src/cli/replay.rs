@@ -10,27 +10,28 @@ use crate::replay::{self, Steps};
 /// Arguments of `omr replay`.
 #[derive(clap::Args)]
 #[command(
-    after_help = "A step is computed from the newest checkpoint before it, or from the model the run began with, and all steps \
-    up to it are compared: rollouts where rollouts/STEP.parquet is there, metrics but times, and weights where the run has a \
-    checkpoint of the last. rollout_freq: 1 and keep_every: N keep what makes any step cheap to compute again.\n\
-    Exit status: 0 all is as it was recorded, 1 something is not."
+    after_help = "A step is recomputed from the newest checkpoint before it, or from the model that the run started \
+    with. All steps up to it are compared: rollouts if rollouts/STEP.parquet exists, metrics except times, and weights \
+    if the run has a checkpoint of the last step. With rollout_freq=1 and keep_every=N, each step of a run is cheap \
+    to recompute.\n\
+    Exit status: 0 everything equals the record, 1 something differs."
 )]
 pub struct Args {
-    /// Run directory of omr sft or omr rl, or those in a recipe's
+    /// Run directory of omr sft or omr rl, or such a folder in a recipe's run directory
     #[arg(value_name = "RUN")]
     run: PathBuf,
-    /// The step to compute again
+    /// Number of the step to recompute
     #[arg(long, value_name = "N", required_unless_present = "sample")]
     step: Option<u64>,
-    /// Of the step, only this row of its rollouts (from 0), with the others of its prompt
+    /// Recompute only this rollout of the step, counted from 0, with the other rollouts of its prompt
     #[arg(long, value_name = "K", requires = "step")]
     rollout: Option<usize>,
-    /// So many recorded steps, drawn at random
+    /// Recompute this number of recorded steps, drawn at random
     #[arg(long, value_name = "M", conflicts_with_all = ["step", "rollout"], value_parser = clap::value_parser!(u32).range(1..))]
     sample: Option<u32>,
 }
 
-/// Prints what is as it was recorded; errors with what is not.
+/// Prints what equals the record. Returns an error if something differs.
 pub fn run(args: &Args, context: &Context) -> Result<()> {
     let steps = match args.step {
         Some(step) => Steps::One { step, rollout: args.rollout },

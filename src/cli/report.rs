@@ -11,10 +11,10 @@ use crate::report;
 /// Arguments of `omr report`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Run directories; of several, one comparison is made
+    /// Run directories. Several directories are compared on one page
     #[arg(required = true, value_name = "DIR")]
     dirs: Vec<PathBuf>,
-    /// File to write instead of DIR/report.html (or comparison.html)
+    /// File to write. The default is DIR/report.html for one run and comparison.html for several
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
 }

@@ -55,11 +55,15 @@ impl RunDir {
             aside = files::move_aside(&dir)?;
             if let Some(aside) = &aside {
                 idle.iter_mut().for_each(|idle| idle.follow(aside));
-                context.say(&format!("moved the old {} to {}", dir.display(), aside.display()));
+                context.say(&format!("moved the old run {} to {}", dir.display(), aside.display()));
             }
         }
         if dir.exists() && !dir.is_dir() {
-            return Err(Error::input(dir.display().to_string(), "a file", "a run directory, or a name that is free"));
+            return Err(Error::input(
+                dir.display().to_string(),
+                "a file",
+                "a run directory, or a name that does not exist",
+            ));
         }
         let before = names(&dir);
         let lock = Some(Lock::take(&dir, part)?);
@@ -74,7 +78,7 @@ impl RunDir {
         }
         if !files::is_run(dir) {
             let expected = "a run directory, or a folder without a config.yaml";
-            return Err(Error::input(file.display().to_string(), "a config that no run has written", expected));
+            return Err(Error::input(file.display().to_string(), "a config that was not written by a run", expected));
         }
         let compared = config::load(Some(&file), &[], &|_| None).and_then(|was: C| {
             let changes = config::refuse_differences(dir, &was, config)?;
@@ -84,7 +88,7 @@ impl RunDir {
         match compared {
             Err(_) if self.part.is_empty() && !is_begun(dir) => {
                 let place = dir.display();
-                context.say(&format!("{place}: the run of another config that was begun here made no step: replaced"));
+                context.say(&format!("{place}: replaced an earlier run with another config, which had made no step"));
                 Ok(())
             }
             compared => compared,

@@ -16,15 +16,15 @@ use crate::reward::{Item, Judged, Score};
 /// Arguments of `omr score`.
 #[derive(clap::Args)]
 #[command(after_help = "Prints {\"score\",\"acc_score\",\"format_reward_score\",\"predict_str\",\"why\",\"judge\"}, \
-    one line for each response. judge is its word, 1 or 0, where the rules said no and a judge was asked; \
-    \"unjudged\" where it gave none; else null. It is asked with USE_LLM_JUDGE=true, OPENAI_BASE_URL, \
-    OPENAI_API_KEY and OPENAI_MODEL_NAME, or judge.base_url=URL judge.model=NAME. One's own reward: \
-    reward.command='[python3, my_reward.py]'.")]
+    one line per response. judge is the judge's verdict, 1 or 0, if the rules score 0 and a judge is configured, \
+    \"unjudged\" if the judge gave no usable reply, otherwise null. Configure a judge with USE_LLM_JUDGE=true, \
+    OPENAI_BASE_URL, OPENAI_API_KEY and OPENAI_MODEL_NAME, or with judge.base_url=URL judge.model=NAME. \
+    Use your own reward with reward.command='[python3, my_reward.py]'.")]
 pub struct Args {
-    /// Read {"response","ground_truth","question"?,"data_source"?,"extra_info"?} lines on stdin
+    /// Read JSON lines {"response","ground_truth","question"?,"data_source"?,"extra_info"?} from stdin
     #[arg(long, required_unless_present = "print_config")]
     jsonl: bool,
-    /// strict, or compat: the published scorer; strict if not given
+    /// Scoring rules: strict (the default), or compat to reproduce the published scorer
     #[arg(long, value_name = "MODE")]
     mode: Option<String>,
     #[command(flatten)]

@@ -117,8 +117,8 @@ impl Session<'_> {
             true => Ok(()),
             false => Err(Error::input(
                 self.args.out.display().to_string(),
-                format!("another folder than that of {}", self.ranks.name(0)),
-                "one folder that all ranks write to",
+                format!("a different folder than on {}", self.ranks.name(0)),
+                "one folder that all ranks share",
             )),
         }
     }

@@ -10,9 +10,9 @@ use crate::error::{Error, Result};
 
 /// Arguments of `omr verify`.
 #[derive(clap::Args)]
-#[command(after_help = "Prints {\"equal\",\"gold_parsed\",\"answer_parsed\",\"why\"}, one line for each pair.")]
+#[command(after_help = "Prints {\"equal\",\"gold_parsed\",\"answer_parsed\",\"why\"}, one line per pair.")]
 pub struct Args {
-    /// The right answer
+    /// The correct answer
     #[arg(
         long,
         value_name = "TEXT",
@@ -21,13 +21,13 @@ pub struct Args {
         requires = "answer"
     )]
     gold: Option<String>,
-    /// The answer to judge, bare or in a text
+    /// The answer to check, alone or within a text
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true, requires = "gold")]
     answer: Option<String>,
-    /// Read {"gold","answer"} lines on stdin
+    /// Read JSON lines {"gold","answer"} from stdin
     #[arg(long, conflicts_with_all = ["gold", "answer"])]
     jsonl: bool,
-    /// strict, or compat: the published scorer's equality
+    /// Equality rules: strict, or compat to reproduce the published scorer
     #[arg(long, default_value = "strict", value_name = "MODE", value_parser = choose::<Mode>)]
     mode: Mode,
 }

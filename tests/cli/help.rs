@@ -120,7 +120,7 @@ fn config_lists_type_default_meaning_and_names_elsewhere() {
 fn doctor_names_processor_bodies_memory_and_folders() {
     let text = stdout(&["doctor"]);
     for part in
-        ["omr ", "processor", "kernel bodies", "threads", "memory", "device ", "kernel images", "temporary files"]
+        ["omr ", "processor", "kernel variants", "threads", "memory", "device ", "kernel images", "temporary files"]
     {
         assert!(text.contains(part), "{part}: {text}");
     }

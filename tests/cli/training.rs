@@ -227,7 +227,7 @@ fn a_dry_run_needs_the_config_and_tokenizer_of_a_model_alone() {
     };
     let sft = dry("sft", &["packing_length=4096", "micro_batch_tokens=4096"]);
     let rl = dry("rl", &["max_response_length=4096", "micro_batch_tokens=8192", "total_training_steps=580"]);
-    let download = "is not here: omr download";
+    let download = "not found: omr download";
     let weights = format!("model: {model} has no weights: omr download base --to {model}");
     for part in ["sft: 4300 updates", &format!("datasets[0].path: data/OpenMMReasoner-SFT-874K {download} sft-data")] {
         assert!(sft.contains(part), "{part}");
@@ -339,7 +339,7 @@ fn stopped_by(signal: &str) {
     let output = child.wait_with_output().unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(130), "{stderr}");
-    assert!(stderr.contains("stopping: nothing new begins"), "{stderr}");
+    assert!(stderr.contains("stopping: "), "{stderr}");
     assert!(stderr.contains("checkpoint of step") && stderr.contains("run the same command again"), "{stderr}");
     let latest = fs::read_to_string(Path::new(&out).join("latest")).unwrap();
     let checkpoint = Path::new(&out).join("checkpoints").join(latest.trim());
@@ -363,7 +363,7 @@ fn a_stop_inside_a_step_writes_no_checkpoint_and_the_next_run_takes_up_the_journ
     let output = child.wait_with_output().unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(130), "{stderr}");
-    let said = ["stopping: nothing new begins", "since the start will be repeated", "run the same command again"];
+    let said = ["stopping: ", "since the start will be repeated", "run the same command again"];
     said.iter().for_each(|part| assert!(stderr.contains(part), "{part} is not in {stderr}"));
     assert!(!Path::new(&out).join("checkpoints").exists());
     let (code, _, stderr) = run(&["rl", &rl, "--out", &out]);
