@@ -8,47 +8,49 @@ use crate::data::{Index, Shape};
 use crate::error::{Error, Result};
 use crate::model::ModelConfig;
 
-/// The card a plan is for.
+/// GPU that a plan is made for.
 #[derive(clap::Args)]
 pub struct Card {
-    /// Kind of card
+    /// Kind of GPU
     #[arg(long, value_enum, default_value = "h200")]
     pub gpu: Gpu,
-    /// Clock in MHz that predictions for a Hopper card assume under load
+    /// Clock of a Hopper GPU under load, in MHz. Predictions assume it
     #[arg(long, default_value_t = CLOCK, value_name = "MHZ")]
     pub clock: f64,
-    /// Lists what is launched on a Hopper card, a line of JSON a launch, for tools/roofline: a pass and an update, and of RL
-    /// a step of decoding for 1 to 512 sequences
+    /// Write the kernel launches on a Hopper GPU to FILE for tools/roofline, one JSON line each: a training pass and an
+    /// update, and for RL decoding steps of 1 to 512 sequences
     #[arg(long, value_name = "FILE")]
     pub launches: Option<PathBuf>,
 }
 
-/// An H200's under load, assumed until one is measured.
+/// Clock of an H200 under load in MHz. An assumption until it is measured.
 const CLOCK: f64 = 1500.0;
 
-/// The card that times are predicted for where none is named.
+/// GPU for which times are predicted if none is given.
 pub const H200: Card = Card { gpu: Gpu::H200, clock: CLOCK, launches: None };
 
-/// What rows a plan assumes, where none are read.
+/// Rows that a plan assumes if no data is read.
 #[derive(clap::Args, Default)]
 pub struct Rows {
-    /// Tokens of a row: packs hold as many such as fit, prompts are so long; else as long as the config allows
+    /// Tokens per row: packs contain as many such rows as fit, prompts have this length. Default: the maximum that the
+    /// config allows
     #[arg(long, value_name = "N")]
     pub row_tokens: Option<usize>,
-    /// Tokens of the picture that each row has; 0 for text alone, else as large as the config's limits allow
+    /// Tokens of the picture in each row. 0 = text only. Default: the largest picture that the config allows
     #[arg(long, value_name = "N")]
     pub image_tokens: Option<usize>,
 }
 
 impl Card {
-    /// So many of it, for people.
+    /// Formats a number of these GPUs for the user.
     pub fn named(&self, count: usize) -> String {
         seats::named(count, &self.gpu.ceilings())
     }
 }
 
 impl Rows {
-    /// As long as those of `index` on average, each with a picture of as many tokens as they have of pictures.
+    /// Returns rows with the average length of those of `index`, each with a picture of their average number of image
+    /// tokens.
     pub fn mean(index: &Index, model: &ModelConfig) -> Rows {
         let merge = model.vision_config.spatial_merge_size;
         let sum = |of: &dyn Fn(Shape<'_>) -> usize| index.shapes().map(of).sum::<usize>() / index.len().max(1);
@@ -58,7 +60,7 @@ impl Rows {
         Rows { row_tokens: Some(tokens), image_tokens: Some(side * seen.checked_div(side).unwrap_or(0)) }
     }
 
-    /// Tokens of a row where at most `most` are allowed by the config's key.
+    /// Returns the tokens of a row. The config's key `key` allows at most `most`.
     pub(super) fn tokens(&self, most: usize, key: &str) -> Result<usize> {
         match self.row_tokens {
             Some(tokens) if tokens == 0 || tokens > most => {

@@ -8,19 +8,19 @@ use crate::config::OptimizerName;
 use crate::error::Result;
 use crate::model::ModelConfig;
 
-/// What a plan is asked for.
+/// Arguments of `omr plan` besides the config.
 #[derive(clap::Args)]
 pub struct Asked {
-    /// Cards, a rank each, in nodes of 8; fewer stand beside them in a table
+    /// Number of GPUs, one rank each, in nodes of 8. Smaller numbers are shown in a table for comparison
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub gpus: usize,
-    /// The kind of GPU.
+    /// Kind of GPU.
     #[command(flatten)]
     pub card: Card,
-    /// The rows that are assumed.
+    /// Rows that are assumed.
     #[command(flatten)]
     pub rows: Rows,
-    /// JSON on stdout in place of text
+    /// Print JSON instead of text
     #[arg(long)]
     json: bool,
 }

@@ -45,13 +45,13 @@ pub fn longest<C: Training>(
     optimizers.iter().map(with).collect()
 }
 
-/// Formats the result as a paragraph with a list such as `adamw_torch 16384, adamw_8bit 61440`.
+/// Formats the result as a paragraph with a list such as `adamw_torch: 16384, adamw_8bit: 61440`.
 pub fn text(longest: &[(OptimizerName, usize)]) -> String {
     let one = |(optim, tokens): &(OptimizerName, usize)| match *tokens {
-        0 => format!("{} none", optim.name()),
-        MOST => format!("{} {MOST} or more", optim.name()),
-        tokens => format!("{} {tokens}", optim.name()),
+        0 => format!("{}: none", optim.name()),
+        MOST => format!("{}: {MOST} or more", optim.name()),
+        tokens => format!("{}: {tokens}", optim.name()),
     };
     let all = longest.iter().map(one).collect::<Vec<_>>().join(", ");
-    format!("Longest row that fits, in tokens, when passes keep least: {all}.\n")
+    format!("Longest row that fits, in tokens, if passes store as little as possible: {all}.\n")
 }

@@ -87,7 +87,7 @@ mod tests {
 
     #[test]
     fn each_op_takes_the_longer_of_the_two() {
-        let card = Ceilings { name: "a card", memory: 0, flops: 100.0, bytes: 10.0 };
+        let card = Ceilings { name: "a GPU", memory: 0, flops: 100.0, bytes: 10.0 };
         let work = |flops, bytes| Work { op: "op", flops, bytes, product: None };
         let floor = Floor::sum(&[work(200.0, 10.0), work(50.0, 10.0)], &card);
         assert_eq!((floor.seconds, floor.by_arithmetic), (3.0, 2.0));

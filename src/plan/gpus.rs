@@ -5,7 +5,7 @@ use clap::ValueEnum;
 use crate::device::cuda::CARD_OVERHEAD;
 use crate::ranks;
 
-/// A kind of card.
+/// Kind of GPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Gpu {
     /// H200 SXM, 141 GB
@@ -18,49 +18,50 @@ pub enum Gpu {
     L40s,
 }
 
-/// What a card can do at most.
+/// Peak rates of a GPU.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Ceilings {
-    /// Its name.
+    /// Name of the GPU.
     pub name: &'static str,
-    /// Bytes of memory, as the driver reports them.
+    /// Bytes of memory, as reported by the driver.
     pub memory: u64,
-    /// bf16 operations a second.
+    /// bf16 operations per second.
     pub flops: f64,
-    /// Bytes of memory read or written a second.
+    /// Bytes of memory read or written per second.
     pub bytes: f64,
 }
 
-/// Cards of a node, which NVLink connects: assumed of all kinds.
+/// Number of GPUs per node, which NVLink connects. Assumed for all kinds of GPUs.
 pub const NODE: usize = 8;
 
-/// The ways out of a card, in bytes a second one way.
+/// Links of a GPU, in bytes per second in one direction.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Links {
-    /// To a card of the same node.
+    /// Link to a GPU of the same node.
     pub node: f64,
-    /// To a card of another: all that the card has of the network.
+    /// Link to GPUs of other nodes, in total.
     pub network: f64,
-    /// To the host.
+    /// Link to the host.
     pub host: f64,
 }
 
-/// Of NVLink's line rate NCCL reaches 370 of 450 GB/s one way (the protocol takes a fifth: its authors in issue 212 of
-/// nccl-tests), of a port of 400 Gb/s 47 of 50 GB/s (46 to 48: issue 290 there).
+/// Measured share of the line rate that NCCL reaches: for NVLink 370 of 450 GB/s in one direction (the protocol takes a
+/// fifth: its authors in issue 212 of nccl-tests), for a 400 Gb/s port 47 of 50 GB/s (46 to 48: issue 290 there).
 const REACHED: [f64; 2] = [370.0 / 450.0, 47.0 / 50.0];
 
-/// On an H200 cuBLAS reaches 790 of the data sheet's 989 TFLOP/s with random data and a copy 4.3 of its 4.8 TB/s; the
-/// other cards' ceilings are the same shares of their data sheets.
+/// On an H200, cuBLAS reaches 790 of the data sheet's 989 TFLOP/s with random data, and a copy 4.3 of its 4.8 TB/s. For
+/// other GPUs the same shares of their data sheets are assumed.
 const SHARES: [f64; 2] = [790.0 / 989.0, 4.3 / 4.8];
 
 impl Gpu {
-    /// Whether launches can be listed for it, and their times predicted.
+    /// True if launches can be recorded for this GPU and their times predicted.
     pub fn is_hopper(self) -> bool {
         matches!(self, Gpu::H200 | Gpu::H100)
     }
 
-    /// Memory: what `nvidia-smi` reports of each card. Arithmetic (dense) and bandwidth: NVIDIA's data sheets of H200,
-    /// H100 SXM, A100 80 GB SXM and L40S, in TFLOP/s and TB/s, times what is reached of them.
+    /// Returns the peak rates. Memory is what `nvidia-smi` reports for each GPU. Arithmetic (dense) and bandwidth are
+    /// those of NVIDIA's data sheets of H200, H100 SXM, A100 80 GB SXM and L40S, in TFLOP/s and TB/s, times the share
+    /// that is reached.
     pub fn ceilings(self) -> Ceilings {
         let (name, mib, tflops, tbytes) = match self {
             Gpu::H200 => ("H200", 143_771, 989.0, 4.8),
@@ -71,9 +72,9 @@ impl Gpu {
         Ceilings { name, memory: mib << 20, flops: tflops * 1e12 * SHARES[0], bytes: tbytes * 1e12 * SHARES[1] }
     }
 
-    /// NVIDIA's data sheets: NVLink of 900 GB/s both ways together (H200, H100), 600 (A100), none (L40S: PCIe); a port of
-    /// 400 Gb/s (DGX H100, DGX H200) or 200 Gb/s (DGX A100; of an L40S assumed) for each card; PCIe 5 or 4 of 16 lanes, at its
-    /// line rate.
+    /// Returns the links, from NVIDIA's data sheets. NVLink has 900 GB/s for both directions together (H200, H100), 600
+    /// (A100) or none (L40S: PCIe). Each GPU has a port of 400 Gb/s (DGX H100, DGX H200) or 200 Gb/s (DGX A100; assumed
+    /// for L40S). PCIe 5 or 4 with 16 lanes has its line rate.
     pub fn links(self) -> Links {
         let (nvlink, port, host) = match self {
             Gpu::H200 | Gpu::H100 => (Some(450.0), 50.0, 64.0),
@@ -86,7 +87,7 @@ impl Gpu {
 }
 
 impl Ceilings {
-    /// Bytes a plan may take of one of so many cards.
+    /// Returns the bytes that a plan may use on one of `cards` GPUs.
     pub fn budget(&self, cards: usize) -> usize {
         let links = if cards > 1 { ranks::CARD_OVERHEAD } else { 0 };
         self.memory.saturating_sub(CARD_OVERHEAD + links) as usize

@@ -10,17 +10,17 @@ use crate::observe::bytes;
 pub fn levels(levels: &Levels, model: &ModelConfig) -> String {
     let stack = |stack: Stack, count: usize| {
         let [inputs, middle, all] = counts(stack, count);
-        let named = [(inputs, "inputs and attention"), (middle, "all but gate and up"), (all, "all")];
+        let named = [(inputs, "inputs and attention"), (middle, "all except gate and up"), (all, "all")];
         let parts = named.into_iter().filter(|(n, _)| *n > 0).map(|(n, what)| match n == count {
-            true => format!("all keep {what}"),
-            false => format!("{n} keep {what}"),
+            true => format!("all layers store {what}"),
+            false => format!("{n} layers store {what}"),
         });
         parts.collect::<Vec<_>>().join(", ")
     };
     let text = stack(levels.text, model.num_hidden_layers);
     let vision = stack(levels.vision, model.vision_config.depth);
-    let again = if levels.replay_tower { ", run again chunk by chunk" } else { "" };
-    format!("text layers: {text}; the tower's blocks: {vision}{again}")
+    let again = if levels.replay_tower { ", recomputed chunk by chunk" } else { "" };
+    format!("language model: {text}; vision tower: {vision}{again}")
 }
 
 /// Returns the numbers of layers, in a stack of `count`, that store inputs and attention, all except gate and up, and
@@ -50,5 +50,5 @@ pub fn on_disk(checkpoint: usize, limit: usize) -> usize {
 /// Describes the disk space of checkpoints of `checkpoint` bytes each.
 pub fn disk(checkpoint: usize, limit: usize) -> String {
     let (all, one) = (bytes(on_disk(checkpoint, limit) as u64), bytes(checkpoint as u64));
-    format!("{all} for {limit} checkpoints of {one} and one being written")
+    format!("{all} for {limit} checkpoints of {one} each and one being written")
 }

@@ -89,10 +89,11 @@ impl Page {
 
     /// Describes the time of one step and of `steps` steps in a line.
     pub fn time(&self, steps: u64) -> String {
-        let of = |step: f64| format!("{} a step, {} in all", floor::seconds(step), floor::seconds(step * steps as f64));
+        let of =
+            |step: f64| format!("{} per step, {} in total", floor::seconds(step), floor::seconds(step * steps as f64));
         let predicted = self.predicted_step().map_or(String::new(), |step| format!("; predicted {}", of(step)));
         format!(
-            "time on {} for {}: floor {}{predicted}",
+            "time on {} for {}: at least {}{predicted}",
             seats::named(self.seats.count, &self.card),
             self.assumes,
             of(self.least())
@@ -112,18 +113,19 @@ impl Page {
     /// Returns the lines about memory of the GPU and the host.
     fn memory(&self) -> Vec<(String, String)> {
         let Planned { memory: plan, levels, .. } = &self.planned;
-        let budget = self.planned.budget.map_or(String::new(), |b| format!(" of {} the run may take", bytes(b as u64)));
-        let of = if self.seats.count > 1 { ", on the card with most of the state" } else { "" };
+        let budget =
+            self.planned.budget.map_or(String::new(), |b| format!(", of {} available to the run", bytes(b as u64)));
+        let of = if self.seats.count > 1 { ", on the GPU with the largest part of the optimizer state" } else { "" };
         let mut out = vec![("memory".to_owned(), format!("{}{budget}{of}", bytes(plan.total() as u64)))];
         for (region, meaning) in REGIONS {
             let text = format!("{:>10}  {meaning}", bytes(plan.bytes(region) as u64));
             out.push((format!("  {}", region.name()), text));
         }
-        out.push(("  kept".to_owned(), memory::levels(levels, &self.model)));
+        out.push(("  stored".to_owned(), memory::levels(levels, &self.model)));
         out.extend(self.notes.iter().map(|(name, text)| (format!("  {name}"), text.clone())));
         out.push(("disk".to_owned(), memory::disk(self.checkpoint(), self.limit)));
         let host = self.host.iter().map(|(_, count)| *count as u64).sum();
-        out.push(("host memory".to_owned(), format!("{} a process: {}", bytes(host), seats::host_text(&self.host))));
+        out.push(("host memory".to_owned(), format!("{} per process: {}", bytes(host), seats::host_text(&self.host))));
         out
     }
 
@@ -138,12 +140,13 @@ impl Page {
         if self.seats.count > 1 {
             let (sent, received) = (bytes(handed.sent), bytes(handed.received));
             let text =
-                format!("{:>10}  an update: {sent} sent, {received} received by a card", floor::seconds(handing));
+                format!("{:>10}  per update: {sent} sent and {received} received per GPU", floor::seconds(handing));
             out.push((format!("  {links}"), text));
         }
         if update.moved > 0 {
             let (all, lies) = (bytes(update.moved), bytes(update.host_bytes as u64));
-            let text = format!("{:>10}  an update: {all} to {lies} on the host and back", floor::seconds(moving));
+            let text =
+                format!("{:>10}  per update: {all} in total to {lies} of host memory and back", floor::seconds(moving));
             out.push((format!("  {host}"), text));
         }
         out
@@ -153,7 +156,7 @@ impl Page {
     pub fn text(&self) -> String {
         let mut out = String::new();
         let mut line = |name: &str, text: &str| {
-            out.push_str(&format!("{name:<14}{text}\n"));
+            out.push_str(&format!("{name:<16}{text}\n"));
         };
         let card = &self.card;
         line("job", &format!("{} on {}", self.stage, seats::named(self.seats.count, card)));
@@ -163,7 +166,7 @@ impl Page {
         let predicted =
             |seconds: Option<f64>| seconds.map_or(String::new(), |s| format!("  predicted {:>10}", floor::seconds(s)));
         let all = Floor { seconds: self.least(), ..self.floor() };
-        line("step", &format!("{}  (floor){}", all.text(), predicted(self.predicted_step())));
+        line("step", &format!("{}  (lower bound){}", all.text(), predicted(self.predicted_step())));
         for (i, (name, floor)) in self.parts.iter().enumerate() {
             line(
                 &format!("  {name}"),
@@ -176,9 +179,9 @@ impl Page {
             let [trained, generated] = self.per_day(step);
             let generated =
                 if generated > 0.0 { format!(", {} generated", millions(generated)) } else { String::new() };
-            format!("{} trained on{generated}", millions(trained))
+            format!("{} for training{generated}", millions(trained))
         };
-        line("tokens a day", &format!("at most {}", tokens(self.least())));
+        line("tokens per day", &format!("at most {}", tokens(self.least())));
         self.predicted_step().into_iter().for_each(|step| line("  predicted", &tokens(step)));
         out.push_str(&self.origin());
         out
@@ -188,29 +191,32 @@ impl Page {
     fn origin(&self) -> String {
         let (card, links) = (&self.card, &self.links);
         let mut out = format!(
-            "Times are floors, not measurements: counted arithmetic at {:.0} TFLOP/s, counted traffic at {:.2} TB/s,\n\
-             each op the longer of the two, nothing between them.\n",
+            "Times are lower bounds, not measurements: for each op the longer of its arithmetic at {:.0} TFLOP/s and its\n\
+             memory traffic at {:.2} TB/s, without pauses between ops.\n",
             card.flops / 1e12,
             card.bytes / 1e12
         );
         if self.predicted_step().is_some() {
             out.push_str(&format!(
-                "Predicted times are not measured either: from machine code and the run's own launches, at {:.0} MHz, an assumption;\n\
-                 prompts at their floor. What bounds each launch: --launches FILE, then tools/roofline FILE.\n",
+                "Predicted times are not measured either. They are computed from the machine code and the launches of the run,\n\
+                 at an assumed clock of {:.0} MHz; for prompts the lower bound is used. --launches FILE and then\n\
+                 tools/roofline FILE show what limits each launch.\n",
                 self.clock
             ));
         }
         if self.waited() > 0.0 {
             out.push_str(&format!(
-                "Links, one way of a card: {:.0} GB/s in a node of 8, {:.0} GB/s between nodes, {:.0} GB/s to the host; nothing is computed\n\
-                 meanwhile. No run on two cards has been seen yet.\n",
+                "Links of a GPU, in one direction: {:.0} GB/s in a node of 8, {:.0} GB/s between nodes, {:.0} GB/s to the\n\
+                 host. No computation is assumed to overlap with transfers. No run on two GPUs has been measured yet.\n",
                 links.node / 1e9,
                 links.network / 1e9,
                 links.host / 1e9
             ));
         }
         if self.seats.count > 1 && self.stage == "rl" {
-            out.push_str("Rollouts, which all cards' hosts gather over TCP, are in none of these bytes and times.\n");
+            out.push_str(
+                "These bytes and times do not include the rollouts, which are exchanged between hosts over TCP.\n",
+            );
         }
         out
     }
@@ -263,9 +269,9 @@ impl Page {
 
 const REGIONS: [(Region, &str); 4] = [
     (Region::Weights, "bf16, padded"),
-    (Region::State, "moments and low halves of the weights"),
-    (Region::Overlay, "gradients and activations; in RL the key cache lies there, too"),
-    (Region::Workspace, "gradients of activations and scratch"),
+    (Region::State, "optimizer moments and low halves of the master weights"),
+    (Region::Overlay, "gradients and activations; in RL also the KV cache"),
+    (Region::Workspace, "activation gradients and scratch memory"),
 ];
 
 /// Formats a number of tokens in millions or billions.

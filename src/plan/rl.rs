@@ -38,7 +38,7 @@ impl Training for RlConfig {
         let prompt = rows.tokens(self.max_prompt_length, "max_prompt_length")?;
         let response = self.max_response_length;
         if prompt + response > self.micro_batch_tokens {
-            let expected = format!("room for the longest prompt and response, {} tokens", prompt + response);
+            let expected = format!("at least the longest prompt and response together, {} tokens", prompt + response);
             return Err(Error::input("micro_batch_tokens", self.micro_batch_tokens.to_string(), expected));
         }
         let grids = shapes::grids(&model, rows.image_tokens, self.image_max_pixels, prompt)?;
@@ -79,7 +79,7 @@ impl Training for RlConfig {
             stage: "rl",
             parameters: parameters(&model, config.dtype)?,
             assumes: format!(
-                "{sequences} rollouts of {prompt} + {response} tokens a step, all of full length{}",
+                "{sequences} rollouts of {prompt} + {response} tokens per step, all of full length{}",
                 shapes::described(&model, &grids)
             ),
             notes: vec![("kv cache", rollouts.describe())],

@@ -86,8 +86,8 @@ impl Seats {
     /// Describes which GPU computes which lanes.
     pub fn describe(&self) -> String {
         match self.rounds() {
-            1 => format!("{}, each on a card of its own", self.lanes),
-            rounds => format!("{}, up to {rounds} on a card one after another, added up on the host", self.lanes),
+            1 => format!("{}, one per GPU", self.lanes),
+            rounds => format!("{}, up to {rounds} per GPU one after another, summed on the host", self.lanes),
         }
     }
 
@@ -109,7 +109,7 @@ impl Seats {
 pub fn named(count: usize, card: &Ceilings) -> String {
     match count {
         1 => format!("one {}", card.name),
-        n if n <= NODE => format!("{n} {} of one node", card.name),
+        n if n <= NODE => format!("{n} {} in one node", card.name),
         n => format!("{n} {} in {} nodes of {NODE}", card.name, n.div_ceil(NODE)),
     }
 }

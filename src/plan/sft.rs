@@ -32,7 +32,7 @@ impl Training for SftConfig {
     fn page(&self, cards: Cards, rows: &Rows, model: ModelConfig) -> Result<Page> {
         let (on, card, length) = (cards.card, cards.card.gpu.ceilings(), self.packing_length);
         if length > self.micro_batch_tokens {
-            let expected = format!("at least packing_length, which is {length}: a row of a pack's length has to fit");
+            let expected = format!("at least packing_length, which is {length}: a row may be as long as a pack");
             return Err(Error::input("micro_batch_tokens", self.micro_batch_tokens.to_string(), expected));
         }
         let row_tokens = rows.tokens(length, "packing_length")?;
@@ -59,7 +59,7 @@ impl Training for SftConfig {
             stage: "sft",
             parameters: parameters(&model, config.dtype)?,
             assumes: format!(
-                "an update of {packs} packs of {length} tokens, each {}{}",
+                "updates of {packs} packs of {length} tokens, each {}{}",
                 match of_pack {
                     1 if row_tokens == length => "one row".to_owned(),
                     1 => format!("one row of {row_tokens}"),

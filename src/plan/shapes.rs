@@ -42,7 +42,7 @@ pub fn grids(model: &ModelConfig, wanted: Option<usize>, max_pixels: Option<usiz
     let fits = |n: usize| u16::try_from(n * merge).ok();
     let grid = fits(h).zip(fits(w)).map(|(h, w)| vec![Grid::picture(h, w)]);
     grid.ok_or_else(|| {
-        Error::input("--image-tokens", format!("{h} x {w} tokens"), "a picture of fewer than 65,536 patches a side")
+        Error::input("--image-tokens", format!("{h} x {w} tokens"), "a picture with fewer than 65,536 patches per side")
     })
 }
 
@@ -67,7 +67,7 @@ pub fn described(model: &ModelConfig, grids: &[Grid]) -> String {
             let tokens = grid.patches() / (merge * merge);
             format!(", with one picture of {tokens} tokens")
         }
-        None => ", text alone".to_owned(),
+        None => ", text only".to_owned(),
     }
 }
 
@@ -133,6 +133,6 @@ impl Rollouts {
 
     /// Describes the cache and the number of concurrent rollouts.
     pub fn describe(&self) -> String {
-        format!("{} tokens in blocks of {BLOCK}: {} rollouts at once on average", self.kv_tokens, self.batch)
+        format!("{} tokens in blocks of {BLOCK}, for {} concurrent rollouts on average", self.kv_tokens, self.batch)
     }
 }

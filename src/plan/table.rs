@@ -29,7 +29,7 @@ impl Column {
     pub fn text(&self) -> String {
         let page = self.page.as_ref().map_or_else(Error::to_string, Page::text);
         let short = self.short.as_ref().map_or(String::new(), |error| {
-            format!("The rows of the config do not fit: {}.\nPlanned are the longest that do.\n", said(error))
+            format!("The rows of the config do not fit: {}.\nThe plan is for the longest rows that fit.\n", said(error))
         });
         format!("{short}{page}{}", fits::text(&self.longest))
     }
@@ -47,14 +47,14 @@ impl Column {
 type Row = (&'static str, fn(&Page) -> String);
 
 const ROWS: [Row; 9] = [
-    ("tokens a row", |page| page.row_tokens.to_string()),
-    ("memory a card", |page| bytes(page.planned.memory.total() as u64)),
-    ("host, a process", |page| bytes(page.host.iter().map(|(_, count)| *count as u64).sum())),
-    ("sent an update", |page| bytes(page.planned.update.handed.sent)),
-    ("links a step", |page| floor::seconds(page.waits()[0].1)),
-    ("host sum a step", |page| floor::seconds(page.waits()[1].1)),
+    ("tokens per row", |page| page.row_tokens.to_string()),
+    ("memory per GPU", |page| bytes(page.planned.memory.total() as u64)),
+    ("host per process", |page| bytes(page.host.iter().map(|(_, count)| *count as u64).sum())),
+    ("sent per update", |page| bytes(page.planned.update.handed.sent)),
+    ("links per step", |page| floor::seconds(page.waits()[0].1)),
+    ("host sum / step", |page| floor::seconds(page.waits()[1].1)),
     ("step", |page| floor::seconds(page.step())),
-    ("tokens a day", |page| millions(page.per_day(page.step())[0])),
+    ("tokens per day", |page| millions(page.per_day(page.step())[0])),
     ("bound", |page| page.bound().split(',').next().unwrap_or_default().to_owned()),
 ];
 
@@ -65,16 +65,16 @@ pub fn text(columns: &[Column]) -> String {
         format!("{name:<16}{cells}\n")
     };
     let is_predicted = |column: &Column| column.page.as_ref().is_ok_and(|page| page.predicted_step().is_some());
-    let head = if columns.iter().any(is_predicted) { "Predicted" } else { "Floors" };
-    let mut out = format!("\n{head}, none of it measured:\n");
-    out.push_str(&line("cards", &mut columns.iter().map(|column| column.cards.to_string())));
+    let head = if columns.iter().any(is_predicted) { "Predicted" } else { "Lower bounds" };
+    let mut out = format!("\n{head}, not measured:\n");
+    out.push_str(&line("GPUs", &mut columns.iter().map(|column| column.cards.to_string())));
     let of = |column: &Column, cell: fn(&Page) -> String| column.page.as_ref().map_or("-".to_owned(), cell);
     for (name, cell) in ROWS {
         out.push_str(&line(name, &mut columns.iter().map(|column| of(column, cell))));
     }
     for column in columns {
         if let Err(error) = &column.page {
-            out.push_str(&format!("{} card(s): {}\n", column.cards, said(error)));
+            out.push_str(&format!("{} GPU(s): {}\n", column.cards, said(error)));
         }
     }
     out

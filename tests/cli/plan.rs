@@ -19,7 +19,7 @@ fn a_plan_says_memory_time_and_bound() {
     let (code, text, stderr) = run(&args);
     assert_eq!(code, 0, "{stderr}");
     println!("{text}");
-    for part in ["sft on one H200", "8.292 B parameters", "with one picture of 256 tokens", "bound", "tokens a day"] {
+    for part in ["sft on one H200", "8.292 B parameters", "with one picture of 256 tokens", "bound", "tokens per day"] {
         assert!(text.contains(part), "{part} is not in {text}");
     }
     let (code, text, stderr) = run(&[&args[..], &["--json"]].concat());
@@ -110,28 +110,28 @@ fn cards_stand_side_by_side() {
     let (code, text, stderr) = run(&[&args[..], &small].concat());
     assert_eq!(code, 0, "{stderr}");
     println!("{text}");
-    for part in ["sft on 8 A100 of one node", "an update: ", "what goes over TCP", "No run on two cards"] {
+    for part in ["sft on 8 A100", "sent", "what goes over TCP", "No run on two GPUs"] {
         assert!(text.contains(part), "{part} is not in {text}");
     }
-    let (_, table) = text.split_once("Floors, none of it measured:\n").unwrap();
+    let (_, table) = text.split_once("Lower bounds, not measured:\n").unwrap();
     let cells = |name: &str| -> Vec<&str> {
         let line = table.lines().find(|line| line.starts_with(name)).unwrap();
         line[name.len()..].split_whitespace().collect()
     };
-    assert_eq!(cells("cards"), ["1", "8"]);
-    assert_eq!((cells("memory a card")[0], cells("step ")[0]), ("-", "-"));
-    assert!(table.contains("\n1 card(s): memory: found a run that needs at least "), "{table}");
-    assert_eq!(cells("tokens a row"), ["-", "4096"]);
+    assert_eq!(cells("GPUs"), ["1", "8"]);
+    assert_eq!((cells("memory per GPU")[0], cells("step ")[0]), ("-", "-"));
+    assert!(table.contains("\n1 GPU(s): memory: found a run that takes "), "{table}");
+    assert_eq!(cells("tokens per row"), ["-", "4096"]);
 
     // Sequences that are too long are replaced by the longest that fit into the memory that the config allows.
     let long = ["packing_length=49152", "micro_batch_tokens=49152", "max_memory_gib=72"];
     let (code, text, stderr) = run(&[&args[..], &long].concat());
     assert_eq!(code, 0, "{stderr}");
-    assert!(text.starts_with("The rows of the config do not fit: memory: found a run that needs at least "), "{text}");
-    let (_, longest) = text.split_once("adamw_8bit ").unwrap();
+    assert!(text.starts_with("The rows of the config do not fit: memory: found a run that takes "), "{text}");
+    let (_, longest) = text.split_once("adamw_8bit: ").unwrap();
     let longest: usize = longest.split('.').next().unwrap().parse().unwrap();
     assert!((8192..49_152).contains(&longest), "{longest}");
-    assert!(text.contains(&format!("an update of 32 packs of {longest} tokens")), "{text}");
+    assert!(text.contains(&format!("32 packs of {longest} tokens")), "{text}");
 }
 
 /// Checks the plan of two GPUs with eight gradient lanes, so each GPU has four lanes.
