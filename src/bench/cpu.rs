@@ -36,7 +36,7 @@ const NAMES: [&str; 13] = [
 pub fn run(options: &Options, machine: &Machine) -> Result<String> {
     let wanted = choose(&options.names)?;
     machine.observer.note(&format!(
-        "measuring {} for {} s or more each, median of repetitions, data where the last repetition left it",
+        "measuring {} for at least {} s each; median of repetitions, caches are not flushed in between",
         wanted.join(", "),
         options.seconds
     ));
@@ -48,14 +48,14 @@ pub fn run(options: &Options, machine: &Machine) -> Result<String> {
     let mut dev = (machine.device)(&plan)?;
     let peaks = Peaks::measure(&mut dev)?;
     let mut out = format!(
-        "{} thread(s), {} bodies; ceilings: f32 {:.0} GFLOP/s, bf16 {:.0} GFLOP/s, memory {:.1} GB/s\n\n{}\n",
+        "{} thread(s), {} kernels; peak rates: f32 {:.0} GFLOP/s, bf16 {:.0} GFLOP/s, memory {:.1} GB/s\n\n{}\n",
         dev.threads(),
         dev.isa().name(),
         peaks.f32_flops / 1e9,
         peaks.bf16_flops / 1e9,
         peaks.bytes / 1e9,
         "name                  shape                         dtype        ms       min       max   GFLOP/s      GB/s  \
-         of ceiling  tokens/s"
+         of   peak  tokens/s"
     );
     let mut rows = Vec::new();
     for (make, _) in cases {
@@ -149,7 +149,7 @@ fn choose(names: &[String]) -> Result<Vec<&'static str>> {
         let found: Vec<_> = NAMES.iter().filter(|known| known.starts_with(name.as_str())).collect();
         if found.is_empty() {
             let expected = match name.ends_with(".yaml") {
-                true => "--device cuda or emu: configs are measured where kernels run".to_owned(),
+                true => "--device cuda or emu, because configs are only measured with GPU kernels".to_owned(),
                 false => format!("one of {}", NAMES.join(", ")),
             };
             return Err(match config::nearest(name, NAMES.iter().copied()) {

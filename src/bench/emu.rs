@@ -46,9 +46,7 @@ fn waited(dev: &mut Device, mut case: Case) -> Result<Case> {
 
 /// Runs the benchmarks and returns a table. On the first run the kernels are compiled before the measurement.
 pub fn run(options: &Options, machine: &Machine) -> Result<String> {
-    machine
-        .observer
-        .note("measuring the emulator on one core, fixed schedule; CPU time, so a busy machine counts for less");
+    machine.observer.note("measuring the emulator on one core with a fixed schedule, in CPU time");
     let mut out =
         "name           shape                      shadow     cpu ms        ms   GFLOP/s      GB/s\n".to_owned();
     let mut rows = Vec::new();

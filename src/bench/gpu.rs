@@ -214,7 +214,7 @@ fn timed(make: &Make, plan: &Plan, seconds: f64, machine: &Machine) -> Result<Gp
 }
 
 fn driver(dev: &mut Device) -> Result<&mut dyn Driver> {
-    dev.driver().ok_or_else(|| Error::Failed("omr bench: not a GPU".into()))
+    dev.driver().ok_or_else(|| Error::Failed("omr bench: the device is not a GPU".into()))
 }
 
 /// Measures the milliseconds of one repetition.

@@ -21,7 +21,7 @@ use crate::tensor::DType;
 use crate::train::levels::{self, Counted};
 use crate::train::step::{self, Sequence};
 
-/// How much a job does.
+/// Size of a job.
 #[derive(Clone, Copy)]
 pub struct Amount {
     /// Rows of a batch, and prompts of a round.
@@ -35,10 +35,10 @@ pub struct Amount {
 }
 
 impl Amount {
-    /// As `bench/peers` does it on the CPU.
+    /// Same sizes as in `bench/peers` on the CPU.
     pub const CPU: Amount = Amount { rows: 32, row_len: 64, prompt_len: 24, rollouts: 8, new_tokens: 24 };
 
-    /// What fills a card, and what the emulator does in a minute.
+    /// Returns sizes that use a whole GPU, or that the emulator computes in a minute.
     pub fn of(kind: Kind) -> Amount {
         match kind {
             Kind::Cuda => Amount { rows: 16, row_len: 1024, prompt_len: 512, rollouts: 16, new_tokens: 128 },
@@ -52,10 +52,11 @@ impl Amount {
 const PATCHES: usize = 8;
 const IMAGE_TOKENS: usize = 2;
 
-/// The models of `bench/peers/models.py`, the released one, and one of its widths that is small enough for any state.
+/// Model shapes: those of `bench/peers/models.py`, the released model, and a slice of the released model that is small
+/// enough for any optimizer state.
 #[derive(Clone, Copy, clap::ValueEnum)]
 pub enum ModelShape {
-    /// The digits recipe's
+    /// The model of the digits recipe
     Digits,
     /// 22 million parameters
     #[value(name = "22m")]
@@ -136,8 +137,8 @@ pub fn flops(model: &Model, tokens: usize, pictures: usize) -> f64 {
     2.0 * (weights(false) * tokens + weights(true) * pictures * PATCHES) as f64
 }
 
-/// A model of random weights. Where kernels run they are drawn once and repeated: a card has them in seconds, and its
-/// matrix units do not run the faster for it.
+/// Makes a model with random weights. On devices with kernels the values are drawn once and repeated, which takes
+/// seconds on a GPU; its matrix units are not faster on repeated values.
 pub fn random_model(dev: &mut Device, config: ModelConfig, dtype: DType) -> Result<Model> {
     if !dev.kind().is_gpu() {
         return Model::init(dev, config, dtype, 1);
@@ -154,7 +155,7 @@ pub fn random_model(dev: &mut Device, config: ModelConfig, dtype: DType) -> Resu
     Ok(model)
 }
 
-/// `, N of M layers recomputed`, where there are such.
+/// Returns `, N of M layers recomputed`, or an empty text if no layer is recomputed.
 pub fn recomputed(levels: Levels, layers: usize) -> String {
     match (0..layers).filter(|&layer| levels.text.keep(layer) != Keep::All).count() {
         0 => String::new(),
@@ -162,7 +163,7 @@ pub fn recomputed(levels: Levels, layers: usize) -> String {
     }
 }
 
-/// What a step with these levels takes and computes, counted.
+/// Counts the memory and the work of a step with these levels.
 fn counted(target: Target, dtype: DType, shape: ModelShape, amount: Amount, levels: Levels) -> Result<Counted> {
     let mut dev = Device::count_for(target);
     let mut case = train_step(&mut dev, dtype, shape, amount, levels)?;
@@ -171,8 +172,8 @@ fn counted(target: Target, dtype: DType, shape: ModelShape, amount: Amount, leve
     Ok(Counted::new(dev.high_water(), &work))
 }
 
-/// What the passes of [`train_step`] keep on `target`, as a run's own plan chooses it: as much as fits beside `reserved`
-/// bytes. Where not even the least fits these are the levels that take least.
+/// Returns the activation checkpointing policy of [`train_step`] on `target`, chosen as in the plan of a run: stores as
+/// much as fits besides `reserved` bytes. If nothing fits, returns the policy that needs the least memory.
 pub fn train_levels(
     target: Target,
     dtype: DType,
@@ -185,7 +186,8 @@ pub fn train_levels(
     Ok(levels::fit(&shape.config()?, true, budget, &Plan::default(), 1, count)?.levels)
 }
 
-/// Forward, backward, clipping and AdamW; the pass keeps what `levels` says.
+/// Makes the case of a training step: forward, backward, clipping and AdamW. `levels` is the activation checkpointing
+/// policy of the pass.
 pub fn train_step(dev: &mut Device, dtype: DType, shape: ModelShape, amount: Amount, levels: Levels) -> Result<Case> {
     let config = shape.config()?;
     let Amount { rows: count, row_len, .. } = amount;
@@ -231,7 +233,7 @@ pub fn train_step(dev: &mut Device, dtype: DType, shape: ModelShape, amount: Amo
     })
 }
 
-/// Prompts with a picture, each asked several times.
+/// Makes prompts with an image; each is requested several times.
 pub fn requests(config: &ModelConfig, amount: Amount) -> Result<Vec<Request>> {
     let request = |r: usize| -> Result<Request> {
         Ok(Request {
@@ -247,7 +249,8 @@ pub fn requests(config: &ModelConfig, amount: Amount) -> Result<Vec<Request>> {
     (0..amount.rows).map(request).collect()
 }
 
-/// Rollouts, steps of few of them filled up to `draft_rows`. On a device that only counts blank ones.
+/// Samples rollouts. Steps with few sequences are filled up to `draft_rows`. A device that only counts returns blank
+/// rollouts.
 pub fn sampled(
     dev: &mut Device,
     model: &Model,
@@ -277,7 +280,7 @@ pub fn sampled(
     Ok(outputs)
 }
 
-/// Rollouts of prompts with a picture.
+/// Makes the case of rollouts of prompts with an image.
 pub fn generate(dev: &mut Device, dtype: DType, shape: ModelShape, amount: Amount) -> Result<Case> {
     let config = shape.config()?;
     let Amount { rows: count, prompt_len, rollouts, new_tokens, .. } = amount;
@@ -297,18 +300,18 @@ pub fn generate(dev: &mut Device, dtype: DType, shape: ModelShape, amount: Amoun
     })
 }
 
-/// How much is decoded.
+/// Size of a decoding benchmark.
 #[derive(Clone, Copy)]
 pub struct Decoding {
-    /// Sequences that decode at once.
+    /// Number of sequences that decode at once.
     pub sequences: usize,
-    /// Keys of each.
+    /// Number of keys per sequence.
     pub keys: usize,
-    /// Tokens that each writes in a repetition.
+    /// Number of tokens that each sequence generates in a repetition.
     pub steps: usize,
 }
 
-/// Steps of decoding of so many sequences of so many keys: their prompts are in the cache after the first repetition.
+/// Makes the case of decoding steps. The prompts are in the cache after the first repetition.
 pub fn decode(
     dev: &mut Device,
     dtype: DType,
@@ -393,7 +396,7 @@ mod tests {
         }
     }
 
-    /// The levels of a step are a plan's: all is kept where there is room, and less where there is not.
+    /// The levels of a step equal those of a plan: everything is stored if it fits, otherwise less.
     #[test]
     fn a_step_keeps_what_fits() {
         let amount = Amount { rows: 2, ..Amount::of(Kind::Cuda) };

@@ -13,38 +13,39 @@ use crate::{files, plan};
 /// Arguments of `omr bench`.
 #[derive(clap::Args)]
 pub struct Options {
-    /// What to measure, by the first part of its name; all ops and jobs of the CPU when left out. `emu` alone is the
-    /// emulator's own speed, `loading` alone how fast the rows of --data become samples. With --device cuda or emu: ops
-    /// (all of them, also when left out), one op's name and the first part of its shape, train-step, generate, decode,
-    /// parity (that rollouts have the trainer's log-probs, to the bit, with drafts and without), or a config of `omr sft` or
-    /// `omr rl` and its KEY=VALUEs: the largest pass and the update that `omr plan` predicts of it
+    /// Benchmarks to run, given by the first part of their names. Default: all ops and jobs on the CPU. `emu` measures
+    /// the speed of the emulator, `loading` measures how fast the rows of --data are turned into samples. With --device
+    /// cuda or emu: `ops` (all ops, the default), the name of one op and the first part of its shape, train-step,
+    /// generate, decode, parity (checks that rollouts and the trainer have bitwise identical log-probs, with and
+    /// without drafts), or a config of `omr sft` or `omr rl` with KEY=VALUE arguments (measures the largest pass and
+    /// the update, which `omr plan` predicts)
     #[arg(value_name = "NAME")]
     pub names: Vec<String>,
-    /// Model of jobs; digits and 22m when left out, on a card 7b
+    /// Model for whole jobs. Default: digits and 22m; on a GPU 7b
     #[arg(long, value_enum, value_name = "SHAPE")]
     pub model_shape: Option<ModelShape>,
-    /// Of decode on a card: sequences
+    /// Number of sequences, for decode on a GPU
     #[arg(long, default_value_t = 256, value_name = "N")]
     pub batch_size: usize,
-    /// Of decode on a card: keys of each
+    /// Number of keys per sequence, for decode on a GPU
     #[arg(long, default_value_t = 1536, value_name = "N")]
     pub input_len: usize,
-    /// Rows that a config is measured on.
+    /// Rows with which a config is measured.
     #[command(flatten)]
     pub rows: plan::Rows,
-    /// Element type of weights and activations; both when left out
+    /// Element type of weights and activations. Default: both
     #[arg(long, value_enum, value_name = "TYPE")]
     dtype: Option<Dtype>,
-    /// Of loading: the model whose tokenizer and image processor are used
+    /// Model directory with the tokenizer and image processor, for loading
     #[arg(long, value_name = "DIR")]
     pub model: Option<PathBuf>,
-    /// Of loading: rows to train on
+    /// File of rows, for loading
     #[arg(long, value_name = "FILE")]
     pub data: Option<PathBuf>,
-    /// Also write the figures to this file
+    /// Also write the results as JSON to this file
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
-    /// Seconds to measure each for, at least
+    /// Minimum time to measure each case, in seconds
     #[arg(long, default_value_t = 0.3, value_name = "S")]
     pub seconds: f64,
 }

@@ -32,7 +32,7 @@ pub fn parity(dev: &mut Device, dtype: DType, shape: ModelShape, amount: Amount)
             let same = plain.iter().zip(&drafted).filter(|(a, b)| a == b).count();
             if same < plain.len() {
                 let differ = plain.len() - same;
-                return Err(Error::Failed(format!("parity: with drafts {differ} of {} rollouts differ", plain.len())));
+                return Err(Error::Failed(format!("parity: {differ} of {} rollouts differ with drafts", plain.len())));
             }
             same_bits(&plain, &trained(dev, &model, &requests, &plain)?)
         }),
@@ -45,7 +45,8 @@ fn same_bits(outputs: &[Output], trained: &[f32]) -> Result<()> {
     let off: Vec<f32> = pairs.filter(|(a, b)| a.to_bits() != b.to_bits()).map(|(a, b)| (a - b).abs()).collect();
     let Some(most) = off.iter().copied().reduce(f32::max) else { return Ok(()) };
     let (differ, of) = (off.len(), trained.len());
-    let text = format!("parity: {differ} of {of} log-probs of the sampler are not the trainer's, by {most:e} at most");
+    let text =
+        format!("parity: {differ} of {of} log-probs of the sampler differ from the trainer's, at most by {most:e}");
     Err(Error::Failed(text))
 }
 

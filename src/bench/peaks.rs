@@ -38,7 +38,7 @@ cpu_kernel! {
 impl Peaks {
     /// Measures for about half a second.
     pub fn measure(dev: &mut Device) -> Result<Peaks> {
-        let nothing = || Error::Failed("omr bench: the device computes nothing".to_owned());
+        let nothing = || Error::Failed("omr bench: this device computes nothing".to_owned());
         let cpu = dev.on_cpu().ok_or_else(nothing)?;
         let (threads, isa) = (cpu.pool.threads(), cpu.isa);
         let rounds = 100_000;
