@@ -16,7 +16,7 @@ pub fn comparison(dirs: &[&Path]) -> Result<RecipeReport> {
     let names = names(dirs);
     let mut out = RecipeReport { title: format!("{} runs", dirs.len()), ..RecipeReport::default() };
     let mut rows: Vec<Vec<String>> = Vec::new();
-    out.headline = "The same figures, run by run.".to_owned();
+    out.headline = "The same metrics for each run.".to_owned();
     if reports.iter().any(|report| !report.stages.is_empty()) {
         out.headline += " Accuracies are greedy / temperature 1, in percent.";
         let mut row = |label: String, said: &dyn Fn(&RecipeReport) -> String| {

@@ -23,7 +23,7 @@ pub fn page(place: &str, found: &[Inspection], seed: u64) -> Result<String> {
         ("with an answer", sum(|set| set.answered)),
         ("with a label", sum(|set| set.labelled)),
         ("pictures", sum(|set| set.images.sum)),
-        ("rows at fault", sum(Inspection::faulty)),
+        ("faulty rows", sum(Inspection::faulty)),
     ];
     let sets: Vec<Value> = found.iter().map(section).collect();
     let browser = Browser { title: "Rows".to_owned(), note, rows };
@@ -35,12 +35,12 @@ fn section(set: &Inspection) -> Value {
     let reason = |(why, n): (&Reason, &usize)| format!("{} {}", grouped(*n), why.name());
     let [width, height] = &set.image_sizes;
     let spreads = [
-        ("Tokens of a row", set.tokens.as_ref()),
-        ("Characters of a row", Some(&set.characters)),
-        ("Characters of an answer", Some(&set.answer_characters)),
-        ("Pictures of a row", Some(&set.images).filter(|images| images.sum > 0)),
-        ("Width of a picture", Some(width)),
-        ("Height of a picture", Some(height)),
+        ("Tokens per row", set.tokens.as_ref()),
+        ("Characters per row", Some(&set.characters)),
+        ("Characters per answer", Some(&set.answer_characters)),
+        ("Pictures per row", Some(&set.images).filter(|images| images.sum > 0)),
+        ("Width of pictures", Some(width)),
+        ("Height of pictures", Some(height)),
     ];
     let drawn = |(title, spread): (&str, Option<&Spread>)| {
         let Spread { quantiles, bars, .. } = spread.filter(|spread| spread.count > 0)?;
@@ -61,12 +61,12 @@ fn section(set: &Inspection) -> Value {
 fn counts(set: &Inspection) -> String {
     let mut parts = vec![format!("{} rows", grouped(set.rows))];
     if set.files > 1 {
-        parts.push(format!("in {} files, the columns those of the first", set.files));
+        parts.push(format!("in {} files (with the columns of the first file)", set.files));
     }
     parts.push(format!("{} end with an answer", grouped(set.answered)));
     parts.push(format!("{} have a label", grouped(set.labelled)));
     if set.shared_ids > 0 {
-        parts.push(format!("{} ids are those of several rows", grouped(set.shared_ids)));
+        parts.push(format!("{} ids occur in several rows", grouped(set.shared_ids)));
     }
     parts.join(", ") + "."
 }

@@ -24,7 +24,7 @@ function hue(name, index) {
   return `var(--${HUES.includes(name) ? name : HUES[index % HUES.length]})`;
 }
 
-// Steps are whole numbers, and so are their ticks.
+// Steps are integers, so their ticks must be integers, too.
 function ticks(low, high, about, least = 0) {
   const rough = (high - low) / about;
   const power = 10 ** Math.floor(Math.log10(rough));
@@ -34,7 +34,7 @@ function ticks(low, high, about, least = 0) {
   return out;
 }
 
-// 1, 2 and 5 of each power of ten, or the powers alone where they are many.
+// Ticks at 1, 2 and 5 times each power of ten, or only at the powers if there are many.
 function decades(low, high) {
   const of = steps => {
     const out = [];
@@ -51,7 +51,7 @@ function figure(value) {
   return String(+value.toPrecision(size >= 1000 ? 5 : 4));
 }
 
-// A running mean over about 4 % of the points: the eye follows it, the raw line stays behind it.
+// A running mean over about 4 % of the points. It is drawn over the raw line.
 function smooth(points) {
   const reach = Math.floor(points.length / 50);
   return points.map((point, i) => {
@@ -72,7 +72,7 @@ function chart(box, curve) {
   // A single spike must not flatten the rest: the axis covers all but the outermost points.
   const cut = Math.floor(ys.length / 200);
   let y0 = ys[cut], y1 = ys[ys.length - 1 - cut];
-  // What differs by the last bits of a sum is level.
+  // Values that differ only by rounding are drawn as a flat line.
   if (y1 - y0 <= 1e-9 * Math.max(Math.abs(y0), Math.abs(y1))) y1 = y0;
   const log = curve.log && y0 > 0 && y1 > 4 * y0;
   if (!log && y0 > 0 && y0 < y1 * 0.6) y0 = 0;
@@ -142,13 +142,13 @@ const PAGE = 8;
 const KINDS = [
   ["fixed", "Fixed by RL", (before, after) => !before.right && after.right],
   ["broken", "Broken by RL", (before, after) => before.right && !after.right],
-  ["right", "Right both times", (before, after) => before.right && after.right],
+  ["right", "Correct both times", (before, after) => before.right && after.right],
   ["wrong", "Wrong both times", (before, after) => !before.right && !after.right],
   ["all", "All", () => true],
 ];
 
 function pane(name, shown) {
-  const verdict = shown.right ? "\u2713 right" : shown.format ? "\u2717 wrong" : "\u2717 format broken";
+  const verdict = shown.right ? "\u2713 correct" : shown.format ? "\u2717 wrong" : "\u2717 wrong format";
   return make("article", { className: `pane ${shown.right ? "right" : "wrong"}` },
     make("header", {}, name, make("span", { className: "pill", textContent: verdict })),
     make("p", { className: "think", textContent: shown.think || "(nothing)" }),
@@ -160,7 +160,7 @@ function card(example, how) {
   const about = make("div", { className: "about" });
   if (example.picture) about.append(make("img", { src: example.picture, alt: `Picture of question ${example.id}`, loading: "lazy" }));
   about.append(make("p", { className: "ask", textContent: example.question }),
-    make("p", { className: "gold" }, "Right answer: ", make("b", { textContent: example.target })));
+    make("p", { className: "gold" }, "Correct answer: ", make("b", { textContent: example.target })));
   const [before, after] = example[how];
   return make("div", { className: "card" }, about, pane("SFT", before), pane("RL", after));
 }
@@ -190,7 +190,7 @@ function browse(section) {
     const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
     const text = e => [e.id, e.question, e.target, ...e[state.how].flatMap(s => [s.think, s.answer])].join(" ").toLowerCase();
     const found = usable.filter(e => test(...e[state.how]) && words.every(word => text(e).includes(word)));
-    status.textContent = found.length === 0 ? "None." : `${Math.min(state.shown, found.length)} of ${found.length} shown.`;
+    status.textContent = found.length === 0 ? "No questions." : `${Math.min(state.shown, found.length)} of ${found.length} shown.`;
     cards.replaceChildren(...found.slice(0, state.shown).map(e => card(e, state.how)));
     more.hidden = found.length <= state.shown;
   }

@@ -34,8 +34,8 @@ pub fn report(dir: &Path) -> Result<RecipeReport> {
     if !recipe && !dir.join("metrics.jsonl").exists() {
         return Err(Error::input(
             dir.display().to_string(),
-            "neither summary.json with stages nor metrics.jsonl",
-            "the run directory of omr recipe, omr sft or omr rl",
+            "no summary.json with stages and no metrics.jsonl",
+            "a run directory of omr recipe, omr sft or omr rl",
         ));
     }
     let rl = if recipe { dir.join("rl") } else { dir.to_owned() };
@@ -155,44 +155,48 @@ fn headline(report: &RecipeReport) -> String {
     let percent = |e: Estimate| format!("{:.1} %", e.mean * 100.0);
     let of = |name: &str| report.stages.iter().find(|stage| stage.name == name);
     type Kind = (&'static str, &'static str, fn(&Stage) -> Option<Estimate>);
-    let kinds: [Kind; 2] = [("greedy", "greedily", |s| s.acc), ("temperature 1", "at temperature 1", |s| s.acc_t1)];
+    let kinds: [Kind; 2] =
+        [("greedy", "with greedy decoding", |s| s.acc), ("temperature 1", "at temperature 1", |s| s.acc_t1)];
     let moved = kinds.iter().filter_map(|(_, how, pick)| {
         let (sft, rl) = (pick(of("sft")?)?, pick(of("rl")?)?);
         Some(format!("from {} to {} {how}", percent(sft), percent(rl)))
     });
     let moved: Vec<String> = moved.collect();
     if moved.is_empty() {
-        return "The recipe so far.".to_owned();
+        return "The recipe is not finished yet.".to_owned();
     }
     let gains = kinds.iter().filter_map(|(what, how, _)| {
         let contrast = report.contrasts.iter().find(|c| c.label == "RL minus control" && c.what == *what)?;
         let Estimate { mean, ci95, .. } = contrast.estimate;
-        let chance = if ci95.lo <= 0.0 && ci95.hi >= 0.0 { ", within chance" } else { "" };
+        let chance = if ci95.lo <= 0.0 && ci95.hi >= 0.0 { ", not significant" } else { "" };
         Some(format!("{how} {:+.1} points ({:+.1} to {:+.1}{chance})", mean * 100.0, ci95.lo * 100.0, ci95.hi * 100.0))
     });
     let gains: Vec<String> = gains.collect();
     let against = match gains.is_empty() {
         true => String::new(),
-        false => format!(" Against as many more steps of SFT: {}.", gains.join("; ")),
+        false => format!(" Compared with the same number of additional SFT steps: {}.", gains.join("; ")),
     };
-    format!("RL takes held-out accuracy {}.{against}", moved.join(" and "))
+    format!("RL changes the accuracy on held-out questions {}.{against}", moved.join(" and "))
 }
 
 fn remarks(dir: &Path) -> Vec<String> {
     let Some(config) = resolved(dir) else { return Vec::new() };
     let mut out = Vec::new();
     if config.base.model.is_none() {
-        out.push("The base is a random initialisation: it knows nothing, and its accuracy is the floor.".to_owned());
+        out.push("The base model has random weights. Its accuracy is only the starting point.".to_owned());
     }
     let rollout = &config.rl.rollout;
     if rollout.top_p < 1.0 || rollout.top_k > 0 || rollout.min_p > 0.0 {
         out.push(
-            "Rollouts were truncated (top-p, top-k or min-p); recorded log-probabilities are the untruncated ones."
+            "Rollouts were sampled with top-p, top-k or min-p. The recorded log-probs are those without this truncation."
                 .to_owned(),
         );
     }
     if config.task.tuning {
-        out.push("Measured on the tuning pictures: figures for choosing settings, not for reporting.".to_owned());
+        out.push(
+            "Evaluated on the tuning pictures: use these results to choose settings, and do not report them."
+                .to_owned(),
+        );
     }
     out
 }
@@ -201,9 +205,9 @@ fn tiles(summary: &Map<String, Value>, steps: &[metrics::Metrics]) -> Vec<(Strin
     let at = |group: &str, key: &str| summary.get(group)?.get(key)?.as_f64();
     let mut out = Vec::new();
     if let Some(seconds) = at("seconds", "total") {
-        out.push(("all stages, evaluation included".to_owned(), time(seconds)));
+        out.push(("all stages, including evaluation".to_owned(), time(seconds)));
     }
-    for (key, label) in [("sft", "tokens a second in SFT"), ("rollout", "tokens a second in rollouts")] {
+    for (key, label) in [("sft", "tokens per second in SFT"), ("rollout", "tokens per second in rollouts")] {
         if let Some(speed) = at("tokens_per_sec", key) {
             out.push((label.to_owned(), separated(speed.round_ties_even() as usize, ",")));
         }
@@ -259,7 +263,7 @@ fn validations(stage: &str, steps: &[metrics::Metrics], recipe: bool) -> Vec<Cur
         let what = name.trim_start_matches("val-core/");
         let title = if recipe { format!("Validation of {stage}: {what}") } else { format!("Validation: {what}") };
         let series = vec![Series { name: stage.to_owned(), points: points(steps, name) }];
-        let caption = "Share of right answers on questions that are not trained on.".to_owned();
+        let caption = "Share of correct answers to questions that are not used for training.".to_owned();
         Curve { title, caption, log: false, series }
     };
     run::measured_beside(steps).iter().map(curve).collect()

@@ -17,11 +17,11 @@ pub fn page(agreements: &[Agreement], compared: &[Compared], rules: &str) -> Res
         rows: agreements.iter().map(|row| cells(row).to_vec()).collect(),
     };
     let browser = Browser {
-        title: "Answers judged differently".to_owned(),
-        note: "Each twice: as the framework's log judges it, and as our rules do.".to_owned(),
+        title: "Answers with different verdicts".to_owned(),
+        note: "Each answer is shown with the verdict in the framework's log and with omr's verdict.".to_owned(),
         rows: differing.iter().map(|row| shown(row)).collect(),
     };
-    let (title, compared, differing) = ("Two verdicts on the same answers", compared.len(), differing.len());
+    let (title, compared, differing) = ("Comparison of verdicts on the same answers", compared.len(), differing.len());
     render("referee.html", &[browser::SCRIPT], context! { title, compared, differing, rules, table, browser })
 }
 
@@ -40,14 +40,18 @@ fn shown(row: &Compared) -> Row {
         why: row.ours_why.clone(),
         ..Answer::default()
     };
-    let right = if row.ours { "ours alone" } else { "theirs alone" };
+    let right = if row.ours { "omr only" } else { "framework only" };
     let facet = |name: &str, value: &str| (name.to_owned(), value.to_owned());
     Row {
         id: format!("{} {}", row.task, row.index),
         question: row.question.clone().unwrap_or_default(),
         gold: Some(row.gold.clone()),
         answers: vec![theirs, ours],
-        facets: vec![facet("right by", right), facet("framework", row.framework.name()), facet("task", &row.task)],
+        facets: vec![
+            facet("correct according to", right),
+            facet("framework", row.framework.name()),
+            facet("task", &row.task),
+        ],
         ..Row::default()
     }
 }

@@ -68,8 +68,8 @@ pub fn browser(dir: &Path, config: &RlConfig) -> Result<Option<Browser>> {
         });
     }
     let note = format!(
-        "{} of {count} groups of steps {}, those first whose rewards differ: from these a step learns. The run has \
-         rollouts of {} steps. Where a token is shaded the model was surprised by it.",
+        "{} of {count} groups of steps {}. Groups with different rewards come first, because only they affect an \
+         update. The run contains rollouts of {} steps. Dark tokens had a low probability.",
         rows.len(),
         chosen.iter().map(u64::to_string).collect::<Vec<_>>().join(", "),
         recorded.len()
@@ -155,11 +155,14 @@ fn answer(row: &RolloutRow, question: &str, config: &RlConfig, tokenizer: Option
     };
     let rules = reward::score(&row.output, &row.gts, Some(question), config.reward.scorer().rubric(config.reward.mode));
     let by = match row.judge.as_str() {
-        "" if !config.reward.command.is_empty() => "by its own reward".to_owned(),
+        "" if !config.reward.command.is_empty() => "by the reward program".to_owned(),
         "" => rules.why.to_owned(),
         said => format!("judge: {said}"),
     };
-    let why = format!("reward {:.3}, advantage {:+.2}; taken: {:?}; {by}", row.score, row.advantage, row.predict_str);
+    let why = format!(
+        "reward {:.3}, advantage {:+.2}; extracted answer: {:?}; {by}",
+        row.score, row.advantage, row.predict_str
+    );
     let whole = Answer::of(format!("rollout {}", row.rollout), &row.output);
     Answer {
         verdict: Some(verdict),

@@ -11,10 +11,10 @@ use crate::train::metrics::{self, Metrics};
 
 /// Models that a recipe evaluates, in the order in which they are shown, with a short description of each.
 pub const STAGES: [(&str, &str); 4] = [
-    ("base", "where it starts"),
-    ("sft", "imitates the teacher's kept answers"),
+    ("base", "before training"),
+    ("sft", "trained on the teacher's kept answers"),
     ("control", "SFT continued instead of RL"),
-    ("rl", "improved on its own answers"),
+    ("rl", "trained on its own answers"),
 ];
 
 type Facts = Vec<(String, String)>;
@@ -36,7 +36,7 @@ pub fn rl_config(dir: &Path) -> Option<RlConfig> {
 
 /// Describes the progress of an `omr sft` or `omr rl` run by its own metrics.
 pub fn headline(steps: &[Metrics]) -> String {
-    course(steps).map_or("No step is done yet.".to_owned(), |(what, first, last)| {
+    course(steps).map_or("No step is finished yet.".to_owned(), |(what, first, last)| {
         format!("{what} {first:.4} in the first of {} steps, {last:.4} in the last.", steps.len())
     })
 }
@@ -164,7 +164,7 @@ pub fn facts_of_recipe(dir: &Path, summary: &Map<String, Value>) -> Vec<(String,
     }
     let judges = judges(dir);
     match judges.is_empty() {
-        true => out.push(("Judge".to_owned(), "off: rules alone decide what is right".to_owned())),
+        true => out.push(("Judge".to_owned(), "off: only the rules decide which answers are correct".to_owned())),
         false => out.extend(judges.iter().map(|(stage, judge)| (format!("Judge, {stage}"), judge.line()))),
     }
     let Some(config) = resolved(dir) else { return out };

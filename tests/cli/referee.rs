@@ -58,7 +58,7 @@ fn known_mistakes_are_where_the_verdicts_differ() {
     assert_eq!(kit["question"], "Who painted it?\nA. Leonardo\nB. Michelangelo\nC. Raphael\nD. Donatello");
 
     let page = fs::read_to_string(out.path().join("report.html")).unwrap();
-    assert!(page.contains("10 of 19 answers are judged differently"), "{page}");
+    assert!(page.contains("10 of 19 answers"), "{page}");
     assert!(page.contains("sqrt[3]{8}") && page.contains("B cannot be it"));
     assert!(!page.contains("There are \\boxed{12} ways"), "both say right: nothing to look at");
     assert!(!page.contains("<link rel=\"stylesheet\"") && !page.contains("src=\"http"), "one file");

@@ -2,7 +2,7 @@
 (() => {
   const PAGE = 10;
   const LONG = 500;
-  const VERDICTS = [["right", "✓ right"], ["wrong", "✗ wrong"], ["unjudged", "? unjudged"]];
+  const VERDICTS = [["right", "✓ correct"], ["wrong", "✗ wrong"], ["unjudged", "? unjudged"]];
 
   function make(tag, props, ...children) {
     const element = document.createElement(tag);
@@ -18,14 +18,14 @@
     return make("details", {}, make("summary", { textContent: `Thinking, ${words} words` }), body);
   }
 
-  // The less probable a token was, the darker it stands.
+  // A token is darker if its probability was lower.
   function shaded(shades) {
     const body = make("p", { className: "shades" }, ...shades.map(([text, logProb]) => {
       const token = make("span", { textContent: text, title: `log-prob ${logProb}` });
       token.style.setProperty("--surprise", Math.min(1, -logProb / 4).toFixed(2));
       return token;
     }));
-    return make("details", {}, make("summary", { textContent: "Tokens, shaded by surprise" }), body);
+    return make("details", {}, make("summary", { textContent: "Tokens, darker if less probable" }), body);
   }
 
   function pane(answer) {
@@ -54,7 +54,7 @@
   function card(row) {
     const text = make("div", {}, make("p", { className: "id", textContent: row.id }));
     if (row.question) text.append(make("p", { className: "question", textContent: row.question }));
-    if (row.gold !== null) text.append(make("p", { className: "gold" }, "Right answer: ", make("b", { textContent: row.gold })));
+    if (row.gold !== null) text.append(make("p", { className: "gold" }, "Correct answer: ", make("b", { textContent: row.gold })));
     const tags = [...row.facets, ...row.facts];
     if (tags.length) text.append(make("p", { className: "tags" }, ...tags.map(([name, value]) => make("span", { textContent: `${name}: ${value}` }))));
     if (row.answers.length) text.append(make("div", { className: "answers" }, ...row.answers.map(pane)));
@@ -84,7 +84,7 @@
     const state = { verdict: "all", facets: new Map(), shown: PAGE };
     const has = (row, verdict) => verdict === "all" || row.answers.some(a => a.verdict === verdict);
 
-    // Rows that pass everything but the verdict: the chips count them.
+    // Rows that pass all filters except the verdict. The chips show their numbers.
     function passing() {
       const wanted = search.value.toLowerCase().split(/\s+/).filter(Boolean);
       return rows.filter((row, i) => wanted.every(word => texts[i].includes(word)) &&
@@ -101,7 +101,7 @@
         onclick: () => { state.verdict = name; state.shown = PAGE; show(); },
       })));
       const found = pass.filter(row => has(row, state.verdict));
-      status.textContent = found.length === 0 ? "None." : `${Math.min(state.shown, found.length)} of ${found.length} shown.`;
+      status.textContent = found.length === 0 ? "No rows." : `${Math.min(state.shown, found.length)} of ${found.length} shown.`;
       list.replaceChildren(...found.slice(0, state.shown).map(card));
       more.hidden = found.length <= state.shown;
     }

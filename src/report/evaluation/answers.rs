@@ -22,7 +22,7 @@ fn answer(name: &str, answer: &samples::Answer) -> Answer {
         answer: taken,
         verdict: Some(verdict),
         // The published scorer uses the word "none" for a rejected answer.
-        why: if answer.why == "none" { "no rule says yes".to_owned() } else { answer.why.clone() },
+        why: if answer.why == "none" { "no rule accepts the answer".to_owned() } else { answer.why.clone() },
         tokens: Some(answer.response_length).filter(|tokens| *tokens > 0),
         ..whole
     }
@@ -62,12 +62,15 @@ fn browse(title: &str, what: &str, all: usize, questions: Vec<Answered>, picture
         row
     };
     let rows: Vec<Row> = questions.into_iter().map(&mut row).collect();
-    let mut note = format!("{} of {all} questions, {what}; samples.jsonl has them all.", rows.len());
+    let mut note = format!("{} of {all} questions, {what}; samples.jsonl contains all.", rows.len());
     if with > 0 {
-        note += &format!(" {with} of them have pictures, the larger ones scaled down to {THUMBNAIL_SIDE} pixels");
+        note += &format!(" {with} of them have pictures, scaled down to at most {THUMBNAIL_SIDE} pixels");
         note += &match left_out {
             0 => ".".to_owned(),
-            n => format!("; {n} more are without theirs, as a page holds {} MiB of pictures.", BYTES >> 20),
+            n => format!(
+                "; {n} more are shown without pictures, because a page contains at most {} MiB of them.",
+                BYTES >> 20
+            ),
         };
     }
     Some(Browser { title: title.to_owned(), note, rows })
@@ -81,7 +84,7 @@ pub fn of(run: &Run, pictures: &Pictures) -> Option<Browser> {
         let sampled = sample.sampled.iter().enumerate().map(|(i, given)| answer(&format!("sampled {}", i + 1), given));
         (sample, greedy.chain(sampled).collect(), Vec::new())
     });
-    browse("The answers", "those without a right answer first", samples.count(), questions.collect(), pictures)
+    browse("The answers", "those without a correct answer first", samples.count(), questions.collect(), pictures)
 }
 
 /// Returns the questions of several runs with the first answer of each run.
@@ -113,7 +116,7 @@ pub fn of_several(runs: &[Run], pictures: &Pictures) -> Option<Browser> {
         (each[0], first.collect(), vec![("flipped".to_owned(), flipped.to_owned())])
     });
     let questions = questions.collect();
-    browse("The answers side by side", "those that flipped first", count, questions, pictures)
+    browse("The answers side by side", "those whose result changed first", count, questions, pictures)
 }
 
 #[cfg(test)]
@@ -133,7 +136,7 @@ mod tests {
         let found = page(&pictures);
         let bytes: usize = found.rows.iter().flat_map(|row| &row.pictures).map(String::len).sum();
         assert!(bytes <= BYTES && found.note.starts_with("4 of 9 questions"), "{bytes}");
-        assert!(found.note.contains("2 of them have pictures") && found.note.contains("; 1 more are without theirs"));
+        assert!(found.note.contains("2 of them have pictures") && found.note.contains("; 1 more"));
         assert_eq!(found.rows.iter().flat_map(|row| &row.facts).filter(|fact| fact.1 == "1 left out").count(), 1);
         pictures.extend([large(1)]);
         pictures.remove(&("t".to_owned(), 0));

@@ -70,7 +70,7 @@ fn tasks(runs: &[Run]) -> Vec<&str> {
 
 /// Describes in a line for the user how a run was evaluated.
 fn remark(run: &Run) -> String {
-    let judge = run.judge.as_ref().map_or("judge off: rules alone decide".to_owned(), |judge| judge.line());
+    let judge = run.judge.as_ref().map_or("judge off: only the rules decide".to_owned(), |judge| judge.line());
     let model = run.model.as_deref().map(|model| format!(", model {model}")).unwrap_or_default();
     format!("{}: {} rules{model}; {judge}", run.name, run.mode)
 }
