@@ -134,8 +134,9 @@ impl Asked<'_> {
     }
 
     fn changed(&self, i: usize) -> Error {
-        let found = format!("other questions than when the run began, from the one in place {} on", i + 1);
-        Error::input(self.spec.name, found, "data that stay the same")
+        let found =
+            format!("questions that differ from those at the start of the run, beginning with question {}", i + 1);
+        Error::input(self.spec.name, found, "unchanged data")
     }
 
     /// Stores answer `k` to question `i`.
@@ -153,7 +154,8 @@ impl measured::Answers for Asked<'_> {
         let store = self.store.get()?;
         let mut answers = Vec::with_capacity(self.wanted.answers());
         for k in 0..self.wanted.answers() {
-            let lost = || Error::Failed(format!("{}: no answer to {}", store.path().display(), self.label(i, k)));
+            let lost =
+                || Error::Failed(format!("{}: the answer to {} is missing", store.path().display(), self.label(i, k)));
             answers.push(store.get(&self.key(i, k))?.ok_or_else(lost)?);
         }
         let sampled = answers.split_off(self.wanted.greedy);

@@ -217,7 +217,7 @@ pub fn ask(
         return asked(store);
     }
     jobs.iter().try_for_each(|(job, _)| job.same_at(ranks))?;
-    ranks::by_first(ranks, "the answers there are", || answers::gather(dir))?;
+    ranks::by_first(ranks, "the stored answers", || answers::gather(dir))?;
     let own = RunStore::of_rank(dir, place.rank(), place.size());
     let done = asked(&own);
     let closed = own.close();

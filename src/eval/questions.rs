@@ -41,7 +41,7 @@ impl<T: Send + Sync> Samples<T> for Rows<T> {
                 if let Some(row) = kept.remove(&i) {
                     break row;
                 }
-                let fewer = |_| Error::Failed("the rows ended before the questions asked".to_owned());
+                let fewer = |_| Error::Failed("the data has fewer rows than at the start of the run".to_owned());
                 let (k, row) = rows.recv().map_err(fewer)?;
                 kept.insert(k, row);
             }
@@ -65,7 +65,8 @@ pub fn stream<T: Send + Sync + 'static>(
     std::thread::scope(|scope| {
         let reader = std::thread::Builder::new().name("rows".to_owned());
         let reader = reader.spawn_scoped(scope, move || read(rows, survey, wanted, &send));
-        let reader = reader.map_err(|error| Error::Failed(format!("a thread for rows: {error}")))?;
+        let reader =
+            reader.map_err(|error| Error::Failed(format!("cannot start a thread that reads rows: {error}")))?;
         let asked = {
             let reading = Mutex::new(Reading { rows: receive, kept: HashMap::new() });
             let samples = Rows { reading, make };
@@ -100,8 +101,8 @@ fn read(rows: &TaskRows, survey: &Survey, wanted: &[usize], send: &SyncSender<(u
         if survey.contents.get(at) != Some(&row.content()?) {
             return Err(Error::input(
                 &row.place,
-                "another question than when the run began",
-                "data that stay the same",
+                "a question that differs from that at the start of the run",
+                "unchanged data",
             ));
         }
         let over = send.send((at, row)).is_err() || left.peek().is_none();
@@ -190,6 +191,6 @@ mod tests {
             Ok(())
         };
         let error = stream(&rows, &survey, &wanted, 3, make(), all).unwrap_err();
-        assert!(error.exit_code() == 2 && error.to_string().contains("rows.jsonl row 1: found another"), "{error}");
+        assert!(error.exit_code() == 2 && error.to_string().contains("rows.jsonl row 1: found"), "{error}");
     }
 }

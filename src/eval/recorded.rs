@@ -44,8 +44,8 @@ impl Recorded {
                 recorded.tasks.push(name.clone());
             }
             if recorded.responses.insert((name, line.index), line.responses).is_some() {
-                let found = format!("index {} of {} again", line.index, line.task);
-                return Err(Error::input(&place, found, "each question once"));
+                let found = format!("a second line for index {} of {}", line.index, line.task);
+                return Err(Error::input(&place, found, "one line per question"));
             }
             Ok(())
         })?;
@@ -71,8 +71,8 @@ impl Answers for OfTask<'_> {
     fn given(&mut self, _: usize, index: u64) -> Result<Given> {
         let name = self.spec.name;
         let missing = || {
-            let found = format!("nothing for index {index} of {name}");
-            Error::input(self.recorded.path.display().to_string(), found, "answers to every question measured")
+            let found = format!("no answer to index {index} of {name}");
+            Error::input(self.recorded.path.display().to_string(), found, "an answer to every evaluated question")
         };
         let responses = self.recorded.responses.get(&(name.to_owned(), index)).ok_or_else(missing)?;
         self.left.remove(&index);
@@ -91,7 +91,7 @@ impl Answers for OfTask<'_> {
         match self.left.iter().min() {
             Some(index) if !limited => {
                 let found = format!("index {index} of {}", self.spec.name);
-                let expected = format!("questions of the {} there are", questions + crashed.len());
+                let expected = format!("an index below the number of questions, {}", questions + crashed.len());
                 Err(Error::input(self.recorded.path.display().to_string(), found, expected))
             }
             _ => Ok(()),

@@ -194,7 +194,7 @@ impl<'a> Sending<'a> {
             }
         };
         let Some(come) = come else { return Ok(()) };
-        let (i, k, result) = come.map_err(|error| Error::Failed(format!("a request: {error}")))?;
+        let (i, k, result) = come.map_err(|error| Error::Failed(format!("a request failed: {error}")))?;
         let (what, in_a_row) = match result? {
             Ok(()) => {
                 (self.in_a_row, self.done) = (0, self.done + 1);
@@ -210,7 +210,8 @@ impl<'a> Sending<'a> {
         let answer = self.asked.label(i, k);
         if in_a_row >= patience(self.job.server.endpoint.concurrency()) {
             let what = format!(
-                "{in_a_row} requests in a row failed, the last {answer}: {what}; what was answered is kept: run again to go on"
+                "{in_a_row} requests in a row failed, the last one for {answer}: {what}; received answers are \
+                 stored: run the same command again to continue"
             );
             return Err(Error::Server { url: self.job.server.endpoint.url(), what });
         }
@@ -237,7 +238,8 @@ pub fn all_answered(dir: &Path, server: &Server, unanswered: &[Unanswered]) -> R
     let lines: Vec<String> = unanswered.iter().map(|u| line(u) + "\n").collect();
     files::write(&path, lines.concat().as_bytes())?;
     let what = format!(
-        "{} answers never came, such as {} ({}); {} names them; what was answered is kept: run again to ask for these",
+        "{} answers are missing, for example {} ({}); {} lists them. Received answers are stored: run the same \
+         command again to request the rest",
         unanswered.len(),
         first.answer,
         first.what,
@@ -260,11 +262,11 @@ fn messages(row: &Row) -> Result<String> {
             parts.push(match part {
                 Part::Text(text) => json!({"type": "text", "text": text}),
                 Part::Image => {
-                    let missing = || Error::input(&row.place, "too few pictures", "one for each place");
+                    let missing = || Error::input(&row.place, "too few pictures", "one picture per image mark");
                     let url = url(&images.next().ok_or_else(missing)?.bytes(&row.place)?, &row.place)?;
                     json!({"type": "image_url", "image_url": {"url": url}})
                 }
-                Part::Video { .. } => return Err(Error::input(&row.place, "a video", "text and pictures")),
+                Part::Video { .. } => return Err(Error::input(&row.place, "a video", "text and pictures only")),
             });
         }
         messages.push(json!({"role": message.role, "content": parts}));
@@ -273,8 +275,8 @@ fn messages(row: &Row) -> Result<String> {
 }
 
 fn url(bytes: &[u8], place: &str) -> Result<String> {
-    let format =
-        image::guess_format(bytes).map_err(|e| Error::input(place, format!("a picture ({e})"), "a picture"))?;
+    let format = image::guess_format(bytes)
+        .map_err(|e| Error::input(place, format!("unreadable picture data ({e})"), "a picture in a known format"))?;
     let mut url = format!("data:{};base64,", format.to_mime_type());
     STANDARD.encode_string(bytes, &mut url);
     Ok(url)

@@ -58,7 +58,7 @@ impl Measured {
         });
         let shown: Vec<String> = shown.collect();
         let ours = self.published().find(|(model, _)| *model == published::OURS);
-        let ours = ours.map(|(model, x)| format!("; {model} is published with {:.1} %", 100.0 * x));
+        let ours = ours.map(|(model, x)| format!("; published for {model}: {:.1} %", 100.0 * x));
         let (name, shown, pictures) = (self.spec.name, shown.join(", "), self.pictures);
         format!("{name}: {shown}; {pictures} pictures read{}", ours.unwrap_or_default())
     }
@@ -74,7 +74,8 @@ impl Measured {
         self.crashed.iter().map(|(index, crash)| {
             let (name, stage, class, found) = (self.spec.name, crash.stage.name(), crash.class, &crash.found);
             format!(
-                "{name} index {index} left out: the published evaluation ends there with {class} in {stage} ({found})"
+                "{name}: index {index} is left out, because the published evaluation fails there with {class} in \
+                 {stage} ({found})"
             )
         })
     }
@@ -110,7 +111,9 @@ impl All {
         if let Some(judge) = &self.judge {
             lines.push(judge.summary.line());
             lines.extend(judge.down.iter().map(|what| {
-                format!("the judge is down ({what}): the rules alone stand; to ask it again, remove summary.json")
+                format!(
+                    "the judge is down ({what}): only the rules were used; remove summary.json to ask the judge again"
+                )
             }));
         }
         lines

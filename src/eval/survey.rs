@@ -34,7 +34,7 @@ impl Survey {
                     if let Some((encoder, longest)) = encoder {
                         let size = encoder.measure(&row)?;
                         if size.tokens > longest {
-                            let expected = format!("prompts within the model's context, which is {longest}");
+                            let expected = format!("a prompt within the model's context of {longest} tokens");
                             return Err(Error::input(&row.place, format!("{} tokens", size.tokens), expected));
                         }
                         survey.index.push(Shape { tokens: size.tokens, targets: 0, grids: &size.grids });

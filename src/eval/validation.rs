@@ -277,7 +277,7 @@ fn sets(config: &ValidationConfig, means: &Means<'_>, specs: &[&'static TaskSpec
     for &spec in specs {
         let rows = TaskRows::new(spec, task_source(config, means), most, means.scorer.clone(), false).load()?;
         if rows.rows().is_empty() {
-            return Err(Error::input("val_tasks", format!("no question of {}", spec.name), "at least one"));
+            return Err(Error::input("val_tasks", format!("no questions of {}", spec.name), "at least one question"));
         }
         sets.push(Box::new(rows));
     }

@@ -68,7 +68,7 @@ impl Reader {
             Ok(())
         })?;
         if lines.is_empty() {
-            return Err(Error::input(file.display().to_string(), "no questions", "a line for each"));
+            return Err(Error::input(file.display().to_string(), "no questions", "one line per question"));
         }
         Ok((lines, prompts))
     }

@@ -20,10 +20,10 @@ impl Recipe<'_> {
             self.dir.display()
         ));
         say(match self.has_rows() {
-            true => "  data     the rows of sft.datasets, rl.train_files and eval.data".to_owned(),
+            true => "  data     rows of sft.datasets, rl.train_files and eval.data".to_owned(),
             false => {
                 let questions = c.task.num_sft_questions;
-                format!("  data     {questions} questions x {} drafts from a teacher, verified", c.data.num_rollouts)
+                format!("  data     {questions} questions x {} teacher answers, verified", c.data.num_rollouts)
             }
         });
         let steps = c.sft.max_steps.map_or("epochs of".to_owned(), |n| n.to_string());
@@ -39,12 +39,12 @@ impl Recipe<'_> {
         say(format!("  rl       {steps} steps of {} prompts x {} rollouts", rl.train_batch_size, rl.rollout.n));
         let questions = match c.eval.data.is_empty() {
             true => format!("{} held-out questions", c.task.num_heldout_questions),
-            false => "the questions of eval.data".to_owned(),
+            false => "questions of eval.data".to_owned(),
         };
-        say(format!("  eval     {questions}, greedy and at temperature 1"));
+        say(format!("  eval     {questions}, with greedy decoding and at temperature 1"));
         if !c.eval.tasks.is_empty() {
             let (there, all) = (self.columns.len(), self.columns.len() + self.left_out.len());
-            say(format!("  columns  {there} of {all} tasks of eval.tasks have files"));
+            say(format!("  columns  files found for {there} of {all} tasks of eval.tasks"));
             self.left_out.iter().cloned().for_each(say);
         }
         say(format!("  judge    {}", self.judges()));
@@ -52,7 +52,7 @@ impl Recipe<'_> {
             Kind::Cpu => self.task.takes,
             Kind::Cuda | Kind::Emu => "",
         };
-        say(format!("{takes}stop and go on at any time"));
+        say(format!("{takes}the run can be stopped and continued at any time"));
     }
 
     /// Starts and stops the reward commands once, so that a missing command is found before the long stages.
@@ -75,13 +75,17 @@ impl Recipe<'_> {
         let commands = commands.into_iter().filter(|(_, command)| !command.is_empty());
         let commands: Vec<String> = commands.map(|(stage, c)| format!("reward by {} ({stage})", c.join(" "))).collect();
         let judges: Vec<String> = judges.into_iter().filter_map(named).chain(commands).collect();
-        if judges.is_empty() { "off: rules alone decide what is right".to_owned() } else { judges.join(", ") }
+        if judges.is_empty() {
+            "off: only the rules decide which answers are correct".to_owned()
+        } else {
+            judges.join(", ")
+        }
     }
 
     fn base_name(&self) -> String {
         match &self.config.base.model {
             Some(dir) => dir.display().to_string(),
-            None => "a random initialisation".to_owned(),
+            None => "a new model with random weights".to_owned(),
         }
     }
 }

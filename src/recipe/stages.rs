@@ -150,7 +150,7 @@ impl Recipe<'_> {
         let store = match ranks.size() {
             1 => self.store.clone(),
             size => {
-                ranks::by_first(ranks, "the answers there are", || answers::gather(&self.dir))?;
+                ranks::by_first(ranks, "the stored answers", || answers::gather(&self.dir))?;
                 RunStore::of_rank(&self.dir, ranks.rank(), size)
             }
         };
@@ -222,7 +222,7 @@ impl Recipe<'_> {
         }
         let config = &self.config.eval;
         let model = self.model(stage);
-        ranks::by_first(ranks, "what is measured", || self.record(out, &model, tasks, data))?;
+        ranks::by_first(ranks, "the evaluated files", || self.record(out, &model, tasks, data))?;
         let store = if ranks.size() == 1 { self.store.clone() } else { RunStore::new(&self.dir) };
         let scorer = match ranks.rank() {
             0 => self.scorer(config.mode, &config.judge, &config.reward, "eval.reward", &store)?,
@@ -275,7 +275,7 @@ impl Recipe<'_> {
 
     /// Compares inputs with [`Found::compare`] and the changes that the recipe's config accepts.
     pub(super) fn compare(&self, found: &Found, then: Option<&Inputs>) -> Result<()> {
-        let lines = found.compare(then, "when the stage began", &self.config.accept_changed)?;
+        let lines = found.compare(then, "at the start of the stage", &self.config.accept_changed)?;
         lines.iter().for_each(|line| self.machine.observer.note(line));
         Ok(())
     }

@@ -17,7 +17,7 @@ use crate::train::metrics::{Metrics, is_time};
 /// Describes the first rollout of a step that differs from the one in `recorded`.
 pub fn rollouts(recorded: &[RolloutRow], again: &[RolloutRow]) -> Option<String> {
     if recorded.len() != again.len() {
-        return Some(format!("{} rollouts were recorded and {} computed", recorded.len(), again.len()));
+        return Some(format!("{} rollouts were recorded and {} were computed", recorded.len(), again.len()));
     }
     recorded.iter().zip(again).enumerate().find_map(|(i, (was, is))| {
         let what = rollout(was, is)?;
@@ -89,7 +89,7 @@ pub fn tensors(recorded: &Path, again: &Path) -> Result<Option<String>> {
     for name in names {
         if !recorded.join(&name).exists() || !again.join(&name).exists() {
             let what =
-                if again.join(&name).exists() { "computed, and not recorded" } else { "recorded, and not computed" };
+                if again.join(&name).exists() { "computed but not recorded" } else { "recorded but not computed" };
             return Ok(Some(format!("{name}: {what}")));
         }
         let read = |folder: &Path| {
@@ -105,7 +105,10 @@ pub fn tensors(recorded: &Path, again: &Path) -> Result<Option<String>> {
             (Some(was), Some(is)) => first_tensor(&was, &is),
             _ => None,
         };
-        return Ok(Some(format!("{name}: {}", what.unwrap_or_else(|| "other bytes than computed".to_owned()))));
+        return Ok(Some(format!(
+            "{name}: {}",
+            what.unwrap_or_else(|| "the recorded bytes differ from the computed ones".to_owned())
+        )));
     }
     Ok(None)
 }
@@ -117,7 +120,7 @@ fn first_tensor(was: &SafeTensors, is: &SafeTensors) -> Option<String> {
         let (was, is) = (was.tensor(name).ok()?, is.tensor(name).ok()?);
         let differ = |(was, is): (&TensorView, &TensorView)| was.data().iter().zip(is.data()).position(|(a, b)| a != b);
         let at = differ((&was, &is))? / (was.dtype().bitsize() / 8).max(1);
-        Some(format!("{name}: element {at} is not the one computed"))
+        Some(format!("{name}: element {at} differs from the computed one"))
     })
 }
 

@@ -30,14 +30,14 @@ impl Recorded {
         if !config.is_file() || !log.is_file() {
             let inner =
                 ["rl", "sft"].map(|name| dir.join(name)).into_iter().find(|inner| inner.join("config.yaml").is_file());
-            let expected = "config.yaml and metrics.jsonl, as a run directory of omr sft or omr rl has them";
+            let expected = "config.yaml and metrics.jsonl, as in a run directory of omr sft or omr rl";
             let hint = inner.map_or(String::new(), |inner| inner.display().to_string());
             return Err(Error::input_hint(dir.display().to_string(), "no such files", expected, hint));
         }
         let step = |metrics: Metrics| Some((metrics.get("step")?.as_u64()?, metrics));
         let steps: BTreeMap<u64, Metrics> = metrics::read(&log)?.into_iter().filter_map(step).collect();
         if steps.is_empty() {
-            return Err(Error::input(log.display().to_string(), "no step", "at least one that can be computed again"));
+            return Err(Error::input(log.display().to_string(), "no step", "at least one recorded step"));
         }
         let text = files::read_to_string(&config).map_err(Error::io(&config))?;
         let is_rl = text.lines().any(|line| line.starts_with("train_files:"));
@@ -60,7 +60,7 @@ impl Recorded {
 
     /// Reads the rollouts of a step.
     pub fn rollouts(&self, step: u64) -> Result<Vec<RolloutRow>> {
-        let expected = "the rollouts of the step: rollout_freq says of which they are written";
+        let expected = "the rollouts of this step (rollout_freq sets the steps whose rollouts are written)";
         let missing = || Error::input(file::path(&self.dir, step).display().to_string(), "nothing", expected);
         file::read(&self.dir, step)?.filter(|rows| !rows.is_empty()).ok_or_else(missing)
     }
@@ -89,7 +89,7 @@ impl Recorded {
             }
             let body = device.body().map(Body::recorded);
             if let Some(other) = state.other_arithmetic(device.kind().name(), device.isa().chains(), body) {
-                let expected = "the device, the bodies and the version that made it: nothing is compared";
+                let expected = "the device, kernel variants and version of the recorded run; nothing was compared";
                 return Err(Error::input(checkpoint.path.display().to_string(), other, expected));
             }
         }

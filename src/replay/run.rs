@@ -45,7 +45,7 @@ pub fn run(dir: &Path, which: &Steps, machine: &Machine) -> Result<String> {
     }
     let named = steps.iter().map(u64::to_string).collect::<Vec<_>>().join(", ");
     let row = rollout.map_or(String::new(), |row| format!(", rollout {row}"));
-    Ok(format!("step {named}{row}: {compared} are as they were recorded\n"))
+    Ok(format!("step {named}{row}: {compared} equal the record\n"))
 }
 
 /// Numbers of items that were found equal to the records.
@@ -76,8 +76,8 @@ impl Compared {
             let check = |part| manifest.as_ref().map_or(Ok(()), |manifest| manifest.check(&from.path, part));
             check(Part::Settings).and_then(|()| check(Part::Tensors)).map_err(differs)?;
         } else if let Some(first) = run.steps.keys().next().filter(|first| **first > 1) {
-            let found = format!("a run whose first step is {first} and no checkpoint before {last}");
-            let expected = "a checkpoint to begin with: this run began from another one's";
+            let found = format!("a run whose first step is {first}, without a checkpoint before step {last}");
+            let expected = "a checkpoint to start from, because this run continued from a checkpoint of another run";
             return Err(Error::input(run.dir.display().to_string(), found, expected));
         }
         let first = from.map_or(0, |from| from.step) + 1;
@@ -103,7 +103,7 @@ impl Compared {
                 same_rollouts(step, &recorded, scratch.path())?;
                 self.rollouts += recorded.len();
             }
-            let recorded = run.steps.get(&step).ok_or_else(|| different(step, "computed, and not in metrics.jsonl"))?;
+            let recorded = run.steps.get(&step).ok_or_else(|| different(step, "computed but not in metrics.jsonl"))?;
             compare::metrics(recorded, metrics).map_or(Ok(()), |what| Err(different(step, &what)))?;
             self.steps += 1;
         }

@@ -29,7 +29,7 @@ pub const NAME: &str = "digits";
 /// The task: held-out questions, answered greedily and at temperature 1.
 pub const TASK: TaskSpec = TaskSpec {
     name: NAME,
-    about: "pictures of two handwritten digits; made here, or heldout.parquet of --data",
+    about: "pictures of two handwritten digits; generated, or read from heldout.parquet in --data",
     rows: Rows::Made(|_, source, take| measured(source, take)),
     answers: Answers::AsConfigured,
     max_new_tokens: 1024,
@@ -65,7 +65,7 @@ fn measured(source: &Source, take: Take) -> Result<()> {
             Ok(())
         })?;
         if rows == 0 {
-            return Err(Error::input(entry.path.display().to_string(), "no rows", "at least one"));
+            return Err(Error::input(entry.path.display().to_string(), "no rows", "at least one row"));
         }
         if over {
             return Ok(());

@@ -44,7 +44,7 @@ impl TaskFile {
         let name = config.name.clone().unwrap_or_else(stem);
         if let Some(known) = taken(&name) {
             let place = format!("{}: name", path.display());
-            return Err(Error::input(place, &name, format!("a name that is not of {known}")));
+            return Err(Error::input(place, &name, format!("a name that is not one of {known}")));
         }
         let prompt = RowPrompt::new(&config.prompt, &format!("{}: prompt", path.display()))?;
         // A task lives as long as the program, like the built-in ones. A run reads only one task file, so the leaked
@@ -83,7 +83,10 @@ impl TaskFile {
         found.retain(|column| !read.contains(column) && column != "id");
         let pictures = |column: &&String| Names::default().meaning(column) == Some("images");
         let warned = found.iter().find(pictures).map(|column| {
-            format!("{}: `images` does not name the column `{column}`: no picture of it is read", self.path.display())
+            format!(
+                "{}: `images` does not list the column `{column}`, so its pictures are not read",
+                self.path.display()
+            )
         });
         let unused = (!found.is_empty()).then(|| format!("{}: columns not used: {}", self.spec.name, found.join(", ")));
         self.notes = warned.into_iter().chain(unused).collect();
@@ -95,7 +98,11 @@ impl TaskFile {
         let config = &self.config;
         let Some(gold) = fields.get(&config.gold).filter(|gold| !gold.is_null()).cloned() else {
             let names: Vec<&str> = fields.keys().map(String::as_str).collect();
-            let expected = format!("a column `{}` with the right answer ({}: gold)", config.gold, self.path.display());
+            let expected = format!(
+                "a column `{}` with the correct answer (`gold` in {} sets its name)",
+                config.gold,
+                self.path.display()
+            );
             return Err(Error::input(place, format!("columns {}", names.join(", ")), expected));
         };
         let named = config.images.iter().filter_map(|column| fields.get(column));
@@ -112,7 +119,7 @@ impl TaskFile {
             json!({"id": id, "prompt": messages, "answer": gold, "images": inline, "data_source": self.spec.name});
         let name = self.spec.name;
         let at = RowContext { folder, dataset: name, file: name, index, place: place.to_owned() };
-        let Value::Object(row) = row else { return Err(Error::Failed("a row that is none".to_owned())) };
+        let Value::Object(row) = row else { return Err(Error::Failed("a row is not an object".to_owned())) };
         let mut row = read::row_from(row, images, &at).map_err(Error::from)?;
         let subject = config.subject.as_ref().and_then(|column| fields.get(column));
         row.extra.extend(subject.map(|subject| (SUBJECT.to_owned(), written(subject).into())));
@@ -162,7 +169,7 @@ impl OwnRows for TaskFile {
 /// Properties shared by all tasks from files.
 const SPEC: TaskSpec = TaskSpec {
     name: "task-file",
-    about: "a benchmark of one's own",
+    about: "your own benchmark",
     rows: Rows::Made(|spec, source, take| match source.file {
         Some(file) => file.rows(take),
         None => Err(Error::Failed(format!("{}: no task file", spec.name))),

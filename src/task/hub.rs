@@ -36,12 +36,12 @@ pub fn files(spec: &TaskSpec, source: &Source) -> Result<Vec<PathBuf>> {
     let names = [spec.name].into_iter().chain(spec.aliases.iter().copied()).chain([hub.repo, short]);
     match names.map(|name| folder.join(name)).find(|path| path.is_dir()) {
         Some(folder) => hub.files(&folder),
-        None => Err(Error::input(folder.display().to_string(), format!("nothing for {}", spec.name), expected())),
+        None => Err(Error::input(folder.display().to_string(), format!("no files of {}", spec.name), expected())),
     }
 }
 
 fn of(spec: &TaskSpec) -> Result<&'static Hub<'static>> {
-    spec.hub.ok_or_else(|| Error::Failed(format!("{}: no data set of the hub", spec.name)))
+    spec.hub.ok_or_else(|| Error::Failed(format!("{}: this task has no data set on the hub", spec.name)))
 }
 
 /// Passes the rows of a task's files to `take`, in order, until `take` returns `Break`.

@@ -39,7 +39,7 @@ impl VerifiedRows {
 fn labelled(row: &Row) -> Result<()> {
     match row.ground_truth {
         Some(_) => Ok(()),
-        None => Err(Error::input(&row.place, "no ground truth", "reward_model.ground_truth, or a column `answer`")),
+        None => Err(Error::input(&row.place, "no label", "reward_model.ground_truth, or a column `answer`")),
     }
 }
 

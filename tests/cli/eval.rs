@@ -106,7 +106,7 @@ fn recorded_answers_are_those_to_every_question() {
     let args = ["eval", "--data", &at(&dir, ""), "--responses", &file, "--out", &out, "--limit", "4"];
     let (code, stdout, stderr) = run(&args);
     assert!(code == 0 && stdout.trim() == format!("{out}/summary.json"), "{stderr}");
-    assert!(stderr.contains("OMR-7B is published with 50.0 %"), "{stderr}");
+    assert!(stderr.contains("OMR-7B: 50.0 %"), "{stderr}");
     let task = &summary(&out)["tasks"][TASK];
     assert!(task["n"] == 4 && task["published_omr_7b"] == 0.5 && task["metrics"]["acc_score"] == 0.25, "{task}");
     let (code, _, stderr) = run(&args);

@@ -210,7 +210,7 @@ fn a_server_that_hangs_lies_and_dies_is_asked_again_for_what_is_missing() {
     let args =
         ["eval", "--model-url", &server.base_url, "--model", "m", "--data", &data, "--tasks", "logicvista,aime24"];
     let args = [&args[..], &more, &["server.max_retries=0"]].concat();
-    let stderr = failure(&args, 1, &["never came", "unanswered.jsonl", "run again", &server.base_url]);
+    let stderr = failure(&args, 1, &["answers are missing", "unanswered.jsonl", "again", &server.base_url]);
     assert!(stderr.contains("index "), "{stderr}");
     assert!(!dir.path("out/summary.json").exists());
     let unanswered = fs::read_to_string(dir.path("out/unanswered.jsonl")).unwrap();
@@ -290,5 +290,5 @@ fn a_judge_that_is_down_slow_or_talks_nonsense_leaves_the_rules() {
     assert!(stderr.contains("judge j: 9 answers judged, 2 of them correct, 6 unjudged"), "{stderr}");
     let (said, with, rules, stderr) = measure(&["judge.base_url=http://127.0.0.1:9/v1", "judge.max_failures=2"]);
     assert!(said["unjudged"] == 9 && said["hits"] == 0 && with == 1.0 && rules == 1.0, "{said} {with} {rules}");
-    assert!(stderr.contains("the judge is down") && stderr.contains("the rules alone stand"), "{stderr}");
+    assert!(stderr.contains("the judge is down") && stderr.contains("the rules"), "{stderr}");
 }

@@ -35,7 +35,7 @@ pub fn recognise(path: &Path) -> Result<Log> {
     let known = files.into_iter().map(|file| Ok(framework(&file)?.map(|framework| (file, framework))));
     let known: Vec<_> = known.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
     if known.is_empty() {
-        let expected = "lmms-eval's *_samples_*.jsonl or VLMEvalKit's *.tsv in it";
+        let expected = "a folder with *_samples_*.jsonl files of lmms-eval or *.tsv files of VLMEvalKit";
         return Err(Error::input(path.display().to_string(), "a folder without logs", expected));
     }
     Ok(Log::Theirs(known))
@@ -161,12 +161,12 @@ fn lmms_verdict(fields: &Map<String, Value>) -> (Option<bool>, String) {
     });
     let mut found = known.chain(others).filter_map(|(name, value)| Some((name, value, right(value)?)));
     let Some((name, value, right)) = found.next() else {
-        return (None, "no metric that says right or wrong".to_owned());
+        return (None, "no metric with a verdict".to_owned());
     };
     let taken =
         ["parsed_pred", "extraction", "prediction", "pred", "predict_str"].iter().find_map(|key| value.get(*key));
     let taken = taken.or_else(|| fields.get("extracted_answers")).and_then(first_text);
-    let taken = taken.map_or_else(String::new, |taken| format!("; it read {taken:?}"));
+    let taken = taken.map_or_else(String::new, |taken| format!("; extracted answer {taken:?}"));
     (Some(right), format!("{name} {}{taken}", f64::from(right)))
 }
 
@@ -201,13 +201,13 @@ const KIT_REASONS: [&str; 7] = ["log", "log_score", "extract_answer", "extract",
 
 fn vlm_eval_kit(path: &Path, task: &str) -> Result<Vec<Row>> {
     let text = files::read_to_string(path).map_err(Error::io(path))?;
-    let open = |line| Error::format(path, format!("line {line}: a quote that does not end"));
+    let open = |line| Error::format(path, format!("line {line}: an unterminated quote"));
     let mut lines = tsv::rows(&text).map_err(open)?.into_iter();
     let (_, head) = lines.next().unwrap_or_default();
     for column in ["index", "answer", "prediction"] {
         if !head.iter().any(|name| name == column) {
             let found = format!("the columns {}", head.join(", "));
-            return Err(Error::input(path.display().to_string(), found, format!("`{column}` among them")));
+            return Err(Error::input(path.display().to_string(), found, format!("a column `{column}`")));
         }
     }
     let row = |(line, fields): (usize, Vec<String>)| {

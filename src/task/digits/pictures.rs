@@ -106,7 +106,7 @@ pub fn png(left: &Pixels, right: &Pixels) -> Result<Vec<u8>> {
     let mut bytes = Vec::with_capacity(1024);
     PngEncoder::new_with_quality(&mut bytes, CompressionType::Fast, FilterType::NoFilter)
         .write_image(&grey, 2 * SIDE as u32, SIDE as u32, ExtendedColorType::L8)
-        .map_err(|e| Error::Failed(format!("composing a picture: {e}")))?;
+        .map_err(|e| Error::Failed(format!("cannot compose a picture: {e}")))?;
     Ok(bytes)
 }
 
