@@ -53,7 +53,7 @@ def run(command, seconds, environment):
 def why(status, output):
     """Explains why a command gave less than was requested."""
     if status is None:
-        return "the time is over"
+        return "no time left"
     lines = output.strip().splitlines() or [f"exit status {status}"]
     return next((line for line in lines if line.startswith(("error", "==ERROR=="))), lines[-1])
 
@@ -78,7 +78,7 @@ def test_binary():
 def images(omr):
     """Returns the kind of kernel images in a binary, PTX or machine code, as `omr doctor` prints it."""
     found = re.search(r"^kernel images +(.*)$", said([str(omr), "doctor"]) or "", re.M)
-    return found[1] if found else "not known"
+    return found[1] if found else "unknown"
 
 
 def modules(tests):

@@ -24,6 +24,10 @@ from .record import Record
 from .verdicts import kept
 
 
+# Printed words for the states in results.json.
+WORDS = {"green": "passed", "red": "failed", "cut": "cut short", "skipped": "skipped"}
+
+
 class Check:
     def __init__(self, args):
         self.args, self.card, self.begun = args, args.device == "cuda", time.monotonic()
@@ -56,7 +60,7 @@ class Check:
             manifest = given / "MANIFEST.json"
             return json.loads(manifest.read_text())["commit"] if manifest.exists() else base.commit()
         if asked or not shutil.which("cargo"):
-            fail(f"no {given}: run `tools/gpu-check pack {given}` where Rust is")
+            fail(f"{given} does not exist: run `tools/gpu-check pack {given}` on a machine with Rust")
         subprocess.run(["cargo", "build", "--release", "--bin", "omr"], cwd=ROOT, check=True)
         self.bin, self.tests, self.omr = None, base.test_binary(), ROOT / "target/release/omr"
         # The clock of the call starts here, because a machine with a GPU does not build.
@@ -96,22 +100,22 @@ class Check:
     def step(self, part, name):
         """Runs a step. Yields None if the step has already passed or no time is left, otherwise the result to fill in."""
         if self.record.green(name):
-            self.say(f"   {name}: green already")
+            self.say(f"   {name}: already passed")
             yield None
         elif self.left() < 1.0:
             if name not in self.record.steps:
-                self.record.put(name, part, "cut", ["the time is over"])
-            self.say(f"   {name}: the time is over")
+                self.record.put(name, part, "cut", ["no time left"])
+            self.say(f"   {name}: no time left")
             yield None
         else:
             begun, made = time.monotonic(), {"status": "green", "notes": [], "rows": [], "lines": []}
             try:
                 yield made
             except Exception as error:  # noqa: BLE001 - an unexpected error must end only this step, not the call
-                made |= {"status": "cut", "notes": [f"tools/gpu-check fails: {error!r}", *made["notes"]]}
+                made |= {"status": "cut", "notes": [f"tools/gpu-check failed: {error!r}", *made["notes"]]}
                 traceback.print_exc(file=self.log)
             self.record.put(name, part, seconds=time.monotonic() - begun, **made)
-            self.say(f"   {name}: {made['status']}{''.join('; ' + note for note in made['notes'])}")
+            self.say(f"   {name}: {WORDS[made['status']]}{''.join('; ' + note for note in made['notes'])}")
 
     def environment_lines(self):
         asked = {
@@ -147,15 +151,15 @@ class Check:
         counts = re.search(r"(\d+) passed; (\d+) failed; (\d+) ignored", output)
         passed, failed, ignored = (int(n) for n in counts.groups()) if counts else (0, 0, 0)
         skipped = len(re.findall(r"skipped on a card: ", output))
-        notes = [f"{passed} passed, {failed} failed" + (f", {skipped} checks of the emulator alone skipped" if skipped else "")]
+        notes = [f"{passed} passed, {failed} failed" + (f", {skipped} skipped that need the emulator" if skipped else "")]
         lines = kept(output)
         if status is None and self.left() < 1.0:
-            return {"status": "cut", "notes": ["the time is over"], "lines": lines}
+            return {"status": "cut", "notes": ["no time left"], "lines": lines}
         if status == 0 and counts and passed + failed + ignored == 0:
             return {"status": "red", "notes": ["no test has this name"], "lines": lines}
         if status != 0:
             names = re.findall(r"^    (\w+::\S+)$", output, re.M)
-            why = "hangs, or takes too long" if status is None else ", ".join(dict.fromkeys(names)) or f"exit status {status}"
+            why = "hangs or takes too long" if status is None else ", ".join(dict.fromkeys(names)) or f"exit status {status}"
             return {"status": "red", "notes": [why, *notes], "lines": lines}
         return {"status": "green", "notes": notes, "lines": lines}
 
@@ -185,7 +189,7 @@ class Check:
         red = self.record.red()
         self.record.write()
         cut = [name for name, step in self.record.steps.items() if step["status"] == "cut"]
-        told = f"RED: {'; '.join(red)}" if red else "no test was red"
+        told = f"FAILED: {'; '.join(red)}" if red else "no test failed"
         told += f"; cut short: {', '.join(cut)}" if cut else ""
         self.say(f"{told}; {time.monotonic() - self.begun:.0f} s; {self.out}")
         shutil.rmtree(self.scratch, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Rehearses a day with a GPU without one, in two ways. "As on a card" runs the emulator behind a driver that offers
+"""Rehearses a day with a GPU without one, in two ways. "As on a GPU" runs the emulator behind a driver that offers
 only what a real GPU offers. "On the stand-in library" runs the real driver code with a library that computes nothing,
 so that only numbers may be wrong."""
 import concurrent.futures
@@ -36,7 +36,7 @@ def judged_as_card(status, output):
     if status == 0 and counts:
         return None
     if status is None:
-        return "hangs, or takes too long"
+        return "hangs or takes too long"
     names = re.findall(r"^    (\w+::\S+)$", output, re.M)
     return f"{', '.join(dict.fromkeys(names)) or f'exit status {status}'}: {(OWN_REASONS.findall(output) or ['wrong numbers'])[0]}"
 
@@ -47,7 +47,7 @@ def judged_on_stand_in(status, output):
         return ", ".join(dict.fromkeys(own))
     # Exit status 101 is a failed assertion of a test, which wrong numbers may cause. A signal or a hang has another
     # cause.
-    return None if status in (0, 101) else "hangs, or takes too long" if status is None else f"exit status {status}"
+    return None if status in (0, 101) else "hangs or takes too long" if status is None else f"exit status {status}"
 
 
 def judged_job(status, output):
@@ -59,14 +59,14 @@ def judged_job(status, output):
 def as_card(jobs, only):
     tests, omr, begun, red = base.test_binary(), ROOT / "target/release/omr", time.monotonic(), []
     if "machine code" in base.images(omr):
-        fail("as-card: this build holds machine code, whose arguments the stand-in library cannot read: build with PTXAS= (empty)")
+        fail("as-card: this build contains machine code, whose arguments the stand-in library cannot read: build with PTXAS= (empty)")
     modules = only or [*plan.by_risk(base.modules(tests)), *plan.CALIBRATION]
     environment = os.environ | {"OMR_GOLDENS": str(ROOT / "tests/goldens")}
     for name in ("OUT", "OMR_BODY", "OMR_EMU_SITES", "OMR_EMU_SKIP"):
         environment.pop(name, None)
     with tempfile.TemporaryDirectory(prefix="gpu-check-") as folder:
         library = stand_in(folder)
-        ways = [("as on a card", {"OMR_TEST_DEVICE": "as-card"}, judged_as_card),
+        ways = [("as on a GPU", {"OMR_TEST_DEVICE": "as-card"}, judged_as_card),
                 ("on the stand-in library", library, judged_on_stand_in)]
         work = [(way, name, [tests, f"{name}::", "--test-threads=1"]) for way in ways for name in modules]
         of_jobs = ("on the stand-in library", library | LARGE, judged_job)
@@ -82,7 +82,7 @@ def as_card(jobs, only):
             for what, name, why, output in pool.map(one, work):
                 if why:
                     red.append(f"{name} {what}: {why}")
-                    print(f"RED {red[-1]}\n{output}", flush=True)
-    print(f"{len(modules)} modules as on a card and on the stand-in library, {len(asked)} jobs of the 7B on that,"
-          f" {time.monotonic() - begun:.0f} s: {'RED: ' + '; '.join(red) if red else 'green'}")
+                    print(f"FAILED {red[-1]}\n{output}", flush=True)
+    print(f"{len(modules)} modules as on a GPU and on the stand-in library, {len(asked)} jobs of the 7B on the library,"
+          f" {time.monotonic() - begun:.0f} s: {'FAILED: ' + '; '.join(red) if red else 'all passed'}")
     return 1 if red else 0

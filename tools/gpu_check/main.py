@@ -19,7 +19,7 @@ def merge(folder, out):
     try:
         identity = {key: json.loads((folder / "results.json").read_text())[key] for key in ("device", "gpu", "commit", "build", "date")}
     except (OSError, ValueError, KeyError) as error:
-        fail(f"{folder}/results.json is no record of a call: {error}")
+        fail(f"{folder}/results.json is not a record of a call: {error}")
     out = out or ROOT / "bench/results" / f"{identity['date']}-{identity['gpu']}-{identity['commit']}"
     out.mkdir(parents=True, exist_ok=True)
     record = Record(out, identity, [])
@@ -54,7 +54,7 @@ def main(doc, arguments):
         print(doc.strip())
         return 0
     if args.command in ("call", "pack", "merge") and not args.what:
-        fail(f"{args.command} what? See --help")
+        fail(f"{args.command} needs an argument, see --help")
     only = [name for name in args.only.split(",") if name]
     if args.command == "pack":
         pack(pathlib.Path(args.what).resolve())
@@ -63,18 +63,18 @@ def main(doc, arguments):
     elif args.command == "compile":
         with tempfile.TemporaryDirectory() as folder:
             compiled = compile_ceilings(pathlib.Path(folder))
-        print("bench/peers/ceilings compile" if compiled else "skipped: no nvcc")
+        print("bench/peers/ceilings compiles" if compiled else "skipped: no nvcc")
     elif args.command == "as-card":
         return as_card(args.jobs, only)
     else:
         args.call = None
         if args.command == "call":
             if args.what not in map(str, plan.CALLS):
-                fail(f"no call {args.what}: {', '.join(map(str, plan.CALLS))}")
+                fail(f"unknown call {args.what}, expected one of {', '.join(map(str, plan.CALLS))}")
             args.call = int(args.what)
         parts = plan.CALLS[args.call] if args.call else plan.PARTS
         unknown = set(only) - set(parts)
         if unknown:
-            fail(f"no part {min(unknown)}: {', '.join(parts)}")
+            fail(f"unknown part {min(unknown)}, expected one of {', '.join(parts)}")
         return Check(args).all()
     return 0

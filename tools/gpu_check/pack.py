@@ -35,13 +35,13 @@ def pack(out):
     if toolkit := said([str(ROOT / "tools/cuda-toolchain"), "--pinned"], 600):
         os.environ["PTXAS"] = f"{toolkit}/bin/ptxas"
     if subprocess.run(["cargo", "build", "--release", "--bin", "omr"], cwd=ROOT).returncode != 0:
-        fail("cargo build --release fails")
+        fail("cargo build --release failed")
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
         for source, name in [(ROOT / "target/release/omr", "omr"), (test_binary(), "omr-tests")]:
             if subprocess.run(["strip", "-o", str(folder / name), str(source)]).returncode != 0:
-                fail(f"strip {source} fails")
+                fail(f"strip {source} failed")
         ceilings = compile_ceilings(folder)
         files = sorted(folder.iterdir())
         manifest = {"commit": commit(), "target": "x86-64 (further instructions are chosen as the program runs)",
@@ -60,4 +60,4 @@ def pack(out):
     total = travels() + (packed if ignored else 0)
     print(f"{out / BINARIES}: {packed / 2**20:.1f} MiB with its manifest; {total / 2**20:.1f} MiB with the repository's files")
     if total > LIMIT:
-        fail(f"{total} bytes are more than the {LIMIT} that travel")
+        fail(f"{total} bytes are more than the {LIMIT} that can be sent")

@@ -37,7 +37,7 @@ def ceilings(check, part):
                 continue
             status, output = check.run(command, 90)
             made["rows"] = json_lines(output)
-            made["notes"] = [f"{len(made['rows'])} figures"]
+            made["notes"] = [f"{len(made['rows'])} results"]
             if status != 0:
                 made |= {"status": "cut", "notes": ["failed, see the log"]}
 
@@ -60,7 +60,7 @@ def correctness(check, part):
         return
     modules = plan.by_risk(base.modules(check.tests))
     if not modules:
-        check.record.put("kernel tests", part, "red", ["none was found"])
+        check.record.put("kernel tests", part, "red", ["no tests were found"])
     check.tested(part, plan.RANKS)
     check.tested(part, [name for name in modules if name not in plan.FIRST])
     if check.has_wgmma():
@@ -137,7 +137,7 @@ def jobs(check, part):
         if (check.card and not check.args.quick) or name in plan.EMULATED:
             benched(check, part, f"bench {name}", *arguments, box=plan.JOB_SECONDS)
         else:
-            check.record.put(f"bench {name}", part, "skipped", ["--quick" if check.card else "of a card alone"])
+            check.record.put(f"bench {name}", part, "skipped", ["--quick" if check.card else "only on a GPU"])
     if check.card and not check.args.quick:
         for job in plan.BESIDE:
             peer_job(check, part, job, "7b")
@@ -148,7 +148,7 @@ def recipe(check, part):
         if made is None:
             return
         if not check.card:
-            made |= {"status": "skipped", "notes": ["the whole recipe takes the emulator hours"]}
+            made |= {"status": "skipped", "notes": ["the whole recipe would take hours on the emulator"]}
             return
         out = check.scratch / "digits"
         status, output = check.run([check.omr, "--quiet", "--device", "cuda", "recipe", ROOT / "configs/digits.yaml", "--out", out])
@@ -165,7 +165,7 @@ def sanitizer(check, part):
     probe = [check.tests, plan.SANITIZER_PROBE, "--exact", "--test-threads=1"]
     why = None
     if not check.card:
-        why = "the emulator has checks of its own"
+        why = "the emulator has its own checks"
     elif not shutil.which("compute-sanitizer"):
         why = "compute-sanitizer is absent"
     else:

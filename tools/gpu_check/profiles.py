@@ -86,7 +86,7 @@ def profiles(check, part):
         if made is None:
             return
         if not check.card or not shutil.which("ncu"):
-            made |= {"status": "skipped", "notes": ["ncu " + ("is absent" if check.card else "needs a card")]}
+            made |= {"status": "skipped", "notes": ["ncu " + ("is absent" if check.card else "needs a GPU")]}
             return
         folder = check.scratch / "profiles"
         folder.mkdir(exist_ok=True)
@@ -102,7 +102,7 @@ def profiles(check, part):
             raw, details = [check.run([*shown, page], READ)[1] for page in ("raw", "details")]
             made["reasons"] += [{"case": case} | found for found in reasons(raw, details)]
             if not made["reasons"] or made["reasons"][-1]["case"] != case:
-                made["notes"].append(f"{case}: ncu's pages hold no kernel")
+                made["notes"].append(f"{case}: the output of ncu contains no kernel")
         packed(check, folder, made)
         made["notes"].insert(0, f"{len({found['case'] for found in made['reasons']})} profiles read")
         if not made["reasons"]:
@@ -115,9 +115,9 @@ def packed(check, folder, made):
     if not any(folder.iterdir()):
         return
     if check.run(["tar", "--zstd", "-cf", file, "-C", folder, "."], READ)[0] != 0:
-        made["notes"].append("tar has no zstd to pack the profiles with")
+        made["notes"].append("tar cannot pack the profiles, because zstd is missing")
     elif file.stat().st_size > LARGEST:
-        made["notes"].append(f"the packed profiles are {file.stat().st_size >> 20} MiB, more than comes back")
+        made["notes"].append(f"the packed profiles are {file.stat().st_size >> 20} MiB, which is too large to be returned")
     else:
         return
     file.unlink(missing_ok=True)

@@ -61,7 +61,7 @@ class Record:
         self.write()
 
     def red(self):
-        return [f"{name}: {'; '.join(step['notes']) or 'red'}" for name, step in self.steps.items() if step["status"] == "red"]
+        return [f"{name}: {'; '.join(step['notes']) or 'failed'}" for name, step in self.steps.items() if step["status"] == "red"]
 
     def rows(self):
         """Returns all rows, each extended with the results of its peer."""
@@ -88,8 +88,8 @@ class Record:
         text = [f"# {gpu} at {commit}", ""]
         text += [f"{i}. {verdict}" for i, verdict in enumerate(self.verdicts(), 1)] + [""]
         if self.identity["device"] != "cuda":
-            text += ["A dry run on the emulator: its times say nothing of a card.", ""]
-        text += [f"{'RED: ' + '; '.join(self.red()) if self.red() else 'No test was red.'}", ""]
+            text += ["A dry run on the emulator. Its times say nothing about a GPU.", ""]
+        text += [f"{'FAILED: ' + '; '.join(self.red()) if self.red() else 'No test failed.'}", ""]
         text += [f"- {line}" for line in self.calls + self.environment] + [""]
         parts = {}
         for name, step in self.steps.items():
@@ -109,5 +109,5 @@ class Record:
         text = [*tables.op_table(ops), "", *tables.job_table(jobs), ""]
         largest = tables.gaps(ops + jobs)[:20]
         if largest:
-            text += ["Largest gaps first: measured over the lesser of the peer's time and the predicted one.", ""]
+            text += ["Largest gaps first: measured time divided by the smaller of the peer's time and the predicted time.", ""]
         return text + [f"- {tables.gap(row):.2f} {row['name']} {row['shape']}" for row in largest]

@@ -79,7 +79,7 @@ def gaps(rows):
 
 
 # Metrics of a profiled kernel (profiles.py), each with the unit that is printed after it.
-UNITS = {"us": "us", "sm_percent": "% of the SMs", "memory_percent": "% of memory's ways", "occupancy_percent": "% of warps at work",
+UNITS = {"us": "us", "sm_percent": "% of the SMs", "memory_percent": "% of the memory bandwidth", "occupancy_percent": "% of warps active",
          "registers": "registers"}
 
 
@@ -89,6 +89,6 @@ def told(reasons):
     for found in reasons:
         figures = [f"{found[key]:g} {unit}" for key, unit in UNITS.items() if key in found]
         stalls = ", ".join(f"{what} {ratio:g}" for what, ratio in found["stalls"].items())
-        out += [f"{found['case']}: {found['kernel']}: {', '.join(figures)}; stalls an issue: {stalls or 'not known'}"]
+        out += [f"{found['case']}: {found['kernel']}: {', '.join(figures)}; stalls per instruction: {stalls or 'unknown'}"]
         out += [f"{found['case']}: {found['kernel']}: {rule}" for rule in found["rules"]]
     return out

@@ -112,7 +112,7 @@ class Profiles(unittest.TestCase):
             self.assertEqual((found["status"], found["notes"]), ("green", ["1 profiles read"]))
             self.assertEqual([reason["case"] for reason in found["reasons"]], [case, case])
             record.put("profiles", "profiles", **found)
-            self.assertIn("linear_wide: 3000 us, 80 % of the SMs, 168 registers; stalls an issue: long_scoreboard 2.25, wait 1.5",
+            self.assertIn("linear_wide: 3000 us, 80 % of the SMs, 168 registers; stalls per instruction: long_scoreboard 2.25, wait 1.5",
                           (folder / "summary.md").read_text())
             found = profiled(True)
             self.assertEqual(found["status"], "cut")
@@ -123,8 +123,8 @@ class Figures(unittest.TestCase):
     def test_without_a_card_its_speeds_are_unknown(self):
         with tempfile.TemporaryDirectory() as folder:
             found = figures(pathlib.Path(folder))
-            self.assertEqual(found.card(), ["No kernel of omr has run on a card: its speeds are unknown."])
-            self.assertIn("no kernel has run on a card, speeds are unknown", found.card_in_short()[0])
+            self.assertEqual(found.card(), ["No kernel of omr has run on a GPU: its speeds are unknown."])
+            self.assertIn("no kernel has run on a GPU, speeds are unknown", found.card_in_short()[0])
 
     def test_a_record_of_a_card_is_a_table_and_no_peer_of_the_cpu(self):
         with tempfile.TemporaryDirectory() as folder:
