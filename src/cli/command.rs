@@ -73,7 +73,7 @@ const GROUPS: [(&str, &[&str]); 4] = [
     ("Run", &["recipe", "sft", "rl", "eval"]),
     ("Data", &["download", "data"]),
     ("Use", &["generate", "score", "verify"]),
-    ("Look", &["report", "replay", "plan", "bench", "config", "doctor", "completions"]),
+    ("Inspect", &["report", "replay", "plan", "bench", "config", "doctor", "completions"]),
 ];
 
 /// Returns the command line with its help: commands in groups. Flags of all commands are explained once, in `omr

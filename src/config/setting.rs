@@ -29,7 +29,7 @@ impl Rule {
         let number = value.as_f64();
         match (self, value) {
             (Rule::Any, _) | (_, Value::Null) => None,
-            (Rule::NotEmpty, Value::String(s)) => s.is_empty().then(|| "a text that is not empty".to_owned()),
+            (Rule::NotEmpty, Value::String(s)) => s.is_empty().then(|| "a non-empty text".to_owned()),
             (Rule::NotEmpty, Value::Array(a)) => a.is_empty().then(|| "at least one entry".to_owned()),
             (Rule::NotEmpty, _) => None,
             (_, Value::Array(list)) => list.iter().find_map(|v| self.broken_by(v)),

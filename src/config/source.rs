@@ -141,7 +141,7 @@ fn apply(tree: &mut Map<String, Value>, overrides: &[String]) -> Result<()> {
 
 fn not_a_group(path: &str, found: &Value) -> Error {
     let found = if is_secret(path) { HIDDEN.to_owned() } else { inline(found) };
-    Error::input(format!("command line: {path}"), found, "a key of a group, or an index of a list")
+    Error::input(format!("command line: {path}"), found, "a group of keys, or a list that has this index")
 }
 
 /// Sets `path` in `tree` and creates missing groups. `Err` contains the value that is not a group.
@@ -267,6 +267,6 @@ pub fn refuse_differences<C: Config>(dir: &Path, was: &C, now: &C) -> Result<Vec
         dir.display().to_string(),
         format!("a run with another config: {}", list.join("; ")),
         "the config it was started with",
-        "give another --out, or --fresh to move the old run aside",
+        "choose another --out, or use --fresh, which moves the old run to another folder",
     ))
 }

@@ -85,7 +85,7 @@ pub(crate) fn unknown_key(place: &Place, path: &str, siblings: &[&str]) -> Error
     });
     let found = format!("the unknown key {last}");
     let expected =
-        if siblings.len() <= 6 { format!("one of {}", siblings.join(", ")) } else { "a known one".to_owned() };
+        if siblings.len() <= 6 { format!("one of {}", siblings.join(", ")) } else { "a known key".to_owned() };
     let not_meant = ["lora", "peft", "quant", "load_in_"].iter().any(|word| last.to_ascii_lowercase().contains(word));
     let hint = match near {
         None if not_meant => "omr trains all weights: LoRA and quantised weights are not supported".to_owned(),

@@ -35,7 +35,7 @@ fn commands() -> Vec<String> {
     for line in listed.lines() {
         assert!(line.chars().count() <= 80, "does not fit on a line: {line}");
     }
-    for group in ["Data:", "Use:", "Look:"] {
+    for group in ["Data:", "Use:", "Inspect:"] {
         assert!(listed.lines().any(|line| line == group), "{group}: {listed}");
     }
     let names = listed.lines().filter_map(|line| line.strip_prefix("  ")?.split_whitespace().next());
