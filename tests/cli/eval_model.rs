@@ -258,7 +258,7 @@ fn a_server_that_is_not_there_ends_the_run_soon_and_a_wrong_key_at_once() {
         assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
     };
     asked("http://127.0.0.1:9/v1", &["--model", "m", "server.max_retries=0"], 1, &["127.0.0.1:9", "in a row failed"]);
-    asked("http://127.0.0.1:9/v1", &[], 2, &["--model", "the name the server has"]);
+    asked("http://127.0.0.1:9/v1", &[], 2, &["--model", "name of the model"]);
     asked("no address", &["--model", "m"], 2, &["server.base_url", "no address"]);
     let server = Server::start();
     asked(&server.base_url, &["--model", "locked"], 1, &["401", &server.base_url]);

@@ -50,7 +50,7 @@ fn nccl_without_a_card_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let file = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
     std::fs::write(file("sft.yaml"), to_yaml(&sft_config(dir.path())).unwrap()).unwrap();
-    for (device, hint) in [("cpu", "what cards have in their memory"), ("emu", "set OMR_NCCL_LIBRARY to a library")] {
+    for (device, hint) in [("cpu", "GPU memory"), ("emu", "set OMR_NCCL_LIBRARY to a library")] {
         let args = ["--device", device, "sft", &file("sft.yaml"), "--out", &file("out"), "dist.backend=nccl"];
         let text = refused(&args, &[]);
         assert!(

@@ -93,7 +93,7 @@ fn an_sft_run_is_computed_from_what_it_kept() {
     let text = fs::read_to_string(&state).unwrap();
     fs::write(&state, text.replace("\"device\": \"cpu\"", "\"device\": \"cuda\"")).unwrap();
     let (text, status) = replayed(&run, &["--step", "2"]);
-    assert!(status == 2 && text.contains("made on cuda") && text.contains("nothing is compared"), "{text}");
+    assert!(status == 2 && text.contains("made on cuda") && text.contains("nothing was compared"), "{text}");
     let (text, status) = replayed(dir.path(), &["--step", "2"]);
     assert!(status == 2 && text.contains("config.yaml and metrics.jsonl") && text.contains("sft"), "{text}");
 }

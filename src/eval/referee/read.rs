@@ -166,7 +166,7 @@ fn lmms_verdict(fields: &Map<String, Value>) -> (Option<bool>, String) {
     let taken =
         ["parsed_pred", "extraction", "prediction", "pred", "predict_str"].iter().find_map(|key| value.get(*key));
     let taken = taken.or_else(|| fields.get("extracted_answers")).and_then(first_text);
-    let taken = taken.map_or_else(String::new, |taken| format!("; extracted answer {taken:?}"));
+    let taken = taken.map_or_else(String::new, |taken| format!("; it read {taken:?}"));
     (Some(right), format!("{name} {}{taken}", f64::from(right)))
 }
 
