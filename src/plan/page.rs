@@ -156,7 +156,7 @@ impl Page {
     pub fn text(&self) -> String {
         let mut out = String::new();
         let mut line = |name: &str, text: &str| {
-            out.push_str(&format!("{name:<16}{text}\n"));
+            out.push_str(&format!("{name:<14}{text}\n"));
         };
         let card = &self.card;
         line("job", &format!("{} on {}", self.stage, seats::named(self.seats.count, card)));
@@ -181,7 +181,7 @@ impl Page {
                 if generated > 0.0 { format!(", {} generated", millions(generated)) } else { String::new() };
             format!("{} for training{generated}", millions(trained))
         };
-        line("tokens per day", &format!("at most {}", tokens(self.least())));
+        line("tokens/day", &format!("at most {}", tokens(self.least())));
         self.predicted_step().into_iter().for_each(|step| line("  predicted", &tokens(step)));
         out.push_str(&self.origin());
         out

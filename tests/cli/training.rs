@@ -236,7 +236,7 @@ fn a_dry_run_needs_the_config_and_tokenizer_of_a_model_alone() {
     for part in ["rl: 580 updates", &format!("{files} {download} rl-data")] {
         assert!(rl.contains(part), "{part}");
     }
-    for part in [&weights, "memory", "weights       15.4 GiB", "disk", "predicted", "in all"] {
+    for part in [&weights, "memory", "weights       15.4 GiB", "disk", "predicted", "in total"] {
         assert!(sft.contains(part) && rl.contains(part), "{part}");
     }
     let config = published.join("rl.yaml");
