@@ -120,14 +120,14 @@ fn cards_stand_side_by_side() {
     };
     assert_eq!(cells("GPUs"), ["1", "8"]);
     assert_eq!((cells("memory per GPU")[0], cells("step ")[0]), ("-", "-"));
-    assert!(table.contains("\n1 GPU(s): memory: found a run that takes "), "{table}");
+    assert!(table.contains("\n1 GPU(s): memory: found a run that needs at least "), "{table}");
     assert_eq!(cells("tokens per row"), ["-", "4096"]);
 
     // Sequences that are too long are replaced by the longest that fit into the memory that the config allows.
     let long = ["packing_length=49152", "micro_batch_tokens=49152", "max_memory_gib=72"];
     let (code, text, stderr) = run(&[&args[..], &long].concat());
     assert_eq!(code, 0, "{stderr}");
-    assert!(text.starts_with("The rows of the config do not fit: memory: found a run that takes "), "{text}");
+    assert!(text.starts_with("The rows of the config do not fit: memory: found a run that needs at least "), "{text}");
     let (_, longest) = text.split_once("adamw_8bit: ").unwrap();
     let longest: usize = longest.split('.').next().unwrap().parse().unwrap();
     assert!((8192..49_152).contains(&longest), "{longest}");
