@@ -71,15 +71,15 @@ __device__ __forceinline__ void run(const Args& args) {
     isa::cp_async_wait<1>();
     isa::sync_cta();
     if (active) {
-        attend::Sight sight(rows, from);
+        attend::VisibleKeys visible_keys(rows, from);
         isa::Frag<4> q[HD / 16];
         isa::Acc s[WINDOW / 8];
         float most[2], alpha[2], sum[2];
         attend::load_queries<HD>(q, mine);
         attend::scores<HD>(s, q, smem.k);
-        attend::mask_and_max(s, sight.least < WINDOW, sight.keys, most);
+        attend::mask_and_max(s, visible_keys.least < WINDOW, visible_keys.keys, most);
         state.raise(most, rows.scale_log2e, alpha);
-        attend::probabilities(s, rows.scale_log2e, state.m, sight.keys, sum);
+        attend::probabilities(s, rows.scale_log2e, state.m, visible_keys.keys, sum);
         tile::round(p, s);
         state.l[0] = tile::quad_sum(sum[0]);
         state.l[1] = tile::quad_sum(sum[1]);

@@ -44,7 +44,7 @@ __device__ __forceinline__ float turned_a(float a, float b, float c, float s) { 
 __device__ __forceinline__ float turned_b(float a, float b, float c, float s) { return fmaf(b, c, a * s); }
 
 // Rotates two pairs: a and b hold two elements each.
-__device__ __forceinline__ void turn(uint32_t& a, uint32_t& b, float c0, float c1, float s0, float s1) {
+__device__ __forceinline__ void rotate(uint32_t& a, uint32_t& b, float c0, float c1, float s0, float s1) {
     float a0 = lo(a), a1 = hi(a), b0 = lo(b), b1 = hi(b);
     a = pack(turned_a(a0, b0, c0, s0), turned_a(a1, b1, c1, s1));
     b = pack(turned_b(a0, b0, c0, s0), turned_b(a1, b1, c1, s1));
@@ -62,10 +62,10 @@ KERNEL(rope_vectors, rope::Args, rope::THREADS, 4) {
     float4 s0 = isa::load<float4>(at.sin);
     float4 s1 = isa::load<float4>(at.sin + 4);
     float sign = args.sign;
-    rope::turn(a.x, b.x, c0.x, c0.y, s0.x * sign, s0.y * sign);
-    rope::turn(a.y, b.y, c0.z, c0.w, s0.z * sign, s0.w * sign);
-    rope::turn(a.z, b.z, c1.x, c1.y, s1.x * sign, s1.y * sign);
-    rope::turn(a.w, b.w, c1.z, c1.w, s1.z * sign, s1.w * sign);
+    rope::rotate(a.x, b.x, c0.x, c0.y, s0.x * sign, s0.y * sign);
+    rope::rotate(a.y, b.y, c0.z, c0.w, s0.z * sign, s0.w * sign);
+    rope::rotate(a.z, b.z, c1.x, c1.y, s1.x * sign, s1.y * sign);
+    rope::rotate(a.w, b.w, c1.z, c1.w, s1.z * sign, s1.w * sign);
     isa::store<uint4>(at.a, a);
     isa::store<uint4>(at.a + args.half, b);
 }

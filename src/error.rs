@@ -91,7 +91,7 @@ pub enum Error {
         /// Exit status of all ranks.
         exit_code: u8,
         /// True if rank 0 reported the error to this rank. Rank 0 then shows it to the user itself.
-        told: bool,
+        reported: bool,
     },
     /// A signal stopped the run. Exit status 130.
     #[error("stopped by a signal; run the same command again to continue")]

@@ -50,13 +50,13 @@ pub fn bytes(count: u64) -> String {
 /// Makes text safe to show on a terminal. Control characters, except line ends and tabs, are escaped, so text from
 /// rows, paths and models cannot move the cursor, change colours or rename the window.
 pub fn shown(text: &str) -> Cow<'_, str> {
-    let acts = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
-    if !text.contains(acts) {
+    let is_control = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
+    if !text.contains(is_control) {
         return Cow::Borrowed(text);
     }
     let mut out = String::with_capacity(text.len() + 16);
     for c in text.chars() {
-        if acts(c) { out.extend(c.escape_default()) } else { out.push(c) }
+        if is_control(c) { out.extend(c.escape_default()) } else { out.push(c) }
     }
     Cow::Owned(out)
 }

@@ -60,8 +60,8 @@ mod tests {
         keep("sk-of-this-test");
         keep("abc");
         assert_eq!(redacted("abc: key sk-of-this-test, sk-of-this-test"), "abc: key ***, ***");
-        let said = "at http://user:p%40ss@host:8000/v1 (https://me@x?y=a@b), mail a@b.c, http://h/v1@2";
-        assert_eq!(redacted(said), "at http://host:8000/v1 (https://x?y=a@b), mail a@b.c, http://h/v1@2");
+        let text = "at http://user:p%40ss@host:8000/v1 (https://me@x?y=a@b), mail a@b.c, http://h/v1@2";
+        assert_eq!(redacted(text), "at http://host:8000/v1 (https://x?y=a@b), mail a@b.c, http://h/v1@2");
         assert!(matches!(redacted("http://host/v1"), Cow::Borrowed(_)));
     }
 }

@@ -76,8 +76,8 @@ def meet(one, other):
     return other[0] <= one[1] and one[0] <= other[1]
 
 
-def pace(name, body, tile=None):
-    """Returns the properties of a GEMM kernel's main loop for `omr plan` (src/device/pace.rs defines them). Returns an
+def kernel_costs(name, body, tile=None):
+    """Returns the properties of a GEMM kernel's main loop for `omr plan` (src/device/perf_model.rs defines them). Returns an
     empty dict for other kernels."""
     found = [(begin, end, collections.Counter(map(shortened, ins))) for begin, end, ins in loops(body)]
     multiplying = [loop for loop in found if operations(loop[2])[0]]

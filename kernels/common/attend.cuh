@@ -442,14 +442,14 @@ __device__ __forceinline__ void write_zeros(const Rows& rows, int threads) {
 
 // `keys`: number of keys that each of a lane's two rows sees. `least`: number of keys that every row of the warp sees
 // at least.
-struct Sight {
+struct VisibleKeys {
     int keys[2];
     int least;
 
     // All rows see the same number of keys.
-    __device__ __forceinline__ explicit Sight(int keys) : keys{keys, keys}, least(keys) {}
+    __device__ __forceinline__ explicit VisibleKeys(int keys) : keys{keys, keys}, least(keys) {}
 
-    __device__ __forceinline__ Sight(const Rows& rows, int from) {
+    __device__ __forceinline__ VisibleKeys(const Rows& rows, int from) {
 #pragma unroll
         for (int i = 0; i < 2; i++) {
             int row = from + lane() / 4 + 8 * i;

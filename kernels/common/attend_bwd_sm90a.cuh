@@ -140,8 +140,8 @@ __device__ __forceinline__ void copy_keys(QuerySmem<HD>& smem, const Args& args,
         load<HD>(smem.q, &args.q, &smem.rows, item.head * group, start + first);
         load<HD>(smem.dout, &args.dout, &smem.rows, item.head * group, start + first);
     }
-    for (int begin = 0, turn = 0; begin < keys; begin += BLOCK, turn++) {
-        Stage stage(turn);
+    for (int begin = 0, round = 0; begin < keys; begin += BLOCK, round++) {
+        Stage stage(round);
         bool tail = begin + BLOCK > tokens;
         if (lane() == 0) {
             isa::Mbarrier* full = tail ? &smem.tail : &smem.full[stage.at];
@@ -199,8 +199,8 @@ __device__ __forceinline__ void dq(const Args& args) {
     begin_turns();
     isa::mbarrier_wait(&smem.rows, 0);
 #pragma unroll 1
-    for (int begin = 0, turn = 0; begin < keys; begin += BLOCK, turn++) {
-        Stage stage(turn);
+    for (int begin = 0, round = 0; begin < keys; begin += BLOCK, round++) {
+        Stage stage(round);
         multiply<HD>(s, dp, smem.q, smem.k[stage.at], smem.dout, smem.v[stage.at], &smem.full[stage.at], stage.parity);
         tile::row_exp2(s, args.in.scale_log2e, lse);
         hold(s, smem.held);
@@ -246,9 +246,9 @@ __device__ __forceinline__ void copy_rows(KeySmem<HD>& smem, const Args& args, c
         load<HD>(smem.k, &args.keys, &smem.keys, key_head, block);
         load<HD>(smem.v, &args.keys, &smem.keys, key_head + args.in.kv_heads, block);
     }
-    for (int token = first, turn = 0; token < place.tokens; token += args.tokens, turn++) {
-        int at = turn % ROW_STAGES, count = min(args.tokens, place.tokens - token) * place.group;
-        isa::mbarrier_wait(&smem.empty[at], turn / ROW_STAGES % 2 ^ 1);
+    for (int token = first, round = 0; token < place.tokens; token += args.tokens, round++) {
+        int at = round % ROW_STAGES, count = min(args.tokens, place.tokens - token) * place.group;
+        isa::mbarrier_wait(&smem.empty[at], round / ROW_STAGES % 2 ^ 1);
         bool tail = count < size;
         if (lane() == 0) {
             isa::Mbarrier* full = tail ? &smem.tail : &smem.full[at];
@@ -299,9 +299,9 @@ __device__ __forceinline__ void dkv(const Args& args) {
     begin_turns();
     isa::mbarrier_wait(&smem.keys, 0);
 #pragma unroll 1
-    for (int row = first * group, turn = 0; row < place.rows; row += args.in.step, turn++) {
-        int at = turn % ROW_STAGES;
-        multiply<HD>(s, dp, smem.k, smem.q[at], smem.v, smem.dout[at], &smem.full[at], turn / ROW_STAGES % 2);
+    for (int row = first * group, round = 0; row < place.rows; row += args.in.step, round++) {
+        int at = round % ROW_STAGES;
+        multiply<HD>(s, dp, smem.k, smem.q[at], smem.v, smem.dout[at], &smem.full[at], round / ROW_STAGES % 2);
         tile::column_exp2(s, args.in.scale_log2e, smem.lse[at], 1.0f);
         hold(s, smem.held);
         isa::wgmma_wait<0>();

@@ -106,7 +106,7 @@ struct Item {
 
 // Sets the initial state of a warp's rows: empty, or the state in which an earlier shared item left this chunk.
 template <int HD, class F>
-__device__ __forceinline__ void go_on(State<F>& state, const Item& item, int from, int first_tile, int copy) {
+__device__ __forceinline__ void resume_state(State<F>& state, const Item& item, int from, int first_tile, int copy) {
     state.reset();
     if (item.begin % CHUNK > 0) {
         float* rows[2];
@@ -119,7 +119,7 @@ __device__ __forceinline__ void go_on(State<F>& state, const Item& item, int fro
 // stores its state of the chunk. The last warp to arrive for a sequence, which the ticket determines, folds the states
 // of the chunks from left to right.
 template <int HD, class F>
-__device__ __forceinline__ bool joined(State<F>& state, const Item& item, int from, int first_tile, int copy, int ticket) {
+__device__ __forceinline__ bool fold_if_last(State<F>& state, const Item& item, int from, int first_tile, int copy, int ticket) {
     if (item.alone()) {
         return true;
     }

@@ -87,11 +87,11 @@ struct Box {
     int y, z;
 };
 
-// Pipeline stage and mbarrier parity of block number `turn`.
+// Pipeline stage and mbarrier parity of block number `block`.
 struct Stage {
     int at;
     uint32_t parity;
-    __device__ __forceinline__ explicit Stage(int turn) : at(turn % STAGES), parity(turn / STAGES % 2) {}
+    __device__ __forceinline__ explicit Stage(int block) : at(block % STAGES), parity(block / STAGES % 2) {}
 };
 
 // Clears rows from `from` on in a wgmma operand. One warp calls this.
@@ -170,13 +170,13 @@ __device__ __forceinline__ void copy_queries(WideSmem<HD>& smem, const WideItemA
 // where TMA loads unrelated data.
 template <int HD, class Call>
 __device__ __forceinline__ void copy_tiles(WideSmem<HD>& smem, const Call& call) {
-    int turn = 0, tiles = 0, tails = 0;
+    int block = 0, tiles = 0, tails = 0;
     clear_rows(smem.q, call.cleared());
     for (int i = blockIdx.x; i < call.items(); i += gridDim.x) {
         auto tile = call.tile(i);
         if (!tile.any || tile.end <= 0) continue;
-        for (int begin = tile.begin; begin < tile.end; begin += BLOCK, turn++) {
-            Stage stage(turn);
+        for (int begin = tile.begin; begin < tile.end; begin += BLOCK, block++) {
+            Stage stage(block);
             bool tail = begin + BLOCK > tile.keys;
             if (lane() == 0) {
                 isa::mbarrier_wait(&smem.k_empty[stage.at], stage.parity ^ 1);
@@ -213,7 +213,7 @@ template <int HD, bool TURNS>
 struct WideMath {
     WideSmem<HD>& smem;
     int group;      // index of this math warpgroup: 0 or 1
-    int turn = 0;   // blocks processed so far
+    int block = 0;   // blocks processed so far
     int tiles = 0;  // tiles whose queries this warpgroup has waited for
     State<isa::WgmmaAcc<HD>> state;
     isa::WgmmaAcc<BLOCK> s;
@@ -245,10 +245,10 @@ struct WideMath {
     }
 
     // Turns scores into fp32 probabilities, and updates the base and the sum.
-    __device__ __forceinline__ void softmax(const Sight& sight, int begin, float scale) {
+    __device__ __forceinline__ void softmax(const VisibleKeys& visible_keys, int begin, float scale) {
         float most[2], sum[2];
-        int visible[2] = {sight.keys[0] - begin, sight.keys[1] - begin};
-        mask_and_max(s, sight.least < begin + BLOCK, visible, most);
+        int visible[2] = {visible_keys.keys[0] - begin, visible_keys.keys[1] - begin};
+        mask_and_max(s, visible_keys.least < begin + BLOCK, visible, most);
         state.raise(most, scale, alpha);
         probabilities(s, scale, state.m, visible, sum);
         sum[0] = tile::quad_sum(sum[0]);
@@ -270,7 +270,7 @@ struct WideMath {
     // phase as the lane that releases the stage.
     __device__ __forceinline__ void pass(int begin, int end) {
         for (; begin < end; begin += BLOCK) {
-            Stage stage(turn++);
+            Stage stage(block++);
             isa::mbarrier_wait(&smem.v_full[stage.at], stage.parity);
             isa::sync_warp();  // exempt: schedules in which a lane falls two phases behind are rare
             release(&smem.k_empty[stage.at]);
@@ -279,20 +279,20 @@ struct WideMath {
     }
 
     // Computes blocks begin .. end of a chunk and adds them to the state.
-    __device__ __forceinline__ void chunk(const Sight& sight, int begin, int end, float scale) {
+    __device__ __forceinline__ void chunk(const VisibleKeys& visible_keys, int begin, int end, float scale) {
         isa::store(smem.l + 2 * threadIdx.x, make_float2(state.l[0], state.l[1]));
-        Stage stage(turn);
+        Stage stage(block);
         isa::mbarrier_wait(&smem.k_full[stage.at], stage.parity);
         isa::wgmma_fence();
         scores(stage.at);
         isa::wgmma_wait<0>();
         release(&smem.k_empty[stage.at]);
-        softmax(sight, begin, scale);
+        softmax(visible_keys, begin, scale);
         tile::row_scale(state.o, alpha);
         tile::round(p, s);
 #pragma unroll 1
         for (; begin + BLOCK < end; begin += BLOCK) {
-            Stage before(turn), now(++turn);
+            Stage before(block), now(++block);
             if constexpr (TURNS) {
                 isa::sync_named(1 + group, MATH);  // exempt: a turn at the tensor cores, which no bit depends on
             }
@@ -307,13 +307,13 @@ struct WideMath {
             }
             isa::wgmma_wait<1>();
             release(&smem.k_empty[now.at]);
-            softmax(sight, begin + BLOCK, scale);
+            softmax(visible_keys, begin + BLOCK, scale);
             isa::wgmma_wait<0>();
             release(&smem.v_empty[before.at]);
             tile::row_scale(state.o, alpha);
             tile::round(p, s);
         }
-        Stage last(turn++);
+        Stage last(block++);
         isa::mbarrier_wait(&smem.v_full[last.at], last.parity);
         isa::wgmma_fence();
         weigh(last.at);
@@ -336,12 +336,12 @@ __device__ __forceinline__ void attend_tile(WideMath<HD, TURNS>& math, const Wid
     int from = rows.from + warp() * WARP_ROWS;
     float* total = args.totals + (int64_t)blockIdx.x * (HD / 2 + 4) * MATH;
     isa::Shared<bf16>* staged = math.smem.out + warp() * WARP_ROWS * PITCH<HD>;
-    Sight sight(rows, from);
+    VisibleKeys visible_keys(rows, from);
     math.wait_queries();
     for (int begin = 0; begin < tile.end; begin += CHUNK) {
         int end = min(begin + CHUNK, tile.end);
         math.state.reset();
-        math.chunk(sight, begin, end, rows.scale_log2e);
+        math.chunk(visible_keys, begin, end, rows.scale_log2e);
         if (begin > 0) {
             math.state.fold(total, MATH);
         }
@@ -368,10 +368,10 @@ __device__ __forceinline__ void attend_tile(WideMath<HD, TURNS>& math, const Wid
         release(&math.smem.q_empty);
         return;
     }
-    go_on<HD>(math.state, item, from, 0, 0);
-    math.chunk(Sight(item.keys), item.begin, item.end, args.in.scale_log2e);
+    resume_state<HD>(math.state, item, from, 0, 0);
+    math.chunk(VisibleKeys(item.keys), item.begin, item.end, args.in.scale_log2e);
     release(&math.smem.q_empty);
-    if (from < rows && joined<HD>(math.state, item, from, 0, 0, warp())) {
+    if (from < rows && fold_if_last<HD>(math.state, item, from, 0, 0, warp())) {
         write_out<HD>(math.state, item, from, 0);
     }
 }

@@ -51,7 +51,7 @@ __device__ __forceinline__ void attend_rows(const Rows& rows, const Source& sour
     }
     int from = rows.from + warp() * WARP_ROWS;
     bool active = from < rows.to;
-    Sight sight(rows, from);
+    VisibleKeys visible_keys(rows, from);
     isa::Frag<4> q[HD / 16];
     State<isa::Acc[HD / 8]> state;
     state.reset();
@@ -86,9 +86,9 @@ __device__ __forceinline__ void attend_rows(const Rows& rows, const Source& sour
         if (active) {
             isa::Acc s[BLOCK / 8];
             float most[2];
-            int visible[2] = {sight.keys[0] - begin, sight.keys[1] - begin};
+            int visible[2] = {visible_keys.keys[0] - begin, visible_keys.keys[1] - begin};
             scores<HD>(s, q, smem.k);
-            mask_and_max(s, sight.least < begin + BLOCK, visible, most);
+            mask_and_max(s, visible_keys.least < begin + BLOCK, visible, most);
             state.raise(most, rows.scale_log2e, alpha);
             probabilities(s, rows.scale_log2e, state.m, visible, sum);
             tile::round(p, s);
@@ -149,7 +149,7 @@ __device__ __forceinline__ void attend_together(const Item& item, int from, cons
     isa::cp_async_wait<1>();
     isa::sync_cta();
     load_queries<HD>(q, smem.q);
-    go_on<HD>(state, item, from, first_tile, warp());
+    resume_state<HD>(state, item, from, first_tile, warp());
 
     for (int begin = item.begin; begin < item.end; begin += BLOCK) {
         isa::Acc s[4];
@@ -213,7 +213,7 @@ __device__ __forceinline__ void attend_together(const Item& item, int from, cons
     }
     // From here the warps are independent: each holds finished outputs, and has its own ticket for these rows of a
     // sequence.
-    if (joined<HD>(state, item, from, first_tile, warp(), from / WARP_ROWS * WARPS + warp())) {
+    if (fold_if_last<HD>(state, item, from, first_tile, warp(), from / WARP_ROWS * WARPS + warp())) {
         write_out<HD>(state, item, from, first_tile);
     }
 }

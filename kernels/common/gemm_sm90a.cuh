@@ -96,7 +96,7 @@ struct WideArgs : E::Maps {
 
 // A stage of the ring by its index `slot`, and the mbarrier parity of its current phase.
 template <class T>
-struct Turn {
+struct PipelineState {
     int slot = 0;
     uint32_t parity = 0;
     __device__ __forceinline__ void next() {
@@ -110,10 +110,10 @@ struct Turn {
 
 // Waits until a stage is empty, and announces the bytes that will arrive in it.
 template <class T, bool STAGED>
-__device__ __forceinline__ void claim(WideSmem<T, STAGED>& smem, Turn<T> turn, int bytes) {
+__device__ __forceinline__ void producer_acquire(WideSmem<T, STAGED>& smem, PipelineState<T> pipe, int bytes) {
     // In the first round this waits for the phase before the first one, which counts as complete.
-    isa::mbarrier_wait(&smem.empty[turn.slot], turn.parity ^ 1);
-    isa::mbarrier_arrive_expect_tx(&smem.full[turn.slot], bytes);
+    isa::mbarrier_wait(&smem.empty[pipe.slot], pipe.parity ^ 1);
+    isa::mbarrier_arrive_expect_tx(&smem.full[pipe.slot], bytes);
 }
 
 // Loads panels of COUNT rows of an operand, starting at row `first`, for the 64 terms from k on.
@@ -236,25 +236,25 @@ __device__ __forceinline__ void run_wide(const WideArgs<E>& args) {
         isa::fence_mbarrier_init();
     }
     isa::sync_cta();
-    Turn<T> turn;
+    PipelineState<T> pipe;
     if (threadIdx.x >= T::MATH) {
         if constexpr (T::MATH > 128) isa::registers_decrease<T::REGISTERS_COPY>();
         if (threadIdx.x > T::MATH) return;
         for (int tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
             Corner at = corner<T>(tile, in.rows, columns);
             for (int step = 0; step < steps; step++) {
-                claim(smem, turn, T::STAGE_BYTES);
-                copy_stage<T, E, R>(smem, turn.slot, args, at, step * BLOCK_K);
-                turn.next();
+                producer_acquire(smem, pipe, T::STAGE_BYTES);
+                copy_stage<T, E, R>(smem, pipe.slot, args, at, step * BLOCK_K);
+                pipe.next();
             }
             if constexpr (E::STAGED) {
                 // Claims one stage for the results of each warpgroup, and loads the tensors to be added into it.
                 for (int group = 0; group < T::MATH / 128; group++) {
-                    Slot slot{smem.x[turn.slot], smem.w[turn.slot], smem.results.bias[turn.slot]};
-                    claim(smem, turn, E::template bytes<T::BLOCK_N>(args.out));
-                    E::template fetch<T::BLOCK_N>(args, args.out, slot, &smem.full[turn.slot], at.row + group * 64,
+                    Slot slot{smem.x[pipe.slot], smem.w[pipe.slot], smem.results.bias[pipe.slot]};
+                    producer_acquire(smem, pipe, E::template bytes<T::BLOCK_N>(args.out));
+                    E::template fetch<T::BLOCK_N>(args, args.out, slot, &smem.full[pipe.slot], at.row + group * 64,
                                                   at.column);
-                    turn.next();
+                    pipe.next();
                 }
             }
         }
@@ -269,9 +269,9 @@ __device__ __forceinline__ void run_wide(const WideArgs<E>& args) {
         Corner at = corner<T>(tile, in.rows, columns);
         if constexpr (R::RESUMED) E::start(args.out, in, sums, at.row + warp * 16, at.column);
         for (int step = 0; step < steps; step++) {
-            isa::mbarrier_wait(&smem.full[turn.slot], turn.parity);
+            isa::mbarrier_wait(&smem.full[pipe.slot], pipe.parity);
             isa::wgmma_fence();
-            multiply_stage<T, R>(smem, turn.slot, warp / 4, sums, R::RESUMED || step > 0);
+            multiply_stage<T, R>(smem, pipe.slot, warp / 4, sums, R::RESUMED || step > 0);
             isa::wgmma_commit();
             // The wgmmas of the previous step are done; those of this step are still running.
             isa::wgmma_wait<1>();
@@ -279,8 +279,8 @@ __device__ __forceinline__ void run_wide(const WideArgs<E>& args) {
                 if (E::STAGED && step == 0) isa::bulk_wait_read<0>();
                 isa::mbarrier_arrive(&smem.empty[before]);
             }
-            before = turn.slot;
-            turn.next();
+            before = pipe.slot;
+            pipe.next();
         }
         isa::wgmma_wait<0>();
         if (lane == 0) {
@@ -290,13 +290,13 @@ __device__ __forceinline__ void run_wide(const WideArgs<E>& args) {
         if constexpr (E::STAGED) {
 #pragma unroll 1
             for (int group = 0; group < T::MATH / 128; group++) {
-                Slot slot{smem.x[turn.slot], smem.w[turn.slot], smem.results.bias[turn.slot]};
+                Slot slot{smem.x[pipe.slot], smem.w[pipe.slot], smem.results.bias[pipe.slot]};
                 bool mine = group == warp / 4;
-                isa::mbarrier_wait(&smem.full[turn.slot], turn.parity);
+                isa::mbarrier_wait(&smem.full[pipe.slot], pipe.parity);
                 if (mine) {
                     E::stage(args.out, slot, sums, warp % 4, lane);
                     isa::fence_proxy_async();
-                    before = turn.slot;
+                    before = pipe.slot;
                 }
                 // All lanes have passed their wait for this stage before one lane releases it.
                 isa::sync_warp();
@@ -304,9 +304,9 @@ __device__ __forceinline__ void run_wide(const WideArgs<E>& args) {
                     E::template send<T::BLOCK_N>(args, args.out, slot, warp % 4, at.row + warp * 16, at.column);
                     isa::bulk_commit();
                 } else if (lane == 0) {
-                    isa::mbarrier_arrive(&smem.empty[turn.slot]);
+                    isa::mbarrier_arrive(&smem.empty[pipe.slot]);
                 }
-                turn.next();
+                pipe.next();
             }
         } else {
             put_slices<T, E>(smem.results.slices[warp], args, sums, at.row + warp * 16, at.column, lane);

@@ -1,7 +1,7 @@
 //! Benchmarks of the ops around the vocabulary and of the ops of a decoding step.
 
 use super::case::{Case, op, product};
-use super::inputs::{Sizes, asked, bytes, fill, gradient, ids, random, weight, zeros};
+use super::inputs::{Sizes, bytes, fill, gradient, ids, logprob_call, random, weight, zeros};
 use crate::device::{Device, Region};
 use crate::error::Result;
 use crate::ops::attend::BLOCK;
@@ -30,7 +30,7 @@ pub fn linear_logprob_fwd(dev: &mut Device, s: Sizes) -> Result<Case> {
     let (hidden, w, targets, logprob, lse) = head(dev, s)?;
     let (shape, of) = logits(s.targets, s);
     product("linear_logprob fwd", s.dtype, shape, of, bytes(&[hidden, w.data, targets, logprob, lse]), move |dev| {
-        linear_logprob::fwd(dev, asked(hidden, &w, targets), Outs { logprob, lse, entropy: None })
+        linear_logprob::fwd(dev, logprob_call(hidden, &w, targets), Outs { logprob, lse, entropy: None })
     })
 }
 
@@ -40,13 +40,13 @@ pub fn linear_logprob_bwd(dev: &mut Device, s: Sizes) -> Result<Case> {
     let dlogprob = random(dev, DType::F32, &[s.targets], 1e-3)?;
     let dhidden = zeros(dev, s.dtype, &[s.targets, s.hidden])?;
     let (dw, written) = gradient(dev, s.dtype, s.vocabulary, s.hidden)?;
-    linear_logprob::fwd(dev, asked(hidden, &w, targets), Outs { logprob, lse, entropy: None })?;
+    linear_logprob::fwd(dev, logprob_call(hidden, &w, targets), Outs { logprob, lse, entropy: None })?;
     let (shape, of) = logits(s.targets, s);
     let moved = bytes(&[hidden, w.data, targets, lse, dlogprob, dhidden]) + written;
     let flops = 6.0 * of.iter().map(|&n| n as f64).product::<f64>();
     op("linear_logprob bwd", s.dtype, shape, flops, moved, move |dev| {
         let call = linear_logprob::Bwd { lse, entropy: None, dlogprob, dentropy: None, dhidden, dw };
-        linear_logprob::bwd(dev, asked(hidden, &w, targets), call)
+        linear_logprob::bwd(dev, logprob_call(hidden, &w, targets), call)
     })
 }
 

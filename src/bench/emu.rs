@@ -8,7 +8,7 @@ use super::layer;
 use super::options::Options;
 use crate::device::emu::{self, Emu};
 use crate::device::images::Arch;
-use crate::device::{Body, Device, Kind, Plan};
+use crate::device::{Device, KernelVariant, Kind, Plan};
 use crate::error::Result;
 use crate::machine::Machine;
 use crate::tensor::DType;
@@ -60,7 +60,7 @@ pub fn run(options: &Options, machine: &Machine) -> Result<String> {
             let mut dev = Device::gpu(Box::new(emu), Kind::Emu, &Plan::uniform(MEMORY))?;
             let mut case = make(&mut dev)?;
             if arch == Arch::Sm90a {
-                dev.use_body(Body::Wgmma)?;
+                dev.use_variant(KernelVariant::Wgmma)?;
                 case.name = "emu wgmma";
             }
             let times = measure(&mut case, &mut dev, options.seconds)?;

@@ -13,7 +13,7 @@ use super::jobs::{self, Amount, Decoding, ModelShape};
 use super::options::Options;
 use super::parity::parity;
 use super::{configs, ops};
-use crate::device::{Body, Device, Driver, Event, Kind, Plan, Region, Stream, Target};
+use crate::device::{Device, Driver, Event, KernelVariant, Kind, Plan, Region, Stream, Target};
 use crate::error::{Error, Result};
 use crate::machine::Machine;
 use crate::observe::bytes;
@@ -113,9 +113,9 @@ fn chosen(options: &Options, target: Target) -> Result<Vec<Make>> {
 
 /// Predicts the milliseconds of a case on a Hopper GPU with a clock of `mhz`, and the limiting resource. Returns `None`
 /// if the bytes of the attention keys are not known.
-fn predicted(make: &Make, body: Body, mhz: f64) -> Result<Option<(f64, &'static str)>> {
+fn predicted(make: &Make, variant: KernelVariant, mhz: f64) -> Result<Option<(f64, &'static str)>> {
     let launches = Launches::new(Gpu::H200.ceilings(), 1e6 * mhz);
-    let mut dev = launches.device(body)?;
+    let mut dev = launches.device(variant)?;
     let mut case = make(&mut dev)?;
     // A case of an op with paged attention launches no other kernel, and no case of another op launches paged
     // attention.
@@ -155,9 +155,11 @@ fn measured(make: &Make, seconds: f64, machine: &Machine) -> Result<Value> {
             row["max_ms"] = times.max.into();
             row["repetitions"] = times.repetitions.into();
             row["clock_mhz"] = times.clock.into();
-            row["runs_by"] = times.body.map(Body::name).into();
-            let known = times.clock.zip(times.body);
-            if let Some((ms, bound)) = known.map_or(Ok(None), |(mhz, body)| predicted(make, body, f64::from(mhz)))? {
+            row["runs_by"] = times.variant.map(KernelVariant::name).into();
+            let known = times.clock.zip(times.variant);
+            if let Some((ms, bound)) =
+                known.map_or(Ok(None), |(mhz, variant)| predicted(make, variant, f64::from(mhz)))?
+            {
                 row["predicted_ms"] = ms.into();
                 row["bound"] = bound.into();
             }
@@ -176,25 +178,25 @@ struct GpuTimes {
     max: f64,
     repetitions: usize,
     clock: Option<u32>,
-    body: Option<Body>,
+    variant: Option<KernelVariant>,
 }
 
 fn timed(make: &Make, plan: &Plan, seconds: f64, machine: &Machine) -> Result<GpuTimes> {
     let mut dev = (machine.device)(plan)?;
-    let card = dev.kind() == Kind::Cuda;
+    let on_gpu = dev.kind() == Kind::Cuda;
     let mut case = make(&mut dev)?;
-    let flush = dev.alloc(Region::State, DType::U8, &[if card { FLUSH } else { 64 }])?;
+    let flush = dev.alloc(Region::State, DType::U8, &[if on_gpu { FLUSH } else { 64 }])?;
     let events = [driver(&mut dev)?.event()?, driver(&mut dev)?.event()?];
     once(&mut case, &mut dev, flush, events)?;
-    let mut clock = if card { Clock::start() } else { None };
-    driver(&mut dev)?.profiler(card)?;
+    let mut clock = if on_gpu { Clock::start() } else { None };
+    driver(&mut dev)?.profiler(on_gpu)?;
     let (begun, mut times) = (Instant::now(), Vec::new());
     let least = REPETITIONS[usize::from(case.job.is_some())];
     loop {
         let spent = begun.elapsed().as_secs_f64();
         // The clock must be read under load, so the load continues until nvidia-smi has answered.
         let asked = spent < CLOCK_SECONDS && clock.as_mut().is_some_and(Clock::is_asked);
-        let enough = if card { times.len() >= least && spent >= seconds && !asked } else { times.len() == 2 };
+        let enough = if on_gpu { times.len() >= least && spent >= seconds && !asked } else { times.len() == 2 };
         if enough {
             break;
         }
@@ -209,7 +211,7 @@ fn timed(make: &Make, plan: &Plan, seconds: f64, machine: &Machine) -> Result<Gp
         max: times[repetitions - 1],
         repetitions,
         clock: clock.and_then(Clock::mhz),
-        body: dev.body(),
+        variant: dev.variant(),
     })
 }
 
@@ -244,8 +246,8 @@ impl Clock {
     }
 
     fn mhz(self) -> Option<u32> {
-        let said = self.0.wait_with_output().ok()?.stdout;
-        String::from_utf8(said).ok()?.trim().parse().ok()
+        let output = self.0.wait_with_output().ok()?.stdout;
+        String::from_utf8(output).ok()?.trim().parse().ok()
     }
 }
 
@@ -283,11 +285,11 @@ mod tests {
         let rows = plan::Rows { row_tokens: Some(4096), image_tokens: Some(1024) };
         let values = ["packing_length=16384", "micro_batch_tokens=16384"].map(str::to_owned);
         makes.extend(configs::cases(&published.join("sft.yaml"), &values, &rows, Kind::Cuda, None).unwrap());
-        let card = Gpu::H200.ceilings();
+        let ceilings = Gpu::H200.ceilings();
         for make in makes {
             let Case { name, shape, flops, bytes, .. } = make(&mut Device::count_for(Target::gpu(Kind::Cuda))).unwrap();
-            let (ms, bound) = predicted(&make, Body::Wgmma, 1500.0).unwrap().unwrap();
-            let floor = 1e3 * (bytes / card.bytes).max(flops / card.flops);
+            let (ms, bound) = predicted(&make, KernelVariant::Wgmma, 1500.0).unwrap().unwrap();
+            let floor = 1e3 * (bytes / ceilings.bytes).max(flops / ceilings.flops);
             println!("{name:21} {shape:42} {ms:9.3} {bound:10} {floor:9.3}");
             assert!(ms > 0.9 * floor, "{name} {shape}: {ms} of {floor}");
         }
@@ -295,7 +297,7 @@ mod tests {
 
     /// The cases of a GPU must be countable, and their names and shapes must differ.
     #[test]
-    fn the_cases_of_a_card_can_be_counted() {
+    fn the_cases_of_a_gpu_can_be_counted() {
         let mut seen = std::collections::HashSet::new();
         for (op, make) in ops::cases(Kind::Emu, DType::Bf16) {
             let mut dev = Device::count_for(Target::gpu(Kind::Emu));
@@ -308,9 +310,9 @@ mod tests {
         // Each benchmark named in the head of a kernel file must exist.
         for (path, text) in OWN.sources.iter().filter(|(path, _)| path.ends_with(".cu")) {
             for line in text.lines().take_while(|line| line.starts_with("//")) {
-                let Some((_, told)) = line.rsplit_once("bench") else { continue };
-                let told = told.trim_matches(|c: char| !c.is_alphanumeric());
-                assert!(told == OPS || seen.iter().any(|(case, _)| case.starts_with(told)), "{path}: bench {told}");
+                let Some((_, name)) = line.rsplit_once("bench") else { continue };
+                let name = name.trim_matches(|c: char| !c.is_alphanumeric());
+                assert!(name == OPS || seen.iter().any(|(case, _)| case.starts_with(name)), "{path}: bench {name}");
             }
         }
     }

@@ -3,7 +3,7 @@
 use crate::device::{Device, Kind, Region};
 use crate::error::Result;
 use crate::ops::attend::Heads;
-use crate::ops::linear_logprob::Asked;
+use crate::ops::linear_logprob::LogProbCall;
 use crate::ops::matmul::{Order, Weight};
 use crate::philox::{Purpose, Random};
 use crate::tensor::{DType, Elem, Tensor};
@@ -164,6 +164,6 @@ pub fn ids(s: Sizes, count: usize) -> Vec<u32> {
 }
 
 /// Makes the log-prob arguments for all ids at temperature 1.
-pub fn asked(hidden: Tensor, w: &Weight, targets: Tensor) -> Asked<'_> {
-    Asked { hidden, w, allowed: None, temperature: 1.0, targets }
+pub fn logprob_call(hidden: Tensor, w: &Weight, targets: Tensor) -> LogProbCall<'_> {
+    LogProbCall { hidden, w, allowed: None, temperature: 1.0, targets }
 }

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::case::cpu_seconds;
 use super::options::Options;
-use crate::data::encoder::Use;
+use crate::data::encoder::EncodingPurpose;
 use crate::data::indexing::Longest;
 use crate::data::{Dataset, Encoder, Loader, read};
 use crate::error::{Error, Result};
@@ -42,7 +42,7 @@ pub fn run(options: &Options, machine: &Machine) -> Result<String> {
     let (model, data) = (given(&options.model, "--model")?, given(&options.data, "--data")?);
     let threads = machine.threads;
     let vocab_size = ModelConfig::load(&model.join("config.json"))?.vocab_size;
-    let encoder = Encoder::load(model, Use::Train, vocab_size, [None, None])?;
+    let encoder = Encoder::load(model, EncodingPurpose::Train, vocab_size, [None, None])?;
     let longest = Longest { tokens: usize::MAX, key: "packing_length" };
     let entries = [read::entry(data)];
     let dir = tempfile::tempdir().map_err(Error::io(std::env::temp_dir()))?;

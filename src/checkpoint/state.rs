@@ -32,7 +32,7 @@ pub struct State {
     pub device: String,
     /// Summation order of the CPU kernels, as `Isa::chains` returns it.
     pub cpu_body: String,
-    /// GPU kernel variant of matrix products, as `Body::recorded` returns it; absent on the CPU.
+    /// GPU kernel variant of matrix products, as `KernelVariant::recorded` returns it; absent on the CPU.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gpu_body: Option<String>,
     /// Versions: `omr`, `arithmetic` of the ops (1 if absent) and `record` of the checkpoint's content.

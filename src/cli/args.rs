@@ -53,7 +53,7 @@ impl Overrides {
 /// command is known that downloads it, returns an error with this command.
 pub fn repository(path: &Path, kind: Kind, place: &str) -> Result<PathBuf> {
     let found = local::find(path, kind, place, &|name| std::env::var(name).ok())?;
-    match local::command(&found, kind).filter(|_| !paths::are_there(&found)) {
+    match local::command(&found, kind).filter(|_| !paths::exist(&found)) {
         Some(command) => Err(Error::input_hint(place, found.display().to_string(), local::expected(kind), command)),
         None => Ok(found),
     }
@@ -89,7 +89,7 @@ impl ConfigArgs {
             match source {
                 Source::Model(path) => *path = repository(path, Kind::Model, &key)?,
                 Source::Rows(path) => match repository(path, Kind::Dataset, &key) {
-                    Ok(found) if paths::are_there(&found) => *path = found,
+                    Ok(found) if paths::exist(&found) => *path = found,
                     _ => {
                         let command = fetched_by(path, Kind::Dataset);
                         missing.push(format!("{key}: {} not found{command}", path.display()));

@@ -6,7 +6,7 @@ use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use super::args::{JobArgs, RanksArgs};
 use super::global::Global;
-use super::ranks::Seat;
+use super::ranks::RankRole;
 use super::{
     Context, bench, completions, config, data, doctor, download, eval, generate, plan, recipe, replay, report, rl,
     score, sft, signal, verify,
@@ -106,12 +106,12 @@ fn without(command: clap::Command, global: &[Arg]) -> clap::Command {
 
 impl Command {
     /// Returns the position of this process among the ranks. Commands without ranks always run alone.
-    fn seat(&self) -> Result<Seat> {
+    fn rank_role(&self) -> Result<RankRole> {
         match self {
             Command::Recipe(args) | Command::Sft(args) | Command::Rl(args) => of(args.ranks),
             Command::Eval(args) => of(args.ranks),
-            Command::Data(args) => args.ranks().map_or(Ok(Seat::Alone), of),
-            _ => Ok(Seat::Alone),
+            Command::Data(args) => args.ranks().map_or(Ok(RankRole::Alone), of),
+            _ => Ok(RankRole::Alone),
         }
     }
 
@@ -137,18 +137,18 @@ impl Command {
     }
 }
 
-fn of(args: RanksArgs) -> Result<Seat> {
-    Seat::of(args.gpus, &|name| std::env::var(name).ok())
+fn of(args: RanksArgs) -> Result<RankRole> {
+    RankRole::of(args.gpus, &|name| std::env::var(name).ok())
 }
 
 /// Parses the command line, runs the command and maps its result to the exit status (FORMATS section 1).
 pub fn main() -> ExitCode {
     let cli = Cli::from_arg_matches(&command().get_matches()).unwrap_or_else(|error| error.exit());
-    let (seat, refused) = match cli.command.seat() {
-        Ok(seat) => (seat, Ok(())),
-        Err(error) => (Seat::Alone, Err(error)),
+    let (rank_role, refused) = match cli.command.rank_role() {
+        Ok(rank_role) => (rank_role, Ok(())),
+        Err(error) => (RankRole::Alone, Err(error)),
     };
-    let context = Context::new(&cli.global, seat);
+    let context = Context::new(&cli.global, rank_role);
     let run = || refused.and_then(|()| context.start()).and_then(|()| cli.command.run(&context));
     let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run));
     signal::answered();

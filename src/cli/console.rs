@@ -77,7 +77,7 @@ impl Console {
     }
 
     /// True if plain lines may be written to stderr.
-    pub(crate) fn speaks(&self) -> bool {
+    pub(crate) fn prints_lines(&self) -> bool {
         !self.quiet
     }
 

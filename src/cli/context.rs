@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use super::console::Console;
 use super::global::{DeviceKind, Global};
 use super::progress::Progress;
-use super::ranks::{self, Seat, Started};
+use super::ranks::{self, RankRole, Started};
 use super::signal;
 use crate::answers::RunStore;
 use crate::config::{Backend, DistConfig, Dtype, JudgeConfig, Mode, ScorerConfig};
@@ -17,25 +17,25 @@ use crate::device::cuda::{self, Cuda};
 use crate::device::emu::{Completion, Emu, Options};
 use crate::device::images::{Arch, PROGRAM};
 use crate::device::nccl::{self, Library};
-use crate::device::{Body, Device, Driver, Isa, Kind, Plan, Region, Target};
+use crate::device::{Device, Driver, Isa, KernelVariant, Kind, Plan, Region, Target};
 use crate::error::{Error, Result};
 use crate::machine::Machine;
 use crate::observe::{Observer, bytes};
-use crate::ops::body;
+use crate::ops::variants;
 use crate::ranks::{Nccl, OneRank, Place, Ranks, SECRET_VARIABLE, Secret, Start, Tcp};
 use crate::reward::Scorer;
 use crate::tensor::DType;
 
 /// Returns the bytes of this rank's GPU that a plan may use, without the `taken` bytes.
-fn card_memory(seat: &Seat, taken: u64) -> Option<usize> {
-    let cards = cuda::find().ok()?.cards;
-    let card = cards.get(seat.card(cards.len()).ok()?)?;
-    Some(card.memory.saturating_sub(cuda::CARD_OVERHEAD + taken) as usize)
+fn gpu_memory(rank_role: &RankRole, taken: u64) -> Option<usize> {
+    let gpus = cuda::find().ok()?.gpus;
+    let gpu = gpus.get(rank_role.gpu(gpus.len()).ok()?)?;
+    Some(gpu.memory.saturating_sub(cuda::GPU_OVERHEAD + taken) as usize)
 }
 
 /// True if the kernels can run on the first GPU.
-fn has_card() -> bool {
-    cuda::find().is_ok_and(|found| found.cards.first().is_some_and(|card| card.arch().is_some()))
+fn has_gpu() -> bool {
+    cuda::find().is_ok_and(|found| found.gpus.first().is_some_and(|gpu| gpu.arch().is_some()))
 }
 
 /// Device, threads, console and signals, as set by the global flags.
@@ -46,7 +46,7 @@ pub struct Context {
     auto: OnceLock<Kind>,
     threads: usize,
     log_level: String,
-    seat: Seat,
+    rank_role: RankRole,
     started: Started,
     /// Bytes of this rank's GPU that NCCL has allocated.
     taken: OnceLock<u64>,
@@ -54,26 +54,38 @@ pub struct Context {
 }
 
 impl Context {
-    pub(crate) fn new(global: &Global, seat: Seat) -> Context {
+    pub(crate) fn new(global: &Global, rank_role: RankRole) -> Context {
         // Rank 0 prints all messages. The other ranks print only their errors.
-        let name = if seat.rank() == 0 { String::new() } else { format!("rank {}: ", seat.rank()) };
-        let console = Console::new(global.quiet || seat.rank() != 0, name);
+        let name = if rank_role.rank() == 0 { String::new() } else { format!("rank {}: ", rank_role.rank()) };
+        let console = Console::new(global.quiet || rank_role.rank() != 0, name);
         let progress = Progress::new(console.clone());
-        let available = || std::thread::available_parallelism().map_or(1, |n| (n.get() / seat.sharers()).max(1));
+        let available =
+            || std::thread::available_parallelism().map_or(1, |n| (n.get() / rank_role.local_ranks()).max(1));
         let threads = if global.threads == 0 { available() } else { global.threads };
         let (auto, taken, runtime) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
         let log_level = global.log_level.clone();
         let started = Started::default();
-        Context { console, progress, device: global.device, auto, threads, log_level, seat, started, taken, runtime }
+        Context {
+            console,
+            progress,
+            device: global.device,
+            auto,
+            threads,
+            log_level,
+            rank_role,
+            started,
+            taken,
+            runtime,
+        }
     }
 
     /// Starts logging and installs the signal handlers. Must be called once, before the command.
     pub(crate) fn start(&self) -> Result<()> {
         self.console.install_tracing(&self.log_level)?;
-        let (console, rank) = (self.console.clone(), self.seat.rank());
+        let (console, rank) = (self.console.clone(), self.rank_role.rank());
         let answer = move |listens: bool| match listens {
             true => console.line("stopping: no new work is started; a second signal ends the process at once"),
-            false if is_said_here(&Error::Stopped, rank) => console.error(&Error::Stopped.to_string()),
+            false if is_reported_here(&Error::Stopped, rank) => console.error(&Error::Stopped.to_string()),
             false => {}
         };
         signal::install(answer).map_err(|error| Error::Failed(format!("signal handlers: {error}")))
@@ -87,7 +99,7 @@ impl Context {
     /// Returns the kind of device to use.
     pub fn kind(&self) -> Kind {
         match self.device {
-            DeviceKind::Auto => *self.auto.get_or_init(|| if has_card() { Kind::Cuda } else { Kind::Cpu }),
+            DeviceKind::Auto => *self.auto.get_or_init(|| if has_gpu() { Kind::Cuda } else { Kind::Cpu }),
             DeviceKind::Cpu => Kind::Cpu,
             DeviceKind::Cuda => Kind::Cuda,
             DeviceKind::Emu => Kind::Emu,
@@ -108,7 +120,7 @@ impl Context {
             Kind::Cpu => Target::cpu(self.threads),
             // Without a GPU the plan has no limit. Opening the device then reports what is missing.
             Kind::Cuda => {
-                Target::gpu(Kind::Cuda).within(card_memory(&self.seat, self.taken.get().copied().unwrap_or(0)))
+                Target::gpu(Kind::Cuda).within(gpu_memory(&self.rank_role, self.taken.get().copied().unwrap_or(0)))
             }
             Kind::Emu => Target::gpu(Kind::Emu),
         }
@@ -127,21 +139,21 @@ impl Context {
     /// Makes a device with exactly the memory of `plan`. After a signal, its passes end early.
     pub fn device(&self, plan: &Plan) -> Result<Device> {
         let mut dev = self.open(plan)?;
-        signal::requested().into_iter().for_each(|asked| dev.stop_by(asked));
+        signal::requested().into_iter().for_each(|flag| dev.set_stop_flag(flag));
         Ok(dev)
     }
 
     /// Returns an error if there is no device of the requested kind.
     pub fn find_device(&self) -> Result<()> {
-        if self.kind() == Kind::Cuda { self.seat.card(cuda::find()?.cards.len()).map(drop) } else { Ok(()) }
+        if self.kind() == Kind::Cuda { self.rank_role.gpu(cuda::find()?.gpus.len()).map(drop) } else { Ok(()) }
     }
 
     fn open(&self, plan: &Plan) -> Result<Device> {
         // The start check of kernel variants needs this workspace.
-        let with_check = plan.max(&Plan::default().with(Region::Workspace, body::AGREEMENT_BYTES));
+        let with_check = plan.max(&Plan::default().with(Region::Workspace, variants::START_CHECK_BYTES));
         match self.kind() {
             Kind::Cpu => {
-                let isa = cpu_bodies()?;
+                let isa = requested_isa()?;
                 // If the processor has AMX but the program may not use it, the user should know.
                 let refusal = amx::refusal().filter(|refusal| refusal.is_there && isa == Isa::detect());
                 refusal
@@ -150,28 +162,28 @@ impl Context {
                 Device::cpu(plan, self.threads, isa)
             }
             Kind::Cuda => {
-                let card = self.seat.card(cuda::find()?.cards.len())?;
-                self.by_body(Device::gpu(Box::new(Cuda::open(card, &PROGRAM)?), Kind::Cuda, &with_check)?)
+                let gpu = self.rank_role.gpu(cuda::find()?.gpus.len())?;
+                self.with_variant(Device::gpu(Box::new(Cuda::open(gpu, &PROGRAM)?), Kind::Cuda, &with_check)?)
             }
             // The complete shadow state of shared memory is only useful in tests.
             Kind::Emu => {
-                let arch = if asked_body()? == Some(Body::Wgmma) { Arch::Sm90a } else { Arch::Sm80 };
+                let arch = if requested_variant()? == Some(KernelVariant::Wgmma) { Arch::Sm90a } else { Arch::Sm80 };
                 let options = Options { arch, shadow: false, completion: Completion::Eager, ..Options::default() };
                 let emu = Emu::new(options)?;
                 emu.compile()?;
-                self.by_body(Device::gpu(Box::new(emu), Kind::Emu, &with_check)?)
+                self.with_variant(Device::gpu(Box::new(emu), Kind::Emu, &with_check)?)
             }
         }
     }
 
     /// Selects the kernel variant of matrix products: the one in `OMR_BODY`, otherwise wgmma if the device has it. If
     /// the start check finds a fault in wgmma, mma.sync is used and a message is printed.
-    fn by_body(&self, mut dev: Device) -> Result<Device> {
-        let wanted = match asked_body()? {
-            Some(asked) => asked == Body::Wgmma,
+    fn with_variant(&self, mut dev: Device) -> Result<Device> {
+        let wanted = match requested_variant()? {
+            Some(asked) => asked == KernelVariant::Wgmma,
             None => dev.has_wgmma(),
         };
-        let fault = if wanted { body::take_wgmma(&mut dev)? } else { None };
+        let fault = if wanted { variants::select_wgmma(&mut dev)? } else { None };
         fault.iter().for_each(|line| self.say(line));
         Ok(dev)
     }
@@ -230,15 +242,15 @@ impl Context {
 
     /// True if this process prints messages and writes files for the run, that is if it is the only process or rank 0.
     pub fn leads(&self) -> bool {
-        self.seat.rank() == 0
+        self.rank_role.rank() == 0
     }
 
     /// Returns an error if the run has several processes. `why` explains why the command supports only one.
     pub fn alone(&self, why: &str) -> Result<()> {
-        let (place, found) = match &self.seat {
-            Seat::Alone => return Ok(()),
-            Seat::Starts(ranks) => ("--gpus".to_owned(), ranks.to_string()),
-            Seat::Launched(place) => {
+        let (place, found) = match &self.rank_role {
+            RankRole::Alone => return Ok(()),
+            RankRole::Starts(ranks) => ("--gpus".to_owned(), ranks.to_string()),
+            RankRole::Launched(place) => {
                 (format!("processes that {} has started", place.launcher.name()), place.size.to_string())
             }
         };
@@ -253,15 +265,15 @@ impl Context {
         let waiting = || stopped().and_then(|()| self.started.check()).and_then(|()| ranks::has_parent());
         let is_nccl = self.is_nccl(config)?;
         let secret = &self.secret(dir)?;
-        let (place, listener) = match &self.seat {
-            Seat::Alone if config.backend != Backend::Nccl => return Ok(Box::new(OneRank::ALONE)),
-            Seat::Alone => {
+        let (place, listener) = match &self.rank_role {
+            RankRole::Alone if config.backend != Backend::Nccl => return Ok(Box::new(OneRank::ALONE)),
+            RankRole::Alone => {
                 let listener = TcpListener::bind(("127.0.0.1", 0))
                     .map_err(|e| Error::Failed(format!("cannot open a port: {e}")))?;
                 (self.started.start(1, &listener, secret)?, Some(listener))
             }
-            Seat::Launched(place) => (place.clone(), None),
-            Seat::Starts(ranks) => {
+            RankRole::Launched(place) => (place.clone(), None),
+            RankRole::Starts(ranks) => {
                 self.find_device()?;
                 let port = config.port.map_or(0, |port| port as u16);
                 let listener = TcpListener::bind(("127.0.0.1", port))
@@ -271,7 +283,7 @@ impl Context {
         };
         let (console, rank) = (self.console.clone(), place.rank);
         let end = move |error: &Error| {
-            if is_said_here(error, rank) {
+            if is_reported_here(error, rank) {
                 console.error(&error.to_string());
             }
             signal::exit(error.exit_code());
@@ -292,11 +304,11 @@ impl Context {
     /// Returns the run secret: from the environment, generated by rank 0 for the ranks that it starts, or from a file
     /// in the run directory `dir`.
     fn secret(&self, dir: &Path) -> Result<Secret> {
-        match (std::env::var(SECRET_VARIABLE).ok().filter(|text| !text.is_empty()), &self.seat) {
+        match (std::env::var(SECRET_VARIABLE).ok().filter(|text| !text.is_empty()), &self.rank_role) {
             (Some(text), _) => Ok(Secret::Given(text)),
-            (None, Seat::Launched(Place { rank: 0, .. })) => Secret::made(dir),
-            (None, Seat::Launched(_)) => Ok(Secret::of(dir)),
-            (None, Seat::Alone | Seat::Starts(_)) => Secret::random(),
+            (None, RankRole::Launched(Place { rank: 0, .. })) => Secret::made(dir),
+            (None, RankRole::Launched(_)) => Ok(Secret::of(dir)),
+            (None, RankRole::Alone | RankRole::Starts(_)) => Secret::random(),
         }
     }
 
@@ -321,7 +333,7 @@ impl Context {
     /// Opens this rank's GPU without omr's kernels, for a library that contains its own.
     fn without_kernels(&self) -> Result<Box<dyn Driver>> {
         match self.kind() {
-            Kind::Cuda => Ok(Box::new(Cuda::open(self.seat.card(cuda::find()?.cards.len())?, &[])?)),
+            Kind::Cuda => Ok(Box::new(Cuda::open(self.rank_role.gpu(cuda::find()?.gpus.len())?, &[])?)),
             _ => Ok(Box::new(Emu::new(Options { shadow: false, ..Options::default() })?)),
         }
     }
@@ -334,7 +346,7 @@ impl Context {
 
     pub(crate) fn fail(&self, error: &Error) {
         self.progress.end();
-        if !is_said_here(error, self.seat.rank()) {
+        if !is_reported_here(error, self.rank_role.rank()) {
             return;
         }
         self.console.error(&error.to_string());
@@ -342,16 +354,16 @@ impl Context {
 }
 
 /// True if `rank` prints `error`. An error that ends all ranks is printed by rank 0 only.
-fn is_said_here(error: &Error, rank: usize) -> bool {
-    rank == 0 || !matches!(error, Error::Stopped | Error::Rank { told: true, .. })
+fn is_reported_here(error: &Error, rank: usize) -> bool {
+    rank == 0 || !matches!(error, Error::Stopped | Error::Rank { reported: true, .. })
 }
 
 /// Returns the CPU kernel variant named in `OMR_BODY`, to reproduce the results of another machine or to measure.
 /// Returns the best one if `OMR_BODY` is not set or names a GPU kernel variant.
-pub fn cpu_bodies() -> Result<Isa> {
+pub fn requested_isa() -> Result<Isa> {
     let Some(value) = std::env::var_os("OMR_BODY") else { return Ok(Isa::detect()) };
     let name = value.to_str().unwrap_or_default();
-    if Body::ALL.into_iter().any(|body| body.name() == name) {
+    if KernelVariant::ALL.into_iter().any(|variant| variant.name() == name) {
         return Ok(Isa::detect());
     }
     let names = Isa::ALL.map(Isa::name).join(", ");
@@ -360,11 +372,11 @@ pub fn cpu_bodies() -> Result<Isa> {
 
 /// Returns the GPU kernel variant named in `OMR_BODY`, to compare variants. With `wgmma` the emulated GPU has compute
 /// capability 9.0.
-fn asked_body() -> Result<Option<Body>> {
+fn requested_variant() -> Result<Option<KernelVariant>> {
     let Some(value) = std::env::var_os("OMR_BODY") else { return Ok(None) };
-    let body = value.to_str().and_then(|name| Body::ALL.into_iter().find(|body| body.name() == name));
-    match body {
-        Some(body) => Ok(Some(body)),
+    let variant = value.to_str().and_then(|name| KernelVariant::ALL.into_iter().find(|variant| variant.name() == name));
+    match variant {
+        Some(variant) => Ok(Some(variant)),
         None => Err(Error::Failed(format!("OMR_BODY={}: expected mma.sync or wgmma", value.display()))),
     }
 }

@@ -25,7 +25,7 @@ pub struct Args {
 /// Prints the findings to stdout.
 pub fn run(args: &Args, context: &Context) -> Result<()> {
     let mut out = vec![processor()];
-    out.push(bodies()?);
+    out.push(instruction_set()?);
     out.push(threads(context.threads()));
     out.push(memory());
     out.push(line("device", "cpu", "works"));
@@ -80,8 +80,8 @@ fn processor() -> Finding {
     line("processor", name, "")
 }
 
-fn bodies() -> Result<Finding> {
-    let isa = super::context::cpu_bodies()?;
+fn instruction_set() -> Result<Finding> {
+    let isa = super::context::requested_isa()?;
     let others: Vec<_> = Isa::ALL.into_iter().filter(|isa| isa.available()).map(Isa::name).collect();
     let why = match amx::refusal() {
         _ if isa != Isa::detect() => "selected with OMR_BODY".to_owned(),
@@ -121,18 +121,18 @@ fn cuda() -> Vec<Finding> {
         Ok(found) => found,
         Err(error) => return vec![line("device", "cuda", &reason(&error)).broken()],
     };
-    let of_card = |card: &cuda::Card| {
-        let (major, minor) = card.compute_capability;
-        let use_of_it = match card.arch() {
+    let of_gpu = |gpu: &cuda::GpuInfo| {
+        let (major, minor) = gpu.compute_capability;
+        let use_of_it = match gpu.arch() {
             Some(arch) => format!("runs the {} kernels", arch.name()),
             None => "NOT usable: omr needs compute capability 8.0 or later".into(),
         };
-        let is_usable = card.arch().is_some();
-        let card_is = format!("{} of compute capability {major}.{minor}, {}", card.name, bytes(card.memory));
-        let remark = format!("{card_is}, driver {}; {use_of_it}", found.driver);
-        Finding { ok: is_usable, ..line("device", &format!("cuda {}", card.ordinal), &remark) }
+        let is_usable = gpu.arch().is_some();
+        let gpu_is = format!("{} of compute capability {major}.{minor}, {}", gpu.name, bytes(gpu.memory));
+        let remark = format!("{gpu_is}, driver {}; {use_of_it}", found.driver);
+        Finding { ok: is_usable, ..line("device", &format!("cuda {}", gpu.ordinal), &remark) }
     };
-    let mut lines: Vec<_> = found.cards.iter().map(of_card).collect();
+    let mut lines: Vec<_> = found.gpus.iter().map(of_gpu).collect();
     if let Some(folder) = cuda::cache_folder() {
         lines.push(writable("compiled kernels", &folder, CACHE_CURE));
     }
@@ -195,8 +195,8 @@ fn images() -> Finding {
 /// Checks that files can be created in `dir`, or in its nearest existing parent.
 fn writable(what: &str, dir: &Path, cure: &str) -> Finding {
     let shown = dir.display().to_string();
-    let there = dir.ancestors().find(|folder| folder.is_dir()).unwrap_or(dir);
-    match tempfile::tempfile_in(there) {
+    let existing = dir.ancestors().find(|folder| folder.is_dir()).unwrap_or(dir);
+    match tempfile::tempfile_in(existing) {
         Ok(_) => line(what, &shown, "writable"),
         Err(error) => line(what, &shown, &format!("NOT writable ({}): {cure}", words(&error))).broken(),
     }

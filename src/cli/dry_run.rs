@@ -11,7 +11,7 @@ use crate::device::Plan;
 use crate::error::Result;
 use crate::hub::Kind;
 use crate::model::{ModelConfig, weights};
-use crate::plan::{Cards, H200, Page, Rows, Training, memory};
+use crate::plan::{GpuSet, H200, Page, Rows, Training, memory};
 use crate::text::Chat;
 use crate::train::job::{Start, TrainingJob};
 
@@ -23,8 +23,8 @@ pub fn without_rows<C: Training>(session: &Session, missing: &[String], mut conf
     let model = Start::directory(keys.model.map(|model| model.as_path()))?;
     let model_config = ModelConfig::load(&model.join("config.json"))?;
     Chat::load(model)?;
-    let cards = Cards { card: &H200, count: session.ranks.size() };
-    let page = asked.page(cards, &Rows::default(), model_config)?;
+    let gpus = GpuSet { gpu_options: &H200, count: session.ranks.size() };
+    let page = asked.page(gpus, &Rows::default(), model_config)?;
     let count =
         keys.steps.map_or("the number of updates depends on the rows".to_owned(), |steps| format!("{steps} updates"));
     context.say(&format!("{}: {count}", C::NAME));
@@ -34,8 +34,8 @@ pub fn without_rows<C: Training>(session: &Session, missing: &[String], mut conf
     keys.steps.iter().for_each(|&steps| context.say(&page.time(steps)));
     session.args.planned(context, || {
         json!({
-            "job": C::NAME, "updates": keys.steps, "missing": missing, "has_weights": weights::are_in(model),
-            (key(page.cards())): page.json(),
+            "job": C::NAME, "updates": keys.steps, "missing": missing, "has_weights": weights::exist_in(model),
+            (key(page.gpus())): page.json(),
         })
     })
 }
@@ -49,7 +49,7 @@ pub fn rest(
     job: &dyn TrainingJob,
     page: impl FnOnce(ModelConfig) -> Result<Page>,
 ) -> Result<()> {
-    let (context, cards, trainer) = (session.context, session.ranks.size(), job.trainer_config());
+    let (context, gpus, trainer) = (session.context, session.ranks.size(), job.trainer_config());
     let config = ModelConfig::load(&trainer.model.join("config.json"))?;
     context.say(&memory::levels(&job.common().levels, &config));
     let checkpoint = memory::checkpoint(plan);
@@ -59,25 +59,25 @@ pub fn rest(
     let page = page(config);
     context.say(&match &page {
         Ok(page) => page.time(trainer.total_steps),
-        Err(error) => format!("on {}: {error}", H200.named(cards)),
+        Err(error) => format!("on {}: {error}", H200.named(gpus)),
     });
     session.args.planned(context, || {
         json!({
             "job": name, "what": what, "updates": trainer.total_steps, "missing": [],
-            "has_weights": weights::are_in(&trainer.model), "memory": memory::json(plan),
-            "disk": memory::on_disk(checkpoint, trainer.checkpoints()), (key(cards)): page.ok().map(|page| page.json()),
+            "has_weights": weights::exist_in(&trainer.model), "memory": memory::json(plan),
+            "disk": memory::on_disk(checkpoint, trainer.checkpoints()), (key(gpus)): page.ok().map(|page| page.json()),
         })
     })
 }
 
 /// Returns the JSON key for a plan with this number of GPUs.
-fn key(cards: usize) -> &'static str {
-    if cards == 1 { "one_card" } else { "cards" }
+fn key(gpus: usize) -> &'static str {
+    if gpus == 1 { "one_card" } else { "cards" }
 }
 
 /// Prints a message if a model directory has no weights.
 fn weights_missing(context: &Context, model: &Path) {
-    if !weights::are_in(model) {
+    if !weights::exist_in(model) {
         let command = fetched_by(model, Kind::Model);
         context.say(&format!("model: {} has no weights{command}", model.display()));
     }

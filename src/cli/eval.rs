@@ -9,14 +9,14 @@ use serde_json::{Value, json};
 use super::args::{Overrides, RanksArgs, RunArgs, repository};
 use super::session::Session;
 use super::stdout::print;
-use super::{Context, referee};
+use super::{Context, rescore};
 use crate::answers::RunStore;
 use crate::config::{Backend, DistConfig, EvalConfig, ServerConfig};
 use crate::error::{Error, Result};
 use crate::eval::local::{self, Local};
 use crate::eval::measured::{self, Answers};
 use crate::eval::recorded::Recorded;
-use crate::eval::referee::{Log, recognise};
+use crate::eval::rescore::{Log, recognise};
 use crate::eval::server::{self, Server};
 use crate::eval::{lmms_eval, prompts};
 use crate::files;
@@ -160,7 +160,7 @@ fn evaluate(args: &Args, context: &Context) -> Result<()> {
     let rows: Vec<TaskRows> = rows.collect();
     let run = RunArgs { out: out.clone(), fresh: args.fresh, dry_run: args.dry_run, json: args.json };
     if let Some(Log::Theirs(logs)) = &log {
-        return referee::run(logs, &config, &scorer, &run.of_restart(context)?, context);
+        return rescore::run(logs, &config, &scorer, &run.of_restart(context)?, context);
     }
     let eval = Eval { config: &config, rows: &rows, scorer: &scorer, store };
     match (&recorded, &config.server, &config.model) {
@@ -256,14 +256,14 @@ impl Eval<'_> {
                 .push(json!({ "task": rows.spec.name, "questions": job.questions(), "memory": memory::json(&plan) }));
             jobs.push((job, self.label(rows)));
         }
-        let ask = |ranks: &mut dyn Ranks| {
+        let get_answers = |ranks: &mut dyn Ranks| {
             context.find_device()?;
-            context.with_machine(|machine| local::ask(ranks, &jobs, out, &self.store, machine))
+            context.with_machine(|machine| local::generate_answers(ranks, &jobs, out, &self.store, machine))
         };
         let sources =
-            || Ok(jobs.iter().map(|(job, _)| -> Source { (job.rows, Box::new(job.asked(&self.store))) }).collect());
+            || Ok(jobs.iter().map(|(job, _)| -> Source { (job.rows, Box::new(job.requests(&self.store))) }).collect());
         let plan = EvalPlan { model: Some(dir.display().to_string()), tasks: planned };
-        self.finish(session, plan, ask, sources)
+        self.finish(session, plan, get_answers, sources)
     }
 
     /// Evaluates a server.
@@ -279,15 +279,15 @@ impl Eval<'_> {
         }
         let task = |job: &server::Job| json!({ "task": job.rows.spec.name, "questions": job.questions() });
         let plan = EvalPlan { model: Some(server.describe()), tasks: jobs.iter().map(task).collect() };
-        let ask = |_: &mut dyn Ranks| {
+        let get_answers = |_: &mut dyn Ranks| {
             let mut unanswered = Vec::new();
             for job in &jobs {
-                unanswered.extend(job.ask(store, context.observer(), &self.label(job.rows))?);
+                unanswered.extend(job.request_answers(store, context.observer(), &self.label(job.rows))?);
             }
             server::all_answered(out, &server, &unanswered)
         };
-        let sources = || Ok(jobs.iter().map(|job| -> Source { (job.rows, Box::new(job.asked(store))) }).collect());
-        self.finish(session, plan, ask, sources)
+        let sources = || Ok(jobs.iter().map(|job| -> Source { (job.rows, Box::new(job.requests(store))) }).collect());
+        self.finish(session, plan, get_answers, sources)
     }
 
     /// Scores recorded answers.
@@ -311,7 +311,7 @@ impl Eval<'_> {
         &self,
         session: &mut Session,
         EvalPlan { model, tasks }: EvalPlan,
-        ask: impl FnOnce(&mut dyn Ranks) -> Result<()>,
+        get_answers: impl FnOnce(&mut dyn Ranks) -> Result<()>,
         sources: impl FnOnce() -> Result<Vec<Source<'b>>>,
     ) -> Result<()> {
         let (config, run, context) = (self.config, session.args, session.context);
@@ -327,7 +327,7 @@ impl Eval<'_> {
             || summary.exists(),
             |ranks| {
                 let begun = Instant::now();
-                ask(ranks)?;
+                get_answers(ranks)?;
                 ranks::by_first(ranks, "the scores", || {
                     let all = measured::measure(&run.out, sources()?, context.observer())?;
                     report::keep_pictures(&run.out, self.rows)?;

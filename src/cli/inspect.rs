@@ -11,7 +11,7 @@ use super::stdout::print;
 use crate::config::{self, Config, DatasetConfig, DistillConfig, EvalConfig, RecipeConfig, RlConfig, SftConfig};
 use crate::data::inspect::{Inspection, Options, inspect, of_rows, refuse_faults};
 use crate::data::paths::has_ending;
-use crate::data::{Bad, Reason, read};
+use crate::data::{BadRow, Reason, read};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::hub::Kind;
@@ -48,7 +48,7 @@ pub struct Args {
 
 /// Reads every row, prints the findings and writes the page.
 pub fn run(args: &Args, context: &Context) -> Result<()> {
-    let Looked { datasets, tasks } = named(args)?;
+    let Inspected { datasets, tasks } = named(args)?;
     let model = match &args.model {
         Some(dir) => {
             let dir = repository(dir, Kind::Model, "--model")?;
@@ -94,7 +94,7 @@ fn questions(spec: &TaskSpec, config: &EvalConfig, options: &Options) -> Result<
     let mut left = config.limit.unwrap_or(usize::MAX);
     of_rows(spec.name.to_owned(), options, |take| {
         spec.questions(&Source::of(config), &mut |asked| {
-            take(asked.row.map_err(|crash| Bad::of(Reason::WrongColumns)(crash.error(&asked.place))))?;
+            take(asked.row.map_err(|crash| BadRow::of(Reason::WrongColumns)(crash.error(&asked.place))))?;
             left -= 1;
             Ok(if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
         })
@@ -102,21 +102,21 @@ fn questions(spec: &TaskSpec, config: &EvalConfig, options: &Options) -> Result<
 }
 
 /// Data to inspect.
-struct Looked {
+struct Inspected {
     datasets: Vec<DatasetConfig>,
     /// A config whose tasks are inspected.
     tasks: Option<EvalConfig>,
 }
 
 /// Returns the data sets at the given path, or those of a config of any kind.
-fn named(args: &Args) -> Result<Looked> {
+fn named(args: &Args) -> Result<Inspected> {
     let is_config = ["yaml", "yml"].iter().any(|ending| has_ending(&args.place, ending));
     if !is_config {
         if let Some(key) = args.overrides.first() {
             return Err(Error::input("command line", key, "no config keys, because the path is not a config"));
         }
         let entry = read::entry(repository(&args.place, Kind::Dataset, "omr data inspect")?);
-        return Ok(Looked { datasets: vec![entry], tasks: None });
+        return Ok(Inspected { datasets: vec![entry], tasks: None });
     }
     let text = files::read_config(&args.place).map_err(Error::io(&args.place))?;
     let kinds = [
@@ -149,7 +149,7 @@ fn named(args: &Args) -> Result<Looked> {
         let expected = "a config with rows (for `omr eval`: with data_dir=DIR), or the path of the rows";
         return Err(Error::input(args.place.display().to_string(), found, expected));
     }
-    Ok(Looked { datasets, tasks })
+    Ok(Inspected { datasets, tasks })
 }
 
 /// Loads a config and finds its rows. Its models may be missing.

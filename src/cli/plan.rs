@@ -7,7 +7,7 @@ use super::args::Overrides;
 use super::stdout::print;
 use crate::config::{RlConfig, SftConfig};
 use crate::error::{Error, Result};
-use crate::plan::{self, Asked, Training, model_config};
+use crate::plan::{self, PlanRequest, Training, model_config};
 
 /// Arguments of `omr plan`.
 #[derive(clap::Args)]
@@ -15,19 +15,19 @@ pub struct Args {
     /// Config file of `omr sft` or `omr rl`. Its keys decide which command it is for
     config: PathBuf,
     #[command(flatten)]
-    asked: Asked,
+    plan_request: PlanRequest,
     #[command(flatten)]
     overrides: Overrides,
 }
 
 /// Prints the plan to stdout.
 pub fn run(args: &Args, _: &Context) -> Result<()> {
-    let Asked { gpus, card, .. } = &args.asked;
+    let PlanRequest { gpus, gpu_options, .. } = &args.plan_request;
     if *gpus == 0 {
         return Err(Error::input("--gpus", "0", "at least 1"));
     }
-    if card.launches.is_some() && !card.gpu.is_hopper() {
-        let found = card.gpu.ceilings().name;
+    if gpu_options.launches.is_some() && !gpu_options.gpu.is_hopper() {
+        let found = gpu_options.gpu.ceilings().name;
         return Err(Error::input("--launches", found, "h200 or h100, because launches are recorded for Hopper only"));
     }
     match plan::is_rl(&args.config)? {
@@ -39,5 +39,5 @@ pub fn run(args: &Args, _: &Context) -> Result<()> {
 fn planned<C: Training>(args: &Args) -> Result<()> {
     let Some(mut config) = args.overrides.read::<C>(Some(&args.config))? else { return Ok(()) };
     let model = model_config(&args.config, config.keys().model)?;
-    print(&plan::text(&args.asked, model, &config)?)
+    print(&plan::text(&args.plan_request, model, &config)?)
 }

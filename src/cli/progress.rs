@@ -27,7 +27,7 @@ struct Stage {
     begun: Instant,
     printed: Instant,
     /// Progress at the time of the last line.
-    said: Option<u64>,
+    reported: Option<u64>,
     figures: String,
     bar: Option<ProgressBar>,
 }
@@ -90,8 +90,18 @@ impl Observer for Progress {
         let now = Instant::now();
         let bar = self.bar(name, total, done);
         let (name, unit, figures) = (name.to_owned(), unit.to_owned(), String::new());
-        *self.lock() =
-            Some(Stage { name, unit, total, first: done, done, begun: now, printed: now, said: None, figures, bar });
+        *self.lock() = Some(Stage {
+            name,
+            unit,
+            total,
+            first: done,
+            done,
+            begun: now,
+            printed: now,
+            reported: None,
+            figures,
+            bar,
+        });
     }
 
     fn step(&self, done: u64, figures: &[(&str, f64)]) {
@@ -105,8 +115,8 @@ impl Observer for Progress {
         if let Some(bar) = &stage.bar {
             bar.set_message(stage.figures.clone());
             bar.set_position(done);
-        } else if self.console.speaks() && stage.printed.elapsed() >= LINE_EVERY {
-            (stage.printed, stage.said) = (Instant::now(), Some(done));
+        } else if self.console.prints_lines() && stage.printed.elapsed() >= LINE_EVERY {
+            (stage.printed, stage.reported) = (Instant::now(), Some(done));
             self.console.line(&stage.line());
         }
     }
@@ -118,7 +128,7 @@ impl Observer for Progress {
             self.console.set_bar(None);
             bar.finish_and_clear();
         }
-        if stage.said != Some(stage.done) {
+        if stage.reported != Some(stage.done) {
             self.console.line(&stage.line());
         }
     }

@@ -22,7 +22,7 @@ const LESS_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Position of this process among the processes of a run.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Seat {
+pub enum RankRole {
     /// The only process.
     Alone,
     /// A process started by a launcher.
@@ -31,14 +31,14 @@ pub enum Seat {
     Starts(usize),
 }
 
-impl Seat {
+impl RankRole {
     /// Determines the position from `--gpus` and the environment.
-    pub fn of(gpus: Option<usize>, env: Lookup) -> Result<Seat> {
+    pub fn of(gpus: Option<usize>, env: Lookup) -> Result<RankRole> {
         let place = Place::of(env)?;
         match (gpus, place) {
-            (None | Some(1), None) => Ok(Seat::Alone),
-            (None, Some(place)) => Ok(Seat::Launched(place)),
-            (Some(ranks), None) => Ok(Seat::Starts(ranks)),
+            (None | Some(1), None) => Ok(RankRole::Alone),
+            (None, Some(place)) => Ok(RankRole::Launched(place)),
+            (Some(ranks), None) => Ok(RankRole::Starts(ranks)),
             (Some(ranks), Some(place)) => {
                 let found = format!("{ranks}, in one of {} processes started by {}", place.size, place.launcher.name());
                 Err(Error::input("--gpus", found, "no --gpus, because a launcher has already started the ranks"))
@@ -49,36 +49,36 @@ impl Seat {
     /// Returns the rank of this process.
     pub fn rank(&self) -> usize {
         match self {
-            Seat::Launched(place) => place.rank,
+            RankRole::Launched(place) => place.rank,
             _ => 0,
         }
     }
 
     /// Returns the number of processes of the run on this machine, which share its CPUs.
-    pub fn sharers(&self) -> usize {
+    pub fn local_ranks(&self) -> usize {
         match self {
-            Seat::Alone => 1,
-            Seat::Launched(place) => place.local_size,
-            Seat::Starts(ranks) => *ranks,
+            RankRole::Alone => 1,
+            RankRole::Launched(place) => place.local_size,
+            RankRole::Starts(ranks) => *ranks,
         }
     }
 
-    /// Returns the index of this process's GPU among `cards` GPUs.
-    pub fn card(&self, cards: usize) -> Result<usize> {
+    /// Returns the index of this process's GPU among `gpus` GPUs.
+    pub fn gpu(&self, gpus: usize) -> Result<usize> {
         match self {
             // Slurm and Open MPI can be configured to show each process only its own GPU.
-            Seat::Launched(place) if cards == 1 && place.launcher != Launcher::Torchrun => Ok(0),
-            Seat::Launched(place) if place.local_rank < cards => Ok(place.local_rank),
-            Seat::Launched(place) => {
-                let found = format!("local rank {} and {cards} GPU(s)", place.local_rank);
+            RankRole::Launched(place) if gpus == 1 && place.launcher != Launcher::Torchrun => Ok(0),
+            RankRole::Launched(place) if place.local_rank < gpus => Ok(place.local_rank),
+            RankRole::Launched(place) => {
+                let found = format!("local rank {} and {gpus} GPU(s)", place.local_rank);
                 Err(Error::input("the local rank", found, "one GPU for each rank on the machine"))
             }
-            Seat::Starts(ranks) if *ranks > cards => Err(Error::input(
+            RankRole::Starts(ranks) if *ranks > gpus => Err(Error::input(
                 "--gpus",
                 ranks.to_string(),
-                format!("at most {cards}, the number of GPUs of this machine"),
+                format!("at most {gpus}, the number of GPUs of this machine"),
             )),
-            Seat::Starts(_) | Seat::Alone => Ok(0),
+            RankRole::Starts(_) | RankRole::Alone => Ok(0),
         }
     }
 }
@@ -135,7 +135,7 @@ impl Started {
             if let Ok(Some(status)) = child.try_wait() {
                 let exit_code = status.code().and_then(|code| u8::try_from(code).ok()).filter(|code| *code != 0);
                 let what = format!("rank {rank} (process {}) has ended during the start: {status}", child.id());
-                return Err(Error::Rank { what, exit_code: exit_code.unwrap_or(1), told: false });
+                return Err(Error::Rank { what, exit_code: exit_code.unwrap_or(1), reported: false });
             }
         }
         Ok(())
@@ -218,8 +218,8 @@ fn without_gpus(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
 mod tests {
     use super::*;
 
-    fn seat(gpus: Option<usize>, size: &str) -> Result<Seat> {
-        Seat::of(gpus, &|name| match name {
+    fn rank_role(gpus: Option<usize>, size: &str) -> Result<RankRole> {
+        RankRole::of(gpus, &|name| match name {
             "WORLD_SIZE" => Some(size.to_owned()),
             "RANK" | "LOCAL_RANK" => Some("1".to_owned()).filter(|_| size != "1"),
             "MASTER_ADDR" => Some("node-1".to_owned()),
@@ -229,23 +229,23 @@ mod tests {
 
     #[test]
     fn one_starts_the_ranks_and_not_two() {
-        assert_eq!(seat(None, "1").unwrap(), Seat::Alone);
-        assert_eq!(seat(Some(1), "1").unwrap(), Seat::Alone);
-        assert_eq!(seat(Some(4), "1").unwrap(), Seat::Starts(4));
-        assert_eq!(seat(None, "2").unwrap().rank(), 1);
-        let text = seat(Some(4), "2").unwrap_err().to_string();
+        assert_eq!(rank_role(None, "1").unwrap(), RankRole::Alone);
+        assert_eq!(rank_role(Some(1), "1").unwrap(), RankRole::Alone);
+        assert_eq!(rank_role(Some(4), "1").unwrap(), RankRole::Starts(4));
+        assert_eq!(rank_role(None, "2").unwrap().rank(), 1);
+        let text = rank_role(Some(4), "2").unwrap_err().to_string();
         assert!(text.starts_with("--gpus: found 4 in one of the 2 processes of torchrun"), "{text}");
     }
 
     #[test]
-    fn each_rank_has_a_card() {
-        let launched = seat(None, "4").unwrap();
-        assert_eq!(launched.card(4).unwrap(), 1);
-        assert!(launched.card(1).is_err());
-        assert_eq!(Seat::Starts(4).card(4).unwrap(), 0);
-        assert!(Seat::Starts(4).card(2).unwrap_err().to_string().contains("at most 2"));
-        let Seat::Launched(place) = launched else { panic!("not launched") };
-        assert_eq!(Seat::Launched(Place { launcher: Launcher::Slurm, ..place }).card(1).unwrap(), 0);
+    fn each_rank_has_a_gpu() {
+        let launched = rank_role(None, "4").unwrap();
+        assert_eq!(launched.gpu(4).unwrap(), 1);
+        assert!(launched.gpu(1).is_err());
+        assert_eq!(RankRole::Starts(4).gpu(4).unwrap(), 0);
+        assert!(RankRole::Starts(4).gpu(2).unwrap_err().to_string().contains("at most 2"));
+        let RankRole::Launched(place) = launched else { panic!("not launched") };
+        assert_eq!(RankRole::Launched(Place { launcher: Launcher::Slurm, ..place }).gpu(1).unwrap(), 0);
     }
 
     #[test]

@@ -13,10 +13,10 @@ use crate::recipe::Recipe;
 pub fn run(args: &JobArgs, context: &Context) -> Result<()> {
     let Some(config) = args.config.load::<RecipeConfig>()? else { return Ok(()) };
     let dist = config.dist.clone();
-    Session::over(&args.run, context, &dist, |session| cooked(session, config))
+    Session::over(&args.run, context, &dist, |session| run_recipe(session, config))
 }
 
-fn cooked(session: &mut Session, mut config: RecipeConfig) -> Result<()> {
+fn run_recipe(session: &mut Session, mut config: RecipeConfig) -> Result<()> {
     let (args, context) = (session.args, session.context);
     let RecipeConfig { dtype, sft, rl, eval, .. } = &mut config;
     for dtype in [dtype, &mut sft.dtype, &mut rl.dtype, &mut eval.dtype] {

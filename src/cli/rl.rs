@@ -2,7 +2,7 @@
 
 use super::Context;
 use super::args::JobArgs;
-use super::training::{self, Opened};
+use super::training::{self, PlannedJob};
 use crate::answers::RunStore;
 use crate::config::RlConfig;
 use crate::error::Result;
@@ -26,6 +26,6 @@ pub fn run(args: &JobArgs, context: &Context) -> Result<()> {
             config.rollout.n,
             job.common.index.len(),
         );
-        Ok(Opened { job: Box::new(job), what })
+        Ok(PlannedJob { job: Box::new(job), what })
     })
 }

@@ -152,13 +152,13 @@ fn names(dir: &Path) -> BTreeSet<String> {
 mod tests {
     use super::*;
     use crate::cli::global::{DeviceKind, Global};
-    use crate::cli::ranks::Seat;
+    use crate::cli::ranks::RankRole;
     use crate::config::SftConfig;
 
     fn context() -> Context {
         Context::new(
             &Global { device: DeviceKind::Cpu, threads: 1, log_level: "info".to_owned(), quiet: true },
-            Seat::Alone,
+            RankRole::Alone,
         )
     }
 

@@ -82,12 +82,12 @@ impl Session<'_> {
             [rank, 0].map(|rank| serde_json::from_slice::<Map<String, Value>>(&all[rank]).unwrap_or_default());
         let keys = first.keys().chain(theirs.keys().filter(|key| !first.contains_key(*key)));
         let differ: Vec<&String> = keys.filter(|key| first.get(*key) != theirs.get(*key)).collect();
-        let said = |of: &Map<String, Value>| -> String {
+        let described = |of: &Map<String, Value>| -> String {
             let one = |key: &&String| format!("{key} {}", of.get(*key).unwrap_or(&Value::Null));
             differ.iter().map(one).collect::<Vec<_>>().join(", ")
         };
-        let expected = format!("{}, as {}", said(&first), ranks.name(0));
-        Err(Error::input(format!("the config of {}", ranks.name(rank)), said(&theirs), expected))
+        let expected = format!("{}, as {}", described(&first), ranks.name(0));
+        Err(Error::input(format!("the config of {}", ranks.name(rank)), described(&theirs), expected))
     }
 
     /// Returns an error unless the run directory is the same folder for all ranks, because all ranks must find the

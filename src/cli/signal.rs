@@ -40,7 +40,7 @@ pub fn install(answer: impl Fn(bool) + Send + 'static) -> std::io::Result<()> {
 }
 
 fn handle(stop: &Arc<AtomicBool>, answer: impl Fn(bool) + Send + 'static) -> std::io::Result<()> {
-    let (mut told, tell) = UnixStream::pair()?;
+    let (mut reader, writer) = UnixStream::pair()?;
     let hangup = (!ignores_hangup()).then_some(SIGHUP);
     let signalled = SIGNALLED.get_or_init(Arc::default).clone();
     for signal in [SIGINT, SIGTERM, SIGUSR1, SIGUSR2].into_iter().chain(hangup) {
@@ -50,11 +50,11 @@ fn handle(stop: &Arc<AtomicBool>, answer: impl Fn(bool) + Send + 'static) -> std
         flag::register_conditional_shutdown(signal, 130, signalled.clone())?;
         flag::register(signal, signalled.clone())?;
         flag::register(signal, stop.clone())?;
-        low_level::pipe::register(signal, tell.try_clone()?)?;
+        low_level::pipe::register(signal, writer.try_clone()?)?;
     }
     // `answer` runs on its own thread, because a signal can arrive at any point of the work.
     let wait = move || {
-        let _ = told.read(&mut [0]);
+        let _ = reader.read(&mut [0]);
         let (listens, waits) = (LISTENS.load(Ordering::Relaxed), WAITS.load(Ordering::Relaxed));
         if listens {
             answer(true);

@@ -8,12 +8,12 @@ use crate::answers;
 use crate::config::Place;
 use crate::error::Result;
 use crate::model::ModelConfig;
-use crate::plan::{Cards, H200, Keys, Rows, Training};
+use crate::plan::{GpuSet, H200, Keys, Rows, Training};
 use crate::train::job::TrainingJob;
 use crate::train::plan;
 
 /// A job that is ready to be planned.
-pub struct Opened {
+pub struct PlannedJob {
     /// The job.
     pub job: Box<dyn TrainingJob>,
     /// Description of the job for the user.
@@ -25,7 +25,7 @@ pub struct Opened {
 pub fn run<C: Training>(
     args: &JobArgs,
     context: &Context,
-    open: impl FnOnce(&Session, &C) -> Result<Opened>,
+    open: impl FnOnce(&Session, &C) -> Result<PlannedJob>,
 ) -> Result<()> {
     let Some((mut config, missing)) = args.load::<C>()? else { return Ok(()) };
     let dist = config.keys().dist.clone();
@@ -39,7 +39,7 @@ pub fn run<C: Training>(
         *gradient_lanes = session.lanes(*gradient_lanes, |began: &mut C| *began.keys().gradient_lanes)?;
         config.validate(&Place::default())?;
         session.same_config(&config)?;
-        let Opened { mut job, what } = open(session, &config)?;
+        let PlannedJob { mut job, what } = open(session, &config)?;
         if session.args.dry_run {
             let common = job.common();
             common.data.notes().iter().for_each(|note| context.say(note));
@@ -49,8 +49,8 @@ pub fn run<C: Training>(
         let plan = job.plan(context.target())?;
         context.say(&format!("{what}; {}", plan::line(&plan)));
         if session.args.dry_run {
-            let cards = Cards { card: &H200, count: session.ranks.size() };
-            let page = |model: ModelConfig| asked.page(cards, &Rows::mean(&job.common().index, &model), model);
+            let gpus = GpuSet { gpu_options: &H200, count: session.ranks.size() };
+            let page = |model: ModelConfig| asked.page(gpus, &Rows::mean(&job.common().index, &model), model);
             return dry_run::rest(session, C::NAME, &what, &plan, &*job, page);
         }
         let dir = session.open(&config)?;

@@ -32,8 +32,8 @@ impl Health {
     pub fn choose(&self, wanted: usize, now: Instant) -> usize {
         let mut addresses = self.lock();
         let count = addresses.len();
-        let rests = |address: &Address| address.rests_until.is_some_and(|until| now < until);
-        let chosen = (0..count).map(|k| (wanted + k) % count).find(|&k| !rests(&addresses[k]));
+        let is_resting = |address: &Address| address.rests_until.is_some_and(|until| now < until);
+        let chosen = (0..count).map(|k| (wanted + k) % count).find(|&k| !is_resting(&addresses[k]));
         let chosen = chosen.unwrap_or(wanted % count);
         let address = &mut addresses[chosen];
         if address.failures > 0 {
@@ -43,7 +43,7 @@ impl Health {
     }
 
     /// Records whether a request to `address` was answered.
-    pub fn told(&self, address: usize, answered: bool, now: Instant) {
+    pub fn record(&self, address: usize, answered: bool, now: Instant) {
         let address = &mut self.lock()[address];
         if answered {
             *address = Address::default();
@@ -71,16 +71,16 @@ mod tests {
         let (health, begun) = (Health::new(3), Instant::now());
         let after = |seconds: u64| begun + Duration::from_secs(seconds);
         assert_eq!([0, 1, 2, 3].map(|item| health.choose(item, begun)), [0, 1, 2, 0]);
-        health.told(1, false, begun);
+        health.record(1, false, begun);
         assert_eq!([0, 1, 2].map(|item| health.choose(item, after(1))), [0, 2, 2]);
         assert_eq!(health.choose(1, after(6)), 1);
         assert_eq!(health.choose(1, after(6)), 2, "one request tries it");
-        health.told(1, false, after(7));
+        health.record(1, false, after(7));
         assert_eq!(health.choose(1, after(16)), 2, "it rests longer");
         assert_eq!(health.choose(1, after(18)), 1);
-        health.told(1, true, after(18));
+        health.record(1, true, after(18));
         assert_eq!(health.choose(1, after(18)), 1);
-        (0..3).for_each(|address| health.told(address, false, after(20)));
+        (0..3).for_each(|address| health.record(address, false, after(20)));
         assert_eq!(health.choose(1, after(21)), 1, "where all rest the one that was meant is asked");
     }
 }

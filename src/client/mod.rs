@@ -130,7 +130,7 @@ impl Endpoint {
             let once = once.unwrap_or_else(|_| Err(Failure::Passing(self.late(), None)));
             // A server that requests a delay is healthy.
             let answered = !matches!(once, Err(Failure::Passing(_, None)));
-            self.health.told(address, answered, std::time::Instant::now());
+            self.health.record(address, answered, std::time::Instant::now());
             let (what, asked) = match once {
                 Err(Failure::Passing(what, asked)) if attempt < self.config.max_retries => (what, asked),
                 done => return done,
@@ -170,9 +170,9 @@ impl Endpoint {
             return completion(&bytes).map_err(|what| Failure::Passing(what, None));
         }
         // The text is redacted before it is shortened, so that no secret is cut in two and missed.
-        let said = String::from_utf8_lossy(&bytes);
-        let said: String = secrets::redacted(said.trim()).chars().take(300).collect();
-        let what = format!("status {status}: {said}");
+        let text = String::from_utf8_lossy(&bytes);
+        let text: String = secrets::redacted(text.trim()).chars().take(300).collect();
+        let what = format!("status {status}: {text}");
         Err(match status.as_u16() {
             401 | 403 | 404 | 405 => Failure::Fatal(Error::Server { url: url.to_owned(), what }),
             408 | 425 | 429 | 500.. => Failure::Passing(what, seconds.map(Duration::from_secs)),

@@ -4,7 +4,7 @@ use omr_verify::{Format, Mode};
 use serde_json::Value;
 
 use super::Place;
-use super::said::{inline, nearest};
+use super::describe::{inline, nearest};
 use crate::error::{Error, Result};
 
 /// A type whose values have names in a config.

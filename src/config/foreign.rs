@@ -105,8 +105,8 @@ pub(super) fn refuse<C: Config>(place: &Place, tree: &Map<String, Value>) -> Res
         let theirs = path.trim_start_matches('+');
         let root = theirs.split('.').next().unwrap_or_default();
         // `data` is also a group of omr, in the config of another command.
-        let nobodys = || root != "data" && ROOTS.iter().any(|(name, _)| *name == root) && !is_own(root);
-        let ours = answer(theirs, &own, &*others).or_else(|| nobodys().then(|| "nothing in omr".to_owned()))?;
+        let is_foreign = || root != "data" && ROOTS.iter().any(|(name, _)| *name == root) && !is_own(root);
+        let ours = answer(theirs, &own, &*others).or_else(|| is_foreign().then(|| "nothing in omr".to_owned()))?;
         Some((path, root, format!("instead of {theirs}: {ours}")))
     });
     let answers: Vec<(&String, &str, String)> = answers.collect();
@@ -167,7 +167,7 @@ mod tests {
         let pasted = r#"{"actor_rollout_ref": {"rollout": {"n": 16, "gpu_memory_utilization": 0.8}, "x": {"y": 1}},
             "data": {"prompt_key": "q", "num_rollouts": 4}, "+reward_model": {"reward_kwargs": {"overlong_buffer_cfg": {"len": 4096}}},
             "trainer": {"n_gpus_per_node": 8, "total_epochs": 15}, "seed": 1}"#;
-        let said = refused::<RlConfig>(pasted);
+        let message = refused::<RlConfig>(pasted);
         for part in [
             "7 keys of verl",
             "actor_rollout_ref.rollout.n: rollout.n;",
@@ -178,7 +178,7 @@ mod tests {
             "trainer.n_gpus_per_node: --gpus N",
             "trainer.total_epochs: total_epochs",
         ] {
-            assert!(said.contains(part), "{part} is not in {said}");
+            assert!(message.contains(part), "{part} is not in {message}");
         }
         let recipe = refused::<super::super::RecipeConfig>(r#"{"data": {"train_batch_size": 8}}"#);
         assert!(recipe.contains("data.train_batch_size: rl.train_batch_size"), "{recipe}");

@@ -16,6 +16,7 @@ mod choice;
 mod table;
 
 mod data;
+mod describe;
 mod dist;
 mod environment;
 mod eval;
@@ -27,7 +28,6 @@ mod pipeline;
 mod preset;
 pub mod recipe;
 pub mod rl;
-mod said;
 mod setting;
 mod sft;
 mod source;
@@ -38,6 +38,7 @@ mod validation;
 
 pub use choice::{Choice, choose};
 pub use data::{ColumnsConfig, DataType, DatasetConfig, EndpointConfig};
+pub use describe::{inline, nearest};
 pub use dist::{Backend, DistConfig};
 pub use eval::{EvalConfig, ServerConfig};
 pub use generate::GenerateConfig;
@@ -51,7 +52,6 @@ pub use pipeline::{
 pub use preset::Preset;
 pub use recipe::{BaseConfig, RecipeConfig, TaskConfig, TeacherConfig};
 pub use rl::{Curriculum, Draft, FilterMetric, KlCtrlConfig, KlCtrlType, KlLossType, LossAggMode, LossMode, RlConfig};
-pub use said::{inline, nearest};
 pub use setting::{Key, Meta, Place, Rule, Safe, Secret, Setting};
 pub use sft::SftConfig;
 pub use source::{Config, Source, deciding, headed, keys, likeliest, load, refuse_differences, to_yaml};
@@ -79,7 +79,7 @@ choice! {
 
 choice! {
     /// A kind of input that a run depends on.
-    pub enum Changed {
+    pub enum InputKind {
         /// The model directory.
         Model = "model",
         /// Files of rows, and the index computed from them.
@@ -97,10 +97,10 @@ choice! {
     }
 }
 
-impl Default for Changed {
+impl Default for InputKind {
     /// Placeholder of a list entry before its value is read.
-    fn default() -> Changed {
-        Changed::Model
+    fn default() -> InputKind {
+        InputKind::Model
     }
 }
 

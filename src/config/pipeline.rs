@@ -9,7 +9,8 @@ use super::environment::{group_from_env, judge_from_env};
 use super::judge::check_judge;
 use super::table::Table;
 use super::{
-    Changed, Config, DatasetConfig, Dtype, EndpointConfig, JudgeConfig, MOST_SEQUENCES, Mode, Place, Rule, Safe, Source,
+    Config, DatasetConfig, Dtype, EndpointConfig, InputKind, JudgeConfig, MOST_SEQUENCES, Mode, Place, Rule, Safe,
+    Source,
 };
 use crate::error::{Error, Result};
 
@@ -49,7 +50,7 @@ settings! {
         max_bad_rows: f64 = 0.01, rule: Rule::Within(0.0, 1.0);
         /// Kinds of inputs that may have changed since the stage was started: `rows`, `model` and `stages`. The stage
         /// then runs again and replaces its output. Remove the key afterwards.
-        accept_changed: Vec<Changed> = Vec::new(), safe: Safe::Yes;
+        accept_changed: Vec<InputKind> = Vec::new(), safe: Safe::Yes;
     }
 }
 
@@ -237,7 +238,7 @@ settings! {
         /// The stages. Each has its own settings, and its own folder in --out.
         stages: Vec<StepConfig> = Vec::new(), safe: Safe::Yes;
         /// Kinds of inputs that may have changed since a stage was started. Also set for all stages.
-        accept_changed: Vec<Changed> = Vec::new(), safe: Safe::Yes;
+        accept_changed: Vec<InputKind> = Vec::new(), safe: Safe::Yes;
     }
 }
 

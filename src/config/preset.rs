@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use super::said::inline;
+use super::describe::inline;
 use super::table::{self, join};
 use crate::error::{Error, Result};
 

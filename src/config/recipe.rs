@@ -8,8 +8,8 @@ use super::data::{model_of, rows_of};
 use super::environment::judge_from_env;
 use super::judge::check_judge;
 use super::{
-    Changed, Config, DistConfig, DistillConfig, Dtype, EvalConfig, MOST_STEPS, Place, RlConfig, Rule, Safe, SftConfig,
-    Source, table,
+    Config, DistConfig, DistillConfig, Dtype, EvalConfig, InputKind, MOST_STEPS, Place, RlConfig, Rule, Safe,
+    SftConfig, Source, table,
 };
 use crate::error::{Error, Result};
 
@@ -131,7 +131,7 @@ settings! {
         /// Evaluation.
         eval: EvalConfig = EvalConfig::default();
         /// Kinds of inputs that may have changed since a stage was started. Also set for all stages.
-        accept_changed: Vec<Changed> = Vec::new(), safe: Safe::Yes;
+        accept_changed: Vec<InputKind> = Vec::new(), safe: Safe::Yes;
         /// Settings for a recipe with several ranks, in all stages.
         dist: DistConfig = DistConfig::default();
     }

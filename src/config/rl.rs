@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::data::{model_of, rows_of};
 use super::judge::check_judge;
 use super::{
-    Changed, Config, DatasetConfig, DistConfig, Dtype, Format, JudgeConfig, LrSchedulerType, MOST_SEQUENCES, Mode,
+    Config, DatasetConfig, DistConfig, Dtype, Format, InputKind, JudgeConfig, LrSchedulerType, MOST_SEQUENCES, Mode,
     OptimConfig, OptimizerName, Place, Preset, Rule, Safe, ScorerConfig, Source, ValKwargs, ValidationConfig,
 };
 use crate::error::{Error, Result};
@@ -367,7 +367,7 @@ settings! {
         /// Kinds of inputs that may have changed since the run was started: `model`, `rows`, `pictures`, `reference`,
         /// `val`, `stages` (the output of a finished stage), `log`. The change is printed and recorded; afterwards the
         /// key can be removed.
-        accept_changed: Vec<Changed> = Vec::new(), safe: Safe::Yes;
+        accept_changed: Vec<InputKind> = Vec::new(), safe: Safe::Yes;
         /// Number of separate gradient sums per update. Results depend on this number, and not on the number of ranks,
         /// which may be at most this number. null = the number of ranks at the start. Recorded; cannot change within a
         /// run.

@@ -120,21 +120,21 @@ pub trait Setting {
     fn kind(&self) -> String;
     /// Appends the keys under `path`, with this value as their default.
     fn describe(&self, path: &str, meaning: &str, meta: Meta, out: &mut Vec<Key>) {
-        let default = crate::config::said::inline(&self.write());
+        let default = crate::config::describe::inline(&self.write());
         out.push(Key { path: path.to_owned(), kind: self.kind(), default, meaning: meaning.to_owned(), meta });
     }
     /// Checks this value, found at `path`, against `rule`.
     fn check(&self, place: &Place, path: &str, rule: Rule) -> Result<()> {
         let value = self.write();
         match rule.broken_by(&value) {
-            Some(expected) => Err(Error::input(place.of(path), crate::config::said::inline(&value), expected)),
+            Some(expected) => Err(Error::input(place.of(path), crate::config::describe::inline(&value), expected)),
             None => Ok(()),
         }
     }
 }
 
 fn wrong<T: Setting>(wanted: &T, place: &Place, path: &str, value: &Value) -> Error {
-    Error::input(place.of(path), crate::config::said::inline(value), wanted.kind())
+    Error::input(place.of(path), crate::config::describe::inline(value), wanted.kind())
 }
 
 /// Stores `read` in `wanted`. Returns an error with the expected type if `read` is `None`.
@@ -306,7 +306,7 @@ fn describe_with_entries<T: Setting + Default>(
     meta: Meta,
     out: &mut Vec<Key>,
 ) {
-    let default = crate::config::said::inline(&value.write());
+    let default = crate::config::describe::inline(&value.write());
     out.push(Key { path: path.to_owned(), kind: value.kind(), default, meaning: meaning.to_owned(), meta });
     let mut keys = Vec::new();
     T::default().describe(inner, "", Meta::NONE, &mut keys);

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::data::{model_of, rows_of};
 use super::{
-    Changed, Config, DatasetConfig, DistConfig, Dtype, LrSchedulerType, MOST_SEQUENCES, MOST_STEPS, OptimConfig,
+    Config, DatasetConfig, DistConfig, Dtype, InputKind, LrSchedulerType, MOST_SEQUENCES, MOST_STEPS, OptimConfig,
     OptimizerName, Place, Rule, Safe, Source, ValKwargs, ValidationConfig,
 };
 use crate::error::{Error, Result};
@@ -114,7 +114,7 @@ settings! {
         /// Kinds of inputs that may have changed since the run was started: `model`, `rows`, `pictures`, `reference`,
         /// `val`, `stages` (the output of a finished stage), `log`. The change is printed and recorded; afterwards the
         /// key can be removed.
-        accept_changed: Vec<Changed> = Vec::new(), safe: Safe::Yes;
+        accept_changed: Vec<InputKind> = Vec::new(), safe: Safe::Yes;
         /// Number of separate gradient sums per update. Results depend on this number, and not on the number of ranks,
         /// which may be at most this number. null = the number of ranks at the start. Recorded; cannot change within a
         /// run.

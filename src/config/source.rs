@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+use super::describe::{inline, is_secret};
 use super::environment::judge_from_env;
-use super::said::{inline, is_secret};
 use super::setting::{Key, Meta, Place, Safe, Setting};
 use super::{foreign, preset};
 use crate::error::{Error, Result};

@@ -78,7 +78,7 @@ fn without_userinfo(url: &Value) -> Value {
 /// Returns the error for the unknown key at `path`. It suggests the most similar known key.
 pub(crate) fn unknown_key(place: &Place, path: &str, siblings: &[&str]) -> Error {
     let last = path.rsplit('.').next().unwrap_or(path);
-    let near = crate::config::said::nearest(last, siblings.iter().copied()).map(str::to_owned).or_else(|| {
+    let near = crate::config::describe::nearest(last, siblings.iter().copied()).map(str::to_owned).or_else(|| {
         // The key may exist in another group.
         let elsewhere = place.known.iter().filter(|known| known.rsplit('.').next() == Some(last)).cloned();
         Some(elsewhere.collect::<Vec<_>>().join(" or ")).filter(|names| !names.is_empty())
@@ -101,7 +101,7 @@ pub(crate) fn entries<'a>(place: &Place, path: &str, value: &'a Value) -> Result
         Value::Object(map) => Ok(Some(map)),
         Value::Null => Ok(None),
         other => {
-            let found = crate::config::said::inline(other);
+            let found = crate::config::describe::inline(other);
             let name = if path.is_empty() { "the config" } else { path };
             Err(Error::input(place.of(name), found, "keys with values"))
         }

@@ -224,7 +224,7 @@ fn a_preset_sets_what_is_not_written_and_is_not_typed_over_what_is() {
         let written = Setting::write(&all);
         for (key, value) in preset.keys() {
             let found = key.split('.').fold(&written, |group, name| &group[name]);
-            assert_eq!((key, said::inline(found)), (key, said::inline(&value)));
+            assert_eq!((key, describe::inline(found)), (key, describe::inline(&value)));
         }
     }
 

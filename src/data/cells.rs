@@ -26,14 +26,14 @@ pub(super) fn type_name(kind: &DataType) -> String {
     }
 }
 
-type Read<T> = std::result::Result<T, String>;
+type RowResult<T> = std::result::Result<T, String>;
 
-fn unsupported<T>(array: &dyn Array) -> Read<T> {
+fn unsupported<T>(array: &dyn Array) -> RowResult<T> {
     Err(format!("found type {}, expected text, numbers, lists or structs", array.data_type()))
 }
 
 /// Returns element `i` as JSON.
-pub(super) fn value(array: &dyn Array, i: usize) -> Read<Value> {
+pub(super) fn value(array: &dyn Array, i: usize) -> RowResult<Value> {
     if array.is_null(i) {
         return Ok(Value::Null);
     }
@@ -41,7 +41,7 @@ pub(super) fn value(array: &dyn Array, i: usize) -> Read<Value> {
         return Ok(Value::String(text.to_owned()));
     }
     if let Some(list) = list(array, i) {
-        return (0..list.len()).map(|j| value(&list, j)).collect::<Read<Vec<_>>>().map(Value::Array);
+        return (0..list.len()).map(|j| value(&list, j)).collect::<RowResult<Vec<_>>>().map(Value::Array);
     }
     Ok(match array.data_type() {
         DataType::Null => Value::Null,
@@ -117,14 +117,14 @@ fn list(array: &dyn Array, i: usize) -> Option<ArrayRef> {
 }
 
 /// Returns the images of element `i` of an image column. The element is a list of images or a single image.
-pub(super) fn images(array: &dyn Array, i: usize) -> Read<Vec<RawImage>> {
+pub(super) fn images(array: &dyn Array, i: usize) -> RowResult<Vec<RawImage>> {
     match list(array, i) {
         Some(list) => (0..list.len()).map(|j| image(&list, j)).collect(),
         None => Ok(vec![image(array, i)?]),
     }
 }
 
-pub(super) fn image(array: &dyn Array, i: usize) -> Read<RawImage> {
+pub(super) fn image(array: &dyn Array, i: usize) -> RowResult<RawImage> {
     if array.is_null(i) {
         return Ok(RawImage::default());
     }

@@ -4,20 +4,20 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use crate::config::{Changed, DatasetConfig};
-use crate::data::bad::{Bad, Read, RejectedRows};
+use crate::config::{DatasetConfig, InputKind};
+use crate::data::bad_row::{BadRow, RejectedRows, RowResult};
 use crate::data::decoded::Decoded;
 use crate::data::encoder::Encoder;
 use crate::data::index::Index;
 use crate::data::indexing::{self, Indexed, Longest, SharedIds};
-use crate::data::kept;
 use crate::data::places::{Places, Source, changed};
 use crate::data::read::{RowFile, epoch};
 use crate::data::samples::{Made, Samples};
 use crate::data::stamp::combined;
-use crate::data::{ImageSource, Row, Seen};
+use crate::data::stored_index;
+use crate::data::{ImageSource, ReadCounts, Row};
 use crate::error::{Error, Result};
-use crate::identity::Found;
+use crate::identity::CurrentInputs;
 use crate::observe::Observer;
 
 /// The data sets of a run.
@@ -29,7 +29,7 @@ pub struct Dataset {
     /// Ids that more than one row has.
     pub shared: SharedIds,
     /// Counts of what the used rows contain.
-    pub seen: Seen,
+    pub seen: ReadCounts,
     /// Warnings about settings whose effect on data sets of this size may not be intended.
     pub remarks: Vec<String>,
     /// True if no row was read because an earlier start of the run had stored the index.
@@ -66,8 +66,8 @@ impl Dataset {
         fresh: bool,
     ) -> Result<Dataset> {
         let files = RowFile::open(entries)?;
-        let kept = kept::path(dir, &key(entries, encoder, longest));
-        let found = if fresh { None } else { kept::read(&kept)? };
+        let kept = stored_index::path(dir, &key(entries, encoder, longest));
+        let found = if fresh { None } else { stored_index::read(&kept)? };
         let (indexed, warm) = match found {
             Some(indexed) => (indexed, true),
             None => (indexing::index(&files, encoder, longest)?, false),
@@ -111,7 +111,7 @@ impl Dataset {
             return Ok(());
         }
         let signatures = sources.iter().map(|source| source.signature.clone()).collect();
-        kept::write(kept, &self.index, places, &self.rejected, &self.shared, &self.seen, signatures)
+        stored_index::write(kept, &self.index, places, &self.rejected, &self.shared, &self.seen, signatures)
     }
 
     /// Starts to record the hash of each image file next to the index when it is first decoded. Later decodings are
@@ -156,9 +156,9 @@ impl Dataset {
     }
 
     /// Adds the hashes of the inputs to `found`: the files, the indexed rows and the stamps of the images.
-    pub fn inputs(&self, found: &mut Found) -> Result<()> {
+    pub fn inputs(&self, found: &mut CurrentInputs) -> Result<()> {
         for (number, Source { file, signature, .. }) in self.rows.sources.iter().enumerate() {
-            found.add_file(Changed::Rows, number, &file.path, &signature.hash)?;
+            found.add_file(InputKind::Rows, number, &file.path, &signature.hash)?;
         }
         let [files, rows, offsets, hashes, stamps] = self.rows.places.arrays();
         let mut index = blake3::Hasher::new();
@@ -166,8 +166,8 @@ impl Dataset {
         for array in [files, rows, offsets, hashes] {
             index.update(array);
         }
-        found.add(Changed::Rows, index.finalize().to_hex().to_string());
-        found.add(Changed::Pictures, blake3::hash(stamps).to_hex().to_string());
+        found.add(InputKind::Rows, index.finalize().to_hex().to_string());
+        found.add(InputKind::Pictures, blake3::hash(stamps).to_hex().to_string());
         Ok(())
     }
 
@@ -222,7 +222,10 @@ impl Dataset {
 
     /// Returns the samples. Each row is read when its sample is requested. `make` converts the row and also returns the
     /// hash of the row's content.
-    pub fn samples<T: Send + Sync>(&self, make: impl Fn(Row) -> Read<(T, u64)> + Send + Sync + 'static) -> Streamed<T> {
+    pub fn samples<T: Send + Sync>(
+        &self,
+        make: impl Fn(Row) -> RowResult<(T, u64)> + Send + Sync + 'static,
+    ) -> Streamed<T> {
         Streamed { index: self.index.clone(), rows: self.rows.clone(), make: Box::new(make) }
     }
 }
@@ -266,7 +269,7 @@ fn key(entries: &[DatasetConfig], encoder: &Encoder, longest: Longest) -> String
 pub struct Streamed<T> {
     index: Arc<Index>,
     rows: Arc<Rows>,
-    make: Box<dyn Fn(Row) -> Read<(T, u64)> + Send + Sync>,
+    make: Box<dyn Fn(Row) -> RowResult<(T, u64)> + Send + Sync>,
 }
 
 impl<T: Send + Sync> Samples<T> for Streamed<T> {
@@ -295,7 +298,7 @@ impl<T: Send + Sync> Samples<T> for Streamed<T> {
         match (self.make)(row) {
             Ok((sample, hash)) if hash == place.hash => Ok(Ok(Arc::new(sample))),
             Ok(_) => Err(differs()),
-            Err(bad) => Ok(Err(Bad { id: Some(id), ..bad })),
+            Err(bad) => Ok(Err(BadRow { id: Some(id), ..bad })),
         }
     }
 }

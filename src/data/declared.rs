@@ -23,14 +23,14 @@ const LISTED: u64 = 10_000;
 /// Returns an error if the wanted columns of a row group would be far larger than their stored bytes.
 pub(super) fn check(path: &Path, metadata: &ParquetMetaData, roots: &[usize], len: u64) -> Result<()> {
     for (number, group) in metadata.row_groups().iter().enumerate() {
-        let (mut said, mut stored) = (0, 0);
+        let (mut declared, mut stored) = (0, 0);
         for chunk in wanted(group, roots) {
             let values = chunk.num_values().max(0) as u64;
             // In memory, each value takes 8 bytes for its levels and its offset, even if nothing is stored for it.
-            said += (chunk.uncompressed_size().max(0) as u64).max(values.saturating_mul(8));
+            declared += (chunk.uncompressed_size().max(0) as u64).max(values.saturating_mul(8));
             stored += chunk.compressed_size().max(0) as u64;
         }
-        refuse(path, number, said, stored.min(len), RATIO)?;
+        refuse(path, number, declared, stored.min(len), RATIO)?;
     }
     Ok(())
 }
@@ -58,19 +58,19 @@ pub(super) fn longest(
             here = here.max(chunk.uncompressed_size().max(0) as usize / 16);
         }
         if chunk.column_descr().max_rep_level() > 0 {
-            let said = (chunk.num_values().max(0) as u64).saturating_mul(here as u64);
-            refuse(path, number, said, chunk.compressed_size().max(0) as u64, LISTED)?;
+            let declared = (chunk.num_values().max(0) as u64).saturating_mul(here as u64);
+            refuse(path, number, declared, chunk.compressed_size().max(0) as u64, LISTED)?;
         }
         longest = longest.max(here);
     }
     Ok(longest)
 }
 
-fn refuse(path: &Path, number: usize, said: u64, stored: u64, ratio: u64) -> Result<()> {
-    if said <= ALWAYS.max(stored.saturating_mul(ratio)) {
+fn refuse(path: &Path, number: usize, declared: u64, stored: u64, ratio: u64) -> Result<()> {
+    if declared <= ALWAYS.max(stored.saturating_mul(ratio)) {
         return Ok(());
     }
-    let what = format!("row group {}: {said} decompressed bytes from {stored} stored bytes", number + 1);
+    let what = format!("row group {}: {declared} decompressed bytes from {stored} stored bytes", number + 1);
     Err(Error::format(path, format!("{what}, expected at most {ratio} times the stored bytes, or {ALWAYS} bytes")))
 }
 

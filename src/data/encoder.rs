@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use crate::data::bad::{Bad, Read, Reason};
+use crate::data::bad_row::{BadRow, Reason, RowResult};
 use crate::data::index::grids;
 use crate::data::sample::{media, prompt_tokens, same_size, sft_tokens};
 use crate::data::stamp::{combined, short};
@@ -15,7 +15,7 @@ use crate::text::Chat;
 
 /// Purpose of the rows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Use {
+pub enum EncodingPurpose {
     /// Training: the last message is the answer.
     Train,
     /// Prompting: the model generates the answer, and the row needs a label.
@@ -32,7 +32,7 @@ pub struct Encoder {
     /// Number of token ids.
     pub vocab_size: usize,
     /// Purpose of the rows.
-    pub purpose: Use,
+    pub purpose: EncodingPurpose,
     /// Text that identifies the encoder. Encoders that produce different tokens from a row have different keys.
     pub key: String,
 }
@@ -59,7 +59,12 @@ pub struct Measured {
 impl Encoder {
     /// Loads the encoder of a model directory. `pixels` are the minimum and maximum number of pixels of a resized
     /// image, if given.
-    pub fn load(dir: &Path, purpose: Use, vocab_size: usize, pixels: [Option<usize>; 2]) -> Result<Encoder> {
+    pub fn load(
+        dir: &Path,
+        purpose: EncodingPurpose,
+        vocab_size: usize,
+        pixels: [Option<usize>; 2],
+    ) -> Result<Encoder> {
         let chat = Chat::load(dir)?;
         let processor = Processor::load(dir)?.within(pixels[0], pixels[1]);
         let mut hasher = blake3::Hasher::new();
@@ -75,7 +80,7 @@ impl Encoder {
     }
 
     /// Measures a row: encodes its text and reads the headers of its images.
-    pub fn measure(&self, row: &Row) -> Read<Measured> {
+    pub fn measure(&self, row: &Row) -> RowResult<Measured> {
         let (mut grids, mut stamps) = (Vec::with_capacity(row.images.len()), Vec::with_capacity(row.images.len()));
         for medium in row.media() {
             let (grid, stamp) = match medium {
@@ -84,7 +89,7 @@ impl Encoder {
                     let (Grid { h, w, .. }, stamp) = self.measure_frames(row, frames)?;
                     let grid = Grid::video(frames.len(), h, w).ok_or_else(|| {
                         let found = format!("a video of {} frames", frames.len());
-                        Bad::of(Reason::WrongImageSize)(Error::input(&row.place, found, "fewer than 65,536 frames"))
+                        BadRow::of(Reason::WrongImageSize)(Error::input(&row.place, found, "fewer than 65,536 frames"))
                     })?;
                     (grid, stamp)
                 }
@@ -99,13 +104,13 @@ impl Encoder {
     }
 
     /// Returns the patch grid of an image, or of one frame of a video, and the combined stamp of the files.
-    fn measure_frames(&self, row: &Row, frames: &[ImageSource]) -> Read<(Grid, u64)> {
-        let wrong_size = Bad::of(Reason::WrongImageSize);
+    fn measure_frames(&self, row: &Row, frames: &[ImageSource]) -> RowResult<(Grid, u64)> {
+        let wrong_size = BadRow::of(Reason::WrongImageSize);
         let (mut first, mut stamps) = (None, Vec::with_capacity(frames.len()));
         for image in frames {
-            stamps.push(image.stamp(&row.place).map_err(Bad::of(Reason::MissingImage))?);
+            stamps.push(image.stamp(&row.place).map_err(BadRow::of(Reason::MissingImage))?);
             let size = image.size(&row.place).map_err(|refused| match refused {
-                Refused::Broken(error) => Bad::of(Reason::BrokenImage)(error),
+                Refused::Broken(error) => BadRow::of(Reason::BrokenImage)(error),
                 Refused::Size(error) => wrong_size(error),
             })?;
             same_size(&mut first, size).map_err(|e| wrong_size(e.within(&image.place(&row.place))))?;
@@ -125,30 +130,32 @@ impl Encoder {
     }
 
     /// Converts a row to a training sample. Also returns the hash that [`Encoder::measure`] computes.
-    pub fn sample(&self, row: &Row) -> Read<(Sample, u64)> {
-        let images = media(row, &self.processor).map_err(Bad::of(Reason::BrokenImage))?;
+    pub fn sample(&self, row: &Row) -> RowResult<(Sample, u64)> {
+        let images = media(row, &self.processor).map_err(BadRow::of(Reason::BrokenImage))?;
         let (input_ids, loss_mask) = self.tokens(row, &grids(&images))?;
         let hash = hash(row, &input_ids, &loss_mask);
         Ok((Sample { input_ids, loss_mask, images }, hash))
     }
 
     /// Converts a row to a prompt. Also returns the hash that [`Encoder::measure`] computes.
-    pub fn prompt(&self, row: &Row) -> Read<(EncodedPrompt, u64)> {
-        let images = media(row, &self.processor).map_err(Bad::of(Reason::BrokenImage))?;
+    pub fn prompt(&self, row: &Row) -> RowResult<(EncodedPrompt, u64)> {
+        let images = media(row, &self.processor).map_err(BadRow::of(Reason::BrokenImage))?;
         let (ids, mask) = self.tokens(row, &grids(&images))?;
         let hash = hash(row, &ids, &mask);
         Ok((EncodedPrompt { ids, images }, hash))
     }
 
-    fn tokens(&self, row: &Row, grids: &[Grid]) -> Read<(Vec<u32>, Vec<bool>)> {
-        let wrong = Bad::of(Reason::WrongText);
-        if self.purpose == Use::Ask && row.ground_truth.is_none() {
+    fn tokens(&self, row: &Row, grids: &[Grid]) -> RowResult<(Vec<u32>, Vec<bool>)> {
+        let wrong = BadRow::of(Reason::WrongText);
+        if self.purpose == EncodingPurpose::Ask && row.ground_truth.is_none() {
             let expected = "reward_model.ground_truth, or a column `answer`";
-            return Err(Bad::of(Reason::NoGroundTruth)(Error::input(&row.place, "no ground truth", expected)));
+            return Err(BadRow::of(Reason::NoGroundTruth)(Error::input(&row.place, "no ground truth", expected)));
         }
         let (ids, mask) = match self.purpose {
-            Use::Train => sft_tokens(row, &self.chat, self.processor.merge_size, grids).map_err(wrong)?,
-            Use::Ask => (prompt_tokens(row, &self.chat, self.processor.merge_size, grids).map_err(wrong)?, Vec::new()),
+            EncodingPurpose::Train => sft_tokens(row, &self.chat, self.processor.merge_size, grids).map_err(wrong)?,
+            EncodingPurpose::Ask => {
+                (prompt_tokens(row, &self.chat, self.processor.merge_size, grids).map_err(wrong)?, Vec::new())
+            }
         };
         match ids.iter().find(|&&id| id as usize >= self.vocab_size) {
             None => Ok((ids, mask)),

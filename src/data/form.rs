@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use crate::data::bad::{Bad, Read, Reason};
+use crate::data::bad_row::{BadRow, Reason, RowResult};
 use crate::data::folder::{Folder, decode_data_url};
 use crate::data::json::Layout;
 use crate::data::{ImageSource, Row};
@@ -54,7 +54,7 @@ pub struct RowContext<'a> {
 ///
 /// Returns an error that names the row if a column is missing or has a wrong type, if a role or part type is unknown,
 /// if the number of images does not match the markers, or if an image is outside the data folder.
-pub fn read_row(mut fields: Map<String, Value>, images: Vec<RawImage>, at: &RowContext) -> Read<Row> {
+pub fn read_row(mut fields: Map<String, Value>, images: Vec<RawImage>, at: &RowContext) -> RowResult<Row> {
     let mut extra = match fields.remove("extra_info").map(structured) {
         None | Some(Value::Null) => Map::new(),
         Some(Value::Object(map)) => map.into_iter().filter(|(_, v)| !v.is_null()).collect(),
@@ -124,7 +124,7 @@ pub fn read_row(mut fields: Map<String, Value>, images: Vec<RawImage>, at: &RowC
 
 /// Reads the entries of an `images` value in JSON: structs with base64 `bytes` and `path`, plain urls, or a single one
 /// of these.
-pub fn json_images(value: &Value, at: &RowContext) -> Read<Vec<RawImage>> {
+pub fn json_images(value: &Value, at: &RowContext) -> RowResult<Vec<RawImage>> {
     let one = |value: &Value| match value {
         Value::String(url) => Ok(RawImage { bytes: None, path: Some(url.clone()) }),
         Value::Object(map) => {
@@ -157,7 +157,7 @@ struct Found<'a> {
 }
 
 impl Found<'_> {
-    fn messages(&mut self, column: &str, value: &Value) -> Read<Vec<Message>> {
+    fn messages(&mut self, column: &str, value: &Value) -> RowResult<Vec<Message>> {
         let at = self.at;
         let Value::Array(list) = value else { return Err(wrong(at, column, value, "a list of {role, content}")) };
         if list.is_empty() {
@@ -166,7 +166,7 @@ impl Found<'_> {
         list.iter().enumerate().map(|(i, message)| self.message(&format!("{column}[{i}]"), message)).collect()
     }
 
-    fn message(&mut self, name: &str, message: &Value) -> Read<Message> {
+    fn message(&mut self, name: &str, message: &Value) -> RowResult<Message> {
         let at = self.at;
         let role = given_in(message, "role").or_else(|| given_in(message, "from")).unwrap_or(&Value::Null);
         let role = match string(at, &format!("{name}.role"), role)? {
@@ -180,7 +180,7 @@ impl Found<'_> {
             Value::String(text) => vec![Part::Text(text.clone())],
             Value::Array(parts) => {
                 let part = |(j, p)| self.part(&format!("{name}.content[{j}]"), p);
-                parts.iter().enumerate().map(part).collect::<Read<Vec<_>>>()?
+                parts.iter().enumerate().map(part).collect::<RowResult<Vec<_>>>()?
             }
             other => return Err(wrong(at, &format!("{name}.content"), other, "a string or a list of parts")),
         };
@@ -193,26 +193,26 @@ impl Found<'_> {
     }
 
     /// Reads the `loss` (bool, 0 or 1) and `weight` (0 or 1) of a message. Only assistant turns can be trained.
-    fn is_trained(&self, name: &str, message: &Value, role: &str) -> Read<bool> {
+    fn is_trained(&self, name: &str, message: &Value, role: &str) -> RowResult<bool> {
         let mut trained = None;
         for key in ["loss", "weight"] {
             let Some(value) = given_in(message, key) else { continue };
             let wrong =
                 |expected| misfit(&self.at.place, format!("{key} {value} in {name}, which has role {role}"), expected);
             let number = value.as_f64().filter(|number| [0.0, 1.0].contains(number)).map(|number| number == 1.0);
-            let said = value.as_bool().filter(|_| key == "loss").or(number).ok_or_else(|| wrong("0 or 1"))?;
-            if said && role != "assistant" {
+            let is_true = value.as_bool().filter(|_| key == "loss").or(number).ok_or_else(|| wrong("0 or 1"))?;
+            if is_true && role != "assistant" {
                 return Err(wrong("0: only turns of the assistant can be trained on"));
             }
-            if trained.is_some_and(|trained| trained != said) {
+            if trained.is_some_and(|trained| trained != is_true) {
                 return Err(wrong("the same value as `loss` of this message"));
             }
-            trained = Some(said);
+            trained = Some(is_true);
         }
         Ok(trained.unwrap_or(true) || role != "assistant")
     }
 
-    fn part(&mut self, name: &str, part: &Value) -> Read<Part> {
+    fn part(&mut self, name: &str, part: &Value) -> RowResult<Part> {
         let at = self.at;
         if let Value::String(text) = part {
             return Ok(Part::Text(text.clone()));
@@ -237,7 +237,7 @@ impl Found<'_> {
     }
 
     /// Reads a part `{type: video, video: [frames], fps}`.
-    fn video(&mut self, name: &str, part: &Value) -> Read<Part> {
+    fn video(&mut self, name: &str, part: &Value) -> RowResult<Part> {
         let at = self.at;
         let frames = match given_in(part, "video") {
             Some(frames @ Value::Array(_)) => json_images(frames, at)?,
@@ -263,7 +263,7 @@ impl Found<'_> {
     }
 
     /// Puts images that no marker refers to in front of the first question.
-    fn in_front(self, messages: &mut [Message], column: Vec<RawImage>) -> Read<Vec<ImageSource>> {
+    fn in_front(self, messages: &mut [Message], column: Vec<RawImage>) -> RowResult<Vec<ImageSource>> {
         let at = self.at;
         if let (Some(first), false) = (messages.iter_mut().find(|m| m.role == "user"), column.is_empty()) {
             first.content.splice(0..0, column.iter().map(|_| Part::Image));
@@ -275,13 +275,13 @@ impl Found<'_> {
     /// Assigns the images to their positions in the messages. If there is an image column, its entries belong to the
     /// markers and the image parts without a url, in reading order. Otherwise the urls keep their positions, or replace
     /// the markers if there are as many markers as urls.
-    fn place_images(self, messages: &mut [Message], column: Vec<RawImage>) -> Read<Vec<ImageSource>> {
+    fn place_images(self, messages: &mut [Message], column: Vec<RawImage>) -> RowResult<Vec<ImageSource>> {
         let at = self.at;
         let places = self.marks + self.by_part;
         let pictures = self.by_url.len() + column.len();
         let wrong_count = || {
             let found = format!("{places} image placeholders ({IMAGE_MARKER} or image parts) for {pictures} images");
-            Bad::of(Reason::WrongImageCount)(Error::input(&at.place, found, "one placeholder per image"))
+            BadRow::of(Reason::WrongImageCount)(Error::input(&at.place, found, "one placeholder per image"))
         };
         if !column.is_empty() {
             if !self.by_url.is_empty() || places != pictures {
@@ -321,7 +321,7 @@ fn in_order(messages: &[Message], pictures: Vec<ImageSource>, frames: Vec<ImageS
     all
 }
 
-fn source(at: &RowContext, raw: RawImage) -> Read<ImageSource> {
+fn source(at: &RowContext, raw: RawImage) -> RowResult<ImageSource> {
     match raw {
         RawImage { bytes: Some(bytes), path } => Ok(ImageSource::Bytes { bytes, path }),
         RawImage { bytes: None, path: Some(url) } => resolve(at, &url),
@@ -331,17 +331,17 @@ fn source(at: &RowContext, raw: RawImage) -> Read<ImageSource> {
     }
 }
 
-fn resolve(at: &RowContext, url: &str) -> Read<ImageSource> {
+fn resolve(at: &RowContext, url: &str) -> RowResult<ImageSource> {
     let reason = if url.starts_with("data:") { Reason::BrokenImage } else { Reason::MissingImage };
-    at.folder.resolve(url, &at.place).map_err(Bad::of(reason))
+    at.folder.resolve(url, &at.place).map_err(BadRow::of(reason))
 }
 
-fn base64(at: &RowContext, text: &str) -> Read<Vec<u8>> {
-    decode_data_url(&format!(";base64,{text}"), &at.place).map_err(Bad::of(Reason::BrokenImage))
+fn base64(at: &RowContext, text: &str) -> RowResult<Vec<u8>> {
+    decode_data_url(&format!(";base64,{text}"), &at.place).map_err(BadRow::of(Reason::BrokenImage))
 }
 
-fn misfit(place: &str, found: impl Into<String>, expected: &str) -> Bad {
-    Bad::of(Reason::WrongColumns)(Error::input(place, found, expected))
+fn misfit(place: &str, found: impl Into<String>, expected: &str) -> BadRow {
+    BadRow::of(Reason::WrongColumns)(Error::input(place, found, expected))
 }
 
 fn split_marks(messages: &mut [Message]) {
@@ -415,12 +415,12 @@ fn given_in<'a>(value: &'a Value, key: &str) -> Option<&'a Value> {
     value.get(key).filter(|v| !v.is_null())
 }
 
-fn string<'a>(at: &RowContext, name: &str, value: &'a Value) -> Read<&'a str> {
+fn string<'a>(at: &RowContext, name: &str, value: &'a Value) -> RowResult<&'a str> {
     value.as_str().ok_or_else(|| wrong(at, name, value, "a string"))
 }
 
 /// Converts a string, number or bool to text.
-fn scalar(at: &RowContext, name: &str, value: &Value) -> Read<String> {
+fn scalar(at: &RowContext, name: &str, value: &Value) -> RowResult<String> {
     match value {
         Value::String(_) | Value::Number(_) | Value::Bool(_) => Ok(plain(value)),
         other => Err(wrong(at, name, other, "a string or a number")),
@@ -434,6 +434,6 @@ fn plain(value: &Value) -> String {
     }
 }
 
-fn wrong(at: &RowContext, name: &str, value: &Value, expected: &str) -> Bad {
+fn wrong(at: &RowContext, name: &str, value: &Value, expected: &str) -> BadRow {
     misfit(&at.place, format!("{} in `{name}`", kind(value)), expected)
 }

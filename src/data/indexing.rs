@@ -6,13 +6,13 @@ use std::thread;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::data::bad::{Bad, Read, Reason, Rejected, RejectedRows};
+use crate::data::bad_row::{BadRow, Reason, Rejected, RejectedRows, RowResult};
 use crate::data::encoder::{Encoder, Measured};
 use crate::data::index::{Index, Shape};
 use crate::data::places::{Place, Places, Signature};
-use crate::data::read::{At, Left, RowFile};
+use crate::data::read::{RowFile, RowPosition, RowsLeft};
 use crate::data::stamp::short;
-use crate::data::{Row, Seen};
+use crate::data::{ReadCounts, Row};
 use crate::error::{Error, Result};
 
 /// Maximum number of rows that are measured together, and of bytes of their texts and embedded images. Both limit the
@@ -41,7 +41,7 @@ pub struct Indexed {
     /// Ids that more than one row has.
     pub shared: SharedIds,
     /// Counts of what the used rows contain.
-    pub seen: Seen,
+    pub seen: ReadCounts,
     /// Signatures of the files at the time of indexing.
     pub signatures: Vec<Signature>,
 }
@@ -58,9 +58,9 @@ pub struct SharedIds {
 
 /// Indexes the rows of `files`. Faulty rows are collected. Returns an error if a file cannot be read.
 pub fn index(files: &[RowFile], encoder: &Encoder, longest: Longest) -> Result<Indexed> {
-    let mut found = Indexed { seen: Seen::of(files)?, ..Indexed::default() };
+    let mut found = Indexed { seen: ReadCounts::of(files)?, ..Indexed::default() };
     let mut ids: Vec<(u64, u32, u32)> = Vec::new();
-    let mut left = Left::default();
+    let mut left = RowsLeft::default();
     for (number, file) in files.iter().enumerate() {
         let before = found.rejected.rows;
         // The hash is computed while the rows are read, because both read the same pages from disk.
@@ -95,12 +95,12 @@ pub fn index(files: &[RowFile], encoder: &Encoder, longest: Longest) -> Result<I
 /// Rows that are measured together.
 #[derive(Default)]
 struct Chunk {
-    rows: Vec<(At, Read<Row>)>,
+    rows: Vec<(RowPosition, RowResult<Row>)>,
     bytes: usize,
 }
 
 impl Chunk {
-    fn push(&mut self, at: At, row: Read<Row>) {
+    fn push(&mut self, at: RowPosition, row: RowResult<Row>) {
         let held = |row: &Row| row.text_len() + row.images.iter().map(|image| image.embedded()).sum::<usize>();
         self.bytes += row.as_ref().map_or(0, held);
         self.rows.push((at, row));
@@ -120,7 +120,7 @@ impl Chunk {
         found: &mut Indexed,
         ids: &mut Vec<(u64, u32, u32)>,
     ) -> Result<()> {
-        let measure = |(at, row): (At, Read<Row>)| -> (At, Option<String>, Read<Measured>) {
+        let measure = |(at, row): (RowPosition, RowResult<Row>)| -> (RowPosition, Option<String>, RowResult<Measured>) {
             match row {
                 Err(bad) => (at, None, Err(bad)),
                 Ok(row) => {
@@ -143,7 +143,7 @@ impl Chunk {
                     found.places.push(Place { file, at, hash }, &stamps);
                 }
                 Err(bad) => {
-                    let Bad { reason, error, .. } = bad.of_row()?;
+                    let BadRow { reason, error, .. } = bad.of_row()?;
                     let (dataset, index, detail) = (file as u32, at.index, error.to_string());
                     found.rejected.rejected.push(Rejected { dataset, index, id, reason, detail });
                 }
@@ -154,19 +154,19 @@ impl Chunk {
 }
 
 /// Rejects a row before tokenization if its text has more bytes than the allowed number of tokens can encode.
-fn can_fit(row: &Row, encoder: &Encoder, longest: Longest) -> Read<()> {
+fn can_fit(row: &Row, encoder: &Encoder, longest: Longest) -> RowResult<()> {
     let (bytes, most) = (row.text_len(), encoder.chat.tokenizer.bytes_of(longest.tokens));
     if bytes <= most {
         return Ok(());
     }
     let expected = format!("at most {most} bytes: {} is {} tokens", longest.key, longest.tokens);
-    Err(Bad::of(Reason::Overlong)(Error::input(&row.place, format!("{bytes} bytes of text"), expected)))
+    Err(BadRow::of(Reason::Overlong)(Error::input(&row.place, format!("{bytes} bytes of text"), expected)))
 }
 
-fn fits(measured: Measured, row: &Row, longest: Longest) -> Read<Measured> {
+fn fits(measured: Measured, row: &Row, longest: Longest) -> RowResult<Measured> {
     if measured.tokens <= longest.tokens {
         return Ok(measured);
     }
     let expected = format!("at most {}={}", longest.key, longest.tokens);
-    Err(Bad::of(Reason::Overlong)(Error::input(&row.place, format!("{} tokens", measured.tokens), expected)))
+    Err(BadRow::of(Reason::Overlong)(Error::input(&row.place, format!("{} tokens", measured.tokens), expected)))
 }

@@ -29,7 +29,7 @@ struct Shared<T> {
 }
 
 /// One sample of a group; `None` until it is made.
-type Waited<T> = Option<(usize, Result<Made<T>>)>;
+type PendingSample<T> = Option<(usize, Result<Made<T>>)>;
 
 struct State<T> {
     groups: Groups,
@@ -37,7 +37,7 @@ struct State<T> {
     rest: Vec<(usize, usize)>,
     given: u64,
     /// Groups in progress, by number: a slot for each sample, and the number of missing samples.
-    made: BTreeMap<u64, (Vec<Waited<T>>, usize)>,
+    made: BTreeMap<u64, (Vec<PendingSample<T>>, usize)>,
     /// Number of the group that is requested next.
     next: u64,
     /// End of the groups: `None` while there are more, `Some(None)` at the end, `Some(Some(error))` on failure.
@@ -106,7 +106,7 @@ impl<T: Send + Sync> Shared<T> {
     }
 
     fn work(&self) {
-        let _gone = Gone(self);
+        let _gone = WakeOnDrop(self);
         let mut state = self.lock();
         loop {
             if state.stopped {
@@ -161,9 +161,9 @@ impl<T> State<T> {
 }
 
 /// Wakes the other threads when a worker ends, even by a panic.
-struct Gone<'a, T: Send + Sync>(&'a Shared<T>);
+struct WakeOnDrop<'a, T: Send + Sync>(&'a Shared<T>);
 
-impl<T: Send + Sync> Drop for Gone<'_, T> {
+impl<T: Send + Sync> Drop for WakeOnDrop<'_, T> {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let died = Error::Failed("a data thread panicked (see its message above)".to_owned());

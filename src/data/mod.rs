@@ -7,7 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod answer;
-pub mod bad;
+pub mod bad_row;
 mod cells;
 pub mod columns;
 pub mod dataset;
@@ -21,31 +21,31 @@ pub mod index;
 pub mod indexing;
 pub mod inspect;
 pub mod json;
-mod kept;
 pub mod loader;
 pub mod names;
 pub mod packing;
 pub mod paths;
 mod places;
 pub mod read;
+mod read_counts;
 mod row;
 pub mod sample;
 mod samples;
-mod seen;
 mod stamp;
+mod stored_index;
 pub mod write;
 pub mod zipped;
 
-pub use bad::{Bad, Read, Reason, Rejected, RejectedRows};
+pub use bad_row::{BadRow, Reason, Rejected, RejectedRows, RowResult};
 pub use dataset::Dataset;
 pub use encoder::Encoder;
 pub use index::{Index, Shape};
 pub use loader::Loader;
 pub use places::Signature;
 pub use read::{load, read};
+pub use read_counts::ReadCounts;
 pub use row::{EncodedPrompt, ImageSource, Media, Row, Sample, text_of};
 pub use sample::{prompt, sft_sample};
 pub use samples::{Made, Samples};
-pub use seen::Seen;
 pub use stamp::short;
 pub use write::{Form, Writer, write};

@@ -39,7 +39,7 @@ pub struct Names {
 impl Names {
     /// Creates the names from an entry's `columns`.
     pub fn of(columns: &ColumnsConfig) -> Names {
-        let said = [
+        let columns = [
             ("id", &columns.id),
             ("messages", &columns.messages),
             ("question", &columns.question),
@@ -47,7 +47,7 @@ impl Names {
             ("images", &columns.images),
             ("data_source", &columns.data_source),
         ];
-        let given = said.into_iter().filter_map(|(ours, theirs)| Some((ours, theirs.clone()?)));
+        let given = columns.into_iter().filter_map(|(ours, theirs)| Some((ours, theirs.clone()?)));
         Names { given: given.collect(), imagefolder: false }
     }
 

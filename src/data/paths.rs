@@ -34,7 +34,7 @@ pub fn all(entries: &[DatasetConfig]) -> Result<Vec<PathBuf>> {
 }
 
 /// Returns true if `path` exists or is a pattern that matches a file.
-pub fn are_there(path: &Path) -> bool {
+pub fn exist(path: &Path) -> bool {
     path.exists() || path.to_str().is_some_and(is_pattern) && files(path).is_ok()
 }
 
@@ -126,12 +126,12 @@ pub fn base(path: &Path) -> PathBuf {
     }
 }
 
-/// Returns the format of a file: by its extension if that is known, otherwise `said` (the entry's `data_type`).
-pub fn kind(path: &Path, said: DataType) -> DataType {
+/// Returns the format of a file: by its extension if that is known, otherwise `configured` (the entry's `data_type`).
+pub fn kind(path: &Path, configured: DataType) -> DataType {
     match path.extension().and_then(|e| e.to_str()) {
         Some("parquet") => DataType::Parquet,
         Some("jsonl" | "json") => DataType::Json,
-        _ => said,
+        _ => configured,
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use crate::data::read::{At, RowFile};
+use crate::data::read::{RowFile, RowPosition};
 use crate::data::stamp::size_and_time;
 use crate::error::{Error, Result};
 use crate::files;
@@ -100,7 +100,7 @@ pub struct Place {
     /// Number of the file.
     pub file: usize,
     /// Position in the file.
-    pub at: At,
+    pub at: RowPosition,
     /// Hash of the tokens and targets, or of the tokens and the label of a prompt.
     pub hash: u64,
 }
@@ -117,7 +117,7 @@ impl Places {
 
     /// Returns the place of row number `k`.
     pub fn get(&self, k: usize) -> Place {
-        let at = At { index: self.rows[k], offset: self.offsets[k] };
+        let at = RowPosition { index: self.rows[k], offset: self.offsets[k] };
         Place { file: self.files[k] as usize, at, hash: self.hashes[k] }
     }
 

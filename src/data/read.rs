@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::config::{DataType, DatasetConfig};
 use crate::data::Row;
-use crate::data::bad::{Bad, Read, Reason};
+use crate::data::bad_row::{BadRow, Reason, RowResult};
 use crate::data::columns::{Fields, Table};
 use crate::data::folder::Folder;
 use crate::data::form::{self, RawImage, RowContext};
@@ -37,8 +37,8 @@ pub fn read(entry: &DatasetConfig) -> Result<Vec<Row>> {
 
 /// Passes each row of a data set to `take`, in order. For a row that cannot be read, `take` receives the fault; reading
 /// continues unless `take` returns an error. Returns an error if an entire file cannot be read.
-pub fn for_each(entry: &DatasetConfig, mut take: impl FnMut(Read<Row>) -> Result<()>) -> Result<()> {
-    let mut left = Left::default();
+pub fn for_each(entry: &DatasetConfig, mut take: impl FnMut(RowResult<Row>) -> Result<()>) -> Result<()> {
+    let mut left = RowsLeft::default();
     for file in RowFile::open(std::slice::from_ref(entry))? {
         file.for_each(left.of(&file), |_, row| {
             left.take(&file);
@@ -50,7 +50,7 @@ pub fn for_each(entry: &DatasetConfig, mut take: impl FnMut(Read<Row>) -> Result
 
 /// Position of a row in its file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct At {
+pub struct RowPosition {
     /// Number of the row, from 0.
     pub index: u32,
     /// Byte at which the row begins; in a parquet file, the number of the row.
@@ -59,11 +59,11 @@ pub struct At {
 
 /// Counts how many rows may still be taken from data sets with a `limit`, while their files are read in order.
 #[derive(Default)]
-pub struct Left {
+pub struct RowsLeft {
     taken: std::collections::HashMap<usize, usize>,
 }
 
-impl Left {
+impl RowsLeft {
     /// Returns the number of rows that may still be taken from the data set of `file`.
     pub fn of(&self, file: &RowFile) -> usize {
         file.limit - self.taken.get(&file.set).copied().unwrap_or(0).min(file.limit)
@@ -123,21 +123,25 @@ impl RowFile {
     }
 
     /// Passes each of the first `limit` rows to `take`, in order, with its position; see [`for_each`].
-    pub fn for_each(&self, limit: usize, take: impl FnMut(At, Read<Row>) -> Result<()>) -> Result<()> {
+    pub fn for_each(&self, limit: usize, take: impl FnMut(RowPosition, RowResult<Row>) -> Result<()>) -> Result<()> {
         self.for_range(0..limit, take)
     }
 
     /// Passes the rows with the numbers in `range`, from 0, to `take`, in order and with their positions.
-    pub fn for_range(&self, range: Range<usize>, mut take: impl FnMut(At, Read<Row>) -> Result<()>) -> Result<()> {
+    pub fn for_range(
+        &self,
+        range: Range<usize>,
+        mut take: impl FnMut(RowPosition, RowResult<Row>) -> Result<()>,
+    ) -> Result<()> {
         match &self.rows {
             Rows::Parquet(table) => table.read(range, |index, fields| {
-                take(At { index: index as u32, offset: index as u64 }, self.of_columns(index, fields))
+                take(RowPosition { index: index as u32, offset: index as u64 }, self.of_columns(index, fields))
             }),
             Rows::Json(layout) => layout.read(&self.path, range.end, |line, fields| {
                 if line.index < range.start {
                     return Ok(());
                 }
-                let at = At { index: line.index as u32, offset: line.offset };
+                let at = RowPosition { index: line.index as u32, offset: line.offset };
                 take(at, self.of_json(line.index, fields))
             }),
         }
@@ -158,7 +162,7 @@ impl RowFile {
 
     /// Returns the row at a position that [`RowFile::for_each`] passed. Returns an outer error if the file cannot be
     /// read there.
-    pub fn row(&self, at: At) -> Result<Read<Row>> {
+    pub fn row(&self, at: RowPosition) -> Result<RowResult<Row>> {
         let index = at.index as usize;
         match &self.rows {
             Rows::Parquet(table) => Ok(self.of_columns(index, table.row(index)?)),
@@ -187,17 +191,17 @@ impl RowFile {
         Ok(columns.into_iter().map(meaning).collect())
     }
 
-    fn of_columns(&self, index: usize, fields: Result<Fields>) -> Read<Row> {
-        let (fields, images) = fields.map_err(Bad::of(Reason::WrongColumns))?;
+    fn of_columns(&self, index: usize, fields: Result<Fields>) -> RowResult<Row> {
+        let (fields, images) = fields.map_err(BadRow::of(Reason::WrongColumns))?;
         self.made(index, fields, images)
     }
 
-    fn of_json(&self, index: usize, fields: Result<Map<String, Value>>) -> Read<Row> {
-        let fields = fields.map_err(Bad::of(Reason::BrokenRow))?;
+    fn of_json(&self, index: usize, fields: Result<Map<String, Value>>) -> RowResult<Row> {
+        let fields = fields.map_err(BadRow::of(Reason::BrokenRow))?;
         self.made(index, self.names.rename(fields), None)
     }
 
-    fn made(&self, index: usize, fields: Map<String, Value>, images: Option<Vec<RawImage>>) -> Read<Row> {
+    fn made(&self, index: usize, fields: Map<String, Value>, images: Option<Vec<RawImage>>) -> RowResult<Row> {
         let place = self.place(index);
         let (dataset, file) = (self.set_name.as_str(), self.name.as_str());
         row_from(fields, images, &RowContext { folder: &self.folder, dataset, file, index, place })
@@ -263,7 +267,7 @@ pub fn epoch(entries: &[DatasetConfig], counts: &[u32], seed: u64) -> Result<Vec
 }
 
 /// Reads one row from its fields. `images` is the image column, if it was read separately.
-pub fn row_from(mut fields: Map<String, Value>, images: Option<Vec<RawImage>>, at: &RowContext) -> Read<Row> {
+pub fn row_from(mut fields: Map<String, Value>, images: Option<Vec<RawImage>>, at: &RowContext) -> RowResult<Row> {
     let others = ["images", "image", "image_urls"].into_iter().find_map(|name| fields.remove(name));
     let images = match (images, others) {
         (Some(images), _) => images,

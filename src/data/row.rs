@@ -4,7 +4,7 @@ use std::io::{self, Cursor, Read as _, Seek, SeekFrom};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::data::bad::{Bad, Read, Reason};
+use crate::data::bad_row::{BadRow, Reason, RowResult};
 use crate::data::stamp::short;
 use crate::data::zipped::{Archive, within};
 use crate::error::{Error, Result};
@@ -67,10 +67,10 @@ impl Row {
     }
 
     /// Returns the row with the bytes of its images embedded. The row is bad if an image file cannot be read.
-    pub fn embedded(mut self) -> Read<Row> {
+    pub fn embedded(mut self) -> RowResult<Row> {
         for image in &mut self.images {
             if !matches!(image, ImageSource::Bytes { .. }) {
-                let (held, _) = image.held(&self.place).map_err(Bad::of(Reason::MissingImage))?;
+                let (held, _) = image.held(&self.place).map_err(BadRow::of(Reason::MissingImage))?;
                 *image = held;
             }
         }

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use crate::data::bad::Read;
+use crate::data::bad_row::RowResult;
 use crate::error::Result;
 
 /// A sample, or the reason why its row is not used.
-pub type Made<T> = Read<Arc<T>>;
+pub type Made<T> = RowResult<Arc<T>>;
 
 /// Rows converted for their use (training, rollouts, requests to a teacher), by index.
 pub trait Samples<T>: Send + Sync {

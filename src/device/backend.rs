@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::body::Body;
 use super::driver::{Driver, Stream};
 use super::gpu::Gpu;
 use super::isa::Isa;
+use super::kernel_variant::KernelVariant;
 use super::memory::{GUARD, Mark, Memory, Placing, Plan, Region, Span};
 use super::pool::Pool;
-use super::readback::{Readback, Sink};
+use super::readback::{Readback, ReadbackSender};
 use super::target::{Kind, Target};
 use super::work::Work;
 use crate::error::{Error, Result};
@@ -32,7 +32,7 @@ pub(super) enum Backend {
     Gpu {
         driver: Box<dyn Driver>,
         kind: Kind,
-        body: Body,
+        variant: KernelVariant,
         refused: bool,
         attention_refused: bool,
         attention_bwd_refused: bool,
@@ -80,7 +80,7 @@ impl Device {
         let backend = Backend::Gpu {
             driver,
             kind,
-            body: Body::Mma,
+            variant: KernelVariant::Mma,
             refused: false,
             attention_refused: false,
             attention_bwd_refused: false,
@@ -102,17 +102,17 @@ impl Device {
         Device { memory: Memory::count(placing), backend: Backend::Count { target, work: Vec::new() }, stop: None }
     }
 
-    /// Sets the flag that stops passes: after it becomes true, [`Device::go_on`] returns an error.
-    pub fn stop_by(&mut self, asked: Arc<AtomicBool>) {
-        self.stop = Some(asked);
+    /// Sets the flag that stops passes: after it becomes true, [`Device::check_stop`] returns an error.
+    pub fn set_stop_flag(&mut self, flag: Arc<AtomicBool>) {
+        self.stop = Some(flag);
     }
 
     /// Errors with [`Error::Stopped`] if the user asked to stop. Passes check this between layers, so the queued work
     /// ends soon. An update of weights does not check, because it must not stop when only some of the weights are
     /// updated.
-    pub fn go_on(&self) -> Result<()> {
+    pub fn check_stop(&self) -> Result<()> {
         match &self.stop {
-            Some(asked) if asked.load(Ordering::Relaxed) => Err(Error::Stopped),
+            Some(flag) if flag.load(Ordering::Relaxed) => Err(Error::Stopped),
             _ => Ok(()),
         }
     }
@@ -121,8 +121,8 @@ impl Device {
     pub fn on(&mut self) -> On<'_> {
         match &mut self.backend {
             Backend::Cpu { pool, isa } => On::Cpu(Cpu { memory: &mut self.memory, pool, isa: *isa }),
-            Backend::Gpu { driver, body, attention_refused, attention_bwd_refused, readback, .. } => {
-                let (memory, driver, wgmma) = (&self.memory, &mut **driver, *body == Body::Wgmma);
+            Backend::Gpu { driver, variant, attention_refused, attention_bwd_refused, readback, .. } => {
+                let (memory, driver, wgmma) = (&self.memory, &mut **driver, *variant == KernelVariant::Wgmma);
                 if let Some(readback) = readback {
                     readback.poll(driver);
                 }
@@ -153,7 +153,7 @@ impl Device {
     /// Begins to read `spans`, as they are now, in parallel with the work that follows. Their bytes are sent to `sink`
     /// in order, as messages of unspecified sizes. Nothing may write to the spans before [`Device::finish_readback`].
     /// Errors if the device runs no kernels.
-    pub fn begin_readback(&mut self, spans: &[Span], sink: Sink) -> Result<()> {
+    pub fn begin_readback(&mut self, spans: &[Span], sink: ReadbackSender) -> Result<()> {
         let Backend::Gpu { driver, readback, .. } = &mut self.backend else {
             return Err(Error::Failed("only a device with streams can read in the background".into()));
         };

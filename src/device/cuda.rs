@@ -22,7 +22,7 @@ use cudarc::driver::result::{self, event, graph, stream};
 use cudarc::driver::sys;
 use cudarc::driver::{CudaContext, DriverError};
 
-pub use find::{Card, find};
+pub use find::{GpuInfo, find};
 pub use module::folder as cache_folder;
 
 use crate::device::driver::{
@@ -36,7 +36,7 @@ use staging::Staging;
 
 /// Bytes of GPU memory that no memory plan may use: an allowance for the driver's context, the loaded kernels and
 /// captured graphs.
-pub const CARD_OVERHEAD: u64 = 1 << 30;
+pub const GPU_OVERHEAD: u64 = 1 << 30;
 
 /// Page-locked host memory.
 struct HostBuffer {
@@ -72,19 +72,19 @@ impl Cuda {
     /// Errors with one line if the driver or the GPU is missing or too old, and with the driver's log if a kernel does
     /// not load.
     pub fn open(ordinal: usize, images: &[&Images]) -> Result<Cuda> {
-        let (card, arch, driver) = find::card_at(ordinal)?;
-        let failed = |e: DriverError| Error::Failed(format!("opening {}: {}", card.name, find::told(e)));
+        let (gpu, arch, driver) = find::gpu_at(ordinal)?;
+        let failed = |e: DriverError| Error::Failed(format!("opening {}: {}", gpu.name, find::describe(e)));
         let context = CudaContext::new(ordinal).map_err(failed)?;
         // SAFETY: none of cudarc's own buffers are used, so its events have nothing to order.
         unsafe { context.disable_event_tracking() };
         let compute = stream::create(stream::StreamKind::NonBlocking).map_err(failed)?;
-        let (major, minor) = card.compute_capability;
+        let (major, minor) = gpu.compute_capability;
         let properties = Properties {
-            name: card.name.clone(),
+            name: gpu.name.clone(),
             compute_capability: (major as u32, minor as u32),
-            multiprocessors: card.multiprocessors,
-            memory: card.memory,
-            shared_memory_per_block: card.shared_memory_per_block,
+            multiprocessors: gpu.multiprocessors,
+            memory: gpu.memory,
+            shared_memory_per_block: gpu.shared_memory_per_block,
             driver: driver.clone(),
         };
         let mut cuda = Cuda {
@@ -105,7 +105,7 @@ impl Cuda {
             nvtx: Nvtx::find(),
         };
         for images in images {
-            for (file, code) in module::code(images, &cuda.context, &card, arch, &driver)? {
+            for (file, code) in module::code(images, &cuda.context, &gpu, arch, &driver)? {
                 cuda.load(file, &code, &images.kernels(file))?;
             }
         }
@@ -134,7 +134,7 @@ impl Cuda {
 
     fn failed(&self, call: &str, error: DriverError) -> Error {
         let last = self.last_launch.map(|name| format!("; the last kernel launched is {name}")).unwrap_or_default();
-        Error::Failed(format!("{}: {call}: {}{last}", self.properties.name, find::told(error)))
+        Error::Failed(format!("{}: {call}: {}{last}", self.properties.name, find::describe(error)))
     }
 
     fn done(&self, call: &str, code: sys::CUresult) -> Result<()> {
@@ -185,8 +185,8 @@ impl Driver for Cuda {
     }
 
     fn kernel(&mut self, file: &'static str, name: &'static str) -> Result<Kernel> {
-        let absent = || Error::Failed(format!("kernels/{file}.cu has no kernel {name}"));
-        self.by_name.get(&(file, name)).copied().ok_or_else(absent)
+        let missing_error = || Error::Failed(format!("kernels/{file}.cu has no kernel {name}"));
+        self.by_name.get(&(file, name)).copied().ok_or_else(missing_error)
     }
 
     fn launch(&mut self, stream: Stream, kernel: Kernel, launch: &Launch, params: &[u8]) -> Result<()> {

@@ -13,7 +13,7 @@ pub struct Gpu<'a> {
     pub driver: &'a mut dyn Driver,
     /// Stream that ops run on.
     pub stream: Stream,
-    /// True if matrix products use wgmma, see [`Device::use_body`](crate::device::Device::use_body).
+    /// True if matrix products use wgmma, see [`Device::use_variant`](crate::device::Device::use_variant).
     pub wgmma: bool,
     /// True if attention uses wgmma, see
     /// [`Device::refuse_wgmma_attention`](crate::device::Device::refuse_wgmma_attention).

@@ -11,7 +11,7 @@ use std::io::Read;
 
 use flate2::read::GzDecoder;
 
-use super::pace::Pace;
+use super::perf_model::KernelCosts;
 
 /// Kernel files and the results of compiling them.
 #[derive(Clone, Copy)]
@@ -106,8 +106,10 @@ impl Images {
     }
 
     /// Returns the performance data of `kernel` on a Hopper GPU from the table.
-    pub fn pace(&self, kernel: &str) -> Option<Pace> {
-        rows(self.manifest).find(|row| row.kernel == kernel && row.target == Arch::Sm90a.name()).and_then(Row::pace)
+    pub fn kernel_costs(&self, kernel: &str) -> Option<KernelCosts> {
+        rows(self.manifest)
+            .find(|row| row.kernel == kernel && row.target == Arch::Sm90a.name())
+            .and_then(Row::kernel_costs)
     }
 
     /// Returns the kernels of `file`, sorted by name.
@@ -209,11 +211,11 @@ impl Row<'static> {
         })
     }
 
-    fn pace(self) -> Option<Pace> {
+    fn kernel_costs(self) -> Option<KernelCosts> {
         // Only kernels that multiply matrices have fields other than the registers.
         let number = |name: &str| self.field(name).and_then(|n| n.parse().ok()).unwrap_or(0.0);
         let tile = self.field("tile").map(|tile| tile.split('x').filter_map(|n| n.parse().ok()).collect::<Vec<_>>());
-        Some(Pace {
+        Some(KernelCosts {
             wgmma: self.field("wgmma") == Some("1"),
             step: number("loop"),
             flops: number("flops"),

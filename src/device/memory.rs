@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 const ALIGN: usize = 64;
 
 /// Alignment of every allocation on a GPU, as in CUDA's own allocator.
-const CARD_ALIGN: usize = 256;
+const GPU_ALIGN: usize = 256;
 
 /// Alignment of allocations with guard pages. Such an allocation must end at its guard page, so it starts at the
 /// smallest alignment that kernels rely on: that of the widest load and of tensor maps.
@@ -34,7 +34,7 @@ impl Placing {
 
     /// Returns the placement on a device whose driver keeps `guard` bytes after each tensor.
     pub fn device(guard: usize) -> Placing {
-        if guard == 0 { Placing::Aligned(CARD_ALIGN) } else { Placing::Guarded(guard) }
+        if guard == 0 { Placing::Aligned(GPU_ALIGN) } else { Placing::Guarded(guard) }
     }
 
     /// Returns the offset of an allocation of `bytes` in a stack whose top is `top`, and the new top.
@@ -170,7 +170,7 @@ impl Memory {
     pub fn on(driver: &mut dyn Driver, plan: &Plan) -> Result<Memory> {
         let placing = Placing::device(driver.guard());
         let mut stack = |region: Region| -> Result<Stack> {
-            let capacity = plan.bytes(region).next_multiple_of(CARD_ALIGN).max(CARD_ALIGN);
+            let capacity = plan.bytes(region).next_multiple_of(GPU_ALIGN).max(GPU_ALIGN);
             Ok(Stack { map: None, base: driver.map(capacity)?, capacity, top: 0, high: AtomicUsize::new(0) })
         };
         let [a, b, c, d] = Region::ALL;

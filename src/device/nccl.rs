@@ -74,7 +74,7 @@ pub type UniqueId = [u8; 128];
 pub struct Fault {
     call: &'static str,
     code: Code,
-    said: String,
+    message: String,
 }
 
 impl Fault {
@@ -86,7 +86,7 @@ impl Fault {
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: NCCL's error {}: {}", self.call, self.code, self.said)
+        write!(f, "{}: NCCL's error {}: {}", self.call, self.code, self.message)
     }
 }
 
@@ -115,7 +115,7 @@ impl Library {
             "apt install libnccl2, or pip install nvidia-nccl-cu13 and set {PATH} to its libnccl.so.2; \
              dist.backend=tcp does not need NCCL"
         );
-        let expected = format!("NCCL {} or later", told(LEAST));
+        let expected = format!("NCCL {} or later", version_text(LEAST));
         Err(Error::input_hint(place, format!("none ({})", tried.join("; ")), expected, hint))
     }
 
@@ -124,8 +124,8 @@ impl Library {
         fn get<F: Copy>(library: &libloading::Library, symbol: &str, name: &Path) -> Result<F> {
             // SAFETY: the types of the fields are those that nccl.h declares for the functions of these names.
             let found = unsafe { library.get::<F>(symbol) };
-            let absent = || Error::input(name.display().to_string(), format!("no {symbol}"), "NVIDIA's NCCL");
-            found.map(|found| *found).map_err(|_| absent())
+            let missing_error = || Error::input(name.display().to_string(), format!("no {symbol}"), "NVIDIA's NCCL");
+            found.map(|found| *found).map_err(|_| missing_error())
         }
         let get_version: unsafe extern "C" fn(*mut c_int) -> Code = get(library, "ncclGetVersion", name)?;
         let functions = Functions {
@@ -148,14 +148,14 @@ impl Library {
         opened.done("ncclGetVersion", code, ptr::null_mut()).map_err(|fault| Error::Failed(fault.to_string()))?;
         if opened.version < LEAST {
             let found = format!("NCCL {}", opened.version());
-            return Err(Error::input(name.display().to_string(), found, format!("{} or later", told(LEAST))));
+            return Err(Error::input(name.display().to_string(), found, format!("{} or later", version_text(LEAST))));
         }
         Ok(Box::leak(Box::new(opened)))
     }
 
     /// Returns the version, for example "2.28.3".
     pub fn version(&self) -> String {
-        told(self.version)
+        version_text(self.version)
     }
 
     /// Creates the identifier of a new communicator, which all of its ranks must receive.
@@ -183,13 +183,13 @@ impl Library {
         let name = text(unsafe { (self.functions.error_string)(code) });
         // SAFETY: `comm` is null or alive.
         let last = text(unsafe { (self.functions.last_error)(comm) });
-        let said = if last.is_empty() { name } else { format!("{name} ({last})") };
-        Err(Fault { call, code, said })
+        let message = if last.is_empty() { name } else { format!("{name} ({last})") };
+        Err(Fault { call, code, message })
     }
 }
 
 /// Formats a version number of NCCL: `major * 10,000 + minor * 100 + patch`, or `major * 1,000 + ...` up to 2.8.
-fn told(version: c_int) -> String {
+fn version_text(version: c_int) -> String {
     let major = if version < 10_000 { 1_000 } else { 10_000 };
     format!("{}.{}.{}", version / major, version % major / 100, version % 100)
 }

@@ -25,26 +25,26 @@ const BEHIND: usize = 256 << 20;
 pub const HOST_BYTES: usize = 3 * PIECE + BEHIND;
 
 /// Sending end of a readback.
-pub struct Sink {
+pub struct ReadbackSender {
     sender: Sender<Vec<u8>>,
     behind: Arc<AtomicUsize>,
 }
 
 /// Receiving end of a readback. The bytes arrive in the order in which they are read.
-pub struct Arriving {
+pub struct ReadbackReceiver {
     receiver: Receiver<Vec<u8>>,
     behind: Arc<AtomicUsize>,
     rest: Vec<u8>,
 }
 
 /// Creates the two ends of a readback.
-pub fn ends() -> (Sink, Arriving) {
+pub fn ends() -> (ReadbackSender, ReadbackReceiver) {
     let (sender, receiver) = channel();
     let behind = Arc::new(AtomicUsize::new(0));
-    (Sink { sender, behind: behind.clone() }, Arriving { receiver, behind, rest: Vec::new() })
+    (ReadbackSender { sender, behind: behind.clone() }, ReadbackReceiver { receiver, behind, rest: Vec::new() })
 }
 
-impl Arriving {
+impl ReadbackReceiver {
     /// Returns the next `bytes` bytes. Errors if the device stopped reading before.
     pub fn take(&mut self, bytes: usize) -> Result<Vec<u8>> {
         while self.rest.len() < bytes {
@@ -80,7 +80,7 @@ pub struct Readback {
     queue: VecDeque<(Address, usize)>,
     /// Counter that selects the lane to forward next. The lanes alternate, so the bytes stay in order.
     turn: usize,
-    sink: Option<Sink>,
+    sink: Option<ReadbackSender>,
     /// Error from [`Readback::poll`], which cannot return one.
     fault: Option<Error>,
 }
@@ -100,7 +100,7 @@ impl Readback {
         &mut self,
         driver: &mut dyn Driver,
         pieces: impl Iterator<Item = (Address, usize)>,
-        sink: Sink,
+        sink: ReadbackSender,
     ) -> Result<()> {
         self.finish(driver)?;
         for (address, bytes) in pieces {

@@ -105,8 +105,8 @@ mod tests {
         for (spoil, word) in broken {
             let mut map = good.clone();
             spoil(&mut map);
-            let said = map.check().unwrap_err().to_string();
-            assert!(said.contains(word), "{said}");
+            let message = map.check().unwrap_err().to_string();
+            assert!(message.contains(word), "{message}");
         }
     }
 }

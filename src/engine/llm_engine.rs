@@ -312,10 +312,10 @@ impl Engine {
         if let Some(bad) = logprobs.iter().position(|logprob| !logprob.is_finite()) {
             return Err(self.not_finite(&step.samples[..=bad]));
         }
-        let whose = |id: &SeqId| (self.scheduler.group(id.group).request.request, id.rollout);
-        let whose: Vec<(usize, usize)> = step.samples.iter().map(whose).collect();
+        let rollout_ids = |id: &SeqId| (self.scheduler.group(id.group).request.request, id.rollout);
+        let rollout_ids: Vec<(usize, usize)> = step.samples.iter().map(rollout_ids).collect();
         let finished = self.scheduler.postprocess(&step, &token_ids, &logprobs);
-        for (&(request, rollout), &token_id) in whose.iter().zip(&token_ids) {
+        for (&(request, rollout), &token_id) in rollout_ids.iter().zip(&token_ids) {
             on_event(Event::Token { request, rollout, token_id })?;
         }
         for done in finished {

@@ -6,13 +6,13 @@ use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::asked::{Asked, Wanted};
 use super::questions;
 use super::survey::Survey;
+use super::task_requests::{AnswerSettings, TaskRequests};
 use crate::answers::{self, RunStore};
 use crate::client::Completion;
 use crate::config::EvalConfig;
-use crate::data::encoder::Use;
+use crate::data::encoder::EncodingPurpose;
 use crate::data::{Encoder, Row};
 use crate::device::{Device, Kind, Plan, Region, Target};
 use crate::engine::{Engine, EngineConfig, Event, Output, Prompt, Request, allowed_ids, stop_token_ids};
@@ -21,7 +21,7 @@ use crate::identity;
 use crate::machine::Machine;
 use crate::model::{Model, ModelConfig};
 use crate::ranks::{self, OneRank, Ranks};
-use crate::rollout::ask;
+use crate::rollout::generate;
 use crate::task::TaskRows;
 use crate::tensor::DType;
 
@@ -41,7 +41,7 @@ pub struct Job<'a> {
     /// Rows of the task.
     pub rows: &'a TaskRows<'a>,
     survey: Survey,
-    wanted: Wanted,
+    answer_settings: AnswerSettings,
     local: &'a Local<'a>,
 }
 
@@ -49,7 +49,7 @@ impl<'a> Local<'a> {
     /// Reads the settings of the model in `dir`. `target` is the device that will compute.
     pub fn new(dir: &'a Path, config: &'a EvalConfig, target: Target) -> Result<Local<'a>> {
         let model_config = ModelConfig::load(&dir.join("config.json"))?;
-        let encoder = Encoder::load(dir, Use::Ask, model_config.vocab_size, [None, None])?;
+        let encoder = Encoder::load(dir, EncodingPurpose::Ask, model_config.vocab_size, [None, None])?;
         let stop_token_ids = stop_token_ids(dir, &[encoder.chat.ids.im_end, encoder.chat.ids.endoftext])?;
         let (dtype, kind) = (DType::of(config.dtype, target.kind), target.kind.name());
         let who = format!("{} {dtype:?} {kind}", identity::of(dir)?);
@@ -61,7 +61,7 @@ impl<'a> Job<'a> {
     /// Reads the rows once. Errors name the row.
     pub fn new(local: &'a Local<'a>, rows: &'a TaskRows<'a>) -> Result<Job<'a>> {
         let survey = Survey::of(rows, Some((&local.encoder, local.model_config.max_position_embeddings)))?;
-        Ok(Job { rows, survey, wanted: Wanted::of(rows.spec, local.config), local })
+        Ok(Job { rows, survey, answer_settings: AnswerSettings::of(rows.spec, local.config), local })
     }
 
     /// Returns the number of questions.
@@ -75,8 +75,14 @@ impl<'a> Job<'a> {
     }
 
     /// Combines the questions, their required answers and `store`.
-    pub fn asked<'b>(&'b self, store: &'b Arc<RunStore>) -> Asked<'b> {
-        Asked { spec: self.rows.spec, survey: &self.survey, wanted: self.wanted, who: &self.local.who, store }
+    pub fn requests<'b>(&'b self, store: &'b Arc<RunStore>) -> TaskRequests<'b> {
+        TaskRequests {
+            spec: self.rows.spec,
+            survey: &self.survey,
+            answer_settings: self.answer_settings,
+            who: &self.local.who,
+            store,
+        }
     }
 
     /// Returns the bytes that each memory region needs. They are counted in a dry run.
@@ -97,8 +103,9 @@ impl<'a> Job<'a> {
     /// Makes as many requests as can run at once. They have the sizes of the questions with the most pixels, and
     /// placeholder content.
     fn largest(&self) -> Vec<Request> {
-        let largest = ask::largest(&self.local.model_config, &self.survey.index, self.local.config.max_num_seqs);
-        let request = |(i, prompt)| self.request(i, prompt, self.wanted.greedy, self.wanted.answers().max(1));
+        let largest = generate::largest(&self.local.model_config, &self.survey.index, self.local.config.max_num_seqs);
+        let request =
+            |(i, prompt)| self.request(i, prompt, self.answer_settings.greedy, self.answer_settings.answers().max(1));
         largest.into_iter().map(request).collect()
     }
 
@@ -107,11 +114,11 @@ impl<'a> Job<'a> {
         Request {
             prompt,
             n,
-            sampling: self.wanted.sampling(k),
-            max_tokens: self.wanted.max_tokens,
+            sampling: self.answer_settings.sampling(k),
+            max_tokens: self.answer_settings.max_tokens,
             stop_token_ids: self.local.stop_token_ids.clone(),
             noise: self.survey.indices[i],
-            first_rollout: self.wanted.rollout(k).unwrap_or(0) as u32,
+            first_rollout: self.answer_settings.rollout(k).unwrap_or(0) as u32,
         }
     }
 
@@ -127,9 +134,9 @@ impl<'a> Job<'a> {
 
     /// Generates this rank's share of the answers that `store` lacks. Creates the device only if answers are missing.
     /// Returns [`Error::Stopped`] if the user requests a stop. Finished answers stay stored.
-    fn ask(&self, store: &Arc<RunStore>, place: OneRank, machine: &Machine, label: &str) -> Result<()> {
-        let (asked, observer) = (self.asked(store), machine.observer);
-        let (questions, missing) = asked.share(place.rank(), place.size())?;
+    fn generate(&self, store: &Arc<RunStore>, place: OneRank, machine: &Machine, label: &str) -> Result<()> {
+        let (task_requests, observer) = (self.requests(store), machine.observer);
+        let (questions, missing) = task_requests.share(place.rank(), place.size())?;
         if missing == 0 {
             return Ok(());
         }
@@ -138,10 +145,10 @@ impl<'a> Job<'a> {
         let config = self.engine_config(dev)?;
         let mut engine = Engine::new(&model, dev, config)?;
         // With several ranks, the total covers only the answers of this rank.
-        let total = if place.size() == 1 { self.survey.questions() * self.wanted.answers() } else { missing };
+        let total = if place.size() == 1 { self.survey.questions() * self.answer_settings.answers() } else { missing };
         observer.begin(label, "answers", total as u64, (total - missing) as u64);
         let (encoder, model_config) = (self.local.encoder.clone(), self.local.model_config.clone());
-        let make = Box::new(move |row: Row| Ok(ask::prompt(&encoder, &model_config, &row)?.0));
+        let make = Box::new(move |row: Row| Ok(generate::prompt(&encoder, &model_config, &row)?.0));
         let workers = dev.threads().max(1);
         let sent = RefCell::new(Vec::new());
         let mut done = total - missing;
@@ -152,7 +159,7 @@ impl<'a> Job<'a> {
                 while waiting.is_empty()
                     && let Some((i, prompt)) = next()?
                 {
-                    let runs = runs(&asked.missing(i)?, self.wanted.greedy);
+                    let runs = runs(&task_requests.missing(i)?, self.answer_settings.greedy);
                     waiting.extend(runs.into_iter().map(|(k, n)| (i, k, n, prompt.clone())));
                 }
                 Ok(waiting.pop_front().map(|(i, k, n, prompt)| {
@@ -164,7 +171,7 @@ impl<'a> Job<'a> {
                 if let Event::Finished(output) = event {
                     let (i, k) = sent.borrow()[output.request];
                     let answer = self.answer(i as usize, output);
-                    asked.keep(i as usize, k as usize + output.rollout, &answer)?;
+                    task_requests.keep(i as usize, k as usize + output.rollout, &answer)?;
                     done += 1;
                     observer.step(done as u64, &[]);
                 }
@@ -179,7 +186,7 @@ impl<'a> Job<'a> {
 
     fn answer(&self, i: usize, output: &Output) -> Completion {
         Completion {
-            text: ask::response_text(&self.local.encoder.chat, output),
+            text: generate::response_text(&self.local.encoder.chat, output),
             finish_reason: output.finish_reason.as_str().to_owned(),
             prompt_tokens: self.survey.index.tokens(i) as u64,
             completion_tokens: output.token_ids.len() as u64,
@@ -191,11 +198,11 @@ impl<'a> Job<'a> {
         let allowed = dev.upload(Region::Weights, &bitmap, &[bitmap.len()])?;
         let index = &self.survey.index;
         let longest = index.shapes().map(|shape| shape.tokens).max().unwrap_or(1);
-        let mut config = EngineConfig::new(longest.saturating_add(self.wanted.max_tokens));
+        let mut config = EngineConfig::new(longest.saturating_add(self.answer_settings.max_tokens));
         config.max_num_seqs = self.local.config.max_num_seqs;
-        config.vision_rows = ask::vision_rows(&self.local.model_config, index, self.local.config.max_num_seqs);
+        config.vision_rows = generate::vision_rows(&self.local.model_config, index, self.local.config.max_num_seqs);
         config.allowed = Some(allowed);
-        config.seed = self.wanted.seed;
+        config.seed = self.answer_settings.seed;
         Ok(config)
     }
 }
@@ -204,7 +211,7 @@ impl<'a> Job<'a> {
 /// display. Afterwards rank 0 finds all answers in `store`, the store of the run. With several ranks, no rank may have
 /// opened `store` before. Returns [`Error::Stopped`] on every rank if one was requested to stop. Finished answers stay
 /// stored.
-pub fn ask(
+pub fn generate_answers(
     ranks: &mut dyn Ranks,
     jobs: &[(Job, String)],
     dir: &Path,
@@ -212,14 +219,15 @@ pub fn ask(
     machine: &Machine,
 ) -> Result<()> {
     let place = OneRank::new(ranks.rank(), ranks.size());
-    let asked = |store: &Arc<RunStore>| jobs.iter().try_for_each(|(job, label)| job.ask(store, place, machine, label));
+    let generate_all =
+        |store: &Arc<RunStore>| jobs.iter().try_for_each(|(job, label)| job.generate(store, place, machine, label));
     if place.size() == 1 {
-        return asked(store);
+        return generate_all(store);
     }
     jobs.iter().try_for_each(|(job, _)| job.same_at(ranks))?;
     ranks::by_first(ranks, "the stored answers", || answers::gather(dir))?;
     let own = RunStore::of_rank(dir, place.rank(), place.size());
-    let done = asked(&own);
+    let done = generate_all(&own);
     let closed = own.close();
     ranks::agreed_at_last(ranks, "the end of answers", done.and(closed))
 }

@@ -26,14 +26,14 @@ const BYTES_TOGETHER: usize = 32 << 20;
 
 /// Answers to one question, before they are scored.
 #[derive(Clone, Debug, Default)]
-pub struct Given {
+pub struct QuestionAnswers {
     /// Greedy answer.
     pub greedy: Option<Completion>,
     /// Answers at temperature 1.
     pub sampled: Vec<Completion>,
 }
 
-impl Given {
+impl QuestionAnswers {
     fn all(&self) -> impl Iterator<Item = &Completion> {
         self.greedy.iter().chain(&self.sampled)
     }
@@ -42,7 +42,7 @@ impl Given {
 /// A source of answers.
 pub trait Answers {
     /// Returns the answers to question `i`, which has the number `index` in the task.
-    fn given(&mut self, i: usize, index: u64) -> Result<Given>;
+    fn given(&mut self, i: usize, index: u64) -> Result<QuestionAnswers>;
 
     /// Called after the last question. `crashed` lists the rows that were left out. `limited` is true if the task may have
     /// more questions. Returns an error if there are answers without a question.
@@ -72,7 +72,7 @@ pub struct Judge {
 }
 
 /// Results of all tasks, and of the judge if one was used.
-pub struct All {
+pub struct MeasuredTasks {
     /// Results of the tasks, in their order.
     pub tasks: Vec<Measured>,
     /// Results of the judge.
@@ -81,7 +81,11 @@ pub struct All {
 
 /// Scores the answers to each task's questions and writes `dir/samples.jsonl` atomically. Returns [`Error::Stopped`] if
 /// the user requests a stop. Verdicts of a judge stay stored.
-pub fn measure(dir: &Path, mut tasks: Vec<(&TaskRows, Box<dyn Answers + '_>)>, observer: &dyn Observer) -> Result<All> {
+pub fn measure(
+    dir: &Path,
+    mut tasks: Vec<(&TaskRows, Box<dyn Answers + '_>)>,
+    observer: &dyn Observer,
+) -> Result<MeasuredTasks> {
     let name = tasks.first().and_then(|(rows, _)| rows.scorer().judge().map(str::to_owned));
     let mut judge = name.map(|name| Judge { summary: Summary::new(&name), down: None });
     let mut measured = Vec::with_capacity(tasks.len());
@@ -94,7 +98,7 @@ pub fn measure(dir: &Path, mut tasks: Vec<(&TaskRows, Box<dyn Answers + '_>)>, o
         Ok(())
     })?;
     observer.end();
-    Ok(All { tasks: measured, judge })
+    Ok(MeasuredTasks { tasks: measured, judge })
 }
 
 /// State of the scoring of one task.
@@ -107,7 +111,7 @@ struct Scoring<'a> {
     before: usize,
     measured: Measured,
     /// Questions whose answers wait to be scored.
-    batch: Vec<(u64, Row, Given)>,
+    batch: Vec<(u64, Row, QuestionAnswers)>,
     answers: usize,
     bytes: usize,
 }
@@ -167,7 +171,7 @@ impl<'a> Scoring<'a> {
             let mut answer = |completion: Completion| {
                 let (judged, item) =
                     judged.next().ok_or_else(|| Error::Failed("an answer was not scored".to_owned()))?;
-                self.settled(judged, &item).map(|judged| scored(completion, judged))
+                self.with_judge_fallback(judged, &item).map(|judged| scored(completion, judged))
             };
             let greedy = given.greedy.map(&mut answer).transpose()?;
             let sampled = given.sampled.into_iter().map(&mut answer).collect::<Result<_>>()?;
@@ -178,7 +182,7 @@ impl<'a> Scoring<'a> {
     }
 
     /// Returns the final score. If the judge does not respond, the final score is the score by the rules.
-    fn settled(&mut self, judged: Result<Judged>, item: &Item) -> Result<Judged> {
+    fn with_judge_fallback(&mut self, judged: Result<Judged>, item: &Item) -> Result<Judged> {
         let Some(judge) = self.judge else { return judged };
         let judged = match judged {
             Err(Error::Server { what, .. }) => {

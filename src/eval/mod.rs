@@ -1,17 +1,17 @@
 //! Evaluation: generates and stores answers, scores them, and computes metrics with confidence intervals.
 
-mod asked;
 pub mod lmms_eval;
 pub mod local;
 pub mod measured;
 pub mod prompts;
 mod questions;
 pub mod recorded;
-pub mod referee;
+pub mod rescore;
 pub mod samples;
 pub mod server;
 pub mod stats;
 mod subsets;
 pub mod summary;
 mod survey;
+mod task_requests;
 pub mod validation;

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use crate::data::Row;
 use crate::error::{Error, Result};
 use crate::files;
-use crate::task::{Asked, Source, TaskSpec};
+use crate::task::{Source, TaskQuestion, TaskSpec};
 use crate::text::Part;
 
 /// Writes the first `limit` questions of each task to `path` atomically. A row without a valid prompt is written with
@@ -21,8 +21,8 @@ pub fn dump(path: &Path, tasks: &[&'static TaskSpec], source: &Source, limit: Op
     files::write_with(path, |out| -> Result<()> {
         for spec in tasks {
             let mut left = limit.unwrap_or(usize::MAX);
-            spec.questions(source, &mut |asked| {
-                let line = line(spec, &asked)?;
+            spec.questions(source, &mut |task_question| {
+                let line = line(spec, &task_question)?;
                 writeln!(out, "{line}").map_err(Error::io(path))?;
                 (left, lines) = (left - 1, lines + 1);
                 Ok(if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
@@ -33,8 +33,8 @@ pub fn dump(path: &Path, tasks: &[&'static TaskSpec], source: &Source, limit: Op
     Ok(lines)
 }
 
-fn line(spec: &TaskSpec, asked: &Asked) -> Result<Value> {
-    let row = match &asked.row {
+fn line(spec: &TaskSpec, task_question: &TaskQuestion) -> Result<Value> {
+    let row = match &task_question.row {
         Ok(row) => row,
         Err(crash) => {
             let error = json!({
@@ -43,13 +43,15 @@ fn line(spec: &TaskSpec, asked: &Asked) -> Result<Value> {
                 "found": crash.found,
                 "expected": crash.expected,
             });
-            return Ok(json!({"task": spec.name, "index": asked.index, "place": asked.place, "error": error}));
+            return Ok(
+                json!({"task": spec.name, "index": task_question.index, "place": task_question.place, "error": error}),
+            );
         }
     };
     let truth = row.ground_truth.as_deref();
     Ok(json!({
         "task": spec.name,
-        "index": asked.index,
+        "index": task_question.index,
         "messages": messages(row),
         "images": row.images.iter().map(|image| picture(row, image)).collect::<Result<Vec<Value>>>()?,
         "target": row.extra.get("target").cloned().unwrap_or_else(|| json!(truth)),

@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::measured::{Answers, Given};
+use super::measured::{Answers, QuestionAnswers};
 use crate::client::Completion;
 use crate::data::json::jsonl;
 use crate::error::{Error, Result};
-use crate::task::{self, Answers as Wanted, Crash, TaskSpec};
+use crate::task::{self, Answers as AnswerSettings, Crash, TaskSpec};
 
 /// Recorded answers by task and question.
 pub struct Recorded {
@@ -53,22 +53,22 @@ impl Recorded {
     }
 
     /// Returns the answers to a task's questions.
-    pub fn of(&self, spec: &'static TaskSpec) -> OfTask<'_> {
+    pub fn of(&self, spec: &'static TaskSpec) -> TaskAnswers<'_> {
         let of_task = self.responses.keys().filter(|(task, _)| task == spec.name);
-        OfTask { recorded: self, spec, left: of_task.map(|(_, index)| *index).collect() }
+        TaskAnswers { recorded: self, spec, left: of_task.map(|(_, index)| *index).collect() }
     }
 }
 
 /// Recorded answers to one task's questions.
-pub struct OfTask<'a> {
+pub struct TaskAnswers<'a> {
     recorded: &'a Recorded,
     spec: &'static TaskSpec,
     /// Question numbers that were not requested yet.
     left: HashSet<u64>,
 }
 
-impl Answers for OfTask<'_> {
-    fn given(&mut self, _: usize, index: u64) -> Result<Given> {
+impl Answers for TaskAnswers<'_> {
+    fn given(&mut self, _: usize, index: u64) -> Result<QuestionAnswers> {
         let name = self.spec.name;
         let missing = || {
             let found = format!("no answer to index {index} of {name}");
@@ -82,8 +82,8 @@ impl Answers for OfTask<'_> {
             prompt_tokens: 0,
             completion_tokens: 0,
         });
-        let greedy = if matches!(self.spec.answers, Wanted::Sampled(_)) { None } else { all.next() };
-        Ok(Given { greedy, sampled: all.collect() })
+        let greedy = if matches!(self.spec.answers, AnswerSettings::Sampled(_)) { None } else { all.next() };
+        Ok(QuestionAnswers { greedy, sampled: all.collect() })
     }
 
     fn over(&mut self, questions: usize, crashed: &[(u64, Crash)], limited: bool) -> Result<()> {

@@ -11,9 +11,9 @@ use serde_json::{Value, json};
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
-use super::asked::{Asked, Wanted};
 use super::questions;
 use super::survey::Survey;
+use super::task_requests::{AnswerSettings, TaskRequests};
 use crate::answers::RunStore;
 use crate::client::{Endpoint, Failure};
 use crate::config::{EvalConfig, ServerConfig};
@@ -49,7 +49,7 @@ pub struct Job<'a> {
     /// Rows of the task.
     pub rows: &'a TaskRows<'a>,
     survey: Survey,
-    wanted: Wanted,
+    answer_settings: AnswerSettings,
     server: &'a Server,
 }
 
@@ -78,7 +78,12 @@ impl Server {
 impl<'a> Job<'a> {
     /// Reads the rows once. Errors name the row.
     pub fn new(server: &'a Server, config: &EvalConfig, rows: &'a TaskRows<'a>) -> Result<Job<'a>> {
-        Ok(Job { rows, survey: Survey::of(rows, None)?, wanted: Wanted::of(rows.spec, config), server })
+        Ok(Job {
+            rows,
+            survey: Survey::of(rows, None)?,
+            answer_settings: AnswerSettings::of(rows.spec, config),
+            server,
+        })
     }
 
     /// Returns the number of questions.
@@ -92,23 +97,34 @@ impl<'a> Job<'a> {
     }
 
     /// Combines the questions, their required answers and `store`.
-    pub fn asked<'b>(&'b self, store: &'b Arc<RunStore>) -> Asked<'b> {
-        Asked { spec: self.rows.spec, survey: &self.survey, wanted: self.wanted, who: &self.server.who, store }
+    pub fn requests<'b>(&'b self, store: &'b Arc<RunStore>) -> TaskRequests<'b> {
+        TaskRequests {
+            spec: self.rows.spec,
+            survey: &self.survey,
+            answer_settings: self.answer_settings,
+            who: &self.server.who,
+            store,
+        }
     }
 
     /// Requests the answers that `store` lacks and returns those that could not be obtained. Returns an error if the
     /// server refuses all requests or if too many consecutive requests fail, and [`Error::Stopped`] if the user
     /// requests a stop. Finished answers stay stored.
-    pub fn ask(&self, store: &Arc<RunStore>, observer: &dyn Observer, label: &str) -> Result<Vec<Unanswered>> {
-        let asked = self.asked(store);
-        let (questions, missing) = asked.unanswered()?;
-        let total = self.survey.questions() * self.wanted.answers();
+    pub fn request_answers(
+        &self,
+        store: &Arc<RunStore>,
+        observer: &dyn Observer,
+        label: &str,
+    ) -> Result<Vec<Unanswered>> {
+        let task_requests = self.requests(store);
+        let (questions, missing) = task_requests.unanswered()?;
+        let total = self.survey.questions() * self.answer_settings.answers();
         observer.begin(label, "answers", total as u64, (total - missing) as u64);
-        let mut sending = Sending::new(self, &asked, observer, total - missing);
+        let mut sending = Sending::new(self, &task_requests, observer, total - missing);
         let make = Box::new(|row: Row| messages(&row));
         questions::stream(self.rows, &self.survey, &questions, 1, make, |next| {
             while let Some((i, messages)) = next()? {
-                for k in asked.missing(i)? {
+                for k in task_requests.missing(i)? {
                     sending.send(i, k, &messages)?;
                 }
             }
@@ -120,9 +136,9 @@ impl<'a> Job<'a> {
 
     /// Makes the request body for answer `k` to question `i`.
     fn body(&self, i: usize, k: usize, messages: &str) -> Arc<str> {
-        let Wanted { max_tokens, top_p, seed, .. } = self.wanted;
+        let AnswerSettings { max_tokens, top_p, seed, .. } = self.answer_settings;
         let model = Value::from(self.server.model.as_str());
-        let sampling = match self.wanted.rollout(k) {
+        let sampling = match self.answer_settings.rollout(k) {
             None => "\"temperature\":0".to_owned(),
             Some(rollout) => {
                 let counter = (rollout as u64) << 40 | u64::from(self.survey.indices[i]);
@@ -141,7 +157,7 @@ type Come = Result<std::result::Result<(), Failure>>;
 /// Requests in flight, by question and answer.
 struct Sending<'a> {
     job: &'a Job<'a>,
-    asked: &'a Asked<'a>,
+    task_requests: &'a TaskRequests<'a>,
     observer: &'a dyn Observer,
     inside: JoinSet<(usize, usize, Come)>,
     done: usize,
@@ -150,9 +166,14 @@ struct Sending<'a> {
 }
 
 impl<'a> Sending<'a> {
-    fn new(job: &'a Job<'a>, asked: &'a Asked<'a>, observer: &'a dyn Observer, done: usize) -> Sending<'a> {
+    fn new(
+        job: &'a Job<'a>,
+        task_requests: &'a TaskRequests<'a>,
+        observer: &'a dyn Observer,
+        done: usize,
+    ) -> Sending<'a> {
         let (inside, unanswered) = (JoinSet::new(), Vec::new());
-        Sending { job, asked, observer, inside, done, in_a_row: 0, unanswered }
+        Sending { job, task_requests, observer, inside, done, in_a_row: 0, unanswered }
     }
 
     /// Sends a request as soon as fewer than the maximum are in flight.
@@ -162,7 +183,8 @@ impl<'a> Sending<'a> {
             self.receive()?;
         }
         let (endpoint, body) = (server.endpoint.clone(), self.job.body(i, k, messages));
-        let (store, key, label) = (self.asked.store.clone(), self.asked.key(i, k), self.asked.label(i, k));
+        let (store, key, label) =
+            (self.task_requests.store.clone(), self.task_requests.key(i, k), self.task_requests.label(i, k));
         let complete = async move {
             let kept = match endpoint.complete(&body, i).await {
                 Ok(answer) => store.get().and_then(|store| store.put(&key, &label, &answer)).map(Ok),
@@ -206,8 +228,8 @@ impl<'a> Sending<'a> {
             Err(Failure::Passing(what, _)) => (what, self.in_a_row + 1),
         };
         self.in_a_row = in_a_row;
-        let task = self.asked.spec.name;
-        let answer = self.asked.label(i, k);
+        let task = self.task_requests.spec.name;
+        let answer = self.task_requests.label(i, k);
         if in_a_row >= patience(self.job.server.endpoint.concurrency()) {
             let what = format!(
                 "{in_a_row} requests in a row failed, the last one for {answer}: {what}; received answers are \
@@ -215,7 +237,7 @@ impl<'a> Sending<'a> {
             );
             return Err(Error::Server { url: self.job.server.endpoint.url(), what });
         }
-        self.unanswered.push(Unanswered { task, index: self.asked.survey.indices[i], answer, what });
+        self.unanswered.push(Unanswered { task, index: self.task_requests.survey.indices[i], answer, what });
         Ok(())
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use super::measured::{All, Measured};
+use super::measured::{Measured, MeasuredTasks};
 use super::samples::Sample;
 use super::stats::{self, Interval};
 use crate::config::EvalConfig;
@@ -89,7 +89,7 @@ fn values(metrics: Vec<Metric>) -> Map<String, Value> {
     metrics.into_iter().map(|metric| (metric.name, metric.value)).collect()
 }
 
-impl All {
+impl MeasuredTasks {
     /// Writes `dir/summary.json` atomically. `model` is the evaluated model, if known, and `seconds` the duration.
     pub fn write(&self, dir: &Path, model: Option<&str>, config: &EvalConfig, seconds: f64) -> Result<()> {
         let tasks: Map<String, Value> =

@@ -4,7 +4,7 @@
 use std::ops::ControlFlow;
 
 use crate::data::index::{Index, Shape};
-use crate::data::{Encoder, Seen};
+use crate::data::{Encoder, ReadCounts};
 use crate::error::{Error, Result};
 use crate::task::{Crash, TaskRows};
 
@@ -18,7 +18,7 @@ pub struct Survey {
     /// Rows on which the published evaluation ends with an error. They are not asked.
     pub crashed: Vec<(u64, Crash)>,
     /// Summary of the questions' contents.
-    pub seen: Seen,
+    pub seen: ReadCounts,
     /// Sizes of the prompts, if a model's encoder was given.
     pub index: Index,
 }

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use super::subsets;
 use crate::config::{Mode, RlConfig, SftConfig, ValidationConfig};
-use crate::data::encoder::Use;
+use crate::data::encoder::EncodingPurpose;
 use crate::data::{self, Encoder, Index, Row};
 use crate::device::{Device, Region};
 use crate::engine::{EngineConfig, Prompt, allowed_ids, stop_token_ids};
@@ -18,7 +18,7 @@ use crate::model::{Model, ModelConfig};
 use crate::ops::sample::SamplingParams;
 use crate::ranks::Ranks;
 use crate::reward::Scorer;
-use crate::rollout::ask::{self, Asking, Numbers, Question, Rollout};
+use crate::rollout::generate::{self, Numbers, Question, Rollout, RolloutRequest};
 use crate::rollout::wire;
 use crate::task::{self, Source, Task, TaskRows, TaskSpec, VerifiedRows};
 use crate::train::metrics::Metrics;
@@ -116,7 +116,7 @@ impl TaskValidator {
     /// file and the row if a row has no correct answer, or if its prompt is longer than the model's context.
     fn open(config: &ValidationConfig, means: &Means<'_>) -> Result<TaskValidator> {
         let model_config = ModelConfig::load(&means.model.join("config.json"))?;
-        let encoder = Encoder::load(means.model, Use::Ask, model_config.vocab_size, means.pixels)?;
+        let encoder = Encoder::load(means.model, EncodingPurpose::Ask, model_config.vocab_size, means.pixels)?;
         let ids = &encoder.chat.ids;
         let stop_token_ids = stop_token_ids(means.model, &[ids.im_end, ids.endoftext])?;
         let specs = specs(config)?;
@@ -162,18 +162,18 @@ impl TaskValidator {
         Ok(Question { prompt: Arc::new(prompt.named(&row.place)), row })
     }
 
-    fn asking<'a>(&'a self, dev: &mut Device, task: &'a dyn Task) -> Result<Asking<'a>> {
+    fn rollout_request<'a>(&'a self, dev: &mut Device, task: &'a dyn Task) -> Result<RolloutRequest<'a>> {
         let bitmap = allowed_ids(&self.model_config, &self.encoder.chat);
         let longest = self.index.shapes().map(|shape| shape.tokens).max().unwrap_or(1);
         let engine = EngineConfig {
             max_num_seqs: self.max_num_seqs,
-            vision_rows: ask::vision_rows(&self.model_config, &self.index, self.max_num_seqs),
+            vision_rows: generate::vision_rows(&self.model_config, &self.index, self.max_num_seqs),
             allowed: Some(dev.upload(Region::Overlay, &bitmap, &[bitmap.len()])?),
             seed: self.seed,
             step: NOISE,
             ..EngineConfig::new(longest.saturating_add(self.max_new_tokens))
         };
-        Ok(Asking {
+        Ok(RolloutRequest {
             engine,
             sampling: self.sampling,
             n: self.n,
@@ -187,18 +187,18 @@ impl TaskValidator {
 
     /// Distributes the questions to the ranks in turn. Every rank then gets all answers and counts them in the order of
     /// the questions.
-    fn ask(&self, dev: &mut Device, model: &Model, ranks: &mut dyn Ranks) -> Result<BTreeMap<String, Figures>> {
-        let (mut figures, mut first) = (BTreeMap::<String, Figures>::new(), 0);
+    fn generate(&self, dev: &mut Device, model: &Model, ranks: &mut dyn Ranks) -> Result<BTreeMap<String, SourceSums>> {
+        let (mut figures, mut first) = (BTreeMap::<String, SourceSums>::new(), 0);
         let (rank, size) = (ranks.rank(), ranks.size());
         for set in &self.sets {
-            let asking = self.asking(dev, &**set)?;
+            let rollout_request = self.rollout_request(dev, &**set)?;
             for rows in set.rows().chunks(TOGETHER * size) {
                 let own: Vec<&Row> = rows.iter().skip(rank).step_by(size).collect();
                 let questions = own.par_iter().map(|row| self.question(row)).collect::<Result<Vec<Question>>>()?;
                 let questions: Vec<&Question> = questions.iter().collect();
                 let numbers = Numbers { first: first + rank as u64, every: size as u64 };
-                let asked = ask::ask(dev, model, &questions, numbers, asking, None, |_| Ok(()));
-                let rollouts = wire::gathered(ranks, asked.map(|(rollouts, _)| rollouts), rows.len() * self.n)?;
+                let generated = generate::generate(dev, model, &questions, numbers, rollout_request, None, |_| Ok(()));
+                let rollouts = wire::gathered(ranks, generated.map(|(rollouts, _)| rollouts), rows.len() * self.n)?;
                 for (row, answers) in rows.iter().zip(rollouts.chunks(self.n)) {
                     figures.entry(source(row).to_owned()).or_default().add(answers);
                 }
@@ -214,7 +214,7 @@ impl Validator for TaskValidator {
         let mut sources: Vec<&str> = self.sets.iter().flat_map(|set| set.rows()).map(source).collect();
         sources.sort_unstable();
         sources.dedup();
-        let mut figures = Figures::default();
+        let mut figures = SourceSums::default();
         figures.of_question([(); 3].map(|()| vec![0.0; self.n]), &vec![""; self.n], 0);
         let mut names: Vec<String> =
             sources.iter().flat_map(|source| figures.named(source)).map(|(name, _)| name).collect();
@@ -249,15 +249,15 @@ impl Validator for TaskValidator {
         };
         let questions: Vec<Question> = largest.iter().map(question).collect();
         let mark = dev.mark(Region::Overlay);
-        let asking = self.asking(dev, &*self.sets[0])?;
-        ask::plan(dev, model, &questions.iter().collect::<Vec<_>>(), asking)?;
+        let rollout_request = self.rollout_request(dev, &*self.sets[0])?;
+        generate::plan(dev, model, &questions.iter().collect::<Vec<_>>(), rollout_request)?;
         dev.release(mark);
         Ok(())
     }
 
     fn measure(&self, dev: &mut Device, model: &Model, ranks: &mut dyn Ranks) -> Result<Metrics> {
         let mark = dev.mark(Region::Overlay);
-        let figures = self.ask(dev, model, ranks)?;
+        let figures = self.generate(dev, model, ranks)?;
         dev.release(mark);
         let named = figures.iter().flat_map(|(source, figures)| figures.named(source));
         Ok(named.map(|(name, value)| (name, value.into())).collect())
@@ -325,13 +325,13 @@ const VARIABLES: [&str; 3] = ["acc", "reward", "format_reward_score"];
 
 /// Sums over the questions of one source.
 #[derive(Default)]
-struct Figures {
+struct SourceSums {
     questions: usize,
     /// Sums by section and name.
     sums: BTreeMap<(&'static str, String), f64>,
 }
 
-impl Figures {
+impl SourceSums {
     /// Adds the answers to a question.
     fn add(&mut self, answers: &[Rollout]) {
         let of = |value: fn(&Rollout) -> f64| answers.iter().map(value).collect();

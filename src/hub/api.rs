@@ -37,7 +37,7 @@ pub struct Listed {
 
 /// The files of a repository at one commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Listing {
+pub struct RepoListing {
     /// Kind of the repository.
     pub kind: Kind,
     /// Id, `ORG/NAME`.
@@ -55,7 +55,7 @@ impl Hub {
     }
 
     /// Lists a repository. If the repository or revision does not exist or is not public, the error contains a hint.
-    pub async fn list(&self, repo: &Repo) -> Result<Listing> {
+    pub async fn list(&self, repo: &Repo) -> Result<RepoListing> {
         let kinds = repo.kind.map_or(vec![Kind::Model, Kind::Dataset], |kind| vec![kind]);
         let mut refusals = Vec::new();
         for kind in kinds {
@@ -65,7 +65,7 @@ impl Hub {
                     let commit = info["sha"].as_str().filter(|sha| sha.bytes().all(|b| b.is_ascii_hexdigit()));
                     let commit = commit.ok_or_else(|| strange(&url, "no commit"))?.to_owned();
                     let files = self.tree(kind, &repo.id, &commit).await?;
-                    return Ok(Listing { kind, id: repo.id.clone(), commit, files });
+                    return Ok(RepoListing { kind, id: repo.id.clone(), commit, files });
                 }
                 Err(Failure::Status(refusal)) if refusal.is_missing_repo() => refusals.push(refusal),
                 Err(Failure::Status(refusal)) => return Err(self.refused(kind, repo, &refusal).await),
@@ -100,14 +100,14 @@ impl Hub {
     /// Requests the content of a file from byte `from` on.
     pub(super) async fn content(
         &self,
-        listing: &Listing,
+        listing: &RepoListing,
         file: &Listed,
         from: u64,
     ) -> std::result::Result<Reply, Failure> {
         self.http.get(&self.address(listing, file), from).await
     }
 
-    pub(super) fn address(&self, listing: &Listing, file: &Listed) -> Url {
+    pub(super) fn address(&self, listing: &RepoListing, file: &Listed) -> Url {
         let kind = listing.kind.prefix().trim_end_matches('/');
         let parts = [kind].into_iter().filter(|kind| !kind.is_empty()).chain(listing.id.split('/'));
         self.http.url(parts.chain(["resolve", &listing.commit]).chain(file.path.split('/')))

@@ -10,7 +10,7 @@ use glob::Pattern;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::api::{Hub, Listed, Listing};
+use super::api::{Hub, Listed, RepoListing};
 use super::fetch;
 use super::record::Record;
 use super::repo::Repo;
@@ -72,7 +72,7 @@ impl Job {
             observer.note(&format!(
                 "{here} already contains all of {} at {commit}: {}",
                 self.repo,
-                said(summary.files, total)
+                amount_text(summary.files, total)
             ));
             record.finish(&listing, &self.repo.revision, &self.include, &files)?;
             return Ok(summary);
@@ -83,7 +83,7 @@ impl Job {
         observer.note(&format!(
             "{} at {commit}: {}; {} to download into {} ({} free)",
             self.repo,
-            said(summary.files, total),
+            amount_text(summary.files, total),
             bytes(left),
             self.dir.display(),
             bytes(free)
@@ -106,9 +106,9 @@ impl Job {
     }
 
     /// Returns the wanted files of a listing.
-    fn wanted(&self, listing: &Listing, patterns: &[Pattern]) -> Result<Vec<Listed>> {
-        let wants = |file: &&Listed| patterns.is_empty() || patterns.iter().any(|p| p.matches(&file.path));
-        let files: Vec<Listed> = listing.files.iter().filter(wants).cloned().collect();
+    fn wanted(&self, listing: &RepoListing, patterns: &[Pattern]) -> Result<Vec<Listed>> {
+        let is_wanted = |file: &&Listed| patterns.is_empty() || patterns.iter().any(|p| p.matches(&file.path));
+        let files: Vec<Listed> = listing.files.iter().filter(is_wanted).cloned().collect();
         if !files.is_empty() {
             return Ok(files);
         }
@@ -141,7 +141,7 @@ impl Job {
     async fn fetch(
         &self,
         hub: Hub,
-        listing: &Listing,
+        listing: &RepoListing,
         missing: Vec<Listed>,
         begun: u64,
         record: &Record,
@@ -152,30 +152,30 @@ impl Job {
         observer.begin("download", "MB", megabytes(all), megabytes(begun));
         let shared = Arc::new((hub, self.repo.clone(), listing.clone(), self.dir.clone()));
         let queue = Arc::new(Mutex::new(VecDeque::from(missing)));
-        let (tell, mut told) = mpsc::unbounded_channel();
+        let (sender, mut receiver) = mpsc::unbounded_channel();
         let mut tasks = JoinSet::new();
         for _ in 0..self.workers.max(1) {
-            let (shared, queue, tell) = (shared.clone(), queue.clone(), tell.clone());
+            let (shared, queue, sender) = (shared.clone(), queue.clone(), sender.clone());
             tasks.spawn(async move {
                 let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
                 while let Some(file) = next() {
                     let (hub, repo, listing, dir) = &*shared;
-                    let moved = |bytes| drop(tell.send(News::Moved(bytes)));
+                    let moved = |bytes| drop(sender.send(Progress::Moved(bytes)));
                     match fetch::file(hub, repo, listing, &file, dir, &moved).await {
-                        Ok(()) => drop(tell.send(News::Done(file))),
-                        Err(error) => return drop(tell.send(News::Failed(error))),
+                        Ok(()) => drop(sender.send(Progress::Done(file))),
+                        Err(error) => return drop(sender.send(Progress::Failed(error))),
                     }
                 }
             });
         }
-        drop(tell);
+        drop(sender);
         let mut here = begun as i64;
         // If the loop ends early, the tasks are dropped and their requests are cancelled.
         loop {
-            match tokio::time::timeout(STOP_ASKED, told.recv()).await {
-                Ok(Some(News::Moved(bytes))) => here += bytes,
-                Ok(Some(News::Done(file))) => record.note(&file)?,
-                Ok(Some(News::Failed(error))) => return Err(error),
+            match tokio::time::timeout(STOP_ASKED, receiver.recv()).await {
+                Ok(Some(Progress::Moved(bytes))) => here += bytes,
+                Ok(Some(Progress::Done(file))) => record.note(&file)?,
+                Ok(Some(Progress::Failed(error))) => return Err(error),
                 Ok(None) => break,
                 Err(_) => {}
             }
@@ -193,13 +193,13 @@ impl Job {
 }
 
 /// Message from a task.
-enum News {
+enum Progress {
     Moved(i64),
     Done(Listed),
     Failed(Error),
 }
 
-fn said(files: usize, size: u64) -> String {
+fn amount_text(files: usize, size: u64) -> String {
     format!("{files} file{}, {}", if files == 1 { "" } else { "s" }, bytes(size))
 }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use reqwest::StatusCode;
 use reqwest::header::{CONTENT_RANGE, HeaderMap};
 
-use super::api::{Hub, Listed, Listing};
+use super::api::{Hub, Listed, RepoListing};
 use super::check::{Hash, Hasher};
 use super::http::{Failure, TRIES};
 use super::repo::Repo;
@@ -28,7 +28,7 @@ pub(super) fn partial(dir: &Path, file: &Listed) -> PathBuf {
 pub(super) async fn file(
     hub: &Hub,
     repo: &Repo,
-    listing: &Listing,
+    listing: &RepoListing,
     file: &Listed,
     dir: &Path,
     moved: &(dyn Fn(i64) + Send + Sync),
@@ -126,7 +126,7 @@ impl<'a> Part<'a> {
     async fn fetch(
         &mut self,
         hub: &Hub,
-        listing: &Listing,
+        listing: &RepoListing,
         moved: &(dyn Fn(i64) + Send + Sync),
     ) -> std::result::Result<(), Failure> {
         let reply = hub.content(listing, self.listed, self.at).await?;
@@ -154,9 +154,9 @@ impl<'a> Part<'a> {
 
     /// Returns an error if the size or hash in the hub's redirect differs from the listing.
     fn compare(&self, linked: &HeaderMap) -> Result<()> {
-        let said = |name: &str| linked.get(name).and_then(|value| value.to_str().ok());
-        let size = said("x-linked-size").and_then(|size| size.parse::<u64>().ok());
-        let tag = said("x-linked-etag").map(|tag| tag.trim_start_matches("W/").trim_matches('"'));
+        let header = |name: &str| linked.get(name).and_then(|value| value.to_str().ok());
+        let size = header("x-linked-size").and_then(|size| size.parse::<u64>().ok());
+        let tag = header("x-linked-etag").map(|tag| tag.trim_start_matches("W/").trim_matches('"'));
         let hash = tag.and_then(|tag| Hash::sha256(tag).or_else(|| Hash::git(tag)));
         let other_hash = hash.is_some_and(|hash| hash != self.listed.hash);
         if size.is_some_and(|size| size != self.listed.size) || other_hash {

@@ -99,8 +99,8 @@ impl Http {
             }
             let response = request.send().await.map_err(|e| Failure::Passing(chain(&e), None))?;
             if own {
-                let said = response.headers().iter().filter(|(name, _)| name.as_str().starts_with("x-linked-"));
-                linked.extend(said.map(|(name, value)| (name.clone(), value.clone())));
+                let of_file = response.headers().iter().filter(|(name, _)| name.as_str().starts_with("x-linked-"));
+                linked.extend(of_file.map(|(name, value)| (name.clone(), value.clone())));
             }
             if !response.status().is_redirection() {
                 return answered(response, linked).await;
@@ -162,7 +162,7 @@ async fn answered(response: Response, linked: HeaderMap) -> std::result::Result<
     let (code, mut message) = (header("x-error-code"), header("x-error-message"));
     let asked = header(RETRY_AFTER.as_str()).trim().parse().ok().map(Duration::from_secs);
     if message.is_empty() {
-        message = said(response).await;
+        message = error_message(response).await;
     }
     Err(match status.as_u16() {
         408 | 425 | 429 | 500.. => Failure::Passing(format!("status {status}: {message}"), asked),
@@ -171,7 +171,7 @@ async fn answered(response: Response, linked: HeaderMap) -> std::result::Result<
 }
 
 /// Returns the beginning of a refusal's message.
-async fn said(mut response: Response) -> String {
+async fn error_message(mut response: Response) -> String {
     let mut bytes = Vec::new();
     while let Ok(Some(chunk)) = response.chunk().await {
         bytes.extend_from_slice(&chunk);

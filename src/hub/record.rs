@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::api::{Listed, Listing};
+use super::api::{Listed, RepoListing};
 use crate::error::{Error, Result};
 use crate::files;
 
@@ -19,7 +19,7 @@ const NAME: &str = ".download.jsonl";
 #[serde(untagged)]
 enum Line {
     Checked(Checked),
-    Whole(Whole),
+    CompleteListing(CompleteListing),
 }
 
 /// A file that was verified, with its size and modification time at that moment.
@@ -33,7 +33,7 @@ struct Checked {
 
 /// A listing whose files were all downloaded.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct Whole {
+pub(super) struct CompleteListing {
     pub(super) repo: String,
     pub(super) revision: String,
     pub(super) commit: String,
@@ -46,7 +46,7 @@ pub(super) struct Record {
     dir: PathBuf,
     checked: HashMap<String, Checked>,
     /// The last complete listing.
-    pub(super) whole: Option<Whole>,
+    pub(super) whole: Option<CompleteListing>,
 }
 
 impl Record {
@@ -57,7 +57,7 @@ impl Record {
         for line in text.lines().filter_map(|line| serde_json::from_str(line).ok()) {
             match line {
                 Line::Checked(checked) => drop(record.checked.insert(checked.path.clone(), checked)),
-                Line::Whole(whole) => record.whole = Some(whole),
+                Line::CompleteListing(whole) => record.whole = Some(whole),
             }
         }
         record
@@ -95,8 +95,14 @@ impl Record {
     }
 
     /// Records that all `files` of a listing are complete.
-    pub(super) fn finish(&self, listing: &Listing, revision: &str, include: &[String], files: &[Listed]) -> Result<()> {
-        let whole = Whole {
+    pub(super) fn finish(
+        &self,
+        listing: &RepoListing,
+        revision: &str,
+        include: &[String],
+        files: &[Listed],
+    ) -> Result<()> {
+        let whole = CompleteListing {
             repo: listing.id.clone(),
             revision: revision.to_owned(),
             commit: listing.commit.clone(),
@@ -105,7 +111,7 @@ impl Record {
         };
         match self.whole.as_ref() == Some(&whole) {
             true => Ok(()),
-            false => self.append(&Line::Whole(whole)),
+            false => self.append(&Line::CompleteListing(whole)),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Content hashes of everything that a result depends on. They are recorded when a run begins. They are compared when
 //! the run resumes and when the next stage reads the run's result.
 //!
-//! The name of an input is its kind ([`Changed`]) and, if the kind has several files, the file: `model/tokenizer.json`,
+//! The name of an input is its kind ([`InputKind`]) and, if the kind has several files, the file: `model/tokenizer.json`,
 //! `pictures`.
 
 #![forbid(unsafe_code)]
@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::Changed;
+use crate::config::InputKind;
 use crate::error::{Error, Result};
 use crate::files;
 
@@ -70,7 +70,7 @@ impl Inputs {
 /// An input that differs from its record.
 #[derive(Clone, Debug)]
 pub struct Difference {
-    kind: Changed,
+    kind: InputKind,
     /// Description of the input for messages.
     pub what: String,
     /// Path of the file, if the input is a file.
@@ -78,12 +78,12 @@ pub struct Difference {
 }
 
 impl Difference {
-    fn new(kind: Changed, what: String) -> Difference {
+    fn new(kind: InputKind, what: String) -> Difference {
         Difference { kind, what, path: None }
     }
 
     /// Describes a difference of the file at `path`. `how` is appended to the path in messages.
-    pub fn of_file(kind: Changed, path: &Path, how: &str) -> Difference {
+    pub fn of_file(kind: InputKind, path: &Path, how: &str) -> Difference {
         let what = format!("{} {}{how}", kind.name(), path.display());
         Difference { kind, what, path: Some(path.to_owned()) }
     }
@@ -96,7 +96,7 @@ impl Difference {
 
 /// Hashes of the inputs as they are now.
 #[derive(Debug, Default)]
-pub struct Found {
+pub struct CurrentInputs {
     inputs: Inputs,
     /// Folder of each kind of input that is a model, for messages.
     folders: BTreeMap<&'static str, String>,
@@ -104,16 +104,16 @@ pub struct Found {
     altered: Vec<Difference>,
 }
 
-impl Found {
+impl CurrentInputs {
     /// Adds an input that is not a file.
-    pub fn add(&mut self, kind: Changed, hash: String) {
+    pub fn add(&mut self, kind: InputKind, hash: String) {
         self.inputs.set(kind.name(), hash);
     }
 
     /// Adds the file at `path`, which is number `number` of its kind and has the BLAKE3 hash `hash`.
-    pub fn add_file(&mut self, kind: Changed, number: usize, path: &Path, hash: &str) -> Result<()> {
+    pub fn add_file(&mut self, kind: InputKind, number: usize, path: &Path, hash: &str) -> Result<()> {
         if manifest::listed_beside(path)?.is_some_and(|listed| listed != hash) {
-            self.altered.push(Difference::new(Changed::Stages, path.display().to_string()));
+            self.altered.push(Difference::new(InputKind::Stages, path.display().to_string()));
         }
         self.set(kind, &number.to_string(), path, hash);
         Ok(())
@@ -121,18 +121,18 @@ impl Found {
 
     /// Adds the file at `path`, number `number` of the validation task `task`. The whole file is read.
     pub fn add_task_file(&mut self, task: &str, number: usize, path: &Path) -> Result<()> {
-        self.set(Changed::Val, &format!("{task} {number}"), path, &hash(path)?);
+        self.set(InputKind::Val, &format!("{task} {number}"), path, &hash(path)?);
         Ok(())
     }
 
-    fn set(&mut self, kind: Changed, label: &str, path: &Path, hash: &str) {
+    fn set(&mut self, kind: InputKind, label: &str, path: &Path, hash: &str) {
         // The folder is not part of the name, so a run that was moved has the same inputs.
         let file = path.file_name().unwrap_or_default().to_string_lossy();
         self.inputs.set(&format!("{}/{label} {file}", kind.name()), hash.to_owned());
     }
 
     /// Adds the files at `paths`. They are read completely.
-    pub fn add_files(&mut self, kind: Changed, paths: Vec<PathBuf>) -> Result<()> {
+    pub fn add_files(&mut self, kind: InputKind, paths: Vec<PathBuf>) -> Result<()> {
         for (number, path) in paths.iter().enumerate() {
             self.add_file(kind, number, path, &hash(path)?)?;
         }
@@ -146,7 +146,7 @@ impl Found {
         let listed = Manifest::listed(dir)?;
         let found = model::files(dir, reference || listed.is_some())?;
         for (name, hash) in &found {
-            let kind = if reference && model::is_weights(name) { Changed::Reference } else { Changed::Model };
+            let kind = if reference && model::is_weights(name) { InputKind::Reference } else { InputKind::Model };
             self.folders.insert(kind.name(), dir.display().to_string());
             self.inputs.set(&format!("{}/{name}", kind.name()), hash.clone());
         }
@@ -154,7 +154,7 @@ impl Found {
             // A run that has such a record also writes a manifest for its model.
             if dir.ends_with("model") && dir.parent().is_some_and(|run| run.join(RECORD).exists()) {
                 let what = format!("{} (missing)", dir.join(manifest::MANIFEST).display());
-                self.altered.push(Difference::new(Changed::Stages, what));
+                self.altered.push(Difference::new(InputKind::Stages, what));
             }
             return Ok(());
         };
@@ -162,7 +162,7 @@ impl Found {
         let names: BTreeSet<&String> = listed.keys().filter(|name| model::decides(name)).chain(found.keys()).collect();
         for name in names.into_iter().filter(|name| listed.get(*name) != found.get(*name)) {
             let what = format!("{}{}", dir.join(name).display(), one_sided(listed.get(name), found.get(name)));
-            self.altered.push(Difference::new(Changed::Stages, what));
+            self.altered.push(Difference::new(InputKind::Stages, what));
         }
         Ok(())
     }
@@ -170,7 +170,7 @@ impl Found {
     /// Compares with the record `then`. Without a record, compares the files of finished stages with their manifests.
     /// Errors name the inputs that differ. If all their kinds are in `accepted`, returns lines that report the
     /// differences instead. `when` describes the time of the record in these messages.
-    pub fn compare(&self, then: Option<&Inputs>, when: &str, accepted: &[Changed]) -> Result<Vec<String>> {
+    pub fn compare(&self, then: Option<&Inputs>, when: &str, accepted: &[InputKind]) -> Result<Vec<String>> {
         match then {
             Some(then) => refuse(self.differences(then), when, accepted),
             None => refuse(self.altered.clone(), "when its stage was finished", accepted),
@@ -187,10 +187,10 @@ impl Found {
         let names: BTreeSet<&String> = then.0.keys().chain(now.0.keys()).collect();
         let difference = |name: &String| {
             let (kind, file) = name.split_once('/').unwrap_or((name, ""));
-            let known: Changed = kind.parse().ok()?;
+            let known: InputKind = kind.parse().ok()?;
             let (was, is) = (then.0.get(name), now.0.get(name));
             // Validation data may be added and removed, because it does not affect the training.
-            if was == is || known == Changed::Log || known == Changed::Val && (was.is_none() || is.is_none()) {
+            if was == is || known == InputKind::Log || known == InputKind::Val && (was.is_none() || is.is_none()) {
                 return None;
             }
             let of = self.folders.get(kind).map_or(String::new(), |folder| format!(" {folder}:"));
@@ -213,7 +213,7 @@ fn one_sided(was: Option<&String>, is: Option<&String>) -> &'static str {
 
 /// Returns lines that report the differences. Errors if the kind of an input is not in `accepted`, and names these
 /// inputs. `when` describes the time of the record in these messages.
-pub fn refuse(differences: Vec<Difference>, when: &str, accepted: &[Changed]) -> Result<Vec<String>> {
+pub fn refuse(differences: Vec<Difference>, when: &str, accepted: &[InputKind]) -> Result<Vec<String>> {
     let (taken, refused): (Vec<_>, Vec<_>) = differences.into_iter().partition(|of| accepted.contains(&of.kind));
     if refused.is_empty() {
         let line = |of: Difference| format!("accept_changed: {} is not what it was {when}", of.what);

@@ -11,7 +11,7 @@ use crate::ops::attend::Heads;
 use crate::ops::attention::Pack;
 use crate::ops::embedding::Segments;
 use crate::ops::linear::Qkv;
-use crate::ops::linear_logprob::Asked;
+use crate::ops::linear_logprob::LogProbCall;
 use crate::ops::paged_attention::{Decode, KvCache, Paged};
 use crate::ops::patch_embed::{Normalize, PatchImage};
 use crate::ops::{
@@ -441,7 +441,7 @@ impl Tape {
         let Policy { allowed, temperature } = policy;
         let (x, weight, h) = (hidden.tensor, lm_head.weight, entropy.map(|e| e.tensor));
         let outs = linear_logprob::Outs { logprob: logprob.tensor, lse, entropy: h };
-        linear_logprob::fwd(dev, Asked { hidden: x, w: &weight, allowed, temperature, targets }, outs)?;
+        linear_logprob::fwd(dev, LogProbCall { hidden: x, w: &weight, allowed, temperature, targets }, outs)?;
         dev.note_product("linear_logprob", [r, weight.n, weight.k], moved(&[x, weight.data]));
         let flops = 2.0 * r as f64 * (weight.n * weight.k) as f64;
         self.record(mark, move |b| {
@@ -450,7 +450,7 @@ impl Tape {
             let (dx, _) = b.of(hidden)?;
             let dw = b.param(lm_head.id);
             let call = linear_logprob::Bwd { lse, entropy: h, dlogprob: dlogprob.tensor, dentropy, dhidden: dx, dw };
-            linear_logprob::bwd(b.dev, Asked { hidden: x, w: &weight, allowed, temperature, targets }, call)?;
+            linear_logprob::bwd(b.dev, LogProbCall { hidden: x, w: &weight, allowed, temperature, targets }, call)?;
             // Backward computes the logits again, then dx and dw.
             b.dev.note_work("linear_logprob::bwd", 3.0 * flops, moved(&[x, weight.data, dx, dw, dw]));
             b.free(dlogprob);

@@ -302,8 +302,8 @@ impl ParamLayout {
 
     /// Returns every Hugging Face tensor with the index of its parameter and the index of its piece.
     pub fn pieces(&self) -> impl Iterator<Item = (usize, usize, &Piece)> {
-        let of = |(i, param)| Param::numbered(param).map(move |(j, piece)| (i, j, piece));
-        self.params.iter().enumerate().flat_map(of)
+        let pieces_of = |(i, param)| Param::numbered(param).map(move |(j, piece)| (i, j, piece));
+        self.params.iter().enumerate().flat_map(pieces_of)
     }
 
     /// Returns the number of elements of each parameter, including padding.

@@ -339,7 +339,7 @@ impl Tape {
     ) -> Result<Var> {
         let mut spare = None;
         for i in 0..count {
-            dev.go_on()?;
+            dev.check_stop()?;
             let out = match spare.take() {
                 Some(tensor) => self.var(tensor),
                 None => self.alloc(dev, x.tensor.dtype, &x.tensor.shape)?,
@@ -424,7 +424,7 @@ impl Backward<'_> {
     fn run_to(&mut self, len: usize) -> Result<()> {
         while self.tape.nodes.len() > len {
             let Some((mark, node)) = self.tape.nodes.pop() else { break };
-            self.dev.go_on()?;
+            self.dev.check_stop()?;
             node(self)?;
             self.dev.release(mark);
         }

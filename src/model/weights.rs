@@ -61,7 +61,7 @@ fn released_name(name: &str) -> String {
 }
 
 /// Returns true if a model directory contains weights, or an index that names them.
-pub fn are_in(dir: &Path) -> bool {
+pub fn exist_in(dir: &Path) -> bool {
     [SINGLE, INDEX].iter().any(|name| dir.join(name).exists())
 }
 
@@ -102,11 +102,11 @@ impl WeightFiles {
             let what = format!("{} tensors are missing from the files that weight_map gives for them: ", lost.len());
             return Err(Error::format(&index, what + &first_few(&lost)));
         }
-        let (said, have) = (value["metadata"]["total_size"].as_u64(), weights.bytes());
-        match said.filter(|&said| said != have) {
-            Some(said) => Err(Error::format(
+        let (declared, have) = (value["metadata"]["total_size"].as_u64(), weights.bytes());
+        match declared.filter(|&declared| declared != have) {
+            Some(declared) => Err(Error::format(
                 &index,
-                format!("/metadata/total_size is {said}, but its files contain {have} bytes"),
+                format!("/metadata/total_size is {declared}, but its files contain {have} bytes"),
             )),
             None => Ok(weights),
         }
@@ -128,12 +128,12 @@ impl WeightFiles {
             let number = |name: &str| name.strip_prefix(stack)?.split('.').next()?.parse::<usize>().ok();
             weights.names().filter_map(number).max().map_or(0, |last| last + 1)
         };
-        let wrong = |(key, said, of): &(&str, usize, Measured<'_>)| {
+        let wrong = |(key, declared, of): &(&str, usize, Measured<'_>)| {
             let have = match of {
                 Measured::Layers(stack) => layers(stack),
                 Measured::Side(name, side) => *weights.tensors.get(*name)?.shape.get(*side)?,
             };
-            (have != *said).then(|| format!("{key} is {said}, but the weights have {have}"))
+            (have != *declared).then(|| format!("{key} is {declared}, but the weights have {have}"))
         };
         let faults: Vec<String> = sizes.iter().filter_map(wrong).collect();
         if faults.is_empty() { Ok(()) } else { Err(Error::format(dir.join("config.json"), faults.join("; "))) }

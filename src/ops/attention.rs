@@ -1,7 +1,6 @@
 //! Variable-length attention over packed sequences, causal or full, with grouped query heads. Forward uses the row
 //! arithmetic of `attend`; backward recomputes the probabilities from the saved log-sum-exp.
 
-mod agreement;
 mod backward;
 mod blocks;
 mod bwd_sm90a;
@@ -12,8 +11,9 @@ mod launch_bwd;
 pub(in crate::ops) mod names;
 mod pair;
 pub(crate) mod sm90a;
+mod start_check;
 mod tiles;
-pub use agreement::{wgmma_bwd_fault, wgmma_fault};
 pub use backward::bwd;
 pub use call::{Bwd, Pack};
 pub use forward::fwd;
+pub use start_check::{wgmma_bwd_fault, wgmma_fault};

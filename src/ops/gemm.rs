@@ -1,18 +1,18 @@
 //! Launches of the matrix products in kernels/gemm.cu. The number of tokens alone selects the tile, so that planning,
-//! graph capture and execution use the same tile. Every tile computes the same bits for a row. If `Device::use_body`
+//! graph capture and execution use the same tile. Every tile computes the same bits for a row. If `Device::use_variant`
 //! selected wgmma, the kernels of kernels/gemm_sm90a.cu run instead, with the tiles of [`config::GemmDesc`].
 
-mod agreement;
 mod backward;
 pub mod config;
 mod forward;
 mod sm90a;
+mod start_check;
 mod tile;
 
-pub use agreement::wgmma_fault;
 pub(in crate::ops) use backward::{Chains, dgrad, dgrad_part, wgrad};
 pub(in crate::ops) use config::Role;
 pub use forward::Qkv;
 pub(in crate::ops) use forward::{Forward, gelu, linear, logits, qkv, swiglu};
 pub(in crate::ops) use sm90a::{Wide, wide_names};
-pub(in crate::ops) use tile::{Bodies, bodies, operands, tile_names};
+pub use start_check::wgmma_fault;
+pub(in crate::ops) use tile::{KernelNames, kernel_names, operands, tile_names};

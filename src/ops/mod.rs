@@ -37,7 +37,6 @@
 pub mod adamw;
 pub mod attend;
 pub mod attention;
-pub mod body;
 mod check;
 mod cta;
 pub mod embedding;
@@ -60,3 +59,4 @@ pub mod sample;
 mod start_check;
 pub mod swiglu;
 pub mod tile;
+pub mod variants;

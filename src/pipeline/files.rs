@@ -5,24 +5,24 @@ use std::io::Write;
 use serde_json::json;
 
 use crate::config::{RowForm, StageConfig};
-use crate::data::{Bad, Rejected, RejectedRows, Row, Writer, text_of};
+use crate::data::{BadRow, Rejected, RejectedRows, Row, Writer, text_of};
 use crate::error::{Error, Result};
 use crate::files::Staged;
 use crate::pipeline::stage::{Work, form};
 use crate::pipeline::summary::Summary;
 
 /// Writer for the kept rows of one data set.
-pub struct Kept<'a> {
+pub struct KeptWriter<'a> {
     work: &'a Work<'a>,
     name: &'a str,
     /// Created with the first row, which determines the format.
     writer: Option<Writer>,
 }
 
-impl<'a> Kept<'a> {
+impl<'a> KeptWriter<'a> {
     /// Creates the writer of the output `name`.
-    pub fn new(work: &'a Work<'a>, name: &'a str) -> Kept<'a> {
-        Kept { work, name, writer: None }
+    pub fn new(work: &'a Work<'a>, name: &'a str) -> KeptWriter<'a> {
+        KeptWriter { work, name, writer: None }
     }
 
     /// Adds a row.
@@ -61,20 +61,20 @@ impl<'a> Rejections<'a> {
     }
 
     /// Rejects a valid row of data set `number`, or an answer to one.
-    pub fn push(&mut self, number: usize, index: usize, id: Option<&str>, because: &Because) -> Result<()> {
-        self.summary.reject(because.reason);
-        self.lines.push(&self.work.inputs[number].name, index, id, because)
+    pub fn push(&mut self, number: usize, index: usize, id: Option<&str>, rejection: &Rejection) -> Result<()> {
+        self.summary.reject(rejection.reason);
+        self.lines.push(&self.work.inputs[number].name, index, id, rejection)
     }
 
     /// Rejects a row that cannot be read, once for each outcome that it would have had. Returns an error if too many
     /// rows are bad or if the system failed to read this one.
-    pub fn bad(&mut self, number: usize, index: usize, bad: Bad) -> Result<()> {
+    pub fn bad(&mut self, number: usize, index: usize, bad: BadRow) -> Result<()> {
         let bad = bad.of_row()?;
-        let because = Because::row(bad.reason.name(), bad.error.to_string());
+        let rejection = Rejection::row(bad.reason.name(), bad.error.to_string());
         for _ in 0..self.work.outcomes {
-            self.push(number, index, bad.id.as_deref(), &because)?;
+            self.push(number, index, bad.id.as_deref(), &rejection)?;
         }
-        let (id, reason, detail) = (bad.id, bad.reason, because.detail);
+        let (id, reason, detail) = (bad.id, bad.reason, rejection.detail);
         self.bad.rejected.push(Rejected { dataset: number as u32, index: index as u32, id, reason, detail });
         self.bad.check(self.work.stage.max_bad_rows)
     }
@@ -90,7 +90,7 @@ impl<'a> Rejections<'a> {
 pub struct Lines(Staged);
 
 /// Reason why a row or an answer is not kept.
-pub struct Because {
+pub struct Rejection {
     /// Short name of the reason.
     pub reason: &'static str,
     /// Details: what was found.
@@ -99,21 +99,21 @@ pub struct Because {
     pub rollout: Option<usize>,
 }
 
-impl Because {
+impl Rejection {
     /// Creates a reason that applies to an entire row.
-    pub fn row(reason: &'static str, detail: impl Into<String>) -> Because {
-        Because { reason, detail: detail.into(), rollout: None }
+    pub fn row(reason: &'static str, detail: impl Into<String>) -> Rejection {
+        Rejection { reason, detail: detail.into(), rollout: None }
     }
 }
 
 /// Returns the reason why a row cannot be written in the format that the stage's settings require, or `None` if it can.
-pub fn unfit(stage: &StageConfig, row: &Row) -> Option<Because> {
+pub fn unfit(stage: &StageConfig, row: &Row) -> Option<Rejection> {
     let answered = row.messages.last().is_some_and(|m| m.role == "assistant" && !text_of(m).trim().is_empty());
     (stage.form == RowForm::Sft && !answered).then(|| {
         let label = if row.ground_truth.is_some() { "a label, and " } else { "" };
         let found = format!("found {label}no answer at the end of the conversation");
         let keys = "`form: rl` writes the label as the answer; `omr data distill` requests answers from a teacher";
-        Because::row("no_answer", format!("{}: {found}, expected an assistant turn with text ({keys})", row.place))
+        Rejection::row("no_answer", format!("{}: {found}, expected an assistant turn with text ({keys})", row.place))
     })
 }
 
@@ -124,8 +124,8 @@ impl Lines {
     }
 
     /// Adds a line.
-    pub fn push(&mut self, dataset: &str, index: usize, id: Option<&str>, because: &Because) -> Result<()> {
-        let Because { reason, detail, rollout } = because;
+    pub fn push(&mut self, dataset: &str, index: usize, id: Option<&str>, rejection: &Rejection) -> Result<()> {
+        let Rejection { reason, detail, rollout } = rejection;
         let mut line = json!({"dataset": dataset, "index": index, "id": id, "reason": reason, "detail": detail});
         if let (Some(rollout), Some(map)) = (rollout, line.as_object_mut()) {
             map.insert("rollout".to_owned(), json!(rollout));

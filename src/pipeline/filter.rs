@@ -5,12 +5,12 @@ use std::path::Path;
 use rayon::prelude::*;
 
 use crate::config::{FilterConfig, StageConfig, StepConfig};
-use crate::data::encoder::{Encoder, Use};
+use crate::data::encoder::{Encoder, EncodingPurpose};
 use crate::data::{Row, text_of};
 use crate::error::{Error, Result};
 use crate::machine::Machine;
 use crate::model::ModelConfig;
-use crate::pipeline::files::Because;
+use crate::pipeline::files::Rejection;
 use crate::pipeline::pass::{Fate, pass};
 use crate::pipeline::stage::{Stage, StageJob, Work};
 use crate::pipeline::summary::Summary;
@@ -44,8 +44,8 @@ impl Stage for FilterConfig {
             }
             (Some(dir), true) => {
                 let vocab_size = ModelConfig::load(&dir.join("config.json"))?.vocab_size;
-                let train = Encoder::load(dir, Use::Train, vocab_size, [None, None])?;
-                Some((Encoder { purpose: Use::Ask, ..train.clone() }, train))
+                let train = Encoder::load(dir, EncodingPurpose::Train, vocab_size, [None, None])?;
+                Some((Encoder { purpose: EncodingPurpose::Ask, ..train.clone() }, train))
             }
         };
         Ok(Box::new(Filter { config: self, encoders }))
@@ -79,8 +79,8 @@ impl StageJob for Filter<'_> {
     fn run(&mut self, work: &Work) -> Result<Summary> {
         pass(work, &mut |_, rows| {
             let fate = |row: Row| match self.outside(&row) {
-                Some(because) => Fate::Rejected(because),
-                None => Fate::Kept(row),
+                Some(rejection) => Fate::Rejected(rejection),
+                None => Fate::KeptWriter(row),
             };
             Ok(rows.into_par_iter().map(|numbered| vec![fate(numbered.row)]).collect())
         })
@@ -89,38 +89,38 @@ impl StageJob for Filter<'_> {
 
 impl Filter<'_> {
     /// Returns the first bound that a row violates.
-    fn outside(&self, row: &Row) -> Option<Because> {
+    fn outside(&self, row: &Row) -> Option<Rejection> {
         let config = self.config;
         let characters = || row.messages.iter().map(|m| text_of(m).chars().count()).sum();
         if config.min_characters.is_some() || config.max_characters.is_some() {
             let names = ["few_characters", "many_characters"];
-            if let Some(because) = length(characters(), config.min_characters, config.max_characters, names) {
-                return Some(because);
+            if let Some(rejection) = length(characters(), config.min_characters, config.max_characters, names) {
+                return Some(rejection);
             }
         }
         if config.min_pass_rate.is_some() || config.max_pass_rate.is_some() {
             let Some(rate) = row.extra.get(PASS_RATE).and_then(|rate| rate.as_f64()) else {
-                return Some(Because::row("no_pass_rate", format!("no extra_info.{PASS_RATE}")));
+                return Some(Rejection::row("no_pass_rate", format!("no extra_info.{PASS_RATE}")));
             };
             if config.min_pass_rate.is_some_and(|low| rate < low) {
-                return Some(Because::row("low_pass_rate", rate.to_string()));
+                return Some(Rejection::row("low_pass_rate", rate.to_string()));
             }
             if config.max_pass_rate.is_some_and(|high| rate > high) {
-                return Some(Because::row("high_pass_rate", rate.to_string()));
+                return Some(Rejection::row("high_pass_rate", rate.to_string()));
             }
         }
         let (ask, train) = self.encoders.as_ref()?;
         let answered = row.messages.last().is_some_and(|m| m.role == "assistant");
         match (if answered { train } else { ask }).measure(row) {
             Ok(found) => length(found.tokens, config.min_tokens, config.max_tokens, ["few_tokens", "overlong"]),
-            Err(bad) => Some(Because::row(bad.reason.name(), bad.error.to_string())),
+            Err(bad) => Some(Rejection::row(bad.reason.name(), bad.error.to_string())),
         }
     }
 }
 
-fn length(found: usize, low: Option<usize>, high: Option<usize>, names: [&'static str; 2]) -> Option<Because> {
+fn length(found: usize, low: Option<usize>, high: Option<usize>, names: [&'static str; 2]) -> Option<Rejection> {
     if low.is_some_and(|low| found < low) {
-        return Some(Because::row(names[0], found.to_string()));
+        return Some(Rejection::row(names[0], found.to_string()));
     }
-    high.is_some_and(|high| found > high).then(|| Because::row(names[1], found.to_string()))
+    high.is_some_and(|high| found > high).then(|| Rejection::row(names[1], found.to_string()))
 }

@@ -4,11 +4,11 @@ use rayon::prelude::*;
 
 use crate::config::{FormatConfig, StageConfig, StepConfig};
 use crate::data::answer::label;
-use crate::data::{Bad, Form, Read, Reason, Row};
+use crate::data::{BadRow, Form, Reason, Row, RowResult};
 use crate::error::Result;
 use crate::image::Refused;
 use crate::machine::Machine;
-use crate::pipeline::files::Because;
+use crate::pipeline::files::Rejection;
 use crate::pipeline::pass::{Fate, pass};
 use crate::pipeline::stage::{Stage, StageJob, Work, form};
 use crate::pipeline::summary::Summary;
@@ -51,7 +51,7 @@ impl Format<'_> {
         }
         if form(&self.0.stage, &row) == Form::Rl {
             let Some(label) = label(&row) else {
-                return Fate::Rejected(Because::row("no_label", "neither a ground truth nor an answer"));
+                return Fate::Rejected(Rejection::row("no_label", "neither a ground truth nor an answer"));
             };
             let asked = row.messages.iter().rposition(|m| m.role == "user").map_or(0, |last| last + 1);
             row.messages.truncate(asked);
@@ -63,15 +63,15 @@ impl Format<'_> {
                 row.messages.insert(0, Message::text("system", system));
             }
         }
-        Fate::Kept(row)
+        Fate::KeptWriter(row)
     }
 }
 
 /// Checks the header of each image. The row is bad if a header cannot be read or a size is not supported.
-fn sound(row: &Row) -> Read<()> {
+fn sound(row: &Row) -> RowResult<()> {
     row.images.iter().try_for_each(|image| match image.size(&row.place) {
         Ok(_) => Ok(()),
-        Err(Refused::Broken(error)) => Err(Bad::of(Reason::BrokenImage)(error)),
-        Err(Refused::Size(error)) => Err(Bad::of(Reason::WrongImageSize)(error)),
+        Err(Refused::Broken(error)) => Err(BadRow::of(Reason::BrokenImage)(error)),
+        Err(Refused::Size(error)) => Err(BadRow::of(Reason::WrongImageSize)(error)),
     })
 }

@@ -18,13 +18,13 @@ use crate::pipeline::summary::Summary;
 const OF_STAGE: &str = "stage:";
 
 /// Summary of a stage, and true if the stage had anything to do.
-type Ran = (Summary, bool);
+type StageRun = (Summary, bool);
 
 /// A kind of stage in a pipeline.
 pub struct StageKind {
     /// Name of the kind.
     pub name: &'static str,
-    run: fn(&StepConfig, &Folders, &Path, &Machine) -> Option<Result<Ran>>,
+    run: fn(&StepConfig, &Folders, &Path, &Machine) -> Option<Result<StageRun>>,
     check: fn(&StepConfig, &Machine) -> Option<Result<Planned>>,
 }
 
@@ -81,8 +81,8 @@ pub fn plan(config: &DataConfig, means: &Machine) -> Result<Vec<Planned>> {
     Ok(lines)
 }
 
-/// Runs the stages of `config` in `dir`, skipping finished ones. Calls `said` with one line for each stage.
-pub fn run(config: &DataConfig, dir: &Path, means: &Machine, said: &dyn Fn(&str)) -> Result<Vec<(String, Summary)>> {
+/// Runs the stages of `config` in `dir`, skipping finished ones. Calls `report` with one line for each stage.
+pub fn run(config: &DataConfig, dir: &Path, means: &Machine, report: &dyn Fn(&str)) -> Result<Vec<(String, Summary)>> {
     let mut folders = Folders::new();
     let (mut summaries, mut locks) = (Vec::new(), Vec::new());
     for step in &config.stages {
@@ -90,7 +90,7 @@ pub fn run(config: &DataConfig, dir: &Path, means: &Machine, said: &dyn Fn(&str)
         locks.push(Lock::take(&folder, "").map_err(|e| e.within(&step.name))?);
         let ran = KINDS.iter().find_map(|kind| (kind.run)(step, &folders, &folder, means));
         let (summary, fresh) = ran.unwrap_or_else(|| Err(kindless(step))).map_err(|e| e.within(&step.name))?;
-        said(&format!("{}: {}{}", step.name, summary.line(), if fresh { "" } else { "; already finished" }));
+        report(&format!("{}: {}{}", step.name, summary.line(), if fresh { "" } else { "; already finished" }));
         folders.push((step.name.clone(), folder));
         summaries.push((step.name.clone(), summary));
     }
@@ -105,12 +105,12 @@ fn check_step<C: Stage>(step: &StepConfig, means: &Machine) -> Option<Result<Pla
     let mut config = C::of(step)?.clone();
     let line = config.job(means).map(|job| format!("{}: {}; {}", step.name, C::NAME, job.describe()));
     let mut reads = config.stage().datasets.clone();
-    reads.extend(config.beside().into_iter().map(|entry| entry.clone()));
+    reads.extend(config.extra_datasets().into_iter().map(|entry| entry.clone()));
     let computes = config.computes();
     Some(line.map(|line| Planned { line, reads, computes }))
 }
 
-fn run_step<C: Stage>(step: &StepConfig, folders: &Folders, dir: &Path, means: &Machine) -> Option<Result<Ran>> {
+fn run_step<C: Stage>(step: &StepConfig, folders: &Folders, dir: &Path, means: &Machine) -> Option<Result<StageRun>> {
     let mut config = C::of(step)?.clone();
     Some((|| {
         let last = folders.last().filter(|_| config.stage().datasets.is_empty());
@@ -119,7 +119,7 @@ fn run_step<C: Stage>(step: &StepConfig, folders: &Folders, dir: &Path, means: &
         }
         let datasets = std::mem::take(&mut config.stage_mut().datasets);
         config.stage_mut().datasets = resolved(datasets, step, folders)?;
-        for entry in config.beside() {
+        for entry in config.extra_datasets() {
             let one = resolved(vec![entry.clone()], step, folders)?;
             let [one] = <[DatasetConfig; 1]>::try_from(one).map_err(|found| {
                 Error::input("against", format!("{} files", found.len()), "one file per entry: stage:NAME/FILE")

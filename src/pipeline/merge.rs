@@ -10,7 +10,7 @@ use crate::data::paths::base;
 use crate::data::read;
 use crate::error::{Error, Result};
 use crate::files;
-use crate::pipeline::files::{Kept, Lines};
+use crate::pipeline::files::{KeptWriter, Lines};
 use crate::pipeline::stage::{Shard, Work, piece};
 use crate::pipeline::summary::Summary;
 
@@ -25,11 +25,11 @@ pub fn shards(dir: &Path) -> Result<Option<usize>> {
         found.extend(numbers.and_then(|(i, n)| Some((n.parse().ok()?, i.parse().ok()?))));
     }
     let Some(&(count, _)) = found.first() else { return Ok(None) };
-    let there: Vec<String> = found.iter().map(|(n, i)| format!("{i}/{n}")).collect();
+    let shard_names: Vec<String> = found.iter().map(|(n, i)| format!("{i}/{n}")).collect();
     let missing: Vec<String> =
         (0..count).filter(|&i| !found.contains(&(count, i))).map(|i| format!("{i}/{count}")).collect();
     if found.iter().any(|(n, _)| *n != count) || !missing.is_empty() {
-        let found = format!("the shards {}", there.join(", "));
+        let found = format!("the shards {}", shard_names.join(", "));
         let expected = format!("all {count} shards, and no others; not finished: {}", missing.join(", "));
         return Err(Error::input(dir.display().to_string(), found, expected));
     }
@@ -50,7 +50,7 @@ pub fn rows(work: &Work, count: usize) -> Result<Summary> {
         summary.add(&serde_json::from_slice(&bytes).map_err(|e| Error::format(&path, e.to_string()))?);
     }
     for input in &work.inputs {
-        let mut kept = Kept::new(work, &input.name);
+        let mut kept = KeptWriter::new(work, &input.name);
         for shard in all() {
             let path = piece(&work.dir, &input.name, "parquet", shard);
             // Image urls in the rows are still relative to the folder of the source.

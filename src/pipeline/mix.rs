@@ -3,11 +3,11 @@
 use std::collections::VecDeque;
 
 use crate::config::{MixConfig, Pictures, StageConfig, StepConfig};
-use crate::data::read::{At, epoch};
+use crate::data::read::{RowPosition, epoch};
 use crate::error::{Error, Result};
 use crate::machine::Machine;
 use crate::philox::{self, Purpose};
-use crate::pipeline::files::{Because, Kept, Rejections, unfit};
+use crate::pipeline::files::{KeptWriter, Rejection, Rejections, unfit};
 use crate::pipeline::stage::{Stage, StageJob, Work};
 use crate::pipeline::summary::Summary;
 
@@ -39,7 +39,7 @@ impl Stage for MixConfig {
 struct Mix<'a>(&'a MixConfig);
 
 /// A row of a mixture: the number of the data set and the number of the row in it.
-pub type Turn = (usize, usize);
+pub type MixRow = (usize, usize);
 
 impl StageJob for Mix<'_> {
     fn describe(&self) -> String {
@@ -49,7 +49,7 @@ impl StageJob for Mix<'_> {
 
     fn run(&mut self, work: &Work) -> Result<Summary> {
         let mut rejected = Rejections::new(work)?;
-        let mut places: Vec<Vec<Option<At>>> = Vec::new();
+        let mut places: Vec<Vec<Option<RowPosition>>> = Vec::new();
         for (number, input) in work.inputs.iter().enumerate() {
             let mut found = Vec::with_capacity(input.count);
             input.for_each(|at, row| {
@@ -59,9 +59,9 @@ impl StageJob for Mix<'_> {
             places.push(found);
         }
         let counts: Vec<usize> = work.inputs.iter().map(|input| input.count).collect();
-        let turns = turns(self.0, &counts)?;
+        let turns = row_order(self.0, &counts)?;
         let mut drawn: Vec<Vec<bool>> = counts.iter().map(|&count| vec![false; count]).collect();
-        let mut kept = Kept::new(work, &self.0.name);
+        let mut kept = KeptWriter::new(work, &self.0.name);
         work.means.observer.begin("mix", "rows", turns.len() as u64, 0);
         for (done, &(set, index)) in turns.iter().enumerate() {
             if done % LOOK == 0 && work.means.observer.stop_requested() {
@@ -70,10 +70,10 @@ impl StageJob for Mix<'_> {
             drawn[set][index] = true;
             let Some(at) = places[set][index] else { continue };
             let row = work.inputs[set].row(at)?;
-            if let Some(because) = row.as_ref().ok().and_then(|row| unfit(work.stage, row)) {
+            if let Some(rejection) = row.as_ref().ok().and_then(|row| unfit(work.stage, row)) {
                 // The row would be rejected each time it is drawn, so it is rejected once.
                 places[set][index] = None;
-                rejected.push(set, index, None, &because)?;
+                rejected.push(set, index, None, &rejection)?;
                 continue;
             }
             match row.and_then(|row| if work.stage.images == Pictures::Embed { row.embedded() } else { Ok(row) }) {
@@ -94,7 +94,7 @@ impl StageJob for Mix<'_> {
         for (set, (drawn, places)) in drawn.iter().zip(&places).enumerate() {
             let left = drawn.iter().zip(places).enumerate().filter(|(_, (drawn, at))| !**drawn && at.is_some());
             for (index, _) in left {
-                rejected.push(set, index, None, &Because::row("not_drawn", "by weight or max_rows"))?;
+                rejected.push(set, index, None, &Rejection::row("not_drawn", "by weight or max_rows"))?;
             }
         }
         let mut summary = rejected.finish()?;
@@ -105,7 +105,7 @@ impl StageJob for Mix<'_> {
 }
 
 /// Returns the rows of a mixture of data sets with `counts` rows, in order. Returns an error if a weight is invalid.
-pub fn turns(config: &MixConfig, counts: &[usize]) -> Result<Vec<Turn>> {
+pub fn row_order(config: &MixConfig, counts: &[usize]) -> Result<Vec<MixRow>> {
     let short: Vec<u32> = counts.iter().map(|&count| count as u32).collect();
     let mut queues: Vec<VecDeque<usize>> = vec![VecDeque::new(); counts.len()];
     let ends: Vec<usize> = counts

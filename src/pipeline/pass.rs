@@ -4,9 +4,9 @@
 use rayon::prelude::*;
 
 use crate::config::{Pictures, StageConfig};
-use crate::data::{Bad, Read, Row};
+use crate::data::{BadRow, Row, RowResult};
 use crate::error::{Error, Result};
-use crate::pipeline::files::{Because, Kept, Lines, Rejections, unfit};
+use crate::pipeline::files::{KeptWriter, Lines, Rejection, Rejections, unfit};
 use crate::pipeline::stage::{Input, Work};
 use crate::pipeline::summary::Summary;
 
@@ -17,13 +17,13 @@ const CHUNK_BYTES: usize = 32 << 20;
 /// Result for a row, or for an answer to it.
 pub enum Fate {
     /// The row is written.
-    Kept(Row),
+    KeptWriter(Row),
     /// The row is not written, but listed with a reason.
-    Rejected(Because),
+    Rejected(Rejection),
     /// The judge gave no verdict. The row is not written until a later run judges it.
-    Unjudged(Because),
+    Unjudged(Rejection),
     /// The row turned out to be unreadable, although its columns are valid.
-    Bad(Bad),
+    Bad(BadRow),
 }
 
 /// A row with its number in its file, from 0.
@@ -39,10 +39,10 @@ pub type Decide<'a> = dyn FnMut(&Input, Vec<Numbered>) -> Result<Vec<Vec<Fate>>>
 
 /// Passes every row of `work` to `decide`, in order, and writes the result.
 pub fn pass(work: &Work, decide: &mut Decide) -> Result<Summary> {
-    let mut out = Out { work, rejected: Rejections::new(work)?, unjudged: None, done: 0 };
+    let mut out = PassOutput { work, rejected: Rejections::new(work)?, unjudged: None, done: 0 };
     work.means.observer.begin(work.kind, "rows", work.rows() as u64, 0);
     for (number, input) in work.inputs.iter().enumerate() {
-        let mut kept = Kept::new(work, &input.name);
+        let mut kept = KeptWriter::new(work, &input.name);
         let mut chunk = Chunk::default();
         input.for_each(|at, row| {
             chunk.push(at.index as usize, row);
@@ -61,12 +61,12 @@ pub fn pass(work: &Work, decide: &mut Decide) -> Result<Summary> {
 #[derive(Default)]
 struct Chunk {
     rows: Vec<Numbered>,
-    bad: Vec<(usize, Bad)>,
+    bad: Vec<(usize, BadRow)>,
     bytes: usize,
 }
 
 impl Chunk {
-    fn push(&mut self, index: usize, row: Read<Row>) {
+    fn push(&mut self, index: usize, row: RowResult<Row>) {
         match row {
             Ok(row) => {
                 self.bytes += row.images.iter().map(|image| image.embedded()).sum::<usize>();
@@ -77,15 +77,15 @@ impl Chunk {
     }
 }
 
-struct Out<'a> {
+struct PassOutput<'a> {
     work: &'a Work<'a>,
     rejected: Rejections<'a>,
     unjudged: Option<Lines>,
     done: u64,
 }
 
-impl Out<'_> {
-    fn take(&mut self, number: usize, chunk: Chunk, decide: &mut Decide, kept: &mut Kept) -> Result<()> {
+impl PassOutput<'_> {
+    fn take(&mut self, number: usize, chunk: Chunk, decide: &mut Decide, kept: &mut KeptWriter) -> Result<()> {
         let observer = self.work.means.observer;
         if observer.stop_requested() {
             return Err(Error::Stopped);
@@ -107,21 +107,21 @@ impl Out<'_> {
             }
             for fate in fates {
                 match fate {
-                    Fate::Kept(row) => {
+                    Fate::KeptWriter(row) => {
                         self.rejected.summary.kept += 1;
                         kept.push(row)?;
                     }
-                    Fate::Rejected(because) => {
-                        self.rejected.push(number, index, Some(&id), &because)?;
+                    Fate::Rejected(rejection) => {
+                        self.rejected.push(number, index, Some(&id), &rejection)?;
                     }
-                    Fate::Bad(bad) => self.rejected.bad(number, index, Bad { id: Some(id.clone()), ..bad })?,
-                    Fate::Unjudged(because) => {
+                    Fate::Bad(bad) => self.rejected.bad(number, index, BadRow { id: Some(id.clone()), ..bad })?,
+                    Fate::Unjudged(rejection) => {
                         self.rejected.summary.unjudged += 1;
                         let lines = match self.unjudged.take() {
                             Some(lines) => lines,
                             None => Lines::create(self.work, "unjudged")?,
                         };
-                        self.unjudged.insert(lines).push(&input.name, index, Some(&id), &because)?;
+                        self.unjudged.insert(lines).push(&input.name, index, Some(&id), &rejection)?;
                     }
                 }
             }
@@ -149,10 +149,10 @@ impl Out<'_> {
 
 /// Returns the fate of a row after the stage's output settings are applied.
 fn written(stage: &StageConfig, fate: Fate) -> Fate {
-    let Fate::Kept(row) = fate else { return fate };
+    let Fate::KeptWriter(row) = fate else { return fate };
     match unfit(stage, &row) {
-        Some(because) => Fate::Rejected(because),
-        None if stage.images == Pictures::Embed => row.embedded().map_or_else(Fate::Bad, Fate::Kept),
-        None => Fate::Kept(row),
+        Some(rejection) => Fate::Rejected(rejection),
+        None if stage.images == Pictures::Embed => row.embedded().map_or_else(Fate::Bad, Fate::KeptWriter),
+        None => Fate::KeptWriter(row),
     }
 }

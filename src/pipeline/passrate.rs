@@ -10,8 +10,8 @@ use serde_json::json;
 use crate::answers::{self, Key, RunStore, Store};
 use crate::client::Completion;
 use crate::config::{PassrateConfig, ScorerConfig, StageConfig, StepConfig};
-use crate::data::encoder::{Measured, Use};
-use crate::data::{Bad, Encoder, Index, Loader, Made, Read, Reason, Row, Samples, Shape};
+use crate::data::encoder::{EncodingPurpose, Measured};
+use crate::data::{BadRow, Encoder, Index, Loader, Made, Reason, Row, RowResult, Samples, Shape};
 use crate::device::{Device, Plan, Region};
 use crate::engine::{Engine, EngineConfig, Event, Output, Prompt, Request, allowed_ids, stop_token_ids};
 use crate::error::{Error, Result};
@@ -19,7 +19,7 @@ use crate::identity;
 use crate::machine::Machine;
 use crate::model::{Model, ModelConfig};
 use crate::ops::sample::SamplingParams;
-use crate::pipeline::files::Because;
+use crate::pipeline::files::Rejection;
 use crate::pipeline::filter::PASS_RATE;
 use crate::pipeline::pass::{Fate, Numbered, pass};
 use crate::pipeline::stage::{Stage, StageJob, Work};
@@ -27,7 +27,7 @@ use crate::pipeline::summary::Summary;
 use crate::ranks::{self, Ranks};
 use crate::reward::judge::{self, Ruling};
 use crate::reward::{Item, Judged, Scorer};
-use crate::rollout::ask;
+use crate::rollout::generate;
 use crate::tensor::DType;
 
 /// Number of rows measured together.
@@ -88,8 +88,8 @@ struct Share {
 impl Share {
     const ALL: Share = Share { rank: 0, size: 1 };
 
-    fn has(self, asked: &Asked) -> bool {
-        asked.noise as usize % self.size == self.rank
+    fn has(self, keyed: &KeyedRow) -> bool {
+        keyed.noise as usize % self.size == self.rank
     }
 }
 
@@ -114,24 +114,24 @@ impl StageJob for Passrate<'_> {
         let rules = ScorerConfig::default();
         let (mode, judge) = (self.config.mode, self.config.judge.as_ref());
         let scorer = Scorer::new(mode, judge, &rules, "reward", Some(store.clone()), self.means.runtime)?;
-        let mut told = Summary { judge: scorer.judge().map(judge::Summary::new), ..Summary::default() };
-        let who = self.who()?;
+        let mut totals = Summary { judge: scorer.judge().map(judge::Summary::new), ..Summary::default() };
+        let who = self.answerer_name()?;
         let index = self.unanswered(work, store.get()?, &who, Share::ALL)?;
         // If the store has every answer, no model is loaded.
         let mut answerer = if index.is_empty() { None } else { Some(self.answerer(&index)?) };
         let scorer = Arc::new(scorer);
         let mut summary = pass(work, &mut |_, rows| {
             let (config, encoder) = (self.config, &self.encoder);
-            let question = |numbered: Numbered| Asked::new(numbered.row, config, encoder, &who);
-            let mut asked: Vec<Read<Asked>> = rows.into_par_iter().map(question).collect();
+            let question = |numbered: Numbered| KeyedRow::new(numbered.row, config, encoder, &who);
+            let mut keyed: Vec<RowResult<KeyedRow>> = rows.into_par_iter().map(question).collect();
             if let Some(answerer) = &mut answerer {
-                for (question, bad) in self.answer(answerer, &asked, &store)? {
-                    asked[question] = Err(bad);
+                for (question, bad) in self.answer(answerer, &keyed, &store)? {
+                    keyed[question] = Err(bad);
                 }
             }
-            self.score(asked, &store, &scorer, &mut told)
+            self.score(keyed, &store, &scorer, &mut totals)
         })?;
-        (summary.requests, summary.tokens, summary.judge) = (told.requests, told.tokens, told.judge);
+        (summary.requests, summary.tokens, summary.judge) = (totals.requests, totals.tokens, totals.judge);
         Ok(summary)
     }
 
@@ -141,7 +141,7 @@ impl StageJob for Passrate<'_> {
 }
 
 /// A row with the keys of its answers. There are no keys if its prompt is too long.
-struct Asked {
+struct KeyedRow {
     row: Row,
     size: Measured,
     keys: Vec<Key>,
@@ -150,16 +150,16 @@ struct Asked {
     noise: u32,
 }
 
-impl Asked {
-    fn new(row: Row, config: &PassrateConfig, encoder: &Encoder, who: &str) -> Read<Asked> {
+impl KeyedRow {
+    fn new(row: Row, config: &PassrateConfig, encoder: &Encoder, who: &str) -> RowResult<KeyedRow> {
         let PassrateConfig { n, temperature, top_p, max_tokens, max_prompt_length, seed, .. } = *config;
         let size = encoder.measure(&row)?;
-        let content = row.content().map_err(Bad::of(Reason::MissingImage))?;
+        let content = row.content().map_err(BadRow::of(Reason::MissingImage))?;
         let how = format!("temperature {temperature}, top_p {top_p}, {max_tokens} tokens, seed {seed}");
         let wanted = if size.tokens <= max_prompt_length { n } else { 0 };
         let keys = (0..wanted).map(|k| Key::new(who, &content, &format!("{how}, {k}"))).collect();
         let noise = u32::from_le_bytes([content[0], content[1], content[2], content[3]]);
-        Ok(Asked { row, size, keys, noise })
+        Ok(KeyedRow { row, size, keys, noise })
     }
 
     /// Returns the number of the first answer that is not in the store.
@@ -189,7 +189,7 @@ struct Prompts {
 
 impl Samples<Prompt> for Prompts {
     fn get(&self, i: usize) -> Result<Made<Prompt>> {
-        let made = ask::prompt(&self.encoder, &self.model_config, &self.rows[i]);
+        let made = generate::prompt(&self.encoder, &self.model_config, &self.rows[i]);
         Ok(made.map(|(prompt, _)| Arc::new(prompt)))
     }
 }
@@ -198,20 +198,20 @@ impl<'a> Passrate<'a> {
     fn new(config: &'a PassrateConfig, means: &'a Machine<'a>) -> Result<Passrate<'a>> {
         let dir = config.model.as_deref().ok_or_else(|| Error::input("model", "nothing", "a model directory"))?;
         let model_config = ModelConfig::load(&dir.join("config.json"))?;
-        let encoder = Encoder::load(dir, Use::Ask, model_config.vocab_size, [None, None])?;
+        let encoder = Encoder::load(dir, EncodingPurpose::Ask, model_config.vocab_size, [None, None])?;
         let stop_token_ids = stop_token_ids(dir, &[encoder.chat.ids.im_end, encoder.chat.ids.endoftext])?;
         Ok(Passrate { config, means, dir, model_config, encoder, stop_token_ids })
     }
 
     /// Returns the text that identifies the model, dtype and device in the keys of answers.
-    fn who(&self) -> Result<String> {
+    fn answerer_name(&self) -> Result<String> {
         let counted = Device::count_for(self.means.target);
         Ok(format!("{} {:?} {}", identity::of(self.dir)?, self.dtype(&counted), counted.kind().name()))
     }
 
     /// Generates the answers of a share that are missing in `store`. Writes nothing else.
     fn answer_share(&self, work: &Work, store: &RunStore, share: Share) -> Result<()> {
-        let who = self.who()?;
+        let who = self.answerer_name()?;
         let index = self.unanswered(work, store.get()?, &who, share)?;
         if index.is_empty() {
             return Ok(());
@@ -219,11 +219,11 @@ impl<'a> Passrate<'a> {
         let mut answerer = self.answerer(&index)?;
         let (config, encoder) = (self.config, &self.encoder);
         let mut answer = |rows: Vec<Row>| -> Result<()> {
-            let asked = rows.into_par_iter().map(|row| Asked::new(row, config, encoder, &who));
-            let asked: Vec<Read<Asked>> =
-                asked.filter(|asked| asked.as_ref().is_ok_and(|asked| share.has(asked))).collect();
+            let keyed = rows.into_par_iter().map(|row| KeyedRow::new(row, config, encoder, &who));
+            let keyed: Vec<RowResult<KeyedRow>> =
+                keyed.filter(|keyed| keyed.as_ref().is_ok_and(|keyed| share.has(keyed))).collect();
             // A row with an undecodable image has no answer. The stage decides its fate later.
-            self.answer(&mut answerer, &asked, store).map(drop)
+            self.answer(&mut answerer, &keyed, store).map(drop)
         };
         self.means.observer.begin(work.kind, "rows", work.rows() as u64, 0);
         let (mut chunk, mut done) = (Vec::with_capacity(CHUNK), 0);
@@ -254,8 +254,8 @@ impl<'a> Passrate<'a> {
         let (config, encoder) = (self.config, &self.encoder);
         let mut look = |chunk: &mut Vec<Row>| -> Result<()> {
             let look = |row| {
-                let asked = Asked::new(row, config, encoder, who).ok().filter(|asked| share.has(asked))?;
-                asked.first_missing(store).transpose().map(|missing| missing.map(|_| asked.size))
+                let keyed = KeyedRow::new(row, config, encoder, who).ok().filter(|keyed| share.has(keyed))?;
+                keyed.first_missing(store).transpose().map(|missing| missing.map(|_| keyed.size))
             };
             let sizes: Vec<Measured> = chunk.par_drain(..).filter_map(look).collect::<Result<_>>()?;
             for Measured { tokens, grids, .. } in &sizes {
@@ -289,7 +289,7 @@ impl<'a> Passrate<'a> {
         let model = Model::empty(&mut dev, self.model_config.clone(), dtype)?;
         let config = self.engine_config(&mut dev, index)?;
         let mut engine = Engine::new(&model, &mut dev, config)?;
-        let largest = ask::largest(&self.model_config, index, self.config.max_num_seqs);
+        let largest = generate::largest(&self.model_config, index, self.config.max_num_seqs);
         let requests: Vec<Request> = largest.into_iter().map(|(_, prompt)| self.request(prompt, 0, 0)).collect();
         engine.plan(&model, &mut dev, &requests)?;
         engine.release(&mut dev);
@@ -303,7 +303,7 @@ impl<'a> Passrate<'a> {
         let max_num_seqs = self.config.max_num_seqs;
         Ok(EngineConfig {
             max_num_seqs,
-            vision_rows: ask::vision_rows(&self.model_config, index, max_num_seqs),
+            vision_rows: generate::vision_rows(&self.model_config, index, max_num_seqs),
             allowed: Some(allowed),
             seed: self.config.seed,
             ..EngineConfig::new(longest.saturating_add(self.config.max_tokens))
@@ -324,19 +324,19 @@ impl<'a> Passrate<'a> {
     fn answer(
         &self,
         Answerer { dev, model, engine: config }: &mut Answerer,
-        asked: &[Read<Asked>],
+        keyed: &[RowResult<KeyedRow>],
         store: &RunStore,
-    ) -> Result<Vec<(usize, Bad)>> {
+    ) -> Result<Vec<(usize, BadRow)>> {
         let (store, observer) = (store.get()?, self.means.observer);
         // Each element is a row and the number of its first missing answer.
         let mut missing: Vec<(usize, usize)> = Vec::new();
-        for (i, asked) in asked.iter().enumerate().filter_map(|(i, asked)| Some((i, asked.as_ref().ok()?))) {
-            missing.extend(asked.first_missing(store)?.map(|first| (i, first)));
+        for (i, keyed) in keyed.iter().enumerate().filter_map(|(i, keyed)| Some((i, keyed.as_ref().ok()?))) {
+            missing.extend(keyed.first_missing(store)?.map(|first| (i, first)));
         }
         if missing.is_empty() {
             return Ok(Vec::new());
         }
-        let asked_row = |i: usize| asked[i].as_ref().ok();
+        let asked_row = |i: usize| keyed[i].as_ref().ok();
         let prompts = Prompts {
             rows: missing.iter().filter_map(|(i, _)| Some(asked_row(*i)?.row.clone())).collect(),
             encoder: self.encoder.clone(),
@@ -382,46 +382,46 @@ impl<'a> Passrate<'a> {
 
     fn completion(&self, output: &Output, prompt_tokens: usize) -> Completion {
         Completion {
-            text: ask::response_text(&self.encoder.chat, output),
+            text: generate::response_text(&self.encoder.chat, output),
             finish_reason: output.finish_reason.as_str().to_owned(),
             prompt_tokens: prompt_tokens as u64,
             completion_tokens: output.token_ids.len() as u64,
         }
     }
 
-    /// Scores the answers in the store and returns the fates of the rows. Adds counts to `told`.
+    /// Scores the answers in the store and returns the fates of the rows. Adds counts to `totals`.
     fn score(
         &self,
-        asked: Vec<Read<Asked>>,
+        keyed: Vec<RowResult<KeyedRow>>,
         store: &RunStore,
         scorer: &Arc<Scorer>,
-        told: &mut Summary,
+        totals: &mut Summary,
     ) -> Result<Vec<Vec<Fate>>> {
         let (store, mut items) = (store.get()?, Vec::new());
-        for asked in asked.iter().flatten() {
-            for key in &asked.keys {
-                let lost = || Error::Failed(format!("{}: no answer to {}", store.path().display(), asked.row.place));
+        for keyed in keyed.iter().flatten() {
+            for key in &keyed.keys {
+                let lost = || Error::Failed(format!("{}: no answer to {}", store.path().display(), keyed.row.place));
                 let Completion { text, completion_tokens, .. } = store.get(key)?.ok_or_else(lost)?;
-                told.tokens += completion_tokens;
-                let question = Some(asked.row.question()).filter(|question| !question.is_empty());
-                let ground_truth = asked.row.ground_truth.clone().unwrap_or_default();
-                items.push(Item { response: text, ground_truth, question, ..asked.row.item() });
+                totals.tokens += completion_tokens;
+                let question = Some(keyed.row.question()).filter(|question| !question.is_empty());
+                let ground_truth = keyed.row.ground_truth.clone().unwrap_or_default();
+                items.push(Item { response: text, ground_truth, question, ..keyed.row.item() });
             }
         }
-        told.requests += items.len();
+        totals.requests += items.len();
         let mut judged = scorer.score_all(items).into_iter();
-        let mut fates = Vec::with_capacity(asked.len());
-        for asked in asked {
-            fates.push(vec![match asked {
+        let mut fates = Vec::with_capacity(keyed.len());
+        for keyed in keyed {
+            fates.push(vec![match keyed {
                 Err(bad) => Fate::Bad(bad),
-                Ok(Asked { keys, size: Measured { tokens, .. }, .. }) if keys.is_empty() => {
+                Ok(KeyedRow { keys, size: Measured { tokens, .. }, .. }) if keys.is_empty() => {
                     let most = self.config.max_prompt_length;
-                    Fate::Rejected(Because::row(Reason::Overlong.name(), format!("{tokens} tokens, at most {most}")))
+                    Fate::Rejected(Rejection::row(Reason::Overlong.name(), format!("{tokens} tokens, at most {most}")))
                 }
-                Ok(Asked { row, keys, .. }) => {
+                Ok(KeyedRow { row, keys, .. }) => {
                     let judged: Vec<Judged> = judged.by_ref().take(keys.len()).collect::<Result<_>>()?;
-                    if let Some(heard) = &mut told.judge {
-                        judged.iter().for_each(|judged| heard.count(judged.judge.as_ref()));
+                    if let Some(judge_summary) = &mut totals.judge {
+                        judged.iter().for_each(|judged| judge_summary.count(judged.judge.as_ref()));
                     }
                     rated(row, &judged)
                 }
@@ -434,13 +434,13 @@ impl<'a> Passrate<'a> {
 /// Returns the row with its pass rate and average reward, or as unjudged if the judge did not answer.
 fn rated(mut row: Row, judged: &[Judged]) -> Fate {
     if let Some(Ruling::Unjudged(what)) = judged.iter().find_map(|judged| judged.judge.as_ref().filter(unjudged)) {
-        return Fate::Unjudged(Because::row("unjudged", what.clone()));
+        return Fate::Unjudged(Rejection::row("unjudged", what.clone()));
     }
     let mean = |of: &dyn Fn(&Judged) -> f64| judged.iter().map(of).sum::<f64>() / judged.len() as f64;
     let right = mean(&|judged| f64::from(u8::from(judged.score.acc_score > 0.0)));
     row.extra.insert(PASS_RATE.to_owned(), json!(right));
     row.extra.insert("avg_reward".to_owned(), json!(mean(&|judged| judged.score.score)));
-    Fate::Kept(row)
+    Fate::KeptWriter(row)
 }
 
 fn unjudged(ruling: &&Ruling) -> bool {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Changed, DatasetConfig};
+use crate::config::{DatasetConfig, InputKind};
 use crate::data::{Signature, paths};
 use crate::error::{Error, Result};
 use crate::identity::{self, Difference};
@@ -19,7 +19,7 @@ const RECORD: &str = "inputs";
 /// A file that a stage has read.
 #[derive(Serialize, Deserialize)]
 struct Recorded {
-    /// Kind of the file: the name of a [`Changed`]. Missing in the records of older versions.
+    /// Kind of the file: the name of a [`InputKind`]. Missing in the records of older versions.
     kind: Option<String>,
     #[serde(flatten)]
     signature: Signature,
@@ -27,7 +27,7 @@ struct Recorded {
 
 /// A file that a stage reads.
 pub struct InputFile {
-    kind: Changed,
+    kind: InputKind,
     path: PathBuf,
 }
 
@@ -35,13 +35,13 @@ pub struct InputFile {
 pub fn files<C: Stage>(config: &C) -> Result<Vec<InputFile>> {
     let mut copy = config.clone();
     let mut entries: Vec<DatasetConfig> = config.stage().datasets.clone();
-    entries.extend(copy.beside().into_iter().map(|entry| entry.clone()));
+    entries.extend(copy.extra_datasets().into_iter().map(|entry| entry.clone()));
     let model = config.model().map_or(Ok(Vec::new()), identity::paths)?;
     let of = |kind| move |path| InputFile { kind, path };
     Ok(paths::all(&entries)?
         .into_iter()
-        .map(of(Changed::Rows))
-        .chain(model.into_iter().map(of(Changed::Model)))
+        .map(of(InputKind::Rows))
+        .chain(model.into_iter().map(of(InputKind::Model)))
         .collect())
 }
 
@@ -71,7 +71,7 @@ pub fn differences(files: &[InputFile], dir: &Path, shard: Option<Shard>) -> Res
     let Some(record) = record else { return Ok(Vec::new()) };
     let mut differences = Vec::new();
     for Recorded { kind, signature } in &record {
-        let kind = kind.as_deref().map_or(Ok(Changed::Rows), str::parse)?;
+        let kind = kind.as_deref().map_or(Ok(InputKind::Rows), str::parse)?;
         if !files.iter().any(|file| file.path == signature.path) {
             differences.push(Difference::of_file(kind, &signature.path, " (missing)"));
         } else if !signature.is_same(&mut signature.modified.clone())? {
@@ -91,7 +91,7 @@ pub fn differences(files: &[InputFile], dir: &Path, shard: Option<Shard>) -> Res
 pub fn altered(files: &[InputFile]) -> Result<Vec<Difference>> {
     let altered = |file: &InputFile| {
         let is_listed = identity::is_as_listed(&file.path)?;
-        Ok((!is_listed).then(|| Difference::of_file(Changed::Stages, &file.path, "")))
+        Ok((!is_listed).then(|| Difference::of_file(InputKind::Stages, &file.path, "")))
     };
     Ok(files.par_iter().map(altered).collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
 }

@@ -70,11 +70,11 @@ pub fn run_after<C: Stage>(
     changed.dedup_by(|one, other| one.what == other.what);
     identity::refuse(changed, WHEN, accepted)?.iter().for_each(|line| means.observer.note(line));
     let claimed = record::exists(dir, shard);
-    let act = || match parts.filter(|_| !job.gathers()) {
+    let run_job = || match parts.filter(|_| !job.gathers()) {
         Some(count) => merge::rows(&work, count),
         None => job.run(&work),
     };
-    let summary = match beside(|| record::write(&files, dir, shard), act) {
+    let summary = match run_alongside(|| record::write(&files, dir, shard), run_job) {
         // If the stage failed, the user may have to correct its input files, so the new record is removed. Only a stage
         // that was stopped keeps its record.
         Err(error) if !claimed && !matches!(error, Error::Stopped) => {
@@ -108,11 +108,11 @@ fn outputs(work: &Work) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Runs `other` in a second thread while `act` runs. Returns the result of `act`.
-fn beside<T>(other: impl FnOnce() -> Result<()> + Send, act: impl FnOnce() -> Result<T>) -> Result<T> {
+/// Runs `other` in a second thread while `run_job` runs. Returns the result of `run_job`.
+fn run_alongside<T>(other: impl FnOnce() -> Result<()> + Send, run_job: impl FnOnce() -> Result<T>) -> Result<T> {
     std::thread::scope(|scope| {
         let other = scope.spawn(other);
-        let done = act()?;
+        let done = run_job()?;
         other.join().map_err(|_| Error::Failed("hashing a file panicked".to_owned()))??;
         Ok(done)
     })

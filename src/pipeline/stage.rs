@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::answers::{self, RunStore, Store};
 use crate::config::{Config, DatasetConfig, RowForm, StageConfig, StepConfig};
-use crate::data::read::{self, At, RowFile};
-use crate::data::{Form, Read, Row, Seen};
+use crate::data::read::{self, RowFile, RowPosition};
+use crate::data::{Form, ReadCounts, Row, RowResult};
 use crate::error::{Error, Result};
 use crate::machine::Machine;
 use crate::pipeline::summary::Summary;
@@ -26,7 +26,7 @@ pub trait Stage: Config {
     /// Returns the same settings for modification, such as to resolve paths.
     fn stage_mut(&mut self) -> &mut StageConfig;
     /// Returns the data sets that the stage reads in addition to its main data sets.
-    fn beside(&mut self) -> Vec<&mut DatasetConfig> {
+    fn extra_datasets(&mut self) -> Vec<&mut DatasetConfig> {
         Vec::new()
     }
     /// Returns the model directory that determines the output, if any.
@@ -105,7 +105,7 @@ pub struct Input {
     /// Range of the rows that are read; a part of the data set if there is a shard.
     pub rows: Range<usize>,
     /// Counts of the rows at the last reading.
-    seen: Mutex<Seen>,
+    seen: Mutex<ReadCounts>,
 }
 
 impl Input {
@@ -123,14 +123,14 @@ impl Input {
     }
 
     /// Returns the counts of the last reading, and the columns that are not read.
-    pub fn seen(&self) -> Result<Seen> {
-        let unused = Seen::of(self.files.iter().map(|(_, file)| file))?.unused;
-        Ok(Seen { unused, ..self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone() })
+    pub fn seen(&self) -> Result<ReadCounts> {
+        let unused = ReadCounts::of(self.files.iter().map(|(_, file)| file))?.unused;
+        Ok(ReadCounts { unused, ..self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone() })
     }
 
     /// Passes each row to be read to `take`, in order. Positions use row numbers of the data set, not of the file.
-    pub fn for_each(&self, mut take: impl FnMut(At, Read<Row>) -> Result<()>) -> Result<()> {
-        let mut seen = Seen::default();
+    pub fn for_each(&self, mut take: impl FnMut(RowPosition, RowResult<Row>) -> Result<()>) -> Result<()> {
+        let mut seen = ReadCounts::default();
         for (k, (first, file)) in self.files.iter().enumerate() {
             let end = self.files.get(k + 1).map_or(self.count, |next| next.0).min(self.rows.end);
             let range = self.rows.start.max(*first)..end;
@@ -138,7 +138,7 @@ impl Input {
                 let local = range.start - first..range.end - first;
                 file.for_range(local, |at, row| {
                     row.iter().for_each(|row| seen.add(row));
-                    take(At { index: at.index + *first as u32, ..at }, row)
+                    take(RowPosition { index: at.index + *first as u32, ..at }, row)
                 })?;
             }
         }
@@ -148,12 +148,12 @@ impl Input {
 
     /// Returns the row at a position that [`Input::for_each`] passed. Returns an outer error if its file cannot be read
     /// there.
-    pub fn row(&self, at: At) -> Result<Read<Row>> {
+    pub fn row(&self, at: RowPosition) -> Result<RowResult<Row>> {
         let k = self.files.partition_point(|(first, _)| *first <= at.index as usize).saturating_sub(1);
         let Some((first, file)) = self.files.get(k) else {
             return Err(Error::Failed(format!("{}: no row {}", self.name, at.index + 1)));
         };
-        file.row(At { index: at.index - *first as u32, ..at })
+        file.row(RowPosition { index: at.index - *first as u32, ..at })
     }
 }
 

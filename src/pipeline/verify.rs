@@ -6,7 +6,7 @@ use crate::config::{ScorerConfig, StageConfig, StepConfig, VerifyConfig};
 use crate::data::text_of;
 use crate::error::Result;
 use crate::machine::Machine;
-use crate::pipeline::files::Because;
+use crate::pipeline::files::Rejection;
 use crate::pipeline::pass::{Fate, Numbered, pass};
 use crate::pipeline::stage::{Stage, StageJob, Work};
 use crate::pipeline::summary::Summary;
@@ -47,7 +47,7 @@ impl StageJob for Verify<'_> {
         let (mode, judge) = (self.config.mode, self.config.judge.as_ref());
         let rules = ScorerConfig::default();
         let scorer = Scorer::new(mode, judge, &rules, "reward", Some(work.store()?), self.means.runtime)?;
-        let mut heard = scorer.judge().map(judge::Summary::new);
+        let mut judge_summary = scorer.judge().map(judge::Summary::new);
         let scorer = Arc::new(scorer);
         let mut summary = pass(work, &mut |_, rows| {
             let items: Vec<Option<Item>> = rows.iter().map(|row| item(row, self.config.labels)).collect();
@@ -55,9 +55,9 @@ impl StageJob for Verify<'_> {
             let mut fates = Vec::with_capacity(rows.len());
             for (numbered, item) in rows.into_iter().zip(items) {
                 let judged = item.as_ref().and_then(|_| scored.next()).transpose()?;
-                heard
-                    .iter_mut()
-                    .for_each(|heard| heard.count(judged.as_ref().and_then(|judged| judged.judge.as_ref())));
+                judge_summary.iter_mut().for_each(|judge_summary| {
+                    judge_summary.count(judged.as_ref().and_then(|judged| judged.judge.as_ref()))
+                });
                 fates.push(vec![match (item, judged) {
                     (Some(item), Some(judged)) => fate(numbered, &item, judged, self.config.labels),
                     _ => missing(&numbered),
@@ -65,7 +65,7 @@ impl StageJob for Verify<'_> {
             }
             Ok(fates)
         })?;
-        summary.judge = heard;
+        summary.judge = judge_summary;
         Ok(summary)
     }
 
@@ -88,21 +88,21 @@ fn item(numbered: &Numbered, labels: bool) -> Option<Item> {
 
 fn missing(numbered: &Numbered) -> Fate {
     Fate::Rejected(match numbered.row.ground_truth {
-        None => Because::row("no_label", "no ground truth"),
-        Some(_) => Because::row("no_answer", "no assistant message at the end"),
+        None => Rejection::row("no_label", "no ground truth"),
+        Some(_) => Rejection::row("no_answer", "no assistant message at the end"),
     })
 }
 
 fn fate(numbered: Numbered, item: &Item, judged: Judged, labels: bool) -> Fate {
     match judged.judge {
-        _ if judged.score.acc_score > 0.0 => Fate::Kept(numbered.row),
-        Some(Ruling::Unjudged(what)) => Fate::Unjudged(Because::row("unjudged", what)),
+        _ if judged.score.acc_score > 0.0 => Fate::KeptWriter(numbered.row),
+        Some(Ruling::Unjudged(what)) => Fate::Unjudged(Rejection::row("unjudged", what)),
         _ if labels => {
-            Fate::Rejected(Because::row("unverifiable_label", format!("the label is {}", item.ground_truth)))
+            Fate::Rejected(Rejection::row("unverifiable_label", format!("the label is {}", item.ground_truth)))
         }
         _ => {
             let detail = format!("the answer is {}, the label is {}", judged.score.predict_str, item.ground_truth);
-            Fate::Rejected(Because::row("wrong_answer", detail))
+            Fate::Rejected(Rejection::row("wrong_answer", detail))
         }
     }
 }

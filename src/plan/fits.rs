@@ -1,7 +1,7 @@
 //! Finds the longest row that fits into a GPU's memory if training passes store as few activations as possible.
 
-use super::card::Rows;
-use super::training::{Cards, Training, seats, target};
+use super::assumptions::Rows;
+use super::training::{GpuSet, Training, seats, target};
 use crate::config::OptimizerName;
 use crate::error::Result;
 use crate::model::ModelConfig;
@@ -18,7 +18,7 @@ pub const OPTIMIZERS: [OptimizerName; 3] =
 /// Returns for each of `optimizers` the maximum number of tokens of a micro-batch with one row that fits into memory,
 /// in steps of [`STEP`]. It is 0 if none fits.
 pub fn longest<C: Training>(
-    cards: Cards,
+    gpus: GpuSet,
     config: &C,
     model: &ModelConfig,
     rows: &Rows,
@@ -27,8 +27,8 @@ pub fn longest<C: Training>(
     let with = |&optim: &OptimizerName| {
         let mut config = config.clone();
         config.keys().optimizer.optim = optim;
-        let seats = seats(cards, model, &config)?;
-        let budget = target(cards, *config.keys().max_memory_gib).memory.unwrap_or(usize::MAX);
+        let seats = seats(gpus, model, &config)?;
+        let budget = target(gpus, *config.keys().max_memory_gib).memory.unwrap_or(usize::MAX);
         let (mut low, mut high, mut longest) = (0, MOST / STEP + 1, 0);
         while low + 1 < high {
             let middle = low.midpoint(high);

@@ -20,15 +20,15 @@ pub struct Floor {
 
 impl Floor {
     /// Computes the floor of one op.
-    pub fn of(flops: f64, bytes: f64, card: &Ceilings) -> Floor {
-        let (arithmetic, traffic) = (flops / card.flops, bytes / card.bytes);
+    pub fn of(flops: f64, bytes: f64, ceilings: &Ceilings) -> Floor {
+        let (arithmetic, traffic) = (flops / ceilings.flops, bytes / ceilings.bytes);
         let by_arithmetic = if arithmetic >= traffic { arithmetic } else { 0.0 };
         Floor { flops, bytes, seconds: arithmetic.max(traffic), by_arithmetic }
     }
 
     /// Computes the floor of ops that run one after another.
-    pub fn sum(work: &[Work], card: &Ceilings) -> Floor {
-        work.iter().map(|w| Floor::of(w.flops, w.bytes, card)).fold(Floor::default(), Floor::and)
+    pub fn sum(work: &[Work], ceilings: &Ceilings) -> Floor {
+        work.iter().map(|w| Floor::of(w.flops, w.bytes, ceilings)).fold(Floor::default(), Floor::and)
     }
 
     /// Adds two floors.
@@ -87,9 +87,9 @@ mod tests {
 
     #[test]
     fn each_op_takes_the_longer_of_the_two() {
-        let card = Ceilings { name: "a GPU", memory: 0, flops: 100.0, bytes: 10.0 };
+        let ceilings = Ceilings { name: "a GPU", memory: 0, flops: 100.0, bytes: 10.0 };
         let work = |flops, bytes| Work { op: "op", flops, bytes, product: None };
-        let floor = Floor::sum(&[work(200.0, 10.0), work(50.0, 10.0)], &card);
+        let floor = Floor::sum(&[work(200.0, 10.0), work(50.0, 10.0)], &ceilings);
         assert_eq!((floor.seconds, floor.by_arithmetic), (3.0, 2.0));
         assert_eq!((floor.flops, floor.bytes), (250.0, 20.0));
         assert_eq!(floor.bound(), "arithmetic, 67 % of the time");

@@ -2,7 +2,7 @@
 
 use clap::ValueEnum;
 
-use crate::device::cuda::CARD_OVERHEAD;
+use crate::device::cuda::GPU_OVERHEAD;
 use crate::ranks;
 
 /// Kind of GPU.
@@ -87,9 +87,9 @@ impl Gpu {
 }
 
 impl Ceilings {
-    /// Returns the bytes that a plan may use on one of `cards` GPUs.
-    pub fn budget(&self, cards: usize) -> usize {
-        let links = if cards > 1 { ranks::CARD_OVERHEAD } else { 0 };
-        self.memory.saturating_sub(CARD_OVERHEAD + links) as usize
+    /// Returns the bytes that a plan may use on one of `gpus` GPUs.
+    pub fn budget(&self, gpus: usize) -> usize {
+        let links = if gpus > 1 { ranks::GPU_OVERHEAD } else { 0 };
+        self.memory.saturating_sub(GPU_OVERHEAD + links) as usize
     }
 }

@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use super::card::{H200, Rows};
+use super::assumptions::{H200, Rows};
 use super::page::Page;
 use super::pass::Pass;
-use super::training::{Cards, Keys, Training};
+use super::training::{GpuSet, Keys, Training};
 use crate::config::{self, Config as _, OptimConfig, RlConfig, SftConfig};
 use crate::error::{Error, Result};
 use crate::files;
@@ -49,7 +49,7 @@ fn of_config<C: Training>(file: &Path, values: &[String], rows: &Rows, memory: O
     let gib = memory.map(|bytes| bytes as f64 / (1u64 << 30) as f64);
     *max_memory_gib = (*max_memory_gib).into_iter().chain(gib).min_by(f64::total_cmp);
     let (model, dtype, optimizer) = (model_config(file, model)?, *dtype, *optimizer);
-    let Page { stage, model, pass, planned, .. } = config.page(Cards { card: &H200, count: 1 }, rows, model)?;
+    let Page { stage, model, pass, planned, .. } = config.page(GpuSet { gpu_options: &H200, count: 1 }, rows, model)?;
     Ok(Job { stage, model, dtype, optimizer, pass, levels: planned.levels })
 }
 

@@ -12,9 +12,9 @@ use super::pass::Pass;
 use super::seats::Weights;
 use crate::config::Dtype;
 use crate::device::images::OWN;
-use crate::device::listing::{Entry, Listing};
-use crate::device::pace::{Clocks, Pace, Predicted, Share};
-use crate::device::{Body, Device, Kind, Plan, Properties, Work};
+use crate::device::perf_model::{Clocks, KernelCosts, Predicted, Share};
+use crate::device::recording_driver::{Entry, RecordingDriver};
+use crate::device::{Device, KernelVariant, Kind, Plan, Properties, Work};
 use crate::engine::{Engine, EngineConfig, Prompt, Request};
 use crate::error::Result;
 use crate::model::{Grads, Levels, Model, ModelConfig};
@@ -33,15 +33,15 @@ pub const CONTEXT: usize = 1536;
 /// "block", "smem", "range"}` with its part of the op's work and its prediction. Each op is `{"op", "flops", "bytes"}`
 /// with its cost.
 pub struct Launches {
-    card: Ceilings,
+    ceilings: Ceilings,
     clocks: Clocks,
     lines: String,
 }
 
 impl Launches {
-    /// Makes an empty list for a Hopper GPU `card` with the clock `hz` under load.
-    pub fn new(card: Ceilings, hz: f64) -> Launches {
-        Launches { card, clocks: Clocks { hz, memory: card.bytes }, lines: String::new() }
+    /// Makes an empty list for a Hopper GPU `ceilings` with the clock `hz` under load.
+    pub fn new(ceilings: Ceilings, hz: f64) -> Launches {
+        Launches { ceilings, clocks: Clocks { hz, memory: ceilings.bytes }, lines: String::new() }
     }
 
     /// Returns the lines.
@@ -59,7 +59,7 @@ impl Launches {
         pass: &Pass,
         levels: Levels,
     ) -> Result<[f64; 2]> {
-        let mut dev = self.device(Body::Wgmma)?;
+        let mut dev = self.device(KernelVariant::Wgmma)?;
         let model = Model::empty(&mut dev, model.clone(), DType::of(weights.dtype, Kind::Cuda))?;
         let shards = Shards::new(&model.layout.lens(), ranks.size());
         let mut optimizer = Optimizer::sharded(&mut dev, &model.layout, weights.optimizer, 0, &shards, ranks.rank())?;
@@ -74,7 +74,7 @@ impl Launches {
     /// Adds a decoding step of `batch` sequences with `context` keys each, which share no keys. Returns the predicted
     /// seconds.
     pub fn decoding(&mut self, config: &ModelConfig, dtype: Dtype, batch: usize, context: usize) -> Result<f64> {
-        let mut dev = self.device(Body::Wgmma)?;
+        let mut dev = self.device(KernelVariant::Wgmma)?;
         let model = Model::empty(&mut dev, config.clone(), DType::of(dtype, Kind::Cuda))?;
         // All prompts are prefilled in one step, so that all sequences decode in the next step.
         let limits = EngineConfig {
@@ -133,21 +133,21 @@ impl Launches {
             Entry::Work(_) => None,
         });
         let times = launches.zip(shares(entries, kv_bytes));
-        times.map(|(launch, (pace, share))| (share, pace.predict(launch, &share, self.clocks)))
+        times.map(|(launch, (costs, share))| (share, costs.predict(launch, &share, self.clocks)))
     }
 
-    /// Makes a recording device that uses the kernel variant `body`, with more memory than anything needs.
-    pub fn device(&self, body: Body) -> Result<Device> {
+    /// Makes a recording device that uses the kernel variant `variant`, with more memory than anything needs.
+    pub fn device(&self, variant: KernelVariant) -> Result<Device> {
         let properties = Properties {
-            name: self.card.name.to_owned(),
+            name: self.ceilings.name.to_owned(),
             compute_capability: (9, 0),
             multiprocessors: 132,
-            memory: self.card.memory,
+            memory: self.ceilings.memory,
             shared_memory_per_block: 227 << 10,
             driver: "none".into(),
         };
-        let mut dev = Device::gpu(Box::new(Listing::new(properties)), Kind::Cuda, &Plan::uniform(1 << 42))?;
-        dev.use_body(body)?;
+        let mut dev = Device::gpu(Box::new(RecordingDriver::new(properties)), Kind::Cuda, &Plan::uniform(1 << 42))?;
+        dev.use_variant(variant)?;
         Ok(dev)
     }
 
@@ -187,16 +187,16 @@ const BACKWARD: [(&str, f64); 2] = [("attention_bwd_dq", 3.0), ("attention_bwd_d
 /// The work of an op with arithmetic is divided among its launches with output tiles or, without such launches, among
 /// those with any products. The work of other ops is divided among all their launches. The parts are proportional to
 /// the numbers of CTAs or products. Paged attention records no work.
-fn shares(entries: &[Entry], kv_bytes: f64) -> Vec<(Pace, Share)> {
-    let mut paces: HashMap<&str, Pace> = HashMap::new();
-    let mut found: Vec<(Pace, Share)> = Vec::new();
+fn shares(entries: &[Entry], kv_bytes: f64) -> Vec<(KernelCosts, Share)> {
+    let mut known_costs: HashMap<&str, KernelCosts> = HashMap::new();
+    let mut found: Vec<(KernelCosts, Share)> = Vec::new();
     let mut pending: Vec<(usize, f64, f64)> = Vec::new();
     for entry in entries {
         match entry {
             Entry::Launch(kernel, launch, _) => {
-                let pace = *paces.entry(kernel).or_insert_with(|| OWN.pace(kernel).unwrap_or_default());
+                let costs = *known_costs.entry(kernel).or_insert_with(|| OWN.kernel_costs(kernel).unwrap_or_default());
                 let pages = kernel.starts_with("paged_attention");
-                found.push((pace, Share { bytes: if pages { kv_bytes } else { 0.0 }, ..Share::default() }));
+                found.push((costs, Share { bytes: if pages { kv_bytes } else { 0.0 }, ..Share::default() }));
                 if !pages {
                     let ctas = launch.grid.iter().map(|&n| f64::from(n)).product();
                     let products =
@@ -206,8 +206,8 @@ fn shares(entries: &[Entry], kv_bytes: f64) -> Vec<(Pace, Share)> {
             }
             Entry::Work(work) => {
                 let ranks = |&(at, ..): &(usize, f64, f64)| {
-                    let pace = &found[at].0;
-                    usize::from(pace.flops > 0.0) + usize::from(pace.tile.is_some())
+                    let costs = &found[at].0;
+                    usize::from(costs.flops > 0.0) + usize::from(costs.tile.is_some())
                 };
                 let most = pending.iter().map(ranks).max().filter(|_| work.flops > 0.0).unwrap_or(0);
                 pending.retain(|launch| ranks(launch) >= most);
@@ -225,8 +225,8 @@ fn shares(entries: &[Entry], kv_bytes: f64) -> Vec<(Pace, Share)> {
 }
 
 fn take(dev: &mut Device) -> Vec<Entry> {
-    let listing = dev.driver().and_then(|driver| driver.as_any().downcast_mut::<Listing>());
-    listing.map(Listing::take).unwrap_or_default()
+    let recording = dev.driver().and_then(|driver| driver.as_any().downcast_mut::<RecordingDriver>());
+    recording.map(RecordingDriver::take).unwrap_or_default()
 }
 
 #[cfg(test)]

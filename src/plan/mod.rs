@@ -2,7 +2,7 @@
 //! on a device that only counts. It reads no data and no weights, only the model's config.json and the limits of the
 //! config.
 
-mod card;
+mod assumptions;
 mod fewer;
 mod fits;
 mod floor;
@@ -20,10 +20,10 @@ mod shapes;
 mod table;
 mod training;
 
-pub use card::{Card, H200, Rows};
-pub use fewer::{Asked, text};
+pub use assumptions::{GpuOptions, H200, Rows};
+pub use fewer::{PlanRequest, text};
 pub use gpus::Gpu;
 pub use job::{Job, is_rl, job, model_config};
 pub use launches::Launches;
 pub use page::Page;
-pub use training::{Cards, Keys, Training};
+pub use training::{GpuSet, Keys, Training};

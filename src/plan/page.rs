@@ -15,7 +15,7 @@ use crate::train::plan::Planned;
 /// Contents of a plan.
 pub struct Page {
     pub(super) stage: &'static str,
-    pub(super) card: Ceilings,
+    pub(super) ceilings: Ceilings,
     pub(super) links: Links,
     pub(super) seats: Seats,
     pub(super) model: ModelConfig,
@@ -83,20 +83,21 @@ impl Page {
     }
 
     /// Returns the number of GPUs.
-    pub fn cards(&self) -> usize {
+    pub fn gpus(&self) -> usize {
         self.seats.count
     }
 
     /// Describes the time of one step and of `steps` steps in a line.
     pub fn time(&self, steps: u64) -> String {
-        let of =
+        let step_and_total =
             |step: f64| format!("{} per step, {} in total", floor::seconds(step), floor::seconds(step * steps as f64));
-        let predicted = self.predicted_step().map_or(String::new(), |step| format!("; predicted {}", of(step)));
+        let predicted =
+            self.predicted_step().map_or(String::new(), |step| format!("; predicted {}", step_and_total(step)));
         format!(
             "time on {} for {}: at least {}{predicted}",
-            seats::named(self.seats.count, &self.card),
+            seats::named(self.seats.count, &self.ceilings),
             self.assumes,
-            of(self.least())
+            step_and_total(self.least())
         )
     }
 
@@ -158,8 +159,8 @@ impl Page {
         let mut line = |name: &str, text: &str| {
             out.push_str(&format!("{name:<14}{text}\n"));
         };
-        let card = &self.card;
-        line("job", &format!("{} on {}", self.stage, seats::named(self.seats.count, card)));
+        let ceilings = &self.ceilings;
+        line("job", &format!("{} on {}", self.stage, seats::named(self.seats.count, ceilings)));
         line("model", &format!("{:.3} B parameters", self.parameters as f64 / 1e9));
         line("assumes", &self.assumes);
         self.memory().iter().for_each(|(name, text)| line(name, text));
@@ -189,12 +190,12 @@ impl Page {
 
     /// Explains the origin of the times.
     fn origin(&self) -> String {
-        let (card, links) = (&self.card, &self.links);
+        let (ceilings, links) = (&self.ceilings, &self.links);
         let mut out = format!(
             "Times are lower bounds, not measurements: for each op the longer of its arithmetic at {:.0} TFLOP/s and its\n\
              memory traffic at {:.2} TB/s, without pauses between ops.\n",
-            card.flops / 1e12,
-            card.bytes / 1e12
+            ceilings.flops / 1e12,
+            ceilings.bytes / 1e12
         );
         if self.predicted_step().is_some() {
             out.push_str(&format!(
@@ -242,7 +243,7 @@ impl Page {
         step["bound"] = json!(self.bound());
         json!({
             "job": self.stage,
-            "gpu": self.card.name,
+            "gpu": self.ceilings.name,
             "gpus": self.seats.count,
             "gradient_lanes": self.seats.lanes,
             "parameters": self.parameters,

@@ -1,6 +1,6 @@
 //! The plan of reinforcement learning with invented questions.
 
-use super::card::Rows;
+use super::assumptions::Rows;
 use super::floor::Floor;
 use super::launches;
 use super::page::Page;
@@ -8,7 +8,7 @@ use super::pass::Pass;
 use super::predicted::{lane_sums, predicted};
 use super::seats::{Parts, Seats, Weights};
 use super::shapes;
-use super::training::{Cards, Keys, Training, nothing, parameters, seats, target};
+use super::training::{GpuSet, Keys, Training, minimal_target, parameters, seats, target};
 use crate::config::RlConfig;
 use crate::error::{Error, Result};
 use crate::model::ModelConfig;
@@ -33,8 +33,8 @@ impl Training for RlConfig {
         Parts { key: "ppo_mini_batch_size", count: self.ppo_mini_batch_size }
     }
 
-    fn page(&self, cards: Cards, rows: &Rows, model: ModelConfig) -> Result<Page> {
-        let (on, card) = (cards.card, cards.card.gpu.ceilings());
+    fn page(&self, gpus: GpuSet, rows: &Rows, model: ModelConfig) -> Result<Page> {
+        let (on, ceilings) = (gpus.gpu_options, gpus.gpu_options.gpu.ceilings());
         let prompt = rows.tokens(self.max_prompt_length, "max_prompt_length")?;
         let response = self.max_response_length;
         if prompt + response > self.micro_batch_tokens {
@@ -44,9 +44,9 @@ impl Training for RlConfig {
         let grids = shapes::grids(&model, rows.image_tokens, self.image_max_pixels, prompt)?;
         let index = shapes::questions(self.train_batch_size, prompt, &grids);
         let allowed = vec![u32::MAX; model.vocab_size.div_ceil(32)];
-        let seats = seats(cards, &model, self)?;
+        let seats = seats(gpus, &model, self)?;
         let config = &RlConfig { gradient_lanes: Some(seats.lanes), ..self.clone() };
-        let target = target(cards, config.max_memory_gib);
+        let target = target(gpus, config.max_memory_gib);
         let (planned, num_kv_blocks) = rl::plan::rl(model.clone(), config, target, seats.fullest, &allowed, &index)?;
 
         let share = RlConfig { train_batch_size: rl::plan::share(config, seats.fullest), ..config.clone() };
@@ -68,7 +68,7 @@ impl Training for RlConfig {
                 }
             }
             let at_once = launches.decoding(&model, config.dtype, rollouts.batch as usize, prompt + response / 2)?;
-            let rollouts = rollouts.prefill(&card).seconds + rollouts.steps() * at_once;
+            let rollouts = rollouts.prefill(&ceilings).seconds + rollouts.steps() * at_once;
             Ok(vec![rollouts, passes as f64 * pass, updates as f64 * (update + lane_sums(on, &planned))])
         })?;
         let mut host = seats.host(&planned.update);
@@ -85,9 +85,9 @@ impl Training for RlConfig {
             notes: vec![("kv cache", rollouts.describe())],
             host,
             parts: vec![
-                ("rollouts", rollouts.floor(&card)),
-                ("passes", Floor::sum(&planned.pass, &card).times(passes as f64)),
-                ("updates", Floor::sum(&planned.update.work, &card).times(updates as f64)),
+                ("rollouts", rollouts.floor(&ceilings)),
+                ("passes", Floor::sum(&planned.pass, &ceilings).times(passes as f64)),
+                ("updates", Floor::sum(&planned.update.work, &ceilings).times(updates as f64)),
             ],
             predicted,
             clock: on.clock,
@@ -96,7 +96,7 @@ impl Training for RlConfig {
             tokens: [(sequences * (prompt + response) * config.ppo_epochs) as f64, (sequences * response) as f64],
             limit: config.save_total_limit,
             links: on.gpu.links(),
-            card,
+            ceilings,
             seats,
             model,
             planned,
@@ -117,7 +117,7 @@ impl Training for RlConfig {
         let index = shapes::questions(self.train_batch_size, prompt, &grids);
         let allowed = vec![u32::MAX; model.vocab_size.div_ceil(32)];
         let config = RlConfig { gradient_lanes: Some(seats.lanes), ..self.clone() };
-        let (planned, _) = rl::plan::rl(model.clone(), &config, nothing(), seats.fullest, &allowed, &index)?;
+        let (planned, _) = rl::plan::rl(model.clone(), &config, minimal_target(), seats.fullest, &allowed, &index)?;
         Ok(planned.memory.total())
     }
 }

@@ -106,11 +106,11 @@ impl Seats {
 }
 
 /// Names GPUs like `64 H100 in 8 nodes of 8`.
-pub fn named(count: usize, card: &Ceilings) -> String {
+pub fn named(count: usize, ceilings: &Ceilings) -> String {
     match count {
-        1 => format!("one {}", card.name),
-        n if n <= NODE => format!("{n} {} in one node", card.name),
-        n => format!("{n} {} in {} nodes of {NODE}", card.name, n.div_ceil(NODE)),
+        1 => format!("one {}", ceilings.name),
+        n if n <= NODE => format!("{n} {} in one node", ceilings.name),
+        n => format!("{n} {} in {} nodes of {NODE}", ceilings.name, n.div_ceil(NODE)),
     }
 }
 

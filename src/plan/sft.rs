@@ -1,13 +1,13 @@
 //! The plan of fine-tuning with invented rows.
 
-use super::card::Rows;
+use super::assumptions::Rows;
 use super::floor::Floor;
 use super::page::Page;
 use super::pass::Pass;
 use super::predicted::{lane_sums, predicted};
 use super::seats::{Parts, Seats, Weights};
 use super::shapes;
-use super::training::{Cards, Keys, Training, nothing, parameters, seats, target};
+use super::training::{GpuSet, Keys, Training, minimal_target, parameters, seats, target};
 use crate::config::SftConfig;
 use crate::data::Shape;
 use crate::error::{Error, Result};
@@ -29,8 +29,8 @@ impl Training for SftConfig {
         }
     }
 
-    fn page(&self, cards: Cards, rows: &Rows, model: ModelConfig) -> Result<Page> {
-        let (on, card, length) = (cards.card, cards.card.gpu.ceilings(), self.packing_length);
+    fn page(&self, gpus: GpuSet, rows: &Rows, model: ModelConfig) -> Result<Page> {
+        let (on, ceilings, length) = (gpus.gpu_options, gpus.gpu_options.gpu.ceilings(), self.packing_length);
         if length > self.micro_batch_tokens {
             let expected = format!("at least packing_length, which is {length}: a row may be as long as a pack");
             return Err(Error::input("micro_batch_tokens", self.micro_batch_tokens.to_string(), expected));
@@ -38,14 +38,14 @@ impl Training for SftConfig {
         let row_tokens = rows.tokens(length, "packing_length")?;
         let grids = shapes::grids(&model, rows.image_tokens, self.image_max_pixels, row_tokens)?;
         let row = plan::blank(&model, Shape { tokens: row_tokens, targets: row_tokens - 1, grids: &grids });
-        let seats = seats(cards, &model, self)?;
+        let seats = seats(gpus, &model, self)?;
         let config = &SftConfig { gradient_lanes: Some(seats.lanes), ..self.clone() };
         let packs = config.train_batch_size.unwrap_or(config.gradient_accumulation_steps);
         // A micro-batch contains as many packs as fit into it. All packs of a micro-batch belong to one gradient lane.
         let (count, of_pack) =
             ((config.micro_batch_tokens / length).min(packs.div_ceil(seats.lanes)), length / row_tokens);
         let pass = Pass::Sft { row, rows: count * of_pack };
-        let target = target(cards, config.max_memory_gib);
+        let target = target(gpus, config.max_memory_gib);
         let planned = plan::sft(model.clone(), config, target, seats.fullest, &[pass.sequences()])?.check(LOWER)?;
         let passes = seats.passes(packs, count);
         let predicted = predicted(on, |launches| {
@@ -68,8 +68,8 @@ impl Training for SftConfig {
                 shapes::described(&model, &grids)
             ),
             parts: vec![
-                ("passes", Floor::sum(&planned.pass, &card).times(passes as f64)),
-                ("update", Floor::sum(&planned.update.work, &card)),
+                ("passes", Floor::sum(&planned.pass, &ceilings).times(passes as f64)),
+                ("update", Floor::sum(&planned.update.work, &ceilings)),
             ],
             predicted,
             clock: on.clock,
@@ -80,7 +80,7 @@ impl Training for SftConfig {
             tokens: [(packs * of_pack * row_tokens) as f64, 0.0],
             limit: config.save_total_limit,
             links: on.gpu.links(),
-            card,
+            ceilings,
             seats,
             model,
             planned,
@@ -101,6 +101,6 @@ impl Training for SftConfig {
         let sample = plan::blank(model, Shape { tokens: row, targets: row - 1, grids: &grids });
         let batches = [vec![sft::sequence(&sample); self.packing_length / row]];
         let config = SftConfig { gradient_lanes: Some(seats.lanes), ..self.clone() };
-        Ok(plan::sft(model.clone(), &config, nothing(), seats.fullest, &batches)?.memory.total())
+        Ok(plan::sft(model.clone(), &config, minimal_target(), seats.fullest, &batches)?.memory.total())
     }
 }

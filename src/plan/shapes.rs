@@ -114,8 +114,8 @@ impl Rollouts {
     }
 
     /// Returns the minimum time to prefill each prompt once.
-    pub fn prefill(&self, card: &Ceilings) -> Floor {
-        Floor::of(2.0 * self.weights * self.prompts * self.prompt, 2.0 * self.weights, card)
+    pub fn prefill(&self, ceilings: &Ceilings) -> Floor {
+        Floor::of(2.0 * self.weights * self.prompts * self.prompt, 2.0 * self.weights, ceilings)
     }
 
     /// Returns the number of decoding steps.
@@ -125,10 +125,10 @@ impl Rollouts {
 
     /// Returns the minimum time of the prefill and of decoding steps. A step computes `batch` tokens and reads all
     /// weights and the keys of its sequences.
-    pub fn floor(&self, card: &Ceilings) -> Floor {
+    pub fn floor(&self, ceilings: &Ceilings) -> Floor {
         let keys = (self.prompt + self.response / 2.0) * self.kv_bytes;
-        let step = Floor::of(2.0 * self.weights * self.batch, 2.0 * self.weights + self.batch * keys, card);
-        self.prefill(card).and(step.times(self.steps()))
+        let step = Floor::of(2.0 * self.weights * self.batch, 2.0 * self.weights + self.batch * keys, ceilings);
+        self.prefill(ceilings).and(step.times(self.steps()))
     }
 
     /// Describes the cache and the number of concurrent rollouts.

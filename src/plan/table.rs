@@ -14,7 +14,7 @@ pub const BESIDE: [usize; 2] = [1, 8];
 /// A column of the table.
 pub struct Column {
     /// Number of GPUs.
-    pub cards: usize,
+    pub gpus: usize,
     /// Plan for this number of GPUs, or the reason why there is none.
     pub page: Result<Page>,
     /// Error that states why the config's own rows do not fit. If it is present, the plan is for the longest rows that
@@ -29,7 +29,10 @@ impl Column {
     pub fn text(&self) -> String {
         let page = self.page.as_ref().map_or_else(Error::to_string, Page::text);
         let short = self.short.as_ref().map_or(String::new(), |error| {
-            format!("The rows of the config do not fit: {}.\nThe plan is for the longest rows that fit.\n", said(error))
+            format!(
+                "The rows of the config do not fit: {}.\nThe plan is for the longest rows that fit.\n",
+                without_hint(error)
+            )
         });
         format!("{short}{page}{}", fits::text(&self.longest))
     }
@@ -67,21 +70,21 @@ pub fn text(columns: &[Column]) -> String {
     let is_predicted = |column: &Column| column.page.as_ref().is_ok_and(|page| page.predicted_step().is_some());
     let head = if columns.iter().any(is_predicted) { "Predicted" } else { "Lower bounds" };
     let mut out = format!("\n{head}, not measured:\n");
-    out.push_str(&line("GPUs", &mut columns.iter().map(|column| column.cards.to_string())));
-    let of = |column: &Column, cell: fn(&Page) -> String| column.page.as_ref().map_or("-".to_owned(), cell);
+    out.push_str(&line("GPUs", &mut columns.iter().map(|column| column.gpus.to_string())));
+    let cell_text = |column: &Column, cell: fn(&Page) -> String| column.page.as_ref().map_or("-".to_owned(), cell);
     for (name, cell) in ROWS {
-        out.push_str(&line(name, &mut columns.iter().map(|column| of(column, cell))));
+        out.push_str(&line(name, &mut columns.iter().map(|column| cell_text(column, cell))));
     }
     for column in columns {
         if let Err(error) = &column.page {
-            out.push_str(&format!("{} GPU(s): {}\n", column.cards, said(error)));
+            out.push_str(&format!("{} GPU(s): {}\n", column.gpus, without_hint(error)));
         }
     }
     out
 }
 
 /// Formats an error without its hint.
-fn said(error: &Error) -> String {
+fn without_hint(error: &Error) -> String {
     match error {
         Error::Input { place, found, expected, .. } => format!("{place}: found {found}, expected {expected}"),
         error => error.to_string(),

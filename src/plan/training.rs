@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use super::card::{Card, Rows};
+use super::assumptions::{GpuOptions, Rows};
 use super::page::Page;
 use super::seats::{Parts, Seats, Weights};
 use crate::config::{Config, DistConfig, Dtype, OptimConfig};
@@ -15,9 +15,9 @@ use crate::train::{levels, plan};
 
 /// A number of GPUs of one kind.
 #[derive(Clone, Copy)]
-pub struct Cards<'a> {
+pub struct GpuSet<'a> {
     /// Kind of GPU.
-    pub card: &'a Card,
+    pub gpu_options: &'a GpuOptions,
     /// Number of GPUs.
     pub count: usize,
 }
@@ -49,7 +49,7 @@ pub trait Training: Config + Clone {
     fn parts(&self) -> Parts;
 
     /// Makes the plan of training `model` on these rows and GPUs.
-    fn page(&self, cards: Cards, rows: &Rows, model: ModelConfig) -> Result<Page>;
+    fn page(&self, gpus: GpuSet, rows: &Rows, model: ModelConfig) -> Result<Page>;
 
     /// Returns the config for micro-batches of one row of at most `tokens` tokens. Returns `None` if the requested rows
     /// are longer.
@@ -60,22 +60,22 @@ pub trait Training: Config + Clone {
 }
 
 /// Returns the GPU as a target for the run: its memory without the reserve, and within the limit of the config.
-pub fn target(cards: Cards, max_memory_gib: Option<f64>) -> Target {
-    let budget = cards.card.gpu.ceilings().budget(cards.count);
+pub fn target(gpus: GpuSet, max_memory_gib: Option<f64>) -> Target {
+    let budget = gpus.gpu_options.gpu.ceilings().budget(gpus.count);
     Target::gpu(Kind::Cuda).within(Some(budget)).within(plan::gib_to_bytes(max_memory_gib))
 }
 
 /// Returns a target without memory, for which the smallest possible use is counted.
-pub fn nothing() -> Target {
+pub fn minimal_target() -> Target {
     Target::gpu(Kind::Cuda).within(levels::LEAST)
 }
 
 /// Returns the distribution of `config` over the GPUs.
-pub fn seats<C: Training>(cards: Cards, model: &ModelConfig, config: &C) -> Result<Seats> {
+pub fn seats<C: Training>(gpus: GpuSet, model: &ModelConfig, config: &C) -> Result<Seats> {
     let (mut config, parts) = (config.clone(), config.parts());
     let Keys { dtype, optimizer, max_memory_gib, gradient_lanes, .. } = config.keys();
     let weights = Weights { dtype: *dtype, optimizer: *optimizer };
-    Seats::new(cards.count, *gradient_lanes, parts, model, weights, target(cards, *max_memory_gib))
+    Seats::new(gpus.count, *gradient_lanes, parts, model, weights, target(gpus, *max_memory_gib))
 }
 
 /// Returns the number of a model's weights.

@@ -125,7 +125,7 @@ pub fn by_first(ranks: &mut dyn Ranks, what: &'static str, work: impl FnOnce() -
 pub fn last_word(ranks: &mut dyn Ranks, error: Error) -> Error {
     let left = ranks.leave(Err(&error));
     match ranks.rank() > 0 && left.is_ok() && !matches!(error, Error::Stopped | Error::Rank { .. }) {
-        true => Error::Rank { what: error.to_string(), exit_code: error.exit_code(), told: true },
+        true => Error::Rank { what: error.to_string(), exit_code: error.exit_code(), reported: true },
         false => error,
     }
 }

@@ -286,9 +286,9 @@ fn call(
             Call::Table { stream, key, token, members }
         }
         Some(Message::Refused { why, again: false }) => {
-            return Err(Error::Rank { what: why, exit_code: 2, told: false });
+            return Err(Error::Rank { what: why, exit_code: 2, reported: false });
         }
-        Some(Message::Fault { what, exit_code }) => return Err(Error::Rank { what, exit_code, told: true }),
+        Some(Message::Fault { what, exit_code }) => return Err(Error::Rank { what, exit_code, reported: true }),
         Some(Message::Refused { why, again: true }) => Call::Refused(why),
         _ => Call::Gone("the connection closed".to_owned()),
     })

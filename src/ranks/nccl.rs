@@ -22,7 +22,7 @@ use crate::tensor::Tensor;
 /// Bytes of GPU memory that plans leave free in a run of several ranks: an estimate of NCCL's memory, used where it
 /// cannot be measured. NCCL has buffers of 4 MiB (`NCCL_BUFFSIZE`) for each channel, direction and peer on the machine;
 /// 7 peers with 16 channels take 0.9 GiB. A run uses the amount that it measures at its start.
-pub const CARD_OVERHEAD: u64 = 1 << 30;
+pub const GPU_OVERHEAD: u64 = 1 << 30;
 
 /// Maximum number of bytes that a rank sends in a group. With 64 ranks this is 4 MiB to each, the buffer size of one
 /// NCCL connection, so a larger group would not be faster. A group takes less than a millisecond over NVLink, so errors

@@ -34,7 +34,7 @@ pub type End = Box<dyn Fn(&Error) + Send + Sync>;
 struct Fault {
     what: String,
     exit_code: u8,
-    told: bool,
+    reported: bool,
     at: Instant,
 }
 
@@ -43,7 +43,7 @@ impl Fault {
         // The message names a rank that was lost during a stop, too, because that rank may have failed for another
         // reason.
         let stopped = if self.exit_code == 130 { format!("{}; ", Error::Stopped) } else { String::new() };
-        Error::Rank { what: format!("{stopped}{}", self.what), exit_code: self.exit_code, told: self.told }
+        Error::Rank { what: format!("{stopped}{}", self.what), exit_code: self.exit_code, reported: self.reported }
     }
 }
 
@@ -165,7 +165,7 @@ impl Plane {
     /// Ends the run on all ranks because this rank found the fault `what`. Returns the error that all ranks receive,
     /// which is an earlier fault if another rank reported one first.
     pub fn report(&self, what: String, exit_code: u8) -> Error {
-        let fault = Fault { what, exit_code, told: false, at: Instant::now() };
+        let fault = Fault { what, exit_code, reported: false, at: Instant::now() };
         if self.rank != 0 && self.lock().fault.is_none() {
             let told = Message::Fault { what: fault.what.clone(), exit_code: fault.exit_code };
             if self.send(0, &told) {
@@ -275,7 +275,7 @@ impl Plane {
         lost.into_iter().for_each(|peer| state.gone[peer] = true);
         drop(state);
         self.changed.notify_all();
-        let told = fault.told;
+        let told = fault.reported;
         let word = Message::Fault { what: fault.what, exit_code: fault.exit_code };
         self.tell(if told { &Message::Goodbye } else { &word });
         self.lock().said = true;
@@ -290,7 +290,7 @@ impl Plane {
             match Message::receive(stream) {
                 Ok(Message::Beat { at, stop }) => self.heard(peer, at, stop),
                 Ok(Message::Fault { what, exit_code }) => {
-                    self.fault(Fault { what, exit_code, told: self.rank != 0, at: Instant::now() });
+                    self.fault(Fault { what, exit_code, reported: self.rank != 0, at: Instant::now() });
                 }
                 Ok(Message::Goodbye) => {
                     self.lock().gone[peer] = true;
@@ -334,7 +334,7 @@ impl Plane {
         let at = state.heard[peer].at.clone();
         drop(state);
         let what = format!("{} is lost, {at}: {why}", self.name(peer));
-        self.fault_of(Fault { what, exit_code: self.status(), told: false, at: Instant::now() }, Some(peer));
+        self.fault_of(Fault { what, exit_code: self.status(), reported: false, at: Instant::now() }, Some(peer));
     }
 
     /// Sends heartbeats and checks timeouts. It runs on its own thread.
@@ -352,7 +352,7 @@ impl Plane {
             };
             self.tell(&Message::Beat { at, stop: self.stop.load(Ordering::Relaxed) });
             if let Some(what) = self.late() {
-                self.fault(Fault { what, exit_code: self.status(), told: false, at: Instant::now() });
+                self.fault(Fault { what, exit_code: self.status(), reported: false, at: Instant::now() });
             }
             let fault = self.lock().fault.clone().filter(|fault| fault.at.elapsed() > GRACE);
             if let Some(fault) = fault.filter(|_| !ended) {

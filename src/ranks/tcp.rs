@@ -359,7 +359,7 @@ impl Ranks for Tcp {
                 let said = self.plane.check().err().unwrap_or_else(report);
                 self.plane.last_word();
                 match &said {
-                    Error::Rank { what, told: true, .. } if what.contains(&text) => Ok(()),
+                    Error::Rank { what, reported: true, .. } if what.contains(&text) => Ok(()),
                     _ => Err(said),
                 }
             }

@@ -8,7 +8,7 @@ use super::job::Recipe;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::files;
-use crate::identity::{Found, Manifest};
+use crate::identity::{CurrentInputs, Manifest};
 use crate::model::{Model, ModelConfig};
 use crate::tensor::DType;
 use crate::text::{CHAT_TEMPLATE, SPECIAL_TOKENS, train_tokenizer, write_tokenizer_dir};
@@ -22,7 +22,7 @@ impl Recipe<'_> {
         }
         let base = &self.config.base;
         if let Some(model) = &base.model {
-            let mut found = Found::default();
+            let mut found = CurrentInputs::default();
             found.add_model(model, false)?;
             self.compare(&found, None)?;
             return files::folder(&dir, |folder| copy_files(model, folder).and_then(|()| Manifest::write(folder)));

@@ -34,7 +34,7 @@ impl<'a> Recipe<'a> {
     /// Makes the recipe of `config` in `dir`. Returns an error if recipes do not support its task, or if one of
     /// `eval.tasks` is unknown.
     pub fn new(dir: &Path, config: RecipeConfig, machine: &'a Machine<'a>) -> Result<Recipe<'a>> {
-        let (spec, task) = task::taught(&config.task.name)?;
+        let (spec, task) = task::recipe_of(&config.task.name)?;
         let (columns, left_out) = columns(&config.eval)?;
         Ok(Recipe { dir: dir.to_owned(), config, spec, task, columns, left_out, machine, store: RunStore::new(dir) })
     }

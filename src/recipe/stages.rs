@@ -10,8 +10,8 @@ use serde_json::json;
 use super::job::{COLUMNS, Recipe};
 use crate::answers::{self, RunStore};
 use crate::config::{
-    Changed, Config, DatasetConfig, JudgeConfig, LrSchedulerType, Mode, OptimConfig, RlConfig, ScorerConfig, SftConfig,
-    headed,
+    Config, DatasetConfig, InputKind, JudgeConfig, LrSchedulerType, Mode, OptimConfig, RlConfig, ScorerConfig,
+    SftConfig, headed,
 };
 use crate::data::{Form, Row, paths, read, write};
 use crate::error::{Error, Result};
@@ -19,7 +19,7 @@ use crate::eval::local::{self, Local};
 use crate::eval::measured::{self, Answers};
 use crate::eval::validation;
 use crate::files;
-use crate::identity::{Found, Inputs, Manifest};
+use crate::identity::{CurrentInputs, Inputs, Manifest};
 use crate::pipeline::{self, Summary};
 use crate::ranks::{self, OneRank, Ranks};
 use crate::reward::Scorer;
@@ -242,10 +242,10 @@ impl Recipe<'_> {
         let job = |rows| Ok((local::Job::new(&local, rows)?, label(rows)));
         let jobs: Vec<(local::Job, String)> = rows.iter().map(job).collect::<Result<_>>()?;
         let begun = Instant::now();
-        local::ask(ranks, &jobs, &self.dir, &store, self.machine)?;
+        local::generate_answers(ranks, &jobs, &self.dir, &store, self.machine)?;
         ranks::by_first(ranks, "the scores", || {
             std::fs::create_dir_all(out).map_err(Error::io(out))?;
-            let sources = jobs.iter().map(|(job, _)| (job.rows, Box::new(job.asked(&store)) as Box<dyn Answers>));
+            let sources = jobs.iter().map(|(job, _)| (job.rows, Box::new(job.requests(&store)) as Box<dyn Answers>));
             let all = measured::measure(out, sources.collect(), self.machine.observer)?;
             all.write(out, Some(&model.display().to_string()), config, begun.elapsed().as_secs_f64())?;
             if let Some(judge) = &all.judge {
@@ -266,15 +266,15 @@ impl Recipe<'_> {
             [] => tasks.iter().map(of_task).collect::<Result<Vec<_>>>()?.concat(),
             data => paths::all(data)?,
         };
-        let mut found = Found::default();
+        let mut found = CurrentInputs::default();
         found.add_model(model, false)?;
-        found.add_files(Changed::Rows, files)?;
+        found.add_files(InputKind::Rows, files)?;
         self.compare(&found, Inputs::read(out)?.as_ref())?;
         found.into_inputs().write(out)
     }
 
-    /// Compares inputs with [`Found::compare`] and the changes that the recipe's config accepts.
-    pub(super) fn compare(&self, found: &Found, then: Option<&Inputs>) -> Result<()> {
+    /// Compares inputs with [`CurrentInputs::compare`] and the changes that the recipe's config accepts.
+    pub(super) fn compare(&self, found: &CurrentInputs, then: Option<&Inputs>) -> Result<()> {
         let lines = found.compare(then, "at the start of the stage", &self.config.accept_changed)?;
         lines.iter().for_each(|line| self.machine.observer.note(line));
         Ok(())

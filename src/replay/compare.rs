@@ -26,29 +26,29 @@ pub fn rollouts(recorded: &[RolloutRow], again: &[RolloutRow]) -> Option<String>
 }
 
 fn rollout(was: &RolloutRow, is: &RolloutRow) -> Option<String> {
-    let said = |name: &str, was: &dyn std::fmt::Display, is: &dyn std::fmt::Display| {
+    let describe = |name: &str, was: &dyn std::fmt::Display, is: &dyn std::fmt::Display| {
         Some(format!("{name}: recorded {was}, computed {is}"))
     };
     let names = [("prompt", was.prompt, is.prompt), ("rollout", was.rollout.into(), is.rollout.into())];
     if let Some((name, was, is)) = names.into_iter().find(|(_, was, is)| was != is) {
-        return said(name, &was, &is);
+        return describe(name, &was, &is);
     }
     // The log-probs before the first different token show where the weights begin to differ.
     let same = was.token_ids.iter().zip(&is.token_ids).take_while(|(was, is)| was == is).count();
     let probs = was.log_probs.iter().zip(&is.log_probs).take(same);
     if let Some((i, (was, is))) = probs.enumerate().find(|(_, (was, is))| was.to_bits() != is.to_bits()) {
-        return said(&format!("log-prob of token {i}"), was, is);
+        return describe(&format!("log-prob of token {i}"), was, is);
     }
     if same < was.token_ids.len().max(is.token_ids.len()) {
         let token = |ids: &[u32]| ids.get(same).map_or("none".to_owned(), u32::to_string);
-        return said(&format!("token {same}"), &token(&was.token_ids), &token(&is.token_ids));
+        return describe(&format!("token {same}"), &token(&was.token_ids), &token(&is.token_ids));
     }
     let lengths = [
         ("log-probs", was.log_probs.len(), is.log_probs.len()),
         ("response_length", was.response_length as usize, is.response_length as usize),
     ];
     if let Some((name, was, is)) = lengths.into_iter().find(|(_, was, is)| was != is) {
-        return said(name, &was, &is);
+        return describe(name, &was, &is);
     }
     let texts = [
         ("input", &was.input, &is.input),
@@ -60,7 +60,7 @@ fn rollout(was: &RolloutRow, is: &RolloutRow) -> Option<String> {
         ("judge", &was.judge, &is.judge),
     ];
     if let Some((name, was, is)) = texts.into_iter().find(|(_, was, is)| was != is) {
-        return said(name, &format!("{was:?}"), &format!("{is:?}"));
+        return describe(name, &format!("{was:?}"), &format!("{is:?}"));
     }
     let reals = [
         ("acc_score", was.acc_score, is.acc_score),
@@ -69,15 +69,15 @@ fn rollout(was: &RolloutRow, is: &RolloutRow) -> Option<String> {
         ("advantage", was.advantage, is.advantage),
     ];
     let (name, was, is) = reals.into_iter().find(|(_, was, is)| was.to_bits() != is.to_bits())?;
-    said(name, &was, &is)
+    describe(name, &was, &is)
 }
 
 /// Describes the first metric of a step that differs from `recorded`. Times are ignored.
 pub fn metrics(recorded: &Metrics, again: &Metrics) -> Option<String> {
     let names = recorded.keys().chain(again.keys().filter(|name| !recorded.contains_key(*name)));
-    let of = |metrics: &Metrics, name: &str| metrics.get(name).map_or("nothing".to_owned(), Value::to_string);
+    let value_of = |metrics: &Metrics, name: &str| metrics.get(name).map_or("nothing".to_owned(), Value::to_string);
     let name = names.filter(|name| !is_time(name)).find(|name| recorded.get(*name) != again.get(*name))?;
-    Some(format!("{name}: recorded {}, computed {}", of(recorded, name), of(again, name)))
+    Some(format!("{name}: recorded {}, computed {}", value_of(recorded, name), value_of(again, name)))
 }
 
 /// Describes the first tensor that differs between the folders `recorded` and `again`.

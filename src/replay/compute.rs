@@ -17,7 +17,7 @@ use crate::train::job::TrainingJob;
 use crate::{rl, train};
 
 /// Steps of a run to be recomputed in a scratch folder.
-pub struct Again<'a> {
+pub struct Replay<'a> {
     pub run: &'a Recorded,
     /// Checkpoint to start from. `None` starts at the beginning of the run.
     pub from: Option<&'a Checkpoint>,
@@ -27,7 +27,7 @@ pub struct Again<'a> {
     pub machine: &'a Machine<'a>,
 }
 
-impl Again<'_> {
+impl Replay<'_> {
     /// Recomputes the steps. If `only` is a step and a prompt, only the rollouts of that prompt are sampled in that
     /// step.
     pub fn compute(&self, only: Option<(u64, u64)>) -> Result<()> {

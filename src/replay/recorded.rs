@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::checkpoint::{Checkpoint, Store};
 use crate::config::{self, RecipeConfig};
-use crate::device::{Body, Device};
+use crate::device::{Device, KernelVariant};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::rollout::file::{self, RolloutRow};
@@ -83,12 +83,12 @@ impl Recorded {
     pub fn same_arithmetic(&self, device: &mut Device) -> Result<()> {
         for checkpoint in &self.checkpoints {
             let state = checkpoint.state()?;
-            if let Some(body) = state.gpu_body.as_deref().and_then(Body::named) {
+            if let Some(variant) = state.gpu_body.as_deref().and_then(KernelVariant::named) {
                 // If the kernel variant cannot be used, the comparison below reports it.
-                let _ = device.use_body(body);
+                let _ = device.use_variant(variant);
             }
-            let body = device.body().map(Body::recorded);
-            if let Some(other) = state.other_arithmetic(device.kind().name(), device.isa().chains(), body) {
+            let variant = device.variant().map(KernelVariant::recorded);
+            if let Some(other) = state.other_arithmetic(device.kind().name(), device.isa().chains(), variant) {
                 let expected = "the device, kernel variants and version of the recorded run; nothing was compared";
                 return Err(Error::input(checkpoint.path.display().to_string(), other, expected));
             }

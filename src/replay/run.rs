@@ -5,7 +5,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
 
 use super::compare;
-use super::compute::Again;
+use super::compute::Replay;
 use super::recorded::Recorded;
 use crate::error::{Error, Result};
 use crate::identity::{Manifest, Part};
@@ -60,9 +60,9 @@ impl std::fmt::Display for Compared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Compared { steps, rollouts, weights } = self;
         let parts = [(steps, "metrics of", "steps"), (rollouts, "", "rollouts"), (weights, "weights of", "folders")];
-        let said =
+        let parts =
             parts.iter().filter(|part| *part.0 > 0).map(|(n, what, of)| format!("{what} {n} {of}").trim().to_owned());
-        f.write_str(&said.collect::<Vec<_>>().join(", "))
+        f.write_str(&parts.collect::<Vec<_>>().join(", "))
     }
 }
 
@@ -84,7 +84,7 @@ impl Compared {
         let origin = from.map_or("the start".to_owned(), |from| format!("the checkpoint of step {}", from.step));
         machine.observer.note(&format!("steps {first} to {last}, from {origin}"));
         let scratch = tempfile::tempdir().map_err(Error::io(std::env::temp_dir()))?;
-        let again = Again { run, from, last, scratch: scratch.path(), machine };
+        let again = Replay { run, from, last, scratch: scratch.path(), machine };
         if let Some(row) = row {
             let recorded = run.rollouts(last)?;
             let prompt = recorded.get(row).map(|row| row.prompt).ok_or_else(|| {

@@ -19,14 +19,14 @@ pub fn comparison(dirs: &[&Path]) -> Result<RecipeReport> {
     out.headline = "The same metrics for each run.".to_owned();
     if reports.iter().any(|report| !report.stages.is_empty()) {
         out.headline += " Accuracies are greedy / temperature 1, in percent.";
-        let mut row = |label: String, said: &dyn Fn(&RecipeReport) -> String| {
-            rows.push([label].into_iter().chain(reports.iter().map(said)).collect());
+        let mut row = |label: String, cell: &dyn Fn(&RecipeReport) -> String| {
+            rows.push([label].into_iter().chain(reports.iter().map(cell)).collect());
         };
         for (stage, _) in STAGES {
             row(format!("Accuracy, {}", html::stage_name(stage)), &|report| reached(report, stage));
         }
         for other in ["sft", "control"] {
-            row(format!("RL - {}", html::stage_name(other)), &|report| won(report, other));
+            row(format!("RL - {}", html::stage_name(other)), &|report| gain(report, other));
         }
     }
     for ((dir, name), report) in dirs.iter().zip(&names).zip(&mut reports) {
@@ -51,11 +51,12 @@ pub fn comparison(dirs: &[&Path]) -> Result<RecipeReport> {
         }
     }
     for label in labels {
-        let said = |report: &RecipeReport| report.facts.iter().find(|fact| fact.0 == *label).map(|fact| fact.1.clone());
-        let said: Vec<String> = reports.iter().map(|report| said(report).unwrap_or("-".to_owned())).collect();
-        match said.iter().all(|other| *other == said[0]) {
-            true => out.facts.push((label.clone(), said[0].clone())),
-            false => rows.push([label.clone()].into_iter().chain(said).collect()),
+        let value =
+            |report: &RecipeReport| report.facts.iter().find(|fact| fact.0 == *label).map(|fact| fact.1.clone());
+        let values: Vec<String> = reports.iter().map(|report| value(report).unwrap_or("-".to_owned())).collect();
+        match values.iter().all(|other| *other == values[0]) {
+            true => out.facts.push((label.clone(), values[0].clone())),
+            false => rows.push([label.clone()].into_iter().chain(values).collect()),
         }
     }
     out.table = Some(Table { head: [String::new()].into_iter().chain(names).collect(), rows });
@@ -67,10 +68,10 @@ pub(super) fn names(dirs: &[&Path]) -> Vec<String> {
     let parts: Vec<Vec<&OsStr>> = dirs.iter().map(|dir| dir.iter().collect()).collect();
     let shortest = parts.iter().map(Vec::len).min().unwrap_or(0);
     let alike = |part: &dyn Fn(&[&OsStr]) -> String| parts.iter().all(|other| part(other) == part(&parts[0]));
-    let said = |parts: &[&OsStr]| parts.join(OsStr::new("/")).to_string_lossy().into_owned();
-    let first = (0..shortest).rev().find(|&n| alike(&|parts| said(&parts[..n]))).unwrap_or(0);
-    let last = (0..shortest - first).rev().find(|&n| alike(&|parts| said(&parts[parts.len() - n..]))).unwrap_or(0);
-    parts.iter().map(|parts| said(&parts[first..parts.len() - last])).collect()
+    let joined = |parts: &[&OsStr]| parts.join(OsStr::new("/")).to_string_lossy().into_owned();
+    let first = (0..shortest).rev().find(|&n| alike(&|parts| joined(&parts[..n]))).unwrap_or(0);
+    let last = (0..shortest - first).rev().find(|&n| alike(&|parts| joined(&parts[parts.len() - n..]))).unwrap_or(0);
+    parts.iter().map(|parts| joined(&parts[first..parts.len() - last])).collect()
 }
 
 type Pick = fn(&Stage) -> Option<Estimate>;
@@ -86,9 +87,9 @@ fn reached(report: &RecipeReport, stage: &str) -> String {
     MEASURES.map(|pick| of(report, stage, pick).map_or("-".to_owned(), |share| format!("{share:.1}"))).join(" / ")
 }
 
-fn won(report: &RecipeReport, other: &str) -> String {
-    let won = |pick: Pick| Some(of(report, "rl", pick)? - of(report, other, pick)?);
-    MEASURES.map(|pick| won(pick).map_or("-".to_owned(), |points| format!("{points:+.1}"))).join(" / ")
+fn gain(report: &RecipeReport, other: &str) -> String {
+    let gain = |pick: Pick| Some(of(report, "rl", pick)? - of(report, other, pick)?);
+    MEASURES.map(|pick| gain(pick).map_or("-".to_owned(), |points| format!("{points:+.1}"))).join(" / ")
 }
 
 #[cfg(test)]

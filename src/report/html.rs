@@ -16,7 +16,7 @@ const TEMPLATES: [(&str, &str); 8] = [
     ("report.html", include_str!("report.html")),
     ("inspect.html", include_str!("inspect.html")),
     ("inspect.css", include_str!("inspect.css")),
-    ("referee.html", include_str!("referee.html")),
+    ("rescore.html", include_str!("rescore.html")),
     ("evaluation.html", include_str!("evaluation/evaluation.html")),
     ("evaluation.css", include_str!("evaluation/evaluation.css")),
     ("browser.css", include_str!("browser/browser.css")),

@@ -75,7 +75,7 @@ fn counts(set: &Inspection) -> String {
 fn shown(set: &str, DrawnRow { row, pictures }: &DrawnRow) -> browser::Row {
     let answered = row.messages.last().filter(|message| message.role == "assistant");
     let asked = &row.messages[..row.messages.len() - usize::from(answered.is_some())];
-    let said = |message: &Message| -> String {
+    let text = |message: &Message| -> String {
         let text: String = message
             .content
             .iter()
@@ -87,7 +87,7 @@ fn shown(set: &str, DrawnRow { row, pictures }: &DrawnRow) -> browser::Row {
             .collect();
         if asked.len() == 1 { text } else { format!("{}: {text}", message.role) }
     };
-    let asked: Vec<String> = asked.iter().map(said).collect();
+    let asked: Vec<String> = asked.iter().map(text).collect();
     // The inspection did not decode the images after a broken one.
     let others = row.images[pictures.len()..].iter().map(|image| browser::picture(&image.bytes(&row.place).ok()?));
     let pictures = pictures.iter().cloned().chain(others).flatten().collect();

@@ -12,7 +12,7 @@ mod evaluation;
 mod html;
 pub mod inspect;
 mod read;
-mod referee;
+mod rescore;
 mod rollouts;
 mod run;
 #[cfg(test)]
@@ -26,7 +26,7 @@ pub use comparison::comparison;
 pub use evaluation::{is_evaluation, keep as keep_pictures, page as evaluation};
 pub use html::page;
 pub use read::report;
-pub use referee::page as referee;
+pub use rescore::page as rescore;
 pub use run::judges;
 
 /// Contents of a page. Empty parts are left out.
@@ -131,14 +131,14 @@ pub struct Example {
     /// Image as a `data:` address.
     pub picture: Option<String>,
     /// Greedy answers before and after RL.
-    pub greedy: Option<[Shown; 2]>,
+    pub greedy: Option<[ShownAnswer; 2]>,
     /// Answers at temperature 1 before and after RL.
-    pub sampled: Option<[Shown; 2]>,
+    pub sampled: Option<[ShownAnswer; 2]>,
 }
 
 /// An answer in the browser of examples.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Shown {
+pub struct ShownAnswer {
     /// Text between the think tags, or the whole response if the format is broken.
     pub think: String,
     /// Extracted answer.

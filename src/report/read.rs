@@ -7,7 +7,9 @@ use serde_json::{Map, Value};
 
 use super::html::separated;
 use super::run::{STAGES, facts_of_recipe as facts, resolved, time};
-use super::{Contrast, Curve, Example, RecipeReport, Series, Shown, Stage, Table, browser, evaluation, rollouts, run};
+use super::{
+    Contrast, Curve, Example, RecipeReport, Series, ShownAnswer, Stage, Table, browser, evaluation, rollouts, run,
+};
 use crate::data;
 use crate::error::{Error, Result};
 use crate::eval::samples::{self, Answer, Sample};
@@ -244,8 +246,8 @@ fn curves(steps: &Steps, recipe: bool) -> Vec<Curve> {
             let points = control.into_iter().map(|(step, value)| (step + shift, value)).collect();
             series.push(Series { name: "control".to_owned(), points });
         }
-        let says = |line: &Series| line.points.iter().any(|point| point.1 != 0.0);
-        if series.iter().any(says) {
+        let has_values = |line: &Series| line.points.iter().any(|point| point.1 != 0.0);
+        if series.iter().any(has_values) {
             out.push(Curve { title: title.to_owned(), caption: caption.to_owned(), log: axis == "log", series });
         }
     }
@@ -314,10 +316,10 @@ fn pictures(path: &Path) -> Result<HashMap<String, String>> {
     Ok(out)
 }
 
-fn shown(answer: &Answer) -> Shown {
+fn shown(answer: &Answer) -> ShownAnswer {
     let text = answer.response.as_str();
     let think = text.split_once("<think>").and_then(|(_, rest)| rest.split_once("</think>")).map(|(think, _)| think);
-    Shown {
+    ShownAnswer {
         think: think.unwrap_or(text).trim().to_owned(),
         answer: answer.predict_str.clone(),
         right: answer.acc_score >= 1.0,

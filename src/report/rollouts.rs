@@ -117,7 +117,7 @@ fn telling(rows: Vec<RolloutRow>) -> Vec<Vec<RolloutRow>> {
 }
 
 /// A question as stored in its file.
-struct Asked {
+struct QuestionText {
     text: String,
     pictures: Vec<String>,
 }
@@ -127,7 +127,7 @@ type Named = (String, String);
 
 /// Reads the questions that are `wanted`. Questions that cannot be read are left out, because the page can be shown
 /// without them.
-fn questions(config: &RlConfig, mut wanted: HashSet<Named>) -> HashMap<Named, Asked> {
+fn questions(config: &RlConfig, mut wanted: HashSet<Named>) -> HashMap<Named, QuestionText> {
     let mut found = HashMap::new();
     for entry in &config.train_files {
         let _ = data::read::for_each(entry, |row| {
@@ -138,7 +138,7 @@ fn questions(config: &RlConfig, mut wanted: HashSet<Named>) -> HashMap<Named, As
                 let text = row.messages.iter().rfind(|m| m.role == "user");
                 let parts = text.iter().flat_map(|m| &m.content);
                 let text = parts.filter_map(|part| part.text()).collect();
-                found.insert(name, Asked { pictures: pictures.collect(), text });
+                found.insert(name, QuestionText { pictures: pictures.collect(), text });
             }
             // Stops the reader once all questions are found.
             if wanted.is_empty() { Err(Error::Stopped) } else { Ok(()) }
@@ -157,7 +157,7 @@ fn answer(row: &RolloutRow, question: &str, config: &RlConfig, tokenizer: Option
     let by = match row.judge.as_str() {
         "" if !config.reward.command.is_empty() => "by the reward program".to_owned(),
         "" => rules.why.to_owned(),
-        said => format!("judge: {said}"),
+        word => format!("judge: {word}"),
     };
     let why = format!(
         "reward {:.3}, advantage {:+.2}; extracted answer: {:?}; {by}",

@@ -74,7 +74,7 @@ pub fn facts(dir: &Path, summary: &Map<String, Value>, steps: &[Metrics]) -> Fac
     if let Some(bytes) = summary.get("peak_memory").and_then(|peak| peak.get("total")?.as_u64()) {
         add("Memory", crate::observe::bytes(bytes));
     }
-    validation(steps).into_iter().for_each(|(name, said)| add(&name, said));
+    validation(steps).into_iter().for_each(|(name, value)| add(&name, value));
     if let Some(c) = &rl {
         let (prompts, n, lr) = (c.train_batch_size, c.rollout.n, rate(c.optimizer.learning_rate));
         add("RL", format!("{}, {prompts} prompts x {n} rollouts, lr {lr}", c.loss_mode.name()));
@@ -210,11 +210,11 @@ pub fn judges(dir: &Path) -> Vec<(String, judge::Summary)> {
         stages.push((format!("tasks of {stage}"), eval.join("tasks")));
         stages.push((format!("evaluation of {stage}"), eval));
     }
-    let said = |dir: &Path| -> Option<judge::Summary> {
+    let judge_summary = |dir: &Path| -> Option<judge::Summary> {
         let summary: Value = serde_json::from_slice(&files::read(dir.join("summary.json")).ok()?).ok()?;
         serde_json::from_value(summary.get("judge")?.clone()).ok()
     };
-    stages.into_iter().filter_map(|(stage, dir)| Some((stage, said(&dir)?))).collect()
+    stages.into_iter().filter_map(|(stage, dir)| Some((stage, judge_summary(&dir)?))).collect()
 }
 
 /// Rounds a rate to six digits, because a product of rates has rounding errors in the later digits.

@@ -222,7 +222,7 @@ impl<'a> Inquiry<'a> {
     }
 
     /// Processes the reply to [`Inquiry::request`].
-    pub fn told(&mut self, reply: &Reply) {
+    pub fn record_reply(&mut self, reply: &Reply) {
         let score = &mut self.judged.score;
         let ruling = Ruling::of(reply, self.rubric.mode);
         self.judged.calls += 1;

@@ -90,8 +90,8 @@ struct Process {
     /// Sends lines to the process; `None` once its input is closed.
     lines: Option<Sender<String>>,
     answers: Receiver<std::io::Result<Answer>>,
-    said: Arc<Mutex<Vec<u8>>>,
-    /// Closed when `said` contains all of stderr.
+    stderr_tail: Arc<Mutex<Vec<u8>>>,
+    /// Closed when `stderr_tail` contains all of stderr.
     silent: Receiver<()>,
     timeout: Duration,
 }
@@ -137,16 +137,16 @@ impl Process {
         })?;
         let (lines, queue) = channel();
         std::thread::spawn(move || write_lines(stdin, &queue));
-        let (told, answers) = channel();
-        std::thread::spawn(move || read_lines(stdout, &told));
-        let said: Arc<Mutex<Vec<u8>>> = Arc::default();
-        let keep = said.clone();
+        let (sender, answers) = channel();
+        std::thread::spawn(move || read_lines(stdout, &sender));
+        let stderr_tail: Arc<Mutex<Vec<u8>>> = Arc::default();
+        let keep = stderr_tail.clone();
         let (speaking, silent) = channel::<()>();
         std::thread::spawn(move || {
             keep_last_words(stderr, &keep);
             drop(speaking);
         });
-        Ok(Process { name: command.join(" "), child, guard, lines: Some(lines), answers, said, silent, timeout })
+        Ok(Process { name: command.join(" "), child, guard, lines: Some(lines), answers, stderr_tail, silent, timeout })
     }
 
     /// Scores items until the queue is closed. After the first failure, every later item receives the same error, which
@@ -211,11 +211,11 @@ impl Process {
         let status = self.end().map_or_else(|e| e.to_string(), |status| status.to_string());
         // The wait is limited, because a child of the process may keep the pipe open.
         let _ = self.silent.recv_timeout(GRACE);
-        let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-        let said = String::from_utf8_lossy(&said);
-        match said.trim() {
+        let stderr_tail = self.stderr_tail.lock().unwrap_or_else(PoisonError::into_inner);
+        let stderr_tail = String::from_utf8_lossy(&stderr_tail);
+        match stderr_tail.trim() {
             "" => format!("; {status}"),
-            said => format!("; {status}; it wrote: {said}"),
+            stderr_tail => format!("; {status}; it wrote: {stderr_tail}"),
         }
     }
 }
@@ -238,7 +238,7 @@ fn write_lines(mut stdin: ChildStdin, queue: &Receiver<String>) {
     }
 }
 
-fn read_lines(stdout: impl Read, told: &Sender<std::io::Result<Answer>>) {
+fn read_lines(stdout: impl Read, sender: &Sender<std::io::Result<Answer>>) {
     let mut stdout = BufReader::new(stdout);
     loop {
         let mut line = Vec::new();
@@ -256,20 +256,20 @@ fn read_lines(stdout: impl Read, told: &Sender<std::io::Result<Answer>>) {
             continue;
         }
         let last = answer.is_err();
-        if told.send(answer).is_err() || last {
+        if sender.send(answer).is_err() || last {
             return;
         }
     }
 }
 
-fn keep_last_words(mut stderr: impl Read, said: &Mutex<Vec<u8>>) {
+fn keep_last_words(mut stderr: impl Read, stderr_tail: &Mutex<Vec<u8>>) {
     let mut chunk = [0; 4096];
     while let Ok(read @ 1..) = stderr.read(&mut chunk) {
         tracing::debug!("reward command: {}", String::from_utf8_lossy(&chunk[..read]).trim_end());
-        let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
-        said.extend_from_slice(&chunk[..read]);
-        let over = said.len().saturating_sub(LAST_WORDS);
-        said.drain(..over);
+        let mut stderr_tail = stderr_tail.lock().unwrap_or_else(PoisonError::into_inner);
+        stderr_tail.extend_from_slice(&chunk[..read]);
+        let over = stderr_tail.len().saturating_sub(LAST_WORDS);
+        stderr_tail.drain(..over);
     }
 }
 

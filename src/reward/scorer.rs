@@ -21,24 +21,24 @@ const WAITING: usize = 1024;
 /// Scores responses.
 pub struct Scorer {
     rubric: Rubric,
-    by: By,
+    method: Method,
 }
 
-enum By {
+enum Method {
     Rules,
-    Judge { client: judge::Client, asking: Asking },
+    Judge { client: judge::Client, judge_tasks: JudgeTasks },
     Command { name: String, pool: Pool, next: AtomicU64 },
 }
 
 /// The tasks that send requests to the judge. Dropping this value waits until the tasks have released the answer store,
 /// so that the store can be opened again.
-struct Asking {
-    doubts: channel::Sender<Doubt>,
+struct JudgeTasks {
+    pending: channel::Sender<PendingVerdict>,
     task: JoinHandle<()>,
     ended: Mutex<mpsc::Receiver<()>>,
 }
 
-impl Drop for Asking {
+impl Drop for JudgeTasks {
     fn drop(&mut self) {
         self.task.abort();
         // Nothing is ever sent; the call returns when the last task has ended.
@@ -49,13 +49,13 @@ impl Drop for Asking {
 /// State of each task. The client is dropped before `_end`, so the store is free when the receiver of `_end` reports
 /// the end.
 #[derive(Clone)]
-struct Asker {
+struct JudgeTask {
     client: judge::Client,
     _end: mpsc::Sender<()>,
 }
 
 /// A response that the rules call wrong and the judge must decide.
-struct Doubt {
+struct PendingVerdict {
     item: Item,
     rules: Score,
     reply: OnScored,
@@ -64,7 +64,7 @@ struct Doubt {
 impl Scorer {
     /// Creates a scorer that uses only the rules.
     pub fn rules(mode: Mode) -> Scorer {
-        Scorer { rubric: mode.into(), by: By::Rules }
+        Scorer { rubric: mode.into(), method: Method::Rules }
     }
 
     /// Creates the scorer of a config. It uses `command` if that is set, otherwise the rules, with a judge if there is
@@ -79,35 +79,35 @@ impl Scorer {
         runtime: impl FnOnce() -> Result<Handle>,
     ) -> Result<Scorer> {
         let rubric = config.rubric(mode);
-        let by = if !config.command.is_empty() {
+        let method = if !config.command.is_empty() {
             let pool = Pool::start(config, place)?;
-            By::Command { name: config.command.join(" "), pool, next: AtomicU64::new(0) }
+            Method::Command { name: config.command.join(" "), pool, next: AtomicU64::new(0) }
         } else if let Some(judge) = judge {
             let client = judge::Client::new(judge, "judge", store)?;
-            let (doubts, queue) = channel::channel(WAITING);
+            let (pending, queue) = channel::channel(WAITING);
             let (end, ended) = mpsc::channel();
-            let asker = Asker { client: client.clone(), _end: end };
-            let task = runtime()?.spawn(judge_all(asker, rubric, queue));
-            By::Judge { client, asking: Asking { doubts, task, ended: Mutex::new(ended) } }
+            let judge_task = JudgeTask { client: client.clone(), _end: end };
+            let task = runtime()?.spawn(judge_all(judge_task, rubric, queue));
+            Method::Judge { client, judge_tasks: JudgeTasks { pending, task, ended: Mutex::new(ended) } }
         } else {
-            By::Rules
+            Method::Rules
         };
-        Ok(Scorer { rubric, by })
+        Ok(Scorer { rubric, method })
     }
 
     /// Returns a description for the user: the judge's name and address, the command, or that there is no judge.
     pub fn describe(&self) -> String {
-        match &self.by {
-            By::Rules => "judge off".to_owned(),
-            By::Judge { client, .. } => format!("judge {} at {}", client.model(), client.url()),
-            By::Command { name, .. } => format!("judge off, reward by {name}"),
+        match &self.method {
+            Method::Rules => "judge off".to_owned(),
+            Method::Judge { client, .. } => format!("judge {} at {}", client.model(), client.url()),
+            Method::Command { name, .. } => format!("judge off, reward by {name}"),
         }
     }
 
     /// Returns the judge's name, if there is one.
     pub fn judge(&self) -> Option<&str> {
-        match &self.by {
-            By::Judge { client, .. } => Some(client.model()),
+        match &self.method {
+            Method::Judge { client, .. } => Some(client.model()),
             _ => None,
         }
     }
@@ -120,7 +120,7 @@ impl Scorer {
     /// Submits `item` for scoring. If the rules decide, `reply` is called immediately on this thread. If a judge or a
     /// command is needed, `reply` is called later. Blocks only while the queue is full.
     pub fn submit(&self, item: Item, reply: OnScored) {
-        if let By::Command { pool, next, .. } = &self.by {
+        if let Method::Command { pool, next, .. } = &self.method {
             return pool.submit(next.fetch_add(1, Ordering::Relaxed), item, reply);
         }
         let rules = self.by_rules(&item);
@@ -136,7 +136,7 @@ impl Scorer {
             // The receiver no longer exists if this function has panicked.
             Box::new(move |judged| drop(send.send((i, judged))))
         };
-        if let By::Command { .. } = self.by {
+        if let Method::Command { .. } = self.method {
             for (i, item) in items.into_iter().enumerate() {
                 self.submit(item, reply(i));
             }
@@ -156,10 +156,10 @@ impl Scorer {
     }
 
     fn judge_or_reply(&self, item: Item, rules: Score, reply: OnScored) {
-        match &self.by {
-            By::Judge { asking, .. } if rules.acc_score == 0.0 => {
+        match &self.method {
+            Method::Judge { judge_tasks, .. } if rules.acc_score == 0.0 => {
                 // The queue closes only with its runtime; `reply` is then dropped without a call.
-                let _ = asking.doubts.blocking_send(Doubt { item, rules, reply });
+                let _ = judge_tasks.pending.blocking_send(PendingVerdict { item, rules, reply });
             }
             _ => reply(Ok(Judged::by_rules(rules))),
         }
@@ -167,18 +167,18 @@ impl Scorer {
 }
 
 /// Sends the requests about each item to the judge, many concurrently.
-async fn judge_all(asker: Asker, rubric: Rubric, mut queue: channel::Receiver<Doubt>) {
+async fn judge_all(judge_task: JudgeTask, rubric: Rubric, mut queue: channel::Receiver<PendingVerdict>) {
     // More tasks than concurrent requests, because equal requests and stored verdicts need no connection.
-    let most = (4 * asker.client.concurrency()).clamp(1, Semaphore::MAX_PERMITS);
+    let most = (4 * judge_task.client.concurrency()).clamp(1, Semaphore::MAX_PERMITS);
     let permits = Arc::new(Semaphore::new(most));
     let mut asked = JoinSet::new();
-    while let Some(Doubt { item, rules, reply }) = queue.recv().await {
+    while let Some(PendingVerdict { item, rules, reply }) = queue.recv().await {
         let Ok(permit) = permits.clone().acquire_owned().await else { return };
         while asked.try_join_next().is_some() {}
-        let asker = asker.clone();
+        let judge_task = judge_task.clone();
         asked.spawn(async move {
             let Item { response, ground_truth, question, place, .. } = &item;
-            let judged = asker.client.score(rules, response, ground_truth, question.as_deref(), rubric).await;
+            let judged = judge_task.client.score(rules, response, ground_truth, question.as_deref(), rubric).await;
             reply(judged.map_err(|error| error.within(place)));
             drop(permit);
         });

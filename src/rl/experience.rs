@@ -1,7 +1,7 @@
 //! The form of a response in which an update uses it.
 
 use crate::model::Shared;
-use crate::rollout::ask::{Question, Rollout};
+use crate::rollout::generate::{Question, Rollout};
 use crate::train::step::Sequence;
 
 /// A response to train on.

@@ -9,7 +9,7 @@ use crate::reward::judge;
 use crate::rl::experience::Experience;
 use crate::rl::group::Group;
 use crate::rl::update::Seen;
-use crate::rollout::ask::{Rollout, is_truncated};
+use crate::rollout::generate::{Rollout, is_truncated};
 use crate::train::metrics::Metrics;
 
 /// Collects the metrics of a step. Metrics of several updates are averaged, except that names ending in `max` or `min`

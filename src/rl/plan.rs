@@ -18,7 +18,7 @@ use crate::rl::experience::Experience;
 use crate::rl::group::{Group, responses};
 use crate::rl::micro_batches;
 use crate::rl::update::{self, Learner, Reference};
-use crate::rollout::ask::{self, Question};
+use crate::rollout::generate::{self, Question};
 use crate::tensor::{DType, Tensor};
 use crate::train::largest::{Made, Size, Tower, grown};
 use crate::train::levels::{self, Counted};
@@ -198,7 +198,7 @@ impl Rollouts<'_> {
         Rollouts {
             config,
             allowed,
-            vision_rows: ask::vision_rows(model, index, config.train_batch_size),
+            vision_rows: generate::vision_rows(model, index, config.train_batch_size),
             requests: largest.iter().enumerate().map(request).collect(),
         }
     }

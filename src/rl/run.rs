@@ -15,7 +15,7 @@ use std::time::Instant;
 use serde_json::json;
 
 use crate::config::RlConfig;
-use crate::data::encoder::Use;
+use crate::data::encoder::EncodingPurpose;
 use crate::data::indexing::Longest;
 use crate::data::packing::PackPlan;
 use crate::data::{Dataset, Loader, Samples};
@@ -36,7 +36,7 @@ use crate::rl::plan;
 use crate::rl::update::{self, Dealt, Learner, Reference};
 use crate::rollout::file::RolloutRow;
 use crate::rollout::journal::{self, Journal};
-use crate::rollout::{self, Question, Rollout, ask};
+use crate::rollout::{self, Question, Rollout, generate};
 use crate::task::VerifiedRows;
 use crate::tensor::{DType, Tensor};
 use crate::text::Chat;
@@ -85,7 +85,7 @@ impl Job {
     pub fn open(dir: &Path, config: RlConfig, scorer: Arc<Scorer>, fresh: bool) -> Result<Job> {
         let pixels = [config.image_min_pixels, config.image_max_pixels];
         lanes::check(config.lanes(), "ppo_mini_batch_size", config.ppo_mini_batch_size)?;
-        let start = Start::open(config.model.as_deref(), Use::Ask, pixels)?;
+        let start = Start::open(config.model.as_deref(), EncodingPurpose::Ask, pixels)?;
         if config.train_files.is_empty() {
             return Err(Error::input("train_files", "an empty list", "at least one file of prompts"));
         }
@@ -112,7 +112,7 @@ impl Job {
                 "rollout.n is 1: a group of one response has no baseline, so each advantage is the reward itself";
             data.remarks.push(what.to_owned());
         }
-        let questions = ask::streamed(data, encoder, common.model_config.clone());
+        let questions = generate::streamed(data, encoder, common.model_config.clone());
         common.total_steps = config.total_steps(index.len());
         Ok(Job {
             // The task only scores the rows that it receives and has no rows of its own.
@@ -213,7 +213,7 @@ impl Job {
             prompt: group.number,
             rollout: rollout.output.rollout as u32,
             id: group.question.row.id.clone(),
-            input: ask::prompt_text(&self.chat, &group.question.prompt),
+            input: generate::prompt_text(&self.chat, &group.question.prompt),
             output: rollout.response.clone(),
             gts: group.question.row.ground_truth.clone().unwrap_or_default(),
             score: learned.reward,

@@ -52,35 +52,35 @@ enum Line {
         predict_str: String,
         #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
         further: BTreeMap<String, f64>,
-        judge: Word,
+        judge: JournalVerdict,
     },
 }
 
 /// Verdict of the judge.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Word {
+pub(super) enum JournalVerdict {
     NotAsked,
     Said(i64),
     Unjudged(String),
 }
 
-impl From<Option<&Ruling>> for Word {
-    fn from(judge: Option<&Ruling>) -> Word {
+impl From<Option<&Ruling>> for JournalVerdict {
+    fn from(judge: Option<&Ruling>) -> JournalVerdict {
         match judge.cloned() {
-            None => Word::NotAsked,
-            Some(Ruling::Said(number)) => Word::Said(number),
-            Some(Ruling::Unjudged(why)) => Word::Unjudged(why),
+            None => JournalVerdict::NotAsked,
+            Some(Ruling::Said(number)) => JournalVerdict::Said(number),
+            Some(Ruling::Unjudged(why)) => JournalVerdict::Unjudged(why),
         }
     }
 }
 
-impl From<Word> for Option<Ruling> {
-    fn from(word: Word) -> Option<Ruling> {
+impl From<JournalVerdict> for Option<Ruling> {
+    fn from(word: JournalVerdict) -> Option<Ruling> {
         match word {
-            Word::NotAsked => None,
-            Word::Said(number) => Some(Ruling::Said(number)),
-            Word::Unjudged(why) => Some(Ruling::Unjudged(why)),
+            JournalVerdict::NotAsked => None,
+            JournalVerdict::Said(number) => Some(Ruling::Said(number)),
+            JournalVerdict::Unjudged(why) => Some(Ruling::Unjudged(why)),
         }
     }
 }

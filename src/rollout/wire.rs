@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::Rollout;
-use super::journal::Word;
+use super::journal::JournalVerdict;
 use crate::engine::{FinishReason, Output};
 use crate::error::{Error, Result};
 use crate::ranks::{self, Ranks};
@@ -25,7 +25,7 @@ struct Head {
     scores: [f64; 3],
     predict_str: String,
     further: BTreeMap<String, f64>,
-    judge: Word,
+    judge: JournalVerdict,
 }
 
 /// Encodes rollouts as bytes.

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use serde_json::{Map, Value, json};
 
-use super::crash::Checked;
+use super::crash::PublishedResult;
 use super::marks::{Marks, Metrics};
 use crate::config::Mode;
 use crate::data::Row;
@@ -17,7 +17,7 @@ pub fn mean(values: impl Iterator<Item = f64>) -> f64 {
 }
 
 /// Computes `acc_score` and `format_score` as means over the answers.
-pub fn accuracy_and_format(_: &Row, marks: &Marks, _: Mode) -> Checked<Metrics> {
+pub fn accuracy_and_format(_: &Row, marks: &Marks, _: Mode) -> PublishedResult<Metrics> {
     let (acc, format) = (mean(marks.all().map(|mark| mark.acc)), mean(marks.all().map(|mark| mark.format)));
     Ok([("acc_score", acc), ("format_score", format)]
         .map(|(name, value)| (name.to_owned(), json!(value)))

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Answers, Checked, Doc, Marks, Metrics, Prompt, Rows, TaskSpec, written};
+use super::{Answers, Doc, Marks, Metrics, Prompt, PublishedResult, Rows, TaskSpec, written};
 use crate::config::Mode;
 use crate::data::Row;
 use crate::text::Part;
@@ -27,7 +27,7 @@ fn first<'a>(doc: &'a Doc, columns: &[&str]) -> &'a Value {
 }
 
 /// Makes the prompt, which is the problem alone. An answer that is an integer is normalised with [`whole`].
-pub fn prompt(doc: &Doc, _: Mode) -> Checked<Prompt> {
+pub fn prompt(doc: &Doc, _: Mode) -> PublishedResult<Prompt> {
     let problem = if doc.value("problem").is_null() { "question" } else { "problem" };
     let question = doc.text(problem, "AttributeError")?;
     let answer = first(doc, &["answer", "orig_answer", "orig_orig_answer"]);
@@ -55,7 +55,7 @@ pub fn whole(answer: &str) -> String {
 
 /// Computes for the first 2, 4, 8, ... answers: whether one is correct (`cov`), whether most are correct (`maj`), and
 /// the share of correct ones (`avg`).
-pub fn score(_: &Row, marks: &Marks, _: Mode) -> Checked<Metrics> {
+pub fn score(_: &Row, marks: &Marks, _: Mode) -> PublishedResult<Metrics> {
     let right: Vec<f64> = marks.all().map(|mark| mark.acc).collect();
     let mut metrics = Metrics::new();
     metrics.insert("exact_match".to_owned(), right.first().map_or(Value::Null, |right| json!(right)));

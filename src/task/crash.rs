@@ -3,7 +3,7 @@
 use crate::error::Error;
 
 /// Result of a step of the published evaluation, or the error with which the step ends.
-pub type Checked<T> = std::result::Result<T, Crash>;
+pub type PublishedResult<T> = std::result::Result<T, Crash>;
 
 /// Step of the published evaluation in which an error occurs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

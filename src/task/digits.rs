@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use serde_json::{Map, Value, json};
 use tokio::runtime::Handle;
 
-use super::{Answers, Asked, Checked, Mark, Marks, Metrics, Rows, Source, Take, TaskSpec};
+use super::{Answers, Mark, Marks, Metrics, PublishedResult, QuestionSink, Rows, Source, TaskQuestion, TaskSpec};
 use crate::config::{BaseConfig, Mode, TaskConfig};
 use crate::data::{ImageSource, Row, read};
 use crate::error::{Error, Result};
@@ -49,11 +49,11 @@ pub const TASK: TaskSpec = TaskSpec {
 
 /// Reads the rows of the data sets given by the user, or `heldout.parquet` in the given folder. Without either, makes
 /// the rows.
-fn measured(source: &Source, take: Take) -> Result<()> {
+fn measured(source: &Source, take: QuestionSink) -> Result<()> {
     let mut index = 0;
-    let mut ask = |row: Row| {
+    let mut emit = |row: Row| {
         index += 1;
-        take(Asked { index: index - 1, place: row.place.clone(), row: Ok(row) })
+        take(TaskQuestion { index: index - 1, place: row.place.clone(), row: Ok(row) })
     };
     let own = source.folder.map(|folder| [read::entry(folder.join("heldout.parquet"))]);
     let files = if source.datasets.is_empty() { own.as_ref().map_or(&[][..], |own| own) } else { source.datasets };
@@ -61,7 +61,7 @@ fn measured(source: &Source, take: Take) -> Result<()> {
         let (mut rows, mut over) = (0, false);
         read::for_each(entry, |row| {
             rows += 1;
-            over = over || ask(row?)?.is_break();
+            over = over || emit(row?)?.is_break();
             Ok(())
         })?;
         if rows == 0 {
@@ -73,7 +73,7 @@ fn measured(source: &Source, take: Take) -> Result<()> {
     }
     if files.is_empty() {
         for row in splits(&TaskConfig::default(), source.seed)?.heldout {
-            if ask(row)?.is_break() {
+            if emit(row)?.is_break() {
                 break;
             }
         }
@@ -84,7 +84,7 @@ fn measured(source: &Source, take: Take) -> Result<()> {
 /// Computes the accuracy of the greedy answer, the share of correct answers at temperature 1, and the format score. The
 /// format score is the mean over the answers at temperature 1. If no answer was sampled, it is the format score of the
 /// greedy answer.
-pub(super) fn score(_: &Row, marks: &Marks, _: Mode) -> Checked<Metrics> {
+pub(super) fn score(_: &Row, marks: &Marks, _: Mode) -> PublishedResult<Metrics> {
     let mean = |pick: fn(&Mark) -> f64| {
         let n = marks.sampled.len();
         (n > 0).then(|| marks.sampled.iter().map(pick).sum::<f64>() / n as f64)

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::crash::{Checked, Crash, Stage};
+use super::crash::{Crash, PublishedResult, Stage};
 use crate::data::ImageSource;
 use crate::text::{Part, repr};
 
@@ -33,7 +33,7 @@ impl Doc {
     }
 
     /// Returns a column that must contain text. `class` is the exception that Python raises otherwise.
-    pub fn text(&self, column: &str, class: &'static str) -> Checked<&str> {
+    pub fn text(&self, column: &str, class: &'static str) -> PublishedResult<&str> {
         match self.value(column) {
             Value::String(text) => Ok(text),
             other => Err(Crash::new(Stage::Messages, class, format!("{} in `{column}`", written(other)), "text")),
@@ -41,7 +41,7 @@ impl Doc {
     }
 
     /// Returns the correct answer from a column that must contain text.
-    pub fn gold(&self, column: &str) -> Checked<String> {
+    pub fn gold(&self, column: &str) -> PublishedResult<String> {
         match self.value(column) {
             Value::String(text) => Ok(text.clone()),
             other => {
@@ -52,7 +52,7 @@ impl Doc {
     }
 
     /// Returns the image of a column.
-    pub fn picture(&self, column: &str) -> Checked<ImageSource> {
+    pub fn picture(&self, column: &str) -> PublishedResult<ImageSource> {
         let found = self.pictures.iter().find(|(name, _)| name == column).and_then(|(_, picture)| picture.clone());
         let missing = || Crash::new(Stage::Messages, "AttributeError", format!("no picture in `{column}`"), "one");
         found.ok_or_else(missing)
@@ -103,7 +103,7 @@ impl Prompt {
     }
 
     /// Adds the correct answer from `column`, which is used for scoring without changes.
-    pub fn with_gold(self, doc: &Doc, column: &str) -> Checked<Prompt> {
+    pub fn with_gold(self, doc: &Doc, column: &str) -> PublishedResult<Prompt> {
         Ok(Prompt { target: doc.value(column).clone(), gold: doc.gold(column)?, ..self })
     }
 }

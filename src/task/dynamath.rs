@@ -3,7 +3,7 @@
 
 use serde_json::json;
 
-use super::{Checked, Crash, Doc, Marks, Metrics, Prompt, Rows, Stage, TaskSpec, aggregate};
+use super::{Crash, Doc, Marks, Metrics, Prompt, PublishedResult, Rows, Stage, TaskSpec, aggregate};
 use crate::config::Mode;
 use crate::data::Row;
 use omr_verify::python;
@@ -18,7 +18,7 @@ pub const TASK: TaskSpec = TaskSpec {
     ..TaskSpec::DEFAULT
 };
 
-fn prompt(doc: &Doc, _: Mode) -> Checked<Prompt> {
+fn prompt(doc: &Doc, _: Mode) -> PublishedResult<Prompt> {
     let picture = doc.picture("decoded_image")?;
     let question = doc.text("question", "AttributeError")?;
     let prompt = Prompt::picture_then_text(picture, python::strip(question), question);
@@ -27,7 +27,7 @@ fn prompt(doc: &Doc, _: Mode) -> Checked<Prompt> {
 }
 
 /// Scores a question. In compat only the last answer counts, in strict all answers count.
-fn score(row: &Row, marks: &Marks, mode: Mode) -> Checked<Metrics> {
+fn score(row: &Row, marks: &Marks, mode: Mode) -> PublishedResult<Metrics> {
     let Some(last) = marks.all().last() else {
         return Err(Crash::new(Stage::ProcessResults, "UnboundLocalError", "no answer", "one at least"));
     };
@@ -35,8 +35,8 @@ fn score(row: &Row, marks: &Marks, mode: Mode) -> Checked<Metrics> {
         Mode::Compat => last.acc,
         Mode::Strict => aggregate::mean(marks.all().map(|mark| mark.acc)),
     };
-    let of = |column: &str| row.extra.get(column).cloned().unwrap_or_default();
-    let variant = json!({"acc": acc, "question_id": of("question_id"), "variant_id": of("id")});
+    let column_text = |column: &str| row.extra.get(column).cloned().unwrap_or_default();
+    let variant = json!({"acc": acc, "question_id": column_text("question_id"), "variant_id": column_text("id")});
     let metrics = ["dynamath_average", "dynamath_worst"].map(|name| (name.to_owned(), variant.clone()));
     Ok(metrics.into_iter().collect())
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::hub::SUBJECT;
-use super::{Answers, Asked, OwnRows, Rows, Take, TaskSpec, digits, written};
+use super::{Answers, OwnRows, QuestionSink, Rows, TaskQuestion, TaskSpec, digits, written};
 use crate::config::{self, DataType, TaskFileConfig};
 use crate::data::columns::{self, Columns, Fields};
 use crate::data::folder::Folder;
@@ -128,7 +128,7 @@ impl TaskFile {
 }
 
 impl OwnRows for TaskFile {
-    fn rows(&self, take: Take) -> Result<()> {
+    fn rows(&self, take: QuestionSink) -> Result<()> {
         let path = &self.config.data.path;
         let beside = || path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let folder = Folder::open(self.config.data.data_folder.as_deref().unwrap_or_else(beside))?;
@@ -141,7 +141,7 @@ impl OwnRows for TaskFile {
                 }
                 let place = format!("{} line {}", path.display(), at.number);
                 let row = self.row((fields?, None), &folder, at.index, &place)?;
-                done = take(Asked { index: at.index, place, row: Ok(row) })?.is_break();
+                done = take(TaskQuestion { index: at.index, place, row: Ok(row) })?.is_break();
                 Ok(())
             });
         }
@@ -160,7 +160,7 @@ impl OwnRows for TaskFile {
             let place = format!("{} row {}", path.display(), index + 1);
             let images = found.into_iter().map(|(_, image)| image).collect();
             let row = self.row((fields, Some(images)), &folder, index, &place)?;
-            take(Asked { index, place, row: Ok(row) })
+            take(TaskQuestion { index, place, row: Ok(row) })
         })
         .map(drop)
     }

@@ -7,7 +7,7 @@ use regex::Regex;
 use serde_json::Value;
 
 use super::shuffle::Random;
-use super::{Checked, Doc, Prompt, Rows, Source, Take, TaskSpec, aggregate, hub, letter};
+use super::{Doc, Prompt, PublishedResult, QuestionSink, Rows, Source, TaskSpec, aggregate, hub, letter};
 use crate::config::Mode;
 use crate::error::Result;
 use crate::philox::{self, Purpose};
@@ -27,9 +27,9 @@ const OPTIONS: [&str; 4] = ["Correct Answer", "Incorrect Answer 1", "Incorrect A
 
 /// Makes the rows. In compat one generator draws the orders of all rows, one after another. In strict each question has
 /// its own generator.
-fn rows(spec: &TaskSpec, source: &Source, take: Take) -> Result<()> {
+fn rows(spec: &TaskSpec, source: &Source, take: QuestionSink) -> Result<()> {
     let mut random = Random::seed(source.shuffle_seed);
-    let mut ask = |doc: Doc| -> Result<ControlFlow<()>> {
+    let mut emit = |doc: Doc| -> Result<ControlFlow<()>> {
         let mut order = [1, 2, 3, 0];
         match source.mode {
             Mode::Compat => random.shuffle(&mut order),
@@ -40,9 +40,9 @@ fn rows(spec: &TaskSpec, source: &Source, take: Take) -> Result<()> {
                 philox::shuffle(source.shuffle_seed, Purpose::Data, question, &mut order);
             }
         }
-        take(hub::asked(spec, doc.index, &doc, prompt(&doc, &order, source.mode)))
+        take(hub::task_question(spec, doc.index, &doc, prompt(&doc, &order, source.mode)))
     };
-    hub::docs(spec, source, &mut ask).map(drop)
+    hub::docs(spec, source, &mut emit).map(drop)
 }
 
 /// Cleans an option as the published task does.
@@ -57,7 +57,7 @@ pub fn cleaned(option: &Value) -> String {
     }
 }
 
-fn prompt(doc: &Doc, order: &[usize], mode: Mode) -> Checked<Prompt> {
+fn prompt(doc: &Doc, order: &[usize], mode: Mode) -> PublishedResult<Prompt> {
     let options: Vec<String> = order.iter().map(|&i| cleaned(doc.value(OPTIONS[i]))).collect();
     let right = match mode {
         // If several options are equal, the first one counts as correct.

@@ -6,10 +6,10 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
-use super::crash::Checked;
+use super::crash::PublishedResult;
 use super::dataset::Hub;
 use super::doc::{Doc, Prompt};
-use super::spec::{Asked, Source, TaskSpec};
+use super::spec::{Source, TaskQuestion, TaskSpec};
 use crate::data::columns::{self, Columns};
 use crate::data::form::RawImage;
 use crate::data::sample::SYSTEM_PROMPT;
@@ -74,7 +74,7 @@ pub fn docs(
 }
 
 /// Makes question `index` of a task from `doc` and its prompt.
-pub fn asked(spec: &TaskSpec, index: usize, doc: &Doc, prompt: Checked<Prompt>) -> Asked {
+pub fn task_question(spec: &TaskSpec, index: usize, doc: &Doc, prompt: PublishedResult<Prompt>) -> TaskQuestion {
     let row = prompt.map(|prompt| {
         let Prompt { parts, images, question, target, gold, mut extra, cluster } = prompt;
         extra.insert("target".to_owned(), target);
@@ -92,5 +92,5 @@ pub fn asked(spec: &TaskSpec, index: usize, doc: &Doc, prompt: Checked<Prompt>) 
             place: doc.place.clone(),
         }
     });
-    Asked { index, place: doc.place.clone(), row }
+    TaskQuestion { index, place: doc.place.clone(), row }
 }

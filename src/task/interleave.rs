@@ -8,7 +8,7 @@ use regex::Regex;
 use serde_json::Value;
 
 use super::literal::{Literal, NotLiteral, eval};
-use super::{Checked, Crash, Doc, Prompt, Stage, letter};
+use super::{Crash, Doc, Prompt, PublishedResult, Stage, letter};
 use crate::config::Mode;
 use crate::data::ImageSource;
 use crate::text::Part;
@@ -21,7 +21,7 @@ pub const PICTURES: &[&str] = &["image_1", "image_2", "image_3", "image_4", "ima
 const MARK: &str = "<image>";
 
 /// Returns the options of a row, one lettered line each.
-pub fn options(doc: &Doc) -> Checked<String> {
+pub fn options(doc: &Doc) -> PublishedResult<String> {
     let found = doc.written("options");
     let refuse = |class| Crash::new(Stage::Messages, class, format!("options {found}"), "a list as Python writes it");
     let Value::String(text) = doc.value("options") else { return Err(refuse("ValueError")) };
@@ -37,7 +37,7 @@ pub fn options(doc: &Doc) -> Checked<String> {
 }
 
 /// Makes the prompt of a question with its images. The judge receives the text with plain image marks.
-pub fn prompt(doc: &Doc, text: &str, mode: Mode) -> Checked<Prompt> {
+pub fn prompt(doc: &Doc, text: &str, mode: Mode) -> PublishedResult<Prompt> {
     let mut marked = text.to_owned();
     for i in 1..=PICTURES.len() {
         marked = marked.replace(&format!("<image {i}>"), MARK);
@@ -50,7 +50,7 @@ pub fn prompt(doc: &Doc, text: &str, mode: Mode) -> Checked<Prompt> {
 }
 
 /// Returns the marked images, each once, in the order of their column names.
-fn distinct(doc: &Doc, text: &str) -> Checked<Vec<ImageSource>> {
+fn distinct(doc: &Doc, text: &str) -> PublishedResult<Vec<ImageSource>> {
     static ANY: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"<image (\p{Nd}+)>").expect("a fixed pattern"));
     let names: BTreeSet<String> = ANY.captures_iter(text).map(|found| format!("image_{}", &found[1])).collect();
     let picture = |name: &String| match PICTURES.contains(&name.as_str()) {
@@ -77,7 +77,7 @@ pub fn published(marked: &str, images: Vec<ImageSource>) -> Prompt {
 }
 
 /// Makes a prompt with every image at its mark. No text is lost.
-fn in_place(doc: &Doc, text: &str) -> Checked<Prompt> {
+fn in_place(doc: &Doc, text: &str) -> PublishedResult<Prompt> {
     static KNOWN: LazyLock<Regex> = LazyLock::new(|| Regex::new("<image ([1-7])>").expect("a fixed pattern"));
     let mut prompt = Prompt::default();
     let say = |prompt: &mut Prompt, text: &str| {

@@ -1,13 +1,13 @@
 //! The task LogicVista, test split.
 
-use super::{Checked, Doc, Prompt, Rows, TaskSpec};
+use super::{Doc, Prompt, PublishedResult, Rows, TaskSpec};
 use crate::config::Mode;
 use omr_verify::python;
 
 /// The task LogicVista, test split.
 pub const TASK: TaskSpec = TaskSpec { name: "logicvista_thinking", rows: Rows::OfHub(prompt), ..TaskSpec::DEFAULT };
 
-fn prompt(doc: &Doc, _: Mode) -> Checked<Prompt> {
+fn prompt(doc: &Doc, _: Mode) -> PublishedResult<Prompt> {
     let picture = doc.picture("image")?;
     let question = doc.text("question", "AttributeError")?;
     Prompt::picture_then_text(picture, python::strip(question), question).with_gold(doc, "answer")

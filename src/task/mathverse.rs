@@ -1,6 +1,6 @@
 //! The task MathVerse, testmini split, with the query contained in the data set.
 
-use super::{Checked, Doc, Prompt, Rows, TaskSpec, written};
+use super::{Doc, Prompt, PublishedResult, Rows, TaskSpec, written};
 use crate::config::Mode;
 use crate::text::Part;
 use omr_verify::python;
@@ -9,7 +9,7 @@ use omr_verify::python;
 pub const TASK: TaskSpec =
     TaskSpec { name: "mathverse_testmini_reward", rows: Rows::OfHub(prompt), ..TaskSpec::DEFAULT };
 
-fn prompt(doc: &Doc, _: Mode) -> Checked<Prompt> {
+fn prompt(doc: &Doc, _: Mode) -> PublishedResult<Prompt> {
     let query = doc.written("query_wo");
     let text = python::strip(&query);
     let prompt = if doc.has_no_picture("image") {

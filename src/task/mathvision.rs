@@ -1,6 +1,6 @@
 //! The tasks MathVision, test and testmini splits.
 
-use super::{Checked, Crash, Doc, Prompt, Rows, Stage, TaskSpec, letter, written};
+use super::{Crash, Doc, Prompt, PublishedResult, Rows, Stage, TaskSpec, letter, written};
 use crate::config::Mode;
 
 /// The full set of 3,040 questions.
@@ -12,7 +12,7 @@ pub const TESTMINI: TaskSpec = TaskSpec { name: "mathvision_reason_testmini_rewa
 
 const INSTRUCTION: &str = "Please solve the problem step by step and put your answer in one \"\\boxed{}\".";
 
-fn prompt(doc: &Doc, _: Mode) -> Checked<Prompt> {
+fn prompt(doc: &Doc, _: Mode) -> PublishedResult<Prompt> {
     let Some(options) = doc.value("options").as_array() else {
         return Err(Crash::new(
             Stage::Messages,

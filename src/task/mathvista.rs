@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use super::{Checked, Crash, Doc, Prompt, Rows, Stage, TaskSpec, letter, written};
+use super::{Crash, Doc, Prompt, PublishedResult, Rows, Stage, TaskSpec, letter, written};
 use crate::config::Mode;
 
 /// The task MathVista, testmini split.
@@ -17,7 +17,7 @@ const HINTS: &str = include_str!("mathvista.tsv");
 /// Number of option letters that the published task supports.
 const LETTERS: usize = 8;
 
-fn prompt(doc: &Doc, mode: Mode) -> Checked<Prompt> {
+fn prompt(doc: &Doc, mode: Mode) -> PublishedResult<Prompt> {
     let query = query(doc)?;
     let prompt = Prompt::picture_then_text(doc.picture("decoded_image")?, &query, &query);
     Ok(Prompt { target: doc.value("answer").clone(), gold: gold(doc, mode)?, ..prompt })
@@ -31,7 +31,7 @@ fn is_choice(doc: &Doc) -> bool {
     doc.value("question_type") == "multi_choice"
 }
 
-fn query(doc: &Doc) -> Checked<String> {
+fn query(doc: &Doc) -> PublishedResult<String> {
     let answer_type = doc.written("answer_type");
     let refuse = |class, expected: &str| {
         let found = format!("answer_type {answer_type} with precision {}", doc.written("precision"));
@@ -66,7 +66,7 @@ fn query(doc: &Doc) -> Checked<String> {
 }
 
 /// Returns the letter of the correct choice, or the answer itself for an open question.
-fn gold(doc: &Doc, mode: Mode) -> Checked<String> {
+fn gold(doc: &Doc, mode: Mode) -> PublishedResult<String> {
     if choices(doc).is_empty() || !is_choice(doc) {
         return doc.gold("answer");
     }

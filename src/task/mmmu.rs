@@ -1,13 +1,13 @@
 //! The task MMMU, validation split: questions with up to seven images in their text.
 
 use super::interleave::{self, options};
-use super::{Checked, Doc, Prompt, Rows, TaskSpec};
+use super::{Doc, Prompt, PublishedResult, Rows, TaskSpec};
 use crate::config::Mode;
 
 /// The task MMMU, validation split.
 pub const TASK: TaskSpec = TaskSpec { name: "mmmu_reasoning_reward", rows: Rows::OfHub(prompt), ..TaskSpec::DEFAULT };
 
-fn prompt(doc: &Doc, mode: Mode) -> Checked<Prompt> {
+fn prompt(doc: &Doc, mode: Mode) -> PublishedResult<Prompt> {
     let question = doc.written("question");
     let text = match doc.value("question_type") == "multiple-choice" {
         true => format!("{question}\n{}\n\n", options(doc)?),

@@ -1,7 +1,7 @@
 //! The tasks of MMMU-Pro: MMMU's questions with ten options, and images that contain the whole question.
 
 use super::interleave::{self, options};
-use super::{Checked, Doc, Prompt, Rows, TaskSpec};
+use super::{Doc, Prompt, PublishedResult, Rows, TaskSpec};
 use crate::config::Mode;
 use crate::text::Part;
 use omr_verify::python;
@@ -15,14 +15,14 @@ pub const VISION: TaskSpec = TaskSpec { name: "mmmu_pro_vision_cot_reward", rows
 
 const VISION_INSTRUCTION: &str = "Answer the question in the image.";
 
-fn standard(doc: &Doc, mode: Mode) -> Checked<Prompt> {
+fn standard(doc: &Doc, mode: Mode) -> PublishedResult<Prompt> {
     let text = format!("{}\n{}\n\n", doc.written("question"), options(doc)?);
     interleave::prompt(doc, &text, mode)?.with_gold(doc, "answer")
 }
 
 /// Makes the prompt. In compat the text is placed before and again after the image, and an image mark in an option cuts
 /// the text, as in the published task.
-fn vision(doc: &Doc, mode: Mode) -> Checked<Prompt> {
+fn vision(doc: &Doc, mode: Mode) -> PublishedResult<Prompt> {
     let text = format!("{}\n\n{VISION_INSTRUCTION}", options(doc)?);
     let picture = doc.picture("image")?;
     let prompt = match mode {

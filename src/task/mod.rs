@@ -33,11 +33,11 @@ mod spec;
 mod wemath;
 
 pub use self::aggregate::{Counted, Metric};
-pub use self::crash::{Checked, Crash, Stage};
+pub use self::crash::{Crash, PublishedResult, Stage};
 pub use self::dataset::Hub;
 pub use self::doc::{Doc, Prompt, letter, written};
 pub use self::file::TaskFile;
 pub use self::marks::{Mark, Marks, Metrics};
-pub use self::registry::{GROUPS, TASKS, find, named, open_file, taught};
+pub use self::registry::{GROUPS, TASKS, find, named, open_file, recipe_of};
 pub use self::rows::{Task, TaskRows, VerifiedRows};
-pub use self::spec::{Answers, Asked, OwnRows, Rows, Source, Take, TaskSpec};
+pub use self::spec::{Answers, OwnRows, QuestionSink, Rows, Source, TaskQuestion, TaskSpec};

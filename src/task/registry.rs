@@ -78,10 +78,10 @@ pub fn find(name: &str) -> Result<&'static TaskSpec> {
 
 /// Returns the task with this name, and its recipe. If there is no such task or it has no recipe, returns an error that
 /// lists the tasks with a recipe.
-pub fn taught(name: &str) -> Result<(&'static TaskSpec, &'static Recipe)> {
-    let taught = || TASKS.iter().filter_map(|task| Some((task, task.recipe.as_ref()?)));
-    taught().find(|(task, _)| task.name == name).ok_or_else(|| {
-        let names: Vec<&str> = taught().map(|(task, _)| task.name).collect();
+pub fn recipe_of(name: &str) -> Result<(&'static TaskSpec, &'static Recipe)> {
+    let with_recipe = || TASKS.iter().filter_map(|task| Some((task, task.recipe.as_ref()?)));
+    with_recipe().find(|(task, _)| task.name == name).ok_or_else(|| {
+        let names: Vec<&str> = with_recipe().map(|(task, _)| task.name).collect();
         Error::input("task.name", name, names.join(", "))
     })
 }
@@ -144,7 +144,7 @@ mod tests {
 
     #[test]
     fn a_task_that_no_recipe_teaches_is_refused_with_those_that_one_does() {
-        let error = taught("no such task").err().unwrap();
+        let error = recipe_of("no such task").err().unwrap();
         let text = error.to_string();
         assert!(error.exit_code() == 2 && text.contains("task.name") && text.contains(digits::NAME), "{text}");
     }

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use super::{Checked, Doc, Rows, Source, Take, TaskSpec, hub};
+use super::{Doc, PublishedResult, QuestionSink, Rows, Source, TaskSpec, hub};
 use crate::config::Mode;
 use crate::data::Row;
 use crate::error::{Error, Result};
@@ -70,13 +70,13 @@ fn item(row: &Row, response: String) -> Item {
 impl TaskSpec {
     /// Passes the task's questions to `take`, as prompts with their correct answers, one after another. Errors name the
     /// file and the row.
-    pub fn questions(&self, source: &Source, take: Take) -> Result<()> {
+    pub fn questions(&self, source: &Source, take: QuestionSink) -> Result<()> {
         let prompt = match self.rows {
             Rows::Made(rows) => return rows(self, source, take),
             Rows::OfHub(prompt) => prompt,
         };
-        let ask = &mut |doc: Doc| take(hub::asked(self, doc.index, &doc, prompt(&doc, source.mode)));
-        hub::docs(self, source, ask).map(drop)
+        let emit = &mut |doc: Doc| take(hub::task_question(self, doc.index, &doc, prompt(&doc, source.mode)));
+        hub::docs(self, source, emit).map(drop)
     }
 }
 
@@ -125,16 +125,16 @@ impl<'a> TaskRows<'a> {
     /// Reads the questions and passes them to `take` with their numbers in the task, one after another, until `take`
     /// returns `Break`. Rows on which the published evaluation ends with an error are passed as `Err` in compat. In
     /// strict, the first such row is an error. Returns true if there may be more questions than were passed.
-    pub fn each(&self, mut take: impl FnMut(u64, Checked<Row>) -> Result<ControlFlow<()>>) -> Result<bool> {
+    pub fn each(&self, mut take: impl FnMut(u64, PublishedResult<Row>) -> Result<ControlFlow<()>>) -> Result<bool> {
         let (mut given, mut limited) = (0, false);
-        self.spec.questions(&self.source, &mut |asked| {
-            match &asked.row {
+        self.spec.questions(&self.source, &mut |task_question| {
+            match &task_question.row {
                 Ok(row) => labelled(row)?,
-                Err(crash) if self.source.mode == Mode::Strict => return Err(crash.error(&asked.place)),
+                Err(crash) if self.source.mode == Mode::Strict => return Err(crash.error(&task_question.place)),
                 Err(_) => {}
             }
             given += 1;
-            let flow = take(asked.index as u64, asked.row)?;
+            let flow = take(task_question.index as u64, task_question.row)?;
             limited = given >= self.limit || flow.is_break();
             Ok(if limited { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
         })?;

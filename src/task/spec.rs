@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use super::aggregate::{self, Counted, Metric};
-use super::crash::Checked;
+use super::crash::PublishedResult;
 use super::dataset::Hub;
 use super::doc::{Doc, Prompt};
 use super::marks::{Marks, Metrics};
@@ -31,7 +31,7 @@ pub struct TaskSpec {
     /// Default maximum length of an answer, in tokens.
     pub max_new_tokens: usize,
     /// Computes the metrics of a question from the scores of its answers.
-    pub score: fn(&Row, &Marks, Mode) -> Checked<Metrics>,
+    pub score: fn(&Row, &Marks, Mode) -> PublishedResult<Metrics>,
     /// Computes the metrics of the task from the metrics of its questions.
     pub aggregate: fn(&[Counted], Mode) -> Vec<Metric>,
     /// Metric for which scores of other models are published, see [`super::published::of`].
@@ -44,9 +44,9 @@ pub struct TaskSpec {
 #[derive(Clone, Copy)]
 pub enum Rows {
     /// The function makes one question from each row of the hub data set.
-    OfHub(fn(&Doc, Mode) -> Checked<Prompt>),
+    OfHub(fn(&Doc, Mode) -> PublishedResult<Prompt>),
     /// The function passes the questions to `take`, one after another. Errors name the file and the row.
-    Made(fn(&TaskSpec, &Source, Take) -> Result<()>),
+    Made(fn(&TaskSpec, &Source, QuestionSink) -> Result<()>),
 }
 
 impl TaskSpec {
@@ -69,20 +69,20 @@ impl TaskSpec {
 /// A user-defined benchmark.
 pub trait OwnRows: Sync {
     /// Passes the questions to `take`, one after another. Errors name the file and the row.
-    fn rows(&self, take: Take) -> Result<()>;
+    fn rows(&self, take: QuestionSink) -> Result<()>;
 }
 
 /// Callback that receives questions one after another and returns whether to continue.
-pub type Take<'a> = &'a mut dyn FnMut(Asked) -> Result<ControlFlow<()>>;
+pub type QuestionSink<'a> = &'a mut dyn FnMut(TaskQuestion) -> Result<ControlFlow<()>>;
 
 /// A question, or the error with which the published evaluation ends on it.
-pub struct Asked {
+pub struct TaskQuestion {
     /// Number of the question in the task, from 0.
     pub index: usize,
     /// File and row, for error messages.
     pub place: String,
     /// The question.
-    pub row: Checked<Row>,
+    pub row: PublishedResult<Row>,
 }
 
 /// Answers that a task generates per question.

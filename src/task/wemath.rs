@@ -3,7 +3,7 @@
 
 use serde_json::json;
 
-use super::{Checked, Doc, Marks, Metrics, Prompt, Rows, TaskSpec, aggregate};
+use super::{Doc, Marks, Metrics, Prompt, PublishedResult, Rows, TaskSpec, aggregate};
 use crate::config::Mode;
 use crate::data::Row;
 use omr_verify::python;
@@ -18,7 +18,7 @@ pub const TASK: TaskSpec = TaskSpec {
     ..TaskSpec::DEFAULT
 };
 
-fn prompt(doc: &Doc, _: Mode) -> Checked<Prompt> {
+fn prompt(doc: &Doc, _: Mode) -> PublishedResult<Prompt> {
     let text = format!("{}\n{}", doc.text("question", "TypeError")?, doc.text("option", "TypeError")?);
     let prompt = Prompt::picture_then_text(doc.picture("image_path")?, python::strip(&text), &text);
     let extra = ["ID", "key"].map(|column| (column.to_owned(), doc.value(column).clone()));
@@ -30,16 +30,17 @@ fn prompt(doc: &Doc, _: Mode) -> Checked<Prompt> {
 
 /// Scores a question. In compat the question counts as correct if the sum over its answers is 1, so two correct answers
 /// count as wrong.
-fn score(row: &Row, marks: &Marks, mode: Mode) -> Checked<Metrics> {
+fn score(row: &Row, marks: &Marks, mode: Mode) -> PublishedResult<Metrics> {
     let mut metrics = aggregate::accuracy_and_format(row, marks, mode)?;
     let acc = match mode {
         Mode::Compat => marks.all().map(|mark| mark.acc).sum(),
         Mode::Strict => aggregate::mean(marks.all().map(|mark| mark.acc)),
     };
-    let of = |column: &str| row.extra.get(column).cloned().unwrap_or_default();
+    let column_text = |column: &str| row.extra.get(column).cloned().unwrap_or_default();
     let member: f64 = acc;
     for name in ["wemath_loose", "wemath_strict"] {
-        metrics.insert(name.to_owned(), json!({"ID": of("ID"), "key": of("key"), "acc_score": member}));
+        metrics
+            .insert(name.to_owned(), json!({"ID": column_text("ID"), "key": column_text("key"), "acc_score": member}));
     }
     Ok(metrics)
 }

@@ -65,10 +65,10 @@ impl Bounded {
         env.set_lstrip_blocks(true);
         env.set_unknown_method_callback(|state, value, method, args| {
             let all: Vec<Value> = std::iter::once(value).chain(args).cloned().collect();
-            paid(method, &all, || minijinja_contrib::pycompat::unknown_method_callback(state, value, method, args))
+            charged(method, &all, || minijinja_contrib::pycompat::unknown_method_callback(state, value, method, args))
         });
         env.set_formatter(|out, state, value| {
-            pay(measure(value)?)?;
+            charge(measure(value)?)?;
             minijinja::escape_formatter(out, state, value)
         });
         // `debug` would print every variable.
@@ -77,7 +77,7 @@ impl Bounded {
         let others = plain.globals().filter(|(name, _)| !matches!(*name, "debug" | "range"));
         for (name, function) in others.map(|(name, value)| (name.to_owned(), value)) {
             let wrapped = name.clone();
-            let call = move |state: &State, args: Rest<Value>| paid(&wrapped, &args, || function.call(state, &args));
+            let call = move |state: &State, args: Rest<Value>| charged(&wrapped, &args, || function.call(state, &args));
             env.add_function(name, call);
         }
         for (name, expression) in OPERATORS {
@@ -85,11 +85,11 @@ impl Bounded {
             let run = move |args: &[Value]| {
                 expression.eval(["a", "b", "c", "d"].into_iter().zip(args.iter().cloned()).collect::<Value>())
             };
-            env.add_function(name, move |args: Rest<Value>| paid(name, &args, || run(&args)));
+            env.add_function(name, move |args: Rest<Value>| charged(name, &args, || run(&args)));
         }
-        env.add_function("[]", |args: Rest<Value>| paid("[]", &args, || Ok(args.iter().cloned().collect())));
+        env.add_function("[]", |args: Rest<Value>| charged("[]", &args, || Ok(args.iter().cloned().collect())));
         env.add_function("{}", |args: Rest<Value>| {
-            paid("{}", &args, || Ok(args.chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect()))
+            charged("{}", &args, || Ok(args.chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect()))
         });
         check_constants(source)?;
         let (mut longest, mut filters) = (1, Vec::new());
@@ -105,7 +105,7 @@ impl Bounded {
         for name in filters {
             let filter = name.clone();
             let apply = move |args: &[Value]| plain.empty_state().apply_filter(&filter, args);
-            env.add_filter(name.clone(), move |args: Rest<Value>| paid(&name, &args, || apply(&args)));
+            env.add_filter(name.clone(), move |args: Rest<Value>| charged(&name, &args, || apply(&args)));
         }
         env.set_fuel(Some(FUEL.min(RAW_BYTES / longest)));
         Ok(Bounded { env, source: source.to_owned() })
@@ -167,7 +167,7 @@ fn replaced<'source>(code: &Instructions<'source>) -> Result<Instructions<'sourc
 }
 
 /// Calls `make` if its largest possible result fits in the budget, and charges the actual result.
-fn paid(name: &str, args: &[Value], make: impl FnOnce() -> Result<Value>) -> Result<Value> {
+fn charged(name: &str, args: &[Value], make: impl FnOnce() -> Result<Value>) -> Result<Value> {
     let sums = SUMS.split_ascii_whitespace().any(|sum| sum == name);
     let mut most = if sums { 0_usize } else { 1 };
     for arg in args {
@@ -187,14 +187,14 @@ fn paid(name: &str, args: &[Value], make: impl FnOnce() -> Result<Value>) -> Res
         value = value.try_iter()?.collect();
     }
     let own = |value: &Value| value.as_str().map_or(0, str::len);
-    pay(own(&value) + if name == "namespace" { NAMESPACE } else { 0 })?;
+    charge(own(&value) + if name == "namespace" { NAMESPACE } else { 0 })?;
     if value.kind() == ValueKind::Seq {
-        value.try_iter()?.try_for_each(|element| pay(ELEMENT + own(&element)))?;
+        value.try_iter()?.try_for_each(|element| charge(ELEMENT + own(&element)))?;
     }
     Ok(value)
 }
 
-fn pay(bytes: usize) -> Result<()> {
+fn charge(bytes: usize) -> Result<()> {
     LEFT.set(LEFT.get().checked_sub(bytes).ok_or_else(too_much)?);
     Ok(())
 }

@@ -13,7 +13,7 @@ use super::trainer::{Trainer, memory_summary};
 use super::trainer_config::TrainerConfig;
 use super::validation::Validation;
 use crate::config::Dtype;
-use crate::data::encoder::Use;
+use crate::data::encoder::EncodingPurpose;
 use crate::data::{Dataset, Encoder, Index};
 use crate::device::{Device, Plan, Target};
 use crate::error::{Error, Result};
@@ -38,7 +38,7 @@ impl Start {
     /// Reads everything except the weights from the directory `model`. The encoder prepares rows for `purpose`. If
     /// given, `pixels` are the minimum and maximum number of pixels of a picture. Errors if the key `model` names no
     /// model directory.
-    pub fn open(model: Option<&Path>, purpose: Use, pixels: [Option<usize>; 2]) -> Result<Start> {
+    pub fn open(model: Option<&Path>, purpose: EncodingPurpose, pixels: [Option<usize>; 2]) -> Result<Start> {
         let model = Start::directory(model)?;
         let config = ModelConfig::load(&model.join("config.json"))?;
         let encoder = Encoder::load(model, purpose, config.vocab_size, pixels)?;

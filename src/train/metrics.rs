@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 
 use super::tensorboard::{EventWriter, WALL_TIME};
 use crate::checkpoint::State;
-use crate::config::Changed;
+use crate::config::InputKind;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::files;
@@ -100,10 +100,10 @@ impl MetricsLog {
 }
 
 /// Compares the lines of the run in `dir`, up to the checkpoint with this `state`, with the hash that the checkpoint
-/// recorded. Errors, naming the step, if they differ and `accepted` does not contain `Changed::Log`. An accepted
+/// recorded. Errors, naming the step, if they differ and `accepted` does not contain `InputKind::Log`. An accepted
 /// difference is reported to `observer` and recorded in `inputs.json`.
-pub fn check(dir: &Path, state: &State, accepted: &[Changed], observer: &dyn Observer) -> Result<()> {
-    let (path, step, log) = (dir.join("metrics.jsonl"), state.step, Changed::Log.name());
+pub fn check(dir: &Path, state: &State, accepted: &[InputKind], observer: &dyn Observer) -> Result<()> {
+    let (path, step, log) = (dir.join("metrics.jsonl"), state.step, InputKind::Log.name());
     let Some(saved) = state.inputs.get(log) else { return Ok(()) };
     let kept = cut_back(&path, step)?;
     let hash = digest(&kept).finalize().to_hex().to_string();
@@ -119,7 +119,7 @@ pub fn check(dir: &Path, state: &State, accepted: &[Changed], observer: &dyn Obs
         (None, last) => format!("no line of step {}", last.map_or(step, |last| last + 1)),
     };
     let (what, when) = (format!("{}: {what}", path.display()), format!("at the checkpoint of step {step}"));
-    if !accepted.contains(&Changed::Log) {
+    if !accepted.contains(&InputKind::Log) {
         return Err(identity::changed(what, &when, &[log]));
     }
     observer.note(&format!("accept_changed: {what} is not what it was {when}"));

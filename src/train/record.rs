@@ -5,10 +5,10 @@ use std::path::Path;
 
 use super::trainer_config::{TaskFile, TrainerConfig};
 use crate::checkpoint::Store;
-use crate::config::Changed;
+use crate::config::InputKind;
 use crate::data::{Dataset, paths};
 use crate::error::{Error, Result};
-use crate::identity::{Found, Inputs};
+use crate::identity::{CurrentInputs, Inputs};
 use crate::observe::Observer;
 use crate::ranks::Ranks;
 
@@ -25,10 +25,10 @@ pub fn open(ranks: &mut dyn Ranks, config: &TrainerConfig, data: &Dataset, obser
 }
 
 fn compared(config: &TrainerConfig, data: &Dataset, observer: &dyn Observer) -> Result<Inputs> {
-    let mut found = Found::default();
+    let mut found = CurrentInputs::default();
     found.add_model(&config.model, config.reference)?;
     data.inputs(&mut found)?;
-    found.add_files(Changed::Val, paths::all(&config.val_files)?)?;
+    found.add_files(InputKind::Val, paths::all(&config.val_files)?)?;
     for TaskFile { task, number, path } in &config.val_task_files {
         found.add_task_file(task, *number, path)?;
     }
@@ -54,13 +54,13 @@ fn compared(config: &TrainerConfig, data: &Dataset, observer: &dyn Observer) -> 
 /// Writes `inputs.json` in `dir`. If the existing file records an accepted hash of the log, the new file keeps that
 /// hash.
 pub fn write(dir: &Path, mut inputs: Inputs) -> Result<()> {
-    let (recorded, log) = (Inputs::read(dir)?, Changed::Log.name());
+    let (recorded, log) = (Inputs::read(dir)?, InputKind::Log.name());
     recorded.iter().filter_map(|recorded| recorded.get(log)).for_each(|hash| inputs.set(log, hash.to_owned()));
     inputs.write(dir)
 }
 
 /// Returns true if the rows must be read again, because changes to rows or pictures are accepted. An existing index
 /// would reject changed rows.
-pub fn rows_may_differ(accepted: &[Changed]) -> bool {
-    [Changed::Rows, Changed::Pictures].iter().any(|kind| accepted.contains(kind))
+pub fn rows_may_differ(accepted: &[InputKind]) -> bool {
+    [InputKind::Rows, InputKind::Pictures].iter().any(|kind| accepted.contains(kind))
 }

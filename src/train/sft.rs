@@ -21,7 +21,7 @@ use super::trainer::{Trainer, seconds};
 use super::trainer_config::{TrainerConfig, trainer_config};
 use super::updates::Updates;
 use crate::config::SftConfig;
-use crate::data::encoder::Use;
+use crate::data::encoder::EncodingPurpose;
 use crate::data::indexing::Longest;
 use crate::data::{Dataset, Index, Loader, Rejected, Sample, Samples};
 use crate::device::{Device, Plan, Region, Target};
@@ -64,7 +64,8 @@ impl Job {
             None => ("gradient_accumulation_steps", config.gradient_accumulation_steps),
         };
         lanes::check(config.lanes(), key, parts)?;
-        let Start { model, config: model_config, encoder } = Start::open(config.model.as_deref(), Use::Train, pixels)?;
+        let Start { model, config: model_config, encoder } =
+            Start::open(config.model.as_deref(), EncodingPurpose::Train, pixels)?;
         if config.datasets.is_empty() {
             return Err(Error::input("datasets", "an empty list", "at least one dataset"));
         }

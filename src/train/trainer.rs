@@ -14,8 +14,8 @@ use super::metrics::{Metrics, MetricsLog};
 use super::saving::{Saving, Snapshot, copy_companions};
 use super::trainer_config::TrainerConfig;
 use crate::checkpoint::{Cadence, State, Store};
-use crate::config::Changed;
-use crate::device::{Body, Device, Plan, Region};
+use crate::config::InputKind;
+use crate::device::{Device, KernelVariant, Plan, Region};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::identity::{Inputs, Manifest};
@@ -91,14 +91,14 @@ impl<'r> Trainer<'r> {
         let saved_step = checkpoint.as_ref().filter(|(of, _)| store.has(of)).map(|(of, _)| of.step);
         let (mut step, mut samples_consumed, mut extra) = (0, 0, Map::new());
         if let Some((_, state)) = checkpoint {
-            let recorded = state.gpu_body.as_deref().and_then(Body::named);
-            if let Some(body) = recorded.filter(|body| dev.body().is_some_and(|now| now != *body))
-                && dev.use_body(body).is_ok()
+            let recorded = state.gpu_body.as_deref().and_then(KernelVariant::named);
+            if let Some(variant) = recorded.filter(|variant| dev.variant().is_some_and(|now| now != *variant))
+                && dev.use_variant(variant).is_ok()
             {
-                observer.note(&format!("matrix products use {}, as in the checkpoint's run", body.name()));
+                observer.note(&format!("matrix products use {}, as in the checkpoint's run", variant.name()));
             }
-            let body = dev.body().map(Body::recorded);
-            if let Some(warning) = state.other_arithmetic(dev.kind().name(), dev.isa().chains(), body) {
+            let variant = dev.variant().map(KernelVariant::recorded);
+            if let Some(warning) = state.other_arithmetic(dev.kind().name(), dev.isa().chains(), variant) {
                 observer.note(&warning);
             }
             state.newer().iter().for_each(|warning| observer.note(warning));
@@ -114,8 +114,8 @@ impl<'r> Trainer<'r> {
                 );
             }
         }
-        let body = dev.body().map_or(dev.isa().chains(), |body| body.recorded());
-        ranks.same("the arithmetic", &format!("{} {body}", dev.kind().name()))?;
+        let variant = dev.variant().map_or(dev.isa().chains(), |variant| variant.recorded());
+        ranks.same("the arithmetic", &format!("{} {variant}", dev.kind().name()))?;
         let log = leads.then(|| MetricsLog::open(&config.dir, step)).transpose()?;
         let has_steps = ranks::first_finds(ranks, "steps so far", || log.as_ref().is_some_and(MetricsLog::has_steps))?;
         let log = log.unwrap_or_else(|| MetricsLog::elsewhere(step, has_steps));
@@ -291,7 +291,7 @@ impl<'r> Trainer<'r> {
         }
         self.saved(dev)?;
         let mut state = State { extra: self.extra.clone(), ..self.state(dev) };
-        state.inputs.set(Changed::Log.name(), self.log.settle()?);
+        state.inputs.set(InputKind::Log.name(), self.log.settle()?);
         let layout = Arc::new(self.model.layout.clone());
         let snapshot = Snapshot {
             model: self.model.outgoing(&layout, layout.dtype, self.optimizer.own()),
@@ -315,7 +315,7 @@ impl<'r> Trainer<'r> {
             config_hash: State::hash_of(&self.config.config_text),
             device: dev.kind().name().to_owned(),
             cpu_body: dev.isa().chains().to_owned(),
-            gpu_body: dev.body().map(|body| body.recorded().to_owned()),
+            gpu_body: dev.variant().map(|variant| variant.recorded().to_owned()),
             versions: State::versions(),
             inputs: self.inputs.clone(),
             extra: Map::new(),

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::checkpoint::Retention;
-use crate::config::{Changed, DatasetConfig, Dtype, OptimConfig};
+use crate::config::{DatasetConfig, Dtype, InputKind, OptimConfig};
 
 /// A file that a validation task reads.
 #[derive(Clone, Debug)]
@@ -55,7 +55,7 @@ pub struct TrainerConfig {
     /// Files of the validation tasks.
     pub val_task_files: Vec<TaskFile>,
     /// Kinds of inputs that may differ from those at the start of the run.
-    pub accept_changed: Vec<Changed>,
+    pub accept_changed: Vec<InputKind>,
 }
 
 impl TrainerConfig {

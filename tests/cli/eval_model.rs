@@ -284,11 +284,19 @@ fn a_judge_that_is_down_slow_or_talks_nonsense_leaves_the_rules() {
         (summary["judge"].clone(), acc("metrics"), acc("rule_only"), stderr)
     };
     let url = format!("judge.base_url={}", judge.base_url);
-    let (said, with, rules, stderr) = measure(&[&url, "judge.timeout_s=1", "judge.max_failures=100"]);
-    assert_eq!((&said["model"], &said["used"], &said["hits"]), (&json!("j"), &json!(9), &json!(2)), "{stderr}");
-    assert!(said["unjudged"] == 6 && with == 3.0 && rules == 1.0, "{said} {with} {rules}");
+    let (judge_summary, with, rules, stderr) = measure(&[&url, "judge.timeout_s=1", "judge.max_failures=100"]);
+    assert_eq!(
+        (&judge_summary["model"], &judge_summary["used"], &judge_summary["hits"]),
+        (&json!("j"), &json!(9), &json!(2)),
+        "{stderr}"
+    );
+    assert!(judge_summary["unjudged"] == 6 && with == 3.0 && rules == 1.0, "{judge_summary} {with} {rules}");
     assert!(stderr.contains("judge j: 9 answers judged, 2 of them correct, 6 unjudged"), "{stderr}");
-    let (said, with, rules, stderr) = measure(&["judge.base_url=http://127.0.0.1:9/v1", "judge.max_failures=2"]);
-    assert!(said["unjudged"] == 9 && said["hits"] == 0 && with == 1.0 && rules == 1.0, "{said} {with} {rules}");
+    let (judge_summary, with, rules, stderr) =
+        measure(&["judge.base_url=http://127.0.0.1:9/v1", "judge.max_failures=2"]);
+    assert!(
+        judge_summary["unjudged"] == 9 && judge_summary["hits"] == 0 && with == 1.0 && rules == 1.0,
+        "{judge_summary} {with} {rules}"
+    );
     assert!(stderr.contains("the judge is down") && stderr.contains("the rules"), "{stderr}");
 }

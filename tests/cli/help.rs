@@ -117,7 +117,7 @@ fn config_lists_type_default_meaning_and_names_elsewhere() {
 }
 
 #[test]
-fn doctor_names_processor_bodies_memory_and_folders() {
+fn doctor_names_processor_instruction_set_memory_and_folders() {
     let text = stdout(&["doctor"]);
     for part in
         ["omr ", "processor", "kernel variants", "threads", "memory", "device ", "kernel images", "temporary files"]

@@ -57,11 +57,11 @@ fn talk(mut stream: TcpStream, seen: &Seen) -> Option<()> {
             (bodies.len(), *times)
         };
         let message = json!({"role": "assistant", "content": "<think>t</think><answer>A</answer>"});
-        let said =
+        let reply =
             json!({"choices": [{"message": message, "finish_reason": "stop"}], "usage": {"completion_tokens": 9}});
         let (status, reply) = match number % 8 {
             _ if body["model"] == "locked" => (401, "no key".to_owned()),
-            _ if times > 1 => (200, said.to_string()),
+            _ if times > 1 => (200, reply.to_string()),
             1 => (429, String::new()),
             2 => (500, "out of memory".to_owned()),
             3 => (200, "{\"choices\": [".to_owned()),
@@ -75,7 +75,7 @@ fn talk(mut stream: TcpStream, seen: &Seen) -> Option<()> {
                 let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 500\r\n\r\n{\"choices\"");
                 return None;
             }
-            _ => (200, said.to_string()),
+            _ => (200, reply.to_string()),
         };
         let head = format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\n\r\n", reply.len());
         stream.write_all((head + &reply).as_bytes()).ok()?;

@@ -24,13 +24,13 @@ fn runs_of_an_older_version_end_with_its_bits() {
     for (job, expected) in MODELS {
         let config = format!("{job}.yaml");
         let output = omr().current_dir(&dir).args([job, &config, "--out", job, "--threads", "2"]).output().unwrap();
-        let said = String::from_utf8(output.stderr).unwrap();
-        assert!(output.status.success(), "{said}");
-        let warnings: Vec<&str> = said.lines().filter(|line| line.contains("older version")).collect();
-        assert_eq!(warnings.len(), 1, "{said}");
-        assert!(!said.contains("the checkpoint comes from a run with other settings"), "{said}");
+        let printed = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{printed}");
+        let warnings: Vec<&str> = printed.lines().filter(|line| line.contains("older version")).collect();
+        assert_eq!(warnings.len(), 1, "{printed}");
+        assert!(!printed.contains("the checkpoint comes from a run with other settings"), "{printed}");
         let weights = std::fs::read(dir.path().join(job).join("model/model.safetensors")).unwrap();
         let found: String = Sha256::digest(weights).iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(found, expected, "{job}: {said}");
+        assert_eq!(found, expected, "{job}: {printed}");
     }
 }

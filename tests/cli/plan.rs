@@ -103,7 +103,7 @@ fn what_a_card_would_be_given_is_listed_with_its_work() {
 
 /// Tests a config that eight GPUs of 80 GB can run and one GPU cannot. The table shows both cases.
 #[test]
-fn cards_stand_side_by_side() {
+fn numbers_of_gpus_stand_side_by_side() {
     let small = ["packing_length=4096", "micro_batch_tokens=4096", "gradient_accumulation_steps=8"];
     let sft = config("sft.yaml");
     let args = ["plan", &sft, "--gpu", "a100", "--image-tokens", "256", "--gpus", "8"];

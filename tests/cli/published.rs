@@ -83,9 +83,9 @@ fn blocks<'a>(page: &'a str, language: &str) -> Vec<&'a str> {
 fn typed(dir: &Path, variables: &[(&str, &str)], command: &str, more: &[&str], code: i32) -> String {
     let words = command.split(' ').skip(1).map(|word| word.trim_matches('\''));
     let output = omr().current_dir(dir).envs(variables.iter().copied()).args(words).args(more).output().unwrap();
-    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert_eq!(output.status.code(), Some(code), "{command} {more:?}: {said}");
-    said
+    let printed = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(code), "{command} {more:?}: {printed}");
+    printed
 }
 
 #[test]
@@ -114,10 +114,11 @@ fn openmmreasoner_page_is_typed_as_it_stands() {
             seen += 1;
             match job[1..] {
                 ["download", _] => {
-                    let said = typed(dir, &[("HF_HUB_OFFLINE", "1")], command, &[], 2);
+                    let printed = typed(dir, &[("HF_HUB_OFFLINE", "1")], command, &[], 2);
                     assert!(
-                        said.contains("HF_HUB_OFFLINE") && said.contains("OpenMMReasoner") | said.contains("Qwen"),
-                        "{said}"
+                        printed.contains("HF_HUB_OFFLINE")
+                            && printed.contains("OpenMMReasoner") | printed.contains("Qwen"),
+                        "{printed}"
                     );
                 }
                 ["data", "inspect"] => assert!(typed(dir, &[], command, &[], 0).contains("inspect.html")),
@@ -125,25 +126,25 @@ fn openmmreasoner_page_is_typed_as_it_stands() {
                     assert!(typed(dir, &[], command, &["--dry-run"], 0).contains(job[2].trim_end_matches("run")))
                 }
                 ["sft", _] => {
-                    let said = typed(dir, &[], command, &[&["--dry-run"], &SFT[1..]].concat(), 0);
-                    assert!(said.contains("sft: 4300 updates") && said.contains("memory"), "{said}");
+                    let printed = typed(dir, &[], command, &[&["--dry-run"], &SFT[1..]].concat(), 0);
+                    assert!(printed.contains("sft: 4300 updates") && printed.contains("memory"), "{printed}");
                 }
                 ["rl", _] => {
                     let more: &[&str] = if command.contains("rl-dapo") { &["gen_batch_size=12"] } else { &[] };
                     let lanes = command.replace("gradient_lanes=64", "gradient_lanes=4");
-                    let said = typed(dir, &variables, &lanes, &[&["--dry-run"], &RL[..], more].concat(), 0);
+                    let printed = typed(dir, &variables, &lanes, &[&["--dry-run"], &RL[..], more].concat(), 0);
                     // 15 passes over 8 files of 12 rows.
                     let steps = if more.is_empty() { "rl: 360 steps" } else { "rl: 120 steps" };
-                    assert!(said.contains(steps) && said.contains("over 96 questions"), "{said}");
-                    assert_eq!(said.contains("judge judge at http://127.0.0.1:8000"), judge, "{said}");
+                    assert!(printed.contains(steps) && printed.contains("over 96 questions"), "{printed}");
+                    assert_eq!(printed.contains("judge judge at http://127.0.0.1:8000"), judge, "{printed}");
                 }
                 ["eval", _] => {
                     let small = ["--dry-run", "--limit", "1", "max_new_tokens=8", "max_num_seqs=4"];
-                    let said = typed(dir, &variables, command, &small, 0);
+                    let printed = typed(dir, &variables, command, &small, 0);
                     let tasks = command.rsplit(' ').next().unwrap().split(',').count();
                     let tasks = tasks + usize::from(command.contains("aime_agg8"));
-                    assert_eq!(said.matches("eval: 1 questions of ").count(), tasks, "{said}");
-                    assert_eq!(said.contains("judge judge at http://127.0.0.1:8000"), judge, "{said}");
+                    assert_eq!(printed.matches("eval: 1 questions of ").count(), tasks, "{printed}");
+                    assert_eq!(printed.contains("judge judge at http://127.0.0.1:8000"), judge, "{printed}");
                 }
                 _ => panic!("nothing is known of {command}"),
             }
@@ -182,8 +183,8 @@ fn two_steps_of_each_published_config() {
     let tasks: PathBuf = dir.join("data/benchmarks/logicvista_thinking");
     fs::create_dir_all(&tasks).unwrap();
     fs::copy(golden::dir().join("eval/logicvista_thinking/data.parquet"), tasks.join("data.parquet")).unwrap();
-    let said = typed(dir, &[], "omr recipe configs/openmmreasoner-7b/recipe.yaml --out runs/of-recipe", &keys, 0);
-    assert!(said.contains("1 of 15") && said.matches(" is left out: ").count() == 14, "{said}");
+    let printed = typed(dir, &[], "omr recipe configs/openmmreasoner-7b/recipe.yaml --out runs/of-recipe", &keys, 0);
+    assert!(printed.contains("1 of 15") && printed.matches(" is left out: ").count() == 14, "{printed}");
     for name in ["sft/model", "rl/model", "eval/rl/summary.json", "eval/rl/tasks/samples.jsonl", "report.html"] {
         assert!(dir.join("runs/of-recipe").join(name).exists(), "{name}");
     }

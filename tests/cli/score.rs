@@ -224,10 +224,15 @@ fn eval_and_rl_ask_the_judge_and_count_it() {
     let (code, _, err) = run(&[&["rl", &at("rl.yaml"), "--out", &at("rl")], &judge[..]].concat(), &[], "");
     assert_eq!(code, 0, "{err}");
     assert!(err.contains(&format!("judge j at {}", server.base_url)), "{err}");
-    let said = summary("rl")["judge"].clone();
-    assert!(said["model"] == "j" && said["used"].as_u64().unwrap() > 0 && said["used"] == said["hits"], "{said}");
+    let judge_summary = summary("rl")["judge"].clone();
+    assert!(
+        judge_summary["model"] == "j"
+            && judge_summary["used"].as_u64().unwrap() > 0
+            && judge_summary["used"] == judge_summary["hits"],
+        "{judge_summary}"
+    );
     let metrics: Value = serde_json::from_str(fs::read_to_string(at("rl/metrics.jsonl")).unwrap().trim()).unwrap();
-    assert_eq!(metrics["reward/judge/used"].as_f64(), said["used"].as_f64());
+    assert_eq!(metrics["reward/judge/used"].as_f64(), judge_summary["used"].as_f64());
     // The judge answers yes to everything.
     assert_eq!(metrics["critic/score/acc_score/mean"], 1.0);
 
@@ -237,12 +242,17 @@ fn eval_and_rl_ask_the_judge_and_count_it() {
     let (code, _, err) = run(&[&args[..], &judge[..]].concat(), &[], "");
     assert_eq!(code, 0, "{err}");
     let summary = summary("eval");
-    let (said, task) = (&summary["judge"], &summary["tasks"]["digits"]);
-    assert!(said["model"] == "j" && said["used"] == said["hits"] && said["unjudged"] == 0, "{said}");
+    let (judge_summary, task) = (&summary["judge"], &summary["tasks"]["digits"]);
+    assert!(
+        judge_summary["model"] == "j"
+            && judge_summary["used"] == judge_summary["hits"]
+            && judge_summary["unjudged"] == 0,
+        "{judge_summary}"
+    );
     assert_eq!(task["metrics"]["acc_score"], 1.0);
     // Two answers per row, one of them greedy. The judge was asked about the answers that the rules did not accept.
     let by_rules: f64 = ["acc_score", "acc_score_t1"].iter().map(|key| task["rule_only"][key].as_f64().unwrap()).sum();
-    assert_eq!(said["used"].as_f64().unwrap(), (12.0 * (2.0 - by_rules)).round());
+    assert_eq!(judge_summary["used"].as_f64().unwrap(), (12.0 * (2.0 - by_rules)).round());
 
     // A user's own reward receives the source of a row, and its additional numbers become metrics of the step.
     let script = "while read -r line; do case \"$line\" in *'\"data_source\":\"digits\"'*'\"kind\"'*) known=1;; *) known=0;; esac; \

@@ -1,6 +1,6 @@
 /* A replacement of the CUDA driver without a GPU, for tests of the calls. Device memory is host memory. A kernel is its
  * entry in the PTX, which "linking" copies. A launch only writes its parameters to the log. Copies run as late as a
- * driver may run them: when something waits. The environment variables FAKE_CARDS, FAKE_SMEM, FAKE_MEMORY,
+ * driver may run them: when something waits. The environment variables FAKE_GPUS, FAKE_SMEM, FAKE_MEMORY,
  * FAKE_CUDA_VERSION, FAKE_REFUSE_PTX, FAKE_FAULT, FAKE_BUSY and FAKE_LOG control the behaviour. Copies within the device
  * of more than FAKE_LARGEST_COPY bytes are skipped, because a GPU has more memory than the host. */
 #define _GNU_SOURCE
@@ -68,20 +68,20 @@ static int later(void *to, const void *from, size_t bytes) {
 }
 
 API cuDriverGetVersion(int *version) { *version = atoi(setting("FAKE_CUDA_VERSION", "13000")); return OK; }
-API cuInit(unsigned flags) { (void)flags; return *setting("FAKE_CARDS", "8.0") ? OK : NO_DEVICE; }
+API cuInit(unsigned flags) { (void)flags; return *setting("FAKE_GPUS", "8.0") ? OK : NO_DEVICE; }
 API cuGetErrorName(int code, const char **text) { *text = code == INVALID_PTX ? "CUDA_ERROR_INVALID_PTX" : code == ILLEGAL_ADDRESS ? "CUDA_ERROR_ILLEGAL_ADDRESS" : "CUDA_ERROR_OTHER"; return OK; }
 API cuGetErrorString(int code, const char **text) { *text = code == NO_DEVICE ? "no CUDA-capable device is detected" : "words of the driver"; return OK; }
 
 API cuDeviceGetCount(int *count) {
     *count = 1;
-    for (const char *at = setting("FAKE_CARDS", "8.0"); *at; at++) *count += *at == ',';
+    for (const char *at = setting("FAKE_GPUS", "8.0"); *at; at++) *count += *at == ',';
     return OK;
 }
 API cuDeviceGet(int *device, int ordinal) { *device = ordinal; return OK; }
 API cuDeviceGetName(char *name, int size, int device) { snprintf(name, size, "Card %d", device); return OK; }
 API cuDeviceTotalMem_v2(size_t *bytes, int device) { (void)device; *bytes = memory(); return OK; }
 API cuDeviceGetAttribute(int *value, int which, int device) {
-    const char *at = setting("FAKE_CARDS", "8.0");
+    const char *at = setting("FAKE_GPUS", "8.0");
     while (device-- > 0) at = strchr(at, ',') + 1;
     *value = which == 75 ? at[0] - '0' : which == 76 ? at[2] - '0' : which == 16 ? 108 : which == 97 ? atoi(setting("FAKE_SMEM", "166912")) : 1;
     return OK;

@@ -50,8 +50,8 @@ impl Machine {
     fn child(&self, test: &str, settings: &[(&str, &str)]) -> Vec<String> {
         let name = format!("cuda::{test}");
         let output = self.run(&std::env::current_exe().unwrap(), &[&name, "--exact", "--nocapture"], settings);
-        let told = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success() && told.contains("1 passed"), "{told}");
+        let printed = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && printed.contains("1 passed"), "{printed}");
         std::fs::read_to_string(self.log_file()).unwrap_or_default().lines().map(str::to_owned).collect()
     }
 
@@ -82,9 +82,9 @@ fn what_is_missing_is_said_in_one_line() {
     let needed = "expected NVIDIA's driver 580 or later (CUDA 13.0) and a GPU of compute capability 8.0 or later";
     let old = machine.doctor(&[("FAKE_CUDA_VERSION", "12080")]);
     assert!(old.len() == 1 && old[0].contains("CUDA 12.8") && old[0].ends_with(needed), "{old:?}");
-    let none = machine.doctor(&[("FAKE_CARDS", "")]);
+    let none = machine.doctor(&[("FAKE_GPUS", "")]);
     assert!(none.len() == 1 && none[0].contains("no CUDA-capable device") && none[0].ends_with(needed), "{none:?}");
-    let cards = machine.doctor(&[("FAKE_CARDS", "9.0,8.9,7.5")]);
+    let cards = machine.doctor(&[("FAKE_GPUS", "9.0,8.9,7.5")]);
     assert_eq!(cards.len(), 3, "{cards:?}");
     for (line, word) in cards.iter().zip(["sm_90a kernels", "sm_80 kernels", "8.0 or later"]) {
         assert!(line.contains(word), "{line}");
@@ -94,7 +94,7 @@ fn what_is_missing_is_said_in_one_line() {
 #[test]
 fn calls_are_as_the_driver_wants_them() {
     let machine = Machine::new();
-    let log = machine.child("child_uses_everything", &[("FAKE_CARDS", "8.0")]);
+    let log = machine.child("child_uses_everything", &[("FAKE_GPUS", "8.0")]);
     let has = |line: &str| assert!(log.iter().any(|l| l == line), "{line} in {log:#?}");
     has("stream flags 1");
     has("host 4096 flags 0");
@@ -115,7 +115,7 @@ fn calls_are_as_the_driver_wants_them() {
 fn a_profiler_is_shown_ranges() {
     let machine = Machine::new();
     let library = machine.folder.path().join("libcuda.so");
-    let settings = [("FAKE_CARDS", "8.0"), ("NVTX_INJECTION64_PATH", library.to_str().unwrap())];
+    let settings = [("FAKE_GPUS", "8.0"), ("NVTX_INJECTION64_PATH", library.to_str().unwrap())];
     let log = machine.child("child_uses_everything", &settings);
     let ranges: Vec<_> = log.iter().filter(|line| line.starts_with("range")).collect();
     assert_eq!(ranges, ["range a range", "range ends"]);
@@ -127,7 +127,7 @@ fn a_launch_passes_its_shape_cluster_and_arguments() {
     let machine = Machine::new();
     let (file, kernel) = some_kernel();
     let args = OWN.kernel(kernel, Arch::Sm90a).unwrap().args;
-    let log = machine.child("child_launches", &[("FAKE_CARDS", "9.0"), ("FAKE_ELF_ARGS", &args.to_string())]);
+    let log = machine.child("child_launches", &[("FAKE_GPUS", "9.0"), ("FAKE_ELF_ARGS", &args.to_string())]);
     let hash = (0..args).fold(0_u32, |hash, i| hash.wrapping_mul(31).wrapping_add(u32::from(i as u8 ^ 0x5a)));
     let tail = format!("args {hash} extra 0");
     let launches: Vec<_> = log.iter().filter(|l| l.starts_with("launch ")).collect();
@@ -146,7 +146,7 @@ fn a_run_says_what_is_missing_and_ends() {
         (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
     };
     let bench = ["--quiet", "--device", "cuda", "bench", "rms_norm"];
-    let (code, text) = run(&bench, &[("FAKE_CARDS", "7.5")]);
+    let (code, text) = run(&bench, &[("FAKE_GPUS", "7.5")]);
     let wanted = "error: device cuda: found Card 0 of compute capability 7.5, expected NVIDIA's driver 580 or later";
     assert!(code == 2 && text.starts_with(wanted) && text.lines().count() == 1, "{code}: {text}");
     let (code, text) = run(&bench, &[("FAKE_CUDA_VERSION", "12090")]);
@@ -157,7 +157,7 @@ fn a_run_says_what_is_missing_and_ends() {
 fn nccl_has_the_cards_stream_which_is_waited_for_and_its_memory_is_measured() {
     let (machine, stand_in) = (Machine::new(), StandIn::new(""));
     let library = stand_in.path().display().to_string();
-    let settings = [("FAKE_CARDS", "8.0"), ("FAKE_BUSY", "3"), (nccl::PATH, library.as_str())];
+    let settings = [("FAKE_GPUS", "8.0"), ("FAKE_BUSY", "3"), (nccl::PATH, library.as_str())];
     let log = machine.child("child_is_a_rank_by_nccl", &settings);
     let queries: Vec<_> = log.iter().filter_map(|line| line.strip_prefix("query ")).collect();
     assert!(queries.len() == 4 && queries.iter().all(|stream| *stream == queries[0]), "{queries:?}");
@@ -218,12 +218,12 @@ fn compiled_kernels_are_kept_until_something_changes() {
     let files = OWN.files().count();
     assert_eq!(links(&[]), files);
     assert_eq!(links(&[]), 0, "the second start compiles nothing");
-    assert_eq!(links(&[("FAKE_CARDS", "8.6")]), files, "another card has other machine code");
+    assert_eq!(links(&[("FAKE_GPUS", "8.6")]), files, "another card has other machine code");
     assert_eq!(links(&[("FAKE_CUDA_VERSION", "13010")]), files, "so may another driver");
     let kept = machine.cache().join("omr/cuda");
     let first = std::fs::read_dir(&kept).unwrap().map(|e| e.unwrap().path()).min().unwrap();
     std::fs::write(&first, &std::fs::read(&first).unwrap()[..100]).unwrap();
-    let again = [links(&[]), links(&[("FAKE_CARDS", "8.6")]), links(&[("FAKE_CUDA_VERSION", "13010")])];
+    let again = [links(&[]), links(&[("FAKE_GPUS", "8.6")]), links(&[("FAKE_CUDA_VERSION", "13010")])];
     assert_eq!(again.iter().sum::<usize>(), 1, "a file cut short is compiled again: {again:?}");
 }
 

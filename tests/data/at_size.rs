@@ -301,24 +301,24 @@ fn broken_rows_are_counted_and_end_a_run_where_they_pass_the_share() {
                 .args(arguments(dir.path(), command, &yaml, &out))
                 .output()
                 .unwrap();
-            let said = String::from_utf8_lossy(&done.stderr);
+            let printed = String::from_utf8_lossy(&done.stderr);
             let named = fs::read_to_string(out.join("rejected.jsonl")).unwrap_or_default().lines().count();
             let steps = fs::read_to_string(out.join("metrics.jsonl")).unwrap_or_default().lines().count();
             println!(
-                "{command}, {count} rows, {name}: {:?} after {steps} steps, {named} rows named; {said}",
+                "{command}, {count} rows, {name}: {:?} after {steps} steps, {named} rows named; {printed}",
                 done.status.code()
             );
             match name {
-                "few" => assert_eq!((done.status.code(), named, steps), (Some(0), broken[0], 20), "{said}"),
+                "few" => assert_eq!((done.status.code(), named, steps), (Some(0), broken[0], 20), "{printed}"),
                 "many" => {
-                    assert_eq!((done.status.code(), steps), (Some(2), 0), "{said}");
-                    assert!(said.contains(&format!("{} bad rows of {count}", broken[0])), "{said}");
+                    assert_eq!((done.status.code(), steps), (Some(2), 0), "{printed}");
+                    assert!(printed.contains(&format!("{} bad rows of {count}", broken[0])), "{printed}");
                 }
                 // The run stops at the first bad row beyond the allowed share. The group with this row is reported
                 // completely.
                 _ => {
-                    assert_eq!(done.status.code(), Some(2), "{said}");
-                    assert!((201..=240).contains(&named) && steps > 0, "{named} rows named: {said}");
+                    assert_eq!(done.status.code(), Some(2), "{printed}");
+                    assert!((201..=240).contains(&named) && steps > 0, "{named} rows named: {printed}");
                 }
             }
         }

@@ -12,7 +12,7 @@ use arrow_array::{ArrayRef, BinaryArray, Float64Array, Int32Array, ListArray, Re
 use arrow_buffer::OffsetBuffer;
 use arrow_schema::{Field, Fields};
 use omr::config::{ColumnsConfig, DatasetConfig, RlConfig, SftConfig};
-use omr::data::encoder::Use;
+use omr::data::encoder::EncodingPurpose;
 use omr::data::indexing::Longest;
 use omr::data::read::{RowFile, entry};
 use omr::data::{Dataset, Encoder, Form, Row, Samples, read, write};
@@ -267,7 +267,7 @@ fn shards_are_indexed_and_streamed_as_one_set() {
     let dir = tempfile::tempdir().unwrap();
     let model = sft_config(dir.path()).model.unwrap();
     let vocab_size = ModelConfig::load(&model.join("config.json")).unwrap().vocab_size;
-    let encoder = Encoder::load(&model, Use::Train, vocab_size, [None, None]).unwrap();
+    let encoder = Encoder::load(&model, EncodingPurpose::Train, vocab_size, [None, None]).unwrap();
     let all = digit_rows();
     let (whole, shards) = (dir.path().join("one/whole.parquet"), dir.path().join("shards"));
     let (first, second) = all.split_at(5);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use omr::config::{RlConfig, SftConfig};
-use omr::data::encoder::Use;
+use omr::data::encoder::EncodingPurpose;
 use omr::data::indexing::Longest;
 use omr::data::packing;
 use omr::data::{Dataset, Encoder, Form, ImageSource, Row, Samples, read, sft_sample, write};
@@ -65,7 +65,7 @@ fn open(dir: &Path, path: &Path, encoder: &Encoder) -> omr::error::Result<Datase
 
 fn encoder(model: &Path) -> Encoder {
     let vocab_size = ModelConfig::load(&model.join("config.json")).unwrap().vocab_size;
-    Encoder::load(model, Use::Train, vocab_size, [None, None]).unwrap()
+    Encoder::load(model, EncodingPurpose::Train, vocab_size, [None, None]).unwrap()
 }
 
 fn rejected(dir: &Path) -> Vec<Value> {

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use omr::config::{RlConfig, SftConfig};
-use omr::data::encoder::Use;
+use omr::data::encoder::EncodingPurpose;
 use omr::data::inspect::{self, Options};
 use omr::data::{Encoder, Form, Media, Row, read, sft_sample, write};
 use omr::image::{Grid, Processor};
@@ -44,7 +44,7 @@ fn a_video_of_a_row_has_the_positions_of_its_rate() {
     let model = sft_config(dir.path()).model.unwrap();
     let (chat, processor) = (Chat::load(&model).unwrap(), Processor::load(&model).unwrap());
     let config = ModelConfig::load(&model.join("config.json")).unwrap();
-    let encoder = Encoder::load(&model, Use::Train, config.vocab_size, [None, None]).unwrap();
+    let encoder = Encoder::load(&model, EncodingPurpose::Train, config.vocab_size, [None, None]).unwrap();
     // Frames per second, and the position step from one temporal patch to the next: whole seconds times two positions
     // per second.
     for (more, step) in [(json!({}), 2), (json!({"fps": 0.5}), 8), (json!({"sample_fps": 0.8}), 4)] {
@@ -104,7 +104,7 @@ fn videos_are_looked_at_by_their_frames_and_faults_are_named() {
     assert!(error.contains("rows.jsonl row 1") && error.contains("a video"), "{error}");
 
     let model = sft_config(dir.path()).model.unwrap();
-    let encoder = Encoder::load(&model, Use::Train, 512, [None, None]).unwrap();
+    let encoder = Encoder::load(&model, EncodingPurpose::Train, 512, [None, None]).unwrap();
     let pixels = vec![7; 28 * 28 * 3];
     let small = dir.path().join("small.png");
     image::save_buffer(small, &pixels, 28, 28, image::ExtendedColorType::Rgb8).unwrap();

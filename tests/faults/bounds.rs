@@ -25,7 +25,7 @@ use crate::train::tiny::base_model;
 struct Ran(Option<i32>, String, u64);
 
 fn omr(dir: &Path, args: &[&str]) -> Ran {
-    let said = dir.join("said");
+    let printed = dir.join("said");
     let mut child = Command::new(env!("CARGO_BIN_EXE_omr"))
         .args(["--threads", "2"])
         .args(args)
@@ -33,7 +33,7 @@ fn omr(dir: &Path, args: &[&str]) -> Ran {
         .env("HF_ENDPOINT", args.last().unwrap())
         .current_dir(dir)
         .stdout(Stdio::null())
-        .stderr(fs::File::create(&said).unwrap())
+        .stderr(fs::File::create(&printed).unwrap())
         .spawn()
         .unwrap();
     let mut peak = 0;
@@ -44,9 +44,9 @@ fn omr(dir: &Path, args: &[&str]) -> Ran {
         std::thread::sleep(Duration::from_millis(2));
     }
     let ended = child.wait().unwrap();
-    let said = fs::read_to_string(said).unwrap();
-    assert!(!said.contains("panicked"), "{said}");
-    Ran(ended.code(), said, peak)
+    let printed = fs::read_to_string(printed).unwrap();
+    assert!(!printed.contains("panicked"), "{printed}");
+    Ran(ended.code(), printed, peak)
 }
 
 /// Runs one step of `omr sft` on two copies of `row` and eight short rows.
@@ -66,8 +66,8 @@ fn sft(dir: &Path, data_folder: &str, row: &Value, packing_length: usize) -> Ran
 
 /// Asserts that [`sft`] leaves the two rows out, as recorded in `rejected.jsonl`, and uses less than `most` MiB.
 fn left_out(dir: &Path, data_folder: &str, row: &Value, most: u64, what: &[&str]) {
-    let Ran(code, said, peak) = sft(dir, data_folder, row, 512);
-    assert!(code == Some(0) && peak < most, "{said} at {peak}");
+    let Ran(code, printed, peak) = sft(dir, data_folder, row, 512);
+    assert!(code == Some(0) && peak < most, "{printed} at {peak}");
     let rejected = fs::read_to_string(dir.join("out/rejected.jsonl")).unwrap();
     assert!(what.iter().all(|what| rejected.matches(what).count() == 2), "{rejected}");
 }
@@ -190,8 +190,8 @@ fn a_hub_that_sends_without_end_is_left() {
         (AGAIN, false, 1, "a next page"),
         (two.as_str(), false, 2, "for the missing files and"),
     ] {
-        let Ran(code, said, peak) = download(dir.path(), tree, endless);
-        assert!(code == Some(status) && said.contains(what) && peak < 300, "{said} at {peak}");
+        let Ran(code, printed, peak) = download(dir.path(), tree, endless);
+        assert!(code == Some(status) && printed.contains(what) && peak < 300, "{printed} at {peak}");
     }
 }
 
@@ -201,7 +201,7 @@ fn tokenizers_that_could_hang_or_fill_memory_are_refused_by_part() {
     base_model(dir.path());
     let whole: Value = serde_json::from_slice(&fs::read(dir.path().join("tokenizer.json")).unwrap()).unwrap();
     let alone = tempfile::tempdir().unwrap();
-    let said = |part: &str, value: Value| {
+    let printed = |part: &str, value: Value| {
         let mut json = whole.clone();
         *json.pointer_mut(part).unwrap() = value;
         let file = alone.path().join("t.json");
@@ -220,13 +220,16 @@ fn tokenizers_that_could_hang_or_fill_memory_are_refused_by_part() {
         ("model/type", json!("Unigram"), "Unigram"),
         ("added_tokens", added(20_000), "20000"),
     ] {
-        let error = said(&format!("/{part}"), value);
+        let error = printed(&format!("/{part}"), value);
         let place = format!("t.json: {}: found", part.replace('/', "."));
         assert!(error.contains(&place) && error.contains(found), "{part}: {error}");
     }
     let llama = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-    assert_eq!(said("/pre_tokenizer/pretokenizers/0", cuts(llama)), "read");
-    assert_eq!(said("/post_processor", json!({"type": "Sequence", "processors": [whole["post_processor"]]})), "read");
+    assert_eq!(printed("/pre_tokenizer/pretokenizers/0", cuts(llama)), "read");
+    assert_eq!(
+        printed("/post_processor", json!({"type": "Sequence", "processors": [whole["post_processor"]]})),
+        "read"
+    );
 }
 
 /// Environment variable that is set in the process that is killed.
@@ -298,8 +301,8 @@ fn scores_whose_squares_overflow_are_refused_by_name() {
 fn a_page_runs_the_scripts_it_was_made_with_and_no_other() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("rows.jsonl"), "{\"problem\": \"3 + 5\", \"answer\": \"8\"}\n").unwrap();
-    let Ran(code, said, ..) = omr(dir.path(), &["data", "inspect", "rows.jsonl", "--out", "seen"]);
-    assert_eq!(code, Some(0), "{said}");
+    let Ran(code, printed, ..) = omr(dir.path(), &["data", "inspect", "rows.jsonl", "--out", "seen"]);
+    assert_eq!(code, Some(0), "{printed}");
     let page = fs::read_to_string(dir.path().join("seen/inspect.html")).unwrap();
     let (_, script) = page.split_once("<script>").unwrap();
     let hash = STANDARD.encode(Sha256::digest(script.split("</script>").next().unwrap()));

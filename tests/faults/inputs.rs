@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use omr::config::{self, Changed, DatasetConfig, LrSchedulerType, RecipeConfig, RlConfig, SftConfig};
+use omr::config::{self, DatasetConfig, InputKind, LrSchedulerType, RecipeConfig, RlConfig, SftConfig};
 use omr::data::{ImageSource, read};
 use omr::device::{Device, Isa, Target};
 use omr::error::{Error, Result};
@@ -42,15 +42,15 @@ type Case<'a> = (&'a str, &'a [(&'a str, Change)]);
 struct Killed {
     work: PathBuf,
     kept: PathBuf,
-    go_on: GoOn,
+    resume: GoOn,
     of: &'static str,
 }
 
 impl Killed {
-    fn new(work: &Path, name: &str, go_on: GoOn, of: &'static str) -> Killed {
+    fn new(work: &Path, name: &str, resume: GoOn, of: &'static str) -> Killed {
         let kept = work.with_extension(name);
         fs::rename(work, &kept).unwrap();
-        Killed { work: work.to_owned(), kept, go_on, of }
+        Killed { work: work.to_owned(), kept, resume, of }
     }
 
     /// Continues the run after `change`. Returns its outcome or error, and its notes.
@@ -59,7 +59,7 @@ impl Killed {
         copy(&self.kept, &self.work);
         change(&self.work);
         let notes = Notes::default();
-        let done = (self.go_on)(&self.work, &notes);
+        let done = (self.resume)(&self.work, &notes);
         (done.map(|()| Outcome::of(&self.work.join(self.of))), notes.0.into_inner().unwrap().join("\n"))
     }
 
@@ -277,13 +277,14 @@ fn an_accepted_change_goes_on_and_is_not_refused_again() {
     let work = &killed.work;
     REWORDED.make(&work.join("out/metrics.jsonl"));
     let notes = Notes::default();
-    let mut config = SftConfig { accept_changed: vec![Changed::Model, Changed::Log], max_steps: Some(5), ..sft(work) };
+    let mut config =
+        SftConfig { accept_changed: vec![InputKind::Model, InputKind::Log], max_steps: Some(5), ..sft(work) };
     run_sft(work, config.clone(), &notes).unwrap();
-    let said = notes.0.into_inner().unwrap().join("\n");
+    let printed = notes.0.into_inner().unwrap().join("\n");
     for part in
         ["accept_changed: model ", "generation_config.json is not what it was at step 4", "metrics.jsonl: lines"]
     {
-        assert!(said.contains(part), "{part}: {said}");
+        assert!(printed.contains(part), "{part}: {printed}");
     }
     // The run also continues from the checkpoint before the last one.
     remove(&work.join("out/checkpoints/global_step_5"));
@@ -296,7 +297,7 @@ fn a_folder_of_an_older_version_goes_on_with_one_warning_and_of_a_newer_one_with
     let folder = folder();
     let killed = killed_sft(folder.path());
     let checkpoints = |d: &Path| [2, 4].map(|step| d.join(format!("out/checkpoints/global_step_{step}")));
-    let (done, said) = killed.after(|d| {
+    let (done, printed) = killed.after(|d| {
         remove(&d.join("out/inputs.json"));
         for checkpoint in checkpoints(d) {
             forget_versions(&checkpoint);
@@ -304,8 +305,8 @@ fn a_folder_of_an_older_version_goes_on_with_one_warning_and_of_a_newer_one_with
         }
     });
     done.unwrap();
-    assert_eq!(said.matches("did not record its inputs").count(), 1, "{said}");
-    let (done, said) = killed.after(|d| {
+    assert_eq!(printed.matches("did not record its inputs").count(), 1, "{printed}");
+    let (done, printed) = killed.after(|d| {
         for checkpoint in checkpoints(d) {
             let path = checkpoint.join("trainer/state.json");
             let mut state: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
@@ -315,7 +316,7 @@ fn a_folder_of_an_older_version_goes_on_with_one_warning_and_of_a_newer_one_with
         }
     });
     done.unwrap();
-    assert!(said.contains("written by omr 9.9.9"), "{said}");
+    assert!(printed.contains("written by omr 9.9.9"), "{printed}");
 }
 
 fn rl(dir: &Path) -> RlConfig {

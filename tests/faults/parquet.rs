@@ -8,7 +8,7 @@ use std::sync::Arc;
 use arrow_array::{Array as _, ArrayRef, BinaryArray, ListArray, RecordBatch, StringArray, StructArray};
 use arrow_buffer::{NullBuffer, OffsetBuffer};
 use arrow_schema::Field;
-use omr::data::encoder::Use;
+use omr::data::encoder::EncodingPurpose;
 use omr::data::indexing::Longest;
 use omr::data::{Dataset, Encoder, ImageSource, Samples, read};
 use omr::model::ModelConfig;
@@ -71,7 +71,7 @@ fn open(dir: &Path) -> (Dataset, impl Samples<(u64, Vec<ImageSource>)>) {
     let model = dir.join("model");
     base_model(&model);
     let vocab_size = ModelConfig::load(&model.join("config.json")).unwrap().vocab_size;
-    let encoder = Encoder::load(&model, Use::Ask, vocab_size, [None, None]).unwrap();
+    let encoder = Encoder::load(&model, EncodingPurpose::Ask, vocab_size, [None, None]).unwrap();
     let longest = Longest { tokens: 1 << 20, key: "max_prompt_length" };
     let rows = [read::entry(dir.join("rows.parquet"))];
     let data = Dataset::open(&dir.join("run"), &rows, &encoder, longest, 0.0, 1, false).unwrap();
@@ -123,12 +123,12 @@ fn a_row_of_one_large_row_group_is_read_alone_whatever_the_layout() {
         keep(&data);
         assert!(!dir.path().join("run").exists(), "nothing is written where nothing may be");
         data.kept = kept;
-        let said = keep(&data);
+        let printed = keep(&data);
         let made = copies(dir.path());
         assert_eq!(
-            (made.len(), said.contains("from a copy of 7")),
+            (made.len(), printed.contains("from a copy of 7")),
             if number > 0 { (1, true) } else { (0, false) },
-            "{said}"
+            "{printed}"
         );
         for (path, _) in made.iter().filter(|_| number == 3) {
             // Another rank or the next start finds the copy damaged, and makes it again.
@@ -153,8 +153,8 @@ fn a_copy_that_would_outgrow_its_file_is_not_made() {
     let properties = one_group().set_dictionary_page_size_limit(1 << 30);
     write(&dir.path().join("rows.parquet"), &table(&[1; 150], 65), properties);
     let (data, samples) = open(dir.path());
-    let said = keep(&data);
-    assert!(said.contains("is slow") && said.contains("more than twice the"), "{said}");
+    let printed = keep(&data);
+    assert!(printed.contains("is slow") && printed.contains("more than twice the"), "{printed}");
     assert!(copies(dir.path()).is_empty());
     let picture = |i: usize| samples.get(i).unwrap().unwrap().1[0].bytes("").unwrap().to_vec();
     assert!(picture(149) == picture(149 - 65) && picture(149) != picture(148));

@@ -69,7 +69,7 @@ fn reasons_of_bad_rows_are_one_line_that_reads_as_a_sentence() {
     let (place, out) = (dir.path().join("rows.jsonl"), dir.path().join("out"));
     fs::write(dir.path().join("f.yaml"), format!("datasets: ['{}']\n", place.display())).unwrap();
     let config = dir.path().join("f.yaml");
-    let (code, _, said) = training::run(&[
+    let (code, _, printed) = training::run(&[
         "data",
         "format",
         config.to_str().unwrap(),
@@ -77,8 +77,8 @@ fn reasons_of_bad_rows_are_one_line_that_reads_as_a_sentence() {
         out.to_str().unwrap(),
         "max_bad_rows=0.5",
     ]);
-    let line = said.lines().find(|line| line.starts_with("error: ")).unwrap();
-    assert_eq!(code, 2, "{said}");
+    let line = printed.lines().find(|line| line.starts_with("error: ")).unwrap();
+    assert_eq!(code, 2, "{printed}");
     assert!(line.contains("found 2 bad rows of 2, expected at most 50 % of the rows (1 "), "{line}");
     assert!(line.contains("; 1 missing_image, the first: ") && !line.contains("  "), "{line}");
 }

@@ -229,9 +229,9 @@ fn sigusr1_saves_and_the_next_start_has_the_same_bits() {
     wait_for("a step is done", || fs::metadata(&metrics).is_ok_and(|file| file.len() > 0));
     assert!(Command::new("kill").args(["-USR1", &started.id().to_string()]).status().unwrap().success());
     let output = started.wait_with_output().unwrap();
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(130), "{said}");
-    assert!(said.contains("checkpoint of step"), "{said}");
+    let printed = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(130), "{printed}");
+    assert!(printed.contains("checkpoint of step"), "{printed}");
     let steps = fs::read_to_string(&metrics).unwrap().lines().count();
     assert_eq!(fs::read_to_string(out.join("latest")).unwrap(), format!("global_step_{steps}\n"));
 

@@ -134,10 +134,10 @@ fn pictures_that_a_task_file_misnames_are_an_error_and_unread_ones_are_said() {
     jsonl(&dir.path().join("rows.jsonl"), [json!({"question": "q", "image": "a.png", "hue": 1, "answer": "5"})]);
     jsonl(&dir.path().join("said.jsonl"), [json!({"task": "own", "index": 0, "responses": ["<answer>5</answer>"]})]);
     noise(&dir.path().join("a.png"));
-    let (task, said) = (at("own.yaml"), at("said.jsonl"));
+    let (task, printed) = (at("own.yaml"), at("said.jsonl"));
     let eval = |images: &str, out: &str| {
         fs::write(&task, format!("data: rows.jsonl\n{images}")).unwrap();
-        run(&["eval", "--task-file", &task, "--responses", &said, "--out", &at(out)])
+        run(&["eval", "--task-file", &task, "--responses", &printed, "--out", &at(out)])
     };
     let (code, _, text) = eval("images: [picture]", "misnamed");
     assert!(code == 2 && text.contains("own.yaml: images: found `picture`") && text.contains("hue"), "{text}");

@@ -91,7 +91,7 @@ fn files_named_like_temporaries_survive_every_command() {
     fs::write(folder.path("home/config.yaml"), "foo: 1\n").unwrap();
     fs::write(folder.path("list.yaml"), format!("stages: [{{name: a, format: {{datasets: [{rows}]}}}}]\n")).unwrap();
     fs::write(folder.path("said.jsonl"), "{\"task\": \"digits\", \"index\": 0, \"responses\": [\"1\"]}\n").unwrap();
-    let (list, said) = (folder.at("list.yaml"), folder.at("said.jsonl"));
+    let (list, printed) = (folder.at("list.yaml"), folder.at("said.jsonl"));
     let before = files(&folder.path("home"));
     assert_eq!(before.len(), 44);
     for command in [
@@ -99,7 +99,7 @@ fn files_named_like_temporaries_survive_every_command() {
         &["rl", &rl, "--out", &home],
         &["recipe", RECIPE, "--out", &home],
         &["eval", "--model", &base, "--limit", "1", "--out", &home],
-        &["eval", "--responses", &said, "--limit", "1", "--out", &home],
+        &["eval", "--responses", &printed, "--limit", "1", "--out", &home],
         &["data", "format", &format, "--out", &home],
         &["data", "format", &format, "--out", &home, "--shard", "0/2"],
         &["data", "run", &list, "--out", &home],
@@ -226,19 +226,19 @@ fn secrets_of_servers_are_sent_and_written_nowhere() {
     let (config, out) = (folder.at("distill.yaml"), folder.at("out"));
     let distill: &[&str] = &["--log-level", "debug", "data", "distill", &config, "--out", &out];
     let plain = format!("teacher.base_url=http://127.0.0.1:{port}/v1");
-    let mut said = omr(distill, 1);
+    let mut printed = omr(distill, 1);
     assert_eq!(seen.recv().unwrap().split_once(": ").unwrap().1, "Basic bWU6UEFTU1cwUkQ=");
-    said += &with(&[distill, &[&plain]].concat(), &[("OAI_API_KEY", "sk-of-ours-1")], 1);
+    printed += &with(&[distill, &[&plain]].concat(), &[("OAI_API_KEY", "sk-of-ours-1")], 1);
     assert_eq!(seen.recv().unwrap().split_once(": ").unwrap().1, "Bearer sk-of-ours-1");
-    assert!(said.contains("Bearer ***"), "{said}");
-    said += &omr(&["data", "distill", &config, "--out", &out, "--print-config"], 0);
-    said += &omr(&["data", "distill", &config, "--out", &out, "teacher.api_key=[sk-of-ours-2]"], 2);
-    said += &omr(&["data", "distill", &config, "--out", &out, "teacher.api_key={sk-of-ours-2"], 2);
-    said += &omr(&["data", "distill", &config, "--out", &out, "teacher.base_url.x={api_key: sk-of-ours-2}"], 2);
+    assert!(printed.contains("Bearer ***"), "{printed}");
+    printed += &omr(&["data", "distill", &config, "--out", &out, "--print-config"], 0);
+    printed += &omr(&["data", "distill", &config, "--out", &out, "teacher.api_key=[sk-of-ours-2]"], 2);
+    printed += &omr(&["data", "distill", &config, "--out", &out, "teacher.api_key={sk-of-ours-2"], 2);
+    printed += &omr(&["data", "distill", &config, "--out", &out, "teacher.base_url.x={api_key: sk-of-ours-2}"], 2);
     let left = files(&folder.path("out"));
     assert!(left.contains_key("config.yaml") && left.contains_key("log.txt"), "{:?}", left.keys());
     for secret in ["PASSW0RD", "bWU6UEFTU1cwUkQ=", "sk-of-ours"] {
-        assert!(!said.contains(secret), "{said}");
+        assert!(!printed.contains(secret), "{printed}");
         for (name, bytes) in &left {
             assert!(!String::from_utf8_lossy(bytes).contains(secret), "{name}");
         }
@@ -273,7 +273,7 @@ fn a_config_without_an_end_and_numbers_without_a_sense_are_refused() {
         let text = omr(&["rl", &folder.at(name), "--out", &out], 2);
         assert!(text.contains("unknown key") && text.lines().count() == 1, "{text}");
     }
-    for (command, key, said) in [
+    for (command, key, printed) in [
         ("rl", "rollout.n=1000000000", "from 1 to 1048576"),
         ("rl", "rollout.n=1000000", "at most 1048576 rollouts"),
         ("rl", "train_batch_size=1e12", "from 1 to 1048576"),
@@ -281,7 +281,7 @@ fn a_config_without_an_end_and_numbers_without_a_sense_are_refused() {
         ("sft", "gradient_accumulation_steps=1e12", "from 1 to 1048576"),
     ] {
         let text = omr(&[command, &folder.at(&format!("{command}.yaml")), "--out", &out, key], 2);
-        assert!(text.contains(said) && text.lines().count() == 1, "{text}");
+        assert!(text.contains(printed) && text.lines().count() == 1, "{text}");
     }
     assert!(!Path::new(&out).exists());
 }

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use omr::config::{self, Changed, DataConfig, DedupConfig, FilterConfig, StageConfig};
+use omr::config::{self, DataConfig, DedupConfig, FilterConfig, InputKind, StageConfig};
 use omr::data::read;
 use omr::error::Error;
 use omr::identity::Manifest;
@@ -28,7 +28,7 @@ fn an_input_of_a_data_stage_that_changed_is_refused_until_its_key_accepts_it() {
         FilterConfig { stage, model: Some(model.clone()), max_tokens: Some(99), ..FilterConfig::default() };
     ask(&rows, "x");
     let run_dedup = |config: &DedupConfig| run(config, &out, None);
-    let said =
+    let printed =
         |refused: String, parts: [&str; 2]| parts.iter().for_each(|part| assert!(refused.contains(part), "{refused}"));
     let accepting = |kind| {
         let stage = StageConfig { accept_changed: vec![kind], ..dedup.stage.clone() };
@@ -38,35 +38,35 @@ fn an_input_of_a_data_stage_that_changed_is_refused_until_its_key_accepts_it() {
     let stopped = observed(&dedup, &out, None, &Impatient::after(0));
     assert!(matches!(stopped, Err(Error::Stopped)), "{stopped:?}");
     ask(&rows, "xy");
-    said(refused(run_dedup(&dedup)), ["rows.jsonl", "accept_changed=[rows]"]);
-    assert_eq!(run_dedup(&accepting(Changed::Rows)).unwrap().0.kept, 1);
+    printed(refused(run_dedup(&dedup)), ["rows.jsonl", "accept_changed=[rows]"]);
+    assert_eq!(run_dedup(&accepting(InputKind::Rows)).unwrap().0.kept, 1);
     Change::Touched.make(&rows);
     assert!(!run_dedup(&dedup).unwrap().1);
     ask(&benchmark, "xy");
-    said(refused(run_dedup(&dedup)), ["benchmark.jsonl", "(remove the key afterwards)"]);
-    refused(run_dedup(&accepting(Changed::Model)));
-    let (summary, fresh) = run_dedup(&accepting(Changed::Rows)).unwrap();
+    printed(refused(run_dedup(&dedup)), ["benchmark.jsonl", "(remove the key afterwards)"]);
+    refused(run_dedup(&accepting(InputKind::Model)));
+    let (summary, fresh) = run_dedup(&accepting(InputKind::Rows)).unwrap();
     assert!(fresh && summary.kept == 0 && !run_dedup(&dedup).unwrap().1);
     // Other inputs: the output of another stage, parts, and a model.
     Manifest::write_of(folder.path(), vec!["rows.jsonl".to_owned()]).unwrap();
     ask(&rows, "xyz");
     let fresh = run(&dedup, &at("fresh"), None);
-    said(refused(fresh), ["stages ", "accept_changed=[stages]"]);
-    run(&accepting(Changed::Stages), &at("fresh"), None).unwrap();
+    printed(refused(fresh), ["stages ", "accept_changed=[stages]"]);
+    run(&accepting(InputKind::Stages), &at("fresh"), None).unwrap();
     std::fs::remove_file(at("MANIFEST")).unwrap();
     for index in [0, 1] {
         run(&filter, &at("parts"), Some(Shard { index, count: 2 })).unwrap();
     }
     ask(&rows, "z");
-    said(refused(run(&filter, &at("parts"), None)), ["rows.jsonl", "accept_changed=[rows]"]);
+    printed(refused(run(&filter, &at("parts"), None)), ["rows.jsonl", "accept_changed=[rows]"]);
     run(&filter, &at("whole"), None).unwrap();
     LONGER.make(&model.join("chat_template.jinja"));
-    said(refused(run(&filter, &at("whole"), None)), ["chat_template.jinja", "accept_changed=[model]"]);
-    filter.stage.accept_changed = vec![Changed::Model];
+    printed(refused(run(&filter, &at("whole"), None)), ["chat_template.jinja", "accept_changed=[model]"]);
+    filter.stage.accept_changed = vec![InputKind::Model];
     assert!(run(&filter, &at("whole"), None).unwrap().1);
 
     let list = "stages: [{name: a, format: {datasets: [q.jsonl]}}]\naccept_changed: [rows]\n";
     std::fs::write(at("list.yaml"), list).unwrap();
     let list: DataConfig = config::load(Some(&at("list.yaml")), &[], &|_| None).unwrap();
-    assert_eq!(list.stages[0].format.as_ref().unwrap().stage.accept_changed, [Changed::Rows]);
+    assert_eq!(list.stages[0].format.as_ref().unwrap().stage.accept_changed, [InputKind::Rows]);
 }

@@ -50,7 +50,7 @@ pub fn judged(
     let mut inquiry = Inquiry::new(score, response, truth, question, Mode::Compat.into());
     while let Some(request) = inquiry.request() {
         let reply = ask(&request)?;
-        inquiry.told(&reply);
+        inquiry.record_reply(&reply);
     }
     Ok(inquiry.judged())
 }

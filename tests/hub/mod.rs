@@ -34,11 +34,11 @@ fn command(hub: &str, dir: &Path, args: &[&str]) -> Command {
 
 struct Done {
     code: Option<i32>,
-    said: String,
+    printed: String,
 }
 
 fn done(output: Output) -> Done {
-    Done { code: output.status.code(), said: String::from_utf8_lossy(&output.stderr).into_owned() }
+    Done { code: output.status.code(), printed: String::from_utf8_lossy(&output.stderr).into_owned() }
 }
 
 async fn run(mut command: Command) -> Done {
@@ -72,8 +72,8 @@ async fn a_repository_arrives_whole_and_a_finished_folder_asks_for_the_listing_a
     let mut first = command(&hub.url, dir.path(), &["org/tiny", "--to", "out"]);
     first.env("HF_TOKEN", "hf_secret");
     let first = run(first).await;
-    assert_eq!(first.code, Some(0), "{}", first.said);
-    assert!(first.said.contains("5 files, 1.2 MiB; 1.2 MiB to download into out"), "{}", first.said);
+    assert_eq!(first.code, Some(0), "{}", first.printed);
+    assert!(first.printed.contains("5 files, 1.2 MiB; 1.2 MiB to download into out"), "{}", first.printed);
     assert_whole(&dir.path().join("out"), &files());
     let seen = hub.seen();
     let on_cdn: Vec<_> = seen.iter().filter(|seen| seen.on_cdn).collect();
@@ -83,7 +83,11 @@ async fn a_repository_arrives_whole_and_a_finished_folder_asks_for_the_listing_a
 
     // Downloads into the same folder again, then as a data set without a token, then offline.
     let again = run(command(&hub.url, dir.path(), &["org/tiny", "--to", "out"])).await;
-    assert!(again.code == Some(0) && again.said.contains("out already contains all of org/tiny"), "{}", again.said);
+    assert!(
+        again.code == Some(0) && again.printed.contains("out already contains all of org/tiny"),
+        "{}",
+        again.printed
+    );
     let seen = hub.seen();
     assert!(!seen.is_empty() && seen.iter().all(|seen| seen.path.starts_with("/api/")), "{seen:?}");
     let mut offline = command(&hub.url, dir.path(), &["org/tiny", "--to", "out"]);
@@ -92,11 +96,11 @@ async fn a_repository_arrives_whole_and_a_finished_folder_asks_for_the_listing_a
         offline
     });
     let offline = offline.await;
-    assert!(offline.code == Some(0) && hub.seen().is_empty(), "{}", offline.said);
+    assert!(offline.code == Some(0) && hub.seen().is_empty(), "{}", offline.printed);
     let mut nothing = command(&hub.url, dir.path(), &["org/tiny", "--to", "none"]);
     nothing.env("HF_HUB_OFFLINE", "1");
     let nothing = run(nothing).await;
-    assert!(nothing.code == Some(2) && nothing.said.contains("HF_HUB_OFFLINE"), "{}", nothing.said);
+    assert!(nothing.code == Some(2) && nothing.printed.contains("HF_HUB_OFFLINE"), "{}", nothing.printed);
     assert!(!dir.path().join("none").exists());
 }
 
@@ -112,7 +116,7 @@ async fn busy_broken_and_cut_connections_are_tried_again_from_where_they_ended()
     hub.fail("config.json", &[Fault::Corrupt]);
     hub.fail("api", &[Fault::Status(429, ""), Fault::Status(502, "")]);
     let got = run(command(&hub.url, dir.path(), &["org/tiny@refs/pr/1", "--to", "out"])).await;
-    assert_eq!(got.code, Some(0), "{}", got.said);
+    assert_eq!(got.code, Some(0), "{}", got.printed);
     assert_whole(&dir.path().join("out"), &files());
     let ranges: Vec<_> =
         hub.seen().into_iter().filter(|s| s.on_cdn && s.path.contains("model")).filter_map(|s| s.range).collect();
@@ -125,8 +129,8 @@ async fn a_file_of_another_hash_gets_no_name_and_ends_the_download() {
     let hub = Hub::start(&files()).await;
     hub.fail("model.safetensors", &[Fault::Corrupt; 9]);
     let got = run(command(&hub.url, dir.path(), &["org/tiny", "--to", "out", "--max-workers", "1"])).await;
-    assert_eq!(got.code, Some(1), "{}", got.said);
-    assert!(got.said.contains("model.safetensors") && got.said.contains("sha256"), "{}", got.said);
+    assert_eq!(got.code, Some(1), "{}", got.printed);
+    assert!(got.printed.contains("model.safetensors") && got.printed.contains("sha256"), "{}", got.printed);
     assert!(!dir.path().join("out/model.safetensors").exists());
     // A corrupt partial file from an earlier process does no harm when the hub sends the listed content.
     let mut left = std::fs::read_dir(dir.path().join("out")).unwrap().map(|e| e.unwrap().path());
@@ -134,7 +138,7 @@ async fn a_file_of_another_hash_gets_no_name_and_ends_the_download() {
     std::fs::write(half, bytes(400_000, 9)).unwrap();
     hub.fail("model.safetensors", &[]);
     let got = run(command(&hub.url, dir.path(), &["org/tiny", "--to", "out"])).await;
-    assert_eq!(got.code, Some(0), "{}", got.said);
+    assert_eq!(got.code, Some(0), "{}", got.printed);
     assert_whole(&dir.path().join("out"), &files());
 }
 
@@ -157,13 +161,13 @@ async fn a_killed_download_goes_on_where_it_stopped() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let busy = run(command(&hub.url, dir.path(), &["datasets/org/rows", "--to", "out"])).await;
-    assert!(busy.code == Some(2) && busy.said.contains("another download"), "{}", busy.said);
+    assert!(busy.code == Some(2) && busy.printed.contains("another download"), "{}", busy.printed);
     child.kill().unwrap();
     child.wait().unwrap();
     hub.seen();
     // There is no model with this name, so the repository is found as a data set.
     let second = run(command(&hub.url, dir.path(), &["org/rows", "--to", "out"])).await;
-    assert_eq!(second.code, Some(0), "{}", second.said);
+    assert_eq!(second.code, Some(0), "{}", second.printed);
     assert_whole(&out, &files());
     let seen = hub.seen();
     let fetched = seen.iter().filter(|s| s.on_cdn).filter(|s| s.path.contains("model")).map(|s| s.range.as_deref());
@@ -178,8 +182,8 @@ async fn what_cannot_be_had_is_said_with_what_to_do() {
         let mut command = command(&hub.url, dir.path(), &[args, &["--to", "out"]].concat());
         command.envs(token.map(|token| ("HF_TOKEN", token)));
         let got = run(command).await;
-        assert_eq!(got.code, Some(2), "{args:?}: {}", got.said);
-        words.iter().for_each(|word| assert!(got.said.contains(word), "{args:?}: {}", got.said));
+        assert_eq!(got.code, Some(2), "{args:?}: {}", got.printed);
+        words.iter().for_each(|word| assert!(got.printed.contains(word), "{args:?}: {}", got.printed));
     };
     refused(&["org/tinny"], None, &["org/tinny: found no such repository", "did you mean org/tiny?"]).await;
     refused(&["datasets/org/row"], None, &["did you mean org/rows?"]).await;
@@ -203,7 +207,7 @@ async fn parts_newer_commits_foreign_files_and_full_disks() {
     let hub = Hub::start(&files()).await;
     let args = ["org/tiny", "--to", "out", "--include", "*.parquet", "--include", "config.json"];
     let got = run(command(&hub.url, dir.path(), &args)).await;
-    assert_eq!(got.code, Some(0), "{}", got.said);
+    assert_eq!(got.code, Some(0), "{}", got.printed);
     let out = dir.path().join("out");
     let mut names: Vec<_> = walk(&out).into_iter().map(|n| n.rsplit('/').next().unwrap().to_owned()).collect();
     names.sort();
@@ -216,20 +220,20 @@ async fn parts_newer_commits_foreign_files_and_full_disks() {
         state.files.insert("config.json".into(), b"{\"newer\": 1}\n".to_vec());
     }
     let got = run(command(&hub.url, dir.path(), &args)).await;
-    assert_eq!(got.code, Some(0), "{}", got.said);
+    assert_eq!(got.code, Some(0), "{}", got.printed);
     assert_eq!(std::fs::read(out.join("config.json")).unwrap(), b"{\"newer\": 1}\n");
 
     // A file that belongs to the user stays.
     std::fs::write(out.join("README.md"), "mine").unwrap();
     let got = run(command(&hub.url, dir.path(), &["org/tiny", "--to", "out"])).await;
-    assert!(got.code == Some(2) && got.said.contains("out/README.md"), "{}", got.said);
+    assert!(got.code == Some(2) && got.printed.contains("out/README.md"), "{}", got.printed);
     assert_eq!(std::fs::read(out.join("README.md")).unwrap(), b"mine");
 
     // If the disk is too small, the error comes before any file is fetched.
-    hub.state.lock().unwrap().said.insert("model.safetensors".into(), 1 << 60);
+    hub.state.lock().unwrap().printed.insert("model.safetensors".into(), 1 << 60);
     hub.seen();
     let got = run(command(&hub.url, dir.path(), &["org/tiny", "--to", "other"])).await;
-    assert!(got.code == Some(2) && got.said.contains("free"), "{}", got.said);
+    assert!(got.code == Some(2) && got.printed.contains("free"), "{}", got.printed);
     assert!(hub.seen().iter().all(|seen| seen.path.starts_with("/api/")));
 }
 
@@ -250,8 +254,12 @@ fn a_repository_in_place_of_a_path_is_its_snapshot_or_the_command_that_fetches_i
         (&["eval", "--model", "org/tiny", "--out", "run"], "org/tiny"),
     ] {
         let got = omr(args);
-        assert_eq!(got.code, Some(2), "{args:?}: {}", got.said);
-        assert!(got.said.trim_end().ends_with(&format!("(omr download {repo} --to DIR)")), "{args:?}: {}", got.said);
+        assert_eq!(got.code, Some(2), "{args:?}: {}", got.printed);
+        assert!(
+            got.printed.trim_end().ends_with(&format!("(omr download {repo} --to DIR)")),
+            "{args:?}: {}",
+            got.printed
+        );
     }
     // Adds both repositories to the cache, each with only one file. The run then stops at the first file that is
     // missing from a snapshot.
@@ -263,7 +271,7 @@ fn a_repository_in_place_of_a_path_is_its_snapshot_or_the_command_that_fetches_i
         std::fs::write(repo.join("snapshots/c0ffee").join(file), "{}").unwrap();
     }
     let got = omr(&sft);
-    assert!(got.said.contains("models--org--tiny/snapshots/c0ffee"), "{}", got.said);
+    assert!(got.printed.contains("models--org--tiny/snapshots/c0ffee"), "{}", got.printed);
 }
 
 /// The snapshots of the cache are links to `blobs`. A link to any other place is still refused.

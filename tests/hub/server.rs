@@ -39,7 +39,7 @@ pub struct State {
     /// Contents of the data set `datasets/org/rows` and of the model `org/tiny`, which are the same.
     pub files: BTreeMap<String, Vec<u8>>,
     /// Sizes that are listed instead of the true ones.
-    pub said: HashMap<String, u64>,
+    pub printed: HashMap<String, u64>,
     pub faults: HashMap<String, VecDeque<Fault>>,
     pub seen: Vec<Seen>,
     /// Reply to requests without a token, if the repository is not public.
@@ -183,7 +183,7 @@ fn hash(path: &str, bytes: &[u8]) -> String {
 fn tree(state: &State, path: &str, query: &str) -> Reply {
     let page: usize = query.split('&').find_map(|part| part.strip_prefix("cursor=")?.parse().ok()).unwrap_or(0);
     let entry = |(name, bytes): (&String, &Vec<u8>)| {
-        let size = state.said.get(name).copied().unwrap_or(bytes.len() as u64);
+        let size = state.printed.get(name).copied().unwrap_or(bytes.len() as u64);
         let hash = hash(name, bytes);
         match is_large(name) {
             true => json!({"type": "file", "path": name, "size": size, "oid": "0".repeat(40),

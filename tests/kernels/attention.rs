@@ -236,7 +236,7 @@ fn other_mutations_are_seen() {
         ),
         (
             "common/attend_tile.cuh",
-            "sight.least < begin + BLOCK, visible, most);\n            state.raise",
+            "visible_keys.least < begin + BLOCK, visible, most);\n            state.raise",
             "false, visible, most);\n            state.raise",
         ),
         ("common/attend_tile.cuh", "state.rescale(alpha, sum);\n            state", "state"),

@@ -2,9 +2,9 @@
 //! those with mma.sync. On a GPU `attention::wgmma_bwd_fault` checks this.
 
 use omr::device::images::Arch;
-use omr::device::{Body, Device, Kind};
+use omr::device::{Device, KernelVariant, Kind};
 use omr::ops::attend::Heads;
-use omr::ops::{attention, body};
+use omr::ops::{attention, variants};
 
 use crate::kernels::attention::heads;
 use crate::kernels::attention_bwd::{GradCase, WHOLE};
@@ -73,7 +73,7 @@ fn probe() -> impl Fn(&mut Device) -> Outcome {
     let case = case();
     let want = case.run(&mut emu(), WHOLE).unwrap();
     move |dev| {
-        dev.use_body(Body::Wgmma)?;
+        dev.use_variant(KernelVariant::Wgmma)?;
         equal("mma.sync", &case.run(dev, WHOLE)?, &want)
     }
 }
@@ -108,7 +108,7 @@ fn mutations_are_seen() {
 }
 
 #[test]
-fn other_calls_run_on_the_other_body() {
+fn other_calls_run_on_the_other_variant() {
     if skipped("which body ran") {
         return;
     }
@@ -130,25 +130,20 @@ fn other_calls_run_on_the_other_body() {
 }
 
 #[test]
-fn bodies_that_disagree_are_told() {
+fn variants_that_disagree_are_reported() {
     if no_hopper("wgmma") {
         return;
     }
     if kind() == Kind::Emu {
         assert_eq!(attention::wgmma_bwd_fault(&mut hopper()).unwrap(), None);
     }
-    mutate_source_of(
-        Arch::Sm90a,
-        "common/attend_bwd_sm90a.cuh",
-        "row < all",
-        "false",
-        1,
-        |dev| match body::take_wgmma(dev)? {
+    mutate_source_of(Arch::Sm90a, "common/attend_bwd_sm90a.cuh", "row < all", "false", 1, |dev| {
+        match variants::select_wgmma(dev)? {
             None => Ok(()),
             Some(fault) => {
                 assert!(fault.starts_with("the backward pass of attention uses mma.sync"), "{fault}");
                 Err(fault.into())
             }
-        },
-    );
+        }
+    });
 }

@@ -1,12 +1,12 @@
 //! Tests of kernels/attention_sm90a.cu and kernels/paged_attention_sm90a.cu: on the emulator, attention with wgmma is
-//! bitwise identical to attention with mma.sync, in training, prefill and decode. On a GPU `body::take_wgmma` checks
+//! bitwise identical to attention with mma.sync, in training, prefill and decode. On a GPU `variants::select_wgmma` checks
 //! this at the start.
 
 use omr::device::emu::{Emu, Options};
 use omr::device::images::Arch;
-use omr::device::{Body, Device, Kind, Plan, Region};
+use omr::device::{Device, KernelVariant, Kind, Plan, Region};
 use omr::ops::attend::Heads;
-use omr::ops::{attention, body, paged_attention};
+use omr::ops::{attention, paged_attention, variants};
 
 use crate::kernels::attention::{Case, bits, heads};
 use crate::kernels::gemm_sm90a::{both, wide, wide_with};
@@ -81,7 +81,7 @@ fn prefill_has_the_other_bodys_bits() {
 }
 
 #[test]
-fn decode_by_chunks_has_the_bits_of_prefill_and_of_the_other_body() {
+fn decode_by_chunks_has_the_bits_of_prefill_and_of_the_other_variant() {
     if no_hopper("wgmma") {
         return;
     }
@@ -165,7 +165,7 @@ fn probe() -> impl Fn(&mut Device) -> Outcome {
     let want = bits(case.run(&mut emu(), true, 270).unwrap());
     let decoded = [&short, &both].map(|step| step.run(&mut emu(), None).unwrap());
     move |dev| {
-        dev.use_body(Body::Wgmma)?;
+        dev.use_variant(KernelVariant::Wgmma)?;
         equal("mma.sync", &bits(case.run(dev, true, 270)?), &want)?;
         equal("decode", &short.run(dev, Some(16))?, &decoded[0])?;
         equal("decode apart", &short.run(dev, Some(1))?, &decoded[0])?;
@@ -184,7 +184,7 @@ fn each_synchronising_call_is_needed() {
 #[test]
 fn a_key_behind_the_last_is_seen() {
     mutate_source_of(Arch::Sm90a, "common/attend_sm90a.cuh", "begin + BLOCK > tile.keys", "false", 1, |dev| {
-        dev.use_body(Body::Wgmma)?;
+        dev.use_variant(KernelVariant::Wgmma)?;
         let case = Case::new(heads(2, 1, 80), &[70]);
         equal("prefill", &paged(&case, dev, |_, _| 70)?, &case.run(&mut emu(), true, 70)?.0)
     });
@@ -194,12 +194,16 @@ fn a_key_behind_the_last_is_seen() {
 #[ignore = "compiles the kernel for each mutation"]
 fn mutations_are_seen() {
     for (file, from, to) in [
-        ("common/attend_sm90a.cuh", "sight.least < begin + BLOCK", "false"),
-        ("common/attend_sm90a.cuh", "softmax(sight, begin + BLOCK, scale)", "softmax(sight, begin, scale)"),
+        ("common/attend_sm90a.cuh", "visible_keys.least < begin + BLOCK", "false"),
         (
             "common/attend_sm90a.cuh",
-            "softmax(sight, begin, scale);\n        tile::row_scale(state.o, alpha);",
-            "softmax(sight, begin, scale);",
+            "softmax(visible_keys, begin + BLOCK, scale)",
+            "softmax(visible_keys, begin, scale)",
+        ),
+        (
+            "common/attend_sm90a.cuh",
+            "softmax(visible_keys, begin, scale);\n        tile::row_scale(state.o, alpha);",
+            "softmax(visible_keys, begin, scale);",
         ),
         ("common/attend_sm90a.cuh", "            tile::row_scale(state.o, alpha);", ""),
         ("common/attend_sm90a.cuh", "fmaf(l.y, alpha[1], sum[1])", "l.y + sum[1]"),
@@ -214,7 +218,7 @@ fn mutations_are_seen() {
 }
 
 #[test]
-fn other_calls_run_on_the_other_body() {
+fn other_calls_run_on_the_other_variant() {
     if skipped("which body ran") {
         return;
     }
@@ -238,14 +242,14 @@ fn the_check_at_start_fits_its_memory() {
     if kind() != Kind::Emu || no_hopper("wgmma") {
         return;
     }
-    let plan = Plan::default().with(Region::Workspace, body::AGREEMENT_BYTES);
+    let plan = Plan::default().with(Region::Workspace, variants::START_CHECK_BYTES);
     let emu = Emu::new(Options { arch: Arch::Sm90a, ..Options::default() }).unwrap();
     let mut dev = Device::gpu(Box::new(emu), Kind::Emu, &plan).unwrap();
-    assert_eq!(body::take_wgmma(&mut dev).unwrap(), None);
+    assert_eq!(variants::select_wgmma(&mut dev).unwrap(), None);
 }
 
 #[test]
-fn bodies_that_disagree_are_told() {
+fn variants_that_disagree_are_reported() {
     if no_hopper("wgmma") {
         return;
     }
@@ -253,9 +257,9 @@ fn bodies_that_disagree_are_told() {
         assert_eq!(attention::wgmma_fault(&mut hopper()).unwrap(), None);
         assert_eq!(paged_attention::wgmma_fault(&mut hopper()).unwrap(), None);
     }
-    let told = |fault: Option<String>| fault.map_or(Ok(()), |fault| Err(fault.into()));
+    let as_error = |fault: Option<String>| fault.map_or(Ok(()), |fault| Err(fault.into()));
     let mutate = |file: &str, (from, to): (&str, &str), ask: fn(&mut Device) -> omr::error::Result<Option<String>>| {
-        mutate_source_of(Arch::Sm90a, file, from, to, 1, |dev| told(ask(dev)?));
+        mutate_source_of(Arch::Sm90a, file, from, to, 1, |dev| as_error(ask(dev)?));
     };
     let lost_sum = ("fmaf(l.x, alpha[0], sum[0])", "l.x + sum[0]");
     mutate("common/attend_sm90a.cuh", lost_sum, attention::wgmma_fault);

@@ -76,7 +76,7 @@ fn keys_of_other_windows_are_seen() {
 fn mutations_are_seen() {
     for (from, to) in [
         ("rows.first = tokens;", "rows.first = tokens + 1;"),
-        ("sight.least < WINDOW", "false"),
+        ("visible_keys.least < WINDOW", "false"),
         ("min(rows.from + WINDOW, tokens * group)", "min(rows.from + WINDOW, tokens * group - 1)"),
         ("k + args.kv_heads * args.dim, rows.q_stride", "k, rows.q_stride"),
         ("(int)(blockIdx.y % group) * WINDOW", "0"),

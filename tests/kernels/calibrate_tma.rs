@@ -191,7 +191,7 @@ fn boxes() -> Vec<Boxed> {
     all
 }
 
-fn told(boxed: &Boxed) -> String {
+fn box_text(boxed: &Boxed) -> String {
     let Boxed { element, dims, sides, swizzle, at, offset, .. } = boxed;
     format!("box {sides:?} of {element} bytes at {at:?} of {dims:?}, swizzle {swizzle}, offset {offset}")
 }
@@ -204,7 +204,7 @@ fn boxes_are_loaded_where_they_belong() {
     let mut dev = hopper();
     for boxed in boxes() {
         let found = boxed.load(&mut dev).unwrap();
-        equal(&told(&boxed), &found, &boxed.loaded()).unwrap();
+        equal(&box_text(&boxed), &found, &boxed.loaded()).unwrap();
     }
     println!("{} boxes", boxes().len());
 }
@@ -218,7 +218,7 @@ fn boxes_are_stored_inside_their_tensor_alone() {
     let x = words(2, WORDS);
     for boxed in boxes().iter().filter(|boxed| boxed.at.len() < 4) {
         let found = boxed.store(&mut dev, &x, false).unwrap();
-        equal(&told(boxed), &found, &boxed.stored(&x, |_, new| new.to_vec())).unwrap();
+        equal(&box_text(boxed), &found, &boxed.stored(&x, |_, new| new.to_vec())).unwrap();
     }
 }
 
@@ -255,7 +255,7 @@ fn boxes_are_added_in_their_type() {
             }
         };
         let found = boxed.store(&mut dev, &x, true).unwrap();
-        equal(&told(&boxed), &found, &boxed.stored(&x, sum)).unwrap();
+        equal(&box_text(&boxed), &found, &boxed.stored(&x, sum)).unwrap();
         count += 1;
     }
     println!("{count} boxes");

@@ -8,7 +8,7 @@ use omr::engine::{Engine, EngineConfig, Output, Request, stop_token_ids};
 use omr::image::Processor;
 use omr::model::{Inputs, Mode, Model, ModelConfig, Shared, Tape};
 use omr::ops::sample::SamplingParams;
-use omr::rollout::ask::{self, Question};
+use omr::rollout::generate::{self, Question};
 use omr::tensor::DType;
 use omr::text::Chat;
 use serde_json::Value;
@@ -57,8 +57,10 @@ fn answers(dev: &mut Device, model: &Model, dir: &Path, questions: &[Question]) 
         first_rollout: 0,
     };
     let requests: Vec<Request> = questions.iter().enumerate().map(request).collect();
-    let config =
-        EngineConfig { vision_rows: ask::vision_rows(&model.config, &index(questions), 256), ..EngineConfig::new(256) };
+    let config = EngineConfig {
+        vision_rows: generate::vision_rows(&model.config, &index(questions), 256),
+        ..EngineConfig::new(256)
+    };
     let mut engine = Engine::new(model, dev, config).unwrap();
     let outputs = engine.generate(model, dev, &requests, |_| Ok(())).unwrap();
     engine.release(dev);
@@ -108,20 +110,20 @@ fn the_digits_model_answers_as_on_the_cpu() {
     let rows = load(&[read::entry(recipe.join("data/heldout.parquet"))], 0).unwrap().0;
     let questions = questions(&rows[..PROMPTS], &chat, &processor, &config);
     let mut dev = cpu();
-    let mut card = emu_of(omr::device::emu::Options { shadow: false, ..Default::default() }).unwrap();
+    let mut gpu = emu_of(omr::device::emu::Options { shadow: false, ..Default::default() }).unwrap();
     let load = |dev: &mut Device| Model::load(dev, &model_dir, DType::Bf16).unwrap();
-    let (model, on_card) = (load(&mut dev), load(&mut card));
+    let (model, on_gpu) = (load(&mut dev), load(&mut gpu));
 
     let want = answers(&mut dev, &model, &model_dir, &questions);
-    let found = answers(&mut card, &on_card, &model_dir, &questions);
+    let found = answers(&mut gpu, &on_gpu, &model_dir, &questions);
     let equal = want.iter().zip(&found).filter(|(a, b)| a.token_ids == b.token_ids).count();
     println!("  {equal} of {PROMPTS} free-running answers are equal");
     if !skipped("what the driver was asked for") {
-        println!("  {:?}", emulator(&mut card).counters());
+        println!("  {:?}", emulator(&mut gpu).counters());
     }
 
     let logits = forced(&mut dev, &model, &questions, &want);
-    let by_kernels = forced(&mut card, &on_card, &questions, &want);
+    let by_kernels = forced(&mut gpu, &on_gpu, &questions, &want);
     let largest = |a: &[Vec<f32>], b: &[Vec<f32>]| {
         a.iter().flatten().zip(b.iter().flatten()).map(|(a, b)| (a - b).abs()).fold(0.0f32, f32::max)
     };

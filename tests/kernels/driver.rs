@@ -337,7 +337,7 @@ fn pinned_copies_run_late() {
 }
 
 #[test]
-fn launches_are_refused_as_on_a_card() {
+fn launches_are_refused_as_on_a_gpu() {
     let mut dev = device(Schedule::FIXED);
     let (x, y) = pair(&mut dev, 256);
     let (x, y) = (gpu(&mut dev).ptr(x), gpu(&mut dev).ptr(y));

@@ -98,7 +98,7 @@ fn wide_model(longest: usize, dev: &mut Device) -> (Model, Vec<Request>) {
 
 /// Checks training, prefill, the pass over shared prefixes, and decode on one device. Their results must be equal,
 /// because one kernel variant computes all of them.
-fn one_body(longest: usize) {
+fn one_variant(longest: usize) {
     let dev = &mut wide();
     let (model, requests) = wide_model(longest, dev);
     let reference = generate(&model, dev, limits(), &requests);
@@ -117,8 +117,8 @@ fn one_body(longest: usize) {
         return;
     }
     let ran = |file: &str| emulator(dev).sites().iter().any(|(passed, _)| passed.site.file == file);
-    let bodies = ["kernels/common/attend_sm90a.cuh", "kernels/common/attend_tile.cuh"].map(ran);
-    assert_eq!(bodies, [true, false], "attention by wgmma alone");
+    let variants = ["kernels/common/attend_sm90a.cuh", "kernels/common/attend_tile.cuh"].map(ran);
+    assert_eq!(variants, [true, false], "attention by wgmma alone");
 }
 
 /// Checks rollouts that cross a block border, with right and wrong draft tokens.
@@ -139,7 +139,7 @@ fn drafts(mut dev: Device) {
 }
 
 #[test]
-fn drafts_change_no_bit_of_either_body() {
+fn drafts_change_no_bit_of_either_variant() {
     drafts(emu());
     if !no_hopper("wgmma") {
         drafts(wide());
@@ -147,17 +147,17 @@ fn drafts_change_no_bit_of_either_body() {
 }
 
 #[test]
-fn sampling_and_training_attend_by_one_body() {
+fn sampling_and_training_attend_by_one_variant() {
     if !no_hopper("wgmma") {
-        one_body(300);
+        one_variant(300);
     }
 }
 
 #[test]
 #[ignore = "slow: minutes"]
-fn sampling_and_training_attend_by_one_body_past_a_chunk() {
+fn sampling_and_training_attend_by_one_variant_past_a_chunk() {
     if !no_hopper("wgmma") {
-        one_body(2200);
+        one_variant(2200);
     }
 }
 

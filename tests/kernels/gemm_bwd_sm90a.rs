@@ -7,7 +7,7 @@
 
 use half::bf16;
 use omr::device::images::Arch;
-use omr::device::{Body, Device, Kind};
+use omr::device::{Device, KernelVariant, Kind};
 
 use crate::kernels::gemm_bwd::{Case, dgrad_is_right, wgrad_is_right};
 use crate::kernels::gemm_sm90a::{BODY, both, ran, wide, wide_with};
@@ -78,7 +78,7 @@ fn a_row_has_its_bits_from_every_tile_and_batch() {
 }
 
 #[test]
-fn rows_that_tma_cannot_copy_take_the_other_body() {
+fn rows_that_tma_cannot_copy_take_the_other_variant() {
     if skipped("which body ran") {
         return;
     }
@@ -158,7 +158,7 @@ const MISTAKES: [(&str, &str, &str); 11] = [
 
 fn mistake((file, from, to): (&str, &str, &str)) {
     mutate_source_of(Arch::Sm90a, file, from, to, 12, |dev| {
-        dev.use_body(Body::Wgmma)?;
+        dev.use_variant(KernelVariant::Wgmma)?;
         dgrad_is_right(dev, &Case::new(70, 72, 136), true)?;
         dgrad_is_right(dev, &Case::new(300, 104, 264), false)?;
         wgrad_is_right(dev, &Case::new(70, 136, 136), false)

@@ -5,10 +5,10 @@
 use half::bf16;
 use omr::device::emu::Options;
 use omr::device::images::Arch;
-use omr::device::{Body, Device, Kind};
-use omr::ops::body;
+use omr::device::{Device, KernelVariant, Kind};
 use omr::ops::gemm::config::{GemmConfig, GemmDesc, Role};
 use omr::ops::linear;
+use omr::ops::variants;
 
 use crate::kernels::gemm::{Case, Qkv, epilogues, linear_is_right};
 use crate::kernels::inputs::{guarded, untouched, up};
@@ -23,7 +23,7 @@ pub const BODY: &str = "kernels/common/gemm_sm90a.cuh";
 /// Returns a device whose linear layers use wgmma.
 pub fn wide_with(schedule: Schedule) -> Device {
     let mut dev = hopper_with(schedule);
-    dev.use_body(Body::Wgmma).unwrap();
+    dev.use_variant(KernelVariant::Wgmma).unwrap();
     dev
 }
 
@@ -197,7 +197,7 @@ fn shared_memory_has_no_bank_conflicts() {
     }
     for (t, n, k) in [(4, 64, 128), (40, 128, 128), (130, 512, 128)] {
         let mut dev = emu_of(Options { arch: Arch::Sm90a, banks: true, ..Options::default() }).unwrap();
-        dev.use_body(Body::Wgmma).unwrap();
+        dev.use_variant(KernelVariant::Wgmma).unwrap();
         let c = Case::new(t, n, k);
         // The first two calls store their results by TMA, the others by slices.
         c.linear(&mut dev, 0..t, true, true).unwrap();
@@ -209,8 +209,8 @@ fn shared_memory_has_no_bank_conflicts() {
         assert_eq!(emulator(&mut dev).counters().bank_conflicts, 0, "{t} rows");
     }
     // Mutation: the rows of a panel are stored without the swizzle. Eight rows are then in the same banks.
-    let told = |dev: &mut Device| {
-        dev.use_body(Body::Wgmma)?;
+    let bank_conflicts = |dev: &mut Device| {
+        dev.use_variant(KernelVariant::Wgmma)?;
         Case::new(40, 64, 64).swiglu(dev, false, false)?;
         match emulator(dev).counters().bank_conflicts {
             0 => Ok(()),
@@ -218,7 +218,7 @@ fn shared_memory_has_no_bank_conflicts() {
         }
     };
     let plain = ("lane / 16 ^ row * WIDTH / 64 % (WIDTH / 8)", "lane / 16");
-    mutate_source_of(Arch::Sm90a, "common/staged.cuh", plain.0, plain.1, 1, told);
+    mutate_source_of(Arch::Sm90a, "common/staged.cuh", plain.0, plain.1, 1, bank_conflicts);
 }
 
 #[test]
@@ -264,7 +264,7 @@ fn a_row_has_its_bits_from_every_tile_and_batch() {
 }
 
 #[test]
-fn rows_that_tma_cannot_copy_take_the_other_body() {
+fn rows_that_tma_cannot_copy_take_the_other_variant() {
     if skipped("which body ran") {
         return;
     }
@@ -286,12 +286,15 @@ fn wgmma_is_refused_where_there_is_none() {
         return;
     }
     let mut dev = emu();
-    let text = dev.use_body(Body::Wgmma).unwrap_err().to_string();
+    let text = dev.use_variant(KernelVariant::Wgmma).unwrap_err().to_string();
     assert!(text.contains("wgmma on compute capability 8.0"), "{text}");
-    assert_eq!([dev.body(), wide().body()], [Some(Body::Mma), Some(Body::Wgmma)]);
+    assert_eq!([dev.variant(), wide().variant()], [Some(KernelVariant::Mma), Some(KernelVariant::Wgmma)]);
     let mut dev = hopper();
     dev.refuse_wgmma();
-    assert!(!dev.has_wgmma() && dev.use_body(Body::Wgmma).unwrap_err().to_string().contains("failed the start check"));
+    assert!(
+        !dev.has_wgmma()
+            && dev.use_variant(KernelVariant::Wgmma).unwrap_err().to_string().contains("failed the start check")
+    );
 }
 
 #[test]
@@ -309,14 +312,17 @@ fn tiles_and_roles_agree_and_a_tile_that_does_not_is_found() {
         ("accumulate || k > 0", "accumulate || k > (T::BLOCK_N == 32 ? 16 : 0)", "in tiles of 64 x 32 differ bitwise"),
         ("for (int k = 0; k < BLOCK_K; k += 16)", "for (int k = 0; k < BLOCK_K - 16; k += 16)", "in f64"),
     ];
-    for (from, to, told) in mistakes {
-        mutate_source_of(Arch::Sm90a, "common/gemm_sm90a.cuh", from, to, 1, |dev| match body::take_wgmma(dev)? {
+    for (from, to, expected) in mistakes {
+        mutate_source_of(Arch::Sm90a, "common/gemm_sm90a.cuh", from, to, 1, |dev| match variants::select_wgmma(dev)? {
             Some(line)
-                if line.starts_with("matrix products use mma.sync instead of wgmma: ") && line.contains(told) =>
+                if line.starts_with("matrix products use mma.sync instead of wgmma: ") && line.contains(expected) =>
             {
-                assert_eq!(dev.body(), Some(Body::Mma));
+                assert_eq!(dev.variant(), Some(KernelVariant::Mma));
                 // After a refusal, the kernel variant that a checkpoint records cannot enable wgmma again.
-                assert!(dev.use_body(Body::Wgmma).is_err() && !dev.has_wgmma(), "wgmma after it was refused");
+                assert!(
+                    dev.use_variant(KernelVariant::Wgmma).is_err() && !dev.has_wgmma(),
+                    "wgmma after it was refused"
+                );
                 Err(line.into())
             }
             _ => Ok(()),
@@ -354,7 +360,7 @@ fn every_wait_and_barrier_is_needed() {
 /// Plausible mistakes, each in one place: first in the main loop, then in the results by TMA.
 const MISTAKES: [(&str, &str); 16] = [
     ("isa::wgmma_wait<1>();", "isa::wgmma_wait<2>();"),
-    ("turn.parity ^ 1);", "turn.parity);"),
+    ("pipe.parity ^ 1);", "pipe.parity);"),
     ("parity ^= 1;", ""),
     ("T::MATH / 32);\n        }\n        isa::fence", "T::MATH / 64);\n        }\n        isa::fence"),
     ("M == isa::Major::k ? 2 * k :", "M == isa::Major::k ? k :"),
@@ -381,14 +387,14 @@ fn a_wrong_parity_is_seen() {
 fn mistake((from, to): (&str, &str)) {
     let file = ["common/gemm_sm90a.cuh", "common/staged.cuh"][usize::from(MISTAKES[12..].contains(&(from, to)))];
     mutate_source_of(Arch::Sm90a, file, from, to, 2, |dev| {
-        dev.use_body(Body::Wgmma)?;
+        dev.use_variant(KernelVariant::Wgmma)?;
         probe(dev)
     });
 }
 
 #[test]
 #[ignore = "a compilation each"]
-fn mistakes_in_the_body_are_seen() {
+fn mistakes_in_the_variant_are_seen() {
     epilogues(&mut wide()).unwrap();
     MISTAKES.into_iter().for_each(mistake);
 }

@@ -49,13 +49,13 @@ pub fn run(dev: &mut Device, c: &Case, from: usize, to: usize) -> Outcome<[Vec<f
     let [logprob, lse, entropy] = [0; 3].map(|_| blank(dev, DType::F32, &[n]));
     linear_logprob::fwd(
         dev,
-        linear_logprob::Asked { hidden, w: &w, allowed, temperature: c.temperature, targets },
+        linear_logprob::LogProbCall { hidden, w: &w, allowed, temperature: c.temperature, targets },
         linear_logprob::Outs { logprob, lse, entropy: Some(entropy) },
     )?;
     let again = blank(dev, DType::F32, &[n]);
     linear_logprob::fwd(
         dev,
-        linear_logprob::Asked { hidden, w: &w, allowed, temperature: c.temperature, targets },
+        linear_logprob::LogProbCall { hidden, w: &w, allowed, temperature: c.temperature, targets },
         linear_logprob::Outs { logprob: again, lse, entropy: None },
     )?;
     let outs = [dev.read(logprob)?, dev.read(lse)?, dev.read(entropy)?];

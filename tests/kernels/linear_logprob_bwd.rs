@@ -96,7 +96,7 @@ fn forward(dev: &mut Device, c: &Case) -> Outcome<[Vec<f32>; 2]> {
     let [logprob, lse, entropy] = [0; 3].map(|_| blank(dev, DType::F32, &[c.t]));
     linear_logprob::fwd(
         dev,
-        linear_logprob::Asked { hidden, w: &w, allowed, temperature: c.temperature, targets },
+        linear_logprob::LogProbCall { hidden, w: &w, allowed, temperature: c.temperature, targets },
         linear_logprob::Outs { logprob, lse, entropy: Some(entropy) },
     )?;
     Ok([dev.read(lse)?, dev.read(entropy)?])
@@ -121,7 +121,7 @@ fn backward(dev: &mut Device, c: &Case, saved: &[Vec<f32>; 2], bytes: usize) -> 
     bwd_within(
         dev,
         bytes,
-        linear_logprob::Asked { hidden, w: &w, allowed, temperature: t, targets },
+        linear_logprob::LogProbCall { hidden, w: &w, allowed, temperature: t, targets },
         linear_logprob::Bwd { lse, entropy: h, dlogprob, dentropy, dhidden, dw },
     )?;
     let mut data = dev.read::<f32>(dw)?;
@@ -350,7 +350,7 @@ fn no_plan_holds_all_gradients_of_logits() {
         let none = None;
         linear_logprob::bwd(
             &mut dev,
-            linear_logprob::Asked { hidden, w: &w, allowed: none, temperature: 1.0, targets },
+            linear_logprob::LogProbCall { hidden, w: &w, allowed: none, temperature: 1.0, targets },
             linear_logprob::Bwd { lse, entropy: none, dlogprob, dentropy: none, dhidden, dw },
         )
         .unwrap();

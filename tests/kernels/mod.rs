@@ -15,7 +15,6 @@ pub mod calibrate;
 mod calibrate_sums;
 pub mod calibrate_tma;
 pub mod calibrate_wgmma;
-mod card;
 mod cu;
 mod digits;
 mod driver;
@@ -27,6 +26,7 @@ mod gemm;
 mod gemm_bwd;
 mod gemm_bwd_sm90a;
 mod gemm_sm90a;
+mod gpu;
 mod grad_norm;
 mod inputs;
 mod kv_cache;
@@ -65,7 +65,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use omr::device::emu::sites::{Passed, Site};
 use omr::device::emu::{Completion, Emu, Options};
 use omr::device::images::{Arch, Images, OWN};
-use omr::device::{Body, Device, Kind, Plan};
+use omr::device::{Device, KernelVariant, Kind, Plan};
 use omr::tensor::Elem;
 
 use crate::seed::seed;
@@ -89,15 +89,15 @@ fn sources() -> impl Iterator<Item = (&'static str, &'static str)> {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Under {
     Emulator,
-    AsCard,
-    Card,
+    AsGpu,
+    Gpu,
 }
 
 fn under_test() -> Under {
     match std::env::var("OMR_TEST_DEVICE").as_deref() {
         Err(_) | Ok("emu") => Under::Emulator,
-        Ok("as-card") => Under::AsCard,
-        Ok("cuda") => Under::Card,
+        Ok("as-card") => Under::AsGpu,
+        Ok("cuda") => Under::Gpu,
         Ok(other) => panic!("OMR_TEST_DEVICE={other}: expected emu, as-card or cuda"),
     }
 }
@@ -115,11 +115,11 @@ pub fn emulator_alone(what: &str) {
 
 /// Returns true on a GPU, which cannot show `what`, and prints a line that can be counted.
 pub fn skipped(what: &str) -> bool {
-    let on_card = kind() == Kind::Cuda;
-    if on_card {
+    let on_gpu = kind() == Kind::Cuda;
+    if on_gpu {
         println!("skipped on a card: {what}");
     }
-    on_card
+    on_gpu
 }
 
 /// Scheduling options of a device.
@@ -171,14 +171,14 @@ pub fn emu_of(options: Options) -> omr::error::Result<Device> {
     let wgmma = std::env::var("OMR_BODY").is_ok_and(|value| value == "wgmma");
     let mut dev = if kind() == Kind::Cuda {
         assert!(options.sources.is_empty(), "not on a card: kernels of a test's own");
-        card::device(&Plan::uniform(card::REGION_BYTES))?
+        gpu::device(&Plan::uniform(gpu::REGION_BYTES))?
     } else {
         let arch = if wgmma { Arch::Sm90a } else { options.arch };
         let emu = Emu::new(Options { arch, images: &IMAGES, ..options })?;
         Device::gpu(Box::new(emu), Kind::Emu, &Plan::uniform(REGION_BYTES))?
     };
     if wgmma {
-        dev.use_body(Body::Wgmma)?;
+        dev.use_variant(KernelVariant::Wgmma)?;
     }
     Ok(dev)
 }
@@ -259,7 +259,7 @@ pub fn same_bits_on<T: Elem>(
     run: impl Fn(&mut Device) -> Outcome<Vec<T>>,
 ) -> Vec<T> {
     // `as-card` has only one schedule, so further runs could not find anything new.
-    let schedules = if under_test() == Under::AsCard { 1 } else { schedules };
+    let schedules = if under_test() == Under::AsGpu { 1 } else { schedules };
     let mut first: Option<Vec<T>> = None;
     for schedule in Schedule::several(schedules) {
         let bits = run(&mut device(schedule)).unwrap_or_else(|e| panic!("{schedule:?}: {e}"));

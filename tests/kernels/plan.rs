@@ -13,14 +13,14 @@ use omr::reward::Scorer;
 use omr::train::job::TrainingJob as _;
 use omr::{rl, train};
 
-use super::{Schedule, card, kind, skipped};
+use super::{Schedule, gpu, kind, skipped};
 use crate::ranks;
 use crate::train::tiny;
 
 /// Returns a device with exactly the memory of `plan`.
 fn device(plan: &Plan) -> Device {
     match kind() {
-        Kind::Cuda => card::device(plan).unwrap(),
+        Kind::Cuda => gpu::device(plan).unwrap(),
         _ => Device::gpu(Box::new(Emu::new(Schedule::FIXED.options()).unwrap()), kind(), plan).unwrap(),
     }
 }

@@ -7,7 +7,7 @@ use omr::data::{Row, prompt};
 use omr::engine::Prompt;
 use omr::image::Processor;
 use omr::model::ModelConfig;
-use omr::rollout::ask::Question;
+use omr::rollout::generate::Question;
 use omr::text::Chat;
 
 /// Returns the questions of `rows`.

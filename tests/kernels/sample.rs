@@ -237,7 +237,7 @@ fn the_log_prob_is_the_trainers_bit_for_bit_in_any_batch() {
         let [logprob, lse] = [0; 2].map(|_| blank(&mut dev, DType::F32, &[70]));
         linear_logprob::fwd(
             &mut dev,
-            linear_logprob::Asked { hidden: x, w: &weight, allowed: bits, temperature, targets },
+            linear_logprob::LogProbCall { hidden: x, w: &weight, allowed: bits, temperature, targets },
             linear_logprob::Outs { logprob, lse, entropy: None },
         )
         .unwrap();

@@ -4,7 +4,7 @@
 
 use omr::device::emu::options::{Options, Sums};
 use omr::device::images::Arch;
-use omr::device::{Body, Device};
+use omr::device::{Device, KernelVariant};
 use omr::model::Model;
 use omr::tensor::DType;
 
@@ -23,7 +23,7 @@ fn device(sums: Sums, wgmma: bool) -> Device {
     let arch = if wgmma { Arch::Sm90a } else { Arch::Sm80 };
     let mut dev = emu_of(Options { sums, arch, ..Options::default() }).unwrap();
     if wgmma {
-        dev.use_body(Body::Wgmma).unwrap();
+        dev.use_variant(KernelVariant::Wgmma).unwrap();
     }
     dev
 }
@@ -49,7 +49,7 @@ fn each_way_is_the_model_of_its_name() {
 }
 
 #[test]
-fn no_bit_depends_on_a_tile_or_a_body() {
+fn no_bit_depends_on_a_tile_or_a_variant() {
     if skipped("a way of summing that is chosen") {
         return;
     }
@@ -112,7 +112,7 @@ fn gradients_are_the_same_over_calls_of_whole_steps() {
 /// Both kernel variants, and the kernels for windows and for complete sequences, begin a step of sixteen rows where a
 /// stage of full tokens begins. Here a stage has 63 rows of seven heads; stages of 64 rows would give other chains.
 #[test]
-fn gradients_of_attention_are_the_same_by_either_body_and_kernel() {
+fn gradients_of_attention_are_the_same_by_either_variant_and_kernel() {
     if skipped("a way of summing that is chosen") {
         return;
     }

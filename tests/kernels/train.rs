@@ -13,7 +13,7 @@ use std::sync::Arc;
 use omr::checkpoint::State;
 use omr::config::{Dtype, LossMode, OptimConfig, OptimizerName, RlConfig, SftConfig, ValidationConfig};
 use omr::data::read;
-use omr::device::{Body, Device, Isa, Plan, Region};
+use omr::device::{Device, Isa, KernelVariant, Plan, Region};
 use omr::engine::{EngineConfig, allowed_ids, stop_token_ids};
 use omr::image::Processor;
 use omr::model::{Grads, Keep, Model, Policy};
@@ -25,7 +25,7 @@ use omr::rl::advantage;
 use omr::rl::experience::Experience;
 use omr::rl::group::{Group, responses};
 use omr::rl::update::{self, Learner, Reference};
-use omr::rollout::ask::{self, Asking, Question, Rollout};
+use omr::rollout::generate::{self, Question, Rollout, RolloutRequest};
 use omr::task::{Task, VerifiedRows};
 use omr::tensor::DType;
 use omr::text::Chat;
@@ -224,13 +224,13 @@ fn recorded(config: &RlConfig) -> (Vec<Group>, Vec<u32>) {
     let allowed = dev.upload(Region::State, &bitmap, &[bitmap.len()]).unwrap();
     let stop = stop_token_ids(dir, &[chat.ids.im_end]).unwrap();
     let asked: Vec<&Question> = questions.iter().take(4).collect();
-    let asking = Asking {
+    let rollout_request = RolloutRequest {
         engine: EngineConfig {
             max_num_seqs: 6,
             max_num_batched_tokens: 100,
             max_model_len: config.max_prompt_length + config.max_response_length,
             num_kv_blocks: None,
-            vision_rows: ask::vision_rows(&model.config, &index(&questions), 4),
+            vision_rows: generate::vision_rows(&model.config, &index(&questions), 4),
             enable_prefix_caching: true,
             draft_rows: 6,
             allowed: Some(allowed),
@@ -245,7 +245,8 @@ fn recorded(config: &RlConfig) -> (Vec<Group>, Vec<u32>) {
         task: &task,
         recorded: None,
     };
-    let (rollouts, _) = ask::ask(&mut dev, &model, &asked, 0.into(), asking, None, |_| Ok(())).unwrap();
+    let (rollouts, _) =
+        generate::generate(&mut dev, &model, &asked, 0.into(), rollout_request, None, |_| Ok(())).unwrap();
     let group = |(index, rollouts): (usize, &[Rollout])| {
         let experience = rollouts.iter().map(|r| Experience::new(asked[index], r, r.score.score)).collect();
         let mut group = Group::made_up(index, asked[index].clone(), experience);
@@ -337,7 +338,7 @@ fn a_stopped_rl_run_goes_on_with_the_same_bits() {
 }
 
 #[test]
-fn a_run_keeps_the_body_its_checkpoint_records() {
+fn a_run_keeps_the_variant_its_checkpoint_records() {
     if no_hopper("wgmma") {
         return;
     }
@@ -348,13 +349,13 @@ fn a_run_keeps_the_body_its_checkpoint_records() {
     let device = || {
         let mut dev = hopper();
         if !begun.replace(true) {
-            dev.use_body(Body::Wgmma).unwrap();
+            dev.use_variant(KernelVariant::Wgmma).unwrap();
         }
         dev
     };
     tiny::run_sft_on(dir.path(), &config, device, &[1]);
     let last = State::read(&dir.path().join("checkpoints/global_step_2/trainer")).unwrap();
-    assert_eq!(last.gpu_body.as_deref(), Some(Body::Wgmma.recorded()));
+    assert_eq!(last.gpu_body.as_deref(), Some(KernelVariant::Wgmma.recorded()));
 }
 
 /// Tests a run whose second step fails while the checkpoint of the first step is still being written.

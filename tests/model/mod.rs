@@ -203,7 +203,7 @@ fn nothing_but_the_numbers_decides_the_bits() {
 }
 
 #[test]
-fn every_kernel_body_gives_the_same_bits_in_f32() {
+fn every_kernel_variant_gives_the_same_bits_in_f32() {
     let bits: Vec<_> = [Isa::Avx512, Isa::Avx2, Isa::Portable]
         .into_iter()
         .filter(|isa| isa.available())

@@ -65,7 +65,7 @@ fn steps(half: bool, clip: [f32; 2]) -> Vec<[Vec<f32>; 3]> {
 }
 
 #[test]
-fn five_steps_agree_with_the_formula_whatever_the_body() {
+fn five_steps_agree_with_the_formula_whatever_the_instruction_set() {
     let mut r = Random::new(1);
     let mut w = wide(&r.values::<f32>(N));
     let (mut m, mut v) = (vec![0.0; N], vec![0.0; N]);
@@ -195,7 +195,7 @@ const ALL: [(Weights, DType); 8] = [
 ];
 
 #[test]
-fn bits_of_every_variant_depend_on_neither_body_nor_threads() {
+fn bits_of_every_variant_depend_on_neither_instruction_set_nor_threads() {
     for (weights, moments) in ALL {
         let mut found: Vec<(Vec<f32>, Vec<u32>)> = Vec::new();
         for dev in &mut devices() {

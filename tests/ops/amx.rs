@@ -20,7 +20,7 @@ const SHAPES: [(usize, usize, usize); 9] = [
 ];
 
 /// The emulation, and the AMX tiles themselves if the processor has them.
-fn bodies() -> Vec<Isa> {
+fn instruction_sets() -> Vec<Isa> {
     [Isa::AmxTwin, Isa::Amx].into_iter().filter(|isa| isa.available()).collect()
 }
 
@@ -92,7 +92,7 @@ fn products_are_the_chain_of_the_manual_whatever_the_threads() {
                 .collect(),
             (0..n * k).map(|i| chain(t, c.dw[i], |j| (c.x[j * k + i % k], c.dy[j * n + i / k]))).collect(),
         ];
-        for isa in bodies() {
+        for isa in instruction_sets() {
             for threads in [1, 2, 5] {
                 // If the first call ends at a step boundary, a second call over further tokens continues the chain.
                 let got = run(&mut device(threads, isa), &c, t / 2 / 32 * 32);
@@ -107,7 +107,7 @@ fn products_are_the_chain_of_the_manual_whatever_the_threads() {
 #[test]
 fn a_row_alone_has_its_bits_in_every_batch_by_tiles() {
     let all = case((70, 96, 100));
-    for isa in bodies() {
+    for isa in instruction_sets() {
         let mut dev = device(2, isa);
         let alone: Vec<f32> = (0..70)
             .flat_map(|r| {
@@ -122,7 +122,7 @@ fn a_row_alone_has_its_bits_in_every_batch_by_tiles() {
 }
 
 #[test]
-fn bodies_that_are_not_there_are_refused_by_name() {
+fn missing_instruction_sets_are_refused_by_name() {
     let all = Isa::ALL.map(|isa| Device::cpu(&Plan::uniform(1 << 20), 1, isa));
     for (isa, dev) in Isa::ALL.into_iter().zip(all) {
         assert_eq!(dev.is_ok(), isa.available(), "{isa:?}");

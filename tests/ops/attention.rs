@@ -189,7 +189,7 @@ fn forward_agrees_over_chunk_borders() {
 }
 
 #[test]
-fn bits_do_not_depend_on_threads_or_bodies() {
+fn bits_do_not_depend_on_threads_or_instruction_sets() {
     for causal in [true, false] {
         let case = Case::<f32>::new(&[40, 0, 300, 64, 1], Heads { q: 6, kv: 2, dim: 24 }, causal);
         let runs: Vec<_> = devices().iter_mut().map(|dev| case.run(dev)).collect();

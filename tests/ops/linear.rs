@@ -90,7 +90,7 @@ fn fwd_matches_f64() {
 }
 
 #[test]
-fn fwd_has_the_same_bits_for_all_threads_and_bodies() {
+fn fwd_has_the_same_bits_for_all_threads_and_instruction_sets() {
     for (t, n, k) in SHAPES {
         let c = case(DType::F32, t, n, k);
         let want = fwd(&mut device(1, Isa::detect()), DType::F32, &c, true, true);

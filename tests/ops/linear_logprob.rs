@@ -99,7 +99,7 @@ fn forward(dev: &mut Device, dtype: DType, c: &Case) -> (On, Vec<f32>, Vec<f32>,
     let on = On { hidden, w, allowed, targets, logprob: out(), lse: out(), entropy: out() };
     linear_logprob::fwd(
         dev,
-        linear_logprob::Asked { hidden, w: &w, allowed, temperature: c.temperature, targets },
+        linear_logprob::LogProbCall { hidden, w: &w, allowed, temperature: c.temperature, targets },
         linear_logprob::Outs { logprob: on.logprob, lse: on.lse, entropy: Some(on.entropy) },
     )
     .unwrap();
@@ -230,7 +230,7 @@ fn backward_matches_f64_and_its_bits_do_not_vary() {
                     let entropy = with_entropy.then_some(on.entropy);
                     linear_logprob::bwd(
                         &mut dev,
-                        linear_logprob::Asked { hidden: on.hidden, w: &on.w, allowed, temperature, targets },
+                        linear_logprob::LogProbCall { hidden: on.hidden, w: &on.w, allowed, temperature, targets },
                         linear_logprob::Bwd { lse, entropy, dlogprob, dentropy, dhidden, dw: grad },
                     )
                     .unwrap();
@@ -263,10 +263,11 @@ fn tokens_in_two_calls_add_the_gradient_of_one() {
         for cut in cuts.windows(2) {
             let part = |of: Tensor| of.slice(cut[0], cut[1]);
             let (hidden, targets) = (part(on.hidden), part(on.targets));
-            let asked = linear_logprob::Asked { hidden, w: &on.w, allowed: None, temperature: 1.0, targets };
+            let logprob_call =
+                linear_logprob::LogProbCall { hidden, w: &on.w, allowed: None, temperature: 1.0, targets };
             let (lse, dlogprob, dhidden) = (part(on.lse), part(dlogprob), part(dhidden));
             let call = linear_logprob::Bwd { lse, entropy: None, dlogprob, dentropy: None, dhidden, dw };
-            linear_logprob::bwd(&mut dev, asked, call).unwrap();
+            linear_logprob::bwd(&mut dev, logprob_call, call).unwrap();
         }
         [dev.read::<f32>(dhidden).unwrap(), dev.read::<f32>(dw).unwrap()]
     };
@@ -289,7 +290,7 @@ fn backward_matches_finite_differences_of_the_forward() {
     let (a, w) = (on.allowed, on.w);
     linear_logprob::bwd(
         &mut dev,
-        linear_logprob::Asked { hidden: on.hidden, w: &w, allowed: a, temperature: 0.8, targets: on.targets },
+        linear_logprob::LogProbCall { hidden: on.hidden, w: &w, allowed: a, temperature: 0.8, targets: on.targets },
         linear_logprob::Bwd {
             lse: on.lse,
             entropy: Some(on.entropy),
@@ -339,7 +340,7 @@ fn targets_outside_the_policy() {
     let targets = dev.upload(Region::Overlay, &[0u32, 64], &[2]).unwrap();
     let error = linear_logprob::fwd(
         &mut dev,
-        linear_logprob::Asked { hidden: on.hidden, w: &on.w, allowed: None, temperature: 1.0, targets },
+        linear_logprob::LogProbCall { hidden: on.hidden, w: &on.w, allowed: None, temperature: 1.0, targets },
         linear_logprob::Outs { logprob: on.logprob, lse: on.lse, entropy: None },
     )
     .unwrap_err();

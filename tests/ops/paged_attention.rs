@@ -9,7 +9,7 @@ use omr::tensor::{DType, Elem};
 
 use half::bf16;
 
-use super::reference::{Random, blank, bodies, device, up};
+use super::reference::{Random, blank, device, instruction_sets, up};
 
 /// Sequences and their packed qkv rows.
 struct Case<T> {
@@ -174,14 +174,14 @@ fn every_token_decoded_from_the_first_agrees_to_the_bit() {
 }
 
 #[test]
-fn threads_and_bodies_agree_to_the_bit() {
+fn threads_and_instruction_sets_agree_bit_for_bit() {
     let heads = Heads { q: 3, kv: 1, dim: 24 };
     let case = Case::<f32>::new(&[1, 2049, 127, 129, 5], heads);
     let rounded = Case::<bf16>::new(&[1, 2049, 127, 129, 5], heads);
     let decode = |_: usize, done: usize| if done < 2040 { 120 } else { 1 };
     let want = case.training(&mut device(1, Isa::Portable));
     let want_rounded = rounded.training(&mut device(1, Isa::Portable));
-    for isa in bodies() {
+    for isa in instruction_sets() {
         // The portable kernel variants are slow on machines where fused products are a library call, so they use only
         // one thread count.
         for threads in if isa == Isa::Portable { vec![2] } else { vec![1, 2, 5] } {

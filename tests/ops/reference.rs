@@ -10,7 +10,7 @@ pub const F32: f64 = 1.0 / (1 << 24) as f64;
 pub const BF16: f64 = 1.0 / (1 << 8) as f64;
 
 /// Returns the kernel variants that this machine can run.
-pub fn bodies() -> Vec<Isa> {
+pub fn instruction_sets() -> Vec<Isa> {
     [Isa::Avx512, Isa::Avx2, Isa::Portable].into_iter().filter(|isa| isa.available()).collect()
 }
 
@@ -22,7 +22,7 @@ pub fn device(threads: usize, isa: Isa) -> Device {
 /// Returns devices whose results must be bitwise identical: 1, 2 and 5 threads, each with every kernel variant.
 pub fn devices() -> Vec<Device> {
     let threads = [1, 2, 5];
-    bodies().into_iter().flat_map(|isa| threads.map(|n| device(n, isa))).collect()
+    instruction_sets().into_iter().flat_map(|isa| threads.map(|n| device(n, isa))).collect()
 }
 
 /// Generator of uniform values from a fixed stream.

@@ -95,7 +95,7 @@ fn agrees_with_the_formula_and_its_differences() {
 }
 
 #[test]
-fn bits_do_not_depend_on_threads_or_bodies() {
+fn bits_do_not_depend_on_threads_or_instruction_sets() {
     let case = Case::<f32>::new(200, 100);
     let runs: Vec<_> = devices().iter_mut().map(|dev| case.run(dev, true)).collect();
     assert!(runs.windows(2).all(|w| w[0] == w[1]));

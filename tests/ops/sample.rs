@@ -140,7 +140,7 @@ fn the_log_prob_is_the_trainers_bit_for_bit() {
                     let temperature = c.params[row].temperature;
                     linear_logprob::fwd(
                         &mut dev,
-                        linear_logprob::Asked { hidden, w: &w, allowed, temperature, targets },
+                        linear_logprob::LogProbCall { hidden, w: &w, allowed, temperature, targets },
                         linear_logprob::Outs { logprob: out, lse, entropy: None },
                     )
                     .unwrap();

@@ -17,7 +17,7 @@ pub fn omr(dir: &Path, args: &[&str]) -> Output {
 }
 
 /// Returns the stderr of a command.
-pub fn said(output: &Output) -> String {
+pub fn printed(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
@@ -41,13 +41,13 @@ fn a_list_of_stages_runs_once_and_a_changed_stage_is_named() {
     std::fs::write(dir.path().join("data.yaml"), config).unwrap();
     let args = ["run", "data.yaml", "--out", "out"];
     let dry = omr(dir.path(), &[&args[..], &["--dry-run"]].concat());
-    assert_eq!(dry.status.code(), Some(0), "{}", said(&dry));
-    assert!(said(&dry).contains("right: verify") && !dir.path().join("out").exists(), "{}", said(&dry));
+    assert_eq!(dry.status.code(), Some(0), "{}", printed(&dry));
+    assert!(printed(&dry).contains("right: verify") && !dir.path().join("out").exists(), "{}", printed(&dry));
     let dry = omr(dir.path(), &[&args[..], &["--dry-run", "--json"]].concat());
     let planned: Value = serde_json::from_slice(&dry.stdout).unwrap();
     assert!(planned["stages"][0].as_str().is_some_and(|stage| stage.starts_with("right: verify")), "{planned}");
     let first = omr(dir.path(), &args);
-    assert_eq!(first.status.code(), Some(0), "{}", said(&first));
+    assert_eq!(first.status.code(), Some(0), "{}", printed(&first));
     let summary: Value = serde_json::from_slice(&first.stdout).unwrap();
     assert_eq!(summary["right"]["kept"], 10);
     assert_eq!(summary["short"]["kept"], 5);
@@ -55,18 +55,18 @@ fn a_list_of_stages_runs_once_and_a_changed_stage_is_named() {
     assert!(dir.path().join("out/both/all.parquet").exists());
     let again = omr(dir.path(), &args);
     assert_eq!(again.stdout, first.stdout);
-    assert_eq!(said(&again).matches("already finished").count(), 3, "{}", said(&again));
+    assert_eq!(printed(&again).matches("already finished").count(), 3, "{}", printed(&again));
 
     let changed = omr(dir.path(), &[&args[..], &["stages.1.filter.max_characters=46"]].concat());
     assert_eq!(changed.status.code(), Some(2));
-    assert!(said(&changed).contains("max_characters was 45 and is 46"), "{}", said(&changed));
+    assert!(printed(&changed).contains("max_characters was 45 and is 46"), "{}", printed(&changed));
 
     std::fs::write(dir.path().join("data.yaml"), config.replace("stage:short", "stage:shrt")).unwrap();
     let unknown = omr(dir.path(), &args);
-    assert!(unknown.status.code() == Some(2) && said(&unknown).contains("stage:shrt"), "{}", said(&unknown));
+    assert!(unknown.status.code() == Some(2) && printed(&unknown).contains("stage:shrt"), "{}", printed(&unknown));
     std::fs::write(dir.path().join("data.yaml"), "stages: [{name: a}]").unwrap();
     let none = omr(dir.path(), &args);
-    assert!(none.status.code() == Some(2) && said(&none).contains("stages.0"), "{}", said(&none));
+    assert!(none.status.code() == Some(2) && printed(&none).contains("stages.0"), "{}", printed(&none));
 }
 
 #[test]
@@ -77,15 +77,15 @@ fn parts_are_run_by_name_and_a_changed_config_is_refused() {
     let args = ["verify", "verify.yaml", "--out", "out"];
     for part in ["0/2", "1/2"] {
         let output = omr(dir.path(), &[&args[..], &["--shard", part]].concat());
-        assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+        assert_eq!(output.status.code(), Some(0), "{}", printed(&output));
     }
     assert!(dir.path().join("out/rows-1-of-2.parquet").exists());
     let wrong = omr(dir.path(), &[&args[..], &["--shard", "2/2"]].concat());
-    assert!(wrong.status.code() == Some(2) && said(&wrong).contains("i from 0"), "{}", said(&wrong));
+    assert!(wrong.status.code() == Some(2) && printed(&wrong).contains("i from 0"), "{}", printed(&wrong));
     let other = omr(dir.path(), &[&args[..], &["mode=compat"]].concat());
-    assert!(other.status.code() == Some(2) && said(&other).contains("mode was strict"), "{}", said(&other));
+    assert!(other.status.code() == Some(2) && printed(&other).contains("mode was strict"), "{}", printed(&other));
     let joined = omr(dir.path(), &args);
-    assert_eq!(joined.status.code(), Some(0), "{}", said(&joined));
+    assert_eq!(joined.status.code(), Some(0), "{}", printed(&joined));
     let summary: Value = serde_json::from_slice(&joined.stdout).unwrap();
     assert_eq!((&summary["in"], &summary["kept"]), (&json!(20), &json!(10)));
     let left: Vec<String> = std::fs::read_dir(dir.path().join("out"))
@@ -99,7 +99,7 @@ fn parts_are_run_by_name_and_a_changed_config_is_refused() {
 #[test]
 fn embed_is_answered_with_the_stage_it_is_part_of() {
     let output = omr(Path::new("."), &["embed", "embed.yaml", "--out", "out", "--use-cache"]);
-    assert!(output.status.code() == Some(2) && said(&output).contains("omr data dedup"), "{}", said(&output));
+    assert!(output.status.code() == Some(2) && printed(&output).contains("omr data dedup"), "{}", printed(&output));
 }
 
 /// Writes questions that control the replies of the scripted server.
@@ -118,7 +118,7 @@ fn distill_runs_once_and_a_finished_run_is_left_alone() {
     let url = format!("teacher.base_url={}", server.base_url);
     let args = ["distill", "distill.yaml", "--out", "out", &url, "num_rollouts=2"];
     let first = omr(dir.path(), &args);
-    assert_eq!(first.status.code(), Some(0), "{}", said(&first));
+    assert_eq!(first.status.code(), Some(0), "{}", printed(&first));
     let summary: Value = serde_json::from_slice(&first.stdout).unwrap();
     let want = json!({"in": 3, "kept": 2, "rejected": {"no_answer": 2, "wrong_answer": 2}, "unjudged": 0, "requests": 6, "tokens": 42, "judge": null});
     assert_eq!(summary, want);
@@ -127,7 +127,7 @@ fn distill_runs_once_and_a_finished_run_is_left_alone() {
 
     let again = omr(dir.path(), &args);
     assert_eq!(again.status.code(), Some(0));
-    assert!(said(&again).contains("finished"), "{}", said(&again));
+    assert!(printed(&again).contains("finished"), "{}", printed(&again));
     assert_eq!((again.stdout, server.count()), (first.stdout, 6));
 }
 
@@ -141,7 +141,7 @@ fn distill_says_what_is_wrong_with_its_input() {
     let run = |extra: &[&str]| {
         let args: Vec<&str> = ["distill", "distill.yaml", "--out", "out"].iter().chain(extra).copied().collect();
         let output = omr(dir.path(), &args);
-        (output.status.code(), said(&output))
+        (output.status.code(), printed(&output))
     };
     let (code, message) = run(&[]);
     assert!(code == Some(2) && message.contains("questions.jsonl row 1"), "{message}");

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use omr::config::{Changed, DistillConfig, EndpointConfig, JudgeConfig, StageConfig};
+use omr::config::{DistillConfig, EndpointConfig, InputKind, JudgeConfig, StageConfig};
 use omr::data::read::{self, entry};
 use omr::data::sample::SYSTEM_PROMPT;
 use omr::data::{Row, text_of};
@@ -291,7 +291,7 @@ fn a_set_that_is_cut_anew_finds_its_answers() {
     let one = config(dir.path(), &server.base_url, &["right 1", "wrong 2", "right 3"]);
     run(&one, &out).unwrap();
     let mut other = config(dir.path(), &server.base_url, &["right 3", "right 4", "right 1", "right 4"]);
-    other.stage.accept_changed = vec![Changed::Rows];
+    other.stage.accept_changed = vec![InputKind::Rows];
     let summary = run(&other, &out).unwrap();
     assert_eq!((summary.kept, summary.requests), (4, 4));
     assert_eq!(server.count(), 4, "only the new question was asked, and once");

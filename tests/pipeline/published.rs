@@ -9,7 +9,7 @@ use omr::data::{Form, Row, text_of, write};
 use omr::text::Message;
 use serde_json::{Value, json};
 
-use super::commands::{omr, said};
+use super::commands::{omr, printed};
 use super::{Server, lines, rows};
 use crate::cli::published::benchmarks;
 use crate::golden;
@@ -72,7 +72,7 @@ fn three_sets_are_distilled_eight_times_and_two_are_mixed_in_as_they_are() {
     let dir = folder(Form::Sft, &files);
     let teacher = format!("stages.1.distill.teacher.base_url={}", server.base_url);
     let output = omr(dir.path(), &["run", SFT, "--out", "out", &teacher]);
-    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    assert_eq!(output.status.code(), Some(0), "{}", printed(&output));
 
     let made = rows(&dir.path().join("out/sft/sft.parquet"));
     let mut distilled = files[..3].to_vec();
@@ -109,7 +109,7 @@ fn questions_of_rl_are_those_of_eight_sources_verified_told_apart_and_in_no_benc
     let dir = folder(Form::Rl, &files);
     benchmarks(dir.path());
     let output = omr(dir.path(), &["run", RL, "--out", "out"]);
-    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    assert_eq!(output.status.code(), Some(0), "{}", printed(&output));
 
     files[0].1.pop();
     files[2].1.pop();
@@ -138,8 +138,8 @@ fn the_published_pipelines_are_checked_without_their_data() {
         ),
     ] {
         let output = omr(dir.path(), &["run", config, "--out", "out", "--dry-run"]);
-        assert_eq!(output.status.code(), Some(0), "{}", said(&output));
-        wanted.iter().for_each(|line| assert!(said(&output).contains(line), "{line}: {}", said(&output)));
+        assert_eq!(output.status.code(), Some(0), "{}", printed(&output));
+        wanted.iter().for_each(|line| assert!(printed(&output).contains(line), "{line}: {}", printed(&output)));
     }
     assert!(!dir.path().join("out").exists());
 }

@@ -48,25 +48,25 @@ async fn talk(mut stream: TcpStream, seen: Seen) -> Option<()> {
             *times += 1;
             *times
         };
-        let said = |content: Value, reason: &str| {
+        let printed = |content: Value, reason: &str| {
             let choice =
                 json!({"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": reason});
             (200, json!({"choices": [choice], "usage": {"prompt_tokens": 1, "completion_tokens": 7}}).to_string())
         };
-        let right = || said(json!("<think>t</think><answer>5</answer>"), "stop");
+        let right = || printed(json!("<think>t</think><answer>5</answer>"), "stop");
         let first = text.split_whitespace().next()?;
         let who = if first == "Decide" { "judge-" } else { "teacher-" };
         let once = text.split_whitespace().find_map(|word| word.strip_prefix(who)).filter(|_| times == 1);
         let word = once.unwrap_or(first);
         let (status, reply) = match word {
             "right" => right(),
-            "wrong" => said(json!("<think>t</think><answer>6</answer>"), "stop"),
-            "bare" => said(json!("5"), "stop"),
-            "unanswered" => said(json!("<think>t</think>5"), "stop"),
-            "repaired" => said(json!("t</think><answer>5</answer>"), "stop"),
-            "long" => said(json!("<think>t t t"), "length"),
-            "empty" => said(json!(""), "stop"),
-            "null" => said(Value::Null, "stop"),
+            "wrong" => printed(json!("<think>t</think><answer>6</answer>"), "stop"),
+            "bare" => printed(json!("5"), "stop"),
+            "unanswered" => printed(json!("<think>t</think>5"), "stop"),
+            "repaired" => printed(json!("t</think><answer>5</answer>"), "stop"),
+            "long" => printed(json!("<think>t t t"), "length"),
+            "empty" => printed(json!(""), "stop"),
+            "null" => printed(Value::Null, "stop"),
             "flaky" if times > 1 => right(),
             "flaky" | "broken" => (500, "out of memory".to_owned()),
             "busy" if times > 1 => right(),
@@ -87,9 +87,9 @@ async fn talk(mut stream: TcpStream, seen: Seen) -> Option<()> {
             }
             "Decide" => {
                 let verdict = ["says-yes", "says-no"].iter().position(|w| text.contains(w));
-                said(json!(["1", " 0\n", "perhaps"][verdict.unwrap_or(2)]), "stop")
+                printed(json!(["1", " 0\n", "perhaps"][verdict.unwrap_or(2)]), "stop")
             }
-            "nonsense" => said(json!("perhaps"), "stop"),
+            "nonsense" => printed(json!("perhaps"), "stop"),
             other => panic!("{other}"),
         };
         let head = format!("HTTP/1.1 {status} X\r\nretry-after: 0\r\ncontent-length: {}\r\n\r\n", reply.len());

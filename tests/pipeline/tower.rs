@@ -101,7 +101,7 @@ fn what_was_embedded_is_not_embedded_again() {
 }
 
 #[test]
-fn pictures_are_embedded_on_the_emulated_card() {
+fn pictures_are_embedded_on_the_emulated_gpu() {
     let dir = tempfile::tempdir().unwrap();
     let config = set_up(dir.path(), 4);
     let device = |plan: &_| {
@@ -134,6 +134,6 @@ fn a_model_that_is_none_is_refused() {
     let mut text: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
     text.as_object_mut().unwrap().remove("vision_config");
     std::fs::write(&path, text.to_string()).unwrap();
-    let said = refused(run(&config, &out, None));
-    assert!(said.contains("vision_config") && said.contains("the vision tower's settings"), "{said}");
+    let printed = refused(run(&config, &out, None));
+    assert!(printed.contains("vision_config") && printed.contains("the vision tower's settings"), "{printed}");
 }

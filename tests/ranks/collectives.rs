@@ -99,7 +99,7 @@ fn bytes_arrive_as_they_were_sent() {
 }
 
 #[test]
-fn bytes_arrive_on_the_emulated_card() {
+fn bytes_arrive_on_the_emulated_gpu() {
     all_well(entries(2), |tcp| {
         let mut dev = kernels::emu();
         exchange(&mut dev, tcp)?;

@@ -16,14 +16,14 @@ fn hasty(size: usize) -> Vec<Entry> {
 }
 
 /// Runs collectives until one fails.
-fn go_on(tcp: &mut Tcp) -> Result<()> {
+fn gather_until_error(tcp: &mut Tcp) -> Result<()> {
     loop {
         tcp.gather("losses", &[0; 100])?;
     }
 }
 
 /// Asserts that every rank except `except` has an error with all of `parts` and the same exit code.
-fn told(errors: &[Error], except: Option<usize>, exit_code: u8, parts: &[&str]) {
+fn assert_errors(errors: &[Error], except: Option<usize>, exit_code: u8, parts: &[&str]) {
     for (rank, error) in errors.iter().enumerate().filter(|(rank, _)| Some(*rank) != except) {
         let text = error.to_string();
         assert!(parts.iter().all(|part| text.contains(part)), "rank {rank}: {text}, not {parts:?}");
@@ -40,10 +40,15 @@ fn one_that_is_gone_without_a_goodbye_is_lost() {
                 tcp.gather("losses", &[]).unwrap();
                 return Error::Failed("gone".to_owned());
             }
-            go_on(&mut tcp).unwrap_err()
+            gather_until_error(&mut tcp).unwrap_err()
         });
         let process = format!("process {}", std::process::id());
-        told(&errors, Some(lost), 1, &[&format!("rank {lost} ("), &process, "is lost", "its connection closed"]);
+        assert_errors(
+            &errors,
+            Some(lost),
+            1,
+            &[&format!("rank {lost} ("), &process, "is lost", "its connection closed"],
+        );
     }
 }
 
@@ -55,10 +60,15 @@ fn what_one_failed_of_is_what_all_end_with() {
             if tcp.rank() == failed {
                 return Err(Error::input("rows.jsonl", "a broken row", "JSON"));
             }
-            go_on(tcp)
+            gather_until_error(tcp)
         });
-        told(&errors, Some(failed), 2, &[&format!("rank {failed} ("), "has ended: rows.jsonl: found a broken row"]);
-        let ranks_word = |error: &Error| matches!(error, Error::Rank { told, .. } if *told);
+        assert_errors(
+            &errors,
+            Some(failed),
+            2,
+            &[&format!("rank {failed} ("), "has ended: rows.jsonl: found a broken row"],
+        );
+        let ranks_word = |error: &Error| matches!(error, Error::Rank { reported, .. } if *reported);
         // Rank 0 reports the error to the user, unless the error is its own.
         assert!((1..3).filter(|rank| *rank != failed).all(|rank| ranks_word(&errors[rank])));
         assert!(!ranks_word(&errors[0]));
@@ -71,12 +81,12 @@ fn one_in_another_collective_is_named_with_both() {
         2 => tcp.gather("touched", &[]).map(drop),
         _ => tcp.gather("losses", &[]).map(drop),
     });
-    told(&errors, None, 1, &["rank 2 (", "\"touched\"", "\"losses\""]);
+    assert_errors(&errors, None, 1, &["rank 2 (", "\"touched\"", "\"losses\""]);
     let errors = all_end(entries(2), |tcp| match tcp.rank() {
-        0 => go_on(tcp),
+        0 => gather_until_error(tcp),
         _ => tcp.leave(Ok(())),
     });
-    told(&errors, None, 1, &["rank 1 (", "\"goodbye\"", "rank 0 (", "\"losses\""]);
+    assert_errors(&errors, None, 1, &["rank 1 (", "\"goodbye\"", "rank 0 (", "\"losses\""]);
 }
 
 #[test]
@@ -89,7 +99,7 @@ fn one_that_does_not_come_is_named_with_where_it_is() {
         }
         tcp.gather("touched", &[]).map(drop)
     });
-    told(
+    assert_errors(
         &errors,
         None,
         1,
@@ -123,7 +133,7 @@ fn what_takes_one_rank_long_is_waited_for() {
     }
     let lost: Vec<Result<_>> = long(true);
     let errors: Vec<Error> = lost.into_iter().skip(1).map(Result::unwrap_err).collect();
-    told(&errors, None, 1, &["rank 0 (", "is lost"]);
+    assert_errors(&errors, None, 1, &["rank 0 (", "is lost"]);
 }
 
 #[test]
@@ -135,8 +145,8 @@ fn one_that_stops_beating_is_lost() {
         entries[1 - silent].config.heartbeat_s = 0.2;
         entries[silent].config.heartbeat_s = 60.0;
         entries.iter_mut().for_each(|entry| entry.config.timeout_s = 60.0);
-        let errors = all_end(entries, go_on);
-        told(&errors, None, 1, &[&format!("rank {silent} ("), "no heartbeat from it for 0.2 s"]);
+        let errors = all_end(entries, gather_until_error);
+        assert_errors(&errors, None, 1, &[&format!("rank {silent} ("), "no heartbeat from it for 0.2 s"]);
     }
 }
 
@@ -144,34 +154,44 @@ fn one_that_stops_beating_is_lost() {
 fn another_program_size_or_rank_is_refused_by_name() {
     let mut other = hasty(3);
     other[2].program = "omr 0.0.9".to_owned();
-    let errors = all_end(other, go_on);
-    told(&errors, None, 2, &["program of rank 2 (", "found omr 0.0.9, expected omr of this test, the value of rank 0"]);
+    let errors = all_end(other, gather_until_error);
+    assert_errors(
+        &errors,
+        None,
+        2,
+        &["program of rank 2 (", "found omr 0.0.9, expected omr of this test, the value of rank 0"],
+    );
 
     let mut other = hasty(2);
     other[1].place.size = 3;
-    told(&all_end(other, go_on), None, 2, &["number of ranks of rank 1 (", "found 3, expected 2, the value of rank 0"]);
+    assert_errors(
+        &all_end(other, gather_until_error),
+        None,
+        2,
+        &["number of ranks of rank 1 (", "found 3, expected 2, the value of rank 0"],
+    );
 
     let mut other = hasty(3);
     other[2].place.rank = 1;
-    let errors = all_end(other, go_on);
-    told(&errors[..1], None, 2, &["rank 1: found two processes"]);
+    let errors = all_end(other, gather_until_error);
+    assert_errors(&errors[..1], None, 2, &["rank 1: found two processes"]);
     // One of the two processes is refused, and the other one receives an error, too.
-    told(&errors, None, 2, &["two processes"]);
+    assert_errors(&errors, None, 2, &["two processes"]);
 }
 
 #[test]
 fn one_of_an_earlier_round_is_sent_away_and_not_waited_with() {
     let mut other = hasty(2);
     other[0].place.round = 1;
-    let errors = all_end(other, go_on);
-    told(&errors[1..], None, 2, &["rank 1 (", "restart 0, but rank 0 belongs to restart 1"]);
-    told(&errors[..1], None, 1, &["rank 1 has not connected within 2 s", "refused: rank 1 ("]);
+    let errors = all_end(other, gather_until_error);
+    assert_errors(&errors[1..], None, 2, &["rank 1 (", "restart 0, but rank 0 belongs to restart 1"]);
+    assert_errors(&errors[..1], None, 1, &["rank 1 has not connected within 2 s", "refused: rank 1 ("]);
     // If the other rank belongs to a later restart, this rank 0 will exit soon and a new rank 0 will start.
     let mut other = hasty(2);
     other[1].place.round = 1;
-    let errors = all_end(other, go_on);
-    told(&errors[..1], None, 1, &["rank 1 has not connected within 2 s"]);
-    told(&errors[1..], None, 1, &["no connection to rank 0", "restart 1"]);
+    let errors = all_end(other, gather_until_error);
+    assert_errors(&errors[..1], None, 1, &["rank 1 has not connected within 2 s"]);
+    assert_errors(&errors[1..], None, 1, &["no connection to rank 0", "restart 1"]);
 }
 
 #[test]
@@ -179,21 +199,21 @@ fn one_of_another_run_is_sent_away_and_not_waited_with() {
     let mut other = hasty(2);
     other[1].place.run = "Slurm 8.0".to_owned();
     other[1].program = "another".to_owned();
-    let errors = all_end(other, go_on);
-    told(
+    let errors = all_end(other, gather_until_error);
+    assert_errors(
         &errors[..1],
         None,
         1,
         &["rank 1 has not connected within 2 s", "run \"Slurm 8.0\", but rank 0 belongs to run \"\""],
     );
-    told(&errors[1..], None, 1, &["no connection to rank 0", "run \"Slurm 8.0\""]);
+    assert_errors(&errors[1..], None, 1, &["no connection to rank 0", "run \"Slurm 8.0\""]);
 }
 
 #[test]
 fn no_rank_0_and_no_others_is_said_in_time() {
     let mut alone = hasty(3);
     let (first, others) = (alone.remove(0), alone);
-    told(&all_end(vec![first], go_on), None, 1, &["rank 1, 2 has not connected within 2 s"]);
-    told(&all_end(others, go_on), None, 1, &["no connection to rank 0 at 127.0.0.1, port"]);
+    assert_errors(&all_end(vec![first], gather_until_error), None, 1, &["rank 1, 2 has not connected within 2 s"]);
+    assert_errors(&all_end(others, gather_until_error), None, 1, &["no connection to rank 0 at 127.0.0.1, port"]);
     // The port is closed now.
 }

@@ -168,7 +168,7 @@ fn calls_are_grouped_in_order_on_the_stream_of_the_device() {
 }
 
 /// Asserts that every rank has an error with all of `parts`.
-fn told(ends: &[Result<()>], parts: &[&str]) {
+fn assert_errors(ends: &[Result<()>], parts: &[&str]) {
     for (rank, end) in ends.iter().enumerate() {
         let text = end.as_ref().unwrap_err().to_string();
         assert!(parts.iter().all(|part| text.contains(part)), "rank {rank}: {text}, not {parts:?}");
@@ -181,7 +181,7 @@ fn what_each_function_fails_of_is_said_by_all() {
     for function in of_the_communicator {
         let stand_in = StandIn::new(&format!("fail {function} 1 5\n"));
         let ends = all(entries(2), &stand_in, small);
-        told(&ends, &["rank 1 (", &format!("{function}: NCCL's error 5: invalid usage (words of NCCL)")]);
+        assert_errors(&ends, &["rank 1 (", &format!("{function}: NCCL's error 5: invalid usage (words of NCCL)")]);
         // The other rank aborts too, unless the failing call is the last one of the run.
         let first = usize::from(function == "ncclCommFinalize");
         for rank in first..2 {
@@ -193,11 +193,11 @@ fn what_each_function_fails_of_is_said_by_all() {
     {
         let stand_in = StandIn::new(&format!("fail {function} {rank} 5\n"));
         let ends = all(entries(2), &stand_in, small);
-        told(&ends, &[&format!("{function}: NCCL's error 5: invalid usage")]);
+        assert_errors(&ends, &[&format!("{function}: NCCL's error 5: invalid usage")]);
     }
     let stand_in = StandIn::new("fail ncclCommDestroy 1 5\n");
     let ends = all(entries(2), &stand_in, small);
-    told(&ends, &["rank 1 (", "NCCL's end", "ncclCommDestroy: NCCL's error 5"]);
+    assert_errors(&ends, &["rank 1 (", "NCCL's end", "ncclCommDestroy: NCCL's error 5"]);
 }
 
 #[test]
@@ -209,7 +209,7 @@ fn an_error_that_comes_later_ends_all() {
         let mut entries = entries(2);
         entries.iter_mut().for_each(|entry| entry.config.heartbeat_s = heartbeat);
         let ends = all(entries, &stand_in, small);
-        told(&ends, &["pieces: rank 1 (", &format!("ncclCommGetAsyncError: NCCL's error {code}: ")]);
+        assert_errors(&ends, &["pieces: rank 1 (", &format!("ncclCommGetAsyncError: NCCL's error {code}: ")]);
         assert!((0..2).all(|rank| stand_in.log(rank).last().unwrap() == "abort"));
     }
 }
@@ -223,12 +223,12 @@ fn other_moves_than_another_rank_expects_are_found_before_they_begin() {
         let owned = [(0, zeros(&mut dev, bytes)?)];
         ranks.all_gather(&mut dev, "weights", &owned)
     });
-    told(&ends, &["weights: rank 0 (", "sends 400 bytes", "expects 800"]);
+    assert_errors(&ends, &["weights: rank 0 (", "sends 400 bytes", "expects 800"]);
     let ends = all(entries(2), &stand_in, |ranks| match ranks.rank() {
         0 => small(ranks),
         _ => ranks.gather("losses", &[]).map(drop),
     });
-    told(&ends, &["\"losses\"", "\"pieces\""]);
+    assert_errors(&ends, &["\"losses\"", "\"pieces\""]);
     let groups = stand_in.log(1).iter().filter(|line| line.starts_with("group")).count();
     assert_eq!(groups, 2, "who has found it has begun no move but the two starts'");
 }
@@ -241,7 +241,7 @@ fn ranks_of_two_versions_do_not_begin() {
         let stand_in = if tcp.rank() == 0 { &new } else { &old };
         begin(tcp, stand_in).map(drop)
     });
-    told(&ends, &["NCCL's version of rank 1 (", "found 2.22.0, expected 2.28.3, the value of rank 0 ("]);
+    assert_errors(&ends, &["NCCL's version of rank 1 (", "found 2.22.0, expected 2.28.3, the value of rank 0 ("]);
 }
 
 #[test]
@@ -265,7 +265,7 @@ fn what_is_no_nccl_or_too_old_is_said() {
         let open = || if none { Library::open(&[Path::new("libnccl-of-nobody.so")], "NCCL") } else { stand_in.open() };
         Nccl::start(tcp, || Ok((open()?, Box::new(emu()) as Box<dyn Driver>))).map(drop)
     });
-    told(&ends, &["libnccl-of-nobody.so"]);
+    assert_errors(&ends, &["libnccl-of-nobody.so"]);
     assert!(ends[0].as_ref().unwrap_err().to_string().contains("rank 1 ("));
 }
 
@@ -287,21 +287,21 @@ fn stuck(stand_in: &StandIn, timeout_s: &str, fails: bool) -> [Child; 2] {
 /// Runs as one rank in a child process of [`stuck`]. In other processes it does nothing.
 #[test]
 fn a_rank_of_its_own() {
-    let Ok(told) = std::env::var("OMR_TEST_RANK") else { return };
-    let told: Vec<&str> = told.splitn(5, ' ').collect();
-    let mut entry = entries(2).remove(told[0].parse().unwrap());
-    (entry.place.port, entry.listener) = (told[1].parse().ok(), None);
-    (entry.config.timeout_s, entry.config.heartbeat_s) = (told[2].parse().unwrap(), 30.0);
+    let Ok(settings) = std::env::var("OMR_TEST_RANK") else { return };
+    let settings: Vec<&str> = settings.splitn(5, ' ').collect();
+    let mut entry = entries(2).remove(settings[0].parse().unwrap());
+    (entry.place.port, entry.listener) = (settings[1].parse().ok(), None);
+    (entry.config.timeout_s, entry.config.heartbeat_s) = (settings[2].parse().unwrap(), 30.0);
     let end = |error: &Error| {
         eprintln!("omr: {error}");
         std::process::exit(error.exit_code().into());
     };
     let tcp = super::start_with(&mut entry, Box::new(end)).unwrap();
     let mut ranks = Nccl::start(tcp, || {
-        Ok((Library::open(&[Path::new(told[4])], "the stand-in")?, Box::new(emu()) as Box<dyn Driver>))
+        Ok((Library::open(&[Path::new(settings[4])], "the stand-in")?, Box::new(emu()) as Box<dyn Driver>))
     })
     .unwrap();
-    let error = match (told[0], told[3]) {
+    let error = match (settings[0], settings[3]) {
         ("1", "true") => Error::Failed("a fault of its own".to_owned()),
         _ => small(&mut ranks).unwrap_err(),
     };

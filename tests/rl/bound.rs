@@ -19,7 +19,7 @@ use omr::rl::experience::Experience;
 use omr::rl::group::Group;
 use omr::rl::plan;
 use omr::rl::update::{self, Learner};
-use omr::rollout::ask::{self, Question};
+use omr::rollout::generate::{self, Question};
 use omr::tensor::DType;
 use omr::train::plan::{Training, blank};
 use serde_json::json;
@@ -198,7 +198,7 @@ fn runs(number: usize, kind: Kind) {
         config.use_kl_loss.then(|| Model::empty(&mut dev, model.config.clone(), model.layout.dtype).unwrap());
     let allowed = dev.upload(Region::State, &allowed, &[allowed.len()]).unwrap();
 
-    let vision_rows = ask::vision_rows(&model.config, &index, config.train_batch_size);
+    let vision_rows = generate::vision_rows(&model.config, &index, config.train_batch_size);
     let engine = plan::engine_config(&config, kind, vision_rows, num_kv_blocks, allowed, 0);
     let request = |(noise, group): (usize, &Group)| Request {
         prompt: group.question.prompt.clone(),

@@ -16,7 +16,7 @@ use omr::ranks::OneRank;
 use omr::rl::experience::Experience;
 use omr::rl::group::{Group, responses};
 use omr::rl::update::{self, Learner, Reference, Seen};
-use omr::rollout::ask::Question;
+use omr::rollout::generate::Question;
 use omr::tensor::DType;
 use omr::train::plan::{Training, blank};
 

@@ -36,7 +36,7 @@ impl Observer for StopAfter {
     }
 }
 
-fn go_on(dir: &Path, config: &RlConfig, looks: u64) -> (Result<()>, String) {
+fn resume(dir: &Path, config: &RlConfig, looks: u64) -> (Result<()>, String) {
     let observer = StopAfter { looks, looked: AtomicU64::new(0), notes: Mutex::default() };
     let job = Job::new(dir, config.clone(), Arc::new(Scorer::rules(config.reward.mode))).unwrap();
     let done = job.run(&mut device(1), &observer);
@@ -71,13 +71,13 @@ fn rollouts_that_had_ended_are_not_asked_for_again() {
     let (mut known, mut in_the_middle) = (BTreeMap::new(), 0);
     // Stops within a step of 16 rollouts, at its end, and several steps later.
     for looks in [3, 12, 8, 20] {
-        let (done, said) = go_on(&out, &config, looks);
+        let (done, printed) = resume(&out, &config, looks);
         assert!(matches!(done, Err(Error::Stopped)), "{done:?}");
         assert!(!out.join("checkpoints").exists() && !out.join("latest").exists(), "a checkpoint was written");
-        assert!(said.contains("since the start will be repeated"), "{said}");
+        assert!(printed.contains("since the start will be repeated"), "{printed}");
         for (step, ended) in &known {
             let line = format!("step {step}: {} finished rollouts are read from the journal", BTreeMap::len(ended));
-            assert!(ended.is_empty() || said.contains(&line), "{line} is not in {said}");
+            assert!(ended.is_empty() || printed.contains(&line), "{line} is not in {printed}");
         }
         let now = journals(&out);
         for (step, ended) in &known {
@@ -87,7 +87,7 @@ fn rollouts_that_had_ended_are_not_asked_for_again() {
         known = now;
     }
     assert!(in_the_middle > 0 && known.len() > 1, "{known:?}");
-    let (done, _) = go_on(&out, &config, u64::MAX);
+    let (done, _) = resume(&out, &config, u64::MAX);
     done.unwrap();
     whole.assert_same(&Outcome::of(&out), "stopped four times");
     assert!(!out.join("journal").exists());
@@ -100,19 +100,19 @@ fn a_journal_that_was_changed_or_is_anothers_is_not_believed() {
     let whole = run_rl(&dir.path().join("whole"), &config, 1, &[]);
     let out = dir.path().join("out");
     let journal = out.join("journal/1.jsonl");
-    let finished = |said: &str, ended: usize| {
+    let finished = |printed: &str, ended: usize| {
         match ended {
-            0 => assert!(!said.contains("journal"), "{said}"),
+            0 => assert!(!printed.contains("journal"), "{printed}"),
             _ => assert!(
-                said.contains(&format!("step 1: {ended} finished rollouts are read from the journal")),
-                "{said}"
+                printed.contains(&format!("step 1: {ended} finished rollouts are read from the journal")),
+                "{printed}"
             ),
         }
         whole.assert_same(&Outcome::of(&out), &format!("from {ended} rollouts"));
         fs::remove_dir_all(&out).unwrap();
     };
     let stopped = || -> Vec<String> {
-        assert!(go_on(&out, &config, 10).0.is_err());
+        assert!(resume(&out, &config, 10).0.is_err());
         fs::read_to_string(&journal).unwrap().lines().map(str::to_owned).collect()
     };
     let of_outputs = |lines: &[String]| lines.iter().filter(|line| line.contains("token_ids")).count();
@@ -130,15 +130,15 @@ fn a_journal_that_was_changed_or_is_anothers_is_not_believed() {
     let torn = lines[last].len() / 2;
     lines[last].truncate(torn);
     fs::write(&journal, lines.join("\n")).unwrap();
-    let (done, said) = go_on(&out, &config, u64::MAX);
+    let (done, printed) = resume(&out, &config, u64::MAX);
     done.unwrap();
-    finished(&said, ended - 2);
+    finished(&printed, ended - 2);
 
     // A journal of other weights.
     let mut lines = stopped();
     lines[0] = lines[0].replacen("\"model/model.safetensors\":\"", "\"model/model.safetensors\":\"0", 1);
     fs::write(&journal, format!("{}\n", lines.join("\n"))).unwrap();
-    let (done, said) = go_on(&out, &config, u64::MAX);
+    let (done, printed) = resume(&out, &config, u64::MAX);
     done.unwrap();
-    finished(&said, 0);
+    finished(&printed, 0);
 }

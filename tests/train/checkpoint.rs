@@ -270,12 +270,12 @@ fn a_resume_over_another_arithmetic_says_so() {
     let dir = tempfile::tempdir().unwrap();
     state(1).write(dir.path()).unwrap();
     let path = dir.path().join("state.json");
-    let told = |text: String| {
+    let warning = |text: String| {
         fs::write(&path, text).unwrap();
         State::read(dir.path()).unwrap().other_arithmetic("cpu", "avx2", None)
     };
     let now = fs::read_to_string(&path).unwrap();
-    assert_eq!(told(now.clone()), None);
+    assert_eq!(warning(now.clone()), None);
     // Older versions wrote this format, which does not record the version of the arithmetic.
     let (version, rest) = now.split_once("\"arithmetic\": \"").unwrap().1.split_once("\",").unwrap();
     let older = now.replace(&format!("\"arithmetic\": \"{version}\",{}", rest.split('"').next().unwrap()), "");
@@ -283,7 +283,7 @@ fn a_resume_over_another_arithmetic_says_so() {
         "made on cpu, avx2, arithmetic 1 and this is cpu, avx2, arithmetic {version}: results may not be bitwise \
          identical"
     );
-    assert!(told(older).unwrap().ends_with(&want));
+    assert!(warning(older).unwrap().ends_with(&want));
 }
 
 proptest! {

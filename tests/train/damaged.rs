@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 use super::tiny::{Notes, Outcome, device, files, run_sft, sft_config};
 
 /// Continues the run in `dir`. Returns its result and its notes.
-fn go_on(dir: &Path, config: &SftConfig) -> (Result<()>, String) {
+fn resume(dir: &Path, config: &SftConfig) -> (Result<()>, String) {
     let notes = Notes::default();
     let done = Job::new(dir, config.clone()).unwrap().run(&mut device(1), &notes);
     (done, notes.0.into_inner().unwrap().join("\n"))
@@ -53,16 +53,16 @@ fn one_bit_in_any_file_is_seen_and_the_checkpoint_before_taken() {
         let bit = 8 * bytes.len() * i / files(&newest).len() + i;
         bytes[bit / 8] ^= 1 << (bit % 8);
         fs::write(&path, bytes).unwrap();
-        let (done, said) = go_on(&out, &config);
+        let (done, printed) = resume(&out, &config);
         done.unwrap();
-        let lines: Vec<&str> = said.lines().collect();
-        assert!(lines[0].starts_with("skipped a damaged checkpoint: "), "{name}: {said}");
-        assert!(lines[0].contains(newest.to_str().unwrap()), "{name}: {said}");
+        let lines: Vec<&str> = printed.lines().collect();
+        assert!(lines[0].starts_with("skipped a damaged checkpoint: "), "{name}: {printed}");
+        assert!(lines[0].contains(newest.to_str().unwrap()), "{name}: {printed}");
         if name != "MANIFEST" {
-            assert!(lines[0].contains(&name), "{name}: {said}");
+            assert!(lines[0].contains(&name), "{name}: {printed}");
         }
         let aside = format!("a later checkpoint was moved to {}.{}", newest.display(), i + 1);
-        assert!(lines[1] == aside && lines[2] == "continuing from step 3 of 4", "{said}");
+        assert!(lines[1] == aside && lines[2] == "continuing from step 3 of 4", "{printed}");
         whole.assert_same(&Outcome::of(&out), &name);
     }
 }
@@ -88,13 +88,13 @@ fn a_cut_file_of_the_newest_or_of_one_without_a_manifest_is_passed_over() {
                 forget_versions(&at(step));
             }
         }
-        let (done, said) = go_on(&out, &config);
+        let (done, printed) = resume(&out, &config);
         done.unwrap();
-        assert!(said.contains("continuing from step 2 of 4"), "{said}");
+        assert!(printed.contains("continuing from step 2 of 4"), "{printed}");
         for step in [3, 4] {
-            assert!(said.contains(&format!("checkpoint: {}", at(step).join(weights).display())), "{said}");
+            assert!(printed.contains(&format!("checkpoint: {}", at(step).join(weights).display())), "{printed}");
         }
-        assert_eq!(said.contains("has no MANIFEST"), !with_manifest, "{said}");
+        assert_eq!(printed.contains("has no MANIFEST"), !with_manifest, "{printed}");
         whole.assert_same(&Outcome::of(&out), "cut");
     }
 }
@@ -108,9 +108,9 @@ fn none_that_is_whole_is_an_error_and_an_older_one_can_be_asked_for() {
     unfinish(&out);
     let at = |step: u64| out.join(format!("checkpoints/global_step_{step}"));
     let older = SftConfig { resume: at(2).to_str().unwrap().to_owned(), ..config.clone() };
-    let (done, said) = go_on(&out, &older);
+    let (done, printed) = resume(&out, &older);
     done.unwrap();
-    assert!(said.contains("global_step_3.1") && said.contains("global_step_4.1"), "{said}");
+    assert!(printed.contains("global_step_3.1") && printed.contains("global_step_4.1"), "{printed}");
     whole.assert_same(&Outcome::of(&out), "from an older step");
 
     unfinish(&out);
@@ -119,7 +119,7 @@ fn none_that_is_whole_is_an_error_and_an_older_one_can_be_asked_for() {
     }
     let before = files(&out);
     for config in [&config, &older] {
-        let error = go_on(&out, config).0.unwrap_err();
+        let error = resume(&out, config).0.unwrap_err();
         assert!(error.exit_code() == 2 && error.to_string().contains("global_step_2/config.json"), "{error}");
         assert!(files(&out) == before, "files were changed");
     }

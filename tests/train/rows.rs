@@ -99,7 +99,7 @@ fn sft_config(tokens: usize) -> SftConfig {
 }
 
 /// Returns a GPU with the given number of GiB for the run.
-fn card(gib: usize) -> Target {
+fn gpu(gib: usize) -> Target {
     Target::gpu(Kind::Cuda).within(Some(gib << 30))
 }
 
@@ -176,7 +176,7 @@ fn text_plan(tokens: usize, optim: OptimizerName, gib: usize) -> plan::Planned {
         loss_mask: &loss_mask,
         shared: Shared::default(),
     };
-    plan::sft(model(), &config, card(gib), OneRank::ALONE, &[vec![sequence]]).unwrap()
+    plan::sft(model(), &config, gpu(gib), OneRank::ALONE, &[vec![sequence]]).unwrap()
 }
 
 /// Asserts that a plan's policy is the cheapest one for the memory that workspace, weights and optimizer states leave
@@ -227,7 +227,7 @@ fn states_in_8_bits_leave_room_for_61440_tokens_on_one_card() {
 fn the_state_of_all_ranks_is_that_of_one() {
     for optim in [OptimizerName::AdamwTorch, OptimizerName::AdamwBf16, OptimizerName::Adamw8bit] {
         let optimizer = OptimConfig { optim, ..OptimConfig::default() };
-        let owned = |ranks| plan::owned(&model(), Dtype::Bf16, optimizer, card(80), ranks).unwrap();
+        let owned = |ranks| plan::owned(&model(), Dtype::Bf16, optimizer, gpu(80), ranks).unwrap();
         let one = owned(1);
         for ranks in [8, 64] {
             let each = owned(ranks);
@@ -283,7 +283,7 @@ fn rl_of_32792_tokens_shares_its_memory_with_the_cache() {
     assert!(found.abs_diff(by_hand) <= ALIGNED + 64 * response, "{found} bytes, {by_hand} by hand");
 
     // On one GPU with 8-bit states, the layers store as much as fits. Between updates, all of the overlay is cache.
-    let (memory, levels, blocks) = plan(None, card(139));
+    let (memory, levels, blocks) = plan(None, gpu(139));
     let (total, overlay) = (memory.total(), memory.bytes(Region::Overlay));
     println!("of 139 GiB {total} bytes, overlay {overlay}, {levels:?}, {blocks:?} blocks");
     assert!(total <= 139 << 30 && total + 2 * block > 139 << 30);

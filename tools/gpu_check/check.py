@@ -30,7 +30,7 @@ WORDS = {"green": "passed", "red": "failed", "cut": "cut short", "skipped": "ski
 
 class Check:
     def __init__(self, args):
-        self.args, self.card, self.begun = args, args.device == "cuda", time.monotonic()
+        self.args, self.on_gpu, self.begun = args, args.device == "cuda", time.monotonic()
         self.scratch = pathlib.Path(tempfile.mkdtemp(prefix="gpu-check-scratch-"))
         self.deadline = self.end = float("inf")
         commit = self.binaries(args.bin)
@@ -70,12 +70,12 @@ class Check:
     def folder(self, gpu, commit):
         if os.environ.get("OUT"):
             return pathlib.Path(os.environ["OUT"]).resolve()
-        if not self.card:
+        if not self.on_gpu:
             return pathlib.Path(tempfile.mkdtemp(prefix="gpu-check-"))
         return ROOT / "bench/results" / f"{datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d}-{gpu}-{commit}"
 
     def name(self):
-        if not self.card:
+        if not self.on_gpu:
             return "emu"
         smi = said(["nvidia-smi", "--query-gpu=name", "--format=csv,noheader", "--id=0"]) or "card"
         return re.sub(r"[^a-z0-9]+", "-", smi.lower().replace("nvidia", "")).strip("-")
@@ -130,7 +130,7 @@ class Check:
 
     def has_wgmma(self):
         """True if linear layers have a second kernel variant (wgmma)."""
-        return not self.card or said(["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]) == "9.0"
+        return not self.on_gpu or said(["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]) == "9.0"
 
     @functools.cache  # noqa: B019 - the import takes seconds, and there is only one check
     def has(self, module):

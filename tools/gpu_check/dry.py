@@ -15,7 +15,7 @@ from .base import ROOT, fail
 # Failures that do not depend on numbers: a test requests more than a GPU has (tests/kernels/mod.rs), the program itself
 # panics, omr's driver code refuses a launch, or CUDA returns an error.
 OWN_REASONS = re.compile(r"not on a card: .*|panicked at src/.*|launch of \S+ refused.*|CUDA_ERROR\S*.*|bytes of memory wanted.*")
-CARD = {"FAKE_CARDS": "9.0", "FAKE_SMEM": "232448"}
+CARD = {"FAKE_GPUS": "9.0", "FAKE_SMEM": "232448"}
 # Memory of an H200. Only the parts that the host writes are really allocated.
 LARGE = {"FAKE_MEMORY": str(143_771 << 20), "FAKE_LARGEST_COPY": str(1 << 20)}
 # Time limit of a test module in seconds. It includes the compilation of kernels that were never run on this machine.
@@ -31,7 +31,7 @@ def stand_in(folder):
     return {"LD_LIBRARY_PATH": str(folder), "XDG_CACHE_HOME": str(pathlib.Path(folder) / "cache"), "OMR_TEST_DEVICE": "cuda"} | CARD
 
 
-def judged_as_card(status, output):
+def judged_as_gpu(status, output):
     counts = re.search(r"(\d+) passed; (\d+) failed", output)
     if status == 0 and counts:
         return None
@@ -56,7 +56,7 @@ def judged_job(status, output):
     return judged_on_stand_in(status, output) or (refused and refused[0].strip()) or (None if status == 0 else base.why(status, output))
 
 
-def as_card(jobs, only):
+def as_gpu(jobs, only):
     tests, omr, begun, red = base.test_binary(), ROOT / "target/release/omr", time.monotonic(), []
     if "machine code" in base.images(omr):
         fail("as-card: this build contains machine code, whose arguments the stand-in library cannot read: build with PTXAS= (empty)")
@@ -66,7 +66,7 @@ def as_card(jobs, only):
         environment.pop(name, None)
     with tempfile.TemporaryDirectory(prefix="gpu-check-") as folder:
         library = stand_in(folder)
-        ways = [("as on a GPU", {"OMR_TEST_DEVICE": "as-card"}, judged_as_card),
+        ways = [("as on a GPU", {"OMR_TEST_DEVICE": "as-card"}, judged_as_gpu),
                 ("on the stand-in library", library, judged_on_stand_in)]
         work = [(way, name, [tests, f"{name}::", "--test-threads=1"]) for way in ways for name in modules]
         of_jobs = ("on the stand-in library", library | LARGE, judged_job)

@@ -9,7 +9,7 @@ import tempfile
 from . import plan
 from .base import ROOT, compile_ceilings, fail
 from .check import Check
-from .dry import as_card
+from .dry import as_gpu
 from .pack import pack
 from .record import Record
 
@@ -65,7 +65,7 @@ def main(doc, arguments):
             compiled = compile_ceilings(pathlib.Path(folder))
         print("bench/peers/ceilings compiles" if compiled else "skipped: no nvcc")
     elif args.command == "as-card":
-        return as_card(args.jobs, only)
+        return as_gpu(args.jobs, only)
     else:
         args.call = None
         if args.command == "call":

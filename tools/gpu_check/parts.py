@@ -25,7 +25,7 @@ def ceilings(check, part):
     compiled = where is not None and (where / "card").exists()
     if not compiled and not all(check.record.green(f"ceilings {name}") for name in ("card", "sums")):
         where = check.scratch if base.compile_ceilings(check.scratch, install=where is None) else None
-    dry = [] if check.card else ["--dry-run"]
+    dry = [] if check.on_gpu else ["--dry-run"]
     programs = {name: [where / name, *dry] if where else None for name in ("card", "sums")}
     programs["sustained"] = [check.python, CEILINGS / "sustained.py", *dry] if check.has("torch") else None
     for name, command in programs.items():
@@ -71,7 +71,7 @@ def correctness(check, part):
 def benched(check, part, name, *arguments, body=None, box=None, wrong="cut"):
     """Runs `omr bench` as a step, with small shapes on the emulator, and stores the rows that were measured within the
     time. `wrong` is the status of the step if the program fails."""
-    arguments = arguments if check.card else plan.emulated(arguments)
+    arguments = arguments if check.on_gpu else plan.emulated(arguments)
     environment = {"OMR_BODY": body} if body else {}
     with check.step(part, name) as made:
         if made is None:
@@ -93,7 +93,7 @@ def kernels(check, part):
     # The other kernel variant of linear layers, measured in the same run.
     if not quick and check.has_wgmma():
         benched(check, part, "bench linear by mma.sync", "linear", body="mma.sync")
-    small = [] if check.card else ["--device", "cpu", "--tiny"]
+    small = [] if check.on_gpu else ["--device", "cpu", "--tiny"]
     only = ["--only", "swiglu"] if quick else []
     beside(check, part, "peers", "gpu_ops.py", lambda: ["--budget", f"{max(1.0, check.left() - 15):.0f}", *small, *only])
 
@@ -118,7 +118,7 @@ def beside(check, part, name, program, arguments, needs="torch", box=None):
 
 def peer_job(check, part, job, shape):
     """Measures a job with transformers. Without a GPU it uses the small sizes of the emulator."""
-    of = ["--device", "cuda", "--shape", shape] if check.card else ["--tiny"]
+    of = ["--device", "cuda", "--shape", shape] if check.on_gpu else ["--tiny"]
     program = f"{job.replace('-', '_')}.py"
     beside(check, part, f"peer {job} {shape}", program, lambda: ["--seconds", "2", *of], "transformers", plan.JOB_SECONDS)
 
@@ -126,7 +126,7 @@ def peer_job(check, part, job, shape):
 def slice_(check, part):
     for name, arguments in plan.SLICE.items():
         benched(check, part, f"bench {name}", *arguments, box=plan.JOB_SECONDS)
-        if check.card and check.has_wgmma():
+        if check.on_gpu and check.has_wgmma():
             benched(check, part, f"bench {name} by mma.sync", *arguments, body="mma.sync", box=plan.JOB_SECONDS)
     for job in plan.BESIDE:
         peer_job(check, part, job, "7b-slice")
@@ -134,11 +134,11 @@ def slice_(check, part):
 
 def jobs(check, part):
     for name, arguments in plan.JOBS.items():
-        if (check.card and not check.args.quick) or name in plan.EMULATED:
+        if (check.on_gpu and not check.args.quick) or name in plan.EMULATED:
             benched(check, part, f"bench {name}", *arguments, box=plan.JOB_SECONDS)
         else:
-            check.record.put(f"bench {name}", part, "skipped", ["--quick" if check.card else "only on a GPU"])
-    if check.card and not check.args.quick:
+            check.record.put(f"bench {name}", part, "skipped", ["--quick" if check.on_gpu else "only on a GPU"])
+    if check.on_gpu and not check.args.quick:
         for job in plan.BESIDE:
             peer_job(check, part, job, "7b")
 
@@ -147,7 +147,7 @@ def recipe(check, part):
     with check.step(part, "recipe") as made:
         if made is None:
             return
-        if not check.card:
+        if not check.on_gpu:
             made |= {"status": "skipped", "notes": ["the whole recipe would take hours on the emulator"]}
             return
         out = check.scratch / "digits"
@@ -164,7 +164,7 @@ def sanitizer(check, part):
     some machines do not allow these tools."""
     probe = [check.tests, plan.SANITIZER_PROBE, "--exact", "--test-threads=1"]
     why = None
-    if not check.card:
+    if not check.on_gpu:
         why = "the emulator has its own checks"
     elif not shutil.which("compute-sanitizer"):
         why = "compute-sanitizer is absent"

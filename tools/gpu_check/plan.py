@@ -13,7 +13,7 @@ CALL_MINUTES = 9.0
 assert all(sum(call.values()) < CALL_MINUTES for call in CALLS.values())
 
 # Tests of the emulator itself and of host code only. A GPU adds nothing to them.
-NOT_OF_A_CARD = {"kernels::emu", "kernels::driver", "kernels::cache", "kernels::tma"}
+NOT_ON_GPU = {"kernels::emu", "kernels::driver", "kernels::cache", "kernels::tma"}
 # Tests that calibrate the arithmetic. All other results rely on them. The tests behind the three verdicts come first.
 CALIBRATION = ["kernels::calibrate_wgmma", "kernels::calibrate_sums", "kernels::calibrate", "kernels::calibrate_tma",
                "kernels::math", "golden::isa", "golden::isa_wgmma", "golden::isa_tma"]
@@ -76,5 +76,5 @@ def emulated(arguments):
 def by_risk(modules):
     """Returns all modules except those of CALIBRATION, the most likely to fail first."""
     order = {name: i for i, name in enumerate(FIRST + THEN)}
-    rest = [name for name in modules if name not in NOT_OF_A_CARD and name not in CALIBRATION]
+    rest = [name for name in modules if name not in NOT_ON_GPU and name not in CALIBRATION]
     return sorted(rest, key=lambda name: order.get(name, len(order)))

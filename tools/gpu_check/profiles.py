@@ -85,8 +85,8 @@ def profiles(check, part):
     with check.step(part, "profiles") as made:
         if made is None:
             return
-        if not check.card or not shutil.which("ncu"):
-            made |= {"status": "skipped", "notes": ["ncu " + ("is absent" if check.card else "needs a GPU")]}
+        if not check.on_gpu or not shutil.which("ncu"):
+            made |= {"status": "skipped", "notes": ["ncu " + ("is absent" if check.on_gpu else "needs a GPU")]}
             return
         folder = check.scratch / "profiles"
         folder.mkdir(exist_ok=True)

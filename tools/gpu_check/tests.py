@@ -100,7 +100,7 @@ class Profiles(unittest.TestCase):
                     return 0, {"raw": RAW, "details": DETAILS}.get(words[words.index("--page") + 1]) if "--page" in words else ""
 
                 step = {"status": "green", "notes": []}
-                check = types.SimpleNamespace(step=lambda *_: contextlib.nullcontext(step), card=True, scratch=folder / str(refused),
+                check = types.SimpleNamespace(step=lambda *_: contextlib.nullcontext(step), on_gpu=True, scratch=folder / str(refused),
                                               out=folder, record=record, omr="omr", run=run)
                 check.scratch.mkdir()
                 (folder / "profiles.tar.zst").write_text("")
@@ -124,7 +124,7 @@ class Figures(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             found = figures(pathlib.Path(folder))
             self.assertEqual(found.card(), ["No kernel of omr has run on a GPU: its speeds are unknown."])
-            self.assertIn("no kernel has run on a GPU, speeds are unknown", found.card_in_short()[0])
+            self.assertIn("no kernel has run on a GPU, speeds are unknown", found.gpu_in_short()[0])
 
     def test_a_record_of_a_card_is_a_table_and_no_peer_of_the_cpu(self):
         with tempfile.TemporaryDirectory() as folder:
@@ -139,7 +139,7 @@ class Figures(unittest.TestCase):
             self.assertIn("| rms_norm fwd | [8192, 3584] | 0.050 |  |  |  | 2400 GB/s |  |  |  |", page)
             self.assertIn("| train-step | 7b, 16 rows x 1024 | 2000.0 | 8,192 | 40.4 % |", page)
             self.assertNotIn("sample fwd", page)
-            self.assertIn("1 of them beside the fastest peer, at 0.80 to 0.80 times its speed", found.card_in_short()[0])
+            self.assertIn("1 of them beside the fastest peer, at 0.80 to 0.80 times its speed", found.gpu_in_short()[0])
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ impl Path {
 /// Returns the answer as it stands in the response, and the rule that found it. In strict mode several different boxes
 /// are returned as one list.
 pub fn extract(response: &str, mode: Mode) -> (Cow<'_, str>, Path) {
-    let text = if mode == Mode::Strict { said(response) } else { response };
+    let text = if mode == Mode::Strict { without_thinking(response) } else { response };
     let tag = match mode {
         Mode::Compat => first_answer_tag(text),
         Mode::Strict => last_answer_tag(text),
@@ -222,18 +222,18 @@ fn trailing_signed_number(line: &str) -> Option<&str> {
 /// sufficiently long calculation that contains an answer, if the format also allows a box without thinking. In strict
 /// mode, white space around a response does not matter, and a box inside the thinking does not count.
 pub fn format_score(response: &str, mode: Mode, format: Format) -> f64 {
-    let (whole, said) = match mode {
-        Mode::Strict => (python::strip(response), said(response)),
+    let (whole, answer_text) = match mode {
+        Mode::Strict => (python::strip(response), without_thinking(response)),
         Mode::Compat => (response, response),
     };
     let kept = match format {
         Format::ThinkAnswer => is_think_answer(whole),
         Format::ThinkBoxed => return think_boxed_format_score(whole),
         Format::ThinkAnswerBoxed if mode == Mode::Strict => {
-            is_think_answer(whole) || boxes(said).iter().any(|b| !python::strip(b).is_empty())
+            is_think_answer(whole) || boxes(answer_text).iter().any(|b| !python::strip(b).is_empty())
         }
         Format::ThinkAnswerBoxed => {
-            let boxed = boxes(said).last().is_some_and(|b| !b.is_empty());
+            let boxed = boxes(answer_text).last().is_some_and(|b| !b.is_empty());
             if !is_think_answer(whole) && !boxed && calculates(response) {
                 return 0.8;
             }
@@ -268,7 +268,7 @@ const THINKING: [(&str, &str); 2] = [("<think>", "</think>"), ("<analysis>", "</
 
 /// Returns the response without its thinking. The opening tag may be absent because it was part of the prompt. Thinking
 /// that is never closed is removed, with everything after it.
-pub(super) fn said(response: &str) -> &str {
+pub(super) fn without_thinking(response: &str) -> &str {
     THINKING.iter().fold(response, |text, (open, close)| {
         let behind = text.rsplit_once(close).map_or(text, |(_, rest)| rest);
         behind.split_once(open).map_or(behind, |(before, _)| before)
@@ -277,15 +277,15 @@ pub(super) fn said(response: &str) -> &str {
 
 /// Returns true if a response contains only thinking. Such a response may have been truncated.
 pub fn only_thinks(response: &str) -> bool {
-    THINKING.iter().any(|(open, _)| response.contains(open)) && python::strip(said(response)).is_empty()
+    THINKING.iter().any(|(open, _)| response.contains(open)) && python::strip(without_thinking(response)).is_empty()
 }
 
-/// Returns the response without its thinking. Strict mode returns the same text as `said`, stripped. Compat mode does
+/// Returns the response without its thinking. Strict mode returns the same text as `without_thinking`, stripped. Compat mode does
 /// what newer evaluation harnesses do before they call a scorer: it removes complete blocks, then everything up to a
 /// remaining closing tag. A block that is never closed stays.
 pub fn strip_think(response: &str, mode: Mode) -> String {
     if mode == Mode::Strict {
-        return python::strip(said(response)).to_owned();
+        return python::strip(without_thinking(response)).to_owned();
     }
     let mut text = response.to_owned();
     for (open, close) in THINKING {

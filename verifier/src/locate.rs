@@ -36,8 +36,8 @@ const MARKS: [(&str, &str); 5] = [("\\[", "\\]"), ("\\(", "\\)"), ("$$", "$$"), 
 /// 3. the complete text, if it parses as one value,
 /// 4. the last sentence: all of it, the part after its verb, or its last formula.
 pub(super) fn locate<'a>(text: &'a str, steps: &Steps) -> Located<'a> {
-    let said = extract::said(text);
-    let text = python::strip(extract::last_answer_tag(said).unwrap_or(said));
+    let answer_text = extract::without_thinking(text);
+    let text = python::strip(extract::last_answer_tag(answer_text).unwrap_or(answer_text));
     let whole = |text: Cow<'a, str>, value| Located { clause: text.clone(), text, value };
     if let Some(found) = boxes(text).or_else(|| after_marker(text).map(Cow::Borrowed)) {
         return whole(found, None);
@@ -120,13 +120,13 @@ fn in_sentence<'a>(
     cuts.extend(&verbs);
     cuts.extend([" = ", ": "].into_iter().flat_map(|s| clause.match_indices(s).map(|(at, s)| (at, at + s.len()))));
     cuts.sort_unstable_by_key(|cut| cut.1);
-    let told = |v: &&(usize, usize)| matches!(&clause[v.0..v.1], "is" | "are" | "was" | "were");
+    let is_verb = |v: &&(usize, usize)| matches!(&clause[v.0..v.1], "is" | "are" | "was" | "were");
     let shown = cuts.iter().rev().filter_map(|cut| {
         let (head, rest) = (clause[..cut.0].trim_end(), python::strip(&clause[cut.1..]));
         // A single letter is the name of what follows: "x is 5".
         let letter = |c: char| c.is_ascii_alphabetic() && !"aAI".contains(c);
         let name = head.rsplit(' ').next().filter(|w| w.len() == 1 && w.starts_with(letter));
-        let name = name.filter(|_| told(&cut) || clause[..cut.1].ends_with(" = ")).unwrap_or_default();
+        let name = name.filter(|_| is_verb(&cut) || clause[..cut.1].ends_with(" = ")).unwrap_or_default();
         if rest.is_empty() || is_qualified(&head[..head.len() - name.len()]) {
             return None;
         }
@@ -136,11 +136,11 @@ fn in_sentence<'a>(
         return Some(found);
     }
     let formula = last_formula(clause).filter(|f| !is_qualified(&clause[..clause.rfind(f).unwrap_or(0)]));
-    let said = verbs.iter().rev().find(told).map(|v| python::strip(&clause[v.1..]));
-    let said = said.filter(|s| !s.is_empty() && s.split_whitespace().count() <= MAX_SAID);
+    let answer_text = verbs.iter().rev().find(is_verb).map(|v| python::strip(&clause[v.1..]));
+    let answer_text = answer_text.filter(|s| !s.is_empty() && s.split_whitespace().count() <= MAX_SAID);
     formula
         .and_then(|f| reads(Cow::Borrowed(f)))
-        .or_else(|| said.or(formula).map(unread))
+        .or_else(|| answer_text.or(formula).map(unread))
         .or_else(|| reads(Cow::Borrowed(behind_words(clause)?)))
 }
 

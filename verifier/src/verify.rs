@@ -52,8 +52,8 @@ struct Sides<'a> {
 
 impl Sides<'_> {
     fn decide(&self) -> Comparison {
-        if let Some(told) = self.polar().or_else(|| self.choice()) {
-            return told;
+        if let Some(comparison) = self.polar().or_else(|| self.choice()) {
+            return comparison;
         }
         let found = self.compare(self.gold);
         match words::doubt(self.gold, self.answer, self.clause) {
@@ -70,7 +70,7 @@ impl Sides<'_> {
             return Some(no("the text around the answer denies it"));
         }
         match words::polar_answer(self.answer).or(whole)? {
-            Some(said) => Some(outcome(said == gold, "equal words", "the opposite")),
+            Some(polarity) => Some(outcome(polarity == gold, "equal words", "the opposite")),
             None => Some(no("neither yes nor no")),
         }
     }

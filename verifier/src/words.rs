@@ -114,8 +114,8 @@ fn case_agrees(a: &str, b: &str) -> bool {
                     && b.to_lowercase().starts_with(a)
             };
             let mixed = |w: &str| capital(w.get(1..).unwrap_or_default()) && w.contains(char::is_lowercase);
-            let told = (mixed(v) && mixed(w)) || day(v, w) || day(w, v) || (short && polar(v).is_none());
-            v == w || !told
+            let distinct = (mixed(v) && mixed(w)) || day(v, w) || day(w, v) || (short && polar(v).is_none());
+            v == w || !distinct
         })
 }
 
@@ -127,8 +127,8 @@ fn same_list(a: &str, b: &str) -> bool {
         t.replace(" and ", ",").replace(" & ", ",").split([',', ';']).map(key).filter(|w| !w.is_empty()).collect()
     };
     let (mut x, mut y) = (members(a), members(b));
-    let told = |l: &[String]| l.iter().any(|w| polar(w).is_some());
-    if (joined(a) || joined(b)) && !told(&x) && !told(&y) {
+    let is_polar = |l: &[String]| l.iter().any(|w| polar(w).is_some());
+    if (joined(a) || joined(b)) && !is_polar(&x) && !is_polar(&y) {
         x.sort();
         y.sort();
     }
@@ -138,7 +138,7 @@ fn same_list(a: &str, b: &str) -> bool {
 /// Returns the meaning of a word of affirmation or denial: "yes", "no", "true" or "false".
 pub fn polar(text: &str) -> Option<&'static str> {
     match lexicon::look(Kind::Synonym, text.trim())? {
-        said @ ("yes" | "no" | "true" | "false") => Some(said),
+        polarity @ ("yes" | "no" | "true" | "false") => Some(polarity),
         _ => None,
     }
 }
@@ -207,8 +207,8 @@ pub(crate) fn doubt(gold: &str, answer: &str, clause: &str) -> Option<&'static s
         let found = lexicon::find(Kind::Way, text);
         found.into_iter().filter_map(|f| lexicon::look(Kind::Way, &text[f.0..f.1])).collect()
     };
-    let (asked, said) = (ways(gold), ways(clause));
-    if !asked.is_empty() && !said.is_empty() && !said.iter().any(|w| asked.contains(w)) {
+    let (gold_ways, answer_ways) = (ways(gold), ways(clause));
+    if !gold_ways.is_empty() && !answer_ways.is_empty() && !answer_ways.iter().any(|w| gold_ways.contains(w)) {
         return Some("another direction");
     }
     // A denial inside the answer is already part of the comparison. A denial before the answer negates it.
@@ -224,17 +224,17 @@ pub(crate) fn polar_answer(text: &str) -> Option<Option<&'static str>> {
         return None;
     }
     let end = text.find(|c: char| !c.is_alphabetic()).unwrap_or(text.len());
-    let said = polar(&text[..end])?;
+    let polarity = polar(&text[..end])?;
     let rest = &text[end..];
     let others = || rest.split(|c: char| !c.is_alphabetic()).filter(|w| w.len() > 1).take(3).filter_map(polar);
     let sentence = rest.trim_start_matches(['*', '"', ')']);
     // "true" and "false" may be adjectives of a following noun.
-    let adjective = matches!(said, "true" | "false") && sentence.trim_start().starts_with(char::is_alphabetic);
-    let noun = said == "no" && sentence.starts_with(' ') && sentence.trim_start().starts_with(char::is_lowercase);
-    if rest.contains('?') || others().any(|o| o != said) {
+    let adjective = matches!(polarity, "true" | "false") && sentence.trim_start().starts_with(char::is_alphabetic);
+    let noun = polarity == "no" && sentence.starts_with(' ') && sentence.trim_start().starts_with(char::is_lowercase);
+    if rest.contains('?') || others().any(|o| o != polarity) {
         return Some(None);
     }
-    if adjective || noun { None } else { Some(Some(said)) }
+    if adjective || noun { None } else { Some(Some(polarity)) }
 }
 
 /// Returns the canonical spelling of a lower-case word.

@@ -123,8 +123,8 @@ fn run(cases: u64) {
         assert!(!same, "case {case}: {a:?} and {other:?}");
         let (x, y) = (broken(&a, &mut rng), broken(&b, &mut rng));
         let (_, plain) = judge(&x, &y);
-        let (_, told) = judge(&y, &format!("The answer is ${x}$."));
-        most = most.max(verdict.steps).max(steps).max(plain).max(told);
+        let (_, repeated) = judge(&y, &format!("The answer is ${x}$."));
+        most = most.max(verdict.steps).max(steps).max(plain).max(repeated);
         open += u64::from(!verdict.equal);
         let graded = grade(&y, &x, None, Mode::Strict);
         assert!(!graded.why.is_empty());

@@ -7,9 +7,9 @@ use rayon::prelude::*;
 use super::inspection::{DrawnRow, Inspection, show_row};
 use super::kinds::kind;
 use super::spread::Spread;
-use crate::data::bad::{Bad, Read, Reason};
+use crate::data::bad_row::{BadRow, Reason, RowResult};
 use crate::data::stamp::short;
-use crate::data::{Row, Seen, prompt, sft_sample, text_of};
+use crate::data::{ReadCounts, Row, prompt, sft_sample, text_of};
 use crate::error::Result;
 use crate::image::{Processor, Rgb};
 use crate::philox::{Purpose, Random};
@@ -37,7 +37,7 @@ pub struct Options<'a> {
 pub type Show = fn(&[u8], Rgb) -> Option<String>;
 
 /// Measurements of one row.
-struct Looked {
+struct InspectedRow {
     characters: u32,
     answer: Option<u32>,
     sizes: Vec<[u32; 2]>,
@@ -46,10 +46,10 @@ struct Looked {
 }
 
 /// Statistics collected so far.
-pub(super) struct Found<'a> {
+pub(super) struct Statistics<'a> {
     options: &'a Options<'a>,
     rows: usize,
-    seen: Seen,
+    seen: ReadCounts,
     answered: usize,
     labelled: usize,
     /// First 8 bytes of the hash of each id.
@@ -93,12 +93,12 @@ impl Ord for Drawn {
     }
 }
 
-impl<'a> Found<'a> {
-    pub(super) fn new(options: &'a Options<'a>) -> Found<'a> {
-        Found {
+impl<'a> Statistics<'a> {
+    pub(super) fn new(options: &'a Options<'a>) -> Statistics<'a> {
+        Statistics {
             options,
             rows: 0,
-            seen: Seen::default(),
+            seen: ReadCounts::default(),
             answered: 0,
             labelled: 0,
             ids: Vec::new(),
@@ -116,7 +116,7 @@ impl<'a> Found<'a> {
     }
 
     /// Measures rows on all cores and counts them in order. Returns an error if the system failed to read one.
-    pub(super) fn take(&mut self, rows: Vec<Read<Row>>) -> Result<()> {
+    pub(super) fn take(&mut self, rows: Vec<RowResult<Row>>) -> Result<()> {
         let (first, drawn) = (self.rows + 1, self.drawn_with(&rows));
         let looked: Vec<_> = rows
             .into_par_iter()
@@ -144,7 +144,7 @@ impl<'a> Found<'a> {
                     self.sides[1].extend(looked.sizes.iter().map(|size| size[1]));
                 }
                 Err(bad) => {
-                    let Bad { reason, error, .. } = bad.of_row()?;
+                    let BadRow { reason, error, .. } = bad.of_row()?;
                     *self.reasons.entry(reason).or_default() += 1;
                     if self.faults.len() < QUOTED {
                         self.faults.push(error.to_string());
@@ -163,7 +163,7 @@ impl<'a> Found<'a> {
     }
 
     /// Returns the numbers of the rows that will be drawn once `rows` have been counted as well.
-    fn drawn_with(&self, rows: &[Read<Row>]) -> BTreeSet<usize> {
+    fn drawn_with(&self, rows: &[RowResult<Row>]) -> BTreeSet<usize> {
         let sound = rows.iter().zip(self.rows + 1..).filter(|(row, _)| row.is_ok());
         let new = sound.map(|(_, number)| (self.lot(number), number));
         let mut lots: Vec<(u64, usize)> = self.drawn.iter().map(|drawn| (drawn.lot, drawn.number)).chain(new).collect();
@@ -236,7 +236,7 @@ fn look(
     model: Option<&(Chat, Processor)>,
     show: Option<Show>,
     pictures: &mut Vec<Option<String>>,
-) -> Read<Looked> {
+) -> RowResult<InspectedRow> {
     let mut sizes = Vec::with_capacity(row.images.len());
     for image in &row.images {
         let size = image.decode_with(&row.place, |bytes, rgb| {
@@ -244,7 +244,7 @@ fn look(
             pictures.extend(show.map(|show| show(bytes, rgb)));
             size
         });
-        sizes.push(size.map_err(Bad::of(Reason::BrokenImage))?);
+        sizes.push(size.map_err(BadRow::of(Reason::BrokenImage))?);
     }
     let tokens = match model {
         None => Ok((None, 0)),
@@ -254,9 +254,9 @@ fn look(
         }),
         Some((chat, processor)) => prompt(row, chat, processor).map(|prompt| (Some(prompt.ids.len() as u32), 0)),
     };
-    let (tokens, targets) = tokens.map_err(Bad::of(Reason::WrongText))?;
+    let (tokens, targets) = tokens.map_err(BadRow::of(Reason::WrongText))?;
     let characters = |message| text_of(message).chars().count() as u32;
-    Ok(Looked {
+    Ok(InspectedRow {
         characters: row.messages.iter().map(characters).sum(),
         answer: row.messages.last().filter(|_| answered(row)).map(characters),
         sizes,

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::spread::Spread;
-use crate::data::bad::Reason;
+use crate::data::bad_row::Reason;
 use crate::data::read::Column;
-use crate::data::{Row, Seen};
+use crate::data::{ReadCounts, Row};
 use crate::error::{Error, Result};
 use crate::text::Part;
 
@@ -25,7 +25,7 @@ pub struct Inspection {
     /// Number of rows, including those that cannot be read.
     pub rows: usize,
     /// Counts of what the usable rows contain.
-    pub seen: Seen,
+    pub seen: ReadCounts,
     /// Number of rows that end with an assistant's answer (SFT form).
     pub answered: usize,
     /// Number of rows with a label.

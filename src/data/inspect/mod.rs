@@ -4,11 +4,11 @@
 mod found;
 mod inspection;
 mod kinds;
-mod look;
+mod rows;
 mod spread;
 
 pub use found::Options;
 pub use inspection::{DrawnRow, Inspection, refuse_faults};
 pub use kinds::kind;
-pub use look::{inspect, of_rows};
+pub use rows::{inspect, of_rows};
 pub use spread::Spread;

@@ -13,9 +13,9 @@ const NEEDED_CUDA: i32 = 13_000;
 /// Requirements, for error messages.
 const NEEDED: &str = "NVIDIA's driver 580 or later (CUDA 13.0) and a GPU of compute capability 8.0 or later";
 
-/// A GPU of this machine, which may be too old to run the kernels (see `Card::arch`).
+/// A GPU of this machine, which may be too old to run the kernels (see `GpuInfo::arch`).
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Card {
+pub struct GpuInfo {
     /// Index among the visible GPUs (`CUDA_VISIBLE_DEVICES` selects and orders them).
     pub ordinal: usize,
     /// Product name.
@@ -30,7 +30,7 @@ pub struct Card {
     pub shared_memory_per_block: usize,
 }
 
-impl Card {
+impl GpuInfo {
     /// Returns the kernel images that the GPU runs, or `None` below compute capability 8.0.
     pub fn arch(&self) -> Option<Arch> {
         Arch::of(self.compute_capability.0, self.compute_capability.1)
@@ -39,21 +39,21 @@ impl Card {
 
 /// The driver and its GPUs.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Found {
+pub struct DriverInfo {
     /// Driver version: "580.65.06 (CUDA 13.0)" if the kernel module reports its release, else "CUDA 13.0".
     pub driver: String,
     /// Visible GPUs, including those that are too old.
-    pub cards: Vec<Card>,
+    pub gpus: Vec<GpuInfo>,
 }
 
 /// Looks for the driver and GPUs. Errors with one line, which states what was found and what is required, if there is
 /// no driver, the driver is too old, or it finds no GPU.
-pub fn find() -> Result<Found> {
+pub fn find() -> Result<DriverInfo> {
     // SAFETY: opens and closes the library, whose initialisers have no side effect that is visible to this program.
     if !unsafe { sys::is_culib_present() } {
         return Err(missing("no CUDA driver (libcuda.so)"));
     }
-    let failed = |call: &'static str| move |e: DriverError| missing(&format!("{call}: {}", told(e)));
+    let failed = |call: &'static str| move |e: DriverError| missing(&format!("{call}: {}", describe(e)));
     let mut version = 0;
     // The version is read before `cuInit`, because `cuInit` may fail on an old driver.
     // SAFETY: the call writes one integer and is allowed before `cuInit`.
@@ -68,23 +68,24 @@ pub fn find() -> Result<Found> {
     if count == 0 {
         return Err(missing(&format!("the driver {driver} and no GPU")));
     }
-    let cards = (0..count).map(card).collect::<std::result::Result<_, _>>().map_err(failed("cuDeviceGetAttribute"))?;
-    Ok(Found { driver, cards })
+    let gpus =
+        (0..count).map(gpu_info).collect::<std::result::Result<_, _>>().map_err(failed("cuDeviceGetAttribute"))?;
+    Ok(DriverInfo { driver, gpus })
 }
 
 /// Calls [`find`] and returns GPU `ordinal`, the images that it runs and the driver version. Also errors if there is no
 /// such GPU or it is too old.
-pub fn card_at(ordinal: usize) -> Result<(Card, Arch, String)> {
+pub fn gpu_at(ordinal: usize) -> Result<(GpuInfo, Arch, String)> {
     let found = find()?;
-    let count = found.cards.len();
-    let Some(card) = found.cards.into_iter().nth(ordinal) else {
+    let count = found.gpus.len();
+    let Some(gpu) = found.gpus.into_iter().nth(ordinal) else {
         return Err(missing(&format!("{count} GPU(s), but no GPU {ordinal}")));
     };
-    match card.arch() {
-        Some(arch) => Ok((card, arch, found.driver)),
+    match gpu.arch() {
+        Some(arch) => Ok((gpu, arch, found.driver)),
         None => {
-            let (major, minor) = card.compute_capability;
-            Err(missing(&format!("{} of compute capability {major}.{minor}", card.name)))
+            let (major, minor) = gpu.compute_capability;
+            Err(missing(&format!("{} of compute capability {major}.{minor}", gpu.name)))
         }
     }
 }
@@ -103,11 +104,11 @@ fn named(cuda: i32, module: &str) -> String {
     release.map_or(cuda.clone(), |release| format!("{release} ({cuda})"))
 }
 
-fn card(ordinal: i32) -> std::result::Result<Card, DriverError> {
+fn gpu_info(ordinal: i32) -> std::result::Result<GpuInfo, DriverError> {
     let device = result::device::get(ordinal)?;
     // SAFETY: the driver has just returned `device`.
     let attribute = |which| unsafe { result::device::get_attribute(device, which) };
-    Ok(Card {
+    Ok(GpuInfo {
         ordinal: ordinal as usize,
         name: result::device::get_name(device)?,
         compute_capability: (
@@ -122,7 +123,7 @@ fn card(ordinal: i32) -> std::result::Result<Card, DriverError> {
 }
 
 /// Formats an error of the driver: its name and its description.
-pub(super) fn told(error: DriverError) -> String {
+pub(super) fn describe(error: DriverError) -> String {
     let word = |text: std::result::Result<&std::ffi::CStr, DriverError>| {
         text.map_or_else(|_| format!("error {}", error.0 as u32), |text| text.to_string_lossy().into_owned())
     };

@@ -161,9 +161,9 @@ mod tests {
             driver: "580".into(),
         };
         let good = Launch { grid: [4, 1, 1], block: 256, cluster: 2, smem: 232_448 };
-        let said = |launch: Launch, params, major| function.refusal(&launch, params, &device(major));
-        assert_eq!(said(good, 48, 9), None);
-        assert_eq!(said(Launch { cluster: 1, ..good }, 48, 8), None);
+        let refusal = |launch: Launch, params, major| function.refusal(&launch, params, &device(major));
+        assert_eq!(refusal(good, 48, 9), None);
+        assert_eq!(refusal(Launch { cluster: 1, ..good }, 48, 8), None);
         for (launch, params, major, word) in [
             (good, 40, 9, "40 bytes of parameters, but its Args have 48"),
             (Launch { block: 512, ..good }, 48, 9, "512 threads per CTA, but it is compiled for 256"),
@@ -174,7 +174,7 @@ mod tests {
             (Launch { cluster: 0, ..good }, 48, 9, "a cluster of 0"),
             (Launch { grid: [16, 1, 1], cluster: 16, ..good }, 48, 9, "a cluster of 16"),
         ] {
-            let found = said(launch, params, major).unwrap();
+            let found = refusal(launch, params, major).unwrap();
             assert!(found.contains(word), "{found}");
         }
     }

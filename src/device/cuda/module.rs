@@ -9,7 +9,7 @@ use std::sync::Arc;
 use cudarc::driver::sys::{self, CUjit_option as Jit};
 use cudarc::driver::{CudaContext, result};
 
-use super::find::{Card, told};
+use super::find::{GpuInfo, describe};
 use crate::device::images::{Arch, Images};
 use crate::error::{Error, Result};
 use crate::files;
@@ -17,13 +17,13 @@ use crate::files;
 /// Bytes of each of the driver's two logs. The driver truncates longer output.
 const LOG: usize = 16 << 10;
 
-/// Returns the machine code of every kernel file of `images` for `card`. The code of a file is its embedded cubin if
+/// Returns the machine code of every kernel file of `images` for `gpu`. The code of a file is its embedded cubin if
 /// there is one, else the cached code, else the driver compiles it from PTX. Files are processed in parallel on all
 /// processors. Errors name the file and contain the driver's log.
 pub fn code(
     images: &Images,
     context: &Arc<CudaContext>,
-    card: &Card,
+    gpu: &GpuInfo,
     arch: Arch,
     driver: &str,
 ) -> Result<Vec<(&'static str, Vec<u8>)>> {
@@ -38,11 +38,11 @@ pub fn code(
         let failed = |why: String| Error::Failed(format!("kernels/{file}.cu: {why}"));
         let ptx = images.ptx(file, arch);
         let ptx = ptx.ok_or_else(|| failed(format!("this program contains no PTX for {}", arch.name())))?;
-        let path = cache.as_ref().map(|folder| folder.join(name(file, card, driver, &ptx)));
+        let path = cache.as_ref().map(|folder| folder.join(name(file, gpu, driver, &ptx)));
         if let Some(cubin) = path.as_ref().and_then(|path| kept(path)) {
             return Ok((file, cubin));
         }
-        context.bind_to_thread().map_err(|e| failed(told(e)))?;
+        context.bind_to_thread().map_err(|e| failed(describe(e)))?;
         let cubin = link(file, &ptx).map_err(failed)?;
         // A cache that cannot be written is not an error: the next start compiles again.
         if let Some(path) = path
@@ -72,8 +72,8 @@ pub fn folder() -> Option<PathBuf> {
 
 /// Returns the name of a cached file. It differs if anything that the machine code depends on differs: the file, the
 /// compute capability, the driver or the PTX.
-fn name(file: &str, card: &Card, driver: &str, ptx: &str) -> String {
-    let (major, minor) = card.compute_capability;
+fn name(file: &str, gpu: &GpuInfo, driver: &str, ptx: &str) -> String {
+    let (major, minor) = gpu.compute_capability;
     let mut hash = blake3::Hasher::new();
     for part in [ptx, driver] {
         hash.update(&(part.len() as u64).to_le_bytes()).update(part.as_bytes());
@@ -137,7 +137,7 @@ impl Logs {
     fn after(&self, call: &str, code: sys::CUresult) -> std::result::Result<(), String> {
         code.result().map_err(|e| {
             let log = self.text();
-            format!("{call}: {}{}{log}", told(e), if log.is_empty() { "" } else { "\n" })
+            format!("{call}: {}{}{log}", describe(e), if log.is_empty() { "" } else { "\n" })
         })
     }
 }
@@ -198,31 +198,31 @@ pub fn function(module: sys::CUmodule, file: &str, name: &str) -> Result<sys::CU
     let failed = |why: String| Error::Failed(format!("kernels/{file}.cu: {name}: {why}"));
     let text = CString::new(name).map_err(|_| failed("the name contains a zero byte".into()))?;
     // SAFETY: `module` is loaded and stays loaded.
-    unsafe { result::module::get_function(module, text) }.map_err(|e| failed(told(e)))
+    unsafe { result::module::get_function(module, text) }.map_err(|e| failed(describe(e)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn card(compute_capability: (i32, i32)) -> Card {
+    fn gpu(compute_capability: (i32, i32)) -> GpuInfo {
         let (name, memory, multiprocessors, shared_memory_per_block) = (String::new(), 0, 0, 0);
-        Card { ordinal: 0, name, compute_capability, memory, multiprocessors, shared_memory_per_block }
+        GpuInfo { ordinal: 0, name, compute_capability, memory, multiprocessors, shared_memory_per_block }
     }
 
     #[test]
     fn a_kept_file_is_named_by_all_it_depends_on() {
         let names = [
-            name("gemm", &card((9, 0)), "580.65", "ptx"),
-            name("rope", &card((9, 0)), "580.65", "ptx"),
-            name("gemm", &card((8, 9)), "580.65", "ptx"),
-            name("gemm", &card((9, 0)), "580.82", "ptx"),
-            name("gemm", &card((9, 0)), "580.65", "ptx "),
-            name("gemm", &card((9, 0)), "80.65", "ptx5"),
+            name("gemm", &gpu((9, 0)), "580.65", "ptx"),
+            name("rope", &gpu((9, 0)), "580.65", "ptx"),
+            name("gemm", &gpu((8, 9)), "580.65", "ptx"),
+            name("gemm", &gpu((9, 0)), "580.82", "ptx"),
+            name("gemm", &gpu((9, 0)), "580.65", "ptx "),
+            name("gemm", &gpu((9, 0)), "80.65", "ptx5"),
         ];
         let distinct: std::collections::BTreeSet<_> = names.iter().collect();
         assert_eq!(distinct.len(), names.len(), "{names:?}");
-        assert_eq!(names[0], name("gemm", &card((9, 0)), "580.65", "ptx"));
+        assert_eq!(names[0], name("gemm", &gpu((9, 0)), "580.65", "ptx"));
     }
 
     #[test]

@@ -68,12 +68,13 @@ struct Versions {
     size: usize,
     version: u32,
     reserved: u32,
-    told: extern "C" fn(u32),
+    initialized: extern "C" fn(u32),
 }
 
 extern "C" fn export(table: u32) -> *const c_void {
     static CALLBACKS: Callbacks = Callbacks { size: size_of::<Callbacks>(), table_of };
-    static VERSIONS: Versions = Versions { size: size_of::<Versions>(), version: NVTX_VERSION, reserved: 0, told };
+    static VERSIONS: Versions =
+        Versions { size: size_of::<Versions>(), version: NVTX_VERSION, reserved: 0, initialized };
     match table {
         TABLE_OF_CALLBACKS => (&raw const CALLBACKS).cast(),
         TABLE_OF_VERSIONS => (&raw const VERSIONS).cast(),
@@ -81,7 +82,7 @@ extern "C" fn export(table: u32) -> *const c_void {
     }
 }
 
-extern "C" fn told(_: u32) {}
+extern "C" fn initialized(_: u32) {}
 
 /// Stores in `table` the addresses of a module's slots, with a null entry before and after them, and in `size` the
 /// number of slots. Returns 1, or 0 if there is no such module.

@@ -60,13 +60,14 @@ impl Compiler {
     /// Returns the compiler with this command. Errors if it does not accept `--version`.
     pub fn at(command: impl Into<PathBuf>) -> Result<Compiler> {
         let command = command.into();
-        let absent = |found: String| Error::input("the emulator's compiler", found, WANTED);
+        let missing_error = |found: String| Error::input("the emulator's compiler", found, WANTED);
         let name = command.display();
-        let said = Command::new(&command).arg("--version").output().map_err(|e| absent(format!("{name}: {e}")))?;
-        if !said.status.success() {
-            return Err(absent(format!("{name} --version: {}", said.status)));
+        let output =
+            Command::new(&command).arg("--version").output().map_err(|e| missing_error(format!("{name}: {e}")))?;
+        if !output.status.success() {
+            return Err(missing_error(format!("{name} --version: {}", output.status)));
         }
-        let version = String::from_utf8_lossy(&said.stdout).lines().next().unwrap_or_default().to_owned();
+        let version = String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or_default().to_owned();
         Ok(Compiler { command, version })
     }
 
@@ -79,11 +80,11 @@ impl Compiler {
     fn compile(&self, folder: &Path, units: &[String], object: &Path) -> Result<()> {
         let mut command = Command::new(&self.command);
         command.current_dir(folder).args(FLAGS).args(["-I", "kernels", "-x", "c++"]).args(units).arg("-o").arg(object);
-        let said = command.output().map_err(Error::io(&self.command))?;
-        if said.status.success() {
+        let output = command.output().map_err(Error::io(&self.command))?;
+        if output.status.success() {
             return Ok(());
         }
-        let text = String::from_utf8_lossy(&said.stderr);
+        let text = String::from_utf8_lossy(&output.stderr);
         let with = format!("{} ({})", self.command.display(), self.version);
         let units = units.join(", ");
         Err(Error::Failed(format!("{units} does not compile for the emulator with {with}:\n{text}")))
@@ -92,11 +93,12 @@ impl Compiler {
 
 fn require_processor() -> Result<()> {
     #[cfg(target_arch = "x86_64")]
-    let able = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("bmi2");
+    let has_instructions =
+        is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("bmi2");
     #[cfg(not(target_arch = "x86_64"))]
-    let able = false;
+    let has_instructions = false;
     let found = format!("{} without AVX2, FMA or BMI2", std::env::consts::ARCH);
-    if able { Ok(()) } else { Err(Error::input("the emulator's processor", found, "x86-64-v3")) }
+    if has_instructions { Ok(()) } else { Err(Error::input("the emulator's processor", found, "x86-64-v3")) }
 }
 
 /// Sources by path, for example `kernels/rms_norm.cu`.
@@ -114,8 +116,9 @@ impl Cache {
     pub fn folder() -> Result<PathBuf> {
         let set = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
         let base = set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache")));
-        let absent = || Error::input("the emulator's cache", "neither XDG_CACHE_HOME nor HOME set", "one of them");
-        Ok(base.ok_or_else(absent)?.join("omr").join("emu"))
+        let missing_error =
+            || Error::input("the emulator's cache", "neither XDG_CACHE_HOME nor HOME set", "one of them");
+        Ok(base.ok_or_else(missing_error)?.join("omr").join("emu"))
     }
 
     /// Creates a cache in `folder` for `sources`, compiled by `compiler`.

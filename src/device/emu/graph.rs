@@ -245,11 +245,11 @@ impl Captured {
         }
         let mut order = Vec::with_capacity(self.ops.len());
         loop {
-            let can = |ops: &VecDeque<&Op>| match ops.front() {
+            let can_run = |ops: &VecDeque<&Op>| match ops.front() {
                 Some(Op::Wait(ticket)) => !pending.contains(ticket),
                 front => front.is_some(),
             };
-            let ready: Vec<u32> = queues.iter().filter(|(_, ops)| can(ops)).map(|(s, _)| *s).collect();
+            let ready: Vec<u32> = queues.iter().filter(|(_, ops)| can_run(ops)).map(|(s, _)| *s).collect();
             // Every wait was captured after its recording, so some stream is ready until all work is done.
             if ready.is_empty() {
                 return order;

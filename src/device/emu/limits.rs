@@ -89,24 +89,24 @@ mod tests {
         };
         let kernel = Declared { name: "gemm", args: 8, threads: 512, registers: Some(122) };
         let good = Launch { grid: [6, 1, 1], block: 512, cluster: 2, smem: 227 * 1024 };
-        let said = |kernel: Declared, launch: Launch, device: &Properties| match check(kernel, &launch, 8, device) {
+        let message = |kernel: Declared, launch: Launch, device: &Properties| match check(kernel, &launch, 8, device) {
             Ok(()) => String::new(),
             Err(error) => error.to_string(),
         };
-        assert_eq!(said(kernel, good, &hopper), "");
+        assert_eq!(message(kernel, good, &hopper), "");
         // Registers are allocated in units of eight: 121 to 128 use all 65,536 registers, and 129 do not fit.
-        let registers = |registers| said(Declared { registers: Some(registers), ..kernel }, good, &hopper);
+        let registers = |registers| message(Declared { registers: Some(registers), ..kernel }, good, &hopper);
         assert_eq!(registers(128), "");
         assert_eq!(
             registers(129),
             "launch of gemm refused: 129 registers x 512 threads, but a CTA has 65536 registers"
         );
-        let cluster = |cluster| said(kernel, Launch { cluster, ..good }, &hopper);
+        let cluster = |cluster| message(kernel, Launch { cluster, ..good }, &hopper);
         assert_eq!([cluster(1), cluster(3), cluster(6)], ["", "", ""]);
         for wrong in [0, 4, 9] {
             assert!(cluster(wrong).contains("do not divide a grid of 6"), "{wrong}: {}", cluster(wrong));
         }
         let ampere = Properties { compute_capability: (8, 0), ..hopper };
-        assert!(said(kernel, good, &ampere).contains("a cluster of 2 on compute capability 8.0"));
+        assert!(message(kernel, good, &ampere).contains("a cluster of 2 on compute capability 8.0"));
     }
 }

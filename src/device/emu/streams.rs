@@ -58,8 +58,8 @@ impl Streams {
 
     /// Returns a graph that was captured and not dropped.
     pub fn captured(&self, graph: Graph) -> Result<&Captured> {
-        let absent = || Error::Failed(format!("graph {} was never captured, or is already dropped", graph.0));
-        self.graphs.get(graph.0 as usize).and_then(Option::as_ref).ok_or_else(absent)
+        let missing_error = || Error::Failed(format!("graph {} was never captured, or is already dropped", graph.0));
+        self.graphs.get(graph.0 as usize).and_then(Option::as_ref).ok_or_else(missing_error)
     }
 
     /// Drops a graph, after all queued replays have run.

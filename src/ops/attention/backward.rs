@@ -150,7 +150,7 @@ fn backward<T: Elem>(
             Item::Whole { sequence } => {
                 let (len, to) = (blocks.rows(sequence).len(), grads.take(parts[sequence]));
                 for head in 0..heads.kv {
-                    let want = Want { queries: 0..len, keys: 0..len, dq: true, dkv: true };
+                    let want = WorkItem { queries: 0..len, keys: 0..len, dq: true, dkv: true };
                     prepared.grads(sequence, head, want, &mut s, |row, slot, from, scale| {
                         let row = &mut to[row * heads.qkv_len()..][..heads.qkv_len()];
                         narrow_heads::<T>(isa, from, heads, scale, &mut row[columns(heads, slot)]);
@@ -161,14 +161,14 @@ fn backward<T: Elem>(
                 let len = blocks.rows(sequence).len();
                 let to = len.min(from + tile_rows(heads));
                 let keys = 0..if causal { to } else { len };
-                let want = Want { queries: from..to, keys, dq: true, dkv: false };
+                let want = WorkItem { queries: from..to, keys, dq: true, dkv: false };
                 prepared.grads(sequence, head, want, &mut s, apart(sequence));
             }
             Item::Keys { sequence, head, block } => {
                 let (len, from) = (blocks.rows(sequence).len(), block * BLOCK);
                 let first = if causal { from / tile_rows(heads) * tile_rows(heads) } else { 0 };
                 let keys = from..len.min(from + BLOCK);
-                let want = Want { queries: first..len, keys, dq: false, dkv: true };
+                let want = WorkItem { queries: first..len, keys, dq: false, dkv: true };
                 prepared.grads(sequence, head, want, &mut s, apart(sequence));
             }
         }
@@ -178,7 +178,7 @@ fn backward<T: Elem>(
 
 /// Rows and gradients that a work item computes. `queries` and `keys` are rows of the item's sequence. `queries` starts
 /// at the border of a query tile, and `keys` at the border of a key block. If `dkv` is true, `keys` is a single block.
-struct Want {
+struct WorkItem {
     queries: Range<usize>,
     keys: Range<usize>,
     dq: bool,
@@ -204,7 +204,7 @@ impl<T: Elem> Prepared<'_, T> {
         &self,
         sequence: usize,
         head: usize,
-        want: Want,
+        want: WorkItem,
         s: &mut Scratch<'_>,
         mut write: impl FnMut(usize, usize, &[f32], f32),
     ) {

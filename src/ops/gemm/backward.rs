@@ -2,7 +2,7 @@
 //! to use wgmma. The order in which an element is summed does not depend on the tile.
 
 use super::config::Role;
-use super::sm90a::{Lies, Shape, Side, Staged, Wide, wide_names};
+use super::sm90a::{Major, OperandLayout, Shape, Staged, Wide, wide_names};
 use super::tile::{Names, THREADS, TILES, Tile, tile_names};
 use crate::device::{Gpu, params};
 use crate::error::Result;
@@ -73,8 +73,8 @@ fn launch_dgrad(op: &'static str, gpu: &mut Gpu<'_>, names: &Names, call: Dgrad<
         ld: check::count(op, "columns", row_stride(w.k))?,
     });
     let sides = [
-        Side { address: gpu.ptr(dy), rows: dy.rows(), columns: dy.cols(), stride: dy.cols(), lies: Lies::Along },
-        Side { address: gpu.ptr(w.data), rows: w.n, columns: w.k, stride: row_stride(w.k), lies: Lies::Across },
+        OperandLayout { address: gpu.ptr(dy), rows: dy.rows(), columns: dy.cols(), stride: dy.cols(), major: Major::K },
+        OperandLayout { address: gpu.ptr(w.data), rows: w.n, columns: w.k, stride: row_stride(w.k), major: Major::Mn },
     ];
     let staged = Staged { y: dx, more: accumulate.then_some(dx), bias: None, shape: Shape::Linear };
     if (sums.is_some() || staged.carried(gpu))
@@ -115,8 +115,8 @@ pub(in crate::ops) fn wgrad(
     }
     let (tile, name) = wgrad_tile(n, k);
     let side = |t: Tensor, columns| {
-        let (address, lies) = (gpu.ptr(t), Lies::Across);
-        Side { address, rows: tokens, columns, stride: t.cols(), lies }
+        let (address, major) = (gpu.ptr(t), Major::Mn);
+        OperandLayout { address, rows: tokens, columns, stride: t.cols(), major }
     };
     let sides = [side(dy, n), side(x, k)];
     let (rows, depth) = (check::count(op, "columns", n)?, check::count(op, "tokens", tokens)?);

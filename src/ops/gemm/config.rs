@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn decoding_fills_the_card() {
+    fn decoding_fills_the_gpu() {
         let ctas = |desc: GemmDesc| desc.plan().tiles(desc.rows, desc.columns).min(desc.multiprocessors);
         let least = (1..=512).flat_map(decoded).map(ctas).min().unwrap();
         println!("least CTAs of a product of the 7B's decoder at 1 to 512 tokens: {least}");

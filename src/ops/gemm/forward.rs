@@ -2,7 +2,7 @@
 
 use super::config::Role;
 use super::sm90a::{Shape, Staged, Wide, wide_names};
-use super::tile::{Bodies, Names, SM90A, Tile, bodies, operands, tile_names};
+use super::tile::{KernelNames, Names, SM90A, Tile, kernel_names, operands, tile_names};
 use crate::device::{Gpu, params};
 use crate::error::Result;
 use crate::ops::attend::{BLOCK, Heads};
@@ -24,7 +24,13 @@ pub(in crate::ops) struct Forward<'a> {
 
 /// Launches a linear layer. `shape` selects a wgmma epilogue that copies its tensors by TMA. `None` selects the wgmma
 /// epilogue that processes slices of columns.
-fn launch(op: &'static str, mut gpu: Gpu<'_>, names: &Bodies, shape: Option<Shape>, call: Forward<'_>) -> Result<()> {
+fn launch(
+    op: &'static str,
+    mut gpu: Gpu<'_>,
+    names: &KernelNames,
+    shape: Option<Shape>,
+    call: Forward<'_>,
+) -> Result<()> {
     let Forward { x, w, bias, more, y } = call;
     let tile = Tile::of(x.rows());
     // `Gelu::Args` and `SwiGlu::Args` have `pre` and `gate_up` in the position of the residual.
@@ -43,17 +49,17 @@ fn launch(op: &'static str, mut gpu: Gpu<'_>, names: &Bodies, shape: Option<Shap
 
 /// Computes y = x W^T (+ bias) (+ residual).
 pub(in crate::ops) fn linear(op: &'static str, gpu: Gpu<'_>, call: Forward<'_>) -> Result<()> {
-    launch(op, gpu, &bodies!("linear", Role::Linear), Some(Shape::Linear), call)
+    launch(op, gpu, &kernel_names!("linear", Role::Linear), Some(Shape::Linear), call)
 }
 
 /// Computes y = gelu(x W^T (+ bias)); `more` receives the value before the activation.
 pub(in crate::ops) fn gelu(op: &'static str, gpu: Gpu<'_>, call: Forward<'_>) -> Result<()> {
-    launch(op, gpu, &bodies!("linear_gelu", Role::Activation), None, call)
+    launch(op, gpu, &kernel_names!("linear_gelu", Role::Activation), None, call)
 }
 
 /// Computes y = silu(gate) * up; `more` receives gate and up.
 pub(in crate::ops) fn swiglu(op: &'static str, gpu: Gpu<'_>, call: Forward<'_>) -> Result<()> {
-    launch(op, gpu, &bodies!("linear_swiglu", Role::Activation), Some(Shape::SwiGlu), call)
+    launch(op, gpu, &kernel_names!("linear_swiglu", Role::Activation), Some(Shape::SwiGlu), call)
 }
 
 /// Computes y = x W^T in f32.

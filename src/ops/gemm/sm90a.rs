@@ -1,5 +1,5 @@
 //! Launches of kernels/common/gemm_sm90a.cuh, the wgmma variant of matrix products, with operands copied by TMA. If the
-//! device is set to use wgmma (`Device::use_body`), this variant runs every product whose rows TMA can copy. The number
+//! device is set to use wgmma (`Device::use_variant`), this variant runs every product whose rows TMA can copy. The number
 //! of tokens does not matter, so that sampling and training use the same arithmetic.
 
 use super::config::{BLOCK_K, GemmConfig, GemmDesc, Role};
@@ -39,13 +39,13 @@ pub(in crate::ops) struct Wide {
 
 /// Memory layout of an operand: rows of `stride` elements, of which the first `columns` are used.
 #[derive(Clone, Copy)]
-pub(super) struct Side {
+pub(super) struct OperandLayout {
     pub address: Address,
     pub rows: usize,
     pub columns: usize,
     pub stride: usize,
     /// Orientation of the operand: whether its rows run along the terms of a sum or across them.
-    pub lies: Lies,
+    pub major: Major,
 }
 
 /// Tensors that an epilogue of kernels/common/staged.cuh reads and writes by TMA (`gemm::StagedMaps`). All are bf16.
@@ -102,20 +102,20 @@ impl Staged {
 
 /// Orientation of an operand (`gemm::Roles` of its kernels).
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Lies {
+pub(super) enum Major {
     /// K-major: each row holds the terms of one row or column of the product.
-    Along,
+    K,
     /// MN-major: each row holds one term of all rows or columns of the product. TMA copies panels of 64 terms by 64
     /// rows or columns of the product.
-    Across,
+    Mn,
 }
 
-impl Side {
+impl OperandLayout {
     /// Returns the operand's (rows or columns of the product, terms).
     fn sizes(&self) -> (usize, usize) {
-        match self.lies {
-            Lies::Along => (self.rows, self.columns),
-            Lies::Across => (self.columns, self.rows),
+        match self.major {
+            Major::K => (self.rows, self.columns),
+            Major::Mn => (self.columns, self.rows),
         }
     }
 
@@ -131,7 +131,7 @@ impl Side {
             element: 2,
             dims: vec![self.columns as u64, self.rows as u64],
             strides: vec![2 * self.stride as u64],
-            box_dims: vec![64, if self.lies == Lies::Across { BLOCK_K } else { boxed } as u32],
+            box_dims: vec![64, if self.major == Major::Mn { BLOCK_K } else { boxed } as u32],
             swizzle: 128,
         }
     }
@@ -155,9 +155,9 @@ impl Wide {
         }
         check::gpu_compute(op, w.data.dtype)?;
         let ld = row_stride(w.k);
-        let lies = Lies::Along;
-        let x = Side { address: gpu.ptr(x), rows: x.rows(), columns: w.k, stride: w.k, lies };
-        let w = Side { address: gpu.ptr(w.data), rows: w.n, columns: ld, stride: ld, lies };
+        let major = Major::K;
+        let x = OperandLayout { address: gpu.ptr(x), rows: x.rows(), columns: w.k, stride: w.k, major };
+        let w = OperandLayout { address: gpu.ptr(w.data), rows: w.n, columns: ld, stride: ld, major };
         Wide::product(op, gpu, role, [x, w], columns, adjacent)
     }
 
@@ -166,7 +166,7 @@ impl Wide {
         op: &'static str,
         gpu: &mut Gpu<'_>,
         role: Role,
-        [x, w]: [Side; 2],
+        [x, w]: [OperandLayout; 2],
         columns: usize,
         adjacent: Option<usize>,
     ) -> Result<Option<Wide>> {
@@ -184,7 +184,7 @@ impl Wide {
         op: &'static str,
         gpu: &mut Gpu<'_>,
         config: GemmConfig,
-        [x, w]: [Side; 2],
+        [x, w]: [OperandLayout; 2],
         columns: usize,
         adjacent: Option<usize>,
     ) -> Result<Wide> {

@@ -63,7 +63,7 @@ macro_rules! tile_names {
 pub(in crate::ops) use tile_names;
 
 /// Kernel names of an epilogue by tile, for both kernel variants.
-pub(in crate::ops) struct Bodies {
+pub(in crate::ops) struct KernelNames {
     /// Names of the `mma.sync` kernels (kernels/common/gemm.cuh).
     pub tiles: Names,
     /// Names of the wgmma kernels (kernels/common/gemm_sm90a.cuh).
@@ -72,17 +72,17 @@ pub(in crate::ops) struct Bodies {
     pub role: Role,
 }
 
-/// Makes [`Bodies`] from the common prefix of the names.
-macro_rules! bodies {
+/// Makes [`KernelNames`] from the common prefix of the names.
+macro_rules! kernel_names {
     ($base:literal, $role:expr) => {
-        $crate::ops::gemm::Bodies {
+        $crate::ops::gemm::KernelNames {
             tiles: $crate::ops::gemm::tile_names!($base),
             wide: $crate::ops::gemm::wide_names!($base),
             role: $role,
         }
     };
 }
-pub(in crate::ops) use bodies;
+pub(in crate::ops) use kernel_names;
 
 /// Name of the file of the wgmma kernels.
 pub(super) const SM90A: &str = "gemm_sm90a";

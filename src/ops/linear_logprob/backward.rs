@@ -1,7 +1,7 @@
 //! Gradients of the log-probs and the entropy, for one slab of columns at a time on the CPU, and in waves on a GPU
 //! (`waves.rs`).
 
-use super::call::{Asked, ROWS, check_targets, checked};
+use super::call::{LogProbCall, ROWS, check_targets, checked};
 use super::logits::{Allowed, SEGMENT, inverse_temperature, logits_of};
 use crate::device::{Cpu, Device, Isa, On, Parts, Region, cpu_kernel};
 use crate::error::Result;
@@ -29,7 +29,7 @@ fn wave(t: usize, bytes: usize) -> usize {
     (bytes / size_of::<bf16>() / t.max(1) / SEGMENT * SEGMENT).clamp(SEGMENT, WAVE)
 }
 
-/// Tensors of a [`bwd`] call, except those of [`Asked`].
+/// Tensors of a [`bwd`] call, except those of [`LogProbCall`].
 #[derive(Clone, Copy, Debug)]
 pub struct Bwd {
     /// Logsumexp of each token, f32 `[T]`, as computed by [`super::fwd`].
@@ -49,22 +49,22 @@ pub struct Bwd {
 
 /// Computes the gradients of [`super::fwd`]. A target of V or more is an error on the CPU. On a GPU, such a target
 /// matches no id.
-pub fn bwd(dev: &mut Device, asked: Asked<'_>, call: Bwd) -> Result<()> {
-    bwd_within(dev, WAVE_BYTES, asked, call)
+pub fn bwd(dev: &mut Device, logprob_call: LogProbCall<'_>, call: Bwd) -> Result<()> {
+    bwd_within(dev, WAVE_BYTES, logprob_call, call)
 }
 
 /// Computes [`bwd`] with `bytes` for the gradients of logits on a GPU, or with the memory that 128 ids need if that is
 /// more. The value does not affect the bits of the result.
-pub fn bwd_within(dev: &mut Device, bytes: usize, asked: Asked<'_>, call: Bwd) -> Result<()> {
+pub fn bwd_within(dev: &mut Device, bytes: usize, logprob_call: LogProbCall<'_>, call: Bwd) -> Result<()> {
     const OP: &str = "linear_logprob::bwd";
     let Bwd { lse, entropy, dlogprob, dentropy, dhidden, dw } = call;
     let per_token = [("lse", Some(lse)), ("entropy", entropy), ("dlogprob", Some(dlogprob)), ("dentropy", dentropy)];
-    let dtype = checked(OP, asked, &per_token)?;
-    let (t, d, v) = (asked.hidden.rows(), asked.w.k, asked.w.n);
+    let dtype = checked(OP, logprob_call, &per_token)?;
+    let (t, d, v) = (logprob_call.hidden.rows(), logprob_call.w.k, logprob_call.w.n);
     check::tensor(OP, "dhidden", dhidden, dtype, &[t, d])?;
     check::tensor(OP, "dw", dw, DType::F32, &[Order::of(dev).len(dtype, v, d)])?;
     check::that(OP, dentropy.is_none() || entropy.is_some(), "entropy together with dentropy", "none")?;
-    let call = Backward { asked, call };
+    let call = Backward { logprob_call, call };
     let mark = dev.mark(Region::Workspace);
     let result = if dev.kind().is_gpu() { call.by_waves(OP, dev, wave(t, bytes)) } else { call.by_slabs(dev, dtype) };
     dev.release(mark);
@@ -84,18 +84,22 @@ struct Scratch {
 
 /// Arguments of the backward call.
 pub(super) struct Backward<'a> {
-    pub asked: Asked<'a>,
+    pub logprob_call: LogProbCall<'a>,
     pub call: Bwd,
 }
 
 impl Backward<'_> {
     fn by_slabs(&self, dev: &mut Device, dtype: DType) -> Result<()> {
-        let (t, d, slab) = (self.asked.hidden.rows(), self.asked.w.k, SLAB.min(self.asked.w.n));
+        let (t, d, slab) = (self.logprob_call.hidden.rows(), self.logprob_call.w.k, SLAB.min(self.logprob_call.w.n));
         let gradient = |cols| matmul::weight_gradient_scratch(dtype, t, cols, d);
         let scratch = Scratch {
             dz: dev.alloc(Region::Workspace, dtype, &[t, slab])?,
             // With fewer columns, more tokens are processed at a time, so the last slab can need more scratch.
-            gradient: dev.alloc(Region::Workspace, dtype, &[gradient(slab).max(gradient(self.asked.w.n % SLAB))])?,
+            gradient: dev.alloc(
+                Region::Workspace,
+                dtype,
+                &[gradient(slab).max(gradient(self.logprob_call.w.n % SLAB))],
+            )?,
             transposed: dev.alloc(Region::Workspace, dtype, &[panel_len(dtype, d, slab)])?,
             sums: dev.alloc(Region::Workspace, DType::F32, &[t, d])?,
         };
@@ -108,14 +112,14 @@ impl Backward<'_> {
 
     fn run<E: Elem>(&self, cpu: Cpu<'_>, s: &Scratch) -> Result<()> {
         let Cpu { memory, pool, isa } = cpu;
-        let (t, d, v) = (self.asked.hidden.rows(), self.asked.w.k, self.asked.w.n);
+        let (t, d, v) = (self.logprob_call.hidden.rows(), self.logprob_call.w.k, self.logprob_call.w.n);
         let none = self.call.lse.slice(0, 0);
         let outs = [self.call.dhidden, self.call.dw, s.dz, s.gradient, s.transposed, s.sums];
         let ins = [
-            self.asked.hidden,
-            self.asked.w.data,
-            self.asked.targets,
-            self.asked.allowed.unwrap_or(none),
+            self.logprob_call.hidden,
+            self.logprob_call.w.data,
+            self.logprob_call.targets,
+            self.logprob_call.allowed.unwrap_or(none),
             self.call.lse,
             self.call.entropy.unwrap_or(none),
             self.call.dlogprob,
@@ -138,8 +142,8 @@ impl Backward<'_> {
             let slab = &w[panels.clone()];
             let dz = &mut dz[..t * cols];
             let epilogue = LogitGradient {
-                allowed: Allowed { vocab: v, bitmap: self.asked.allowed.map(|_| bitmap.of()) },
-                scale: inverse_temperature(self.asked.temperature),
+                allowed: Allowed { vocab: v, bitmap: self.logprob_call.allowed.map(|_| bitmap.of()) },
+                scale: inverse_temperature(self.logprob_call.temperature),
                 first,
                 targets,
                 lse: lse.of(),
@@ -154,7 +158,7 @@ impl Backward<'_> {
 
             let transposed = &mut transposed[..panel_len(E::DTYPE, d, cols)];
             matmul::transpose(pool, isa, slab, cols, d, transposed);
-            let resume = Resume { sums: Cells::new(&mut *sums, d) };
+            let resume = ResumedSums { sums: Cells::new(&mut *sums, d) };
             matmul::run(pool, isa, &Product::rows(dz, t, cols, transposed, d), &resume);
         }
         let parts = Parts::new(dhidden.of::<E>(), ROWS * d);
@@ -191,8 +195,8 @@ struct LogitGradient<'a, E> {
 }
 
 impl<E: Elem> Epilogue for LogitGradient<'_, E> {
-    fn ahead(&self, tile: &Tile<'_>) {
-        self.dz.near(tile);
+    fn prefetch(&self, tile: &Tile<'_>) {
+        self.dz.prefetch_tile(tile);
     }
     fn finish(&self, isa: Isa, tile: &mut Tile<'_>) {
         let (col, cols) = tile.columns(self.dz.cols());
@@ -244,11 +248,11 @@ cpu_kernel! {
 
 /// Epilogue for sums that continue over several products. Each product starts from the values in `sums` `[rows, n]` f32
 /// and stores its results there.
-struct Resume<'a> {
+struct ResumedSums<'a> {
     sums: Cells<'a, f32>,
 }
 
-impl<'a> Resume<'a> {
+impl<'a> ResumedSums<'a> {
     /// Returns the columns of row `i` of the tile.
     fn piece(&self, tile: &Tile<'_>, i: usize) -> &'a mut [f32] {
         let (col, cols) = tile.columns(self.sums.cols());
@@ -257,7 +261,7 @@ impl<'a> Resume<'a> {
     }
 }
 
-impl Epilogue for Resume<'_> {
+impl Epilogue for ResumedSums<'_> {
     const START: bool = true;
     fn start(&self, _isa: Isa, tile: &mut Tile<'_>) {
         for i in 0..tile.rows {

@@ -10,7 +10,7 @@ pub(super) const ROWS: usize = 64;
 
 /// Tokens whose log-probs are requested, and the policy that defines them.
 #[derive(Clone, Copy, Debug)]
-pub struct Asked<'a> {
+pub struct LogProbCall<'a> {
     /// Hidden states `[T, D]`.
     pub hidden: Tensor,
     /// Output weight `[V, D]`.
@@ -34,10 +34,10 @@ pub struct Outs {
     pub entropy: Option<Tensor>,
 }
 
-/// Checks the shapes of [`Asked`], and that each tensor of `per_token` is f32 `[T]`. Returns the compute type.
+/// Checks the shapes of [`LogProbCall`], and that each tensor of `per_token` is f32 `[T]`. Returns the compute type.
 pub(super) fn checked(
     op: &'static str,
-    Asked { hidden, w, allowed, targets, .. }: Asked<'_>,
+    LogProbCall { hidden, w, allowed, targets, .. }: LogProbCall<'_>,
     per_token: &[(&str, Option<Tensor>)],
 ) -> Result<DType> {
     let t = hidden.rows();

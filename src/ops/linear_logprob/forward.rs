@@ -2,7 +2,7 @@
 
 use half::bf16;
 
-use super::call::{Asked, Outs, ROWS, check_targets, checked};
+use super::call::{LogProbCall, Outs, ROWS, check_targets, checked};
 use super::gpu;
 use super::logits::{Allowed, Fold, Logits, PARTIAL, Scale, inverse_temperature, segments};
 use crate::device::{Device, On, Parts, Region};
@@ -12,12 +12,12 @@ use crate::tensor::DType;
 
 /// Computes the log-probs of the targets. A target that is not allowed has log-prob minus infinity. A target of V or
 /// more is an error on the CPU. On a GPU, the log-prob of such a target is NaN.
-pub fn fwd(dev: &mut Device, asked: Asked<'_>, outs: Outs) -> Result<()> {
+pub fn fwd(dev: &mut Device, logprob_call: LogProbCall<'_>, outs: Outs) -> Result<()> {
     const OP: &str = "linear_logprob::fwd";
-    let Asked { hidden, w, allowed, temperature, targets } = asked;
+    let LogProbCall { hidden, w, allowed, temperature, targets } = logprob_call;
     let Outs { logprob, lse, entropy } = outs;
     let per_token = [("logprob", Some(logprob)), ("lse", Some(lse)), ("entropy", entropy)];
-    let dtype = checked(OP, asked, &per_token)?;
+    let dtype = checked(OP, logprob_call, &per_token)?;
     let t = hidden.rows();
     let mark = dev.mark(Region::Workspace);
     let partials = if dev.kind().is_gpu() {
@@ -30,7 +30,7 @@ pub fn fwd(dev: &mut Device, asked: Asked<'_>, outs: Outs) -> Result<()> {
         let cpu = match dev.on() {
             On::Count => return Ok(()),
             On::Cpu(cpu) => cpu,
-            On::Gpu(gpu) => return gpu::fwd(OP, gpu, asked, outs, partials),
+            On::Gpu(gpu) => return gpu::fwd(OP, gpu, logprob_call, outs, partials),
         };
         let ins = [hidden, w.data, targets, allowed.unwrap_or(targets.slice(0, 0))];
         let outs = [logprob, lse, entropy.unwrap_or(lse.slice(0, 0)), partials];

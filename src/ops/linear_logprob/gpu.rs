@@ -1,12 +1,12 @@
 //! Launches of kernels/linear_logprob.cu, and code shared with the launches of kernels/sample.cu: tiles of 128 columns,
 //! each of which is one segment of the fold.
 
-use super::call::{Asked, Outs};
+use super::call::{LogProbCall, Outs};
 use super::logits::{SEGMENT, inverse_temperature, segments};
 use crate::device::{Device, Gpu, Params, Region, params};
 use crate::error::Result;
 use crate::ops::check;
-use crate::ops::gemm::{Bodies, Role, Wide, bodies, operands};
+use crate::ops::gemm::{KernelNames, Role, Wide, kernel_names, operands};
 use crate::ops::matmul::Weight;
 use crate::tensor::{DType, Tensor};
 
@@ -24,7 +24,7 @@ pub(in crate::ops) fn launch_tiles(
     op: &'static str,
     gpu: &mut Gpu<'_>,
     file: &'static str,
-    names: &Bodies,
+    names: &KernelNames,
     x: Tensor,
     w: &Weight,
     args: Params,
@@ -58,14 +58,20 @@ pub(super) fn partials(dev: &mut Device, t: usize, vocab: usize) -> Result<Tenso
 }
 
 /// Launches the forward. [`super::fwd`] has checked the shapes.
-pub(super) fn fwd(op: &'static str, mut gpu: Gpu<'_>, asked: Asked<'_>, outs: Outs, partials: Tensor) -> Result<()> {
+pub(super) fn fwd(
+    op: &'static str,
+    mut gpu: Gpu<'_>,
+    logprob_call: LogProbCall<'_>,
+    outs: Outs,
+    partials: Tensor,
+) -> Result<()> {
     /// Threads of a CTA of the fold, in which each warp handles one row.
     const FOLD_THREADS: usize = 128;
-    const NAMES: Bodies = bodies!("linear_logprob", Role::Logits);
-    let (Asked { hidden, w, temperature, targets, .. }, Outs { logprob, lse, entropy }) = (asked, outs);
+    const NAMES: KernelNames = kernel_names!("linear_logprob", Role::Logits);
+    let (LogProbCall { hidden, w, temperature, targets, .. }, Outs { logprob, lse, entropy }) = (logprob_call, outs);
     let (rows, segments) = (check::count(op, "rows", hidden.rows())?, segments(w.n) as i32);
     let out = params!(Segment::Args {
-        allowed: allowed(op, asked.allowed, w.n)?,
+        allowed: allowed(op, logprob_call.allowed, w.n)?,
         targets,
         // `logprob` holds the target's logit until the logsumexp is known.
         logit: logprob,

@@ -12,5 +12,5 @@ pub(in crate::ops) mod logits;
 mod waves;
 
 pub use backward::{Bwd, bwd};
-pub use call::{Asked, Outs};
+pub use call::{LogProbCall, Outs};
 pub use forward::fwd;

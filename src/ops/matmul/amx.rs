@@ -20,7 +20,7 @@ const LEFT_BYTES: usize = 768 << 10;
 const WORD: usize = 4;
 /// Bytes of one row of words of a panel.
 const LINE: usize = PANEL * WORD;
-/// Values of a step, which is also the number of tokens of one job of [`turn`].
+/// Values of a step, which is also the number of tokens of one job of [`transpose`].
 const VALUES: usize = 2 * STEP;
 
 /// Sums of the largest tile, aligned to a cache line.
@@ -83,7 +83,7 @@ fn strip<P: Epilogue>(
             if P::START {
                 epilogue.start(isa, &mut tile);
             }
-            epilogue.ahead(&tile);
+            epilogue.prefetch(&tile);
             multiply(&tiles, product, &mut tile, &mut ends, P::START);
             epilogue.finish(isa, &mut tile);
         }
@@ -149,40 +149,40 @@ fn multiply(tiles: &Tiles, product: &Product<'_>, tile: &mut Tile<'_>, ends: &mu
     unsafe { tiles.run(&last, tile.panels) };
 }
 
-/// Returns the row stride of the output of [`turn`], in elements: an odd number of full steps, so that the rows of a
+/// Returns the row stride of the output of [`transpose`], in elements: an odd number of full steps, so that the rows of a
 /// tile fall into different cache sets.
-pub(super) fn turned_stride(tokens: usize) -> usize {
+pub(super) fn transposed_stride(tokens: usize) -> usize {
     (tokens.div_ceil(VALUES) | 1) * VALUES
 }
 
-/// Transposes x `[t, k]` to `[k][turned_stride(t)]`, with zeros after the tokens.
-pub(super) fn turn<E: Elem>(pool: &Pool, isa: Isa, x: &[E], k: usize, out: &mut [E]) {
+/// Transposes x `[t, k]` to `[k][transposed_stride(t)]`, with zeros after the tokens.
+pub(super) fn transpose<E: Elem>(pool: &Pool, isa: Isa, x: &[E], k: usize, out: &mut [E]) {
     let tokens = x.len() / k;
-    let cells = Cells::new(&mut out[..k * turned_stride(tokens)], turned_stride(tokens));
+    let cells = Cells::new(&mut out[..k * transposed_stride(tokens)], transposed_stride(tokens));
     pool.run(tokens.div_ceil(VALUES), |i| {
         let rows = &x[i * VALUES * k..x.len().min((i + 1) * VALUES * k)];
         for first in (0..k).step_by(VALUES) {
-            turn_block::<E>(isa, rows, k, first..k.min(first + VALUES), i * VALUES, &cells);
+            transpose_block::<E>(isa, rows, k, first..k.min(first + VALUES), i * VALUES, &cells);
         }
     });
 }
 
 /// Transposes some columns of at most 32 rows of x. The first row is token `token`.
-fn turn_block<E: Elem>(isa: Isa, rows: &[E], k: usize, columns: Range<usize>, token: usize, to: &Cells<'_, E>) {
+fn transpose_block<E: Elem>(isa: Isa, rows: &[E], k: usize, columns: Range<usize>, token: usize, to: &Cells<'_, E>) {
     #[cfg(target_arch = "x86_64")]
     if isa.vectors() == Isa::Avx512 && rows.len() == VALUES * k && columns.len() == VALUES && k.is_multiple_of(2) {
         let from = rows[columns.start..].as_ptr().cast();
         // SAFETY: the device has checked that it has this instruction set. There are 32 rows of k elements of two
         // bytes, and each block of a job writes its own words of each output row.
-        unsafe { block::turn(from, k / 2, |i| to.piece(columns.start + i, token, VALUES).as_mut_ptr().cast()) };
+        unsafe { block::transpose(from, k / 2, |i| to.piece(columns.start + i, token, VALUES).as_mut_ptr().cast()) };
         return;
     }
-    turn_part::<E>(isa, rows, k, columns, token, to);
+    transpose_part::<E>(isa, rows, k, columns, token, to);
 }
 
 cpu_kernel! {
     /// Transposes any block, element by element.
-    fn turn_part<E: Elem>(rows: &[E], k: usize, columns: Range<usize>, token: usize, to: &Cells<'_, E>) {
+    fn transpose_part<E: Elem>(rows: &[E], k: usize, columns: Range<usize>, token: usize, to: &Cells<'_, E>) {
         for column in columns {
             // SAFETY: each block of a job writes its own words of each output row.
             let out = unsafe { to.piece(column, token, VALUES) };
@@ -207,7 +207,7 @@ mod block {
     ///
     /// The rows must be readable, and the addresses returned by `out` writable, for 64 bytes each.
     #[target_feature(enable = "avx512f,avx512bw")]
-    pub unsafe fn turn(from: *const i32, stride: usize, out: impl Fn(usize) -> *mut i32) {
+    pub unsafe fn transpose(from: *const i32, stride: usize, out: impl Fn(usize) -> *mut i32) {
         let even: [i16; 32] = std::array::from_fn(|i| 2 * i as i16);
         let odd = even.map(|i| i + 1);
         // SAFETY: the index arrays have 64 bytes; the caller guarantees the rest.

@@ -48,39 +48,39 @@ pub(super) struct Kernel {
     pub max_panels: fn(usize) -> usize,
 }
 
-/// Returns the kernel for `isa` and elements of `dtype`. `across` is the axis along which the left operand's words are
+/// Returns the kernel for `isa` and elements of `dtype`. `contiguous` is the axis along which the left operand's words are
 /// contiguous: K for rows of activations, rows for columns of activations (weight gradients).
-pub(super) fn kernel(isa: Isa, dtype: DType, across: Across) -> Kernel {
+pub(super) fn kernel(isa: Isa, dtype: DType, contiguous: ContiguousAxis) -> Kernel {
     // AMX tiles compute bf16 only.
     let isa = if dtype == DType::Bf16 { isa } else { isa.vectors() };
     match (isa, dtype) {
         #[cfg(target_arch = "x86_64")]
         (Isa::Avx512, DType::Bf16) if isa.has_bf16_dot() => {
-            of::<Dot>([avx512_dot::<true>, avx512_dot::<false>], across)
+            of::<Dot>([avx512_dot::<true>, avx512_dot::<false>], contiguous)
         }
         #[cfg(target_arch = "x86_64")]
-        (Isa::Avx512, DType::Bf16) => of::<Widened<Avx512>>([avx512_bf16::<true>, avx512_bf16::<false>], across),
+        (Isa::Avx512, DType::Bf16) => of::<Widened<Avx512>>([avx512_bf16::<true>, avx512_bf16::<false>], contiguous),
         #[cfg(target_arch = "x86_64")]
-        (Isa::Avx512, _) => of::<Single<Avx512>>([avx512_f32::<true>, avx512_f32::<false>], across),
+        (Isa::Avx512, _) => of::<Single<Avx512>>([avx512_f32::<true>, avx512_f32::<false>], contiguous),
         #[cfg(target_arch = "x86_64")]
-        (Isa::Avx2, DType::Bf16) => of::<Widened<Avx2>>([avx2_bf16::<true>, avx2_bf16::<false>], across),
+        (Isa::Avx2, DType::Bf16) => of::<Widened<Avx2>>([avx2_bf16::<true>, avx2_bf16::<false>], contiguous),
         #[cfg(target_arch = "x86_64")]
-        (Isa::Avx2, _) => of::<Single<Avx2>>([avx2_f32::<true>, avx2_f32::<false>], across),
-        (_, DType::Bf16) => of::<Widened<Portable>>([portable_bf16::<true>, portable_bf16::<false>], across),
-        _ => of::<Single<Portable>>([portable_f32::<true>, portable_f32::<false>], across),
+        (Isa::Avx2, _) => of::<Single<Avx2>>([avx2_f32::<true>, avx2_f32::<false>], contiguous),
+        (_, DType::Bf16) => of::<Widened<Portable>>([portable_bf16::<true>, portable_bf16::<false>], contiguous),
+        _ => of::<Single<Portable>>([portable_f32::<true>, portable_f32::<false>], contiguous),
     }
 }
 
-/// Makes a kernel from its two variants, one for each [`Across`].
-fn of<X: Step>(run: [unsafe fn(&Block, usize, usize); 2], across: Across) -> Kernel {
-    Kernel { run: run[across as usize], max_rows: X::MAX_ROWS, max_panels: X::L::max_panels }
+/// Makes a kernel from its two variants, one for each [`ContiguousAxis`].
+fn of<X: Step>(run: [unsafe fn(&Block, usize, usize); 2], contiguous: ContiguousAxis) -> Kernel {
+    Kernel { run: run[contiguous as usize], max_rows: X::MAX_ROWS, max_panels: X::L::max_panels }
 }
 
 /// Axis along which the words of the left operand are contiguous.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Across {
+pub(super) enum ContiguousAxis {
     /// The K axis: `step_stride` is one word.
-    Steps = 0,
+    K = 0,
     /// The row axis: `row_stride` is one word.
     Rows = 1,
 }
@@ -243,7 +243,8 @@ mod tests {
     #[test]
     fn a_processor_with_tiles_computes_f32_by_its_vectors() {
         for tiles in [Isa::Amx, Isa::AmxTwin] {
-            let [by_tiles, by_vectors] = [tiles, tiles.vectors()].map(|isa| kernel(isa, DType::F32, Across::Steps).run);
+            let [by_tiles, by_vectors] =
+                [tiles, tiles.vectors()].map(|isa| kernel(isa, DType::F32, ContiguousAxis::K).run);
             assert!(std::ptr::fn_addr_eq(by_tiles, by_vectors), "{tiles:?}");
         }
     }

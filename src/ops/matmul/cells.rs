@@ -34,17 +34,17 @@ impl<'a, T> Cells<'a, T> {
 
     /// Prefetches the elements of a tile's rows and columns for writing.
     #[inline(always)]
-    pub fn near(&self, tile: &Tile<'_>) {
+    pub fn prefetch_tile(&self, tile: &Tile<'_>) {
         let (col, cols) = tile.columns(self.cols);
-        self.columns_near(tile, col, cols);
+        self.prefetch_columns(tile, col, cols);
     }
 
     /// Prefetches `cols` columns from `col` on, in the tile's rows.
     #[inline(always)]
-    pub fn columns_near(&self, tile: &Tile<'_>, col: usize, cols: usize) {
+    pub fn prefetch_columns(&self, tile: &Tile<'_>, col: usize, cols: usize) {
         for row in tile.row..tile.row + tile.rows {
             // SAFETY: only the address of the piece is used.
-            near(unsafe { self.piece(row, col, cols) });
+            prefetch_tile(unsafe { self.piece(row, col, cols) });
         }
     }
 
@@ -64,7 +64,7 @@ impl<'a, T> Cells<'a, T> {
 
 /// Prefetches the memory of `values` for writing. This is only a hint to the processor.
 #[inline(always)]
-pub(super) fn near<T>(values: &[T]) {
+pub(super) fn prefetch_tile<T>(values: &[T]) {
     #[cfg(target_arch = "x86_64")]
     for line in values.chunks(64 / size_of::<T>()) {
         // SAFETY: the instruction neither reads nor writes memory, and processors that do not have it ignore it.

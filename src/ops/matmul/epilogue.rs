@@ -20,8 +20,8 @@ pub(in crate::ops) struct Linear<'a, E> {
 }
 
 impl<E: Elem> Epilogue for Linear<'_, E> {
-    fn ahead(&self, tile: &Tile<'_>) {
-        self.y.near(tile);
+    fn prefetch(&self, tile: &Tile<'_>) {
+        self.y.prefetch_tile(tile);
     }
     fn finish(&self, isa: Isa, tile: &mut Tile<'_>) {
         linear_tile::<E>(isa, self, tile);
@@ -75,12 +75,12 @@ pub(in crate::ops) struct SwiGlu<'a, E> {
 
 impl<E: Elem> Epilogue for SwiGlu<'_, E> {
     const UNIT: usize = 2;
-    fn ahead(&self, tile: &Tile<'_>) {
+    fn prefetch(&self, tile: &Tile<'_>) {
         let (col, cols) = tile.columns(2 * self.y.cols());
         if !self.gate_up.is_empty() {
-            self.gate_up.near(tile);
+            self.gate_up.prefetch_tile(tile);
         }
-        self.y.columns_near(tile, col / 2, cols / 2);
+        self.y.prefetch_columns(tile, col / 2, cols / 2);
     }
     fn finish(&self, isa: Isa, tile: &mut Tile<'_>) {
         swiglu_tile::<E>(isa, self, tile);
@@ -123,11 +123,11 @@ pub(in crate::ops) struct Gelu<'a, E> {
 }
 
 impl<E: Elem> Epilogue for Gelu<'_, E> {
-    fn ahead(&self, tile: &Tile<'_>) {
+    fn prefetch(&self, tile: &Tile<'_>) {
         if !self.pre.is_empty() {
-            self.pre.near(tile);
+            self.pre.prefetch_tile(tile);
         }
-        self.y.near(tile);
+        self.y.prefetch_tile(tile);
     }
     fn finish(&self, isa: Isa, tile: &mut Tile<'_>) {
         gelu_tile::<E>(isa, self, tile);
@@ -236,8 +236,8 @@ pub(in crate::ops) struct InputGradient<'a, E> {
 }
 
 impl<E: Elem> Epilogue for InputGradient<'_, E> {
-    fn ahead(&self, tile: &Tile<'_>) {
-        self.dx.near(tile);
+    fn prefetch(&self, tile: &Tile<'_>) {
+        self.dx.prefetch_tile(tile);
     }
     fn finish(&self, isa: Isa, tile: &mut Tile<'_>) {
         input_gradient_tile::<E>(isa, self, tile);

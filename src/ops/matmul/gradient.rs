@@ -21,7 +21,7 @@ fn chunk(tokens: usize, n: usize) -> usize {
 pub(in crate::ops) fn weight_gradient_scratch(dtype: DType, tokens: usize, n: usize, k: usize) -> usize {
     let chunk = chunk(tokens, n);
     // bf16 is repacked in pairs or for AMX tiles. The layout for AMX tiles is larger, so its size is enough for both.
-    let pairs = if dtype == DType::Bf16 { amx::turned_stride(chunk) * k } else { 0 };
+    let pairs = if dtype == DType::Bf16 { amx::transposed_stride(chunk) * k } else { 0 };
     panel_len(dtype, n, chunk) + pairs
 }
 
@@ -56,10 +56,10 @@ pub(in crate::ops) fn weight_gradient<E: Elem>(pool: &Pool, isa: Isa, call: Weig
         let (columns, pairs) = scratch.split_at_mut(panel_len(E::DTYPE, n, tokens));
         pack_columns(pool, isa, dy, n, columns, dbias.as_deref_mut());
         if E::DTYPE == DType::Bf16 && isa.has_tiles() {
-            let stride = amx::turned_stride(tokens);
-            let turned = &mut pairs[..stride * k];
-            amx::turn(pool, isa, x, k, turned);
-            run(pool, isa, &Product::turned(turned, stride, tokens, columns, n), &Gradient::<E>::new(k, dw));
+            let stride = amx::transposed_stride(tokens);
+            let transposed = &mut pairs[..stride * k];
+            amx::transpose(pool, isa, x, k, transposed);
+            run(pool, isa, &Product::transposed(transposed, stride, tokens, columns, n), &Gradient::<E>::new(k, dw));
             continue;
         }
         let left: &[u32] = match E::DTYPE {

@@ -1,6 +1,6 @@
 //! Operands of a CPU product.
 
-use super::block::Across;
+use super::block::ContiguousAxis;
 use super::panels::{PANEL, panel_count, panel_len};
 use crate::tensor::{DType, Elem};
 
@@ -8,7 +8,7 @@ use crate::tensor::{DType, Elem};
 #[derive(Clone, Copy)]
 pub(in crate::ops) struct Product<'a> {
     pub(super) left: &'a [u8],
-    pub(super) across: Across,
+    pub(super) contiguous: ContiguousAxis,
     /// Distance between rows of the left operand, in bytes.
     pub(super) row_stride: usize,
     /// Distance between steps of the left operand, in bytes.
@@ -30,7 +30,7 @@ impl<'a> Product<'a> {
         let paired = E::DTYPE == DType::Bf16;
         Product {
             left: bytemuck::cast_slice(x),
-            across: Across::Steps,
+            contiguous: ContiguousAxis::K,
             row_stride: k * size_of::<E>(),
             step_stride: 4,
             rows,
@@ -53,7 +53,7 @@ impl<'a> Product<'a> {
         );
         Product {
             left: bytemuck::cast_slice(left),
-            across: Across::Rows,
+            contiguous: ContiguousAxis::Rows,
             row_stride: 4,
             step_stride: rows * 4,
             rows,
@@ -67,7 +67,7 @@ impl<'a> Product<'a> {
 
     /// Returns the product of the rows of `left` (bf16 `[rows][stride]`) and panels over `tokens`: a weight gradient
     /// with AMX tiles.
-    pub(super) fn turned<E: Elem>(
+    pub(super) fn transposed<E: Elem>(
         left: &'a [E],
         stride: usize,
         tokens: usize,
@@ -76,7 +76,7 @@ impl<'a> Product<'a> {
     ) -> Product<'a> {
         Product {
             left: bytemuck::cast_slice(left),
-            across: Across::Steps,
+            contiguous: ContiguousAxis::K,
             row_stride: stride * size_of::<E>(),
             step_stride: 4,
             rows: left.len() / stride,

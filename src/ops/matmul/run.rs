@@ -2,7 +2,7 @@
 
 use super::amx;
 use super::block::{Block, Kernel, kernel};
-use super::cells::near;
+use super::cells::prefetch_tile;
 use super::panels::PANEL;
 use super::product::Product;
 use super::tile::{Epilogue, MAX_PANELS, SMALL, Tile};
@@ -33,7 +33,7 @@ pub(in crate::ops) fn run<P: Epilogue>(pool: &Pool, isa: Isa, product: &Product<
     if product.dtype == DType::Bf16 && isa.has_tiles() {
         return amx::run(pool, isa, product, epilogue);
     }
-    let kernel = kernel(isa, product.dtype, product.across);
+    let kernel = kernel(isa, product.dtype, product.contiguous);
     let units = panels.div_ceil(P::UNIT);
     // Six jobs per thread balance the load; a small product is one job.
     let jobs = if rows * panels * PANEL * product.steps < SMALL { 1 } else { 6 * pool.threads() };
@@ -88,7 +88,7 @@ fn run_job<P: Epilogue>(
                 let stride = count * PANEL;
                 let sums = if P::IN_PLACE {
                     let next = rows_of((i + 1) % tiles);
-                    near(epilogue.place(next.start, next.len(), panel));
+                    prefetch_tile(epilogue.place(next.start, next.len(), panel));
                     epilogue.place(rows.start, rows.len(), panel)
                 } else {
                     &mut sums.0[..rows.len() * stride]
@@ -101,7 +101,7 @@ fn run_job<P: Epilogue>(
                 if P::START {
                     epilogue.start(isa, &mut tile);
                 }
-                epilogue.ahead(&tile);
+                epilogue.prefetch(&tile);
                 multiply(kernel, product, &mut tile, step, steps, odd, P::START);
                 epilogue.finish(isa, &mut tile);
             }

@@ -63,7 +63,7 @@ pub(in crate::ops) trait Epilogue: Sync {
     }
     /// Prefetches the memory that [`Epilogue::finish`] will write. Without it, rows that are far apart are fetched one
     /// by one.
-    fn ahead(&self, _tile: &Tile<'_>) {}
+    fn prefetch(&self, _tile: &Tile<'_>) {}
     /// Writes the start values of the sums.
     fn start(&self, _isa: Isa, _tile: &mut Tile<'_>) {}
     /// Processes the finished sums.

@@ -55,8 +55,13 @@ pub(super) fn fwd(
     check::that(op, enough, "tickets for each sequence", tickets.len().to_string())?;
     let wide = launch::wide(&gpu, heads.dim, &[qkv, k, v, out]);
     let by_wgmma = wide && sm90a::takes(&gpu, &WIDE, heads);
-    let can = in_item(heads, by_wgmma);
-    check::that(op, decode.together <= can, format!("items of at most {can} sequences"), decode.together.to_string())?;
+    let supports_items = in_item(heads, by_wgmma);
+    check::that(
+        op,
+        decode.together <= supports_items,
+        format!("items of at most {supports_items} sequences"),
+        decode.together.to_string(),
+    )?;
     for shared in [true, false] {
         let most = most[usize::from(shared)];
         if shared && !decode.shares {
@@ -101,7 +106,7 @@ pub(super) fn fwd(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::listing::{Entry, Listing};
+    use crate::device::recording_driver::{Entry, RecordingDriver};
     use crate::device::{Kind, Plan, Properties};
     use crate::ops::attend::Heads;
     use crate::ops::paged_attention::{DecodeStep, KvCache, fwd, together};
@@ -117,7 +122,8 @@ mod tests {
             shared_memory_per_block: 163 << 10,
             driver: "none".into(),
         };
-        let dev = &mut Device::gpu(Box::new(Listing::new(properties)), Kind::Cuda, &Plan::uniform(1 << 42)).unwrap();
+        let dev =
+            &mut Device::gpu(Box::new(RecordingDriver::new(properties)), Kind::Cuda, &Plan::uniform(1 << 42)).unwrap();
         let (heads, at) = (Heads { q: 28, kv: 4, dim: 128 }, Region::Overlay);
         let (cu, contexts) = ((0..=sequences as u32).collect::<Vec<_>>(), vec![keys; sequences]);
         let tables: Vec<u32> = (0..257 * sequences as u32).collect();
@@ -137,7 +143,7 @@ mod tests {
             decode: Some(Decode::upload(dev, at, &split, tickets).unwrap()),
         };
         fwd(dev, paged, qkv, out).unwrap();
-        match dev.driver().unwrap().as_any().downcast_mut::<Listing>().unwrap().take()[..] {
+        match dev.driver().unwrap().as_any().downcast_mut::<RecordingDriver>().unwrap().take()[..] {
             [Entry::Launch("paged_attention_decode_hd128", Launch { grid, .. }, _)] => grid,
             ref other => panic!("{other:?}"),
         }

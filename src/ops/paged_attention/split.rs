@@ -289,7 +289,7 @@ mod tests {
         let found = |cu_seqlens_q: &[u32], context_lens: &[u32]| {
             Split::new(DecodeStep { cu_seqlens_q, context_lens, block_tables: &[3; 4] }, 8).map_err(|e| e.to_string())
         };
-        for (cu, contexts, told) in [
+        for (cu, contexts, message) in [
             (
                 [0, 1, 2],
                 [256, 257],
@@ -298,7 +298,7 @@ mod tests {
             ([0, 1, 2], [0, 1], "shape 1 with 0, expected at most one new token of sequence 0, with 1 to 256 keys"),
             ([0, 2, 3], [2, 1], "shape 2 with 2, expected at most one new token of sequence 0, with 1 to 256 keys"),
         ] {
-            assert_eq!(found(&cu, &contexts).unwrap_err(), format!("paged_attention::Split: {told}"));
+            assert_eq!(found(&cu, &contexts).unwrap_err(), format!("paged_attention::Split: {message}"));
         }
         // The lengths of a sequence without a new token are not checked.
         assert_eq!(keys(&found(&[0, 0, 1], &[9999, 256]).unwrap()), [0, 256]);

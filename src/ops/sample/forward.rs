@@ -20,7 +20,7 @@ fn check_draws(op: &'static str, b: usize, draws: &[Draw], table: Tensor) -> Res
 }
 
 /// Samples a token for each row of hidden `[B, D]` with w `[V, D]`. `draws` has one [`Draw`] per row, and `table` is a
-/// copy of `draws` on the device ([`Draw::upload`]). `allowed` is the bitmap of [`crate::ops::linear_logprob::Asked`].
+/// copy of `draws` on the device ([`Draw::upload`]). `allowed` is the bitmap of [`crate::ops::linear_logprob::LogProbCall`].
 /// Ties go to the lower id. A GPU reads only `table`, so that a captured call can be replayed with other draws.
 pub fn fwd(
     dev: &mut Device,

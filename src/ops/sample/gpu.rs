@@ -4,7 +4,7 @@ use super::draw::Outs;
 use crate::device::{Device, Gpu, Launch, On, Params, Region, params};
 use crate::error::Result;
 use crate::ops::check;
-use crate::ops::gemm::{Bodies, Role, bodies, operands};
+use crate::ops::gemm::{KernelNames, Role, kernel_names, operands};
 use crate::ops::linear_logprob::gpu::{PARTIAL, allowed, launch_tiles, sums_bytes};
 use crate::ops::linear_logprob::logits::{SEGMENT, segments};
 use crate::ops::matmul::Weight;
@@ -56,7 +56,7 @@ pub(super) fn fwd(
     rows: Tensor,
     outs: Outs,
 ) -> Result<()> {
-    const NAMES: Bodies = bodies!("sample_logits", Role::Logits);
+    const NAMES: KernelNames = kernel_names!("sample_logits", Role::Logits);
     on_scratch(dev, hidden.rows(), w.n, |gpu, scratch| {
         let args = operands(op, hidden, w)?.with(scratch.segments(op, bitmap, w.n, rows)?);
         launch_tiles(op, gpu, "sample", &NAMES, hidden, w, args)?;

@@ -66,14 +66,16 @@ fn by_bands(rows: &Rows, config: &DedupConfig, picture_bands: Option<usize>) -> 
                     0 => rows.texts[row].0,
                     band => u64::from(rows.bands[row * rows.bands_each + band - 1]),
                 };
-                let looks = rows.looks(row);
-                let band =
-                    |bands: usize| looks.first().map_or(0, |look| picture::band(look.hash, picture_band, bands) + 1);
+                let image_hashes = rows.image_hashes(row);
+                let band = |bands: usize| {
+                    image_hashes.first().map_or(0, |image_hash| picture::band(image_hash.hash, picture_band, bands) + 1)
+                };
                 // Equal rows must contain the same numbers and the same number of images.
-                [text, rows.texts[row].1, looks.len() as u64, picture_bands.map_or(0, band)]
+                [text, rows.texts[row].1, image_hashes.len() as u64, picture_bands.map_or(0, band)]
             };
             // Rows without images are handled only once, with the first image band.
-            let wanted = |row: &usize| (picture_band == 0 && picture_bands.is_some()) || !rows.looks(*row).is_empty();
+            let wanted =
+                |row: &usize| (picture_band == 0 && picture_bands.is_some()) || !rows.image_hashes(*row).is_empty();
             let mut keyed: Vec<(u64, u32)> =
                 (0..rows.len()).into_par_iter().filter(wanted).map(|row| (mixed(&key(row)), row as u32)).collect();
             keyed.par_sort_unstable();
@@ -106,9 +108,9 @@ fn compare(rows: &Rows, config: &DedupConfig, run: &[(u64, u32)], pictures: bool
 }
 
 fn same_pictures(rows: &Rows, config: &DedupConfig, one: usize, other: usize) -> bool {
-    let (looks, others) = (rows.looks(one), rows.looks(other));
-    looks.len() == others.len()
-        && looks.iter().zip(others).all(|(look, other)| look.is(other, config.hash_distance as u32))
+    let (image_hashes, others) = (rows.image_hashes(one), rows.image_hashes(other));
+    image_hashes.len() == others.len()
+        && image_hashes.iter().zip(others).all(|(image_hash, other)| image_hash.is(other, config.hash_distance as u32))
 }
 
 /// Compares the questions of rows. Caches what is read from the file for later comparisons.

@@ -8,12 +8,12 @@ use std::sync::Mutex;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::data::read::At;
-use crate::data::{Bad, Reason, Row};
+use crate::data::read::RowPosition;
+use crate::data::{BadRow, Reason, Row};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::files::Staged;
-use crate::pipeline::dedup::picture::{COLUMNS, Look, ROWS};
+use crate::pipeline::dedup::picture::{COLUMNS, ImageHash, ROWS};
 use crate::pipeline::dedup::text;
 use crate::pipeline::dedup::tower::{Embedded, Embedder, EmbeddingPlace, Lookup};
 use crate::pipeline::stage::{Input, Work};
@@ -50,8 +50,8 @@ pub fn write(work: &Work, inputs: &[&Input], path: &Path, mut tower: Option<Embe
     observer.begin("dedup: hashes", "rows", total, 0);
     let (mut done, most) = (0, if tower.is_some() { TOWER_ROWS } else { CHUNK_ROWS });
     for (set, input) in inputs.iter().enumerate() {
-        let (mut chunk, mut bytes): (Vec<(At, Row)>, usize) = (Vec::new(), 0);
-        let mut look = |chunk: &mut Vec<(At, Row)>| -> Result<()> {
+        let (mut chunk, mut bytes): (Vec<(RowPosition, Row)>, usize) = (Vec::new(), 0);
+        let mut hash_chunk = |chunk: &mut Vec<(RowPosition, Row)>| -> Result<()> {
             if observer.stop_requested() {
                 return Err(Error::Stopped);
             }
@@ -85,9 +85,9 @@ pub fn write(work: &Work, inputs: &[&Input], path: &Path, mut tower: Option<Embe
                 return Ok(());
             }
             bytes = 0;
-            look(&mut chunk)
+            hash_chunk(&mut chunk)
         })?;
-        look(&mut chunk)?;
+        hash_chunk(&mut chunk)?;
     }
     observer.end();
     out.commit()
@@ -95,12 +95,12 @@ pub fn write(work: &Work, inputs: &[&Input], path: &Path, mut tower: Option<Embe
 
 /// Returns the line of a row and the lookups of its images in `kept`. Returns an error if the system failed to read an
 /// image.
-fn line(set: usize, at: At, row: &Row, kept: Option<&Embedded>) -> Result<(Line, Vec<Lookup>)> {
-    let looked: Result<Vec<(Look, Option<Lookup>)>> = row
+fn line(set: usize, at: RowPosition, row: &Row, kept: Option<&Embedded>) -> Result<(Line, Vec<Lookup>)> {
+    let looked: Result<Vec<(ImageHash, Option<Lookup>)>> = row
         .images
         .iter()
         .map(|image| {
-            image.decode_then(&row.place, |picture| (Look::of(&picture), kept.map(|kept| kept.seen(&picture))))
+            image.decode_then(&row.place, |picture| (ImageHash::of(&picture), kept.map(|kept| kept.seen(&picture))))
         })
         .collect();
     let (looked, broken) = match looked {
@@ -109,7 +109,8 @@ fn line(set: usize, at: At, row: &Row, kept: Option<&Embedded>) -> Result<(Line,
         Err(error) => (Vec::new(), Some(error.to_string())),
     };
     let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
-    let pictures = looked.iter().map(|(look, _)| (format!("{:016x}", look.hash), hex(&look.cells))).collect();
+    let pictures =
+        looked.iter().map(|(image_hash, _)| (format!("{:016x}", image_hash.hash), hex(&image_hash.cells))).collect();
     let seen = looked.into_iter().filter_map(|(_, seen)| seen).collect();
     let (set, text, id) = (set as u32, text::fold(&row.question()), row.id.clone());
     let (index, offset, embeddings) = (at.index, at.offset, Vec::new());
@@ -120,17 +121,17 @@ fn line(set: usize, at: At, row: &Row, kept: Option<&Embedded>) -> Result<(Line,
 #[derive(Default)]
 pub struct Rows {
     /// Data set and position of each row.
-    pub places: Vec<(u32, At)>,
+    pub places: Vec<(u32, RowPosition)>,
     /// Hash of each row's folded text, and hash of the numbers in it.
     pub texts: Vec<(u64, u64)>,
     /// Bands of each row's text, `bands_each` per row.
     pub bands: Vec<u32>,
     /// Number of bands per row.
     pub bands_each: usize,
-    /// Start of each row's images in [`Rows::looks`]. Has one entry more than there are rows.
+    /// Start of each row's images in [`Rows::image_hashes`]. Has one entry more than there are rows.
     pub starts: Vec<u32>,
     /// Hashes of all images.
-    pub looks: Vec<Look>,
+    pub image_hashes: Vec<ImageHash>,
     /// Position of each image's embedding in the embeddings file of its row.
     embeddings: Vec<u32>,
     /// Rows with an image that cannot be decoded: data set, row and error text.
@@ -187,13 +188,13 @@ impl Rows {
                 }
                 self.bands_each = bands.len();
                 self.bands.extend(bands);
-                self.places.push((line.set, At { index: line.index, offset: line.offset }));
+                self.places.push((line.set, RowPosition { index: line.index, offset: line.offset }));
                 self.texts.push((text::hash(&line.text), text::numbers(&line.text)));
                 for (hash, cells) in &line.pictures {
-                    self.looks.push(look(hash, cells).ok_or_else(|| wrong("a broken line".to_owned()))?);
+                    self.image_hashes.push(image_hash(hash, cells).ok_or_else(|| wrong("a broken line".to_owned()))?);
                 }
                 self.embeddings.extend(line.embeddings);
-                self.starts.push(self.looks.len() as u32);
+                self.starts.push(self.image_hashes.len() as u32);
                 self.lines.push((number, offset));
             }
             chunk.clear();
@@ -207,8 +208,8 @@ impl Rows {
     }
 
     /// Returns the image hashes of a row.
-    pub fn looks(&self, row: usize) -> &[Look] {
-        &self.looks[self.starts[row] as usize..self.starts[row + 1] as usize]
+    pub fn image_hashes(&self, row: usize) -> &[ImageHash] {
+        &self.image_hashes[self.starts[row] as usize..self.starts[row + 1] as usize]
     }
 
     /// Returns the position of the embedding of a row's image.
@@ -230,8 +231,8 @@ impl Rows {
     }
 }
 
-fn look(hash: &str, cells: &str) -> Option<Look> {
-    let mut found = Look { hash: u64::from_str_radix(hash, 16).ok()?, cells: [0; COLUMNS * ROWS] };
+fn image_hash(hash: &str, cells: &str) -> Option<ImageHash> {
+    let mut found = ImageHash { hash: u64::from_str_radix(hash, 16).ok()?, cells: [0; COLUMNS * ROWS] };
     for (i, cell) in found.cells.iter_mut().enumerate() {
         *cell = u8::from_str_radix(cells.get(2 * i..2 * i + 2)?, 16).ok()?;
     }
@@ -239,6 +240,6 @@ fn look(hash: &str, cells: &str) -> Option<Look> {
 }
 
 /// Returns the fault of a row with an image that cannot be decoded.
-pub fn undecodable(what: &str) -> Bad {
-    Bad::of(Reason::BrokenImage)(Error::Failed(what.to_owned()))
+pub fn undecodable(what: &str) -> BadRow {
+    BadRow::of(Reason::BrokenImage)(Error::Failed(what.to_owned()))
 }

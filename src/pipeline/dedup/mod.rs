@@ -25,7 +25,7 @@ use crate::error::{Error, Result};
 use crate::machine::Machine;
 use crate::pipeline::dedup::near::Near;
 use crate::pipeline::dedup::tower::{Embeddings, Tower};
-use crate::pipeline::files::Because;
+use crate::pipeline::files::Rejection;
 use crate::pipeline::pass::{Fate, pass};
 use crate::pipeline::stage::{Input, Shard, Stage, StageJob, Work, piece};
 use crate::pipeline::summary::Summary;
@@ -39,7 +39,7 @@ impl Stage for DedupConfig {
         &mut self.stage
     }
 
-    fn beside(&mut self) -> Vec<&mut DatasetConfig> {
+    fn extra_datasets(&mut self) -> Vec<&mut DatasetConfig> {
         self.against.iter_mut().collect()
     }
 
@@ -166,10 +166,10 @@ fn write(work: &Work, inputs: &[&Input], rows: &hashes::Rows, dropped: &Dropped)
             if let Some(what) = broken.get(&key) {
                 return Ok(Fate::Bad(hashes::undecodable(what)));
             }
-            let Some(&(reason, stays)) = dropped.get(&key) else { return Ok(Fate::Kept(row)) };
+            let Some(&(reason, stays)) = dropped.get(&key) else { return Ok(Fate::KeptWriter(row)) };
             let (set, at) = rows.places[stays as usize];
             let (name, id) = (&inputs[set as usize].name, rows.text(stays as usize)?.1);
-            Ok(Fate::Rejected(Because::row(reason, format!("duplicate of {name} row {}, id {id}", at.index + 1))))
+            Ok(Fate::Rejected(Rejection::row(reason, format!("duplicate of {name} row {}, id {id}", at.index + 1))))
         };
         numbered.into_iter().map(|one| Ok(vec![fate(one.index, one.row)?])).collect()
     })

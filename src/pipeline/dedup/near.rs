@@ -28,7 +28,7 @@ impl<'a> Near<'a> {
     /// Creates a comparison. Returns an error if an image has no embedding.
     pub fn new(rows: &'a Rows, config: &'a DedupConfig, embeddings: Embeddings) -> Result<Near<'a>> {
         for row in 0..rows.len() {
-            (0..rows.looks(row).len()).try_for_each(|picture| embeddings.check(rows.embedding(row, picture)))?;
+            (0..rows.image_hashes(row).len()).try_for_each(|picture| embeddings.check(rows.embedding(row, picture)))?;
         }
         Ok(Near { rows, config, embeddings, texts: Texts::new(rows, config) })
     }
@@ -48,7 +48,7 @@ impl<'a> Near<'a> {
                 if groups.root(row) != row {
                     continue;
                 }
-                let layout = self.rows.looks(row as usize)[0].layout();
+                let layout = self.rows.image_hashes(row as usize)[0].layout();
                 match self.first(&standing, row, &layout)? {
                     Some(other) => {
                         groups.join(other, row);
@@ -84,11 +84,11 @@ impl<'a> Near<'a> {
     /// Returns true if all images of two rows are equal. `layout` is the correlation of the layouts of the first
     /// images.
     fn is_near(&self, one: usize, other: usize, layout: f32) -> bool {
-        let pairs = self.rows.looks(one).iter().zip(self.rows.looks(other));
-        pairs.enumerate().all(|(i, (look, another))| {
-            let layout = if i == 0 { layout } else { dot(&look.layout(), &another.layout()) };
+        let pairs = self.rows.image_hashes(one).iter().zip(self.rows.image_hashes(other));
+        pairs.enumerate().all(|(i, (image_hash, another))| {
+            let layout = if i == 0 { layout } else { dot(&image_hash.layout(), &another.layout()) };
             let tower = || f64::from(self.cosine(one, other, i)) >= self.config.embed_threshold;
-            layout >= LAYOUT && tower() || look.is(another, self.config.hash_distance as u32)
+            layout >= LAYOUT && tower() || image_hash.is(another, self.config.hash_distance as u32)
         })
     }
 

@@ -37,16 +37,16 @@ pub fn dot(one: &[f32], other: &[f32]) -> f32 {
 
 /// Hash and cells by which an image is compared.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Look {
+pub struct ImageHash {
     /// Difference hash: bit 8 y + x is set if cell x + 1 of row y is brighter than cell x.
     pub hash: u64,
     /// Mean brightness of each cell.
     pub cells: [u8; COLUMNS * ROWS],
 }
 
-impl Look {
+impl ImageHash {
     /// Computes the hash and the cells of an image.
-    pub fn of(picture: &Rgb) -> Look {
+    pub fn of(picture: &Rgb) -> ImageHash {
         let sums = reduced(picture);
         let (mut hash, mut means) = (0, [0; COLUMNS * ROWS]);
         for (y, row) in sums.iter().enumerate() {
@@ -57,12 +57,12 @@ impl Look {
                 *mean = sum.round() as u8;
             }
         }
-        Look { hash, cells: means }
+        ImageHash { hash, cells: means }
     }
 
     /// Returns true if both are the same image: their hashes differ in at most `most` bits, and their cells correlate.
-    pub fn is(&self, other: &Look, most: u32) -> bool {
-        distance(self.hash, other.hash) <= most && self.goes_with(other)
+    pub fn is(&self, other: &ImageHash, most: u32) -> bool {
+        distance(self.hash, other.hash) <= most && self.has_same_shape(other)
     }
 
     /// Returns the layout of the image.
@@ -74,7 +74,7 @@ impl Look {
         layout.map(|x| x * scale)
     }
 
-    fn goes_with(&self, other: &Look) -> bool {
+    fn has_same_shape(&self, other: &ImageHash) -> bool {
         let count = self.cells.len() as f32;
         let mean = |cells: &[u8]| cells.iter().map(|&c| f32::from(c)).sum::<f32>() / count;
         let (one, two) = (mean(&self.cells), mean(&other.cells));
@@ -157,14 +157,14 @@ mod tests {
     }
 
     fn hash(picture: &Rgb) -> u64 {
-        Look::of(picture).hash
+        ImageHash::of(picture).hash
     }
 
     #[test]
     fn pictures_of_one_colour_are_told_apart_by_it() {
-        let flat = |v: f64| Look::of(&picture(30, 30, |_, _| v));
+        let flat = |v: f64| ImageHash::of(&picture(30, 30, |_, _| v));
         assert!(flat(100.0).is(&flat(102.0), 0) && !flat(100.0).is(&flat(140.0), 0));
-        let shape = Look::of(&picture(30, 30, |x, y| if x < 0.2 && y < 0.2 { 90.0 } else { 200.0 }));
+        let shape = ImageHash::of(&picture(30, 30, |x, y| if x < 0.2 && y < 0.2 { 90.0 } else { 200.0 }));
         assert!(!shape.is(&flat(200.0), 64) && shape.is(&shape, 0));
     }
 

@@ -5,9 +5,9 @@
 //! output from the store. Therefore the output does not depend on the order in which answers arrive or on interruptions
 //! of the run.
 
-mod ask;
 mod question;
 mod repair;
+mod requests;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -26,9 +26,9 @@ use crate::data::answer::label;
 use crate::data::sample::SYSTEM_PROMPT;
 use crate::error::{Error, Result};
 use crate::machine::Machine;
-use crate::pipeline::distill::ask::{Ask, NoAnswer};
 use crate::pipeline::distill::question::Question;
-use crate::pipeline::files::Because;
+use crate::pipeline::distill::requests::{NoAnswer, TeacherRequests};
+use crate::pipeline::files::Rejection;
 use crate::pipeline::pass::{Fate, Numbered, pass};
 use crate::pipeline::stage::{Stage, StageJob, Work};
 use crate::pipeline::summary::Summary;
@@ -80,7 +80,13 @@ impl StageJob for Distill<'_> {
 
     fn run(&mut self, work: &Work) -> Result<Summary> {
         let store = work.store()?;
-        let asking = Ask { config: self.config, teacher: self.teacher, endpoint: &self.endpoint, store: &store, work };
+        let asking = TeacherRequests {
+            config: self.config,
+            teacher: self.teacher,
+            endpoint: &self.endpoint,
+            store: &store,
+            work,
+        };
         let missing = asking.all(&(self.means.runtime)()?)?;
         self.write(work, store, &missing)
     }
@@ -100,7 +106,7 @@ impl StageJob for Distill<'_> {
 enum Draft {
     /// A repaired text that must be scored.
     Answered(String),
-    Rejected(Because),
+    Rejected(Rejection),
 }
 
 /// The drafts of a row with its label, or the fate of a row that cannot be requested.
@@ -114,7 +120,7 @@ impl Distill<'_> {
         let rules = ScorerConfig::default();
         let scorer =
             Scorer::new(config.mode, config.judge.as_ref(), &rules, "reward", Some(store.clone()), self.means.runtime)?;
-        let mut heard = scorer.judge().map(judge::Summary::new);
+        let mut judge_summary = scorer.judge().map(judge::Summary::new);
         let (mut requests, mut tokens) = (0, 0);
         let mut summary = pass(work, &mut |input, rows| {
             let look = |numbered: Numbered| drafts(config, teacher, numbered, &store, missing);
@@ -128,8 +134,8 @@ impl Distill<'_> {
                 });
             let mut scored = scorer.score_all(items.collect()).into_iter();
             let mut fates = Vec::with_capacity(drafts.len());
-            for (drafts, asked, said) in drafts {
-                (requests, tokens) = (requests + asked, tokens + said);
+            for (drafts, sent, answer_tokens) in drafts {
+                (requests, tokens) = (requests + sent, tokens + answer_tokens);
                 let (numbered, label, drafts) = match drafts {
                     Ok(drafts) => drafts,
                     Err(fate) => {
@@ -140,11 +146,13 @@ impl Distill<'_> {
                 let mut row = Vec::with_capacity(drafts.len());
                 for (rollout, draft) in drafts.into_iter().enumerate() {
                     row.push(match draft {
-                        Draft::Rejected(because) => Fate::Rejected(because),
+                        Draft::Rejected(rejection) => Fate::Rejected(rejection),
                         Draft::Answered(text) => {
                             let lost = || Err(Error::Failed("an answer was not scored".to_owned()));
                             let judged = scored.next().unwrap_or_else(lost)?;
-                            heard.iter_mut().for_each(|heard| heard.count(judged.judge.as_ref()));
+                            judge_summary
+                                .iter_mut()
+                                .for_each(|judge_summary| judge_summary.count(judged.judge.as_ref()));
                             self.fate(&input.name, &numbered, rollout, text, &label, judged)
                         }
                     });
@@ -153,7 +161,7 @@ impl Distill<'_> {
             }
             Ok(fates)
         })?;
-        (summary.judge, summary.requests, summary.tokens) = (heard, requests, tokens);
+        (summary.judge, summary.requests, summary.tokens) = (judge_summary, requests, tokens);
         if summary.unjudged > 0 {
             let line =
                 format!("judge: {} answers unjudged; run the same command again to judge them", summary.unjudged);
@@ -166,8 +174,8 @@ impl Distill<'_> {
     /// would have had; a bad row has one fate.
     fn repeated(&self, fate: Fate) -> Vec<Fate> {
         match fate {
-            Fate::Rejected(Because { reason, detail, .. }) => (0..self.config.num_rollouts)
-                .map(|k| Fate::Rejected(Because { reason, detail: detail.clone(), rollout: Some(k) }))
+            Fate::Rejected(Rejection { reason, detail, .. }) => (0..self.config.num_rollouts)
+                .map(|k| Fate::Rejected(Rejection { reason, detail: detail.clone(), rollout: Some(k) }))
                 .collect(),
             other => vec![other],
         }
@@ -182,13 +190,13 @@ impl Distill<'_> {
         label: &str,
         judged: Judged,
     ) -> Fate {
-        let because = |reason, detail| Because { reason, detail, rollout: Some(rollout) };
+        let rejection = |reason, detail| Rejection { reason, detail, rollout: Some(rollout) };
         match judged.judge {
-            _ if judged.score.acc_score > 0.0 => Fate::Kept(self.sft_row(dataset, numbered, rollout, text)),
-            Some(Ruling::Unjudged(what)) => Fate::Unjudged(because("unjudged", what)),
+            _ if judged.score.acc_score > 0.0 => Fate::KeptWriter(self.sft_row(dataset, numbered, rollout, text)),
+            Some(Ruling::Unjudged(what)) => Fate::Unjudged(rejection("unjudged", what)),
             _ => {
                 let detail = format!("the answer is {}, the label is {label}", judged.score.predict_str);
-                Fate::Rejected(because("wrong_answer", detail))
+                Fate::Rejected(rejection("wrong_answer", detail))
             }
         }
     }
@@ -198,12 +206,13 @@ impl Distill<'_> {
     fn sft_row(&self, dataset: &str, numbered: &Numbered, rollout: usize, text: String) -> Row {
         let Numbered { index, row } = numbered;
         let system = self.config.system_prompt.as_deref().unwrap_or(SYSTEM_PROMPT);
-        let asked = row.messages.iter().rposition(|m| m.role == "user").map_or(0, |last| last + 1);
-        let mut messages = Vec::with_capacity(asked + 2);
+        let question_end = row.messages.iter().rposition(|m| m.role == "user").map_or(0, |last| last + 1);
+        let mut messages = Vec::with_capacity(question_end + 2);
         if !system.is_empty() {
             messages.push(Message::text("system", system));
         }
-        messages.extend(row.messages[..asked].iter().filter(|m| system.is_empty() || m.role != "system").cloned());
+        messages
+            .extend(row.messages[..question_end].iter().filter(|m| system.is_empty() || m.role != "system").cloned());
         messages.push(Message::text("assistant", text));
         let mut extra = row.extra.clone();
         let source =
@@ -223,7 +232,7 @@ fn drafts(
 ) -> Result<(Drafts, usize, u64)> {
     let n = config.num_rollouts;
     let Some(label) = label(&numbered.row) else {
-        return Ok((Err(Fate::Rejected(Because::row("no_label", "neither a ground truth nor an answer"))), 0, 0));
+        return Ok((Err(Fate::Rejected(Rejection::row("no_label", "neither a ground truth nor an answer"))), 0, 0));
     };
     let question = match Question::new(&numbered.row) {
         Ok(question) => question,
@@ -232,17 +241,17 @@ fn drafts(
     let (mut drafts, mut tokens) = (Vec::with_capacity(n), 0);
     for rollout in 0..n {
         let key = question.key(teacher, config.seed, rollout);
-        let because = |reason, detail: String| Draft::Rejected(Because { reason, detail, rollout: Some(rollout) });
+        let rejection = |reason, detail: String| Draft::Rejected(Rejection { reason, detail, rollout: Some(rollout) });
         drafts.push(match (store.get()?.get(&key)?, missing.get(&key)) {
             (Some(completion), _) => {
                 tokens += completion.completion_tokens;
-                draft(&completion, because)
+                draft(&completion, rejection)
             }
             (None, Some(NoAnswer::Bad(bad))) => return Ok((Err(Fate::Bad(bad.again())), 0, 0)),
-            (None, Some(NoAnswer::Failed(what))) => because("teacher_error", what.clone()),
+            (None, Some(NoAnswer::Failed(what))) => rejection("teacher_error", what.clone()),
             (None, Some(NoAnswer::Empty(completion))) => {
                 tokens += completion.completion_tokens;
-                because("empty_response", completion.finish_reason.clone())
+                rejection("empty_response", completion.finish_reason.clone())
             }
             (None, None) => return Err(Error::Failed(format!("{}: no answer was requested", numbered.row.place))),
         });
@@ -250,14 +259,14 @@ fn drafts(
     Ok((Ok((numbered, label, drafts)), n, tokens))
 }
 
-/// Repairs a completion. `because` creates a rejection from a reason and a detail.
-fn draft(completion: &Completion, because: impl Fn(&'static str, String) -> Draft) -> Draft {
+/// Repairs a completion. `rejection` creates a rejection from a reason and a detail.
+fn draft(completion: &Completion, rejection: impl Fn(&'static str, String) -> Draft) -> Draft {
     let start = |text: &str| text.chars().take(200).collect::<String>();
     match repair(&completion.text) {
         Ok(repaired) => Draft::Answered(repaired),
-        Err(_) if completion.finish_reason == "length" => because("truncated", start(&completion.text)),
-        Err(Malformed::NoThink) => because("no_think", start(&completion.text)),
-        Err(Malformed::NoAnswer) => because("no_answer", start(&completion.text)),
+        Err(_) if completion.finish_reason == "length" => rejection("truncated", start(&completion.text)),
+        Err(Malformed::NoThink) => rejection("no_think", start(&completion.text)),
+        Err(Malformed::NoAnswer) => rejection("no_answer", start(&completion.text)),
     }
 }
 

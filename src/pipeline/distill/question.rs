@@ -11,7 +11,7 @@ use crate::answers::Key;
 use crate::config::EndpointConfig;
 use crate::data::form::IMAGE_MARKER;
 use crate::data::sample::TEACHER_SYSTEM_PROMPT;
-use crate::data::{Bad, Read, Reason, Row, short};
+use crate::data::{BadRow, Reason, Row, RowResult, short};
 use crate::error::{Error, Result};
 use crate::philox::{Purpose, Random};
 use crate::text::{Message, Part};
@@ -35,26 +35,26 @@ pub struct Question {
     /// Hash of everything that is sent, except the sampling settings.
     content: [u8; 32],
     /// Messages of the request, created for the first answer; or the reason why they cannot be created.
-    messages: OnceLock<Read<String>>,
+    messages: OnceLock<RowResult<String>>,
 }
 
 impl Question {
     /// Creates the question of a row. The row is bad if an image file cannot be read. No image is decoded.
-    pub fn new(row: &Row) -> Read<Question> {
+    pub fn new(row: &Row) -> RowResult<Question> {
         let mut hasher = blake3::Hasher::new();
         let mut part = |kind: &[u8], content: &[u8]| {
             hasher.update(kind).update(&(content.len() as u64).to_le_bytes()).update(content);
         };
         part(b"system", TEACHER_SYSTEM_PROMPT.as_bytes());
         let mut images = row.images.iter();
-        for message in asked(row) {
+        for message in question_messages(row) {
             part(b"role", message.role.as_bytes());
             for piece in &message.content {
                 match (piece, images.as_slice().first()) {
                     (Part::Text(text), _) => part(b"text", clean(text).as_bytes()),
                     (_, Some(image)) => {
                         images.next();
-                        part(b"image", &image.bytes(&row.place).map_err(Bad::of(Reason::MissingImage))?);
+                        part(b"image", &image.bytes(&row.place).map_err(BadRow::of(Reason::MissingImage))?);
                     }
                     (_, None) => part(b"none", &[]),
                 }
@@ -70,10 +70,10 @@ impl Question {
     }
 
     /// Returns the body of a request. The row is bad if an image cannot be sent.
-    pub fn body(&self, teacher: &EndpointConfig, seed: u64) -> Read<Arc<str>> {
+    pub fn body(&self, teacher: &EndpointConfig, seed: u64) -> RowResult<Arc<str>> {
         let reason = if self.row.images.is_empty() { Reason::WrongText } else { Reason::BrokenImage };
-        let made = || messages(&self.row).map(|messages| messages.to_string()).map_err(Bad::of(reason));
-        let messages = self.messages.get_or_init(made).as_ref().map_err(Bad::again)?;
+        let made = || messages(&self.row).map(|messages| messages.to_string()).map_err(BadRow::of(reason));
+        let messages = self.messages.get_or_init(made).as_ref().map_err(BadRow::again)?;
         let model = Value::from(teacher.model.as_str());
         let (max_tokens, temperature) = (teacher.max_tokens, Value::from(teacher.temperature));
         let body = format!(
@@ -91,16 +91,16 @@ pub fn request_seed(seed: u64, dataset: &str, index: usize, rollout: usize) -> u
 }
 
 /// Returns the row's messages that are sent: all messages up to the last user message, except system prompts.
-fn asked(row: &Row) -> impl Iterator<Item = &Message> {
-    let asked = row.messages.iter().rposition(|m| m.role == "user").map_or(0, |last| last + 1);
-    row.messages[..asked].iter().filter(|m| m.role != "system")
+fn question_messages(row: &Row) -> impl Iterator<Item = &Message> {
+    let question_end = row.messages.iter().rposition(|m| m.role == "user").map_or(0, |last| last + 1);
+    row.messages[..question_end].iter().filter(|m| m.role != "system")
 }
 
-/// Returns the teacher's system prompt followed by the messages of [`asked`], with images as RGB PNG data urls.
+/// Returns the teacher's system prompt followed by the messages of [`question_end`], with images as RGB PNG data urls.
 fn messages(row: &Row) -> Result<Value> {
     let mut images = row.images.iter();
     let mut messages = vec![json!({"role": "system", "content": TEACHER_SYSTEM_PROMPT})];
-    for message in asked(row) {
+    for message in question_messages(row) {
         let mut parts = Vec::with_capacity(message.content.len());
         for part in &message.content {
             match part {

@@ -92,7 +92,7 @@ struct Point {
     number: usize,
     x: f64,
     y: f64,
-    said: String,
+    label: String,
 }
 
 /// Returns the ends of an axis around `values`. They are multiples of a step, which is a power of ten but at least 2.
@@ -125,7 +125,7 @@ pub fn against_tokens(runs: &[Run], tasks: &[&str]) -> Option<AgainstTokens> {
         number: number + 1,
         x: x(tokens),
         y: UP[0] + share * (UP[1] - UP[0]),
-        said: format!("{}, {}: {} % at {tokens:.0} tokens", runs[run].name, tasks[number], percent(share)),
+        label: format!("{}, {}: {} % at {tokens:.0} tokens", runs[run].name, tasks[number], percent(share)),
     };
     Some(AgainstTokens { ticks, points: all.into_iter().map(point).collect(), tasks: names })
 }
@@ -176,8 +176,8 @@ mod tests {
         let found = against_tokens(&runs, &["other", "short", "long"]).unwrap();
         let [short, long] = &found.points[..] else { panic!("answers recorded without tokens have no place") };
         // Positions 46 to 690 stand for 0 to 400 tokens, and 286 to 14 for 0 to 100 percent.
-        assert!(short.said.ends_with("short: 50.0 % at 100 tokens") && [short.x, short.y] == [207.0, 150.0]);
-        assert!(long.said.ends_with("long: 100.0 % at 400 tokens") && [long.x, long.y] == [690.0, 14.0]);
+        assert!(short.label.ends_with("short: 50.0 % at 100 tokens") && [short.x, short.y] == [207.0, 150.0]);
+        assert!(long.label.ends_with("long: 100.0 % at 400 tokens") && [long.x, long.y] == [690.0, 14.0]);
         assert_eq!(found.tasks, ["2: short", "3: long"]);
         assert!(against_tokens(&runs[1..], &["short"]).is_none());
     }

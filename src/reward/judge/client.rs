@@ -88,7 +88,7 @@ impl Client {
         loop {
             let Some(request) = inquiry.request() else { return Ok(inquiry.judged()) };
             let reply = self.ask(&request).await?;
-            inquiry.told(&reply);
+            inquiry.record_reply(&reply);
         }
     }
 

@@ -16,10 +16,10 @@ use crate::rl::filter::{FilterGroups, FilterStatus};
 use crate::rl::group::Group;
 use crate::rl::overlong::OverlongBuffer;
 use crate::rl::plan;
-use crate::rollout::ask::Numbers;
 use crate::rollout::file::{self, RolloutRow};
+use crate::rollout::generate::Numbers;
 use crate::rollout::journal::{self, Journal};
-use crate::rollout::{Asking, Question, Rollout, ask, wire};
+use crate::rollout::{Question, Rollout, RolloutRequest, generate, wire};
 use crate::tensor::Tensor;
 use crate::train::trainer::Trainer;
 
@@ -64,7 +64,7 @@ impl Job {
             let prompts: Vec<&Question> = asked.iter().skip(rank).step_by(size).map(|question| &**question).collect();
             let noise = Numbers { first: first + rank as u64, every: size as u64 };
             let look = |_| if observer.stop_requested() { Err(Error::Stopped) } else { Ok(()) };
-            let rollouts = ask::ask(dev, &trainer.model, &prompts, noise, asking, Some(&mut *journal), look);
+            let rollouts = generate::generate(dev, &trainer.model, &prompts, noise, asking, Some(&mut *journal), look);
             let rollouts = rollouts.map(|(rollouts, counted)| {
                 stats += counted;
                 rollouts
@@ -139,9 +139,15 @@ impl Job {
         Ok(file::read(dir, step)?.map(|rows| rows.into_iter().map(named).collect()))
     }
 
-    fn asking<'a>(&'a self, kind: Kind, step: u64, allowed: Tensor, recorded: Option<&'a Recorded>) -> Asking<'a> {
+    fn asking<'a>(
+        &'a self,
+        kind: Kind,
+        step: u64,
+        allowed: Tensor,
+        recorded: Option<&'a Recorded>,
+    ) -> RolloutRequest<'a> {
         let r = &self.config.rollout;
-        Asking {
+        RolloutRequest {
             engine: self.engine_config(kind, step, allowed),
             sampling: plan::sampling(&self.config),
             n: r.n,
@@ -155,7 +161,7 @@ impl Job {
 
     fn engine_config(&self, kind: Kind, step: u64, allowed: Tensor) -> EngineConfig {
         let prompts = plan::share(&self.config, self.common.ranks);
-        let vision_rows = ask::vision_rows(&self.common.model_config, &self.common.index, prompts);
+        let vision_rows = generate::vision_rows(&self.common.model_config, &self.common.index, prompts);
         let mut engine = plan::engine_config(&self.config, kind, vision_rows, self.num_kv_blocks, allowed, step);
         if self.recorded.is_some() {
             // Limit the rows to the number that was planned for.

@@ -7,7 +7,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
-    Checked, Crash, Doc, Marks, Metrics, Prompt, Rows, Source, Stage, Take, TaskSpec, aggregate, hub, written,
+    Crash, Doc, Marks, Metrics, Prompt, PublishedResult, QuestionSink, Rows, Source, Stage, TaskSpec, aggregate, hub,
+    written,
 };
 use crate::config::Mode;
 use crate::data::Row;
@@ -49,12 +50,12 @@ fn with_demands(question: &str, demands: &[String]) -> String {
 }
 
 /// Makes a prompt. In compat the judge receives no question, as in the published tasks.
-fn prompt(doc: &Doc, text: String, mode: Mode) -> Checked<Prompt> {
+fn prompt(doc: &Doc, text: String, mode: Mode) -> PublishedResult<Prompt> {
     let prompt = Prompt::picture_then_text(doc.picture("image")?, &text, &text);
     Ok(Prompt { question: prompt.question.filter(|_| mode == Mode::Strict), ..prompt })
 }
 
-fn reasoning(doc: &Doc, mode: Mode) -> Checked<Prompt> {
+fn reasoning(doc: &Doc, mode: Mode) -> PublishedResult<Prompt> {
     let source = doc.value("reasoning_q_source");
     let own;
     let demands = match source.as_u64() {
@@ -82,16 +83,16 @@ pub fn demanded_number(answer: &str) -> String {
 
 /// Makes the rows of the descriptive task. In compat the whole data set is repeated four times, and each row gets the
 /// question with the number `index % 4 + 1`. In strict each chart gets its four questions.
-fn descriptive_rows(spec: &TaskSpec, source: &Source, take: Take) -> Result<()> {
+fn descriptive_rows(spec: &TaskSpec, source: &Source, take: QuestionSink) -> Result<()> {
     let mut index = 0;
-    let mut ask = |doc: &Doc, number: Option<usize>| -> Result<ControlFlow<()>> {
+    let mut emit = |doc: &Doc, number: Option<usize>| -> Result<ControlFlow<()>> {
         let number = number.unwrap_or(index % QUESTIONS + 1);
         index += 1;
-        take(hub::asked(spec, index - 1, doc, descriptive(doc, number, source.mode)))
+        take(hub::task_question(spec, index - 1, doc, descriptive(doc, number, source.mode)))
     };
     if source.mode == Mode::Compat {
         for _ in 0..QUESTIONS {
-            if hub::docs(spec, source, &mut |doc| ask(&doc, None))?.is_break() {
+            if hub::docs(spec, source, &mut |doc| emit(&doc, None))?.is_break() {
                 break;
             }
         }
@@ -99,7 +100,7 @@ fn descriptive_rows(spec: &TaskSpec, source: &Source, take: Take) -> Result<()> 
     }
     let mut all = |doc: Doc| -> Result<ControlFlow<()>> {
         for number in 1..=QUESTIONS {
-            if ask(&doc, Some(number))?.is_break() {
+            if emit(&doc, Some(number))?.is_break() {
                 return Ok(ControlFlow::Break(()));
             }
         }
@@ -108,7 +109,7 @@ fn descriptive_rows(spec: &TaskSpec, source: &Source, take: Take) -> Result<()> 
     hub::docs(spec, source, &mut all).map(drop)
 }
 
-fn descriptive(doc: &Doc, number: usize, mode: Mode) -> Checked<Prompt> {
+fn descriptive(doc: &Doc, number: usize, mode: Mode) -> PublishedResult<Prompt> {
     let place = match doc.value("subplot_loc") {
         Value::Null => json!([doc.value("subplot_row"), doc.value("subplot_col")]),
         place => place.clone(),
@@ -124,7 +125,7 @@ fn descriptive(doc: &Doc, number: usize, mode: Mode) -> Checked<Prompt> {
 
 /// Returns the descriptive question with number `id`, about a part of a figure. `place` is `[row, column]`, where row 0
 /// means that there is only one plot, or the name of the part.
-pub fn question(id: &Value, place: &Value) -> Checked<String> {
+pub fn question(id: &Value, place: &Value) -> PublishedResult<String> {
     let refuse = |class, found: String, expected: &str| Crash::new(Stage::ProcessDocs, class, found, expected);
     let known = id.as_u64().and_then(|id| INSTRUCTIONS.descriptive.get((id as usize).wrapping_sub(1)));
     // A question about the whole figure ignores the place. Otherwise the place is checked before the question, as in
@@ -152,7 +153,7 @@ pub fn question(id: &Value, place: &Value) -> Checked<String> {
     }
 }
 
-fn by_number(row: &Row, marks: &Marks, mode: Mode) -> Checked<Metrics> {
+fn by_number(row: &Row, marks: &Marks, mode: Mode) -> PublishedResult<Metrics> {
     let mut metrics = aggregate::accuracy_and_format(row, marks, mode)?;
     if let Some(number) = row.extra.get("q_number") {
         metrics.insert("q_number".to_owned(), number.clone());

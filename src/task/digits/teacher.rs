@@ -111,14 +111,14 @@ async fn complete(State(desk): State<Arc<Desk>>, request: axum::body::Bytes) -> 
     match answer {
         Ok((text, request)) => {
             let tokens = |text: &str| text.split_whitespace().count();
-            let (asked, said) = (tokens(&question(&request)), tokens(&text));
+            let (question_tokens, answer_tokens) = (tokens(&question(&request)), tokens(&text));
             let message = json!({"role": "assistant", "content": text});
             Json(json!({
                 "id": format!("chatcmpl-{}", request.seed),
                 "object": "chat.completion",
                 "model": request.model,
                 "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
-                "usage": {"prompt_tokens": asked, "completion_tokens": said, "total_tokens": asked + said},
+                "usage": {"prompt_tokens": question_tokens, "completion_tokens": answer_tokens, "total_tokens": question_tokens + answer_tokens},
             }))
             .into_response()
         }
@@ -155,9 +155,9 @@ impl Desk {
         let mut name = blake3::Hasher::new();
         name.update(picture.as_bytes()).update(text.as_bytes());
         let digest = name.finalize();
-        let (asked, _) = digest.as_bytes().split_first_chunk::<8>().expect("a hash has 32 bytes");
+        let (question_tokens, _) = digest.as_bytes().split_first_chunk::<8>().expect("a hash has 32 bytes");
         // The seed comes from the request, and the counter is a hash of its content.
-        let mut random = Random::new(request.seed, Purpose::Teacher, u64::from_le_bytes(*asked));
+        let mut random = Random::new(request.seed, Purpose::Teacher, u64::from_le_bytes(*question_tokens));
         Ok(self.say(question, seen, &mut random))
     }
 

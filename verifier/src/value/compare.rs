@@ -51,7 +51,7 @@ pub fn equal(gold: &Value, answer: &Value, steps: &Steps) -> Comparison {
         _ => amounts(gold, answer, steps)
             .or_else(|| ranges(gold, answer, steps))
             .or_else(|| counted_values(gold, answer, steps))
-            .or_else(|| said(gold, answer, steps))
+            .or_else(|| compare_words(gold, answer, steps))
             .unwrap_or(no("different kinds")),
     }
 }
@@ -133,7 +133,7 @@ fn ranges(gold: &Value, answer: &Value, steps: &Steps) -> Option<Comparison> {
         }
         (Value::Named(a), Value::Named(b)) => outcome(a == b, "the same set of numbers", "different sets of numbers"),
         (Value::Ratio(a), Value::Ratio(b)) => ratios(a, b, steps),
-        (told @ Value::Range(..), other) | (other, told @ Value::Range(..)) => range(told, other, steps),
+        (interval @ Value::Range(..), other) | (other, interval @ Value::Range(..)) => range(interval, other, steps),
         (Value::Ratio(r), Value::Scalar(x, None)) | (Value::Scalar(x, None), Value::Ratio(r)) => match r.as_slice() {
             // A range may look like a ratio and a difference: 1:B and 1-B.
             [a, b] if *x == minus(a.clone(), b.clone()) => yes("the same range of numbers"),
@@ -153,9 +153,9 @@ fn ranges(gold: &Value, answer: &Value, steps: &Steps) -> Option<Comparison> {
 fn at_time(h: &Expr, m: &Expr, t: u32, steps: &Steps) -> bool {
     let Some((h, m)) = exact(h, steps).zip(exact(m, steps)) else { return false };
     let minutes = |n: u32| Rational::from_integer(n.into());
-    let said = h * minutes(60) + m;
-    let other = if said < minutes(720) { &said + minutes(720) } else { &said - minutes(720) };
-    said == minutes(t) || ((minutes(60)..minutes(780)).contains(&said) && other == minutes(t))
+    let time = h * minutes(60) + m;
+    let other = if time < minutes(720) { &time + minutes(720) } else { &time - minutes(720) };
+    time == minutes(t) || ((minutes(60)..minutes(780)).contains(&time) && other == minutes(t))
 }
 
 /// Compares residues, families over the whole numbers, and permutations.
@@ -181,7 +181,7 @@ fn counted_values(gold: &Value, answer: &Value, steps: &Steps) -> Option<Compari
 }
 
 /// Compares words with words, or with a value that they may describe.
-fn said(gold: &Value, answer: &Value, steps: &Steps) -> Option<Comparison> {
+fn compare_words(gold: &Value, answer: &Value, steps: &Steps) -> Option<Comparison> {
     Some(match (gold, answer) {
         (Value::Text(t), Value::Tuple(p)) | (Value::Tuple(p), Value::Text(t)) => {
             let zero = |v: &Value| matches!(v, Value::Scalar(e, None) if decide(e, &integer(0), steps).equal);
@@ -215,8 +215,8 @@ fn said(gold: &Value, answer: &Value, steps: &Steps) -> Option<Comparison> {
 }
 
 /// Compares the range `low to high` with a value that may be the same range: 10 to 15, 10-15, 10:15, [10, 15].
-fn range(told: &Value, other: &Value, steps: &Steps) -> Comparison {
-    let Value::Range(low, high, unit) = told else { return no("different kinds") };
+fn range(interval: &Value, other: &Value, steps: &Steps) -> Comparison {
+    let Value::Range(low, high, unit) = interval else { return no("different kinds") };
     let unit = unit.as_ref();
     let ends = |a: &Expr, b: &Expr, u: Option<&Unit>| {
         scalars(low, unit, a, u, steps).equal && scalars(high, unit, b, u, steps).equal

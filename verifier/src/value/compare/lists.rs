@@ -85,8 +85,8 @@ pub(crate) fn listed(gold: &Value, answer: &Value, steps: &Steps) -> Option<Comp
                 }
             }
             // In a list of yes and no, the order matters.
-            let told = |l: &[Value]| l.iter().any(|v| matches!(v, Value::Text(t) if words::polar(t).is_some()));
-            Some(if told(a) && told(b) { ordered(a, b, steps) } else { unordered(a, b, steps) })
+            let is_polar = |l: &[Value]| l.iter().any(|v| matches!(v, Value::Text(t) if words::polar(t).is_some()));
+            Some(if is_polar(a) && is_polar(b) { ordered(a, b, steps) } else { unordered(a, b, steps) })
         }
         (Value::List(_) | Value::Set(_), Value::List(_) | Value::Set(_)) => {
             let (a, b) = (items(gold)?, items(answer)?);

@@ -1,11 +1,11 @@
 //! Inspects the rows of a data set or of any other source.
 
-use super::found::{Found, Options};
+use super::found::{Options, Statistics};
 use super::inspection::Inspection;
 use crate::config::DatasetConfig;
-use crate::data::bad::Read;
-use crate::data::read::{Left, RowFile};
-use crate::data::{Row, Seen, read};
+use crate::data::bad_row::RowResult;
+use crate::data::read::{RowFile, RowsLeft};
+use crate::data::{ReadCounts, Row, read};
 use crate::error::Result;
 
 /// Maximum number of rows that are measured together, and of bytes of their embedded images.
@@ -16,7 +16,7 @@ const CHUNK_BYTES: usize = 32 << 20;
 /// counted. Returns an error only if a file cannot be read at all.
 pub fn inspect(entry: &DatasetConfig, options: &Options) -> Result<Inspection> {
     let files = RowFile::open(std::slice::from_ref(entry))?;
-    let mut left = Left::default();
+    let mut left = RowsLeft::default();
     let found = of_rows(read::name(entry), options, |take| {
         files.iter().try_for_each(|file| {
             file.for_each(left.of(file), |_, row| {
@@ -26,7 +26,7 @@ pub fn inspect(entry: &DatasetConfig, options: &Options) -> Result<Inspection> {
         })
     })?;
     let columns = files.first().map_or(Ok(Vec::new()), RowFile::columns)?;
-    let seen = Seen { unused: Seen::of(&files)?.unused, ..found.seen };
+    let seen = ReadCounts { unused: ReadCounts::of(&files)?.unused, ..found.seen };
     Ok(Inspection { files: files.len(), columns, seen, ..found })
 }
 
@@ -34,9 +34,9 @@ pub fn inspect(entry: &DatasetConfig, options: &Options) -> Result<Inspection> {
 pub fn of_rows(
     name: String,
     options: &Options,
-    each: impl FnOnce(&mut dyn FnMut(Read<Row>) -> Result<()>) -> Result<()>,
+    each: impl FnOnce(&mut dyn FnMut(RowResult<Row>) -> Result<()>) -> Result<()>,
 ) -> Result<Inspection> {
-    let mut found = Found::new(options);
+    let mut found = Statistics::new(options);
     let (mut chunk, mut bytes) = (Vec::new(), 0);
     each(&mut |row| {
         bytes += row.as_ref().map_or(0, |row| row.images.iter().map(|image| image.embedded()).sum());
@@ -54,7 +54,7 @@ pub fn of_rows(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::bad::Reason;
+    use crate::data::bad_row::Reason;
 
     const LOOK: Options = Options { model: None, first: 1, random: 3, seed: 1, shown: None };
 

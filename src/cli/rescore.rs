@@ -10,7 +10,7 @@ use super::run_dir::RunDir;
 use super::stdout::print;
 use crate::config::EvalConfig;
 use crate::error::{Error, Result};
-use crate::eval::referee::{Framework, agreements, compare, read, table};
+use crate::eval::rescore::{Framework, compare, read, table, verdict_counts};
 use crate::files;
 use crate::report;
 use crate::reward::Scorer;
@@ -39,13 +39,13 @@ pub fn run(
     }
     dir.begin(config, context)?;
     let compared = compare(&rows, scorer, config.mode, config.strip_thinking)?;
-    let agreements = agreements(&compared);
+    let verdict_counts = verdict_counts(&compared);
     let line = |row| serde_json::to_string(row).map_err(|error| Error::Failed(format!("referee.jsonl: {error}")));
     let lines = compared.iter().map(|row| Ok(line(row)? + "\n")).collect::<Result<String>>()?;
     files::write(dir.path().join("referee.jsonl"), lines.as_bytes())?;
     let thinking = if config.strip_thinking { ", thinking removed" } else { "" };
     let rules = format!("Verdicts of omr: {} rules{thinking}; {}", config.mode.name(), scorer.describe());
-    files::write(&page, report::referee(&agreements, &compared, &rules)?.as_bytes())?;
+    files::write(&page, report::rescore(&verdict_counts, &compared, &rules)?.as_bytes())?;
     let judge = scorer.judge().map(|name| {
         let mut judge = judge::Summary::new(name);
         compared.iter().for_each(|row| judge.count(row.judge.as_ref()));
@@ -55,11 +55,11 @@ pub fn run(
         "mode": config.mode.name(),
         "strip_thinking": config.strip_thinking,
         "judge": judge,
-        "referee": agreements,
+        "referee": verdict_counts,
     });
     files::write(&summary, format!("{text:#}\n").as_bytes())?;
     if let Some(judge) = judge {
         context.say(&judge.line());
     }
-    print(&format!("{}{}\n", table(&agreements), page.display()))
+    print(&format!("{}{}\n", table(&verdict_counts), page.display()))
 }

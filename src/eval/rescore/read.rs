@@ -175,7 +175,7 @@ fn right(value: &Value) -> Option<bool> {
     match value {
         Value::Bool(right) => Some(*right),
         Value::Number(number) => number.as_f64().filter(|share| (0.0..=1.0).contains(share)).map(|share| share >= 0.5),
-        Value::String(word) => said(word),
+        Value::String(word) => verdict_word(word),
         Value::Array(list) => right(list.first()?),
         Value::Object(record) => {
             let keys = ["true_false", "is_correct", "correct", "hit", "scores", "score", "acc_score", "acc", "result"];
@@ -187,7 +187,7 @@ fn right(value: &Value) -> Option<bool> {
     }
 }
 
-fn said(word: &str) -> Option<bool> {
+fn verdict_word(word: &str) -> Option<bool> {
     match word.trim().to_ascii_lowercase().as_str() {
         "1" | "1.0" | "true" => Some(true),
         "0" | "0.0" | "false" => Some(false),
@@ -217,7 +217,7 @@ fn vlm_eval_kit(path: &Path, task: &str) -> Result<Vec<Row>> {
         }
         let at = |column: &str| head.iter().position(|name| name == column).map(|i| fields[i].as_str());
         let filled = |column: &str| at(column).filter(|field| !field.is_empty());
-        let verdict = KIT_VERDICTS.iter().find_map(|column| Some((column, said(at(column)?)?)));
+        let verdict = KIT_VERDICTS.iter().find_map(|column| Some((column, verdict_word(at(column)?)?)));
         let reason = KIT_REASONS.iter().find_map(|column| Some(format!("; {column}: {}", filled(column)?)));
         let theirs_why = verdict.map_or_else(
             || "no column hit, score, correct or match".to_owned(),

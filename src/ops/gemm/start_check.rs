@@ -6,7 +6,7 @@ use half::bf16;
 
 use super::backward::SM90A as GRADIENTS;
 use super::config::{GemmConfig, Role};
-use super::sm90a::{Lies, Side, Wide, wide_names};
+use super::sm90a::{Major, OperandLayout, Wide, wide_names};
 use super::tile::SM90A;
 use crate::device::{Device, Gpu, On, Region, params};
 use crate::error::Result;
@@ -67,12 +67,12 @@ fn fault(dev: &mut Device) -> Result<Option<String>> {
 /// Computes the product of role `i` of [`ROLES`] into `sums`, which holds zeros.
 fn launch(gpu: &mut Gpu<'_>, i: usize, config: &GemmConfig, [x, w]: [Tensor; 2], sums: Tensor) -> Result<()> {
     let op = "linear::wgmma_fault";
-    let side = |t: Tensor, lies| {
+    let side = |t: Tensor, major| {
         let address = gpu.ptr(t);
-        Side { address, rows: t.rows(), columns: t.cols(), stride: t.cols(), lies }
+        OperandLayout { address, rows: t.rows(), columns: t.cols(), stride: t.cols(), major }
     };
-    let lies = [[Lies::Along, Lies::Along], [Lies::Along, Lies::Across], [Lies::Across, Lies::Across]][i];
-    let sides = [side(x, lies[0]), side(w, lies[1])];
+    let major = [[Major::K, Major::K], [Major::K, Major::Mn], [Major::Mn, Major::Mn]][i];
+    let sides = [side(x, major[0]), side(w, major[1])];
     let [rows, cols, depth] = [ROWS, COLUMNS, TERMS].map(|n| n as i32);
     let ld = if i == 0 { depth } else { cols };
     let operands = params!(gemm::Operands { x, w, rows, cols, depth, ld });

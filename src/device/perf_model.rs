@@ -28,7 +28,7 @@ const BETWEEN: f64 = 1.5e-6;
 /// Instruction counts of a kernel's machine code for compute capability 9.0, per warp. `tools/sass.py` counts them, and
 /// `ptx/MANIFEST` stores them.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
-pub struct Pace {
+pub struct KernelCosts {
     /// True if the kernel's products use wgmma.
     pub wgmma: bool,
     /// Instructions per step of the main loop.
@@ -83,7 +83,7 @@ pub struct Clocks {
     pub memory: f64,
 }
 
-impl Pace {
+impl KernelCosts {
     /// Returns the number of CTAs that are resident on an SM at once.
     fn at_once(&self, launch: &Launch) -> usize {
         let registers = self.registers.next_multiple_of(8) as usize * launch.block as usize;
@@ -147,7 +147,7 @@ mod tests {
     // compiled.
     #[test]
     fn a_product_somebody_measured_is_predicted() {
-        let pace = Pace {
+        let costs = KernelCosts {
             wgmma: true,
             step: 161.0,
             flops: 1_048_576.0,
@@ -165,7 +165,7 @@ mod tests {
                 product: Some([n, n, n]),
                 ..Share::default()
             };
-            let found = pace.predict(&launch, &share, Clocks { hz: 1.5e9, memory: 4.3e12 });
+            let found = costs.predict(&launch, &share, Clocks { hz: 1.5e9, memory: 4.3e12 });
             let rate = share.flops / found.seconds / 1e12;
             assert!((rate / measured - 1.0).abs() < 0.1, "{rate:.0} TFLOP/s at {n} cubed, measured {measured}");
         }

@@ -52,7 +52,7 @@ impl Compared {
 
 /// Counts of equal and different verdicts of a framework and our rules on a task.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Agreement {
+pub struct VerdictCounts {
     /// Framework of the other verdicts.
     pub framework: Framework,
     /// Task, as named by its file.
@@ -71,7 +71,7 @@ pub struct Agreement {
     pub no_verdict: usize,
 }
 
-impl Agreement {
+impl VerdictCounts {
     /// Returns the shares of correct answers by the other framework and by our rules, among the answers with a verdict.
     pub fn shares(&self) -> Option<[f64; 2]> {
         let n = self.n - self.no_verdict;
@@ -101,8 +101,8 @@ fn scored(response: &str) -> String {
     if !extract::predict_str(response, Mode::Strict).0.is_empty() {
         return response.to_owned();
     }
-    let said = extract::strip_think(response, Mode::Strict);
-    let last = said.lines().rev().map(str::trim).find(|line| !line.is_empty());
+    let answer_part = extract::strip_think(response, Mode::Strict);
+    let last = answer_part.lines().rev().map(str::trim).find(|line| !line.is_empty());
     match last.filter(|line| line.chars().count() <= ANSWER_CHARS) {
         Some(line) => format!("<answer>{line}</answer>"),
         None => response.to_owned(),
@@ -139,14 +139,14 @@ fn compared(row: &Row, judged: Judged) -> Compared {
 }
 
 /// Counts the verdicts per framework and task, in the order of the rows.
-pub fn agreements(compared: &[Compared]) -> Vec<Agreement> {
-    let mut out: Vec<Agreement> = Vec::new();
+pub fn verdict_counts(compared: &[Compared]) -> Vec<VerdictCounts> {
+    let mut out: Vec<VerdictCounts> = Vec::new();
     for row in compared {
         let at = out.iter().position(|known| known.framework == row.framework && known.task == row.task);
         let at = at.unwrap_or_else(|| {
             let (framework, task) = (row.framework, row.task.clone());
             let [n, both_right, only_theirs, only_ours, both_wrong, no_verdict] = [0; 6];
-            out.push(Agreement { framework, task, n, both_right, only_theirs, only_ours, both_wrong, no_verdict });
+            out.push(VerdictCounts { framework, task, n, both_right, only_theirs, only_ours, both_wrong, no_verdict });
             out.len() - 1
         });
         let counts = &mut out[at];
@@ -177,7 +177,7 @@ pub const HEADS: [&str; 10] = [
 ];
 
 /// Formats the counts as the texts of a row under [`HEADS`].
-pub fn cells(row: &Agreement) -> [String; 10] {
+pub fn cells(row: &VerdictCounts) -> [String; 10] {
     let percent = |i: usize| row.shares().map_or("-".to_owned(), |shares| format!("{:.1}", 100.0 * shares[i]));
     let [n, right, theirs, ours, wrong, none] =
         [row.n, row.both_right, row.only_theirs, row.only_ours, row.both_wrong, row.no_verdict].map(|n| n.to_string());
@@ -186,9 +186,9 @@ pub fn cells(row: &Agreement) -> [String; 10] {
 }
 
 /// Formats the counts as a text table.
-pub fn table(agreements: &[Agreement]) -> String {
+pub fn table(verdict_counts: &[VerdictCounts]) -> String {
     let head = HEADS.map(str::to_owned);
-    let rows: Vec<[String; 10]> = std::iter::once(head).chain(agreements.iter().map(cells)).collect();
+    let rows: Vec<[String; 10]> = std::iter::once(head).chain(verdict_counts.iter().map(cells)).collect();
     let width = |i: usize| rows.iter().map(|row| row[i].chars().count()).max().unwrap_or(0);
     let line = |row: &[String; 10]| {
         let cell = |(i, cell): (usize, &String)| {

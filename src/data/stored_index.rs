@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::data::Seen;
-use crate::data::bad::RejectedRows;
+use crate::data::ReadCounts;
+use crate::data::bad_row::RejectedRows;
 use crate::data::index::Index;
 use crate::data::indexing::{Indexed, SharedIds};
 use crate::data::places::{Places, Signature};
@@ -23,7 +23,7 @@ const MAGIC: &str = "omr index 3 ";
 struct Header {
     rejected: RejectedRows,
     shared: SharedIds,
-    seen: Seen,
+    seen: ReadCounts,
     signatures: Vec<Signature>,
 }
 
@@ -40,7 +40,7 @@ pub fn write(
     places: &Places,
     rejected: &RejectedRows,
     shared: &SharedIds,
-    seen: &Seen,
+    seen: &ReadCounts,
     signatures: Vec<Signature>,
 ) -> Result<()> {
     let header = Header { rejected: rejected.clone(), shared: shared.clone(), seen: seen.clone(), signatures };
@@ -103,7 +103,7 @@ mod tests {
     use super::*;
     use crate::data::index::Shape;
     use crate::data::places::Place;
-    use crate::data::read::At;
+    use crate::data::read::RowPosition;
     use crate::image::Grid;
 
     #[test]
@@ -117,7 +117,7 @@ mod tests {
             .enumerate()
         {
             indexed.sizes.push(Shape { tokens: 10 + i, targets: i, grids });
-            let at = At { index: i as u32, offset: 1 << (40 + i) };
+            let at = RowPosition { index: i as u32, offset: 1 << (40 + i) };
             indexed.places.push(Place { file: 0, at, hash: u64::MAX - i as u64 }, &vec![7; grids.len()]);
         }
         let hash = "00".to_owned();

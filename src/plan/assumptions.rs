@@ -10,7 +10,7 @@ use crate::model::ModelConfig;
 
 /// GPU that a plan is made for.
 #[derive(clap::Args)]
-pub struct Card {
+pub struct GpuOptions {
     /// Kind of GPU
     #[arg(long, value_enum, default_value = "h200")]
     pub gpu: Gpu,
@@ -27,7 +27,7 @@ pub struct Card {
 const CLOCK: f64 = 1500.0;
 
 /// GPU for which times are predicted if none is given.
-pub const H200: Card = Card { gpu: Gpu::H200, clock: CLOCK, launches: None };
+pub const H200: GpuOptions = GpuOptions { gpu: Gpu::H200, clock: CLOCK, launches: None };
 
 /// Rows that a plan assumes if no data is read.
 #[derive(clap::Args, Default)]
@@ -41,7 +41,7 @@ pub struct Rows {
     pub image_tokens: Option<usize>,
 }
 
-impl Card {
+impl GpuOptions {
     /// Formats a number of these GPUs for the user.
     pub fn named(&self, count: usize) -> String {
         seats::named(count, &self.gpu.ceilings())

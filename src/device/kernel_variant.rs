@@ -3,22 +3,22 @@
 /// Kernel variant of matrix products. A run never changes it, so sampling, training and checkpoints use the same
 /// arithmetic.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Body {
+pub enum KernelVariant {
     /// kernels/common/gemm.cuh, for every GPU.
     Mma,
     /// kernels/common/gemm_sm90a.cuh, for compute capability 9.0.
     Wgmma,
 }
 
-impl Body {
+impl KernelVariant {
     /// Both variants.
-    pub const ALL: [Body; 2] = [Body::Mma, Body::Wgmma];
+    pub const ALL: [KernelVariant; 2] = [KernelVariant::Mma, KernelVariant::Wgmma];
 
     /// Returns the name of the variant.
     pub fn name(self) -> &'static str {
         match self {
-            Body::Mma => "mma.sync",
-            Body::Wgmma => "wgmma",
+            KernelVariant::Mma => "mma.sync",
+            KernelVariant::Wgmma => "wgmma",
         }
     }
 
@@ -27,16 +27,16 @@ impl Body {
     pub fn recorded(self) -> &'static str {
         match self {
             // Version 1 summed dK and dV in steps of 64 rows, regardless of which tokens the rows belong to.
-            Body::Mma => "mma.sync/2",
+            KernelVariant::Mma => "mma.sync/2",
             // Version 1 computed gradients with mma.sync. Version 2 summed as mma.sync/1 does.
-            Body::Wgmma => "wgmma/3",
+            KernelVariant::Wgmma => "wgmma/3",
         }
     }
 
     /// Returns the variant with this name. A version suffix is ignored.
-    pub fn named(name: &str) -> Option<Body> {
+    pub fn named(name: &str) -> Option<KernelVariant> {
         let name = name.split('/').next()?;
-        Body::ALL.into_iter().find(|body| body.name() == name)
+        KernelVariant::ALL.into_iter().find(|variant| variant.name() == name)
     }
 }
 
@@ -45,13 +45,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_record_names_its_body() {
-        for body in Body::ALL {
+    fn a_record_names_its_variant() {
+        for variant in KernelVariant::ALL {
             assert_eq!(
-                [body.name(), body.recorded(), "wgmma/9"].map(Body::named),
-                [Some(body), Some(body), Some(Body::Wgmma)]
+                [variant.name(), variant.recorded(), "wgmma/9"].map(KernelVariant::named),
+                [Some(variant), Some(variant), Some(KernelVariant::Wgmma)]
             );
         }
-        assert_eq!(Body::named("avx2"), None);
+        assert_eq!(KernelVariant::named("avx2"), None);
     }
 }

@@ -1,17 +1,17 @@
 //! Selects the kernel variants of matrix products and attention on a GPU.
 
 use super::backend::{Backend, Device};
-use super::body::Body;
+use super::kernel_variant::KernelVariant;
 use crate::error::{Error, Result};
 
 impl Device {
     /// Selects the kernel variant of linear layers, their gradients and logits. A run selects it once. Errors if the
     /// device does not support it.
-    pub fn use_body(&mut self, wanted: Body) -> Result<()> {
-        let has = wanted == Body::Mma || self.has_wgmma();
+    pub fn use_variant(&mut self, wanted: KernelVariant) -> Result<()> {
+        let supported = wanted == KernelVariant::Mma || self.has_wgmma();
         match &mut self.backend {
-            Backend::Gpu { body, .. } if has => {
-                *body = wanted;
+            Backend::Gpu { variant, .. } if supported => {
+                *variant = wanted;
                 Ok(())
             }
             Backend::Gpu { refused: true, .. } => {
@@ -32,8 +32,8 @@ impl Device {
 
     /// Disables wgmma for all products. Called if the start check finds that its results differ from the expected ones.
     pub fn refuse_wgmma(&mut self) {
-        if let Backend::Gpu { body, refused, .. } = &mut self.backend {
-            (*body, *refused) = (Body::Mma, true);
+        if let Backend::Gpu { variant, refused, .. } = &mut self.backend {
+            (*variant, *refused) = (KernelVariant::Mma, true);
         }
     }
 
@@ -52,9 +52,9 @@ impl Device {
     }
 
     /// Returns the kernel variant of matrix products on a GPU, or `None` on other devices.
-    pub fn body(&self) -> Option<Body> {
+    pub fn variant(&self) -> Option<KernelVariant> {
         match self.backend {
-            Backend::Gpu { body, .. } => Some(body),
+            Backend::Gpu { variant, .. } => Some(variant),
             _ => None,
         }
     }

@@ -8,7 +8,7 @@ use half::bf16;
 use super::backward::bwd;
 use super::call::{Bwd, Pack};
 use super::forward::fwd;
-use crate::device::{Body, Device, Region};
+use crate::device::{Device, KernelVariant, Region};
 use crate::error::Result;
 use crate::ops::attend::Heads;
 use crate::ops::start_check::{differing, values};
@@ -38,8 +38,8 @@ fn compare(
 ) -> Result<Option<String>> {
     for (heads, tokens, causal) in CASES {
         let mut runs = Vec::new();
-        for body in Body::ALL {
-            dev.use_body(body)?;
+        for variant in KernelVariant::ALL {
+            dev.use_variant(variant)?;
             let mark = dev.mark(Region::Workspace);
             let qkv = numbers(dev, 1, [tokens, heads.qkv_len()])?;
             let cu_seqlens = dev.upload(Region::Workspace, &[0u32, tokens as u32], &[2])?;

@@ -9,7 +9,7 @@ use crate::error::Result;
 
 /// Counts of what the used rows contain.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-pub struct Seen {
+pub struct ReadCounts {
     /// Number of rows.
     pub rows: u64,
     /// Number of images.
@@ -22,9 +22,9 @@ pub struct Seen {
     pub unused: Vec<String>,
 }
 
-impl Seen {
+impl ReadCounts {
     /// Creates counts of 0 and lists the unused columns of `files`.
-    pub fn of<'a>(files: impl IntoIterator<Item = &'a RowFile>) -> Result<Seen> {
+    pub fn of<'a>(files: impl IntoIterator<Item = &'a RowFile>) -> Result<ReadCounts> {
         let mut unused = Vec::new();
         for file in files {
             let columns = file.columns()?.into_iter().filter(|column| column.read_as.is_none());
@@ -32,7 +32,7 @@ impl Seen {
         }
         unused.sort_unstable();
         unused.dedup();
-        Ok(Seen { unused, ..Seen::default() })
+        Ok(ReadCounts { unused, ..ReadCounts::default() })
     }
 
     /// Counts one more row with its messages and images.
@@ -50,7 +50,7 @@ impl Seen {
 
     /// Formats the counts as a line for the user.
     pub fn line(&self) -> String {
-        let Seen { rows, pictures, turns, targets, unused } = self;
+        let ReadCounts { rows, pictures, turns, targets, unused } = self;
         let targets = if *targets > 0 { format!(", {targets} target tokens") } else { String::new() };
         let unused =
             if unused.is_empty() { String::new() } else { format!("; columns not used: {}", unused.join(", ")) };

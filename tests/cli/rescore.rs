@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 
 use super::training::{failure, run};
 
-const HERE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cli/referee");
+const HERE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cli/rescore");
 
 /// Runs the re-scorer. Returns its output and the comparison of each task.
-fn referee(log: &str, out: &Path, more: &[&str]) -> (String, Vec<Value>) {
+fn rescore(log: &str, out: &Path, more: &[&str]) -> (String, Vec<Value>) {
     let args = ["eval", "--responses", log, "--out", out.to_str().unwrap()];
     let (code, stdout, stderr) = run(&[&args[..], more].concat());
     assert_eq!(code, 0, "{stderr}");
@@ -26,7 +26,7 @@ fn counts(row: &Value) -> [u64; 6] {
 #[test]
 fn known_mistakes_are_where_the_verdicts_differ() {
     let out = tempfile::tempdir().unwrap();
-    let (stdout, rows) = referee(HERE, out.path(), &[]);
+    let (stdout, rows) = rescore(HERE, out.path(), &[]);
     let found: Vec<(&str, [u64; 6])> = rows.iter().map(|row| (row["task"].as_str().unwrap(), counts(row))).collect();
     let wanted = [
         ("OMR_made_MMMU_DEV_VAL_result", [6, 1, 2, 1, 1, 1]),
@@ -68,9 +68,9 @@ fn known_mistakes_are_where_the_verdicts_differ() {
 fn an_answer_within_the_thinking_is_found_in_compat_unless_that_is_taken_off() {
     let dir = tempfile::tempdir().unwrap();
     let log = format!("{HERE}/lmms_eval/OMR__made/20260915_091500_samples_mathvista_testmini_cot_reasoning.jsonl");
-    let (_, rows) = referee(&log, &dir.path().join("whole"), &["--mode", "compat"]);
+    let (_, rows) = rescore(&log, &dir.path().join("whole"), &["--mode", "compat"]);
     assert_eq!(counts(&rows[0]), [5, 3, 0, 1, 1, 0]);
-    let (_, rows) = referee(&log, &dir.path().join("off"), &["--mode", "compat", "--strip-thinking"]);
+    let (_, rows) = rescore(&log, &dir.path().join("off"), &["--mode", "compat", "--strip-thinking"]);
     assert_eq!(counts(&rows[0]), [5, 3, 0, 0, 2, 0]);
 }
 
@@ -123,7 +123,7 @@ fn what_we_write_for_lmms_eval_is_read_as_its_log() {
     assert!(theirs["acc_score_stderr,none"].as_f64().unwrap() > 0.0 && theirs["format_score_stderr,none"] == "N/A");
     assert_eq!(results["n-samples"][task]["effective"], 14);
 
-    let (_, rows) = referee(folder.to_str().unwrap(), &dir.path().join("referee"), &[]);
+    let (_, rows) = rescore(folder.to_str().unwrap(), &dir.path().join("referee"), &[]);
     let [n, right, only_theirs, only_ours, wrong, none] = counts(&rows[0]);
     assert_eq!((n, only_theirs, only_ours, none, right + wrong, &rows[0]["task"]), (14, 0, 0, 0, 14, &json!(task)));
 }

@@ -51,32 +51,32 @@ fn idle() -> std::sync::MutexGuard<'static, Vec<Idle>> {
 /// Driver of a device: a GPU that is returned when this value is dropped. [`Driver::as_any`] returns this value, so a
 /// test cannot reach the emulator behind it.
 struct Lent {
-    card: Option<Idle>,
-    /// Number of regions that belong to this device. They are the first ones of `card.regions`.
+    gpu: Option<Idle>,
+    /// Number of regions that belong to this device. They are the first ones of `gpu.regions`.
     mine: usize,
 }
 
 impl Lent {
     fn new() -> Result<Lent> {
         let found = idle().pop();
-        let card = match found {
-            Some(card) => card,
+        let gpu = match found {
+            Some(gpu) => gpu,
             None => Idle { driver: open()?, regions: Vec::new(), streams: 0 },
         };
-        Ok(Lent { card: Some(card), mine: 0 })
+        Ok(Lent { gpu: Some(gpu), mine: 0 })
     }
 
-    fn card(&mut self) -> &mut Idle {
-        self.card.as_mut().unwrap()
+    fn gpu(&mut self) -> &mut Idle {
+        self.gpu.as_mut().unwrap()
     }
 
     fn driver(&mut self) -> &mut dyn Driver {
-        &mut *self.card().driver
+        &mut *self.gpu().driver
     }
 }
 
 fn open() -> Result<Box<dyn Driver>> {
-    if under_test() == Under::Card {
+    if under_test() == Under::Gpu {
         return Ok(Box::new(Cuda::open(0, &IMAGES)?));
     }
     let emulated = Options {
@@ -94,51 +94,51 @@ impl Drop for Lent {
     /// Returns the GPU for later devices after its work is done. If a failed test may have left work unfinished, or if
     /// the GPU has an error, the GPU is discarded instead.
     fn drop(&mut self) {
-        let Some(mut card) = self.card.take() else { return };
-        let over = |card: &mut Idle| (0..=card.streams).all(|s| card.driver.synchronize(Stream(s)).is_ok());
-        if !std::thread::panicking() && over(&mut card) {
-            idle().push(card);
+        let Some(mut gpu) = self.gpu.take() else { return };
+        let over = |gpu: &mut Idle| (0..=gpu.streams).all(|s| gpu.driver.synchronize(Stream(s)).is_ok());
+        if !std::thread::panicking() && over(&mut gpu) {
+            idle().push(gpu);
         }
     }
 }
 
 impl Driver for Lent {
     fn properties(&self) -> &Properties {
-        self.card.as_ref().unwrap().driver.properties()
+        self.gpu.as_ref().unwrap().driver.properties()
     }
 
     /// Reuses a region of the same size from an earlier device and sets its used bytes to zero. If there is no such
     /// region, maps a new one.
     fn map(&mut self, bytes: usize) -> Result<Address> {
         let mine = self.mine;
-        let card = self.card();
-        match (mine..card.regions.len()).find(|i| card.regions[*i].bytes == bytes) {
+        let gpu = self.gpu();
+        match (mine..gpu.regions.len()).find(|i| gpu.regions[*i].bytes == bytes) {
             Some(found) => {
-                card.regions.swap(mine, found);
-                let Taken { base, used, .. } = card.regions[mine];
-                card.driver.fill(Stream::COMPUTE, base, 0, used)?;
-                card.regions[mine].used = 0;
+                gpu.regions.swap(mine, found);
+                let Taken { base, used, .. } = gpu.regions[mine];
+                gpu.driver.fill(Stream::COMPUTE, base, 0, used)?;
+                gpu.regions[mine].used = 0;
             }
             None => {
-                let base = card.driver.map(bytes)?;
-                card.regions.insert(mine, Taken { base, bytes, used: 0 });
+                let base = gpu.driver.map(bytes)?;
+                gpu.regions.insert(mine, Taken { base, bytes, used: 0 });
             }
         }
         self.mine += 1;
-        Ok(self.card().regions[mine].base)
+        Ok(self.gpu().regions[mine].base)
     }
 
     fn guard(&self) -> usize {
-        self.card.as_ref().unwrap().driver.guard()
+        self.gpu.as_ref().unwrap().driver.guard()
     }
 
     fn open(&mut self, address: Address, bytes: usize) -> Result<()> {
-        let card = self.card();
+        let gpu = self.gpu();
         let holds = |r: &&mut Taken| r.base <= address && address < r.base + r.bytes as u64;
-        if let Some(region) = card.regions.iter_mut().find(holds) {
+        if let Some(region) = gpu.regions.iter_mut().find(holds) {
             region.used = region.used.max((address - region.base) as usize + bytes);
         }
-        card.driver.open(address, bytes)
+        gpu.driver.open(address, bytes)
     }
 
     fn close(&mut self, address: Address, bytes: usize) -> Result<()> {
@@ -183,7 +183,7 @@ impl Driver for Lent {
 
     fn stream(&mut self) -> Result<Stream> {
         let made = self.driver().stream()?;
-        self.card().streams = made.0;
+        self.gpu().streams = made.0;
         Ok(made)
     }
 
@@ -204,7 +204,7 @@ impl Driver for Lent {
     }
 
     fn synchronizations(&self) -> u64 {
-        self.card.as_ref().unwrap().driver.synchronizations()
+        self.gpu.as_ref().unwrap().driver.synchronizations()
     }
 
     fn event(&mut self) -> Result<Event> {
@@ -240,7 +240,7 @@ impl Driver for Lent {
     }
 
     fn records_ranges(&self) -> bool {
-        self.card.as_ref().unwrap().driver.records_ranges()
+        self.gpu.as_ref().unwrap().driver.records_ranges()
     }
 
     fn range_push(&mut self, name: &str) {

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::measured::{self, Given};
+use super::measured::{self, QuestionAnswers};
 use super::survey::Survey;
 use crate::answers::{Key, RunStore};
 use crate::client::Completion;
@@ -17,7 +17,7 @@ const PUBLISHED_TOP_P: f32 = 0.95;
 
 /// Answers required per question: at most one greedy answer, then those at temperature 1.
 #[derive(Clone, Copy, Debug)]
-pub struct Wanted {
+pub struct AnswerSettings {
     /// Number of greedy answers: 1 or 0.
     pub greedy: usize,
     /// Number of answers at temperature 1.
@@ -30,9 +30,9 @@ pub struct Wanted {
     pub seed: u64,
 }
 
-impl Wanted {
+impl AnswerSettings {
     /// Returns the answers that a config requires of a task.
-    pub fn of(spec: &TaskSpec, config: &EvalConfig) -> Wanted {
+    pub fn of(spec: &TaskSpec, config: &EvalConfig) -> AnswerSettings {
         let (greedy, sampled) = match spec.answers {
             Answers::AsConfigured => (usize::from(config.greedy), config.repeats),
             Answers::Greedy => (1, 0),
@@ -43,7 +43,7 @@ impl Wanted {
             _ => SamplingParams::default().top_p,
         };
         let max_tokens = config.max_new_tokens.unwrap_or(spec.max_new_tokens);
-        Wanted { greedy, sampled, max_tokens, top_p, seed: config.seed }
+        AnswerSettings { greedy, sampled, max_tokens, top_p, seed: config.seed }
     }
 
     /// Returns the number of answers to a question.
@@ -66,25 +66,25 @@ impl Wanted {
 }
 
 /// Questions of a task, the required answers, and the store with the existing ones.
-pub struct Asked<'a> {
+pub struct TaskRequests<'a> {
     /// Description of the task.
     pub spec: &'static TaskSpec,
     /// Questions of the task.
     pub survey: &'a Survey,
     /// Required answers per question.
-    pub wanted: Wanted,
+    pub answer_settings: AnswerSettings,
     /// Identity of the model or server that answers.
     pub who: &'a str,
     /// Store of the answers.
     pub store: &'a Arc<RunStore>,
 }
 
-impl Asked<'_> {
+impl TaskRequests<'_> {
     /// Returns the key of answer `k` to question `i`. Random numbers depend only on the question's number in the task,
     /// the answer's number and the seed, not on other requests.
     pub fn key(&self, i: usize, k: usize) -> Key {
-        let Wanted { max_tokens, top_p, seed, .. } = self.wanted;
-        let how = match self.wanted.rollout(k) {
+        let AnswerSettings { max_tokens, top_p, seed, .. } = self.answer_settings;
+        let how = match self.answer_settings.rollout(k) {
             None => format!("greedy, {max_tokens} tokens"),
             Some(rollout) => {
                 let question = self.survey.indices[i];
@@ -96,14 +96,15 @@ impl Asked<'_> {
 
     /// Returns a name of answer `k` to question `i` for messages.
     pub fn label(&self, i: usize, k: usize) -> String {
-        let of = self.wanted.rollout(k).map_or_else(|| "greedy".to_owned(), |rollout| format!("sample {rollout}"));
+        let of =
+            self.answer_settings.rollout(k).map_or_else(|| "greedy".to_owned(), |rollout| format!("sample {rollout}"));
         format!("{} index {} {of}", self.spec.name, self.survey.indices[i])
     }
 
     /// Returns the numbers of the missing answers to question `i`.
     pub fn missing(&self, i: usize) -> Result<Vec<usize>> {
         let (store, mut missing) = (self.store.get()?, Vec::new());
-        for k in 0..self.wanted.answers() {
+        for k in 0..self.answer_settings.answers() {
             if !store.has(&self.key(i, k))? {
                 missing.push(k);
             }
@@ -122,8 +123,8 @@ impl Asked<'_> {
     /// from the second task on.
     pub fn share(&self, rank: usize, size: usize) -> Result<(Vec<usize>, usize)> {
         let (mut questions, mut answers) = (Vec::new(), 0);
-        let has = |[a, b, c, d, ..]: [u8; 32]| u32::from_le_bytes([a, b, c, d]) as usize % size == rank;
-        for i in (0..self.survey.questions()).filter(|&i| has(self.survey.contents[i])) {
+        let is_of_rank = |[a, b, c, d, ..]: [u8; 32]| u32::from_le_bytes([a, b, c, d]) as usize % size == rank;
+        for i in (0..self.survey.questions()).filter(|&i| is_of_rank(self.survey.contents[i])) {
             let missing = self.missing(i)?.len();
             if missing > 0 {
                 questions.push(i);
@@ -145,21 +146,21 @@ impl Asked<'_> {
     }
 }
 
-impl measured::Answers for Asked<'_> {
+impl measured::Answers for TaskRequests<'_> {
     /// Returns an error if an answer is missing.
-    fn given(&mut self, i: usize, index: u64) -> Result<Given> {
+    fn given(&mut self, i: usize, index: u64) -> Result<QuestionAnswers> {
         if self.survey.indices.get(i).is_none_or(|known| u64::from(*known) != index) {
             return Err(self.changed(i));
         }
         let store = self.store.get()?;
-        let mut answers = Vec::with_capacity(self.wanted.answers());
-        for k in 0..self.wanted.answers() {
+        let mut answers = Vec::with_capacity(self.answer_settings.answers());
+        for k in 0..self.answer_settings.answers() {
             let lost =
                 || Error::Failed(format!("{}: the answer to {} is missing", store.path().display(), self.label(i, k)));
             answers.push(store.get(&self.key(i, k))?.ok_or_else(lost)?);
         }
-        let sampled = answers.split_off(self.wanted.greedy);
-        Ok(Given { greedy: answers.pop(), sampled })
+        let sampled = answers.split_off(self.answer_settings.greedy);
+        Ok(QuestionAnswers { greedy: answers.pop(), sampled })
     }
 
     fn over(&mut self, questions: usize, _: &[(u64, Crash)], _: bool) -> Result<()> {

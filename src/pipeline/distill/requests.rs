@@ -13,13 +13,13 @@ use crate::answers::{Key, RunStore};
 use crate::client::{Completion, Endpoint, Failure};
 use crate::config::{DistillConfig, EndpointConfig};
 use crate::data::answer::label;
-use crate::data::{Bad, Rejected, RejectedRows};
+use crate::data::{BadRow, Rejected, RejectedRows};
 use crate::error::{Error, Result};
 use crate::pipeline::distill::question::{Question, request_seed};
 use crate::pipeline::stage::{Input, Work};
 
 /// Interval for checking whether the user requested a stop while no answer arrives.
-const LOOK: Duration = Duration::from_millis(100);
+const STOP_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Reason why there is no answer to store.
 pub enum NoAnswer {
@@ -28,11 +28,11 @@ pub enum NoAnswer {
     /// The teacher's answer was empty. It is not stored, so another run requests it again.
     Empty(Completion),
     /// The row cannot be converted to a request.
-    Bad(Bad),
+    Bad(BadRow),
 }
 
 /// A request job: the rows, the teacher, and the store for the answers.
-pub struct Ask<'a> {
+pub struct TeacherRequests<'a> {
     /// Settings of the stage.
     pub config: &'a DistillConfig,
     /// Settings of the teacher.
@@ -46,7 +46,7 @@ pub struct Ask<'a> {
 }
 
 /// A request to send.
-struct Wanted {
+struct PendingRequest {
     key: Key,
     question: Arc<Question>,
     seed: u64,
@@ -54,7 +54,7 @@ struct Wanted {
     number: usize,
 }
 
-impl Ask<'_> {
+impl TeacherRequests<'_> {
     /// Requests answers for every row that has a label but no answer in the store. Returns, by key, the answers that
     /// are still missing.
     ///
@@ -65,7 +65,7 @@ impl Ask<'_> {
         let (send, receive) = mpsc::channel(2 * concurrency);
         let total = (self.work.rows() * self.config.num_rollouts) as u64;
         self.work.means.observer.begin(self.work.kind, "answers", total, 0);
-        let asked = std::thread::scope(|scope| {
+        let missing = std::thread::scope(|scope| {
             let reader = Reader {
                 config: self.config,
                 teacher: self.teacher,
@@ -74,13 +74,13 @@ impl Ask<'_> {
                 rows: self.work.rows(),
             };
             let reader = scope.spawn(move || reader.read(&send));
-            let asked = runtime.block_on(self.ask(receive));
+            let missing = runtime.block_on(self.request(receive));
             let read = reader.join().map_err(|_| Error::Failed("reading rows panicked".to_owned()))?;
-            // If `ask` fails, the channel closes and the reader ends. The error of `ask` is then the one to return.
-            asked.and_then(|asked| read.map(|()| asked))
+            // If `request` fails, the channel closes and the reader ends. The error of `request` is then the one to return.
+            missing.and_then(|missing| read.map(|()| missing))
         })?;
         self.work.means.observer.end();
-        let failed = asked.values().filter(|missing| !matches!(missing, NoAnswer::Bad(_))).count();
+        let failed = missing.values().filter(|missing| !matches!(missing, NoAnswer::Bad(_))).count();
         if failed > 0 {
             let kind = self.work.kind;
             self.work
@@ -88,40 +88,43 @@ impl Ask<'_> {
                 .observer
                 .note(&format!("{kind}: {failed} requests failed; run the same command again to repeat them"));
         }
-        Ok(asked)
+        Ok(missing)
     }
 
-    async fn ask(&self, wanted: mpsc::Receiver<std::result::Result<Wanted, u64>>) -> Result<HashMap<Key, NoAnswer>> {
-        let wanted = Arc::new(Mutex::new(wanted));
+    async fn request(
+        &self,
+        pending: mpsc::Receiver<std::result::Result<PendingRequest, u64>>,
+    ) -> Result<HashMap<Key, NoAnswer>> {
+        let pending = Arc::new(Mutex::new(pending));
         let (send, mut receive) = mpsc::channel(1024);
         let mut workers = JoinSet::new();
         for _ in 0..self.endpoint.concurrency() {
-            let (wanted, send) = (wanted.clone(), send.clone());
+            let (pending, send) = (pending.clone(), send.clone());
             let (endpoint, store, teacher) = (self.endpoint.clone(), self.store.clone(), self.teacher.clone());
             workers.spawn(async move {
                 loop {
-                    let next = wanted.lock().await.recv().await;
-                    let told = match next {
+                    let next = pending.lock().await.recv().await;
+                    let outcome = match next {
                         None => return,
-                        Some(Err(known)) => Told::Known(known),
-                        Some(Ok(wanted)) => one(&endpoint, &store, &teacher, wanted).await,
+                        Some(Err(known)) => Outcome::Known(known),
+                        Some(Ok(pending)) => one(&endpoint, &store, &teacher, pending).await,
                     };
-                    if send.send(told).await.is_err() {
+                    if send.send(outcome).await.is_err() {
                         return;
                     }
                 }
             });
         }
-        drop((send, wanted));
+        drop((send, pending));
         let observer = self.work.means.observer;
         let mut tally = Tally::new(self.endpoint);
         let outcome: Result<()> = loop {
             if observer.stop_requested() {
                 break Err(Error::Stopped);
             }
-            let Ok(told) = tokio::time::timeout(LOOK, receive.recv()).await else { continue };
-            let Some(told) = told else { break tally.over() };
-            if let Err(error) = tally.take(told) {
+            let Ok(outcome) = tokio::time::timeout(STOP_CHECK_INTERVAL, receive.recv()).await else { continue };
+            let Some(outcome) = outcome else { break tally.over() };
+            if let Err(error) = tally.take(outcome) {
                 break Err(error);
             }
             observer.step(tally.done, &[("failed", tally.failed as f64)]);
@@ -145,7 +148,7 @@ struct Reader<'a> {
 impl Reader<'_> {
     /// Sends the missing requests to `send`, in the order of the rows, until the receiver is closed. Also sends
     /// `Err(n)` for every `n` answers that need no request.
-    fn read(&self, send: &mpsc::Sender<std::result::Result<Wanted, u64>>) -> Result<()> {
+    fn read(&self, send: &mpsc::Sender<std::result::Result<PendingRequest, u64>>) -> Result<()> {
         let store = self.store.get()?;
         // Rows with the same content are requested once.
         let mut seen: HashSet<Key> = HashSet::new();
@@ -157,19 +160,19 @@ impl Reader<'_> {
                     return Ok(());
                 }
                 let n = self.config.num_rollouts;
-                let asked = row.and_then(|row| match label(&row) {
+                let labelled = row.and_then(|row| match label(&row) {
                     None => Ok(None),
                     Some(_) => Question::new(&row).map(|question| Some((Arc::new(question), row))),
                 });
-                let (question, row) = match asked {
-                    Ok(Some(asked)) => asked,
+                let (question, row) = match labelled {
+                    Ok(Some(found)) => found,
                     Ok(None) => {
                         over |= send.blocking_send(Err(n as u64)).is_err();
                         return Ok(());
                     }
                     Err(fault) => {
                         over |= send.blocking_send(Err(n as u64)).is_err();
-                        let Bad { reason, id, error } = fault.of_row()?;
+                        let BadRow { reason, id, error } = fault.of_row()?;
                         let detail = error.to_string();
                         bad.rejected.push(Rejected { dataset: set as u32, index: at.index, id, reason, detail });
                         return bad.check(self.config.stage.max_bad_rows);
@@ -178,9 +181,9 @@ impl Reader<'_> {
                 for rollout in 0..n {
                     let key = question.key(self.teacher, self.config.seed, rollout);
                     let known = !seen.insert(key) || store.get(&key)?.is_some();
-                    let wanted = match known {
+                    let pending = match known {
                         true => Err(1),
-                        false => Ok(Wanted {
+                        false => Ok(PendingRequest {
                             key,
                             question: question.clone(),
                             seed: request_seed(self.config.seed, &input.name, at.index as usize, rollout),
@@ -189,7 +192,7 @@ impl Reader<'_> {
                         }),
                     };
                     number += 1;
-                    over |= send.blocking_send(wanted).is_err();
+                    over |= send.blocking_send(pending).is_err();
                 }
                 Ok(())
             })?;
@@ -199,7 +202,7 @@ impl Reader<'_> {
 }
 
 /// Outcome that a worker reports.
-enum Told {
+enum Outcome {
     /// Number of answers that need no request.
     Known(u64),
     /// An answer is in the store.
@@ -213,21 +216,21 @@ enum Told {
 }
 
 /// Requests one answer and stores it.
-async fn one(endpoint: &Endpoint, store: &RunStore, teacher: &EndpointConfig, wanted: Wanted) -> Told {
-    let Wanted { key, question, seed, label, number } = wanted;
+async fn one(endpoint: &Endpoint, store: &RunStore, teacher: &EndpointConfig, pending: PendingRequest) -> Outcome {
+    let PendingRequest { key, question, seed, label, number } = pending;
     let body = match question.body(teacher, seed) {
         Ok(body) => body,
-        Err(bad) => return bad.of_row().map_or_else(Told::Fatal, |bad| Told::Missing(key, NoAnswer::Bad(bad))),
+        Err(bad) => return bad.of_row().map_or_else(Outcome::Fatal, |bad| Outcome::Missing(key, NoAnswer::Bad(bad))),
     };
     match endpoint.complete(&body, number).await {
-        Ok(completion) if completion.text.trim().is_empty() => Told::Missing(key, NoAnswer::Empty(completion)),
+        Ok(completion) if completion.text.trim().is_empty() => Outcome::Missing(key, NoAnswer::Empty(completion)),
         Ok(completion) => match store.get().and_then(|store| store.put(&key, &label, &completion)) {
-            Ok(()) => Told::Answered,
-            Err(error) => Told::Fatal(error),
+            Ok(()) => Outcome::Answered,
+            Err(error) => Outcome::Fatal(error),
         },
-        Err(Failure::Fatal(error)) => Told::Fatal(error),
-        Err(Failure::Refused(what)) => Told::Missing(key, NoAnswer::Failed(what)),
-        Err(Failure::Passing(what, _)) => Told::Down(key, what),
+        Err(Failure::Fatal(error)) => Outcome::Fatal(error),
+        Err(Failure::Refused(what)) => Outcome::Missing(key, NoAnswer::Failed(what)),
+        Err(Failure::Passing(what, _)) => Outcome::Down(key, what),
     }
 }
 
@@ -252,15 +255,15 @@ impl Tally {
     }
 
     /// Counts the outcome of a request. Returns an error if all requests must stop.
-    fn take(&mut self, told: Told) -> Result<()> {
-        match told {
-            Told::Known(count) => {
+    fn take(&mut self, outcome: Outcome) -> Result<()> {
+        match outcome {
+            Outcome::Known(count) => {
                 self.done += count;
                 self.answered += count;
                 return Ok(());
             }
-            Told::Answered => (self.answered, self.in_a_row) = (self.answered + 1, 0),
-            Told::Missing(key, missing) => {
+            Outcome::Answered => (self.answered, self.in_a_row) = (self.answered + 1, 0),
+            Outcome::Missing(key, missing) => {
                 match &missing {
                     NoAnswer::Failed(what) => (self.failed, self.last) = (self.failed + 1, what.clone()),
                     NoAnswer::Empty(_) => (self.answered, self.in_a_row) = (self.answered + 1, 0),
@@ -268,11 +271,11 @@ impl Tally {
                 }
                 self.missing.insert(key, missing);
             }
-            Told::Down(key, what) => {
+            Outcome::Down(key, what) => {
                 (self.failed, self.in_a_row, self.last) = (self.failed + 1, self.in_a_row + 1, what.clone());
                 self.missing.insert(key, NoAnswer::Failed(what));
             }
-            Told::Fatal(error) => return Err(error),
+            Outcome::Fatal(error) => return Err(error),
         }
         self.done += 1;
         if self.in_a_row >= self.patience { self.down() } else { Ok(()) }

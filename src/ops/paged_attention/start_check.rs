@@ -8,7 +8,7 @@ use super::call::Paged;
 use super::decode::{Decode, together};
 use super::forward::fwd;
 use super::split::{DecodeStep, Split};
-use crate::device::{Body, Device, Region};
+use crate::device::{Device, KernelVariant, Region};
 use crate::error::Result;
 use crate::ops::attend::{BLOCK, Heads};
 use crate::ops::start_check::{differing, values};
@@ -53,8 +53,8 @@ fn fault(dev: &mut Device, heads: Heads) -> Result<Option<String>> {
     let cache = KvCache { k: put(1, &dims)?, v: put(2, &dims)? };
     let step = Step { cache, qkv: put(3, &[CONTEXTS.len(), heads.qkv_len()])?, heads };
     let mut first = None;
-    for (body, decode) in [(Body::Mma, true), (Body::Wgmma, true), (Body::Wgmma, false)] {
-        dev.use_body(body)?;
+    for (variant, decode) in [(KernelVariant::Mma, true), (KernelVariant::Wgmma, true), (KernelVariant::Wgmma, false)] {
+        dev.use_variant(variant)?;
         let mark = dev.mark(Region::Workspace);
         let found = outputs(dev, &step, decode);
         dev.release(mark);

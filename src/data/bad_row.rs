@@ -57,7 +57,7 @@ impl Reason {
 
 /// A row that is not used, with the error that describes the fault.
 #[derive(Debug)]
-pub struct Bad {
+pub struct BadRow {
     /// Reason of the rejection.
     pub reason: Reason,
     /// Id of the row, if it could be read.
@@ -66,9 +66,9 @@ pub struct Bad {
     pub error: Box<Error>,
 }
 
-impl Bad {
+impl BadRow {
     /// Returns a copy of the fault, without the id, for another row that has the same content.
-    pub fn again(&self) -> Bad {
+    pub fn again(&self) -> BadRow {
         let error = match &*self.error {
             Error::Unreadable { place, source } => {
                 let source = std::io::Error::from_raw_os_error(source.raw_os_error().unwrap_or_default());
@@ -76,29 +76,29 @@ impl Bad {
             }
             error => Error::Failed(error.to_string()),
         };
-        Bad { reason: self.reason, id: None, error: Box::new(error) }
+        BadRow { reason: self.reason, id: None, error: Box::new(error) }
     }
 
     /// Returns the fault if the row itself is faulty. If the system failed to read the row (I/O error), returns that
     /// error instead. The run then ends, because another attempt might read the row, so it must not be recorded as bad.
-    pub fn of_row(self) -> Result<Bad> {
+    pub fn of_row(self) -> Result<BadRow> {
         match *self.error {
             error @ Error::Unreadable { .. } => Err(error),
-            error => Ok(Bad { error: Box::new(error), ..self }),
+            error => Ok(BadRow { error: Box::new(error), ..self }),
         }
     }
 
-    /// Returns a function that adds a reason to an error: `result.map_err(Bad::of(Reason::BrokenImage))`.
-    pub fn of(reason: Reason) -> impl Fn(Error) -> Bad + Copy {
-        move |error| Bad { reason, id: None, error: Box::new(error) }
+    /// Returns a function that adds a reason to an error: `result.map_err(BadRow::of(Reason::BrokenImage))`.
+    pub fn of(reason: Reason) -> impl Fn(Error) -> BadRow + Copy {
+        move |error| BadRow { reason, id: None, error: Box::new(error) }
     }
 }
 
 /// Result of reading a row.
-pub type Read<T> = std::result::Result<T, Bad>;
+pub type RowResult<T> = std::result::Result<T, BadRow>;
 
-impl From<Bad> for Error {
-    fn from(bad: Bad) -> Error {
+impl From<BadRow> for Error {
+    fn from(bad: BadRow) -> Error {
         *bad.error
     }
 }

@@ -7,14 +7,14 @@ use super::Table;
 use super::browser::{self, Answer, Browser, Row, Verdict};
 use super::html::render;
 use crate::error::Result;
-use crate::eval::referee::{Agreement, Compared, HEADS, cells};
+use crate::eval::rescore::{Compared, HEADS, VerdictCounts, cells};
 
 /// Returns the page of the comparison. `rules` describes the rules that were used.
-pub fn page(agreements: &[Agreement], compared: &[Compared], rules: &str) -> Result<String> {
+pub fn page(verdict_counts: &[VerdictCounts], compared: &[Compared], rules: &str) -> Result<String> {
     let differing: Vec<&Compared> = compared.iter().filter(|row| row.differs()).collect();
     let table = Table {
         head: HEADS.map(str::to_owned).to_vec(),
-        rows: agreements.iter().map(|row| cells(row).to_vec()).collect(),
+        rows: verdict_counts.iter().map(|row| cells(row).to_vec()).collect(),
     };
     let browser = Browser {
         title: "Answers with different verdicts".to_owned(),
@@ -22,7 +22,7 @@ pub fn page(agreements: &[Agreement], compared: &[Compared], rules: &str) -> Res
         rows: differing.iter().map(|row| shown(row)).collect(),
     };
     let (title, compared, differing) = ("Comparison of verdicts on the same answers", compared.len(), differing.len());
-    render("referee.html", &[browser::SCRIPT], context! { title, compared, differing, rules, table, browser })
+    render("rescore.html", &[browser::SCRIPT], context! { title, compared, differing, rules, table, browser })
 }
 
 fn shown(row: &Compared) -> Row {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use crate::data::{Bad, Dataset, Encoder, Index, Read, Reason, Row, Samples};
+use crate::data::{BadRow, Dataset, Encoder, Index, Reason, Row, RowResult, Samples};
 use crate::device::Device;
 use crate::engine::scheduler::SchedulerStats;
 use crate::engine::{Engine, EngineConfig, Event, FinishReason, Output, Prompt, Request};
@@ -19,7 +19,7 @@ use crate::task::Task;
 use crate::text::Chat;
 
 /// Interval for checking whether the user requested a stop while scores are pending.
-const LOOK: Duration = Duration::from_millis(100);
+const STOP_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// A question that is ready for generation.
 #[derive(Clone, Debug)]
@@ -41,10 +41,10 @@ pub fn streamed(data: &Dataset, encoder: Encoder, config: ModelConfig) -> impl S
 }
 
 /// Converts a row to the engine's prompt, named by its place. Also returns the hash that [`Encoder::measure`] computes.
-pub fn prompt(encoder: &Encoder, config: &ModelConfig, row: &Row) -> Read<(Prompt, u64)> {
+pub fn prompt(encoder: &Encoder, config: &ModelConfig, row: &Row) -> RowResult<(Prompt, u64)> {
     let (prompt, hash) = encoder.prompt(row)?;
     let prompt = Prompt::new(config, &prompt.ids, &prompt.images).map_err(|e| e.within(&row.place));
-    Ok((prompt.map_err(Bad::of(Reason::WrongText))?.named(&row.place), hash))
+    Ok((prompt.map_err(BadRow::of(Reason::WrongText))?.named(&row.place), hash))
 }
 
 /// One scored response.
@@ -64,7 +64,7 @@ pub struct Rollout {
 
 /// Settings of a rollout request.
 #[derive(Clone, Copy)]
-pub struct Asking<'a> {
+pub struct RolloutRequest<'a> {
     /// Engine limits, allowed ids and seed.
     pub engine: EngineConfig,
     /// Sampling parameters.
@@ -107,7 +107,7 @@ impl From<u64> for Numbers {
 }
 
 /// Message to the scorer's thread.
-enum Heard {
+enum ScorerMessage {
     /// A response ended.
     Ended(usize, Output),
     /// The response with this index has its score.
@@ -124,23 +124,23 @@ enum Heard {
 /// - `on_progress` receives the number of finished responses. `on_progress` is also called repeatedly while scores are
 ///   pending.
 /// - If a response receives no score, generation ends with an error.
-pub fn ask(
+pub fn generate(
     dev: &mut Device,
     model: &Model,
     questions: &[&Question],
     numbers: Numbers,
-    asking: Asking<'_>,
+    rollout_request: RolloutRequest<'_>,
     journal: Option<&mut Journal>,
     mut on_progress: impl FnMut(usize) -> Result<()>,
 ) -> Result<(Vec<Rollout>, SchedulerStats)> {
-    let total = questions.len() * asking.n;
-    let name = |index: usize| (numbers.of(index / asking.n), index % asking.n);
+    let total = questions.len() * rollout_request.n;
+    let name = |index: usize| (numbers.of(index / rollout_request.n), index % rollout_request.n);
     let known: Vec<Option<Output>> = (0..total).map(|i| journal.as_ref()?.output(name(i)).cloned()).collect();
     // The remaining rollouts: consecutive rollouts of a prompt form one request, and `firsts` has the index of each
     // request's first rollout.
     let (mut requests, mut firsts): (Vec<Request>, Vec<usize>) = (Vec::new(), Vec::new());
     for i in (0..total).filter(|&i| known[i].is_none()) {
-        let (question, rollout) = (i / asking.n, i % asking.n);
+        let (question, rollout) = (i / rollout_request.n, i % rollout_request.n);
         match (requests.last_mut(), firsts.last()) {
             (Some(request), Some(from)) if rollout > 0 && from + request.n == i => request.n += 1,
             _ => {
@@ -148,53 +148,53 @@ pub fn ask(
                 requests.push(Request {
                     n: 1,
                     first_rollout,
-                    ..request(numbers, question, questions[question], asking)
+                    ..request(numbers, question, questions[question], rollout_request)
                 });
                 firsts.push(i);
             }
         }
     }
-    let mut engine = Engine::new(model, dev, asking.engine)?;
-    if let Some(recorded) = asking.recorded {
+    let mut engine = Engine::new(model, dev, rollout_request.engine)?;
+    if let Some(recorded) = rollout_request.recorded {
         let each = requests.iter().enumerate().flat_map(|(i, request)| (0..request.n).map(move |rollout| (i, rollout)));
         let tokens =
             |(i, rollout): (usize, usize)| Some(((i, rollout), recorded.get(&name(firsts[i] + rollout))?.clone()));
         engine.expect(each.filter_map(tokens).collect());
     }
-    let (sender, receiver) = mpsc::channel::<Heard>();
+    let (sender, receiver) = mpsc::channel::<ScorerMessage>();
     let (over, is_over) = mpsc::channel::<()>();
     let (generated, scored) = std::thread::scope(|scope| {
-        let (told, tell) = (sender.clone(), receiver);
+        let (score_sender, inbox) = (sender.clone(), receiver);
         let scorer = scope.spawn(move || {
             let _over = over;
-            score_beside(questions, asking, name, journal, told, tell)
+            score_while_generating(questions, rollout_request, name, journal, score_sender, inbox)
         });
         let mut ended = 0;
         for (index, output) in known.into_iter().enumerate() {
             let Some(output) = output else { continue };
             ended += 1;
             // If the send fails, the scorer's own error is reported below.
-            let _ = sender.send(Heard::Ended(index, Output { request: index / asking.n, ..output }));
+            let _ = sender.send(ScorerMessage::Ended(index, Output { request: index / rollout_request.n, ..output }));
         }
         let generated = engine.generate(model, dev, &requests, |event| {
             if let Event::Finished(output) = event {
                 ended += 1;
                 let index = firsts[output.request] + output.rollout;
-                let (request, rollout) = (index / asking.n, index % asking.n);
+                let (request, rollout) = (index / rollout_request.n, index % rollout_request.n);
                 let output = Output { request, rollout, ..output.clone() };
                 // The scorer closes the channel after a score has failed, and the error of that score is reported.
                 let hung_up = |_| Error::Failed("a response was not scored".to_owned());
-                sender.send(Heard::Ended(index, output)).map_err(hung_up)?;
+                sender.send(ScorerMessage::Ended(index, output)).map_err(hung_up)?;
                 on_progress(ended)?;
             }
             Ok(())
         });
         let mut generated = generated.map(drop);
-        while generated.is_ok() && is_over.recv_timeout(LOOK) == Err(mpsc::RecvTimeoutError::Timeout) {
+        while generated.is_ok() && is_over.recv_timeout(STOP_CHECK_INTERVAL) == Err(mpsc::RecvTimeoutError::Timeout) {
             generated = on_progress(ended);
         }
         if generated.is_err() {
-            let _ = sender.send(Heard::GivenUp);
+            let _ = sender.send(ScorerMessage::GivenUp);
         }
         drop(sender);
         (generated, scorer.join())
@@ -214,43 +214,43 @@ pub fn ask(
 }
 
 /// A pending score. If it is dropped without a score, it reports an error.
-struct Wanted {
+struct PendingScore {
     index: usize,
-    told: Option<mpsc::Sender<Heard>>,
+    sender: Option<mpsc::Sender<ScorerMessage>>,
 }
 
-impl Wanted {
-    fn tell(&mut self, judged: Result<Judged>) {
-        if let Some(told) = self.told.take() {
+impl PendingScore {
+    fn report(&mut self, judged: Result<Judged>) {
+        if let Some(sender) = self.sender.take() {
             // The scorer's thread has ended if another score failed.
-            let _ = told.send(Heard::Scored(self.index, judged));
+            let _ = sender.send(ScorerMessage::Scored(self.index, judged));
         }
     }
 }
 
-impl Drop for Wanted {
+impl Drop for PendingScore {
     fn drop(&mut self) {
-        self.tell(Err(Error::Failed("a response was not scored".to_owned())));
+        self.report(Err(Error::Failed("a response was not scored".to_owned())));
     }
 }
 
 /// Scores responses as they end, until all have a score or generation is given up.
-fn score_beside(
+fn score_while_generating(
     questions: &[&Question],
-    asking: Asking<'_>,
+    rollout_request: RolloutRequest<'_>,
     name: impl Fn(usize) -> journal::Name,
     mut journal: Option<&mut Journal>,
-    told: mpsc::Sender<Heard>,
-    tell: mpsc::Receiver<Heard>,
+    sender: mpsc::Sender<ScorerMessage>,
+    inbox: mpsc::Receiver<ScorerMessage>,
 ) -> Result<Vec<Option<Rollout>>> {
-    let total = questions.len() * asking.n;
+    let total = questions.len() * rollout_request.n;
     let mut rollouts: Vec<Option<Rollout>> = vec![None; total];
     let mut waiting: HashMap<usize, (Output, String)> = HashMap::new();
     let mut scored = 0;
     while scored < total {
-        match tell.recv() {
-            Ok(Heard::Ended(index, output)) => {
-                let response = response_text(asking.chat, &output);
+        match inbox.recv() {
+            Ok(ScorerMessage::Ended(index, output)) => {
+                let response = response_text(rollout_request.chat, &output);
                 if let Some(journal) = &mut journal {
                     if journal.output(name(index)).is_none() {
                         journal.add_output(name(index), &output)?;
@@ -262,10 +262,10 @@ fn score_beside(
                 }
                 let row = &questions[output.request].row;
                 waiting.insert(index, (output, response.clone()));
-                let mut wanted = Wanted { index, told: Some(told.clone()) };
-                asking.task.score(row, response, Box::new(move |judged| wanted.tell(judged)));
+                let mut pending = PendingScore { index, sender: Some(sender.clone()) };
+                rollout_request.task.score(row, response, Box::new(move |judged| pending.report(judged)));
             }
-            Ok(Heard::Scored(index, judged)) => {
+            Ok(ScorerMessage::Scored(index, judged)) => {
                 let Judged { score, judge, .. } = judged?;
                 if let Some((output, response)) = waiting.remove(&index) {
                     if let Some(journal) = &mut journal {
@@ -275,34 +275,39 @@ fn score_beside(
                     scored += 1;
                 }
             }
-            Ok(Heard::GivenUp) | Err(_) => break,
+            Ok(ScorerMessage::GivenUp) | Err(_) => break,
         }
     }
     Ok(rollouts)
 }
 
-/// Returns the engine's request for all rollouts of question `i`; see [`ask`].
-fn request(numbers: Numbers, i: usize, question: &Question, asking: Asking<'_>) -> Request {
+/// Returns the engine's request for all rollouts of question `i`; see [`generate()`].
+fn request(numbers: Numbers, i: usize, question: &Question, rollout_request: RolloutRequest<'_>) -> Request {
     Request {
         prompt: question.prompt.clone(),
-        n: asking.n,
-        sampling: asking.sampling,
-        max_tokens: asking.max_tokens,
-        stop_token_ids: asking.stop_token_ids.clone(),
+        n: rollout_request.n,
+        sampling: rollout_request.sampling,
+        max_tokens: rollout_request.max_tokens,
+        stop_token_ids: rollout_request.stop_token_ids.clone(),
         noise: numbers.of(i) as u32,
         first_rollout: 0,
     }
 }
 
-/// Returns the engine's requests for `questions`; see [`ask`].
-pub fn requests(questions: &[&Question], numbers: Numbers, asking: Asking<'_>) -> Vec<Request> {
-    questions.iter().enumerate().map(|(i, question)| request(numbers, i, question, asking)).collect()
+/// Returns the engine's requests for `questions`; see [`generate()`].
+pub fn requests(questions: &[&Question], numbers: Numbers, rollout_request: RolloutRequest<'_>) -> Vec<Request> {
+    questions.iter().enumerate().map(|(i, question)| request(numbers, i, question, rollout_request)).collect()
 }
 
-/// Allocates what [`ask`] allocates, on a counting device.
-pub fn plan(dev: &mut Device, model: &Model, questions: &[&Question], asking: Asking<'_>) -> Result<()> {
-    let mut engine = Engine::new(model, dev, asking.engine)?;
-    engine.plan(model, dev, &requests(questions, Numbers::from(0), asking))?;
+/// Allocates what [`generate()`] allocates, on a counting device.
+pub fn plan(
+    dev: &mut Device,
+    model: &Model,
+    questions: &[&Question],
+    rollout_request: RolloutRequest<'_>,
+) -> Result<()> {
+    let mut engine = Engine::new(model, dev, rollout_request.engine)?;
+    engine.plan(model, dev, &requests(questions, Numbers::from(0), rollout_request))?;
     engine.release(dev);
     Ok(())
 }

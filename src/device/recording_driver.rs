@@ -22,7 +22,7 @@ pub enum Entry {
 }
 
 /// The recording driver.
-pub struct Listing {
+pub struct RecordingDriver {
     properties: Properties,
     next: Address,
     kernels: Vec<(&'static str, &'static str)>,
@@ -36,10 +36,10 @@ pub struct Listing {
     graphs: Vec<Vec<Entry>>,
 }
 
-impl Listing {
+impl RecordingDriver {
     /// Creates a driver for a GPU with these properties.
-    pub fn new(properties: Properties) -> Listing {
-        Listing {
+    pub fn new(properties: Properties) -> RecordingDriver {
+        RecordingDriver {
             properties,
             next: GUARD as Address,
             kernels: Vec::new(),
@@ -59,7 +59,7 @@ impl Listing {
     }
 }
 
-impl Driver for Listing {
+impl Driver for RecordingDriver {
     fn properties(&self) -> &Properties {
         &self.properties
     }

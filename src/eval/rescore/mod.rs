@@ -1,10 +1,10 @@
 //! The re-scorer: scores answers recorded by another framework with our rules, and compares the verdicts.
 
-mod agreement;
+mod compare;
 mod read;
 mod row;
 mod tsv;
 
-pub use agreement::{Agreement, Compared, HEADS, agreements, cells, compare, table};
+pub use compare::{Compared, HEADS, VerdictCounts, cells, compare, table, verdict_counts};
 pub use read::{Log, read, recognise};
 pub use row::Framework;
