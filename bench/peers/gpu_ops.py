@@ -16,7 +16,7 @@ import time
 
 import torch
 import torch.nn.functional as F
-from card import clock, mhz
+from gpu import clock, mhz
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -7,7 +7,7 @@ import time
 
 import torch
 import transformers
-from card import measure as on_card
+from gpu import measure as on_gpu
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 SHAPES = {
@@ -69,7 +69,7 @@ def start(usage):
     parser = argparse.ArgumentParser(usage=usage)
     parser.add_argument("--shape", default="digits", choices=SHAPES)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--tiny", action="store_true", help="as on a card, a little of it: the emulator's amounts")
+    parser.add_argument("--tiny", action="store_true", help="as on a GPU, in small: the emulator's amounts")
     parser.add_argument("--dtype", default="f32", choices=["f32", "bf16"])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=3)
@@ -99,7 +99,7 @@ def measure(name, args, amount, tokens, prepare, warm_up, tries):
     peer = f"transformers {transformers.__version__}, torch {torch.__version__}"
     if args.device == "cuda" or args.tiny:
         row = {"name": name, "shape": f"{args.shape}, {amount}", "dtype": "bf16", "data": "normal", "tokens": tokens}
-        on_card(row, f"{peer}, bf16 weights", [(label, lambda of=of: placed(args, of)) for label, of in tries], args.seconds)
+        on_gpu(row, f"{peer}, bf16 weights", [(label, lambda of=of: placed(args, of)) for label, of in tries], args.seconds)
         return
     found = []
     for way, model, context in ways(args):

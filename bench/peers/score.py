@@ -91,7 +91,7 @@ def summary(work, options):
         f"`{options.command}`, commit {options.commit}, {options.cpu}; {len(responses)} responses of {median:.0f} characters",
         "(median), CPU time of one core, fastest turn; the load beside each turn is in `score.json`. omr's is of whole",
         "processes; `omr eval` reads rows, writes samples, summary and page. math-verify 0.9.0 is measured warm, without its",
-        "import, on the answers that were taken out for it, and on the whole responses.",
+        "import, on the answers that were extracted for it, and on the whole responses.",
         "",
         "| | CPU s | us a response | times math-verify on answers | agrees with it |",
         "| --- | ---: | ---: | ---: | ---: |",

@@ -9,7 +9,7 @@ use super::inputs::{DRAWN, normals, repeat};
 use super::jobs::{random_model, recomputed};
 use crate::device::{Device, Kind, Target, Work};
 use crate::error::Result;
-use crate::model::{Grads, Levels, Model};
+use crate::model::{CheckpointPolicy, Grads, Model};
 use crate::optim::Optimizer;
 use crate::plan;
 use crate::tensor::DType;
@@ -36,7 +36,7 @@ fn needed(job: &plan::Job, kind: Kind) -> Result<[f64; 2]> {
     let model = Model::empty(&mut dev, job.model.clone(), DType::of(job.dtype, kind))?;
     let mut grads = Grads::new(&mut dev, &model.layout)?;
     dev.take_work();
-    job.pass.run(&mut dev, &model, &mut grads, Levels::default())?;
+    job.pass.run(&mut dev, &model, &mut grads, CheckpointPolicy::default())?;
     let work = dev.take_work();
     let sum = |of: fn(&Work) -> f64| work.iter().map(of).sum();
     Ok([sum(|work| work.flops), sum(|work| work.bytes)])

@@ -11,7 +11,7 @@ use crate::config;
 use crate::device::{Device, Kind, Plan, Region, Target};
 use crate::error::{Error, Result};
 use crate::machine::{FreeMemory, Machine};
-use crate::model::Levels;
+use crate::model::CheckpointPolicy;
 use crate::observe::bytes;
 use crate::tensor::DType;
 
@@ -88,7 +88,7 @@ fn cases(name: &'static str, options: &Options) -> Vec<(Make, bool)> {
             let amount = Amount::CPU;
             match name {
                 "train-step" => {
-                    let levels = Levels::default();
+                    let levels = CheckpointPolicy::default();
                     out.push((Box::new(move |dev| jobs::train_step(dev, dtype, shape, amount, levels)), true));
                 }
                 "generate" => out.push((Box::new(move |dev| jobs::generate(dev, dtype, shape, amount)), true)),

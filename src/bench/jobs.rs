@@ -12,7 +12,7 @@ use crate::device::{Device, Kind, Plan, Region, Target};
 use crate::engine::{Engine, EngineConfig, FinishReason, Output, Prompt, Request};
 use crate::error::{Error, Result};
 use crate::image::ImageInput;
-use crate::model::{Grads, Keep, Levels, Model, ModelConfig, Policy, Shared};
+use crate::model::{CheckpointPolicy, Grads, LayerPolicy, Model, ModelConfig, Policy, Shared};
 use crate::ops::attend::BLOCK;
 use crate::ops::nll;
 use crate::ops::sample::SamplingParams;
@@ -156,15 +156,21 @@ pub fn random_model(dev: &mut Device, config: ModelConfig, dtype: DType) -> Resu
 }
 
 /// Returns `, N of M layers recomputed`, or an empty text if no layer is recomputed.
-pub fn recomputed(levels: Levels, layers: usize) -> String {
-    match (0..layers).filter(|&layer| levels.text.keep(layer) != Keep::All).count() {
+pub fn recomputed(levels: CheckpointPolicy, layers: usize) -> String {
+    match (0..layers).filter(|&layer| levels.text.keep(layer) != LayerPolicy::All).count() {
         0 => String::new(),
         again => format!(", {again} of {layers} layers recomputed"),
     }
 }
 
 /// Counts the memory and the work of a step with these levels.
-fn counted(target: Target, dtype: DType, shape: ModelShape, amount: Amount, levels: Levels) -> Result<Counted> {
+fn counted(
+    target: Target,
+    dtype: DType,
+    shape: ModelShape,
+    amount: Amount,
+    levels: CheckpointPolicy,
+) -> Result<Counted> {
     let mut dev = Device::count_for(target);
     let mut case = train_step(&mut dev, dtype, shape, amount, levels)?;
     (case.run)(&mut dev)?;
@@ -180,7 +186,7 @@ pub fn train_levels(
     shape: ModelShape,
     amount: Amount,
     reserved: usize,
-) -> Result<Levels> {
+) -> Result<CheckpointPolicy> {
     let budget = target.memory.map(|memory| memory.saturating_sub(reserved));
     let count = |_, levels| counted(target, dtype, shape, amount, levels);
     Ok(levels::fit(&shape.config()?, true, budget, &Plan::default(), 1, count)?.levels)
@@ -188,7 +194,13 @@ pub fn train_levels(
 
 /// Makes the case of a training step: forward, backward, clipping and AdamW. `levels` is the activation checkpointing
 /// policy of the pass.
-pub fn train_step(dev: &mut Device, dtype: DType, shape: ModelShape, amount: Amount, levels: Levels) -> Result<Case> {
+pub fn train_step(
+    dev: &mut Device,
+    dtype: DType,
+    shape: ModelShape,
+    amount: Amount,
+    levels: CheckpointPolicy,
+) -> Result<Case> {
     let config = shape.config()?;
     let Amount { rows: count, row_len, .. } = amount;
     let model = random_model(dev, config.clone(), dtype)?;
@@ -381,7 +393,7 @@ mod tests {
     fn the_jobs_run_as_often_as_asked() {
         let mut dev = Device::cpu(&Plan::uniform(256 << 20), 2, Isa::detect()).unwrap();
         type Of = fn(&mut Device) -> Result<Case>;
-        let step: Of = |dev| train_step(dev, DType::F32, ModelShape::Digits, Amount::CPU, Levels::default());
+        let step: Of = |dev| train_step(dev, DType::F32, ModelShape::Digits, Amount::CPU, CheckpointPolicy::default());
         let rollouts: Of = |dev| generate(dev, DType::F32, ModelShape::Digits, Amount::CPU);
         let decoding: Of =
             |dev| decode(dev, DType::F32, ModelShape::Digits, Decoding { sequences: 5, keys: 200, steps: 32 });
@@ -403,10 +415,10 @@ mod tests {
         let target = Target::gpu(Kind::Cuda);
         let takes = |levels| counted(target, DType::Bf16, ModelShape::Slice, amount, levels).unwrap().memory.total();
         let of = |memory| train_levels(target.within(Some(memory)), DType::Bf16, ModelShape::Slice, amount, 0).unwrap();
-        let inputs = Levels::from(Keep::Inputs);
-        let (most, least) = (takes(Levels::default()), takes(inputs));
+        let inputs = CheckpointPolicy::from(LayerPolicy::Inputs);
+        let (most, least) = (takes(CheckpointPolicy::default()), takes(inputs));
         assert!(least < most);
-        assert_eq!(of(most), Levels::default());
+        assert_eq!(of(most), CheckpointPolicy::default());
         let some = of((most + least) / 2);
         assert!(takes(some) <= (most + least) / 2 && some != inputs, "{some:?}");
         assert_eq!(of(least - 1), inputs);

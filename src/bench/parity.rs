@@ -6,7 +6,7 @@ use super::jobs::{Amount, ModelShape, flops, picture, random_model, requests, sa
 use crate::device::Device;
 use crate::engine::{Output, Request, draft};
 use crate::error::{Error, Result};
-use crate::model::{Keep, Model, Policy, Shared};
+use crate::model::{LayerPolicy, Model, Policy, Shared};
 use crate::tensor::DType;
 use crate::train::step::{self, Sequence};
 
@@ -72,7 +72,7 @@ fn trained(dev: &mut Device, model: &Model, requests: &[Request], outputs: &[Out
             shared: Shared::default(),
         });
     }
-    let forward = step::forward(dev, model, &sequences, Policy::default(), Keep::Inputs, false)?;
+    let forward = step::forward(dev, model, &sequences, Policy::default(), LayerPolicy::Inputs, false)?;
     let log_prob = dev.read::<f32>(forward.log_prob)?;
     forward.discard(dev);
     Ok(log_prob)

@@ -33,7 +33,7 @@ pub struct Picture {
     /// the picture.
     pub places: Vec<u32>,
     /// Memory shared with other batches, if they contain the picture too.
-    pub kept: Option<Kept>,
+    pub kept: Option<SharedImages>,
 }
 
 /// Describes the images that a sequence shares with other sequences.
@@ -42,12 +42,12 @@ pub struct Shared {
     /// True if the sequence has the same images as the previous sequence. The images are then computed once for both.
     pub again: bool,
     /// Memory shared with other batches, if they contain the same images.
-    pub kept: Option<Kept>,
+    pub kept: Option<SharedImages>,
 }
 
 /// Memory of images that several consecutive batches contain. It outlasts each of these batches.
 #[derive(Clone, Copy, Debug)]
-pub struct Kept {
+pub struct SharedImages {
     /// Rows of the images (the outputs of the vision tower), `[M, D]`. The first batch writes them.
     pub rows: Tensor,
     /// Sums of the gradients of these rows so far, f32 `[M, D]`, if backward follows. The last batch computes the rows
@@ -59,7 +59,7 @@ pub struct Kept {
     pub last: bool,
 }
 
-impl Kept {
+impl SharedImages {
     /// Returns true if a batch uses the stored rows. The last batch computes the rows again instead if backward
     /// follows.
     pub fn stays(&self) -> bool {
@@ -72,8 +72,8 @@ impl Kept {
     }
 
     /// Restricts the memory to the rows `from` to `to`.
-    fn slice(&self, from: usize, to: usize) -> Kept {
-        Kept { rows: self.rows.slice(from, to), sums: self.sums.map(|sums| sums.slice(from, to)), ..*self }
+    fn slice(&self, from: usize, to: usize) -> SharedImages {
+        SharedImages { rows: self.rows.slice(from, to), sums: self.sums.map(|sums| sums.slice(from, to)), ..*self }
     }
 }
 

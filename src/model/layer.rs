@@ -4,7 +4,7 @@ use crate::device::Device;
 use crate::error::Result;
 use crate::model::layers::Attention;
 use crate::model::params::{Linear, Vector};
-use crate::model::tape::{Again, Keep, Tape, Var};
+use crate::model::tape::{LayerPolicy, Recompute, Tape, Var};
 
 /// The parameters of one pre-norm transformer layer.
 #[derive(Clone, Copy)]
@@ -32,28 +32,28 @@ impl Layer {
         self,
         tape: &mut Tape,
         dev: &mut Device,
-        keep: Keep,
+        keep: LayerPolicy,
         attention: Attention,
         x: Var,
         out: Var,
     ) -> Result<()> {
         let (dtype, t) = (x.tensor.dtype, x.tensor.rows());
-        if keep == Keep::Inputs {
+        if keep == LayerPolicy::Inputs {
             let attended = tape.attended(dev, dtype, t, &attention)?;
             return tape.checkpoint(dev, true, move |tape, dev, again| {
                 let qkv = tape.alloc(dev, dtype, &[t, attention.heads.qkv_len()])?;
-                self.project(tape, dev, &attention, x, qkv, Again(false))?;
+                self.project(tape, dev, &attention, x, qkv, Recompute(false))?;
                 tape.attention_into(dev, qkv, &attention, attended, again)?;
                 let h = tape.linear_residual(dev, attended.out, self.o_proj, x)?;
                 self.mlp(tape, dev, h, out, again)
             });
         }
-        let replay = keep == Keep::AllButGateUp;
+        let replay = keep == LayerPolicy::AllButGateUp;
         let qkv = tape.alloc(dev, dtype, &[t, attention.heads.qkv_len()])?;
         let projected = attention.clone();
         tape.checkpoint(dev, replay, move |tape, dev, again| self.project(tape, dev, &projected, x, qkv, again))?;
         let attended = tape.attended(dev, dtype, t, &attention)?;
-        tape.attention_into(dev, qkv, &attention, attended, Again(false))?;
+        tape.attention_into(dev, qkv, &attention, attended, Recompute(false))?;
         let h = tape.linear_residual(dev, attended.out, self.o_proj, x)?;
         tape.checkpoint(dev, replay, move |tape, dev, again| self.mlp(tape, dev, h, out, again))
     }
@@ -66,14 +66,14 @@ impl Layer {
         attention: &Attention,
         x: Var,
         qkv: Var,
-        again: Again,
+        again: Recompute,
     ) -> Result<()> {
         let n = tape.rms_norm(dev, x, self.input_layernorm, self.eps)?;
         tape.linear_qkv_into(dev, n, self.qkv_proj, attention, qkv, again)
     }
 
     /// Computes out = h + mlp(norm(h)).
-    fn mlp(self, tape: &mut Tape, dev: &mut Device, h: Var, out: Var, again: Again) -> Result<()> {
+    fn mlp(self, tape: &mut Tape, dev: &mut Device, h: Var, out: Var, again: Recompute) -> Result<()> {
         let n = tape.rms_norm(dev, h, self.post_attention_layernorm, self.eps)?;
         let y = tape.linear_swiglu(dev, n, self.gate_up_proj)?;
         tape.linear_into(dev, y, self.down_proj, Some(h), out, again)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::model::params::{Linear, Matrix, Vector};
-use crate::model::tape::{Again, Backward, Mode, Tape, Var};
+use crate::model::tape::{Backward, Mode, Recompute, Tape, Var};
 use crate::model::work::{added, moved, note_dgrad, note_linear, note_wgrad};
 use crate::ops::attend::Heads;
 use crate::ops::attention::Pack;
@@ -159,14 +159,14 @@ impl Tape {
     /// Computes y = x W^T + bias.
     pub fn linear(&mut self, dev: &mut Device, x: Var, layer: Linear) -> Result<Var> {
         let y = self.alloc(dev, x.tensor.dtype, &[x.tensor.rows(), layer.weight.weight.n])?;
-        self.linear_into(dev, x, layer, None, y, Again(false))?;
+        self.linear_into(dev, x, layer, None, y, Recompute(false))?;
         Ok(y)
     }
 
     /// Computes y = x W^T + bias + residual. Nothing may use `residual` after this op.
     pub fn linear_residual(&mut self, dev: &mut Device, x: Var, layer: Linear, residual: Var) -> Result<Var> {
         let y = self.alloc(dev, x.tensor.dtype, &[x.tensor.rows(), layer.weight.weight.n])?;
-        self.linear_into(dev, x, layer, Some(residual), y, Again(false))?;
+        self.linear_into(dev, x, layer, Some(residual), y, Recompute(false))?;
         Ok(y)
     }
 
@@ -179,7 +179,7 @@ impl Tape {
         layer: Linear,
         residual: Option<Var>,
         y: Var,
-        again: Again,
+        again: Recompute,
     ) -> Result<()> {
         let mark = dev.mark(self.region());
         let Linear { weight, bias } = layer;
@@ -259,7 +259,7 @@ impl Tape {
         qkv_proj: Linear,
         attention: &Attention,
         qkv: Var,
-        again: Again,
+        again: Recompute,
     ) -> Result<()> {
         let &Attention { rope: Rope { cos, sin }, heads, ref attend, layer } = attention;
         let Linear { weight, bias } = qkv_proj;
@@ -304,7 +304,7 @@ impl Tape {
         qkv: Var,
         attention: &Attention,
         into: Attended,
-        again: Again,
+        again: Recompute,
     ) -> Result<()> {
         let mark = dev.mark(self.region());
         let &Attention { heads, ref attend, layer, .. } = attention;

@@ -46,12 +46,12 @@ use crate::tensor::{DType, Tensor};
 
 pub use config::{ModelConfig, VisionConfig};
 pub use decoder::Decoder;
-pub use inputs::{Inputs, Kept, Shared};
+pub use inputs::{Inputs, Shared, SharedImages};
 pub use layers::{Attend, LogProbs, Policy, Rope};
 pub use outgoing::OutModel;
 pub use params::ParamLayout;
-pub use spread::Shown;
-pub use tape::{Grads, Keep, Levels, Mode, Stack, Tape, Var};
+pub use spread::ImageScatter;
+pub use tape::{CheckpointPolicy, Grads, LayerPolicy, Mode, Stack, Tape, Var};
 pub use vision::VisionTower;
 
 /// A model in a device's memory.
@@ -167,7 +167,7 @@ impl Model {
         for picture in &inputs.pictures {
             let here = places.slice(at, at + picture.places.len());
             at += picture.places.len();
-            let Some(kept) = picture.kept.filter(Kept::stays) else {
+            let Some(kept) = picture.kept.filter(SharedImages::stays) else {
                 own.push((picture, here));
                 continue;
             };
@@ -180,7 +180,7 @@ impl Model {
             tape.spread(
                 dev,
                 rows,
-                vec![Shown { rows: all, places: here, before: kept.before(), after: kept.sums }],
+                vec![ImageScatter { rows: all, places: here, before: kept.before(), after: kept.sums }],
                 x,
             )?;
         }
@@ -201,7 +201,7 @@ impl Model {
                 let rows = row..row + picture.image.tokens(merge);
                 row = rows.end;
                 let before = picture.kept.and_then(|kept| kept.before());
-                shown.push(Shown { rows, places, before, after: None });
+                shown.push(ImageScatter { rows, places, before, after: None });
             }
             tape.spread(dev, piece, shown, x)?;
         }

@@ -11,7 +11,7 @@ use crate::tensor::Tensor;
 
 /// Rows of a source value, and the rows of the destination that they are copied to.
 #[derive(Clone, Debug)]
-pub struct Shown {
+pub struct ImageScatter {
     /// The source rows.
     pub rows: Range<usize>,
     /// Destination rows, u32. The list contains one destination for each source row, in order, and then starts over for
@@ -24,7 +24,7 @@ pub struct Shown {
     pub after: Option<Tensor>,
 }
 
-impl Shown {
+impl ImageScatter {
     /// Returns the number of bytes of the destination rows.
     fn bytes(&self, src: Var) -> f64 {
         (self.places.len() * src.tensor.cols() * src.tensor.dtype.size()) as f64
@@ -33,7 +33,7 @@ impl Shown {
 
 impl Tape {
     /// Copies rows of `src` over the rows of `dst`. Each row of `dst` is overwritten at most once.
-    pub fn spread(&mut self, dev: &mut Device, src: Var, shown: Vec<Shown>, dst: Var) -> Result<()> {
+    pub fn spread(&mut self, dev: &mut Device, src: Var, shown: Vec<ImageScatter>, dst: Var) -> Result<()> {
         let mark = dev.mark(self.region());
         for s in &shown {
             rows::scatter(dev, src.tensor.slice(s.rows.start, s.rows.end), s.places, dst.tensor)?;

@@ -17,7 +17,7 @@ use crate::tensor::{DType, Elem, Tensor};
 /// Gradients do not depend on it. Attention is never recomputed: at the lengths that need recomputation it costs as
 /// much as the layer's matrices, while its result is no larger than the layer's input.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Keep {
+pub enum LayerPolicy {
     /// Keeps everything that backward reads.
     #[default]
     All,
@@ -32,37 +32,37 @@ pub enum Keep {
 /// less because backward recomputes them last, when the memory of later layers is already free.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Stack {
-    /// Number of first layers that use [`Keep::Inputs`].
+    /// Number of first layers that use [`LayerPolicy::Inputs`].
     pub inputs: usize,
-    /// Number of layers after those that use [`Keep::AllButGateUp`]. The remaining layers keep everything.
+    /// Number of layers after those that use [`LayerPolicy::AllButGateUp`]. The remaining layers keep everything.
     pub all_but_gate_up: usize,
 }
 
 impl Stack {
     /// Returns the policy of layer `index`.
-    pub fn keep(&self, index: usize) -> Keep {
+    pub fn keep(&self, index: usize) -> LayerPolicy {
         match index.checked_sub(self.inputs) {
-            None => Keep::Inputs,
-            Some(after) if after < self.all_but_gate_up => Keep::AllButGateUp,
-            Some(_) => Keep::All,
+            None => LayerPolicy::Inputs,
+            Some(after) if after < self.all_but_gate_up => LayerPolicy::AllButGateUp,
+            Some(_) => LayerPolicy::All,
         }
     }
 }
 
-impl From<Keep> for Stack {
+impl From<LayerPolicy> for Stack {
     /// Uses the same policy for all layers.
-    fn from(keep: Keep) -> Stack {
+    fn from(keep: LayerPolicy) -> Stack {
         match keep {
-            Keep::All => Stack::default(),
-            Keep::AllButGateUp => Stack { inputs: 0, all_but_gate_up: usize::MAX },
-            Keep::Inputs => Stack { inputs: usize::MAX, all_but_gate_up: 0 },
+            LayerPolicy::All => Stack::default(),
+            LayerPolicy::AllButGateUp => Stack { inputs: 0, all_but_gate_up: usize::MAX },
+            LayerPolicy::Inputs => Stack { inputs: usize::MAX, all_but_gate_up: 0 },
         }
     }
 }
 
 /// Activation checkpointing policy of the whole model. Gradients do not depend on it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
-pub struct Levels {
+pub struct CheckpointPolicy {
     /// Policy of the decoder's layers.
     pub text: Stack,
     /// Policy of the vision tower's blocks.
@@ -72,10 +72,10 @@ pub struct Levels {
     pub replay_tower: bool,
 }
 
-impl From<Keep> for Levels {
+impl From<LayerPolicy> for CheckpointPolicy {
     /// Uses the same policy for all layers. The tower is recomputed if only inputs are kept.
-    fn from(keep: Keep) -> Levels {
-        Levels { text: keep.into(), vision: keep.into(), replay_tower: keep == Keep::Inputs }
+    fn from(keep: LayerPolicy) -> CheckpointPolicy {
+        CheckpointPolicy { text: keep.into(), vision: keep.into(), replay_tower: keep == LayerPolicy::Inputs }
     }
 }
 
@@ -83,14 +83,14 @@ impl From<Keep> for Levels {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Mode {
     /// Training: backward follows, and activations are in [`Region::Overlay`].
-    Train(Levels),
+    Train(CheckpointPolicy),
     /// Inference: everything is in [`Region::Workspace`], and a layer's scratch is freed at the end of the layer.
     Infer,
 }
 
 impl Mode {
     /// Returns the mode of a training pass with the policy `keep`.
-    pub fn train(keep: impl Into<Levels>) -> Mode {
+    pub fn train(keep: impl Into<CheckpointPolicy>) -> Mode {
         Mode::Train(keep.into())
     }
 }
@@ -244,28 +244,28 @@ impl Tape {
     }
 
     /// Returns the activation checkpointing policy. A tape in inference mode returns the default.
-    pub fn levels(&self) -> Levels {
+    pub fn levels(&self) -> CheckpointPolicy {
         match self.mode {
             Mode::Train(levels) => levels,
-            Mode::Infer => Levels::default(),
+            Mode::Infer => CheckpointPolicy::default(),
         }
     }
 
     /// Runs `block`, whose results are in values allocated before. With `replay`, its records are discarded, and
-    /// backward runs the block again before its backward; that run receives `Again(true)`. Values allocated before the
+    /// backward runs the block again before its backward; that run receives `Recompute(true)`. Values allocated before the
     /// block then still hold the results of the first run, so the block need not compute these again. On a tape in
     /// inference mode the block's scratch is freed.
     pub fn checkpoint(
         &mut self,
         dev: &mut Device,
         replay: bool,
-        block: impl Fn(&mut Tape, &mut Device, Again) -> Result<()> + 'static,
+        block: impl Fn(&mut Tape, &mut Device, Recompute) -> Result<()> + 'static,
     ) -> Result<()> {
         let mark = dev.mark(self.region());
         if self.recording && !replay {
-            return block(self, dev, Again(false));
+            return block(self, dev, Recompute(false));
         }
-        self.unrecorded(dev, |tape, dev| block(tape, dev, Again(false)))?;
+        self.unrecorded(dev, |tape, dev| block(tape, dev, Recompute(false)))?;
         self.record(mark, move |b| b.replay(&block));
         Ok(())
     }
@@ -289,15 +289,15 @@ impl Tape {
     /// across blocks.
     pub fn checkpoints<B>(&mut self, dev: &mut Device, replay: bool, blocks: Vec<B>) -> Result<()>
     where
-        B: Fn(&mut Tape, &mut Device, Again) -> Result<()> + 'static,
+        B: Fn(&mut Tape, &mut Device, Recompute) -> Result<()> + 'static,
     {
         let mark = dev.mark(self.region());
         if self.recording && !replay && blocks.len() == 1 {
-            return blocks[0](self, dev, Again(false));
+            return blocks[0](self, dev, Recompute(false));
         }
         if !self.recording || replay {
             for block in &blocks {
-                self.unrecorded(dev, |tape, dev| block(tape, dev, Again(false)))?;
+                self.unrecorded(dev, |tape, dev| block(tape, dev, Recompute(false)))?;
             }
             self.record(mark, move |b| {
                 blocks.iter().try_for_each(|block| {
@@ -311,7 +311,7 @@ impl Tape {
         let mut parts: Vec<Vec<(Mark, Node)>> = Vec::with_capacity(blocks.len());
         for block in &blocks {
             let start = self.nodes.len();
-            block(self, dev, Again(false))?;
+            block(self, dev, Recompute(false))?;
             parts.push(self.nodes.split_off(start));
         }
         // The last block's values are on top of the stack, so nothing of the forward is freed before all blocks are
@@ -384,7 +384,7 @@ impl Tape {
 
 /// True if a block is being recomputed in backward.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Again(pub bool);
+pub struct Recompute(pub bool);
 
 /// The gradient of a value: its memory and its index in the stack of gradients. The index is `None` if the caller owns
 /// the memory.
@@ -415,9 +415,9 @@ pub struct Taken {
 
 impl Backward<'_> {
     /// Recomputes a checkpointed block and runs its backward.
-    fn replay(&mut self, block: &impl Fn(&mut Tape, &mut Device, Again) -> Result<()>) -> Result<()> {
+    fn replay(&mut self, block: &impl Fn(&mut Tape, &mut Device, Recompute) -> Result<()>) -> Result<()> {
         let start = self.tape.nodes.len();
-        block(self.tape, self.dev, Again(true))?;
+        block(self.tape, self.dev, Recompute(true))?;
         self.run_to(start)
     }
 

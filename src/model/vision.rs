@@ -12,7 +12,7 @@ use crate::model::layer::Layer;
 use crate::model::layers::{Attend, Attention, Rope};
 use crate::model::params::{Linear, Matrix, ParamLayout, Piece, Vector};
 use crate::model::positions;
-use crate::model::tape::{Again, Tape, Var};
+use crate::model::tape::{Recompute, Tape, Var};
 use crate::model::weights::WeightFiles;
 use crate::ops::attend::Heads;
 use crate::ops::matmul::PANEL;
@@ -112,7 +112,7 @@ impl VisionTower {
             row += rows;
             let chunk = self.upload(tape, dev, images, normalize)?;
             let tower = self.clone();
-            blocks.push(move |tape: &mut Tape, dev: &mut Device, _: Again| tower.encode(tape, dev, &chunk, piece));
+            blocks.push(move |tape: &mut Tape, dev: &mut Device, _: Recompute| tower.encode(tape, dev, &chunk, piece));
             pieces.push(piece);
         }
         tape.checkpoints(dev, tape.levels().replay_tower, blocks)?;

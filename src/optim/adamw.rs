@@ -13,7 +13,7 @@ use crate::model::tape::Grads;
 use crate::ops::adamw::code8::BLOCK;
 use crate::ops::adamw::{self, Coded, Moments};
 use crate::ops::grad_norm;
-use crate::optim::files::{self, Kept};
+use crate::optim::files::{self, StateSettings};
 use crate::optim::state::State;
 use crate::ranks::{OneRank, Ranks, Shards, shards};
 use crate::tensor::{DType, Tensor};
@@ -37,7 +37,7 @@ pub struct Optimizer {
     rank: usize,
     /// State of each parameter, for the range that this rank owns, which may be empty.
     states: Vec<State>,
-    kept: Kept,
+    kept: StateSettings,
     /// Indices of the parameters that the last update included.
     updated: Vec<usize>,
     /// Norm, clip factor and finite flag.
@@ -73,7 +73,7 @@ impl Optimizer {
             states.push(State { moments, lo, updates: 0 });
         }
         let norm = dev.zeros(Region::State, DType::F32, &[3])?;
-        let kept = Kept::new(dev, layout, &config);
+        let kept = StateSettings::new(dev, layout, &config);
         Ok(Optimizer { config, seed, shards: shards.clone(), rank, states, kept, updated: Vec::new(), norm })
     }
 

@@ -31,22 +31,22 @@ const MAX_FILE_BYTES: usize = 5_000_000_000;
 
 /// Settings under which state files were written. A run that reads the files must have the same settings.
 #[derive(Clone, PartialEq, Debug)]
-pub(super) struct Kept {
+pub(super) struct StateSettings {
     optim: &'static str,
     bf16_stochastic_round: &'static str,
     /// Element order of flat tensors.
     order: String,
 }
 
-impl Kept {
+impl StateSettings {
     /// Returns the settings of a run with this config on this device.
-    pub(super) fn new(dev: &Device, layout: &ParamLayout, config: &OptimConfig) -> Kept {
+    pub(super) fn new(dev: &Device, layout: &ParamLayout, config: &OptimConfig) -> StateSettings {
         let order = match Order::of(dev) {
             Order::Panels => "panels",
             Order::Rows => "rows",
         };
         let dtype = if layout.dtype == DType::Bf16 { "bf16" } else { "f32" };
-        Kept {
+        StateSettings {
             optim: config.optim.name(),
             bf16_stochastic_round: if config.bf16_stochastic_round { "true" } else { "false" },
             order: format!("{order} of {dtype}"),
@@ -91,7 +91,12 @@ impl Kept {
 }
 
 /// Plans the files of the state of `layout`'s parameters. This process has the range `own` of each parameter.
-pub(super) fn outgoing(layout: &Arc<ParamLayout>, states: &[State], own: &[Range<usize>], kept: &Kept) -> Vec<OutFile> {
+pub(super) fn outgoing(
+    layout: &Arc<ParamLayout>,
+    states: &[State],
+    own: &[Range<usize>],
+    kept: &StateSettings,
+) -> Vec<OutFile> {
     let mut tensors = Vec::new();
     for (id, (param, state)) in layout.params.iter().zip(states).enumerate() {
         let (own, len) = (&own[id], param.tensor.len());
@@ -151,7 +156,7 @@ pub(super) fn load(
     layout: &ParamLayout,
     states: &mut [State],
     own: &[Range<usize>],
-    kept: &Kept,
+    kept: &StateSettings,
     dir: &Path,
 ) -> Result<()> {
     let stored = WeightFiles::open_files(dir, &state_files(dir)?)?;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::gpus::Gpu;
-use super::seats;
+use super::layout;
 use crate::data::{Index, Shape};
 use crate::error::{Error, Result};
 use crate::model::ModelConfig;
@@ -44,7 +44,7 @@ pub struct Rows {
 impl GpuOptions {
     /// Formats a number of these GPUs for the user.
     pub fn named(&self, count: usize) -> String {
-        seats::named(count, &self.gpu.ceilings())
+        layout::named(count, &self.gpu.ceilings())
     }
 }
 

@@ -1,7 +1,7 @@
 //! Finds the longest row that fits into a GPU's memory if training passes store as few activations as possible.
 
 use super::assumptions::Rows;
-use super::training::{GpuSet, Training, seats, target};
+use super::training::{GpuSet, Training, layout, target};
 use crate::config::OptimizerName;
 use crate::error::Result;
 use crate::model::ModelConfig;
@@ -27,13 +27,13 @@ pub fn longest<C: Training>(
     let with = |&optim: &OptimizerName| {
         let mut config = config.clone();
         config.keys().optimizer.optim = optim;
-        let seats = seats(gpus, model, &config)?;
+        let layout = layout(gpus, model, &config)?;
         let budget = target(gpus, *config.keys().max_memory_gib).memory.unwrap_or(usize::MAX);
         let (mut low, mut high, mut longest) = (0, MOST / STEP + 1, 0);
         while low + 1 < high {
             let middle = low.midpoint(high);
             match config.resized(rows, middle * STEP)? {
-                Some(config) if config.least(model, rows, &seats)? > budget => high = middle,
+                Some(config) if config.least(model, rows, &layout)? > budget => high = middle,
                 counted => {
                     longest = counted.map_or(0, |_| middle * STEP);
                     low = middle;

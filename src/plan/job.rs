@@ -9,7 +9,7 @@ use super::training::{GpuSet, Keys, Training};
 use crate::config::{self, Config as _, OptimConfig, RlConfig, SftConfig};
 use crate::error::{Error, Result};
 use crate::files;
-use crate::model::{Levels, ModelConfig};
+use crate::model::{CheckpointPolicy, ModelConfig};
 
 /// True if the config in `file` is for `omr rl`, false if it is for `omr sft`. Its keys decide.
 pub fn is_rl(file: &Path) -> Result<bool> {
@@ -31,7 +31,7 @@ pub struct Job {
     /// Largest training pass of an update.
     pub pass: Pass,
     /// Activation checkpointing policy of this pass.
-    pub levels: Levels,
+    pub levels: CheckpointPolicy,
 }
 
 /// Makes the job of the config in `file` with the overrides `values`, on a GPU with at most `memory` bytes and with the

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::gpus::Ceilings;
+use super::layout::Weights;
 use super::pass::Pass;
-use super::seats::Weights;
 use crate::config::Dtype;
 use crate::device::images::OWN;
 use crate::device::perf_model::{Clocks, KernelCosts, Predicted, Share};
@@ -17,7 +17,7 @@ use crate::device::recording_driver::{Entry, RecordingDriver};
 use crate::device::{Device, KernelVariant, Kind, Plan, Properties, Work};
 use crate::engine::{Engine, EngineConfig, Prompt, Request};
 use crate::error::Result;
-use crate::model::{Grads, Levels, Model, ModelConfig};
+use crate::model::{CheckpointPolicy, Grads, Model, ModelConfig};
 use crate::ops::attend::BLOCK;
 use crate::ops::sample::SamplingParams;
 use crate::optim::Optimizer;
@@ -57,7 +57,7 @@ impl Launches {
         weights: Weights,
         mut ranks: OneRank,
         pass: &Pass,
-        levels: Levels,
+        levels: CheckpointPolicy,
     ) -> Result<[f64; 2]> {
         let mut dev = self.device(KernelVariant::Wgmma)?;
         let model = Model::empty(&mut dev, model.clone(), DType::of(weights.dtype, Kind::Cuda))?;

@@ -3,11 +3,11 @@
 use serde_json::{Map, Value, json};
 
 use crate::device::{Plan, Region};
-use crate::model::{Levels, ModelConfig, Stack};
+use crate::model::{CheckpointPolicy, ModelConfig, Stack};
 use crate::observe::bytes;
 
 /// Describes which activations the training passes store.
-pub fn levels(levels: &Levels, model: &ModelConfig) -> String {
+pub fn levels(levels: &CheckpointPolicy, model: &ModelConfig) -> String {
     let stack = |stack: Stack, count: usize| {
         let [inputs, middle, all] = counts(stack, count);
         let named = [(inputs, "inputs and attention"), (middle, "all except gate and up"), (all, "all")];

@@ -4,11 +4,11 @@ use serde_json::{Value, json};
 
 use super::floor::{self, Floor};
 use super::gpus::{Ceilings, Links};
+use super::layout::{self, GpuLayout};
 use super::memory;
 use super::pass::Pass;
-use super::seats::{self, Seats};
 use crate::device::Region;
-use crate::model::{Levels, ModelConfig};
+use crate::model::{CheckpointPolicy, ModelConfig};
 use crate::observe::bytes;
 use crate::train::plan::Planned;
 
@@ -17,7 +17,7 @@ pub struct Page {
     pub(super) stage: &'static str,
     pub(super) ceilings: Ceilings,
     pub(super) links: Links,
-    pub(super) seats: Seats,
+    pub(super) layout: GpuLayout,
     pub(super) model: ModelConfig,
     pub(super) parameters: usize,
     pub(super) assumes: String,
@@ -50,7 +50,7 @@ impl Page {
     /// Returns the seconds of a step for exchanging data between GPUs, and for moving lane sums to the host and back.
     pub(super) fn waits(&self) -> [(&'static str, f64); 2] {
         let (update, updates) = (&self.planned.update, self.updates as f64);
-        let links = self.seats.links(update, &self.links);
+        let links = self.layout.links(update, &self.links);
         [("links", updates * links), ("host sum", updates * update.moved as f64 / self.links.host)]
     }
 
@@ -84,7 +84,7 @@ impl Page {
 
     /// Returns the number of GPUs.
     pub fn gpus(&self) -> usize {
-        self.seats.count
+        self.layout.count
     }
 
     /// Describes the time of one step and of `steps` steps in a line.
@@ -95,7 +95,7 @@ impl Page {
             self.predicted_step().map_or(String::new(), |step| format!("; predicted {}", step_and_total(step)));
         format!(
             "time on {} for {}: at least {}{predicted}",
-            seats::named(self.seats.count, &self.ceilings),
+            layout::named(self.layout.count, &self.ceilings),
             self.assumes,
             step_and_total(self.least())
         )
@@ -108,7 +108,7 @@ impl Page {
 
     /// Returns the bytes of a checkpoint, which all GPUs write together.
     fn checkpoint(&self) -> usize {
-        self.planned.memory.bytes(Region::Weights) + self.seats.state
+        self.planned.memory.bytes(Region::Weights) + self.layout.state
     }
 
     /// Returns the lines about memory of the GPU and the host.
@@ -116,7 +116,7 @@ impl Page {
         let Planned { memory: plan, levels, .. } = &self.planned;
         let budget =
             self.planned.budget.map_or(String::new(), |b| format!(", of {} available to the run", bytes(b as u64)));
-        let of = if self.seats.count > 1 { ", on the GPU with the largest part of the optimizer state" } else { "" };
+        let of = if self.layout.count > 1 { ", on the GPU with the largest part of the optimizer state" } else { "" };
         let mut out = vec![("memory".to_owned(), format!("{}{budget}{of}", bytes(plan.total() as u64)))];
         for (region, meaning) in REGIONS {
             let text = format!("{:>10}  {meaning}", bytes(plan.bytes(region) as u64));
@@ -126,7 +126,7 @@ impl Page {
         out.extend(self.notes.iter().map(|(name, text)| (format!("  {name}"), text.clone())));
         out.push(("disk".to_owned(), memory::disk(self.checkpoint(), self.limit)));
         let host = self.host.iter().map(|(_, count)| *count as u64).sum();
-        out.push(("host memory".to_owned(), format!("{} per process: {}", bytes(host), seats::host_text(&self.host))));
+        out.push(("host memory".to_owned(), format!("{} per process: {}", bytes(host), layout::host_text(&self.host))));
         out
     }
 
@@ -134,11 +134,11 @@ impl Page {
     fn handed(&self) -> Vec<(String, String)> {
         let (update, [(links, handing), (host, moving)]) = (&self.planned.update, self.waits());
         let mut out = Vec::new();
-        if self.seats.lanes > 1 {
-            out.push(("lanes".to_owned(), self.seats.describe()));
+        if self.layout.lanes > 1 {
+            out.push(("lanes".to_owned(), self.layout.describe()));
         }
         let handed = update.handed;
-        if self.seats.count > 1 {
+        if self.layout.count > 1 {
             let (sent, received) = (bytes(handed.sent), bytes(handed.received));
             let text =
                 format!("{:>10}  per update: {sent} sent and {received} received per GPU", floor::seconds(handing));
@@ -160,7 +160,7 @@ impl Page {
             out.push_str(&format!("{name:<14}{text}\n"));
         };
         let ceilings = &self.ceilings;
-        line("job", &format!("{} on {}", self.stage, seats::named(self.seats.count, ceilings)));
+        line("job", &format!("{} on {}", self.stage, layout::named(self.layout.count, ceilings)));
         line("model", &format!("{:.3} B parameters", self.parameters as f64 / 1e9));
         line("assumes", &self.assumes);
         self.memory().iter().for_each(|(name, text)| line(name, text));
@@ -214,7 +214,7 @@ impl Page {
                 links.host / 1e9
             ));
         }
-        if self.seats.count > 1 && self.stage == "rl" {
+        if self.layout.count > 1 && self.stage == "rl" {
             out.push_str(
                 "These bytes and times do not include the rollouts, which are exchanged between hosts over TCP.\n",
             );
@@ -226,7 +226,7 @@ impl Page {
     pub fn json(&self) -> Value {
         let memory = memory::json(&self.planned.memory);
         let parts: Value = self.parts.iter().map(|(name, floor)| (*name, floor.json())).collect();
-        let Levels { text, vision, replay_tower } = self.planned.levels;
+        let CheckpointPolicy { text, vision, replay_tower } = self.planned.levels;
         let [trained, generated] = self.per_day(self.least());
         let seconds: Value = self.parts.iter().zip(&self.predicted).map(|((name, _), s)| (*name, *s)).collect();
         let predicted = self.predicted_step().map(|step| {
@@ -244,8 +244,8 @@ impl Page {
         json!({
             "job": self.stage,
             "gpu": self.ceilings.name,
-            "gpus": self.seats.count,
-            "gradient_lanes": self.seats.lanes,
+            "gpus": self.layout.count,
+            "gradient_lanes": self.layout.lanes,
             "parameters": self.parameters,
             "memory": {
                 "total": memory["total"], "budget": self.planned.budget, "regions": memory["regions"],
@@ -259,7 +259,7 @@ impl Page {
             "disk": memory::on_disk(self.checkpoint(), self.limit),
             "update": {
                 "sent": update.handed.sent, "received": update.handed.received, "to_host_and_back": update.moved,
-                "state": self.seats.state,
+                "state": self.layout.state,
             },
             "floor": { "step": step, "parts": parts, "links": links, "host_sum": host_sum },
             "tokens_a_day": { "trained": trained, "generated": generated },

@@ -3,12 +3,12 @@
 use super::assumptions::Rows;
 use super::floor::Floor;
 use super::launches;
+use super::layout::{GpuLayout, Parts, Weights};
 use super::page::Page;
 use super::pass::Pass;
 use super::predicted::{lane_sums, predicted};
-use super::seats::{Parts, Seats, Weights};
 use super::shapes;
-use super::training::{GpuSet, Keys, Training, minimal_target, parameters, seats, target};
+use super::training::{GpuSet, Keys, Training, layout, minimal_target, parameters, target};
 use crate::config::RlConfig;
 use crate::error::{Error, Result};
 use crate::model::ModelConfig;
@@ -44,24 +44,24 @@ impl Training for RlConfig {
         let grids = shapes::grids(&model, rows.image_tokens, self.image_max_pixels, prompt)?;
         let index = shapes::questions(self.train_batch_size, prompt, &grids);
         let allowed = vec![u32::MAX; model.vocab_size.div_ceil(32)];
-        let seats = seats(gpus, &model, self)?;
-        let config = &RlConfig { gradient_lanes: Some(seats.lanes), ..self.clone() };
+        let layout = layout(gpus, &model, self)?;
+        let config = &RlConfig { gradient_lanes: Some(layout.lanes), ..self.clone() };
         let target = target(gpus, config.max_memory_gib);
-        let (planned, num_kv_blocks) = rl::plan::rl(model.clone(), config, target, seats.fullest, &allowed, &index)?;
+        let (planned, num_kv_blocks) = rl::plan::rl(model.clone(), config, target, layout.fullest, &allowed, &index)?;
 
-        let share = RlConfig { train_batch_size: rl::plan::share(config, seats.fullest), ..config.clone() };
+        let share = RlConfig { train_batch_size: rl::plan::share(config, layout.fullest), ..config.clone() };
         let rollouts = shapes::Rollouts::new(&model, &share, prompt, num_kv_blocks);
         let sequences = config.train_batch_size * config.rollout.n;
         // A micro-batch contains responses to questions of one gradient lane only.
-        let groups = config.ppo_mini_batch_size.div_ceil(seats.lanes);
+        let groups = config.ppo_mini_batch_size.div_ceil(layout.lanes);
         let lane = RlConfig { ppo_mini_batch_size: groups, ..config.clone() };
         let per_pass = (config.micro_batch_tokens / (prompt + response)).clamp(1, groups * config.rollout.n);
         let updates = config.train_batch_size / config.ppo_mini_batch_size * config.ppo_epochs;
-        let passes = updates * seats.rounds() * (groups * config.rollout.n).div_ceil(per_pass);
+        let passes = updates * layout.rounds() * (groups * config.rollout.n).div_ceil(per_pass);
         let pass = Pass::Rl { groups: rl::plan::longest_micro_batch(&lane, &model, &index), config: Box::new(lane) };
         let predicted = predicted(on, |launches| {
             let weights = Weights { dtype: config.dtype, optimizer: config.optimizer };
-            let [pass, update] = launches.training(&model, weights, seats.fullest, &pass, planned.levels)?;
+            let [pass, update] = launches.training(&model, weights, layout.fullest, &pass, planned.levels)?;
             if on.launches.is_some() {
                 for batch in launches::BATCHES {
                     launches.decoding(&model, config.dtype, batch, launches::CONTEXT)?;
@@ -71,10 +71,10 @@ impl Training for RlConfig {
             let rollouts = rollouts.prefill(&ceilings).seconds + rollouts.steps() * at_once;
             Ok(vec![rollouts, passes as f64 * pass, updates as f64 * (update + lane_sums(on, &planned))])
         })?;
-        let mut host = seats.host(&planned.update);
+        let mut host = layout.host(&planned.update);
         let pictures = (1 + rl::run::AHEAD) * config.train_batch_size * shapes::pixels(&model, &grids);
         host.push(("pictures of questions made ahead", pictures));
-        host.push(("rollouts of a step", sequences * rollout_bytes(prompt, response, seats.count)));
+        host.push(("rollouts of a step", sequences * rollout_bytes(prompt, response, layout.count)));
         Ok(Page {
             stage: "rl",
             parameters: parameters(&model, config.dtype)?,
@@ -97,7 +97,7 @@ impl Training for RlConfig {
             limit: config.save_total_limit,
             links: on.gpu.links(),
             ceilings,
-            seats,
+            layout,
             model,
             planned,
             pass,
@@ -111,13 +111,13 @@ impl Training for RlConfig {
         Ok(fits.then(|| RlConfig { micro_batch_tokens: tokens, max_response_length, ..self.clone() }))
     }
 
-    fn least(&self, model: &ModelConfig, rows: &Rows, seats: &Seats) -> Result<usize> {
+    fn least(&self, model: &ModelConfig, rows: &Rows, layout: &GpuLayout) -> Result<usize> {
         let prompt = rows.tokens(self.max_prompt_length, "max_prompt_length")?;
         let grids = shapes::grids(model, rows.image_tokens, self.image_max_pixels, prompt)?;
         let index = shapes::questions(self.train_batch_size, prompt, &grids);
         let allowed = vec![u32::MAX; model.vocab_size.div_ceil(32)];
-        let config = RlConfig { gradient_lanes: Some(seats.lanes), ..self.clone() };
-        let (planned, _) = rl::plan::rl(model.clone(), &config, minimal_target(), seats.fullest, &allowed, &index)?;
+        let config = RlConfig { gradient_lanes: Some(layout.lanes), ..self.clone() };
+        let (planned, _) = rl::plan::rl(model.clone(), &config, minimal_target(), layout.fullest, &allowed, &index)?;
         Ok(planned.memory.total())
     }
 }

@@ -2,12 +2,12 @@
 
 use super::assumptions::Rows;
 use super::floor::Floor;
+use super::layout::{GpuLayout, Parts, Weights};
 use super::page::Page;
 use super::pass::Pass;
 use super::predicted::{lane_sums, predicted};
-use super::seats::{Parts, Seats, Weights};
 use super::shapes;
-use super::training::{GpuSet, Keys, Training, minimal_target, parameters, seats, target};
+use super::training::{GpuSet, Keys, Training, layout, minimal_target, parameters, target};
 use crate::config::SftConfig;
 use crate::data::Shape;
 use crate::error::{Error, Result};
@@ -38,22 +38,22 @@ impl Training for SftConfig {
         let row_tokens = rows.tokens(length, "packing_length")?;
         let grids = shapes::grids(&model, rows.image_tokens, self.image_max_pixels, row_tokens)?;
         let row = plan::blank(&model, Shape { tokens: row_tokens, targets: row_tokens - 1, grids: &grids });
-        let seats = seats(gpus, &model, self)?;
-        let config = &SftConfig { gradient_lanes: Some(seats.lanes), ..self.clone() };
+        let layout = layout(gpus, &model, self)?;
+        let config = &SftConfig { gradient_lanes: Some(layout.lanes), ..self.clone() };
         let packs = config.train_batch_size.unwrap_or(config.gradient_accumulation_steps);
         // A micro-batch contains as many packs as fit into it. All packs of a micro-batch belong to one gradient lane.
         let (count, of_pack) =
-            ((config.micro_batch_tokens / length).min(packs.div_ceil(seats.lanes)), length / row_tokens);
+            ((config.micro_batch_tokens / length).min(packs.div_ceil(layout.lanes)), length / row_tokens);
         let pass = Pass::Sft { row, rows: count * of_pack };
         let target = target(gpus, config.max_memory_gib);
-        let planned = plan::sft(model.clone(), config, target, seats.fullest, &[pass.sequences()])?.check(LOWER)?;
-        let passes = seats.passes(packs, count);
+        let planned = plan::sft(model.clone(), config, target, layout.fullest, &[pass.sequences()])?.check(LOWER)?;
+        let passes = layout.passes(packs, count);
         let predicted = predicted(on, |launches| {
             let weights = Weights { dtype: config.dtype, optimizer: config.optimizer };
-            let [pass, update] = launches.training(&model, weights, seats.fullest, &pass, planned.levels)?;
+            let [pass, update] = launches.training(&model, weights, layout.fullest, &pass, planned.levels)?;
             Ok(vec![passes as f64 * pass, update + lane_sums(on, &planned)])
         })?;
-        let mut host = seats.host(&planned.update);
+        let mut host = layout.host(&planned.update);
         host.push(("pictures of rows made ahead", (1 + AHEAD) * count * of_pack * shapes::pixels(&model, &grids)));
         Ok(Page {
             stage: "sft",
@@ -81,7 +81,7 @@ impl Training for SftConfig {
             limit: config.save_total_limit,
             links: on.gpu.links(),
             ceilings,
-            seats,
+            layout,
             model,
             planned,
             pass,
@@ -95,12 +95,12 @@ impl Training for SftConfig {
         Ok(fits.then(|| SftConfig { packing_length, micro_batch_tokens, ..self.clone() }))
     }
 
-    fn least(&self, model: &ModelConfig, rows: &Rows, seats: &Seats) -> Result<usize> {
+    fn least(&self, model: &ModelConfig, rows: &Rows, layout: &GpuLayout) -> Result<usize> {
         let row = rows.tokens(self.packing_length, "packing_length")?;
         let grids = shapes::grids(model, rows.image_tokens, self.image_max_pixels, row)?;
         let sample = plan::blank(model, Shape { tokens: row, targets: row - 1, grids: &grids });
         let batches = [vec![sft::sequence(&sample); self.packing_length / row]];
-        let config = SftConfig { gradient_lanes: Some(seats.lanes), ..self.clone() };
-        Ok(plan::sft(model.clone(), &config, minimal_target(), seats.fullest, &batches)?.memory.total())
+        let config = SftConfig { gradient_lanes: Some(layout.lanes), ..self.clone() };
+        Ok(plan::sft(model.clone(), &config, minimal_target(), layout.fullest, &batches)?.memory.total())
     }
 }

@@ -4,8 +4,8 @@
 use std::path::PathBuf;
 
 use super::assumptions::{GpuOptions, Rows};
+use super::layout::{GpuLayout, Parts, Weights};
 use super::page::Page;
-use super::seats::{Parts, Seats, Weights};
 use crate::config::{Config, DistConfig, Dtype, OptimConfig};
 use crate::device::{Device, Kind, Target};
 use crate::error::Result;
@@ -56,7 +56,7 @@ pub trait Training: Config + Clone {
     fn resized(&self, rows: &Rows, tokens: usize) -> Result<Option<Self>>;
 
     /// Returns the bytes that the rank with the highest memory use needs at least, for micro-batches of one row.
-    fn least(&self, model: &ModelConfig, rows: &Rows, seats: &Seats) -> Result<usize>;
+    fn least(&self, model: &ModelConfig, rows: &Rows, layout: &GpuLayout) -> Result<usize>;
 }
 
 /// Returns the GPU as a target for the run: its memory without the reserve, and within the limit of the config.
@@ -71,11 +71,11 @@ pub fn minimal_target() -> Target {
 }
 
 /// Returns the distribution of `config` over the GPUs.
-pub fn seats<C: Training>(gpus: GpuSet, model: &ModelConfig, config: &C) -> Result<Seats> {
+pub fn layout<C: Training>(gpus: GpuSet, model: &ModelConfig, config: &C) -> Result<GpuLayout> {
     let (mut config, parts) = (config.clone(), config.parts());
     let Keys { dtype, optimizer, max_memory_gib, gradient_lanes, .. } = config.keys();
     let weights = Weights { dtype: *dtype, optimizer: *optimizer };
-    Seats::new(gpus.count, *gradient_lanes, parts, model, weights, target(gpus, *max_memory_gib))
+    GpuLayout::new(gpus.count, *gradient_lanes, parts, model, weights, target(gpus, *max_memory_gib))
 }
 
 /// Returns the number of a model's weights.

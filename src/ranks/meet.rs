@@ -78,37 +78,37 @@ fn is_this_machine(address: &str) -> bool {
 /// - A caller that does not know the secret of `key` is ignored.
 pub fn receive(listener: TcpListener, own: &Greeting, key: Key, within: Duration, waiting: Waiting) -> Result<Met> {
     let admission = Admission::open(listener, key.clone())?;
-    let mut seats = Seats { own, come: 0, taken: (0..own.size).map(|_| None).collect(), refused: Vec::new() };
+    let mut joined = JoinedRanks { own, come: 0, taken: (0..own.size).map(|_| None).collect(), refused: Vec::new() };
     let fault = |error: &Error| Message::Fault { what: error.to_string(), exit_code: error.exit_code() };
     let deadline = Instant::now() + within;
-    while seats.missing().next().is_some() {
+    while joined.missing().next().is_some() {
         let is_late = Instant::now() >= deadline;
-        let late = || if is_late { Err(seats.too_late(within, admission.strangers())) } else { Ok(()) };
+        let late = || if is_late { Err(joined.too_late(within, admission.strangers())) } else { Ok(()) };
         if let Err(error) = waiting().and_then(|()| late()) {
-            seats.tell(&fault(&error));
+            joined.tell(&fault(&error));
             return Err(error);
         }
         let Some(caller) = admission.next() else { continue };
-        if let Err(error) = seats.take(caller) {
-            seats.tell(&fault(&error));
+        if let Err(error) = joined.take(caller) {
+            joined.tell(&fault(&error));
             // Ranks that have not connected yet would otherwise wait for a rank 0 that no longer exists.
             let deadline = Instant::now() + FAREWELL;
-            while seats.come + 1 < own.size && Instant::now() < deadline {
-                admission.next().into_iter().for_each(|caller| seats.turn_away(&caller, &fault(&error)));
+            while joined.come + 1 < own.size && Instant::now() < deadline {
+                admission.next().into_iter().for_each(|caller| joined.turn_away(&caller, &fault(&error)));
             }
             return Err(error);
         }
     }
     let token = RandomState::new().hash_one(own.member.pid);
     let mut members = vec![own.member.clone()];
-    members.extend(seats.taken.iter().flatten().map(|(member, _)| member.clone()));
-    seats.tell(&Message::Table { token, members: members.clone() });
-    let control = seats.taken.into_iter().map(|seat| seat.map(|(_, stream)| stream)).collect();
+    members.extend(joined.taken.iter().flatten().map(|(member, _)| member.clone()));
+    joined.tell(&Message::Table { token, members: members.clone() });
+    let control = joined.taken.into_iter().map(|rank| rank.map(|(_, stream)| stream)).collect();
     Ok(Met { token, members, control, admission, key })
 }
 
 /// The ranks that have connected to rank 0.
-struct Seats<'a> {
+struct JoinedRanks<'a> {
     own: &'a Greeting,
     /// Number of greetings of this run and round of restarts, including rejected ones.
     come: usize,
@@ -116,7 +116,7 @@ struct Seats<'a> {
     refused: Vec<String>,
 }
 
-impl Seats<'_> {
+impl JoinedRanks<'_> {
     fn missing(&self) -> impl Iterator<Item = usize> + '_ {
         (1..self.own.size).filter(|&rank| self.taken[rank].is_none())
     }

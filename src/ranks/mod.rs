@@ -18,7 +18,7 @@ mod wire;
 
 pub use collectives::{Ranks, agreed, agreed_at_last, by_first, first_finds, last_word};
 pub use nccl::{GPU_OVERHEAD, Nccl};
-pub use one_rank::{Handed, OneRank};
+pub use one_rank::{BytesExchanged, OneRank};
 pub use place::{Launcher, Lookup, Place, restarts};
 pub use secret::{Secret, VARIABLE as SECRET_VARIABLE};
 pub use shards::Shards;

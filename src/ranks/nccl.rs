@@ -11,7 +11,7 @@
 
 use std::time::Duration;
 
-use super::plane::Plane;
+use super::plane::ControlPlane;
 use super::tcp::Trouble;
 use super::{Ranks, Tcp};
 use crate::device::nccl::{Comm, Fault, Library, Piece, UniqueId};
@@ -176,7 +176,7 @@ fn trouble(what: &str, name: &str, fault: &Fault) -> Trouble {
 /// A transfer in progress.
 struct Way<'a> {
     comm: &'a Comm,
-    plane: &'a Plane,
+    plane: &'a ControlPlane,
     what: &'static str,
     name: &'a str,
 }

@@ -7,7 +7,7 @@ use crate::tensor::Tensor;
 
 /// Number of bytes exchanged between a rank and the others.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct Handed {
+pub struct BytesExchanged {
     /// Bytes sent to other ranks.
     pub sent: u64,
     /// Bytes received from other ranks.
@@ -20,7 +20,7 @@ pub struct Handed {
 pub struct OneRank {
     rank: usize,
     size: usize,
-    handed: Handed,
+    handed: BytesExchanged,
 }
 
 impl OneRank {
@@ -29,11 +29,11 @@ impl OneRank {
 
     /// Creates rank `rank` of `size`, without the others.
     pub const fn new(rank: usize, size: usize) -> OneRank {
-        OneRank { rank, size, handed: Handed { sent: 0, received: 0 } }
+        OneRank { rank, size, handed: BytesExchanged { sent: 0, received: 0 } }
     }
 
     /// Returns the bytes that this rank would have exchanged so far.
-    pub fn handed(&self) -> Handed {
+    pub fn handed(&self) -> BytesExchanged {
         self.handed
     }
 }

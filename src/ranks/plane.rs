@@ -65,7 +65,7 @@ struct State {
 }
 
 /// State that the threads of a rank share.
-pub struct Plane {
+pub struct ControlPlane {
     rank: usize,
     members: Vec<Member>,
     timeout: Duration,
@@ -79,7 +79,7 @@ pub struct Plane {
     changed: Condvar,
 }
 
-impl Plane {
+impl ControlPlane {
     /// Starts the control plane of `rank` and its threads. `control` holds rank 0's connection to each rank, or another
     /// rank's connection to rank 0. If `stop` is set on any rank, it is set on all ranks. `end` is called if a fault
     /// occurs and the process does not end by itself.
@@ -90,7 +90,7 @@ impl Plane {
         config: &DistConfig,
         stop: Arc<AtomicBool>,
         end: End,
-    ) -> Result<Arc<Plane>> {
+    ) -> Result<Arc<ControlPlane>> {
         let heard = || Heard { at: At::default(), since: Instant::now() };
         let state = State {
             heard: members.iter().map(|_| heard()).collect(),
@@ -100,7 +100,7 @@ impl Plane {
             over: false,
             closed: false,
         };
-        let plane = Arc::new(Plane {
+        let plane = Arc::new(ControlPlane {
             rank,
             members,
             timeout: Duration::from_secs_f64(config.timeout_s),
@@ -181,7 +181,7 @@ impl Plane {
         self.suspect(format!("the connection to {} broke: {error}", self.name(peer)))
     }
 
-    /// Calls [`Plane::report`] for an error that a lost rank may have caused. Waits first, because the control plane
+    /// Calls [`ControlPlane::report`] for an error that a lost rank may have caused. Waits first, because the control plane
     /// soon detects which rank is lost.
     pub fn suspect(&self, what: String) -> Error {
         self.wait(self.heartbeat + ROUND, |state| state.fault.is_some());
@@ -264,7 +264,7 @@ impl Plane {
         self.fault_of(fault, None);
     }
 
-    /// Does the same as [`Plane::fault`], for a fault caused by the loss of rank `lost`. No confirmation is expected
+    /// Does the same as [`ControlPlane::fault`], for a fault caused by the loss of rank `lost`. No confirmation is expected
     /// from that rank.
     fn fault_of(&self, fault: Fault, lost: Option<usize>) {
         let mut state = self.lock();

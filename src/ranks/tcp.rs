@@ -11,7 +11,7 @@ use std::sync::mpsc::{self, Sender};
 use std::time::Duration;
 
 use super::meet::{self, Address, Met, Waiting};
-use super::plane::{End, Plane};
+use super::plane::{ControlPlane, End};
 use super::secret::Secret;
 use super::wire::{At, Greeting, Header, Member};
 use super::{Place, Ranks};
@@ -53,7 +53,7 @@ pub struct Start<'a> {
 /// A rank of a run in which each pair of ranks has a connection.
 pub struct Tcp {
     rank: usize,
-    plane: Arc<Plane>,
+    plane: Arc<ControlPlane>,
     links: Vec<Option<Link>>,
     buffer: Vec<u8>,
     sent: u64,
@@ -96,7 +96,7 @@ impl Tcp {
         let met = meet(&start, within)?;
         let control = met.control.iter().map(|c| c.as_ref().map(TcpStream::try_clone).transpose());
         let control = control.collect::<std::io::Result<_>>().map_err(failed)?;
-        let plane = Plane::start(place.rank, met.members.clone(), control, config, start.stop, start.end)?;
+        let plane = ControlPlane::start(place.rank, met.members.clone(), control, config, start.stop, start.end)?;
         let waiting = || plane.check().and_then(|()| (start.waiting)());
         // From here on, dropping `tcp` closes the control plane, so the other ranks detect that this rank has ended.
         let mut tcp =
@@ -191,7 +191,7 @@ impl Tcp {
         what: &'static str,
         send: &[Vec<Tensor>],
         recv: &[Vec<Tensor>],
-        work: impl FnOnce(&Plane) -> std::result::Result<(), Trouble>,
+        work: impl FnOnce(&ControlPlane) -> std::result::Result<(), Trouble>,
     ) -> Result<()> {
         self.collective(what, |tcp, number| {
             tcp.agree(number, what, send, recv)?;

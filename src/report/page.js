@@ -156,20 +156,20 @@ function pane(name, shown) {
       make("small", { textContent: `${shown.length} tokens` })));
 }
 
-function card(example, how) {
+function panel(example, how) {
   const about = make("div", { className: "about" });
   if (example.picture) about.append(make("img", { src: example.picture, alt: `Picture of question ${example.id}`, loading: "lazy" }));
   about.append(make("p", { className: "ask", textContent: example.question }),
     make("p", { className: "gold" }, "Correct answer: ", make("b", { textContent: example.target })));
   const [before, after] = example[how];
-  return make("div", { className: "card" }, about, pane("SFT", before), pane("RL", after));
+  return make("div", { className: "panel" }, about, pane("SFT", before), pane("RL", after));
 }
 
 function browse(section) {
   const [kinds, hows] = section.querySelectorAll(".chips");
   const search = section.querySelector("input");
   const status = section.querySelector("[role=status]");
-  const cards = section.querySelector(".cards");
+  const panels = section.querySelector(".panels");
   const more = section.querySelector(".more");
   const possible = [["greedy", "Greedy"], ["sampled", "Temperature 1"]].filter(([how]) => data.examples.some(e => e[how]));
   const state = { kind: "fixed", how: possible[0]?.[0], shown: PAGE };
@@ -191,7 +191,7 @@ function browse(section) {
     const text = e => [e.id, e.question, e.target, ...e[state.how].flatMap(s => [s.think, s.answer])].join(" ").toLowerCase();
     const found = usable.filter(e => test(...e[state.how]) && words.every(word => text(e).includes(word)));
     status.textContent = found.length === 0 ? "No questions." : `${Math.min(state.shown, found.length)} of ${found.length} shown.`;
-    cards.replaceChildren(...found.slice(0, state.shown).map(e => card(e, state.how)));
+    panels.replaceChildren(...found.slice(0, state.shown).map(e => panel(e, state.how)));
     more.hidden = found.length <= state.shown;
   }
 

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use crate::device::{Device, Region};
 use crate::error::Result;
-use crate::model::{Kept, Model, Shared};
+use crate::model::{Model, Shared, SharedImages};
 use crate::rl::group::{Group, ResponseId};
 use crate::tensor::DType;
 use crate::train::step::{self, Sequence};
@@ -44,7 +44,7 @@ pub fn cut<'a>(
             let again = i > range.start && goes_on(i);
             let first = !(goes_on(range.start) && of(range.start) == of(i));
             let last = !(goes_on(range.end) && of(range.end) == of(i));
-            let kept = kept.filter(|_| !(first && last)).map(|kept| Kept { first, last, ..kept });
+            let kept = kept.filter(|_| !(first && last)).map(|kept| SharedImages { first, last, ..kept });
             responses[i].of(groups).sequence(question(i), Shared { again, kept })
         };
         MicroBatch { sequences: range.clone().map(sequence).collect(), responses: range }
@@ -54,12 +54,12 @@ pub fn cut<'a>(
 
 /// Allocates memory for the pictures of a group that continues in the next micro-batch, at most `rows` rows. Only one
 /// group at a time continues.
-pub fn keep(dev: &mut Device, model: &Model, rows: usize, backward: bool) -> Result<Option<Kept>> {
+pub fn keep(dev: &mut Device, model: &Model, rows: usize, backward: bool) -> Result<Option<SharedImages>> {
     if rows == 0 {
         return Ok(None);
     }
     let dims = [rows, model.config.hidden_size];
     let sums = if backward { Some(dev.alloc(Region::Overlay, DType::F32, &dims)?) } else { None };
     let rows = dev.alloc(Region::Overlay, model.layout.dtype, &dims)?;
-    Ok(Some(Kept { rows, sums, first: false, last: false }))
+    Ok(Some(SharedImages { rows, sums, first: false, last: false }))
 }

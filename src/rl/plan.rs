@@ -9,7 +9,7 @@ use crate::data::{Index, Row, Shape};
 use crate::device::{Device, Kind, Plan, Region, Target, Work};
 use crate::engine::{Engine, EngineConfig, Prompt, Request, draft};
 use crate::error::Result;
-use crate::model::{Grads, Levels, Model, ModelConfig, Policy};
+use crate::model::{CheckpointPolicy, Grads, Model, ModelConfig, Policy};
 use crate::ops::attend::BLOCK;
 use crate::ops::policy_loss;
 use crate::ops::sample::SamplingParams;
@@ -122,7 +122,7 @@ pub fn rl(
     let Training { dev, model, .. } = &mut training;
     rest = rest.max(&dev.high_water());
     let stats = update::figures(dev, config.lanes())?.stats.slice(0, policy_loss::STATS);
-    let mut run = |i: usize, levels: Levels| -> Result<(Plan, Vec<Work>)> {
+    let mut run = |i: usize, levels: CheckpointPolicy| -> Result<(Plan, Vec<Work>)> {
         dev.reset_high_water();
         let learner = Learner { model, policy, config, levels, step: 0 };
         update::accumulate(dev, learner, &mut grads, &batches[i], stats)?;
@@ -156,7 +156,7 @@ pub fn pass(
     model: &Model,
     grads: &mut Grads,
     config: &RlConfig,
-    levels: Levels,
+    levels: CheckpointPolicy,
     groups: &[Group],
 ) -> Result<()> {
     let policy = Policy { allowed: None, temperature: config.rollout.temperature as f32 };

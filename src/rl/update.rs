@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use crate::config::{LossMode, RlConfig};
 use crate::device::{Device, Region};
 use crate::error::Result;
-use crate::model::{Grads, Keep, Levels, Model, Policy};
+use crate::model::{CheckpointPolicy, Grads, LayerPolicy, Model, Policy};
 use crate::ops::policy_loss::{self, Denominators, Io, KlLoss, LOSSES, Packed, PolicyLoss, PolicyStats, STATS, Sums};
 use crate::philox::{self, Purpose, philox4x32_10};
 use crate::rl::balance::karmarkar_karp;
@@ -69,20 +69,20 @@ impl Queued {
 
 /// Memory for the results of a mini-batch's lanes during an update.
 #[derive(Clone, Copy, Debug)]
-pub struct Figures {
+pub struct LaneStats {
     /// Results of all lanes, f64 `[lanes * STATS]`.
     pub stats: Tensor,
     /// The losses among these results, which must be finite, f64 `[lanes * LOSSES]`.
     pub losses: Tensor,
 }
 
-/// Allocates [`Figures`] for `lanes` lanes. Their content is undefined.
-pub fn figures(dev: &mut Device, lanes: usize) -> Result<Figures> {
+/// Allocates [`LaneStats`] for `lanes` lanes. Their content is undefined.
+pub fn figures(dev: &mut Device, lanes: usize) -> Result<LaneStats> {
     let mut alloc = |n: usize| dev.alloc(Region::Overlay, DType::F64, &[lanes * n]);
-    Ok(Figures { stats: alloc(STATS)?, losses: alloc(LOSSES)? })
+    Ok(LaneStats { stats: alloc(STATS)?, losses: alloc(LOSSES)? })
 }
 
-impl Figures {
+impl LaneStats {
     /// Returns the results of `lane`.
     pub fn of_lane(&self, lane: usize) -> Tensor {
         self.stats.slice(lane * STATS, (lane + 1) * STATS)
@@ -109,7 +109,7 @@ pub struct Learner<'a> {
     /// Settings for the loss and for the cut of a mini-batch.
     pub config: &'a RlConfig,
     /// Activation checkpointing policy of the passes.
-    pub levels: Levels,
+    pub levels: CheckpointPolicy,
     /// Number of steps done. It determines which responses are computed only for the metrics.
     pub step: u64,
 }
@@ -301,7 +301,7 @@ pub fn reference(
     let mut found = Vec::with_capacity(ids.len());
     let mark = dev.mark(Region::Overlay);
     for part in micro_batches::cut(dev, model, groups, &ids, micro_batch_tokens, false)? {
-        let forward = step::forward(dev, model, &part.sequences, policy, Keep::Inputs, false)?;
+        let forward = step::forward(dev, model, &part.sequences, policy, LayerPolicy::Inputs, false)?;
         let log_prob = dev.read::<f32>(forward.log_prob)?;
         let borders = forward.cu_targets.windows(2).map(|w| w[0] as usize..w[1] as usize);
         found.extend(borders.map(|range| log_prob[range].to_vec()));

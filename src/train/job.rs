@@ -19,7 +19,7 @@ use crate::device::{Device, Plan, Target};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::identity;
-use crate::model::{Levels, ModelConfig};
+use crate::model::{CheckpointPolicy, ModelConfig};
 use crate::observe::Observer;
 use crate::ranks::{self, OneRank, Ranks};
 use crate::tensor::DType;
@@ -78,7 +78,7 @@ pub struct JobCommon {
     /// Total number of steps: updates in SFT, generation batches in RL.
     pub total_steps: u64,
     /// Activation checkpointing policy of the training passes, chosen by [`TrainingJob::plan`].
-    pub levels: Levels,
+    pub levels: CheckpointPolicy,
 }
 
 impl JobCommon {
@@ -94,7 +94,7 @@ impl JobCommon {
             validation: None,
             ranks: OneRank::ALONE,
             total_steps: 0,
-            levels: Levels::default(),
+            levels: CheckpointPolicy::default(),
         }
     }
 

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use crate::device::{Plan, Work};
 use crate::error::Result;
-use crate::model::{Keep, Levels, ModelConfig, Stack};
+use crate::model::{CheckpointPolicy, LayerPolicy, ModelConfig, Stack};
 
 /// A budget of 0 bytes, which no policy fits. With it, `fit` skips the search and counts the policy that takes the
 /// least memory.
@@ -34,7 +34,7 @@ impl Counted {
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Fit {
     /// Activation checkpointing policy.
-    pub levels: Levels,
+    pub levels: CheckpointPolicy,
     /// Bytes of each region.
     pub memory: Plan,
     /// True if `memory` is within the budget. If false, `levels` is the policy that takes the least memory.
@@ -55,9 +55,9 @@ pub fn fit(
     budget: Option<usize>,
     rest: &Plan,
     batches: usize,
-    mut count: impl FnMut(usize, Levels) -> Result<Counted>,
+    mut count: impl FnMut(usize, CheckpointPolicy) -> Result<Counted>,
 ) -> Result<Fit> {
-    let mut at = |levels: Levels, which: &[usize]| -> Result<Counted> {
+    let mut at = |levels: CheckpointPolicy, which: &[usize]| -> Result<Counted> {
         which.iter().try_fold(Counted { memory: *rest, flops: 0.0 }, |sum, &i| {
             let one = count(i, levels)?;
             Ok(Counted { memory: sum.memory.max(&one.memory), flops: sum.flops + one.flops })
@@ -65,17 +65,17 @@ pub fn fit(
     };
     let all: Vec<usize> = (0..batches).collect();
     if budget == LEAST {
-        let levels = Levels::from(Keep::Inputs);
+        let levels = CheckpointPolicy::from(LayerPolicy::Inputs);
         return Ok(Fit { levels, memory: at(levels, &all)?.memory, fits: false });
     }
     let (mut keep_all, mut sizes) = (*rest, Vec::with_capacity(batches));
     for i in 0..batches {
-        let memory = at(Levels::default(), &[i])?.memory;
+        let memory = at(CheckpointPolicy::default(), &[i])?.memory;
         sizes.push((memory.total(), i));
         keep_all = keep_all.max(&memory);
     }
     let Some(budget) = budget.filter(|&budget| keep_all.total() > budget) else {
-        return Ok(Fit { levels: Levels::default(), memory: keep_all, fits: true });
+        return Ok(Fit { levels: CheckpointPolicy::default(), memory: keep_all, fits: true });
     };
     // The two micro-batches with the largest memory decide in nearly all cases. If the policy found for these two does
     // not fit another micro-batch, that micro-batch is added and the search is repeated.
@@ -89,7 +89,7 @@ pub fn fit(
             count: |levels| at(levels, &which),
         };
         let Some(levels) = search.cheapest(images)? else {
-            let levels = Levels::from(Keep::Inputs);
+            let levels = CheckpointPolicy::from(LayerPolicy::Inputs);
             return Ok(Fit { levels, memory: at(levels, &all)?.memory, fits: false });
         };
         let memory = at(levels, &all)?.memory;
@@ -108,19 +108,19 @@ pub fn fit(
 struct Search<F> {
     layers: usize,
     budget: usize,
-    seen: HashMap<Levels, Counted>,
+    seen: HashMap<CheckpointPolicy, Counted>,
     count: F,
 }
 
-impl<F: FnMut(Levels) -> Result<Counted>> Search<F> {
-    fn cheapest(&mut self, images: bool) -> Result<Option<Levels>> {
-        let mut towers = vec![Levels::default()];
+impl<F: FnMut(CheckpointPolicy) -> Result<Counted>> Search<F> {
+    fn cheapest(&mut self, images: bool) -> Result<Option<CheckpointPolicy>> {
+        let mut towers = vec![CheckpointPolicy::default()];
         if images {
-            let keeps = [Keep::All, Keep::AllButGateUp, Keep::Inputs].map(Stack::from);
-            let tower = |replay_tower| move |vision| Levels { text: Stack::default(), vision, replay_tower };
+            let keeps = [LayerPolicy::All, LayerPolicy::AllButGateUp, LayerPolicy::Inputs].map(Stack::from);
+            let tower = |replay_tower| move |vision| CheckpointPolicy { text: Stack::default(), vision, replay_tower };
             towers = keeps.into_iter().map(tower(false)).chain(keeps.into_iter().map(tower(true))).collect();
         }
-        let mut best: Option<(f64, Levels)> = None;
+        let mut best: Option<(f64, CheckpointPolicy)> = None;
         for tower in towers {
             let least = self.counted(tower)?.flops;
             if best.is_some_and(|(flops, _)| least >= flops) {
@@ -138,9 +138,9 @@ impl<F: FnMut(Levels) -> Result<Counted>> Search<F> {
 
     /// Returns the cheapest policy for the decoder's layers if the vision tower follows the policy `tower`. The search
     /// varies how many layers recompute anything, and how many of these layers keep only their inputs.
-    fn text(&mut self, tower: Levels) -> Result<Option<Levels>> {
+    fn text(&mut self, tower: CheckpointPolicy) -> Result<Option<CheckpointPolicy>> {
         let layers = self.layers;
-        let at = |replayed: usize, inputs: usize| Levels {
+        let at = |replayed: usize, inputs: usize| CheckpointPolicy {
             text: Stack { inputs, all_but_gate_up: replayed - inputs },
             ..tower
         };
@@ -171,7 +171,7 @@ impl<F: FnMut(Levels) -> Result<Counted>> Search<F> {
 
     /// Returns the smallest n from 0 to `most` for which the policy `at(n)` fits. Requires that `at(most)` fits and
     /// that a larger n never takes more memory.
-    fn least(&mut self, most: usize, at: impl Fn(usize) -> Levels) -> Result<usize> {
+    fn least(&mut self, most: usize, at: impl Fn(usize) -> CheckpointPolicy) -> Result<usize> {
         let (mut low, mut high) = (0, most);
         while low < high {
             let middle = (low + high) / 2;
@@ -184,11 +184,11 @@ impl<F: FnMut(Levels) -> Result<Counted>> Search<F> {
         Ok(high)
     }
 
-    fn fits(&mut self, levels: Levels) -> Result<bool> {
+    fn fits(&mut self, levels: CheckpointPolicy) -> Result<bool> {
         Ok(self.counted(levels)?.memory.total() <= self.budget)
     }
 
-    fn counted(&mut self, levels: Levels) -> Result<Counted> {
+    fn counted(&mut self, levels: CheckpointPolicy) -> Result<Counted> {
         if let Some(counted) = self.seen.get(&levels) {
             return Ok(*counted);
         }

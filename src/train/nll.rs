@@ -3,7 +3,7 @@
 use super::step::{self, Computed, Sequence};
 use crate::device::Device;
 use crate::error::Result;
-use crate::model::{Grads, Levels, Model, Policy};
+use crate::model::{CheckpointPolicy, Grads, Model, Policy};
 use crate::ops::nll;
 use crate::tensor::Tensor;
 
@@ -25,7 +25,7 @@ pub fn gradients(
     grads: &mut Grads,
     batch: &[Sequence<'_>],
     micro_batch_tokens: usize,
-    levels: Levels,
+    levels: CheckpointPolicy,
     loss: Tensor,
 ) -> Result<Computed> {
     let lengths: Vec<usize> = batch.iter().map(|s| s.input_ids.len()).collect();
@@ -45,7 +45,7 @@ pub fn micro_batch(
     grads: &mut Grads,
     batch: &[Sequence<'_>],
     mean: Mean,
-    levels: Levels,
+    levels: CheckpointPolicy,
 ) -> Result<Computed> {
     let done = Computed::micro_batch(batch);
     if done.targets > 0 {

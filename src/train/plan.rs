@@ -10,10 +10,10 @@ use crate::device::{Device, Plan, Region, Target, Work};
 use crate::error::{Error, Result};
 use crate::image::{Grid, ImageInput};
 use crate::model::outgoing::{self, fetched};
-use crate::model::{Grads, Levels, Model, ModelConfig};
+use crate::model::{CheckpointPolicy, Grads, Model, ModelConfig};
 use crate::observe::bytes;
 use crate::optim::Optimizer;
-use crate::ranks::{Handed, OneRank, Ranks, Shards};
+use crate::ranks::{BytesExchanged, OneRank, Ranks, Shards};
 use crate::tensor::DType;
 use crate::train::lanes::Lanes;
 use crate::train::levels::{self, Counted};
@@ -24,7 +24,7 @@ use crate::train::step::Sequence;
 #[derive(Clone, PartialEq, Debug)]
 pub struct Planned {
     /// Activation checkpointing policy of the training passes.
-    pub levels: Levels,
+    pub levels: CheckpointPolicy,
     /// Bytes of each region.
     pub memory: Plan,
     /// Available bytes, if they are limited.
@@ -41,7 +41,7 @@ pub struct UpdateWork {
     /// Work on the device.
     pub work: Vec<Work>,
     /// Bytes that the rank sends to and receives from other ranks.
-    pub handed: Handed,
+    pub handed: BytesExchanged,
     /// Bytes of host memory for the running sum of lanes, if the rank computes several lanes.
     pub host_bytes: usize,
     /// Bytes moved between the device and the running sum on the host.
@@ -130,7 +130,7 @@ impl Training {
         let saved = [fetched(&weights), fetched(&self.optimizer.outgoing(&shared))].concat();
         let update = UpdateWork {
             work: dev.take_work(),
-            handed: Handed { sent: after.sent - before.sent, received: after.received - before.received },
+            handed: BytesExchanged { sent: after.sent - before.sent, received: after.received - before.received },
             host_bytes: lanes.host_bytes(),
             moved: lanes.moved(),
             largest_saved: saved.iter().map(|tensor| tensor.span().bytes).max().unwrap_or(0),
@@ -167,7 +167,7 @@ pub fn sft(
     let Training { mut dev, model, .. } = training;
     let loss = dev.zeros(Region::Overlay, DType::F64, &[config.lanes()])?.slice(0, 1);
     let rest = dev.high_water();
-    let mut run = |i: usize, levels: Levels| -> Result<(Plan, Vec<Work>)> {
+    let mut run = |i: usize, levels: CheckpointPolicy| -> Result<(Plan, Vec<Work>)> {
         dev.reset_high_water();
         nll::gradients(&mut dev, &model, &mut grads, &batches[i], config.micro_batch_tokens, levels, loss)?;
         Ok((dev.high_water(), dev.take_work()))

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::image::ImageInput;
-use crate::model::{Grads, Inputs, Levels, LogProbs, Mode, Model, Policy, Shared, Tape};
+use crate::model::{CheckpointPolicy, Grads, Inputs, LogProbs, Mode, Model, Policy, Shared, Tape};
 use crate::tensor::{DType, Elem, Tensor};
 
 /// A sequence to train on.
@@ -88,7 +88,7 @@ pub fn forward(
     model: &Model,
     sequences: &[Sequence<'_>],
     policy: Policy,
-    keep: impl Into<Levels>,
+    keep: impl Into<CheckpointPolicy>,
     entropy: bool,
 ) -> Result<Forward> {
     let (inputs, targets) = dev.range(format_args!("data"), |_| pack(model, sequences))?;

@@ -123,7 +123,7 @@ fn what_we_write_for_lmms_eval_is_read_as_its_log() {
     assert!(theirs["acc_score_stderr,none"].as_f64().unwrap() > 0.0 && theirs["format_score_stderr,none"] == "N/A");
     assert_eq!(results["n-samples"][task]["effective"], 14);
 
-    let (_, rows) = rescore(folder.to_str().unwrap(), &dir.path().join("referee"), &[]);
+    let (_, rows) = rescore(folder.to_str().unwrap(), &dir.path().join("rescored"), &[]);
     let [n, right, only_theirs, only_ours, wrong, none] = counts(&rows[0]);
     assert_eq!((n, only_theirs, only_ours, none, right + wrong, &rows[0]["task"]), (14, 0, 0, 0, 14, &json!(task)));
 }

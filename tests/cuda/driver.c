@@ -78,7 +78,7 @@ API cuDeviceGetCount(int *count) {
     return OK;
 }
 API cuDeviceGet(int *device, int ordinal) { *device = ordinal; return OK; }
-API cuDeviceGetName(char *name, int size, int device) { snprintf(name, size, "Card %d", device); return OK; }
+API cuDeviceGetName(char *name, int size, int device) { snprintf(name, size, "GPU %d", device); return OK; }
 API cuDeviceTotalMem_v2(size_t *bytes, int device) { (void)device; *bytes = memory(); return OK; }
 API cuDeviceGetAttribute(int *value, int which, int device) {
     const char *at = setting("FAKE_GPUS", "8.0");

@@ -84,9 +84,9 @@ fn what_is_missing_is_said_in_one_line() {
     assert!(old.len() == 1 && old[0].contains("CUDA 12.8") && old[0].ends_with(needed), "{old:?}");
     let none = machine.doctor(&[("FAKE_GPUS", "")]);
     assert!(none.len() == 1 && none[0].contains("no CUDA-capable device") && none[0].ends_with(needed), "{none:?}");
-    let cards = machine.doctor(&[("FAKE_GPUS", "9.0,8.9,7.5")]);
-    assert_eq!(cards.len(), 3, "{cards:?}");
-    for (line, word) in cards.iter().zip(["sm_90a kernels", "sm_80 kernels", "8.0 or later"]) {
+    let gpus = machine.doctor(&[("FAKE_GPUS", "9.0,8.9,7.5")]);
+    assert_eq!(gpus.len(), 3, "{gpus:?}");
+    for (line, word) in gpus.iter().zip(["sm_90a kernels", "sm_80 kernels", "8.0 or later"]) {
         assert!(line.contains(word), "{line}");
     }
 }
@@ -147,7 +147,7 @@ fn a_run_says_what_is_missing_and_ends() {
     };
     let bench = ["--quiet", "--device", "cuda", "bench", "rms_norm"];
     let (code, text) = run(&bench, &[("FAKE_GPUS", "7.5")]);
-    let wanted = "error: device cuda: found Card 0 of compute capability 7.5, expected NVIDIA's driver 580 or later";
+    let wanted = "error: device cuda: found GPU 0 of compute capability 7.5, expected NVIDIA's driver 580 or later";
     assert!(code == 2 && text.starts_with(wanted) && text.lines().count() == 1, "{code}: {text}");
     let (code, text) = run(&bench, &[("FAKE_CUDA_VERSION", "12090")]);
     assert!(code == 2 && text.contains("CUDA 12.9") && text.lines().count() == 1, "{code}: {text}");
@@ -218,7 +218,7 @@ fn compiled_kernels_are_kept_until_something_changes() {
     let files = OWN.files().count();
     assert_eq!(links(&[]), files);
     assert_eq!(links(&[]), 0, "the second start compiles nothing");
-    assert_eq!(links(&[("FAKE_GPUS", "8.6")]), files, "another card has other machine code");
+    assert_eq!(links(&[("FAKE_GPUS", "8.6")]), files, "another GPU has different machine code");
     assert_eq!(links(&[("FAKE_CUDA_VERSION", "13010")]), files, "so may another driver");
     let kept = machine.cache().join("omr/cuda");
     let first = std::fs::read_dir(&kept).unwrap().map(|e| e.unwrap().path()).min().unwrap();

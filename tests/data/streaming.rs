@@ -166,7 +166,7 @@ fn a_source_that_changed_under_a_run_is_named_and_refused() {
     fs::write(&rows_file, text.replace("looks", "books")).unwrap();
     let error = Job::new(&out, config.clone()).err().unwrap();
     assert!(error.exit_code() == 2 && error.to_string().contains("rows.jsonl: found different content"), "{error}");
-    assert!(!Job::open(&out, config.clone(), true).unwrap().common.data.warm, "a fresh run reads what is there now");
+    assert!(!Job::open(&out, config.clone(), true).unwrap().common.data.warm, "a fresh run reads the current rows");
     // A run that has already read the rows also reports the change.
     assert!(job.samples.get(0).is_err_and(|e| e.to_string().contains("rows.jsonl: found different content")));
     fs::write(&rows_file, &text).unwrap();

@@ -156,8 +156,8 @@ fn a_refused_command_leaves_no_trace_and_claims_nothing() {
     // A run of an older version that started but made no step.
     fs::create_dir(&out).unwrap();
     let bf16 = fs::read_to_string(&sft).unwrap().replace("dtype: f32", "dtype: bf16").replace("seed: ", "seed: 1");
-    fs::write(folder.path("out/config.yaml"), format!("# omr 0.1.0, on a card\n{bf16}")).unwrap();
-    fs::write(folder.path("out/log.txt"), "error: no card\n").unwrap();
+    fs::write(folder.path("out/config.yaml"), format!("# omr 0.1.0, on a GPU\n{bf16}")).unwrap();
+    fs::write(folder.path("out/log.txt"), "error: no GPU\n").unwrap();
     let text = omr(&["sft", &sft, "--out", &out], 0);
     assert!(text.contains("made no step") && folder.path("out/model").is_dir(), "{text}");
     let text = omr(&["sft", &sft, "--out", &out, "seed=5"], 2);

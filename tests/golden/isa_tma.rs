@@ -142,7 +142,7 @@ fn mbarriers_pass_their_traces() {
         let outside = trace["basis"].as_str().unwrap().contains("outside the manual");
         match mbarrier(&mut hopper(), &operations) {
             Ok(found) => {
-                assert!(!outside || skipped("an mbarrier used outside its rules"), "{name} is green");
+                assert!(!outside || skipped("an mbarrier used outside its rules"), "{name} passes");
                 assert_eq!(found, want, "{name}");
             }
             Err(e) => assert!(outside && e.to_string().contains("before any wait has found"), "{name}: {e}"),
@@ -180,7 +180,7 @@ fn what_an_mbarrier_forbids_is_refused() {
             "mbarrier.init on a live barrier" => vec![[0, 1], [0, 1]],
             other => panic!("no case {other}"),
         };
-        let error = mbarrier(&mut hopper(), &operations).err().unwrap_or_else(|| panic!("{case} is green"));
+        let error = mbarrier(&mut hopper(), &operations).err().unwrap_or_else(|| panic!("{case} passes"));
         assert!(error.to_string().contains("mbarrier"), "{case}: {error}");
         count += 1;
     }

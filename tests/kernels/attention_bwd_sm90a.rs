@@ -80,7 +80,7 @@ fn probe() -> impl Fn(&mut Device) -> Outcome {
 
 #[test]
 fn each_synchronising_call_is_needed() {
-    if skipped("the bits of both bodies") {
+    if skipped("the bits of both kernel variants") {
         return;
     }
     mutate_sites_on(wide_with, &[BODY], 6, probe());

@@ -38,10 +38,10 @@ fn gradients_agree_with_f64_and_have_the_other_bodys_bits() {
         let (accumulate, bias) = (i % 2 == 0, i % 3 == 0);
         let mut dev = wide();
         dgrad_is_right(&mut dev, &c, accumulate).unwrap();
-        assert!(kind() == Kind::Cuda || ran(&mut dev), "dx of {t} {n} {k} ran on the other body");
+        assert!(kind() == Kind::Cuda || ran(&mut dev), "dx of {t} {n} {k} ran on the other kernel variant");
         let mut dev = wide();
         wgrad_is_right(&mut dev, &c, bias).unwrap();
-        assert!(kind() == Kind::Cuda || ran(&mut dev), "dw of {t} {n} {k} ran on the other body");
+        assert!(kind() == Kind::Cuda || ran(&mut dev), "dw of {t} {n} {k} ran on the other kernel variant");
         both(&format!("dx of {t} {n} {k}"), |dev| c.dgrad(dev, 0..t, accumulate));
         both(&format!("dw of {t} {n} {k}"), |dev| c.wgrad(dev, &[t], bias));
     }

@@ -74,7 +74,7 @@ fn linear_agrees_with_f64_and_has_the_other_bodys_bits() {
         let (bias, residual) = (i % 2 == 0, i % 4 < 2);
         let mut dev = wide();
         linear_is_right(&mut dev, &c, bias, residual).unwrap();
-        assert!(kind() == Kind::Cuda || ran(&mut dev), "{t} {n} {k} ran on the other body");
+        assert!(kind() == Kind::Cuda || ran(&mut dev), "{t} {n} {k} ran on the other kernel variant");
         both(&format!("linear {t} {n} {k}"), |dev| c.linear(dev, 0..t, bias, residual));
     }
 }
@@ -121,7 +121,7 @@ fn every_config(role: Role, shapes: &[(usize, usize, usize)]) -> Vec<(usize, u32
 
 #[test]
 fn no_tile_changes_a_bit() {
-    if skipped("cards of other sizes") {
+    if skipped("GPUs of other sizes") {
         return;
     }
     let on = |sms| wide_with(Schedule { sms, ..Schedule::FIXED });
@@ -186,7 +186,7 @@ fn boxes_end_at_the_last_row() {
         nothing_behind_is_written(&mut wide(), shape).unwrap();
         let mut dev = wide();
         gemm_bwd::nothing_behind_is_written(&mut dev, shape).unwrap();
-        assert!(kind() == Kind::Cuda || ran(&mut dev), "{shape:?} ran on the other body");
+        assert!(kind() == Kind::Cuda || ran(&mut dev), "{shape:?} ran on the other kernel variant");
     }
 }
 
@@ -245,7 +245,7 @@ fn log_probs_gradients_and_tokens_have_the_other_bodys_bits() {
     if kind() == Kind::Emu {
         let mut dev = wide();
         linear_logprob::run(&mut dev, &linear_logprob::case((3, 64, 64), false, 1.0), 0, 3).unwrap();
-        assert!(ran(&mut dev), "linear_logprob ran on the other body");
+        assert!(ran(&mut dev), "linear_logprob ran on the other kernel variant");
     }
 }
 

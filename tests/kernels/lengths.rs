@@ -10,7 +10,7 @@ use omr::device::emu::{Completion, Emu, Options};
 use omr::device::images::Arch;
 use omr::device::{Device, Kind, Plan, Region};
 use omr::image::Grid;
-use omr::model::{Grads, Keep, Levels, Model, ModelConfig};
+use omr::model::{CheckpointPolicy, Grads, LayerPolicy, Model, ModelConfig};
 use omr::optim::Optimizer;
 use omr::rl::plan;
 use omr::tensor::DType;
@@ -65,7 +65,7 @@ fn no_length_of_the_7b_overflows_its_type() {
     let grids = [Grid::picture(146, 146)];
     let row = blank(&config, Shape { tokens: 61_440, targets: 61_439, grids: &grids });
     let loss = dev.zeros(Region::Overlay, DType::F64, &[1]).unwrap();
-    let levels = Levels::from(Keep::All);
+    let levels = CheckpointPolicy::from(LayerPolicy::All);
     nll::gradients(&mut dev, &model, &mut grads, &[sft::sequence(&row)], 61_440, levels, loss).unwrap();
     dev.release(mark);
 

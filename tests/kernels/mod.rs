@@ -110,14 +110,14 @@ pub fn kind() -> Kind {
 /// Panics on a GPU, which does not support `what`. `tools/gpu-check as-card` searches for the words of the message.
 #[track_caller]
 pub fn emulator_alone(what: &str) {
-    assert!(kind() == Kind::Emu, "not on a card: {what}");
+    assert!(kind() == Kind::Emu, "not on a GPU: {what}");
 }
 
 /// Returns true on a GPU, which cannot show `what`, and prints a line that can be counted.
 pub fn skipped(what: &str) -> bool {
     let on_gpu = kind() == Kind::Cuda;
     if on_gpu {
-        println!("skipped on a card: {what}");
+        println!("skipped on a GPU: {what}");
     }
     on_gpu
 }
@@ -170,7 +170,7 @@ pub fn emu_with(schedule: Schedule) -> Device {
 pub fn emu_of(options: Options) -> omr::error::Result<Device> {
     let wgmma = std::env::var("OMR_BODY").is_ok_and(|value| value == "wgmma");
     let mut dev = if kind() == Kind::Cuda {
-        assert!(options.sources.is_empty(), "not on a card: kernels of a test's own");
+        assert!(options.sources.is_empty(), "not on a GPU: kernels of a test's own");
         gpu::device(&Plan::uniform(gpu::REGION_BYTES))?
     } else {
         let arch = if wgmma { Arch::Sm90a } else { options.arch };
@@ -202,7 +202,7 @@ pub fn no_hopper(what: &str) -> bool {
 
 /// Returns the emulator behind a device, for its counters and sites; see [`skipped`].
 pub fn emulator(dev: &mut Device) -> &mut Emu {
-    dev.driver().unwrap().as_any().downcast_mut::<Emu>().expect("not on a card: the emulator behind a device")
+    dev.driver().unwrap().as_any().downcast_mut::<Emu>().expect("not on a GPU: the emulator behind a device")
 }
 
 /// Errors unless `got` equals `want`, element for element. A NaN is never equal.

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use omr::device::{Device, Region};
-use omr::model::{Grads, Inputs, Keep, Levels, Model, Stack};
+use omr::model::{CheckpointPolicy, Grads, Inputs, LayerPolicy, Model, Stack};
 use omr::tensor::DType;
 
 use super::model::{Order, TIMES, cpu, relative, reorder, reordered};
@@ -48,7 +48,7 @@ pub struct Pass {
     pub gradients: BTreeMap<String, Vec<f32>>,
 }
 
-pub fn pass(dev: &mut Device, model: &Model, batch: &Batch, keep: impl Into<Levels>) -> Pass {
+pub fn pass(dev: &mut Device, model: &Model, batch: &Batch, keep: impl Into<CheckpointPolicy>) -> Pass {
     let mark = dev.mark(Region::Overlay);
     let mut grads = Grads::new(dev, &model.layout).unwrap();
     let (keep, mut loss) = (keep.into(), 0.0);
@@ -109,7 +109,7 @@ impl Reference {
         let passes: Vec<(Batch, Pass)> = batches
             .into_iter()
             .map(|batch| {
-                let found = pass(&mut dev, &model, &batch, Keep::All);
+                let found = pass(&mut dev, &model, &batch, LayerPolicy::All);
                 (batch, found)
             })
             .collect();
@@ -119,7 +119,7 @@ impl Reference {
             let model = golden.model(&mut dev, DType::Bf16);
             reorder(&model, &mut dev, order);
             for (batch, want) in &out.passes {
-                let other = in_order(&model, order, pass(&mut dev, &model, batch, Keep::All));
+                let other = in_order(&model, order, pass(&mut dev, &model, batch, LayerPolicy::All));
                 for (name, found) in &other.gradients {
                     let entry = out.relative.entry(kind(name)).or_default();
                     *entry = entry.max(TIMES * relative(found, &want.gradients[name]));
@@ -165,7 +165,7 @@ fn golden_gradients_agree_with_the_cpu_in_bf16() {
         let mut shares = BTreeMap::new();
         for (i, (batch, want)) in reference.passes.iter().enumerate() {
             count += 1;
-            let found = pass(&mut dev, &model, batch, Keep::All);
+            let found = pass(&mut dev, &model, batch, LayerPolicy::All);
             reference.check(i, &found, &mut shares).unwrap();
             let Some(exact) = golden.gradients(&batch.name) else { continue };
             let distance = |pass: &Pass| -> f64 {
@@ -188,11 +188,12 @@ fn golden_gradients_agree_with_the_cpu_in_bf16() {
 }
 
 /// Returns mixes of activation checkpointing policies over the layers of one pass, with the tower kept or recomputed.
-fn levels() -> Vec<Levels> {
-    let mut all: Vec<Levels> = [Keep::AllButGateUp, Keep::Inputs].map(Levels::from).to_vec();
+fn levels() -> Vec<CheckpointPolicy> {
+    let mut all: Vec<CheckpointPolicy> =
+        [LayerPolicy::AllButGateUp, LayerPolicy::Inputs].map(CheckpointPolicy::from).to_vec();
     for replay_tower in [false, true] {
         let mixed = Stack { inputs: 1, all_but_gate_up: 1 };
-        all.push(Levels { text: mixed, vision: mixed, replay_tower });
+        all.push(CheckpointPolicy { text: mixed, vision: mixed, replay_tower });
     }
     all
 }
@@ -208,7 +209,7 @@ fn what_is_kept_changes_no_bit() {
     let model = golden.model(&mut dev, DType::Bf16);
     for name in ["two_images", "video"] {
         let batch = Batch::in_turn(&golden, &[name]);
-        let want = bits(&pass(&mut dev, &model, &batch, Keep::All));
+        let want = bits(&pass(&mut dev, &model, &batch, LayerPolicy::All));
         for levels in levels() {
             assert!(bits(&pass(&mut dev, &model, &batch, levels)) == want, "{name}, {levels:?}");
         }
@@ -221,7 +222,7 @@ fn no_schedule_changes_a_bit() {
     let batch = Batch::in_turn(&golden, &["one_image"]);
     same_bits(3, |dev| {
         let model = golden.model(dev, DType::Bf16);
-        Ok(bits(&pass(dev, &model, &batch, Keep::Inputs)))
+        Ok(bits(&pass(dev, &model, &batch, LayerPolicy::Inputs)))
     });
 }
 
@@ -244,7 +245,7 @@ fn mistakes_are_seen(mistakes: &[(&str, &str, &str)]) {
     let reference = Reference::new(&golden, batches.into());
     let probe = |dev: &mut Device| {
         let model = golden.model(dev, DType::Bf16);
-        let found = pass(dev, &model, &reference.passes[0].0, Keep::All);
+        let found = pass(dev, &model, &reference.passes[0].0, LayerPolicy::All);
         reference.check(0, &found, &mut BTreeMap::new())
     };
     probe(&mut emu()).unwrap();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use omr::config::SftConfig;
 use omr::device::Device;
 use omr::image::ImageInput;
-use omr::model::{Grads, Keep, Model, Policy, Shared};
+use omr::model::{Grads, LayerPolicy, Model, Policy, Shared};
 use omr::optim::Optimizer;
 use omr::tensor::DType;
 use omr::train::step;
@@ -227,12 +227,12 @@ fn a_forward_pass_shows_its_parts_layers_and_kernels() {
     };
     let mut pass = None;
     let found = tree(&mut dev, |dev| {
-        pass = Some(step::forward(dev, &model, &[sequence], Policy::default(), Keep::All, false).unwrap());
+        pass = Some(step::forward(dev, &model, &[sequence], Policy::default(), LayerPolicy::All, false).unwrap());
     });
     pass.unwrap().discard(&mut dev);
     assert_eq!(found, FORWARD);
     let recorded = emulator(&mut dev).ranges().len();
-    let again = step::forward(&mut dev, &model, &[sequence], Policy::default(), Keep::All, false).unwrap();
+    let again = step::forward(&mut dev, &model, &[sequence], Policy::default(), LayerPolicy::All, false).unwrap();
     again.discard(&mut dev);
     assert_eq!(emulator(&mut dev).ranges().len(), recorded, "recorded with the profiler off");
 }
@@ -256,7 +256,7 @@ fn a_training_step_shows_its_way_back_and_the_update() {
     let mut grads = Grads::new(&mut dev, &model.layout).unwrap();
     let mut optimizer = Optimizer::new(&mut dev, &model.layout, SftConfig::default().optimizer, 1).unwrap();
     let found = tree(&mut dev, |dev| {
-        let pass = step::forward(dev, &model, &[sequence], Policy::default(), Keep::All, false).unwrap();
+        let pass = step::forward(dev, &model, &[sequence], Policy::default(), LayerPolicy::All, false).unwrap();
         let dlog_prob = pass.upload(dev, &vec![-0.2f32; pass.log_prob.len()]).unwrap();
         pass.backward(dev, &mut grads, dlog_prob, None).unwrap();
         optimizer.step(dev, &model.layout, &grads, 1e-4).unwrap();

@@ -13,7 +13,7 @@ use half::bf16;
 use omr::device::emu::Options;
 use omr::device::{Device, Isa, Plan, Target};
 use omr::image::ImageInput;
-use omr::model::{Keep, Model, ModelConfig};
+use omr::model::{LayerPolicy, Model, ModelConfig};
 use omr::philox::{Purpose, Random};
 use omr::tensor::DType;
 use serde_json::json;
@@ -103,7 +103,7 @@ fn run(dev: &mut Device, weights: &BTreeMap<String, Vec<bf16>>, order: Option<Or
     let start = Instant::now();
     let model = model(dev, weights, order);
     let filled = start.elapsed().as_secs_f64();
-    let found = pass(dev, &model, &tokens(&model.config), Keep::All);
+    let found = pass(dev, &model, &tokens(&model.config), LayerPolicy::All);
     println!("{} {order:?}: {filled:.1} s to fill, {:.1} s in all", dev.kind().name(), start.elapsed().as_secs_f64());
     match order {
         Some(order) => in_order(&model, order, found),

@@ -5,7 +5,7 @@ use std::path::Path;
 use omr::config::RlConfig;
 use omr::device::{Device, Region};
 use omr::image::Processor;
-use omr::model::{Grads, Levels, Model, Policy};
+use omr::model::{CheckpointPolicy, Grads, Model, Policy};
 use omr::ops::policy_loss;
 use omr::optim::Optimizer;
 use omr::ranks::OneRank;
@@ -73,7 +73,7 @@ fn an_sft_step_waits_where_it_is_logged() {
     let before = (s.first_weights(), s.waits());
     let Setup { dev, model, grads, .. } = &mut s;
     grads.zero(dev).unwrap();
-    nll::gradients(dev, model, grads, &batch, MICRO_BATCH_TOKENS, Levels::default(), loss).unwrap();
+    nll::gradients(dev, model, grads, &batch, MICRO_BATCH_TOKENS, CheckpointPolicy::default(), loss).unwrap();
     s.update(loss);
     assert_eq!(s.waits() - before.1, 0, "a step that logs nothing");
     let value = s.dev.read::<f64>(loss).unwrap()[0];
@@ -119,7 +119,7 @@ fn an_rl_update_waits_where_it_is_logged() {
     let before = s.waits();
     let Setup { dev, model, grads, .. } = &mut s;
     grads.zero(dev).unwrap();
-    let (policy, levels) = (Policy::default(), Levels::default());
+    let (policy, levels) = (Policy::default(), CheckpointPolicy::default());
     let queued =
         update::accumulate(dev, Learner { model, policy, config: &config, levels, step }, grads, &groups, stats)
             .unwrap();

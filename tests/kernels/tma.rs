@@ -122,7 +122,7 @@ fn each_call_is_red_when_left_out() {
             for completion in [Completion::Lazy, Completion::Eager] {
                 let what = format!("{name} without {} {}, {completion:?}", site.site, site.wrapper);
                 match run(options(Schedule { completion, ..Schedule::FIXED }), Some(site)) {
-                    Ok((found, _)) => assert!(found != want, "{what} is green"),
+                    Ok((found, _)) => assert!(found != want, "{what} passes"),
                     Err(e) => {
                         let first = e.lines().next().unwrap_or_default();
                         assert!(SIGNS.iter().any(|sign| e.contains(sign)), "{what}: {e}");
@@ -184,7 +184,7 @@ fn mistakes_in_the_source_are_named() {
     for (from, to, signs) in mistakes {
         assert_eq!(TEXT.matches(from).count(), 1, "{from}");
         let error = pipelined(&TEXT.replace(from, to), options(Schedule::FIXED), None);
-        let error = error.err().unwrap_or_else(|| panic!("{from} as {to} is green"));
+        let error = error.err().unwrap_or_else(|| panic!("{from} as {to} passes"));
         println!("red {from:?} as {to:?}: {}", error.lines().next().unwrap_or_default());
         for sign in signs {
             assert!(error.contains(sign), "{from} as {to}: {sign:?} is not in {error}");
@@ -234,7 +234,7 @@ fn misuse_is_named() {
     for (n, signs) in signs {
         let x = words(HEIGHT * WORDS);
         let found = run(TEXT, "misuse", 64, (&x, HEIGHT * WORDS, n), options(Schedule::FIXED), None);
-        let error = found.err().unwrap_or_else(|| panic!("misuse {n} is green"));
+        let error = found.err().unwrap_or_else(|| panic!("misuse {n} passes"));
         println!("misuse {n}: {}", error.lines().next().unwrap_or_default());
         for sign in signs {
             assert!(error.contains(sign), "misuse {n}: {sign:?} is not in {error}");

@@ -16,7 +16,7 @@ use omr::data::read;
 use omr::device::{Device, Isa, KernelVariant, Plan, Region};
 use omr::engine::{EngineConfig, allowed_ids, stop_token_ids};
 use omr::image::Processor;
-use omr::model::{Grads, Keep, Model, Policy};
+use omr::model::{Grads, LayerPolicy, Model, Policy};
 use omr::ops::policy_loss;
 use omr::ops::sample::SamplingParams;
 use omr::optim::{Optimizer, learning_rate};
@@ -194,7 +194,8 @@ fn five_sft_steps_are_the_cpus() {
                 let mut log_prob = Vec::new();
                 let lengths: Vec<usize> = batch.iter().map(|s| s.input_ids.len()).collect();
                 for part in step::micro_batches(&lengths, config.micro_batch_tokens).unwrap() {
-                    let forward = step::forward(dev, model, &batch[part], Policy::default(), Keep::All, false).unwrap();
+                    let forward =
+                        step::forward(dev, model, &batch[part], Policy::default(), LayerPolicy::All, false).unwrap();
                     log_prob.extend(dev.read::<f32>(forward.log_prob).unwrap());
                     let seeds = vec![-1.0 / targets as f32; forward.log_prob.len()];
                     let seeds = forward.upload(dev, &seeds).unwrap();
@@ -284,7 +285,7 @@ fn two_steps_of_each_policy_loss_are_the_cpus() {
                     let stats = policy_loss::stats(dev, Region::Overlay).unwrap();
                     let queued = update::accumulate(
                         dev,
-                        Learner { model, policy, config: &config, levels: Keep::All.into(), step: 0 },
+                        Learner { model, policy, config: &config, levels: LayerPolicy::All.into(), step: 0 },
                         grads,
                         &groups,
                         stats,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use omr::device::{Device, Isa, Plan, Region, Target};
 use omr::error::Error;
 use omr::image::ImageInput;
-use omr::model::{Grads, Inputs, Keep, Levels, Mode, Model, ModelConfig, Policy, Stack, Tape};
+use omr::model::{CheckpointPolicy, Grads, Inputs, LayerPolicy, Mode, Model, ModelConfig, Policy, Stack, Tape};
 use omr::philox::{Purpose, Random};
 use omr::tensor::DType;
 use serde_json::json;
@@ -74,7 +74,7 @@ fn inputs(config: &ModelConfig, media: bool) -> Inputs {
 }
 
 /// Runs one pass: a weighted sum of the log-probs and entropies of every next token, and its gradients.
-fn pass(dev: &mut Device, model: &Model, inputs: &Inputs, keep: impl Into<Levels>, grads: &mut Grads) -> f64 {
+fn pass(dev: &mut Device, model: &Model, inputs: &Inputs, keep: impl Into<CheckpointPolicy>, grads: &mut Grads) -> f64 {
     let rows: Vec<u32> = (0..inputs.len() as u32 - 1).filter(|r| !inputs.cu_seqlens.contains(&(r + 1))).collect();
     let ids: Vec<u32> = rows.iter().map(|&r| inputs.input_ids[r as usize + 1]).collect();
     let weights: Vec<f32> = (0..rows.len()).map(|i| (i % 5) as f32 / 4.0 - 0.3).collect();
@@ -99,7 +99,7 @@ fn pass(dev: &mut Device, model: &Model, inputs: &Inputs, keep: impl Into<Levels
 }
 
 /// Returns the bits of all gradients. Parameters without a gradient are omitted.
-fn gradient_bits(dev: &mut Device, model: &Model, inputs: &Inputs, keep: impl Into<Levels>) -> Vec<Vec<u32>> {
+fn gradient_bits(dev: &mut Device, model: &Model, inputs: &Inputs, keep: impl Into<CheckpointPolicy>) -> Vec<Vec<u32>> {
     let mark = dev.mark(Region::Overlay);
     let mut grads = Grads::new(dev, &model.layout).unwrap();
     pass(dev, model, inputs, keep, &mut grads);
@@ -117,7 +117,7 @@ fn gradients_are_finite_differences() {
         let inputs = inputs(&model.config, true);
         let mark = dev.mark(Region::Overlay);
         let mut grads = Grads::new(&mut dev, &model.layout).unwrap();
-        pass(&mut dev, &model, &inputs, Keep::All, &mut grads);
+        pass(&mut dev, &model, &inputs, LayerPolicy::All, &mut grads);
         let mut scratch = Grads::new(&mut dev, &model.layout).unwrap();
         for (id, param) in model.layout.params.iter().enumerate() {
             let grad: Vec<f32> = dev.read(grads.get(id).unwrap()).unwrap();
@@ -133,7 +133,7 @@ fn gradients_are_finite_differences() {
                     .map(|(&w, &g)| (f64::from(w) + step * f64::from(g) / norm) as f32)
                     .collect();
                 dev.write(param.tensor, &moved).unwrap();
-                pass(&mut dev, &model, &inputs, Keep::All, &mut scratch)
+                pass(&mut dev, &model, &inputs, LayerPolicy::All, &mut scratch)
             };
             let step = 4e-3;
             let slope = (at(step) - at(-step)) / (2.0 * step);
@@ -147,11 +147,12 @@ fn gradients_are_finite_differences() {
 
 /// Returns activation checkpointing policies: uniform ones, and ones with all kinds of layers in one pass, with the
 /// vision tower stored or recomputed.
-fn levels() -> Vec<Levels> {
-    let mut all: Vec<Levels> = [Keep::All, Keep::AllButGateUp, Keep::Inputs].map(Levels::from).to_vec();
+fn levels() -> Vec<CheckpointPolicy> {
+    let mut all: Vec<CheckpointPolicy> =
+        [LayerPolicy::All, LayerPolicy::AllButGateUp, LayerPolicy::Inputs].map(CheckpointPolicy::from).to_vec();
     for (replay_tower, vision) in [(true, (0, 0)), (true, (0, 1)), (false, (1, 1)), (true, (1, 0))] {
         let vision = Stack { inputs: vision.0, all_but_gate_up: vision.1 };
-        all.push(Levels { text: Stack { inputs: 1, all_but_gate_up: 1 }, vision, replay_tower });
+        all.push(CheckpointPolicy { text: Stack { inputs: 1, all_but_gate_up: 1 }, vision, replay_tower });
     }
     all
 }
@@ -173,7 +174,7 @@ fn chunks_of_images_change_no_bit() {
             ids.extend([83, 3]);
         }
         let inputs = models::inputs(&model.config, &[(&ids, &pictures)]);
-        let whole = gradient_bits(&mut dev, &model, &inputs, Keep::All);
+        let whole = gradient_bits(&mut dev, &model, &inputs, LayerPolicy::All);
         for chunk_patches in [1, 192] {
             model.vision.chunk_patches = chunk_patches;
             for levels in levels() {
@@ -211,7 +212,7 @@ fn every_kernel_variant_gives_the_same_bits_in_f32() {
             let mut dev = Device::cpu(&Plan::uniform(1 << 30), 2, isa).unwrap();
             let model = Model::init(&mut dev, config(false), DType::F32, seed()).unwrap();
             let inputs = inputs(&model.config, true);
-            gradient_bits(&mut dev, &model, &inputs, Keep::All)
+            gradient_bits(&mut dev, &model, &inputs, LayerPolicy::All)
         })
         .collect();
     assert!(bits.iter().all(|b| *b == bits[0]));
@@ -254,7 +255,7 @@ fn released_sizes_have_their_number_of_weights() {
 fn a_long_sequence_of_the_7b_is_planned_without_memory() {
     let config = released(3584, 28, 4, 28, 18_944, 152_064, false);
     let ids: Vec<u32> = (0..61_440).map(|i| i % 1000).collect();
-    let activations = [Keep::AllButGateUp, Keep::Inputs].map(|keep| {
+    let activations = [LayerPolicy::AllButGateUp, LayerPolicy::Inputs].map(|keep| {
         let mut dev = Device::count_for(Target::cpu(16));
         let model = Model::empty(&mut dev, config.clone(), DType::Bf16).unwrap();
         let mut grads = Grads::new(&mut dev, &model.layout).unwrap();
@@ -280,7 +281,7 @@ fn inferring_gives_the_bits_of_training() {
         let mut dev = device(2);
         let model = Model::init(&mut dev, config(true), dtype, seed()).unwrap();
         let inputs = inputs(&model.config, true);
-        let logits = [Mode::train(Keep::All), Mode::train(Keep::Inputs), Mode::Infer].map(|mode| {
+        let logits = [Mode::train(LayerPolicy::All), Mode::train(LayerPolicy::Inputs), Mode::Infer].map(|mode| {
             let mut tape = Tape::new(&dev, mode);
             let hidden = model.forward(&mut tape, &mut dev, &inputs).unwrap();
             let logits = model.logits(&mut tape, &mut dev, hidden).unwrap();
@@ -298,7 +299,7 @@ fn text_leaves_the_tower_alone() {
     let model = Model::init(&mut dev, config(false), DType::F32, seed()).unwrap();
     let inputs = inputs(&model.config, false);
     let mut grads = Grads::new(&mut dev, &model.layout).unwrap();
-    pass(&mut dev, &model, &inputs, Keep::All, &mut grads);
+    pass(&mut dev, &model, &inputs, LayerPolicy::All, &mut grads);
     for (id, param) in model.layout.params.iter().enumerate() {
         assert_eq!(grads.get(id).is_none(), param.is_vision, "{}", param.name());
     }
@@ -323,7 +324,7 @@ fn the_plan_is_the_run() {
 
 #[test]
 fn keeping_less_takes_less() {
-    let overlay = [Keep::All, Keep::AllButGateUp, Keep::Inputs].map(|keep| {
+    let overlay = [LayerPolicy::All, LayerPolicy::AllButGateUp, LayerPolicy::Inputs].map(|keep| {
         let mut dev = Device::count_for(Target::cpu(2));
         let model = Model::empty(&mut dev, config(false), DType::F32).unwrap();
         let inputs = inputs(&model.config, true);

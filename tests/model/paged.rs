@@ -6,7 +6,7 @@ use std::sync::Arc;
 use omr::device::{Device, Region};
 use omr::image::ImageInput;
 use omr::model::layers::Paging;
-use omr::model::{Attend, Inputs, Keep, Mode, Model, Shown, Tape};
+use omr::model::{Attend, Inputs, LayerPolicy, Mode, Model, ImageScatter, Tape};
 use omr::ops::attend::{BLOCK, Heads};
 use omr::ops::paged_attention::KvCache;
 use omr::philox::{Purpose, Random};
@@ -72,7 +72,7 @@ fn step(
         let from = tape.upload(dev, &from, &[from.len()]).unwrap();
         let to = tape.upload(dev, &to, &[to.len()]).unwrap();
         let picked = tape.gather(dev, merged, from).unwrap();
-        let shown = Shown { rows: 0..picked.tensor.rows(), places: to, before: None, after: None };
+        let shown = ImageScatter { rows: 0..picked.tensor.rows(), places: to, before: None, after: None };
         tape.spread(dev, picked, vec![shown], x).unwrap();
     }
     let paging = Paging {
@@ -104,7 +104,7 @@ fn prefill_and_decode_give_the_bits_of_training() {
     for dtype in [DType::F32, DType::Bf16] {
         let mut dev = device(2);
         let model = Model::init(&mut dev, config.clone(), dtype, seed()).unwrap();
-        let mut tape = Tape::new(&dev, Mode::train(Keep::All));
+        let mut tape = Tape::new(&dev, Mode::train(LayerPolicy::All));
         let hidden = model.forward(&mut tape, &mut dev, &pack).unwrap();
         let trained = bits(&mut dev, hidden.tensor);
         tape.finish(&mut dev);

@@ -61,7 +61,7 @@ fn one_rank_by_nccl_is_no_ranks() {
     // A machine with a GPU may have no C compiler.
     let stand_in = (kernels::kind() == Kind::Emu).then(|| StandIn::new(""));
     if let (None, Err(error)) = (&stand_in, Library::find()) {
-        println!("skipped on a card: one rank by NCCL: {error}");
+        println!("skipped on a GPU: one rank by NCCL: {error}");
         return;
     }
     let open = || -> Result<(&'static Library, Box<dyn Driver>)> {

@@ -118,7 +118,7 @@ fn mini_batch(random: &mut Random, model: &ModelConfig, config: &RlConfig, index
 fn taken(
     model: &ModelConfig,
     config: &RlConfig,
-    levels: omr::model::Levels,
+    levels: omr::model::CheckpointPolicy,
     target: Target,
     made: &[Vec<Group>],
 ) -> Plan {

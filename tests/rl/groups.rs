@@ -9,7 +9,7 @@ use omr::data::{Row, Shape};
 use omr::device::{Device, Isa, Kind, Plan, Region, Target};
 use omr::engine::Prompt;
 use omr::image::{Grid, ImageInput};
-use omr::model::{Grads, Keep, Levels, Model, Policy};
+use omr::model::{CheckpointPolicy, Grads, LayerPolicy, Model, Policy};
 use omr::ops::policy_loss;
 use omr::philox::{Purpose, Random};
 use omr::ranks::OneRank;
@@ -153,7 +153,7 @@ impl Bench {
         case
     }
 
-    fn gradients(&mut self, case: &Case, config: &RlConfig, levels: impl Into<Levels>) -> (Gradients, Seen) {
+    fn gradients(&mut self, case: &Case, config: &RlConfig, levels: impl Into<CheckpointPolicy>) -> (Gradients, Seen) {
         let Bench { dev, model, policy } = self;
         let marks = [Region::Overlay, Region::Workspace].map(|region| dev.mark(region));
         let mut grads = Grads::new(dev, &model.layout).unwrap();
@@ -211,10 +211,10 @@ fn gradients_in_f32_are_those_of_pictures_computed_for_each_response() {
     for case in CASES.map(Case::new) {
         let case = bench.on_policy(case);
         let whole = bench.config(1 << 20);
-        let (want, _) = bench.gradients(&case.apart(), &whole, Keep::All);
+        let (want, _) = bench.gradients(&case.apart(), &whole, LayerPolicy::All);
         for tokens in [1 << 20, 2 * case.longest()] {
             let config = bench.config(tokens);
-            let (found, seen) = bench.gradients(&case, &config, Keep::All);
+            let (found, seen) = bench.gradients(&case, &config, LayerPolicy::All);
             assert_eq!(seen.responses, case.batch().count());
             let far = apart(&want, &found);
             assert!(far <= 1e-5, "{far} in micro-batches of {tokens} tokens");
@@ -232,9 +232,9 @@ fn gradients_in_bf16_are_as_far_from_those_in_f32_as_before() {
     let (mut all, mut towers) = (Vec::new(), Vec::new());
     for case in (0..24).map(|i| Case::numbered(CASES[i % 3], i as u64)) {
         let (case, config) = (narrow.on_policy(case), narrow.config(1 << 20));
-        let (exact, _) = wide.gradients(&case, &config, Keep::All);
-        let (old, _) = narrow.gradients(&case.apart(), &config, Keep::All);
-        let (new, _) = narrow.gradients(&case, &config, Keep::All);
+        let (exact, _) = wide.gradients(&case, &config, LayerPolicy::All);
+        let (old, _) = narrow.gradients(&case.apart(), &config, LayerPolicy::All);
+        let (new, _) = narrow.gradients(&case, &config, LayerPolicy::All);
         all.push(apart(&exact, &new) / apart(&exact, &old));
         towers.push(apart(&tower(&exact), &tower(&new)) / apart(&tower(&exact), &tower(&old)));
     }
@@ -254,11 +254,13 @@ fn tower_gradients_do_not_depend_on_the_cut(mut bench: Bench, cases: &[&[usize]]
     for case in cases.iter().map(|pictures| Case::new(pictures)) {
         let case = bench.on_policy(case);
         let whole = bench.config(1 << 20);
-        let want = bits(&tower(&bench.gradients(&case, &whole, Keep::All).0));
+        let want = bits(&tower(&bench.gradients(&case, &whole, LayerPolicy::All).0));
         assert!(!want.is_empty());
-        for (tokens, keep) in
-            [(3 * case.longest(), Keep::All), (2 * case.longest(), Keep::Inputs), (case.longest(), Keep::All)]
-        {
+        for (tokens, keep) in [
+            (3 * case.longest(), LayerPolicy::All),
+            (2 * case.longest(), LayerPolicy::Inputs),
+            (case.longest(), LayerPolicy::All),
+        ] {
             let config = bench.config(tokens);
             assert!(bits(&tower(&bench.gradients(&case, &config, keep).0)) == want, "{tokens} tokens, {keep:?}");
         }
@@ -289,14 +291,14 @@ fn of_responses_that_move_nothing_one_in_eight_runs() {
     let config = bench.config(1 << 20);
     // Only the first question has nonzero advantages.
     case.groups[1..].iter_mut().flat_map(|group| &mut group.experience).for_each(|e| e.advantage = 0.0);
-    let (found, seen) = bench.gradients(&case, &config, Keep::All);
+    let (found, seen) = bench.gradients(&case, &config, LayerPolicy::All);
     let expected = (case.batch().count() - RESPONSES) / update::FIGURES as usize;
     println!("{} of {} responses", seen.responses - RESPONSES, case.batch().count() - RESPONSES);
     // Binomial distribution with 156 trials and probability 1/8: five standard deviations are 21.
     assert!((seen.responses - RESPONSES).abs_diff(expected) <= 20, "{}", seen.responses);
     // Responses that did not run count in the denominator of the loss and add nothing to a gradient.
     let moving = Case { groups: case.groups[..1].to_vec() };
-    let (alone, few) = bench.gradients(&moving, &config, Keep::All);
+    let (alone, few) = bench.gradients(&moving, &config, LayerPolicy::All);
     assert_eq!(few.responses, RESPONSES);
     let share = moving.batch().count() as f64 / case.batch().count() as f64;
     let scaled: Gradients =
@@ -305,9 +307,9 @@ fn of_responses_that_move_nothing_one_in_eight_runs() {
     assert!((few.stats.loss * share - seen.stats.loss).abs() < 1e-9);
     // The selected responses differ from step to step. With a loss term that affects all responses, all of them run.
     let all = RlConfig { entropy_coeff: 1e-3, ..bench.config(1 << 20) };
-    assert_eq!(bench.gradients(&case, &all, Keep::All).1.responses, case.batch().count());
+    assert_eq!(bench.gradients(&case, &all, LayerPolicy::All).1.responses, case.batch().count());
     case.batch_mut().for_each(|e| e.advantage = 0.0);
-    let (none, _) = bench.gradients(&case, &config, Keep::All);
+    let (none, _) = bench.gradients(&case, &config, LayerPolicy::All);
     assert_eq!(none.len(), bench.model.layout.pieces().count(), "every parameter has its gradient");
     assert!(none.iter().all(|(_, g)| g.iter().all(|x| *x == 0.0)));
 }
@@ -340,7 +342,8 @@ fn counts(large: bool, [prompts, n]: [usize; 2], [text, response]: [usize; 2], g
         let (mut grads, _) = training.gradients(1).unwrap();
         let Training { dev, model, .. } = &mut training;
         let stats = policy_loss::stats(dev, Region::Overlay).unwrap();
-        let learner = Learner { model, policy: Policy::default(), config: &config, levels: Levels::default(), step: 0 };
+        let learner =
+            Learner { model, policy: Policy::default(), config: &config, levels: CheckpointPolicy::default(), step: 0 };
         dev.take_work();
         update::accumulate(dev, learner, &mut grads, &case.groups, stats).unwrap();
         let (work, vision) = (dev.take_work(), &model.config.vision_config);

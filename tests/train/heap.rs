@@ -5,7 +5,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 use omr::device::Region;
-use omr::model::{Grads, Keep, Model, Policy};
+use omr::model::{Grads, LayerPolicy, Model, Policy};
 use omr::ops::nll;
 use omr::optim::Optimizer;
 use omr::tensor::DType;
@@ -80,7 +80,7 @@ fn a_step_takes_no_tensor_from_the_heap() {
     let loss = dev.zeros(Region::Overlay, DType::F64, &[1]).unwrap();
     let mut step = || {
         grads.zero(&mut dev).unwrap();
-        let forward = step::forward(&mut dev, &model, &batch, Policy::default(), Keep::All, true).unwrap();
+        let forward = step::forward(&mut dev, &model, &batch, Policy::default(), LayerPolicy::All, true).unwrap();
         let dlog_prob = forward.like_log_prob(&mut dev).unwrap();
         nll::fwd(&mut dev, forward.log_prob, 1.0 / forward.log_prob.len() as f64, dlog_prob, loss).unwrap();
         forward.backward(&mut dev, &mut grads, dlog_prob, None).unwrap();

@@ -10,7 +10,7 @@ use omr::data::{Index, Shape};
 use omr::device::{Kind, Plan, Region, Target};
 use omr::error::Error;
 use omr::image::ImageInput;
-use omr::model::{Keep, Levels, ModelConfig, Shared, Stack};
+use omr::model::{CheckpointPolicy, LayerPolicy, ModelConfig, Shared, Stack};
 use omr::ranks::OneRank;
 use omr::rl;
 use omr::tensor::DType;
@@ -59,23 +59,23 @@ fn elements() -> usize {
 ///   gate and up.
 /// - `AllButGateUp`: output, qkv, attention, sum.
 /// - `Inputs`: output, attention.
-fn layer(keep: Keep) -> usize {
+fn layer(keep: LayerPolicy) -> usize {
     let attention = BF16 * D + F32 * HEADS;
     match keep {
-        Keep::All => BF16 * (4 * D + QKV + 3 * F) + 2 * F32 + attention,
-        Keep::AllButGateUp => BF16 * (2 * D + QKV) + attention,
-        Keep::Inputs => BF16 * D + attention,
+        LayerPolicy::All => BF16 * (4 * D + QKV + 3 * F) + 2 * F32 + attention,
+        LayerPolicy::AllButGateUp => BF16 * (2 * D + QKV) + attention,
+        LayerPolicy::Inputs => BF16 * D + attention,
     }
 }
 
 /// Returns the bytes per token that the recomputation of a layer needs in addition to its stored activations.
-fn replayed(keep: Keep) -> usize {
+fn replayed(keep: LayerPolicy) -> usize {
     match keep {
-        Keep::All => 0,
+        LayerPolicy::All => 0,
         // The parts of a layer are recomputed one after the other, so only the largest part counts: a norm, gate, up
         // and product.
-        Keep::AllButGateUp => BF16 * (D + 3 * F) + F32,
-        Keep::Inputs => layer(Keep::All) - layer(Keep::Inputs),
+        LayerPolicy::AllButGateUp => BF16 * (D + 3 * F) + F32,
+        LayerPolicy::Inputs => layer(LayerPolicy::All) - layer(LayerPolicy::Inputs),
     }
 }
 
@@ -104,7 +104,7 @@ fn gpu(gib: usize) -> Target {
 }
 
 /// Returns the overlay bytes of one pass over one sequence, with gradients, for each of `levels`.
-fn overlays(input_ids: &[u32], images: &[Arc<ImageInput>], levels: &[Levels]) -> Vec<usize> {
+fn overlays(input_ids: &[u32], images: &[Arc<ImageInput>], levels: &[CheckpointPolicy]) -> Vec<usize> {
     let config = sft_config(input_ids.len());
     let mut training =
         Training::new(model(), config.dtype, config.optimizer, Target::gpu(Kind::Cuda), OneRank::ALONE).unwrap();
@@ -116,7 +116,7 @@ fn overlays(input_ids: &[u32], images: &[Arc<ImageInput>], levels: &[Levels]) ->
     let loss_mask = vec![true; input_ids.len()];
     let sequence =
         Sequence { input_ids, images, prompt_len: input_ids.len(), loss_mask: &loss_mask, shared: Shared::default() };
-    let overlay = |&levels: &Levels| {
+    let overlay = |&levels: &CheckpointPolicy| {
         dev.reset_high_water();
         nll::gradients(&mut dev, &model, &mut grads, &[sequence], input_ids.len(), levels, loss).unwrap();
         dev.high_water().bytes(Region::Overlay)
@@ -127,8 +127,8 @@ fn overlays(input_ids: &[u32], images: &[Arc<ImageInput>], levels: &[Levels]) ->
 #[test]
 fn tokens_61440_at_each_level() {
     let t = 61_440;
-    let keeps = [Keep::All, Keep::AllButGateUp, Keep::Inputs];
-    let found = overlays(&vec![0; t], &[], &keeps.map(Levels::from));
+    let keeps = [LayerPolicy::All, LayerPolicy::AllButGateUp, LayerPolicy::Inputs];
+    let found = overlays(&vec![0; t], &[], &keeps.map(CheckpointPolicy::from));
     for (keep, found) in keeps.into_iter().zip(found) {
         // The peak is at the end of the forward pass, or while the last layer is recomputed and most other layers are
         // still stored.
@@ -137,7 +137,7 @@ fn tokens_61440_at_each_level() {
         near(found, by_hand, &format!("{keep:?}"));
     }
     // Reference: 145.7 GB of activations for 32,768 tokens if everything is stored.
-    assert_eq!((layer(Keep::All) * 32_768 * L) / 100_000_000, 1457);
+    assert_eq!((layer(LayerPolicy::All) * 32_768 * L) / 100_000_000, 1457);
 }
 
 /// Returns the cheapest policy for a text of `t` tokens with `room` bytes of overlay beyond the gradients. The first n
@@ -199,7 +199,7 @@ fn states_in_fp32_leave_no_room_for_61440_tokens_on_one_card() {
     // bytes, or 123.6 GiB, slightly more with padding. Of the 139 GiB, 15 GiB are left. The `Inputs` policy alone needs
     // 23 GiB for 61,440 tokens.
     assert_eq!(16 * elements() / (1 << 30), 123);
-    assert_eq!(L * layer(Keep::Inputs) * 61_440 / (1 << 30), 23);
+    assert_eq!(L * layer(LayerPolicy::Inputs) * 61_440 / (1 << 30), 23);
     let refused = text_plan(61_440, OptimizerName::AdamwTorch, 139).check("this").unwrap_err();
     let Error::Input { place, hint, .. } = refused else { panic!("{refused}") };
     assert_eq!((place.as_str(), hint.unwrap().as_str()), ("memory", "lower this"));
@@ -256,7 +256,7 @@ fn rl_of_32792_tokens_shares_its_memory_with_the_cache() {
     let mut index = Index::default();
     (0..128).for_each(|_| index.push(Shape { tokens: prompt, targets: 0, grids: &[] }));
     let allowed = vec![u32::MAX; V / 32];
-    let plan = |blocks: Option<usize>, target: Target| -> (Plan, Levels, Option<usize>) {
+    let plan = |blocks: Option<usize>, target: Target| -> (Plan, CheckpointPolicy, Option<usize>) {
         let rollout = RolloutConfig { num_kv_blocks: blocks, ..config.rollout.clone() };
         let config = RlConfig { rollout, ..config.clone() };
         let (planned, blocks) = rl::plan::rl(model(), &config, target, OneRank::ALONE, &allowed, &index).unwrap();
@@ -272,12 +272,12 @@ fn rl_of_32792_tokens_shares_its_memory_with_the_cache() {
     let full = 1024 * (prompt + response).div_ceil(128);
     let (memory, levels, blocks) = plan(None, Target::gpu(Kind::Cuda));
     near(memory.bytes(Region::Overlay), (full + 1) * block, "the whole cache");
-    assert_eq!((levels, blocks), (Levels::default(), None));
+    assert_eq!((levels, blocks), (CheckpointPolicy::default(), None));
     // A small cache shares its memory with the update. Rows of the response also have an entropy and its gradient. Two
     // shorter sequences fill the micro-batch, and one of full length has the most targets. The plan covers both cases.
     let t = config.micro_batch_tokens;
     let (memory, ..) = plan(Some(300), Target::gpu(Kind::Cuda));
-    let by_hand = F32 * elements() + (BELOW + L * layer(Keep::All)) * t + above(t, response);
+    let by_hand = F32 * elements() + (BELOW + L * layer(LayerPolicy::All)) * t + above(t, response);
     let found = memory.bytes(Region::Overlay);
     println!("update: {found} bytes, {by_hand} by hand");
     assert!(found.abs_diff(by_hand) <= ALIGNED + 64 * response, "{found} bytes, {by_hand} by hand");
@@ -302,8 +302,12 @@ fn a_picture_of_5350_tokens_is_replayed_in_the_room_of_the_text() {
     ids.extend(vec![151_655; rows]);
     ids.extend([151_653, 0]);
     let t = ids.len();
-    let tower = |replay_tower: bool, vision: Keep| Levels { replay_tower, vision: vision.into(), ..Levels::default() };
-    let levels = [tower(false, Keep::All), tower(true, Keep::All), tower(true, Keep::Inputs)];
+    let tower = |replay_tower: bool, vision: LayerPolicy| CheckpointPolicy {
+        replay_tower,
+        vision: vision.into(),
+        ..CheckpointPolicy::default()
+    };
+    let levels = [tower(false, LayerPolicy::All), tower(true, LayerPolicy::All), tower(true, LayerPolicy::Inputs)];
     let found = overlays(&ids, &[picture], &levels);
 
     // Activations of a patch in a block: output, two norms, sum (and 1/rms twice), qkv, attention (and 16 logsumexps),
@@ -318,7 +322,7 @@ fn a_picture_of_5350_tokens_is_replayed_in_the_room_of_the_text() {
     let lasts = (14 * 14 * 3 + F32 * 80) * patches + (2 * 4 + BF16 * D + 4) * rows;
     // Ids, positions and embedding. The variable `text` adds the tables, layers and the rest.
     let below = F32 * elements() + (16 + BF16 * D) * t + lasts;
-    let text = (F32 * 128 + L * layer(Keep::All)) * t + above(t, t - 1);
+    let text = (F32 * 128 + L * layer(LayerPolicy::All)) * t + above(t, t - 1);
     // 1.3 MB per patch, 28 GB in total.
     let kept = BLOCKS * block * patches + around;
     assert_eq!(kept / 1_000_000_000, 28);

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use omr::config::{Dtype, OptimConfig, OptimizerName, SftConfig};
 use omr::device::{Device, Isa, Plan};
-use omr::model::{Keep, Model, Policy};
+use omr::model::{LayerPolicy, Model, Policy};
 use omr::tensor::DType;
 use omr::train::job::TrainingJob as _;
 use omr::train::sft::{Job, sequence};
@@ -131,7 +131,7 @@ fn the_loss_is_the_mean_over_all_targets_of_an_update() {
     for i in update.samples() {
         let sample = job.samples.get(i).unwrap().unwrap();
         let sequences = [sequence(&sample)];
-        let forward = step::forward(&mut dev, &model, &sequences, Policy::default(), Keep::All, false).unwrap();
+        let forward = step::forward(&mut dev, &model, &sequences, Policy::default(), LayerPolicy::All, false).unwrap();
         sum -= dev.read::<f32>(forward.log_prob).unwrap().iter().map(|&lp| f64::from(lp)).sum::<f64>();
         targets += forward.log_prob.len();
         forward.discard(&mut dev);

@@ -77,7 +77,7 @@ class Check:
     def name(self):
         if not self.on_gpu:
             return "emu"
-        smi = said(["nvidia-smi", "--query-gpu=name", "--format=csv,noheader", "--id=0"]) or "card"
+        smi = said(["nvidia-smi", "--query-gpu=name", "--format=csv,noheader", "--id=0"]) or "GPU"
         return re.sub(r"[^a-z0-9]+", "-", smi.lower().replace("nvidia", "")).strip("-")
 
     def say(self, text):
@@ -150,7 +150,7 @@ class Check:
     def judged(self, name, status, output):
         counts = re.search(r"(\d+) passed; (\d+) failed; (\d+) ignored", output)
         passed, failed, ignored = (int(n) for n in counts.groups()) if counts else (0, 0, 0)
-        skipped = len(re.findall(r"skipped on a card: ", output))
+        skipped = len(re.findall(r"skipped on a GPU: ", output))
         notes = [f"{passed} passed, {failed} failed" + (f", {skipped} skipped that need the emulator" if skipped else "")]
         lines = kept(output)
         if status is None and self.left() < 1.0:

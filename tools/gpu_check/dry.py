@@ -14,7 +14,7 @@ from .base import ROOT, fail
 
 # Failures that do not depend on numbers: a test requests more than a GPU has (tests/kernels/mod.rs), the program itself
 # panics, omr's driver code refuses a launch, or CUDA returns an error.
-OWN_REASONS = re.compile(r"not on a card: .*|panicked at src/.*|launch of \S+ refused.*|CUDA_ERROR\S*.*|bytes of memory wanted.*")
+OWN_REASONS = re.compile(r"not on a GPU: .*|panicked at src/.*|launch of \S+ refused.*|CUDA_ERROR\S*.*|bytes of memory wanted.*")
 CARD = {"FAKE_GPUS": "9.0", "FAKE_SMEM": "232448"}
 # Memory of an H200. Only the parts that the host writes are really allocated.
 LARGE = {"FAKE_MEMORY": str(143_771 << 20), "FAKE_LARGEST_COPY": str(1 << 20)}

@@ -23,7 +23,7 @@ PEERS = [{"name": "linear fwd", "shape": OPS[0]["shape"], "peer": "torch", "peer
 
 
 def made(folder):
-    record = Record(pathlib.Path(folder), IDENTITY, ["card: made up"])
+    record = Record(pathlib.Path(folder), IDENTITY, ["GPU: made up"])
     record.put("bench ops", "kernels", "green", [], OPS)
     record.put("bench train-step 7b", "jobs", "green", [], [STEP])
     record.put("peers", "kernels", "green", [], peers=PEERS)
@@ -123,7 +123,7 @@ class Figures(unittest.TestCase):
     def test_without_a_card_its_speeds_are_unknown(self):
         with tempfile.TemporaryDirectory() as folder:
             found = figures(pathlib.Path(folder))
-            self.assertEqual(found.card(), ["No kernel of omr has run on a GPU: its speeds are unknown."])
+            self.assertEqual(found.gpu_results(), ["No kernel of omr has run on a GPU: its speeds are unknown."])
             self.assertIn("no kernel has run on a GPU, speeds are unknown", found.gpu_in_short()[0])
 
     def test_a_record_of_a_card_is_a_table_and_no_peer_of_the_cpu(self):
@@ -133,7 +133,7 @@ class Figures(unittest.TestCase):
             made(folder / "one")
             found = figures(folder)
             self.assertEqual(found.peers(), [])
-            page = "\n".join(found.card())
+            page = "\n".join(found.gpu_results())
             self.assertIn("| linear fwd | [8192, 3584] x [37888, 3584] | 3.000 | torch | 2.400 | 0.80 | 733.3 TFLOP/s |"
                           " 2.700 (tensor) | 0.90 | 1700 |", page)
             self.assertIn("| rms_norm fwd | [8192, 3584] | 0.050 |  |  |  | 2400 GB/s |  |  |  |", page)

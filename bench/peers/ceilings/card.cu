@@ -1,8 +1,8 @@
 // Measures upper bounds of a GPU without libraries: copy bandwidth, launch gaps in a graph, number of resident
 // clusters, and the clock under load.
 //
-// usage: card [--dry-run]
-// Prints one JSON line per result. Build: nvcc -O3 -std=c++17 -gencode arch=compute_90a,code=sm_90a card.cu -o card
+// usage: ./card [--dry-run]
+// Prints one JSON line per result. Build: nvcc -O3 -std=c++17 -gencode arch=compute_90a,code=sm_90a card.cu -o ./card
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -106,17 +106,17 @@ int main(int count, char** arguments) {
         puts("{\"name\": \"card\", \"skipped\": \"dry run\"}");
         return 0;
     }
-    cudaDeviceProp card;
-    CHECK(cudaGetDeviceProperties(&card, 0));
+    cudaDeviceProp gpu;
+    CHECK(cudaGetDeviceProperties(&gpu, 0));
     printf("{\"name\": \"card\", \"shape\": \"%s\", \"multiprocessors\": %d, \"l2_bytes\": %d, \"shared_per_block\": %zu}\n",
-           card.name, card.multiProcessorCount, card.l2CacheSize, card.sharedMemPerBlockOptin);
+           gpu.name, gpu.multiProcessorCount, gpu.l2CacheSize, gpu.sharedMemPerBlockOptin);
 
     size_t bytes = size_t(4) << 30;
     uint4 *from, *to;
     CHECK(cudaMalloc(&from, bytes));
     CHECK(cudaMalloc(&to, bytes));
-    scramble<<<card.multiProcessorCount * 8, 256>>>(reinterpret_cast<uint32_t*>(from), bytes / 4);
-    int ctas = card.multiProcessorCount * 16;
+    scramble<<<gpu.multiProcessorCount * 8, 256>>>(reinterpret_cast<uint32_t*>(from), bytes / 4);
+    int ctas = gpu.multiProcessorCount * 16;
     float ms = best(10, [&] { copy<<<ctas, 512>>>(from, to, bytes / 16); });
     printf("{\"name\": \"copy by 16 bytes a thread\", \"shape\": \"4 GiB\", \"ours_ms\": %.4f, \"bytes\": %zu, \"data\": \"random\"}\n",
            ms, 2 * bytes);
@@ -192,7 +192,7 @@ int main(int count, char** arguments) {
             cluster.val.clusterDim.x = size;
             cluster.val.clusterDim.y = cluster.val.clusterDim.z = 1;
             cudaLaunchConfig_t shape = {};
-            shape.gridDim = dim3(card.multiProcessorCount * 8 / size * size);
+            shape.gridDim = dim3(gpu.multiProcessorCount * 8 / size * size);
             shape.blockDim = dim3(384);
             shape.dynamicSmemBytes = kib * 1024;
             shape.attrs = &cluster;
@@ -207,11 +207,11 @@ int main(int count, char** arguments) {
     // Measures the clock in five turns of arithmetic.
     float* out;
     long long *cycles, *nanoseconds;
-    CHECK(cudaMalloc(&out, size_t(card.multiProcessorCount) * 2 * 1024 * 4));
+    CHECK(cudaMalloc(&out, size_t(gpu.multiProcessorCount) * 2 * 1024 * 4));
     CHECK(cudaMalloc(&cycles, 8));
     CHECK(cudaMalloc(&nanoseconds, 8));
     for (int turn = 0; turn < 5; turn++) {
-        clocked<<<card.multiProcessorCount * 2, 1024>>>(out, cycles, nanoseconds, 2000000);
+        clocked<<<gpu.multiProcessorCount * 2, 1024>>>(out, cycles, nanoseconds, 2000000);
         long long c, ns;
         CHECK(cudaMemcpy(&c, cycles, 8, cudaMemcpyDeviceToHost));
         CHECK(cudaMemcpy(&ns, nanoseconds, 8, cudaMemcpyDeviceToHost));

@@ -153,7 +153,7 @@ mod tests {
     fn a_launch_the_card_could_not_run_is_refused_in_words() {
         let function = Function { name: "gemm", handle: ptr::null_mut(), threads: 256, args: 48 };
         let device = |major| Properties {
-            name: "card".into(),
+            name: "GPU".into(),
             compute_capability: (major, 0),
             multiprocessors: 132,
             memory: 1 << 30,

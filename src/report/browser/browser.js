@@ -51,7 +51,7 @@
     return box;
   }
 
-  function card(row) {
+  function panel(row) {
     const text = make("div", {}, make("p", { className: "id", textContent: row.id }));
     if (row.question) text.append(make("p", { className: "question", textContent: row.question }));
     if (row.gold !== null) text.append(make("p", { className: "gold" }, "Correct answer: ", make("b", { textContent: row.gold })));
@@ -102,7 +102,7 @@
       })));
       const found = pass.filter(row => has(row, state.verdict));
       status.textContent = found.length === 0 ? "No rows." : `${Math.min(state.shown, found.length)} of ${found.length} shown.`;
-      list.replaceChildren(...found.slice(0, state.shown).map(card));
+      list.replaceChildren(...found.slice(0, state.shown).map(panel));
       more.hidden = found.length <= state.shown;
     }
 

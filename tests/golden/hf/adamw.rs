@@ -1,7 +1,7 @@
 //! Compares training steps with torch's AdamW: losses, gradient norms, and parameters after one and four updates.
 
 use omr::config::OptimConfig;
-use omr::model::{Grads, Keep, Model};
+use omr::model::{Grads, LayerPolicy, Model};
 use omr::optim::Optimizer;
 use omr::tensor::DType;
 use serde_json::Value;
@@ -83,7 +83,7 @@ fn steps_agree() {
             let norms: Vec<f64> = serde_json::from_value(run["grad_norm_before_clip"].clone()).unwrap();
             for (step, want) in losses.iter().enumerate() {
                 grads.zero(&mut dev).unwrap();
-                let loss = loss_and_gradients(&mut dev, &model, &inputs, &targets, Keep::All, &mut grads);
+                let loss = loss_and_gradients(&mut dev, &model, &inputs, &targets, LayerPolicy::All, &mut grads);
                 largest.note("loss", (loss - want).abs(), &format!("{name} {step}"));
                 let Some(norm) = norms.get(step) else { break };
                 optimizer.step(&mut dev, &model.layout, &grads, setting.learning_rate).unwrap();

@@ -1,6 +1,6 @@
 //! Compares the gradients of every parameter: norms, sums, single elements, and complete tensors if they are stored.
 
-use omr::model::{Grads, Inputs, Keep, Model};
+use omr::model::{Grads, Inputs, LayerPolicy, Model};
 use omr::tensor::DType;
 use serde_json::Value;
 
@@ -23,7 +23,7 @@ fn compare(
 ) {
     let mark = dev.mark(omr::device::Region::Overlay);
     let mut grads = Grads::new(dev, &model.layout).unwrap();
-    loss_and_gradients(dev, model, inputs, targets, Keep::All, &mut grads);
+    loss_and_gradients(dev, model, inputs, targets, LayerPolicy::All, &mut grads);
     let want = listed["grads"].as_object().unwrap();
     let mut seen = 0;
     let mut square_sum = 0.0;

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use omr::device::{Device, Isa, Plan};
 use omr::image::{ImageInput, Processor};
-use omr::model::{Grads, Inputs, Keep, Levels, LogProbs, Mode, Model, ModelConfig, Policy, Tape};
+use omr::model::{CheckpointPolicy, Grads, Inputs, LayerPolicy, LogProbs, Mode, Model, ModelConfig, Policy, Tape};
 use omr::tensor::{DType, Tensor};
 use safetensors::tensor::{Dtype, SafeTensors};
 use serde_json::Value;
@@ -206,7 +206,7 @@ pub(crate) struct Run {
 
 /// Runs a forward pass that stores all activations, with the logits of every row and the log-probs of `targets`.
 pub(crate) fn forward(dev: &mut Device, model: &Model, inputs: &Inputs, targets: &[(u32, u32)]) -> Run {
-    let mut tape = Tape::new(dev, Mode::train(Keep::All));
+    let mut tape = Tape::new(dev, Mode::train(LayerPolicy::All));
     let hidden = model.forward(&mut tape, dev, inputs).unwrap();
     let logits = model.logits(&mut tape, dev, hidden).unwrap();
     let lp = logprobs(dev, model, &mut tape, hidden, targets);
@@ -236,7 +236,7 @@ pub(crate) fn loss_and_gradients(
     model: &Model,
     inputs: &Inputs,
     targets: &[(u32, u32)],
-    keep: impl Into<Levels>,
+    keep: impl Into<CheckpointPolicy>,
     grads: &mut Grads,
 ) -> f64 {
     let mut tape = Tape::new(dev, Mode::train(keep));

@@ -13,7 +13,7 @@ use crate::train::plan::{self, UpdateWork};
 
 /// GPUs of a plan, one per rank.
 #[derive(Clone, Copy, PartialEq, Debug)]
-pub struct Seats {
+pub struct GpuLayout {
     /// Number of GPUs.
     pub count: usize,
     /// Number of gradient lanes.
@@ -42,7 +42,7 @@ pub struct Weights {
     pub optimizer: OptimConfig,
 }
 
-impl Seats {
+impl GpuLayout {
     /// Distributes `asked` gradient lanes over `count` GPUs. The default is one lane per GPU. Returns the same errors
     /// as the run: fewer lanes than GPUs, or fewer parts than lanes.
     pub fn new(
@@ -52,13 +52,13 @@ impl Seats {
         model: &ModelConfig,
         weights: Weights,
         target: Target,
-    ) -> Result<Seats> {
+    ) -> Result<GpuLayout> {
         let lanes = asked.unwrap_or(count);
         lanes::cover(lanes, count)?;
         lanes::check(lanes, parts.key, parts.count)?;
         let owned = plan::owned(model, weights.dtype, weights.optimizer, target, count)?;
         let most = (0..count).max_by_key(|&rank| (owned[rank], std::cmp::Reverse(rank))).unwrap_or(0);
-        Ok(Seats { count, lanes, fullest: OneRank::new(most, count), state: owned.iter().sum() })
+        Ok(GpuLayout { count, lanes, fullest: OneRank::new(most, count), state: owned.iter().sum() })
     }
 
     /// Returns the number of lanes that the first GPU computes one after another. No GPU has more.
