@@ -13,7 +13,7 @@ pub const HEAD: &str = "# omr ";
 /// Folders of a run (the run itself has the empty name), and the files and folders that are written atomically in each
 /// of them. The name of a folder ends in `/`. `#` stands for digits and `*` for any text. The `-I-of-N` of a part is
 /// omitted.
-const WHOLE: [(&str, &str); 6] = [
+const WHOLE: [(&str, &str); 7] = [
     (
         "",
         ".ranks *.parquet MANIFEST best config.yaml dedup.html hashes.jsonl inputs.json latest metrics.jsonl model/ \
@@ -21,6 +21,7 @@ const WHOLE: [(&str, &str); 6] = [
          unjudged.jsonl",
     ),
     ("checkpoints", "global_step_#/"),
+    ("examples", "#.png questions.jsonl"),
     ("index", "*.bin *.parquet"),
     ("journal", "#.jsonl #.#.jsonl"),
     ("lmms-eval", "omr_results.json omr_samples_*.jsonl"),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use omr::device::{Device, Region};
 use omr::image::ImageInput;
 use omr::model::layers::Paging;
-use omr::model::{Attend, Inputs, LayerPolicy, Mode, Model, ImageScatter, Tape};
+use omr::model::{Attend, ImageScatter, Inputs, LayerPolicy, Mode, Model, Tape};
 use omr::ops::attend::{BLOCK, Heads};
 use omr::ops::paged_attention::KvCache;
 use omr::philox::{Purpose, Random};
