@@ -234,7 +234,7 @@ mod tests {
         assert_eq!(rank_role(Some(4), "1").unwrap(), RankRole::Starts(4));
         assert_eq!(rank_role(None, "2").unwrap().rank(), 1);
         let text = rank_role(Some(4), "2").unwrap_err().to_string();
-        assert!(text.starts_with("--gpus: found 4 in one of the 2 processes of torchrun"), "{text}");
+        assert!(text.starts_with("--gpus: found 4, in one of 2 processes started by torchrun"), "{text}");
     }
 
     #[test]

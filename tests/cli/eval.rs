@@ -135,6 +135,6 @@ fn rows_that_cannot_be_asked_are_refused_or_named() {
     let args = ["eval", "--data", &at(&dir, ""), "--responses", &file, "--out", &at(&dir, "out")];
     failure(&args, 2, &["row 1", "`question`"]);
     let (code, _, stderr) = run(&[&args[..], &["--mode", "compat", "--fresh"]].concat());
-    assert!(code == 0 && stderr.contains("index 0 left out") && stderr.contains("AttributeError"), "{stderr}");
+    assert!(code == 0 && stderr.contains("index 0 is left out") && stderr.contains("AttributeError"), "{stderr}");
     assert_eq!(summary(&at(&dir, "out"))["tasks"][TASK]["n"], 0);
 }

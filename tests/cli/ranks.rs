@@ -38,7 +38,7 @@ fn a_wrong_place_among_ranks_is_named() {
     let text = refused(&sft, &[("RANK", "4"), ("WORLD_SIZE", "2")]);
     assert!(text.contains("environment variable RANK: found 4, expected a whole number from 0 to 1"), "{text}");
     let text = refused(&[&sft[..], &["--gpus", "2"]].concat(), &TORCHRUN);
-    assert!(text.contains("--gpus: found 2 in one of the 2 processes of torchrun"), "{text}");
+    assert!(text.contains("--gpus: found 2, in one of 2 processes started by torchrun"), "{text}");
     let text = refused(&sft, &[&TORCHRUN[1..], &[("RANK", "1"), ("LOCAL_RANK", "x")]].concat());
     assert!(text.contains("environment variable LOCAL_RANK: found x"), "{text}");
     let output = omr().args([&sft[..], &["--gpus", "0"]].concat()).output().unwrap();
