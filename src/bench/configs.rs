@@ -1,5 +1,5 @@
-//! Benchmarks of a config: its largest training pass and its update, with random weights and the sizes that `omr plan`
-//! assumes.
+//! Benchmarks of a config: its largest training pass and its optimizer step. The weights are random, and the sizes are
+//! those that `omr plan` assumes.
 
 use std::path::Path;
 use std::rc::Rc;
@@ -14,8 +14,8 @@ use crate::optim::Optimizer;
 use crate::plan;
 use crate::tensor::DType;
 
-/// Makes the cases of a pass and an update for the config in `file` with the overrides `values`, on a GPU with at most
-/// `memory` bytes.
+/// Makes two benchmark cases, a training pass and an optimizer step, for the config in `file` with the overrides
+/// `values`. The job is planned for a GPU with at most `memory` bytes.
 pub fn cases(
     file: &Path,
     values: &[String],
@@ -50,7 +50,7 @@ fn training(dev: &mut Device, job: &plan::Job) -> Result<(Model, Optimizer, Grad
     Ok((model, optimizer, grads))
 }
 
-/// Formats the number of parameters, followed by `more`: `8.29 B, ...`.
+/// Formats the number of parameters (such as `8.29 B`), followed by a comma and `more`.
 fn shape(model: &Model, more: &str) -> String {
     let parameters = model.layout.num_weights() as f64;
     let size =
@@ -69,7 +69,7 @@ fn pass(dev: &mut Device, job: &Rc<plan::Job>, [flops, bytes]: [f64; 2]) -> Resu
         flops,
         bytes,
         job: Some(JobSize { parameters: model.layout.num_weights(), tokens, pages: Some(0.0) }),
-        // Gradients accumulate over the repetitions, as over the passes of an update.
+        // Gradients accumulate over the repetitions. In a run, they accumulate over the passes of a step.
         run: Box::new(move |dev| job.pass.run(dev, &model, &mut grads, job.levels)),
     })
 }
@@ -96,8 +96,8 @@ mod tests {
     use super::*;
     use crate::device::{Isa, Plan, Region};
 
-    /// The measured passes of a config must equal those of its plan in tokens and images, and must produce all
-    /// gradients.
+    /// Each case must have the expected name and number of tokens, and must run twice without an error. Only a pass
+    /// counts FLOPs.
     #[test]
     fn a_config_is_measured_as_it_is_planned() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));

@@ -1,4 +1,4 @@
-//! Inputs of the cases: the sizes of a model, numbers, tensors and weights.
+//! Inputs of the benchmark cases: sizes of models, random numbers, tensors and weights.
 
 use crate::device::{Device, Kind, Region};
 use crate::error::Result;
@@ -97,7 +97,7 @@ impl Sizes {
     }
 }
 
-/// Number of random values that are drawn. Larger tensors repeat them.
+/// Maximum number of random values that are drawn for a tensor. A larger tensor repeats them.
 pub const DRAWN: usize = 1 << 20;
 
 /// Makes a tensor of normally distributed numbers with standard deviation `scale`.
@@ -128,8 +128,7 @@ pub fn bytes(tensors: &[Tensor]) -> f64 {
     tensors.iter().map(|t| (t.len() * t.dtype.size()) as f64).sum()
 }
 
-/// Draws normally distributed numbers with standard deviation `scale` for a tensor of `len` elements, at most
-/// [`DRAWN`].
+/// Draws `len` normally distributed numbers with standard deviation `scale`, but at most [`DRAWN`] numbers.
 pub fn normals<E: Elem>(len: usize, scale: f32) -> Vec<E> {
     let mut random = Random::new(1, Purpose::Init, len as u64);
     (0..len.min(DRAWN)).map(|_| E::from_f32(random.normal() * scale)).collect()
@@ -150,20 +149,20 @@ pub fn repeat<E: Elem>(dev: &mut Device, tensor: Tensor, drawn: &[E]) -> Result<
     Ok(())
 }
 
-/// Makes the f32 gradient of a weight `[n, k]`. Also returns the bytes that an op moves for it: on a GPU the gradient
-/// is read and written, on the CPU only one of the two is counted.
+/// Makes the f32 gradient of a weight `[n, k]`. Also returns the number of bytes that an op moves for this gradient. On
+/// a GPU, the read and the write are counted. On the CPU, the bytes are counted once.
 pub fn gradient(dev: &mut Device, dtype: DType, n: usize, k: usize) -> Result<(Tensor, f64)> {
     let dw = zeros(dev, DType::F32, &[Order::of(dev).len(dtype, n, k)])?;
     let times = if dev.kind().is_gpu() { 2.0 } else { 1.0 };
     Ok((dw, times * bytes(&[dw])))
 }
 
-/// Returns `count` ids of the vocabulary. Neighbours are different.
+/// Returns `count` token ids of the vocabulary. Adjacent ids are different.
 pub fn ids(s: Sizes, count: usize) -> Vec<u32> {
     (0..count).map(|t| (t * 7919 % s.vocabulary) as u32).collect()
 }
 
-/// Makes the log-prob arguments for all ids at temperature 1.
+/// Makes the arguments of the log-prob ops. All token ids are allowed, and the temperature is 1.
 pub fn logprob_call(hidden: Tensor, w: &Weight, targets: Tensor) -> LogProbCall<'_> {
     LogProbCall { hidden, w, allowed: None, temperature: 1.0, targets }
 }

@@ -98,7 +98,8 @@ pub struct Place {
 }
 
 impl Place {
-    /// Returns `FILE: key`, or `command line: key` if the command line sets the key.
+    /// Returns the origin of the key `path`: `FILE: key`, or `command line: key` if the command line sets the key. If
+    /// there is no file, returns `command line: key` if the command line sets any key, and `key` otherwise.
     pub fn of(&self, path: &str) -> String {
         let typed = |o: &String| o == path || path.starts_with(&format!("{o}.")) || o.starts_with(&format!("{path}."));
         match &self.file {
@@ -109,12 +110,12 @@ impl Place {
     }
 }
 
-/// A value that can be read from a tree of settings and written to one.
+/// A config value that is read from JSON and written to JSON.
 pub trait Setting {
-    /// Sets this value from `value`. Keys that a mapping does not contain keep their old values. After an error the
-    /// value must not be used.
+    /// Sets this setting from the JSON `value`. If `value` is an object, keys that are missing in it keep their old
+    /// values. After an error, this setting must not be used.
     fn set(&mut self, place: &Place, path: &str, value: &Value) -> Result<()>;
-    /// Returns the value as a tree.
+    /// Returns this setting as JSON.
     fn write(&self) -> Value;
     /// Returns the type in words.
     fn kind(&self) -> String;
@@ -297,7 +298,8 @@ impl<T: Setting + Default> Setting for Vec<T> {
     }
 }
 
-/// Appends the key of a value that contains values of type `T`, and the keys of `T` under `inner`.
+/// Appends the key of `value`, an option or a list with entries of type `T`. Then appends the keys of `T` under
+/// `inner`.
 fn describe_with_entries<T: Setting + Default>(
     value: &dyn Setting,
     path: &str,

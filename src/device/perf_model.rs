@@ -1,6 +1,6 @@
 //! A performance model: predicts the time of a launch on a Hopper GPU from the machine code of its main loop.
 //!
-//! No input is measured. The model does not include clocks under load, L2 misses, how well warps hide each other's
+//! No launch is measured. The model does not include clocks under load, L2 misses, how well warps hide each other's
 //! latencies, or the speed of TMA itself.
 
 use crate::device::driver::Launch;
@@ -9,8 +9,8 @@ use crate::device::driver::Launch;
 const SMS: usize = 132;
 /// Schedulers per SM. Each issues one instruction per clock.
 const SCHEDULERS: f64 = 4.0;
-/// Multiplications and additions per SM and clock by mma.sync (62 % of the peak, according to published microbenchmarks
-/// of Hopper) and by wgmma.
+/// FLOPs per SM and clock of mma.sync and of wgmma. The value of mma.sync is 62 % of the peak, according to published
+/// microbenchmarks of Hopper.
 const TENSOR: [f64; 2] = [0.62 * 4096.0, 4096.0];
 /// Bytes that an SM reads from shared memory per clock.
 const SHARED: f64 = 128.0;
@@ -33,7 +33,7 @@ pub struct KernelCosts {
     pub wgmma: bool,
     /// Instructions per step of the main loop.
     pub step: f64,
-    /// Multiplications and additions of the products per step; 0 for a kernel without products.
+    /// FLOPs of the matrix products per step. 0 for a kernel without matrix products.
     pub flops: f64,
     /// Instructions per step that load fragments from shared memory.
     pub loads: f64,
@@ -43,7 +43,7 @@ pub struct KernelCosts {
     pub registers: u32,
     /// Rows and columns of a tile, and the number of warps that multiply, for a kernel that loops over tiles.
     pub tile: Option<[usize; 3]>,
-    /// Instructions per warp for the results of a tile.
+    /// Instructions per warp of the epilogue of a tile.
     pub epilogue: f64,
 }
 
@@ -52,11 +52,11 @@ pub struct KernelCosts {
 pub struct Share {
     /// Multiplications and additions.
     pub flops: f64,
-    /// Additional multiplications and additions of this launch that repeat work of another launch of the same op.
+    /// FLOPs that repeat work of another launch of the same op. They are not included in `flops`.
     pub again: f64,
     /// Bytes of operands and results, each moved once.
     pub bytes: f64,
-    /// Rows, columns and length of the sums if the launch is a matrix product.
+    /// M, N and K if the launch is a matrix product.
     pub product: Option<[usize; 3]>,
 }
 
@@ -70,7 +70,7 @@ pub struct Predicted {
     pub bound: &'static str,
     /// Seconds that the products take at the peak rate of wgmma, if nothing else is done.
     pub tensor: f64,
-    /// Bytes that the tiles read, from L2 or from memory.
+    /// Bytes that the tiles read from L2 or from memory. For a launch without tiles, equal to [`Share::bytes`].
     pub tiles: f64,
 }
 
@@ -91,8 +91,9 @@ impl KernelCosts {
         shared.min(65_536 / registers.max(1)).min(2048 / launch.block.max(1) as usize).clamp(1, 32)
     }
 
-    /// Predicts the time of `launch`, whose arithmetic and traffic are `share`. The time is that of the most heavily
-    /// used resource, for as many waves as the CTAs take, plus the epilogue of the tiles.
+    /// Predicts the time of `launch`, whose arithmetic and traffic are `share`. The prediction is the time of the
+    /// slowest resource, plus the epilogue of the tiles, plus the gap to the next launch. The compute resources are
+    /// counted for the SM with the most work.
     pub fn predict(&self, launch: &Launch, share: &Share, clocks: Clocks) -> Predicted {
         let ctas = launch.grid.iter().map(|&n| n as usize).product::<usize>().max(1);
         let at_once = self.at_once(launch);

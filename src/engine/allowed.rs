@@ -1,10 +1,10 @@
-//! The set of token ids on which the policy is defined, as one bitmap that the sampler and the trainer share.
+//! Bitmap of the token ids that the policy can generate. The sampler and the trainer use the same bitmap.
 
 use crate::model::ModelConfig;
 use crate::text::Chat;
 
-/// Returns the bitmap of the ids that may occur in an answer, `[ceil(V / 32)]`: all ids of the tokenizer except those
-/// that stand for pictures. Id `id` is bit `id % 32` of word `id / 32`.
+/// Returns the bitmap of the ids that may occur in an answer, `[ceil(V / 32)]`. These are all ids of the tokenizer,
+/// except the special ids of images and videos. Id `id` is bit `id % 32` of word `id / 32`.
 pub fn allowed_ids(config: &ModelConfig, chat: &Chat) -> Vec<u32> {
     let vision = [
         config.image_token_id,

@@ -1,8 +1,9 @@
-//! Writes weights and optimizer state to safetensors files, with the released tensor names. The content of each file is
-//! planned first, so the thread that reads from the device and the thread that writes can differ.
+//! Writes weights and optimizer state to safetensors files. The tensors of the weights have their released names. The
+//! content of each file is planned first. Therefore one thread can read from the device while another thread writes.
 //!
-//! Files are created with their headers and full size, and then filled, either by one process or by all ranks, each
-//! with its own part. Therefore they must be in a folder that is renamed to its final name after everything is written.
+//! Files are first created with their headers and their full size. Then one process fills them, or each rank fills its
+//! own part. An incomplete file cannot be recognized by its size. Therefore the files must be in a temporary folder,
+//! which is renamed after everything is written.
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -26,15 +27,15 @@ const MAX_SHARD_BYTES: usize = 5_000_000_000;
 /// Function that returns the bytes of a tensor on the device.
 pub type Fetch<'a> = dyn FnMut(Tensor) -> Result<Vec<u8>> + 'a;
 
-/// Function that selects the bytes for a file from the bytes of a tensor on the device. It returns ascending runs. Each
-/// run has its byte offset within the tensor's data in the file.
+/// Function that converts the bytes of a tensor on the device to the bytes of a tensor in a file. It returns contiguous
+/// runs of bytes in ascending order. Each run comes with its byte offset within the data of the tensor in the file.
 pub type Pick = dyn Fn(&[u8]) -> Vec<(usize, Vec<u8>)> + Send;
 
 /// The source of the bytes of an [`Outgoing`] tensor.
 pub enum Content {
     /// The bytes themselves.
     Ready(Vec<u8>),
-    /// A selection from the bytes of a tensor on the device.
+    /// The bytes that the function makes from the bytes of a tensor on the device.
     Of(Tensor, Box<Pick>),
     /// No bytes on this rank, because another rank writes them.
     Elsewhere,
@@ -52,7 +53,7 @@ pub struct Outgoing {
     pub content: Content,
 }
 
-/// The part of a parameter's piece that a process owns.
+/// The elements of one piece of a parameter that this process owns. A piece is a tensor of the released model.
 #[derive(Clone, Copy)]
 pub struct Part<'a> {
     /// The parameters.
@@ -61,15 +62,15 @@ pub struct Part<'a> {
     pub param: usize,
     /// Index of the piece within the parameter.
     pub piece: usize,
-    /// Data of the elements in range `own` of the parameter's element order.
+    /// Tensor on the device with the parameter's elements `own`, in the element order of the parameter.
     pub tensor: Tensor,
-    /// The range of elements that this process owns.
+    /// Range of the parameter's elements that this process owns.
     pub own: &'a Range<usize>,
 }
 
 impl Outgoing {
-    /// Plans a tensor `name` with the elements of a parameter's piece that this process owns. `encode` converts
-    /// elements to the bytes of the file, of type `dtype`.
+    /// Plans the tensor `name`, of which this process writes the elements in `part`. `encode` converts elements to
+    /// bytes of type `dtype`.
     pub fn piece<T: Elem>(
         name: String,
         dtype: DType,
@@ -140,8 +141,8 @@ impl Content {
     }
 }
 
-/// Distributes tensors, in their order, over files of at most `max_bytes` each. `name` returns a file's name from its
-/// index and the number of files.
+/// Distributes tensors, in their order, over files of at most `max_bytes` each. A tensor that is larger gets its own
+/// file. `name` returns a file's name from its index and the number of files.
 pub fn cut(tensors: Vec<Outgoing>, max_bytes: usize, name: impl Fn(usize, usize) -> String) -> Vec<OutFile> {
     let (mut files, mut bytes): (Vec<Vec<Outgoing>>, usize) = (Vec::new(), 0);
     for tensor in tensors {
@@ -208,7 +209,7 @@ pub fn fill_files(dir: &Path, files: Vec<OutFile>, fetch: &mut Fetch<'_>) -> Res
 }
 
 impl OutFile {
-    /// Returns the header, with its length, that precedes the tensors.
+    /// Returns the bytes before the first tensor: the length of the header, and the header.
     fn head(&self) -> Vec<u8> {
         // transformers rejects a file without a format.
         let mut metadata = Map::from_iter([("format".to_owned(), json!("pt"))]);
@@ -260,8 +261,8 @@ pub(super) fn shards(layout: &Arc<ParamLayout>, dtype: DType, own: &[Range<usize
     })
 }
 
-/// Creates in `dir` the files that [`weights`] planned, and the index if there are several files. If an earlier save
-/// left the other form (single file or index) in `dir`, removes it.
+/// Creates in `dir` the files that [`weights`] planned. With several files, also writes the index, and removes the
+/// single file of an earlier save. With one file, removes the index of an earlier save.
 pub(super) fn create_weights(dir: &Path, files: &[OutFile]) -> Result<()> {
     let mut weight_map = Map::new();
     let mut total = 0;

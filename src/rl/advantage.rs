@@ -3,8 +3,9 @@
 /// Number added to a group's standard deviation, as in verl.
 pub const ADV_EPS: f64 = 1e-6;
 
-/// Mean and sample standard deviation of a group's rewards. For a group of one response, the mean is 0 and the standard
-/// deviation is 1, so its advantage is its reward.
+/// Mean and sample standard deviation of a group's rewards. For a group of one response, the mean is set to 0 and the
+/// standard deviation to 1. The advantage of this response is then its reward, divided by `1 + 1e-6` if it is
+/// normalized.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct GroupStats {
     /// Mean.
@@ -14,8 +15,8 @@ pub struct GroupStats {
 }
 
 impl GroupStats {
-    /// Computes the statistics of one group's rewards. Equal rewards give exactly their value and a standard deviation
-    /// of exactly 0.
+    /// Computes the statistics of one group's rewards. If two or more rewards are all equal, the mean is exactly their
+    /// value, and the standard deviation is exactly 0.
     pub fn of(rewards: &[f64]) -> GroupStats {
         let n = rewards.len() as f64;
         match rewards {
@@ -32,9 +33,9 @@ impl GroupStats {
     }
 }
 
-/// Returns the advantages of a group's rewards (GRPO; DAPO and GSPO use the same). With `norm_adv_by_std` the
-/// difference from the mean is divided by `std + 1e-6`. Without it (Dr. GRPO) the difference is the advantage. Equal
-/// rewards have advantages of exactly 0.
+/// Returns the advantages of a group's rewards, as in GRPO. DAPO and GSPO use the same formula. With `norm_adv_by_std`,
+/// the advantage is `(reward - mean) / (std + 1e-6)`. Without it (Dr. GRPO), the advantage is `reward - mean`. If two
+/// or more rewards are all equal, their advantages are exactly 0.
 pub fn grpo(rewards: &[f64], norm_adv_by_std: bool) -> Vec<f64> {
     let GroupStats { mean, std } = GroupStats::of(rewards);
     let divisor = if norm_adv_by_std { std + ADV_EPS } else { 1.0 };

@@ -6,8 +6,9 @@ use crate::config::Curriculum;
 use crate::data::{Dataset, Row};
 use crate::error::{Error, Result};
 
-/// Returns the samples of `data` in the order of `curriculum`, or `None` if no curriculum is set. Samples with equal
-/// rates keep the order of the data. Reads all rows once. Errors name a row without an average reward.
+/// Returns the indices of the samples of `data` in the order of `curriculum`, or `None` if no curriculum is set.
+/// Samples with equal average rewards keep the order of the data. Reads every row once. Returns an error if a row has
+/// no average reward.
 pub fn order(curriculum: Curriculum, data: &Dataset) -> Result<Option<Arc<[usize]>>> {
     if curriculum == Curriculum::Off {
         return Ok(None);

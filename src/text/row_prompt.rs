@@ -16,7 +16,7 @@ pub struct RowPrompt {
 }
 
 impl RowPrompt {
-    /// Compiles a template. `place` names it in errors.
+    /// Compiles a template. Errors use `place` as the name of the template.
     pub fn new(source: &str, place: &str) -> Result<RowPrompt> {
         let mut env = Environment::new();
         env.set_undefined_behavior(UndefinedBehavior::Strict);

@@ -5,10 +5,10 @@ use serde_json::{Value, json};
 /// Maximum number of bars of a histogram.
 const BARS: usize = 24;
 
-/// Minimum, median, 90th percentile, 99th percentile and maximum of some numbers; all 0 if there are none.
+/// Distribution of some numbers. If there are no numbers, every field is 0 or empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Spread {
-    /// Quantiles in the order given above.
+    /// Minimum, median, 90th percentile, 99th percentile and maximum.
     pub quantiles: [usize; 5],
     /// Sum of the numbers.
     pub sum: usize,

@@ -127,7 +127,7 @@ impl Pages {
     /// Copies from the host.
     pub fn write(&mut self, to: Address, from: &[u8]) -> Result<()> {
         let to = self.pointer(to, from.len())?;
-        // SAFETY: `to` has that many accessible bytes, and no reference to them exists.
+        // SAFETY: `to` points to `from.len()` accessible bytes, and no reference to these bytes exists.
         unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), to, from.len()) };
         Ok(())
     }
@@ -135,7 +135,7 @@ impl Pages {
     /// Copies to the host.
     pub fn read(&self, from: Address, to: &mut [u8]) -> Result<()> {
         let from = self.pointer(from, to.len())?;
-        // SAFETY: `from` has that many accessible bytes, and no reference to them exists.
+        // SAFETY: `from` points to `to.len()` accessible bytes, and no reference to these bytes exists.
         unsafe { std::ptr::copy_nonoverlapping(from, to.as_mut_ptr(), to.len()) };
         Ok(())
     }
@@ -146,7 +146,7 @@ impl Pages {
             return Err(Error::Failed(format!("a copy of {bytes} bytes overlaps itself")));
         }
         let (to, from) = (self.pointer(to, bytes)?, self.pointer(from, bytes)?);
-        // SAFETY: both ranges have that many accessible bytes and do not overlap.
+        // SAFETY: both ranges have `bytes` accessible bytes and do not overlap.
         unsafe { std::ptr::copy_nonoverlapping(from, to, bytes) };
         Ok(())
     }
@@ -154,7 +154,7 @@ impl Pages {
     /// Sets every byte.
     pub fn fill(&mut self, to: Address, value: u8, bytes: usize) -> Result<()> {
         let to = self.pointer(to, bytes)?;
-        // SAFETY: `to` has that many accessible bytes.
+        // SAFETY: `to` points to `bytes` accessible bytes.
         unsafe { std::ptr::write_bytes(to, value, bytes) };
         Ok(())
     }

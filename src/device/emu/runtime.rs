@@ -30,7 +30,7 @@ pub struct Entry {
     pub threads: u32,
     /// Minimum number of CTAs that an SM must be able to hold.
     pub min_ctas: u32,
-    /// 1 if the result may depend on the order of CTAs.
+    /// 1 if the bits of the result may depend on the schedule.
     pub unordered: u32,
 }
 
@@ -39,7 +39,7 @@ unsafe impl Sync for Entry {}
 // SAFETY: an entry is constant data of an object that is never unloaded.
 unsafe impl Send for Entry {}
 
-/// Schedule of an instance (`EmuOptions`).
+/// Schedule and other options of an emulated device. Mirrors `EmuOptions`.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Schedule {
@@ -55,7 +55,7 @@ pub struct Schedule {
     pub poison: u32,
     /// Addition in matrix instructions: 0 for sequential fused multiply-adds, 1 for aligned sums.
     pub sums: u32,
-    /// 1 to count the bank conflicts of single accesses, too.
+    /// 1 to also count the bank conflicts of accesses other than `ldmatrix` and `stmatrix`.
     pub banks: u32,
     /// 1 to run only the first and the last cluster of each grid.
     pub corners: u32,
@@ -128,8 +128,8 @@ impl Runtime {
     /// Returns the runtime of this process, which is compiled and loaded on first use. A failure is permanent.
     pub fn get(cache: &Cache) -> Result<&'static Runtime> {
         static RUNTIME: OnceLock<std::result::Result<Runtime, String>> = OnceLock::new();
-        // Kernel objects are linked to the one runtime, so the sources of the first cache are used in the whole
-        // process.
+        // Kernel objects call functions of the runtime, so a process can have only one runtime. It is compiled from the
+        // sources of the first `cache`.
         let runtime = RUNTIME.get_or_init(|| Runtime::load(cache).map_err(|e| e.to_string()));
         runtime.as_ref().map_err(|text| Error::Failed(text.clone()))
     }
@@ -185,7 +185,7 @@ impl Runtime {
     }
 }
 
-/// One emulated device of the runtime: its schedule and the sites that it has passed.
+/// An emulated device: its handle in the runtime, and the number of synchronisation call sites known to have run on it.
 pub struct Instance {
     runtime: &'static Runtime,
     handle: Handle,
@@ -212,7 +212,7 @@ impl Instance {
         self.runtime
     }
 
-    /// Makes the calls at `site` do nothing.
+    /// Turns the synchronisation calls at `site` into no-ops in the following launches. `None` skips no site.
     pub fn skip(&mut self, site: Option<&Site>) {
         let file = site.and_then(|site| CString::new(site.file.as_str()).ok());
         let (file, line) = match (&file, site) {
@@ -243,8 +243,8 @@ impl Instance {
         }
     }
 
-    /// Returns the extra cycles caused by bank conflicts in shared memory. Matrix loads and stores are always counted.
-    /// Other accesses are counted only with `banks`.
+    /// Returns the extra cycles caused by bank conflicts in shared memory. `ldmatrix` and `stmatrix` are always
+    /// counted. Other accesses are counted only if [`Schedule::banks`] is 1.
     pub fn bank_conflicts(&self) -> u64 {
         let mut counted = Counted::default();
         // SAFETY: `counted` has room for the counters.
@@ -252,7 +252,8 @@ impl Instance {
         counted.bank_conflicts
     }
 
-    /// Returns all sites passed so far if there are more than at the last call, else an empty list.
+    /// Returns all call sites that ran so far. If their number has not changed since the last call, returns an empty
+    /// list.
     pub fn more_sites(&mut self) -> Vec<Passed> {
         // SAFETY: nothing is written with a capacity of 0.
         let count = unsafe { (self.runtime.sites)(self.handle, std::ptr::null_mut(), 0) };

@@ -1,5 +1,5 @@
-//! Stage `dedup`: removes rows whose question and images equal those of another row, of an earlier data set or of a
-//! benchmark.
+//! Stage `dedup`: removes duplicates. A row is a duplicate if its question and images are equal, within the thresholds
+//! of the config, to those of a remaining row or of a benchmark row.
 //!
 //! 1. A first pass writes one line of hashes per row and, with a model, the embedding of each image. Only this pass is
 //!    split by `--shard`.
@@ -131,8 +131,8 @@ impl StageJob for Dedup<'_> {
     }
 }
 
-/// Returns the rows to remove from groups of equal rows. The first `benchmarks` data sets are benchmarks and not part
-/// of the output.
+/// Returns the rows to remove from groups of equal rows. `benchmarks` is the number of benchmark data sets. They
+/// precede the other data sets, and their rows are not written.
 fn dropped(config: &DedupConfig, rows: &hashes::Rows, groups: &[Vec<u32>], benchmarks: u32) -> Dropped {
     let set = |row: u32| rows.places[row as usize].0;
     let mut dropped = Dropped::new();
