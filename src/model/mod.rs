@@ -8,7 +8,7 @@
 //! 2. [`Model::forward`] computes the hidden rows.
 //! 3. [`Tape::gather`] selects the rows whose next token is a target.
 //! 4. [`Tape::linear_logprob`] computes the log-probs of these targets, and the caller's loss gives the derivative by
-//!   each log-prob.
+//!    each log-prob.
 //! 5. [`Tape::backward`] adds the gradients to [`Grads`].
 //! 6. [`Tape::finish`] frees the activations.
 //!

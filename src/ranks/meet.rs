@@ -74,7 +74,7 @@ fn is_this_machine(address: &str) -> bool {
 ///
 /// - A rank with another program or another number of ranks, or a second process of the same rank, ends the start for
 ///   all.
-/// A rank of another run or another round of restarts is rejected, and the start continues.
+/// - A rank of another run or another round of restarts is rejected, and the start continues.
 /// - A caller that does not know the secret of `key` is ignored.
 pub fn receive(listener: TcpListener, own: &Greeting, key: Key, within: Duration, waiting: Waiting) -> Result<Met> {
     let admission = Admission::open(listener, key.clone())?;
