@@ -35,6 +35,20 @@ fn results(dir: &Path) -> (Files, Vec<Vec<Metrics>>) {
     (files, steps.to_vec())
 }
 
+/// Checks that the recipe in `out` left four pictures with their questions and printed how to ask about the first.
+fn assert_examples(out: &Path, stderr: &str) {
+    let questions = std::fs::read_to_string(out.join("examples/questions.jsonl")).unwrap();
+    assert_eq!(questions.lines().count(), 4);
+    for (i, line) in questions.lines().enumerate() {
+        let line: Value = serde_json::from_str(line).unwrap();
+        let picture = std::fs::read(out.join("examples").join(line["image"].as_str().unwrap())).unwrap();
+        assert!(picture.starts_with(b"\x89PNG") && line["image"] == format!("{i}.png"), "{line}");
+        assert!(line["question"].as_str().unwrap().contains("<image>") && line["ground_truth"].is_string(), "{line}");
+    }
+    let example = out.join("examples/0.png");
+    assert!(stderr.contains(&format!("--image {} --prompt '<image>", example.display())), "{stderr}");
+}
+
 #[test]
 fn the_recipe_leaves_what_was_promised_and_a_killed_one_the_same() {
     // The run is stored in memory if /dev/shm exists, because its many fsyncs are slow and not under test.
@@ -68,16 +82,7 @@ fn the_recipe_leaves_what_was_promised_and_a_killed_one_the_same() {
     }
     let heldout = read::read(&read::entry(out.join("data/heldout.parquet"))).unwrap();
     assert!(heldout.len() == 16 && heldout.iter().all(|row| row.ground_truth.is_some()));
-    let questions = std::fs::read_to_string(out.join("examples/questions.jsonl")).unwrap();
-    assert_eq!(questions.lines().count(), 4);
-    for (i, line) in questions.lines().enumerate() {
-        let line: Value = serde_json::from_str(line).unwrap();
-        let picture = std::fs::read(out.join("examples").join(line["image"].as_str().unwrap())).unwrap();
-        assert!(picture.starts_with(b"\x89PNG") && line["image"] == format!("{i}.png"), "{line}");
-        assert!(line["question"].as_str().unwrap().contains("<image>") && line["ground_truth"].is_string(), "{line}");
-    }
-    let example = out.join("examples/0.png");
-    assert!(stderr.contains(&format!("--image {} --prompt '<image>", example.display())), "{stderr}");
+    assert_examples(&out, &stderr);
     let summary = json(&out.join("summary.json"));
     assert_eq!((&summary["seed"], &summary["device"]), (&3.into(), &"cpu".into()));
     for stage in ["base", "sft", "rl", "control"] {
