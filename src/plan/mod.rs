@@ -20,7 +20,7 @@ mod shapes;
 mod table;
 mod training;
 
-pub use assumptions::{GpuOptions, H200, Rows};
+pub use assumptions::{H200, Rows};
 pub use fewer::{PlanRequest, text};
 pub use gpus::Gpu;
 pub use job::{Job, is_rl, job, model_config};

@@ -34,7 +34,6 @@ mod wemath;
 
 pub use self::aggregate::{Counted, Metric};
 pub use self::crash::{Crash, PublishedResult, Stage};
-pub use self::dataset::Hub;
 pub use self::doc::{Doc, Prompt, letter, written};
 pub use self::file::TaskFile;
 pub use self::marks::{Mark, Marks, Metrics};

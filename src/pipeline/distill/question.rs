@@ -96,7 +96,7 @@ fn question_messages(row: &Row) -> impl Iterator<Item = &Message> {
     row.messages[..question_end].iter().filter(|m| m.role != "system")
 }
 
-/// Returns the teacher's system prompt followed by the messages of [`question_end`], with images as RGB PNG data urls.
+/// Returns the teacher's system prompt followed by the messages of [`question_messages`], with images as RGB PNG data urls.
 fn messages(row: &Row) -> Result<Value> {
     let mut images = row.images.iter();
     let mut messages = vec![json!({"role": "system", "content": TEACHER_SYSTEM_PROMPT})];
