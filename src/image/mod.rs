@@ -4,11 +4,13 @@
 //! of `patch_size * merge_size`. It is kept as bytes; the model normalizes it and cuts it into patches.
 
 mod decode;
+mod encode;
 mod input;
 pub mod processor;
 mod resize;
 
 pub use decode::{Limits, Refused, decode, decode_then, size};
+pub use encode::png;
 pub use input::{Grid, ImageInput};
 pub use processor::Processor;
 pub use resize::resize;

@@ -1,7 +1,5 @@
 //! Example questions of a recipe: held-out pictures as files, and the command that asks the trained model about one.
 
-use image::codecs::png::PngEncoder;
-use image::{ExtendedColorType, ImageEncoder};
 use serde_json::{Value, json};
 
 use super::job::Recipe;
@@ -10,7 +8,7 @@ use crate::data::form::IMAGE_MARKER;
 use crate::data::{Row, read};
 use crate::error::{Error, Result};
 use crate::files;
-use crate::image::{Limits, decode};
+use crate::image::{Limits, decode, png};
 use crate::text::Part;
 
 /// Maximum number of images in `DIR/examples`.
@@ -22,7 +20,7 @@ const QUESTIONS: &str = "questions.jsonl";
 
 impl Recipe<'_> {
     /// Writes the images of the first held-out questions as PNG files, and their questions. Leaves out questions that
-    /// are not one user message with one image.
+    /// are not one user message with one image that can be read.
     pub(super) fn write_examples(&self, heldout: &[DatasetConfig]) -> Result<()> {
         let dir = self.path("examples");
         std::fs::create_dir_all(&dir).map_err(Error::io(&dir))?;
@@ -30,14 +28,13 @@ impl Recipe<'_> {
         for entry in heldout {
             let first = DatasetConfig { limit: Some(entry.limit.unwrap_or(SEARCHED).min(SEARCHED)), ..entry.clone() };
             read::for_each(&first, |row| {
-                let Some((row, question)) = row.ok().and_then(|row| question(&row).map(|text| (row, text))) else {
+                if lines.len() == EXAMPLES {
                     return Ok(());
-                };
-                if lines.len() < EXAMPLES {
+                }
+                if let Some(Example { question, png, ground_truth }) = row.ok().and_then(example) {
                     let name = format!("{}.png", lines.len());
-                    let bytes = row.images[0].bytes(&row.place)?;
-                    files::write(dir.join(&name), &as_png(&bytes, &row.place)?)?;
-                    let line = json!({"image": name, "question": question, "ground_truth": row.ground_truth});
+                    files::write(dir.join(&name), &png)?;
+                    let line = json!({"image": name, "question": question, "ground_truth": ground_truth});
                     lines.push(format!("{line}\n"));
                 }
                 Ok(())
@@ -59,30 +56,32 @@ impl Recipe<'_> {
     }
 }
 
-/// Returns the text of a row's question with a marker in place of the image. Returns `None` if the row is not one user
-/// message with one image.
-fn question(row: &Row) -> Option<String> {
+/// A question with its image.
+struct Example {
+    /// The text, with a marker in place of the image.
+    question: String,
+    /// The image as PNG.
+    png: Vec<u8>,
+    /// The label, if the row has one.
+    ground_truth: Option<String>,
+}
+
+/// Makes an example of a row. Returns `None` if the row is not one user message with one image that can be read.
+fn example(row: Row) -> Option<Example> {
     let [message] = &row.messages[..] else { return None };
     let pictures = message.content.iter().filter(|part| matches!(part, Part::Image)).count();
     let is_video = message.content.iter().any(|part| matches!(part, Part::Video { .. }));
     if message.role != "user" || pictures != 1 || row.images.len() != 1 || is_video {
         return None;
     }
-    let texts = message.content.iter().map(|part| part.text().unwrap_or(IMAGE_MARKER));
-    Some(texts.collect::<String>())
-}
-
-/// Returns the image as PNG. PNG bytes are returned unchanged.
-fn as_png(bytes: &[u8], place: &str) -> Result<Vec<u8>> {
-    if bytes.starts_with(b"\x89PNG") {
-        return Ok(bytes.to_vec());
-    }
-    let rgb = decode(bytes, &Limits::default(), place)?;
-    let mut png = Vec::new();
-    PngEncoder::new(&mut png)
-        .write_image(&rgb.data, rgb.width, rgb.height, ExtendedColorType::Rgb8)
-        .map_err(|e| Error::Failed(format!("{place}: the picture cannot be written as PNG: {e}")))?;
-    Ok(png)
+    let bytes = row.images[0].bytes(&row.place).ok()?;
+    // PNG bytes are kept unchanged.
+    let png = match bytes.starts_with(b"\x89PNG") {
+        true => bytes.to_vec(),
+        false => png(&decode(&bytes, &Limits::default(), &row.place).ok()?).ok()?,
+    };
+    let question = message.content.iter().map(|part| part.text().unwrap_or(IMAGE_MARKER)).collect();
+    Some(Example { question, png, ground_truth: row.ground_truth })
 }
 
 /// Quotes a word for a POSIX shell if it needs quotes.
@@ -91,5 +90,32 @@ fn quoted(word: &str) -> String {
     match !word.is_empty() && word.chars().all(plain) {
         true => word.to_owned(),
         false => format!("'{}'", word.replace('\'', r"'\''")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::ImageSource;
+    use crate::text::Message;
+
+    #[test]
+    fn a_held_out_image_that_cannot_be_read_is_no_example_and_no_error() {
+        let row = |image| Row {
+            messages: vec![Message {
+                role: "user".to_owned(),
+                content: vec![Part::Image, Part::Text("How many?".to_owned())],
+                masked: false,
+            }],
+            images: vec![image],
+            ..Row::default()
+        };
+        let missing = ImageSource::File { url: "0.jpg".to_owned(), file: "missing/0.jpg".into() };
+        let broken = ImageSource::Bytes { bytes: (*b"no image").into(), path: None };
+        assert!(example(row(missing)).is_none() && example(row(broken)).is_none());
+        let rgb = crate::image::Rgb { width: 2, height: 1, data: vec![9; 6] };
+        let readable = ImageSource::Bytes { bytes: png(&rgb).unwrap().into(), path: None };
+        let found = example(row(readable)).unwrap();
+        assert_eq!((found.question.as_str(), found.png), ("<image>How many?", png(&rgb).unwrap()));
     }
 }

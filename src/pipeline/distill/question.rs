@@ -3,8 +3,6 @@
 use std::sync::{Arc, OnceLock};
 
 use base64::Engine as _;
-use image::codecs::png::{CompressionType, FilterType, PngEncoder};
-use image::{ExtendedColorType, ImageEncoder};
 use serde_json::{Value, json};
 
 use crate::answers::Key;
@@ -129,9 +127,7 @@ fn messages(row: &Row) -> Result<Value> {
 }
 
 fn png_url(rgb: &crate::image::Rgb, place: &str) -> Result<String> {
-    let mut png = Vec::with_capacity(rgb.data.len() / 2 + 256);
-    PngEncoder::new_with_quality(&mut png, CompressionType::Fast, FilterType::Adaptive)
-        .write_image(&rgb.data, rgb.width, rgb.height, ExtendedColorType::Rgb8)
+    let png = crate::image::png(rgb)
         .map_err(|e| Error::input(place, format!("an image that cannot be encoded as PNG ({e})"), "an image"))?;
     let mut url = "data:image/png;base64,".to_owned();
     base64::engine::general_purpose::STANDARD.encode_string(&png, &mut url);
