@@ -2,8 +2,7 @@
 // - rows_gather: dst[i] = src[idx[i]].
 // - rows_scatter: dst[idx[i]] = src[i % sources].
 // - rows_scatter_add: dst[idx[i]] += src[i], bf16.
-// - rows_sum: before[i] + src[idx[i]] + src[idx[i + rows]] + ..., `times` rows in one f32 chain. The result goes to dst
-//   in bf16, or to sums in f32 if sums is not null.
+// - rows_sum: dst[i] = src[idx[i]] + src[idx[i + rows]] + ..., `times` rows in one f32 chain, rounded to bf16 once.
 // Shapes: idx [rows] u32; src and dst [., words] in words of two bytes; the indexed side has `bound` rows. A row that
 // is gathered or summed from an index past the bound is NaN; a row scattered there is dropped. Scattered indices must
 // be distinct; otherwise one of the rows wins.
@@ -28,8 +27,6 @@ struct Args {
 struct SumArgs {
     const bf16* src;
     const uint32_t* idx;
-    const float* before;
-    float* sums;
     bf16* dst;
     int rows, columns, times;
     uint32_t bound;
@@ -82,17 +79,12 @@ KERNEL(rows_sum, rows::SumArgs, rows::THREADS, 8) {
     for (int i = lane; i < args.columns; i += 32) {
         int64_t at = (int64_t)row * args.columns + i;
         float sum = 0.0f;
-        if (args.before != nullptr) sum = args.before[at];
         for (int k = 0; k < args.times; k++) {
             uint32_t from = args.idx[(int64_t)k * args.rows + row];
             float x = from < args.bound ? to_float(args.src[(int64_t)from * args.columns + i]) : NAN;
             // A sum of one row is exactly that row, including the sign of its zeros.
-            sum = k == 0 && args.before == nullptr ? x : sum + x;
+            sum = k == 0 ? x : sum + x;
         }
-        if (args.sums != nullptr) {
-            args.sums[at] = sum;
-        } else {
-            args.dst[at] = to_bf16(sum);
-        }
+        args.dst[at] = to_bf16(sum);
     }
 }

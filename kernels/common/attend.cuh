@@ -5,7 +5,7 @@
 // - score: one fp32 chain of k16 steps over ascending head dimension.
 // - M: the base, which is the largest score times c (scale log2 e), rounded once. A maximum is exact in any order.
 // - p: the probability before normalisation, exp2(fmaf(score, c, -M)).
-// - l: the sum of p. A lane sums its eight scores of 32 keys in ascending order, then the four groups of 32 in
+// - l: the sum of p. A lane sums its eight probabilities of 32 keys in ascending order, then the four groups of 32 in
 //   ascending order; then the quad is summed by a tree.
 // - output: one fp32 chain of k16 steps over ascending keys. Masked keys and masked blocks add exact zeros.
 // exp2 is ex2.approx (2 ulp, and exact at 0). A block that a row does not see therefore leaves the state of the row

@@ -77,7 +77,7 @@ fn pass(dev: &mut Device, job: &Rc<plan::Job>, [flops, bytes]: [f64; 2]) -> Resu
 fn update(dev: &mut Device, job: &plan::Job) -> Result<Case> {
     let (model, mut optimizer, mut grads) = training(dev, job)?;
     let drawn = normals::<f32>(DRAWN, 1e-3);
-    (0..grads.num_params()).try_for_each(|id| repeat(dev, grads.touch(id), &drawn))?;
+    (0..grads.num_params()).filter_map(|id| grads.touch(id)).try_for_each(|sum| repeat(dev, sum, &drawn))?;
     let parameters = model.layout.num_weights();
     Ok(Case {
         name: if job.stage == "rl" { "rl update" } else { "sft update" },

@@ -45,7 +45,7 @@ pub fn linear_logprob_bwd(dev: &mut Device, s: Sizes) -> Result<Case> {
     let moved = bytes(&[hidden, w.data, targets, lse, dlogprob, dhidden]) + written;
     let flops = 6.0 * of.iter().map(|&n| n as f64).product::<f64>();
     op("linear_logprob bwd", s.dtype, shape, flops, moved, move |dev| {
-        let call = linear_logprob::Bwd { lse, entropy: None, dlogprob, dentropy: None, dhidden, dw };
+        let call = linear_logprob::Bwd { lse, entropy: None, dlogprob, dentropy: None, dhidden, dw: Some(dw) };
         linear_logprob::bwd(dev, logprob_call(hidden, &w, targets), call)
     })
 }

@@ -11,8 +11,9 @@ use crate::identity::Inputs;
 
 /// Version of the definitions of the ops. It increases with each change that affects results on every device. Version
 /// 2: attention applies the score scale inside the exponent, with a single rounding. Version 3: RL sums the gradients
-/// of an image's rows over all responses to its question before it rounds them.
-const ARITHMETIC: &str = "3";
+/// of an image's rows over all responses to its question before it rounds them. Version 4: the gradient of each micro-batch
+/// is computed from zero and then added to the sum of the update; an image's rows are summed over a micro-batch.
+const ARITHMETIC: &str = "4";
 
 /// Version of the content of a checkpoint (`record` in `versions`). Version 1 has `inputs` and a `MANIFEST`.
 const RECORD: &str = "1";
@@ -87,6 +88,21 @@ impl State {
                 "the checkpoint was written by omr {was}, and this is omr {now}: unknown parts of its state are ignored"
             )
         })
+    }
+
+    /// Errors if another version of the arithmetic made this state: the run would end with other bits than it began to
+    /// compute. `place` names the checkpoint.
+    pub fn check_arithmetic(&self, place: &Path) -> Result<()> {
+        match self.versions.get("arithmetic").map_or("1", String::as_str) {
+            ARITHMETIC => Ok(()),
+            was => Err(Error::input_hint(
+                place.display().to_string(),
+                format!("a checkpoint of arithmetic version {was}"),
+                format!("version {ARITHMETIC}, the version of this omr {}", env!("CARGO_PKG_VERSION")),
+                "finish the run with the omr that started it, or start over with --fresh, which renames the old run \
+                 directory",
+            )),
+        }
     }
 
     /// Returns a message for the user if this state was made on another kind of device, by other kernel variants or by

@@ -140,8 +140,7 @@ impl RunArgs {
 #[derive(Args, Clone, Copy, Debug)]
 pub struct RanksArgs {
     /// Number of ranks on this machine: one GPU each, or one process each without GPUs. Results are the same for any
-    /// number; in training the number may be at most gradient_lanes. On several machines, start the ranks with
-    /// torchrun, srun or mpirun
+    /// number if gradient_lanes is the same. On several machines, start the ranks with torchrun, srun or mpirun
     #[arg(long, value_name = "N", value_parser = ranks)]
     pub gpus: Option<usize>,
 }

@@ -13,7 +13,6 @@ use crate::config::{self, Config, DistConfig, deciding};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::ranks::{self, OneRank, Ranks};
-use crate::train::lanes;
 
 /// A command with a run directory, executed by one of its ranks.
 pub struct Session<'a> {
@@ -67,7 +66,6 @@ impl Session<'_> {
             false => Some(ranks),
         };
         let lanes = asked.or(began).unwrap_or(1);
-        lanes::cover(lanes, ranks)?;
         // A config without a number of lanes means one lane.
         Ok((lanes > 1).then_some(lanes))
     }

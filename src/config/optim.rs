@@ -41,13 +41,15 @@ settings! {
         /// Peak learning rate of the projector between vision tower and language model (`visual.merger`). null =
         /// learning_rate.
         multi_modal_projector_lr: Option<f64> = None, rule: Rule::AtLeast(0.0);
-        /// Do not train the vision tower: no update and no weight decay. Its gradient is left out of the gradient norm.
+        /// Do not train the vision tower: no gradient, no optimizer state and no weight decay.
         freeze_vision_tower: bool = false;
-        /// Do not train the projector: no update and no weight decay. Its gradient is left out of the gradient norm.
+        /// Do not train the projector: no gradient, no optimizer state and no weight decay.
         freeze_multi_modal_projector: bool = false;
-        /// Do not train the language model: no update and no weight decay. Its gradient is left out of the gradient
-        /// norm.
+        /// Do not train the language model: no gradient, no optimizer state and no weight decay.
         freeze_language_model: bool = false;
+        /// Start with zero moments for trained parts without optimizer state in the checkpoint that `resume` names,
+        /// because its run had frozen them.
+        start_moments_anew: bool = false;
         /// Final learning rate as a share of the peak learning rate.
         min_lr_ratio: f64 = 0.0, rule: Rule::Within(0.0, 1.0);
         /// Decoupled weight decay of the matrices and the token table.

@@ -115,9 +115,9 @@ settings! {
         /// `val`, `stages` (the output of a finished stage), `log`. The change is printed and recorded; afterwards the
         /// key can be removed.
         accept_changed: Vec<InputKind> = Vec::new(), safe: Safe::Yes;
-        /// Number of separate gradient sums per update. Results depend on this number, and not on the number of ranks,
-        /// which may be at most this number. null = the number of ranks at the start. Recorded; cannot change within a
-        /// run.
+        /// Number of gradient lanes, virtual data-parallel ranks that decide how an update is cut into micro-batches.
+        /// Results depend on this number, and not on the number of ranks. null = the number of ranks at the start.
+        /// Recorded; cannot change within a run.
         gradient_lanes: Option<usize> = None, rule: Rule::AtLeast(1.0);
         /// Settings for a run with several ranks.
         dist: DistConfig = DistConfig::default();

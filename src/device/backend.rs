@@ -107,6 +107,11 @@ impl Device {
         self.stop = Some(flag);
     }
 
+    /// Removes the flag that stops passes and returns it, if there is one.
+    pub fn take_stop_flag(&mut self) -> Option<Arc<AtomicBool>> {
+        self.stop.take()
+    }
+
     /// Errors with [`Error::Stopped`] if the user asked to stop. Passes check this between layers, so the queued work
     /// ends soon. An update of weights does not check, because it must not stop when only some of the weights are
     /// updated.

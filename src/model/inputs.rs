@@ -7,7 +7,6 @@ use crate::error::{Error, Result};
 use crate::image::ImageInput;
 use crate::model::config::ModelConfig;
 use crate::model::positions::{self, AfterVideo, Medium};
-use crate::tensor::Tensor;
 
 /// Packed sequences.
 #[derive(Clone, Debug, Default)]
@@ -32,8 +31,6 @@ pub struct Picture {
     /// Indices of the tokens that the picture's rows replace, sequence after sequence for all sequences that contain
     /// the picture.
     pub places: Vec<u32>,
-    /// Memory shared with other batches, if they contain the picture too.
-    pub kept: Option<SharedImages>,
 }
 
 /// Describes the images that a sequence shares with other sequences.
@@ -41,40 +38,6 @@ pub struct Picture {
 pub struct Shared {
     /// True if the sequence has the same images as the previous sequence. The images are then computed once for both.
     pub again: bool,
-    /// Memory shared with other batches, if they contain the same images.
-    pub kept: Option<SharedImages>,
-}
-
-/// Memory of images that several consecutive batches contain. It outlasts each of these batches.
-#[derive(Clone, Copy, Debug)]
-pub struct SharedImages {
-    /// Rows of the images (the outputs of the vision tower), `[M, D]`. The first batch writes them.
-    pub rows: Tensor,
-    /// Sums of the gradients of these rows so far, f32 `[M, D]`, if backward follows. The last batch computes the rows
-    /// again and runs the backward pass of the vision tower.
-    pub sums: Option<Tensor>,
-    /// True in the first batch that contains the images.
-    pub first: bool,
-    /// True in the last batch that contains the images.
-    pub last: bool,
-}
-
-impl SharedImages {
-    /// Returns true if a batch uses the stored rows. The last batch computes the rows again instead if backward
-    /// follows.
-    pub fn stays(&self) -> bool {
-        !self.last || self.sums.is_none()
-    }
-
-    /// Returns the sums of earlier batches, to which this batch adds its gradients.
-    pub fn before(&self) -> Option<Tensor> {
-        self.sums.filter(|_| !self.first)
-    }
-
-    /// Restricts the memory to the rows `from` to `to`.
-    fn slice(&self, from: usize, to: usize) -> SharedImages {
-        SharedImages { rows: self.rows.slice(from, to), sums: self.sums.map(|sums| sums.slice(from, to)), ..*self }
-    }
 }
 
 /// Returns the kind and grid of a picture or video.
@@ -110,13 +73,7 @@ impl Inputs {
         self.rope_deltas.push(p.rope_delta);
         let merge = config.vision_config.spatial_merge_size;
         if !shared.again {
-            let mut row = 0;
-            self.pictures.extend(images.iter().zip(&media).map(|(image, medium)| {
-                let rows = row..row + medium.num_tokens(merge);
-                row = rows.end;
-                let kept = shared.kept.map(|kept| kept.slice(rows.start, rows.end));
-                Picture { image: image.clone(), places: Vec::new(), kept }
-            }));
+            self.pictures.extend(images.iter().map(|image| Picture { image: image.clone(), places: Vec::new() }));
         }
         let first = self.pictures.len() - images.len();
         let mut places = p.image_rows.iter().map(|row| start + row);

@@ -129,9 +129,12 @@ fn linear_bwd(b: &mut Backward<'_>, x: Var, dy: Tensor, layer: Linear, dx: Tenso
     let Linear { weight, bias } = layer;
     linear::dgrad(b.dev, dy, &weight.weight, dx, accumulate)?;
     note_dgrad(b.dev, x.tensor, weight, added(dx, accumulate));
-    let (dw, dbias) = (b.param(weight.id), bias.map(|bias| b.param(bias.id)));
-    linear::wgrad(b.dev, x.tensor, dy, dw, dbias)?;
-    note_wgrad(b.dev, x.tensor, weight, dw);
+    // The weight and the bias of a layer are in the same part of the model, so either both are frozen or neither is.
+    if let Some(dw) = b.param(weight.id)? {
+        let dbias = bias.map_or(Ok(None), |bias| b.param(bias.id))?;
+        linear::wgrad(b.dev, x.tensor, dy, dw, dbias)?;
+        note_wgrad(b.dev, x.tensor, weight, dw);
+    }
     Ok(())
 }
 
@@ -146,9 +149,12 @@ impl Tape {
         self.record(mark, move |b| {
             let Some(dy) = b.take(y) else { return Ok(()) };
             let (dx, accumulate) = b.of(x)?;
-            let dgamma = b.param(gamma.id);
-            let (x, gamma) = (x.tensor, gamma.tensor);
-            rms_norm::bwd(b.dev, rms_norm::Bwd { x, gamma, rstd, dy: dy.tensor, dx, accumulate, dgamma })?;
+            let (x, dgamma, gamma) = (x.tensor, b.param(gamma.id)?, gamma.tensor);
+            // The gradient of a frozen norm is a vector, which is computed and dropped.
+            b.with_scratch(DType::F32, &[gamma.len()], |b, scratch| {
+                let dgamma = dgamma.unwrap_or(scratch);
+                rms_norm::bwd(b.dev, rms_norm::Bwd { x, gamma, rstd, dy: dy.tensor, dx, accumulate, dgamma })
+            })?;
             b.dev.note_work("rms_norm::bwd", 0.0, moved(&[x, dy.tensor, dx]) + added(dx, accumulate));
             b.free(dy);
             Ok(())
@@ -360,9 +366,10 @@ impl Tape {
         let Some(segments) = segments else { return Ok(y) };
         self.record(mark, move |b| {
             let Some(dy) = b.take(y) else { return Ok(()) };
-            let dw = b.param(table.id);
-            embedding::bwd(b.dev, ids, &segments, dy.tensor, dw)?;
-            b.dev.note_work("embedding::bwd", 0.0, 3.0 * moved(&[dy.tensor]));
+            if let Some(dw) = b.param(table.id)? {
+                embedding::bwd(b.dev, ids, &segments, dy.tensor, dw)?;
+                b.dev.note_work("embedding::bwd", 0.0, 3.0 * moved(&[dy.tensor]));
+            }
             b.free(dy);
             Ok(())
         });
@@ -387,9 +394,10 @@ impl Tape {
         dev.note_work("patch_embed", flops, bytes);
         self.record(mark, move |b| {
             let Some(dy) = b.take(y) else { return Ok(()) };
-            let dw = b.param(weight.id);
-            patch_embed::bwd(b.dev, pixels, &images, &normalize, dy.tensor, dw)?;
-            b.dev.note_work("patch_embed::bwd", flops, bytes);
+            if let Some(dw) = b.param(weight.id)? {
+                patch_embed::bwd(b.dev, pixels, &images, &normalize, dy.tensor, dw)?;
+                b.dev.note_work("patch_embed::bwd", flops, bytes);
+            }
             b.free(dy);
             Ok(())
         });
@@ -448,11 +456,12 @@ impl Tape {
             let Some(dlogprob) = b.take(logprob) else { return Ok(()) };
             let dentropy = entropy.and_then(|e| b.take(e)).map(|d| d.tensor);
             let (dx, _) = b.of(hidden)?;
-            let dw = b.param(lm_head.id);
+            let dw = b.param(lm_head.id)?;
             let call = linear_logprob::Bwd { lse, entropy: h, dlogprob: dlogprob.tensor, dentropy, dhidden: dx, dw };
             linear_logprob::bwd(b.dev, LogProbCall { hidden: x, w: &weight, allowed, temperature, targets }, call)?;
-            // Backward computes the logits again, then dx and dw.
-            b.dev.note_work("linear_logprob::bwd", 3.0 * flops, moved(&[x, weight.data, dx, dw, dw]));
+            // Backward computes the logits again, then dx and, unless the matrix is frozen, dw.
+            let (products, dw) = dw.map_or((2.0, 0.0), |dw| (3.0, moved(&[dw, dw])));
+            b.dev.note_work("linear_logprob::bwd", products * flops, moved(&[x, weight.data, dx]) + dw);
             b.free(dlogprob);
             Ok(())
         });

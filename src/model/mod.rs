@@ -17,6 +17,7 @@
 
 pub mod config;
 pub mod decoder;
+pub mod grads;
 pub mod inputs;
 pub mod layer;
 pub mod layers;
@@ -46,12 +47,13 @@ use crate::tensor::{DType, Tensor};
 
 pub use config::{ModelConfig, VisionConfig};
 pub use decoder::Decoder;
-pub use inputs::{Inputs, Shared, SharedImages};
+pub use grads::{GradientSink, Grads};
+pub use inputs::{Inputs, Shared};
 pub use layers::{Attend, LogProbs, Policy, Rope};
 pub use outgoing::OutModel;
 pub use params::ParamLayout;
 pub use spread::ImageScatter;
-pub use tape::{CheckpointPolicy, Grads, LayerPolicy, Mode, Stack, Tape, Var};
+pub use tape::{CheckpointPolicy, LayerPolicy, Mode, Stack, Tape, Var};
 pub use vision::VisionTower;
 
 /// A model in a device's memory.
@@ -163,47 +165,21 @@ impl Model {
         let mut places: Vec<u32> = inputs.pictures.iter().flat_map(|picture| &picture.places).copied().collect();
         places.resize(inputs.len(), 0);
         let places = tape.upload(dev, &places, &[inputs.len()])?;
-        let (mut at, mut own) = (0, Vec::new());
-        for picture in &inputs.pictures {
-            let here = places.slice(at, at + picture.places.len());
-            at += picture.places.len();
-            let Some(kept) = picture.kept.filter(SharedImages::stays) else {
-                own.push((picture, here));
-                continue;
-            };
-            if kept.first {
-                let image = std::slice::from_ref(&picture.image);
-                tape.unrecorded(dev, |tape, dev| self.encode_images(tape, dev, image, kept.rows))?;
-            }
-            let rows = tape.var(kept.rows);
-            let all = 0..kept.rows.rows();
-            tape.spread(
-                dev,
-                rows,
-                vec![ImageScatter { rows: all, places: here, before: kept.before(), after: kept.sums }],
-                x,
-            )?;
-        }
-        if own.is_empty() {
-            return Ok(());
-        }
-        // These pictures come last in forward and therefore first in backward. As a result, backward reads the sums of
-        // pictures whose last batch is this one before it writes the sums of pictures whose first batch is this one.
-        let images: Vec<Arc<ImageInput>> = own.iter().map(|(picture, _)| picture.image.clone()).collect();
+        let images: Vec<Arc<ImageInput>> = inputs.pictures.iter().map(|picture| picture.image.clone()).collect();
         let merge = self.config.vision_config.spatial_merge_size as u32;
         let rows = images.iter().map(|image| image.tokens(merge)).sum();
         let out = dev.alloc(tape.region(), self.layout.dtype, &[rows, self.config.hidden_size])?;
-        let mut own = own.into_iter();
+        let (mut at, mut pictures) = (0, inputs.pictures.iter());
         for piece in self.encode_images(tape, dev, &images, out)? {
             let (mut row, mut shown) = (0, Vec::new());
             while row < piece.tensor.rows() {
-                let Some((picture, places)) = own.next() else { break };
+                let Some(picture) = pictures.next() else { break };
                 let rows = row..row + picture.image.tokens(merge);
                 row = rows.end;
-                let before = picture.kept.and_then(|kept| kept.before());
-                shown.push(ImageScatter { rows, places, before, after: None });
+                shown.push(ImageScatter { rows, places: places.slice(at, at + picture.places.len()) });
+                at += picture.places.len();
             }
-            tape.spread(dev, piece, shown, x)?;
+            tape.spread(dev, piece, shown, x, self.vision.trains())?;
         }
         Ok(())
     }

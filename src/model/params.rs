@@ -10,6 +10,7 @@
 //!
 //! Loading, saving, gradients and optimizer state all use the same [`Param`], because they share its element order.
 
+use std::cmp::Reverse;
 use std::ops::Range;
 
 use rayon::prelude::*;
@@ -78,6 +79,19 @@ impl Piece {
     }
 }
 
+/// Part of a model whose gradients are complete at the same time in backward. The order is the order of backward.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Bucket {
+    /// The output matrix, if it is not the token table, and the last norm.
+    Head,
+    /// A layer of the decoder. The last layer is the first in backward.
+    Layer(Reverse<usize>),
+    /// The vision tower with its merger.
+    Tower,
+    /// The token table.
+    Table,
+}
+
 /// One parameter.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Param {
@@ -89,6 +103,8 @@ pub struct Param {
     pub is_matrix: bool,
     /// True if the parameter belongs to the vision tower.
     pub is_vision: bool,
+    /// False if the parameter is frozen: it has no gradient and no optimizer state.
+    pub trains: bool,
     order: Order,
     n: usize,
     k: usize,
@@ -98,6 +114,18 @@ impl Param {
     /// Returns the parameter's name for messages: the name of its first piece.
     pub fn name(&self) -> &str {
         &self.pieces[0].name
+    }
+
+    /// Returns the part of the model whose gradients are complete at the same time as this parameter's gradient.
+    pub fn bucket(&self) -> Bucket {
+        let name = self.name();
+        let layer = name.strip_prefix("model.layers.").and_then(|rest| rest.split('.').next()?.parse().ok());
+        match layer {
+            Some(layer) => Bucket::Layer(Reverse(layer)),
+            None if self.is_vision => Bucket::Tower,
+            None if name == "model.embed_tokens.weight" => Bucket::Table,
+            None => Bucket::Head,
+        }
     }
 
     /// Returns the index of element (n, k) in the flat order.
@@ -296,7 +324,7 @@ impl ParamLayout {
 
     fn push(&mut self, pieces: Vec<Piece>, tensor: Tensor, order: Order, is_matrix: bool, n: usize, k: usize) -> usize {
         let is_vision = pieces[0].name.starts_with("visual.");
-        self.params.push(Param { pieces, tensor, is_matrix, is_vision, order, n, k });
+        self.params.push(Param { pieces, tensor, is_matrix, is_vision, trains: true, order, n, k });
         self.params.len() - 1
     }
 
@@ -304,6 +332,18 @@ impl ParamLayout {
     pub fn pieces(&self) -> impl Iterator<Item = (usize, usize, &Piece)> {
         let pieces_of = |(i, param)| Param::numbered(param).map(move |(j, piece)| (i, j, piece));
         self.params.iter().enumerate().flat_map(pieces_of)
+    }
+
+    /// Returns the bucket, as a number, and the number of elements of each parameter, as [`Shards::new`] takes them.
+    ///
+    /// [`Shards::new`]: crate::ranks::Shards::new
+    pub fn shares(&self) -> Vec<(usize, usize)> {
+        let mut bucket = 0;
+        let share = |(i, param): (usize, &Param)| {
+            bucket += usize::from(i > 0 && self.params[i - 1].bucket() != param.bucket());
+            (bucket, param.tensor.len())
+        };
+        self.params.iter().enumerate().map(share).collect()
     }
 
     /// Returns the number of elements of each parameter, including padding.

@@ -17,11 +17,6 @@ pub struct ImageScatter {
     /// Destination rows, u32. The list contains one destination for each source row, in order, and then starts over for
     /// each further copy.
     pub places: Tensor,
-    /// Sums of the rows' gradients from earlier passes, f32. They are the start values of the sums.
-    pub before: Option<Tensor>,
-    /// Memory for the sums if later passes copy the same rows. If `None`, the sums are rounded and become the gradient
-    /// of the rows.
-    pub after: Option<Tensor>,
 }
 
 impl ImageScatter {
@@ -32,8 +27,16 @@ impl ImageScatter {
 }
 
 impl Tape {
-    /// Copies rows of `src` over the rows of `dst`. Each row of `dst` is overwritten at most once.
-    pub fn spread(&mut self, dev: &mut Device, src: Var, shown: Vec<ImageScatter>, dst: Var) -> Result<()> {
+    /// Copies rows of `src` over the rows of `dst`. Each row of `dst` is overwritten at most once. The gradients of the
+    /// copies are summed only if `trains` is true: if the parameters behind `src` are trained.
+    pub fn spread(
+        &mut self,
+        dev: &mut Device,
+        src: Var,
+        shown: Vec<ImageScatter>,
+        dst: Var,
+        trains: bool,
+    ) -> Result<()> {
         let mark = dev.mark(self.region());
         for s in &shown {
             rows::scatter(dev, src.tensor.slice(s.rows.start, s.rows.end), s.places, dst.tensor)?;
@@ -41,14 +44,10 @@ impl Tape {
         }
         self.record(mark, move |b| {
             let Some(ddst) = b.peek(dst) else { return Ok(()) };
-            for s in &shown {
-                let sum = match s.after {
-                    Some(sums) => sums,
-                    None => b.of(src)?.0.slice(s.rows.start, s.rows.end),
-                };
-                rows::sum(b.dev, ddst, s.places, s.before, sum)?;
-                let kept = s.before.map_or(0.0, |before| moved(&[before]));
-                b.dev.note_work("scatter_rows::bwd", 0.0, 2.0 * s.bytes(src) + kept + moved(&[sum]));
+            for s in shown.iter().filter(|_| trains) {
+                let sum = b.of(src)?.0.slice(s.rows.start, s.rows.end);
+                rows::sum(b.dev, ddst, s.places, sum)?;
+                b.dev.note_work("scatter_rows::bwd", 0.0, 2.0 * s.bytes(src) + moved(&[sum]));
             }
             // The overwritten contents of these rows have no effect on the result, so their gradient is zero.
             b.with_scratch(ddst.dtype, &[1, ddst.cols()], |b, zeros| {

@@ -2,7 +2,7 @@
 //! records in reverse order.
 //!
 //! Activations are allocated on the stack of one region and are freed as backward passes them. Gradients of activations
-//! are on the workspace's stack; gradients of parameters are added to [`Grads`] in f32. [`Tape::checkpoint`] discards
+//! are on the workspace's stack; gradients of parameters go to a [`GradientSink`] in f32. [`Tape::checkpoint`] discards
 //! what a block recorded and runs the block again in backward, with bitwise identical results. A tape in inference mode
 //! records nothing.
 
@@ -10,7 +10,7 @@ use std::collections::HashMap;
 
 use crate::device::{Device, Mark, Region};
 use crate::error::{Error, Result};
-use crate::model::params::ParamLayout;
+use crate::model::grads::GradientSink;
 use crate::tensor::{DType, Elem, Tensor};
 
 /// Activation checkpointing policy of one layer: what a training forward keeps, so that backward recomputes the rest.
@@ -107,55 +107,6 @@ impl Var {
     /// Returns the same value with another shape.
     pub fn reshape(self, dims: &[usize]) -> Var {
         Var { tensor: self.tensor.reshape(dims), ..self }
-    }
-}
-
-/// The gradients of all parameters in f32, in [`Region::Overlay`]. The elements of a gradient have the same order as
-/// the elements of its parameter.
-pub struct Grads {
-    tensors: Vec<Tensor>,
-    touched: Vec<bool>,
-}
-
-impl Grads {
-    /// Allocates zero gradients for every parameter of `layout`.
-    pub fn new(dev: &mut Device, layout: &ParamLayout) -> Result<Grads> {
-        let zeros = |p: &crate::model::params::Param| dev.zeros(Region::Overlay, DType::F32, &[p.tensor.len()]);
-        let tensors = layout.params.iter().map(zeros).collect::<Result<Vec<Tensor>>>()?;
-        Ok(Grads { touched: vec![false; tensors.len()], tensors })
-    }
-
-    /// Sets all gradients to zero and marks them as untouched.
-    pub fn zero(&mut self, dev: &mut Device) -> Result<()> {
-        self.touched.fill(false);
-        self.tensors.iter().try_for_each(|t| dev.fill_zero(*t))
-    }
-
-    /// Returns the gradient of parameter `id`, or `None` if no backward has reached it since it was set to zero. The
-    /// optimizer does not update such a parameter.
-    pub fn get(&self, id: usize) -> Option<Tensor> {
-        self.touched[id].then_some(self.tensors[id])
-    }
-
-    /// Returns the memory of the gradient of parameter `id`. It contains zeros if no backward has reached it.
-    pub fn tensor(&self, id: usize) -> Tensor {
-        self.tensors[id]
-    }
-
-    /// Marks each parameter as touched if and only if its entry in `touched` is true.
-    pub fn touch_all(&mut self, touched: &[bool]) {
-        self.touched.copy_from_slice(touched);
-    }
-
-    /// Marks the gradient of parameter `id` as touched and returns it. The caller adds to it.
-    pub fn touch(&mut self, id: usize) -> Tensor {
-        self.touched[id] = true;
-        self.tensors[id]
-    }
-
-    /// Returns the number of parameters.
-    pub fn num_params(&self) -> usize {
-        self.tensors.len()
     }
 }
 
@@ -371,14 +322,15 @@ impl Tape {
     }
 
     /// Runs backward from the gradients of the given values, adds every parameter's gradient to `grads`, and frees the
-    /// activations. Ops whose result has no gradient are skipped.
-    pub fn backward(&mut self, dev: &mut Device, grads: &mut Grads, seeds: &[(Var, Tensor)]) -> Result<()> {
+    /// activations. This is one micro-batch of `grads`. Ops whose result has no gradient are skipped.
+    pub fn backward(&mut self, dev: &mut Device, grads: &mut dyn GradientSink, seeds: &[(Var, Tensor)]) -> Result<()> {
         if self.mode == Mode::Infer {
             return Err(Error::Failed("backward on a tape that recorded inference only".into()));
         }
         let slots = seeds.iter().map(|(var, tensor)| (var.id, Slot { tensor: *tensor, place: None })).collect();
         let mut backward = Backward { tape: self, dev, grads, slots, stack: Vec::new() };
-        backward.run_to(0)
+        backward.run_to(0)?;
+        grads.finish(dev)
     }
 }
 
@@ -399,7 +351,7 @@ pub struct Backward<'a> {
     tape: &'a mut Tape,
     /// The device.
     pub dev: &'a mut Device,
-    grads: &'a mut Grads,
+    grads: &'a mut dyn GradientSink,
     slots: HashMap<usize, Slot>,
     /// Height of the stack below each gradient, and true if the gradient is in use.
     stack: Vec<(Mark, bool)>,
@@ -472,9 +424,9 @@ impl Backward<'_> {
         }
     }
 
-    /// Returns the gradient of parameter `id`. The caller adds to it.
-    pub fn param(&mut self, id: usize) -> Tensor {
-        self.grads.touch(id)
+    /// Returns the gradient of parameter `id`, or `None` if the parameter is frozen. The caller adds to it.
+    pub fn param(&mut self, id: usize) -> Result<Option<Tensor>> {
+        self.grads.param(self.dev, id)
     }
 
     /// Runs `f` with scratch of `dtype` and `dims` on top of the workspace.

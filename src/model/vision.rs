@@ -42,6 +42,10 @@ pub struct VisionTower {
     fc2: Linear,
     /// Maximum number of patches of a chunk of images. An image with more patches forms a chunk of its own.
     pub chunk_patches: usize,
+    /// False if the patch embedding and the blocks are frozen.
+    pub trains_blocks: bool,
+    /// False if the merger is frozen.
+    pub trains_merger: bool,
 }
 
 /// The data on the device that one pass over some images reads.
@@ -77,6 +81,8 @@ impl VisionTower {
             fc1: layout.linear(dev, "visual.merger.mlp.0", [merged, merged], merged, true)?,
             fc2: layout.linear(dev, "visual.merger.mlp.2", [config.out_hidden_size, merged], merged, true)?,
             chunk_patches: CHUNK_PATCHES,
+            trains_blocks: true,
+            trains_merger: true,
         })
     }
 
@@ -89,6 +95,11 @@ impl VisionTower {
         Ok(tower)
     }
 
+    /// Returns true if any part of the tower is trained.
+    pub fn trains(&self) -> bool {
+        self.trains_blocks || self.trains_merger
+    }
+
     /// Computes the decoder rows of `images`, one image after another, into `out` `[M, D]`. Returns `out` as
     /// consecutive values, one for each chunk of images. Errors if an image's pixels do not fit its grid.
     pub fn forward(
@@ -99,6 +110,9 @@ impl VisionTower {
         normalize: Normalize,
         out: Tensor,
     ) -> Result<Vec<Var>> {
+        if tape.recording() && !self.trains() {
+            return tape.unrecorded(dev, |tape, dev| self.forward(tape, dev, images, normalize, out));
+        }
         let merge = self.config.spatial_merge_size;
         for (i, image) in images.iter().enumerate() {
             positions::check_grid(image.grid_thw, merge, i)?;
@@ -162,22 +176,46 @@ impl VisionTower {
 
     fn encode(&self, tape: &mut Tape, dev: &mut Device, chunk: &Chunk, out: Var) -> Result<()> {
         let (n, c, unit) = (chunk.num_patches, self.config.hidden_size, self.config.merge_unit());
+        let x = match tape.recording() && !self.trains_blocks {
+            true => self.frozen_blocks(tape, dev, chunk)?,
+            false => self.blocks(tape, dev, chunk)?,
+        };
+        let x = tape.rms_norm(dev, x, self.ln_q, NORM_EPS)?.reshape(&[n / unit, unit * c]);
+        let x = tape.linear_gelu(dev, x, self.fc1)?;
+        let x = tape.linear(dev, x, self.fc2)?;
+        tape.gather_into(dev, x, chunk.reverse_index, out)
+    }
+
+    /// Computes the rows after the last block, `[N, C]`.
+    fn blocks(&self, tape: &mut Tape, dev: &mut Device, chunk: &Chunk) -> Result<Var> {
+        let (n, c, unit) = (chunk.num_patches, self.config.hidden_size, self.config.merge_unit());
         let Chunk { pixels, images, normalize, .. } = chunk.clone();
         let x = tape.patch_embed(dev, pixels, images, normalize, self.patch_embed, n)?;
         tape.note("vision.patch_embed", 0, x);
         let x = tape.gather(dev, x.reshape(&[n / unit, unit * c]), chunk.window_index)?.reshape(&[n, c]);
         let (blocks, config, levels) = (self.blocks.clone(), self.config.clone(), tape.levels().vision);
         let Chunk { windows, frames, rope, .. } = chunk.clone();
-        let x = tape.layers(dev, "vision.block", x, blocks.len(), move |tape, dev, i, x, out| {
+        tape.layers(dev, "vision.block", x, blocks.len(), move |tape, dev, i, x, out| {
             let attend = if config.fullatt_block_indexes.contains(&i) { &frames } else { &windows };
             let heads = Heads { q: config.num_heads, kv: config.num_heads, dim: config.head_dim() };
             let attention = Attention { rope, heads, attend: attend.clone(), layer: i };
             blocks[i].forward(tape, dev, levels.keep(i), attention, x, out)
+        })
+    }
+
+    /// Does the same as [`VisionTower::blocks`] without a record for backward, and drops the gradient of the rows.
+    fn frozen_blocks(&self, tape: &mut Tape, dev: &mut Device, chunk: &Chunk) -> Result<Var> {
+        let mark = dev.mark(tape.region());
+        let x = tape.alloc(dev, self.patch_embed.weight.data.dtype, &[chunk.num_patches, self.config.hidden_size])?;
+        tape.unrecorded(dev, |tape, dev| {
+            let rows = self.blocks(tape, dev, chunk)?;
+            dev.copy(rows.tensor, x.tensor)
         })?;
-        let x = tape.rms_norm(dev, x, self.ln_q, NORM_EPS)?.reshape(&[n / unit, unit * c]);
-        let x = tape.linear_gelu(dev, x, self.fc1)?;
-        let x = tape.linear(dev, x, self.fc2)?;
-        tape.gather_into(dev, x, chunk.reverse_index, out)
+        tape.record(mark, move |b| {
+            b.take(x).into_iter().for_each(|gradient| b.free(gradient));
+            Ok(())
+        });
+        Ok(x)
     }
 }
 

@@ -1,7 +1,5 @@
 //! Copies and sums of rows by index: image rows into a sequence, window order and back, last positions of a pack.
 
-use half::bf16;
-
 use crate::device::{Cpu, Device, Gpu, Launch, On, Parts, cpu_kernel, params};
 use crate::error::{Error, Result};
 use crate::ops::check::{self, by_dtype};
@@ -77,17 +75,14 @@ pub fn scatter_add(dev: &mut Device, src: Tensor, idx: Tensor, dst: Tensor) -> R
     into_rows(dev, OP, src, idx, dst, true)
 }
 
-/// Sets `dst[i] = before[i]` + the sum of `src[idx[i + k M]]` in ascending k, added one after the other in f32 and
-/// rounded once. src `[T, D]`, idx u32 with a multiple of M elements, before f32 `[M, D]`, dst `[M, D]` f32 or of src's
-/// type. `dst` may be `before`. Returns an error for other shapes and for an index of T or more. On a GPU such an index
-/// gives NaN instead, and src is bf16.
-pub fn sum(dev: &mut Device, src: Tensor, idx: Tensor, before: Option<Tensor>, dst: Tensor) -> Result<()> {
+/// Sets `dst[i]` to the sum of `src[idx[i + k M]]` in ascending k, added one after the other in f32 and rounded once.
+/// src `[T, D]`, idx u32 with a multiple of M elements, dst `[M, D]` of src's type. Returns an error for other shapes and
+/// for an index of T or more. On a GPU such an index gives NaN instead, and src is bf16.
+pub fn sum(dev: &mut Device, src: Tensor, idx: Tensor, dst: Tensor) -> Result<()> {
     const OP: &str = "rows::sum";
     check::compute(OP, "src", src)?;
     let (m, d) = (dst.rows(), src.cols());
-    let dtype = if dst.dtype == DType::F32 { DType::F32 } else { src.dtype };
-    check::tensor(OP, "dst", dst, dtype, &[m, d])?;
-    check::optional(OP, "before", before, DType::F32, &[m, d])?;
+    check::tensor(OP, "dst", dst, src.dtype, &[m, d])?;
     check::tensor(OP, "idx", idx, DType::U32, &[idx.len()])?;
     let whole = !idx.is_empty() && idx.len().is_multiple_of(m);
     check::that(OP, whole, format!("idx of a multiple of {m}"), idx.len().to_string())?;
@@ -95,32 +90,19 @@ pub fn sum(dev: &mut Device, src: Tensor, idx: Tensor, before: Option<Tensor>, d
         On::Count => {}
         On::Cpu(cpu) => {
             check_indices(OP, &cpu, idx, src.rows())?;
-            match dtype {
-                DType::F32 => by_dtype!(src.dtype, sum_to_f32(cpu, src, idx, before, dst)),
-                _ => sum_rows::<bf16, bf16>(cpu, src, idx, before, dst),
-            }
+            by_dtype!(src.dtype, sum_rows(cpu, src, idx, dst));
         }
-        On::Gpu(gpu) => launch_sum(OP, gpu, src, idx, before, dst)?,
+        On::Gpu(gpu) => launch_sum(OP, gpu, src, idx, dst)?,
     }
     Ok(())
 }
 
-fn launch_sum(
-    op: &'static str,
-    mut gpu: Gpu<'_>,
-    src: Tensor,
-    idx: Tensor,
-    before: Option<Tensor>,
-    dst: Tensor,
-) -> Result<()> {
+fn launch_sum(op: &'static str, mut gpu: Gpu<'_>, src: Tensor, idx: Tensor, dst: Tensor) -> Result<()> {
     check::gpu_compute(op, src.dtype)?;
-    let sums = (dst.dtype == DType::F32).then_some(dst);
     let args = params!(rows::SumArgs {
         src,
         idx,
-        before,
-        sums,
-        dst: sums.is_none().then_some(dst),
+        dst,
         rows: check::count(op, "rows", dst.rows())?,
         columns: check::count(op, "columns", dst.cols())?,
         times: check::count(op, "rows of a sum", idx.len() / dst.rows())?,
@@ -189,33 +171,20 @@ fn scatter_rows<T: Elem>(cpu: Cpu<'_>, src: Tensor, idx: Tensor, dst: Tensor, ad
     });
 }
 
-fn sum_to_f32<T: Elem>(cpu: Cpu<'_>, src: Tensor, idx: Tensor, before: Option<Tensor>, dst: Tensor) {
-    sum_rows::<T, f32>(cpu, src, idx, before, dst);
-}
-
-fn sum_rows<T: Elem, U: Elem>(cpu: Cpu<'_>, src: Tensor, idx: Tensor, before: Option<Tensor>, dst: Tensor) {
+fn sum_rows<T: Elem>(cpu: Cpu<'_>, src: Tensor, idx: Tensor, dst: Tensor) {
     let (m, d) = (dst.rows(), dst.cols());
     let rows = ITEM.div_ceil(d.max(1));
-    let in_place = before.is_some_and(|before| before.span() == dst.span());
-    // An absent tensor is passed as an empty slice of a present one.
-    let apart = before.filter(|_| !in_place).unwrap_or(src.slice(0, 0));
-    let ([dst], [src, idx, apart]) = cpu.memory.tensors([dst], [src, idx, apart]);
+    let ([dst], [src, idx]) = cpu.memory.tensors([dst], [src, idx]);
     let (src, idx) = (src.of::<T>(), idx.of::<u32>());
-    let before = (before.is_some() && !in_place).then(|| apart.of::<f32>());
-    let dst = Parts::new(dst.of::<U>(), rows * d);
+    let dst = Parts::new(dst.of::<T>(), rows * d);
     cpu.pool.run(dst.count(), |i| {
         let mut sums = vec![0.0f32; d];
         for (j, dst) in dst.take(i).chunks_exact_mut(d).enumerate() {
-            let row = i * rows + j;
-            let mut from = idx[row..].iter().step_by(m).map(|&from| &src[from as usize * d..][..d]);
-            match before {
-                Some(before) => sums.copy_from_slice(&before[row * d..][..d]),
-                None if in_place => sums.iter_mut().zip(&*dst).for_each(|(s, x)| *s = x.to_f32()),
-                // The sum of one row is that row, including the sign of its zeros.
-                None => from.next().into_iter().for_each(|x| widen(cpu.isa, x, &mut sums)),
-            }
+            let mut from = idx[i * rows + j..].iter().step_by(m).map(|&from| &src[from as usize * d..][..d]);
+            // The sum of one row is that row, including the sign of its zeros.
+            from.next().into_iter().for_each(|x| widen(cpu.isa, x, &mut sums));
             from.for_each(|x| add_row(cpu.isa, x, &mut sums));
-            dst.iter_mut().zip(&sums).for_each(|(y, s)| *y = U::from_f32(*s));
+            dst.iter_mut().zip(&sums).for_each(|(y, s)| *y = T::from_f32(*s));
         }
     });
 }

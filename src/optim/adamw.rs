@@ -7,13 +7,14 @@ use std::sync::Arc;
 use crate::config::{OptimConfig, OptimizerName};
 use crate::device::{Device, Region};
 use crate::error::Result;
+use crate::model::Grads;
 use crate::model::outgoing::OutFile;
 use crate::model::params::{Param, ParamLayout};
-use crate::model::tape::Grads;
 use crate::ops::adamw::code8::BLOCK;
 use crate::ops::adamw::{self, Coded, Moments};
 use crate::ops::grad_norm;
 use crate::optim::files::{self, StateSettings};
+use crate::optim::freeze::Part;
 use crate::optim::state::State;
 use crate::ranks::{OneRank, Ranks, Shards, shards};
 use crate::tensor::{DType, Tensor};
@@ -35,8 +36,8 @@ pub struct Optimizer {
     seed: u64,
     shards: Shards,
     rank: usize,
-    /// State of each parameter, for the range that this rank owns, which may be empty.
-    states: Vec<State>,
+    /// State of each parameter, for the range that this rank owns, which may be empty. `None` if it is frozen.
+    states: Vec<Option<State>>,
     kept: StateSettings,
     /// Indices of the parameters that the last update included.
     updated: Vec<usize>,
@@ -48,9 +49,10 @@ pub struct Optimizer {
 const _: () = assert!(shards::CHUNK.is_multiple_of(grad_norm::CHUNK) && shards::CHUNK.is_multiple_of(BLOCK));
 
 impl Optimizer {
-    /// Creates zero moments for every parameter of `layout`, in [`Region::State`]. `seed` is for stochastic rounding.
+    /// Creates zero moments for every trained parameter of `layout`, in [`Region::State`]. `seed` is for stochastic
+    /// rounding.
     pub fn new(dev: &mut Device, layout: &ParamLayout, config: OptimConfig, seed: u64) -> Result<Optimizer> {
-        Optimizer::sharded(dev, layout, config, seed, &Shards::new(&layout.lens(), 1), 0)
+        Optimizer::sharded(dev, layout, config, seed, &Shards::new(&layout.shares(), 1), 0)
     }
 
     /// Creates the optimizer as [`Optimizer::new`] does, for the part of each parameter that `rank` owns.
@@ -64,13 +66,17 @@ impl Optimizer {
     ) -> Result<Optimizer> {
         let mut states = Vec::new();
         for (param, own) in layout.params.iter().zip(shards.of(rank)) {
+            if !param.trains {
+                states.push(None);
+                continue;
+            }
             let len = own.len();
             let moments = zero_moments(dev, moments_of(param, config.optim), len)?;
             let lo = match layout.dtype {
                 DType::Bf16 if !config.bf16_stochastic_round => Some(dev.zeros(Region::State, DType::I16, &[len])?),
                 _ => None,
             };
-            states.push(State { moments, lo, updates: 0 });
+            states.push(Some(State { moments, lo, updates: 0 }));
         }
         let norm = dev.zeros(Region::State, DType::F32, &[3])?;
         let kept = StateSettings::new(dev, layout, &config);
@@ -102,22 +108,22 @@ impl Optimizer {
         guard: Option<Tensor>,
     ) -> Result<()> {
         dev.range(format_args!("optimizer"), |dev| {
-            let trained = |id: &usize| rate_of(&self.config, &layout.params[*id], lr).is_some();
             let touched: Vec<(usize, Tensor)> =
-                (0..grads.num_params()).filter(trained).filter_map(|id| grads.get(id).map(|grad| (id, grad))).collect();
+                (0..grads.num_params()).filter_map(|id| grads.get(id).map(|grad| (id, grad))).collect();
             let gradients = self.measure(ranks, dev, &touched, guard)?;
             self.updated = touched.iter().map(|(id, _)| *id).collect();
             let mut weights = 0;
             let clip = self.norm.slice(1, 3);
             for &(id, grad) in &touched {
-                let (param, state, own) = (&layout.params[id], &mut self.states[id], &self.shards.of(self.rank)[id]);
+                let (param, own) = (&layout.params[id], &self.shards.of(self.rank)[id]);
+                let Some(state) = &mut self.states[id] else { continue };
                 state.updates += 1;
                 if own.is_empty() {
                     continue;
                 }
                 let decays = param.is_matrix || self.config.decay_norms_and_biases;
                 let hp = adamw::AdamW {
-                    lr: rate_of(&self.config, param, lr).unwrap_or(lr),
+                    lr: rate_of(&self.config, param, lr),
                     beta1: self.config.adam_beta1,
                     beta2: self.config.adam_beta2,
                     eps: self.config.adam_epsilon,
@@ -126,7 +132,7 @@ impl Optimizer {
                     seed: self.seed,
                     param: id as u32,
                 };
-                let (w, grad) = (param.tensor.slice(own.start, own.end), grad.slice(own.start, own.end));
+                let w = param.tensor.slice(own.start, own.end);
                 let (lo, moments) = (state.lo, state.moments);
                 adamw::step(dev, adamw::Parameter { first: own.start, w, lo, grad, moments }, &hp, clip)?;
                 weights += w.span().bytes;
@@ -142,7 +148,7 @@ impl Optimizer {
     }
 
     /// Computes norm, clip factor and finite flag of the gradients of the `touched` parameters. Each rank sums the
-    /// chunks that it owns; then every rank adds the sums of all ranks in the same order. Returns the bytes of
+    /// chunks that it owns; then every rank adds the sums of all ranks in the order of the chunks. Returns the bytes of
     /// gradients that were read.
     fn measure(
         &self,
@@ -151,31 +157,25 @@ impl Optimizer {
         touched: &[(usize, Tensor)],
         guard: Option<Tensor>,
     ) -> Result<usize> {
-        // The partial sums are ordered by rank.
-        let chunks = |rank: usize| {
-            let own = self.shards.of(rank);
-            touched.iter().map(|(id, _)| own[*id].len().div_ceil(grad_norm::CHUNK)).sum::<usize>()
-        };
         let mark = dev.mark(Region::Workspace);
-        let all = (0..self.shards.ranks()).map(chunks).sum();
+        let chunks = |len: usize| len.div_ceil(grad_norm::CHUNK);
+        let ranges = |id: usize| self.shards.owners(id).map(|(rank, range)| (rank, chunks(range.len())));
+        let all = touched.iter().flat_map(|(id, _)| ranges(*id)).map(|(_, chunks)| chunks).sum();
         let partials = dev.alloc(Region::Workspace, DType::F64, &[all])?;
-        let mut end = 0;
-        let owned: Vec<(usize, Tensor)> = (0..self.shards.ranks())
-            .map(|rank| {
-                end += chunks(rank);
-                (rank, partials.slice(end - chunks(rank), end))
-            })
-            .collect();
-        let part = |(id, grad): &(usize, Tensor)| {
-            let own = &self.shards.of(self.rank)[*id];
-            grad.slice(own.start, own.end)
-        };
-        let own: Vec<Tensor> = touched.iter().map(part).filter(|grad| !grad.is_empty()).collect();
-        grad_norm::partials(dev, &own, owned[self.rank].1)?;
+        let (mut end, mut owned, mut bytes) = (0, Vec::new(), 0);
+        for (id, grad) in touched {
+            for (rank, chunks) in ranges(*id) {
+                end += chunks;
+                owned.push((rank, partials.slice(end - chunks, end)));
+                if rank == self.rank {
+                    grad_norm::partials(dev, &[*grad], partials.slice(end - chunks, end))?;
+                    bytes += grad.span().bytes;
+                }
+            }
+        }
         ranks.all_gather(dev, "the gradient norm", &owned)?;
         grad_norm::finish(dev, partials, self.config.max_grad_norm as f32, guard, self.norm)?;
         dev.release(mark);
-        let bytes = own.iter().map(|grad| grad.span().bytes).sum::<usize>();
         dev.note_work("grad_norm", 0.0, bytes as f64);
         Ok(bytes)
     }
@@ -187,7 +187,7 @@ impl Optimizer {
 
     /// Returns the number of bytes of the moments and low halves that this rank owns.
     pub fn bytes(&self) -> usize {
-        let tensors = self.states.iter().flat_map(|s| s.moments.tensors().into_iter().flatten().chain(s.lo));
+        let tensors = self.states.iter().flatten().flat_map(|s| s.moments.tensors().into_iter().flatten().chain(s.lo));
         tensors.map(|t| t.span().bytes).sum()
     }
 
@@ -198,7 +198,9 @@ impl Optimizer {
         let stats = StepStats { grad_norm: norm[0], clip: norm[1], finite: norm[2] != 0.0 };
         let updated = std::mem::take(&mut self.updated);
         if !stats.finite {
-            updated.into_iter().for_each(|id| self.states[id].updates -= 1);
+            for id in updated {
+                self.states[id].iter_mut().for_each(|state| state.updates -= 1);
+            }
         }
         Ok(stats)
     }
@@ -221,17 +223,16 @@ impl Optimizer {
     }
 }
 
-/// Returns the learning rate of a parameter, or `None` if the parameter is frozen. `lr` is the current learning rate of
-/// the job.
-fn rate_of(config: &OptimConfig, param: &Param, lr: f64) -> Option<f64> {
-    let (own, is_frozen) = match (param.is_vision, param.name().starts_with("visual.merger.")) {
-        (false, _) => (None, config.freeze_language_model),
-        (true, false) => (config.vision_tower_lr, config.freeze_vision_tower),
-        (true, true) => (config.multi_modal_projector_lr, config.freeze_multi_modal_projector),
+/// Returns the learning rate of a parameter. `lr` is the current learning rate of the job.
+fn rate_of(config: &OptimConfig, param: &Param, lr: f64) -> f64 {
+    let own = match Part::of(param) {
+        Part::LanguageModel => None,
+        Part::VisionTower => config.vision_tower_lr,
+        Part::Projector => config.multi_modal_projector_lr,
     };
     // If the configured rate of the job is 0, so is every other rate.
     let scaled = |own: f64| if config.learning_rate > 0.0 { lr * (own / config.learning_rate) } else { 0.0 };
-    (!is_frozen).then(|| own.map_or(lr, scaled))
+    own.map_or(lr, scaled)
 }
 
 /// Returns the storage of a parameter's moments. Two kinds of parameters always use f32: norms and biases, because they
@@ -281,7 +282,8 @@ mod tests {
     }
 
     fn bytes(dev: &mut Device, layout: &ParamLayout, optimizer: &Optimizer) -> Vec<u8> {
-        let states = optimizer.states.iter().flat_map(|s| s.moments.tensors().into_iter().flatten().chain(s.lo));
+        let states =
+            optimizer.states.iter().flatten().flat_map(|s| s.moments.tensors().into_iter().flatten().chain(s.lo));
         let all = layout.params.iter().map(|p| p.tensor).chain(states);
         all.flat_map(|t| dev.read_bytes(t).unwrap()).collect()
     }
@@ -291,7 +293,7 @@ mod tests {
         let mark = dev.mark(Region::Overlay);
         let mut grads = Grads::new(dev, layout).unwrap();
         for (id, param) in layout.params.iter().enumerate().take(params) {
-            let grad = grads.touch(id);
+            let grad = grads.touch(id).unwrap();
             param
                 .fill::<f32>(dev, grad, |piece, r, out| {
                     out.iter_mut()

@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use half::bf16;
 
+use super::freeze::Part as ModelPart;
 use super::state::State;
 use crate::config::{OptimConfig, OptimizerName};
 use crate::device::Device;
@@ -36,6 +37,8 @@ pub(super) struct StateSettings {
     bf16_stochastic_round: &'static str,
     /// Element order of flat tensors.
     order: String,
+    /// True if trained parts without state in the files start with zero moments.
+    start_moments_anew: bool,
 }
 
 impl StateSettings {
@@ -50,6 +53,7 @@ impl StateSettings {
             optim: config.optim.name(),
             bf16_stochastic_round: if config.bf16_stochastic_round { "true" } else { "false" },
             order: format!("{order} of {dtype}"),
+            start_moments_anew: config.start_moments_anew,
         }
     }
 
@@ -93,12 +97,13 @@ impl StateSettings {
 /// Plans the files of the state of `layout`'s parameters. This process has the range `own` of each parameter.
 pub(super) fn outgoing(
     layout: &Arc<ParamLayout>,
-    states: &[State],
+    states: &[Option<State>],
     own: &[Range<usize>],
     kept: &StateSettings,
 ) -> Vec<OutFile> {
     let mut tensors = Vec::new();
     for (id, (param, state)) in layout.params.iter().zip(states).enumerate() {
+        let Some(state) = state else { continue };
         let (own, len) = (&own[id], param.tensor.len());
         let pieces = || param.pieces.iter().enumerate();
         let name = |piece: &Piece, what: &str| format!("{}.{what}", piece.name);
@@ -154,7 +159,7 @@ fn elements<T: Elem>(name: String, part: Part<'_>) -> Outgoing {
 pub(super) fn load(
     dev: &mut Device,
     layout: &ParamLayout,
-    states: &mut [State],
+    states: &mut [Option<State>],
     own: &[Range<usize>],
     kept: &StateSettings,
     dir: &Path,
@@ -162,6 +167,20 @@ pub(super) fn load(
     let stored = WeightFiles::open_files(dir, &state_files(dir)?)?;
     kept.check(&stored, dir)?;
     for ((param, state), own) in layout.params.iter().zip(states).zip(own) {
+        let Some(state) = state else { continue };
+        let updates = format!("{}.step", param.name());
+        if !stored.names().any(|name| name == updates) {
+            if kept.start_moments_anew {
+                continue;
+            }
+            let key = ModelPart::of(param).key();
+            return Err(Error::input_hint(
+                dir.display().to_string(),
+                format!("no optimizer state for {}, which was frozen", param.name()),
+                "state for every part that is trained",
+                format!("set {key}=true again, or start_moments_anew=true to start with zero moments"),
+            ));
+        }
         let len = param.tensor.len();
         let (blocks, block) = (len.div_ceil(BLOCK), own.start / BLOCK);
         let flat = |suffix: &str, len: usize| stored.tensor(&format!("{}.{suffix}", param.name()), &[len]);
@@ -195,9 +214,9 @@ pub(super) fn load(
             let lo = part("lo")?;
             param.fill_from::<i16>(dev, tensor, own.start, |piece, r, out| lo[piece].row(r, out))?;
         }
-        let mut updates = [0.0];
-        stored.tensor(&format!("{}.step", param.name()), &[1])?.row(0, &mut updates);
-        state.updates = updates[0] as u64;
+        let mut count = [0.0];
+        stored.tensor(&updates, &[1])?.row(0, &mut count);
+        state.updates = count[0] as u64;
     }
     Ok(())
 }

@@ -2,8 +2,10 @@
 
 mod adamw;
 mod files;
+mod freeze;
 mod schedule;
 mod state;
 
 pub use adamw::{Optimizer, StepStats};
+pub use freeze::freeze;
 pub use schedule::learning_rate;

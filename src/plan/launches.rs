@@ -20,9 +20,11 @@ use crate::error::Result;
 use crate::model::{CheckpointPolicy, Grads, Model, ModelConfig};
 use crate::ops::attend::BLOCK;
 use crate::ops::sample::SamplingParams;
-use crate::optim::Optimizer;
+use crate::optim::{Optimizer, freeze};
 use crate::ranks::{OneRank, Ranks, Shards};
 use crate::tensor::DType;
+use crate::train::exchange::{Collector, Exchange};
+use crate::train::plan::all_reach;
 
 /// Numbers of decoding sequences in a list.
 pub const BATCHES: [usize; 5] = [1, 16, 64, 256, 512];
@@ -60,12 +62,14 @@ impl Launches {
         levels: CheckpointPolicy,
     ) -> Result<[f64; 2]> {
         let mut dev = self.device(KernelVariant::Wgmma)?;
-        let model = Model::empty(&mut dev, model.clone(), DType::of(weights.dtype, Kind::Cuda))?;
-        let shards = Shards::new(&model.layout.lens(), ranks.size());
+        let mut model = Model::empty(&mut dev, model.clone(), DType::of(weights.dtype, Kind::Cuda))?;
+        freeze(&mut model, &weights.optimizer);
+        let shards = Shards::new(&model.layout.shares(), ranks.size());
         let mut optimizer = Optimizer::sharded(&mut dev, &model.layout, weights.optimizer, 0, &shards, ranks.rank())?;
-        let mut grads = Grads::new(&mut dev, &model.layout)?;
+        let mut grads = Grads::sharded(&mut dev, &model.layout, optimizer.own())?;
+        let (exchange, reaches) = (Exchange::new(&model.layout, ranks.rank(), ranks.size()), all_reach(ranks.size()));
         take(&mut dev);
-        pass.run(&mut dev, &model, &mut grads, levels)?;
+        pass.run(&mut dev, &model, &mut Collector::new(&exchange, &mut ranks, &mut grads, &reaches), levels)?;
         let pass = self.phase(json!({"phase": "pass", "tokens": pass.tokens()}), take(&mut dev), 0.0);
         optimizer.step_guarded(&mut ranks, &mut dev, &model.layout, &grads, 0.0, None)?;
         Ok([pass, self.phase(json!({"phase": "update"}), take(&mut dev), 0.0)])

@@ -7,7 +7,7 @@ use crate::device::{Target, readback};
 use crate::error::Result;
 use crate::model::ModelConfig;
 use crate::observe::bytes;
-use crate::ranks::{self, OneRank};
+use crate::ranks::{self, BytesExchanged, OneRank};
 use crate::train::lanes;
 use crate::train::plan::{self, UpdateWork};
 
@@ -43,8 +43,8 @@ pub struct Weights {
 }
 
 impl GpuLayout {
-    /// Distributes `asked` gradient lanes over `count` GPUs. The default is one lane per GPU. Returns the same errors
-    /// as the run: fewer lanes than GPUs, or fewer parts than lanes.
+    /// Distributes `asked` gradient lanes over `count` GPUs. The default is one lane per GPU. Errors, as the run does, if
+    /// an update has fewer parts than lanes.
     pub fn new(
         count: usize,
         asked: Option<usize>,
@@ -54,50 +54,33 @@ impl GpuLayout {
         target: Target,
     ) -> Result<GpuLayout> {
         let lanes = asked.unwrap_or(count);
-        lanes::cover(lanes, count)?;
         lanes::check(lanes, parts.key, parts.count)?;
         let owned = plan::owned(model, weights.dtype, weights.optimizer, target, count)?;
         let most = (0..count).max_by_key(|&rank| (owned[rank], std::cmp::Reverse(rank))).unwrap_or(0);
         Ok(GpuLayout { count, lanes, fullest: OneRank::new(most, count), state: owned.iter().sum() })
     }
 
-    /// Returns the number of lanes that the first GPU computes one after another. No GPU has more.
-    pub fn rounds(&self) -> usize {
-        self.lanes.div_ceil(self.count)
-    }
-
     /// Returns the number of micro-batches on the first GPU if an update has `parts` parts and a micro-batch holds
-    /// `at_once` of them. A micro-batch contains parts of one lane only.
+    /// `at_once` of them. A micro-batch contains parts of one lane only. No GPU has more.
     pub fn passes(&self, parts: usize, at_once: usize) -> usize {
-        let of_lane = |lane: usize| (parts + self.lanes - 1 - lane) / self.lanes;
-        (0..self.lanes).step_by(self.count).map(|lane| of_lane(lane).div_ceil(at_once.max(1))).sum()
+        let of_lane = |lane: usize| ((parts + self.lanes - 1 - lane) / self.lanes).div_ceil(at_once.max(1));
+        (0..self.lanes).map(of_lane).sum::<usize>().div_ceil(self.count)
     }
 
-    /// Returns the seconds in which a GPU exchanges data for an update. Traffic between nodes runs in parallel with
+    /// Returns the seconds in which a GPU exchanges `handed` with all others. Traffic between nodes runs in parallel with
     /// traffic inside the node. The result is for a GPU in the smallest node, which is the slowest because it has the
     /// most peers in other nodes.
-    pub fn links(&self, update: &UpdateWork, links: &Links) -> f64 {
+    pub fn links(&self, handed: BytesExchanged, links: &Links) -> f64 {
         let (others, near) = ((self.count - 1).max(1) as f64, (self.count.min(NODE) - 1) as f64 / links.node);
         let smallest = (self.count - 1) % NODE + 1;
         let far = (self.count - smallest) as f64 / links.network;
-        update.handed.sent.max(update.handed.received) as f64 / others * near.max(far)
+        handed.sent.max(handed.received) as f64 / others * near.max(far)
     }
 
-    /// Describes which GPU computes which lanes.
-    pub fn describe(&self) -> String {
-        match self.rounds() {
-            1 => format!("{}, one per GPU", self.lanes),
-            rounds => format!("{}, up to {rounds} per GPU one after another, summed on the host", self.lanes),
-        }
-    }
-
-    /// Returns the host memory of a process for exchanging, summing and saving.
+    /// Returns the host memory of a process for exchanging and saving.
     pub fn host(&self, update: &UpdateWork) -> Vec<(&'static str, usize)> {
         // Each tensor that is read from the GPU is reordered and encoded, one at a time.
         let mut out = vec![("a checkpoint", readback::HOST_BYTES + 3 * update.largest_saved)];
-        if update.host_bytes > 0 {
-            out.push(("the sum of lanes", update.host_bytes));
-        }
         if self.count > 1 {
             out.push(("what goes over TCP", ranks::host_bytes(self.count)));
         }

@@ -10,7 +10,8 @@ use super::pass::Pass;
 use crate::device::Region;
 use crate::model::{CheckpointPolicy, ModelConfig};
 use crate::observe::bytes;
-use crate::train::plan::Planned;
+use crate::ranks::BytesExchanged;
+use crate::train::plan::{Planned, UpdateWork};
 
 /// Contents of a plan.
 pub struct Page {
@@ -35,6 +36,8 @@ pub struct Page {
     pub(super) clock: f64,
     /// Number of updates per step.
     pub(super) updates: usize,
+    /// Number of micro-batches of a GPU per step.
+    pub(super) passes: usize,
     /// Number of tokens per row.
     pub(super) row_tokens: usize,
     /// Numbers of tokens per step that are trained on and generated.
@@ -47,25 +50,28 @@ impl Page {
         self.parts.iter().fold(Floor::default(), |sum, (_, floor)| sum.and(*floor))
     }
 
-    /// Returns the seconds of a step for exchanging data between GPUs, and for moving lane sums to the host and back.
-    pub(super) fn waits(&self) -> [(&'static str, f64); 2] {
-        let (update, updates) = (&self.planned.update, self.updates as f64);
-        let links = self.layout.links(update, &self.links);
-        [("links", updates * links), ("host sum", updates * update.moved as f64 / self.links.host)]
+    /// Returns the seconds of a step for exchanging data between GPUs.
+    pub(super) fn links_seconds(&self) -> f64 {
+        let Planned { pass_handed, update, .. } = &self.planned;
+        let (passes, updates) = (self.passes as f64, self.updates as f64);
+        passes * self.layout.links(*pass_handed, &self.links) + updates * self.layout.links(update.handed, &self.links)
     }
 
-    fn waited(&self) -> f64 {
-        self.waits().iter().map(|(_, seconds)| seconds).sum()
+    /// Returns the bytes that a GPU exchanges in an update, gradients included.
+    pub(super) fn handed_per_update(&self) -> BytesExchanged {
+        let Planned { pass_handed: pass, update: UpdateWork { handed, .. }, .. } = &self.planned;
+        let passes = (self.passes / self.updates.max(1)) as u64;
+        BytesExchanged { sent: passes * pass.sent + handed.sent, received: passes * pass.received + handed.received }
     }
 
     /// Returns the seconds of a step at peak rates.
     fn least(&self) -> f64 {
-        self.floor().seconds + self.waited()
+        self.floor().seconds + self.links_seconds()
     }
 
     /// Returns the predicted seconds of a step.
     pub(super) fn predicted_step(&self) -> Option<f64> {
-        (!self.predicted.is_empty()).then(|| self.predicted.iter().sum::<f64>() + self.waited())
+        (!self.predicted.is_empty()).then(|| self.predicted.iter().sum::<f64>() + self.links_seconds())
     }
 
     /// Returns the seconds of a step: predicted if available, otherwise the floor.
@@ -75,9 +81,9 @@ impl Page {
 
     /// Describes the resource that limits a step, with its share of the time at peak rates.
     pub(super) fn bound(&self) -> String {
-        let (floor, [(links, handing), (host, moving)]) = (self.floor(), self.waits());
+        let (floor, links) = (self.floor(), self.links_seconds());
         let memory = floor.seconds - floor.by_arithmetic;
-        let parts = [("arithmetic", floor.by_arithmetic), ("memory traffic", memory), (links, handing), (host, moving)];
+        let parts = [("arithmetic", floor.by_arithmetic), ("memory traffic", memory), ("links", links)];
         let most = parts.into_iter().max_by(|a, b| a.1.total_cmp(&b.1)).unwrap_or_default();
         format!("{}, {:.0} % of the time", most.0, 100.0 * most.1 / self.least().max(f64::MIN_POSITIVE))
     }
@@ -132,23 +138,16 @@ impl Page {
 
     /// Returns the lines about the bytes that leave a GPU in an update.
     fn handed(&self) -> Vec<(String, String)> {
-        let (update, [(links, handing), (host, moving)]) = (&self.planned.update, self.waits());
         let mut out = Vec::new();
         if self.layout.lanes > 1 {
-            out.push(("lanes".to_owned(), self.layout.describe()));
+            out.push(("lanes".to_owned(), format!("{} gradient lanes", self.layout.lanes)));
         }
-        let handed = update.handed;
+        let BytesExchanged { sent, received } = self.handed_per_update();
         if self.layout.count > 1 {
-            let (sent, received) = (bytes(handed.sent), bytes(handed.received));
-            let text =
-                format!("{:>10}  per update: {sent} sent and {received} received per GPU", floor::seconds(handing));
-            out.push((format!("  {links}"), text));
-        }
-        if update.moved > 0 {
-            let (all, lies) = (bytes(update.moved), bytes(update.host_bytes as u64));
-            let text =
-                format!("{:>10}  per update: {all} in total to {lies} of host memory and back", floor::seconds(moving));
-            out.push((format!("  {host}"), text));
+            let (sent, received) = (bytes(sent), bytes(received));
+            let seconds = floor::seconds(self.links_seconds());
+            let text = format!("{seconds:>10}  per update: {sent} sent and {received} received per GPU");
+            out.push(("  links".to_owned(), text));
         }
         out
     }
@@ -205,7 +204,7 @@ impl Page {
                 self.clock
             ));
         }
-        if self.waited() > 0.0 {
+        if self.links_seconds() > 0.0 {
             out.push_str(&format!(
                 "Links of a GPU, in one direction: {:.0} GB/s in a node of 8, {:.0} GB/s between nodes, {:.0} GB/s to the\n\
                  host. No computation is assumed to overlap with transfers. No run on two GPUs has been measured yet.\n",
@@ -236,7 +235,7 @@ impl Page {
                 "tokens_a_day": { "trained": trained, "generated": generated },
             })
         });
-        let (update, [(_, links), (_, host_sum)]) = (&self.planned.update, self.waits());
+        let (Planned { pass_handed, update, .. }, links) = (&self.planned, self.links_seconds());
         let host: Value = self.host.iter().copied().collect();
         let mut step = self.floor().json();
         step["seconds"] = json!(self.least());
@@ -258,10 +257,10 @@ impl Page {
             },
             "disk": memory::on_disk(self.checkpoint(), self.limit),
             "update": {
-                "sent": update.handed.sent, "received": update.handed.received, "to_host_and_back": update.moved,
-                "state": self.layout.state,
+                "sent": update.handed.sent, "received": update.handed.received, "state": self.layout.state,
             },
-            "floor": { "step": step, "parts": parts, "links": links, "host_sum": host_sum },
+            "micro_batch": { "sent": pass_handed.sent, "received": pass_handed.received },
+            "floor": { "step": step, "parts": parts, "links": links },
             "tokens_a_day": { "trained": trained, "generated": generated },
             "predicted": predicted,
         })

@@ -8,7 +8,7 @@ use crate::data::Sample;
 use crate::device::{Device, Region};
 use crate::error::Result;
 use crate::image::ImageInput;
-use crate::model::{CheckpointPolicy, Grads, Model, ModelConfig};
+use crate::model::{CheckpointPolicy, GradientSink, Model, ModelConfig};
 use crate::rl::group::Group;
 use crate::rl::plan;
 use crate::tensor::DType;
@@ -72,7 +72,13 @@ impl Pass {
     }
 
     /// Runs forward and backward and adds the gradients to `grads`. Does not wait for the device.
-    pub fn run(&self, dev: &mut Device, model: &Model, grads: &mut Grads, levels: CheckpointPolicy) -> Result<()> {
+    pub fn run(
+        &self,
+        dev: &mut Device,
+        model: &Model,
+        grads: &mut dyn GradientSink,
+        levels: CheckpointPolicy,
+    ) -> Result<()> {
         let mark = dev.mark(Region::Overlay);
         match self {
             Pass::Sft { .. } => {

@@ -6,7 +6,7 @@ use super::launches;
 use super::layout::{GpuLayout, Parts, Weights};
 use super::page::Page;
 use super::pass::Pass;
-use super::predicted::{lane_sums, predicted};
+use super::predicted::predicted;
 use super::shapes;
 use super::training::{GpuSet, Keys, Training, layout, minimal_target, parameters, target};
 use crate::config::RlConfig;
@@ -57,7 +57,8 @@ impl Training for RlConfig {
         let lane = RlConfig { ppo_mini_batch_size: groups, ..config.clone() };
         let per_pass = (config.micro_batch_tokens / (prompt + response)).clamp(1, groups * config.rollout.n);
         let updates = config.train_batch_size / config.ppo_mini_batch_size * config.ppo_epochs;
-        let passes = updates * layout.rounds() * (groups * config.rollout.n).div_ceil(per_pass);
+        let per_lane = (groups * config.rollout.n).div_ceil(per_pass);
+        let passes = updates * (layout.lanes * per_lane).div_ceil(layout.count);
         let pass = Pass::Rl { groups: rl::plan::longest_micro_batch(&lane, &model, &index), config: Box::new(lane) };
         let predicted = predicted(on, |launches| {
             let weights = Weights { dtype: config.dtype, optimizer: config.optimizer };
@@ -69,7 +70,7 @@ impl Training for RlConfig {
             }
             let at_once = launches.decoding(&model, config.dtype, rollouts.batch as usize, prompt + response / 2)?;
             let rollouts = rollouts.prefill(&ceilings).seconds + rollouts.steps() * at_once;
-            Ok(vec![rollouts, passes as f64 * pass, updates as f64 * (update + lane_sums(on, &planned))])
+            Ok(vec![rollouts, passes as f64 * pass, updates as f64 * update])
         })?;
         let mut host = layout.host(&planned.update);
         let pictures = (1 + rl::run::AHEAD) * config.train_batch_size * shapes::pixels(&model, &grids);
@@ -92,6 +93,7 @@ impl Training for RlConfig {
             predicted,
             clock: on.clock,
             updates,
+            passes,
             row_tokens: prompt + response,
             tokens: [(sequences * (prompt + response) * config.ppo_epochs) as f64, (sequences * response) as f64],
             limit: config.save_total_limit,

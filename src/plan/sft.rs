@@ -5,15 +5,21 @@ use super::floor::Floor;
 use super::layout::{GpuLayout, Parts, Weights};
 use super::page::Page;
 use super::pass::Pass;
-use super::predicted::{lane_sums, predicted};
+use super::predicted::predicted;
 use super::shapes;
 use super::training::{GpuSet, Keys, Training, layout, minimal_target, parameters, target};
 use crate::config::SftConfig;
 use crate::data::Shape;
+use crate::device::Target;
 use crate::error::{Error, Result};
 use crate::model::ModelConfig;
 use crate::train::plan;
 use crate::train::sft::{self, AHEAD, LOWER};
+
+fn run<'a>(config: &'a SftConfig, target: Target, layout: &GpuLayout) -> plan::Run<'a> {
+    let most_micro_batches = config.parts().count;
+    plan::Run { config, target, ranks: layout.fullest, most_micro_batches }
+}
 
 impl Training for SftConfig {
     fn keys(&mut self) -> Keys<'_> {
@@ -46,12 +52,12 @@ impl Training for SftConfig {
             ((config.micro_batch_tokens / length).min(packs.div_ceil(layout.lanes)), length / row_tokens);
         let pass = Pass::Sft { row, rows: count * of_pack };
         let target = target(gpus, config.max_memory_gib);
-        let planned = plan::sft(model.clone(), config, target, layout.fullest, &[pass.sequences()])?.check(LOWER)?;
+        let planned = plan::sft(model.clone(), run(config, target, &layout), &[pass.sequences()])?.check(LOWER)?;
         let passes = layout.passes(packs, count);
         let predicted = predicted(on, |launches| {
             let weights = Weights { dtype: config.dtype, optimizer: config.optimizer };
             let [pass, update] = launches.training(&model, weights, layout.fullest, &pass, planned.levels)?;
-            Ok(vec![passes as f64 * pass, update + lane_sums(on, &planned)])
+            Ok(vec![passes as f64 * pass, update])
         })?;
         let mut host = layout.host(&planned.update);
         host.push(("pictures of rows made ahead", (1 + AHEAD) * count * of_pack * shapes::pixels(&model, &grids)));
@@ -76,6 +82,7 @@ impl Training for SftConfig {
             notes: Vec::new(),
             host,
             updates: 1,
+            passes,
             row_tokens,
             tokens: [(packs * of_pack * row_tokens) as f64, 0.0],
             limit: config.save_total_limit,
@@ -101,6 +108,6 @@ impl Training for SftConfig {
         let sample = plan::blank(model, Shape { tokens: row, targets: row - 1, grids: &grids });
         let batches = [vec![sft::sequence(&sample); self.packing_length / row]];
         let config = SftConfig { gradient_lanes: Some(layout.lanes), ..self.clone() };
-        Ok(plan::sft(model.clone(), &config, minimal_target(), layout.fullest, &batches)?.memory.total())
+        Ok(plan::sft(model.clone(), run(&config, minimal_target(), layout), &batches)?.memory.total())
     }
 }

@@ -14,6 +14,13 @@ pub struct BytesExchanged {
     pub received: u64,
 }
 
+impl BytesExchanged {
+    /// Returns the bytes exchanged after `before`.
+    pub fn since(self, before: BytesExchanged) -> BytesExchanged {
+        BytesExchanged { sent: self.sent - before.sent, received: self.received - before.received }
+    }
+}
+
 /// A rank that runs without the others. It is the only rank of a run of one process, or the rank whose memory and
 /// traffic a plan counts. For the count, it assumes that each other rank sends as many host bytes as this rank does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -30,6 +37,11 @@ impl OneRank {
     /// Creates rank `rank` of `size`, without the others.
     pub const fn new(rank: usize, size: usize) -> OneRank {
         OneRank { rank, size, handed: BytesExchanged { sent: 0, received: 0 } }
+    }
+
+    /// Sets the count of bytes, for passes that are counted several times.
+    pub fn set_handed(&mut self, handed: BytesExchanged) {
+        self.handed = handed;
     }
 
     /// Returns the bytes that this rank would have exchanged so far.

@@ -8,9 +8,9 @@ use std::ops::Range;
 /// moments nor the norm depend on the number of ranks.
 pub const CHUNK: usize = 65_536;
 
-/// The division of all parameters' elements among the ranks. Chunks are numbered through all parameters in order, and
-/// each rank owns a consecutive run of chunks. Therefore a rank owns at most one range of each parameter, and only the
-/// first and last parameter of its run can be shared with other ranks.
+/// The division of all parameters' elements among the ranks. Each bucket (the parameters of a layer, for example) is
+/// divided by itself: its chunks are numbered through its parameters in order, and each rank owns a consecutive run of
+/// them. Therefore a rank owns at most one range of each parameter, and no bucket belongs to one or two ranks alone.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Shards {
     /// Owned ranges, by rank and then by parameter.
@@ -18,21 +18,24 @@ pub struct Shards {
 }
 
 impl Shards {
-    /// Divides parameters with `lens` elements among `ranks` ranks.
-    pub fn new(lens: &[usize], ranks: usize) -> Shards {
-        let chunks: usize = lens.iter().map(|len| len.div_ceil(CHUNK)).sum();
-        let of = |rank: usize| {
-            let (from, to) = (chunks * rank / ranks, chunks * (rank + 1) / ranks);
-            let mut first = 0;
-            let range = |&len: &usize| {
-                let at = |chunk: usize| (chunk.saturating_sub(first) * CHUNK).min(len);
-                let range = at(from)..at(to);
-                first += len.div_ceil(CHUNK);
-                range
-            };
-            lens.iter().map(range).collect()
-        };
-        Shards { ranges: (0..ranks).map(of).collect() }
+    /// Divides parameters among `ranks` ranks. `params` has the bucket and the number of elements of each parameter.
+    /// The parameters of a bucket are consecutive.
+    pub fn new(params: &[(usize, usize)], ranks: usize) -> Shards {
+        let mut ranges = vec![Vec::with_capacity(params.len()); ranks];
+        for bucket in params.chunk_by(|a, b| a.0 == b.0) {
+            let chunks: usize = bucket.iter().map(|(_, len)| len.div_ceil(CHUNK)).sum();
+            for (rank, ranges) in ranges.iter_mut().enumerate() {
+                let (from, to) = (chunks * rank / ranks, chunks * (rank + 1) / ranks);
+                let mut first = 0;
+                ranges.extend(bucket.iter().map(|&(_, len)| {
+                    let at = |chunk: usize| (chunk.saturating_sub(first) * CHUNK).min(len);
+                    let range = at(from)..at(to);
+                    first += len.div_ceil(CHUNK);
+                    range
+                }));
+            }
+        }
+        Shards { ranges }
     }
 
     /// Returns the range of each parameter that `rank` owns. Most ranges are empty.
@@ -57,11 +60,10 @@ mod tests {
 
     #[test]
     fn every_element_has_one_owner_and_no_chunk_two() {
-        let lens = [1, CHUNK, CHUNK + 1, 40 * CHUNK - 7, 5, 3 * CHUNK];
-        let chunks: usize = lens.iter().map(|len| len.div_ceil(CHUNK)).sum();
+        let params = [(0, 1), (0, CHUNK), (1, CHUNK + 1), (1, 40 * CHUNK - 7), (1, 5), (2, 3 * CHUNK)];
         for ranks in [1, 2, 3, 7, 8, 64] {
-            let shards = Shards::new(&lens, ranks);
-            for (id, len) in lens.iter().enumerate() {
+            let shards = Shards::new(&params, ranks);
+            for (id, (_, len)) in params.iter().enumerate() {
                 let mut end = 0;
                 for (_, range) in shards.owners(id) {
                     assert!(range.start == end && range.start.is_multiple_of(CHUNK), "{ranks} ranks: {range:?}");
@@ -69,8 +71,15 @@ mod tests {
                 }
                 assert_eq!(end, *len);
             }
-            let owned = |rank| shards.of(rank).iter().map(|range| range.len().div_ceil(CHUNK)).sum::<usize>();
-            assert!((0..ranks).all(|rank| owned(rank).abs_diff(chunks / ranks) <= 1), "{ranks} ranks");
+            for bucket in [0..2, 2..5, 5..6] {
+                let chunks: usize = params[bucket.clone()].iter().map(|(_, len)| len.div_ceil(CHUNK)).sum();
+                let part =
+                    |rank: usize| shards.of(rank)[bucket.clone()].iter().map(|range| range.len().div_ceil(CHUNK));
+                assert!(
+                    (0..ranks).all(|rank| part(rank).sum::<usize>().abs_diff(chunks / ranks) <= 1),
+                    "{ranks} ranks"
+                );
+            }
         }
     }
 }

@@ -9,17 +9,17 @@ use crate::data::{Index, Row, Shape};
 use crate::device::{Device, Kind, Plan, Region, Target, Work};
 use crate::engine::{Engine, EngineConfig, Prompt, Request, draft};
 use crate::error::Result;
-use crate::model::{CheckpointPolicy, Grads, Model, ModelConfig, Policy};
+use crate::model::{CheckpointPolicy, GradientSink, Model, ModelConfig, Policy};
 use crate::ops::attend::BLOCK;
 use crate::ops::policy_loss;
 use crate::ops::sample::SamplingParams;
 use crate::ranks::{OneRank, Ranks};
 use crate::rl::experience::Experience;
 use crate::rl::group::{Group, responses};
-use crate::rl::micro_batches;
-use crate::rl::update::{self, Learner, Reference};
+use crate::rl::update::{self, Learner, MicroBatchStats, Reference};
 use crate::rollout::generate::{self, Question};
 use crate::tensor::{DType, Tensor};
+use crate::train::exchange::Collector;
 use crate::train::largest::{Made, Size, Tower, grown};
 use crate::train::levels::{self, Counted};
 use crate::train::plan::{self, Planned, Training};
@@ -94,11 +94,6 @@ pub fn rl(
         largest_micro_batch(config, &training.model, index),
         longest_micro_batch(config, &training.model.config, index),
     ];
-    // If a mini-batch may be cut into several micro-batches, the cut may be inside any group.
-    let cut = config.rollout.n > 1 && longest_mini_batch(config, index) > config.micro_batch_tokens;
-    let merge = training.model.config.vision_config.spatial_merge_size;
-    let rows = index.shapes().map(|shape| shape.patches() / (merge * merge)).max().unwrap_or(0);
-    let kept_rows = if cut { rows } else { 0 };
     // These batches are micro-batches already and must not be cut again.
     let config = &RlConfig { micro_batch_tokens: usize::MAX, ..config.clone() };
 
@@ -108,7 +103,6 @@ pub fn rl(
     let least = config.rollout.num_kv_blocks.unwrap_or(rollouts.least_blocks());
     let mut rest = rollouts.count(dev, model, Some(least))?;
     let mark = dev.mark(Region::Overlay);
-    micro_batches::keep(dev, model, kept_rows, true)?;
     if let Some(reference) = &reference {
         for groups in &batches {
             let (mut groups, all) = (groups.clone(), responses(groups));
@@ -118,14 +112,18 @@ pub fn rl(
         rest = rest.max(&dev.high_water());
     }
 
-    let (mut grads, update) = training.gradients(config.lanes())?;
-    let Training { dev, model, .. } = &mut training;
+    let (mut grads, update) = training.gradients()?;
+    let Training { dev, model, exchange, ranks, .. } = &mut training;
     rest = rest.max(&dev.high_water());
-    let stats = update::figures(dev, config.lanes())?.stats.slice(0, policy_loss::STATS);
+    let stats = MicroBatchStats::new(dev, config)?.of(0);
+    let (reaches, before) = (plan::all_reach(ranks.size()), ranks.handed());
     let mut run = |i: usize, levels: CheckpointPolicy| -> Result<(Plan, Vec<Work>)> {
         dev.reset_high_water();
+        ranks.set_handed(before);
         let learner = Learner { model, policy, config, levels, step: 0 };
-        update::accumulate(dev, learner, &mut grads, &batches[i], stats)?;
+        let mut collector = Collector::new(exchange, ranks, &mut grads, &reaches);
+        update::accumulate(dev, learner, &mut collector, &batches[i], stats)?;
+        collector.finish(dev)?;
         Ok((dev.high_water(), dev.take_work()))
     };
     let images = index.shapes().any(|shape| !shape.grids.is_empty());
@@ -136,7 +134,15 @@ pub fn rl(
     let (_, pass) = run(1, fit.levels)?;
     dev.release(mark);
 
-    let planned = Planned { levels: fit.levels, memory: fit.memory, budget: target.memory, pass, update };
+    let planned = Planned {
+        levels: fit.levels,
+        memory: fit.memory,
+        budget: target.memory,
+        held: 0,
+        pass,
+        pass_handed: ranks.handed().since(before),
+        update,
+    };
     if target.memory == levels::LEAST {
         return Ok((planned, Some(least)));
     }
@@ -154,7 +160,7 @@ pub fn share(config: &RlConfig, ranks: OneRank) -> usize {
 pub fn pass(
     dev: &mut Device,
     model: &Model,
-    grads: &mut Grads,
+    grads: &mut dyn GradientSink,
     config: &RlConfig,
     levels: CheckpointPolicy,
     groups: &[Group],

@@ -22,9 +22,8 @@ use crate::data::{Dataset, Loader, Samples};
 use crate::device::{Device, Plan, Region, Target};
 use crate::engine::{allowed_ids, stop_token_ids};
 use crate::error::{Error, Result};
-use crate::model::{Grads, Model, Policy};
+use crate::model::{GradientSink, Model, Policy};
 use crate::observe::Observer;
-use crate::ops::policy_loss;
 use crate::reward::Scorer;
 use crate::reward::judge::{self, Ruling};
 use crate::rl::curriculum;
@@ -33,7 +32,7 @@ use crate::rl::group::Group;
 use crate::rl::kl::KL_COEF;
 use crate::rl::metrics::StepMetrics;
 use crate::rl::plan;
-use crate::rl::update::{self, Dealt, Learner, Reference};
+use crate::rl::update::{self, Dealt, Learner, MicroBatchStats, Reference};
 use crate::rollout::file::RolloutRow;
 use crate::rollout::journal::{self, Journal};
 use crate::rollout::{self, Question, Rollout, generate};
@@ -158,26 +157,29 @@ impl Job {
     ) -> Result<()> {
         let config = &self.config;
         let mark = dev.mark(Region::Overlay);
-        let mut grads = Grads::new(dev, &trainer.model.layout)?;
-        let lanes = trainer.lanes.count();
-        let figures = update::figures(dev, lanes)?;
+        let mut grads = trainer.new_grads(dev)?;
+        let figures = MicroBatchStats::new(dev, config)?;
+        let (rank, size) = (trainer.ranks.rank(), trainer.ranks.size());
         for _ in 0..config.ppo_epochs {
             for batch in groups.chunks(config.ppo_mini_batch_size) {
-                policy_loss::reset(dev, figures.stats)?;
-                let dealt = Dealt::new(config, trainer.step, batch, lanes);
+                let dealt = Dealt::new(config, trainer.step, batch, config.lanes());
+                let micro_batches = dealt.micro_batches(config.micro_batch_tokens)?;
+                let figures = figures.of_update(dev, micro_batches.len())?;
+                let (levels, step) = (self.common.levels, trainer.step);
                 let mut done = Computed::default();
-                for round in 0..trainer.lanes.rounds() {
-                    grads.zero(dev)?;
-                    let mut own = Ok(Computed::default());
-                    if let Some(lane) = trainer.lanes.of_round(round) {
-                        let (model, levels, step) = (&trainer.model, self.common.levels, trainer.step);
-                        let learner = Learner { model, policy, config, levels, step };
-                        own = dealt.accumulate(dev, learner, &mut grads, lane, figures.of_lane(lane));
-                    }
-                    let own = trainer.add_lanes(dev, &mut grads, round, own)?;
-                    trainer.share("results of the gradient lanes", &own)?.into_iter().for_each(|lane| done += lane);
-                }
-                trainer.share_figures(dev, figures.stats)?;
+                let mut compute = |dev: &mut Device, model: &Model, grads: &mut dyn GradientSink, number: usize| {
+                    let learner = Learner { model, policy, config, levels, step };
+                    done += dealt.compute(dev, learner, grads, &micro_batches[number], figures.of(number))?;
+                    Ok(())
+                };
+                let moving: Vec<_> = micro_batches.iter().filter(|part| part.moves).map(|m| dealt.reach(m)).collect();
+                trainer.gradients(dev, &mut grads, &moving, &mut compute)?;
+                // Micro-batches without backward need no order: each rank computes its part of them.
+                let mine = (moving.len()..micro_batches.len()).filter(|number| number % size == rank);
+                let idle = mine.into_iter().try_for_each(|i| compute(dev, &trainer.model, &mut grads, i));
+                trainer.agreed("the end of an update's passes", idle)?;
+                let done = trainer.share("work of the micro-batches", &done)?.into_iter().sum();
+                trainer.share_figures(dev, figures.stats, micro_batches.len())?;
                 let losses = figures.losses(dev)?;
                 let lr = trainer.update(dev, &grads, losses)?;
                 // The host waits for the device here, where the update is logged, and nowhere earlier in the update.
@@ -252,7 +254,7 @@ impl TrainingJob for Job {
         let bitmap = allowed_ids(model_config, &self.chat);
         let (planned, num_kv_blocks) = plan::rl(model_config.clone(), &self.config, target, *ranks, &bitmap, index)?;
         (self.common.levels, self.num_kv_blocks) = (planned.levels, num_kv_blocks);
-        self.common.plan_validation(planned.memory, self.config.dtype, None, target, plan::LOWER)
+        self.common.plan_validation(&planned, self.config.dtype, target, plan::LOWER)
     }
 
     fn steps(&self, dev: &mut Device, trainer: &mut Trainer, observer: &dyn Observer) -> Result<()> {

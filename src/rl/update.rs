@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use crate::config::{LossMode, RlConfig};
 use crate::device::{Device, Region};
 use crate::error::Result;
-use crate::model::{CheckpointPolicy, Grads, LayerPolicy, Model, Policy};
+use crate::model::{CheckpointPolicy, GradientSink, LayerPolicy, Model, Policy};
 use crate::ops::policy_loss::{self, Denominators, Io, KlLoss, LOSSES, Packed, PolicyLoss, PolicyStats, STATS, Sums};
 use crate::philox::{self, Purpose, philox4x32_10};
 use crate::rl::balance::karmarkar_karp;
@@ -20,6 +20,8 @@ use crate::rl::group::{Group, ResponseId, borders, responses};
 use crate::rl::micro_batches;
 use crate::rl::probs_diff::ProbsDiff;
 use crate::tensor::{DType, Tensor};
+use crate::train::exchange::Reach;
+use crate::train::lanes::interleaved;
 use crate::train::step::{self, Computed, Forward};
 
 /// The results of an update over a mini-batch.
@@ -54,10 +56,10 @@ pub struct Queued {
 }
 
 impl Queued {
-    /// Adds up the results of all lanes in order and returns them. Waits for the device.
+    /// Adds up the results of all micro-batches in order and returns them. Waits for the device.
     pub fn read(&self, dev: &mut Device) -> Result<Seen> {
         let mut sums = Sums::NONE;
-        dev.read::<f64>(self.stats)?.chunks(STATS).for_each(|lane| sums += Sums::of(lane));
+        dev.read::<f64>(self.stats)?.chunks(STATS).for_each(|part| sums += Sums::of(part));
         let &Queued { ref loss, denominators, computed, responses, done, .. } = self;
         let mut stats = PolicyStats::new(loss, &computed, &sums);
         let weight = |of: &Denominators| of.token_weight(loss.loss_agg_mode, 1.0);
@@ -67,34 +69,40 @@ impl Queued {
     }
 }
 
-/// Memory for the results of a mini-batch's lanes during an update.
+/// Memory for the results of a mini-batch's micro-batches during an update.
 #[derive(Clone, Copy, Debug)]
-pub struct LaneStats {
-    /// Results of all lanes, f64 `[lanes * STATS]`.
+pub struct MicroBatchStats {
+    /// Results of all micro-batches, f64 `[count * STATS]`.
     pub stats: Tensor,
-    /// The losses among these results, which must be finite, f64 `[lanes * LOSSES]`.
+    /// The losses among these results, which must be finite, f64 `[count * LOSSES]`.
     pub losses: Tensor,
 }
 
-/// Allocates [`LaneStats`] for `lanes` lanes. Their content is undefined.
-pub fn figures(dev: &mut Device, lanes: usize) -> Result<LaneStats> {
-    let mut alloc = |n: usize| dev.alloc(Region::Overlay, DType::F64, &[lanes * n]);
-    Ok(LaneStats { stats: alloc(STATS)?, losses: alloc(LOSSES)? })
-}
-
-impl LaneStats {
-    /// Returns the results of `lane`.
-    pub fn of_lane(&self, lane: usize) -> Tensor {
-        self.stats.slice(lane * STATS, (lane + 1) * STATS)
+impl MicroBatchStats {
+    /// Allocates memory for as many micro-batches as a mini-batch of `config` can have: one for each response. The
+    /// content is undefined.
+    pub fn new(dev: &mut Device, config: &RlConfig) -> Result<MicroBatchStats> {
+        let most = config.ppo_mini_batch_size * config.rollout.n;
+        let mut alloc = |n: usize| dev.alloc(Region::Overlay, DType::F64, &[most * n]);
+        Ok(MicroBatchStats { stats: alloc(STATS)?, losses: alloc(LOSSES)? })
     }
 
-    /// Copies the losses of all lanes from their results and returns them. The results must be complete.
+    /// Returns the memory for `count` micro-batches, with empty results.
+    pub fn of_update(&self, dev: &mut Device, count: usize) -> Result<MicroBatchStats> {
+        let (stats, losses) = (self.stats.slice(0, count * STATS), self.losses.slice(0, count * LOSSES));
+        policy_loss::reset(dev, stats)?;
+        Ok(MicroBatchStats { stats, losses })
+    }
+
+    /// Returns the results of micro-batch `number`.
+    pub fn of(&self, number: usize) -> Tensor {
+        self.stats.slice(number * STATS, (number + 1) * STATS)
+    }
+
+    /// Copies the losses of all micro-batches from their results and returns them. The results must be complete.
     pub fn losses(&self, dev: &mut Device) -> Result<Tensor> {
-        let lanes = self.stats.len() / STATS;
-        let copy = |lane: usize| {
-            dev.copy(self.of_lane(lane).slice(0, LOSSES), self.losses.slice(lane * LOSSES, (lane + 1) * LOSSES))
-        };
-        (0..lanes).try_for_each(copy)?;
+        let copy = |i: usize| dev.copy(self.of(i).slice(0, LOSSES), self.losses.slice(i * LOSSES, (i + 1) * LOSSES));
+        (0..self.stats.len() / STATS).try_for_each(copy)?;
         Ok(self.losses)
     }
 }
@@ -128,19 +136,31 @@ pub fn loss_of(config: &RlConfig) -> PolicyLoss {
     }
 }
 
-/// Adds the gradients of a mini-batch's loss to `grads`, in one lane, and overwrites `stats` with its results (see
-/// [`policy_loss::stats`]). Does not wait for the device.
+/// Adds the gradients of a mini-batch's loss to `grads`, in one lane, and overwrites `stats` (f64 `[STATS]`) with its
+/// results (see [`policy_loss::stats`]). Does not wait for the device.
 pub fn accumulate(
     dev: &mut Device,
     learner: Learner<'_>,
-    grads: &mut Grads,
+    grads: &mut dyn GradientSink,
     groups: &[Group],
     stats: Tensor,
 ) -> Result<Queued> {
     let dealt = Dealt::new(learner.config, learner.step, groups, 1);
     policy_loss::reset(dev, stats)?;
-    let done = dealt.accumulate(dev, learner, grads, 0, stats)?;
+    let mut done = Computed::default();
+    for micro_batch in dealt.micro_batches(learner.config.micro_batch_tokens)? {
+        done += dealt.compute(dev, learner, grads, &micro_batch, stats)?;
+    }
     Ok(dealt.queued(done, stats))
+}
+
+/// Responses that pass through the model together.
+#[derive(Clone, PartialEq, Debug)]
+pub struct MicroBatch {
+    /// The responses. Those of a group are consecutive.
+    pub responses: Vec<ResponseId>,
+    /// False if none of the responses can move the policy, so that no backward follows.
+    pub moves: bool,
 }
 
 /// The responses of a mini-batch, or of one of its lanes, that are computed. The responses of a group are consecutive.
@@ -155,6 +175,13 @@ struct Chosen {
 impl Chosen {
     fn all(&self) -> Vec<ResponseId> {
         [&self.moving[..], &self.idle].concat()
+    }
+
+    /// Cuts one of the two lists into micro-batches.
+    fn cut(&self, groups: &[Group], moves: bool, max_tokens: usize) -> Result<Vec<MicroBatch>> {
+        let ids = if moves { &self.moving } else { &self.idle };
+        let micro_batch = |range: std::ops::Range<usize>| MicroBatch { responses: ids[range].to_vec(), moves };
+        Ok(micro_batches::cut(groups, ids, max_tokens)?.into_iter().map(micro_batch).collect())
     }
 }
 
@@ -197,52 +224,57 @@ impl<'a> Dealt<'a> {
         Dealt { groups, loss, denominators: denominators(&all), computed: denominators(&some), lanes: dealt }
     }
 
-    /// Returns the responses that `lane` computes.
-    pub fn of_lane(&self, lane: usize) -> Vec<ResponseId> {
-        self.lanes[lane].all()
+    /// Returns the micro-batches of at most `max_tokens` tokens in the order in which their gradients and results are
+    /// added. Those without backward come last. Errors if a response is longer than `max_tokens`.
+    pub fn micro_batches(&self, max_tokens: usize) -> Result<Vec<MicroBatch>> {
+        let mut all = Vec::new();
+        for moves in [true, false] {
+            let lanes = self.lanes.iter().map(|lane| lane.cut(self.groups, moves, max_tokens));
+            all.extend(interleaved(lanes.collect::<Result<Vec<_>>>()?));
+        }
+        Ok(all)
     }
 
-    /// Adds the gradients of `lane` to `grads`, and its results to `stats`. Does not wait for the device.
-    pub fn accumulate(
+    /// Returns the parts of the model to which a micro-batch with backward has gradients.
+    pub fn reach(&self, micro_batch: &MicroBatch) -> Reach {
+        let mut questions = micro_batch.responses.iter().map(|id| &self.groups[id.group].question);
+        Reach { targets: true, images: questions.any(|question| !question.prompt.pixels.is_empty()) }
+    }
+
+    /// Adds the gradients of a micro-batch to `grads` if it has any, and its results to `stats`. Does not wait for the
+    /// device.
+    pub fn compute(
         &self,
         dev: &mut Device,
         learner: Learner<'_>,
-        grads: &mut Grads,
-        lane: usize,
+        grads: &mut dyn GradientSink,
+        micro_batch: &MicroBatch,
         stats: Tensor,
     ) -> Result<Computed> {
-        let Learner { model, policy, config, levels, .. } = learner;
-        let mut done = Computed::default();
-        let Chosen { moving, idle } = &self.lanes[lane];
-        for (ids, moves) in [(moving, true), (idle, false)] {
-            let mark = dev.mark(Region::Overlay);
-            for part in micro_batches::cut(dev, model, self.groups, ids, config.micro_batch_tokens, moves)? {
-                let forward = step::forward(dev, model, &part.sequences, policy, levels, true)?;
-                done += Computed::micro_batch(&part.sequences);
-                let (dlog_prob, dentropy) = dev.range(format_args!("loss"), |dev| -> Result<_> {
-                    let responses: Vec<&Experience> = ids[part.responses].iter().map(|id| id.of(self.groups)).collect();
-                    let packed = upload(dev, &forward, &responses)?;
-                    let dlog_prob = forward.like_log_prob(dev)?;
-                    let counts = self.loss.entropy_coeff != 0.0;
-                    let dentropy = counts.then(|| forward.like_log_prob(dev)).transpose()?;
-                    let Forward { log_prob, entropy, .. } = forward;
-                    let io = Io { log_prob, entropy, dlog_prob, dentropy, stats };
-                    policy_loss::fwd(dev, &self.loss, &self.denominators, &packed, io)?;
-                    Ok((dlog_prob, dentropy))
-                })?;
-                if moves {
-                    forward.backward(dev, grads, dlog_prob, dentropy)?;
-                } else {
-                    forward.discard(dev);
-                }
-            }
-            dev.release(mark);
+        let Learner { model, policy, levels, .. } = learner;
+        let MicroBatch { responses, moves } = micro_batch;
+        let sequences = micro_batches::sequences(self.groups, responses);
+        let forward = step::forward(dev, model, &sequences, policy, levels, true)?;
+        let (dlog_prob, dentropy) = dev.range(format_args!("loss"), |dev| -> Result<_> {
+            let responses: Vec<&Experience> = responses.iter().map(|id| id.of(self.groups)).collect();
+            let packed = upload(dev, &forward, &responses)?;
+            let dlog_prob = forward.like_log_prob(dev)?;
+            let counts = self.loss.entropy_coeff != 0.0;
+            let dentropy = counts.then(|| forward.like_log_prob(dev)).transpose()?;
+            let Forward { log_prob, entropy, .. } = forward;
+            let io = Io { log_prob, entropy, dlog_prob, dentropy, stats };
+            policy_loss::fwd(dev, &self.loss, &self.denominators, &packed, io)?;
+            Ok((dlog_prob, dentropy))
+        })?;
+        match moves {
+            true => forward.backward(dev, grads, dlog_prob, dentropy)?,
+            false => forward.discard(dev),
         }
-        Ok(done)
+        Ok(Computed::micro_batch(&sequences))
     }
 
-    /// Returns the update that consists of the work `done` of all lanes. `stats` f64 `[lanes * STATS]` has the results
-    /// of each lane.
+    /// Returns the update that consists of the work `done` of all micro-batches. `stats` f64 `[count * STATS]` has their
+    /// results.
     pub fn queued(&self, done: Computed, stats: Tensor) -> Queued {
         let &Dealt { loss, denominators, computed, .. } = self;
         let responses = self.lanes.iter().map(|lane| lane.moving.len() + lane.idle.len()).sum();
@@ -299,15 +331,14 @@ pub fn reference(
 ) -> Result<()> {
     ids.sort_by_key(|id| id.group);
     let mut found = Vec::with_capacity(ids.len());
-    let mark = dev.mark(Region::Overlay);
-    for part in micro_batches::cut(dev, model, groups, &ids, micro_batch_tokens, false)? {
-        let forward = step::forward(dev, model, &part.sequences, policy, LayerPolicy::Inputs, false)?;
+    for range in micro_batches::cut(groups, &ids, micro_batch_tokens)? {
+        let sequences = micro_batches::sequences(groups, &ids[range]);
+        let forward = step::forward(dev, model, &sequences, policy, LayerPolicy::Inputs, false)?;
         let log_prob = dev.read::<f32>(forward.log_prob)?;
         let borders = forward.cu_targets.windows(2).map(|w| w[0] as usize..w[1] as usize);
         found.extend(borders.map(|range| log_prob[range].to_vec()));
         forward.discard(dev);
     }
-    dev.release(mark);
     for (id, log_prob) in ids.into_iter().zip(found) {
         groups[id.group].experience[id.rollout].ref_log_prob = Some(log_prob);
     }

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use super::broken::Broken;
 use super::metrics::{self, Metrics};
+use super::plan::Planned;
 use super::record;
 use super::trainer::{Trainer, memory_summary};
 use super::trainer_config::TrainerConfig;
@@ -99,18 +100,11 @@ impl JobCommon {
     }
 
     /// Returns `planned` with the memory of the validation added; see [`Validation::plan`].
-    pub fn plan_validation(
-        &mut self,
-        planned: Plan,
-        dtype: Dtype,
-        lanes: Option<usize>,
-        target: Target,
-        lower: &str,
-    ) -> Result<Plan> {
+    pub fn plan_validation(&mut self, planned: &Planned, dtype: Dtype, target: Target, lower: &str) -> Result<Plan> {
         let dtype = DType::of(dtype, target.kind);
         match &mut self.validation {
-            Some(validation) => validation.plan(planned, &self.model_config, dtype, lanes, target, lower),
-            None => Ok(planned),
+            Some(validation) => validation.plan(planned, &self.model_config, dtype, target, lower),
+            None => Ok(planned.memory),
         }
     }
 

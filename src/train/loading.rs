@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::identity::{Manifest, Part};
 use crate::model::Model;
 use crate::observe::Observer;
-use crate::optim::Optimizer;
+use crate::optim::{Optimizer, freeze};
 use crate::ranks::{OneRank, Ranks, Shards};
 use crate::tensor::DType;
 
@@ -142,8 +142,9 @@ impl Loaded {
     /// Loads `checkpoint`, or the initial model, and the part of the optimizer state that the rank at `place` owns.
     fn of(dev: &mut Device, config: &TrainerConfig, place: OneRank, checkpoint: Option<&Checkpoint>) -> Result<Loaded> {
         let &TrainerConfig { ref model, dtype, optimizer, seed, .. } = config;
-        let model = Model::load(dev, checkpoint.map_or(model, |c| &c.path), DType::of(dtype, dev.kind()))?;
-        let shards = Shards::new(&model.layout.lens(), place.size());
+        let mut model = Model::load(dev, checkpoint.map_or(model, |c| &c.path), DType::of(dtype, dev.kind()))?;
+        freeze(&mut model, &optimizer);
+        let shards = Shards::new(&model.layout.shares(), place.size());
         let mut optimizer = Optimizer::sharded(dev, &model.layout, optimizer, seed, &shards, place.rank())?;
         let mut of = None;
         if let Some(checkpoint) = checkpoint {

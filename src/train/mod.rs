@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod broken;
+pub mod exchange;
 pub mod job;
 pub mod lanes;
 pub mod largest;

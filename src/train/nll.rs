@@ -3,16 +3,16 @@
 use super::step::{self, Computed, Sequence};
 use crate::device::Device;
 use crate::error::Result;
-use crate::model::{CheckpointPolicy, Grads, Model, Policy};
+use crate::model::{CheckpointPolicy, GradientSink, Model, Policy};
 use crate::ops::nll;
 use crate::tensor::Tensor;
 
-/// The divisor of an update's mean loss, and the tensor in which the mean is accumulated.
+/// The divisor of an update's mean loss, and the tensor to which a micro-batch's part of the mean is added.
 #[derive(Clone, Copy, Debug)]
 pub struct Mean {
     /// Number of targets of the whole update.
     pub targets: usize,
-    /// Accumulator of the loss, f64 `[1]`. Each micro-batch adds its part.
+    /// Loss, f64 `[1]`. The micro-batch adds its part.
     pub loss: Tensor,
 }
 
@@ -22,7 +22,7 @@ pub struct Mean {
 pub fn gradients(
     dev: &mut Device,
     model: &Model,
-    grads: &mut Grads,
+    grads: &mut dyn GradientSink,
     batch: &[Sequence<'_>],
     micro_batch_tokens: usize,
     levels: CheckpointPolicy,
@@ -42,7 +42,7 @@ pub fn gradients(
 pub fn micro_batch(
     dev: &mut Device,
     model: &Model,
-    grads: &mut Grads,
+    grads: &mut dyn GradientSink,
     batch: &[Sequence<'_>],
     mean: Mean,
     levels: CheckpointPolicy,

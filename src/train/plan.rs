@@ -10,14 +10,14 @@ use crate::device::{Device, Plan, Region, Target, Work};
 use crate::error::{Error, Result};
 use crate::image::{Grid, ImageInput};
 use crate::model::outgoing::{self, fetched};
-use crate::model::{CheckpointPolicy, Grads, Model, ModelConfig};
+use crate::model::{CheckpointPolicy, GradientSink, Grads, Model, ModelConfig};
 use crate::observe::bytes;
-use crate::optim::Optimizer;
+use crate::optim::{Optimizer, freeze};
 use crate::ranks::{BytesExchanged, OneRank, Ranks, Shards};
 use crate::tensor::DType;
-use crate::train::lanes::Lanes;
+use crate::train::exchange::{Collector, Exchange, Reach};
 use crate::train::levels::{self, Counted};
-use crate::train::nll;
+use crate::train::nll::{self, Mean};
 use crate::train::step::Sequence;
 
 /// The plan of a run.
@@ -29,23 +29,23 @@ pub struct Planned {
     pub memory: Plan,
     /// Available bytes, if they are limited.
     pub budget: Option<usize>,
-    /// Work of the micro-batch with the most arithmetic, forward and backward.
+    /// Bytes of [`Region::Overlay`] that stay allocated between the updates of SFT: the gradients.
+    pub held: usize,
+    /// Work of the micro-batch with the most arithmetic: forward, backward and the sum of its gradients.
     pub pass: Vec<Work>,
+    /// Bytes that a rank sends to and receives from other ranks for the gradients of one micro-batch on each rank.
+    pub pass_handed: BytesExchanged,
     /// Work of the update that follows the gradients.
     pub update: UpdateWork,
 }
 
-/// Work of one rank in an update, from the gradients of its lanes to the new weights.
+/// Work of one rank in an update, from the sums of the gradients to the new weights.
 #[derive(Clone, PartialEq, Default, Debug)]
 pub struct UpdateWork {
     /// Work on the device.
     pub work: Vec<Work>,
     /// Bytes that the rank sends to and receives from other ranks.
     pub handed: BytesExchanged,
-    /// Bytes of host memory for the running sum of lanes, if the rank computes several lanes.
-    pub host_bytes: usize,
-    /// Bytes moved between the device and the running sum on the host.
-    pub moved: u64,
     /// Size in bytes of the largest tensor that this rank copies from the device to save a checkpoint.
     pub largest_saved: usize,
 }
@@ -90,8 +90,10 @@ pub struct Training {
     pub dev: Device,
     /// The model.
     pub model: Model,
-    shards: Shards,
-    ranks: OneRank,
+    /// The exchange of gradients.
+    pub exchange: Exchange,
+    /// The rank whose memory and traffic are counted.
+    pub ranks: OneRank,
     optimizer: Optimizer,
 }
 
@@ -105,38 +107,40 @@ impl Training {
         ranks: OneRank,
     ) -> Result<Training> {
         let mut dev = Device::count_for(target);
-        let model = Model::empty(&mut dev, config, DType::of(dtype, target.kind))?;
-        let shards = Shards::new(&model.layout.lens(), ranks.size());
+        let mut model = Model::empty(&mut dev, config, DType::of(dtype, target.kind))?;
+        freeze(&mut model, &optimizer);
+        let shards = Shards::new(&model.layout.shares(), ranks.size());
         let optimizer = Optimizer::sharded(&mut dev, &model.layout, optimizer, 0, &shards, ranks.rank())?;
-        Ok(Training { dev, model, shards, ranks, optimizer })
+        let exchange = Exchange::new(&model.layout, ranks.rank(), ranks.size());
+        Ok(Training { dev, model, exchange, ranks, optimizer })
     }
 
-    /// Allocates the gradients as the run does, and counts the work of an update of all parameters with `lanes`
-    /// gradient lanes.
-    pub fn gradients(&mut self, lanes: usize) -> Result<(Grads, UpdateWork)> {
+    /// Allocates the gradients as the run does, and counts the work of an update of all trained parameters.
+    pub fn gradients(&mut self) -> Result<(Grads, UpdateWork)> {
         let (dev, layout) = (&mut self.dev, &self.model.layout);
         let before = self.ranks.handed();
-        let mut grads = Grads::new(dev, layout)?;
+        let mut grads = Grads::sharded(dev, layout, self.optimizer.own())?;
         (0..grads.num_params()).for_each(|id| {
             grads.touch(id);
         });
         dev.take_work();
-        let mut lanes = Lanes::new(lanes, &self.ranks, &self.shards)?;
-        (0..lanes.rounds()).try_for_each(|round| lanes.add(dev, &mut self.ranks, &mut grads, round))?;
         self.optimizer.step_guarded(&mut self.ranks, dev, layout, &grads, 0.0, None)?;
         self.optimizer.stats(dev)?;
-        let (shared, after) = (Arc::new(layout.clone()), self.ranks.handed());
+        let shared = Arc::new(layout.clone());
         let weights = outgoing::weights(&shared, layout.dtype, self.optimizer.own());
         let saved = [fetched(&weights), fetched(&self.optimizer.outgoing(&shared))].concat();
         let update = UpdateWork {
             work: dev.take_work(),
-            handed: BytesExchanged { sent: after.sent - before.sent, received: after.received - before.received },
-            host_bytes: lanes.host_bytes(),
-            moved: lanes.moved(),
+            handed: self.ranks.handed().since(before),
             largest_saved: saved.iter().map(|tensor| tensor.span().bytes).max().unwrap_or(0),
         };
         Ok((grads, update))
     }
+}
+
+/// The largest exchange of gradients: every rank has a micro-batch with targets and images.
+pub fn all_reach(ranks: usize) -> Vec<Reach> {
+    vec![Reach { targets: true, images: true }; ranks]
 }
 
 /// Returns the bytes of optimizer state that each rank owns, by rank. All other memory is the same on every rank.
@@ -154,29 +158,51 @@ pub fn owned(
     (0..ranks).map(of).collect()
 }
 
+/// A fine-tuning run to plan.
+#[derive(Clone, Copy)]
+pub struct Run<'a> {
+    /// Settings of the run.
+    pub config: &'a SftConfig,
+    /// Device of each rank.
+    pub target: Target,
+    /// The rank whose memory is planned.
+    pub ranks: OneRank,
+    /// Largest number of micro-batches of an update.
+    pub most_micro_batches: usize,
+}
+
 /// Returns the plan of a fine-tuning run. `batches` are the largest micro-batches of the run.
-pub fn sft(
-    model: ModelConfig,
-    config: &SftConfig,
-    target: Target,
-    ranks: OneRank,
-    batches: &[Vec<Sequence<'_>>],
-) -> Result<Planned> {
+pub fn sft(model: ModelConfig, run: Run<'_>, batches: &[Vec<Sequence<'_>>]) -> Result<Planned> {
+    let Run { config, target, ranks, most_micro_batches } = run;
     let mut training = Training::new(model, config.dtype, config.optimizer, target, ranks)?;
-    let (mut grads, update) = training.gradients(config.lanes())?;
-    let Training { mut dev, model, .. } = training;
-    let loss = dev.zeros(Region::Overlay, DType::F64, &[config.lanes()])?.slice(0, 1);
-    let rest = dev.high_water();
+    let (mut grads, update) = training.gradients()?;
+    let Training { mut dev, model, exchange, mut ranks, .. } = training;
+    let held = dev.high_water().bytes(Region::Overlay);
+    let losses = dev.zeros(Region::Overlay, DType::F64, &[most_micro_batches.max(1)])?;
+    let (rest, reaches) = (dev.high_water(), all_reach(ranks.size()));
+    let before = ranks.handed();
     let mut run = |i: usize, levels: CheckpointPolicy| -> Result<(Plan, Vec<Work>)> {
         dev.reset_high_water();
-        nll::gradients(&mut dev, &model, &mut grads, &batches[i], config.micro_batch_tokens, levels, loss)?;
+        ranks.set_handed(before);
+        let mut collector = Collector::new(&exchange, &mut ranks, &mut grads, &reaches);
+        let mean = Mean { targets: 1, loss: losses.slice(0, 1) };
+        nll::micro_batch(&mut dev, &model, &mut collector, &batches[i], mean, levels)?;
+        collector.finish(&mut dev)?;
         Ok((dev.high_water(), dev.take_work()))
     };
     let images = batches.iter().flatten().any(|s| !s.images.is_empty());
     let count = |i, levels| run(i, levels).map(|(memory, work)| Counted::new(memory, &work));
     let fit = levels::fit(&model.config, images, target.memory, &rest, batches.len(), count)?;
     let pass = largest_pass(batches.len(), |i| run(i, fit.levels).map(|(_, work)| work))?;
-    Ok(Planned { levels: fit.levels, memory: fit.memory, budget: target.memory, pass, update })
+    Ok(Planned {
+        levels: fit.levels,
+        memory: fit.memory,
+        budget: target.memory,
+        held,
+        pass,
+        pass_handed: ranks.handed().since(before),
+        update,
+    })
 }
 
 /// Returns the work of the pass with the most arithmetic among `count` passes.

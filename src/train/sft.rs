@@ -8,9 +8,9 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::broken::Broken;
+use super::exchange::Reach;
 use super::job::{JobCommon, Start, TrainingJob};
-use super::lanes;
+use super::lanes::{self, interleaved};
 use super::largest::{Largest, Size, Tower, grown};
 use super::metrics::{self, Metrics, object};
 use super::nll::{self, Mean};
@@ -19,15 +19,15 @@ use super::record;
 use super::step::{self, Computed, Sequence};
 use super::trainer::{Trainer, seconds};
 use super::trainer_config::{TrainerConfig, trainer_config};
-use super::updates::Updates;
+use super::updates::{Update, Updates};
 use crate::config::SftConfig;
 use crate::data::encoder::EncodingPurpose;
 use crate::data::indexing::Longest;
-use crate::data::{Dataset, Index, Loader, Rejected, Sample, Samples};
+use crate::data::{Dataset, Index, Loader, Rejected, Sample, Samples, Shape};
 use crate::device::{Device, Plan, Region, Target};
 use crate::error::{Error, Result};
+use crate::model::Shared;
 use crate::model::vision::CHUNK_PATCHES;
-use crate::model::{Grads, Model, Shared};
 use crate::observe::Observer;
 use crate::ranks::Ranks;
 use crate::tensor::DType;
@@ -92,62 +92,32 @@ impl Job {
     }
 
     /// Returns the samples of the micro-batches that can determine this rank's peak memory, with the size each of them
-    /// represents.
-    fn largest_micro_batches(&self, tower: Tower) -> Result<Vec<(Size, Vec<usize>)>> {
+    /// represents. Also returns the largest number of micro-batches of an update.
+    fn largest_micro_batches(&self, tower: Tower) -> Result<(Vec<(Size, Vec<usize>)>, usize)> {
         let JobCommon { index, ranks, total_steps, .. } = &self.common;
         let mut updates = Updates::new(&self.config, index)?;
-        let (mut largest, mut consumed) = (Largest::default(), 0);
+        let (mut largest, mut most, mut consumed) = (Largest::default(), 0, 0);
         for _ in 0..*total_steps {
             let Some(update) = updates.next(consumed)? else { break };
             consumed = update.consumed;
-            let mine = update.lanes.iter().skip(ranks.rank()).step_by(ranks.size());
-            for part in mine.map(|lane| self.micro_batches(lane)).collect::<Result<Vec<_>>>()?.concat() {
-                let batch = || part.iter().map(|&i| index.shape(i));
-                if batch().any(|shape| shape.targets > 0) {
-                    largest.push(Size::of(tower, batch()), part.clone());
+            let micro_batches = micro_batches(index, &update, self.config.micro_batch_tokens)?;
+            most = most.max(micro_batches.len());
+            for part in micro_batches.into_iter().skip(ranks.rank()).step_by(ranks.size()) {
+                if reach(index, &part).targets {
+                    largest.push(Size::of(tower, part.iter().map(|&i| index.shape(i))), part);
                 }
             }
         }
-        Ok(largest.into_batches())
+        Ok((largest.into_batches(), most))
     }
 
-    /// Splits a lane's samples into micro-batches.
-    fn micro_batches(&self, lane: &[usize]) -> Result<Vec<Vec<usize>>> {
-        micro_batches(&self.common.index, lane, self.config.micro_batch_tokens)
-    }
-
-    /// Adds the gradients of the samples of one lane to `grads`, and the lane's part of the update's `mean` to the
-    /// loss. Errors with [`Error::Stopped`] if a stop is requested before the lane is complete.
-    fn lane(
-        &self,
-        dev: &mut Device,
-        model: &Model,
-        grads: &mut Grads,
-        feed: &mut Feed<'_, '_>,
-        samples: &[usize],
-        mean: Mean,
-    ) -> Result<LaneFigures> {
-        let mut figures = LaneFigures::default();
-        for _ in self.micro_batches(samples)? {
-            if feed.observer.stop_requested() {
-                return Err(Error::Stopped);
-            }
-            let samples = feed.broken.sound(feed.loader.take()?);
-            let batch: Vec<Sequence<'_>> = samples.iter().map(|sample| sequence(sample)).collect();
-            figures.rows += batch.len();
-            figures.done += nll::micro_batch(dev, model, grads, &batch, mean, self.common.levels)?;
-        }
-        figures.rejected = feed.broken.found();
-        Ok(figures)
-    }
-
-    /// Returns a loader that prepares the samples of all micro-batches of this rank's lanes, for the remaining updates.
+    /// Returns a loader that prepares the samples of all micro-batches of this rank, for the remaining updates.
     fn loader(&self, trainer: &Trainer<'_>) -> Result<Loader<Sample>> {
         let (mut updates, index) = (Updates::new(&self.config, &self.common.index)?, self.common.index.clone());
-        let (tokens, mine, mut consumed) =
-            (self.config.micro_batch_tokens, trainer.lanes.mine(), trainer.samples_consumed);
-        // The number of updates is bounded here. Without this bound, a rank whose lanes are all empty would search for
-        // its next micro-batch forever.
+        let (tokens, mut consumed) = (self.config.micro_batch_tokens, trainer.samples_consumed);
+        let (rank, size) = (trainer.ranks.rank(), trainer.ranks.size());
+        // The number of updates is bounded here. Without this bound, a rank without micro-batches would search for its
+        // next micro-batch forever.
         let mut left = self.common.total_steps.saturating_sub(trainer.step);
         let mut next = move || -> Result<Option<Vec<Vec<usize>>>> {
             if left == 0 {
@@ -156,8 +126,7 @@ impl Job {
             left -= 1;
             let Some(update) = updates.next(consumed)? else { return Ok(None) };
             consumed = update.consumed;
-            let cut = |lane: usize| micro_batches(&index, &update.lanes[lane], tokens);
-            Ok(Some(mine.clone().map(cut).collect::<Result<Vec<_>>>()?.concat()))
+            Ok(Some(micro_batches(&index, &update, tokens)?.into_iter().skip(rank).step_by(size).collect()))
         };
         let groups = std::iter::from_fn(move || next().transpose()).flat_map(|batches| match batches {
             Ok(batches) => batches.into_iter().map(Ok).collect(),
@@ -167,23 +136,28 @@ impl Job {
     }
 }
 
-/// The sources from which a lane takes its samples.
-struct Feed<'f, 'b> {
-    loader: &'f mut Loader<Sample>,
-    broken: &'f mut Broken<'b>,
-    observer: &'f dyn Observer,
+/// Returns the micro-batches of an update, of at most `tokens` tokens each, in the order in which their gradients are
+/// added.
+fn micro_batches(index: &Index, update: &Update, tokens: usize) -> Result<Vec<Vec<usize>>> {
+    let cut = |lane: &Vec<usize>| -> Result<Vec<Vec<usize>>> {
+        let lengths: Vec<usize> = lane.iter().map(|&i| index.tokens(i)).collect();
+        let ranges = step::micro_batches(&lengths, tokens)?;
+        Ok(ranges.into_iter().map(|range| lane[range].to_vec()).collect())
+    };
+    Ok(interleaved(update.lanes.iter().map(cut).collect::<Result<Vec<_>>>()?))
 }
 
-/// Splits a lane's samples into micro-batches of at most `tokens` tokens.
-fn micro_batches(index: &Index, lane: &[usize], tokens: usize) -> Result<Vec<Vec<usize>>> {
-    let lengths: Vec<usize> = lane.iter().map(|&i| index.tokens(i)).collect();
-    let ranges = step::micro_batches(&lengths, tokens)?;
-    Ok(ranges.into_iter().map(|range| lane[range].to_vec()).collect())
+/// Returns the parts of the model to which a micro-batch has gradients.
+fn reach(index: &Index, micro_batch: &[usize]) -> Reach {
+    let any = |of: fn(Shape<'_>) -> bool| micro_batch.iter().any(|&i| of(index.shape(i)));
+    Reach { targets: any(|shape| shape.targets > 0), images: any(|shape| !shape.grids.is_empty()) }
 }
 
-/// Results of one lane, which each rank sends to the others so that every rank can log and count them.
-#[derive(Default, Serialize, Deserialize)]
-struct LaneFigures {
+/// Results of one micro-batch, which each rank sends to the others so that every rank can log and count them.
+#[derive(Clone, Serialize, Deserialize)]
+struct Figures {
+    /// Number of the micro-batch in its update.
+    number: usize,
     done: Computed,
     rows: usize,
     rejected: Vec<Rejected>,
@@ -203,13 +177,14 @@ impl TrainingJob for Job {
             let shapes = batch.iter().map(|&i| index.shape(i));
             grown(tower, shapes, size).iter().map(|made| plan::blank(model, made.shape())).collect()
         };
-        let samples: Vec<Vec<Sample>> = self.largest_micro_batches(tower)?.iter().map(blank).collect();
+        let (largest, most_micro_batches) = self.largest_micro_batches(tower)?;
+        let samples: Vec<Vec<Sample>> = largest.iter().map(blank).collect();
         let batches: Vec<Vec<Sequence<'_>>> =
             samples.iter().map(|batch| batch.iter().map(sequence).collect()).collect();
-        let planned = plan::sft(model.clone(), &self.config, target, *ranks, &batches)?.check(LOWER)?;
+        let run = plan::Run { config: &self.config, target, ranks: *ranks, most_micro_batches };
+        let planned = plan::sft(model.clone(), run, &batches)?.check(LOWER)?;
         self.common.levels = planned.levels;
-        let lanes = Some(self.config.lanes());
-        self.common.plan_validation(planned.memory, self.config.dtype, lanes, target, LOWER)
+        self.common.plan_validation(&planned, self.config.dtype, target, LOWER)
     }
 
     fn steps(&self, dev: &mut Device, trainer: &mut Trainer, observer: &dyn Observer) -> Result<()> {
@@ -217,8 +192,7 @@ impl TrainingJob for Job {
         let mut broken = self.common.open_rows(trainer, self.config.max_bad_rows, observer)?;
         let mut updates = Updates::new(&self.config, index)?;
         let mut loader = self.loader(trainer)?;
-        let mut grads = Grads::new(dev, &trainer.model.layout)?;
-        let losses = dev.zeros(Region::Overlay, DType::F64, &[trainer.lanes.count()])?;
+        let mut grads = trainer.new_grads(dev)?;
         self.common.validate_before(dev, trainer, observer)?;
         // The ranks may need different times to prepare, so they wait for each other here without a timeout.
         trainer.ranks.await_all("the first step", &[])?;
@@ -226,31 +200,36 @@ impl TrainingJob for Job {
         while trainer.step < *total_steps {
             let Some(update) = updates.next(trainer.samples_consumed)? else { break };
             let start = Instant::now();
-            dev.fill_zero(losses)?;
             // The divisor counts the targets of all rows of the update. If a row turns out to be broken after other
             // rows were computed, its targets still count in the divisor and add no loss.
             let targets: usize = update.samples().map(|i| index.shape(i).targets).sum();
+            let micro_batches = micro_batches(index, &update, self.config.micro_batch_tokens)?;
+            let reaches: Vec<Reach> = micro_batches.iter().map(|part| reach(index, part)).collect();
+            let mark = dev.mark(Region::Overlay);
+            let losses = dev.zeros(Region::Overlay, DType::F64, &[reaches.len()])?;
+            let mut own = Vec::new();
+            trainer.gradients(dev, &mut grads, &reaches, |dev, model, grads, number| {
+                let samples = broken.sound(loader.take()?);
+                let batch: Vec<Sequence<'_>> = samples.iter().map(|sample| sequence(sample)).collect();
+                let mean = Mean { targets, loss: losses.slice(number, number + 1) };
+                let done = nll::micro_batch(dev, model, grads, &batch, mean, self.common.levels)?;
+                own.push(Figures { number, done, rows: batch.len(), rejected: broken.found() });
+                Ok(())
+            })?;
             let (mut done, mut rows) = (Computed::default(), 0);
-            for round in 0..trainer.lanes.rounds() {
-                grads.zero(dev)?;
-                let mut own = Ok(LaneFigures::default());
-                if let Some(lane) = trainer.lanes.of_round(round) {
-                    let mean = Mean { targets, loss: losses.slice(lane, lane + 1) };
-                    let mut feed = Feed { loader: &mut loader, broken: &mut broken, observer };
-                    own = self.lane(dev, &trainer.model, &mut grads, &mut feed, &update.lanes[lane], mean);
-                }
-                let figures = trainer.add_lanes(dev, &mut grads, round, own)?;
-                for lane in trainer.share("metrics of a gradient lane", &figures)? {
-                    done += lane.done;
-                    rows += lane.rows;
-                    broken.record(lane.rejected)?;
-                }
+            let mut all = trainer.share("metrics of the micro-batches", &own)?.concat();
+            all.sort_by_key(|figures| figures.number);
+            for figures in all {
+                done += figures.done;
+                rows += figures.rows;
+                broken.record(figures.rejected)?;
             }
-            trainer.share_figures(dev, losses)?;
+            trainer.share_figures(dev, losses, reaches.len())?;
             let lr = trainer.update(dev, &grads, losses)?;
             // The host waits for the device here, where the step is logged, and nowhere earlier in the step.
             let loss: f64 = dev.read::<f64>(losses)?.into_iter().sum();
             let stats = trainer.stats(dev, "the loss", loss, observer)?;
+            dev.release(mark);
             trainer.step += 1;
             trainer.samples_consumed = update.consumed;
             broken.keep(&mut trainer.extra)?;

@@ -4,6 +4,7 @@
 //! each target's log-prob. The caller divides by the size of the whole mini-batch. Therefore the terms of the sum do
 //! not depend on how a mini-batch is cut into micro-batches.
 
+use std::iter::Sum;
 use std::ops::AddAssign;
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::image::ImageInput;
-use crate::model::{CheckpointPolicy, Grads, Inputs, LogProbs, Mode, Model, Policy, Shared, Tape};
+use crate::model::{CheckpointPolicy, GradientSink, Inputs, LogProbs, Mode, Model, Policy, Shared, Tape};
 use crate::tensor::{DType, Elem, Tensor};
 
 /// A sequence to train on.
@@ -64,6 +65,15 @@ impl AddAssign for Computed {
         self.targets += other.targets;
         self.tokens += other.tokens;
         self.micro_batches += other.micro_batches;
+    }
+}
+
+impl Sum for Computed {
+    fn sum<I: Iterator<Item = Computed>>(parts: I) -> Computed {
+        parts.fold(Computed::default(), |mut sum, part| {
+            sum += part;
+            sum
+        })
     }
 }
 
@@ -152,7 +162,7 @@ impl Forward {
     pub fn backward(
         mut self,
         dev: &mut Device,
-        grads: &mut Grads,
+        grads: &mut dyn GradientSink,
         dlog_prob: Tensor,
         dentropy: Option<Tensor>,
     ) -> Result<()> {

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use super::lanes::Lanes;
+use super::exchange::{Collector, Exchange, Reach};
 use super::loading::Loaded;
 use super::metrics::{Metrics, MetricsLog};
 use super::saving::{Saving, Snapshot, copy_companions};
@@ -19,10 +19,10 @@ use crate::device::{Device, KernelVariant, Plan, Region};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::identity::{Inputs, Manifest};
-use crate::model::{Grads, Model};
+use crate::model::{GradientSink, Grads, Model};
 use crate::observe::Observer;
 use crate::optim::{Optimizer, StepStats, learning_rate};
-use crate::ranks::{self, Ranks, Shards};
+use crate::ranks::{self, Ranks};
 use crate::tensor::Tensor;
 
 /// Training time since the last checkpoint above which a stop saves a checkpoint by default.
@@ -50,8 +50,8 @@ pub struct Trainer<'r> {
     pub model: Model,
     /// The ranks of this run.
     pub ranks: &'r mut dyn Ranks,
-    /// The gradient lanes in which an update's gradients are summed.
-    pub lanes: Lanes,
+    /// The exchange of gradients with the other ranks.
+    exchange: Exchange,
     /// Number of updates done.
     pub step: u64,
     /// Number of samples (SFT) or prompts (RL) consumed.
@@ -86,11 +86,14 @@ impl<'r> Trainer<'r> {
             false => Store::of(&config.dir, config.keep),
         };
         let Loaded { model, optimizer, checkpoint } = Loaded::open(ranks, dev, &store, &config, observer)?;
-        let lanes = Lanes::new(config.lanes, ranks, &Shards::new(&model.layout.lens(), ranks.size()))?;
+        let exchange = Exchange::new(&model.layout, ranks.rank(), ranks.size());
         // `None` if the checkpoint belongs to another run. The best step that such a checkpoint records is ignored.
         let saved_step = checkpoint.as_ref().filter(|(of, _)| store.has(of)).map(|(of, _)| of.step);
         let (mut step, mut samples_consumed, mut extra) = (0, 0, Map::new());
-        if let Some((_, state)) = checkpoint {
+        if let Some((of, state)) = checkpoint {
+            if saved_step.is_some() {
+                state.check_arithmetic(&of.path)?;
+            }
             let recorded = state.gpu_body.as_deref().and_then(KernelVariant::named);
             if let Some(variant) = recorded.filter(|variant| dev.variant().is_some_and(|now| now != *variant))
                 && dev.use_variant(variant).is_ok()
@@ -127,7 +130,7 @@ impl<'r> Trainer<'r> {
         Ok(Trainer {
             model,
             ranks,
-            lanes,
+            exchange,
             step,
             samples_consumed,
             log,
@@ -148,12 +151,41 @@ impl<'r> Trainer<'r> {
         self.ranks.rank() == 0
     }
 
-    /// Calls [`Lanes::add`] for `round` and returns `done`, the result of this rank's lane. If any rank was asked to
-    /// stop, all ranks return [`Error::Stopped`] and the update is dropped.
-    pub fn add_lanes<T>(&mut self, dev: &mut Device, grads: &mut Grads, round: usize, done: Result<T>) -> Result<T> {
-        let done = self.agreed("the end of a gradient lane", done)?;
-        self.lanes.add(dev, self.ranks, grads, round)?;
-        Ok(done)
+    /// Allocates the gradients of this rank.
+    pub fn new_grads(&self, dev: &mut Device) -> Result<Grads> {
+        Grads::sharded(dev, &self.model.layout, self.optimizer.own())
+    }
+
+    /// Computes the gradients of an update and adds them in the order of its micro-batches. `reaches` describes each
+    /// micro-batch; rank r computes the micro-batches r, r + R, r + 2R and so on of R ranks by calling `compute` with the
+    /// number of the micro-batch. Afterwards `grads` has the sums of the elements that this rank owns. If a rank was
+    /// asked to stop, all ranks return [`Error::Stopped`] before the next micro-batch, and the update is dropped.
+    pub fn gradients(
+        &mut self,
+        dev: &mut Device,
+        grads: &mut Grads,
+        reaches: &[Reach],
+        mut compute: impl FnMut(&mut Device, &Model, &mut dyn GradientSink, usize) -> Result<()>,
+    ) -> Result<()> {
+        grads.zero(dev)?;
+        let (rank, size) = (self.ranks.rank(), self.ranks.size());
+        for (round, reaches) in reaches.chunks(size).enumerate() {
+            let stop = self.ranks.any("the next micro-batches", &[dev.check_stop().is_err()])?[0];
+            if stop {
+                return Err(Error::Stopped);
+            }
+            // Within a round, a rank that stopped would leave the others waiting for its gradients.
+            let flag = if size > 1 { dev.take_stop_flag() } else { None };
+            let mut collector = Collector::new(&self.exchange, self.ranks, grads, reaches);
+            let done = match rank < reaches.len() {
+                true => compute(dev, &self.model, &mut collector, round * size + rank),
+                false => Ok(()),
+            };
+            let done = done.and_then(|()| collector.finish(dev));
+            flag.into_iter().for_each(|flag| dev.set_stop_flag(flag));
+            done?;
+        }
+        Ok(())
     }
 
     /// Sends `own` to all ranks and returns the values of all ranks, by rank.
@@ -163,14 +195,12 @@ impl<'r> Trainer<'r> {
         all.iter().map(|bytes| serde_json::from_slice(bytes).map_err(broken)).collect()
     }
 
-    /// Copies `figures` `[lanes * n]` between ranks. Before the call, each rank has the values of its own lanes; after
-    /// it, every rank has the values of all lanes.
-    pub fn share_figures(&mut self, dev: &mut Device, figures: Tensor) -> Result<()> {
-        let n = figures.len() / self.lanes.count();
-        let owners = self.lanes.owners().enumerate();
-        let owned: Vec<(usize, Tensor)> =
-            owners.map(|(lane, rank)| (rank, figures.slice(lane * n, (lane + 1) * n))).collect();
-        self.ranks.all_gather(dev, "metrics of all gradient lanes", &owned)
+    /// Copies `figures` `[count * n]` between ranks. Before the call, each rank has the values of the micro-batches that
+    /// it computed; after it, every rank has the values of all `count` micro-batches.
+    pub fn share_figures(&mut self, dev: &mut Device, figures: Tensor, count: usize) -> Result<()> {
+        let (n, size) = (figures.len() / count.max(1), self.ranks.size());
+        let owned: Vec<(usize, Tensor)> = (0..count).map(|i| (i % size, figures.slice(i * n, (i + 1) * n))).collect();
+        self.ranks.all_gather(dev, "metrics of all micro-batches", &owned)
     }
 
     /// Calls [`ranks::agreed`] with the other ranks: if one was asked to stop, all stop.

@@ -4,13 +4,13 @@
 use std::time::Instant;
 
 use super::metrics::{Metrics, object};
-use super::plan;
+use super::plan::{self, Planned};
 use super::trainer::{Trainer, seconds};
 use super::trainer_config::TaskFile;
 use crate::config::ValidationConfig;
 use crate::device::{Device, Plan, Region, Target};
 use crate::error::{Error, Result};
-use crate::model::{Grads, Model, ModelConfig};
+use crate::model::{Model, ModelConfig};
 use crate::observe::Observer;
 use crate::ranks::Ranks;
 use crate::tensor::DType;
@@ -77,27 +77,23 @@ impl Validation {
     }
 
     /// Returns `planned` with the memory of the validation added. Halves the number of answers that are generated at
-    /// the same time until they fit beside the model and, if `lanes` is given, beside the gradients and the losses of
-    /// that many lanes, which stay allocated between steps. Errors if not even one answer fits.
+    /// the same time until they fit beside the model and the memory that stays allocated between steps. Errors if not
+    /// even one answer fits.
     pub fn plan(
         &mut self,
-        planned: Plan,
+        planned: &Planned,
         model: &ModelConfig,
         dtype: DType,
-        lanes: Option<usize>,
         target: Target,
         lower: &str,
     ) -> Result<Plan> {
         let mut dev = Device::count_for(target);
         let model = Model::empty(&mut dev, model.clone(), dtype)?;
-        if let Some(lanes) = lanes {
-            Grads::new(&mut dev, &model.layout)?;
-            dev.zeros(Region::Overlay, DType::F64, &[lanes])?;
-        }
+        dev.alloc(Region::Overlay, DType::U8, &[planned.held])?;
         loop {
             dev.reset_high_water();
             self.validator.count(&mut dev, &model)?;
-            let memory = planned.max(&dev.high_water());
+            let memory = planned.memory.max(&dev.high_water());
             let at_once = self.validator.max_num_seqs();
             if target.memory.is_none_or(|budget| memory.total() <= budget) {
                 return Ok(memory);

@@ -72,8 +72,8 @@ fn step(
         let from = tape.upload(dev, &from, &[from.len()]).unwrap();
         let to = tape.upload(dev, &to, &[to.len()]).unwrap();
         let picked = tape.gather(dev, merged, from).unwrap();
-        let shown = ImageScatter { rows: 0..picked.tensor.rows(), places: to, before: None, after: None };
-        tape.spread(dev, picked, vec![shown], x).unwrap();
+        let shown = ImageScatter { rows: 0..picked.tensor.rows(), places: to };
+        tape.spread(dev, picked, vec![shown], x, true).unwrap();
     }
     let paging = Paging {
         slot_mapping: tape.upload(dev, &slots, &[slots.len()]).unwrap(),

@@ -231,7 +231,7 @@ fn backward_matches_f64_and_its_bits_do_not_vary() {
                     linear_logprob::bwd(
                         &mut dev,
                         linear_logprob::LogProbCall { hidden: on.hidden, w: &on.w, allowed, temperature, targets },
-                        linear_logprob::Bwd { lse, entropy, dlogprob, dentropy, dhidden, dw: grad },
+                        linear_logprob::Bwd { lse, entropy, dlogprob, dentropy, dhidden, dw: Some(grad) },
                     )
                     .unwrap();
                     let got = [read(&mut dev, dhidden), unpack_order(dtype, v, d, &dev.read::<f32>(grad).unwrap())];
@@ -266,7 +266,7 @@ fn tokens_in_two_calls_add_the_gradient_of_one() {
             let logprob_call =
                 linear_logprob::LogProbCall { hidden, w: &on.w, allowed: None, temperature: 1.0, targets };
             let (lse, dlogprob, dhidden) = (part(on.lse), part(dlogprob), part(dhidden));
-            let call = linear_logprob::Bwd { lse, entropy: None, dlogprob, dentropy: None, dhidden, dw };
+            let call = linear_logprob::Bwd { lse, entropy: None, dlogprob, dentropy: None, dhidden, dw: Some(dw) };
             linear_logprob::bwd(&mut dev, logprob_call, call).unwrap();
         }
         [dev.read::<f32>(dhidden).unwrap(), dev.read::<f32>(dw).unwrap()]
@@ -297,7 +297,7 @@ fn backward_matches_finite_differences_of_the_forward() {
             dlogprob: dl,
             dentropy: Some(dh),
             dhidden: dx,
-            dw,
+            dw: Some(dw),
         },
     )
     .unwrap();

@@ -9,10 +9,10 @@ use omr::checkpoint::Store;
 use omr::config::{OptimConfig, OptimizerName};
 use omr::device::{Device, Isa, Plan, Region};
 use omr::error::Result;
+use omr::model::Grads;
 use omr::model::OutModel;
 use omr::model::outgoing::weights;
 use omr::model::params::ParamLayout;
-use omr::model::tape::Grads;
 use omr::model::weights::WeightFiles;
 use omr::optim::Optimizer;
 use omr::ranks::{Ranks, Shards, Tcp};
@@ -50,29 +50,26 @@ impl Rank {
                 _ => param.fill::<f32>(&mut dev, param.tensor, start).unwrap(),
             }
         }
-        let shards = Shards::new(&layout.lens(), ranks.size());
+        let shards = Shards::new(&layout.shares(), ranks.size());
         let optimizer = Optimizer::sharded(&mut dev, &layout, config, 5, &shards, ranks.rank()).unwrap();
         Rank { dev, layout, shards, optimizer }
     }
 
-    /// Runs update `step` on some of the parameters. The rank passes correct gradients only for the elements that it
-    /// owns. Returns the norm and the clipping factor.
+    /// Runs update `step` on some of the parameters. The rank passes the gradients of the elements that it owns. Returns the norm and the clipping factor.
     fn update(&mut self, ranks: &mut dyn Ranks, step: usize) -> [u32; 2] {
         let Rank { dev, layout, shards, optimizer } = self;
         let mark = dev.mark(Region::Overlay);
-        let mut grads = Grads::new(dev, layout).unwrap();
+        let own = shards.of(ranks.rank());
+        let mut grads = Grads::sharded(dev, layout, own).unwrap();
         for id in (0..grads.num_params()).filter(|id| !(id + step).is_multiple_of(3)) {
-            let (grad, own) = (grads.touch(id), &shards.of(ranks.rank())[id]);
+            let grad = grads.touch(id).unwrap();
             // Padding has no gradient.
             let row = |piece: usize, r: usize, out: &mut [f32]| {
                 for (k, g) in out.iter_mut().enumerate() {
                     *g = ((piece + 37 * r + 5 * k + 11 * step + id) % 1009) as f32 * 1e-4 - 0.05;
                 }
             };
-            layout.params[id].fill::<f32>(dev, grad, row).unwrap();
-            for other in [grad.slice(0, own.start), grad.slice(own.end, grad.len())] {
-                dev.write(other, &vec![f32::NAN; other.len()]).unwrap();
-            }
+            layout.params[id].fill_from::<f32>(dev, grad, own[id].start, row).unwrap();
         }
         let losses = dev.upload(Region::Overlay, &[1.0, if step == SAVED { f64::NAN } else { 2.0 }], &[2]).unwrap();
         optimizer.step_guarded(ranks, dev, layout, &grads, 1e-2, Some(losses)).unwrap();

@@ -9,17 +9,17 @@ use omr::device::nccl::Library;
 use omr::device::{Driver, Kind};
 use omr::error::Result;
 use omr::model::params::ParamLayout;
-use omr::model::tape::Grads;
+use omr::model::{GradientSink, Grads};
 use omr::optim::Optimizer;
 use omr::ranks::{Nccl, OneRank, Ranks, Shards};
 use omr::tensor::DType;
-use omr::train::lanes::Lanes;
+use omr::train::exchange::{Collector, Exchange, Reach};
 
 use super::nccl::StandIn;
 use super::{entries, start};
 use crate::kernels;
 
-/// Returns the weights after two updates with three gradient lanes.
+/// Returns the weights after two updates of three micro-batches.
 fn updated(ranks: &mut dyn Ranks) -> Result<Vec<bf16>> {
     let mut dev = kernels::emu();
     let mut layout = ParamLayout::new(DType::Bf16);
@@ -33,17 +33,19 @@ fn updated(ranks: &mut dyn Ranks) -> Result<Vec<bf16>> {
     for (id, len) in lens.iter().enumerate() {
         dev.write(layout.params[id].tensor.reshape(&[*len]), &weights(*len, id))?;
     }
-    let shards = Shards::new(&lens, 1);
+    let shards = Shards::new(&layout.shares(), 1);
     let mut optimizer = Optimizer::sharded(&mut dev, &layout, OptimConfig::default(), 1, &shards, 0)?;
-    let mut lanes = Lanes::new(3, ranks, &shards)?;
+    let exchange = Exchange::new(&layout, 0, 1);
+    let reaches = [Reach { targets: true, images: false }];
     for update in 0..2 {
         let mut grads = Grads::new(&mut dev, &layout)?;
-        for round in 0..lanes.rounds() {
+        for round in 0..3 {
+            let mut collector = Collector::new(&exchange, ranks, &mut grads, &reaches);
             for (id, len) in lens.iter().enumerate() {
-                let grad = grads.touch(id);
+                let grad = collector.param(&mut dev, id)?.unwrap();
                 dev.write(grad.reshape(&[*len]), &values(*len, 10 + update * 9 + round * 3 + id))?;
             }
-            lanes.add(&mut dev, ranks, &mut grads, round)?;
+            collector.finish(&mut dev)?;
         }
         optimizer.step_guarded(ranks, &mut dev, &layout, &grads, 1e-2, None)?;
     }

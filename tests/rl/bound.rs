@@ -18,7 +18,7 @@ use omr::ranks::OneRank;
 use omr::rl::experience::Experience;
 use omr::rl::group::Group;
 use omr::rl::plan;
-use omr::rl::update::{self, Learner};
+use omr::rl::update::{self, Learner, MicroBatchStats};
 use omr::rollout::generate::{self, Question};
 use omr::tensor::DType;
 use omr::train::plan::{Training, blank};
@@ -123,8 +123,8 @@ fn taken(
     made: &[Vec<Group>],
 ) -> Plan {
     let mut training = Training::new(model.clone(), config.dtype, config.optimizer, target, OneRank::ALONE).unwrap();
-    let (mut grads, _) = training.gradients(1).unwrap();
-    let stats = update::figures(&mut training.dev, 1).unwrap().stats;
+    let (mut grads, _) = training.gradients().unwrap();
+    let stats = MicroBatchStats::new(&mut training.dev, config).unwrap().of(0);
     let Training { dev, model, .. } = &mut training;
     let policy = Policy { allowed: None, temperature: 1.0 };
     for groups in made {
@@ -223,7 +223,7 @@ fn runs(number: usize, kind: Kind) {
     grads.zero(&mut dev).unwrap();
     optimizer.step(&mut dev, &model.layout, &grads, 0.0).unwrap();
     optimizer.stats(&mut dev).unwrap();
-    let stats = update::figures(&mut dev, 1).unwrap().stats;
+    let stats = MicroBatchStats::new(&mut dev, &config).unwrap().of(0);
     let learner = Learner {
         model: &model,
         policy: Policy { allowed: None, temperature: 1.0 },

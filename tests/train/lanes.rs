@@ -12,7 +12,8 @@ fn lanes_decide_the_bits_and_stops_do_not() {
     let dir = tempfile::tempdir().unwrap();
     let config = SftConfig {
         train_batch_size: None,
-        packing_length: 256,
+        packing_length: 128,
+        micro_batch_tokens: 256,
         gradient_accumulation_steps: 3,
         ..sft_config(dir.path())
     };
@@ -44,7 +45,7 @@ fn lanes_of_a_policy_update_hold_whole_groups() {
 }
 
 #[test]
-fn any_number_of_ranks_up_to_the_lanes_has_the_same_bits() {
+fn any_number_of_ranks_has_the_same_bits() {
     let dir = tempfile::tempdir().unwrap();
     let config = SftConfig {
         train_batch_size: None,
@@ -54,7 +55,8 @@ fn any_number_of_ranks_up_to_the_lanes_has_the_same_bits() {
     };
     let config = SftConfig { gradient_lanes: Some(4), max_steps: Some(4), ..config };
     let one = run_sft(&dir.path().join("one"), &config, 1, &[]);
-    for (sizes, stops) in [(&[2][..], &[][..]), (&[3], &[]), (&[4, 2, 3], &[1, 3])] {
+    // Six ranks are more than the lanes, and in the last round of an update some ranks have no micro-batch.
+    for (sizes, stops) in [(&[2][..], &[][..]), (&[3], &[]), (&[6], &[]), (&[4, 2, 3], &[1, 3])] {
         let name = format!("{sizes:?}");
         one.assert_same(&run_sft_over(&dir.path().join(&name), &config, || device(1), sizes, stops), &name);
     }

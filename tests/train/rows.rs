@@ -42,15 +42,24 @@ fn model() -> ModelConfig {
     ModelConfig::load(&path).unwrap()
 }
 
-/// Number of weight elements in memory.
-fn elements() -> usize {
-    let layer = 2 * D + QKV * D + QKV + D * D + 2 * F * D + D * F;
-    let text = L * layer + D + 2 * V * D;
+/// Number of weight elements of the vision tower in memory.
+fn tower() -> usize {
     let mlp = 2 * VF * C + 2 * VF + C * VF_COLUMNS + C;
     let block = 2 * C + 3 * C * C + 3 * C + C * C + C + mlp;
     // A patch has 3 x 2 x 14 x 14 = 1,176 numbers, padded to 1,216. The merger joins four patches.
     let merger = C + (4 * C) * (4 * C) + 4 * C + D * 4 * C + D;
-    text + BLOCKS * block + merger + C * 1216
+    BLOCKS * block + merger + C * 1216
+}
+
+/// Number of weight elements in memory.
+fn elements() -> usize {
+    let layer = 2 * D + QKV * D + QKV + D * D + 2 * F * D + D * F;
+    L * layer + D + 2 * V * D + tower()
+}
+
+/// Bytes of the gradients: the sums of all elements, and the largest bucket of a micro-batch, which is the tower.
+fn gradients() -> usize {
+    F32 * (elements() + tower())
 }
 
 /// Returns the bytes of a token's activations that a layer stores, by activation checkpointing policy:
@@ -108,10 +117,10 @@ fn overlays(input_ids: &[u32], images: &[Arc<ImageInput>], levels: &[CheckpointP
     let config = sft_config(input_ids.len());
     let mut training =
         Training::new(model(), config.dtype, config.optimizer, Target::gpu(Kind::Cuda), OneRank::ALONE).unwrap();
-    let (mut grads, _) = training.gradients(1).unwrap();
+    let (mut grads, _) = training.gradients().unwrap();
     let Training { mut dev, model, .. } = training;
     near(dev.high_water().bytes(Region::Weights), BF16 * elements(), "weights");
-    near(dev.high_water().bytes(Region::Overlay), F32 * elements(), "gradients");
+    near(dev.high_water().bytes(Region::Overlay), gradients(), "gradients");
     let loss = dev.zeros(Region::Overlay, DType::F64, &[1]).unwrap();
     let loss_mask = vec![true; input_ids.len()];
     let sequence =
@@ -133,7 +142,7 @@ fn tokens_61440_at_each_level() {
         // The peak is at the end of the forward pass, or while the last layer is recomputed and most other layers are
         // still stored.
         let kept = (BELOW + L * layer(keep)) * t;
-        let by_hand = F32 * elements() + kept + (replayed(keep) * t).max(above(t, t - 1));
+        let by_hand = gradients() + kept + (replayed(keep) * t).max(above(t, t - 1));
         near(found, by_hand, &format!("{keep:?}"));
     }
     // Reference: 145.7 GB of activations for 32,768 tokens if everything is stored.
@@ -176,7 +185,8 @@ fn text_plan(tokens: usize, optim: OptimizerName, gib: usize) -> plan::Planned {
         loss_mask: &loss_mask,
         shared: Shared::default(),
     };
-    plan::sft(model(), &config, gpu(gib), OneRank::ALONE, &[vec![sequence]]).unwrap()
+    let run = plan::Run { config: &config, target: gpu(gib), ranks: OneRank::ALONE, most_micro_batches: 1 };
+    plan::sft(model(), run, &[vec![sequence]]).unwrap()
 }
 
 /// Asserts that a plan's policy is the cheapest one for the memory that workspace, weights and optimizer states leave
@@ -186,7 +196,7 @@ fn assert_cheapest(planned: &plan::Planned, t: usize, gib: usize) {
     let (workspace, least) = (planned.memory.bytes(Region::Workspace), BF16 * (3 * F + 2 * D) * t);
     assert!(workspace >= least && workspace < least * 5 / 4, "{workspace} of {least}");
     let rest = planned.memory.bytes(Region::Weights) + planned.memory.bytes(Region::State) + workspace;
-    let room = (gib << 30) - rest - F32 * elements() - ALIGNED;
+    let room = (gib << 30) - rest - gradients() - ALIGNED;
     let levels = planned.levels;
     println!("{t} tokens, {gib} GiB: {:?}, {} bytes", levels.text, planned.memory.total());
     assert_eq!(Some(levels.text), by_hand(t, room));
@@ -277,7 +287,7 @@ fn rl_of_32792_tokens_shares_its_memory_with_the_cache() {
     // shorter sequences fill the micro-batch, and one of full length has the most targets. The plan covers both cases.
     let t = config.micro_batch_tokens;
     let (memory, ..) = plan(Some(300), Target::gpu(Kind::Cuda));
-    let by_hand = F32 * elements() + (BELOW + L * layer(LayerPolicy::All)) * t + above(t, response);
+    let by_hand = gradients() + (BELOW + L * layer(LayerPolicy::All)) * t + above(t, response);
     let found = memory.bytes(Region::Overlay);
     println!("update: {found} bytes, {by_hand} by hand");
     assert!(found.abs_diff(by_hand) <= ALIGNED + 64 * response, "{found} bytes, {by_hand} by hand");
@@ -321,7 +331,7 @@ fn a_picture_of_5350_tokens_is_replayed_in_the_room_of_the_text() {
     // positions.
     let lasts = (14 * 14 * 3 + F32 * 80) * patches + (2 * 4 + BF16 * D + 4) * rows;
     // Ids, positions and embedding. The variable `text` adds the tables, layers and the rest.
-    let below = F32 * elements() + (16 + BF16 * D) * t + lasts;
+    let below = gradients() + (16 + BF16 * D) * t + lasts;
     let text = (F32 * 128 + L * layer(LayerPolicy::All)) * t + above(t, t - 1);
     // 1.3 MB per patch, 28 GB in total.
     let kept = BLOCKS * block * patches + around;

@@ -43,8 +43,8 @@ pub struct Bwd {
     /// Gradient of the loss with respect to hidden, `[T, D]` in the same type, overwritten.
     pub dhidden: Tensor,
     /// Gradient of the loss with respect to w, added to the present values. f32, flat, in the device's element order
-    /// for a weight of hidden's dtype.
-    pub dw: Tensor,
+    /// for a weight of hidden's dtype. `None` if w is frozen.
+    pub dw: Option<Tensor>,
 }
 
 /// Computes the gradients of [`super::fwd`]. A target of V or more is an error on the CPU. On a GPU, such a target
@@ -62,7 +62,7 @@ pub fn bwd_within(dev: &mut Device, bytes: usize, logprob_call: LogProbCall<'_>,
     let dtype = checked(OP, logprob_call, &per_token)?;
     let (t, d, v) = (logprob_call.hidden.rows(), logprob_call.w.k, logprob_call.w.n);
     check::tensor(OP, "dhidden", dhidden, dtype, &[t, d])?;
-    check::tensor(OP, "dw", dw, DType::F32, &[Order::of(dev).len(dtype, v, d)])?;
+    check::optional(OP, "dw", dw, DType::F32, &[Order::of(dev).len(dtype, v, d)])?;
     check::that(OP, dentropy.is_none() || entropy.is_some(), "entropy together with dentropy", "none")?;
     let call = Backward { logprob_call, call };
     let mark = dev.mark(Region::Workspace);
@@ -114,7 +114,7 @@ impl Backward<'_> {
         let Cpu { memory, pool, isa } = cpu;
         let (t, d, v) = (self.logprob_call.hidden.rows(), self.logprob_call.w.k, self.logprob_call.w.n);
         let none = self.call.lse.slice(0, 0);
-        let outs = [self.call.dhidden, self.call.dw, s.dz, s.gradient, s.transposed, s.sums];
+        let outs = [self.call.dhidden, self.call.dw.unwrap_or(none), s.dz, s.gradient, s.transposed, s.sums];
         let ins = [
             self.logprob_call.hidden,
             self.logprob_call.w.data,
@@ -153,8 +153,14 @@ impl Backward<'_> {
             };
             matmul::run(pool, isa, &Product::rows(hidden, t, d, slab, cols), &epilogue);
 
-            let (x, dw, scratch) = (hidden, &mut dw[panels], &mut *gradient);
-            matmul::weight_gradient(pool, isa, WeightGradient { x, k: d, dy: dz, n: cols, dw, dbias: None, scratch });
+            if self.call.dw.is_some() {
+                let (x, dw, scratch) = (hidden, &mut dw[panels], &mut *gradient);
+                matmul::weight_gradient(
+                    pool,
+                    isa,
+                    WeightGradient { x, k: d, dy: dz, n: cols, dw, dbias: None, scratch },
+                );
+            }
 
             let transposed = &mut transposed[..panel_len(E::DTYPE, d, cols)];
             matmul::transpose(pool, isa, slab, cols, d, transposed);

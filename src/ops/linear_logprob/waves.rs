@@ -41,8 +41,10 @@ impl Backward<'_> {
             let w = self.rows(first, ids);
             let dz = dz.slice(0, t * stride(ids)).reshape(&[t, stride(ids)]);
             self.logits(op, &mut gpu, &w, first, dz)?;
-            let dw = self.call.dw.slice(first * row_stride(w.k), (first + ids) * row_stride(w.k));
-            gemm::wgrad(op, &mut gpu, self.logprob_call.hidden, dz, ids, dw, None)?;
+            if let Some(dw) = self.call.dw {
+                let dw = dw.slice(first * row_stride(w.k), (first + ids) * row_stride(w.k));
+                gemm::wgrad(op, &mut gpu, self.logprob_call.hidden, dz, ids, dw, None)?;
+            }
             let chain = Chains { from: sums.filter(|_| first > 0), to: sums.filter(|_| first + ids < v) };
             gemm::dgrad_part(op, &mut gpu, dz, &w, self.call.dhidden, chain)?;
         }

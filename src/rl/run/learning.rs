@@ -107,13 +107,14 @@ impl Job {
         groups: &mut [Group],
         reference: Reference<'_>,
     ) -> Result<()> {
-        let size = self.config.ppo_mini_batch_size;
-        let of = |(at, batch): (usize, &[Group])| {
-            let dealt = Dealt::new(&self.config, trainer.step, batch, trainer.lanes.count());
-            let lanes = trainer.lanes.mine().flat_map(|lane| dealt.of_lane(lane)).collect::<Vec<ResponseId>>();
-            lanes.into_iter().map(move |id| ResponseId { group: at * size + id.group, ..id })
-        };
-        let mine = groups.chunks(size).enumerate().flat_map(of).collect();
+        let (config, size) = (&self.config, self.config.ppo_mini_batch_size);
+        let (rank, ranks) = (trainer.ranks.rank(), trainer.ranks.size());
+        let mut mine = Vec::new();
+        for (at, batch) in groups.chunks(size).enumerate() {
+            let dealt = Dealt::new(config, trainer.step, batch, config.lanes());
+            let own = dealt.micro_batches(config.micro_batch_tokens)?.into_iter().skip(rank).step_by(ranks);
+            mine.extend(own.flat_map(|part| part.responses).map(|id| ResponseId { group: at * size + id.group, ..id }));
+        }
         let done = update::reference(dev, reference, groups, mine, self.config.micro_batch_tokens);
         trainer.agreed("the reference's log-probs", done)
     }

@@ -1,0 +1,237 @@
+//! The gradients of all parameters: those of the current micro-batch, bucket by bucket, and their sums over an update.
+//!
+//! The gradient of a micro-batch is computed from zero. When backward has passed a bucket (a decoder layer, for example),
+//! the bucket is added to its sum, so that only the buckets in use need memory beside the sums. A rank of several holds
+//! the sums of the elements that it owns.
+
+use std::ops::Range;
+
+use crate::device::{Device, Region};
+use crate::error::Result;
+use crate::model::params::{Bucket, ParamLayout};
+use crate::ops::lane_sum;
+use crate::tensor::{DType, Tensor};
+
+/// Alignment of a parameter's gradient in the memory of its bucket, in elements: 256 bytes.
+const ALIGN: usize = 64;
+
+/// Receives the gradients of a backward pass.
+pub trait GradientSink {
+    /// Returns the memory for the gradient of parameter `id`, f32 in the parameter's element order, or `None` if the
+    /// parameter is frozen. Within a micro-batch the caller adds to it; it starts with zeros.
+    fn param(&mut self, dev: &mut Device, id: usize) -> Result<Option<Tensor>>;
+
+    /// Ends the micro-batch: adds all gradients that were not added yet to their sums.
+    fn finish(&mut self, dev: &mut Device) -> Result<()>;
+}
+
+/// The gradients of one bucket.
+struct Part {
+    bucket: Bucket,
+    /// Indices of the bucket's parameters that are trained.
+    params: Vec<usize>,
+    /// Gradients of the current micro-batch, f32, flat. Buckets that are not in use at the same time share the memory.
+    gradient: Tensor,
+    /// Sums of the elements that this rank owns, f32, flat.
+    sums: Tensor,
+    /// True if no other part uses the memory of `gradient`.
+    is_alone: bool,
+    /// True while `gradient` holds gradients of the current micro-batch.
+    is_open: bool,
+}
+
+/// Position of a parameter's gradient.
+#[derive(Clone)]
+struct Place {
+    /// Index of the parameter's [`Part`].
+    part: usize,
+    /// First element in the part's `gradient`.
+    at: usize,
+    /// The elements that this rank owns.
+    own: Range<usize>,
+    /// First element in the part's `sums`.
+    own_at: usize,
+}
+
+/// The gradients of all trained parameters in f32, in [`Region::Overlay`].
+pub struct Grads {
+    parts: Vec<Part>,
+    /// Positions by parameter. `None` if the parameter is frozen.
+    places: Vec<Option<Place>>,
+    lens: Vec<usize>,
+    /// True for each parameter that has a gradient in this update.
+    touched: Vec<bool>,
+}
+
+impl Grads {
+    /// Allocates zero gradients for every parameter of `layout` that is trained.
+    pub fn new(dev: &mut Device, layout: &ParamLayout) -> Result<Grads> {
+        let all: Vec<Range<usize>> = layout.lens().into_iter().map(|len| 0..len).collect();
+        Grads::sharded(dev, layout, &all)
+    }
+
+    /// Does the same as [`Grads::new`] for a rank that owns the range `own` of each parameter.
+    pub fn sharded(dev: &mut Device, layout: &ParamLayout, own: &[Range<usize>]) -> Result<Grads> {
+        let (lens, mut places) = (layout.lens(), vec![None; layout.params.len()]);
+        let mut by_bucket: Vec<(Bucket, usize)> = Vec::new();
+        by_bucket.extend(layout.params.iter().enumerate().filter(|(_, p)| p.trains).map(|(id, p)| (p.bucket(), id)));
+        by_bucket.sort_unstable();
+        let has_head = layout.params.iter().any(|param| param.name() == "lm_head.weight");
+        let (mut parts, mut widest) = (Vec::new(), 0);
+        for ids in by_bucket.chunk_by(|a, b| a.0 == b.0) {
+            let (mut at, mut own_at) = (0, 0);
+            for &(_, id) in ids {
+                places[id] = Some(Place { part: parts.len(), at, own: own[id].clone(), own_at });
+                at += lens[id].next_multiple_of(ALIGN);
+                own_at += own[id].len().next_multiple_of(ALIGN);
+            }
+            let sums = dev.zeros(Region::Overlay, DType::F32, &[own_at])?;
+            let params = ids.iter().map(|(_, id)| *id).collect();
+            parts.push((ids[0].0, params, at, sums));
+            // The gradient of a table that is also the output matrix begins at the head and ends after all layers.
+            widest = widest.max(if ids[0].0 == Bucket::Table && !has_head { 0 } else { at });
+        }
+        let shared = dev.zeros(Region::Overlay, DType::F32, &[widest])?;
+        let part = |(bucket, params, len, sums)| -> Result<Part> {
+            let is_alone = bucket == Bucket::Table && !has_head;
+            let gradient = match is_alone {
+                true => dev.zeros(Region::Overlay, DType::F32, &[len])?,
+                false => shared.slice(0, len),
+            };
+            Ok(Part { bucket, params, gradient, sums, is_alone, is_open: false })
+        };
+        let parts = parts.into_iter().map(part).collect::<Result<_>>()?;
+        Ok(Grads { parts, touched: vec![false; places.len()], places, lens })
+    }
+
+    /// Sets all sums to zero and marks all parameters as untouched, for a new update.
+    pub fn zero(&mut self, dev: &mut Device) -> Result<()> {
+        self.touched.fill(false);
+        for part in &mut self.parts {
+            part.is_open = false;
+            dev.fill_zero(part.sums)?;
+        }
+        Ok(())
+    }
+
+    /// Returns the sum of parameter `id` over the elements that this rank owns, or `None` if no micro-batch of the
+    /// update has a gradient for it. The optimizer does not update such a parameter.
+    pub fn get(&self, id: usize) -> Option<Tensor> {
+        self.touched[id].then(|| self.tensor(id)).flatten()
+    }
+
+    /// Returns the memory of the sum of parameter `id`, or `None` if the parameter is frozen.
+    pub fn tensor(&self, id: usize) -> Option<Tensor> {
+        let place = self.places[id].as_ref()?;
+        Some(self.parts[place.part].sums.slice(place.own_at, place.own_at + place.own.len()))
+    }
+
+    /// Marks parameter `id` as touched and returns the memory of its sum, or `None` if the parameter is frozen.
+    pub fn touch(&mut self, id: usize) -> Option<Tensor> {
+        self.touched[id] = true;
+        self.tensor(id)
+    }
+
+    /// Returns the number of parameters, frozen ones included.
+    pub fn num_params(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Returns the buckets with trained parameters, by part, in the order of backward.
+    pub fn buckets(&self) -> impl Iterator<Item = Bucket> + '_ {
+        self.parts.iter().map(|part| part.bucket)
+    }
+
+    /// Returns the bucket of a part.
+    pub fn bucket(&self, part: usize) -> Bucket {
+        self.parts[part].bucket
+    }
+
+    /// Returns the index of the part of parameter `id`, or `None` if the parameter is frozen.
+    pub fn part_of(&self, id: usize) -> Option<usize> {
+        self.places[id].as_ref().map(|place| place.part)
+    }
+
+    /// Returns the parameters of a part, in order.
+    pub fn params(&self, part: usize) -> &[usize] {
+        &self.parts[part].params
+    }
+
+    /// Returns the gradient of the current micro-batch for parameter `id` of an open part.
+    pub fn gradient(&self, id: usize) -> Option<Tensor> {
+        let place = self.places[id].as_ref()?;
+        Some(self.parts[place.part].gradient.slice(place.at, place.at + self.lens[id]))
+    }
+
+    /// Returns the sums of a part, flat: the owned range of each parameter, from a multiple of [`Grads::padded`].
+    pub fn sums(&self, part: usize) -> Tensor {
+        self.parts[part].sums
+    }
+
+    /// Returns the number of elements that a range of `len` elements takes in the sums of its part.
+    pub fn padded(len: usize) -> usize {
+        len.next_multiple_of(ALIGN)
+    }
+
+    /// Returns true if the part holds gradients of the current micro-batch.
+    pub fn is_open(&self, part: usize) -> bool {
+        self.parts[part].is_open
+    }
+
+    /// Returns true if no other part uses the memory of the part's gradients.
+    pub fn is_alone(&self, part: usize) -> bool {
+        self.parts[part].is_alone
+    }
+
+    /// Sets the gradients of a part to zero, unless it is already open, and opens it.
+    pub fn open(&mut self, dev: &mut Device, part: usize) -> Result<()> {
+        let part = &mut self.parts[part];
+        if !part.is_open {
+            part.is_open = true;
+            dev.fill_zero(part.gradient)?;
+        }
+        Ok(())
+    }
+
+    /// Closes a part whose gradients have been added to the sums of this rank and of all others.
+    pub fn close(&mut self, part: usize) {
+        let part = &mut self.parts[part];
+        part.is_open = false;
+        part.params.iter().for_each(|&id| self.touched[id] = true);
+    }
+
+    /// Adds the gradients of an open part to its sums, in a run of one rank, and closes the part.
+    pub fn add(&mut self, dev: &mut Device, part: usize) -> Result<()> {
+        let Part { gradient, sums, .. } = self.parts[part];
+        lane_sum::fwd(dev, gradient.reshape(&[1, gradient.len()]), sums)?;
+        dev.note_work("lane_sum", sums.len() as f64, 3.0 * sums.span().bytes as f64);
+        self.close(part);
+        Ok(())
+    }
+
+    fn add_open(&mut self, dev: &mut Device, which: impl Fn(&Grads, usize) -> bool) -> Result<()> {
+        for part in 0..self.parts.len() {
+            if self.is_open(part) && which(self, part) {
+                self.add(dev, part)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl GradientSink for Grads {
+    fn param(&mut self, dev: &mut Device, id: usize) -> Result<Option<Tensor>> {
+        let Some(part) = self.part_of(id) else { return Ok(None) };
+        if !self.is_open(part) {
+            if !self.is_alone(part) {
+                self.add_open(dev, |grads, open| !grads.is_alone(open))?;
+            }
+            self.open(dev, part)?;
+        }
+        Ok(self.gradient(id))
+    }
+
+    fn finish(&mut self, dev: &mut Device) -> Result<()> {
+        self.add_open(dev, |_, _| true)
+    }
+}

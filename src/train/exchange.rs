@@ -1,0 +1,191 @@
+//! The exchange of gradients between the ranks of a run. Each round, every rank computes one micro-batch of the update.
+//! When a bucket of parameters is complete in backward, every rank sends each piece of its gradients to the rank that
+//! owns the piece (see [`Shards`]), and the owner adds the pieces to its sum in the order of the micro-batches. Therefore
+//! the bits of the sums do not depend on the number of ranks.
+
+use std::cell::Cell;
+use std::ops::Range;
+
+use crate::device::{Device, Region};
+use crate::error::Result;
+use crate::model::params::Bucket;
+use crate::model::{GradientSink, Grads, ParamLayout};
+use crate::ops::lane_sum;
+use crate::ranks::shards::CHUNK;
+use crate::ranks::{Ranks, Shards};
+use crate::tensor::{DType, Tensor};
+
+/// Maximum number of f32 elements that one exchange holds in the workspace: 64 MiB. An exchange always holds at least
+/// one chunk from each rank, even if that exceeds the maximum.
+const AT_ONCE: usize = 1 << 24;
+
+/// The parts of the model to which a micro-batch has gradients. It is a function of the rows of the micro-batch, so
+/// every rank knows it for all micro-batches of an update.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Reach {
+    /// True if the micro-batch has tokens to predict. Otherwise it has no gradients.
+    pub targets: bool,
+    /// True if the micro-batch has images.
+    pub images: bool,
+}
+
+impl Reach {
+    fn includes(self, bucket: Bucket) -> bool {
+        self.targets && (self.images || bucket != Bucket::Tower)
+    }
+}
+
+/// The division of a run's gradients among its ranks.
+pub struct Exchange {
+    rank: usize,
+    shards: Shards,
+    /// Maximum number of elements that one exchange adds on a rank.
+    width: usize,
+}
+
+impl Exchange {
+    /// Divides the gradients of `layout` among `size` ranks, of which this process is `rank`.
+    pub fn new(layout: &ParamLayout, rank: usize, size: usize) -> Exchange {
+        let width = (AT_ONCE / (size + 1) / CHUNK).max(1) * CHUNK;
+        Exchange { rank, shards: Shards::new(&layout.shares(), size), width }
+    }
+
+    /// Returns the pieces of a part that `rank` owns: for each parameter the range of its elements, and the position of
+    /// the range in the rank's sums.
+    fn pieces<'a>(&'a self, grads: &'a Grads, part: usize, rank: usize) -> impl Iterator<Item = Piece> + 'a {
+        let at = Cell::new(0);
+        grads.params(part).iter().map(move |&id| {
+            let range = self.shards.of(rank)[id].clone();
+            Piece { id, at: at.replace(at.get() + Grads::padded(range.len())), range }
+        })
+    }
+
+    /// Returns the number of elements of a part's sums on `rank`.
+    fn len(&self, grads: &Grads, part: usize, rank: usize) -> usize {
+        self.pieces(grads, part, rank).map(|piece| Grads::padded(piece.range.len())).sum()
+    }
+}
+
+/// A range of elements of one parameter that a rank owns.
+struct Piece {
+    id: usize,
+    range: Range<usize>,
+    /// First element in the sums of the part.
+    at: usize,
+}
+
+impl Piece {
+    /// Returns the elements of the piece that are in `window` of the sums, or `None` if there are none.
+    fn within(&self, window: &Range<usize>) -> Option<Piece> {
+        let (from, to) = (self.at.max(window.start), (self.at + self.range.len()).min(window.end));
+        let element = |at: usize| self.range.start + (at - self.at);
+        (from < to).then(|| Piece { id: self.id, range: element(from)..element(to), at: from })
+    }
+}
+
+/// Collects the gradients of the micro-batches of one round, and adds them to the sums of all ranks.
+pub struct Collector<'a> {
+    exchange: &'a Exchange,
+    ranks: &'a mut dyn Ranks,
+    grads: &'a mut Grads,
+    /// The micro-batches of the round, by rank. The last ranks may have none.
+    reaches: &'a [Reach],
+    /// Parts that are not added yet, in the order of backward.
+    left: std::vec::IntoIter<usize>,
+}
+
+impl<'a> Collector<'a> {
+    /// Begins the round of the micro-batches `reaches`, one for each rank.
+    pub fn new(
+        exchange: &'a Exchange,
+        ranks: &'a mut dyn Ranks,
+        grads: &'a mut Grads,
+        reaches: &'a [Reach],
+    ) -> Collector<'a> {
+        let any = |bucket| reaches.iter().any(|reach| reach.includes(bucket));
+        let left: Vec<usize> = grads.buckets().enumerate().filter(|(_, of)| any(*of)).map(|(part, _)| part).collect();
+        Collector { exchange, ranks, grads, reaches, left: left.into_iter() }
+    }
+
+    /// Adds the next part of the round. A rank whose rows turned out to be unusable adds zeros.
+    fn add(&mut self, dev: &mut Device, part: usize) -> Result<()> {
+        let bucket = self.grads.bucket(part);
+        let adds = |rank: usize| self.reaches.get(rank).is_some_and(|reach| reach.includes(bucket));
+        let Exchange { rank: own, width, .. } = *self.exchange;
+        if adds(own) {
+            self.grads.open(dev, part)?;
+        }
+        if self.ranks.size() == 1 {
+            return self.grads.add(dev, part);
+        }
+        let from: Vec<usize> = (0..self.reaches.len()).filter(|rank| adds(*rank)).collect();
+        let most = (0..self.ranks.size()).map(|rank| self.exchange.len(self.grads, part, rank)).max().unwrap_or(0);
+        for start in (0..most).step_by(width) {
+            let mark = dev.mark(Region::Workspace);
+            let done = self.exchanged(dev, part, start..start + width, &from);
+            dev.release(mark);
+            done?;
+        }
+        self.grads.close(part);
+        Ok(())
+    }
+
+    /// Exchanges the pieces in `window` of each rank's sums and adds those of this rank. `from` has the ranks that have
+    /// gradients.
+    fn exchanged(&mut self, dev: &mut Device, part: usize, window: Range<usize>, from: &[usize]) -> Result<()> {
+        let (grads, exchange, own) = (&*self.grads, self.exchange, self.exchange.rank);
+        let sums = grads.sums(part);
+        let pieces = |rank: usize| exchange.pieces(grads, part, rank).filter_map(|piece| piece.within(&window));
+        let mine = window.start.min(sums.len())..window.end.min(sums.len());
+        let rows = dev.alloc(Region::Workspace, DType::F32, &[from.len(), mine.len()])?;
+        // The elements between two pieces belong to no parameter.
+        dev.fill_zero(rows)?;
+        let row = |i: usize| rows.slice(i, i + 1).reshape(&[mine.len()]);
+        let gradient = |piece: Piece| Some(grads.gradient(piece.id)?.slice(piece.range.start, piece.range.end));
+        let send = |owner: usize| match from.contains(&own) {
+            true => pieces(owner).filter_map(gradient).collect(),
+            false => Vec::new(),
+        };
+        let received = |row: Tensor| {
+            let place = |piece: Piece| row.slice(piece.at - mine.start, piece.at - mine.start + piece.range.len());
+            pieces(own).map(place).collect()
+        };
+        let recv = |peer: usize| from.iter().position(|rank| *rank == peer).map_or(Vec::new(), |i| received(row(i)));
+        let size = self.ranks.size();
+        let (send, recv): (Vec<_>, Vec<_>) = ((0..size).map(send).collect(), (0..size).map(recv).collect());
+        self.ranks.exchange(dev, "gradients", &send, &recv)?;
+        if !mine.is_empty() {
+            lane_sum::fwd(dev, rows, sums.slice(mine.start, mine.end))?;
+            let elements = (from.len() * mine.len()) as f64;
+            dev.note_work("lane_sum", elements, ((from.len() + 2) * mine.len() * size_of::<f32>()) as f64);
+        }
+        Ok(())
+    }
+
+    /// Adds the parts that backward has passed when it reaches `part`.
+    fn add_before(&mut self, dev: &mut Device, part: usize) -> Result<()> {
+        while let Some(next) = self.left.as_slice().first().copied().filter(|next| *next < part) {
+            self.left.next();
+            self.add(dev, next)?;
+        }
+        Ok(())
+    }
+}
+
+impl GradientSink for Collector<'_> {
+    fn param(&mut self, dev: &mut Device, id: usize) -> Result<Option<Tensor>> {
+        let Some(part) = self.grads.part_of(id) else { return Ok(None) };
+        if !self.grads.is_open(part) {
+            // The gradient of a tied token table begins at the head, before the layers, and ends after them.
+            if !self.grads.is_alone(part) {
+                self.add_before(dev, part)?;
+            }
+            self.grads.open(dev, part)?;
+        }
+        Ok(self.grads.gradient(id))
+    }
+
+    fn finish(&mut self, dev: &mut Device) -> Result<()> {
+        self.add_before(dev, usize::MAX)
+    }
+}
