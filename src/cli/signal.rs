@@ -89,7 +89,8 @@ fn set(flag: &AtomicBool, value: bool) {
     }
 }
 
-/// Waits until a received signal is answered, so that work that stops quickly does not end the process before.
+/// Waits, for at most a second, until the line that confirms a received signal is printed. Without this wait, work that
+/// stops quickly could end the process before the line.
 pub fn answered() {
     let is_open =
         || SIGNALLED.get().is_some_and(|came| came.load(Ordering::Relaxed)) && !ANSWERED.load(Ordering::Acquire);

@@ -6,7 +6,8 @@ use crate::config::{DataType, DatasetConfig};
 use crate::error::{Error, Result};
 use crate::hub::local;
 
-/// Extensions of files of rows, the most likely first. Only files with one extension are read from a folder.
+/// Extensions of files of rows, the most likely first. From a folder, only files with the first extension that occurs
+/// in it are read.
 const ENDINGS: [&str; 3] = ["parquet", "jsonl", "json"];
 /// Split names. File names on the Hugging Face hub often begin with one of them.
 const SPLITS: [&str; 6] = ["train", "validation", "valid", "val", "dev", "test"];

@@ -75,8 +75,8 @@ pub fn run_after<C: Stage>(
         None => job.run(&work),
     };
     let summary = match run_alongside(|| record::write(&files, dir, shard), run_job) {
-        // If the stage failed, the user may have to correct its input files, so the new record is removed. Only a stage
-        // that was stopped keeps its record.
+        // After an error the user may have to correct an input file. The record of this run would then refuse the
+        // corrected file, so it is removed. A stopped stage keeps its record, and so does a stage that had one before.
         Err(error) if !claimed && !matches!(error, Error::Stopped) => {
             record::remove(dir, shard)?;
             return Err(error);

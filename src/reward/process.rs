@@ -23,8 +23,8 @@ use crate::error::{Error, Result};
 const LONGEST_LINE: u64 = 1 << 20;
 /// Maximum absolute value of a score and its parts, so that squares of differences stay finite, also in f32.
 const LARGEST_SCORE: f64 = 1e15;
-/// Shell script that kills a process group when its own standard input closes, because this program closed it or ended
-/// in any way. It is a separate process, because a killed program cannot clean up.
+/// Shell script that waits until its standard input closes and then kills a process group. omr holds the other end of
+/// this input. It closes it on purpose, or the system closes it when omr ends, even if omr is killed.
 const GUARD: &str = "read -r _; kill -s KILL -- \"-$0\"";
 /// Number of bytes of a process's stderr that are quoted.
 const LAST_WORDS: usize = 600;
@@ -199,7 +199,8 @@ impl Process {
     /// Kills the process group and returns the exit status of the process.
     fn end(&mut self) -> std::io::Result<ExitStatus> {
         self.lines = None;
-        // The leader is reaped only after its group has been killed, so its process id cannot be reused before.
+        // The id of the process is also the id of its group. The process is waited for last, because until then no
+        // other process can get this id, and the guard kills the right group.
         drop(self.guard.stdin.take());
         let _ = self.guard.wait();
         let _ = self.child.kill();

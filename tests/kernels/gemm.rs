@@ -14,9 +14,12 @@ use crate::kernels::inputs::{blank, cpu, uniform, up, weight, wide};
 use crate::kernels::{Outcome, emu, emulator, equal, mutate_sites, mutate_source, same_bits, skipped};
 use crate::ops::chain_error;
 
-/// (T, N, K). T: around the rows of every tile and the token counts at which the tile changes. N: not a multiple of the
-/// tile or of a quad. K: the sizes of the golden models, of patches (1,176) and of the 7B's vision MLP (3,420), more
-/// than one stage, and rows that allow copies of 16, 8, 4 or only 2 bytes.
+/// (T, N, K).
+///
+/// - T includes the number of rows of each tile (16, 64, 128), one row less and one row more.
+/// - N includes numbers that are no multiple of the tile's columns, or not even of the four columns of a quad.
+/// - K includes the sizes of the golden models, of patches (1,176) and of the 7B's vision MLP (3,420). Some K fill
+///   several pipeline stages. K also decides whether rows of x are copied by 16, 8, 4 or 2 bytes.
 const SHAPES: [(usize, usize, usize); 14] = [
     (1, 64, 64),
     (1, 1, 1),
@@ -131,7 +134,7 @@ impl Case {
     }
 }
 
-/// Checks that every element is within `bound` of `want`, followed by one rounding to bf16.
+/// Checks that every element equals `want` within `bound` plus the error of one rounding to bf16.
 fn close(what: &str, got: &[bf16], want: &[f64], bound: impl Fn(usize) -> f64) -> Outcome {
     let bound = |i: usize| bound(i) + (want[i].abs() + bound(i)) * 2f64.powi(-8) + f64::from(f32::MIN_POSITIVE);
     within(what, &wide(got), want, bound)
@@ -152,7 +155,7 @@ fn silu(x: f64) -> f64 {
     x / (1.0 + (-x).exp())
 }
 
-/// Computes x (1 + erf(x / sqrt 2)) / 2. erf is its Taylor series (|x| < 6 here) or 1.
+/// Computes x (1 + erf(z)) / 2 with z = x / sqrt 2. erf is 1 or -1 if |z| > 4.5, and its Taylor series otherwise.
 fn gelu(x: f64) -> f64 {
     let z = x / 2f64.sqrt();
     let (mut term, mut sum) = (z, z);
@@ -179,7 +182,8 @@ fn linear_agrees_with_f64_and_the_cpu() {
         let (bias, residual) = (i % 2 == 0, i % 4 < 2);
         linear_is_right(&mut dev, &c, bias, residual).unwrap();
         linear_is_right(&mut host, &c, bias, residual).unwrap();
-        // Both round once to bf16, from values that differ by at most two accumulation orders.
+        // Each side differs from the exact sum by at most one chain error, so the sides differ by at most two. Both are
+        // then rounded once to bf16.
         let sums = c.sums(bias, residual);
         let on_cpu = c.linear(&mut host, 0..t, bias, residual).unwrap();
         let on_cpu: Vec<f64> = on_cpu.iter().map(|x| x.to_f64()).collect();
@@ -219,7 +223,7 @@ fn exact_sums_end_in_the_cpus_bits() {
         equal("swiglu", &here.concat(), &there.concat()).unwrap();
         let mut case = Qkv::new(t, 4, 2, 24);
         case.case = Case::exact(t, case.heads.qkv_len(), k);
-        // Keys have another layout in the CPU's pages. They are compared as part of qkv.
+        // The CPU's cache has another layout for keys, so keys are compared only as part of qkv.
         let ([here, _, v], [there, _, cpu_v]) =
             (case.run(&mut dev, true, true).unwrap(), case.run(&mut host, true, true).unwrap());
         equal("qkv", &here, &there).unwrap();
@@ -335,8 +339,9 @@ impl Qkv {
     }
 }
 
-/// Head sizes of the golden models, of the vision tower and of the 7B. Some have a number of pairs that does not fill a
-/// group. Every tile is used.
+/// (T, query heads, key heads, head size). The head sizes are those of the golden models, of the vision tower and of
+/// the 7B. In some cases the number of rotated pairs is not a multiple of 32, the pairs of a group of 64 columns. Every
+/// tile is used.
 const QKV: [(usize, usize, usize, usize); 9] = [
     (1, 4, 2, 12),
     (17, 2, 1, 24),
@@ -444,7 +449,7 @@ fn what_kernels_cannot_take_is_refused() {
 /// Runs all epilogues with all their optional arguments.
 pub fn epilogues(dev: &mut Device) -> Outcome {
     linear_is_right(dev, &Case::new(18, 70, 100), true, true)?;
-    // The tall tile, in which gate and up come from two groups.
+    // The tile with 128 rows, which has two groups of 64 columns. Each group has 32 columns of gate and 32 of up.
     let c = Case::new(130, 128, 64);
     let sums = c.sums(true, false);
     let [pre, y] = c.gelu(dev, true, true)?;

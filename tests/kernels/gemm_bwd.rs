@@ -16,9 +16,13 @@ use crate::kernels::inputs::{cpu, guarded, uniform, untouched, up, weight};
 use crate::kernels::{Outcome, emu, emulator, equal, mutate_sites, mutate_source, same_bits, skipped};
 use crate::ops::chain_error;
 
-/// (T, N, K). T: around the token counts at which dx changes its tile, and around the stages of dw and both of its
-/// tiles. N and K: not a multiple of the tile or of a quad, odd, and the sizes of the golden models (100, 136), of
-/// patches (1,176) and of a padded 3,420. Rows allow copies of 16, 8, 4 or only 2 bytes.
+/// (T, N, K).
+///
+/// - T includes numbers near 16 and 128, at which dx changes its tile, and near 64, the tokens of a pipeline stage of
+///   dw.
+/// - N and K include numbers that are no multiple of the tile's columns or of the four columns of a quad, and the sizes
+///   of the golden models (100, 136), of patches (1,176) and of the 7B's vision MLP (3,420 padded to 3,424). They
+///   select both tiles of dw. They also decide whether rows are copied by 16, 8, 4 or 2 bytes.
 const SHAPES: [(usize, usize, usize); 13] = [
     (1, 64, 64),
     (1, 1, 1),

@@ -17,9 +17,14 @@ use crate::kernels::inputs::{bitmap, blank, cpu, normals, random, up, weight, wi
 use crate::kernels::{Outcome, emu, emulator, equal, kind, mutate_sites, mutate_source, same_bits, skipped};
 use truth::{Sum, half_ulp, row, truth};
 
-/// (T, V, K). T: one token, no token, and sizes around the tiles. V: one id; not a multiple of the wave, the segment,
-/// the bitmap's word or a 16-byte copy; three waves of the largest size. K: the size of the golden models, and an odd
-/// one. One shape has few ids and many tokens.
+/// (T, V, K).
+///
+/// - T includes one token, no token, and numbers near the rows of a tile.
+/// - V includes one id, numbers that are no multiple of the wave, the segment, the bitmap's word or a 16-byte copy, and
+///   three waves of the largest size.
+/// - K includes the sizes of the golden models and an odd number.
+///
+/// One shape has few ids and many tokens.
 const SHAPES: [(usize, usize, usize); 10] = [
     (1, 130, 64),
     (0, 64, 8),

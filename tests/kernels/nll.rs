@@ -7,7 +7,7 @@ use omr::tensor::DType;
 use crate::kernels::inputs::{blank, cpu, normals, up};
 use crate::kernels::{Outcome, emu, equal, mutate_sites, mutate_source, same_bits};
 
-/// Lengths around a warp, a CTA and a chunk of 8,192.
+/// Lengths near the threads of a warp (32) and of a CTA (256) and near a chunk (8,192), and a length of several chunks.
 const LENGTHS: [usize; 7] = [0, 1, 33, 255, 257, 8_192, 20_001];
 
 /// Returns the loss after two micro-batches, and the gradient.

@@ -172,7 +172,7 @@ impl Step {
     }
 }
 
-/// Sequence lengths around the borders of a chunk, and of three chunks.
+/// Sequence lengths near a block (128 keys) and a chunk (2,048 keys), and a length of three chunks.
 pub const LENGTHS: [usize; 8] = [1, 127, 128, 129, 2047, 2048, 2049, 4100];
 
 #[test]

@@ -15,7 +15,7 @@ use crate::kernels::inputs::{blank, cpu, normals, up, wide};
 use crate::kernels::{Outcome, emu, equal, mutate_sites, mutate_source, same_bits};
 use crate::losses;
 
-/// Sequence lengths around a warp and a CTA, and zero.
+/// Sequence lengths near the threads of a warp (32) and of a CTA (256), and zero.
 const LENGTHS: [usize; 10] = [5, 0, 1, 31, 32, 33, 255, 256, 0, 700];
 const FEW: [usize; 4] = [3, 0, 300, 40];
 

@@ -112,7 +112,8 @@ fn changes_by_hand_are_seen() {
     }
 }
 
-/// (rows, columns): around one and two chunks of 64 rows, rows of any alignment, more columns than a stripe.
+/// (rows, columns): numbers of rows near one and two chunks of 64; rows that start at multiples of 2, 8 and 16
+/// bytes; more columns than one CTA handles (1,024).
 const BWD_SHAPES: [(usize, usize); 11] = [
     (1, 64),
     (1, 3584),

@@ -55,8 +55,9 @@ fn rl_does_not_know_of_it() {
         let [mean, best, worst] =
             ["val-core/mine/acc/mean@2", "val-core/mine/acc/best@2/mean", "val-aux/mine/acc/worst@2/mean"]
                 .map(|name| m[name].as_f64().unwrap());
-        // The metrics draw two samples from two answers. Half of the draws have the same answer twice, so best and
-        // worst have the same distance from the mean.
+        // best@2 and worst@2 are means over all ordered pairs of the two answers. Half of the pairs contain the same
+        // answer twice. In the other half, best is the larger score and worst the smaller one. Both metrics therefore
+        // have the same distance from the mean.
         assert!((best - mean - (mean - worst)).abs() < 1e-12 && best >= mean, "{worst} {mean} {best}");
     }
     plain.unmeasured().assert_same(&run.unmeasured(), "measured beside");

@@ -8,9 +8,10 @@ use crate::ops::check::{self, by_dtype};
 use crate::tensor::{DType, Elem, Tensor};
 
 /// Stores the k and v heads of new tokens. qkv is `[T, (q + 2 kv) * dim]`; slot_mapping is u32 `[T]`, where a token's
-/// slot is block * BLOCK + position in the block. If several tokens have the same slot, the last one is stored. Returns
-/// an error for other shapes and for a slot past the cache. On a GPU, slots must be distinct, because otherwise any one
-/// of the tokens may be stored, and a token whose slot is past the cache is not stored.
+/// slot is block * BLOCK + position in the block. Returns an error for other shapes.
+///
+/// - Several tokens with the same slot: the CPU stores the last one, a GPU any one of them.
+/// - A slot past the cache: an error on the CPU; a GPU does not store the token.
 pub fn store(dev: &mut Device, qkv: Tensor, slot_mapping: Tensor, cache: &KvCache) -> Result<()> {
     const OP: &str = "paged_attention::store";
     check::compute(OP, "qkv", qkv)?;
