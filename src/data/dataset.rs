@@ -135,7 +135,7 @@ impl Dataset {
         if takes > len {
             let times = takes.div_ceil(len);
             let what = format!(
-                "{key} is {value}, but there are only {len} samples: one update uses each sample up to {times} times"
+                "{key} is {value}, but the number of samples is {len}: one update uses each sample up to {times} times"
             );
             self.remarks.push(what);
         }

@@ -171,7 +171,7 @@ fn an_imagefolders_pictures_are_read_and_a_job_says_what_it_read_and_what_not() 
     );
     // Four rows per update, but only two rows exist.
     // With a different file name, the column does not name a picture.
-    assert!(job.common.data.notes()[1].contains("train_batch_size is 4, but there are only 2 samples"));
+    assert!(job.common.data.notes()[1].contains("train_batch_size is 4, but the number of samples is 2"));
     let rows = dir.path().join("rows.jsonl");
     jsonl(&rows, [json!({"question": "q", "answer": "5", "file_name": "scan-7.pdf"})]);
     assert!(read::read(&read::entry(&rows)).unwrap()[0].images.is_empty());
@@ -270,5 +270,5 @@ fn a_group_of_one_and_a_batch_larger_than_the_rows_say_what_they_mean() {
     let job = RlJob::new(&dir.path().join("run"), config, Arc::new(Scorer::rules(Mode::Strict))).unwrap();
     let notes = job.common.data.notes().join("\n");
     assert!(notes.contains("rollout.n is 1: "), "{notes}");
-    assert!(notes.contains("train_batch_size is 8, but there are only 3 samples"), "{notes}");
+    assert!(notes.contains("train_batch_size is 8, but the number of samples is 3"), "{notes}");
 }

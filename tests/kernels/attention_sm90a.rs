@@ -219,7 +219,7 @@ fn mutations_are_seen() {
 
 #[test]
 fn other_calls_run_on_the_other_variant() {
-    if skipped("which body ran") {
+    if skipped("which kernel variant ran") {
         return;
     }
     let run = |heads: Heads, dev: &mut Device| {

@@ -79,7 +79,7 @@ fn a_row_has_its_bits_from_every_tile_and_batch() {
 
 #[test]
 fn rows_that_tma_cannot_copy_take_the_other_variant() {
-    if skipped("which body ran") {
+    if skipped("which kernel variant ran") {
         return;
     }
     for (n, k, taken) in [(40, 64, [true, true]), (40, 99, [false, false]), (36, 64, [false, false])] {

@@ -265,7 +265,7 @@ fn a_row_has_its_bits_from_every_tile_and_batch() {
 
 #[test]
 fn rows_that_tma_cannot_copy_take_the_other_variant() {
-    if skipped("which body ran") {
+    if skipped("which kernel variant ran") {
         return;
     }
     // Row lengths of x (k), and of y and the residual (n).

@@ -74,7 +74,7 @@ fn five_steps_agree_with_the_formula_whatever_the_instruction_set() {
         formula(&mut w, &mut m, &mut v, &g, &AdamW { step, ..HP }, 0.5);
     }
     let runs = steps(false, [0.5, 1.0]);
-    assert!(runs.windows(2).all(|w| w[0] == w[1]), "bits depend on threads or bodies");
+    assert!(runs.windows(2).all(|w| w[0] == w[1]), "bits depend on threads or instruction sets");
     // Five steps with about six roundings each.
     let tolerance = 8.0 * 30f64.sqrt() * F32;
     for (got, want) in runs[0].iter().zip([&w, &m, &v]) {

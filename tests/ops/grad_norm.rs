@@ -38,7 +38,7 @@ fn norm_factor_and_flag_agree_with_torch_formula() {
             let tensors: Vec<Tensor> = grads.iter().map(|g| up(dev, g, &[g.len()])).collect();
             runs.extend([usize::MAX, 1, 2].map(|each| norm(dev, &tensors, max_norm, None, each)));
         }
-        assert!(runs.windows(2).all(|w| w[0] == w[1]), "bits depend on threads, bodies or cuts");
+        assert!(runs.windows(2).all(|w| w[0] == w[1]), "bits depend on threads, instruction sets or cuts");
         // 256 terms per lane: at most 256 units of f32, halved by the root.
         assert!((f64::from(runs[0][0]) / want - 1.0).abs() < 128.0 / (1 << 24) as f64);
         assert_eq!(runs[0][1], (max_norm / (runs[0][0] + 1e-6)).min(1.0));

@@ -95,7 +95,7 @@ impl Case {
 fn is_a_linear_layer_over_the_processors_patches() {
     let case = Case::new();
     let runs: Vec<_> = devices().iter_mut().filter(|d| d.isa() != Isa::Portable).map(|d| case.run::<f32>(d)).collect();
-    assert!(runs.windows(2).all(|w| w[0] == w[1]), "bits depend on threads or bodies");
+    assert!(runs.windows(2).all(|w| w[0] == w[1]), "bits depend on threads or instruction sets");
     case.run::<f32>(&mut device(2, Isa::Portable));
     case.run::<bf16>(&mut device(2, Isa::detect()));
 }

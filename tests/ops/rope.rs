@@ -39,7 +39,7 @@ fn close<T: Elem>(t: usize, heads: Heads, point: f64) {
         rope::bwd(dev, x, c, s, heads).unwrap();
         runs.push((forward, dev.read::<T>(x).unwrap()));
     }
-    assert!(runs.windows(2).all(|w| w[0] == w[1]), "bits depend on threads or bodies");
+    assert!(runs.windows(2).all(|w| w[0] == w[1]), "bits depend on threads or instruction sets");
     let (forward, back) = &runs[0];
     let want = formula(&wide(&qkv), &wide(&cos), &wide(&sin), heads, 1.0);
     // Two products and a sum have at most three roundings in f32. Each op rounds once to the storage type.
