@@ -41,7 +41,7 @@ pub struct Options {
     /// 8.0.
     pub arch: Arch,
     /// True to keep shadow state of shared memory. The shadow state finds races and reads of unwritten bytes. Keeping
-    /// it takes most of the emulator's time.
+    /// it takes about a fifth of the emulator's time (docs/MEASURED.md, "The emulator").
     pub shadow: bool,
     /// True to guard and poison memory: a tensor's pages become accessible when it is placed and contain NaN until they
     /// are written. If false, each region is mapped completely and zero-filled, as on a real GPU.

@@ -1,4 +1,5 @@
-//! Repacks gradients and activations as columns over tokens, for weight gradients.
+//! Repacks gradients and activations for weight gradients, which are products summed over tokens. Consecutive tokens of
+//! a column must then be adjacent: a *word* is one f32 value, or two bf16 values of adjacent tokens.
 
 use super::cells::Cells;
 use super::panels::{PANEL, panel_count, panel_len, panel_stride};
@@ -11,8 +12,8 @@ const TOKENS: usize = 8;
 /// Columns of one job of the sum over tokens.
 const COLUMNS: usize = 4 * PANEL;
 
-/// Repacks dy `[t, n]` as a right operand over tokens: panels `[ceil(n/32)][words over t][32]`. Also adds the sum over
-/// tokens to dbias `[n]`, each element in ascending token order.
+/// Repacks dy `[t, n]` as the right operand of a product over tokens: panels `[ceil(n/32)][words of t tokens][32]`.
+/// Also adds the sum over tokens to dbias `[n]`, each element in ascending token order.
 pub(in crate::ops) fn pack_columns<E: Elem>(
     pool: &Pool,
     isa: Isa,
@@ -96,8 +97,7 @@ cpu_kernel! {
     }
 }
 
-/// Repacks x `[t, k]`, bf16, as words `[words over t][k]`. A word is a pair of values from two adjacent rows. If t is
-/// odd, the last row is paired with zeros.
+/// Repacks x `[t, k]`, bf16, as words `[words of t tokens][k]`. If t is odd, the last row is paired with zeros.
 pub(in crate::ops) fn pack_pairs<E: Elem>(pool: &Pool, isa: Isa, x: &[E], k: usize, out: &mut [E]) {
     if k == 0 || x.is_empty() {
         return;

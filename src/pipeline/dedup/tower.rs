@@ -240,8 +240,8 @@ impl Embeddings {
         }
     }
 
-    /// Reads an embedding and normalizes it again after its rounding to f16. The cosine of two embeddings near 0.99 is
-    /// then accurate to 0.00014 (two angles of at most 2^-11 each).
+    /// Reads an embedding and normalizes it again, because rounding to f16 changed its length. The rounding also turns
+    /// each embedding by an angle of at most 2^-11. A cosine near 0.99 is therefore accurate to 0.00014.
     pub fn read(&self, EmbeddingPlace { file, place }: EmbeddingPlace) -> Vec<f32> {
         let start = place as usize * (KEY + 2 * self.width) + KEY;
         let bytes = self.files[file as usize].1[start..start + 2 * self.width].chunks_exact(2);

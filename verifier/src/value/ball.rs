@@ -107,7 +107,7 @@ impl Ball {
         signed * pow2(e / 2) * pow2(e - e / 2)
     }
 
-    /// Returns the integer if the ball is exactly one.
+    /// Returns the number if it is an integer without error.
     pub(crate) fn exact_integer(&self) -> Option<BigInt> {
         if self.r != 0.0 || self.top() > 4_096 || self.e < -4_096 {
             return None;
@@ -269,8 +269,9 @@ impl Ball {
             sum = (&sum * &sum) >> w as usize;
         }
         let k = i64::try_from(&k).ok()?;
-        // 40 terms, each with an error of one or two units, and eight doublings of the error give less than 2^16 units.
-        // The constant is multiplied by k; the extra `top` bits of w cover that error.
+        // About 90 terms at the highest precision, each with an error of one or two units, and eight doublings of the
+        // error give less than 2^17 units. ln 2 is rounded down by less than one unit, and k times ln 2 is subtracted.
+        // This error of k units is below the requested precision, because w has `top` additional bits.
         let mut r = pow2(17);
         if error > i64::MIN {
             r += pow2(error + 1 + sum.bits() as i64);
@@ -338,8 +339,9 @@ impl Ball {
             2 => (-sin, -cos),
             _ => (-cos, sin),
         };
-        // At most a thousand terms, each with an error of one or two units. The right angle is multiplied by q; the
-        // `top` bits cover that error.
+        // At most a thousand terms, each with an error of one or two units. The right angle is rounded down by less
+        // than one unit, and q right angles are subtracted. This error of q units is below the requested precision,
+        // because w has `top` additional bits.
         let r = pow2(12) + if error > i64::MIN { pow2(error + w) } else { 0.0 };
         let ball = |m: BigInt| Ball { m, e: -w, r }.round(prec);
         Some((ball(sin), ball(cos)))
