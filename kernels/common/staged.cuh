@@ -2,10 +2,11 @@
 // (residual) loads during the tile's own main loop, and the results are stored during the main loop of the next tile.
 // Between the two loops there are only arithmetic and shared memory accesses.
 //
-// A warpgroup gets one stage for its 64 rows. The W part of the stage holds a tensor with all columns of the tile, the
-// x part holds a tensor with half of these columns. Both are stored in panels of 64 columns (fewer if the tensor has
-// fewer), swizzled by row so that neither stmatrix nor ldmatrix has bank conflicts. Each warp stores its own 16 rows.
-// TMA clips boxes at the last row and column of the tensor.
+// Each warpgroup has one pipeline stage for the results of its 64 rows. A stage has memory for x and for W. A tensor
+// that is as wide as the tile uses the memory of W. A tensor that is half as wide (y of SwiGLU) uses the memory of x.
+// Both tensors are stored in panels of 64 columns, or in one narrower panel. Rows of a panel are swizzled, so that
+// neither stmatrix nor ldmatrix has bank conflicts. Each warp stores its own 16 rows. TMA clips boxes at the last row
+// and column of the tensor.
 #pragma once
 
 #include "common/gemm_sm90a.cuh"
@@ -15,7 +16,7 @@ namespace gemm {
 
 struct StagedMaps {
     isa::TensorMap y;     // boxes: the columns of a panel by 16 rows
-    isa::TensorMap more;  // SwiGLU: the same boxes of gate_up; linear: boxes of the residual with 64 rows
+    isa::TensorMap more;  // SwiGLU: gate_up, in boxes of 16 rows; linear: the residual, in boxes of 64 rows
     isa::TensorMap bias;  // boxes: the columns of a tile
 };
 
@@ -49,7 +50,7 @@ struct Part {
 #pragma unroll
         for (int i = 0; i < 8; i++) v[i] = sums[column / 2 + i];
     }
-    // Adds the bias of 16 columns; `bias` points to that of the first column.
+    // Adds the bias. `bias` points to the bias of the first of the 16 columns.
     __device__ __forceinline__ void add_bias(const isa::Shared<bf16>* bias, int lane) {
 #pragma unroll
         for (int i = 0; i < 8; i += 4) {
@@ -88,13 +89,13 @@ __device__ __forceinline__ void send_panels(const isa::TensorMap* map, isa::Shar
     }
 }
 
-// y = sums (+ bias) (+ residual). Also used for the gradient of an input: if it accumulates, the old dx is the
-// residual.
+// y = sums (+ bias) (+ residual). The gradient of an input uses this epilogue, too. If the gradient is added to an
+// existing dx, this dx is the residual.
 struct StagedLinear : Linear {
     static constexpr bool STAGED = true;
     using Maps = StagedMaps;
 
-    // Returns the bytes that are loaded into a stage.
+    // Returns the number of bytes of residual and bias that TMA loads into the stage of a warpgroup.
     template <int N>
     __device__ __forceinline__ static int bytes(const Args& to) {
         return (to.residual ? 64 * N * 2 : 0) + (to.bias ? N * 2 : 0);

@@ -1,6 +1,7 @@
-// KERNEL(name, Args, threads, min_ctas) { ... } defines a kernel with `threads` threads per CTA and at least `min_ctas`
-// CTAs per SM. Its code receives `args`. The function is in namespace `kernel`, so that a namespace with the kernel's
-// name can hold its types. The symbol is the plain name.
+// KERNEL(name, Args, threads, min_ctas) { ... } defines a kernel with `threads` threads per CTA. The compiler limits
+// registers so that at least `min_ctas` CTAs fit on an SM. The code in the braces reads its arguments from `args`, of
+// type `Args`. The function is `kernel::name`, because a namespace called `name` may contain the kernel's types. In PTX
+// the kernel is called `name`, without the namespace.
 #pragma once
 
 #define KERNEL(name, Args, threads, min_ctas)                                                          \
@@ -9,5 +10,6 @@
     }                                                                                                  \
     __global__ void __launch_bounds__(threads, min_ctas) kernel::name(const __grid_constant__ Args args)
 
-// Defines a kernel whose result bits may depend on the order of its threads (atomics on floats).
+// Defines a kernel like KERNEL. Use it if the order in which threads run can change bits of the results, for example
+// because of atomic additions of floats.
 #define KERNEL_UNORDERED(name, Args, threads, min_ctas) KERNEL(name, Args, threads, min_ctas)
