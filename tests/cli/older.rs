@@ -8,8 +8,8 @@ use sha2::{Digest, Sha256};
 
 use super::help::omr;
 
-/// Results of the program of commit f39fb6d for its own runs, which were killed after their third step of six: sha256
-/// of the weights.
+/// sha256 of the weights that the program of commit f39fb6d computed in each of two runs of six steps. The archive
+/// contains the same runs, which were killed after their third step.
 const MODELS: [(&str, &str); 2] = [
     ("sft", "6be4ab8d04f4dffce6d68cb9a23cec59c33fd94ec239f1cbf5ada4fc02383dd9"),
     ("rl", "ee71cea2a5c215391a293da0351f7c449906cadda4b242e5ee35f70c03e93181"),

@@ -14,8 +14,7 @@ use super::gemm_sm90a::wide;
 use super::{Schedule, emu, emu_with, emulator, kind, no_hopper, skipped};
 use crate::engine::parity::{assert_same, assert_trained, config, few_ids, generate, limits, requests};
 
-/// Returns the outputs with the smallest number of blocks with which the engine accepts the requests, and the number of
-/// preemptions.
+/// Runs the requests in an engine with as few blocks as possible. Returns the outputs and the number of preemptions.
 fn with_fewest_blocks(model: &Model, dev: &mut Device, requests: &[Request]) -> (Vec<Output>, u64) {
     for blocks in 1.. {
         let mut engine = Engine::new(model, dev, EngineConfig { num_kv_blocks: Some(blocks), ..limits() }).unwrap();

@@ -1,5 +1,5 @@
-//! Tests the judge against a server that hangs, gives wrong replies, fails, is busy and chats. Checks every verdict and
-//! every count.
+//! Tests the judge against a server that hangs, fails, is busy, or replies with something other than a verdict. Checks
+//! every verdict and every count.
 
 use omr::answers::RunStore;
 use omr::config::{JudgeConfig, ScorerConfig};
@@ -24,7 +24,7 @@ fn config(server: &Server) -> JudgeConfig {
     }
 }
 
-/// Returns a response in the right format. The rules judge its answer as wrong.
+/// Returns a response in the right format. The rules reject its answer unless the answer is "gold".
 fn response(answer: &str) -> String {
     format!("<think>t</think><answer>{answer}</answer>")
 }
@@ -74,7 +74,7 @@ async fn every_reply_has_its_verdict_and_every_request_is_counted() {
     for (answer, strict, compat, asked) in cases {
         for (mode, want) in [(Mode::Strict, strict), (Mode::Compat, compat)] {
             let client = client.clone();
-            // Each mode has its own question, so the modes do not share a request.
+            // Each mode has its own answer, because equal requests are sent only once.
             all.spawn(async move {
                 let answer = if mode == Mode::Strict { answer.to_owned() } else { format!("{answer} compat") };
                 let judged = ask(&client, &answer, mode).await.unwrap();

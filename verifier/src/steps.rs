@@ -5,7 +5,7 @@ use std::cell::Cell;
 /// An exact rational number.
 pub type Rational = num_rational::Ratio<num_bigint::BigInt>;
 
-/// A work budget in steps. One step is about ten nanoseconds of work.
+/// A work budget in steps. One step is 10 to 15 nanoseconds of work.
 pub struct Steps {
     left: Cell<u64>,
     budget: u64,

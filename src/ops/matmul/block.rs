@@ -21,7 +21,7 @@ pub(super) struct Block {
     pub right: *const u8,
     /// Bytes from one panel to the next.
     pub panel_stride: usize,
-    /// Words over K.
+    /// Number of steps: the number of words in K values.
     pub steps: usize,
     /// True if the last word of the left operand has only its low half (bf16 rows with odd K).
     pub odd: bool,

@@ -1,10 +1,11 @@
-//! Operands of a CPU product.
+//! Operands of a CPU product. A *word* is one f32, or a pair of bf16 that are adjacent in K. A product adds one word
+//! per step to each sum.
 
 use super::block::ContiguousAxis;
 use super::panels::{PANEL, panel_count, panel_len};
 use crate::tensor::{DType, Elem};
 
-/// A left operand, a right operand in panels, and the number of steps over K.
+/// A left operand, a right operand in panels, and the number of steps.
 #[derive(Clone, Copy)]
 pub(in crate::ops) struct Product<'a> {
     pub(super) left: &'a [u8],
@@ -17,14 +18,14 @@ pub(in crate::ops) struct Product<'a> {
     pub(super) right: &'a [u8],
     pub(super) panels: usize,
     pub(super) dtype: DType,
-    /// Number of words over K.
+    /// Number of steps: the number of words in K values.
     pub(super) steps: usize,
     /// True if the last word has only its low half.
     pub(super) odd: bool,
 }
 
 impl<'a> Product<'a> {
-    /// Returns the product of x `[rows, k]` and panels over the same k ([`panel_len`] of n columns).
+    /// Returns the product of x `[rows, k]` and the panels of a matrix `[n, k]`.
     pub fn rows<E: Elem>(x: &'a [E], rows: usize, k: usize, right: &'a [E], n: usize) -> Product<'a> {
         assert_eq!((x.len(), right.len()), (rows * k, panel_len(E::DTYPE, n, k)), "product [{rows}, {k}] x [{n}, {k}]");
         let paired = E::DTYPE == DType::Bf16;
@@ -42,8 +43,8 @@ impl<'a> Product<'a> {
         }
     }
 
-    /// Returns the product of the columns of `left` (`[steps][rows]` words) and panels over `steps` words: a weight
-    /// gradient.
+    /// Returns the product of the columns of `left` (`[steps][rows]` words) and panels of `[steps][32]` words: a weight
+    /// gradient, which is summed over tokens.
     pub(super) fn columns(dtype: DType, left: &'a [u32], rows: usize, right: &'a [u32], n: usize) -> Product<'a> {
         let steps = left.len().checked_div(rows).unwrap_or(0);
         assert_eq!(
@@ -65,8 +66,8 @@ impl<'a> Product<'a> {
         }
     }
 
-    /// Returns the product of the rows of `left` (bf16 `[rows][stride]`) and panels over `tokens`: a weight gradient
-    /// with AMX tiles.
+    /// Returns the product of the rows of `left` (bf16 `[rows][stride]`) and panels, summed over `tokens`: a weight
+    /// gradient with AMX tiles.
     pub(super) fn transposed<E: Elem>(
         left: &'a [E],
         stride: usize,
