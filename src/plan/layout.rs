@@ -8,7 +8,6 @@ use crate::error::Result;
 use crate::model::ModelConfig;
 use crate::observe::bytes;
 use crate::ranks::{self, BytesExchanged, OneRank};
-use crate::train::lanes;
 use crate::train::plan::{self, UpdateWork};
 
 /// GPUs of a plan, one per rank.
@@ -54,7 +53,6 @@ impl GpuLayout {
         target: Target,
     ) -> Result<GpuLayout> {
         let lanes = asked.unwrap_or(count);
-        lanes::check(lanes, parts.key, parts.count)?;
         let owned = plan::owned(model, weights.dtype, weights.optimizer, target, count)?;
         let most = (0..count).max_by_key(|&rank| (owned[rank], std::cmp::Reverse(rank))).unwrap_or(0);
         Ok(GpuLayout { count, lanes, fullest: OneRank::new(most, count), state: owned.iter().sum() })

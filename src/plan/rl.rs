@@ -58,7 +58,7 @@ impl Training for RlConfig {
         let per_pass = (config.micro_batch_tokens / (prompt + response)).clamp(1, groups * config.rollout.n);
         let updates = config.train_batch_size / config.ppo_mini_batch_size * config.ppo_epochs;
         let per_lane = (groups * config.rollout.n).div_ceil(per_pass);
-        let passes = updates * (layout.lanes * per_lane).div_ceil(layout.count);
+        let passes = updates * (layout.lanes.min(config.ppo_mini_batch_size) * per_lane).div_ceil(layout.count);
         let pass = Pass::Rl { groups: rl::plan::longest_micro_batch(&lane, &model, &index), config: Box::new(lane) };
         let predicted = predicted(on, |launches| {
             let weights = Weights { dtype: config.dtype, optimizer: config.optimizer };

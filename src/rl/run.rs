@@ -40,7 +40,6 @@ use crate::task::VerifiedRows;
 use crate::tensor::{DType, Tensor};
 use crate::text::Chat;
 use crate::train::job::{JobCommon, Start, TrainingJob};
-use crate::train::lanes;
 use crate::train::metrics::{self, Metrics, object};
 use crate::train::plan::gib_to_bytes;
 use crate::train::record;
@@ -83,7 +82,6 @@ impl Job {
     /// `scorer` scores the responses. Errors name the file and the row.
     pub fn open(dir: &Path, config: RlConfig, scorer: Arc<Scorer>, fresh: bool) -> Result<Job> {
         let pixels = [config.image_min_pixels, config.image_max_pixels];
-        lanes::check(config.lanes(), "ppo_mini_batch_size", config.ppo_mini_batch_size)?;
         let start = Start::open(config.model.as_deref(), EncodingPurpose::Ask, pixels)?;
         if config.train_files.is_empty() {
             return Err(Error::input("train_files", "an empty list", "at least one file of prompts"));

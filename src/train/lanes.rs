@@ -1,8 +1,6 @@
 //! Gradient lanes are virtual data-parallel ranks: they decide how the data of an update is cut into micro-batches, and
 //! the order of the micro-batches. They do not decide which rank computes a micro-batch. Therefore results depend on
-//! `gradient_lanes`, but not on the number of ranks.
-
-use crate::error::{Error, Result};
+//! `gradient_lanes`, but not on the number of ranks. A lane of an update may be empty.
 
 /// Returns the micro-batches of an update in the order in which their gradients are added: the first micro-batch of
 /// lane 0, of lane 1 and so on, then the second micro-batch of each lane that has one.
@@ -16,15 +14,6 @@ pub fn interleaved<T>(lanes: impl IntoIterator<Item = Vec<T>>) -> Vec<T> {
             return all;
         }
     }
-}
-
-/// Errors unless an update has at least one of its `parts` for every lane. `key` is the config key that sets `parts`.
-pub fn check(lanes: usize, key: &str, parts: usize) -> Result<()> {
-    if lanes <= parts {
-        return Ok(());
-    }
-    let expected = format!("at least {lanes}, one for each gradient lane");
-    Err(Error::input_hint(key, parts.to_string(), expected, "this number is the total over all ranks"))
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::exchange::Reach;
 use super::job::{JobCommon, Start, TrainingJob};
-use super::lanes::{self, interleaved};
+use super::lanes::interleaved;
 use super::largest::{Largest, Size, Tower, grown};
 use super::metrics::{self, Metrics, object};
 use super::nll::{self, Mean};
@@ -63,7 +63,6 @@ impl Job {
             Some(rows) => ("train_batch_size", rows),
             None => ("gradient_accumulation_steps", config.gradient_accumulation_steps),
         };
-        lanes::check(config.lanes(), key, parts)?;
         let Start { model, config: model_config, encoder } =
             Start::open(config.model.as_deref(), EncodingPurpose::Train, pixels)?;
         if config.datasets.is_empty() {

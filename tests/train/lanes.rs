@@ -3,7 +3,6 @@
 
 use super::tiny::{Outcome, device, rl_config, run_rl, run_rl_over, run_sft, run_sft_over, sft_config};
 use omr::config::{RlConfig, SftConfig};
-use omr::train::sft::Job;
 
 /// Tests that a run without the key has one lane, and that a run with two lanes has another sum, which is the same in
 /// every run with two lanes.
@@ -73,12 +72,13 @@ fn any_number_of_ranks_learns_the_same_policy() {
     }
 }
 
-/// Tests that more lanes than rows per update are refused. A rank whose lane never has a row would wait forever.
+/// Tests that lanes beyond the rows of an update are empty: they change nothing.
 #[test]
-fn lanes_without_work_are_refused() {
+fn lanes_without_rows_change_nothing() {
     let dir = tempfile::tempdir().unwrap();
-    let config = SftConfig { gradient_lanes: Some(5), ..sft_config(dir.path()) };
-    let error = Job::new(&dir.path().join("out"), config).err().unwrap();
-    assert_eq!(error.exit_code(), 2);
-    assert!(error.to_string().starts_with("train_batch_size: found 4, expected at least 5"), "{error}");
+    let config = |lanes| SftConfig { gradient_lanes: Some(lanes), ..sft_config(dir.path()) };
+    let four = run_sft(&dir.path().join("4"), &config(4), 1, &[]);
+    four.assert_same(&run_sft(&dir.path().join("9"), &config(9), 1, &[]), "nine lanes for four rows");
+    let over = run_sft_over(&dir.path().join("over"), &config(9), || device(1), &[3], &[]);
+    four.assert_same(&over, "three ranks");
 }
