@@ -26,9 +26,13 @@ pub fn run(args: &Args, _: &Context) -> Result<()> {
     if *gpus == 0 {
         return Err(Error::input("--gpus", "0", "at least 1"));
     }
-    if gpu_options.launches.is_some() && !gpu_options.gpu.is_hopper() {
+    if gpu_options.launches.is_some() && !gpu_options.gpu.has_predictions() {
         let found = gpu_options.gpu.ceilings().name;
-        return Err(Error::input("--launches", found, "h200 or h100, because launches are recorded for Hopper only"));
+        return Err(Error::input(
+            "--launches",
+            found,
+            "h200 or h100, because launches are recorded for these two only",
+        ));
     }
     match plan::is_rl(&args.config)? {
         true => planned::<RlConfig>(args),
@@ -36,7 +40,7 @@ pub fn run(args: &Args, _: &Context) -> Result<()> {
     }
 }
 
-fn planned<C: Training>(args: &Args) -> Result<()> {
+fn planned<C: Training + Sync>(args: &Args) -> Result<()> {
     let Some(mut config) = args.overrides.read::<C>(Some(&args.config))? else { return Ok(()) };
     let model = model_config(&args.config, config.keys().model)?;
     print(&plan::text(&args.plan_request, model, &config)?)

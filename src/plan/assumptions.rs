@@ -14,10 +14,10 @@ pub struct GpuOptions {
     /// Kind of GPU
     #[arg(long, value_enum, default_value = "h200")]
     pub gpu: Gpu,
-    /// Clock of a Hopper GPU under load, in MHz. Predictions assume it
+    /// Clock of an H200 or H100 under load, in MHz. Predictions assume it
     #[arg(long, default_value_t = CLOCK, value_name = "MHZ")]
     pub clock: f64,
-    /// Write the kernel launches on a Hopper GPU to FILE for tools/roofline, one JSON line each: a training pass and an
+    /// Write the kernel launches on an H200 or H100 to FILE for tools/roofline, one JSON line each: a training pass and an
     /// update, and for RL decoding steps of 1 to 512 sequences
     #[arg(long, value_name = "FILE")]
     pub launches: Option<PathBuf>,

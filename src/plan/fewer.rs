@@ -1,11 +1,12 @@
 //! Makes the plan of a config on one GPU, or on several GPUs with a comparison to fewer.
 
 use super::assumptions::{GpuOptions, Rows};
-use super::fits;
+use super::gpu_table::GpuTable;
 use super::table::{self, BESIDE, Column};
 use super::training::{GpuSet, Training};
+use super::{fits, hints};
 use crate::config::OptimizerName;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::ModelConfig;
 
 /// Arguments of `omr plan` besides the config.
@@ -23,14 +24,30 @@ pub struct PlanRequest {
     /// Print JSON instead of text
     #[arg(long)]
     json: bool,
+    /// Print a table of all kinds of GPUs instead: whether the run fits on 1 to 64 of them, and the cheapest changes of
+    /// the config that make it fit
+    #[arg(long, conflicts_with_all = ["gpus", "gpu", "clock", "launches"])]
+    table: bool,
 }
 
 /// Returns the plan of `config` as text or JSON. For several GPUs it also contains the rows that fit, and the plans for
 /// fewer GPUs. If the config's rows do not fit, the plan is made for the longest rows that do, and the text states it.
-pub fn text<C: Training>(plan_request: &PlanRequest, model: ModelConfig, config: &C) -> Result<String> {
+pub fn text<C: Training + Sync>(plan_request: &PlanRequest, model: ModelConfig, config: &C) -> Result<String> {
     let (gpus, gpu_options, rows) = (plan_request.gpus, &plan_request.gpu_options, &plan_request.rows);
+    if plan_request.table {
+        let table = GpuTable::new(config, &model, rows)?;
+        return Ok(if plan_request.json { format!("{:#}\n", table.json()) } else { table.text() });
+    }
+    let ways = || hints::ways(config, &model, rows, GpuSet { gpu_options, count: gpus });
+    let explained = |error: Error| match &error {
+        Error::Input { place, .. } if place == "memory" => match ways() {
+            Ok(ways) => hints::explained(error, gpus, &ways),
+            Err(other) => other,
+        },
+        _ => error,
+    };
     if gpus == 1 {
-        let page = config.page(GpuSet { gpu_options, count: 1 }, rows, model)?;
+        let page = config.page(GpuSet { gpu_options, count: 1 }, rows, model.clone()).map_err(explained)?;
         return Ok(if plan_request.json { format!("{:#}\n", page.json()) } else { page.text() });
     }
     let alike = GpuOptions { launches: None, gpu: gpu_options.gpu, clock: gpu_options.clock };
@@ -40,15 +57,15 @@ pub fn text<C: Training>(plan_request: &PlanRequest, model: ModelConfig, config:
         let whole = config.page(gpus, rows, model.clone());
         let longest = fits::longest(gpus, config, &model, rows, optimizers)?;
         let most = longest.iter().find(|(optim, _)| *optim == own).map_or(0, |(_, tokens)| *tokens);
-        let (page, short) = match (whole, config.resized(rows, most)?) {
+        let (page, short) = match (whole, fits::resized(config, rows, most)?) {
             (Err(error), Some(less)) if most > 0 => (less.page(gpus, rows, model.clone()), Some(error)),
             (whole, _) => (whole, None),
         };
         Ok(Column { gpus: count, page, short, longest })
     };
     let of = match column(gpu_options, gpus, &fits::OPTIMIZERS)? {
-        Column { page: Err(error), .. } => return Err(error),
-        of => of,
+        Column { page: Err(error), .. } => return Err(explained(error)),
+        of => Column { short: of.short.map(explained), ..of },
     };
     let text = of.text();
     let fewer = BESIDE.into_iter().filter(|&count| count < gpus);

@@ -1,7 +1,7 @@
 //! Finds the longest row that fits into a GPU's memory if training passes store as few activations as possible.
 
 use super::assumptions::Rows;
-use super::training::{GpuSet, Training, layout, target};
+use super::training::{GpuSet, Training, layout, set, target};
 use crate::config::OptimizerName;
 use crate::error::Result;
 use crate::model::ModelConfig;
@@ -32,7 +32,7 @@ pub fn longest<C: Training>(
         let (mut low, mut high, mut longest) = (0, MOST / STEP + 1, 0);
         while low + 1 < high {
             let middle = low.midpoint(high);
-            match config.resized(rows, middle * STEP)? {
+            match resized(&config, rows, middle * STEP)? {
                 Some(config) if config.least(model, rows, &layout)? > budget => high = middle,
                 counted => {
                     longest = counted.map_or(0, |_| middle * STEP);
@@ -43,6 +43,12 @@ pub fn longest<C: Training>(
         Ok((optim, longest))
     };
     optimizers.iter().map(with).collect()
+}
+
+/// Returns `config` for micro-batches of one row of at most `tokens` tokens. Returns `None` if the requested rows are
+/// longer.
+pub fn resized<C: Training>(config: &C, rows: &Rows, tokens: usize) -> Result<Option<C>> {
+    Ok(config.row_keys(rows, tokens)?.and_then(|keys| set(config, &keys)))
 }
 
 /// Formats the result as a paragraph with a list such as `adamw_torch: 16384, adamw_8bit: 61440`.

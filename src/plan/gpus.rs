@@ -5,17 +5,37 @@ use clap::ValueEnum;
 use crate::device::cuda::GPU_OVERHEAD;
 use crate::ranks;
 
-/// Kind of GPU.
+/// Kind of GPU, the one with the most memory first. GPUs of compute capability 10.0 and newer run the kernel variant
+/// `mma.sync`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Gpu {
+    /// B200 SXM, 180 GB
+    B200,
     /// H200 SXM, 141 GB
     H200,
-    /// H100 SXM, 80 GB
-    H100,
+    /// RTX PRO 6000 Blackwell, 96 GB
+    #[value(name = "rtx-pro-6000")]
+    RtxPro6000,
+    /// H20 SXM, 96 GB
+    H20,
     /// A100 SXM, 80 GB
     A100,
+    /// H100 SXM, 80 GB
+    H100,
+    /// RTX 6000 Ada, 48 GB
+    #[value(name = "rtx-6000-ada")]
+    Rtx6000Ada,
     /// L40S, 48 GB
     L40s,
+    /// A100 SXM, 40 GB
+    #[value(name = "a100-40")]
+    A100With40,
+    /// GeForce RTX 5090, 32 GB
+    #[value(name = "5090")]
+    Rtx5090,
+    /// GeForce RTX 4090, 24 GB
+    #[value(name = "4090")]
+    Rtx4090,
 }
 
 /// Peak rates of a GPU.
@@ -53,34 +73,59 @@ const REACHED: [f64; 2] = [370.0 / 450.0, 47.0 / 50.0];
 /// other GPUs the same shares of their data sheets are assumed.
 const SHARES: [f64; 2] = [790.0 / 989.0, 4.3 / 4.8];
 
+/// Properties of a kind of GPU.
+struct Sheet {
+    name: &'static str,
+    /// MiB of memory, as reported by `nvidia-smi`.
+    mib: u64,
+    /// Dense bf16 TFLOP/s with sums in fp32.
+    tflops: f64,
+    /// TB/s of memory.
+    tbytes: f64,
+    /// GB/s of NVLink in one direction. `None` if GPUs of a node are connected by PCIe only.
+    nvlink: Option<f64>,
+    /// GB/s of the network port of each GPU.
+    port: f64,
+    /// GB/s of PCIe with 16 lanes, in one direction.
+    host: f64,
+}
+
 impl Gpu {
-    /// True if launches can be recorded for this GPU and their times predicted.
-    pub fn is_hopper(self) -> bool {
+    /// True if launches can be recorded for this GPU and their times predicted. The performance model knows Hopper GPUs
+    /// with 132 multiprocessors.
+    pub fn has_predictions(self) -> bool {
         matches!(self, Gpu::H200 | Gpu::H100)
     }
 
-    /// Returns the peak rates. Memory is what `nvidia-smi` reports for each GPU. Arithmetic (dense) and bandwidth are
-    /// those of NVIDIA's data sheets of H200, H100 SXM, A100 80 GB SXM and L40S, in TFLOP/s and TB/s, times the share
-    /// that is reached.
-    pub fn ceilings(self) -> Ceilings {
-        let (name, mib, tflops, tbytes) = match self {
-            Gpu::H200 => ("H200", 143_771, 989.0, 4.8),
-            Gpu::H100 => ("H100", 81_559, 989.0, 3.35),
-            Gpu::A100 => ("A100", 81_920, 312.0, 2.039),
-            Gpu::L40s => ("L40S", 46_068, 362.0, 0.864),
+    /// Returns the properties. Arithmetic and bandwidth are those of NVIDIA's data sheets and architecture white papers.
+    /// NVLink has 1,800 GB/s for both directions together (B200), 900 (H200, H100, H20) or 600 (A100). The port has 400
+    /// Gb/s (DGX B200, DGX H200, DGX H100; assumed for H20) or 200 Gb/s (DGX A100; assumed for GPUs without NVLink).
+    fn sheet(self) -> Sheet {
+        let (name, mib, [tflops, tbytes], [nvlink, port, host]) = match self {
+            Gpu::B200 => ("B200", 183_359, [2250.0, 8.0], [900.0, 50.0, 64.0]),
+            Gpu::H200 => ("H200", 143_771, [989.0, 4.8], [450.0, 50.0, 64.0]),
+            Gpu::RtxPro6000 => ("RTX PRO 6000", 97_887, [503.8, 1.792], [0.0, 25.0, 64.0]),
+            Gpu::H20 => ("H20", 97_871, [148.0, 4.0], [450.0, 50.0, 64.0]),
+            Gpu::A100 => ("A100", 81_920, [312.0, 2.039], [300.0, 25.0, 32.0]),
+            Gpu::H100 => ("H100", 81_559, [989.0, 3.35], [450.0, 50.0, 64.0]),
+            Gpu::Rtx6000Ada => ("RTX 6000 Ada", 49_140, [364.2, 0.96], [0.0, 25.0, 32.0]),
+            Gpu::L40s => ("L40S", 46_068, [362.0, 0.864], [0.0, 25.0, 32.0]),
+            Gpu::A100With40 => ("A100 40 GB", 40_960, [312.0, 1.555], [300.0, 25.0, 32.0]),
+            Gpu::Rtx5090 => ("RTX 5090", 32_607, [209.5, 1.792], [0.0, 25.0, 64.0]),
+            Gpu::Rtx4090 => ("RTX 4090", 24_564, [165.2, 1.008], [0.0, 25.0, 32.0]),
         };
+        Sheet { name, mib, tflops, tbytes, nvlink: (nvlink > 0.0).then_some(nvlink), port, host }
+    }
+
+    /// Returns the peak rates: those of the data sheet, times the share that is reached.
+    pub fn ceilings(self) -> Ceilings {
+        let Sheet { name, mib, tflops, tbytes, .. } = self.sheet();
         Ceilings { name, memory: mib << 20, flops: tflops * 1e12 * SHARES[0], bytes: tbytes * 1e12 * SHARES[1] }
     }
 
-    /// Returns the links, from NVIDIA's data sheets. NVLink has 900 GB/s for both directions together (H200, H100), 600
-    /// (A100) or none (L40S: PCIe). Each GPU has a port of 400 Gb/s (DGX H100, DGX H200) or 200 Gb/s (DGX A100; assumed
-    /// for L40S). PCIe 5 or 4 with 16 lanes has its line rate.
+    /// Returns the links.
     pub fn links(self) -> Links {
-        let (nvlink, port, host) = match self {
-            Gpu::H200 | Gpu::H100 => (Some(450.0), 50.0, 64.0),
-            Gpu::A100 => (Some(300.0), 25.0, 32.0),
-            Gpu::L40s => (None, 25.0, 32.0),
-        };
+        let Sheet { nvlink, port, host, .. } = self.sheet();
         let node = nvlink.map_or(host, |rate| rate * REACHED[0]);
         Links { node: node * 1e9, network: port * REACHED[1] * 1e9, host: host * 1e9 }
     }

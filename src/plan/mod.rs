@@ -3,10 +3,13 @@
 //! config.
 
 mod assumptions;
+mod changes;
 mod fewer;
 mod fits;
 mod floor;
+mod gpu_table;
 mod gpus;
+mod hints;
 mod job;
 mod launches;
 mod layout;

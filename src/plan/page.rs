@@ -31,7 +31,7 @@ pub struct Page {
     pub(super) host: Vec<(&'static str, usize)>,
     /// Parts of a step.
     pub(super) parts: Vec<(&'static str, Floor)>,
-    /// Predicted seconds of each part. Empty for GPUs other than Hopper.
+    /// Predicted seconds of each part. Empty for GPUs without predictions.
     pub(super) predicted: Vec<f64>,
     pub(super) clock: f64,
     /// Number of updates per step.

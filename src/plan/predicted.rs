@@ -5,10 +5,10 @@ use super::launches::Launches;
 use crate::error::Result;
 use crate::files;
 
-/// Calls `fill` to list and predict launches on a Hopper GPU, and writes the list to a file if requested. Returns an
+/// Calls `fill` to list and predict launches on a GPU with predictions, and writes the list to a file if requested. Returns an
 /// empty list for other GPUs.
 pub fn predicted(gpu_options: &GpuOptions, fill: impl FnOnce(&mut Launches) -> Result<Vec<f64>>) -> Result<Vec<f64>> {
-    if !gpu_options.gpu.is_hopper() {
+    if !gpu_options.gpu.has_predictions() {
         return Ok(Vec::new());
     }
     let mut launches = Launches::new(gpu_options.gpu.ceilings(), 1e6 * gpu_options.clock);

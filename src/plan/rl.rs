@@ -1,5 +1,7 @@
 //! The plan of reinforcement learning with invented questions.
 
+use serde_json::json;
+
 use super::assumptions::Rows;
 use super::floor::Floor;
 use super::launches;
@@ -8,9 +10,11 @@ use super::page::Page;
 use super::pass::Pass;
 use super::predicted::predicted;
 use super::shapes;
-use super::training::{GpuSet, Keys, Training, layout, minimal_target, parameters, target};
+use super::training::{GpuSet, Keys, Overrides, RowSize, Training, layout, minimal_target, parameters, target};
 use crate::config::RlConfig;
+use crate::data::Index;
 use crate::error::{Error, Result};
+use crate::image::Grid;
 use crate::model::ModelConfig;
 use crate::rl;
 use crate::rollout::wire;
@@ -35,14 +39,8 @@ impl Training for RlConfig {
 
     fn page(&self, gpus: GpuSet, rows: &Rows, model: ModelConfig) -> Result<Page> {
         let (on, ceilings) = (gpus.gpu_options, gpus.gpu_options.gpu.ceilings());
-        let prompt = rows.tokens(self.max_prompt_length, "max_prompt_length")?;
         let response = self.max_response_length;
-        if prompt + response > self.micro_batch_tokens {
-            let expected = format!("at least the longest prompt and response together, {} tokens", prompt + response);
-            return Err(Error::input("micro_batch_tokens", self.micro_batch_tokens.to_string(), expected));
-        }
-        let grids = shapes::grids(&model, rows.image_tokens, self.image_max_pixels, prompt)?;
-        let index = shapes::questions(self.train_batch_size, prompt, &grids);
+        let Questions { prompt, grids, index } = Questions::new(self, rows, &model)?;
         let allowed = vec![u32::MAX; model.vocab_size.div_ceil(32)];
         let layout = layout(gpus, &model, self)?;
         let config = &RlConfig { gradient_lanes: Some(layout.lanes), ..self.clone() };
@@ -106,20 +104,44 @@ impl Training for RlConfig {
         })
     }
 
-    fn resized(&self, rows: &Rows, tokens: usize) -> Result<Option<RlConfig>> {
-        let prompt = rows.tokens(self.max_prompt_length, "max_prompt_length")?;
-        let max_response_length = self.max_response_length.min(tokens.saturating_sub(prompt));
-        let fits = max_response_length > 0;
-        Ok(fits.then(|| RlConfig { micro_batch_tokens: tokens, max_response_length, ..self.clone() }))
+    fn row_size(&self, rows: &Rows) -> Result<RowSize> {
+        let fixed = rows.tokens(self.max_prompt_length, "max_prompt_length")?;
+        Ok(RowSize { tokens: fixed + self.max_response_length, fixed })
+    }
+
+    fn row_keys(&self, rows: &Rows, tokens: usize) -> Result<Option<Overrides>> {
+        let response = self.max_response_length.min(tokens.saturating_sub(self.row_size(rows)?.fixed));
+        Ok((response > 0)
+            .then(|| vec![("max_response_length", json!(response)), ("micro_batch_tokens", json!(tokens))]))
     }
 
     fn least(&self, model: &ModelConfig, rows: &Rows, layout: &GpuLayout) -> Result<usize> {
-        let prompt = rows.tokens(self.max_prompt_length, "max_prompt_length")?;
-        let grids = shapes::grids(model, rows.image_tokens, self.image_max_pixels, prompt)?;
-        let index = shapes::questions(self.train_batch_size, prompt, &grids);
+        let Questions { index, .. } = Questions::new(self, rows, model)?;
         let allowed = vec![u32::MAX; model.vocab_size.div_ceil(32)];
         let config = RlConfig { gradient_lanes: Some(layout.lanes), ..self.clone() };
         let (planned, _) = rl::plan::rl(model.clone(), &config, minimal_target(), layout.fullest, &allowed, &index)?;
         Ok(planned.memory.total())
+    }
+}
+
+/// Invented questions of a config.
+struct Questions {
+    /// Tokens of a prompt.
+    prompt: usize,
+    /// Picture of each prompt.
+    grids: Vec<Grid>,
+    index: Index,
+}
+
+impl Questions {
+    fn new(config: &RlConfig, rows: &Rows, model: &ModelConfig) -> Result<Questions> {
+        let RowSize { tokens, fixed: prompt } = config.row_size(rows)?;
+        if tokens > config.micro_batch_tokens {
+            let expected = format!("at least the longest prompt and response together, {tokens} tokens");
+            return Err(Error::input("micro_batch_tokens", config.micro_batch_tokens.to_string(), expected));
+        }
+        let grids = shapes::grids(model, rows.image_tokens, config.image_max_pixels, prompt)?;
+        let index = shapes::questions(config.train_batch_size, prompt, &grids);
+        Ok(Questions { prompt, grids, index })
     }
 }

@@ -1,5 +1,7 @@
 //! The plan of fine-tuning with invented rows.
 
+use serde_json::json;
+
 use super::assumptions::Rows;
 use super::floor::Floor;
 use super::layout::{GpuLayout, Parts, Weights};
@@ -7,11 +9,12 @@ use super::page::Page;
 use super::pass::Pass;
 use super::predicted::predicted;
 use super::shapes;
-use super::training::{GpuSet, Keys, Training, layout, minimal_target, parameters, target};
+use super::training::{GpuSet, Keys, Overrides, RowSize, Training, layout, minimal_target, parameters, target};
 use crate::config::SftConfig;
-use crate::data::Shape;
+use crate::data::{Sample, Shape};
 use crate::device::Target;
 use crate::error::{Error, Result};
+use crate::image::Grid;
 use crate::model::ModelConfig;
 use crate::train::plan;
 use crate::train::sft::{self, AHEAD, LOWER};
@@ -37,19 +40,10 @@ impl Training for SftConfig {
 
     fn page(&self, gpus: GpuSet, rows: &Rows, model: ModelConfig) -> Result<Page> {
         let (on, ceilings, length) = (gpus.gpu_options, gpus.gpu_options.gpu.ceilings(), self.packing_length);
-        if length > self.micro_batch_tokens {
-            let expected = format!("at least packing_length, which is {length}: a row may be as long as a pack");
-            return Err(Error::input("micro_batch_tokens", self.micro_batch_tokens.to_string(), expected));
-        }
-        let row_tokens = rows.tokens(length, "packing_length")?;
-        let grids = shapes::grids(&model, rows.image_tokens, self.image_max_pixels, row_tokens)?;
-        let row = plan::blank(&model, Shape { tokens: row_tokens, targets: row_tokens - 1, grids: &grids });
         let layout = layout(gpus, &model, self)?;
         let config = &SftConfig { gradient_lanes: Some(layout.lanes), ..self.clone() };
-        let packs = config.train_batch_size.unwrap_or(config.gradient_accumulation_steps);
-        // A micro-batch contains as many packs as fit into it. All packs of a micro-batch belong to one gradient lane.
-        let (count, of_pack) =
-            ((config.micro_batch_tokens / length).min(packs.div_ceil(layout.lanes)), length / row_tokens);
+        let Largest { grids, row, at_once: count, of_pack } = Largest::new(config, rows, &model)?;
+        let (row_tokens, packs) = (row.input_ids.len(), packs(config));
         let pass = Pass::Sft { row, rows: count * of_pack };
         let target = target(gpus, config.max_memory_gib);
         let planned = plan::sft(model.clone(), run(config, target, &layout), &[pass.sequences()])?.check(LOWER)?;
@@ -95,19 +89,53 @@ impl Training for SftConfig {
         })
     }
 
-    fn resized(&self, rows: &Rows, tokens: usize) -> Result<Option<SftConfig>> {
+    fn row_size(&self, _: &Rows) -> Result<RowSize> {
+        Ok(RowSize { tokens: self.packing_length, fixed: 0 })
+    }
+
+    fn row_keys(&self, rows: &Rows, tokens: usize) -> Result<Option<Overrides>> {
         let least = rows.row_tokens.max(rows.image_tokens.map(|picture| picture + shapes::AROUND));
         let fits = least.is_none_or(|least| least <= tokens);
-        let (packing_length, micro_batch_tokens) = (tokens, tokens);
-        Ok(fits.then(|| SftConfig { packing_length, micro_batch_tokens, ..self.clone() }))
+        Ok(fits.then(|| vec![("packing_length", json!(tokens)), ("micro_batch_tokens", json!(tokens))]))
     }
 
     fn least(&self, model: &ModelConfig, rows: &Rows, layout: &GpuLayout) -> Result<usize> {
-        let row = rows.tokens(self.packing_length, "packing_length")?;
-        let grids = shapes::grids(model, rows.image_tokens, self.image_max_pixels, row)?;
-        let sample = plan::blank(model, Shape { tokens: row, targets: row - 1, grids: &grids });
-        let batches = [vec![sft::sequence(&sample); self.packing_length / row]];
         let config = SftConfig { gradient_lanes: Some(layout.lanes), ..self.clone() };
+        let Largest { row, at_once, of_pack, .. } = Largest::new(&config, rows, model)?;
+        let batches = [vec![sft::sequence(&row); at_once * of_pack]];
         Ok(plan::sft(model.clone(), run(&config, minimal_target(), layout), &batches)?.memory.total())
+    }
+}
+
+/// Returns the number of packs of an update.
+fn packs(config: &SftConfig) -> usize {
+    config.train_batch_size.unwrap_or(config.gradient_accumulation_steps)
+}
+
+/// The largest micro-batch of a config.
+struct Largest {
+    /// Picture of each row.
+    grids: Vec<Grid>,
+    row: Sample,
+    /// Number of packs.
+    at_once: usize,
+    /// Number of rows in a pack.
+    of_pack: usize,
+}
+
+impl Largest {
+    /// Makes the largest micro-batch of `config`, in which `gradient_lanes` is set.
+    fn new(config: &SftConfig, rows: &Rows, model: &ModelConfig) -> Result<Largest> {
+        let (length, micro) = (config.packing_length, config.micro_batch_tokens);
+        if length > micro {
+            let expected = format!("at least packing_length, which is {length}: a row may be as long as a pack");
+            return Err(Error::input("micro_batch_tokens", micro.to_string(), expected));
+        }
+        let tokens = rows.tokens(length, "packing_length")?;
+        let grids = shapes::grids(model, rows.image_tokens, config.image_max_pixels, tokens)?;
+        let row = plan::blank(model, Shape { tokens, targets: tokens - 1, grids: &grids });
+        // A micro-batch contains as many packs as fit into it. All packs of a micro-batch belong to one gradient lane.
+        let at_once = (micro / length).min(packs(config).div_ceil(config.lanes()));
+        Ok(Largest { grids, row, at_once, of_pack: length / tokens })
     }
 }

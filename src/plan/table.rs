@@ -29,10 +29,7 @@ impl Column {
     pub fn text(&self) -> String {
         let page = self.page.as_ref().map_or_else(Error::to_string, Page::text);
         let short = self.short.as_ref().map_or(String::new(), |error| {
-            format!(
-                "The rows of the config do not fit: {}.\nThe plan is for the longest rows that fit.\n",
-                without_hint(error)
-            )
+            format!("The rows of the config do not fit: {error}.\nThe plan is for the longest rows that fit.\n")
         });
         format!("{short}{page}{}", fits::text(&self.longest))
     }

@@ -3,10 +3,12 @@
 
 use std::path::PathBuf;
 
+use serde_json::{Value, json};
+
 use super::assumptions::{GpuOptions, Rows};
 use super::layout::{GpuLayout, Parts, Weights};
 use super::page::Page;
-use crate::config::{Config, DistConfig, Dtype, OptimConfig};
+use crate::config::{Config, DistConfig, Dtype, OptimConfig, Place};
 use crate::device::{Device, Kind, Target};
 use crate::error::Result;
 use crate::model::{Model, ModelConfig};
@@ -40,6 +42,18 @@ pub struct Keys<'a> {
     pub steps: Option<u64>,
 }
 
+/// Size of the longest row of a config.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct RowSize {
+    /// Number of tokens.
+    pub tokens: usize,
+    /// Number of these tokens that cannot be cut off: those of the prompt.
+    pub fixed: usize,
+}
+
+/// Keys to set in a config, with their values.
+pub type Overrides = Vec<(&'static str, Value)>;
+
 /// A training config that can be planned.
 pub trait Training: Config + Clone {
     /// Returns the keys that both kinds of configs have.
@@ -51,12 +65,27 @@ pub trait Training: Config + Clone {
     /// Makes the plan of training `model` on these rows and GPUs.
     fn page(&self, gpus: GpuSet, rows: &Rows, model: ModelConfig) -> Result<Page>;
 
-    /// Returns the config for micro-batches of one row of at most `tokens` tokens. Returns `None` if the requested rows
-    /// are longer.
-    fn resized(&self, rows: &Rows, tokens: usize) -> Result<Option<Self>>;
+    /// Returns the size of the longest row.
+    fn row_size(&self, rows: &Rows) -> Result<RowSize>;
 
-    /// Returns the bytes that the rank with the highest memory use needs at least, for micro-batches of one row.
+    /// Returns what to set for micro-batches of one row of at most `tokens` tokens. Returns `None` if the requested rows
+    /// are longer.
+    fn row_keys(&self, rows: &Rows, tokens: usize) -> Result<Option<Overrides>>;
+
+    /// Returns the bytes that the rank with the highest memory use needs at least.
     fn least(&self, model: &ModelConfig, rows: &Rows, layout: &GpuLayout) -> Result<usize>;
+}
+
+/// Returns `config` with other values. Returns `None` if the config does not have these keys or does not allow the
+/// values.
+pub fn set<C: Training>(config: &C, overrides: &Overrides) -> Option<C> {
+    let (mut config, place) = (config.clone(), Place::default());
+    for (path, value) in overrides {
+        let tree = path.rsplit('.').fold(value.clone(), |tree, name| json!({ name: tree }));
+        config.set(&place, "", &tree).ok()?;
+    }
+    config.validate(&place).ok()?;
+    Some(config)
 }
 
 /// Returns the GPU as a target for the run: its memory without the reserve, and within the limit of the config.

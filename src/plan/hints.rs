@@ -1,0 +1,212 @@
+//! Finds the cheapest changes of a config that make its run fit into the memory of GPUs. Each result is counted by a
+//! plan, not estimated.
+
+use std::array;
+use std::collections::HashMap;
+
+use serde_json::{Value, json};
+
+use super::assumptions::{GpuOptions, H200, Rows};
+use super::changes::{self, CHANGES, Change};
+use super::gpus::Gpu;
+use super::layout::GpuLayout;
+use super::training::{GpuSet, Overrides, Training, layout, set, target};
+use crate::config::OptimConfig;
+use crate::error::{Error, Result};
+use crate::model::ModelConfig;
+use crate::observe::bytes;
+
+/// Numbers of GPUs that a hint may suggest.
+const COUNTS: [usize; 6] = [2, 4, 8, 16, 32, 64];
+
+/// For each of [`CHANGES`] the number of its step, from 1. 0 is no change.
+type Steps = [usize; CHANGES.len()];
+
+/// Changes that together make a run fit.
+#[derive(Clone)]
+pub struct Way {
+    /// Number of GPUs.
+    pub gpus: usize,
+    /// The changes, the cheapest one first.
+    pub made: Vec<Made>,
+}
+
+/// A change of a config.
+#[derive(Clone)]
+pub struct Made {
+    /// Kind of change.
+    pub change: &'static Change,
+    /// Keys that it sets.
+    pub step: Overrides,
+    /// Bytes that it saves after the changes before it.
+    pub saves: usize,
+}
+
+/// Counts the memory of a config and of its changes on a number of GPUs. The count does not depend on the kind of GPU.
+/// Each count is made once.
+pub struct Counter<'a, C> {
+    config: &'a C,
+    model: &'a ModelConfig,
+    rows: &'a Rows,
+    gpus: usize,
+    steps: Vec<Vec<Overrides>>,
+    layouts: Vec<(OptimConfig, GpuLayout)>,
+    counted: HashMap<Steps, Option<usize>>,
+    /// Bytes that the config needs at least without a change.
+    pub needs: usize,
+}
+
+impl<'a, C: Training> Counter<'a, C> {
+    /// Counts `config`. Errors if it cannot run on this number of GPUs at all.
+    pub fn new(config: &'a C, model: &'a ModelConfig, rows: &'a Rows, gpus: usize) -> Result<Counter<'a, C>> {
+        let (steps, layouts, counted) = (changes::steps(config, rows)?, Vec::new(), HashMap::new());
+        let mut counter = Counter { config, model, rows, gpus, steps, layouts, counted, needs: 0 };
+        counter.needs = counter.count(config)?;
+        Ok(counter)
+    }
+
+    /// Returns the bytes that a run may use on one of the GPUs.
+    pub fn available(&self, gpu: Gpu) -> usize {
+        let gpus = GpuSet { gpu_options: &GpuOptions { gpu, ..H200 }, count: self.gpus };
+        target(gpus, *self.config.clone().keys().max_memory_gib).memory.unwrap_or(usize::MAX)
+    }
+
+    /// Returns the cheapest changes after which `budget` bytes suffice. A cheap change is made rather than a more
+    /// expensive one, and each change is made by the smallest step that suffices.
+    pub fn cheapest(&mut self, budget: usize) -> Option<Way> {
+        let last = array::from_fn(|i| self.steps[i].len());
+        self.least(last, budget)
+    }
+
+    /// Returns for each change that suffices alone its smallest step.
+    pub fn single(&mut self, budget: usize) -> Vec<Way> {
+        let last = |i: usize, n: usize| array::from_fn(|change| if change == i { n } else { 0 });
+        let lens: Vec<usize> = self.steps.iter().map(Vec::len).collect();
+        lens.into_iter().enumerate().filter_map(|(i, n)| self.least(last(i, n), budget)).collect()
+    }
+
+    /// Reduces `steps`, starting with the most expensive change, to the smallest ones for which `budget` bytes suffice.
+    fn least(&mut self, mut steps: Steps, budget: usize) -> Option<Way> {
+        let mut fits = |steps: &Steps| self.bytes(steps).is_some_and(|needs| needs <= budget);
+        if !fits(&steps) {
+            return None;
+        }
+        for change in (0..steps.len()).rev() {
+            let mut low = 0;
+            while low < steps[change] {
+                let middle = low.midpoint(steps[change]);
+                let mut tried = steps;
+                tried[change] = middle;
+                match fits(&tried) {
+                    true => steps = tried,
+                    false => low = middle + 1,
+                }
+            }
+        }
+        Some(self.way(&steps))
+    }
+
+    fn way(&mut self, steps: &Steps) -> Way {
+        let (mut so_far, mut needs, mut made) = (Steps::default(), self.needs, Vec::new());
+        for (i, change) in CHANGES.iter().enumerate().filter(|(i, _)| steps[*i] > 0) {
+            so_far[i] = steps[i];
+            let less = self.bytes(&so_far).unwrap_or(needs);
+            made.push(Made { change, step: self.steps[i][steps[i] - 1].clone(), saves: needs.saturating_sub(less) });
+            needs = less;
+        }
+        Way { gpus: self.gpus, made }
+    }
+
+    /// Returns the bytes that the config needs after `steps`, or `None` if it does not allow them together.
+    fn bytes(&mut self, steps: &Steps) -> Option<usize> {
+        if let Some(counted) = self.counted.get(steps) {
+            return *counted;
+        }
+        let chosen = self.steps.iter().zip(steps).filter(|(_, step)| **step > 0);
+        let changed = chosen.map(|(all, step)| &all[step - 1]).try_fold(self.config.clone(), |c, step| set(&c, step));
+        let needs = changed.and_then(|config| self.count(&config).ok());
+        self.counted.insert(*steps, needs);
+        needs
+    }
+
+    fn count(&mut self, config: &C) -> Result<usize> {
+        let optimizer = *config.clone().keys().optimizer;
+        let known = self.layouts.iter().find(|(of, _)| *of == optimizer).map(|(_, layout)| *layout);
+        let layout = match known {
+            Some(layout) => layout,
+            None => {
+                let layout = layout(GpuSet { gpu_options: &H200, count: self.gpus }, self.model, config)?;
+                self.layouts.push((optimizer, layout));
+                layout
+            }
+        };
+        config.least(self.model, self.rows, &layout)
+    }
+}
+
+/// Returns what makes `config` fit on GPUs of this kind, beginning with the cheapest: changes on `gpus`, or more of them.
+pub fn ways<C: Training>(config: &C, model: &ModelConfig, rows: &Rows, gpus: GpuSet) -> Result<Vec<Way>> {
+    let gpu = gpus.gpu_options.gpu;
+    let mut counter = Counter::new(config, model, rows, gpus.count)?;
+    let budget = counter.available(gpu);
+    let mut ways: Vec<Way> = counter.cheapest(budget).into_iter().collect();
+    for single in counter.single(budget) {
+        if ways.iter().all(|way| way.typed() != single.typed()) {
+            ways.push(single);
+        }
+    }
+    let (changed, mut more) = (!ways.is_empty(), None);
+    for count in COUNTS.into_iter().filter(|&count| count > gpus.count) {
+        // Numbers of GPUs that the gradient lanes do not allow are left out.
+        let Ok(mut counter) = Counter::new(config, model, rows, count) else { continue };
+        let budget = counter.available(gpu);
+        if counter.needs <= budget {
+            more = Some(Way { gpus: count, made: Vec::new() });
+            break;
+        }
+        more = more.or_else(|| if changed { None } else { counter.cheapest(budget) });
+    }
+    ways.extend(more);
+    Ok(ways)
+}
+
+/// Replaces the hint of an error about memory by `ways`.
+pub fn explained(error: Error, gpus: usize, ways: &[Way]) -> Error {
+    match error {
+        Error::Input { place, found, expected, .. } => Error::input_hint(place, found, expected, text(gpus, ways)),
+        error => error,
+    }
+}
+
+/// Describes `ways` in one line.
+pub fn text(gpus: usize, ways: &[Way]) -> String {
+    match ways {
+        [] => "no change of this config that omr plan knows makes it fit, on up to 64 of these GPUs".to_owned(),
+        ways => {
+            let ways: Vec<String> = ways.iter().map(|way| way.text(gpus)).collect();
+            format!("it fits with {}", ways.join("; or with "))
+        }
+    }
+}
+
+impl Way {
+    /// Returns the keys to set as they are typed on the command line.
+    pub fn typed(&self) -> Vec<String> {
+        self.made.iter().flat_map(|made| changes::typed(&made.step)).collect()
+    }
+
+    /// Describes the changes, for a run that was planned on `gpus` GPUs.
+    fn text(&self, gpus: usize) -> String {
+        let more = (self.gpus > gpus).then(|| format!("--gpus {}", self.gpus));
+        let made =
+            |made: &Made| format!("{} (saves {})", changes::typed(&made.step).join(" "), bytes(made.saves as u64));
+        more.into_iter().chain(self.made.iter().map(made)).collect::<Vec<_>>().join(" ")
+    }
+
+    /// Formats the changes as JSON.
+    pub fn json(&self) -> Value {
+        let made =
+            |made: &Made| json!({ "set": changes::typed(&made.step), "saves": made.saves, "cost": made.change.cost });
+        json!({ "gpus": self.gpus, "changes": self.made.iter().map(made).collect::<Vec<_>>() })
+    }
+}
