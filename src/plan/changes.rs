@@ -15,6 +15,8 @@ pub struct Change {
     shown: &'static str,
     /// Consequence of the change.
     pub cost: &'static str,
+    /// Weight of this cost. Sets of changes are compared by their sums.
+    pub weight: usize,
     /// Returns the steps, the least one first.
     steps: fn(&Limits) -> Vec<Overrides>,
 }
@@ -35,6 +37,7 @@ pub static CHANGES: [Change; 6] = [
         label: "micro {}",
         shown: "micro_batch_tokens",
         cost: "same results, more passes",
+        weight: 1,
         steps: |limits| {
             let whole = limits.number("micro_batch_tokens").unwrap_or(0);
             let rows = (1..=whole / limits.row.tokens).rev().map(|n| n * limits.row.tokens);
@@ -45,6 +48,7 @@ pub static CHANGES: [Change; 6] = [
         label: "prefill {}",
         shown: "rollout.max_num_batched_tokens",
         cost: "same results, more steps to prefill prompts",
+        weight: 1,
         steps: |limits| {
             let key = "rollout.max_num_batched_tokens";
             halves(limits.number(key).unwrap_or(0), 2048).map(|n| vec![(key, json!(n))]).collect()
@@ -54,6 +58,7 @@ pub static CHANGES: [Change; 6] = [
         label: "{}",
         shown: "optim",
         cost: "moments of AdamW with fewer bits",
+        weight: 3,
         steps: |limits| {
             let names = [OptimizerName::AdamwTorch, OptimizerName::AdamwBf16, OptimizerName::Adamw8bit];
             let names = names.map(OptimizerName::name).into_iter();
@@ -65,6 +70,7 @@ pub static CHANGES: [Change; 6] = [
         label: "bf16 rounding",
         shown: "bf16_stochastic_round",
         cost: "no fp32 master weights: less precision",
+        weight: 4,
         steps: |limits| match limits.config["bf16_stochastic_round"] {
             Value::Bool(false) => vec![vec![("bf16_stochastic_round", json!(true))]],
             _ => Vec::new(),
@@ -74,6 +80,7 @@ pub static CHANGES: [Change; 6] = [
         label: "{} pixels",
         shown: "image_max_pixels",
         cost: "larger images are scaled down",
+        weight: 5,
         steps: |limits| {
             let pixels = limits.number("image_max_pixels").unwrap_or(Processor::default().max_pixels as usize);
             // A picture of a fixed size does not depend on the key.
@@ -84,7 +91,8 @@ pub static CHANGES: [Change; 6] = [
     Change {
         label: "rows of {}",
         shown: "micro_batch_tokens",
-        cost: "longer rows are left out or cut",
+        cost: "long rows are left out or cut",
+        weight: 8,
         steps: |limits| {
             let RowSize { tokens, fixed } = limits.row;
             let step = tokens.div_ceil(ROW_STEPS).next_power_of_two();

@@ -10,6 +10,7 @@ use super::assumptions::Rows;
 use super::changes::CHANGES;
 use super::gpus::Gpu;
 use super::hints::{Counter, Made, Way};
+use super::table::without_hint;
 use super::training::Training;
 use crate::error::{Error, Result};
 use crate::model::ModelConfig;
@@ -19,7 +20,7 @@ use crate::observe::bytes;
 pub const COUNTS: [usize; 5] = [1, 4, 8, 32, 64];
 
 /// Width of the columns with the name of a GPU and its memory, and of all others.
-const WIDTHS: [usize; 2] = [20, 16];
+const WIDTHS: [usize; 2] = [18, 16];
 
 /// The table.
 pub struct GpuTable {
@@ -71,7 +72,7 @@ impl GpuTable {
             };
             Ok(Gpu::value_variants().iter().map(&mut cell).collect())
         };
-        let columns: Vec<Result<Vec<Cell>>> = thread::scope(|scope| {
+        let mut columns: Vec<Result<Vec<Cell>>> = thread::scope(|scope| {
             let threads = COUNTS.map(|gpus| scope.spawn(move || column(gpus)));
             let ended = |thread: thread::ScopedJoinHandle<'_, Result<Vec<Cell>>>| {
                 thread.join().unwrap_or_else(|_| Err(Error::Failed("a plan panicked".to_owned())))
@@ -79,26 +80,21 @@ impl GpuTable {
             threads.into_iter().map(ended).collect()
         });
         if columns.iter().all(Result::is_err) {
-            columns.into_iter().next().unwrap_or(Ok(Vec::new()))?;
-            return Ok(GpuTable { stage: C::NAME, columns: Vec::new() });
+            columns.swap_remove(0)?;
         }
         Ok(GpuTable { stage: C::NAME, columns })
     }
 
-    /// Returns the cells of a GPU, each with its number of GPUs.
-    fn row(&self, gpu: Gpu) -> Vec<(usize, Option<&Cell>)> {
-        let cell = |column: &'_ Result<Vec<Cell>>| {
-            column.as_ref().ok().and_then(|cells| cells.iter().position(|c| c.gpu == gpu))
-        };
-        let cells = self.columns.iter().map(|column| cell(column).and_then(|i| column.as_ref().ok()?.get(i)));
-        COUNTS.into_iter().zip(cells).collect()
+    /// Returns the cells of the GPU at place `gpu` of the list, each with its number of GPUs.
+    fn row(&self, gpu: usize) -> impl Iterator<Item = (usize, Option<&Cell>)> {
+        let cells = self.columns.iter().map(move |column| column.as_ref().ok().and_then(|cells| cells.get(gpu)));
+        COUNTS.into_iter().zip(cells)
     }
 
     /// Returns the smallest number of GPUs above `gpus` with which the run fits, as configured or with changes.
-    fn more(&self, gpu: Gpu, gpus: usize) -> Option<usize> {
-        let row = self.row(gpu).into_iter().filter(|(count, _)| *count > gpus);
-        let mut fitting = row.filter(|(_, cell)| cell.is_some_and(|cell| cell.fits() || cell.way.is_some()));
-        fitting.next().map(|(count, _)| count)
+    fn more(&self, gpu: usize, gpus: usize) -> Option<usize> {
+        let mut larger = self.row(gpu).filter(|(count, _)| *count > gpus);
+        larger.find(|(_, cell)| cell.is_some_and(|cell| cell.fits() || cell.way.is_some())).map(|(count, _)| count)
     }
 
     /// Formats the table as text.
@@ -110,18 +106,18 @@ impl GpuTable {
         };
         let mut out = format!("Memory of omr {} per GPU, planned, not measured\n\n", self.stage);
         let named = |gpus: usize| if gpus == 1 { "1 GPU".to_owned() } else { format!("{gpus} GPUs") };
-        out.push_str(&line("", &mut COUNTS.into_iter().map(named)));
-        for &gpu in Gpu::value_variants() {
+        out.push_str(&line("GPU           GiB", &mut COUNTS.into_iter().map(named)));
+        for (place, gpu) in Gpu::value_variants().iter().enumerate() {
+            let cell = |(gpus, cell): (usize, Option<&Cell>)| match cell {
+                Some(cell) => cell.lines(self.more(place, gpus)),
+                None => vec!["-".to_owned()],
+            };
+            let cells: Vec<Vec<String>> = self.row(place).map(cell).collect();
             let ceilings = gpu.ceilings();
-            let cells: Vec<Vec<String>> = self
-                .row(gpu)
-                .into_iter()
-                .map(|(gpus, cell)| cell.map_or(vec!["-".to_owned()], |cell| cell.lines(self.more(gpu, gpus))))
-                .collect();
+            let mut head = format!("{:<12} {:>4.0}", ceilings.name, ceilings.memory as f64 / f64::from(1 << 30));
             for i in 0..cells.iter().map(Vec::len).max().unwrap_or(0) {
-                let gib = format!("{:.0} GiB", ceilings.memory as f64 / f64::from(1 << 30));
-                let head = if i == 0 { format!("{:<12} {gib:>6}", ceilings.name) } else { String::new() };
                 out.push_str(&line(&head, &mut cells.iter().map(|cell| cell.get(i).cloned().unwrap_or_default())));
+                head.clear();
             }
         }
         out.push('\n');
@@ -154,11 +150,12 @@ impl GpuTable {
             }
         }
         if cells().any(|cell| !cell.fits() && cell.way.is_none()) {
-            explain("use N GPUs", "no change suffices on fewer; \"nothing helps\": nor do more GPUs");
+            explain("use N GPUs", "no change suffices here; on N GPUs the run fits, as configured or with changes");
+            explain("nothing helps", "no change suffices, on this number of GPUs or on more");
         }
         for (gpus, column) in COUNTS.into_iter().zip(&self.columns) {
             if let Err(error) = column {
-                explain(&format!("- {gpus} GPUs"), &error.to_string());
+                let _ = writeln!(out, "{gpus} GPUs: {}", without_hint(error));
             }
         }
         out.push_str(
@@ -170,27 +167,26 @@ impl GpuTable {
 
     /// Formats the table as JSON.
     pub fn json(&self) -> Value {
-        let cell = |gpus: usize, cell: &Cell| {
-            let (missing, more) = (cell.needs.saturating_sub(cell.available), self.more(cell.gpu, gpus));
-            let more = if cell.fits() || cell.way.is_some() { None } else { more };
+        let cell = |place: usize, gpus: usize, cell: &Cell| {
+            let more = if cell.fits() || cell.way.is_some() { None } else { self.more(place, gpus) };
+            let (value, ceilings) = (cell.gpu.to_possible_value(), cell.gpu.ceilings());
             json!({
-                "gpu": cell.gpu.to_possible_value().map(|value| value.get_name().to_owned()), "gpus": gpus,
-                "name": cell.gpu.ceilings().name, "fits": cell.fits(), "needs": cell.needs,
-                "available": cell.available, "missing": missing,
-                "hint": cell.way.as_ref().map(Way::json), "use_gpus": more,
+                "gpu": value.map(|value| value.get_name().to_owned()), "name": ceilings.name, "gpus": gpus,
+                "needs": cell.needs, "available": cell.available, "fits": cell.fits(),
+                "missing": cell.needs.saturating_sub(cell.available), "hint": cell.way.as_ref().map(Way::json),
+                "use_gpus": more,
             })
         };
-        let cells = COUNTS
-            .into_iter()
-            .zip(&self.columns)
-            .flat_map(|(gpus, column)| column.iter().flatten().map(move |found| cell(gpus, found)));
-        let impossible = COUNTS
-            .into_iter()
-            .zip(&self.columns)
-            .filter_map(|(gpus, column)| Some((gpus.to_string(), json!(column.as_ref().err()?.to_string()))));
-        json!({
-            "job": self.stage, "cells": cells.collect::<Vec<_>>(),
-            "impossible": Value::Object(impossible.collect()),
-        })
+        let mut cells = Vec::new();
+        let mut impossible = serde_json::Map::new();
+        for (gpus, column) in COUNTS.into_iter().zip(&self.columns) {
+            match column {
+                Ok(column) => cells.extend(column.iter().enumerate().map(|(place, found)| cell(place, gpus, found))),
+                Err(error) => {
+                    impossible.insert(gpus.to_string(), json!(error.to_string()));
+                }
+            }
+        }
+        json!({ "job": self.stage, "counts": COUNTS, "cells": cells, "impossible": impossible })
     }
 }

@@ -19,6 +19,9 @@ use crate::observe::bytes;
 /// Numbers of GPUs that a hint may suggest.
 const COUNTS: [usize; 6] = [2, 4, 8, 16, 32, 64];
 
+/// Largest number of sets of changes in a hint.
+const MOST: usize = 3;
+
 /// For each of [`CHANGES`] the number of its step, from 1. 0 is no change.
 type Steps = [usize; CHANGES.len()];
 
@@ -71,24 +74,42 @@ impl<'a, C: Training> Counter<'a, C> {
         target(gpus, *self.config.clone().keys().max_memory_gib).memory.unwrap_or(usize::MAX)
     }
 
-    /// Returns the cheapest changes after which `budget` bytes suffice. A cheap change is made rather than a more
-    /// expensive one, and each change is made by the smallest step that suffices.
-    pub fn cheapest(&mut self, budget: usize) -> Option<Way> {
-        let last = array::from_fn(|i| self.steps[i].len());
-        self.least(last, budget)
+    /// Returns at most `most` sets of changes after which `budget` bytes suffice, the cheapest one first. No change of a
+    /// set can be left out, and each is made by the smallest step that suffices.
+    pub fn ways(&mut self, budget: usize, most: usize) -> Vec<Way> {
+        let last: Steps = array::from_fn(|i| self.steps[i].len());
+        if !self.fits(&last, budget) {
+            return Vec::new();
+        }
+        // Bit `i` of a set stands for change `i`.
+        let has = |set: usize, i: usize| set >> i & 1 == 1;
+        let weight =
+            |set: usize| -> usize { (0..last.len()).filter(|&i| has(set, i)).map(|i| CHANGES[i].weight).sum() };
+        let possible = |set: &usize| (0..last.len()).all(|i| last[i] > 0 || !has(*set, i));
+        let mut sets: Vec<usize> = (1..1 << last.len()).filter(possible).collect();
+        sets.sort_by_key(|&set| (weight(set), set));
+        let (mut found, mut ways): (Vec<usize>, Vec<Way>) = (Vec::new(), Vec::new());
+        for set in sets {
+            if ways.len() == most || found.iter().any(|part| set & part == *part) {
+                continue;
+            }
+            let steps = array::from_fn(|i| if has(set, i) { last[i] } else { 0 });
+            if let Some(way) = self.least(steps, budget) {
+                found.push(set);
+                ways.push(way);
+            }
+        }
+        ways
     }
 
-    /// Returns for each change that suffices alone its smallest step.
-    pub fn single(&mut self, budget: usize) -> Vec<Way> {
-        let last = |i: usize, n: usize| array::from_fn(|change| if change == i { n } else { 0 });
-        let lens: Vec<usize> = self.steps.iter().map(Vec::len).collect();
-        lens.into_iter().enumerate().filter_map(|(i, n)| self.least(last(i, n), budget)).collect()
+    /// Returns the cheapest set of changes after which `budget` bytes suffice.
+    pub fn cheapest(&mut self, budget: usize) -> Option<Way> {
+        self.ways(budget, 1).pop()
     }
 
     /// Reduces `steps`, starting with the most expensive change, to the smallest ones for which `budget` bytes suffice.
     fn least(&mut self, mut steps: Steps, budget: usize) -> Option<Way> {
-        let mut fits = |steps: &Steps| self.bytes(steps).is_some_and(|needs| needs <= budget);
-        if !fits(&steps) {
+        if !self.fits(&steps, budget) {
             return None;
         }
         for change in (0..steps.len()).rev() {
@@ -97,13 +118,17 @@ impl<'a, C: Training> Counter<'a, C> {
                 let middle = low.midpoint(steps[change]);
                 let mut tried = steps;
                 tried[change] = middle;
-                match fits(&tried) {
+                match self.fits(&tried, budget) {
                     true => steps = tried,
                     false => low = middle + 1,
                 }
             }
         }
         Some(self.way(&steps))
+    }
+
+    fn fits(&mut self, steps: &Steps, budget: usize) -> bool {
+        self.bytes(steps).is_some_and(|needs| needs <= budget)
     }
 
     fn way(&mut self, steps: &Steps) -> Way {
@@ -149,12 +174,7 @@ pub fn ways<C: Training>(config: &C, model: &ModelConfig, rows: &Rows, gpus: Gpu
     let gpu = gpus.gpu_options.gpu;
     let mut counter = Counter::new(config, model, rows, gpus.count)?;
     let budget = counter.available(gpu);
-    let mut ways: Vec<Way> = counter.cheapest(budget).into_iter().collect();
-    for single in counter.single(budget) {
-        if ways.iter().all(|way| way.typed() != single.typed()) {
-            ways.push(single);
-        }
-    }
+    let mut ways = counter.ways(budget, MOST);
     let (changed, mut more) = (!ways.is_empty(), None);
     for count in COUNTS.into_iter().filter(|&count| count > gpus.count) {
         // Numbers of GPUs that the gradient lanes do not allow are left out.
@@ -190,23 +210,23 @@ pub fn text(gpus: usize, ways: &[Way]) -> String {
 }
 
 impl Way {
-    /// Returns the keys to set as they are typed on the command line.
-    pub fn typed(&self) -> Vec<String> {
-        self.made.iter().flat_map(|made| changes::typed(&made.step)).collect()
-    }
-
     /// Describes the changes, for a run that was planned on `gpus` GPUs.
     fn text(&self, gpus: usize) -> String {
         let more = (self.gpus > gpus).then(|| format!("--gpus {}", self.gpus));
-        let made =
-            |made: &Made| format!("{} (saves {})", changes::typed(&made.step).join(" "), bytes(made.saves as u64));
-        more.into_iter().chain(self.made.iter().map(made)).collect::<Vec<_>>().join(" ")
+        let typed = more.into_iter().chain(self.made.iter().flat_map(|made| changes::typed(&made.step)));
+        let saved: Vec<String> = self.made.iter().map(|made| bytes(made.saves as u64)).collect();
+        let saved = if saved.is_empty() { String::new() } else { format!(", saving {}", saved.join(" + ")) };
+        typed.collect::<Vec<_>>().join(" ") + &saved
     }
 
     /// Formats the changes as JSON.
     pub fn json(&self) -> Value {
-        let made =
-            |made: &Made| json!({ "set": changes::typed(&made.step), "saves": made.saves, "cost": made.change.cost });
+        let made = |made: &Made| {
+            json!({
+                "label": made.change.label(&made.step), "set": changes::typed(&made.step), "saves": made.saves,
+                "cost": made.change.cost,
+            })
+        };
         json!({ "gpus": self.gpus, "changes": self.made.iter().map(made).collect::<Vec<_>>() })
     }
 }

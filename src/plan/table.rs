@@ -80,7 +80,7 @@ pub fn text(columns: &[Column]) -> String {
 }
 
 /// Formats an error without its hint.
-fn without_hint(error: &Error) -> String {
+pub fn without_hint(error: &Error) -> String {
     match error {
         Error::Input { place, found, expected, .. } => format!("{place}: found {found}, expected {expected}"),
         error => error.to_string(),
