@@ -23,7 +23,7 @@ pub struct Change {
 
 /// The settings of a config that the steps are derived from.
 pub struct Limits<'a> {
-    /// All keys of the config.
+    /// The config as a tree of keys.
     config: &'a Value,
     rows: &'a Rows,
     row: RowSize,
@@ -31,7 +31,7 @@ pub struct Limits<'a> {
     shorten: &'a dyn Fn(usize) -> Option<Overrides>,
 }
 
-/// All kinds of changes, the cheapest one first.
+/// The kinds of changes, the cheapest one first.
 pub static CHANGES: [Change; 6] = [
     Change {
         label: "micro {}",

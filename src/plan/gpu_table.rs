@@ -25,7 +25,7 @@ const WIDTHS: [usize; 2] = [18, 16];
 /// The table.
 pub struct GpuTable {
     stage: &'static str,
-    /// For each of [`COUNTS`] a cell per GPU, or the reason why the config cannot run on this number of GPUs.
+    /// A cell per GPU for each of [`COUNTS`], or the reason why the config cannot run on this number of GPUs.
     columns: Vec<Result<Vec<Cell>>>,
 }
 

@@ -22,7 +22,7 @@ const COUNTS: [usize; 6] = [2, 4, 8, 16, 32, 64];
 /// Largest number of sets of changes in a hint.
 const MOST: usize = 3;
 
-/// For each of [`CHANGES`] the number of its step, from 1. 0 is no change.
+/// Number of the step of each of [`CHANGES`], from 1. 0 is no change.
 type Steps = [usize; CHANGES.len()];
 
 /// Changes that together make a run fit.
