@@ -9,12 +9,13 @@ use std::borrow::Cow;
 use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use half::bf16;
 use serde_json::{Map, Value, json};
 
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::model::params::{ParamLayout, Piece};
@@ -24,12 +25,36 @@ use crate::tensor::{DType, Elem, Tensor};
 /// Maximum size of a weight file in bytes, as in the Hugging Face save functions.
 const MAX_SHARD_BYTES: usize = 5_000_000_000;
 
-/// Function that returns the bytes of a tensor on the device.
-pub type Fetch<'a> = dyn FnMut(Tensor) -> Result<Vec<u8>> + 'a;
+/// Number of elements that are converted and written at once. It bounds the host memory of a save.
+const BLOCK: usize = 1 << 20;
 
-/// Function that converts the bytes of a tensor on the device to the bytes of a tensor in a file. It returns contiguous
-/// runs of bytes in ascending order. Each run comes with its byte offset within the data of the tensor in the file.
-pub type Pick = dyn Fn(&[u8]) -> Vec<(usize, Vec<u8>)> + Send;
+/// A source of the bytes of tensors on the device.
+pub trait Fetch {
+    /// Passes the bytes of `tensor` to `take`.
+    fn fetch(&mut self, tensor: Tensor, take: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()>;
+}
+
+impl<F: FnMut(Tensor) -> Result<Vec<u8>>> Fetch for F {
+    fn fetch(&mut self, tensor: Tensor, take: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        take(&self(tensor)?)
+    }
+}
+
+/// The memory of the CPU is read in place, without a copy.
+impl Fetch for Device {
+    fn fetch(&mut self, tensor: Tensor, take: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        match self.on_cpu() {
+            Some(cpu) => take(cpu.memory.view(tensor.span()).of::<u8>()),
+            None => take(&self.read_bytes(tensor)?),
+        }
+    }
+}
+
+/// Function that receives a contiguous run of bytes of a tensor in a file, with its byte offset within the tensor.
+pub type Put<'a> = dyn FnMut(usize, &[u8]) -> Result<()> + 'a;
+
+/// Function that converts the bytes of a tensor on the device to bytes of a tensor in a file, in blocks of rows.
+pub type Pick = dyn Fn(&[u8], &mut Put<'_>) -> Result<()> + Send;
 
 /// The source of the bytes of an [`Outgoing`] tensor.
 pub enum Content {
@@ -80,19 +105,22 @@ impl Outgoing {
         let Part { layout, param: id, piece, tensor, own } = part;
         let shape = layout.params[id].pieces[piece].shape.clone();
         let (layout, own) = (layout.clone(), own.clone());
-        let content = Content::of(tensor, move |bytes| {
+        let content = Content::of(tensor, move |bytes, put| {
             let (param, elements) = (&layout.params[id], elements::<T>(bytes));
-            let run = |run: Range<usize>| {
-                (run.start * dtype.size(), encode(param.take_run::<T>(&elements, own.start, piece, run)))
-            };
-            param.runs(piece, &own).into_iter().map(run).collect()
+            for run in param.runs(piece, &own) {
+                for from in run.clone().step_by(BLOCK) {
+                    let block = from..run.end.min(from + BLOCK);
+                    put(from * dtype.size(), &encode(param.take_run::<T>(&elements, own.start, piece, block)))?;
+                }
+            }
+            Ok(())
         });
         Outgoing { name, dtype, shape, content }
     }
 
     /// Plans a flat tensor of `len` elements. `tensor` has the elements starting at `first`.
     pub fn flat<T: Elem>(name: String, len: usize, tensor: Tensor, first: usize) -> Outgoing {
-        let content = Content::of(tensor, move |bytes| vec![(first * T::DTYPE.size(), bytes.to_vec())]);
+        let content = Content::of(tensor, move |bytes, put| put(first * T::DTYPE.size(), bytes));
         Outgoing { name, dtype: T::DTYPE, shape: vec![len], content }
     }
 
@@ -129,7 +157,7 @@ pub fn fetched(files: &[OutFile]) -> Vec<Tensor> {
 }
 
 impl Content {
-    fn of(tensor: Tensor, pick: impl Fn(&[u8]) -> Vec<(usize, Vec<u8>)> + Send + 'static) -> Content {
+    fn of(tensor: Tensor, pick: impl Fn(&[u8], &mut Put<'_>) -> Result<()> + Send + 'static) -> Content {
         if tensor.is_empty() { Content::Elsewhere } else { Content::Of(tensor, Box::new(pick)) }
     }
 
@@ -175,37 +203,59 @@ pub fn create_files(dir: &Path, files: &[OutFile]) -> Result<()> {
     })
 }
 
-/// Writes this process's parts of the files that [`create_files`] made, and waits for the disk.
-pub fn fill_files(dir: &Path, files: Vec<OutFile>, fetch: &mut Fetch<'_>) -> Result<()> {
-    let mut last: Option<(Tensor, Vec<u8>)> = None;
-    // The pieces of one parameter are consecutive, so their tensor is fetched once.
-    let mut runs = |content: Content| -> Result<Vec<(usize, Vec<u8>)>> {
-        match content {
-            Content::Ready(bytes) => Ok(vec![(0, bytes)]),
-            Content::Elsewhere => Ok(Vec::new()),
-            Content::Of(tensor, pick) => {
-                if last.as_ref().is_none_or(|(have, _)| *have != tensor) {
-                    last = None;
-                    last = Some((tensor, fetch(tensor)?));
-                }
-                Ok(last.as_ref().map(|(_, bytes)| pick(bytes)).unwrap_or_default())
-            }
-        }
-    };
-    for file in files {
-        let path = dir.join(&file.name);
-        let mut at = file.head().len();
-        let out = File::options().write(true).open(&path).map_err(Error::io(&path))?;
-        for tensor in file.tensors {
-            let len = tensor.bytes();
-            for (from, bytes) in runs(tensor.content)? {
-                out.write_all_at(&bytes, (at + from) as u64).map_err(Error::io(&path))?;
-            }
-            at += len;
-        }
-        out.sync_all().map_err(Error::io(&path))?;
+/// A file that is being filled, with its path for messages.
+struct Filling {
+    path: PathBuf,
+    file: File,
+}
+
+impl Filling {
+    fn open(path: PathBuf) -> Result<Filling> {
+        let file = File::options().write(true).open(&path).map_err(Error::io(&path))?;
+        Ok(Filling { path, file })
     }
-    Ok(())
+
+    fn write(&self, at: usize, bytes: &[u8]) -> Result<()> {
+        self.file.write_all_at(bytes, at as u64).map_err(Error::io(&self.path))
+    }
+}
+
+/// Writes this process's parts of the files that [`create_files`] made, and waits for the disk. The host memory for
+/// this does not depend on the size of the tensors, except for what `fetch` allocates.
+pub fn fill_files(dir: &Path, files: Vec<OutFile>, fetch: &mut dyn Fetch) -> Result<()> {
+    let (mut filling, mut parts) = (Vec::with_capacity(files.len()), Vec::new());
+    for (i, file) in files.into_iter().enumerate() {
+        filling.push(Filling::open(dir.join(&file.name))?);
+        let mut at = file.head().len();
+        for tensor in file.tensors {
+            let begin = at;
+            at += tensor.bytes();
+            parts.push((i, begin, tensor.content));
+        }
+    }
+    let mut parts = parts.into_iter().peekable();
+    while let Some((file, at, content)) = parts.next() {
+        let (tensor, pick) = match content {
+            Content::Elsewhere => continue,
+            Content::Ready(bytes) => {
+                filling[file].write(at, &bytes)?;
+                continue;
+            }
+            Content::Of(tensor, pick) => (tensor, pick),
+        };
+        // The pieces of one parameter are consecutive, so their tensor is fetched once.
+        let mut of_tensor = vec![(file, at, pick)];
+        while let Some((file, at, Content::Of(_, pick))) = parts.next_if(|(_, _, c)| c.tensor() == Some(tensor)) {
+            of_tensor.push((file, at, pick));
+        }
+        fetch.fetch(tensor, &mut |bytes| {
+            let write = |(file, at, pick): &(usize, usize, Box<Pick>)| {
+                pick(bytes, &mut |from, run| filling[*file].write(at + from, run))
+            };
+            of_tensor.iter().try_for_each(write)
+        })?;
+    }
+    filling.iter().try_for_each(|Filling { path, file }| file.sync_all().map_err(Error::io(path)))
 }
 
 impl OutFile {
@@ -249,10 +299,8 @@ pub(super) fn shards(layout: &Arc<ParamLayout>, dtype: DType, own: &[Range<usize
         let tensor = layout.params[param].tensor.slice(own.start, own.end);
         let part = Part { layout, param, piece, tensor, own };
         match layout.dtype {
-            DType::Bf16 => Outgoing::piece::<bf16>(name, dtype, part, move |values| {
-                encoded(values.into_iter().map(Elem::to_f32), dtype)
-            }),
-            _ => Outgoing::piece::<f32>(name, dtype, part, move |values| encoded(values.into_iter(), dtype)),
+            DType::Bf16 => Outgoing::piece::<bf16>(name, dtype, part, move |values| encoded(&values, dtype)),
+            _ => Outgoing::piece::<f32>(name, dtype, part, move |values| encoded(&values, dtype)),
         }
     };
     cut(layout.pieces().map(tensor).collect(), max_bytes, |i, count| match count {
@@ -283,11 +331,17 @@ pub(super) fn create_weights(dir: &Path, files: &[OutFile]) -> Result<()> {
 }
 
 /// Converts values to little-endian bytes of `dtype`.
-fn encoded(values: impl Iterator<Item = f32>, dtype: DType) -> Vec<u8> {
+fn encoded<T: Elem>(values: &[T], dtype: DType) -> Vec<u8> {
+    let mut out = vec![0; values.len() * dtype.size()];
+    let values = values.iter().map(|value| value.to_f32());
     match dtype {
-        DType::Bf16 => values.flat_map(|x| <bf16 as Elem>::from_f32(x).to_le_bytes()).collect(),
-        _ => values.flat_map(f32::to_le_bytes).collect(),
+        DType::Bf16 => {
+            let words = out.chunks_exact_mut(2).zip(values);
+            words.for_each(|(out, x)| out.copy_from_slice(&<bf16 as Elem>::from_f32(x).to_le_bytes()));
+        }
+        _ => out.chunks_exact_mut(4).zip(values).for_each(|(out, x)| out.copy_from_slice(&x.to_le_bytes())),
     }
+    out
 }
 
 /// The `config.json` and the weights of a model directory, to be written.
@@ -300,7 +354,7 @@ pub struct OutModel {
 
 impl OutModel {
     /// Writes `config.json` and the weights into the existing directory `dir`.
-    pub fn write(self, dir: &Path, fetch: &mut Fetch<'_>) -> Result<()> {
+    pub fn write(self, dir: &Path, fetch: &mut dyn Fetch) -> Result<()> {
         self.create(dir)?;
         fill_files(dir, self.weights, fetch)
     }

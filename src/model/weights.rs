@@ -368,7 +368,7 @@ mod tests {
 
     fn write(dev: &mut Device, files: Vec<OutFile>, dir: &Path) {
         create_weights(dir, &files).unwrap();
-        fill_files(dir, files, &mut |t| dev.read_bytes(t)).unwrap();
+        fill_files(dir, files, dev).unwrap();
     }
 
     fn bytes(dev: &mut Device, layout: &ParamLayout) -> Vec<u8> {

@@ -83,7 +83,7 @@ impl Snapshot {
     }
 
     /// Writes the parts of the tensor files that this process owns.
-    fn fill(self, folder: &Path, fetch: &mut Fetch<'_>) -> Result<()> {
+    fn fill(self, folder: &Path, fetch: &mut dyn Fetch) -> Result<()> {
         fill_files(folder, self.model.weights, fetch)?;
         fill_files(&folder.join("trainer"), self.optimizer, fetch)
     }
@@ -121,7 +121,7 @@ impl Saving {
         let (mut draft, names) = agree(ranks, made, &name)?;
         let (folder, _) = agree(ranks, store.begun(&names[0]), "")?;
         if !dev.kind().is_gpu() {
-            let written = snapshot.fill(&folder, &mut |tensor| dev.read_bytes(tensor));
+            let written = snapshot.fill(&folder, dev);
             agree(ranks, written, "")?;
             let committed = draft.map_or(Ok(()), |draft| draft.commit(best).map(drop));
             return agree(ranks, committed, "").map(|_| None);

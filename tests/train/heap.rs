@@ -96,3 +96,36 @@ fn a_step_takes_no_tensor_from_the_heap() {
     assert_eq!(warm, after, "the device's memory grew");
     assert!(largest > 0 && largest < activation, "{largest} bytes at once, an activation has {activation}");
 }
+
+#[test]
+fn a_save_takes_blocks_of_rows_from_the_heap() {
+    use half::bf16;
+    use omr::device::{Device, Isa, Plan};
+    use omr::model::ParamLayout;
+    use omr::model::outgoing::{create_files, fill_files, weights};
+    use std::sync::Arc;
+
+    let (n, k, dir) = (4096, 2048, tempfile::tempdir().unwrap());
+    let mut dev = Device::cpu(&Plan::default().with(Region::Weights, 64 << 20), 1, Isa::detect()).unwrap();
+    let mut layout = ParamLayout::new(DType::F32);
+    layout.linear(&mut dev, "w", [n, k], k, false).unwrap();
+    let value = |r: usize, k: usize| (r * 31 + k * 7) as f32 / 1024.0;
+    let row = |_: usize, r: usize, out: &mut [f32]| out.iter_mut().enumerate().for_each(|(k, x)| *x = value(r, k));
+    layout.params[0].fill::<f32>(&mut dev, layout.params[0].tensor, row).unwrap();
+    let (layout, own) = (Arc::new(layout.clone()), [0..layout.params[0].tensor.len()]);
+    for (dtype, size) in [(DType::F32, 4), (DType::Bf16, 2)] {
+        let files = weights(&layout, dtype, &own);
+        create_files(dir.path(), &files).unwrap();
+        let largest = largest_allocation(|| fill_files(dir.path(), files, &mut dev).unwrap());
+        println!("a tensor of {} bytes: largest allocation {largest} bytes", n * k * 4);
+        assert!(largest <= 4 << 20, "{largest} bytes at once for a tensor of {} bytes", n * k * 4);
+        let bytes = std::fs::read(dir.path().join("model.safetensors")).unwrap();
+        let found = &bytes[bytes.len() - n * k * size..];
+        let all = (0..n).flat_map(|r| (0..k).map(move |k| value(r, k)));
+        let wanted: Vec<u8> = match dtype {
+            DType::Bf16 => all.flat_map(|x| bf16::from_f32(x).to_le_bytes()).collect(),
+            _ => all.flat_map(f32::to_le_bytes).collect(),
+        };
+        assert!(found == wanted, "the file of {dtype:?} has other bytes");
+    }
+}
