@@ -138,6 +138,8 @@ struct Stack {
     capacity: usize,
     top: usize,
     high: AtomicUsize,
+    /// End of the bytes that were ever allocated. On the CPU, later bytes are zero and no page of them exists.
+    touched: usize,
 }
 
 /// The four stacks of a device.
@@ -160,7 +162,7 @@ impl Memory {
             // time is lost.
             #[cfg(target_os = "linux")]
             map.advise(memmap2::Advice::HugePage).ok();
-            Ok(Stack { map: Some(map), base: 0, capacity, top: 0, high: AtomicUsize::new(0) })
+            Ok(Stack { map: Some(map), base: 0, capacity, top: 0, high: AtomicUsize::new(0), touched: 0 })
         };
         let [a, b, c, d] = Region::ALL;
         Ok(Memory { stacks: [stack(a)?, stack(b)?, stack(c)?, stack(d)?], placing: Placing::HOST })
@@ -171,7 +173,14 @@ impl Memory {
         let placing = Placing::device(driver.guard());
         let mut stack = |region: Region| -> Result<Stack> {
             let capacity = plan.bytes(region).next_multiple_of(GPU_ALIGN).max(GPU_ALIGN);
-            Ok(Stack { map: None, base: driver.map(capacity)?, capacity, top: 0, high: AtomicUsize::new(0) })
+            Ok(Stack {
+                map: None,
+                base: driver.map(capacity)?,
+                capacity,
+                top: 0,
+                high: AtomicUsize::new(0),
+                touched: 0,
+            })
         };
         let [a, b, c, d] = Region::ALL;
         Ok(Memory { stacks: [stack(a)?, stack(b)?, stack(c)?, stack(d)?], placing })
@@ -179,7 +188,8 @@ impl Memory {
 
     /// Creates stacks that have no memory and no limit.
     pub fn count(placing: Placing) -> Memory {
-        let stack = || Stack { map: None, base: 0, capacity: usize::MAX / 2, top: 0, high: AtomicUsize::new(0) };
+        let stack =
+            || Stack { map: None, base: 0, capacity: usize::MAX / 2, top: 0, high: AtomicUsize::new(0), touched: 0 };
         Memory { stacks: [stack(), stack(), stack(), stack()], placing }
     }
 
@@ -202,8 +212,14 @@ impl Memory {
             return Err(Error::Memory { region: region.name(), want, have: stack.capacity });
         }
         stack.top = want;
+        stack.touched = stack.touched.max(want);
         stack.high.fetch_max(want, Ordering::Relaxed);
         Ok(Span { region, offset, bytes })
+    }
+
+    /// Returns the end of the region's bytes that were ever allocated.
+    pub fn touched(&self, region: Region) -> usize {
+        self.stacks[region as usize].touched
     }
 
     /// Returns the current stack position of the region.

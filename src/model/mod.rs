@@ -24,6 +24,7 @@ pub mod layers;
 pub mod outgoing;
 pub mod params;
 pub mod positions;
+mod reading;
 pub mod spread;
 pub mod tape;
 #[cfg(test)]

@@ -154,21 +154,41 @@ impl Param {
         first: usize,
         row: impl Fn(usize, usize, &mut [f32]) + Sync,
     ) -> Result<()> {
+        self.fill_rows::<T>(dev, tensor, first, |piece, rows, out| {
+            let mut values = vec![0.0; self.pieces[piece].row_len()];
+            for (r, out) in rows.zip(out.chunks_exact_mut(values.len())) {
+                row(piece, r, &mut values);
+                out.iter_mut().zip(&values).for_each(|(out, value)| *out = T::from_f32(*value));
+            }
+        })
+    }
+
+    /// Does the same as [`Param::fill_from`] with consecutive rows: `read(piece, rows, out)` writes the rows `rows` of
+    /// piece number `piece`.
+    pub fn fill_rows<T: Elem>(
+        &self,
+        dev: &mut Device,
+        tensor: Tensor,
+        first: usize,
+        read: impl Fn(usize, Range<usize>, &mut [T]) + Sync,
+    ) -> Result<()> {
         let (rows, len) = if self.is_matrix { self.order.piece(self.tensor.dtype, self.k) } else { (PANEL, PANEL) };
         let part = |p: usize, from: usize, out: &mut [T]| {
             out.fill(T::from_f32(0.0));
-            let mut values = vec![0.0; self.k];
-            for n in p * rows..((p + 1) * rows).min(self.n) {
+            let (mut n, end) = (p * rows, ((p + 1) * rows).min(self.n));
+            let mut values = Vec::new();
+            while n < end {
                 let found = self.pieces.iter().enumerate().find_map(|(i, piece)| Some((i, piece.row_at(n)?)));
-                let Some((piece, r)) = found else { continue };
-                let values = &mut values[..self.pieces[piece].row_len()];
-                row(piece, r, values);
-                for (k, value) in values.iter().enumerate() {
-                    // An index before the range wraps to a large number, which is outside the range too.
-                    if let Some(out) = out.get_mut(self.index(n, k).wrapping_sub(from)) {
-                        *out = T::from_f32(*value);
-                    }
-                }
+                let Some((piece, r)) = found else {
+                    n += 1;
+                    continue;
+                };
+                let row_len = self.pieces[piece].row_len();
+                let count = (n..end).take_while(|&m| self.pieces[piece].row_at(m) == Some(r + m - n)).count();
+                values.resize(count * row_len, T::from_f32(0.0));
+                read(piece, r..r + count, &mut values);
+                values.chunks_exact(row_len).enumerate().for_each(|(i, row)| self.put_row(n + i, row, from, out));
+                n += count;
             }
         };
         // The stored parts that the range overlaps, and the position in the range at which each part starts.
@@ -190,6 +210,21 @@ impl Param {
         let out = Parts::at(&mut host, starts.clone());
         (0..out.count()).into_par_iter().for_each(|i| fill(&out, i, &starts));
         dev.write(tensor, &host)
+    }
+
+    /// Writes the elements of row `n` to `out`, which starts at element `from`. Elements outside `out` are left out.
+    fn put_row<T: Elem>(&self, n: usize, row: &[T], from: usize, out: &mut [T]) {
+        let (begin, last) = (self.index(n, 0), self.index(n, row.len() - 1));
+        if self.is_matrix && begin >= from && last < from + out.len() {
+            self.order.put_row(self.tensor.dtype, row, &mut out[begin - from..]);
+            return;
+        }
+        for (k, value) in row.iter().enumerate() {
+            // An index before the range wraps to a large number, which is outside the range too.
+            if let Some(out) = out.get_mut(self.index(n, k).wrapping_sub(from)) {
+                *out = *value;
+            }
+        }
     }
 
     /// Returns the elements `run` (row-major) of piece number `piece` from `data`, which starts at element `first` in

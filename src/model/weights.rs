@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
 use half::{bf16, f16};
 use safetensors::tensor::{Dtype, SafeTensors};
@@ -13,7 +12,7 @@ use crate::device::{Device, MappedFile};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::model::params::ParamLayout;
-use crate::tensor::DType;
+use crate::observe::{Observer, Silent};
 
 /// Name of the single weight file.
 pub(super) const SINGLE: &str = "model.safetensors";
@@ -23,9 +22,9 @@ pub(super) const INDEX: &str = "model.safetensors.index.json";
 
 /// The weight files of a model directory, memory-mapped.
 pub struct WeightFiles {
-    dir: PathBuf,
-    files: Vec<Shard>,
-    tensors: BTreeMap<String, Stored>,
+    pub(super) dir: PathBuf,
+    pub(super) files: Vec<Shard>,
+    pub(super) tensors: BTreeMap<String, Stored>,
     /// The `__metadata__` entries of the headers.
     notes: BTreeMap<String, String>,
 }
@@ -38,17 +37,17 @@ pub enum Measured<'a> {
     Side(&'a str, usize),
 }
 
-struct Shard {
+pub(super) struct Shard {
     /// File name without its directory.
-    name: String,
-    map: MappedFile,
+    pub(super) name: String,
+    pub(super) map: MappedFile,
 }
 
-struct Stored {
-    file: usize,
-    dtype: Dtype,
+pub(super) struct Stored {
+    pub(super) file: usize,
+    pub(super) dtype: Dtype,
     shape: Vec<usize>,
-    bytes: std::ops::Range<usize>,
+    pub(super) bytes: std::ops::Range<usize>,
 }
 
 /// Returns the released name of a tensor. Newer versions put the decoder under `model.language_model` and the tower
@@ -210,41 +209,20 @@ impl WeightFiles {
     /// Copies every weight of `layout` to the device. Errors if tensors are missing, unknown, or have another shape or
     /// type; the error names the first few of them.
     pub fn load(&self, dev: &mut Device, layout: &ParamLayout) -> Result<()> {
+        self.load_shown(dev, layout, &Silent)
+    }
+
+    /// Does the same as [`WeightFiles::load`] and reports the progress to `observer`, if loading takes some seconds.
+    pub fn load_shown(&self, dev: &mut Device, layout: &ParamLayout, observer: &dyn Observer) -> Result<()> {
         self.check(layout, true)?;
-        self.fill(dev, layout)
+        self.fill(dev, layout, observer)
     }
 
     /// Does the same as [`WeightFiles::load`] for a layout that is only part of the model. Other tensors in the files
     /// are ignored.
     pub fn load_part(&self, dev: &mut Device, layout: &ParamLayout) -> Result<()> {
         self.check(layout, false)?;
-        self.fill(dev, layout)
-    }
-
-    fn fill(&self, dev: &mut Device, layout: &ParamLayout) -> Result<()> {
-        for param in &layout.params {
-            let pieces: Vec<StoredTensor<'_>> =
-                param.pieces.iter().map(|piece| self.view(&self.tensors[&piece.name])).collect();
-            let broken = Mutex::new(None);
-            let row = |piece: usize, r: usize, out: &mut [f32]| {
-                pieces[piece].row(r, out);
-                if !out.iter().all(|x| x.is_finite()) {
-                    let k = out.iter().position(|x| !x.is_finite()).unwrap_or_default();
-                    *broken.lock().unwrap_or_else(PoisonError::into_inner) = Some((piece, r, k, out[k]));
-                }
-            };
-            match layout.dtype {
-                DType::Bf16 => param.fill::<bf16>(dev, param.tensor, row)?,
-                _ => param.fill::<f32>(dev, param.tensor, row)?,
-            }
-            if let Some((piece, r, k, value)) = broken.into_inner().unwrap_or_else(PoisonError::into_inner) {
-                let name = &param.pieces[piece].name;
-                let file = &self.files[self.tensors[name].file].name;
-                let what = format!("{name} is {value} at [{r}, {k}], expected finite weights");
-                return Err(Error::format(self.dir.join(file), what));
-            }
-        }
-        Ok(())
+        self.fill(dev, layout, &Silent)
     }
 
     fn check(&self, layout: &ParamLayout, is_whole: bool) -> Result<()> {
@@ -293,8 +271,8 @@ fn is_float(dtype: Dtype) -> bool {
 /// The elements of a stored tensor.
 #[derive(Clone, Copy)]
 pub struct StoredTensor<'a> {
-    dtype: Dtype,
-    bytes: &'a [u8],
+    pub(super) dtype: Dtype,
+    pub(super) bytes: &'a [u8],
 }
 
 impl StoredTensor<'_> {
@@ -335,6 +313,7 @@ mod tests {
     use super::*;
     use crate::device::{Isa, Plan};
     use crate::model::outgoing::{self, OutFile, create_weights, fill_files, shards};
+    use crate::tensor::DType;
 
     fn small(dtype: DType) -> (Device, ParamLayout) {
         let mut dev = Device::cpu(&Plan::uniform(1 << 22), 1, Isa::detect()).unwrap();

@@ -107,8 +107,12 @@ impl Device {
 
     /// Allocates as [`Device::alloc`] does and sets every byte to zero.
     pub fn zeros(&mut self, region: Region, dtype: DType, dims: &[usize]) -> Result<Tensor> {
+        let touched = self.on_cpu().map(|cpu| cpu.memory.touched(region));
         let t = self.alloc(region, dtype, dims)?;
-        self.fill_zero(t)?;
+        // New memory of the CPU is zero. Only the first write creates its pages.
+        if touched.is_none_or(|touched| t.offset < touched) {
+            self.fill_zero(t)?;
+        }
         Ok(t)
     }
 
@@ -235,5 +239,26 @@ impl crate::device::Memory {
         ins: [Tensor; I],
     ) -> ([ViewMut<'_>; O], [View<'_>; I]) {
         self.views(outs.map(|t| t.span()), ins.map(|t| t.span()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::{Isa, Plan};
+
+    #[test]
+    fn zeros_are_zero_in_new_and_in_used_memory() {
+        let mut dev = Device::cpu(&Plan::uniform(1 << 16), 1, Isa::detect()).unwrap();
+        for elements in [100, 1000, 4000] {
+            let mark = dev.mark(Region::Overlay);
+            // The begin was used in the round before, the rest is new.
+            let t = dev.zeros(Region::Overlay, DType::F32, &[elements]).unwrap();
+            assert!(dev.read::<f32>(t).unwrap().iter().all(|x| *x == 0.0), "{elements}");
+            dev.write(t, &vec![1.0_f32; elements]).unwrap();
+            let other = dev.zeros(Region::Overlay, DType::F32, &[elements]).unwrap();
+            assert!(dev.read::<f32>(other).unwrap().iter().all(|x| *x == 0.0), "{elements}");
+            dev.release(mark);
+        }
     }
 }

@@ -11,7 +11,7 @@ use crate::device::{Device, Region};
 use crate::error::{Error, Result};
 use crate::identity::{Manifest, Part};
 use crate::model::Model;
-use crate::observe::Observer;
+use crate::observe::{Observer, Silent};
 use crate::optim::{Optimizer, freeze};
 use crate::ranks::{OneRank, Ranks, Shards};
 use crate::tensor::DType;
@@ -47,7 +47,7 @@ impl Loaded {
         }
         let found = ranks.await_all(FOUND, &[])?.swap_remove(0);
         let checkpoint = (!found.is_empty()).then(|| Checkpoint::at(Path::new(OsStr::from_bytes(&found)))).flatten();
-        Loaded::of(dev, config, place, checkpoint.as_ref())
+        Loaded::of(dev, config, place, checkpoint.as_ref(), &Silent)
     }
 
     fn newest(
@@ -77,7 +77,7 @@ impl Loaded {
             }
         }
         if damaged.is_empty() {
-            return Loaded::of(dev, config, place, None);
+            return Loaded::of(dev, config, place, None, observer);
         }
         Err(Error::input_hint(
             format!("resume: {}", config.resume),
@@ -117,7 +117,7 @@ impl Loaded {
         let (checked, loaded) = std::thread::scope(|scope| {
             let check = || manifest.as_ref().map_or(Ok(()), |manifest| manifest.check(path, Part::Tensors));
             let checked = scope.spawn(check);
-            let loaded = Loaded::of(dev, config, place, Some(checkpoint));
+            let loaded = Loaded::of(dev, config, place, Some(checkpoint), observer);
             let panicked = || Error::Failed("the thread that checks a checkpoint panicked".to_owned());
             (checked.join().unwrap_or_else(|_| Err(panicked())), loaded)
         });
@@ -140,9 +140,16 @@ impl Loaded {
     }
 
     /// Loads `checkpoint`, or the initial model, and the part of the optimizer state that the rank at `place` owns.
-    fn of(dev: &mut Device, config: &TrainerConfig, place: OneRank, checkpoint: Option<&Checkpoint>) -> Result<Loaded> {
+    fn of(
+        dev: &mut Device,
+        config: &TrainerConfig,
+        place: OneRank,
+        checkpoint: Option<&Checkpoint>,
+        observer: &dyn Observer,
+    ) -> Result<Loaded> {
         let &TrainerConfig { ref model, dtype, optimizer, seed, .. } = config;
-        let mut model = Model::load(dev, checkpoint.map_or(model, |c| &c.path), DType::of(dtype, dev.kind()))?;
+        let mut model =
+            Model::load_shown(dev, checkpoint.map_or(model, |c| &c.path), DType::of(dtype, dev.kind()), observer)?;
         freeze(&mut model, &optimizer);
         let shards = Shards::new(&model.layout.shares(), place.size());
         let mut optimizer = Optimizer::sharded(dev, &model.layout, optimizer, seed, &shards, place.rank())?;

@@ -55,6 +55,21 @@ impl Order {
             Order::Rows => n * row_stride(k) + i,
         }
     }
+
+    /// Writes the elements of one row of a weight to `out`, which starts at the position of the row's first element.
+    pub fn put_row<T: Copy>(self, dtype: DType, row: &[T], out: &mut [T]) {
+        match (self, dtype) {
+            (Order::Rows, _) => out[..row.len()].copy_from_slice(row),
+            (Order::Panels, DType::Bf16) => {
+                let pairs = row.chunks_exact(2);
+                if let [last] = pairs.remainder() {
+                    out[(row.len() - 1) * PANEL] = *last;
+                }
+                pairs.zip(out.chunks_mut(2 * PANEL)).for_each(|(pair, out)| out[..2].copy_from_slice(pair));
+            }
+            (Order::Panels, _) => row.iter().zip(out.chunks_mut(PANEL)).for_each(|(x, out)| out[0] = *x),
+        }
+    }
 }
 
 /// Returns the distance between the starts of two rows on a GPU, in elements.
