@@ -2,6 +2,8 @@
 
 #![forbid(unsafe_code)]
 
+use std::path::Path;
+
 use tokio::runtime::Handle;
 
 use crate::device::{Device, Plan, Target};
@@ -33,19 +35,110 @@ pub struct FreeMemory {
     pub limit: Option<u64>,
 }
 
+/// Bytes of host memory that a job on the CPU needs besides its plan: the program, the tokenizer, rows and buffers.
+const HOST_OVERHEAD: u64 = 256 << 20;
+
 impl FreeMemory {
     /// Reads the values from the system. Returns `None` if the system does not report them.
     pub fn read() -> Option<FreeMemory> {
         let info = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+        let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        FreeMemory::of(&info, &groups, |path| std::fs::read_to_string(path).ok())
+    }
+
+    /// Computes the values from the texts of `/proc/meminfo` and `/proc/self/cgroup`. `read` returns the text of a file
+    /// of the control groups.
+    fn of(info: &str, groups: &str, read: impl Fn(&str) -> Option<String>) -> Option<FreeMemory> {
         let field = |name: &str| {
             let value = info.lines().find(|l| l.starts_with(name))?.split_whitespace().nth(1)?;
             value.parse::<u64>().ok().map(|kib| kib * 1024)
         };
-        let available = field("MemAvailable:")?;
-        let limit = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"]
-            .iter()
-            .find_map(|path| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok());
-        let limit = limit.filter(|limit| field("MemTotal:").is_some_and(|total| *limit < total));
-        Some(FreeMemory { bytes: limit.map_or(available, |limit| limit.min(available)), limit })
+        let mut free = FreeMemory { bytes: field("MemAvailable:")?, limit: None };
+        for (limit, used) in group_limits(groups, read) {
+            if field("MemTotal:").is_some_and(|total| limit < total) {
+                free.bytes = free.bytes.min(limit.saturating_sub(used));
+                free.limit = Some(free.limit.map_or(limit, |least| least.min(limit)));
+            }
+        }
+        Some(free)
+    }
+
+    /// Returns the bytes that the memory plan of one of `ranks` processes on this machine may have.
+    pub fn for_plan(ranks: usize) -> Option<usize> {
+        let bytes = FreeMemory::read()?.bytes / ranks.max(1) as u64;
+        Some(bytes.saturating_sub(HOST_OVERHEAD) as usize)
+    }
+}
+
+/// Returns the memory limit and the used bytes of each control group that contains this process and has a limit. Cached
+/// file content does not count as used, because the system drops it when a process needs the memory.
+fn group_limits(groups: &str, read: impl Fn(&str) -> Option<String>) -> Vec<(u64, u64)> {
+    // Version 2 has one hierarchy, `0::/path`. Version 1 has one per resource, for example `4:memory:/path`.
+    let group = |line: &str| {
+        let (resources, path) = line.split_once(':')?.1.split_once(':')?;
+        let files = match resources {
+            "" => ["/sys/fs/cgroup", "memory.max", "memory.current", ""],
+            "memory" => ["/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"],
+            _ => return None,
+        };
+        Some((path.trim_matches('/').to_owned(), files))
+    };
+    let mut found = Vec::new();
+    for (path, [root, limit, used, prefix]) in groups.lines().filter_map(group) {
+        // In a container the path may lead outside the visible folders. The limit is then in the root.
+        for folder in Path::new(&path).ancestors() {
+            let at = |file: &str| Path::new(root).join(folder).join(file).display().to_string();
+            let number = |file: &str| read(&at(file))?.trim().parse::<u64>().ok();
+            let Some(limit) = number(limit) else { continue };
+            let stat = read(&at("memory.stat")).unwrap_or_default();
+            let value = |name: &str| -> Option<u64> {
+                let of_line = |line: &str| line.strip_prefix(prefix)?.strip_prefix(name)?.trim().parse().ok();
+                stat.lines().find_map(of_line)
+            };
+            let cached: u64 = ["inactive_file", "active_file"].into_iter().filter_map(value).sum();
+            found.push((limit, number(used).unwrap_or(0).saturating_sub(cached)));
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::FreeMemory;
+
+    const INFO: &str = "MemTotal:  24000000 kB\nMemFree: 1000 kB\nMemAvailable:  20000000 kB\n";
+
+    fn free(groups: &str, files: &[(&str, &str)]) -> FreeMemory {
+        let read = |path: &str| {
+            let file = files.iter().find(|(name, _)| path == format!("/sys/fs/cgroup/{name}"));
+            file.map(|(_, text)| (*text).to_owned())
+        };
+        FreeMemory::of(INFO, groups, read).unwrap()
+    }
+
+    #[test]
+    fn without_a_limit_the_available_memory_counts() {
+        let none = FreeMemory { bytes: 20_000_000 * 1024, limit: None };
+        assert_eq!(free("", &[]), none);
+        assert_eq!(free("0::/a\n", &[("a/memory.max", "max\n")]), none);
+        // Version 1 reports an unlimited group as a very large number.
+        assert_eq!(free("4:memory:/\n", &[("memory/memory.limit_in_bytes", "9223372036854771712\n")]), none);
+    }
+
+    #[test]
+    fn the_smallest_rest_of_all_groups_counts_and_cached_files_are_free() {
+        let files = [
+            ("job/memory.max", "8000000000\n"),
+            ("job/memory.current", "1000000000\n"),
+            ("job/step/memory.max", "6000000000\n"),
+            ("job/step/memory.current", "900000000\n"),
+            ("job/step/memory.stat", "anon 1\ninactive_file 300000000\nactive_file 100000000\n"),
+        ];
+        let rest = FreeMemory { bytes: 5_500_000_000, limit: Some(6_000_000_000) };
+        assert_eq!(free("0::/job/step\n", &files), rest);
+        let old = [("memory/memory.limit_in_bytes", "3000000000"), ("memory/memory.usage_in_bytes", "1000000000")];
+        // A container sees its own group as the root, while the path is that of the host.
+        let rest = FreeMemory { bytes: 2_000_000_000, limit: Some(3_000_000_000) };
+        assert_eq!(free("5:cpu:/x\n4:memory:/docker/abc\n", &old), rest);
     }
 }

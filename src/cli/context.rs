@@ -19,7 +19,7 @@ use crate::device::images::{Arch, PROGRAM};
 use crate::device::nccl::{self, Library};
 use crate::device::{Device, Driver, Isa, KernelVariant, Kind, Plan, Region, Target};
 use crate::error::{Error, Result};
-use crate::machine::Machine;
+use crate::machine::{FreeMemory, Machine};
 use crate::observe::{Observer, bytes};
 use crate::ops::variants;
 use crate::ranks::{Nccl, OneRank, Place, Ranks, SECRET_VARIABLE, Secret, Start, Tcp};
@@ -50,6 +50,8 @@ pub struct Context {
     started: Started,
     /// Bytes of this rank's GPU that NCCL has allocated.
     taken: OnceLock<u64>,
+    /// Bytes of host memory that a plan may use, if the system reports them.
+    host_memory: OnceLock<Option<usize>>,
     runtime: OnceLock<tokio::runtime::Runtime>,
 }
 
@@ -62,7 +64,7 @@ impl Context {
         let available =
             || std::thread::available_parallelism().map_or(1, |n| (n.get() / rank_role.local_ranks()).max(1));
         let threads = if global.threads == 0 { available() } else { global.threads };
-        let (auto, taken, runtime) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
+        let (auto, taken, host_memory, runtime) = (OnceLock::new(), OnceLock::new(), OnceLock::new(), OnceLock::new());
         let log_level = global.log_level.clone();
         let started = Started::default();
         Context {
@@ -75,6 +77,7 @@ impl Context {
             rank_role,
             started,
             taken,
+            host_memory,
             runtime,
         }
     }
@@ -117,13 +120,19 @@ impl Context {
     /// Returns the device that plans are made for.
     pub fn target(&self) -> Target {
         match self.kind() {
-            Kind::Cpu => Target::cpu(self.threads),
+            Kind::Cpu => Target::cpu(self.threads).within(self.host_memory()),
             // Without a GPU the plan has no limit. Opening the device then reports what is missing.
             Kind::Cuda => {
                 Target::gpu(Kind::Cuda).within(gpu_memory(&self.rank_role, self.taken.get().copied().unwrap_or(0)))
             }
-            Kind::Emu => Target::gpu(Kind::Emu),
+            Kind::Emu => Target::gpu(Kind::Emu).within(self.host_memory()),
         }
+    }
+
+    /// Returns the bytes of host memory that a plan may use. They are read once, so that every plan of the command has
+    /// the same limit.
+    fn host_memory(&self) -> Option<usize> {
+        *self.host_memory.get_or_init(|| FreeMemory::for_plan(self.rank_role.local_ranks()))
     }
 
     /// Describes for the user where a run computes.

@@ -9,8 +9,10 @@ use super::args::fetched_by;
 use super::session::Session;
 use crate::device::Plan;
 use crate::error::Result;
+use crate::files;
 use crate::hub::Kind;
 use crate::model::{ModelConfig, weights};
+use crate::observe::bytes;
 use crate::plan::{GpuSet, H200, Page, Rows, Training, memory};
 use crate::text::Chat;
 use crate::train::job::{Start, TrainingJob};
@@ -30,6 +32,10 @@ pub fn without_rows<C: Training>(session: &Session, missing: &[String], mut conf
     context.say(&format!("{}: {count}", C::NAME));
     missing.iter().for_each(|line| context.say(line));
     weights_missing(context, model);
+    if !context.kind().is_gpu() {
+        let gpus = H200.named(session.ranks.size());
+        context.say(&format!("the memory on this machine depends on the rows; the rest is the plan for {gpus}:"));
+    }
     page.text().lines().for_each(|line| context.say(line));
     keys.steps.iter().for_each(|&steps| context.say(&page.time(steps)));
     session.args.planned(context, || {
@@ -53,19 +59,23 @@ pub fn rest(
     let config = ModelConfig::load(&trainer.model.join("config.json"))?;
     context.say(&memory::levels(&job.common().levels, &config));
     let checkpoint = memory::checkpoint(plan);
-    context.say(&format!("disk {}", memory::disk(checkpoint, trainer.checkpoints())));
+    let free = session.args.out.ancestors().find(|folder| folder.is_dir()).unwrap_or(Path::new("."));
+    let free = bytes(files::free(free)?);
+    context.say(&format!("disk {}; {free} are free", memory::disk(checkpoint, trainer.checkpoints())));
     weights_missing(context, &trainer.model);
-    // A model that does not fit into this GPU's memory may still run on this machine.
-    let page = page(config);
-    context.say(&match &page {
-        Ok(page) => page.time(trainer.total_steps),
-        Err(error) => format!("on {}: {error}", H200.named(gpus)),
-    });
+    // The time is only predicted for GPUs.
+    let page = context.kind().is_gpu().then(|| page(config));
+    match &page {
+        Some(Ok(page)) => context.say(&page.time(trainer.total_steps)),
+        // A model that does not fit into this GPU's memory may still run on this machine.
+        Some(Err(error)) => context.say(&format!("on {}: {error}", H200.named(gpus))),
+        None => {}
+    }
     session.args.planned(context, || {
         json!({
             "job": name, "what": what, "updates": trainer.total_steps, "missing": [],
             "has_weights": weights::exist_in(&trainer.model), "memory": memory::json(plan),
-            "disk": memory::on_disk(checkpoint, trainer.checkpoints()), (key(gpus)): page.ok().map(|page| page.json()),
+            "disk": memory::on_disk(checkpoint, trainer.checkpoints()), (key(gpus)): page.and_then(Result::ok).map(|page| page.json()),
         })
     })
 }

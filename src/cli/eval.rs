@@ -248,7 +248,7 @@ impl Eval<'_> {
         let (mut jobs, mut planned) = (Vec::with_capacity(self.rows.len()), Vec::new());
         for rows in self.rows {
             let job = local::Job::new(&local, rows)?;
-            let plan = job.plan()?;
+            let (plan, _) = job.plan()?;
             let (judge, memory) = (self.scorer.describe(), line(&plan));
             context.say(&format!("eval: {} questions of {}; {judge}; {memory}", job.questions(), rows.spec.name));
             context.say(&format!("{}: {}", rows.spec.name, job.seen()));

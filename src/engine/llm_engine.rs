@@ -61,13 +61,18 @@ impl EngineConfig {
         }
     }
 
-    fn scheduler(&self) -> SchedulerConfig {
+    /// Returns the number of blocks of the KV cache.
+    pub fn num_kv_blocks(&self) -> usize {
         let full = self.max_model_len.div_ceil(BLOCK).saturating_mul(self.max_num_seqs);
+        self.num_kv_blocks.unwrap_or(full)
+    }
+
+    fn scheduler(&self) -> SchedulerConfig {
         SchedulerConfig {
             max_num_seqs: self.max_num_seqs,
             max_num_batched_tokens: self.max_num_batched_tokens,
             max_model_len: self.max_model_len,
-            num_blocks: self.num_kv_blocks.unwrap_or(full),
+            num_blocks: self.num_kv_blocks(),
             block_size: BLOCK,
             vision_rows: self.vision_rows,
             enable_prefix_caching: self.enable_prefix_caching,

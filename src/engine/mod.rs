@@ -10,6 +10,7 @@ pub mod batch;
 pub mod block_manager;
 mod decode_graphs;
 pub mod draft;
+mod fit;
 pub mod llm_engine;
 pub mod model_runner;
 mod schedule;

@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::fits;
 use super::questions;
 use super::survey::Survey;
 use super::task_requests::{AnswerSettings, TaskRequests};
@@ -24,6 +25,9 @@ use crate::ranks::{self, OneRank, Ranks};
 use crate::rollout::generate;
 use crate::task::TaskRows;
 use crate::tensor::DType;
+
+/// Settings that an error message suggests if an evaluation needs too much memory.
+const LOWER: &str = "max_num_seqs or max_new_tokens";
 
 /// A model directory to evaluate.
 pub struct Local<'a> {
@@ -85,15 +89,17 @@ impl<'a> Job<'a> {
         }
     }
 
-    /// Returns the bytes that each memory region needs. They are counted in a dry run.
-    pub fn plan(&self) -> Result<Plan> {
-        let mut dev = Device::count_for(self.local.target);
-        let model = Model::empty(&mut dev, self.local.model_config.clone(), self.dtype(self.local.target.kind))?;
-        let config = self.engine_config(&mut dev)?;
-        let mut engine = Engine::new(&model, &mut dev, config)?;
-        engine.plan(&model, &mut dev, &self.largest())?;
-        engine.release(&mut dev);
-        Ok(dev.high_water())
+    /// Returns the bytes that each memory region needs, and the number of blocks of the KV cache. They are counted in a
+    /// dry run. Errors if the device does not have this memory.
+    pub fn plan(&self) -> Result<(Plan, Option<usize>)> {
+        let (target, largest) = (self.local.target, self.largest());
+        let count = |dtype: DType| -> Result<(EngineConfig, Plan)> {
+            let mut dev = Device::count_for(target);
+            let model = Model::empty(&mut dev, self.local.model_config.clone(), dtype)?;
+            self.engine_config(&mut dev, None)?.fitted(&model, &mut dev, &largest, target.memory)
+        };
+        let (config, plan) = fits::within(target, self.dtype(target.kind), LOWER, count)?;
+        Ok((plan, config.num_kv_blocks))
     }
 
     fn dtype(&self, kind: Kind) -> DType {
@@ -140,9 +146,10 @@ impl<'a> Job<'a> {
         if missing == 0 {
             return Ok(());
         }
-        let dev = &mut (machine.device)(&self.plan()?)?;
-        let model = Model::load(dev, self.local.dir, self.dtype(dev.kind()))?;
-        let config = self.engine_config(dev)?;
+        let (plan, num_kv_blocks) = self.plan()?;
+        let dev = &mut (machine.device)(&plan)?;
+        let model = Model::load_shown(dev, self.local.dir, self.dtype(dev.kind()), observer)?;
+        let config = self.engine_config(dev, num_kv_blocks)?;
         let mut engine = Engine::new(&model, dev, config)?;
         // With several ranks, the total covers only the answers of this rank.
         let total = if place.size() == 1 { self.survey.questions() * self.answer_settings.answers() } else { missing };
@@ -193,7 +200,7 @@ impl<'a> Job<'a> {
         }
     }
 
-    fn engine_config(&self, dev: &mut Device) -> Result<EngineConfig> {
+    fn engine_config(&self, dev: &mut Device, num_kv_blocks: Option<usize>) -> Result<EngineConfig> {
         let bitmap = allowed_ids(&self.local.model_config, &self.local.encoder.chat);
         let allowed = dev.upload(Region::Weights, &bitmap, &[bitmap.len()])?;
         let index = &self.survey.index;
@@ -201,6 +208,7 @@ impl<'a> Job<'a> {
         let mut config = EngineConfig::new(longest.saturating_add(self.answer_settings.max_tokens));
         config.max_num_seqs = self.local.config.max_num_seqs;
         config.vision_rows = generate::vision_rows(&self.local.model_config, index, self.local.config.max_num_seqs);
+        config.num_kv_blocks = num_kv_blocks;
         config.allowed = Some(allowed);
         config.seed = self.answer_settings.seed;
         Ok(config)

@@ -7,17 +7,23 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::questions::{Line, Reader};
+use super::upload_allowed;
 use crate::config::GenerateConfig;
-use crate::device::{Device, Region};
+use crate::device::{Device, Plan};
 use crate::engine::{Engine, EngineConfig, Event, Output, Prompt, Request, allowed_ids, stop_token_ids};
 use crate::error::{Error, Result};
+use crate::eval::fits;
 use crate::files;
 use crate::machine::Machine;
 use crate::model::{Model, ModelConfig};
 use crate::observe::Observer;
 use crate::ops::attend::BLOCK;
 use crate::ops::sample::SamplingParams;
-use crate::tensor::{DType, Tensor};
+use crate::tensor::DType;
+use crate::train::plan;
+
+/// Settings that an error message suggests if the answers need too much memory.
+const LOWER: &str = "max_num_seqs, max_num_batched_tokens, max_tokens or image_max_pixels";
 
 /// A loaded model together with its requests.
 pub struct Answers {
@@ -69,14 +75,19 @@ impl Answers {
         let limits = limits(config, &reader.config, &requests);
         let allowed = (!config.all_ids).then(|| allowed_ids(&reader.config, &reader.chat));
 
-        let mut counted = Device::count_for(machine.target);
-        let model = Model::empty(&mut counted, reader.config.clone(), dtype)?;
-        let engine_config = EngineConfig { allowed: upload(&mut counted, allowed.as_deref())?, ..limits };
-        Engine::new(&model, &mut counted, engine_config)?.plan(&model, &mut counted, &requests)?;
+        let budget = machine.target.memory.filter(|_| config.num_kv_blocks.is_none());
+        let count = |dtype: DType| -> Result<(EngineConfig, Plan)> {
+            let mut counted = Device::count_for(machine.target);
+            let model = Model::empty(&mut counted, reader.config.clone(), dtype)?;
+            let engine_config = EngineConfig { allowed: upload_allowed(&mut counted, allowed.as_deref())?, ..limits };
+            engine_config.fitted(&model, &mut counted, &requests, budget)
+        };
+        let (limits, plan) = fits::within(machine.target, dtype, LOWER, count)?;
 
-        let mut dev = (machine.device)(&counted.high_water())?;
-        let model = Model::load(&mut dev, dir, dtype)?;
-        let engine_config = EngineConfig { allowed: upload(&mut dev, allowed.as_deref())?, ..limits };
+        machine.observer.note(&format!("generate: {}", plan::line(&plan)));
+        let mut dev = (machine.device)(&plan)?;
+        let model = Model::load_shown(&mut dev, dir, dtype, machine.observer)?;
+        let engine_config = EngineConfig { allowed: upload_allowed(&mut dev, allowed.as_deref())?, ..limits };
         let engine = Engine::new(&model, &mut dev, engine_config)?;
         Ok(Answers { reader, dev, model, engine, requests })
     }
@@ -119,7 +130,8 @@ impl Answers {
 
 /// Computes engine limits that are no larger than these requests can use.
 fn limits(config: &GenerateConfig, model: &ModelConfig, requests: &[Request]) -> EngineConfig {
-    let max_model_len = config.max_model_len.unwrap_or(model.max_position_embeddings);
+    let longest = requests.iter().map(|r| r.prompt.token_ids.len().saturating_add(r.max_tokens)).max().unwrap_or(1);
+    let max_model_len = config.max_model_len.unwrap_or(model.max_position_embeddings).min(longest);
     let mut blocks: Vec<usize> = requests
         .iter()
         .map(|r| r.prompt.token_ids.len().saturating_add(r.max_tokens).min(max_model_len).div_ceil(BLOCK))
@@ -143,10 +155,6 @@ fn limits(config: &GenerateConfig, model: &ModelConfig, requests: &[Request]) ->
         seed: config.seed,
         step: 0,
     }
-}
-
-fn upload(dev: &mut Device, bitmap: Option<&[u32]>) -> Result<Option<Tensor>> {
-    bitmap.map(|bits| dev.upload(Region::Weights, bits, &[bits.len()])).transpose()
 }
 
 /// Writes each line, extended with its response, to the file `out`.

@@ -12,9 +12,10 @@ use crate::client::Completion;
 use crate::config::{PassrateConfig, ScorerConfig, StageConfig, StepConfig};
 use crate::data::encoder::{EncodingPurpose, Measured};
 use crate::data::{BadRow, Encoder, Index, Loader, Made, Reason, Row, RowResult, Samples, Shape};
-use crate::device::{Device, Plan, Region};
+use crate::device::{Device, Kind, Plan, Region};
 use crate::engine::{Engine, EngineConfig, Event, Output, Prompt, Request, allowed_ids, stop_token_ids};
 use crate::error::{Error, Result};
+use crate::eval::fits;
 use crate::identity;
 use crate::machine::Machine;
 use crate::model::{Model, ModelConfig};
@@ -29,6 +30,9 @@ use crate::reward::judge::{self, Ruling};
 use crate::reward::{Item, Judged, Scorer};
 use crate::rollout::generate;
 use crate::tensor::DType;
+
+/// Settings that an error message suggests if the answers need too much memory.
+const LOWER: &str = "max_num_seqs or max_tokens";
 
 /// Number of rows measured together.
 const CHUNK: usize = 1024;
@@ -205,8 +209,8 @@ impl<'a> Passrate<'a> {
 
     /// Returns the text that identifies the model, dtype and device in the keys of answers.
     fn answerer_name(&self) -> Result<String> {
-        let counted = Device::count_for(self.means.target);
-        Ok(format!("{} {:?} {}", identity::of(self.dir)?, self.dtype(&counted), counted.kind().name()))
+        let kind = self.means.target.kind;
+        Ok(format!("{} {:?} {}", identity::of(self.dir)?, self.dtype(kind), kind.name()))
     }
 
     /// Generates the answers of a share that are missing in `store`. Writes nothing else.
@@ -244,8 +248,8 @@ impl<'a> Passrate<'a> {
         Ok(())
     }
 
-    fn dtype(&self, dev: &Device) -> DType {
-        DType::of(self.config.dtype, dev.kind())
+    fn dtype(&self, kind: Kind) -> DType {
+        DType::of(self.config.dtype, kind)
     }
 
     /// Returns the prompt sizes of the rows of a share for which at least one answer is missing.
@@ -275,25 +279,27 @@ impl<'a> Passrate<'a> {
 
     /// Loads the model with memory for prompts of the sizes in `index`.
     fn answerer(&self, index: &Index) -> Result<Answerer> {
-        let mut dev = (self.means.device)(&self.plan(index)?)?;
-        let dtype = self.dtype(&dev);
-        let model = Model::load(&mut dev, self.dir, dtype)?;
-        let engine = self.engine_config(&mut dev, index)?;
+        let (num_kv_blocks, plan) = self.plan(index)?;
+        let mut dev = (self.means.device)(&plan)?;
+        let dtype = self.dtype(dev.kind());
+        let model = Model::load_shown(&mut dev, self.dir, dtype, self.means.observer)?;
+        let engine = EngineConfig { num_kv_blocks, ..self.engine_config(&mut dev, index)? };
         Ok(Answerer { dev, model, engine })
     }
 
-    /// Returns the bytes that each memory region needs, measured on a counting device.
-    fn plan(&self, index: &Index) -> Result<Plan> {
-        let mut dev = Device::count_for(self.means.target);
-        let dtype = self.dtype(&dev);
-        let model = Model::empty(&mut dev, self.model_config.clone(), dtype)?;
-        let config = self.engine_config(&mut dev, index)?;
-        let mut engine = Engine::new(&model, &mut dev, config)?;
+    /// Returns the number of blocks of the KV cache and the bytes that each memory region needs, measured on a counting
+    /// device. Errors if the device does not have this memory.
+    fn plan(&self, index: &Index) -> Result<(Option<usize>, Plan)> {
+        let target = self.means.target;
         let largest = generate::largest(&self.model_config, index, self.config.max_num_seqs);
         let requests: Vec<Request> = largest.into_iter().map(|(_, prompt)| self.request(prompt, 0, 0)).collect();
-        engine.plan(&model, &mut dev, &requests)?;
-        engine.release(&mut dev);
-        Ok(dev.high_water())
+        let count = |dtype: DType| {
+            let mut dev = Device::count_for(target);
+            let model = Model::empty(&mut dev, self.model_config.clone(), dtype)?;
+            self.engine_config(&mut dev, index)?.fitted(&model, &mut dev, &requests, target.memory)
+        };
+        let (config, plan) = fits::within(target, self.dtype(target.kind), LOWER, count)?;
+        Ok((config.num_kv_blocks, plan))
     }
 
     fn engine_config(&self, dev: &mut Device, index: &Index) -> Result<EngineConfig> {

@@ -179,6 +179,8 @@ fn a_finished_run_is_left_alone_and_another_config_is_refused() {
     let regions = planned["memory"]["regions"].as_object().unwrap();
     let sum: u64 = regions.values().filter_map(Value::as_u64).sum();
     assert!(sum > 0 && planned["memory"]["total"] == sum && planned["disk"].as_u64() > Some(0), "{stdout}");
+    // The run is on the CPU, for which no time is predicted.
+    assert!(planned["one_card"].is_null() && !stderr.contains("H200"), "{stdout}");
     let (code, _, stderr) = run(&["sft", &sft, "--out", &out, "--json"]);
     assert!(code == 2 && stderr.contains("--dry-run"), "{stderr}");
     let (code, stdout, stderr) = run(&["sft", &sft, "--out", &out]);
