@@ -1,15 +1,20 @@
-//! `omr score`: computes the reward of responses.
+//! `omr score`: computes the reward of responses, or their log-probs under a model.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::args::Overrides;
+use super::args::{Overrides, repository};
 use super::jsonl::Line;
+use super::stdout::print;
 use super::{Context, jsonl};
-use crate::config::ScoreConfig;
+use crate::config::{GenerateConfig, ScoreConfig};
 use crate::error::Result;
+use crate::files;
+use crate::generate;
+use crate::hub::Kind;
 use crate::reward::judge::{Ruling, Summary};
 use crate::reward::{Item, Judged, Score};
 
@@ -22,8 +27,19 @@ use crate::reward::{Item, Judged, Score};
     Use your own reward with reward.command='[python3, my_reward.py]'.")]
 pub struct Args {
     /// Read JSON lines {"response","ground_truth","question"?,"data_source"?,"extra_info"?} from stdin
-    #[arg(long, required_unless_present = "print_config")]
+    #[arg(long, required_unless_present_any = ["print_config", "logprobs"])]
     jsonl: bool,
+    /// Compute the log-probs of responses instead: a file of JSON lines as `omr generate` reads or writes them, each
+    /// with "token_ids" or "response". Prints each line with "token_ids" and "logprobs". Settings are those of
+    /// `omr generate`
+    #[arg(long, value_name = "FILE", requires = "model", conflicts_with_all = ["jsonl", "mode"])]
+    logprobs: Option<PathBuf>,
+    /// Model directory for --logprobs
+    #[arg(long, value_name = "DIR", requires = "logprobs")]
+    model: Option<PathBuf>,
+    /// File to write the lines of --logprobs to, instead of stdout
+    #[arg(long, value_name = "FILE", requires = "logprobs")]
+    out: Option<PathBuf>,
     /// Scoring rules: strict (the default), or compat to reproduce the published scorer
     #[arg(long, value_name = "MODE")]
     mode: Option<String>,
@@ -56,8 +72,11 @@ struct Scored {
     further: BTreeMap<String, f64>,
 }
 
-/// Prints the scores to stdout.
+/// Prints the scores, or the lines of --logprobs, to stdout.
 pub fn run(args: &Args, context: &Context) -> Result<()> {
+    if let (Some(file), Some(model)) = (&args.logprobs, &args.model) {
+        return logprobs(args, file, model, context);
+    }
     let mut overrides = args.overrides.clone();
     overrides.overrides.extend(args.mode.iter().map(|mode| format!("mode={mode}")));
     let Some(config) = overrides.load::<ScoreConfig>(None)? else { return Ok(()) };
@@ -76,6 +95,16 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         context.say(&summary.line());
     }
     done
+}
+
+fn logprobs(args: &Args, file: &Path, model: &Path, context: &Context) -> Result<()> {
+    let Some(config) = args.overrides.load::<GenerateConfig>(None)? else { return Ok(()) };
+    args.out.iter().try_for_each(files::writable)?;
+    let dir = repository(model, Kind::Model, "--model")?;
+    context.with_machine(|machine| match &args.out {
+        Some(out) => generate::score_to(out, &dir, file, &config, machine),
+        None => generate::score(&dir, file, &config, machine, print),
+    })
 }
 
 fn item(line: Line<Response>) -> Item {

@@ -3,9 +3,11 @@
 #![forbid(unsafe_code)]
 
 mod answers;
+mod logprobs;
 mod questions;
 
 pub use answers::{Answers, write};
+pub use logprobs::{score, score_to};
 pub use questions::Reader;
 
 use crate::device::{Device, Region};

@@ -4,8 +4,12 @@ use std::fs;
 use std::path::Path;
 
 use super::help::omr;
-use omr::device::{Device, Isa, Plan};
+use omr::config::GenerateConfig;
+use omr::device::{Device, Isa, Plan, Target};
+use omr::generate::{Answers, Reader, write};
+use omr::machine::Machine;
 use omr::model::{Model, ModelConfig};
+use omr::observe::Silent;
 use omr::tensor::DType;
 use omr::text::{CHAT_TEMPLATE, SPECIAL_TOKENS, train_tokenizer, write_tokenizer_dir};
 use serde_json::{Value, json};
@@ -139,4 +143,149 @@ fn wrong_input_is_named_and_leaves_nothing() {
     fs::write(&weights, &bytes[..bytes.len() - 8]).unwrap();
     let (code, _, err) = run(&["--model", &model, "--prompt", "x"]);
     assert!(code == 2 && err.contains("model.safetensors"), "{err}");
+}
+
+/// Passes a machine with at most `memory` bytes for a plan to `act`.
+fn with_machine<T>(memory: Option<usize>, act: impl FnOnce(&Machine) -> T) -> T {
+    let device = |plan: &Plan| {
+        assert!(memory.is_none_or(|memory| plan.total() <= memory), "a device is made beyond the memory");
+        Device::cpu(plan, 2, Isa::detect())
+    };
+    act(&Machine {
+        target: Target::cpu(2).within(memory),
+        threads: 2,
+        place: "the test".to_owned(),
+        device: &device,
+        runtime: &|| unreachable!("generation needs no runtime"),
+        observer: &Silent,
+    })
+}
+
+#[test]
+fn too_little_memory_shrinks_the_cache_first_and_is_then_refused_with_the_saving_of_bf16() {
+    let dir = tempfile::tempdir().unwrap();
+    model_dir(dir.path());
+    let config = GenerateConfig { max_tokens: 150, ignore_eos: true, ..GenerateConfig::default() };
+    let answers = |memory: Option<usize>, config: &GenerateConfig| {
+        let reader = Reader::open(dir.path(), config).unwrap();
+        let prompts: Vec<_> = (0..6).map(|i| reader.question(&format!("What is {i}?"), &[]).unwrap()).collect();
+        with_machine(memory, |machine| Answers::prepare(dir.path(), config, reader, prompts, machine)?.all(&Silent))
+    };
+    let texts = |memory, config: &GenerateConfig| -> omr::error::Result<Vec<String>> {
+        Ok(answers(memory, config)?.into_iter().map(|response| response.text).collect())
+    };
+    // The smallest memory that is accepted, found by bisection: a cache of one sequence.
+    let (mut low, mut high) = (0, 64 << 20);
+    assert!(texts(Some(high), &config).is_ok());
+    while low + 4096 < high {
+        let middle = usize::midpoint(low, high);
+        if texts(Some(middle), &config).is_ok() { high = middle } else { low = middle }
+    }
+    let all = texts(None, &config).unwrap();
+    assert_eq!(texts(Some(high), &config).unwrap(), all);
+    // A fixed cache of the wanted size does not fit there.
+    let fixed = GenerateConfig { num_kv_blocks: Some(12), ..config.clone() };
+    assert_eq!(texts(None, &fixed).unwrap(), all);
+    assert!(texts(Some(high), &fixed).is_err());
+    let error = answers(Some(low), &config).err().unwrap();
+    let text = error.to_string();
+    println!("{text}");
+    assert_eq!(error.exit_code(), 2);
+    for part in [
+        "memory: found a run that needs at least",
+        "weights",
+        "expected at most",
+        "dtype to bf16, which needs",
+        "saves",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+}
+
+#[test]
+fn a_model_beyond_this_machine_is_refused_before_anything_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    model_dir(dir.path());
+    // About 3 TiB of weights in f32, which do not exist.
+    let path = dir.path().join("config.json");
+    let mut config: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    for (key, value) in [("hidden_size", 8192), ("intermediate_size", 65536), ("num_hidden_layers", 400)] {
+        config[key] = value.into();
+    }
+    config["num_attention_heads"] = 512.into();
+    config["vision_config"]["out_hidden_size"] = 8192.into();
+    fs::write(&path, config.to_string()).unwrap();
+    fs::remove_file(dir.path().join("model.safetensors")).unwrap();
+    let begun = std::time::Instant::now();
+    let (code, _, err) = run(&["--model", dir.path().to_str().unwrap(), "--prompt", "What is this?"]);
+    println!("{err}{:.1} s", begun.elapsed().as_secs_f64());
+    assert!(code == 2 && err.contains("memory: found a run that needs at least"), "{err}");
+    assert!(err.contains("lower dtype to bf16, which needs") && err.contains("saves"), "{err}");
+}
+
+#[test]
+fn log_probs_of_given_answers_are_those_of_the_engine() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    model_dir(dir.path());
+    png(Path::new(&at("seen.png")));
+    let lines = [
+        json!({"id": 1, "prompt": "What is this?"}),
+        json!({"id": 2, "prompt": "What is this?", "images": ["seen.png"]}),
+        json!({"id": 3, "prompt": "One and two.", "images": ["seen.png", "seen.png"]}),
+    ];
+    fs::write(at("rows.jsonl"), lines.iter().map(|line| format!("{line}\n")).collect::<String>()).unwrap();
+    let bits = |values: &[f32]| values.iter().map(|x| x.to_bits()).collect::<Vec<u32>>();
+    for (temperature, all_ids, dtype) in [(0.7, false, "f32"), (0.0, true, "f32"), (1.0, false, "bf16")] {
+        let (rows, answers) = (at("rows.jsonl"), at("answers.jsonl"));
+        let mut config = GenerateConfig { temperature, all_ids, max_tokens: 20, ..GenerateConfig::default() };
+        if dtype == "bf16" {
+            config.dtype = omr::config::Dtype::Bf16;
+        }
+        let reader = Reader::open(dir.path(), &config).unwrap();
+        let (read, prompts) = reader.lines(Path::new(&rows)).unwrap();
+        let prepared = |machine: &Machine| Answers::prepare(dir.path(), &config, reader, prompts, machine);
+        let responses = with_machine(None, |machine| prepared(machine).unwrap().all(&Silent)).unwrap();
+        let engine: Vec<_> = responses.iter().map(|r| (r.output.token_ids.clone(), bits(&r.output.logprobs))).collect();
+        write(Path::new(&answers), read, responses).unwrap();
+        let set = [format!("temperature={temperature}"), format!("all_ids={all_ids}"), format!("dtype={dtype}")];
+        let score = |more: &[&str]| {
+            let output =
+                omr().args(["score", "--logprobs", &answers, "--model", &at("")]).args(more).args(&set).output();
+            let output = output.unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            String::from_utf8(output.stdout).unwrap()
+        };
+        let printed = score(&[]);
+        assert_eq!(printed.lines().count(), lines.len());
+        for ((line, (token_ids, logprobs)), row) in printed.lines().zip(&engine).zip(&lines) {
+            let line: Value = serde_json::from_str(line).unwrap();
+            assert!(row.as_object().unwrap().iter().all(|(key, value)| line[key] == *value), "{line}");
+            assert_eq!(line["token_ids"], json!(token_ids));
+            let found: Vec<f32> = serde_json::from_value(line["logprobs"].clone()).unwrap();
+            assert_eq!(bits(&found), *logprobs, "temperature {temperature}, {dtype}");
+        }
+        let file = at("scored.jsonl");
+        assert_eq!(score(&["--out", &file]), "");
+        assert_eq!(fs::read_to_string(&file).unwrap(), printed);
+    }
+    // A text is scored with the token that ends the turn.
+    fs::write(at("text.jsonl"), format!("{}\n", json!({"prompt": "What?", "response": "One and two."}))).unwrap();
+    let output = omr().args(["score", "--logprobs", &at("text.jsonl"), "--model", &at("")]).output().unwrap();
+    let line: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let generation: Value = serde_json::from_slice(&fs::read(at("generation_config.json")).unwrap()).unwrap();
+    let ids = line["token_ids"].as_array().unwrap();
+    assert_eq!(ids.last(), generation["eos_token_id"].get(0));
+    assert_eq!(ids.len(), line["logprobs"].as_array().unwrap().len());
+    for (row, part) in [
+        (json!({"prompt": "What?"}), "found neither"),
+        (json!({"prompt": "What?", "token_ids": []}), "no tokens"),
+        (json!({"prompt": "What?", "token_ids": [-1]}), "token id -1"),
+        (json!({"prompt": "What?", "token_ids": [320]}), "320"),
+    ] {
+        fs::write(at("text.jsonl"), format!("{row}\n")).unwrap();
+        let output = omr().args(["score", "--logprobs", &at("text.jsonl"), "--model", &at("")]).output().unwrap();
+        let err = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(2) && err.contains("line 1") && err.contains(part), "{err}");
+    }
 }

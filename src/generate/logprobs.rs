@@ -1,0 +1,137 @@
+//! Computes the log-probs of given responses under a loaded model, as training computes them.
+
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::questions::{Line, Reader};
+use super::upload_allowed;
+use crate::config::GenerateConfig;
+use crate::device::{Device, Plan};
+use crate::engine::{Prompt, allowed_ids};
+use crate::error::{Error, Result};
+use crate::eval::fits;
+use crate::files;
+use crate::machine::Machine;
+use crate::model::{LayerPolicy, Model, Policy, Shared};
+use crate::tensor::DType;
+use crate::text::Special;
+use crate::train::plan;
+use crate::train::step::{self, Sequence};
+
+/// Settings that an error message suggests if a row needs too much memory.
+const LOWER: &str = "image_max_pixels";
+
+/// A question with the tokens of a response.
+struct Answered {
+    prompt: Arc<Prompt>,
+    /// Token ids of the response.
+    token_ids: Vec<u32>,
+    /// Token ids of the prompt, followed by those of the response.
+    input_ids: Vec<u32>,
+    /// True for the tokens of the response.
+    loss_mask: Vec<bool>,
+}
+
+impl Answered {
+    fn new(prompt: Arc<Prompt>, token_ids: Vec<u32>) -> Answered {
+        let input_ids = [&prompt.token_ids[..], &token_ids].concat();
+        let loss_mask = (0..input_ids.len()).map(|t| t >= prompt.token_ids.len()).collect();
+        Answered { prompt, token_ids, input_ids, loss_mask }
+    }
+
+    /// Computes the log-probs of the response's tokens. On a counting device, only counts.
+    fn logprobs(&self, dev: &mut Device, model: &Model, policy: Policy) -> Result<Vec<f32>> {
+        let sequence = Sequence {
+            input_ids: &self.input_ids,
+            images: &self.prompt.pixels,
+            prompt_len: self.prompt.token_ids.len(),
+            loss_mask: &self.loss_mask,
+            shared: Shared::default(),
+        };
+        let forward = step::forward(dev, model, &[sequence], policy, LayerPolicy::Inputs, false)?;
+        let logprobs = dev.read::<f32>(forward.log_prob);
+        forward.discard(dev);
+        logprobs
+    }
+}
+
+/// Reads the rows of `file`, questions with `response` or `token_ids`, and passes each line, extended with `token_ids`
+/// and `logprobs`, to `put`. The model is in the directory `dir`.
+pub fn score(
+    dir: &Path,
+    file: &Path,
+    config: &GenerateConfig,
+    machine: &Machine,
+    mut put: impl FnMut(&str) -> Result<()>,
+) -> Result<()> {
+    let reader = Reader::open(dir, config)?;
+    let (lines, prompts) = reader.lines(file)?;
+    let answered = |(line, prompt): (&Line, Arc<Prompt>)| -> Result<Answered> {
+        let token_ids = token_ids(&reader, line, &prompt.place)?;
+        Ok(Answered::new(prompt, token_ids))
+    };
+    let rows: Vec<Answered> = lines.iter().zip(prompts).map(answered).collect::<Result<_>>()?;
+    let allowed = (!config.all_ids).then(|| allowed_ids(&reader.config, &reader.chat));
+    let policy = |dev: &mut Device| -> Result<Policy> {
+        let temperature = if config.temperature > 0.0 { config.temperature as f32 } else { 1.0 };
+        Ok(Policy { allowed: upload_allowed(dev, allowed.as_deref())?, temperature })
+    };
+    let count = |dtype: DType| -> Result<((), Plan)> {
+        let mut dev = Device::count_for(machine.target);
+        let model = Model::empty(&mut dev, reader.config.clone(), dtype)?;
+        let policy = policy(&mut dev)?;
+        rows.iter().try_for_each(|row| row.logprobs(&mut dev, &model, policy).map(drop))?;
+        Ok(((), dev.high_water()))
+    };
+    let dtype = DType::of(config.dtype, machine.target.kind);
+    let ((), plan) = fits::within(machine.target, dtype, LOWER, count)?;
+
+    machine.observer.note(&format!("score: {}", plan::line(&plan)));
+    let mut dev = (machine.device)(&plan)?;
+    let model = Model::load_shown(&mut dev, dir, dtype, machine.observer)?;
+    let policy = policy(&mut dev)?;
+    machine.observer.begin("score", "rows", rows.len() as u64, 0);
+    for (done, (mut line, row)) in lines.into_iter().zip(rows).enumerate() {
+        if machine.observer.stop_requested() {
+            return Err(Error::Stopped);
+        }
+        let logprobs = row.logprobs(&mut dev, &model, policy)?;
+        line.insert("token_ids".to_owned(), json!(row.token_ids));
+        line.insert("logprobs".to_owned(), json!(logprobs));
+        put(&format!("{}\n", Value::Object(line)))?;
+        machine.observer.step(done as u64 + 1, &[]);
+    }
+    machine.observer.end();
+    Ok(())
+}
+
+/// Does the same as [`score`] and writes the lines to the file `out`.
+pub fn score_to(out: &Path, dir: &Path, file: &Path, config: &GenerateConfig, machine: &Machine) -> Result<()> {
+    files::write_with(out, |w| {
+        score(dir, file, config, machine, |line| w.write_all(line.as_bytes()).map_err(Error::io(out)))
+    })
+}
+
+/// Returns the tokens of a line's response: its `token_ids`, or those of its `response` and the end of the turn.
+fn token_ids(reader: &Reader, line: &Line, place: &str) -> Result<Vec<u32>> {
+    let wrong = |found: String| Error::input(place, found, "`token_ids`, a list of token ids, or `response`, a text");
+    let ids = match (line.get("token_ids"), line.get("response")) {
+        (Some(Value::Array(ids)), _) => {
+            let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
+            let id = |value| id(value).ok_or_else(|| wrong(format!("token id {value}")));
+            ids.iter().map(id).collect::<Result<_>>()?
+        }
+        (None, Some(Value::String(text))) => {
+            let mut ids = reader.chat.tokenizer.encode(text, Special::Plain).map_err(|e| e.within(place))?;
+            ids.push(reader.chat.ids.im_end);
+            ids
+        }
+        (Some(other), _) => return Err(wrong(format!("token_ids {other}"))),
+        (None, Some(other)) => return Err(wrong(format!("response {other}"))),
+        (None, None) => return Err(wrong("neither".to_owned())),
+    };
+    if ids.is_empty() { Err(wrong("no tokens".to_owned())) } else { Ok(ids) }
+}
