@@ -23,15 +23,6 @@ pub struct GpuLayout {
     pub state: usize,
 }
 
-/// Parts into which an update can be divided.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub struct Parts {
-    /// Config key that sets the number of parts.
-    pub key: &'static str,
-    /// Number of parts.
-    pub count: usize,
-}
-
 /// Settings for storing and updating weights.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Weights {
@@ -42,12 +33,10 @@ pub struct Weights {
 }
 
 impl GpuLayout {
-    /// Distributes `asked` gradient lanes over `count` GPUs. The default is one lane per GPU. Errors, as the run does, if
-    /// an update has fewer parts than lanes.
+    /// Distributes `asked` gradient lanes over `count` GPUs. The default is one lane per GPU.
     pub fn new(
         count: usize,
         asked: Option<usize>,
-        parts: Parts,
         model: &ModelConfig,
         weights: Weights,
         target: Target,

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::assumptions::Rows;
 use super::floor::Floor;
 use super::launches;
-use super::layout::{GpuLayout, Parts, Weights};
+use super::layout::{GpuLayout, Weights};
 use super::page::Page;
 use super::pass::Pass;
 use super::predicted::predicted;
@@ -31,10 +31,6 @@ impl Training for RlConfig {
         let RlConfig { model, dtype, optimizer, max_memory_gib, gradient_lanes, dist, total_training_steps, .. } = self;
         let (model, steps) = (model.as_ref(), *total_training_steps);
         Keys { model, dtype, optimizer, max_memory_gib, gradient_lanes, dist, steps }
-    }
-
-    fn parts(&self) -> Parts {
-        Parts { key: "ppo_mini_batch_size", count: self.ppo_mini_batch_size }
     }
 
     fn page(&self, gpus: GpuSet, rows: &Rows, model: ModelConfig) -> Result<Page> {

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::assumptions::Rows;
 use super::floor::Floor;
-use super::layout::{GpuLayout, Parts, Weights};
+use super::layout::{GpuLayout, Weights};
 use super::page::Page;
 use super::pass::Pass;
 use super::predicted::predicted;
@@ -20,7 +20,7 @@ use crate::train::plan;
 use crate::train::sft::{self, AHEAD, LOWER};
 
 fn run<'a>(config: &'a SftConfig, target: Target, layout: &GpuLayout) -> plan::Run<'a> {
-    let most_micro_batches = config.parts().count;
+    let most_micro_batches = packs(config);
     plan::Run { config, target, ranks: layout.fullest, most_micro_batches }
 }
 
@@ -29,13 +29,6 @@ impl Training for SftConfig {
         let SftConfig { model, dtype, optimizer, max_memory_gib, gradient_lanes, dist, max_steps, .. } = self;
         let (model, steps) = (model.as_ref(), *max_steps);
         Keys { model, dtype, optimizer, max_memory_gib, gradient_lanes, dist, steps }
-    }
-
-    fn parts(&self) -> Parts {
-        match self.train_batch_size {
-            Some(count) => Parts { key: "train_batch_size", count },
-            None => Parts { key: "gradient_accumulation_steps", count: self.gradient_accumulation_steps },
-        }
     }
 
     fn page(&self, gpus: GpuSet, rows: &Rows, model: ModelConfig) -> Result<Page> {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 use super::assumptions::{GpuOptions, Rows};
-use super::layout::{GpuLayout, Parts, Weights};
+use super::layout::{GpuLayout, Weights};
 use super::page::Page;
 use crate::config::{Config, DistConfig, Dtype, OptimConfig, Place};
 use crate::device::{Device, Kind, Target};
@@ -59,9 +59,6 @@ pub trait Training: Config + Clone {
     /// Returns the keys that both kinds of configs have.
     fn keys(&mut self) -> Keys<'_>;
 
-    /// Returns the parts into which an update can be divided.
-    fn parts(&self) -> Parts;
-
     /// Makes the plan of training `model` on these rows and GPUs.
     fn page(&self, gpus: GpuSet, rows: &Rows, model: ModelConfig) -> Result<Page>;
 
@@ -101,10 +98,10 @@ pub fn minimal_target() -> Target {
 
 /// Returns the distribution of `config` over the GPUs.
 pub fn layout<C: Training>(gpus: GpuSet, model: &ModelConfig, config: &C) -> Result<GpuLayout> {
-    let (mut config, parts) = (config.clone(), config.parts());
+    let mut config = config.clone();
     let Keys { dtype, optimizer, max_memory_gib, gradient_lanes, .. } = config.keys();
     let weights = Weights { dtype: *dtype, optimizer: *optimizer };
-    GpuLayout::new(gpus.count, *gradient_lanes, parts, model, weights, target(gpus, *max_memory_gib))
+    GpuLayout::new(gpus.count, *gradient_lanes, model, weights, target(gpus, *max_memory_gib))
 }
 
 /// Returns the number of a model's weights.

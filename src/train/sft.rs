@@ -154,7 +154,7 @@ fn reach(index: &Index, micro_batch: &[usize]) -> Reach {
 
 /// Results of one micro-batch, which each rank sends to the others so that every rank can log and count them.
 #[derive(Clone, Serialize, Deserialize)]
-struct Figures {
+struct MicroBatchResult {
     /// Number of the micro-batch in its update.
     number: usize,
     done: Computed,
@@ -212,7 +212,7 @@ impl TrainingJob for Job {
                 let batch: Vec<Sequence<'_>> = samples.iter().map(|sample| sequence(sample)).collect();
                 let mean = Mean { targets, loss: losses.slice(number, number + 1) };
                 let done = nll::micro_batch(dev, model, grads, &batch, mean, self.common.levels)?;
-                own.push(Figures { number, done, rows: batch.len(), rejected: broken.found() });
+                own.push(MicroBatchResult { number, done, rows: batch.len(), rejected: broken.found() });
                 Ok(())
             })?;
             let (mut done, mut rows) = (Computed::default(), 0);
