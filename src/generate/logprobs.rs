@@ -51,7 +51,8 @@ impl Answered {
             loss_mask: &self.loss_mask,
             shared: Shared::default(),
         };
-        let forward = step::forward(dev, model, &[sequence], policy, LayerPolicy::Inputs, false)?;
+        let forward = step::forward(dev, model, &[sequence], policy, LayerPolicy::Inputs, false)
+            .map_err(|e| e.within(&self.prompt.place))?;
         let logprobs = dev.read::<f32>(forward.log_prob);
         forward.discard(dev);
         logprobs
