@@ -126,7 +126,7 @@ impl Model {
     /// Writes `config.json` and the weights as `dtype` into the existing directory `dir`.
     pub fn save(&self, dev: &mut Device, dir: &Path, dtype: DType) -> Result<()> {
         let own: Vec<_> = self.layout.lens().into_iter().map(|len| 0..len).collect();
-        self.outgoing(&Arc::new(self.layout.clone()), dtype, &own).write(dir, &mut |tensor| dev.read_bytes(tensor))
+        self.outgoing(&Arc::new(self.layout.clone()), dtype, &own).write(dir, dev)
     }
 
     /// Plans the files that [`Model::save`] writes, so that another thread can write them later. `layout` must be the

@@ -82,7 +82,7 @@ impl<'a, C: Training> Counter<'a, C> {
             return Vec::new();
         }
         // Bit `i` of a set stands for change `i`.
-        let has = |set: usize, i: usize| set >> i & 1 == 1;
+        let has = |set: usize, i: usize| (set >> i) & 1 == 1;
         let weight =
             |set: usize| -> usize { (0..last.len()).filter(|&i| has(set, i)).map(|i| CHANGES[i].weight).sum() };
         let possible = |set: &usize| (0..last.len()).all(|i| last[i] > 0 || !has(*set, i));

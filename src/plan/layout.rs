@@ -66,8 +66,8 @@ impl GpuLayout {
 
     /// Returns the host memory of a process for exchanging and saving.
     pub fn host(&self, update: &UpdateWork) -> Vec<(&'static str, usize)> {
-        // Each tensor that is read from the GPU is reordered and encoded, one at a time.
-        let mut out = vec![("a checkpoint", readback::HOST_BYTES + 3 * update.largest_saved)];
+        // One tensor at a time is read from the GPU. It is reordered and encoded in small blocks.
+        let mut out = vec![("a checkpoint", readback::HOST_BYTES + update.largest_saved)];
         if self.count > 1 {
             out.push(("what goes over TCP", ranks::host_bytes(self.count)));
         }

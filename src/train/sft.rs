@@ -36,8 +36,7 @@ use crate::tensor::DType;
 pub const AHEAD: usize = 4;
 
 /// Settings that an error message suggests if the run needs too much memory.
-pub const LOWER: &str =
-    "micro_batch_tokens and packing_length, or image_max_pixels; optim: adamw_8bit needs less memory than adamw_torch";
+pub const LOWER: &str = "micro_batch_tokens and packing_length, or image_max_pixels; optim: adamw_8bit and bf16_stochastic_round: true need less memory";
 
 /// A fine-tuning job.
 pub struct Job {
