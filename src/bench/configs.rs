@@ -102,8 +102,8 @@ mod tests {
     fn a_config_is_measured_as_it_is_planned() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let model = format!("model={}", root.join("tests/goldens/hf/model_a").display());
-        let sft = ["packing_length=96", "micro_batch_tokens=192", "gradient_accumulation_steps=2"];
-        let rl = "max_prompt_length=32 max_response_length=16 micro_batch_tokens=96 train_batch_size=2 ppo_mini_batch_size=2 rollout.n=2";
+        let sft = ["packing_length=96", "micro_batch_tokens=192", "gradient_accumulation_steps=2", "gradient_lanes=1"];
+        let rl = "max_prompt_length=32 max_response_length=16 micro_batch_tokens=96 train_batch_size=2 ppo_mini_batch_size=2 rollout.n=2 gradient_lanes=1";
         let mut dev = Device::cpu(&Plan::uniform(256 << 20), 2, Isa::detect()).unwrap();
         for (file, values, pass, tokens) in
             [("sft.yaml", sft.to_vec(), "sft pass", 192), ("rl.yaml", rl.split(' ').collect(), "rl pass", 96)]

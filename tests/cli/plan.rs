@@ -125,7 +125,7 @@ fn numbers_of_gpus_stand_side_by_side() {
     assert_eq!(cells("tokens per row"), ["-", "4096"]);
 
     // Sequences that are too long are replaced by the longest that fit into the memory that the config allows.
-    let long = ["packing_length=49152", "micro_batch_tokens=49152", "max_memory_gib=72"];
+    let long = ["packing_length=49152", "micro_batch_tokens=49152", "max_memory_gib=50"];
     let (code, text, stderr) = run(&[&args[..], &long].concat());
     assert_eq!(code, 0, "{stderr}");
     assert!(text.starts_with("The rows of the config do not fit: memory: found a run that needs at least "), "{text}");
@@ -257,9 +257,9 @@ fn the_table_of_gpus_fits_in_100_columns() {
     assert_eq!(code, 0, "{stderr}");
     println!("{text}");
     assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
-    for part in ["\nB200          179 fits ", "\nRTX PRO 6000 ", "\n64 GPUs: gradient_accumulation_steps: found 32"] {
+    for part in ["\nB200          179 fits ", "\nRTX PRO 6000 ", "\nRTX 4090 "] {
         assert!(text.contains(part), "{part:?} is not in {text}");
     }
     let row = text.lines().find(|line| line.starts_with("H200")).unwrap();
-    assert_eq!((row.matches("fits").count(), row.split_whitespace().last()), (4, Some("-")), "{row}");
+    assert_eq!(row.matches("fits").count(), 5, "{row}");
 }
