@@ -12,7 +12,10 @@ use super::help::omr;
 
 /// sha256 of the weights that the program that introduced version 4 of the arithmetic computed in each of two runs of six
 /// steps. The archive has the same runs, killed after their third step.
-const MODELS: [(&str, &str); 2] = [("sft", "ddc7e783f733e689fcb9037aedda754b919a292aea14f8bb3a9311bf8d750031"), ("rl", "899dc35d393746decd0a7ada9734b5b3956a078bf1dc6d4cdaf9836989e332cb")];
+const MODELS: [(&str, &str); 2] = [
+    ("sft", "ddc7e783f733e689fcb9037aedda754b919a292aea14f8bb3a9311bf8d750031"),
+    ("rl", "899dc35d393746decd0a7ada9734b5b3956a078bf1dc6d4cdaf9836989e332cb"),
+];
 
 /// Unpacks the two runs.
 fn runs() -> TempDir {

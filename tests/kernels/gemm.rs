@@ -442,14 +442,13 @@ fn what_kernels_cannot_take_is_refused() {
     let text = linear::fwd(&mut dev, x, &w, None, None, y).unwrap_err().to_string();
     assert!(text.contains("bf16"), "{text}");
     // Without rows nothing is launched.
-    let none = Case::new(0, 64, 64);
-    assert_eq!(none.linear(&mut dev, 0..0, true, true).unwrap(), []);
+    assert_eq!(Case::new(0, 64, 64).linear(&mut dev, 0..0, true, true).unwrap(), []);
 }
 
 /// Runs all epilogues with all their optional arguments.
 pub fn epilogues(dev: &mut Device) -> Outcome {
     linear_is_right(dev, &Case::new(18, 70, 100), true, true)?;
-    // The tile with 128 rows, which has two groups of 64 columns. Each group has 32 columns of gate and 32 of up.
+    // The tile with 128 rows has two groups of 64 columns: each has 32 columns of gate and 32 of up.
     let c = Case::new(130, 128, 64);
     let sums = c.sums(true, false);
     let [pre, y] = c.gelu(dev, true, true)?;

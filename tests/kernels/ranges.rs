@@ -98,6 +98,7 @@ backward
   rms_norm_dgamma_sum
   text.layer 1
     linear_dgrad_m16
+    lane_sum
     linear_wgrad_m64
     swiglu_bwd
     linear_dgrad_m16
@@ -118,6 +119,7 @@ backward
     rms_norm_dgamma_sum
   text.layer 0
     linear_dgrad_m16
+    lane_sum
     linear_wgrad_m64
     swiglu_bwd
     linear_dgrad_m16
@@ -140,6 +142,7 @@ backward
   rows_scatter
   rows_scatter_add
   linear_dgrad_m16
+  lane_sum
   linear_wgrad_m64
   linear_dbias
   gelu_bwd
@@ -196,7 +199,9 @@ backward
   rows_scatter_add
   patch_rows
   linear_wgrad_m64
+  lane_sum
   embedding_bwd
+  lane_sum
 optimizer
   grad_norm_squares x 43
   grad_norm_finish

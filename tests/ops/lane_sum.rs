@@ -15,10 +15,13 @@ pub fn formula(lanes: &[f32], stride: usize, sum: &[f32]) -> Vec<f32> {
 /// Returns `sum` after the first columns of `lanes` were added to it.
 pub fn sums(dev: &mut Device, lanes: &[f32], stride: usize, sum: &[f32]) -> Vec<f32> {
     let given = up(dev, lanes, &[lanes.len() / stride, stride]);
-    let out = up(dev, sum, &[sum.len()]);
-    lane_sum::fwd(dev, given, out).unwrap();
+    let behind = [7.0; 8];
+    let out = up(dev, &[sum, &behind].concat(), &[sum.len() + behind.len()]);
+    lane_sum::fwd(dev, given, out.slice(0, sum.len())).unwrap();
     assert_eq!(dev.read::<f32>(given).unwrap(), lanes, "lanes are read only");
-    dev.read::<f32>(out).unwrap()
+    let mut found = dev.read::<f32>(out).unwrap();
+    assert_eq!(found.split_off(sum.len()), behind, "nothing else is written");
+    found
 }
 
 #[test]
