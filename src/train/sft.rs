@@ -89,9 +89,8 @@ impl Job {
         Ok(Job { common, config, samples: Arc::new(samples) })
     }
 
-    /// Returns the samples of the micro-batches that can determine this rank's peak memory, with the size each of them
-    /// represents. Also returns the largest number of micro-batches of an update.
-    fn largest_micro_batches(&self, tower: Tower) -> Result<(Vec<(Size, Vec<usize>)>, usize)> {
+    /// Returns the micro-batches that determine this rank's memory.
+    fn largest_micro_batches(&self, tower: Tower) -> Result<LargestMicroBatches> {
         let JobCommon { index, ranks, total_steps, .. } = &self.common;
         let mut updates = Updates::new(&self.config, index)?;
         let (mut largest, mut most, mut consumed) = (Largest::default(), 0, 0);
@@ -106,7 +105,7 @@ impl Job {
                 }
             }
         }
-        Ok((largest.into_batches(), most))
+        Ok(LargestMicroBatches { batches: largest.into_batches(), most })
     }
 
     /// Returns a loader that prepares the samples of all micro-batches of this rank, for the remaining updates.
@@ -151,6 +150,14 @@ fn reach(index: &Index, micro_batch: &[usize]) -> Reach {
     Reach { targets: any(|shape| shape.targets > 0), images: any(|shape| !shape.grids.is_empty()) }
 }
 
+/// The micro-batches of a run that determine the memory of a rank.
+struct LargestMicroBatches {
+    /// Samples of the micro-batches that can determine the peak, with the size each of them represents.
+    batches: Vec<(Size, Vec<usize>)>,
+    /// Largest number of micro-batches of an update.
+    most: usize,
+}
+
 /// Results of one micro-batch, which each rank sends to the others so that every rank can log and count them.
 #[derive(Clone, Serialize, Deserialize)]
 struct MicroBatchResult {
@@ -175,7 +182,7 @@ impl TrainingJob for Job {
             let shapes = batch.iter().map(|&i| index.shape(i));
             grown(tower, shapes, size).iter().map(|made| plan::blank(model, made.shape())).collect()
         };
-        let (largest, most_micro_batches) = self.largest_micro_batches(tower)?;
+        let LargestMicroBatches { batches: largest, most: most_micro_batches } = self.largest_micro_batches(tower)?;
         let samples: Vec<Vec<Sample>> = largest.iter().map(blank).collect();
         let batches: Vec<Vec<Sequence<'_>>> =
             samples.iter().map(|batch| batch.iter().map(sequence).collect()).collect();

@@ -112,7 +112,8 @@ fn a_save_takes_blocks_of_rows_from_the_heap() {
     let value = |r: usize, k: usize| (r * 31 + k * 7) as f32 / 1024.0;
     let row = |_: usize, r: usize, out: &mut [f32]| out.iter_mut().enumerate().for_each(|(k, x)| *x = value(r, k));
     layout.params[0].fill::<f32>(&mut dev, layout.params[0].tensor, row).unwrap();
-    let (layout, own) = (Arc::new(layout.clone()), [0..layout.params[0].tensor.len()]);
+    let (layout, own) =
+        (Arc::new(layout.clone()), std::iter::once(0..layout.params[0].tensor.len()).collect::<Vec<_>>());
     for (dtype, size) in [(DType::F32, 4), (DType::Bf16, 2)] {
         let files = weights(&layout, dtype, &own);
         create_files(dir.path(), &files).unwrap();
