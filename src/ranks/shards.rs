@@ -43,11 +43,6 @@ impl Shards {
         &self.ranges[rank]
     }
 
-    /// Returns the number of ranks.
-    pub fn ranks(&self) -> usize {
-        self.ranges.len()
-    }
-
     /// Returns the ranks that own parts of parameter `id`, with their ranges, in order.
     pub fn owners(&self, id: usize) -> impl Iterator<Item = (usize, Range<usize>)> + '_ {
         self.ranges.iter().map(move |of| of[id].clone()).enumerate().filter(|(_, range)| !range.is_empty())

@@ -31,8 +31,6 @@ pub struct TrainerConfig {
     pub warmup_steps: u64,
     /// Total number of updates.
     pub total_steps: u64,
-    /// Number of gradient lanes.
-    pub lanes: usize,
     /// Seed, which is recorded in checkpoints.
     pub seed: u64,
     /// Text of the settings that affect results. Checkpoints record its hash.
@@ -76,7 +74,6 @@ macro_rules! trainer_config {
             dtype: config.dtype,
             optimizer: config.optimizer,
             total_steps: common.total_steps,
-            lanes: config.lanes(),
             seed: config.seed,
             config_text: $crate::config::deciding(config),
             save_seconds: config.save_seconds,
