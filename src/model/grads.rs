@@ -76,24 +76,25 @@ impl Grads {
         let mut by_bucket: Vec<(Bucket, usize)> = Vec::new();
         by_bucket.extend(layout.params.iter().enumerate().filter(|(_, p)| p.trains).map(|(id, p)| (p.bucket(), id)));
         by_bucket.sort_unstable();
-        let has_head = layout.params.iter().any(|param| param.name() == "lm_head.weight");
+        // The gradient of a table that is also the output matrix begins at the head and ends after all layers.
+        let is_tied = !layout.params.iter().any(|param| param.name() == "lm_head.weight");
+        let is_alone = |bucket| bucket == Bucket::Table && is_tied;
         let (mut parts, mut widest) = (Vec::new(), 0);
         for ids in by_bucket.chunk_by(|a, b| a.0 == b.0) {
             let (mut at, mut own_at) = (0, 0);
             for &(_, id) in ids {
                 places[id] = Some(Place { part: parts.len(), at, own: own[id].clone(), own_at });
-                at += lens[id].next_multiple_of(ALIGN);
-                own_at += own[id].len().next_multiple_of(ALIGN);
+                at += Grads::padded(lens[id]);
+                own_at += Grads::padded(own[id].len());
             }
             let sums = dev.zeros(Region::Overlay, DType::F32, &[own_at])?;
             let params = ids.iter().map(|(_, id)| *id).collect();
             parts.push((ids[0].0, params, at, sums));
-            // The gradient of a table that is also the output matrix begins at the head and ends after all layers.
-            widest = widest.max(if ids[0].0 == Bucket::Table && !has_head { 0 } else { at });
+            widest = widest.max(if is_alone(ids[0].0) { 0 } else { at });
         }
         let shared = dev.zeros(Region::Overlay, DType::F32, &[widest])?;
         let part = |(bucket, params, len, sums)| -> Result<Part> {
-            let is_alone = bucket == Bucket::Table && !has_head;
+            let is_alone = is_alone(bucket);
             let gradient = match is_alone {
                 true => dev.zeros(Region::Overlay, DType::F32, &[len])?,
                 false => shared.slice(0, len),

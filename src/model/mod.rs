@@ -40,6 +40,7 @@ use std::sync::Arc;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::image::{ImageInput, Processor};
+use crate::observe::Silent;
 use crate::ops::embedding::Segments;
 use crate::ops::linear;
 use crate::ops::patch_embed::Normalize;
@@ -114,13 +115,7 @@ impl Model {
     /// Loads the model of a Hugging Face directory and converts its weights to `dtype`. Errors name the file and the
     /// fault.
     pub fn load(dev: &mut Device, dir: &Path, dtype: DType) -> Result<Model> {
-        let config = ModelConfig::load(&dir.join("config.json"))?;
-        let mut model = Model::empty(dev, config, dtype)?;
-        if Processor::file(dir).is_some() {
-            model.normalize = normalize(&Processor::load(dir)?, &model.config.vision_config);
-        }
-        weights::WeightFiles::open(dir)?.load(dev, &model.layout)?;
-        Ok(model)
+        Model::load_shown(dev, dir, dtype, &Silent)
     }
 
     /// Writes `config.json` and the weights as `dtype` into the existing directory `dir`.

@@ -69,7 +69,7 @@ pub fn text<C: Training + Sync>(plan_request: &PlanRequest, model: ModelConfig, 
     };
     let text = of.text();
     let fewer = BESIDE.into_iter().filter(|&count| count < gpus);
-    // Numbers of GPUs that the gradient lanes do not allow are left out.
+    // Numbers of GPUs on which the config cannot run are left out.
     let mut columns: Vec<Column> = fewer.filter_map(|count| column(&alike, count, &[own]).ok()).collect();
     if plan_request.json {
         let mut json = of.json().unwrap_or_default();

@@ -177,7 +177,7 @@ pub fn ways<C: Training>(config: &C, model: &ModelConfig, rows: &Rows, gpus: Gpu
     let mut ways = counter.ways(budget, MOST);
     let (changed, mut more) = (!ways.is_empty(), None);
     for count in COUNTS.into_iter().filter(|&count| count > gpus.count) {
-        // Numbers of GPUs that the gradient lanes do not allow are left out.
+        // Numbers of GPUs on which the config cannot run are left out.
         let Ok(mut counter) = Counter::new(config, model, rows, count) else { continue };
         let budget = counter.available(gpu);
         if counter.needs <= budget {

@@ -138,19 +138,22 @@ impl<'a> Collector<'a> {
         let pieces = |rank: usize| exchange.pieces(grads, part, rank).filter_map(|piece| piece.within(&window));
         let mine = window.start.min(sums.len())..window.end.min(sums.len());
         let rows = dev.alloc(Region::Workspace, DType::F32, &[from.len(), mine.len()])?;
-        // The elements between two pieces belong to no parameter.
-        dev.fill_zero(rows)?;
+        let received: Vec<Piece> = pieces(own).collect();
+        // Elements between two pieces belong to no parameter and are not received.
+        if received.iter().map(|piece| piece.range.len()).sum::<usize>() < mine.len() {
+            dev.fill_zero(rows)?;
+        }
         let row = |i: usize| rows.slice(i, i + 1).reshape(&[mine.len()]);
         let gradient = |piece: Piece| Some(grads.gradient(piece.id)?.slice(piece.range.start, piece.range.end));
         let send = |owner: usize| match from.contains(&own) {
             true => pieces(owner).filter_map(gradient).collect(),
             false => Vec::new(),
         };
-        let received = |row: Tensor| {
-            let place = |piece: Piece| row.slice(piece.at - mine.start, piece.at - mine.start + piece.range.len());
-            pieces(own).map(place).collect()
+        let spread = |row: Tensor| {
+            let place = |piece: &Piece| row.slice(piece.at - mine.start, piece.at - mine.start + piece.range.len());
+            received.iter().map(place).collect()
         };
-        let recv = |peer: usize| from.iter().position(|rank| *rank == peer).map_or(Vec::new(), |i| received(row(i)));
+        let recv = |peer: usize| from.iter().position(|rank| *rank == peer).map_or(Vec::new(), |i| spread(row(i)));
         let size = self.ranks.size();
         let (send, recv): (Vec<_>, Vec<_>) = ((0..size).map(send).collect(), (0..size).map(recv).collect());
         self.ranks.exchange(dev, "gradients", &send, &recv)?;
