@@ -36,7 +36,7 @@ impl Model {
         if Processor::file(dir).is_some() {
             model.normalize = normalize(&Processor::load(dir)?, &model.config.vision_config);
         }
-        WeightFiles::open(dir)?.load_shown(dev, &model.layout, observer)?;
+        WeightFiles::open(dir)?.load(dev, &model.layout, observer)?;
         Ok(model)
     }
 }
@@ -173,6 +173,7 @@ mod tests {
 
     use super::*;
     use crate::device::{Isa, Plan};
+    use crate::observe::Silent;
 
     /// Makes a layer whose rows alternate in blocks and do not fill the last panel.
     fn layer(dtype: DType) -> (Device, ParamLayout) {
@@ -218,7 +219,7 @@ mod tests {
             std::fs::write(dir.path().join("model.safetensors"), file).unwrap();
             for dtype in [DType::F32, DType::Bf16] {
                 let (mut dev, layout) = layer(dtype);
-                WeightFiles::open(dir.path()).unwrap().load(&mut dev, &layout).unwrap();
+                WeightFiles::open(dir.path()).unwrap().load(&mut dev, &layout, &Silent).unwrap();
                 let (mut other, wanted) = layer(dtype);
                 for (i, param) in wanted.params.iter().enumerate() {
                     let row = |piece: usize, r: usize, out: &mut [f32]| {
@@ -251,7 +252,7 @@ mod tests {
             safetensors::serialize([("w.weight", view)], None).unwrap(),
         )
         .unwrap();
-        let text = WeightFiles::open(dir.path()).unwrap().load(&mut dev, &layout).unwrap_err().to_string();
+        let text = WeightFiles::open(dir.path()).unwrap().load(&mut dev, &layout, &Silent).unwrap_err().to_string();
         assert!(text.contains("model.safetensors: w.weight is inf at [35, 4], expected finite weights"), "{text}");
     }
 }

@@ -206,14 +206,9 @@ impl WeightFiles {
         StoredTensor { dtype: stored.dtype, bytes: &self.files[stored.file].map[stored.bytes.clone()] }
     }
 
-    /// Copies every weight of `layout` to the device. Errors if tensors are missing, unknown, or have another shape or
-    /// type; the error names the first few of them.
-    pub fn load(&self, dev: &mut Device, layout: &ParamLayout) -> Result<()> {
-        self.load_shown(dev, layout, &Silent)
-    }
-
-    /// Does the same as [`WeightFiles::load`] and reports the progress to `observer`, if loading takes some seconds.
-    pub fn load_shown(&self, dev: &mut Device, layout: &ParamLayout, observer: &dyn Observer) -> Result<()> {
+    /// Copies every weight of `layout` to the device and reports the progress to `observer`, if this takes some seconds.
+    /// Errors if tensors are missing, unknown, or have another shape or type; the error names the first few of them.
+    pub fn load(&self, dev: &mut Device, layout: &ParamLayout, observer: &dyn Observer) -> Result<()> {
         self.check(layout, true)?;
         self.fill(dev, layout, observer)
     }
@@ -365,7 +360,7 @@ mod tests {
                 write(&mut dev, files, dir.path());
                 assert_eq!(dir.path().join(INDEX).exists(), max_bytes == 1500);
                 let (mut fresh, copy) = small(dtype);
-                WeightFiles::open(dir.path()).unwrap().load(&mut fresh, &copy).unwrap();
+                WeightFiles::open(dir.path()).unwrap().load(&mut fresh, &copy, &Silent).unwrap();
                 assert_eq!(bytes(&mut dev, &layout), bytes(&mut fresh, &copy));
             }
         }
@@ -379,7 +374,7 @@ mod tests {
         let mut other = ParamLayout::new(DType::F32);
         other.norm(&mut dev, "visual.merger.ln_q", 6).unwrap();
         other.norm(&mut dev, "model.norm", 5).unwrap();
-        let text = WeightFiles::open(dir.path()).unwrap().load(&mut dev, &other).unwrap_err().to_string();
+        let text = WeightFiles::open(dir.path()).unwrap().load(&mut dev, &other, &Silent).unwrap_err().to_string();
         assert!(text.contains("1 tensors missing: model.norm.weight"), "{text}");
         assert!(text.contains("2 tensors unknown: model.layers.0.mlp.gate_proj.weight"), "{text}");
         assert!(text.contains("visual.merger.ln_q.weight in model.safetensors has shape [5], expected [6]"), "{text}");
@@ -410,7 +405,7 @@ mod tests {
                 damaged[at] ^= flip;
                 std::fs::write(&path, &damaged).unwrap();
                 // A changed name or type is an error as well. Nothing may panic, and changed padding has no effect.
-                if let Err(error) = WeightFiles::open(dir.path()).and_then(|w| w.load(&mut dev, &layout)) {
+                if let Err(error) = WeightFiles::open(dir.path()).and_then(|w| w.load(&mut dev, &layout, &Silent)) {
                     assert_eq!(error.exit_code(), 2, "{error}");
                 }
             }

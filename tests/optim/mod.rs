@@ -14,6 +14,7 @@ use omr::model::OutModel;
 use omr::model::outgoing::weights;
 use omr::model::params::ParamLayout;
 use omr::model::weights::WeightFiles;
+use omr::observe::Silent;
 use omr::optim::Optimizer;
 use omr::ranks::{Ranks, Shards, Tcp};
 use omr::tensor::DType;
@@ -100,7 +101,7 @@ impl Rank {
     }
 
     fn load(&mut self, folder: &Path) {
-        WeightFiles::open(folder).unwrap().load(&mut self.dev, &self.layout).unwrap();
+        WeightFiles::open(folder).unwrap().load(&mut self.dev, &self.layout, &Silent).unwrap();
         self.optimizer.load(&mut self.dev, &self.layout, &folder.join("trainer")).unwrap();
     }
 }

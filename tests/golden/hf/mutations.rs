@@ -4,6 +4,7 @@
 
 use omr::device::Device;
 use omr::model::{Inputs, Model, ModelConfig, params::Param, weights::WeightFiles};
+use omr::observe::Silent;
 use omr::tensor::{DType, Elem};
 
 use super::{Case, Golden, Largest, device, forward, max_diff, models};
@@ -16,7 +17,7 @@ fn with_config(golden: &Golden, dev: &mut Device, dtype: DType, change: impl Fn(
     let mut config = golden.config.clone();
     change(&mut config);
     let model = Model::empty(dev, config, dtype).unwrap();
-    WeightFiles::open(&golden.dir).unwrap().load(dev, &model.layout).unwrap();
+    WeightFiles::open(&golden.dir).unwrap().load(dev, &model.layout, &Silent).unwrap();
     model
 }
 

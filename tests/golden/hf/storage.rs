@@ -3,6 +3,7 @@
 
 use omr::device::Device;
 use omr::model::{Model, ModelConfig, weights::WeightFiles};
+use omr::observe::Silent;
 use omr::tensor::DType;
 
 use super::{Golden, Tensors, device, json, models};
@@ -25,7 +26,7 @@ fn both_namings_hold_one_model() {
         let mut dev = device();
         let released = golden.model(&mut dev, DType::F32);
         let other = Model::empty(&mut dev, golden.config.clone(), DType::F32).unwrap();
-        WeightFiles::open_files(&golden.dir, &[newer]).unwrap().load(&mut dev, &other.layout).unwrap();
+        WeightFiles::open_files(&golden.dir, &[newer]).unwrap().load(&mut dev, &other.layout, &Silent).unwrap();
         assert_eq!(bytes(&mut dev, &released), bytes(&mut dev, &other));
     }
     report("hf-namings", count);
