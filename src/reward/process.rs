@@ -23,9 +23,10 @@ use crate::error::{Error, Result};
 const LONGEST_LINE: u64 = 1 << 20;
 /// Maximum absolute value of a score and its parts, so that squares of differences stay finite, also in f32.
 const LARGEST_SCORE: f64 = 1e15;
-/// Shell script that waits until its standard input closes and then kills a process group. omr holds the other end of
-/// this input. It closes it on purpose, or the system closes it when omr ends, even if omr is killed.
-const GUARD: &str = "read -r _; kill -s KILL -- \"-$0\"";
+/// Shell script that waits until its standard input closes and then kills its process group. omr holds the other end of
+/// this input. It closes it on purpose, or the system closes it when omr ends, even if omr is killed. The guard ignores
+/// the signals that a reward command may send to its own group.
+const GUARD: &str = "trap '' HUP INT TERM; read -r _; kill -s KILL 0";
 /// Number of bytes of a process's stderr that are quoted.
 const LAST_WORDS: usize = 600;
 /// Maximum time for a process to end after its input is closed.
@@ -85,7 +86,7 @@ impl Drop for Pool {
 struct Process {
     name: String,
     child: Child,
-    /// Process that kills the reward process and all its children.
+    /// Process that kills the reward process and all its children. It leads their process group.
     guard: Child,
     /// Sends lines to the process; `None` once its input is closed.
     lines: Option<Sender<String>>,
@@ -110,31 +111,33 @@ impl Process {
         let Some((program, arguments)) = command.split_first() else {
             return Err(Error::input(place, "nothing", expected));
         };
-        // The process has its own process group, so that Ctrl-C reaches only omr, which still needs scores to finish
-        // its step.
+        // The process group is not omr's own, so that Ctrl-C reaches only omr, which still needs scores to finish its
+        // step. The guard starts before the command, so that at no moment the command runs unguarded.
+        let mut guard = Command::new("/bin/sh")
+            .args(["-c", GUARD])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .map_err(|e| Error::Failed(format!("starting /bin/sh, which stops {program} when omr ends: {e}")))?;
+        let group = guard.id().cast_signed();
         let child = Command::new(program)
             .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            .process_group(0)
+            .process_group(group)
             .spawn();
-        let mut child = child.map_err(|e| Error::input(place, format!("{program}: {e}"), expected))?;
+        let mut child = child.map_err(|e| {
+            drop(guard.stdin.take());
+            let _ = guard.wait();
+            Error::input(place, format!("{program}: {e}"), expected)
+        })?;
         let (Some(stdin), Some(stdout), Some(stderr)) = (child.stdin.take(), child.stdout.take(), child.stderr.take())
         else {
             return Err(Error::Failed(format!("{program}: started without its pipes")));
         };
-        let guard = Command::new("/bin/sh")
-            .args(["-c", GUARD, &child.id().to_string()])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .process_group(0)
-            .spawn();
-        let guard = guard.map_err(|e| {
-            let _ = child.kill();
-            Error::Failed(format!("starting /bin/sh, which stops {program} when omr ends: {e}"))
-        })?;
         let (lines, queue) = channel();
         std::thread::spawn(move || write_lines(stdin, &queue));
         let (sender, answers) = channel();
@@ -199,8 +202,6 @@ impl Process {
     /// Kills the process group and returns the exit status of the process.
     fn end(&mut self) -> std::io::Result<ExitStatus> {
         self.lines = None;
-        // The id of the process is also the id of its group. The process is waited for last, because until then no
-        // other process can get this id, and the guard kills the right group.
         drop(self.guard.stdin.take());
         let _ = self.guard.wait();
         let _ = self.child.kill();
