@@ -135,6 +135,20 @@ impl Context {
         *self.host_memory.get_or_init(|| FreeMemory::for_plan(self.rank_role.local_ranks()))
     }
 
+    /// Errors if the optimizer state that `plan` keeps on the host exceeds the free memory of the host.
+    pub fn check_host(&self, plan: &Plan) -> Result<()> {
+        let (need, free) = (plan.bytes(Region::Host), self.host_memory().unwrap_or(usize::MAX));
+        if need <= free {
+            return Ok(());
+        }
+        Err(Error::input_hint(
+            "optimizer_offload",
+            format!("true, with {} of optimizer state per process", bytes(need as u64)),
+            format!("at most {}, the free memory of the host for each process", bytes(free as u64)),
+            "set optimizer_offload=false, use more GPUs, or choose an `optim` with fewer bits",
+        ))
+    }
+
     /// Describes for the user where a run computes.
     pub fn place(&self) -> String {
         match self.kind() {
@@ -147,6 +161,7 @@ impl Context {
 
     /// Makes a device with exactly the memory of `plan`. After a signal, its passes end early.
     pub fn device(&self, plan: &Plan) -> Result<Device> {
+        self.check_host(plan)?;
         let mut dev = self.open(plan)?;
         signal::requested().into_iter().for_each(|flag| dev.set_stop_flag(flag));
         Ok(dev)

@@ -48,6 +48,10 @@ pub fn run<C: Training>(
         job.same_at(session.ranks)?;
         let plan = job.plan(context.target())?;
         context.say(&format!("{what}; {}", plan::line(&plan)));
+        if config.keys().optimizer.optimizer_offload && !context.kind().is_gpu() {
+            context.say("optimizer_offload changes nothing: on the CPU the optimizer state is in host memory anyway");
+        }
+        context.check_host(&plan)?;
         if session.args.dry_run {
             let gpus = GpuSet { gpu_options: &H200, count: session.ranks.size() };
             let page = |model: ModelConfig| asked.page(gpus, &Rows::mean(&job.common().index, &model), model);

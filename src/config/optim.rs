@@ -69,6 +69,9 @@ settings! {
         max_skipped_updates: u64 = 10, safe: Safe::Yes;
         /// Data type of AdamW's moments. Norms, biases and the token table always use f32.
         optim: OptimizerName = OptimizerName::AdamwTorch;
+        /// Keep AdamW's moments and the low halves of the master weights in page-locked memory of the GPU's host. Each
+        /// update reads and writes them through PCIe. Results are the same. Not used on the CPU.
+        optimizer_offload: bool = false, safe: Safe::Yes;
         /// Train bf16 weights without an f32 master copy, with stochastic rounding. Saves 2 bytes per weight and
         /// reduces precision.
         bf16_stochastic_round: bool = false;

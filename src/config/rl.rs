@@ -335,6 +335,8 @@ settings! {
         // `bf16_stochastic_round` is not offered: RL learning rates are far too small for weights that are rounded to
         // bf16.
         optimizer.optim = OptimizerName::AdamwTorch, name: "Hugging Face optim";
+        optimizer.optimizer_offload = false, name: "verl actor_rollout_ref.actor.fsdp_config.optimizer_offload",
+            published: "false";
         /// Seed for the order of prompts and for sampling. A recipe uses its own seed.
         seed: u64 = 42, name: "verl data.seed";
         /// Data type of weights, activations and KV cache; `auto` = bf16 with GPU kernels, f32 on the CPU. A recipe

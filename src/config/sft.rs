@@ -58,6 +58,7 @@ settings! {
         optimizer.max_grad_norm = 1.0, name: "Hugging Face max_grad_norm", published: "1.0";
         optimizer.max_skipped_updates = 10, published: "no bound";
         optimizer.optim = OptimizerName::AdamwTorch, name: "lmms-engine trainer_args.optim", published: "torch AdamW";
+        optimizer.optimizer_offload = false, name: "verl fsdp_config.optimizer_offload", published: "false";
         optimizer.bf16_stochastic_round = false, name: "torchao bf16_stochastic_round";
         /// Interval in steps at which a checkpoint is written. null = only by save_seconds.
         save_steps: Option<u64> = None, rule: Rule::AtLeast(1.0), safe: Safe::Yes,

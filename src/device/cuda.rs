@@ -184,6 +184,16 @@ impl Driver for Cuda {
         Ok(address)
     }
 
+    fn map_host(&mut self, bytes: usize) -> Result<Address> {
+        let buffer = self.pinned(bytes)?;
+        let start = self.host(buffer, bytes)?;
+        let mut address = 0;
+        // SAFETY: the buffer is page-locked memory of this context, which maps it into the GPU's addresses, and it lives
+        // as long as the driver.
+        let found = unsafe { sys::cuMemHostGetDevicePointer_v2(&mut address, start.cast(), 0) };
+        self.done("cuMemHostGetDevicePointer", found).map(|()| address)
+    }
+
     fn kernel(&mut self, file: &'static str, name: &'static str) -> Result<Kernel> {
         let missing_error = || Error::Failed(format!("kernels/{file}.cu has no kernel {name}"));
         self.by_name.get(&(file, name)).copied().ok_or_else(missing_error)

@@ -104,6 +104,12 @@ pub trait Driver: Send {
     /// Allocates `bytes` of zero-filled device memory for the lifetime of the driver. Called once per region.
     fn map(&mut self, bytes: usize) -> Result<Address>;
 
+    /// Allocates `bytes` of zero-filled memory of the host that kernels can read and write, for the lifetime of the
+    /// driver. The emulator has no other memory than the host's.
+    fn map_host(&mut self, bytes: usize) -> Result<Address> {
+        self.map(bytes)
+    }
+
     /// Returns the number of inaccessible bytes after every tensor: one page on the emulator, 0 on a real GPU.
     fn guard(&self) -> usize {
         0

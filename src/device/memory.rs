@@ -62,29 +62,32 @@ pub enum Region {
     Overlay,
     /// Scratch memory of single ops and blocks.
     Workspace,
+    /// Page-locked memory of a GPU's host, which kernels read and write through PCIe: the offloaded optimizer state. Not
+    /// used on the CPU.
+    Host,
 }
 
 impl Region {
     /// Every region, in layout order.
-    pub const ALL: [Region; 4] = [Region::Weights, Region::State, Region::Overlay, Region::Workspace];
+    pub const ALL: [Region; 5] = [Region::Weights, Region::State, Region::Overlay, Region::Workspace, Region::Host];
 
     /// Returns the region's name for messages.
     pub fn name(self) -> &'static str {
-        ["weights", "state", "overlay", "workspace"][self as usize]
+        ["weights", "state", "overlay", "workspace", "host"][self as usize]
     }
 }
 
 /// Bytes per region.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Plan {
-    bytes: [usize; 4],
+    bytes: [usize; Region::ALL.len()],
 }
 
 impl Plan {
     /// Creates a plan with `bytes` in every region. It is for tests and for the CPU, where untouched pages cost
     /// nothing.
     pub fn uniform(bytes: usize) -> Plan {
-        Plan { bytes: [bytes; 4] }
+        Plan { bytes: [bytes; Region::ALL.len()] }
     }
 
     /// Returns the number of bytes of `region`.
@@ -107,9 +110,9 @@ impl Plan {
         Plan { bytes }
     }
 
-    /// Returns the sum over the regions.
+    /// Returns the bytes on the device: the sum over all regions except [`Region::Host`].
     pub fn total(&self) -> usize {
-        self.bytes.iter().sum()
+        self.bytes.iter().sum::<usize>() - self.bytes(Region::Host)
     }
 }
 
@@ -142,9 +145,9 @@ struct Stack {
     touched: usize,
 }
 
-/// The four stacks of a device.
+/// The stacks of a device.
 pub struct Memory {
-    stacks: [Stack; 4],
+    stacks: [Stack; Region::ALL.len()],
     placing: Placing,
 }
 
@@ -164,8 +167,8 @@ impl Memory {
             map.advise(memmap2::Advice::HugePage).ok();
             Ok(Stack { map: Some(map), base: 0, capacity, top: 0, high: AtomicUsize::new(0), touched: 0 })
         };
-        let [a, b, c, d] = Region::ALL;
-        Ok(Memory { stacks: [stack(a)?, stack(b)?, stack(c)?, stack(d)?], placing: Placing::HOST })
+        let [a, b, c, d, e] = Region::ALL;
+        Ok(Memory { stacks: [stack(a)?, stack(b)?, stack(c)?, stack(d)?, stack(e)?], placing: Placing::HOST })
     }
 
     /// Creates the stacks in a driver's memory. Errors if the driver does not have that much memory.
@@ -175,22 +178,22 @@ impl Memory {
             let capacity = plan.bytes(region).next_multiple_of(GPU_ALIGN).max(GPU_ALIGN);
             Ok(Stack {
                 map: None,
-                base: driver.map(capacity)?,
+                base: if region == Region::Host { driver.map_host(capacity)? } else { driver.map(capacity)? },
                 capacity,
                 top: 0,
                 high: AtomicUsize::new(0),
                 touched: 0,
             })
         };
-        let [a, b, c, d] = Region::ALL;
-        Ok(Memory { stacks: [stack(a)?, stack(b)?, stack(c)?, stack(d)?], placing })
+        let [a, b, c, d, e] = Region::ALL;
+        Ok(Memory { stacks: [stack(a)?, stack(b)?, stack(c)?, stack(d)?, stack(e)?], placing })
     }
 
     /// Creates stacks that have no memory and no limit.
     pub fn count(placing: Placing) -> Memory {
         let stack =
             || Stack { map: None, base: 0, capacity: usize::MAX / 2, top: 0, high: AtomicUsize::new(0), touched: 0 };
-        Memory { stacks: [stack(), stack(), stack(), stack()], placing }
+        Memory { stacks: Region::ALL.map(|_| stack()), placing }
     }
 
     /// Returns the address of a span on the device.
@@ -266,7 +269,7 @@ impl Memory {
                 assert!(apart, "writable {out:?} overlaps {other:?}");
             }
         }
-        let mut base = [std::ptr::null_mut::<u8>(); 4];
+        let mut base = [std::ptr::null_mut::<u8>(); Region::ALL.len()];
         for region in Region::ALL {
             let stack = &mut self.stacks[region as usize];
             let map = stack.map.as_mut().expect("only the CPU's memory has host views");

@@ -49,8 +49,8 @@ pub struct Optimizer {
 const _: () = assert!(shards::CHUNK.is_multiple_of(grad_norm::CHUNK) && shards::CHUNK.is_multiple_of(BLOCK));
 
 impl Optimizer {
-    /// Creates zero moments for every trained parameter of `layout`, in [`Region::State`]. `seed` is for stochastic
-    /// rounding.
+    /// Creates zero moments for every trained parameter of `layout`, in [`Region::State`] or, if the config offloads
+    /// them from a GPU, in [`Region::Host`]. `seed` is for stochastic rounding.
     pub fn new(dev: &mut Device, layout: &ParamLayout, config: OptimConfig, seed: u64) -> Result<Optimizer> {
         Optimizer::sharded(dev, layout, config, seed, &Shards::new(&layout.shares(), 1), 0)
     }
@@ -64,6 +64,7 @@ impl Optimizer {
         shards: &Shards,
         rank: usize,
     ) -> Result<Optimizer> {
+        let region = if config.optimizer_offload && dev.kind().is_gpu() { Region::Host } else { Region::State };
         let mut states = Vec::new();
         for (param, own) in layout.params.iter().zip(shards.of(rank)) {
             if !param.trains {
@@ -71,9 +72,9 @@ impl Optimizer {
                 continue;
             }
             let len = own.len();
-            let moments = zero_moments(dev, moments_of(param, config.optim), len)?;
+            let moments = zero_moments(dev, region, moments_of(param, config.optim), len)?;
             let lo = match layout.dtype {
-                DType::Bf16 if !config.bf16_stochastic_round => Some(dev.zeros(Region::State, DType::I16, &[len])?),
+                DType::Bf16 if !config.bf16_stochastic_round => Some(dev.zeros(region, DType::I16, &[len])?),
                 _ => None,
             };
             states.push(Some(State { moments, lo, updates: 0 }));
@@ -137,8 +138,9 @@ impl Optimizer {
                 adamw::step(dev, adamw::Parameter { first: own.start, w, lo, grad, moments }, &hp, clip)?;
                 weights += w.span().bytes;
             }
-            // Weights and state are both read and written.
-            dev.note_work("adamw", 0.0, (gradients + 2 * (weights + self.bytes())) as f64);
+            // Weights and state are both read and written. State on the host is not traffic of the GPU's memory.
+            let state = self.bytes_in(Region::State);
+            dev.note_work("adamw", 0.0, (gradients + 2 * (weights + state)) as f64);
             let updated = touched.iter().flat_map(|&(id, _)| {
                 let part = move |range: Range<usize>| layout.params[id].tensor.slice(range.start, range.end);
                 self.shards.owners(id).map(move |(rank, range)| (rank, part(range)))
@@ -187,8 +189,12 @@ impl Optimizer {
 
     /// Returns the number of bytes of the moments and low halves that this rank owns.
     pub fn bytes(&self) -> usize {
+        self.bytes_in(Region::State) + self.bytes_in(Region::Host)
+    }
+
+    fn bytes_in(&self, region: Region) -> usize {
         let tensors = self.states.iter().flatten().flat_map(|s| s.moments.tensors().into_iter().flatten().chain(s.lo));
-        tensors.map(|t| t.span().bytes).sum()
+        tensors.map(|t| t.span()).filter(|span| span.region == region).map(|span| span.bytes).sum()
     }
 
     /// Returns the statistics of the last update; waits for it. An update that changed nothing is not counted, so the
@@ -243,9 +249,9 @@ fn moments_of(param: &Param, chosen: OptimizerName) -> OptimizerName {
     if exact { OptimizerName::AdamwTorch } else { chosen }
 }
 
-fn zero_moments(dev: &mut Device, lie_in: OptimizerName, len: usize) -> Result<Moments> {
-    let mut zeros = |dtype, len| dev.zeros(Region::State, dtype, &[len]);
-    Ok(match lie_in {
+fn zero_moments(dev: &mut Device, region: Region, storage: OptimizerName, len: usize) -> Result<Moments> {
+    let mut zeros = |dtype, len| dev.zeros(region, dtype, &[len]);
+    Ok(match storage {
         OptimizerName::AdamwTorch => Moments::F32 { m: zeros(DType::F32, len)?, v: zeros(DType::F32, len)? },
         OptimizerName::AdamwBf16 => Moments::Bf16 { m: zeros(DType::Bf16, len)?, v: zeros(DType::Bf16, len)? },
         OptimizerName::Adamw8bit => {

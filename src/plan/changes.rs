@@ -32,7 +32,7 @@ pub struct Limits<'a> {
 }
 
 /// The kinds of changes, the cheapest one first.
-pub static CHANGES: [Change; 6] = [
+pub static CHANGES: [Change; 7] = [
     Change {
         label: "micro {}",
         shown: "micro_batch_tokens",
@@ -52,6 +52,16 @@ pub static CHANGES: [Change; 6] = [
         steps: |limits| {
             let key = "rollout.max_num_batched_tokens";
             halves(limits.number(key).unwrap_or(0), 2048).map(|n| vec![(key, json!(n))]).collect()
+        },
+    },
+    Change {
+        label: "offload",
+        shown: "optimizer_offload",
+        cost: "same results, optimizer state in host memory, slower updates",
+        weight: 2,
+        steps: |limits| match limits.config["optimizer_offload"] {
+            Value::Bool(false) => vec![vec![("optimizer_offload", json!(true))]],
+            _ => Vec::new(),
         },
     },
     Change {

@@ -3,12 +3,12 @@
 
 use super::gpus::{Ceilings, Links, NODE};
 use crate::config::{Dtype, OptimConfig};
-use crate::device::{Target, readback};
+use crate::device::{Region, Target, readback};
 use crate::error::Result;
 use crate::model::ModelConfig;
 use crate::observe::bytes;
 use crate::ranks::{self, BytesExchanged, OneRank};
-use crate::train::plan::{self, UpdateWork};
+use crate::train::plan::{self, Planned};
 
 /// GPUs of a plan, one per rank.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -64,10 +64,14 @@ impl GpuLayout {
         handed.sent.max(handed.received) as f64 / others * near.max(far)
     }
 
-    /// Returns the host memory of a process for exchanging and saving.
-    pub fn host(&self, update: &UpdateWork) -> Vec<(&'static str, usize)> {
+    /// Returns the host memory of a process for exchanging, saving and offloaded optimizer state.
+    pub fn host(&self, planned: &Planned) -> Vec<(&'static str, usize)> {
         // One tensor at a time is read from the GPU. It is reordered and encoded in small blocks.
-        let mut out = vec![("a checkpoint", readback::HOST_BYTES + update.largest_saved)];
+        let mut out = vec![("a checkpoint", readback::HOST_BYTES + planned.update.largest_saved)];
+        let state = planned.memory.bytes(Region::Host);
+        if state > 0 {
+            out.push(("optimizer state", state));
+        }
         if self.count > 1 {
             out.push(("what goes over TCP", ranks::host_bytes(self.count)));
         }

@@ -39,7 +39,7 @@ pub fn json(plan: &Plan) -> Value {
 
 /// Returns the bytes of a checkpoint: weights and optimizer state.
 pub fn checkpoint(plan: &Plan) -> usize {
-    plan.bytes(Region::Weights) + plan.bytes(Region::State)
+    [Region::Weights, Region::State, Region::Host].map(|region| plan.bytes(region)).into_iter().sum()
 }
 
 /// Returns the bytes on disk of `limit` checkpoints of `checkpoint` bytes each, and one that is being written.

@@ -50,11 +50,18 @@ impl Page {
         self.parts.iter().fold(Floor::default(), |sum, (_, floor)| sum.and(*floor))
     }
 
-    /// Returns the seconds of a step for exchanging data between GPUs.
+    /// Returns the seconds of a step for exchanging data between GPUs, and with the host for offloaded state.
     pub(super) fn links_seconds(&self) -> f64 {
         let Planned { pass_handed, update, .. } = &self.planned;
         let (passes, updates) = (self.passes as f64, self.updates as f64);
-        passes * self.layout.links(*pass_handed, &self.links) + updates * self.layout.links(update.handed, &self.links)
+        let of_update = self.layout.links(update.handed, &self.links) + self.offload_seconds();
+        passes * self.layout.links(*pass_handed, &self.links) + updates * of_update
+    }
+
+    /// Returns the seconds in which an update reads the optimizer state from the host. It writes the state at the same
+    /// time.
+    fn offload_seconds(&self) -> f64 {
+        self.planned.memory.bytes(Region::Host) as f64 / self.links.host
     }
 
     /// Returns the bytes that a GPU exchanges in an update, gradients included.
@@ -136,7 +143,7 @@ impl Page {
         out
     }
 
-    /// Returns the lines about the bytes that leave a GPU in an update.
+    /// Returns the lines about the bytes that enter and leave a GPU in an update.
     fn handed(&self) -> Vec<(String, String)> {
         let mut out = Vec::new();
         if self.layout.lanes > 1 {
@@ -148,6 +155,11 @@ impl Page {
             let seconds = floor::seconds(self.links_seconds());
             let text = format!("{seconds:>10}  per update: {sent} sent and {received} received per GPU");
             out.push(("  links".to_owned(), text));
+        }
+        let state = self.planned.memory.bytes(Region::Host);
+        if state > 0 {
+            let (seconds, state) = (floor::seconds(self.offload_seconds()), bytes(state as u64));
+            out.push(("  host".to_owned(), format!("{seconds:>10}  per update: {state} read from and written to the host")));
         }
         out
     }

@@ -66,7 +66,7 @@ impl Training for RlConfig {
             let rollouts = rollouts.prefill(&ceilings).seconds + rollouts.steps() * at_once;
             Ok(vec![rollouts, passes as f64 * pass, updates as f64 * update])
         })?;
-        let mut host = layout.host(&planned.update);
+        let mut host = layout.host(&planned);
         let pictures = (1 + rl::run::AHEAD) * config.train_batch_size * shapes::pixels(&model, &grids);
         host.push(("pictures of questions made ahead", pictures));
         host.push(("rollouts of a step", sequences * rollout_bytes(prompt, response, layout.count)));

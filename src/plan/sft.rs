@@ -46,7 +46,7 @@ impl Training for SftConfig {
             let [pass, update] = launches.training(&model, weights, layout.fullest, &pass, planned.levels)?;
             Ok(vec![passes as f64 * pass, update])
         })?;
-        let mut host = layout.host(&planned.update);
+        let mut host = layout.host(&planned);
         host.push(("pictures of rows made ahead", (1 + AHEAD) * count * of_pack * shapes::pixels(&model, &grids)));
         Ok(Page {
             stage: "sft",

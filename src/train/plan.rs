@@ -76,7 +76,12 @@ pub fn line(plan: &Plan) -> String {
 /// Formats the total bytes of a plan, and the bytes of each region.
 fn words(plan: &Plan) -> [String; 2] {
     let part = |region: Region| format!("{} {}", region.name(), bytes(plan.bytes(region) as u64));
-    [bytes(plan.total() as u64), Region::ALL.map(part).join(", ")]
+    let parts: Vec<String> = Region::ALL.into_iter().filter(|region| *region != Region::Host).map(part).collect();
+    let host = match plan.bytes(Region::Host) {
+        0 => String::new(),
+        state => format!("; {} more on the host", bytes(state as u64)),
+    };
+    [bytes(plan.total() as u64), parts.join(", ") + &host]
 }
 
 /// Converts a size in GiB, as configs give it, to bytes.

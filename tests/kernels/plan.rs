@@ -1,10 +1,11 @@
 //! Tests that training with kernels runs in exactly the memory of its plan, region by region.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use omr::config::rl::RolloutConfig;
-use omr::config::{Dtype, RlConfig, SftConfig};
+use omr::config::{Dtype, OptimConfig, RlConfig, SftConfig};
 use omr::device::emu::Emu;
 use omr::device::{Device, Kind, Plan, Region, Target};
 use omr::observe::Silent;
@@ -12,6 +13,7 @@ use omr::ranks::{OneRank, Ranks};
 use omr::reward::Scorer;
 use omr::train::job::TrainingJob as _;
 use omr::{rl, train};
+use sha2::{Digest, Sha256};
 
 use super::{Schedule, gpu, kind, skipped};
 use crate::ranks;
@@ -53,12 +55,38 @@ fn sft_takes_what_was_planned() {
 }
 
 #[test]
+fn offloaded_state_takes_host_memory_and_changes_no_bit() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = SftConfig { dtype: Dtype::Bf16, max_steps: Some(2), ..tiny::sft_config(dir.path()) };
+    let here = sft(&dir.path().join("here"), &config);
+    let optimizer = OptimConfig { optimizer_offload: true, ..config.optimizer };
+    let offloaded = sft(&dir.path().join("offloaded"), &SftConfig { optimizer, ..config });
+    let moved = here.total() - offloaded.total();
+    assert_eq!((here.bytes(Region::Host), moved), (0, offloaded.bytes(Region::Host)));
+    // Only the norm, the clip factor and the finite flag stay on the device.
+    assert!(offloaded.bytes(Region::State) <= 2 * 4096 && moved > 100_000, "{moved}");
+    let [one, other] = ["here", "offloaded"].map(|run| files_of(&dir.path().join(run).join("checkpoints/global_step_2")));
+    assert!(one.len() >= 2 && one == other);
+}
+
+/// Returns the hash of each tensor file of a checkpoint, by name.
+fn files_of(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let is_tensors = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "safetensors");
+    let named = |path: PathBuf| {
+        let hash = Sha256::digest(std::fs::read(&path).unwrap()).to_vec();
+        (path.strip_prefix(folder).unwrap().to_owned(), hash)
+    };
+    let inside = |folder: &Path| std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    inside(folder).chain(inside(&folder.join("trainer"))).filter(is_tensors).map(named).collect()
+}
+
+#[test]
 fn a_rank_takes_what_was_planned() {
     if skipped("two ranks") {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    // The first rank has two gradient lanes, and therefore a sum on the host.
+    // The first rank computes two micro-batches.
     let config = SftConfig {
         dtype: Dtype::Bf16,
         gradient_lanes: Some(3),
