@@ -10,6 +10,7 @@ use super::kernel_variant::KernelVariant;
 use super::memory::{GUARD, Mark, Memory, Placing, Plan, Region, Span};
 use super::pool::Pool;
 use super::readback::{Readback, ReadbackSender};
+use super::side_stream::SideStream;
 use super::target::{Kind, Target};
 use super::work::Work;
 use crate::error::{Error, Result};
@@ -38,6 +39,9 @@ pub(super) enum Backend {
         attention_bwd_refused: bool,
         open_ranges: usize,
         readback: Option<Readback>,
+        /// Stream that ops run on.
+        stream: Stream,
+        side_stream: Option<SideStream>,
     },
     Count {
         target: Target,
@@ -86,6 +90,8 @@ impl Device {
             attention_bwd_refused: false,
             open_ranges: 0,
             readback: None,
+            stream: Stream::COMPUTE,
+            side_stream: None,
         };
         Ok(Device { memory, backend, stop: None })
     }
@@ -126,14 +132,14 @@ impl Device {
     pub fn on(&mut self) -> On<'_> {
         match &mut self.backend {
             Backend::Cpu { pool, isa } => On::Cpu(Cpu { memory: &mut self.memory, pool, isa: *isa }),
-            Backend::Gpu { driver, variant, attention_refused, attention_bwd_refused, readback, .. } => {
+            Backend::Gpu { driver, variant, attention_refused, attention_bwd_refused, readback, stream, .. } => {
                 let (memory, driver, wgmma) = (&self.memory, &mut **driver, *variant == KernelVariant::Wgmma);
                 if let Some(readback) = readback {
                     readback.poll(driver);
                 }
                 let wgmma_attention = wgmma && !*attention_refused;
                 let wgmma_attention_bwd = wgmma_attention && !*attention_bwd_refused;
-                On::Gpu(Gpu { memory, driver, stream: Stream::COMPUTE, wgmma, wgmma_attention, wgmma_attention_bwd })
+                On::Gpu(Gpu { memory, driver, stream: *stream, wgmma, wgmma_attention, wgmma_attention_bwd })
             }
             Backend::Count { .. } => On::Count,
         }
@@ -175,6 +181,43 @@ impl Device {
         match &mut self.backend {
             Backend::Gpu { driver, readback: Some(readback), .. } => readback.finish(&mut **driver),
             _ => Ok(()),
+        }
+    }
+
+    /// Runs `work`, whose ops are queued on the side stream: they run after everything that is queued so far, and
+    /// beside later work of the compute stream. `work` must not allocate or free memory. The memory that its ops use
+    /// may be used by other ops after [`Device::join_side_stream`]. On the CPU and on a device that only counts, the ops
+    /// run at once.
+    pub fn on_side_stream<R>(&mut self, work: impl FnOnce(&mut Device) -> Result<R>) -> Result<R> {
+        if let Backend::Gpu { driver, side_stream, stream, .. } = &mut self.backend {
+            let side = match side_stream {
+                Some(side) => *side,
+                None => *side_stream.insert(SideStream::new(&mut **driver)?),
+            };
+            side.begin(&mut **driver)?;
+            *stream = side.stream;
+        }
+        let out = work(self);
+        if let Backend::Gpu { driver, side_stream: Some(side), stream, .. } = &mut self.backend {
+            *stream = Stream::COMPUTE;
+            side.end(&mut **driver)?;
+        }
+        out
+    }
+
+    /// Makes later work of the compute stream wait for the work of the side stream. Does not wait on the host.
+    pub fn join_side_stream(&mut self) -> Result<()> {
+        match &mut self.backend {
+            Backend::Gpu { driver, side_stream: Some(side), .. } => side.join(&mut **driver),
+            _ => Ok(()),
+        }
+    }
+
+    /// Returns true if all work of the side stream is known to have run. Does not wait.
+    pub fn side_stream_is_idle(&mut self) -> Result<bool> {
+        match &mut self.backend {
+            Backend::Gpu { driver, side_stream: Some(side), .. } => driver.is_idle(side.stream),
+            _ => Ok(true),
         }
     }
 

@@ -31,6 +31,7 @@ mod pool;
 mod ranges;
 pub mod readback;
 pub mod recording_driver;
+mod side_stream;
 mod target;
 mod tensor_map;
 mod variants;

@@ -4,6 +4,7 @@
 //! the bucket is added to its sum, so that only the buckets in use need memory beside the sums. A rank of several holds
 //! the sums of the elements that it owns.
 
+use std::cmp::Reverse;
 use std::ops::Range;
 
 use crate::device::{Device, Region};
@@ -23,6 +24,21 @@ pub trait GradientSink {
 
     /// Ends the micro-batch: adds all gradients that were not added yet to their sums.
     fn finish(&mut self, dev: &mut Device) -> Result<()>;
+}
+
+/// Sizes of the memory beside the gradients of a micro-batch and their sums.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct GradMemory {
+    /// Number of memories that the decoder layers use in turn: 2 if a layer is exchanged while the next one is computed.
+    pub in_turn: usize,
+    /// Number of ranks that send gradients to this rank, this rank included, and the maximum number of elements that
+    /// each of them sends at once. `[0, 0]` in a run of one rank.
+    pub received: [usize; 2],
+}
+
+impl GradMemory {
+    /// The memory of a run of one rank.
+    pub const ALONE: GradMemory = GradMemory { in_turn: 1, received: [0, 0] };
 }
 
 /// The gradients of one bucket.
@@ -59,6 +75,8 @@ pub struct Grads {
     /// Positions by parameter. `None` if the parameter is frozen.
     places: Vec<Option<Place>>,
     lens: Vec<usize>,
+    /// Memory for gradients that ranks send to this rank, f32, flat.
+    received: Tensor,
     /// True for each parameter that has a gradient in this update.
     touched: Vec<bool>,
 }
@@ -67,11 +85,11 @@ impl Grads {
     /// Allocates zero gradients for every parameter of `layout` that is trained.
     pub fn new(dev: &mut Device, layout: &ParamLayout) -> Result<Grads> {
         let all: Vec<Range<usize>> = layout.lens().into_iter().map(|len| 0..len).collect();
-        Grads::sharded(dev, layout, &all)
+        Grads::sharded(dev, layout, &all, GradMemory::ALONE)
     }
 
     /// Does the same as [`Grads::new`] for a rank that owns the range `own` of each parameter.
-    pub fn sharded(dev: &mut Device, layout: &ParamLayout, own: &[Range<usize>]) -> Result<Grads> {
+    pub fn sharded(dev: &mut Device, layout: &ParamLayout, own: &[Range<usize>], memory: GradMemory) -> Result<Grads> {
         let (lens, mut places) = (layout.lens(), vec![None; layout.params.len()]);
         let mut by_bucket: Vec<(Bucket, usize)> = Vec::new();
         by_bucket.extend(layout.params.iter().enumerate().filter(|(_, p)| p.trains).map(|(id, p)| (p.bucket(), id)));
@@ -79,7 +97,9 @@ impl Grads {
         // The gradient of a table that is also the output matrix begins at the head and ends after all layers.
         let is_tied = !layout.params.iter().any(|param| param.name() == "lm_head.weight");
         let is_alone = |bucket| bucket == Bucket::Table && is_tied;
-        let (mut parts, mut widest) = (Vec::new(), 0);
+        // Index of the memory that a bucket shares with others.
+        let turn = |bucket| if let Bucket::Layer(Reverse(layer)) = bucket { layer % memory.in_turn } else { 0 };
+        let (mut parts, mut widest, mut widest_sums) = (Vec::new(), vec![0; memory.in_turn], 0);
         for ids in by_bucket.chunk_by(|a, b| a.0 == b.0) {
             let (mut at, mut own_at) = (0, 0);
             for &(_, id) in ids {
@@ -90,19 +110,26 @@ impl Grads {
             let sums = dev.zeros(Region::Overlay, DType::F32, &[own_at])?;
             let params = ids.iter().map(|(_, id)| *id).collect();
             parts.push((ids[0].0, params, at, sums));
-            widest = widest.max(if is_alone(ids[0].0) { 0 } else { at });
+            widest_sums = widest_sums.max(own_at);
+            if !is_alone(ids[0].0) {
+                let widest = &mut widest[turn(ids[0].0)];
+                *widest = at.max(*widest);
+            }
         }
-        let shared = dev.zeros(Region::Overlay, DType::F32, &[widest])?;
+        let mut zeros = |len: usize| dev.zeros(Region::Overlay, DType::F32, &[len]);
+        let shared = widest.into_iter().map(&mut zeros).collect::<Result<Vec<_>>>()?;
+        let [ranks, at_once] = memory.received;
+        let received = zeros(ranks * at_once.min(widest_sums))?;
         let part = |(bucket, params, len, sums)| -> Result<Part> {
             let is_alone = is_alone(bucket);
             let gradient = match is_alone {
-                true => dev.zeros(Region::Overlay, DType::F32, &[len])?,
-                false => shared.slice(0, len),
+                true => zeros(len)?,
+                false => shared[turn(bucket)].slice(0, len),
             };
             Ok(Part { bucket, params, gradient, sums, is_alone, is_open: false })
         };
         let parts = parts.into_iter().map(part).collect::<Result<_>>()?;
-        Ok(Grads { parts, touched: vec![false; places.len()], places, lens })
+        Ok(Grads { parts, touched: vec![false; places.len()], places, lens, received })
     }
 
     /// Sets all sums to zero and marks all parameters as untouched, for a new update.
@@ -169,6 +196,11 @@ impl Grads {
         self.parts[part].sums
     }
 
+    /// Returns memory for the gradients `[ranks, len]` that ranks send to this rank.
+    pub fn received(&self, ranks: usize, len: usize) -> Tensor {
+        self.received.slice(0, ranks * len).reshape(&[ranks, len])
+    }
+
     /// Returns the number of elements that a range of `len` elements takes in the sums of its part.
     pub fn padded(len: usize) -> usize {
         len.next_multiple_of(ALIGN)
@@ -182,6 +214,11 @@ impl Grads {
     /// Returns true if no other part uses the memory of the part's gradients.
     pub fn is_alone(&self, part: usize) -> bool {
         self.parts[part].is_alone
+    }
+
+    /// Returns true if the gradients of two parts use the same memory.
+    pub fn share_memory(&self, one: usize, other: usize) -> bool {
+        self.parts[one].gradient.span().offset == self.parts[other].gradient.span().offset
     }
 
     /// Sets the gradients of a part to zero, unless it is already open, and opens it.

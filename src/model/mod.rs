@@ -49,7 +49,7 @@ use crate::tensor::{DType, Tensor};
 
 pub use config::{ModelConfig, VisionConfig};
 pub use decoder::Decoder;
-pub use grads::{GradientSink, Grads};
+pub use grads::{GradMemory, GradientSink, Grads};
 pub use inputs::{Inputs, Shared};
 pub use layers::{Attend, LogProbs, Policy, Rope};
 pub use outgoing::OutModel;

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::assumptions::Rows;
 use super::training::{Overrides, RowSize, Training, set};
-use crate::config::{self, OptimizerName};
+use crate::config;
 use crate::error::Result;
 use crate::image::Processor;
 
@@ -31,8 +31,9 @@ pub struct Limits<'a> {
     shorten: &'a dyn Fn(usize) -> Option<Overrides>,
 }
 
-/// The kinds of changes, the cheapest one first.
-pub static CHANGES: [Change; 7] = [
+/// The kinds of changes, the cheapest one first. Moments with fewer bits are none of them, because offloading saves more
+/// memory of a GPU.
+pub static CHANGES: [Change; 5] = [
     Change {
         label: "micro {}",
         shown: "micro_batch_tokens",
@@ -61,28 +62,6 @@ pub static CHANGES: [Change; 7] = [
         weight: 2,
         steps: |limits| match limits.config["optimizer_offload"] {
             Value::Bool(false) => vec![vec![("optimizer_offload", json!(true))]],
-            _ => Vec::new(),
-        },
-    },
-    Change {
-        label: "{}",
-        shown: "optim",
-        cost: "moments of AdamW with fewer bits",
-        weight: 3,
-        steps: |limits| {
-            let names = [OptimizerName::AdamwTorch, OptimizerName::AdamwBf16, OptimizerName::Adamw8bit];
-            let names = names.map(OptimizerName::name).into_iter();
-            let smaller = names.skip_while(|name| limits.config["optim"] != *name).skip(1);
-            smaller.map(|name| vec![("optim", json!(name))]).collect()
-        },
-    },
-    Change {
-        label: "bf16 rounding",
-        shown: "bf16_stochastic_round",
-        cost: "no fp32 master weights: less precision",
-        weight: 4,
-        steps: |limits| match limits.config["bf16_stochastic_round"] {
-            Value::Bool(false) => vec![vec![("bf16_stochastic_round", json!(true))]],
             _ => Vec::new(),
         },
     },

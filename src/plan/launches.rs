@@ -17,7 +17,7 @@ use crate::device::recording_driver::{Entry, RecordingDriver};
 use crate::device::{Device, KernelVariant, Kind, Plan, Properties, Work};
 use crate::engine::{Engine, EngineConfig, Prompt, Request};
 use crate::error::Result;
-use crate::model::{CheckpointPolicy, Grads, Model, ModelConfig};
+use crate::model::{CheckpointPolicy, Model, ModelConfig};
 use crate::ops::attend::BLOCK;
 use crate::ops::sample::SamplingParams;
 use crate::optim::{Optimizer, freeze};
@@ -66,8 +66,8 @@ impl Launches {
         freeze(&mut model, &weights.optimizer);
         let shards = Shards::new(&model.layout.shares(), ranks.size());
         let mut optimizer = Optimizer::sharded(&mut dev, &model.layout, weights.optimizer, 0, &shards, ranks.rank())?;
-        let mut grads = Grads::sharded(&mut dev, &model.layout, optimizer.own())?;
         let (exchange, reaches) = (Exchange::new(&model.layout, ranks.rank(), ranks.size()), all_reach(ranks.size()));
+        let mut grads = exchange.new_grads(&mut dev, &model.layout, optimizer.own())?;
         take(&mut dev);
         pass.run(&mut dev, &model, &mut Collector::new(&exchange, &mut ranks, &mut grads, &reaches), levels)?;
         let pass = self.phase(json!({"phase": "pass", "tokens": pass.tokens()}), take(&mut dev), 0.0);

@@ -50,12 +50,15 @@ impl Page {
         self.parts.iter().fold(Floor::default(), |sum, (_, floor)| sum.and(*floor))
     }
 
-    /// Returns the seconds of a step for exchanging data between GPUs, and with the host for offloaded state.
+    /// Returns the seconds of a step in which a GPU waits for transfers: between GPUs, and with the host for offloaded
+    /// state.
     pub(super) fn links_seconds(&self) -> f64 {
-        let Planned { pass_handed, update, .. } = &self.planned;
-        let (passes, updates) = (self.passes as f64, self.updates as f64);
+        let Planned { pass, pass_handed, pass_exposed, update, .. } = &self.planned;
+        let of_pass = self.layout.links(*pass_handed, &self.links);
+        // Most gradients are exchanged beside backward.
+        let exposed = (pass_exposed * of_pass).max(of_pass - Floor::sum(pass, &self.ceilings).seconds);
         let of_update = self.layout.links(update.handed, &self.links) + self.offload_seconds();
-        passes * self.layout.links(*pass_handed, &self.links) + updates * of_update
+        self.passes as f64 * exposed + self.updates as f64 * of_update
     }
 
     /// Returns the seconds in which an update reads the optimizer state from the host. It writes the state at the same
@@ -152,14 +155,17 @@ impl Page {
         let BytesExchanged { sent, received } = self.handed_per_update();
         if self.layout.count > 1 {
             let (sent, received) = (bytes(sent), bytes(received));
-            let seconds = floor::seconds(self.links_seconds());
+            let seconds = floor::seconds(self.links_seconds() / self.updates.max(1) as f64);
             let text = format!("{seconds:>10}  per update: {sent} sent and {received} received per GPU");
             out.push(("  links".to_owned(), text));
         }
         let state = self.planned.memory.bytes(Region::Host);
         if state > 0 {
             let (seconds, state) = (floor::seconds(self.offload_seconds()), bytes(state as u64));
-            out.push(("  host".to_owned(), format!("{seconds:>10}  per update: {state} read from and written to the host")));
+            out.push((
+                "  host".to_owned(),
+                format!("{seconds:>10}  per update: {state} read from and written to the host"),
+            ));
         }
         out
     }
@@ -219,7 +225,8 @@ impl Page {
         if self.links_seconds() > 0.0 {
             out.push_str(&format!(
                 "Links of a GPU, in one direction: {:.0} GB/s in a node of 8, {:.0} GB/s between nodes, {:.0} GB/s to the\n\
-                 host. No computation is assumed to overlap with transfers. No run on two GPUs has been measured yet.\n",
+                 host. The gradients of decoder layers move while backward goes on; no other transfer overlaps with\n\
+                 computation. No run on two GPUs has been measured yet.\n",
                 links.node / 1e9,
                 links.network / 1e9,
                 links.host / 1e9
@@ -247,7 +254,7 @@ impl Page {
                 "tokens_a_day": { "trained": trained, "generated": generated },
             })
         });
-        let (Planned { pass_handed, update, .. }, links) = (&self.planned, self.links_seconds());
+        let (Planned { pass_handed, pass_exposed, update, .. }, links) = (&self.planned, self.links_seconds());
         let host: Value = self.host.iter().copied().collect();
         let mut step = self.floor().json();
         step["seconds"] = json!(self.least());
@@ -271,7 +278,9 @@ impl Page {
             "update": {
                 "sent": update.handed.sent, "received": update.handed.received, "state": self.layout.state,
             },
-            "micro_batch": { "sent": pass_handed.sent, "received": pass_handed.received },
+            "micro_batch": {
+                "sent": pass_handed.sent, "received": pass_handed.received, "exposed": pass_exposed,
+            },
             "floor": { "step": step, "parts": parts, "links": links },
             "tokens_a_day": { "trained": trained, "generated": generated },
             "predicted": predicted,

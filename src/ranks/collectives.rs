@@ -25,9 +25,9 @@ pub trait Ranks {
     fn await_all(&mut self, what: &'static str, bytes: &[u8]) -> Result<Vec<Vec<u8>>>;
 
     /// Sends the tensors `send[r]` to rank r, and receives the tensors of rank r in `recv[r]`, in order. Tensors that
-    /// correspond must have the same number of bytes. The tensors that a rank sends to itself are copied. On a GPU the
-    /// transfers are queued after earlier work. No tensor of `recv` may overlap a tensor of `send` or another tensor of
-    /// `recv`.
+    /// correspond must have the same number of bytes, which the ranks must have agreed on. The tensors that a rank sends
+    /// to itself are copied. On a GPU the transfers are queued after earlier work of the stream that ops run on, and
+    /// [`Ranks::settle`] waits for them. No tensor of `recv` may overlap a tensor of `send` or another tensor of `recv`.
     fn exchange(
         &mut self,
         dev: &mut Device,
@@ -35,6 +35,11 @@ pub trait Ranks {
         send: &[Vec<Tensor>],
         recv: &[Vec<Tensor>],
     ) -> Result<()>;
+
+    /// Waits until the transfers of [`Ranks::exchange`] on the side stream are done. Errors if a rank is lost.
+    fn settle(&mut self, _dev: &mut Device, _what: &'static str) -> Result<()> {
+        Ok(())
+    }
 
     /// Overwrites the bytes of each tensor with the bytes that its owner (a rank) has.
     fn all_gather(&mut self, dev: &mut Device, what: &'static str, owned: &[(usize, Tensor)]) -> Result<()>;

@@ -1,8 +1,8 @@
 //! Collectives over NCCL: tensors go directly from GPU to GPU, everything else goes over TCP.
 //!
-//! NCCL has no timeout and does not report which rank is lost, so the code never waits for NCCL without checks. Before
-//! each transfer, all ranks exchange over TCP what they are about to move. During the transfer, each rank polls the
-//! control plane and NCCL's own errors. A lost rank or an error aborts the communicator; if the abort hangs as well,
+//! NCCL has no timeout and does not report which rank is lost, so the code never waits for NCCL without checks. All
+//! ranks agree over TCP on what they are about to move: before each transfer, or once for all gradients of an update.
+//! During the transfer, each rank polls the control plane and NCCL's own errors. A lost rank or an error aborts the communicator; if the abort hangs as well,
 //! the control plane ends the process.
 //!
 //! Tested with processes and threads on one machine, against a library that replaces NCCL. Not tested on two GPUs.
@@ -84,13 +84,15 @@ impl Nccl {
         self.taken
     }
 
-    /// Sends `send[r]` to rank r and receives in `recv[r]` what rank r sends. Skips this rank itself.
+    /// Sends `send[r]` to rank r and receives in `recv[r]` what rank r sends. Skips this rank itself. If the ranks have
+    /// agreed on the bytes, the transfer is only queued. Otherwise they agree now, and the call waits for the transfer.
     fn moves(
         &mut self,
         dev: &mut Device,
         what: &'static str,
         send: &[Vec<Tensor>],
         recv: &[Vec<Tensor>],
+        has_agreed: bool,
     ) -> Result<()> {
         let On::Gpu(gpu) = dev.on() else {
             return Err(Error::Failed(format!("{what}: NCCL on a device that is not a GPU")));
@@ -105,12 +107,20 @@ impl Nccl {
         let comm = self.comm.as_ref().ok_or_else(|| Error::Failed(format!("{what}: NCCL was aborted")))?;
         let groups = Groups::new(&pieces(send), &pieces(recv), self.group_bytes);
         let name = self.tcp.name(rank);
-        let done = self.tcp.beside(what, send, recv, |plane| {
-            let way = Way { comm, plane, what, name: &name };
-            way.run(gpu.driver, gpu.stream, &groups)
-        });
+        let done = match has_agreed {
+            true => self.tcp.watched(what, groups.sent(), |plane| {
+                Way { comm, plane, what, name: &name }.queue(gpu.driver, gpu.stream, &groups)
+            }),
+            false => self.tcp.beside(what, send, recv, |plane| {
+                Way { comm, plane, what, name: &name }.run(gpu.driver, gpu.stream, &groups)
+            }),
+        };
+        self.ended(done)
+    }
+
+    /// Drops the communicator after an error, because then nothing waits for NCCL any more.
+    fn ended(&mut self, done: Result<()>) -> Result<()> {
         if done.is_err() {
-            // After an error, nothing waits for NCCL any more.
             self.comm = None;
         }
         done
@@ -184,13 +194,23 @@ struct Way<'a> {
 impl Way<'_> {
     /// Queues all groups after the work of `stream`, and waits until the stream has finished them.
     fn run(&self, driver: &mut dyn Driver, stream: Stream, groups: &Groups) -> Tried<()> {
-        let own = |error: Error| Trouble::Other(format!("{}: {}: {error}", self.what, self.name));
-        let handle = driver.handle(stream).map_err(own)?;
+        self.queue(driver, stream, groups)?;
+        self.until(|| driver.is_idle(stream))
+    }
+
+    /// Queues all groups after the work of `stream`.
+    fn queue(&self, driver: &mut dyn Driver, stream: Stream, groups: &Groups) -> Tried<()> {
+        let handle = driver.handle(stream).map_err(|error| self.own(&error))?;
         for [send, recv] in &groups.0 {
             self.comm.group(handle, send, recv).map_err(|fault| self.trouble(&fault))?;
             self.over()?;
         }
-        while !driver.is_idle(stream).map_err(own)? {
+        Ok(())
+    }
+
+    /// Waits until `is_idle` returns true.
+    fn until(&self, mut is_idle: impl FnMut() -> Result<bool>) -> Tried<()> {
+        while !is_idle().map_err(|error| self.own(&error))? {
             self.look()?;
             std::thread::sleep(POLL);
         }
@@ -209,6 +229,10 @@ impl Way<'_> {
     fn look(&self) -> Tried<bool> {
         self.plane.check()?;
         self.comm.is_done().map_err(|fault| self.trouble(&fault))
+    }
+
+    fn own(&self, error: &Error) -> Trouble {
+        Trouble::Other(format!("{}: {}: {error}", self.what, self.name))
     }
 
     fn trouble(&self, fault: &Fault) -> Trouble {
@@ -230,6 +254,11 @@ impl Groups {
             side.iter().map(|runs| runs.get(group).cloned().unwrap_or_default()).collect()
         };
         Groups((0..count).map(|group| [of(&send, group), of(&recv, group)]).collect())
+    }
+
+    /// Returns the number of bytes that this rank sends.
+    fn sent(&self) -> u64 {
+        self.0.iter().flat_map(|[send, _]| send.iter().flatten()).map(|piece| piece.bytes as u64).sum()
     }
 }
 
@@ -287,14 +316,23 @@ impl Ranks for Nccl {
     ) -> Result<()> {
         let rank = self.rank();
         send[rank].iter().zip(&recv[rank]).try_for_each(|(from, to)| dev.copy(*from, *to))?;
-        self.moves(dev, what, send, recv)
+        self.moves(dev, what, send, recv, true)
+    }
+
+    fn settle(&mut self, dev: &mut Device, what: &'static str) -> Result<()> {
+        let comm = self.comm.as_ref().ok_or_else(|| Error::Failed(format!("{what}: NCCL was aborted")))?;
+        let name = self.tcp.name(self.tcp.rank());
+        let done = self
+            .tcp
+            .watched(what, 0, |plane| Way { comm, plane, what, name: &name }.until(|| dev.side_stream_is_idle()));
+        self.ended(done)
     }
 
     fn all_gather(&mut self, dev: &mut Device, what: &'static str, owned: &[(usize, Tensor)]) -> Result<()> {
         let mut recv = vec![Vec::new(); self.size()];
         owned.iter().for_each(|(owner, tensor)| recv[*owner].push(*tensor));
         let send = vec![recv[self.rank()].clone(); self.size()];
-        self.moves(dev, what, &send, &recv)
+        self.moves(dev, what, &send, &recv, false)
     }
 
     fn leave(&mut self, outcome: std::result::Result<(), &Error>) -> Result<()> {

@@ -199,6 +199,18 @@ impl Tcp {
         })
     }
 
+    /// Runs a collective as [`Tcp::beside`] does, in which this rank sends `sent` bytes. The ranks have agreed earlier on
+    /// what they move.
+    pub fn watched(
+        &mut self,
+        what: &'static str,
+        sent: u64,
+        work: impl FnOnce(&ControlPlane) -> std::result::Result<(), Trouble>,
+    ) -> Result<()> {
+        self.sent += sent;
+        self.collective(what, |tcp, _| work(&tcp.plane))
+    }
+
     /// Sends each other rank its part of `send` and receives its part of `recv`, as frames of collective `number`. The
     /// function alternates between sending one piece to each rank and receiving one piece from each rank, so no rank
     /// holds more than two pieces that another rank has not read.

@@ -140,6 +140,7 @@ pub fn rl(
         budget: target.memory,
         held: 0,
         pass,
+        pass_exposed: exchange.exposed(),
         pass_handed: ranks.handed().since(before),
         update,
     };

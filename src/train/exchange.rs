@@ -1,22 +1,23 @@
 //! The exchange of gradients between the ranks of a run. Each round, every rank computes one micro-batch of the update.
 //! When a bucket of parameters is complete in backward, every rank sends each piece of its gradients to the rank that
 //! owns the piece (see [`Shards`]), and the owner adds the pieces to its sum in the order of the micro-batches. Therefore
-//! the bits of the sums do not depend on the number of ranks.
+//! the bits of the sums do not depend on the number of ranks. On a GPU, a bucket is exchanged on the side stream while
+//! the compute stream goes on with the next one.
 
 use std::cell::Cell;
 use std::ops::Range;
 
-use crate::device::{Device, Region};
+use crate::device::Device;
 use crate::error::Result;
-use crate::model::params::Bucket;
-use crate::model::{GradientSink, Grads, ParamLayout};
+use crate::model::params::{Bucket, Param};
+use crate::model::{GradMemory, GradientSink, Grads, ParamLayout};
 use crate::ops::lane_sum;
 use crate::ranks::shards::CHUNK;
 use crate::ranks::{Ranks, Shards};
-use crate::tensor::{DType, Tensor};
+use crate::tensor::Tensor;
 
-/// Maximum number of f32 elements that one exchange holds in the workspace: 64 MiB. An exchange always holds at least
-/// one chunk from each rank, even if that exceeds the maximum.
+/// Maximum number of f32 elements that one exchange receives: 64 MiB. An exchange always receives at least one chunk
+/// from each rank, even if that exceeds the maximum.
 const AT_ONCE: usize = 1 << 24;
 
 /// The parts of the model to which a micro-batch has gradients. It is a function of the rows of the micro-batch, so
@@ -38,16 +39,38 @@ impl Reach {
 /// The division of a run's gradients among its ranks.
 pub struct Exchange {
     rank: usize,
+    size: usize,
     shards: Shards,
     /// Maximum number of elements that one exchange adds on a rank.
     width: usize,
+    /// Share of the gradients in the last buckets of backward.
+    exposed: f64,
 }
 
 impl Exchange {
     /// Divides the gradients of `layout` among `size` ranks, of which this process is `rank`.
     pub fn new(layout: &ParamLayout, rank: usize, size: usize) -> Exchange {
         let width = (AT_ONCE / (size + 1) / CHUNK).max(1) * CHUNK;
-        Exchange { rank, shards: Shards::new(&layout.shares(), size), width }
+        let mut trained = layout.params.iter().filter(|param| param.trains);
+        let elements = |params: &mut dyn Iterator<Item = &Param>| params.map(|param| param.tensor.len()).sum::<usize>();
+        let mut last = trained.clone().filter(|param| matches!(param.bucket(), Bucket::Tower | Bucket::Table));
+        let exposed = elements(&mut last) as f64 / elements(&mut trained).max(1) as f64;
+        Exchange { rank, size, shards: Shards::new(&layout.shares(), size), width, exposed }
+    }
+
+    /// Returns the share of the gradients whose exchange no backward overlaps, on a GPU: those of the vision tower and
+    /// the token table, which are complete at the end.
+    pub fn exposed(&self) -> f64 {
+        self.exposed
+    }
+
+    /// Allocates the gradients of a rank that owns the range `own` of each parameter.
+    pub fn new_grads(&self, dev: &mut Device, layout: &ParamLayout, own: &[Range<usize>]) -> Result<Grads> {
+        let memory = match self.size {
+            1 => GradMemory::ALONE,
+            size => GradMemory { in_turn: if dev.kind().is_gpu() { 2 } else { 1 }, received: [size, self.width] },
+        };
+        Grads::sharded(dev, layout, own, memory)
     }
 
     /// Returns the pieces of a part that `rank` owns: for each parameter the range of its elements, and the position of
@@ -92,6 +115,8 @@ pub struct Collector<'a> {
     reaches: &'a [Reach],
     /// Parts that are not added yet, in the order of backward.
     left: std::vec::IntoIter<usize>,
+    /// The part that is exchanged on the side stream.
+    exchanging: Option<usize>,
 }
 
 impl<'a> Collector<'a> {
@@ -104,7 +129,7 @@ impl<'a> Collector<'a> {
     ) -> Collector<'a> {
         let any = |bucket| reaches.iter().any(|reach| reach.includes(bucket));
         let left: Vec<usize> = grads.buckets().enumerate().filter(|(_, of)| any(*of)).map(|(part, _)| part).collect();
-        Collector { exchange, ranks, grads, reaches, left: left.into_iter() }
+        Collector { exchange, ranks, grads, reaches, left: left.into_iter(), exchanging: None }
     }
 
     /// Adds the next part of the round. A rank whose rows turned out to be unusable adds zeros.
@@ -113,20 +138,37 @@ impl<'a> Collector<'a> {
         let adds = |rank: usize| self.reaches.get(rank).is_some_and(|reach| reach.includes(bucket));
         let Exchange { rank: own, width, .. } = *self.exchange;
         if adds(own) {
-            self.grads.open(dev, part)?;
+            self.open(dev, part)?;
         }
         if self.ranks.size() == 1 {
             return self.grads.add(dev, part);
         }
         let from: Vec<usize> = (0..self.reaches.len()).filter(|rank| adds(*rank)).collect();
         let most = (0..self.ranks.size()).map(|rank| self.exchange.len(self.grads, part, rank)).max().unwrap_or(0);
-        for start in (0..most).step_by(width) {
-            let mark = dev.mark(Region::Workspace);
-            let done = self.exchanged(dev, part, start..start + width, &from);
-            dev.release(mark);
-            done?;
-        }
+        self.settle(dev)?;
+        dev.on_side_stream(|dev| {
+            let mut starts = (0..most).step_by(width);
+            starts.try_for_each(|start| self.exchanged(dev, part, start..start + width, &from))
+        })?;
+        self.exchanging = Some(part);
         self.grads.close(part);
+        Ok(())
+    }
+
+    /// Opens a part. If its memory is still being sent, the compute stream waits first.
+    fn open(&mut self, dev: &mut Device, part: usize) -> Result<()> {
+        if self.exchanging.is_some_and(|sent| self.grads.share_memory(sent, part)) {
+            self.settle(dev)?;
+        }
+        self.grads.open(dev, part)
+    }
+
+    /// Ends the exchange in progress: later work of the compute stream runs after it.
+    fn settle(&mut self, dev: &mut Device) -> Result<()> {
+        if self.exchanging.take().is_some() {
+            self.ranks.settle(dev, "gradients")?;
+            dev.join_side_stream()?;
+        }
         Ok(())
     }
 
@@ -137,7 +179,7 @@ impl<'a> Collector<'a> {
         let sums = grads.sums(part);
         let pieces = |rank: usize| exchange.pieces(grads, part, rank).filter_map(|piece| piece.within(&window));
         let mine = window.start.min(sums.len())..window.end.min(sums.len());
-        let rows = dev.alloc(Region::Workspace, DType::F32, &[from.len(), mine.len()])?;
+        let rows = grads.received(from.len(), mine.len());
         let received: Vec<Piece> = pieces(own).collect();
         // Elements between two pieces belong to no parameter and are not received.
         if received.iter().map(|piece| piece.range.len()).sum::<usize>() < mine.len() {
@@ -183,12 +225,13 @@ impl GradientSink for Collector<'_> {
             if !self.grads.is_alone(part) {
                 self.add_before(dev, part)?;
             }
-            self.grads.open(dev, part)?;
+            self.open(dev, part)?;
         }
         Ok(self.grads.gradient(id))
     }
 
     fn finish(&mut self, dev: &mut Device) -> Result<()> {
-        self.add_before(dev, usize::MAX)
+        self.add_before(dev, usize::MAX)?;
+        self.settle(dev)
     }
 }

@@ -35,6 +35,8 @@ pub struct Planned {
     pub pass: Vec<Work>,
     /// Bytes that a rank sends to and receives from other ranks for the gradients of one micro-batch on each rank.
     pub pass_handed: BytesExchanged,
+    /// Share of these bytes whose transfer no backward overlaps.
+    pub pass_exposed: f64,
     /// Work of the update that follows the gradients.
     pub update: UpdateWork,
 }
@@ -124,7 +126,7 @@ impl Training {
     pub fn gradients(&mut self) -> Result<(Grads, UpdateWork)> {
         let (dev, layout) = (&mut self.dev, &self.model.layout);
         let before = self.ranks.handed();
-        let mut grads = Grads::sharded(dev, layout, self.optimizer.own())?;
+        let mut grads = self.exchange.new_grads(dev, layout, self.optimizer.own())?;
         (0..grads.num_params()).for_each(|id| {
             grads.touch(id);
         });
@@ -206,6 +208,7 @@ pub fn sft(model: ModelConfig, run: Run<'_>, batches: &[Vec<Sequence<'_>>]) -> R
         held,
         pass,
         pass_handed: ranks.handed().since(before),
+        pass_exposed: exchange.exposed(),
         update,
     })
 }

@@ -153,7 +153,7 @@ impl<'r> Trainer<'r> {
 
     /// Allocates the gradients of this rank.
     pub fn new_grads(&self, dev: &mut Device) -> Result<Grads> {
-        Grads::sharded(dev, &self.model.layout, self.optimizer.own())
+        self.exchange.new_grads(dev, &self.model.layout, self.optimizer.own())
     }
 
     /// Computes the gradients of an update and adds them in the order of its micro-batches. `reaches` describes each
@@ -169,6 +169,10 @@ impl<'r> Trainer<'r> {
     ) -> Result<()> {
         grads.zero(dev)?;
         let (rank, size) = (self.ranks.rank(), self.ranks.size());
+        if size > 1 {
+            // What the ranks send to each other is a function of this list.
+            self.ranks.same("the micro-batches of an update", &format!("{reaches:?}"))?;
+        }
         for (round, reaches) in reaches.chunks(size).enumerate() {
             let stop = self.ranks.any("the next micro-batches", &[dev.check_stop().is_err()])?[0];
             if stop {

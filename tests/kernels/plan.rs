@@ -65,7 +65,8 @@ fn offloaded_state_takes_host_memory_and_changes_no_bit() {
     assert_eq!((here.bytes(Region::Host), moved), (0, offloaded.bytes(Region::Host)));
     // Only the norm, the clip factor and the finite flag stay on the device.
     assert!(offloaded.bytes(Region::State) <= 2 * 4096 && moved > 100_000, "{moved}");
-    let [one, other] = ["here", "offloaded"].map(|run| files_of(&dir.path().join(run).join("checkpoints/global_step_2")));
+    let [one, other] =
+        ["here", "offloaded"].map(|run| files_of(&dir.path().join(run).join("checkpoints/global_step_2")));
     assert!(one.len() >= 2 && one == other);
 }
 

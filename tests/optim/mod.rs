@@ -9,11 +9,10 @@ use omr::checkpoint::Store;
 use omr::config::{OptimConfig, OptimizerName};
 use omr::device::{Device, Isa, Plan, Region};
 use omr::error::Result;
-use omr::model::Grads;
-use omr::model::OutModel;
 use omr::model::outgoing::weights;
 use omr::model::params::ParamLayout;
 use omr::model::weights::WeightFiles;
+use omr::model::{GradMemory, Grads, OutModel};
 use omr::observe::Silent;
 use omr::optim::Optimizer;
 use omr::ranks::{Ranks, Shards, Tcp};
@@ -61,7 +60,7 @@ impl Rank {
         let Rank { dev, layout, shards, optimizer } = self;
         let mark = dev.mark(Region::Overlay);
         let own = shards.of(ranks.rank());
-        let mut grads = Grads::sharded(dev, layout, own).unwrap();
+        let mut grads = Grads::sharded(dev, layout, own, GradMemory::ALONE).unwrap();
         for id in (0..grads.num_params()).filter(|id| !(id + step).is_multiple_of(3)) {
             let grad = grads.touch(id).unwrap();
             // Padding has no gradient.

@@ -1,4 +1,5 @@
-//! Tests that a run with a single NCCL rank is bitwise identical to a run without ranks. On a GPU it uses NVIDIA's
+//! Tests the exchange of gradients on one device: that backward and exchange wait for each other, and that a run with a
+//! single NCCL rank is bitwise identical to a run without ranks. On a GPU it uses NVIDIA's
 //! library, which then sends the test data to itself. On the emulator it uses the replacement library.
 
 use half::bf16;
@@ -6,18 +7,18 @@ use omr::config::OptimConfig;
 use omr::device::cuda::Cuda;
 use omr::device::emu::{Emu, Options};
 use omr::device::nccl::Library;
-use omr::device::{Driver, Kind};
+use omr::device::{Device, Driver, Kind};
 use omr::error::Result;
 use omr::model::params::ParamLayout;
 use omr::model::{GradientSink, Grads};
 use omr::optim::Optimizer;
 use omr::ranks::{Nccl, OneRank, Ranks, Shards};
-use omr::tensor::DType;
+use omr::tensor::{DType, Tensor};
 use omr::train::exchange::{Collector, Exchange, Reach};
 
 use super::nccl::StandIn;
 use super::{entries, start};
-use crate::kernels;
+use crate::kernels::{self, Outcome, equal, mutate_sites_on};
 
 /// Returns the weights after two updates of three micro-batches.
 fn updated(ranks: &mut dyn Ranks) -> Result<Vec<bf16>> {
@@ -56,6 +57,79 @@ fn updated(ranks: &mut dyn Ranks) -> Result<Vec<bf16>> {
         all.extend(updated);
     }
     Ok(all)
+}
+
+/// Rank 0 of two. The other rank has the same gradients, which arrive on the stream that ops run on.
+struct Twins;
+
+impl Ranks for Twins {
+    fn rank(&self) -> usize {
+        0
+    }
+
+    fn size(&self) -> usize {
+        2
+    }
+
+    fn name(&self, rank: usize) -> String {
+        format!("rank {rank}")
+    }
+
+    fn gather(&mut self, _: &'static str, bytes: &[u8]) -> Result<Vec<Vec<u8>>> {
+        Ok(vec![bytes.to_vec(); 2])
+    }
+
+    fn await_all(&mut self, what: &'static str, bytes: &[u8]) -> Result<Vec<Vec<u8>>> {
+        self.gather(what, bytes)
+    }
+
+    fn exchange(
+        &mut self,
+        dev: &mut Device,
+        _: &'static str,
+        send: &[Vec<Tensor>],
+        recv: &[Vec<Tensor>],
+    ) -> Result<()> {
+        recv.iter().flat_map(|to| send[0].iter().zip(to)).try_for_each(|(from, to)| dev.copy(*from, *to))
+    }
+
+    fn all_gather(&mut self, _: &mut Device, _: &'static str, _: &[(usize, Tensor)]) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Computes two rounds of the gradients of some layers. Each bucket is exchanged while the next one is computed.
+fn exchanged_beside_backward(dev: &mut Device) -> Outcome {
+    const LAYERS: usize = 5;
+    let mut layout = ParamLayout::new(DType::Bf16);
+    for layer in 0..LAYERS {
+        layout.linear(dev, &format!("model.layers.{layer}.w"), [300, 250], 250, true)?;
+    }
+    let shards = Shards::new(&layout.shares(), 2);
+    let exchange = Exchange::new(&layout, 0, 2);
+    let mut grads = exchange.new_grads(dev, &layout, shards.of(0))?;
+    let value = |id: usize, round: usize, at: usize| ((at * 37 + id * 101 + round * 7) % 1009) as f32;
+    for round in 0..2 {
+        let reaches = [Reach { targets: true, images: false }; 2];
+        let mut ranks = Twins;
+        let mut collector = Collector::new(&exchange, &mut ranks, &mut grads, &reaches);
+        for id in (0..layout.params.len()).rev() {
+            let grad = collector.param(dev, id)?.unwrap();
+            let values: Vec<f32> = (0..grad.len()).map(|at| value(id, round, at)).collect();
+            dev.write(grad.reshape(&[grad.len()]), &values)?;
+        }
+        collector.finish(dev)?;
+    }
+    for (id, own) in shards.of(0).iter().enumerate() {
+        let expected: Vec<f32> = own.clone().map(|at| 2.0 * (value(id, 0, at) + value(id, 1, at))).collect();
+        equal(&format!("sum {id}"), &dev.read::<f32>(grads.get(id).unwrap())?, &expected)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn every_wait_between_backward_and_the_exchange_is_needed() {
+    mutate_sites_on(kernels::emu_with, &["src/device/side_stream.rs"], 6, exchanged_beside_backward);
 }
 
 #[test]

@@ -3,8 +3,8 @@
 use omr::config::OptimConfig;
 use omr::device::{Device, Isa, Plan, Target};
 use omr::error::Result;
+use omr::model::GradientSink;
 use omr::model::params::ParamLayout;
-use omr::model::{GradientSink, Grads};
 use omr::optim::Optimizer;
 use omr::ranks::shards::CHUNK;
 use omr::ranks::{OneRank, Ranks, Shards};
@@ -27,7 +27,7 @@ fn hands_over(dev: &mut Device, ranks: &mut dyn Ranks) -> Result<u64> {
     let shards = Shards::new(&layout.shares(), size);
     let mut optimizer = Optimizer::sharded(dev, &layout, OptimConfig::default(), 1, &shards, rank)?;
     let exchange = Exchange::new(&layout, rank, size);
-    let mut grads = Grads::sharded(dev, &layout, optimizer.own())?;
+    let mut grads = exchange.new_grads(dev, &layout, optimizer.own())?;
 
     let (all, others) = (layout.lens().iter().sum::<usize>(), size - 1);
     let own: usize = optimizer.own().iter().map(|range| range.len()).sum();
