@@ -11,7 +11,6 @@ use super::changes::{self, CHANGES, Change};
 use super::gpus::Gpu;
 use super::layout::GpuLayout;
 use super::training::{GpuSet, Overrides, Training, layout, set, target};
-use crate::config::OptimConfig;
 use crate::error::{Error, Result};
 use crate::model::ModelConfig;
 use crate::observe::bytes;
@@ -53,7 +52,8 @@ pub struct Counter<'a, C> {
     rows: &'a Rows,
     gpus: usize,
     steps: Vec<Vec<Overrides>>,
-    layouts: Vec<(OptimConfig, GpuLayout)>,
+    /// No change affects how the state is divided among the GPUs.
+    layout: GpuLayout,
     counted: HashMap<Steps, Option<usize>>,
     /// Bytes that the config needs at least without a change.
     pub needs: usize,
@@ -62,10 +62,9 @@ pub struct Counter<'a, C> {
 impl<'a, C: Training> Counter<'a, C> {
     /// Counts `config`. Errors if it cannot run on this number of GPUs at all.
     pub fn new(config: &'a C, model: &'a ModelConfig, rows: &'a Rows, gpus: usize) -> Result<Counter<'a, C>> {
-        let (steps, layouts, counted) = (changes::steps(config, rows)?, Vec::new(), HashMap::new());
-        let mut counter = Counter { config, model, rows, gpus, steps, layouts, counted, needs: 0 };
-        counter.needs = counter.count(config)?;
-        Ok(counter)
+        let layout = layout(GpuSet { gpu_options: &H200, count: gpus }, model, config)?;
+        let (steps, needs) = (changes::steps(config, rows)?, config.least(model, rows, &layout)?);
+        Ok(Counter { config, model, rows, gpus, layout, steps, counted: HashMap::new(), needs })
     }
 
     /// Returns the bytes that a run may use on one of the GPUs.
@@ -149,23 +148,9 @@ impl<'a, C: Training> Counter<'a, C> {
         }
         let chosen = self.steps.iter().zip(steps).filter(|(_, step)| **step > 0);
         let changed = chosen.map(|(all, step)| &all[step - 1]).try_fold(self.config.clone(), |c, step| set(&c, step));
-        let needs = changed.and_then(|config| self.count(&config).ok());
+        let needs = changed.and_then(|config| config.least(self.model, self.rows, &self.layout).ok());
         self.counted.insert(*steps, needs);
         needs
-    }
-
-    fn count(&mut self, config: &C) -> Result<usize> {
-        let optimizer = *config.clone().keys().optimizer;
-        let known = self.layouts.iter().find(|(of, _)| *of == optimizer).map(|(_, layout)| *layout);
-        let layout = match known {
-            Some(layout) => layout,
-            None => {
-                let layout = layout(GpuSet { gpu_options: &H200, count: self.gpus }, self.model, config)?;
-                self.layouts.push((optimizer, layout));
-                layout
-            }
-        };
-        config.least(self.model, self.rows, &layout)
     }
 }
 

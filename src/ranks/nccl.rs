@@ -2,8 +2,8 @@
 //!
 //! NCCL has no timeout and does not report which rank is lost, so the code never waits for NCCL without checks. All
 //! ranks agree over TCP on what they are about to move: before each transfer, or once for all gradients of an update.
-//! During the transfer, each rank polls the control plane and NCCL's own errors. A lost rank or an error aborts the communicator; if the abort hangs as well,
-//! the control plane ends the process.
+//! During the transfer, each rank polls the control plane and NCCL's own errors. A lost rank or an error aborts the
+//! communicator; if the abort hangs as well, the control plane ends the process.
 //!
 //! Tested with processes and threads on one machine, against a library that replaces NCCL. Not tested on two GPUs.
 

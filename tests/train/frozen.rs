@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use omr::config::{Dtype, OptimConfig, SftConfig};
-use omr::device::{Kind, Region, Target};
+use omr::device::{Device, Isa, Kind, Region, Target};
 use omr::model::ModelConfig;
 use omr::observe::Silent;
 use omr::ranks::OneRank;
@@ -48,6 +48,24 @@ fn memory_shrinks_by_the_counted_bytes() {
             // The memory for the bucket in use shrinks too if its largest bucket is frozen.
             let saved = all[1] - less[1];
             assert!(saved + 40_000 > 4 * elements && saved < 4 * (elements + tower + merger), "{saved} of {elements}");
+        }
+    }
+}
+
+#[test]
+fn a_run_with_a_frozen_part_takes_what_was_planned() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = SftConfig { max_steps: Some(1), ..sft_config(dir.path()) };
+    for (run, tower, language) in [("all", false, false), ("tower", true, false), ("language", false, true)] {
+        let mut config = config.clone();
+        config.optimizer.freeze_vision_tower = tower;
+        config.optimizer.freeze_language_model = language;
+        let mut job = Job::new(&dir.path().join(run), config).unwrap();
+        let plan = job.plan(Target::cpu(1)).unwrap();
+        let mut dev = Device::cpu(&plan, 1, Isa::detect()).unwrap();
+        job.run(&mut dev, &Silent).unwrap();
+        for region in Region::ALL {
+            assert_eq!(plan.bytes(region), dev.high_water().bytes(region), "{run}: {}", region.name());
         }
     }
 }
