@@ -84,10 +84,10 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Creates a plan with `bytes` in every region. It is for tests and for the CPU, where untouched pages cost
-    /// nothing.
+    /// Creates a plan with `bytes` in every region except [`Region::Host`]. It is for tests and for the CPU, where
+    /// untouched pages cost nothing.
     pub fn uniform(bytes: usize) -> Plan {
-        Plan { bytes: [bytes; Region::ALL.len()] }
+        Plan { bytes: [bytes; Region::ALL.len()] }.with(Region::Host, 0)
     }
 
     /// Returns the number of bytes of `region`.

@@ -14,7 +14,7 @@ use crate::config::Dtype;
 use crate::device::images::OWN;
 use crate::device::perf_model::{Clocks, KernelCosts, Predicted, Share};
 use crate::device::recording_driver::{Entry, RecordingDriver};
-use crate::device::{Device, KernelVariant, Kind, Plan, Properties, Work};
+use crate::device::{Device, KernelVariant, Kind, Plan, Properties, Region, Work};
 use crate::engine::{Engine, EngineConfig, Prompt, Request};
 use crate::error::Result;
 use crate::model::{CheckpointPolicy, Model, ModelConfig};
@@ -150,7 +150,8 @@ impl Launches {
             shared_memory_per_block: 227 << 10,
             driver: "none".into(),
         };
-        let mut dev = Device::gpu(Box::new(RecordingDriver::new(properties)), Kind::Cuda, &Plan::uniform(1 << 42))?;
+        let memory = Plan::uniform(1 << 42).with(Region::Host, 1 << 42);
+        let mut dev = Device::gpu(Box::new(RecordingDriver::new(properties)), Kind::Cuda, &memory)?;
         dev.use_variant(variant)?;
         Ok(dev)
     }

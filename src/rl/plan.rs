@@ -26,7 +26,8 @@ use crate::train::plan::{self, Planned, Training};
 
 /// Settings that an error message suggests if the run needs too much memory.
 pub const LOWER: &str = "micro_batch_tokens, rollout.max_num_batched_tokens, rollout.max_num_seqs, train_batch_size or \
-    image_max_pixels; optim: adamw_8bit and bf16_stochastic_round: true need less memory";
+    image_max_pixels; optim: adamw_8bit needs less memory, and optimizer_offload: true moves state from a GPU to its \
+    host";
 
 /// Returns the engine's limits on a device of `kind`. `vision_rows` is the number of rows of the images in the largest
 /// batch of questions.

@@ -36,7 +36,8 @@ use crate::tensor::DType;
 pub const AHEAD: usize = 4;
 
 /// Settings that an error message suggests if the run needs too much memory.
-pub const LOWER: &str = "micro_batch_tokens and packing_length, or image_max_pixels; optim: adamw_8bit and bf16_stochastic_round: true need less memory";
+pub const LOWER: &str = "micro_batch_tokens and packing_length, or image_max_pixels; optim: adamw_8bit and \
+    bf16_stochastic_round: true need less memory, and optimizer_offload: true moves state from a GPU to its host";
 
 /// A fine-tuning job.
 pub struct Job {

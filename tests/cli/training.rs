@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use omr::config::{RlConfig, SftConfig, to_yaml};
+use omr::config::{Dtype, RlConfig, SftConfig, to_yaml};
 use omr::data::{Form, read, write};
 use serde_json::{Value, json};
 
@@ -132,6 +132,30 @@ fn wrong_settings_name_the_key_and_the_nearest_one() {
         wrong(&["val_tasks=[digits]", "val_kwargs.n=2"], &["val_kwargs.n", "val_kwargs.temperature"]);
     }
     assert!(!Path::new(&out).exists());
+}
+
+/// On a machine without a GPU, a dry run for one has no limit but the memory of the host.
+#[test]
+fn optimizer_state_beyond_the_hosts_memory_is_refused() {
+    let folder = Folder::new();
+    let sft = folder.sft(|config| {
+        config.dtype = Dtype::Bf16;
+        config.optimizer.optimizer_offload = true;
+    });
+    let path = folder.path().join("base/config.json");
+    let mut shape: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    shape["intermediate_size"] = (1_u64 << 36).into();
+    fs::write(&path, shape.to_string()).unwrap();
+    fs::remove_file(folder.path().join("base/model.safetensors")).unwrap();
+    let out = folder.at("large");
+    let (code, _, err) = run(&["--device", "cuda", "sft", &sft, "--out", &out, "--dry-run"]);
+    println!("{err}");
+    assert!(code == 2 && err.contains("more on the host"), "{code}: {err}");
+    let offloaded = "optimizer_offload: found true, with ";
+    assert!(
+        err.contains("memory: found") || err.contains(offloaded) && err.contains("free memory of the host"),
+        "{err}"
+    );
 }
 
 #[test]

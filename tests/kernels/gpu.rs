@@ -128,6 +128,10 @@ impl Driver for Lent {
         Ok(self.gpu().regions[mine].base)
     }
 
+    fn map_host(&mut self, bytes: usize) -> Result<Address> {
+        self.gpu().driver.map_host(bytes)
+    }
+
     fn guard(&self) -> usize {
         self.gpu.as_ref().unwrap().driver.guard()
     }
