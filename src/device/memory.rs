@@ -178,7 +178,11 @@ impl Memory {
             let capacity = plan.bytes(region).next_multiple_of(GPU_ALIGN).max(GPU_ALIGN);
             Ok(Stack {
                 map: None,
-                base: if region == Region::Host { driver.map_host(capacity)? } else { driver.map(capacity)? },
+                base: match (region, plan.bytes(region)) {
+                    (Region::Host, 0) => 0,
+                    (Region::Host, _) => driver.map_host(capacity)?,
+                    _ => driver.map(capacity)?,
+                },
                 capacity,
                 top: 0,
                 high: AtomicUsize::new(0),

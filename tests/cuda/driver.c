@@ -110,6 +110,7 @@ API cuMemGetInfo_v2(size_t *free_bytes, size_t *total) {
     return OK;
 }
 API cuMemHostAlloc(void **start, size_t bytes, unsigned flags) { *start = malloc(bytes); note("host %zu flags %u", bytes, flags); return OK; }
+API cuMemHostGetDevicePointer_v2(uint64_t *address, void *start, unsigned flags) { *address = (uint64_t)start; return flags ? INVALID_VALUE : OK; }
 API cuMemFreeHost(void *start) { free(start); note("host free"); return OK; }
 API cuMemcpyHtoDAsync_v2(uint64_t to, const void *from, size_t bytes, void *stream) { (void)stream; return later((void *)to, from, bytes); }
 API cuMemcpyDtoHAsync_v2(void *to, uint64_t from, size_t bytes, void *stream) { (void)stream; return later(to, (void *)from, bytes); }

@@ -98,6 +98,7 @@ fn calls_are_as_the_driver_wants_them() {
     let has = |line: &str| assert!(log.iter().any(|l| l == line), "{line} in {log:#?}");
     has("stream flags 1");
     has("host 4096 flags 0");
+    has("host 8192 flags 0");
     has("capture mode 1");
     has("wait flags 0");
     has("graph upload");
@@ -108,7 +109,7 @@ fn calls_are_as_the_driver_wants_them() {
     assert_eq!((count("link "), count("module unloaded"), count("attribute 8 ")), (files, files, kernels));
     assert!(log.iter().filter(|l| l.starts_with("attribute 8 ")).all(|l| l.ends_with(" = 166912")), "{log:#?}");
     assert_eq!((count("alloc "), count("free"), count("graph launch"), count("graph destroy")), (1, 1, 2, 1));
-    assert_eq!((count("host free"), count("context released")), (2, 1), "what was taken is given back");
+    assert_eq!((count("host free"), count("context released")), (3, 1), "what was taken is given back");
 }
 
 #[test]
@@ -340,6 +341,15 @@ fn child_uses_everything() {
     cuda.upload(side, memory, &[]).unwrap();
     cuda.download(side, memory, &mut []).unwrap();
     cuda.download_pinned(side, memory, pinned, 0).unwrap();
+
+    // Kernels and copies use the memory of the host by its address.
+    let state = cuda.map_host(8192).unwrap();
+    cuda.download(Stream::COMPUTE, state, &mut back[..8192]).unwrap();
+    assert!(back[..8192].iter().all(|b| *b == 0), "memory is zero-filled");
+    cuda.upload(Stream::COMPUTE, state, &data[..8192]).unwrap();
+    cuda.copy(Stream::COMPUTE, memory, state, 8192).unwrap();
+    cuda.download(Stream::COMPUTE, memory, &mut back[..8192]).unwrap();
+    assert!(back[..8192] == data[..8192]);
 
     let (before, after) = (cuda.event().unwrap(), cuda.event().unwrap());
     let driver: &mut dyn Driver = &mut cuda;
