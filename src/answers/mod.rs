@@ -23,6 +23,9 @@ const LAYOUT: i64 = 2;
 /// Maximum time that a process waits for another one that writes to the same shared store.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Pause between two attempts to open a shared store.
+const PAUSE: Duration = Duration::from_millis(10);
+
 /// Maximum time that the tasks of a closed scorer may still hold a run's store.
 const CLOSING: Duration = Duration::from_secs(30);
 
@@ -126,7 +129,15 @@ impl Store {
             connection.execute_batch("COMMIT")?;
             Ok((connection, layout))
         };
-        let (connection, layout) = open().map_err(|error| failed(path, &error))?;
+        let begun = Instant::now();
+        let opened = loop {
+            match open() {
+                // SQLite waits for other writers, but not for a process that changes the journal mode of a new file.
+                Err(error) if is_busy(&error) && begun.elapsed() < patience => std::thread::sleep(PAUSE),
+                opened => break opened,
+            }
+        };
+        let (connection, layout) = opened.map_err(|error| failed(path, &error))?;
         if !(0..=LAYOUT).contains(&layout) {
             return Err(Error::format(
                 path,
@@ -315,9 +326,14 @@ pub fn shards(dir: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
+/// Returns true if another process has the file open.
+fn is_busy(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
+}
+
 fn failed(path: &Path, error: &rusqlite::Error) -> Error {
     match error.sqlite_error_code() {
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+        _ if is_busy(error) => {
             let found = "an answer store that another process has open";
             Error::input(path.display().to_string(), found, "one process at a time")
         }

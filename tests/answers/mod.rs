@@ -118,6 +118,20 @@ fn a_store_that_is_open_is_refused_by_name_and_a_shared_one_is_not() {
 }
 
 #[test]
+fn a_shared_store_that_several_create_at_once_is_opened_by_all() {
+    let dir = tempfile::tempdir().unwrap();
+    for round in 0..20 {
+        let path = dir.path().join(format!("{round}.sqlite"));
+        let open = |i: u64| Store::shared(&path).and_then(|store| store.put(&key(i), "c", &answer(i)));
+        let done: Vec<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..8).map(|i| scope.spawn(move || open(i))).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert!(done.iter().all(Result::is_ok), "round {round}: {done:?}");
+    }
+}
+
+#[test]
 fn what_is_no_store_is_said_with_its_name() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("answers.sqlite");
