@@ -1,5 +1,5 @@
 //! The side stream of a GPU, for work that runs beside the work of the compute stream: the exchange of gradients while
-//! backward goes on.
+//! backward continues.
 
 use super::driver::{Driver, Event, Stream};
 use crate::error::Result;

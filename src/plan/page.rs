@@ -225,7 +225,7 @@ impl Page {
         if self.links_seconds() > 0.0 {
             out.push_str(&format!(
                 "Links of a GPU, in one direction: {:.0} GB/s in a node of 8, {:.0} GB/s between nodes, {:.0} GB/s to the\n\
-                 host. The gradients of decoder layers move while backward goes on; no other transfer overlaps with\n\
+                 host. The gradients of decoder layers move while backward continues; no other transfer overlaps with\n\
                  computation. No run on two GPUs has been measured yet.\n",
                 links.node / 1e9,
                 links.network / 1e9,

@@ -2,7 +2,7 @@
 //! When a bucket of parameters is complete in backward, every rank sends each piece of its gradients to the rank that
 //! owns the piece (see [`Shards`]), and the owner adds the pieces to its sum in the order of the micro-batches. Therefore
 //! the bits of the sums do not depend on the number of ranks. On a GPU, a bucket is exchanged on the side stream while
-//! the compute stream goes on with the next one.
+//! the compute stream continues with the next one.
 
 use std::cell::Cell;
 use std::ops::Range;
