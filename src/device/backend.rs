@@ -38,7 +38,7 @@ pub(super) enum Backend {
         attention_refused: bool,
         attention_bwd_refused: bool,
         open_ranges: usize,
-        readback: Option<Readback>,
+        readback: Option<Box<Readback>>,
         /// Stream that ops run on.
         stream: Stream,
         side_stream: Option<SideStream>,
@@ -170,7 +170,7 @@ impl Device {
         };
         let readback = match readback {
             Some(readback) => readback,
-            None => readback.insert(Readback::new(&mut **driver)?),
+            None => readback.insert(Box::new(Readback::new(&mut **driver)?)),
         };
         let pieces = spans.iter().map(|span| (self.memory.address(*span), span.bytes));
         readback.begin(&mut **driver, pieces, sink)
