@@ -170,7 +170,7 @@ impl<'r> Trainer<'r> {
         grads.zero(dev)?;
         let (rank, size) = (self.ranks.rank(), self.ranks.size());
         if size > 1 {
-            // What the ranks send to each other is a function of this list.
+            // This list determines what the ranks send to one another, so they compare it once per update.
             self.ranks.same("the micro-batches of an update", &format!("{reaches:?}"))?;
         }
         for (round, reaches) in reaches.chunks(size).enumerate() {
