@@ -78,7 +78,11 @@ fn chosen(options: &Options, target: Target) -> Result<Vec<Make>> {
             }
             GENERATE => out.push(Box::new(move |dev| jobs::generate(dev, DType::Bf16, shape, amount))),
             PARITY => {
-                let some = Amount { rows: amount.rows.min(4), rollouts: amount.rollouts.min(8), ..amount };
+                let mut some = Amount { rows: amount.rows.min(4), rollouts: amount.rollouts.min(8), ..amount };
+                if kind == Kind::Cuda {
+                    // Prompt and response are together longer than a chunk of keys (2,048).
+                    (some.prompt_len, some.new_tokens) = (2000, 256);
+                }
                 out.push(Box::new(move |dev| parity(dev, DType::Bf16, shape, some)));
             }
             DECODE => {

@@ -4,9 +4,11 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use super::console::Console;
-use super::global::{DeviceKind, Global};
+use super::deadline::Deadline;
+use super::global::{DeviceKind, Global, VariantChoice};
 use super::progress::Progress;
 use super::ranks::{self, RankRole, Started};
 use super::signal;
@@ -26,6 +28,9 @@ use crate::ranks::{Nccl, OneRank, Place, Ranks, SECRET_VARIABLE, Secret, Start, 
 use crate::reward::Scorer;
 use crate::tensor::DType;
 
+/// Time after which the start check of a GPU's kernels counts as hung. It computes for less than a second.
+const START_CHECK_LIMIT: Duration = Duration::from_secs(20);
+
 /// Returns the bytes of this rank's GPU that a plan may use, without the `taken` bytes.
 fn gpu_memory(rank_role: &RankRole, taken: u64) -> Option<usize> {
     let gpus = cuda::find().ok()?.gpus;
@@ -44,6 +49,7 @@ pub struct Context {
     progress: Progress,
     device: DeviceKind,
     auto: OnceLock<Kind>,
+    kernel_variant: VariantChoice,
     threads: usize,
     log_level: String,
     rank_role: RankRole,
@@ -72,6 +78,7 @@ impl Context {
             progress,
             device: global.device,
             auto,
+            kernel_variant: global.kernel_variant,
             threads,
             log_level,
             rank_role,
@@ -174,9 +181,14 @@ impl Context {
 
     fn open(&self, plan: &Plan) -> Result<Device> {
         // The start check of kernel variants needs this workspace.
-        let with_check = plan.max(&Plan::default().with(Region::Workspace, variants::START_CHECK_BYTES));
+        let check_bytes = variants::start_check_bytes(self.kind());
+        let with_check = plan.max(&Plan::default().with(Region::Workspace, check_bytes));
         match self.kind() {
             Kind::Cpu => {
+                if self.kernel_variant != VariantChoice::Auto {
+                    let found = "a GPU kernel variant with --device cpu";
+                    return Err(Error::input("--kernel-variant", found, "auto, or a GPU"));
+                }
                 let isa = requested_isa()?;
                 // If the processor has AMX but the program may not use it, the user should know.
                 let refusal = amx::refusal().filter(|refusal| refusal.is_there && isa == Isa::detect());
@@ -191,7 +203,8 @@ impl Context {
             }
             // The complete shadow state of shared memory is only useful in tests.
             Kind::Emu => {
-                let arch = if requested_variant()? == Some(KernelVariant::Wgmma) { Arch::Sm90a } else { Arch::Sm80 };
+                let arch =
+                    if self.requested_variant()? == Some(KernelVariant::Wgmma) { Arch::Sm90a } else { Arch::Sm80 };
                 let options = Options { arch, shadow: false, completion: Completion::Eager, ..Options::default() };
                 let emu = Emu::new(options)?;
                 emu.compile()?;
@@ -200,16 +213,56 @@ impl Context {
         }
     }
 
-    /// Selects the kernel variant of matrix products: the one in `OMR_BODY`, otherwise wgmma if the device has it. If
-    /// the start check finds a fault in wgmma, mma.sync is used and a message is printed.
+    /// Selects the kernel variant: the requested one, otherwise wgmma if the device has it. Runs the start check of wgmma.
+    /// Kernels in which it finds a fault use mma.sync, and a message is printed. If the user has requested wgmma, the
+    /// fault is an error.
     fn with_variant(&self, mut dev: Device) -> Result<Device> {
-        let wanted = match requested_variant()? {
-            Some(asked) => asked == KernelVariant::Wgmma,
-            None => dev.has_wgmma(),
-        };
-        let fault = if wanted { variants::select_wgmma(&mut dev)? } else { None };
-        fault.iter().for_each(|line| self.say(line));
+        let requested = self.requested_variant()?;
+        let best = if dev.has_wgmma() { KernelVariant::Wgmma } else { KernelVariant::Mma };
+        match requested.unwrap_or(best) {
+            KernelVariant::Mma => dev.use_variant(KernelVariant::Mma)?,
+            KernelVariant::Wgmma => {
+                let faults = self.checked_wgmma(&mut dev)?;
+                if let (Some(fault), true) = (faults.first(), requested.is_some()) {
+                    let found = format!("wgmma, but {fault}");
+                    return Err(Error::input("--kernel-variant", found, "auto or mma.sync on this GPU"));
+                }
+                faults.iter().for_each(|line| self.say(line));
+            }
+        }
+        if requested.is_some() {
+            dev.keep_variant();
+        }
         Ok(dev)
+    }
+
+    /// Selects wgmma and returns the faults that its start check finds. Ends the process if the check does not end.
+    fn checked_wgmma(&self, dev: &mut Device) -> Result<Vec<String>> {
+        const OTHER: &str = "start again with --kernel-variant mma.sync";
+        self.say("the start check of the wgmma kernels runs");
+        let console = self.console.clone();
+        let expire = move || {
+            let waited = START_CHECK_LIMIT.as_secs();
+            console.error(&format!(
+                "the start check of the wgmma kernels has not ended after {waited} s: a kernel does not end. {OTHER}"
+            ));
+            // The context of a GPU whose kernel does not end cannot be closed.
+            signal::exit(1);
+        };
+        let deadline = (dev.kind() == Kind::Cuda).then(|| Deadline::start(START_CHECK_LIMIT, expire));
+        let faults = variants::select_wgmma(dev);
+        drop(deadline);
+        faults.map_err(|error| Error::Failed(format!("the start check of the wgmma kernels: {error}; {OTHER}")))
+    }
+
+    /// Returns the GPU kernel variant that `--kernel-variant` or, if it is `auto`, `OMR_BODY` requests. With `wgmma` the
+    /// emulated GPU has compute capability 9.0.
+    fn requested_variant(&self) -> Result<Option<KernelVariant>> {
+        match self.kernel_variant {
+            VariantChoice::Auto => variant_of_environment(),
+            VariantChoice::Wgmma => Ok(Some(KernelVariant::Wgmma)),
+            VariantChoice::MmaSync => Ok(Some(KernelVariant::Mma)),
+        }
     }
 
     /// Returns the asynchronous runtime for distillation and judges. It is created at the first call.
@@ -394,9 +447,8 @@ pub fn requested_isa() -> Result<Isa> {
     Isa::named(name).ok_or_else(|| Error::Failed(format!("OMR_BODY={}: expected one of {names}", value.display())))
 }
 
-/// Returns the GPU kernel variant named in `OMR_BODY`, to compare variants. With `wgmma` the emulated GPU has compute
-/// capability 9.0.
-fn requested_variant() -> Result<Option<KernelVariant>> {
+/// Returns the GPU kernel variant named in `OMR_BODY`.
+fn variant_of_environment() -> Result<Option<KernelVariant>> {
     let Some(value) = std::env::var_os("OMR_BODY") else { return Ok(None) };
     let variant = value.to_str().and_then(|name| KernelVariant::ALL.into_iter().find(|variant| variant.name() == name));
     match variant {

@@ -1,6 +1,7 @@
 //! `omr doctor`: reports what works on this machine and how to fix what does not.
 
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use serde::Serialize;
 use serde_json::json;
@@ -9,7 +10,7 @@ use super::Context;
 use super::stdout::print;
 use crate::device::emu::{Cache, Compiler};
 use crate::device::images::OWN;
-use crate::device::{Isa, amx, cuda, nccl};
+use crate::device::{Isa, Plan, amx, cuda, nccl};
 use crate::error::{Error, Result, words};
 use crate::machine::FreeMemory;
 use crate::observe::bytes;
@@ -33,6 +34,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     out.push(nccl());
     out.extend(emu());
     out.push(images());
+    out.extend(start_check(context));
     out.push(writable("temporary files", &std::env::temp_dir(), "set TMPDIR to a folder with write permission"));
     let here = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("."));
     out.push(writable("working folder", &here, "set --out to a folder with write permission"));
@@ -42,6 +44,25 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     }
     let lines: String = out.iter().map(Finding::line).collect();
     print(&format!("omr {version} ({arch}, {os})\n{lines}"))
+}
+
+/// Opens the GPU, or with `--device emu` the emulated one, and reports its kernel variants. If they include wgmma, this
+/// runs the start check.
+fn start_check(context: &Context) -> Option<Finding> {
+    if !context.kind().is_gpu() || context.find_device().is_err() {
+        return None;
+    }
+    let start = Instant::now();
+    let found = context.device(&Plan::default()).map(|dev| (dev.recorded_variant(), dev.has_refused_kernels()));
+    let seconds = start.elapsed().as_secs_f64();
+    Some(match found {
+        Ok((variant, is_refused)) => {
+            let remark = format!("opened and checked in {seconds:.1} s");
+            let variant = variant.unwrap_or_default();
+            Finding { ok: !is_refused, ..line("start check", &variant, &remark) }
+        }
+        Err(error) => line("start check", context.kind().name(), &reason(&error)).broken(),
+    })
 }
 
 const CACHE_CURE: &str = "set XDG_CACHE_HOME to a folder with write permission";

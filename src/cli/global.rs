@@ -15,12 +15,27 @@ pub enum DeviceKind {
     Emu,
 }
 
+/// Choice of the GPU kernels of matrix products and attention.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum VariantChoice {
+    /// wgmma if the GPU supports it and its start check finds no fault, otherwise mma.sync.
+    Auto,
+    /// wgmma, which needs compute capability 9.0. A fault in its start check is an error.
+    Wgmma,
+    /// mma.sync, which every supported GPU has.
+    #[value(name = "mma.sync")]
+    MmaSync,
+}
+
 /// Flags of all commands.
 #[derive(Args, Clone, Debug)]
 pub struct Global {
     /// Device that computes
     #[arg(long, global = true, value_enum, default_value = "auto")]
     pub device: DeviceKind,
+    /// GPU kernels of matrix products and attention
+    #[arg(long, global = true, value_enum, default_value = "auto", value_name = "VARIANT")]
+    pub kernel_variant: VariantChoice,
     /// Compute threads. 0 = one per CPU core. Results are the same for any number
     #[arg(long, global = true, default_value_t = 0, value_name = "N", value_parser = threads)]
     pub threads: usize,

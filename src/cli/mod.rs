@@ -14,6 +14,7 @@ mod config;
 mod console;
 mod context;
 mod data;
+mod deadline;
 mod doctor;
 mod download;
 mod dry_run;

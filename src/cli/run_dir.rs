@@ -151,13 +151,19 @@ fn names(dir: &Path) -> BTreeSet<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::global::{DeviceKind, Global};
+    use crate::cli::global::{DeviceKind, Global, VariantChoice};
     use crate::cli::ranks::RankRole;
     use crate::config::SftConfig;
 
     fn context() -> Context {
         Context::new(
-            &Global { device: DeviceKind::Cpu, threads: 1, log_level: "info".to_owned(), quiet: true },
+            &Global {
+                device: DeviceKind::Cpu,
+                kernel_variant: VariantChoice::Auto,
+                threads: 1,
+                log_level: "info".to_owned(),
+                quiet: true,
+            },
             RankRole::Alone,
         )
     }

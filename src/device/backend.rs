@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::driver::{Driver, Stream};
 use super::gpu::Gpu;
 use super::isa::Isa;
-use super::kernel_variant::KernelVariant;
 use super::memory::{GUARD, Mark, Memory, Placing, Plan, Region, Span};
 use super::pool::Pool;
 use super::readback::{Readback, ReadbackSender};
 use super::side_stream::SideStream;
 use super::target::{Kind, Target};
+use super::variants::Variants;
 use super::work::Work;
 use crate::error::{Error, Result};
 
@@ -33,10 +33,9 @@ pub(super) enum Backend {
     Gpu {
         driver: Box<dyn Driver>,
         kind: Kind,
-        variant: KernelVariant,
-        refused: bool,
-        attention_refused: bool,
-        attention_bwd_refused: bool,
+        variants: Variants,
+        /// Maximum CTAs of a wgmma kernel, see [`Device::limit_ctas`].
+        max_ctas: Option<usize>,
         open_ranges: usize,
         readback: Option<Box<Readback>>,
         /// Stream that ops run on.
@@ -84,10 +83,8 @@ impl Device {
         let backend = Backend::Gpu {
             driver,
             kind,
-            variant: KernelVariant::Mma,
-            refused: false,
-            attention_refused: false,
-            attention_bwd_refused: false,
+            variants: Variants::new(),
+            max_ctas: None,
             open_ranges: 0,
             readback: None,
             stream: Stream::COMPUTE,
@@ -132,14 +129,14 @@ impl Device {
     pub fn on(&mut self) -> On<'_> {
         match &mut self.backend {
             Backend::Cpu { pool, isa } => On::Cpu(Cpu { memory: &mut self.memory, pool, isa: *isa }),
-            Backend::Gpu { driver, variant, attention_refused, attention_bwd_refused, readback, stream, .. } => {
-                let (memory, driver, wgmma) = (&self.memory, &mut **driver, *variant == KernelVariant::Wgmma);
+            Backend::Gpu { driver, variants, max_ctas, readback, stream, .. } => {
+                let (memory, driver) = (&self.memory, &mut **driver);
                 if let Some(readback) = readback {
                     readback.poll(driver);
                 }
-                let wgmma_attention = wgmma && !*attention_refused;
-                let wgmma_attention_bwd = wgmma_attention && !*attention_bwd_refused;
-                On::Gpu(Gpu { memory, driver, stream: *stream, wgmma, wgmma_attention, wgmma_attention_bwd })
+                let most = driver.properties().multiprocessors as usize;
+                let max_ctas = max_ctas.map_or(most, |limit| most.min(limit));
+                On::Gpu(Gpu { memory, driver, stream: *stream, variants, max_ctas })
             }
             Backend::Count { .. } => On::Count,
         }

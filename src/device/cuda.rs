@@ -122,7 +122,11 @@ impl Cuda {
             // SAFETY: `handle` is a function of a module that stays loaded as long as `self` lives.
             let function = unsafe { Function::new(name, handle, most) };
             self.by_name.insert((file, name), Kernel(self.functions.len() as u32));
-            self.functions.push(function.map_err(|(call, e)| self.failed(&format!("{call} of {name}"), e))?);
+            let function = function.map_err(|(call, e)| self.failed(&format!("{call} of {name}"), e))?;
+            if let Some(fault) = function.wrong_registers() {
+                return Err(Error::Failed(format!("kernels/{file}.cu: {name} is {fault}")));
+            }
+            self.functions.push(function);
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 use crate::device::driver::{Driver, Launch, Stream};
 use crate::device::memory::Memory;
 use crate::device::params::Params;
+use crate::device::variants::{Variants, WgmmaKernels};
 use crate::error::Result;
 
 /// Parts of the GPU backend that an op uses.
@@ -13,17 +14,19 @@ pub struct Gpu<'a> {
     pub driver: &'a mut dyn Driver,
     /// Stream that ops run on.
     pub stream: Stream,
-    /// True if matrix products use wgmma, see [`Device::use_variant`](crate::device::Device::use_variant).
-    pub wgmma: bool,
-    /// True if attention uses wgmma, see
-    /// [`Device::refuse_wgmma_attention`](crate::device::Device::refuse_wgmma_attention).
-    pub wgmma_attention: bool,
-    /// True if the backward pass of attention uses wgmma, see
-    /// [`Device::refuse_wgmma_attention_bwd`](crate::device::Device::refuse_wgmma_attention_bwd).
-    pub wgmma_attention_bwd: bool,
+    /// Kernel variants.
+    pub(super) variants: &'a Variants,
+    /// Maximum CTAs of a kernel that processes its tiles in turn: the multiprocessors, or fewer if
+    /// [`Device::limit_ctas`](crate::device::Device::limit_ctas) limits them.
+    pub max_ctas: usize,
 }
 
 impl Gpu<'_> {
+    /// Returns true if `kernels` use wgmma.
+    pub fn uses_wgmma(&self, kernels: WgmmaKernels) -> bool {
+        self.variants.use_wgmma(kernels)
+    }
+
     /// Launches kernel `name` of `kernels/FILE.cu` on the stream, in a profiler range of that name. Does nothing if the
     /// grid is empty.
     pub fn launch(&mut self, file: &'static str, name: &'static str, launch: Launch, params: Params) -> Result<()> {

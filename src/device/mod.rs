@@ -48,4 +48,5 @@ pub use params::{Param, Params};
 pub(crate) use params::{params, plain};
 pub use pool::{Parts, Pool};
 pub use target::{Kind, Target};
+pub use variants::WgmmaKernels;
 pub use work::Work;

@@ -1,20 +1,80 @@
 //! Selects the kernel variants of matrix products and attention on a GPU.
 
+use std::collections::BTreeSet;
+use std::fmt;
+
 use super::backend::{Backend, Device};
 use super::kernel_variant::KernelVariant;
 use crate::error::{Error, Result};
 
+/// Kernels that run by wgmma or, if the start check refuses them, by `mma.sync`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum WgmmaKernels {
+    /// Matrix products. If they are refused, every other kernel uses `mma.sync`, too.
+    Products,
+    /// Attention with this head size: training, prefill and decode. If it is refused, its backward pass is, too.
+    Attention(usize),
+    /// The backward pass of attention with this head size.
+    AttentionBwd(usize),
+}
+
+impl fmt::Display for WgmmaKernels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            WgmmaKernels::Products => write!(f, "matrix products"),
+            WgmmaKernels::Attention(dim) => write!(f, "attention of head size {dim}"),
+            WgmmaKernels::AttentionBwd(dim) => write!(f, "the backward pass of attention of head size {dim}"),
+        }
+    }
+}
+
+/// The kernel variants of a GPU backend.
+#[derive(Debug)]
+pub(super) struct Variants {
+    /// The selected variant.
+    pub selected: KernelVariant,
+    /// True if the user has selected it.
+    pub is_requested: bool,
+    /// Kernels that use `mma.sync` although wgmma is selected.
+    pub refused: BTreeSet<WgmmaKernels>,
+}
+
+impl Variants {
+    /// `mma.sync`, which every GPU supports.
+    pub const fn new() -> Variants {
+        Variants { selected: KernelVariant::Mma, is_requested: false, refused: BTreeSet::new() }
+    }
+
+    /// Returns true if `kernels` use wgmma.
+    pub fn use_wgmma(&self, kernels: WgmmaKernels) -> bool {
+        let allowed = |kernels| !self.refused.contains(&kernels);
+        self.selected == KernelVariant::Wgmma
+            && allowed(WgmmaKernels::Products)
+            && match kernels {
+                WgmmaKernels::AttentionBwd(dim) => allowed(kernels) && allowed(WgmmaKernels::Attention(dim)),
+                _ => allowed(kernels),
+            }
+    }
+}
+
 impl Device {
-    /// Selects the kernel variant of linear layers, their gradients and logits. A run selects it once. Errors if the
-    /// device does not support it.
+    fn variants(&mut self) -> Option<&mut Variants> {
+        match &mut self.backend {
+            Backend::Gpu { variants, .. } => Some(variants),
+            _ => None,
+        }
+    }
+
+    /// Selects the kernel variant of linear layers, their gradients, logits and attention. A run selects it once. Errors
+    /// if the device does not support it.
     pub fn use_variant(&mut self, wanted: KernelVariant) -> Result<()> {
         let supported = wanted == KernelVariant::Mma || self.has_wgmma();
         match &mut self.backend {
-            Backend::Gpu { variant, .. } if supported => {
-                *variant = wanted;
+            Backend::Gpu { variants, .. } if supported => {
+                variants.selected = wanted;
                 Ok(())
             }
-            Backend::Gpu { refused: true, .. } => {
+            Backend::Gpu { variants, .. } if variants.refused.contains(&WgmmaKernels::Products) => {
                 Err(Error::Failed("wgmma on a GPU whose matrix products failed the start check".into()))
             }
             Backend::Gpu { driver, .. } => {
@@ -25,37 +85,84 @@ impl Device {
         }
     }
 
+    /// Records that the user has selected the variant in use, so that [`Device::follow_record`] keeps it.
+    pub fn keep_variant(&mut self) {
+        self.variants().into_iter().for_each(|variants| variants.is_requested = true);
+    }
+
+    /// Switches to `mma.sync` if a checkpoint records it, and returns true if this changes the variant. The user's choice
+    /// has priority over the record. The device never switches to wgmma here, because the start check has not run then.
+    pub fn follow_record(&mut self, recorded: KernelVariant) -> bool {
+        let Some(variants) = self.variants() else { return false };
+        let follows = !variants.is_requested && recorded == KernelVariant::Mma && variants.selected != recorded;
+        if follows {
+            variants.selected = recorded;
+        }
+        follows
+    }
+
+    /// Returns true if `kernels` use wgmma.
+    pub fn uses_wgmma(&self, kernels: WgmmaKernels) -> bool {
+        matches!(&self.backend, Backend::Gpu { variants, .. } if variants.use_wgmma(kernels))
+    }
+
     /// Returns true if matrix products can use wgmma.
     pub fn has_wgmma(&self) -> bool {
-        matches!(&self.backend, Backend::Gpu { driver, refused: false, .. } if driver.properties().compute_capability == (9, 0))
-    }
-
-    /// Disables wgmma for all products. Called if the start check finds that its results differ from the expected ones.
-    pub fn refuse_wgmma(&mut self) {
-        if let Backend::Gpu { variant, refused, .. } = &mut self.backend {
-            (*variant, *refused) = (KernelVariant::Mma, true);
+        match &self.backend {
+            Backend::Gpu { driver, variants, .. } => {
+                driver.properties().compute_capability == (9, 0) && !variants.refused.contains(&WgmmaKernels::Products)
+            }
+            _ => false,
         }
     }
 
-    /// Disables wgmma for attention, which then uses mma.sync. Called if the start check finds that the results differ.
-    pub fn refuse_wgmma_attention(&mut self) {
-        if let Backend::Gpu { attention_refused, .. } = &mut self.backend {
-            *attention_refused = true;
-        }
+    /// Returns true if some kernels use `mma.sync` because their start check found a fault.
+    pub fn has_refused_kernels(&self) -> bool {
+        matches!(&self.backend, Backend::Gpu { variants, .. } if !variants.refused.is_empty())
     }
 
-    /// Disables wgmma for the backward pass of attention only.
-    pub fn refuse_wgmma_attention_bwd(&mut self) {
-        if let Backend::Gpu { attention_bwd_refused, .. } = &mut self.backend {
-            *attention_bwd_refused = true;
+    /// Makes `kernels` use `mma.sync`. Called if the start check finds that their results differ from the expected ones.
+    pub fn refuse_wgmma(&mut self, kernels: WgmmaKernels) {
+        let Some(variants) = self.variants() else { return };
+        variants.refused.insert(kernels);
+        if kernels == WgmmaKernels::Products {
+            variants.selected = KernelVariant::Mma;
         }
     }
 
     /// Returns the kernel variant of matrix products on a GPU, or `None` on other devices.
     pub fn variant(&self) -> Option<KernelVariant> {
-        match self.backend {
-            Backend::Gpu { variant, .. } => Some(variant),
+        match &self.backend {
+            Backend::Gpu { variants, .. } => Some(variants.selected),
             _ => None,
+        }
+    }
+
+    /// Returns the arithmetic of a GPU as checkpoints record it: the variant of matrix products, the compute capability
+    /// (8.x adds the products of a k16 step in two sums of 8, 9.0 in one sum of 16), and the kernels that use `mma.sync`
+    /// although wgmma is selected. `None` on other devices.
+    pub fn recorded_variant(&self) -> Option<String> {
+        let Backend::Gpu { driver, variants, .. } = &self.backend else { return None };
+        let (major, minor) = driver.properties().compute_capability;
+        let mut text = format!("{} on compute capability {major}.{minor}", variants.selected.recorded());
+        if variants.selected == KernelVariant::Wgmma {
+            variants.refused.iter().for_each(|kernels| text.push_str(&format!(", {kernels} with mma.sync")));
+        }
+        Some(text)
+    }
+
+    /// Returns the arithmetic of this device: its kind, and its kernel variants as checkpoints record them. Bf16 results
+    /// are reproducible only with the same arithmetic.
+    pub fn arithmetic(&self) -> String {
+        let variants = self.recorded_variant().unwrap_or_else(|| self.isa().chains().to_owned());
+        format!("{} {variants}", self.kind().name())
+    }
+
+    /// Limits the CTAs of the wgmma kernels, which process their tiles in turn, to `ctas`; `None` removes the limit.
+    /// Under a small limit, a small product has several tiles per CTA, as a large product has on the whole GPU.
+    pub fn limit_ctas(&mut self, ctas: Option<usize>) {
+        if let Backend::Gpu { max_ctas, .. } = &mut self.backend {
+            *max_ctas = ctas;
         }
     }
 }

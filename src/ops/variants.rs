@@ -1,33 +1,102 @@
 //! Selection of the kernel variants (wgmma or `mma.sync`) of products and attention on a GPU of compute capability 9.0.
 
+mod epilogues;
+
 use super::{attention, linear, paged_attention};
-use crate::device::{Device, KernelVariant};
+use crate::device::WgmmaKernels::{self, Attention, AttentionBwd, Products};
+use crate::device::{Device, KernelVariant, Kind};
 use crate::error::Result;
 
-/// Bytes of [`Region::Workspace`](crate::device::Region) that [`select_wgmma`] needs. Most of them hold the states of a
-/// prefill's chunks, for each CTA that a GPU with 132 multiprocessors runs at a time.
-pub const START_CHECK_BYTES: usize = 12 << 20;
+/// Returns the bytes of [`Region::Workspace`](crate::device::Region) that [`select_wgmma`] needs on a device of this
+/// kind.
+pub fn start_check_bytes(kind: Kind) -> usize {
+    if kind == Kind::Cuda { 256 << 20 } else { 32 << 20 }
+}
 
-/// Switches `dev` to the wgmma variants of products, attention and attention's backward. Each has a start check, run in
-/// this order. If a check fails, that variant and the following variants use `mma.sync`, and the function returns a
-/// message about the failure. Returns an error if the device does not support wgmma.
-pub fn select_wgmma(dev: &mut Device) -> Result<Option<String>> {
+/// Switches `dev` to the wgmma variants of products, attention and attention's backward. Each has a start check. Kernels
+/// whose check fails use `mma.sync`, and the function returns a message about each of them. Returns an error if the
+/// device does not support wgmma.
+pub fn select_wgmma(dev: &mut Device) -> Result<Vec<String>> {
     dev.use_variant(KernelVariant::Wgmma)?;
-    if let Some(fault) = linear::wgmma_fault(dev)? {
-        dev.refuse_wgmma();
-        return Ok(Some(format!("matrix products use mma.sync instead of wgmma: {fault}")));
+    let attention = [80, 128].into_iter().flat_map(|dim| [Attention(dim), AttentionBwd(dim)]);
+    let mut faults = Vec::new();
+    for kernels in std::iter::once(Products).chain(attention) {
+        // Kernels that need refused kernels are not checked.
+        let fault = if dev.uses_wgmma(kernels) { wgmma_fault(dev, kernels)? } else { None };
+        if let Some(fault) = fault {
+            dev.refuse_wgmma(kernels);
+            let verb = if kernels == Products { "use" } else { "uses" };
+            faults.push(format!("{kernels} {verb} mma.sync instead of wgmma: {fault}"));
+        }
     }
-    let fault = match attention::wgmma_fault(dev)? {
-        None => paged_attention::wgmma_fault(dev)?,
-        fault => fault,
+    Ok(faults)
+}
+
+/// Runs the start check of `kernels`. The device must use wgmma, and those kernels that `kernels` need must have passed
+/// their check. Returns a description of the fault, or `None` if there is none.
+pub fn wgmma_fault(dev: &mut Device, kernels: WgmmaKernels) -> Result<Option<String>> {
+    let fault = match kernels {
+        Products => linear::wgmma_fault(dev)?,
+        Attention(dim) => attention::wgmma_fault(dev, dim)?,
+        AttentionBwd(dim) => attention::wgmma_bwd_fault(dev, dim)?,
     };
-    if let Some(fault) = fault {
-        dev.refuse_wgmma_attention();
-        return Ok(Some(format!("attention uses mma.sync instead of wgmma: {fault}")));
+    match (fault, kernels) {
+        (None, Products) => epilogues::fault(dev),
+        (None, Attention(dim)) => paged_attention::wgmma_fault(dev, dim),
+        (fault, _) => Ok(fault),
     }
-    let fault = attention::wgmma_bwd_fault(dev)?;
-    Ok(fault.map(|fault| {
-        dev.refuse_wgmma_attention_bwd();
-        format!("the backward pass of attention uses mma.sync instead of wgmma: {fault}")
-    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::device::recording_driver::{Entry, RecordingDriver};
+    use crate::device::{Plan, Properties, Region};
+
+    /// Runs the parts of the check on a device with the multiprocessors of an H200, which records the launches and
+    /// computes nothing: the parts fit into the memory, and the epilogues run with every tile.
+    #[test]
+    fn the_check_of_a_gpu_fits_its_memory_and_runs_every_tile() {
+        let properties = Properties {
+            name: "none".into(),
+            compute_capability: (9, 0),
+            multiprocessors: 132,
+            memory: 1 << 40,
+            shared_memory_per_block: 227 << 10,
+            driver: "none".into(),
+        };
+        let plan = Plan::default().with(Region::Workspace, start_check_bytes(Kind::Cuda));
+        let mut dev = Device::gpu(Box::new(RecordingDriver::new(properties)), Kind::Cuda, &plan).unwrap();
+        dev.use_variant(KernelVariant::Wgmma).unwrap();
+        linear::wgmma_fault(&mut dev).unwrap();
+        assert_eq!(epilogues::fault(&mut dev).unwrap(), None);
+        for kernels in [Attention(80), AttentionBwd(80), Attention(128), AttentionBwd(128)] {
+            assert_eq!(wgmma_fault(&mut dev, kernels).unwrap(), None);
+        }
+        let driver = dev.driver().unwrap().as_any().downcast_mut::<RecordingDriver>().unwrap();
+        let launched: BTreeSet<&str> = driver
+            .take()
+            .into_iter()
+            .filter_map(|entry| match entry {
+                Entry::Launch(name, ..) => Some(name),
+                Entry::Work(_) => None,
+            })
+            .collect();
+        let tiles = ["wide", "square", "short", "half", "narrow", "slim"];
+        for (kernel, tiles) in [
+            ("linear", &tiles[..]),
+            ("linear_qkv", &tiles[..5]),
+            ("linear_gelu", &tiles[..3]),
+            ("linear_swiglu", &tiles[..3]),
+            ("linear_dgrad", &tiles[..3]),
+            ("linear_wgrad", &tiles[..3]),
+            ("linear_logprob", &tiles[..3]),
+        ] {
+            for tile in tiles {
+                assert!(launched.contains(format!("{kernel}_{tile}").as_str()), "{kernel}_{tile}: {launched:?}");
+            }
+        }
+    }
 }

@@ -84,11 +84,12 @@ impl Recorded {
         for checkpoint in &self.checkpoints {
             let state = checkpoint.state()?;
             if let Some(variant) = state.gpu_body.as_deref().and_then(KernelVariant::named) {
-                // If the kernel variant cannot be used, the comparison below reports it.
-                let _ = device.use_variant(variant);
+                // If the device keeps another variant, the comparison below reports it.
+                device.follow_record(variant);
             }
-            let variant = device.variant().map(KernelVariant::recorded);
-            if let Some(other) = state.other_arithmetic(device.kind().name(), device.isa().chains(), variant) {
+            let variant = device.recorded_variant();
+            if let Some(other) = state.other_arithmetic(device.kind().name(), device.isa().chains(), variant.as_deref())
+            {
                 let expected = "the device, kernel variants and version of the recorded run; nothing was compared";
                 return Err(Error::input(checkpoint.path.display().to_string(), other, expected));
             }

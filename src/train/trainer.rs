@@ -95,13 +95,11 @@ impl<'r> Trainer<'r> {
                 state.check_arithmetic(&of.path)?;
             }
             let recorded = state.gpu_body.as_deref().and_then(KernelVariant::named);
-            if let Some(variant) = recorded.filter(|variant| dev.variant().is_some_and(|now| now != *variant))
-                && dev.use_variant(variant).is_ok()
-            {
+            if let Some(variant) = recorded.filter(|variant| dev.follow_record(*variant)) {
                 observer.note(&format!("matrix products use {}, as in the checkpoint's run", variant.name()));
             }
-            let variant = dev.variant().map(KernelVariant::recorded);
-            if let Some(warning) = state.other_arithmetic(dev.kind().name(), dev.isa().chains(), variant) {
+            let variant = dev.recorded_variant();
+            if let Some(warning) = state.other_arithmetic(dev.kind().name(), dev.isa().chains(), variant.as_deref()) {
                 observer.note(&warning);
             }
             state.newer().iter().for_each(|warning| observer.note(warning));
@@ -117,8 +115,7 @@ impl<'r> Trainer<'r> {
                 );
             }
         }
-        let variant = dev.variant().map_or(dev.isa().chains(), |variant| variant.recorded());
-        ranks.same("the arithmetic", &format!("{} {variant}", dev.kind().name()))?;
+        ranks.same("the arithmetic", &dev.arithmetic())?;
         let log = leads.then(|| MetricsLog::open(&config.dir, step)).transpose()?;
         let has_steps = ranks::first_finds(ranks, "steps so far", || log.as_ref().is_some_and(MetricsLog::has_steps))?;
         let log = log.unwrap_or_else(|| MetricsLog::elsewhere(step, has_steps));
@@ -349,7 +346,7 @@ impl<'r> Trainer<'r> {
             config_hash: State::hash_of(&self.config.config_text),
             device: dev.kind().name().to_owned(),
             cpu_body: dev.isa().chains().to_owned(),
-            gpu_body: dev.variant().map(|variant| variant.recorded().to_owned()),
+            gpu_body: dev.recorded_variant(),
             versions: State::versions(),
             inputs: self.inputs.clone(),
             extra: Map::new(),

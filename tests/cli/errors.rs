@@ -20,6 +20,12 @@ fn an_unknown_command_or_flag_is_exit_status_2() {
 }
 
 #[test]
+fn a_gpu_kernel_variant_without_a_gpu_is_refused() {
+    let (code, text) = failure(&["bench", "rms_norm", "--device", "cpu", "--kernel-variant", "wgmma"]);
+    assert!(code == 2 && text.contains("--kernel-variant: found a GPU kernel variant with --device cpu"), "{text}");
+}
+
+#[test]
 fn a_typing_error_does_not_start_a_million_threads() {
     let (code, text) = failure(&["--threads", "1000000", "doctor"]);
     assert!(code == 2 && text.contains("0 to 4096"), "{code}: {text}");

@@ -1,7 +1,7 @@
 /* A replacement of the CUDA driver without a GPU, for tests of the calls. Device memory is host memory. A kernel is its
  * entry in the PTX, which "linking" copies. A launch only writes its parameters to the log. Copies run as late as a
  * driver may run them: when something waits. The environment variables FAKE_GPUS, FAKE_SMEM, FAKE_MEMORY,
- * FAKE_CUDA_VERSION, FAKE_REFUSE_PTX, FAKE_FAULT, FAKE_BUSY and FAKE_LOG control the behaviour. Copies within the device
+ * FAKE_CUDA_VERSION, FAKE_REFUSE_PTX, FAKE_FAULT, FAKE_HANG, FAKE_REGISTERS, FAKE_MANIFEST, FAKE_BUSY and FAKE_LOG control the behaviour. Copies within the device
  * of more than FAKE_LARGEST_COPY bytes are skipped, because a GPU has more memory than the host. */
 #define _GNU_SOURCE
 #include <pthread.h>
@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 enum { OK = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, NOT_READY = 600, INVALID_PTX = 218, NOT_FOUND = 500, ILLEGAL_ADDRESS = 700 };
 #define API __attribute__((visibility("default"))) int
@@ -56,6 +57,7 @@ static void *handle(void) { return (void *)(intptr_t)(4096 + ++handles); }
 static int settle(void) {
     for (int i = 0; i < num_pending; i++) memmove(pending[i].to, pending[i].from, pending[i].bytes);
     num_pending = 0;
+    while (launched && getenv("FAKE_HANG")) pause();
     return launched && getenv("FAKE_FAULT") ? ILLEGAL_ADDRESS : OK;
 }
 
@@ -190,14 +192,25 @@ API cuModuleLoadDataEx(void **module, const void *image, unsigned count, int *op
     return OK;
 }
 API cuModuleUnload(void *module) { free(module); note("module unloaded"); return OK; }
+/* Returns a number of a kernel's line in the file FAKE_MANIFEST, ptx/MANIFEST, or 0. */
+static size_t listed(const char *kernel, const char *field) {
+    char line[1024], name[160];
+    size_t value = 0;
+    FILE *manifest = fopen(setting("FAKE_MANIFEST", "/dev/null"), "r");
+    snprintf(name, sizeof name, " %s sm_90a ", kernel);
+    while (manifest && fgets(line, sizeof line, manifest))
+        if (strstr(line, name)) value = strtoul(strstr(line, field) + strlen(field), 0, 10);
+    if (manifest) fclose(manifest);
+    return value;
+}
 API cuModuleGetFunction(void **out, void *module, const char *name) {
     char entry[160];
     Function *function = calloc(1, sizeof *function);
     snprintf(function->name, sizeof function->name, "%s", name);
     snprintf(entry, sizeof entry, ".entry %s(", name);
     if (strcmp(module, "ELF") == 0) { /* given by the test, because only machine code contains these values */
-        function->args = atoi(setting("FAKE_ELF_ARGS", "0"));
-        function->threads = 1024;
+        function->args = getenv("FAKE_MANIFEST") ? listed(name, " args=") : (size_t)atoi(setting("FAKE_ELF_ARGS", "0"));
+        function->threads = getenv("FAKE_MANIFEST") ? listed(name, " threads=") : 1024;
     } else {
         const char *at = strstr(module, entry);
         if (!at) return NOT_FOUND;
@@ -207,7 +220,7 @@ API cuModuleGetFunction(void **out, void *module, const char *name) {
     *out = function;
     return OK;
 }
-API cuFuncGetAttribute(int *value, int which, void *function) { *value = which == 0 ? (int)((Function *)function)->threads : 0; return OK; }
+API cuFuncGetAttribute(int *value, int which, void *function) { *value = which == 0 ? (int)((Function *)function)->threads : which == 4 ? (int)bytes_of("FAKE_REGISTERS", 168) : 0; return OK; }
 API cuFuncSetAttribute(void *function, int which, int value) { note("attribute %d of %s = %d", which, ((Function *)function)->name, value); return OK; }
 API cuFuncGetParamInfo(void *function, size_t index, size_t *offset, size_t *size) {
     *offset = 0;

@@ -235,6 +235,65 @@ fn a_refusal_or_a_fault_names_the_kernel() {
     machine.child("child_faults", &[("FAKE_FAULT", "1")]);
 }
 
+/// A GPU of compute capability 9.0.
+const HOPPER: [(&str, &str); 3] = [
+    ("FAKE_GPUS", "9.0"),
+    ("FAKE_SMEM", "232448"),
+    ("FAKE_MANIFEST", concat!(env!("CARGO_MANIFEST_DIR"), "/ptx/MANIFEST")),
+];
+
+/// A GPU whose kernels do not end, and one whose kernels fault: the start check names the option for other kernels.
+#[test]
+fn a_start_check_that_hangs_or_faults_names_the_other_kernels() {
+    let machine = Machine::new();
+    for (setting, begin) in [
+        ("FAKE_HANG", "the start check of the wgmma kernels has not ended after 20 s"),
+        ("FAKE_FAULT", "the start check of the wgmma kernels: "),
+    ] {
+        let settings = [HOPPER[0], HOPPER[1], HOPPER[2], (setting, "1")];
+        let args = ["bench", "rms_norm", "--device", "cuda"];
+        let output = machine.run(Path::new(env!("CARGO_BIN_EXE_omr")), &args, &settings);
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(text.contains("the start check of the wgmma kernels runs"), "{text}");
+        assert!(text.contains(begin) && text.contains("--kernel-variant mma.sync"), "{text}");
+        assert_eq!(output.status.code(), Some(1), "{text}");
+    }
+}
+
+/// The kernels of this replacement compute nothing, which the start check finds. With the other variant it does not run.
+#[test]
+fn the_doctor_runs_the_start_check_and_the_user_can_select_the_variant() {
+    let machine = Machine::new();
+    let doctor = |args: &[&str]| {
+        let args = [&["doctor", "--device", "cuda"], args].concat();
+        let output = machine.run(Path::new(env!("CARGO_BIN_EXE_omr")), &args, &HOPPER);
+        assert!(output.status.success());
+        let [out, err] = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
+        (out.lines().find(|line| line.starts_with("start check")).unwrap().to_owned(), err)
+    };
+    let (line, err) = doctor(&[]);
+    assert!(line.contains("mma.sync/2 on compute capability 9.0"), "{line}");
+    assert!(err.contains("matrix products use mma.sync instead of wgmma: "), "{err}");
+    let (line, err) = doctor(&["--kernel-variant", "mma.sync"]);
+    assert!(line.contains("mma.sync/2 on compute capability 9.0") && err.is_empty(), "{line} {err}");
+    let (line, _) = doctor(&["--kernel-variant", "wgmma"]);
+    assert!(line.contains("NOT usable: found wgmma, but matrix products use mma.sync"), "{line}");
+}
+
+#[test]
+fn a_kernel_with_other_registers_than_setmaxnreg_needs_is_refused() {
+    let settings = [HOPPER[0], HOPPER[1], HOPPER[2], ("FAKE_REGISTERS", "160")];
+    Machine::new().child("child_has_160_registers", &settings);
+}
+
+#[test]
+fn child_has_160_registers() {
+    if in_child() {
+        let error = Cuda::open(0, &PROGRAM).err().unwrap().to_string();
+        assert!(error.contains("compiled for 160 registers per thread, but it needs exactly 168"), "{error}");
+    }
+}
+
 /// Returns the first kernel of the first file.
 fn some_kernel() -> (&'static str, &'static str) {
     let file = OWN.files().next().unwrap();

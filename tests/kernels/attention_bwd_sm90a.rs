@@ -2,9 +2,8 @@
 //! those with mma.sync. On a GPU `attention::wgmma_bwd_fault` checks this.
 
 use omr::device::images::Arch;
-use omr::device::{Device, KernelVariant, Kind};
+use omr::device::{Device, KernelVariant, Kind, WgmmaKernels};
 use omr::ops::attend::Heads;
-use omr::ops::{attention, variants};
 
 use crate::kernels::attention::heads;
 use crate::kernels::attention_bwd::{GradCase, WHOLE};
@@ -121,29 +120,9 @@ fn other_calls_run_on_the_other_variant() {
     for other in [heads(2, 1, 64), heads(2, 1, 72), heads(65, 1, 80)] {
         assert!(!run(other, &mut wide()), "{other:?}");
     }
-    let refused: [fn(&mut Device); 2] = [Device::refuse_wgmma_attention, Device::refuse_wgmma_attention_bwd];
-    for refuse in refused {
+    for refused in [WgmmaKernels::Attention(80), WgmmaKernels::AttentionBwd(80)] {
         let dev = &mut wide();
-        refuse(dev);
-        assert!(!run(heads(2, 1, 80), dev), "refused");
+        dev.refuse_wgmma(refused);
+        assert!(!run(heads(2, 1, 80), dev) && run(heads(2, 1, 128), dev), "{refused} is refused");
     }
-}
-
-#[test]
-fn variants_that_disagree_are_reported() {
-    if no_hopper("wgmma") {
-        return;
-    }
-    if kind() == Kind::Emu {
-        assert_eq!(attention::wgmma_bwd_fault(&mut hopper()).unwrap(), None);
-    }
-    mutate_source_of(Arch::Sm90a, "common/attend_bwd_sm90a.cuh", "row < all", "false", 1, |dev| {
-        match variants::select_wgmma(dev)? {
-            None => Ok(()),
-            Some(fault) => {
-                assert!(fault.starts_with("the backward pass of attention uses mma.sync"), "{fault}");
-                Err(fault.into())
-            }
-        }
-    });
 }

@@ -2,11 +2,10 @@
 //! bitwise identical to attention with mma.sync, in training, prefill and decode. On a GPU `variants::select_wgmma` checks
 //! this at the start.
 
-use omr::device::emu::{Emu, Options};
 use omr::device::images::Arch;
-use omr::device::{Device, KernelVariant, Kind, Plan, Region};
+use omr::device::{Device, KernelVariant, Kind, WgmmaKernels};
 use omr::ops::attend::Heads;
-use omr::ops::{attention, paged_attention, variants};
+use omr::ops::paged_attention;
 
 use crate::kernels::attention::{Case, bits, heads};
 use crate::kernels::gemm_sm90a::{both, wide, wide_with};
@@ -232,37 +231,6 @@ fn other_calls_run_on_the_other_variant() {
         assert!(!run(other, &mut wide()), "{other:?}");
     }
     let dev = &mut wide();
-    dev.refuse_wgmma_attention();
-    assert!(!run(heads(2, 1, 80), dev), "refused");
-}
-
-/// Tests that the memory that the start check gets on a GPU is enough.
-#[test]
-fn the_check_at_start_fits_its_memory() {
-    if kind() != Kind::Emu || no_hopper("wgmma") {
-        return;
-    }
-    let plan = Plan::default().with(Region::Workspace, variants::START_CHECK_BYTES);
-    let emu = Emu::new(Options { arch: Arch::Sm90a, ..Options::default() }).unwrap();
-    let mut dev = Device::gpu(Box::new(emu), Kind::Emu, &plan).unwrap();
-    assert_eq!(variants::select_wgmma(&mut dev).unwrap(), None);
-}
-
-#[test]
-fn variants_that_disagree_are_reported() {
-    if no_hopper("wgmma") {
-        return;
-    }
-    if kind() == Kind::Emu {
-        assert_eq!(attention::wgmma_fault(&mut hopper()).unwrap(), None);
-        assert_eq!(paged_attention::wgmma_fault(&mut hopper()).unwrap(), None);
-    }
-    let as_error = |fault: Option<String>| fault.map_or(Ok(()), |fault| Err(fault.into()));
-    let mutate = |file: &str, (from, to): (&str, &str), ask: fn(&mut Device) -> omr::error::Result<Option<String>>| {
-        mutate_source_of(Arch::Sm90a, file, from, to, 1, |dev| as_error(ask(dev)?));
-    };
-    let lost_sum = ("fmaf(l.x, alpha[0], sum[0])", "l.x + sum[0]");
-    mutate("common/attend_sm90a.cuh", lost_sum, attention::wgmma_fault);
-    // Mutation: drops the state that the shared item left for the page that both sequences begin with.
-    mutate("common/attend_item.cuh", ("if (item.begin % CHUNK > 0)", "if (false)"), paged_attention::wgmma_fault);
+    dev.refuse_wgmma(WgmmaKernels::Attention(80));
+    assert!(!run(heads(2, 1, 80), dev) && run(heads(2, 1, 128), dev), "refused for one head size");
 }

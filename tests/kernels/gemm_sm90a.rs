@@ -5,10 +5,9 @@
 use half::bf16;
 use omr::device::emu::Options;
 use omr::device::images::Arch;
-use omr::device::{Device, KernelVariant, Kind};
+use omr::device::{Device, KernelVariant, Kind, WgmmaKernels};
 use omr::ops::gemm::config::{GemmConfig, GemmDesc, Role};
 use omr::ops::linear;
-use omr::ops::variants;
 
 use crate::kernels::gemm::{Case, Qkv, epilogues, linear_is_right};
 use crate::kernels::inputs::{guarded, untouched, up};
@@ -290,44 +289,11 @@ fn wgmma_is_refused_where_there_is_none() {
     assert!(text.contains("wgmma on compute capability 8.0"), "{text}");
     assert_eq!([dev.variant(), wide().variant()], [Some(KernelVariant::Mma), Some(KernelVariant::Wgmma)]);
     let mut dev = hopper();
-    dev.refuse_wgmma();
+    dev.refuse_wgmma(WgmmaKernels::Products);
     assert!(
         !dev.has_wgmma()
             && dev.use_variant(KernelVariant::Wgmma).unwrap_err().to_string().contains("failed the start check")
     );
-}
-
-#[test]
-fn tiles_and_roles_agree_and_a_tile_that_does_not_is_found() {
-    if no_hopper("wgmma") {
-        return;
-    }
-    assert_eq!(linear::wgmma_fault(&mut hopper()).unwrap(), None);
-    if kind() == Kind::Cuda {
-        return;
-    }
-    // Mutations: first, one tile loses terms. Second, all tiles lose terms, so all have the same bits, and only the
-    // comparison with f64 finds the mistake.
-    let mistakes = [
-        ("accumulate || k > 0", "accumulate || k > (T::BLOCK_N == 32 ? 16 : 0)", "in tiles of 64 x 32 differ bitwise"),
-        ("for (int k = 0; k < BLOCK_K; k += 16)", "for (int k = 0; k < BLOCK_K - 16; k += 16)", "in f64"),
-    ];
-    for (from, to, expected) in mistakes {
-        mutate_source_of(Arch::Sm90a, "common/gemm_sm90a.cuh", from, to, 1, |dev| match variants::select_wgmma(dev)? {
-            Some(line)
-                if line.starts_with("matrix products use mma.sync instead of wgmma: ") && line.contains(expected) =>
-            {
-                assert_eq!(dev.variant(), Some(KernelVariant::Mma));
-                // After a refusal, the kernel variant that a checkpoint records cannot enable wgmma again.
-                assert!(
-                    dev.use_variant(KernelVariant::Wgmma).is_err() && !dev.has_wgmma(),
-                    "wgmma after it was refused"
-                );
-                Err(line.into())
-            }
-            _ => Ok(()),
-        });
-    }
 }
 
 #[test]

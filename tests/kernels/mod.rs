@@ -52,6 +52,7 @@ mod rope;
 mod rows;
 mod sample;
 mod slice;
+mod start_check;
 mod steps_sync;
 mod sums;
 mod swiglu;
@@ -395,18 +396,23 @@ pub fn mutate_source_of(
     if skipped(&format!("{from:?} as {to:?} in {file}")) {
         return;
     }
-    let name = if file.contains('.') { file.to_owned() } else { format!("{file}.cu") };
-    let (_, text) = sources().find(|(path, _)| *path == name).unwrap();
-    assert_eq!(text.matches(from).count(), 1, "{from:?} stands once in {name}");
-    let changed = vec![(format!("kernels/{name}"), text.replace(from, to))];
+    let changed = changed_source(file, from, to);
     let red = Schedule::several(schedules).into_iter().find_map(|schedule| {
         let mut dev = emu_of(Options { arch, sources: changed.clone(), ..schedule.options() }).unwrap();
         run(&probe, &mut dev).err()
     });
     match red {
-        Some(error) => println!("red {name}, {from:?} as {to:?}: {}", first_line(&error.to_string())),
-        None => panic!("green with {from:?} as {to:?} in {name}"),
+        Some(error) => println!("red {file}, {from:?} as {to:?}: {}", first_line(&error.to_string())),
+        None => panic!("green with {from:?} as {to:?} in {file}"),
     }
+}
+
+/// Returns the source `file` with `to` in place of `from`, which occurs once, for [`Options::sources`].
+fn changed_source(file: &str, from: &str, to: &str) -> Vec<(String, String)> {
+    let name = if file.contains('.') { file.to_owned() } else { format!("{file}.cu") };
+    let (_, text) = sources().find(|(path, _)| *path == name).unwrap();
+    assert_eq!(text.matches(from).count(), 1, "{from:?} stands once in {name}");
+    vec![(format!("kernels/{name}"), text.replace(from, to))]
 }
 
 fn first_line(text: &str) -> &str {

@@ -13,13 +13,14 @@ use std::sync::Arc;
 use omr::checkpoint::State;
 use omr::config::{Dtype, LossMode, OptimConfig, OptimizerName, RlConfig, SftConfig, ValidationConfig};
 use omr::data::read;
-use omr::device::{Device, Isa, KernelVariant, Plan, Region};
+use omr::device::{Device, Isa, KernelVariant, Plan, Region, WgmmaKernels};
 use omr::engine::{EngineConfig, allowed_ids, stop_token_ids};
 use omr::image::Processor;
 use omr::model::{Grads, LayerPolicy, Model, Policy};
 use omr::ops::policy_loss;
 use omr::ops::sample::SamplingParams;
 use omr::optim::{Optimizer, learning_rate};
+use omr::ranks::{OneRank, Ranks as _};
 use omr::reward::Scorer;
 use omr::rl::advantage;
 use omr::rl::experience::Experience;
@@ -36,9 +37,9 @@ use omr::train::updates::Updates;
 
 use super::model::{Order, TIMES, relative, reorder, reordered_at};
 use super::questions::{index, questions};
-use super::{Schedule, emu, emu_with, hopper, no_hopper};
-use crate::models;
+use super::{Schedule, emu, emu_with, hopper, no_hopper, skipped};
 use crate::train::tiny;
+use crate::{models, ranks};
 
 /// Results of one step, in the channel order of the original model.
 struct Step {
@@ -338,25 +339,67 @@ fn a_stopped_rl_run_goes_on_with_the_same_bits() {
     whole.unmeasured().assert_same(&stopped.unmeasured(), "stopped once, another schedule, measured beside");
 }
 
+/// Tests a run that stops after a step with `mma.sync`. The device that resumes it would by default use wgmma.
 #[test]
-fn a_run_keeps_the_variant_its_checkpoint_records() {
+fn a_run_keeps_the_variant_its_checkpoint_records_unless_the_user_requests_another() {
     if no_hopper("wgmma") {
         return;
     }
+    for is_requested in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let config = SftConfig { max_steps: Some(2), save_steps: Some(1), ..bf16_sft(dir.path()) };
+        let begun = std::cell::Cell::new(false);
+        let device = || {
+            let mut dev = hopper();
+            if begun.replace(true) {
+                dev.use_variant(KernelVariant::Wgmma).unwrap();
+                if is_requested {
+                    dev.keep_variant();
+                }
+            }
+            dev
+        };
+        tiny::run_sft_on(dir.path(), &config, device, &[1]);
+        let last = State::read(&dir.path().join("checkpoints/global_step_2/trainer")).unwrap();
+        let variant = if is_requested { "wgmma/3" } else { "mma.sync/2" };
+        assert_eq!(last.gpu_body, Some(format!("{variant} on compute capability 9.0")));
+    }
+}
+
+#[test]
+fn ranks_that_refused_other_kernels_do_not_train_together() {
+    if skipped("several emulated GPUs") {
+        return;
+    }
     let dir = tempfile::tempdir().unwrap();
-    let config = SftConfig { max_steps: Some(2), save_steps: Some(1), ..bf16_sft(dir.path()) };
-    // Stops after a step with wgmma. The device that resumes would by default use mma.sync.
-    let begun = std::cell::Cell::new(false);
-    let device = || {
+    let config = SftConfig { max_steps: Some(1), gradient_lanes: Some(2), ..bf16_sft(dir.path()) };
+    let ended = ranks::over(2, |ranks| {
         let mut dev = hopper();
-        if !begun.replace(true) {
-            dev.use_variant(KernelVariant::Wgmma).unwrap();
+        dev.use_variant(KernelVariant::Wgmma).unwrap();
+        if ranks.rank() == 1 {
+            dev.refuse_wgmma(WgmmaKernels::Attention(80));
         }
-        dev
-    };
-    tiny::run_sft_on(dir.path(), &config, device, &[1]);
-    let last = State::read(&dir.path().join("checkpoints/global_step_2/trainer")).unwrap();
-    assert_eq!(last.gpu_body.as_deref(), Some(KernelVariant::Wgmma.recorded()));
+        let mut job = Job::new(&dir.path().join("out"), config.clone()).unwrap();
+        job.common.ranks = OneRank::new(ranks.rank(), 2);
+        job.run_over(ranks, &mut dev, &omr::observe::Silent).unwrap_err().to_string()
+    });
+    assert!(ended.iter().all(|text| text.contains("attention of head size 80 with mma.sync")), "{ended:?}");
+}
+
+/// A checkpoint of wgmma never selects wgmma, because only the start check may do this.
+#[test]
+fn a_record_does_not_select_a_variant_that_was_not_checked() {
+    if no_hopper("wgmma") {
+        return;
+    }
+    let mut dev = hopper();
+    assert!(!dev.follow_record(KernelVariant::Wgmma));
+    assert_eq!(dev.variant(), Some(KernelVariant::Mma));
+    dev.use_variant(KernelVariant::Wgmma).unwrap();
+    dev.refuse_wgmma(WgmmaKernels::Attention(80));
+    let recorded = dev.recorded_variant().unwrap();
+    assert_eq!(recorded, "wgmma/3 on compute capability 9.0, attention of head size 80 with mma.sync");
+    assert_eq!(KernelVariant::named(&recorded), Some(KernelVariant::Wgmma));
 }
 
 /// Tests a run whose second step fails while the checkpoint of the first step is still being written.

@@ -11,6 +11,12 @@ use crate::device::driver::{EncodedMap, Launch, Properties, TensorMap};
 /// Largest cluster that every GPU of compute capability 9.0 supports (CUDA programming guide, thread block clusters).
 const MAX_CLUSTER: u32 = 8;
 
+/// Threads of the kernels whose warpgroups exchange registers (`setmaxnreg`): one that copies, two that compute.
+const EXCHANGING_THREADS: u32 = 384;
+/// Registers per thread that these kernels need at launch: the copying warpgroup keeps 40 and each other one gets 232,
+/// which is exactly 3 x 168. With fewer, a warpgroup would wait for registers forever. `tools/build-ptx` checks the same.
+const EXCHANGING_REGISTERS: i32 = 168;
+
 /// A kernel that is loaded and ready to launch.
 pub struct Function {
     /// Kernel name.
@@ -20,6 +26,8 @@ pub struct Function {
     threads: u32,
     /// Size of the kernel's `Args` in bytes, as reported by the driver.
     args: usize,
+    /// Registers per thread at launch.
+    registers: i32,
 }
 
 impl Function {
@@ -39,6 +47,7 @@ impl Function {
             value.map_err(|e| ("cuFuncGetAttribute", e))
         };
         let threads = attribute(Attribute::CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK)? as u32;
+        let registers = attribute(Attribute::CU_FUNC_ATTRIBUTE_NUM_REGS)?;
         let dynamic = most as i32 - attribute(Attribute::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES)?;
         let (mut offset, mut args) = (0, 0);
         // SAFETY: guaranteed by the caller; writes two integers. Every kernel has exactly one parameter, its `Args` by
@@ -49,7 +58,15 @@ impl Function {
         // SAFETY: guaranteed by the caller.
         let set = unsafe { result::function::set_function_attribute(handle, which, dynamic) };
         set.map_err(|e| ("cuFuncSetAttribute", e))?;
-        Ok(Function { name, handle, threads, args })
+        Ok(Function { name, handle, threads, args, registers })
+    }
+
+    /// Returns an error text if the driver has compiled the kernel with a number of registers with which it would hang.
+    pub fn wrong_registers(&self) -> Option<String> {
+        let Function { threads, registers, .. } = *self;
+        (threads == EXCHANGING_THREADS && registers != EXCHANGING_REGISTERS).then(|| {
+            format!("compiled for {registers} registers per thread, but it needs exactly {EXCHANGING_REGISTERS}")
+        })
     }
 
     /// Checks a launch and returns an error text if it is invalid. The text is more specific than the driver's error.
@@ -151,7 +168,7 @@ mod tests {
 
     #[test]
     fn a_launch_the_card_could_not_run_is_refused_in_words() {
-        let function = Function { name: "gemm", handle: ptr::null_mut(), threads: 256, args: 48 };
+        let function = Function { name: "gemm", handle: ptr::null_mut(), threads: 256, args: 48, registers: 40 };
         let device = |major| Properties {
             name: "GPU".into(),
             compute_capability: (major, 0),

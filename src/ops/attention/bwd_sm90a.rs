@@ -5,7 +5,7 @@
 use super::names::{WideKernels, wide_kernels};
 use super::sm90a::{self, MATH, PANEL, PANELS, ROWS, THREADS};
 use super::tiles;
-use crate::device::{Gpu, Params};
+use crate::device::{Gpu, Params, WgmmaKernels};
 use crate::error::Result;
 use crate::ops::attend::{BLOCK, Heads};
 use crate::ops::check;
@@ -64,7 +64,8 @@ impl WideBwd {
     pub fn launch(&self, op: &'static str, gpu: &mut Gpu<'_>, args: &Params) -> Result<bool> {
         let (heads, group, tokens) = (self.heads, self.heads.group(), self.qkv.rows());
         let (Some(queries), Some(keys)) = (QUERIES.of(heads.dim), KEYS.of(heads.dim)) else { return Ok(false) };
-        if !gpu.wgmma_attention_bwd || !self.wide || group > self.stage || tokens == 0 {
+        let used = gpu.uses_wgmma(WgmmaKernels::AttentionBwd(heads.dim));
+        if !used || !self.wide || group > self.stage || tokens == 0 {
             return Ok(false);
         }
         let slots = tiles::slots(op, tokens, self.sequences, group, ROWS / group * group)?;

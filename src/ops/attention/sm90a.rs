@@ -4,7 +4,7 @@
 
 use super::names::WideKernels;
 use super::tiles;
-use crate::device::{Address, Device, Gpu, Launch, Params, Region, TensorMap};
+use crate::device::{Address, Device, Gpu, Launch, Params, Region, TensorMap, WgmmaKernels};
 use crate::error::Result;
 use crate::ops::attend::{BLOCK, CHUNK, Heads};
 use crate::ops::check;
@@ -117,7 +117,7 @@ impl WideCall {
 
 /// Returns true if the device runs one of `kernels` for these heads.
 pub(in crate::ops) fn takes(gpu: &Gpu<'_>, kernels: &WideKernels, heads: Heads) -> bool {
-    gpu.wgmma_attention && heads.group() <= ROWS && kernels.of(heads.dim).is_some()
+    gpu.uses_wgmma(WgmmaKernels::Attention(heads.dim)) && heads.group() <= ROWS && kernels.of(heads.dim).is_some()
 }
 
 /// Launches the kernel for heads that [`takes`] accepts. The CTAs process `items` in turn. The kernel's arguments are
@@ -132,7 +132,7 @@ pub(in crate::ops) fn launch(
 ) -> Result<()> {
     let Some(kernel) = kernels.of(heads.dim) else { return Ok(()) };
     let args = behind_maps(gpu, maps, args)?;
-    let ctas = items.min(CTAS).min(gpu.driver.properties().multiprocessors as usize);
+    let ctas = items.min(CTAS).min(gpu.max_ctas);
     gpu.launch(kernels.file, kernel, Launch::new([ctas as u32, 1, 1], THREADS, smem(heads.dim)), args)
 }
 

@@ -3,56 +3,81 @@
 //! run for an image depends on the sizes of the other images in the pack, but the results of an image must not depend
 //! on the other images.
 
-use half::bf16;
-
 use super::backward::bwd;
 use super::call::{Bwd, Pack};
 use super::forward::fwd;
 use crate::device::{Device, KernelVariant, Region};
 use crate::error::Result;
 use crate::ops::attend::Heads;
-use crate::ops::start_check::{differing, values};
+use crate::ops::start_check::{bits, differing, sensitive_rows, sized, values, with_many_and_few_ctas};
 use crate::tensor::{DType, Tensor};
 
-/// Heads, tokens and causal flag of the test cases. Their sequences do not fill the last tile and the last block.
-const CASES: [(Heads, usize, bool); 2] =
-    [(Heads { q: 7, kv: 1, dim: 128 }, 131, true), (Heads { q: 2, kv: 2, dim: 80 }, 131, false)];
-
-/// Compares the forward of attention by wgmma with that by `mma.sync`. The device must already use wgmma for matrix
-/// products. Returns a description of the differences, or `None` if there are none.
-pub fn wgmma_fault(dev: &mut Device) -> Result<Option<String>> {
-    compare(dev, "outputs", forward)
+/// A pack of sequences. The longest has more than two blocks of keys; together the sequences have more tiles than the
+/// CTAs of a limited launch. They do not fill the last tile and the last block.
+struct Case {
+    heads: Heads,
+    lens: &'static [usize],
+    causal: bool,
 }
 
-/// Compares the backward of attention by wgmma with that by `mma.sync`. Call it only if [`wgmma_fault`] found no
-/// difference.
-pub fn wgmma_bwd_fault(dev: &mut Device) -> Result<Option<String>> {
-    compare(dev, "gradients", backward)
+/// Returns the test case for heads of `dim` elements.
+fn case(dev: &Device, dim: usize) -> Case {
+    let lens = sized(dev, &[2600, 1100, 131, 1, 0, 700][..], &[300, 131, 1, 0, 5]);
+    let kv = sized(dev, 4, 1);
+    match dim {
+        80 => Case { heads: Heads { q: 2 * kv, kv: 2 * kv, dim }, lens, causal: false },
+        _ => Case { heads: Heads { q: 7 * kv, kv, dim }, lens, causal: true },
+    }
 }
 
-/// Runs the test cases with both kernel variants and describes how their bits differ, if they do.
+/// Compares the forward of attention with heads of `dim` elements by wgmma with that by `mma.sync`. The device must
+/// already use wgmma for matrix products. Returns a description of the differences, or `None` if there are none.
+pub fn wgmma_fault(dev: &mut Device, dim: usize) -> Result<Option<String>> {
+    compare(dev, dim, "outputs", |dev, pack, tokens| {
+        let rows = sensitive_rows(tokens, pack.heads, 1);
+        let qkv = dev.upload(Region::Workspace, &rows, &[tokens, pack.heads.qkv_len()])?;
+        let out = attended(dev, pack, qkv)?;
+        bits(dev, &out)
+    })
+}
+
+/// Compares the backward of attention with heads of `dim` elements by wgmma with that by `mma.sync`. Call it only if
+/// [`wgmma_fault`] found no difference.
+pub fn wgmma_bwd_fault(dev: &mut Device, dim: usize) -> Result<Option<String>> {
+    compare(dev, dim, "gradients", |dev, pack, tokens| {
+        let qkv = numbers(dev, 1, [tokens, pack.heads.qkv_len()])?;
+        let [out, lse] = attended(dev, pack, qkv)?;
+        let dout = numbers(dev, 2, [tokens, pack.heads.out_len()])?;
+        let dqkv = dev.alloc(Region::Workspace, DType::Bf16, &[tokens, pack.heads.qkv_len()])?;
+        bwd(dev, pack, Bwd { qkv, out, dout, lse, dqkv })?;
+        bits(dev, &[dqkv])
+    })
+}
+
+/// Runs the test case with both kernel variants and describes how their bits differ, if they do.
 fn compare(
     dev: &mut Device,
+    dim: usize,
     what: &str,
-    run: impl Fn(&mut Device, &Pack, Tensor) -> Result<Vec<u32>>,
+    run: impl Fn(&mut Device, &Pack, usize) -> Result<Vec<u32>>,
 ) -> Result<Option<String>> {
-    for (heads, tokens, causal) in CASES {
-        let mut runs = Vec::new();
-        for variant in KernelVariant::ALL {
-            dev.use_variant(variant)?;
-            let mark = dev.mark(Region::Workspace);
-            let qkv = numbers(dev, 1, [tokens, heads.qkv_len()])?;
-            let cu_seqlens = dev.upload(Region::Workspace, &[0u32, tokens as u32], &[2])?;
-            let scale = 1.0 / (heads.dim as f32).sqrt();
-            let found = run(dev, &Pack { cu_seqlens, max_seqlen: tokens, heads, causal, scale }, qkv);
-            dev.release(mark);
-            runs.push(found?);
-        }
-        if let Some(fault) = differing(&runs[1], &runs[0], || format!("{what} of heads with dim {}", heads.dim)) {
-            return Ok(Some(fault));
-        }
+    let Case { heads, lens, causal } = case(dev, dim);
+    let ends = lens.iter().scan(0, |end, len| {
+        *end += *len as u32;
+        Some(*end)
+    });
+    let cu_seqlens: Vec<u32> = std::iter::once(0).chain(ends).collect();
+    let (tokens, max_seqlen) = (lens.iter().sum(), lens.iter().copied().max().unwrap_or(0));
+    let mut runs = Vec::new();
+    for variant in KernelVariant::ALL {
+        dev.use_variant(variant)?;
+        runs.extend(with_many_and_few_ctas(dev, |dev| {
+            let cu_seqlens = dev.upload(Region::Workspace, &cu_seqlens, &[cu_seqlens.len()])?;
+            run(dev, &Pack { cu_seqlens, max_seqlen, heads, causal, scale: 1.0 / (dim as f32).sqrt() }, tokens)
+        })?);
     }
-    Ok(None)
+    let fault = |found: &Vec<u32>| differing(found, &runs[0], || format!("{what} of heads of size {dim}"));
+    Ok(runs.iter().find_map(fault))
 }
 
 /// Uploads pseudorandom numbers from -2 to 2.
@@ -67,20 +92,4 @@ fn attended(dev: &mut Device, pack: &Pack, qkv: Tensor) -> Result<[Tensor; 2]> {
     let lse = dev.alloc(Region::Workspace, DType::F32, &[tokens, heads.q])?;
     fwd(dev, pack, qkv, out, lse)?;
     Ok([out, lse])
-}
-
-/// Returns the outputs and log-sum-exps as bits.
-fn forward(dev: &mut Device, pack: &Pack, qkv: Tensor) -> Result<Vec<u32>> {
-    let [out, lse] = attended(dev, pack, qkv)?;
-    let bits = dev.read::<bf16>(out)?.into_iter().map(|x| u32::from(x.to_bits()));
-    Ok(bits.chain(dev.read::<f32>(lse)?.into_iter().map(f32::to_bits)).collect())
-}
-
-/// Returns the gradients of qkv as bits.
-fn backward(dev: &mut Device, pack: &Pack, qkv: Tensor) -> Result<Vec<u32>> {
-    let [out, lse] = attended(dev, pack, qkv)?;
-    let dout = numbers(dev, 2, [qkv.rows(), pack.heads.out_len()])?;
-    let dqkv = dev.alloc(Region::Workspace, DType::Bf16, &[qkv.rows(), pack.heads.qkv_len()])?;
-    bwd(dev, pack, Bwd { qkv, out, dout, lse, dqkv })?;
-    Ok(dev.read::<bf16>(dqkv)?.into_iter().map(|x| u32::from(x.to_bits())).collect())
 }

@@ -3,7 +3,7 @@
 //! of tokens does not matter, so that sampling and training use the same arithmetic.
 
 use super::config::{BLOCK_K, GemmConfig, GemmDesc, Role};
-use crate::device::{Address, EncodedMap, Gpu, Launch, Params, TensorMap};
+use crate::device::{Address, EncodedMap, Gpu, Launch, Params, TensorMap, WgmmaKernels};
 use crate::error::Result;
 use crate::ops::check;
 use crate::ops::matmul::{Weight, row_stride};
@@ -171,7 +171,7 @@ impl Wide {
         adjacent: Option<usize>,
     ) -> Result<Option<Wide>> {
         let (rows, terms) = x.sizes();
-        if !gpu.wgmma || !x.copied() || !w.copied() || rows == 0 || columns == 0 {
+        if !gpu.uses_wgmma(WgmmaKernels::Products) || !x.copied() || !w.copied() || rows == 0 || columns == 0 {
             return Ok(None);
         }
         let multiprocessors = gpu.driver.properties().multiprocessors as usize;
@@ -197,8 +197,7 @@ impl Wide {
             Some(_) => 8,
         };
         let maps = vec![gpu.driver.tensor_map(&x.map(config.rows))?, gpu.driver.tensor_map(&w.map(adjacent))?];
-        let multiprocessors = gpu.driver.properties().multiprocessors as usize;
-        let ctas = config.tiles(rows, columns).min(multiprocessors);
+        let ctas = config.tiles(rows, columns).min(gpu.max_ctas);
         let launch = check::launch(op, ctas, 128 * (config.groups() + 1), config.smem())?;
         let steps = check::count(op, "terms", terms.div_ceil(BLOCK_K))?;
         Ok(Wide { launch, config, maps, last: [adjacent as i32, steps] })

@@ -10,7 +10,7 @@ use super::sm90a::{Major, OperandLayout, Wide, wide_names};
 use super::tile::SM90A;
 use crate::device::{Device, Gpu, On, Region, params};
 use crate::error::Result;
-use crate::ops::start_check::{differing, values};
+use crate::ops::start_check::{bits, differing, scratch, values, with_many_and_few_ctas};
 use crate::tensor::{DType, Tensor};
 
 /// Size of the test product: more than one tile of every kind, incomplete tiles at the end of rows and columns, and
@@ -26,13 +26,10 @@ const ROLES: [(&str, Role); 3] = [
     ("gradients of weights", Role::Gradient),
 ];
 
-/// Runs the start check. The device must support wgmma. Returns a description of the fault, or `None` if all results
-/// agree.
+/// Runs the start check of the sums. The device must support wgmma. Returns a description of the fault, or `None` if all
+/// results agree.
 pub fn wgmma_fault(dev: &mut Device) -> Result<Option<String>> {
-    let mark = dev.mark(Region::Workspace);
-    let found = fault(dev);
-    dev.release(mark);
-    found
+    scratch(dev, fault)
 }
 
 /// Returns the transpose of a matrix with `columns` columns.
@@ -51,13 +48,18 @@ fn fault(dev: &mut Device) -> Result<Option<String>> {
     for (i, (what, role)) in ROLES.into_iter().enumerate() {
         let sides = [if i == 2 { across[0] } else { along[0] }, if i == 0 { along[1] } else { across[1] }];
         for config in role.configs() {
-            dev.fill_zero(sums)?;
-            let On::Gpu(mut gpu) = dev.on() else { return Ok(None) };
-            launch(&mut gpu, i, config, sides, sums)?;
-            let found: Vec<u32> = dev.read::<f32>(sums)?.into_iter().map(f32::to_bits).collect();
-            let what = || format!("sums of {what} in tiles of {} x {}", config.rows, config.columns);
-            if let Some(fault) = differing(&found, first.get_or_insert_with(|| found.clone()), what) {
-                return Ok(Some(fault));
+            let runs = with_many_and_few_ctas(dev, |dev| {
+                dev.fill_zero(sums)?;
+                if let On::Gpu(mut gpu) = dev.on() {
+                    launch(&mut gpu, i, config, sides, sums)?;
+                }
+                bits(dev, &[sums])
+            })?;
+            for found in runs {
+                let what = || format!("sums of {what} in tiles of {} x {}", config.rows, config.columns);
+                if let Some(fault) = differing(&found, first.get_or_insert_with(|| found.clone()), what) {
+                    return Ok(Some(fault));
+                }
             }
         }
     }

@@ -1,5 +1,5 @@
-//! Start check of prefill and decode by wgmma: compares their results bit for bit with those of decode by `mma.sync`.
-//! The two test sequences begin with the same page, so that one shared item reads this page for both sequences.
+//! Start check of prefill and decode by wgmma. Decode by wgmma must have the bits of decode by `mma.sync` and of
+//! prefill, and prefill those of attention over packed sequences, as in training.
 
 use half::bf16;
 
@@ -8,91 +8,158 @@ use super::call::Paged;
 use super::decode::{Decode, together};
 use super::forward::fwd;
 use super::split::{DecodeStep, Split};
+use super::store::store;
 use crate::device::{Device, KernelVariant, Region};
 use crate::error::Result;
 use crate::ops::attend::{BLOCK, Heads};
-use crate::ops::start_check::{differing, values};
+use crate::ops::attention::{self, Pack};
+use crate::ops::start_check::{
+    bits, differing, flatten_queries, neighbours, scratch, sensitive_rows, sized, values, with_many_and_few_ctas,
+};
 use crate::tensor::{DType, Tensor};
 
-/// Heads for each of the two wgmma kernels of decode.
-const HEADS: [Heads; 2] = [Heads { q: 7, kv: 1, dim: 128 }, Heads { q: 4, kv: 2, dim: 80 }];
+const AT: Region = Region::Workspace;
 
-/// Keys of the two sequences: the first has two chunks, whose states are folded, and the second has one.
-const CONTEXTS: [u32; 2] = [2177, 300];
+/// New tokens per sequence of a prefill.
+const TAIL: usize = 40;
 
-/// Columns of the block tables, which is also the number of pages of the longer sequence.
-const COLUMNS: u32 = 18;
-/// Number of pages. The last two belong only to the shorter sequence.
-const PAGES: usize = 20;
-
-/// A cache on the device, and the queries of one decode step.
-struct Step {
+/// A batch of sequences in a cache.
+struct Batch {
     cache: KvCache,
-    qkv: Tensor,
     heads: Heads,
+    contexts: Vec<u32>,
+    /// Block tables `[sequences, columns]`.
+    tables: Vec<u32>,
 }
 
-/// Compares prefill and decode by wgmma with decode by `mma.sync`. The device must already use wgmma for matrix
-/// products. Returns a description of the differences, or `None` if there are none.
-pub fn wgmma_fault(dev: &mut Device) -> Result<Option<String>> {
-    for heads in HEADS {
-        let mark = dev.mark(Region::Workspace);
-        let found = fault(dev, heads);
-        dev.release(mark);
-        if let Some(fault) = found? {
-            return Ok(Some(fault));
-        }
+/// Compares prefill and decode by wgmma with other paths to the same results, with heads of `dim` elements. The device
+/// must already use wgmma for matrix products. Returns a description of the differences, or `None` if there are none.
+pub fn wgmma_fault(dev: &mut Device, dim: usize) -> Result<Option<String>> {
+    match scratch(dev, |dev| decoded(dev, dim))? {
+        None => scratch(dev, |dev| packed(dev, dim)),
+        fault => Ok(fault),
     }
-    Ok(None)
 }
 
-/// Runs [`wgmma_fault`] for one choice of heads.
-fn fault(dev: &mut Device, heads: Heads) -> Result<Option<String>> {
-    let dims = [PAGES, heads.kv, BLOCK, heads.dim];
-    let mut put = |seed, dims: &[usize]| dev.upload(Region::Workspace, &values(dims.iter().product(), seed, 2.0), dims);
-    let cache = KvCache { k: put(1, &dims)?, v: put(2, &dims)? };
-    let step = Step { cache, qkv: put(3, &[CONTEXTS.len(), heads.qkv_len()])?, heads };
+/// Compares the two variants of decode, and prefill. All sequences begin with the same page, which one shared item
+/// reads for all of them. Every second sequence has two chunks, whose states are folded.
+fn decoded(dev: &mut Device, dim: usize) -> Result<Option<String>> {
+    let sequences = sized(dev, 64, 12);
+    let (kv, group) = (4, sized(dev, 7, 16));
+    let heads = Heads { q: group * kv, kv, dim };
+    let (columns, pages) = (18, 42);
+    let contexts = (0..sequences).map(|i| if i % 2 == 1 { 2177 + i } else { 130 + i * 37 % 170 }).collect();
+    // The pages between the first and those of the second chunk are in another order for each sequence.
+    let page = |i: u32, c: u32| match c {
+        0 => 0,
+        1..16 => 1 + (i * 7 + c * 5) % 39,
+        _ => 24 + c,
+    };
+    let tables = (0..sequences).flat_map(|i| (0..columns).map(move |c| page(i, c))).collect();
+    let dims = [pages as usize, kv, BLOCK, dim];
+    let count = dims.iter().product();
+    // The keys of the second chunk are larger, so that its scores are the largest and the fold scales the first chunk.
+    let mut keys = values(count, 1, 2.0);
+    keys[count / pages as usize * 40..].iter_mut().for_each(|x| *x = bf16::from_f32(x.to_f32() * 2.0));
+    let cache = KvCache { k: dev.upload(AT, &keys, &dims)?, v: dev.upload(AT, &neighbours(count, dim, 2), &dims)? };
+    let width = heads.qkv_len();
+    let mut rows = values(sequences as usize * width, 3, 2.0);
+    flatten_queries(&mut rows, width, heads);
+    let qkv = dev.upload(AT, &rows, &[sequences as usize, width])?;
+    let batch = Batch { cache, heads, contexts, tables };
     let mut first = None;
     for (variant, decode) in [(KernelVariant::Mma, true), (KernelVariant::Wgmma, true), (KernelVariant::Wgmma, false)] {
         dev.use_variant(variant)?;
-        let mark = dev.mark(Region::Workspace);
-        let found = outputs(dev, &step, decode);
-        dev.release(mark);
-        let found = found?;
-        let what =
-            || format!("{} outputs of heads with dim {}", if decode { "decoded" } else { "prefilled" }, heads.dim);
-        if let Some(fault) = differing(&found, first.get_or_insert_with(|| found.clone()), what) {
-            return Ok(Some(fault));
+        for found in with_many_and_few_ctas(dev, |dev| batch.outputs(dev, qkv, decode))? {
+            let what = || format!("{} outputs of heads of size {dim}", if decode { "decoded" } else { "prefilled" });
+            if let Some(fault) = differing(&found, first.get_or_insert_with(|| found.clone()), what) {
+                return Ok(Some(fault));
+            }
         }
     }
     Ok(None)
 }
 
-/// Returns the bits of both sequences' outputs, computed by decode's work items or by prefill.
-fn outputs(dev: &mut Device, step: &Step, decode: bool) -> Result<Vec<u32>> {
-    let &Step { ref cache, qkv, heads } = step;
-    // Both sequences begin with page 0.
-    let tables: Vec<u32> = (0..COLUMNS).chain([0, COLUMNS, COLUMNS + 1]).chain([0; COLUMNS as usize - 3]).collect();
-    let at = Region::Workspace;
-    let decode = match decode {
-        true => {
-            let items = DecodeStep { cu_seqlens_q: &[0, 1, 2], context_lens: &CONTEXTS, block_tables: &tables };
-            let split = Split::new(items, together(dev, heads))?;
-            let tickets = Decode::tickets(dev, at, CONTEXTS.len(), heads)?;
-            Some(Decode::upload(dev, at, &split, tickets)?)
+/// Compares prefill and decode of the last tokens with attention over the packed sequences, of which one is longer than
+/// a chunk.
+fn packed(dev: &mut Device, dim: usize) -> Result<Option<String>> {
+    dev.use_variant(KernelVariant::Wgmma)?;
+    let lens: &[usize] = sized(dev, &[2900, 1500, 2049, 300], &[2100, 300]);
+    let kv = sized(dev, 4, 1);
+    let heads = Heads { q: 2 * kv, kv, dim };
+    let (tokens, width) = (lens.iter().sum::<usize>(), heads.qkv_len());
+    let mut cu_seqlens = vec![0u32];
+    lens.iter().for_each(|len| cu_seqlens.push(cu_seqlens[cu_seqlens.len() - 1] + *len as u32));
+    let qkv = dev.upload(AT, &sensitive_rows(tokens, heads, 4), &[tokens, width])?;
+    let out = dev.alloc(AT, DType::Bf16, &[tokens, heads.out_len()])?;
+    let lse = dev.alloc(AT, DType::F32, &[tokens, heads.q])?;
+    let cu = dev.upload(AT, &cu_seqlens, &[cu_seqlens.len()])?;
+    let scale = 1.0 / (dim as f32).sqrt();
+    attention::fwd(dev, &Pack { cu_seqlens: cu, max_seqlen: tokens, heads, causal: true, scale }, qkv, out, lse)?;
+
+    let columns = lens.iter().map(|len| len.div_ceil(BLOCK)).max().unwrap_or(0);
+    let page = |s: usize, c: usize| (s * columns + c) as u32;
+    let tables = (0..lens.len()).flat_map(|s| (0..columns).map(move |c| page(s, c))).collect();
+    let cache = KvCache::alloc(dev, AT, DType::Bf16, lens.len() * columns, heads)?;
+    let slot = |s: usize, t: usize| page(s, t / BLOCK) * BLOCK as u32 + (t % BLOCK) as u32;
+    let slots: Vec<u32> = lens.iter().enumerate().flat_map(|(s, len)| (0..*len).map(move |t| slot(s, t))).collect();
+    let slots = dev.upload(AT, &slots, &[tokens])?;
+    store(dev, qkv, slots, &cache)?;
+    let batch = Batch { cache, heads, contexts: lens.iter().map(|len| *len as u32).collect(), tables };
+    for (tail, decode) in [(TAIL, false), (1, true)] {
+        let last = |dev: &mut Device, t: Tensor| last_rows(dev, t, &cu_seqlens, tail);
+        let (new, want) = (last(dev, qkv)?, last(dev, out)?);
+        let want = bits(dev, &[want])?;
+        for found in with_many_and_few_ctas(dev, |dev| batch.outputs(dev, new, decode))? {
+            let path = if decode { "decoded" } else { "prefilled" };
+            let what = || format!("{path} outputs of heads of size {dim}, compared with a packed pass,");
+            if let Some(fault) = differing(&found, &want, what) {
+                return Ok(Some(fault));
+            }
         }
-        false => None,
-    };
-    let paged = Paged {
-        cache,
-        block_tables: dev.upload(at, &tables, &[CONTEXTS.len(), COLUMNS as usize])?,
-        cu_seqlens_q: dev.upload(at, &[0u32, 1, 2], &[CONTEXTS.len() + 1])?,
-        context_lens: dev.upload(at, &CONTEXTS, &[CONTEXTS.len()])?,
-        heads,
-        scale: 1.0 / (heads.dim as f32).sqrt(),
-        decode,
-    };
-    let out = dev.alloc(at, DType::Bf16, &[CONTEXTS.len(), heads.out_len()])?;
-    fwd(dev, paged, qkv, out)?;
-    Ok(dev.read::<bf16>(out)?.into_iter().map(|x| u32::from(x.to_bits())).collect())
+    }
+    Ok(None)
+}
+
+/// Returns a copy of the last `tail` rows of each sequence.
+fn last_rows(dev: &mut Device, rows: Tensor, cu_seqlens: &[u32], tail: usize) -> Result<Tensor> {
+    let ends = &cu_seqlens[1..];
+    let to = dev.alloc(AT, rows.dtype, &[ends.len() * tail, rows.cols()])?;
+    for (s, end) in ends.iter().enumerate() {
+        let from = rows.slice(*end as usize - tail, *end as usize);
+        dev.copy(from, to.slice(s * tail, (s + 1) * tail))?;
+    }
+    Ok(to)
+}
+
+impl Batch {
+    /// Returns the bits of the outputs of the new tokens `qkv`, which are the last ones of each sequence, computed by
+    /// decode's work items or by prefill.
+    fn outputs(&self, dev: &mut Device, qkv: Tensor, decode: bool) -> Result<Vec<u32>> {
+        let Batch { ref cache, heads, ref contexts, ref tables } = *self;
+        let sequences = contexts.len();
+        let each = (qkv.rows() / sequences) as u32;
+        let cu_seqlens: Vec<u32> = (0..=sequences as u32).map(|s| s * each).collect();
+        let decode = match decode {
+            true => {
+                let items = DecodeStep { cu_seqlens_q: &cu_seqlens, context_lens: contexts, block_tables: tables };
+                let split = Split::new(items, together(dev, heads))?;
+                let tickets = Decode::tickets(dev, AT, sequences, heads)?;
+                Some(Decode::upload(dev, AT, &split, tickets)?)
+            }
+            false => None,
+        };
+        let paged = Paged {
+            cache,
+            block_tables: dev.upload(AT, tables, &[sequences, tables.len() / sequences])?,
+            cu_seqlens_q: dev.upload(AT, &cu_seqlens, &[sequences + 1])?,
+            context_lens: dev.upload(AT, contexts, &[sequences])?,
+            heads,
+            scale: 1.0 / (heads.dim as f32).sqrt(),
+            decode,
+        };
+        let out = dev.alloc(AT, DType::Bf16, &[qkv.rows(), heads.out_len()])?;
+        fwd(dev, paged, qkv, out)?;
+        bits(dev, &[out])
+    }
 }
