@@ -33,11 +33,13 @@ enum Stat {
     PROB_SQUARED,
     OLD_PROB_SQUARED,
     PROB_PRODUCT,
+    DIFFERENT,  // tokens whose two log-probs differ
     MAXIMA,
     MINUS_RATIO = MAXIMA,
     RATIO,
     MAX_PROB_DIFF,
     MAX_LOG_PROB_DIFF,
+    MINUS_FIRST_DIFFERENT,
     STATS
 };
 
@@ -190,6 +192,10 @@ KERNEL(policy_loss_rows, policy_loss::Args, policy_loss::THREADS, 1) {
         s[RATIO] = larger(s[RATIO], ratio);
         s[MAX_PROB_DIFF] = larger(s[MAX_PROB_DIFF], diff);
         s[MAX_LOG_PROB_DIFF] = larger(s[MAX_LOG_PROB_DIFF], magnitude(log_prob - old));
+        if (!(log_prob == old)) {
+            s[DIFFERENT] += 1.0;
+            s[MINUS_FIRST_DIFFERENT] = larger(s[MINUS_FIRST_DIFFERENT], -(double)t);
+        }
     }
 #pragma unroll
     for (int m = 0; m < STATS; m++) {

@@ -33,7 +33,7 @@ pub struct State {
     pub device: String,
     /// Summation order of the CPU kernels, as `Isa::chains` returns it.
     pub cpu_body: String,
-    /// GPU kernel variant of matrix products, as `KernelVariant::recorded` returns it; absent on the CPU.
+    /// Arithmetic of a GPU, as `Device::recorded_variant` returns it; absent on the CPU.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gpu_body: Option<String>,
     /// Versions: `omr`, `arithmetic` of the ops (1 if absent) and `record` of the checkpoint's content.
@@ -58,6 +58,11 @@ impl State {
         [("omr", env!("CARGO_PKG_VERSION")), ("arithmetic", ARITHMETIC), ("record", RECORD)]
             .map(|(what, version)| (what.to_owned(), version.to_owned()))
             .into()
+    }
+
+    /// Returns this state without device and kernel variants.
+    pub fn without_arithmetic(self) -> State {
+        State { device: String::new(), cpu_body: String::new(), gpu_body: None, ..self }
     }
 
     /// Writes `dir/state.json`.

@@ -97,6 +97,18 @@ choice! {
     }
 }
 
+choice! {
+    /// Response to a log-prob of the trainer that differs from the sampler's.
+    pub enum Parity {
+        /// The run ends with an error.
+        Error = "error",
+        /// The run continues with a note.
+        Warn = "warn",
+        /// The log-probs are not compared.
+        Off = "off",
+    }
+}
+
 impl Default for InputKind {
     /// Placeholder of a list entry before its value is read.
     fn default() -> InputKind {

@@ -6,7 +6,7 @@ use super::data::{model_of, rows_of};
 use super::judge::check_judge;
 use super::{
     Config, DatasetConfig, DistConfig, Dtype, Format, InputKind, JudgeConfig, LrSchedulerType, MOST_SEQUENCES, Mode,
-    OptimConfig, OptimizerName, Place, Preset, Rule, Safe, ScorerConfig, Source, ValKwargs, ValidationConfig,
+    OptimConfig, OptimizerName, Parity, Place, Preset, Rule, Safe, ScorerConfig, Source, ValKwargs, ValidationConfig,
 };
 use crate::error::{Error, Result};
 
@@ -337,6 +337,9 @@ settings! {
         optimizer.optim = OptimizerName::AdamwTorch, name: "Hugging Face optim";
         optimizer.optimizer_offload = false, name: "verl actor_rollout_ref.actor.fsdp_config.optimizer_offload",
             published: "false";
+        /// Response to a log-prob of the trainer that differs from the sampler's before the first update of a step.
+        /// `error` ends the run, `warn` prints a note, `off` does not compare them.
+        parity: Parity = Parity::Error, safe: Safe::Yes;
         /// Seed for the order of prompts and for sampling. A recipe uses its own seed.
         seed: u64 = 42, name: "verl data.seed";
         /// Data type of weights, activations and KV cache; `auto` = bf16 with GPU kernels, f32 on the CPU. A recipe

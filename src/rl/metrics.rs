@@ -89,6 +89,11 @@ impl StepMetrics {
         self.set(&format!("{name}/min"), values.iter().copied().fold(f64::INFINITY, f64::min));
     }
 
+    /// Returns true before the first update of the step.
+    pub fn has_no_update(&self) -> bool {
+        self.updates.is_empty()
+    }
+
     /// Adds the metrics of one update and the optimizer's statistics of it.
     pub fn update(&mut self, seen: &Seen, step: StepStats, lr: f64, loss: &PolicyLoss) {
         let first = self.updates.is_empty();
@@ -157,6 +162,7 @@ impl StepMetrics {
             ("reward", get("critic/rewards/mean")),
             ("acc", get("critic/score/acc_score/mean")),
             ("len", get("response_length/mean")),
+            ("probs_diff", get("training/rollout_probs_diff_max")),
         ]
     }
 }

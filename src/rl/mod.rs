@@ -15,6 +15,7 @@ pub mod kl;
 pub mod metrics;
 pub mod micro_batches;
 pub mod overlong;
+pub mod parity;
 pub mod plan;
 pub mod probs_diff;
 pub mod run;

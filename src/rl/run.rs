@@ -31,6 +31,7 @@ use crate::rl::experience::Experience;
 use crate::rl::group::Group;
 use crate::rl::kl::KL_COEF;
 use crate::rl::metrics::StepMetrics;
+use crate::rl::parity::FirstUpdate;
 use crate::rl::plan;
 use crate::rl::update::{self, Dealt, Learner, MicroBatchStats, Reference};
 use crate::rollout::file::RolloutRow;
@@ -183,6 +184,12 @@ impl Job {
                 // The host waits for the device here, where the update is logged, and nowhere earlier in the update.
                 let seen = dealt.queued(done, figures.stats).read(dev)?;
                 let stats = trainer.stats(dev, "the policy loss", seen.stats.loss, observer)?;
+                if metrics.has_no_update() {
+                    let (step, device) = (trainer.step + 1, dev.kind());
+                    let update =
+                        FirstUpdate { step, groups: batch, micro_batches: &micro_batches, seen: &seen, device };
+                    update.check(config.parity, observer)?;
+                }
                 metrics.update(&seen, stats, lr, &update::loss_of(config));
             }
         }
@@ -197,7 +204,9 @@ impl Job {
         }
         // The other ranks create their journals only after the folder is cleared.
         trainer.ranks.await_all("the journal of a step", &[])?;
-        let journal = Journal::open(&self.common.dir, trainer.step + 1, trainer.ranks.rank(), &trainer.state(dev))?;
+        let run = trainer.state(dev).without_arithmetic();
+        let (rank, arithmetic) = (trainer.ranks.rank(), dev.arithmetic());
+        let journal = Journal::open(&self.common.dir, trainer.step + 1, rank, &run, arithmetic)?;
         if journal.ended() > 0 {
             let (step, ended) = (trainer.step + 1, journal.ended());
             observer.note(&format!(

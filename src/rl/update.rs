@@ -18,6 +18,7 @@ use crate::rl::balance::karmarkar_karp;
 use crate::rl::experience::Experience;
 use crate::rl::group::{Group, ResponseId, borders, responses};
 use crate::rl::micro_batches;
+use crate::rl::parity::Differing;
 use crate::rl::probs_diff::ProbsDiff;
 use crate::tensor::{DType, Tensor};
 use crate::train::exchange::Reach;
@@ -25,13 +26,15 @@ use crate::train::lanes::interleaved;
 use crate::train::step::{self, Computed, Forward};
 
 /// The results of an update over a mini-batch.
-#[derive(Clone, Copy, PartialEq, Debug, Default)]
+#[derive(Clone, PartialEq, Debug, Default)]
 pub struct Seen {
     /// Loss and clipping metrics.
     pub stats: PolicyStats,
     /// Difference between trainer and sampler. It is 0 before the first update of a batch (see
     /// `docs/design/training.md`).
     pub probs_diff: ProbsDiff,
+    /// The micro-batches with tokens whose log-probs of trainer and sampler differ.
+    pub differing: Vec<Differing>,
     /// Number of tokens computed.
     pub tokens: usize,
     /// Number of responses computed.
@@ -58,14 +61,18 @@ pub struct Queued {
 impl Queued {
     /// Adds up the results of all micro-batches in order and returns them. Waits for the device.
     pub fn read(&self, dev: &mut Device) -> Result<Seen> {
-        let mut sums = Sums::NONE;
-        dev.read::<f64>(self.stats)?.chunks(STATS).for_each(|part| sums += Sums::of(part));
+        let (mut sums, mut differing) = (Sums::NONE, Vec::new());
+        for (micro_batch, part) in dev.read::<f64>(self.stats)?.chunks(STATS).map(Sums::of).enumerate() {
+            let (tokens, first) = part.different();
+            differing.extend(first.map(|first| Differing { micro_batch, tokens, first }));
+            sums += part;
+        }
         let &Queued { ref loss, denominators, computed, responses, done, .. } = self;
         let mut stats = PolicyStats::new(loss, &computed, &sums);
         let weight = |of: &Denominators| of.token_weight(loss.loss_agg_mode, 1.0);
         stats.entropy *= weight(&computed) / weight(&denominators);
         let probs_diff = ProbsDiff::from(&sums.probs());
-        Ok(Seen { stats, probs_diff, tokens: done.tokens, responses, micro_batches: done.micro_batches })
+        Ok(Seen { stats, probs_diff, differing, tokens: done.tokens, responses, micro_batches: done.micro_batches })
     }
 }
 

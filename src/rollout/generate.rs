@@ -60,6 +60,9 @@ pub struct Rollout {
     pub score: Score,
     /// Verdict of the judge, if it was asked.
     pub judge: Option<Ruling>,
+    /// The arithmetic with which the response was sampled, if it comes from a journal and this is another arithmetic
+    /// than the device's.
+    pub sampled_with: Option<String>,
 }
 
 /// Settings of a rollout request.
@@ -255,7 +258,9 @@ fn score_while_generating(
                     if journal.output(name(index)).is_none() {
                         journal.add_output(name(index), &output)?;
                     } else if let Some((score, judge)) = journal.verdict(name(index)).cloned() {
-                        rollouts[index] = Some(Rollout { question: output.request, response, score, judge, output });
+                        let sampled_with = journal.other_arithmetic(name(index)).map(str::to_owned);
+                        let question = output.request;
+                        rollouts[index] = Some(Rollout { question, response, score, judge, output, sampled_with });
                         scored += 1;
                         continue;
                     }
@@ -271,7 +276,9 @@ fn score_while_generating(
                     if let Some(journal) = &mut journal {
                         journal.add_verdict(name(index), &score, judge.as_ref())?;
                     }
-                    rollouts[index] = Some(Rollout { question: output.request, response, score, judge, output });
+                    let other = journal.as_ref().and_then(|journal| journal.other_arithmetic(name(index)));
+                    let (question, sampled_with) = (output.request, other.map(str::to_owned));
+                    rollouts[index] = Some(Rollout { question, response, score, judge, output, sampled_with });
                     scored += 1;
                 }
             }

@@ -29,7 +29,11 @@ pub type Name = (u64, usize);
 pub struct Journal {
     path: PathBuf,
     file: File,
+    /// Device and kernel variants of this process.
+    arithmetic: String,
     outputs: HashMap<Name, Output>,
+    /// The arithmetic of rollouts that were sampled with another arithmetic than `arithmetic`.
+    others: HashMap<Name, String>,
     verdicts: HashMap<Name, (Score, Option<Ruling>)>,
 }
 
@@ -40,6 +44,7 @@ enum Line {
         prompt: u64,
         rollout: usize,
         finish_reason: String,
+        arithmetic: String,
         token_ids: Vec<u32>,
         log_probs: Vec<f64>,
     },
@@ -86,18 +91,19 @@ impl From<JournalVerdict> for Option<Ruling> {
 }
 
 impl Journal {
-    /// Opens the journal of `step` in the run folder `dir`. `run` describes the run and its state. Journals with a
-    /// different `run`, and lines that are incomplete or altered, are ignored. Each rank writes its own part of the
-    /// journal and reads all parts, regardless of the number of ranks that wrote them.
-    pub fn open(dir: &Path, step: u64, rank: usize, run: &impl Serialize) -> Result<Journal> {
+    /// Opens the journal of `step` in the run folder `dir`. `run` describes the run and its state, and `arithmetic` the
+    /// device and its kernel variants, which new rollouts record. Journals with a different `run`, and lines that are
+    /// incomplete or altered, are ignored. Each rank writes its own part of the journal and reads all parts, regardless
+    /// of the number of ranks that wrote them.
+    pub fn open(dir: &Path, step: u64, rank: usize, run: &impl Serialize, arithmetic: String) -> Result<Journal> {
         let path = dir.join(FOLDER).join(part(step, rank));
         let head = sealed(run)?;
-        let (mut outputs, mut verdicts) = (HashMap::new(), HashMap::new());
+        let mut found = Found::default();
         for (other, of) in parts(dir)? {
             if of == step && other != path {
                 // If another rank is writing this part, the text may already contain new lines, which does no harm.
                 let text = String::from_utf8_lossy(&fs::read(&other).unwrap_or_default()).into_owned();
-                known(&text, &head, &mut outputs, &mut verdicts);
+                known(&text, &head, &mut found);
             }
         }
         let text = match fs::read(&path) {
@@ -105,12 +111,14 @@ impl Journal {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
             Err(e) => return Err(Error::io(&path)(e)),
         };
-        let whole = known(&text, &head, &mut outputs, &mut verdicts);
+        let whole = known(&text, &head, &mut found);
         if whole != text {
             files::write(&path, whole.as_bytes())?;
         }
         let file = File::options().append(true).open(&path).map_err(Error::io(&path))?;
-        Ok(Journal { path, file, outputs, verdicts })
+        let Found { outputs, arithmetics: mut others, verdicts } = found;
+        others.retain(|_, of| *of != arithmetic);
+        Ok(Journal { path, file, arithmetic, outputs, others, verdicts })
     }
 
     /// Returns the number of rollouts that had ended when the journal was opened.
@@ -121,6 +129,11 @@ impl Journal {
     /// Returns a rollout that had ended when the journal was opened; its `request` is 0.
     pub fn output(&self, name: Name) -> Option<&Output> {
         self.outputs.get(&name)
+    }
+
+    /// Returns the arithmetic of a rollout that was sampled with another arithmetic than that of this process.
+    pub fn other_arithmetic(&self, name: Name) -> Option<&str> {
+        self.others.get(&name).map(String::as_str)
     }
 
     /// Returns the verdict on a rollout, if there was one.
@@ -134,7 +147,8 @@ impl Journal {
         // An f64 represents every f32 exactly, so the values are read back bitwise identical.
         let log_probs = output.logprobs.iter().map(|p| f64::from(*p)).collect();
         let finish_reason = output.finish_reason.as_str().to_owned();
-        self.add(&Line::Ended { prompt, rollout, finish_reason, token_ids: output.token_ids.clone(), log_probs })
+        let (token_ids, arithmetic) = (output.token_ids.clone(), self.arithmetic.clone());
+        self.add(&Line::Ended { prompt, rollout, finish_reason, arithmetic, token_ids, log_probs })
     }
 
     /// Records a verdict.
@@ -150,28 +164,33 @@ impl Journal {
     }
 }
 
-/// Reads the `text` of a part. If it begins with `head`, adds its rollouts and verdicts to `outputs` and `verdicts`.
-/// Returns `head` followed by the intact lines.
-fn known(
-    text: &str,
-    head: &str,
-    outputs: &mut HashMap<Name, Output>,
-    verdicts: &mut HashMap<Name, (Score, Option<Ruling>)>,
-) -> String {
+/// The content of the parts of a journal.
+#[derive(Default)]
+struct Found {
+    outputs: HashMap<Name, Output>,
+    /// The arithmetic of each output.
+    arithmetics: HashMap<Name, String>,
+    verdicts: HashMap<Name, (Score, Option<Ruling>)>,
+}
+
+/// Reads the `text` of a part. If it begins with `head`, adds its rollouts and verdicts to `found`. Returns `head`
+/// followed by the intact lines.
+fn known(text: &str, head: &str, found: &mut Found) -> String {
     let mut whole = head.to_owned();
     for line in text.strip_prefix(head).unwrap_or_default().split_inclusive('\n') {
         let Some(known) = opened(line) else { continue };
         whole.push_str(line);
         match known {
-            Line::Ended { prompt, rollout, finish_reason, token_ids, log_probs } => {
+            Line::Ended { prompt, rollout, finish_reason, arithmetic, token_ids, log_probs } => {
                 let logprobs = log_probs.into_iter().map(|p| p as f32).collect();
                 let Some(finish_reason) = FinishReason::named(&finish_reason) else { continue };
                 let output = Output { request: 0, rollout, token_ids, logprobs, finish_reason };
-                outputs.insert((prompt, rollout), output);
+                found.outputs.insert((prompt, rollout), output);
+                found.arithmetics.insert((prompt, rollout), arithmetic);
             }
             Line::Scored { prompt, rollout, score, acc_score, format_reward_score, predict_str, further, judge } => {
                 let score = Score { score, acc_score, format_reward_score, predict_str, further, why: "journal" };
-                verdicts.insert((prompt, rollout), (score, judge.into()));
+                found.verdicts.insert((prompt, rollout), (score, judge.into()));
             }
         }
     }

@@ -26,13 +26,14 @@ struct Head {
     predict_str: String,
     further: BTreeMap<String, f64>,
     judge: JournalVerdict,
+    sampled_with: Option<String>,
 }
 
 /// Encodes rollouts as bytes.
 pub fn pack(rollouts: &[Rollout]) -> Result<Vec<u8>> {
     let mut out = Vec::new();
     for rollout in rollouts {
-        let Rollout { question, output, response, score, judge } = rollout;
+        let Rollout { question, output, response, score, judge, sampled_with } = rollout;
         let head = Head {
             question: *question,
             rollout: output.rollout,
@@ -43,6 +44,7 @@ pub fn pack(rollouts: &[Rollout]) -> Result<Vec<u8>> {
             predict_str: score.predict_str.clone(),
             further: score.further.clone(),
             judge: judge.as_ref().into(),
+            sampled_with: sampled_with.clone(),
         };
         serde_json::to_writer(&mut out, &head).map_err(broken)?;
         out.push(b'\n');
@@ -70,10 +72,10 @@ pub fn unpack(mut bytes: &[u8]) -> Result<Vec<Rollout>> {
             finish_reason: FinishReason::named(&head.finish_reason).ok_or_else(|| cut(&head))?,
         };
         let [score, acc_score, format_reward_score] = head.scores;
-        let Head { predict_str, further, .. } = head;
+        let Head { question, response, predict_str, further, sampled_with, .. } = head;
         let score = Score { score, acc_score, format_reward_score, predict_str, why: "another rank", further };
         let judge = head.judge.into();
-        rollouts.push(Rollout { question: head.question, output, response: head.response, score, judge });
+        rollouts.push(Rollout { question, output, response, score, judge, sampled_with });
     }
     Ok(rollouts)
 }
@@ -138,6 +140,7 @@ mod tests {
                 further: [("brevity".to_owned(), 0.1 + 0.2)].into(),
             },
             judge,
+            sampled_with: (question == 4).then(|| "cuda mma.sync/2".to_owned()),
         };
         let rollouts = [rollout(3, 0, None), rollout(4, 10, Some(Ruling::Said(1))), rollout(5, 1, None)];
         let bytes = pack(&rollouts).unwrap();

@@ -2,6 +2,7 @@
 
 mod bound;
 mod groups;
+mod parity;
 mod run;
 mod stopped;
 mod validation;

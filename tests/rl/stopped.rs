@@ -36,7 +36,8 @@ impl Observer for StopAfter {
     }
 }
 
-fn resume(dir: &Path, config: &RlConfig, looks: u64) -> (Result<()>, String) {
+/// Runs the job in `dir`, which stops at the `looks`th poll. Returns its result and its notes.
+pub fn resume(dir: &Path, config: &RlConfig, looks: u64) -> (Result<()>, String) {
     let observer = StopAfter { looks, looked: AtomicU64::new(0), notes: Mutex::default() };
     let job = Job::new(dir, config.clone(), Arc::new(Scorer::rules(config.reward.mode))).unwrap();
     let done = job.run(&mut device(1), &observer);

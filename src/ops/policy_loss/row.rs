@@ -85,7 +85,7 @@ impl<F: Real> Rows<'_, F> {
                 d[t] = entropy_grad;
             }
             count(s, advantage, clipped, dual, d, ratio);
-            compare(s, lp, old);
+            compare(s, lp, old, from + t);
         }
         fold(lanes, Sums::NONE, |mut a, b| {
             a += b;
@@ -106,7 +106,8 @@ fn count(s: &mut Sums, advantage: f64, clipped: bool, dual: bool, log_ratio: f64
     s[Stat::Ratio] = larger(s[Stat::Ratio], ratio);
 }
 
-fn compare(s: &mut Sums, lp: f64, old: f64) {
+/// Compares both log-probs of the token at position `at` of the batch.
+fn compare(s: &mut Sums, lp: f64, old: f64, at: usize) {
     let (p, q) = (1.0 - exp_f64(lp), 1.0 - exp_f64(old));
     let diff = (p - q).abs();
     s[Stat::ProbDiff] += diff;
@@ -118,4 +119,8 @@ fn compare(s: &mut Sums, lp: f64, old: f64) {
     s[Stat::ProbProduct] += p * q;
     s[Stat::MaxProbDiff] = larger(s[Stat::MaxProbDiff], diff);
     s[Stat::MaxLogProbDiff] = larger(s[Stat::MaxLogProbDiff], (lp - old).abs());
+    if lp != old {
+        s[Stat::Different] += 1.0;
+        s[Stat::MinusFirstDifferent] = larger(s[Stat::MinusFirstDifferent], -(at as f64));
+    }
 }

@@ -5,7 +5,7 @@ use std::ops::{AddAssign, Index, IndexMut};
 use super::loss::{Denominators, MEAN_EPS, PolicyLoss};
 
 /// Number of values in a [`Sums`].
-pub const STATS: usize = 20;
+pub const STATS: usize = 22;
 
 /// Number of loss terms, which come first in a [`Sums`] and must be finite.
 pub const LOSSES: usize = 3;
@@ -32,10 +32,14 @@ pub(super) enum Stat {
     ProbSquared,
     OldProbSquared,
     ProbProduct,
+    /// Number of tokens whose two log-probs differ.
+    Different,
     MinusRatio,
     Ratio,
     MaxProbDiff,
     MaxLogProbDiff,
+    /// Minus the position in the batch of the first token whose log-probs differ.
+    MinusFirstDifferent,
 }
 
 impl Stat {
@@ -80,6 +84,13 @@ impl Sums {
             max_diff: at(Stat::MaxProbDiff).max(0.0),
             max_log_diff: at(Stat::MaxLogProbDiff).max(0.0),
         }
+    }
+
+    /// Returns the number of tokens whose log-prob differs from the old one, and the position of the first of them in
+    /// the batch. The position has a meaning only for statistics of one batch.
+    pub fn different(&self) -> (u64, Option<usize>) {
+        let first = -self[Stat::MinusFirstDifferent];
+        (self[Stat::Different] as u64, first.is_finite().then_some(first as usize))
     }
 }
 
@@ -215,7 +226,7 @@ mod tests {
             });
             parts.collect::<String>()
         };
-        let last = Stat::MaxLogProbDiff;
+        let last = Stat::MinusFirstDifferent;
         assert_eq!((names.len(), last as usize + 1, names[STATS]), (STATS + 1, STATS, "STATS"));
         assert_eq!(names[last as usize], screaming(format!("{last:?}")));
         assert_eq!(names[Stat::MAXIMA], "MINUS_RATIO = MAXIMA");
