@@ -10,7 +10,7 @@ extern "C" {
 #endif
 
 // Interface version. Increase it whenever a struct below changes.
-#define OMR_EMU_VERSION 3
+#define OMR_EMU_VERSION 4
 
 // One kernel. A kernel NAME exports its entry as the data symbol `omr_entry_NAME`.
 typedef struct EmuEntry {
@@ -24,9 +24,9 @@ typedef struct EmuEntry {
 } EmuEntry;
 
 enum EmuCompletion { EMU_EAGER = 0, EMU_LAZY = 1, EMU_RANDOM = 2 };
-// How a k16 step of a matrix instruction is added to the accumulators: one fused multiply-add after the other
-// (EMU_CHAIN), or all at once as tensor cores do (EMU_ALIGNED, emu/operand.h).
-enum EmuSums { EMU_CHAIN = 0, EMU_ALIGNED = 1 };
+// How a k16 step of a matrix instruction is added to the accumulators: one fused multiply-add after the other, or as
+// the tensor cores of Hopper, or of Ampere and Ada, are reported to add (SumRule in emu/operand.h).
+enum EmuSums { EMU_CHAIN = 0, EMU_HOPPER = 1, EMU_AMPERE = 2 };
 
 typedef struct EmuOptions {
     // 0: one fixed schedule; else a random order of fibers, CTAs and atomics, drawn from this seed

@@ -168,14 +168,6 @@ void eight_rows(const float (*a)[16], const __m256* b, __m256* d) {
     d[0] = d0, d[1] = d1, d[2] = d2, d[3] = d3, d[4] = d4, d[5] = d5, d[6] = d6, d[7] = d7;
 }
 
-// Computes the same product as eight_rows, with the rounding of tensor cores (aligned_sum): a is [16][16], b is [k][8],
-// d is [16][8].
-void sixteen_rows_aligned(const float (*a)[16], const float* b, float* d) {
-    for (uint32_t m = 0; m < 16; m++) {
-        for (uint32_t n = 0; n < 8; n++) d[m * 8 + n] = aligned_sum(a[m], 1, b + n, 8, d[m * 8 + n]);
-    }
-}
-
 // Computes d = fma(a[k], b[k], d) for ascending k, as sixteen independent chains of eight columns.
 void multiply(Op& op) {
     alignas(32) float a[16][16];
@@ -207,8 +199,9 @@ void multiply(Op& op) {
         b[2 * k] = _mm256_castsi256_ps(_mm256_slli_epi32(two, 16));
         b[2 * k + 1] = _mm256_castsi256_ps(_mm256_and_si256(two, _mm256_set1_epi32(int(0xffff0000u))));
     }
-    if (instance().options.sums == EMU_ALIGNED) {
-        sixteen_rows_aligned(a, reinterpret_cast<const float*>(b), reinterpret_cast<float*>(d));
+    if (uint32_t sums = instance().options.sums; sums != EMU_CHAIN) {
+        Floats rows{&a[0][0], 16, 1};
+        multiply_aligned(rows, 16, reinterpret_cast<const float*>(b), 8, reinterpret_cast<float*>(d), sum_rule(sums));
     } else {
         eight_rows(&a[0], b, &d[0]);
         eight_rows(&a[8], b, &d[8]);

@@ -2,6 +2,8 @@
 #pragma once
 #include <stdint.h>
 
+#include "emu/api.h"
+
 namespace emu {
 
 // Fields of a descriptor, in bytes.
@@ -57,14 +59,24 @@ void widen_chunks(const unsigned char* const* chunks, uint32_t rows, bool mn, fl
 // Computes sums [64][columns] += a [16][64]^T b [16][columns], as one chain of fused products over ascending k.
 void multiply_step(const float* a, const float* b, float* sums, uint32_t columns);
 
-// Bits kept below the last bit of an f32 when the terms of a step are aligned, as reported for Hopper's tensor cores.
-// tests/kernels/calibrate_sums.rs measures it on a GPU.
-constexpr int kGuardBits = 2;
-// Adds a k16 step as tensor cores do. The products and the accumulator are exact, and are aligned to the largest of
-// them. They are truncated kGuardBits below the last bit of an f32 and added, and the total is truncated to f32.
-// Consecutive k of `a` and `b` are `a_stride` and `b_stride` apart.
-float aligned_sum(const float* a, uint32_t a_stride, const float* b, uint32_t b_stride, float sum);
-// Computes the same product as multiply_step, but adds each k16 step by aligned_sum.
-void multiply_aligned(const float* a, const float* b, float* sums, uint32_t columns);
+// Rule by which a generation of tensor cores adds a k16 step. Each block of products is one sum with the accumulator:
+// every term is aligned to the largest exponent and truncated to `bits` fractional bits, the terms are added exactly,
+// and the total is truncated to f32. The exponent of a product is the sum of its factors' exponents; it is not
+// normalised. Subnormal numbers and zero have the exponent -126. tests/goldens/isa/sums holds examples, and
+// tests/kernels/calibrate_sums.rs compares the rules with a GPU.
+struct SumRule {
+    uint32_t block;
+    int bits;
+};
+constexpr SumRule kHopper{16, 25}, kAmpere{8, 24};
+inline SumRule sum_rule(uint32_t sums) { return sums == EMU_HOPPER ? kHopper : kAmpere; }
+// Operand of multiply_aligned: element k of row (or column) i is at[i * row + k * step].
+struct Floats {
+    const float* at;
+    uint32_t row, step;
+};
+// Computes sums [rows][columns] += a b for one k16 step by `rule`. The columns of b are adjacent, their number is a
+// multiple of 8, and there are at most kTileRows rows.
+void multiply_aligned(Floats a, uint32_t rows, const float* b, uint32_t columns, float* sums, SumRule rule);
 
 }  // namespace emu

@@ -170,8 +170,12 @@ void multiply(const Warpgroup& group, Flying& flying) {
     each_chunk(Descriptor(product.b), product.columns, product.b_mn, collect);
     widen_chunks(chunks, product.columns, product.b_mn, b, product.columns);
     if (!product.accumulate) memset(flying.tile->at.data(), 0, flying.tile->at.size() * sizeof(float));
-    auto step = instance().options.sums == EMU_ALIGNED ? multiply_aligned : multiply_step;
-    step(a, b, flying.tile->at.data(), product.columns);
+    float* to = flying.tile->at.data();
+    if (uint32_t sums = instance().options.sums; sums != EMU_CHAIN) {
+        multiply_aligned({a, 1, kTileRows}, kTileRows, b, product.columns, to, sum_rule(sums));
+    } else {
+        multiply_step(a, b, to, product.columns);
+    }
     flying.done = true;
 }
 

@@ -7,6 +7,7 @@ pub(crate) mod hf;
 mod hf_engine;
 mod image;
 mod isa;
+mod isa_sums;
 mod isa_tma;
 mod isa_wgmma;
 mod reward;

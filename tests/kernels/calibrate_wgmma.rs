@@ -206,8 +206,9 @@ fn bits_for_every_shape_swapped_and_beside_mma() {
         assert!(kind() == Kind::Cuda || chain == count, "the emulator is one chain");
         let mut worst = 0.0f64;
         tiles.each(&again, |sum, products| {
-            let scale = products.iter().map(|p| p.abs()).sum::<f64>();
-            worst = worst.max((f64::from(sum) - products.iter().sum::<f64>()).abs() / scale);
+            let scale = products.iter().map(|p| p.product().abs()).sum::<f64>();
+            let exact = products.iter().map(|p| p.product()).sum::<f64>();
+            worst = worst.max((f64::from(sum) - exact).abs() / scale);
         });
         // As for mma in calibrate_sums.rs: every term and every sum may be truncated.
         let bound = 2.0 * DEPTH as f64 * (-23f64).exp2();

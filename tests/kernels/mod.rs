@@ -12,7 +12,7 @@ mod attention_window;
 mod attention_window_bwd;
 mod cache;
 pub mod calibrate;
-mod calibrate_sums;
+pub mod calibrate_sums;
 pub mod calibrate_tma;
 pub mod calibrate_wgmma;
 mod cu;

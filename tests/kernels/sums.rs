@@ -10,17 +10,31 @@ use omr::tensor::DType;
 
 use super::attention::{self, heads};
 use super::attention_bwd::GradCase;
-use super::calibrate_sums::{Model as Adding, Tiles};
+use super::calibrate_sums::{AMPERE, HOPPER, Model as Adding, Tiles};
 use super::inputs::random;
 use super::{emu_of, equal, gemm, gemm_bwd, linear_logprob, paged_attention, skipped};
 use crate::engine::parity::{assert_trained, config, generate, limits, requests};
 
 /// Each way to sum, with the model of calibrate_sums.rs that gives the same sums.
-const WAYS: [(Sums, Adding); 2] = [(Sums::Chain, Adding::Chain), (Sums::Aligned, Adding::Cut(16, 2))];
+const WAYS: [(Way, Adding); 3] = [
+    (Way(Sums::Chain, Arch::Sm90a), Adding::Chain),
+    (Way(Sums::Aligned, Arch::Sm90a), HOPPER),
+    (Way(Sums::Aligned, Arch::Sm80), AMPERE),
+];
+
+/// A way to sum, and the instruction set with which it is emulated.
+#[derive(Clone, Copy, PartialEq, Debug)]
+struct Way(Sums, Arch);
+
+impl Way {
+    /// Returns the kernel variants to test. Ampere has no wgmma.
+    fn variants(self) -> &'static [bool] {
+        if self.1 == Arch::Sm90a { &[false, true] } else { &[false] }
+    }
+}
 
 /// Returns an emulated device that sums this way, with linear layers by either kernel variant.
-fn device(sums: Sums, wgmma: bool) -> Device {
-    let arch = if wgmma { Arch::Sm90a } else { Arch::Sm80 };
+fn device(Way(sums, arch): Way, wgmma: bool) -> Device {
     let mut dev = emu_of(Options { sums, arch, ..Options::default() }).unwrap();
     if wgmma {
         dev.use_variant(KernelVariant::Wgmma).unwrap();
@@ -60,7 +74,7 @@ fn no_bit_depends_on_a_tile_or_a_variant() {
         let all = c.linear(&mut device(sums, false), 0..130, true, true).unwrap();
         let logprob = linear_logprob::case((131, 200, 72), true, 0.7);
         let whole = linear_logprob::run(&mut device(sums, false), &logprob, 0, 131).unwrap();
-        for wgmma in [false, true] {
+        for &wgmma in sums.variants() {
             let dev = &mut device(sums, wgmma);
             for rows in [0..130, 70..130, 0..128, 129..130, 0..17] {
                 let some = c.linear(dev, rows.clone(), true, true).unwrap();
@@ -79,7 +93,7 @@ fn no_bit_depends_on_a_tile_or_a_variant() {
         paged_attention::check(&case, &mut device(sums, false), 3).unwrap();
         ways.push(all);
     }
-    assert_ne!(ways[0], ways[1], "two ways are compared");
+    assert!(ways[0] != ways[1] && ways[1] != ways[2], "three ways are compared");
 }
 
 /// Gradients of weights are chains over the tokens of all calls. With aligned sums, the bits of a chain depend on where
@@ -94,7 +108,7 @@ fn gradients_are_the_same_over_calls_of_whole_steps() {
     for (sums, _) in WAYS {
         let dx = c.dgrad(&mut device(sums, false), 0..150, true).unwrap();
         let dw = c.wgrad(&mut device(sums, false), &[150], true).unwrap();
-        for wgmma in [false, true] {
+        for &wgmma in sums.variants() {
             let what = |of: &str| format!("{sums:?}, wgmma {wgmma}, {of}");
             let dev = &mut device(sums, wgmma);
             for rows in [0..150, 70..150, 136..137] {
@@ -104,7 +118,7 @@ fn gradients_are_the_same_over_calls_of_whole_steps() {
             equal(&what("dw"), &c.wgrad(dev, &[150], true).unwrap(), &dw).unwrap();
             equal(&what("dw in parts"), &c.wgrad(dev, &[80, 70], true).unwrap(), &dw).unwrap();
             let within_a_step = c.wgrad(dev, &[70, 80], true).unwrap();
-            assert_eq!(within_a_step == dw, sums == Sums::Chain, "{}", what("dw in parts of no whole step"));
+            assert_eq!(within_a_step == dw, sums.0 == Sums::Chain, "{}", what("dw in parts of no whole step"));
         }
     }
 }
@@ -121,15 +135,17 @@ fn gradients_of_attention_are_the_same_by_either_variant_and_kernel() {
     let mut ways = Vec::new();
     for (sums, _) in WAYS {
         let want = packs.run(&mut device(sums, false), 131).unwrap();
-        equal(&format!("{sums:?}, wgmma"), &packs.run(&mut device(sums, true), 131).unwrap(), &want).unwrap();
+        for &wgmma in &sums.variants()[1..] {
+            equal(&format!("{sums:?}, wgmma"), &packs.run(&mut device(sums, wgmma), 131).unwrap(), &want).unwrap();
+        }
         let want = windows.run(&mut device(sums, false), 64).unwrap();
-        for wgmma in [false, true] {
+        for &wgmma in sums.variants() {
             let whole = windows.run(&mut device(sums, wgmma), 65).unwrap();
             equal(&format!("{sums:?}, wgmma {wgmma}, windows"), &want, &whole).unwrap();
         }
         ways.push(want);
     }
-    assert_ne!(ways[0], ways[1], "two ways are compared");
+    assert!(ways[0] != ways[1] && ways[1] != ways[2], "three ways are compared");
 }
 
 #[test]
@@ -140,7 +156,7 @@ fn what_is_sampled_with_is_what_is_trained_with() {
     let config = config();
     let requests = requests(&config, 4, 140, 1);
     for wgmma in [false, true] {
-        let mut dev = device(Sums::Aligned, wgmma);
+        let mut dev = device(WAYS[1].0, wgmma);
         let model = Model::init(&mut dev, config.clone(), DType::Bf16, 5).unwrap();
         let outputs = generate(&model, &mut dev, limits(), &requests);
         let tokens = assert_trained(&format!("wgmma {wgmma}"), &model, &mut dev, &requests, &outputs);

@@ -7,10 +7,11 @@ use crate::device::driver::{Kernel, Launch, Pinned, Properties};
 use crate::device::emu::compile::Cache;
 use crate::device::emu::graph::{LaunchBytes, Op};
 use crate::device::emu::limits::{self, Declared};
-use crate::device::emu::options::Options;
+use crate::device::emu::options::{Options, Sums};
 use crate::device::emu::pages::{POISON, Pages};
 use crate::device::emu::runtime::{Entry, Grid, Instance, Runtime, Schedule};
 use crate::device::emu::sites::{Site, Sites};
+use crate::device::images::Arch;
 use crate::error::{Error, Result};
 
 struct Loaded {
@@ -190,7 +191,11 @@ fn schedule(options: &Options, seed: u64) -> Schedule {
         completion,
         shadow: options.shadow.into(),
         poison: options.guarded.into(),
-        sums: options.sums as u32,
+        sums: match (options.sums, options.arch) {
+            (Sums::Chain, _) => 0,
+            (Sums::Aligned, Arch::Sm90a) => 1,
+            (Sums::Aligned, Arch::Sm80) => 2,
+        },
         banks: options.banks.into(),
         corners: options.corners.into(),
         padding: 0,

@@ -19,8 +19,8 @@ pub enum Sums {
     /// Sequential fused multiply-adds in ascending k. Starting a new instruction at any step does not change the
     /// result.
     Chain = 0,
-    /// The arithmetic of tensor cores. Products are exact. The products and the sum so far are aligned to the largest
-    /// of them, truncated and added, and the total is truncated to f32. The result depends on where a step begins.
+    /// The arithmetic that is reported for the tensor cores of the emulated instruction set: Hopper for 9.0, Ampere and
+    /// Ada for 8.0 (`SumRule` in kernels/emu/operand.h). The result depends on where a step begins.
     #[cfg_attr(
         private_tree,
         expect(dead_code, reason = "tests prove that no kernel's bits depend on the order of such sums")

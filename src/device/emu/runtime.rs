@@ -12,7 +12,7 @@ use crate::device::emu::sites::{Passed, Site};
 use crate::error::{Error, Result};
 
 /// Value of `OMR_EMU_VERSION` in the header that this file mirrors.
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 
 /// Folder of the runtime's sources. The runtime must be loaded before any kernel object, because kernel objects call
 /// functions of the runtime.
@@ -53,7 +53,8 @@ pub struct Schedule {
     pub shadow: u32,
     /// 1 to fill new shared memory and the destinations of running copies with 0xFF.
     pub poison: u32,
-    /// Addition in matrix instructions: 0 for sequential fused multiply-adds, 1 for aligned sums.
+    /// Addition in matrix instructions: 0 for sequential fused multiply-adds, 1 for the sums of Hopper, 2 for those of
+    /// Ampere.
     pub sums: u32,
     /// 1 to also count the bank conflicts of accesses other than `ldmatrix` and `stmatrix`.
     pub banks: u32,
