@@ -201,6 +201,17 @@ void each_row(const BulkCopy& copy, F use) {
     }
 }
 
+// Calls use(address, bytes) for the shared memory from which a store writes bytes. The padding of a box that is wider
+// than its tensor is not read, so nobody needs to write it.
+template <class F>
+void each_source(const Cta& cta, const BulkCopy& store, F use) {
+    if (store.box.rank == 0) return use(cta.smem + store.offset, store.box.bytes);
+    for (uint32_t i = 0; i < pieces_of(store); i++) {
+        Piece piece = piece_of(store, i);
+        if (piece.to > piece.from) use(cta.smem + piece.offset, kPiece);
+    }
+}
+
 // Touches the memory now, so that a fault is reported for the thread that issues the copy and not for the thread that
 // runs when the copy is made.
 void probe(const unsigned char* from, uint32_t bytes) {
@@ -260,8 +271,9 @@ void store(const Box& box, const void* source, bool reduce, const char* what, co
     AsyncUse use{what, place_of(emu, where)};
     BulkCopy copy{};
     copy.box = box;
-    copy.offset = async_read_begin(fiber, source, box.bytes, use);
+    copy.offset = async_offset(fiber, source, box.bytes, use);
     check_box(box, copy.offset, what, where);
+    each_source(cta, copy, [&](unsigned char* p, uint32_t n) { async_read_begin(fiber, p, n, use); });
     copy.place = use.place;
     copy.issuer = &fiber;
     copy.group = fiber.bulk_group;
@@ -328,7 +340,8 @@ void bulk_wait(uint32_t newest, bool read) {
         }
         take(cta, store);
         if (!store.waited) {
-            async_read_end(fiber, cta.smem + store.offset, store.box.bytes, {"bulk store", store.place});
+            AsyncUse use{"bulk store", store.place};
+            each_source(cta, store, [&](unsigned char* p, uint32_t n) { async_read_end(fiber, p, n, use); });
         }
         store.waited = true;
         if (read) {

@@ -20,10 +20,10 @@ struct Descriptor {
           layout(uint32_t(bits >> 62)) {}
 
     uint32_t span() const { return layout == 0 ? 16 : 256u >> layout; }
+    // Row, of 128 bytes, of the swizzle pattern in which an address lies.
+    uint32_t pattern_row(uint32_t address) const { return layout == 0 ? 0 : address >> 7 & ((16u >> layout) - 1); }
     // Applies the swizzle, which permutes absolute addresses.
-    uint32_t permuted(uint32_t address) const {
-        return layout == 0 ? address : address ^ (address >> 7 & ((8u >> (layout - 1)) - 1)) << 4;
-    }
+    uint32_t permuted(uint32_t address) const { return address ^ pattern_row(address) << 4; }
     // Returns the address of the chunk with eight k of row `row` of a K-major operand, where k / 8 = `half`.
     uint32_t along_k(uint32_t row, uint32_t half) const {
         uint32_t at = start + row / 8 * stride + row % 8 * span() + half * (layout == 0 ? leading : 16);

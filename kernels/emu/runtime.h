@@ -268,9 +268,11 @@ struct AsyncUse {
     const char* what;
     int32_t place;
 };
+// Returns the offset of complete 16-byte blocks in shared memory, after checking that they lie inside it.
+uint32_t async_offset(Fiber& issuer, const void* p, uint32_t bytes, const AsyncUse& use);
 // Begins an asynchronous read of complete 16-byte blocks. The data must be written, ordered before `issuer`, and
-// fenced. Until the read ends, no one may write the blocks. Returns the offset in shared memory.
-uint32_t async_read_begin(Fiber& issuer, const void* p, uint32_t bytes, const AsyncUse& use);
+// fenced. Until the read ends, no one may write the blocks.
+void async_read_begin(Fiber& issuer, const void* p, uint32_t bytes, const AsyncUse& use);
 // Ends the asynchronous read, for which `waiter` has waited.
 void async_read_end(Fiber& waiter, const void* p, uint32_t bytes, const AsyncUse& use);
 // Records that `waiter` also knows that the read has ended, if several threads wait for one read.

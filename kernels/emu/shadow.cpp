@@ -334,10 +334,14 @@ void shadow_copy_done(Fiber& fiber, const AsyncCopy& copy) {
     }
 }
 
-uint32_t async_read_begin(Fiber& issuer, const void* p, uint32_t bytes, const AsyncUse& use) {
-    uint32_t offset = locate(issuer, p, bytes, kBlock, use.what, use.place, false);
+uint32_t async_offset(Fiber& issuer, const void* p, uint32_t bytes, const AsyncUse& use) {
+    return locate(issuer, p, bytes, kBlock, use.what, use.place, false);
+}
+
+void async_read_begin(Fiber& issuer, const void* p, uint32_t bytes, const AsyncUse& use) {
+    uint32_t offset = async_offset(issuer, p, bytes, use);
     Shadow& shadow = issuer.cta->shadow;
-    if (!shadow.on) return offset;
+    if (!shadow.on) return;
     Instance& emu = *issuer.cta->emu;
     each_cell(shadow, offset, bytes, [&](Cell& cell) {
         if (cell.state == Bytes::poison) {
@@ -359,7 +363,6 @@ uint32_t async_read_begin(Fiber& issuer, const void* p, uint32_t bytes, const As
         cell.read_place = use.place;
         cell.read_near = 0;
     });
-    return offset;
 }
 
 void note_async_read(Fiber& waiter, const void* p, uint32_t bytes, const AsyncUse& use) {

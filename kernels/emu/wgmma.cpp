@@ -185,6 +185,12 @@ void check_descriptor(const Warpgroup& group, uint64_t bits, char operand, const
         fail("wgmma of %s: operand %c has the base offset %u, which the emulator does not know, at %s",
              thread_name(group.all).c_str(), operand, descriptor.base_offset, place_name(posted.where).c_str());
     }
+    if (uint32_t row = descriptor.pattern_row(descriptor.start); row != 0) {
+        fail("wgmma of %s: operand %c starts at byte %u of shared memory, in row %u of its swizzle pattern, where PTX demands"
+             " the base offset %u (matrix descriptor format), at %s",
+             thread_name(group.all).c_str(), operand, descriptor.start - kSharedBase, row, row,
+             place_name(posted.where).c_str());
+    }
 }
 
 void issue(Warpgroup& group, Posted& posted) {

@@ -55,16 +55,16 @@ fn by_mma(cases: &Cases, dev: &mut Device) -> Vec<f32> {
 /// product before it: its first, second and third eight bits, each times a power of two. That sum is exact.
 fn by_wgmma(cases: &Cases, dev: &mut Device) -> Vec<f32> {
     let pieces = |c: f32| -> [Vec<f32>; 2] {
-        let (mut rest, mut rows) = (c, [vec![0.0; STEP], vec![0.0; STEP]]);
-        for i in 0..3 {
+        let (mut rest, mut left, mut right) = (c, vec![0.0; STEP], vec![0.0; STEP]);
+        for (left, right) in left.iter_mut().zip(&mut right).take(3) {
             // bf16 has the exponents of f32, but fewer bits of subnormal numbers, so small pieces are scaled.
             let scale = if c.abs() < 1.0 { 2f32.powi(64) } else { 1.0 };
             let piece = f32::from_bits((rest * scale).to_bits() & 0xffff_0000) / scale;
-            (rows[0][i], rows[1][i]) = (piece * scale, 1.0 / scale);
+            (*left, *right) = (piece * scale, 1.0 / scale);
             rest -= piece;
         }
         assert_eq!(rest, 0.0, "{c:e} in three pieces");
-        rows
+        [left, right]
     };
     let mut found = Vec::new();
     for from in (0..cases.len()).step_by(64) {

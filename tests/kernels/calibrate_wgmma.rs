@@ -302,6 +302,31 @@ fn descriptors_of_no_operand_are_refused() {
     assert!(turned.contains("operand a has the base offset 1"), "{turned}");
 }
 
+/// A swizzle pattern of 128, 64 and 32 bytes has 8, 4 and 2 rows of 128 bytes. An operand that starts within a pattern
+/// needs a base offset (PTX ISA, matrix descriptor format), so one without is refused.
+#[test]
+fn swizzled_operands_start_where_their_pattern_starts() {
+    if skipped("operands that start within their swizzle pattern") {
+        return;
+    }
+    let image = Image::new(&vec![bf16::ONE; 12_288]);
+    let plain = (128 >> 4) << 16 | (256 >> 4) << 32;
+    for (layout, rows) in [(1u64, 8), (2, 4), (3, 2)] {
+        for row in 0..9 {
+            // Groups of eight rows of 128, 64 or 32 bytes follow one another.
+            let a = (row * 128) >> 4 | (16 >> 4) << 16 | (2048 >> layout >> 4) << 32 | layout << 62;
+            let step = Step { a, b: plain, registers: vec![0; 4 * THREADS] };
+            match image.run(&mut hopper(), 8, 0, &[step]) {
+                Ok(sums) => assert!(row % rows == 0 && sums[0] == [16.0; 512], "layout {layout}, row {row}"),
+                Err(e) => {
+                    let text = format!("in row {} of its swizzle pattern", row % rows);
+                    assert!(row % rows != 0 && e.to_string().contains(&text), "layout {layout}, row {row}: {e}");
+                }
+            }
+        }
+    }
+}
+
 /// Plausible mistakes.
 const MISTAKES: [(&str, &str); 9] = [
     ("isa::wgmma_wait<1>();", "isa::wgmma_wait<2>();"),

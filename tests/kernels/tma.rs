@@ -24,6 +24,9 @@ fn words(count: usize) -> Vec<u32> {
     (0..count as u32).map(|i| i.wrapping_mul(2_654_435_761) >> 7).collect()
 }
 
+/// Words of a row of `out` for the kernel `padded`, whose box has [`WORDS`].
+const PADDED: usize = 24;
+
 /// Runs a kernel of `text` on words `x`. The tensor map `in` shows `x` as bf16 of `rows` rows, and the tensor map `out`
 /// shows `y`. Returns the content of `y` afterwards, and the sites passed.
 fn run(
@@ -37,13 +40,14 @@ fn run(
     let mut device = Emulated::new((PATH, text), options);
     device.emu.skip(skip.map(|passed| passed.site.clone()));
     let (source, target) = (device.put_words(x), device.put_words(&vec![0; y]));
-    let mut map = |address, words: usize| {
+    let mut map = |address, words: usize, width: usize| {
         let rows = (words / WORDS) as u64;
-        let (dims, strides) = (vec![2 * WORDS as u64, rows], vec![4 * WORDS as u64]);
+        let (dims, strides) = (vec![2 * width as u64, rows], vec![4 * WORDS as u64]);
         let box_dims = vec![2 * WORDS as u32, ROWS as u32];
         device.emu.tensor_map(&TensorMap { address, element: 2, dims, strides, box_dims, swizzle: 128 }).unwrap().0
     };
-    let mut args = [map(source, x.len()), map(target, y)].concat();
+    let width = if kernel == "padded" { PADDED } else { WORDS };
+    let mut args = [map(source, x.len(), WORDS), map(target, y, width)].concat();
     args.extend([source, target, n as u64]);
     // The struct's size is a multiple of a map's alignment.
     args.resize(args.len().next_multiple_of(8), 0);
@@ -240,6 +244,20 @@ fn misuse_is_named() {
             assert!(error.contains(sign), "misuse {n}: {sign:?} is not in {error}");
         }
     }
+}
+
+/// Public kernels pad rows of results against bank conflicts, and store them as boxes wider than the tensor.
+#[test]
+fn the_padding_of_a_stored_box_is_not_read() {
+    let x = words(ROWS * WORDS);
+    let stored = |n: usize, schedule| run(TEXT, "padded", 32, (&x, ROWS * WORDS, n), options(schedule), None);
+    let want: Vec<u32> = (0..x.len()).map(|i| if i % WORDS < PADDED { x[i] } else { 0 }).collect();
+    for schedule in Schedule::several(5) {
+        assert!(stored(PADDED, schedule).unwrap().0 == want, "{schedule:?}");
+    }
+    // One word less, and 16 bytes of the tensor are incomplete.
+    let error = stored(PADDED - 1, Schedule::FIXED).err().unwrap();
+    assert!(error.contains("tma_store") && error.contains("some of which nobody has written"), "{error}");
 }
 
 fn handed(options: Options, skip: Option<&Passed>) -> Result<(Vec<u32>, Vec<Passed>), String> {
