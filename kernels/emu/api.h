@@ -38,6 +38,8 @@ typedef struct EmuOptions {
     uint32_t sums;        // EmuSums
     uint32_t banks;       // 1: also count the bank conflicts of single accesses to shared memory
     uint32_t corners;     // 1: run only the first and the last cluster of a grid
+    // 1: permit arrivals at an mbarrier in a phase before any wait has found the phase before it completed
+    uint32_t unseen_phases;
 } EmuOptions;
 
 typedef struct EmuLaunch {

@@ -170,6 +170,11 @@ impl Emu {
         self.streams.machine.sites.passed().map(|passed| (passed.clone(), passed.exempt(sources))).collect()
     }
 
+    /// Returns the names of the kernels loaded so far.
+    pub fn kernels(&self) -> Vec<&'static str> {
+        self.streams.machine.kernels()
+    }
+
     /// Returns the counters so far.
     pub fn counters(&self) -> Counters {
         let machine = &self.streams.machine;

@@ -60,6 +60,11 @@ impl Machine {
         &self.cache
     }
 
+    /// Returns the names of the kernels loaded so far.
+    pub fn kernels(&self) -> Vec<&'static str> {
+        self.kernels.iter().map(|kernel| kernel.name).collect()
+    }
+
     /// Returns the number of kernels run so far.
     pub fn kernels_run(&self) -> u64 {
         self.run
@@ -198,7 +203,7 @@ fn schedule(options: &Options, seed: u64) -> Schedule {
         },
         banks: options.banks.into(),
         corners: options.corners.into(),
-        padding: 0,
+        unseen_phases: 0,
     }
 }
 

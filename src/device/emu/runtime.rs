@@ -60,8 +60,9 @@ pub struct Schedule {
     pub banks: u32,
     /// 1 to run only the first and the last cluster of each grid.
     pub corners: u32,
-    /// Padding to a multiple of eight bytes.
-    pub padding: u32,
+    /// 1 to permit arrivals at an mbarrier in a phase before any wait has found the phase before it completed. Only
+    /// `tools/emu-run` does.
+    pub unseen_phases: u32,
 }
 
 /// Shape of a launch (`EmuLaunch`).
