@@ -441,7 +441,7 @@ __device__ __forceinline__ void write_zeros(const Rows& rows, int threads) {
 }
 
 // `keys`: number of keys that each of a lane's two rows sees. `least`: number of keys that every row of the warp sees
-// at least.
+// at least. Rows from `rows.to` on are never stored, so they need no mask.
 struct VisibleKeys {
     int keys[2];
     int least;
@@ -452,10 +452,9 @@ struct VisibleKeys {
     __device__ __forceinline__ VisibleKeys(const Rows& rows, int from) {
 #pragma unroll
         for (int i = 0; i < 2; i++) {
-            int row = from + lane() / 4 + 8 * i;
-            keys[i] = row < rows.to ? rows.visible(row) : 0;
+            keys[i] = rows.visible(from + lane() / 4 + 8 * i);
         }
-        least = from + WARP_ROWS <= rows.to ? rows.visible(from) : 0;
+        least = rows.visible(from);
     }
 };
 }  // namespace attend

@@ -194,6 +194,7 @@ fn a_key_behind_the_last_is_seen() {
 fn mutations_are_seen() {
     for (file, from, to) in [
         ("common/attend_sm90a.cuh", "visible_keys.least < begin + BLOCK", "false"),
+        ("common/attend.cuh", "least = rows.visible(from)", "least = rows.visible(from + WARP_ROWS - 1)"),
         (
             "common/attend_sm90a.cuh",
             "softmax(visible_keys, begin + BLOCK, scale)",
