@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::device::Device;
 use crate::error::Result;
+use crate::plan::Pages;
 use crate::tensor::DType;
 
 /// Runs one repetition.
@@ -34,13 +35,25 @@ pub fn op(
     shape: String,
     flops: f64,
     bytes: f64,
+    run: impl FnMut(&mut Device) -> Result<()> + 'static,
+) -> Result<Case> {
+    noted(name, dtype, shape, [flops, bytes], move |dev| dev.note_work(name, flops, bytes), run)
+}
+
+/// Makes the case of an op whose cost `note` records.
+pub fn noted(
+    name: &'static str,
+    dtype: DType,
+    shape: String,
+    [flops, bytes]: [f64; 2],
+    note: impl Fn(&mut Device) + 'static,
     mut run: impl FnMut(&mut Device) -> Result<()> + 'static,
 ) -> Result<Case> {
     // The cost is recorded after the launches, in the same order as in a model, because predictions depend on this
     // order.
     let run = move |dev: &mut Device| -> Result<()> {
         run(dev)?;
-        dev.note_work(name, flops, bytes);
+        note(dev);
         Ok(())
     };
     Ok(Case { name, shape, dtype: label(dtype), flops, bytes, job: None, run: Box::new(run) })
@@ -53,15 +66,11 @@ pub fn product(
     shape: String,
     [rows, columns, k]: [usize; 3],
     bytes: f64,
-    mut run: impl FnMut(&mut Device) -> Result<()> + 'static,
+    run: impl FnMut(&mut Device) -> Result<()> + 'static,
 ) -> Result<Case> {
-    let run = move |dev: &mut Device| -> Result<()> {
-        run(dev)?;
-        dev.note_product(name, [rows, columns, k], bytes);
-        Ok(())
-    };
     let flops = 2.0 * rows as f64 * (columns * k) as f64;
-    Ok(Case { name, shape, dtype: label(dtype), flops, bytes, job: None, run: Box::new(run) })
+    let note = move |dev: &mut Device| dev.note_product(name, [rows, columns, k], bytes);
+    noted(name, dtype, shape, [flops, bytes], note, run)
 }
 
 /// Returns the name of an element type.
@@ -79,8 +88,8 @@ pub struct JobSize {
     pub parameters: usize,
     /// Number of tokens trained on or generated in a repetition.
     pub tokens: usize,
-    /// Bytes of keys and values that a launch of paged attention reads. `None` if they change too much during the job.
-    pub pages: Option<f64>,
+    /// Keys and values that a launch of paged attention reads. `None` if they change too much during the job.
+    pub pages: Option<Pages>,
 }
 
 impl JobSize {

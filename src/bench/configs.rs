@@ -11,7 +11,7 @@ use crate::device::{Device, Kind, Target, Work};
 use crate::error::Result;
 use crate::model::{CheckpointPolicy, Grads, Model};
 use crate::optim::Optimizer;
-use crate::plan;
+use crate::plan::{self, Pages};
 use crate::tensor::DType;
 
 /// Makes two benchmark cases, a training pass and an optimizer step, for the config in `file` with the overrides
@@ -68,7 +68,7 @@ fn pass(dev: &mut Device, job: &Rc<plan::Job>, [flops, bytes]: [f64; 2]) -> Resu
         dtype: label(model.layout.dtype),
         flops,
         bytes,
-        job: Some(JobSize { parameters: model.layout.num_weights(), tokens, pages: Some(0.0) }),
+        job: Some(JobSize { parameters: model.layout.num_weights(), tokens, pages: Some(Pages::default()) }),
         // Gradients accumulate over the repetitions. In a run, they accumulate over the passes of a step.
         run: Box::new(move |dev| job.pass.run(dev, &model, &mut grads, job.levels)),
     })
@@ -86,7 +86,7 @@ fn update(dev: &mut Device, job: &plan::Job) -> Result<Case> {
         flops: 0.0,
         // Weights and state are read and written, gradients are only read.
         bytes: (2 * (parameters * model.layout.dtype.size() + optimizer.bytes()) + 4 * parameters) as f64,
-        job: Some(JobSize { parameters, tokens: 0, pages: Some(0.0) }),
+        job: Some(JobSize { parameters, tokens: 0, pages: Some(Pages::default()) }),
         run: Box::new(move |dev| optimizer.step(dev, &model.layout, &grads, 1e-5)),
     })
 }

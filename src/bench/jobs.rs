@@ -17,6 +17,7 @@ use crate::ops::attend::BLOCK;
 use crate::ops::nll;
 use crate::ops::sample::SamplingParams;
 use crate::optim::Optimizer;
+use crate::plan::Pages;
 use crate::tensor::DType;
 use crate::train::levels::{self, Counted};
 use crate::train::step::{self, Sequence};
@@ -223,7 +224,7 @@ pub fn train_step(
         flops,
         // Counts only the AdamW update, which moves the weights, both moments and the gradients.
         bytes: (parameters * 7 * 4) as f64,
-        job: Some(JobSize { parameters, tokens: count * row_len, pages: Some(0.0) }),
+        job: Some(JobSize { parameters, tokens: count * row_len, pages: Some(Pages::default()) }),
         run: Box::new(move |dev| {
             let mask = vec![true; row_len];
             let sequence = |(ids, images)| Sequence {
@@ -357,7 +358,7 @@ pub fn decode(
     let read = (model.layout.pieces().map(|(_, _, piece)| piece).filter(|piece| !piece.name.starts_with("visual.")))
         .map(|piece| piece.num_elements() * dtype.size())
         .sum::<usize>() as f64;
-    let job = JobSize { parameters, tokens: sequences * steps, pages: Some(pages) };
+    let job = JobSize { parameters, tokens: sequences * steps, pages: Some(Pages { bytes: pages, keys: prompt }) };
     let flops = flops(&model, sequences * steps, 0);
     let mut engine = Engine::new(&model, dev, limits)?;
     let mut warm = false;

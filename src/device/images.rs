@@ -220,10 +220,12 @@ impl Row<'static> {
             step: number("loop"),
             flops: number("flops"),
             loads: number("ldsm"),
+            operands: number("operands"),
             exponentials: number("mufu"),
             registers: self.field("registers")?.parse().ok()?,
             tile: tile.and_then(|tile| tile.try_into().ok()),
             epilogue: number("epilogue"),
+            resumed: number("resumed"),
         })
     }
 }

@@ -49,4 +49,4 @@ pub(crate) use params::{params, plain};
 pub use pool::{Parts, Pool};
 pub use target::{Kind, Target};
 pub use variants::WgmmaKernels;
-pub use work::Work;
+pub use work::{Sequences, Work};

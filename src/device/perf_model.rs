@@ -1,7 +1,13 @@
 //! A performance model: predicts the time of a launch on a Hopper GPU from the machine code of its main loop.
 //!
-//! No launch is measured. The model does not include clocks under load, L2 misses, how well warps hide each other's
-//! latencies, or the speed of TMA itself.
+//! No launch of omr was measured. What the model assumes beyond the rates of the hardware comes from published
+//! measurements ([`ASSUMED`]); the tests compare its predictions with them. The model does not include clocks under
+//! load, L2 misses, and the host's part of a step.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::iter::Sum;
+use std::ops::{Add, Mul};
 
 use crate::device::driver::Launch;
 
@@ -12,18 +18,122 @@ const SCHEDULERS: f64 = 4.0;
 /// FLOPs per SM and clock of mma.sync and of wgmma. The value of mma.sync is 62 % of the peak, according to published
 /// microbenchmarks of Hopper.
 const TENSOR: [f64; 2] = [0.62 * 4096.0, 4096.0];
-/// Bytes that an SM reads from shared memory per clock.
+/// Bytes that an SM reads from or writes to shared memory per clock.
 const SHARED: f64 = 128.0;
 /// Exponentials that an SM computes per clock.
 const SPECIAL: f64 = 16.0;
 /// Bytes that one SM can receive from L2 per clock.
 const PORT: f64 = 64.0;
-/// Bytes per clock that each SM gets if all SMs share the total L2 bandwidth.
-const CACHE: f64 = 48.0;
-/// Memory latency in seconds.
-const LATENCY: f64 = 0.8e-6;
-/// Seconds between two launches.
-const BETWEEN: f64 = 1.5e-6;
+/// Bytes of the state of a chunk of attention with heads of 128, which `fold` reads and `save` writes.
+const STATE_BYTES: f64 = 2.0 * 68.0 * 256.0 * 4.0;
+
+/// What the model assumes beyond the rates of the hardware.
+struct Assumed {
+    /// Time of a main loop over the time of its busiest unit.
+    main_loop: f64,
+    /// Bytes per clock that all SMs together receive out of L2.
+    l2: f64,
+    /// Instructions per clock and scheduler where no product hides their latencies.
+    ipc: f64,
+    /// Share of the bandwidth of a copy that a kernel reaches.
+    memory: f64,
+    /// Clocks between two tiles of a matrix product until its ring of stages is full again.
+    refill: f64,
+    /// Share of the softmax that the products of attention's forward do not hide.
+    exposed: f64,
+    /// Share of the tensor cores' rate that attention's backward reaches.
+    backward: f64,
+    /// Clocks of a tile of attention's forward in which no product runs.
+    tile: f64,
+    /// Seconds until memory answers.
+    latency: f64,
+    /// Seconds between two launches.
+    between: f64,
+}
+
+/// Fast, likely and slow assumptions. The sources of the likely ones:
+/// - `main_loop`, `l2`: two steps of fast.cu, 734 TFLOP/s with clusters and 704 without, at 4096 cubed on 128 SMs.
+/// - `ipc`: 0.5 to 0.7 is usual for two warps per scheduler with chains of dependent instructions.
+/// - `memory`: kernels that stream on an H200 reach 3.5 to 4.1 TB/s where a copy reaches 4.3.
+/// - `refill`: two of four stages hold results when a tile ends; the others are loaded in about 500 clocks.
+/// - `exposed`, `tile`, `backward`: three points of FlashAttention-3's curves without a mask for heads of 128: 648
+///   TFLOP/s for 16,384 tokens, 467 for 512, and 561 backward. Our tile and loop are the same.
+const ASSUMED: [Assumed; 3] = [
+    Assumed {
+        main_loop: 1.01,
+        l2: 5800.0,
+        ipc: 0.7,
+        memory: 0.95,
+        refill: 300.0,
+        exposed: 0.42,
+        backward: 0.71,
+        tile: 3000.0,
+        latency: 0.7e-6,
+        between: 1.3e-6,
+    },
+    Assumed {
+        main_loop: 1.07,
+        l2: 5470.0,
+        ipc: 0.6,
+        memory: 0.88,
+        refill: 500.0,
+        exposed: 0.53,
+        backward: 0.65,
+        tile: 4100.0,
+        latency: 0.8e-6,
+        between: 1.5e-6,
+    },
+    Assumed {
+        main_loop: 1.135,
+        l2: 5150.0,
+        ipc: 0.53,
+        memory: 0.82,
+        refill: 800.0,
+        exposed: 0.66,
+        backward: 0.59,
+        tile: 5200.0,
+        latency: 0.9e-6,
+        between: 1.7e-6,
+    },
+];
+
+/// A prediction in seconds: if the assumptions are fast, likely, or slow.
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
+pub struct Range {
+    /// Lower bound.
+    pub low: f64,
+    /// Most likely value.
+    pub likely: f64,
+    /// Upper bound.
+    pub high: f64,
+}
+
+impl Range {
+    /// Makes a range of one value.
+    pub fn exact(seconds: f64) -> Range {
+        Range { low: seconds, likely: seconds, high: seconds }
+    }
+}
+
+impl Add for Range {
+    type Output = Range;
+    fn add(self, other: Range) -> Range {
+        Range { low: self.low + other.low, likely: self.likely + other.likely, high: self.high + other.high }
+    }
+}
+
+impl Mul<Range> for f64 {
+    type Output = Range;
+    fn mul(self, range: Range) -> Range {
+        Range { low: self * range.low, likely: self * range.likely, high: self * range.high }
+    }
+}
+
+impl Sum for Range {
+    fn sum<I: Iterator<Item = Range>>(ranges: I) -> Range {
+        ranges.fold(Range::default(), Add::add)
+    }
+}
 
 /// Instruction counts of a kernel's machine code for compute capability 9.0, per warp. `tools/sass.py` counts them, and
 /// `ptx/MANIFEST` stores them.
@@ -37,6 +147,8 @@ pub struct KernelCosts {
     pub flops: f64,
     /// Instructions per step that load fragments from shared memory.
     pub loads: f64,
+    /// Bytes of shared memory that the wgmmas of a warpgroup read per step.
+    pub operands: f64,
     /// Instructions per step that compute exponentials.
     pub exponentials: f64,
     /// Registers per thread.
@@ -45,10 +157,12 @@ pub struct KernelCosts {
     pub tile: Option<[usize; 3]>,
     /// Instructions per warp of the epilogue of a tile.
     pub epilogue: f64,
+    /// Loads of 8 bytes per thread before the main loop of a tile, for a kernel that continues earlier sums.
+    pub resumed: f64,
 }
 
 /// Arithmetic and memory traffic of a launch.
-#[derive(Clone, Copy, PartialEq, Debug, Default)]
+#[derive(Clone, PartialEq, Debug, Default)]
 pub struct Share {
     /// Multiplications and additions.
     pub flops: f64,
@@ -58,15 +172,41 @@ pub struct Share {
     pub bytes: f64,
     /// M, N and K if the launch is a matrix product.
     pub product: Option<[usize; 3]>,
+    /// Work items if the launch is attention by wgmma.
+    pub items: Option<Items>,
+}
+
+/// Work items of a launch of attention: the steps of the main loop of each, in the order of the grid.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Items {
+    /// Kernel that computes the items.
+    pub of: Attention,
+    /// Steps per item.
+    pub steps: Vec<u32>,
+    /// Steps between exchanges of the state in an item.
+    pub chunk: u32,
+    /// True if the CTA that is done first takes the next item. False if each CTA takes every n-th item.
+    pub dynamic: bool,
+}
+
+/// Kernels of attention by wgmma.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Attention {
+    /// Persistent CTAs that take tiles.
+    Forward,
+    /// One CTA per tile.
+    Backward,
+    /// Persistent CTAs that take items of one warpgroup.
+    Decode,
 }
 
 /// Predicted time of a launch.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Predicted {
     /// Seconds, including the gap to the next launch.
-    pub seconds: f64,
-    /// Limiting resource: `tensor`, `issue`, `shared`, `special`, `port`, `cache`, `epilogue`, `memory` or `in flight`
-    /// (too few outstanding bytes to saturate the memory).
+    pub seconds: Range,
+    /// Limiting resource: `tensor`, `issue`, `shared`, `special`, `port`, `cache`, `epilogue`, `items` (attention),
+    /// `memory` or `in flight` (too few outstanding bytes to saturate the memory).
     pub bound: &'static str,
     /// Seconds that the products take at the peak rate of wgmma, if nothing else is done.
     pub tensor: f64,
@@ -79,7 +219,7 @@ pub struct Predicted {
 pub struct Clocks {
     /// Clock of the SMs in Hz.
     pub hz: f64,
-    /// Memory bandwidth in bytes per second, for reads and writes together.
+    /// Memory bandwidth of a copy in bytes per second, for reads and writes together.
     pub memory: f64,
 }
 
@@ -92,14 +232,24 @@ impl KernelCosts {
     }
 
     /// Predicts the time of `launch`, whose arithmetic and traffic are `share`. The prediction is the time of the
-    /// slowest resource, plus the epilogue of the tiles, plus the gap to the next launch. The compute resources are
-    /// counted for the SM with the most work.
+    /// slowest resource, plus the parts of tiles that no main loop hides, plus the gap to the next launch. The compute
+    /// resources are counted for the SM with the most work.
     pub fn predict(&self, launch: &Launch, share: &Share, clocks: Clocks) -> Predicted {
+        let [(low, ..), (likely, bound, tiles), (high, ..)] =
+            ASSUMED.each_ref().map(|assumed| self.under(assumed, launch, share, clocks));
+        let tensor = (share.flops + share.again) / (SMS as f64 * TENSOR[1] * clocks.hz);
+        Predicted { seconds: Range { low, likely, high }, bound, tensor, tiles }
+    }
+
+    /// Returns the seconds, the limiting resource and the bytes of the tiles under one set of assumptions.
+    fn under(&self, a: &Assumed, launch: &Launch, share: &Share, clocks: Clocks) -> (f64, &'static str, f64) {
         let ctas = launch.grid.iter().map(|&n| n as usize).product::<usize>().max(1);
         let at_once = self.at_once(launch);
+        let memory = clocks.memory * a.memory;
         let mut needs =
             [("tensor", 0.0), ("issue", 0.0), ("shared", 0.0), ("special", 0.0), ("port", 0.0), ("cache", 0.0)];
-        let (mut epilogue, mut traffic) = (0.0, share.bytes);
+        // Clocks that no main loop hides, and bytes that the SM with the most work receives.
+        let (mut serial, mut received, mut traffic) = (0.0, 0.0, share.bytes);
         let computed = share.flops + share.again;
         // Multiplications and additions of the SM that has the most work.
         let mut busiest = match ctas > SMS {
@@ -110,65 +260,73 @@ impl KernelCosts {
             let tiles = m.div_ceil(rows) * n.div_ceil(columns);
             let turns = tiles.div_ceil(ctas.min(SMS)) as f64;
             busiest = turns * (2 * rows * columns * k) as f64;
-            // A tile fills rows beyond the last row with zeros, which are not read from memory.
-            traffic = (tiles * (m.min(rows) + columns) * k * 2) as f64;
-            needs[4].1 = turns * traffic / tiles as f64 / PORT;
-            needs[5].1 = traffic / CACHE / SMS as f64;
-            epilogue = turns * self.epilogue * warps as f64 / SCHEDULERS / clocks.hz;
+            // A tile fills rows beyond the last row with zeros, which are not read from memory. The CTAs of a cluster
+            // share their columns.
+            let bytes = |columns: f64| (m.min(rows) as f64 + columns) * (2 * k) as f64;
+            received = turns * bytes(columns as f64);
+            traffic = tiles as f64 * bytes(columns as f64 / f64::from(launch.cluster.max(1)));
+            needs[5].1 = traffic / a.l2;
+            let resumed = self.resumed * 256.0 * warps as f64 * SMS as f64 * clocks.hz / memory;
+            serial = turns * (self.epilogue * warps as f64 / SCHEDULERS / a.ipc + a.refill + resumed);
+            serial += a.latency * clocks.hz;
         }
         if self.flops > 0.0 {
             let steps = busiest / self.flops;
             needs[0].1 = busiest / TENSOR[usize::from(self.wgmma)];
             needs[1].1 = steps * self.step / SCHEDULERS;
-            needs[2].1 = steps * self.loads * 512.0 / SHARED;
+            // Four warps share the operands of a wgmma.
+            needs[2].1 = (steps * (self.loads * 512.0 + self.operands / 4.0) + received) / SHARED;
             needs[3].1 = steps * self.exponentials * 32.0 / SPECIAL;
+            needs[4].1 = received / PORT;
+            needs[..5].iter_mut().for_each(|need| need.1 *= a.main_loop);
+        }
+        if let Some(items) = &share.items {
+            let times = items.steps.iter().map(|&steps| self.item(a, items, steps, clocks.hz) as u64);
+            needs = [("items", busiest_cta(times, ctas.min(SMS), items.dynamic) as f64); 6];
         }
         let flying =
-            (ctas.min(SMS * at_once) * (launch.smem as usize).max(launch.block as usize * 64)) as f64 / LATENCY;
-        let memory = share.bytes / clocks.memory.min(flying);
-        let slow = if flying >= clocks.memory { "memory" } else { "in flight" };
-        let longest = needs.map(|(name, clock)| (name, clock / clocks.hz)).into_iter().chain([(slow, memory)]);
+            (ctas.min(SMS * at_once) * (launch.smem as usize).max(launch.block as usize * 64)) as f64 / a.latency;
+        let slow = if flying >= memory { "memory" } else { "in flight" };
+        let traffic_time = (slow, share.bytes / memory.min(flying));
+        let longest = needs.map(|(name, clock)| (name, clock / clocks.hz)).into_iter().chain([traffic_time]);
         let (bound, seconds) = longest.fold(("tensor", 0.0), |most, need| if need.1 > most.1 { need } else { most });
-        Predicted {
-            seconds: seconds + epilogue + BETWEEN,
-            bound: if epilogue > seconds { "epilogue" } else { bound },
-            tensor: computed / (SMS as f64 * TENSOR[1] * clocks.hz),
-            tiles: traffic,
+        let serial = serial / clocks.hz;
+        (seconds + serial + a.between, if serial > seconds { "epilogue" } else { bound }, traffic)
+    }
+
+    /// Returns the clocks of an item of attention with `steps` steps.
+    fn item(&self, a: &Assumed, items: &Items, steps: u32, hz: f64) -> f64 {
+        let warps = if items.of == Attention::Decode { 4.0 } else { 8.0 };
+        let tensor = self.flops * warps / TENSOR[1];
+        let (issue, special) = (self.step * warps / SCHEDULERS, self.exponentials * 32.0 * warps / SPECIAL);
+        let chunks = f64::from(steps.div_ceil(items.chunk).max(1)) - 1.0;
+        let steps = f64::from(steps);
+        match items.of {
+            // At the end of a chunk the products stop until the state is exchanged and the next softmax is done.
+            Attention::Forward => {
+                let chunk = issue / a.ipc + STATE_BYTES / PORT;
+                a.tile + steps * (tensor + a.exposed * issue.max(special)) + chunks * chunk
+            }
+            // A CTA starts, reads its rows twice, and has a first and a last step that overlap nothing.
+            Attention::Backward => 3.0 * a.latency * hz + 2.0 * issue / a.ipc + steps * tensor / a.backward,
+            // A warpgroup alone computes the scores and the softmax of each block in turn. A further item waits for
+            // its first keys.
+            Attention::Decode => 2.0 * a.latency * hz + steps * (tensor / 2.0 + issue / a.ipc),
         }
     }
+}
+
+/// Returns the clocks of the CTA with the most work, as [`Items::dynamic`] distributes it.
+fn busiest_cta(times: impl Iterator<Item = u64>, ctas: usize, dynamic: bool) -> u64 {
+    let mut busy = vec![Reverse(0); ctas.max(1)];
+    if !dynamic {
+        times.enumerate().for_each(|(i, time)| busy[i % ctas.max(1)].0 += time);
+        return busy.into_iter().map(|busy| busy.0).max().unwrap_or(0);
+    }
+    let mut busy = BinaryHeap::from(busy);
+    times.for_each(|time| busy.peek_mut().into_iter().for_each(|mut first| first.0 += time));
+    busy.into_iter().map(|busy| busy.0).max().unwrap_or(0)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    // A public matrix product for Hopper (clusters of two, 128 CTAs of 384 threads, tiles of 128 by 256). Its author
-    // measured 799 TFLOP/s at 8,192 cubed and 774 at 6,144 cubed on an H100 (see bench/LOG.md). The counts are the
-    // output of `tools/roofline --cubin` for this kernel. The tolerance of 10 % was chosen before the kernel was
-    // compiled.
-    #[test]
-    fn a_product_somebody_measured_is_predicted() {
-        let costs = KernelCosts {
-            wgmma: true,
-            step: 161.0,
-            flops: 1_048_576.0,
-            loads: 0.0,
-            exponentials: 0.0,
-            registers: 168,
-            tile: Some([128, 256, 8]),
-            epilogue: 1151.0,
-        };
-        let launch = Launch::new([128, 1, 1], 384, 226 << 10);
-        for (n, measured) in [(8192, 799.0), (6144, 774.0)] {
-            let share = Share {
-                flops: 2.0 * (n as f64).powi(3),
-                bytes: 6.0 * (n as f64).powi(2),
-                product: Some([n, n, n]),
-                ..Share::default()
-            };
-            let found = costs.predict(&launch, &share, Clocks { hz: 1.5e9, memory: 4.3e12 });
-            let rate = share.flops / found.seconds / 1e12;
-            assert!((rate / measured - 1.0).abs() < 0.1, "{rate:.0} TFLOP/s at {n} cubed, measured {measured}");
-        }
-    }
-}
+mod tests;

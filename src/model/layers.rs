@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::device::Device;
+use crate::device::{Device, Sequences};
 use crate::error::{Error, Result};
 use crate::model::params::{Linear, Matrix, Vector};
 use crate::model::tape::{Backward, Mode, Recompute, Tape, Var};
@@ -322,17 +322,19 @@ impl Tape {
                 // Forward has one product for the scores and one for the result; backward has five.
                 let flops = 4.0 * *pairs as f64 * heads.out_len() as f64;
                 let bytes = moved(&[qkv.tensor, out.tensor]);
+                let (tokens, key_heads) = (qkv.tensor.rows(), [heads.kv, heads.group()]);
+                let sequences = Sequences { tokens, pairs: *pairs as usize, causal: *causal, heads: key_heads };
                 let lse = lse.ok_or_else(|| Error::Failed("attention has no memory for its logsumexp".into()))?;
                 if !again.0 {
                     attention::fwd(dev, &pack, qkv.tensor, out.tensor, lse)?;
-                    dev.note_work("attention", flops, bytes);
+                    dev.note_attention("attention", flops, bytes, sequences);
                 }
                 self.record(mark, move |b| {
                     let Some(dout) = b.take(out) else { return Ok(()) };
                     let (dqkv, _) = b.of(qkv)?;
                     let call = attention::Bwd { qkv: qkv.tensor, out: out.tensor, dout: dout.tensor, lse, dqkv };
                     attention::bwd(b.dev, &pack, call)?;
-                    b.dev.note_work("attention::bwd", 2.5 * flops, 2.0 * bytes);
+                    b.dev.note_attention("attention::bwd", 2.5 * flops, 2.0 * bytes, sequences);
                     b.free(dout);
                     Ok(())
                 });

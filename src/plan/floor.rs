@@ -88,7 +88,7 @@ mod tests {
     #[test]
     fn each_op_takes_the_longer_of_the_two() {
         let ceilings = Ceilings { name: "a GPU", memory: 0, flops: 100.0, bytes: 10.0 };
-        let work = |flops, bytes| Work { op: "op", flops, bytes, product: None };
+        let work = |flops, bytes| Work { op: "op", flops, bytes, product: None, sequences: None };
         let floor = Floor::sum(&[work(200.0, 10.0), work(50.0, 10.0)], &ceilings);
         assert_eq!((floor.seconds, floor.by_arithmetic), (3.0, 2.0));
         assert_eq!((floor.flops, floor.bytes), (250.0, 20.0));

@@ -7,12 +7,13 @@ use std::sync::Arc;
 
 use serde_json::json;
 
+use super::attention::{self, Pages};
 use super::gpus::Ceilings;
 use super::layout::Weights;
 use super::pass::Pass;
 use crate::config::Dtype;
 use crate::device::images::OWN;
-use crate::device::perf_model::{Clocks, KernelCosts, Predicted, Share};
+use crate::device::perf_model::{Clocks, KernelCosts, Predicted, Range, Share};
 use crate::device::recording_driver::{Entry, RecordingDriver};
 use crate::device::{Device, KernelVariant, Kind, Plan, Properties, Region, Work};
 use crate::engine::{Engine, EngineConfig, Prompt, Request};
@@ -60,7 +61,7 @@ impl Launches {
         mut ranks: OneRank,
         pass: &Pass,
         levels: CheckpointPolicy,
-    ) -> Result<[f64; 2]> {
+    ) -> Result<[Range; 2]> {
         let mut dev = self.device(KernelVariant::Wgmma)?;
         let mut model = Model::empty(&mut dev, model.clone(), DType::of(weights.dtype, Kind::Cuda))?;
         freeze(&mut model, &weights.optimizer);
@@ -70,14 +71,14 @@ impl Launches {
         let mut grads = exchange.new_grads(&mut dev, &model.layout, optimizer.own())?;
         take(&mut dev);
         pass.run(&mut dev, &model, &mut Collector::new(&exchange, &mut ranks, &mut grads, &reaches), levels)?;
-        let pass = self.phase(json!({"phase": "pass", "tokens": pass.tokens()}), take(&mut dev), 0.0);
+        let pass = self.phase(json!({"phase": "pass", "tokens": pass.tokens()}), take(&mut dev), Pages::default());
         optimizer.step_guarded(&mut ranks, &mut dev, &model.layout, &grads, 0.0, None)?;
-        Ok([pass, self.phase(json!({"phase": "update"}), take(&mut dev), 0.0)])
+        Ok([pass, self.phase(json!({"phase": "update"}), take(&mut dev), Pages::default())])
     }
 
     /// Adds a decoding step of `batch` sequences with `context` keys each, which share no keys. Returns the predicted
     /// seconds.
-    pub fn decoding(&mut self, config: &ModelConfig, dtype: Dtype, batch: usize, context: usize) -> Result<f64> {
+    pub fn decoding(&mut self, config: &ModelConfig, dtype: Dtype, batch: usize, context: usize) -> Result<Range> {
         let mut dev = self.device(KernelVariant::Wgmma)?;
         let model = Model::empty(&mut dev, config.clone(), DType::of(dtype, Kind::Cuda))?;
         // All prompts are prefilled in one step, so that all sequences decode in the next step.
@@ -114,30 +115,32 @@ impl Launches {
         let kv_bytes = 2 * heads * DType::of(dtype, Kind::Cuda).size() * context * batch;
         let head = json!({"phase": "decode", "batch": batch, "context": context});
         engine.release(&mut dev);
-        Ok(self.phase(head, last, kv_bytes as f64))
+        Ok(self.phase(head, last, Pages { bytes: kv_bytes as f64, keys: context }))
     }
 
     /// Predicts the launches on `dev` (made by [`Launches::device`]) since the last call. Each launch of paged
-    /// attention reads `page_bytes`. Returns the predicted seconds, and the resource that limits the largest part of
+    /// attention reads `pages`. Returns the predicted seconds, and the resource that limits the largest part of
     /// this time.
-    pub fn since(&self, dev: &mut Device, page_bytes: f64) -> (f64, &'static str) {
+    pub fn since(&self, dev: &mut Device, pages: Pages) -> (Range, &'static str) {
         let entries = take(dev);
         let mut bounds: HashMap<&'static str, f64> = HashMap::new();
-        for found in self.times(&entries, page_bytes).map(|(_, found)| found) {
-            *bounds.entry(found.bound).or_default() += found.seconds;
-        }
+        let found: Vec<Predicted> = self.times(&entries, pages).map(|(_, found)| found).collect();
+        found.iter().for_each(|found| *bounds.entry(found.bound).or_default() += found.seconds.likely);
         let most = bounds.iter().max_by(|a, b| a.1.total_cmp(b.1)).map_or("", |(bound, _)| *bound);
-        (bounds.values().sum(), most)
+        (found.iter().map(|found| found.seconds).sum(), most)
     }
 
     /// Returns for each launch among `entries` its part of the work and its predicted time.
-    fn times<'a>(&'a self, entries: &'a [Entry], kv_bytes: f64) -> impl Iterator<Item = (Share, Predicted)> + 'a {
+    fn times<'a>(&'a self, entries: &'a [Entry], pages: Pages) -> impl Iterator<Item = (Share, Predicted)> + 'a {
         let launches = entries.iter().filter_map(|entry| match entry {
             Entry::Launch(_, launch, _) => Some(launch),
             Entry::Work(_) => None,
         });
-        let times = launches.zip(shares(entries, kv_bytes));
-        times.map(|(launch, (costs, share))| (share, costs.predict(launch, &share, self.clocks)))
+        let times = launches.zip(shares(entries, pages));
+        times.map(|(launch, (costs, share))| {
+            let found = costs.predict(launch, &share, self.clocks);
+            (share, found)
+        })
     }
 
     /// Makes a recording device that uses the kernel variant `variant`, with more memory than anything needs.
@@ -156,9 +159,9 @@ impl Launches {
         Ok(dev)
     }
 
-    /// Adds a phase in which paged attention reads `kv_bytes` per layer. Returns the predicted seconds of the phase.
-    fn phase(&mut self, head: serde_json::Value, entries: Vec<Entry>, kv_bytes: f64) -> f64 {
-        let times: Vec<(Share, Predicted)> = self.times(&entries, kv_bytes).collect();
+    /// Adds a phase in which paged attention reads `pages` in each layer. Returns the predicted seconds of the phase.
+    fn phase(&mut self, head: serde_json::Value, entries: Vec<Entry>, pages: Pages) -> Range {
+        let times: Vec<(Share, Predicted)> = self.times(&entries, pages).collect();
         let seconds = times.iter().map(|(_, found)| found.seconds).sum();
         let mut line = |value: serde_json::Value| {
             let _ = writeln!(self.lines, "{value}");
@@ -172,10 +175,11 @@ impl Launches {
                     json!({
                         "kernel": kernel, "grid": launch.grid, "block": launch.block, "smem": launch.smem,
                         "range": range, "own_flops": share.flops, "own_bytes": share.bytes, "tile_bytes": found.tiles,
-                        "seconds": found.seconds, "tensor": found.tensor, "bound": found.bound,
+                        "seconds": found.seconds.likely, "low": found.seconds.low, "high": found.seconds.high,
+                        "tensor": found.tensor, "bound": found.bound,
                     })
                 }
-                Entry::Work(Work { op, flops, bytes, product }) => {
+                Entry::Work(Work { op, flops, bytes, product, .. }) => {
                     json!({"op": op, "flops": flops, "bytes": bytes, "product": product})
                 }
             });
@@ -192,36 +196,38 @@ const BACKWARD: [(&str, f64); 2] = [("attention_bwd_dq", 3.0), ("attention_bwd_d
 /// The work of an op with arithmetic is divided among its launches with output tiles or, without such launches, among
 /// those with any products. The work of other ops is divided among all their launches. The parts are proportional to
 /// the numbers of CTAs or products. Paged attention records no work.
-fn shares(entries: &[Entry], kv_bytes: f64) -> Vec<(KernelCosts, Share)> {
+fn shares(entries: &[Entry], pages: Pages) -> Vec<(KernelCosts, Share)> {
     let mut known_costs: HashMap<&str, KernelCosts> = HashMap::new();
     let mut found: Vec<(KernelCosts, Share)> = Vec::new();
-    let mut pending: Vec<(usize, f64, f64)> = Vec::new();
+    let mut pending: Vec<(usize, &str, f64, f64)> = Vec::new();
     for entry in entries {
         match entry {
             Entry::Launch(kernel, launch, _) => {
                 let costs = *known_costs.entry(kernel).or_insert_with(|| OWN.kernel_costs(kernel).unwrap_or_default());
-                let pages = kernel.starts_with("paged_attention");
-                found.push((costs, Share { bytes: if pages { kv_bytes } else { 0.0 }, ..Share::default() }));
-                if !pages {
+                let paged = kernel.starts_with("paged_attention");
+                let (bytes, items) = (if paged { pages.bytes } else { 0.0 }, attention::paged(kernel, pages));
+                found.push((costs, Share { bytes, items, ..Share::default() }));
+                if !paged {
                     let ctas = launch.grid.iter().map(|&n| f64::from(n)).product();
                     let products =
                         BACKWARD.iter().find(|(name, _)| kernel.starts_with(name)).map(|(_, products)| *products);
-                    pending.push((found.len() - 1, products.unwrap_or(ctas), products.unwrap_or(0.0) / 5.0));
+                    pending.push((found.len() - 1, kernel, products.unwrap_or(ctas), products.unwrap_or(0.0) / 5.0));
                 }
             }
             Entry::Work(work) => {
-                let ranks = |&(at, ..): &(usize, f64, f64)| {
+                let ranks = |&(at, ..): &(usize, &str, f64, f64)| {
                     let costs = &found[at].0;
                     usize::from(costs.flops > 0.0) + usize::from(costs.tile.is_some())
                 };
                 let most = pending.iter().map(ranks).max().filter(|_| work.flops > 0.0).unwrap_or(0);
                 pending.retain(|launch| ranks(launch) >= most);
-                let all: f64 = pending.iter().map(|(_, weight, _)| weight).sum();
+                let all: f64 = pending.iter().map(|(.., weight, _)| weight).sum();
                 let product = work.product.filter(|_| pending.len() == 1);
-                for (at, weight, made) in pending.drain(..) {
+                for (at, kernel, weight, made) in pending.drain(..) {
                     let part = weight / all;
                     let (flops, bytes) = (work.flops * part, work.bytes * part);
-                    found[at].1 = Share { flops, again: (work.flops * made - flops).max(0.0), bytes, product };
+                    let items = work.sequences.and_then(|sequences| attention::packed(kernel, sequences));
+                    found[at].1 = Share { flops, again: (work.flops * made - flops).max(0.0), bytes, product, items };
                 }
             }
         }
@@ -255,7 +261,7 @@ mod tests {
         let found: Vec<Value> = lines.filter(attends).collect();
         assert_eq!(found.len(), 28);
         for line in found {
-            assert_eq!((&line["grid"], &line["bound"]), (&json!([14 * 4, 1, 1]), &json!("memory")));
+            assert_eq!((&line["grid"], &line["bound"]), (&json!([14 * 4, 1, 1]), &json!("items")));
         }
     }
 }

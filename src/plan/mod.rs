@@ -3,6 +3,7 @@
 //! config.
 
 mod assumptions;
+mod attention;
 mod changes;
 mod fewer;
 mod fits;
@@ -24,6 +25,7 @@ mod table;
 mod training;
 
 pub use assumptions::{H200, Rows};
+pub use attention::Pages;
 pub use fewer::{PlanRequest, text};
 pub use gpus::Gpu;
 pub use job::{Job, is_rl, job, model_config};

@@ -8,6 +8,7 @@ use super::layout::{self, GpuLayout};
 use super::memory;
 use super::pass::Pass;
 use crate::device::Region;
+use crate::device::perf_model::Range;
 use crate::model::{CheckpointPolicy, ModelConfig};
 use crate::observe::bytes;
 use crate::ranks::BytesExchanged;
@@ -32,7 +33,7 @@ pub struct Page {
     /// Parts of a step.
     pub(super) parts: Vec<(&'static str, Floor)>,
     /// Predicted seconds of each part. Empty for GPUs without predictions.
-    pub(super) predicted: Vec<f64>,
+    pub(super) predicted: Vec<Range>,
     pub(super) clock: f64,
     /// Number of updates per step.
     pub(super) updates: usize,
@@ -80,13 +81,14 @@ impl Page {
     }
 
     /// Returns the predicted seconds of a step.
-    pub(super) fn predicted_step(&self) -> Option<f64> {
-        (!self.predicted.is_empty()).then(|| self.predicted.iter().sum::<f64>() + self.links_seconds())
+    pub(super) fn predicted_step(&self) -> Option<Range> {
+        let parts: Range = self.predicted.iter().copied().sum();
+        (!self.predicted.is_empty()).then(|| parts + Range::exact(self.links_seconds()))
     }
 
     /// Returns the seconds of a step: predicted if available, otherwise the floor.
     pub(super) fn step(&self) -> f64 {
-        self.predicted_step().unwrap_or(self.least())
+        self.predicted_step().map_or(self.least(), |step| step.likely)
     }
 
     /// Describes the resource that limits a step, with its share of the time at peak rates.
@@ -108,7 +110,7 @@ impl Page {
         let step_and_total =
             |step: f64| format!("{} per step, {} in total", floor::seconds(step), floor::seconds(step * steps as f64));
         let predicted =
-            self.predicted_step().map_or(String::new(), |step| format!("; predicted {}", step_and_total(step)));
+            self.predicted_step().map_or(String::new(), |step| format!("; predicted {}", step_and_total(step.likely)));
         format!(
             "time on {} for {}: at least {}{predicted}",
             layout::named(self.layout.count, &self.ceilings),
@@ -181,8 +183,12 @@ impl Page {
         line("model", &format!("{:.3} B parameters", self.parameters as f64 / 1e9));
         line("assumes", &self.assumes);
         self.memory().iter().for_each(|(name, text)| line(name, text));
-        let predicted =
-            |seconds: Option<f64>| seconds.map_or(String::new(), |s| format!("  predicted {:>10}", floor::seconds(s)));
+        let predicted = |seconds: Option<Range>| {
+            seconds.map_or(String::new(), |Range { low, likely, high }| {
+                let [low, likely, high] = [low, likely, high].map(floor::seconds);
+                format!("  predicted {likely:>10} ({low} to {high})")
+            })
+        };
         let all = Floor { seconds: self.least(), ..self.floor() };
         line("step", &format!("{}  (lower bound){}", all.text(), predicted(self.predicted_step())));
         for (i, (name, floor)) in self.parts.iter().enumerate() {
@@ -200,7 +206,7 @@ impl Page {
             format!("{} for training{generated}", millions(trained))
         };
         line("tokens/day", &format!("at most {}", tokens(self.least())));
-        self.predicted_step().into_iter().for_each(|step| line("  predicted", &tokens(step)));
+        self.predicted_step().into_iter().for_each(|step| line("  predicted", &tokens(step.likely)));
         out.push_str(&self.origin());
         out
     }
@@ -246,11 +252,12 @@ impl Page {
         let parts: Value = self.parts.iter().map(|(name, floor)| (*name, floor.json())).collect();
         let CheckpointPolicy { text, vision, replay_tower } = self.planned.levels;
         let [trained, generated] = self.per_day(self.least());
-        let seconds: Value = self.parts.iter().zip(&self.predicted).map(|((name, _), s)| (*name, *s)).collect();
+        let seconds: Value = self.parts.iter().zip(&self.predicted).map(|((name, _), s)| (*name, s.likely)).collect();
         let predicted = self.predicted_step().map(|step| {
-            let [trained, generated] = self.per_day(step);
+            let [trained, generated] = self.per_day(step.likely);
             json!({
-                "clock_mhz": self.clock, "step_seconds": step, "seconds": seconds,
+                "clock_mhz": self.clock, "step_seconds": step.likely, "step_range": [step.low, step.high],
+                "seconds": seconds,
                 "tokens_a_day": { "trained": trained, "generated": generated },
             })
         });

@@ -2,12 +2,16 @@
 
 use super::assumptions::GpuOptions;
 use super::launches::Launches;
+use crate::device::perf_model::Range;
 use crate::error::Result;
 use crate::files;
 
 /// Calls `fill` to list and predict launches on a GPU with predictions, and writes the list to a file if requested. Returns an
 /// empty list for other GPUs.
-pub fn predicted(gpu_options: &GpuOptions, fill: impl FnOnce(&mut Launches) -> Result<Vec<f64>>) -> Result<Vec<f64>> {
+pub fn predicted(
+    gpu_options: &GpuOptions,
+    fill: impl FnOnce(&mut Launches) -> Result<Vec<Range>>,
+) -> Result<Vec<Range>> {
     if !gpu_options.gpu.has_predictions() {
         return Ok(Vec::new());
     }

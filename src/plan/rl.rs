@@ -13,6 +13,7 @@ use super::shapes;
 use super::training::{GpuSet, Keys, Overrides, RowSize, Training, layout, minimal_target, parameters, target};
 use crate::config::RlConfig;
 use crate::data::Index;
+use crate::device::perf_model::Range;
 use crate::error::{Error, Result};
 use crate::image::Grid;
 use crate::model::ModelConfig;
@@ -63,7 +64,7 @@ impl Training for RlConfig {
                 }
             }
             let at_once = launches.decoding(&model, config.dtype, rollouts.batch as usize, prompt + response / 2)?;
-            let rollouts = rollouts.prefill(&ceilings).seconds + rollouts.steps() * at_once;
+            let rollouts = Range::exact(rollouts.prefill(&ceilings).seconds) + rollouts.steps() * at_once;
             Ok(vec![rollouts, passes as f64 * pass, updates as f64 * update])
         })?;
         let mut host = layout.host(&planned);
