@@ -39,7 +39,7 @@ struct Assumed {
     memory: f64,
     /// Clocks between two tiles of a matrix product until its ring of stages is full again.
     refill: f64,
-    /// Share of the softmax that the products of attention's forward do not hide.
+    /// Share of the exponentials that the products of attention's forward do not hide.
     exposed: f64,
     /// Share of the tensor cores' rate that attention's backward reaches.
     backward: f64,
@@ -65,7 +65,7 @@ const ASSUMED: [Assumed; 3] = [
         ipc: 0.7,
         memory: 0.95,
         refill: 300.0,
-        exposed: 0.42,
+        exposed: 0.46,
         backward: 0.71,
         tile: 3000.0,
         latency: 0.7e-6,
@@ -77,7 +77,7 @@ const ASSUMED: [Assumed; 3] = [
         ipc: 0.6,
         memory: 0.88,
         refill: 500.0,
-        exposed: 0.53,
+        exposed: 0.57,
         backward: 0.65,
         tile: 4100.0,
         latency: 0.8e-6,
@@ -89,7 +89,7 @@ const ASSUMED: [Assumed; 3] = [
         ipc: 0.53,
         memory: 0.82,
         refill: 800.0,
-        exposed: 0.66,
+        exposed: 0.72,
         backward: 0.59,
         tile: 5200.0,
         latency: 0.9e-6,
@@ -270,6 +270,10 @@ impl KernelCosts {
             serial = turns * (self.epilogue * warps as f64 / SCHEDULERS / a.ipc + a.refill + resumed);
             serial += a.latency * clocks.hz;
         }
+        if let (Some([rows, columns, _]), None) = (self.tile, share.product) {
+            received = busiest * (rows + columns) as f64 / (rows * columns) as f64;
+            needs[5].1 = received * ctas.min(SMS) as f64 / a.l2;
+        }
         if self.flops > 0.0 {
             let steps = busiest / self.flops;
             needs[0].1 = busiest / TENSOR[usize::from(self.wgmma)];
@@ -305,7 +309,7 @@ impl KernelCosts {
             // At the end of a chunk the products stop until the state is exchanged and the next softmax is done.
             Attention::Forward => {
                 let chunk = issue / a.ipc + STATE_BYTES / PORT;
-                a.tile + steps * (tensor + a.exposed * issue.max(special)) + chunks * chunk
+                a.tile + steps * (tensor + a.exposed * special) + chunks * chunk
             }
             // A CTA starts, reads its rows twice, and has a first and a last step that overlap nothing.
             Attention::Backward => 3.0 * a.latency * hz + 2.0 * issue / a.ipc + steps * tensor / a.backward,
