@@ -171,6 +171,17 @@ __device__ __forceinline__ void copy_queries(WideSmem<HD>& smem, const WideItemA
 template <int HD, class Call>
 __device__ __forceinline__ void copy_tiles(WideSmem<HD>& smem, const Call& call) {
     int block = 0, tiles = 0, tails = 0;
+    // Stage of a block with values of another sequence that are not cleared yet, and its first such row. -1 if none.
+    int tail_stage = -1, tail_row = 0;
+    auto clear_tail = [&] {
+        if (tail_stage >= 0) {
+            isa::mbarrier_wait(&smem.v_tail, tails % 2);
+            tails++;
+            clear_rows(smem.v[tail_stage], tail_row);
+            release(&smem.v_full[tail_stage]);
+            tail_stage = -1;
+        }
+    };
     clear_rows(smem.q, call.cleared());
     for (int i = blockIdx.x; i < call.items(); i += gridDim.x) {
         auto tile = call.tile(i);
@@ -185,6 +196,10 @@ __device__ __forceinline__ void copy_tiles(WideSmem<HD>& smem, const Call& call)
                     Box box = call.keys(tile, begin / BLOCK);
                     isa::tma_load(smem.k[stage.at][p], &call.args.k, &smem.k_full[stage.at], p * PANEL, box.y, box.z);
                 }
+            }
+            // The next keys are already in flight while the last block of the previous tile is waited for.
+            clear_tail();
+            if (lane() == 0) {
                 isa::Mbarrier* full = tail ? &smem.v_tail : &smem.v_full[stage.at];
                 isa::mbarrier_wait(&smem.v_empty[stage.at], stage.parity ^ 1);
                 isa::mbarrier_arrive_expect_tx(full, PANELS<HD> * PANEL_BYTES * BLOCK);
@@ -199,13 +214,12 @@ __device__ __forceinline__ void copy_tiles(WideSmem<HD>& smem, const Call& call)
                 copy_queries(smem, call.args, tile, tiles++);
             }
             if (tail) {
-                isa::mbarrier_wait(&smem.v_tail, tails % 2);
-                tails++;
-                clear_rows(smem.v[stage.at], tile.keys - begin);
-                release(&smem.v_full[stage.at]);
+                tail_stage = stage.at;
+                tail_row = tile.keys - begin;
             }
         }
     }
+    clear_tail();
 }
 
 // One warpgroup's part of the tiles. TURNS: true if two warpgroups alternate on the tensor cores.
