@@ -274,14 +274,26 @@ struct State {
     template <class T>
     __device__ __forceinline__ void save(T* total, int threads) {
         T* to = total + threadIdx.x;
+        float base[2], sum[2];
+        save(base, sum, to + 4 * threads, threads);
 #pragma unroll
         for (int i = 0; i < 2; i++) {
-            to[i * threads] = m[i];
-            to[(2 + i) * threads] = l[i];
+            to[i * threads] = base[i];
+            to[(2 + i) * threads] = sum[i];
+        }
+    }
+
+    // Saves the base and the sum in registers, and the outputs in places of this thread, which lie `pitch` apart.
+    template <class T>
+    __device__ __forceinline__ void save(float (&base)[2], float (&sum)[2], T* to, int pitch) {
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            base[i] = m[i];
+            sum[i] = l[i];
         }
 #pragma unroll
         for (int i = 0; i < tile::COUNT<F>; i++) {
-            to[(4 + i) * threads] = tile::at(o, i);
+            to[i * pitch] = tile::at(o, i);
         }
     }
 
@@ -290,21 +302,26 @@ struct State {
     template <class T>
     __device__ __forceinline__ void fold(const T* total, int threads) {
         const T* from = total + threadIdx.x;
+        float base[2] = {from[0], from[threads]}, sum[2] = {from[2 * threads], from[3 * threads]};
+        fold(base, sum, from + 4 * threads, threads);
+    }
+
+    template <class T>
+    __device__ __forceinline__ void fold(const float (&base)[2], const float (&sum)[2], const T* from, int pitch) {
         float a[2], b[2];
         bool none[2];
 #pragma unroll
         for (int i = 0; i < 2; i++) {
-            float before = from[i * threads], sum = from[(2 + i) * threads];
-            float after = fmaxf(before, m[i]);
+            float after = fmaxf(base[i], m[i]);
             none[i] = l[i] == 0.0f;
-            a[i] = isa::exp2_approx(before - after);
+            a[i] = isa::exp2_approx(base[i] - after);
             b[i] = isa::exp2_approx(m[i] - after);
             m[i] = after;
-            l[i] = none[i] ? sum : fmaf(sum, a[i], l[i] * b[i]);
+            l[i] = none[i] ? sum[i] : fmaf(sum[i], a[i], l[i] * b[i]);
         }
 #pragma unroll
         for (int i = 0; i < tile::COUNT<F>; i++) {
-            float x = from[(4 + i) * threads];
+            float x = from[i * pitch];
             int row = tile::row(i);
             tile::at(o, i) = none[row] ? x : fmaf(x, a[row], tile::at(o, i) * b[row]);
         }

@@ -9,7 +9,7 @@
 //   of each math warp has arrived, after the wgmmas that read the buffer are done.
 // - Two math warpgroups with 64 rows each alternate on the tensor cores. While one runs its scores and the product of
 //   its previous probabilities with their values, the other computes its softmax.
-// - The state of the previous chunks waits in `totals`, a region of global memory that belongs to the CTA.
+// - The state of the previous chunks waits in registers (base and sum) and in shared memory (outputs).
 // In decode a tile is a work item (attend_item.cuh). One warpgroup computes it and stores its state for the next item.
 #pragma once
 
@@ -40,7 +40,8 @@ struct WideSmem {
     isa::Shared<bf16> q[PANELS<HD>][WIDE_ROWS * PANEL];
     isa::Shared<bf16> k[STAGES][PANELS<HD>][BLOCK * PANEL];
     isa::Shared<bf16> v[STAGES][PANELS<HD>][BLOCK * PANEL];
-    isa::Shared<bf16> out[WIDE_ROWS * PITCH<HD>];
+    // Per math warp: the outputs of the previous chunks, then the rows to be stored.
+    isa::Shared<float> total[MATH / WARP][WARP * HD / 2];
     // Two row sums per math thread.
     isa::Shared<float> l[MATH * 2];
     isa::Mbarrier q_full, q_empty, k_full[STAGES], k_empty[STAGES], v_full[STAGES], v_empty[STAGES], v_tail;
@@ -51,7 +52,6 @@ struct WideArgs {
     isa::TensorMap q;     // boxes: 64 columns by the heads of a group by the tokens of a tile
     isa::TensorMap k, v;  // boxes: 64 columns by 128 keys
     A in;
-    float* totals;  // [CTAs][HD / 2 + 4][MATH]
     int tile_rows;  // rows per tile: full tokens, at most WIDE_ROWS
     int slots;      // slots of tiles (attend::sequence_of) for each key head
 };
@@ -348,8 +348,9 @@ __device__ __forceinline__ void attend_tile(WideMath<HD, TURNS>& math, const Wid
         return;
     }
     int from = rows.from + warp() * WARP_ROWS;
-    float* total = args.totals + (int64_t)blockIdx.x * (HD / 2 + 4) * MATH;
-    isa::Shared<bf16>* staged = math.smem.out + warp() * WARP_ROWS * PITCH<HD>;
+    isa::Shared<float>* total = math.smem.total[warp()] + lane();
+    auto* staged = reinterpret_cast<isa::Shared<bf16>*>(math.smem.total[warp()]);
+    float m[2], l[2];
     VisibleKeys visible_keys(rows, from);
     math.wait_queries();
     for (int begin = 0; begin < tile.end; begin += CHUNK) {
@@ -357,13 +358,15 @@ __device__ __forceinline__ void attend_tile(WideMath<HD, TURNS>& math, const Wid
         math.state.reset();
         math.chunk(visible_keys, begin, end, rows.scale_log2e);
         if (begin > 0) {
-            math.state.fold(total, MATH);
+            math.state.fold(m, l, total, WARP);
         }
         if (end < tile.end) {
-            math.state.save(total, MATH);
+            math.state.save(m, l, total, WARP);
         }
     }
     release(&math.smem.q_empty);
+    // All lanes have read the outputs of the previous chunks.
+    isa::sync_warp();
     math.state.template stage<HD>(staged, 0);
     isa::sync_warp();
     write_rows<HD>(rows, staged, from, rows.to, lane(), WARP);

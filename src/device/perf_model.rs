@@ -24,8 +24,8 @@ const SHARED: f64 = 128.0;
 const SPECIAL: f64 = 16.0;
 /// Bytes that one SM can receive from L2 per clock.
 const PORT: f64 = 64.0;
-/// Bytes of the state of a chunk of attention with heads of 128, which `fold` reads and `save` writes.
-const STATE_BYTES: f64 = 2.0 * 68.0 * 256.0 * 4.0;
+/// Bytes of the outputs of a chunk of attention with heads of 128, which are stored in shared memory and read again.
+const STATE_BYTES: f64 = 2.0 * 64.0 * 256.0 * 4.0;
 
 /// What the model assumes beyond the rates of the hardware.
 struct Assumed {
@@ -308,7 +308,7 @@ impl KernelCosts {
         match items.of {
             // At the end of a chunk the products stop until the state is exchanged and the next softmax is done.
             Attention::Forward => {
-                let chunk = issue / a.ipc + STATE_BYTES / PORT;
+                let chunk = issue / a.ipc + STATE_BYTES / SHARED;
                 a.tile + steps * (tensor + a.exposed * special) + chunks * chunk
             }
             // A CTA starts, reads its rows twice, and has a first and a last step that overlap nothing.

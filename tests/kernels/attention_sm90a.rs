@@ -162,10 +162,14 @@ fn decode_has_the_same_bits_under_every_schedule() {
 fn probe() -> impl Fn(&mut Device) -> Outcome {
     let (case, [short, both]) = (case(), steps());
     let want = bits(case.run(&mut emu(), true, 270).unwrap());
+    // A second chunk, of one key.
+    let chunks = Case::new(heads(1, 1, 80), &[2049]);
+    let folded = bits(chunks.run(&mut emu(), true, 2049).unwrap());
     let decoded = [&short, &both].map(|step| step.run(&mut emu(), None).unwrap());
     move |dev| {
         dev.use_variant(KernelVariant::Wgmma)?;
         equal("mma.sync", &bits(case.run(dev, true, 270)?), &want)?;
+        equal("chunks", &bits(chunks.run(dev, true, 2049)?), &folded)?;
         equal("decode", &short.run(dev, Some(16))?, &decoded[0])?;
         equal("decode apart", &short.run(dev, Some(1))?, &decoded[0])?;
         equal("decode of two warpgroups", &both.run(dev, Some(1))?, &decoded[1])
@@ -207,6 +211,7 @@ fn mutations_are_seen() {
         ),
         ("common/attend_sm90a.cuh", "            tile::row_scale(state.o, alpha);", ""),
         ("common/attend_sm90a.cuh", "fmaf(l.y, alpha[1], sum[1])", "l.y + sum[1]"),
+        ("common/attend_sm90a.cuh", "math.state.fold(m, l, total, WARP);", ""),
         ("common/attend_sm90a.cuh", "tail_row = tile.keys - begin;", "tail_row = BLOCK;"),
         ("common/attend_sm90a.cuh", "group * GROUP_ROWS * PANEL", "0"),
         ("common/attend_sm90a.cuh", "tile.place.rows.from / group", "0"),

@@ -45,15 +45,8 @@ pub(crate) fn rows_smem(dim: usize) -> usize {
 
 /// Launches the window kernel if no sequence is longer than a window, there is no causal mask and the grid is not too
 /// large. Otherwise launches the general kernel, by wgmma if the device is set to use it. All of these kernels give the
-/// same bits. `totals` comes from [`sm90a::totals`].
-pub(super) fn fwd(
-    op: &'static str,
-    mut gpu: Gpu<'_>,
-    pack: &Pack,
-    call: Fwd,
-    totals: Tensor,
-    setting: Setting,
-) -> Result<()> {
+/// same bits.
+pub(super) fn fwd(op: &'static str, mut gpu: Gpu<'_>, pack: &Pack, call: Fwd, setting: Setting) -> Result<()> {
     let (&Pack { cu_seqlens, max_seqlen, heads, causal, .. }, Fwd { qkv, out, lse }) = (pack, call);
     let sequences = cu_seqlens.rows() - 1;
     let (tokens, group) = (qkv.rows(), heads.group());
@@ -82,7 +75,7 @@ pub(super) fn fwd(
         scale_log2e,
     });
     let keys = sm90a::packed_keys(gpu.ptr(qkv), tokens, heads);
-    let call = WideCall { qkv, tokens, sequences, heads, wide, keys: [keys.clone(), keys], totals };
+    let call = WideCall { qkv, tokens, sequences, heads, wide, keys: [keys.clone(), keys] };
     if call.launch(op, &mut gpu, &WIDE, &args)? {
         return Ok(());
     }

@@ -4,11 +4,11 @@
 
 use super::names::WideKernels;
 use super::tiles;
-use crate::device::{Address, Device, Gpu, Launch, Params, Region, TensorMap, WgmmaKernels};
+use crate::device::{Address, Gpu, Launch, Params, TensorMap, WgmmaKernels};
 use crate::error::Result;
-use crate::ops::attend::{BLOCK, CHUNK, Heads};
+use crate::ops::attend::{BLOCK, Heads};
 use crate::ops::check;
-use crate::tensor::{DType, Tensor};
+use crate::tensor::Tensor;
 
 /// Maximum number of rows (token, query head of the group) of a CTA; tokens are not split.
 pub(crate) const ROWS: usize = 128;
@@ -27,18 +27,11 @@ pub(super) const PANEL: usize = 64;
 /// Panels of a head.
 pub(super) const PANELS: usize = 2;
 
-/// Returns the bytes of `attend::WideSmem`: queries, two stages of keys and of values, outputs before their store,
-/// sums, eleven barriers.
+/// Returns the bytes of `attend::WideSmem`: queries, two stages of keys and of values, outputs of earlier chunks or
+/// before their store, sums, eleven barriers.
 fn smem(dim: usize) -> usize {
     let panels = (ROWS + 4 * BLOCK) * PANELS * PANEL * 2;
-    panels + tiles::shared_rows(ROWS, dim) + MATH * 8 + 11 * 8
-}
-
-/// Allocates scratch for the states of the chunks before the current one (`attend::WideArgs`), for sequences of up to
-/// `longest` keys. The scratch is empty if there is only one chunk or no wgmma kernel for these heads.
-pub(crate) fn totals(dev: &mut Device, heads: Heads, longest: usize) -> Result<Tensor> {
-    let ctas = if longest > CHUNK && [80, 128].contains(&heads.dim) { CTAS } else { 0 };
-    dev.alloc(Region::Workspace, DType::F32, &[ctas, (heads.dim / 2 + 4) * MATH])
+    panels + MATH * dim / 2 * 4 + MATH * 8 + 11 * 8
 }
 
 /// Returns the tensor map of rows `[q heads | k heads | v heads]` as a tensor of three dimensions.
@@ -85,8 +78,6 @@ pub(crate) struct WideCall {
     pub wide: bool,
     /// Tensor maps of keys and of values.
     pub keys: [TensorMap; 2],
-    /// Scratch allocated by [`totals`].
-    pub totals: Tensor,
 }
 
 impl WideCall {
@@ -109,7 +100,7 @@ impl WideCall {
         let q = packed_map(gpu.ptr(self.qkv), self.tokens, heads, [group, ROWS / group]);
         let [k, v] = &self.keys;
         // The additional fields of `attend::WideArgs`.
-        let args = args.clone().with(self.totals).with(tile_rows as i32).with(slots);
+        let args = args.clone().with(tile_rows as i32).with(slots);
         launch(gpu, kernels, heads, [&q, k, v], args, items)?;
         Ok(true)
     }

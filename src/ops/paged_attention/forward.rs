@@ -39,8 +39,8 @@ pub fn fwd(dev: &mut Device, paged: Paged<'_>, qkv: Tensor, out: Tensor) -> Resu
     check::tensor(OP, "out", out, qkv.dtype, &[t, heads.out_len()])?;
     if dev.kind().is_gpu() {
         launch::check_heads(OP, qkv.dtype, heads)?;
-        let mark = dev.mark(Region::Workspace);
         if let Some(decode) = decode {
+            let mark = dev.mark(Region::Workspace);
             let states = launch_decode::states(dev, decode, &paged)?;
             let done = match dev.on() {
                 On::Gpu(gpu) => launch_decode::fwd(OP, gpu, &paged, decode, qkv, out, states),
@@ -49,13 +49,10 @@ pub fn fwd(dev: &mut Device, paged: Paged<'_>, qkv: Tensor, out: Tensor) -> Resu
             dev.release(mark);
             return done;
         }
-        let totals = sm90a::totals(dev, heads, block_tables.cols() * BLOCK)?;
-        let done = match dev.on() {
-            On::Gpu(gpu) => launch_fwd(OP, gpu, &paged, qkv, out, totals),
+        return match dev.on() {
+            On::Gpu(gpu) => launch_fwd(OP, gpu, &paged, qkv, out),
             _ => Ok(()),
         };
-        dev.release(mark);
-        return done;
     }
     let mark = dev.mark(Region::Workspace);
     let scratch = dev.alloc(Region::Workspace, DType::F32, &[dev.threads(), scratch_len(heads)])?;
@@ -70,14 +67,7 @@ pub fn fwd(dev: &mut Device, paged: Paged<'_>, qkv: Tensor, out: Tensor) -> Resu
 const PREFILL: ByDim = by_dim!("paged_attention_prefill");
 const WIDE: WideKernels = wide_kernels!("paged_attention_sm90a", "paged_attention_prefill_wide");
 
-fn launch_fwd(
-    op: &'static str,
-    mut gpu: Gpu<'_>,
-    paged: &Paged<'_>,
-    qkv: Tensor,
-    out: Tensor,
-    totals: Tensor,
-) -> Result<()> {
+fn launch_fwd(op: &'static str, mut gpu: Gpu<'_>, paged: &Paged<'_>, qkv: Tensor, out: Tensor) -> Result<()> {
     let &Paged { cache: &KvCache { k, v }, block_tables, cu_seqlens_q, context_lens, heads, .. } = paged;
     let (tokens, sequences) = (out.rows(), context_lens.rows());
     check::that(op, sequences > 0 || tokens == 0, "a sequence", "none")?;
@@ -99,7 +89,7 @@ fn launch_fwd(
         scale_log2e: Setting::new(qkv.dtype, heads, paged.scale).scale_log2e,
     });
     let keys = [k, v].map(|pages| sm90a::paged_keys(gpu.ptr(pages), paged.cache.blocks(), heads));
-    let call = WideCall { qkv, tokens, sequences, heads, wide, keys, totals };
+    let call = WideCall { qkv, tokens, sequences, heads, wide, keys };
     if call.launch(op, &mut gpu, &WIDE, &args)? {
         return Ok(());
     }
