@@ -17,6 +17,7 @@ struct Call {
     const Args& args;
 
     __device__ __forceinline__ int items() const { return args.slots * args.in.kv_heads; }
+    __device__ __forceinline__ int next(int) const { return attend::take_item(args.counter); }
     __device__ __forceinline__ int cleared() const { return args.tile_rows; }
     __device__ __forceinline__ attend::WideTile tile(int i) const { return attend::tile_of(args, i); }
     // Returns the box of a key block: the key head within a row of qkv, and the first token of the block.

@@ -23,6 +23,7 @@ struct Prefill {
     const Args& args;
 
     __device__ __forceinline__ int items() const { return args.slots * args.in.kv_heads; }
+    __device__ __forceinline__ int next(int) const { return attend::take_item(args.counter); }
     __device__ __forceinline__ int cleared() const { return args.tile_rows; }
     __device__ __forceinline__ attend::WideTile tile(int i) const { return attend::tile_of(args, i); }
     __device__ __forceinline__ attend::Box keys(const attend::WideTile& tile, int block) const {
@@ -42,6 +43,7 @@ struct Decode {
     const Args& args;
 
     __device__ __forceinline__ int items() const { return attend::count_of(args.in) * args.in.kv_heads; }
+    __device__ __forceinline__ int next(int i) const { return i + gridDim.x; }
     // Returns the first query row that is cleared at the start. All rows are cleared, because the rows beyond the heads
     // of a token are never loaded and must be zero.
     __device__ __forceinline__ int cleared() const { return 0; }

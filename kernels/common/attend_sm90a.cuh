@@ -2,9 +2,9 @@
 // operands loaded by TMA.
 //
 // A CTA is persistent and loops over tiles of full tokens of one key head. Within a sequence the tiles with the most
-// keys come first.
-// - One producer warp loads the queries of a tile, then its blocks of keys and values through two pipeline stages each.
-//   Tiles lie in shared memory as panels of 64 columns, swizzled as wgmma reads them.
+// keys come first. A CTA that has finished a tile takes the next one from a counter in global memory.
+// - One producer warp takes the tiles. It loads the queries of a tile, then its blocks of keys and values through two
+//   pipeline stages each. Tiles lie in shared memory as panels of 64 columns, swizzled as wgmma reads them.
 // - A `full` mbarrier completes when the bytes of its buffer have arrived. An `empty` mbarrier completes when one lane
 //   of each math warp has arrived, after the wgmmas that read the buffer are done.
 // - Two math warpgroups with 64 rows each alternate on the tensor cores. While one runs its scores and the product of
@@ -44,6 +44,8 @@ struct WideSmem {
     isa::Shared<float> total[MATH / WARP][WARP * HD / 2];
     // Two row sums per math thread.
     isa::Shared<float> l[MATH * 2];
+    // Item whose queries are in `q`, or -1 after the last one.
+    isa::Shared<int> item[2];
     isa::Mbarrier q_full, q_empty, k_full[STAGES], k_empty[STAGES], v_full[STAGES], v_empty[STAGES], v_tail;
 };
 
@@ -52,6 +54,7 @@ struct WideArgs {
     isa::TensorMap q;     // boxes: 64 columns by the heads of a group by the tokens of a tile
     isa::TensorMap k, v;  // boxes: 64 columns by 128 keys
     A in;
+    uint32_t* counter;  // tiles taken after the first one of each CTA; zero before the launch
     int tile_rows;  // rows per tile: full tokens, at most WIDE_ROWS
     int slots;      // slots of tiles (attend::sequence_of) for each key head
 };
@@ -74,6 +77,12 @@ __device__ __forceinline__ WideTile tile_of(const WideArgs<A>& args, int i) {
     tile.end = tile.place.rows.visible(tile.place.rows.to - 1);
     tile.keys = tile.place.keys;
     return tile;
+}
+
+// Takes the next item from a counter. One warp calls this, and all its lanes receive the item.
+__device__ __forceinline__ int take_item(uint32_t* counter) {
+    uint32_t taken = lane() == 0 ? isa::atomic_add(counter, 1u) : 0;
+    return gridDim.x + isa::shfl(taken, 0);
 }
 
 // Arguments of decode. The boxes of q have 64 columns by the heads of one token.
@@ -137,25 +146,33 @@ __device__ __forceinline__ void begin_turns() {
     }
 }
 
-// Loads the queries of a tile: full tokens, one box per panel.
+// Passes an item to the math warps, whose queries have `bytes` bytes. One lane calls this.
+template <int HD>
+__device__ __forceinline__ void pass_item(WideSmem<HD>& smem, int item, int tiles, int bytes) {
+    isa::mbarrier_wait(&smem.q_empty, tiles % 2 ^ 1);
+    smem.item[0] = item;
+    isa::mbarrier_arrive_expect_tx(&smem.q_full, bytes);
+}
+
+// Passes a tile to the math warps and loads its queries: full tokens, one box per panel.
 template <int HD, class A>
-__device__ __forceinline__ void copy_queries(WideSmem<HD>& smem, const WideArgs<A>& args, const WideTile& tile, int tiles) {
+__device__ __forceinline__ void copy_queries(WideSmem<HD>& smem, const WideArgs<A>& args, const WideTile& tile, int item,
+                                             int tiles) {
     if (lane() > 0) return;
     int group = tile.place.rows.group, token = tile.place.start + tile.place.rows.from / group;
-    isa::mbarrier_wait(&smem.q_empty, tiles % 2 ^ 1);
-    isa::mbarrier_arrive_expect_tx(&smem.q_full, PANELS<HD> * PANEL_BYTES * args.tile_rows);
+    pass_item(smem, item, tiles, PANELS<HD> * PANEL_BYTES * args.tile_rows);
     for (int p = 0; p < PANELS<HD>; p++) {
         isa::tma_load(smem.q[p], &args.q, &smem.q_full, p * PANEL, tile.head * group, token);
     }
 }
 
-// Loads the queries of an item. Its tokens may lie anywhere, so each token is a box of its own, issued by a separate
+// Does the same for a decode item. Its tokens may lie anywhere, so each token is a box of its own, issued by a separate
 // lane.
 template <int HD>
-__device__ __forceinline__ void copy_queries(WideSmem<HD>& smem, const WideItemArgs& args, const Item& item, int tiles) {
+__device__ __forceinline__ void copy_queries(WideSmem<HD>& smem, const WideItemArgs& args, const Item& item, int i,
+                                             int tiles) {
     if (lane() == 0) {
-        isa::mbarrier_wait(&smem.q_empty, tiles % 2 ^ 1);
-        isa::mbarrier_arrive_expect_tx(&smem.q_full, PANELS<HD> * PANEL_BYTES * item.tokens * item.group);
+        pass_item(smem, i, tiles, PANELS<HD> * PANEL_BYTES * item.tokens * item.group);
     }
     isa::sync_warp();
     if (lane() < item.tokens) {
@@ -183,9 +200,13 @@ __device__ __forceinline__ void copy_tiles(WideSmem<HD>& smem, const Call& call)
         }
     };
     clear_rows(smem.q, call.cleared());
-    for (int i = blockIdx.x; i < call.items(); i += gridDim.x) {
+    for (int i = blockIdx.x; i < call.items(); i = call.next(i)) {
         auto tile = call.tile(i);
-        if (!tile.any || tile.end <= 0) continue;
+        if (!tile.any) continue;
+        if (tile.end <= 0 && lane() == 0) {
+            pass_item(smem, i, tiles, 0);
+        }
+        tiles += tile.end <= 0;
         for (int begin = tile.begin; begin < tile.end; begin += BLOCK, block++) {
             Stage stage(block);
             bool tail = begin + BLOCK > tile.keys;
@@ -211,7 +232,7 @@ __device__ __forceinline__ void copy_tiles(WideSmem<HD>& smem, const Call& call)
             // This wait comes after the first key loads, because the math warps may still need the queries of the
             // previous tile.
             if (begin == tile.begin) {
-                copy_queries(smem, call.args, tile, tiles++);
+                copy_queries(smem, call.args, tile, i, tiles++);
             }
             if (tail) {
                 tail_stage = stage.at;
@@ -220,6 +241,9 @@ __device__ __forceinline__ void copy_tiles(WideSmem<HD>& smem, const Call& call)
         }
     }
     clear_tail();
+    if (lane() == 0) {
+        pass_item(smem, -1, tiles, 0);
+    }
 }
 
 // One warpgroup's part of the tiles. TURNS: true if two warpgroups alternate on the tensor cores.
@@ -275,8 +299,10 @@ struct WideMath {
         isa::store(mine, make_float2(fmaf(l.x, alpha[0], sum[0]), fmaf(l.y, alpha[1], sum[1])));
     }
 
-    __device__ __forceinline__ void wait_queries() {
+    // Waits for the queries of the next item, and returns the item.
+    __device__ __forceinline__ int wait_item() {
         isa::mbarrier_wait(&smem.q_full, tiles++ % 2);
+        return smem.item[0];
     }
 
     // Passes over blocks begin .. end in a warpgroup that has no rows. It releases a stage when the values have
@@ -345,6 +371,8 @@ __device__ __forceinline__ void attend_tile(WideMath<HD, TURNS>& math, const Wid
     const Rows& rows = tile.place.rows;
     if (tile.end <= 0) {
         write_zeros(rows, MATH);
+        isa::sync_warp();
+        release(&math.smem.q_empty);
         return;
     }
     int from = rows.from + warp() * WARP_ROWS;
@@ -352,7 +380,6 @@ __device__ __forceinline__ void attend_tile(WideMath<HD, TURNS>& math, const Wid
     auto* staged = reinterpret_cast<isa::Shared<bf16>*>(math.smem.total[warp()]);
     float m[2], l[2];
     VisibleKeys visible_keys(rows, from);
-    math.wait_queries();
     for (int begin = 0; begin < tile.end; begin += CHUNK) {
         int end = min(begin + CHUNK, tile.end);
         math.state.reset();
@@ -379,7 +406,6 @@ __device__ __forceinline__ void attend_tile(WideMath<HD, TURNS>& math, const Wid
 template <int HD, bool TURNS>
 __device__ __forceinline__ void attend_tile(WideMath<HD, TURNS>& math, const WideItemArgs& args, const Item& item) {
     int from = warp() * WARP_ROWS, rows = item.tokens * item.pitch;
-    math.wait_queries();
     if (math.group * GROUP_ROWS >= rows) {
         math.pass(item.begin, item.end);
         release(&math.smem.q_empty);
@@ -416,11 +442,8 @@ __device__ __forceinline__ void attend_wide(const Call& call) {
     if constexpr (Call::TURNS) {
         begin_turns();
     }
-    for (int i = blockIdx.x; i < call.items(); i += gridDim.x) {
-        auto tile = call.tile(i);
-        if (tile.any) {
-            attend_tile(math, call.args, tile);
-        }
+    for (int i = math.wait_item(); i >= 0; i = math.wait_item()) {
+        attend_tile(math, call.args, call.tile(i));
     }
 }
 }  // namespace attend

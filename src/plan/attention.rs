@@ -42,7 +42,7 @@ pub fn packed(kernel: &str, sequences: Sequences) -> Option<Items> {
     };
     let count = (tokens + length / 2) / length;
     let steps = (0..count).flat_map(|_| of_sequence.iter().flat_map(|&steps| vec![steps; key_heads])).collect();
-    Some(Items { of, steps, chunk: (CHUNK / BLOCK) as u32, dynamic: of == Attention::Backward })
+    Some(Items { of, steps, chunk: (CHUNK / BLOCK) as u32, dynamic: true })
 }
 
 /// Returns the items of a decode step, one for each chunk of a sequence and key head, or `None` for other kernels.

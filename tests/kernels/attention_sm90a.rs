@@ -212,6 +212,7 @@ fn mutations_are_seen() {
         ("common/attend_sm90a.cuh", "            tile::row_scale(state.o, alpha);", ""),
         ("common/attend_sm90a.cuh", "fmaf(l.y, alpha[1], sum[1])", "l.y + sum[1]"),
         ("common/attend_sm90a.cuh", "math.state.fold(m, l, total, WARP);", ""),
+        ("common/attend_sm90a.cuh", "gridDim.x + isa::shfl(taken, 0)", "gridDim.x + isa::shfl(taken, 0) + 1"),
         ("common/attend_sm90a.cuh", "tail_row = tile.keys - begin;", "tail_row = BLOCK;"),
         ("common/attend_sm90a.cuh", "group * GROUP_ROWS * PANEL", "0"),
         ("common/attend_sm90a.cuh", "tile.place.rows.from / group", "0"),

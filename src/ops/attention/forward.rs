@@ -2,7 +2,7 @@
 
 use super::blocks::Blocks;
 use super::call::{Fwd, Pack, check_rows};
-use super::launch;
+use super::{launch, sm90a};
 use crate::device::{Cpu, Device, On, Parts, Region, cpu_kernel};
 use crate::error::Result;
 use crate::ops::attend::{BLOCK, Context, Heads, KeySource, Keys, RowStates, Setting, pack_block, run_with_scratch};
@@ -25,10 +25,14 @@ pub fn fwd(dev: &mut Device, pack: &Pack, qkv: Tensor, out: Tensor, lse: Tensor)
     let setting = Setting::new(qkv.dtype, heads, scale);
     if dev.kind().is_gpu() {
         launch::check_heads(OP, qkv.dtype, heads)?;
-        return match dev.on() {
-            On::Gpu(gpu) => launch::fwd(OP, gpu, pack, Fwd { qkv, out, lse }, setting),
+        let mark = dev.mark(Region::Workspace);
+        let counter = sm90a::counter(dev)?;
+        let done = match dev.on() {
+            On::Gpu(gpu) => launch::fwd(OP, gpu, pack, Fwd { qkv, out, lse }, counter, setting),
             _ => Ok(()),
         };
+        dev.release(mark);
+        return done;
     }
     let mark = dev.mark(Region::Workspace);
     let blocks = Blocks::most(t, cu_seqlens);

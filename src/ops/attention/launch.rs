@@ -45,8 +45,15 @@ pub(crate) fn rows_smem(dim: usize) -> usize {
 
 /// Launches the window kernel if no sequence is longer than a window, there is no causal mask and the grid is not too
 /// large. Otherwise launches the general kernel, by wgmma if the device is set to use it. All of these kernels give the
-/// same bits.
-pub(super) fn fwd(op: &'static str, mut gpu: Gpu<'_>, pack: &Pack, call: Fwd, setting: Setting) -> Result<()> {
+/// same bits. `counter` comes from [`sm90a::counter`].
+pub(super) fn fwd(
+    op: &'static str,
+    mut gpu: Gpu<'_>,
+    pack: &Pack,
+    call: Fwd,
+    counter: Tensor,
+    setting: Setting,
+) -> Result<()> {
     let (&Pack { cu_seqlens, max_seqlen, heads, causal, .. }, Fwd { qkv, out, lse }) = (pack, call);
     let sequences = cu_seqlens.rows() - 1;
     let (tokens, group) = (qkv.rows(), heads.group());
@@ -75,7 +82,7 @@ pub(super) fn fwd(op: &'static str, mut gpu: Gpu<'_>, pack: &Pack, call: Fwd, se
         scale_log2e,
     });
     let keys = sm90a::packed_keys(gpu.ptr(qkv), tokens, heads);
-    let call = WideCall { qkv, tokens, sequences, heads, wide, keys: [keys.clone(), keys] };
+    let call = WideCall { qkv, tokens, sequences, heads, wide, keys: [keys.clone(), keys], counter };
     if call.launch(op, &mut gpu, &WIDE, &args)? {
         return Ok(());
     }

@@ -4,11 +4,11 @@
 
 use super::names::WideKernels;
 use super::tiles;
-use crate::device::{Address, Gpu, Launch, Params, TensorMap, WgmmaKernels};
+use crate::device::{Address, Device, Gpu, Launch, Params, Region, TensorMap, WgmmaKernels};
 use crate::error::Result;
 use crate::ops::attend::{BLOCK, Heads};
 use crate::ops::check;
-use crate::tensor::Tensor;
+use crate::tensor::{DType, Tensor};
 
 /// Maximum number of rows (token, query head of the group) of a CTA; tokens are not split.
 pub(crate) const ROWS: usize = 128;
@@ -28,10 +28,15 @@ pub(super) const PANEL: usize = 64;
 pub(super) const PANELS: usize = 2;
 
 /// Returns the bytes of `attend::WideSmem`: queries, two stages of keys and of values, outputs of earlier chunks or
-/// before their store, sums, eleven barriers.
+/// before their store, sums, the item, eleven barriers.
 fn smem(dim: usize) -> usize {
     let panels = (ROWS + 4 * BLOCK) * PANELS * PANEL * 2;
-    panels + MATH * dim / 2 * 4 + MATH * 8 + 11 * 8
+    panels + MATH * dim / 2 * 4 + MATH * 8 + 8 + 11 * 8
+}
+
+/// Allocates the counter from which the CTAs of a launch take their tiles (`attend::WideArgs`).
+pub(crate) fn counter(dev: &mut Device) -> Result<Tensor> {
+    dev.zeros(Region::Workspace, DType::U32, &[1])
 }
 
 /// Returns the tensor map of rows `[q heads | k heads | v heads]` as a tensor of three dimensions.
@@ -78,6 +83,8 @@ pub(crate) struct WideCall {
     pub wide: bool,
     /// Tensor maps of keys and of values.
     pub keys: [TensorMap; 2],
+    /// Made by [`counter`].
+    pub counter: Tensor,
 }
 
 impl WideCall {
@@ -100,7 +107,7 @@ impl WideCall {
         let q = packed_map(gpu.ptr(self.qkv), self.tokens, heads, [group, ROWS / group]);
         let [k, v] = &self.keys;
         // The additional fields of `attend::WideArgs`.
-        let args = args.clone().with(tile_rows as i32).with(slots);
+        let args = args.clone().with(self.counter).with(tile_rows as i32).with(slots);
         launch(gpu, kernels, heads, [&q, k, v], args, items)?;
         Ok(true)
     }

@@ -49,10 +49,14 @@ pub fn fwd(dev: &mut Device, paged: Paged<'_>, qkv: Tensor, out: Tensor) -> Resu
             dev.release(mark);
             return done;
         }
-        return match dev.on() {
-            On::Gpu(gpu) => launch_fwd(OP, gpu, &paged, qkv, out),
+        let mark = dev.mark(Region::Workspace);
+        let counter = sm90a::counter(dev)?;
+        let done = match dev.on() {
+            On::Gpu(gpu) => launch_fwd(OP, gpu, &paged, qkv, out, counter),
             _ => Ok(()),
         };
+        dev.release(mark);
+        return done;
     }
     let mark = dev.mark(Region::Workspace);
     let scratch = dev.alloc(Region::Workspace, DType::F32, &[dev.threads(), scratch_len(heads)])?;
@@ -67,7 +71,14 @@ pub fn fwd(dev: &mut Device, paged: Paged<'_>, qkv: Tensor, out: Tensor) -> Resu
 const PREFILL: ByDim = by_dim!("paged_attention_prefill");
 const WIDE: WideKernels = wide_kernels!("paged_attention_sm90a", "paged_attention_prefill_wide");
 
-fn launch_fwd(op: &'static str, mut gpu: Gpu<'_>, paged: &Paged<'_>, qkv: Tensor, out: Tensor) -> Result<()> {
+fn launch_fwd(
+    op: &'static str,
+    mut gpu: Gpu<'_>,
+    paged: &Paged<'_>,
+    qkv: Tensor,
+    out: Tensor,
+    counter: Tensor,
+) -> Result<()> {
     let &Paged { cache: &KvCache { k, v }, block_tables, cu_seqlens_q, context_lens, heads, .. } = paged;
     let (tokens, sequences) = (out.rows(), context_lens.rows());
     check::that(op, sequences > 0 || tokens == 0, "a sequence", "none")?;
@@ -89,7 +100,7 @@ fn launch_fwd(op: &'static str, mut gpu: Gpu<'_>, paged: &Paged<'_>, qkv: Tensor
         scale_log2e: Setting::new(qkv.dtype, heads, paged.scale).scale_log2e,
     });
     let keys = [k, v].map(|pages| sm90a::paged_keys(gpu.ptr(pages), paged.cache.blocks(), heads));
-    let call = WideCall { qkv, tokens, sequences, heads, wide, keys };
+    let call = WideCall { qkv, tokens, sequences, heads, wide, keys, counter };
     if call.launch(op, &mut gpu, &WIDE, &args)? {
         return Ok(());
     }
