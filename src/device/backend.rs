@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::driver::{Driver, Stream};
 use super::gpu::Gpu;
 use super::isa::Isa;
+use super::kernel_variant::Variants;
 use super::memory::{GUARD, Mark, Memory, Placing, Plan, Region, Span};
 use super::pool::Pool;
 use super::readback::{Readback, ReadbackSender};
 use super::side_stream::SideStream;
 use super::target::{Kind, Target};
-use super::variants::Variants;
 use super::work::Work;
 use crate::error::{Error, Result};
 

@@ -1,9 +1,9 @@
 //! Launching kernels from ops: the addresses of tensors and the parameters of kernels.
 
 use crate::device::driver::{Driver, Launch, Stream};
+use crate::device::kernel_variant::{Variants, WgmmaKernels};
 use crate::device::memory::Memory;
 use crate::device::params::Params;
-use crate::device::variants::{Variants, WgmmaKernels};
 use crate::error::Result;
 
 /// Parts of the GPU backend that an op uses.

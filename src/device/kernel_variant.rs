@@ -1,4 +1,7 @@
-//! The two kernel variants of matrix products on a GPU.
+//! The two kernel variants of matrix products and attention on a GPU, and the kernels that use them.
+
+use std::collections::BTreeSet;
+use std::fmt;
 
 /// Kernel variant of matrix products. A run never changes it, so sampling, training and checkpoints use the same
 /// arithmetic.
@@ -37,6 +40,56 @@ impl KernelVariant {
     pub fn named(name: &str) -> Option<KernelVariant> {
         let name = name.split('/').next()?;
         KernelVariant::ALL.into_iter().find(|variant| variant.name() == name)
+    }
+}
+
+/// Kernels that run by wgmma or, if the start check refuses them, by `mma.sync`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum WgmmaKernels {
+    /// Matrix products. If they are refused, every other kernel uses `mma.sync`, too.
+    Products,
+    /// Attention with this head size: training, prefill and decode. If it is refused, its backward pass is, too.
+    Attention(usize),
+    /// The backward pass of attention with this head size.
+    AttentionBwd(usize),
+}
+
+impl fmt::Display for WgmmaKernels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            WgmmaKernels::Products => write!(f, "matrix products"),
+            WgmmaKernels::Attention(dim) => write!(f, "attention of head size {dim}"),
+            WgmmaKernels::AttentionBwd(dim) => write!(f, "the backward pass of attention of head size {dim}"),
+        }
+    }
+}
+
+/// The kernel variants of a GPU backend.
+#[derive(Debug)]
+pub(super) struct Variants {
+    /// The selected variant.
+    pub selected: KernelVariant,
+    /// True if the user has selected it.
+    pub is_requested: bool,
+    /// Kernels that use `mma.sync` although wgmma is selected.
+    pub refused: BTreeSet<WgmmaKernels>,
+}
+
+impl Variants {
+    /// `mma.sync`, which every GPU supports.
+    pub const fn new() -> Variants {
+        Variants { selected: KernelVariant::Mma, is_requested: false, refused: BTreeSet::new() }
+    }
+
+    /// Returns true if `kernels` use wgmma.
+    pub fn use_wgmma(&self, kernels: WgmmaKernels) -> bool {
+        let allowed = |kernels| !self.refused.contains(&kernels);
+        self.selected == KernelVariant::Wgmma
+            && allowed(WgmmaKernels::Products)
+            && match kernels {
+                WgmmaKernels::AttentionBwd(dim) => allowed(kernels) && allowed(WgmmaKernels::Attention(dim)),
+                _ => allowed(kernels),
+            }
     }
 }
 

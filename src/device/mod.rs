@@ -42,11 +42,10 @@ pub use driver::{Address, Driver, EncodedMap, Event, Graph, Launch, Properties, 
 pub use file::MappedFile;
 pub use gpu::Gpu;
 pub use isa::{Isa, cpu_kernel};
-pub use kernel_variant::KernelVariant;
+pub use kernel_variant::{KernelVariant, WgmmaKernels};
 pub use memory::{Mark, Memory, Plan, Region, Span, View, ViewMut};
 pub use params::{Param, Params};
 pub(crate) use params::{params, plain};
 pub use pool::{Parts, Pool};
 pub use target::{Kind, Target};
-pub use variants::WgmmaKernels;
 pub use work::{Sequences, Work};

@@ -5,18 +5,7 @@ use crate::device::Kind;
 use crate::error::{Error, Result};
 use crate::observe::Observer;
 use crate::rl::group::{Group, ResponseId};
-use crate::rl::update::{MicroBatch, Seen};
-
-/// A micro-batch in which log-probs of the trainer differ from those of the sampler.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Differing {
-    /// Number of the micro-batch in its update.
-    pub micro_batch: usize,
-    /// Number of tokens that differ.
-    pub tokens: u64,
-    /// Position of the first of them among the response tokens of the micro-batch.
-    pub first: usize,
-}
+use crate::rl::update::{Differing, MicroBatch, Seen};
 
 /// The first update of a step, whose log-probs are compared.
 pub struct FirstUpdate<'a> {

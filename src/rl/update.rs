@@ -18,12 +18,22 @@ use crate::rl::balance::karmarkar_karp;
 use crate::rl::experience::Experience;
 use crate::rl::group::{Group, ResponseId, borders, responses};
 use crate::rl::micro_batches;
-use crate::rl::parity::Differing;
 use crate::rl::probs_diff::ProbsDiff;
 use crate::tensor::{DType, Tensor};
 use crate::train::exchange::Reach;
 use crate::train::lanes::interleaved;
 use crate::train::step::{self, Computed, Forward};
+
+/// A micro-batch in which log-probs of the trainer differ from those of the sampler.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Differing {
+    /// Number of the micro-batch in its update.
+    pub micro_batch: usize,
+    /// Number of tokens that differ.
+    pub tokens: u64,
+    /// Position of the first of them among the response tokens of the micro-batch.
+    pub first: usize,
+}
 
 /// The results of an update over a mini-batch.
 #[derive(Clone, PartialEq, Debug, Default)]
