@@ -1,13 +1,13 @@
 //! A performance model: predicts the time of a launch on a Hopper GPU from the machine code of its main loop.
 //!
 //! No launch of omr was measured. What the model assumes beyond the rates of the hardware comes from published
-//! measurements ([`ASSUMED`]); the tests compare its predictions with them. The model does not include clocks under
-//! load, L2 misses, and the host's part of a step.
+//! measurements, and the tests compare its predictions with them. The model does not include clocks under load, L2
+//! misses, and the host's part of a step.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::iter::Sum;
-use std::ops::{Add, Mul};
+use std::ops::Mul;
 
 use crate::device::driver::Launch;
 
@@ -27,75 +27,30 @@ const PORT: f64 = 64.0;
 /// Bytes of the outputs of a chunk of attention with heads of 128, which are stored in shared memory and read again.
 const STATE_BYTES: f64 = 2.0 * 64.0 * 256.0 * 4.0;
 
-/// What the model assumes beyond the rates of the hardware.
-struct Assumed {
-    /// Time of a main loop over the time of its busiest unit.
-    main_loop: f64,
-    /// Bytes per clock that all SMs together receive out of L2.
-    l2: f64,
-    /// Instructions per clock and scheduler where no product hides their latencies.
-    ipc: f64,
-    /// Share of the bandwidth of a copy that a kernel reaches.
-    memory: f64,
-    /// Clocks between two tiles of a matrix product until its ring of stages is full again.
-    refill: f64,
-    /// Share of the exponentials that the products of attention's forward do not hide.
-    exposed: f64,
-    /// Share of the tensor cores' rate that attention's backward reaches.
-    backward: f64,
-    /// Clocks of a tile of attention's forward in which no product runs.
-    tile: f64,
-    /// Seconds until memory answers.
-    latency: f64,
-    /// Seconds between two launches.
-    between: f64,
-}
-
-/// Fast, likely and slow assumptions. The sources of the likely ones:
-/// - `main_loop`, `l2`: two steps of fast.cu, 734 TFLOP/s with clusters and 704 without, at 4096 cubed on 128 SMs.
-/// - `ipc`: 0.5 to 0.7 is usual for two warps per scheduler with chains of dependent instructions.
-/// - `memory`: kernels that stream on an H200 reach 3.5 to 4.1 TB/s where a copy reaches 4.3.
-/// - `refill`: two of four stages hold results when a tile ends; the others are loaded in about 500 clocks.
-/// - `exposed`, `tile`, `backward`: three points of FlashAttention-3's curves without a mask for heads of 128: 648
-///   TFLOP/s for 16,384 tokens, 467 for 512, and 561 backward. Our tile and loop are the same.
-const ASSUMED: [Assumed; 3] = [
-    Assumed {
-        main_loop: 1.01,
-        l2: 5800.0,
-        ipc: 0.7,
-        memory: 0.95,
-        refill: 300.0,
-        exposed: 0.46,
-        backward: 0.71,
-        tile: 3000.0,
-        latency: 0.7e-6,
-        between: 1.3e-6,
-    },
-    Assumed {
-        main_loop: 1.07,
-        l2: 5470.0,
-        ipc: 0.6,
-        memory: 0.88,
-        refill: 500.0,
-        exposed: 0.57,
-        backward: 0.65,
-        tile: 4100.0,
-        latency: 0.8e-6,
-        between: 1.5e-6,
-    },
-    Assumed {
-        main_loop: 1.135,
-        l2: 5150.0,
-        ipc: 0.53,
-        memory: 0.82,
-        refill: 800.0,
-        exposed: 0.72,
-        backward: 0.59,
-        tile: 5200.0,
-        latency: 0.9e-6,
-        between: 1.7e-6,
-    },
-];
+/// An assumption beyond the rates of the hardware: its fast, its likely and its slow value.
+type Assumed = [f64; 3];
+/// Time of a main loop over the time of its busiest unit. Fitted to fast.cu's step with clusters: 734 TFLOP/s at 4096
+/// cubed on 128 SMs.
+const MAIN_LOOP: Assumed = [1.01, 1.07, 1.135];
+/// Bytes per clock that all SMs together receive out of L2. Fitted to fast.cu's step before clusters: 704 TFLOP/s.
+const L2: Assumed = [5800.0, 5470.0, 5150.0];
+/// Instructions per clock and scheduler where no product hides their latencies. 0.5 to 0.7 is usual for two warps with
+/// chains of dependent instructions.
+const IPC: Assumed = [0.7, 0.6, 0.53];
+/// Share of the bandwidth of a copy. Kernels that stream on an H200 reach 3.5 to 4.1 TB/s where a copy reaches 4.3.
+const MEMORY: Assumed = [0.95, 0.88, 0.82];
+/// Clocks from a tile of a matrix product to the next until the stages that held results are loaded.
+const REFILL: Assumed = [300.0, 500.0, 800.0];
+/// Share of the exponentials that the products of attention's forward do not hide, and clocks of a tile without
+/// products. Fitted to FlashAttention-3 without a mask, whose tile and loop are ours: 648 TFLOP/s for 16,384 tokens and
+/// 467 for 512.
+const EXPOSED: Assumed = [0.46, 0.57, 0.72];
+const TILE: Assumed = [3000.0, 4100.0, 5200.0];
+/// Share of the tensor cores' rate in attention's backward. FlashAttention-3 reaches 561 TFLOP/s.
+const BACKWARD: Assumed = [0.71, 0.65, 0.59];
+/// Seconds until memory answers, and between two launches.
+const LATENCY: Assumed = [0.7e-6, 0.8e-6, 0.9e-6];
+const BETWEEN: Assumed = [1.3e-6, 1.5e-6, 1.7e-6];
 
 /// A prediction in seconds: if the assumptions are fast, likely, or slow.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
@@ -115,13 +70,6 @@ impl Range {
     }
 }
 
-impl Add for Range {
-    type Output = Range;
-    fn add(self, other: Range) -> Range {
-        Range { low: self.low + other.low, likely: self.likely + other.likely, high: self.high + other.high }
-    }
-}
-
 impl Mul<Range> for f64 {
     type Output = Range;
     fn mul(self, range: Range) -> Range {
@@ -131,7 +79,11 @@ impl Mul<Range> for f64 {
 
 impl Sum for Range {
     fn sum<I: Iterator<Item = Range>>(ranges: I) -> Range {
-        ranges.fold(Range::default(), Add::add)
+        ranges.fold(Range::default(), |a, b| Range {
+            low: a.low + b.low,
+            likely: a.likely + b.likely,
+            high: a.high + b.high,
+        })
     }
 }
 
@@ -236,16 +188,16 @@ impl KernelCosts {
     /// resources are counted for the SM with the most work.
     pub fn predict(&self, launch: &Launch, share: &Share, clocks: Clocks) -> Predicted {
         let [(low, ..), (likely, bound, tiles), (high, ..)] =
-            ASSUMED.each_ref().map(|assumed| self.under(assumed, launch, share, clocks));
+            [0, 1, 2].map(|assumed| self.under(assumed, launch, share, clocks));
         let tensor = (share.flops + share.again) / (SMS as f64 * TENSOR[1] * clocks.hz);
         Predicted { seconds: Range { low, likely, high }, bound, tensor, tiles }
     }
 
-    /// Returns the seconds, the limiting resource and the bytes of the tiles under one set of assumptions.
-    fn under(&self, a: &Assumed, launch: &Launch, share: &Share, clocks: Clocks) -> (f64, &'static str, f64) {
+    /// Returns the seconds, the limiting resource and the bytes of the tiles if the assumptions have their values `a`.
+    fn under(&self, a: usize, launch: &Launch, share: &Share, clocks: Clocks) -> (f64, &'static str, f64) {
         let ctas = launch.grid.iter().map(|&n| n as usize).product::<usize>().max(1);
         let at_once = self.at_once(launch);
-        let memory = clocks.memory * a.memory;
+        let memory = clocks.memory * MEMORY[a];
         let mut needs =
             [("tensor", 0.0), ("issue", 0.0), ("shared", 0.0), ("special", 0.0), ("port", 0.0), ("cache", 0.0)];
         // Clocks that no main loop hides, and bytes that the SM with the most work receives.
@@ -265,14 +217,14 @@ impl KernelCosts {
             let bytes = |columns: f64| (m.min(rows) as f64 + columns) * (2 * k) as f64;
             received = turns * bytes(columns as f64);
             traffic = tiles as f64 * bytes(columns as f64 / f64::from(launch.cluster.max(1)));
-            needs[5].1 = traffic / a.l2;
+            needs[5].1 = traffic / L2[a];
             let resumed = self.resumed * 256.0 * warps as f64 * SMS as f64 * clocks.hz / memory;
-            serial = turns * (self.epilogue * warps as f64 / SCHEDULERS / a.ipc + a.refill + resumed);
-            serial += a.latency * clocks.hz;
+            serial = turns * (self.epilogue * warps as f64 / SCHEDULERS / IPC[a] + REFILL[a] + resumed);
+            serial += LATENCY[a] * clocks.hz;
         }
         if let (Some([rows, columns, _]), None) = (self.tile, share.product) {
             received = busiest * (rows + columns) as f64 / (rows * columns) as f64;
-            needs[5].1 = received * ctas.min(SMS) as f64 / a.l2;
+            needs[5].1 = received * ctas.min(SMS) as f64 / L2[a];
         }
         if self.flops > 0.0 {
             let steps = busiest / self.flops;
@@ -282,24 +234,24 @@ impl KernelCosts {
             needs[2].1 = (steps * (self.loads * 512.0 + self.operands / 4.0) + received) / SHARED;
             needs[3].1 = steps * self.exponentials * 32.0 / SPECIAL;
             needs[4].1 = received / PORT;
-            needs[..5].iter_mut().for_each(|need| need.1 *= a.main_loop);
+            needs[..5].iter_mut().for_each(|need| need.1 *= MAIN_LOOP[a]);
         }
         if let Some(items) = &share.items {
             let times = items.steps.iter().map(|&steps| self.item(a, items, steps, clocks.hz) as u64);
             needs = [("items", busiest_cta(times, ctas.min(SMS), items.dynamic) as f64); 6];
         }
         let flying =
-            (ctas.min(SMS * at_once) * (launch.smem as usize).max(launch.block as usize * 64)) as f64 / a.latency;
+            (ctas.min(SMS * at_once) * (launch.smem as usize).max(launch.block as usize * 64)) as f64 / LATENCY[a];
         let slow = if flying >= memory { "memory" } else { "in flight" };
         let traffic_time = (slow, share.bytes / memory.min(flying));
         let longest = needs.map(|(name, clock)| (name, clock / clocks.hz)).into_iter().chain([traffic_time]);
         let (bound, seconds) = longest.fold(("tensor", 0.0), |most, need| if need.1 > most.1 { need } else { most });
         let serial = serial / clocks.hz;
-        (seconds + serial + a.between, if serial > seconds { "epilogue" } else { bound }, traffic)
+        (seconds + serial + BETWEEN[a], if serial > seconds { "epilogue" } else { bound }, traffic)
     }
 
     /// Returns the clocks of an item of attention with `steps` steps.
-    fn item(&self, a: &Assumed, items: &Items, steps: u32, hz: f64) -> f64 {
+    fn item(&self, a: usize, items: &Items, steps: u32, hz: f64) -> f64 {
         let warps = if items.of == Attention::Decode { 4.0 } else { 8.0 };
         let tensor = self.flops * warps / TENSOR[1];
         let (issue, special) = (self.step * warps / SCHEDULERS, self.exponentials * 32.0 * warps / SPECIAL);
@@ -308,14 +260,14 @@ impl KernelCosts {
         match items.of {
             // At the end of a chunk the products stop until the state is exchanged and the next softmax is done.
             Attention::Forward => {
-                let chunk = issue / a.ipc + STATE_BYTES / SHARED;
-                a.tile + steps * (tensor + a.exposed * special) + chunks * chunk
+                let chunk = issue / IPC[a] + STATE_BYTES / SHARED;
+                TILE[a] + steps * (tensor + EXPOSED[a] * special) + chunks * chunk
             }
             // A CTA starts, reads its rows twice, and has a first and a last step that overlap nothing.
-            Attention::Backward => 3.0 * a.latency * hz + 2.0 * issue / a.ipc + steps * tensor / a.backward,
+            Attention::Backward => 3.0 * LATENCY[a] * hz + 2.0 * issue / IPC[a] + steps * tensor / BACKWARD[a],
             // A warpgroup alone computes the scores and the softmax of each block in turn. A further item waits for
             // its first keys.
-            Attention::Decode => 2.0 * a.latency * hz + steps * (tensor / 2.0 + issue / a.ipc),
+            Attention::Decode => 2.0 * LATENCY[a] * hz + steps * (tensor / 2.0 + issue / IPC[a]),
         }
     }
 }

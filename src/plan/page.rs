@@ -82,8 +82,8 @@ impl Page {
 
     /// Returns the predicted seconds of a step.
     pub(super) fn predicted_step(&self) -> Option<Range> {
-        let parts: Range = self.predicted.iter().copied().sum();
-        (!self.predicted.is_empty()).then(|| parts + Range::exact(self.links_seconds()))
+        let links = Range::exact(self.links_seconds());
+        (!self.predicted.is_empty()).then(|| self.predicted.iter().copied().chain([links]).sum())
     }
 
     /// Returns the seconds of a step: predicted if available, otherwise the floor.

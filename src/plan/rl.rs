@@ -64,7 +64,8 @@ impl Training for RlConfig {
                 }
             }
             let at_once = launches.decoding(&model, config.dtype, rollouts.batch as usize, prompt + response / 2)?;
-            let rollouts = Range::exact(rollouts.prefill(&ceilings).seconds) + rollouts.steps() * at_once;
+            let prefill = Range::exact(rollouts.prefill(&ceilings).seconds);
+            let rollouts = [prefill, rollouts.steps() * at_once].into_iter().sum();
             Ok(vec![rollouts, passes as f64 * pass, updates as f64 * update])
         })?;
         let mut host = layout.host(&planned);
