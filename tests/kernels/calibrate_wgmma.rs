@@ -24,11 +24,12 @@ const ROWS: usize = 64;
 const SMEM: usize = 12288 * 4;
 
 /// Shapes of the instruction that isa/wgmma.cuh provides.
-const SHAPES: [(usize, &str); 8] = [
+const SHAPES: [(usize, &str); 9] = [
     (8, "calibrate_wgmma_n8"),
     (16, "calibrate_wgmma_n16"),
     (32, "calibrate_wgmma_n32"),
     (64, "calibrate_wgmma_n64"),
+    (80, "calibrate_wgmma_n80"),
     (96, "calibrate_wgmma_n96"),
     (128, "calibrate_wgmma_n128"),
     (192, "calibrate_wgmma_n192"),
@@ -325,6 +326,39 @@ fn swizzled_operands_start_where_their_pattern_starts() {
             }
         }
     }
+}
+
+/// The values of attention with heads of 80 elements lie in two panels of 64 columns, of which b uses the second one
+/// only in part. No published kernel has this layout, so this test compares it with an operand without swizzle.
+#[test]
+fn eighty_columns_of_two_swizzled_panels_give_the_bits_of_plain_ones() {
+    if no_hopper("wgmma") {
+        return;
+    }
+    let (mut dev, columns) = (hopper(), 80);
+    let (a, b) = (rows(3, ROWS, STEP, 0.0), rows(4, columns, STEP, 0.0));
+    let want = product(&mut dev, &a, &b).unwrap();
+    // a is plain; b begins behind it at a multiple of 1,024 bytes. A row of a panel has one k of 64 columns.
+    let plain = Image::plain(&a, &[]);
+    let mut elements: Vec<bf16> = bytemuck::pod_collect_to_vec(&plain.words);
+    let first = elements.len();
+    elements.resize(first + 2 * STEP * 64, bf16::ZERO);
+    for (column, row) in b.iter().enumerate() {
+        for (k, value) in row.iter().enumerate() {
+            let chunk = column % 64 / 8 ^ k % 8;
+            elements[first + column / 64 * STEP * 64 + k * 64 + chunk * 8 + column % 8] = bf16::from_f32(*value);
+        }
+    }
+    let b = [(0, 2 * first), (16, STEP * 128), (32, 8 * 128)].map(|(at, bytes)| (bytes as u64 >> 4) << at);
+    let step = Step { b: b.iter().sum::<u64>() | 1 << 62, ..plain.step() };
+    const B_IS_MN_MAJOR: usize = 2;
+    let sums = Image::new(&elements).run(&mut dev, columns, B_IS_MN_MAJOR, &[step]).unwrap().pop().unwrap();
+    let mut got = vec![0.0; ROWS * columns];
+    for (i, sum) in sums.into_iter().enumerate() {
+        let (m, n) = place(i / (columns / 2), i % (columns / 2));
+        got[m * columns + n] = sum;
+    }
+    compare("80 columns in two swizzled panels", &got, &want);
 }
 
 /// Plausible mistakes.
