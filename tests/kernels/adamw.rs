@@ -90,7 +90,7 @@ impl State {
 
 /// Returns the words of weight, low half and moments after three updates. The ranges between `cuts` are updated one by
 /// one.
-fn updated(dev: &mut Device, variant: (bool, DType), len: usize, flag: f32, cuts: &[usize]) -> Outcome<Vec<u32>> {
+pub fn updated(dev: &mut Device, variant: (bool, DType), len: usize, flag: f32, cuts: &[usize]) -> Outcome<Vec<u32>> {
     let mut random = random(len as u64);
     let mut normals = |scale: f32| -> Vec<f32> { (0..len).map(|_| random.normal() * scale).collect() };
     let masters = normals(0.05);

@@ -13,12 +13,12 @@ use crate::kernels::{Outcome, emu, equal, mutate_source, same_bits};
 const SHAPES: [(usize, usize, usize); 6] =
     [(9, 40, 64), (5, 33, 100), (1, 7, 135), (0, 3, 8), (130, 50, 136), (6, 9, 1282)];
 
-fn ids(t: usize, n: usize) -> Vec<u32> {
+pub fn ids(t: usize, n: usize) -> Vec<u32> {
     let mut random = random(t as u64);
     (0..t).map(|_| random.below(n as u64) as u32).collect()
 }
 
-fn run(dev: &mut Device, ids: &[u32], n: usize, k: usize) -> Outcome<Vec<bf16>> {
+pub fn run(dev: &mut Device, ids: &[u32], n: usize, k: usize) -> Outcome<Vec<bf16>> {
     let w = weight(dev, &normals(k as u64, n * k), n, k);
     let y = blank(dev, DType::Bf16, &[ids.len(), k]);
     let ids = up(dev, ids, &[ids.len()]);
@@ -27,7 +27,7 @@ fn run(dev: &mut Device, ids: &[u32], n: usize, k: usize) -> Outcome<Vec<bf16>> 
 }
 
 /// Returns the gradient's rows after two batches.
-fn gradients(dev: &mut Device, ids: &[u32], n: usize, k: usize) -> Outcome<Vec<f32>> {
+pub fn gradients(dev: &mut Device, ids: &[u32], n: usize, k: usize) -> Outcome<Vec<f32>> {
     let order = Order::of(dev);
     let mut host = vec![0.0; order.len(DType::Bf16, n, k)];
     let before: Vec<f32> = normals(3, n * k);

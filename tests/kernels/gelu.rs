@@ -11,7 +11,7 @@ use crate::kernels::{Outcome, emu, equal, mutate_source, same_bits};
 /// (rows, columns), including sizes that are not multiples of a thread's eight elements.
 const SHAPES: [(usize, usize); 5] = [(1, 1), (3, 7), (0, 64), (17, 160), (5, 1283)];
 
-fn gradients(dev: &mut Device, t: usize, n: usize) -> Outcome<Vec<bf16>> {
+pub fn gradients(dev: &mut Device, t: usize, n: usize) -> Outcome<Vec<bf16>> {
     let pre = up(dev, &normals::<bf16>(1, t * n), &[t, n]);
     let dy = up(dev, &normals::<bf16>(2, t * n), &[t, n]);
     let dpre = blank(dev, DType::Bf16, &[t, n]);

@@ -9,7 +9,7 @@ use crate::ops::grad_norm;
 /// Gradients of several sizes, beyond a chunk of 65,536.
 const LENGTHS: [&[usize]; 4] = [&[1], &[7, 1024, 5], &[65_536, 3], &[70_003, 65_535]];
 
-fn norm(dev: &mut Device, lengths: &[usize], max_norm: f32, spoil: Option<f32>) -> Outcome<Vec<f32>> {
+pub fn norm(dev: &mut Device, lengths: &[usize], max_norm: f32, spoil: Option<f32>) -> Outcome<Vec<f32>> {
     let mut grads = Vec::new();
     for (i, len) in lengths.iter().enumerate() {
         let mut values = normals::<f32>(i as u64, *len);

@@ -14,19 +14,19 @@ const EPS: f32 = 1e-6;
 const SHAPES: [(usize, usize); 10] =
     [(1, 3584), (5, 1280), (3, 100), (2, 136), (0, 64), (7, 8), (4, 1), (3, 257), (2, 4104), (2, 4096)];
 
-struct Case {
+pub struct Case {
     rows: usize,
     cols: usize,
     x: Vec<bf16>,
     gamma: Vec<bf16>,
 }
 
-fn case((rows, cols): (usize, usize)) -> Case {
+pub fn case((rows, cols): (usize, usize)) -> Case {
     Case { rows, cols, x: normals(cols as u64, rows * cols), gamma: normals(cols as u64 + 1, cols) }
 }
 
 /// Returns y and rstd.
-fn run(dev: &mut Device, c: &Case) -> Outcome<(Vec<bf16>, Vec<f32>)> {
+pub fn run(dev: &mut Device, c: &Case) -> Outcome<(Vec<bf16>, Vec<f32>)> {
     let (x, gamma) = (up(dev, &c.x, &[c.rows, c.cols]), up(dev, &c.gamma, &[c.cols]));
     let (y, rstd) = (blank(dev, DType::Bf16, &[c.rows, c.cols]), blank(dev, DType::F32, &[c.rows]));
     rms_norm::fwd(dev, x, gamma, EPS, y, rstd)?;
@@ -128,7 +128,7 @@ const BWD_SHAPES: [(usize, usize); 11] = [
     (64, 1029),
 ];
 
-struct Bwd {
+pub struct Bwd {
     case: Case,
     rstd: Vec<f32>,
     dy: Vec<bf16>,
@@ -136,7 +136,7 @@ struct Bwd {
     dgamma: Vec<f32>,
 }
 
-fn bwd_case(shape: (usize, usize), accumulate: bool) -> Bwd {
+pub fn bwd_case(shape: (usize, usize), accumulate: bool) -> Bwd {
     let (rows, cols) = shape;
     let name = 10 * (rows * 10_000 + cols) as u64;
     let case = case(shape);
@@ -146,7 +146,7 @@ fn bwd_case(shape: (usize, usize), accumulate: bool) -> Bwd {
 }
 
 /// Returns dx and dgamma.
-fn run_bwd(dev: &mut Device, b: &Bwd) -> Outcome<(Vec<bf16>, Vec<f32>)> {
+pub fn run_bwd(dev: &mut Device, b: &Bwd) -> Outcome<(Vec<bf16>, Vec<f32>)> {
     let dims = [b.case.rows, b.case.cols];
     let (x, gamma) = (up(dev, &b.case.x, &dims), up(dev, &b.case.gamma, &dims[1..]));
     let (rstd, dy) = (up(dev, &b.rstd, &dims[..1]), up(dev, &b.dy, &dims));

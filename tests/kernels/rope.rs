@@ -19,7 +19,7 @@ const SHAPES: [(usize, (usize, usize, usize)); 7] = [
     (40, (4, 2, 32)),
 ];
 
-fn run(dev: &mut Device, t: usize, heads: Heads, back: bool) -> Outcome<Vec<bf16>> {
+pub fn run(dev: &mut Device, t: usize, heads: Heads, back: bool) -> Outcome<Vec<bf16>> {
     let half = heads.dim / 2;
     let qkv = up(dev, &normals::<bf16>(1, t * heads.qkv_len()), &[t, heads.qkv_len()]);
     let angles = normals::<f32>(2, t * half);

@@ -11,7 +11,7 @@ use crate::kernels::{Outcome, emu, equal, mutate_source, same_bits};
 /// (rows, columns of dy).
 const SHAPES: [(usize, usize); 5] = [(1, 32), (3, 96), (0, 64), (17, 160), (2, 3424)];
 
-fn gradients(dev: &mut Device, t: usize, f: usize) -> Outcome<Vec<bf16>> {
+pub fn gradients(dev: &mut Device, t: usize, f: usize) -> Outcome<Vec<bf16>> {
     let gate_up = up(dev, &normals::<bf16>(1, 2 * t * f), &[t, 2 * f]);
     let dy = up(dev, &normals::<bf16>(2, t * f), &[t, f]);
     let dgate_up = blank(dev, DType::Bf16, &[t, 2 * f]);

@@ -26,7 +26,7 @@ def merge(folder, out):
     for file in (out / "results.json", folder / "results.json"):
         record.take(file)
     record.write()
-    for file in [*folder.glob("*.txt"), *folder.glob("profiles.tar.zst")]:
+    for file in [*folder.glob("*.txt"), *folder.glob("profiles.tar.zst"), *folder.glob("exp2.gz")]:
         if file.parent != out:
             shutil.copyfile(file, out / file.name)
     print(f"{len(record.steps)} steps, {len(record.rows())} rows: {out}")

@@ -14,9 +14,9 @@ assert all(sum(call.values()) < CALL_MINUTES for call in CALLS.values())
 
 # Tests of the emulator itself and of host code only. A GPU adds nothing to them.
 NOT_ON_GPU = {"kernels::emu", "kernels::driver", "kernels::cache", "kernels::tma"}
-# Tests that calibrate the arithmetic. All other results rely on them. The tests behind the three verdicts come first.
-CALIBRATION = ["kernels::calibrate_wgmma", "kernels::calibrate_sums", "kernels::calibrate", "kernels::calibrate_tma",
-               "kernels::math", "golden::isa", "golden::isa_wgmma", "golden::isa_tma"]
+# Tests that calibrate the arithmetic. All other results rely on them. The tests behind the verdicts come first.
+CALIBRATION = ["kernels::calibrate_wgmma", "kernels::calibrate_sums", "kernels::calibrate", "golden::isa_sums", "kernels::digests",
+               "kernels::calibrate_exp2", "kernels::calibrate_tma", "kernels::math", "golden::isa", "golden::isa_wgmma", "golden::isa_tma"]
 # Modules that are the most likely to fail, or that cover the most code.
 FIRST = ["kernels::gemm_sm90a", "kernels::gemm_bwd_sm90a", "kernels::attention_sm90a", "kernels::attention_bwd_sm90a",
          "kernels::attention", "kernels::paged_attention", "kernels::engine"]

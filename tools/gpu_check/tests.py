@@ -8,7 +8,7 @@ import types
 import unittest
 import unittest.mock
 
-from . import profiles
+from . import profiles, verdicts
 from .base import ROOT
 from .record import Record
 
@@ -51,6 +51,28 @@ class Records(unittest.TestCase):
             self.assertIn("9 of 28 layers recomputed | 2000.0 | 8,192 | 40.4 % | transformers | 3000.000 | 1.50 |", summary)
             self.assertEqual(summary.splitlines()[-2:], ["- 1.25 linear fwd [8192, 3584] x [37888, 3584]",
                                                          "- 0.67 train-step 7b, 16 rows x 1024, 9 of 28 layers recomputed"])
+
+
+PRINTED = """
+  mma, published sums: Aligned(16, 25) gives 4000 of 4000
+  mma, published sums: Aligned(8, 24) gives 31 of 4000
+  digest linear 9x136x72, mma.sync: equal
+  digest linear 9x136x72, wgmma: differs
+  digest attention 131 + 3, hd128, wgmma: 12 of 121270 words differ
+a line of another test: equal
+"""
+
+
+class Verdicts(unittest.TestCase):
+    def test_predicted_results_are_counted_and_named(self):
+        lines = verdicts.kept(PRINTED)
+        self.assertEqual(len(lines), 5)
+        found = verdicts.verdicts(lines)
+        self.assertEqual(found[2], "a k16 step is summed: mma as Aligned(16, 25), 4000 of 4000 sums")
+        self.assertEqual(found[3], "results have the predicted bits: 1 of 3; other bits: linear 9x136x72, wgmma,"
+                                   " attention 131 + 3, hd128, wgmma (12 of 121270 words differ)")
+        self.assertEqual(verdicts.verdicts(lines[2:3])[3], "results have the predicted bits: yes, 1 of 1")
+        self.assertEqual(verdicts.verdicts([])[3], "results have the predicted bits: not known")
 
 
 # Pages of ncu in its own output format: warnings first, units below the header, commas in numbers, a text of two lines.
