@@ -33,7 +33,7 @@ enum Stat {
     PROB_SQUARED,
     OLD_PROB_SQUARED,
     PROB_PRODUCT,
-    DIFFERENT,  // tokens whose two log-probs differ
+    DIFFERENT,
     MAXIMA,
     MINUS_RATIO = MAXIMA,
     RATIO,

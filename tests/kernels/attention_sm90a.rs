@@ -9,7 +9,7 @@ use omr::ops::paged_attention;
 
 use crate::kernels::attention::{Case, bits, heads};
 use crate::kernels::gemm_sm90a::{both, wide, wide_with};
-use crate::kernels::paged_attention::{LENGTHS, Step, paged};
+use crate::kernels::paged_attention::{LENGTHS, Step, paged, rows_without_keys_are_zeros};
 use crate::kernels::{
     Outcome, emu, emulator, equal, hopper, kind, mutate_sites_on, mutate_source_of, no_hopper, same_bits_on, skipped,
 };
@@ -169,6 +169,7 @@ fn probe() -> impl Fn(&mut Device) -> Outcome {
     move |dev| {
         dev.use_variant(KernelVariant::Wgmma)?;
         equal("mma.sync", &bits(case.run(dev, true, 270)?), &want)?;
+        rows_without_keys_are_zeros(dev, heads(2, 1, 80))?;
         equal("chunks", &bits(chunks.run(dev, true, 2049)?), &folded)?;
         equal("decode", &short.run(dev, Some(16))?, &decoded[0])?;
         equal("decode apart", &short.run(dev, Some(1))?, &decoded[0])?;

@@ -34,9 +34,10 @@ fn smem(dim: usize) -> usize {
     panels + MATH * dim / 2 * 4 + MATH * 8 + 8 + 11 * 8
 }
 
-/// Allocates the counter from which the CTAs of a launch take their tiles (`attend::WideArgs`).
+/// Allocates the counter from which the CTAs of a launch take their tiles (`attend::WideArgs`). [`WideCall::launch`] sets
+/// it to zero.
 pub(crate) fn counter(dev: &mut Device) -> Result<Tensor> {
-    dev.zeros(Region::Workspace, DType::U32, &[1])
+    dev.alloc(Region::Workspace, DType::U32, &[1])
 }
 
 /// Returns the tensor map of rows `[q heads | k heads | v heads]` as a tensor of three dimensions.
@@ -108,6 +109,7 @@ impl WideCall {
         let [k, v] = &self.keys;
         // The additional fields of `attend::WideArgs`.
         let args = args.clone().with(self.counter).with(tile_rows as i32).with(slots);
+        gpu.driver.fill(gpu.stream, gpu.memory.address(self.counter.span()), 0, self.counter.span().bytes)?;
         launch(gpu, kernels, heads, [&q, k, v], args, items)?;
         Ok(true)
     }
