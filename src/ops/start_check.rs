@@ -32,7 +32,7 @@ pub(in crate::ops) fn values(count: usize, mut state: u32, size: f32) -> Vec<bf1
 /// one in 65,536.
 pub(in crate::ops) fn neighbours(count: usize, dim: usize, state: u32) -> Vec<bf16> {
     let order = values(count.div_ceil(2 * dim) * dim, state, 1.0);
-    let is_larger = |i: usize| order[i / (2 * dim) * dim + i % dim].is_sign_negative() == (i / dim % 2 == 0);
+    let is_larger = |i: usize| order[i / (2 * dim) * dim + i % dim].is_sign_negative() == (i / dim).is_multiple_of(2);
     (0..count).map(|i| bf16::from_bits(bf16::ONE.to_bits() + u16::from(is_larger(i)))).collect()
 }
 

@@ -345,7 +345,7 @@ fn eighty_columns_of_two_swizzled_panels_give_the_bits_of_plain_ones() {
     elements.resize(first + 2 * STEP * 64, bf16::ZERO);
     for (column, row) in b.iter().enumerate() {
         for (k, value) in row.iter().enumerate() {
-            let chunk = column % 64 / 8 ^ k % 8;
+            let chunk = (column % 64 / 8) ^ (k % 8);
             elements[first + column / 64 * STEP * 64 + k * 64 + chunk * 8 + column % 8] = bf16::from_f32(*value);
         }
     }

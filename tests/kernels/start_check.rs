@@ -28,7 +28,7 @@ fn the_check_finds_no_fault_and_fits_its_memory() {
     if no_hopper("wgmma") {
         return;
     }
-    let check = |mut dev: Device| assert_eq!(variants::select_wgmma(&mut dev).unwrap(), [String::new(); 0]);
+    let check = |mut dev: Device| assert_eq!(variants::select_wgmma(&mut dev).unwrap(), Vec::<String>::new());
     if kind() == Kind::Cuda {
         return check(crate::kernels::hopper());
     }
