@@ -123,7 +123,7 @@ impl Cuda {
             let function = unsafe { Function::new(name, handle, most) };
             self.by_name.insert((file, name), Kernel(self.functions.len() as u32));
             let function = function.map_err(|(call, e)| self.failed(&format!("{call} of {name}"), e))?;
-            if let Some(fault) = function.wrong_registers() {
+            if let Some(fault) = function.wrong_registers(&self.properties) {
                 return Err(Error::Failed(format!("kernels/{file}.cu: {name} is {fault}")));
             }
             self.functions.push(function);
