@@ -15,11 +15,11 @@ float exp2_measured(float x) {
     // 1 if fractions with more bits are rounded, or 0 if they are truncated. Then a signed byte for each i: the result
     // for i / 2^23, minus the correctly rounded value, in units in the last place.
     static const char* const path = getenv("OMR_EMU_EXP2");
+    if (path == nullptr) return NAN;
     static const std::vector<char> file = [] {
-        std::ifstream from(path == nullptr ? "" : path, std::ios::binary);
+        std::ifstream from(path, std::ios::binary);
         return std::vector<char>(std::istreambuf_iterator<char>(from), {});
     }();
-    if (path == nullptr) return NAN;
     if (file.size() != 1 + kFractions) {
         fail("OMR_EMU_EXP2=%s has %zu bytes, expected %zu: the unpacked exp2.gz of a GPU", path, file.size(), 1 + kFractions);
     }

@@ -53,6 +53,18 @@ impl RecordingDriver {
         }
     }
 
+    /// Creates a driver for a GPU of compute capability 9.0 with the multiprocessors of an H100 and an H200.
+    pub fn hopper(name: &str, memory: u64) -> RecordingDriver {
+        RecordingDriver::new(Properties {
+            name: name.to_owned(),
+            compute_capability: (9, 0),
+            multiprocessors: 132,
+            memory,
+            shared_memory_per_block: 227 << 10,
+            driver: "none".into(),
+        })
+    }
+
     /// Returns the entries recorded since the last call.
     pub fn take(&mut self) -> Vec<Entry> {
         std::mem::take(&mut self.entries)

@@ -38,7 +38,7 @@ pub(in crate::ops) fn neighbours(count: usize, dim: usize, state: u32) -> Vec<bf
 
 /// Divides the queries by 32, except those of every fourth head, so that the probabilities of their keys are nearly
 /// equal. `rows` are packed rows of q, k and v of `width` values.
-pub(in crate::ops) fn flatten_queries(rows: &mut [bf16], width: usize, heads: Heads) {
+fn flatten_queries(rows: &mut [bf16], width: usize, heads: Heads) {
     for row in rows.chunks_mut(width) {
         for (i, head) in row[..heads.q * heads.dim].chunks_mut(heads.dim).enumerate() {
             let divisor = if i % 4 == 0 { 1.0 } else { 32.0 };

@@ -13,8 +13,8 @@ pub fn start_check_bytes(kind: Kind) -> usize {
     if kind == Kind::Cuda { 256 << 20 } else { 32 << 20 }
 }
 
-/// Switches `dev` to the wgmma variants of products, attention and attention's backward. Each has a start check. Kernels
-/// whose check fails use `mma.sync`, and the function returns a message about each of them. Returns an error if the
+/// Switches `dev` to the wgmma variants of products, attention and attention's backward. Each has a start check.
+/// Kernels that fail it use `mma.sync`, and the function returns a message about each of them. Returns an error if the
 /// device does not support wgmma.
 pub fn select_wgmma(dev: &mut Device) -> Result<Vec<String>> {
     dev.use_variant(KernelVariant::Wgmma)?;
@@ -53,22 +53,14 @@ mod tests {
 
     use super::*;
     use crate::device::recording_driver::{Entry, RecordingDriver};
-    use crate::device::{Plan, Properties, Region};
+    use crate::device::{Plan, Region};
 
     /// Runs the parts of the check on a device with the multiprocessors of an H200, which records the launches and
     /// computes nothing: the parts fit into the memory, and the epilogues run with every tile.
     #[test]
     fn the_check_of_a_gpu_fits_its_memory_and_runs_every_tile() {
-        let properties = Properties {
-            name: "none".into(),
-            compute_capability: (9, 0),
-            multiprocessors: 132,
-            memory: 1 << 40,
-            shared_memory_per_block: 227 << 10,
-            driver: "none".into(),
-        };
         let plan = Plan::default().with(Region::Workspace, start_check_bytes(Kind::Cuda));
-        let mut dev = Device::gpu(Box::new(RecordingDriver::new(properties)), Kind::Cuda, &plan).unwrap();
+        let mut dev = Device::gpu(Box::new(RecordingDriver::hopper("none", 1 << 40)), Kind::Cuda, &plan).unwrap();
         dev.use_variant(KernelVariant::Wgmma).unwrap();
         linear::wgmma_fault(&mut dev).unwrap();
         assert_eq!(epilogues::fault(&mut dev).unwrap(), None);

@@ -15,7 +15,7 @@ use crate::config::Dtype;
 use crate::device::images::OWN;
 use crate::device::perf_model::{Clocks, KernelCosts, Predicted, Range, Share};
 use crate::device::recording_driver::{Entry, RecordingDriver};
-use crate::device::{Device, KernelVariant, Kind, Plan, Properties, Region, Work};
+use crate::device::{Device, KernelVariant, Kind, Plan, Region, Work};
 use crate::engine::{Engine, EngineConfig, Prompt, Request};
 use crate::error::Result;
 use crate::model::{CheckpointPolicy, Model, ModelConfig};
@@ -145,16 +145,9 @@ impl Launches {
 
     /// Makes a recording device that uses the kernel variant `variant`, with more memory than anything needs.
     pub fn device(&self, variant: KernelVariant) -> Result<Device> {
-        let properties = Properties {
-            name: self.ceilings.name.to_owned(),
-            compute_capability: (9, 0),
-            multiprocessors: 132,
-            memory: self.ceilings.memory,
-            shared_memory_per_block: 227 << 10,
-            driver: "none".into(),
-        };
+        let driver = RecordingDriver::hopper(self.ceilings.name, self.ceilings.memory);
         let memory = Plan::uniform(1 << 42).with(Region::Host, 1 << 42);
-        let mut dev = Device::gpu(Box::new(RecordingDriver::new(properties)), Kind::Cuda, &memory)?;
+        let mut dev = Device::gpu(Box::new(driver), Kind::Cuda, &memory)?;
         dev.use_variant(variant)?;
         Ok(dev)
     }

@@ -148,7 +148,7 @@ fn products_norms_and_the_optimizer_have_digests() {
 }
 
 #[test]
-#[ignore = "minutes"]
+#[ignore = "a minute and a half; tools/digests runs it"]
 fn every_result_has_the_predicted_bits() {
     match std::env::var(RECORD) {
         Ok(first) => record(&first),

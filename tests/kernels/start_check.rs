@@ -23,6 +23,12 @@ fn found(kernels: WgmmaKernels, changes: &[[&str; 3]]) {
     }
 }
 
+/// Returns a device of compute capability 9.0 with a changed kernel.
+fn changed(file: &str, from: &str, to: &str, multiprocessors: u32) -> Device {
+    let sources = changed_source(file, from, to);
+    emu_of(Options { arch: Arch::Sm90a, multiprocessors, sources, ..Options::default() }).unwrap()
+}
+
 #[test]
 fn the_check_finds_no_fault_and_fits_its_memory() {
     if no_hopper("wgmma") {
@@ -59,8 +65,7 @@ fn a_fault_of_the_second_tile_of_a_cta_is_found() {
         return;
     }
     let (from, to) = ("R::RESUMED || step > 0)", "R::RESUMED || step > 0 || tile >= gridDim.x)");
-    let sources = changed_source("common/gemm_sm90a.cuh", from, to);
-    let mut dev = emu_of(Options { arch: Arch::Sm90a, multiprocessors: 64, sources, ..Options::default() }).unwrap();
+    let mut dev = changed("common/gemm_sm90a.cuh", from, to, 64);
     let error = run(&check(WgmmaKernels::Products), &mut dev).unwrap_err().to_string();
     assert!(error.contains("differ bitwise"), "{error}");
 }
@@ -111,8 +116,7 @@ fn a_fault_refuses_only_its_kernels_and_head_size() {
         return;
     }
     let (from, to) = ("row < all", "row < all && HD != 128");
-    let sources = changed_source("common/attend_bwd_sm90a.cuh", from, to);
-    let mut dev = emu_of(Options { arch: Arch::Sm90a, sources, ..Options::default() }).unwrap();
+    let mut dev = changed("common/attend_bwd_sm90a.cuh", from, to, 2);
     let faults = variants::select_wgmma(&mut dev).unwrap();
     let begin = "the backward pass of attention of head size 128 uses mma.sync instead of wgmma: ";
     assert!(faults.len() == 1 && faults[0].starts_with(begin), "{faults:?}");

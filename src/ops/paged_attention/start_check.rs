@@ -14,7 +14,7 @@ use crate::error::Result;
 use crate::ops::attend::{BLOCK, Heads};
 use crate::ops::attention::{self, Pack};
 use crate::ops::start_check::{
-    bits, differing, flatten_queries, neighbours, scratch, sensitive_rows, sized, values, with_many_and_few_ctas,
+    bits, differing, neighbours, scratch, sensitive_rows, sized, values, with_many_and_few_ctas,
 };
 use crate::tensor::{DType, Tensor};
 
@@ -62,10 +62,9 @@ fn decoded(dev: &mut Device, dim: usize) -> Result<Option<String>> {
     let mut keys = values(count, 1, 2.0);
     keys[count / pages as usize * 40..].iter_mut().for_each(|x| *x = bf16::from_f32(x.to_f32() * 2.0));
     let cache = KvCache { k: dev.upload(AT, &keys, &dims)?, v: dev.upload(AT, &neighbours(count, dim, 2), &dims)? };
-    let width = heads.qkv_len();
-    let mut rows = values(sequences as usize * width, 3, 2.0);
-    flatten_queries(&mut rows, width, heads);
-    let qkv = dev.upload(AT, &rows, &[sequences as usize, width])?;
+    // Decode reads only the queries of these rows.
+    let rows = sensitive_rows(sequences as usize, heads, 3);
+    let qkv = dev.upload(AT, &rows, &[sequences as usize, heads.qkv_len()])?;
     let batch = Batch { cache, heads, contexts, tables };
     let mut first = None;
     for (variant, decode) in [(KernelVariant::Mma, true), (KernelVariant::Wgmma, true), (KernelVariant::Wgmma, false)] {

@@ -131,8 +131,7 @@ const PAIRS: [(&str, Pair); 4] = [
         let (n, heads) = (o.rows(), o.sizes.heads);
         let slots: Vec<u32> = (0..n as u32).rev().collect();
         let slots = dev.upload(AT, &slots, &[n])?;
-        let mut found = Vec::new();
-        for fused in [true, false] {
+        let mut results = |fused: bool| -> Result<Vec<u32>> {
             let qkv = o.result(dev, n, o.qkv.n)?;
             let cache = KvCache::alloc(dev, AT, DType::Bf16, n.div_ceil(BLOCK), heads)?;
             [cache.k, cache.v].into_iter().try_for_each(|pages| dev.fill_zero(pages))?;
@@ -143,9 +142,9 @@ const PAIRS: [(&str, Pair); 4] = [
                 rope::fwd(dev, qkv, o.rotation[0], o.rotation[1], heads)?;
                 paged_attention::store(dev, qkv, slots, &cache)?;
             }
-            found.push(bits(dev, &[qkv, cache.k, cache.v])?);
-        }
-        Ok([found.swap_remove(0), found.swap_remove(0)])
+            bits(dev, &[qkv, cache.k, cache.v])
+        };
+        Ok([results(true)?, results(false)?])
     }),
     ("log-probs of the sampler, compared with the trainer's,", |dev, o| {
         // The sampler computes few rows at a time, and the trainer all rows together.
@@ -166,17 +165,16 @@ const PAIRS: [(&str, Pair); 4] = [
     }),
     ("gradients of weights in two parts, compared with those in one,", |dev, o| {
         let n = o.rows();
-        let mut found = Vec::new();
-        for parts in [&[0, n / 32 * 16, n][..], &[0, n]] {
+        let mut sums = |parts: &[usize]| -> Result<Vec<u32>> {
             let dw = dev.zeros(AT, DType::F32, &[Order::Rows.len(DType::Bf16, o.w.n, o.w.k)])?;
             let dbias = dev.zeros(AT, DType::F32, &[o.w.n])?;
             for part in parts.windows(2) {
                 let [x, dy] = [o.x, o.dy].map(|t| t.slice(part[0], part[1]));
                 linear::wgrad(dev, x, dy, dw, Some(dbias))?;
             }
-            found.push(bits(dev, &[dw, dbias])?);
-        }
-        Ok([found.swap_remove(0), found.swap_remove(0)])
+            bits(dev, &[dw, dbias])
+        };
+        Ok([sums(&[0, n / 32 * 16, n])?, sums(&[0, n])?])
     }),
 ];
 
