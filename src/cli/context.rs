@@ -19,7 +19,7 @@ use crate::device::cuda::{self, Cuda};
 use crate::device::emu::{Completion, Emu, Options};
 use crate::device::images::{Arch, PROGRAM};
 use crate::device::nccl::{self, Library};
-use crate::device::{Device, Driver, Isa, KernelVariant, Kind, Plan, Region, Target};
+use crate::device::{Device, Driver, Isa, KernelVariant, Kind, Plan, Region, Target, WgmmaKernels};
 use crate::error::{Error, Result};
 use crate::machine::{FreeMemory, Machine};
 use crate::observe::{Observer, bytes};
@@ -50,6 +50,8 @@ pub struct Context {
     device: DeviceKind,
     auto: OnceLock<Kind>,
     kernel_variant: VariantChoice,
+    /// Kernels that the start check has refused, after it has run on this process's GPU.
+    refused: OnceLock<Vec<WgmmaKernels>>,
     threads: usize,
     log_level: String,
     rank_role: RankRole,
@@ -79,6 +81,7 @@ impl Context {
             device: global.device,
             auto,
             kernel_variant: global.kernel_variant,
+            refused: OnceLock::new(),
             threads,
             log_level,
             rank_role,
@@ -213,21 +216,26 @@ impl Context {
         }
     }
 
-    /// Selects the kernel variant: the requested one, otherwise wgmma if the device has it. Runs the start check of wgmma.
-    /// Kernels in which it finds a fault use mma.sync, and a message is printed. If the user has requested wgmma, the
-    /// fault is an error.
+    /// Selects the kernel variant: the requested one, otherwise wgmma if the device has it. Kernels in which the start
+    /// check of wgmma finds a fault use mma.sync, and a message is printed. If the user has requested wgmma, the fault is
+    /// an error. The check runs once per process, because a benchmark opens its GPU for each case.
     fn with_variant(&self, mut dev: Device) -> Result<Device> {
         let requested = self.requested_variant()?;
         let best = if dev.has_wgmma() { KernelVariant::Wgmma } else { KernelVariant::Mma };
-        match requested.unwrap_or(best) {
-            KernelVariant::Mma => dev.use_variant(KernelVariant::Mma)?,
-            KernelVariant::Wgmma => {
+        match (requested.unwrap_or(best), self.refused.get()) {
+            (KernelVariant::Mma, _) => dev.use_variant(KernelVariant::Mma)?,
+            (KernelVariant::Wgmma, Some(refused)) => {
+                dev.use_variant(KernelVariant::Wgmma)?;
+                refused.iter().for_each(|kernels| dev.refuse_wgmma(*kernels));
+            }
+            (KernelVariant::Wgmma, None) => {
                 let faults = self.checked_wgmma(&mut dev)?;
                 if let (Some(fault), true) = (faults.first(), requested.is_some()) {
                     let found = format!("wgmma, but {fault}");
                     return Err(Error::input("--kernel-variant", found, "auto or mma.sync on this GPU"));
                 }
                 faults.iter().for_each(|line| self.say(line));
+                let _ = self.refused.set(dev.refused_kernels());
             }
         }
         if requested.is_some() {

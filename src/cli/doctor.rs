@@ -53,7 +53,7 @@ fn start_check(context: &Context) -> Option<Finding> {
         return None;
     }
     let start = Instant::now();
-    let found = context.device(&Plan::default()).map(|dev| (dev.recorded_variant(), dev.has_refused_kernels()));
+    let found = context.device(&Plan::default()).map(|dev| (dev.recorded_variant(), !dev.refused_kernels().is_empty()));
     let seconds = start.elapsed().as_secs_f64();
     Some(match found {
         Ok((variant, is_refused)) => {

@@ -38,7 +38,7 @@ mod variants;
 mod work;
 
 pub use backend::{Cpu, Device, On};
-pub use driver::{Address, Driver, EncodedMap, Event, Graph, Launch, Properties, Stream, TensorMap};
+pub use driver::{Address, Driver, EncodedMap, Event, Graph, Launch, Stream, TensorMap};
 pub use file::MappedFile;
 pub use gpu::Gpu;
 pub use isa::{Isa, cpu_kernel};

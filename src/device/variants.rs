@@ -63,9 +63,12 @@ impl Device {
         }
     }
 
-    /// Returns true if some kernels use `mma.sync` because their start check found a fault.
-    pub fn has_refused_kernels(&self) -> bool {
-        matches!(&self.backend, Backend::Gpu { variants, .. } if !variants.refused.is_empty())
+    /// Returns the kernels that use `mma.sync` because their start check found a fault.
+    pub fn refused_kernels(&self) -> Vec<WgmmaKernels> {
+        match &self.backend {
+            Backend::Gpu { variants, .. } => variants.refused.iter().copied().collect(),
+            _ => Vec::new(),
+        }
     }
 
     /// Makes `kernels` use `mma.sync`. Called if the start check finds that their results differ from the expected ones.

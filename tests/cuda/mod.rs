@@ -280,6 +280,16 @@ fn the_doctor_runs_the_start_check_and_the_user_can_select_the_variant() {
     assert!(line.contains("NOT usable: found wgmma, but matrix products use mma.sync"), "{line}");
 }
 
+/// A benchmark opens the GPU for each case.
+#[test]
+fn the_start_check_runs_once_per_process() {
+    let args = ["bench", "rms_norm", "--device", "cuda", "--seconds", "0.01"];
+    let output = Machine::new().run(Path::new(env!("CARGO_BIN_EXE_omr")), &args, &HOPPER);
+    let [out, err] = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
+    assert!(output.status.success() && out.contains("rms_norm"), "{out} {err}");
+    assert_eq!(err.matches("the start check of the wgmma kernels runs").count(), 1, "{err}");
+}
+
 #[test]
 fn a_kernel_with_other_registers_than_setmaxnreg_needs_is_refused() {
     let settings = [HOPPER[0], HOPPER[1], HOPPER[2], ("FAKE_REGISTERS", "160")];

@@ -6,12 +6,10 @@ use std::panic::Location;
 use std::sync::{Mutex, PoisonError};
 
 use omr::device::cuda::Cuda;
-use omr::device::driver::{Kernel, Pinned};
+use omr::device::driver::{Kernel, Pinned, Properties};
 use omr::device::emu::{Emu, Options};
 use omr::device::images::Arch;
-use omr::device::{
-    Address, Device, Driver, EncodedMap, Event, Graph, Kind, Launch, Plan, Properties, Stream, TensorMap,
-};
+use omr::device::{Address, Device, Driver, EncodedMap, Event, Graph, Kind, Launch, Plan, Stream, TensorMap};
 use omr::error::Result;
 
 use super::{IMAGES, Under, under_test};

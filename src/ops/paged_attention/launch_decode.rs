@@ -106,8 +106,9 @@ pub(super) fn fwd(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::driver::Properties;
     use crate::device::recording_driver::{Entry, RecordingDriver};
-    use crate::device::{Kind, Plan, Properties};
+    use crate::device::{Kind, Plan};
     use crate::ops::attend::Heads;
     use crate::ops::paged_attention::{DecodeStep, KvCache, fwd, together};
 
