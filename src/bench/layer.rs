@@ -98,7 +98,7 @@ pub fn attention_bwd(dev: &mut Device, dtype: DType, sequences: Sequences) -> Re
     let costs = [5.0 * product, bytes(&[qkv, out, dout, lse, dqkv])];
     let note = move |dev: &mut Device| dev.note_attention("attention bwd", costs[0], costs[1], of);
     noted("attention bwd", dtype, shape, costs, note, move |dev| {
-        attention::bwd(dev, &pack, attention::Bwd { qkv, out, dout, lse, dqkv })
+        attention::bwd(dev, &pack, attention::Bwd { qkv, out, dout, lse, dqkv, prompt_of: None })
     })
 }
 

@@ -332,7 +332,14 @@ impl Tape {
                 self.record(mark, move |b| {
                     let Some(dout) = b.take(out) else { return Ok(()) };
                     let (dqkv, _) = b.of(qkv)?;
-                    let call = attention::Bwd { qkv: qkv.tensor, out: out.tensor, dout: dout.tensor, lse, dqkv };
+                    let call = attention::Bwd {
+                        qkv: qkv.tensor,
+                        out: out.tensor,
+                        dout: dout.tensor,
+                        lse,
+                        dqkv,
+                        prompt_of: None,
+                    };
                     attention::bwd(b.dev, &pack, call)?;
                     b.dev.note_attention("attention::bwd", 2.5 * flops, 2.0 * bytes, sequences);
                     b.free(dout);

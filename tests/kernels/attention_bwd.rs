@@ -49,7 +49,7 @@ impl GradCase {
         attention::bwd(
             dev,
             &attention::Pack { cu_seqlens: cu, max_seqlen, heads, causal: self.causal, scale },
-            attention::Bwd { qkv, out, dout, lse, dqkv },
+            attention::Bwd { qkv, out, dout, lse, dqkv, prompt_of: None },
         )?;
         let result = dev.read(dqkv)?;
         dev.release(mark);
@@ -301,7 +301,7 @@ fn what_a_kernel_cannot_do_is_an_error() {
         attention::bwd(
             dev,
             &attention::Pack { cu_seqlens: cu, max_seqlen: 2, heads, causal: true, scale: 1.0 },
-            attention::Bwd { qkv, out, dout: out, lse, dqkv },
+            attention::Bwd { qkv, out, dout: out, lse, dqkv, prompt_of: None },
         )
     };
     assert!(run(dev, DType::Bf16, 130).unwrap_err().to_string().contains("head_dim"));

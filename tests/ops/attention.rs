@@ -88,7 +88,7 @@ impl<T: Elem> Case<T> {
         attention::bwd(
             dev,
             &attention::Pack { cu_seqlens: cu, max_seqlen: t, heads, causal: self.causal, scale: self.scale },
-            attention::Bwd { qkv, out, dout, lse, dqkv },
+            attention::Bwd { qkv, out, dout, lse, dqkv, prompt_of: None },
         )
         .unwrap();
         Run { out: dev.read(out).unwrap(), lse: dev.read(lse).unwrap(), dqkv: dev.read(dqkv).unwrap() }
@@ -257,14 +257,14 @@ fn sequences_that_do_not_fill_the_rows_are_an_error() {
         attention::bwd(
             dev,
             &attention::Pack { cu_seqlens: cu, max_seqlen: 2, heads, causal: true, scale: 1.0 },
-            attention::Bwd { qkv, out, dout: out, lse, dqkv }
+            attention::Bwd { qkv, out, dout: out, lse, dqkv, prompt_of: None }
         )
         .is_err()
     );
     attention::bwd(
         dev,
         &attention::Pack { cu_seqlens: cu, max_seqlen: 3, heads, causal: true, scale: 1.0 },
-        attention::Bwd { qkv, out, dout: out, lse, dqkv },
+        attention::Bwd { qkv, out, dout: out, lse, dqkv, prompt_of: None },
     )
     .unwrap();
 }

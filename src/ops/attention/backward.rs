@@ -27,13 +27,17 @@ use crate::tensor::{DType, Elem, Tensor};
 /// checked.
 pub fn bwd(dev: &mut Device, pack: &Pack, call: Bwd) -> Result<()> {
     const OP: &str = "attention::bwd";
-    let (&Pack { cu_seqlens, heads, scale, .. }, Bwd { qkv, out, dout, lse, dqkv }) = (pack, call);
+    let (&Pack { cu_seqlens, heads, scale, .. }, Bwd { qkv, out, dout, lse, dqkv, prompt_of }) = (pack, call);
     check_rows(OP, qkv, cu_seqlens, heads)?;
     let t = qkv.rows();
     check::tensor(OP, "out", out, qkv.dtype, &[t, heads.out_len()])?;
     check::tensor(OP, "dout", dout, qkv.dtype, &[t, heads.out_len()])?;
     check::tensor(OP, "lse", lse, DType::F32, &[t, heads.q])?;
     check::tensor(OP, "dqkv", dqkv, qkv.dtype, &[t, heads.qkv_len()])?;
+    if let Some(prompt_of) = prompt_of {
+        check::tensor(OP, "prompt_of", prompt_of, DType::U32, &[cu_seqlens.rows() - 1])?;
+        check::that(OP, pack.causal, "a causal mask with prompt_of", "none")?;
+    }
     let setting = Setting::new(qkv.dtype, heads, scale);
     let mark = dev.mark(Region::Workspace);
     if dev.kind().is_gpu() {

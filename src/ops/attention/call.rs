@@ -33,6 +33,11 @@ pub(super) struct Fwd {
 }
 
 /// Tensors of a [`super::bwd`] call, except those of its pack.
+///
+/// If `prompt_of` is given, sequences can share a prompt. The first keys of a sequence s with `prompt_of[s]` != s are
+/// then the rows of sequence `prompt_of[s]`, its prompt, all of which it sees, followed by its own rows. A prompt has
+/// `prompt_of[s]` == s, and its sequences follow it directly. The gradient of a key of a prompt is the sum of one f32
+/// chain per sequence, added in their order, and of the chain of the prompt's own rows, and is rounded once.
 #[derive(Clone, Copy, Debug)]
 pub struct Bwd {
     /// Input of the forward.
@@ -45,6 +50,8 @@ pub struct Bwd {
     pub lse: Tensor,
     /// Gradient of `qkv`, same shape as `qkv`, written.
     pub dqkv: Tensor,
+    /// Index of each sequence's prompt, u32 `[S]`. `None` if no sequences share a prompt.
+    pub prompt_of: Option<Tensor>,
 }
 
 /// Returns an error unless `qkv` has packed rows of `heads` and `cu_seqlens` is a non-empty list of u32.

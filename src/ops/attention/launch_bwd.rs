@@ -61,7 +61,7 @@ pub(super) fn bwd(
     delta: Tensor,
     setting: Setting,
 ) -> Result<()> {
-    let (&Pack { cu_seqlens, max_seqlen, heads, causal, scale }, Bwd { qkv, out, dout, lse, dqkv }) = (pack, call);
+    let (&Pack { cu_seqlens, max_seqlen, heads, causal, scale }, Bwd { qkv, out, dout, lse, dqkv, .. }) = (pack, call);
     let (sequences, tokens) = (cu_seqlens.rows() - 1, qkv.rows());
     check::that(op, sequences > 0 || tokens == 0, "a sequence", "none")?;
     let few = heads.group() <= MOST_HEADS;
