@@ -1,7 +1,7 @@
 // Backward of attention in two kernels, dq and dkv: dQ = scale dS K, dK = scale dS^T Q, dV = P^T dO, where
 // P = exp2(s c - lse), dS = P (dO V^T - D), D = rowsum(dO O) and c = scale log2 e.
-// Shapes: qkv, dqkv [T, (q + 2 kv) * dim] and out, dout [T, q * dim] bf16, cu_seqlens [S + 1] u32, lse, delta [T, q]
-// f32.
+// Shapes: qkv, dqkv [T, (q + 2 kv) * dim] and out, dout [T, q * dim] bf16, cu_seqlens [S + 1] and prompt_of [S] u32,
+// lse, delta [T, q] and partial [T, 2 kv, dim] f32.
 // Grid of both: (slots, kv heads), 8 warps with 16 rows or keys each. attend::sequence_of maps a slot to a sequence and
 // a tile. A dq CTA owns 128 rows (token, head of the group), a dkv CTA owns 128 keys. dkv runs after dq because it
 // reads `delta`.
@@ -24,7 +24,9 @@
 // Why two kernels: every CTA owns the elements that it writes. No result is added with atomics, and every element is
 // one fp32 accumulation chain in a fixed order:
 // - dQ sums over ascending keys.
-// - dK and dV sum over ascending rows, where the heads of the group vary fastest.
+// - dK and dV sum over ascending rows, where the heads of the group vary fastest. A CTA with keys of a prompt computes
+//   one such chain per sequence that reads them. It keeps their sum in `partial`, where a thread only reads elements
+//   that it wrote itself.
 // The price is that S and dP are computed twice: 7 matrix products instead of 5.
 //
 // The alternative is one kernel that adds each block of 128 keys to an fp32 dQ in global memory, in ticket order.
@@ -158,11 +160,21 @@ __device__ __forceinline__ void dq(const Args& args) {
         return;
     }
     int to = min(from + OWNED, place.rows);
-    int keys = args.causal ? (to - 1) / group + 1 : place.tokens;
-    attend::KeyRows k{args.qkv + place.k, place.stride}, v{args.qkv + place.v, place.stride};
-    attend::copy_rows<HD, KEYS, THREADS>(smem.k[0], k, keys, dim, args.wide);
-    attend::copy_rows<HD, KEYS, THREADS>(smem.v[0], v, keys, dim, args.wide);
-    isa::cp_async_commit();
+    Prompt prompt(args, sequence);
+    int own = prompt.padded(KEYS), keys = own + (args.causal ? (to - 1) / group + 1 : place.tokens);
+    attend::KeyRows k{args.qkv + place.k, place.stride};
+    if (own > 0) {
+        k.data += (int64_t)(prompt.start - (int)args.cu_seqlens[sequence]) * place.stride;
+    }
+    // Copies the keys and values from position `begin` on, where `k` is.
+    auto copy_keys = [&](int begin, int stage) {
+        int count = (begin < own ? prompt.tokens : keys) - begin;
+        attend::KeyRows v{k.data + args.kv_heads * dim, k.stride};
+        attend::copy_rows<HD, KEYS, THREADS>(smem.k[stage], k, count, dim, args.wide);
+        attend::copy_rows<HD, KEYS, THREADS>(smem.v[stage], v, count, dim, args.wide);
+        isa::cp_async_commit();
+    };
+    copy_keys(0, 0);
 
     int mine = from + attend::warp() * WARP_ROWS, row = attend::lane() / 4;
     isa::Frag<4> q[HD / 16], dout[HD / 16];
@@ -180,16 +192,16 @@ __device__ __forceinline__ void dq(const Args& args) {
         if (mine + row + 8 * i < to) {
             int h, token = span.token + span.split(row + 8 * i, h);
             int64_t at = place.sums + (int64_t)token * args.q_heads + h;
-            visible[i] = args.causal ? token + 1 : place.tokens;
+            visible[i] = own + (args.causal ? token + 1 : place.tokens);
             lse[i] = args.lse[at] * math::LOG2_E;
             if (attend::lane() % 4 == 0) {
                 args.delta[at] = delta[i];
             }
         }
     }
-    // Number of keys that the warp's first row (`least`) and last row (`most`) see.
-    int least = args.causal ? mine / group + 1 : place.tokens;
-    int most = mine >= to ? 0 : args.causal ? (min(mine + WARP_ROWS, to) - 1) / group + 1 : place.tokens;
+    // Position after the last key that the warp's first row (`least`) and last row (`most`) see.
+    int least = own + (args.causal ? mine / group + 1 : place.tokens);
+    int most = mine >= to ? 0 : own + (args.causal ? (min(mine + WARP_ROWS, to) - 1) / group + 1 : place.tokens);
     tile::clear(sums);
 #pragma unroll 1
     for (int begin = 0; begin < keys; begin += KEYS) {
@@ -198,19 +210,17 @@ __device__ __forceinline__ void dq(const Args& args) {
         // The keys of this stage have arrived, and no warp still reads the previous stage.
         isa::sync_cta();
         if (next < keys) {
-            k.data += KEYS * k.stride;
-            v.data += KEYS * v.stride;
-            attend::copy_rows<HD, KEYS, THREADS>(smem.k[stage ^ 1], k, keys - next, dim, args.wide);
-            attend::copy_rows<HD, KEYS, THREADS>(smem.v[stage ^ 1], v, keys - next, dim, args.wide);
-            isa::cp_async_commit();
+            k.data = next == own ? args.qkv + place.k : k.data + KEYS * k.stride;
+            copy_keys(next, stage ^ 1);
         }
         if (begin < most) {
             isa::Acc s[KEYS / 8], dp[KEYS / 8];
             isa::Frag<4> ds[KEYS / 16];
-            int seen[2] = {visible[0] - begin, visible[1] - begin};
+            bool shared = begin < own;
+            int seen[2] = {(shared ? prompt.tokens : visible[0]) - begin, (shared ? prompt.tokens : visible[1]) - begin};
             attend::scores<HD>(s, q, smem.k[stage]);
             attend::scores<HD>(dp, dout, smem.v[stage]);
-            row_grads(s, dp, lse, delta, args.scale_log2e, least < next, seen);
+            row_grads(s, dp, lse, delta, args.scale_log2e, (shared ? prompt.tokens : least) < next, seen);
             tile::round(ds, dp);
             attend::weigh<HD>(sums, ds, smem.k[stage], 0);
         }
@@ -274,55 +284,67 @@ __device__ __forceinline__ void dkv(const Args& args) {
         return;
     }
     int mine = tile * OWNED + attend::warp() * WARP_ROWS;
-    int from = args.causal ? tile * OWNED * group : 0;
-    copy_stage<HD>(smem, 0, from, place, args);
-    isa::cp_async_commit();
-    isa::Frag<4> k[HD / 16], v[HD / 16];
     isa::Acc dk[HD / 8], dv[HD / 8];
-    attend::KeyRows keys{args.qkv + place.k + (int64_t)mine * place.stride, place.stride};
-    load_fragments<HD>(k, keys, attend::lane() / 4, place.tokens - mine, dim);
-    keys.data = args.qkv + place.v + (int64_t)mine * place.stride;
-    load_fragments<HD>(v, keys, attend::lane() / 4, place.tokens - mine, dim);
     tile::clear(dk);
     tile::clear(dv);
-    // First row that sees the warp's first key (`some`), and first row that sees all of the warp's keys (`all`).
-    int some = mine >= place.tokens ? NEVER : args.causal ? mine * group : 0;
-    int all = args.causal ? (mine + WARP_ROWS - 1) * group : 0;
-    int key = args.causal ? (mine + attend::lane() / 4) * group : 0;
-    int stage = 0;
-#pragma unroll 1
-    for (; from < place.rows; from += args.step) {
-        isa::cp_async_wait<0>();
-        // The rows of this stage have arrived, and no warp still reads the previous stage.
-        isa::sync_cta();
-        if (from + args.step < place.rows) {
-            copy_stage<HD>(smem, stage ^ 1, from + args.step, place, args);
+    int stage = 0, reader = sequence;
+    do {
+        reader = next_reader(args, sequence, reader);
+        Place own(args, sequence, blockIdx.y, group);
+        place = Place(args, reader, blockIdx.y, group);
+        bool causal = args.causal && reader == sequence;
+        int from = causal ? tile * OWNED * group : 0;
+        // First row that sees the warp's first key (`some`), and first row that sees all of the warp's keys (`all`).
+        int some = mine >= own.tokens ? NEVER : causal ? mine * group : 0;
+        int all = causal ? (mine + WARP_ROWS - 1) * group : 0;
+        int key = causal ? (mine + attend::lane() / 4) * group : 0;
+        // No warp still reads this stage, because all have passed the barrier of the other one.
+        if (from < place.rows) {
+            copy_stage<HD>(smem, stage, from, place, args);
             isa::cp_async_commit();
         }
+        // The keys are loaded again for each reader, so that they need no registers in end_reader.
+        isa::Frag<4> k[HD / 16], v[HD / 16];
+        attend::KeyRows keys{args.qkv + own.k + (int64_t)mine * own.stride, own.stride};
+        load_fragments<HD>(k, keys, attend::lane() / 4, own.tokens - mine, dim);
+        keys.data += args.kv_heads * dim;
+        load_fragments<HD>(v, keys, attend::lane() / 4, own.tokens - mine, dim);
 #pragma unroll 1
-        for (int strip = 0; strip < ROWS; strip += STRIP<HD>) {
-            int row = from + strip;
-            if (row + STRIP<HD> <= some || row >= place.rows) {
-                continue;
+        for (; from < place.rows; from += args.step) {
+            isa::cp_async_wait<0>();
+            // The rows of this stage have arrived, and no warp still reads the previous stage.
+            isa::sync_cta();
+            if (from + args.step < place.rows) {
+                copy_stage<HD>(smem, stage ^ 1, from + args.step, place, args);
+                isa::cp_async_commit();
             }
-            constexpr int N = STRIP<HD>;
-            const isa::Shared<bf16>*q = smem.q[stage] + strip * PITCH<HD>, *dout = smem.dout[stage] + strip * PITCH<HD>;
-            isa::Acc s[N / 8], dp[N / 8];
-            isa::Frag<4> p[N / 16], ds[N / 16];
-            int first[2] = {key - row, key - row + (args.causal ? 8 * group : 0)};
-            attend::scores<HD>(s, k, q);
-            attend::scores<HD>(dp, v, dout);
-            key_grads(s, dp, smem.lse[stage] + strip, smem.delta[stage] + strip, args.scale_log2e, row < all, first);
-            tile::round(p, s);
-            attend::weigh<HD>(dv, p, dout, 0);
-            tile::round(ds, dp);
-            attend::weigh<HD>(dk, ds, q, 0);
+#pragma unroll 1
+            for (int strip = 0; strip < ROWS; strip += STRIP<HD>) {
+                int row = from + strip;
+                if (row + STRIP<HD> <= some || row >= place.rows) {
+                    continue;
+                }
+                constexpr int N = STRIP<HD>;
+                const isa::Shared<bf16>*q = smem.q[stage] + strip * PITCH<HD>, *dout = smem.dout[stage] + strip * PITCH<HD>;
+                isa::Acc s[N / 8], dp[N / 8];
+                isa::Frag<4> p[N / 16], ds[N / 16];
+                int first[2] = {key - row, key - row + 8 * group};
+                attend::scores<HD>(s, k, q);
+                attend::scores<HD>(dp, v, dout);
+                key_grads(s, dp, smem.lse[stage] + strip, smem.delta[stage] + strip, args.scale_log2e, row < all, first);
+                tile::round(p, s);
+                attend::weigh<HD>(dv, p, dout, 0);
+                tile::round(ds, dp);
+                attend::weigh<HD>(dk, ds, q, 0);
+            }
+            stage ^= 1;
         }
-        stage ^= 1;
-    }
+        end_reader<HD>(dk, dv, args, sequence, reader, blockIdx.y, mine);
+    } while (reader != sequence);
     // No warp still reads the rows, so their buffer can hold the results.
     isa::sync_cta();
     isa::Shared<bf16>* staged = smem.q[0] + attend::warp() * WARP_ROWS * PITCH<HD>;
+    place = Place(args, sequence, blockIdx.y, group);
     write<HD>(dk, args.scale, staged, args.dqkv + place.k, place, 1, mine, place.tokens, args);
     isa::sync_warp();
     write<HD>(dv, 1.0f, staged, args.dqkv + place.v, place, 1, mine, place.tokens, args);

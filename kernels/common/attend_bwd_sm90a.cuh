@@ -127,10 +127,12 @@ struct QuerySmem {
     isa::Mbarrier rows, tail, full[STAGES], empty[STAGES];
 };
 
-// Producer: loads a tile's rows once, then blocks of keys and values.
+// Producer: loads a tile's rows once, then blocks of keys and values: those of the prompt, then `keys` of the sequence's
+// `tokens` own ones.
 template <int HD>
 __device__ __forceinline__ void copy_keys(QuerySmem<HD>& smem, const Args& args, const Item& item, int first, int keys,
                                           int tokens) {
+    attention_bwd::Prompt prompt(args.in, item.sequence);
     int group = args.in.q_heads / args.in.kv_heads, start = args.in.cu_seqlens[item.sequence];
     int key_head = args.in.q_heads + item.head;
     clear_rows(smem.q, args.tokens * group);
@@ -140,21 +142,24 @@ __device__ __forceinline__ void copy_keys(QuerySmem<HD>& smem, const Args& args,
         load<HD>(smem.q, &args.q, &smem.rows, item.head * group, start + first);
         load<HD>(smem.dout, &args.dout, &smem.rows, item.head * group, start + first);
     }
-    for (int begin = 0, round = 0; begin < keys; begin += BLOCK, round++) {
+    int own = prompt.padded(BLOCK), tails = 0;
+    for (int begin = 0, round = 0; begin < own + keys; begin += BLOCK, round++) {
         Stage stage(round);
-        bool tail = begin + BLOCK > tokens;
+        bool shared = begin < own;
+        int row = shared ? prompt.start + begin : start + begin - own, left = (shared ? prompt.tokens : own + tokens) - begin;
+        bool tail = left < BLOCK;
         if (lane() == 0) {
             isa::Mbarrier* full = tail ? &smem.tail : &smem.full[stage.at];
             isa::mbarrier_wait(&smem.empty[stage.at], stage.parity ^ 1);
             isa::mbarrier_arrive_expect_tx(full, 2 * PANELS<HD> * PANEL_BYTES * BLOCK);
-            load<HD>(smem.k[stage.at], &args.keys, full, key_head, start + begin);
-            load<HD>(smem.v[stage.at], &args.keys, full, key_head + args.in.kv_heads, start + begin);
+            load<HD>(smem.k[stage.at], &args.keys, full, key_head, row);
+            load<HD>(smem.v[stage.at], &args.keys, full, key_head + args.in.kv_heads, row);
         }
         if (tail) {
             // Keys after the last token are cleared. The product dQ multiplies them by a dS of zero, so they must be
             // finite. Values need no clearing: a value only affects dP of its own key, which is masked.
-            isa::mbarrier_wait(&smem.tail, 0);
-            clear_rows(smem.k[stage.at], tokens - begin);
+            isa::mbarrier_wait(&smem.tail, tails++ % 2);
+            clear_rows(smem.k[stage.at], left);
             release(&smem.full[stage.at]);
         }
     }
@@ -176,6 +181,8 @@ __device__ __forceinline__ void dq(const Args& args) {
         return;
     }
     int mine = from + warp() * WARP_ROWS;
+    attention_bwd::Prompt prompt(args.in, item.sequence);
+    int own = prompt.padded(BLOCK);
     float lse[2], delta[2];
     int visible[2];
 #pragma unroll
@@ -184,14 +191,14 @@ __device__ __forceinline__ void dq(const Args& args) {
         bool real = row < to;
         int64_t at = place.sums + (int64_t)token * args.in.q_heads + head;
         int64_t data = place.out + (int64_t)token * place.out_stride + head * HD;
-        visible[i] = !real ? 0 : args.in.causal ? token + 1 : place.tokens;
+        visible[i] = !real ? 0 : own + (args.in.causal ? token + 1 : place.tokens);
         lse[i] = real ? args.in.lse[at] * math::LOG2_E : 0.0f;
         delta[i] = tile::quad_sum(real ? attention_bwd::dot<HD / 8>(args.in.dout + data, args.in.out + data, HD) : 0.0f);
         if (real && lane() % 4 == 0) {
             args.in.delta[at] = delta[i];
         }
     }
-    int least = args.in.causal ? mine / group + 1 : place.tokens;
+    int least = own + (args.in.causal ? mine / group + 1 : place.tokens);
     isa::WgmmaAcc<HD> sums;
     isa::WgmmaAcc<BLOCK> s, dp;
     isa::Frag<4> ds[BLOCK / 16];
@@ -199,15 +206,16 @@ __device__ __forceinline__ void dq(const Args& args) {
     begin_turns();
     isa::mbarrier_wait(&smem.rows, 0);
 #pragma unroll 1
-    for (int begin = 0, round = 0; begin < keys; begin += BLOCK, round++) {
+    for (int begin = 0, round = 0; begin < own + keys; begin += BLOCK, round++) {
         Stage stage(round);
         multiply<HD>(s, dp, smem.q, smem.k[stage.at], smem.dout, smem.v[stage.at], &smem.full[stage.at], stage.parity);
         tile::row_exp2(s, args.in.scale_log2e, lse);
         hold(s, smem.held);
         isa::wgmma_wait<0>();
         tile::row_grads(dp, s, delta);
-        if (least < begin + BLOCK) {
-            int seen[2] = {visible[0] - begin, visible[1] - begin};
+        bool shared = begin < own;
+        if ((shared ? prompt.tokens : least) < begin + BLOCK) {
+            int seen[2] = {(shared ? prompt.tokens : visible[0]) - begin, (shared ? prompt.tokens : visible[1]) - begin};
             tile::mask(dp, seen, 0.0f);
         }
         tile::round(ds, dp);
@@ -231,12 +239,12 @@ struct KeySmem {
     isa::Mbarrier keys, tail, full[ROW_STAGES], empty[ROW_STAGES];
 };
 
-// Producer: loads a block's keys and values once, then stages of rows from token `first` on.
+// Producer: loads a block's keys and values once, then the stages of rows of each sequence that reads them. The rows of
+// their own sequence begin at token `first`.
 template <int HD>
-__device__ __forceinline__ void copy_rows(KeySmem<HD>& smem, const Args& args, const Item& item, const Place& place,
-                                          int first) {
-    int start = args.in.cu_seqlens[item.sequence], key_head = args.in.q_heads + item.head;
-    int size = args.tokens * place.group, block = start + item.tile * BLOCK, heads = item.head * place.group;
+__device__ __forceinline__ void copy_rows(KeySmem<HD>& smem, const Args& args, const Item& item, int group, int first) {
+    int block = (int)args.in.cu_seqlens[item.sequence] + item.tile * BLOCK, key_head = args.in.q_heads + item.head;
+    int size = args.tokens * group, heads = item.head * group;
     for (int i = 0; i < ROW_STAGES; i++) {
         clear_rows(smem.q[i], size);
         clear_rows(smem.dout[i], size);
@@ -246,31 +254,37 @@ __device__ __forceinline__ void copy_rows(KeySmem<HD>& smem, const Args& args, c
         load<HD>(smem.k, &args.keys, &smem.keys, key_head, block);
         load<HD>(smem.v, &args.keys, &smem.keys, key_head + args.in.kv_heads, block);
     }
-    for (int token = first, round = 0; token < place.tokens; token += args.tokens, round++) {
-        int at = round % ROW_STAGES, count = min(args.tokens, place.tokens - token) * place.group;
-        isa::mbarrier_wait(&smem.empty[at], round / ROW_STAGES % 2 ^ 1);
-        bool tail = count < size;
-        if (lane() == 0) {
-            isa::Mbarrier* full = tail ? &smem.tail : &smem.full[at];
-            isa::mbarrier_arrive_expect_tx(full, 2 * PANELS<HD> * PANEL_BYTES * size);
-            load<HD>(smem.q[at], &args.q, full, heads, start + token);
-            load<HD>(smem.dout[at], &args.dout, full, heads, start + token);
-        }
-        // A row that does not exist has zero Q and dO, so it adds nothing as long as its other numbers are finite.
-        for (int row = lane(); row < ROWS; row += WARP) {
-            int64_t from = place.sums + (int64_t)(token + row / place.group) * args.in.q_heads + row % place.group;
-            smem.lse[at][row] = row < count ? args.in.lse[from] * math::LOG2_E : 0.0f;
-            smem.delta[at][row] = row < count ? args.in.delta[from] : 0.0f;
-        }
-        if (tail) {
-            isa::mbarrier_wait(&smem.tail, 0);
-            clear_rows(smem.q[at], count);
-            clear_rows(smem.dout[at], count);
+    int reader = item.sequence, round = 0, tails = 0;
+    do {
+        reader = attention_bwd::next_reader(args.in, item.sequence, reader);
+        Place place(args.in, reader, item.head, group);
+        int start = args.in.cu_seqlens[reader];
+        for (int token = reader == item.sequence ? first : 0; token < place.tokens; token += args.tokens, round++) {
+            int at = round % ROW_STAGES, count = min(args.tokens, place.tokens - token) * group;
+            isa::mbarrier_wait(&smem.empty[at], round / ROW_STAGES % 2 ^ 1);
+            bool tail = count < size;
+            if (lane() == 0) {
+                isa::Mbarrier* full = tail ? &smem.tail : &smem.full[at];
+                isa::mbarrier_arrive_expect_tx(full, 2 * PANELS<HD> * PANEL_BYTES * size);
+                load<HD>(smem.q[at], &args.q, full, heads, start + token);
+                load<HD>(smem.dout[at], &args.dout, full, heads, start + token);
+            }
+            // A row that does not exist has zero Q and dO, so it adds nothing as long as its other numbers are finite.
+            for (int row = lane(); row < ROWS; row += WARP) {
+                int64_t from = place.sums + (int64_t)(token + row / group) * args.in.q_heads + row % group;
+                smem.lse[at][row] = row < count ? args.in.lse[from] * math::LOG2_E : 0.0f;
+                smem.delta[at][row] = row < count ? args.in.delta[from] : 0.0f;
+            }
+            if (tail) {
+                isa::mbarrier_wait(&smem.tail, tails++ % 2);
+                clear_rows(smem.q[at], count);
+                clear_rows(smem.dout[at], count);
+                release(&smem.full[at]);
+            }
+            isa::sync_warp();
             release(&smem.full[at]);
         }
-        isa::sync_warp();
-        release(&smem.full[at]);
-    }
+    } while (reader != item.sequence);
 }
 
 template <int HD>
@@ -284,13 +298,10 @@ __device__ __forceinline__ void dkv(const Args& args) {
         return;
     }
     set_up(&smem.keys, &smem.tail, smem.full, smem.empty, 2);
-    if (copies([&] { copy_rows<HD>(smem, args, item, place, first); })) {
+    if (copies([&] { copy_rows<HD>(smem, args, item, group, first); })) {
         return;
     }
     int mine = item.tile * BLOCK + warp() * WARP_ROWS;
-    // First row that sees all keys of the warp (`all`), and first row that sees the lane's first key (`key`).
-    int all = args.in.causal ? (mine + WARP_ROWS - 1) * group : 0;
-    int key = args.in.causal ? (mine + lane() / 4) * group : 0;
     isa::WgmmaAcc<HD> dk, dv;
     isa::WgmmaAcc<ROWS> s, dp;
     isa::Frag<4> p[ROWS / 16], ds[ROWS / 16];
@@ -298,27 +309,37 @@ __device__ __forceinline__ void dkv(const Args& args) {
     tile::clear(dv);
     begin_turns();
     isa::mbarrier_wait(&smem.keys, 0);
+    int reader = item.sequence, round = 0;
+    do {
+        reader = attention_bwd::next_reader(args.in, item.sequence, reader);
+        place = Place(args.in, reader, item.head, group);
+        bool causal = args.in.causal && reader == item.sequence;
+        // First row that sees all keys of the warp (`all`), and first row that sees the lane's first key (`key`).
+        int all = causal ? (mine + WARP_ROWS - 1) * group : 0;
+        int key = causal ? (mine + lane() / 4) * group : 0;
 #pragma unroll 1
-    for (int row = first * group, round = 0; row < place.rows; row += args.in.step, round++) {
-        int at = round % ROW_STAGES;
-        multiply<HD>(s, dp, smem.k, smem.q[at], smem.v, smem.dout[at], &smem.full[at], round / ROW_STAGES % 2);
-        tile::column_exp2(s, args.in.scale_log2e, smem.lse[at], 1.0f);
-        hold(s, smem.held);
-        isa::wgmma_wait<0>();
-        tile::column_grads(dp, s, smem.delta[at]);
-        if (row < all) {
-            int seen[2] = {key - row, key - row + (args.in.causal ? 8 * group : 0)};
-            tile::mask_before(s, seen, 0.0f);
-            tile::mask_before(dp, seen, 0.0f);
+        for (int row = causal ? first * group : 0; row < place.rows; row += args.in.step, round++) {
+            int at = round % ROW_STAGES;
+            multiply<HD>(s, dp, smem.k, smem.q[at], smem.v, smem.dout[at], &smem.full[at], round / ROW_STAGES % 2);
+            tile::column_exp2(s, args.in.scale_log2e, smem.lse[at], 1.0f);
+            hold(s, smem.held);
+            isa::wgmma_wait<0>();
+            tile::column_grads(dp, s, smem.delta[at]);
+            if (row < all) {
+                int seen[2] = {key - row, key - row + 8 * group};
+                tile::mask_before(s, seen, 0.0f);
+                tile::mask_before(dp, seen, 0.0f);
+            }
+            tile::round(p, s);
+            tile::round(ds, dp);
+            isa::wgmma_fence();
+            weigh<HD>(dv, p, smem.dout[at]);
+            weigh<HD>(dk, ds, smem.q[at]);
+            isa::wgmma_wait<0>();
+            release(&smem.empty[at]);
         }
-        tile::round(p, s);
-        tile::round(ds, dp);
-        isa::wgmma_fence();
-        weigh<HD>(dv, p, smem.dout[at]);
-        weigh<HD>(dk, ds, smem.q[at]);
-        isa::wgmma_wait<0>();
-        release(&smem.empty[at]);
-    }
+        attention_bwd::end_reader<HD>(dk, dv, args.in, item.sequence, reader, item.head, mine);
+    } while (reader != item.sequence);
     isa::Shared<bf16>* staged = smem.out + warp() * WARP_ROWS * PITCH<HD>;
     attention_bwd::write<HD>(dk, args.in.scale, staged, args.in.dqkv + place.k, place, 1, mine, place.tokens, args.in);
     isa::sync_warp();

@@ -24,6 +24,7 @@ pub const GRADIENT: f64 = 7.5e-3;
 pub struct GradCase {
     pub case: Case,
     pub causal: bool,
+    pub prompt_of: Option<Vec<u32>>,
     pub dout: Vec<bf16>,
     pub out: Vec<bf16>,
     pub lse: Vec<f32>,
@@ -34,7 +35,7 @@ impl GradCase {
         let case = Case::new(heads, lens);
         let len = case.t() * heads.out_len();
         let (out, lse) = case.run(&mut cpu(), causal, case.t()).unwrap();
-        GradCase { case, causal, dout: normals((len * 64 + heads.q + 1) as u64, len), out, lse }
+        GradCase { case, causal, prompt_of: None, dout: normals((len * 64 + heads.q + 1) as u64, len), out, lse }
     }
 
     /// Returns the result of `attention::bwd` for sequences of at most `max_seqlen`.
@@ -46,10 +47,11 @@ impl GradCase {
         let [out, dout] = [&self.out, &self.dout].map(|x| up(dev, x, &[t, heads.out_len()]));
         let lse = up(dev, &self.lse, &[t, heads.q]);
         let dqkv = blank(dev, DType::Bf16, &[t, heads.qkv_len()]);
+        let prompt_of = self.prompt_of.as_ref().map(|prompt_of| up(dev, prompt_of, &[prompt_of.len()]));
         attention::bwd(
             dev,
             &attention::Pack { cu_seqlens: cu, max_seqlen, heads, causal: self.causal, scale },
-            attention::Bwd { qkv, out, dout, lse, dqkv, prompt_of: None },
+            attention::Bwd { qkv, out, dout, lse, dqkv, prompt_of },
         )?;
         let result = dev.read(dqkv)?;
         dev.release(mark);
@@ -64,12 +66,16 @@ impl GradCase {
         let mut dx = vec![0.0; x.len()];
         let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
         let add = |to: &mut [f64], by: f64, what: &[f64]| to.iter_mut().zip(what).for_each(|(t, w)| *t += by * w);
-        for (w, h) in cu.windows(2).flat_map(|w| (0..heads.q).map(move |h| (w, h))) {
-            let (from, to) = (w[0] as usize, w[1] as usize);
+        for (sequence, h) in (0..cu.len() - 1).flat_map(|s| (0..heads.q).map(move |h| (s, h))) {
+            let (from, to) = (cu[sequence] as usize, cu[sequence + 1] as usize);
+            let shared = match self.prompt_of.as_ref().map(|prompt_of| prompt_of[sequence] as usize) {
+                Some(prompt) if prompt != sequence => cu[prompt] as usize..cu[prompt + 1] as usize,
+                _ => 0..0,
+            };
             let (k, v) = ((heads.q + h / heads.group()) * dim, (heads.q + heads.kv + h / heads.group()) * dim);
             let at = |row: usize, column: usize| row * width + column..row * width + column + dim;
             for i in from..to {
-                let keys = from..if self.causal { i + 1 } else { to };
+                let keys = shared.clone().chain(from..if self.causal { i + 1 } else { to });
                 let (q, dout) = (&x[at(i, h * dim)], &dout[(i * heads.q + h) * dim..][..dim]);
                 let s: Vec<f64> = keys.clone().map(|j| dot(q, &x[at(j, k)]) * scale).collect();
                 let most = s.iter().copied().fold(f64::MIN, f64::max);
@@ -102,13 +108,23 @@ impl GradCase {
     /// Compares a device's gradients with the CPU's and with the formula.
     pub fn check(&self, dev: &mut Device, max_seqlen: usize) -> Outcome {
         let got = self.run(dev, max_seqlen)?;
-        let (want, cpu) = (self.gradient(), wide(&self.run(&mut cpu(), self.case.t())?));
+        self.check_formula(&got)?;
+        let cpu = wide(&self.run(&mut cpu(), self.case.t())?);
         for (name, part) in self.parts() {
             let what = format!("{:?} {:?} causal {} {name}", self.case.heads, self.case.cu, self.causal);
-            let got = self.columns(&got, &part);
-            let exact = near(&format!("{what} beside f64"), &got, &self.columns(&want, &part), GRADIENT)?;
-            let norm = near(&format!("{what} beside the CPU"), &got, &self.columns(&cpu, &part), CPU)?;
-            println!("{what}: {norm:.1e} from the CPU, {exact:.1e} from f64");
+            let (got, cpu) = (self.columns(&got, &part), self.columns(&cpu, &part));
+            println!("{what}: {:.1e} from the CPU", near(&format!("{what} beside the CPU"), &got, &cpu, CPU)?);
+        }
+        Ok(())
+    }
+
+    /// Compares gradients with the formula.
+    pub fn check_formula(&self, got: &[bf16]) -> Outcome {
+        let want = self.gradient();
+        for (name, part) in self.parts() {
+            let what = format!("{:?} {:?} causal {} {name}", self.case.heads, self.case.cu, self.causal);
+            let (got, want) = (self.columns(got, &part), self.columns(&want, &part));
+            println!("{what}: {:.1e} from f64", near(&format!("{what} beside f64"), &got, &want, GRADIENT)?);
         }
         Ok(())
     }
@@ -170,6 +186,7 @@ fn a_row_does_not_depend_on_the_other_sequences() {
     let alone = GradCase {
         case: Case { heads: all.case.heads, cu: vec![0, 150], qkv: cut(&all.case.qkv, qkv) },
         causal: true,
+        prompt_of: None,
         dout: cut(&all.dout, out),
         out: cut(&all.out, out),
         lse: all.lse[37 * 3..187 * 3].to_vec(),
@@ -270,15 +287,15 @@ fn mistakes_in_the_kernel_are_seen() {
 const MISTAKES: [(&str, &str); 11] = [
     ("first(from % group)", "first(0)"),
     ("token(from / group)", "token((from + group - 1) / group)"),
-    ("mine * group : 0;\n    int all", "(mine + WARP_ROWS) * group : 0;\n    int all"),
+    ("mine * group : 0;\n        int all", "(mine + WARP_ROWS) * group : 0;\n        int all"),
     ("args.lse[at] * math::LOG2_E", "args.lse[at]"),
     ("args.delta[at] = delta[i];", "args.delta[at] = delta[0];"),
     ("sum[i] = fmaf(hi(x), hi(y), sum[i]);", ""),
     ("write<HD>(dv, 1.0f, staged", "write<HD>(dv, args.scale, staged"),
     ("write<HD>(sums, args.scale, staged", "write<HD>(sums, 1.0f, staged"),
     ("j % 2 * 2 + i] = inside", "j % 2 + 2 * i] = inside"),
-    ("least < next, seen", "false, seen"),
-    ("(args.causal ? 8 * group : 0)};", "8};"),
+    ("(shared ? prompt.tokens : least) < next, seen", "false, seen"),
+    ("key - row + 8 * group};", "key - row + 8};"),
 ];
 
 #[test]
@@ -308,6 +325,6 @@ fn what_a_kernel_cannot_do_is_an_error() {
     assert!(run(dev, DType::F32, 64).unwrap_err().to_string().contains("bf16"));
     // With no tokens, the op does nothing.
     let case = Case { heads: heads(1, 1, 16), cu: vec![0, 0], qkv: vec![] };
-    let empty = GradCase { case, causal: true, dout: vec![], out: vec![], lse: vec![] };
+    let empty = GradCase { case, causal: true, prompt_of: None, dout: vec![], out: vec![], lse: vec![] };
     assert!(empty.run(dev, 0).unwrap().is_empty());
 }

@@ -89,15 +89,18 @@ fn each_synchronising_call_is_needed() {
 #[ignore = "compiles the kernel for each mutation"]
 fn mutations_are_seen() {
     for (from, to) in [
-        ("least < begin + BLOCK", "false"),
+        ("(shared ? prompt.tokens : least) < begin + BLOCK", "false"),
         ("row < all", "false"),
         ("if (tail) {\n            // Keys", "if (false) {\n            // Keys"),
         (
             "smem.k[stage.at]);\n        isa::wgmma_wait<0>();\n        release",
             "smem.v[stage.at]);\n        isa::wgmma_wait<0>();\n        release",
         ),
-        ("int least = args.in.causal ? mine / group + 1", "int least = args.in.causal ? mine / group + 2"),
-        ("int key = args.in.causal ? (mine + lane() / 4)", "int key = args.in.causal ? (mine + lane() / 4 + 1)"),
+        (
+            "int least = own + (args.in.causal ? mine / group + 1",
+            "int least = own + (args.in.causal ? mine / group + 2",
+        ),
+        ("int key = causal ? (mine + lane() / 4)", "int key = causal ? (mine + lane() / 4 + 1)"),
         ("args.in.delta[at] = delta[i]", "args.in.delta[at] = delta[0]"),
         ("clear_rows(smem.dout[at], count)", "clear_rows(smem.q[at], count)"),
         ("weigh<HD>(dv, p, smem.dout[at])", "weigh<HD>(dv, ds, smem.dout[at])"),

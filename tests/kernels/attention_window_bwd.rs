@@ -97,6 +97,7 @@ fn other_windows_are_not_seen() {
         let alone = GradCase {
             case: Case { heads: case.case.heads, cu: vec![0, 20], qkv: first.to_vec() },
             causal: false,
+            prompt_of: None,
             dout: case.dout[..20 * out].to_vec(),
             out: case.out[..20 * out].to_vec(),
             lse: case.lse[..20].to_vec(),

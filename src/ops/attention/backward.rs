@@ -43,8 +43,12 @@ pub fn bwd(dev: &mut Device, pack: &Pack, call: Bwd) -> Result<()> {
     if dev.kind().is_gpu() {
         check_heads(OP, qkv.dtype, heads)?;
         let delta = dev.alloc(Region::Workspace, DType::F32, &[t, heads.q])?;
+        let partial = match prompt_of {
+            Some(_) => Some(dev.alloc(Region::Workspace, DType::F32, &[t, 2 * heads.kv, heads.dim])?),
+            None => None,
+        };
         let done = match dev.on() {
-            On::Gpu(gpu) => launch_bwd::bwd(OP, gpu, pack, call, delta, setting),
+            On::Gpu(gpu) => launch_bwd::bwd(OP, gpu, pack, call, delta, partial, setting),
             _ => Ok(()),
         };
         dev.release(mark);

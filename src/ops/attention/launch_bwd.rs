@@ -52,16 +52,18 @@ fn window_smem(dim: usize) -> usize {
 
 /// Launches the window kernel if no sequence is longer than a window and there is no causal mask. Otherwise launches
 /// the general kernels, by wgmma if the device is set to use it. All of these kernels give the same bits. `delta` is
-/// scratch `[T, q]` f32 for D.
+/// scratch `[T, q]` f32 for D, and `partial` is scratch `[T, 2 kv, dim]` f32 for sums of the gradients of prompts.
 pub(super) fn bwd(
     op: &'static str,
     mut gpu: Gpu<'_>,
     pack: &Pack,
     call: Bwd,
     delta: Tensor,
+    partial: Option<Tensor>,
     setting: Setting,
 ) -> Result<()> {
-    let (&Pack { cu_seqlens, max_seqlen, heads, causal, scale }, Bwd { qkv, out, dout, lse, dqkv, .. }) = (pack, call);
+    let &Pack { cu_seqlens, max_seqlen, heads, causal, scale } = pack;
+    let Bwd { qkv, out, dout, lse, dqkv, prompt_of } = call;
     let (sequences, tokens) = (cu_seqlens.rows() - 1, qkv.rows());
     check::that(op, sequences > 0 || tokens == 0, "a sequence", "none")?;
     let few = heads.group() <= MOST_HEADS;
@@ -97,6 +99,8 @@ pub(super) fn bwd(
         cu_seqlens,
         dqkv,
         delta,
+        prompt_of,
+        partial,
         sequences: check::count(op, "sequences", sequences)?,
         q_heads,
         kv_heads,

@@ -49,7 +49,7 @@ pub fn wgmma_bwd_fault(dev: &mut Device, dim: usize) -> Result<Option<String>> {
         let [out, lse] = attended(dev, pack, qkv)?;
         let dout = numbers(dev, 2, [tokens, pack.heads.out_len()])?;
         let dqkv = dev.alloc(Region::Workspace, DType::Bf16, &[tokens, pack.heads.qkv_len()])?;
-        bwd(dev, pack, Bwd { qkv, out, dout, lse, dqkv })?;
+        bwd(dev, pack, Bwd { qkv, out, dout, lse, dqkv, prompt_of: None })?;
         bits(dev, &[dqkv])
     })
 }

@@ -162,7 +162,10 @@ fn attentions() -> Vec<Case> {
             let case = attention::Case::new(of, lens);
             let len = case.t() * of.out_len();
             let lse = vec![5.0; case.t() * of.q];
-            Ok(halves(GradCase { case, causal, dout: normals(2, len), out: normals(3, len), lse }.run(dev, longest)?))
+            Ok(halves(
+                GradCase { case, causal, prompt_of: None, dout: normals(2, len), out: normals(3, len), lse }
+                    .run(dev, longest)?,
+            ))
         }
     };
     vec![
