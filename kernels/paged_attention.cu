@@ -1,7 +1,7 @@
 // Causal attention of new tokens to the keys of a paged KV cache, with grouped query heads: out = softmax(scale q k^T)
 // v in bf16.
 // Shapes: qkv [T, (q + 2 kv) * dim], of which q is read, k and v [blocks, kv, 128, dim], block_tables [S, columns], out
-// [T, q * dim]; dim is even.
+// [T, q * dim]; lse [T, q] f32 in prefill, if requested; dim is even.
 // Grid of prefill: (slots, kv heads), 4 warps with 16 rows each. A CTA computes 64 rows (token, head of the group).
 // Grid of decode (one new token per sequence): (CTAs, kv heads). A CTA loops over items of 16 rows and the keys of one
 // chunk, which its warps share (common/attend_item.cuh).

@@ -26,6 +26,7 @@ struct PagedArgs {
     const uint32_t* cu_seqlens_q;
     const uint32_t* context_lens;
     bf16* out;
+    float* lse;  // null if the log-sum-exps are not requested
     int sequences, columns;
     int q_heads, kv_heads, dim;
     int wide;  // 1 if dim is a multiple of 8, and qkv, k, v and out start at multiples of 16 bytes
@@ -69,8 +70,11 @@ __device__ __forceinline__ bool place_of(const PagedArgs& args, int slot, int he
     bool any = rows_of(args, args.cu_seqlens_q, slot, head, size, place);
     place.keys = args.context_lens[place.sequence];
     int tokens = (int)args.cu_seqlens_q[place.sequence + 1] - place.start;
-    place.rows.first = place.keys - tokens + 1;
-    place.rows.step = 1;
+    Rows& rows = place.rows;
+    rows.lse = args.lse == nullptr ? nullptr : args.lse + (int64_t)place.start * args.q_heads + head * rows.group;
+    rows.lse_stride = args.q_heads;
+    rows.first = place.keys - tokens + 1;
+    rows.step = 1;
     return any;
 }
 }  // namespace attend

@@ -13,7 +13,7 @@ mod store;
 pub use cache::KvCache;
 pub use call::Paged;
 pub use decode::{Decode, together};
-pub use forward::fwd;
+pub use forward::{fwd, fwd_with_lse};
 pub use split::{DecodeStep, Split};
 pub use start_check::wgmma_fault;
 pub use store::store;

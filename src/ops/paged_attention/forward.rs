@@ -27,6 +27,17 @@ const ROWS: usize = 32;
 ///   on a GPU, where these numbers are in device memory);
 /// - a head_dim above 128 on a GPU.
 pub fn fwd(dev: &mut Device, paged: Paged<'_>, qkv: Tensor, out: Tensor) -> Result<()> {
+    run(dev, paged, qkv, out, None)
+}
+
+/// Computes [`fwd`] in prefill, and writes the log-sum-exps of the rows to lse f32 `[T, q heads]`, as `attention::fwd`
+/// does. Also returns an error if `paged` has the work items of a decode step.
+pub fn fwd_with_lse(dev: &mut Device, paged: Paged<'_>, qkv: Tensor, out: Tensor, lse: Tensor) -> Result<()> {
+    check::that("paged_attention::fwd", paged.decode.is_none(), "prefill, for log-sum-exps", "decode")?;
+    run(dev, paged, qkv, out, Some(lse))
+}
+
+fn run(dev: &mut Device, paged: Paged<'_>, qkv: Tensor, out: Tensor, lse: Option<Tensor>) -> Result<()> {
     const OP: &str = "paged_attention::fwd";
     let Paged { cache, block_tables, cu_seqlens_q, context_lens, heads, decode, .. } = paged;
     check::compute(OP, "qkv", qkv)?;
@@ -37,6 +48,9 @@ pub fn fwd(dev: &mut Device, paged: Paged<'_>, qkv: Tensor, out: Tensor) -> Resu
     check::tensor(OP, "cu_seqlens_q", cu_seqlens_q, DType::U32, &[s + 1])?;
     check::tensor(OP, "context_lens", context_lens, DType::U32, &[s])?;
     check::tensor(OP, "out", out, qkv.dtype, &[t, heads.out_len()])?;
+    if let Some(lse) = lse {
+        check::tensor(OP, "lse", lse, DType::F32, &[t, heads.q])?;
+    }
     if dev.kind().is_gpu() {
         launch::check_heads(OP, qkv.dtype, heads)?;
         if let Some(decode) = decode {
@@ -52,7 +66,7 @@ pub fn fwd(dev: &mut Device, paged: Paged<'_>, qkv: Tensor, out: Tensor) -> Resu
         let mark = dev.mark(Region::Workspace);
         let counter = sm90a::counter(dev)?;
         let done = match dev.on() {
-            On::Gpu(gpu) => launch_fwd(OP, gpu, &paged, qkv, out, counter),
+            On::Gpu(gpu) => launch_fwd(OP, gpu, &paged, qkv, Results { out, lse }, counter),
             _ => Ok(()),
         };
         dev.release(mark);
@@ -61,11 +75,18 @@ pub fn fwd(dev: &mut Device, paged: Paged<'_>, qkv: Tensor, out: Tensor) -> Resu
     let mark = dev.mark(Region::Workspace);
     let scratch = dev.alloc(Region::Workspace, DType::F32, &[dev.threads(), scratch_len(heads)])?;
     let done = match dev.on_cpu() {
-        Some(cpu) => by_dtype!(qkv.dtype, forward(cpu, &paged, qkv, out, scratch)),
+        Some(cpu) => by_dtype!(qkv.dtype, forward(cpu, &paged, qkv, Results { out, lse }, scratch)),
         None => Ok(()),
     };
     dev.release(mark);
     done
+}
+
+/// Tensors that a forward writes: the outputs and, if requested, the log-sum-exps.
+#[derive(Clone, Copy)]
+struct Results {
+    out: Tensor,
+    lse: Option<Tensor>,
 }
 
 const PREFILL: ByDim = by_dim!("paged_attention_prefill");
@@ -76,7 +97,7 @@ fn launch_fwd(
     mut gpu: Gpu<'_>,
     paged: &Paged<'_>,
     qkv: Tensor,
-    out: Tensor,
+    Results { out, lse }: Results,
     counter: Tensor,
 ) -> Result<()> {
     let &Paged { cache: &KvCache { k, v }, block_tables, cu_seqlens_q, context_lens, heads, .. } = paged;
@@ -91,6 +112,7 @@ fn launch_fwd(
         cu_seqlens_q,
         context_lens,
         out,
+        lse,
         sequences: check::count(op, "sequences", sequences)?,
         columns: check::count(op, "columns", block_tables.cols())?,
         q_heads: heads.q as i32,
@@ -153,17 +175,19 @@ fn tiles(cu: &[u32], context_lens: &[u32], tables: &[u32], t: usize, blocks: usi
     Ok(tiles)
 }
 
-fn forward<T: Elem>(cpu: Cpu<'_>, paged: &Paged<'_>, qkv: Tensor, out: Tensor, scratch: Tensor) -> Result<()> {
+fn forward<T: Elem>(cpu: Cpu<'_>, paged: &Paged<'_>, qkv: Tensor, results: Results, scratch: Tensor) -> Result<()> {
     let &Paged { cache: &KvCache { k, v }, block_tables, cu_seqlens_q, context_lens, heads, .. } = paged;
-    let (t, blocks, setting) = (out.rows(), k.rows(), Setting::new(qkv.dtype, heads, paged.scale));
+    let (t, blocks, setting) = (qkv.rows(), k.rows(), Setting::new(qkv.dtype, heads, paged.scale));
     let ins = [qkv, k, v, block_tables, cu_seqlens_q, context_lens];
-    let ([out, scratch], [qkv, k, v, tables, cu, contexts]) = cpu.memory.tensors([out, scratch], ins);
+    // Without a request for log-sum-exps, their list is empty.
+    let lse = results.lse.unwrap_or(scratch.slice(0, 0));
+    let ([out, lse, scratch], [qkv, k, v, tables, cu, contexts]) = cpu.memory.tensors([results.out, lse, scratch], ins);
     let (qkv, k, v, tables) = (qkv.of::<T>(), k.of::<T>(), v.of::<T>(), tables.of::<u32>());
     let contexts = contexts.of::<u32>();
     let tiles = tiles(cu.of::<u32>(), contexts, tables, t, blocks)?;
     let columns = tables.len() / contexts.len().max(1);
     let (group, isa) = (heads.group(), cpu.isa);
-    let out = Parts::new(out.of::<T>(), group * heads.dim);
+    let (out, lse) = (Parts::new(out.of::<T>(), group * heads.dim), Parts::new(lse.of::<f32>(), group));
     run_with_scratch(cpu.pool, tiles.len() * heads.kv, scratch.of::<f32>(), scratch_len(heads), |i, scratch| {
         let (tile, head) = (&tiles[i / heads.kv], i % heads.kv);
         let (widened, scratch) = scratch.split_at_mut(widened_len(heads));
@@ -175,6 +199,9 @@ fn forward<T: Elem>(cpu: Cpu<'_>, paged: &Paged<'_>, qkv: Tensor, out: Tensor, s
         states.attend(isa, &mut CachedKeys { k, v, table, heads, head, widened, isa });
         for (i, row) in tile.rows.clone().enumerate() {
             states.write(isa, i, out.take(row * heads.kv + head));
+            if results.lse.is_some() {
+                lse.take(row * heads.kv + head).copy_from_slice(&states.lse()[i * group..][..group]);
+            }
         }
     });
     Ok(())
