@@ -1,6 +1,7 @@
 // Stores the k and v heads of new tokens in the pages of a KV cache.
-// Shapes: qkv [rows, width] bf16, whose kv part starts at column `skip` (k heads, then v heads); slots [rows] u32 =
-// block * 128 + position; k, v [blocks][heads][128][dim]. A slot past the cache stores nothing. Slots must be distinct.
+// Shapes: qkv [sources, width] bf16, whose kv part starts at column `skip` (k heads, then v heads); slots [rows] u32 =
+// block * 128 + position; from [rows] u32, the row of qkv for each slot, or null for row i in slot i; k, v
+// [blocks][heads][128][dim]. A slot past the cache or a row past qkv stores nothing. Slots must be distinct.
 // Grid: a thread moves 8 elements if dim % 8 == 0 (kv_store_vectors), else one (kv_store_elements).
 // Bound: memory.
 // Reference: src/ops/paged_attention.rs (store).
@@ -11,11 +12,13 @@ namespace kv_cache {
 
 struct Args {
     const bf16* qkv;
+    const uint32_t* from;
     const uint32_t* slots;
     bf16* k;
     bf16* v;
     int rows, width, skip, heads, dim;
-    uint32_t blocks;
+    uint32_t blocks, sources;
+    int padding;
 };
 
 constexpr int THREADS = 256;
@@ -36,13 +39,15 @@ __device__ __forceinline__ Place place(const Args& args, uint32_t count) {
     uint32_t slot = args.slots[row];
     uint32_t block = slot / BLOCK;
     if (block >= args.blocks) return Place{nullptr, nullptr};
+    uint32_t source = args.from == nullptr ? row : args.from[row];
+    if (source >= args.sources) return Place{nullptr, nullptr};
     uint32_t column = at % in_row * count;
     uint32_t head = column / args.dim;
     bool key = head < (uint32_t)args.heads;
     uint32_t kv_head = key ? head : head - args.heads;
     int64_t cell = ((int64_t)block * args.heads + kv_head) * BLOCK + slot % BLOCK;
     bf16* pages = key ? args.k : args.v;
-    return Place{args.qkv + (int64_t)row * args.width + args.skip + column, pages + cell * args.dim + column % args.dim};
+    return Place{args.qkv + (int64_t)source * args.width + args.skip + column, pages + cell * args.dim + column % args.dim};
 }
 
 }  // namespace kv_cache

@@ -16,4 +16,4 @@ pub use decode::{Decode, together};
 pub use forward::{fwd, fwd_with_lse};
 pub use split::{DecodeStep, Split};
 pub use start_check::wgmma_fault;
-pub use store::store;
+pub use store::{store, store_rows};
