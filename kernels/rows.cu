@@ -2,10 +2,13 @@
 // - rows_gather: dst[i] = src[idx[i]].
 // - rows_scatter: dst[idx[i]] = src[i % sources].
 // - rows_scatter_add: dst[idx[i]] += src[i], bf16.
+// - rows_scatter_add_segments: the same for indices that may repeat. The rows of an index are added in ascending
+//   position, in one f32 chain that begins with the row of dst, and the sum is rounded to bf16 once.
 // - rows_sum: dst[i] = src[idx[i]] + src[idx[i + rows]] + ..., `times` rows in one f32 chain, rounded to bf16 once.
 // Shapes: idx [rows] u32; src and dst [., words] in words of two bytes; the indexed side has `bound` rows. A row that
 // is gathered or summed from an index past the bound is NaN; a row scattered there is dropped. Scattered indices must
-// be distinct; otherwise one of the rows wins.
+// be distinct; otherwise one of the rows wins. Segments have positions [rows] u32 sorted by index, and ids [segments, 2]
+// u32 (index, number of its first entry in positions).
 // Grid: ceil(rows / 4), one warp per row, 4 rows per CTA.
 // Bound: memory, each row read and written once.
 // Reference: src/ops/rows.rs.
@@ -29,6 +32,15 @@ struct SumArgs {
     const uint32_t* idx;
     bf16* dst;
     int rows, columns, times;
+    uint32_t bound;
+};
+
+struct SegmentArgs {
+    const bf16* src;
+    const uint32_t* positions;
+    const uint32_t* ids;
+    bf16* dst;
+    int rows, segments, columns;
     uint32_t bound;
 };
 
@@ -70,6 +82,21 @@ KERNEL(rows_scatter_add, rows::Args, rows::THREADS, 8) {
     bf16* dst = reinterpret_cast<bf16*>(args.dst) + (int64_t)to * args.words;
     const bf16* src = reinterpret_cast<const bf16*>(args.src) + (int64_t)row * args.words;
     for (int i = lane; i < args.words; i += 32) dst[i] = to_bf16(to_float(dst[i]) + to_float(src[i]));
+}
+
+KERNEL(rows_scatter_add_segments, rows::SegmentArgs, rows::THREADS, 8) {
+    int segment = rows::warp_row();
+    if (segment >= args.segments) return;
+    uint32_t to = args.ids[2 * segment];
+    if (to >= args.bound) return;
+    int from = args.ids[2 * segment + 1];
+    int end = segment + 1 < args.segments ? (int)args.ids[2 * segment + 3] : args.rows;
+    for (int column = threadIdx.x % 32; column < args.columns; column += 32) {
+        bf16* dst = args.dst + (int64_t)to * args.columns + column;
+        float sum = to_float(*dst);
+        for (int i = from; i < end; i++) sum += to_float(args.src[(int64_t)args.positions[i] * args.columns + column]);
+        *dst = to_bf16(sum);
+    }
 }
 
 KERNEL(rows_sum, rows::SumArgs, rows::THREADS, 8) {

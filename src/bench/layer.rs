@@ -6,8 +6,9 @@ use crate::device::{self, Device, Region};
 use crate::error::Result;
 use crate::ops::attend::Heads;
 use crate::ops::attention::{self, Pack};
-use crate::ops::embedding::{self, Segments};
+use crate::ops::embedding;
 use crate::ops::patch_embed::{self, Normalize, PatchImage};
+use crate::ops::segments::Segments;
 use crate::ops::{gelu, linear, rms_norm, rope, rows, swiglu};
 use crate::tensor::{DType, Tensor};
 
@@ -205,7 +206,13 @@ pub struct Move {
 pub const MOVES: [Move; 4] = [
     Move { name: "rows gather", run: rows::gather, each: 1, moved: 2, into: false },
     Move { name: "rows scatter", run: rows::scatter, each: 1, moved: 2, into: true },
-    Move { name: "rows scatter_add", run: rows::scatter_add, each: 1, moved: 3, into: true },
+    Move {
+        name: "rows scatter_add",
+        run: |dev, src, idx, dst| rows::scatter_add(dev, src, idx, None, dst),
+        each: 1,
+        moved: 3,
+        into: true,
+    },
     Move { name: "rows sum", run: |dev, src, idx, dst| rows::sum(dev, src, idx, dst), each: 2, moved: 3, into: false },
 ];
 

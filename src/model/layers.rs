@@ -9,11 +9,11 @@ use crate::model::tape::{Backward, Mode, Recompute, Tape, Var};
 use crate::model::work::{added, moved, note_dgrad, note_linear, note_wgrad};
 use crate::ops::attend::Heads;
 use crate::ops::attention::Pack;
-use crate::ops::embedding::Segments;
 use crate::ops::linear::Qkv;
 use crate::ops::linear_logprob::LogProbCall;
 use crate::ops::paged_attention::{Decode, KvCache, Paged};
 use crate::ops::patch_embed::{Normalize, PatchImage};
+use crate::ops::segments::Segments;
 use crate::ops::{
     attention, embedding, gelu, linear, linear_logprob, paged_attention, patch_embed, rms_norm, rope, rows, swiglu,
 };
@@ -431,7 +431,7 @@ impl Tape {
             if !accumulate {
                 b.dev.fill_zero(dsrc)?;
             }
-            rows::scatter_add(b.dev, ddst.tensor, idx, dsrc)?;
+            rows::scatter_add(b.dev, ddst.tensor, idx, None, dsrc)?;
             b.dev.note_work("gather_rows::bwd", 0.0, 2.0 * moved(&[ddst.tensor]) + moved(&[dsrc]));
             b.free(ddst);
             Ok(())

@@ -41,9 +41,9 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::image::{ImageInput, Processor};
 use crate::observe::Silent;
-use crate::ops::embedding::Segments;
 use crate::ops::linear;
 use crate::ops::patch_embed::Normalize;
+use crate::ops::segments::Segments;
 use crate::philox::{Purpose, Random};
 use crate::tensor::{DType, Tensor};
 

@@ -1,10 +1,11 @@
 //! Token embedding: reads rows of the token table, and adds gradients to its rows.
 
-use crate::device::{Cpu, Device, Gpu, Launch, On, Parts, Region, params};
+use crate::device::{Cpu, Device, Gpu, Launch, On, Parts, params};
 use crate::error::Result;
 use crate::ops::check::{self, by_dtype};
 use crate::ops::matmul::{Order, PANEL, Weight, index, panel_stride, row_stride};
 use crate::ops::rows::{self, Groups, check_indices};
+use crate::ops::segments::Segments;
 use crate::tensor::{DType, Elem, Tensor};
 
 /// Rows of one work item.
@@ -55,41 +56,6 @@ fn read_rows<T: Elem>(cpu: Cpu<'_>, ids: Tensor, w: &Weight, y: Tensor) {
             }
         }
     });
-}
-
-/// Positions of each id in a batch. [`bwd`] on a GPU uses them to compute every row of the gradient as one sum in a
-/// fixed order. The CPU groups the ids itself and leaves this empty.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Segments {
-    /// Positions `[T]` u32, sorted by id, equal ids ascending; empty on the CPU.
-    positions: Tensor,
-    /// Distinct ids and the index in `positions` where each id's positions begin: `[T, 2]` u32, of which `count` rows
-    /// are used.
-    ids: Tensor,
-    count: usize,
-}
-
-impl Segments {
-    /// Sorts `ids` and copies the result to the device. The memory use depends only on the number of ids.
-    pub fn upload(dev: &mut Device, region: Region, ids: &[u32]) -> Result<Segments> {
-        let ids = if dev.kind().is_gpu() { ids } else { &[] };
-        let mut positions: Vec<u32> = (0..ids.len() as u32).collect();
-        positions.sort_by_key(|&t| ids[t as usize]);
-        let mut starts: Vec<u32> = Vec::new();
-        for (at, &t) in positions.iter().enumerate() {
-            let id = ids[t as usize];
-            if at == 0 || id != ids[positions[at - 1] as usize] {
-                starts.extend([id, at as u32]);
-            }
-        }
-        let count = starts.len() / 2;
-        starts.resize(2 * ids.len(), 0);
-        Ok(Segments {
-            positions: dev.upload(region, &positions, &[ids.len()])?,
-            ids: dev.upload(region, &starts, &[ids.len(), 2])?,
-            count,
-        })
-    }
 }
 
 /// Adds `dy[t]` to row `ids[t]` of dw. For equal ids, the order is ascending t. Arguments: ids `[T]` u32, `segments`

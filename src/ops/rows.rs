@@ -3,6 +3,7 @@
 use crate::device::{Cpu, Device, Gpu, Launch, On, Parts, cpu_kernel, params};
 use crate::error::{Error, Result};
 use crate::ops::check::{self, by_dtype};
+use crate::ops::segments::Segments;
 use crate::tensor::{DType, Elem, Tensor};
 
 /// Approximate number of elements that a work item copies.
@@ -63,16 +64,32 @@ pub fn scatter(dev: &mut Device, src: Tensor, idx: Tensor, dst: Tensor) -> Resul
     const OP: &str = "rows::scatter";
     let whole = idx.rows().is_multiple_of(src.rows());
     check::that(OP, whole, format!("idx of a multiple of {}", src.rows()), idx.rows().to_string())?;
-    into_rows(dev, OP, src, idx, dst, false)
+    into_rows(dev, OP, src, idx, dst, Scatter::Copy)
 }
 
 /// Adds `src[i]` to `dst[idx[i]]`. On the CPU, rows with equal indices are added in ascending i. Each sum is computed
-/// in f32 and rounded once. idx is `[T]`. The other shapes and the errors are those of [`scatter`]. On a GPU, indices
-/// must be distinct, the rows must be bf16, and a row whose index is S or more is not added.
-pub fn scatter_add(dev: &mut Device, src: Tensor, idx: Tensor, dst: Tensor) -> Result<()> {
+/// in f32 and rounded once. idx is `[T]`. The other shapes and the errors are those of [`scatter`]. On a GPU, the rows
+/// must be bf16, and a row whose index is S or more is not added. There, indices must be distinct or `segments`, made
+/// from the same indices, must be given; the bits are then those of the CPU.
+pub fn scatter_add(dev: &mut Device, src: Tensor, idx: Tensor, segments: Option<&Segments>, dst: Tensor) -> Result<()> {
     const OP: &str = "rows::scatter_add";
     check::tensor(OP, "idx", idx, DType::U32, &[src.rows()])?;
-    into_rows(dev, OP, src, idx, dst, true)
+    into_rows(dev, OP, src, idx, dst, Scatter::Add(segments))
+}
+
+fn launch_segments(op: &'static str, mut gpu: Gpu<'_>, src: Tensor, segments: &Segments, dst: Tensor) -> Result<()> {
+    check::tensor(op, "positions", segments.positions, DType::U32, &[src.rows()])?;
+    let args = params!(rows::SegmentArgs {
+        src,
+        positions: segments.positions,
+        ids: segments.ids,
+        dst,
+        rows: check::count(op, "rows", src.rows())?,
+        segments: check::count(op, "segments", segments.count)?,
+        columns: check::count(op, "columns", src.cols())?,
+        bound: check::count(op, "rows", dst.rows())?,
+    });
+    gpu.launch("rows", "rows_scatter_add_segments", launch(op, segments.count)?, args)
 }
 
 /// Sets `dst[i]` to the sum of `src[idx[i + k M]]` in ascending k, added one after the other in f32 and rounded once.
@@ -111,7 +128,22 @@ fn launch_sum(op: &'static str, mut gpu: Gpu<'_>, src: Tensor, idx: Tensor, dst:
     gpu.launch("rows", "rows_sum", launch(op, dst.rows())?, args)
 }
 
-fn into_rows(dev: &mut Device, op: &'static str, src: Tensor, idx: Tensor, dst: Tensor, add: bool) -> Result<()> {
+/// What happens to rows that are selected by index.
+#[derive(Clone, Copy)]
+enum Scatter<'a> {
+    Copy,
+    /// With the segments of the indices, if indices may repeat.
+    Add(Option<&'a Segments>),
+}
+
+fn into_rows(
+    dev: &mut Device,
+    op: &'static str,
+    src: Tensor,
+    idx: Tensor,
+    dst: Tensor,
+    how: Scatter<'_>,
+) -> Result<()> {
     check::compute(op, "src", src)?;
     check::tensor(op, "idx", idx, DType::U32, &[idx.len()])?;
     check::tensor(op, "dst", dst, src.dtype, &[dst.rows(), src.cols()])?;
@@ -119,14 +151,19 @@ fn into_rows(dev: &mut Device, op: &'static str, src: Tensor, idx: Tensor, dst: 
         On::Count => Ok(()),
         On::Cpu(cpu) => {
             check_indices(op, &cpu, idx, dst.rows())?;
-            by_dtype!(src.dtype, scatter_rows(cpu, src, idx, dst, add));
+            by_dtype!(src.dtype, scatter_rows(cpu, src, idx, dst, matches!(how, Scatter::Add(_))));
             Ok(())
         }
-        On::Gpu(gpu) if add => {
-            check::gpu_compute(op, src.dtype)?;
-            launch_kernel(op, gpu, "rows_scatter_add", src, idx, dst, dst.rows())
-        }
-        On::Gpu(gpu) => launch_kernel(op, gpu, "rows_scatter", src, idx, dst, dst.rows()),
+        On::Gpu(gpu) => match how {
+            Scatter::Copy => launch_kernel(op, gpu, "rows_scatter", src, idx, dst, dst.rows()),
+            Scatter::Add(segments) => {
+                check::gpu_compute(op, src.dtype)?;
+                match segments {
+                    Some(segments) => launch_segments(op, gpu, src, segments, dst),
+                    None => launch_kernel(op, gpu, "rows_scatter_add", src, idx, dst, dst.rows()),
+                }
+            }
+        },
     }
 }
 

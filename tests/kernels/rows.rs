@@ -1,8 +1,9 @@
 //! Tests of kernels/rows.cu against the CPU op.
 
 use half::bf16;
-use omr::device::Device;
+use omr::device::{Device, Region};
 use omr::ops::rows;
+use omr::ops::segments::Segments;
 use omr::tensor::Elem;
 
 use crate::kernels::inputs::{cpu, normals, random, up};
@@ -36,11 +37,12 @@ fn scatter<T: Elem>(dev: &mut Device, idx: &[u32], s: usize, d: usize) -> Outcom
     Ok(dev.read(dst)?)
 }
 
-fn scatter_add(dev: &mut Device, idx: &[u32], s: usize, d: usize) -> Outcome<Vec<bf16>> {
+fn scatter_add(dev: &mut Device, idx: &[u32], s: usize, d: usize, repeated: bool) -> Outcome<Vec<bf16>> {
+    let segments = Segments::upload(dev, Region::Overlay, idx)?;
     let src = up(dev, &normals::<bf16>(1, idx.len() * d), &[idx.len(), d]);
     let dst = up(dev, &normals::<bf16>(2, s * d), &[s, d]);
     let idx = up(dev, idx, &[idx.len()]);
-    rows::scatter_add(dev, src, idx, dst)?;
+    rows::scatter_add(dev, src, idx, repeated.then_some(&segments), dst)?;
     Ok(dev.read(dst)?)
 }
 
@@ -70,7 +72,10 @@ fn probe(dev: &mut Device) -> Outcome {
     probe_type::<bf16>(dev)?;
     for (t, s, d) in SHAPES {
         let (idx, what) = (indices(t, s), format!("scatter_add {t} of {s} x {d}"));
-        equal(&what, &scatter_add(dev, &idx, s, d)?, &scatter_add(&mut cpu(), &idx, s, d)?)?;
+        equal(&what, &scatter_add(dev, &idx, s, d, false)?, &scatter_add(&mut cpu(), &idx, s, d, false)?)?;
+        // Each index is repeated 16 times, between the others.
+        let idx = idx.repeat(16);
+        equal(&what, &scatter_add(dev, &idx, s, d, true)?, &scatter_add(&mut cpu(), &idx, s, d, true)?)?;
     }
     for (times, t, s, d) in [(1, 9, 12, 64), (3, 5, 33, 100), (16, 2, 40, 136), (2, 1, 4, 3)] {
         let (idx, what) = (indices(times * t, s), format!("{times} x {t} of {s} x {d}"));
@@ -98,6 +103,8 @@ fn an_index_that_does_not_exist_reads_nan_and_writes_nowhere() {
     assert!(sums.iter().all(|x| x.is_nan()));
     let got = scatter::<bf16>(&mut emu(), &[2, 5, u32::MAX], s, d).unwrap();
     assert_eq!(got, scatter::<bf16>(&mut cpu(), &[2], s, d).unwrap());
+    let got = scatter_add(&mut emu(), &[2, 2, 5, u32::MAX], s, d, true).unwrap();
+    assert_eq!(got[..], scatter_add(&mut emu(), &[2, 2], s, d, true).unwrap()[..]);
 }
 
 #[test]
@@ -106,6 +113,8 @@ fn changes_by_hand_are_seen() {
         ("args.dst + (int64_t)to * args.words", "args.dst + (int64_t)row * args.words"),
         ("to_float(dst[i]) + to_float(src[i])", "to_float(src[i])"),
         ("row % args.sources", "row"),
+        ("float sum = to_float(*dst);", "float sum = 0.0f;"),
+        ("(int64_t)args.positions[i] * args.columns", "(int64_t)i * args.columns"),
         ("(int64_t)k * args.rows + row", "row"),
         ("k == 0 ? x : sum + x", "x"),
         ("dst, args.src + (int64_t)from * args.words", "dst, args.src + (int64_t)from * args.words + 1"),

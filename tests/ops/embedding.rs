@@ -2,8 +2,9 @@
 
 use half::bf16;
 use omr::device::{Isa, Region};
-use omr::ops::embedding::{self, Segments};
+use omr::ops::embedding;
 use omr::ops::matmul::{Order, Weight, panel_len};
+use omr::ops::segments::Segments;
 use omr::tensor::{DType, Elem};
 
 use super::panels::{pack_order, unpack_order};

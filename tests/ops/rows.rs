@@ -27,7 +27,7 @@ fn moves_rows<T: Elem>(t: usize, s: usize, d: usize) {
         assert_eq!(dev.read::<T>(table).unwrap(), want, "the last of equal indices wins");
 
         let table = up(dev, &base, &[s, d]);
-        rows::scatter_add(dev, x, i, table).unwrap();
+        rows::scatter_add(dev, x, i, None, table).unwrap();
         let mut sums: Vec<f32> = base.iter().map(|x| x.to_f32()).collect();
         for (row, &i) in src.chunks(d).zip(&idx) {
             sums[i as usize * d..][..d].iter_mut().zip(row).for_each(|(s, x)| *s += x.to_f32());
@@ -91,7 +91,7 @@ fn an_index_past_the_end_is_an_error() {
     let y = blank(dev, omr::tensor::DType::F32, &[2, 2]);
     assert!(rows::gather(dev, x, i, y).is_err());
     assert!(rows::scatter(dev, y, i, x).is_err());
-    assert!(rows::scatter_add(dev, y, i, x).is_err());
+    assert!(rows::scatter_add(dev, y, i, None, x).is_err());
     assert!(rows::sum(dev, x, i, y).is_err());
     let three = up(dev, &[0u32, 1, 2], &[3]);
     assert!(rows::scatter(dev, y, three, x).is_err() && rows::sum(dev, x, three, y).is_err(), "3 are no 2 k");
