@@ -53,6 +53,7 @@ mod rms_norm;
 mod rope;
 mod rows;
 mod sample;
+mod shared_prompts;
 mod slice;
 mod start_check;
 mod steps_sync;
