@@ -128,11 +128,12 @@ fn launch_sum(op: &'static str, mut gpu: Gpu<'_>, src: Tensor, idx: Tensor, dst:
     gpu.launch("rows", "rows_sum", launch(op, dst.rows())?, args)
 }
 
-/// What happens to rows that are selected by index.
+/// Way to write rows to the rows that indices select.
 #[derive(Clone, Copy)]
 enum Scatter<'a> {
+    /// Copies of the rows.
     Copy,
-    /// With the segments of the indices, if indices may repeat.
+    /// Sums with the rows, computed by segments if indices may repeat.
     Add(Option<&'a Segments>),
 }
 

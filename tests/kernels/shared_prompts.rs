@@ -3,7 +3,7 @@
 
 use half::bf16;
 use omr::device::images::Arch;
-use omr::device::{Device, Region};
+use omr::device::{Device, KernelVariant, Region};
 use omr::ops::attend::{BLOCK, Heads};
 use omr::ops::paged_attention::{self, KvCache, Paged};
 use omr::tensor::DType;
@@ -57,7 +57,26 @@ fn picked<T: Copy>(x: &[T], rows: &[usize], width: usize) -> Vec<T> {
 /// Returns a case with the outputs and log-sum-exps that its whole sequences have.
 fn shared(heads: Heads, groups: &[Group<'_>]) -> GradCase {
     let (lens, prompt_of) = layout(groups);
-    let case = Case::new(heads, &lens);
+    graded(Case::new(heads, &lens), prompt_of)
+}
+
+/// Returns a case whose scores are about -36 times the square root of the head dimension. A key that does not exist has
+/// a score of 0, so its probability would be infinite.
+fn negative(heads: Heads, groups: &[Group<'_>]) -> GradCase {
+    let (lens, prompt_of) = layout(groups);
+    let mut case = Case::new(heads, &lens);
+    for (i, x) in case.qkv.iter_mut().enumerate() {
+        let column = i % heads.qkv_len();
+        if column < heads.out_len() + heads.kv * heads.dim {
+            let middle = if column < heads.out_len() { 6.0 } else { -6.0 };
+            *x = bf16::from_f32(0.1 * x.to_f32() + middle);
+        }
+    }
+    graded(case, prompt_of)
+}
+
+fn graded(case: Case, prompt_of: Vec<u32>) -> GradCase {
+    let heads = case.heads;
     let (whole, rows) = whole(&case, &prompt_of);
     let (out, lse) = whole.run(&mut cpu(), true, whole.t()).unwrap();
     let (out, lse) = (picked(&out, &rows, heads.out_len()), picked(&lse, &rows, heads.q));
@@ -101,6 +120,23 @@ fn gradients_by_wgmma_have_the_other_bodys_bits() {
     let case = shared(heads(7, 1, 128), &[(20, &[9, 0, 30]), (140, &[19])]);
     both("heads of size 128", |dev| case.run(dev, WHOLE));
     case.check_formula(&case.run(&mut wide(), WHOLE).unwrap()).unwrap();
+}
+
+/// A probe with a prompt that does not fill its last stage of keys.
+fn finite(dim: usize) -> impl Fn(&mut Device) -> Outcome {
+    let case = negative(heads(3, 1, dim), &[(140, &[3, 30])]);
+    move |dev| match case.run(dev, WHOLE)?.iter().all(|x| x.is_finite()) {
+        true => Ok(()),
+        false => Err("a gradient that is not finite".into()),
+    }
+}
+
+#[test]
+fn keys_that_do_not_exist_add_nothing_whatever_their_probability() {
+    finite(16)(&mut emu()).unwrap();
+    if !no_hopper("wgmma") {
+        finite(80)(&mut wide()).unwrap();
+    }
 }
 
 #[test]
@@ -157,10 +193,10 @@ fn mistakes_in_the_kernels_are_seen() {
         ("bool causal = args.causal && reader == sequence", "bool causal = args.causal"),
         ("k.data = next == own ? args.qkv + place.k : k.data", "k.data = k.data"),
         ("(begin < own ? prompt.tokens : keys)", "keys"),
-        ("(shared ? prompt.tokens : least) < next", "least < next"),
     ] {
         mutate_source("attention_bwd", from, to, 1, probe(16));
     }
+    mutate_source("attention_bwd", "(shared ? prompt.tokens : least) < next", "least < next", 1, finite(16));
     for (from, to) in [
         ("last = reader == sequence;", "last = true;"),
         ("first = reader == sequence + 1,", "first = false,"),
@@ -169,16 +205,18 @@ fn mistakes_in_the_kernels_are_seen() {
     ] {
         mutate_source("common/attend_bwd.cuh", from, to, 1, probe(16));
     }
+    let (same, finite) = (probe(80), finite(80));
     for (from, to) in [
         ("tails++ % 2);\n            clear", "0);\n            clear"),
         ("tails++ % 2);\n                clear", "0);\n                clear"),
         ("reader == item.sequence ? first : 0", "first"),
         ("shared ? prompt.start + begin : start + begin - own", "start + begin - own"),
+        ("(shared ? prompt.tokens : least) < begin + BLOCK", "least < begin + BLOCK"),
     ] {
-        let seen = probe(80);
         mutate_source_of(Arch::Sm90a, "common/attend_bwd_sm90a.cuh", from, to, 3, |dev| {
-            dev.use_variant(omr::device::KernelVariant::Wgmma)?;
-            seen(dev)
+            dev.use_variant(KernelVariant::Wgmma)?;
+            same(dev)?;
+            finite(dev)
         });
     }
 }
