@@ -49,7 +49,10 @@ pub fn wgmma_bwd_fault(dev: &mut Device, dim: usize) -> Result<Option<String>> {
         let [out, lse] = attended(dev, pack, qkv)?;
         let dout = numbers(dev, 2, [tokens, pack.heads.out_len()])?;
         let dqkv = dev.alloc(Region::Workspace, DType::Bf16, &[tokens, pack.heads.qkv_len()])?;
-        bwd(dev, pack, Bwd { qkv, out, dout, lse, dqkv, prompt_of: None })?;
+        // Under a causal mask, every third sequence is the prompt of the next two.
+        let prompts: Vec<u32> = (0..pack.cu_seqlens.rows() as u32 - 1).map(|s| s / 3 * 3).collect();
+        let prompt_of = dev.upload(Region::Workspace, &prompts, &[prompts.len()])?;
+        bwd(dev, pack, Bwd { qkv, out, dout, lse, dqkv, prompt_of: pack.causal.then_some(prompt_of) })?;
         bits(dev, &[dqkv])
     })
 }
