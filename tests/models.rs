@@ -5,14 +5,14 @@ use std::sync::Arc;
 use omr::device::Device;
 use omr::image::ImageInput;
 use omr::model::params::Param;
-use omr::model::{Inputs, ModelConfig, ParamLayout, Shared};
+use omr::model::{Inputs, ModelConfig, ParamLayout};
 use omr::tensor::{Elem, Tensor};
 
 /// Returns a batch of sequences with their images. All tokens of a sequence count as its prompt.
 pub fn inputs(config: &ModelConfig, sequences: &[(&[u32], &[Arc<ImageInput>])]) -> Inputs {
     let mut inputs = Inputs::empty();
     for (input_ids, images) in sequences {
-        inputs.push(config, input_ids, images, input_ids.len(), Shared::default()).unwrap();
+        inputs.push(config, input_ids, images, input_ids.len()).unwrap();
     }
     inputs
 }

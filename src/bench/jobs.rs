@@ -12,7 +12,7 @@ use crate::device::{Device, Kind, Plan, Region, Target};
 use crate::engine::{Engine, EngineConfig, FinishReason, Output, Prompt, Request};
 use crate::error::{Error, Result};
 use crate::image::ImageInput;
-use crate::model::{CheckpointPolicy, Grads, LayerPolicy, Model, ModelConfig, Policy, Shared};
+use crate::model::{CheckpointPolicy, Grads, LayerPolicy, Model, ModelConfig, Policy};
 use crate::ops::attend::BLOCK;
 use crate::ops::nll;
 use crate::ops::sample::SamplingParams;
@@ -232,7 +232,7 @@ pub fn train_step(
                 images,
                 prompt_len: row_len,
                 loss_mask: &mask,
-                shared: Shared::default(),
+                same_prompt: false,
             };
             let rows = rows.iter().map(Vec::as_slice).zip(pictures.iter().map(|p| p.as_slice()));
             let sequences: Vec<Sequence<'_>> = rows.map(sequence).collect();

@@ -6,7 +6,7 @@ use super::jobs::{Amount, ModelShape, flops, picture, random_model, requests, sa
 use crate::device::Device;
 use crate::engine::{Output, Request, draft};
 use crate::error::{Error, Result};
-use crate::model::{LayerPolicy, Model, Policy, Shared};
+use crate::model::{LayerPolicy, Model, Policy};
 use crate::tensor::DType;
 use crate::train::step::{self, Sequence};
 
@@ -69,7 +69,7 @@ fn trained(dev: &mut Device, model: &Model, requests: &[Request], outputs: &[Out
             images: &pictures[output.request],
             prompt_len: requests[output.request].prompt.token_ids.len(),
             loss_mask: mask,
-            shared: Shared::default(),
+            same_prompt: false,
         });
     }
     let forward = step::forward(dev, model, &sequences, Policy::default(), LayerPolicy::Inputs, false)?;

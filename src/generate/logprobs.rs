@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::eval::fits;
 use crate::files;
 use crate::machine::Machine;
-use crate::model::{LayerPolicy, Model, Policy, Shared};
+use crate::model::{LayerPolicy, Model, Policy};
 use crate::tensor::DType;
 use crate::text::Special;
 use crate::train::plan;
@@ -49,7 +49,7 @@ impl Answered {
             images: &self.prompt.pixels,
             prompt_len: self.prompt.token_ids.len(),
             loss_mask: &self.loss_mask,
-            shared: Shared::default(),
+            same_prompt: false,
         };
         let forward = step::forward(dev, model, &[sequence], policy, LayerPolicy::Inputs, false)
             .map_err(|e| e.within(&self.prompt.place))?;

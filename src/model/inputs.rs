@@ -17,6 +17,9 @@ pub struct Inputs {
     pub position_ids: [Vec<i32>; 3],
     /// Start offsets of the sequences, followed by `T`, `[S + 1]`.
     pub cu_seqlens: Vec<u32>,
+    /// Index of the sequence that holds each sequence's prompt, `[S]`. It is the sequence's own index if the sequence
+    /// shares no prompt, and for a prompt.
+    pub prompt_of: Vec<u32>,
     /// Position offset of each sequence: a later token at index i has position i + delta on all axes.
     pub rope_deltas: Vec<i32>,
     /// Pictures and videos in the order of their first placeholders. Each one is computed once.
@@ -28,16 +31,8 @@ pub struct Inputs {
 pub struct Picture {
     /// Pixels of the picture.
     pub image: Arc<ImageInput>,
-    /// Indices of the tokens that the picture's rows replace, sequence after sequence for all sequences that contain
-    /// the picture.
+    /// Indices of the tokens that the picture's rows replace.
     pub places: Vec<u32>,
-}
-
-/// Describes the images that a sequence shares with other sequences.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Shared {
-    /// True if the sequence has the same images as the previous sequence. The images are then computed once for both.
-    pub again: bool,
 }
 
 /// Returns the kind and grid of a picture or video.
@@ -61,7 +56,6 @@ impl Inputs {
         input_ids: &[u32],
         images: &[Arc<ImageInput>],
         prompt_len: usize,
-        shared: Shared,
     ) -> Result<()> {
         check_ids(config, input_ids)?;
         let media: Vec<Medium> = images.iter().map(|image| medium(image)).collect();
@@ -71,17 +65,38 @@ impl Inputs {
         self.position_ids.iter_mut().zip(&p.position_ids).for_each(|(all, new)| all.extend_from_slice(new));
         self.cu_seqlens.push(start + input_ids.len() as u32);
         self.rope_deltas.push(p.rope_delta);
+        self.prompt_of.push(self.prompt_of.len() as u32);
         let merge = config.vision_config.spatial_merge_size;
-        if !shared.again {
-            self.pictures.extend(images.iter().map(|image| Picture { image: image.clone(), places: Vec::new() }));
-        }
-        let first = self.pictures.len() - images.len();
         let mut places = p.image_rows.iter().map(|row| start + row);
-        for (picture, medium) in self.pictures[first..].iter_mut().zip(&media) {
-            let rows = medium.num_tokens(merge);
-            picture.places.extend(places.by_ref().take(rows));
+        for (image, medium) in images.iter().zip(&media) {
+            let places = places.by_ref().take(medium.num_tokens(merge)).collect();
+            self.pictures.push(Picture { image: image.clone(), places });
         }
         Ok(())
+    }
+
+    /// Adds a response to the newest prompt as a sequence of its own, which has only the tokens of the response. The
+    /// prompt is the sequence that was added by [`Inputs::push`] last. Errors, without adding anything, on ids outside
+    /// the vocabulary and if there is no prompt.
+    pub fn push_response(&mut self, config: &ModelConfig, response: &[u32]) -> Result<()> {
+        check_ids(config, response)?;
+        let Some(&prompt) = self.prompt_of.last() else {
+            return Err(Error::Failed("a response needs a prompt before it".into()));
+        };
+        let [from, to] = [0, 1].map(|i| self.cu_seqlens[prompt as usize + i] as i32);
+        let (start, first) = (self.input_ids.len() as u32, to - from + self.rope_deltas[prompt as usize]);
+        let positions = first..first + response.len() as i32;
+        self.input_ids.extend_from_slice(response);
+        self.position_ids.iter_mut().for_each(|axis| axis.extend(positions.clone()));
+        self.cu_seqlens.push(start + response.len() as u32);
+        self.rope_deltas.push(self.rope_deltas[prompt as usize]);
+        self.prompt_of.push(prompt);
+        Ok(())
+    }
+
+    /// Returns true if some sequences share a prompt.
+    pub fn shares_prompts(&self) -> bool {
+        self.prompt_of.iter().enumerate().any(|(s, prompt)| *prompt as usize != s)
     }
 
     /// Returns the number of tokens.
@@ -118,8 +133,8 @@ mod tests {
         let with_image = [5, 82, 80, 80, 83, 6];
         let images = [image];
         let mut inputs = Inputs::empty();
-        inputs.push(&config, &[1, 2, 3], &[], 3, Shared::default()).unwrap();
-        inputs.push(&config, &with_image, &images, 6, Shared::default()).unwrap();
+        inputs.push(&config, &[1, 2, 3], &[], 3).unwrap();
+        inputs.push(&config, &with_image, &images, 6).unwrap();
         assert_eq!(inputs.cu_seqlens, [0, 3, 9]);
         assert_eq!(inputs.pictures[0].places, [5, 6]);
         assert_eq!(inputs.position_ids[2], [0, 1, 2, 0, 1, 2, 3, 4, 5]);
@@ -128,9 +143,29 @@ mod tests {
     }
 
     #[test]
+    fn a_prompt_with_its_responses_has_the_positions_of_whole_sequences() {
+        let config = ModelConfig::from_json(&tiny(), "config.json").unwrap();
+        let (prompt, responses) = ([5, 82, 80, 80, 83, 6], [&[7, 8, 80][..], &[9]]);
+        let images = [Arc::new(ImageInput::picture([2, 4], vec![0; 28 * 56 * 3]))];
+        let mut shared = Inputs::empty();
+        shared.push(&config, &[1, 2], &[], 2).unwrap();
+        shared.push(&config, &prompt, &images, 6).unwrap();
+        responses.iter().for_each(|response| shared.push_response(&config, response).unwrap());
+        assert_eq!((shared.cu_seqlens, shared.prompt_of), (vec![0, 2, 8, 11, 12], vec![0, 1, 1, 1]));
+        assert_eq!(shared.pictures[0].places, [4, 5]);
+        let whole = |response: &[u32]| {
+            let mut inputs = Inputs::empty();
+            inputs.push(&config, &[&prompt, response].concat(), &images, 6).unwrap();
+            inputs.position_ids.map(|axis| axis[6..].to_vec())
+        };
+        assert_eq!(shared.position_ids.each_ref().map(|axis| axis[8..11].to_vec()), whole(responses[0]));
+        assert_eq!(shared.position_ids.each_ref().map(|axis| axis[11..].to_vec()), whole(responses[1]));
+    }
+
+    #[test]
     fn faults_name_the_token() {
         let config = ModelConfig::from_json(&tiny(), "config.json").unwrap();
-        let add = |ids: &[u32]| Inputs::empty().push(&config, ids, &[], ids.len(), Shared::default());
+        let add = |ids: &[u32]| Inputs::empty().push(&config, ids, &[], ids.len());
         let text = |ids: &[u32]| add(ids).unwrap_err().to_string();
         assert_eq!(text(&[1, 90]), "token 1: found 90, expected ids below vocab_size 90");
         assert!(text(&[82, 80, 83]).starts_with("token 1: found an image or video place"));

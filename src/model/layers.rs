@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::device::{Device, Sequences};
 use crate::error::{Error, Result};
 use crate::model::params::{Linear, Matrix, Vector};
+use crate::model::prompts::SharedPrompts;
 use crate::model::tape::{Backward, Mode, Recompute, Tape, Var};
 use crate::model::work::{added, moved, note_dgrad, note_linear, note_wgrad};
 use crate::ops::attend::Heads;
@@ -41,6 +42,8 @@ pub enum Attend {
         pairs: u64,
         /// True if a row attends only to itself and the rows before it.
         causal: bool,
+        /// The prompts that segments share. Their keys are then keys of these segments, too.
+        prompts: Option<SharedPrompts>,
     },
     /// Keys of the row's sequence in a paged cache. The keys of this pass are added to the cache first.
     Paged {
@@ -57,7 +60,21 @@ impl Attend {
         let lengths = borders.windows(2).map(|w| u64::from(w[1].saturating_sub(w[0])));
         let max_seqlen = lengths.clone().max().unwrap_or(0) as usize;
         let pairs = lengths.map(|n| if causal { n * (n + 1) / 2 } else { n * n }).sum();
-        Ok(Attend::Packed { cu_seqlens: tape.upload(dev, borders, &[borders.len()])?, max_seqlen, pairs, causal })
+        let cu_seqlens = tape.upload(dev, borders, &[borders.len()])?;
+        Ok(Attend::Packed { cu_seqlens, max_seqlen, pairs, causal, prompts: None })
+    }
+
+    /// Creates a causal [`Attend::Packed`] over segments that share prompts. `prompt_of` is described at
+    /// [`attention::Bwd`].
+    pub fn sharing(tape: &Tape, dev: &mut Device, borders: &[u32], prompt_of: &[u32]) -> Result<Attend> {
+        let mut attend = Attend::packed(tape, dev, borders, true)?;
+        if let Attend::Packed { pairs, prompts, .. } = &mut attend {
+            let rows = |s: usize| u64::from(borders[s + 1] - borders[s]);
+            let shared = prompt_of.iter().enumerate().filter(|(s, prompt)| **prompt as usize != *s);
+            *pairs += shared.map(|(s, prompt)| rows(s) * rows(*prompt as usize)).sum::<u64>();
+            *prompts = Some(SharedPrompts::upload(tape, dev, borders, prompt_of)?);
+        }
+        Ok(attend)
     }
 }
 
@@ -317,7 +334,7 @@ impl Tape {
         let scale = 1.0 / (heads.dim as f32).sqrt();
         let Attended { out, lse } = into;
         match attend {
-            Attend::Packed { cu_seqlens, max_seqlen, pairs, causal } => {
+            Attend::Packed { cu_seqlens, max_seqlen, pairs, causal, prompts } => {
                 let pack = Pack { cu_seqlens: *cu_seqlens, max_seqlen: *max_seqlen, heads, causal: *causal, scale };
                 // Forward has one product for the scores and one for the result; backward has five.
                 let flops = 4.0 * *pairs as f64 * heads.out_len() as f64;
@@ -326,20 +343,18 @@ impl Tape {
                 let sequences = Sequences { tokens, pairs: *pairs as usize, causal: *causal, heads: key_heads };
                 let lse = lse.ok_or_else(|| Error::Failed("attention has no memory for its logsumexp".into()))?;
                 if !again.0 {
-                    attention::fwd(dev, &pack, qkv.tensor, out.tensor, lse)?;
+                    match prompts {
+                        Some(prompts) => prompts.attend(dev, &pack, qkv.tensor, out.tensor, lse)?,
+                        None => attention::fwd(dev, &pack, qkv.tensor, out.tensor, lse)?,
+                    }
                     dev.note_attention("attention", flops, bytes, sequences);
                 }
+                let prompt_of = prompts.map(|prompts| prompts.prompt_of);
                 self.record(mark, move |b| {
                     let Some(dout) = b.take(out) else { return Ok(()) };
                     let (dqkv, _) = b.of(qkv)?;
-                    let call = attention::Bwd {
-                        qkv: qkv.tensor,
-                        out: out.tensor,
-                        dout: dout.tensor,
-                        lse,
-                        dqkv,
-                        prompt_of: None,
-                    };
+                    let call =
+                        attention::Bwd { qkv: qkv.tensor, out: out.tensor, dout: dout.tensor, lse, dqkv, prompt_of };
                     attention::bwd(b.dev, &pack, call)?;
                     b.dev.note_attention("attention::bwd", 2.5 * flops, 2.0 * bytes, sequences);
                     b.free(dout);
@@ -416,12 +431,30 @@ impl Tape {
     /// Computes `dst[i]` = `src[idx[i]]`. The indices must be distinct.
     pub fn gather(&mut self, dev: &mut Device, src: Var, idx: Tensor) -> Result<Var> {
         let dst = self.alloc(dev, src.tensor.dtype, &[idx.len(), src.tensor.cols()])?;
-        self.gather_into(dev, src, idx, dst)?;
+        self.gather_rows(dev, src, idx, None, dst)?;
+        Ok(dst)
+    }
+
+    /// Does the same as [`Tape::gather`] for indices that may repeat. `segments` groups the same indices for backward.
+    pub fn gather_repeated(&mut self, dev: &mut Device, src: Var, idx: Tensor, segments: Segments) -> Result<Var> {
+        let dst = self.alloc(dev, src.tensor.dtype, &[idx.len(), src.tensor.cols()])?;
+        self.gather_rows(dev, src, idx, Some(segments), dst)?;
         Ok(dst)
     }
 
     /// Does the same as [`Tape::gather`] with the result in a value allocated before.
     pub fn gather_into(&mut self, dev: &mut Device, src: Var, idx: Tensor, dst: Var) -> Result<()> {
+        self.gather_rows(dev, src, idx, None, dst)
+    }
+
+    fn gather_rows(
+        &mut self,
+        dev: &mut Device,
+        src: Var,
+        idx: Tensor,
+        segments: Option<Segments>,
+        dst: Var,
+    ) -> Result<()> {
         let mark = dev.mark(self.region());
         rows::gather(dev, src.tensor, idx, dst.tensor)?;
         dev.note_work("gather_rows", 0.0, 2.0 * moved(&[dst.tensor]));
@@ -431,7 +464,7 @@ impl Tape {
             if !accumulate {
                 b.dev.fill_zero(dsrc)?;
             }
-            rows::scatter_add(b.dev, ddst.tensor, idx, None, dsrc)?;
+            rows::scatter_add(b.dev, ddst.tensor, idx, segments.as_ref(), dsrc)?;
             b.dev.note_work("gather_rows::bwd", 0.0, 2.0 * moved(&[ddst.tensor]) + moved(&[dsrc]));
             b.free(ddst);
             Ok(())

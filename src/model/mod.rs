@@ -24,6 +24,7 @@ pub mod layers;
 pub mod outgoing;
 pub mod params;
 pub mod positions;
+pub mod prompts;
 mod reading;
 pub mod spread;
 pub mod tape;
@@ -50,7 +51,7 @@ use crate::tensor::{DType, Tensor};
 pub use config::{ModelConfig, VisionConfig};
 pub use decoder::Decoder;
 pub use grads::{GradMemory, GradientSink, Grads};
-pub use inputs::{Inputs, Shared};
+pub use inputs::Inputs;
 pub use layers::{Attend, LogProbs, Policy, Rope};
 pub use outgoing::OutModel;
 pub use params::ParamLayout;
@@ -140,14 +141,17 @@ impl Model {
         let merge = self.config.vision_config.spatial_merge_size as u32;
         for (i, picture) in inputs.pictures.iter().enumerate() {
             let (places, rows) = (picture.places.len(), picture.image.tokens(merge));
-            if places == 0 || !places.is_multiple_of(rows) {
-                let expected = format!("a multiple of the image's {rows} tokens");
+            if places != rows {
+                let expected = format!("the image's {rows} tokens");
                 return Err(Error::input(format!("image {i}"), format!("{places} placeholders"), expected));
             }
         }
         let x = self.embed(tape, dev, &inputs.input_ids)?;
         self.show(tape, dev, inputs, x)?;
-        let attend = Attend::packed(tape, dev, &inputs.cu_seqlens, true)?;
+        let attend = match inputs.shares_prompts() {
+            true => Attend::sharing(tape, dev, &inputs.cu_seqlens, &inputs.prompt_of)?,
+            false => Attend::packed(tape, dev, &inputs.cu_seqlens, true)?,
+        };
         self.decode(tape, dev, x, &inputs.position_ids, attend)
     }
 
@@ -156,11 +160,8 @@ impl Model {
         if inputs.pictures.is_empty() {
             return Ok(());
         }
-        // The list is padded to the length of the batch. Its size then does not depend on how many sequences share each
-        // picture, which a memory plan does not know.
-        let mut places: Vec<u32> = inputs.pictures.iter().flat_map(|picture| &picture.places).copied().collect();
-        places.resize(inputs.len(), 0);
-        let places = tape.upload(dev, &places, &[inputs.len()])?;
+        let places: Vec<u32> = inputs.pictures.iter().flat_map(|picture| &picture.places).copied().collect();
+        let places = tape.upload(dev, &places, &[places.len()])?;
         let images: Vec<Arc<ImageInput>> = inputs.pictures.iter().map(|picture| picture.image.clone()).collect();
         let merge = self.config.vision_config.spatial_merge_size as u32;
         let rows = images.iter().map(|image| image.tokens(merge)).sum();

@@ -1,11 +1,10 @@
-//! Copies the rows of a picture into every sequence that contains the picture, and sums their gradients.
+//! Copies the rows of a picture into the sequence that contains the picture.
 
 use std::ops::Range;
 
 use crate::device::Device;
 use crate::error::Result;
 use crate::model::tape::{Tape, Var};
-use crate::model::work::moved;
 use crate::ops::rows;
 use crate::tensor::Tensor;
 
@@ -14,8 +13,7 @@ use crate::tensor::Tensor;
 pub struct ImageScatter {
     /// The source rows.
     pub rows: Range<usize>,
-    /// Destination rows, u32. The list contains one destination for each source row, in order, and then starts over for
-    /// each further copy.
+    /// Destination row of each source row, u32.
     pub places: Tensor,
 }
 
@@ -27,8 +25,8 @@ impl ImageScatter {
 }
 
 impl Tape {
-    /// Copies rows of `src` over the rows of `dst`. Each row of `dst` is overwritten at most once. The gradients of the
-    /// copies are summed only if `trains` is true: if the parameters behind `src` are trained.
+    /// Copies rows of `src` over the rows of `dst`. Each row of `dst` is overwritten at most once. The gradients of
+    /// `src` are computed only if `trains` is true: if the parameters behind `src` are trained.
     pub fn spread(
         &mut self,
         dev: &mut Device,
@@ -45,9 +43,9 @@ impl Tape {
         self.record(mark, move |b| {
             let Some(ddst) = b.peek(dst) else { return Ok(()) };
             for s in shown.iter().filter(|_| trains) {
-                let sum = b.of(src)?.0.slice(s.rows.start, s.rows.end);
-                rows::sum(b.dev, ddst, s.places, sum)?;
-                b.dev.note_work("scatter_rows::bwd", 0.0, 2.0 * s.bytes(src) + moved(&[sum]));
+                let dsrc = b.of(src)?.0.slice(s.rows.start, s.rows.end);
+                rows::gather(b.dev, ddst, s.places, dsrc)?;
+                b.dev.note_work("scatter_rows::bwd", 0.0, 2.0 * s.bytes(src));
             }
             // The overwritten contents of these rows have no effect on the result, so their gradient is zero.
             b.with_scratch(ddst.dtype, &[1, ddst.cols()], |b, zeros| {

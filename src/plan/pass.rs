@@ -9,12 +9,13 @@ use crate::device::{Device, Region};
 use crate::error::Result;
 use crate::image::ImageInput;
 use crate::model::{CheckpointPolicy, GradientSink, Model, ModelConfig};
-use crate::rl::group::Group;
+use crate::rl::group::{Group, responses};
+use crate::rl::micro_batches;
 use crate::rl::plan;
 use crate::tensor::DType;
 use crate::train::nll;
 use crate::train::sft;
-use crate::train::step::Sequence;
+use crate::train::step::{Computed, Sequence};
 
 /// A micro-batch and its loss.
 pub enum Pass {
@@ -43,12 +44,12 @@ impl Pass {
         }
     }
 
-    /// Returns the number of tokens of all rows, or of questions and responses.
+    /// Returns the number of tokens of all rows, or of prompts, each counted once, and responses.
     pub fn tokens(&self) -> usize {
         match self {
             Pass::Sft { row, rows } => rows * row.input_ids.len(),
             Pass::Rl { groups, .. } => {
-                groups.iter().flat_map(|group| &group.experience).map(|response| response.input_ids.len()).sum()
+                Computed::micro_batch(&micro_batches::sequences(groups, &responses(groups))).tokens
             }
         }
     }

@@ -50,10 +50,11 @@ impl Training for RlConfig {
         // A micro-batch contains responses to questions of one gradient lane only.
         let groups = config.ppo_mini_batch_size.div_ceil(layout.lanes);
         let lane = RlConfig { ppo_mini_batch_size: groups, ..config.clone() };
-        let per_pass = (config.micro_batch_tokens / (prompt + response)).clamp(1, groups * config.rollout.n);
         let updates = config.train_batch_size / config.ppo_mini_batch_size * config.ppo_epochs;
-        let per_lane = (groups * config.rollout.n).div_ceil(per_pass);
-        let passes = updates * (layout.lanes.min(config.ppo_mini_batch_size) * per_lane).div_ceil(layout.count);
+        let of_lane = rl::plan::passes(config, groups, prompt)?;
+        let lanes = layout.lanes.min(config.ppo_mini_batch_size);
+        let trained = of_lane.tokens as f64 / groups as f64;
+        let passes = updates * (lanes * of_lane.micro_batches).div_ceil(layout.count);
         let pass = Pass::Rl { groups: rl::plan::longest_micro_batch(&lane, &model, &index), config: Box::new(lane) };
         let predicted = predicted(on, |launches| {
             let weights = Weights { dtype: config.dtype, optimizer: config.optimizer };
@@ -91,7 +92,7 @@ impl Training for RlConfig {
             updates,
             passes,
             row_tokens: prompt + response,
-            tokens: [(sequences * (prompt + response) * config.ppo_epochs) as f64, (sequences * response) as f64],
+            tokens: [(config.train_batch_size * config.ppo_epochs) as f64 * trained, (sequences * response) as f64],
             limit: config.save_total_limit,
             links: on.gpu.links(),
             ceilings,

@@ -7,10 +7,16 @@ use std::collections::BinaryHeap;
 const LINEAR: u64 = 24_576;
 
 /// Returns the work of a sequence of `len` tokens, in units of one attended pair.
-#[cfg_attr(private_tree, expect(dead_code, reason = "goldens compare it with verl's"))]
 pub fn workload(len: usize) -> u64 {
     let len = len as u64;
     LINEAR * len + len * len
+}
+
+/// Returns the work of a prompt that is computed once for all its responses, in units of one attended pair. With one
+/// response it is the [`workload`] of the whole sequence.
+pub fn shared_workload(prompt: usize, responses: impl IntoIterator<Item = usize>) -> u64 {
+    let response = |len: usize| workload(len) + 2 * (prompt * len) as u64;
+    workload(prompt) + responses.into_iter().map(response).sum::<u64>()
 }
 
 /// Returns the number of micro-batches as verl computes it: the total number of tokens divided by `max_token_len` and

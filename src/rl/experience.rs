@@ -1,6 +1,5 @@
 //! The form of a response in which an update uses it.
 
-use crate::model::Shared;
 use crate::rollout::generate::{Question, Rollout};
 use crate::train::step::Sequence;
 
@@ -37,16 +36,16 @@ impl Experience {
         Experience { input_ids, loss_mask, old_log_prob, ref_log_prob: None, reward: 0.0, advantage: 0.0 }
     }
 
-    /// Returns the response to `question` as a sequence to train on. `shared` describes the images that it shares with
-    /// other responses.
-    pub fn sequence<'a>(&'a self, question: &'a Question, shared: Shared) -> Sequence<'a> {
+    /// Returns the response to `question` as a sequence to train on. `same_prompt` is true if the sequence before it is a
+    /// response to the same question.
+    pub fn sequence<'a>(&'a self, question: &'a Question, same_prompt: bool) -> Sequence<'a> {
         let prompt = &question.prompt;
         Sequence {
             input_ids: &self.input_ids,
             images: &prompt.pixels,
             prompt_len: prompt.token_ids.len(),
             loss_mask: &self.loss_mask,
-            shared,
+            same_prompt,
         }
     }
 }

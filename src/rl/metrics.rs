@@ -18,6 +18,7 @@ pub struct StepMetrics {
     values: Metrics,
     updates: Vec<Vec<(String, f64)>>,
     tokens: usize,
+    shared_tokens: usize,
     responses: usize,
     micro_batches: usize,
     skipped: usize,
@@ -29,7 +30,15 @@ impl StepMetrics {
         let mut values = Metrics::new();
         values.insert("step".to_owned(), step.into());
         values.insert("training/global_step".to_owned(), step.into());
-        StepMetrics { values, updates: Vec::new(), tokens: 0, responses: 0, micro_batches: 0, skipped: 0 }
+        StepMetrics {
+            values,
+            updates: Vec::new(),
+            tokens: 0,
+            shared_tokens: 0,
+            responses: 0,
+            micro_batches: 0,
+            skipped: 0,
+        }
     }
 
     /// Sets one metric. A value that is not finite is omitted, because JSON cannot represent it.
@@ -104,6 +113,7 @@ impl StepMetrics {
         figures.push(("actor/lr".to_owned(), lr));
         self.updates.push(figures);
         self.tokens += seen.tokens;
+        self.shared_tokens += seen.shared_tokens;
         self.responses += seen.responses;
         self.micro_batches += seen.micro_batches;
         self.skipped += usize::from(!step.finite);
@@ -147,6 +157,7 @@ impl StepMetrics {
         self.set("training/num_micro_batches", self.micro_batches as f64);
         self.set("training/skipped_updates", self.skipped as f64);
         self.set("perf/total_num_tokens", self.tokens as f64);
+        self.set("perf/num_shared_tokens", self.shared_tokens as f64);
         self.set("perf/throughput", self.tokens as f64 / step_seconds);
     }
 

@@ -5,10 +5,11 @@
 use std::sync::Arc;
 
 use crate::config::{Draft, RlConfig};
-use crate::data::{Index, Row, Shape};
+use crate::data::{Index, Row, Sample, Shape};
 use crate::device::{Device, Kind, Plan, Region, Target, Work};
 use crate::engine::{Engine, EngineConfig, Prompt, Request, draft};
 use crate::error::Result;
+use crate::image::Grid;
 use crate::model::{CheckpointPolicy, GradientSink, Model, ModelConfig, Policy};
 use crate::ops::attend::BLOCK;
 use crate::ops::policy_loss;
@@ -23,6 +24,7 @@ use crate::train::exchange::Collector;
 use crate::train::largest::{Made, Size, Tower, grown};
 use crate::train::levels::{self, Counted};
 use crate::train::plan::{self, Planned, Training};
+use crate::train::step::{self, Computed, Cost};
 
 /// Settings that an error message suggests if the run needs too much memory.
 pub const LOWER: &str = "micro_batch_tokens, rollout.max_num_batched_tokens, rollout.max_num_seqs, train_batch_size or \
@@ -158,6 +160,21 @@ pub fn share(config: &RlConfig, ranks: OneRank) -> usize {
     config.gen_batch().div_ceil(ranks.size())
 }
 
+/// Returns the work of a mini-batch of `groups` prompts with responses of full length.
+pub fn passes(config: &RlConfig, groups: usize, prompt: usize) -> Result<Computed> {
+    let n = config.rollout.n;
+    let cost = |i: usize| Cost { prompt, own: config.max_response_length, same_prompt: !i.is_multiple_of(n) };
+    let costs: Vec<Cost> = (0..groups * n).map(cost).collect();
+    let tokens = |range: &std::ops::Range<usize>| -> usize {
+        let first = costs[range.start];
+        costs[range.clone()].iter().map(Cost::computed).sum::<usize>() + if first.same_prompt { prompt } else { 0 }
+    };
+    let cuts = step::micro_batches(&costs, config.micro_batch_tokens)?;
+    let (tokens, targets) = (cuts.iter().map(tokens).sum(), groups * n * config.max_response_length);
+    let shared_tokens = groups * n * prompt + targets - tokens;
+    Ok(Computed { targets, tokens, shared_tokens, micro_batches: cuts.len() })
+}
+
 /// Runs one training pass over a micro-batch on `dev`.
 pub fn pass(
     dev: &mut Device,
@@ -273,13 +290,8 @@ fn largest_micro_batch(config: &RlConfig, model: &Model, index: &Index) -> Vec<G
     longest.reverse();
     for order in [shortest, longest] {
         let batch = mini_batch(config, index, &order, config.max_response_length);
-        let shapes = batch.iter().enumerate().map(|(k, &(i, response))| {
-            let Shape { tokens, grids, .. } = index.shape(i);
-            // The pictures of a question are computed once for all its responses.
-            let grids = if k > 0 && batch[k - 1].0 == i { &[] } else { grids };
-            Shape { tokens: tokens + response, targets: response, grids }
-        });
-        if Size::of(tower, shapes).covers(&bound) {
+        let segments = batch.chunk_by(|a, b| a.0 == b.0).flat_map(|group| segments(index.shape(group[0].0), group));
+        if Size::of(tower, segments).covers(&bound) {
             return groups(config, &model.config, index, &batch);
         }
     }
@@ -287,15 +299,38 @@ fn largest_micro_batch(config: &RlConfig, model: &Model, index: &Index) -> Vec<G
     // would exceed the bound.
     let least = [Shape { tokens: 2, targets: 1, grids: &[] }];
     let made = grown(tower, least, &bound);
-    let group = |(index, made): (usize, &Made)| {
-        let sample = plan::blank(&model.config, made.shape());
-        let prompt_len = sample.input_ids.len() - made.shape().targets;
-        let (prompt, response) = sample.input_ids.split_at(prompt_len);
-        let experience = made_up(config, prompt, response);
-        let prompt = Prompt { pixels: sample.images, ..Prompt::text(sample.input_ids) };
-        Group::made_up(index, Question { row: Row::default(), prompt: Arc::new(prompt) }, vec![experience])
+    let group = |(index, (prompt, responses)): (usize, (Sample, Vec<usize>))| {
+        let made_up = |n: usize| made_up(config, &prompt.input_ids, &vec![0; n]);
+        let experience = responses.into_iter().map(made_up).collect();
+        let prompt = Prompt { pixels: prompt.images, ..Prompt::text(prompt.input_ids) };
+        Group::made_up(index, Question { row: Row::default(), prompt: Arc::new(prompt) }, experience)
     };
-    made.iter().enumerate().map(group).collect()
+    let blank = |tokens, grids: &[Grid]| plan::blank(&model.config, Shape { tokens, targets: 0, grids });
+    let shapes: Vec<Shape<'_>> = made.iter().map(Made::shape).collect();
+    if config.rollout.n == 1 {
+        let whole = |shape: &Shape<'_>| (blank(shape.tokens - shape.targets, shape.grids), vec![shape.targets]);
+        return shapes.iter().map(whole).enumerate().map(group).collect();
+    }
+    // One prompt has all tokens that are not targets and all pictures. The other sequences are its responses.
+    let targets = shapes.iter().map(|shape| shape.targets).sum::<usize>();
+    let tokens = shapes.iter().map(|shape| shape.tokens).sum::<usize>();
+    let grids: Vec<Grid> = shapes.iter().flat_map(|shape| shape.grids).copied().collect();
+    let mut responses = vec![1; shapes.len() - 1];
+    responses.iter_mut().take(1).for_each(|first| *first += targets.saturating_sub(shapes.len() - 1));
+    vec![group((0, (blank(tokens - targets, &grids), responses)))]
+}
+
+/// Returns the sequences of a micro-batch that consist of a question of size `shape` and its responses, which are pairs
+/// of the question and a number of tokens.
+fn segments<'a>(shape: Shape<'a>, group: &[(usize, usize)]) -> Vec<Shape<'a>> {
+    let Shape { tokens, grids, .. } = shape;
+    match *group {
+        [(_, response)] => vec![Shape { tokens: tokens + response, targets: response, grids }],
+        _ => {
+            let response = |&(_, targets): &(usize, usize)| Shape { tokens: targets, targets, grids: &[] };
+            [Shape { tokens, targets: 0, grids }].into_iter().chain(group.iter().map(response)).collect()
+        }
+    }
 }
 
 /// Returns a micro-batch of the longest questions with answers of full length.
@@ -313,12 +348,16 @@ pub fn bound(config: &RlConfig, tower: Tower, index: &Index) -> Size {
     let mut prompts: Vec<usize> = (0..index.len()).map(|i| index.tokens(i)).collect();
     prompts.sort_unstable();
     let shortest = prompts.first().copied().unwrap_or(0);
-    let sequences = most.min(room / (shortest + 1));
-    // The shortest prompts leave the most room for answers: as many prompts as fit with complete answers, and one more
-    // whose answer is truncated.
-    let full = most.min(room / (shortest + response));
-    let cut =
-        if full < most { (room - full * (shortest + response)).saturating_sub(shortest).min(response) } else { 0 };
+    // The shortest prompts leave the most room. Responses of one token give the most sequences, and complete responses
+    // the most targets. After the groups with all their responses, the last group is incomplete.
+    let most_of = |response: usize| {
+        let (groups, rest) = (room / (shortest + n * response), room % (shortest + n * response));
+        groups * n * response + rest.saturating_sub(shortest).min(n * response)
+    };
+    let responses = most.min(most_of(1));
+    // Each prompt with several responses is a sequence of its own.
+    let prompts = if n == 1 { 0 } else { config.ppo_mini_batch_size.min(responses / 2) };
+    let sequences = responses + prompts;
     // Returns an upper bound of a quantity that each prompt adds once, independent of its number of responses. The
     // bound is the smaller of two sums:
     //
@@ -353,7 +392,7 @@ pub fn bound(config: &RlConfig, tower: Tower, index: &Index) -> Size {
     };
     Size {
         tokens: longest_mini_batch(config, index).min(room),
-        targets: full * response + cut,
+        targets: most_of(response).min(most * response),
         sequences,
         chunks,
         patches,
@@ -370,7 +409,7 @@ fn longest_mini_batch(config: &RlConfig, index: &Index) -> usize {
     prompts.sort_unstable_by_key(|&tokens| std::cmp::Reverse(tokens));
     let often = repeats(config, index);
     let longest = prompts.iter().flat_map(|p| std::iter::repeat_n(p, often)).take(config.ppo_mini_batch_size);
-    longest.map(|p| (p + config.max_response_length) * config.rollout.n).sum()
+    longest.map(|p| p + config.max_response_length * config.rollout.n).sum()
 }
 
 /// Returns how often a mini-batch can contain the same row. Epochs follow one another without a gap, and the group
@@ -386,13 +425,14 @@ fn repeats(config: &RlConfig, index: &Index) -> usize {
     }
 }
 
-/// Returns one micro-batch of the questions in `order`, each with n responses. Each response is a pair of its question
-/// and its number of tokens. The last response is truncated to fit.
+/// Returns one micro-batch of the questions in `order`, each with n responses, whose prompt is computed once. Each
+/// response is a pair of its question and its number of tokens. The last response is truncated to fit.
 fn mini_batch(config: &RlConfig, index: &Index, order: &[usize], response: usize) -> Vec<(usize, usize)> {
     let (mut batch, mut room) = (Vec::new(), config.micro_batch_tokens);
     let rollouts = order.iter().cycle().flat_map(|&i| std::iter::repeat_n(i, config.rollout.n));
     for i in rollouts.take(config.ppo_mini_batch_size * config.rollout.n) {
-        let prompt = index.tokens(i);
+        let same_prompt = batch.last().is_some_and(|&(question, _)| question == i);
+        let prompt = if same_prompt { 0 } else { index.tokens(i) };
         if prompt >= room {
             break;
         }

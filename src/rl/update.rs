@@ -14,7 +14,7 @@ use crate::error::Result;
 use crate::model::{CheckpointPolicy, GradientSink, LayerPolicy, Model, Policy};
 use crate::ops::policy_loss::{self, Denominators, Io, KlLoss, LOSSES, Packed, PolicyLoss, PolicyStats, STATS, Sums};
 use crate::philox::{self, Purpose, philox4x32_10};
-use crate::rl::balance::karmarkar_karp;
+use crate::rl::balance::{karmarkar_karp, shared_workload};
 use crate::rl::experience::Experience;
 use crate::rl::group::{Group, ResponseId, borders, responses};
 use crate::rl::micro_batches;
@@ -47,6 +47,8 @@ pub struct Seen {
     pub differing: Vec<Differing>,
     /// Number of tokens computed.
     pub tokens: usize,
+    /// Number of tokens not computed, because responses share their prompt.
+    pub shared_tokens: usize,
     /// Number of responses computed.
     pub responses: usize,
     /// Number of micro-batches.
@@ -82,7 +84,8 @@ impl Queued {
         let weight = |of: &Denominators| of.token_weight(loss.loss_agg_mode, 1.0);
         stats.entropy *= weight(&computed) / weight(&denominators);
         let probs_diff = ProbsDiff::from(&sums.probs());
-        Ok(Seen { stats, probs_diff, differing, tokens: done.tokens, responses, micro_batches: done.micro_batches })
+        let Computed { tokens, shared_tokens, micro_batches, .. } = done;
+        Ok(Seen { stats, probs_diff, differing, tokens, shared_tokens, responses, micro_batches })
     }
 }
 
@@ -217,8 +220,8 @@ pub struct Dealt<'a> {
 }
 
 impl<'a> Dealt<'a> {
-    /// Assigns all responses of a group to the same lane, and balances the lanes by tokens. Ties are resolved by index.
-    /// `step` is the number of steps done.
+    /// Assigns all responses of a group to the same lane, and balances the lanes by work: the tokens and the pairs of
+    /// attention that are computed. Ties are resolved by index. `step` is the number of steps done.
     pub fn new(config: &RlConfig, step: u64, groups: &'a [Group], lanes: usize) -> Dealt<'a> {
         let loss = loss_of(config);
         let computed = split(config, step, &loss, groups);
@@ -228,11 +231,13 @@ impl<'a> Dealt<'a> {
             let scale = Some((of.len() * config.max_response_length) as f64);
             Denominators::new(&borders(of.iter().map(|id| id.of(groups))), scale)
         };
-        let mut tokens: BTreeMap<usize, u64> = BTreeMap::new();
-        some.iter().for_each(|id| *tokens.entry(id.group).or_default() += id.of(groups).input_ids.len() as u64);
-        let (asked, tokens): (Vec<usize>, Vec<u64>) = tokens.into_iter().unzip();
+        let mut lengths: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        some.iter().for_each(|id| lengths.entry(id.group).or_default().push(id.of(groups).old_log_prob.len()));
+        let prompt = |group: usize| groups[group].question.prompt.token_ids.len();
+        let work = |(group, responses)| (group, shared_workload(prompt(group), responses));
+        let (asked, work): (Vec<usize>, Vec<u64>) = lengths.into_iter().map(work).unzip();
         let mut of_lane: BTreeMap<usize, usize> = BTreeMap::new();
-        for (lane, part) in karmarkar_karp(&tokens, lanes).into_iter().enumerate() {
+        for (lane, part) in karmarkar_karp(&work, lanes).into_iter().enumerate() {
             of_lane.extend(part.into_iter().map(|at| (asked[at], lane)));
         }
         let mut dealt = vec![Chosen::default(); lanes];

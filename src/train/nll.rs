@@ -1,6 +1,6 @@
 //! The SFT loss: computes the gradients of the mean negative log-prob of an update, one micro-batch after another.
 
-use super::step::{self, Computed, Sequence};
+use super::step::{self, Computed, Cost, Sequence};
 use crate::device::Device;
 use crate::error::Result;
 use crate::model::{CheckpointPolicy, GradientSink, Model, Policy};
@@ -28,11 +28,11 @@ pub fn gradients(
     levels: CheckpointPolicy,
     loss: Tensor,
 ) -> Result<Computed> {
-    let lengths: Vec<usize> = batch.iter().map(|s| s.input_ids.len()).collect();
+    let costs: Vec<Cost> = batch.iter().map(Sequence::cost).collect();
     let mean = Mean { targets: batch.iter().map(Sequence::num_targets).sum(), loss };
     dev.fill_zero(loss)?;
     let mut done = Computed::default();
-    for range in step::micro_batches(&lengths, micro_batch_tokens)? {
+    for range in step::micro_batches(&costs, micro_batch_tokens)? {
         done += micro_batch(dev, model, grads, &batch[range], mean, levels)?;
     }
     Ok(done)

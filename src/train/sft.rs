@@ -16,7 +16,7 @@ use super::metrics::{self, Metrics, object};
 use super::nll::{self, Mean};
 use super::plan;
 use super::record;
-use super::step::{self, Computed, Sequence};
+use super::step::{self, Computed, Cost, Sequence};
 use super::trainer::{Trainer, seconds};
 use super::trainer_config::{TrainerConfig, trainer_config};
 use super::updates::{Update, Updates};
@@ -26,7 +26,6 @@ use crate::data::indexing::Longest;
 use crate::data::{Dataset, Index, Loader, Rejected, Sample, Samples, Shape};
 use crate::device::{Device, Plan, Region, Target};
 use crate::error::{Error, Result};
-use crate::model::Shared;
 use crate::model::vision::CHUNK_PATCHES;
 use crate::observe::Observer;
 use crate::ranks::Ranks;
@@ -138,8 +137,8 @@ impl Job {
 /// added.
 fn micro_batches(index: &Index, update: &Update, tokens: usize) -> Result<Vec<Vec<usize>>> {
     let cut = |lane: &Vec<usize>| -> Result<Vec<Vec<usize>>> {
-        let lengths: Vec<usize> = lane.iter().map(|&i| index.tokens(i)).collect();
-        let ranges = step::micro_batches(&lengths, tokens)?;
+        let costs: Vec<Cost> = lane.iter().map(|&i| Cost::whole(index.tokens(i))).collect();
+        let ranges = step::micro_batches(&costs, tokens)?;
         Ok(ranges.into_iter().map(|range| lane[range].to_vec()).collect())
     };
     Ok(interleaved(update.lanes.iter().map(cut).collect::<Result<Vec<_>>>()?))
@@ -289,6 +288,6 @@ pub fn sequence(sample: &Sample) -> Sequence<'_> {
         images: &sample.images,
         prompt_len: sample.input_ids.len(),
         loss_mask: &sample.loss_mask,
-        shared: Shared::default(),
+        same_prompt: false,
     }
 }

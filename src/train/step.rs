@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::image::ImageInput;
-use crate::model::{CheckpointPolicy, GradientSink, Inputs, LogProbs, Mode, Model, Policy, Shared, Tape};
+use crate::model::{CheckpointPolicy, GradientSink, Inputs, LogProbs, Mode, Model, Policy, Tape};
+use crate::ops::segments::Segments;
 use crate::tensor::{DType, Elem, Tensor};
 
 /// A sequence to train on.
@@ -27,14 +28,20 @@ pub struct Sequence<'a> {
     pub prompt_len: usize,
     /// True for each token whose prediction counts, `[len]`. The first token never counts, because nothing predicts it.
     pub loss_mask: &'a [bool],
-    /// Describes the images that this sequence shares with other sequences.
-    pub shared: Shared,
+    /// True if the sequence has the same prompt, with the same images, as the sequence before it. The prompt of such
+    /// consecutive sequences is computed once.
+    pub same_prompt: bool,
 }
 
 impl Sequence<'_> {
     /// Returns the number of tokens whose prediction counts.
     pub fn num_targets(&self) -> usize {
         self.loss_mask.iter().skip(1).filter(|&&m| m).count()
+    }
+
+    /// Returns the tokens of the sequence, as [`micro_batches`] counts them.
+    pub fn cost(&self) -> Cost {
+        Cost { prompt: self.prompt_len, own: self.input_ids.len() - self.prompt_len, same_prompt: self.same_prompt }
     }
 }
 
@@ -45,6 +52,8 @@ pub struct Computed {
     pub targets: usize,
     /// Number of tokens computed.
     pub tokens: usize,
+    /// Number of tokens not computed, because sequences share their prompt.
+    pub shared_tokens: usize,
     /// Number of micro-batches, including those without a target.
     pub micro_batches: usize,
 }
@@ -52,9 +61,11 @@ pub struct Computed {
 impl Computed {
     /// Returns the counts of one micro-batch.
     pub fn micro_batch(sequences: &[Sequence<'_>]) -> Computed {
+        let tokens = sequences.iter().map(|s| s.cost().computed()).sum();
         Computed {
             targets: sequences.iter().map(Sequence::num_targets).sum(),
-            tokens: sequences.iter().map(|s| s.input_ids.len()).sum(),
+            tokens,
+            shared_tokens: sequences.iter().map(|s| s.input_ids.len()).sum::<usize>() - tokens,
             micro_batches: 1,
         }
     }
@@ -64,6 +75,7 @@ impl AddAssign for Computed {
     fn add_assign(&mut self, other: Computed) {
         self.targets += other.targets;
         self.tokens += other.tokens;
+        self.shared_tokens += other.shared_tokens;
         self.micro_batches += other.micro_batches;
     }
 }
@@ -107,7 +119,14 @@ pub fn forward(
     dev.range(format_args!("loss"), |dev| {
         let Targets { rows, ids, cu_targets } = targets;
         let idx = tape.upload(dev, &rows, &[rows.len()])?;
-        let hidden = tape.gather(dev, hidden, idx)?;
+        let hidden = match inputs.shares_prompts() {
+            // The last row of a shared prompt predicts the first token of each response.
+            true => {
+                let segments = Segments::upload(dev, tape.region(), &rows)?;
+                tape.gather_repeated(dev, hidden, idx, segments)?
+            }
+            false => tape.gather(dev, hidden, idx)?,
+        };
         let ids = tape.upload(dev, &ids, &[ids.len()])?;
         let logprobs = tape.linear_logprob(dev, hidden, model.decoder.lm_head, policy, ids, entropy)?;
         let (log_prob, entropy) = (logprobs.logprob.tensor, logprobs.entropy.map(|e| e.tensor));
@@ -128,16 +147,24 @@ struct Targets {
 fn pack(model: &Model, sequences: &[Sequence<'_>]) -> Result<(Inputs, Targets)> {
     let mut inputs = Inputs::empty();
     let (mut rows, mut ids, mut cu_targets) = (Vec::new(), Vec::new(), vec![0]);
-    for s in sequences {
-        let start = inputs.len();
-        inputs.push(&model.config, s.input_ids, s.images, s.prompt_len, s.shared)?;
-        for t in 1..s.input_ids.len() {
-            if s.loss_mask[t] {
-                rows.push((start + t - 1) as u32);
+    for group in sequences.chunk_by(|_, next| next.same_prompt) {
+        let (prompt, shares) = (inputs.len(), group.len() > 1);
+        if let (Some(s), true) = (group.first(), shares) {
+            inputs.push(&model.config, &s.input_ids[..s.prompt_len], s.images, s.prompt_len)?;
+        }
+        for s in group {
+            let (start, own) = (inputs.len(), if shares { s.prompt_len } else { 0 });
+            match shares {
+                true => inputs.push_response(&model.config, &s.input_ids[own..])?,
+                false => inputs.push(&model.config, s.input_ids, s.images, s.prompt_len)?,
+            }
+            for t in (1..s.input_ids.len()).filter(|t| s.loss_mask[*t]) {
+                let before = t - 1;
+                rows.push(if before < own { prompt + before } else { start + before - own } as u32);
                 ids.push(s.input_ids[t]);
             }
+            cu_targets.push(rows.len() as u32);
         }
-        cu_targets.push(rows.len() as u32);
     }
     if rows.is_empty() {
         return Err(Error::input("batch", "no token to predict", "at least one in each micro-batch"));
@@ -181,23 +208,49 @@ impl Forward {
     }
 }
 
-/// Cuts sequences, in their order, into micro-batches of at most `max_tokens` tokens. Returns ranges of indices. Errors
-/// if a single sequence is longer than `max_tokens`.
-pub fn micro_batches(lengths: &[usize], max_tokens: usize) -> Result<Vec<std::ops::Range<usize>>> {
+/// The tokens of a sequence that is cut into micro-batches.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Cost {
+    /// Tokens of the prompt, which consecutive sequences with the same prompt share.
+    pub prompt: usize,
+    /// The other tokens.
+    pub own: usize,
+    /// True if the prompt is that of the sequence before it.
+    pub same_prompt: bool,
+}
+
+impl Cost {
+    /// Returns the cost of a sequence of `len` tokens that shares no prompt.
+    pub fn whole(len: usize) -> Cost {
+        Cost { prompt: 0, own: len, same_prompt: false }
+    }
+
+    /// Returns the number of tokens that are computed for the sequence if those before it are in the same micro-batch.
+    pub fn computed(&self) -> usize {
+        self.own + if self.same_prompt { 0 } else { self.prompt }
+    }
+}
+
+/// Cuts sequences, in their order, into micro-batches of at most `max_tokens` computed tokens. Returns ranges of
+/// indices. Errors if a single sequence is longer than `max_tokens`.
+pub fn micro_batches(costs: &[Cost], max_tokens: usize) -> Result<Vec<std::ops::Range<usize>>> {
     let (mut out, mut start, mut tokens) = (Vec::new(), 0, 0);
-    for (i, &len) in lengths.iter().enumerate() {
+    for (i, cost) in costs.iter().enumerate() {
+        let len = cost.prompt + cost.own;
         if len > max_tokens {
             let expected = format!("at most micro_batch_tokens={max_tokens}");
             return Err(Error::input(format!("sequence {i}"), format!("{len} tokens"), expected));
         }
-        if tokens + len > max_tokens {
+        let added = if i > start { cost.computed() } else { len };
+        if tokens + added > max_tokens {
             out.push(start..i);
-            (start, tokens) = (i, 0);
+            (start, tokens) = (i, len);
+        } else {
+            tokens += added;
         }
-        tokens += len;
     }
-    if start < lengths.len() {
-        out.push(start..lengths.len());
+    if start < costs.len() {
+        out.push(start..costs.len());
     }
     Ok(out)
 }
@@ -208,10 +261,20 @@ mod tests {
 
     #[test]
     fn micro_batches_keep_order_and_budget() {
-        let cuts = micro_batches(&[3, 4, 2, 9, 1], 9).unwrap();
+        let cuts = micro_batches(&[3, 4, 2, 9, 1].map(Cost::whole), 9).unwrap();
         assert_eq!(cuts, [0..3, 3..4, 4..5]);
         assert!(micro_batches(&[], 9).unwrap().is_empty());
-        let error = micro_batches(&[3, 10], 9).unwrap_err().to_string();
+        let error = micro_batches(&[3, 10].map(Cost::whole), 9).unwrap_err().to_string();
         assert_eq!(error, "sequence 1: found 10 tokens, expected at most micro_batch_tokens=9");
+    }
+
+    #[test]
+    fn a_shared_prompt_counts_once_in_each_micro_batch() {
+        let of = |same_prompt, own| Cost { prompt: 5, own, same_prompt };
+        let group = [of(false, 1), of(true, 2), of(true, 3), of(true, 1), of(false, 2)];
+        // 5 + 1 + 2, then 5 + 3 + 1, then 5 + 2.
+        assert_eq!(micro_batches(&group, 9).unwrap(), [0..2, 2..4, 4..5]);
+        assert_eq!(micro_batches(&group, 12).unwrap(), [0..4, 4..5]);
+        assert_eq!(micro_batches(&group, 19).unwrap(), [0..5]);
     }
 }

@@ -8,7 +8,7 @@ use omr::data::encoder::EncodingPurpose;
 use omr::data::inspect::{self, Options};
 use omr::data::{Encoder, Form, Media, Row, read, sft_sample, write};
 use omr::image::{Grid, Processor};
-use omr::model::{Inputs, ModelConfig, Shared};
+use omr::model::{Inputs, ModelConfig};
 use omr::text::{Chat, Part};
 use serde_json::{Value, json};
 
@@ -62,7 +62,7 @@ fn a_video_of_a_row_has_the_positions_of_its_rate() {
         assert_eq!(sample.input_ids[first + 4], chat.ids.vision_end);
         let mut inputs = Inputs::empty();
         let ids = &sample.input_ids;
-        inputs.push(&config, ids, &sample.images, ids.len(), Shared::default()).unwrap();
+        inputs.push(&config, ids, &sample.images, ids.len()).unwrap();
         let start = first as i32;
         let found = inputs.position_ids.each_ref().map(|axis| axis[first..first + 5].to_vec());
         // The positions of the text after the video continue from the larger of its height and width, as in

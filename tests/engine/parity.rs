@@ -8,7 +8,7 @@ use omr::device::{Device, Isa, Plan, Region, Target};
 use omr::engine::{Engine, EngineConfig, Event, FinishReason, Output, Prompt, Request};
 use omr::error::Error;
 use omr::image::{ImageInput, Processor};
-use omr::model::{Inputs, LayerPolicy, Mode, Model, ModelConfig, Policy, Shared, Tape};
+use omr::model::{Inputs, LayerPolicy, Mode, Model, ModelConfig, Policy, Tape};
 use omr::ops::sample::SamplingParams;
 use omr::philox::{Purpose, Random};
 use omr::tensor::{DType, Tensor};
@@ -121,7 +121,7 @@ fn trained(model: &Model, dev: &mut Device, requests: &[Request], outputs: &[Out
                 let first = (inputs.len() + prompt.token_ids.len()) as u32;
                 rows.extend((0..outputs[i].token_ids.len() as u32).map(|k| first + k - 1));
                 targets.extend_from_slice(&outputs[i].token_ids);
-                inputs.push(&model.config, &ids, &prompt.pixels, prompt.token_ids.len(), Shared::default()).unwrap();
+                inputs.push(&model.config, &ids, &prompt.pixels, prompt.token_ids.len()).unwrap();
             }
             let mut tape = Tape::new(dev, Mode::train(LayerPolicy::All));
             let hidden = model.forward(&mut tape, dev, &inputs).unwrap();

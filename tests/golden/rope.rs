@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use omr::image::ImageInput;
 use omr::model::positions::{AfterVideo, Medium, sequence};
-use omr::model::{Inputs, ModelConfig, Shared};
+use omr::model::{Inputs, ModelConfig};
 use serde_json::{Value, json};
 
 use super::{dir, json, report};
@@ -35,7 +35,7 @@ fn of_inputs(config: &ModelConfig, ids: &[u32], media: &[Medium]) -> [Vec<i32>; 
     };
     let images: Vec<Arc<ImageInput>> = media.iter().map(input).collect();
     let mut inputs = Inputs::empty();
-    inputs.push(config, ids, &images, ids.len(), Shared::default()).unwrap();
+    inputs.push(config, ids, &images, ids.len()).unwrap();
     inputs.position_ids
 }
 

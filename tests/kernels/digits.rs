@@ -6,7 +6,7 @@ use omr::data::{load, read};
 use omr::device::Device;
 use omr::engine::{Engine, EngineConfig, Output, Request, stop_token_ids};
 use omr::image::Processor;
-use omr::model::{Inputs, Mode, Model, ModelConfig, Shared, Tape};
+use omr::model::{Inputs, Mode, Model, ModelConfig, Tape};
 use omr::ops::sample::SamplingParams;
 use omr::rollout::generate::{self, Question};
 use omr::tensor::DType;
@@ -78,7 +78,7 @@ fn forced(dev: &mut Device, model: &Model, questions: &[Question], outputs: &[Ou
             let ids = [&prompt.token_ids[..], &output.token_ids].concat();
             let first = (inputs.len() + prompt.token_ids.len()) as u32;
             rows.extend((0..output.token_ids.len() as u32).map(|k| first + k - 1));
-            inputs.push(&model.config, &ids, &prompt.pixels, prompt.token_ids.len(), Shared::default()).unwrap();
+            inputs.push(&model.config, &ids, &prompt.pixels, prompt.token_ids.len()).unwrap();
         }
         let mut tape = Tape::new(dev, Mode::Infer);
         let hidden = model.forward(&mut tape, dev, &inputs).unwrap();

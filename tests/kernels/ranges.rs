@@ -5,7 +5,7 @@ use std::sync::Arc;
 use omr::config::SftConfig;
 use omr::device::Device;
 use omr::image::ImageInput;
-use omr::model::{Grads, LayerPolicy, Model, Policy, Shared};
+use omr::model::{Grads, LayerPolicy, Model, Policy};
 use omr::optim::Optimizer;
 use omr::tensor::DType;
 use omr::train::step;
@@ -223,13 +223,8 @@ fn a_forward_pass_shows_its_parts_layers_and_kernels() {
     let model = Model::init(&mut dev, parity::config(), DType::Bf16, 1).unwrap();
     let (ids, pictures) = ([9, 291, 290, 290, 11, 12], [picture()]);
     let mask = [true; 6];
-    let sequence = step::Sequence {
-        input_ids: &ids,
-        images: &pictures,
-        prompt_len: 6,
-        loss_mask: &mask,
-        shared: Shared::default(),
-    };
+    let sequence =
+        step::Sequence { input_ids: &ids, images: &pictures, prompt_len: 6, loss_mask: &mask, same_prompt: false };
     let mut pass = None;
     let found = tree(&mut dev, |dev| {
         pass = Some(step::forward(dev, &model, &[sequence], Policy::default(), LayerPolicy::All, false).unwrap());
@@ -251,13 +246,8 @@ fn a_training_step_shows_its_way_back_and_the_update() {
     let model = Model::init(&mut dev, parity::config(), DType::Bf16, 1).unwrap();
     let (ids, pictures) = ([9, 291, 290, 290, 11, 12], [picture()]);
     let mask = [true; 6];
-    let sequence = step::Sequence {
-        input_ids: &ids,
-        images: &pictures,
-        prompt_len: 6,
-        loss_mask: &mask,
-        shared: Shared::default(),
-    };
+    let sequence =
+        step::Sequence { input_ids: &ids, images: &pictures, prompt_len: 6, loss_mask: &mask, same_prompt: false };
     let mut grads = Grads::new(&mut dev, &model.layout).unwrap();
     let mut optimizer = Optimizer::new(&mut dev, &model.layout, SftConfig::default().optimizer, 1).unwrap();
     let found = tree(&mut dev, |dev| {

@@ -193,8 +193,8 @@ fn five_sft_steps_are_the_cpus() {
             let targets: usize = batch.iter().map(Sequence::num_targets).sum();
             run.step(learning_rate(&config.optimizer, 0, i, job.common.total_steps), |dev, model, grads| {
                 let mut log_prob = Vec::new();
-                let lengths: Vec<usize> = batch.iter().map(|s| s.input_ids.len()).collect();
-                for part in step::micro_batches(&lengths, config.micro_batch_tokens).unwrap() {
+                let costs: Vec<_> = batch.iter().map(Sequence::cost).collect();
+                for part in step::micro_batches(&costs, config.micro_batch_tokens).unwrap() {
                     let forward =
                         step::forward(dev, model, &batch[part], Policy::default(), LayerPolicy::All, false).unwrap();
                     log_prob.extend(dev.read::<f32>(forward.log_prob).unwrap());

@@ -19,6 +19,7 @@ mod rms_norm;
 mod rope;
 mod rows;
 mod sample;
+mod shared_prompts;
 mod swiglu;
 
 use half::bf16;

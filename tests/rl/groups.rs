@@ -1,5 +1,5 @@
-//! Tests that a question's pictures are computed once for all its responses. The reference is a case in which every
-//! response has its own question, so its pictures are computed again.
+//! Tests that a prompt and its pictures are computed once for all its responses. The reference is a case in which every
+//! response has its own question, so its prompt is computed again.
 
 use std::sync::Arc;
 
@@ -70,6 +70,19 @@ impl Case {
             groups.push(Group::made_up(index, question, experience));
         }
         Case { groups }
+    }
+
+    /// Returns a case of prompts without pictures, with the given numbers of tokens of each prompt and of its responses.
+    fn texts(groups: &[(usize, &[usize])]) -> Case {
+        let mut random = Random::new(seed(), Purpose::Test, 99);
+        let mut text = |n: usize| -> Vec<u32> { (0..n).map(|_| random.below(500) as u32).collect() };
+        let mut group = |(index, (prompt, responses)): (usize, &(usize, &[usize]))| {
+            let ids = text(*prompt);
+            let made = |n: &usize| Experience::of_tokens(&ids, &text(*n), vec![-1.0; *n]);
+            let experience = responses.iter().map(made).map(|e| Experience { advantage: 1.0, ..e }).collect();
+            Group::made_up(index, Question { row: Row::default(), prompt: Arc::new(Prompt::text(ids.clone())) }, experience)
+        };
+        Case { groups: groups.iter().enumerate().map(&mut group).collect() }
     }
 
     /// Returns the case with the same responses, but with a separate copy of the question for every response.
@@ -197,6 +210,26 @@ fn log_probs_are_those_of_pictures_computed_for_each_response() {
             for tokens in [1 << 20, 3 * case.longest(), case.longest()] {
                 assert_eq!(bench.log_probs(&case, tokens), want, "{dtype:?}, {tokens} tokens");
             }
+        }
+    }
+}
+
+/// Prompts that end before, at and after the border of a block and of a chunk.
+#[test]
+fn log_probs_after_shared_prompts_are_those_of_whole_sequences() {
+    let many = [1, 130, 7, 2, 126, 3, 1, 12, 5, 60, 4, 1, 9, 2, 8, 30];
+    for dtype in [DType::F32, DType::Bf16] {
+        let mut bench = Bench::cpu(dtype);
+        let groups: [&[(usize, &[usize])]; 4] = [
+            &[(127, &[1, 2]), (128, &[300, 1]), (129, &[4]), (1, &[129, 3])],
+            &[(129, &many)],
+            &[(2047, &[5, 1]), (2048, &[1, 6]), (2049, &[2, 3])],
+            &[(4100, &[70, 2])],
+        ];
+        for groups in groups {
+            let case = Case::texts(groups);
+            let want = bench.log_probs(&case.apart(), case.longest());
+            assert_eq!(bench.log_probs(&case, 1 << 20), want, "{dtype:?} {groups:?}");
         }
     }
 }

@@ -10,7 +10,7 @@ use omr::data::{Index, Shape};
 use omr::device::{Kind, Plan, Region, Target};
 use omr::error::Error;
 use omr::image::ImageInput;
-use omr::model::{CheckpointPolicy, LayerPolicy, ModelConfig, Shared, Stack};
+use omr::model::{CheckpointPolicy, LayerPolicy, ModelConfig, Stack};
 use omr::ranks::OneRank;
 use omr::rl;
 use omr::tensor::DType;
@@ -124,7 +124,7 @@ fn overlays(input_ids: &[u32], images: &[Arc<ImageInput>], levels: &[CheckpointP
     let loss = dev.zeros(Region::Overlay, DType::F64, &[1]).unwrap();
     let loss_mask = vec![true; input_ids.len()];
     let sequence =
-        Sequence { input_ids, images, prompt_len: input_ids.len(), loss_mask: &loss_mask, shared: Shared::default() };
+        Sequence { input_ids, images, prompt_len: input_ids.len(), loss_mask: &loss_mask, same_prompt: false };
     let overlay = |&levels: &CheckpointPolicy| {
         dev.reset_high_water();
         nll::gradients(&mut dev, &model, &mut grads, &[sequence], input_ids.len(), levels, loss).unwrap();
@@ -178,13 +178,8 @@ fn text_plan(tokens: usize, optim: OptimizerName, gib: usize) -> plan::Planned {
     let mut config = sft_config(tokens);
     config.optimizer.optim = optim;
     let (input_ids, loss_mask) = (vec![0; tokens], vec![true; tokens]);
-    let sequence = Sequence {
-        input_ids: &input_ids,
-        images: &[],
-        prompt_len: tokens,
-        loss_mask: &loss_mask,
-        shared: Shared::default(),
-    };
+    let sequence =
+        Sequence { input_ids: &input_ids, images: &[], prompt_len: tokens, loss_mask: &loss_mask, same_prompt: false };
     let run = plan::Run { config: &config, target: gpu(gib), ranks: OneRank::ALONE, most_micro_batches: 1 };
     plan::sft(model(), run, &[vec![sequence]]).unwrap()
 }

@@ -69,7 +69,7 @@ pub fn bwd(dev: &mut Device, pack: &Pack, call: Bwd) -> Result<()> {
 /// One independent work item.
 #[derive(Clone, Copy)]
 enum Item {
-    /// Gradients dQ, dK and dV of a sequence that has one block of keys.
+    /// Gradients dQ, dK and dV of a sequence that has one block of keys and shares no prompt.
     Whole { sequence: usize },
     /// dQ of the query tile that starts at row `from` of the sequence, for one key head.
     Queries { sequence: usize, head: usize, from: usize },
@@ -95,7 +95,8 @@ impl Plan {
             if rows.is_empty() {
                 continue;
             }
-            if rows.len() <= BLOCK {
+            let shares = blocks.prompt(sequence).is_some() || !blocks.responses(sequence).is_empty();
+            if rows.len() <= BLOCK && !shares {
                 items.push(Item::Whole { sequence });
                 starts.push(rows.start * heads.qkv_len());
                 continue;
@@ -103,8 +104,8 @@ impl Plan {
             for head in 0..heads.kv {
                 // The last tiles see the most keys, so they come first: the longest work starts first.
                 let tiles = (0..rows.len()).step_by(tile_rows(heads)).rev();
-                items.extend(tiles.map(|from| Item::Queries { sequence, head, from }));
                 items.extend((0..rows.len().div_ceil(BLOCK)).map(|block| Item::Keys { sequence, head, block }));
+                items.extend(tiles.map(|from| Item::Queries { sequence, head, from }));
             }
             for row in rows {
                 starts.extend((0..3 * heads.kv).map(|slot| row * heads.qkv_len() + columns(heads, slot).start));
@@ -135,12 +136,16 @@ fn backward<T: Elem>(
     delta: Tensor,
     scratch: Tensor,
 ) -> Result<()> {
-    let (heads, causal, isa) = (pack.heads, pack.causal, cpu.isa);
-    let (t, ins) = (call.qkv.rows(), [call.qkv, call.out, call.dout, call.lse, pack.cu_seqlens]);
+    let (heads, isa) = (pack.heads, cpu.isa);
+    // Without shared prompts the list is not read.
+    let prompt_of = call.prompt_of.unwrap_or(pack.cu_seqlens);
+    let (t, ins) = (call.qkv.rows(), [call.qkv, call.out, call.dout, call.lse, pack.cu_seqlens, prompt_of]);
     let outs = [call.dqkv, packed, delta, scratch];
-    let ([dqkv, packed, delta, scratch], [qkv, out, dout, lse, cu]) = cpu.memory.tensors(outs, ins);
+    let ([dqkv, packed, delta, scratch], [qkv, out, dout, lse, cu, prompt_of]) = cpu.memory.tensors(outs, ins);
     let (qkv, out, dout, lse) = (qkv.of::<T>(), out.of::<T>(), dout.of::<T>(), lse.of::<f32>());
-    let blocks = Blocks::new("attention::bwd", cu.of::<u32>(), pack.max_seqlen, t)?;
+    let prompt_of = call.prompt_of.is_some().then(|| prompt_of.of::<u32>());
+    let blocks =
+        Blocks::new("attention::bwd", cu.of::<u32>(), pack.max_seqlen, t)?.sharing("attention::bwd", prompt_of)?;
     let (packed, delta) = (packed.of::<f32>(), delta.of::<f32>());
     prepare::<T>(cpu.pool, isa, &blocks, heads, [qkv, out, dout], packed, delta);
     let Plan { items, starts, parts } = Plan::new(&blocks, heads);
@@ -156,44 +161,23 @@ fn backward<T: Elem>(
         };
         match items[i] {
             Item::Whole { sequence } => {
-                let (len, to) = (blocks.rows(sequence).len(), grads.take(parts[sequence]));
+                let to = grads.take(parts[sequence]);
                 for head in 0..heads.kv {
-                    let want = WorkItem { queries: 0..len, keys: 0..len, dq: true, dkv: true };
-                    prepared.grads(sequence, head, want, &mut s, |row, slot, from, scale| {
+                    prepared.whole(sequence, head, &mut s, |row, slot, from, scale| {
                         let row = &mut to[row * heads.qkv_len()..][..heads.qkv_len()];
                         narrow_heads::<T>(isa, from, heads, scale, &mut row[columns(heads, slot)]);
                     });
                 }
             }
-            Item::Queries { sequence, head, from } => {
-                let len = blocks.rows(sequence).len();
-                let to = len.min(from + tile_rows(heads));
-                let keys = 0..if causal { to } else { len };
-                let want = WorkItem { queries: from..to, keys, dq: true, dkv: false };
-                prepared.grads(sequence, head, want, &mut s, apart(sequence));
-            }
-            Item::Keys { sequence, head, block } => {
-                let (len, from) = (blocks.rows(sequence).len(), block * BLOCK);
-                let first = if causal { from / tile_rows(heads) * tile_rows(heads) } else { 0 };
-                let keys = from..len.min(from + BLOCK);
-                let want = WorkItem { queries: first..len, keys, dq: false, dkv: true };
-                prepared.grads(sequence, head, want, &mut s, apart(sequence));
-            }
+            Item::Queries { sequence, head, from } => prepared.dq(sequence, head, from, &mut s, apart(sequence)),
+            Item::Keys { sequence, head, block } => prepared.dkv(sequence, head, block, &mut s, apart(sequence)),
         }
     });
     Ok(())
 }
 
-/// Rows and gradients that a work item computes. `queries` and `keys` are rows of the item's sequence. `queries` starts
-/// at the border of a query tile, and `keys` at the border of a key block. If `dkv` is true, `keys` is a single block.
-struct WorkItem {
-    queries: Range<usize>,
-    keys: Range<usize>,
-    dq: bool,
-    dkv: bool,
-}
-
-/// The packed rows and the data prepared from them.
+/// The packed rows and the data prepared from them. The functions that compute gradients pass them to `write(row, slot,
+/// heads, scale)`, where `row` counts from the start of the sequence.
 struct Prepared<'a, T> {
     isa: Isa,
     pack: &'a Pack,
@@ -206,55 +190,148 @@ struct Prepared<'a, T> {
     packed: &'a [f32],
 }
 
+/// Some rows of a sequence, counted from its start.
+#[derive(Clone)]
+struct Rows {
+    sequence: usize,
+    rows: Range<usize>,
+}
+
+/// Gradients that [`Prepared::multiply`] adds to.
+#[derive(Clone, Copy)]
+struct Wanted {
+    dq: bool,
+    dkv: bool,
+}
+
 impl<T: Elem> Prepared<'_, T> {
-    /// Computes the gradients in `want` for one key head and passes them to `write(row, slot, heads, scale)`.
-    fn grads(
+    /// Computes all gradients of a sequence with one block of keys, for one key head.
+    fn whole(
         &self,
         sequence: usize,
         head: usize,
-        want: WorkItem,
         s: &mut Scratch<'_>,
         mut write: impl FnMut(usize, usize, &[f32], f32),
     ) {
-        let (&Pack { heads, causal, scale, .. }, setting) = (self.pack, self.setting);
-        let (seq, group, padded) = (self.blocks.rows(sequence), heads.group(), heads.padded());
-        if want.dkv {
-            s.dk[..want.keys.len() * padded].fill(0.0);
-            s.dv[..want.keys.len() * padded].fill(0.0);
+        let keys = Rows { sequence, rows: 0..self.blocks.rows(sequence).len() };
+        s.clear_keys();
+        for tile in self.tiles(sequence, 0) {
+            self.load(&tile, head, s);
+            s.dq.fill(0.0);
+            self.multiply(&tile, &keys, head, Wanted { dq: true, dkv: true }, s);
+            self.write_dq(tile.rows, head, s, &mut write);
         }
-        for from in want.queries.clone().step_by(tile_rows(heads)) {
-            let num_rows = (want.queries.end - from).min(tile_rows(heads));
-            let (first, step) = if causal { (from + 1, 1) } else { (seq.len(), 0) };
-            let context = Context { first, step, group };
-            self.load(seq.start + from, num_rows, head, s);
-            if want.dq {
-                s.dq[..num_rows * group * padded].fill(0.0);
-            }
-            for first in want.keys.clone().step_by(BLOCK) {
-                let n = (seq.len() - first).min(BLOCK);
-                let block = self.blocks.first[sequence] as usize + first / BLOCK;
-                let keys = KeyTile::new(self.packed, heads, block, head);
-                let (lines, want_dq, want_dkv) = (num_rows * group, want.dq, want.dkv);
-                pair_grads(self.isa, Pair { lines, context, first, n, setting, want_dq, want_dkv }, keys, s);
-            }
-            if want.dq {
-                for (i, dq) in s.dq.chunks_exact(group * padded).take(num_rows).enumerate() {
-                    write(from + i, head, dq, scale);
-                }
-            }
+        self.write_dkv(keys.rows, head, s, &mut write);
+    }
+
+    /// Computes dQ of the query tile that starts at row `from`: first over the keys of the prompt, then over its own.
+    fn dq(
+        &self,
+        sequence: usize,
+        head: usize,
+        from: usize,
+        s: &mut Scratch<'_>,
+        mut write: impl FnMut(usize, usize, &[f32], f32),
+    ) {
+        let len = self.blocks.rows(sequence).len();
+        let tile = Rows { sequence, rows: from..len.min(from + tile_rows(self.pack.heads)) };
+        let own = Rows { sequence, rows: 0..if self.pack.causal { tile.rows.end } else { len } };
+        let prompt = self.blocks.prompt(sequence);
+        let prompt = prompt.map(|sequence| Rows { sequence, rows: 0..self.blocks.rows(sequence).len() });
+        self.load(&tile, head, s);
+        s.dq.fill(0.0);
+        for keys in prompt.into_iter().chain([own]) {
+            self.multiply(&tile, &keys, head, Wanted { dq: true, dkv: false }, s);
         }
-        if want.dkv {
-            let grads = s.dk.chunks_exact(padded).zip(s.dv.chunks_exact(padded));
-            for (row, (dk, dv)) in want.keys.zip(grads) {
-                write(row, heads.kv + head, dk, scale);
-                write(row, 2 * heads.kv + head, dv, 1.0);
+        self.write_dq(tile.rows, head, s, &mut write);
+    }
+
+    /// Computes dK and dV of a block: the sums over the sequences that share it as a prompt, each summed on its own and
+    /// added in their order, and then over its own sequence.
+    fn dkv(
+        &self,
+        sequence: usize,
+        head: usize,
+        block: usize,
+        s: &mut Scratch<'_>,
+        mut write: impl FnMut(usize, usize, &[f32], f32),
+    ) {
+        let (len, from) = (self.blocks.rows(sequence).len(), block * BLOCK);
+        let keys = Rows { sequence, rows: from..len.min(from + BLOCK) };
+        let add = |s: &mut Scratch<'_>, queries: usize, from: usize| {
+            s.clear_keys();
+            for tile in self.tiles(queries, from) {
+                self.load(&tile, head, s);
+                self.multiply(&tile, &keys, head, Wanted { dq: false, dkv: true }, s);
             }
+        };
+        let responses = self.blocks.responses(sequence);
+        for response in responses.clone() {
+            add(s, response, 0);
+            s.add_keys(response == responses.start);
+        }
+        add(s, sequence, if self.pack.causal { from } else { 0 });
+        if !responses.is_empty() {
+            s.add_keys(false);
+            s.take_keys();
+        }
+        self.write_dkv(keys.rows, head, s, &mut write);
+    }
+
+    /// Returns the query tiles of a sequence, from the one that contains row `from` on.
+    fn tiles(&self, sequence: usize, from: usize) -> impl Iterator<Item = Rows> + use<T> {
+        let (len, size) = (self.blocks.rows(sequence).len(), tile_rows(self.pack.heads));
+        let starts = (from / size * size..len).step_by(size);
+        starts.map(move |from| Rows { sequence, rows: from..len.min(from + size) })
+    }
+
+    /// Multiplies a loaded query tile with keys of its sequence or of its prompt, and adds to the wanted gradients. The
+    /// keys start at the border of a block.
+    fn multiply(&self, queries: &Rows, keys: &Rows, head: usize, wanted: Wanted, s: &mut Scratch<'_>) {
+        let (&Pack { heads, causal, .. }, setting) = (self.pack, self.setting);
+        let len = self.blocks.rows(keys.sequence).len();
+        let masked = causal && queries.sequence == keys.sequence;
+        let (first, step) = if masked { (queries.rows.start + 1, 1) } else { (len, 0) };
+        let (context, lines) = (Context { first, step, group: heads.group() }, queries.rows.len() * heads.group());
+        for first in keys.rows.clone().step_by(BLOCK) {
+            let block = self.blocks.first[keys.sequence] as usize + first / BLOCK;
+            let (n, keys) = ((len - first).min(BLOCK), KeyTile::new(self.packed, heads, block, head));
+            let pair = Pair { lines, context, first, n, setting, want_dq: wanted.dq, want_dkv: wanted.dkv };
+            pair_grads(self.isa, pair, keys, s);
         }
     }
 
-    /// Loads `n` query rows from row `from` of the pack on, with the q heads of group `head`.
-    fn load(&self, from: usize, n: usize, head: usize, s: &mut Scratch<'_>) {
+    fn write_dq(
+        &self,
+        tile: Range<usize>,
+        head: usize,
+        s: &Scratch<'_>,
+        write: &mut impl FnMut(usize, usize, &[f32], f32),
+    ) {
+        let heads = self.pack.heads;
+        for (row, dq) in tile.zip(s.dq.chunks_exact(heads.group() * heads.padded())) {
+            write(row, head, dq, self.pack.scale);
+        }
+    }
+
+    fn write_dkv(
+        &self,
+        keys: Range<usize>,
+        head: usize,
+        s: &Scratch<'_>,
+        write: &mut impl FnMut(usize, usize, &[f32], f32),
+    ) {
+        let (heads, padded) = (self.pack.heads, self.pack.heads.padded());
+        for (row, (dk, dv)) in keys.zip(s.dk.chunks_exact(padded).zip(s.dv.chunks_exact(padded))) {
+            write(row, heads.kv + head, dk, self.pack.scale);
+            write(row, 2 * heads.kv + head, dv, 1.0);
+        }
+    }
+
+    /// Loads a query tile, with the q heads of group `head`.
+    fn load(&self, tile: &Rows, head: usize, s: &mut Scratch<'_>) {
         let (isa, heads, group) = (self.isa, self.pack.heads, self.pack.heads.group());
+        let (from, n) = (self.blocks.rows(tile.sequence).start + tile.rows.start, tile.rows.len());
         let at = head * group;
         let qkv = &self.qkv[from * heads.qkv_len() + at * heads.dim..];
         let dout = &self.dout[from * heads.out_len() + at * heads.dim..];

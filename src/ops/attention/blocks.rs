@@ -13,6 +13,8 @@ pub(super) struct Blocks<'a> {
     pub first: Vec<u32>,
     /// Sequence of each block.
     pub sequence: Vec<u32>,
+    /// Index of each sequence's prompt (see [`super::Bwd`]).
+    prompt_of: Option<&'a [u32]>,
 }
 
 impl<'a> Blocks<'a> {
@@ -39,7 +41,34 @@ impl<'a> Blocks<'a> {
             let blocks = ((w[1] - w[0]) as usize).div_ceil(BLOCK);
             sequence.resize(sequence.len() + blocks, s as u32);
         }
-        Ok(Blocks { cu_seqlens, first, sequence })
+        Ok(Blocks { cu_seqlens, first, sequence, prompt_of: None })
+    }
+
+    /// Sets the prompts that sequences share. Returns an error if a sequence does not directly follow its prompt or
+    /// another sequence of it.
+    pub fn sharing(self, op: &'static str, prompt_of: Option<&'a [u32]>) -> Result<Blocks<'a>> {
+        let follows = |list: &[u32], s: usize| {
+            let prompt = list[s] as usize;
+            prompt == s || prompt < s && (list[s - 1] as usize == prompt) && list[prompt] as usize == prompt
+        };
+        if let Some((list, s)) =
+            prompt_of.and_then(|list| (0..list.len()).find(|s| !follows(list, *s)).map(|s| (list, s)))
+        {
+            let want = format!("sequence {s} to be a prompt or to follow its own");
+            return Err(Error::Shape { op, want, got: format!("prompt {}", list[s]) });
+        }
+        Ok(Blocks { prompt_of, ..self })
+    }
+
+    /// Returns the prompt of sequence `s`, if it is another sequence.
+    pub fn prompt(&self, s: usize) -> Option<usize> {
+        self.prompt_of.map(|list| list[s] as usize).filter(|prompt| *prompt != s)
+    }
+
+    /// Returns the sequences whose prompt is sequence `s`.
+    pub fn responses(&self, s: usize) -> Range<usize> {
+        let end = (s + 1..self.first.len()).find(|r| self.prompt(*r) != Some(s)).unwrap_or(self.first.len());
+        s + 1..end
     }
 
     /// Returns the rows of sequence `s`.

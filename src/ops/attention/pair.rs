@@ -18,7 +18,7 @@ pub(super) fn tile_rows(heads: Heads) -> usize {
 }
 
 /// Scratch memory of a work item: queries and dO of a tile with padded rows, log-sum-exp and D, scores and their
-/// gradients, and the gradients of the tile and of a block of keys.
+/// gradients, the gradients of the tile and of a block of keys, and the sums of the latter over several sequences.
 pub(super) struct Scratch<'a> {
     pub(super) q: &'a mut [f32],
     pub(super) dout: &'a mut [f32],
@@ -29,13 +29,15 @@ pub(super) struct Scratch<'a> {
     pub(super) dq: &'a mut [f32],
     pub(super) dk: &'a mut [f32],
     pub(super) dv: &'a mut [f32],
+    sum_dk: &'a mut [f32],
+    sum_dv: &'a mut [f32],
 }
 
 impl<'a> Scratch<'a> {
     /// Returns the number of elements that [`Scratch::new`] needs.
     pub(super) fn len(heads: Heads) -> usize {
         let lines = tile_rows(heads) * heads.group();
-        lines * (3 * heads.padded() + 2 * BLOCK + 2) + 2 * BLOCK * heads.padded()
+        lines * (3 * heads.padded() + 2 * BLOCK + 2) + 4 * BLOCK * heads.padded()
     }
 
     pub(super) fn new(scratch: &'a mut [f32], heads: Heads) -> Scratch<'a> {
@@ -50,9 +52,33 @@ impl<'a> Scratch<'a> {
             dq: cut(lines * padded),
             dk: cut(BLOCK * padded),
             dv: cut(BLOCK * padded),
+            sum_dk: cut(BLOCK * padded),
+            sum_dv: cut(BLOCK * padded),
             lse: cut(lines),
             delta: cut(lines),
         }
+    }
+
+    /// Sets the gradients of the keys to zero.
+    pub(super) fn clear_keys(&mut self) {
+        self.dk.fill(0.0);
+        self.dv.fill(0.0);
+    }
+
+    /// Adds the gradients of the keys to their sums over sequences. The `first` gradients are copied.
+    pub(super) fn add_keys(&mut self, first: bool) {
+        for (sum, x) in [(&mut *self.sum_dk, &*self.dk), (&mut *self.sum_dv, &*self.dv)] {
+            match first {
+                true => sum.copy_from_slice(x),
+                false => sum.iter_mut().zip(x).for_each(|(sum, x)| *sum += x),
+            }
+        }
+    }
+
+    /// Replaces the gradients of the keys by their sums over sequences.
+    pub(super) fn take_keys(&mut self) {
+        self.dk.copy_from_slice(self.sum_dk);
+        self.dv.copy_from_slice(self.sum_dv);
     }
 }
 

@@ -1,7 +1,7 @@
 //! Compares positions, every intermediate tensor, logits, losses, log-probs and greedy tokens, for single sequences and
 //! for packs.
 
-use omr::model::{Inputs, Mode, Model, Shared, Tape, positions};
+use omr::model::{Inputs, Mode, Model, Tape, positions};
 use omr::tensor::DType;
 
 use super::{Case, Golden, Largest, device, forward, json, max_abs, max_diff, mean_loss, models, pack, to_bytes};
@@ -167,7 +167,7 @@ fn generate(dev: &mut omr::device::Device, model: &Model, case: &Case, count: us
     let mut logprobs = Vec::new();
     for _ in 0..count {
         let mut inputs = Inputs::empty();
-        inputs.push(&model.config, &ids, &case.images[..runs], prompt_len, Shared::default()).unwrap();
+        inputs.push(&model.config, &ids, &case.images[..runs], prompt_len).unwrap();
         let mut tape = Tape::new(dev, Mode::Infer);
         let hidden = model.forward(&mut tape, dev, &inputs).unwrap();
         let last = tape.upload(dev, &[ids.len() as u32 - 1], &[1]).unwrap();
