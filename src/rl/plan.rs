@@ -299,25 +299,33 @@ fn largest_micro_batch(config: &RlConfig, model: &Model, index: &Index) -> Vec<G
     // would exceed the bound.
     let least = [Shape { tokens: 2, targets: 1, grids: &[] }];
     let made = grown(tower, least, &bound);
-    let group = |(index, (prompt, responses)): (usize, (Sample, Vec<usize>))| {
-        let made_up = |n: usize| made_up(config, &prompt.input_ids, &vec![0; n]);
-        let experience = responses.into_iter().map(made_up).collect();
+    let group = |index: usize, prompt: Sample, experience: Vec<Experience>| {
         let prompt = Prompt { pixels: prompt.images, ..Prompt::text(prompt.input_ids) };
         Group::made_up(index, Question { row: Row::default(), prompt: Arc::new(prompt) }, experience)
     };
     let blank = |tokens, grids: &[Grid]| plan::blank(&model.config, Shape { tokens, targets: 0, grids });
     let shapes: Vec<Shape<'_>> = made.iter().map(Made::shape).collect();
     if config.rollout.n == 1 {
-        let whole = |shape: &Shape<'_>| (blank(shape.tokens - shape.targets, shape.grids), vec![shape.targets]);
-        return shapes.iter().map(whole).enumerate().map(group).collect();
+        let whole = |(index, shape): (usize, &Shape<'_>)| {
+            let prompt = blank(shape.tokens - shape.targets, shape.grids);
+            let experience = made_up(config, &prompt.input_ids, &vec![0; shape.targets]);
+            group(index, prompt, vec![experience])
+        };
+        return shapes.iter().enumerate().map(whole).collect();
     }
-    // One prompt has all tokens that are not targets and all pictures. The other sequences are its responses.
-    let targets = shapes.iter().map(|shape| shape.targets).sum::<usize>();
-    let tokens = shapes.iter().map(|shape| shape.tokens).sum::<usize>();
+    // One prompt has all pictures. The other sequences are its responses, of one token each. The largest numbers of
+    // pictures and of targets together may exceed the tokens, so tokens of the prompt are targets, too.
     let grids: Vec<Grid> = shapes.iter().flat_map(|shape| shape.grids).copied().collect();
-    let mut responses = vec![1; shapes.len() - 1];
-    responses.iter_mut().take(1).for_each(|first| *first += targets.saturating_sub(shapes.len() - 1));
-    vec![group((0, (blank(tokens - targets, &grids), responses)))]
+    let (tokens, responses) = (shapes.iter().map(|shape| shape.tokens).sum::<usize>(), shapes.len() - 1);
+    let prompt = blank(tokens - responses, &grids);
+    let mut experience = vec![made_up(config, &prompt.input_ids, &[0]); responses];
+    let targets = shapes.iter().map(|shape| shape.targets).sum::<usize>().saturating_sub(responses);
+    if let Some(Experience { loss_mask, old_log_prob, ref_log_prob, .. }) = experience.first_mut() {
+        loss_mask.iter_mut().rev().skip(1).take(targets).for_each(|counts| *counts = true);
+        old_log_prob.resize(1 + targets, 0.0);
+        ref_log_prob.iter_mut().for_each(|log_prob| log_prob.resize(1 + targets, 0.0));
+    }
+    vec![group(0, prompt, experience)]
 }
 
 /// Returns the sequences of a micro-batch that consist of a question of size `shape` and its responses, which are pairs

@@ -278,9 +278,10 @@ fn rl_of_32792_tokens_shares_its_memory_with_the_cache() {
     let (memory, levels, blocks) = plan(None, Target::gpu(Kind::Cuda));
     near(memory.bytes(Region::Overlay), (full + 1) * block, "the whole cache");
     assert_eq!((levels, blocks), (CheckpointPolicy::default(), None));
-    // A small cache shares its memory with the update. Rows of the response also have an entropy and its gradient. Two
-    // shorter sequences fill the micro-batch, and one of full length has the most targets. The plan covers both cases.
+    // A small cache shares its memory with the update. Rows of the responses also have an entropy and its gradient. The
+    // responses to one prompt have the most targets: they fill the micro-batch after the prompt.
     let t = config.micro_batch_tokens;
+    let response = t - prompt;
     let (memory, ..) = plan(Some(300), Target::gpu(Kind::Cuda));
     let by_hand = gradients() + (BELOW + L * layer(LayerPolicy::All)) * t + above(t, response);
     let found = memory.bytes(Region::Overlay);
