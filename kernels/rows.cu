@@ -4,7 +4,6 @@
 // - rows_scatter_add: dst[idx[i]] += src[i], bf16.
 // - rows_scatter_add_segments: the same for indices that may repeat. The rows of an index are added in ascending
 //   position, in one f32 chain that begins with the row of dst, and the sum is rounded to bf16 once.
-// - rows_sum: dst[i] = src[idx[i]] + src[idx[i + rows]] + ..., `times` rows in one f32 chain, rounded to bf16 once.
 // Shapes: idx [rows] u32; src and dst [., words] in words of two bytes; the indexed side has `bound` rows. A row that
 // is gathered or summed from an index past the bound is NaN; a row scattered there is dropped. Scattered indices must
 // be distinct; otherwise one of the rows wins. Segments have positions [rows] u32 sorted by index, and ids [segments, 2]
@@ -25,14 +24,6 @@ struct Args {
     int rows, words;
     uint32_t bound;
     int sources;
-};
-
-struct SumArgs {
-    const bf16* src;
-    const uint32_t* idx;
-    bf16* dst;
-    int rows, columns, times;
-    uint32_t bound;
 };
 
 struct SegmentArgs {
@@ -96,22 +87,5 @@ KERNEL(rows_scatter_add_segments, rows::SegmentArgs, rows::THREADS, 8) {
         float sum = to_float(*dst);
         for (int i = from; i < end; i++) sum += to_float(args.src[(int64_t)args.positions[i] * args.columns + column]);
         *dst = to_bf16(sum);
-    }
-}
-
-KERNEL(rows_sum, rows::SumArgs, rows::THREADS, 8) {
-    int lane = threadIdx.x % 32;
-    int row = rows::warp_row();
-    if (row >= args.rows) return;
-    for (int i = lane; i < args.columns; i += 32) {
-        int64_t at = (int64_t)row * args.columns + i;
-        float sum = 0.0f;
-        for (int k = 0; k < args.times; k++) {
-            uint32_t from = args.idx[(int64_t)k * args.rows + row];
-            float x = from < args.bound ? to_float(args.src[(int64_t)from * args.columns + i]) : NAN;
-            // A sum of one row is exactly that row, including the sign of its zeros.
-            sum = k == 0 ? x : sum + x;
-        }
-        args.dst[at] = to_bf16(sum);
     }
 }

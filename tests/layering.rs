@@ -192,7 +192,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         "bench",
         &[
             "config", "observe", "device", "machine", "tensor", "ops", "image", "data", "model", "optim", "engine",
-            "train", "plan",
+            "train", "rollout", "rl", "plan",
         ],
     ),
     ("cli", &[]),

@@ -7,6 +7,7 @@ use super::jobs::{self, Amount, ModelShape};
 use super::ops;
 use super::options::Options;
 use super::peaks::Peaks;
+use super::rl_step::rl_step;
 use crate::config;
 use crate::device::{Device, Kind, Plan, Region, Target};
 use crate::error::{Error, Result};
@@ -16,7 +17,7 @@ use crate::observe::bytes;
 use crate::tensor::DType;
 
 /// Names of the benchmarks, in the order of the table.
-const NAMES: [&str; 13] = [
+const NAMES: [&str; 14] = [
     "linear",
     "swiglu",
     "attention",
@@ -29,6 +30,7 @@ const NAMES: [&str; 13] = [
     "paged_attention",
     "sample",
     "train-step",
+    "rl-step",
     "generate",
 ];
 
@@ -90,6 +92,11 @@ fn cases(name: &'static str, options: &Options) -> Vec<(Make, bool)> {
                 "train-step" => {
                     let levels = CheckpointPolicy::default();
                     out.push((Box::new(move |dev| jobs::train_step(dev, dtype, shape, amount, levels)), true));
+                }
+                "rl-step" => {
+                    for apart in [false, true] {
+                        out.push((Box::new(move |dev| rl_step(dev, dtype, shape, apart)), true));
+                    }
                 }
                 "generate" => out.push((Box::new(move |dev| jobs::generate(dev, dtype, shape, amount)), true)),
                 _ => {}

@@ -110,7 +110,7 @@ impl ModelShape {
 }
 
 /// Row `r`: text around a picture near its start.
-fn row(config: &ModelConfig, r: usize, len: usize) -> Vec<u32> {
+pub fn row(config: &ModelConfig, r: usize, len: usize) -> Vec<u32> {
     let vocabulary = config.vocab_size as u32;
     let mut ids: Vec<u32> = (0..len).map(|t| ((r * len + t) * 7919) as u32 % (vocabulary - 8)).collect();
     ids[4] = vocabulary - 3;

@@ -203,7 +203,7 @@ pub struct Move {
     into: bool,
 }
 
-pub const MOVES: [Move; 4] = [
+pub const MOVES: [Move; 3] = [
     Move { name: "rows gather", run: rows::gather, each: 1, moved: 2, into: false },
     Move { name: "rows scatter", run: rows::scatter, each: 1, moved: 2, into: true },
     Move {
@@ -213,7 +213,6 @@ pub const MOVES: [Move; 4] = [
         moved: 3,
         into: true,
     },
-    Move { name: "rows sum", run: |dev, src, idx, dst| rows::sum(dev, src, idx, dst), each: 2, moved: 3, into: false },
 ];
 
 /// Makes the case of an op that moves half of the hidden rows, or sums pairs of rows.

@@ -19,6 +19,7 @@ mod parity;
 // `cpu_kernel!` dispatches through an unsafe call of its own.
 #[allow(unsafe_code)]
 mod peaks;
+mod rl_step;
 mod run;
 mod update;
 

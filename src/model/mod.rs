@@ -17,6 +17,7 @@
 
 pub mod config;
 pub mod decoder;
+mod gather;
 pub mod grads;
 pub mod inputs;
 pub mod layer;

@@ -31,7 +31,7 @@
 //! | `attention` | dO (already rounded by the op before); P = exp2(s c - lse log2(e)); dS = P * (dP - D); dqkv |
 //! | `rope` | dqkv after the rotation back |
 //! | `linear_logprob` | dZ before both of its products; dhidden |
-//! | `rows::sum` | the sum of an image row's gradients over the sequences that contain the image |
+//! | `rows::scatter_add` | the sum of the gradients of a row that several rows are gathered from |
 //! | none: fp32 throughout | D, dP, weight gradients, dgamma, dbias |
 
 pub mod adamw;

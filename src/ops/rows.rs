@@ -92,42 +92,6 @@ fn launch_segments(op: &'static str, mut gpu: Gpu<'_>, src: Tensor, segments: &S
     gpu.launch("rows", "rows_scatter_add_segments", launch(op, segments.count)?, args)
 }
 
-/// Sets `dst[i]` to the sum of `src[idx[i + k M]]` in ascending k, added one after the other in f32 and rounded once.
-/// src `[T, D]`, idx u32 with a multiple of M elements, dst `[M, D]` of src's type. Returns an error for other shapes and
-/// for an index of T or more. On a GPU such an index gives NaN instead, and src is bf16.
-pub fn sum(dev: &mut Device, src: Tensor, idx: Tensor, dst: Tensor) -> Result<()> {
-    const OP: &str = "rows::sum";
-    check::compute(OP, "src", src)?;
-    let (m, d) = (dst.rows(), src.cols());
-    check::tensor(OP, "dst", dst, src.dtype, &[m, d])?;
-    check::tensor(OP, "idx", idx, DType::U32, &[idx.len()])?;
-    let whole = !idx.is_empty() && idx.len().is_multiple_of(m);
-    check::that(OP, whole, format!("idx of a multiple of {m}"), idx.len().to_string())?;
-    match dev.on() {
-        On::Count => {}
-        On::Cpu(cpu) => {
-            check_indices(OP, &cpu, idx, src.rows())?;
-            by_dtype!(src.dtype, sum_rows(cpu, src, idx, dst));
-        }
-        On::Gpu(gpu) => launch_sum(OP, gpu, src, idx, dst)?,
-    }
-    Ok(())
-}
-
-fn launch_sum(op: &'static str, mut gpu: Gpu<'_>, src: Tensor, idx: Tensor, dst: Tensor) -> Result<()> {
-    check::gpu_compute(op, src.dtype)?;
-    let args = params!(rows::SumArgs {
-        src,
-        idx,
-        dst,
-        rows: check::count(op, "rows", dst.rows())?,
-        columns: check::count(op, "columns", dst.cols())?,
-        times: check::count(op, "rows of a sum", idx.len() / dst.rows())?,
-        bound: check::count(op, "rows", src.rows())?,
-    });
-    gpu.launch("rows", "rows_sum", launch(op, dst.rows())?, args)
-}
-
 /// Way to write rows to the rows that indices select.
 #[derive(Clone, Copy)]
 enum Scatter<'a> {
@@ -207,36 +171,6 @@ fn scatter_rows<T: Elem>(cpu: Cpu<'_>, src: Tensor, idx: Tensor, dst: Tensor, ad
             }
         }
     });
-}
-
-fn sum_rows<T: Elem>(cpu: Cpu<'_>, src: Tensor, idx: Tensor, dst: Tensor) {
-    let (m, d) = (dst.rows(), dst.cols());
-    let rows = ITEM.div_ceil(d.max(1));
-    let ([dst], [src, idx]) = cpu.memory.tensors([dst], [src, idx]);
-    let (src, idx) = (src.of::<T>(), idx.of::<u32>());
-    let dst = Parts::new(dst.of::<T>(), rows * d);
-    cpu.pool.run(dst.count(), |i| {
-        let mut sums = vec![0.0f32; d];
-        for (j, dst) in dst.take(i).chunks_exact_mut(d).enumerate() {
-            let mut from = idx[i * rows + j..].iter().step_by(m).map(|&from| &src[from as usize * d..][..d]);
-            // The sum of one row is that row, including the sign of its zeros.
-            from.next().into_iter().for_each(|x| widen(cpu.isa, x, &mut sums));
-            from.for_each(|x| add_row(cpu.isa, x, &mut sums));
-            dst.iter_mut().zip(&sums).for_each(|(y, s)| *y = T::from_f32(*s));
-        }
-    });
-}
-
-cpu_kernel! {
-    fn widen<T: Elem>(x: &[T], sums: &mut [f32]) {
-        sums.iter_mut().zip(x).for_each(|(s, x)| *s = x.to_f32());
-    }
-}
-
-cpu_kernel! {
-    fn add_row<T: Elem>(x: &[T], sums: &mut [f32]) {
-        sums.iter_mut().zip(x).for_each(|(s, x)| *s += x.to_f32());
-    }
 }
 
 /// Positions of an index list, grouped by value with a counting sort. The positions of a value are ascending.

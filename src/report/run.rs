@@ -79,6 +79,12 @@ pub fn facts(dir: &Path, summary: &Map<String, Value>, steps: &[Metrics]) -> Fac
         let (prompts, n, lr) = (c.train_batch_size, c.rollout.n, rate(c.optimizer.learning_rate));
         add("RL", format!("{}, {prompts} prompts x {n} rollouts, lr {lr}", c.loss_mode.name()));
         add("Clip", format!("{} below, {} above", c.clip_ratio_low, c.clip_ratio_high));
+        let [computed, shared] =
+            ["perf/total_num_tokens", "perf/num_shared_tokens"].map(|name| metrics::sum(steps, name));
+        if shared > 0.0 {
+            let share = 100.0 * shared / (computed + shared);
+            add("Shared tokens", format!("{share:.0} % of the trained tokens, because responses share their prompt"));
+        }
     } else if let Some(c) = &sft {
         add("SFT", format!("lr {}, {}", rate(c.optimizer.learning_rate), c.optimizer.lr_scheduler_type.name()));
     }

@@ -9,7 +9,6 @@ use crate::data::{Index, Row, Sample, Shape};
 use crate::device::{Device, Kind, Plan, Region, Target, Work};
 use crate::engine::{Engine, EngineConfig, Prompt, Request, draft};
 use crate::error::Result;
-use crate::image::Grid;
 use crate::model::{CheckpointPolicy, GradientSink, Model, ModelConfig, Policy};
 use crate::ops::attend::BLOCK;
 use crate::ops::policy_loss;
@@ -303,21 +302,22 @@ fn largest_micro_batch(config: &RlConfig, model: &Model, index: &Index) -> Vec<G
         let prompt = Prompt { pixels: prompt.images, ..Prompt::text(prompt.input_ids) };
         Group::made_up(index, Question { row: Row::default(), prompt: Arc::new(prompt) }, experience)
     };
-    let blank = |tokens, grids: &[Grid]| plan::blank(&model.config, Shape { tokens, targets: 0, grids });
     let shapes: Vec<Shape<'_>> = made.iter().map(Made::shape).collect();
     if config.rollout.n == 1 {
         let whole = |(index, shape): (usize, &Shape<'_>)| {
-            let prompt = blank(shape.tokens - shape.targets, shape.grids);
-            let experience = made_up(config, &prompt.input_ids, &vec![0; shape.targets]);
-            group(index, prompt, vec![experience])
+            // Tokens of pictures may be targets, so all tokens count as those of the prompt.
+            let sample = plan::blank(&model.config, *shape);
+            let (prompt, response) = sample.input_ids.split_at(sample.input_ids.len() - shape.targets);
+            let experience = made_up(config, prompt, response);
+            group(index, sample, vec![experience])
         };
         return shapes.iter().enumerate().map(whole).collect();
     }
     // One prompt has all pictures. The other sequences are its responses, of one token each. The largest numbers of
     // pictures and of targets together may exceed the tokens, so tokens of the prompt are targets, too.
-    let grids: Vec<Grid> = shapes.iter().flat_map(|shape| shape.grids).copied().collect();
+    let grids: Vec<_> = shapes.iter().flat_map(|shape| shape.grids).copied().collect();
     let (tokens, responses) = (shapes.iter().map(|shape| shape.tokens).sum::<usize>(), shapes.len() - 1);
-    let prompt = blank(tokens - responses, &grids);
+    let prompt = plan::blank(&model.config, Shape { tokens: tokens - responses, targets: 0, grids: &grids });
     let mut experience = vec![made_up(config, &prompt.input_ids, &[0]); responses];
     let targets = shapes.iter().map(|shape| shape.targets).sum::<usize>().saturating_sub(responses);
     if let Some(Experience { loss_mask, old_log_prob, ref_log_prob, .. }) = experience.first_mut() {

@@ -138,7 +138,7 @@ backward
     rms_norm_bwd
     rms_norm_dgamma
     rms_norm_dgamma_sum
-  rows_sum
+  rows_gather
   rows_scatter
   rows_scatter_add
   linear_dgrad_m16

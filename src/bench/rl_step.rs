@@ -1,0 +1,86 @@
+//! Benchmark of an RL update: forward, policy loss and backward over groups of responses, clipping and AdamW.
+
+use std::sync::Arc;
+
+use super::case::{Case, JobSize, label};
+use super::jobs::{ModelShape, flops, picture, random_model, row};
+use crate::config::rl::RolloutConfig;
+use crate::config::{OptimConfig, RlConfig};
+use crate::data::Row;
+use crate::device::{Device, Region};
+use crate::engine::Prompt;
+use crate::error::Result;
+use crate::model::{CheckpointPolicy, Grads, Policy};
+use crate::ops::policy_loss;
+use crate::optim::Optimizer;
+use crate::rl::experience::Experience;
+use crate::rl::group::{Group, responses};
+use crate::rl::micro_batches;
+use crate::rl::update::{self, Learner};
+use crate::rollout::Question;
+use crate::tensor::DType;
+use crate::train::step::Computed;
+
+/// Number of prompts of an update, and of tokens of each prompt and response. Each prompt has [`ROLLOUTS`] responses.
+struct Sizes {
+    prompts: usize,
+    prompt_len: usize,
+    response_len: usize,
+}
+
+const ROLLOUTS: usize = 8;
+
+impl Sizes {
+    /// Returns the sizes of `bench/peers/rl_step.py`.
+    fn of(shape: ModelShape) -> Sizes {
+        match shape {
+            ModelShape::Digits => Sizes { prompts: 32, prompt_len: 24, response_len: 24 },
+            _ => Sizes { prompts: 1, prompt_len: 500, response_len: 256 },
+        }
+    }
+}
+
+/// Makes the case of an update in one micro-batch. If `apart` is true, each response has its own copy of the prompt, so
+/// that the prompt is computed for each response.
+pub fn rl_step(dev: &mut Device, dtype: DType, shape: ModelShape, apart: bool) -> Result<Case> {
+    let config = shape.config()?;
+    let Sizes { prompts, prompt_len, response_len } = Sizes::of(shape);
+    let model = random_model(dev, config.clone(), dtype)?;
+    let mut optimizer = Optimizer::new(dev, &model.layout, OptimConfig::default(), 1)?;
+    let mut grads = Grads::new(dev, &model.layout)?;
+    let stats = policy_loss::stats(dev, Region::Overlay)?;
+    let mut groups = Vec::new();
+    for p in 0..prompts {
+        let prompt = Arc::new(Prompt::new(&config, &row(&config, p, prompt_len), &[picture(p)])?);
+        let response = |r: usize| {
+            let tokens = (0..response_len).map(|t| ((r * response_len + t) * 7919) as u32 % 400).collect::<Vec<_>>();
+            let made = Experience::of_tokens(&prompt.token_ids, &tokens, vec![-6.0; response_len]);
+            Experience { advantage: if r.is_multiple_of(2) { 1.0 } else { -1.0 }, ..made }
+        };
+        let all: Vec<Experience> = (0..ROLLOUTS).map(response).collect();
+        let question = || Question { row: Row::default(), prompt: prompt.clone() };
+        for some in all.chunks(if apart { 1 } else { ROLLOUTS }) {
+            groups.push(Group::made_up(groups.len(), question(), some.to_vec()));
+        }
+    }
+    let rollout = RolloutConfig { n: ROLLOUTS, ..RolloutConfig::default() };
+    let config = RlConfig { micro_batch_tokens: usize::MAX, rollout, ..RlConfig::default() };
+    let computed = Computed::micro_batch(&micro_batches::sequences(&groups, &responses(&groups))).tokens;
+    let parameters = model.layout.num_weights();
+    let what = if apart { ", prompts apart" } else { "" };
+    Ok(Case {
+        name: "rl-step",
+        shape: format!("{}, {prompts} x {prompt_len} + {ROLLOUTS} x {response_len}{what}", shape.name()),
+        dtype: label(dtype),
+        flops: 3.0 * flops(&model, computed, if apart { prompts * ROLLOUTS } else { prompts }),
+        bytes: (parameters * 7 * 4) as f64,
+        job: Some(JobSize { parameters, tokens: prompts * ROLLOUTS * (prompt_len + response_len), pages: None }),
+        run: Box::new(move |dev| {
+            let (policy, levels) = (Policy::default(), CheckpointPolicy::default());
+            let learner = Learner { model: &model, policy, config: &config, levels, step: 0 };
+            grads.zero(dev)?;
+            update::accumulate(dev, learner, &mut grads, &groups, stats)?;
+            optimizer.step(dev, &model.layout, &grads, 1e-4)
+        }),
+    })
+}
