@@ -129,6 +129,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "data",
             "rollout::file",
             "train::metrics",
+            "train::timeline",
         ],
     ),
     (

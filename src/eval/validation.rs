@@ -198,7 +198,8 @@ impl TaskValidator {
                 let questions: Vec<&Question> = questions.iter().collect();
                 let numbers = Numbers { first: first + rank as u64, every: size as u64 };
                 let generated = generate::generate(dev, model, &questions, numbers, rollout_request, None, |_| Ok(()));
-                let rollouts = wire::gathered(ranks, generated.map(|(rollouts, _)| rollouts), rows.len() * self.n)?;
+                let rollouts =
+                    wire::gathered(ranks, generated.map(|generated| generated.rollouts), rows.len() * self.n)?;
                 for (row, answers) in rows.iter().zip(rollouts.chunks(self.n)) {
                     figures.entry(source(row).to_owned()).or_default().add(answers);
                 }

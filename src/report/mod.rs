@@ -15,6 +15,7 @@ mod read;
 mod rescore;
 mod rollouts;
 mod run;
+mod step;
 #[cfg(test)]
 mod tests;
 
@@ -28,6 +29,7 @@ pub use html::page;
 pub use read::report;
 pub use rescore::page as rescore;
 pub use run::judges;
+pub use step::StepPicture;
 
 /// Contents of a page. Empty parts are left out.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -49,6 +51,8 @@ pub struct RecipeReport {
     /// Table of the additional tasks on which a recipe's models are evaluated. It has one column per model of the
     /// recipe and one per published model.
     pub columns: Option<Table>,
+    /// Picture of a step, if the run recorded the spans of its steps.
+    pub step: Option<StepPicture>,
     /// Charts over the steps.
     pub curves: Vec<Curve>,
     /// Questions with the answers before and after RL.

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::html::separated;
 use super::run::{STAGES, facts_of_recipe as facts, resolved, time};
 use super::{
-    Contrast, Curve, Example, RecipeReport, Series, ShownAnswer, Stage, Table, browser, evaluation, rollouts, run,
+    Contrast, Curve, Example, RecipeReport, Series, ShownAnswer, Stage, Table, browser, evaluation, rollouts, run, step,
 };
 use crate::data;
 use crate::error::{Error, Result};
@@ -63,6 +63,7 @@ pub fn report(dir: &Path) -> Result<RecipeReport> {
     if let Some(config) = run::rl_config(&rl) {
         report.rollouts = rollouts::browser(&rl, &config)?;
     }
+    report.step = step::picture(&steps["rl"]);
     report.curves = curves(&steps, recipe);
     report.facts = if recipe { facts(dir, &summary) } else { run::facts(dir, &summary, &steps["rl"]) };
     report.config = files::read_to_string(dir.join("config.yaml")).unwrap_or_default();

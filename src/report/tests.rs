@@ -171,4 +171,17 @@ fn rollouts_are_shown_and_stay_text() {
     assert!(rollouts.rows[0].answers[1].why.starts_with("reward 1.000, advantage +0.50"));
     let page = page(&report).unwrap();
     assert!(!page.contains("</script><script>alert") && page.contains("Content-Security-Policy"));
+    assert!(!page.contains("Where a step's time goes"), "the step has no spans");
+}
+
+#[test]
+fn the_spans_of_a_step_are_drawn() {
+    let dir = tempfile::tempdir().unwrap();
+    let spans = serde_json::json!([["sampling", 0.0, 1.2], ["passes", 1.25, 1.9]]);
+    let step = serde_json::json!({"step": 1, "loss": 0.5, "timing_s/step": 2.0, "timing_s/spans": spans});
+    fs::write(dir.path().join("metrics.jsonl"), format!("{step}\n")).unwrap();
+    let page = page(&report(dir.path()).unwrap()).unwrap();
+    for part in ["Where a step's time goes", ">sampling</text>", "<title>1.25 to 1.9 s</title>", "<td>60.0 %</td>"] {
+        assert!(page.contains(part), "{part}");
+    }
 }

@@ -45,6 +45,7 @@ use crate::train::metrics::{self, Metrics, object};
 use crate::train::plan::gib_to_bytes;
 use crate::train::record;
 use crate::train::step::Computed;
+use crate::train::timeline::Activity;
 use crate::train::trainer::{Trainer, seconds};
 use crate::train::trainer_config::{TrainerConfig, trainer_config};
 
@@ -164,11 +165,13 @@ impl Job {
                 let dealt = Dealt::new(config, trainer.step, batch, config.lanes());
                 let micro_batches = dealt.micro_batches(config.micro_batch_tokens)?;
                 let figures = figures.of_update(dev, micro_batches.len())?;
-                let (levels, step) = (self.common.levels, trainer.step);
+                let (levels, step, timeline) = (self.common.levels, trainer.step, trainer.timeline.clone());
                 let mut done = Computed::default();
                 let mut compute = |dev: &mut Device, model: &Model, grads: &mut dyn GradientSink, number: usize| {
                     let learner = Learner { model, policy, config, levels, step };
-                    done += dealt.compute(dev, learner, grads, &micro_batches[number], figures.of(number))?;
+                    done += timeline.queued(dev, Activity::Passes, |dev| {
+                        dealt.compute(dev, learner, grads, &micro_batches[number], figures.of(number))
+                    })?;
                     Ok(())
                 };
                 let moving: Vec<_> = micro_batches.iter().filter(|part| part.moves).map(|m| dealt.reach(m)).collect();
@@ -277,7 +280,7 @@ impl TrainingJob for Job {
         self.common.validate_before(dev, trainer, observer)?;
         observer.begin(&self.common.label, "steps", *total_steps, trainer.step);
         while trainer.step < *total_steps {
-            let start = Instant::now();
+            let start = trainer.timeline.begin(dev)?;
             let mut journal = self.journal(dev, trainer, observer)?;
             let batch = dev.range(format_args!("rollout"), |dev| {
                 let next = || {

@@ -1,8 +1,9 @@
 //! Generates rollouts: runs questions through the engine and scores each response as soon as it ends.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::{Arc, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::data::{BadRow, Dataset, Encoder, Index, Reason, Row, RowResult, Samples};
 use crate::device::Device;
@@ -65,6 +66,21 @@ pub struct Rollout {
     pub sampled_with: Option<String>,
 }
 
+/// Spans of time by the host's clock.
+pub type Times = Vec<Range<Instant>>;
+
+/// The rollouts of a request, and how they were made.
+pub struct Generated {
+    /// The rollouts, in the order of questions and rollouts.
+    pub rollouts: Vec<Rollout>,
+    /// The engine's statistics.
+    pub stats: SchedulerStats,
+    /// Time from the start to the end of sampling.
+    pub sampling: Range<Instant>,
+    /// Times during which at least one response waited for its score.
+    pub scoring: Times,
+}
+
 /// Settings of a rollout request.
 #[derive(Clone, Copy)]
 pub struct RolloutRequest<'a> {
@@ -119,14 +135,13 @@ enum ScorerMessage {
     GivenUp,
 }
 
-/// Generates `n` responses to each of `questions`, and scores them while generation continues. Returns them in the
-/// order of questions and rollouts, with the engine's statistics.
+/// Generates `n` responses to each of `questions`, and scores them while generation continues. Errors if a
+/// response receives no score.
 ///
 /// - `numbers` identifies each question in the sampling noise.
 /// - Rollouts in `journal` are reused, and new ones are added to it.
 /// - `on_progress` receives the number of finished responses. `on_progress` is also called repeatedly while scores are
 ///   pending.
-/// - If a response receives no score, generation ends with an error.
 pub fn generate(
     dev: &mut Device,
     model: &Model,
@@ -135,7 +150,7 @@ pub fn generate(
     rollout_request: RolloutRequest<'_>,
     journal: Option<&mut Journal>,
     mut on_progress: impl FnMut(usize) -> Result<()>,
-) -> Result<(Vec<Rollout>, SchedulerStats)> {
+) -> Result<Generated> {
     let total = questions.len() * rollout_request.n;
     let name = |index: usize| (numbers.of(index / rollout_request.n), index % rollout_request.n);
     let known: Vec<Option<Output>> = (0..total).map(|i| journal.as_ref()?.output(name(i)).cloned()).collect();
@@ -157,6 +172,7 @@ pub fn generate(
             }
         }
     }
+    let begun = Instant::now();
     let mut engine = Engine::new(model, dev, rollout_request.engine)?;
     if let Some(recorded) = rollout_request.recorded {
         let each = requests.iter().enumerate().flat_map(|(i, request)| (0..request.n).map(move |rollout| (i, rollout)));
@@ -166,7 +182,7 @@ pub fn generate(
     }
     let (sender, receiver) = mpsc::channel::<ScorerMessage>();
     let (over, is_over) = mpsc::channel::<()>();
-    let (generated, scored) = std::thread::scope(|scope| {
+    let (generated, sampled, scored) = std::thread::scope(|scope| {
         let (score_sender, inbox) = (sender.clone(), receiver);
         let scorer = scope.spawn(move || {
             let _over = over;
@@ -192,7 +208,7 @@ pub fn generate(
             }
             Ok(())
         });
-        let mut generated = generated.map(drop);
+        let (mut generated, sampled) = (generated.map(drop), Instant::now());
         while generated.is_ok() && is_over.recv_timeout(STOP_CHECK_INTERVAL) == Err(mpsc::RecvTimeoutError::Timeout) {
             generated = on_progress(ended);
         }
@@ -200,16 +216,16 @@ pub fn generate(
             let _ = sender.send(ScorerMessage::GivenUp);
         }
         drop(sender);
-        (generated, scorer.join())
+        (generated, sampled, scorer.join())
     });
     let stats = engine.stats();
     engine.release(dev);
     match scored {
-        Ok(Ok(scored)) => {
+        Ok(Ok((scored, scoring))) => {
             generated?;
             let lost = || Error::Failed("a response was not scored".to_owned());
             let rollouts = scored.into_iter().collect::<Option<Vec<Rollout>>>().ok_or_else(lost)?;
-            Ok((rollouts, stats))
+            Ok(Generated { rollouts, stats, sampling: begun..sampled, scoring })
         }
         Ok(Err(failed)) => Err(failed),
         Err(_) => Err(Error::Failed("the scorer panicked (see its message above)".to_owned())),
@@ -237,7 +253,8 @@ impl Drop for PendingScore {
     }
 }
 
-/// Scores responses as they end, until all have a score or generation is given up.
+/// Scores responses as they end, until all have a score or generation is given up. Also returns the times during which
+/// at least one response waited for its score.
 fn score_while_generating(
     questions: &[&Question],
     rollout_request: RolloutRequest<'_>,
@@ -245,11 +262,11 @@ fn score_while_generating(
     mut journal: Option<&mut Journal>,
     sender: mpsc::Sender<ScorerMessage>,
     inbox: mpsc::Receiver<ScorerMessage>,
-) -> Result<Vec<Option<Rollout>>> {
+) -> Result<(Vec<Option<Rollout>>, Times)> {
     let total = questions.len() * rollout_request.n;
     let mut rollouts: Vec<Option<Rollout>> = vec![None; total];
     let mut waiting: HashMap<usize, (Output, String)> = HashMap::new();
-    let mut scored = 0;
+    let (mut scored, mut scoring, mut waiting_since) = (0, Times::new(), Instant::now());
     while scored < total {
         match inbox.recv() {
             Ok(ScorerMessage::Ended(index, output)) => {
@@ -264,6 +281,9 @@ fn score_while_generating(
                         scored += 1;
                         continue;
                     }
+                }
+                if waiting.is_empty() {
+                    waiting_since = Instant::now();
                 }
                 let row = &questions[output.request].row;
                 waiting.insert(index, (output, response.clone()));
@@ -280,12 +300,15 @@ fn score_while_generating(
                     let (question, sampled_with) = (output.request, other.map(str::to_owned));
                     rollouts[index] = Some(Rollout { question, response, score, judge, output, sampled_with });
                     scored += 1;
+                    if waiting.is_empty() {
+                        scoring.push(waiting_since..Instant::now());
+                    }
                 }
             }
             Ok(ScorerMessage::GivenUp) | Err(_) => break,
         }
     }
-    Ok(rollouts)
+    Ok((rollouts, scoring))
 }
 
 /// Returns the engine's request for all rollouts of question `i`; see [`generate()`].

@@ -10,6 +10,7 @@ use super::broken::Broken;
 use super::metrics::{self, Metrics};
 use super::plan::Planned;
 use super::record;
+use super::timeline::{SPANS, TimedRanks, Timeline};
 use super::trainer::{Trainer, memory_summary};
 use super::trainer_config::TrainerConfig;
 use super::validation::Validation;
@@ -125,7 +126,7 @@ impl JobCommon {
         self.validation.as_ref().map_or(Ok(()), |validation| validation.before(dev, trainer, observer))
     }
 
-    /// Ends the current step: validates, logs `metrics`, displays `figures` and saves a checkpoint. Validation and
+    /// Ends the current step: adds its spans to `metrics`, validates, logs `metrics`, displays `figures` and saves a checkpoint. Validation and
     /// checkpoint happen only if they are due.
     pub fn end_step(
         &self,
@@ -135,6 +136,7 @@ impl JobCommon {
         figures: &[(&'static str, f64)],
         observer: &dyn Observer,
     ) -> Result<()> {
+        metrics.insert(SPANS.to_owned(), trainer.timeline.end(dev)?);
         if let Some(validation) = &self.validation {
             validation.after(dev, trainer, self.total_steps, observer, &mut metrics)?;
         }
@@ -191,7 +193,9 @@ pub trait TrainingJob {
         let config = self.trainer_config();
         let dir = config.dir.clone();
         let inputs = record::open(ranks, &config, &self.common().data, observer)?;
-        let mut trainer = Trainer::open(ranks, dev, config, inputs.clone(), observer)?;
+        let timeline = Timeline::default();
+        let mut ranks = TimedRanks::new(ranks, timeline.clone());
+        let mut trainer = Trainer::open(&mut ranks, dev, config, inputs.clone(), timeline, observer)?;
         if trainer.leads() {
             record::write(&dir, inputs)?;
         }

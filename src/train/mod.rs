@@ -18,6 +18,7 @@ pub mod saving;
 pub mod sft;
 pub mod step;
 mod tensorboard;
+pub mod timeline;
 pub mod trainer;
 pub mod trainer_config;
 pub mod updates;

@@ -3,7 +3,6 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -17,6 +16,7 @@ use super::nll::{self, Mean};
 use super::plan;
 use super::record;
 use super::step::{self, Computed, Cost, Sequence};
+use super::timeline::Activity;
 use super::trainer::{Trainer, seconds};
 use super::trainer_config::{TrainerConfig, trainer_config};
 use super::updates::{Update, Updates};
@@ -204,7 +204,7 @@ impl TrainingJob for Job {
         observer.begin(label, "steps", *total_steps, trainer.step);
         while trainer.step < *total_steps {
             let Some(update) = updates.next(trainer.samples_consumed)? else { break };
-            let start = Instant::now();
+            let (timeline, start) = (trainer.timeline.clone(), trainer.timeline.begin(dev)?);
             // The divisor counts the targets of all rows of the update. If a row turns out to be broken after other
             // rows were computed, its targets still count in the divisor and add no loss.
             let targets: usize = update.samples().map(|i| index.shape(i).targets).sum();
@@ -217,7 +217,9 @@ impl TrainingJob for Job {
                 let samples = broken.sound(loader.take()?);
                 let batch: Vec<Sequence<'_>> = samples.iter().map(|sample| sequence(sample)).collect();
                 let mean = Mean { targets, loss: losses.slice(number, number + 1) };
-                let done = nll::micro_batch(dev, model, grads, &batch, mean, self.common.levels)?;
+                let done = timeline.queued(dev, Activity::Passes, |dev| {
+                    nll::micro_batch(dev, model, grads, &batch, mean, self.common.levels)
+                })?;
                 own.push(MicroBatchResult { number, done, rows: batch.len(), rejected: broken.found() });
                 Ok(())
             })?;

@@ -12,6 +12,7 @@ use super::exchange::{Collector, Exchange, Reach};
 use super::loading::Loaded;
 use super::metrics::{Metrics, MetricsLog};
 use super::saving::{Saving, Snapshot, copy_companions};
+use super::timeline::{Activity, Timeline};
 use super::trainer_config::TrainerConfig;
 use crate::checkpoint::{Cadence, State, Store};
 use crate::config::InputKind;
@@ -58,6 +59,8 @@ pub struct Trainer<'r> {
     pub samples_consumed: u64,
     /// The run's metrics files.
     pub log: MetricsLog,
+    /// The spans of the current step.
+    pub timeline: Timeline,
     /// Further values that the job stores in checkpoints.
     pub extra: Map<String, Value>,
     config: TrainerConfig,
@@ -72,12 +75,13 @@ pub struct Trainer<'r> {
 
 impl<'r> Trainer<'r> {
     /// Loads the newest intact checkpoint of the run, or the initial model, on every rank. `inputs` are the inputs that
-    /// the run depends on; checkpoints record them. Errors if files are broken or if `resume` does not fit the run.
+    /// the run depends on; checkpoints record them. `timeline` records the run's steps. Errors if files are broken or if `resume` does not fit the run.
     pub fn open(
         ranks: &'r mut dyn Ranks,
         dev: &mut Device,
         config: TrainerConfig,
         inputs: Inputs,
+        timeline: Timeline,
         observer: &dyn Observer,
     ) -> Result<Trainer<'r>> {
         let leads = ranks.rank() == 0;
@@ -131,6 +135,7 @@ impl<'r> Trainer<'r> {
             step,
             samples_consumed,
             log,
+            timeline,
             extra,
             config,
             inputs,
@@ -215,9 +220,13 @@ impl<'r> Trainer<'r> {
     pub fn update(&mut self, dev: &mut Device, grads: &Grads, losses: Tensor) -> Result<f64> {
         let TrainerConfig { optimizer, warmup_steps, total_steps, .. } = &self.config;
         let lr = learning_rate(optimizer, *warmup_steps, self.step, *total_steps);
-        dev.finish_readback()?;
-        self.saving.as_mut().map_or(Ok(()), |saving| saving.poll(self.ranks))?;
-        self.optimizer.step_guarded(self.ranks, dev, &self.model.layout, grads, lr, Some(losses))?;
+        if let Some(saving) = &mut self.saving {
+            self.timeline
+                .host(Activity::Checkpoint, || dev.finish_readback().and_then(|()| saving.poll(self.ranks)))?;
+        }
+        self.timeline.queued(dev, Activity::Update, |dev| {
+            self.optimizer.step_guarded(self.ranks, dev, &self.model.layout, grads, lr, Some(losses))
+        })?;
         Ok(lr)
     }
 
@@ -276,7 +285,8 @@ impl<'r> Trainer<'r> {
         let due = self.leads() && (self.cadence.due(self.step) || kept);
         let flags = self.ranks.any("the end of a step", &[due, observer.stop_requested()])?;
         if flags[0] {
-            dev.range(format_args!("checkpoint"), |dev| self.save(dev))?;
+            let timeline = self.timeline.clone();
+            timeline.host(Activity::Checkpoint, || dev.range(format_args!("checkpoint"), |dev| self.save(dev)))?;
         }
         if flags[1] { Err(Error::Stopped) } else { Ok(()) }
     }

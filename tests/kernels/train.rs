@@ -247,8 +247,7 @@ fn recorded(config: &RlConfig) -> (Vec<Group>, Vec<u32>) {
         task: &task,
         recorded: None,
     };
-    let (rollouts, _) =
-        generate::generate(&mut dev, &model, &asked, 0.into(), rollout_request, None, |_| Ok(())).unwrap();
+    let generated = generate::generate(&mut dev, &model, &asked, 0.into(), rollout_request, None, |_| Ok(())).unwrap();
     let group = |(index, rollouts): (usize, &[Rollout])| {
         let experience = rollouts.iter().map(|r| Experience::new(asked[index], r, r.score.score)).collect();
         let mut group = Group::made_up(index, asked[index].clone(), experience);
@@ -256,7 +255,7 @@ fn recorded(config: &RlConfig) -> (Vec<Group>, Vec<u32>) {
         group.experience.iter_mut().zip(advantages).for_each(|(one, advantage)| one.advantage = advantage);
         group
     };
-    let groups: Vec<Group> = rollouts.chunks(4).enumerate().map(group).collect();
+    let groups: Vec<Group> = generated.rollouts.chunks(4).enumerate().map(group).collect();
     let moves = |group: &Group| group.experience.iter().any(|one| one.advantage != 0.0);
     assert!(groups.iter().any(moves), "no group has different rewards");
     (groups, bitmap)
@@ -325,6 +324,13 @@ fn a_stopped_rl_run_goes_on_with_the_same_bits() {
     let config = RlConfig { total_training_steps: Some(2), save_freq: Some(1), ..bf16_rl(dir.path()) };
     let whole = tiny::run_rl_on(&dir.path().join("whole"), &config, emu, &[]);
     assert_eq!(whole.figures("training/rollout_probs_diff_max"), [0.0; 2]);
+    // Events on the compute stream measure the passes and the update.
+    for step in tiny::Step::all(&dir.path().join("whole")) {
+        let [sampling, passes, update] = ["sampling", "passes", "update"].map(|name| step.spans(name));
+        println!("{} s: sampling {sampling:?}, passes {passes:?}, update {update:?}", step.seconds);
+        assert!(passes[0].start > sampling[0].start && passes[0].start < update[0].start);
+        assert!(update[0].start < update[0].end && update[0].end <= step.seconds);
+    }
     let random = Schedule::several(3)[2];
     let validation = ValidationConfig {
         val_files: vec![read::entry(dir.path().join("rl.parquet"))],

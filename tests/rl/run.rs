@@ -171,9 +171,15 @@ fn a_divergence_in_the_reward_is_taken_off_and_its_weight_goes_on() {
         let moved = coef[step - 1] * (1.0 + error * 16.0 / kl_ctrl.horizon);
         assert!((coef[step] - moved).abs() <= 1e-15, "{coef:?}");
     }
+    let steps = tiny::Step::all(&out("whole"));
+    assert!(steps.iter().all(|step| step.spans("exchange").is_empty() && !step.spans("reference").is_empty()));
+    // The checkpoint of a step is saved before the next step begins.
+    assert!(steps[0].spans("checkpoint").is_empty());
+    assert!(steps[1..].iter().all(|step| matches!(&step.spans("checkpoint")[..], [saved] if saved.start < 0.0)));
     whole.assert_same(&run_rl(&out("stopped"), &config, 2, &[2]), "stopped after two steps");
     let ranks = run_rl_over(&out("ranks"), &config, || device(1), &[2], &[]);
     whole.assert_same(&ranks, "over two ranks");
+    assert!(tiny::Step::all(&out("ranks")).iter().all(|step| !step.spans("exchange").is_empty()));
 }
 
 #[test]
@@ -274,7 +280,15 @@ fn rewards_grow() {
         rollout_freq: None,
         ..config
     };
-    let rewards = run_rl(&dir.path().join("out"), &config, 2, &[]).figures("critic/rewards/mean");
+    let out = dir.path().join("out");
+    let rewards = run_rl(&out, &config, 2, &[]).figures("critic/rewards/mean");
+    // The spans of sampling, passes and update do not overlap on the CPU. They are almost all of a step.
+    let steps = tiny::Step::all(&out);
+    let (covered, all): (f64, f64) =
+        (steps.iter().map(tiny::Step::covered).sum(), steps.iter().map(|s| s.seconds).sum());
+    println!("spans cover {covered} s of {all} s");
+    assert!(covered > 0.9 * all && covered <= all);
+    assert!(steps.iter().all(|step| !step.spans("scoring").is_empty()));
     println!("{rewards:?}");
     // The seed is fixed. With it, the reward increases by 0.15.
     assert!(mean(&rewards[15..]) > mean(&rewards[..5]) + 0.08, "{rewards:?}");

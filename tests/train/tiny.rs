@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -214,6 +215,35 @@ impl Outcome {
     pub fn figures(&self, name: &str) -> Vec<f64> {
         let figure = |m: &Metrics| m.get(name).and_then(|v| v.as_f64());
         self.metrics.iter().map(|m| figure(m).unwrap_or_else(|| panic!("no {name} in {m:?}"))).collect()
+    }
+}
+
+/// The spans of a step, which [`Outcome`] does not compare.
+pub struct Step {
+    /// Duration of the step.
+    pub seconds: f64,
+    spans: Vec<(String, f64, f64)>,
+}
+
+impl Step {
+    /// Reads the steps of a run directory.
+    pub fn all(dir: &Path) -> Vec<Step> {
+        let step = |m: Metrics| Step {
+            seconds: m["timing_s/step"].as_f64().unwrap(),
+            spans: serde_json::from_value(m["timing_s/spans"].clone()).unwrap(),
+        };
+        metrics::read(&dir.join("metrics.jsonl")).unwrap().into_iter().map(step).collect()
+    }
+
+    /// Returns the spans of an activity.
+    pub fn spans(&self, name: &str) -> Vec<Range<f64>> {
+        self.spans.iter().filter(|span| span.0 == name).map(|span| span.1..span.2).collect()
+    }
+
+    /// Returns the time of the step that its spans cover, except scoring, which runs beside sampling.
+    pub fn covered(&self) -> f64 {
+        let counted = |span: &&(String, f64, f64)| span.0 != "scoring" && span.1 >= 0.0;
+        self.spans.iter().filter(counted).map(|span| span.2 - span.1).sum()
     }
 }
 

@@ -21,6 +21,7 @@ use crate::rollout::generate::Numbers;
 use crate::rollout::journal::{self, Journal};
 use crate::rollout::{Question, Rollout, RolloutRequest, generate, wire};
 use crate::tensor::Tensor;
+use crate::train::timeline::Activity;
 use crate::train::trainer::Trainer;
 
 type Recorded = HashMap<journal::Name, Vec<u32>>;
@@ -65,9 +66,11 @@ impl Job {
             let noise = Numbers { first: first + rank as u64, every: size as u64 };
             let look = |_| if observer.stop_requested() { Err(Error::Stopped) } else { Ok(()) };
             let rollouts = generate::generate(dev, &trainer.model, &prompts, noise, asking, Some(&mut *journal), look);
-            let rollouts = rollouts.map(|(rollouts, counted)| {
-                stats += counted;
-                rollouts
+            let rollouts = rollouts.map(|generated| {
+                stats += generated.stats;
+                trainer.timeline.add(Activity::Sampling, [generated.sampling]);
+                trainer.timeline.add(Activity::Scoring, generated.scoring);
+                generated.rollouts
             });
             let rollouts = wire::gathered(trainer.ranks, rollouts, asked.len() * config.rollout.n)?;
             consumed += config.gen_batch() as u64;

@@ -10,6 +10,7 @@ use crate::rl::group::{Group, ResponseId, borders, responses};
 use crate::rl::kl::{KL_COEF, KlCtrl, kl_in_reward};
 use crate::rl::metrics::StepMetrics;
 use crate::rl::update::{self, Dealt, Reference};
+use crate::train::timeline::Activity;
 use crate::train::trainer::Trainer;
 
 impl Job {
@@ -61,7 +62,8 @@ impl Job {
             all.iter().copied().filter(|id| groups[id.group].index % size == rank).collect()
         };
         let mine = of_rank(trainer.ranks.rank(), groups);
-        let done = update::reference(dev, reference, groups, mine.clone(), config.micro_batch_tokens);
+        let work = || update::reference(dev, reference, groups, mine.clone(), config.micro_batch_tokens);
+        let done = trainer.timeline.host(Activity::Reference, work);
         trainer.agreed(WHAT, done)?;
         let found = |id: &ResponseId| id.of(groups).ref_log_prob.iter().flatten().copied();
         let own: Vec<f32> = mine.iter().flat_map(found).collect();
@@ -115,7 +117,8 @@ impl Job {
             let own = dealt.micro_batches(config.micro_batch_tokens)?.into_iter().skip(rank).step_by(ranks);
             mine.extend(own.flat_map(|part| part.responses).map(|id| ResponseId { group: at * size + id.group, ..id }));
         }
-        let done = update::reference(dev, reference, groups, mine, self.config.micro_batch_tokens);
+        let work = || update::reference(dev, reference, groups, mine, self.config.micro_batch_tokens);
+        let done = trainer.timeline.host(Activity::Reference, work);
         trainer.agreed("the reference's log-probs", done)
     }
 }
