@@ -106,7 +106,7 @@ mod tests {
         let rl = "max_prompt_length=32 max_response_length=16 micro_batch_tokens=96 train_batch_size=2 ppo_mini_batch_size=2 rollout.n=2 gradient_lanes=1";
         let mut dev = Device::cpu(&Plan::uniform(256 << 20), 2, Isa::detect()).unwrap();
         for (file, values, pass, tokens) in
-            [("sft.yaml", sft.to_vec(), "sft pass", 192), ("rl.yaml", rl.split(' ').collect(), "rl pass", 96)]
+            [("sft.yaml", sft.to_vec(), "sft pass", 192), ("rl.yaml", rl.split(' ').collect(), "rl pass", 64)]
         {
             let values: Vec<String> = values.into_iter().chain([&*model, "dtype=auto"]).map(str::to_owned).collect();
             let rows = plan::Rows { row_tokens: Some(32), image_tokens: Some(6) };

@@ -43,7 +43,7 @@ pub enum Attend {
         /// True if a row attends only to itself and the rows before it.
         causal: bool,
         /// The prompts that segments share. Their keys are then keys of these segments, too.
-        prompts: Option<SharedPrompts>,
+        prompts: Option<Box<SharedPrompts>>,
     },
     /// Keys of the row's sequence in a paged cache. The keys of this pass are added to the cache first.
     Paged {
@@ -72,7 +72,7 @@ impl Attend {
             let rows = |s: usize| u64::from(borders[s + 1] - borders[s]);
             let shared = prompt_of.iter().enumerate().filter(|(s, prompt)| **prompt as usize != *s);
             *pairs += shared.map(|(s, prompt)| rows(s) * rows(*prompt as usize)).sum::<u64>();
-            *prompts = Some(SharedPrompts::upload(tape, dev, borders, prompt_of)?);
+            *prompts = Some(Box::new(SharedPrompts::upload(tape, dev, borders, prompt_of)?));
         }
         Ok(attend)
     }
@@ -349,7 +349,7 @@ impl Tape {
                     }
                     dev.note_attention("attention", flops, bytes, sequences);
                 }
-                let prompt_of = prompts.map(|prompts| prompts.prompt_of);
+                let prompt_of = prompts.as_ref().map(|prompts| prompts.prompt_of);
                 self.record(mark, move |b| {
                     let Some(dout) = b.take(out) else { return Ok(()) };
                     let (dqkv, _) = b.of(qkv)?;

@@ -126,8 +126,8 @@ impl JobCommon {
         self.validation.as_ref().map_or(Ok(()), |validation| validation.before(dev, trainer, observer))
     }
 
-    /// Ends the current step: adds its spans to `metrics`, validates, logs `metrics`, displays `figures` and saves a checkpoint. Validation and
-    /// checkpoint happen only if they are due.
+    /// Ends the current step: adds its spans to `metrics`, validates, logs `metrics`, displays `figures` and saves a
+    /// checkpoint. Validation and checkpoint happen only if they are due.
     pub fn end_step(
         &self,
         dev: &mut Device,

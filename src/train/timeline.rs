@@ -132,7 +132,8 @@ impl Timeline {
         self.0.borrow_mut().spans.extend(spans.into_iter().map(|span| (activity, span)));
     }
 
-    /// Ends the step and returns its spans, rounded to 0.1 ms, as the value of [`SPANS`]. Call it after the step's last wait for the device.
+    /// Ends the step and returns its spans, rounded to 0.1 ms, as the value of [`SPANS`]. Call it after the step's last
+    /// wait for the device.
     pub fn end(&self, dev: &mut Device) -> Result<Value> {
         let Recording { begun, spans, events, queued, .. } = &mut *self.0.borrow_mut();
         let Some(begun) = *begun else { return Ok(json!([])) };

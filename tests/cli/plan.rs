@@ -87,7 +87,12 @@ fn what_a_card_would_be_given_is_listed_with_its_work() {
         sft.iter().chain(&rl).filter_map(|line| line["kernel"].as_str()).filter(attends).collect();
     bodies.sort();
     bodies.dedup();
-    let wide = ["attention_fwd_wide_hd128", "attention_fwd_wide_hd80", "paged_attention_decode_wide_hd128"];
+    let wide = [
+        "attention_fwd_wide_hd128",
+        "attention_fwd_wide_hd80",
+        "paged_attention_decode_wide_hd128",
+        "paged_attention_prefill_wide_hd128",
+    ];
     assert_eq!(bodies, wide);
     // Five decode steps are in the list. The sixth is the decode step of the plan itself, in which no sequence waits
     // for a block.
