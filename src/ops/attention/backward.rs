@@ -214,7 +214,7 @@ impl<T: Elem> Prepared<'_, T> {
         mut write: impl FnMut(usize, usize, &[f32], f32),
     ) {
         let keys = Rows { sequence, rows: 0..self.blocks.rows(sequence).len() };
-        s.clear_keys();
+        s.clear_keys(keys.rows.len() * self.pack.heads.padded());
         for tile in self.tiles(sequence, 0) {
             self.load(&tile, head, s);
             s.dq.fill(0.0);
@@ -259,7 +259,7 @@ impl<T: Elem> Prepared<'_, T> {
         let (len, from) = (self.blocks.rows(sequence).len(), block * BLOCK);
         let keys = Rows { sequence, rows: from..len.min(from + BLOCK) };
         let add = |s: &mut Scratch<'_>, queries: usize, from: usize| {
-            s.clear_keys();
+            s.clear_keys(keys.rows.len() * self.pack.heads.padded());
             for tile in self.tiles(queries, from) {
                 self.load(&tile, head, s);
                 self.multiply(&tile, &keys, head, Wanted { dq: false, dkv: true }, s);

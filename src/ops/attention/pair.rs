@@ -59,10 +59,10 @@ impl<'a> Scratch<'a> {
         }
     }
 
-    /// Sets the gradients of the keys to zero.
-    pub(super) fn clear_keys(&mut self) {
-        self.dk.fill(0.0);
-        self.dv.fill(0.0);
+    /// Sets the gradients of the first keys, `len` elements of each, to zero.
+    pub(super) fn clear_keys(&mut self, len: usize) {
+        self.dk[..len].fill(0.0);
+        self.dv[..len].fill(0.0);
     }
 
     /// Adds the gradients of the keys to their sums over sequences. The `first` gradients are copied.
