@@ -1,5 +1,8 @@
 //! The collectives that the ranks of a run call together, and functions that are built on the collectives.
 
+use std::ops::Range;
+use std::time::Instant;
+
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
@@ -48,6 +51,11 @@ pub trait Ranks {
     #[cfg_attr(private_tree, allow(dead_code, reason = "tests compare it with the bytes that a plan counts"))]
     fn sent(&self) -> u64 {
         0
+    }
+
+    /// Returns the spans of the collectives since the last call, by the host's clock.
+    fn waits(&mut self) -> Vec<Range<Instant>> {
+        Vec::new()
     }
 
     /// Reports how this rank's work ended. Each rank calls this function once, as its last collective call. After a

@@ -9,7 +9,8 @@
 
 #![forbid(unsafe_code)]
 
-use std::time::Duration;
+use std::ops::Range;
+use std::time::{Duration, Instant};
 
 use super::plane::ControlPlane;
 use super::tcp::Trouble;
@@ -297,6 +298,10 @@ impl Ranks for Nccl {
 
     fn sent(&self) -> u64 {
         self.tcp.sent()
+    }
+
+    fn waits(&mut self) -> Vec<Range<Instant>> {
+        self.tcp.waits()
     }
 
     fn gather(&mut self, what: &'static str, bytes: &[u8]) -> Result<Vec<Vec<u8>>> {

@@ -5,10 +5,11 @@
 
 use std::io::Read;
 use std::net::{TcpListener, TcpStream};
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{self, Sender};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::meet::{self, Address, Met, Waiting};
 use super::plane::{ControlPlane, End};
@@ -59,6 +60,8 @@ pub struct Tcp {
     sent: u64,
     /// True if the current collective has a timeout.
     timed: bool,
+    /// Spans of the collectives since the last call of [`Ranks::waits`].
+    waits: Vec<Range<Instant>>,
 }
 
 /// The connection to another rank. A thread of its own sends while the main thread receives, so two ranks that send to
@@ -99,8 +102,15 @@ impl Tcp {
         let plane = ControlPlane::start(place.rank, met.members.clone(), control, config, start.stop, start.end)?;
         let waiting = || plane.check().and_then(|()| (start.waiting)());
         // From here on, dropping `tcp` closes the control plane, so the other ranks detect that this rank has ended.
-        let mut tcp =
-            Tcp { rank: place.rank, plane: plane.clone(), links: Vec::new(), buffer: Vec::new(), sent: 0, timed: true };
+        let mut tcp = Tcp {
+            rank: place.rank,
+            plane: plane.clone(),
+            links: Vec::new(),
+            buffer: Vec::new(),
+            sent: 0,
+            timed: true,
+            waits: Vec::new(),
+        };
         let streams = meet::mesh(&met, place.rank, within, &waiting)?;
         let shut = streams.iter().flatten().map(TcpStream::try_clone).collect::<std::io::Result<_>>();
         plane.links(shut.map_err(failed)?);
@@ -120,9 +130,10 @@ impl Tcp {
         what: &'static str,
         run: impl FnOnce(&mut Tcp, u64) -> std::result::Result<T, Trouble>,
     ) -> Result<T> {
-        let number = self.plane.enter(what, self.timed)?;
+        let (number, start) = (self.plane.enter(what, self.timed)?, Instant::now());
         let out = run(self, number);
         self.plane.exit();
+        self.waits.push(start..Instant::now());
         out.map_err(|trouble| match trouble {
             Trouble::Link(peer, error) => self.plane.broken(peer, &error),
             Trouble::Suspect(what) => self.plane.suspect(what),
@@ -306,6 +317,10 @@ impl Ranks for Tcp {
 
     fn sent(&self) -> u64 {
         self.sent
+    }
+
+    fn waits(&mut self) -> Vec<Range<Instant>> {
+        std::mem::take(&mut self.waits)
     }
 
     fn gather(&mut self, what: &'static str, bytes: &[u8]) -> Result<Vec<Vec<u8>>> {

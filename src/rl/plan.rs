@@ -164,12 +164,9 @@ pub fn passes(config: &RlConfig, groups: usize, prompt: usize) -> Result<Compute
     let n = config.rollout.n;
     let cost = |i: usize| Cost { prompt, own: config.max_response_length, same_prompt: !i.is_multiple_of(n) };
     let costs: Vec<Cost> = (0..groups * n).map(cost).collect();
-    let tokens = |range: &std::ops::Range<usize>| -> usize {
-        let first = costs[range.start];
-        costs[range.clone()].iter().map(Cost::computed).sum::<usize>() + if first.same_prompt { prompt } else { 0 }
-    };
     let cuts = step::micro_batches(&costs, config.micro_batch_tokens)?;
-    let (tokens, targets) = (cuts.iter().map(tokens).sum(), groups * n * config.max_response_length);
+    let tokens = cuts.iter().map(|cut| step::computed(&costs[cut.clone()])).sum();
+    let targets = groups * n * config.max_response_length;
     let shared_tokens = groups * n * prompt + targets - tokens;
     Ok(Computed { targets, tokens, shared_tokens, micro_batches: cuts.len() })
 }

@@ -10,7 +10,7 @@ use super::broken::Broken;
 use super::metrics::{self, Metrics};
 use super::plan::Planned;
 use super::record;
-use super::timeline::{SPANS, TimedRanks, Timeline};
+use super::timeline::{Activity, SPANS};
 use super::trainer::{Trainer, memory_summary};
 use super::trainer_config::TrainerConfig;
 use super::validation::Validation;
@@ -136,6 +136,8 @@ impl JobCommon {
         figures: &[(&'static str, f64)],
         observer: &dyn Observer,
     ) -> Result<()> {
+        let waits = trainer.ranks.waits();
+        trainer.timeline.add(Activity::Exchange, waits);
         metrics.insert(SPANS.to_owned(), trainer.timeline.end(dev)?);
         if let Some(validation) = &self.validation {
             validation.after(dev, trainer, self.total_steps, observer, &mut metrics)?;
@@ -193,9 +195,7 @@ pub trait TrainingJob {
         let config = self.trainer_config();
         let dir = config.dir.clone();
         let inputs = record::open(ranks, &config, &self.common().data, observer)?;
-        let timeline = Timeline::default();
-        let mut ranks = TimedRanks::new(ranks, timeline.clone());
-        let mut trainer = Trainer::open(&mut ranks, dev, config, inputs.clone(), timeline, observer)?;
+        let mut trainer = Trainer::open(ranks, dev, config, inputs.clone(), observer)?;
         if trainer.leads() {
             record::write(&dir, inputs)?;
         }

@@ -61,7 +61,7 @@ pub struct Computed {
 impl Computed {
     /// Returns the counts of one micro-batch.
     pub fn micro_batch(sequences: &[Sequence<'_>]) -> Computed {
-        let tokens = sequences.iter().map(|s| s.cost().computed()).sum();
+        let tokens = computed(&sequences.iter().map(Sequence::cost).collect::<Vec<_>>());
         Computed {
             targets: sequences.iter().map(Sequence::num_targets).sum(),
             tokens,
@@ -229,6 +229,11 @@ impl Cost {
     pub fn computed(&self) -> usize {
         self.own + if self.same_prompt { 0 } else { self.prompt }
     }
+}
+
+/// Returns the number of tokens that are computed for sequences in one micro-batch.
+pub fn computed(costs: &[Cost]) -> usize {
+    costs.iter().map(Cost::computed).sum::<usize>() + costs.first().filter(|c| c.same_prompt).map_or(0, |c| c.prompt)
 }
 
 /// Cuts sequences, in their order, into micro-batches of at most `max_tokens` computed tokens. Returns ranges of

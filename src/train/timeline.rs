@@ -12,9 +12,7 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use crate::device::{Device, Event, Stream};
-use crate::error::{Error, Result};
-use crate::ranks::Ranks;
-use crate::tensor::Tensor;
+use crate::error::Result;
 
 /// Name of the metric that contains the spans of a step: a list of `[activity, start, end]`, in seconds from the step's
 /// start.
@@ -34,7 +32,7 @@ pub enum Activity {
     Reference,
     /// Forward and backward of a micro-batch.
     Passes,
-    /// The host waits for other ranks.
+    /// The host waits for other ranks, within another activity or between two.
     Exchange,
     /// The optimizer.
     Update,
@@ -78,8 +76,6 @@ struct Recording {
     begun: Option<Instant>,
     /// Spans by the host's clock.
     spans: Vec<(Activity, Range<Instant>)>,
-    /// Activities of the host in progress, the innermost last, and the time since which each has not been interrupted.
-    open: Vec<(Activity, Instant)>,
     /// Events on the compute stream, which every step records again: the start of the step, then the start and the end
     /// of each activity in `queued`.
     events: Vec<Event>,
@@ -88,22 +84,21 @@ struct Recording {
 }
 
 impl Timeline {
-    /// Begins a step and returns the time. Of the spans since the last step, only those of checkpoints are kept.
+    /// Begins a step and returns the time.
     pub fn begin(&self, dev: &mut Device) -> Result<Instant> {
         let mut recording = self.0.borrow_mut();
         let begun = Instant::now();
         recording.begun = Some(begun);
-        recording.spans.retain(|(activity, _)| *activity == Activity::Checkpoint);
         recording.queued.clear();
         recording.record(dev, 0)?;
         Ok(begun)
     }
 
-    /// Runs `work`, which the host does or waits for, as a span of `activity`. A span inside `work` interrupts this one.
+    /// Runs `work`, which the host does or waits for, as a span of `activity`.
     pub fn host<R>(&self, activity: Activity, work: impl FnOnce() -> R) -> R {
-        self.0.borrow_mut().open(activity);
+        let start = Instant::now();
         let done = work();
-        self.0.borrow_mut().close();
+        self.add(activity, [start..Instant::now()]);
         done
     }
 
@@ -132,8 +127,8 @@ impl Timeline {
         self.0.borrow_mut().spans.extend(spans.into_iter().map(|span| (activity, span)));
     }
 
-    /// Ends the step and returns its spans, rounded to 0.1 ms, as the value of [`SPANS`]. Call it after the step's last
-    /// wait for the device.
+    /// Ends the step and returns its spans, rounded to 0.1 ms, as the value of [`SPANS`]. Of the spans before the step,
+    /// only those of checkpoints are kept. Call it after the step's last wait for the device.
     pub fn end(&self, dev: &mut Device) -> Result<Value> {
         let Recording { begun, spans, events, queued, .. } = &mut *self.0.borrow_mut();
         let Some(begun) = *begun else { return Ok(json!([])) };
@@ -142,7 +137,8 @@ impl Timeline {
             at.saturating_duration_since(begun).as_secs_f64() - before
         };
         let host = spans.drain(..).map(|(activity, span)| (activity, since(span.start)..since(span.end)));
-        let mut all: Vec<(Activity, Range<f64>)> = host.collect();
+        let kept = host.filter(|(activity, span)| span.end > 0.0 || *activity == Activity::Checkpoint);
+        let mut all: Vec<(Activity, Range<f64>)> = kept.collect();
         if let Some(driver) = dev.driver() {
             for (activity, ends) in queued.drain(..).zip(events[1..].chunks(2)) {
                 let mut at =
@@ -159,24 +155,6 @@ impl Timeline {
 }
 
 impl Recording {
-    fn open(&mut self, activity: Activity) {
-        let now = Instant::now();
-        self.interrupt(now);
-        self.open.push((activity, now));
-    }
-
-    fn close(&mut self) {
-        let now = Instant::now();
-        self.interrupt(now);
-        self.open.pop();
-        self.open.iter_mut().last().into_iter().for_each(|(_, since)| *since = now);
-    }
-
-    /// Ends the span of the innermost activity at `now`.
-    fn interrupt(&mut self, now: Instant) {
-        self.spans.extend(self.open.last().map(|(activity, since)| (*activity, *since..now)));
-    }
-
     /// Records event `number` on the compute stream, if the device has one.
     fn record(&mut self, dev: &mut Device, number: usize) -> Result<()> {
         let Some(driver) = dev.driver() else { return Ok(()) };
@@ -200,75 +178,6 @@ fn merged(mut spans: Vec<(Activity, Range<f64>)>, gap: f64) -> Vec<(Activity, Ra
         }
     }
     out
-}
-
-/// The ranks of a run whose waits are spans of [`Activity::Exchange`], except those of a checkpoint, which belong to it.
-pub struct TimedRanks<'r> {
-    ranks: &'r mut dyn Ranks,
-    timeline: Timeline,
-}
-
-impl<'r> TimedRanks<'r> {
-    /// Records the waits for `ranks` in `timeline`.
-    pub fn new(ranks: &'r mut dyn Ranks, timeline: Timeline) -> TimedRanks<'r> {
-        TimedRanks { ranks, timeline }
-    }
-
-    fn timed<R>(&mut self, work: impl FnOnce(&mut dyn Ranks) -> R) -> R {
-        let saves = self.timeline.0.borrow().open.last().is_some_and(|(activity, _)| *activity == Activity::Checkpoint);
-        match saves || self.ranks.size() == 1 {
-            true => work(self.ranks),
-            false => self.timeline.host(Activity::Exchange, || work(self.ranks)),
-        }
-    }
-}
-
-impl Ranks for TimedRanks<'_> {
-    fn rank(&self) -> usize {
-        self.ranks.rank()
-    }
-
-    fn size(&self) -> usize {
-        self.ranks.size()
-    }
-
-    fn name(&self, rank: usize) -> String {
-        self.ranks.name(rank)
-    }
-
-    fn gather(&mut self, what: &'static str, bytes: &[u8]) -> Result<Vec<Vec<u8>>> {
-        self.timed(|ranks| ranks.gather(what, bytes))
-    }
-
-    fn await_all(&mut self, what: &'static str, bytes: &[u8]) -> Result<Vec<Vec<u8>>> {
-        self.timed(|ranks| ranks.await_all(what, bytes))
-    }
-
-    fn exchange(
-        &mut self,
-        dev: &mut Device,
-        what: &'static str,
-        send: &[Vec<Tensor>],
-        recv: &[Vec<Tensor>],
-    ) -> Result<()> {
-        self.timed(|ranks| ranks.exchange(dev, what, send, recv))
-    }
-
-    fn settle(&mut self, dev: &mut Device, what: &'static str) -> Result<()> {
-        self.timed(|ranks| ranks.settle(dev, what))
-    }
-
-    fn all_gather(&mut self, dev: &mut Device, what: &'static str, owned: &[(usize, Tensor)]) -> Result<()> {
-        self.timed(|ranks| ranks.all_gather(dev, what, owned))
-    }
-
-    fn sent(&self) -> u64 {
-        self.ranks.sent()
-    }
-
-    fn leave(&mut self, outcome: std::result::Result<(), &Error>) -> Result<()> {
-        self.ranks.leave(outcome)
-    }
 }
 
 #[cfg(test)]
@@ -295,16 +204,5 @@ mod tests {
         assert_eq!(merged(many(0.01), GAP * 10_000.0).len(), 1);
         let sparse = (0..10_000).map(|i| span(Passes, f64::from(i), f64::from(i) + 0.5)).collect();
         assert!(merged(sparse, GAP * 10_000.0).len() <= (1.0 / GAP) as usize + 1);
-    }
-
-    #[test]
-    fn a_span_inside_another_interrupts_it() {
-        let timeline = Timeline::default();
-        let inner = || timeline.host(Activity::Exchange, || ());
-        timeline.host(Activity::Passes, inner);
-        let spans = timeline.0.borrow().spans.clone();
-        let names: Vec<&str> = spans.iter().map(|(activity, _)| activity.name()).collect();
-        assert_eq!(names, ["passes", "exchange", "passes"]);
-        assert!(spans.windows(2).all(|pair| pair[0].1.end == pair[1].1.start));
     }
 }

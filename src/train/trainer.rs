@@ -75,14 +75,12 @@ pub struct Trainer<'r> {
 
 impl<'r> Trainer<'r> {
     /// Loads the newest intact checkpoint of the run, or the initial model, on every rank. `inputs` are the inputs that
-    /// the run depends on; checkpoints record them. `timeline` records the run's steps. Errors if files are broken or if
-    /// `resume` does not fit the run.
+    /// the run depends on; checkpoints record them. Errors if files are broken or if `resume` does not fit the run.
     pub fn open(
         ranks: &'r mut dyn Ranks,
         dev: &mut Device,
         config: TrainerConfig,
         inputs: Inputs,
-        timeline: Timeline,
         observer: &dyn Observer,
     ) -> Result<Trainer<'r>> {
         let leads = ranks.rank() == 0;
@@ -136,7 +134,7 @@ impl<'r> Trainer<'r> {
             step,
             samples_consumed,
             log,
-            timeline,
+            timeline: Timeline::default(),
             extra,
             config,
             inputs,

@@ -1,5 +1,6 @@
 //! Tests that sampling and training use the same arithmetic (`docs/design/training.md`): the log-prob with which the
-//! engine samples a token is bitwise identical to the log-prob of the trainer's packed forward pass. It does not depend
+//! engine samples a token is bitwise identical to the log-prob of the trainer's packed forward pass, in which responses
+//! to the same prompt share it. It does not depend
 //! on the other requests that the engine handles at the same time.
 
 use std::sync::Arc;
@@ -8,10 +9,11 @@ use omr::device::{Device, Isa, Plan, Region, Target};
 use omr::engine::{Engine, EngineConfig, Event, FinishReason, Output, Prompt, Request};
 use omr::error::Error;
 use omr::image::{ImageInput, Processor};
-use omr::model::{Inputs, LayerPolicy, Mode, Model, ModelConfig, Policy, Tape};
+use omr::model::{LayerPolicy, Model, ModelConfig, Policy};
 use omr::ops::sample::SamplingParams;
 use omr::philox::{Purpose, Random};
 use omr::tensor::{DType, Tensor};
+use omr::train::step::{self, Sequence};
 
 const VOCAB: u32 = 300;
 const IMAGE: u32 = 290;
@@ -107,35 +109,36 @@ pub(crate) fn generate(model: &Model, dev: &mut Device, config: EngineConfig, re
     outputs
 }
 
-/// Returns the trainer's log-probs of the sampled tokens, from a packed forward pass and [`Tape::linear_logprob`].
+/// Returns the trainer's log-probs of the sampled tokens. Responses to the same prompt share it.
 fn trained(model: &Model, dev: &mut Device, requests: &[Request], outputs: &[Output]) -> Vec<Vec<f32>> {
     let mut result = vec![Vec::new(); outputs.len()];
     for (kind, &temperature) in TEMPERATURES.iter().enumerate() {
         let mine: Vec<usize> = (0..outputs.len()).filter(|&i| outputs[i].request % 2 == kind).collect();
         for pack in mine.chunks(6) {
-            let mut inputs = Inputs::empty();
-            let (mut rows, mut targets) = (Vec::new(), Vec::new());
-            for &i in pack {
+            let of = |&i: &usize| -> (&Prompt, Vec<u32>) {
                 let prompt = &requests[outputs[i].request].prompt;
-                let ids = [&prompt.token_ids[..], &outputs[i].token_ids].concat();
-                let first = (inputs.len() + prompt.token_ids.len()) as u32;
-                rows.extend((0..outputs[i].token_ids.len() as u32).map(|k| first + k - 1));
-                targets.extend_from_slice(&outputs[i].token_ids);
-                inputs.push(&model.config, &ids, &prompt.pixels, prompt.token_ids.len()).unwrap();
-            }
-            let mut tape = Tape::new(dev, Mode::train(LayerPolicy::All));
-            let hidden = model.forward(&mut tape, dev, &inputs).unwrap();
-            let rows = tape.upload(dev, &rows, &[rows.len()]).unwrap();
-            let hidden = tape.gather(dev, hidden, rows).unwrap();
-            let targets = tape.upload(dev, &targets, &[targets.len()]).unwrap();
+                (&**prompt, [&prompt.token_ids[..], &outputs[i].token_ids].concat())
+            };
+            let whole: Vec<_> = pack.iter().map(of).collect();
+            let masks: Vec<Vec<bool>> = whole
+                .iter()
+                .map(|(prompt, ids)| (0..ids.len()).map(|at| at >= prompt.token_ids.len()).collect())
+                .collect();
+            let sequence = |at: usize| Sequence {
+                input_ids: &whole[at].1,
+                images: &whole[at].0.pixels,
+                prompt_len: whole[at].0.token_ids.len(),
+                loss_mask: &masks[at],
+                same_prompt: at > 0 && outputs[pack[at]].request == outputs[pack[at - 1]].request,
+            };
+            let sequences: Vec<Sequence<'_>> = (0..pack.len()).map(sequence).collect();
             let policy = Policy { allowed: None, temperature };
-            let head = model.decoder.lm_head;
-            let logprobs = tape.linear_logprob(dev, hidden, head, policy, targets, false).unwrap();
-            let mut logprobs = dev.read::<f32>(logprobs.logprob.tensor).unwrap().into_iter();
+            let forward = step::forward(dev, model, &sequences, policy, LayerPolicy::All, false).unwrap();
+            let mut logprobs = dev.read::<f32>(forward.log_prob).unwrap().into_iter();
             for &i in pack {
                 result[i] = logprobs.by_ref().take(outputs[i].token_ids.len()).collect();
             }
-            tape.finish(dev);
+            forward.discard(dev);
         }
     }
     result
@@ -209,6 +212,40 @@ fn many_sequences(dtype: DType, isa: Isa, num_prompts: usize) {
     alone.sort_by_key(|o| (o.request, o.rollout));
     let among: Vec<Output> = reference.iter().filter(|o| o.request % 2 == 1).cloned().collect();
     assert_same("half the prompts, in another order", &among, &alone);
+}
+
+/// Questions about one picture of 300 tokens: a cached prefix ends inside the picture, with and without preemption.
+#[test]
+fn a_prefix_that_ends_inside_a_picture_changes_no_bit() {
+    let config = config();
+    let pixels = (0..30 * 40 * 14 * 14 * 3).map(|i| (i % 251) as u8).collect();
+    let picture = Arc::new(ImageInput::picture([30, 40], pixels));
+    let base = requests(&config, 6, 200, 16);
+    let question = |(at, request): (usize, &Request)| {
+        let mut ids = vec![12, VISION_START];
+        ids.resize(ids.len() + picture.tokens(2), IMAGE);
+        ids.extend((0..1 + 90 * at as u32).map(|i| 10 + (i * 7 + at as u32) % 200));
+        let prompt = Arc::new(Prompt::new(&config, &ids, std::slice::from_ref(&picture)).unwrap());
+        Request { prompt, n: [1, 2, 16][at % 3], max_tokens: 140, ..request.clone() }
+    };
+    let requests: Vec<Request> = base.iter().enumerate().map(question).collect();
+    for dtype in [DType::F32, DType::Bf16] {
+        let mut dev = device(2, Isa::detect());
+        let model = Model::init(&mut dev, config.clone(), dtype, 5).unwrap();
+        let limits = EngineConfig { vision_rows: 300, ..limits() };
+        let apart = generate(&model, &mut dev, EngineConfig { enable_prefix_caching: false, ..limits }, &requests);
+        assert_trained("no prefix cache", &model, &mut dev, &requests, &apart);
+        for num_kv_blocks in [None, Some(12)] {
+            let mut engine = Engine::new(&model, &mut dev, EngineConfig { num_kv_blocks, ..limits }).unwrap();
+            let outputs = engine.generate(&model, &mut dev, &requests, |_| Ok(())).unwrap();
+            let stats = engine.stats();
+            println!("{stats:?}");
+            engine.release(&mut dev);
+            assert!(num_kv_blocks.is_none() || stats.preemptions > 0);
+            assert!(stats.cached_tokens >= 256, "{stats:?}");
+            assert_same("cached picture", &apart, &outputs);
+        }
+    }
 }
 
 /// Returns a bitmap that allows only a few ids, so that many drafts are accepted and many are rejected.

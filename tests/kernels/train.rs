@@ -345,6 +345,27 @@ fn a_stopped_rl_run_goes_on_with_the_same_bits() {
     whole.unmeasured().assert_same(&stopped.unmeasured(), "stopped once, another schedule, measured beside");
 }
 
+#[test]
+fn two_rl_steps_sample_and_train_with_the_same_bits_by_each_kernel_variant() {
+    if no_hopper("wgmma") {
+        return;
+    }
+    for variant in [KernelVariant::Mma, KernelVariant::Wgmma] {
+        let dir = tempfile::tempdir().unwrap();
+        let config = RlConfig { total_training_steps: Some(2), ..bf16_rl(dir.path()) };
+        let device = || {
+            let mut dev = hopper();
+            dev.use_variant(variant).unwrap();
+            dev
+        };
+        let run = tiny::run_rl_on(&dir.path().join("run"), &config, device, &[]);
+        assert_eq!(run.figures("training/rollout_probs_diff_max"), [0.0; 2], "{variant:?}");
+        let shared: f64 = run.figures("perf/num_shared_tokens").iter().sum();
+        println!("{variant:?}: {shared} tokens were not computed again");
+        assert!(shared > 0.0);
+    }
+}
+
 /// Tests a run that stops after a step with `mma.sync`. The device that resumes it would by default use wgmma.
 #[test]
 fn a_run_keeps_the_variant_its_checkpoint_records_unless_the_user_requests_another() {

@@ -12,6 +12,7 @@ use omr::image::ImageInput;
 use omr::model::{CheckpointPolicy, Grads, Inputs, LayerPolicy, Mode, Model, ModelConfig, Policy, Stack, Tape};
 use omr::philox::{Purpose, Random};
 use omr::tensor::DType;
+use omr::train::step::{self, Sequence};
 use serde_json::json;
 
 use crate::models;
@@ -109,15 +110,48 @@ fn gradient_bits(dev: &mut Device, model: &Model, inputs: &Inputs, keep: impl In
     bits
 }
 
+/// Does the same as [`pass`] for three responses that share a prompt with pictures.
+fn shared_pass(dev: &mut Device, model: &Model, grads: &mut Grads) -> f64 {
+    let mut random = Random::new(seed(), Purpose::Test, 4);
+    let images = [([1, 4, 6], 1), ([2, 2, 4], 4)].map(|(grid, frames)| image(&mut random, grid, frames));
+    let mut prompt = vec![3, 82];
+    prompt.resize(8, 80);
+    prompt.extend([83, 82, 81, 81, 81, 81, 83, 5]);
+    let mut text = |n: usize| -> Vec<u32> { (0..n).map(|_| random.below(80) as u32).collect() };
+    let whole = [1, 5, 3].map(|n| [prompt.clone(), text(n)].concat());
+    let masks = whole.each_ref().map(|ids| (0..ids.len()).map(|at| at >= prompt.len()).collect::<Vec<bool>>());
+    let sequence = |at: usize| Sequence {
+        input_ids: &whole[at],
+        images: &images,
+        prompt_len: prompt.len(),
+        loss_mask: &masks[at],
+        same_prompt: at > 0,
+    };
+    let policy = Policy { temperature: 0.8, ..Policy::default() };
+    let forward = step::forward(dev, model, &[0, 1, 2].map(sequence), policy, LayerPolicy::Inputs, true).unwrap();
+    let (log_prob, entropy) = (forward.log_prob, forward.entropy.unwrap());
+    let values: [Vec<f32>; 2] = [log_prob, entropy].map(|tensor| dev.read(tensor).unwrap());
+    let weights: Vec<f32> = (0..log_prob.len()).map(|i| (i % 5) as f32 / 4.0 - 0.3).collect();
+    let dlogprob = forward.upload(dev, &weights).unwrap();
+    let dentropy = forward.upload(dev, &vec![0.1f32; weights.len()]).unwrap();
+    forward.backward(dev, grads, dlogprob, Some(dentropy)).unwrap();
+    let terms = values[0].iter().zip(&weights).map(|(&v, &w)| f64::from(v) * f64::from(w));
+    terms.sum::<f64>() + values[1].iter().map(|&v| 0.1 * f64::from(v)).sum::<f64>()
+}
+
 #[test]
 fn gradients_are_finite_differences() {
-    for tied in [false, true] {
+    for (tied, shared) in [(false, false), (true, false), (false, true)] {
         let mut dev = device(2);
         let model = Model::init(&mut dev, config(tied), DType::F32, seed()).unwrap();
         let inputs = inputs(&model.config, true);
+        let pass = |dev: &mut Device, grads: &mut Grads| match shared {
+            false => pass(dev, &model, &inputs, LayerPolicy::All, grads),
+            true => shared_pass(dev, &model, grads),
+        };
         let mark = dev.mark(Region::Overlay);
         let mut grads = Grads::new(&mut dev, &model.layout).unwrap();
-        pass(&mut dev, &model, &inputs, LayerPolicy::All, &mut grads);
+        pass(&mut dev, &mut grads);
         let mut scratch = Grads::new(&mut dev, &model.layout).unwrap();
         for (id, param) in model.layout.params.iter().enumerate() {
             let grad: Vec<f32> = dev.read(grads.get(id).unwrap()).unwrap();
@@ -133,7 +167,7 @@ fn gradients_are_finite_differences() {
                     .map(|(&w, &g)| (f64::from(w) + step * f64::from(g) / norm) as f32)
                     .collect();
                 dev.write(param.tensor, &moved).unwrap();
-                pass(&mut dev, &model, &inputs, LayerPolicy::All, &mut scratch)
+                pass(&mut dev, &mut scratch)
             };
             let step = 4e-3;
             let slope = (at(step) - at(-step)) / (2.0 * step);
