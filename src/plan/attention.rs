@@ -22,7 +22,8 @@ pub fn packed(kernel: &str, sequences: Sequences) -> Option<Items> {
     let Sequences { tokens, pairs, causal, heads: [key_heads, group] } = sequences;
     let is = |name: &str| kernel.starts_with(name);
     let (of, by_rows) = match kernel {
-        _ if is("attention_fwd_wide") => (Attention::Forward, true),
+        // A pass over shared prompts attends as a prefill does.
+        _ if is("attention_fwd_wide") || is("paged_attention_prefill_wide") => (Attention::Forward, true),
         _ if is("attention_bwd_dq_wide") => (Attention::Backward, true),
         _ if is("attention_bwd_dkv_wide") => (Attention::Backward, false),
         _ => return None,

@@ -188,7 +188,7 @@ const BACKWARD: [(&str, f64); 2] = [("attention_bwd_dq", 3.0), ("attention_bwd_d
 /// Returns for each launch its performance model and its part of the work. An op records its work after its launches.
 /// The work of an op with arithmetic is divided among its launches with output tiles or, without such launches, among
 /// those with any products. The work of other ops is divided among all their launches. The parts are proportional to
-/// the numbers of CTAs or products. Paged attention records no work.
+/// the numbers of CTAs or products. Paged attention records no work in a decoding step.
 fn shares(entries: &[Entry], pages: Pages) -> Vec<(KernelCosts, Share)> {
     let mut known_costs: HashMap<&str, KernelCosts> = HashMap::new();
     let mut found: Vec<(KernelCosts, Share)> = Vec::new();
@@ -197,7 +197,7 @@ fn shares(entries: &[Entry], pages: Pages) -> Vec<(KernelCosts, Share)> {
         match entry {
             Entry::Launch(kernel, launch, _) => {
                 let costs = *known_costs.entry(kernel).or_insert_with(|| OWN.kernel_costs(kernel).unwrap_or_default());
-                let paged = kernel.starts_with("paged_attention");
+                let paged = kernel.starts_with("paged_attention") && !kernel.starts_with("paged_attention_prefill");
                 let (bytes, items) = (if paged { pages.bytes } else { 0.0 }, attention::paged(kernel, pages));
                 found.push((costs, Share { bytes, items, ..Share::default() }));
                 if !paged {
