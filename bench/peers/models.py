@@ -3,6 +3,7 @@ import argparse
 import contextlib
 import json
 import statistics
+import sys
 import time
 
 import torch
@@ -96,7 +97,8 @@ def measure(name, args, amount, tokens, prepare, warm_up, tries):
     """Measures the work returned by `prepare(model)` for `args.seconds`, at least five times, in each way, and prints
     the results of the fastest way. On a GPU it uses bf16 weights and the first of `tries` (label, prepare) that fits
     into memory."""
-    peer = f"transformers {transformers.__version__}, torch {torch.__version__}"
+    used = [sys.modules.get("trl"), transformers, torch]
+    peer = ", ".join(f"{module.__name__} {module.__version__}" for module in used if module)
     if args.device == "cuda" or args.tiny:
         row = {"name": name, "shape": f"{args.shape}, {amount}", "dtype": "bf16", "data": "normal", "tokens": tokens}
         on_gpu(row, f"{peer}, bf16 weights", [(label, lambda of=of: placed(args, of)) for label, of in tries], args.seconds)
