@@ -127,8 +127,8 @@ impl Timeline {
         self.0.borrow_mut().spans.extend(spans.into_iter().map(|span| (activity, span)));
     }
 
-    /// Ends the step and returns its spans, rounded to 0.1 ms, as the value of [`SPANS`]. Of the spans before the step,
-    /// only those of checkpoints are kept. Call it after the step's last wait for the device.
+    /// Ends the step and returns its spans, rounded to a microsecond, as the value of [`SPANS`]. Of the spans before the
+    /// step, only those of checkpoints are kept. Call it after the step's last wait for the device.
     pub fn end(&self, dev: &mut Device) -> Result<Value> {
         let Recording { begun, spans, events, queued, .. } = &mut *self.0.borrow_mut();
         let Some(begun) = *begun else { return Ok(json!([])) };
@@ -147,7 +147,7 @@ impl Timeline {
             }
         }
         // The sum with 0 turns a rounded -0 into 0.
-        let rounded = |seconds: f64| (seconds * 1e4).round() / 1e4 + 0.0;
+        let rounded = |seconds: f64| (seconds * 1e6).round() / 1e6 + 0.0;
         let all = merged(all, GAP * begun.elapsed().as_secs_f64()).into_iter();
         let all = all.map(|(activity, span)| (activity.name(), rounded(span.start), rounded(span.end)));
         Ok(all.filter(|(_, start, end)| start < end).map(|span| json!(span)).collect())
