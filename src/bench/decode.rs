@@ -99,6 +99,6 @@ pub fn sample_fwd(dev: &mut Device, s: Sizes) -> Result<Case> {
     let table = Draw::upload(dev, Region::Overlay, &draws)?;
     let (shape, of) = logits(n, s);
     product("sample fwd", s.dtype, shape, of, bytes(&[hidden, w.data, ids, logprobs]), move |dev| {
-        sample::fwd(dev, hidden, &w, None, &draws, table, sample::Outs { ids, logprobs })
+        sample::fwd(dev, hidden, &w, None, &draws, table, sample::Outs { ids, logprobs, logits: None })
     })
 }

@@ -159,7 +159,9 @@ impl Drafter {
         let mut samples = Vec::with_capacity(self.rows);
         for s in &mut step.scheduled {
             let group = groups[s.seq.group].as_mut().expect("a group in flight");
-            s.draft = self.draft(s.seq, group, each, blocks, n);
+            if group.request.drafts {
+                s.draft = self.draft(s.seq, group, each, blocks, n);
+            }
             s.len += s.draft.len();
             let first = samples.len();
             samples.extend(std::iter::repeat_n(s.seq, s.len));

@@ -7,9 +7,10 @@ use serde_json::Value;
 
 use crate::device::Device;
 use crate::engine::draft::Recorded;
-use crate::engine::model_runner::{ModelRunner, Sampling};
+use crate::engine::model_runner::{Kept, ModelRunner, Sampling};
 use crate::engine::scheduler::{Scheduler, SchedulerConfig, SchedulerStats, SeqId, Step};
 use crate::engine::sequence::{FinishReason, GroupRequest, Prompt};
+use crate::engine::serving::Serving;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::model::Model;
@@ -38,6 +39,8 @@ pub struct EngineConfig {
     pub draft_rows: usize,
     /// Ids that may be sampled, as a u32 bitmap `[ceil(V / 32)]`. `None` allows all.
     pub allowed: Option<Tensor>,
+    /// True if requests may need logits on the host; see [`Engine::add_request`]. Their memory is allocated for each step.
+    pub keep_logits: bool,
     /// Seed of the run.
     pub seed: u64,
     /// Training step. Each step has different noise.
@@ -56,6 +59,7 @@ impl EngineConfig {
             enable_prefix_caching: true,
             draft_rows: 0,
             allowed: None,
+            keep_logits: false,
             seed: 0,
             step: 0,
         }
@@ -160,12 +164,13 @@ pub enum Event<'a> {
 /// borrows nothing between calls. After the weights change, create a new engine.
 #[derive(Debug)]
 pub struct Engine {
-    config: EngineConfig,
-    scheduler: Scheduler,
-    runner: ModelRunner,
-    /// Sampling parameters and noise key of each request.
+    pub(super) config: EngineConfig,
+    pub(super) scheduler: Scheduler,
+    pub(super) runner: ModelRunner,
+    /// Sampling parameters and noise key of each request of [`Engine::generate`] or [`Engine::stream`].
     requests: Vec<(SamplingParams, NoiseKey)>,
     draws: Vec<Draw>,
+    pub(super) serving: Serving,
 }
 
 impl Engine {
@@ -174,7 +179,8 @@ impl Engine {
     pub fn new(model: &Model, dev: &mut Device, config: EngineConfig) -> Result<Engine> {
         let scheduler = Scheduler::new(config.scheduler())?;
         let runner = ModelRunner::new(model, dev, scheduler.config())?;
-        Ok(Engine { config, scheduler, runner, requests: Vec::new(), draws: Vec::new() })
+        let serving = Serving::new(model.config.vocab_size);
+        Ok(Engine { config, scheduler, runner, requests: Vec::new(), draws: Vec::new(), serving })
     }
 
     /// Frees the caches, and everything else that was allocated in the overlay region after [`Engine::new`].
@@ -200,7 +206,8 @@ impl Engine {
         let samples = self.config.max_num_seqs.min(rollouts.max(self.config.draft_rows));
         let all = requests.iter().flat_map(|r| std::iter::repeat_n(r.sampling, r.n)).cycle();
         let draws: Vec<Draw> = all.take(samples).map(|p| Draw::new(p, NoiseKey::default(), 0, 0)).collect();
-        let sampling = Sampling { allowed: self.config.allowed, draws: &draws };
+        let kept = self.config.keep_logits.then_some(Kept { rows: &[], prompt: &[] });
+        let sampling = Sampling { allowed: self.config.allowed, draws: &draws, kept };
         let images: Vec<_> = requests.iter().flat_map(|r| r.prompt.pixels.iter().cloned()).collect();
         self.runner.plan(model, dev, self.scheduler.config(), &images, sampling)
     }
@@ -260,6 +267,9 @@ impl Engine {
         next: impl FnMut() -> Result<Option<Request>>,
         on_event: impl FnMut(Event<'_>) -> Result<()>,
     ) -> Result<()> {
+        if self.has_unfinished_requests() {
+            return Err(Error::Failed("the engine is answering requests of add_request".to_owned()));
+        }
         let done = self.run(model, dev, ahead, next, on_event);
         self.scheduler.abort();
         self.requests.clear();
@@ -289,7 +299,7 @@ impl Engine {
             if self.scheduler.is_finished() {
                 return Ok(());
             }
-            self.step(model, dev, &mut on_event)?;
+            self.event_step(model, dev, &mut on_event)?;
         }
     }
 
@@ -297,13 +307,15 @@ impl Engine {
         let index = self.requests.len();
         let Request { prompt, n, sampling, max_tokens, stop_token_ids, noise, first_rollout } = request;
         sampling.validate(&format!("prompt {index}"))?;
-        self.scheduler.add(GroupRequest { request: index, prompt, n, max_tokens, stop_token_ids })?;
+        let (drafts, prompt_logprobs) = (true, false);
+        let group = GroupRequest { request: index, prompt, n, max_tokens, stop_token_ids, drafts, prompt_logprobs };
+        self.scheduler.add(group)?;
         self.requests.push((sampling, NoiseKey { prompt: noise, rollout: first_rollout, position: 0 }));
         Ok(())
     }
 
     /// Plans one step, computes it and reports its results.
-    fn step(
+    fn event_step(
         &mut self,
         model: &Model,
         dev: &mut Device,
@@ -311,8 +323,10 @@ impl Engine {
     ) -> Result<()> {
         let mut step = self.scheduler.schedule()?;
         self.draw(&step);
-        let sampling = Sampling { allowed: self.config.allowed, draws: &self.draws };
-        let (mut token_ids, mut logprobs) = self.runner.run(model, dev, &self.scheduler, &step, sampling)?;
+        let kept = self.config.keep_logits.then_some(Kept { rows: &[], prompt: &[] });
+        let sampling = Sampling { allowed: self.config.allowed, draws: &self.draws, kept };
+        let sampled = self.runner.run(model, dev, &self.scheduler, &step, sampling)?;
+        let (mut token_ids, mut logprobs) = (sampled.token_ids, sampled.logprobs);
         step.verify(&mut token_ids, &mut logprobs);
         if let Some(bad) = logprobs.iter().position(|logprob| !logprob.is_finite()) {
             return Err(self.not_finite(&step.samples[..=bad]));

@@ -3,7 +3,8 @@
 //!
 //! Planning and execution are separate, with the same terms as in vLLM: [`sequence`], [`block_manager`],
 //! [`vision_cache`], [`scheduler`], [`draft`] and [`batch`] are host code that never touches a tensor. The
-//! [`model_runner`] executes the steps that they plan. [`llm_engine`] accepts requests and returns rollouts.
+//! [`model_runner`] executes the steps that they plan. [`llm_engine`] accepts requests and returns rollouts; with
+//! [`requests`], they join and leave at any time.
 
 mod allowed;
 pub mod batch;
@@ -13,12 +14,19 @@ pub mod draft;
 mod fit;
 pub mod llm_engine;
 pub mod model_runner;
+pub mod requests;
 mod schedule;
 pub mod scheduler;
 pub mod sequence;
+mod serving;
 mod step_inputs;
 pub mod vision_cache;
 
+pub use crate::ops::sample::{LogprobsMode, TopLogprob};
 pub use allowed::allowed_ids;
 pub use llm_engine::{Engine, EngineConfig, Event, Output, Request, stop_token_ids};
+pub use requests::{
+    EngineCoreOutput, EngineCoreRequest, EngineLoad, Finish, MAX_LOGPROBS, PromptLogprob, RequestId, RequestParams,
+    SampledToken,
+};
 pub use sequence::{FinishReason, Prompt};

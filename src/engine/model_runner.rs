@@ -18,17 +18,64 @@ use crate::model::tape::{Mode, Tape, Var};
 use crate::ops::attend::Heads;
 use crate::ops::paged_attention::{self, Decode, KvCache, Split};
 use crate::ops::rows;
-use crate::ops::sample::{self, Draw, NoiseKey, SamplingParams};
-use crate::tensor::Tensor;
+use crate::ops::sample::{self, Draw, NoiseKey, Ranked, RowCall, RowSample, SamplingParams};
+use crate::tensor::{DType, Tensor};
 
 /// The settings with which a step's tokens are sampled.
 #[derive(Clone, Copy, Debug)]
 pub struct Sampling<'a> {
     /// Ids that may be sampled.
     pub allowed: Option<Tensor>,
-    /// Sampling parameters and noise, one entry per sample of the step.
+    /// Sampling parameters and noise, one entry per sample of the step. Entries of `kept` are [`Draw::kept`].
     pub draws: &'a [Draw],
+    /// What is computed from logits on the host. `None` if the engine keeps no logits.
+    pub kept: Option<Kept<'a>>,
 }
+
+/// The rows of a step whose logits are kept.
+#[derive(Clone, Copy, Debug)]
+pub struct Kept<'a> {
+    /// Samples that are drawn from kept logits.
+    pub rows: &'a [KeptRow<'a>],
+    /// Tokens of prompts whose log-probs are requested.
+    pub prompt: &'a [PromptRow],
+}
+
+/// A sample that is drawn from kept logits.
+#[derive(Clone, Copy, Debug)]
+pub struct KeptRow<'a> {
+    /// Index of the sample in the step.
+    pub sample: usize,
+    /// How it is drawn.
+    pub call: RowCall<'a>,
+}
+
+/// A token of a prompt whose log-prob is requested.
+#[derive(Clone, Copy, Debug)]
+pub struct PromptRow {
+    /// Index, among the step's tokens, of the token before it.
+    pub row: u32,
+    /// The token.
+    pub token_id: u32,
+    /// Number of the most likely ids to report.
+    pub top: usize,
+}
+
+/// Results of a step.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Sampled {
+    /// Token of each sample.
+    pub token_ids: Vec<u32>,
+    /// Log-prob of each of these tokens.
+    pub logprobs: Vec<f32>,
+    /// Results of the kept rows, in the order of [`Kept::rows`]. Their tokens and log-probs are also in the lists above.
+    pub rows: Vec<RowSample>,
+    /// Results of [`Kept::prompt`].
+    pub prompt: Vec<Ranked>,
+}
+
+/// Maximum number of tokens of prompts whose logits are held at a time. Their product reads the output weight once.
+const PROMPT_ROWS: usize = 64;
 
 /// The caches in the overlay region and the buffers of a step.
 #[derive(Debug)]
@@ -84,7 +131,7 @@ impl ModelRunner {
         dev.release(self.mark);
     }
 
-    /// Executes `step`, and returns the token and its log-prob for each sample. Everything that this function allocates
+    /// Executes `step`, and returns the token and its log-prob for each sample, among others. Everything that this function allocates
     /// is freed before it returns, even after an error.
     pub fn run(
         &mut self,
@@ -93,7 +140,7 @@ impl ModelRunner {
         scheduler: &Scheduler,
         step: &Step,
         sampling: Sampling<'_>,
-    ) -> Result<(Vec<u32>, Vec<f32>)> {
+    ) -> Result<Sampled> {
         self.batch.fill(&model.config, scheduler, step);
         let (images, to) = self.fresh_images(scheduler, step);
         let mut tape = Tape::new(dev, Mode::Infer);
@@ -118,10 +165,13 @@ impl ModelRunner {
         tape: &mut Tape,
         sampling: Sampling<'_>,
         split: Option<&Split>,
-    ) -> Result<(Vec<u32>, Vec<f32>)> {
-        let inputs = StepInputs::upload(dev, tape, &self.batch, sampling.draws, split.zip(self.tickets))?;
-        self.launch(model, dev, tape, &inputs, sampling)?;
-        inputs.read(dev)
+    ) -> Result<Sampled> {
+        let vocab = sampling.kept.map(|_| model.decoder.lm_head.weight.n);
+        let split = split.zip(self.tickets);
+        let inputs = StepInputs::upload(dev, tape, &self.batch, sampling.draws, vocab, split)?;
+        let hidden = self.launch(model, dev, tape, &inputs, sampling)?;
+        let prompt = self.rank_prompt(model, dev, hidden, sampling)?;
+        Ok(Sampled { prompt, ..read(model, dev, &inputs, sampling)? })
     }
 
     /// Pads the batch and computes it by replaying a captured step.
@@ -132,7 +182,7 @@ impl ModelRunner {
         tape: &mut Tape,
         limits: &SchedulerConfig,
         sampling: Sampling<'_>,
-    ) -> Result<(Vec<u32>, Vec<f32>)> {
+    ) -> Result<Sampled> {
         let n = self.batch.num_seqs();
         let size = padded_size(n);
         self.batch.pad(size, limits.max_blocks(), limits.block_size, limits.num_blocks as u32);
@@ -142,21 +192,22 @@ impl ModelRunner {
         self.draws.clear();
         self.draws.extend_from_slice(sampling.draws);
         self.draws.resize(key.size, Draw::new(SamplingParams::greedy(), NoiseKey::default(), 0, 0));
-        let inputs = StepInputs::upload(dev, tape, &self.batch, &self.draws, Some(&split).zip(self.tickets))?;
+        let (vocab, parts) = (sampling.kept.map(|_| model.decoder.lm_head.weight.n), Some(&split).zip(self.tickets));
+        let inputs = StepInputs::upload(dev, tape, &self.batch, &self.draws, vocab, parts)?;
         let sampling = Sampling { draws: &self.draws, ..sampling };
         let mut graphs = std::mem::take(&mut self.graphs);
         let done = graphs.run(dev, key, |dev| {
             let mark = dev.mark(Region::Workspace);
             let done = self.launch(model, dev, tape, &inputs, sampling);
             dev.release(mark);
-            done
+            done.map(|_| ())
         });
         self.graphs = graphs;
         done?;
-        let (mut token_ids, mut logprobs) = inputs.read(dev)?;
-        token_ids.truncate(n);
-        logprobs.truncate(n);
-        Ok((token_ids, logprobs))
+        let mut sampled = read(model, dev, &inputs, sampling)?;
+        sampled.token_ids.truncate(n);
+        sampled.logprobs.truncate(n);
+        Ok(sampled)
     }
 
     /// Returns the attention work items of the batch, which must be a decode step.
@@ -164,7 +215,7 @@ impl ModelRunner {
         Split::new(self.batch.decode_step(), paged_attention::together(dev, self.heads))
     }
 
-    /// Launches decoder and sampler. It uploads nothing, so that it can be captured.
+    /// Launches decoder and sampler, and returns the hidden rows. It uploads nothing, so that it can be captured.
     fn launch(
         &self,
         model: &Model,
@@ -172,9 +223,10 @@ impl ModelRunner {
         tape: &mut Tape,
         inputs: &StepInputs,
         sampling: Sampling<'_>,
-    ) -> Result<()> {
+    ) -> Result<Var> {
         let hidden = self.decode(model, dev, tape, inputs)?;
-        self.sample(model, dev, inputs, hidden, sampling)
+        self.sample(model, dev, inputs, hidden, sampling)?;
+        Ok(hidden)
     }
 
     /// Copies blocks. All sources are read before any destination is written. If several copies have the same
@@ -226,7 +278,9 @@ impl ModelRunner {
         let samples = padded_size(sampling.draws.len());
         let mut draws = sampling.draws.to_vec();
         draws.resize(samples, Draw::new(SamplingParams::default(), NoiseKey::default(), 0, 0));
-        let sampling = Sampling { draws: &draws, ..sampling };
+        let prompt = vec![PromptRow { row: 0, token_id: 0, top: 0 }; PROMPT_ROWS.min(self.batch.input_ids.len())];
+        let kept = sampling.kept.map(|_| Kept { rows: &[], prompt: &prompt });
+        let sampling = Sampling { draws: &draws, kept, ..sampling };
         self.batch.sample_rows.truncate(samples);
         let copies: Vec<BlockCopy> = (0..limits.max_num_seqs as u32).map(|i| (i, i)).collect();
         let mut tape = Tape::new(dev, Mode::Infer);
@@ -306,10 +360,64 @@ impl ModelRunner {
         let rows = dev.alloc(Region::Workspace, hidden.tensor.dtype, &[n, hidden.tensor.cols()])?;
         rows::gather(dev, hidden.tensor, samples.rows, rows)?;
         let lm_head = model.decoder.lm_head.weight;
-        let Sampling { allowed, draws } = sampling;
-        let outs = sample::Outs { ids: samples.token_ids, logprobs: samples.logprobs };
+        let Sampling { allowed, draws, .. } = sampling;
+        let outs = sample::Outs { ids: samples.token_ids, logprobs: samples.logprobs, logits: samples.logits };
         sample::fwd(dev, rows, &lm_head, allowed, draws, samples.table, outs)?;
         dev.note_product("sample", [n, lm_head.n, lm_head.k], lm_head.data.span().bytes as f64);
         Ok(())
     }
+
+    /// Computes the log-probs of the prompts' tokens that are requested, [`PROMPT_ROWS`] at a time.
+    fn rank_prompt(&self, model: &Model, dev: &mut Device, hidden: Var, sampling: Sampling<'_>) -> Result<Vec<Ranked>> {
+        let wanted = sampling.kept.map_or(&[][..], |kept| kept.prompt);
+        let mut ranked = Vec::with_capacity(wanted.len());
+        for part in wanted.chunks(PROMPT_ROWS) {
+            let mark = dev.mark(Region::Workspace);
+            let done = rank_rows(model, dev, hidden.tensor, part, sampling.allowed);
+            dev.release(mark);
+            ranked.extend(done?);
+        }
+        Ok(ranked)
+    }
+}
+
+/// Computes the log-probs of `wanted` from their logits.
+fn rank_rows(
+    model: &Model,
+    dev: &mut Device,
+    hidden: Tensor,
+    wanted: &[PromptRow],
+    allowed: Option<Tensor>,
+) -> Result<Vec<Ranked>> {
+    let (n, w) = (wanted.len(), model.decoder.lm_head.weight);
+    let at: Vec<u32> = wanted.iter().map(|token| token.row).collect();
+    let at = dev.upload(Region::Workspace, &at, &[n])?;
+    let rows = dev.alloc(Region::Workspace, hidden.dtype, &[n, hidden.cols()])?;
+    rows::gather(dev, hidden, at, rows)?;
+    let draws = vec![Draw::kept(); n];
+    let table = Draw::upload(dev, Region::Workspace, &draws)?;
+    let logits = dev.alloc(Region::Workspace, DType::F32, &[n, sample::logit_columns(w.n)])?;
+    let ids = dev.alloc(Region::Workspace, DType::U32, &[n])?;
+    let logprobs = dev.alloc(Region::Workspace, DType::F32, &[n])?;
+    let outs = sample::Outs { ids, logprobs, logits: Some(logits) };
+    sample::fwd(dev, rows, &w, allowed, &draws, table, outs)?;
+    dev.note_product("sample", [n, w.n, w.k], w.data.span().bytes as f64);
+    let all: Vec<usize> = (0..n).collect();
+    sample::with_rows(dev, logits, w.n, &all, |isa, i, z| sample::rank_row(isa, z, wanted[i].token_id, wanted[i].top))
+}
+
+/// Returns the results of the samples: what the step wrote, and what is drawn from kept logits. Waits for the step.
+fn read(model: &Model, dev: &mut Device, inputs: &StepInputs, sampling: Sampling<'_>) -> Result<Sampled> {
+    let (mut token_ids, mut logprobs) = inputs.read(dev)?;
+    let kept = sampling.kept.map_or(&[][..], |kept| kept.rows);
+    let logits = inputs.samples.and_then(|samples| samples.logits);
+    let (Some(logits), false) = (logits, kept.is_empty()) else {
+        return Ok(Sampled { token_ids, logprobs, ..Sampled::default() });
+    };
+    let (at, vocab) = (kept.iter().map(|row| row.sample).collect::<Vec<_>>(), model.decoder.lm_head.weight.n);
+    let rows = sample::with_rows(dev, logits, vocab, &at, |isa, i, z| sample::sample_row(isa, z, &kept[i].call))?;
+    for (&at, row) in at.iter().zip(&rows) {
+        (token_ids[at], logprobs[at]) = (row.token_id, row.logprob);
+    }
+    Ok(Sampled { token_ids, logprobs, rows, prompt: Vec::new() })
 }

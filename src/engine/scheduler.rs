@@ -75,7 +75,6 @@ impl Scheduler {
     }
 
     /// Returns the state of the KV cache blocks.
-    #[cfg_attr(private_tree, expect(dead_code, reason = "tests check that no block is lost or written twice"))]
     pub fn blocks(&self) -> &BlockManager {
         &self.blocks
     }
@@ -118,10 +117,10 @@ impl Scheduler {
         self.vision.reset();
     }
 
-    /// Adds a prompt. Errors, without adding the prompt, if it could never run: if it is empty, if it is too long for
+    /// Adds a prompt and returns the slot of its group. Errors, without adding the prompt, if it could never run: if it is empty, if it is too long for
     /// the model's context or the KV cache, if an image is larger than the vision cache, or if no rollout or no token
     /// is requested.
-    pub fn add(&mut self, request: GroupRequest) -> Result<()> {
+    pub fn add(&mut self, request: GroupRequest) -> Result<usize> {
         let place = || match request.prompt.place.as_str() {
             "" => format!("prompt {}", request.request),
             place => place.to_owned(),
@@ -156,30 +155,82 @@ impl Scheduler {
             extend_hashes(&mut block_hashes, prompt, &prompt.token_ids, len, self.config.block_size);
         }
         let sequences = (0..request.n).map(|_| None).collect();
-        let group = Group { block_hashes, started: 0, finished: 0, prefilling: None, pinned: None, sequences, request };
+        let group = Group {
+            block_hashes,
+            started: 0,
+            finished: 0,
+            prefilling: None,
+            pinned: None,
+            prompt_scored: 0,
+            sequences,
+            request,
+        };
         let slot = self.vacant.pop().unwrap_or_else(|| {
             self.groups.push(None);
             self.groups.len() - 1
         });
         self.groups[slot] = Some(group);
         self.waiting.push_back(slot);
-        Ok(())
+        Ok(slot)
     }
 
     /// Ends all rollouts in flight and frees their blocks.
     pub fn abort(&mut self) {
-        for slot in 0..self.groups.len() {
-            if let Some(mut group) = self.groups[slot].take() {
-                for table in group.sequences.iter_mut().flatten().map(|s| &mut s.block_table).chain(&mut group.pinned) {
-                    self.blocks.release(table);
-                }
-                self.drafter.forget(slot);
-                self.vacant.push(slot);
+        (0..self.groups.len()).for_each(|slot| self.abort_group(slot));
+    }
+
+    /// Ends the rollouts of the group in `slot`, if there is one, and frees their blocks. Must not be called between
+    /// [`Scheduler::schedule`] and [`Scheduler::postprocess`]; the same holds for the next two functions.
+    pub fn abort_group(&mut self, slot: usize) {
+        let Some(mut group) = self.groups[slot].take() else { return };
+        for table in group.sequences.iter_mut().flatten().map(|s| &mut s.block_table).chain(&mut group.pinned) {
+            self.blocks.release(table);
+        }
+        self.drafter.forget(slot);
+        self.vacant.push(slot);
+        self.waiting.retain(|&waiting| waiting != slot);
+        self.preempted.retain(|id| id.group != slot);
+        self.running.retain(|id| id.group != slot);
+    }
+
+    /// Ends one rollout and frees its blocks. Returns false if it is not in flight: if it has ended or not started.
+    pub fn abort_sequence(&mut self, id: SeqId) -> bool {
+        let Some(group) = self.groups[id.group].as_mut() else { return false };
+        if group.sequences[id.rollout].is_none() {
+            return false;
+        }
+        if group.prefilling == Some(id.rollout) {
+            group.prefilling = None;
+            if group.started < group.request.n {
+                self.waiting.push_front(id.group);
             }
         }
-        self.waiting.clear();
-        self.preempted.clear();
-        self.running.clear();
+        self.end(id);
+        self.preempted.retain(|&other| other != id);
+        self.running.retain(|&other| other != id);
+        true
+    }
+
+    /// Drops all cached blocks and images while rollouts are in flight. They keep their tokens and are computed again,
+    /// and so are the rows of the prompts of `rescored` requests. Callers use it after the weights have changed.
+    pub fn recompute(&mut self, rescored: impl Fn(usize) -> bool) {
+        while let Some(&id) = self.running.last() {
+            self.preempt(id);
+        }
+        while self.unpin_last() {}
+        for group in self.groups.iter_mut().flatten() {
+            if rescored(group.request.request) {
+                group.prompt_scored = 0;
+            }
+        }
+        self.blocks.reset_prefix_cache();
+        self.vision.reset();
+    }
+
+    /// Returns the number of sequences that run, and the number of rollouts that wait.
+    pub fn num_running_and_waiting(&self) -> [usize; 2] {
+        let waiting = |&slot: &usize| self.group(slot).request.n - self.group(slot).started;
+        [self.running.len(), self.preempted.len() + self.waiting.iter().map(waiting).sum::<usize>()]
     }
 
     /// Plans the next step in this order:
@@ -256,6 +307,7 @@ impl Scheduler {
         let group = self.groups[s.seq.group].as_mut().expect("a group in flight");
         let seq = group.sequences[s.seq.rollout].as_mut().expect("a sequence in flight");
         seq.num_computed_tokens = s.start + s.len;
+        group.prompt_scored = group.prompt_scored.max(seq.num_computed_tokens);
         if self.blocks.prefix_caching() {
             let size = self.config.block_size;
             let prompt = &group.request.prompt;
@@ -387,7 +439,7 @@ impl Scheduler {
                 group.pinned = Some(self.blocks.fork(&seq.block_table));
             }
         } else {
-            let whole = (seq.num_tokens() - 1) / size;
+            let whole = group.reusable((seq.num_tokens() - 1) / size, size);
             seq.block_table = self.blocks.lookup(&seq.block_hashes[..whole.min(seq.block_hashes.len())]);
             seq.num_computed_tokens = seq.block_table.len() * size;
             seq.num_cached_tokens = seq.num_computed_tokens;

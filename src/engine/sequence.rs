@@ -1,6 +1,7 @@
 //! Sequences as the scheduler uses them: a [`Group`] is one prompt with its rollouts, and each rollout is a
 //! [`Sequence`]. They are host data without tensors.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::error::Result;
@@ -143,6 +144,11 @@ pub struct GroupRequest {
     pub max_tokens: usize,
     /// Stop tokens. A rollout ends when one of these is sampled.
     pub stop_token_ids: Arc<[u32]>,
+    /// True if tokens may be drafted. False if a token's logits depend on the sampled tokens before it.
+    pub drafts: bool,
+    /// True if the log-probs of the prompt's tokens are requested. Tokens that the prefix cache supplies have no rows, so
+    /// tokens without log-probs are not taken from it.
+    pub prompt_logprobs: bool,
 }
 
 /// A prompt with its rollouts while they are in the engine.
@@ -160,8 +166,25 @@ pub struct Group {
     pub prefilling: Option<usize>,
     /// Blocks of the computed prompt, held for rollouts that have not started.
     pub pinned: Option<Vec<u32>>,
+    /// Number of the sequence's first tokens whose rows are computed. It counts only if log-probs of the prompt are requested.
+    pub prompt_scored: usize,
     /// Rollouts in flight, by rollout index.
     pub sequences: Vec<Option<Sequence>>,
+}
+
+impl Group {
+    /// Returns the rows among `start..end` that predict a token of the prompt and are not computed yet, if the log-probs
+    /// of the prompt are requested.
+    pub fn unscored(&self, start: usize, end: usize) -> Range<usize> {
+        let last = if self.request.prompt_logprobs { self.request.prompt.token_ids.len() - 1 } else { 0 };
+        start.max(self.prompt_scored)..end.min(last)
+    }
+
+    /// Returns the number of the first `whole` blocks of a sequence that may be taken from the prefix cache.
+    pub fn reusable(&self, whole: usize, block_size: usize) -> usize {
+        let unscored = !self.unscored(0, usize::MAX).is_empty();
+        if unscored { whole.min(self.prompt_scored / block_size) } else { whole }
+    }
 }
 
 /// One rollout.

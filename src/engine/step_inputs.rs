@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::model::layers::{Paging, Rope};
 use crate::model::tape::Tape;
 use crate::ops::paged_attention::{Decode, Split};
-use crate::ops::sample::Draw;
+use crate::ops::sample::{Draw, logit_columns};
 use crate::tensor::{DType, Tensor};
 
 /// The tensors that the sampler reads and writes.
@@ -20,6 +20,8 @@ pub(super) struct Samples {
     pub token_ids: Tensor,
     /// Log-probs, f32 `[B]`, written by the step.
     pub logprobs: Tensor,
+    /// Kept logits, f32 `[B, logit_columns(V)]`, written by the step. `None` if no row is kept in any step.
+    pub logits: Option<Tensor>,
 }
 
 /// The tensors that a step's forward reads and writes, apart from weights and caches. They are allocated before
@@ -39,13 +41,14 @@ pub(super) struct StepInputs {
 }
 
 impl StepInputs {
-    /// Uploads `batch` and `draws` on top of the tape's region. For a decode step on a GPU, `split` contains the
+    /// Uploads `batch` and `draws` on top of the tape's region. `vocab` is the number of ids if logits are kept. For a decode step on a GPU, `split` contains the
     /// attention work items, which are also uploaded, and their arrival counters, which are already on the device.
     pub fn upload(
         dev: &mut Device,
         tape: &Tape,
         batch: &Batch,
         draws: &[Draw],
+        vocab: Option<usize>,
         split: Option<(&Split, Tensor)>,
     ) -> Result<StepInputs> {
         let (t, s, b) = (batch.input_ids.len(), batch.num_seqs(), batch.sample_rows.len());
@@ -54,6 +57,10 @@ impl StepInputs {
             0 => None,
             n => Some((tape.upload(dev, &batch.vision_rows, &[n])?, tape.upload(dev, &batch.vision_tokens, &[n])?)),
         };
+        let logits = match vocab {
+            Some(vocab) if b > 0 => Some(dev.alloc(tape.region(), DType::F32, &[b, logit_columns(vocab)])?),
+            _ => None,
+        };
         let samples = match b {
             0 => None,
             _ => Some(Samples {
@@ -61,6 +68,7 @@ impl StepInputs {
                 table: Draw::upload(dev, tape.region(), draws)?,
                 token_ids: dev.alloc(tape.region(), DType::U32, &[b])?,
                 logprobs: dev.alloc(tape.region(), DType::F32, &[b])?,
+                logits,
             }),
         };
         let decode = match split {

@@ -152,6 +152,7 @@ fn limits(config: &GenerateConfig, model: &ModelConfig, requests: &[Request]) ->
         enable_prefix_caching: config.enable_prefix_caching,
         draft_rows: 0,
         allowed: None,
+        keep_logits: false,
         seed: config.seed,
         step: 0,
     }

@@ -7,7 +7,12 @@ mod draw;
 pub mod forward;
 mod gpu;
 mod params;
+mod process;
 
 pub use draw::{Draw, Outs};
 pub use forward::fwd;
 pub use params::{NoiseKey, SamplingParams};
+pub use process::{
+    Changes, LogprobsMode, Penalties, Ranked, RowCall, RowSample, TopLogprob, logit_columns, rank_row, sample_row,
+    with_rows,
+};

@@ -53,6 +53,7 @@ pub fn engine_config(
             Draft::Off => 0,
         },
         allowed: Some(allowed),
+        keep_logits: false,
         seed: config.seed,
         step,
     }

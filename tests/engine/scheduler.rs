@@ -167,7 +167,8 @@ fn request(at: usize, spec: &Spec) -> GroupRequest {
         prompt.images.push(ImageSpan { key: [name * 16 + rows as u8; 32], start, rows });
     }
     let stop_token_ids = Arc::from([STOP].as_slice());
-    GroupRequest { request: at, prompt: Arc::new(prompt), n: *n, max_tokens: *max_tokens, stop_token_ids }
+    let (prompt, drafts, prompt_logprobs) = (Arc::new(prompt), true, false);
+    GroupRequest { request: at, prompt, n: *n, max_tokens: *max_tokens, stop_token_ids, drafts, prompt_logprobs }
 }
 
 proptest! {

@@ -105,7 +105,7 @@ fn from_logits(dev: &mut Device, c: &Case, from: usize, to: usize) -> Outcome<Ve
     let draws = &c.draws[from..to];
     let table = Draw::upload(dev, Region::Overlay, draws)?;
     let (ids, logprobs) = (blank(dev, DType::U32, &[n]), blank(dev, DType::F32, &[n]));
-    sample::forward::from_logits(dev, sums, allowed, draws, table, sample::Outs { ids, logprobs })?;
+    sample::forward::from_logits(dev, sums, allowed, draws, table, sample::Outs { ids, logprobs, logits: None })?;
     let mut out = dev.read::<u32>(ids)?;
     out.extend(dev.read::<f32>(logprobs)?.iter().map(|p| if p.is_nan() { u32::MAX } else { p.to_bits() }));
     Ok(out)
@@ -220,7 +220,7 @@ pub fn from_hidden(
     let allowed = allowed_on(dev, allowed);
     let table = Draw::upload(dev, Region::Overlay, draws)?;
     let (ids, logprobs) = (blank(dev, DType::U32, &[n]), blank(dev, DType::F32, &[n]));
-    sample::fwd(dev, hidden, &w, allowed, draws, table, sample::Outs { ids, logprobs })?;
+    sample::fwd(dev, hidden, &w, allowed, draws, table, sample::Outs { ids, logprobs, logits: None })?;
     Ok((dev.read(ids)?, dev.read(logprobs)?))
 }
 

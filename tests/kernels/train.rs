@@ -236,6 +236,7 @@ fn recorded(config: &RlConfig) -> (Vec<Group>, Vec<u32>) {
             enable_prefix_caching: true,
             draft_rows: 6,
             allowed: Some(allowed),
+            keep_logits: false,
             seed: 1,
             step: 0,
         },

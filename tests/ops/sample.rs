@@ -55,7 +55,8 @@ fn run(dev: &mut Device, dtype: DType, c: &Case) -> (Vec<u32>, Vec<f32>) {
     let logprob = dev.alloc(Region::Overlay, DType::F32, &[c.b]).unwrap();
     let draws: Vec<Draw> = c.params.iter().zip(&c.noise).map(|(p, n)| Draw::new(*p, *n, SEED.0, SEED.1)).collect();
     let table = Draw::upload(dev, Region::Overlay, &draws).unwrap();
-    sample::fwd(dev, hidden, &w, allowed, &draws, table, sample::Outs { ids, logprobs: logprob }).unwrap();
+    sample::fwd(dev, hidden, &w, allowed, &draws, table, sample::Outs { ids, logprobs: logprob, logits: None })
+        .unwrap();
     (dev.read(ids).unwrap(), dev.read(logprob).unwrap())
 }
 

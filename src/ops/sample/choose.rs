@@ -83,7 +83,7 @@ cpu_kernel! {
 }
 
 /// Returns the ids that pass the filters of `params`.
-fn narrowed(isa: Isa, z: &[f32], max: f32, params: &SamplingParams) -> Vec<u32> {
+pub(super) fn narrowed(isa: Isa, z: &[f32], max: f32, params: &SamplingParams) -> Vec<u32> {
     let mut weight = vec![0.0; z.len()];
     weights(isa, z, max, &mut weight);
     let least = f64::from(params.min_p) * ONE;

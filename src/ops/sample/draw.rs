@@ -3,6 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::params::{NoiseKey, SamplingParams};
+use super::process::logit_columns;
 use crate::device::{Device, Region};
 use crate::error::Result;
 use crate::ops::check;
@@ -21,8 +22,10 @@ pub struct Draw {
     rollout: u32,
     position: u32,
     key: [u32; 2],
+    /// 1 if the row's logits are kept and nothing is sampled. A kernel sees `top_k` instead, which makes it store them.
+    kept: u32,
     /// Padding, so that rows of the array start at multiples of 16 bytes.
-    padding: [u32; 3],
+    padding: [u32; 2],
 }
 
 /// Number of u32 words of a row of the array.
@@ -34,7 +37,19 @@ impl Draw {
         let SamplingParams { temperature, min_p, top_k, top_p } = params;
         let NoiseKey { prompt, rollout, position } = noise;
         let key = philox::key(seed, Purpose::Noise, step);
-        Draw { temperature, min_p, top_p, top_k, prompt, rollout, position, key, padding: [0; 3] }
+        Draw { temperature, min_p, top_p, top_k, prompt, rollout, position, key, kept: 0, padding: [0; 2] }
+    }
+
+    /// Returns the draw of a row whose logits at temperature 1 are kept in [`Outs::logits`]. Its id and log-prob are
+    /// undefined.
+    pub fn kept() -> Draw {
+        let params = SamplingParams { top_k: u32::MAX, ..SamplingParams::default() };
+        Draw { kept: 1, ..Draw::new(params, NoiseKey::default(), 0, 0) }
+    }
+
+    /// Returns true if the row's logits are kept and nothing is sampled.
+    pub(super) fn is_kept(&self) -> bool {
+        self.kept == 1
     }
 
     /// Returns the sampling parameters.
@@ -71,10 +86,13 @@ pub struct Outs {
     /// Log-probs of the ids, f32 `[B]`, under the full (unfiltered) policy at the row's temperature (1 for greedy
     /// rows).
     pub logprobs: Tensor,
+    /// Memory for the logits, f32 `[B, logit_columns(V)]`, if some rows are [`Draw::kept`]. Other rows are undefined.
+    pub logits: Option<Tensor>,
 }
 
 impl Outs {
-    pub(super) fn check(&self, op: &'static str, b: usize) -> Result<()> {
+    pub(super) fn check(&self, op: &'static str, b: usize, vocab: usize) -> Result<()> {
+        check::optional(op, "logits", self.logits, DType::F32, &[b, logit_columns(vocab)])?;
         check::tensor(op, "ids", self.ids, DType::U32, &[b])?;
         check::tensor(op, "logprobs", self.logprobs, DType::F32, &[b])
     }

@@ -36,14 +36,15 @@ pub fn fwd(
     let dtype = check::weight(OP, w, w.n, hidden.cols())?;
     check::tensor(OP, "hidden", hidden, dtype, &[b, w.k])?;
     check::optional(OP, "allowed", allowed, DType::U32, &[panel_count(w.n)])?;
-    outs.check(OP, b)?;
+    outs.check(OP, b, w.n)?;
     check_draws(OP, b, draws, table)?;
     if dev.kind().is_gpu() {
         return gpu::fwd(OP, dev, hidden, w, allowed, table, outs);
     }
     let mark = dev.mark(Region::Workspace);
-    let (width, columns) = (segments(w.n) * PARTIAL, panel_count(w.n) * PANEL);
-    let logits = dev.alloc(Region::Workspace, DType::F32, &[b, columns])?;
+    let width = segments(w.n) * PARTIAL;
+    let logits = scratch(dev, b, w.n, outs)?;
+    let columns = logits.cols();
     let partials = dev.alloc(Region::Workspace, DType::F32, &[b, width])?;
     if let Some(cpu) = dev.on_cpu() {
         let ins = [hidden, w.data, allowed.unwrap_or(hidden.slice(0, 0))];
@@ -75,7 +76,7 @@ pub fn fwd(
 
 /// Samples as [`fwd`] does, but from given logits: `sums` f32 `[B, V]`, not yet divided by the temperature. For equal
 /// sums every device returns the same tokens.
-#[cfg_attr(private_tree, expect(dead_code, reason = "OpenAI-compatible servers sample from modified logits"))]
+#[cfg_attr(private_tree, expect(dead_code, reason = "tests compare the samplers of all devices on equal logits"))]
 pub fn from_logits(
     dev: &mut Device,
     sums: Tensor,
@@ -88,14 +89,15 @@ pub fn from_logits(
     let (b, vocab) = (sums.rows(), sums.cols());
     check::tensor(OP, "sums", sums, DType::F32, &[b, vocab])?;
     check::optional(OP, "allowed", allowed, DType::U32, &[panel_count(vocab)])?;
-    outs.check(OP, b)?;
+    outs.check(OP, b, vocab)?;
     check_draws(OP, b, draws, table)?;
     if dev.kind().is_gpu() {
         return gpu::given(OP, dev, sums, allowed, table, outs);
     }
     let mark = dev.mark(Region::Workspace);
-    let (width, columns) = (segments(vocab) * PARTIAL, panel_count(vocab) * PANEL);
-    let logits = dev.alloc(Region::Workspace, DType::F32, &[b, columns])?;
+    let width = segments(vocab) * PARTIAL;
+    let logits = scratch(dev, b, vocab, outs)?;
+    let columns = logits.cols();
     let partials = dev.alloc(Region::Workspace, DType::F32, &[b, width])?;
     if let Some(cpu) = dev.on_cpu() {
         let ins = [sums, allowed.unwrap_or(outs.ids.slice(0, 0))];
@@ -107,12 +109,21 @@ pub fn from_logits(
             let z = z.take(row);
             z[..vocab].copy_from_slice(&sums[row * vocab..][..vocab]);
             z[vocab..].fill(0.0);
+            let z = &mut z[..panel_count(vocab) * PANEL];
             of_given(cpu.isa, z, scales[row], allowed, partial.take(row));
         });
         draw(cpu, vocab, logits, partials, draws, outs);
     }
     dev.release(mark);
     Ok(())
+}
+
+/// Returns the memory for the logits of a call on the CPU.
+fn scratch(dev: &mut Device, b: usize, vocab: usize, outs: Outs) -> Result<Tensor> {
+    match outs.logits {
+        Some(logits) => Ok(logits),
+        None => dev.alloc(Region::Workspace, DType::F32, &[b, panel_count(vocab) * PANEL]),
+    }
 }
 
 fn scales(draws: &[Draw]) -> Vec<f32> {
@@ -126,6 +137,10 @@ fn draw(cpu: Cpu<'_>, vocab: usize, logits: Tensor, partials: Tensor, draws: &[D
     let (logits, partials) = (logits.of::<f32>(), partials.of::<f32>());
     let (ids, logprobs) = (Parts::new(ids.of::<u32>(), 1), Parts::new(logprobs.of::<f32>(), 1));
     cpu.pool.run(ids.count(), |row| {
+        if draws[row].is_kept() {
+            (ids.take(row)[0], logprobs.take(row)[0]) = (0, 0.0);
+            return;
+        }
         let z = &logits[row * columns..][..vocab];
         let fold = Fold::of(&partials[row * width..][..width]);
         let id = choose::token(cpu.isa, z, fold.max(), &draws[row]);

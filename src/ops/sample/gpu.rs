@@ -19,11 +19,15 @@ struct Scratch {
 }
 
 impl Scratch {
-    /// Allocates the scratch for `b` rows over `vocab` ids.
-    fn alloc(dev: &mut Device, b: usize, vocab: usize) -> Result<Scratch> {
+    /// Allocates the scratch for `b` rows over `vocab` ids. Logits that the caller keeps are in the caller's memory.
+    fn alloc(dev: &mut Device, b: usize, vocab: usize, logits: Option<Tensor>) -> Result<Scratch> {
         let mut take = |columns| dev.alloc(Region::Workspace, DType::F32, &[b, segments(vocab) * columns]);
+        let logits = match logits {
+            Some(logits) => logits,
+            None => take(SEGMENT)?,
+        };
         // A winner is a score, a logit, an id and 4 bytes of padding.
-        Ok(Scratch { logits: take(SEGMENT)?, partials: take(PARTIAL)?, winners: take(4)? })
+        Ok(Scratch { logits, partials: take(PARTIAL)?, winners: take(4)? })
     }
 
     /// Returns the kernel arguments for the segments of a row's logits.
@@ -39,7 +43,7 @@ impl Scratch {
         /// Bytes of `sample::Smem`: four bins of sums and counts per thread and their totals, one winner per warp, and
         /// the fold.
         const SMEM: usize = (4 * THREADS + 4) * (8 + 4) + THREADS / 32 * 12 + 8;
-        let (&Scratch { logits, partials, winners }, Outs { ids, logprobs }) = (self, outs);
+        let (&Scratch { logits, partials, winners }, Outs { ids, logprobs, .. }) = (self, outs);
         let (launch, segments) = (check::launch(op, rows.rows(), THREADS, SMEM)?, segments(vocab) as i32);
         let args = params!(sample::TokenArgs { rows, logits, partials, winners, ids, logprobs, segments });
         gpu.launch("sample", "sample_tokens", launch, args)
@@ -57,7 +61,7 @@ pub(super) fn fwd(
     outs: Outs,
 ) -> Result<()> {
     const NAMES: KernelNames = kernel_names!("sample_logits", Role::Logits);
-    on_scratch(dev, hidden.rows(), w.n, |gpu, scratch| {
+    on_scratch(dev, [hidden.rows(), w.n], outs.logits, |gpu, scratch| {
         let args = operands(op, hidden, w)?.with(scratch.segments(op, bitmap, w.n, rows)?);
         launch_tiles(op, gpu, "sample", &NAMES, hidden, w, args)?;
         scratch.tokens(op, gpu, w.n, rows, outs)
@@ -76,7 +80,7 @@ pub(super) fn given(
     const THREADS: u32 = 128;
     const TILE: usize = 16;
     let (b, vocab) = (sums.rows(), sums.cols());
-    on_scratch(dev, b, vocab, |gpu, scratch| {
+    on_scratch(dev, [b, vocab], outs.logits, |gpu, scratch| {
         let out = scratch.segments(op, bitmap, vocab, table)?;
         let (rows, cols) = (check::count(op, "rows", b)?, check::count(op, "ids", vocab)?);
         let args = params!(sample::GivenArgs { sums, rows, cols, out });
@@ -90,12 +94,12 @@ pub(super) fn given(
 /// the scratch without running them.
 fn on_scratch(
     dev: &mut Device,
-    b: usize,
-    vocab: usize,
+    [b, vocab]: [usize; 2],
+    logits: Option<Tensor>,
     launches: impl FnOnce(&mut Gpu<'_>, Scratch) -> Result<()>,
 ) -> Result<()> {
     let mark = dev.mark(Region::Workspace);
-    let scratch = Scratch::alloc(dev, b, vocab)?;
+    let scratch = Scratch::alloc(dev, b, vocab, logits)?;
     let done = match dev.on() {
         On::Gpu(mut gpu) => launches(&mut gpu, scratch),
         On::Count | On::Cpu(_) => Ok(()),

@@ -32,7 +32,8 @@ impl SamplingParams {
         self.min_p > 0.0 || self.top_k > 0 || self.top_p < 1.0
     }
 
-    /// Returns an input error at `place` unless every value is in its range.
+    /// Returns an input error at `place` unless every value is in its range. The place of the error is the name of the
+    /// value if `place` is empty.
     pub fn validate(&self, place: &str) -> Result<()> {
         let checks = [
             ("temperature", self.temperature, self.temperature >= 0.0 && self.temperature.is_finite(), "0 or more"),
@@ -41,7 +42,8 @@ impl SamplingParams {
         ];
         for (name, value, holds, expected) in checks {
             if !holds {
-                return Err(Error::input(format!("{place}.{name}"), value.to_string(), expected));
+                let place = if place.is_empty() { name.to_owned() } else { format!("{place}.{name}") };
+                return Err(Error::input(place, value.to_string(), expected));
             }
         }
         Ok(())

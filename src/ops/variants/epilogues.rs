@@ -157,7 +157,7 @@ const PAIRS: [(&str, Pair); 4] = [
         for from in (0..n).step_by(few) {
             let to = n.min(from + few);
             let table = Draw::upload(dev, AT, &draws[from..to])?;
-            let outs = sample::Outs { ids: ids.slice(from, to), logprobs: sampled.slice(from, to) };
+            let outs = sample::Outs { ids: ids.slice(from, to), logprobs: sampled.slice(from, to), logits: None };
             sample::fwd(dev, o.x.slice(from, to), &o.w, None, &draws[from..to], table, outs)?;
         }
         let trained = o.log_probs(dev, n, ids)?;

@@ -1,0 +1,360 @@
+//! A running engine that requests join and leave between steps. It computes the same steps as [`Engine::generate`] and
+//! adds what only a server's requests need: a noise key for each request, kept logits, and log-probs of prompts.
+//!
+//! The result of a choice depends on weights, arithmetic, request and index of the choice only. The row that a token is
+//! drawn from has the same bits in any batch, the noise is keyed by seed, choice and position, and everything else is
+//! computed from the choice's own tokens.
+
+use std::collections::HashMap;
+
+use crate::device::Device;
+use crate::engine::llm_engine::Engine;
+use crate::engine::model_runner::{Kept, KeptRow, PromptRow, Sampled, Sampling};
+use crate::engine::requests::{
+    EngineCoreOutput, EngineCoreRequest, EngineLoad, Finish, PromptLogprob, RequestId, RequestParams, SampledToken,
+};
+use crate::engine::scheduler::{Finished, Scheduler, SeqId, Step};
+use crate::engine::sequence::{FinishReason, GroupRequest, Prompt};
+use crate::error::{Error, Result};
+use crate::model::Model;
+use crate::ops::sample::{Changes, Draw, NoiseKey, Penalties, Ranked, RowCall};
+
+/// The requests of [`Engine::add_request`].
+#[derive(Debug)]
+pub(super) struct Serving {
+    vocab_size: usize,
+    next: u64,
+    requests: HashMap<u64, InFlight>,
+}
+
+/// A request in flight.
+#[derive(Debug)]
+struct InFlight {
+    /// Slot of its group in the scheduler.
+    slot: usize,
+    params: RequestParams,
+    noise: NoiseKey,
+    /// Number of choices that have not ended.
+    remaining: usize,
+    /// Choices that were aborted before they started.
+    dropped: Vec<usize>,
+    /// The request's allowed ids as a bitmap.
+    allowed: Option<Vec<u32>>,
+    /// Ids that may not be sampled before `min_tokens`.
+    stops: Vec<u32>,
+    /// Distinct ids of the prompt, if repetition is penalized.
+    prompt_ids: Vec<u32>,
+    /// Occurrences of ids in the output of each choice. Empty without penalties.
+    counts: Vec<HashMap<u32, u32>>,
+    /// Log-probs of the prompt's tokens so far, if they were requested and not returned yet.
+    prompt: Option<Vec<PromptLogprob>>,
+    num_cached_tokens: Option<usize>,
+}
+
+impl InFlight {
+    fn new(slot: usize, n: usize, first_choice: u32, params: RequestParams, prompt: &Prompt, vocab: usize) -> InFlight {
+        let allowed = params.allowed_token_ids.as_ref().map(|ids| {
+            let mut bitmap = vec![0u32; vocab.div_ceil(32)];
+            ids.iter().for_each(|&id| bitmap[id as usize / 32] |= 1 << (id % 32));
+            bitmap
+        });
+        let mut prompt_ids = Vec::new();
+        if params.repetition_penalty != 1.0 {
+            prompt_ids.clone_from(&prompt.token_ids);
+            prompt_ids.sort_unstable();
+            prompt_ids.dedup();
+        }
+        let penalized = params.penalties() != Penalties::NONE;
+        InFlight {
+            slot,
+            // A key of the noise has 32 bits for the seed, so the seed's upper half is in the counter.
+            noise: NoiseKey { prompt: (params.seed >> 32) as u32, rollout: first_choice, position: 0 },
+            remaining: n,
+            dropped: Vec::new(),
+            allowed,
+            stops: params.stop_token_ids.iter().chain(&*params.eos_token_ids).copied().collect(),
+            prompt_ids,
+            counts: if penalized { vec![HashMap::new(); n] } else { Vec::new() },
+            prompt: params.prompt_logprobs.map(|_| Vec::with_capacity(prompt.token_ids.len())),
+            num_cached_tokens: None,
+            params,
+        }
+    }
+
+    fn draw(&self, choice: usize, position: usize) -> Draw {
+        let rollout = self.noise.rollout.wrapping_add(choice as u32);
+        let noise = NoiseKey { rollout, position: position as u32, ..self.noise };
+        Draw::new(self.params.sampling, noise, self.params.seed, 0)
+    }
+
+    /// Returns how the token after `sampled` tokens of a choice is drawn from kept logits.
+    fn call(&self, choice: usize, sampled: usize) -> RowCall<'_> {
+        let changes = Changes {
+            allowed: self.allowed.as_deref(),
+            banned: if sampled < self.params.min_tokens { &self.stops } else { &[] },
+            bias: &self.params.logit_bias,
+            penalties: self.params.penalties(),
+            prompt: &self.prompt_ids,
+            counts: self.counts.get(choice),
+        };
+        let report = self.params.logprobs.map(|top| (self.params.logprobs_mode, top));
+        RowCall { draw: self.draw(choice, sampled), changes, report }
+    }
+
+    /// Returns the output for a token, and counts the token.
+    fn output(&mut self, sample: &Sample, token_id: u32, logprob: f32, ranked: Option<Ranked>) -> EngineCoreOutput {
+        if let Some(counts) = self.counts.get_mut(sample.id.rollout) {
+            *counts.entry(token_id).or_default() += 1;
+        }
+        let (own, rank, top_logprobs) = match ranked {
+            Some(ranked) => (Some(ranked.logprob), Some(ranked.rank), ranked.top),
+            // The fused sampler's log-prob is the requested one; see `RequestParams::keeps_logits`.
+            None => (self.params.logprobs.map(|_| logprob), None, Vec::new()),
+        };
+        let token = SampledToken { token_id, rollout_logprob: logprob, logprob: own, rank, top_logprobs };
+        EngineCoreOutput { token: Some(token), ..self.no_token(sample) }
+    }
+
+    fn no_token(&mut self, sample: &Sample) -> EngineCoreOutput {
+        EngineCoreOutput {
+            request: sample.request,
+            choice: sample.id.rollout,
+            token: None,
+            finish: None,
+            prompt_logprobs: self.prompt.take(),
+            num_cached_tokens: *self.num_cached_tokens.get_or_insert(sample.num_cached_tokens),
+        }
+    }
+}
+
+/// The choice that a sample of a step belongs to.
+struct Sample {
+    request: RequestId,
+    id: SeqId,
+    num_cached_tokens: usize,
+}
+
+/// What a step samples and ranks.
+struct Rows<'a> {
+    draws: Vec<Draw>,
+    kept: Vec<KeptRow<'a>>,
+    prompt: Vec<PromptRow>,
+    /// Request of each entry of `prompt`.
+    ranked: Vec<RequestId>,
+}
+
+impl Serving {
+    pub fn new(vocab_size: usize) -> Serving {
+        Serving { vocab_size, next: 0, requests: HashMap::new() }
+    }
+
+    fn rows(&self, scheduler: &Scheduler, step: &Step) -> Rows<'_> {
+        let mut rows = Rows { draws: Vec::new(), kept: Vec::new(), prompt: Vec::new(), ranked: Vec::new() };
+        let mut first = 0;
+        for s in &step.scheduled {
+            let group = scheduler.group(s.seq.group);
+            let request = group.request.request as u64;
+            let in_flight = &self.requests[&request];
+            for (sample, id) in s.samples.clone().zip(&step.samples[s.samples.clone()]) {
+                let sampled = scheduler.sequence(*id).completion().len() + s.ahead(sample);
+                let keeps = in_flight.params.keeps_logits(sampled);
+                if keeps {
+                    rows.kept.push(KeptRow { sample, call: in_flight.call(id.rollout, sampled) });
+                }
+                rows.draws.push(if keeps { Draw::kept() } else { in_flight.draw(id.rollout, sampled) });
+            }
+            for at in group.unscored(s.start, s.start + s.len) {
+                let token_id = group.request.prompt.token_ids[at + 1];
+                let top = in_flight.params.prompt_logprobs.unwrap_or(0);
+                rows.prompt.push(PromptRow { row: (first + at - s.start) as u32, token_id, top });
+                rows.ranked.push(RequestId(request));
+            }
+            first += s.len;
+        }
+        rows
+    }
+
+    /// Records that a choice of a request has ended.
+    fn ended(&mut self, request: RequestId) {
+        if let Some(in_flight) = self.requests.get_mut(&request.0) {
+            in_flight.remaining -= 1;
+            if in_flight.remaining == 0 {
+                self.requests.remove(&request.0);
+            }
+        }
+    }
+}
+
+impl Engine {
+    /// Adds a request, between any two steps. Errors, without adding it, if it could never be answered: if a parameter
+    /// is outside its range, if it needs logits and [`EngineConfig::keep_logits`](super::EngineConfig) is false, or if
+    /// its prompt is empty, too long for the model's context or the KV cache, or has too large an image.
+    pub fn add_request(&mut self, request: EngineCoreRequest) -> Result<RequestId> {
+        let EngineCoreRequest { prompt, n, first_choice, params } = request;
+        params.validate(self.serving.vocab_size)?;
+        if params.needs_logits() && !self.config.keep_logits {
+            return Err(Error::Failed("the engine keeps no logits (keep_logits is false)".to_owned()));
+        }
+        let ends = params.eos_token_ids.iter().filter(|_| !params.ignore_eos);
+        let id = self.serving.next;
+        let slot = self.scheduler.add(GroupRequest {
+            request: id as usize,
+            prompt: prompt.clone(),
+            n,
+            max_tokens: params.max_tokens,
+            stop_token_ids: params.stop_token_ids.iter().chain(ends).copied().collect(),
+            drafts: !params.keeps_logits(0),
+            prompt_logprobs: params.prompt_logprobs.is_some(),
+        })?;
+        let in_flight = InFlight::new(slot, n, first_choice, params, &prompt, self.serving.vocab_size);
+        self.serving.requests.insert(id, in_flight);
+        self.serving.next += 1;
+        Ok(RequestId(id))
+    }
+
+    /// Returns true if a request of [`Engine::add_request`] is in flight.
+    pub fn has_unfinished_requests(&self) -> bool {
+        !self.serving.requests.is_empty()
+    }
+
+    /// Drops a request and frees its blocks. It gets no further output. Returns false if it is not in flight.
+    pub fn abort_request(&mut self, id: RequestId) -> bool {
+        let Some(in_flight) = self.serving.requests.remove(&id.0) else { return false };
+        self.scheduler.abort_group(in_flight.slot);
+        true
+    }
+
+    /// Drops one choice of a request and frees its blocks. It gets no further output. Returns false if it is not in
+    /// flight.
+    pub fn abort_choice(&mut self, id: RequestId, choice: usize) -> bool {
+        let Some(in_flight) = self.serving.requests.get_mut(&id.0) else { return false };
+        let group = self.scheduler.group(in_flight.slot);
+        if choice >= group.started && choice < group.request.n {
+            if in_flight.dropped.contains(&choice) {
+                return false;
+            }
+            in_flight.dropped.push(choice);
+            if in_flight.dropped.len() == in_flight.remaining {
+                self.abort_request(id);
+            }
+            return true;
+        }
+        let aborted =
+            choice < group.request.n && self.scheduler.abort_sequence(SeqId { group: in_flight.slot, rollout: choice });
+        if aborted {
+            in_flight.remaining -= 1;
+            if in_flight.remaining == in_flight.dropped.len() {
+                self.abort_request(id);
+            }
+        }
+        aborted
+    }
+
+    /// Drops the prefix cache and the vision cache. Must be called after the weights have changed in place. Requests in
+    /// flight keep their tokens; their keys and the log-probs of their prompts are computed again.
+    pub fn update_weights(&mut self) {
+        let requests = &self.serving.requests;
+        self.scheduler.recompute(|id| requests.get(&(id as u64)).is_some_and(|request| request.prompt.is_some()));
+        self.serving.requests.values_mut().filter_map(|request| request.prompt.as_mut()).for_each(Vec::clear);
+    }
+
+    /// Returns how much of the engine is occupied.
+    pub fn load(&self) -> EngineLoad {
+        let [num_running, num_waiting] = self.scheduler.num_running_and_waiting();
+        let num_blocks = self.scheduler.config().num_blocks;
+        let num_used_blocks = num_blocks - self.scheduler.blocks().num_free_blocks();
+        EngineLoad { num_running, num_waiting, num_used_blocks, num_blocks }
+    }
+
+    /// Computes a step and returns what it sampled, in a fixed order. Without requests, returns an empty list. After an
+    /// error, which is the device's, no request is in flight.
+    pub fn step(&mut self, model: &Model, dev: &mut Device) -> Result<Vec<EngineCoreOutput>> {
+        if !self.has_unfinished_requests() {
+            return Ok(Vec::new());
+        }
+        let done = self.serving_step(model, dev);
+        if done.is_err() {
+            self.scheduler.abort();
+            self.serving.requests.clear();
+            // A step that was planned but not computed may have left entries in the caches whose content is missing.
+            self.scheduler.reset_caches();
+        }
+        done
+    }
+
+    fn serving_step(&mut self, model: &Model, dev: &mut Device) -> Result<Vec<EngineCoreOutput>> {
+        let mut step = self.scheduler.schedule()?;
+        let rows = self.serving.rows(&self.scheduler, &step);
+        let kept = self.config.keep_logits.then_some(Kept { rows: &rows.kept, prompt: &rows.prompt });
+        let sampling = Sampling { allowed: self.config.allowed, draws: &rows.draws, kept };
+        let Sampled { mut token_ids, mut logprobs, rows: results, prompt } =
+            self.runner.run(model, dev, &self.scheduler, &step, sampling)?;
+        let mut ranked: Vec<Option<Ranked>> = vec![None; step.samples.len()];
+        for (row, result) in rows.kept.iter().zip(results) {
+            ranked[row.sample] = result.ranked;
+        }
+        let wanted: Vec<(RequestId, u32)> =
+            rows.ranked.into_iter().zip(rows.prompt.iter().map(|r| r.token_id)).collect();
+        for ((request, token_id), Ranked { logprob, rank, top }) in wanted.into_iter().zip(prompt) {
+            let list = self.serving.requests.get_mut(&request.0).and_then(|in_flight| in_flight.prompt.as_mut());
+            list.into_iter().for_each(|list| {
+                list.push(PromptLogprob { token_id, logprob, rank, top_logprobs: top.clone() });
+            });
+        }
+        let before: Vec<usize> = step.scheduled.iter().map(|s| s.samples.start).collect();
+        step.verify(&mut token_ids, &mut logprobs);
+        // The samples that remain are the first ones of each sequence.
+        let stay = step.scheduled.iter().zip(before).flat_map(|(s, from)| from..from + s.samples.len());
+        let ranked: Vec<Option<Ranked>> = stay.map(|at| ranked[at].take()).collect();
+        let sample = |&id: &SeqId| {
+            let request = RequestId(self.scheduler.group(id.group).request.request as u64);
+            Sample { request, id, num_cached_tokens: self.scheduler.sequence(id).num_cached_tokens }
+        };
+        let samples: Vec<Sample> = step.samples.iter().map(sample).collect();
+        let finished = self.scheduler.postprocess(&step, &token_ids, &logprobs);
+        let mut outputs: Vec<EngineCoreOutput> = Vec::with_capacity(samples.len());
+        // Sequences that end for another reason than their tokens.
+        let mut ended: Vec<&Sample> = Vec::new();
+        for (((sample, &token_id), &logprob), ranked) in samples.iter().zip(&token_ids).zip(&logprobs).zip(ranked) {
+            let Some(in_flight) = self.serving.requests.get_mut(&sample.request.0) else { continue };
+            if ended.iter().any(|other| other.id == sample.id) {
+                continue;
+            }
+            if in_flight.dropped.contains(&sample.id.rollout) {
+                in_flight.dropped.retain(|&choice| choice != sample.id.rollout);
+                ended.push(sample);
+            } else if logprob.is_finite() {
+                outputs.push(in_flight.output(sample, token_id, logprob, ranked));
+            } else {
+                let message = "the model's logits are not finite, or the request's restrictions leave no id";
+                let finish = Some(Finish::Failed(message.to_owned()));
+                outputs.push(EngineCoreOutput { finish, ..in_flight.no_token(sample) });
+                ended.push(sample);
+            }
+        }
+        self.finish(finished, &mut outputs);
+        for sample in ended {
+            if self.scheduler.abort_sequence(sample.id) {
+                self.serving.ended(sample.request);
+            }
+        }
+        Ok(outputs)
+    }
+
+    /// Records in `outputs` which choices have ended.
+    fn finish(&mut self, finished: Vec<Finished>, outputs: &mut [EngineCoreOutput]) {
+        for Finished { request, sequence } in finished {
+            let request = RequestId(request as u64);
+            let is_its = |o: &&mut EngineCoreOutput| o.request == request && o.choice == sequence.rollout;
+            if let Some(output) = outputs.iter_mut().rfind(is_its)
+                && output.finish.is_none()
+            {
+                output.finish = Some(match (sequence.finish_reason, sequence.token_ids.last()) {
+                    (Some(FinishReason::Stop), Some(&token_id)) => Finish::Stop(token_id),
+                    _ => Finish::Length,
+                });
+            }
+            self.serving.ended(request);
+        }
+    }
+}
