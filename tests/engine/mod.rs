@@ -2,3 +2,4 @@
 
 pub(crate) mod parity;
 mod scheduler;
+pub(crate) mod serving;

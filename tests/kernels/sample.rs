@@ -3,12 +3,13 @@
 use half::bf16;
 use omr::device::{Device, Region, Target};
 use omr::ops::linear_logprob;
-use omr::ops::sample::{self, Draw, NoiseKey, SamplingParams};
+use omr::ops::sample::{self, Changes, Draw, NoiseKey, RowCall, SamplingParams};
 use omr::philox::Random;
 use omr::tensor::DType;
 
+use crate::kernels::gemm_sm90a::wide;
 use crate::kernels::inputs::{bitmap, blank, cpu, normals, random, up, weight};
-use crate::kernels::{Outcome, Schedule, emu, emu_with, kind, mutate_sites, mutate_source, same_bits};
+use crate::kernels::{Outcome, Schedule, emu, emu_with, kind, mutate_sites, mutate_source, no_hopper, same_bits};
 
 /// Rows of logits, and how each is sampled.
 struct Case {
@@ -250,6 +251,60 @@ fn the_log_prob_is_the_trainers_bit_for_bit_in_any_batch() {
     for (from, to) in [(0, 1), (9, 20), (3, 50)] {
         let part = from_hidden(&mut emu(), &hidden[from * K..to * K], &w, &draws[from..to], &allowed).unwrap();
         assert_eq!(part, (ids[from..to].to_vec(), logprobs[from..to].to_vec()), "rows {from}..{to}");
+    }
+}
+
+/// Samples like [`from_hidden`], but the rows in `kept` from kept logits on the host.
+fn from_kept(
+    dev: &mut Device,
+    hidden: &[bf16],
+    w: &[bf16],
+    draws: &[Draw],
+    allowed: &Option<Vec<bool>>,
+    kept: impl Fn(usize) -> bool,
+) -> Outcome<(Vec<u32>, Vec<f32>)> {
+    let n = draws.len();
+    let (hidden, w) = (up(dev, hidden, &[n, K]), weight(dev, w, V, K));
+    let allowed = allowed_on(dev, allowed);
+    let some: Vec<Draw> = (0..n).map(|i| if kept(i) { Draw::kept() } else { draws[i] }).collect();
+    let table = Draw::upload(dev, Region::Overlay, &some)?;
+    let (ids, logprobs) = (blank(dev, DType::U32, &[n]), blank(dev, DType::F32, &[n]));
+    let logits = blank(dev, DType::F32, &[n, sample::logit_columns(V)]);
+    let outs = sample::Outs { ids, logprobs, logits: Some(logits) };
+    sample::fwd(dev, hidden, &w, allowed, &some, table, outs)?;
+    let (mut ids, mut logprobs) = (dev.read::<u32>(ids)?, dev.read::<f32>(logprobs)?);
+    let rows: Vec<usize> = (0..n).filter(|&i| kept(i)).collect();
+    let call = |i: usize| RowCall { draw: draws[rows[i]], changes: Changes::NONE, report: None };
+    let results = sample::with_rows(dev, logits, V, &rows, |isa, i, z| sample::sample_row(isa, z, &call(i)))?;
+    for (&row, result) in rows.iter().zip(&results) {
+        (ids[row], logprobs[row]) = (result.token_id, result.logprob);
+    }
+    Ok((ids, logprobs))
+}
+
+/// Compares the fused sampler with sampling from kept logits, for all rows and for every third one.
+fn kept_is_fused(device: impl Fn() -> Device) {
+    for (rows, masked) in [(1, false), (16, true), (45, false), (140, true)] {
+        let allowed = masked.then(|| (0..V).map(|i| i % 5 != 3).collect());
+        let (hidden, w, draws) = hidden_case(rows);
+        let (ids, logprobs) = from_hidden(&mut device(), &hidden, &w, &draws, &allowed).unwrap();
+        for every in [1, 3] {
+            let kept = |i: usize| i.is_multiple_of(every);
+            let (from_kept, log) = from_kept(&mut device(), &hidden, &w, &draws, &allowed, kept).unwrap();
+            assert_eq!(ids, from_kept, "{rows} rows");
+            for row in 0..rows {
+                let params = draws[row].params();
+                assert_eq!(logprobs[row].to_bits(), log[row].to_bits(), "row {row} of {rows}, {params:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn kept_logits_give_the_fused_samplers_bits() {
+    kept_is_fused(emu);
+    if !no_hopper("wgmma") {
+        kept_is_fused(wide);
     }
 }
 

@@ -7,6 +7,7 @@ mod attention;
 mod embedding;
 mod gelu;
 pub mod grad_norm;
+mod kept;
 pub mod lane_sum;
 mod linear;
 mod linear_logprob;

@@ -5,21 +5,22 @@ use omr::ops::linear_logprob;
 use omr::ops::sample::{self, Draw, NoiseKey, SamplingParams};
 use omr::philox::{gumbel, key, philox4x32_10};
 
-struct Case {
-    b: usize,
-    v: usize,
-    d: usize,
-    hidden: Vec<f32>,
-    w: Vec<f32>,
-    allowed: Option<Vec<u32>>,
-    params: Vec<SamplingParams>,
-    noise: Vec<NoiseKey>,
+/// Rows of hidden states, a weight, and how each row is sampled.
+pub struct Case {
+    pub b: usize,
+    pub v: usize,
+    pub d: usize,
+    pub hidden: Vec<f32>,
+    pub w: Vec<f32>,
+    pub allowed: Option<Vec<u32>>,
+    pub params: Vec<SamplingParams>,
+    pub noise: Vec<NoiseKey>,
 }
 
-const SEED: (u64, u64) = (42, 7);
+pub const SEED: (u64, u64) = (42, 7);
 
 /// Returns rows that use every kind of sampling parameters in turn.
-fn case(dtype: DType, b: usize, v: usize, d: usize, masked: bool) -> Case {
+pub fn case(dtype: DType, b: usize, v: usize, d: usize, masked: bool) -> Case {
     let kinds = [
         SamplingParams::default(),
         SamplingParams { temperature: 0.7, ..Default::default() },

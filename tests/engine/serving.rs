@@ -1,0 +1,567 @@
+//! Tests of requests that join and leave a running engine: a choice's tokens and log-probs depend on weights, request
+//! and seed only, and nothing that is held for a request outlives it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use omr::device::{Device, Isa, Plan, Region};
+use omr::engine::{
+    Engine, EngineConfig, EngineCoreOutput, EngineCoreRequest, Finish, FinishReason, LogprobsMode, Prompt, Request,
+    RequestId, RequestParams,
+};
+use omr::model::{Inputs, LayerPolicy, Mode, Model, Policy, Tape};
+use omr::ops::sample::SamplingParams;
+use omr::philox::{Purpose, Random};
+use omr::tensor::DType;
+
+use super::parity::{assert_same, bits, config, few_ids, generate, limits, requests};
+
+const VOCAB: usize = 300;
+
+pub(crate) fn serving_limits() -> EngineConfig {
+    EngineConfig { keep_logits: true, ..limits() }
+}
+
+/// Returns the request of a server for a request of a run: the noise is that of prompt 0 at step 0 of a run with `seed`.
+fn core_request(request: &Request, seed: u64) -> EngineCoreRequest {
+    let mut params = RequestParams::new(request.max_tokens, request.stop_token_ids.clone());
+    (params.sampling, params.seed) = (request.sampling, seed);
+    EngineCoreRequest { prompt: request.prompt.clone(), n: request.n, first_choice: 0, params }
+}
+
+/// Returns requests with pictures and all kinds of parameters.
+pub(crate) fn mixed(num_prompts: usize, longest: usize) -> Vec<EngineCoreRequest> {
+    let mut random = Random::new(crate::seed::seed(), Purpose::Test, 77);
+    let of = |(at, request): (usize, Request)| {
+        let mut core = core_request(&request, random.next_u64() >> if at % 2 == 0 { 32 } else { 0 });
+        let p = &mut core.params;
+        core.n = [1, 1, 3][at % 3];
+        p.eos_token_ids = Arc::from([7, 8]);
+        p.stop_token_ids = if at % 4 == 1 { vec![9, 30] } else { Vec::new() };
+        p.ignore_eos = at % 9 == 4;
+        p.min_tokens = if at % 5 == 2 { p.max_tokens.min(6) } else { 0 };
+        if at % 6 == 3 {
+            (p.presence_penalty, p.frequency_penalty, p.repetition_penalty) = (0.5, -0.3, 1.2);
+        }
+        p.logit_bias = if at % 7 == 2 { vec![(20, 5.0), (21, -100.0)] } else { Vec::new() };
+        p.allowed_token_ids = (at % 8 == 5).then(|| (20..90).collect());
+        p.logprobs = [None, Some(0), Some(3), None, Some(20)][at % 5];
+        p.prompt_logprobs = [None, None, Some(2), None, Some(0), None, None][at % 7];
+        p.logprobs_mode = if at % 2 == 0 { LogprobsMode::Raw } else { LogprobsMode::Processed };
+        core
+    };
+    requests(&config(), num_prompts, longest, 1).into_iter().enumerate().map(of).collect()
+}
+
+/// What one choice of a request received.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub(crate) struct Answer {
+    token_ids: Vec<u32>,
+    /// All numbers of the tokens, as bits.
+    numbers: Vec<u32>,
+    finish: Option<Finish>,
+}
+
+/// What a request received: its choices, and the bits of the prompt's log-probs.
+pub(crate) type Answers = (BTreeMap<usize, Answer>, Option<Vec<u32>>);
+
+/// Adds an output to the answers of its request.
+pub(crate) fn collect(answers: &mut Answers, output: EngineCoreOutput) {
+    let answer = answers.0.entry(output.choice).or_default();
+    assert_eq!(answer.finish, None, "an output after the end");
+    if let Some(token) = output.token {
+        answer.token_ids.push(token.token_id);
+        let numbers = [Some(token.rollout_logprob), token.logprob].into_iter().flatten().map(f32::to_bits);
+        let top = token.top_logprobs.iter().flat_map(|top| [top.token_id, top.logprob.to_bits()]);
+        answer.numbers.extend(numbers.chain(top).chain(token.rank));
+    }
+    answer.finish = output.finish;
+    if let Some(prompt) = output.prompt_logprobs {
+        assert!(answers.1.is_none(), "log-probs of a prompt came twice");
+        let one = |p: &omr::engine::PromptLogprob| {
+            let top = p.top_logprobs.iter().flat_map(|top| [top.token_id, top.logprob.to_bits()]);
+            [p.token_id, p.logprob.to_bits(), p.rank].into_iter().chain(top).collect::<Vec<u32>>()
+        };
+        answers.1 = Some(prompt.iter().flat_map(one).collect());
+    }
+}
+
+/// Answers all requests, which join in the order `order` while others run: `together` in the first step, then some in
+/// each step.
+pub(crate) fn serve(
+    model: &Model,
+    dev: &mut Device,
+    engine: &mut Engine,
+    requests: &[EngineCoreRequest],
+    order: &[usize],
+    together: usize,
+) -> Vec<Answers> {
+    let mut answers: Vec<Answers> = vec![Answers::default(); requests.len()];
+    let mut index: BTreeMap<RequestId, usize> = BTreeMap::new();
+    let mut waiting = order.iter();
+    let mut room = together;
+    loop {
+        for &at in waiting.by_ref().take(room) {
+            index.insert(engine.add_request(requests[at].clone()).unwrap(), at);
+        }
+        room = index.len() % 3;
+        let busy = engine.has_unfinished_requests();
+        for output in engine.step(model, dev).unwrap() {
+            collect(&mut answers[index[&output.request]], output);
+        }
+        if !busy && index.len() == order.len() {
+            return answers;
+        }
+        room = if busy { room } else { 1 };
+    }
+}
+
+/// Returns a random order of `0..n`.
+fn shuffled(n: usize, seed: u64) -> Vec<usize> {
+    let mut random = Random::new(seed, Purpose::Test, 5);
+    let mut order: Vec<usize> = (0..n).collect();
+    (1..n).rev().for_each(|i| order.swap(i, random.below(i as u64 + 1) as usize));
+    order
+}
+
+fn cpu(threads: usize) -> Device {
+    Device::cpu(&Plan::uniform(2 << 30), threads, Isa::detect()).unwrap()
+}
+
+fn assert_answers(what: &str, requests: &[EngineCoreRequest], want: &[Answers], got: &[Answers]) {
+    for (at, (want, got)) in want.iter().zip(got).enumerate() {
+        assert_eq!(want, got, "{what}: request {at}, {:?}", requests[at].params);
+        assert_eq!(want.0.len(), requests[at].n);
+        assert!(want.0.values().all(|answer| answer.finish.is_some()), "{what}: request {at}");
+    }
+}
+
+fn any_company(dtype: DType, num_prompts: usize) {
+    let requests = mixed(num_prompts, 400);
+    let all: Vec<usize> = (0..requests.len()).collect();
+    let run = |threads: usize, limits: EngineConfig, order: &[usize], together: usize| {
+        let mut dev = cpu(threads);
+        let model = Model::init(&mut dev, config(), dtype, 5).unwrap();
+        let mut engine = Engine::new(&model, &mut dev, limits).unwrap();
+        let answers = serve(&model, &mut dev, &mut engine, &requests, order, together);
+        assert_eq!(engine.load().num_used_blocks, 0);
+        println!("{:?}", engine.stats());
+        (answers, engine.stats())
+    };
+    let (want, _) = run(2, serving_limits(), &all, requests.len());
+    let tokens: usize = want.iter().flat_map(|(choices, _)| choices.values()).map(|a| a.token_ids.len()).sum();
+    let finishes: Vec<&Finish> =
+        want.iter().flat_map(|(choices, _)| choices.values()).filter_map(|a| a.finish.as_ref()).collect();
+    println!("{} requests, {} choices, {tokens} tokens", requests.len(), finishes.len());
+    assert!(finishes.iter().any(|f| matches!(f, Finish::Stop(_))) && finishes.contains(&&Finish::Length));
+    for (what, threads, limits, seed, together) in [
+        ("chunks of 97", 1, EngineConfig { max_num_batched_tokens: 97, ..serving_limits() }, 1, 3),
+        ("preemption", 2, EngineConfig { num_kv_blocks: Some(7), ..serving_limits() }, 2, num_prompts),
+        (
+            "no prefix cache",
+            2,
+            EngineConfig { enable_prefix_caching: false, max_num_seqs: 9, ..serving_limits() },
+            3,
+            2,
+        ),
+        ("drafts", 2, EngineConfig { draft_rows: 64, ..serving_limits() }, 4, 1),
+        (
+            "few vision rows, one sequence",
+            2,
+            EngineConfig { vision_rows: 2, max_num_seqs: 1, ..serving_limits() },
+            5,
+            1,
+        ),
+    ] {
+        let (got, stats) = run(threads, limits, &shuffled(requests.len(), seed), together);
+        assert_answers(what, &requests, &want, &got);
+        assert!(limits.num_kv_blocks.is_none() || stats.preemptions > 0, "{stats:?}");
+    }
+    // Alone, in an engine that has answered others before, and then again, from the prefix cache.
+    let mut dev = cpu(2);
+    let model = Model::init(&mut dev, config(), dtype, 5).unwrap();
+    let mut engine = Engine::new(&model, &mut dev, serving_limits()).unwrap();
+    for at in shuffled(requests.len(), 6) {
+        for _ in 0..2 {
+            let alone = serve(&model, &mut dev, &mut engine, &requests[at..at + 1], &[0], 1);
+            assert_eq!(want[at], alone[0], "alone: request {at}");
+        }
+        // One choice of several.
+        if requests[at].n == 3 && requests[at].params.prompt_logprobs.is_none() {
+            let one = EngineCoreRequest { n: 1, first_choice: 2, ..requests[at].clone() };
+            let alone = serve(&model, &mut dev, &mut engine, &[one], &[0], 1);
+            assert_eq!(want[at].0[&2], alone[0].0[&0], "one choice of request {at}");
+        }
+    }
+    assert!(engine.stats().cached_tokens > 0);
+}
+
+#[test]
+fn answers_depend_on_the_request_alone_in_f32() {
+    any_company(DType::F32, 100);
+}
+
+#[test]
+fn answers_depend_on_the_request_alone_in_bf16() {
+    any_company(DType::Bf16, 50);
+}
+
+#[test]
+fn a_server_gives_the_tokens_of_a_run() {
+    let config = config();
+    let requests = requests(&config, 30, 300, 3);
+    let mut dev = cpu(2);
+    let model = Model::init(&mut dev, config, DType::F32, 5).unwrap();
+    let seed = 0x1234_5678;
+    for request in requests.iter().take(30) {
+        let run = [Request { noise: 0, ..request.clone() }];
+        let want = generate(&model, &mut dev, EngineConfig { seed, step: 0, ..limits() }, &run);
+        let mut engine = Engine::new(&model, &mut dev, serving_limits()).unwrap();
+        let answers = serve(&model, &mut dev, &mut engine, &[core_request(request, seed)], &[0], 1);
+        engine.release(&mut dev);
+        for output in &want {
+            let answer = &answers[0].0[&output.rollout];
+            assert_eq!(answer.token_ids, output.token_ids);
+            assert_eq!(answer.numbers, bits(&output.logprobs));
+            let stopped = matches!(answer.finish, Some(Finish::Stop(_)));
+            assert_eq!(stopped, output.finish_reason == FinishReason::Stop);
+        }
+    }
+}
+
+#[test]
+fn all_64_bits_of_a_seed_count() {
+    let mut dev = cpu(2);
+    let model = Model::init(&mut dev, config(), DType::F32, 5).unwrap();
+    let mut engine = Engine::new(&model, &mut dev, serving_limits()).unwrap();
+    let prompt = Arc::new(Prompt::text((10..40).collect()));
+    let mut answer = |seed: u64| {
+        let params = RequestParams { seed, ..RequestParams::new(20, Arc::from([])) };
+        let request = EngineCoreRequest { prompt: prompt.clone(), n: 1, first_choice: 0, params };
+        serve(&model, &mut dev, &mut engine, &[request], &[0], 1)[0].0[&0].token_ids.clone()
+    };
+    // These seeds have the same fold to 32 bits.
+    let seeds = [5, 5 << 32, (1 << 32) + 4, u64::MAX - 5];
+    let answers: std::collections::BTreeSet<Vec<u32>> = seeds.map(&mut answer).into();
+    assert_eq!(answers.len(), 4);
+    assert_eq!(answer(5), answer(5));
+}
+
+/// Returns the trainer's log-probs of the tokens of `ids` from `from` on, at a temperature.
+fn trained(model: &Model, dev: &mut Device, prompt: &Prompt, ids: &[u32], from: usize, temperature: f32) -> Vec<f32> {
+    let mut inputs = Inputs::empty();
+    inputs.push(&model.config, ids, &prompt.pixels, prompt.token_ids.len()).unwrap();
+    let mut tape = Tape::new(dev, Mode::train(LayerPolicy::All));
+    let hidden = model.forward(&mut tape, dev, &inputs).unwrap();
+    let rows: Vec<u32> = (from as u32 - 1..ids.len() as u32 - 1).collect();
+    let rows = tape.upload(dev, &rows, &[rows.len()]).unwrap();
+    let hidden = tape.gather(dev, hidden, rows).unwrap();
+    let targets = tape.upload(dev, &ids[from..], &[ids.len() - from]).unwrap();
+    let policy = Policy { allowed: None, temperature };
+    let logprobs = tape.linear_logprob(dev, hidden, model.decoder.lm_head, policy, targets, false).unwrap();
+    let logprobs = dev.read::<f32>(logprobs.logprob.tensor).unwrap();
+    tape.finish(dev);
+    logprobs
+}
+
+#[test]
+fn rollout_raw_and_prompt_log_probs_are_the_trainers() {
+    let mut requests = mixed(60, 400);
+    for (at, request) in requests.iter_mut().enumerate() {
+        request.params.logprobs = Some(at % 3);
+        request.params.logprobs_mode = LogprobsMode::Raw;
+        request.params.prompt_logprobs = (at % 2 == 0).then_some(1);
+    }
+    for dtype in [DType::F32, DType::Bf16] {
+        let mut dev = cpu(2);
+        let model = Model::init(&mut dev, config(), dtype, 5).unwrap();
+        let limits = EngineConfig { max_num_batched_tokens: 150, ..serving_limits() };
+        let mut engine = Engine::new(&model, &mut dev, limits).unwrap();
+        let (mut tokens, mut prompt_tokens) = (0, 0);
+        for request in &requests {
+            let id = engine.add_request(request.clone()).unwrap();
+            let mut choices = vec![(request.prompt.token_ids.clone(), Vec::new(), Vec::new()); request.n];
+            let mut of_prompt = None;
+            while engine.has_unfinished_requests() {
+                for output in engine.step(&model, &mut dev).unwrap() {
+                    assert_eq!(output.request, id);
+                    let token = output.token.unwrap();
+                    let (ids, rollout, raw) = &mut choices[output.choice];
+                    ids.push(token.token_id);
+                    rollout.push(token.rollout_logprob);
+                    raw.push(token.logprob.unwrap());
+                    assert!(token.top_logprobs.is_sorted_by(|a, b| {
+                        a.logprob > b.logprob || (a.logprob == b.logprob && a.token_id < b.token_id)
+                    }));
+                    if let Some(prompt) = output.prompt_logprobs {
+                        of_prompt = Some(prompt);
+                    }
+                }
+            }
+            let p = request.prompt.token_ids.len();
+            for (ids, rollout, raw) in &choices {
+                let temperature = request.params.sampling.temperature;
+                let want = trained(&model, &mut dev, &request.prompt, ids, p, temperature);
+                assert_eq!(bits(rollout), bits(&want));
+                assert_eq!(bits(raw), bits(&trained(&model, &mut dev, &request.prompt, ids, p, 1.0)));
+                tokens += raw.len();
+            }
+            assert_eq!(of_prompt.is_some(), request.params.prompt_logprobs.is_some());
+            if let Some(of_prompt) = of_prompt.filter(|_| p > 1) {
+                let found: Vec<f32> = of_prompt.iter().map(|token| token.logprob).collect();
+                let ids: Vec<u32> = of_prompt.iter().map(|token| token.token_id).collect();
+                assert_eq!(ids, request.prompt.token_ids[1..]);
+                let ids = &choices[0].0;
+                let want = trained(&model, &mut dev, &request.prompt, ids, 1, 1.0);
+                assert_eq!(bits(&found), bits(&want[..p - 1]));
+                assert!(of_prompt.iter().all(|t| (t.rank == 1) == (t.top_logprobs[0].token_id == t.token_id)));
+                prompt_tokens += p - 1;
+            }
+        }
+        println!("{dtype:?}: {tokens} sampled tokens, {prompt_tokens} tokens of prompts: 0 differing bits");
+    }
+}
+
+#[test]
+fn limits_of_tokens_and_ids_hold() {
+    let mut dev = cpu(2);
+    let model = Model::init(&mut dev, config(), DType::F32, 5).unwrap();
+    let allowed = Some(few_ids(&mut dev));
+    let mut engine = Engine::new(&model, &mut dev, EngineConfig { allowed, ..serving_limits() }).unwrap();
+    let prompt = Arc::new(Prompt::text((10..200).collect()));
+    let plain = RequestParams::new(40, Arc::from([20]));
+    let mut answer = |params: RequestParams| {
+        let request = EngineCoreRequest { prompt: prompt.clone(), n: 8, first_choice: 0, params };
+        let answers = serve(&model, &mut dev, &mut engine, &[request], &[0], 1);
+        answers[0].0.values().cloned().collect::<Vec<Answer>>()
+    };
+    // Only ids 20 to 23 can be sampled, and 20 ends.
+    let short = answer(plain.clone());
+    assert!(short.iter().any(|a| a.token_ids.len() < 12 && a.finish == Some(Finish::Stop(20))));
+    let long = answer(RequestParams { min_tokens: 12, ..plain.clone() });
+    assert!(long.iter().all(|a| a.token_ids.len() > 12 && !a.token_ids[..12].contains(&20)), "{long:?}");
+    let past = answer(RequestParams { ignore_eos: true, ..plain.clone() });
+    assert!(past.iter().all(|a| a.finish == Some(Finish::Length) && a.token_ids.contains(&20)));
+    let own = answer(RequestParams { ignore_eos: true, stop_token_ids: vec![22], ..plain.clone() });
+    assert!(own.iter().any(|a| a.finish == Some(Finish::Stop(22)) && a.token_ids.last() == Some(&22)));
+    let two = answer(RequestParams { allowed_token_ids: Some(vec![21, 23, 50]), ..plain.clone() });
+    assert!(two.iter().all(|a| a.token_ids.iter().all(|id| [21, 23].contains(id))));
+    let none = answer(RequestParams { allowed_token_ids: Some(vec![50]), ..plain.clone() });
+    assert!(none.iter().all(|a| matches!(a.finish, Some(Finish::Failed(_))) && a.token_ids.is_empty()), "{none:?}");
+    let biased = answer(RequestParams { logit_bias: vec![(23, 100.0)], ..plain });
+    assert!(biased.iter().all(|a| a.token_ids == [23; 40]));
+}
+
+#[test]
+fn parameters_out_of_range_name_their_field() {
+    let plain = RequestParams::new(10, Arc::from([7]));
+    assert!(plain.validate(VOCAB).is_ok());
+    let cases = [
+        (
+            "temperature",
+            RequestParams { sampling: SamplingParams { temperature: -1.0, ..plain.sampling }, ..plain.clone() },
+        ),
+        ("presence_penalty", RequestParams { presence_penalty: 2.1, ..plain.clone() }),
+        ("frequency_penalty", RequestParams { frequency_penalty: f32::NAN, ..plain.clone() }),
+        ("repetition_penalty", RequestParams { repetition_penalty: 0.0, ..plain.clone() }),
+        ("max_tokens", RequestParams { max_tokens: 0, ..plain.clone() }),
+        ("min_tokens", RequestParams { min_tokens: 11, ..plain.clone() }),
+        ("logprobs", RequestParams { logprobs: Some(21), ..plain.clone() }),
+        ("prompt_logprobs", RequestParams { prompt_logprobs: Some(21), ..plain.clone() }),
+        ("logit_bias", RequestParams { logit_bias: vec![(3, f32::INFINITY)], ..plain.clone() }),
+        ("logit_bias", RequestParams { logit_bias: vec![(300, 1.0)], ..plain.clone() }),
+        ("stop_token_ids", RequestParams { stop_token_ids: vec![300], ..plain.clone() }),
+        ("allowed_token_ids", RequestParams { allowed_token_ids: Some(Vec::new()), ..plain.clone() }),
+        ("allowed_token_ids", RequestParams { allowed_token_ids: Some(vec![301]), ..plain.clone() }),
+    ];
+    for (name, params) in cases {
+        let error = params.validate(VOCAB).unwrap_err();
+        assert!(error.to_string().starts_with(&format!("{name}: ")), "{name}: {error}");
+        assert_eq!(error.exit_code(), 2);
+    }
+}
+
+#[test]
+fn an_aborted_choice_leaves_nothing_and_changes_nothing() {
+    let requests = mixed(40, 400);
+    let mut dev = cpu(2);
+    let model = Model::init(&mut dev, config(), DType::F32, 5).unwrap();
+    let mut engine = Engine::new(&model, &mut dev, serving_limits()).unwrap();
+    let all: Vec<usize> = (0..requests.len()).collect();
+    let want = serve(&model, &mut dev, &mut engine, &requests, &all, requests.len());
+    engine.release(&mut dev);
+    for (seed, limits) in [
+        (1, EngineConfig { max_num_batched_tokens: 97, ..serving_limits() }),
+        (2, EngineConfig { num_kv_blocks: Some(7), ..serving_limits() }),
+        (3, EngineConfig { max_num_seqs: 4, draft_rows: 64, ..serving_limits() }),
+    ] {
+        let mut engine = Engine::new(&model, &mut dev, limits).unwrap();
+        let mut random = Random::new(seed, Purpose::Test, 9);
+        let mut index: BTreeMap<RequestId, usize> = BTreeMap::new();
+        let mut got: Vec<Answers> = vec![Answers::default(); requests.len()];
+        let mut gone: Vec<(usize, usize)> = Vec::new();
+        let mut waiting = all.iter();
+        while engine.has_unfinished_requests() || index.len() < requests.len() {
+            for &at in waiting.by_ref().take(random.below(3) as usize) {
+                index.insert(engine.add_request(requests[at].clone()).unwrap(), at);
+            }
+            for (&id, &at) in &index {
+                let (dice, choice) = (random.below(60), random.below(requests[at].n as u64) as usize);
+                if dice == 0 && engine.abort_request(id) {
+                    gone.extend((0..requests[at].n).map(|choice| (at, choice)));
+                    assert!(!engine.abort_request(id));
+                } else if dice < 3 && engine.abort_choice(id, choice) {
+                    gone.push((at, choice));
+                    assert!(!engine.abort_choice(id, choice));
+                }
+            }
+            for output in engine.step(&model, &mut dev).unwrap() {
+                let at = index[&output.request];
+                assert!(!gone.contains(&(at, output.choice)), "an output after the abort");
+                collect(&mut got[at], output);
+            }
+        }
+        assert_eq!(engine.load().num_used_blocks, 0);
+        assert_eq!([engine.load().num_running, engine.load().num_waiting], [0, 0]);
+        for (at, (want, got)) in want.iter().zip(&got).enumerate() {
+            for (choice, want) in &want.0 {
+                match got.0.get(choice) {
+                    Some(got) if got.finish.is_some() => assert_eq!(want, got, "request {at}, choice {choice}"),
+                    Some(got) => assert!(want.token_ids.starts_with(&got.token_ids) && gone.contains(&(at, *choice))),
+                    None => assert!(gone.contains(&(at, *choice)), "request {at}, choice {choice}"),
+                }
+            }
+            assert!(got.1.is_none() || want.1 == got.1);
+        }
+        println!("{} choices aborted, {:?}", gone.len(), engine.stats());
+        assert!(gone.len() > 20);
+        // The caches hold what they held without aborts.
+        let again = serve(&model, &mut dev, &mut engine, &requests, &shuffled(requests.len(), seed), 5);
+        assert_answers("after aborts", &requests, &want, &again);
+        engine.release(&mut dev);
+    }
+}
+
+#[test]
+fn new_weights_reach_requests_in_flight() {
+    let requests = mixed(24, 300);
+    let all: Vec<usize> = (0..requests.len()).collect();
+    let mut dev = cpu(2);
+    let model = Model::init(&mut dev, config(), DType::F32, 5).unwrap();
+    let other = Model::init(&mut dev, config(), DType::F32, 6).unwrap();
+    let mut engine = Engine::new(&other, &mut dev, serving_limits()).unwrap();
+    let want = serve(&other, &mut dev, &mut engine, &requests, &all, requests.len());
+    engine.release(&mut dev);
+    // The first model fills the caches, and the first steps of requests that have sampled nothing yet.
+    let mut engine = Engine::new(&model, &mut dev, serving_limits()).unwrap();
+    let first = serve(&model, &mut dev, &mut engine, &requests, &all, requests.len());
+    assert_ne!(first, want);
+    engine.update_weights();
+    let got = serve(&other, &mut dev, &mut engine, &requests, &all, 3);
+    assert_answers("after an update", &requests, &want, &got);
+    engine.release(&mut dev);
+
+    let limits = EngineConfig { max_num_batched_tokens: 40, ..serving_limits() };
+    let mut engine = Engine::new(&model, &mut dev, limits).unwrap();
+    let prompt = Arc::new(Prompt::text((0..300).map(|i| 10 + i * 7 % 200).collect()));
+    let params = RequestParams { prompt_logprobs: Some(1), ..RequestParams::new(10, Arc::from([])) };
+    let request = [EngineCoreRequest { prompt, n: 2, first_choice: 0, params }];
+    engine.add_request(request[0].clone()).unwrap();
+    for _ in 0..4 {
+        assert!(engine.step(&model, &mut dev).unwrap().is_empty(), "the prompt needs eight steps");
+    }
+    engine.update_weights();
+    assert_eq!(engine.load().num_used_blocks, 0);
+    let mut updated = Answers::default();
+    while engine.has_unfinished_requests() {
+        engine.step(&other, &mut dev).unwrap().into_iter().for_each(|output| collect(&mut updated, output));
+    }
+    engine.release(&mut dev);
+    let mut engine = Engine::new(&other, &mut dev, serving_limits()).unwrap();
+    assert_eq!(serve(&other, &mut dev, &mut engine, &request, &[0], 1)[0], updated);
+}
+
+/// Returns the bytes of memory that the process uses, or 0 if the system does not tell.
+fn resident() -> usize {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    statm.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok()).unwrap_or(0) * 4096
+}
+
+#[test]
+fn thirty_thousand_requests_leave_the_engine_as_it_was() {
+    let mut dev = cpu(1);
+    let model = Model::init(&mut dev, config(), DType::F32, 5).unwrap();
+    let limits = EngineConfig { max_num_seqs: 64, num_kv_blocks: Some(80), ..serving_limits() };
+    let mut engine = Engine::new(&model, &mut dev, limits).unwrap();
+    let mut random = Random::new(3, Purpose::Test, 30);
+    let (mut finished, mut aborted, mut baseline) = (0, 0, 0);
+    let mut live: Vec<RequestId> = Vec::new();
+    while finished < 20_000 || aborted < 10_000 {
+        while live.len() < 64 {
+            let ids = (0..1 + random.below(6)).map(|_| 10 + random.below(200) as u32).collect();
+            let mut params = RequestParams::new(1 + random.below(4) as usize, Arc::from([7]));
+            params.seed = random.next_u64();
+            params.frequency_penalty = if random.below(8) == 0 { 0.5 } else { 0.0 };
+            params.prompt_logprobs = (random.below(16) == 0).then_some(1);
+            let request = EngineCoreRequest { prompt: Arc::new(Prompt::text(ids)), n: 1, first_choice: 0, params };
+            live.push(engine.add_request(request).unwrap());
+        }
+        for output in engine.step(&model, &mut dev).unwrap() {
+            if output.finish.is_some() {
+                finished += 1;
+                live.retain(|&id| id != output.request);
+            }
+        }
+        for _ in 0..random.below(20) {
+            if !live.is_empty() {
+                let id = live.swap_remove(random.below(live.len() as u64) as usize);
+                assert!(engine.abort_request(id));
+                aborted += 1;
+            }
+        }
+        if baseline == 0 && finished > 3000 {
+            baseline = resident();
+        }
+    }
+    let grown = resident().saturating_sub(baseline);
+    live.into_iter().for_each(|id| assert!(engine.abort_request(id)));
+    let load = engine.load();
+    println!("{finished} finished, {aborted} aborted, memory grew by {grown} bytes: {load:?}");
+    assert_eq!((load.num_running, load.num_waiting, load.num_used_blocks), (0, 0, 0));
+    // Other tests of this process run at the same time, so the bound is loose: 1 KiB for each request.
+    assert!(!alone() || grown < 4 << 20, "{grown} bytes");
+    assert!(engine.step(&model, &mut dev).unwrap().is_empty());
+    engine.release(&mut dev);
+    assert_eq!(dev.mark(Region::Overlay), cpu_mark());
+}
+
+/// Returns true if this test runs alone in its process, so that the process's memory is its own.
+fn alone() -> bool {
+    std::env::args().any(|argument| argument == "--exact")
+}
+
+fn cpu_mark() -> omr::device::Mark {
+    cpu(1).mark(Region::Overlay)
+}
+
+#[test]
+fn an_engine_that_serves_refuses_a_run() {
+    let mut dev = cpu(1);
+    let model = Model::init(&mut dev, config(), DType::F32, 5).unwrap();
+    let run = requests(&config(), 2, 200, 1);
+    let mut engine = Engine::new(&model, &mut dev, serving_limits()).unwrap();
+    engine.add_request(core_request(&run[0], 3)).unwrap();
+    assert!(engine.generate(&model, &mut dev, &run, |_| Ok(())).is_err());
+    while engine.has_unfinished_requests() {
+        engine.step(&model, &mut dev).unwrap();
+    }
+    let outputs = engine.generate(&model, &mut dev, &run, |_| Ok(())).unwrap();
+    engine.release(&mut dev);
+    assert_same("an engine that has served", &outputs, &generate(&model, &mut dev, limits(), &run));
+    // Without kept logits, only requests that need none are answered.
+    let mut engine = Engine::new(&model, &mut dev, limits()).unwrap();
+    let mut request = core_request(&run[0], 3);
+    assert!(engine.add_request(request.clone()).is_ok());
+    request.params.logprobs = Some(1);
+    assert!(engine.add_request(request).is_err());
+}
