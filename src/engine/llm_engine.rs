@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::device::Device;
 use crate::engine::draft::Recorded;
-use crate::engine::model_runner::{Kept, ModelRunner, Sampling};
+use crate::engine::model_runner::{KeptLogits, ModelRunner, Sampling};
 use crate::engine::scheduler::{Scheduler, SchedulerConfig, SchedulerStats, SeqId, Step};
 use crate::engine::sequence::{FinishReason, GroupRequest, Prompt};
 use crate::engine::serving::Serving;
@@ -206,7 +206,7 @@ impl Engine {
         let samples = self.config.max_num_seqs.min(rollouts.max(self.config.draft_rows));
         let all = requests.iter().flat_map(|r| std::iter::repeat_n(r.sampling, r.n)).cycle();
         let draws: Vec<Draw> = all.take(samples).map(|p| Draw::new(p, NoiseKey::default(), 0, 0)).collect();
-        let kept = self.config.keep_logits.then_some(Kept { rows: &[], prompt: &[] });
+        let kept = self.config.keep_logits.then_some(KeptLogits { rows: &[], prompt: &[] });
         let sampling = Sampling { allowed: self.config.allowed, draws: &draws, kept };
         let images: Vec<_> = requests.iter().flat_map(|r| r.prompt.pixels.iter().cloned()).collect();
         self.runner.plan(model, dev, self.scheduler.config(), &images, sampling)
@@ -323,7 +323,7 @@ impl Engine {
     ) -> Result<()> {
         let mut step = self.scheduler.schedule()?;
         self.draw(&step);
-        let kept = self.config.keep_logits.then_some(Kept { rows: &[], prompt: &[] });
+        let kept = self.config.keep_logits.then_some(KeptLogits { rows: &[], prompt: &[] });
         let sampling = Sampling { allowed: self.config.allowed, draws: &self.draws, kept };
         let sampled = self.runner.run(model, dev, &self.scheduler, &step, sampling)?;
         let (mut token_ids, mut logprobs) = (sampled.token_ids, sampled.logprobs);

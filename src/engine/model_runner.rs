@@ -28,13 +28,13 @@ pub struct Sampling<'a> {
     pub allowed: Option<Tensor>,
     /// Sampling parameters and noise, one entry per sample of the step. Entries of `kept` are [`Draw::kept`].
     pub draws: &'a [Draw],
-    /// What is computed from logits on the host. `None` if the engine keeps no logits.
-    pub kept: Option<Kept<'a>>,
+    /// Rows that are computed from logits on the host. `None` if the engine keeps no logits.
+    pub kept: Option<KeptLogits<'a>>,
 }
 
 /// The rows of a step whose logits are kept.
 #[derive(Clone, Copy, Debug)]
-pub struct Kept<'a> {
+pub struct KeptLogits<'a> {
     /// Samples that are drawn from kept logits.
     pub rows: &'a [KeptRow<'a>],
     /// Tokens of prompts whose log-probs are requested.
@@ -46,7 +46,7 @@ pub struct Kept<'a> {
 pub struct KeptRow<'a> {
     /// Index of the sample in the step.
     pub sample: usize,
-    /// How it is drawn.
+    /// Parameters of the draw, and what it reports.
     pub call: RowCall<'a>,
 }
 
@@ -68,9 +68,9 @@ pub struct Sampled {
     pub token_ids: Vec<u32>,
     /// Log-prob of each of these tokens.
     pub logprobs: Vec<f32>,
-    /// Results of the kept rows, in the order of [`Kept::rows`]. Their tokens and log-probs are also in the lists above.
+    /// Results of the kept rows, in the order of [`KeptLogits::rows`]. Their tokens and log-probs are also in the lists above.
     pub rows: Vec<RowSample>,
-    /// Results of [`Kept::prompt`].
+    /// Results of [`KeptLogits::prompt`].
     pub prompt: Vec<Ranked>,
 }
 
@@ -279,7 +279,7 @@ impl ModelRunner {
         let mut draws = sampling.draws.to_vec();
         draws.resize(samples, Draw::new(SamplingParams::default(), NoiseKey::default(), 0, 0));
         let prompt = vec![PromptRow { row: 0, token_id: 0, top: 0 }; PROMPT_ROWS.min(self.batch.input_ids.len())];
-        let kept = sampling.kept.map(|_| Kept { rows: &[], prompt: &prompt });
+        let kept = sampling.kept.map(|_| KeptLogits { rows: &[], prompt: &prompt });
         let sampling = Sampling { draws: &draws, kept, ..sampling };
         self.batch.sample_rows.truncate(samples);
         let copies: Vec<BlockCopy> = (0..limits.max_num_seqs as u32).map(|i| (i, i)).collect();

@@ -207,7 +207,7 @@ pub struct PromptLogprob {
     pub top_logprobs: Vec<TopLogprob>,
 }
 
-/// What a step computed for one choice.
+/// Result of a step for one choice.
 #[derive(Clone, PartialEq, Debug)]
 pub struct EngineCoreOutput {
     /// The request.

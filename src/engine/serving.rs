@@ -9,7 +9,7 @@ use std::collections::HashMap;
 
 use crate::device::Device;
 use crate::engine::llm_engine::Engine;
-use crate::engine::model_runner::{Kept, KeptRow, PromptRow, Sampled, Sampling};
+use crate::engine::model_runner::{KeptLogits, KeptRow, PromptRow, Sampled, Sampling};
 use crate::engine::requests::{
     EngineCoreOutput, EngineCoreRequest, EngineLoad, Finish, PromptLogprob, RequestId, RequestParams, SampledToken,
 };
@@ -134,7 +134,7 @@ struct Sample {
     num_cached_tokens: usize,
 }
 
-/// What a step samples and ranks.
+/// Samples of a step, and the tokens of prompts that it ranks.
 struct Rows<'a> {
     draws: Vec<Draw>,
     kept: Vec<KeptRow<'a>>,
@@ -172,16 +172,6 @@ impl Serving {
             first += s.len;
         }
         rows
-    }
-
-    /// Records that a choice of a request has ended.
-    fn ended(&mut self, request: RequestId) {
-        if let Some(in_flight) = self.requests.get_mut(&request.0) {
-            in_flight.remaining -= 1;
-            if in_flight.remaining == 0 {
-                self.requests.remove(&request.0);
-            }
-        }
     }
 }
 
@@ -229,25 +219,33 @@ impl Engine {
     pub fn abort_choice(&mut self, id: RequestId, choice: usize) -> bool {
         let Some(in_flight) = self.serving.requests.get_mut(&id.0) else { return false };
         let group = self.scheduler.group(in_flight.slot);
-        if choice >= group.started && choice < group.request.n {
-            if in_flight.dropped.contains(&choice) {
-                return false;
-            }
+        if choice >= group.request.n || in_flight.dropped.contains(&choice) {
+            return false;
+        }
+        if choice >= group.started {
             in_flight.dropped.push(choice);
-            if in_flight.dropped.len() == in_flight.remaining {
-                self.abort_request(id);
-            }
-            return true;
-        }
-        let aborted =
-            choice < group.request.n && self.scheduler.abort_sequence(SeqId { group: in_flight.slot, rollout: choice });
-        if aborted {
+        } else if self.scheduler.abort_sequence(SeqId { group: in_flight.slot, rollout: choice }) {
             in_flight.remaining -= 1;
-            if in_flight.remaining == in_flight.dropped.len() {
-                self.abort_request(id);
-            }
+        } else {
+            return false;
         }
-        aborted
+        self.forget_ended(id);
+        true
+    }
+
+    /// Forgets a request if none of its choices can get another output.
+    fn forget_ended(&mut self, id: RequestId) {
+        if self.serving.requests.get(&id.0).is_some_and(|request| request.remaining == request.dropped.len()) {
+            self.abort_request(id);
+        }
+    }
+
+    /// Records that a choice of a request has ended.
+    fn choice_ended(&mut self, id: RequestId) {
+        if let Some(in_flight) = self.serving.requests.get_mut(&id.0) {
+            in_flight.remaining -= 1;
+            self.forget_ended(id);
+        }
     }
 
     /// Drops the prefix cache and the vision cache. Must be called after the weights have changed in place. Requests in
@@ -285,7 +283,7 @@ impl Engine {
     fn serving_step(&mut self, model: &Model, dev: &mut Device) -> Result<Vec<EngineCoreOutput>> {
         let mut step = self.scheduler.schedule()?;
         let rows = self.serving.rows(&self.scheduler, &step);
-        let kept = self.config.keep_logits.then_some(Kept { rows: &rows.kept, prompt: &rows.prompt });
+        let kept = self.config.keep_logits.then_some(KeptLogits { rows: &rows.kept, prompt: &rows.prompt });
         let sampling = Sampling { allowed: self.config.allowed, draws: &rows.draws, kept };
         let Sampled { mut token_ids, mut logprobs, rows: results, prompt } =
             self.runner.run(model, dev, &self.scheduler, &step, sampling)?;
@@ -335,7 +333,7 @@ impl Engine {
         self.finish(finished, &mut outputs);
         for sample in ended {
             if self.scheduler.abort_sequence(sample.id) {
-                self.serving.ended(sample.request);
+                self.choice_ended(sample.request);
             }
         }
         Ok(outputs)
@@ -354,7 +352,7 @@ impl Engine {
                     _ => Finish::Length,
                 });
             }
-            self.serving.ended(request);
+            self.choice_ended(request);
         }
     }
 }

@@ -53,16 +53,16 @@ pub(crate) fn mixed(num_prompts: usize, longest: usize) -> Vec<EngineCoreRequest
     requests(&config(), num_prompts, longest, 1).into_iter().enumerate().map(of).collect()
 }
 
-/// What one choice of a request received.
+/// Outputs of one choice of a request.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub(crate) struct Answer {
     token_ids: Vec<u32>,
-    /// All numbers of the tokens, as bits.
+    /// Bits of the numbers of all tokens.
     numbers: Vec<u32>,
     finish: Option<Finish>,
 }
 
-/// What a request received: its choices, and the bits of the prompt's log-probs.
+/// Outputs of a request: its choices, and the bits of the prompt's log-probs.
 pub(crate) type Answers = (BTreeMap<usize, Answer>, Option<Vec<u32>>);
 
 /// Adds an output to the answers of its request.

@@ -10,9 +10,10 @@ use omr::engine::{Engine, EngineConfig, Output, Prompt, Request};
 use omr::model::Model;
 use omr::tensor::DType;
 
-use super::gemm_sm90a::wide;
+use super::gemm_sm90a::{wide, wide_with};
 use super::{Schedule, emu, emu_with, emulator, kind, no_hopper, skipped};
 use crate::engine::parity::{assert_same, assert_trained, config, few_ids, generate, limits, requests};
+use crate::engine::serving::{mixed, serve, serving_limits};
 
 /// Runs the requests in an engine with as few blocks as possible. Returns the outputs and the number of preemptions.
 fn with_fewest_blocks(model: &Model, dev: &mut Device, requests: &[Request]) -> (Vec<Output>, u64) {
@@ -135,6 +136,34 @@ fn drafts(mut dev: Device) {
     assert_same("drafts", &reference, &outputs);
     assert!(requests[0].prompt.token_ids.len() % 128 + outputs[0].token_ids.len() > 128, "no border was passed");
     assert!(stats.accepted_tokens > 0 && stats.accepted_tokens < stats.drafted_tokens);
+}
+
+/// Answers requests with penalties, restrictions and log-probs, which use kept logits, in any company.
+fn served(device: impl Fn(Schedule) -> Device) {
+    let mut requests = mixed(10, 200);
+    requests.iter_mut().for_each(|request| request.params.max_tokens = request.params.max_tokens.clamp(6, 9));
+    let run = |schedule: Schedule, limits: EngineConfig, order: &[usize], together: usize| {
+        let mut dev = device(schedule);
+        let model = Model::init(&mut dev, config(), DType::Bf16, 5).unwrap();
+        let mut engine = Engine::new(&model, &mut dev, limits).unwrap();
+        let answers = serve(&model, &mut dev, &mut engine, &requests, order, together);
+        assert_eq!(engine.load().num_used_blocks, 0);
+        engine.release(&mut dev);
+        answers
+    };
+    let order: Vec<usize> = (0..requests.len()).collect();
+    let want = run(Schedule::FIXED, serving_limits(), &order, requests.len());
+    let other = EngineConfig { max_num_batched_tokens: 97, draft_rows: 64, ..serving_limits() };
+    let reversed: Vec<usize> = order.iter().rev().copied().collect();
+    assert_eq!(want, run(Schedule::several(2)[1], other, &reversed, 2));
+}
+
+#[test]
+fn a_server_on_a_gpu_gives_the_same_answers_in_any_company() {
+    served(emu_with);
+    if !no_hopper("wgmma") {
+        served(wide_with);
+    }
 }
 
 #[test]

@@ -113,7 +113,7 @@ impl Changes<'_> {
     }
 }
 
-/// How a kept row is sampled.
+/// Parameters of a kept row.
 #[derive(Clone, Copy, Debug)]
 pub struct RowCall<'a> {
     /// Sampling parameters and noise.
