@@ -1,5 +1,6 @@
 //! Tests of the engine: its scheduler, and parity with training.
 
 pub(crate) mod parity;
+mod request_params;
 mod scheduler;
 pub(crate) mod serving;

@@ -9,14 +9,11 @@ use omr::engine::{
     Engine, EngineConfig, EngineCoreOutput, EngineCoreRequest, Finish, FinishReason, LogprobsMode, Prompt, Request,
     RequestId, RequestParams,
 };
-use omr::model::{Inputs, LayerPolicy, Mode, Model, Policy, Tape};
-use omr::ops::sample::SamplingParams;
+use omr::model::Model;
 use omr::philox::{Purpose, Random};
 use omr::tensor::DType;
 
 use super::parity::{assert_same, bits, config, few_ids, generate, limits, requests};
-
-const VOCAB: usize = 300;
 
 pub(crate) fn serving_limits() -> EngineConfig {
     EngineConfig { keep_logits: true, ..limits() }
@@ -56,10 +53,10 @@ pub(crate) fn mixed(num_prompts: usize, longest: usize) -> Vec<EngineCoreRequest
 /// Outputs of one choice of a request.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub(crate) struct Answer {
-    token_ids: Vec<u32>,
+    pub token_ids: Vec<u32>,
     /// Bits of the numbers of all tokens.
-    numbers: Vec<u32>,
-    finish: Option<Finish>,
+    pub numbers: Vec<u32>,
+    pub finish: Option<Finish>,
 }
 
 /// Outputs of a request: its choices, and the bits of the prompt's log-probs.
@@ -124,7 +121,7 @@ fn shuffled(n: usize, seed: u64) -> Vec<usize> {
     order
 }
 
-fn cpu(threads: usize) -> Device {
+pub(crate) fn cpu(threads: usize) -> Device {
     Device::cpu(&Plan::uniform(2 << 30), threads, Isa::detect()).unwrap()
 }
 
@@ -207,6 +204,25 @@ fn answers_depend_on_the_request_alone_in_bf16() {
 }
 
 #[test]
+fn drafts_beside_kept_rows_change_nothing() {
+    let requests = mixed(40, 200);
+    let order: Vec<usize> = (0..requests.len()).collect();
+    let run = |draft_rows: usize, together: usize| {
+        let mut dev = cpu(2);
+        let model = Model::init(&mut dev, config(), DType::F32, 5).unwrap();
+        let allowed = Some(few_ids(&mut dev));
+        let limits = EngineConfig { draft_rows, allowed, max_num_seqs: 6, ..serving_limits() };
+        let mut engine = Engine::new(&model, &mut dev, limits).unwrap();
+        (serve(&model, &mut dev, &mut engine, &requests, &order, together), engine.stats())
+    };
+    let (want, without) = run(0, requests.len());
+    let (got, with) = run(64, 2);
+    println!("{without:?}, {with:?}");
+    assert!(with.accepted_tokens > 0 && with.accepted_tokens < with.drafted_tokens, "{with:?}");
+    assert_answers("drafts", &requests, &want, &got);
+}
+
+#[test]
 fn a_server_gives_the_tokens_of_a_run() {
     let config = config();
     let requests = requests(&config, 30, 300, 3);
@@ -247,140 +263,6 @@ fn all_64_bits_of_a_seed_count() {
     assert_eq!(answer(5), answer(5));
 }
 
-/// Returns the trainer's log-probs of the tokens of `ids` from `from` on, at a temperature.
-fn trained(model: &Model, dev: &mut Device, prompt: &Prompt, ids: &[u32], from: usize, temperature: f32) -> Vec<f32> {
-    let mut inputs = Inputs::empty();
-    inputs.push(&model.config, ids, &prompt.pixels, prompt.token_ids.len()).unwrap();
-    let mut tape = Tape::new(dev, Mode::train(LayerPolicy::All));
-    let hidden = model.forward(&mut tape, dev, &inputs).unwrap();
-    let rows: Vec<u32> = (from as u32 - 1..ids.len() as u32 - 1).collect();
-    let rows = tape.upload(dev, &rows, &[rows.len()]).unwrap();
-    let hidden = tape.gather(dev, hidden, rows).unwrap();
-    let targets = tape.upload(dev, &ids[from..], &[ids.len() - from]).unwrap();
-    let policy = Policy { allowed: None, temperature };
-    let logprobs = tape.linear_logprob(dev, hidden, model.decoder.lm_head, policy, targets, false).unwrap();
-    let logprobs = dev.read::<f32>(logprobs.logprob.tensor).unwrap();
-    tape.finish(dev);
-    logprobs
-}
-
-#[test]
-fn rollout_raw_and_prompt_log_probs_are_the_trainers() {
-    let mut requests = mixed(60, 400);
-    for (at, request) in requests.iter_mut().enumerate() {
-        request.params.logprobs = Some(at % 3);
-        request.params.logprobs_mode = LogprobsMode::Raw;
-        request.params.prompt_logprobs = (at % 2 == 0).then_some(1);
-    }
-    for dtype in [DType::F32, DType::Bf16] {
-        let mut dev = cpu(2);
-        let model = Model::init(&mut dev, config(), dtype, 5).unwrap();
-        let limits = EngineConfig { max_num_batched_tokens: 150, ..serving_limits() };
-        let mut engine = Engine::new(&model, &mut dev, limits).unwrap();
-        let (mut tokens, mut prompt_tokens) = (0, 0);
-        for request in &requests {
-            let id = engine.add_request(request.clone()).unwrap();
-            let mut choices = vec![(request.prompt.token_ids.clone(), Vec::new(), Vec::new()); request.n];
-            let mut of_prompt = None;
-            while engine.has_unfinished_requests() {
-                for output in engine.step(&model, &mut dev).unwrap() {
-                    assert_eq!(output.request, id);
-                    let token = output.token.unwrap();
-                    let (ids, rollout, raw) = &mut choices[output.choice];
-                    ids.push(token.token_id);
-                    rollout.push(token.rollout_logprob);
-                    raw.push(token.logprob.unwrap());
-                    assert!(token.top_logprobs.is_sorted_by(|a, b| {
-                        a.logprob > b.logprob || (a.logprob == b.logprob && a.token_id < b.token_id)
-                    }));
-                    if let Some(prompt) = output.prompt_logprobs {
-                        of_prompt = Some(prompt);
-                    }
-                }
-            }
-            let p = request.prompt.token_ids.len();
-            for (ids, rollout, raw) in &choices {
-                let temperature = request.params.sampling.temperature;
-                let want = trained(&model, &mut dev, &request.prompt, ids, p, temperature);
-                assert_eq!(bits(rollout), bits(&want));
-                assert_eq!(bits(raw), bits(&trained(&model, &mut dev, &request.prompt, ids, p, 1.0)));
-                tokens += raw.len();
-            }
-            assert_eq!(of_prompt.is_some(), request.params.prompt_logprobs.is_some());
-            if let Some(of_prompt) = of_prompt.filter(|_| p > 1) {
-                let found: Vec<f32> = of_prompt.iter().map(|token| token.logprob).collect();
-                let ids: Vec<u32> = of_prompt.iter().map(|token| token.token_id).collect();
-                assert_eq!(ids, request.prompt.token_ids[1..]);
-                let ids = &choices[0].0;
-                let want = trained(&model, &mut dev, &request.prompt, ids, 1, 1.0);
-                assert_eq!(bits(&found), bits(&want[..p - 1]));
-                assert!(of_prompt.iter().all(|t| (t.rank == 1) == (t.top_logprobs[0].token_id == t.token_id)));
-                prompt_tokens += p - 1;
-            }
-        }
-        println!("{dtype:?}: {tokens} sampled tokens, {prompt_tokens} tokens of prompts: 0 differing bits");
-    }
-}
-
-#[test]
-fn limits_of_tokens_and_ids_hold() {
-    let mut dev = cpu(2);
-    let model = Model::init(&mut dev, config(), DType::F32, 5).unwrap();
-    let allowed = Some(few_ids(&mut dev));
-    let mut engine = Engine::new(&model, &mut dev, EngineConfig { allowed, ..serving_limits() }).unwrap();
-    let prompt = Arc::new(Prompt::text((10..200).collect()));
-    let plain = RequestParams::new(40, Arc::from([20]));
-    let mut answer = |params: RequestParams| {
-        let request = EngineCoreRequest { prompt: prompt.clone(), n: 8, first_choice: 0, params };
-        let answers = serve(&model, &mut dev, &mut engine, &[request], &[0], 1);
-        answers[0].0.values().cloned().collect::<Vec<Answer>>()
-    };
-    // Only ids 20 to 23 can be sampled, and 20 ends.
-    let short = answer(plain.clone());
-    assert!(short.iter().any(|a| a.token_ids.len() < 12 && a.finish == Some(Finish::Stop(20))));
-    let long = answer(RequestParams { min_tokens: 12, ..plain.clone() });
-    assert!(long.iter().all(|a| a.token_ids.len() > 12 && !a.token_ids[..12].contains(&20)), "{long:?}");
-    let past = answer(RequestParams { ignore_eos: true, ..plain.clone() });
-    assert!(past.iter().all(|a| a.finish == Some(Finish::Length) && a.token_ids.contains(&20)));
-    let own = answer(RequestParams { ignore_eos: true, stop_token_ids: vec![22], ..plain.clone() });
-    assert!(own.iter().any(|a| a.finish == Some(Finish::Stop(22)) && a.token_ids.last() == Some(&22)));
-    let two = answer(RequestParams { allowed_token_ids: Some(vec![21, 23, 50]), ..plain.clone() });
-    assert!(two.iter().all(|a| a.token_ids.iter().all(|id| [21, 23].contains(id))));
-    let none = answer(RequestParams { allowed_token_ids: Some(vec![50]), ..plain.clone() });
-    assert!(none.iter().all(|a| matches!(a.finish, Some(Finish::Failed(_))) && a.token_ids.is_empty()), "{none:?}");
-    let biased = answer(RequestParams { logit_bias: vec![(23, 100.0)], ..plain });
-    assert!(biased.iter().all(|a| a.token_ids == [23; 40]));
-}
-
-#[test]
-fn parameters_out_of_range_name_their_field() {
-    let plain = RequestParams::new(10, Arc::from([7]));
-    assert!(plain.validate(VOCAB).is_ok());
-    let cases = [
-        (
-            "temperature",
-            RequestParams { sampling: SamplingParams { temperature: -1.0, ..plain.sampling }, ..plain.clone() },
-        ),
-        ("presence_penalty", RequestParams { presence_penalty: 2.1, ..plain.clone() }),
-        ("frequency_penalty", RequestParams { frequency_penalty: f32::NAN, ..plain.clone() }),
-        ("repetition_penalty", RequestParams { repetition_penalty: 0.0, ..plain.clone() }),
-        ("max_tokens", RequestParams { max_tokens: 0, ..plain.clone() }),
-        ("min_tokens", RequestParams { min_tokens: 11, ..plain.clone() }),
-        ("logprobs", RequestParams { logprobs: Some(21), ..plain.clone() }),
-        ("prompt_logprobs", RequestParams { prompt_logprobs: Some(21), ..plain.clone() }),
-        ("logit_bias", RequestParams { logit_bias: vec![(3, f32::INFINITY)], ..plain.clone() }),
-        ("logit_bias", RequestParams { logit_bias: vec![(300, 1.0)], ..plain.clone() }),
-        ("stop_token_ids", RequestParams { stop_token_ids: vec![300], ..plain.clone() }),
-        ("allowed_token_ids", RequestParams { allowed_token_ids: Some(Vec::new()), ..plain.clone() }),
-        ("allowed_token_ids", RequestParams { allowed_token_ids: Some(vec![301]), ..plain.clone() }),
-    ];
-    for (name, params) in cases {
-        let error = params.validate(VOCAB).unwrap_err();
-        assert!(error.to_string().starts_with(&format!("{name}: ")), "{name}: {error}");
-        assert_eq!(error.exit_code(), 2);
-    }
-}
-
 #[test]
 fn an_aborted_choice_leaves_nothing_and_changes_nothing() {
     let requests = mixed(40, 400);
@@ -392,7 +274,7 @@ fn an_aborted_choice_leaves_nothing_and_changes_nothing() {
     engine.release(&mut dev);
     for (seed, limits) in [
         (1, EngineConfig { max_num_batched_tokens: 97, ..serving_limits() }),
-        (2, EngineConfig { num_kv_blocks: Some(7), ..serving_limits() }),
+        (2, EngineConfig { num_kv_blocks: Some(5), ..serving_limits() }),
         (3, EngineConfig { max_num_seqs: 4, draft_rows: 64, ..serving_limits() }),
     ] {
         let mut engine = Engine::new(&model, &mut dev, limits).unwrap();
@@ -434,7 +316,7 @@ fn an_aborted_choice_leaves_nothing_and_changes_nothing() {
             assert!(got.1.is_none() || want.1 == got.1);
         }
         println!("{} choices aborted, {:?}", gone.len(), engine.stats());
-        assert!(gone.len() > 20);
+        assert!(gone.len() > 20 && (limits.num_kv_blocks.is_none() || engine.stats().preemptions > 0));
         // The caches hold what they held without aborts.
         let again = serve(&model, &mut dev, &mut engine, &requests, &shuffled(requests.len(), seed), 5);
         assert_answers("after aborts", &requests, &want, &again);
