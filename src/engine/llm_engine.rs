@@ -7,10 +7,10 @@ use serde_json::Value;
 
 use crate::device::Device;
 use crate::engine::draft::Recorded;
+use crate::engine::in_flight::Serving;
 use crate::engine::model_runner::{KeptLogits, ModelRunner, Sampling};
 use crate::engine::scheduler::{Scheduler, SchedulerConfig, SchedulerStats, SeqId, Step};
 use crate::engine::sequence::{FinishReason, GroupRequest, Prompt};
-use crate::engine::serving::Serving;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::model::Model;

@@ -12,6 +12,7 @@ pub mod block_manager;
 mod decode_graphs;
 pub mod draft;
 mod fit;
+mod in_flight;
 pub mod llm_engine;
 pub mod model_runner;
 pub mod requests;

@@ -9,10 +9,9 @@ mod gpu;
 mod params;
 mod process;
 
-pub use draw::{Draw, Outs};
+pub use draw::{Draw, Outs, logit_columns};
 pub use forward::fwd;
 pub use params::{NoiseKey, SamplingParams};
 pub use process::{
-    Changes, LogprobsMode, Penalties, Ranked, RowCall, RowSample, TopLogprob, logit_columns, rank_row, sample_row,
-    with_rows,
+    Changes, LogprobsMode, Penalties, Ranked, RowCall, RowSample, TopLogprob, rank_row, sample_row, with_rows,
 };

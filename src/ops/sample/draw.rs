@@ -3,10 +3,10 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::params::{NoiseKey, SamplingParams};
-use super::process::logit_columns;
 use crate::device::{Device, Region};
 use crate::error::Result;
 use crate::ops::check;
+use crate::ops::linear_logprob::logits::{SEGMENT, segments};
 use crate::philox::{self, Purpose};
 use crate::tensor::{DType, Tensor};
 
@@ -76,6 +76,11 @@ impl Draw {
     pub fn table(b: usize) -> (DType, [usize; 2]) {
         (DType::U32, [b, WORDS])
     }
+}
+
+/// Returns the number of columns of [`Outs::logits`].
+pub fn logit_columns(vocab: usize) -> usize {
+    segments(vocab) * SEGMENT
 }
 
 /// Outputs of the sampler.

@@ -13,7 +13,7 @@ use super::choose;
 use super::draw::Draw;
 use crate::device::{Device, Isa, On, Parts};
 use crate::error::Result;
-use crate::ops::linear_logprob::logits::{Allowed, Fold, PARTIAL, SEGMENT, inverse_temperature, of_given, segments};
+use crate::ops::linear_logprob::logits::{Allowed, Fold, PARTIAL, inverse_temperature, of_given, segments};
 use crate::ops::matmul::{PANEL, panel_count};
 use crate::tensor::Tensor;
 
@@ -156,11 +156,6 @@ pub struct RowSample {
     pub ranked: Option<Ranked>,
 }
 
-/// Returns the number of columns of kept logits.
-pub fn logit_columns(vocab: usize) -> usize {
-    segments(vocab) * SEGMENT
-}
-
 /// Logits at some temperature with their logsumexp.
 struct Scaled {
     z: Vec<f32>,
@@ -248,7 +243,7 @@ pub fn rank_row(isa: Isa, logits: &[f32], id: u32, top: usize) -> Ranked {
     Scaled::new(isa, logits, 1.0).ranked(id, top)
 }
 
-/// Applies `f` to `rows` of kept logits, `[B, logit_columns(vocab)]`, in parallel. `f` receives the index in `rows` and the row's
+/// Applies `f` to `rows` of kept logits, `[B, super::logit_columns(vocab)]`, in parallel. `f` receives the index in `rows` and the row's
 /// `vocab` logits. On a device that only counts, returns an empty list.
 pub fn with_rows<R: Send>(
     dev: &mut Device,
