@@ -290,7 +290,8 @@ fn an_aborted_choice_leaves_nothing_and_changes_nothing() {
                 index.insert(engine.add_request(requests[at].clone()).unwrap(), at);
             }
             for (&id, &at) in &index {
-                let (dice, choice) = (random.below(if scarce { 500 } else { 60 }), random.below(requests[at].n as u64) as usize);
+                let (dice, choice) =
+                    (random.below(if scarce { 500 } else { 60 }), random.below(requests[at].n as u64) as usize);
                 if dice == 0 && engine.abort_request(id) {
                     gone.extend((0..requests[at].n).map(|choice| (at, choice)));
                     assert!(!engine.abort_request(id));
