@@ -44,6 +44,7 @@
 //! | [`recipe`] | Runs data, SFT, RL, evaluation and report as the resumable stages of one command. |
 //! | [`plan`] | Predicts the memory, the time and the bottleneck of a config on a GPU. |
 //! | [`generate`] | Generates text for questions, streamed or into a file. |
+//! | [`serve`] | Answers requests of OpenAI's API over HTTP, and serves a web page for them. |
 //! | [`bench`](mod@bench) | Measures ops and jobs and compares them with the limits of the machine or a prediction. |
 //! | [`cli`] | Contains one file per command of the command line. |
 
@@ -82,6 +83,7 @@ pub mod reward;
 pub mod rl;
 pub mod rollout;
 pub mod secrets;
+pub mod serve;
 pub mod task;
 pub mod tensor;
 pub mod text;

@@ -190,6 +190,26 @@ const ROOMS: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "serve",
+        &[
+            "config",
+            "identity",
+            "observe",
+            "client",
+            "device",
+            "machine",
+            "tensor",
+            "ops",
+            "text",
+            "image",
+            "data::folder",
+            "model",
+            "engine",
+            "train::plan",
+            "eval::fits",
+        ],
+    ),
+    (
         "bench",
         &[
             "config", "observe", "device", "machine", "tensor", "ops", "image", "data", "model", "optim", "engine",

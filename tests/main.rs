@@ -28,5 +28,6 @@ mod ranks;
 mod reward;
 mod rl;
 mod seed;
+mod serve;
 mod text;
 mod train;

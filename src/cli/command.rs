@@ -8,8 +8,8 @@ use super::args::{JobArgs, RanksArgs};
 use super::global::Global;
 use super::ranks::RankRole;
 use super::{
-    Context, bench, completions, config, data, doctor, download, eval, generate, plan, recipe, replay, report, rl,
-    score, sft, signal, verify,
+    Context, bench, chat, completions, config, data, doctor, download, eval, generate, plan, recipe, replay, report,
+    rl, score, serve, sft, signal, verify,
 };
 use crate::error::Result;
 
@@ -48,6 +48,10 @@ enum Command {
     Eval(eval::Args),
     /// Answer one question with text and images, or a file of questions
     Generate(generate::Args),
+    /// Answer requests of OpenAI's API, and serve a web page for them
+    Serve(Box<serve::Args>),
+    /// Chat with a model in the terminal
+    Chat(chat::Args),
     /// Score responses against the correct answers: accuracy and format
     Score(score::Args),
     /// Check whether an answer equals the correct one
@@ -72,7 +76,7 @@ enum Command {
 const GROUPS: [(&str, &[&str]); 4] = [
     ("Run", &["recipe", "sft", "rl", "eval"]),
     ("Data", &["download", "data"]),
-    ("Use", &["generate", "score", "verify"]),
+    ("Use", &["serve", "chat", "generate", "score", "verify"]),
     ("Inspect", &["report", "replay", "plan", "bench", "config", "doctor", "completions"]),
 ];
 
@@ -124,6 +128,8 @@ impl Command {
             Command::Rl(args) => rl::run(args, context),
             Command::Eval(args) => eval::run(args, context),
             Command::Generate(args) => generate::run(args, context),
+            Command::Serve(args) => serve::run(args, context),
+            Command::Chat(args) => chat::run(args, context),
             Command::Score(args) => score::run(args, context),
             Command::Verify(args) => verify::run(args, context),
             Command::Replay(args) => replay::run(args, context),

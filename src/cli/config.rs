@@ -6,7 +6,7 @@ use super::Context;
 use super::stdout::print;
 use crate::config::{
     self, Config, DataConfig, EvalConfig, GenerateConfig, Key, Preset, RecipeConfig, RlConfig, Rule, Safe, ScoreConfig,
-    SftConfig,
+    ServeConfig, SftConfig,
 };
 use crate::error::Result;
 
@@ -14,13 +14,14 @@ use crate::error::Result;
 type Keys = fn() -> Vec<Key>;
 
 /// Kinds of configs, with a function that returns the keys of each.
-const KINDS: [(&str, Keys); 7] = [
+const KINDS: [(&str, Keys); 8] = [
     (RecipeConfig::NAME, config::keys::<RecipeConfig>),
     (DataConfig::NAME, config::keys::<DataConfig>),
     (SftConfig::NAME, config::keys::<SftConfig>),
     (RlConfig::NAME, config::keys::<RlConfig>),
     (EvalConfig::NAME, config::keys::<EvalConfig>),
     (GenerateConfig::NAME, config::keys::<GenerateConfig>),
+    (ServeConfig::NAME, config::keys::<ServeConfig>),
     (ScoreConfig::NAME, config::keys::<ScoreConfig>),
 ];
 

@@ -8,6 +8,7 @@
 
 mod args;
 mod bench;
+mod chat;
 mod command;
 mod completions;
 mod config;
@@ -33,6 +34,7 @@ mod rescore;
 mod rl;
 pub mod run_dir;
 mod score;
+mod serve;
 mod session;
 mod sft;
 pub mod signal;

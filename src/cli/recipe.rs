@@ -37,9 +37,12 @@ fn run_recipe(session: &mut Session, mut config: RecipeConfig) -> Result<()> {
         }
         let dir = session.open(recipe.config())?;
         session.finish(dir, recipe.config(), &recipe.page(), || recipe.is_finished(), |ranks| recipe.run(ranks))?;
-        if let Some(arguments) = recipe.example_command().filter(|_| context.leads()) {
+        if context.leads() {
             let program = std::env::args().next().unwrap_or_else(|| "omr".to_owned());
-            context.say(&format!("to ask the trained model a question: {program} {arguments}"));
+            if let Some(arguments) = recipe.example_command() {
+                context.say(&format!("to ask the trained model a question: {program} {arguments}"));
+            }
+            context.say(&format!("to talk to it in a browser: {program} {}", recipe.serve_command()));
         }
         Ok(())
     })

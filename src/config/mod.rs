@@ -28,6 +28,7 @@ mod pipeline;
 mod preset;
 pub mod recipe;
 pub mod rl;
+mod serve;
 mod setting;
 mod sft;
 mod source;
@@ -52,6 +53,7 @@ pub use pipeline::{
 pub use preset::Preset;
 pub use recipe::{BaseConfig, RecipeConfig, TaskConfig, TeacherConfig};
 pub use rl::{Curriculum, Draft, FilterMetric, KlCtrlConfig, KlCtrlType, KlLossType, LossAggMode, LossMode, RlConfig};
+pub use serve::ServeConfig;
 pub use setting::{Key, Meta, Place, Rule, Safe, Secret, Setting};
 pub use sft::SftConfig;
 pub use source::{Config, Source, deciding, headed, keys, likeliest, load, refuse_differences, to_yaml};

@@ -54,6 +54,11 @@ impl Recipe<'_> {
         let question = quoted(line["question"].as_str()?);
         Some(format!("generate --model {model} --image {picture} --prompt {question} temperature=0"))
     }
+
+    /// Returns the arguments with which `omr` serves the trained model, quoted for a shell.
+    pub fn serve_command(&self) -> String {
+        format!("serve {} --reasoning-parser qwen3", quoted(&self.model("rl").display().to_string()))
+    }
 }
 
 /// A question with its image.

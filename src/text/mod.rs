@@ -17,5 +17,5 @@ pub use chat::{Chat, expand_images};
 pub use json::repr;
 pub use row_prompt::RowPrompt;
 pub use template::{ChatTemplate, Message, Part};
-pub use tokenizer::{Special, Tokenizer};
+pub use tokenizer::{DecodeStream, Special, Tokenizer};
 pub use train::{CHAT_TEMPLATE, SPECIAL_TOKENS, train_tokenizer, write_tokenizer_dir};

@@ -134,6 +134,11 @@ impl ChatTemplate {
         Ok(ChatTemplate { template: Arc::new(template), place, variables: Default::default() })
     }
 
+    /// Returns a special token by its name in `tokenizer_config.json`, such as `eos_token`.
+    pub fn special_token(&self, name: &str) -> Option<&str> {
+        self.variables.get(name).and_then(|token| token.as_str())
+    }
+
     /// Returns the source of the template.
     pub fn source(&self) -> &str {
         self.template.source()

@@ -6,7 +6,7 @@ mod eval;
 mod eval_model;
 pub(crate) mod evaluation;
 pub mod generate;
-mod help;
+pub(crate) mod help;
 mod jsonl;
 mod model_server;
 mod older;

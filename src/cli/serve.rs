@@ -1,0 +1,144 @@
+//! `omr serve`: answers requests of OpenAI's API, and serves a page for them.
+
+use std::path::{Path, PathBuf};
+
+use clap::ValueEnum;
+
+use super::args::{Overrides, repository};
+use super::stdout::print;
+use super::{Context, signal};
+use crate::config::ServeConfig;
+use crate::error::{Error, Result};
+use crate::hub::Kind;
+use crate::ops::sample::LogprobsMode;
+use crate::secrets;
+use crate::serve::{Options, Server, listen};
+
+/// Arguments of `omr serve`.
+#[derive(clap::Args)]
+#[command(after_help = "Example:\n  \
+    omr serve runs/digits/rl/model --reasoning-parser qwen3\n      \
+        then open http://127.0.0.1:8000, or point a client of OpenAI's API at http://127.0.0.1:8000/v1\n\
+    Keys such as dtype=bf16 or image_max_pixels=401408 set further engine settings: omr config serve lists them.\n\
+    The first SIGTERM or Ctrl-C finishes the requests in flight, the second ends the server at once.")]
+pub struct Args {
+    /// Model directory or repository
+    #[arg(value_name = "MODEL")]
+    path: Option<String>,
+    /// Model directory or repository
+    #[arg(long, value_name = "DIR")]
+    model: Option<PathBuf>,
+    /// Address to listen on. Other addresses than the default accept requests of other machines
+    #[arg(long, default_value = "127.0.0.1")]
+    host: String,
+    /// Port to listen on. 0 = a free one, which is printed
+    #[arg(long, default_value_t = 8000)]
+    port: u16,
+    /// Key that clients must send as `Authorization: Bearer KEY`. May be given several times
+    #[arg(long, value_name = "KEY")]
+    api_key: Vec<String>,
+    /// Key of the routes that pause the engine, abort requests and load weights. Without it, these routes do not exist
+    #[arg(long, value_name = "KEY")]
+    admin_api_key: Option<String>,
+    /// Names of the model for clients; answers contain the first. Default: the model as it is given here
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    served_model_name: Vec<String>,
+    /// Maximum number of tokens of a prompt with its answer. Default: the limit in the model's config
+    #[arg(long, value_name = "N")]
+    max_model_len: Option<usize>,
+    /// Maximum number of answers that are generated at once
+    #[arg(long, value_name = "N")]
+    max_num_seqs: Option<usize>,
+    /// Parser that separates reasoning from answers: qwen3 = the text between <think> and </think>
+    #[arg(long, value_enum, default_value = "none")]
+    reasoning_parser: ReasoningParser,
+    /// Log-probs in answers: at temperature 1 without penalties, or of the distribution that tokens are sampled from
+    #[arg(long, value_enum, default_value = "raw_logprobs")]
+    logprobs_mode: Mode,
+    /// Domains from which pictures may be loaded. Default: none
+    #[arg(long, value_name = "DOMAIN", value_delimiter = ',')]
+    allowed_media_domains: Vec<String>,
+    /// Folder below which pictures may be loaded with file:// URLs. Default: none
+    #[arg(long, value_name = "DIR")]
+    allowed_local_media_path: Option<PathBuf>,
+    /// File to which each request is appended with its answer, for omr replay --requests
+    #[arg(long, value_name = "FILE")]
+    record_requests: Option<PathBuf>,
+    /// A second server without a key, which the page can show side by side with this one
+    #[arg(long, value_name = "URL")]
+    compare_url: Option<String>,
+    #[command(flatten)]
+    overrides: Overrides,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum ReasoningParser {
+    Qwen3,
+    None,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+#[value(rename_all = "snake_case")]
+enum Mode {
+    RawLogprobs,
+    ProcessedLogprobs,
+}
+
+impl Args {
+    /// Returns the model as the user named it, and the overrides.
+    fn model(&self) -> Result<(String, Overrides)> {
+        let mut overrides = self.overrides.clone();
+        match (&self.path, &self.model) {
+            (Some(path), None) => Ok((path.clone(), overrides)),
+            // The first override stands where the model could be.
+            (Some(first), Some(model)) if first.contains('=') => {
+                overrides.overrides.insert(0, first.clone());
+                Ok((model.display().to_string(), overrides))
+            }
+            (None, Some(model)) => Ok((model.display().to_string(), overrides)),
+            (Some(path), Some(_)) => Err(Error::input("MODEL", format!("{path} and --model"), "one of them")),
+            (None, None) => Err(Error::input("MODEL", "nothing", "a model directory: omr serve DIR")),
+        }
+    }
+}
+
+/// Loads the model and answers requests until a signal ends the server.
+pub fn run(args: &Args, context: &Context) -> Result<()> {
+    let (root, overrides) = args.model()?;
+    let Some(config) = overrides.load::<ServeConfig>(None)? else { return Ok(()) };
+    let config = ServeConfig {
+        max_model_len: args.max_model_len.or(config.max_model_len),
+        max_num_seqs: args.max_num_seqs.unwrap_or(config.max_num_seqs),
+        ..config
+    };
+    args.api_key.iter().chain(&args.admin_api_key).for_each(|key| secrets::keep(key));
+    let options = Options {
+        model: repository(Path::new(&root), Kind::Model, "MODEL")?,
+        root,
+        config,
+        names: args.served_model_name.clone(),
+        api_keys: args.api_key.clone(),
+        admin_api_key: args.admin_api_key.clone(),
+        has_reasoning_parser: args.reasoning_parser == ReasoningParser::Qwen3,
+        logprobs_mode: match args.logprobs_mode {
+            Mode::RawLogprobs => LogprobsMode::Raw,
+            Mode::ProcessedLogprobs => LogprobsMode::Processed,
+        },
+        allowed_media_domains: args.allowed_media_domains.clone(),
+        allowed_local_media_path: args.allowed_local_media_path.clone(),
+        record_requests: args.record_requests.clone(),
+        compare_url: args.compare_url.clone(),
+    };
+    let (listener, address) = listen(&args.host, args.port)?;
+    context.with_machine(|machine| {
+        let server = Server::prepare(options, machine)?;
+        if !address.ip().is_loopback() && args.api_key.is_empty() {
+            context.say("warning: other machines can use this server without a key; --api-key KEY requires one");
+        }
+        signal::listen(true);
+        signal::wait(true);
+        print(&format!("http://{address}\n"))?;
+        context.say("serving; the page is at this address, the API below /v1; Ctrl-C ends the server");
+        server.serve(listener, machine)
+    })
+}

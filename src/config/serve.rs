@@ -1,0 +1,39 @@
+//! Config keys of `omr serve`, named after vLLM's options.
+
+use super::{Config, Dtype, Place, Rule};
+use crate::error::Result;
+
+settings! {
+    /// Engine settings of `omr serve`, `omr chat` and `omr replay --requests`.
+    pub struct ServeConfig {
+        /// Allow every token id of the vocabulary, also ids without text and ids that stand for pictures.
+        all_ids: bool = false;
+        /// Data type of weights, activations and KV cache; `auto` = bf16 with GPU kernels, f32 on the CPU.
+        dtype: Dtype = Dtype::Auto, name: "vLLM --dtype";
+        /// Maximum number of tokens of a prompt with its answer. null = the limit in the model's config.
+        max_model_len: Option<usize> = None, rule: Rule::AtLeast(2.0), name: "vLLM --max-model-len";
+        /// Maximum number of tokens per engine step. Longer prompts are prefilled in chunks.
+        max_num_batched_tokens: usize = 2048, rule: Rule::AtLeast(1.0), name: "vLLM --max-num-batched-tokens";
+        /// Maximum number of answers that are generated at once.
+        max_num_seqs: usize = 256, rule: Rule::Within(1.0, 4096.0), name: "vLLM --max-num-seqs";
+        /// Number of blocks of the KV cache, 128 tokens each. null = as many as fit into the GPU, and at most 4 GiB on
+        /// the CPU.
+        num_kv_blocks: Option<usize> = None, rule: Rule::AtLeast(1.0), name: "vLLM num_gpu_blocks_override";
+        /// Prompts with the same beginning share its KV cache blocks.
+        enable_prefix_caching: bool = true, name: "vLLM --enable-prefix-caching";
+        /// Minimum number of pixels of a picture after resizing. null = the value in the model's
+        /// preprocessor_config.json.
+        image_min_pixels: Option<usize> = None, rule: Rule::AtLeast(784.0);
+        /// Maximum number of pixels of a picture after resizing. null = the value in the model's
+        /// preprocessor_config.json.
+        image_max_pixels: Option<usize> = None, rule: Rule::AtLeast(784.0);
+    }
+}
+
+impl Config for ServeConfig {
+    const NAME: &'static str = "serve";
+
+    fn validate(&self, place: &Place) -> Result<()> {
+        super::sft::check_pixels(place, "", self.image_min_pixels, self.image_max_pixels)
+    }
+}

@@ -1,0 +1,302 @@
+//! An answer in the making: collects the engine's results for each choice and turns them into pieces of text, tokens and
+//! log-probs. A streamed answer sends the pieces; another one joins them.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde_json::{Value, json};
+
+use super::app::App;
+use super::engine_client::{Event, Submitted};
+use super::errors::{Api, ApiError};
+use super::record::{Line, RecordedChoice};
+use super::requests::Prepared;
+use super::text::{Detokenizer, ReasoningParser};
+use crate::engine::{EngineCoreOutput, EngineCoreRequest, Finish, PromptLogprob, SampledToken};
+use crate::error::Error;
+
+/// A piece of one choice.
+#[derive(Default)]
+pub struct Delta {
+    /// Text outside of reasoning.
+    pub text: String,
+    /// Text of the reasoning.
+    pub reasoning: String,
+    /// Sampled tokens.
+    pub tokens: Vec<SampledToken>,
+    /// Log-probs of the prompt, in the first piece.
+    pub prompt_logprobs: Option<Vec<PromptLogprob>>,
+    /// True for the first piece.
+    pub is_first: bool,
+    /// Reason why the choice has ended, and the stop string or stop token.
+    pub end: Option<(&'static str, Value)>,
+    /// Number of characters of the tokens before this piece.
+    pub text_offset: usize,
+}
+
+impl Delta {
+    /// Appends the next piece of the same choice.
+    pub fn join(&mut self, next: Delta) {
+        self.text += &next.text;
+        self.reasoning += &next.reasoning;
+        self.tokens.extend(next.tokens);
+        self.prompt_logprobs = self.prompt_logprobs.take().or(next.prompt_logprobs);
+        self.is_first |= next.is_first;
+        self.end = next.end;
+    }
+}
+
+/// One choice of a prompt.
+struct Choice {
+    detokenizer: Detokenizer,
+    reasoning: Option<ReasoningParser>,
+    num_tokens: usize,
+    text_offset: usize,
+    last_token: Option<Instant>,
+    has_ended: bool,
+    hasher: blake3::Hasher,
+    token_ids: Vec<u32>,
+}
+
+/// An answer in the making.
+pub struct Answer {
+    app: Arc<App>,
+    /// The request.
+    pub request: Arc<Prepared>,
+    /// `system_fingerprint` when the answer began.
+    pub fingerprint: String,
+    submitted: Submitted,
+    choices: Vec<Choice>,
+    begun: Instant,
+    num_cached_tokens: usize,
+    /// Log-probs of each prompt, which the first piece of each of its choices contains.
+    prompt_logprobs: Vec<Option<Vec<PromptLogprob>>>,
+    was_aborted: bool,
+}
+
+impl Answer {
+    /// Sends a request to the engine.
+    pub fn begin(app: &Arc<App>, request: Prepared) -> Api<Answer> {
+        let n = request.sampling.n;
+        let of = |(prompt, params): &(_, crate::engine::RequestParams)| EngineCoreRequest {
+            prompt: Arc::clone(prompt),
+            n,
+            first_choice: 0,
+            params: params.clone(),
+        };
+        let submitted = app.engine.submit(&request.id, request.prompts.iter().map(of).collect())?;
+        request.prompts.iter().for_each(|(prompt, _)| app.metrics.count_prompt(prompt.token_ids.len()));
+        let choice = |_| {
+            let (sampling, tokenizer) = (&request.sampling, &app.chat.tokenizer);
+            let stop = sampling.stop.clone();
+            Choice {
+                detokenizer: Detokenizer::new(tokenizer, stop, sampling.include_stop, sampling.skip_special),
+                reasoning: request.output.reasoning.map(ReasoningParser::new),
+                num_tokens: 0,
+                text_offset: 0,
+                last_token: None,
+                has_ended: false,
+                hasher: blake3::Hasher::new(),
+                token_ids: Vec::new(),
+            }
+        };
+        let choices = (0..request.prompts.len() * n).map(choice).collect();
+        let (app, request, fingerprint) = (app.clone(), Arc::new(request), app.fingerprint());
+        let (begun, prompt_logprobs) = (Instant::now(), vec![None; request.prompts.len()]);
+        Ok(Answer {
+            app,
+            request,
+            fingerprint,
+            submitted,
+            choices,
+            begun,
+            num_cached_tokens: 0,
+            prompt_logprobs,
+            was_aborted: false,
+        })
+    }
+
+    /// Waits for the next piece and returns it with the index of its choice. Returns `None` after the last piece.
+    pub async fn next(&mut self) -> Api<Option<(usize, Delta)>> {
+        let n = self.request.sampling.n;
+        loop {
+            if let Some(index) = self.choices.iter().position(|choice| self.was_aborted && !choice.has_ended) {
+                self.choices[index].has_ended = true;
+                self.app.metrics.count_end("abort");
+                let choice = &mut self.choices[index];
+                let held = choice.detokenizer.finish();
+                let [reasoning, text] = choice.finish(held);
+                let (end, is_first) = (Some(("abort", Value::Null)), choice.num_tokens == 0);
+                let text_offset = choice.text_offset;
+                return Ok(Some((index, Delta { end, reasoning, text, is_first, text_offset, ..Delta::default() })));
+            }
+            if self.choices.iter().all(|choice| choice.has_ended) {
+                return Ok(None);
+            }
+            match self.submitted.next().await? {
+                (prompt, Event::Output(output)) => {
+                    let (index, choice) = (prompt * n + output.choice, output.choice);
+                    if self.choices[index].has_ended {
+                        continue;
+                    }
+                    let delta = self.take(index, output)?;
+                    if delta.end.as_ref().is_some_and(|(_, stop)| stop.is_string()) {
+                        self.submitted.abort_choice(prompt, choice);
+                    }
+                    return Ok(Some((index, delta)));
+                }
+                (_, Event::Refused(error)) => {
+                    return Err(ApiError::refused("prompt", error));
+                }
+                (_, Event::Aborted) => self.was_aborted = true,
+            }
+        }
+    }
+
+    /// Converts a result of the engine.
+    fn take(&mut self, index: usize, output: EngineCoreOutput) -> Api<Delta> {
+        let (app, request) = (&self.app, &self.request);
+        let params = &request.prompts[index / request.sampling.n].1;
+        let choice = &mut self.choices[index];
+        let mut delta = Delta { is_first: choice.num_tokens == 0, text_offset: choice.text_offset, ..Delta::default() };
+        if delta.is_first && output.choice == 0 {
+            self.num_cached_tokens += output.num_cached_tokens;
+        }
+        let prompt = index / request.sampling.n;
+        if let Some(logprobs) = output.prompt_logprobs {
+            self.prompt_logprobs[prompt] = Some(logprobs);
+        }
+        if delta.is_first {
+            delta.prompt_logprobs.clone_from(&self.prompt_logprobs[prompt]);
+        }
+        if let Some(Finish::Failed(why)) = output.finish {
+            return Err(ApiError::internal(&Error::Failed(why)));
+        }
+        let Some(token) = output.token else { return Ok(delta) };
+        choice.observe(app, self.begun);
+        let tokenizer = &app.chat.tokenizer;
+        let (is_early, is_stop) =
+            (choice.num_tokens <= params.min_tokens, matches!(output.finish, Some(Finish::Stop(_))));
+        if !request.output.without_tokens {
+            // The stop token has no text, unless stop strings are wanted.
+            let is_hidden = is_stop && !request.sampling.include_stop;
+            let early = is_early && params.min_tokens > 0;
+            let (text, stop) = match is_hidden {
+                true => (String::new(), None),
+                false => choice.detokenizer.push(tokenizer, token.token_id, early),
+            };
+            delta.end = stop.map(|stop| ("stop", json!(stop)));
+            [delta.reasoning, delta.text] = choice.split(text);
+            choice.text_offset += String::from_utf8_lossy(tokenizer.token_bytes(token.token_id)).chars().count();
+            choice.record(&token);
+            delta.tokens.push(token);
+        }
+        if delta.end.is_none() {
+            delta.end = match output.finish {
+                Some(Finish::Stop(id)) if params.eos_token_ids.contains(&id) && !params.ignore_eos => {
+                    Some(("stop", Value::Null))
+                }
+                Some(Finish::Stop(id)) => Some(("stop", json!(id))),
+                Some(_) => Some(("length", Value::Null)),
+                None => None,
+            };
+        }
+        if let Some((reason, stop)) = &delta.end {
+            choice.has_ended = true;
+            app.metrics.count_end(reason);
+            // After a stop string, nothing more belongs to the answer.
+            let held = if stop.is_string() { String::new() } else { choice.detokenizer.finish() };
+            let [reasoning, text] = choice.finish(held);
+            delta.reasoning += &reasoning;
+            delta.text += &text;
+        }
+        Ok(delta)
+    }
+
+    /// Records the answer, which is complete, and counts its time.
+    pub fn end(&mut self) -> Api<()> {
+        self.app.metrics.e2e_request_latency.observe(self.begun.elapsed().as_secs_f64());
+        match &self.app.recorder {
+            Some(recorder) if !self.was_aborted => {
+                let line = Line {
+                    id: self.request.id.clone(),
+                    route: self.request.route.path().to_owned(),
+                    system_fingerprint: self.fingerprint.clone(),
+                    request: self.request.body.clone(),
+                    choices: self.results(),
+                };
+                recorder.add(&line).map_err(|error| ApiError::internal(&error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Returns what a record keeps of each choice.
+    pub fn results(&self) -> Vec<RecordedChoice> {
+        let of = |choice: &Choice| RecordedChoice {
+            token_ids: choice.token_ids.clone(),
+            logprobs: choice.hasher.finalize().to_hex().to_string(),
+        };
+        self.choices.iter().map(of).collect()
+    }
+
+    /// Returns the number of tokens of prompts and choices.
+    pub fn usage(&self) -> Value {
+        let prompt: usize = self.request.prompts.iter().map(|(prompt, _)| prompt.token_ids.len()).sum();
+        let completion: usize = self.choices.iter().map(|choice| choice.token_ids.len()).sum();
+        json!({
+            "prompt_tokens": prompt,
+            "completion_tokens": completion,
+            "total_tokens": prompt + completion,
+            "prompt_tokens_details": {"cached_tokens": self.num_cached_tokens},
+        })
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        self.app.engine.forget(&self.request.id);
+    }
+}
+
+impl Choice {
+    fn observe(&mut self, app: &App, begun: Instant) {
+        let now = Instant::now();
+        match self.last_token {
+            None => app.metrics.time_to_first_token.observe((now - begun).as_secs_f64()),
+            Some(last) => app.metrics.inter_token_latency.observe((now - last).as_secs_f64()),
+        }
+        self.last_token = Some(now);
+        self.num_tokens += 1;
+        app.metrics.generation_tokens.inc();
+    }
+
+    /// Separates reasoning from other text.
+    fn split(&mut self, text: String) -> [String; 2] {
+        match &mut self.reasoning {
+            Some(parser) => parser.push(&text),
+            None => [String::new(), text],
+        }
+    }
+
+    /// Returns reasoning and other text of the end of the choice. `held` is the text that was held back.
+    fn finish(&mut self, held: String) -> [String; 2] {
+        let [mut reasoning, mut text] = self.split(held);
+        if let Some(parser) = &mut self.reasoning {
+            let [more, rest] = parser.finish();
+            reasoning += &more;
+            text += &rest;
+        }
+        [reasoning, text]
+    }
+
+    fn record(&mut self, token: &SampledToken) {
+        self.token_ids.push(token.token_id);
+        let mut add = |value: f32| {
+            self.hasher.update(&value.to_bits().to_le_bytes());
+        };
+        add(token.rollout_logprob);
+        token.logprob.into_iter().for_each(&mut add);
+        token.top_logprobs.iter().for_each(|top| add(top.logprob));
+    }
+}

@@ -1,0 +1,90 @@
+//! State that all request handlers share.
+
+use std::sync::{PoisonError, RwLock};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use axum::http::StatusCode;
+use serde_json::{Value, json};
+
+use super::engine_client::EngineClient;
+use super::errors::{Api, ApiError};
+use super::fields::Fields;
+use super::media::MediaRules;
+use super::metrics::Metrics;
+use super::record::Recorder;
+use super::sampling::Defaults;
+use crate::image::Processor;
+use crate::model::ModelConfig;
+use crate::text::Chat;
+
+/// State that all request handlers share.
+pub struct App {
+    /// Tokenizer and chat template.
+    pub chat: Chat,
+    /// Image processor.
+    pub processor: Processor,
+    /// Configuration of the model.
+    pub config: ModelConfig,
+    /// Contribution of the model and the flags to sampling parameters.
+    pub defaults: Defaults,
+    /// Sources of pictures.
+    pub media: MediaRules,
+    /// The engine thread.
+    pub engine: EngineClient,
+    /// Metrics.
+    pub metrics: Metrics,
+    /// Names of the model that requests may use. Answers contain the first one.
+    pub names: Vec<String>,
+    /// Path or name of the model as the user gave it.
+    pub root: String,
+    /// Maximum number of tokens of a prompt with its answer.
+    pub max_model_len: usize,
+    /// True if reasoning is separated from answers.
+    pub has_reasoning_parser: bool,
+    /// Start of the server in seconds since 1970.
+    pub created: u64,
+    /// File to which requests are recorded.
+    pub recorder: Option<Recorder>,
+    /// Everything besides the weights that answers depend on: device, kernel variants, data type and picture sizes.
+    pub arithmetic: String,
+    /// Hash of the weights and of the other files of the model directory.
+    pub weights: RwLock<String>,
+}
+
+impl App {
+    /// Takes the field `model` of a request. Errors if it names another model.
+    pub fn check_model(&self, fields: &mut Fields) -> Api<()> {
+        match fields.string("model")? {
+            Some(name) if !self.names.contains(&name) => {
+                let message = format!("the model {name:?} does not exist; this server has {}", self.names.join(", "));
+                Err(ApiError::new(StatusCode::NOT_FOUND, message).coded("model_not_found").of("model"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Returns the value that names weights and arithmetic. Equal requests with equal seeds get equal answers from
+    /// servers with equal values.
+    pub fn fingerprint(&self) -> String {
+        format!("{}-{}", self.weights(), self.arithmetic.replace(' ', "-"))
+    }
+
+    /// Records the hash of new weights.
+    pub fn set_weights(&self, identity: &str) {
+        *self.weights.write().unwrap_or_else(PoisonError::into_inner) = identity.to_owned();
+    }
+
+    fn weights(&self) -> String {
+        self.weights.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Returns the answer of `/weight_info`.
+    pub fn weight_info(&self) -> Value {
+        json!({"weights": self.weights(), "arithmetic": self.arithmetic, "system_fingerprint": self.fingerprint()})
+    }
+}
+
+/// Returns the time in seconds since 1970.
+pub fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

@@ -1,0 +1,218 @@
+//! The request handlers' side of the engine thread: sends requests and cancels them.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, mpsc as std_mpsc};
+
+use axum::http::StatusCode;
+use serde_json::Value;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+
+use super::errors::{Api, ApiError};
+use crate::engine::{EngineCoreOutput, EngineCoreRequest};
+use crate::error::Error;
+
+/// Seconds after which a client may try again when the queue is full.
+const RETRY_AFTER: u32 = 2;
+
+/// Number of one prompt of a request, unique in the process.
+pub type Ticket = u64;
+
+/// A message to the engine thread.
+pub enum Command {
+    /// Answer a prompt.
+    Add(Addition),
+    /// Nobody will send further commands.
+    Finish,
+    /// A choice of a prompt has reached a stop string.
+    AbortChoice(Ticket, usize),
+    /// The client has gone away.
+    Abort(Ticket),
+    /// Change or report the state of the engine.
+    Control(Control, oneshot::Sender<Api<Value>>),
+}
+
+/// A prompt to answer.
+pub struct Addition {
+    /// Number of the prompt.
+    pub ticket: Ticket,
+    /// The id of the request that the client knows.
+    pub name: Arc<str>,
+    /// The engine's request.
+    pub request: EngineCoreRequest,
+    /// Receives the results.
+    pub events: mpsc::Sender<(Ticket, Event)>,
+}
+
+/// A result of a prompt.
+pub enum Event {
+    /// The engine has sampled a token, or a choice has ended.
+    Output(EngineCoreOutput),
+    /// The engine refuses the prompt.
+    Refused(Error),
+    /// An administrator, or the end of the server, has ended the prompt.
+    Aborted,
+}
+
+/// A request of an administrator.
+#[derive(Debug)]
+pub enum Control {
+    /// Stop computing.
+    Pause(PauseMode),
+    /// Continue computing.
+    Resume,
+    /// Report whether the engine is paused.
+    IsPaused,
+    /// End the requests with these ids.
+    AbortRequests(HashSet<String>),
+    /// Read the weights of another model directory with the same configuration.
+    UpdateWeights(std::path::PathBuf),
+}
+
+/// Treatment of the requests in flight at a pause.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PauseMode {
+    /// They end with the finish reason `abort`.
+    Abort,
+    /// They are finished first.
+    Wait,
+    /// They continue after the pause.
+    Keep,
+}
+
+/// States of the client: new requests are accepted in the first one only.
+const ACCEPTING: u8 = 0;
+const DRAINING: u8 = 1;
+const DEAD: u8 = 2;
+
+/// Sends requests to the engine thread.
+pub struct EngineClient {
+    commands: std_mpsc::Sender<Command>,
+    /// One permit for each choice that waits or runs.
+    room: Arc<Semaphore>,
+    max_waiting: usize,
+    vision_rows: usize,
+    next: AtomicU64,
+    state: AtomicU8,
+    names: Mutex<HashSet<Arc<str>>>,
+}
+
+impl EngineClient {
+    /// Creates a client for at most `max_waiting` choices that wait or run. The engine thread takes the commands.
+    pub fn new(max_waiting: usize, vision_rows: usize) -> (EngineClient, std_mpsc::Receiver<Command>) {
+        let (commands, inbox) = std_mpsc::channel();
+        let room = Arc::new(Semaphore::new(max_waiting));
+        let (next, state, names) = (AtomicU64::new(0), AtomicU8::new(ACCEPTING), Mutex::default());
+        (EngineClient { commands, room, max_waiting, vision_rows, next, state, names }, inbox)
+    }
+
+    /// Returns the maximum number of choices that wait or run.
+    pub fn max_waiting(&self) -> usize {
+        self.max_waiting
+    }
+
+    /// Returns the maximum number of tokens of a picture.
+    pub fn vision_rows(&self) -> usize {
+        self.vision_rows
+    }
+
+    /// Refuses new requests from now on. Those in flight are finished.
+    pub fn drain(&self) {
+        self.state.fetch_max(DRAINING, Ordering::Relaxed);
+    }
+
+    /// Records that the engine thread has ended.
+    pub fn end(&self) {
+        self.state.fetch_max(DEAD, Ordering::Relaxed);
+    }
+
+    /// Ends the engine thread. All requests must have ended.
+    pub fn finish(&self) {
+        // If the engine thread has ended, there is nothing to do.
+        let _ = self.commands.send(Command::Finish);
+    }
+
+    /// Errors unless new requests are accepted.
+    pub fn check(&self) -> Api<()> {
+        let unavailable = |message: &str| ApiError::busy(StatusCode::SERVICE_UNAVAILABLE, message, 30);
+        match self.state.load(Ordering::Relaxed) {
+            ACCEPTING => Ok(()),
+            DRAINING => Err(unavailable("the server is shutting down and accepts no new requests")),
+            _ => Err(unavailable("the engine has stopped")),
+        }
+    }
+
+    /// Sends the prompts of a request, whose client knows it as `name`. Errors if the queue is full.
+    pub fn submit(&self, name: &str, prompts: Vec<EngineCoreRequest>) -> Api<Submitted> {
+        self.check()?;
+        let choices: usize = prompts.iter().map(|prompt| prompt.n).sum();
+        let full = || ApiError::busy(StatusCode::TOO_MANY_REQUESTS, "the queue of requests is full", RETRY_AFTER);
+        let permit = self.room.clone().try_acquire_many_owned(choices as u32).map_err(|_| full())?;
+        let name: Arc<str> = name.into();
+        if !self.names().insert(name.clone()) {
+            return Err(ApiError::field("request_id", format!("{name:?}, which is in flight"), "a unique id"));
+        }
+        // Results are never more than the tokens of all choices, so the channel cannot be full.
+        let results: usize = prompts.iter().map(|prompt| prompt.n * (prompt.params.max_tokens + 2)).sum();
+        let (events, results) = mpsc::channel(results.clamp(1, Semaphore::MAX_PERMITS));
+        let first = self.next.fetch_add(prompts.len() as u64, Ordering::Relaxed);
+        let tickets = first..first + prompts.len() as u64;
+        let submitted =
+            Submitted { tickets: tickets.clone(), results, commands: self.commands.clone(), _permit: permit };
+        for (ticket, request) in tickets.zip(prompts) {
+            let addition = Addition { ticket, name: name.clone(), request, events: events.clone() };
+            self.commands.send(Command::Add(addition)).map_err(|_| ended())?;
+        }
+        Ok(submitted)
+    }
+
+    /// Forgets the id of a request that has ended, so that it may be used again.
+    pub fn forget(&self, name: &str) {
+        self.names().remove(name);
+    }
+
+    fn names(&self) -> std::sync::MutexGuard<'_, HashSet<Arc<str>>> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends a request of an administrator and waits for the result.
+    pub async fn control(&self, control: Control) -> Api<Value> {
+        let (sender, receiver) = oneshot::channel();
+        self.commands.send(Command::Control(control, sender)).map_err(|_| ended())?;
+        receiver.await.map_err(|_| ended())?
+    }
+}
+
+fn ended() -> ApiError {
+    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "the engine has stopped")
+}
+
+/// A request in flight. If it is dropped, the engine cancels what is not finished.
+pub struct Submitted {
+    tickets: std::ops::Range<Ticket>,
+    results: mpsc::Receiver<(Ticket, Event)>,
+    commands: std_mpsc::Sender<Command>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Submitted {
+    /// Waits for the next result and returns it with the index of its prompt.
+    pub async fn next(&mut self) -> Api<(usize, Event)> {
+        let (ticket, event) = self.results.recv().await.ok_or_else(ended)?;
+        Ok(((ticket - self.tickets.start) as usize, event))
+    }
+
+    /// Ends one choice of a prompt.
+    pub fn abort_choice(&self, prompt: usize, choice: usize) {
+        // If the engine thread has ended, nothing is left to abort.
+        let _ = self.commands.send(Command::AbortChoice(self.tickets.start + prompt as u64, choice));
+    }
+}
+
+impl Drop for Submitted {
+    fn drop(&mut self) {
+        for ticket in self.tickets.clone() {
+            let _ = self.commands.send(Command::Abort(ticket));
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! The engine thread. It alone owns the device and the engine: it takes commands between steps, computes steps while
+//! there is work, and sends each result to the request that waits for it.
+
+use std::collections::{HashMap, VecDeque};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tokio::sync::oneshot;
+
+use super::app::App;
+use super::engine_client::{Addition, Command, Control, Event, PauseMode, Ticket};
+use super::errors::{Api, ApiError};
+use crate::device::Device;
+use crate::engine::{Engine, RequestId};
+use crate::error::{Error, Result};
+use crate::identity;
+use crate::model::weights::WeightFiles;
+use crate::model::{Model, ModelConfig};
+use crate::observe::{Observer, Silent};
+use crate::tensor::DType;
+
+/// Interval of checks for a stop request while there is no work.
+const LOOK: Duration = Duration::from_millis(20);
+/// Maximum time that requests in flight have to finish after the first stop request.
+const DRAIN: Duration = Duration::from_secs(30);
+
+/// The model and the device of the engine thread.
+pub struct Core {
+    /// Device.
+    pub dev: Device,
+    /// Model on the device.
+    pub model: Model,
+    /// Engine.
+    pub engine: Engine,
+}
+
+/// State of the engine thread.
+pub struct EngineThread<'a> {
+    core: Core,
+    app: &'a App,
+    inbox: Receiver<Command>,
+    in_flight: HashMap<RequestId, Addition>,
+    requests: HashMap<Ticket, RequestId>,
+    /// Requests that have arrived during a pause.
+    held: VecDeque<Addition>,
+    is_paused: bool,
+    /// Administrators who wait until the requests in flight are finished.
+    pausing: Vec<oneshot::Sender<Api<Value>>>,
+    /// Directory of the weights.
+    dir: PathBuf,
+    /// The reason why the weights are not valid.
+    failed: Option<Error>,
+    is_finished: bool,
+}
+
+impl<'a> EngineThread<'a> {
+    /// Creates the thread's state without requests. The weights come from the directory `dir`.
+    pub fn new(core: Core, app: &'a App, inbox: Receiver<Command>, dir: PathBuf) -> EngineThread<'a> {
+        let (in_flight, requests, held, pausing) = (HashMap::new(), HashMap::new(), VecDeque::new(), Vec::new());
+        EngineThread {
+            core,
+            app,
+            inbox,
+            in_flight,
+            requests,
+            held,
+            is_paused: false,
+            pausing,
+            dir,
+            failed: None,
+            is_finished: false,
+        }
+    }
+
+    /// Answers requests until `observer` requests a stop and the requests in flight are finished, or until all clients
+    /// are gone. Errors if the device fails.
+    pub fn run(mut self, observer: &dyn Observer) -> Result<()> {
+        let done = self.steps(observer);
+        self.app.engine.end();
+        let (ids, held) = (std::mem::take(&mut self.in_flight), std::mem::take(&mut self.held));
+        ids.into_values().chain(held).for_each(|addition| send(&addition, Event::Aborted));
+        self.core.engine.release(&mut self.core.dev);
+        done
+    }
+
+    fn steps(&mut self, observer: &dyn Observer) -> Result<()> {
+        let mut deadline = None;
+        loop {
+            let has_work = self.core.engine.has_unfinished_requests() && (!self.is_paused || !self.pausing.is_empty());
+            loop {
+                let command = match has_work {
+                    true => self.inbox.try_recv().map_err(|_| RecvTimeoutError::Timeout),
+                    false => self.inbox.recv_timeout(LOOK),
+                };
+                match command {
+                    Ok(command) => self.take(command),
+                    Err(RecvTimeoutError::Timeout) => break,
+                    Err(RecvTimeoutError::Disconnected) => return Ok(()),
+                }
+                if !has_work && self.core.engine.has_unfinished_requests() {
+                    break;
+                }
+            }
+            if let Some(error) = self.failed.take() {
+                return Err(error);
+            }
+            if deadline.is_none() && observer.stop_requested() {
+                self.app.engine.drain();
+                deadline = Some(Instant::now() + DRAIN);
+                self.resume();
+            }
+            let has_work = self.core.engine.has_unfinished_requests();
+            if self.is_finished {
+                return Ok(());
+            }
+            if deadline.is_some_and(|deadline| !has_work || Instant::now() >= deadline) {
+                return Ok(());
+            }
+            if has_work && (!self.is_paused || !self.pausing.is_empty()) {
+                self.step()?;
+            }
+            if !self.core.engine.has_unfinished_requests() {
+                self.pausing.drain(..).for_each(|waiting| drop(waiting.send(Ok(json!({"status": "paused"})))));
+            }
+            self.app.metrics.set_load(&self.core.engine, self.held.len());
+        }
+    }
+
+    /// Computes a step and sends its results.
+    fn step(&mut self) -> Result<()> {
+        let Core { dev, model, engine } = &mut self.core;
+        for output in engine.step(model, dev)? {
+            let Some(addition) = self.in_flight.get(&output.request) else { continue };
+            send(addition, Event::Output(output));
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, command: Command) {
+        match command {
+            Command::Add(addition) if self.is_paused => self.held.push_back(addition),
+            Command::Add(addition) => self.add(addition),
+            Command::Finish => self.is_finished = true,
+            Command::AbortChoice(ticket, choice) => {
+                if let Some(&id) = self.requests.get(&ticket) {
+                    self.core.engine.abort_choice(id, choice);
+                }
+            }
+            Command::Abort(ticket) => {
+                self.held.retain(|addition| addition.ticket != ticket);
+                if let Some(id) = self.requests.remove(&ticket) {
+                    self.core.engine.abort_request(id);
+                    self.in_flight.remove(&id);
+                }
+            }
+            Command::Control(Control::Pause(PauseMode::Wait), answer) => {
+                self.is_paused = true;
+                self.pausing.push(answer);
+            }
+            Command::Control(control, answer) => {
+                // The administrator may have gone away.
+                let _ = answer.send(self.control(control));
+            }
+        }
+    }
+
+    fn add(&mut self, addition: Addition) {
+        match self.core.engine.add_request(addition.request.clone()) {
+            Ok(id) => {
+                self.requests.insert(addition.ticket, id);
+                self.in_flight.insert(id, addition);
+            }
+            Err(error) => send(&addition, Event::Refused(error)),
+        }
+    }
+
+    fn control(&mut self, control: Control) -> Api<Value> {
+        match control {
+            Control::Pause(mode) => {
+                self.is_paused = true;
+                if mode == PauseMode::Abort {
+                    self.abort(|_| true);
+                }
+                Ok(json!({"status": "paused"}))
+            }
+            Control::Resume => {
+                self.resume();
+                Ok(json!({"status": "resumed"}))
+            }
+            Control::IsPaused => Ok(json!({"is_paused": self.is_paused})),
+            Control::AbortRequests(names) => {
+                let aborted = self.abort(|name| names.contains(name));
+                Ok(json!({"aborted": aborted}))
+            }
+            Control::UpdateWeights(dir) => self.update_weights(&dir),
+        }
+    }
+
+    fn resume(&mut self) {
+        self.is_paused = false;
+        self.pausing.drain(..).for_each(|waiting| drop(waiting.send(Ok(json!({"status": "resumed"})))));
+        std::mem::take(&mut self.held).into_iter().for_each(|addition| self.add(addition));
+    }
+
+    /// Ends the requests with these names. Returns their number.
+    fn abort(&mut self, is_meant: impl Fn(&str) -> bool) -> usize {
+        let ids: Vec<RequestId> =
+            self.in_flight.iter().filter(|(_, addition)| is_meant(&addition.name)).map(|(id, _)| *id).collect();
+        let (mut ended, mut kept) = (Vec::new(), VecDeque::new());
+        for addition in self.held.drain(..) {
+            if is_meant(&addition.name) { ended.push(addition) } else { kept.push_back(addition) }
+        }
+        self.held = kept;
+        for id in ids {
+            self.core.engine.abort_request(id);
+            ended.extend(self.in_flight.remove(&id));
+        }
+        ended.iter().for_each(|addition| {
+            self.requests.remove(&addition.ticket);
+            send(addition, Event::Aborted);
+        });
+        ended.len()
+    }
+
+    /// Reads the weights in `dir`, whose configuration must be the model's. If they cannot be read, the model keeps its
+    /// weights.
+    fn update_weights(&mut self, dir: &Path) -> Api<Value> {
+        let refused =
+            |error: Error| ApiError::field("model_path", error, "a model directory with the same configuration");
+        let config = ModelConfig::load(&dir.join("config.json")).map_err(refused)?;
+        let Core { dev, model, engine } = &mut self.core;
+        if config.to_json(DType::F32) != model.config.to_json(DType::F32) {
+            let found = format!("{}, whose config.json differs", dir.display());
+            return Err(ApiError::field("model_path", found, "the configuration of the served model"));
+        }
+        let identity = identity::of(dir).map_err(refused)?;
+        let mut load = |dir: &Path| WeightFiles::open(dir)?.load(dev, &model.layout, &Silent);
+        let loaded = load(dir);
+        if loaded.is_err() {
+            // Some weights may have been overwritten.
+            self.failed = load(&self.dir).err();
+        } else {
+            self.dir = dir.to_owned();
+            self.app.set_weights(&identity);
+        }
+        engine.update_weights();
+        loaded.map_err(refused).map(|()| self.app.weight_info())
+    }
+}
+
+fn send(addition: &Addition, event: Event) {
+    // The client may have gone away. Its request is then aborted by another command.
+    let _ = addition.events.try_send((addition.ticket, event));
+}

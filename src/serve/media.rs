@@ -1,0 +1,223 @@
+//! Loads the pictures of requests. `data:` URLs are always read; other URLs only as far as the server's flags allow.
+//!
+//! A remote address is resolved once and checked, and the connection goes to the checked address. Private, loopback
+//! and link-local addresses are refused unless the flag names the address itself. Redirects are checked the same way.
+
+use std::io::Cursor;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use reqwest::Url;
+
+use super::errors::{Api, ApiError};
+use crate::data::folder::decode_data_url;
+use crate::error::Error;
+use crate::image::{self, ImageInput, Limits, Processor};
+
+/// Maximum number of pictures of a request.
+pub const MAX_PICTURES: usize = 64;
+/// Maximum bytes of a picture file.
+const LARGEST_FILE: usize = 32 << 20;
+/// Maximum time to load a remote picture, with redirects.
+const PATIENCE: Duration = Duration::from_secs(10);
+const MAX_REDIRECTS: usize = 3;
+
+/// Sources from which pictures may be loaded besides the request itself.
+#[derive(Clone, Debug, Default)]
+pub struct MediaRules {
+    domains: Vec<String>,
+    folder: Option<PathBuf>,
+}
+
+impl MediaRules {
+    /// Allows http and https URLs of `domains`, and `file://` URLs below `folder`.
+    pub fn new(domains: &[String], folder: Option<PathBuf>) -> crate::error::Result<MediaRules> {
+        let real = |path: PathBuf| path.canonicalize().map_err(Error::io(&path));
+        let domains = domains.iter().map(|domain| domain.trim().to_ascii_lowercase());
+        Ok(MediaRules { domains: domains.collect(), folder: folder.map(real).transpose()? })
+    }
+
+    /// Replaces `url` by a `data:` URL with the content of the picture. `param` names the field in errors.
+    pub async fn inline(&self, url: &mut String, param: &str) -> Api<()> {
+        if url.starts_with("data:") {
+            return Ok(());
+        }
+        let parsed = Url::parse(url).map_err(|_| wrong(param, "text that is not a URL"))?;
+        let bytes = match parsed.scheme() {
+            "http" | "https" => match tokio::time::timeout(PATIENCE, self.fetch(parsed, param)).await {
+                Ok(bytes) => bytes?,
+                Err(_) => return Err(wrong(param, "a picture that was not received in time")),
+            },
+            "file" => self.read(&parsed, param).await?,
+            _ => return Err(wrong(param, "a URL of another scheme")),
+        };
+        *url = format!("data:;base64,{}", STANDARD.encode(bytes));
+        Ok(())
+    }
+
+    async fn read(&self, url: &Url, param: &str) -> Api<Vec<u8>> {
+        let refused = || wrong(param, "a file outside of --allowed-local-media-path");
+        let folder = self.folder.clone().ok_or_else(refused)?;
+        let path = url.to_file_path().map_err(|()| refused())?;
+        let read = move || {
+            let path = path.canonicalize().ok().filter(|path| path.starts_with(&folder))?;
+            let is_small = path.metadata().is_ok_and(|data| data.is_file() && data.len() <= LARGEST_FILE as u64);
+            if is_small { std::fs::read(path).ok() } else { None }
+        };
+        tokio::task::spawn_blocking(read).await.ok().flatten().ok_or_else(refused)
+    }
+
+    async fn fetch(&self, mut url: Url, param: &str) -> Api<Vec<u8>> {
+        for _ in 0..=MAX_REDIRECTS {
+            let addresses = self.checked(&url, param).await?;
+            let mut reply = get(&url, &addresses).await.map_err(|error| {
+                tracing::debug!("{param}: {error}");
+                wrong(param, "a picture that could not be loaded")
+            })?;
+            if reply.status().is_redirection() {
+                let to = reply.headers().get("location").and_then(|to| url.join(to.to_str().ok()?).ok());
+                url = to.ok_or_else(|| wrong(param, "a redirect without a location"))?;
+                continue;
+            }
+            if !reply.status().is_success() {
+                return Err(wrong(param, &format!("status {} instead of a picture", reply.status().as_u16())));
+            }
+            let mut bytes = Vec::new();
+            while let Ok(Some(chunk)) = reply.chunk().await {
+                bytes.extend_from_slice(&chunk);
+                if bytes.len() > LARGEST_FILE {
+                    return Err(wrong(param, &format!("a picture of more than {LARGEST_FILE} bytes")));
+                }
+            }
+            return Ok(bytes);
+        }
+        Err(wrong(param, "too many redirects"))
+    }
+
+    /// Returns the addresses of a URL whose domain is allowed. Errors unless all of them are public or allowed.
+    async fn checked(&self, url: &Url, param: &str) -> Api<Vec<SocketAddr>> {
+        let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_ascii_lowercase();
+        let is_web = ["http", "https"].contains(&url.scheme());
+        let port = url.port_or_known_default().filter(|_| is_web);
+        let Some(port) = port.filter(|_| self.domains.contains(&host)) else {
+            return Err(wrong(param, "a URL whose domain is not listed in --allowed-media-domains"));
+        };
+        if let Ok(address) = host.parse::<IpAddr>() {
+            return Ok(vec![SocketAddr::new(address, port)]);
+        }
+        let unknown = || wrong(param, "a domain without an address");
+        let addresses: Vec<_> = tokio::net::lookup_host((host, port)).await.map_err(|_| unknown())?.collect();
+        if addresses.is_empty() {
+            return Err(unknown());
+        }
+        match addresses.iter().all(|address| is_public(address.ip())) {
+            true => Ok(addresses),
+            false => Err(wrong(param, "a domain with an address that is not public")),
+        }
+    }
+}
+
+/// Sends one request to the checked addresses, without following redirects.
+async fn get(url: &Url, addresses: &[SocketAddr]) -> std::result::Result<reqwest::Response, String> {
+    // If another caller has already installed a provider, that one is used.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let builder = || {
+        reqwest::Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .resolve_to_addrs(url.host_str().unwrap_or_default(), addresses)
+    };
+    // Plain http needs no certificates, so a system without them is accepted.
+    let without = |e| if url.scheme() == "http" { builder().tls_certs_only([]).build() } else { Err(e) };
+    let client = builder().build().or_else(without).map_err(|e| e.to_string())?;
+    client.get(url.clone()).send().await.map_err(|e| e.to_string())
+}
+
+/// Returns true for an address of the public internet.
+fn is_public(address: IpAddr) -> bool {
+    let address = address.to_canonical();
+    match address {
+        IpAddr::V4(v4) => {
+            let [a, b, c, _] = v4.octets();
+            let is_shared = a == 100 && (64..128).contains(&b);
+            let is_reserved = a == 0 || a >= 240 || (a == 198 && (18..20).contains(&b)) || (a, b, c) == (192, 0, 0);
+            let is_internal = v4.is_private() || v4.is_loopback() || v4.is_link_local() || v4.is_broadcast();
+            !(is_internal || is_shared || is_reserved || v4.is_multicast() || v4.is_documentation())
+        }
+        IpAddr::V6(v6) => {
+            let [first, second, ..] = v6.segments();
+            // 64:ff9b::/96 and 2002::/16 contain IPv4 addresses, which may be private.
+            let is_translated = (first, second) == (0x64, 0xff9b) || first == 0x2002;
+            let is_internal = v6.is_loopback() || v6.is_unicast_link_local() || v6.is_unique_local();
+            !(is_internal || is_translated || v6.is_unspecified() || v6.is_multicast() || first == 0)
+        }
+    }
+}
+
+/// Decodes and resizes pictures, given as `data:` URLs with the names of their fields. All pictures of a request
+/// together may have as many pixels as one picture of a data set.
+pub fn pictures(urls: &[(String, String)], processor: &Processor) -> Api<Vec<Arc<ImageInput>>> {
+    let mut limits = Limits::default();
+    let one = |(param, url): &(String, String)| {
+        let unreadable = |error: Error| {
+            tracing::debug!("{error}");
+            wrong(param, "data that is not an intact picture within the limits")
+        };
+        let rest = url.strip_prefix("data:").ok_or_else(|| wrong(param, "a URL of another scheme"))?;
+        let bytes = decode_data_url(rest, param).map_err(unreadable)?;
+        if bytes.len() > LARGEST_FILE {
+            return Err(wrong(param, &format!("a picture of more than {LARGEST_FILE} bytes")));
+        }
+        let [w, h] = image::size(Cursor::new(&bytes), &limits, param).map_err(|refused| unreadable(refused.into()))?;
+        let input = image::decode_then(&bytes, &limits, param, |rgb| processor.image(&rgb)).map_err(unreadable)?;
+        limits.max_pixels -= u64::from(w) * u64::from(h);
+        input.map(Arc::new).map_err(|error| ApiError::refused(param, error))
+    };
+    urls.iter().map(one).collect()
+}
+
+fn wrong(param: &str, found: &str) -> ApiError {
+    ApiError::field(param, found, "a picture as a data: URL, or a URL that the server's flags allow")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn internal_addresses_are_not_public() {
+        let internal = [
+            "127.0.0.1",
+            "10.1.2.3",
+            "172.16.0.1",
+            "192.168.1.1",
+            "169.254.169.254",
+            "100.64.0.1",
+            "0.0.0.0",
+            "255.255.255.255",
+            "224.0.0.1",
+            "198.18.0.1",
+            "192.0.0.8",
+            "240.0.0.1",
+            "::1",
+            "::",
+            "fe80::1",
+            "fd00::1",
+            "::ffff:127.0.0.1",
+            "::127.0.0.1",
+            "64:ff9b::7f00:1",
+            "2002:7f00:1::",
+            "ff02::1",
+        ];
+        for address in internal {
+            assert!(!is_public(address.parse().unwrap()), "{address}");
+        }
+        for address in ["8.8.8.8", "1.1.1.1", "2606:4700:4700::1111"] {
+            assert!(is_public(address.parse().unwrap()), "{address}");
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! Metrics in Prometheus' text format, with vLLM's names after the prefix `omr:`.
+
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+use crate::engine::Engine;
+use crate::engine::scheduler::SchedulerStats;
+
+/// Upper bounds of the histograms in seconds, as in vLLM.
+const SECONDS: [f64; 20] = [
+    0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0, 160.0,
+];
+
+/// Metrics of the server.
+pub struct Metrics {
+    registry: Registry,
+    num_requests_running: Gauge,
+    num_requests_waiting: Gauge,
+    kv_cache_usage: Gauge<f64, AtomicU64>,
+    prefix_cache_queries: Counter,
+    prefix_cache_hits: Counter,
+    num_preemptions: Counter,
+    success: Family<[(&'static str, &'static str); 1], Counter>,
+    /// The engine's counts when they were last added.
+    seen: Mutex<SchedulerStats>,
+    /// Number of computed prompt tokens.
+    pub prompt_tokens: Counter,
+    /// Number of sampled tokens.
+    pub generation_tokens: Counter,
+    /// Seconds from the arrival of a request to its first token.
+    pub time_to_first_token: Histogram,
+    /// Seconds between the tokens of a choice.
+    pub inter_token_latency: Histogram,
+    /// Seconds from the arrival of a request to its end.
+    pub e2e_request_latency: Histogram,
+}
+
+impl Metrics {
+    /// Creates metrics without observations.
+    pub fn new() -> Metrics {
+        let histogram = || Histogram::new(SECONDS);
+        let mut metrics = Metrics {
+            registry: Registry::default(),
+            num_requests_running: Gauge::default(),
+            num_requests_waiting: Gauge::default(),
+            kv_cache_usage: Gauge::default(),
+            prefix_cache_queries: Counter::default(),
+            prefix_cache_hits: Counter::default(),
+            num_preemptions: Counter::default(),
+            success: Family::default(),
+            seen: Mutex::default(),
+            prompt_tokens: Counter::default(),
+            generation_tokens: Counter::default(),
+            time_to_first_token: histogram(),
+            inter_token_latency: histogram(),
+            e2e_request_latency: histogram(),
+        };
+        let mut registry = Registry::default();
+        macro_rules! register {
+            ($($name:literal, $help:literal, $field:ident;)*) => {
+                $(registry.register(concat!("omr:", $name), $help, metrics.$field.clone());)*
+            };
+        }
+        register! {
+            "num_requests_running", "Choices that are being computed", num_requests_running;
+            "num_requests_waiting", "Requests that wait", num_requests_waiting;
+            "kv_cache_usage_perc", "Share of the KV cache blocks in use; 1 means all", kv_cache_usage;
+            "prefix_cache_queries", "Prompt tokens that were looked up in the prefix cache", prefix_cache_queries;
+            "prefix_cache_hits", "Tokens that the prefix cache supplied", prefix_cache_hits;
+            "num_preemptions", "Preemptions", num_preemptions;
+            "request_success", "Choices that have ended, by finish reason", success;
+            "prompt_tokens", "Prompt tokens", prompt_tokens;
+            "generation_tokens", "Sampled tokens", generation_tokens;
+            "time_to_first_token_seconds", "Time to the first token", time_to_first_token;
+            "inter_token_latency_seconds", "Time between tokens", inter_token_latency;
+            "e2e_request_latency_seconds", "Time of a request", e2e_request_latency;
+        }
+        metrics.registry = registry;
+        metrics
+    }
+
+    /// Records the load of the engine. `held` is the number of requests that wait outside of it.
+    pub fn set_load(&self, engine: &Engine, held: usize) {
+        let (load, stats) = (engine.load(), engine.stats());
+        self.num_requests_running.set(load.num_running as i64);
+        self.num_requests_waiting.set((load.num_waiting + held) as i64);
+        self.kv_cache_usage.set(load.num_used_blocks as f64 / load.num_blocks.max(1) as f64);
+        let seen = std::mem::replace(&mut *self.seen.lock().unwrap_or_else(PoisonError::into_inner), stats);
+        self.prefix_cache_hits.inc_by(stats.cached_tokens - seen.cached_tokens);
+        self.num_preemptions.inc_by(stats.preemptions - seen.preemptions);
+    }
+
+    /// Counts a prompt.
+    pub fn count_prompt(&self, tokens: usize) {
+        self.prompt_tokens.inc_by(tokens as u64);
+        self.prefix_cache_queries.inc_by(tokens as u64);
+    }
+
+    /// Counts a choice that has ended.
+    pub fn count_end(&self, finish_reason: &'static str) {
+        self.success.get_or_create(&[("finished_reason", finish_reason)]).inc();
+    }
+
+    /// Returns the metrics as text.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        // Writing to a string does not fail.
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+}

@@ -1,0 +1,57 @@
+//! The record of requests: a line for each request with its answer.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::error::{Error, Result};
+
+/// A line of the record.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Line {
+    /// The id that the client knows.
+    pub id: String,
+    /// Path of the route.
+    pub route: String,
+    /// Weights and arithmetic of the answer.
+    pub system_fingerprint: String,
+    /// The request with its seed. Pictures are `data:` URLs.
+    pub request: Value,
+    /// The choices of the answer.
+    pub choices: Vec<RecordedChoice>,
+}
+
+/// The recorded part of a choice.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct RecordedChoice {
+    /// The sampled tokens.
+    pub token_ids: Vec<u32>,
+    /// BLAKE3 of the bits of all log-probs.
+    pub logprobs: String,
+}
+
+/// The file to which a server writes its requests.
+pub struct Recorder {
+    path: PathBuf,
+    file: Mutex<File>,
+}
+
+impl Recorder {
+    /// Opens the file and continues it if it exists.
+    pub fn open(path: &Path) -> Result<Recorder> {
+        let file = File::options().create(true).append(true).open(path).map_err(Error::io(path))?;
+        Ok(Recorder { path: path.to_owned(), file: Mutex::new(file) })
+    }
+
+    /// Writes a line.
+    pub fn add(&self, line: &Line) -> Result<()> {
+        let text = serde_json::to_string(line).map_err(|e| Error::format(&self.path, e.to_string()))?;
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        // One write for each line, so that lines stay whole.
+        file.write_all(format!("{text}\n").as_bytes()).map_err(Error::io(&self.path))
+    }
+}

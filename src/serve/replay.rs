@@ -1,0 +1,87 @@
+//! Answers recorded requests again, and compares the answers bit for bit.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio::task::JoinSet;
+
+use super::answer::Answer;
+use super::app::App;
+use super::errors::ApiError;
+use super::record::{Line, RecordedChoice};
+use super::requests::{Route, prepare};
+use crate::error::{Error, Result};
+use crate::files;
+
+/// Number of requests that a replay answers at the same time.
+const TOGETHER: usize = 16;
+
+/// Result of a replay.
+#[derive(Default, Debug)]
+pub struct Replayed {
+    /// Number of requests.
+    pub requests: usize,
+    /// Descriptions of the requests whose answers differ.
+    pub differences: Vec<String>,
+}
+
+/// Answers the requests in `file` again and compares the answers.
+pub async fn replay(app: &Arc<App>, file: &Path) -> Result<Replayed> {
+    let text = files::read_to_string(file).map_err(Error::io(file))?;
+    let (mut replayed, mut tasks) = (Replayed::default(), JoinSet::new());
+    let mut receive = |done: Option<std::result::Result<Result<Option<String>>, tokio::task::JoinError>>| {
+        let Some(done) = done else { return Ok(()) };
+        let difference = done.map_err(|e| Error::Failed(format!("a replayed request: {e}")))??;
+        replayed.requests += 1;
+        replayed.differences.extend(difference);
+        Ok::<(), Error>(())
+    };
+    for (i, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+        let place = format!("{} line {}", file.display(), i + 1);
+        let line: Line = serde_json::from_str(line).map_err(|e| {
+            Error::input(&place, format!("text that is not a recorded request ({e})"), "a line of --record-requests")
+        })?;
+        if tasks.len() >= TOGETHER {
+            receive(tasks.join_next().await)?;
+        }
+        let app = app.clone();
+        tasks.spawn(async move { again(&app, &line, &place).await });
+    }
+    while !tasks.is_empty() {
+        receive(tasks.join_next().await)?;
+    }
+    replayed.differences.sort();
+    Ok(replayed)
+}
+
+/// Answers a recorded request. Returns a description of the first difference.
+async fn again(app: &Arc<App>, line: &Line, place: &str) -> Result<Option<String>> {
+    let route = Route::ALL.into_iter().find(|route| route.path() == line.route);
+    let route = route.ok_or_else(|| Error::input(place, &line.route, "the path of a route that generates tokens"))?;
+    let mut body = line.request.clone();
+    // Names of models and requests do not affect the answer.
+    for name in ["model", "request_id"] {
+        body.as_object_mut().map(|body| body.shift_remove(name));
+    }
+    let failed = |error: ApiError| Error::Failed(format!("{place}: {}", error.json()["error"]["message"]));
+    let mut answer = Answer::begin(app, prepare(app, route, body).await.map_err(failed)?).map_err(failed)?;
+    while answer.next().await.map_err(failed)?.is_some() {}
+    let found = answer.results();
+    let differs = |(i, (a, b)): (usize, (&RecordedChoice, &RecordedChoice))| {
+        let at = a.token_ids.iter().zip(&b.token_ids).position(|(a, b)| a != b);
+        match at.or((a.token_ids.len() != b.token_ids.len()).then(|| a.token_ids.len().min(b.token_ids.len()))) {
+            Some(at) => Some(format!("choice {i}: token {at} differs")),
+            None if a.logprobs != b.logprobs => Some(format!("choice {i}: equal tokens, but log-probs differ")),
+            None => None,
+        }
+    };
+    let difference = match found.len() == line.choices.len() {
+        true => line.choices.iter().zip(&found).enumerate().find_map(differs),
+        false => Some(format!("{} choices instead of {}", found.len(), line.choices.len())),
+    };
+    let fingerprint = app.fingerprint();
+    Ok(difference.map(|what| match fingerprint == line.system_fingerprint {
+        true => format!("{place}: {what}"),
+        false => format!("{place}: {what} (recorded with {}, now {fingerprint})", line.system_fingerprint),
+    }))
+}

@@ -1,0 +1,351 @@
+//! Parses and checks the requests that generate tokens, and converts them to requests of the engine.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::app::App;
+use super::errors::{Api, ApiError};
+use super::fields::{Fields, ids, short};
+use super::media;
+use super::messages::{Conversation, picture_urls};
+use super::sampling::{self, MAX_LOGPROBS, Sampling};
+use super::text::is_reasoning_open;
+use crate::engine::sequence::ImageSpan;
+use crate::engine::{Prompt, RequestParams};
+use crate::image::ImageInput;
+use crate::text::{Special, expand_images};
+
+/// A route that generates tokens.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Route {
+    /// `/v1/chat/completions`.
+    Chat,
+    /// `/v1/completions`.
+    Completions,
+    /// `/inference/v1/generate`.
+    Generate,
+}
+
+impl Route {
+    /// Every route.
+    pub const ALL: [Route; 3] = [Route::Chat, Route::Completions, Route::Generate];
+
+    /// Returns the path of the route.
+    pub fn path(self) -> &'static str {
+        match self {
+            Route::Chat => "/v1/chat/completions",
+            Route::Completions => "/v1/completions",
+            Route::Generate => "/inference/v1/generate",
+        }
+    }
+}
+
+/// A request that can run.
+pub struct Prepared {
+    /// Route, which determines the form of the answer.
+    pub route: Route,
+    /// The id that the client knows.
+    pub id: String,
+    /// Time of arrival in seconds since 1970.
+    pub created: u64,
+    /// Each prompt with its parameters.
+    pub prompts: Vec<(Arc<Prompt>, RequestParams)>,
+    /// Number of choices of a prompt, and the settings of stop strings and text.
+    pub sampling: Sampling,
+    /// How the answer is written.
+    pub output: Output,
+    /// The request with its seed and its pictures, for the record.
+    pub body: Value,
+}
+
+/// How the answer of a request is written.
+#[derive(Clone, Default)]
+pub struct Output {
+    /// The answer is streamed.
+    pub stream: bool,
+    /// The stream ends with the number of tokens.
+    pub include_usage: bool,
+    /// The answer begins with the prompt.
+    pub echo: bool,
+    /// The only token is not part of the answer, because no token was requested.
+    pub without_tokens: bool,
+    /// The answer contains token ids.
+    pub token_ids: bool,
+    /// Tokens are written as `token_id:N`.
+    pub tokens_as_ids: bool,
+    /// The answer contains text.
+    pub text: bool,
+    /// Reasoning is separated from the answer; true if the prompt ends inside reasoning.
+    pub reasoning: Option<bool>,
+    /// Reasoning is part of the answer.
+    pub include_reasoning: bool,
+}
+
+/// Replaces the addresses of the pictures in the body of a request by their contents.
+pub async fn inline_pictures(app: &App, body: &mut Value) -> Api<()> {
+    let urls = picture_urls(body);
+    if urls.len() > media::MAX_PICTURES {
+        let expected = format!("at most {} pictures", media::MAX_PICTURES);
+        return Err(ApiError::field(&urls[0].0, urls.len(), expected));
+    }
+    for (param, url) in urls {
+        app.media.inline(url, &param).await?;
+    }
+    Ok(())
+}
+
+/// Parses a request. Remote pictures are loaded first.
+pub async fn prepare(app: &Arc<App>, route: Route, mut body: Value) -> Api<Prepared> {
+    inline_pictures(app, &mut body).await?;
+    let app = app.clone();
+    let parsed = tokio::task::spawn_blocking(move || parse(&app, route, body));
+    parsed.await.map_err(|_| ApiError::internal(&crate::error::Error::Failed("a parser panicked".to_owned())))?
+}
+
+fn parse(app: &App, route: Route, body: Value) -> Api<Prepared> {
+    let mut fields = Fields::new(body.clone(), "")?;
+    app.check_model(&mut fields)?;
+    let request_id = fields.read("request_id", "a string of 1 to 128 characters", |value| {
+        value.as_str().filter(|id| (1..=128).contains(&id.len())).map(str::to_owned)
+    })?;
+    let prefix = ["chatcmpl-", "cmpl-", ""][route as usize];
+    let id = format!("{prefix}{}", request_id.map_or_else(random_id, Ok)?);
+    let mut output = output(&mut fields)?;
+    let (prompts, mut sampling) = match route {
+        Route::Chat => chat(app, &mut fields, &mut output)?,
+        Route::Completions => completions(app, &mut fields, &mut output)?,
+        Route::Generate => generate(app, &mut fields, &mut output)?,
+    };
+    fields.only(&[("priority", json!(0))], "requests are answered in order")?;
+    fields.only(&[("cache_salt", Value::Null)], "the prefix cache is shared by all requests")?;
+    fields.without_effect(&["user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"]);
+    fields.end()?;
+    let choices = prompts.len() * sampling.n;
+    if choices > app.engine.max_waiting() {
+        let param = if sampling.n > 1 { format!("{}n", sampling.prefix) } else { "prompt".to_owned() };
+        let expected = format!("at most {} in a request", app.engine.max_waiting());
+        return Err(ApiError::field(param, format!("{choices} choices"), expected));
+    }
+    output.without_tokens = sampling.max_tokens == Some(0);
+    if output.without_tokens && !output.echo {
+        return Err(ApiError::field(&sampling.limit, 0, "at least 1, or echo"));
+    }
+    let with_params = |prompt: Prompt| Ok((params(app, &sampling, &prompt, route)?, prompt));
+    let prompts: Vec<_> = prompts.into_iter().map(with_params).collect::<Api<_>>()?;
+    let prompts = prompts.into_iter().map(|(params, prompt)| (Arc::new(prompt), params)).collect();
+    sampling.max_tokens = None;
+    let body = seeded(body, route, sampling.params.seed);
+    Ok(Prepared { route, id, created: super::app::now(), prompts, sampling, output, body })
+}
+
+/// Returns the engine's parameters for one prompt.
+fn params(app: &App, sampling: &Sampling, prompt: &Prompt, route: Route) -> Api<RequestParams> {
+    let (len, longest) = (prompt.token_ids.len(), app.max_model_len);
+    let param = ["messages", "prompt", "token_ids"][route as usize];
+    if len == 0 {
+        return Err(ApiError::field(param, "no tokens", "at least one token"));
+    }
+    if len >= longest {
+        return Err(ApiError::context(param, format!("{len} tokens of the prompt"), longest));
+    }
+    let room = longest - len;
+    let max_tokens = match sampling.max_tokens {
+        Some(n) if n > room => {
+            let found = format!("{n} tokens after {len} tokens of the prompt");
+            return Err(ApiError::context(&sampling.limit, found, longest));
+        }
+        Some(n) => n.max(1),
+        None if route == Route::Completions => room.min(16),
+        None => room,
+    };
+    sampling.params(max_tokens, app.config.vocab_size)
+}
+
+/// Reads the fields about the form of the answer that all routes have.
+fn output(fields: &mut Fields) -> Api<Output> {
+    let mut output = Output { stream: fields.bool("stream", false)?, include_reasoning: true, ..Output::default() };
+    if let Some(mut options) = fields.object("stream_options")? {
+        if !output.stream {
+            return Err(ApiError::field("stream_options", "an object", "null without stream"));
+        }
+        output.include_usage = options.bool("include_usage", false)?;
+        options.only(&[("continuous_usage_stats", json!(false))], "usage comes at the end")?;
+        options.without_effect(&["include_obfuscation"]);
+        options.end()?;
+    }
+    output.token_ids = fields.bool("return_token_ids", false)?;
+    output.tokens_as_ids = fields.bool("return_tokens_as_token_ids", false)?;
+    Ok(output)
+}
+
+fn chat(app: &App, fields: &mut Fields, output: &mut Output) -> Api<(Vec<Prompt>, Sampling)> {
+    let prompt = chat_prompt(app, fields)?;
+    let mut sampling = sampling::read(fields, &app.defaults)?;
+    let logprobs = fields.bool("logprobs", false)?;
+    let top = fields.count("top_logprobs", 0..=MAX_LOGPROBS)?.unwrap_or(0) as usize;
+    if top > 0 && !logprobs {
+        return Err(ApiError::field("top_logprobs", top, "0 without logprobs"));
+    }
+    sampling.params.logprobs = logprobs.then_some(top);
+    output.text = true;
+    output.include_reasoning = fields.bool("include_reasoning", true)?;
+    if app.has_reasoning_parser {
+        let turn = prompt.token_ids.iter().rposition(|&id| id == app.chat.ids.im_start).unwrap_or(0);
+        output.reasoning = Some(is_reasoning_open(&app.chat.tokenizer.decode(&prompt.token_ids[turn..], false)));
+    }
+    only_without_tools(fields)?;
+    Ok((vec![prompt], sampling))
+}
+
+/// Reads the conversation of a chat request and returns its prompt.
+fn chat_prompt(app: &App, fields: &mut Fields) -> Api<Prompt> {
+    let conversation = Conversation::read(fields)?;
+    let pictures = media::pictures(&conversation.pictures, &app.processor)?;
+    prompt(app, &conversation.encode(&app.chat)?, &pictures, "messages")
+}
+
+/// Takes the fields of tools and other abilities that a model of this server does not have.
+fn only_without_tools(fields: &mut Fields) -> Api<()> {
+    fields.only(&[("tools", json!([])), ("tool_choice", json!("none"))], "tools are not supported")?;
+    fields.without_effect(&["parallel_tool_calls"]);
+    fields.only(&[("response_format", json!({"type": "text"}))], "the form of answers is not constrained")?;
+    fields.only(&[("modalities", json!(["text"]))], "answers are text")
+}
+
+fn completions(app: &App, fields: &mut Fields, output: &mut Output) -> Api<(Vec<Prompt>, Sampling)> {
+    let vocab_size = app.config.vocab_size;
+    let encode = |text: &str| {
+        let ids = app.chat.tokenizer.encode(text, Special::Parse);
+        ids.map_err(|error| ApiError::refused("prompt", error))
+    };
+    let value = fields.take("prompt").unwrap_or_default();
+    let one = |value: &Value| match value {
+        Value::String(text) => encode(text),
+        other => ids(other, vocab_size).ok_or_else(|| {
+            ApiError::field("prompt", short(other), format!("text, token ids below {vocab_size}, or a list of these"))
+        }),
+    };
+    let lists: Vec<Vec<u32>> = match &value {
+        Value::Array(list) if list.iter().any(|entry| entry.is_string() || entry.is_array()) => {
+            list.iter().map(one).collect::<Api<_>>()?
+        }
+        other => vec![one(other)?],
+    };
+    let prompts = lists.iter().map(|ids| prompt(app, ids, &[], "prompt")).collect::<Api<_>>()?;
+    let mut sampling = sampling::read(fields, &app.defaults)?;
+    sampling.params.logprobs = fields.count("logprobs", 0..=MAX_LOGPROBS)?.map(|n| n as usize);
+    output.text = true;
+    output.echo = fields.bool("echo", false)?;
+    if output.echo && sampling.params.logprobs.is_some() {
+        sampling.params.prompt_logprobs = sampling.params.prompt_logprobs.max(sampling.params.logprobs);
+    }
+    fields.only(&[("suffix", json!("")), ("add_special_tokens", json!(true))], "not supported")?;
+    fields.only(&[("response_format", json!({"type": "text"}))], "the form of answers is not constrained")?;
+    Ok((prompts, sampling))
+}
+
+fn generate(app: &App, fields: &mut Fields, output: &mut Output) -> Api<(Vec<Prompt>, Sampling)> {
+    let token_ids = fields.ids("token_ids", app.config.vocab_size)?.unwrap_or_default();
+    let pictures = content_parts(app, fields)?;
+    let prompt = prompt(app, &token_ids, &pictures, "token_ids")?;
+    if let Some(mut features) = fields.object("features")? {
+        let send = "null: send content_parts";
+        features.only(&[("kwargs_data", Value::Null), ("mm_metadata", Value::Null)], send)?;
+        let placeholders = features.take("mm_placeholders").unwrap_or_default();
+        if placeholders != placeholders_of(&prompt) {
+            return Err(ApiError::field("features.mm_placeholders", "other places", "those of content_parts"));
+        }
+        features.without_effect(&["mm_hashes"]);
+        features.end()?;
+    }
+    let mode =
+        |value: &Value| value.as_str().filter(|mode| ["tokens", "text"].contains(mode)).map(|mode| mode == "text");
+    output.text = fields.read("output_mode", "tokens or text", mode)?.unwrap_or(false);
+    let mut params = match fields.object("sampling_params")? {
+        Some(params) => params,
+        None => Fields::new(json!({}), "sampling_params")?,
+    };
+    let mut sampling = sampling::read(&mut params, &app.defaults)?;
+    sampling.params.logprobs = params.count("logprobs", 0..=MAX_LOGPROBS)?.map(|n| n as usize);
+    params.end()?;
+    Ok((vec![prompt], sampling))
+}
+
+fn content_parts(app: &App, fields: &mut Fields) -> Api<Vec<Arc<ImageInput>>> {
+    let list = fields.read("content_parts", "a list of parts", |value| value.as_array().cloned())?.unwrap_or_default();
+    let mut urls = Vec::new();
+    for (i, part) in list.into_iter().enumerate() {
+        let mut part = Fields::new(part, &format!("content_parts[{i}]"))?;
+        part.only(&[("type", json!("image_url"))], "only pictures are supported")?;
+        urls.push((part.name("url"), part.string("url")?.unwrap_or_default()));
+        part.end()?;
+    }
+    media::pictures(&urls, &app.processor)
+}
+
+/// Makes the engine's prompt. Each picture has one placeholder in `ids`, or as many as it has rows.
+fn prompt(app: &App, ids: &[u32], pictures: &[Arc<ImageInput>], param: &str) -> Api<Prompt> {
+    let refused = |error| ApiError::refused(param, error);
+    let (pad, merge) = (app.chat.ids.image_pad, app.processor.merge_size);
+    let rows: usize = pictures.iter().map(|picture| picture.tokens(merge)).sum();
+    let is_expanded = rows != pictures.len() && ids.iter().filter(|&&id| id == pad).count() == rows;
+    let grids: Vec<[u32; 3]> = pictures.iter().map(|picture| picture.grid_thw).collect();
+    let expanded = if is_expanded { ids.to_vec() } else { expand_images(ids, pad, &grids, merge).map_err(refused)? };
+    if let Some(large) = pictures.iter().find(|picture| picture.tokens(merge) > app.engine.vision_rows()) {
+        let found = format!("a picture of {} tokens", large.tokens(merge));
+        return Err(ApiError::field(param, found, format!("at most {}", app.engine.vision_rows())));
+    }
+    Prompt::new(&app.config, &expanded, pictures).map_err(refused)
+}
+
+/// Returns the places of the pictures among the tokens of a prompt, as vLLM writes them.
+pub fn placeholders_of(prompt: &Prompt) -> Value {
+    let place = |image: &ImageSpan| json!({"offset": image.start, "length": image.rows});
+    match prompt.images.is_empty() {
+        true => json!({}),
+        false => json!({"image": prompt.images.iter().map(place).collect::<Vec<_>>()}),
+    }
+}
+
+/// Returns the request for `/inference/v1/generate` that has the prompt and the parameters of the chat request `body`.
+pub fn rendered(app: &App, mut body: Value) -> Api<Value> {
+    const COPIED: &str = "temperature top_p top_k min_p seed n min_tokens stop stop_token_ids ignore_eos presence_penalty \
+        frequency_penalty repetition_penalty logit_bias allowed_token_ids prompt_logprobs include_stop_str_in_output \
+        skip_special_tokens";
+    let prepared = parse(app, Route::Chat, body.clone())?;
+    let (prompt, params) = &prepared.prompts[0];
+    let given = |name: &str| Some((name.to_owned(), body.get(name).filter(|value| !value.is_null())?.clone()));
+    let mut sampling_params: serde_json::Map<String, Value> = COPIED.split(' ').filter_map(given).collect();
+    sampling_params.insert("max_tokens".to_owned(), json!(params.max_tokens));
+    sampling_params.insert("logprobs".to_owned(), json!(params.logprobs));
+    let mut request = json!({
+        "request_id": random_id()?,
+        "model": app.names[0],
+        "token_ids": prompt.token_ids,
+        "sampling_params": sampling_params,
+    });
+    if !prompt.images.is_empty() {
+        let part = |(_, url): (String, &mut String)| json!({"type": "image_url", "url": std::mem::take(url)});
+        request["content_parts"] = picture_urls(&mut body).into_iter().map(part).collect();
+        let hash = |image: &ImageSpan| blake3::Hash::from_bytes(image.key).to_hex().to_string();
+        let hashes: Vec<String> = prompt.images.iter().map(hash).collect();
+        request["features"] = json!({"mm_hashes": {"image": hashes}, "mm_placeholders": placeholders_of(prompt)});
+    }
+    Ok(request)
+}
+
+/// Returns the request with its seed, so that it can be answered again.
+fn seeded(mut body: Value, route: Route, seed: u64) -> Value {
+    let at = if route == Route::Generate { &mut body["sampling_params"] } else { &mut body };
+    at["seed"] = json!(seed);
+    body
+}
+
+/// Draws the id of a request.
+pub fn random_id() -> Api<String> {
+    let mut bytes = [0; 16];
+    let failed = |e| crate::error::Error::Failed(format!("the system has no random numbers: {e}"));
+    getrandom::fill(&mut bytes).map_err(|e| ApiError::internal(&failed(e)))?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}

@@ -1,0 +1,213 @@
+//! The routes of the server: who may use them, and what each one answers.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde_json::{Value, json};
+
+use super::answer::Answer;
+use super::app::App;
+use super::body;
+use super::engine_client::{Control, PauseMode};
+use super::errors::{Api, ApiError};
+use super::fields::Fields;
+use super::format;
+use super::page::{self, Page};
+use super::requests::{self, Route};
+use super::stream;
+use crate::text::Special;
+
+/// Routes without a key: whether the server is ready, and the page, which asks for the key itself.
+const OPEN: [&str; 3] = ["/health", "/", "/config.json"];
+/// Routes that need the key of administrators.
+const ADMIN: [&str; 6] =
+    ["/pause", "/resume", "/is_paused", "/abort_requests", "/update_weights_from_disk", "/weight_info"];
+
+/// The keys of a server. Only hashes are kept; their comparison takes the same time for any key.
+#[derive(Clone, Default)]
+pub struct Keys {
+    /// Keys of clients. Without keys, every client is accepted.
+    pub api: Vec<blake3::Hash>,
+    /// Key of administrators. Without it, there are no routes for administrators.
+    pub admin: Option<blake3::Hash>,
+}
+
+/// Returns the routes.
+pub fn router(app: Arc<App>, keys: Keys, page: Page) -> Router {
+    let model = Router::new()
+        .route("/ping", get(health).post(health))
+        .route("/health", get(health))
+        .route("/version", get(|| async { Json(json!({"version": env!("CARGO_PKG_VERSION")})) }))
+        .route("/metrics", get(metrics))
+        .route("/v1/models", get(models))
+        .route("/v1/chat/completions", post(|state, request| generate(state, Route::Chat, request)))
+        .route("/v1/completions", post(|state, request| generate(state, Route::Completions, request)))
+        .route("/inference/v1/generate", post(|state, request| generate(state, Route::Generate, request)))
+        .route("/v1/chat/completions/render", post(render))
+        .route("/tokenize", post(tokenize))
+        .route("/detokenize", post(detokenize))
+        .route("/tokenizer_info", get(tokenizer_info));
+    let admin = Router::new()
+        .route("/pause", post(pause))
+        .route("/resume", post(|State(app): State<Arc<App>>| async move { control(&app, Control::Resume).await }))
+        .route("/is_paused", get(|State(app): State<Arc<App>>| async move { control(&app, Control::IsPaused).await }))
+        .route("/abort_requests", post(abort_requests))
+        .route("/update_weights_from_disk", post(update_weights))
+        .route("/weight_info", get(|State(app): State<Arc<App>>| async move { Json(app.weight_info()) }));
+    let routes = model.merge(admin).with_state(app).merge(page::routes(page));
+    let unknown = |request: Request| async move {
+        ApiError::new(StatusCode::NOT_FOUND, format!("no route {} {}", request.method(), request.uri().path()))
+    };
+    let wrong_method = |request: Request| async move {
+        let message = format!("{} does not accept {}", request.uri().path(), request.method());
+        ApiError::new(StatusCode::METHOD_NOT_ALLOWED, message)
+    };
+    let routes = routes.fallback(unknown).method_not_allowed_fallback(wrong_method);
+    routes.layer(from_fn_with_state(keys, check_key))
+}
+
+/// Refuses requests without a valid key. It sees every request first.
+async fn check_key(State(keys): State<Keys>, request: Request, next: Next) -> Response {
+    let path = request.uri().path();
+    let is_open = OPEN.contains(&path) && [Method::GET, Method::HEAD].contains(request.method());
+    let given = request.headers().get(header::AUTHORIZATION).and_then(|value| {
+        let (scheme, key) = value.as_bytes().split_at_checked(7)?;
+        scheme.eq_ignore_ascii_case(b"Bearer ").then(|| blake3::hash(key))
+    });
+    let is_one_of =
+        |keys: &[blake3::Hash]| given.is_some_and(|given| keys.iter().fold(false, |is, key| is | (*key == given)));
+    let refused = |status, message: &str| ApiError::new(status, message).into_response();
+    if ADMIN.contains(&path) {
+        return match &keys.admin {
+            None => refused(StatusCode::NOT_FOUND, "this route needs a server with --admin-api-key"),
+            Some(key) if !is_one_of(std::slice::from_ref(key)) => {
+                refused(StatusCode::UNAUTHORIZED, "this route needs the key of --admin-api-key")
+            }
+            Some(_) => next.run(request).await,
+        };
+    }
+    if !is_open && !keys.api.is_empty() && !is_one_of(&keys.api) {
+        return refused(StatusCode::UNAUTHORIZED, "a valid key is needed: Authorization: Bearer KEY");
+    }
+    next.run(request).await
+}
+
+async fn health(State(app): State<Arc<App>>) -> Api<()> {
+    app.engine.check()
+}
+
+async fn metrics(State(app): State<Arc<App>>) -> Response {
+    let kind = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+    ([(header::CONTENT_TYPE, kind)], app.metrics.text()).into_response()
+}
+
+async fn models(State(app): State<Arc<App>>) -> Json<Value> {
+    let model = |name: &String| {
+        json!({"id": name, "object": "model", "created": app.created, "owned_by": "omr", "root": app.root,
+            "max_model_len": app.max_model_len})
+    };
+    Json(json!({"object": "list", "data": app.names.iter().map(model).collect::<Vec<_>>()}))
+}
+
+/// Answers a request that generates tokens.
+async fn generate(State(app): State<Arc<App>>, route: Route, request: Request) -> Api<Response> {
+    app.engine.check()?;
+    let body = body::json(request).await?;
+    let prepared = requests::prepare(&app, route, body).await?;
+    let (is_stream, seed) = (prepared.output.stream, prepared.sampling.params.seed);
+    let mut answer = Answer::begin(&app, prepared)?;
+    let mut response = match is_stream {
+        true => stream::response(app, answer),
+        false => Json(format::whole(&app, &mut answer).await?).into_response(),
+    };
+    response.headers_mut().insert("x-omr-seed", HeaderValue::from(seed));
+    Ok(response)
+}
+
+async fn render(State(app): State<Arc<App>>, request: Request) -> Api<Json<Value>> {
+    let mut body = body::json(request).await?;
+    requests::inline_pictures(&app, &mut body).await?;
+    let rendered = tokio::task::spawn_blocking(move || requests::rendered(&app, body).map(Json));
+    rendered.await.map_err(|_| ApiError::internal(&crate::error::Error::Failed("a handler panicked".to_owned())))?
+}
+
+/// Reads a request and answers it with `act`, which may take long.
+async fn answered(
+    app: Arc<App>,
+    request: Request,
+    act: impl FnOnce(&App, &mut Fields) -> Api<Value> + Send + 'static,
+) -> Api<Json<Value>> {
+    let mut fields = Fields::new(body::json(request).await?, "")?;
+    let answer = tokio::task::spawn_blocking(move || {
+        app.check_model(&mut fields)?;
+        let answer = act(&app, &mut fields)?;
+        fields.end().map(|()| Json(answer))
+    });
+    answer.await.map_err(|_| ApiError::internal(&crate::error::Error::Failed("a handler panicked".to_owned())))?
+}
+
+async fn tokenize(State(app): State<Arc<App>>, request: Request) -> Api<Json<Value>> {
+    let act = |app: &App, fields: &mut Fields| {
+        let text = fields.string("prompt")?.ok_or_else(|| ApiError::field("prompt", "nothing", "a text"))?;
+        // The tokenizers of this family add no special tokens.
+        fields.without_effect(&["add_special_tokens"]);
+        let with_strings = fields.bool("return_token_strs", false)?;
+        let ids = app.chat.tokenizer.encode(&text, Special::Parse);
+        let ids = ids.map_err(|error| ApiError::refused("prompt", error))?;
+        let strings: Option<Vec<_>> =
+            with_strings.then(|| ids.iter().map(|&id| app.chat.tokenizer.token(id)).collect());
+        Ok(json!({"tokens": ids, "count": ids.len(), "max_model_len": app.max_model_len, "token_strs": strings}))
+    };
+    answered(app, request, act).await
+}
+
+async fn detokenize(State(app): State<Arc<App>>, request: Request) -> Api<Json<Value>> {
+    let act = |app: &App, fields: &mut Fields| {
+        let ids = fields.ids("tokens", app.config.vocab_size)?;
+        let ids = ids.ok_or_else(|| ApiError::field("tokens", "nothing", "a list of token ids"))?;
+        Ok(json!({"prompt": app.chat.tokenizer.decode(&ids, false)}))
+    };
+    answered(app, request, act).await
+}
+
+async fn tokenizer_info(State(app): State<Arc<App>>) -> Json<Value> {
+    let token = |name: &str| app.chat.template.special_token(name);
+    Json(json!({"tokenizer_class": "Qwen2Tokenizer", "eos_token": token("eos_token"), "bos_token": token("bos_token"),
+        "pad_token": token("pad_token"), "chat_template": app.chat.template.source()}))
+}
+
+async fn control(app: &App, control: Control) -> Api<Json<Value>> {
+    app.engine.control(control).await.map(Json)
+}
+
+async fn pause(State(app): State<Arc<App>>, request: Request) -> Api<Json<Value>> {
+    let mode = match request.uri().query() {
+        None | Some("" | "mode=abort") => PauseMode::Abort,
+        Some("mode=wait") => PauseMode::Wait,
+        Some("mode=keep") => PauseMode::Keep,
+        Some(other) => return Err(ApiError::field("mode", format!("?{other}"), "mode=abort, mode=wait or mode=keep")),
+    };
+    control(&app, Control::Pause(mode)).await
+}
+
+async fn abort_requests(State(app): State<Arc<App>>, request: Request) -> Api<Json<Value>> {
+    let mut fields = Fields::new(body::json(request).await?, "")?;
+    let names = |value: &Value| value.as_array()?.iter().map(|id| id.as_str().map(str::to_owned)).collect();
+    let names = fields.read("request_ids", "a list of ids", names)?;
+    fields.end()?;
+    let names = names.ok_or_else(|| ApiError::field("request_ids", "nothing", "a list of ids"))?;
+    control(&app, Control::AbortRequests(names)).await
+}
+
+async fn update_weights(State(app): State<Arc<App>>, request: Request) -> Api<Json<Value>> {
+    let mut fields = Fields::new(body::json(request).await?, "")?;
+    let path = fields.string("model_path")?;
+    fields.end()?;
+    let path = path.ok_or_else(|| ApiError::field("model_path", "nothing", "a model directory of this machine"))?;
+    control(&app, Control::UpdateWeights(path.into())).await
+}

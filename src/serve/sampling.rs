@@ -1,0 +1,150 @@
+//! The sampling parameters of a request, with vLLM's names.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::errors::{Api, ApiError};
+use super::fields::Fields;
+use crate::engine::RequestParams;
+use crate::error::Error;
+use crate::ops::sample::{LogprobsMode, SamplingParams};
+
+/// Maximum number of choices of a prompt.
+pub const MAX_CHOICES: u64 = 64;
+/// Maximum number of top log-probs of a token, as in OpenAI's API.
+pub const MAX_LOGPROBS: u64 = 20;
+/// Maximum number and length of stop strings.
+const MAX_STOPS: usize = 16;
+const LONGEST_STOP: usize = 1024;
+/// Lower temperatures count as this one, as in vLLM, because logits divided by them are not finite.
+const LOWEST_TEMPERATURE: f32 = 0.01;
+/// Exclusive upper bound of seeds that the server draws. JavaScript reads such numbers exactly.
+const DRAWN_SEEDS: u64 = 1 << 53;
+
+/// Contribution of the model and the server's flags to the parameters of each request.
+#[derive(Clone)]
+pub struct Defaults {
+    /// Width of the model's logits.
+    pub vocab_size: usize,
+    /// Ids that end an answer.
+    pub eos_token_ids: Arc<[u32]>,
+    /// Meaning of the log-probs of answers.
+    pub logprobs_mode: LogprobsMode,
+}
+
+/// The sampling parameters of a request.
+pub struct Sampling {
+    /// Parameters of the engine. The caller sets `max_tokens`, `logprobs` and, for `echo`, `prompt_logprobs`.
+    pub params: RequestParams,
+    /// Maximum number of tokens of an answer, if it is given.
+    pub max_tokens: Option<usize>,
+    /// Name of the field with the maximum number of tokens, for errors.
+    pub limit: String,
+    /// Number of choices.
+    pub n: usize,
+    /// Strings that end an answer.
+    pub stop: Vec<String>,
+    /// True if an answer contains the stop string that ends it.
+    pub include_stop: bool,
+    /// True if special tokens have no text.
+    pub skip_special: bool,
+    /// Text before the names of these fields in errors.
+    pub prefix: String,
+}
+
+impl Sampling {
+    /// Returns the checked parameters of the engine for choices of at most `max_tokens` tokens.
+    pub fn params(&self, max_tokens: usize, vocab_size: usize) -> Api<RequestParams> {
+        let params = RequestParams { max_tokens, ..self.params.clone() };
+        params.validate(vocab_size).map(|()| params).map_err(|error| match &error {
+            Error::Input { place, .. } => {
+                let param = format!("{}{}", self.prefix, place.trim_start_matches('.'));
+                ApiError::refused(&param, error)
+            }
+            _ => ApiError::internal(&error),
+        })
+    }
+}
+
+/// Reads the sampling parameters. A seed that is not given is drawn.
+pub fn read(fields: &mut Fields, defaults: &Defaults) -> Api<Sampling> {
+    let vocab_size = defaults.vocab_size;
+    let mut params = RequestParams::new(1, defaults.eos_token_ids.clone());
+    let temperature = fields.number("temperature", 1.0, 0.0..=100.0)?;
+    params.sampling = SamplingParams {
+        temperature: if temperature > 0.0 { temperature.max(LOWEST_TEMPERATURE) } else { 0.0 },
+        top_p: fields.number("top_p", 1.0, f64::from(f32::MIN_POSITIVE)..=1.0)?,
+        top_k: top_k(fields)?,
+        min_p: fields.number("min_p", 0.0, 0.0..=1.0)?,
+    };
+    params.seed = match fields.read("seed", "a whole number of at most 64 bits", seed)? {
+        Some(seed) => seed,
+        None => drawn_seed()?,
+    };
+    params.min_tokens = fields.count("min_tokens", 0..=u64::from(u32::MAX))?.unwrap_or(0) as usize;
+    params.stop_token_ids = fields.ids("stop_token_ids", vocab_size)?.unwrap_or_default();
+    params.ignore_eos = fields.bool("ignore_eos", false)?;
+    params.presence_penalty = fields.number("presence_penalty", 0.0, -2.0..=2.0)?;
+    params.frequency_penalty = fields.number("frequency_penalty", 0.0, -2.0..=2.0)?;
+    params.repetition_penalty = fields.number("repetition_penalty", 1.0, 0.01..=100.0)?;
+    let expected = format!("an object of token ids below {vocab_size} with numbers from -100 to 100");
+    params.logit_bias = fields.read("logit_bias", &expected, |v| logit_bias(v, vocab_size))?.unwrap_or_default();
+    params.allowed_token_ids = fields.ids("allowed_token_ids", vocab_size)?;
+    params.prompt_logprobs = fields.count("prompt_logprobs", 0..=MAX_LOGPROBS)?.map(|n| n as usize);
+    params.logprobs_mode = defaults.logprobs_mode;
+    let most = u64::from(u32::MAX);
+    let (old, new) = (fields.count("max_tokens", 0..=most)?, fields.count("max_completion_tokens", 1..=most)?);
+    let limit = if new.is_some() { "max_completion_tokens" } else { "max_tokens" };
+    let stop = fields.read("stop", "a string or a list of at most 16 strings, none of them empty", stop_strings)?;
+    let sampling = Sampling {
+        params,
+        max_tokens: new.or(old).map(|n| n as usize),
+        limit: fields.name(limit),
+        n: fields.count("n", 1..=MAX_CHOICES)?.unwrap_or(1) as usize,
+        stop: stop.unwrap_or_default(),
+        include_stop: fields.bool("include_stop_str_in_output", false)?,
+        skip_special: fields.bool("skip_special_tokens", true)?,
+        prefix: fields.name(""),
+    };
+    fields.only(
+        &[("use_beam_search", json!(false)), ("best_of", json!(1)), ("length_penalty", json!(1.0))],
+        "no beams",
+    )?;
+    fields.only(&[("bad_words", json!([]))], "not supported")?;
+    fields.without_effect(&["spaces_between_special_tokens", "detokenize"]);
+    Ok(sampling)
+}
+
+fn top_k(fields: &mut Fields) -> Api<u32> {
+    let read = |value: &Value| value.as_i64().filter(|k| *k >= -1).and_then(|k| u32::try_from(k.max(0)).ok());
+    Ok(fields.read("top_k", "-1 or 0 (all tokens), or a number of tokens", read)?.unwrap_or(0))
+}
+
+/// Reads a seed. A negative number stands for its 64 bits.
+fn seed(value: &Value) -> Option<u64> {
+    value.as_u64().or_else(|| value.as_i64().map(|seed| seed as u64))
+}
+
+fn drawn_seed() -> Api<u64> {
+    let seed = getrandom::u64()
+        .map_err(|e| ApiError::internal(&Error::Failed(format!("the system has no random numbers: {e}"))))?;
+    Ok(seed % DRAWN_SEEDS)
+}
+
+fn logit_bias(value: &Value, vocab_size: usize) -> Option<Vec<(u32, f32)>> {
+    let one = |(id, bias): (&String, &Value)| {
+        let id = id.parse::<u32>().ok().filter(|&id| (id as usize) < vocab_size)?;
+        Some((id, bias.as_f64().filter(|bias| bias.abs() <= 100.0)? as f32))
+    };
+    value.as_object()?.iter().map(one).collect()
+}
+
+fn stop_strings(value: &Value) -> Option<Vec<String>> {
+    let list = match value {
+        Value::String(_) => std::slice::from_ref(value),
+        other => other.as_array()?,
+    };
+    let one = |stop: &Value| stop.as_str().filter(|s| (1..=LONGEST_STOP).contains(&s.len())).map(str::to_owned);
+    if list.len() > MAX_STOPS { None } else { list.iter().map(one).collect() }
+}

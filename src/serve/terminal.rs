@@ -1,0 +1,125 @@
+//! A chat in a terminal: several turns with one conversation.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Map, Value, json};
+
+use super::answer::Answer;
+use super::app::App;
+use super::errors::ApiError;
+use super::requests::{Route, prepare};
+use super::server::Server;
+use crate::error::{Error, Result};
+use crate::files;
+use crate::machine::Machine;
+
+/// The commands of a chat.
+pub const HELP: &str = "/image PATH adds a picture to the next message, /clear begins anew, /exit ends the chat";
+
+/// A conversation with a user.
+pub struct Terminal<R, W> {
+    /// Sampling parameters of each turn, as fields of a chat request.
+    pub parameters: Map<String, Value>,
+    /// System prompt. `None` uses that of the chat template.
+    pub system: Option<String>,
+    /// Returns the next line of the user, and `None` at the end.
+    pub read: R,
+    /// Shows text to the user.
+    pub write: W,
+}
+
+impl Server {
+    /// Answers the lines of a user until they end.
+    pub fn chat<R, W>(self, terminal: Terminal<R, W>, machine: &Machine) -> Result<()>
+    where
+        R: FnMut() -> Result<Option<String>> + Send + 'static,
+        W: FnMut(&str) -> Result<()> + Send + 'static,
+    {
+        let app = self.app.clone();
+        self.with_client(machine, async move { talk(&app, terminal).await })
+    }
+}
+
+async fn talk<R, W>(app: &Arc<App>, mut terminal: Terminal<R, W>) -> Result<()>
+where
+    R: FnMut() -> Result<Option<String>>,
+    W: FnMut(&str) -> Result<()>,
+{
+    let system = || terminal.system.iter().map(|text| json!({"role": "system", "content": text})).collect::<Vec<_>>();
+    let (mut messages, mut pictures) = (system(), Vec::new());
+    let begin = messages.clone();
+    // The user's next line is awaited in this task, because nothing else happens meanwhile.
+    while let Some(line) = tokio::task::block_in_place(&mut terminal.read)? {
+        let line = line.trim();
+        let note = match line.split_once(' ').unwrap_or((line, "")) {
+            ("", _) => continue,
+            ("/exit", _) => break,
+            ("/clear", _) => {
+                (messages, pictures) = (begin.clone(), Vec::new());
+                Some("a new conversation".to_owned())
+            }
+            ("/image", path) => match picture(Path::new(path.trim())) {
+                Ok(part) => {
+                    pictures.push(part);
+                    Some(format!("{} is part of the next message", path.trim()))
+                }
+                Err(error) => Some(error.to_string()),
+            },
+            (command, _) if command.starts_with('/') => Some(format!("unknown command {command}: {HELP}")),
+            _ => None,
+        };
+        if let Some(note) = note {
+            (terminal.write)(&format!("{note}\n"))?;
+            continue;
+        }
+        let mut content = std::mem::take(&mut pictures);
+        content.push(json!({"type": "text", "text": line}));
+        messages.push(json!({"role": "user", "content": content}));
+        match turn(app, &messages, &terminal.parameters, &mut terminal.write).await? {
+            Ok(text) => messages.push(json!({"role": "assistant", "content": text})),
+            Err(error) => {
+                messages.pop();
+                (terminal.write)(&format!("{}\n", error.json()["error"]["message"].as_str().unwrap_or_default()))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Answers a conversation and shows the answer while it is generated. Returns its text.
+async fn turn(
+    app: &Arc<App>,
+    messages: &[Value],
+    parameters: &Map<String, Value>,
+    write: &mut impl FnMut(&str) -> Result<()>,
+) -> Result<std::result::Result<String, ApiError>> {
+    let mut body = parameters.clone();
+    body.insert("messages".to_owned(), json!(messages));
+    let begun = prepare(app, Route::Chat, Value::Object(body)).await.and_then(|request| Answer::begin(app, request));
+    let mut answer = match begun {
+        Ok(answer) => answer,
+        Err(error) => return Ok(Err(error)),
+    };
+    let mut text = String::new();
+    loop {
+        match answer.next().await {
+            Ok(Some((_, delta))) => {
+                write(&delta.text)?;
+                text += &delta.text;
+            }
+            Ok(None) => {
+                write("\n")?;
+                return Ok(Ok(text));
+            }
+            Err(error) => return Ok(Err(error)),
+        }
+    }
+}
+
+fn picture(path: &Path) -> Result<Value> {
+    let bytes = files::read(path).map_err(Error::io(path))?;
+    Ok(json!({"type": "image_url", "image_url": {"url": format!("data:;base64,{}", STANDARD.encode(bytes))}}))
+}

@@ -1,0 +1,166 @@
+//! Turns the tokens of an answer into text as they arrive: stop strings are found and cut, and reasoning is separated
+//! from the answer. Text that may still become part of a stop string or a tag is held back, so the pieces of a stream
+//! always add up to the text of an answer that is not streamed.
+
+use crate::text::{DecodeStream, Tokenizer};
+
+const OPEN: &str = "<think>";
+const CLOSE: &str = "</think>";
+
+/// Returns the length of the longest end of `text` with which one of `words` begins.
+fn overlap<'a>(text: &str, words: impl IntoIterator<Item = &'a str>) -> usize {
+    let of = |word: &str| {
+        let begins = |n: &usize| word.is_char_boundary(*n) && text.ends_with(&word[..*n]);
+        (1..word.len()).rev().find(begins).unwrap_or(0)
+    };
+    words.into_iter().map(of).max().unwrap_or(0)
+}
+
+/// Converts tokens to text up to the first stop string.
+pub struct Detokenizer {
+    decode: DecodeStream,
+    stop: Vec<String>,
+    include_stop: bool,
+    held: String,
+}
+
+impl Detokenizer {
+    /// Creates a detokenizer. With `include_stop`, the text ends with the stop string instead of before it.
+    pub fn new(tokenizer: &Tokenizer, stop: Vec<String>, include_stop: bool, skip_special: bool) -> Detokenizer {
+        Detokenizer { decode: tokenizer.decode_stream(skip_special), stop, include_stop, held: String::new() }
+    }
+
+    /// Adds a token. Returns the text that is complete, and the stop string if one was found. If `is_early`, stop
+    /// strings that end within this token do not count.
+    pub fn push(&mut self, tokenizer: &Tokenizer, id: u32, is_early: bool) -> (String, Option<String>) {
+        self.held.push_str(&self.decode.push(tokenizer, id));
+        if is_early {
+            return (std::mem::take(&mut self.held), None);
+        }
+        let found = self.stop.iter().filter_map(|stop| Some((self.held.find(stop.as_str())?, stop)));
+        if let Some((at, stop)) = found.min_by_key(|(at, _)| *at) {
+            let stop = stop.clone();
+            self.held.truncate(at + if self.include_stop { stop.len() } else { 0 });
+            return (std::mem::take(&mut self.held), Some(stop));
+        }
+        let keep = overlap(&self.held, self.stop.iter().map(String::as_str));
+        let rest = self.held.split_off(self.held.len() - keep);
+        (std::mem::replace(&mut self.held, rest), None)
+    }
+
+    /// Returns the text that is still held back. An incomplete character becomes U+FFFD.
+    pub fn finish(&mut self) -> String {
+        let mut text = std::mem::take(&mut self.held);
+        text.push_str(&self.decode.finish());
+        text
+    }
+}
+
+/// Separates the text between `<think>` and `</think>`, as vLLM's parser `qwen3` does. A text that neither begins with
+/// `<think>` nor continues reasoning of the prompt has no reasoning.
+pub struct ReasoningParser {
+    state: State,
+    held: String,
+}
+
+enum State {
+    /// Only white space, or the beginning of the opening tag, has arrived.
+    Start,
+    Reasoning,
+    Content,
+}
+
+impl ReasoningParser {
+    /// Creates a parser. `is_open` is true if the prompt ends inside reasoning.
+    pub fn new(is_open: bool) -> ReasoningParser {
+        ReasoningParser { state: if is_open { State::Reasoning } else { State::Start }, held: String::new() }
+    }
+
+    /// Adds text. Returns reasoning and content that are complete.
+    pub fn push(&mut self, text: &str) -> [String; 2] {
+        self.held.push_str(text);
+        let mut reasoning = String::new();
+        if let State::Start = self.state {
+            let begun = self.held.trim_start();
+            if let Some(rest) = begun.strip_prefix(OPEN) {
+                (self.state, self.held) = (State::Reasoning, rest.to_owned());
+            } else if !OPEN.starts_with(begun) {
+                self.state = State::Content;
+            }
+        }
+        if let State::Reasoning = self.state {
+            match self.held.split_once(CLOSE) {
+                Some((before, after)) => {
+                    reasoning = before.to_owned();
+                    (self.state, self.held) = (State::Content, after.to_owned());
+                }
+                None => {
+                    let rest = self.held.split_off(self.held.len() - overlap(&self.held, [CLOSE]));
+                    reasoning = std::mem::replace(&mut self.held, rest);
+                }
+            }
+        }
+        match self.state {
+            State::Content => [reasoning, std::mem::take(&mut self.held)],
+            _ => [reasoning, String::new()],
+        }
+    }
+
+    /// Returns the reasoning and content that are still held back.
+    pub fn finish(&mut self) -> [String; 2] {
+        let rest = std::mem::take(&mut self.held);
+        match self.state {
+            State::Reasoning => [rest, String::new()],
+            _ => [String::new(), rest],
+        }
+    }
+}
+
+/// Returns true if a prompt ends inside reasoning: after the last turn was opened, `<think>` is not closed.
+pub fn is_reasoning_open(turn: &str) -> bool {
+    turn.rfind(OPEN).is_some_and(|at| !turn[at..].contains(CLOSE))
+}
+
+/// Returns an assistant's message with its reasoning in tags. With `is_open`, the reasoning is not closed.
+pub fn with_reasoning(reasoning: &str, content: &str, is_open: bool) -> String {
+    format!("{OPEN}{reasoning}{}{content}", if is_open { "" } else { CLOSE })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(text: &str, size: usize, is_open: bool) -> [String; 2] {
+        let mut parser = ReasoningParser::new(is_open);
+        let mut all = [String::new(), String::new()];
+        let chars: Vec<char> = text.chars().collect();
+        let pieces = chars.chunks(size).map(|piece| parser.push(&piece.iter().collect::<String>())).collect::<Vec<_>>();
+        for [reasoning, content] in pieces.into_iter().chain([parser.finish()]) {
+            all[0] += &reasoning;
+            all[1] += &content;
+        }
+        all
+    }
+
+    #[test]
+    fn reasoning_is_separated_whatever_the_pieces_are() {
+        for size in 1..20 {
+            let both = |text, is_open| parsed(text, size, is_open);
+            assert_eq!(both("<think>a < b</th</think>\n4", false), ["a < b</th", "\n4"]);
+            assert_eq!(both("\n <think>a", false), ["a", ""]);
+            assert_eq!(both("a</think>b", true), ["a", "b"]);
+            assert_eq!(both("a</think>b", false), ["", "a</think>b"]);
+            assert_eq!(both(" <thin", false), ["", " <thin"]);
+            assert_eq!(both("<think></think>", false), ["", ""]);
+        }
+        assert!(is_reasoning_open("<think>a") && !is_reasoning_open("<think>a</think>b") && !is_reasoning_open("a"));
+    }
+
+    #[test]
+    fn text_that_may_become_a_stop_string_is_held_back() {
+        assert_eq!(overlap("abc", ["cde", "bcd"]), 2);
+        assert_eq!(overlap("a\u{e9}", ["\u{e9}x"]), 2);
+        assert_eq!(overlap("abc", ["abc"]), 0);
+        assert_eq!(overlap("", ["abc"]), 0);
+    }
+}

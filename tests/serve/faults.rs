@@ -1,0 +1,251 @@
+//! Faults of clients and of the machine: clients that go away, full queues, slow connections, signals.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::program::{Server, chat, chat_with, model};
+
+fn long() -> Value {
+    let mut body = chat("One");
+    body["max_tokens"] = json!(900);
+    body["ignore_eos"] = json!(true);
+    body["stream"] = json!(true);
+    body
+}
+
+/// Begins a request whose answer is streamed, and waits for its first chunk.
+async fn begin(server: &Server, body: &Value) -> reqwest::Response {
+    let request =
+        server.request(reqwest::Method::POST, "/v1/chat/completions").header("content-type", "application/json");
+    let mut reply = request.body(body.to_string()).send().await.unwrap();
+    assert_eq!(reply.status(), 200);
+    reply.chunk().await.unwrap().unwrap();
+    reply
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_goes_away_frees_its_blocks() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(&model(dir.path()), &["enable_prefix_caching=false"]);
+    let used = "omr:kv_cache_usage_perc";
+    assert_eq!(server.metric(used).await, 0.0);
+    let reply = begin(&server, &long()).await;
+    // The metrics of a step are set after its tokens are sent.
+    server.wait_until(used, |used| used > 0.0).await;
+    let tokens = server.metric("omr:generation_tokens_total").await;
+    drop(reply);
+    server.idle().await;
+    assert_eq!(server.metric(used).await, 0.0);
+    // The request would have had 900 tokens.
+    assert!(tokens < 900.0 && server.metric("omr:generation_tokens_total").await < 900.0);
+    // A client that waits for the whole answer goes away.
+    let mut body = long();
+    body["stream"] = json!(false);
+    body["n"] = json!(4);
+    let whole = server.post("/v1/chat/completions", &body);
+    assert!(tokio::time::timeout(Duration::from_millis(100), whole).await.is_err());
+    server.idle().await;
+    assert_eq!(server.metric(used).await, 0.0);
+}
+
+async fn cancelled_and_finished(cancelled: usize, finished: usize) {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(&model(dir.path()), &["enable_prefix_caching=false", "--max-num-seqs", "32"]);
+    let many = |count: usize, is_cancelled: bool| {
+        let server = &server;
+        async move {
+            let mut done = 0;
+            while done < count {
+                let group = (0..count.min(50)).map(|i| async move {
+                    if is_cancelled {
+                        let mut body = long();
+                        body["seed"] = json!(i);
+                        drop(begin(server, &body).await);
+                    } else {
+                        let mut body = chat("One");
+                        (body["seed"], body["max_tokens"]) = (json!(i), json!(2));
+                        server.chat(&body).await;
+                    }
+                });
+                futures_util::future::join_all(group).await;
+                done += count.min(50);
+            }
+        }
+    };
+    many(200, true).await;
+    many(200, false).await;
+    server.idle().await;
+    let before = server.memory();
+    many(cancelled, true).await;
+    many(finished, false).await;
+    server.idle().await;
+    let after = server.memory();
+    println!("  resident memory {} MB before, {} MB after", before / 1_000_000, after / 1_000_000);
+    assert_eq!(server.metric("omr:kv_cache_usage_perc").await, 0.0);
+    assert!(after < before + (24 << 20), "{before} {after}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cancelled_and_finished_requests_leave_nothing_behind() {
+    cancelled_and_finished(300, 600).await;
+}
+
+#[ignore = "takes minutes"]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_cancelled_requests_leave_nothing_behind() {
+    cancelled_and_finished(10_000, 20_000).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_queue_refuses_and_a_small_cache_preempts() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(&model(dir.path()), &["--max-num-seqs", "2", "num_kv_blocks=9"]);
+    let body =
+        |n: u64| json!({"prompt": "One", "n": n, "max_tokens": 400, "ignore_eos": true, "seed": 1, "stream": true});
+    let send = |n: u64| {
+        let request =
+            server.request(reqwest::Method::POST, "/v1/completions").header("content-type", "application/json");
+        let request = request.body(body(n).to_string());
+        async move { request.send().await.unwrap() }
+    };
+    // 1,026 choices may wait or run.
+    let mut accepted = Vec::new();
+    for _ in 0..16 {
+        let reply = send(64).await;
+        assert_eq!(reply.status(), 200);
+        accepted.push(reply);
+    }
+    let refused = send(64).await;
+    assert_eq!(refused.status(), 429);
+    assert!(refused.headers()["retry-after"].to_str().unwrap().parse::<u64>().unwrap() >= 1);
+    let error: Value = serde_json::from_str(&refused.text().await.unwrap()).unwrap();
+    assert_eq!(error["error"]["type"], "rate_limit_error");
+    assert_eq!(server.get("/health").await.0, 200);
+    // The metrics are set after each step.
+    server.wait_until("omr:num_requests_waiting", |waiting| waiting > 900.0).await;
+    drop(accepted);
+    server.idle().await;
+    // Two sequences of 800 tokens need 14 blocks, and there are 9.
+    let body = |n: usize| json!({"prompt": vec![40; 100], "n": n, "max_tokens": 800, "ignore_eos": true, "seed": 1, "logprobs": 0});
+    let both = server.ok("/v1/completions", &body(2)).await;
+    assert!(server.metric("omr:num_preemptions_total").await > 0.0);
+    let one = server.ok("/v1/completions", &body(1)).await;
+    assert_eq!(both["choices"][0], one["choices"][0]);
+    let too_many = json!({"prompt": vec!["x"; 1027], "max_tokens": 1});
+    assert_eq!(server.refused("/v1/completions", &too_many, 400).await["param"], "prompt");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_first_signal_finishes_requests_and_the_second_ends_the_server() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = model(dir.path());
+    let mut server = Server::start(&model, &[]);
+    let mut reply = begin(&server, &long()).await;
+    server.signal("TERM");
+    let begun = Instant::now();
+    while server.get("/health").await.0 != 503 {
+        assert!(begun.elapsed() < Duration::from_secs(5));
+    }
+    let refused =
+        server.request(reqwest::Method::POST, "/v1/chat/completions").header("content-type", "application/json");
+    let refused = refused.body(chat("x").to_string()).send().await.unwrap();
+    assert!(refused.status() == 503 && refused.headers().contains_key("retry-after"));
+    let mut text = String::new();
+    while let Some(chunk) = reply.chunk().await.unwrap() {
+        text += &String::from_utf8_lossy(&chunk);
+    }
+    assert!(text.contains("\"finish_reason\":\"length\"") && text.ends_with("data: [DONE]\n\n"), "{text}");
+    assert_eq!(server.wait(), Some(0));
+
+    let mut server = Server::start(&model, &[]);
+    let mut body = long();
+    body["n"] = json!(32);
+    let reply = begin(&server, &body).await;
+    server.signal("TERM");
+    std::thread::sleep(Duration::from_millis(50));
+    let begun = Instant::now();
+    server.signal("TERM");
+    assert_eq!(server.wait(), Some(130));
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    drop(reply);
+
+    // Without requests, the first signal ends the server.
+    let mut server = Server::start(&model, &[]);
+    server.signal("INT");
+    let begun = Instant::now();
+    assert_eq!(server.wait(), Some(0));
+    assert!(begun.elapsed() < Duration::from_secs(2));
+}
+
+/// Sends bytes on a connection of its own. Returns the reply until the connection ends or nothing comes for a while.
+fn raw(server: &Server, bytes: &[u8]) -> String {
+    let mut stream = TcpStream::connect(server.url.strip_prefix("http://").unwrap()).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    // The server may close the connection before it has read everything.
+    let _ = stream.write_all(bytes);
+    let mut reply = Vec::new();
+    let mut chunk = [0; 4096];
+    while let Ok(n @ 1..) = stream.read(&mut chunk) {
+        reply.extend_from_slice(&chunk[..n]);
+    }
+    String::from_utf8_lossy(&reply).into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn broken_and_slow_connections_do_no_harm() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = Server::start(&model(dir.path()), &["--api-key", "some-key"]);
+    let large = format!("GET /health HTTP/1.1\r\nhost: x\r\nx: {}\r\n\r\n", "a".repeat(1 << 20));
+    assert!(raw(&server, large.as_bytes()).starts_with("HTTP/1.1 431"));
+    let many: String = (0..500).map(|i| format!("x{i}: a\r\n")).collect();
+    assert!(
+        raw(&server, format!("GET /health HTTP/1.1\r\nhost: x\r\n{many}\r\n").as_bytes()).starts_with("HTTP/1.1 431")
+    );
+    // Two lengths, or a length beside chunks, could smuggle a second request past a proxy. The key is checked anyway.
+    let smuggled = "POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nhello!";
+    assert!(raw(&server, smuggled.as_bytes()).starts_with("HTTP/1.1 400"));
+    let smuggled = "POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\ntransfer-encoding: chunked\r\n\r\n\
+        0\r\n\r\nGET /v1/models HTTP/1.1\r\nhost: x\r\n\r\n";
+    let reply = raw(&server, smuggled.as_bytes());
+    assert!(!reply.contains(" 200 ") && (reply.contains("HTTP/1.1 400") || reply.contains("HTTP/1.1 401")), "{reply}");
+    for broken in ["GET\r\n\r\n", "\0\0\0\0", "GET /health HTTP/9.9\r\n\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"] {
+        let reply = raw(&server, broken.as_bytes());
+        assert!(!reply.contains(" 200 "), "{broken:?}: {reply}");
+    }
+    // Connections that send nothing, or half a request, do not keep others from being answered.
+    let idle: Vec<TcpStream> = (0..200)
+        .map(|i| {
+            let mut stream = TcpStream::connect(server.url.strip_prefix("http://").unwrap()).unwrap();
+            let half = "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n{";
+            stream.write_all(&half.as_bytes()[..i % half.len()]).unwrap();
+            stream
+        })
+        .collect();
+    server.key = Some("some-key".to_owned());
+    server.chat(&chat_with("One", &[1])).await;
+    drop(idle);
+    server.signal("TERM");
+    assert_eq!(server.wait(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sequence_whose_logits_are_not_finite_fails_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(&model(dir.path()), &[]);
+    // The only allowed id is not one of the policy's.
+    let pad = server.ok("/tokenize", &json!({"prompt": "<|image_pad|>"})).await["tokens"].clone();
+    let mut body = chat("One");
+    body["allowed_token_ids"] = pad;
+    let (other, (status, error)) = {
+        let mut other = chat("Two");
+        other["max_tokens"] = json!(100);
+        tokio::join!(async { server.chat(&other).await }, server.post("/v1/chat/completions", &body))
+    };
+    assert!(other["choices"][0]["finish_reason"].is_string());
+    assert!(status == 500 || status == 400, "{error}");
+    assert_eq!(server.get("/health").await.0, 200);
+    server.chat(&chat("One")).await;
+}

@@ -1,0 +1,11 @@
+//! Tests `omr serve` as clients use it: by HTTP requests to the program, with a small random model.
+
+mod clients;
+mod errors;
+mod exact;
+mod faults;
+mod fuzz;
+mod media;
+mod program;
+mod routes;
+mod sampling;
