@@ -23,11 +23,9 @@ mod serving;
 mod step_inputs;
 pub mod vision_cache;
 
-pub use crate::ops::sample::{LogprobsMode, TopLogprob};
 pub use allowed::allowed_ids;
 pub use llm_engine::{Engine, EngineConfig, Event, Output, Request, stop_token_ids};
 pub use requests::{
-    EngineCoreOutput, EngineCoreRequest, EngineLoad, Finish, MAX_LOGPROBS, PromptLogprob, RequestId, RequestParams,
-    SampledToken,
+    EngineCoreOutput, EngineCoreRequest, Finish, MAX_LOGPROBS, PromptLogprob, RequestId, RequestParams, SampledToken,
 };
 pub use sequence::{FinishReason, Prompt};

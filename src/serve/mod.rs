@@ -26,6 +26,5 @@ mod stream;
 mod terminal;
 mod text;
 
-pub use replay::Replayed;
 pub use server::{Options, Server, listen};
 pub use terminal::{HELP, Terminal};

@@ -13,7 +13,7 @@ use crate::ops::sample::{LogprobsMode, SamplingParams};
 /// Maximum number of choices of a prompt.
 pub const MAX_CHOICES: u64 = 64;
 /// Maximum number of top log-probs of a token, as in OpenAI's API.
-pub const MAX_LOGPROBS: u64 = 20;
+pub const MAX_LOGPROBS: u64 = crate::engine::MAX_LOGPROBS as u64;
 /// Maximum number and length of stop strings.
 const MAX_STOPS: usize = 16;
 const LONGEST_STOP: usize = 1024;

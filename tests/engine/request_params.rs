@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use omr::device::Device;
-use omr::engine::{Engine, EngineConfig, EngineCoreRequest, Finish, LogprobsMode, Prompt, RequestParams};
+use omr::engine::{Engine, EngineConfig, EngineCoreRequest, Finish, Prompt, RequestParams};
 use omr::model::{Inputs, LayerPolicy, Mode, Model, Policy, Tape};
-use omr::ops::sample::SamplingParams;
+use omr::ops::sample::{LogprobsMode, SamplingParams};
 use omr::tensor::DType;
 
 use super::parity::{bits, config, few_ids};

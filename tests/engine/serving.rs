@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use omr::device::{Device, Isa, Plan, Region};
 use omr::engine::{
-    Engine, EngineConfig, EngineCoreOutput, EngineCoreRequest, Finish, FinishReason, LogprobsMode, Prompt, Request,
-    RequestId, RequestParams,
+    Engine, EngineConfig, EngineCoreOutput, EngineCoreRequest, Finish, FinishReason, Prompt, Request, RequestId,
+    RequestParams,
 };
 use omr::model::Model;
+use omr::ops::sample::LogprobsMode;
 use omr::philox::{Purpose, Random};
 use omr::tensor::DType;
 

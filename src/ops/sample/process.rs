@@ -27,17 +27,6 @@ pub enum LogprobsMode {
     Processed,
 }
 
-impl LogprobsMode {
-    /// Returns the mode with vLLM's name for it.
-    pub fn named(word: &str) -> Option<LogprobsMode> {
-        match word {
-            "raw_logprobs" => Some(LogprobsMode::Raw),
-            "processed_logprobs" => Some(LogprobsMode::Processed),
-            _ => None,
-        }
-    }
-}
-
 /// Penalties of ids that occurred before, by vLLM's definitions.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Penalties {
@@ -73,6 +62,7 @@ pub struct Changes<'a> {
 
 impl Changes<'_> {
     /// Changes that keep every logit.
+    #[cfg_attr(private_tree, allow(dead_code, reason = "tests compare rows without changes with the fused product"))]
     pub const NONE: Changes<'static> =
         Changes { allowed: None, banned: &[], bias: &[], penalties: Penalties::NONE, prompt: &[], counts: None };
 
