@@ -87,7 +87,8 @@ impl MediaRules {
                 return Err(wrong(param, &format!("status {} instead of a picture", reply.status().as_u16())));
             }
             let mut bytes = Vec::new();
-            while let Ok(Some(chunk)) = reply.chunk().await {
+            let cut = |_| wrong(param, "a picture whose transfer broke off");
+            while let Some(chunk) = reply.chunk().await.map_err(cut)? {
                 bytes.extend_from_slice(&chunk);
                 if bytes.len() > LARGEST_FILE {
                     return Err(wrong(param, &format!("a picture of more than {LARGEST_FILE} bytes")));

@@ -1,5 +1,6 @@
 //! Pictures: broken ones, and addresses that must not be opened.
 
+use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -150,6 +151,25 @@ async fn addresses_are_opened_only_if_a_flag_allows_them() {
     // The address in decimal is the allowed one.
     server.chat(&with(&format!("http://2130706433:{port}/picture"))).await;
     assert_eq!(server.get("/health").await.0, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_picture_whose_transfer_breaks_off_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/picture", listener.local_addr().unwrap());
+    // The connection ends before the declared length, after a whole picture.
+    let remote = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let picture = png(4);
+        let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", picture.len() + 1);
+        let _ = stream.read(&mut [0; 4096]).unwrap();
+        stream.write_all(&[head.as_bytes(), &picture].concat()).unwrap();
+    });
+    let server = Server::start(&model(dir.path()), &["--allowed-media-domains", "127.0.0.1"]);
+    let error = server.refused(CHAT, &with(&url), 400).await;
+    assert!(error["message"].as_str().unwrap().contains("broke off"), "{error}");
+    remote.join().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
