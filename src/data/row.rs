@@ -109,6 +109,14 @@ impl Row {
         Item { data_source, extra_info, place, ..Item::default() }
     }
 
+    /// Returns the messages that a model answers: all messages before the final assistant turn, if the row has one.
+    pub fn prompt(&self) -> &[Message] {
+        match self.messages.split_last() {
+            Some((last, before)) if last.role == "assistant" => before,
+            _ => &self.messages,
+        }
+    }
+
     /// Returns the total length in bytes of the messages' texts.
     pub fn text_len(&self) -> usize {
         self.messages.iter().flat_map(|m| &m.content).filter_map(Part::text).map(str::len).sum()

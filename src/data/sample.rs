@@ -64,8 +64,8 @@ pub fn sft_tokens(row: &Row, chat: &Chat, merge_size: u32, grids: &[Grid]) -> Re
     Ok((input_ids, loss_mask))
 }
 
-/// Converts a row's question to a prompt: every message before the final assistant turn (if the row has one), then the
-/// opening of the assistant's turn. The system prompt is the row's, or the template's default.
+/// Converts [`Row::prompt`] to token ids, followed by the opening of the assistant's turn. The system prompt is the
+/// row's, or the template's default.
 pub fn prompt(row: &Row, chat: &Chat, processor: &Processor) -> Result<EncodedPrompt> {
     let images = media(row, processor)?;
     Ok(EncodedPrompt { ids: prompt_tokens(row, chat, processor.merge_size, &grids(&images))?, images })
@@ -73,11 +73,7 @@ pub fn prompt(row: &Row, chat: &Chat, processor: &Processor) -> Result<EncodedPr
 
 /// Returns the tokens of [`prompt`] for a row whose images have these grids.
 pub fn prompt_tokens(row: &Row, chat: &Chat, merge_size: u32, grids: &[Grid]) -> Result<Vec<u32>> {
-    let asked = match row.messages.last() {
-        Some(last) if last.role == "assistant" => &row.messages[..row.messages.len() - 1],
-        _ => &row.messages[..],
-    };
-    let ids = chat.encode(asked, true, Special::Plain).map_err(at(row))?;
+    let ids = chat.encode(row.prompt(), true, Special::Plain).map_err(at(row))?;
     expand(row, &ids, chat, merge_size, grids)
 }
 

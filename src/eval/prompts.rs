@@ -77,7 +77,7 @@ fn messages(row: &Row) -> Vec<Value> {
         let parts: Vec<Value> = m.content.iter().map(&mut part).collect();
         json!({"role": m.role, "parts": parts})
     };
-    row.messages.iter().map(message).collect()
+    row.prompt().iter().map(message).collect()
 }
 
 /// Returns the size of an image and the hash of its pixels in row-major order, as the model's processor receives them.

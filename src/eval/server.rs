@@ -270,11 +270,11 @@ pub fn all_answered(dir: &Path, server: &Server, unanswered: &[Unanswered]) -> R
     Err(Error::Server { url: server.endpoint.url(), what })
 }
 
-/// Converts a row's messages to JSON, with its images in their original encoding.
+/// Converts [`Row::prompt`] to JSON, with the row's images in their original encoding.
 fn messages(row: &Row) -> Result<String> {
     let mut images = row.images.iter();
     let mut messages = Vec::with_capacity(row.messages.len());
-    for message in &row.messages {
+    for message in row.prompt() {
         if let [Part::Text(text)] = &message.content[..] {
             messages.push(json!({"role": message.role, "content": text}));
             continue;
