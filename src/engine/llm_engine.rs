@@ -39,7 +39,8 @@ pub struct EngineConfig {
     pub draft_rows: usize,
     /// Ids that may be sampled, as a u32 bitmap `[ceil(V / 32)]`. `None` allows all.
     pub allowed: Option<Tensor>,
-    /// True if requests may need logits on the host; see [`Engine::add_request`]. Their memory is allocated for each step.
+    /// True if requests may need logits on the host; see [`Engine::add_request`]. Their memory is allocated for each
+    /// step.
     pub keep_logits: bool,
     /// Seed of the run.
     pub seed: u64,

@@ -68,7 +68,8 @@ pub struct Sampled {
     pub token_ids: Vec<u32>,
     /// Log-prob of each of these tokens.
     pub logprobs: Vec<f32>,
-    /// Results of the kept rows, in the order of [`KeptLogits::rows`]. Their tokens and log-probs are also in the lists above.
+    /// Results of the kept rows, in the order of [`KeptLogits::rows`]. Their tokens and log-probs are also in the lists
+    /// above.
     pub rows: Vec<RowSample>,
     /// Results of [`KeptLogits::prompt`].
     pub prompt: Vec<Ranked>,
@@ -131,8 +132,8 @@ impl ModelRunner {
         dev.release(self.mark);
     }
 
-    /// Executes `step`, and returns the token and its log-prob for each sample, among others. Everything that this function allocates
-    /// is freed before it returns, even after an error.
+    /// Executes `step`, and returns the token and its log-prob for each sample, among others. Everything that this
+    /// function allocates is freed before it returns, even after an error.
     pub fn run(
         &mut self,
         model: &Model,

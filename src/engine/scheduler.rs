@@ -119,9 +119,9 @@ impl Scheduler {
         self.vision.reset();
     }
 
-    /// Adds a prompt and returns the slot of its group. Errors, without adding the prompt, if it could never run: if it is empty, if it is too long for
-    /// the model's context or the KV cache, if an image is larger than the vision cache, or if no rollout or no token
-    /// is requested.
+    /// Adds a prompt and returns the slot of its group. Errors, without adding the prompt, if it could never run: if it
+    /// is empty, if it is too long for the model's context or the KV cache, if an image is larger than the vision cache,
+    /// or if no rollout or no token is requested.
     pub fn add(&mut self, request: GroupRequest) -> Result<usize> {
         let place = || match request.prompt.place.as_str() {
             "" => format!("prompt {}", request.request),

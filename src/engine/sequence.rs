@@ -166,7 +166,8 @@ pub struct Group {
     pub prefilling: Option<usize>,
     /// Blocks of the computed prompt, held for rollouts that have not started.
     pub pinned: Option<Vec<u32>>,
-    /// Number of the sequence's first tokens whose rows are computed. It counts only if log-probs of the prompt are requested.
+    /// Number of the sequence's first tokens whose rows are computed. It counts only if log-probs of the prompt are
+    /// requested.
     pub prompt_scored: usize,
     /// Rollouts in flight, by rollout index.
     pub sequences: Vec<Option<Sequence>>,

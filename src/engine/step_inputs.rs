@@ -41,8 +41,9 @@ pub(super) struct StepInputs {
 }
 
 impl StepInputs {
-    /// Uploads `batch` and `draws` on top of the tape's region. `vocab` is the number of ids if logits are kept. For a decode step on a GPU, `split` contains the
-    /// attention work items, which are also uploaded, and their arrival counters, which are already on the device.
+    /// Uploads `batch` and `draws` on top of the tape's region. `vocab` is the number of ids if logits are kept. For a
+    /// decode step on a GPU, `split` contains the attention work items, which are also uploaded, and their arrival
+    /// counters, which are already on the device.
     pub fn upload(
         dev: &mut Device,
         tape: &Tape,

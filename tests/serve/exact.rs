@@ -130,29 +130,34 @@ async fn batches_order_chunks_restarts_and_other_clients_change_no_bit() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rollout_logprobs_are_the_trainers() {
+/// Returns `count` chat requests with different numbers of pictures and parameters.
+fn sampled(count: u32, temperature: f64) -> impl Iterator<Item = Value> {
+    (0..count).map(move |i| {
+        let mut body = chat_with(&format!("One {i}"), &(0..i % 3).collect::<Vec<u32>>());
+        body["temperature"] = json!(temperature);
+        body["max_tokens"] = json!(20);
+        if i % 2 == 1 {
+            body["top_p"] = json!(0.8);
+            body["frequency_penalty"] = json!(0.5);
+        }
+        body
+    })
+}
+
+/// Compares `rollout_logprobs` with the log-probs of the trainer's forward pass on the same device.
+async fn compare_with_trainer(device: &str, count: u32) {
     let dir = tempfile::tempdir().unwrap();
     let model = model(dir.path());
-    let server = Server::start(&model, &[]);
-    for temperature in ["1", "0.7"] {
-        let mut lines = String::new();
-        let mut found = Vec::new();
-        for i in 0..12u32 {
-            let pictures: Vec<u32> = (0..i % 3).collect();
-            let mut body = chat_with(&format!("One {i}"), &pictures);
-            body["temperature"] = serde_json::from_str(temperature).unwrap();
-            body["max_tokens"] = json!(20);
-            if i % 2 == 1 {
-                body["top_p"] = json!(0.8);
-                body["frequency_penalty"] = json!(0.5);
-            }
+    let server = Server::start_on(device, &model, &[]);
+    let bits = |values: &Value| -> Vec<u32> {
+        values.as_array().unwrap().iter().map(|x| (x.as_f64().unwrap() as f32).to_bits()).collect()
+    };
+    for temperature in [1.0, 0.7] {
+        let (mut lines, mut found) = (String::new(), Vec::new());
+        for body in sampled(count, temperature) {
             let rendered = server.ok("/v1/chat/completions/render", &body).await;
             let answer = server.ok("/inference/v1/generate", &rendered).await;
             let choice = &answer["choices"][0];
-            let bits = |values: &Value| -> Vec<u32> {
-                values.as_array().unwrap().iter().map(|x| (x.as_f64().unwrap() as f32).to_bits()).collect()
-            };
             found.push(bits(&choice["rollout_logprobs"]));
             let content = body["messages"][0]["content"].clone();
             let line = json!({"messages": [{"role": "user", "content": content}], "token_ids": choice["token_ids"]});
@@ -161,22 +166,37 @@ async fn rollout_logprobs_are_the_trainers() {
         let file = dir.path().join("rows.jsonl");
         std::fs::write(&file, lines).unwrap();
         let (file, model) = (file.display().to_string(), model.display().to_string());
-        let temperature = format!("temperature={temperature}");
-        let args = ["--device", "cpu", "--quiet", "score", "--logprobs", &file, "--model", &model, &temperature];
+        let setting = format!("temperature={temperature}");
+        let args = ["--device", device, "--quiet", "score", "--logprobs", &file, "--model", &model, &setting];
         let (code, stdout, stderr) = run(&args);
         assert_eq!(code, 0, "{stderr}");
-        let trained = stdout.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-        let trained = trained.map(|line| {
-            line["logprobs"]
-                .as_array()
-                .unwrap()
-                .iter()
-                .map(|x| (x.as_f64().unwrap() as f32).to_bits())
-                .collect::<Vec<u32>>()
-        });
+        let trained = stdout.lines().map(|line| bits(&serde_json::from_str::<Value>(line).unwrap()["logprobs"]));
         assert_eq!(found, trained.collect::<Vec<_>>(), "{temperature}");
         println!("  {} log-probs equal the trainer's", found.iter().map(Vec::len).sum::<usize>());
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rollout_logprobs_are_the_trainers() {
+    compare_with_trainer("cpu", 12).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_the_emulator_rollout_logprobs_are_the_trainers() {
+    compare_with_trainer("emu", 4).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_the_emulator_batches_and_chunks_change_no_bit() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = model(dir.path());
+    let requests = requests(14);
+    let (mut alone, server) = (Vec::new(), Server::start_on("emu", &model, &["max_num_batched_tokens=37"]));
+    for request in &requests {
+        alone.push(ask(&server, request).await);
+    }
+    let server = Server::start_on("emu", &model, &["enable_prefix_caching=false"]);
+    assert_eq!(ask_all(&server, &requests, 14, 0).await, alone);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

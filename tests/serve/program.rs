@@ -32,10 +32,15 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts a server on a free port and waits until it is ready.
+    /// Starts a server with the CPU on a free port and waits until it is ready.
     pub fn start(model: &Path, flags: &[&str]) -> Server {
+        Server::start_on("cpu", model, flags)
+    }
+
+    /// Starts a server like [`Server::start`] with this device.
+    pub fn start_on(device: &str, model: &Path, flags: &[&str]) -> Server {
         let mut command = Command::new(env!("CARGO_BIN_EXE_omr"));
-        command.args(["--device", "cpu", "--threads", "2", "--quiet", "serve"]).arg(model);
+        command.args(["--device", device, "--threads", "2", "--quiet", "serve"]).arg(model);
         command.args(["--port", "0", "--served-model-name", "m"]).args(flags);
         let mut child = command.env("CUDA_VISIBLE_DEVICES", "").stdout(Stdio::piped()).spawn().unwrap();
         let mut url = String::new();

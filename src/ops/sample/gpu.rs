@@ -61,7 +61,7 @@ pub(super) fn fwd(
     outs: Outs,
 ) -> Result<()> {
     const NAMES: KernelNames = kernel_names!("sample_logits", Role::Logits);
-    on_scratch(dev, [hidden.rows(), w.n], outs.logits, |gpu, scratch| {
+    on_scratch(dev, hidden.rows(), w.n, outs.logits, |gpu, scratch| {
         let args = operands(op, hidden, w)?.with(scratch.segments(op, bitmap, w.n, rows)?);
         launch_tiles(op, gpu, "sample", &NAMES, hidden, w, args)?;
         scratch.tokens(op, gpu, w.n, rows, outs)
@@ -80,7 +80,7 @@ pub(super) fn given(
     const THREADS: u32 = 128;
     const TILE: usize = 16;
     let (b, vocab) = (sums.rows(), sums.cols());
-    on_scratch(dev, [b, vocab], outs.logits, |gpu, scratch| {
+    on_scratch(dev, b, vocab, outs.logits, |gpu, scratch| {
         let out = scratch.segments(op, bitmap, vocab, table)?;
         let (rows, cols) = (check::count(op, "rows", b)?, check::count(op, "ids", vocab)?);
         let args = params!(sample::GivenArgs { sums, rows, cols, out });
@@ -94,7 +94,8 @@ pub(super) fn given(
 /// the scratch without running them.
 fn on_scratch(
     dev: &mut Device,
-    [b, vocab]: [usize; 2],
+    b: usize,
+    vocab: usize,
     logits: Option<Tensor>,
     launches: impl FnOnce(&mut Gpu<'_>, Scratch) -> Result<()>,
 ) -> Result<()> {

@@ -233,8 +233,8 @@ pub fn rank_row(isa: Isa, logits: &[f32], id: u32, top: usize) -> Ranked {
     Scaled::new(isa, logits, 1.0).ranked(id, top)
 }
 
-/// Applies `f` to `rows` of kept logits, `[B, super::logit_columns(vocab)]`, in parallel. `f` receives the index in `rows` and the row's
-/// `vocab` logits. On a device that only counts, returns an empty list.
+/// Applies `f` to `rows` of kept logits, `[B, super::logit_columns(vocab)]`, in parallel. `f` receives the index in
+/// `rows` and the row's `vocab` logits. On a device that only counts, returns an empty list.
 pub fn with_rows<R: Send>(
     dev: &mut Device,
     logits: Tensor,
