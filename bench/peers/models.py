@@ -15,6 +15,8 @@ SHAPES = {
     # hidden, layers, intermediate, heads, kv heads, vision hidden, vision depth, vision intermediate, vocabulary
     "digits": (96, 3, 256, 3, 1, 64, 2, 128, 512),
     "22m": (384, 8, 1536, 6, 2, 192, 4, 768, 4096),
+    # The size of a model that people serve on a CPU; only bench/peers/serving uses it.
+    "150m": (768, 14, 3072, 12, 4, 192, 4, 768, 32_768),
     # Qwen2.5-VL-7B, and a slice of it with four layers and eight vision blocks.
     "7b": (3584, 28, 18944, 28, 4, 1280, 32, 3420, 152_064),
     "7b-slice": (3584, 4, 18944, 28, 4, 1280, 8, 3420, 152_064),
