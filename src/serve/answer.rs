@@ -84,7 +84,9 @@ impl Answer {
             first_choice: 0,
             params: params.clone(),
         };
-        let submitted = app.engine.submit(&request.id, request.prompts.iter().map(of).collect())?;
+        // A stop string ends a choice, so the tokens of such a request must be seen at once.
+        let is_immediate = request.output.stream || !request.sampling.stop.is_empty();
+        let submitted = app.engine.submit(&request.id, request.prompts.iter().map(of).collect(), is_immediate)?;
         request.prompts.iter().for_each(|(prompt, _)| app.metrics.count_prompt(prompt.token_ids.len()));
         let choice = |_| {
             let (sampling, tokenizer) = (&request.sampling, &app.chat.tokenizer);
@@ -134,12 +136,12 @@ impl Answer {
                 return Ok(None);
             }
             match self.submitted.next().await? {
-                (prompt, Event::Output(output)) => {
+                (prompt, Event::Output(output, time)) => {
                     let (index, choice) = (prompt * n + output.choice, output.choice);
                     if self.choices[index].has_ended {
                         continue;
                     }
-                    let delta = self.take(index, output)?;
+                    let delta = self.take(index, output, time)?;
                     if delta.end.as_ref().is_some_and(|(_, stop)| stop.is_string()) {
                         self.submitted.abort_choice(prompt, choice);
                     }
@@ -153,8 +155,8 @@ impl Answer {
         }
     }
 
-    /// Converts a result of the engine.
-    fn take(&mut self, index: usize, output: EngineCoreOutput) -> Api<Delta> {
+    /// Converts a result that the engine had at `time`.
+    fn take(&mut self, index: usize, output: EngineCoreOutput, time: Instant) -> Api<Delta> {
         let (app, request) = (&self.app, &self.request);
         let params = &request.prompts[index / request.sampling.n].1;
         let choice = &mut self.choices[index];
@@ -173,7 +175,7 @@ impl Answer {
             return Err(ApiError::internal(&Error::Failed(why)));
         }
         let Some(token) = output.token else { return Ok(delta) };
-        choice.observe(app, self.begun);
+        choice.observe(app, self.begun, time);
         let tokenizer = &app.chat.tokenizer;
         let (is_early, is_stop) =
             (choice.num_tokens <= params.min_tokens, matches!(output.finish, Some(Finish::Stop(_))));
@@ -260,15 +262,13 @@ impl Drop for Answer {
 }
 
 impl Choice {
-    fn observe(&mut self, app: &App, begun: Instant) {
-        let now = Instant::now();
+    fn observe(&mut self, app: &App, begun: Instant, time: Instant) {
         match self.last_token {
-            None => app.metrics.time_to_first_token.observe((now - begun).as_secs_f64()),
-            Some(last) => app.metrics.inter_token_latency.observe((now - last).as_secs_f64()),
+            None => app.metrics.time_to_first_token.observe((time - begun).as_secs_f64()),
+            Some(last) => app.metrics.inter_token_latency.observe((time - last).as_secs_f64()),
         }
-        self.last_token = Some(now);
+        self.last_token = Some(time);
         self.num_tokens += 1;
-        app.metrics.generation_tokens.inc();
     }
 
     /// Separates reasoning from other text.

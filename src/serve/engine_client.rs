@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc as std_mpsc};
+use std::time::Instant;
 
 use axum::http::StatusCode;
 use serde_json::Value;
@@ -42,12 +43,17 @@ pub struct Addition {
     pub request: EngineCoreRequest,
     /// Receives the results.
     pub events: mpsc::Sender<(Ticket, Event)>,
+    /// True if each result is sent at once, false if the results of a choice are sent together when it ends. Waking the
+    /// receiver for each token would take time from the threads that compute.
+    pub is_immediate: bool,
+    /// Results that are not sent yet.
+    pub unsent: Vec<Event>,
 }
 
 /// A result of a prompt.
 pub enum Event {
-    /// The engine has sampled a token, or a choice has ended.
-    Output(EngineCoreOutput),
+    /// The engine has sampled a token at this time, or a choice has ended.
+    Output(EngineCoreOutput, Instant),
     /// The engine refuses the prompt.
     Refused(Error),
     /// An administrator, or the end of the server, has ended the prompt.
@@ -142,8 +148,9 @@ impl EngineClient {
         }
     }
 
-    /// Sends the prompts of a request, whose client knows it as `name`. Errors if the queue is full.
-    pub fn submit(&self, name: &str, prompts: Vec<EngineCoreRequest>) -> Api<Submitted> {
+    /// Sends the prompts of a request, whose client knows it as `name`. If not `is_immediate`, the results of a choice
+    /// arrive when it ends. Errors if the queue is full.
+    pub fn submit(&self, name: &str, prompts: Vec<EngineCoreRequest>, is_immediate: bool) -> Api<Submitted> {
         self.check()?;
         let choices: usize = prompts.iter().map(|prompt| prompt.n).sum();
         let full = || ApiError::busy(StatusCode::TOO_MANY_REQUESTS, "the queue of requests is full", RETRY_AFTER);
@@ -160,7 +167,8 @@ impl EngineClient {
         let submitted =
             Submitted { tickets: tickets.clone(), results, commands: self.commands.clone(), _permit: permit };
         for (ticket, request) in tickets.zip(prompts) {
-            let addition = Addition { ticket, name: name.clone(), request, events: events.clone() };
+            let (name, events, unsent) = (name.clone(), events.clone(), Vec::new());
+            let addition = Addition { ticket, name, request, events, is_immediate, unsent };
             self.commands.send(Command::Add(addition)).map_err(|_| ended())?;
         }
         Ok(submitted)

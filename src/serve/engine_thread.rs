@@ -80,7 +80,7 @@ impl<'a> EngineThread<'a> {
         let done = self.steps(observer);
         self.app.engine.end();
         let (ids, held) = (std::mem::take(&mut self.in_flight), std::mem::take(&mut self.held));
-        ids.into_values().chain(held).for_each(|addition| send(&addition, Event::Aborted));
+        ids.into_values().chain(held).for_each(|mut addition| send(&mut addition, Event::Aborted));
         self.core.engine.release(&mut self.core.dev);
         done
     }
@@ -131,9 +131,12 @@ impl<'a> EngineThread<'a> {
     /// Computes a step and sends its results.
     fn step(&mut self) -> Result<()> {
         let Core { dev, model, engine } = &mut self.core;
-        for output in engine.step(model, dev)? {
-            let Some(addition) = self.in_flight.get(&output.request) else { continue };
-            send(addition, Event::Output(output));
+        let outputs = engine.step(model, dev)?;
+        let now = Instant::now();
+        self.app.metrics.generation_tokens.inc_by(outputs.len() as u64);
+        for output in outputs {
+            let Some(addition) = self.in_flight.get_mut(&output.request) else { continue };
+            send(addition, Event::Output(output, now));
         }
         Ok(())
     }
@@ -166,13 +169,13 @@ impl<'a> EngineThread<'a> {
         }
     }
 
-    fn add(&mut self, addition: Addition) {
+    fn add(&mut self, mut addition: Addition) {
         match self.core.engine.add_request(addition.request.clone()) {
             Ok(id) => {
                 self.requests.insert(addition.ticket, id);
                 self.in_flight.insert(id, addition);
             }
-            Err(error) => send(&addition, Event::Refused(error)),
+            Err(error) => send(&mut addition, Event::Refused(error)),
         }
     }
 
@@ -217,7 +220,7 @@ impl<'a> EngineThread<'a> {
             self.core.engine.abort_request(id);
             ended.extend(self.in_flight.remove(&id));
         }
-        ended.iter().for_each(|addition| {
+        ended.iter_mut().for_each(|addition| {
             self.requests.remove(&addition.ticket);
             send(addition, Event::Aborted);
         });
@@ -250,7 +253,14 @@ impl<'a> EngineThread<'a> {
     }
 }
 
-fn send(addition: &Addition, event: Event) {
-    // The client may have gone away. Its request is then aborted by another command.
-    let _ = addition.events.try_send((addition.ticket, event));
+/// Sends an event with the unsent ones before it, unless it is a result that can wait.
+fn send(addition: &mut Addition, event: Event) {
+    let can_wait = matches!(&event, Event::Output(output, _) if output.finish.is_none()) && !addition.is_immediate;
+    addition.unsent.push(event);
+    if !can_wait {
+        for event in addition.unsent.drain(..) {
+            // The client may have gone away. Its request is then aborted by another command.
+            let _ = addition.events.try_send((addition.ticket, event));
+        }
+    }
 }

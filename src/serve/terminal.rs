@@ -98,6 +98,7 @@ async fn turn(
 ) -> Result<std::result::Result<String, ApiError>> {
     let mut body = parameters.clone();
     body.insert("messages".to_owned(), json!(messages));
+    body.insert("stream".to_owned(), json!(true));
     let begun = prepare(app, Route::Chat, Value::Object(body)).await.and_then(|request| Answer::begin(app, request));
     let mut answer = match begun {
         Ok(answer) => answer,
