@@ -177,6 +177,17 @@ pub fn writable(path: impl AsRef<Path>) -> Result<()> {
     })
 }
 
+/// Copies the files in the folder `from`, without its subfolders, to the folder `to`.
+pub fn copy_files(from: &Path, to: &Path) -> Result<()> {
+    for entry in fs::read_dir(from).map_err(Error::io(from))? {
+        let path = entry.map_err(Error::io(from))?.path();
+        if let (true, Some(name)) = (path.is_file(), path.file_name()) {
+            fs::copy(&path, to.join(name)).map_err(Error::io(&path))?;
+        }
+    }
+    Ok(())
+}
+
 /// Fills a folder through `body(temporary)`, then moves it to `path` as [`StagedFolder::commit`] does.
 pub fn folder(path: impl AsRef<Path>, body: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let staged = StagedFolder::create(path)?;

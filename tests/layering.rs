@@ -69,7 +69,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         "rl",
         &[
             "config", "observe", "device", "tensor", "ranks", "ops", "model", "optim", "engine", "rollout", "train",
-            "text", "reward", "task", "data",
+            "text", "image", "reward", "task", "data",
         ],
     ),
     (
@@ -92,9 +92,11 @@ const ROOMS: &[(&str, &[&str])] = &[
             "reward",
             "task",
             "data",
+            "train::job",
             "train::metrics",
             "train::plan",
             "train::trainer_config",
+            "train::val_loss",
             "train::validation",
         ],
     ),

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::checkpoint::State;
 use crate::error::{Error, Result};
 use crate::files::{self, StagedFolder};
-use crate::identity::Manifest;
+use crate::identity::{Manifest, Part};
 
 const PREFIX: &str = "global_step_";
 
@@ -222,6 +222,20 @@ impl Store {
         }
         let aside: Result<Vec<Option<PathBuf>>> = later.iter().map(|known| files::move_aside(&known.path)).collect();
         Ok(aside?.into_iter().flatten().collect())
+    }
+
+    /// Copies the model directory of the checkpoint of `step` to the empty folder `to`. Errors if the checkpoint is
+    /// missing or damaged.
+    pub fn copy_model(&self, step: u64, to: &Path) -> Result<()> {
+        let from = self.folder().join(format!("{PREFIX}{step}"));
+        if !from.is_dir() {
+            return Err(Error::input(from.display().to_string(), "nothing", "the run's best checkpoint"));
+        }
+        if let Some(manifest) = Manifest::read(&from)? {
+            manifest.check(&from, Part::Settings)?;
+            manifest.check(&from, Part::Tensors)?;
+        }
+        files::copy_files(&from, to)
     }
 
     /// Deletes a checkpoint. It is renamed first, so a kill in between leaves no folder that looks complete.

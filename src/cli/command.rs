@@ -8,8 +8,8 @@ use super::args::{JobArgs, RanksArgs};
 use super::global::Global;
 use super::ranks::RankRole;
 use super::{
-    Context, bench, chat, completions, config, data, doctor, download, eval, generate, plan, recipe, replay, report,
-    rl, score, serve, sft, signal, verify,
+    Context, bench, chat, completions, config, data, doctor, download, eval, generate, init, plan, recipe, replay,
+    report, rl, score, serve, sft, signal, verify, watch,
 };
 use crate::error::Result;
 
@@ -36,6 +36,8 @@ struct Cli {
 enum Command {
     /// Run a whole recipe: data, SFT, RL, evaluation, report
     Recipe(JobArgs),
+    /// Make a small random model and a tokenizer for your rows
+    Init(init::Args),
     /// Prepare data in stages, or inspect data sets
     Data(data::Args),
     /// Download a model or a data set from the Hugging Face hub
@@ -60,6 +62,8 @@ enum Command {
     Replay(replay::Args),
     /// Rebuild the HTML report of a run, or compare several runs
     Report(report::Args),
+    /// Serve the report of a run that continues, on this machine
+    Watch(watch::Args),
     /// Measure ops, steps and rollouts, and compare them with peak rates
     Bench(bench::Options),
     /// Predict memory, time and tokens per day of a config on GPUs
@@ -74,10 +78,10 @@ enum Command {
 
 /// Groups of commands, in the order of `omr --help`.
 const GROUPS: [(&str, &[&str]); 4] = [
-    ("Run", &["recipe", "sft", "rl", "eval"]),
+    ("Run", &["recipe", "init", "sft", "rl", "eval"]),
     ("Data", &["download", "data"]),
     ("Use", &["serve", "chat", "generate", "score", "verify"]),
-    ("Inspect", &["report", "replay", "plan", "bench", "config", "doctor", "completions"]),
+    ("Inspect", &["watch", "report", "replay", "plan", "bench", "config", "doctor", "completions"]),
 ];
 
 /// Returns the command line with its help: commands in groups. Flags of all commands are explained once, in `omr
@@ -122,6 +126,7 @@ impl Command {
     fn run(&self, context: &Context) -> Result<()> {
         match self {
             Command::Recipe(args) => recipe::run(args, context),
+            Command::Init(args) => init::run(args, context),
             Command::Data(args) => data::run(args, context),
             Command::Download(args) => download::run(args, context),
             Command::Sft(args) => sft::run(args, context),
@@ -134,6 +139,7 @@ impl Command {
             Command::Verify(args) => verify::run(args, context),
             Command::Replay(args) => replay::run(args, context),
             Command::Report(args) => report::run(args, context),
+            Command::Watch(args) => watch::run(args, context),
             Command::Bench(args) => bench::run(args, context),
             Command::Plan(args) => plan::run(args, context),
             Command::Config(args) => config::run(args, context),

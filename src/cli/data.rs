@@ -9,7 +9,7 @@ use super::args::{ConfigArgs, RanksArgs, RunArgs};
 use super::run_dir::RunDir;
 use super::session::Session;
 use super::stdout::print;
-use super::{Context, inspect};
+use super::{Context, inspect, preview};
 use crate::config::{
     Backend, DataConfig, DedupConfig, DistConfig, DistillConfig, FilterConfig, FormatConfig, MixConfig, PassrateConfig,
     VerifyConfig,
@@ -51,6 +51,9 @@ enum Kind {
     /// Show the contents of data sets as text and as an HTML page: columns, faults, pictures, lengths, kinds of
     /// answers, random rows
     Inspect(inspect::Args),
+    /// Show rows as a model sees them, as text and as an HTML page: the rendered chat template with the trained tokens
+    /// marked, and the pictures
+    Preview(preview::Args),
 }
 
 #[derive(clap::Args)]
@@ -114,6 +117,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
             "omr data dedup, which computes embeddings if its config sets `model`",
         )),
         Kind::Inspect(args) => inspect::run(args, context),
+        Kind::Preview(args) => preview::run(args, context),
     }
 }
 

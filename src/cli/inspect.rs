@@ -1,7 +1,7 @@
 //! `omr data inspect`: shows the contents of data sets as text and as a page.
 
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
@@ -48,7 +48,7 @@ pub struct Args {
 
 /// Reads every row, prints the findings and writes the page.
 pub fn run(args: &Args, context: &Context) -> Result<()> {
-    let Inspected { datasets, tasks } = named(args)?;
+    let Inspected { datasets, tasks } = named(&args.place, &args.overrides)?;
     let model = match &args.model {
         Some(dir) => {
             let dir = repository(dir, Kind::Model, "--model")?;
@@ -86,7 +86,8 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         let summary = json!({"in": rows, "kept": rows - faulty, "rejected": {"fault": faulty}, "datasets": sets});
         files::write(out.join("summary.json"), format!("{summary:#}\n").as_bytes())?;
     }
-    refuse_faults(&place, &found)
+    refuse_faults(&place, &found)?;
+    found.iter().try_for_each(|inspection| inspection.seen.check())
 }
 
 /// Returns the questions of a task as a data set.
@@ -102,23 +103,24 @@ fn questions(spec: &TaskSpec, config: &EvalConfig, options: &Options) -> Result<
 }
 
 /// Data to inspect.
-struct Inspected {
-    datasets: Vec<DatasetConfig>,
+pub(super) struct Inspected {
+    /// Data sets of rows.
+    pub(super) datasets: Vec<DatasetConfig>,
     /// A config whose tasks are inspected.
     tasks: Option<EvalConfig>,
 }
 
 /// Returns the data sets at the given path, or those of a config of any kind.
-fn named(args: &Args) -> Result<Inspected> {
-    let is_config = ["yaml", "yml"].iter().any(|ending| has_ending(&args.place, ending));
+pub(super) fn named(place: &Path, overrides: &[String]) -> Result<Inspected> {
+    let is_config = ["yaml", "yml"].iter().any(|ending| has_ending(place, ending));
     if !is_config {
-        if let Some(key) = args.overrides.first() {
+        if let Some(key) = overrides.first() {
             return Err(Error::input("command line", key, "no config keys, because the path is not a config"));
         }
-        let entry = read::entry(repository(&args.place, Kind::Dataset, "omr data inspect")?);
+        let entry = read::entry(repository(place, Kind::Dataset, "omr data")?);
         return Ok(Inspected { datasets: vec![entry], tasks: None });
     }
-    let text = files::read_config(&args.place).map_err(Error::io(&args.place))?;
+    let text = files::read_config(place).map_err(Error::io(place))?;
     let kinds = [
         (DistillConfig::NAME, config::keys::<DistillConfig>()),
         (SftConfig::NAME, config::keys::<SftConfig>()),
@@ -127,34 +129,34 @@ fn named(args: &Args) -> Result<Inspected> {
         (RecipeConfig::NAME, config::keys::<RecipeConfig>()),
     ];
     let kind = config::likeliest(&text, &kinds);
-    let overrides = Overrides { overrides: args.overrides.clone(), print_config: false };
+    let overrides = Overrides { overrides: overrides.to_vec(), print_config: false };
     let (datasets, tasks) = match kind {
         SftConfig::NAME => {
-            let config = load::<SftConfig>(&overrides, args)?;
+            let config = load::<SftConfig>(&overrides, place)?;
             ([config.datasets, config.validation.val_files].concat(), None)
         }
         RlConfig::NAME => {
-            let config = load::<RlConfig>(&overrides, args)?;
+            let config = load::<RlConfig>(&overrides, place)?;
             ([config.train_files, config.validation.val_files].concat(), None)
         }
         EvalConfig::NAME => {
-            let config = load::<EvalConfig>(&overrides, args)?;
+            let config = load::<EvalConfig>(&overrides, place)?;
             (config.data.clone(), Some(config).filter(|config| config.data_dir.is_some()))
         }
-        RecipeConfig::NAME => (load::<RecipeConfig>(&overrides, args)?.data.stage.datasets, None),
-        _ => (load::<DistillConfig>(&overrides, args)?.stage.datasets, None),
+        RecipeConfig::NAME => (load::<RecipeConfig>(&overrides, place)?.data.stage.datasets, None),
+        _ => (load::<DistillConfig>(&overrides, place)?.stage.datasets, None),
     };
     if datasets.is_empty() && tasks.is_none() {
         let found = format!("a config of `omr {kind}` without rows");
         let expected = "a config with rows (for `omr eval`: with data_dir=DIR), or the path of the rows";
-        return Err(Error::input(args.place.display().to_string(), found, expected));
+        return Err(Error::input(place.display().to_string(), found, expected));
     }
     Ok(Inspected { datasets, tasks })
 }
 
 /// Loads a config and finds its rows. Its models may be missing.
-fn load<C: Config>(overrides: &Overrides, args: &Args) -> Result<C> {
-    let mut config = overrides.read::<C>(Some(&args.place))?.unwrap_or_default();
+fn load<C: Config>(overrides: &Overrides, place: &Path) -> Result<C> {
+    let mut config = overrides.read::<C>(Some(place))?.unwrap_or_default();
     for (key, source) in config.sources() {
         if let config::Source::Rows(path) = source {
             *path = repository(path, Kind::Dataset, &key)?;

@@ -18,7 +18,7 @@ pub fn run(args: &JobArgs, context: &Context) -> Result<()> {
         let judge = scorer.describe();
         let mut job = Job::open(dir, config.clone(), scorer.clone(), session.args.fresh)?;
         job.common.ranks = session.place();
-        job.common.validation = validation::rl(config, &job.common.model, scorer, None)?;
+        job.common.validation = validation::rl(config, &job.common, scorer, None)?;
         let what = format!(
             "rl: {} steps of {} prompts x {} rollouts over {} questions; {judge}",
             job.common.total_steps,

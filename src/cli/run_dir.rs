@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::Context;
 use super::args::RunArgs;
+use super::start;
 use crate::config::{self, Config};
 use crate::error::{Error, Result};
 use crate::files::{self, Lock};
@@ -95,10 +96,13 @@ impl RunDir {
         }
     }
 
-    /// Writes `config.yaml` and starts `log.txt`. Called only if the run has work left.
+    /// Writes `config.yaml`, records the start and starts `log.txt`. Called only if the run has work left.
     pub fn begin<C: Config>(&self, config: &C, context: &Context) -> Result<()> {
         let text = config::headed(config, Some(&context.place()))?;
         files::write(self.dir.join("config.yaml"), text.as_bytes())?;
+        if self.part.is_empty() {
+            start::record(&self.dir)?;
+        }
         context.log_to(&self.dir.join(format!("log{}.txt", self.part)))
     }
 
@@ -127,7 +131,7 @@ impl Drop for RunDir {
 pub fn is_begun(dir: &Path) -> bool {
     let is_nothing = |name: &String| {
         is_claim(name)
-            || ["index", "tensorboard", "rejected.jsonl"].contains(&name.as_str())
+            || ["index", "tensorboard", "reporters", "rejected.jsonl"].contains(&name.as_str())
             || std::fs::metadata(dir.join(name)).is_ok_and(|found| found.is_file() && found.len() == 0)
     };
     !names(dir).iter().all(is_nothing)
@@ -136,7 +140,7 @@ pub fn is_begun(dir: &Path) -> bool {
 /// True for files that a run writes before its first step.
 fn is_claim(name: &str) -> bool {
     let is_log = name.starts_with("log") && name.ends_with(".txt");
-    is_lock(name) || is_log || ["config.yaml", "inputs.json", ".ranks"].contains(&name)
+    is_lock(name) || is_log || ["config.yaml", "inputs.json", start::FILE, ".ranks"].contains(&name)
 }
 
 fn is_lock(name: &str) -> bool {

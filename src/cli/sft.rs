@@ -13,7 +13,7 @@ pub fn run(args: &JobArgs, context: &Context) -> Result<()> {
     training::run(args, context, |session, config: &SftConfig| {
         let mut job = Job::open(&session.args.out, config.clone(), session.args.fresh)?;
         job.common.ranks = session.place();
-        job.common.validation = validation::sft(config, &job.common.model, None)?;
+        job.common.validation = validation::sft(config, &job.common, None)?;
         let what = format!("sft: {} updates over {} rows", job.common.total_steps, job.common.index.len());
         Ok(PlannedJob { job: Box::new(job), what })
     })

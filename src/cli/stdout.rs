@@ -14,6 +14,23 @@ pub fn print(text: &str) -> Result<()> {
     }
 }
 
+/// Writes pieces of text to stdout, with the marked ones in colour on a terminal (unless `NO_COLOR` is set) and between
+/// `[[` and `]]` elsewhere.
+pub fn print_marked<'a>(pieces: impl Iterator<Item = (bool, &'a str)>) -> Result<()> {
+    let colour = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let (open, close) = if colour { ("\x1b[30;42m", "\x1b[0m") } else { ("[[", "]]") };
+    let piece = |(marked, text): (bool, &str)| {
+        let text = shown(text);
+        if marked { format!("{open}{text}{close}") } else { text.into_owned() }
+    };
+    let text: String = pieces.map(piece).collect();
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Error::io("standard output")(error)),
+        _ => Ok(()),
+    }
+}
+
 /// Standard output. Bytes are written unchanged, except that control sequences are removed for a terminal. Each write
 /// must consist of whole characters.
 pub struct Stdout {

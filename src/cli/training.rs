@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::model::ModelConfig;
 use crate::plan::{GpuSet, H200, Keys, Rows, Training};
 use crate::train::job::TrainingJob;
-use crate::train::plan;
+use crate::train::{plan, reporters};
 
 /// A job that is ready to be planned.
 pub struct PlannedJob {
@@ -44,6 +44,9 @@ pub fn run<C: Training>(
             let common = job.common();
             common.data.notes().iter().for_each(|note| context.say(note));
             common.validation.iter().for_each(|validation| context.say(&validation.describe()));
+        }
+        if context.leads() {
+            reporters::check(&job.trainer_config().report_to)?;
         }
         job.same_at(session.ranks)?;
         let plan = job.plan(context.target())?;

@@ -13,6 +13,14 @@ choice! {
         Jsonl = "jsonl",
         /// One JSON object per line, or one array of objects. The first characters of the file decide which.
         Json = "json",
+        /// Arrow IPC file or stream, as `datasets` writes them.
+        Arrow = "arrow",
+        /// Comma-separated values; the first record names the columns.
+        Csv = "csv",
+        /// Tab-separated values; the first record names the columns.
+        Tsv = "tsv",
+        /// WebDataset: a tar file whose members with the same name up to the first dot are a row.
+        Tar = "tar",
     }
 }
 
@@ -25,9 +33,13 @@ settings! {
         messages: Option<String> = None;
         /// Column with the question, for rows without a conversation.
         question: Option<String> = None;
+        /// Column with the response that is trained on.
+        response: Option<String> = None, name: "LLaMA-Factory columns.response";
+        /// Column with the reasoning that precedes the response.
+        thinking: Option<String> = None;
         /// Column with the correct answer.
         answer: Option<String> = None;
-        /// Column with the pictures: bytes, paths, or lists of them.
+        /// Column with the pictures: bytes, paths, or lists of them. An empty text = use the rows without pictures.
         images: Option<String> = None;
         /// Column with the name of the source that the row comes from.
         data_source: Option<String> = None;
@@ -35,13 +47,19 @@ settings! {
 }
 
 settings! {
-    /// A data set: a file of rows, a folder of such files, or a file name pattern.
+    /// A data set: a file of rows, a folder of such files, a file name pattern, or a repository of the Hugging Face hub.
     pub struct DatasetConfig or path {
         /// File, folder, file name pattern, or name of a Hugging Face repository. The data set is named after the last
         /// part of the path, without the file extension.
         path: PathBuf = PathBuf::new(), rule: Rule::NotEmpty, name: "lmms-engine datasets[].path";
-        /// Folder or zip file that relative image paths of the rows refer to; paths that leave it are refused. null =
-        /// the folder of the data set.
+        /// Configuration (subset) of a Hugging Face repository, or name of a folder inside `path`. null = the default.
+        name: Option<String> = None, rule: Rule::NotEmpty, name: "datasets.load_dataset(name=)";
+        /// Split of a Hugging Face repository or of a folder, such as train. null = the only split.
+        split: Option<String> = None, rule: Rule::NotEmpty, name: "datasets.load_dataset(split=)";
+        /// Branch, tag or commit of a Hugging Face repository. null = main.
+        revision: Option<String> = None, rule: Rule::NotEmpty, name: "datasets.load_dataset(revision=)";
+        /// Folder or zip file that relative image paths of the rows refer to. The folder of the rows and the working
+        /// directory are searched after it; paths outside of these are refused. null = only the latter.
         data_folder: Option<PathBuf> = None, name: "lmms-engine datasets[].data_folder";
         /// Format of files whose extension does not show it.
         data_type: DataType = DataType::Parquet, name: "lmms-engine datasets[].data_type", published: "parquet";
@@ -57,8 +75,14 @@ settings! {
 
 /// Returns the paths of data sets. `key` is the key that lists them.
 pub(super) fn rows_of<'a>(key: &str, entries: &'a mut [DatasetConfig]) -> impl Iterator<Item = (String, Source<'a>)> {
-    let path =
-        move |(i, entry): (usize, &'a mut DatasetConfig)| (format!("{key}[{i}].path"), Source::Rows(&mut entry.path));
+    let path = move |(i, entry): (usize, &'a mut DatasetConfig)| {
+        // `ORG/NAME@REVISION` is the path of a repository at a revision.
+        if let Some(revision) = entry.revision.as_ref().filter(|_| !entry.path.exists()) {
+            let path = entry.path.display().to_string();
+            entry.path = format!("{}@{revision}", path.split('@').next().unwrap_or_default()).into();
+        }
+        (format!("{key}[{i}].path"), Source::Rows(&mut entry.path))
+    };
     entries.iter_mut().enumerate().map(path)
 }
 

@@ -29,7 +29,7 @@ const ROOTS: [(&str, &str); 12] = [
 ];
 
 /// Keys that have no omr key with the same meaning, each with what to use instead. `.*` stands for all keys of a group.
-const INSTEAD: [(&str, &str); 58] = [
+const INSTEAD: [(&str, &str); 56] = [
     ("data.prompt_key", "train_files=[{path: FILE, columns: {question: NAME}}]"),
     ("data.image_key", "train_files=[{path: FILE, columns: {images: NAME}}]"),
     ("data.reward_fn_key", "train_files=[{path: FILE, columns: {data_source: NAME}}]"),
@@ -72,7 +72,6 @@ const INSTEAD: [(&str, &str); 58] = [
     ("trainer.default_local_dir", "--out DIR"),
     ("trainer.project_name", "--out DIR"),
     ("trainer.experiment_name", "--out DIR"),
-    ("trainer.logger", "nothing (metrics.jsonl and tensorboard/ are always written)"),
     ("dataset_config.packing", "nothing (rows are always packed)"),
     ("dataset_config.packing_strategy", "nothing (rows are packed in their order, as lmms-engine's iterable set does)"),
     ("dataset_config.filter_overlong", "nothing (longer rows are left out and named in rejected.jsonl)"),
@@ -82,7 +81,6 @@ const INSTEAD: [(&str, &str); 58] = [
     ("processor_config.*", "model (its directory contains the tokenizer and the preprocessor config)"),
     ("trainer_args.output_dir", "--out DIR"),
     ("trainer_args.run_name", "--out DIR"),
-    ("trainer_args.report_to", "nothing (metrics.jsonl and tensorboard/ are always written)"),
     ("trainer_args.freeze_modules", "freeze_vision_tower, freeze_multi_modal_projector, freeze_language_model"),
     ("trainer_args.gradient_checkpointing", "max_memory_gib (decides which activations are stored)"),
     ("trainer_args.use_liger_kernel", "nothing (omr has its own kernels)"),

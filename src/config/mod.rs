@@ -100,6 +100,27 @@ choice! {
 }
 
 choice! {
+    /// A service that shows the metrics of a run.
+    pub enum ReportTo {
+        /// Event files in `tensorboard/`.
+        Tensorboard = "tensorboard",
+        /// Weights & Biases.
+        Wandb = "wandb",
+        /// MLflow.
+        Mlflow = "mlflow",
+        /// SwanLab.
+        Swanlab = "swanlab",
+    }
+}
+
+impl Default for ReportTo {
+    /// The only service that needs no other program.
+    fn default() -> ReportTo {
+        ReportTo::Tensorboard
+    }
+}
+
+choice! {
     /// Response to a log-prob of the trainer that differs from the sampler's.
     pub enum Parity {
         /// The run ends with an error.

@@ -8,7 +8,7 @@ use super::data::{model_of, rows_of};
 use super::environment::judge_from_env;
 use super::judge::check_judge;
 use super::{
-    Config, DistConfig, DistillConfig, Dtype, EvalConfig, InputKind, MOST_STEPS, Place, RlConfig, Rule, Safe,
+    Config, DistConfig, DistillConfig, Dtype, EvalConfig, InputKind, MOST_STEPS, Place, ReportTo, RlConfig, Rule, Safe,
     SftConfig, Source, table,
 };
 use crate::error::{Error, Result};
@@ -132,6 +132,9 @@ settings! {
         eval: EvalConfig = EvalConfig::default();
         /// Kinds of inputs that may have changed since a stage was started. Also set for all stages.
         accept_changed: Vec<InputKind> = Vec::new(), safe: Safe::Yes;
+        /// Services that show the metrics of the training stages: tensorboard, wandb, mlflow, swanlab. Default of
+        /// sft.report_to and rl.report_to.
+        report_to: Vec<ReportTo> = vec![ReportTo::Tensorboard], safe: Safe::Yes;
         /// Settings for a recipe with several ranks, in all stages.
         dist: DistConfig = DistConfig::default();
     }
@@ -146,6 +149,7 @@ impl Config for RecipeConfig {
         let default = RecipeConfig::default();
         let seed = tree.get("seed").cloned().unwrap_or(Value::from(default.seed));
         let accepted = tree.get("accept_changed").cloned();
+        let report_to = tree.get("report_to").cloned();
         let dtype = tree.get("dtype").cloned().unwrap_or(Value::from(default.dtype.name()));
         for name in ["data", "sft", "rl", "eval"] {
             let Some(stage) = table::group(tree, name) else { continue };
@@ -155,6 +159,9 @@ impl Config for RecipeConfig {
             }
             if let ("data" | "sft" | "rl", Some(accepted)) = (name, &accepted) {
                 stage.insert("accept_changed".to_owned(), accepted.clone());
+            }
+            if let ("sft" | "rl", Some(report_to)) = (name, &report_to) {
+                stage.entry("report_to").or_insert(report_to.clone());
             }
             if name != "sft" {
                 judge_from_env(stage, env);

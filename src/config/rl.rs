@@ -6,7 +6,8 @@ use super::data::{model_of, rows_of};
 use super::judge::check_judge;
 use super::{
     Config, DatasetConfig, DistConfig, Dtype, Format, InputKind, JudgeConfig, LrSchedulerType, MOST_SEQUENCES, Mode,
-    OptimConfig, OptimizerName, Parity, Place, Preset, Rule, Safe, ScorerConfig, Source, ValKwargs, ValidationConfig,
+    OptimConfig, OptimizerName, Parity, Place, Preset, ReportTo, Rule, Safe, ScorerConfig, Source, ValKwargs,
+    ValidationConfig,
 };
 use crate::error::{Error, Result};
 
@@ -304,15 +305,24 @@ settings! {
         /// Interval in steps at which the rollouts of a step are written to rollouts/STEP.parquet. null = never.
         rollout_freq: Option<u64> = Some(10), rule: Rule::AtLeast(1.0), safe: Safe::Yes,
             name: "verl trainer.rollout_data_dir", published: "every step";
-        /// Interval in steps at which val_files and val_tasks are evaluated, also after the last step. null = never.
+        /// Services that show the metrics of the run: tensorboard, wandb, mlflow, swanlab. All but tensorboard need their
+        /// Python package. [] = none. metrics.jsonl is always written.
+        report_to: Vec<ReportTo> = vec![ReportTo::Tensorboard], safe: Safe::Yes, name: "verl trainer.logger";
+        /// Interval in steps of the validation on val_files, val_size and val_tasks, also after the last step. null =
+        /// never.
         test_freq: Option<u64> = None, rule: Rule::AtLeast(1.0), safe: Safe::Yes, name: "verl trainer.test_freq";
         validation.val_files = Vec::new(), name: "verl data.val_files";
+        validation.val_size = None, name: "LLaMA-Factory val_size";
         validation.val_tasks = Vec::new(), name: "lmms-eval --tasks";
         validation.val_data_dir = None;
         validation.val_max_samples = None, name: "verl data.val_max_samples";
         validation.val_before_train = true, name: "verl trainer.val_before_train";
         validation.val_kwargs = ValKwargs::default(), name: "verl actor_rollout_ref.rollout.val_kwargs";
         validation.metric_for_best_model = None, name: "Hugging Face metric_for_best_model";
+        validation.greater_is_better = None, name: "Hugging Face greater_is_better";
+        validation.early_stopping_patience = None, name: "Hugging Face early_stopping_patience";
+        validation.early_stopping_threshold = 0.0, name: "Hugging Face early_stopping_threshold";
+        validation.load_best_model_at_end = false, name: "Hugging Face load_best_model_at_end";
         optimizer.learning_rate = 1e-6, name: "verl actor_rollout_ref.actor.optim.lr", published: "1e-6";
         optimizer.vision_tower_lr = None, name: "LLaVA mm_vision_tower_lr";
         optimizer.multi_modal_projector_lr = None, name: "LLaVA mm_projector_lr";

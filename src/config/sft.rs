@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::data::{model_of, rows_of};
 use super::{
     Config, DatasetConfig, DistConfig, Dtype, InputKind, LrSchedulerType, MOST_SEQUENCES, MOST_STEPS, OptimConfig,
-    OptimizerName, Place, Rule, Safe, Source, ValKwargs, ValidationConfig,
+    OptimizerName, Place, ReportTo, Rule, Safe, Source, ValKwargs, ValidationConfig,
 };
 use crate::error::{Error, Result};
 
@@ -73,16 +73,26 @@ settings! {
             name: "lmms-engine trainer_args.save_total_limit", published: "3";
         /// Interval in steps at which a checkpoint is written that is never removed, for `omr replay`. null = none.
         keep_every: Option<u64> = None, rule: Rule::AtLeast(1.0), safe: Safe::Yes;
-        /// Interval in updates at which val_files and val_tasks are evaluated, also after the last update. null =
-        /// never.
+        /// Services that show the metrics of the run: tensorboard, wandb, mlflow, swanlab. All but tensorboard need their
+        /// Python package. [] = none. metrics.jsonl is always written.
+        report_to: Vec<ReportTo> = vec![ReportTo::Tensorboard], safe: Safe::Yes,
+            name: "lmms-engine trainer_args.report_to";
+        /// Interval in updates of the validation on val_files, val_size and val_tasks, also after the last update.
+        /// null = never.
         eval_steps: Option<u64> = None, rule: Rule::AtLeast(1.0), safe: Safe::Yes, name: "Hugging Face eval_steps";
         validation.val_files = Vec::new(), name: "verl data.val_files";
+        validation.val_size = None, name: "LLaMA-Factory val_size";
         validation.val_tasks = Vec::new(), name: "lmms-eval --tasks";
         validation.val_data_dir = None;
         validation.val_max_samples = None, name: "verl data.val_max_samples";
         validation.val_before_train = true, name: "Hugging Face eval_on_start";
         validation.val_kwargs = ValKwargs::default(), name: "verl actor_rollout_ref.rollout.val_kwargs";
+        validation.predict_with_generate = false, name: "Hugging Face predict_with_generate";
         validation.metric_for_best_model = None, name: "Hugging Face metric_for_best_model";
+        validation.greater_is_better = None, name: "Hugging Face greater_is_better";
+        validation.early_stopping_patience = None, name: "Hugging Face early_stopping_patience";
+        validation.early_stopping_threshold = 0.0, name: "Hugging Face early_stopping_threshold";
+        validation.load_best_model_at_end = false, name: "Hugging Face load_best_model_at_end";
         /// Seed for initialisation, order of rows and augmentation. A recipe uses its own seed.
         seed: u64 = 42, name: "Hugging Face seed", published: "42";
         /// Data type of weights and activations; `auto` = bf16 with GPU kernels, f32 on the CPU. A recipe uses its own

@@ -22,17 +22,23 @@ settings! {
         /// Sample only from this number of most likely tokens. -1 = all tokens.
         top_k: i64 = -1, rule: Rule::AtLeast(-1.0), safe: Safe::Yes,
             name: "verl actor_rollout_ref.rollout.val_kwargs.top_k";
-        /// Maximum number of tokens per answer. null = max_response_length, or packing_length in SFT.
+        /// Maximum number of tokens per answer. null = max_response_length, or in SFT twice the longest answer of the
+        /// training rows.
         max_new_tokens: Option<usize> = None, rule: Rule::AtLeast(1.0), safe: Safe::Yes,
             name: "lmms-eval --gen_kwargs max_new_tokens=";
     }
 }
 
 settings! {
-    /// Validation during training, and what is done with its results. It does not affect the weights.
+    /// Validation during training, and what is done with its results.
     pub struct ValidationConfig {
-        /// Your own rows for the validation, in RL format. The run's reward scores the answers.
+        /// Your own rows for the validation. In SFT, rows with an answer give val/loss, the mean loss of the answers'
+        /// tokens. The model answers the other rows, and in RL all rows, and the run's reward scores the answers.
         val_files: Vec<DatasetConfig> = Vec::new(), safe: Safe::Yes;
+        /// Part of the training rows that is split off for the validation and not trained on: a share below 1, or a
+        /// number of rows. A hash of a row's pictures, or of its question, selects the rows, so that all rows about one
+        /// picture are on the same side. null = none.
+        val_size: Option<f64> = None, rule: Rule::Above(0.0);
         /// Tasks for the validation, with the names of `omr eval --list`.
         val_tasks: Vec<String> = Vec::new(), safe: Safe::Yes;
         /// Folder with the files of the tasks, as for `omr eval --data`.
@@ -43,17 +49,36 @@ settings! {
         val_before_train: bool = true, safe: Safe::Yes;
         /// Sampling settings of the validation.
         val_kwargs: ValKwargs = ValKwargs::default(), safe: Safe::Yes;
-        /// Metric that selects the best checkpoint, such as val-core/digits/acc/mean@1. The checkpoint of the step with
-        /// the highest value is saved, named in the file `best`, and kept in addition to the save_total_limit newest
-        /// ones. null = no best checkpoint.
+        /// In SFT, the model also answers the rows that give val/loss, and the rules score the answers.
+        predict_with_generate: bool = false, safe: Safe::Yes;
+        /// Metric that selects the best checkpoint, such as val/loss or val-core/digits/acc/mean@1. The checkpoint of
+        /// the step with the best value is saved, named in the file `best`, and kept in addition to the
+        /// save_total_limit newest ones. null = no best checkpoint; with early_stopping_patience or
+        /// load_best_model_at_end, val/loss if it is measured, otherwise the only val-core metric.
         metric_for_best_model: Option<String> = None, rule: Rule::NotEmpty, safe: Safe::Yes;
+        /// Direction of metric_for_best_model: true if larger values are better. null = false for a metric that ends
+        /// with loss, true for others.
+        greater_is_better: Option<bool> = None, safe: Safe::Yes;
+        /// End the run after this number of successive validations whose metric_for_best_model is not better than the
+        /// best value before them. null = never.
+        early_stopping_patience: Option<u64> = None, rule: Rule::AtLeast(1.0), safe: Safe::Yes;
+        /// Difference from the best value below which early_stopping_patience does not count a value as better.
+        early_stopping_threshold: f64 = 0.0, rule: Rule::AtLeast(0.0), safe: Safe::Yes;
+        /// At the end, write the best checkpoint's model to model/ instead of the last step's. metric_for_best_model
+        /// selects it.
+        load_best_model_at_end: bool = false;
     }
 }
 
 impl ValidationConfig {
     /// True if the config contains rows or tasks for the validation.
     pub fn is_wanted(&self) -> bool {
-        !self.val_files.is_empty() || !self.val_tasks.is_empty()
+        !self.val_files.is_empty() || !self.val_tasks.is_empty() || self.val_size.is_some()
+    }
+
+    /// True if a key needs the best checkpoint.
+    pub fn needs_best(&self) -> bool {
+        self.early_stopping_patience.is_some() || self.load_best_model_at_end
     }
 
     /// Returns an error if keys contradict each other. `key` is the name of the key that sets the interval `steps` of
@@ -62,15 +87,29 @@ impl ValidationConfig {
         let at = |key: &str| place.of(&join(path, key));
         let kwargs = &self.val_kwargs;
         if let Some(steps) = steps.filter(|_| !self.is_wanted()) {
-            return Err(Error::input(
-                at(key),
-                steps.to_string(),
-                "val_files or val_tasks with the questions to answer",
-            ));
+            let expected = "val_files, val_size or val_tasks with the rows to validate on";
+            return Err(Error::input(at(key), steps.to_string(), expected));
         }
-        if let Some(metric) = self.metric_for_best_model.as_ref().filter(|_| steps.is_none()) {
-            let expected = format!("{key}, the interval in steps at which it is measured");
-            return Err(Error::input(at("metric_for_best_model"), metric, expected));
+        let best = [
+            ("metric_for_best_model", self.metric_for_best_model.clone()),
+            ("early_stopping_patience", self.early_stopping_patience.map(|patience| patience.to_string())),
+            ("load_best_model_at_end", self.load_best_model_at_end.then(|| "true".to_owned())),
+        ];
+        if let ([(name, found), ..], None) = (&set(&best)[..], steps) {
+            let expected = format!("{key}, the interval in steps at which the metric is measured");
+            return Err(Error::input(at(name), *found, expected));
+        }
+        let threshold = Some(self.early_stopping_threshold).filter(|&threshold| threshold > 0.0);
+        if let Some(threshold) = threshold.filter(|_| self.early_stopping_patience.is_none()) {
+            let expected = "early_stopping_patience, without which no run ends early";
+            return Err(Error::input(at("early_stopping_threshold"), threshold.to_string(), expected));
+        }
+        if let Some(greater) = self.greater_is_better.filter(|_| set(&best).is_empty()) {
+            let expected = "metric_for_best_model, the metric whose values are compared";
+            return Err(Error::input(at("greater_is_better"), greater.to_string(), expected));
+        }
+        if let Some(size) = self.val_size.filter(|size| *size > 1.0 && size.fract() != 0.0) {
+            return Err(Error::input(at("val_size"), size.to_string(), "a share below 1, or a whole number of rows"));
         }
         if kwargs.n > 1 && kwargs.temperature == 0.0 {
             let expected = "1, or val_kwargs.temperature above 0: greedy answers are all equal";
@@ -84,4 +123,9 @@ impl ValidationConfig {
         }
         Ok(())
     }
+}
+
+/// Returns the keys that have a value.
+fn set<'a>(keys: &'a [(&'static str, Option<String>)]) -> Vec<(&'static str, &'a String)> {
+    keys.iter().filter_map(|(name, value)| Some((*name, value.as_ref()?))).collect()
 }

@@ -2,11 +2,12 @@
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float16Type, Float32Type, Float64Type};
-use arrow_array::{Array, ArrayRef, StructArray};
+use arrow_array::{Array, ArrayRef, RecordBatch, StructArray};
 use arrow_schema::DataType;
 use serde_json::{Map, Value};
 
-use crate::data::form::RawImage;
+use crate::data::fields::{Fields, RawImage};
+use crate::data::names::Names;
 
 /// Returns a readable name for a type, without distinctions that only Arrow makes.
 pub(super) fn type_name(kind: &DataType) -> String {
@@ -32,9 +33,14 @@ fn unsupported<T>(array: &dyn Array) -> RowResult<T> {
     Err(format!("found type {}, expected text, numbers, lists or structs", array.data_type()))
 }
 
+/// Returns true if element `i` is null. `datasets` gives a column without any value the type null.
+pub(super) fn is_null(array: &dyn Array, i: usize) -> bool {
+    array.is_null(i) || *array.data_type() == DataType::Null
+}
+
 /// Returns element `i` as JSON.
 pub(super) fn value(array: &dyn Array, i: usize) -> RowResult<Value> {
-    if array.is_null(i) {
+    if is_null(array, i) {
         return Ok(Value::Null);
     }
     if let Some(text) = text(array, i) {
@@ -44,7 +50,6 @@ pub(super) fn value(array: &dyn Array, i: usize) -> RowResult<Value> {
         return (0..list.len()).map(|j| value(&list, j)).collect::<RowResult<Vec<_>>>().map(Value::Array);
     }
     Ok(match array.data_type() {
-        DataType::Null => Value::Null,
         DataType::Boolean => Value::Bool(array.as_boolean().value(i)),
         DataType::Float16 => number(f64::from(array.as_primitive::<Float16Type>().value(i))),
         DataType::Float32 => number(f64::from(array.as_primitive::<Float32Type>().value(i))),
@@ -125,7 +130,7 @@ pub(super) fn images(array: &dyn Array, i: usize) -> RowResult<Vec<RawImage>> {
 }
 
 pub(super) fn image(array: &dyn Array, i: usize) -> RowResult<RawImage> {
-    if array.is_null(i) {
+    if is_null(array, i) {
         return Ok(RawImage::default());
     }
     if let Some(bytes) = bytes(array, i) {
@@ -137,7 +142,7 @@ pub(super) fn image(array: &dyn Array, i: usize) -> RowResult<RawImage> {
     let Some(group) = array.as_any().downcast_ref::<StructArray>() else {
         return Err(format!("found type {}, expected structs of `bytes` and `path`", array.data_type()));
     };
-    let column = |name: &str| group.column_by_name(name).filter(|c| !c.is_null(i));
+    let column = |name: &str| group.column_by_name(name).filter(|c| !is_null(c, i));
     let bytes = match column("bytes") {
         None => None,
         Some(c) => match bytes(c, i) {
@@ -145,6 +150,39 @@ pub(super) fn image(array: &dyn Array, i: usize) -> RowResult<RawImage> {
             None => return Err(format!("`bytes` has type {}, expected binary", c.data_type())),
         },
     };
-    let path = column("path").and_then(|c| text(c, i)).map(str::to_owned);
+    let path = ["path", "image", "url"].into_iter().find_map(|name| text(column(name)?, i)).map(str::to_owned);
     Ok(RawImage { bytes, path })
+}
+
+/// Returns the fields of row `i` of a batch, with columns renamed to the canonical names. Errors name the column.
+pub(super) fn fields(batch: &RecordBatch, i: usize, names: &Names) -> RowResult<Fields> {
+    let mut map = Map::new();
+    let mut pictures = None;
+    for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
+        let name = field.name();
+        let wrong = |what: String| format!("column `{name}`: {what}");
+        let Some(ours) = names.meaning(name).filter(|_| !is_null(column, i)) else { continue };
+        // A file may have both `image` and `images`. A column that already has the canonical name takes precedence.
+        let first = ours == name;
+        if ours == "images" {
+            if first || pictures.is_none() {
+                pictures = Some(images(column, i).map_err(wrong)?);
+            }
+        } else if first || !map.contains_key(ours) {
+            map.insert(ours.to_owned(), value(column, i).map_err(wrong)?);
+        }
+    }
+    Ok((map, pictures))
+}
+
+/// Returns the names of the columns with images in the rows of a batch.
+pub(super) fn picture_columns(batch: &RecordBatch) -> Vec<String> {
+    let is_picture = |column: &ArrayRef, i| {
+        let found = if is_null(column, i) { Ok(Vec::new()) } else { images(column, i) };
+        found.is_ok_and(|found| !found.is_empty() && found.iter().all(RawImage::is_picture))
+    };
+    let schema = batch.schema();
+    let columns = schema.fields().iter().zip(batch.columns());
+    let found = columns.filter(|(_, column)| (0..batch.num_rows()).any(|i| is_picture(column, i)));
+    found.map(|(field, _)| field.name().clone()).collect()
 }

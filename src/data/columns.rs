@@ -14,10 +14,11 @@ use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, Parq
 use parquet::file::metadata::PageIndexPolicy;
 use serde_json::{Map, Value};
 
-use crate::data::cells::{image, images, type_name, value};
+use crate::data::cells::{self, image, type_name, value};
 use crate::data::declared;
-use crate::data::form::{self, RawImage};
+use crate::data::fields::{Fields, RawImage};
 use crate::data::names::Names;
+
 use crate::error::{Error, Result};
 use crate::files;
 
@@ -28,11 +29,10 @@ const UNIT_BYTES: usize = 32 << 20;
 const MOST_UNIT_BYTES: usize = 256 << 20;
 /// Maximum number of rows that are decoded at once.
 const UNIT_ROWS: usize = 1024;
+/// Number of rows in which images are searched in columns that are not read.
+pub(super) const SAMPLED: usize = 16;
 /// Approximate number of bytes of decoded rows that are cached for the next request.
 const KEPT_BYTES: usize = 128 << 20;
-
-/// Fields of a row, and the entries of its image column.
-pub type Fields = (Map<String, Value>, Option<Vec<RawImage>>);
 
 /// A parquet file that is read in order or row by row.
 pub struct Table {
@@ -63,20 +63,29 @@ impl Table {
     /// Opens a file whose columns have these `names`. Returns an error if the file is not a complete parquet file or
     /// has none of the columns that rows are read from.
     pub fn open(path: &Path, names: &Names) -> Result<Table> {
-        let table = Table { names: names.clone(), ..Table::of(path, |name| names.meaning(name).is_some())? };
-        if let Some((ours, theirs)) = names.missing(|name| table.names().contains(&name)) {
-            return Err(table.lacking(&format!("`{theirs}`, which columns.{ours} names")));
-        }
-        match table.roots.is_empty() {
-            true => Err(table.lacking(form::QUESTIONS)),
-            false => Ok(table),
-        }
+        let names = names.with_columns(path, &Table::of(path, |_| false)?.names())?;
+        Ok(Table { names: names.clone(), ..Table::of(path, |name| names.meaning(name).is_some())? })
     }
 
     /// Returns the names and types of all columns.
     pub fn columns(&self) -> Vec<(String, String)> {
         let fields = self.metadata.schema().fields().iter();
         fields.map(|field| (field.name().clone(), type_name(field.data_type()))).collect()
+    }
+
+    /// Returns the columns that are not read although their first values are images.
+    pub fn unread_pictures(&self) -> Result<Vec<String>> {
+        let mut found = Vec::new();
+        // A fault in a column that is not read is no fault of the file.
+        if let Ok(others) = Table::of(&self.path, |name| self.names.meaning(name).is_none()) {
+            let _ = others.batches(0..others.rows().min(SAMPLED), |batch, _| {
+                found.extend(cells::picture_columns(batch));
+                Ok(ControlFlow::Continue(()))
+            });
+        }
+        found.sort_unstable();
+        found.dedup();
+        Ok(found)
     }
 
     /// Opens a file to read its `wanted` columns.
@@ -186,26 +195,10 @@ impl Table {
         Ok(self.fields(&batch, row - unit.first, row))
     }
 
-    /// Returns the fields of row `i` of a batch, with columns renamed to the canonical names. `row` is the number of
-    /// the same row in the file; errors name it.
+    /// Returns the fields of row `i` of a batch. `row` is the number of the same row in the file; errors name it.
     fn fields(&self, batch: &RecordBatch, i: usize, row: usize) -> Result<Fields> {
-        let mut map = Map::new();
-        let mut pictures = None;
-        for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
-            let name = field.name();
-            let wrong = |what: String| Error::format(&self.path, format!("row {}: column `{name}`: {what}", row + 1));
-            let Some(ours) = self.names.meaning(name).filter(|_| !column.is_null(i)) else { continue };
-            // A file may have both `image` and `images`. A column that already has the canonical name takes precedence.
-            let first = ours == name;
-            if ours == "images" {
-                if first || pictures.is_none() {
-                    pictures = Some(images(column, i).map_err(wrong)?);
-                }
-            } else if first || !map.contains_key(ours) {
-                map.insert(ours.to_owned(), value(column, i).map_err(wrong)?);
-            }
-        }
-        Ok((map, pictures))
+        let wrong = |what| Error::format(&self.path, format!("row {}: {what}", row + 1));
+        cells::fields(batch, i, &self.names).map_err(wrong)
     }
 
     /// Returns the unit of rows that is decoded together with row `row`: about one page, or an entire small row group.

@@ -78,6 +78,7 @@ impl Dataset {
             return Err(changed("the datasets' files", "the files that the run began with"));
         }
         rejected.check(max_bad_rows)?;
+        seen.check()?;
         if sizes.is_empty() {
             let found = format!("{}, but all {} rows are longer", longest.tokens, rejected.rows);
             return Err(Error::input(longest.key, found, "a limit that fits at least one row"));
@@ -220,6 +221,25 @@ impl Dataset {
         Ok((0..self.index.len()).map(|i| found.get(&self.row(i)).copied()).collect())
     }
 
+    /// Removes the samples for which `is_held` is true from the order, and returns their rows, each once.
+    pub fn split(&mut self, is_held: &[bool]) -> Result<Vec<Row>> {
+        let numbers = |held: bool| {
+            let index = &self.index;
+            (0..index.len()).filter(move |&i| is_held[i] == held).map(|i| index.number(i))
+        };
+        let mut held: Vec<usize> = numbers(true).collect();
+        held.sort_unstable();
+        held.dedup();
+        let row = |number: usize| {
+            let place = self.rows.places.get(number);
+            self.rows.sources[place.file].file.row(place.at)?.map_err(Error::from)
+        };
+        let rows = held.into_iter().map(row).collect::<Result<Vec<Row>>>()?;
+        let order = numbers(false).map(|number| number as u32).collect();
+        self.index = Arc::new((*self.index).clone().ordered(order));
+        Ok(rows)
+    }
+
     /// Returns the samples. Each row is read when its sample is requested. `make` converts the row and also returns the
     /// hash of the row's content.
     pub fn samples<T: Send + Sync>(
@@ -259,8 +279,8 @@ impl Rows {
 fn key(entries: &[DatasetConfig], encoder: &Encoder, longest: Longest) -> String {
     let mut key = format!("{} {longest:?} {:?} {}\n", env!("CARGO_PKG_VERSION"), encoder.purpose, encoder.key);
     for entry in entries {
-        let DatasetConfig { path, data_folder, data_type, limit, columns, .. } = entry;
-        key.push_str(&format!("{path:?} {data_folder:?} {data_type:?} {limit:?} {columns:?}\n"));
+        let DatasetConfig { path, name, split, data_folder, data_type, limit, columns, .. } = entry;
+        key.push_str(&format!("{path:?} {name:?} {split:?} {data_folder:?} {data_type:?} {limit:?} {columns:?}\n"));
     }
     key
 }

@@ -44,7 +44,9 @@ pub struct Measured {
     pub tokens: usize,
     /// Number of tokens whose prediction is trained.
     pub targets: usize,
-    /// Number of messages.
+    /// Name of the form that the row was read in.
+    pub form: &'static str,
+    /// Number of messages, with the answer that is trained.
     pub turns: usize,
     /// Number of images, including the frames of videos.
     pub pictures: usize,
@@ -99,8 +101,12 @@ impl Encoder {
         }
         let (ids, mask) = self.tokens(row, &grids)?;
         let targets = mask.iter().skip(1).filter(|&&target| target).count();
-        let (turns, pictures, hash) = (row.messages.len(), row.images.len(), hash(row, &ids, &mask));
-        Ok(Measured { tokens: ids.len(), targets, turns, pictures, grids, stamps, hash })
+        let turns = match self.purpose {
+            EncodingPurpose::Train => row.trained_messages().len(),
+            EncodingPurpose::Ask => row.messages.len(),
+        };
+        let (form, pictures, hash) = (row.form, row.images.len(), hash(row, &ids, &mask));
+        Ok(Measured { tokens: ids.len(), targets, form, turns, pictures, grids, stamps, hash })
     }
 
     /// Returns the patch grid of an image, or of one frame of a video, and the combined stamp of the files.

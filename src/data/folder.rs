@@ -1,7 +1,7 @@
-//! Resolves the image urls of rows. A url may be relative to the entry's data folder or zip file, absolute or `file://`
-//! within the folder, or a `data:` url. Files outside the folder are never opened, even if a url contains `..` or a
-//! file is a symbolic link. The only exception is the blob folder of a Hugging Face cache, to which the links of a
-//! snapshot point.
+//! Resolves the image urls of rows. A url may be relative to one of a few folders or a zip file, absolute or `file://`
+//! within them, or a `data:` url. Files outside these folders are never opened, even if a url contains `..` or a file is
+//! a symbolic link. The only exception is the blob folder of a Hugging Face cache, to which the links of a snapshot
+//! point.
 
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
@@ -11,12 +11,20 @@ use base64::Engine as _;
 use crate::data::ImageSource;
 use crate::data::paths::has_ending;
 use crate::data::zipped::Archive;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, is_of_file};
 use crate::hub::local;
 
-/// The folder or zip file in which image urls are resolved.
+/// The folders and zip files in which image urls are resolved, in this order.
 #[derive(Clone, Debug)]
 pub struct Folder {
+    roots: Vec<Root>,
+}
+
+/// A folder or zip file with images.
+#[derive(Clone, Debug)]
+struct Root {
+    /// Name for messages.
+    name: String,
     given: PathBuf,
     real: PathBuf,
     /// Folder that the symbolic links of a snapshot in the Hugging Face cache point to.
@@ -25,20 +33,30 @@ pub struct Folder {
 }
 
 impl Folder {
-    /// Opens the data folder, or the zip file used instead of it. Returns an error if it does not exist.
+    /// Opens a folder, or a zip file used instead of it. Returns an error if it does not exist.
     pub fn open(path: impl AsRef<Path>) -> Result<Folder> {
-        let given = path.as_ref().to_owned();
-        let real = given.canonicalize().map_err(Error::io(&given))?;
-        let archive = match real.is_dir() {
-            true => None,
-            false if has_ending(&given, "zip") => Some(Arc::new(Archive::open(&given)?)),
-            false => return Err(Error::input("data_folder", given.display().to_string(), "a folder or a zip file")),
-        };
-        let blobs = local::blobs(&real).and_then(|blobs| blobs.canonicalize().ok());
-        Ok(Folder { given, real, blobs, archive })
+        let path = path.as_ref();
+        Ok(Folder { roots: vec![Root::open(path, format!("the data folder {}", path.display()))?] })
     }
 
-    /// Returns the image that a url names. A file must exist and lie inside the folder. Errors name `place`.
+    /// Opens the folders in which the images of a data set are searched: its `data_folder` if that is set, the folders
+    /// `beside` of its rows, and the working directory.
+    pub fn of_rows(data_folder: Option<&Path>, beside: &[&Path]) -> Result<Folder> {
+        let mut roots = match data_folder {
+            Some(folder) => Folder::open(folder)?.roots,
+            None => Vec::new(),
+        };
+        let beside = beside.iter().map(|path| (*path, format!("the folder {} of the rows", path.display())));
+        for (path, name) in beside.chain([(Path::new("."), "the working directory".to_owned())]) {
+            let root = Root::open(path, name)?;
+            if roots.iter().all(|known: &Root| known.real != root.real) {
+                roots.push(root);
+            }
+        }
+        Ok(Folder { roots })
+    }
+
+    /// Returns the image that a url names. A file must exist and lie inside one of the folders. Errors name `place`.
     pub fn resolve(&self, url: &str, place: &str) -> Result<ImageSource> {
         if let Some(rest) = url.strip_prefix("data:") {
             let bytes = decode_data_url(rest, place)?;
@@ -47,39 +65,76 @@ impl Folder {
         if url.starts_with("http://") || url.starts_with("https://") {
             return Err(Error::input(place, format!("image url {url:?}"), "a file in the data folder, or a data: URL"));
         }
-        let path = url.strip_prefix("file://").unwrap_or(url);
-        let outside = || {
-            Error::input(
-                place,
-                format!("image {url:?}"),
-                format!("a path inside the data folder {}", self.given.display()),
-            )
+        let path = Path::new(url.strip_prefix("file://").unwrap_or(url));
+        // A path with `..` may lead from one of the folders to another one, a symbolic link may not.
+        let climbs = path.components().any(|c| c == Component::ParentDir);
+        let is_in = |path: &Path| self.roots.iter().any(|root| root.contains(path));
+        let (mut failure, mut is_outside) = (None, false);
+        for root in &self.roots {
+            match &root.archive {
+                Some(archive) => match member(archive, path, url) {
+                    Some(member) => return Ok(member),
+                    None => continue,
+                },
+                None if path.is_absolute() && !path.starts_with(&root.real) && !path.starts_with(&root.given) => {
+                    continue;
+                }
+                None => {}
+            }
+            match root.real.join(path).canonicalize() {
+                Ok(file) if root.contains(&file) || climbs && is_in(&file) => {
+                    return Ok(ImageSource::File { url: url.to_owned(), file });
+                }
+                Ok(_) => is_outside = true,
+                Err(error) if is_of_file(&error) => failure = failure.or(Some(error)),
+                Err(error) => return Err(Error::of_row(place, path, self.searched("a file"), error)),
+            }
+        }
+        // A file that does not exist is named with the system's error. Any other is outside of the folders.
+        Err(match failure.filter(|_| !is_outside) {
+            Some(error) => Error::of_row(place, path, self.searched("a file"), error),
+            None => Error::input(place, format!("image {url:?}"), self.searched("a path")),
+        })
+    }
+
+    /// Describes the folders as the expected place of `what`.
+    fn searched(&self, what: &str) -> String {
+        let names: Vec<&str> = self.roots.iter().map(|root| root.name.as_str()).collect();
+        match names.as_slice() {
+            [rest @ .., last] if !rest.is_empty() => {
+                let rest = rest.join(", ");
+                format!(
+                    "{what} inside {rest} or {last} (the key data_folder of the data set's entry adds a data folder)"
+                )
+            }
+            names => format!("{what} inside {}", names.concat()),
+        }
+    }
+}
+
+impl Root {
+    fn open(path: &Path, name: String) -> Result<Root> {
+        let real = path.canonicalize().map_err(Error::io(path))?;
+        let archive = match real.is_dir() {
+            true => None,
+            false if has_ending(path, "zip") => Some(Arc::new(Archive::open(path)?)),
+            false => return Err(Error::input("data_folder", path.display().to_string(), "a folder or a zip file")),
         };
-        let path = Path::new(path);
-        if path.components().any(|c| c == Component::ParentDir) {
-            return Err(outside());
-        }
-        if let Some(archive) = &self.archive {
-            return member(archive, path, url).ok_or_else(|| {
-                let expected = format!("a file inside {}", self.given.display());
-                Error::input(place, format!("image {url:?}"), expected)
-            });
-        }
-        let joined = self.real.join(path);
-        if path.is_absolute() && !path.starts_with(&self.real) && !path.starts_with(&self.given) {
-            return Err(outside());
-        }
-        let inside = || format!("a file inside the data folder {}", self.given.display());
-        let file = joined.canonicalize().map_err(|e| Error::of_row(place, path, inside(), e))?;
-        if !file.starts_with(&self.real) && !self.blobs.as_ref().is_some_and(|blobs| file.starts_with(blobs)) {
-            return Err(outside());
-        }
-        Ok(ImageSource::File { url: url.to_owned(), file })
+        let blobs = local::blobs(&real).and_then(|blobs| blobs.canonicalize().ok());
+        Ok(Root { name, given: path.to_owned(), real, blobs, archive })
+    }
+
+    /// Returns true if a canonical path lies inside the folder.
+    fn contains(&self, file: &Path) -> bool {
+        file.starts_with(&self.real) || self.blobs.as_ref().is_some_and(|blobs| file.starts_with(blobs))
     }
 }
 
 /// Returns the member of a zip file that `path` names.
 fn member(archive: &Arc<Archive>, path: &Path, url: &str) -> Option<ImageSource> {
+    if path.components().any(|c| c == Component::ParentDir) {
+        return None;
+    }
     let names: Vec<&str> =
         path.components().filter(|c| *c != Component::CurDir).map(|c| c.as_os_str().to_str()).collect::<Option<_>>()?;
     let index = archive.find(&names.join("/"))?;

@@ -1,21 +1,15 @@
-//! Converts the supported row formats to one [`Row`]. A row's question is in the column `messages`, `conversations`,
-//! `prompt`, `problem` or `question`. The input is JSON fields and an image column.
-
-use std::path::Path;
-use std::sync::Arc;
+//! Converts the fields of a row to a [`Row`]. The table in `forms.rs` says which columns the turns come from; this file
+//! reads the messages and assigns the images to their places.
 
 use serde_json::{Map, Value};
 
+use crate::data::answer::between;
 use crate::data::bad_row::{BadRow, Reason, RowResult};
-use crate::data::folder::{Folder, decode_data_url};
-use crate::data::json::Layout;
-use crate::data::{ImageSource, Row};
-use crate::error::{Error, Result};
+use crate::data::fields::{RawImage, RowContext, given, given_in, misfit, plain, scalar, string, structured, wrong};
+use crate::data::folder::decode_data_url;
+use crate::data::{ImageSource, Row, forms};
+use crate::error::Error;
 use crate::text::{Message, Part};
-
-/// Names of the question columns. A row needs one of them.
-pub const QUESTIONS: &str =
-    "one of `messages`, `conversations`, `prompt`, `problem`, `question` (or set `columns` in the dataset's entry)";
 
 /// Default number of frames per second, for a video part without `fps`.
 const DEFAULT_FPS: f64 = 2.0;
@@ -25,30 +19,6 @@ const MAX_FPS: f64 = 1000.0;
 
 /// Marks the position of an image in a text.
 pub const IMAGE_MARKER: &str = "<image>";
-
-/// One entry of an `images` column as stored in the file.
-#[derive(Clone, Debug, Default)]
-pub struct RawImage {
-    /// Encoded image.
-    pub bytes: Option<Arc<[u8]>>,
-    /// Name of the image if `bytes` are given, otherwise its url.
-    pub path: Option<String>,
-}
-
-/// Context that a row is read in.
-#[derive(Clone, Debug)]
-pub struct RowContext<'a> {
-    /// Folder in which image urls are resolved.
-    pub folder: &'a Folder,
-    /// Name of the data set.
-    pub dataset: &'a str,
-    /// Stem of the file name.
-    pub file: &'a str,
-    /// Number of the row in its file, from 0.
-    pub index: usize,
-    /// `FILE row N`, for error messages.
-    pub place: String,
-}
 
 /// Reads a row. `images` are the entries of the image column; `fields` holds the other columns.
 ///
@@ -60,32 +30,26 @@ pub fn read_row(mut fields: Map<String, Value>, images: Vec<RawImage>, at: &RowC
         Some(Value::Object(map)) => map.into_iter().filter(|(_, v)| !v.is_null()).collect(),
         Some(other) => return Err(wrong(at, "extra_info", &other, "a struct, or a struct as JSON text")),
     };
+    let form = forms::of(&fields, at)?;
     let mut found = Found { at, by_url: Vec::new(), by_part: 0, marks: 0, frames: Vec::new() };
-    let question = ["messages", "conversations", "prompt", "problem", "question"];
-    let Some((name, value)) = question.into_iter().find_map(|name| Some((name, given(&fields, name)?.clone()))) else {
-        let names: Vec<&str> = fields.keys().map(String::as_str).collect();
-        return Err(misfit(&at.place, format!("columns {}", names.join(", ")), QUESTIONS));
-    };
-    let value = match structured(value) {
-        Value::String(text) if name != "messages" && name != "conversations" => {
-            serde_json::json!([{"role": "user", "content": text}])
-        }
-        other => other,
-    };
-    let mut messages = found.messages(name, &value)?;
+    let turns = form.messages(&fields, at)?;
+    // TRL puts unmarked images into the first user message if its content is a text.
+    let asked = turns.iter().find(|(_, turn)| !matches!(role(turn), Some("system" | "assistant" | "gpt")));
+    let is_text = asked.is_none_or(|(_, turn)| content(turn).is_none_or(Value::is_string));
+    let mut messages: Vec<Message> =
+        turns.iter().map(|(name, turn)| found.message(name, turn)).collect::<RowResult<_>>()?;
     let marked = found.marks + found.by_part + found.by_url.len() > 0;
     let frames = std::mem::take(&mut found.frames);
-    let images = if marked || ["messages", "prompt"].contains(&name) {
-        found.place_images(&mut messages, images)?
-    } else {
-        found.in_front(&mut messages, images)?
+    let images = match marked || !is_text {
+        true => found.place_images(&mut messages, images)?,
+        false => found.in_front(&mut messages, images)?,
     };
     let images = in_order(&messages, images, frames);
     if let Some(system) = given(&fields, "system").map(|value| string(at, "system", value)).transpose()? {
         if messages.iter().any(|message| message.role == "system") {
             return Err(misfit(
                 &at.place,
-                format!("a column `system` and a system message in `{name}`"),
+                format!("a column `system` and a system message in `{}`", turns[0].0),
                 "only one of them",
             ));
         }
@@ -101,8 +65,12 @@ pub fn read_row(mut fields: Map<String, Value>, images: Vec<RawImage>, at: &RowC
         },
         Some(other) => return Err(wrong(at, "reward_model", &other, "a struct with a field `ground_truth`")),
     };
-    if let Some(answer) = given(&fields, "answer").or_else(|| given(&fields, "ground_truth")) {
-        let answer = scalar(at, "answer", answer)?;
+    if let Some((name, answer)) = forms::LABEL.iter().find_map(|name| Some((*name, given(&fields, name)?))) {
+        let mut answer = scalar(at, name, answer)?;
+        // A solution in the recipe's format contains the answer.
+        if let Some(inner) = between(&answer, "<answer>", "</answer>").filter(|_| name == "solution") {
+            answer = inner.trim().to_owned();
+        }
         extra.entry("answer").or_insert_with(|| Value::String(answer.clone()));
         ground_truth.get_or_insert(answer);
     }
@@ -119,7 +87,9 @@ pub fn read_row(mut fields: Map<String, Value>, images: Vec<RawImage>, at: &RowC
         Some(value) => string(at, "data_source", value)?.to_owned(),
         None => at.dataset.to_owned(),
     };
-    Ok(Row { id, messages, images, data_source, ground_truth, extra, place: at.place.clone() })
+    let reply = form.reply(&fields, at)?;
+    let place = at.place.clone();
+    Ok(Row { id, messages, images, data_source, ground_truth, reply, extra, place, form: form.name })
 }
 
 /// Reads the entries of an `images` value in JSON: structs with base64 `bytes` and `path`, plain urls, or a single one
@@ -133,7 +103,7 @@ pub fn json_images(value: &Value, at: &RowContext) -> RowResult<Vec<RawImage>> {
                 Some(Value::String(text)) => Some(base64(at, text)?.into()),
                 Some(other) => return Err(wrong(at, "images.bytes", other, "base64 text")),
             };
-            let path = map.get("path").and_then(Value::as_str).map(str::to_owned);
+            let path = ["path", "image", "url"].iter().find_map(|name| map.get(*name)?.as_str()).map(str::to_owned);
             Ok(RawImage { bytes, path })
         }
         other => Err(wrong(at, "images", other, "structs of `bytes` and `path`, or URLs")),
@@ -147,8 +117,8 @@ pub fn json_images(value: &Value, at: &RowContext) -> RowResult<Vec<RawImage>> {
 
 struct Found<'a> {
     at: &'a RowContext<'a>,
-    /// Images given by a url inside the messages, in order.
-    by_url: Vec<ImageSource>,
+    /// Urls of images inside the messages, in order.
+    by_url: Vec<String>,
     /// Number of image parts without a url. Each stands for the next entry of the image column.
     by_part: usize,
     marks: usize,
@@ -157,15 +127,6 @@ struct Found<'a> {
 }
 
 impl Found<'_> {
-    fn messages(&mut self, column: &str, value: &Value) -> RowResult<Vec<Message>> {
-        let at = self.at;
-        let Value::Array(list) = value else { return Err(wrong(at, column, value, "a list of {role, content}")) };
-        if list.is_empty() {
-            return Err(misfit(&at.place, format!("an empty `{column}`"), "at least one message"));
-        }
-        list.iter().enumerate().map(|(i, message)| self.message(&format!("{column}[{i}]"), message)).collect()
-    }
-
     fn message(&mut self, name: &str, message: &Value) -> RowResult<Message> {
         let at = self.at;
         let role = given_in(message, "role").or_else(|| given_in(message, "from")).unwrap_or(&Value::Null);
@@ -175,8 +136,7 @@ impl Found<'_> {
             role @ ("system" | "user" | "assistant") => role,
             other => return Err(misfit(&at.place, format!("role {other:?} in {name}"), "system, user or assistant")),
         };
-        let content = given_in(message, "content").or_else(|| given_in(message, "value")).unwrap_or(&Value::Null);
-        let content = match content {
+        let content = match content(message).unwrap_or(&Value::Null) {
             Value::String(text) => vec![Part::Text(text.clone())],
             Value::Array(parts) => {
                 let part = |(j, p)| self.part(&format!("{name}.content[{j}]"), p);
@@ -225,7 +185,7 @@ impl Found<'_> {
             kind @ ("image_url" | "image") => {
                 let value = given_in(part, "image_url").or_else(|| given_in(part, "image"));
                 match value.map(|v| v.get("url").unwrap_or(v)) {
-                    Some(Value::String(url)) => self.by_url.push(resolve(at, url)?),
+                    Some(Value::String(url)) => self.by_url.push(url.clone()),
                     None if kind == "image" => self.by_part += 1,
                     _ => return Err(misfit(&at.place, format!("{name} without a URL"), "image_url.url")),
                 }
@@ -274,34 +234,51 @@ impl Found<'_> {
 
     /// Assigns the images to their positions in the messages. If there is an image column, its entries belong to the
     /// markers and the image parts without a url, in reading order. Otherwise the urls keep their positions, or replace
-    /// the markers if there are as many markers as urls.
+    /// the markers if there are as many markers as urls. A column that lists the urls of the messages once more, as in
+    /// Vero, adds nothing but the images' bytes.
     fn place_images(self, messages: &mut [Message], column: Vec<RawImage>) -> RowResult<Vec<ImageSource>> {
         let at = self.at;
         let places = self.marks + self.by_part;
-        let pictures = self.by_url.len() + column.len();
+        let repeats = places == 0 && !column.is_empty() && self.are_urls_of(&column);
+        let pictures = if repeats { 0 } else { self.by_url.len() } + column.len();
         let wrong_count = || {
             let found = format!("{places} image placeholders ({IMAGE_MARKER} or image parts) for {pictures} images");
             BadRow::of(Reason::WrongImageCount)(Error::input(&at.place, found, "one placeholder per image"))
         };
         if !column.is_empty() {
-            if !self.by_url.is_empty() || places != pictures {
+            if !repeats && (!self.by_url.is_empty() || places != pictures) {
                 return Err(wrong_count());
             }
             split_marks(messages);
             return column.into_iter().map(|raw| source(at, raw)).collect();
         }
-        if places == 0 {
-            return Ok(self.by_url);
+        if places > 0 {
+            if self.by_part > 0 || self.marks != pictures {
+                return Err(wrong_count());
+            }
+            for message in messages.iter_mut() {
+                message.content.retain(|p| !matches!(p, Part::Image));
+            }
+            split_marks(messages);
         }
-        if self.by_part > 0 || self.marks != pictures {
-            return Err(wrong_count());
-        }
-        for message in messages.iter_mut() {
-            message.content.retain(|p| !matches!(p, Part::Image));
-        }
-        split_marks(messages);
-        Ok(self.by_url)
+        self.by_url.iter().map(|url| resolve(at, url)).collect()
     }
+
+    /// Returns true if the entries of the image column are the urls of the messages, in the same order.
+    fn are_urls_of(&self, column: &[RawImage]) -> bool {
+        let same = |(url, raw): (&String, &RawImage)| raw.path.as_ref().is_none_or(|path| path == url);
+        self.by_url.len() == column.len() && self.by_url.iter().zip(column).all(same)
+    }
+}
+
+/// Returns the role of a message.
+fn role(message: &Value) -> Option<&str> {
+    given_in(message, "role").or_else(|| given_in(message, "from"))?.as_str()
+}
+
+/// Returns the content of a message.
+fn content(message: &Value) -> Option<&Value> {
+    given_in(message, "content").or_else(|| given_in(message, "value"))
 }
 
 /// Returns images and video frames in the order of the parts of `messages`.
@@ -340,10 +317,6 @@ fn base64(at: &RowContext, text: &str) -> RowResult<Vec<u8>> {
     decode_data_url(&format!(";base64,{text}"), &at.place).map_err(BadRow::of(Reason::BrokenImage))
 }
 
-fn misfit(place: &str, found: impl Into<String>, expected: &str) -> BadRow {
-    BadRow::of(Reason::WrongColumns)(Error::input(place, found, expected))
-}
-
 fn split_marks(messages: &mut [Message]) {
     for message in messages.iter_mut().filter(|m| m.role != "assistant") {
         let mut content = Vec::with_capacity(message.content.len());
@@ -364,76 +337,4 @@ fn split_marks(messages: &mut [Message]) {
         }
         message.content = content;
     }
-}
-
-/// Parses a list or struct that is stored as JSON text; returns any other value unchanged.
-fn structured(value: Value) -> Value {
-    let Value::String(text) = &value else { return value };
-    match serde_json::from_str(text) {
-        Ok(Value::Object(map)) => Value::Object(map),
-        Ok(Value::Array(list)) if list.first().is_some_and(Value::is_object) => Value::Array(list),
-        _ => value,
-    }
-}
-
-/// Number of rows of a JSON file that are read to list its columns.
-pub const LOOKED_AT: usize = 1000;
-
-/// Returns the names and types of the columns in the first `rows` rows of a JSON file, in order of appearance.
-pub fn json_columns(path: &Path, layout: Layout, rows: usize) -> Result<Vec<(String, String)>> {
-    let mut columns: Vec<(String, Vec<&str>)> = Vec::new();
-    layout.read(path, rows, |_, fields| {
-        for (name, value) in fields.unwrap_or_default() {
-            let kind = kind(&value);
-            match columns.iter_mut().find(|(known, _)| *known == name) {
-                Some((_, kinds)) if kinds.contains(&kind) => {}
-                Some((_, kinds)) => kinds.push(kind),
-                None => columns.push((name, vec![kind])),
-            }
-        }
-        Ok(())
-    })?;
-    Ok(columns.into_iter().map(|(name, kinds)| (name, kinds.join(" or "))).collect())
-}
-
-fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "nothing",
-        Value::Bool(_) => "a bool",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a string",
-        Value::Array(_) => "a list",
-        Value::Object(_) => "a struct",
-    }
-}
-
-fn given<'a>(fields: &'a Map<String, Value>, key: &str) -> Option<&'a Value> {
-    fields.get(key).filter(|v| !v.is_null())
-}
-
-fn given_in<'a>(value: &'a Value, key: &str) -> Option<&'a Value> {
-    value.get(key).filter(|v| !v.is_null())
-}
-
-fn string<'a>(at: &RowContext, name: &str, value: &'a Value) -> RowResult<&'a str> {
-    value.as_str().ok_or_else(|| wrong(at, name, value, "a string"))
-}
-
-/// Converts a string, number or bool to text.
-fn scalar(at: &RowContext, name: &str, value: &Value) -> RowResult<String> {
-    match value {
-        Value::String(_) | Value::Number(_) | Value::Bool(_) => Ok(plain(value)),
-        other => Err(wrong(at, name, other, "a string or a number")),
-    }
-}
-
-fn plain(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    }
-}
-
-fn wrong(at: &RowContext, name: &str, value: &Value, expected: &str) -> BadRow {
-    misfit(&at.place, format!("{} in `{name}`", kind(value)), expected)
 }

@@ -1,22 +1,28 @@
 //! Data sets: reads and writes rows, converts rows to samples and prompts, and plans packing.
 //!
 //! The flow is bytes -> [`Row`] -> [`Sample`] -> [`packing::Pack`]. Plans read only the [`Index`] of sizes. Runs
-//! request the samples that they compute on from [`Samples`], by index. All row formats (`messages`, `conversations`,
-//! `prompt`, `problem` or `question` with images) become one [`Row`]. Every error names the file and the row.
+//! request the samples that they compute on from [`Samples`], by index. All forms of rows (the table in `forms.rs`) become
+//! one [`Row`]. Every error names the file and the row.
 
 #![forbid(unsafe_code)]
 
 pub mod answer;
+mod arrow_rows;
 pub mod bad_row;
 mod cells;
+mod class_folder;
 pub mod columns;
 pub mod dataset;
 mod declared;
 mod decoded;
+mod delimited;
 pub mod encoder;
 mod extra;
+pub mod fields;
 pub mod folder;
 pub mod form;
+mod forms;
+pub mod held_out;
 pub mod index;
 pub mod indexing;
 pub mod inspect;
@@ -29,10 +35,13 @@ mod places;
 pub mod read;
 mod read_counts;
 mod row;
+mod row_source;
 pub mod sample;
 mod samples;
+mod splits;
 mod stamp;
 mod stored_index;
+mod webdataset;
 pub mod write;
 pub mod zipped;
 

@@ -1,20 +1,33 @@
 //! Maps the columns of a file to canonical names, by the names that published data sets use or by an entry's `columns`.
 
+use std::path::Path;
+
 use serde_json::{Map, Value};
 
 use crate::config::ColumnsConfig;
+use crate::data::forms;
+use crate::error::{Error, Result};
 
 /// Canonical column names, each with its alternative names.
-const COLUMNS: [(&str, &[&str]); 14] = [
+const COLUMNS: [(&str, &[&str]); 22] = [
     ("id", &["ids", "qid"]),
     ("messages", &[]),
     ("conversations", &[]),
     ("system", &[]),
     ("prompt", &[]),
+    ("completion", &[]),
+    ("instruction", &[]),
+    ("input", &[]),
+    ("output", &[]),
+    ("history", &[]),
     ("problem", &[]),
     ("question", &[]),
+    // MMFineReason names its responses after the model.
+    ("response", &["qwen3vl_235b_thinking_response"]),
+    ("thinking", &[]),
     ("answer", &[]),
     ("ground_truth", &[]),
+    ("solution", &[]),
     ("reward_model", &[]),
     ("images", &["image", "image_urls"]),
     ("data_source", &[]),
@@ -24,8 +37,14 @@ const COLUMNS: [(&str, &[&str]); 14] = [
 
 /// Groups of columns that can contain the same information. If the entry's `columns` names a column for one of a group,
 /// the other columns of the group are ignored.
-const GROUPS: [&[&str]; 2] =
-    [&["messages", "conversations", "prompt", "problem", "question"], &["answer", "ground_truth", "reward_model"]];
+const GROUPS: [&[&str]; 3] = [
+    &["messages", "conversations", "prompt", "instruction", "problem", "question"],
+    &["response", "completion", "output"],
+    &["answer", "ground_truth", "solution", "reward_model"],
+];
+
+/// Value of `columns.images` for rows that are used without their images.
+const NONE: &str = "";
 
 /// Column names of a data set.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -34,6 +53,8 @@ pub struct Names {
     given: Vec<(&'static str, String)>,
     /// True if the file is the `metadata` file of a Hugging Face imagefolder, whose column `file_name` is the image.
     imagefolder: bool,
+    /// Canonical names that rows of this file can be read from, if its columns are known before its rows are read.
+    read: Option<Vec<&'static str>>,
 }
 
 impl Names {
@@ -43,12 +64,14 @@ impl Names {
             ("id", &columns.id),
             ("messages", &columns.messages),
             ("question", &columns.question),
+            ("response", &columns.response),
+            ("thinking", &columns.thinking),
             ("answer", &columns.answer),
             ("images", &columns.images),
             ("data_source", &columns.data_source),
         ];
         let given = columns.into_iter().filter_map(|(ours, theirs)| Some((ours, theirs.clone()?)));
-        Names { given: given.collect(), imagefolder: false }
+        Names { given: given.collect(), imagefolder: false, read: None }
     }
 
     /// Returns the same names for a file with this stem.
@@ -56,8 +79,26 @@ impl Names {
         Names { imagefolder: stem == "metadata", ..self }
     }
 
+    /// Returns the names for a file with these columns. Returns an error if the entry names a missing column, or if no
+    /// rows can be read from the columns.
+    pub fn with_columns(&self, path: &Path, columns: &[&str]) -> Result<Names> {
+        let lacking =
+            |expected: &str| Error::format(path, format!("found columns {}, expected {expected}", columns.join(", ")));
+        let mut given = self.given.iter().filter(|(_, theirs)| theirs != NONE);
+        if let Some((ours, theirs)) = given.find(|(_, theirs)| !columns.contains(&theirs.as_str())) {
+            return Err(lacking(&format!("`{theirs}`, which columns.{ours} names")));
+        }
+        let known: Vec<&str> = columns.iter().filter_map(|column| self.meaning(column)).collect();
+        let read = forms::reads(&known).ok_or_else(|| lacking(&forms::expected()))?;
+        Ok(Names { read: Some(read), ..self.clone() })
+    }
+
     /// Returns the canonical name of a column, or `None` if the column is not read.
     pub fn meaning(&self, column: &str) -> Option<&'static str> {
+        self.known(column).filter(|ours| self.read.as_ref().is_none_or(|read| read.contains(ours)))
+    }
+
+    fn known(&self, column: &str) -> Option<&'static str> {
         if let Some((ours, _)) = self.given.iter().find(|(_, theirs)| theirs == column) {
             return Some(ours);
         }
@@ -69,9 +110,14 @@ impl Names {
         (!replaced).then_some(*ours)
     }
 
-    /// Returns the first column that the entry names and for which `has` is false, with its canonical name.
-    pub fn missing(&self, has: impl Fn(&str) -> bool) -> Option<(&'static str, &str)> {
-        self.given.iter().find(|(_, theirs)| !has(theirs)).map(|(ours, theirs)| (*ours, theirs.as_str()))
+    /// Returns true if a field of a renamed row has a canonical name.
+    pub fn is_canonical(field: &str) -> bool {
+        COLUMNS.iter().any(|(name, _)| *name == field)
+    }
+
+    /// Returns true if the entry says that rows are used without their images.
+    pub fn ignores_images(&self) -> bool {
+        self.given.iter().any(|(ours, theirs)| *ours == "images" && theirs == NONE)
     }
 
     /// Renames the fields of a JSON row to the canonical names. Fields that are not read keep their names.
@@ -115,7 +161,8 @@ mod tests {
         let read = ["text", "label", "pic", "prompt", "question", "reward_model", "images", "id"];
         let want = [Some("question"), Some("answer"), Some("images"), None, None, None, None, Some("id")];
         assert_eq!(read.map(|c| names.meaning(c)), want);
-        assert_eq!(names.missing(|c| c != "label"), Some(("answer", "label")));
+        let error = names.with_columns(Path::new("rows.csv"), &["text", "pic"]).unwrap_err().to_string();
+        assert!(error.contains("rows.csv") && error.contains("`label`, which columns.answer names"), "{error}");
         let row = serde_json::json!({"text": "q", "question": "other", "image": null, "pic": ["a.png"], "more": 1});
         let Value::Object(row) = row else { unreachable!() };
         let want = serde_json::json!({"question": "q", "images": ["a.png"], "more": 1});

@@ -3,21 +3,37 @@
 use std::path::{Path, PathBuf};
 
 use crate::config::{DataType, DatasetConfig};
+use crate::data::splits;
 use crate::error::{Error, Result};
 use crate::hub::local;
 
 /// Extensions of files of rows, the most likely first. From a folder, only files with the first extension that occurs
 /// in it are read.
-const ENDINGS: [&str; 3] = ["parquet", "jsonl", "json"];
-/// Split names. File names on the Hugging Face hub often begin with one of them.
-const SPLITS: [&str; 6] = ["train", "validation", "valid", "val", "dev", "test"];
+const ENDINGS: [&str; 7] = ["parquet", "arrow", "jsonl", "csv", "tsv", "tar", "json"];
 /// Maximum depth of subfolders that are searched.
 const DEPTH: usize = 8;
 
-/// Returns the files of a data set, sorted by name.
-pub fn files(path: &Path) -> Result<Vec<PathBuf>> {
+/// Returns the files of a data set, sorted by name. A folder of images without a file of rows is returned itself.
+pub fn of(entry: &DatasetConfig) -> Result<Vec<PathBuf>> {
+    let DatasetConfig { path, name, split, revision, .. } = entry;
+    let place = || path.display().to_string();
+    if revision.is_some() && local::repository_name(path).is_none() {
+        let expected = "a repository of the Hugging Face hub, because `revision` is set";
+        return Err(Error::input(place(), "a file or folder", expected));
+    }
     if path.is_dir() {
-        return of_folder(path);
+        return of_folder(path, name.as_deref(), split.as_deref());
+    }
+    if let Some(key) = split.as_ref().map(|_| "split").or(name.as_ref().map(|_| "name")) {
+        return Err(Error::input(place(), "no folder", format!("a folder, because `{key}` is set")));
+    }
+    files(path)
+}
+
+/// Returns the files of a folder with default settings, the files that match a pattern, or the file itself.
+fn files(path: &Path) -> Result<Vec<PathBuf>> {
+    if path.is_dir() {
+        return of_folder(path, None, None);
     }
     let Some(pattern) = path.to_str().filter(|text| is_pattern(text) && !path.exists()) else {
         return Ok(vec![path.to_owned()]);
@@ -29,9 +45,16 @@ pub fn files(path: &Path) -> Result<Vec<PathBuf>> {
     if files.is_empty() { Err(wrong("no matching file".to_owned())) } else { Ok(files) }
 }
 
-/// Returns the files of several data sets, in order.
+/// Returns the files of several data sets, in order. A folder of images is replaced by its images.
 pub fn all(entries: &[DatasetConfig]) -> Result<Vec<PathBuf>> {
-    Ok(entries.iter().map(|entry| files(&entry.path)).collect::<Result<Vec<_>>>()?.concat())
+    let mut all = Vec::new();
+    for path in entries.iter().map(of).collect::<Result<Vec<_>>>()?.concat() {
+        match path.is_dir() {
+            true => all.extend(pictures(&path)?.into_iter().map(|inner| path.join(inner))),
+            false => all.push(path),
+        }
+    }
+    Ok(all)
 }
 
 /// Returns true if `path` exists or is a pattern that matches a file.
@@ -43,28 +66,47 @@ fn is_pattern(text: &str) -> bool {
     text.contains(['*', '?', '['])
 }
 
-/// Returns the files of rows in a folder. Returns an error if there are none, or files of more than one split.
-fn of_folder(dir: &Path) -> Result<Vec<PathBuf>> {
+/// Returns the files of rows in a folder that belong to a configuration and a split, if these are given. Returns an
+/// error if there are none, or files of more than one split.
+fn of_folder(dir: &Path, name: Option<&str>, split: Option<&str>) -> Result<Vec<PathBuf>> {
     let mut all = Vec::new();
     walk(dir, DEPTH, &mut all)?;
     all.sort();
+    let all = splits::chosen(dir, all, name, split)?;
     let place = || dir.display().to_string();
     let ending = ENDINGS.into_iter().find(|ending| all.iter().any(|path| has_ending(path, ending)));
-    let ending = ending.ok_or_else(|| {
-        let expected = "files that end in .parquet, .jsonl or .json";
-        Error::input(place(), "a folder without dataset files", expected)
-    })?;
-    let files: Vec<PathBuf> = all.into_iter().filter(|path| has_ending(path, ending)).collect();
-    let mut splits: Vec<&str> = files.iter().filter_map(|path| split(path)).collect();
-    splits.sort_unstable();
-    splits.dedup();
-    if let [first, _, ..] = splits.as_slice() {
-        let example = files.iter().find(|path| split(path) == Some(first)).and_then(|path| path.parent());
-        let hint = format!("for example {}/{first}*", example.unwrap_or(dir).display());
-        let found = format!("several splits: {}", splits.join(", "));
-        return Err(Error::input_hint(place(), found, "a path or a pattern for one split", hint));
+    let (files, is_picture): (Vec<PathBuf>, bool) = match ending {
+        Some(ending) => (all.into_iter().filter(|path| has_ending(path, ending)).collect(), false),
+        None => (all.into_iter().filter(|path| is_picture_file(path)).collect(), true),
+    };
+    if files.is_empty() {
+        let endings = ENDINGS.map(|ending| format!(".{ending}")).join(", ");
+        let expected = format!("files that end in {endings}, or folders of images named after their class");
+        return Err(Error::input(place(), "a folder without dataset files", expected));
     }
-    Ok(files)
+    let mut found: Vec<&str> = files.iter().filter_map(|path| splits::of(dir, path)).collect();
+    found.sort_unstable();
+    found.dedup();
+    if let [first, _, ..] = found.as_slice() {
+        let hint = format!("for example {{path: {}, split: {first}}}", dir.display());
+        let found = format!("several splits: {}", found.join(", "));
+        return Err(Error::input_hint(place(), found, "one split, chosen by the key `split` or by a pattern", hint));
+    }
+    match split.map(|split| dir.join(split)).filter(|inner| inner.is_dir()) {
+        Some(inner) if is_picture => Ok(vec![inner]),
+        _ if is_picture => Ok(vec![dir.to_owned()]),
+        _ => Ok(files),
+    }
+}
+
+/// Returns the images below a folder, relative to it and sorted.
+pub fn pictures(dir: &Path) -> Result<Vec<PathBuf>> {
+    let mut all = Vec::new();
+    walk(dir, DEPTH, &mut all)?;
+    let inner = |path: PathBuf| path.strip_prefix(dir).map(Path::to_owned).unwrap_or(path);
+    let mut pictures: Vec<PathBuf> = all.into_iter().filter(|path| is_picture_file(path)).map(inner).collect();
+    pictures.sort();
+    Ok(pictures)
 }
 
 fn walk(dir: &Path, depth: usize, out: &mut Vec<PathBuf>) -> Result<()> {
@@ -89,11 +131,9 @@ pub fn has_ending(path: &Path, ending: &str) -> bool {
     path.extension().is_some_and(|e| e.eq_ignore_ascii_case(ending))
 }
 
-/// Returns the split in a file name: `train-00000-of-00003.parquet`, `test.parquet`.
-fn split(path: &Path) -> Option<&'static str> {
-    let stem = path.file_stem()?.to_str()?;
-    let word = stem.split(['-', '_', '.']).next()?;
-    SPLITS.into_iter().find(|split| *split == word)
+/// Returns true if a path has the ending of an image file.
+pub fn is_picture_file(path: &Path) -> bool {
+    ["png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff"].iter().any(|ending| has_ending(path, ending))
 }
 
 /// Returns the name of a data set: the stem of the file, the name of the folder, or the part of a pattern before its
@@ -131,6 +171,10 @@ pub fn base(path: &Path) -> PathBuf {
 pub fn kind(path: &Path, configured: DataType) -> DataType {
     match path.extension().and_then(|e| e.to_str()) {
         Some("parquet") => DataType::Parquet,
+        Some("arrow") => DataType::Arrow,
+        Some("csv") => DataType::Csv,
+        Some("tsv") => DataType::Tsv,
+        Some("tar") => DataType::Tar,
         Some("jsonl" | "json") => DataType::Json,
         _ => configured,
     }
@@ -167,7 +211,7 @@ mod tests {
         assert!(error.contains("no matching file"), "{error}");
         std::fs::write(root.join("data/test-00000-of-00001.parquet"), "").unwrap();
         let error = files(&root).unwrap_err().to_string();
-        assert!(error.contains("several splits: test, train") && error.contains("data/test*"), "{error}");
+        assert!(error.contains("several splits: test, train") && error.contains("split: test"), "{error}");
         let empty = tempfile::tempdir().unwrap();
         assert!(files(empty.path()).is_err_and(|e| e.to_string().contains("without dataset files")));
     }

@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
+use crate::data::paths;
 use crate::data::read::{RowFile, RowPosition};
 use crate::data::stamp::size_and_time;
 use crate::error::{Error, Result};
@@ -25,12 +26,19 @@ pub struct Signature {
 }
 
 impl Signature {
-    /// Computes the signature of a file as it is now. Reads the entire file.
+    /// Computes the signature of a file as it is now. Reads the entire file. The content of a folder of images is the
+    /// list of their names; the images have stamps.
     pub fn of(path: &std::path::Path) -> Result<Signature> {
         let (len, modified) = size_and_time(path).map_err(Error::io(path))?;
         let mut hasher = blake3::Hasher::new();
-        let file = files::open(path).map_err(Error::io(path))?;
-        hasher.update_reader(file).map_err(Error::io(path))?;
+        if path.is_dir() {
+            for picture in paths::pictures(path)? {
+                hasher.update(picture.as_os_str().as_encoded_bytes()).update(b"\0");
+            }
+        } else {
+            let file = files::open(path).map_err(Error::io(path))?;
+            hasher.update_reader(file).map_err(Error::io(path))?;
+        }
         Ok(Signature { path: path.to_owned(), len, modified, hash: hasher.finalize().to_hex().to_string() })
     }
 }

@@ -1,4 +1,4 @@
-//! Reads data sets from parquet and JSON files into rows. Every error names the file and the row.
+//! Reads data sets from files of any supported format into rows. Every error names the file and the row.
 
 use std::ops::Range;
 use std::path::PathBuf;
@@ -8,17 +8,24 @@ use serde_json::{Map, Value};
 
 use crate::config::{DataType, DatasetConfig};
 use crate::data::Row;
-use crate::data::bad_row::{BadRow, Reason, RowResult};
-use crate::data::columns::{Fields, Table};
+use crate::data::arrow_rows::ArrowRows;
+use crate::data::bad_row::RowResult;
+use crate::data::class_folder::ClassFolder;
+use crate::data::columns::Table;
+use crate::data::delimited::Delimited;
+use crate::data::fields::{Fields, RawImage, RowContext};
 use crate::data::folder::Folder;
-use crate::data::form::{self, RawImage, RowContext};
+use crate::data::form;
 use crate::data::json::Layout;
 use crate::data::names::Names;
 use crate::data::paths::{self, base, kind};
+use crate::data::row_source::{JsonRows, RowSource};
+use crate::data::webdataset::WebDataset;
 use crate::error::{Error, Result};
 use crate::philox::{self, Purpose};
 
 pub use crate::data::paths::name;
+pub use crate::data::row_source::RowPosition;
 
 /// Creates an entry with a path and default settings.
 pub fn entry(path: impl Into<PathBuf>) -> DatasetConfig {
@@ -46,15 +53,6 @@ pub fn for_each(entry: &DatasetConfig, mut take: impl FnMut(RowResult<Row>) -> R
         })?;
     }
     Ok(())
-}
-
-/// Position of a row in its file.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct RowPosition {
-    /// Number of the row, from 0.
-    pub index: u32,
-    /// Byte at which the row begins; in a parquet file, the number of the row.
-    pub offset: u64,
 }
 
 /// Counts how many rows may still be taken from data sets with a `limit`, while their files are read in order.
@@ -88,12 +86,7 @@ pub struct RowFile {
     folder: Arc<Folder>,
     names: Names,
     limit: usize,
-    rows: Rows,
-}
-
-enum Rows {
-    Parquet(Box<Table>),
-    Json(Layout),
+    rows: Box<dyn RowSource>,
 }
 
 impl RowFile {
@@ -101,20 +94,30 @@ impl RowFile {
     pub fn open(entries: &[DatasetConfig]) -> Result<Vec<RowFile>> {
         let mut files = Vec::new();
         for (set, entry) in entries.iter().enumerate() {
-            let folder = match &entry.data_folder {
-                Some(folder) => Folder::open(folder)?,
-                None => Folder::open(base(&entry.path))?,
-            };
-            let (folder, set_name) = (Arc::new(folder), name(entry));
-            for path in paths::files(&entry.path)? {
+            let (set_name, root) = (name(entry), base(&entry.path));
+            // The files of a folder are often in one folder, so the image folders are opened again only for another one.
+            let mut folders: Option<(PathBuf, Arc<Folder>)> = None;
+            for path in paths::of(entry)? {
+                let beside = if path.is_dir() { path.clone() } else { base(&path) };
+                let folder = match folders.take().filter(|(known, _)| *known == beside) {
+                    Some((_, folder)) => folder,
+                    None => Arc::new(Folder::of_rows(entry.data_folder.as_deref(), &[&beside, &root])?),
+                };
+                folders = Some((beside, folder.clone()));
                 let name = path.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
                 let names = Names::of(&entry.columns).in_file(&name);
-                let rows = match kind(&path, entry.data_type) {
-                    DataType::Parquet => Rows::Parquet(Box::new(Table::open(&path, &names)?)),
-                    DataType::Jsonl => Rows::Json(Layout::Lines),
-                    DataType::Json => Rows::Json(Layout::of(&path)?),
+                let json = |layout| JsonRows { path: path.clone(), layout, names: names.clone() };
+                let rows: Box<dyn RowSource> = match kind(&path, entry.data_type) {
+                    _ if path.is_dir() => Box::new(ClassFolder::open(&path)?),
+                    DataType::Parquet => Box::new(Table::open(&path, &names)?),
+                    DataType::Arrow => Box::new(ArrowRows::open(&path, &names)?),
+                    DataType::Csv => Box::new(Delimited::open(&path, b',', &names)?),
+                    DataType::Tsv => Box::new(Delimited::open(&path, b'\t', &names)?),
+                    DataType::Tar => Box::new(WebDataset { path: path.clone(), names: names.clone() }),
+                    DataType::Jsonl => Box::new(json(Layout::Lines)),
+                    DataType::Json => Box::new(json(Layout::of(&path)?)),
                 };
-                let (set_name, folder) = (set_name.clone(), folder.clone());
+                let set_name = set_name.clone();
                 let limit = entry.limit.unwrap_or(usize::MAX);
                 files.push(RowFile { path, name, set, set_name, folder, names, limit, rows });
             }
@@ -133,75 +136,40 @@ impl RowFile {
         range: Range<usize>,
         mut take: impl FnMut(RowPosition, RowResult<Row>) -> Result<()>,
     ) -> Result<()> {
-        match &self.rows {
-            Rows::Parquet(table) => table.read(range, |index, fields| {
-                take(RowPosition { index: index as u32, offset: index as u64 }, self.of_columns(index, fields))
-            }),
-            Rows::Json(layout) => layout.read(&self.path, range.end, |line, fields| {
-                if line.index < range.start {
-                    return Ok(());
-                }
-                let at = RowPosition { index: line.index as u32, offset: line.offset };
-                take(at, self.of_json(line.index, fields))
-            }),
-        }
+        self.rows.for_range(range, &mut |at, fields| take(at, self.made(at, fields)))
     }
 
-    /// Returns the number of rows, including bad ones. A JSON file is read completely to count them.
+    /// Returns the number of rows, including bad ones. Most formats are read completely to count them.
     pub fn count(&self) -> Result<usize> {
-        let mut count = 0;
-        match &self.rows {
-            Rows::Parquet(table) => count = table.rows(),
-            Rows::Json(layout) => layout.read(&self.path, usize::MAX, |_, _| {
-                count += 1;
-                Ok(())
-            })?,
-        }
-        Ok(count)
+        self.rows.count()
     }
 
     /// Returns the row at a position that [`RowFile::for_each`] passed. Returns an outer error if the file cannot be
     /// read there.
     pub fn row(&self, at: RowPosition) -> Result<RowResult<Row>> {
-        let index = at.index as usize;
-        match &self.rows {
-            Rows::Parquet(table) => Ok(self.of_columns(index, table.row(index)?)),
-            Rows::Json(layout) => {
-                let fields = layout.object(&self.path, at.offset, &format!("row {}", index + 1))?;
-                Ok(self.of_json(index, fields))
-            }
-        }
+        Ok(self.made(at, self.rows.row(at)?))
     }
 
-    /// Returns the parquet table, or `None` for a JSON file.
+    /// Returns the parquet table, or `None` for another format.
     pub fn table(&self) -> Option<&Table> {
-        match &self.rows {
-            Rows::Parquet(table) => Some(table),
-            Rows::Json(_) => None,
-        }
+        self.rows.table()
+    }
+
+    /// Returns the columns that are not read although they contain images.
+    pub fn unread_pictures(&self) -> Result<Vec<String>> {
+        if self.names.ignores_images() { Ok(Vec::new()) } else { self.rows.unread_pictures() }
     }
 
     /// Returns the columns with their types: from the schema of a parquet file, from the first rows of a JSON file.
     pub fn columns(&self) -> Result<Vec<Column>> {
-        let columns = match &self.rows {
-            Rows::Parquet(table) => table.columns(),
-            Rows::Json(layout) => form::json_columns(&self.path, *layout, form::LOOKED_AT)?,
-        };
+        let columns = self.rows.columns()?;
         let meaning = |(name, kind): (String, String)| Column { read_as: self.names.meaning(&name), name, kind };
         Ok(columns.into_iter().map(meaning).collect())
     }
 
-    fn of_columns(&self, index: usize, fields: Result<Fields>) -> RowResult<Row> {
-        let (fields, images) = fields.map_err(BadRow::of(Reason::WrongColumns))?;
-        self.made(index, fields, images)
-    }
-
-    fn of_json(&self, index: usize, fields: Result<Map<String, Value>>) -> RowResult<Row> {
-        let fields = fields.map_err(BadRow::of(Reason::BrokenRow))?;
-        self.made(index, self.names.rename(fields), None)
-    }
-
-    fn made(&self, index: usize, fields: Map<String, Value>, images: Option<Vec<RawImage>>) -> RowResult<Row> {
+    fn made(&self, at: RowPosition, fields: RowResult<Fields>) -> RowResult<Row> {
+        let (fields, images) = fields?;
+        let index = at.index as usize;
         let place = self.place(index);
         let (dataset, file) = (self.set_name.as_str(), self.name.as_str());
         row_from(fields, images, &RowContext { folder: &self.folder, dataset, file, index, place })

@@ -1,11 +1,13 @@
 //! Counts what was read. The counts are printed as one line, so that the user notices ignored images and columns at
 //! once.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
-use crate::data::Row;
 use crate::data::read::RowFile;
-use crate::error::Result;
+use crate::data::{Row, forms};
+use crate::error::{Error, Result};
 
 /// Counts of what the used rows contain.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -18,42 +20,94 @@ pub struct ReadCounts {
     pub turns: u64,
     /// Number of trained tokens; 0 if the rows are not used for training.
     pub targets: u64,
-    /// Names of the files' columns that are not read.
-    pub unused: Vec<String>,
+    /// Number of rows of each form.
+    forms: BTreeMap<String, u64>,
+    /// Columns of the files, each with its canonical name if rows can be read from it.
+    columns: BTreeMap<String, Option<String>>,
+    /// Columns that contain images and are not read, each with its file.
+    unread: Vec<[String; 2]>,
 }
 
 impl ReadCounts {
-    /// Creates counts of 0 and lists the unused columns of `files`.
+    /// Creates counts of 0 with the columns of `files`.
     pub fn of<'a>(files: impl IntoIterator<Item = &'a RowFile>) -> Result<ReadCounts> {
-        let mut unused = Vec::new();
+        let mut counts = ReadCounts::default();
         for file in files {
-            let columns = file.columns()?.into_iter().filter(|column| column.read_as.is_none());
-            unused.extend(columns.map(|column| column.name));
+            let columns = file.columns()?.into_iter();
+            counts.columns.extend(columns.map(|column| (column.name, column.read_as.map(str::to_owned))));
+            let path = file.path.display().to_string();
+            counts.unread.extend(file.unread_pictures()?.into_iter().map(|column| [path.clone(), column]));
         }
-        unused.sort_unstable();
-        unused.dedup();
-        Ok(ReadCounts { unused, ..ReadCounts::default() })
+        Ok(counts)
+    }
+
+    /// Returns these counts with the columns of `files`, if any of the rows were read from a data set.
+    pub fn with_columns<'a>(self, files: impl IntoIterator<Item = &'a RowFile>) -> Result<ReadCounts> {
+        if self.forms.is_empty() {
+            return Ok(self);
+        }
+        let ReadCounts { columns, unread, .. } = ReadCounts::of(files)?;
+        Ok(ReadCounts { columns, unread, ..self })
     }
 
     /// Counts one more row with its messages and images.
     pub fn add(&mut self, row: &Row) {
-        self.count(row.messages.len(), row.images.len(), 0);
+        self.count(row.form, row.messages.len(), row.images.len(), 0);
     }
 
-    /// Counts one more row with these numbers of messages, images and trained tokens.
-    pub fn count(&mut self, turns: usize, pictures: usize, targets: usize) {
+    /// Counts one more row of a form with these numbers of messages, images and trained tokens.
+    pub fn count(&mut self, form: &str, turns: usize, pictures: usize, targets: usize) {
         self.rows += 1;
         self.turns += turns as u64;
         self.pictures += pictures as u64;
         self.targets += targets as u64;
+        if !form.is_empty() {
+            *self.forms.entry(form.to_owned()).or_default() += 1;
+        }
+    }
+
+    /// Returns the columns that the rows were read from, or the others.
+    pub fn columns(&self, used: bool) -> Vec<&str> {
+        let read: Vec<&str> = self.forms.keys().flat_map(|form| forms::columns_of(form)).collect();
+        let is_used = |ours: &Option<String>| ours.as_ref().is_some_and(|ours| read.contains(&ours.as_str()));
+        self.columns.iter().filter(|(_, ours)| is_used(ours) == used).map(|(name, _)| name.as_str()).collect()
+    }
+
+    /// Returns an error if no image was read although a column contains images.
+    pub fn check(&self) -> Result<()> {
+        match self.unread.first() {
+            Some([file, column]) if self.pictures == 0 && self.rows > 0 => {
+                let found = format!("a column `{column}` with pictures that is not read, and no other pictures");
+                let expected = format!("columns: {{images: {column}}} in the data set's entry");
+                let hint = "set columns.images to an empty text to use the rows without pictures";
+                Err(Error::input_hint(file, found, expected, hint))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Formats the counts as a line for the user.
     pub fn line(&self) -> String {
-        let ReadCounts { rows, pictures, turns, targets, unused } = self;
-        let targets = if *targets > 0 { format!(", {targets} target tokens") } else { String::new() };
-        let unused =
-            if unused.is_empty() { String::new() } else { format!("; columns not used: {}", unused.join(", ")) };
-        format!("read {rows} rows: {pictures} pictures, {turns} turns{targets}{unused}")
+        let ReadCounts { rows, pictures, turns, targets, forms, .. } = self;
+        let mut line = format!("read {rows} rows: {pictures} pictures, {turns} turns");
+        if *targets > 0 {
+            line.push_str(&format!(", {targets} target tokens"));
+        }
+        let several =
+            |(form, count): (&String, &u64)| if forms.len() > 1 { format!("{form} ({count})") } else { form.clone() };
+        if !forms.is_empty() {
+            line.push_str(&format!("; form: {}", forms.iter().map(several).collect::<Vec<_>>().join(", ")));
+        }
+        for (title, used) in [("columns used", true), ("columns not used", false)] {
+            let columns = self.columns(used);
+            // If no row could be read, the form is unknown.
+            if !columns.is_empty() && !forms.is_empty() {
+                line.push_str(&format!("; {title}: {}", columns.join(", ")));
+            }
+        }
+        if let Some([_, column]) = self.unread.first() {
+            line.push_str(&format!("; WARNING: the column {column} has pictures and is not read"));
+        }
+        line
     }
 }

@@ -1,5 +1,6 @@
 //! Rows and samples: one record of a data set before and after tokenization.
 
+use std::borrow::Cow;
 use std::io::{self, Cursor, Read as _, Seek, SeekFrom};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -27,13 +28,28 @@ pub struct Row {
     pub data_source: String,
     /// Label, if the row has one.
     pub ground_truth: Option<String>,
+    /// Answer that SFT trains on if the messages have none: the label of a row with a question and an answer.
+    pub reply: Option<String>,
     /// `extra_info`: index, question, answer, split and any other fields of the row.
     pub extra: serde_json::Map<String, serde_json::Value>,
     /// File and row, for messages to the user.
     pub place: String,
+    /// Name of the form that the row was read in; empty if it was not read from a data set.
+    pub form: &'static str,
 }
 
 impl Row {
+    /// Returns the conversation that SFT trains on: the messages, and `reply` if they do not end with an answer.
+    pub fn trained_messages(&self) -> Cow<'_, [Message]> {
+        match (&self.reply, self.messages.last()) {
+            (Some(reply), Some(last)) if last.role != "assistant" => {
+                let answer = Message::text("assistant", reply.clone());
+                Cow::Owned(self.messages.iter().cloned().chain([answer]).collect())
+            }
+            _ => Cow::Borrowed(&self.messages),
+        }
+    }
+
     /// Returns the images and videos, in the order of the messages' parts. Images without a part come last.
     pub fn media(&self) -> Vec<Media<'_>> {
         let mut from = 0;

@@ -6,7 +6,7 @@ use crate::data::index::grids;
 use crate::data::row::{EncodedPrompt, ImageSource, Media, Row, Sample, text_of};
 use crate::error::{Error, Result};
 use crate::image::{Grid, ImageInput, Processor};
-use crate::text::{Chat, Part, Special, expand_images};
+use crate::text::{Chat, Message, Part, Special, expand_images};
 
 /// System prompt of training rows and of every evaluation. It describes the output format that the model is trained on.
 pub const SYSTEM_PROMPT: &str = "You are a helpful assistant. When the user asks a question, your response must include two parts: first, the reasoning process enclosed in <think>...</think> tags, then the final answer enclosed in <answer>...</answer> tags.Please provide a clear, concise response within <answer> </answer> tags that directly addresses the question.";
@@ -16,7 +16,8 @@ pub const TEACHER_SYSTEM_PROMPT: &str = "You are a helpful assistant. When the u
 
 /// Converts a row in SFT form to a training sample. Each assistant turn is encoded as the model would generate it: the
 /// prompt that opens the turn, then the text of the turn (as plain text) and `<|im_end|>`. Only the text and
-/// `<|im_end|>` are targets, and only in turns that the row does not mask.
+/// `<|im_end|>` are targets, and only in turns that the row does not mask. A chat template with `{% generation %}` blocks
+/// decides itself what is trained.
 ///
 /// Returns an error if the row does not end with an assistant turn that has text, or if an image is broken.
 pub fn sft_sample(row: &Row, chat: &Chat, processor: &Processor) -> Result<Sample> {
@@ -25,35 +26,21 @@ pub fn sft_sample(row: &Row, chat: &Chat, processor: &Processor) -> Result<Sampl
     Ok(Sample { input_ids, loss_mask, images })
 }
 
-/// Returns the tokens of [`sft_sample`] and the mask of its targets, for a row whose images have these grids.
+/// Returns the tokens of [`sft_sample`] and the mask of its targets, for a row whose images have these grids. The mask
+/// comes from the chat template if that marks the generated text.
 pub fn sft_tokens(row: &Row, chat: &Chat, merge_size: u32, grids: &[Grid]) -> Result<(Vec<u32>, Vec<bool>)> {
-    let (mut ids, mut mask) = (Vec::new(), Vec::new());
-    // Tokens that the template produces for the previous turns. The next prompt must begin with them.
-    let mut done: Vec<u32> = Vec::new();
-    for (k, message) in row.messages.iter().enumerate().filter(|(_, m)| m.role == "assistant") {
-        let opened = chat.encode(&row.messages[..k], true, Special::Plain).map_err(at(row))?;
-        let Some(next) = opened.strip_prefix(&done[..]) else {
-            let found = "a chat template that rewrites earlier turns";
-            return Err(Error::input(&row.place, found, "a template that only appends, or one assistant turn per row"));
-        };
-        ids.extend_from_slice(next);
-        mask.resize(ids.len(), false);
-        if message.content.iter().any(|p| !matches!(p, Part::Text(_))) {
-            return Err(Error::input(&row.place, "an image in an assistant message", "text"));
-        }
-        ids.extend(chat.tokenizer.encode(&text_of(message), Special::Plain).map_err(at(row))?);
-        ids.push(chat.ids.im_end);
-        mask.resize(ids.len(), !message.masked);
-        if k + 1 < row.messages.len() {
-            done = chat.encode(&row.messages[..=k], false, Special::Plain).map_err(at(row))?;
-            let close = done.iter().rposition(|&id| id == chat.ids.im_end).map_or(done.len(), |i| i + 1);
-            ids.extend_from_slice(&done[close..]);
-            mask.resize(ids.len(), false);
-        }
+    let messages = row.trained_messages();
+    let mut answers = messages.iter().filter(|m| m.role == "assistant");
+    if answers.any(|answer| answer.content.iter().any(|p| !matches!(p, Part::Text(_)))) {
+        return Err(Error::input(&row.place, "an image in an assistant message", "text"));
     }
-    if row.messages.last().is_none_or(|m| m.role != "assistant" || text_of(m).trim().is_empty()) {
+    if messages.last().is_none_or(|m| m.role != "assistant" || text_of(m).trim().is_empty()) {
         return Err(Error::input(&row.place, "no answer at the end of the messages", "an assistant message with text"));
     }
+    let (ids, mask) = match chat.encode_trained(&messages).map_err(at(row))? {
+        Some(marked) => marked,
+        None => turn_by_turn(row, &messages, chat)?,
+    };
     if !mask.contains(&true) {
         let found = "`loss` or `weight` 0 in every assistant message";
         return Err(Error::input(&row.place, found, "at least one assistant message to train on"));
@@ -62,6 +49,32 @@ pub fn sft_tokens(row: &Row, chat: &Chat, merge_size: u32, grids: &[Grid]) -> Re
     let loss_mask = expand_mask(&ids, &mask, chat, grids, merge_size as usize);
     debug_assert_eq!(input_ids.len(), loss_mask.len());
     Ok((input_ids, loss_mask))
+}
+
+/// Encodes a conversation whose targets are the texts of the assistant's turns and their ends.
+fn turn_by_turn(row: &Row, messages: &[Message], chat: &Chat) -> Result<(Vec<u32>, Vec<bool>)> {
+    let (mut ids, mut mask) = (Vec::new(), Vec::new());
+    // Tokens that the template produces for the previous turns. The next prompt must begin with them.
+    let mut done: Vec<u32> = Vec::new();
+    for (k, message) in messages.iter().enumerate().filter(|(_, m)| m.role == "assistant") {
+        let opened = chat.encode(&messages[..k], true, Special::Plain).map_err(at(row))?;
+        let Some(next) = opened.strip_prefix(&done[..]) else {
+            let found = "a chat template that rewrites earlier turns";
+            return Err(Error::input(&row.place, found, "a template that only appends, or one assistant turn per row"));
+        };
+        ids.extend_from_slice(next);
+        mask.resize(ids.len(), false);
+        ids.extend(chat.tokenizer.encode(&text_of(message), Special::Plain).map_err(at(row))?);
+        ids.push(chat.ids.im_end);
+        mask.resize(ids.len(), !message.masked);
+        if k + 1 < messages.len() {
+            done = chat.encode(&messages[..=k], false, Special::Plain).map_err(at(row))?;
+            let close = done.iter().rposition(|&id| id == chat.ids.im_end).map_or(done.len(), |i| i + 1);
+            ids.extend_from_slice(&done[close..]);
+            mask.resize(ids.len(), false);
+        }
+    }
+    Ok((ids, mask))
 }
 
 /// Converts [`Row::prompt`] to token ids, followed by the opening of the assistant's turn. The system prompt is the

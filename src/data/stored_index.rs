@@ -123,7 +123,7 @@ mod tests {
         let hash = "00".to_owned();
         indexed.signatures.push(Signature { path: "rows.jsonl".into(), len: 3, modified: 4, hash });
         indexed.shared.count = 2;
-        indexed.seen.unused = vec!["split".to_owned()];
+        indexed.seen.count("messages", 2, 1, 3);
         let Indexed { sizes, places, rejected, shared, seen, signatures } = &indexed;
         write(&path, sizes, places, rejected, shared, seen, signatures.clone()).unwrap();
         assert_eq!(read(&path).unwrap().as_ref(), Some(&indexed));

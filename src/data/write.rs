@@ -67,7 +67,10 @@ impl Writer {
     }
 
     /// Adds a row. Returns an error if the row has a video, because the columns cannot hold its frames.
-    pub fn push(&mut self, row: Row) -> Result<()> {
+    pub fn push(&mut self, mut row: Row) -> Result<()> {
+        if self.form == Form::Sft {
+            row.messages = row.trained_messages().into_owned();
+        }
         let parts = row.messages.iter().flat_map(|message| &message.content);
         if parts.into_iter().any(|part| matches!(part, Part::Video { .. })) {
             return Err(Error::input(

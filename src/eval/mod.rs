@@ -10,6 +10,7 @@ pub mod recorded;
 pub mod rescore;
 pub mod samples;
 pub mod server;
+mod source_sums;
 pub mod stats;
 mod subsets;
 pub mod summary;

@@ -4,6 +4,7 @@
 use std::ops::ControlFlow;
 
 use crate::data::index::{Index, Shape};
+use crate::data::read::RowFile;
 use crate::data::{Encoder, ReadCounts};
 use crate::error::{Error, Result};
 use crate::task::{Crash, TaskRows};
@@ -47,6 +48,8 @@ impl Survey {
             }
             Ok(ControlFlow::Continue(()))
         })?;
+        survey.seen = survey.seen.with_columns(&RowFile::open(rows.datasets())?)?;
+        survey.seen.check()?;
         Ok(survey)
     }
 

@@ -1,30 +1,34 @@
-//! Validation during training: the model answers questions of tasks and of the user's files. The metrics have verl's
-//! names.
+//! Validation during training: the loss of the user's rows with answers, and the model's answers to questions of tasks
+//! and of the user's rows. The metrics have verl's names.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use rayon::prelude::*;
 
-use super::subsets;
-use crate::config::{Mode, RlConfig, SftConfig, ValidationConfig};
+use super::source_sums::SourceSums;
+use crate::config::{DatasetConfig, Mode, RlConfig, SftConfig, ValidationConfig};
+use crate::data::answer::label;
 use crate::data::encoder::EncodingPurpose;
-use crate::data::{self, Encoder, Index, Row};
+use crate::data::{self, Encoder, Index, Row, text_of};
 use crate::device::{Device, Region};
-use crate::engine::{EngineConfig, Prompt, allowed_ids, stop_token_ids};
+use crate::engine::{Engine, EngineConfig, Event, Prompt, allowed_ids, stop_token_ids};
 use crate::error::{Error, Result};
 use crate::model::{Model, ModelConfig};
 use crate::ops::sample::SamplingParams;
 use crate::ranks::Ranks;
 use crate::reward::Scorer;
-use crate::rollout::generate::{self, Numbers, Question, Rollout, RolloutRequest};
+use crate::rollout::generate::{self, Numbers, Question, RolloutRequest};
 use crate::rollout::wire;
 use crate::task::{self, Source, Task, TaskRows, TaskSpec, VerifiedRows};
+use crate::train::job::JobCommon;
 use crate::train::metrics::Metrics;
 use crate::train::plan::blank;
 use crate::train::trainer_config::TaskFile;
-use crate::train::validation::{self as train, Validator};
+use crate::train::val_loss::HeldOut;
+use crate::train::validation::{self as train, Measured, Validator};
 
 /// Step number for the random numbers of a validation. No training reaches it. It is the same for each validation, so
 /// that metrics differ only because of the weights.
@@ -38,8 +42,8 @@ const UNKNOWN: &str = "unknown";
 
 /// Settings for the validation of a run.
 struct Means<'a> {
-    /// Model directory that the run starts from.
-    model: &'a Path,
+    /// The training job that is validated.
+    common: &'a JobCommon,
     /// Minimum and maximum number of pixels of an image, if configured.
     pixels: [Option<usize>; 2],
     /// Scorer of the answers.
@@ -52,6 +56,12 @@ struct Means<'a> {
     seed: u64,
     /// Default folder of the tasks' files.
     folder: Option<&'a Path>,
+}
+
+/// The user's own rows for a validation, with the name of their file or key.
+struct OwnRows {
+    name: String,
+    rows: Vec<Row>,
 }
 
 /// Questions of a validation and the settings for answering them.
@@ -70,15 +80,20 @@ struct TaskValidator {
     seed: u64,
 }
 
-/// Returns the validation of an `omr rl` run, if it has one. `folder` is the default folder of the tasks' files.
+/// Returns the validation of the `omr rl` run `common`, if it has one. `folder` is the default folder of the tasks'
+/// files.
 pub fn rl(
     config: &RlConfig,
-    model: &Path,
+    common: &JobCommon,
     scorer: Arc<Scorer>,
     folder: Option<&Path>,
 ) -> Result<Option<train::Validation>> {
+    let validation = &config.validation;
+    if !validation.is_wanted() {
+        return Ok(None);
+    }
     let means = Means {
-        model,
+        common,
         pixels: [config.image_min_pixels, config.image_max_pixels],
         scorer,
         mode: config.reward.mode,
@@ -86,41 +101,82 @@ pub fn rl(
         seed: config.seed,
         folder,
     };
-    open(&config.validation, &means, config.test_freq)
+    let answers = TaskValidator::open(validation, &means, own_rows(validation, &means)?)?;
+    train::Validation::new(Measured { loss: None, answers }, validation, config.test_freq).map(Some)
 }
 
-/// Returns the validation of an `omr sft` run, if it has one. The rules score in strict mode.
-pub fn sft(config: &SftConfig, model: &Path, folder: Option<&Path>) -> Result<Option<train::Validation>> {
+/// Returns the validation of the `omr sft` run `common`, if it has one. Rows with an answer give the validation loss.
+/// The rules score the answers to the other rows in strict mode.
+pub fn sft(config: &SftConfig, common: &JobCommon, folder: Option<&Path>) -> Result<Option<train::Validation>> {
+    let validation = &config.validation;
+    if !validation.is_wanted() {
+        return Ok(None);
+    }
+    let longest = common.index.shapes().map(|shape| shape.targets).max().unwrap_or(0);
     let means = Means {
-        model,
+        common,
         pixels: [config.image_min_pixels, config.image_max_pixels],
         scorer: Arc::new(Scorer::rules(Mode::Strict)),
         mode: Mode::Strict,
-        max_new_tokens: config.packing_length,
+        max_new_tokens: (2 * longest).clamp(1, config.packing_length),
         seed: config.seed,
         folder,
     };
-    open(&config.validation, &means, config.eval_steps)
+    let (mut answered, mut own) = (Vec::new(), own_rows(validation, &means)?);
+    for OwnRows { rows, .. } in &mut own {
+        let (with_answer, questions) = std::mem::take(rows).into_iter().partition(has_answer);
+        *rows = questions;
+        if validation.predict_with_generate {
+            rows.extend(with_answer.iter().map(|row: &Row| Row { ground_truth: label(row), ..row.clone() }));
+        }
+        answered.extend(with_answer);
+    }
+    let loss = match answered.is_empty() {
+        true => None,
+        false => Some(HeldOut::new(answered, means.encoder(EncodingPurpose::Train)?, config)?),
+    };
+    let answers = TaskValidator::open(validation, &means, own)?;
+    train::Validation::new(Measured { loss, answers }, validation, config.eval_steps).map(Some)
 }
 
-fn open(config: &ValidationConfig, means: &Means<'_>, every: Option<u64>) -> Result<Option<train::Validation>> {
-    if !config.is_wanted() {
-        return Ok(None);
+/// Returns true if the conversation that SFT trains on ends with an assistant message that has text.
+fn has_answer(row: &Row) -> bool {
+    row.trained_messages().last().is_some_and(|last| last.role == "assistant" && !text_of(last).trim().is_empty())
+}
+
+/// Returns the rows of `val_files` and the rows that `val_size` has split off.
+fn own_rows(config: &ValidationConfig, means: &Means<'_>) -> Result<Vec<OwnRows>> {
+    let most = config.val_max_samples.unwrap_or(usize::MAX);
+    let of_file = |entry: &DatasetConfig| {
+        let (rows, _) = data::load(std::slice::from_ref(entry), means.seed)?;
+        Ok(OwnRows { name: entry.path.display().to_string(), rows })
+    };
+    let mut own = config.val_files.iter().map(of_file).collect::<Result<Vec<_>>>()?;
+    own.extend(config.val_size.map(|_| OwnRows { name: "val_size".to_owned(), rows: means.common.held_out.clone() }));
+    own.iter_mut().for_each(|own| own.rows.truncate(most));
+    Ok(own)
+}
+
+impl Means<'_> {
+    fn encoder(&self, purpose: EncodingPurpose) -> Result<Encoder> {
+        Encoder::load(&self.common.model, purpose, self.common.model_config.vocab_size, self.pixels)
     }
-    let validator = TaskValidator::open(config, means)?;
-    train::Validation::new(Box::new(validator), config, every).map(Some)
 }
 
 impl TaskValidator {
-    /// Reads the questions. Returns an error that names the key if a task is unknown. Returns an error that names the
-    /// file and the row if a row has no correct answer, or if its prompt is longer than the model's context.
-    fn open(config: &ValidationConfig, means: &Means<'_>) -> Result<TaskValidator> {
-        let model_config = ModelConfig::load(&means.model.join("config.json"))?;
-        let encoder = Encoder::load(means.model, EncodingPurpose::Ask, model_config.vocab_size, means.pixels)?;
+    /// Reads the questions of the tasks and adds them to the user's `own` questions. Returns `None` if there are none.
+    /// Returns an error that names the key if a task is unknown. Returns an error that names the file and the row if a
+    /// row has no correct answer, or if its prompt is longer than the model's context.
+    fn open(config: &ValidationConfig, means: &Means<'_>, own: Vec<OwnRows>) -> Result<Option<Box<dyn Validator>>> {
+        let (model, model_config) = (&means.common.model, means.common.model_config.clone());
+        let encoder = means.encoder(EncodingPurpose::Ask)?;
         let ids = &encoder.chat.ids;
-        let stop_token_ids = stop_token_ids(means.model, &[ids.im_end, ids.endoftext])?;
+        let stop_token_ids = stop_token_ids(model, &[ids.im_end, ids.endoftext])?;
         let specs = specs(config)?;
-        let sets = sets(config, means, &specs)?;
+        let sets = sets(config, means, &specs, own)?;
+        if sets.is_empty() {
+            return Ok(None);
+        }
         let counts: Vec<String> = sets.iter().map(|set| format!("{} of {}", set.rows().len(), set.name())).collect();
         let mut index = Index::default();
         for row in sets.iter().flat_map(|set| set.rows()) {
@@ -133,10 +189,17 @@ impl TaskValidator {
             index.push(data::Shape { tokens: measured.tokens, targets: 0, grids: &measured.grids });
         }
         let kwargs = &config.val_kwargs;
-        Ok(TaskValidator {
+        let max_new_tokens = kwargs.max_new_tokens.unwrap_or(means.max_new_tokens);
+        let answers = match kwargs.n {
+            1 => "an answer".to_owned(),
+            n => format!("{n} answers"),
+        };
+        let (questions, counts) = (index.len(), counts.join(", "));
+        let describe = format!("{answers} of at most {max_new_tokens} tokens to {questions} questions ({counts})");
+        Ok(Some(Box::new(TaskValidator {
             sets,
             task_files: task_files(&specs, &task_source(config, means))?,
-            describe: format!("{} questions ({})", index.len(), counts.join(", ")),
+            describe,
             index,
             encoder,
             model_config,
@@ -148,10 +211,10 @@ impl TaskValidator {
                 ..SamplingParams::default()
             },
             n: kwargs.n,
-            max_new_tokens: kwargs.max_new_tokens.unwrap_or(means.max_new_tokens),
+            max_new_tokens,
             max_num_seqs: EngineConfig::new(1).max_num_seqs,
             seed: means.seed,
-        })
+        })))
     }
 
     fn question(&self, row: &Row) -> Result<Question> {
@@ -187,8 +250,14 @@ impl TaskValidator {
 
     /// Distributes the questions to the ranks in turn. Every rank then gets all answers and counts them in the order of
     /// the questions.
-    fn generate(&self, dev: &mut Device, model: &Model, ranks: &mut dyn Ranks) -> Result<BTreeMap<String, SourceSums>> {
-        let (mut figures, mut first) = (BTreeMap::<String, SourceSums>::new(), 0);
+    fn generate(
+        &self,
+        dev: &mut Device,
+        model: &Model,
+        ranks: &mut dyn Ranks,
+        on_progress: &mut dyn FnMut(usize),
+    ) -> Result<BTreeMap<String, SourceSums>> {
+        let (mut figures, mut first, mut done) = (BTreeMap::<String, SourceSums>::new(), 0, 0);
         let (rank, size) = (ranks.rank(), ranks.size());
         for set in &self.sets {
             let rollout_request = self.rollout_request(dev, &**set)?;
@@ -197,17 +266,59 @@ impl TaskValidator {
                 let questions = own.par_iter().map(|row| self.question(row)).collect::<Result<Vec<Question>>>()?;
                 let questions: Vec<&Question> = questions.iter().collect();
                 let numbers = Numbers { first: first + rank as u64, every: size as u64 };
-                let generated = generate::generate(dev, model, &questions, numbers, rollout_request, None, |_| Ok(()));
+                let progress = |ended: usize| {
+                    on_progress(done + ended);
+                    Ok(())
+                };
+                let generated = generate::generate(dev, model, &questions, numbers, rollout_request, None, progress);
                 let rollouts =
                     wire::gathered(ranks, generated.map(|generated| generated.rollouts), rows.len() * self.n)?;
                 for (row, answers) in rows.iter().zip(rollouts.chunks(self.n)) {
                     figures.entry(source(row).to_owned()).or_default().add(answers);
                 }
                 first += rows.len() as u64;
+                done += questions.len() * self.n;
             }
         }
         Ok(figures)
     }
+
+    /// Generates the first [`TRIED`] tokens of as many answers as are generated at the same time. Returns the number of
+    /// answers, the seconds that this took, and the seconds of a later token of all of them.
+    fn try_answers(&self, dev: &mut Device, model: &Model) -> Result<Tried> {
+        let mut request = self.rollout_request(dev, &*self.sets[0])?;
+        let none: Arc<[u32]> = [].into();
+        (request.max_tokens, request.stop_token_ids) = (TRIED.min(self.max_new_tokens), &none);
+        let rows = self.sets.iter().flat_map(|set| set.rows()).take(self.max_num_seqs.div_ceil(self.n));
+        let questions = rows.map(|row| self.question(row)).collect::<Result<Vec<Question>>>()?;
+        let questions: Vec<&Question> = questions.iter().collect();
+        let answers = (questions.len() * self.n).min(self.max_num_seqs);
+        let (begun, mut tokens, mut middle) = (Instant::now(), 0, 0.0);
+        let mut engine = Engine::new(model, dev, request.engine)?;
+        engine.generate(model, dev, &generate::requests(&questions, Numbers::from(0), request), |event| {
+            tokens += usize::from(matches!(event, Event::Token { .. }));
+            if tokens == answers * TRIED / 2 {
+                middle = begun.elapsed().as_secs_f64();
+            }
+            Ok(())
+        })?;
+        engine.release(dev);
+        let seconds = begun.elapsed().as_secs_f64();
+        Ok(Tried { answers, seconds, per_token: (seconds - middle) / (TRIED / 2) as f64 })
+    }
+}
+
+/// Number of tokens per answer with which the time of a validation is estimated.
+const TRIED: usize = 8;
+
+/// Result of generating the first tokens of some answers.
+struct Tried {
+    /// Number of answers.
+    answers: usize,
+    /// Seconds for these tokens.
+    seconds: f64,
+    /// Seconds for one more token of each answer.
+    per_token: f64,
 }
 
 impl Validator for TaskValidator {
@@ -215,10 +326,7 @@ impl Validator for TaskValidator {
         let mut sources: Vec<&str> = self.sets.iter().flat_map(|set| set.rows()).map(source).collect();
         sources.sort_unstable();
         sources.dedup();
-        let mut figures = SourceSums::default();
-        figures.of_question([(); 3].map(|()| vec![0.0; self.n]), &vec![""; self.n], 0);
-        let mut names: Vec<String> =
-            sources.iter().flat_map(|source| figures.named(source)).map(|(name, _)| name).collect();
+        let mut names: Vec<String> = sources.iter().flat_map(|source| SourceSums::names(source, self.n)).collect();
         names.sort_unstable();
         names
     }
@@ -229,6 +337,10 @@ impl Validator for TaskValidator {
 
     fn task_files(&self) -> &[TaskFile] {
         &self.task_files
+    }
+
+    fn answers(&self) -> usize {
+        self.index.len() * self.n
     }
 
     fn max_num_seqs(&self) -> usize {
@@ -256,23 +368,39 @@ impl Validator for TaskValidator {
         Ok(())
     }
 
-    fn measure(&self, dev: &mut Device, model: &Model, ranks: &mut dyn Ranks) -> Result<Metrics> {
+    fn seconds(&self, dev: &mut Device, model: &Model, size: usize) -> Result<f64> {
         let mark = dev.mark(Region::Overlay);
-        let figures = self.generate(dev, model, ranks)?;
+        let Tried { answers, seconds, per_token } = self.try_answers(dev, model)?;
+        dev.release(mark);
+        let batches = self.answers().div_ceil(size).div_ceil(answers) as f64;
+        Ok(batches * (seconds + per_token * self.max_new_tokens.saturating_sub(TRIED) as f64))
+    }
+
+    fn measure(
+        &self,
+        dev: &mut Device,
+        model: &Model,
+        ranks: &mut dyn Ranks,
+        on_progress: &mut dyn FnMut(usize),
+    ) -> Result<Metrics> {
+        let mark = dev.mark(Region::Overlay);
+        let figures = self.generate(dev, model, ranks, on_progress)?;
         dev.release(mark);
         let named = figures.iter().flat_map(|(source, figures)| figures.named(source));
         Ok(named.map(|(name, value)| (name, value.into())).collect())
     }
 }
 
-/// Returns the questions of each file and each task, with their scorer.
-fn sets(config: &ValidationConfig, means: &Means<'_>, specs: &[&'static TaskSpec]) -> Result<Vec<Box<dyn Task>>> {
+/// Returns the user's own questions and those of each task, with their scorer.
+fn sets(
+    config: &ValidationConfig,
+    means: &Means<'_>,
+    specs: &[&'static TaskSpec],
+    own: Vec<OwnRows>,
+) -> Result<Vec<Box<dyn Task>>> {
     let most = config.val_max_samples;
     let mut sets: Vec<Box<dyn Task>> = Vec::new();
-    for entry in &config.val_files {
-        let (mut rows, _) = data::load(std::slice::from_ref(entry), means.seed)?;
-        rows.truncate(most.unwrap_or(rows.len()));
-        let name = entry.path.display().to_string();
+    for OwnRows { name, rows } in own.into_iter().filter(|own| !own.rows.is_empty()) {
         sets.push(Box::new(VerifiedRows::scored_by(name, rows, means.scorer.clone())?));
     }
     for &spec in specs {
@@ -319,44 +447,4 @@ fn task_files(specs: &[&'static TaskSpec], source: &Source) -> Result<Vec<TaskFi
 
 fn source(row: &Row) -> &str {
     if row.data_source.is_empty() { UNKNOWN } else { &row.data_source }
-}
-
-/// Variables measured for each answer, named as in verl. Only the first is reported under `val-core`.
-const VARIABLES: [&str; 3] = ["acc", "reward", "format_reward_score"];
-
-/// Sums over the questions of one source.
-#[derive(Default)]
-struct SourceSums {
-    questions: usize,
-    /// Sums by section and name.
-    sums: BTreeMap<(&'static str, String), f64>,
-}
-
-impl SourceSums {
-    /// Adds the answers to a question.
-    fn add(&mut self, answers: &[Rollout]) {
-        let of = |value: fn(&Rollout) -> f64| answers.iter().map(value).collect();
-        let values = [of(|a| a.score.acc_score), of(|a| a.score.score), of(|a| a.score.format_reward_score)];
-        let votes: Vec<&str> = answers.iter().map(|a| a.score.predict_str.as_str()).collect();
-        self.of_question(values, &votes, answers.iter().map(|a| a.output.token_ids.len()).sum());
-    }
-
-    /// Adds a question with the values and votes of its answers and their total number of tokens.
-    fn of_question(&mut self, values: [Vec<f64>; 3], votes: &[&str], tokens: usize) {
-        self.questions += 1;
-        let mut add = |section, name, value| *self.sums.entry((section, name)).or_default() += value;
-        for (variable, values) in VARIABLES.iter().zip(&values) {
-            for (name, value) in subsets::of_question(values, votes) {
-                let core = *variable == VARIABLES[0] && subsets::is_core(&name, values.len());
-                add(if core { "val-core" } else { "val-aux" }, format!("{variable}/{name}"), value);
-            }
-        }
-        add("val-aux", "response_length/mean".to_owned(), tokens as f64 / votes.len() as f64);
-    }
-
-    /// Returns the means over the questions, under verl's names.
-    fn named(&self, source: &str) -> impl Iterator<Item = (String, f64)> {
-        let mean = |sum: &f64| sum / self.questions as f64;
-        self.sums.iter().map(move |((section, name), sum)| (format!("{section}/{source}/{name}"), mean(sum)))
-    }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use crate::config::GenerateConfig;
-use crate::data::form::{RawImage, RowContext};
+use crate::data::fields::{RawImage, RowContext};
 use crate::data::{self, folder::Folder, json::jsonl, read::row_from};
 use crate::engine::Prompt;
 use crate::error::{Error, Result};

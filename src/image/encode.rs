@@ -1,7 +1,9 @@
 //! Encoding of images.
 
+use std::io::Cursor;
+
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
-use image::{ExtendedColorType, ImageEncoder, ImageResult};
+use image::{ExtendedColorType, ImageEncoder, ImageFormat, ImageResult, RgbImage, imageops};
 
 use super::Rgb;
 
@@ -15,4 +17,33 @@ pub fn png(rgb: &Rgb) -> ImageResult<Vec<u8>> {
         ExtendedColorType::Rgb8,
     )?;
     Ok(png)
+}
+
+/// Maximum size in bytes of a thumbnail without loss.
+const LOSSLESS: usize = 12 << 10;
+
+/// Returns the image as a JPEG whose longer side has at most `largest` pixels. Returns `None` if `rgb` is inconsistent.
+pub fn jpeg_within(rgb: Rgb, largest: u32) -> Option<Vec<u8>> {
+    let Rgb { width, height, data } = rgb;
+    let mut whole = RgbImage::from_raw(width, height, data)?;
+    // Using every pixel of a very large image would take seconds. Therefore only about 4 x 4 source pixels are used for
+    // each pixel of the result.
+    let step = width.max(height) / (4 * largest);
+    if step > 1 {
+        let [columns, rows] = [width.div_ceil(step), height.div_ceil(step)];
+        whole = RgbImage::from_fn(columns, rows, |x, y| *whole.get_pixel(x * step, y * step));
+    }
+    let scale = (largest as f64 / width.max(height).max(1) as f64).min(1.0);
+    let side = |length: u32| ((length as f64 * scale).round() as u32).max(1);
+    let shown = imageops::thumbnail(&whole, side(width), side(height));
+    let mut jpeg = Cursor::new(Vec::new());
+    shown.write_to(&mut jpeg, ImageFormat::Jpeg).ok()?;
+    Some(jpeg.into_inner())
+}
+
+/// Returns a small version of the image: a PNG if few bytes suffice, otherwise a JPEG whose longer side has at most
+/// `largest` pixels.
+pub fn thumbnail(rgb: Rgb, largest: u32) -> Option<Vec<u8>> {
+    let lossless = png(&rgb).ok().filter(|png| png.len() <= LOSSLESS);
+    lossless.or_else(|| jpeg_within(rgb, largest))
 }

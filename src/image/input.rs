@@ -2,6 +2,8 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use super::Rgb;
+
 /// Number of frames per patch: Qwen2.5-VL's `temporal_patch_size`.
 const TEMPORAL_PATCH_SIZE: u16 = 2;
 
@@ -48,6 +50,14 @@ impl ImageInput {
     pub fn grid(&self) -> Grid {
         let [_, h, w] = self.grid_thw;
         Grid { frames: self.frames as u16, h: h as u16, w: w as u16 }
+    }
+
+    /// Returns the image, or the first frame of the video.
+    pub fn first_frame(&self) -> Rgb {
+        let [_, h, w] = self.grid_thw;
+        let frame = self.pixels.len() / self.frames.max(1) as usize;
+        let patch_size = (frame / (3 * h * w).max(1) as usize).isqrt() as u32;
+        Rgb { width: w * patch_size, height: h * patch_size, data: self.pixels[..frame].to_vec() }
     }
 
     /// Returns true for a video.

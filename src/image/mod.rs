@@ -10,7 +10,7 @@ pub mod processor;
 mod resize;
 
 pub use decode::{Limits, Refused, decode, decode_then, size};
-pub use encode::png;
+pub use encode::{jpeg_within, png, thumbnail};
 pub use input::{Grid, ImageInput};
 pub use processor::Processor;
 pub use resize::resize;

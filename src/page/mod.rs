@@ -22,10 +22,20 @@ pub fn templates<'a>(own: &[(&'a str, &'a str)]) -> Result<Environment<'a>> {
     Ok(templates)
 }
 
+/// Scripts of a page.
+#[derive(Clone, Copy, Default)]
+pub struct Scripts<'a> {
+    /// Texts of the scripts.
+    pub texts: &'a [&'a str],
+    /// True if the scripts may request a new version of the page from its server.
+    pub is_live: bool,
+}
+
 /// Renders the template `name`, which extends `page.html`. `context` contains its `title`. The page contains `scripts`
 /// at its end.
-pub fn render(templates: &Environment, name: &str, scripts: &[&str], context: impl Serialize) -> Result<String> {
-    let context = context! { policy => policy(scripts), scripts, ..Value::from_serialize(context) };
+pub fn render(templates: &Environment, name: &str, scripts: Scripts, context: impl Serialize) -> Result<String> {
+    let policy = policy(scripts);
+    let context = context! { policy, scripts => scripts.texts, ..Value::from_serialize(context) };
     templates.get_template(name).and_then(|page| page.render(context)).map_err(|error| failed(name, error))
 }
 
@@ -34,13 +44,14 @@ fn failed(name: &str, error: minijinja::Error) -> Error {
 }
 
 /// Returns the content security policy of a page. Whatever text a model wrote into it, the page may only show embedded
-/// images and run the scripts whose hashes are listed here. It loads nothing. Styles stay inline, because bars and
-/// whiskers are placed by `style` attributes.
-fn policy(scripts: &[&str]) -> String {
+/// images and run the scripts whose hashes are listed here. It loads nothing, except that a live page loads its own new
+/// version. Styles stay inline, because bars and whiskers are placed by `style` attributes.
+fn policy(Scripts { texts: scripts, is_live }: Scripts) -> String {
     let hash = |script: &&str| format!(" 'sha256-{}'", STANDARD.encode(Sha256::digest(script)));
     let hashes: String = scripts.iter().map(hash).collect();
     let scripts = if hashes.is_empty() { " 'none'" } else { &hashes };
-    format!("default-src 'none'; script-src{scripts}; style-src 'unsafe-inline'; img-src data:")
+    let connect = if is_live { "; connect-src 'self'" } else { "" };
+    format!("default-src 'none'; script-src{scripts}; style-src 'unsafe-inline'; img-src data:{connect}")
 }
 
 /// Returns data as JSON for a script element that is not executed. Text of a model cannot close the element, because

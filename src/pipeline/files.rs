@@ -108,7 +108,8 @@ impl Rejection {
 
 /// Returns the reason why a row cannot be written in the format that the stage's settings require, or `None` if it can.
 pub fn unfit(stage: &StageConfig, row: &Row) -> Option<Rejection> {
-    let answered = row.messages.last().is_some_and(|m| m.role == "assistant" && !text_of(m).trim().is_empty());
+    let messages = row.trained_messages();
+    let answered = messages.last().is_some_and(|m| m.role == "assistant" && !text_of(m).trim().is_empty());
     (stage.form == RowForm::Sft && !answered).then(|| {
         let label = if row.ground_truth.is_some() { "a label, and " } else { "" };
         let found = format!("found {label}no answer at the end of the conversation");

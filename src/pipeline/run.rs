@@ -84,7 +84,9 @@ pub fn run_after<C: Stage>(
         done => done?,
     };
     for input in &work.inputs {
-        means.observer.note(&format!("{}: {}", input.name, input.seen()?.line()));
+        let seen = input.seen()?;
+        means.observer.note(&format!("{}: {}", input.name, seen.line()));
+        seen.check()?;
     }
     summary.check(config.outcomes())?;
     if shard.is_none() {

@@ -124,8 +124,8 @@ impl Input {
 
     /// Returns the counts of the last reading, and the columns that are not read.
     pub fn seen(&self) -> Result<ReadCounts> {
-        let unused = ReadCounts::of(self.files.iter().map(|(_, file)| file))?.unused;
-        Ok(ReadCounts { unused, ..self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone() })
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        seen.with_columns(self.files.iter().map(|(_, file)| file))
     }
 
     /// Passes each row to be read to `take`, in order. Positions use row numbers of the data set, not of the file.

@@ -14,7 +14,6 @@ use crate::rl::micro_batches;
 use crate::rl::plan;
 use crate::tensor::DType;
 use crate::train::nll;
-use crate::train::sft;
 use crate::train::step::{Computed, Sequence};
 
 /// A micro-batch and its loss.
@@ -39,7 +38,7 @@ impl Pass {
     /// Returns the rows of fine-tuning.
     pub fn sequences(&self) -> Vec<Sequence<'_>> {
         match self {
-            Pass::Sft { row, rows } => vec![sft::sequence(row); *rows],
+            Pass::Sft { row, rows } => vec![Sequence::from(row); *rows],
             Pass::Rl { .. } => Vec::new(),
         }
     }

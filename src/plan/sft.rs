@@ -17,7 +17,8 @@ use crate::error::{Error, Result};
 use crate::image::Grid;
 use crate::model::ModelConfig;
 use crate::train::plan;
-use crate::train::sft::{self, AHEAD, LOWER};
+use crate::train::sft::{AHEAD, LOWER};
+use crate::train::step::Sequence;
 
 fn run<'a>(config: &'a SftConfig, target: Target, layout: &GpuLayout) -> plan::Run<'a> {
     let most_micro_batches = packs(config);
@@ -95,7 +96,7 @@ impl Training for SftConfig {
     fn least(&self, model: &ModelConfig, rows: &Rows, layout: &GpuLayout) -> Result<usize> {
         let config = SftConfig { gradient_lanes: Some(layout.lanes), ..self.clone() };
         let Largest { row, at_once, of_pack, .. } = Largest::new(&config, rows, model)?;
-        let batches = [vec![sft::sequence(&row); at_once * of_pack]];
+        let batches = [vec![Sequence::from(&row); at_once * of_pack]];
         Ok(plan::sft(model.clone(), run(&config, minimal_target(), layout), &batches)?.memory.total())
     }
 }

@@ -5,6 +5,7 @@ use crate::config::{JudgeConfig, ScorerConfig};
 use crate::device::Kind;
 use crate::error::Result;
 use crate::reward::process::Pool;
+use crate::train::reporters;
 
 impl Recipe<'_> {
     /// Describes the planned stages to the user.
@@ -55,8 +56,12 @@ impl Recipe<'_> {
         say(format!("{takes}the run can be stopped and continued at any time"));
     }
 
-    /// Starts and stops the reward commands once, so that a missing command is found before the long stages.
+    /// Starts and stops the reward commands once and looks for the services of `report_to`, so that what is missing is
+    /// found before the long stages.
     pub fn try_commands(&self) -> Result<()> {
+        let mut services = [&self.config.sft.report_to[..], &self.config.rl.report_to].concat();
+        services.dedup();
+        reporters::check(&services)?;
         let (rl, eval) = (self.config.rl.reward.scorer(), &self.config.eval.reward);
         for (reward, place) in [(&rl, "rl.reward"), (eval, "eval.reward")] {
             if !reward.command.is_empty() {

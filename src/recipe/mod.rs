@@ -7,8 +7,10 @@ mod announce;
 mod base;
 mod examples;
 mod job;
+mod new_model;
 mod run;
 mod stages;
 mod summary;
 
 pub use job::Recipe;
+pub use new_model::init;

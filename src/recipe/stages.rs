@@ -132,7 +132,7 @@ impl Recipe<'_> {
         let mut job = sft::Job::new(&dir, config)?;
         job.common.label = stage.to_owned();
         job.common.ranks = OneRank::new(ranks.rank(), ranks.size());
-        job.common.validation = validation::sft(&job.config, &job.common.model, Some(&self.path("data")))?;
+        job.common.validation = validation::sft(&job.config, &job.common, Some(&self.path("data")))?;
         let what = format!("{stage}: {} rows", job.common.index.len());
         self.train(&mut job, &what, ranks)
     }
@@ -158,7 +158,7 @@ impl Recipe<'_> {
         let scorer = self.scorer(config.reward.mode, &config.judge, &reward, "rl.reward", &store)?;
         let mut job = rl::Job::new(&dir, config, scorer.clone())?;
         job.common.ranks = OneRank::new(ranks.rank(), ranks.size());
-        job.common.validation = validation::rl(&job.config, &job.common.model, scorer, Some(&self.path("data")))?;
+        job.common.validation = validation::rl(&job.config, &job.common, scorer, Some(&self.path("data")))?;
         let what = format!("rl: {} questions", job.common.index.len());
         self.train(&mut job, &what, ranks)?;
         drop(job);

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::recorded::Recorded;
 use crate::answers::RunStore;
 use crate::checkpoint::Checkpoint;
-use crate::config::{self, RlConfig, SftConfig};
+use crate::config::{self, RlConfig, SftConfig, ValidationConfig};
 use crate::error::{Error, Result};
 use crate::eval::validation;
 use crate::machine::Machine;
@@ -44,12 +44,13 @@ impl Replay<'_> {
             let mut config: RlConfig = config::load(Some(&file), &[], &env)?;
             (config.resume, config.save_freq, config.save_seconds) = (resume, save, None);
             (config.keep_every, config.save_on_stop, config.rollout_freq) = (None, Some(false), Some(1));
-            config.validation.metric_for_best_model = None;
+            config.report_to = Vec::new();
+            config.validation = without_best(config.validation);
             let (reward, store) = (config.reward.scorer(), Some(self.answers()?));
             let (mode, judge) = (config.reward.mode, config.judge.as_ref());
             let scorer = Arc::new(Scorer::new(mode, judge, &reward, "reward", store, self.machine.runtime)?);
             let mut job = rl::run::Job::open(dir, config.clone(), scorer.clone(), false)?;
-            job.common.validation = validation::rl(&config, &job.common.model, scorer, tasks.as_deref())?;
+            job.common.validation = validation::rl(&config, &job.common, scorer, tasks.as_deref())?;
             (job.common.dir, job.only, job.common.data.kept) = (scratch, only, None);
             job.recorded = Some(dir.clone());
             return self.train(&mut job);
@@ -57,9 +58,10 @@ impl Replay<'_> {
         let mut config: SftConfig = config::load(Some(&file), &[], &env)?;
         (config.resume, config.save_steps, config.save_seconds) = (resume, save, None);
         (config.keep_every, config.save_on_stop) = (None, Some(false));
-        config.validation.metric_for_best_model = None;
+        config.report_to = Vec::new();
+        config.validation = without_best(config.validation);
         let mut job = train::sft::Job::open(dir, config.clone(), false)?;
-        job.common.validation = validation::sft(&config, &job.common.model, tasks.as_deref())?;
+        job.common.validation = validation::sft(&config, &job.common, tasks.as_deref())?;
         // Nothing is written to the folder of the run, not even its index.
         (job.common.dir, job.common.data.kept) = (scratch, None);
         self.train(&mut job)
@@ -89,6 +91,16 @@ impl Replay<'_> {
             Err(Error::Stopped) if !until.inner.stop_requested() => Ok(()),
             done => done,
         }
+    }
+}
+
+/// Returns a validation that selects no checkpoint and does not end the run early. The run's own end is known.
+fn without_best(validation: ValidationConfig) -> ValidationConfig {
+    ValidationConfig {
+        metric_for_best_model: None,
+        early_stopping_patience: None,
+        load_best_model_at_end: false,
+        ..validation
     }
 }
 

@@ -9,6 +9,7 @@ use crate::device::{Device, KernelVariant};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::rollout::file::{self, RolloutRow};
+use crate::train::job::model_step;
 use crate::train::metrics::{self, Metrics};
 
 /// Records of a run.
@@ -69,7 +70,9 @@ impl Recorded {
     pub fn weights(&self, step: u64, scratch: &Path) -> Vec<(PathBuf, PathBuf)> {
         let checkpoint = format!("checkpoints/global_step_{step}");
         let both = [checkpoint.as_str(), "model"].map(|name| (self.dir.join(name), scratch.join(name)));
-        both.into_iter().filter(|(theirs, ours)| theirs.is_dir() && ours.is_dir()).collect()
+        // With `load_best_model_at_end`, the final model can be that of an earlier step.
+        let compares = |theirs: &Path| !theirs.ends_with("model") || model_step(&self.dir).is_none_or(|of| of == step);
+        both.into_iter().filter(|(theirs, ours)| theirs.is_dir() && ours.is_dir() && compares(theirs)).collect()
     }
 
     /// Returns the folder of the recipe that the run is a stage of.

@@ -1,5 +1,6 @@
 //! A page that compares several runs.
 
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::path::Path;
 
@@ -63,15 +64,22 @@ pub fn comparison(dirs: &[&Path]) -> Result<RecipeReport> {
     Ok(out)
 }
 
-/// Returns short names of the folders: their paths without the first and last parts that all have in common.
+/// Returns short names of the folders: the last part of their paths that differs, with the parts before it if it does not
+/// tell all of them apart.
 pub(super) fn names(dirs: &[&Path]) -> Vec<String> {
-    let parts: Vec<Vec<&OsStr>> = dirs.iter().map(|dir| dir.iter().collect()).collect();
-    let shortest = parts.iter().map(Vec::len).min().unwrap_or(0);
-    let alike = |part: &dyn Fn(&[&OsStr]) -> String| parts.iter().all(|other| part(other) == part(&parts[0]));
-    let joined = |parts: &[&OsStr]| parts.join(OsStr::new("/")).to_string_lossy().into_owned();
-    let first = (0..shortest).rev().find(|&n| alike(&|parts| joined(&parts[..n]))).unwrap_or(0);
-    let last = (0..shortest - first).rev().find(|&n| alike(&|parts| joined(&parts[parts.len() - n..]))).unwrap_or(0);
-    parts.iter().map(|parts| joined(&parts[first..parts.len() - last])).collect()
+    let paths: Vec<Vec<&OsStr>> = dirs.iter().map(|dir| dir.iter().collect()).collect();
+    let shortest = paths.iter().map(Vec::len).min().unwrap_or(0);
+    let name = |path: &[&OsStr], last: usize, count: usize| {
+        let end = path.len() - last;
+        path[end.saturating_sub(count)..end].join(OsStr::new("/")).to_string_lossy().into_owned()
+    };
+    let of_all = |last: usize, count: usize| paths.iter().map(|path| name(path, last, count)).collect::<Vec<_>>();
+    let alike =
+        |last: &usize| paths.iter().all(|path| path[path.len() - last - 1] == paths[0][paths[0].len() - last - 1]);
+    let last = (0..shortest).find(|last| !alike(last)).unwrap_or(0);
+    let differ = |names: &Vec<String>| names.iter().collect::<HashSet<_>>().len() == names.len();
+    let longest = paths.iter().map(Vec::len).max().unwrap_or(1);
+    (1..longest).map(|count| of_all(last, count)).find(differ).unwrap_or_else(|| of_all(0, longest))
 }
 
 type Pick = fn(&Stage) -> Option<Estimate>;
@@ -100,8 +108,10 @@ mod tests {
     fn runs_are_named_by_what_tells_them_apart() {
         let of = |dirs: &[&str]| names(&dirs.iter().map(Path::new).collect::<Vec<_>>());
         assert_eq!(of(&["runs/gspo/rl", "runs/grpo/rl"]), ["gspo", "grpo"]);
-        assert_eq!(of(&["runs/a", "runs/a/rl"]), ["a", "a/rl"]);
-        assert_eq!(of(&["a/b/c", "a/c", "x/c"]), ["a/b", "a", "x"]);
+        assert_eq!(of(&["/tmp/x/gspo/model", "/data/y/grpo/model"]), ["gspo", "grpo"]);
+        assert_eq!(of(&["runs/a", "runs/a/rl"]), ["a", "rl"]);
+        assert_eq!(of(&["a/b/c", "a/c", "x/c"]), ["b", "a", "x"]);
+        assert_eq!(of(&["a/seed1/rl", "b/seed1/rl2", "c/seed2/rl"]), ["seed1/rl", "seed1/rl2", "seed2/rl"]);
         assert_eq!(of(&["a", "a"]), ["a", "a"]);
     }
 }

@@ -1,5 +1,6 @@
 //! Renders the pages of this room from templates.
 
+use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use minijinja::{HtmlEscape, Value, context};
@@ -8,14 +9,15 @@ use serde::Serialize;
 
 use super::{RecipeReport, browser};
 use crate::error::Result;
-use crate::page;
+use crate::page::{self, Scripts};
 
 /// The templates of this room.
-const TEMPLATES: [(&str, &str); 8] = [
+const TEMPLATES: [(&str, &str); 9] = [
     ("parts.html", include_str!("parts.html")),
     ("report.html", include_str!("report.html")),
     ("inspect.html", include_str!("inspect.html")),
     ("inspect.css", include_str!("inspect.css")),
+    ("preview.html", include_str!("preview.html")),
     ("rescore.html", include_str!("rescore.html")),
     ("evaluation.html", include_str!("evaluation/evaluation.html")),
     ("evaluation.css", include_str!("evaluation/evaluation.css")),
@@ -24,6 +26,10 @@ const TEMPLATES: [(&str, &str); 8] = [
 
 /// Renders the template `name` of this room as a page with `scripts`.
 pub(super) fn render(name: &str, scripts: &[&str], context: impl Serialize) -> Result<String> {
+    render_page(name, Scripts { texts: scripts, is_live: false }, context)
+}
+
+fn render_page(name: &str, scripts: Scripts, context: impl Serialize) -> Result<String> {
     let mut templates = page::templates(&TEMPLATES)?;
     templates.add_filter("strong_figures", strong_figures);
     templates.add_filter("stage_name", stage_name);
@@ -33,11 +39,30 @@ pub(super) fn render(name: &str, scripts: &[&str], context: impl Serialize) -> R
 
 /// Returns the page. It needs no network and no other file.
 pub fn page(report: &RecipeReport) -> Result<String> {
-    let data = page::data(&serde_json::json!({"curves": report.curves, "examples": report.examples}))?;
-    let scripts = [include_str!("page.js"), browser::SCRIPT];
-    let scripts = if report.rollouts.is_some() { &scripts[..] } else { &scripts[..1] };
+    render_report(report, false)
+}
+
+/// Returns a page that requests its new version from its server while the run continues.
+pub fn live_page(report: &RecipeReport) -> Result<String> {
+    render_report(report, true)
+}
+
+fn render_report(report: &RecipeReport, is_live: bool) -> Result<String> {
+    let RecipeReport { curves, examples, changed, .. } = report;
+    let data = page::data(&serde_json::json!({"curves": curves, "examples": examples, "changed": changed}))?;
+    let scripts = [include_str!("live.js"), include_str!("page.js"), browser::SCRIPT];
+    let texts = match (is_live, &report.rollouts) {
+        (true, _) => &scripts[..],
+        (false, Some(_)) => &scripts[1..],
+        (false, None) => &scripts[1..2],
+    };
+    let index: HashMap<&str, usize> = curves.iter().enumerate().map(|(i, curve)| (curve.title.as_str(), i)).collect();
     let questions = report.stages.iter().filter_map(|s| s.acc.or(s.acc_t1)).map(|e| e.n).max().unwrap_or(0);
-    render("report.html", scripts, context! { data, questions, ..Value::from_serialize(report) })
+    render_page(
+        "report.html",
+        Scripts { texts, is_live },
+        context! { data, questions, index, is_live, ..Value::from_serialize(report) },
+    )
 }
 
 /// Marks numbers such as `12.3 %` and `+4.5 points` as strong text.

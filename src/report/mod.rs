@@ -11,6 +11,7 @@ mod comparison;
 mod evaluation;
 mod html;
 pub mod inspect;
+pub mod preview;
 mod read;
 mod rescore;
 mod rollouts;
@@ -18,6 +19,7 @@ mod run;
 mod step;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +32,7 @@ pub use read::report;
 pub use rescore::page as rescore;
 pub use run::judges;
 pub use step::StepPicture;
+pub use watch::Watched;
 
 /// Contents of a page. Empty parts are left out.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -63,6 +66,8 @@ pub struct RecipeReport {
     pub facts: Vec<(String, String)>,
     /// Resolved config, as in its file.
     pub config: String,
+    /// Time of the last step in seconds since 1970, if there is one.
+    pub changed: Option<f64>,
 }
 
 /// An evaluated model.
@@ -110,6 +115,8 @@ pub struct Curve {
     /// True if the axis should be logarithmic. The page still uses a linear axis if a value is not positive or if the
     /// values span less than a factor of 4.
     pub log: bool,
+    /// True if the chart is shown only on request.
+    pub folded: bool,
     /// Lines of the chart.
     pub series: Vec<Series>,
 }
@@ -119,8 +126,8 @@ pub struct Curve {
 pub struct Series {
     /// Name of the line. `sft`, `control` and `rl` have fixed colours.
     pub name: String,
-    /// Steps, ascending, with their values.
-    pub points: Vec<(f64, f64)>,
+    /// Steps, ascending, with their values, and the seconds from the first step of the run to each.
+    pub points: Vec<(f64, f64, f64)>,
 }
 
 /// A question with answers of the models.

@@ -1,6 +1,6 @@
 //! Builds a [`RecipeReport`] from run directories (FORMATS section 4).
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
@@ -18,7 +18,8 @@ use crate::files;
 use crate::train::metrics;
 
 /// Table of the charts with one line each: folder of the stage, title, possible names of the metric, `log` for a
-/// logarithmic axis, caption. A chart is left out if all its values are 0.
+/// logarithmic axis, `folded` if the page of a recipe shows the chart only on request, caption. A chart is left out if
+/// all its values are 0.
 const CURVES: &str = include_str!("curves.tsv");
 
 const PROBS_DIFF: &str = "training/rollout_probs_diff_max";
@@ -26,14 +27,24 @@ const PROBS_DIFF: &str = "training/rollout_probs_diff_max";
 /// Maximum number of points per line. Longer runs are averaged in buckets.
 const MAX_POINTS: usize = 600;
 
-/// Builds the report of one run directory: a recipe, or a single `sft` or `rl` run.
+/// Builds the report of one run directory: a recipe, or a single `sft` or `rl` run. Its rollouts are of steps that are
+/// evenly spaced.
 pub fn report(dir: &Path) -> Result<RecipeReport> {
-    let name = dir.file_name().map_or_else(|| dir.display().to_string(), |n| n.to_string_lossy().into_owned());
+    build(dir, rollouts::spread)
+}
+
+/// Builds the report of a run that continues. Its rollouts are of the newest steps, the newest first.
+pub fn live(dir: &Path) -> Result<RecipeReport> {
+    build(dir, rollouts::newest)
+}
+
+fn build(dir: &Path, choose: rollouts::Choose) -> Result<RecipeReport> {
+    let name = name(dir);
     let summary = summary(dir)?;
     let mut report = RecipeReport { title: name.clone(), ..RecipeReport::default() };
     // A recipe that is still running has no summary, but it has the folders of its stages.
     let recipe = summary.contains_key("stages") || dir.join("sft").is_dir();
-    if !recipe && !dir.join("metrics.jsonl").exists() {
+    if !recipe && !dir.join("metrics.jsonl").exists() && !run::is_training(dir) {
         return Err(Error::input(
             dir.display().to_string(),
             "no summary.json with stages and no metrics.jsonl",
@@ -48,7 +59,7 @@ pub fn report(dir: &Path) -> Result<RecipeReport> {
         steps.insert(stage, metrics::read(&of_stage.join("metrics.jsonl"))?);
     }
     if recipe {
-        report.title = format!("The {name} recipe");
+        report.title = format!("The {} recipe", name.rsplit('/').next().unwrap_or_default());
         let measured = measured(dir)?;
         report.stages = stages(&summary, &measured);
         report.contrasts = contrasts(&measured);
@@ -61,10 +72,12 @@ pub fn report(dir: &Path) -> Result<RecipeReport> {
         report.headline = run::headline(&steps["rl"]);
     }
     if let Some(config) = run::rl_config(&rl) {
-        report.rollouts = rollouts::browser(&rl, &config)?;
+        report.rollouts = rollouts::browser(&rl, &config, choose)?;
     }
     report.step = step::picture(&steps["rl"]);
     report.curves = curves(&steps, recipe);
+    let logged = steps.values().flatten().filter_map(|step| step.get(metrics::WALL_TIME)?.as_f64());
+    report.changed = logged.reduce(f64::max);
     report.facts = if recipe { facts(dir, &summary) } else { run::facts(dir, &summary, &steps["rl"]) };
     report.config = files::read_to_string(dir.join("config.yaml")).unwrap_or_default();
     Ok(report)
@@ -75,6 +88,13 @@ fn columns(dir: &Path) -> Result<Option<Table>> {
     let dirs = STAGES.map(|(stage, _)| dir.join("eval").join(stage).join("tasks"));
     let dirs: Vec<&Path> = dirs.iter().map(PathBuf::as_path).filter(|dir| evaluation::is_evaluation(dir)).collect();
     if dirs.is_empty() { Ok(None) } else { evaluation::table(&dirs).map(Some) }
+}
+
+/// Returns the last two parts of the path of a run, such as `digits/rl`.
+fn name(dir: &Path) -> String {
+    let full = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
+    let parts: Vec<_> = full.iter().map(|part| part.to_string_lossy()).collect();
+    parts[parts.len().saturating_sub(2)..].join("/")
 }
 
 fn summary(dir: &Path) -> Result<Map<String, Value>> {
@@ -227,7 +247,7 @@ fn curves(steps: &Steps, recipe: bool) -> Vec<Curve> {
     let mut out = Vec::new();
     let kind = if run::is_rl(&steps["rl"]) { "rl" } else { "sft" };
     for drawn in CURVES.lines().map(|line| line.split('\t').collect::<Vec<&str>>()) {
-        let [stage, title, names, axis, caption] = drawn[..] else { continue };
+        let [stage, title, names, axis, folded, caption] = drawn[..] else { continue };
         if !recipe && stage != kind {
             continue;
         }
@@ -244,16 +264,48 @@ fn curves(steps: &Steps, recipe: bool) -> Vec<Curve> {
             // The line of the control run continues where SFT ended.
             let end = sft.points.last().map_or(0.0, |p| p.0);
             let shift = if control[0].0 > end { 0.0 } else { end };
-            let points = control.into_iter().map(|(step, value)| (step + shift, value)).collect();
+            let [begun, sft_begun] = ["control", "sft"].map(|stage| steps[stage].first().and_then(wall_time));
+            let later = begun.zip(sft_begun).map_or(0.0, |(begun, sft_begun)| begun - sft_begun);
+            let points = control.into_iter().map(|(step, value, at)| (step + shift, value, at + later)).collect();
             series.push(Series { name: "control".to_owned(), points });
         }
         let has_values = |line: &Series| line.points.iter().any(|point| point.1 != 0.0);
         if series.iter().any(has_values) {
-            out.push(Curve { title: title.to_owned(), caption: caption.to_owned(), log: axis == "log", series });
+            let folded = recipe && folded == "folded";
+            out.push(Curve {
+                title: title.to_owned(),
+                caption: caption.to_owned(),
+                log: axis == "log",
+                folded,
+                series,
+            });
         }
     }
     out.extend(["sft", "control", "rl"].iter().flat_map(|stage| validations(stage, &steps[stage], recipe)));
+    if !recipe {
+        out.extend(others(kind, &steps[kind]));
+    }
     out
+}
+
+/// Returns the charts of all metrics of a single run that have no chart of their own, except those that never change.
+fn others(stage: &str, steps: &[metrics::Metrics]) -> Vec<Curve> {
+    let known: HashSet<&str> =
+        CURVES.lines().filter_map(|line| line.split('\t').nth(2)).flat_map(|names| names.split(',')).collect();
+    let is_other = |name: &&String| {
+        !known.contains(name.as_str())
+            && !["step", metrics::WALL_TIME].contains(&name.as_str())
+            && !name.starts_with("val-core/")
+    };
+    let names: BTreeSet<&String> = steps.iter().flat_map(|step| step.keys()).filter(is_other).collect();
+    let curve = |name: &String| {
+        let points = points(steps, name);
+        let first = points.first()?.1;
+        let changes = points.iter().any(|point| point.1 != first);
+        let series = vec![Series { name: stage.to_owned(), points }];
+        changes.then(|| Curve { title: name.clone(), folded: true, series, ..Curve::default() })
+    };
+    names.into_iter().filter_map(curve).collect()
 }
 
 /// Returns the charts of the validations of a stage: accuracy by source. A single run has the same steps under every
@@ -267,19 +319,26 @@ fn validations(stage: &str, steps: &[metrics::Metrics], recipe: bool) -> Vec<Cur
         let title = if recipe { format!("Validation of {stage}: {what}") } else { format!("Validation: {what}") };
         let series = vec![Series { name: stage.to_owned(), points: points(steps, name) }];
         let caption = "Share of correct answers to questions that are not used for training.".to_owned();
-        Curve { title, caption, log: false, series }
+        Curve { title, caption, log: false, folded: false, series }
     };
     run::measured_beside(steps).iter().map(curve).collect()
 }
 
-fn points(steps: &[metrics::Metrics], name: &str) -> Vec<(f64, f64)> {
+fn wall_time(metrics: &metrics::Metrics) -> Option<f64> {
+    metrics.get(metrics::WALL_TIME)?.as_f64()
+}
+
+/// Returns the points of a metric. The numbers are rounded to six digits to keep the page small.
+fn points(steps: &[metrics::Metrics], name: &str) -> Vec<(f64, f64, f64)> {
     let number = |m: &metrics::Metrics, key: &str| m.get(key).and_then(Value::as_f64);
-    let all: Vec<_> = steps.iter().filter_map(|m| Some((number(m, "step")?, number(m, name)?))).collect();
+    let begun = steps.first().and_then(wall_time);
+    let point =
+        |m| Some((number(m, "step")?, number(m, name)?, wall_time(m).zip(begun).map_or(0.0, |(at, of)| at - of)));
+    let all: Vec<_> = steps.iter().filter_map(point).collect();
     let bucket = all.len().div_ceil(MAX_POINTS).max(1);
-    let mean = |points: &[(f64, f64)]| {
-        let n = points.len() as f64;
-        let (step, value) = points.iter().fold((0.0, 0.0), |sum, p| (sum.0 + p.0, sum.1 + p.1));
-        (step / n, value / n)
+    let mean = |points: &[(f64, f64, f64)]| {
+        let mean = |of: fn(&(f64, f64, f64)) -> f64| points.iter().map(of).sum::<f64>() / points.len() as f64;
+        (mean(|p| p.0), run::rounded(mean(|p| p.1)), (mean(|p| p.2) * 10.0).round() / 10.0)
     };
     all.chunks(bucket).map(mean).collect()
 }
@@ -334,8 +393,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_curve_has_its_five_columns_and_metrics_their_names() {
-        assert!(CURVES.lines().all(|line| line.split('\t').count() == 5));
+    fn every_curve_has_its_six_columns_and_metrics_their_names() {
+        assert!(CURVES.lines().all(|line| line.split('\t').count() == 6));
         for name in [PROBS_DIFF, metrics::MEMORY] {
             assert!(CURVES.contains(&format!("\t{name}\t")), "{name}");
         }

@@ -1,29 +1,26 @@
 //! The browser of an RL run's rollouts, by step and group. Each rollout has its image, its text, its scores and the
 //! log-prob of each token.
 
-use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use super::browser::{Answer, Browser, Row, Verdict, thumbnail};
 use crate::config::RlConfig;
-use crate::data;
 use crate::error::{Error, Result};
 use crate::reward;
 use crate::rollout::file::{self, RolloutRow};
 use crate::text::Tokenizer;
 
-/// Maximum number of steps on the page (including the first and the last), and of groups per step.
+/// Maximum number of steps on the page.
 const STEPS: usize = 8;
-const GROUPS: usize = 8;
 
 /// Maximum number of bytes in a page of responses and images together.
 const BYTES: usize = 4 << 20;
 
 /// Returns the browser of the run in `dir`. Returns `None` if the run has written no rollouts, or if an older version
 /// wrote them.
-pub fn browser(dir: &Path, config: &RlConfig) -> Result<Option<Browser>> {
+pub fn browser(dir: &Path, config: &RlConfig, choose: Choose) -> Result<Option<Browser>> {
     let recorded = steps(dir)?;
-    let chosen = spread(&recorded, STEPS);
+    let chosen = choose(&recorded, STEPS);
     let mut groups: Vec<(u64, Vec<RolloutRow>)> = Vec::new();
     for &step in &chosen {
         if let Ok(Some(rows)) = file::read(dir, step) {
@@ -33,19 +30,16 @@ pub fn browser(dir: &Path, config: &RlConfig) -> Result<Option<Browser>> {
     if groups.is_empty() {
         return Ok(None);
     }
-    let wanted =
-        groups.iter().filter_map(|(_, group)| group.first()).map(|row| (row.id.clone(), row.gts.clone())).collect();
-    let asked = questions(config, wanted);
     let model = config.model.as_deref().unwrap_or(Path::new(""));
     let tokenizer = Tokenizer::load(dir.join("model")).or_else(|_| Tokenizer::load(model)).ok();
     let (mut bytes, mut rows) = (0, Vec::new());
     let count = groups.len();
     for (step, group) in groups {
         let Some(first) = group.first() else { continue };
-        let known = asked.get(&(first.id.clone(), first.gts.clone()));
-        let text = known.map_or(first.input.as_str(), |known| known.text.as_str());
+        // Files of older versions contain only the rendered prompt.
+        let text = if first.question.is_empty() { &first.input } else { &first.question };
         let answers: Vec<Answer> = group.iter().map(|r| answer(r, text, config, tokenizer.as_ref())).collect();
-        let pictures = known.map_or(&[][..], |known| &known.pictures);
+        let pictures: Vec<String> = first.pictures.iter().filter_map(|picture| thumbnail(picture)).collect();
         bytes += group.iter().map(|r| r.output.len() + 24 * r.token_ids.len()).sum::<usize>();
         bytes += pictures.iter().map(String::len).sum::<usize>();
         if bytes > BYTES && !rows.is_empty() {
@@ -59,8 +53,8 @@ pub fn browser(dir: &Path, config: &RlConfig) -> Result<Option<Browser>> {
         };
         rows.push(Row {
             id: format!("step {step}, {}", first.id),
-            question: text.to_owned(),
-            pictures: pictures.to_vec(),
+            question: text.clone(),
+            pictures,
             gold: Some(first.gts.clone()),
             answers,
             facets: vec![("step".to_owned(), format!("{step:>6}")), ("group".to_owned(), mixed.to_owned())],
@@ -90,15 +84,23 @@ fn steps(dir: &Path) -> Result<Vec<u64>> {
     Ok(steps)
 }
 
+/// Selects at most the given number of steps.
+pub type Choose = fn(&[u64], usize) -> Vec<u64>;
+
+/// Selects the newest steps, the newest first.
+pub fn newest(steps: &[u64], most: usize) -> Vec<u64> {
+    steps.iter().rev().take(most).copied().collect()
+}
+
 /// Selects at most `most` of `steps`, evenly spaced, including the first and the last.
-fn spread(steps: &[u64], most: usize) -> Vec<u64> {
+pub fn spread(steps: &[u64], most: usize) -> Vec<u64> {
     if steps.len() <= most {
         return steps.to_vec();
     }
     (0..most).map(|i| steps[i * (steps.len() - 1) / (most - 1)]).collect()
 }
 
-/// Returns the groups of a step that are shown, those with the largest range of rewards first.
+/// Returns the groups of a step that are shown.
 fn telling(rows: Vec<RolloutRow>) -> Vec<Vec<RolloutRow>> {
     let mut groups: Vec<Vec<RolloutRow>> = Vec::new();
     for row in rows {
@@ -107,44 +109,8 @@ fn telling(rows: Vec<RolloutRow>) -> Vec<Vec<RolloutRow>> {
             _ => groups.push(vec![row]),
         }
     }
-    let range = |group: &[RolloutRow]| {
-        let scores = || group.iter().map(|row| row.score);
-        scores().fold(f64::MIN, f64::max) - scores().fold(f64::MAX, f64::min)
-    };
-    groups.sort_by(|a, b| range(b).total_cmp(&range(a)));
-    groups.truncate(GROUPS);
-    groups
-}
-
-/// A question as stored in its file.
-struct QuestionText {
-    text: String,
-    pictures: Vec<String>,
-}
-
-/// Id and correct answer. Both are needed, because several files may contain the same id.
-type Named = (String, String);
-
-/// Reads the questions that are `wanted`. Questions that cannot be read are left out, because the page can be shown
-/// without them.
-fn questions(config: &RlConfig, mut wanted: HashSet<Named>) -> HashMap<Named, QuestionText> {
-    let mut found = HashMap::new();
-    for entry in &config.train_files {
-        let _ = data::read::for_each(entry, |row| {
-            let Ok(row) = row else { return Ok(()) };
-            let name = (row.id.clone(), row.ground_truth.clone().unwrap_or_default());
-            if wanted.remove(&name) {
-                let pictures = row.images.iter().filter_map(|image| thumbnail(&image.bytes(&row.place).ok()?));
-                let text = row.messages.iter().rfind(|m| m.role == "user");
-                let parts = text.iter().flat_map(|m| &m.content);
-                let text = parts.filter_map(|part| part.text()).collect();
-                found.insert(name, QuestionText { pictures: pictures.collect(), text });
-            }
-            // Stops the reader once all questions are found.
-            if wanted.is_empty() { Err(Error::Stopped) } else { Ok(()) }
-        });
-    }
-    found
+    let rewards: Vec<Vec<f64>> = groups.iter().map(|group| group.iter().map(|row| row.score).collect()).collect();
+    file::shown_groups(&rewards).into_iter().map(|i| std::mem::take(&mut groups[i])).collect()
 }
 
 fn answer(row: &RolloutRow, question: &str, config: &RlConfig, tokenizer: Option<&Tokenizer>) -> Answer {

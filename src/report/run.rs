@@ -2,7 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
 use serde_json::{Map, Value};
+
+use super::html::separated;
 
 use crate::config::{self, DatasetConfig, RecipeConfig, RlConfig, SftConfig};
 use crate::files;
@@ -34,6 +37,15 @@ pub fn rl_config(dir: &Path) -> Option<RlConfig> {
     config::load(Some(&dir.join("config.yaml")), &[], &|_| None).ok()
 }
 
+/// True if `dir` belongs to a run that trains, even if it has made no step yet.
+pub fn is_training(dir: &Path) -> bool {
+    files::is_run(dir) && (rl_config(dir).is_some() || sft_config(dir).is_some() || resolved(dir).is_some())
+}
+
+fn sft_config(dir: &Path) -> Option<SftConfig> {
+    config::load(Some(&dir.join("config.yaml")), &[], &|_| None).ok()
+}
+
 /// Describes the progress of an `omr sft` or `omr rl` run by its own metrics.
 pub fn headline(steps: &[Metrics]) -> String {
     course(steps).map_or("No step is finished yet.".to_owned(), |(what, first, last)| {
@@ -50,11 +62,14 @@ pub fn course(steps: &[Metrics]) -> Option<(String, f64, f64)> {
 
 /// Returns settings and environment of an `omr sft` or `omr rl` run.
 pub fn facts(dir: &Path, summary: &Map<String, Value>, steps: &[Metrics]) -> Facts {
-    let (rl, file) = (rl_config(dir), dir.join("config.yaml"));
-    let sft: Option<SftConfig> = config::load(Some(&file), &[], &|_| None).ok();
+    let (rl, sft) = (rl_config(dir), sft_config(dir));
     let mut out = Facts::new();
     let mut add = |label: &str, value: String| out.push((label.to_owned(), value));
     program(dir).into_iter().for_each(|program| add("Program", program));
+    started(dir).into_iter().for_each(|(label, value)| add(&label, value));
+    if let Some(time) = steps.last().and_then(|step| step.get(metrics::WALL_TIME)?.as_f64()) {
+        add("Last step", self::date(Timestamp::from_second(time as i64).ok()));
+    }
     let (model, data, total, dtype) = match (&rl, &sft) {
         (Some(c), _) => (c.model.as_deref(), &c.train_files[..], c.total_training_steps, Some(c.dtype)),
         (None, Some(c)) => (c.model.as_deref(), &c.datasets[..], c.max_steps, Some(c.dtype)),
@@ -71,12 +86,22 @@ pub fn facts(dir: &Path, summary: &Map<String, Value>, steps: &[Metrics]) -> Fac
     dtype.into_iter().for_each(|dtype| add("Storage", dtype.name().to_owned()));
     let of = total.map_or(String::new(), |total| format!(" of {total}"));
     add("Steps", format!("{}{of}, {}", steps.len(), time(metrics::sum(steps, "timing_s/step"))));
+    let number = |name: &str| steps.last().and_then(|step| step.get(name)?.as_f64());
+    if let Some(epochs) = number("epoch").or_else(|| number("training/epoch")) {
+        add("Epochs", format!("{epochs:.2}"));
+    }
+    let tokens = metrics::sum(steps, "num_tokens") + metrics::sum(steps, "perf/total_num_tokens");
+    if tokens > 0.0 {
+        let seconds = metrics::sum(steps, "timing_s/step").max(f64::MIN_POSITIVE);
+        let [tokens, speed] = [tokens, tokens / seconds].map(|count| separated(count.round() as usize, ","));
+        add("Tokens", format!("{tokens} computed in training, {speed} per second"));
+    }
     if let Some(bytes) = summary.get("peak_memory").and_then(|peak| peak.get("total")?.as_u64()) {
         add("Memory", crate::observe::bytes(bytes));
     }
     validation(steps).into_iter().for_each(|(name, value)| add(&name, value));
     if let Some(c) = &rl {
-        let (prompts, n, lr) = (c.train_batch_size, c.rollout.n, rate(c.optimizer.learning_rate));
+        let (prompts, n, lr) = (c.train_batch_size, c.rollout.n, rounded(c.optimizer.learning_rate));
         add("RL", format!("{}, {prompts} prompts x {n} rollouts, lr {lr}", c.loss_mode.name()));
         add("Clip", format!("{} below, {} above", c.clip_ratio_low, c.clip_ratio_high));
         let [computed, shared] =
@@ -86,10 +111,35 @@ pub fn facts(dir: &Path, summary: &Map<String, Value>, steps: &[Metrics]) -> Fac
             add("Shared tokens", format!("{share:.0} % of the trained tokens, because responses share their prompt"));
         }
     } else if let Some(c) = &sft {
-        add("SFT", format!("lr {}, {}", rate(c.optimizer.learning_rate), c.optimizer.lr_scheduler_type.name()));
+        add("SFT", format!("lr {}, {}", rounded(c.optimizer.learning_rate), c.optimizer.lr_scheduler_type.name()));
     }
     out.extend(judges(dir).iter().map(|(_, judge)| ("Judge".to_owned(), judge.line())));
     out
+}
+
+/// Describes when, where and how the run in `dir` was started. The stages of a recipe are started with the recipe.
+pub fn started(dir: &Path) -> Facts {
+    let read = |dir: &Path| files::read_to_string(dir.join("starts.jsonl")).ok();
+    let text = read(dir).or_else(|| read(dir.parent()?)).unwrap_or_default();
+    let starts: Vec<Map<String, Value>> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let Some((first, last)) = starts.first().zip(starts.last()) else { return Facts::new() };
+    let of = |start: &Map<String, Value>, key: &str| Some(start.get(key)?.as_str()?.to_owned());
+    let time = |start: &Map<String, Value>| date(of(start, "time").and_then(|time| time.parse().ok()));
+    let begun = match starts.len() {
+        1 => time(first),
+        2 => format!("{}, continued once, last at {}", time(first), time(last)),
+        n => format!("{}, continued {} times, last at {}", time(first), n - 1, time(last)),
+    };
+    let mut facts = vec![("Started".to_owned(), begun)];
+    for (label, key) in [("Host", "host"), ("Command", "command"), ("Directory", "directory"), ("Commit", "commit")] {
+        facts.extend(of(last, key).map(|value| (label.to_owned(), value)));
+    }
+    facts
+}
+
+/// Formats a time for readers.
+fn date(time: Option<Timestamp>) -> String {
+    time.map_or_else(|| "unknown".to_owned(), |time| time.strftime("%Y-%m-%d %H:%M UTC").to_string())
 }
 
 /// Returns the first line of a run's config: the version that wrote it, and the device.
@@ -160,6 +210,7 @@ fn validation(steps: &[Metrics]) -> Facts {
 pub fn facts_of_recipe(dir: &Path, summary: &Map<String, Value>) -> Vec<(String, String)> {
     let mut out = Vec::new();
     out.extend(program(dir).map(|program| ("Program".to_owned(), program)));
+    out.extend(started(dir));
     if let Some(device) = summary.get("device").and_then(Value::as_str) {
         out.push(("Device".to_owned(), device.to_owned()));
     }
@@ -184,7 +235,7 @@ pub fn facts_of_recipe(dir: &Path, summary: &Map<String, Value>) -> Vec<(String,
         format!(
             "{} steps, lr {}, {}",
             sft.max_steps.map_or("all".to_owned(), |n| n.to_string()),
-            rate(sft.optimizer.learning_rate),
+            rounded(sft.optimizer.learning_rate),
             sft.optimizer.lr_scheduler_type.name()
         ),
     );
@@ -196,7 +247,7 @@ pub fn facts_of_recipe(dir: &Path, summary: &Map<String, Value>) -> Vec<(String,
             rl.total_training_steps.map_or("all".to_owned(), |n| n.to_string()),
             rl.train_batch_size,
             rl.rollout.n,
-            rate(rl.optimizer.learning_rate)
+            rounded(rl.optimizer.learning_rate)
         ),
     );
     add("Clip", format!("{} below, {} above", rl.clip_ratio_low, rl.clip_ratio_high));
@@ -223,9 +274,9 @@ pub fn judges(dir: &Path) -> Vec<(String, judge::Summary)> {
     stages.into_iter().filter_map(|(stage, dir)| Some((stage, judge_summary(&dir)?))).collect()
 }
 
-/// Rounds a rate to six digits, because a product of rates has rounding errors in the later digits.
-fn rate(rate: f64) -> f64 {
-    format!("{rate:.5e}").parse().unwrap_or(rate)
+/// Rounds a number to six digits. A product of rates has rounding errors in the later digits.
+pub fn rounded(number: f64) -> f64 {
+    format!("{number:.5e}").parse().unwrap_or(number)
 }
 
 /// Formats a duration.

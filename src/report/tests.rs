@@ -1,6 +1,9 @@
 use std::fs;
 use std::path::Path;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
 use super::*;
 use crate::config;
 use crate::eval::samples::{Answer, Sample};
@@ -9,6 +12,10 @@ use crate::rollout::file::{self, RolloutRow};
 
 /// A PNG of one black pixel.
 const PIXEL: &str = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg==";
+
+fn pixel() -> Vec<u8> {
+    STANDARD.decode(PIXEL.rsplit(',').next().unwrap()).unwrap()
+}
 
 fn answer(text: &str, right: bool) -> Answer {
     let acc = f64::from(right);
@@ -157,6 +164,8 @@ fn rollouts_are_shown_and_stay_text() {
         log_probs: vec![-0.5, -2.0],
         finish_reason: "stop".to_owned(),
         judge: String::new(),
+        question: "What is it? <b>".to_owned(),
+        pictures: if rollout == 0 { vec![pixel()] } else { Vec::new() },
     };
     let rows = [row(0, evil, 0.0), row(1, "<think>x</think><answer>5</answer>", 1.0)];
     file::write(dir.path(), 1, &rows).unwrap();
@@ -169,9 +178,52 @@ fn rollouts_are_shown_and_stay_text() {
     let rollouts = report.rollouts.as_ref().unwrap();
     assert_eq!((rollouts.rows.len(), rollouts.rows[0].answers.len()), (1, 2));
     assert!(rollouts.rows[0].answers[1].why.starts_with("reward 1.000, advantage +0.50"));
+    assert_eq!(
+        (&*rollouts.rows[0].question, &rollouts.rows[0].pictures[..]),
+        ("What is it? <b>", &[PIXEL.to_owned()][..])
+    );
     let page = page(&report).unwrap();
     assert!(!page.contains("</script><script>alert") && page.contains("Content-Security-Policy"));
     assert!(!page.contains("Where a step's time goes"), "the step has no spans");
+}
+
+#[test]
+fn a_watched_page_follows_the_run_and_has_a_strict_policy() {
+    let dir = tempfile::tempdir().unwrap();
+    let line = |step: u32| serde_json::json!({"step": step, "loss": 0.5, "timing_s/wall_time": 1e9 + 7.0}).to_string();
+    let yaml = config::to_yaml(&config::SftConfig::default()).unwrap();
+    fs::write(dir.path().join("config.yaml"), format!("# omr 0.1.0, on the CPU\n{yaml}")).unwrap();
+    let mut watched = Watched::open(vec![dir.path().to_owned()]).unwrap();
+    let (first, page) = watched.page();
+    assert!(page.contains("No step is finished yet.") && page.contains("connect-src 'self'"));
+    assert!(!page.contains("script-src 'unsafe-inline'") && page.contains("default-src 'none'; script-src 'sha256-"));
+    let first = first.to_owned();
+    fs::write(dir.path().join("metrics.jsonl"), line(1) + "\n" + &line(2) + "\n{\"step\": 3, \"lo").unwrap();
+    assert_eq!(watched.page().0, first, "a page is not built again at once");
+    std::thread::sleep(std::time::Duration::from_millis(1050));
+    let (second, page) = watched.page();
+    assert!(second != first && page.contains("0.5000 in the last") && page.contains("\"changed\":1000000007.0"));
+    let plain = super::page(&report(dir.path()).unwrap()).unwrap();
+    assert!(!plain.contains("connect-src") && !plain.contains("id=\"live\""));
+    assert!(Watched::open(vec![dir.path().join("none")]).is_err());
+}
+
+#[test]
+fn the_starts_of_a_run_are_facts() {
+    let dir = tempfile::tempdir().unwrap();
+    let start =
+        |time: &str| serde_json::json!({"time": time, "host": "h1", "command": "omr sft", "commit": null}).to_string();
+    let starts = [start("2026-11-23T18:33:52Z"), start("2026-11-24T09:00:00Z")].join("\n");
+    fs::write(dir.path().join("starts.jsonl"), starts).unwrap();
+    fs::create_dir(dir.path().join("rl")).unwrap();
+    fs::write(dir.path().join("rl/metrics.jsonl"), "{\"step\":1,\"critic/score/mean\":0.5}\n").unwrap();
+    let facts = report(&dir.path().join("rl")).unwrap().facts;
+    let of = |label: &str| facts.iter().find(|fact| fact.0 == label).map(|fact| fact.1.as_str());
+    let started = "2026-11-23 18:33 UTC, continued once, last at 2026-11-24 09:00 UTC";
+    assert_eq!(
+        (of("Started"), of("Host"), of("Command"), of("Commit")),
+        (Some(started), Some("h1"), Some("omr sft"), None)
+    );
 }
 
 #[test]

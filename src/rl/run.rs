@@ -16,12 +16,14 @@ use serde_json::json;
 
 use crate::config::RlConfig;
 use crate::data::encoder::EncodingPurpose;
+use crate::data::held_out::split_off;
 use crate::data::indexing::Longest;
 use crate::data::packing::PackPlan;
 use crate::data::{Dataset, Loader, Samples};
 use crate::device::{Device, Plan, Region, Target};
 use crate::engine::{allowed_ids, stop_token_ids};
 use crate::error::{Error, Result};
+use crate::image::{ImageInput, thumbnail};
 use crate::model::{GradientSink, Model, Policy};
 use crate::observe::Observer;
 use crate::reward::Scorer;
@@ -94,8 +96,10 @@ impl Job {
         let longest = Longest { tokens: config.max_prompt_length, key: "max_prompt_length" };
         let share = config.max_bad_rows;
         let fresh = fresh || record::rows_may_differ(&config.accept_changed);
-        let data = Dataset::open(dir, &config.train_files, &encoder, longest, share, config.seed, fresh)?;
+        let mut data = Dataset::open(dir, &config.train_files, &encoder, longest, share, config.seed, fresh)?;
+        let held = config.validation.val_size.map(|size| split_off(&mut data, size)).transpose()?;
         let mut common = JobCommon::new(dir, model, model_config, data);
+        common.held_out = held.unwrap_or_default();
         common.label = "rl".to_owned();
         let (data, index) = (&mut common.data, &common.index);
         let longest = index.shapes().map(|shape| shape.tokens).max().unwrap_or(0) + config.max_response_length;
@@ -219,8 +223,23 @@ impl Job {
         Ok(journal)
     }
 
-    /// Returns the rollouts of a group as rows of the step's rollout file.
-    fn rollout_rows(&self, group: &Group) -> Vec<RolloutRow> {
+    /// Returns the rollouts of a step as rows of its file.
+    fn rollout_rows(&self, groups: &[Group]) -> Vec<RolloutRow> {
+        let rewards: Vec<Vec<f64>> = groups.iter().map(Group::rewards).collect();
+        let mut rows: Vec<Vec<RolloutRow>> = groups.iter().map(|group| self.group_rows(group)).collect();
+        for i in rollout::file::shown_groups(&rewards) {
+            let small = |image: &Arc<ImageInput>| thumbnail(image.first_frame(), rollout::file::PICTURE_SIDE);
+            if let Some(first) = rows[i].first_mut() {
+                first.pictures = groups[i].question.prompt.pixels.iter().filter_map(small).collect();
+            }
+        }
+        rows.concat()
+    }
+
+    fn group_rows(&self, group: &Group) -> Vec<RolloutRow> {
+        let question = group.question.row.messages.iter().rfind(|message| message.role == "user");
+        let question: String =
+            question.iter().flat_map(|message| &message.content).filter_map(|part| part.text()).collect();
         let row = |(rollout, learned): (&Rollout, &Experience)| RolloutRow {
             prompt: group.number,
             rollout: rollout.output.rollout as u32,
@@ -242,6 +261,8 @@ impl Job {
                 Some(Ruling::Said(number)) => number.to_string(),
                 Some(Ruling::Unjudged(_)) => "unjudged".to_owned(),
             },
+            question: question.clone(),
+            pictures: Vec::new(),
         };
         group.rollouts.iter().zip(&group.experience).map(row).collect()
     }
@@ -277,9 +298,9 @@ impl TrainingJob for Job {
         let allowed = dev.upload(Region::State, &bitmap, &[bitmap.len()])?;
         let mut broken = self.common.open_rows(trainer, config.max_bad_rows, observer)?;
         let mut loader = self.loader(trainer.samples_consumed)?;
-        self.common.validate_before(dev, trainer, observer)?;
         observer.begin(&self.common.label, "steps", *total_steps, trainer.step);
-        while trainer.step < *total_steps {
+        self.common.validate_before(dev, trainer, observer)?;
+        while self.common.goes_on(trainer) {
             let start = trainer.timeline.begin(dev)?;
             let mut journal = self.journal(dev, trainer, observer)?;
             let batch = dev.range(format_args!("rollout"), |dev| {
@@ -304,8 +325,7 @@ impl TrainingJob for Job {
             }
             let only = self.only.is_some_and(|(step, _)| step == trainer.step + 1);
             if only || trainer.leads() && config.rollout_freq.is_some_and(|n| (trainer.step + 1).is_multiple_of(n)) {
-                let rows: Vec<RolloutRow> = groups.iter().flat_map(|group| self.rollout_rows(group)).collect();
-                rollout::file::write(dir, trainer.step + 1, &rows)?;
+                rollout::file::write(dir, trainer.step + 1, &self.rollout_rows(&groups))?;
             }
             if only {
                 return Err(Error::Stopped);

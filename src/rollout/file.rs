@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arrow_array::builder::{ListBuilder, PrimitiveBuilder};
+use arrow_array::builder::{BinaryBuilder, ListBuilder, PrimitiveBuilder};
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float32Type, Float64Type, UInt32Type, UInt64Type};
 use arrow_array::{
@@ -52,6 +52,29 @@ pub struct RolloutRow {
     pub finish_reason: String,
     /// Verdict of the judge: a number, `unjudged`, or empty if the judge was not asked.
     pub judge: String,
+    /// Text of the question, as in its row.
+    pub question: String,
+    /// Small versions of the question's images, encoded. Only the first rollout of a group that pages show has them.
+    pub pictures: Vec<Vec<u8>>,
+}
+
+/// Maximum length of the longer side of a stored image, in pixels.
+pub const PICTURE_SIDE: u32 = 400;
+
+/// Maximum number of groups of a step that pages show.
+const SHOWN: usize = 8;
+
+/// Returns the indices of the groups that pages show, given the rewards of each group. Groups with the largest range of
+/// rewards come first, because only groups with different rewards affect an update.
+pub fn shown_groups(rewards: &[Vec<f64>]) -> Vec<usize> {
+    let range = |i: &usize| {
+        let of = || rewards[*i].iter().copied();
+        of().fold(f64::MIN, f64::max) - of().fold(f64::MAX, f64::min)
+    };
+    let mut groups: Vec<usize> = (0..rewards.len()).collect();
+    groups.sort_by(|a, b| range(b).total_cmp(&range(a)));
+    groups.truncate(SHOWN);
+    groups
 }
 
 /// Returns `dir/rollouts/STEP.parquet`.
@@ -90,6 +113,8 @@ pub fn write(dir: &Path, step: u64, rows: &[RolloutRow]) -> Result<()> {
         ("rollout", small(|r| r.rollout)),
         ("token_ids", lists::<UInt32Type>(rows.iter().map(|r| &r.token_ids[..]))),
         ("log_probs", lists::<Float32Type>(rows.iter().map(|r| &r.log_probs[..]))),
+        ("question", text(|r| &r.question)),
+        ("pictures", pictures(rows)),
     ])
     .map_err(|e| broken(&e))?;
     let properties = WriterProperties::builder().set_compression(Compression::ZSTD(ZstdLevel::default())).build();
@@ -103,6 +128,15 @@ fn lists<'a, T: ArrowPrimitiveType>(rows: impl Iterator<Item = &'a [T::Native]>)
     let mut list = ListBuilder::new(PrimitiveBuilder::<T>::new());
     for row in rows {
         list.values().append_slice(row);
+        list.append(true);
+    }
+    Arc::new(list.finish())
+}
+
+fn pictures(rows: &[RolloutRow]) -> ArrayRef {
+    let mut list = ListBuilder::new(BinaryBuilder::new());
+    for row in rows {
+        row.pictures.iter().for_each(|picture| list.values().append_value(picture));
         list.append(true);
     }
     Arc::new(list.finish())
@@ -156,6 +190,18 @@ impl<'a> Columns<'a> {
         self.of(name, |column| Some(column.as_list_opt::<i32>()?.value(i).as_primitive_opt::<T>()?.values().to_vec()))
     }
 
+    /// Returns the images of a row. Files of older versions have none.
+    fn pictures(&self, i: usize) -> Result<Vec<Vec<u8>>> {
+        if self.batch.column_by_name("pictures").is_none() {
+            return Ok(Vec::new());
+        }
+        let all = |column: &'a ArrayRef| {
+            let list = column.as_list_opt::<i32>()?.value(i);
+            Some(list.as_binary_opt::<i32>()?.iter().flatten().map(<[u8]>::to_vec).collect())
+        };
+        self.of("pictures", all)
+    }
+
     fn row(&self, i: usize) -> Result<RolloutRow> {
         Ok(RolloutRow {
             prompt: self.number::<UInt64Type>("prompt", i)?,
@@ -174,6 +220,12 @@ impl<'a> Columns<'a> {
             log_probs: self.list::<Float32Type>("log_probs", i)?,
             finish_reason: self.text("finish_reason", i)?,
             judge: self.text("judge", i)?,
+            question: if self.batch.column_by_name("question").is_some() {
+                self.text("question", i)?
+            } else {
+                String::new()
+            },
+            pictures: self.pictures(i)?,
         })
     }
 }

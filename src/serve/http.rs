@@ -8,7 +8,11 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+use crate::error::{Error, Result};
 
 /// Time in which a client must send the headers of a request.
 const HEADERS: Duration = Duration::from_secs(15);
@@ -16,6 +20,42 @@ const HEADERS: Duration = Duration::from_secs(15);
 const LARGEST_HEADERS: usize = 64 << 10;
 /// Delay after a connection could not be accepted, for example because too many files are open.
 const PAUSE: Duration = Duration::from_millis(50);
+
+/// Interval for checking whether the user requested a stop.
+const STOP_CHECK: Duration = Duration::from_millis(100);
+/// Maximum time to send the last responses when the server ends.
+const LAST_RESPONSES: Duration = Duration::from_secs(5);
+
+/// Makes a listener of `runtime` from one of the standard library.
+pub fn listener(runtime: &Handle, listener: std::net::TcpListener) -> Result<TcpListener> {
+    let failed = |e: std::io::Error| Error::Failed(format!("the listening socket: {e}"));
+    listener.set_nonblocking(true).map_err(failed)?;
+    let _inside = runtime.enter();
+    TcpListener::from_std(listener).map_err(failed)
+}
+
+/// Serves `routes` until `stop_requested` returns true.
+pub fn serve_pages(
+    runtime: &Handle,
+    listener: std::net::TcpListener,
+    routes: Router,
+    stop_requested: &dyn Fn() -> bool,
+) -> Result<()> {
+    let (shutdown, is_shutdown) = watch::channel(false);
+    let connections = runtime.spawn(serve(self::listener(runtime, listener)?, routes, is_shutdown));
+    while !stop_requested() {
+        std::thread::sleep(STOP_CHECK);
+    }
+    let _ = shutdown.send(true);
+    end(runtime, connections);
+    Ok(())
+}
+
+/// Waits until the last responses are sent. A client that does not read its response must not keep the server from
+/// ending.
+pub fn end(runtime: &Handle, connections: JoinHandle<()>) {
+    let _ = runtime.block_on(async { tokio::time::timeout(LAST_RESPONSES, connections).await });
+}
 
 /// Serves connections until `shutdown` is true. Then waits until every response is sent.
 pub async fn serve(listener: TcpListener, routes: Router, mut shutdown: watch::Receiver<bool>) {

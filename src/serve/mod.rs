@@ -26,5 +26,6 @@ mod stream;
 mod terminal;
 mod text;
 
+pub use http::serve_pages;
 pub use server::{Options, Server, listen};
 pub use terminal::{HELP, Terminal};

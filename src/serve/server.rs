@@ -4,9 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, RwLock};
-use std::time::Duration;
 
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use super::app::{App, now};
@@ -41,8 +39,6 @@ const LOWER: &str = "max_model_len, max_num_seqs, max_num_batched_tokens, num_kv
 const CPU_CACHE: usize = 4 << 30;
 /// Number of choices that may wait in addition to those that run.
 const QUEUE: usize = 1024;
-/// Maximum time to send the last responses when the server ends.
-const LAST_RESPONSES: Duration = Duration::from_secs(5);
 
 /// Settings of a server.
 #[derive(Clone, Debug, Default)]
@@ -126,7 +122,6 @@ impl Server {
 
     /// Answers requests on `listener` until a stop is requested; then finishes the requests in flight.
     pub fn serve(self, listener: std::net::TcpListener, machine: &Machine) -> Result<()> {
-        let failed = |e: std::io::Error| Error::Failed(format!("the listening socket: {e}"));
         let runtime = (machine.runtime)()?;
         let hash = |key: &String| blake3::hash(key.as_bytes());
         let keys = Keys {
@@ -135,17 +130,12 @@ impl Server {
         };
         let routes = router(self.app.clone(), keys, self.page.clone());
         let (shutdown, is_shutdown) = watch::channel(false);
-        listener.set_nonblocking(true).map_err(failed)?;
-        let listener = {
-            let _inside = runtime.enter();
-            TcpListener::from_std(listener).map_err(failed)?
-        };
+        let listener = http::listener(&runtime, listener)?;
         let connections = runtime.spawn(http::serve(listener, routes, is_shutdown));
         machine.observer.patient(true);
         let done = self.run_engine(machine);
         let _ = shutdown.send(true);
-        // A client that does not read its response must not keep the server from ending.
-        let _ = runtime.block_on(async { tokio::time::timeout(LAST_RESPONSES, connections).await });
+        http::end(&runtime, connections);
         done
     }
 

@@ -151,6 +151,7 @@ fn row(
         ground_truth: Some(answer),
         extra: if let Value::Object(map) = extra { map } else { Map::new() },
         place: format!("{NAME} {split} row {}", index + 1),
+        ..Row::default()
     })
 }
 

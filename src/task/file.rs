@@ -9,11 +9,13 @@ use serde_json::{Value, json};
 use super::hub::SUBJECT;
 use super::{Answers, OwnRows, QuestionSink, Rows, TaskQuestion, TaskSpec, digits, written};
 use crate::config::{self, DataType, TaskFileConfig};
-use crate::data::columns::{self, Columns, Fields};
+use crate::data::columns::{self, Columns};
+use crate::data::fields::{Fields, LOOKED_AT, RowContext, json_columns};
 use crate::data::folder::Folder;
-use crate::data::form::{IMAGE_MARKER, LOOKED_AT, RowContext, json_columns};
+use crate::data::form::IMAGE_MARKER;
 use crate::data::json::{Layout, jsonl};
 use crate::data::names::Names;
+use crate::data::paths::kind;
 use crate::data::{Row, read};
 use crate::error::{Error, Result};
 use crate::text::RowPrompt;
@@ -65,6 +67,11 @@ impl TaskFile {
     /// warns about those whose names suggest images.
     fn check_columns(&mut self) -> Result<()> {
         let (path, images) = (&self.config.data.path, &self.config.images);
+        if !self.is_jsonl() && kind(path, self.config.data.data_type) != DataType::Parquet {
+            let expected = "a .parquet or .jsonl file (`omr data format` converts other files)";
+            let place = format!("{}: data", self.path.display());
+            return Err(Error::input(place, path.display().to_string(), expected));
+        }
         let names = |rows| match self.is_jsonl() {
             true => Ok(json_columns(path, Layout::Lines, rows)?.into_iter().map(|(name, _)| name).collect()),
             false => columns::names(path),
@@ -82,7 +89,19 @@ impl TaskFile {
         read.extend(images.iter().chain([&self.config.gold]).chain(&self.config.subject).cloned());
         found.retain(|column| !read.contains(column) && column != "id");
         let pictures = |column: &&String| Names::default().meaning(column) == Some("images");
-        let warned = found.iter().find(pictures).map(|column| {
+        let unread = found.iter().find(pictures);
+        let is_deliberate = self.config.data.columns.images.as_deref() == Some("");
+        if let (Some(column), true, false) = (unread, images.is_empty(), is_deliberate) {
+            let place = format!("{}: images", self.path.display());
+            let hint = "or data.columns.images: \"\", to ask without pictures";
+            return Err(Error::input_hint(
+                place,
+                format!("nothing, and rows with the column `{column}`"),
+                format!("[{column}]"),
+                hint,
+            ));
+        }
+        let warned = unread.map(|column| {
             format!(
                 "{}: `images` does not list the column `{column}`, so its pictures are not read",
                 self.path.display()
@@ -131,7 +150,7 @@ impl OwnRows for TaskFile {
     fn rows(&self, take: QuestionSink) -> Result<()> {
         let path = &self.config.data.path;
         let beside = || path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let folder = Folder::open(self.config.data.data_folder.as_deref().unwrap_or_else(beside))?;
+        let folder = Folder::of_rows(self.config.data.data_folder.as_deref(), &[beside()])?;
         let limit = self.config.data.limit.unwrap_or(usize::MAX);
         if self.is_jsonl() {
             let mut done = false;

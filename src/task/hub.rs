@@ -11,7 +11,7 @@ use super::dataset::Hub;
 use super::doc::{Doc, Prompt};
 use super::spec::{Source, TaskQuestion, TaskSpec};
 use crate::data::columns::{self, Columns};
-use crate::data::form::RawImage;
+use crate::data::fields::RawImage;
 use crate::data::sample::SYSTEM_PROMPT;
 use crate::data::{ImageSource, Row};
 use crate::error::{Error, Result};
@@ -90,6 +90,7 @@ pub fn task_question(spec: &TaskSpec, index: usize, doc: &Doc, prompt: Published
             ground_truth: Some(gold),
             extra,
             place: doc.place.clone(),
+            ..Row::default()
         }
     });
     TaskQuestion { index, place: doc.place.clone(), row }

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use super::{Doc, PublishedResult, QuestionSink, Rows, Source, TaskSpec, hub};
-use crate::config::Mode;
+use crate::config::{DatasetConfig, Mode};
 use crate::data::Row;
 use crate::error::{Error, Result};
 use crate::reward::{Item, OnScored, Scorer};
@@ -109,6 +109,11 @@ impl Scored {
 }
 
 impl<'a> TaskRows<'a> {
+    /// Returns the user's data sets, for tasks that read them.
+    pub fn datasets(&self) -> &[DatasetConfig] {
+        self.source.datasets
+    }
+
     /// Selects the first `limit` questions. `scorer` scores the answers. With `strip_thinking`, the thinking part is
     /// removed before scoring.
     pub fn new(

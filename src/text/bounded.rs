@@ -111,11 +111,6 @@ impl Bounded {
         Ok(Bounded { env, source: source.to_owned() })
     }
 
-    /// Returns the source of the template.
-    pub(super) fn source(&self) -> &str {
-        &self.source
-    }
-
     /// Renders the template with `context`. `given` is the size of the messages in bytes.
     pub(super) fn render(&self, context: Value, given: usize) -> Result<String> {
         LEFT.set(BUILT_BASE + BUILT_FACTOR * given);

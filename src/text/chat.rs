@@ -99,10 +99,47 @@ impl Chat {
             let text = self.template.render_with(messages, add_generation_prompt, variables)?;
             return self.tokenizer.encode(&text, Special::Parse);
         }
-        let mark = unused_char(messages)?;
+        let [mark] = unused_chars(messages)?;
         let marked: Vec<Message> = messages.iter().map(|m| self.break_specials(m, mark)).collect::<Result<_>>()?;
         let text = self.template.render_with(&marked, add_generation_prompt, variables)?;
         let ids = self.encode_marked(&text, mark)?;
+        self.check_pads(messages, &ids)?;
+        Ok(ids)
+    }
+
+    /// Encodes a conversation with a template that marks the generated text by `{% generation %}`. Returns the ids of
+    /// [`Chat::encode`] and, for each, whether it is trained: it is in a generation block, and its turn is not masked.
+    /// The text of each block is encoded by itself, as a model generates it. Returns `None` for any other template.
+    ///
+    /// Returns an error if a turn is masked and the number of blocks is not the number of assistant turns.
+    pub fn encode_trained(&self, messages: &[Message]) -> Result<Option<(Vec<u32>, Vec<bool>)>> {
+        if !self.template.marks_generation() {
+            return Ok(None);
+        }
+        check_length(messages.iter().flat_map(|m| &m.content).filter_map(Part::text).map(str::len).sum())?;
+        let [mark, open, close] = unused_chars(messages)?;
+        let broken: Vec<Message> = messages.iter().map(|m| self.break_specials(m, mark)).collect::<Result<_>>()?;
+        let text = self.template.render_marked(&broken, [open, close])?;
+        let (mut ids, mut mask, mut blocks) = (Vec::new(), Vec::new(), 0);
+        let turns: Vec<&Message> = messages.iter().filter(|message| message.role == "assistant").collect();
+        for piece in text.split_inclusive([open, close]) {
+            // A piece before `open` is outside of the blocks, one before `close` is a block.
+            let is_block = piece.ends_with(close);
+            let trained = is_block && turns.get(blocks).is_none_or(|turn| !turn.masked);
+            blocks += usize::from(is_block);
+            ids.extend(self.encode_marked(piece.trim_end_matches([open, close]), mark)?);
+            mask.resize(ids.len(), trained);
+        }
+        if blocks != turns.len() && turns.iter().any(|turn| turn.masked) {
+            let found = format!("{blocks} generation blocks and a masked turn");
+            return Err(Error::input("chat template", found, format!("{}, one per assistant turn", turns.len())));
+        }
+        self.check_pads(messages, &ids)?;
+        Ok(Some((ids, mask)))
+    }
+
+    /// Returns an error if the ids do not have one placeholder for each image and video of the messages.
+    fn check_pads(&self, messages: &[Message], ids: &[u32]) -> Result<()> {
         for (kind, video, pad) in [("Image", false, self.ids.image_pad), ("Video", true, self.ids.video_pad)] {
             let is_kind = |part: &&Part| match part {
                 Part::Text(_) => false,
@@ -116,7 +153,7 @@ impl Chat {
                 return Err(Error::input("chat template", found, format!("{expected}, the number in the messages")));
             }
         }
-        Ok(ids)
+        Ok(())
     }
 
     /// Returns a copy of the message in which `mark` interrupts every special token's string. This includes a string of
@@ -186,13 +223,13 @@ fn break_specials(text: &str, specials: &[String], mark: char) -> String {
     marked
 }
 
-/// Returns a character that no message contains: a Unicode noncharacter or private-use character.
-fn unused_char(messages: &[Message]) -> Result<char> {
+/// Returns characters that no message contains: Unicode noncharacters or private-use characters.
+fn unused_chars<const N: usize>(messages: &[Message]) -> Result<[char; N]> {
     let texts: Vec<&str> = messages.iter().flat_map(|m| &m.content).filter_map(Part::text).collect();
-    ('\u{fdd0}'..='\u{fdef}')
-        .chain('\u{f0000}'..='\u{10fffd}')
-        .find(|&c| !texts.iter().any(|t| t.contains(c)))
-        .ok_or_else(|| Error::input("messages", "every private-use character", "an unused private-use character"))
+    let all = ('\u{fdd0}'..='\u{fdef}').chain('\u{f0000}'..='\u{10fffd}');
+    let unused: Vec<char> = all.filter(|&c| !texts.iter().any(|t| t.contains(c))).take(N).collect();
+    let too_few = |_| Error::input("messages", "every private-use character", "an unused private-use character");
+    unused.try_into().map_err(too_few)
 }
 
 /// Repeats each `image_pad` once for every merged patch of its image: a grid `[t, h, w]` in patches gives `t * h * w /

@@ -18,4 +18,4 @@ pub use json::repr;
 pub use row_prompt::RowPrompt;
 pub use template::{ChatTemplate, Message, Part};
 pub use tokenizer::{DecodeStream, Special, Tokenizer};
-pub use train::{CHAT_TEMPLATE, SPECIAL_TOKENS, train_tokenizer, write_tokenizer_dir};
+pub use train::{CHAT_TEMPLATE, SPECIAL_TOKENS, TEMPLATE_WORDS, train_tokenizer, write_tokenizer_dir};

@@ -1,10 +1,12 @@
 //! Chat templates: Jinja as Hugging Face renders it, with bounded work and output.
 
+use std::borrow::Cow;
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
 use minijinja::value::{Kwargs, Value};
-use minijinja::{Environment, ErrorKind};
+use minijinja::{Environment, ErrorKind, State};
+use regex::{Captures, Regex};
 use serde_json::json;
 
 use super::bounded::Bounded;
@@ -85,13 +87,41 @@ static PLAIN: LazyLock<Environment<'static>> = LazyLock::new(|| {
     });
     env.add_function("strftime_now", strftime_now);
     env.add_filter("tojson", tojson);
+    env.add_function(GENERATION, generation);
     env
 });
+
+/// Function that replaces the tags `generation` and `endgeneration`, which mark the text that a model generates
+/// (TRL's `assistant_only_loss`).
+const GENERATION: &str = "omr_generation";
+/// Variable with the two characters that enclose such a text. If it is not defined, the text is not marked.
+const ENCLOSING: &str = "omr_generation_marks";
+
+/// Returns the body of a generation block, enclosed in the marks if these are defined.
+fn generation(state: &State, kwargs: Kwargs) -> std::result::Result<Value, minijinja::Error> {
+    let text = kwargs.get::<Value>("caller")?.call(state, &[])?;
+    kwargs.assert_all_used()?;
+    Ok(match state.lookup(ENCLOSING).as_ref().and_then(Value::as_str).map(|marks| marks.chars().collect::<Vec<_>>()) {
+        Some(marks) if marks.len() == 2 => Value::from(format!("{}{text}{}", marks[0], marks[1])),
+        _ => text,
+    })
+}
+
+/// Replaces the tags of generation blocks by calls, as `transformers` does. Whitespace around the tags is unchanged.
+fn with_generation(source: &str) -> Cow<'_, str> {
+    static TAG: LazyLock<Regex> =
+        LazyLock::new(|| Regex::new(r"\{%([-+]?)\s*(end)?generation\s*([-+]?)%\}").expect("a fixed pattern"));
+    TAG.replace_all(source, |tag: &Captures<'_>| {
+        let call = if tag.get(2).is_some() { "endcall".to_owned() } else { format!("call {GENERATION}()") };
+        format!("{{%{} {call} {}%}}", &tag[1], &tag[3])
+    })
+}
 
 /// A chat template with the special tokens that it may refer to (`bos_token`, `eos_token`, ...).
 #[derive(Clone)]
 pub struct ChatTemplate {
     template: Arc<Bounded>,
+    source: Arc<str>,
     /// Name of the source, for errors.
     place: String,
     variables: serde_json::Map<String, serde_json::Value>,
@@ -130,8 +160,8 @@ impl ChatTemplate {
     /// Compiles a template. `place` names it in errors.
     pub fn new(source: &str, place: impl Into<String>) -> Result<ChatTemplate> {
         let place = place.into();
-        let template = Bounded::new(source, &PLAIN).map_err(|e| failed(&place, &e))?;
-        Ok(ChatTemplate { template: Arc::new(template), place, variables: Default::default() })
+        let template = Bounded::new(&with_generation(source), &PLAIN).map_err(|e| failed(&place, &e))?;
+        Ok(ChatTemplate { template: Arc::new(template), source: source.into(), place, variables: Default::default() })
     }
 
     /// Returns a special token by its name in `tokenizer_config.json`, such as `eos_token`.
@@ -141,7 +171,18 @@ impl ChatTemplate {
 
     /// Returns the source of the template.
     pub fn source(&self) -> &str {
-        self.template.source()
+        &self.source
+    }
+
+    /// Returns true if the template marks the text that a model generates with `{% generation %}`.
+    pub fn marks_generation(&self) -> bool {
+        matches!(with_generation(&self.source), Cow::Owned(_))
+    }
+
+    /// Renders the conversation as one text in which each generation block is between the characters `marks`.
+    pub(super) fn render_marked(&self, messages: &[Message], marks: [char; 2]) -> Result<String> {
+        let marks = marks.iter().collect::<String>().into();
+        self.render_with(messages, false, &[(ENCLOSING.to_owned(), marks)].into_iter().collect())
     }
 
     /// Renders the conversation as one text. With `add_generation_prompt` it ends with the opening of the assistant's

@@ -41,6 +41,9 @@ pub const SPECIAL_TOKENS: [&str; 14] = [
     "<|video_pad|>",
 ];
 
+/// Texts that [`CHAT_TEMPLATE`] adds to messages.
+pub const TEMPLATE_WORDS: [&str; 4] = ["system\nYou are a helpful assistant.", "user\n", "assistant\n", "\n"];
+
 /// Trains a tokenizer with at most `vocab_size` ids: the 256 bytes, then merges, then `specials` in their order.
 ///
 /// Text is normalized and split as in Qwen2.5's tokenizer. The pieces of `words` are merged first, until each is one

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use super::best;
 use super::broken::Broken;
 use super::metrics::{self, Metrics};
 use super::plan::Planned;
@@ -16,7 +17,7 @@ use super::trainer_config::TrainerConfig;
 use super::validation::Validation;
 use crate::config::Dtype;
 use crate::data::encoder::EncodingPurpose;
-use crate::data::{Dataset, Encoder, Index};
+use crate::data::{Dataset, Encoder, Index, Row};
 use crate::device::{Device, Plan, Target};
 use crate::error::{Error, Result};
 use crate::files;
@@ -25,6 +26,9 @@ use crate::model::{CheckpointPolicy, ModelConfig};
 use crate::observe::Observer;
 use crate::ranks::{self, OneRank, Ranks};
 use crate::tensor::DType;
+
+/// Key of the summary for the step of the final model.
+const MODEL_STEP: &str = "model_global_step";
 
 /// The model that a run starts from, with the encoder that turns rows into samples for it.
 pub struct Start {
@@ -69,6 +73,8 @@ pub struct JobCommon {
     pub model_config: ModelConfig,
     /// The data sets.
     pub data: Dataset,
+    /// Rows that `val_size` has split off. They are not trained on.
+    pub held_out: Vec<Row>,
     /// Sizes of the rows, for the memory plan.
     pub index: Arc<Index>,
     /// Label under which progress is reported.
@@ -92,6 +98,7 @@ impl JobCommon {
             model_config,
             index: data.index.clone(),
             data,
+            held_out: Vec::new(),
             label: String::new(),
             validation: None,
             ranks: OneRank::ALONE,
@@ -123,7 +130,17 @@ impl JobCommon {
 
     /// Validates before the first step if the job is configured to; see [`Validation::before`].
     pub fn validate_before(&self, dev: &mut Device, trainer: &mut Trainer<'_>, observer: &dyn Observer) -> Result<()> {
-        self.validation.as_ref().map_or(Ok(()), |validation| validation.before(dev, trainer, observer))
+        let total_steps = self.total_steps;
+        self.validation.as_ref().map_or(Ok(()), |validation| validation.before(dev, trainer, total_steps, observer))
+    }
+
+    /// Returns true if the run has another step: it has not made all steps, and its validation has not ended it early.
+    pub fn goes_on(&self, trainer: &Trainer<'_>) -> bool {
+        trainer.step < self.total_steps && !self.is_over(&trainer.extra)
+    }
+
+    fn is_over(&self, state: &Metrics) -> bool {
+        self.validation.as_ref().is_some_and(|validation| validation.is_over(state))
     }
 
     /// Ends the current step: adds its spans to `metrics`, validates, logs `metrics`, displays `figures` and saves a
@@ -143,6 +160,7 @@ impl JobCommon {
             validation.after(dev, trainer, self.total_steps, observer, &mut metrics)?;
         }
         trainer.log.append(&metrics)?;
+        trainer.reporters.check(observer);
         observer.step(trainer.step, figures);
         trainer.save_if_due(dev, observer)
     }
@@ -178,8 +196,9 @@ pub trait TrainingJob {
 
     /// Returns true if the run is finished.
     fn is_finished(&self) -> bool {
-        let JobCommon { dir, total_steps, .. } = self.common();
-        finished_steps(dir).is_some_and(|steps| steps >= *total_steps)
+        let common = self.common();
+        let is_last = |(steps, summary): (u64, Metrics)| steps >= common.total_steps || common.is_over(&summary);
+        finished(&common.dir).is_some_and(is_last)
     }
 
     /// Trains to the end, or until the next signal, which ends the run with [`Error::Stopped`]. Writes checkpoints,
@@ -207,7 +226,7 @@ pub trait TrainingJob {
         trainer.settle(dev, done)?;
         observer.patient(false);
         observer.end();
-        trainer.finish(dev)?;
+        let model_step = trainer.finish(dev)?;
         if !trainer.leads() {
             return Ok(());
         }
@@ -215,9 +234,14 @@ pub trait TrainingJob {
         let log = metrics::read(&dir.join("metrics.jsonl"))?;
         let mut summary = Map::from_iter([("steps".to_owned(), trainer.step.into())]);
         summary.extend(self.summary(&trainer, &log, observer));
-        summary.extend(trainer.best());
+        summary.extend(best::entries(&trainer.extra));
+        summary.insert(MODEL_STEP.to_owned(), model_step.into());
+        if model_step < trainer.step {
+            observer.note(&format!("model/ is the model of step {model_step}, the best one"));
+        }
         summary.insert("peak_memory".to_owned(), memory_summary(&dev.high_water()));
         files::write(dir.join("summary.json"), format!("{:#}\n", Value::Object(summary)).as_bytes())?;
+        trainer.reporters.finish(observer);
         self.settled(trainer.step)
     }
 
@@ -230,7 +254,17 @@ pub trait TrainingJob {
 
 /// Returns the number of steps of the finished run in `dir`, or `None` if the run is not finished.
 pub fn finished_steps(dir: &Path) -> Option<u64> {
+    finished(dir).map(|(steps, _)| steps)
+}
+
+/// Returns the step of the final model of the finished run in `dir`, or `None` if no finished run recorded it.
+pub fn model_step(dir: &Path) -> Option<u64> {
+    finished(dir)?.1.get(MODEL_STEP)?.as_u64()
+}
+
+/// Returns the number of steps of the finished run in `dir`, and its summary.
+fn finished(dir: &Path) -> Option<(u64, Metrics)> {
     let text = files::read_to_string(dir.join("summary.json")).ok()?;
-    let summary: Value = serde_json::from_str(&text).ok()?;
-    dir.join("model").is_dir().then(|| summary["steps"].as_u64())?
+    let summary: Metrics = serde_json::from_str(&text).ok()?;
+    dir.join("model").is_dir().then(|| Some((summary.get("steps")?.as_u64()?, summary)))?
 }

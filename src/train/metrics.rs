@@ -1,4 +1,4 @@
-//! Writes `metrics.jsonl` and `tensorboard/`: one entry per step, in the order of the steps, each step once.
+//! Writes `metrics.jsonl` and, if wanted, `tensorboard/`: one entry per step, in the order of the steps, each step once.
 //!
 //! A run that resumes from a checkpoint at step N first truncates both files to step N. Therefore a run that was killed
 //! leaves the same lines as a run that was never stopped, except for times (`timing_s/*` and `perf/*`).
@@ -10,9 +10,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value};
 
-use super::tensorboard::{EventWriter, WALL_TIME};
+use super::tensorboard::EventWriter;
+pub use super::tensorboard::WALL_TIME;
 use crate::checkpoint::State;
-use crate::config::InputKind;
+use crate::config::{InputKind, ReportTo};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::files;
@@ -43,22 +44,23 @@ pub struct MetricsLog {
 struct Files {
     path: PathBuf,
     file: File,
-    events: EventWriter,
+    events: Option<EventWriter>,
 }
 
 impl MetricsLog {
-    /// Opens `dir/metrics.jsonl` and `dir/tensorboard/`, and drops all steps above `resume_step` and an incomplete last
-    /// line. Errors if the folder cannot be written.
-    pub fn open(dir: &Path, resume_step: u64) -> Result<MetricsLog> {
+    /// Opens `dir/metrics.jsonl` and, if `report_to` contains it, `dir/tensorboard/`. Drops all steps above `resume_step`
+    /// and an incomplete last line. Errors if the folder cannot be written.
+    pub fn open(dir: &Path, resume_step: u64, report_to: &[ReportTo]) -> Result<MetricsLog> {
         let path = dir.join("metrics.jsonl");
         let kept = cut_back(&path, resume_step)?;
         let text: String = kept.iter().map(line).collect();
         files::write(&path, text.as_bytes())?;
         let file = File::options().append(true).open(&path).map_err(Error::io(&path))?;
         let first = kept.first().and_then(|step| step.get(WALL_TIME)?.as_f64());
-        let mut events = EventWriter::create(&dir.join("tensorboard"), first.unwrap_or_else(wall_time))?;
-        for metrics in &kept {
-            events.step(metrics)?;
+        let create = || EventWriter::create(&dir.join("tensorboard"), first.unwrap_or_else(wall_time));
+        let mut events = report_to.contains(&ReportTo::Tensorboard).then(create).transpose()?;
+        if let Some(events) = &mut events {
+            kept.iter().try_for_each(|metrics| events.step(metrics))?;
         }
         let files = Some(Files { path, file, events });
         Ok(MetricsLog { files, has_steps: !kept.is_empty(), last_step: resume_step, hasher: digest(&kept) })
@@ -95,7 +97,7 @@ impl MetricsLog {
         let mut metrics = metrics.clone();
         metrics.insert(WALL_TIME.to_owned(), wall_time().into());
         file.write_all(line(&metrics).as_bytes()).map_err(Error::io(&*path))?;
-        events.step(&metrics)
+        events.as_mut().map_or(Ok(()), |events| events.step(&metrics))
     }
 }
 
@@ -153,6 +155,9 @@ pub fn read(path: &Path) -> Result<Vec<Metrics>> {
 /// Name of the peak memory so far in GiB, as in verl.
 pub const MEMORY: &str = "perf/max_memory_allocated_gb";
 
+/// Name of the validation loss, as in verl.
+pub const VAL_LOSS: &str = "val/loss";
+
 /// Returns the value of [`MEMORY`] on `dev`.
 pub fn memory(dev: &Device) -> f64 {
     dev.high_water().total() as f64 / (1u64 << 30) as f64
@@ -208,7 +213,7 @@ mod tests {
     #[test]
     fn a_resumed_log_has_every_step_once() -> Result<()> {
         let dir = tempfile::tempdir().map_err(Error::io("temp"))?;
-        let mut log = MetricsLog::open(dir.path(), 0)?;
+        let mut log = MetricsLog::open(dir.path(), 0, &[])?;
         for n in 1..=5 {
             log.append(&step(n))?;
         }
@@ -217,7 +222,7 @@ mod tests {
         let mut torn = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
         torn.push_str("{\"step\": 6, \"lo");
         std::fs::write(&path, torn).map_err(Error::io(&path))?;
-        let mut log = MetricsLog::open(dir.path(), 3)?;
+        let mut log = MetricsLog::open(dir.path(), 3, &[])?;
         for n in 4..=7 {
             log.append(&step(n))?;
         }

@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod best;
 pub mod broken;
 pub mod exchange;
 pub mod job;
@@ -14,6 +15,7 @@ pub mod metrics;
 pub mod nll;
 pub mod plan;
 pub mod record;
+pub mod reporters;
 pub mod saving;
 pub mod sft;
 pub mod step;
@@ -22,4 +24,5 @@ pub mod timeline;
 pub mod trainer;
 pub mod trainer_config;
 pub mod updates;
+pub mod val_loss;
 pub mod validation;

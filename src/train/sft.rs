@@ -22,6 +22,7 @@ use super::trainer_config::{TrainerConfig, trainer_config};
 use super::updates::{Update, Updates};
 use crate::config::SftConfig;
 use crate::data::encoder::EncodingPurpose;
+use crate::data::held_out::split_off;
 use crate::data::indexing::Longest;
 use crate::data::{Dataset, Index, Loader, Rejected, Sample, Samples, Shape};
 use crate::device::{Device, Plan, Region, Target};
@@ -70,8 +71,10 @@ impl Job {
         let longest = Longest { tokens: config.packing_length, key: "packing_length" };
         let share = config.max_bad_rows;
         let fresh = fresh || record::rows_may_differ(&config.accept_changed);
-        let data = Dataset::open(dir, &config.datasets, &encoder, longest, share, config.seed, fresh)?;
+        let mut data = Dataset::open(dir, &config.datasets, &encoder, longest, share, config.seed, fresh)?;
+        let held = config.validation.val_size.map(|size| split_off(&mut data, size)).transpose()?;
         let mut common = JobCommon::new(dir, model, model_config, data);
+        common.held_out = held.unwrap_or_default();
         common.label = "sft".to_owned();
         let (data, index) = (&mut common.data, &common.index);
         if let Some(i) = (0..index.len()).find(|&i| index.tokens(i) > config.micro_batch_tokens) {
@@ -185,7 +188,7 @@ impl TrainingJob for Job {
         let LargestMicroBatches { batches: largest, most: most_micro_batches } = self.largest_micro_batches(tower)?;
         let samples: Vec<Vec<Sample>> = largest.iter().map(blank).collect();
         let batches: Vec<Vec<Sequence<'_>>> =
-            samples.iter().map(|batch| batch.iter().map(sequence).collect()).collect();
+            samples.iter().map(|batch| batch.iter().map(Sequence::from).collect()).collect();
         let run = plan::Run { config: &self.config, target, ranks: *ranks, most_micro_batches };
         let planned = plan::sft(model.clone(), run, &batches)?.check(LOWER)?;
         self.common.levels = planned.levels;
@@ -198,11 +201,11 @@ impl TrainingJob for Job {
         let mut updates = Updates::new(&self.config, index)?;
         let mut loader = self.loader(trainer)?;
         let mut grads = trainer.new_grads(dev)?;
+        observer.begin(label, "steps", *total_steps, trainer.step);
         self.common.validate_before(dev, trainer, observer)?;
         // The ranks may need different times to prepare, so they wait for each other here without a timeout.
         trainer.ranks.await_all("the first step", &[])?;
-        observer.begin(label, "steps", *total_steps, trainer.step);
-        while trainer.step < *total_steps {
+        while self.common.goes_on(trainer) {
             let Some(update) = updates.next(trainer.samples_consumed)? else { break };
             let (timeline, start) = (trainer.timeline.clone(), trainer.timeline.begin(dev)?);
             // The divisor counts the targets of all rows of the update. If a row turns out to be broken after other
@@ -215,7 +218,7 @@ impl TrainingJob for Job {
             let mut own = Vec::new();
             trainer.gradients(dev, &mut grads, &reaches, |dev, model, grads, number| {
                 let samples = broken.sound(loader.take()?);
-                let batch: Vec<Sequence<'_>> = samples.iter().map(|sample| sequence(sample)).collect();
+                let batch: Vec<Sequence<'_>> = samples.iter().map(|sample| (&**sample).into()).collect();
                 let mean = Mean { targets, loss: losses.slice(number, number + 1) };
                 let done = timeline.queued(dev, Activity::Passes, |dev| {
                     nll::micro_batch(dev, model, grads, &batch, mean, self.common.levels)
@@ -280,16 +283,5 @@ impl TrainingJob for Job {
             save_steps: c.save_steps,
             reference: false,
         })
-    }
-}
-
-/// Returns a sample as a sequence to train on.
-pub fn sequence(sample: &Sample) -> Sequence<'_> {
-    Sequence {
-        input_ids: &sample.input_ids,
-        images: &sample.images,
-        prompt_len: sample.input_ids.len(),
-        loss_mask: &sample.loss_mask,
-        same_prompt: false,
     }
 }

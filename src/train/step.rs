@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::data::Sample;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::image::ImageInput;
@@ -31,6 +32,19 @@ pub struct Sequence<'a> {
     /// True if the sequence has the same prompt, with the same images, as the sequence before it. The prompt of such
     /// consecutive sequences is computed once.
     pub same_prompt: bool,
+}
+
+impl<'a> From<&'a Sample> for Sequence<'a> {
+    /// Makes a sequence of a sample. All of its tokens are given.
+    fn from(sample: &'a Sample) -> Sequence<'a> {
+        Sequence {
+            input_ids: &sample.input_ids,
+            images: &sample.images,
+            prompt_len: sample.input_ids.len(),
+            loss_mask: &sample.loss_mask,
+            same_prompt: false,
+        }
+    }
 }
 
 impl Sequence<'_> {

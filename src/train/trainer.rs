@@ -8,9 +8,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+use super::best;
 use super::exchange::{Collector, Exchange, Reach};
 use super::loading::Loaded;
-use super::metrics::{Metrics, MetricsLog};
+use super::metrics::MetricsLog;
+use super::reporters::Reporters;
 use super::saving::{Saving, Snapshot, copy_companions};
 use super::timeline::{Activity, Timeline};
 use super::trainer_config::TrainerConfig;
@@ -35,12 +37,6 @@ fn saves_on_stop(asked: Option<bool>, since: Duration) -> bool {
     asked.unwrap_or(since > MOST_REPEATED)
 }
 
-/// Keys of a checkpoint's `extra` that describe the best checkpoint so far. The names are those of the Hugging Face
-/// trainer's state.
-const METRIC_FOR_BEST: &str = "metric_for_best_model";
-const BEST_METRIC: &str = "best_metric";
-const BEST_STEP: &str = "best_global_step";
-
 /// Key of a checkpoint's `extra` for the number of consecutive skipped updates. Absent if the last update was not
 /// skipped.
 const SKIPPED: &str = "skipped_updates";
@@ -59,6 +55,8 @@ pub struct Trainer<'r> {
     pub samples_consumed: u64,
     /// The run's metrics files.
     pub log: MetricsLog,
+    /// The programs that send the metrics to services.
+    pub reporters: Reporters,
     /// The spans of the current step.
     pub timeline: Timeline,
     /// Further values that the job stores in checkpoints.
@@ -119,12 +117,13 @@ impl<'r> Trainer<'r> {
             }
         }
         ranks.same("the arithmetic", &dev.arithmetic())?;
-        let log = leads.then(|| MetricsLog::open(&config.dir, step)).transpose()?;
+        let log = leads.then(|| MetricsLog::open(&config.dir, step, &config.report_to)).transpose()?;
         let has_steps = ranks::first_finds(ranks, "steps so far", || log.as_ref().is_some_and(MetricsLog::has_steps))?;
         let log = log.unwrap_or_else(|| MetricsLog::elsewhere(step, has_steps));
+        let reporters = Reporters::start(&config.dir, if leads { &config.report_to } else { &[] })?;
         let cadence = Cadence::new(config.save_steps, config.save_seconds)?;
         if saved_step.is_none() {
-            extra.retain(|name, _| ![METRIC_FOR_BEST, BEST_METRIC, BEST_STEP].contains(&name.as_str()));
+            best::forget(&mut extra);
         }
         let (begun_at, saving) = (step, None);
         Ok(Trainer {
@@ -134,6 +133,7 @@ impl<'r> Trainer<'r> {
             step,
             samples_consumed,
             log,
+            reporters,
             timeline: Timeline::default(),
             extra,
             config,
@@ -252,35 +252,11 @@ impl<'r> Trainer<'r> {
         Ok(stats)
     }
 
-    /// Records `metric` = `value` for the current step. The step with the highest value so far is the best step (the
-    /// first one among equals). If [`Trainer::save_if_due`] is called at the best step, it saves a checkpoint that is
-    /// kept.
-    pub fn measured(&mut self, metric: &str, value: f64) {
-        let same = self.extra.get(METRIC_FOR_BEST).and_then(Value::as_str) == Some(metric);
-        if same && self.extra.get(BEST_METRIC).and_then(Value::as_f64).is_some_and(|best| value <= best) {
-            return;
-        }
-        self.extra.insert(METRIC_FOR_BEST.to_owned(), metric.into());
-        self.extra.insert(BEST_METRIC.to_owned(), value.into());
-        self.extra.insert(BEST_STEP.to_owned(), self.step.into());
-    }
-
-    /// Returns the metric, value and step of the best checkpoint so far, under the names of the Hugging Face trainer.
-    /// Empty if no best checkpoint is tracked.
-    pub fn best(&self) -> Metrics {
-        let of = |name: &str| Some((name.to_owned(), self.extra.get(name)?.clone()));
-        [METRIC_FOR_BEST, BEST_METRIC, BEST_STEP].into_iter().filter_map(of).collect()
-    }
-
-    fn best_step(&self) -> Option<u64> {
-        self.extra.get(BEST_STEP).and_then(Value::as_u64)
-    }
-
     /// Saves a checkpoint if one is due. Errors with [`Error::Stopped`] if the user has requested a stop. Clocks and
     /// signals differ between ranks: rank 0's clock decides when a checkpoint is due, and a signal at any rank stops
     /// all.
     pub fn save_if_due(&mut self, dev: &mut Device, observer: &dyn Observer) -> Result<()> {
-        let kept = self.config.keep.always(self.step) || self.best_step() == Some(self.step);
+        let kept = self.config.keep.always(self.step) || best::step(&self.extra) == Some(self.step);
         let due = self.leads() && (self.cadence.due(self.step) || kept);
         let flags = self.ranks.any("the end of a step", &[due, observer.stop_requested()])?;
         if flags[0] {
@@ -339,7 +315,7 @@ impl<'r> Trainer<'r> {
             state,
             companions: self.config.model.clone(),
         };
-        let best = self.best_step();
+        let best = best::step(&self.extra);
         self.saving = Saving::begin(self.ranks, dev, &self.store, best, snapshot)?;
         self.saved_step = Some(self.step);
         self.cadence.saved();
@@ -378,19 +354,26 @@ impl<'r> Trainer<'r> {
         done.and(saved)
     }
 
-    /// Writes the final model directory `DIR/model`, which appears only when it is complete. Only rank 0 writes it.
-    pub fn finish(&mut self, dev: &mut Device) -> Result<()> {
+    /// Writes the final model directory `DIR/model`, which appears only when it is complete. Only rank 0 writes it. With
+    /// `load_best_model_at_end`, it is the model of the best checkpoint. Returns the step of the model.
+    pub fn finish(&mut self, dev: &mut Device) -> Result<u64> {
         self.save(dev)?;
         self.saved(dev)?;
+        let best = best::step(&self.extra).filter(|_| self.config.load_best_model_at_end).unwrap_or(self.step);
         if !self.leads() {
-            return Ok(());
+            return Ok(best);
         }
         let (model, config) = (&self.model, &self.config);
         files::folder(config.dir.join("model"), |folder| {
-            model.save(dev, folder, model.layout.dtype)?;
-            copy_companions(&config.model, folder)?;
+            if best == self.step {
+                model.save(dev, folder, model.layout.dtype)?;
+                copy_companions(&config.model, folder)?;
+            } else {
+                self.store.copy_model(best, folder)?;
+            }
             Manifest::write(folder)
-        })
+        })?;
+        Ok(best)
     }
 }
 

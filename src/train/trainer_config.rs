@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::checkpoint::Retention;
-use crate::config::{DatasetConfig, Dtype, InputKind, OptimConfig};
+use crate::config::{DatasetConfig, Dtype, InputKind, OptimConfig, ReportTo};
 
 /// A file that a validation task reads.
 #[derive(Clone, Debug)]
@@ -52,8 +52,12 @@ pub struct TrainerConfig {
     pub val_files: Vec<DatasetConfig>,
     /// Files of the validation tasks.
     pub val_task_files: Vec<TaskFile>,
+    /// True if the final model is that of the best checkpoint.
+    pub load_best_model_at_end: bool,
     /// Kinds of inputs that may differ from those at the start of the run.
     pub accept_changed: Vec<InputKind>,
+    /// Services that show the metrics.
+    pub report_to: Vec<ReportTo>,
 }
 
 impl TrainerConfig {
@@ -82,7 +86,9 @@ macro_rules! trainer_config {
             resume: config.resume.clone(),
             val_files: config.validation.val_files.clone(),
             val_task_files: common.validation.as_ref().map(|measured| measured.task_files()).unwrap_or_default(),
+            load_best_model_at_end: config.validation.load_best_model_at_end,
             accept_changed: config.accept_changed.clone(),
+            report_to: config.report_to.clone(),
             $($own)*
         }
     }};

@@ -1,14 +1,16 @@
-//! Validation during training: its schedule, its memory and the recording of its metrics. A [`Validator`] generates and
-//! scores the answers. It only reads the weights, so validation does not affect training.
+//! Validation during training: its schedule, its memory, its duration and the recording of its metrics. It only reads
+//! the weights, so it does not affect training.
 
 use std::time::Instant;
 
-use super::metrics::{Metrics, object};
+use super::best::BestRule;
+use super::metrics::{Metrics, VAL_LOSS, object};
 use super::plan::{self, Planned};
 use super::trainer::{Trainer, seconds};
 use super::trainer_config::TaskFile;
+use super::val_loss::HeldOut;
 use crate::config::ValidationConfig;
-use crate::device::{Device, Plan, Region, Target};
+use crate::device::{Device, Kind, Plan, Region, Target};
 use crate::error::{Error, Result};
 use crate::model::{Model, ModelConfig};
 use crate::observe::Observer;
@@ -20,11 +22,14 @@ pub trait Validator {
     /// Returns the sorted names of the metrics that [`Validator::measure`] computes.
     fn names(&self) -> Vec<String>;
 
-    /// Describes the validation data for users.
+    /// Describes the questions for users.
     fn describe(&self) -> String;
 
     /// Returns the files that the validation tasks read.
     fn task_files(&self) -> &[TaskFile];
+
+    /// Returns the number of answers.
+    fn answers(&self) -> usize;
 
     /// Returns the maximum number of answers that are generated at the same time.
     fn max_num_seqs(&self) -> usize;
@@ -35,45 +40,68 @@ pub trait Validator {
     /// Makes the allocations of [`Validator::measure`] on a counting device.
     fn count(&self, dev: &mut Device, model: &Model) -> Result<()>;
 
+    /// Returns the time in seconds that `size` ranks need if all answers have the maximum length, from the times of the
+    /// first tokens of a few answers.
+    fn seconds(&self, dev: &mut Device, model: &Model, size: usize) -> Result<f64>;
+
     /// Computes the metrics of `model`. They are the same on each of `ranks` and for any number of ranks, and depend
-    /// only on the weights, not on the step. Errors with [`Error::Stopped`] on every rank if any rank was asked to
-    /// stop.
-    fn measure(&self, dev: &mut Device, model: &Model, ranks: &mut dyn Ranks) -> Result<Metrics>;
+    /// only on the weights, not on the step. `on_progress` receives the number of answers that this rank has generated.
+    /// Errors with [`Error::Stopped`](crate::error::Error::Stopped) on every rank if any rank was asked to stop.
+    fn measure(
+        &self,
+        dev: &mut Device,
+        model: &Model,
+        ranks: &mut dyn Ranks,
+        on_progress: &mut dyn FnMut(usize),
+    ) -> Result<Metrics>;
 }
 
-/// The schedule of validation, and the metric that selects the best checkpoint.
+/// The measurements of a validation.
+#[derive(Default)]
+pub struct Measured {
+    /// Rows whose loss is measured.
+    pub loss: Option<HeldOut>,
+    /// Questions that the model answers.
+    pub answers: Option<Box<dyn Validator>>,
+}
+
+/// The schedule of validation, and the rule that selects the best checkpoint.
 pub struct Validation {
-    validator: Box<dyn Validator>,
+    measured: Measured,
     every: Option<u64>,
     before_train: bool,
-    metric_for_best_model: Option<String>,
+    best: Option<BestRule>,
 }
 
 /// Name of the metric for the duration of a validation.
 const SECONDS: &str = "timing_s/testing";
 
 impl Validation {
-    /// Runs `validator` every `every` steps, with the settings of `config`. Errors if `metric_for_best_model` is not
-    /// one of the validator's metrics.
-    pub fn new(validator: Box<dyn Validator>, config: &ValidationConfig, every: Option<u64>) -> Result<Validation> {
-        let metric_for_best_model = config.metric_for_best_model.clone();
-        let names = validator.names();
-        if let Some(metric) = metric_for_best_model.as_ref().filter(|metric| !names.contains(metric)) {
-            let expected = format!("one of {}", names.join(", "));
-            return Err(Error::input("metric_for_best_model", metric, expected));
-        }
-        Ok(Validation { validator, every, before_train: config.val_before_train, metric_for_best_model })
+    /// Validates every `every` steps, with the settings of `config`. Errors if `metric_for_best_model` is not one of
+    /// the metrics.
+    pub fn new(measured: Measured, config: &ValidationConfig, every: Option<u64>) -> Result<Validation> {
+        let loss = measured.loss.iter().map(|_| VAL_LOSS.to_owned());
+        let answers = measured.answers.iter().flat_map(|validator| validator.names());
+        let best = BestRule::new(config, &loss.chain(answers).collect::<Vec<_>>())?;
+        Ok(Validation { measured, every, before_train: config.val_before_train, best })
     }
 
     /// Returns the files that the validation tasks read.
     pub fn task_files(&self) -> Vec<TaskFile> {
-        self.validator.task_files().to_vec()
+        self.measured.answers.iter().flat_map(|validator| validator.task_files()).cloned().collect()
+    }
+
+    /// Returns true if a run with this state of its best checkpoint ends early.
+    pub fn is_over(&self, state: &Metrics) -> bool {
+        self.best.as_ref().is_some_and(|best| best.is_over(state))
     }
 
     /// Describes the schedule and the data of the validation for users.
     pub fn describe(&self) -> String {
         let every = self.every.map_or_else(String::new, |n| format!(" every {n} steps"));
-        format!("validation on {}{every}", self.validator.describe())
+        let loss = self.measured.loss.iter().map(HeldOut::describe);
+        let answers = self.measured.answers.iter().map(|validator| validator.describe());
+        format!("validation{every}: {}", loss.chain(answers).collect::<Vec<_>>().join("; "))
     }
 
     /// Returns `planned` with the memory of the validation added. Halves the number of answers that are generated at
@@ -90,30 +118,77 @@ impl Validation {
         let mut dev = Device::count_for(target);
         let model = Model::empty(&mut dev, model.clone(), dtype)?;
         dev.alloc(Region::Overlay, DType::U8, &[planned.held])?;
+        let mut memory = planned.memory;
+        if let Some(held) = &self.measured.loss {
+            held.count(&mut dev, &model)?;
+            memory = memory.max(&dev.high_water());
+            plan::within(&memory, target.memory, lower)?;
+        }
+        let Some(validator) = &mut self.measured.answers else { return Ok(memory) };
         loop {
             dev.reset_high_water();
-            self.validator.count(&mut dev, &model)?;
-            let memory = planned.memory.max(&dev.high_water());
-            let at_once = self.validator.max_num_seqs();
+            validator.count(&mut dev, &model)?;
+            let memory = memory.max(&dev.high_water());
+            let at_once = validator.max_num_seqs();
             if target.memory.is_none_or(|budget| memory.total() <= budget) {
                 return Ok(memory);
             }
             if at_once == 1 {
                 plan::within(&memory, target.memory, lower)?;
             }
-            self.validator.limit_num_seqs(at_once.div_ceil(2));
+            validator.limit_num_seqs(at_once.div_ceil(2));
         }
     }
 
-    /// Validates before the first step and logs the result as step 0 of `metrics.jsonl`, unless an earlier start of the
-    /// run did so.
-    pub fn before(&self, dev: &mut Device, trainer: &mut Trainer<'_>, observer: &dyn Observer) -> Result<()> {
-        if !self.before_train || trainer.step > 0 || trainer.log.has_steps() {
+    /// Says how long the validations of a run of `total_steps` steps will take. Then validates before the first step
+    /// and logs the result as step 0 of `metrics.jsonl`, unless an earlier start of the run did so.
+    pub fn before(
+        &self,
+        dev: &mut Device,
+        trainer: &mut Trainer<'_>,
+        total_steps: u64,
+        observer: &dyn Observer,
+    ) -> Result<()> {
+        let is_first = self.before_train && trainer.step == 0 && !trainer.log.has_steps();
+        let done = |steps: u64| {
+            self.every.map_or(0, |n| steps / n + u64::from(steps == total_steps && !steps.is_multiple_of(n)))
+        };
+        let count = done(total_steps).saturating_sub(done(trainer.step)) + u64::from(is_first);
+        // The times of the emulator are not those of a GPU.
+        if count > 0 && trainer.leads() && dev.kind() != Kind::Emu {
+            let marks = Region::ALL.map(|region| dev.mark(region));
+            match self.expected(dev, trainer, count) {
+                Ok(line) => observer.note(&line),
+                // The other ranks do not take part here: all of them stop in the validation or in the first step.
+                Err(Error::Stopped) => {}
+                Err(error) => return Err(error),
+            }
+            marks.into_iter().for_each(|mark| dev.release(mark));
+        }
+        if !is_first {
             return Ok(());
         }
         let mut metrics = object(serde_json::json!({"step": 0}));
         self.measure(dev, trainer, observer, &mut metrics)?;
         trainer.log.append(&metrics)
+    }
+
+    /// Describes the expected duration of `count` validations.
+    fn expected(&self, dev: &mut Device, trainer: &mut Trainer<'_>, count: u64) -> Result<String> {
+        let (model, size) = (&trainer.model, trainer.ranks.size());
+        let (mut all, mut parts) = (0.0, Vec::new());
+        if let Some(held) = &self.measured.loss {
+            let seconds = held.seconds(dev, model, size)?;
+            all += seconds;
+            parts.push(format!("{} about {seconds:.1} s", held.describe()));
+        }
+        if let Some(validator) = &self.measured.answers {
+            let seconds = validator.seconds(dev, model, size)?;
+            all += seconds;
+            parts.push(format!("{} at most about {seconds:.1} s", validator.describe()));
+        }
+        let times = format!("{count} validations, {:.1} s", all * count as f64);
+        Ok(format!("expected time of a validation: {} ({times})", parts.join("; ")))
     }
 
     /// Validates if a validation is due after the current step, and adds the results to the step's `metrics`.
@@ -130,14 +205,23 @@ impl Validation {
             return Ok(());
         }
         self.measure(dev, trainer, observer, metrics)?;
-        if let Some(metric) = &self.metric_for_best_model
-            && let Some(value) = metrics.get(metric).and_then(serde_json::Value::as_f64)
-        {
-            trainer.measured(metric, value);
+        if let Some(best) = &self.best {
+            let value = metrics.get(&best.metric).and_then(serde_json::Value::as_f64);
+            best.record(&mut trainer.extra, step, value.unwrap_or(f64::NAN));
+            if best.is_over(&trainer.extra) && step < total_steps {
+                observer.note(&best.describe(&trainer.extra));
+            }
         }
         Ok(())
     }
 
+    /// Returns the number of rows and answers of a validation.
+    fn size(&self) -> usize {
+        let rows = self.measured.loss.as_ref().map_or(0, HeldOut::rows);
+        rows + self.measured.answers.as_ref().map_or(0, |validator| validator.answers())
+    }
+
+    /// Adds the results and the duration to `metrics`, and shows them to the user.
     fn measure(
         &self,
         dev: &mut Device,
@@ -147,12 +231,31 @@ impl Validation {
     ) -> Result<()> {
         let begun = Instant::now();
         let (model, ranks) = (&trainer.model, &mut *trainer.ranks);
-        let figures = dev.range(format_args!("testing"), |dev| self.validator.measure(dev, model, ranks))?;
-        let core = figures.iter().filter(|(name, _)| name.starts_with("val-core/"));
-        let shown: Vec<String> = core.map(|(name, value)| format!("{name} {value:.4}")).collect();
-        observer.note(&format!("step {}: {}", trainer.step, shown.join(", ")));
-        metrics.extend(figures);
+        let (step, size, all) = (trainer.step, ranks.size(), self.size());
+        // Each rank shows its own progress as that of all. A step is not complete before its validation.
+        let on_progress = |done: usize| {
+            let done = done.min(all) as f64;
+            observer.step(step.saturating_sub(1), &[("validated", done), ("of", all as f64)]);
+        };
+        let Measured { loss, answers } = &self.measured;
+        dev.range(format_args!("testing"), |dev| {
+            let mut before = 0;
+            if let Some(held) = loss {
+                let mut on_rows = |done: usize| on_progress((done * size).min(held.rows()));
+                metrics.insert(VAL_LOSS.to_owned(), held.measure(dev, model, ranks, &mut on_rows)?.into());
+                before = held.rows();
+            }
+            if let Some(validator) = answers {
+                let mut on_answers = |done: usize| on_progress(before + done * size);
+                metrics.extend(validator.measure(dev, model, ranks, &mut on_answers)?);
+            }
+            Result::Ok(())
+        })?;
         metrics.insert(SECONDS.to_owned(), seconds(begun.elapsed()).into());
+        let shown = metrics.iter().filter(|(name, _)| *name == VAL_LOSS || name.starts_with("val-core/"));
+        let value = |value: &serde_json::Value| value.as_f64().unwrap_or(f64::NAN);
+        let shown: Vec<String> = shown.map(|(name, of)| format!("{name} {:.4}", value(of))).collect();
+        observer.note(&format!("step {step}: {}", shown.join(", ")));
         Ok(())
     }
 }

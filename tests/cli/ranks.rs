@@ -70,7 +70,8 @@ fn two_processes_make_what_one_makes() {
     let mut validation = ValidationConfig { val_files: rl.train_files.clone(), ..ValidationConfig::default() };
     validation.val_max_samples = Some(5);
     validation.val_kwargs = ValKwargs { n: 2, temperature: 1.0, max_new_tokens: Some(8), ..ValKwargs::default() };
-    let (lanes, measured) = (Some(2), validation.clone());
+    // The rows have answers, so SFT measures their loss, too.
+    let (lanes, measured) = (Some(2), ValidationConfig { predict_with_generate: true, ..validation.clone() });
     let sft = SftConfig { gradient_lanes: lanes, max_steps: Some(3), eval_steps: Some(3), validation: measured, ..sft };
     let (lanes, measured) = (Some(2), validation);
     let rl = RlConfig {

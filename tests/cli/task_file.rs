@@ -76,8 +76,11 @@ fn a_wrong_one_is_named() {
         wrong(&[], parts);
     };
     says("prompt: x\n", &["shapes.yaml: data", "found nothing"]);
-    says("data: shapes.jsonl\nprompt: '{{ questoin }}'\n", &["shapes.yaml: prompt", "line 1", "question"]);
-    says("data: shapes.jsonl\nprompt: '{{ question'\n", &["shapes.yaml: prompt", "Jinja"]);
+    says(
+        "data: shapes.jsonl\nimages: [image]\nprompt: '{{ questoin }}'\n",
+        &["shapes.yaml: prompt", "line 1", "question"],
+    );
+    says("data: shapes.jsonl\nimages: [image]\nprompt: '{{ question'\n", &["shapes.yaml: prompt", "Jinja"]);
     says("data: shapes.jsonl\nname: digits\n", &["shapes.yaml: name", "digits"]);
     says("data: shapes.jsonl\nscorer: strickt\n", &["scorer.mode", "did you mean strict?"]);
     says("data: gone.jsonl\n", &["gone.jsonl"]);

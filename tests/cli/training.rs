@@ -81,7 +81,6 @@ fn wrong_rows_are_named_by_both_and_leave_nothing() {
         (row("<image>?", json!([picture(&png[..24])])), "row 2"),
         (row("<image>?", json!([picture(b"\x89PNG\r\n\x1a\nno")])), "row 2"),
         (row("<image><image>?", json!([picture(&png)])), "2 image placeholders"),
-        (row("?", json!([picture(&png)])), "0 image placeholders"),
         (row("<image>?", json!(["gone.png"])), "gone.png"),
     ];
     for (line, part) in cases {
@@ -121,12 +120,18 @@ fn wrong_settings_name_the_key_and_the_nearest_one() {
             failure(&[&[command, config, "--out", &out][..], keys].concat(), 2, parts);
         };
         let often = format!("{every}=2");
-        wrong(&[&often], &[every, "found 2", "val_files or val_tasks"]);
+        wrong(&[&often], &[every, "found 2", "val_files, val_size or val_tasks"]);
         wrong(&["val_tasks=[digits]", "metric_for_best_model=acc"], &["metric_for_best_model", every]);
         wrong(
             &["val_tasks=[digits]", "metric_for_best_model=acc", &often],
             &["found acc", "val-core/digits/acc/mean@1"],
         );
+        wrong(&["val_size=3", "early_stopping_patience=2"], &["early_stopping_patience: found 2", every]);
+        wrong(&["val_size=3", "load_best_model_at_end=true"], &["load_best_model_at_end: found true", every]);
+        wrong(&["val_size=3", "early_stopping_threshold=1"], &["early_stopping_threshold", "early_stopping_patience"]);
+        wrong(&["val_size=3", "greater_is_better=true"], &["greater_is_better", "metric_for_best_model"]);
+        wrong(&["val_size=2.5", &often], &["val_size: found 2.5", "a share below 1, or a whole number"]);
+        wrong(&["val_size=12", &often], &["val_size: found 12, which is 12 of 12 rows", "leaves rows to train on"]);
         wrong(&["val_tasks=[digitz]", &often], &["val_tasks", "digitz", "digits"]);
         wrong(&["val_files=gone.parquet", &often], &["gone.parquet"]);
         wrong(&["val_tasks=[digits]", "val_kwargs.n=2"], &["val_kwargs.n", "val_kwargs.temperature"]);
@@ -307,7 +312,7 @@ fn a_damaged_checkpoint_is_named_and_nothing_is_changed() {
         let before = files(Path::new(&out));
         failure(&["sft", &sft, "--out", &out, "max_steps=3"], 2, &[path.to_str().unwrap()]);
         let mut after = files(Path::new(&out));
-        for log in ["config.yaml", "log.txt"] {
+        for log in ["config.yaml", "log.txt", "starts.jsonl"] {
             after.insert(log.to_owned(), before[log].clone());
         }
         assert!(after == before, "{name}: {:?}", after.keys());

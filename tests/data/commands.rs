@@ -69,7 +69,7 @@ fn inspect_writes_one_page_of_a_folder_or_of_what_any_config_names() {
         let output = omr(dir.path(), &["inspect", place]);
         assert_eq!(output.status.code(), Some(0), "{place}: {}", text(&output.stderr));
         let page = std::fs::read_to_string(dir.path().join("inspect.html")).unwrap();
-        assert_eq!(page.matches("<section class=\"browser\">").count(), 1);
+        assert_eq!(page.matches("<section class=\"browser\"").count(), 1);
         assert_eq!(page.matches("data:image/png;base64,").count(), 2, "{place}: a picture a row");
         assert!(page.contains("odd") && page.contains("a whole number") && !page.contains("</script><b>"), "{place}");
         for word in ["src=\"http", "href=\"http", "url(http", "@import", "fetch("] {

@@ -155,7 +155,7 @@ fn faults_name_file_and_row() {
         (user(json!([{"type": "audio_url"}]), json!([])), "audio_url"),
         (user(json!([{"type": "text", "text": 1}]), json!([])), "messages[0].content[0].text"),
         (user(json!("<image> and <image>"), json!([picture])), "2 image placeholders"),
-        (user(json!("none"), json!([picture])), "0 image placeholders"),
+        (user(json!([{"type": "text", "text": "none"}]), json!([picture])), "0 image placeholders"),
         (user(json!("<image>"), json!([])), "1 image placeholders"),
         (user(json!("<image>"), json!([{"bytes": "*"}])), "base64"),
         (user(json!("<image>"), json!([{"bytes": null}])), "an image without bytes"),

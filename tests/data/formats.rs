@@ -85,7 +85,7 @@ fn zip(path: &Path, members: &[(&str, Vec<u8>)]) {
 }
 
 /// Reads the rows of a set in one pass. Checks that reading each row by its position gives the same row.
-fn rows(entry: &DatasetConfig) -> Vec<Row> {
+pub fn rows(entry: &DatasetConfig) -> Vec<Row> {
     let all = read::read(entry).unwrap();
     let mut number = 0;
     for file in RowFile::open(std::slice::from_ref(entry)).unwrap() {
@@ -109,7 +109,7 @@ fn rows(entry: &DatasetConfig) -> Vec<Row> {
     all
 }
 
-fn decoded(row: &Row) -> Vec<u8> {
+pub fn decoded(row: &Row) -> Vec<u8> {
     row.images.iter().map(|image| image.decode(&row.place).unwrap().data[0]).collect()
 }
 

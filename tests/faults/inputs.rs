@@ -210,7 +210,7 @@ fn run_sft(dir: &Path, config: SftConfig, observer: &dyn Observer) -> Result<()>
     let mut job = SftJob::new(&dir.join("out"), config)?;
     let mut of_tasks = job.config.clone();
     of_tasks.validation.val_files.clear();
-    job.common.validation = validation::sft(&of_tasks, &job.common.model, None)?;
+    job.common.validation = validation::sft(&of_tasks, &job.common, None)?;
     job.run(&mut device(1), observer)
 }
 

@@ -142,8 +142,10 @@ fn pictures_that_a_task_file_misnames_are_an_error_and_unread_ones_are_said() {
     let (code, _, text) = eval("images: [picture]", "misnamed");
     assert!(code == 2 && text.contains("own.yaml: images: found `picture`") && text.contains("hue"), "{text}");
     let (code, _, text) = eval("", "unread");
-    assert!(code == 0 && text.contains("the column `image`"), "{text}");
-    assert!(text.contains("100.0 %") && text.contains("; 0 pictures read"), "{text}");
+    assert!(code == 2 && text.contains("own.yaml: images: found nothing, and rows with the column `image`"), "{text}");
+    fs::write(&task, "data: {path: rows.jsonl, columns: {images: ''}}\n").unwrap();
+    let (code, _, text) = run(&["eval", "--task-file", &task, "--responses", &printed, "--out", &at("blind")]);
+    assert!(code == 0 && text.contains("100.0 %") && text.contains("; 0 pictures read"), "{text}");
     let (code, _, text) = eval("images: [image]", "read");
     assert!(code == 0 && text.contains("; 1 pictures read") && text.contains("columns not used: hue"), "{text}");
     assert!(!text.contains("pictures are not read"), "{text}");
@@ -160,7 +162,10 @@ fn an_imagefolders_pictures_are_read_and_a_job_says_what_it_read_and_what_not() 
     let config = SftConfig { datasets: vec![read::entry(&metadata)], ..sft_config(dir.path()) };
     let job = Job::new(&dir.path().join("run"), config.clone()).unwrap();
     let targets = job.common.index.shape(0).targets;
-    let line = format!("read 2 rows: 2 pictures, 4 turns, {} target tokens; columns not used: split", 2 * targets);
+    let line = format!(
+        "read 2 rows: 2 pictures, 4 turns, {} target tokens; form: messages; columns used: file_name, messages; columns not used: split",
+        2 * targets
+    );
     job.common.data.keep(&omr::observe::Silent).unwrap();
     let warm = Job::new(&dir.path().join("run"), config).unwrap();
     assert!(
@@ -177,7 +182,10 @@ fn an_imagefolders_pictures_are_read_and_a_job_says_what_it_read_and_what_not() 
     assert!(read::read(&read::entry(&rows)).unwrap()[0].images.is_empty());
     let [rows, page] = [rows.display().to_string(), dir.path().join("page").display().to_string()];
     let (code, text, _) = run(&["data", "inspect", &rows, "--out", &page]);
-    assert!(code == 0 && text.contains("read 1 rows: 0 pictures, 1 turns; columns not used: file_name"), "{text}");
+    assert!(
+        code == 0 && text.contains("read 1 rows: 0 pictures, 2 turns") && text.contains("columns not used: file_name"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -237,19 +245,22 @@ fn rows_without_an_answer_are_rejected_in_sft_form_with_the_reason() {
     let dir = tempfile::tempdir().unwrap();
     let [rows, out] = ["rows.jsonl", "out"].map(|name| dir.path().join(name));
     let answered = json!([{"role": "user", "content": "q"}, {"role": "assistant", "content": "5"}]);
-    jsonl(&rows, [json!({"question": "q", "answer": "5"}), json!({"messages": answered})]);
+    let labelled = json!({"prompt": "q", "answer": "5"});
+    jsonl(&rows, [labelled, json!({"messages": answered}), json!({"question": "q", "answer": "5"})]);
     for (stage, more) in [("format", ""), ("mix", "name: rows\n")] {
         let yaml = dir.path().join("stage.yaml");
         fs::write(&yaml, format!("datasets: [{}]\nform: sft\n{more}", rows.display())).unwrap();
         let out = out.join(stage);
         let (code, _, text) = run(&["data", stage, yaml.to_str().unwrap(), "--out", out.to_str().unwrap()]);
-        assert!(code == 0 && text.contains("2 rows in, 1 kept; 1 no_answer"), "{text}");
+        assert!(code == 0 && text.contains("3 rows in, 2 kept; 1 no_answer"), "{text}");
         let rejected = fs::read_to_string(out.join("rejected.jsonl")).unwrap();
         assert!(
             rejected.contains("row 1: found a label, and no answer") && rejected.contains("form: rl"),
             "{rejected}"
         );
-        assert_eq!(read::read(&read::entry(out.join("rows.parquet"))).unwrap().len(), 1);
+        // The answer of a question is the turn that SFT trains on.
+        let kept = read::read(&read::entry(out.join("rows.parquet"))).unwrap();
+        assert!(kept.len() == 2 && kept.iter().all(|row| text_of(&row.messages[1]) == "5"));
     }
 }
 

@@ -304,5 +304,5 @@ fn rows_and_pictures_of_a_snapshot_are_read_through_its_links() {
     link("secret.png", "images/b.png");
     std::fs::write(repo.join("blobs/rows"), line("images/b.png")).unwrap();
     let (code, shown) = inspect();
-    assert!(code == Some(2) && shown.contains("a path inside the data folder"), "{shown}");
+    assert!(code == Some(2) && shown.contains("expected a path inside the folder"), "{shown}");
 }

@@ -14,8 +14,8 @@ use omr::model::{CheckpointPolicy, Grads, LayerPolicy, Model, ModelConfig};
 use omr::optim::Optimizer;
 use omr::rl::plan;
 use omr::tensor::DType;
+use omr::train::nll;
 use omr::train::plan::blank;
-use omr::train::{nll, sft};
 use serde_json::Value;
 
 use super::emulator;
@@ -66,7 +66,7 @@ fn no_length_of_the_7b_overflows_its_type() {
     let row = blank(&config, Shape { tokens: 61_440, targets: 61_439, grids: &grids });
     let loss = dev.zeros(Region::Overlay, DType::F64, &[1]).unwrap();
     let levels = CheckpointPolicy::from(LayerPolicy::All);
-    nll::gradients(&mut dev, &model, &mut grads, &[sft::sequence(&row)], 61_440, levels, loss).unwrap();
+    nll::gradients(&mut dev, &model, &mut grads, &[(&row).into()], 61_440, levels, loss).unwrap();
     dev.release(mark);
 
     let rl = RlConfig {

@@ -15,7 +15,7 @@ use omr::rl::update::{self, Learner};
 use omr::tensor::{DType, Tensor};
 use omr::text::Chat;
 use omr::train::nll;
-use omr::train::sft::{self, Job};
+use omr::train::sft::Job;
 use omr::train::step::Sequence;
 
 use super::emu;
@@ -67,7 +67,7 @@ fn an_sft_step_waits_where_it_is_logged() {
     let mut s = Setup::new(dir.path());
     let job = Job::new(dir.path(), sft_config(dir.path())).unwrap();
     let samples: Vec<_> = (0..4).map(|i| job.samples.get(i).unwrap().unwrap()).collect();
-    let batch: Vec<Sequence<'_>> = samples.iter().map(|sample| sft::sequence(sample)).collect();
+    let batch: Vec<Sequence<'_>> = samples.iter().map(|sample| (&**sample).into()).collect();
     assert!(batch.iter().map(|s| s.input_ids.len()).sum::<usize>() > MICRO_BATCH_TOKENS, "several micro-batches");
     let loss = s.dev.zeros(Region::Overlay, DType::F64, &[1]).unwrap();
     let before = (s.first_weights(), s.waits());

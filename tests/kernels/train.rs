@@ -31,7 +31,7 @@ use omr::task::{Task, VerifiedRows};
 use omr::tensor::DType;
 use omr::text::Chat;
 use omr::train::job::TrainingJob as _;
-use omr::train::sft::{Job, sequence};
+use omr::train::sft::Job;
 use omr::train::step::{self, Sequence};
 use omr::train::updates::Updates;
 
@@ -189,7 +189,7 @@ fn five_sft_steps_are_the_cpus() {
             let update = updates.next(consumed).unwrap().unwrap();
             consumed = update.consumed;
             let samples: Vec<_> = update.samples().map(|s| job.samples.get(s).unwrap().unwrap()).collect();
-            let batch: Vec<Sequence<'_>> = samples.iter().map(|sample| sequence(sample)).collect();
+            let batch: Vec<Sequence<'_>> = samples.iter().map(|sample| (&**sample).into()).collect();
             let targets: usize = batch.iter().map(Sequence::num_targets).sum();
             run.step(learning_rate(&config.optimizer, 0, i, job.common.total_steps), |dev, model, grads| {
                 let mut log_prob = Vec::new();

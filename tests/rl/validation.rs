@@ -12,7 +12,7 @@ use omr::reward::{Mode, Scorer};
 use omr::rl::run::Job;
 use omr::train::job::TrainingJob as _;
 
-use crate::train::tiny::{Outcome, rl_config, rows, run_rl, run_sft, sft_config};
+use crate::train::tiny::{Outcome, device, rl_config, rows, run_rl, run_rl_over, run_sft, sft_config};
 
 const MINE: &str = "val-core/mine/acc/mean@2";
 const DIGITS: &str = "val-core/digits/acc/mean@2";
@@ -113,7 +113,7 @@ fn as_many_answers_at_once_as_fit() {
     let mut job = Job::new(&dir.path().join("out"), config.clone(), scorer.clone()).unwrap();
     let target = Target::cpu(1);
     let plain = job.plan(target).unwrap().total();
-    job.common.validation = validation::rl(&config, &job.common.model, scorer, None).unwrap();
+    job.common.validation = validation::rl(&config, &job.common, scorer, None).unwrap();
     let wanted = job.plan(target).unwrap().total();
     let budget = plain + (wanted - plain) / 3;
     let fitted = job.plan(target.within(Some(budget))).unwrap().total();
@@ -121,4 +121,38 @@ fn as_many_answers_at_once_as_fit() {
     // Training would fit, but a single answer of that length does not.
     let error = job.plan(target.within(Some(plain))).unwrap_err();
     assert!(error.exit_code() == 2 && error.to_string().contains("memory"), "{error}");
+}
+
+/// A policy that a far too large learning rate ruins scores worse after each step.
+#[test]
+fn a_policy_that_gets_worse_ends_the_run_early_with_its_best_model() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = rl_config(dir.path());
+    let validation = ValidationConfig {
+        val_tasks: Vec::new(),
+        val_size: Some(4.0),
+        val_files: Vec::new(),
+        val_max_samples: None,
+        val_kwargs: ValKwargs::default(),
+        early_stopping_patience: Some(2),
+        load_best_model_at_end: true,
+        ..validation(dir.path())
+    };
+    let mut config = RlConfig { total_training_steps: Some(8), test_freq: Some(1), validation, ..config };
+    config.optimizer.learning_rate = 0.05;
+    let out = dir.path().join("whole");
+    let whole = run_rl(&out, &config, 2, &[]);
+    let name = "val-core/digits/acc/mean@1";
+    let scores = whole.figures(name);
+    let best = scores[1..].iter().copied().fold(f64::MIN, f64::max);
+    let at = 1 + scores[1..].iter().position(|&score| score == best).unwrap();
+    assert_eq!(scores.len(), at + 3, "step 0, and two steps after the best one: {scores:?}");
+    let summary: serde_json::Value = serde_json::from_slice(&fs::read(out.join("summary.json")).unwrap()).unwrap();
+    assert_eq!((&summary["metric_for_best_model"], &summary["best_metric"]), (&name.into(), &best.into()));
+    assert_eq!((&summary["steps"], &summary["model_global_step"]), (&(at + 2).into(), &at.into()));
+    let weights = |folder: &str| fs::read(out.join(folder).join("model.safetensors")).unwrap();
+    assert!(weights("model") == weights(&format!("checkpoints/global_step_{at}")));
+    assert!(weights("model") != weights(&format!("checkpoints/global_step_{}", at + 2)));
+    whole.assert_same(&run_rl(&dir.path().join("stopped"), &config, 1, &[1, 2]), "stopped twice");
+    whole.assert_same(&run_rl_over(&dir.path().join("over"), &config, || device(1), &[2], &[]), "two ranks");
 }

@@ -1,6 +1,7 @@
 //! Tests properties of tokenizer, template and chat encoding that must hold for any text.
 
 mod chat;
+mod generation;
 mod template;
 
 use std::sync::OnceLock;

@@ -9,3 +9,4 @@ mod plan;
 mod rows;
 mod sft;
 pub mod tiny;
+mod validation;

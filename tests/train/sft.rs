@@ -8,7 +8,7 @@ use omr::device::{Device, Isa, Plan};
 use omr::model::{LayerPolicy, Model, Policy};
 use omr::tensor::DType;
 use omr::train::job::TrainingJob as _;
-use omr::train::sft::{Job, sequence};
+use omr::train::sft::Job;
 use omr::train::step;
 use omr::train::updates::Updates;
 
@@ -130,7 +130,7 @@ fn the_loss_is_the_mean_over_all_targets_of_an_update() {
     let (mut sum, mut targets) = (0.0, 0);
     for i in update.samples() {
         let sample = job.samples.get(i).unwrap().unwrap();
-        let sequences = [sequence(&sample)];
+        let sequences = [(&*sample).into()];
         let forward = step::forward(&mut dev, &model, &sequences, Policy::default(), LayerPolicy::All, false).unwrap();
         sum -= dev.read::<f32>(forward.log_prob).unwrap().iter().map(|&lp| f64::from(lp)).sum::<f64>();
         targets += forward.log_prob.len();

@@ -207,7 +207,9 @@ impl Outcome {
     pub fn unmeasured(mut self) -> Outcome {
         self.files.retain(|name, _| !name.ends_with("trainer/state.json") && !name.ends_with("MANIFEST"));
         self.metrics.retain(|m| m["step"] != 0);
-        self.metrics.iter_mut().for_each(|m| m.retain(|name, _| !name.starts_with("val-")));
+        self.metrics
+            .iter_mut()
+            .for_each(|m| m.retain(|name, _| !name.starts_with("val-") && !name.starts_with("val/")));
         self
     }
 
@@ -256,7 +258,7 @@ pub fn run_sft(dir: &Path, config: &SftConfig, threads: usize, stops: &[u64]) ->
 pub fn run_sft_on(dir: &Path, config: &SftConfig, device: impl Fn() -> Device, stops: &[u64]) -> Outcome {
     in_parts(dir, stops, |observer| {
         let mut job = SftJob::new(dir, config.clone())?;
-        job.common.validation = validation::sft(config, &job.common.model, None)?;
+        job.common.validation = validation::sft(config, &job.common, None)?;
         job.run(&mut device(), observer)
     })
 }
@@ -276,6 +278,7 @@ pub fn run_sft_over(
         let done = ranks::over(size, |ranks| {
             let mut job = SftJob::new(dir, config.clone())?;
             job.common.ranks = OneRank::new(ranks.rank(), size);
+            job.common.validation = validation::sft(config, &job.common, None)?;
             job.run_over(ranks, &mut device(), observer)
         });
         done.into_iter().collect()
@@ -297,6 +300,7 @@ pub fn run_rl_over(
         let done = ranks::over(size, |ranks| {
             let mut job = RlJob::new(dir, config.clone(), scorer.clone())?;
             job.common.ranks = OneRank::new(ranks.rank(), size);
+            job.common.validation = validation::rl(config, &job.common, scorer.clone(), None)?;
             job.run_over(ranks, &mut device(), observer)
         });
         done.into_iter().collect()
@@ -313,7 +317,7 @@ pub fn run_rl_on(dir: &Path, config: &RlConfig, device: impl Fn() -> Device, sto
     let scorer = Arc::new(Scorer::rules(config.reward.mode));
     in_parts(dir, stops, |observer| {
         let mut job = RlJob::new(dir, config.clone(), scorer.clone())?;
-        job.common.validation = validation::rl(config, &job.common.model, scorer.clone(), None)?;
+        job.common.validation = validation::rl(config, &job.common, scorer.clone(), None)?;
         job.run(&mut device(), observer)
     })
 }

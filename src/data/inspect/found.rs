@@ -135,8 +135,9 @@ impl<'a> Statistics<'a> {
             self.rows += 1;
             match looked {
                 Ok(looked) => {
-                    let turns = row.as_ref().map_or(0, |it| it.row.messages.len());
-                    self.seen.count(turns, looked.sizes.len(), looked.targets);
+                    let (form, turns) =
+                        row.as_ref().map_or(("", 0), |it| (it.row.form, it.row.trained_messages().len()));
+                    self.seen.count(form, turns, looked.sizes.len(), looked.targets);
                     self.characters.push(looked.characters);
                     self.answers.extend(looked.answer);
                     self.tokens.extend(looked.tokens);
@@ -226,7 +227,7 @@ impl<'a> Statistics<'a> {
 }
 
 fn answered(row: &Row) -> bool {
-    row.messages.last().is_some_and(|m| m.role == "assistant")
+    row.reply.is_some() || row.messages.last().is_some_and(|m| m.role == "assistant")
 }
 
 /// Measures a row. If `show` is given, adds its result for each image to `pictures`, so that an image is decoded only
@@ -257,8 +258,8 @@ fn look(
     let (tokens, targets) = tokens.map_err(BadRow::of(Reason::WrongText))?;
     let characters = |message| text_of(message).chars().count() as u32;
     Ok(InspectedRow {
-        characters: row.messages.iter().map(characters).sum(),
-        answer: row.messages.last().filter(|_| answered(row)).map(characters),
+        characters: row.trained_messages().iter().map(characters).sum(),
+        answer: row.trained_messages().last().filter(|_| answered(row)).map(characters),
         sizes,
         tokens,
         targets,

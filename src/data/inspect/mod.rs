@@ -4,11 +4,13 @@
 mod found;
 mod inspection;
 mod kinds;
+mod preview;
 mod rows;
 mod spread;
 
 pub use found::Options;
 pub use inspection::{DrawnRow, Inspection, refuse_faults};
 pub use kinds::kind;
+pub use preview::{Preview, Previewer};
 pub use rows::{inspect, of_rows};
 pub use spread::Spread;

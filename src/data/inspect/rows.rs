@@ -5,7 +5,7 @@ use super::inspection::Inspection;
 use crate::config::DatasetConfig;
 use crate::data::bad_row::RowResult;
 use crate::data::read::{RowFile, RowsLeft};
-use crate::data::{ReadCounts, Row, read};
+use crate::data::{Row, read};
 use crate::error::Result;
 
 /// Maximum number of rows that are measured together, and of bytes of their embedded images.
@@ -26,7 +26,7 @@ pub fn inspect(entry: &DatasetConfig, options: &Options) -> Result<Inspection> {
         })
     })?;
     let columns = files.first().map_or(Ok(Vec::new()), RowFile::columns)?;
-    let seen = ReadCounts { unused: ReadCounts::of(&files)?.unused, ..found.seen };
+    let seen = found.seen.clone().with_columns(&files)?;
     Ok(Inspection { files: files.len(), columns, seen, ..found })
 }
 

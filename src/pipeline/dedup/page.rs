@@ -9,7 +9,7 @@ use crate::data::Row;
 use crate::error::Result;
 use crate::files;
 use crate::image::{Rgb, resize};
-use crate::page;
+use crate::page::{self, Scripts};
 use crate::pipeline::dedup::hashes::Rows;
 use crate::pipeline::stage::{Input, Work};
 
@@ -52,7 +52,10 @@ pub fn write(
     }
     let templates = page::templates(&[("dedup.html", include_str!("dedup.html"))])?;
     let page = context! { title => "omr data dedup", groups => groups.len(), sections };
-    files::write(work.path("dedup", "html"), page::render(&templates, "dedup.html", &[], page)?.as_bytes())
+    files::write(
+        work.path("dedup", "html"),
+        page::render(&templates, "dedup.html", Scripts::default(), page)?.as_bytes(),
+    )
 }
 
 /// Returns the row's first image as a small JPEG in base64, or `None` if the row has no image or the image cannot be

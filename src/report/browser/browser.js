@@ -1,6 +1,6 @@
 "use strict";
 (() => {
-  const PAGE = 10;
+  const PAGE = 8;
   const LONG = 500;
   const VERDICTS = [["right", "✓ correct"], ["wrong", "✗ wrong"], ["unjudged", "? unjudged"]];
 
@@ -51,6 +51,31 @@
     return box;
   }
 
+  const marks = { right: "✓", wrong: "✗", unjudged: "?" };
+
+  // A line about a row: its first picture, its question and its verdicts. It opens the row.
+  function line(row) {
+    const verdicts = row.answers.map(({ verdict }) => make("i", { className: verdict ?? "", textContent: marks[verdict] ?? "" }));
+    const out = make("summary", {}, make("span", { className: "ask-line" }, row.question || row.id,
+      make("small", { textContent: [row.id, ...row.facts.map(fact => fact.join(": "))].join(" · ") })));
+    if (row.pictures.length) out.prepend(make("img", { src: row.pictures[0], alt: "", loading: "lazy" }));
+    if (verdicts.length) out.append(make("span", { className: "marks" }, ...verdicts));
+    return out;
+  }
+
+  // Rows with answers are folded, because a page of them would be long. `open` contains the ids of the open ones.
+  function folded(row, open) {
+    if (row.answers.length === 0) return panel(row);
+    const out = make("details", { className: "fold", open: open.has(row.id) }, line(row));
+    const fill = () => { if (out.open && !out.querySelector(".row")) out.append(panel(row)); };
+    out.ontoggle = () => {
+      fill();
+      if (out.open) open.add(row.id); else open.delete(row.id);
+    };
+    fill();
+    return out;
+  }
+
   function panel(row) {
     const text = make("div", {}, make("p", { className: "id", textContent: row.id }));
     if (row.question) text.append(make("p", { className: "question", textContent: row.question }));
@@ -73,15 +98,15 @@
   }
 
   function browse(section) {
-    const rows = JSON.parse(section.querySelector("script").textContent);
-    const texts = rows.map(words);
+    let rows = JSON.parse(section.querySelector("script").textContent);
+    let texts = rows.map(words);
     const chips = section.querySelector(".chips");
     const facets = section.querySelector(".facets");
     const search = section.querySelector("input");
     const status = section.querySelector("[role=status]");
     const list = section.querySelector(".rows");
     const more = section.querySelector(".more");
-    const state = { verdict: "all", facets: new Map(), shown: PAGE };
+    const state = { verdict: "all", facets: new Map(), shown: PAGE, open: new Set(rows.slice(0, 1).map(row => row.id)) };
     const has = (row, verdict) => verdict === "all" || row.answers.some(a => a.verdict === verdict);
 
     // Rows that pass all filters except the verdict. The chips show their numbers.
@@ -102,25 +127,41 @@
       })));
       const found = pass.filter(row => has(row, state.verdict));
       status.textContent = found.length === 0 ? "No rows." : `${Math.min(state.shown, found.length)} of ${found.length} shown.`;
-      list.replaceChildren(...found.slice(0, state.shown).map(panel));
+      list.replaceChildren(...found.slice(0, state.shown).map(row => folded(row, state.open)));
       more.hidden = found.length <= state.shown;
     }
 
-    const names = [...new Set(rows.flatMap(row => row.facets.map(f => f[0])))];
-    for (const name of names) {
-      const values = [...new Set(rows.flatMap(row => row.facets.filter(f => f[0] === name).map(f => f[1])))].sort();
-      if (values.length < 2) continue;
-      const select = make("select", { onchange: () => {
-        if (select.value === "") state.facets.delete(name); else state.facets.set(name, values[select.value]);
-        state.shown = PAGE;
-        show();
-      } }, make("option", { value: "", textContent: "all" }), ...values.map((value, i) => make("option", { value: i, textContent: value })));
-      facets.append(make("label", {}, name, select));
+    function choices() {
+      facets.replaceChildren();
+      for (const name of new Set(rows.flatMap(row => row.facets.map(f => f[0])))) {
+        const values = [...new Set(rows.flatMap(row => row.facets.filter(f => f[0] === name).map(f => f[1])))].sort();
+        if (!values.includes(state.facets.get(name))) state.facets.delete(name);
+        if (values.length < 2) continue;
+        const option = value => make("option", { value, textContent: value, selected: state.facets.get(name) === value });
+        const select = make("select", { onchange: () => {
+          if (select.selectedIndex === 0) state.facets.delete(name); else state.facets.set(name, select.value);
+          state.shown = PAGE;
+          show();
+        } }, make("option", { value: "", textContent: "all" }), ...values.map(option));
+        facets.append(make("label", {}, name, select));
+      }
     }
+
+    // Shows new rows of a run that continues. They do not push an open row off the page.
+    section.showRows = next => {
+      const known = new Set(rows.map(row => row.id));
+      if (state.open.size) state.shown += next.filter(row => !known.has(row.id)).length;
+      rows = next;
+      texts = rows.map(words);
+      choices();
+      show();
+    };
     search.oninput = () => { state.shown = PAGE; show(); };
     more.onclick = () => { state.shown += PAGE; show(); };
+    choices();
     show();
   }
 
   document.querySelectorAll("section.browser").forEach(browse);
+  document.addEventListener("part", ({ detail }) => { if (detail.matches("section.browser")) browse(detail); });
 })();

@@ -5,14 +5,12 @@
 //! A reader can filter rows by verdict, by any facet and by words. A page contains all rows of its browser, so the code
 //! that fills the browser limits their number.
 
-use std::io::Cursor;
-
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::ser::Error;
 use serde::{Serialize, Serializer};
 
-use crate::image::{Limits, Rgb, decode};
+use crate::image::{Limits, Rgb, decode, jpeg_within};
 use crate::page::data;
 
 /// Script of the browser. A page includes it once, at its end, for all its browsers.
@@ -134,21 +132,8 @@ pub(super) fn unchanged(bytes: &[u8], small: usize) -> Option<String> {
 }
 
 /// Returns the image as a JPEG whose longer side has at most `largest` pixels.
-fn scaled(Rgb { width, height, data }: Rgb, largest: u32) -> Option<String> {
-    let mut whole = ::image::RgbImage::from_raw(width, height, data)?;
-    // Using every pixel of a very large image would take seconds. Therefore only about 4 x 4 source pixels are used for
-    // each pixel of the result.
-    let step = width.max(height) / (4 * largest);
-    if step > 1 {
-        let [columns, rows] = [width.div_ceil(step), height.div_ceil(step)];
-        whole = ::image::RgbImage::from_fn(columns, rows, |x, y| *whole.get_pixel(x * step, y * step));
-    }
-    let scale = (largest as f64 / width.max(height).max(1) as f64).min(1.0);
-    let side = |length: u32| ((length as f64 * scale).round() as u32).max(1);
-    let shown = ::image::imageops::thumbnail(&whole, side(width), side(height));
-    let mut jpeg = Cursor::new(Vec::new());
-    shown.write_to(&mut jpeg, ::image::ImageFormat::Jpeg).ok()?;
-    Some(url("jpeg", jpeg.get_ref()))
+fn scaled(rgb: Rgb, largest: u32) -> Option<String> {
+    Some(url("jpeg", &jpeg_within(rgb, largest)?))
 }
 
 /// Returns the image format, recognised by the first bytes, if browsers can show it.
@@ -164,6 +149,8 @@ fn shown_by_browsers(bytes: &[u8]) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Cursor;
+
     use super::*;
     use crate::report::{RecipeReport, page};
 

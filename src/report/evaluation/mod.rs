@@ -16,6 +16,7 @@ pub use self::pictures::keep;
 pub use self::read::is_evaluation;
 use self::read::{Measured, Run, acc};
 use super::html::render;
+use super::run::started;
 use super::{Contrast, Table, browser};
 use crate::error::Result;
 use crate::eval::stats;
@@ -47,6 +48,7 @@ pub fn page(dirs: &[&Path]) -> Result<String> {
         tokens => parts::against_tokens(&runs, &tasks),
         pairs,
         answers,
+        facts => dirs.iter().filter(|_| dirs.len() == 1).flat_map(|dir| started(dir)).collect::<Vec<_>>(),
     };
     render("evaluation.html", &[browser::SCRIPT], page)
 }

@@ -1,5 +1,7 @@
 //! The questions about two digits, and the wording of answers to them.
 
+use crate::text::TEMPLATE_WORDS;
+
 /// A kind of question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Question {
@@ -112,7 +114,7 @@ pub fn words() -> Vec<String> {
             words.push(format!("<think>{}</think><answer>0</answer>", question.thinking(style, [1, 0], 0)));
         }
     }
-    words.extend(["system\nYou are a helpful assistant.", "user\n", "assistant\n", "\n"].map(str::to_owned));
+    words.extend(TEMPLATE_WORDS.map(str::to_owned));
     words
 }
 

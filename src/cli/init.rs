@@ -1,0 +1,41 @@
+//! `omr init`: a small new model for the user's rows.
+
+use std::path::PathBuf;
+
+use super::Context;
+use super::args::{Overrides, repository};
+use super::stdout::print;
+use crate::config::RecipeConfig;
+use crate::data::read::entry;
+use crate::error::Result;
+use crate::hub::Kind;
+use crate::recipe;
+
+/// Arguments of `omr init`.
+#[derive(clap::Args)]
+#[command(after_help = "The model has the shape of the config's key base, such as base.hidden_size=128, and random \
+    weights from its key seed. Example: omr init --like configs/digits.yaml --rows rows.jsonl --out base")]
+pub struct Args {
+    /// Config of a recipe (YAML)
+    #[arg(long, value_name = "CONFIG")]
+    like: PathBuf,
+    /// Rows whose texts the tokenizer is trained on: a file, folder or pattern. The flag can be repeated
+    #[arg(long, value_name = "ROWS", required = true)]
+    rows: Vec<PathBuf>,
+    /// Folder to create for the model
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    #[command(flatten)]
+    overrides: Overrides,
+}
+
+/// Creates the model and prints its path to stdout.
+pub fn run(args: &Args, context: &Context) -> Result<()> {
+    let Some(mut config) = args.overrides.load::<RecipeConfig>(Some(&args.like))? else { return Ok(()) };
+    config.dtype = context.dtype(config.dtype);
+    let rows = args.rows.iter().map(|path| Ok(entry(repository(path, Kind::Dataset, "--rows")?)));
+    let rows = rows.collect::<Result<Vec<_>>>()?;
+    let made = context.with_machine(|machine| recipe::init(&config, &rows, &args.out, machine))?;
+    context.say(&made);
+    print(&format!("{}\n", args.out.display()))
+}

@@ -1,0 +1,60 @@
+//! `omr data preview`: shows rows as a model sees them, as text and as a page.
+
+use std::path::PathBuf;
+
+use super::Context;
+use super::args::repository;
+use super::inspect::named;
+use super::stdout::print_marked;
+use crate::data::inspect::{Preview, Previewer};
+use crate::error::{Error, Result};
+use crate::files;
+use crate::hub::Kind;
+use crate::image::Processor;
+use crate::report;
+use crate::text::Chat;
+
+/// Arguments of `omr data preview`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// File or folder of rows, a file name pattern, a repository in HF_HOME, or a config that contains data sets
+    #[arg(value_name = "ROWS|CONFIG")]
+    place: PathBuf,
+    /// Config keys to set, such as datasets.0.limit=100. Only for a config
+    #[arg(value_name = "KEY=VALUE")]
+    overrides: Vec<String>,
+    /// Model directory. Its tokenizer, chat template and image sizes are used
+    #[arg(long, value_name = "DIR")]
+    model: PathBuf,
+    /// Number of rows of each data set to show
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    rows: usize,
+    /// Folder for preview.html. Without it, the page is written to the current folder
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
+
+/// Prints the rows and writes the page.
+pub fn run(args: &Args, context: &Context) -> Result<()> {
+    let datasets = named(&args.place, &args.overrides)?.datasets;
+    if datasets.is_empty() {
+        return Err(Error::input(args.place.display().to_string(), "a config without rows", "a config with rows"));
+    }
+    let dir = repository(&args.model, Kind::Model, "--model")?;
+    let (chat, processor) = (Chat::load(&dir)?, Processor::load(&dir)?);
+    let previewer = Previewer { chat, processor, show: report::browser::picture_of };
+    let page = args.out.clone().unwrap_or_default().join("preview.html");
+    files::writable(&page)?;
+    let mut rows: Vec<Preview> = Vec::new();
+    for entry in &datasets {
+        rows.extend(previewer.rows(entry, args.rows)?);
+    }
+    for row in &rows {
+        let head = format!("{}\n{}\n", row.id, report::preview::facts(row));
+        let pieces = row.pieces.iter().map(|piece| (piece.trained, piece.text.as_str()));
+        print_marked([(false, head.as_str())].into_iter().chain(pieces).chain([(false, "\n\n")]))?;
+    }
+    files::write(&page, report::preview::page(&args.place.display().to_string(), &rows)?.as_bytes())?;
+    context.say(&format!("wrote {}", page.display()));
+    Ok(())
+}

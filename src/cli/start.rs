@@ -1,0 +1,58 @@
+//! Records each start of a run in `starts.jsonl` of its folder: when, where and how it was started.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::Command;
+
+use jiff::Timestamp;
+use serde_json::json;
+
+use crate::error::{Error, Result};
+use crate::secrets;
+
+/// Name of the file in the run directory.
+pub const FILE: &str = "starts.jsonl";
+
+/// Appends a line about this process.
+pub fn record(dir: &Path) -> Result<()> {
+    let path = dir.join(FILE);
+    let line = json!({
+        "time": Timestamp::now().round(jiff::Unit::Second).unwrap_or_default().to_string(),
+        "host": rustix::system::uname().nodename().to_string_lossy(),
+        "command": secrets::redacted(&command(std::env::args())),
+        "directory": std::env::current_dir().unwrap_or_default().display().to_string(),
+        "commit": commit(),
+        "version": env!("CARGO_PKG_VERSION"),
+    });
+    let mut file = std::fs::File::options().create(true).append(true).open(&path).map_err(Error::io(&path))?;
+    file.write_all(format!("{line}\n").as_bytes()).map_err(Error::io(&path))
+}
+
+/// Returns the command line, so that it can be pasted into a shell.
+fn command(args: impl Iterator<Item = String>) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || "-_./:=,@%+".contains(c);
+    let quoted = |arg: String| match !arg.is_empty() && arg.chars().all(is_plain) {
+        true => arg,
+        false => format!("'{}'", arg.replace('\'', r"'\''")),
+    };
+    args.map(quoted).collect::<Vec<_>>().join(" ")
+}
+
+/// Returns the commit of the working directory's repository, with `-dirty` if files differ from it. `None` outside of a
+/// repository.
+fn commit() -> Option<String> {
+    let git =
+        Command::new("git").args(["describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]).output().ok()?;
+    git.status.success().then(|| String::from_utf8_lossy(&git.stdout).trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_line_can_be_pasted() {
+        let args = ["omr", "sft", "a b.yaml", "datasets=[{path: it's}]", "seed=7", ""].map(str::to_owned);
+        assert_eq!(command(args.into_iter()), r"omr sft 'a b.yaml' 'datasets=[{path: it'\''s}]' seed=7 ''");
+    }
+}

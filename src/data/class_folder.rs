@@ -1,0 +1,103 @@
+//! Reads the images of class folders, such as `train/cat/1.png`, as rows: the question asks for the class, and the name
+//! of the folder is the answer.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+use crate::data::bad_row::RowResult;
+use crate::data::fields::{Fields, RawImage};
+use crate::data::paths;
+use crate::data::row_source::{RowPosition, RowSink, RowSource};
+use crate::error::{Error, Result};
+
+/// Maximum number of classes that the question lists.
+const LISTED: usize = 20;
+
+/// A folder with one folder of images per class.
+pub struct ClassFolder {
+    path: PathBuf,
+    /// Paths of the images below the folder, sorted.
+    pictures: Vec<PathBuf>,
+    question: String,
+}
+
+impl ClassFolder {
+    /// Lists the images of a folder. Returns an error if an image is in no class folder.
+    pub fn open(path: &Path) -> Result<ClassFolder> {
+        let pictures = paths::pictures(path)?;
+        let mut classes = BTreeSet::new();
+        for picture in &pictures {
+            let class = class(picture).ok_or_else(|| {
+                let found =
+                    format!("{}, an image without a class folder and without a metadata file", picture.display());
+                Error::input(
+                    path.display().to_string(),
+                    found,
+                    "DIR/CLASS/IMAGE, or a file metadata.csv or metadata.jsonl",
+                )
+            })?;
+            classes.insert(class.to_owned());
+        }
+        let question = match classes.len() {
+            ..=LISTED => {
+                let classes: Vec<&str> = classes.iter().map(String::as_str).collect();
+                format!("Which of these does the picture show: {}?", classes.join(", "))
+            }
+            _ => "What does the picture show?".to_owned(),
+        };
+        Ok(ClassFolder { path: path.to_owned(), pictures, question })
+    }
+
+    fn fields(&self, picture: &Path) -> Fields {
+        let answer = class(picture).unwrap_or_default();
+        let path = picture.to_string_lossy().into_owned();
+        let fields = [("id", path.as_str()), ("question", &self.question), ("answer", answer)];
+        let fields: Map<String, Value> =
+            fields.map(|(name, text)| (name.to_owned(), text.into())).into_iter().collect();
+        (fields, Some(vec![RawImage { bytes: None, path: Some(path) }]))
+    }
+}
+
+/// Returns the name of the folder of an image.
+fn class(picture: &Path) -> Option<&str> {
+    picture.parent()?.file_name()?.to_str()
+}
+
+impl RowSource for ClassFolder {
+    fn for_range(&self, range: Range<usize>, take: RowSink) -> Result<()> {
+        let rows = self.pictures.iter().enumerate().skip(range.start).take(range.len());
+        for (index, picture) in rows {
+            take(RowPosition { index: index as u32, offset: index as u64 }, Ok(self.fields(picture)))?;
+        }
+        Ok(())
+    }
+
+    fn row(&self, at: RowPosition) -> Result<RowResult<Fields>> {
+        let picture = self.pictures.get(at.index as usize);
+        let gone = || {
+            Error::input(
+                self.path.display().to_string(),
+                "fewer images than at the start of the run",
+                "the same images",
+            )
+        };
+        Ok(Ok(self.fields(picture.ok_or_else(gone)?)))
+    }
+
+    fn columns(&self) -> Result<Vec<(String, String)>> {
+        Ok([("image", "path"), ("answer", "name of the folder")]
+            .map(|(name, kind)| (name.to_owned(), kind.to_owned()))
+            .into())
+    }
+
+    fn unread_pictures(&self) -> Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+
+    fn count(&self) -> Result<usize> {
+        Ok(self.pictures.len())
+    }
+}

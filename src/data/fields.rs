@@ -1,0 +1,144 @@
+//! Reads single values from the JSON fields of a row. Every error names the row.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use crate::data::bad_row::{BadRow, Reason, RowResult};
+use crate::data::folder::Folder;
+use crate::data::json::Layout;
+use crate::data::paths::is_picture_file;
+use crate::error::{Error, Result};
+
+/// One entry of an `images` column as stored in the file.
+#[derive(Clone, Debug, Default)]
+pub struct RawImage {
+    /// Encoded image.
+    pub bytes: Option<Arc<[u8]>>,
+    /// Name of the image if `bytes` are given, otherwise its url.
+    pub path: Option<String>,
+}
+
+/// Fields of a row with canonical names, and the entries of its image column if they were read separately.
+pub type Fields = (Map<String, Value>, Option<Vec<RawImage>>);
+
+/// Context that a row is read in.
+#[derive(Clone, Debug)]
+pub struct RowContext<'a> {
+    /// Folders in which image urls are resolved.
+    pub folder: &'a Folder,
+    /// Name of the data set.
+    pub dataset: &'a str,
+    /// Stem of the file name.
+    pub file: &'a str,
+    /// Number of the row in its file, from 0.
+    pub index: usize,
+    /// `FILE row N`, for error messages.
+    pub place: String,
+}
+
+impl RawImage {
+    /// Returns true if the bytes begin like an image, or the path has the ending of one.
+    pub(super) fn is_picture(&self) -> bool {
+        match (&self.bytes, &self.path) {
+            (Some(bytes), _) => ::image::guess_format(bytes).is_ok(),
+            (None, Some(path)) => path.starts_with("data:image/") || is_picture_file(Path::new(path)),
+            (None, None) => false,
+        }
+    }
+}
+
+/// Returns true if a value is an image or a list of images: paths, or structs of `bytes` and `path`.
+pub(super) fn shows_pictures(value: &Value) -> bool {
+    match value {
+        Value::String(path) => RawImage { bytes: None, path: Some(path.clone()) }.is_picture(),
+        Value::Array(list) => !list.is_empty() && list.iter().all(shows_pictures),
+        Value::Object(map) => {
+            let named = |name: &str| map.get(name).and_then(Value::as_str);
+            named("bytes").is_some() || named("path").is_some_and(|path| is_picture_file(Path::new(path)))
+        }
+        _ => false,
+    }
+}
+
+/// Number of rows of a JSON file that are read to list its columns.
+pub const LOOKED_AT: usize = 1000;
+
+/// Returns the names and types of the columns in the first `rows` rows of a JSON file, in order of appearance.
+pub fn json_columns(path: &Path, layout: Layout, rows: usize) -> Result<Vec<(String, String)>> {
+    let mut columns: Vec<(String, Vec<&str>)> = Vec::new();
+    layout.read(path, rows, |_, fields| {
+        for (name, value) in fields.unwrap_or_default() {
+            let kind = kind(&value);
+            match columns.iter_mut().find(|(known, _)| *known == name) {
+                Some((_, kinds)) if kinds.contains(&kind) => {}
+                Some((_, kinds)) => kinds.push(kind),
+                None => columns.push((name, vec![kind])),
+            }
+        }
+        Ok(())
+    })?;
+    Ok(columns.into_iter().map(|(name, kinds)| (name, kinds.join(" or "))).collect())
+}
+
+/// Parses a list or struct that is stored as JSON text; returns any other value unchanged.
+pub(super) fn structured(value: Value) -> Value {
+    let Value::String(text) = &value else { return value };
+    match serde_json::from_str(text) {
+        Ok(Value::Object(map)) => Value::Object(map),
+        Ok(Value::Array(list)) if list.first().is_some_and(Value::is_object) => Value::Array(list),
+        _ => value,
+    }
+}
+
+/// Returns the field `key` unless it is missing or null.
+pub(super) fn given<'a>(fields: &'a Map<String, Value>, key: &str) -> Option<&'a Value> {
+    fields.get(key).filter(|v| !v.is_null())
+}
+
+/// Returns the field `key` of a struct unless it is missing or null.
+pub(super) fn given_in<'a>(value: &'a Value, key: &str) -> Option<&'a Value> {
+    value.get(key).filter(|v| !v.is_null())
+}
+
+pub(super) fn string<'a>(at: &RowContext, name: &str, value: &'a Value) -> RowResult<&'a str> {
+    value.as_str().ok_or_else(|| wrong(at, name, value, "a string"))
+}
+
+/// Converts a string, number or bool to text.
+pub(super) fn scalar(at: &RowContext, name: &str, value: &Value) -> RowResult<String> {
+    match value {
+        Value::String(_) | Value::Number(_) | Value::Bool(_) => Ok(plain(value)),
+        other => Err(wrong(at, name, other, "a string or a number")),
+    }
+}
+
+/// Returns a string without quotes, and any other value as JSON.
+pub(super) fn plain(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// Creates the error of a value with a wrong type.
+pub(super) fn wrong(at: &RowContext, name: &str, value: &Value, expected: &str) -> BadRow {
+    misfit(&at.place, format!("{} in `{name}`", kind(value)), expected)
+}
+
+/// Creates the error of columns that cannot be read as a row.
+pub(super) fn misfit(place: &str, found: impl Into<String>, expected: &str) -> BadRow {
+    BadRow::of(Reason::WrongColumns)(Error::input(place, found, expected))
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "nothing",
+        Value::Bool(_) => "a bool",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "a struct",
+    }
+}

@@ -1,0 +1,216 @@
+//! The forms of rows: the columns that identify a form, and the columns that its turns come from. To add a form, add an
+//! entry to [`FORMS`], and the names of new columns to the table in `names.rs`.
+
+use serde_json::{Map, Value, json};
+
+use crate::data::bad_row::RowResult;
+use crate::data::fields::{RowContext, given, misfit, scalar, structured, wrong};
+
+/// A form of rows.
+#[derive(Debug)]
+pub struct RowForm {
+    /// Name for messages to the user.
+    pub name: &'static str,
+    /// Columns that identify the form. A row of the form has one column of each list.
+    columns: &'static [&'static [&'static str]],
+    /// Sources of the turns, in order.
+    turns: &'static [Turns],
+    /// True if SFT trains on the label as the answer, because the turns have no answer.
+    pub trains_label: bool,
+}
+
+/// Source of one or more turns.
+#[derive(Debug)]
+enum Turns {
+    /// A list of messages in this column.
+    List(&'static str),
+    /// A list of messages, or the text of one message with this role, in the first of these columns that the row has.
+    Message(&'static str, &'static [&'static str]),
+    /// One message with this role: the texts of these columns that are not empty, on separate lines.
+    Lines(&'static str, &'static [&'static str]),
+    /// Pairs of a question and an answer in this column.
+    Pairs(&'static str),
+}
+
+/// Names of a text question.
+const QUESTION: &[&str] = &["problem", "question"];
+/// Names of the label, the preferred one first.
+pub const LABEL: &[&str] = &["answer", "ground_truth", "solution"];
+/// Column with the reasoning that precedes an answer.
+const THINKING: &str = "thinking";
+/// Columns that rows of any form can have.
+const COMMON: &[&str] = &["id", "system", "reward_model", "images", "data_source", "extra_info", "avg_reward"];
+
+/// Supported forms. The first form that a row's columns identify is used.
+const FORMS: &[RowForm] = &[
+    RowForm { name: "messages", columns: &[&["messages"]], turns: &[Turns::List("messages")], trains_label: false },
+    RowForm {
+        name: "conversations (ShareGPT)",
+        columns: &[&["conversations"]],
+        turns: &[Turns::List("conversations")],
+        trains_label: false,
+    },
+    RowForm {
+        name: "prompt + completion (TRL)",
+        columns: &[&["prompt"], &["completion", "response"]],
+        turns: &[Turns::Message("user", &["prompt"]), Turns::Message("assistant", &["completion", "response"])],
+        trains_label: false,
+    },
+    RowForm {
+        name: "prompt (verl, TRL)",
+        columns: &[&["prompt"]],
+        turns: &[Turns::Message("user", &["prompt"])],
+        trains_label: false,
+    },
+    RowForm {
+        name: "instruction + output (Alpaca)",
+        columns: &[&["instruction"], &["output"]],
+        turns: &[
+            Turns::Pairs("history"),
+            Turns::Lines("user", &["instruction", "input"]),
+            Turns::Lines("assistant", &["output"]),
+        ],
+        trains_label: false,
+    },
+    RowForm {
+        name: "question + response",
+        columns: &[QUESTION, &["response"]],
+        turns: &[Turns::Message("user", QUESTION), Turns::Message("assistant", &["response"])],
+        trains_label: false,
+    },
+    RowForm {
+        name: "question + answer",
+        columns: &[QUESTION, LABEL],
+        turns: &[Turns::Message("user", QUESTION)],
+        trains_label: true,
+    },
+    RowForm { name: "question", columns: &[QUESTION], turns: &[Turns::Message("user", QUESTION)], trains_label: false },
+];
+
+/// Returns the form of a row with these fields.
+pub fn of(fields: &Map<String, Value>, at: &RowContext) -> RowResult<&'static RowForm> {
+    let found = FORMS.iter().find(|form| form.is_of(|column| given(fields, column).is_some()));
+    found.ok_or_else(|| {
+        let names: Vec<&str> = fields.keys().map(String::as_str).collect();
+        misfit(&at.place, format!("columns {}", names.join(", ")), &expected())
+    })
+}
+
+/// Returns the columns that rows with these columns can be read from, or `None` if they have no known form. Rows in
+/// which some columns are null can have different forms.
+pub fn reads(columns: &[&str]) -> Option<Vec<&'static str>> {
+    let forms: Vec<&RowForm> = FORMS.iter().filter(|form| form.is_of(|column| columns.contains(&column))).collect();
+    (!forms.is_empty()).then(|| forms.into_iter().flat_map(RowForm::reads).collect())
+}
+
+/// Returns the columns of the form with this name.
+pub fn columns_of(name: &str) -> Vec<&'static str> {
+    FORMS.iter().filter(|form| form.name == name).flat_map(RowForm::reads).collect()
+}
+
+/// Describes the columns that a row needs.
+pub fn expected() -> String {
+    let quoted = |names: &[&str]| names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join("/");
+    let form = |form: &RowForm| form.columns.iter().map(|names| quoted(names)).collect::<Vec<_>>().join(" + ");
+    let forms: Vec<String> = FORMS.iter().map(form).collect();
+    format!("one of {} (or set `columns` in the dataset's entry)", forms.join(", "))
+}
+
+impl RowForm {
+    fn is_of(&self, has: impl Fn(&str) -> bool) -> bool {
+        self.columns.iter().all(|names| names.iter().any(|name| has(name)))
+    }
+
+    fn reads(&self) -> Vec<&'static str> {
+        let of_turns = self.turns.iter().flat_map(|turns| match turns {
+            Turns::List(column) | Turns::Pairs(column) => std::slice::from_ref(column),
+            Turns::Message(_, columns) | Turns::Lines(_, columns) => columns,
+        });
+        let answers =
+            self.trains_label || self.turns.iter().any(|turns| matches!(turns, Turns::Message("assistant", _)));
+        of_turns.chain(COMMON).chain(LABEL).copied().chain(answers.then_some(THINKING)).collect()
+    }
+
+    /// Returns the turns of a row as JSON messages `{role, content}`, each with its name for error messages.
+    pub(super) fn messages(&self, fields: &Map<String, Value>, at: &RowContext) -> RowResult<Vec<(String, Value)>> {
+        let mut messages = Vec::new();
+        for turns in self.turns {
+            match turns {
+                Turns::List(column) => messages.extend(list(column, fields.get(*column), at)?),
+                Turns::Message(role, columns) => {
+                    let Some(column) = columns.iter().find(|column| given(fields, column).is_some()) else { continue };
+                    match structured(fields[*column].clone()) {
+                        Value::String(text) if *role == "assistant" => {
+                            let text = with_thinking(fields, at, text)?;
+                            messages.push(((*column).to_owned(), json!({"role": role, "content": text})));
+                        }
+                        Value::String(text) => {
+                            messages.push(((*column).to_owned(), json!({"role": role, "content": text})));
+                        }
+                        other => messages.extend(list(column, Some(&other), at)?),
+                    }
+                }
+                Turns::Lines(role, columns) => {
+                    let texts = columns.iter().filter_map(|column| Some(scalar(at, column, given(fields, column)?)));
+                    let texts: Vec<String> = texts.collect::<RowResult<_>>()?;
+                    let texts: Vec<String> = texts.into_iter().filter(|text| !text.is_empty()).collect();
+                    messages.push((columns[0].to_owned(), json!({"role": role, "content": texts.join("\n")})));
+                }
+                Turns::Pairs(column) => messages.extend(pairs(column, fields.get(*column), at)?),
+            }
+        }
+        Ok(messages)
+    }
+
+    /// Returns the answer that SFT trains on if the turns have none.
+    pub(super) fn reply(&self, fields: &Map<String, Value>, at: &RowContext) -> RowResult<Option<String>> {
+        let column = LABEL.iter().find(|column| given(fields, column).is_some()).filter(|_| self.trains_label);
+        let Some(column) = column else { return Ok(None) };
+        with_thinking(fields, at, scalar(at, column, &fields[*column])?).map(Some)
+    }
+}
+
+/// Returns the entries of a list of messages.
+fn list(column: &str, value: Option<&Value>, at: &RowContext) -> RowResult<Vec<(String, Value)>> {
+    let value = structured(value.cloned().unwrap_or_default());
+    let Value::Array(list) = value else { return Err(wrong(at, column, &value, "a list of {role, content}")) };
+    if list.is_empty() {
+        return Err(misfit(&at.place, format!("an empty `{column}`"), "at least one message"));
+    }
+    Ok(list.into_iter().enumerate().map(|(i, message)| (format!("{column}[{i}]"), message)).collect())
+}
+
+/// Returns the turns of pairs `[question, answer]`. The column may be missing.
+fn pairs(column: &str, value: Option<&Value>, at: &RowContext) -> RowResult<Vec<(String, Value)>> {
+    let value = match value.filter(|value| !value.is_null()) {
+        None => return Ok(Vec::new()),
+        // A file of text, such as CSV, holds the list as JSON.
+        Some(Value::String(text)) => serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.clone())),
+        Some(value) => value.clone(),
+    };
+    let expected = "a list of pairs [question, answer]";
+    let Value::Array(list) = &value else { return Err(wrong(at, column, &value, expected)) };
+    let mut turns = Vec::new();
+    for (i, pair) in list.iter().enumerate() {
+        let name = format!("{column}[{i}]");
+        let Some([asked, answered]) = pair.as_array().and_then(|pair| <&[Value; 2]>::try_from(pair.as_slice()).ok())
+        else {
+            return Err(wrong(at, &name, pair, expected));
+        };
+        turns.push((name.clone(), json!({"role": "user", "content": asked})));
+        turns.push((name, json!({"role": "assistant", "content": answered})));
+    }
+    Ok(turns)
+}
+
+/// Puts the text of the column `thinking` in front of an answer, between the tags that Qwen's templates use.
+fn with_thinking(fields: &Map<String, Value>, at: &RowContext, answer: String) -> RowResult<String> {
+    let Some(thinking) = given(fields, THINKING) else { return Ok(answer) };
+    let thinking = scalar(at, THINKING, thinking)?;
+    let thinking = thinking.trim();
+    Ok(match thinking.is_empty() || answer.contains("<think>") {
+        true => answer,
+        false if thinking.starts_with("<think>") => format!("{thinking}\n\n{answer}"),
+        false => format!("<think>\n{thinking}\n</think>\n\n{answer}"),
+    })
+}

@@ -1,0 +1,100 @@
+//! Rows as a model sees them: the rendered conversation, with the trained tokens marked, and the images.
+
+use super::found::Show;
+use crate::config::DatasetConfig;
+use crate::data::read::{RowFile, RowsLeft};
+use crate::data::{Row, prompt, sft_sample};
+use crate::error::{Error, Result};
+use crate::image::Processor;
+use crate::text::Chat;
+
+/// A row as a model sees it.
+pub struct Preview {
+    /// Id of the row.
+    pub id: String,
+    /// File and row.
+    pub place: String,
+    /// Name of the form that the row was read in.
+    pub form: &'static str,
+    /// Label, if the row has one.
+    pub ground_truth: Option<String>,
+    /// Text of the tokens in order. Neighbouring pieces differ in whether they are trained.
+    pub pieces: Vec<Piece>,
+    /// Number of tokens, with images expanded.
+    pub tokens: usize,
+    /// Number of trained tokens; 0 for a prompt.
+    pub targets: usize,
+    /// Images as the page shows them; `None` for an image that cannot be shown.
+    pub pictures: Vec<Option<String>>,
+}
+
+/// Text of consecutive tokens.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Piece {
+    /// True if the tokens are trained.
+    pub trained: bool,
+    /// Text of the tokens. A run of image tokens is one token with its count.
+    pub text: String,
+}
+
+/// Makes previews for a model.
+pub struct Previewer {
+    /// Tokenizer and chat template.
+    pub chat: Chat,
+    /// Image processor.
+    pub processor: Processor,
+    /// Converts an image for the page.
+    pub show: Show,
+}
+
+impl Previewer {
+    /// Returns the first `count` rows of a data set as the model sees them: the training sample of a row with an answer,
+    /// the prompt of any other row. Returns an error that names the row if one cannot be used.
+    pub fn rows(&self, entry: &DatasetConfig, count: usize) -> Result<Vec<Preview>> {
+        let (mut found, mut left) = (Vec::new(), RowsLeft::default());
+        for file in RowFile::open(std::slice::from_ref(entry))? {
+            file.for_each(left.of(&file).min(count - found.len()), |_, row| {
+                left.take(&file);
+                found.push(of(&row.map_err(Error::from)?, self)?);
+                Ok(())
+            })?;
+        }
+        Ok(found)
+    }
+}
+
+fn of(row: &Row, Previewer { chat, processor, show }: &Previewer) -> Result<Preview> {
+    let answered = row.trained_messages().last().is_some_and(|last| last.role == "assistant");
+    let (ids, mask) = match answered {
+        true => sft_sample(row, chat, processor).map(|sample| (sample.input_ids, sample.loss_mask))?,
+        false => prompt(row, chat, processor).map(|prompt| (prompt.ids, Vec::new()))?,
+    };
+    let pictures = row.images.iter().map(|image| image.decode_with(&row.place, show)).collect::<Result<_>>()?;
+    Ok(Preview {
+        id: row.id.clone(),
+        place: row.place.clone(),
+        form: row.form,
+        ground_truth: row.ground_truth.clone(),
+        pieces: pieces(&ids, &mask, chat),
+        tokens: ids.len(),
+        targets: mask.iter().filter(|&&trained| trained).count(),
+        pictures,
+    })
+}
+
+/// Decodes consecutive tokens that are all trained or all not. Tokens after the end of `mask` are not trained.
+fn pieces(ids: &[u32], mask: &[bool], chat: &Chat) -> Vec<Piece> {
+    let marked: Vec<(u32, bool)> =
+        ids.iter().enumerate().map(|(i, &id)| (id, mask.get(i).copied().unwrap_or(false))).collect();
+    let is_pad = |id: u32| [chat.ids.image_pad, chat.ids.video_pad].contains(&id);
+    let text = |run: &[(u32, bool)]| -> String {
+        let ids: Vec<u32> = run.iter().map(|(id, _)| *id).collect();
+        let runs = ids.chunk_by(|a, b| if is_pad(*a) || is_pad(*b) { a == b } else { true });
+        let text = |run: &[u32]| match run {
+            [pad, _, ..] if is_pad(*pad) => format!("{} x {}", chat.tokenizer.decode(&run[..1], false), run.len()),
+            run => chat.tokenizer.decode(run, false),
+        };
+        runs.map(text).collect()
+    };
+    marked.chunk_by(|a, b| a.1 == b.1).map(|run| Piece { trained: run[0].1, text: text(run) }).collect()
+}

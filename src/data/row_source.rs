@@ -1,0 +1,132 @@
+//! A file of rows: what every file format can do.
+
+use std::ops::Range;
+use std::path::PathBuf;
+
+use serde_json::{Map, Value};
+
+use crate::data::bad_row::{BadRow, Reason, RowResult};
+use crate::data::columns::{SAMPLED, Table};
+use crate::data::fields::{Fields, LOOKED_AT, json_columns, shows_pictures};
+use crate::data::json::Layout;
+use crate::data::names::Names;
+use crate::error::Result;
+
+/// Position of a row in its file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct RowPosition {
+    /// Number of the row, from 0.
+    pub index: u32,
+    /// Byte at which the row begins, or a number that the file format chooses.
+    pub offset: u64,
+}
+
+/// Function that receives the rows of a file.
+pub type RowSink<'a> = &'a mut dyn FnMut(RowPosition, RowResult<Fields>) -> Result<()>;
+
+/// A file of rows, read in order or row by row.
+pub trait RowSource: Send + Sync {
+    /// Passes the rows with the numbers in `range`, from 0, to `take`, in order. Returns an error if the file cannot be
+    /// read; a faulty row is passed as an error.
+    fn for_range(&self, range: Range<usize>, take: RowSink) -> Result<()>;
+
+    /// Returns the row at a position that [`RowSource::for_range`] passed.
+    fn row(&self, at: RowPosition) -> Result<RowResult<Fields>>;
+
+    /// Returns the names and types of all columns.
+    fn columns(&self) -> Result<Vec<(String, String)>>;
+
+    /// Returns the number of rows, including bad ones.
+    fn count(&self) -> Result<usize> {
+        let mut count = 0;
+        self.for_range(0..usize::MAX, &mut |_, _| {
+            count += 1;
+            Ok(())
+        })?;
+        Ok(count)
+    }
+
+    /// Returns the columns that are not read although their first values are images.
+    fn unread_pictures(&self) -> Result<Vec<String>> {
+        let mut found = Vec::new();
+        self.for_range(0..SAMPLED, &mut |_, row| {
+            let (fields, _) = row.unwrap_or_default();
+            let unread = fields.into_iter().filter(|(name, value)| !Names::is_canonical(name) && shows_pictures(value));
+            found.extend(unread.map(|(name, _)| name));
+            Ok(())
+        })?;
+        found.sort_unstable();
+        found.dedup();
+        Ok(found)
+    }
+
+    /// Returns the parquet table, if the file is one.
+    fn table(&self) -> Option<&Table> {
+        None
+    }
+}
+
+/// A JSON file of rows.
+pub struct JsonRows {
+    /// Path of the file.
+    pub path: PathBuf,
+    /// Layout of the objects.
+    pub layout: Layout,
+    /// Names of the columns.
+    pub names: Names,
+}
+
+impl JsonRows {
+    fn fields(&self, fields: Result<Map<String, Value>>) -> RowResult<Fields> {
+        let fields = fields.map_err(BadRow::of(Reason::BrokenRow))?;
+        Ok((self.names.rename(fields), None))
+    }
+}
+
+impl RowSource for JsonRows {
+    fn for_range(&self, range: Range<usize>, take: RowSink) -> Result<()> {
+        self.layout.read(&self.path, range.end, |line, fields| {
+            if line.index < range.start {
+                return Ok(());
+            }
+            take(RowPosition { index: line.index as u32, offset: line.offset }, self.fields(fields))
+        })
+    }
+
+    fn row(&self, at: RowPosition) -> Result<RowResult<Fields>> {
+        Ok(self.fields(self.layout.object(&self.path, at.offset, &format!("row {}", at.index + 1))?))
+    }
+
+    fn columns(&self) -> Result<Vec<(String, String)>> {
+        json_columns(&self.path, self.layout, LOOKED_AT)
+    }
+}
+
+impl RowSource for Table {
+    fn for_range(&self, range: Range<usize>, take: RowSink) -> Result<()> {
+        self.read(range, |index, fields| {
+            let at = RowPosition { index: index as u32, offset: index as u64 };
+            take(at, fields.map_err(BadRow::of(Reason::WrongColumns)))
+        })
+    }
+
+    fn row(&self, at: RowPosition) -> Result<RowResult<Fields>> {
+        Ok(Table::row(self, at.index as usize)?.map_err(BadRow::of(Reason::WrongColumns)))
+    }
+
+    fn columns(&self) -> Result<Vec<(String, String)>> {
+        Ok(Table::columns(self))
+    }
+
+    fn count(&self) -> Result<usize> {
+        Ok(self.rows())
+    }
+
+    fn unread_pictures(&self) -> Result<Vec<String>> {
+        Table::unread_pictures(self)
+    }
+
+    fn table(&self) -> Option<&Table> {
+        Some(self)
+    }
+}

@@ -1,0 +1,144 @@
+//! Reads rows from WebDataset tar files. The members of a row follow one another and have the same name up to the first
+//! dot. Images become the row's images, the fields of a `.json` member become columns, and any other text becomes a
+//! column named after its ending.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+use tar::Archive;
+
+use crate::data::bad_row::{BadRow, Reason, RowResult};
+use crate::data::columns::SAMPLED;
+use crate::data::fields::{Fields, RawImage};
+use crate::data::names::Names;
+use crate::data::paths::is_picture_file;
+use crate::data::row_source::{RowPosition, RowSink, RowSource};
+use crate::error::{Error, Result};
+use crate::files;
+
+/// Maximum size of a member in bytes.
+const LARGEST: u64 = 256 << 20;
+/// Size of a block of a tar file.
+const BLOCK: u64 = 512;
+
+/// A tar file of rows.
+pub struct WebDataset {
+    /// Path of the file.
+    pub path: PathBuf,
+    /// Names of the columns.
+    pub names: Names,
+}
+
+/// The members of one row, by ending.
+struct TarRow {
+    key: String,
+    /// Byte at which the first member begins.
+    offset: u64,
+    members: Vec<(String, Vec<u8>)>,
+}
+
+impl WebDataset {
+    /// Passes the rows from byte `offset` on to `take` until it returns false.
+    fn rows(&self, offset: u64, mut take: impl FnMut(TarRow) -> Result<bool>) -> Result<()> {
+        let io = |e| Error::io(&self.path)(e);
+        let mut file = BufReader::with_capacity(1 << 16, files::open(&self.path).map_err(io)?);
+        file.seek(SeekFrom::Start(offset)).map_err(io)?;
+        let broken = |e: std::io::Error| Error::format(&self.path, format!("an incomplete or damaged tar file: {e}"));
+        let mut archive: Archive<BufReader<File>> = Archive::new(file);
+        let (mut row, mut next): (Option<TarRow>, u64) = (None, offset);
+        for entry in archive.entries().map_err(broken)? {
+            let mut entry = entry.map_err(broken)?;
+            // The headers of a long name precede the header of its member, so a row begins where the last member ends.
+            let start = next;
+            next = offset + entry.raw_file_position() + entry.size().div_ceil(BLOCK) * BLOCK;
+            let name = entry.path().map_err(broken)?.to_string_lossy().into_owned();
+            let file_name = name.rsplit('/').next().unwrap_or_default();
+            let Some((stem, ending)) = file_name.split_once('.').filter(|(stem, _)| !stem.is_empty()) else { continue };
+            if !entry.header().entry_type().is_file() {
+                continue;
+            }
+            if entry.size() > LARGEST {
+                return Err(Error::format(&self.path, format!("member {name} has more than {LARGEST} bytes")));
+            }
+            let key = format!("{}{stem}", &name[..name.len() - file_name.len()]);
+            if row.as_ref().is_none_or(|row| row.key != key)
+                && let Some(done) = row.replace(TarRow { key, offset: start, members: Vec::new() })
+                && !take(done)?
+            {
+                return Ok(());
+            }
+            let mut bytes = Vec::new();
+            entry.read_to_end(&mut bytes).map_err(broken)?;
+            row.iter_mut().for_each(|row| row.members.push((ending.to_lowercase(), std::mem::take(&mut bytes))));
+        }
+        row.map_or(Ok(()), |row| take(row).map(drop))
+    }
+
+    fn fields(&self, row: TarRow) -> RowResult<Fields> {
+        let (mut fields, mut images) = (Map::new(), Vec::new());
+        for (ending, bytes) in row.members {
+            let name = format!("{}.{ending}", row.key);
+            if is_picture_file(Path::new(&name)) {
+                images.push(RawImage { bytes: Some(bytes.into()), path: Some(name) });
+            } else if ending == "json" {
+                let broken = |e: serde_json::Error| {
+                    BadRow::of(Reason::BrokenRow)(Error::format(&self.path, format!("member {name}: {e}")))
+                };
+                let json: Map<String, Value> = serde_json::from_slice(&bytes).map_err(broken)?;
+                fields.extend(json);
+            } else if let Ok(text) = String::from_utf8(bytes) {
+                fields.insert(ending, Value::String(text.trim_end().to_owned()));
+            }
+        }
+        fields.entry("id").or_insert(Value::String(row.key));
+        Ok((self.names.rename(fields), Some(images).filter(|images| !images.is_empty())))
+    }
+}
+
+impl RowSource for WebDataset {
+    fn for_range(&self, range: Range<usize>, take: RowSink) -> Result<()> {
+        let mut index = 0;
+        self.rows(0, |row| {
+            if index >= range.end {
+                return Ok(false);
+            }
+            if index >= range.start {
+                let at = RowPosition { index: index as u32, offset: row.offset };
+                take(at, self.fields(row))?;
+            }
+            index += 1;
+            Ok(true)
+        })
+    }
+
+    fn row(&self, at: RowPosition) -> Result<RowResult<Fields>> {
+        let mut found = None;
+        self.rows(at.offset, |row| {
+            found = Some(self.fields(row));
+            Ok(false)
+        })?;
+        found.ok_or_else(|| Error::format(&self.path, format!("no row {}", at.index + 1)))
+    }
+
+    fn columns(&self) -> Result<Vec<(String, String)>> {
+        let (mut columns, mut rows) = (BTreeMap::new(), 0);
+        self.rows(0, |row| {
+            for (ending, bytes) in row.members {
+                let json: Option<Map<String, Value>> = serde_json::from_slice(&bytes).ok();
+                let is_picture = is_picture_file(Path::new(&format!("x.{ending}")));
+                match json.filter(|_| ending == "json") {
+                    Some(json) => columns.extend(json.into_iter().map(|(name, _)| (name, "JSON"))),
+                    None if is_picture => columns.extend([("image".to_owned(), "bytes")]),
+                    None => columns.extend([(ending, "text or bytes")]),
+                }
+            }
+            rows += 1;
+            Ok(rows < SAMPLED)
+        })?;
+        Ok(columns.into_iter().map(|(name, kind)| (name, kind.to_owned())).collect())
+    }
+}

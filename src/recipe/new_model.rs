@@ -1,0 +1,106 @@
+//! Small new models: a tokenizer trained on texts, and random weights in the shape of `base`.
+
+use std::path::Path;
+
+use serde_json::json;
+
+use crate::config::{DatasetConfig, RecipeConfig};
+use crate::data::{Row, read};
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::files;
+use crate::identity::Manifest;
+use crate::machine::Machine;
+use crate::model::{Model, ModelConfig};
+use crate::task::{self, recipe};
+use crate::tensor::DType;
+use crate::text::{CHAT_TEMPLATE, Part, SPECIAL_TOKENS, TEMPLATE_WORDS, train_tokenizer, write_tokenizer_dir};
+
+/// A model to create.
+pub struct NewModel<'a> {
+    /// Config with the shape (`base`), the storage type and the seed.
+    pub config: &'a RecipeConfig,
+    /// Task whose other settings the model has.
+    pub task: &'a recipe::Recipe,
+    /// Texts for the tokenizer.
+    pub corpus: Vec<String>,
+    /// Texts whose words become single tokens.
+    pub words: Vec<String>,
+}
+
+impl NewModel<'_> {
+    /// Writes the model directory `dir` and returns the number of weights. Equal settings and texts give equal files.
+    pub fn write(&self, dir: &Path, machine: &Machine) -> Result<usize> {
+        let NewModel { config: RecipeConfig { base, dtype, seed, .. }, task, corpus, words } = self;
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let tokenizer = train_tokenizer(corpus, &SPECIAL_TOKENS, &words, base.vocab_size)?;
+        let config = (task.model_config)(base, &tokenizer)?;
+        let config = ModelConfig::from_json(&config, "base")?;
+        let mut count = Device::count_for(machine.target);
+        let dtype = DType::of(*dtype, machine.target.kind);
+        Model::empty(&mut count, config.clone(), dtype)?;
+        let mut device = (machine.device)(&count.high_water())?;
+        let model = Model::init(&mut device, config, dtype, *seed)?;
+        files::folder(dir, |folder| {
+            model.save(&mut device, folder, dtype)?;
+            write_tokenizer_dir(folder, &tokenizer, CHAT_TEMPLATE)?;
+            let preprocessor = (task.preprocessor_config)();
+            files::write(folder.join("preprocessor_config.json"), format!("{preprocessor:#}\n").as_bytes())?;
+            let generation = json!({
+                "bos_token_id": tokenizer.id("<|endoftext|>"),
+                "eos_token_id": [tokenizer.id("<|im_end|>"), tokenizer.id("<|endoftext|>")],
+                "pad_token_id": tokenizer.id("<|endoftext|>"),
+                "do_sample": true,
+                "temperature": 1.0,
+            });
+            files::write(folder.join("generation_config.json"), format!("{generation:#}\n").as_bytes())?;
+            Manifest::write(folder)
+        })?;
+        Ok(model.layout.num_weights())
+    }
+}
+
+/// Writes a new model for the user's `rows` to `dir`: its tokenizer is trained on their texts. Returns a line about it
+/// for the user. Errors if the config names a model, if `dir` exists, or if no row can be read.
+pub fn init(config: &RecipeConfig, rows: &[DatasetConfig], dir: &Path, machine: &Machine) -> Result<String> {
+    if let Some(model) = &config.base.model {
+        let expected = "null: the new model gets the shape that the other keys of base describe";
+        return Err(Error::input("base.model", model.display().to_string(), expected));
+    }
+    if dir.exists() {
+        let found = format!("{}, which exists", dir.display());
+        return Err(Error::input("--out", found, "a new folder: nothing is overwritten"));
+    }
+    let (mut corpus, mut count, mut bad) = (Vec::new(), 0, Vec::new());
+    for entry in rows {
+        read::for_each(entry, |row| {
+            match row {
+                Ok(row) => {
+                    count += 1;
+                    corpus.extend(texts(row));
+                }
+                Err(fault) => bad.push(fault.of_row()?),
+            }
+            Ok(())
+        })?;
+    }
+    if count == 0 {
+        let none = || Error::input("--rows", "no rows", "rows with texts for the tokenizer");
+        return Err(bad.into_iter().next().map_or_else(none, Error::from));
+    }
+    let (_, task) = task::recipe_of(&config.task.name)?;
+    let words = TEMPLATE_WORDS.map(str::to_owned).into();
+    let weights = NewModel { config, task, corpus, words }.write(dir, machine)?;
+    let unread = if bad.is_empty() { String::new() } else { format!("; {} rows could not be read", bad.len()) };
+    Ok(format!("a model with {weights} random weights, and a tokenizer for the texts of {count} rows{unread}"))
+}
+
+/// Returns the texts of a row: its messages and its label.
+fn texts(row: Row) -> impl Iterator<Item = String> {
+    let parts = row.messages.into_iter().flat_map(|message| message.content);
+    let texts = parts.filter_map(|part| match part {
+        Part::Text(text) => Some(text),
+        Part::Image | Part::Video { .. } => None,
+    });
+    texts.chain(row.ground_truth)
+}

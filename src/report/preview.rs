@@ -1,0 +1,32 @@
+//! The page of `omr data preview`: rows as a model sees them, with the trained tokens shaded.
+
+use minijinja::{Value, context};
+
+use super::html::{grouped, render};
+use crate::data::inspect::Preview;
+use crate::error::Result;
+
+/// Returns the page. It needs no network and no other file. `place` names the data.
+pub fn page(place: &str, rows: &[Preview]) -> Result<String> {
+    let row = |row: &Preview| {
+        context! {
+            id => row.id,
+            facts => facts(row),
+            pictures => row.pictures.iter().flatten().collect::<Vec<_>>(),
+            pieces => row.pieces.iter().map(|piece| (piece.trained, &piece.text)).collect::<Vec<_>>(),
+        }
+    };
+    render("preview.html", &[], context! { title => place, rows => rows.iter().map(row).collect::<Vec<Value>>() })
+}
+
+/// Describes a row in one line.
+pub fn facts(row: &Preview) -> String {
+    let mut facts = vec![row.place.clone(), format!("form: {}", row.form)];
+    facts.push(match row.targets {
+        0 => format!("{} tokens of a prompt, no answer to train on", grouped(row.tokens)),
+        targets => format!("{} tokens, {} trained", grouped(row.tokens), grouped(targets)),
+    });
+    facts.push(format!("{} pictures", row.pictures.len()));
+    facts.extend(row.ground_truth.as_ref().map(|truth| format!("label: {truth}")));
+    facts.join(" · ")
+}

@@ -1,0 +1,169 @@
+//! The validation loss: the mean negative log-prob of the answers' tokens in rows that are not trained on. The sum is in
+//! the order of the rows, so the loss depends neither on the number of ranks nor on the cut into micro-batches.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::largest::{Largest, Size, Tower, grown};
+use super::metrics::VAL_LOSS;
+use super::plan::blank;
+use super::step::{self, Cost, Sequence};
+use super::trainer::seconds;
+use crate::config::SftConfig;
+use crate::data::{Encoder, Index, Loader, Made, Row, Sample, Samples, Shape};
+use crate::device::{Device, Region};
+use crate::error::{Error, Result};
+use crate::model::vision::CHUNK_PATCHES;
+use crate::model::{LayerPolicy, Model, Policy};
+use crate::ranks::{self, Ranks};
+
+/// Number of micro-batches whose samples are prepared ahead of use.
+const AHEAD: usize = 2;
+
+/// Rows with answers that are not trained on.
+pub struct HeldOut {
+    samples: Arc<dyn Samples<Sample>>,
+    index: Index,
+    micro_batches: Vec<Vec<usize>>,
+    left_out: String,
+    workers: usize,
+}
+
+/// Rows in memory, which become samples on request.
+struct Held {
+    rows: Vec<Row>,
+    encoder: Encoder,
+}
+
+impl Samples<Sample> for Held {
+    fn get(&self, i: usize) -> Result<Made<Sample>> {
+        Ok(self.encoder.sample(&self.rows[i]).map(|(sample, _)| Arc::new(sample)))
+    }
+}
+
+impl HeldOut {
+    /// Cuts `rows` into micro-batches as `config` does in training. As in training, rows longer than `packing_length`
+    /// are left out. Errors if a row cannot become a sample, or if no row is left.
+    pub fn new(rows: Vec<Row>, encoder: Encoder, config: &SftConfig) -> Result<HeldOut> {
+        let (key, longest) = match config.packing_length <= config.micro_batch_tokens {
+            true => ("packing_length", config.packing_length),
+            false => ("micro_batch_tokens", config.micro_batch_tokens),
+        };
+        let (mut index, mut kept, all) = (Index::default(), Vec::new(), rows.len());
+        for row in rows {
+            let measured = encoder.measure(&row).map_err(Error::from)?;
+            if measured.tokens <= longest {
+                index.push(Shape { tokens: measured.tokens, targets: measured.targets, grids: &measured.grids });
+                kept.push(row);
+            }
+        }
+        let left_out = match all - kept.len() {
+            0 => String::new(),
+            longer => format!(" ({longer} rows longer than {key} are left out)"),
+        };
+        if kept.is_empty() {
+            return Err(Error::input(key, format!("{longest}, but all {all} rows to validate on are longer"), "more"));
+        }
+        let costs: Vec<Cost> = index.shapes().map(|shape| Cost::whole(shape.tokens)).collect();
+        let ranges = step::micro_batches(&costs, config.micro_batch_tokens)?;
+        let micro_batches = ranges.into_iter().map(Iterator::collect).collect();
+        let samples = Arc::new(Held { rows: kept, encoder });
+        Ok(HeldOut { samples, index, micro_batches, left_out, workers: config.dataloader_num_workers })
+    }
+
+    /// Returns the number of rows.
+    pub fn rows(&self) -> usize {
+        self.index.len()
+    }
+
+    /// Describes the rows for users.
+    pub fn describe(&self) -> String {
+        format!("{VAL_LOSS} of {} rows{}", self.rows(), self.left_out)
+    }
+
+    /// Makes the allocations of [`HeldOut::measure`] on a counting device.
+    pub fn count(&self, dev: &mut Device, model: &Model) -> Result<()> {
+        let tower = Tower::new(&model.config.vision_config, CHUNK_PATCHES);
+        let shapes = |part: &[usize]| -> Vec<Shape<'_>> { part.iter().map(|&i| self.index.shape(i)).collect() };
+        let mut largest = Largest::default();
+        for part in &self.micro_batches {
+            largest.push(Size::of(tower, shapes(part)), part);
+        }
+        for (size, part) in largest.into_batches() {
+            let made = grown(tower, shapes(part), &size);
+            let samples: Vec<Arc<Sample>> = made.iter().map(|m| Arc::new(blank(&model.config, m.shape()))).collect();
+            log_probs(dev, model, &samples)?;
+        }
+        Ok(())
+    }
+
+    /// Returns the loss of `model`. It is the same on each of `ranks` and for any number of ranks. `on_progress`
+    /// receives the number of rows that this rank has computed. Errors with [`Error::Stopped`] on every rank if any rank
+    /// was asked to stop.
+    pub fn measure(
+        &self,
+        dev: &mut Device,
+        model: &Model,
+        ranks: &mut dyn Ranks,
+        on_progress: &mut dyn FnMut(usize),
+    ) -> Result<f64> {
+        const WHAT: &str = "the validation loss";
+        let (rank, size) = (ranks.rank(), ranks.size());
+        let of_rank = |rank: usize| self.micro_batches.iter().skip(rank).step_by(size);
+        let own = self.sums(dev, model, of_rank(rank), on_progress);
+        let own = ranks::agreed_at_last(ranks, WHAT, own)?;
+        let mut sums = vec![0.0; self.index.len()];
+        for (rank, bytes) in ranks.gather(WHAT, bytemuck::cast_slice(&own))?.iter().enumerate() {
+            let found: Vec<f64> = bytemuck::pod_collect_to_vec(bytes);
+            let rows: Vec<usize> = of_rank(rank).flatten().copied().collect();
+            if rows.len() != found.len() {
+                return Err(Error::Failed(format!("{WHAT}: {} sent another number of rows", ranks.name(rank))));
+            }
+            rows.into_iter().zip(found).for_each(|(row, sum)| sums[row] = sum);
+        }
+        let targets: usize = self.index.shapes().map(|shape| shape.targets).sum();
+        Ok(-sums.into_iter().sum::<f64>() / targets as f64)
+    }
+
+    /// Returns the time in seconds that `size` ranks need for the loss, from the time of the first micro-batch.
+    pub fn seconds(&self, dev: &mut Device, model: &Model, size: usize) -> Result<f64> {
+        let begun = Instant::now();
+        self.sums(dev, model, self.micro_batches.iter().take(1), &mut |_| ())?;
+        Ok(seconds(begun.elapsed()) * self.micro_batches.len().div_ceil(size) as f64)
+    }
+
+    /// Returns the sum of the log-probs of each row in `parts`.
+    fn sums<'a>(
+        &self,
+        dev: &mut Device,
+        model: &Model,
+        parts: impl Iterator<Item = &'a Vec<usize>>,
+        on_progress: &mut dyn FnMut(usize),
+    ) -> Result<Vec<f64>> {
+        let parts: Vec<Vec<usize>> = parts.cloned().collect();
+        let (count, groups) = (parts.len(), Box::new(parts.into_iter().map(Ok)));
+        let mut loader = Loader::new(self.samples.clone(), groups, self.workers, AHEAD)?;
+        let mut sums = Vec::new();
+        for _ in 0..count {
+            dev.check_stop()?;
+            let made = loader.take()?.into_iter().map(|(_, made)| made.map_err(Error::from));
+            let samples = made.collect::<Result<Vec<Arc<Sample>>>>()?;
+            sums.extend(log_probs(dev, model, &samples)?);
+            on_progress(sums.len());
+        }
+        Ok(sums)
+    }
+}
+
+/// Returns the sum of the log-probs of each sample's targets.
+fn log_probs(dev: &mut Device, model: &Model, samples: &[Arc<Sample>]) -> Result<Vec<f64>> {
+    let mark = dev.mark(Region::Overlay);
+    let sequences: Vec<Sequence<'_>> = samples.iter().map(|sample| (&**sample).into()).collect();
+    let forward = step::forward(dev, model, &sequences, Policy::default(), LayerPolicy::Inputs, false)?;
+    let log_prob = dev.read::<f32>(forward.log_prob)?;
+    let borders = forward.cu_targets.windows(2).map(|w| w[0] as usize..w[1] as usize);
+    let sums = borders.map(|range| log_prob[range].iter().map(|&p| f64::from(p)).sum()).collect();
+    forward.discard(dev);
+    dev.release(mark);
+    Ok(sums)
+}
