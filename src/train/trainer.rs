@@ -219,10 +219,12 @@ impl<'r> Trainer<'r> {
     pub fn update(&mut self, dev: &mut Device, grads: &Grads, losses: Tensor) -> Result<f64> {
         let TrainerConfig { optimizer, warmup_steps, total_steps, .. } = &self.config;
         let lr = learning_rate(optimizer, *warmup_steps, self.step, *total_steps);
-        self.timeline.host(Activity::Checkpoint, || {
-            dev.finish_readback()?;
-            self.saving.as_mut().map_or(Ok(()), |saving| saving.poll(self.ranks))
-        })?;
+        if let Some(saving) = &mut self.saving {
+            self.timeline.host(Activity::Checkpoint, || {
+                dev.finish_readback()?;
+                saving.poll(self.ranks)
+            })?;
+        }
         self.timeline.queued(dev, Activity::Update, |dev| {
             self.optimizer.step_guarded(self.ranks, dev, &self.model.layout, grads, lr, Some(losses))
         })?;

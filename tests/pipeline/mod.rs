@@ -106,7 +106,7 @@ pub fn files(dir: &Path) -> Vec<(String, Vec<u8>)> {
         .map(|entry| entry.unwrap().path())
         .filter(|path| ["parquet", "jsonl", "json", "html"].iter().any(|e| path.extension().is_some_and(|x| x == *e)))
         .map(|path| (path.file_name().unwrap().to_str().unwrap().to_owned(), std::fs::read(&path).unwrap()))
-        .filter(|(name, _)| name != "inputs.json")
+        .filter(|(name, _)| !["inputs.json", "starts.jsonl"].contains(&&name[..]))
         .collect();
     files.sort();
     files
