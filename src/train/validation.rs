@@ -46,7 +46,7 @@ pub trait Validator {
 
     /// Computes the metrics of `model`. They are the same on each of `ranks` and for any number of ranks, and depend
     /// only on the weights, not on the step. `on_progress` receives the number of answers that this rank has generated.
-    /// Errors with [`Error::Stopped`](crate::error::Error::Stopped) on every rank if any rank was asked to stop.
+    /// Errors with [`Error::Stopped`] on every rank if any rank was asked to stop.
     fn measure(
         &self,
         dev: &mut Device,
