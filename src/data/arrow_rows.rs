@@ -96,10 +96,14 @@ impl ArrowRows {
             let mut head = vec![0; size as usize];
             file.read_exact(&mut head).map_err(io)?;
             let message = root_as_message(&head).map_err(|e| self.broken(&e.to_string()))?;
-            let body = u64::try_from(message.bodyLength()).unwrap_or(u64::MAX).min(LARGEST);
-            let next = at + 8 + size + body;
+            let body = u64::try_from(message.bodyLength()).unwrap_or(u64::MAX);
+            let next = (at + 8 + size).saturating_add(body);
             if next > len {
                 return Err(self.broken("a message ends after the file"));
+            }
+            if body > LARGEST {
+                let found = format!("a message of {body} bytes, expected at most {LARGEST}: write it in smaller batches");
+                return Err(Error::format(&self.path, found));
             }
             match message.header_type() {
                 MessageHeader::RecordBatch => {

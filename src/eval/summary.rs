@@ -60,7 +60,7 @@ impl Measured {
         let ours = self.published().find(|(model, _)| *model == published::OURS);
         let ours = ours.map(|(model, x)| format!("; published for {model}: {:.1} %", 100.0 * x));
         let (name, shown, pictures) = (self.spec.name, shown.join(", "), self.pictures);
-        format!("{name}: {shown}; {pictures} pictures read{}", ours.unwrap_or_default())
+        format!("{name}: {shown}; pictures read: {pictures}{}", ours.unwrap_or_default())
     }
 
     fn by_rules_alone(&self) -> Vec<Counted> {

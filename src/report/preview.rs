@@ -26,7 +26,7 @@ pub fn facts(row: &Preview) -> String {
         0 => format!("{} tokens of a prompt, no answer to train on", grouped(row.tokens)),
         targets => format!("{} tokens, {} trained", grouped(row.tokens), grouped(targets)),
     });
-    facts.push(format!("{} pictures", row.pictures.len()));
+    facts.push(format!("pictures: {}", row.pictures.len()));
     facts.extend(row.ground_truth.as_ref().map(|truth| format!("label: {truth}")));
     facts.join(" · ")
 }

@@ -133,7 +133,8 @@ impl<'a> EngineThread<'a> {
         let Core { dev, model, engine } = &mut self.core;
         let outputs = engine.step(model, dev)?;
         let now = Instant::now();
-        self.app.metrics.generation_tokens.inc_by(outputs.len() as u64);
+        let tokens = outputs.iter().filter(|output| output.token.is_some()).count();
+        self.app.metrics.generation_tokens.inc_by(tokens as u64);
         for output in outputs {
             let Some(addition) = self.in_flight.get_mut(&output.request) else { continue };
             send(addition, Event::Output(output, now));

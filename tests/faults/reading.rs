@@ -145,9 +145,9 @@ fn pictures_that_a_task_file_misnames_are_an_error_and_unread_ones_are_said() {
     assert!(code == 2 && text.contains("own.yaml: images: found nothing, and rows with the column `image`"), "{text}");
     fs::write(&task, "data: {path: rows.jsonl, columns: {images: ''}}\n").unwrap();
     let (code, _, text) = run(&["eval", "--task-file", &task, "--responses", &printed, "--out", &at("blind")]);
-    assert!(code == 0 && text.contains("100.0 %") && text.contains("; 0 pictures read"), "{text}");
+    assert!(code == 0 && text.contains("100.0 %") && text.contains("; pictures read: 0"), "{text}");
     let (code, _, text) = eval("images: [image]", "read");
-    assert!(code == 0 && text.contains("; 1 pictures read") && text.contains("columns not used: hue"), "{text}");
+    assert!(code == 0 && text.contains("; pictures read: 1") && text.contains("columns not used: hue"), "{text}");
     assert!(!text.contains("pictures are not read"), "{text}");
 }
 
