@@ -3,12 +3,11 @@
 use std::path::PathBuf;
 
 use super::Context;
-use super::args::{Overrides, repository};
+use super::args::Overrides;
+use super::inspect::named;
 use super::stdout::print;
 use crate::config::RecipeConfig;
-use crate::data::read::entry;
 use crate::error::Result;
-use crate::hub::Kind;
 use crate::recipe;
 
 /// Arguments of `omr init`.
@@ -19,8 +18,9 @@ pub struct Args {
     /// Config of a recipe (YAML)
     #[arg(long, value_name = "CONFIG")]
     like: PathBuf,
-    /// Rows whose texts the tokenizer is trained on: a file, folder or pattern. The flag can be repeated
-    #[arg(long, value_name = "ROWS", required = true)]
+    /// Rows whose texts the tokenizer is trained on: a file, folder, pattern, or a config that contains data sets. The
+    /// flag can be repeated
+    #[arg(long, value_name = "ROWS|CONFIG", required = true)]
     rows: Vec<PathBuf>,
     /// Folder to create for the model
     #[arg(long, value_name = "DIR")]
@@ -33,8 +33,7 @@ pub struct Args {
 pub fn run(args: &Args, context: &Context) -> Result<()> {
     let Some(mut config) = args.overrides.load::<RecipeConfig>(Some(&args.like))? else { return Ok(()) };
     config.dtype = context.dtype(config.dtype);
-    let rows = args.rows.iter().map(|path| Ok(entry(repository(path, Kind::Dataset, "--rows")?)));
-    let rows = rows.collect::<Result<Vec<_>>>()?;
+    let rows = args.rows.iter().map(|place| Ok(named(place, &[])?.datasets)).collect::<Result<Vec<_>>>()?.concat();
     let made = context.with_machine(|machine| recipe::init(&config, &rows, &args.out, machine))?;
     context.say(&made);
     print(&format!("{}\n", args.out.display()))

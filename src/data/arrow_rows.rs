@@ -102,7 +102,8 @@ impl ArrowRows {
                 return Err(self.broken("a message ends after the file"));
             }
             if body > LARGEST {
-                let found = format!("a message of {body} bytes, expected at most {LARGEST}: write it in smaller batches");
+                let found =
+                    format!("a message of {body} bytes, expected at most {LARGEST}: write it in smaller batches");
                 return Err(Error::format(&self.path, found));
             }
             match message.header_type() {

@@ -106,11 +106,12 @@ pub(super) fn string<'a>(at: &RowContext, name: &str, value: &'a Value) -> RowRe
     value.as_str().ok_or_else(|| wrong(at, name, value, "a string"))
 }
 
-/// Converts a string, number or bool to text.
+/// Converts a string, number or bool, or a list of one of them, to text.
 pub(super) fn scalar(at: &RowContext, name: &str, value: &Value) -> RowResult<String> {
     match value {
+        Value::Array(list) if list.len() == 1 => scalar(at, name, &list[0]),
         Value::String(_) | Value::Number(_) | Value::Bool(_) => Ok(plain(value)),
-        other => Err(wrong(at, name, other, "a string or a number")),
+        other => Err(wrong(at, name, other, "a string, a number, or a list of one of them")),
     }
 }
 

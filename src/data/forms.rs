@@ -113,7 +113,10 @@ pub fn expected() -> String {
     let quoted = |names: &[&str]| names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join("/");
     let form = |form: &RowForm| form.columns.iter().map(|names| quoted(names)).collect::<Vec<_>>().join(" + ");
     let forms: Vec<String> = FORMS.iter().map(form).collect();
-    format!("one of {} (or set `columns` in the dataset's entry)", forms.join(", "))
+    format!(
+        "one of {}; other names go into the entry: {{path: .., columns: {{question: NAME, answer: NAME}}}}",
+        forms.join(", ")
+    )
 }
 
 impl RowForm {

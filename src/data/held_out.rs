@@ -30,7 +30,10 @@ pub fn split_off(data: &mut Dataset, size: f64) -> Result<Vec<Row>> {
             format!("{size}, which is {taken} of {} rows about {} pictures or questions", rows.len(), counts.len());
         return Err(Error::input("val_size", found, "a size that leaves rows to train on"));
     }
-    data.remarks.push(format!("val_size: {taken} of {} rows are split off and not trained on", rows.len()));
+    data.remarks.push(format!(
+        "val_size: {taken} of {} rows are split off (rows with the same pictures together) and not trained on",
+        rows.len()
+    ));
     let is_held: Vec<bool> = subjects.iter().map(|hash| held.contains(hash)).collect();
     data.split(&is_held)
 }

@@ -56,10 +56,14 @@ fn a_new_model_fits_the_rows_depends_on_the_seed_and_can_be_trained() {
     assert!(vocabulary.contains_key("Ġzebra") && vocabulary.contains_key("Ġstripes"), "words of the rows are tokens");
     let config = dir.path().join("sft.yaml");
     fs::write(&config, format!("model: {}\ndatasets: [{rows}]\nval_size: 4\neval_steps: 1\n", at("one"))).unwrap();
+    // The rows of a config, which may be other columns of a file.
+    let args = ["init", "--like", LIKE, "--rows", config.to_str().unwrap(), "--out", &at("config")];
+    let (code, _, stderr) = run(&[&args, &SMALL[..]].concat());
+    assert!(code == 0 && first == files(&dir.path().join("config")), "{stderr}");
     let keys = ["max_steps=1", "packing_length=512", "micro_batch_tokens=512"];
     let (code, _, stderr) = run(&[&["sft", config.to_str().unwrap(), "--out", &at("sft")], &keys[..]].concat());
     assert_eq!(code, 0, "{stderr}");
-    assert!(stderr.contains("val_size: 4 of 40 rows are split off and not trained on"), "{stderr}");
+    assert!(stderr.contains("val_size: 4 of 40 rows are split off"), "{stderr}");
     assert!(stderr.contains("expected time of a validation: val/loss of 4 rows about "), "{stderr}");
     assert!(stderr.contains("step 0: val/loss ") && stderr.contains("step 1: val/loss "), "{stderr}");
 }

@@ -133,6 +133,17 @@ fn questions_with_answers_as_json_csv_and_tsv() {
         assert_eq!(found[0].messages.len(), 1, "the answer is no turn of the prompt");
     }
     let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("rows.jsonl");
+    // As in ChartQA. A list of several answers has no single label.
+    fs::write(&path, "{\"question\": \"4?\", \"answer\": [\"5\"]}\n{\"question\": \"5?\", \"answer\": [1, 2]}\n")
+        .unwrap();
+    let found = read::read(&DatasetConfig { limit: Some(1), ..entry(&path) }).unwrap();
+    assert_eq!(found[0].ground_truth.as_deref(), Some("5"));
+    let error = read::read(&entry(&path)).unwrap_err().to_string();
+    assert!(
+        error.contains("row 2: found a list in `answer`, expected a string, a number, or a list of one"),
+        "{error}"
+    );
     let path = dir.path().join("rows.csv");
     fs::write(&path, "question,answer\n\"1, 2?\",3\nno answer\n4?,5\n").unwrap();
     let error = read::read(&entry(&path)).unwrap_err().to_string();

@@ -159,7 +159,8 @@ pub fn refuse_faults(place: &str, found: &[Inspection]) -> Result<()> {
     match found.iter().find(|found| found.faulty() > 0) {
         None => Ok(()),
         Some(first) => {
-            let found = format!("{faulty} unusable rows, the first: {}", first.faults.join("; ").trim());
+            let first = first.faults.first().map_or("", |fault| fault.trim());
+            let found = format!("{faulty} unusable rows, the first: {first}");
             Err(Error::input(place, found, "only usable rows"))
         }
     }
