@@ -8,8 +8,8 @@ use super::data::{model_of, rows_of};
 use super::environment::judge_from_env;
 use super::judge::check_judge;
 use super::{
-    Config, DistConfig, DistillConfig, Dtype, EvalConfig, InputKind, MOST_STEPS, Place, ReportTo, RlConfig, Rule, Safe,
-    SftConfig, Source, table,
+    Config, DistConfig, DistillConfig, Dtype, EvalConfig, InputKind, MOST_SEQUENCES, MOST_STEPS, Place, ReportTo,
+    RlConfig, Rule, Safe, SftConfig, Source, table,
 };
 use crate::error::{Error, Result};
 
@@ -85,12 +85,17 @@ settings! {
         tuning: bool = false;
         /// Number of questions for the teacher.
         num_sft_questions: usize = 1667, rule: Rule::AtLeast(1.0);
+        /// The teacher also answers the questions of RL. Its verified answers are written to data/distill/rl.parquet,
+        /// and no stage of the recipe uses them.
+        teach_rl_questions: bool = false;
         /// Number of questions for RL.
         num_rl_questions: usize = 4096, rule: Rule::AtLeast(1.0);
         /// Number of questions for the evaluation.
         num_heldout_questions: usize = 500, rule: Rule::AtLeast(1.0);
         /// Maximum random shift of training pictures, in pixels.
         shift: u32 = 2, rule: Rule::Within(0.0, 8.0);
+        /// Maximum random shift of evaluation pictures, in pixels.
+        heldout_shift: u32 = 0, rule: Rule::Within(0.0, 8.0);
         /// Settings of the built-in teacher.
         teacher: TeacherConfig = TeacherConfig::default();
     }
@@ -103,6 +108,8 @@ settings! {
         enable: bool = true;
         /// Number of updates. null = the number of updates of RL.
         max_steps: Option<u64> = None, rule: Rule::Within(1.0, MOST_STEPS);
+        /// Number of rows per update. null = the number of answers that RL trains per update.
+        train_batch_size: Option<usize> = None, rule: Rule::Within(1.0, MOST_SEQUENCES);
         /// Constant learning rate. null = the final learning rate of SFT.
         learning_rate: Option<f64> = None, rule: Rule::Above(0.0);
     }

@@ -30,7 +30,8 @@ impl Recipe<'_> {
         let steps = c.sft.max_steps.map_or("epochs of".to_owned(), |n| n.to_string());
         say(format!("  sft      {steps} updates from {}", self.base_name()));
         if c.control.enable {
-            say(format!("  control  sft continued for {} updates", self.control_steps()));
+            let (steps, rows) = (self.control_steps(), self.control_rows());
+            say(format!("  control  sft continued for {steps} updates of {rows} rows"));
         }
         let rl = &c.rl;
         let steps = match rl.train_files.is_empty() {

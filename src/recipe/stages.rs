@@ -69,7 +69,9 @@ impl Recipe<'_> {
     fn distill(&self, dir: &Path) -> Result<Summary> {
         let runtime = (self.machine.runtime)()?;
         let mut config = self.config.data.clone();
-        config.stage.datasets = vec![read::entry(dir.join("questions.parquet"))];
+        let taught = ["questions.parquet", "rl.parquet"];
+        let taught = &taught[..1 + usize::from(self.config.task.teach_rl_questions)];
+        config.stage.datasets = taught.iter().map(|name| read::entry(dir.join(name))).collect();
         config.seed = self.config.seed;
         let own = match &config.teacher {
             Some(_) => None,
@@ -90,8 +92,14 @@ impl Recipe<'_> {
         self.config.control.max_steps.unwrap_or(steps * updates)
     }
 
-    /// Continues SFT as a control: with the same rows and batch and the final learning rate of SFT, for as many updates
-    /// as RL makes.
+    /// Returns the number of rows of an update of the control.
+    pub(super) fn control_rows(&self) -> usize {
+        let rl = &self.config.rl;
+        self.config.control.train_batch_size.unwrap_or(rl.ppo_mini_batch_size * rl.rollout.n)
+    }
+
+    /// Continues SFT as a control: with the same rows and the final learning rate of SFT, for as many updates as RL makes
+    /// and with as many sequences per update.
     pub(super) fn control(&self, ranks: &mut dyn Ranks) -> Result<()> {
         let sft = &self.config.sft;
         let last_rate = match sft.optimizer.lr_scheduler_type {
@@ -111,6 +119,7 @@ impl Recipe<'_> {
         let config = SftConfig {
             model: Some(self.model("sft")),
             max_steps: Some(self.control_steps()),
+            train_batch_size: Some(self.control_rows()),
             optimizer,
             warmup_steps: Some(self.config.rl.warmup_steps),
             // The order of the rows must differ from that of SFT's first epochs.

@@ -100,21 +100,23 @@ pub fn ranges(tuning: bool) -> (Range<usize>, Range<usize>) {
 }
 
 /// Makes the rows of a run, in RL form with embedded PNGs. Equal arguments give equal rows. Training digits are shifted
-/// at random by up to `config.shift` pixels, evaluation digits are not shifted.
+/// at random by up to `config.shift` pixels, evaluation digits by up to `config.heldout_shift`.
 pub fn splits(config: &TaskConfig, seed: u64) -> Result<Splits> {
     let digits = load()?;
     let (train, measured) = ranges(config.tuning);
-    let shift = i32::try_from(config.shift)
-        .ok()
-        .filter(|&s| s < SIDE as i32)
-        .ok_or_else(|| Error::input("task.shift", config.shift.to_string(), format!("less than {SIDE}")))?;
+    let pixels = |key: &str, shift: u32| {
+        let checked = i32::try_from(shift).ok().filter(|&shift| shift < SIDE as i32);
+        checked.ok_or_else(|| Error::input(key, shift.to_string(), format!("less than {SIDE}")))
+    };
+    let shift = pixels("task.shift", config.shift)?;
+    let heldout_shift = pixels("task.heldout_shift", config.heldout_shift)?;
     let rows = |split: &'static str, stream: u64, n: usize, from: &Range<usize>, shift: i32| {
         (0..n).into_par_iter().map(|i| row(&digits, split, stream, i, from, shift, seed)).collect::<Result<Vec<_>>>()
     };
     Ok(Splits {
         teach: rows("teach", 1, config.num_sft_questions, &train, shift)?,
         train: rows("train", 2, config.num_rl_questions, &train, shift)?,
-        heldout: rows("heldout", 3, config.num_heldout_questions, &measured, 0)?,
+        heldout: rows("heldout", 3, config.num_heldout_questions, &measured, heldout_shift)?,
     })
 }
 
