@@ -107,6 +107,23 @@ fn the_validation_loss_is_a_forward_over_the_same_rows_for_any_number_of_ranks()
 }
 
 #[test]
+fn rows_of_questions_with_answers_give_the_same_loss_as_conversations() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = sft_config(dir.path());
+    let turn = |role: &str, text: &str| format!(r#"{{"role": "{role}", "content": "{text}"}}"#);
+    let messages = format!(r#"{{"messages": [{}, {}]}}"#, turn("user", "Add 2 and 3."), turn("assistant", "5"));
+    let first = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        fs::write(&path, text).unwrap();
+        let validation = ValidationConfig { val_files: vec![read::entry(&path)], ..ValidationConfig::default() };
+        let config = SftConfig { max_steps: Some(1), eval_steps: Some(1), validation, ..config.clone() };
+        run_sft(&dir.path().join(name).with_extension(""), &config, 1, &[]).figures(LOSS)[0]
+    };
+    let loss = first("questions.jsonl", r#"{"question": "Add 2 and 3.", "answer": "5"}"#);
+    assert!(loss > 0.0 && loss.to_bits() == first("messages.jsonl", &messages).to_bits(), "{loss}");
+}
+
+#[test]
 fn split_off_rows_are_not_trained_on_and_do_not_depend_on_the_order() {
     let dir = tempfile::tempdir().unwrap();
     let config = sft_config(dir.path());
