@@ -6,7 +6,6 @@ use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use serde_json::Value;
 
 use super::samples::{Answer, Sample};
 use crate::client::Completion;
@@ -17,7 +16,6 @@ use crate::files;
 use crate::observe::Observer;
 use crate::reward::judge::{Ruling, Summary};
 use crate::reward::{Item, Judged};
-use crate::task::hub::CLUSTER;
 use crate::task::{Counted, Crash, Metrics, TaskRows, TaskSpec};
 
 /// Limits of a batch of answers that are scored together: their number, and their size in bytes.
@@ -205,11 +203,11 @@ impl<'a> Scoring<'a> {
         match (of(false), of(true)) {
             (Ok(metrics), Ok(rules_alone)) => {
                 sample.metrics = metrics.clone();
-                let cluster = row.extra.get(CLUSTER).and_then(Value::as_str).map(str::to_owned);
+                let clusters = sample.clusters.clone();
                 if rules_alone != metrics {
                     measured.rules_alone.insert(measured.counted.len(), rules_alone);
                 }
-                measured.counted.push(Counted { metrics, cluster });
+                measured.counted.push(Counted { metrics, clusters });
                 let line = sample.line()?;
                 self.out.write_all(line.as_bytes()).map_err(Error::io("samples.jsonl"))
             }

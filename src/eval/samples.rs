@@ -4,12 +4,14 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::data::Row;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::reward::judge::Ruling;
-use crate::task::{Mark, Marks, Metrics};
+use crate::task::hub::CLUSTER;
+use crate::task::{Mark, Marks, Metrics, Observation};
 
 /// Names of the columns that may contain the subject of a question.
 const SUBJECTS: [&str; 4] = ["subject", "category", "skill", "kind"];
@@ -30,6 +32,9 @@ pub struct Sample {
     /// Subject of the question, if its row contains one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<String>,
+    /// Names shared by questions that depend on the same things, such as pictures.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub clusters: Vec<String>,
     /// Greedy answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub greedy: Option<Answer>,
@@ -78,6 +83,21 @@ impl Answer {
     }
 }
 
+/// Returns the clusters that a row names: one, or a list.
+fn clusters(row: &Row) -> Vec<String> {
+    match row.extra.get(CLUSTER) {
+        Some(Value::String(name)) => vec![name.clone()],
+        Some(Value::Array(names)) => names.iter().filter_map(|name| Some(name.as_str()?.to_owned())).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// Returns a value of each sample, or `None` if a sample lacks it or if there are no samples.
+pub fn observations(samples: &[Sample], pick: impl Fn(&Sample) -> Option<f64>) -> Option<Vec<Observation>> {
+    let of = |sample: &Sample| Some(Observation { value: pick(sample)?, clusters: sample.clusters.clone() });
+    samples.iter().map(of).collect::<Option<Vec<Observation>>>().filter(|values| !values.is_empty())
+}
+
 impl Sample {
     /// Makes a sample of a question without answers.
     pub fn of(task: &str, index: u64, row: &Row) -> Sample {
@@ -87,6 +107,7 @@ impl Sample {
             id: row.id.clone(),
             question: row.question(),
             target: row.ground_truth.clone().unwrap_or_default(),
+            clusters: clusters(row),
             subject: SUBJECTS.iter().find_map(|name| Some(row.extra.get(*name)?.as_str()?.to_owned())),
             ..Sample::default()
         }

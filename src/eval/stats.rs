@@ -1,6 +1,10 @@
 //! Confidence intervals of measured shares and differences.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde::{Deserialize, Serialize};
+
+use crate::task::Observation;
 
 /// The 97.5 % quantile of the normal distribution.
 pub(super) const Z95: f64 = 1.959_963_984_540_054;
@@ -80,36 +84,75 @@ pub fn mean(values: &[f64]) -> Estimate {
     Estimate { mean, ci95: Interval { lo: mean - Z95 * error, hi: mean + Z95 * error }, n }
 }
 
-/// Estimates the mean over all members of independent clusters. Each cluster is given by the sum and the number of its
-/// members. If every cluster has one member, the result equals that of [`accuracy`]. Otherwise the interval is the
-/// normal interval from the spread between clusters, which is wider if members of a cluster agree. A single cluster
-/// gives the whole range.
-pub fn clustered(clusters: &[(f64, usize)]) -> Estimate {
-    if clusters.iter().all(|(_, n)| *n == 1) {
-        return accuracy(&clusters.iter().map(|(sum, _)| *sum).collect::<Vec<_>>());
-    }
-    let (groups, n) = (clusters.len() as f64, clusters.iter().map(|(_, n)| *n).sum::<usize>());
-    let mean = clusters.iter().map(|(sum, _)| sum).sum::<f64>() / n as f64;
-    let squares: f64 = clusters.iter().map(|(sum, n)| (sum - mean * *n as f64).powi(2)).sum();
-    let error = if groups > 1.0 { (squares * groups / (groups - 1.0)).sqrt() / n as f64 } else { 1.0 };
-    let ci95 = Interval { lo: (mean - Z95 * error).max(0.0), hi: (mean + Z95 * error).min(1.0) };
-    Estimate { mean, ci95, n: clusters.len() }
+/// Estimates the mean of observations, of which those with a common cluster are not independent. An observation may be in
+/// several clusters, at most eight: a question about two pictures is in the clusters of both. Without common clusters
+/// the result is that of [`accuracy`]. Otherwise the interval is the normal interval from the products of all pairs of
+/// errors with a common cluster. It is wider if members of a cluster agree. A single cluster gives the whole range.
+/// Source: Cameron, Gelbach, Miller 2011, "Robust inference with multiway clustering".
+pub fn clustered(observations: &[Observation]) -> Estimate {
+    let values: Vec<f64> = observations.iter().map(|observation| observation.value).collect();
+    let estimate = accuracy(&values);
+    with_clusters(observations, estimate, Interval { lo: 0.0, hi: 1.0 })
 }
 
 /// Estimates the mean of `a - b` over the same questions with a paired interval. Questions with equal results on both
 /// sides cancel, so this interval is narrower than the interval of two separate measurements. Both slices must have the
-/// same order and length. Returns `None` if the lengths differ.
-pub fn paired(a: &[f64], b: &[f64]) -> Option<Estimate> {
+/// same order and length. Common clusters count as in [`clustered`]. Returns `None` if the lengths differ.
+pub fn paired(a: &[Observation], b: &[Observation]) -> Option<Estimate> {
     if a.len() != b.len() {
         return None;
     }
-    let differences: Vec<f64> = a.iter().zip(b).map(|(a, b)| a - b).collect();
-    Some(mean(&differences))
+    let difference =
+        |(a, b): (&Observation, &Observation)| Observation { value: a.value - b.value, clusters: a.clusters.clone() };
+    let differences: Vec<Observation> = a.iter().zip(b).map(difference).collect();
+    let values: Vec<f64> = differences.iter().map(|observation| observation.value).collect();
+    Some(with_clusters(&differences, mean(&values), Interval { lo: -1.0, hi: 1.0 }))
+}
+
+/// Returns `estimate` with the interval of observations that share clusters. The interval stays within `range`.
+fn with_clusters(observations: &[Observation], estimate: Estimate, range: Interval) -> Estimate {
+    // The sum of the errors of the observations that are in all clusters of a set, and their number.
+    let mut sums: BTreeMap<Vec<&str>, (f64, usize)> = BTreeMap::new();
+    let (mut squares, mut groups) = (0.0, 0);
+    for Observation { value, clusters } in observations {
+        let error = value - estimate.mean;
+        let names: BTreeSet<&str> = clusters.iter().take(8).map(String::as_str).collect();
+        if names.is_empty() {
+            (squares, groups) = (squares + error * error, groups + 1);
+        }
+        for set in 1_usize..1 << names.len() {
+            let of = names.iter().enumerate().filter(|(i, _)| set >> i & 1 == 1).map(|(_, name)| *name).collect();
+            let (sum, n) = sums.entry(of).or_default();
+            (*sum, *n) = (*sum + error, *n + 1);
+        }
+    }
+    if sums.values().all(|(_, n)| *n == 1) {
+        return estimate;
+    }
+    // Inclusion and exclusion: a pair with several common clusters counts once.
+    for (set, (sum, _)) in &sums {
+        squares += if set.len() % 2 == 1 { sum * sum } else { -sum * sum };
+        groups += usize::from(set.len() == 1);
+    }
+    let (n, g, mean) = (observations.len() as f64, groups as f64, estimate.mean);
+    let error = if groups > 1 { (squares.max(0.0) * g / (g - 1.0)).sqrt() / n } else { 1.0 };
+    let ci95 = Interval { lo: (mean - Z95 * error).max(range.lo), hi: (mean + Z95 * error).min(range.hi) };
+    Estimate { mean, ci95, n: groups }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn alone(values: impl IntoIterator<Item = f64>) -> Vec<Observation> {
+        values.into_iter().map(|value| Observation { value, clusters: Vec::new() }).collect()
+    }
+
+    /// Returns `n` equal observations of each value, in a cluster per value.
+    fn repeated(values: &[f64], n: usize) -> Vec<Observation> {
+        let of = |(i, &value): (usize, &f64)| vec![Observation { value, clusters: vec![i.to_string()] }; n];
+        values.iter().enumerate().flat_map(of).collect()
+    }
 
     fn close(a: f64, b: f64) {
         // The table is published with four digits.
@@ -133,7 +176,7 @@ mod tests {
     fn the_paired_interval_is_narrower_than_the_separate_ones() {
         let a: Vec<f64> = (0..400).map(|i| f64::from(i % 10 < 7)).collect();
         let b: Vec<f64> = (0..400).map(|i| f64::from(i % 10 < 5)).collect();
-        let paired = paired(&a, &b).unwrap();
+        let paired = paired(&alone(a.iter().copied()), &alone(b)).unwrap();
         assert!((paired.mean - 0.2).abs() < 1e-12);
         let half = (paired.ci95.hi - paired.ci95.lo) / 2.0;
         // The difference is 1 for a fifth of the questions: standard deviation 0.4005, divided by 20, times 1.96.
@@ -144,18 +187,46 @@ mod tests {
     #[test]
     fn questions_asked_again_tell_nothing_new() {
         let right: Vec<f64> = (0..100).map(|i| f64::from(i % 4 > 0)).collect();
-        let once: Vec<(f64, usize)> = right.iter().map(|x| (*x, 1)).collect();
-        assert_eq!(clustered(&once), accuracy(&right));
+        assert_eq!(clustered(&repeated(&right, 1)), accuracy(&right));
         let half = |e: Estimate| (e.ci95.hi - e.ci95.lo) / 2.0;
         // Four equal answers count as one observation. Four answers that differ in the same way for all questions have
         // no spread between clusters.
-        let again: Vec<(f64, usize)> = right.iter().map(|x| (4.0 * x, 4)).collect();
-        let four = clustered(&again);
+        let four = clustered(&repeated(&right, 4));
         assert!((four.mean - 0.75).abs() < 1e-12 && four.n == 100);
         close(half(four), half(mean(&right)));
-        assert_eq!(clustered(&[(3.0, 4)]).ci95, Interval { lo: 0.0, hi: 1.0 });
-        let mixed: Vec<(f64, usize)> = (0..100).map(|_| (3.0, 4)).collect();
-        assert_eq!(half(clustered(&mixed)), 0.0);
+        let whole = clustered(&repeated(&[1.0], 4));
+        assert_eq!(whole.ci95, Interval { lo: 0.0, hi: 1.0 });
+        let differing =
+            (0..400).map(|i| Observation { value: f64::from(i % 4 > 0), clusters: vec![(i / 4).to_string()] });
+        assert_eq!(half(clustered(&differing.collect::<Vec<_>>())), 0.0);
+    }
+
+    #[test]
+    fn a_question_about_two_pictures_is_in_the_clusters_of_both() {
+        // The formula over all pairs of observations with a common picture, in which each pair counts once.
+        let mut state = 7_u64;
+        let mut next = |n: u64| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) % n
+        };
+        let mut random = || Observation {
+            value: if next(4) > 0 { 1.0 } else { 0.0 },
+            clusters: vec![next(20).to_string(), next(20).to_string()],
+        };
+        let found: Vec<Observation> = (0..200).map(|_| random()).collect();
+        let estimate = clustered(&found);
+        let error = |i: usize| found[i].value - estimate.mean;
+        let is_common = |i: usize, j: usize| found[i].clusters.iter().any(|name| found[j].clusters.contains(name));
+        let pairs = (0..200).flat_map(|i| (0..200).map(move |j| (i, j))).filter(|&(i, j)| is_common(i, j));
+        let squares: f64 = pairs.map(|(i, j)| error(i) * error(j)).sum();
+        close((estimate.ci95.hi - estimate.ci95.lo) / 2.0, Z95 * (squares.max(0.0) * 20.0 / 19.0).sqrt() / 200.0);
+        assert_eq!(estimate.n, 20);
+        // Equal answers to all questions about a picture widen the interval of a difference, too.
+        let agree = repeated(&(0..50).map(|i| f64::from(i % 2)).collect::<Vec<_>>(), 4);
+        let none = alone(vec![0.0; 200]);
+        let wide = paired(&agree, &none).unwrap().ci95;
+        let narrow = paired(&alone(agree.iter().map(|x| x.value)), &none).unwrap().ci95;
+        close((wide.hi - wide.lo) / (narrow.hi - narrow.lo), 2.0 * (50.0_f64 / 49.0 * 199.0 / 200.0).sqrt());
     }
 
     #[test]
@@ -163,6 +234,6 @@ mod tests {
         let estimate = accuracy(&[0.5, 1.0, 0.0, 0.5]);
         assert_eq!((estimate.mean, estimate.n), (0.5, 4));
         assert!(estimate.ci95.lo >= 0.0 && estimate.ci95.hi <= 1.0);
-        assert!(super::paired(&[1.0], &[]).is_none());
+        assert!(super::paired(&alone([1.0]), &[]).is_none());
     }
 }

@@ -63,10 +63,8 @@ impl Recipe<'_> {
 
 /// Returns the object S of FORMATS section 5 for one stage.
 fn stage_summary(samples: &[Sample]) -> Value {
-    let greedy: Option<Vec<f64>> = samples.iter().map(Sample::acc).collect();
-    let sampled: Option<Vec<f64>> = samples.iter().map(Sample::acc_t1).collect();
-    let greedy = greedy.map(|scores| stats::accuracy(&scores));
-    let sampled = sampled.map(|scores| stats::accuracy(&scores));
+    let greedy = samples::observations(samples, Sample::acc).map(|scores| stats::clustered(&scores));
+    let sampled = samples::observations(samples, Sample::acc_t1).map(|scores| stats::clustered(&scores));
     json!({
         "acc": greedy.map(|e| e.mean),
         "acc_t1": sampled.map(|e| e.mean),

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::data;
 use crate::error::{Error, Result};
-use crate::eval::samples::{self, Answer, Sample};
+use crate::eval::samples::{self, Answer, Sample, observations};
 use crate::eval::stats::{self, Estimate, Interval};
 use crate::files;
 use crate::train::metrics;
@@ -122,10 +122,6 @@ fn measured(dir: &Path) -> Result<Measured> {
     Ok(out)
 }
 
-fn all<T>(samples: &[Sample], pick: impl Fn(&Sample) -> Option<T>) -> Option<Vec<T>> {
-    samples.iter().map(pick).collect::<Option<Vec<T>>>().filter(|values| !values.is_empty())
-}
-
 fn stages(summary: &Map<String, Value>, measured: &Measured) -> Vec<Stage> {
     let mut out = Vec::new();
     for (name, note) in STAGES {
@@ -142,7 +138,9 @@ fn stages(summary: &Map<String, Value>, measured: &Measured) -> Vec<Stage> {
             let ci95 = ends.filter(|_| key == "acc_t1").unwrap_or_else(|| stats::wilson(mean * n as f64, n));
             Some(Estimate { mean, ci95, n })
         };
-        let of = |pick: fn(&Sample) -> Option<f64>| samples.and_then(|s| all(s, pick)).map(|v| stats::accuracy(&v));
+        let of = |pick: fn(&Sample) -> Option<f64>| {
+            samples.and_then(|s| observations(s, pick)).map(|v| stats::clustered(&v))
+        };
         out.push(Stage {
             name: name.to_owned(),
             note: note.to_owned(),
@@ -164,7 +162,7 @@ fn contrasts(measured: &Measured) -> Vec<Contrast> {
         }
         let kinds: [(&str, Pick); 2] = [("greedy", Sample::acc), ("temperature 1", Sample::acc_t1)];
         for (what, pick) in kinds {
-            let (Some(a), Some(b)) = (all(rl, pick), all(other, pick)) else { continue };
+            let (Some(a), Some(b)) = (observations(rl, pick), observations(other, pick)) else { continue };
             if let Some(estimate) = stats::paired(&a, &b) {
                 out.push(Contrast { label: label.to_owned(), what: what.to_owned(), estimate });
             }

@@ -30,9 +30,18 @@ pub fn accuracy_and_format(_: &Row, marks: &Marks, _: Mode) -> PublishedResult<M
 pub struct Counted {
     /// Metrics of the question.
     pub metrics: Metrics,
-    /// Name shared by questions that depend on the same thing, such as a chart or a problem. `None` if the question is
-    /// independent of all others.
-    pub cluster: Option<String>,
+    /// Names shared by questions that depend on the same things, such as a chart, a problem or pictures. Empty if the
+    /// question is independent of all others.
+    pub clusters: Vec<String>,
+}
+
+/// A value of a mean.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Observation {
+    /// The value.
+    pub value: f64,
+    /// Names shared by observations that are not independent.
+    pub clusters: Vec<String>,
 }
 
 /// A metric of a task.
@@ -42,9 +51,8 @@ pub struct Metric {
     pub name: String,
     /// Value of the metric.
     pub value: Value,
-    /// Observations that the metric is the mean of: the sum and the number of values of each independent cluster. Empty
-    /// if the metric is not a mean.
-    pub observations: Vec<(f64, usize)>,
+    /// Observations that the metric is the mean of. Empty if the metric is not a mean.
+    pub observations: Vec<Observation>,
 }
 
 impl Metric {
@@ -54,7 +62,7 @@ impl Metric {
 
     /// Makes a metric that is the mean of independent values.
     fn mean_of(name: &str, values: &[f64]) -> Metric {
-        let observations = values.iter().map(|value| (*value, 1)).collect();
+        let observations = values.iter().map(|&value| Observation { value, clusters: Vec::new() }).collect();
         Metric { name: name.to_owned(), value: json!(mean(values.iter().copied())), observations }
     }
 }
@@ -65,16 +73,9 @@ pub fn means(questions: &[Counted], _: Mode) -> Vec<Metric> {
     let mean = |name: &String| {
         let values: Option<Vec<f64>> = questions.iter().map(|question| question.metrics.get(name)?.as_f64()).collect();
         let values = values?;
-        let mut observations: Vec<(f64, usize)> = Vec::new();
-        let mut known: HashMap<&str, usize> = HashMap::new();
-        for (question, value) in questions.iter().zip(&values) {
-            let next = observations.len();
-            let at = question.cluster.as_deref().map_or(next, |cluster| *known.entry(cluster).or_insert(next));
-            match observations.get_mut(at) {
-                Some((sum, n)) => (*sum, *n) = (*sum + value, *n + 1),
-                None => observations.push((*value, 1)),
-            }
-        }
+        let observations = questions.iter().zip(&values);
+        let observations =
+            observations.map(|(question, &value)| Observation { value, clusters: question.clusters.clone() }).collect();
         Some(Metric { name: name.clone(), value: json!(mean(values.into_iter())), observations })
     };
     first.metrics.keys().filter_map(mean).collect()
@@ -140,8 +141,8 @@ pub fn wemath(questions: &[Counted], mode: Mode) -> Vec<Metric> {
             Mode::Strict if groups.is_empty() => Metric::alone(name, Value::Null),
             Mode::Strict => {
                 let value = counts.score(groups.len() as f64, loose);
-                let observations = groups.iter().map(|group| (worth(group), 1)).collect();
-                Metric { name: name.to_owned(), value: value.into(), observations }
+                let worths: Vec<f64> = groups.iter().map(worth).collect();
+                Metric { value: value.into(), ..Metric::mean_of(name, &worths) }
             }
         });
     }

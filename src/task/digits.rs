@@ -140,7 +140,7 @@ fn row(
     let answer = question.answer(picked.map(|i| digits[i].label)).to_string();
     let extra = json!({
         "index": index, "split": split, "question": text, "answer": answer, "kind": question.name(),
-        "left": picked[0], "right": picked[1],
+        "left": picked[0], "right": picked[1], "cluster": picked.map(|i| format!("digit-{i}")),
     });
     Ok(Row {
         id: format!("{NAME}-{split}-{index}"),

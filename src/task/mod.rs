@@ -32,7 +32,7 @@ mod shuffle;
 mod spec;
 mod wemath;
 
-pub use self::aggregate::{Counted, Metric};
+pub use self::aggregate::{Counted, Metric, Observation};
 pub use self::crash::{Crash, PublishedResult, Stage};
 pub use self::doc::{Doc, Prompt, letter, written};
 pub use self::file::TaskFile;

@@ -345,7 +345,7 @@ fn charts_are_asked_four_questions() {
 
 /// Returns the aggregates that a task computes from the metrics of its questions in strict mode.
 fn aggregated(folder: &Folder, questions: impl Iterator<Item = Map<String, Value>>) -> Value {
-    let questions: Vec<Counted> = questions.map(|metrics| Counted { metrics, cluster: None }).collect();
+    let questions: Vec<Counted> = questions.map(|metrics| Counted { metrics, clusters: Vec::new() }).collect();
     let metrics = (task_of(folder).aggregate)(&questions, Mode::Strict);
     metrics.into_iter().map(|metric| (metric.name, metric.value)).collect::<Map<String, Value>>().into()
 }

@@ -19,7 +19,9 @@ use super::html::render;
 use super::run::started;
 use super::{Contrast, Table, browser};
 use crate::error::Result;
+use crate::eval::samples::Sample;
 use crate::eval::stats;
+use crate::task::Observation;
 
 /// Returns the page of the evaluations in `dirs`. Errors name the file.
 pub fn page(dirs: &[&Path]) -> Result<String> {
@@ -122,9 +124,10 @@ fn bars<'a>(runs: &'a [Run], tasks: &[&str]) -> Vec<Vec<(usize, &'a Measured)>> 
 }
 
 /// Returns the scores of the questions that both runs evaluated, in the same order.
-fn paired(a: &Measured, b: &Measured) -> (Vec<f64>, Vec<f64>) {
+fn paired(a: &Measured, b: &Measured) -> (Vec<Observation>, Vec<Observation>) {
     let of_b = b.by_index();
-    a.samples.iter().filter_map(|x| Some((acc(x)?, acc(of_b.get(&x.index)?)?))).unzip()
+    let of = |value, x: &Sample| Observation { value, clusters: x.clusters.clone() };
+    a.samples.iter().filter_map(|x| Some((of(acc(x)?, x), of(acc(of_b.get(&x.index)?)?, x)))).unzip()
 }
 
 /// Returns the paired difference of `b` minus `a` for each task that both evaluated.
@@ -134,8 +137,8 @@ fn differences(a: &Run, b: &Run, tasks: &[&str]) -> Vec<Contrast> {
         let (Some(x), Some(y)) = (a.task(task), b.task(task)) else { continue };
         let (before, after) = paired(x, y);
         let Some(estimate) = stats::paired(&after, &before).filter(|estimate| estimate.n > 0) else { continue };
-        let gained = before.iter().zip(&after).filter(|(before, after)| after > before).count();
-        let lost = before.iter().zip(&after).filter(|(before, after)| after < before).count();
+        let gained = before.iter().zip(&after).filter(|(before, after)| after.value > before.value).count();
+        let lost = before.iter().zip(&after).filter(|(before, after)| after.value < before.value).count();
         let what = format!("{} questions: {gained} gained, {lost} lost", before.len());
         found.push(Contrast { label: (*task).to_owned(), what, estimate });
     }
