@@ -55,19 +55,20 @@ settings! {
         /// Configuration (subset) of a Hugging Face repository, or name of a folder inside `path`. null = the default.
         name: Option<String> = None, rule: Rule::NotEmpty, name: "datasets.load_dataset(name=)";
         /// Split of a Hugging Face repository or of a folder, such as train. null = the only split.
-        split: Option<String> = None, rule: Rule::NotEmpty, name: "datasets.load_dataset(split=)";
+        split: Option<String> = None, rule: Rule::NotEmpty,
+            name: "datasets.load_dataset(split=); TRL dataset_train_split";
         /// Branch, tag or commit of a Hugging Face repository. null = main.
         revision: Option<String> = None, rule: Rule::NotEmpty, name: "datasets.load_dataset(revision=)";
         /// Folder or zip file that relative image paths of the rows refer to. The folder of the rows and the working
         /// directory are searched after it; paths outside of these are refused. null = only the latter.
-        data_folder: Option<PathBuf> = None, name: "lmms-engine datasets[].data_folder";
+        data_folder: Option<PathBuf> = None, name: "lmms-engine datasets[].data_folder; LLaMA-Factory media_dir";
         /// Format of files whose extension does not show it.
         data_type: DataType = DataType::Parquet, name: "lmms-engine datasets[].data_type", published: "parquet";
         /// Number of times that each row is used. With a fraction, such as 2.5, that share of the rows is used once
         /// more.
-        weight: f64 = 1.0, rule: Rule::Above(0.0);
+        weight: f64 = 1.0, rule: Rule::Above(0.0), name: "LLaMA-Factory interleave_probs (times that a row is used)";
         /// Use only the first N rows. null = all rows.
-        limit: Option<usize> = None, rule: Rule::AtLeast(1.0);
+        limit: Option<usize> = None, rule: Rule::AtLeast(1.0), name: "LLaMA-Factory max_samples";
         /// Column names, if they differ from those that omr recognises.
         columns: ColumnsConfig = ColumnsConfig::default();
     }

@@ -1,197 +1,200 @@
-//! Detects keys of verl and lmms-engine in a config and reports the omr key to use instead.
+//! Finds the omr key that replaces a key of another system or of another command.
 //!
-//! Most answers come from the declarations of the omr keys, because a declaration also contains the key's name in the
-//! other system. The table `INSTEAD` below covers the keys that have no direct counterpart.
+//! Most answers come from the declarations of the omr keys, because a declaration also contains the key's names in other
+//! systems. The table `foreign.tsv` covers the keys that have no direct counterpart.
 
+use std::collections::HashMap;
 use std::sync::LazyLock;
 
-use serde_json::{Map, Value};
+use glob::Pattern;
 
-use super::setting::{Key, Place};
-use super::table::join;
+use super::setting::Key;
 use super::{Config, RlConfig, SftConfig, keys};
-use crate::error::{Error, Result};
 
-/// First parts of the keys of other systems, each with the name of the system.
-const ROOTS: [(&str, &str); 12] = [
-    ("actor_rollout_ref", "verl"),
-    ("algorithm", "verl"),
-    ("critic", "verl"),
-    ("custom_reward_function", "verl"),
-    ("data", "verl"),
-    ("reward_model", "verl"),
-    ("ray_kwargs", "verl"),
-    ("trainer", "verl"),
-    ("dataset_config", "lmms-engine"),
-    ("model_config", "lmms-engine"),
-    ("processor_config", "lmms-engine"),
-    ("trainer_args", "lmms-engine"),
+/// Systems whose names of keys the declarations contain.
+const SYSTEMS: [&str; 7] = ["verl", "lmms-engine", "Hugging Face", "TRL", "LLaMA-Factory", "LLaVA", "vLLM"];
+
+/// First parts of the nested keys of verl and lmms-engine.
+const ROOTS: [&str; 12] = [
+    "actor_rollout_ref",
+    "algorithm",
+    "critic",
+    "custom_reward_function",
+    "data",
+    "reward_model",
+    "ray_kwargs",
+    "trainer",
+    "dataset_config",
+    "model_config",
+    "processor_config",
+    "trainer_args",
 ];
 
-/// Keys that have no omr key with the same meaning, each with what to use instead. `.*` stands for all keys of a group.
-const INSTEAD: [(&str, &str); 56] = [
-    ("data.prompt_key", "train_files=[{path: FILE, columns: {question: NAME}}]"),
-    ("data.image_key", "train_files=[{path: FILE, columns: {images: NAME}}]"),
-    ("data.reward_fn_key", "train_files=[{path: FILE, columns: {data_source: NAME}}]"),
-    ("data.truncation", "nothing (longer prompts are left out and named in rejected.jsonl)"),
-    ("data.filter_overlong_prompts", "nothing (longer prompts are left out and named in rejected.jsonl)"),
-    ("data.return_multi_modal_inputs", "nothing (pictures go with their prompts)"),
-    ("data.val_batch_size", "rollout.max_num_seqs"),
-    ("actor_rollout_ref.nccl_timeout", "dist.timeout_s"),
-    ("actor_rollout_ref.model.use_remove_padding", "nothing (there is no padding)"),
-    ("actor_rollout_ref.model.enable_gradient_checkpointing", "max_memory_gib (decides which activations are stored)"),
-    ("actor_rollout_ref.model.lora_rank", "nothing (omr trains all weights: LoRA is not supported)"),
-    ("actor_rollout_ref.actor.clip_ratio", "clip_ratio_low and clip_ratio_high"),
-    ("actor_rollout_ref.actor.use_dynamic_bsz", "nothing (micro-batches are cut by micro_batch_tokens)"),
-    ("actor_rollout_ref.ref.log_prob_use_dynamic_bsz", "nothing (micro-batches are cut by micro_batch_tokens)"),
-    ("actor_rollout_ref.rollout.log_prob_use_dynamic_bsz", "nothing (micro-batches are cut by micro_batch_tokens)"),
-    ("actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu", "micro_batch_tokens (in tokens)"),
-    ("actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu", "micro_batch_tokens (in tokens)"),
-    ("actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu", "nothing (sampled log-probs equal the trainer's)"),
-    ("actor_rollout_ref.ref.log_prob_max_token_len_per_gpu", "micro_batch_tokens"),
-    ("actor_rollout_ref.rollout.log_prob_max_token_len_per_gpu", "nothing (sampled log-probs equal the trainer's)"),
-    ("actor_rollout_ref.actor.entropy_checkpointing", "nothing (entropy takes no additional memory)"),
-    ("actor_rollout_ref.actor.ulysses_sequence_parallel_size", "nothing (one GPU computes a whole sequence)"),
-    ("actor_rollout_ref.ref.ulysses_sequence_parallel_size", "nothing (one GPU computes a whole sequence)"),
-    ("actor_rollout_ref.actor.fsdp_config.*", "optim=adamw_8bit (uses less memory; offloading is not supported)"),
-    ("actor_rollout_ref.ref.fsdp_config.*", "nothing (a reference model exists only with a KL term)"),
-    ("actor_rollout_ref.rollout.name", "nothing (omr has its own sampler, which uses the trainer's weights directly)"),
-    ("actor_rollout_ref.rollout.mode", "nothing (omr has its own sampler, which uses the trainer's weights directly)"),
-    ("actor_rollout_ref.rollout.tensor_model_parallel_size", "nothing (each GPU has all weights)"),
-    ("actor_rollout_ref.rollout.gpu_memory_utilization", "max_memory_gib or rollout.num_kv_blocks"),
-    ("actor_rollout_ref.rollout.enable_chunked_prefill", "nothing (prompts are always prefilled in chunks)"),
-    ("actor_rollout_ref.rollout.val_kwargs.do_sample", "val_kwargs.temperature (0 is greedy)"),
-    ("critic.*", "nothing (advantages are relative to a group: there is no critic)"),
-    ("reward_model.reward_manager", "overlong_buffer.enable (the penalty of the manager `dapo`)"),
-    ("reward_model.reward_kwargs.max_resp_len", "max_response_length"),
-    ("reward_model.reward_kwargs.overlong_buffer_cfg.log", "nothing (critic/rewards and critic/score are both logged)"),
-    ("custom_reward_function.name", "reward.command"),
-    ("ray_kwargs.*", "torchrun, srun or mpirun, one process per GPU"),
-    ("trainer.n_gpus_per_node", "--gpus N"),
-    ("trainer.nnodes", "torchrun, srun or mpirun, one process per GPU"),
-    ("trainer.default_local_dir", "--out DIR"),
-    ("trainer.project_name", "--out DIR"),
-    ("trainer.experiment_name", "--out DIR"),
-    ("dataset_config.packing", "nothing (rows are always packed)"),
-    ("dataset_config.packing_strategy", "nothing (rows are packed in their order, as lmms-engine's iterable set does)"),
-    ("dataset_config.filter_overlong", "nothing (longer rows are left out and named in rejected.jsonl)"),
-    ("dataset_config.dataset_path", "datasets"),
-    ("dataset_config.video_*", "nothing (a row lists the frames of its videos)"),
-    ("model_config.attn_implementation", "nothing (omr has its own attention kernels)"),
-    ("processor_config.*", "model (its directory contains the tokenizer and the preprocessor config)"),
-    ("trainer_args.output_dir", "--out DIR"),
-    ("trainer_args.run_name", "--out DIR"),
-    ("trainer_args.freeze_modules", "freeze_vision_tower, freeze_multi_modal_projector, freeze_language_model"),
-    ("trainer_args.gradient_checkpointing", "max_memory_gib (decides which activations are stored)"),
-    ("trainer_args.use_liger_kernel", "nothing (omr has its own kernels)"),
-    ("trainer_args.use_rmpad", "nothing (there is no padding)"),
-    ("trainer_args.fsdp*", "nothing (each GPU has all weights and a shard of the optimizer state)"),
-];
+/// Group of lmms-engine with the arguments of the Hugging Face trainer.
+const TRAINER_ARGS: &str = "trainer_args.";
 
-/// Returns an error if `tree` contains keys of another system. The error contains the omr counterpart of each.
-pub(super) fn refuse<C: Config>(place: &Place, tree: &Map<String, Value>) -> Result<()> {
-    let own = keys::<C>();
-    let mut leaves = Vec::new();
-    collect("", tree, &mut leaves);
-    let is_own = |path: &str| {
-        let below = |rest: &str| rest.is_empty() || rest.starts_with(['.', '[']);
-        own.iter().any(|key| key.path.strip_prefix(path).is_some_and(below))
-    };
-    leaves.retain(|path| !is_own(path));
-    let others = LazyLock::new(|| [("sft", keys::<SftConfig>()), ("rl", keys::<RlConfig>())]);
-    let answers = leaves.iter().filter_map(|path| {
-        let theirs = path.trim_start_matches('+');
-        let root = theirs.split('.').next().unwrap_or_default();
-        // `data` is also a group of omr, in the config of another command.
-        let is_foreign = || root != "data" && ROOTS.iter().any(|(name, _)| *name == root) && !is_own(root);
-        let ours = answer(theirs, &own, &*others).or_else(|| is_foreign().then(|| "nothing in omr".to_owned()))?;
-        Some((path, root, format!("instead of {theirs}: {ours}")))
-    });
-    let answers: Vec<(&String, &str, String)> = answers.collect();
-    let Some((path, root, _)) = answers.first() else { return Ok(()) };
-    let system = ROOTS.iter().find(|(name, _)| name == root).map_or("another trainer", |(_, system)| system);
-    let found = match answers.len() {
-        1 => format!("a key of {system}"),
-        n => format!("{n} keys of {system}"),
-    };
-    let expected: Vec<&str> = answers.iter().map(|(.., answer)| answer.as_str()).collect();
-    let hint = format!("`omr config {}` lists every key with its name there", C::NAME);
-    Err(Error::input_hint(place.of(path), found, expected.join("; "), hint))
+/// Lines of `foreign.tsv`: patterns of keys, and what to use instead.
+static INSTEAD: LazyLock<Vec<(Vec<Pattern>, &str)>> = LazyLock::new(|| {
+    let patterns = |cell: &str| cell.split(' ').filter_map(|key| Pattern::new(key).ok()).collect();
+    let lines = include_str!("foreign.tsv").lines().skip(1);
+    lines.filter_map(|line| line.split_once('\t')).map(|(theirs, ours)| (patterns(theirs), ours)).collect()
+});
+
+/// Names of keys in other systems, each with the paths of the omr keys and a note on what differs.
+type Names<'a> = HashMap<&'a str, Vec<(&'a str, &'a str)>>;
+
+/// The keys of a kind of config, by their names in other systems.
+pub(super) struct Foreign<'a> {
+    own: Names<'a>,
+    others: LazyLock<Vec<(&'static str, Vec<Key>)>>,
 }
 
-fn collect(path: &str, group: &Map<String, Value>, out: &mut Vec<String>) {
-    for (name, value) in group {
-        let path = join(path, name);
-        match value {
-            Value::Object(below) if !below.is_empty() => collect(&path, below, out),
-            _ => out.push(path),
-        }
+impl<'a> Foreign<'a> {
+    /// Collects the names of the keys `own` of a config.
+    pub(super) fn new(own: &'a [Key]) -> Foreign<'a> {
+        let others = || vec![(SftConfig::NAME, keys::<SftConfig>()), (RlConfig::NAME, keys::<RlConfig>())];
+        Foreign { own: names(own), others: LazyLock::new(others) }
+    }
+
+    /// Returns what to use instead of `theirs`, an unknown key of the group `group`. Searches the names of this config's
+    /// keys first, then the table, then the keys of SFT and RL.
+    pub(super) fn counterpart(&self, group: &str, theirs: &str) -> Option<String> {
+        let theirs = theirs.trim_start_matches('+');
+        let whole = super::table::join(group, theirs);
+        let in_group = |found: &[(&'a str, &str)]| {
+            let (inside, outside): (Vec<_>, Vec<_>) = found.iter().partition(|(path, _)| path.starts_with(group));
+            listed(if inside.is_empty() { &outside } else { &inside })
+        };
+        let own = || [&whole, theirs].iter().find_map(|name| find(&self.own, name).map(&in_group));
+        own().or_else(|| instead(theirs)).or_else(|| self.of_others(theirs)).or_else(|| {
+            // `data` is also a group of omr, in the config of another command.
+            let root = theirs.split('.').next().filter(|root| *root != "data" && *root != theirs);
+            root.filter(|root| ROOTS.contains(root)).map(|_| "nothing in omr".to_owned())
+        })
+    }
+
+    /// Returns the answer for a key of SFT or RL, or for a name of such a key: the key of this config that has the same
+    /// path or a name in common, or else the key with its command.
+    fn of_others(&self, theirs: &str) -> Option<String> {
+        self.others.iter().find_map(|(command, keys)| {
+            let names = names(keys);
+            let found = find(&names, theirs)?;
+            let is_found = |key: &&Key| found.iter().any(|(path, _)| *path == key.path);
+            let shared = |key: &Key| {
+                find(&self.own, &key.path).or_else(|| named(key).find_map(|(name, _)| find(&self.own, name)))
+            };
+            let same = keys.iter().filter(is_found).find_map(shared);
+            let paths = |same: &[(&str, &str)]| same.iter().map(|(path, _)| *path).collect::<Vec<_>>().join(" or ");
+            Some(match same {
+                Some(same) => paths(same),
+                None if keys.iter().any(|key| key.path == theirs) => format!("nothing (a key of `omr {command}`)"),
+                None => format!("{} of `omr {command}`", listed(found)),
+            })
+        })
     }
 }
 
-/// Returns the omr counterpart of the key `theirs`. Searches the keys of this config first, then the table, then the
-/// keys of the other commands.
-fn answer(theirs: &str, own: &[Key], others: &[(&str, Vec<Key>)]) -> Option<String> {
-    let named = |keys: &[Key]| {
-        let is_it = |key: &&Key| elsewhere(key) == Some(theirs);
-        let paths: Vec<&str> = keys.iter().filter(is_it).map(|key| key.path.as_str()).collect();
-        (!paths.is_empty()).then(|| paths.join(" or "))
-    };
-    let instead = || {
-        let is_it = |(key, _): &&(&str, &str)| key.strip_suffix('*').map_or(*key == theirs, |s| theirs.starts_with(s));
-        INSTEAD.iter().find(is_it).map(|(_, ours)| (*ours).to_owned())
-    };
-    let others = || others.iter().find_map(|(command, keys)| Some(format!("{} of `omr {command}`", named(keys)?)));
-    named(own).or_else(instead).or_else(others)
+/// Returns the answer of the table for the key `theirs`.
+fn instead(theirs: &str) -> Option<String> {
+    let flat = theirs.strip_prefix(TRAINER_ARGS).unwrap_or(theirs);
+    let is_it = |pattern: &Pattern| pattern.matches(theirs) || pattern.matches(flat);
+    INSTEAD.iter().find(|(patterns, _)| patterns.iter().any(is_it)).map(|(_, ours)| (*ours).to_owned())
 }
 
-/// Returns the name of a key in verl or lmms-engine.
-fn elsewhere(key: &Key) -> Option<&'static str> {
-    let name = key.meta.name;
-    name.strip_prefix("verl ").or_else(|| name.strip_prefix("lmms-engine "))?.split(' ').next()
+/// Returns the names of `key` in other systems, each with its note or an empty text.
+fn named(key: &Key) -> impl Iterator<Item = (&'static str, &'static str)> {
+    key.meta.name.split("; ").filter_map(|name| {
+        let name = SYSTEMS.iter().find_map(|system| name.strip_prefix(system)?.strip_prefix(' '))?;
+        Some(name.split_once(' ').unwrap_or((name, "")))
+    })
+}
+
+fn names(keys: &[Key]) -> Names<'_> {
+    let mut names = Names::new();
+    for key in keys {
+        named(key).for_each(|(name, note)| names.entry(name).or_default().push((&key.path, note)));
+    }
+    // The keys of the Hugging Face trainer often have the same name.
+    keys.iter().for_each(|key| _ = names.entry(&key.path).or_insert_with(|| vec![(&key.path, "")]));
+    names
+}
+
+/// Returns the keys that are named `theirs`. lmms-engine has the keys of the Hugging Face trainer in a group.
+fn find<'n, 'a>(names: &'n Names<'a>, theirs: &str) -> Option<&'n [(&'a str, &'a str)]> {
+    let flat = theirs.strip_prefix(TRAINER_ARGS).unwrap_or(theirs);
+    let nested = format!("{TRAINER_ARGS}{flat}");
+    [theirs, flat, &nested].into_iter().find_map(|name| names.get(name)).map(Vec::as_slice)
+}
+
+fn listed(found: &[(&str, &str)]) -> String {
+    let noted =
+        found.iter().map(|(path, note)| if note.is_empty() { (*path).to_owned() } else { format!("{path} {note}") });
+    noted.collect::<Vec<_>>().join(" or ")
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
-    fn refused<C: Config>(text: &str) -> String {
-        let Value::Object(tree) = serde_json::from_str(text).unwrap() else { panic!("{text}") };
-        refuse::<C>(&Place::default(), &tree).expect_err(text).to_string()
+    fn counterpart<C: Config>(group: &str, theirs: &str) -> Option<String> {
+        Foreign::new(&keys::<C>()).counterpart(group, theirs)
     }
 
     #[test]
-    fn keys_of_verl_and_lmms_engine_are_answered_with_ours() {
-        let pasted = r#"{"actor_rollout_ref": {"rollout": {"n": 16, "gpu_memory_utilization": 0.8}, "x": {"y": 1}},
-            "data": {"prompt_key": "q", "num_rollouts": 4}, "+reward_model": {"reward_kwargs": {"overlong_buffer_cfg": {"len": 4096}}},
-            "trainer": {"n_gpus_per_node": 8, "total_epochs": 15}, "seed": 1}"#;
-        let message = refused::<RlConfig>(pasted);
-        for part in [
-            "7 keys of verl",
-            "actor_rollout_ref.rollout.n: rollout.n;",
-            "actor_rollout_ref.rollout.gpu_memory_utilization: max_memory_gib or",
-            "instead of actor_rollout_ref.x.y: nothing",
-            "data.prompt_key: train_files=[{",
-            "reward_model.reward_kwargs.overlong_buffer_cfg.len: overlong_buffer.len",
-            "trainer.n_gpus_per_node: --gpus N",
-            "trainer.total_epochs: total_epochs",
+    fn keys_of_other_systems_and_commands_have_counterparts() {
+        let rl = |theirs| counterpart::<RlConfig>("", theirs).unwrap_or_default();
+        let sft = |theirs| counterpart::<SftConfig>("", theirs).unwrap_or_default();
+        for (found, expected) in [
+            (rl("actor_rollout_ref.rollout.n"), "rollout.n"),
+            (rl("+reward_model.reward_kwargs.overlong_buffer_cfg.len"), "overlong_buffer.len"),
+            (rl("critic.optim.lr"), "nothing (advantages are relative to a group: there is no critic)"),
+            (rl("actor_rollout_ref.x.y"), "nothing in omr"),
+            (rl("dataset_config.packing_length"), "packing_length of `omr sft`"),
+            (rl("num_generations"), "rollout.n"),
+            (rl("beta"), "kl_loss_coef (with use_kl_loss=true)"),
+            (rl("datasets"), "train_files"),
+            (rl("save_steps"), "save_freq"),
+            (rl("bf16_stochastic_round"), "nothing (a key of `omr sft`)"),
+            (sft("train_files"), "datasets"),
+            (sft("test_freq"), "eval_steps"),
+            (sft("trainer_args.eval_steps"), "eval_steps"),
+            (sft("trainer_args.per_device_train_batch_size"), "micro_batch_tokens"),
+            (sft("lora_rank"), "nothing (omr trains all weights: LoRA and quantised weights are not supported)"),
+            (sft("media_dir"), "datasets[].data_folder or val_files[].data_folder"),
+            (sft("num_generations"), "rollout.n of `omr rl`"),
+            (sft("trainer.total_epochs"), "num_train_epochs"),
+            (sft("actor_rollout_ref.actor.optim.lr"), "learning_rate"),
         ] {
-            assert!(message.contains(part), "{part} is not in {message}");
+            assert_eq!(found, expected);
         }
-        let recipe = refused::<super::super::RecipeConfig>(r#"{"data": {"train_batch_size": 8}}"#);
-        assert!(recipe.contains("data.train_batch_size: rl.train_batch_size"), "{recipe}");
-        let sft = refused::<SftConfig>(r#"{"trainer_args": {"learning_rate": 1, "fsdp2": true}}"#);
-        assert!(sft.contains("trainer_args.learning_rate: learning_rate; instead of trainer_args.fsdp2"), "{sft}");
-        let rl = refused::<RlConfig>(r#"{"dataset_config": {"packing_length": 1}}"#);
-        assert!(rl.contains("packing_length of `omr sft`"), "{rl}");
+        let recipe = |group, theirs| counterpart::<super::super::RecipeConfig>(group, theirs);
+        assert_eq!(recipe("data", "train_batch_size").as_deref(), Some("rl.train_batch_size"));
+        assert_eq!(recipe("rl", "model_name_or_path").as_deref(), Some("rl.model"));
+        for unknown in ["data.num_rollouts", "rolout.n", "trainer", "x"] {
+            assert_eq!(counterpart::<RlConfig>("", unknown), None, "{unknown}");
+        }
     }
 
     #[test]
-    fn no_line_says_again_what_a_key_says_and_each_begins_with_a_root() {
-        let own: Vec<Key> = keys::<RlConfig>().into_iter().chain(keys::<SftConfig>()).collect();
-        for (theirs, _) in INSTEAD {
-            assert!(!own.iter().any(|key| elsewhere(key) == Some(theirs)), "{theirs}");
-            assert!(ROOTS.iter().any(|(root, _)| theirs.split('.').next() == Some(root)), "{theirs}");
+    fn every_pattern_of_the_table_is_reached() {
+        let own = [keys::<SftConfig>(), keys::<RlConfig>()];
+        let own = own.each_ref().map(|keys| names(keys));
+        let lines: Vec<&str> = include_str!("foreign.tsv").lines().skip(1).collect();
+        let mut seen = BTreeSet::new();
+        for line in &lines {
+            let (theirs, ours) = line.split_once('\t').expect(line);
+            for pattern in theirs.split(' ') {
+                assert!(seen.insert(pattern), "{pattern} occurs twice");
+                Pattern::new(pattern).expect(line);
+                assert!(!ours.contains(';'), "{line}: answers are separated by semicolons");
+                // A declaration must not hide the pattern in both kinds of configs, and no line before may hide it.
+                assert!(own.iter().any(|names| find(names, pattern).is_none()), "{pattern} is the name of a key");
+                let example = pattern.replace('*', "zz");
+                assert_eq!(instead(&example).as_deref(), Some(ours), "{example}");
+            }
         }
+        assert_eq!(INSTEAD.len(), lines.len());
     }
 }

@@ -35,6 +35,7 @@ mod source;
 mod task_file;
 #[cfg(test)]
 mod tests;
+mod unknown;
 mod validation;
 
 pub use choice::{Choice, choose};

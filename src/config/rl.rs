@@ -108,15 +108,19 @@ settings! {
     /// Sampling of responses, and the resources of the engine.
     pub struct RolloutConfig {
         /// Number of responses per prompt.
-        n: usize = 8, rule: Rule::Within(1.0, MOST_SEQUENCES), name: "verl actor_rollout_ref.rollout.n", published: "16";
+        n: usize = 8, rule: Rule::Within(1.0, MOST_SEQUENCES),
+            name: "verl actor_rollout_ref.rollout.n; TRL num_generations", published: "16";
         /// Sampling temperature: logits are divided by this value, in sampling and in the loss.
-        temperature: f64 = 1.0, rule: Rule::AtLeast(1e-6), name: "verl actor_rollout_ref.rollout.temperature",
+        temperature: f64 = 1.0, rule: Rule::AtLeast(1e-6),
+            name: "verl actor_rollout_ref.rollout.temperature; TRL temperature",
             published: "1.0";
         /// Sample only from the smallest set of most likely tokens whose probabilities sum to this value. 1 = all
         /// tokens.
-        top_p: f64 = 1.0, rule: Rule::Within(0.0, 1.0), name: "verl actor_rollout_ref.rollout.top_p", published: "1.0";
+        top_p: f64 = 1.0, rule: Rule::Within(0.0, 1.0),
+            name: "verl actor_rollout_ref.rollout.top_p; TRL top_p", published: "1.0";
         /// Sample only from this number of most likely tokens. -1 = all tokens.
-        top_k: i64 = -1, rule: Rule::AtLeast(-1.0), name: "verl actor_rollout_ref.rollout.top_k", published: "-1";
+        top_k: i64 = -1, rule: Rule::AtLeast(-1.0),
+            name: "verl actor_rollout_ref.rollout.top_k; TRL top_k (-1 is no limit)", published: "-1";
         /// Sample only from tokens whose probability is at least this share of the highest probability. 0 = all tokens.
         min_p: f64 = 0.0, rule: Rule::Within(0.0, 1.0), name: "vLLM min_p";
         /// Maximum number of tokens per engine step. Longer prompts are prefilled in chunks.
@@ -205,27 +209,32 @@ settings! {
     /// Config of `omr rl` and of the `rl` part of a recipe.
     pub struct RlConfig with optimizer: OptimConfig, validation: ValidationConfig {
         /// Model directory to start from. A recipe uses its SFT model.
-        model: Option<PathBuf> = None, name: "verl actor_rollout_ref.model.path",
+        model: Option<PathBuf> = None, name: "verl actor_rollout_ref.model.path; Hugging Face model_name_or_path",
             published: "OpenMMReasoner/OpenMMReasoner-ColdStart";
         /// Prompts to train on. A recipe uses its own questions.
-        train_files: Vec<DatasetConfig> = Vec::new(), name: "verl data.train_files";
+        train_files: Vec<DatasetConfig> = Vec::new(),
+            name: "verl data.train_files; LLaMA-Factory dataset (paths or names on the hub); TRL dataset_name";
         /// Use a new random order of the prompts in each epoch.
-        shuffle: bool = true, name: "verl data.shuffle", published: "true";
+        shuffle: bool = true, name: "verl data.shuffle; TRL shuffle_dataset", published: "true";
         /// Order prompts by the average reward that a model has had on them, the same order in each epoch. The reward
         /// is the field `avg_reward` (a column or in `extra_info`), or else `pass_rate`, which `omr data passrate`
         /// writes. off = the order set by shuffle.
         curriculum: Curriculum = Curriculum::Off, name: "verl data.sampler.class_path";
         /// Number of prompts per generation batch.
-        train_batch_size: usize = 64, rule: Rule::Within(1.0, MOST_SEQUENCES), name: "verl data.train_batch_size", published: "128";
+        train_batch_size: usize = 64, rule: Rule::Within(1.0, MOST_SEQUENCES),
+            name: "verl data.train_batch_size; TRL generation_batch_size (/ num_generations)", published: "128";
         /// Number of prompts that dynamic sampling requests at a time, until train_batch_size of them are kept. null =
         /// train_batch_size.
         gen_batch_size: Option<usize> = None, rule: Rule::Within(1.0, MOST_SEQUENCES), name: "verl data.gen_batch_size",
             published: "384 for DAPO";
         /// Number of prompts per update. A generation batch gives train_batch_size / ppo_mini_batch_size updates.
         ppo_mini_batch_size: usize = 64, rule: Rule::AtLeast(1.0),
-            name: "verl actor_rollout_ref.actor.ppo_mini_batch_size", published: "128";
+            name: "verl actor_rollout_ref.actor.ppo_mini_batch_size; \
+                TRL per_device_train_batch_size (x gradient_accumulation_steps x GPUs / num_generations); \
+                TRL gradient_accumulation_steps (see per_device_train_batch_size)", published: "128";
         /// Number of passes over a generation batch.
-        ppo_epochs: usize = 1, rule: Rule::AtLeast(1.0), name: "verl actor_rollout_ref.actor.ppo_epochs",
+        ppo_epochs: usize = 1, rule: Rule::AtLeast(1.0),
+            name: "verl actor_rollout_ref.actor.ppo_epochs; TRL num_iterations",
             published: "1";
         /// Sampling of responses.
         rollout: RolloutConfig = RolloutConfig::default();
@@ -233,7 +242,8 @@ settings! {
         max_prompt_length: usize = 4096, rule: Rule::AtLeast(1.0), name: "verl data.max_prompt_length",
             published: "4096";
         /// Maximum number of tokens of a response.
-        max_response_length: usize = 1024, rule: Rule::AtLeast(1.0), name: "verl data.max_response_length",
+        max_response_length: usize = 1024, rule: Rule::AtLeast(1.0),
+            name: "verl data.max_response_length; TRL max_completion_length",
             published: "28696";
         /// Algorithm: sets the defaults of the keys that define it. Keys that the config contains take precedence. `omr
         /// config --preset dapo` lists the keys.
@@ -241,26 +251,34 @@ settings! {
         /// Method that turns rewards into advantages.
         adv_estimator: AdvEstimator = AdvEstimator::Grpo, name: "verl algorithm.adv_estimator", published: "grpo";
         /// Divide advantages by the sample standard deviation of the group. false = Dr.GRPO.
-        norm_adv_by_std_in_grpo: bool = true, name: "verl algorithm.norm_adv_by_std_in_grpo", published: "true";
+        norm_adv_by_std_in_grpo: bool = true,
+            name: "verl algorithm.norm_adv_by_std_in_grpo; TRL scale_rewards (group is true)", published: "true";
         /// Policy loss.
-        loss_mode: LossMode = LossMode::Gspo, name: "verl actor_rollout_ref.actor.policy_loss.loss_mode",
+        loss_mode: LossMode = LossMode::Gspo,
+            name: "verl actor_rollout_ref.actor.policy_loss.loss_mode; \
+                TRL importance_sampling_level (token is vanilla, sequence is gspo)",
             published: "gspo";
         /// Lower clip bound: the ratio is clipped at 1 - clip_ratio_low.
-        clip_ratio_low: f64 = 3e-4, rule: Rule::AtLeast(0.0), name: "verl actor_rollout_ref.actor.clip_ratio_low",
+        clip_ratio_low: f64 = 3e-4, rule: Rule::AtLeast(0.0),
+            name: "verl actor_rollout_ref.actor.clip_ratio_low; TRL epsilon (and clip_ratio_high)",
             published: "3e-4";
         /// Upper clip bound: the ratio is clipped at 1 + clip_ratio_high.
-        clip_ratio_high: f64 = 4e-4, rule: Rule::AtLeast(0.0), name: "verl actor_rollout_ref.actor.clip_ratio_high",
+        clip_ratio_high: f64 = 4e-4, rule: Rule::AtLeast(0.0),
+            name: "verl actor_rollout_ref.actor.clip_ratio_high; TRL epsilon_high",
             published: "4e-4";
         /// Bound of the dual clip of the vanilla loss, for negative advantages.
-        clip_ratio_c: f64 = 3.0, rule: Rule::Above(1.0), name: "verl actor_rollout_ref.actor.clip_ratio_c",
+        clip_ratio_c: f64 = 3.0, rule: Rule::Above(1.0), name: "verl actor_rollout_ref.actor.clip_ratio_c; TRL delta",
             published: "3.0";
         /// Method that combines token losses into one number. The policy term of gspo always uses seq-mean-token-mean.
-        loss_agg_mode: LossAggMode = LossAggMode::SeqMeanTokenMean, name: "verl actor_rollout_ref.actor.loss_agg_mode",
+        loss_agg_mode: LossAggMode = LossAggMode::SeqMeanTokenMean,
+            name: "verl actor_rollout_ref.actor.loss_agg_mode; \
+                TRL loss_type (grpo is seq-mean-token-mean, dapo is token-mean)",
             published: "seq-mean-token-mean";
         /// Add a KL term to the loss, relative to the model that RL started from.
         use_kl_loss: bool = false, name: "verl actor_rollout_ref.actor.use_kl_loss", published: "false";
         /// Weight of the KL term in the loss.
-        kl_loss_coef: f64 = 0.001, rule: Rule::AtLeast(0.0), name: "verl actor_rollout_ref.actor.kl_loss_coef",
+        kl_loss_coef: f64 = 0.001, rule: Rule::AtLeast(0.0),
+            name: "verl actor_rollout_ref.actor.kl_loss_coef; TRL beta (with use_kl_loss=true)",
             published: "0";
         /// Estimator of the KL term in the loss.
         kl_loss_type: KlLossType = KlLossType::LowVarKl, name: "verl actor_rollout_ref.actor.kl_loss_type",
@@ -272,7 +290,8 @@ settings! {
         /// Weight of the KL term in the reward.
         kl_ctrl: KlCtrlConfig = KlCtrlConfig::default();
         /// Weight of the entropy bonus.
-        entropy_coeff: f64 = 0.0, rule: Rule::AtLeast(0.0), name: "verl actor_rollout_ref.actor.entropy_coeff",
+        entropy_coeff: f64 = 0.0, rule: Rule::AtLeast(0.0),
+            name: "verl actor_rollout_ref.actor.entropy_coeff; TRL entropy_coef",
             published: "0";
         /// Dynamic sampling: leave out prompts whose responses all have the same result.
         filter_groups: FilterGroupsConfig = FilterGroupsConfig::default();
@@ -284,13 +303,15 @@ settings! {
         judge: Option<JudgeConfig> = None, name: "USE_LLM_JUDGE=true with OPENAI_BASE_URL, OPENAI_MODEL_NAME";
         /// Number of generation batches of the whole run. null = as set by total_epochs.
         total_training_steps: Option<u64> = None, rule: Rule::AtLeast(1.0), safe: Safe::WhenMore,
-            name: "verl trainer.total_training_steps";
+            name: "verl trainer.total_training_steps; Hugging Face max_steps (generation batches)";
         /// Number of passes over the prompts, used if total_training_steps is null. With filter_groups, the number of
         /// steps is the same as without, and more prompts are used.
-        total_epochs: u64 = 1, rule: Rule::Within(1.0, 1e6), safe: Safe::WhenMore, name: "verl trainer.total_epochs",
+        total_epochs: u64 = 1, rule: Rule::Within(1.0, 1e6), safe: Safe::WhenMore,
+            name: "verl trainer.total_epochs; Hugging Face num_train_epochs",
             published: "15";
         /// Interval in steps at which a checkpoint is written. null = only by save_seconds.
-        save_freq: Option<u64> = None, rule: Rule::AtLeast(1.0), safe: Safe::Yes, name: "verl trainer.save_freq",
+        save_freq: Option<u64> = None, rule: Rule::AtLeast(1.0), safe: Safe::Yes,
+            name: "verl trainer.save_freq; Hugging Face save_steps; Hugging Face save_strategy",
             published: "16";
         /// Time in seconds after which a new checkpoint is written. null = only by save_freq.
         save_seconds: Option<f64> = Some(600.0), rule: Rule::Above(0.0), safe: Safe::Yes;
@@ -304,19 +325,20 @@ settings! {
         keep_every: Option<u64> = None, rule: Rule::AtLeast(1.0), safe: Safe::Yes;
         /// Interval in steps at which the rollouts of a step are written to rollouts/STEP.parquet. null = never.
         rollout_freq: Option<u64> = Some(10), rule: Rule::AtLeast(1.0), safe: Safe::Yes,
-            name: "verl trainer.rollout_data_dir", published: "every step";
+            name: "verl trainer.rollout_data_dir; TRL log_completions", published: "every step";
         /// Services that show the metrics of the run: tensorboard, wandb, mlflow, swanlab. All but tensorboard need their
         /// Python package. [] = none. metrics.jsonl is always written.
         report_to: Vec<ReportTo> = vec![ReportTo::Tensorboard], safe: Safe::Yes, name: "verl trainer.logger";
         /// Interval in steps of the validation on val_files, val_size and val_tasks, also after the last step. null =
         /// never.
-        test_freq: Option<u64> = None, rule: Rule::AtLeast(1.0), safe: Safe::Yes, name: "verl trainer.test_freq";
-        validation.val_files = Vec::new(), name: "verl data.val_files";
+        test_freq: Option<u64> = None, rule: Rule::AtLeast(1.0), safe: Safe::Yes,
+            name: "verl trainer.test_freq; Hugging Face eval_steps; Hugging Face eval_strategy";
+        validation.val_files = Vec::new(), name: "verl data.val_files; LLaMA-Factory eval_dataset";
         validation.val_size = None, name: "LLaMA-Factory val_size";
         validation.val_tasks = Vec::new(), name: "lmms-eval --tasks";
         validation.val_data_dir = None;
         validation.val_max_samples = None, name: "verl data.val_max_samples";
-        validation.val_before_train = true, name: "verl trainer.val_before_train";
+        validation.val_before_train = true, name: "verl trainer.val_before_train; Hugging Face eval_on_start";
         validation.val_kwargs = ValKwargs::default(), name: "verl actor_rollout_ref.rollout.val_kwargs";
         validation.metric_for_best_model = None, name: "Hugging Face metric_for_best_model";
         validation.greater_is_better = None, name: "Hugging Face greater_is_better";
@@ -333,7 +355,9 @@ settings! {
         optimizer.lr_scheduler_type = LrSchedulerType::Constant,
             name: "verl actor_rollout_ref.actor.optim.lr_scheduler_type", published: "constant";
         /// Number of steps of linear warm-up.
-        warmup_steps: u64 = 25, name: "verl actor_rollout_ref.actor.optim.lr_warmup_steps", published: "25";
+        warmup_steps: u64 = 25,
+            name: "verl actor_rollout_ref.actor.optim.lr_warmup_steps; \
+                Hugging Face warmup_ratio (as a number of steps)", published: "25";
         optimizer.min_lr_ratio = 0.0, name: "verl actor_rollout_ref.actor.optim.min_lr_ratio", published: "0";
         optimizer.weight_decay = 0.1, name: "verl actor_rollout_ref.actor.optim.weight_decay", published: "0.1";
         optimizer.decay_norms_and_biases = false, name: "verl: torch AdamW of all parameters", published: "true";
@@ -351,10 +375,12 @@ settings! {
         /// `error` ends the run, `warn` prints a note, `off` does not compare them.
         parity: Parity = Parity::Error, safe: Safe::Yes;
         /// Seed for the order of prompts and for sampling. A recipe uses its own seed.
-        seed: u64 = 42, name: "verl data.seed";
+        seed: u64 = 42, name: "verl data.seed; Hugging Face data_seed";
         /// Data type of weights, activations and KV cache; `auto` = bf16 with GPU kernels, f32 on the CPU. A recipe
         /// uses its own value.
-        dtype: Dtype = Dtype::Auto, name: "verl actor_rollout_ref.rollout.dtype", published: "bf16";
+        dtype: Dtype = Dtype::Auto,
+            name: "verl actor_rollout_ref.rollout.dtype; Hugging Face bf16; Hugging Face fp16; \
+                Hugging Face torch_dtype", published: "bf16";
         /// Maximum number of tokens computed at once. A mini-batch is cut between sequences into micro-batches of at
         /// most this size.
         micro_batch_tokens: usize = 8192, rule: Rule::AtLeast(1.0),
@@ -364,11 +390,13 @@ settings! {
         max_memory_gib: Option<f64> = None, rule: Rule::Above(0.0), safe: Safe::Yes;
         /// Minimum number of pixels of a picture after resizing. null = the value in the model's
         /// preprocessor_config.json.
-        image_min_pixels: Option<usize> = None, rule: Rule::AtLeast(784.0), name: "verl data.min_pixels",
+        image_min_pixels: Option<usize> = None, rule: Rule::AtLeast(784.0),
+            name: "verl data.min_pixels; Hugging Face min_pixels",
             published: "3136";
         /// Maximum number of pixels of a picture after resizing. null = the value in the model's
         /// preprocessor_config.json.
-        image_max_pixels: Option<usize> = None, rule: Rule::AtLeast(784.0), name: "verl data.max_pixels",
+        image_max_pixels: Option<usize> = None, rule: Rule::AtLeast(784.0),
+            name: "verl data.max_pixels; Hugging Face max_pixels",
             published: "12845056";
         /// Maximum share of bad rows. Bad rows are left out and listed in rejected.jsonl. A larger share ends the run.
         max_bad_rows: f64 = 0.01, rule: Rule::Within(0.0, 1.0), safe: Safe::Yes;
@@ -377,7 +405,8 @@ settings! {
             name: "verl data.dataloader_num_workers", published: "8";
         /// `auto` continues from the newest complete checkpoint in --out, `never` starts over, a path continues from
         /// that checkpoint. Later checkpoints of the same run are then moved aside.
-        resume: String = "auto".to_owned(), rule: Rule::NotEmpty, safe: Safe::Yes, name: "verl trainer.resume_mode",
+        resume: String = "auto".to_owned(), rule: Rule::NotEmpty, safe: Safe::Yes,
+            name: "verl trainer.resume_mode; Hugging Face resume_from_checkpoint",
             published: "auto";
         /// Kinds of inputs that may have changed since the run was started: `model`, `rows`, `pictures`, `reference`,
         /// `val`, `stages` (the output of a finished stage), `log`. The change is printed and recorded; afterwards the

@@ -58,7 +58,7 @@ pub enum Safe {
 pub struct Meta {
     /// Allowed values.
     pub rule: Rule,
-    /// Name of the key in verl, lmms-engine or the Hugging Face trainer, preceded by the name of the system.
+    /// Names of the key in other systems, separated by `; `: the system, the name, and in parentheses what differs.
     pub name: &'static str,
     /// Value used by the published recipe.
     pub published: &'static str,
@@ -93,20 +93,23 @@ pub struct Place {
     pub file: Option<PathBuf>,
     /// Dotted paths of the keys given on the command line.
     pub overridden: BTreeSet<String>,
-    /// Names of all keys of this kind of config, for hints.
-    pub known: Vec<String>,
 }
 
 impl Place {
     /// Returns the origin of the key `path`: `FILE: key`, or `command line: key` if the command line sets the key. If
     /// there is no file, returns `command line: key` if the command line sets any key, and `key` otherwise.
     pub fn of(&self, path: &str) -> String {
-        let typed = |o: &String| o == path || path.starts_with(&format!("{o}.")) || o.starts_with(&format!("{path}."));
-        match &self.file {
-            Some(file) if !self.overridden.iter().any(typed) => format!("{}: {path}", file.display()),
-            None if self.overridden.is_empty() => path.to_owned(),
-            _ => format!("command line: {path}"),
+        if self.file.is_none() && self.overridden.is_empty() {
+            return path.to_owned();
         }
+        format!("{}: {path}", self.origin(path))
+    }
+
+    /// Returns the file, or `command line` if the command line sets the key `path`.
+    pub fn origin(&self, path: &str) -> String {
+        let typed = |o: &String| o == path || path.starts_with(&format!("{o}.")) || o.starts_with(&format!("{path}."));
+        let file = self.file.as_ref().filter(|_| !self.overridden.iter().any(typed));
+        file.map_or("command line".to_owned(), |file| file.display().to_string())
     }
 }
 

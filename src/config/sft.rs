@@ -13,22 +13,31 @@ settings! {
     /// Config of `omr sft` and of the `sft` part of a recipe.
     pub struct SftConfig with optimizer: OptimConfig, validation: ValidationConfig {
         /// Model directory to start from. A recipe uses its base model.
-        model: Option<PathBuf> = None, name: "lmms-engine model_config.load_from_pretrained_path",
+        model: Option<PathBuf> = None,
+            name: "lmms-engine model_config.load_from_pretrained_path; Hugging Face model_name_or_path",
             published: "Qwen/Qwen2.5-VL-7B-Instruct";
         /// Rows to train on. A recipe uses the output of its data stage.
-        datasets: Vec<DatasetConfig> = Vec::new(), name: "lmms-engine dataset_config.datasets";
+        datasets: Vec<DatasetConfig> = Vec::new(),
+            name: "lmms-engine dataset_config.datasets; LLaMA-Factory dataset (paths or names on the hub); \
+                TRL dataset_name";
         /// Use a new random order of the rows in each epoch.
-        shuffle: bool = true, name: "lmms-engine dataset_config.shuffle", published: "true";
+        shuffle: bool = true,
+            name: "lmms-engine dataset_config.shuffle; LLaMA-Factory disable_shuffling (its opposite); \
+                TRL shuffle_dataset", published: "true";
         /// Maximum number of tokens of a packed sequence. Rows are packed into such sequences; longer rows are rejected
         /// and counted.
-        packing_length: usize = 4096, rule: Rule::AtLeast(1.0), name: "lmms-engine dataset_config.packing_length",
+        packing_length: usize = 4096, rule: Rule::AtLeast(1.0),
+            name: "lmms-engine dataset_config.packing_length; LLaMA-Factory cutoff_len (of a pack of rows); \
+                TRL max_length (of a pack of rows); TRL max_seq_length (of a pack of rows)",
             published: "61440";
         /// Number of packs per update, over all ranks together.
         gradient_accumulation_steps: usize = 1, rule: Rule::Within(1.0, MOST_SEQUENCES),
             name: "lmms-engine trainer_args.gradient_accumulation_steps", published: "1 on each of 32 GPUs";
         /// Number of rows per update, for updates with a fixed number of rows. Each update then has as many packs as
         /// needed. null = as set by gradient_accumulation_steps.
-        train_batch_size: Option<usize> = None, rule: Rule::Within(1.0, MOST_SEQUENCES);
+        train_batch_size: Option<usize> = None, rule: Rule::Within(1.0, MOST_SEQUENCES),
+            name: "Hugging Face per_device_train_batch_size (x gradient_accumulation_steps x GPUs: remove \
+                gradient_accumulation_steps)";
         /// Number of updates. null = as set by num_train_epochs.
         max_steps: Option<u64> = None, rule: Rule::Within(1.0, MOST_STEPS), safe: Safe::WhenMore,
             name: "lmms-engine trainer_args.max_steps", published: "4300";
@@ -62,7 +71,7 @@ settings! {
         optimizer.bf16_stochastic_round = false, name: "torchao bf16_stochastic_round";
         /// Interval in steps at which a checkpoint is written. null = only by save_seconds.
         save_steps: Option<u64> = None, rule: Rule::AtLeast(1.0), safe: Safe::Yes,
-            name: "lmms-engine trainer_args.save_steps", published: "2000";
+            name: "lmms-engine trainer_args.save_steps; Hugging Face save_strategy", published: "2000";
         /// Time in seconds after which a new checkpoint is written. null = only by save_steps.
         save_seconds: Option<f64> = Some(600.0), rule: Rule::Above(0.0), safe: Safe::Yes;
         /// Write a checkpoint when a signal stops the run. Without it, the steps since the last checkpoint are repeated
@@ -79,8 +88,9 @@ settings! {
             name: "lmms-engine trainer_args.report_to";
         /// Interval in updates of the validation on val_files, val_size and val_tasks, also after the last update.
         /// null = never.
-        eval_steps: Option<u64> = None, rule: Rule::AtLeast(1.0), safe: Safe::Yes, name: "Hugging Face eval_steps";
-        validation.val_files = Vec::new(), name: "verl data.val_files";
+        eval_steps: Option<u64> = None, rule: Rule::AtLeast(1.0), safe: Safe::Yes,
+            name: "Hugging Face eval_steps; Hugging Face eval_strategy; Hugging Face evaluation_strategy";
+        validation.val_files = Vec::new(), name: "verl data.val_files; LLaMA-Factory eval_dataset";
         validation.val_size = None, name: "LLaMA-Factory val_size";
         validation.val_tasks = Vec::new(), name: "lmms-eval --tasks";
         validation.val_data_dir = None;
@@ -90,14 +100,17 @@ settings! {
         validation.predict_with_generate = false, name: "Hugging Face predict_with_generate";
         validation.metric_for_best_model = None, name: "Hugging Face metric_for_best_model";
         validation.greater_is_better = None, name: "Hugging Face greater_is_better";
-        validation.early_stopping_patience = None, name: "Hugging Face early_stopping_patience";
+        validation.early_stopping_patience = None,
+            name: "Hugging Face early_stopping_patience; LLaMA-Factory early_stopping_steps";
         validation.early_stopping_threshold = 0.0, name: "Hugging Face early_stopping_threshold";
         validation.load_best_model_at_end = false, name: "Hugging Face load_best_model_at_end";
         /// Seed for initialisation, order of rows and augmentation. A recipe uses its own seed.
-        seed: u64 = 42, name: "Hugging Face seed", published: "42";
+        seed: u64 = 42, name: "Hugging Face seed; Hugging Face data_seed", published: "42";
         /// Data type of weights and activations; `auto` = bf16 with GPU kernels, f32 on the CPU. A recipe uses its own
         /// value.
-        dtype: Dtype = Dtype::Auto, name: "lmms-engine trainer_args.bf16", published: "bf16";
+        dtype: Dtype = Dtype::Auto,
+            name: "lmms-engine trainer_args.bf16; Hugging Face fp16; Hugging Face torch_dtype; \
+                LLaMA-Factory pure_bf16", published: "bf16";
         /// Maximum number of tokens computed at once. A batch is cut between rows into micro-batches of at most this
         /// size.
         micro_batch_tokens: usize = 8192, rule: Rule::AtLeast(1.0),
@@ -108,16 +121,18 @@ settings! {
         /// Minimum number of pixels of a picture after resizing. null = the value in the model's
         /// preprocessor_config.json.
         image_min_pixels: Option<usize> = None, rule: Rule::AtLeast(784.0),
-            name: "lmms-engine dataset_config.extra_kwargs.image_min_pixels";
+            name: "lmms-engine dataset_config.extra_kwargs.image_min_pixels; Hugging Face min_pixels";
         /// Maximum number of pixels of a picture after resizing. null = the value in the model's
         /// preprocessor_config.json.
         image_max_pixels: Option<usize> = None, rule: Rule::AtLeast(784.0),
-            name: "lmms-engine dataset_config.extra_kwargs.image_max_pixels", published: "4194304";
+            name: "lmms-engine dataset_config.extra_kwargs.image_max_pixels; Hugging Face max_pixels",
+            published: "4194304";
         /// Maximum share of bad rows. Bad rows are left out and listed in rejected.jsonl. A larger share ends the run.
         max_bad_rows: f64 = 0.01, rule: Rule::Within(0.0, 1.0), safe: Safe::Yes;
         /// Number of threads that load rows and pictures in the background. Does not affect results.
         dataloader_num_workers: usize = 2, rule: Rule::AtLeast(1.0), safe: Safe::Yes,
-            name: "lmms-engine trainer_args.dataloader_num_workers";
+            name: "lmms-engine trainer_args.dataloader_num_workers; LLaMA-Factory preprocessing_num_workers; \
+                TRL dataset_num_proc";
         /// `auto` continues from the newest complete checkpoint in --out, `never` starts over, a path continues from
         /// that checkpoint. Later checkpoints of the same run are then moved aside.
         resume: String = "auto".to_owned(), rule: Rule::NotEmpty, safe: Safe::Yes,

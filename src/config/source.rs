@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::describe::{inline, is_secret};
 use super::environment::judge_from_env;
 use super::setting::{Key, Meta, Place, Safe, Setting};
-use super::{foreign, preset};
+use super::{preset, unknown};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::secrets::HIDDEN;
@@ -52,8 +52,7 @@ pub trait Config: Setting + Default + Clone {
 /// Reads `file`, applies the environment, then the `key=value` overrides, then checks everything. The environment is
 /// passed in, so that nothing below this call depends on the process environment.
 pub fn load<C: Config>(file: Option<&Path>, overrides: &[String], env: &dyn Fn(&str) -> Option<String>) -> Result<C> {
-    let known = keys::<C>().into_iter().map(|key| key.path).collect();
-    let mut place = Place { file: file.map(Path::to_owned), overridden: Default::default(), known };
+    let mut place = Place { file: file.map(Path::to_owned), overridden: Default::default() };
     let mut tree = match file {
         Some(file) => {
             let text = files::read_config(file).map_err(Error::io(file))?;
@@ -79,7 +78,7 @@ pub fn load<C: Config>(file: Option<&Path>, overrides: &[String], env: &dyn Fn(&
         preset::refuse_typed(at, file, written.unwrap_or(&Map::new()), typed.as_ref(), is_typed)?;
     }
     apply(&mut tree, overrides)?;
-    if place.known.iter().any(|key| key == "judge") {
+    if keys::<C>().iter().any(|key| key.path == "judge") {
         judge_from_env(&mut tree, env);
     }
     C::prepare(&mut tree, env);
@@ -90,9 +89,10 @@ pub fn load<C: Config>(file: Option<&Path>, overrides: &[String], env: &dyn Fn(&
         Some(at) => tree.get_mut(at).and_then(Value::as_object_mut).into_iter().for_each(preset::fill_in),
         None => {}
     }
-    foreign::refuse::<C>(&place, &tree)?;
+    let tree = Value::Object(tree);
+    unknown::refuse::<C>(&place, &tree)?;
     let mut config = C::default();
-    config.set(&place, "", &Value::Object(tree))?;
+    config.set(&place, "", &tree)?;
     config.validate(&place)?;
     Ok(config)
 }

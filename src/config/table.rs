@@ -41,10 +41,8 @@ impl<T: Table> Setting for T {
             let path = join(path, name);
             match lines.iter_mut().find(|line| line.name == name) {
                 Some(line) => line.value.set(place, &path, value)?,
-                None => {
-                    let siblings: Vec<&str> = lines.iter().map(|line| line.name).collect();
-                    return Err(unknown_key(place, &path, &siblings));
-                }
+                // `load` has already reported all unknown keys of a file.
+                None => return Err(Error::input(place.of(&path), format!("the unknown key {name}"), "a known key")),
             }
         }
         lines.iter().try_for_each(|line| line.value.check(place, &join(path, line.name), line.meta.rule))
@@ -73,26 +71,6 @@ impl<T: Table> Setting for T {
 
 fn without_userinfo(url: &Value) -> Value {
     secrets::without_userinfo(url.as_str().unwrap_or_default()).into()
-}
-
-/// Returns the error for the unknown key at `path`. It suggests the most similar known key.
-pub(crate) fn unknown_key(place: &Place, path: &str, siblings: &[&str]) -> Error {
-    let last = path.rsplit('.').next().unwrap_or(path);
-    let near = crate::config::describe::nearest(last, siblings.iter().copied()).map(str::to_owned).or_else(|| {
-        // The key may exist in another group.
-        let elsewhere = place.known.iter().filter(|known| known.rsplit('.').next() == Some(last)).cloned();
-        Some(elsewhere.collect::<Vec<_>>().join(" or ")).filter(|names| !names.is_empty())
-    });
-    let found = format!("the unknown key {last}");
-    let expected =
-        if siblings.len() <= 6 { format!("one of {}", siblings.join(", ")) } else { "a known key".to_owned() };
-    let not_meant = ["lora", "peft", "quant", "load_in_"].iter().any(|word| last.to_ascii_lowercase().contains(word));
-    let hint = match near {
-        None if not_meant => "omr trains all weights: LoRA and quantised weights are not supported".to_owned(),
-        None => "`omr config` lists all keys".to_owned(),
-        Some(near) => format!("did you mean {near}?"),
-    };
-    Error::input_hint(place.of(path), found, expected, hint)
 }
 
 /// Returns the entries of the group at `path`, or `None` for null. Any other value gives an error that names `path`.

@@ -48,6 +48,41 @@ fn an_unknown_key_names_the_nearest_and_the_file() {
 }
 
 #[test]
+fn all_unknown_keys_are_reported_at_once() {
+    let pasted = "model_name_or_path: x\ncutoff_len: 9\nlerning_rate: 1\nzzz: 1\ndatasets: [{path: a, pth: b}]\n\
+        deepspeed: {zero_optimization: {stage: 3, x: 1}}\nrollout: {n: 1}\ntrainer: {total_epochs: 2, y: 1}\n";
+    let text = message::<SftConfig>(pasted, &["template=qwen", "sed=1", "fsdp=x"]);
+    for part in [
+        " and command line: found 12 unknown keys, expected instead: model_name_or_path -> model; ",
+        "; cutoff_len -> packing_length (of a pack of rows); lerning_rate -> learning_rate?; zzz -> no key is similar; ",
+        "; datasets.0.pth -> path?; deepspeed, fsdp -> nothing (each GPU has all weights ",
+        "; rollout.n -> nothing (a key of `omr rl`); trainer.total_epochs -> num_train_epochs; trainer.y -> nothing in omr; ",
+        "; template -> nothing (the chat template of the model directory is used); sed -> seed? (`omr config` lists",
+    ] {
+        assert!(text.contains(part), "{part} is not in {text}");
+    }
+    let text = message::<RecipeConfig>("sft: {cutoff_len: 1, eval_stepz: 2}\nrl.rollout.n: 2\n", &[]);
+    for part in [
+        "sft.cutoff_len -> sft.packing_length (",
+        "sft.eval_stepz -> eval_steps?",
+        "rl.rollout.n -> n in the group rl.rollout (",
+    ] {
+        assert!(text.contains(part), "{part} is not in {text}");
+    }
+    let text = message::<SftConfig>("", &["cutoff_len=9"]);
+    assert!(
+        text.starts_with("command line: cutoff_len: found the unknown key cutoff_len, expected packing_length"),
+        "{text}"
+    );
+    let many: String = (0..1500).map(|i| format!("zzz{i}: 1\n")).collect();
+    let text = message::<SftConfig>(&many, &[]);
+    assert!(
+        text.contains("found 1500 unknown keys") && text.contains("zzz999 -> no key is similar; 500 more"),
+        "{text}"
+    );
+}
+
+#[test]
 fn duplicate_keys_bad_types_and_bad_values_are_refused() {
     assert!(message::<SftConfig>("seed: 1\nseed: 2\n", &[]).contains("duplicate"), "duplicate keys");
     assert!(message::<SftConfig>("seed: twelve\n", &[]).contains("found twelve, expected a whole number"));

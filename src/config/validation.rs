@@ -11,7 +11,7 @@ settings! {
     pub struct ValKwargs {
         /// Number of answers per question.
         n: usize = 1, rule: Rule::Within(1.0, MOST_SEQUENCES), safe: Safe::Yes,
-            name: "verl actor_rollout_ref.rollout.val_kwargs.n";
+            name: "verl actor_rollout_ref.rollout.val_kwargs.n; TRL num_generations_eval";
         /// Sampling temperature: logits are divided by this value. 0 = greedy decoding.
         temperature: f64 = 0.0, rule: Rule::AtLeast(0.0), safe: Safe::Yes,
             name: "verl actor_rollout_ref.rollout.val_kwargs.temperature";

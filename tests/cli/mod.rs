@@ -10,6 +10,7 @@ pub(crate) mod help;
 mod init;
 mod jsonl;
 mod model_server;
+mod moving_in;
 mod older;
 mod plan;
 pub(crate) mod published;

@@ -17,7 +17,7 @@ use crate::cli::training::{failure, run};
 use crate::train::tiny::{base_model, sft_config, tuned_model};
 
 /// Returns the folder with all layouts.
-fn made() -> &'static Path {
+pub(crate) fn made() -> &'static Path {
     static DIR: OnceLock<tempfile::TempDir> = OnceLock::new();
     DIR.get_or_init(|| {
         let dir = tempfile::tempdir().unwrap();

@@ -6,7 +6,7 @@ mod digits;
 mod files;
 mod formats;
 mod full_disk;
-mod layouts;
+pub(crate) mod layouts;
 mod packing;
 mod streaming;
 mod video;
