@@ -43,8 +43,8 @@
 //! | [`pipeline`] | Runs the data stages that convert rows to rows: format, distill, verify, filter, mix and others. |
 //! | [`recipe`] | Runs data, SFT, RL, evaluation and report as the resumable stages of one command. |
 //! | [`plan`] | Predicts the memory, the time and the bottleneck of a config on a GPU. |
-//! | [`generate`] | Generates text for questions, streamed or into a file. |
-//! | [`serve`] | Answers requests of OpenAI's API over HTTP, and serves a web page for them. |
+//! | [`generate`] | Reads questions, keeps their answers on disk, and computes the log-probs of given responses. |
+//! | [`serve`] | Answers requests of OpenAI's API over HTTP, the questions of `omr generate`, and serves a web page. |
 //! | [`bench`](mod@bench) | Measures ops and jobs and compares them with the limits of the machine or a prediction. |
 //! | [`cli`] | Contains one file per command of the command line. |
 

@@ -3,7 +3,7 @@
 use std::io::{BufRead, IsTerminal, Write};
 use std::path::PathBuf;
 
-use serde_json::{Map, json};
+use serde_json::json;
 
 use super::Context;
 use super::args::{Overrides, repository};
@@ -33,31 +33,15 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     let options = Options {
         model: repository(&args.model, Kind::Model, "--model")?,
         root: args.model.display().to_string(),
-        config: ServeConfig {
-            all_ids: config.all_ids,
-            dtype: config.dtype,
-            max_model_len: config.max_model_len,
-            max_num_batched_tokens: config.max_num_batched_tokens,
-            // There is one conversation.
-            max_num_seqs: 1,
-            num_kv_blocks: config.num_kv_blocks,
-            enable_prefix_caching: config.enable_prefix_caching,
-            image_min_pixels: config.image_min_pixels,
-            image_max_pixels: config.image_max_pixels,
-        },
+        // There is one conversation.
+        config: ServeConfig { max_num_seqs: 1, ..config.engine() },
         ..Options::default()
     };
-    let mut parameters = Map::new();
-    let mut set = |name: &str, value| drop(parameters.insert(name.to_owned(), value));
-    set("temperature", json!(config.temperature));
-    set("top_p", json!(config.top_p));
-    set("top_k", json!(config.top_k));
-    set("min_p", json!(config.min_p));
-    set("seed", json!(config.seed));
-    set("ignore_eos", json!(config.ignore_eos));
+    let mut parameters = config.parameters();
+    parameters.insert("seed".to_owned(), json!(config.seed));
     // The default of `omr generate` may exceed what a long conversation leaves.
     if args.overrides.overrides.iter().any(|key| key.starts_with("max_tokens=")) {
-        set("max_tokens", json!(config.max_tokens));
+        parameters.insert("max_tokens".to_owned(), json!(config.max_tokens));
     }
     let system = config.system_prompt.clone();
     let read = || {

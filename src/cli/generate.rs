@@ -8,12 +8,18 @@ use super::args::{Overrides, repository};
 use super::stdout::Stdout;
 use crate::config::GenerateConfig;
 use crate::error::{Error, Result};
-use crate::files;
-use crate::generate::{Answers, Reader, write};
 use crate::hub::Kind;
+use crate::serve::{Batch, Files};
 
 /// Arguments of `omr generate`.
 #[derive(clap::Args)]
+#[command(
+    after_help = "The answer to a question is added to its line: response, token_ids, finish_reason; with n > 1: \
+    responses, and lists of the others. A line with an error is skipped, and its place states the error. \
+    max_bad_rows=0.01 ends the command if more than 1 % of the lines have errors.\n\
+    Finished answers are in OUT.partial until all are, and OUT.settings states what they depend on.\n\
+    Keys such as temperature=0 set the parameters that lines do not state: omr config generate lists them."
+)]
 pub struct Args {
     /// Model directory
     #[arg(long, value_name = "DIR")]
@@ -25,12 +31,18 @@ pub struct Args {
     /// Question to answer
     #[arg(long, value_name = "TEXT", conflicts_with = "jsonl", required_unless_present_any = ["jsonl", "print_config"])]
     prompt: Option<String>,
-    /// File of questions, one JSON line each: {"id", "messages" or "prompt", "images"?}
+    /// File of questions, one JSON line each: {"id", "messages" or "prompt", "images"?}, or OpenAI's batch lines
+    /// {"custom_id", "method", "url", "body"}. A question may state n, stop, seed, temperature, top_p, top_k, min_p,
+    /// max_tokens and other parameters of a request
     #[arg(long, value_name = "FILE", requires = "out")]
     jsonl: Option<PathBuf>,
-    /// File to write the answers to, one JSON line each with `response`, `token_ids` and `finish_reason`
+    /// File to write the answers to, one line per question in the same order. The same command continues where it
+    /// was stopped
     #[arg(long, value_name = "FILE", requires = "jsonl")]
     out: Option<PathBuf>,
+    /// Move earlier answers in --out aside and begin anew
+    #[arg(long, requires = "jsonl")]
+    fresh: bool,
     #[command(flatten)]
     overrides: Overrides,
 }
@@ -38,23 +50,28 @@ pub struct Args {
 /// Streams the answer to one question to stdout, or answers a file of questions and writes a file of answers.
 pub fn run(args: &Args, context: &Context) -> Result<()> {
     let Some(config) = args.overrides.load::<GenerateConfig>(None)? else { return Ok(()) };
-    let model = repository(&args.model, Kind::Model, "--model")?;
-    let reader = Reader::open(&model, &config)?;
+    let (model, root) = (repository(&args.model, Kind::Model, "--model")?, args.model.display().to_string());
+    let batch = Batch { model, root, config };
     context.with_machine(|machine| match (&args.prompt, &args.jsonl, &args.out) {
         (Some(text), _, _) => {
-            let prompt = reader.question(text, &args.image)?;
-            let answers = Answers::prepare(&model, &config, reader, vec![prompt], machine)?;
-            let mut out = Stdout::lock();
-            answers.stream(machine.observer, |text| match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-                Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Err(Error::Stopped),
-                other => other.map_err(Error::io("standard output")),
-            })
+            let put = |text: &str| {
+                let mut out = Stdout::lock();
+                match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+                    Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Err(Error::Stopped),
+                    other => other.map_err(Error::io("standard output")),
+                }
+            };
+            batch.stream(text, &args.image, put, machine)
         }
-        (None, Some(file), Some(out)) => {
-            files::writable(out)?;
-            let (lines, prompts) = reader.lines(file)?;
-            let responses = Answers::prepare(&model, &config, reader, prompts, machine)?.all(machine.observer)?;
-            write(out, lines, responses)
+        (None, Some(jsonl), Some(out)) => {
+            let files = Files { jsonl: jsonl.clone(), out: out.clone(), fresh: args.fresh };
+            let [answered, skipped] = batch.answer(&files, machine)?;
+            let skipped = match skipped {
+                0 => String::new(),
+                n => format!(", {n} skipped: their places state the errors"),
+            };
+            context.say(&format!("{}: {answered} of the lines answered{skipped}", out.display()));
+            Ok(())
         }
         _ => Err(Error::input(
             "omr generate",

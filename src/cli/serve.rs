@@ -126,6 +126,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         },
         allowed_media_domains: args.allowed_media_domains.clone(),
         allowed_local_media_path: args.allowed_local_media_path.clone(),
+        max_tokens: None,
         record_requests: args.record_requests.clone(),
         compare_url: args.compare_url.clone(),
     };

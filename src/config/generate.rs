@@ -1,6 +1,8 @@
 //! Config keys of `omr generate`, named after vLLM's options.
 
-use super::{Config, Dtype, Place, Rule};
+use serde_json::{Map, Value, json};
+
+use super::{Config, Dtype, Place, Rule, Safe, ServeConfig};
 use crate::error::{Error, Result};
 
 settings! {
@@ -26,18 +28,21 @@ settings! {
         system_prompt: Option<String> = None;
         /// Seed for sampling.
         seed: u64 = 42, name: "vLLM SamplingParams.seed";
+        /// Share of the lines of `--jsonl` that may have errors. They are skipped, and their places in the output state
+        /// the errors.
+        max_bad_rows: f64 = 1.0, rule: Rule::Within(0.0, 1.0), safe: Safe::Yes;
         /// Data type of weights, activations and KV cache; `auto` = bf16 with GPU kernels, f32 on the CPU.
         dtype: Dtype = Dtype::Auto, name: "vLLM --dtype";
         /// Maximum number of tokens of a prompt with its answer. null = the limit in the model's config.
         max_model_len: Option<usize> = None, rule: Rule::AtLeast(2.0), name: "vLLM --max-model-len";
         /// Maximum number of tokens per engine step. Longer prompts are prefilled in chunks.
-        max_num_batched_tokens: usize = 8192, rule: Rule::AtLeast(1.0), name: "vLLM --max-num-batched-tokens";
+        max_num_batched_tokens: usize = 8192, rule: Rule::AtLeast(1.0), safe: Safe::Yes, name: "vLLM --max-num-batched-tokens";
         /// Maximum number of answers that are generated at once.
-        max_num_seqs: usize = 256, rule: Rule::AtLeast(1.0), name: "vLLM --max-num-seqs";
+        max_num_seqs: usize = 256, rule: Rule::AtLeast(1.0), safe: Safe::Yes, name: "vLLM --max-num-seqs";
         /// Number of blocks of the KV cache, 128 tokens each. null = as many as the answers can need.
-        num_kv_blocks: Option<usize> = None, rule: Rule::AtLeast(1.0), name: "vLLM num_gpu_blocks_override";
+        num_kv_blocks: Option<usize> = None, rule: Rule::AtLeast(1.0), safe: Safe::Yes, name: "vLLM num_gpu_blocks_override";
         /// Prompts with the same beginning share its KV cache blocks.
-        enable_prefix_caching: bool = true, name: "vLLM --enable-prefix-caching";
+        enable_prefix_caching: bool = true, safe: Safe::Yes, name: "vLLM --enable-prefix-caching";
         /// Minimum number of pixels of a picture after resizing. null = the value in the model's
         /// preprocessor_config.json.
         image_min_pixels: Option<usize> = None, rule: Rule::AtLeast(784.0);
@@ -58,5 +63,34 @@ impl Config for GenerateConfig {
             return Err(Error::input(place.of("top_p"), "0", "more than 0"));
         }
         super::sft::check_pixels(place, "", self.image_min_pixels, self.image_max_pixels)
+    }
+}
+
+impl GenerateConfig {
+    /// Returns the settings of the engine.
+    pub fn engine(&self) -> ServeConfig {
+        ServeConfig {
+            all_ids: self.all_ids,
+            dtype: self.dtype,
+            max_model_len: self.max_model_len,
+            max_num_batched_tokens: self.max_num_batched_tokens,
+            max_num_seqs: self.max_num_seqs,
+            num_kv_blocks: self.num_kv_blocks,
+            enable_prefix_caching: self.enable_prefix_caching,
+            image_min_pixels: self.image_min_pixels,
+            image_max_pixels: self.image_max_pixels,
+        }
+    }
+
+    /// Returns the sampling parameters as fields of a request, without the seed and the number of tokens.
+    pub fn parameters(&self) -> Map<String, Value> {
+        let fields = [
+            ("temperature", json!(self.temperature)),
+            ("top_p", json!(self.top_p)),
+            ("top_k", json!(self.top_k)),
+            ("min_p", json!(self.min_p)),
+            ("ignore_eos", json!(self.ignore_eos)),
+        ];
+        fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
     }
 }

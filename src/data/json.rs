@@ -210,7 +210,7 @@ fn parse(path: &Path, place: &str, bytes: &[u8]) -> Result<Map<String, Value>> {
     if text.len() > MOST_VALUES && values(text) > MOST_VALUES {
         return Err(Error::format(path, format!("{place}: more than {MOST_VALUES} values in one row")));
     }
-    match serde_json::from_str(text) {
+    match serde_json::from_str(text.trim_end()) {
         Ok(Value::Object(fields)) => Ok(fields),
         Ok(_) => Err(Error::format(
             path,

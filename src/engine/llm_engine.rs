@@ -155,6 +155,7 @@ pub enum Event<'a> {
         #[cfg_attr(private_tree, expect(dead_code, reason = "servers distinguish their clients' streams with it"))]
         rollout: usize,
         /// The token.
+        #[cfg_attr(private_tree, expect(dead_code, reason = "tests compare the tokens of events with the outputs"))]
         token_id: u32,
     },
     /// A rollout has ended.

@@ -161,7 +161,7 @@ impl RequestParams {
     }
 
     /// Returns true if some logits must be kept to answer the request.
-    pub(super) fn needs_logits(&self) -> bool {
+    pub fn needs_logits(&self) -> bool {
         self.keeps_logits(0) || self.prompt_logprobs.is_some()
     }
 }

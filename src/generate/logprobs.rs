@@ -7,9 +7,8 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::questions::{Line, Reader};
-use super::upload_allowed;
 use crate::config::GenerateConfig;
-use crate::device::{Device, Plan};
+use crate::device::{Device, Plan, Region};
 use crate::engine::{Prompt, allowed_ids};
 use crate::error::{Error, Result};
 use crate::eval::fits;
@@ -78,7 +77,8 @@ pub fn score(
     let allowed = (!config.all_ids).then(|| allowed_ids(&reader.config, &reader.chat));
     let policy = |dev: &mut Device| -> Result<Policy> {
         let temperature = if config.temperature > 0.0 { config.temperature as f32 } else { 1.0 };
-        Ok(Policy { allowed: upload_allowed(dev, allowed.as_deref())?, temperature })
+        let allowed = allowed.as_ref().map(|bits| dev.upload(Region::Weights, bits, &[bits.len()])).transpose()?;
+        Ok(Policy { allowed, temperature })
     };
     let count = |dtype: DType| -> Result<((), Plan)> {
         let mut dev = Device::count_for(machine.target);

@@ -1,20 +1,12 @@
-//! Text generation: converts questions to prompts and generates the answers of a model.
+//! Questions and their answers: converts questions to prompts, keeps finished answers on disk, and computes the log-probs
+//! of given responses. The room `serve` generates the answers.
 
 #![forbid(unsafe_code)]
 
-mod answers;
+mod journal;
 mod logprobs;
 mod questions;
 
-pub use answers::{Answers, write};
+pub use journal::Journal;
 pub use logprobs::{score, score_to};
-pub use questions::Reader;
-
-use crate::device::{Device, Region};
-use crate::error::Result;
-use crate::tensor::Tensor;
-
-/// Copies the bitmap of the ids that may be sampled, if there is one, to the device.
-fn upload_allowed(dev: &mut Device, bitmap: Option<&[u32]>) -> Result<Option<Tensor>> {
-    bitmap.map(|bits| dev.upload(Region::Weights, bits, &[bits.len()])).transpose()
-}
+pub use questions::{Line, Reader, folder_of};

@@ -45,25 +45,26 @@ impl Reader {
     }
 
     /// Returns the prompt of one question about image files.
-    pub fn question(&self, text: &str, images: &[PathBuf]) -> Result<Arc<Prompt>> {
+    pub fn question(&self, text: &str, images: &[PathBuf]) -> Result<Prompt> {
         let read = |path: &PathBuf| {
             let bytes = files::read(path).map_err(Error::io(path))?;
             Ok(RawImage { bytes: Some(bytes.into()), path: Some(path.display().to_string()) })
         };
         let images = images.iter().map(read).collect::<Result<Vec<_>>>()?;
         let fields = Map::from_iter([("prompt".to_owned(), json!(text))]);
-        self.prompt(fields, Some(images), Path::new("."), 0, "--prompt".to_owned())
+        let folder = Folder::open(".")?;
+        self.prompt(fields, Some(images), &at(&folder, "--prompt"))
     }
 
     /// Reads all lines of a file and returns them both unchanged and as prompts. Images are files in the folder of
     /// `file`, or `data:` URLs.
     pub fn lines(&self, file: &Path) -> Result<(Vec<Line>, Vec<Arc<Prompt>>)> {
-        let folder = file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let folder = Folder::open(folder_of(file))?;
         let (mut lines, mut prompts) = (Vec::new(), Vec::new());
         jsonl(file, usize::MAX, |at, fields| {
             let fields = fields?;
             let place = format!("{} line {}", file.display(), at.number);
-            prompts.push(self.prompt(fields.clone(), None, folder, at.index, place)?);
+            prompts.push(Arc::new(self.line(&folder, fields.clone(), &place)?));
             lines.push(fields);
             Ok(())
         })?;
@@ -73,14 +74,13 @@ impl Reader {
         Ok((lines, prompts))
     }
 
-    fn prompt(
-        &self,
-        mut fields: Line,
-        images: Option<Vec<RawImage>>,
-        folder: &Path,
-        index: usize,
-        place: String,
-    ) -> Result<Arc<Prompt>> {
+    /// Converts a line to a prompt. Images are files in `folder` or `data:` URLs. `place` names the line in errors.
+    pub fn line(&self, folder: &Folder, fields: Line, place: &str) -> Result<Prompt> {
+        self.prompt(fields, None, &at(folder, place))
+    }
+
+    /// Converts the line at `at` to a prompt. `images` replaces the images that the line names.
+    fn prompt(&self, mut fields: Line, images: Option<Vec<RawImage>>, at: &RowContext) -> Result<Prompt> {
         let mut system = None;
         // A plain text is treated as the `problem` of a row: images without a marker in the text come first.
         if let Some(Value::String(text)) = fields.get("prompt").cloned() {
@@ -88,14 +88,21 @@ impl Reader {
             fields.insert("problem".to_owned(), json!(text));
             system = self.system_prompt.as_deref();
         }
-        let folder = Folder::open(folder)?;
-        let at = RowContext { folder: &folder, dataset: "generate", file: "generate", index, place: place.clone() };
-        let mut row = row_from(fields, images, &at)?;
+        let mut row = row_from(fields, images, at)?;
         if let Some(text) = system {
             row.messages.insert(0, Message::text("system", text));
         }
         let prompt = data::prompt(&row, &self.chat, &self.processor)?;
-        let prompt = Prompt::new(&self.config, &prompt.ids, &prompt.images).map_err(|e| e.within(&place))?;
-        Ok(Arc::new(prompt.named(&place)))
+        let prompt = Prompt::new(&self.config, &prompt.ids, &prompt.images).map_err(|e| e.within(&at.place))?;
+        Ok(prompt.named(&at.place))
     }
+}
+
+fn at<'a>(folder: &'a Folder, place: &str) -> RowContext<'a> {
+    RowContext { folder, dataset: "generate", file: "generate", index: 0, place: place.to_owned() }
+}
+
+/// Returns the folder that contains a file.
+pub fn folder_of(file: &Path) -> &Path {
+    file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }

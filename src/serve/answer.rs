@@ -71,7 +71,8 @@ pub struct Answer {
     num_cached_tokens: usize,
     /// Log-probs of each prompt, which the first piece of each of its choices contains.
     prompt_logprobs: Vec<Option<Vec<PromptLogprob>>>,
-    was_aborted: bool,
+    /// True if an administrator or the end of the server has ended the answer.
+    pub was_aborted: bool,
 }
 
 impl Answer {
@@ -153,6 +154,17 @@ impl Answer {
                 (_, Event::Aborted) => self.was_aborted = true,
             }
         }
+    }
+
+    /// Waits for the end and returns all choices.
+    pub async fn choices(&mut self) -> Api<Vec<Delta>> {
+        let mut choices: Vec<Delta> = Vec::new();
+        choices.resize_with(self.choices.len(), Delta::default);
+        while let Some((index, delta)) = self.next().await? {
+            choices[index].join(delta);
+        }
+        self.end()?;
+        Ok(choices)
     }
 
     /// Converts a result that the engine had at `time`.

@@ -1,6 +1,6 @@
 //! State that all request handlers share.
 
-use std::sync::{PoisonError, RwLock};
+use std::sync::{OnceLock, PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::http::StatusCode;
@@ -45,8 +45,9 @@ pub struct App {
     pub created: u64,
     /// File to which requests are recorded.
     pub recorder: Option<Recorder>,
-    /// Everything besides the weights that answers depend on: device, kernel variants, data type and picture sizes.
-    pub arithmetic: String,
+    /// Everything besides the weights that answers depend on: device, kernel variants, data type and picture sizes. Set
+    /// when the model is loaded.
+    pub arithmetic: OnceLock<String>,
     /// Hash of the weights and of the other files of the model directory.
     pub weights: RwLock<String>,
 }
@@ -66,7 +67,7 @@ impl App {
     /// Returns the value that names weights and arithmetic. Equal requests with equal seeds get equal answers from
     /// servers with equal values.
     pub fn fingerprint(&self) -> String {
-        format!("{}-{}", self.weights(), self.arithmetic.replace(' ', "-"))
+        format!("{}-{}", self.weights(), self.arithmetic().replace(' ', "-"))
     }
 
     /// Records the hash of new weights.
@@ -74,13 +75,18 @@ impl App {
         *self.weights.write().unwrap_or_else(PoisonError::into_inner) = identity.to_owned();
     }
 
-    fn weights(&self) -> String {
+    fn arithmetic(&self) -> &str {
+        self.arithmetic.get().map_or("", String::as_str)
+    }
+
+    /// Returns the hash of the weights and of the other files of the model directory.
+    pub fn weights(&self) -> String {
         self.weights.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Returns the answer of `/weight_info`.
     pub fn weight_info(&self) -> Value {
-        json!({"weights": self.weights(), "arithmetic": self.arithmetic, "system_fingerprint": self.fingerprint()})
+        json!({"weights": self.weights(), "arithmetic": self.arithmetic(), "system_fingerprint": self.fingerprint()})
     }
 }
 

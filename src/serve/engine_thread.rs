@@ -23,8 +23,6 @@ use crate::tensor::DType;
 
 /// Interval of checks for a stop request while there is no work.
 const LOOK: Duration = Duration::from_millis(20);
-/// Maximum time that requests in flight have to finish after the first stop request.
-const DRAIN: Duration = Duration::from_secs(30);
 
 /// The model and the device of the engine thread.
 pub struct Core {
@@ -74,10 +72,10 @@ impl<'a> EngineThread<'a> {
         }
     }
 
-    /// Answers requests until `observer` requests a stop and the requests in flight are finished, or until all clients
-    /// are gone. Errors if the device fails.
-    pub fn run(mut self, observer: &dyn Observer) -> Result<()> {
-        let done = self.steps(observer);
+    /// Answers requests until `observer` requests a stop and the requests in flight are finished or the time `drain` has
+    /// passed, or until all clients are gone. Errors if the device fails.
+    pub fn run(mut self, observer: &dyn Observer, drain: Duration) -> Result<()> {
+        let done = self.steps(observer, drain);
         self.app.engine.end();
         let (ids, held) = (std::mem::take(&mut self.in_flight), std::mem::take(&mut self.held));
         ids.into_values().chain(held).for_each(|mut addition| send(&mut addition, Event::Aborted));
@@ -85,7 +83,7 @@ impl<'a> EngineThread<'a> {
         done
     }
 
-    fn steps(&mut self, observer: &dyn Observer) -> Result<()> {
+    fn steps(&mut self, observer: &dyn Observer, drain: Duration) -> Result<()> {
         let mut deadline = None;
         loop {
             let has_work = self.core.engine.has_unfinished_requests() && (!self.is_paused || !self.pausing.is_empty());
@@ -108,7 +106,7 @@ impl<'a> EngineThread<'a> {
             }
             if deadline.is_none() && observer.stop_requested() {
                 self.app.engine.drain();
-                deadline = Some(Instant::now() + DRAIN);
+                deadline = Some(Instant::now() + drain);
                 self.resume();
             }
             let has_work = self.core.engine.has_unfinished_requests();

@@ -75,6 +75,11 @@ impl ApiError {
         ApiError { param: Some(param.to_owned()), ..self }
     }
 
+    /// Returns the description for users.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
     /// Returns the body of the response.
     pub fn json(&self) -> Value {
         let kind = match self.status {

@@ -244,14 +244,8 @@ fn number(logprob: f32) -> Value {
 
 /// Waits for the end of an answer and returns it.
 pub async fn whole(app: &App, answer: &mut Answer) -> super::errors::Api<Value> {
-    let request = answer.request.clone();
+    let (choices, request) = (answer.choices().await?, answer.request.clone());
     let format = Format::new(app, &request);
-    let mut choices: Vec<Delta> = Vec::new();
-    choices.resize_with(request.prompts.len() * request.sampling.n, Delta::default);
-    while let Some((index, delta)) = answer.next().await? {
-        choices[index].join(delta);
-    }
-    answer.end()?;
     let written = choices.iter().enumerate().map(|(index, delta)| format.choice(index, delta)).collect();
     let mut value = format.answer(&answer.fingerprint, written);
     format.add_prompt(&mut value, choices[0].prompt_logprobs.as_deref());

@@ -5,6 +5,8 @@
 
 mod answer;
 mod app;
+mod batch;
+mod batch_line;
 mod body;
 mod engine_client;
 mod engine_thread;
@@ -22,10 +24,12 @@ mod requests;
 mod routes;
 mod sampling;
 mod server;
+mod sizes;
 mod stream;
 mod terminal;
 mod text;
 
+pub use batch::{Batch, Files};
 pub use http::serve_pages;
 pub use server::{Options, Server, listen};
 pub use terminal::{HELP, Terminal};

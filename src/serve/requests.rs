@@ -9,7 +9,7 @@ use super::errors::{Api, ApiError};
 use super::fields::{Fields, ids, short};
 use super::media;
 use super::messages::{Conversation, picture_urls};
-use super::sampling::{self, MAX_LOGPROBS, Sampling};
+use super::sampling::{self, MAX_LOGPROBS, NAMES, Sampling};
 use super::text::is_reasoning_open;
 use crate::engine::sequence::ImageSpan;
 use crate::engine::{Prompt, RequestParams};
@@ -112,7 +112,7 @@ fn parse(app: &App, route: Route, body: Value) -> Api<Prepared> {
     let prefix = ["chatcmpl-", "cmpl-", ""][route as usize];
     let id = format!("{prefix}{}", request_id.map_or_else(random_id, Ok)?);
     let mut output = output(&mut fields)?;
-    let (prompts, mut sampling) = match route {
+    let (prompts, sampling) = match route {
         Route::Chat => chat(app, &mut fields, &mut output)?,
         Route::Completions => completions(app, &mut fields, &mut output)?,
         Route::Generate => generate(app, &mut fields, &mut output)?,
@@ -121,22 +121,46 @@ fn parse(app: &App, route: Route, body: Value) -> Api<Prepared> {
     fields.only(&[("cache_salt", Value::Null)], "the prefix cache is shared by all requests")?;
     fields.without_effect(&["user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"]);
     fields.end()?;
-    let choices = prompts.len() * sampling.n;
-    if choices > app.engine.max_waiting() {
-        let param = if sampling.n > 1 { format!("{}n", sampling.prefix) } else { "prompt".to_owned() };
-        let expected = format!("at most {} in a request", app.engine.max_waiting());
-        return Err(ApiError::field(param, format!("{choices} choices"), expected));
+    let asked = Asked { route, prompts, sampling, output };
+    Ok(Prepared { id, body: seeded(body, route, asked.sampling.params.seed), ..asked.checked(app)? })
+}
+
+/// Parses the question of a row. `fields` has its sampling parameters.
+pub fn question(app: &App, fields: &mut Fields, prompt: Prompt) -> Api<Prepared> {
+    let sampling = sampling::read(fields, &app.defaults)?;
+    let output = Output { text: true, ..Output::default() };
+    Asked { route: Route::Chat, prompts: vec![prompt], sampling, output }.checked(app)
+}
+
+/// The parts of a request before they are checked.
+struct Asked {
+    route: Route,
+    prompts: Vec<Prompt>,
+    sampling: Sampling,
+    output: Output,
+}
+
+impl Asked {
+    /// Checks the request against the limits of the engine. The caller sets the id and the body.
+    fn checked(self, app: &App) -> Api<Prepared> {
+        let Asked { route, prompts, mut sampling, mut output } = self;
+        let choices = prompts.len() * sampling.n;
+        if choices > app.engine.max_waiting() {
+            let param = if sampling.n > 1 { format!("{}n", sampling.prefix) } else { "prompt".to_owned() };
+            let expected = format!("at most {} in a request", app.engine.max_waiting());
+            return Err(ApiError::field(param, format!("{choices} choices"), expected));
+        }
+        output.without_tokens = sampling.max_tokens == Some(0);
+        if output.without_tokens && !output.echo {
+            return Err(ApiError::field(&sampling.limit, 0, "at least 1, or echo"));
+        }
+        let with_params = |prompt: Prompt| Ok((params(app, &sampling, &prompt, route)?, prompt));
+        let prompts: Vec<_> = prompts.into_iter().map(with_params).collect::<Api<_>>()?;
+        let prompts = prompts.into_iter().map(|(params, prompt)| (Arc::new(prompt), params)).collect();
+        sampling.max_tokens = None;
+        let (id, created, body) = (String::new(), super::app::now(), Value::Null);
+        Ok(Prepared { route, id, created, prompts, sampling, output, body })
     }
-    output.without_tokens = sampling.max_tokens == Some(0);
-    if output.without_tokens && !output.echo {
-        return Err(ApiError::field(&sampling.limit, 0, "at least 1, or echo"));
-    }
-    let with_params = |prompt: Prompt| Ok((params(app, &sampling, &prompt, route)?, prompt));
-    let prompts: Vec<_> = prompts.into_iter().map(with_params).collect::<Api<_>>()?;
-    let prompts = prompts.into_iter().map(|(params, prompt)| (Arc::new(prompt), params)).collect();
-    sampling.max_tokens = None;
-    let body = seeded(body, route, sampling.params.seed);
-    Ok(Prepared { route, id, created: super::app::now(), prompts, sampling, output, body })
 }
 
 /// Returns the engine's parameters for one prompt.
@@ -157,7 +181,7 @@ fn params(app: &App, sampling: &Sampling, prompt: &Prompt, route: Route) -> Api<
         }
         Some(n) => n.max(1),
         None if route == Route::Completions => room.min(16),
-        None => room,
+        None => room.min(app.defaults.max_tokens.unwrap_or(room)),
     };
     sampling.params(max_tokens, app.config.vocab_size)
 }
@@ -310,13 +334,11 @@ pub fn placeholders_of(prompt: &Prompt) -> Value {
 
 /// Returns the request for `/inference/v1/generate` that has the prompt and the parameters of the chat request `body`.
 pub fn rendered(app: &App, mut body: Value) -> Api<Value> {
-    const COPIED: &str = "temperature top_p top_k min_p seed n min_tokens stop stop_token_ids ignore_eos presence_penalty \
-        frequency_penalty repetition_penalty logit_bias allowed_token_ids prompt_logprobs include_stop_str_in_output \
-        skip_special_tokens";
     let prepared = parse(app, Route::Chat, body.clone())?;
     let (prompt, params) = &prepared.prompts[0];
     let given = |name: &str| Some((name.to_owned(), body.get(name).filter(|value| !value.is_null())?.clone()));
-    let mut sampling_params: serde_json::Map<String, Value> = COPIED.split(' ').filter_map(given).collect();
+    let mut sampling_params: serde_json::Map<String, Value> =
+        NAMES.split(' ').chain(["prompt_logprobs"]).filter_map(given).collect();
     sampling_params.insert("max_tokens".to_owned(), json!(params.max_tokens));
     sampling_params.insert("logprobs".to_owned(), json!(params.logprobs));
     let mut request = json!({

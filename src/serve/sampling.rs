@@ -22,6 +22,10 @@ const LOWEST_TEMPERATURE: f32 = 0.01;
 /// Exclusive upper bound of seeds that the server draws. JavaScript reads such numbers exactly.
 const DRAWN_SEEDS: u64 = 1 << 53;
 
+/// Names of the sampling parameters whose meaning does not depend on the form of the answer.
+pub const NAMES: &str = "temperature top_p top_k min_p seed n min_tokens stop stop_token_ids ignore_eos presence_penalty \
+    frequency_penalty repetition_penalty logit_bias allowed_token_ids include_stop_str_in_output skip_special_tokens";
+
 /// Contribution of the model and the server's flags to the parameters of each request.
 #[derive(Clone)]
 pub struct Defaults {
@@ -31,6 +35,8 @@ pub struct Defaults {
     pub eos_token_ids: Arc<[u32]>,
     /// Meaning of the log-probs of answers.
     pub logprobs_mode: LogprobsMode,
+    /// Maximum number of tokens of an answer, if the request states none. `None` fills the context.
+    pub max_tokens: Option<usize>,
 }
 
 /// The sampling parameters of a request.

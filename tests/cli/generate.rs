@@ -3,13 +3,16 @@
 use std::fs;
 use std::path::Path;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
 use super::help::omr;
 use omr::config::GenerateConfig;
 use omr::device::{Device, Isa, Plan, Target};
-use omr::generate::{Answers, Reader, write};
 use omr::machine::Machine;
 use omr::model::{Model, ModelConfig};
 use omr::observe::Silent;
+use omr::serve::{Batch, Files};
 use omr::tensor::DType;
 use omr::text::{CHAT_TEMPLATE, SPECIAL_TOKENS, train_tokenizer, write_tokenizer_dir};
 use serde_json::{Value, json};
@@ -87,8 +90,8 @@ fn one_answer_streamed_is_the_one_in_a_file() {
     let (questions, answers) = (at("questions.jsonl"), at("answers.jsonl"));
     let mut watched = None;
     for more in [&["max_num_seqs=1", "max_num_batched_tokens=7"][..], &["enable_prefix_caching=false"], &[]] {
-        let args = [&["--model", &model, "--jsonl", &questions, "--out", &answers], &settings[..], more].concat();
-        let (code, out, err) = run(&args);
+        let args = ["--model", &model, "--jsonl", &questions, "--out", &answers, "--fresh"];
+        let (code, out, err) = run(&[&args, &settings[..], more].concat());
         assert_eq!((code, &*out), (0, ""), "{err}");
         let text = fs::read_to_string(&answers).unwrap();
         let found: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -119,12 +122,12 @@ fn wrong_input_is_named_and_leaves_nothing() {
         run(&["--model", &model, "--jsonl", &questions, "--out", &answers])
     };
     let cases = [
-        (file("{\"prompt\": \"one\"}\n{\"prompt\": \"<image> two\"}\n"), "line 2"),
+        (file("\n{\"prompt\": \"<image> two\"}\n"), "line 2"),
         (file("{\"prompt\": \"one\", \"images\": [\"gone.png\"]}\n"), "gone.png"),
         (file("{\"prompt\": \"one\"\n"), "line 1"),
         (file("{\"id\": 1}\n"), "line 1"),
         (file("\n"), "no questions"),
-        (file(&format!("\n{{\"prompt\": \"{}\"}}\n", "one ".repeat(400))), "line 2: found"),
+        (file(&format!("\n{{\"prompt\": \"{}\"}}\n", "one ".repeat(400))), "line 2: messages: found"),
         (run(&["--model", &model, "--prompt", "x", "--image", &questions]), "image "),
         (run(&["--model", &model, "--jsonl", &questions, "--out", &model]), "a folder"),
         (run(&["--model", &at("nowhere"), "--prompt", "x"]), "nowhere"),
@@ -151,12 +154,13 @@ fn with_machine<T>(memory: Option<usize>, act: impl FnOnce(&Machine) -> T) -> T 
         assert!(memory.is_none_or(|memory| plan.total() <= memory), "a device is made beyond the memory");
         Device::cpu(plan, 2, Isa::detect())
     };
+    let runtime = tokio::runtime::Runtime::new().unwrap();
     act(&Machine {
         target: Target::cpu(2).within(memory),
         threads: 2,
         place: "the test".to_owned(),
         device: &device,
-        runtime: &|| unreachable!("generation needs no runtime"),
+        runtime: &|| Ok(runtime.handle().clone()),
         observer: &Silent,
     })
 }
@@ -166,13 +170,16 @@ fn too_little_memory_shrinks_the_cache_first_and_is_then_refused_with_the_saving
     let dir = tempfile::tempdir().unwrap();
     model_dir(dir.path());
     let config = GenerateConfig { max_tokens: 150, ignore_eos: true, ..GenerateConfig::default() };
-    let answers = |memory: Option<usize>, config: &GenerateConfig| {
-        let reader = Reader::open(dir.path(), config).unwrap();
-        let prompts: Vec<_> = (0..6).map(|i| reader.question(&format!("What is {i}?"), &[]).unwrap()).collect();
-        with_machine(memory, |machine| Answers::prepare(dir.path(), config, reader, prompts, machine)?.all(&Silent))
-    };
-    let texts = |memory, config: &GenerateConfig| -> omr::error::Result<Vec<String>> {
-        Ok(answers(memory, config)?.into_iter().map(|response| response.text).collect())
+    let (jsonl, out) = (dir.path().join("questions.jsonl"), dir.path().join("answers.jsonl"));
+    fs::write(&jsonl, (0..6).map(|i| format!("{}\n", json!({"prompt": format!("What is {i}?")}))).collect::<String>())
+        .unwrap();
+    let texts = |memory: Option<usize>, config: &GenerateConfig| -> omr::error::Result<Vec<String>> {
+        let batch = Batch { model: dir.path().to_owned(), root: "model".to_owned(), config: config.clone() };
+        let files = Files { jsonl: jsonl.clone(), out: out.clone(), fresh: false };
+        let _ = fs::remove_file(&out);
+        with_machine(memory, |machine| batch.answer(&files, machine))?;
+        let text = |line: &str| serde_json::from_str::<Value>(line).unwrap()["response"].as_str().unwrap().to_owned();
+        Ok(fs::read_to_string(&out).unwrap().lines().map(text).collect())
     };
     // The smallest memory that is accepted, found by bisection: a cache of one sequence.
     let (mut low, mut high) = (0, 64 << 20);
@@ -187,7 +194,7 @@ fn too_little_memory_shrinks_the_cache_first_and_is_then_refused_with_the_saving
     let fixed = GenerateConfig { num_kv_blocks: Some(12), ..config.clone() };
     assert_eq!(texts(None, &fixed).unwrap(), all);
     assert!(texts(Some(high), &fixed).is_err());
-    let error = answers(Some(low), &config).err().unwrap();
+    let error = texts(Some(low), &config).unwrap_err();
     let text = error.to_string();
     println!("{text}");
     assert_eq!(error.exit_code(), 2);
@@ -229,26 +236,46 @@ fn log_probs_of_given_answers_are_those_of_the_engine() {
     let at = |name: &str| dir.path().join(name).display().to_string();
     model_dir(dir.path());
     png(Path::new(&at("seen.png")));
-    let lines = [
-        json!({"id": 1, "prompt": "What is this?"}),
-        json!({"id": 2, "prompt": "What is this?", "images": ["seen.png"]}),
-        json!({"id": 3, "prompt": "One and two.", "images": ["seen.png", "seen.png"]}),
-    ];
-    fs::write(at("rows.jsonl"), lines.iter().map(|line| format!("{line}\n")).collect::<String>()).unwrap();
+    let url = format!("data:image/png;base64,{}", STANDARD.encode(fs::read(at("seen.png")).unwrap()));
+    let content = |text: &str, pictures: usize| {
+        let picture = json!({"type": "image_url", "image_url": {"url": &url}});
+        let parts = std::iter::repeat_n(picture, pictures).chain([json!({"type": "text", "text": text})]);
+        json!([{"role": "user", "content": parts.collect::<Vec<_>>()}])
+    };
+    let lines = [("What is this?", 0), ("What is this?", 1), ("One and two.", 2)];
+    let lines = lines.map(|(text, pictures)| json!({"id": text, "messages": content(text, pictures)}));
     let bits = |values: &[f32]| values.iter().map(|x| x.to_bits()).collect::<Vec<u32>>();
+    // Answers requests of a route.
+    let ask = |url: &str, bodies: Vec<Value>, settings: &[String]| -> Vec<Value> {
+        let line = |body: Value| format!("{}\n", json!({"custom_id": "a", "url": url, "body": body}));
+        fs::write(at("rows.jsonl"), bodies.into_iter().map(line).collect::<String>()).unwrap();
+        let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
+        let args = ["--model", &at(""), "--jsonl", &at("rows.jsonl"), "--out", &at("out.jsonl"), "--fresh"];
+        let (code, _, err) = run(&[&args, &settings[..]].concat());
+        assert_eq!(code, 0, "{err}");
+        let body = |line: &str| serde_json::from_str::<Value>(line).unwrap()["response"]["body"].take();
+        fs::read_to_string(at("out.jsonl")).unwrap().lines().map(body).collect()
+    };
     for (temperature, all_ids, dtype) in [(0.7, false, "f32"), (0.0, true, "f32"), (1.0, false, "bf16")] {
-        let (rows, answers) = (at("rows.jsonl"), at("answers.jsonl"));
-        let mut config = GenerateConfig { temperature, all_ids, max_tokens: 20, ..GenerateConfig::default() };
-        if dtype == "bf16" {
-            config.dtype = omr::config::Dtype::Bf16;
-        }
-        let reader = Reader::open(dir.path(), &config).unwrap();
-        let (read, prompts) = reader.lines(Path::new(&rows)).unwrap();
-        let prepared = |machine: &Machine| Answers::prepare(dir.path(), &config, reader, prompts, machine);
-        let responses = with_machine(None, |machine| prepared(machine).unwrap().all(&Silent)).unwrap();
-        let engine: Vec<_> = responses.iter().map(|r| (r.output.token_ids.clone(), bits(&r.output.logprobs))).collect();
-        write(Path::new(&answers), read, responses).unwrap();
         let set = [format!("temperature={temperature}"), format!("all_ids={all_ids}"), format!("dtype={dtype}")];
+        let answers = at("answers.jsonl");
+        let chats = lines.iter().map(|line| json!({"messages": line["messages"], "return_token_ids": true})).collect();
+        let prompts = ask("/v1/chat/completions", chats, &set);
+        let again = |(prompt, pictures): (&Value, usize)| {
+            let parts = vec![json!({"type": "image_url", "url": &url}); pictures];
+            json!({"token_ids": prompt["prompt_token_ids"], "content_parts": parts, "sampling_params": {"max_tokens": 20}})
+        };
+        let generated = ask("/inference/v1/generate", prompts.iter().zip(0..).map(again).collect(), &set);
+        let answered = |answer: &Value| -> (Vec<u32>, Vec<u32>) {
+            let choice = &answer["choices"][0];
+            let logprobs: Vec<f32> = serde_json::from_value(choice["rollout_logprobs"].clone()).unwrap();
+            (serde_json::from_value(choice["token_ids"].clone()).unwrap(), bits(&logprobs))
+        };
+        let engine: Vec<_> = generated.iter().map(answered).collect();
+        let row = |(line, (ids, _)): (&Value, &(Vec<u32>, Vec<u32>))| {
+            format!("{}\n", json!({"id": line["id"], "messages": line["messages"], "token_ids": ids}))
+        };
+        fs::write(&answers, lines.iter().zip(&engine).map(row).collect::<String>()).unwrap();
         let score = |more: &[&str]| {
             let output =
                 omr().args(["score", "--logprobs", &answers, "--model", &at("")]).args(more).args(&set).output();

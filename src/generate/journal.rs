@@ -1,0 +1,214 @@
+//! The answers to a file of questions on disk: a line of `OUT.partial` when an answer is finished, and `OUT` with the
+//! answers in the order of the questions at the end. `OUT.settings` says what the answers depend on, so that a
+//! later command continues only with the same questions, model and settings.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rustix::fs::{FlockOperation, flock};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::{Map, Value, json};
+
+use super::questions::folder_of;
+use crate::error::{Error, Result};
+use crate::files;
+
+/// Text between the head of a line and the answer.
+const ANSWER: &[u8] = b",\"answer\":";
+
+/// A line of the file of finished answers.
+#[derive(Deserialize)]
+struct Finished {
+    line: u64,
+    skipped: bool,
+    #[serde(rename = "answer")]
+    _answer: IgnoredAny,
+}
+
+/// The finished answers to a file of questions.
+pub struct Journal {
+    out: PathBuf,
+    file: File,
+    /// Folders that were created for the answers.
+    made: Vec<PathBuf>,
+    /// Length of the file in bytes.
+    end: u64,
+    /// Position and length of each answer in the file, by the number of the question's line.
+    answers: BTreeMap<u64, (u64, usize)>,
+    skipped: u64,
+    settings: Map<String, Value>,
+    created: u64,
+    /// Numbers of answered and skipped lines, if every line has its place in `out`.
+    pub finished: Option<[u64; 2]>,
+}
+
+impl Journal {
+    /// Opens the answers at `out` to continue them. `settings` is everything that the answers depend on, by name.
+    /// Errors if there are answers with other settings, or if another process is writing them. With `fresh`, earlier
+    /// answers are moved aside.
+    pub fn open(out: &Path, settings: Map<String, Value>, fresh: bool) -> Result<Journal> {
+        files::writable(out)?;
+        let made = files::make_folder(folder_of(out))?;
+        let [path, about] = [beside(out, ".partial"), beside(out, ".settings")];
+        let mut file = locked(&path)?;
+        if fresh {
+            if file.metadata().map_err(Error::io(&path))?.len() == 0 {
+                fs::remove_file(&path).map_err(Error::io(&path))?;
+            }
+            [out, &path, &about].into_iter().try_for_each(|old| files::move_aside(old).map(drop))?;
+            file = locked(&path)?;
+        }
+        let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let (out, answers) = (out.to_owned(), BTreeMap::new());
+        let mut journal = Journal { out, file, made, end: 0, answers, skipped: 0, settings, created, finished: None };
+        match fs::read(&about) {
+            Ok(text) => {
+                let was: Map<String, Value> =
+                    serde_json::from_slice(&text).map_err(|e| Error::format(&about, e.to_string()))?;
+                journal.load(&path)?;
+                let count = |name: &str| was.get("lines")?.get(name)?.as_u64();
+                let counts = count("answered").zip(count("skipped")).filter(|_| journal.out.exists());
+                if counts.is_some() || !journal.answers.is_empty() {
+                    journal.compare(&was)?;
+                    journal.created = was.get("created").and_then(Value::as_u64).unwrap_or(created);
+                }
+                journal.finished = counts.map(<[u64; 2]>::from);
+            }
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(e) => return Err(Error::io(&about)(e)),
+        }
+        // Answers without settings, or after a broken line, cannot be used.
+        journal.file.set_len(journal.end).map_err(Error::io(&path))?;
+        Ok(journal)
+    }
+
+    /// Reads the answers up to the first line that is not whole.
+    fn load(&mut self, path: &Path) -> Result<()> {
+        let mut reader = BufReader::with_capacity(1 << 20, File::open(path).map_err(Error::io(path))?);
+        let mut line = Vec::new();
+        while reader.read_until(b'\n', &mut line).map_err(Error::io(path))? > 0 {
+            match serde_json::from_slice::<Finished>(&line) {
+                Ok(finished) if line.ends_with(b"}\n") => self.insert(&finished, line.len()),
+                _ => break,
+            }
+            line.clear();
+        }
+        Ok(())
+    }
+
+    fn insert(&mut self, finished: &Finished, len: usize) {
+        self.answers.insert(finished.line, (self.end, len));
+        self.skipped += u64::from(finished.skipped);
+        self.end += len as u64;
+    }
+
+    /// Errors if there are answers that were made with other settings.
+    fn compare(&self, was: &Map<String, Value>) -> Result<()> {
+        let null = Value::Null;
+        let differs = |name: &&String| was.get(*name).unwrap_or(&null) != &self.settings[*name];
+        let differ: Vec<&String> = self.settings.keys().filter(differs).collect();
+        if differ.is_empty() {
+            return Ok(());
+        }
+        let one =
+            |name: &&String| format!("{name} was {} and is {}", was.get(*name).unwrap_or(&null), self.settings[*name]);
+        let list: Vec<String> = differ.iter().map(one).collect();
+        Err(Error::input_hint(
+            self.out.display().to_string(),
+            format!("answers that were made otherwise: {}", list.join("; ")),
+            "the questions, model and settings of the first start",
+            "choose another --out, or use --fresh, which moves the earlier answers aside",
+        ))
+    }
+
+    /// Writes the settings, with the numbers of lines if the answers are finished.
+    fn describe(&self, lines: Option<Value>) -> Result<()> {
+        let mut about = self.settings.clone();
+        about.insert("created".to_owned(), json!(self.created));
+        about.extend(lines.map(|lines| ("lines".to_owned(), lines)));
+        let text = format!("{:#}\n", Value::Object(about));
+        files::write(beside(&self.out, ".settings"), text.as_bytes())
+    }
+
+    /// Returns the time of the first start in seconds since 1970.
+    pub fn created(&self) -> u64 {
+        self.created
+    }
+
+    /// Returns true if the line with this number has an answer.
+    pub fn has(&self, line: u64) -> bool {
+        self.answers.contains_key(&line)
+    }
+
+    /// Returns the numbers of answered and skipped lines.
+    pub fn counts(&self) -> [u64; 2] {
+        [self.answers.len() as u64 - self.skipped, self.skipped]
+    }
+
+    /// Adds the answer to the line with this number, without waiting for the disk. `skipped` is true if it is an error.
+    pub fn add(&mut self, line: u64, skipped: bool, answer: &Value) -> Result<()> {
+        if self.answers.is_empty() {
+            self.describe(None)?;
+        }
+        let text = format!("{{\"line\":{line},\"skipped\":{skipped},\"answer\":{answer}}}\n");
+        // One write for each answer, so that a kill leaves at most one line that is not whole.
+        self.file.write_all(text.as_bytes()).map_err(Error::io(beside(&self.out, ".partial")))?;
+        self.insert(&Finished { line, skipped, _answer: IgnoredAny }, text.len());
+        Ok(())
+    }
+
+    /// Writes all answers in the order of their lines and removes the file of finished answers.
+    pub fn finish(mut self) -> Result<[u64; 2]> {
+        let counts = self.counts();
+        files::write_with(&self.out, |w| {
+            let mut line = Vec::new();
+            for &(position, len) in self.answers.values() {
+                line.resize(len, 0);
+                self.file.read_exact_at(&mut line, position)?;
+                let start = line.windows(ANSWER.len()).position(|at| at == ANSWER).unwrap_or_default() + ANSWER.len();
+                w.write_all(&line[start..len - b"}\n".len()])?;
+                w.write_all(b"\n")?;
+            }
+            Ok::<(), std::io::Error>(())
+        })?;
+        self.describe(Some(json!({"answered": counts[0], "skipped": counts[1]})))?;
+        self.finished = Some(counts);
+        Ok(counts)
+    }
+}
+
+impl Drop for Journal {
+    /// Removes the file of finished answers if it is empty or no longer needed. A job without answers leaves nothing.
+    fn drop(&mut self) {
+        if self.answers.is_empty() || self.finished.is_some() {
+            let _ = fs::remove_file(beside(&self.out, ".partial"));
+        }
+        // Fails if there are answers.
+        self.made.iter().for_each(|folder| drop(fs::remove_dir(folder)));
+    }
+}
+
+/// Opens the file of finished answers, which no other process may use at the same time.
+fn locked(path: &Path) -> Result<File> {
+    let options = File::options().create(true).truncate(false).read(true).append(true).open(path);
+    let file = options.map_err(Error::io(path))?;
+    // A file system without locks is used without them.
+    if flock(&file, FlockOperation::NonBlockingLockExclusive) == Err(rustix::io::Errno::WOULDBLOCK) {
+        let found = "a file that another omr process is writing";
+        return Err(Error::input(path.display().to_string(), found, "a separate --out for each process"));
+    }
+    Ok(file)
+}
+
+/// Returns the path of a file that belongs to the answers at `out`.
+fn beside(out: &Path, suffix: &str) -> PathBuf {
+    let mut name = OsString::from(out);
+    name.push(suffix);
+    PathBuf::from(name)
+}

@@ -1,0 +1,118 @@
+//! Sizes of the engine and of its memory plan: from the settings of a server, or from requests that are known.
+
+use std::sync::Arc;
+
+use super::requests::Prepared;
+use crate::config::ServeConfig;
+use crate::data::index::{Index, Shape, grids};
+use crate::device::Kind;
+use crate::engine::{EngineConfig, Prompt, Request};
+use crate::error::{Error, Result};
+use crate::image::{Grid, ImageInput, Processor};
+use crate::model::ModelConfig;
+use crate::ops::attend::BLOCK;
+use crate::ops::sample::SamplingParams;
+use crate::rollout::generate;
+use crate::tensor::DType;
+
+/// Maximum bytes of the KV cache on the CPU unless `num_kv_blocks` is set.
+const CPU_CACHE: usize = 4 << 30;
+
+/// Returns the limits of a server's engine.
+pub fn limits(config: &ServeConfig, model: &ModelConfig, processor: &Processor, kind: Kind) -> Result<EngineConfig> {
+    let max_model_len = config.max_model_len.unwrap_or(model.max_position_embeddings);
+    if max_model_len > model.max_position_embeddings {
+        let expected = format!("at most {}, max_position_embeddings of the model", model.max_position_embeddings);
+        return Err(Error::input("max_model_len", max_model_len.to_string(), expected));
+    }
+    let (one, element) = (max_model_len.div_ceil(BLOCK), DType::of(config.dtype, kind).size());
+    let key_bytes = 2 * model.num_hidden_layers * model.num_key_value_heads * model.head_dim() * element;
+    let most = if kind == Kind::Cuda { usize::MAX } else { CPU_CACHE / (key_bytes * BLOCK) };
+    let blocks = one.saturating_mul(config.max_num_seqs).min(most).max(one);
+    let picture = largest_picture(processor, max_model_len);
+    Ok(EngineConfig {
+        max_num_seqs: config.max_num_seqs,
+        max_num_batched_tokens: config.max_num_batched_tokens,
+        num_kv_blocks: Some(blocks),
+        vision_rows: picture.max(2 * config.max_num_batched_tokens),
+        enable_prefix_caching: config.enable_prefix_caching,
+        keep_logits: true,
+        ..EngineConfig::new(max_model_len)
+    })
+}
+
+/// Returns the number of tokens of the largest picture that fits into a prompt.
+fn largest_picture(processor: &Processor, max_model_len: usize) -> usize {
+    let side = u64::from(processor.patch_size * processor.merge_size);
+    (processor.max_pixels.div_ceil(side * side) as usize).clamp(1, max_model_len)
+}
+
+/// Returns requests that need the most memory of a server: with as many of the largest pictures, or of the smallest, as
+/// fit into the engine's cache.
+pub fn largest(limits: &EngineConfig, processor: &Processor, model: &ModelConfig) -> Result<Vec<Vec<Request>>> {
+    let merge = processor.merge_size;
+    let side = (largest_picture(processor, limits.max_model_len) as f64).sqrt().ceil() as u32 * merge;
+    let request = |[h, w]: [u32; 2]| {
+        let grid = Grid::picture(h as u16, w as u16);
+        let picture = Arc::new(ImageInput::blank(grid, model.vision_config.patch_size));
+        let count = limits.vision_rows / picture.tokens(merge).max(1);
+        vec![request(Arc::new(Prompt { pixels: vec![picture; count], ..Prompt::text(vec![0]) }), limits.max_num_seqs)]
+    };
+    Ok(vec![request([side, side]), request(processor.grid(1, 1)?)])
+}
+
+fn request(prompt: Arc<Prompt>, n: usize) -> Request {
+    let (sampling, stop_token_ids) = (SamplingParams::default(), Arc::from([]));
+    Request { prompt, n, sampling, max_tokens: 1, stop_token_ids, noise: 0, first_rollout: 0 }
+}
+
+/// Sizes of requests that are known before the model is loaded.
+#[derive(Default)]
+pub struct Needs {
+    index: Index,
+    /// Number of tokens of the longest prompt with its answer.
+    longest: usize,
+    /// Number of blocks of the KV cache that each choice can need.
+    blocks: Vec<u32>,
+    /// Number of tokens of the largest picture or video, and of all of them.
+    picture: usize,
+    pictures: usize,
+    keep_logits: bool,
+}
+
+impl Needs {
+    /// Adds a request.
+    pub fn add(&mut self, prepared: &Prepared) {
+        for (prompt, params) in &prepared.prompts {
+            let tokens = prompt.token_ids.len();
+            self.index.push(Shape { tokens, targets: 0, grids: &grids(&prompt.pixels) });
+            self.longest = self.longest.max(tokens + params.max_tokens);
+            let blocks = (tokens + params.max_tokens).div_ceil(BLOCK) as u32;
+            self.keep_logits |= params.needs_logits();
+            self.blocks.extend(std::iter::repeat_n(blocks, prepared.sampling.n));
+            self.picture = prompt.images.iter().map(|image| image.rows).fold(self.picture, usize::max);
+            self.pictures += prompt.images.iter().map(|image| image.rows).sum::<usize>();
+        }
+    }
+
+    /// Returns limits that are no larger than these requests can use.
+    pub fn narrowed(&self, limits: EngineConfig) -> EngineConfig {
+        let mut blocks = self.blocks.clone();
+        blocks.sort_unstable_by_key(|&n| std::cmp::Reverse(n));
+        let needed = blocks.iter().take(limits.max_num_seqs).map(|&n| n as usize).sum::<usize>().max(1);
+        EngineConfig {
+            max_num_seqs: limits.max_num_seqs.min(blocks.len().max(1)),
+            max_model_len: self.longest.max(1),
+            num_kv_blocks: Some(needed),
+            keep_logits: self.keep_logits,
+            vision_rows: self.pictures.min(self.picture.max(2 * limits.max_num_batched_tokens)),
+            ..limits
+        }
+    }
+
+    /// Returns the requests with the most pixels, with placeholder content.
+    pub fn largest(&self, limits: &EngineConfig, model: &ModelConfig) -> Vec<Vec<Request>> {
+        let largest = generate::largest(model, &self.index, limits.max_num_seqs);
+        vec![largest.into_iter().map(|(_, prompt)| request(prompt, limits.max_num_seqs)).collect()]
+    }
+}
