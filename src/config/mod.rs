@@ -53,7 +53,10 @@ pub use pipeline::{
 };
 pub use preset::Preset;
 pub use recipe::{BaseConfig, RecipeConfig, TaskConfig, TeacherConfig};
-pub use rl::{Curriculum, Draft, FilterMetric, KlCtrlConfig, KlCtrlType, KlLossType, LossAggMode, LossMode, RlConfig};
+pub use rl::{
+    AdvEstimator, Curriculum, Draft, FilterMetric, KlCtrlConfig, KlCtrlType, KlLossType, LossAggMode, LossMode,
+    RlConfig,
+};
 pub use serve::ServeConfig;
 pub use setting::{Key, Meta, Place, Rule, Safe, Secret, Setting};
 pub use sft::SftConfig;

@@ -79,6 +79,9 @@ settings! {
         judge: Option<JudgeConfig> = None, name: "USE_LLM_JUDGE=true with OPENAI_BASE_URL, OPENAI_MODEL_NAME";
         /// System prompt of the kept rows. null = the published one, empty text = that of the input rows.
         system_prompt: Option<String> = None;
+        /// System prompt of the requests. null = the published one, empty text = none, for a teacher that is trained
+        /// without it, such as a model's own answers (rejection sampling).
+        teacher_system_prompt: Option<String> = None;
         /// Seed for the seeds that are sent with the requests. A recipe uses its own seed.
         seed: u64 = 1;
         /// Scoring rules: `strict` is omr's corrected version, `compat` reproduces the published scorer.

@@ -16,6 +16,8 @@ choice! {
     pub enum AdvEstimator {
         /// Reward minus the mean of the group, optionally divided by the sample standard deviation.
         Grpo = "grpo",
+        /// 1 for a right answer, otherwise 0: each update is a step of SFT on the model's own right answers.
+        Raft = "raft",
     }
 }
 
@@ -453,6 +455,14 @@ impl RlConfig {
         if rollouts as f64 > MOST_SEQUENCES {
             let expected = format!("at most {MOST_SEQUENCES} rollouts per generation batch (prompts x rollout.n)");
             return Err(Error::input(at("rollout.n"), rollouts.to_string(), expected));
+        }
+        if self.adv_estimator == AdvEstimator::Raft {
+            let changed =
+                [("use_kl_in_reward", self.use_kl_in_reward), ("overlong_buffer.enable", self.overlong_buffer.enable)];
+            if let Some((key, _)) = changed.into_iter().find(|(_, is_set)| *is_set) {
+                let expected = "false: with adv_estimator=raft, only right and wrong count, not the reward";
+                return Err(Error::input(at(key), "true", expected));
+            }
         }
         if !self.train_batch_size.is_multiple_of(self.ppo_mini_batch_size) {
             let expected = format!("a divisor of train_batch_size, which is {}", self.train_batch_size);

@@ -6,7 +6,6 @@ use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::Path;
 
-
 use super::samples::{Answer, Sample};
 use crate::client::Completion;
 use crate::config::Mode;

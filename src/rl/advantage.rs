@@ -42,9 +42,21 @@ pub fn grpo(rewards: &[f64], norm_adv_by_std: bool) -> Vec<f64> {
     rewards.iter().map(|reward| (reward - mean) / divisor).collect()
 }
 
+/// Returns the advantages of RAFT (Dong et al. 2023): 1 for a right answer, otherwise 0. `accuracies` are the accuracies
+/// of a group's answers.
+pub fn raft(accuracies: &[f64]) -> Vec<f64> {
+    accuracies.iter().map(|&accuracy| f64::from(accuracy == 1.0)).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn raft_trains_on_right_answers_alone() {
+        assert_eq!(raft(&[1.0, 0.0, 0.9, 1.0]), [1.0, 0.0, 0.0, 1.0]);
+        assert_eq!(raft(&[1.0, 1.0]), [1.0, 1.0], "a group without differences is trained, too");
+    }
 
     #[test]
     fn equal_rewards_give_exactly_zero() {

@@ -234,7 +234,7 @@ fn drafts(
     let Some(label) = label(&numbered.row) else {
         return Ok((Err(Fate::Rejected(Rejection::row("no_label", "neither a ground truth nor an answer"))), 0, 0));
     };
-    let question = match Question::new(&numbered.row) {
+    let question = match Question::new(&numbered.row, config.teacher_system_prompt.as_deref()) {
         Ok(question) => question,
         Err(bad) => return Ok((Err(Fate::Bad(bad)), 0, 0)),
     };

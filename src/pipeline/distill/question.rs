@@ -30,6 +30,8 @@ pub fn clean(question: &str) -> String {
 /// A row as a question to a teacher.
 pub struct Question {
     row: Row,
+    /// System prompt of the request. Empty = none.
+    system: String,
     /// Hash of everything that is sent, except the sampling settings.
     content: [u8; 32],
     /// Messages of the request, created for the first answer; or the reason why they cannot be created.
@@ -37,13 +39,15 @@ pub struct Question {
 }
 
 impl Question {
-    /// Creates the question of a row. The row is bad if an image file cannot be read. No image is decoded.
-    pub fn new(row: &Row) -> RowResult<Question> {
+    /// Creates the question of a row, with the published system prompt unless `system` is set. The row is bad if an image
+    /// file cannot be read. No image is decoded.
+    pub fn new(row: &Row, system: Option<&str>) -> RowResult<Question> {
+        let system = system.unwrap_or(TEACHER_SYSTEM_PROMPT);
         let mut hasher = blake3::Hasher::new();
         let mut part = |kind: &[u8], content: &[u8]| {
             hasher.update(kind).update(&(content.len() as u64).to_le_bytes()).update(content);
         };
-        part(b"system", TEACHER_SYSTEM_PROMPT.as_bytes());
+        part(b"system", system.as_bytes());
         let mut images = row.images.iter();
         for message in question_messages(row) {
             part(b"role", message.role.as_bytes());
@@ -58,7 +62,8 @@ impl Question {
                 }
             }
         }
-        Ok(Question { row: row.clone(), content: *hasher.finalize().as_bytes(), messages: OnceLock::new() })
+        let content = *hasher.finalize().as_bytes();
+        Ok(Question { row: row.clone(), system: system.to_owned(), content, messages: OnceLock::new() })
     }
 
     /// Returns the key of an answer: the model, the question, the sampling settings and the number of the answer.
@@ -70,7 +75,8 @@ impl Question {
     /// Returns the body of a request. The row is bad if an image cannot be sent.
     pub fn body(&self, teacher: &EndpointConfig, seed: u64) -> RowResult<Arc<str>> {
         let reason = if self.row.images.is_empty() { Reason::WrongText } else { Reason::BrokenImage };
-        let made = || messages(&self.row).map(|messages| messages.to_string()).map_err(BadRow::of(reason));
+        let made =
+            || messages(&self.row, &self.system).map(|messages| messages.to_string()).map_err(BadRow::of(reason));
         let messages = self.messages.get_or_init(made).as_ref().map_err(BadRow::again)?;
         let model = Value::from(teacher.model.as_str());
         let (max_tokens, temperature) = (teacher.max_tokens, Value::from(teacher.temperature));
@@ -94,10 +100,12 @@ fn question_messages(row: &Row) -> impl Iterator<Item = &Message> {
     row.messages[..question_end].iter().filter(|m| m.role != "system")
 }
 
-/// Returns the teacher's system prompt followed by the messages of [`question_messages`], with images as RGB PNG data urls.
-fn messages(row: &Row) -> Result<Value> {
+/// Returns the system prompt, unless it is empty, followed by the messages of [`question_messages`], with images as RGB PNG
+/// data urls.
+fn messages(row: &Row, system: &str) -> Result<Value> {
     let mut images = row.images.iter();
-    let mut messages = vec![json!({"role": "system", "content": TEACHER_SYSTEM_PROMPT})];
+    let mut messages = Vec::from_iter((!system.is_empty()).then(|| json!({"role": "system", "content": system})));
+    let before = messages.len();
     for message in question_messages(row) {
         let mut parts = Vec::with_capacity(message.content.len());
         for part in &message.content {
@@ -120,7 +128,7 @@ fn messages(row: &Row) -> Result<Value> {
         }
         messages.push(json!({"role": message.role, "content": parts}));
     }
-    if messages.len() == 1 {
+    if messages.len() == before {
         return Err(Error::input(&row.place, "no user message", "a user message with a question"));
     }
     Ok(Value::Array(messages))
@@ -152,16 +160,17 @@ mod tests {
             ..Row::default()
         };
         assert_eq!(label(&row).as_deref(), Some("4"));
-        let sent = messages(&row).unwrap();
+        let sent = messages(&row, TEACHER_SYSTEM_PROMPT).unwrap();
         assert_eq!(sent[0]["content"], TEACHER_SYSTEM_PROMPT);
         assert_eq!(sent[1], json!({"role": "user", "content": [{"type": "text", "text": "What is it?"}]}));
         assert_eq!(sent.as_array().unwrap().len(), 2);
+        assert_eq!(messages(&row, "").unwrap(), json!([sent[1]]), "no system prompt");
     }
 
     #[test]
     fn each_rollout_has_its_own_seed_and_key() {
         let row = Row { messages: vec![Message::text("user", "q")], ..Row::default() };
-        let (question, teacher) = (Question::new(&row).unwrap(), EndpointConfig::default());
+        let (question, teacher) = (Question::new(&row, None).unwrap(), EndpointConfig::default());
         let seeds: Vec<u64> = (0..4).map(|k| request_seed(3, "t", 0, k)).collect();
         let keys: Vec<Key> = (0..4).map(|k| question.key(&teacher, 3, k)).collect();
         for k in 0..4 {
@@ -171,8 +180,9 @@ mod tests {
         assert_eq!(serde_json::from_str::<Value>(&body).unwrap()["seed"], seeds[1]);
         // The key does not depend on the position or the answer of a row, only on the question.
         let moved = Row { id: "other".into(), place: "elsewhere".into(), ..row.clone() };
-        assert_eq!(Question::new(&moved).unwrap().key(&teacher, 3, 0), keys[0]);
+        assert_eq!(Question::new(&moved, None).unwrap().key(&teacher, 3, 0), keys[0]);
         let other = Row { messages: vec![Message::text("user", "Q")], ..row };
-        assert_ne!(Question::new(&other).unwrap().key(&teacher, 3, 0), keys[0]);
+        assert_ne!(Question::new(&other, None).unwrap().key(&teacher, 3, 0), keys[0]);
+        assert_ne!(Question::new(&moved, Some("s")).unwrap().key(&teacher, 3, 0), keys[0], "another system prompt");
     }
 }

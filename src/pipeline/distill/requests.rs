@@ -162,7 +162,8 @@ impl Reader<'_> {
                 let n = self.config.num_rollouts;
                 let labelled = row.and_then(|row| match label(&row) {
                     None => Ok(None),
-                    Some(_) => Question::new(&row).map(|question| Some((Arc::new(question), row))),
+                    Some(_) => Question::new(&row, self.config.teacher_system_prompt.as_deref())
+                        .map(|question| Some((Arc::new(question), row))),
                 });
                 let (question, row) = match labelled {
                     Ok(Some(found)) => found,

@@ -2,6 +2,7 @@
 //! subtracted if the config requires it.
 
 use super::Job;
+use crate::config::AdvEstimator;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::rl::advantage;
@@ -31,7 +32,12 @@ impl Job {
             None => None,
         };
         for group in &mut *groups {
-            let advantages = advantage::grpo(&group.rewards(), config.norm_adv_by_std_in_grpo);
+            let advantages = match config.adv_estimator {
+                AdvEstimator::Grpo => advantage::grpo(&group.rewards(), config.norm_adv_by_std_in_grpo),
+                AdvEstimator::Raft => {
+                    advantage::raft(&group.rollouts.iter().map(|r| r.score.acc_score).collect::<Vec<_>>())
+                }
+            };
             group.experience.iter_mut().zip(advantages).for_each(|(one, advantage)| one.advantage = advantage);
         }
         match reference {
