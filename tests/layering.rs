@@ -123,6 +123,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "page",
             "config",
             "observe",
+            "hub::local",
             "eval",
             "text",
             "image",

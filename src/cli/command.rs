@@ -8,8 +8,8 @@ use super::args::{JobArgs, RanksArgs};
 use super::global::Global;
 use super::ranks::RankRole;
 use super::{
-    Context, bench, chat, completions, config, data, doctor, download, eval, generate, init, plan, recipe, replay,
-    report, rl, score, serve, sft, signal, verify, watch,
+    Context, bench, chat, completions, config, data, doctor, download, eval, generate, init, man, plan, recipe, replay,
+    report, rl, score, serve, sft, signal, upload, verify, watch,
 };
 use crate::error::Result;
 
@@ -42,6 +42,8 @@ enum Command {
     Data(data::Args),
     /// Download a model or a data set from the Hugging Face hub
     Download(download::Args),
+    /// Upload a model to the Hugging Face hub, with a model card
+    Upload(upload::Args),
     /// Fine-tune a model on conversations, packed online
     Sft(JobArgs),
     /// Train a model on questions with GSPO, GRPO or DAPO
@@ -74,14 +76,16 @@ enum Command {
     Doctor(doctor::Args),
     /// Generate a completion script for bash, zsh or fish
     Completions(completions::Args),
+    /// Write the manual pages of all commands
+    Man(man::Args),
 }
 
 /// Groups of commands, in the order of `omr --help`.
 const GROUPS: [(&str, &[&str]); 4] = [
     ("Run", &["recipe", "init", "sft", "rl", "eval"]),
-    ("Data", &["download", "data"]),
+    ("Data", &["download", "upload", "data"]),
     ("Use", &["serve", "chat", "generate", "score", "verify"]),
-    ("Inspect", &["watch", "report", "replay", "plan", "bench", "config", "doctor", "completions"]),
+    ("Inspect", &["watch", "report", "replay", "plan", "bench", "config", "doctor", "completions", "man"]),
 ];
 
 /// Returns the command line with its help: commands in groups. Flags of all commands are explained once, in `omr
@@ -129,6 +133,7 @@ impl Command {
             Command::Init(args) => init::run(args, context),
             Command::Data(args) => data::run(args, context),
             Command::Download(args) => download::run(args, context),
+            Command::Upload(args) => upload::run(args, context),
             Command::Sft(args) => sft::run(args, context),
             Command::Rl(args) => rl::run(args, context),
             Command::Eval(args) => eval::run(args, context),
@@ -145,6 +150,7 @@ impl Command {
             Command::Config(args) => config::run(args, context),
             Command::Doctor(args) => doctor::run(args, context),
             Command::Completions(args) => completions::run(args, &mut Cli::command()),
+            Command::Man(args) => man::run(args, Cli::command()),
         }
     }
 }

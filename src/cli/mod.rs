@@ -25,6 +25,7 @@ mod global;
 mod init;
 mod inspect;
 mod jsonl;
+mod man;
 mod plan;
 mod preview;
 pub mod progress;
@@ -43,6 +44,7 @@ pub mod signal;
 mod start;
 mod stdout;
 mod training;
+mod upload;
 mod verify;
 mod watch;
 

@@ -21,7 +21,7 @@ const MOST_FILES: usize = 2_000_000;
 
 /// Client of a hub.
 pub struct Hub {
-    http: Http,
+    pub(super) http: Http,
 }
 
 /// A file of a repository.
@@ -113,12 +113,12 @@ impl Hub {
         self.http.url(parts.chain(["resolve", &listing.commit]).chain(file.path.split('/')))
     }
 
-    fn api(&self, kind: Kind, id: &str, rest: &[&str]) -> Url {
+    pub(super) fn api(&self, kind: Kind, id: &str, rest: &[&str]) -> Url {
         let parts = ["api", kind.plural()].into_iter().chain(id.split('/'));
         self.http.url(parts.chain(rest.iter().copied()))
     }
 
-    fn page(&self, kind: Kind, id: &str) -> Url {
+    pub(super) fn page(&self, kind: Kind, id: &str) -> Url {
         self.http.url([kind.prefix().trim_end_matches('/')].into_iter().filter(|p| !p.is_empty()).chain(id.split('/')))
     }
 
@@ -193,7 +193,7 @@ impl Hub {
 impl Refusal {
     /// Returns true if the refusal means that the repository is missing. The hub also returns 401 for missing
     /// repositories, so that private names cannot be guessed. For an invalid token the hub returns a specific message.
-    fn is_missing_repo(&self) -> bool {
+    pub(super) fn is_missing_repo(&self) -> bool {
         let hidden = self.status == StatusCode::UNAUTHORIZED && self.message != WRONG_TOKEN;
         self.code == "RepoNotFound" || (self.code.is_empty() && (hidden || self.status == StatusCode::NOT_FOUND))
     }
@@ -206,7 +206,8 @@ impl Refusal {
     }
 }
 
-fn strange(url: &Url, what: &str) -> Error {
+/// Creates the error for a reply that does not follow the protocol.
+pub(super) fn strange(url: &Url, what: &str) -> Error {
     Error::Server { url: url.to_string(), what: format!("the hub's reply has {what}") }
 }
 

@@ -3,10 +3,12 @@
 
 use std::time::Duration;
 
-use reqwest::header::{AUTHORIZATION, HeaderMap, LOCATION, RANGE, RETRY_AFTER};
-use reqwest::{Client, Response, StatusCode, Url};
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, LOCATION, RANGE, RETRY_AFTER};
+use reqwest::{Client, ClientBuilder, Method, RequestBuilder, Response, StatusCode, Url};
+use serde_json::Value;
 
 use super::Settings;
+use super::part::Part;
 use crate::bounds::excess;
 use crate::client::{self, chain};
 use crate::error::{Error, Result};
@@ -17,6 +19,10 @@ const LARGEST_REPLY: usize = 64 << 20;
 const MOST_REDIRECTS: usize = 8;
 /// Time without data after which a connection is given up.
 const SILENCE: Duration = Duration::from_secs(60);
+/// Time in which a request with a body must be answered, because the hub assembles large files. Parts of files have more
+/// time, at the lowest useful speed in bytes per second.
+const REPLY: Duration = Duration::from_secs(300);
+const SLOWEST: u64 = 50_000;
 /// Maximum number of attempts for a request. For the content of a file, an attempt that receives data resets the
 /// number.
 pub(super) const TRIES: usize = 6;
@@ -24,6 +30,8 @@ pub(super) const TRIES: usize = 6;
 /// HTTP client for one hub.
 pub(super) struct Http {
     client: Client,
+    /// Client for requests with bodies. They are sent before a reply can arrive, so the limit of `client` is too short.
+    sender: Client,
     endpoint: Url,
     token: Option<String>,
 }
@@ -49,6 +57,14 @@ pub(super) struct Refusal {
     pub(super) message: String,
 }
 
+/// Body of a request.
+pub(super) enum Body {
+    /// Text of a media type.
+    Text(&'static str, String),
+    /// Part of a file.
+    Part(Part),
+}
+
 /// A reply, and headers of the hub's redirects that led to it.
 pub(super) struct Reply {
     pub(super) response: Response,
@@ -60,16 +76,19 @@ impl Http {
     pub(super) fn new(settings: &Settings) -> Result<Http> {
         // If another caller has already installed a provider, that one is used.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let mut client = Client::builder()
-            .user_agent(concat!("omr/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(Duration::from_secs(30))
-            .read_timeout(SILENCE)
-            .redirect(reqwest::redirect::Policy::none());
-        if settings.endpoint.host_str().is_some_and(|host| ["localhost", "127.0.0.1", "[::1]"].contains(&host)) {
-            client = client.no_proxy();
-        }
-        let client = client.build().map_err(|e| Error::Failed(format!("the hub's client: {}", chain(&e))))?;
-        Ok(Http { client, endpoint: settings.endpoint.clone(), token: settings.token.clone() })
+        let new = || {
+            let client = Client::builder()
+                .user_agent(concat!("omr/", env!("CARGO_PKG_VERSION")))
+                .connect_timeout(Duration::from_secs(30))
+                .redirect(reqwest::redirect::Policy::none());
+            let host = settings.endpoint.host_str().unwrap_or_default();
+            if ["localhost", "127.0.0.1", "[::1]"].contains(&host) { client.no_proxy() } else { client }
+        };
+        let built = |client: ClientBuilder| {
+            client.build().map_err(|e| Error::Failed(format!("the hub's client: {}", chain(&e))))
+        };
+        let (client, sender) = (built(new().read_timeout(SILENCE))?, built(new())?);
+        Ok(Http { client, sender, endpoint: settings.endpoint.clone(), token: settings.token.clone() })
     }
 
     /// Returns the address of a path under the endpoint. The parts are escaped.
@@ -94,9 +113,7 @@ impl Http {
                 request = request.header(RANGE, format!("bytes={from}-"));
             }
             let own = url.origin() == self.endpoint.origin();
-            if let Some(token) = self.token.as_ref().filter(|_| own) {
-                request = request.header(AUTHORIZATION, format!("Bearer {token}"));
-            }
+            request = self.authorized(request, &url);
             let response = request.send().await.map_err(|e| Failure::Passing(chain(&e), None))?;
             if own {
                 let of_file = response.headers().iter().filter(|(name, _)| name.as_str().starts_with("x-linked-"));
@@ -120,37 +137,90 @@ impl Http {
         Err(Failure::Fatal(Error::Server { url: url.to_string(), what }))
     }
 
-    /// Requests a small JSON reply with its headers, and retries if necessary.
-    pub(super) async fn json(&self, url: &Url) -> std::result::Result<(serde_json::Value, HeaderMap), Failure> {
-        let mut attempt = 0;
-        loop {
-            let once = async {
-                let mut reply = self.get(url, 0).await?.response;
-                let headers = reply.headers().clone();
-                let mut bytes = Vec::new();
-                while let Some(chunk) = reply.chunk().await.map_err(|e| Failure::Passing(chain(&e), None))? {
-                    bytes.extend_from_slice(&chunk);
-                    if bytes.len() > LARGEST_REPLY {
-                        let what = format!("a reply of more than {LARGEST_REPLY} bytes");
-                        return Err(Failure::Fatal(Error::Server { url: url.to_string(), what }));
-                    }
-                }
-                if let Some(what) = excess(&bytes) {
-                    return Err(Failure::Fatal(Error::Server { url: url.to_string(), what }));
-                }
-                let value = serde_json::from_slice(&bytes);
-                value.map(|value| (value, headers)).map_err(|e| Failure::Passing(format!("no JSON: {e}"), None))
-            };
-            match once.await {
-                Err(Failure::Passing(what, asked)) if attempt + 1 < TRIES => {
-                    tracing::debug!("{url}: {what}; trying again");
-                    tokio::time::sleep(client::wait(url.as_str(), attempt, asked)).await;
-                    attempt += 1;
-                }
-                done => return done,
-            }
+    /// Adds the token to a request to the hub itself.
+    fn authorized(&self, request: RequestBuilder, url: &Url) -> RequestBuilder {
+        match self.token.as_ref().filter(|_| url.origin() == self.endpoint.origin()) {
+            Some(token) => request.header(AUTHORIZATION, format!("Bearer {token}")),
+            None => request,
         }
     }
+
+    /// Returns an address from a reply of the hub. Returns `None` if it is not an address, or if it is not encrypted
+    /// although the hub's is.
+    pub(super) fn linked(&self, address: &Value) -> Option<Url> {
+        let url = Url::parse(address.as_str()?).ok()?;
+        (url.scheme() == "https" || url.scheme() == self.endpoint.scheme()).then_some(url)
+    }
+
+    /// Requests a small JSON reply with its headers, and retries if necessary.
+    pub(super) async fn json(&self, url: &Url) -> std::result::Result<(Value, HeaderMap), Failure> {
+        retried(url, || async {
+            let reply = self.get(url, 0).await?.response;
+            let headers = reply.headers().clone();
+            Ok((parsed(reply, url).await?, headers))
+        })
+        .await
+    }
+
+    /// Sends a request with a body, and retries if necessary. Redirects are not followed.
+    pub(super) async fn send(&self, method: Method, url: &Url, body: &Body) -> std::result::Result<Response, Failure> {
+        retried(url, || async {
+            let request = self.authorized(self.sender.request(method.clone(), url.clone()), url);
+            let request = match body {
+                Body::Text(kind, text) => request.header(CONTENT_TYPE, *kind).header(ACCEPT, *kind).body(text.clone()),
+                Body::Part(part) => request.header(CONTENT_LENGTH, part.len).body(part.body().map_err(Failure::Fatal)?),
+            };
+            let size = if let Body::Part(part) = body { part.len } else { 0 };
+            let limit = REPLY + Duration::from_secs(size / SLOWEST);
+            let reply = request.timeout(limit).send().await.map_err(|e| Failure::Passing(chain(&e), None))?;
+            Ok(answered(reply, HeaderMap::new()).await?.response)
+        })
+        .await
+    }
+
+    /// Sends text and returns the JSON of the reply.
+    pub(super) async fn post(
+        &self,
+        url: &Url,
+        kind: &'static str,
+        text: String,
+    ) -> std::result::Result<Value, Failure> {
+        parsed(self.send(Method::POST, url, &Body::Text(kind, text)).await?, url).await
+    }
+}
+
+/// Repeats a request after failures that may pass.
+async fn retried<T, F>(url: &Url, once: impl Fn() -> F) -> std::result::Result<T, Failure>
+where
+    F: Future<Output = std::result::Result<T, Failure>>,
+{
+    let mut attempt = 0;
+    loop {
+        match once().await {
+            Err(Failure::Passing(what, asked)) if attempt + 1 < TRIES => {
+                tracing::debug!("{url}: {what}; trying again");
+                tokio::time::sleep(client::wait(url.as_str(), attempt, asked)).await;
+                attempt += 1;
+            }
+            done => return done,
+        }
+    }
+}
+
+/// Reads a small JSON reply.
+async fn parsed(mut reply: Response, url: &Url) -> std::result::Result<Value, Failure> {
+    let mut bytes = Vec::new();
+    while let Some(chunk) = reply.chunk().await.map_err(|e| Failure::Passing(chain(&e), None))? {
+        bytes.extend_from_slice(&chunk);
+        if bytes.len() > LARGEST_REPLY {
+            let what = format!("a reply of more than {LARGEST_REPLY} bytes");
+            return Err(Failure::Fatal(Error::Server { url: url.to_string(), what }));
+        }
+    }
+    if let Some(what) = excess(&bytes) {
+        return Err(Failure::Fatal(Error::Server { url: url.to_string(), what }));
+    }
+    serde_json::from_slice(&bytes).map_err(|e| Failure::Passing(format!("no JSON: {e}"), None))
 }
 
 async fn answered(response: Response, linked: HeaderMap) -> std::result::Result<Reply, Failure> {

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::record::Record;
 use super::repo::{Kind, SHORT_NAMES, is_id};
 use super::settings::cache;
 use crate::error::{Error, Result};
@@ -80,6 +81,15 @@ pub fn repository_name(path: &Path) -> Option<String> {
     repository(&path.canonicalize().ok()?).map(|(_, name)| name)
 }
 
+/// Returns the id of the repository that `folder` was downloaded from, as a snapshot or by `omr download`.
+pub fn origin(folder: &Path) -> Option<String> {
+    let folder = folder.canonicalize().ok()?;
+    match repository(&folder) {
+        Some((repo, _)) => Some(repo.file_name()?.to_str()?.split_once("--")?.1.replacen("--", "/", 1)),
+        None => Record::read(&folder).whole.map(|listing| listing.repo),
+    }
+}
+
 /// Returns the cache folder of the repository that has `path` in a snapshot, and the repository's name without its
 /// owner.
 fn repository(path: &Path) -> Option<(PathBuf, String)> {
@@ -111,6 +121,7 @@ mod tests {
         assert_eq!(find("org/rows@c0ffee", Kind::Dataset).unwrap(), snapshot);
         assert_eq!(blobs(&snapshot.join("data")), Some(repo.join("blobs")));
         assert_eq!(repository_name(&snapshot).as_deref(), Some("rows"));
+        assert_eq!((origin(&snapshot).as_deref(), origin(home.path())), (Some("org/rows"), None));
         for (path, kind) in [("org/rows", Kind::Model), ("org/rows@v2", Kind::Dataset), ("org/rows@..", Kind::Dataset)]
         {
             let error = find(path, kind).unwrap_err();

@@ -1,8 +1,8 @@
-//! The Hugging Face hub: names of repositories, listings, and verified downloads.
+//! The Hugging Face hub: names of repositories, listings, verified downloads, and uploads.
 //!
-//! [`Repo`] parses what a user types, `api` implements the protocol, [`download`] plans and fetches, and [`local`]
-//! finds existing snapshots. A token is sent only to the hub's own address. Every file is verified against the listed
-//! hash before it gets its final name.
+//! [`Repo`] parses what a user types, `api` implements the protocol, [`download`] plans and fetches, [`upload`] sends
+//! and commits, and [`local`] finds existing snapshots. A token is sent only to the hub's own address. Every downloaded
+//! file is verified against the listed hash before it gets its final name.
 
 #![forbid(unsafe_code)]
 
@@ -12,9 +12,11 @@ pub mod download;
 mod fetch;
 mod http;
 pub mod local;
+mod part;
 mod record;
 mod repo;
 mod settings;
+pub mod upload;
 
 pub use repo::{Kind, Repo};
 pub use settings::Settings;

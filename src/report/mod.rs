@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod browser;
+pub mod card;
 mod comparison;
 mod evaluation;
 mod html;

@@ -97,7 +97,7 @@ fn name(dir: &Path) -> String {
     parts[parts.len().saturating_sub(2)..].join("/")
 }
 
-fn summary(dir: &Path) -> Result<Map<String, Value>> {
+pub(super) fn summary(dir: &Path) -> Result<Map<String, Value>> {
     let path = dir.join("summary.json");
     match files::read_to_string(&path) {
         Ok(text) => serde_json::from_str(&text).map_err(|error| Error::format(&path, error.to_string())),

@@ -42,7 +42,7 @@ pub fn is_training(dir: &Path) -> bool {
     files::is_run(dir) && (rl_config(dir).is_some() || sft_config(dir).is_some() || resolved(dir).is_some())
 }
 
-fn sft_config(dir: &Path) -> Option<SftConfig> {
+pub(super) fn sft_config(dir: &Path) -> Option<SftConfig> {
     config::load(Some(&dir.join("config.yaml")), &[], &|_| None).ok()
 }
 

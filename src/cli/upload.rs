@@ -1,0 +1,115 @@
+//! `omr upload`: uploads a model, with a card and the metrics of its run, to the Hugging Face hub.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use super::Context;
+use super::stdout::print;
+use crate::error::{Error, Result};
+use crate::hub::upload::{Job, Upload};
+use crate::hub::{Kind, Repo, Settings};
+use crate::observe::bytes;
+use crate::report::card;
+
+/// Files of a run that are uploaded beside its model, in the folder `training`.
+const OF_RUN: [&str; 4] = ["config.yaml", "metrics.jsonl", "report.html", "summary.json"];
+
+/// Arguments of `omr upload`.
+#[derive(clap::Args)]
+#[command(after_help = "A README.md in DIR is uploaded as it is; otherwise a model card is written from the run. To \
+    continue a stopped upload, run the same command again. HF_TOKEN, HF_ENDPOINT, HF_HOME and HF_HUB_OFFLINE work as \
+    in the Hugging Face libraries.")]
+pub struct Args {
+    /// Run directory of omr sft or omr rl, or a model directory
+    #[arg(value_name = "DIR")]
+    dir: PathBuf,
+    /// Repository, optionally with @BRANCH. It is created if it does not exist
+    #[arg(long, value_name = "ORG/NAME")]
+    to: String,
+    /// Create a private repository, and refuse one that is public
+    #[arg(long)]
+    private: bool,
+    /// Print the files, their sizes and the model card, and exit
+    #[arg(long)]
+    dry_run: bool,
+    /// Number of files sent at once
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=64))]
+    max_workers: u8,
+}
+
+/// Uploads the files and prints the address of the commit to stdout.
+pub fn run(args: &Args, context: &Context) -> Result<()> {
+    let repo: Repo = args.to.parse()?;
+    if repo.kind == Some(Kind::Dataset) || !args.to.contains('/') {
+        return Err(Error::input("--to", format!("{:?}", args.to), "a model repository, ORG/NAME"));
+    }
+    let is_run = args.dir.join("model/config.json").exists();
+    let model = if is_run { args.dir.join("model") } else { args.dir.clone() };
+    let mut files = model_files(&model)?;
+    for name in OF_RUN.iter().filter(|name| is_run && args.dir.join(name).exists()) {
+        files.push(upload(format!("training/{name}"), args.dir.join(name))?);
+    }
+    let own = args.dir.join("README.md");
+    let mut written = tempfile::NamedTempFile::new().map_err(Error::io("a temporary file"))?;
+    if is_run && own.exists() {
+        files.retain(|file| file.path != "README.md");
+        files.push(upload("README.md".to_owned(), own)?);
+    } else if !files.iter().any(|file| file.path == "README.md") {
+        let run = if is_run { Some(args.dir.as_path()) } else { card::run_of(&model) };
+        let text = card::card(run, &repo.id)?;
+        written.write_all(text.as_bytes()).map_err(Error::io(written.path()))?;
+        files.push(upload("README.md".to_owned(), written.path().to_owned())?);
+    }
+    files.sort_by(|a, b| a.path.cmp(&b.path));
+    if args.dry_run {
+        return plan(&files);
+    }
+    let settings = Settings::of(&|name| std::env::var(name).ok())?;
+    let job = Job { repo, private: args.private, files, workers: usize::from(args.max_workers) };
+    let address = context.runtime()?.block_on(job.run(&settings, context.observer()))?;
+    print(&format!("{address}\n"))
+}
+
+fn upload(path: String, source: PathBuf) -> Result<Upload> {
+    let size = std::fs::metadata(&source).map_err(Error::io(&source))?.len();
+    Ok(Upload { path, source, size })
+}
+
+/// Returns the files of the model in `dir`, except hidden ones and the trainer's state of a checkpoint.
+fn model_files(dir: &Path) -> Result<Vec<Upload>> {
+    let pattern = format!("{}/**/*", glob::Pattern::escape(&dir.to_string_lossy()));
+    let options = glob::MatchOptions { require_literal_leading_dot: true, ..Default::default() };
+    let found = glob::glob_with(&pattern, options).map_err(|e| Error::Failed(e.to_string()))?;
+    let mut files = Vec::new();
+    for source in found {
+        let source = source.map_err(|e| Error::io(e.path())(std::io::Error::from(e.error().kind())))?;
+        let below = source.strip_prefix(dir).unwrap_or(&source).to_owned();
+        if source.is_file() && !below.starts_with("trainer") {
+            files.push(upload(below.to_string_lossy().into_owned(), source)?);
+        }
+    }
+    let has = |ending: &str| files.iter().any(|file| file.path.ends_with(ending) && !file.path.contains('/'));
+    match has("config.json") && has(".safetensors") {
+        true => Ok(files),
+        false => {
+            let stages = ["rl", "sft"].map(|stage| dir.join(stage)).into_iter().find(|dir| dir.join("model").is_dir());
+            let hint =
+                stages.map_or("omr sft and omr rl make run directories".to_owned(), |dir| dir.display().to_string());
+            let found = "no config.json with weights (*.safetensors)";
+            Err(Error::input_hint(dir.display().to_string(), found, "a run directory or a model directory", hint))
+        }
+    }
+}
+
+/// Prints the files with their sizes, and the card.
+fn plan(files: &[Upload]) -> Result<()> {
+    let lines: String = files.iter().map(|file| format!("{:>10}  {}\n", bytes(file.size), file.path)).collect();
+    let total = bytes(files.iter().map(|file| file.size).sum());
+    let readme = files.iter().find(|file| file.path == "README.md");
+    let card = readme.map(|file| crate::files::read_to_string(&file.source).map_err(Error::io(&file.source)));
+    print(&format!(
+        "{lines}{total:>10}  in {} files\n\nREADME.md:\n\n{}",
+        files.len(),
+        card.transpose()?.unwrap_or_default()
+    ))
+}
