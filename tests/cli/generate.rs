@@ -296,7 +296,13 @@ fn log_probs_of_given_answers_are_those_of_the_engine() {
         assert_eq!(score(&["--out", &file]), "");
         assert_eq!(fs::read_to_string(&file).unwrap(), printed);
     }
-    // A text is scored with the token that ends the turn.
+}
+
+#[test]
+fn a_text_is_scored_with_the_token_that_ends_the_turn() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    model_dir(dir.path());
     fs::write(at("text.jsonl"), format!("{}\n", json!({"prompt": "What?", "response": "One and two."}))).unwrap();
     let output = omr().args(["score", "--logprobs", &at("text.jsonl"), "--model", &at("")]).output().unwrap();
     let line: Value = serde_json::from_slice(&output.stdout).unwrap();
