@@ -109,7 +109,8 @@ fn config_lists_type_default_meaning_and_names_elsewhere() {
     let (_, entry) = text.split_once("clip_ratio_low: 0.0003\n    ").unwrap();
     let (meaning, facts) = entry.split_once("\n    [").unwrap();
     assert!(meaning.contains("clip") && !meaning.contains('\n'), "{meaning}");
-    let key = "a number, 0 or more; verl actor_rollout_ref.actor.clip_ratio_low; published: 3e-4]\n";
+    let key = "a number, 0 or more; verl actor_rollout_ref.actor.clip_ratio_low; TRL epsilon (and clip_ratio_high); \
+               published: 3e-4]\n";
     assert!(facts.starts_with(key), "{facts}");
     // The help shows a single rule for the valid numbers, instead of the rules of the type and of the key.
     assert!(stdout(&["config", "sft"]).contains("[a whole number, from 1 to 100000000 or null; "));
