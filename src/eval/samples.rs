@@ -83,12 +83,12 @@ impl Answer {
     }
 }
 
-/// Returns the clusters that a row names: one, or a list.
+/// Returns the clusters that a row names: one, or a list. Parquet files of omr contain a list as JSON text.
 fn clusters(row: &Row) -> Vec<String> {
+    let list = |value: &Value| serde_json::from_value::<Vec<String>>(value.clone()).ok();
     match row.extra.get(CLUSTER) {
-        Some(Value::String(name)) => vec![name.clone()],
-        Some(Value::Array(names)) => names.iter().filter_map(|name| Some(name.as_str()?.to_owned())).collect(),
-        _ => Vec::new(),
+        Some(Value::String(text)) => serde_json::from_str(text).unwrap_or_else(|_| vec![text.clone()]),
+        other => other.and_then(list).unwrap_or_default(),
     }
 }
 

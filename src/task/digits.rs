@@ -140,7 +140,7 @@ fn row(
     let answer = question.answer(picked.map(|i| digits[i].label)).to_string();
     let extra = json!({
         "index": index, "split": split, "question": text, "answer": answer, "kind": question.name(),
-        "left": picked[0], "right": picked[1], "cluster": picked.map(|i| format!("digit-{i}")),
+        "left": picked[0], "right": picked[1], "cluster": json!(picked.map(|i| format!("digit-{i}"))).to_string(),
     });
     Ok(Row {
         id: format!("{NAME}-{split}-{index}"),

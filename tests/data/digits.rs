@@ -7,6 +7,7 @@ use std::path::Path;
 use omr::config::{BaseConfig, DistillConfig, EndpointConfig, StageConfig, TaskConfig, TeacherConfig};
 use omr::data::read::{self, entry};
 use omr::data::{Form, Row, prompt, sft_sample, text_of, write};
+use omr::eval::samples::Sample;
 use omr::image::Processor;
 use omr::pipeline::Summary;
 use omr::task::digits::teacher::{MODEL, Teacher};
@@ -67,6 +68,9 @@ fn rows_are_the_same_for_a_seed_and_survive_their_file() {
         assert_eq!(key(a), key(b));
         assert_eq!(key(a), key(c));
     }
+    // Intervals of accuracies know which questions have a digit in common.
+    let names = ["left", "right"].map(|side| format!("digit-{}", back[0].extra[side]));
+    assert_eq!(Sample::of("digits", 0, &back[0]).clusters, names);
     assert!(one.heldout.iter().zip(&other.heldout).any(|(a, b)| a.images != b.images));
     for (k, row) in one.heldout.iter().enumerate() {
         assert_eq!(row.extra["kind"], PHRASINGS[k % 4].0.name());
