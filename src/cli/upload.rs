@@ -1,4 +1,4 @@
-//! `omr upload`: uploads a model, with a card and the metrics of its run, to the Hugging Face hub.
+//! `omr upload`: uploads a model, with a model card and the metrics of its run, to the Hugging Face hub.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::hub::upload::{Job, Upload};
 use crate::hub::{Kind, Repo, Settings};
 use crate::observe::bytes;
-use crate::report::card;
+use crate::report::model_card;
 
 /// Files of a run that are uploaded beside its model, in the folder `training`.
 const OF_RUN: [&str; 4] = ["config.yaml", "metrics.jsonl", "report.html", "summary.json"];
@@ -55,8 +55,8 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         files.retain(|file| file.path != "README.md");
         files.push(upload("README.md".to_owned(), own)?);
     } else if !files.iter().any(|file| file.path == "README.md") {
-        let run = if is_run { Some(args.dir.as_path()) } else { card::run_of(&model) };
-        let text = card::card(run, &repo.id)?;
+        let run = if is_run { Some(args.dir.as_path()) } else { model_card::run_of(&model) };
+        let text = model_card::write(run, &repo.id)?;
         written.write_all(text.as_bytes()).map_err(Error::io(written.path()))?;
         files.push(upload("README.md".to_owned(), written.path().to_owned())?);
     }
@@ -106,10 +106,10 @@ fn plan(files: &[Upload]) -> Result<()> {
     let lines: String = files.iter().map(|file| format!("{:>10}  {}\n", bytes(file.size), file.path)).collect();
     let total = bytes(files.iter().map(|file| file.size).sum());
     let readme = files.iter().find(|file| file.path == "README.md");
-    let card = readme.map(|file| crate::files::read_to_string(&file.source).map_err(Error::io(&file.source)));
+    let text = readme.map(|file| crate::files::read_to_string(&file.source).map_err(Error::io(&file.source)));
     print(&format!(
         "{lines}{total:>10}  in {} files\n\nREADME.md:\n\n{}",
         files.len(),
-        card.transpose()?.unwrap_or_default()
+        text.transpose()?.unwrap_or_default()
     ))
 }

@@ -7,11 +7,11 @@
 #![forbid(unsafe_code)]
 
 pub mod browser;
-pub mod card;
 mod comparison;
 mod evaluation;
 mod html;
 pub mod inspect;
+pub mod model_card;
 pub mod preview;
 mod read;
 mod rescore;

@@ -14,7 +14,7 @@ use crate::hub::local;
 use crate::page::{self, Scripts};
 use crate::train::metrics::{self, Metrics};
 
-/// Facts of a run that the card does not contain: places on the machine, and what the card shows elsewhere.
+/// Facts of a run that the model card does not contain: places on the machine, and what the model card shows elsewhere.
 const LEFT_OUT: [&str; 6] = ["Host", "Directory", "Model", "Data", "Memory", "Last step"];
 /// Maximum number of runs between a model and the one it starts from.
 const MOST_RUNS: usize = 8;
@@ -29,9 +29,9 @@ struct Score {
     n: Option<u64>,
 }
 
-/// Writes the model card of the repository `id`, whose model the training run in `dir` made. Without a run, the card
+/// Writes the model card of the repository `id`, whose model the training run in `dir` made. Without a run, it
 /// only contains what is known of every model.
-pub fn card(dir: Option<&Path>, id: &str) -> Result<String> {
+pub fn write(dir: Option<&Path>, id: &str) -> Result<String> {
     let steps = dir.map(|dir| metrics::read(&dir.join("metrics.jsonl"))).transpose()?.unwrap_or_default();
     let (rl, sft) = (dir.and_then(run::rl_config), dir.and_then(run::sft_config));
     let (method, rows) = match (&rl, &sft) {
@@ -47,13 +47,13 @@ pub fn card(dir: Option<&Path>, id: &str) -> Result<String> {
     };
     facts.retain(|(name, _)| !LEFT_OUT.contains(&name.as_str()) && !name.starts_with("Validation"));
     let tags: Vec<String> = ["omr".to_owned(), method.to_lowercase()].into_iter().filter(|t| !t.is_empty()).collect();
-    let templates = page::templates(&[("card.md", include_str!("card.md"))])?;
+    let templates = page::templates(&[("model_card.md", include_str!("model_card.md"))])?;
     let scores = dir.map_or(Ok(Vec::new()), |dir| scores(dir, &steps))?;
     let license = start.as_deref().map(license).unwrap_or_default();
     let base = start.as_deref().and_then(local::origin);
     let (name, version) = (id.rsplit('/').next(), env!("CARGO_PKG_VERSION"));
     let context = context! { name, base, license, tags, method, rows, facts, scores, version };
-    page::render(&templates, "card.md", Scripts::default(), context)
+    page::render(&templates, "model_card.md", Scripts::default(), context)
 }
 
 /// Returns the training run that made the model in `folder`.
@@ -79,7 +79,7 @@ fn known(path: &Path) -> String {
     local::origin(path).unwrap_or_else(|| path.file_name().unwrap_or_default().to_string_lossy().into_owned())
 }
 
-/// Returns the lines about the licence in the card of a downloaded model.
+/// Returns the lines about the licence in the model card of a downloaded model.
 fn license(model: &Path) -> Vec<String> {
     let text = files::read_to_string(model.join("README.md")).unwrap_or_default();
     let front = text.strip_prefix("---\n").and_then(|text| text.split_once("\n---")).unwrap_or_default().0;
