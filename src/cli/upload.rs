@@ -101,7 +101,7 @@ fn model_files(dir: &Path) -> Result<Vec<Upload>> {
     }
 }
 
-/// Prints the files with their sizes, and the card.
+/// Prints the files with their sizes, and the model card.
 fn plan(files: &[Upload]) -> Result<()> {
     let lines: String = files.iter().map(|file| format!("{:>10}  {}\n", bytes(file.size), file.path)).collect();
     let total = bytes(files.iter().map(|file| file.size).sum());

@@ -107,25 +107,34 @@ impl Job {
         self.commit(&hub, &changed).await
     }
 
-    /// Creates the repository if it does not exist.
+    /// Creates the repository if it does not exist. Before any file is sent, checks that it is as private as requested.
     async fn create(&self, hub: &Hub) -> Result<()> {
+        if !self.exists(hub).await? {
+            let (owner, name) = self.repo.id.split_once('/').unwrap_or_default();
+            let mut body = json!({"type": "model", "name": name, "organization": owner});
+            if self.private {
+                body["visibility"] = json!("private");
+            }
+            self.post(hub, &hub.http.url(["api", "repos", "create"]), JSON, body.to_string()).await?;
+            if self.private {
+                self.exists(hub).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns false if the repository does not exist. Errors if it is public although a private one is requested.
+    async fn exists(&self, hub: &Hub) -> Result<bool> {
         let url = hub.api(Kind::Model, &self.repo.id, &[]);
         match hub.http.json(&url).await {
-            Ok((found, _)) if self.private && found["private"] == false => {
+            Ok((found, _)) if self.private && found["private"] != true => {
                 let expected = "a private repository, or the name of a new one";
-                return Err(Error::input("--private", format!("{}, which is public", self.repo.id), expected));
+                Err(Error::input("--private", format!("{}, which is public", self.repo.id), expected))
             }
-            Ok(_) => return Ok(()),
-            Err(Failure::Status(refusal)) if refusal.is_missing_repo() => {}
-            Err(failure) => return Err(self.failed(hub, &url, failure).await),
+            Ok(_) => Ok(true),
+            Err(Failure::Status(refusal)) if refusal.is_missing_repo() => Ok(false),
+            Err(failure) => Err(self.failed(hub, &url, failure).await),
         }
-        let (owner, name) = self.repo.id.split_once('/').unwrap_or_default();
-        let mut body = json!({"type": "model", "name": name, "organization": owner});
-        if self.private {
-            body["private"] = json!(true);
-        }
-        let url = hub.http.url(["api", "repos", "create"]);
-        self.post(hub, &url, JSON, body.to_string()).await.map(drop)
     }
 
     /// Sends text to the hub and returns the JSON of its reply. Converts refusals into errors with a hint.

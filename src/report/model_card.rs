@@ -14,7 +14,7 @@ use crate::hub::local;
 use crate::page::{self, Scripts};
 use crate::train::metrics::{self, Metrics};
 
-/// Facts of a run that the model card does not contain: places on the machine, and what the model card shows elsewhere.
+/// Facts of a run that the model card does not contain: places on the machine, and what it shows elsewhere.
 const LEFT_OUT: [&str; 6] = ["Host", "Directory", "Model", "Data", "Memory", "Last step"];
 /// Maximum number of runs between a model and the one it starts from.
 const MOST_RUNS: usize = 8;
@@ -29,8 +29,8 @@ struct Score {
     n: Option<u64>,
 }
 
-/// Writes the model card of the repository `id`, whose model the training run in `dir` made. Without a run, it
-/// only contains what is known of every model.
+/// Writes the model card of the repository `id`, whose model the training run in `dir` made. Without a run, it only
+/// contains what is known of every model.
 pub fn write(dir: Option<&Path>, id: &str) -> Result<String> {
     let steps = dir.map(|dir| metrics::read(&dir.join("metrics.jsonl"))).transpose()?.unwrap_or_default();
     let (rl, sft) = (dir.and_then(run::rl_config), dir.and_then(run::sft_config));
@@ -53,7 +53,7 @@ pub fn write(dir: Option<&Path>, id: &str) -> Result<String> {
     let base = start.as_deref().and_then(local::origin);
     let (name, version) = (id.rsplit('/').next(), env!("CARGO_PKG_VERSION"));
     let context = context! { name, base, license, tags, method, rows, facts, scores, version };
-    page::render(&templates, "model_card.md", Scripts::default(), context)
+    Ok(page::render(&templates, "model_card.md", Scripts::default(), context)? + "\n")
 }
 
 /// Returns the training run that made the model in `folder`.

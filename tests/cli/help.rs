@@ -68,6 +68,23 @@ fn flags_of_all_commands_are_explained_once() {
 }
 
 #[test]
+fn every_command_has_a_manual_page() {
+    let dir = tempfile::tempdir().unwrap();
+    stdout(&["man", "--out", dir.path().to_str().unwrap()]);
+    for name in commands() {
+        let page = std::fs::read_to_string(dir.path().join(format!("omr-{name}.1"))).unwrap();
+        assert!(page.contains(".TH") && page.contains(".SH SYNOPSIS"), "{name}: {page}");
+    }
+    let page = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap();
+    assert!(page("omr-data-dedup.1").contains("CONFIG") && page("omr-sft.1").contains("print\\-config"));
+    let pages = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path());
+    match Command::new("groff").args(["-man", "-ww", "-z", "-Tutf8"]).args(pages).output() {
+        Err(_) => eprintln!("this machine has no groff: it does not check the pages"),
+        Ok(checked) => assert!(checked.stderr.is_empty(), "{}", String::from_utf8_lossy(&checked.stderr)),
+    }
+}
+
+#[test]
 fn completions_know_commands_and_flags() {
     for shell in ["bash", "zsh", "fish"] {
         let script = stdout(&["completions", shell]);

@@ -1,6 +1,8 @@
-//! Tests `omr download` against a hub server on this machine.
+//! Tests `omr download` and `omr upload` against a hub server on this machine.
 
+mod receive;
 mod server;
+mod upload;
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};

@@ -1,4 +1,4 @@
-//! A hub server on this machine. It has the protocol of the real hub on one port, and the separate host for large files
+//! A hub server on this machine, for downloads and uploads. It has the protocol of the real hub on one port, and the separate host for large files
 //! on another. Each request for a file can have a fault.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -9,6 +9,8 @@ use serde_json::{Value, json};
 use sha1::Digest as _;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+
+use super::receive::{Hosts, Received, receive};
 
 /// Fault of one request for a file's content or for the API.
 #[derive(Clone, Copy)]
@@ -32,6 +34,8 @@ pub struct Seen {
     pub path: String,
     pub range: Option<String>,
     pub token: Option<String>,
+    pub method: String,
+    pub body: Vec<u8>,
 }
 
 #[derive(Default)]
@@ -45,6 +49,8 @@ pub struct State {
     /// Reply to requests without a token, if the repository is not public.
     pub locked: Option<(u16, &'static str)>,
     pub commit: String,
+    /// Uploads: see [`super::receive`].
+    pub received: Received,
 }
 
 pub struct Hub {
@@ -81,21 +87,21 @@ impl Hub {
     }
 }
 
-struct Reply {
-    status: u16,
-    headers: Vec<(&'static str, String)>,
-    body: Vec<u8>,
+pub struct Reply {
+    pub status: u16,
+    pub headers: Vec<(&'static str, String)>,
+    pub body: Vec<u8>,
     /// Number of bytes to send, and true if the connection stays open after them.
-    sent: Option<(usize, bool)>,
+    pub sent: Option<(usize, bool)>,
 }
 
 impl Reply {
-    fn status(status: u16, code: &str) -> Reply {
+    pub fn status(status: u16, code: &str) -> Reply {
         let headers = vec![("x-error-code", code.to_owned()), ("retry-after", "0".to_owned())];
         Reply { status, headers, body: json!({"error": "said the hub"}).to_string().into(), sent: None }
     }
 
-    fn json(value: &Value) -> Reply {
+    pub fn json(value: &Value) -> Reply {
         Reply { status: 200, headers: Vec::new(), body: value.to_string().into(), sent: None }
     }
 }
@@ -103,9 +109,7 @@ impl Reply {
 async fn talk(mut stream: TcpStream, on_cdn: bool, state: Arc<Mutex<State>>, cdn: String) -> Option<()> {
     let mut bytes = Vec::new();
     while !bytes.ends_with(b"\r\n\r\n") {
-        let mut chunk = [0; 2048];
-        let n = stream.read(&mut chunk).await.ok().filter(|&n| n > 0)?;
-        bytes.extend_from_slice(&chunk[..n]);
+        bytes.push(stream.read_u8().await.ok()?);
     }
     let head = String::from_utf8(bytes).ok()?;
     let path = head.split_whitespace().nth(1)?.to_owned();
@@ -113,11 +117,16 @@ async fn talk(mut stream: TcpStream, on_cdn: bool, state: Arc<Mutex<State>>, cdn
         let lines = head.lines().filter_map(|line| line.split_once(": "));
         lines.filter(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.to_owned()).next()
     };
-    let seen = Seen { on_cdn, path, range: header("range"), token: header("authorization") };
+    let len = header("content-length").and_then(|len| len.parse().ok()).unwrap_or(0);
+    let mut body = vec![0; len];
+    stream.read_exact(&mut body).await.ok()?;
+    let method = head.split_whitespace().next()?.to_owned();
+    let seen = Seen { on_cdn, path, range: header("range"), token: header("authorization"), method, body };
     let reply = {
         let mut state = state.lock().unwrap();
         state.seen.push(seen.clone());
-        answer(&mut state, &seen, &cdn)
+        let own = format!("http://{}", header("host").unwrap_or_default());
+        receive(&mut state, &seen, &Hosts { own, cdn: cdn.clone() }).unwrap_or_else(|| answer(&mut state, &seen, &cdn))
     };
     let (sent, open) = reply.sent.unwrap_or((reply.body.len(), false));
     let mut head =
@@ -167,11 +176,11 @@ fn answer(state: &mut State, seen: &Seen, cdn: &str) -> Reply {
     }
 }
 
-fn is_large(path: &str) -> bool {
+pub fn is_large(path: &str) -> bool {
     path.ends_with(".safetensors") || path.ends_with(".parquet")
 }
 
-fn hash(path: &str, bytes: &[u8]) -> String {
+pub fn hash(path: &str, bytes: &[u8]) -> String {
     let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect();
     match is_large(path) {
         true => hex(&sha2::Sha256::digest(bytes)),

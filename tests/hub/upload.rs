@@ -1,0 +1,168 @@
+//! Uploads a run and a model directory, and downloads them again.
+
+use std::path::Path;
+use std::process::Command;
+
+use super::server::{Fault, Hub, Seen};
+use super::{Done, bytes, run};
+
+/// Writes a finished SFT run, which started from a downloaded model.
+fn write_run(dir: &Path) {
+    let write = |path: &str, content: &[u8]| {
+        let path = dir.join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, content).unwrap();
+    };
+    write("base/README.md", b"---\nlicense: apache-2.0\ntags: [x]\n---\n# Base\n");
+    let record = r#"{"repo":"org/base","revision":"main","commit":"c","include":[],"files":[]}"#;
+    write("base/.download.jsonl", record.as_bytes());
+    let config = format!("# omr 0.1.0, on the CPU\nmodel: {}\ndatasets: [rows.jsonl]\n", dir.join("base").display());
+    write("run/config.yaml", config.as_bytes());
+    write("run/metrics.jsonl", b"{\"step\":1,\"loss\":2.5,\"val-core/digits/acc/mean@1\":0.25}\n{\"step\":2,\"loss\":1.5,\"val-core/digits/acc/mean@1\":0.75}\n");
+    write(
+        "run/starts.jsonl",
+        b"{\"host\":\"secret-host\",\"command\":\"omr sft a.yaml\",\"commit\":\"abc\",\"version\":\"0.1.0\"}\n",
+    );
+    write("run/model/config.json", b"{}\n");
+    write("run/model/empty.txt", b"");
+    write("run/model/model-1.safetensors", &bytes(300_000, 1));
+    write("run/model/model-2.safetensors", &bytes(500_000, 2));
+    write("run/model/notes.log", b"ignored");
+    write("run/model/.hidden", b"hidden");
+}
+
+fn upload(hub: &Hub, dir: &Path, args: &[&str]) -> Command {
+    let mut command = super::command(&hub.url, dir, args);
+    let mut upload = Command::new(command.get_program());
+    upload.current_dir(dir).arg("upload").args(args);
+    command.get_envs().for_each(|(name, value)| match value {
+        Some(value) => drop(upload.env(name, value)),
+        None => drop(upload.env_remove(name)),
+    });
+    command = upload;
+    command.env("HF_TOKEN", "hf_write");
+    command
+}
+
+fn sent(seen: &[Seen]) -> Vec<usize> {
+    seen.iter().filter(|seen| seen.on_cdn && seen.method == "PUT").map(|seen| seen.body.len()).collect()
+}
+
+fn assert_fails(done: &Done, words: &[&str]) {
+    assert_eq!(done.code, Some(2), "{}", done.printed);
+    words.iter().for_each(|word| assert!(done.printed.contains(word), "{word}: {}", done.printed));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_uploaded_run_is_downloaded_with_the_same_bytes_and_a_model_card() {
+    let dir = tempfile::tempdir().unwrap();
+    write_run(dir.path());
+    let hub = Hub::start(&[]).await;
+    hub.fail("put", &[Fault::Status(500, "")]);
+    let done = run(upload(&hub, dir.path(), &["run", "--to", "org/new", "--private"])).await;
+    assert_eq!(done.code, Some(0), "{}", done.printed);
+    assert!(
+        done.printed.contains("8 files, 782.2 KiB") && done.printed.contains("notes.log: left out"),
+        "{}",
+        done.printed
+    );
+    let seen = hub.seen();
+    assert!(seen.iter().filter(|seen| seen.on_cdn).all(|seen| seen.token.is_none()), "the token left the hub's host");
+    assert_eq!(sent(&seen).len(), 3, "the part that failed was sent again");
+    assert_eq!(hub.state.lock().unwrap().received.repo, Some(true));
+
+    // The hub of the test serves the same files under another name.
+    let got = run(super::command(&hub.url, dir.path(), &["org/tiny", "--to", "out"])).await;
+    assert_eq!(got.code, Some(0), "{}", got.printed);
+    for name in ["config.json", "empty.txt", "model-1.safetensors", "model-2.safetensors"] {
+        let [was, is] = ["run/model", "out"].map(|folder| std::fs::read(dir.path().join(folder).join(name)).unwrap());
+        assert!(was == is, "{name}");
+    }
+    assert!(!dir.path().join("out/.hidden").exists() && dir.path().join("out/training/metrics.jsonl").exists());
+    let written = std::fs::read_to_string(dir.path().join("out/README.md")).unwrap();
+    for line in [
+        "base_model: \"org/base\"",
+        "license: apache-2.0",
+        "library_name: transformers",
+        "pipeline_tag: image-text-to-text",
+        "      value: 0.75",
+        "# new",
+        "trained by SFT on `rows.jsonl`",
+        "- Command: omr sft a.yaml",
+        "- Commit: abc",
+    ] {
+        assert!(written.contains(line), "{line}: {written}");
+    }
+    assert!(!written.contains("secret-host"), "{written}");
+
+    // A second upload sends and commits nothing.
+    hub.seen();
+    let again = run(upload(&hub, dir.path(), &["run", "--to", "org/new"])).await;
+    assert!(again.code == Some(0) && again.printed.contains("already contains all files"), "{}", again.printed);
+    assert!(sent(&hub.seen()).is_empty() && hub.state.lock().unwrap().received.commits == 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upload_that_was_stopped_sends_only_what_is_missing_in_parts() {
+    let dir = tempfile::tempdir().unwrap();
+    write_run(dir.path());
+    std::fs::write(dir.path().join("run/model/README.md"), "my own text").unwrap();
+    let hub = Hub::start(&[]).await;
+    hub.state.lock().unwrap().received.part_size = Some(128_000);
+    // The hub refuses the second file, so that the first upload ends after the first file.
+    let args = ["run/model", "--to", "org/new", "--max-workers", "1"];
+    let mut faults = [Fault::NoRange; 7];
+    faults[6] = Fault::Status(400, "");
+    hub.fail("put", &faults);
+    let first = run(upload(&hub, dir.path(), &args)).await;
+    assert_eq!(first.code, Some(1), "{}", first.printed);
+    assert!(!first.printed.contains("signature"), "{}", first.printed);
+    let stored: Vec<usize> = hub.state.lock().unwrap().received.objects.values().map(Vec::len).collect();
+    assert!(stored.len() == 1 && hub.state.lock().unwrap().received.commits == 0, "{stored:?}");
+    hub.seen();
+    let second = run(upload(&hub, dir.path(), &args)).await;
+    assert_eq!(second.code, Some(0), "{}", second.printed);
+    assert_eq!(sent(&hub.seen()).iter().sum::<usize>(), 800_000 - stored[0]);
+    let state = hub.state.lock().unwrap();
+    assert_eq!(state.files["README.md"], b"my own text");
+    assert!(state.files["model-2.safetensors"] == bytes(500_000, 2) && state.received.commits == 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upload_that_the_hub_refuses_ends_with_one_clear_error() {
+    let dir = tempfile::tempdir().unwrap();
+    write_run(dir.path());
+    let hub = Hub::start(&[]).await;
+    let start = |token: &str| {
+        let mut command = upload(&hub, dir.path(), &["run", "--to", "org/new"]);
+        command.env("HF_TOKEN", token);
+        run(command)
+    };
+    assert_fails(&start("").await, &["no token", "HF_TOKEN", "settings/tokens"]);
+    assert!(hub.seen().is_empty());
+    assert_fails(&start("hf_wrong").await, &["a token that", "rejects"]);
+    assert_fails(&start("hf_read").await, &["no write access", "that can write"]);
+    hub.fail("/api/models/org/new/commit/main", &[Fault::Status(409, "")]);
+    assert_fails(&start("hf_write").await, &["another change at the same time", "run the same command again"]);
+    hub.fail("/api/models/org/new/preupload/main", &[Fault::Status(404, "")]);
+    assert_fails(&start("hf_write").await, &["no such repository"]);
+    let mut offline = upload(&hub, dir.path(), &["run", "--to", "org/new"]);
+    offline.env("HF_HUB_OFFLINE", "1");
+    assert_fails(&run(offline).await, &["HF_HUB_OFFLINE"]);
+    assert_fails(&run(upload(&hub, dir.path(), &["run", "--to", "org/new", "--private"])).await, &["which is public"]);
+    assert_fails(&run(upload(&hub, dir.path(), &["run", "--to", "base"])).await, &["--to"]);
+    assert_fails(&run(upload(&hub, dir.path(), &["base", "--to", "org/new"])).await, &["no config.json"]);
+    assert_eq!(hub.state.lock().unwrap().received.commits, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dry_run_prints_files_and_model_card_and_contacts_no_hub() {
+    let dir = tempfile::tempdir().unwrap();
+    write_run(dir.path());
+    let hub = Hub::start(&[]).await;
+    let mut command = upload(&hub, dir.path(), &["run", "--to", "org/new", "--dry-run"]);
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("488.3 KiB  model-2.safetensors") && text.contains("training/config.yaml"), "{text}");
+    assert!(text.contains("base_model: \"org/base\"") && hub.seen().is_empty(), "{text}");
+}
