@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::case::{Case, JobSize, label};
 use super::jobs::{ModelShape, flops, picture, random_model, row};
-use crate::config::rl::RolloutConfig;
+use crate::config::RolloutConfig;
 use crate::config::{OptimConfig, RlConfig};
 use crate::data::Row;
 use crate::device::{Device, Region};

@@ -28,6 +28,7 @@ mod pipeline;
 mod preset;
 pub mod recipe;
 pub mod rl;
+mod rollout;
 mod serve;
 mod setting;
 mod sft;
@@ -54,9 +55,9 @@ pub use pipeline::{
 pub use preset::Preset;
 pub use recipe::{BaseConfig, RecipeConfig, TaskConfig, TeacherConfig};
 pub use rl::{
-    AdvEstimator, Curriculum, Draft, FilterMetric, KlCtrlConfig, KlCtrlType, KlLossType, LossAggMode, LossMode,
-    RlConfig,
+    AdvEstimator, Curriculum, FilterMetric, KlCtrlConfig, KlCtrlType, KlLossType, LossAggMode, LossMode, RlConfig,
 };
+pub use rollout::{Draft, RolloutConfig};
 pub use serve::ServeConfig;
 pub use setting::{Key, Meta, Place, Rule, Safe, Secret, Setting};
 pub use sft::SftConfig;

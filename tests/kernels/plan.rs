@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use omr::config::rl::RolloutConfig;
+use omr::config::RolloutConfig;
 use omr::config::{Dtype, OptimConfig, RlConfig, SftConfig};
 use omr::device::emu::Emu;
 use omr::device::{Device, Kind, Plan, Region, Target};

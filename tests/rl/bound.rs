@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use omr::config::rl::RolloutConfig;
+use omr::config::RolloutConfig;
 use omr::config::{Dtype, RlConfig};
 use omr::data::{Index, Row, Shape};
 use omr::device::emu::{Emu, Options};

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use omr::config::rl::RolloutConfig;
+use omr::config::RolloutConfig;
 use omr::config::{Dtype, LossMode, RlConfig};
 use omr::data::{Row, Shape};
 use omr::device::{Device, Isa, Kind, Plan, Region, Target};

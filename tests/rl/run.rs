@@ -9,7 +9,8 @@ use arrow_array::cast::AsArray;
 use arrow_array::types::Float64Type;
 use arrow_array::{Array, RecordBatch};
 use arrow_schema::DataType;
-use omr::config::rl::{FilterGroupsConfig, OverlongBufferConfig, RolloutConfig};
+use omr::config::RolloutConfig;
+use omr::config::rl::{FilterGroupsConfig, OverlongBufferConfig};
 use omr::config::{
     Curriculum, Dtype, FilterMetric, KlCtrlConfig, KlCtrlType, KlLossType, LossAggMode, LossMode, OptimConfig, RlConfig,
 };

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use std::sync::Arc;
 
-use omr::config::rl::RolloutConfig;
+use omr::config::RolloutConfig;
 use omr::config::{RlConfig, SftConfig};
 use omr::device::{Device, Isa, Plan, Region, Target};
 use omr::error::Error;

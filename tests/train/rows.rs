@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use omr::config::rl::RolloutConfig;
+use omr::config::RolloutConfig;
 use omr::config::{Dtype, OptimConfig, OptimizerName, RlConfig, SftConfig};
 use omr::data::{Index, Shape};
 use omr::device::{Kind, Plan, Region, Target};

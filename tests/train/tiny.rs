@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use crate::ranks;
+use omr::config::RolloutConfig;
 use omr::config::recipe::VisionConfig;
-use omr::config::rl::RolloutConfig;
 use omr::config::{BaseConfig, Dtype, OptimConfig, RlConfig, SftConfig, TaskConfig};
 use omr::data::{Form, Row, read, write};
 use omr::device::{Device, Isa, Plan};
