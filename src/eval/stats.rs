@@ -38,7 +38,7 @@ pub struct Estimate {
     pub mean: f64,
     /// 95 % interval of the mean.
     pub ci95: Interval,
-    /// Number of independent observations.
+    /// Number of observations.
     pub n: usize,
 }
 
@@ -137,7 +137,7 @@ fn with_clusters(observations: &[Observation], estimate: Estimate, range: Interv
     let (n, g, mean) = (observations.len() as f64, groups as f64, estimate.mean);
     let error = if groups > 1 { (squares.max(0.0) * g / (g - 1.0)).sqrt() / n } else { 1.0 };
     let ci95 = Interval { lo: (mean - Z95 * error).max(range.lo), hi: (mean + Z95 * error).min(range.hi) };
-    Estimate { mean, ci95, n: groups }
+    Estimate { mean, ci95, n: observations.len() }
 }
 
 #[cfg(test)]
@@ -192,7 +192,7 @@ mod tests {
         // Four equal answers count as one observation. Four answers that differ in the same way for all questions have
         // no spread between clusters.
         let four = clustered(&repeated(&right, 4));
-        assert!((four.mean - 0.75).abs() < 1e-12 && four.n == 100);
+        assert!((four.mean - 0.75).abs() < 1e-12 && four.n == 400);
         close(half(four), half(mean(&right)));
         let whole = clustered(&repeated(&[1.0], 4));
         assert_eq!(whole.ci95, Interval { lo: 0.0, hi: 1.0 });
@@ -220,7 +220,7 @@ mod tests {
         let pairs = (0..200).flat_map(|i| (0..200).map(move |j| (i, j))).filter(|&(i, j)| is_common(i, j));
         let squares: f64 = pairs.map(|(i, j)| error(i) * error(j)).sum();
         close((estimate.ci95.hi - estimate.ci95.lo) / 2.0, Z95 * (squares.max(0.0) * 20.0 / 19.0).sqrt() / 200.0);
-        assert_eq!(estimate.n, 20);
+        assert_eq!(estimate.n, 200);
         // Equal answers to all questions about a picture widen the interval of a difference, too.
         let agree = repeated(&(0..50).map(|i| f64::from(i % 2)).collect::<Vec<_>>(), 4);
         let none = alone(vec![0.0; 200]);
