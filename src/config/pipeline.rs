@@ -108,7 +108,8 @@ settings! {
 
 settings! {
     /// `omr data passrate`: a model answers each question several times. Writes the share of correct answers to
-    /// `extra_info.pass_rate` and the mean reward to `extra_info.avg_reward`.
+    /// `extra_info.pass_rate` and the mean reward to `extra_info.avg_reward`. The label of an SFT row is the answer in its
+    /// final assistant message.
     pub struct PassrateConfig with stage: StageConfig {
         ..stage;
         /// Model directory.

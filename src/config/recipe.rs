@@ -92,6 +92,10 @@ settings! {
         num_rl_questions: usize = 4096, rule: Rule::AtLeast(1.0);
         /// Number of questions for the evaluation.
         num_heldout_questions: usize = 500, rule: Rule::AtLeast(1.0);
+        /// Kinds of the questions for the teacher. null = all kinds of the task.
+        sft_kinds: Option<Vec<String>> = None;
+        /// Kinds of the questions for RL. null = all kinds of the task.
+        rl_kinds: Option<Vec<String>> = None;
         /// Maximum random shift of training pictures, in pixels.
         shift: u32 = 2, rule: Rule::Within(0.0, 8.0);
         /// Maximum random shift of evaluation pictures, in pixels.

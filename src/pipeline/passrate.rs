@@ -10,6 +10,7 @@ use serde_json::json;
 use crate::answers::{self, Key, RunStore, Store};
 use crate::client::Completion;
 use crate::config::{PassrateConfig, ScorerConfig, StageConfig, StepConfig};
+use crate::data::answer::label;
 use crate::data::encoder::{EncodingPurpose, Measured};
 use crate::data::{BadRow, Encoder, Index, Loader, Made, Reason, Row, RowResult, Samples, Shape};
 use crate::device::{Device, Kind, Plan, Region};
@@ -146,7 +147,10 @@ impl StageJob for Passrate<'_> {
 
 /// A row with the keys of its answers. There are no keys if its prompt is too long.
 struct KeyedRow {
+    /// The row. Its label is set: an SFT row has none of its own, so it is the answer in the final assistant message.
     row: Row,
+    /// The row has a label of its own.
+    own_label: bool,
     size: Measured,
     keys: Vec<Key>,
     /// Identifies the row's random draws. The value depends only on the content of the row, so the position and the
@@ -155,7 +159,9 @@ struct KeyedRow {
 }
 
 impl KeyedRow {
-    fn new(row: Row, config: &PassrateConfig, encoder: &Encoder, who: &str) -> RowResult<KeyedRow> {
+    fn new(mut row: Row, config: &PassrateConfig, encoder: &Encoder, who: &str) -> RowResult<KeyedRow> {
+        let own_label = row.ground_truth.is_some();
+        row.ground_truth = label(&row);
         let PassrateConfig { n, temperature, top_p, max_tokens, max_prompt_length, seed, .. } = *config;
         let size = encoder.measure(&row)?;
         let content = row.content().map_err(BadRow::of(Reason::MissingImage))?;
@@ -163,7 +169,7 @@ impl KeyedRow {
         let wanted = if size.tokens <= max_prompt_length { n } else { 0 };
         let keys = (0..wanted).map(|k| Key::new(who, &content, &format!("{how}, {k}"))).collect();
         let noise = u32::from_le_bytes([content[0], content[1], content[2], content[3]]);
-        Ok(KeyedRow { row, size, keys, noise })
+        Ok(KeyedRow { row, own_label, size, keys, noise })
     }
 
     /// Returns the number of the first answer that is not in the store.
@@ -424,7 +430,8 @@ impl<'a> Passrate<'a> {
                     let most = self.config.max_prompt_length;
                     Fate::Rejected(Rejection::row(Reason::Overlong.name(), format!("{tokens} tokens, at most {most}")))
                 }
-                Ok(KeyedRow { row, keys, .. }) => {
+                Ok(KeyedRow { mut row, own_label, keys, .. }) => {
+                    row.ground_truth.take_if(|_| !own_label);
                     let judged: Vec<Judged> = judged.by_ref().take(keys.len()).collect::<Result<_>>()?;
                     if let Some(judge_summary) = &mut totals.judge {
                         judged.iter().for_each(|judged| judge_summary.count(judged.judge.as_ref()));

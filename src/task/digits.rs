@@ -110,28 +110,53 @@ pub fn splits(config: &TaskConfig, seed: u64) -> Result<Splits> {
     };
     let shift = pixels("task.shift", config.shift)?;
     let heldout_shift = pixels("task.heldout_shift", config.heldout_shift)?;
-    let rows = |split: &'static str, stream: u64, n: usize, from: &Range<usize>, shift: i32| {
-        (0..n).into_par_iter().map(|i| row(&digits, split, stream, i, from, shift, seed)).collect::<Result<Vec<_>>>()
+    let sft_kinds = of_kinds("task.sft_kinds", config.sft_kinds.as_deref())?;
+    let rl_kinds = of_kinds("task.rl_kinds", config.rl_kinds.as_deref())?;
+    let rows = |split: Split, n: usize| {
+        (0..n).into_par_iter().map(|i| row(&digits, &split, i, seed)).collect::<Result<Vec<_>>>()
     };
+    let teach = Split { name: "teach", stream: 1, kinds: &sft_kinds, from: &train, shift };
+    let rl = Split { name: "train", stream: 2, kinds: &rl_kinds, from: &train, shift };
+    let heldout = Split { name: "heldout", stream: 3, kinds: &PHRASINGS, from: &measured, shift: heldout_shift };
     Ok(Splits {
-        teach: rows("teach", 1, config.num_sft_questions, &train, shift)?,
-        train: rows("train", 2, config.num_rl_questions, &train, shift)?,
-        heldout: rows("heldout", 3, config.num_heldout_questions, &measured, heldout_shift)?,
+        teach: rows(teach, config.num_sft_questions)?,
+        train: rows(rl, config.num_rl_questions)?,
+        heldout: rows(heldout, config.num_heldout_questions)?,
     })
 }
 
-fn row(
-    digits: &[Digit],
-    split: &'static str,
+/// Settings of the rows of a split.
+struct Split<'a> {
+    name: &'static str,
+    /// Separates the random draws of the splits.
     stream: u64,
-    index: usize,
-    from: &Range<usize>,
+    kinds: &'a [Asked],
+    /// The digits that its pictures show.
+    from: &'a Range<usize>,
+    /// Maximum shift, in pixels.
     shift: i32,
-    seed: u64,
-) -> Result<Row> {
+}
+
+/// A kind of question with its phrasings.
+type Asked = (Question, [&'static str; 2]);
+
+/// Returns the kinds of questions that the key `key` names, in the order of [`PHRASINGS`].
+fn of_kinds(key: &str, names: Option<&[String]>) -> Result<Vec<Asked>> {
+    let Some(names) = names else { return Ok(PHRASINGS.to_vec()) };
+    let known = PHRASINGS.map(|(question, _)| question.name());
+    let unknown = names.iter().find(|name| !known.contains(&name.as_str()));
+    if unknown.is_some() || names.is_empty() {
+        let found = unknown.map_or("an empty list".to_owned(), |name| name.clone());
+        return Err(Error::input(key, found, format!("kinds of questions: {}", known.join(", "))));
+    }
+    Ok(PHRASINGS.into_iter().filter(|(question, _)| names.iter().any(|name| name == question.name())).collect())
+}
+
+fn row(digits: &[Digit], split: &Split, index: usize, seed: u64) -> Result<Row> {
+    let Split { name, stream, kinds, from, shift } = *split;
     let mut random = Random::new(seed, Purpose::Data, stream << 48 | index as u64);
     // The kinds of questions alternate, so that each split has the same number of each.
-    let (question, phrasings) = PHRASINGS[index % PHRASINGS.len()];
+    let (question, phrasings) = kinds[index % kinds.len()];
     let text = phrasings[random.below(2) as usize];
     let picked = [(); 2].map(|()| from.start + random.below(from.len() as u64) as usize);
     let mut augment = Random::new(seed, Purpose::Augment, stream << 48 | index as u64);
@@ -139,11 +164,11 @@ fn row(
     let [left, right] = picked.map(|i| shifted(&digits[i].pixels, [by(), by()]));
     let answer = question.answer(picked.map(|i| digits[i].label)).to_string();
     let extra = json!({
-        "index": index, "split": split, "question": text, "answer": answer, "kind": question.name(),
+        "index": index, "split": name, "question": text, "answer": answer, "kind": question.name(),
         "left": picked[0], "right": picked[1], "cluster": json!(picked.map(|i| format!("digit-{i}"))).to_string(),
     });
     Ok(Row {
-        id: format!("{NAME}-{split}-{index}"),
+        id: format!("{NAME}-{name}-{index}"),
         messages: vec![Message {
             content: vec![Part::Image, Part::Text(text.to_owned())],
             ..Message::text("user", "")
@@ -152,7 +177,7 @@ fn row(
         data_source: NAME.to_owned(),
         ground_truth: Some(answer),
         extra: if let Value::Object(map) = extra { map } else { Map::new() },
-        place: format!("{NAME} {split} row {}", index + 1),
+        place: format!("{NAME} {name} row {}", index + 1),
         ..Row::default()
     })
 }

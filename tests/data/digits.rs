@@ -56,6 +56,25 @@ fn no_training_row_shows_a_digit_that_is_measured_on() {
 }
 
 #[test]
+fn training_rows_ask_only_the_kinds_that_are_named() {
+    let named = |kinds: &[&str]| Some(kinds.iter().map(|kind| (*kind).to_owned()).collect());
+    let config =
+        TaskConfig { sft_kinds: named(&["read", "sum"]), rl_kinds: named(&["larger"]), ..task(8, 8, 8, false) };
+    let splits = digits::splits(&config, 1).unwrap();
+    let kinds = |rows: &[Row]| -> Vec<String> {
+        rows.iter().take(4).map(|row| row.extra["kind"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(kinds(&splits.teach), ["sum", "read", "sum", "read"]);
+    assert_eq!(kinds(&splits.train), ["larger"; 4]);
+    assert_eq!(kinds(&splits.heldout), ["sum", "difference", "larger", "read"]);
+    for wrong in [&["product"][..], &[]] {
+        let refused = digits::splits(&TaskConfig { sft_kinds: named(wrong), ..task(8, 8, 8, false) }, 1).err().unwrap();
+        let text = refused.to_string();
+        assert!(text.contains("task.sft_kinds") && text.contains("sum, difference, larger, read"), "{text}");
+    }
+}
+
+#[test]
 fn rows_are_the_same_for_a_seed_and_survive_their_file() {
     let dir = tempfile::tempdir().unwrap();
     let rows = |seed| digits::splits(&task(40, 40, 40, false), seed).unwrap();

@@ -74,6 +74,22 @@ fn rows_carry_the_share_of_right_answers() {
 }
 
 #[test]
+fn the_label_of_an_sft_row_is_its_answer() {
+    let dir = tempfile::tempdir().unwrap();
+    let (config, _) = set_up(dir.path());
+    let path = dir.path().join("taught.parquet");
+    let mut taught = tiny::rows();
+    taught.iter_mut().for_each(|row| row.ground_truth = None);
+    write::write(&path, &taught, Form::Sft).unwrap();
+    let out = dir.path().join("out");
+    let (summary, _) = run(&PassrateConfig { stage: reads(&[path]), ..config }, &out, None).unwrap();
+    assert_eq!((summary.rows, summary.kept), (taught.len(), taught.len()));
+    let rated = rows(&out.join("taught.parquet"));
+    assert!(rated.iter().all(|row| row.messages.last().unwrap().role == "assistant" && row.ground_truth.is_none()));
+    assert!(rated.iter().any(|row| row.extra["pass_rate"].as_f64().unwrap() > 0.0));
+}
+
+#[test]
 fn stopped_and_in_parts_the_rates_are_the_same() {
     let dir = tempfile::tempdir().unwrap();
     let (config, _) = set_up(dir.path());
