@@ -156,6 +156,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "data",
             "rollout",
             "page",
+            "train::val_loss",
             "eval::fits",
         ],
     ),

@@ -39,7 +39,7 @@ enum Kind {
     Passrate(PassrateArgs),
     /// Remove rows whose question and pictures are those of another row or of a benchmark
     Dedup(StageArgs),
-    /// Keep rows within limits of length and of the share of correct answers
+    /// Keep rows within limits of length, of the share of correct answers and of the answer's log-likelihood
     Filter(StageArgs),
     /// Combine several data sets into one, with weights and limits
     Mix(StageArgs),

@@ -143,8 +143,8 @@ settings! {
     /// `omr data filter`: keeps rows within limits. null disables a limit.
     pub struct FilterConfig with stage: StageConfig {
         ..stage;
-        /// Model directory. Its tokenizer, chat template and image sizes are used to count tokens. Required if a token
-        /// limit is set.
+        /// Model directory. Its tokenizer, chat template and image sizes are used to count tokens; max_nll also uses its
+        /// weights. Required if a token limit or max_nll is set.
         model: Option<PathBuf> = None;
         /// Minimum number of tokens of a row, pictures included. For rows that end with an answer this is the training
         /// sample, otherwise the prompt.
@@ -159,6 +159,12 @@ settings! {
         min_pass_rate: Option<f64> = None, rule: Rule::Within(0.0, 1.0);
         /// Maximum share of correct answers (`extra_info.pass_rate`). Rows without this field are rejected.
         max_pass_rate: Option<f64> = None, rule: Rule::Within(0.0, 1.0);
+        /// Maximum mean negative log-likelihood of a row's answer under the model, in nats per token. This is the
+        /// val/loss of the row. Rows without an answer are rejected.
+        max_nll: Option<f64> = None, rule: Rule::Above(0.0), name: "filter.py ppl: filter_ppl",
+            published: "over all tokens of the row";
+        /// Data type of weights and activations for max_nll; `auto` = bf16 with GPU kernels, f32 on the CPU.
+        dtype: Dtype = Dtype::Auto;
     }
 }
 
@@ -284,6 +290,7 @@ impl Config for DataConfig {
             step.verify.as_ref().map_or(Ok(()), |c| judge(&c.judge, "verify"))?;
             step.passrate.as_ref().map_or(Ok(()), |c| judge(&c.judge, "passrate"))?;
             step.dedup.as_ref().map_or(Ok(()), |c| c.check_model(place, &format!("stages.{i}.dedup.")))?;
+            step.filter.as_ref().map_or(Ok(()), |c| c.check_model(place, &format!("stages.{i}.filter.")))?;
         }
         Ok(())
     }
@@ -338,11 +345,33 @@ impl Config for FormatConfig {
     }
 }
 
+impl FilterConfig {
+    /// Errors if a limit needs a model and there is none, or if no limit needs the model. `group` is the prefix of the
+    /// keys.
+    pub fn check_model(&self, place: &Place, group: &str) -> Result<()> {
+        let tokens = |key, limit: Option<usize>| limit.map(|limit| (key, limit.to_string()));
+        let limits = [tokens("min_tokens", self.min_tokens), tokens("max_tokens", self.max_tokens)];
+        let nll = self.max_nll.map(|limit| ("max_nll", limit.to_string()));
+        let (key, found, expected) = match (limits.into_iter().flatten().chain(nll).next(), &self.model) {
+            (Some((key, limit)), None) => (key, format!("{limit} without a model"), "a model directory as `model`"),
+            (None, Some(model)) => {
+                ("model", format!("{}, which no limit uses", model.display()), "max_nll, min_tokens or max_tokens")
+            }
+            _ => return Ok(()),
+        };
+        Err(Error::input(place.of(&format!("{group}{key}")), found, expected))
+    }
+}
+
 impl Config for FilterConfig {
     const NAME: &'static str = "filter";
 
     fn sources(&mut self) -> Vec<(String, Source<'_>)> {
         rows_of("datasets", &mut self.stage.datasets).chain(model_of("model", &mut self.model)).collect()
+    }
+
+    fn validate(&self, place: &Place) -> Result<()> {
+        self.check_model(place, "")
     }
 }
 

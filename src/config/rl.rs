@@ -16,7 +16,8 @@ choice! {
     pub enum AdvEstimator {
         /// Reward minus the mean of the group, optionally divided by the sample standard deviation.
         Grpo = "grpo",
-        /// 1 for a right answer, otherwise 0: each update is a step of SFT on the model's own right answers.
+        /// 1 for a right answer, otherwise 0: each update is a step of SFT on the model's own right answers. Requires a
+        /// loss that weighs the tokens of short and long answers equally (`preset: grpo`).
         Raft = "raft",
     }
 }
@@ -415,6 +416,16 @@ impl RlConfig {
             if let Some((key, _)) = changed.into_iter().find(|(_, is_set)| *is_set) {
                 let expected = "false: with adv_estimator=raft, only right and wrong count, not the reward";
                 return Err(Error::input(at(key), "true", expected));
+            }
+            // Without a baseline, the expected gradient is that of the mean of accuracy / length.
+            let divided = [
+                ("loss_mode", LossMode::Gspo.name(), self.loss_mode == LossMode::Gspo),
+                ("loss_agg_mode", "seq-mean-token-mean", self.loss_agg_mode == LossAggMode::SeqMeanTokenMean),
+            ];
+            if let Some((key, found, _)) = divided.into_iter().find(|(_, _, is_set)| *is_set) {
+                let expected = "vanilla with token-mean, as in preset=grpo: with adv_estimator=raft, a loss divided by the \
+                                length of each answer makes answers shorter";
+                return Err(Error::input(at(key), found, expected));
             }
         }
         if !self.train_batch_size.is_multiple_of(self.ppo_mini_batch_size) {

@@ -281,6 +281,20 @@ fn a_preset_sets_what_is_not_written_and_is_not_typed_over_what_is() {
 }
 
 #[test]
+fn raft_with_a_loss_divided_by_the_length_is_refused_because_answers_become_shorter() {
+    for (text, key) in
+        [("", "loss_mode: found gspo"), ("preset: grpo\nloss_agg_mode: seq-mean-token-mean\n", "loss_agg_mode")]
+    {
+        let refused = message::<RlConfig>(text, &["adv_estimator=raft"]);
+        assert!(refused.contains(key) && refused.contains("shorter") && refused.contains("preset=grpo"), "{refused}");
+        assert!(from_text::<RlConfig>(text, &[]).is_ok());
+    }
+    for preset in ["grpo", "dapo", "dr_grpo"] {
+        assert!(from_text::<RlConfig>(&format!("preset: {preset}\n"), &["adv_estimator=raft"]).is_ok(), "{preset}");
+    }
+}
+
+#[test]
 fn what_would_divide_by_nothing_or_count_nothing_is_refused() {
     let still = message::<SftConfig>("learning_rate: 0\nvision_tower_lr: 1e-4\n", &[]);
     assert!(still.contains("learning_rate") && still.contains("freeze_language_model"), "{still}");

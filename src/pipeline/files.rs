@@ -108,12 +108,17 @@ impl Rejection {
 
 /// Returns the reason why a row cannot be written in the format that the stage's settings require, or `None` if it can.
 pub fn unfit(stage: &StageConfig, row: &Row) -> Option<Rejection> {
+    let keys = "`form: rl` writes the label as the answer; `omr data distill` requests answers from a teacher";
+    if stage.form == RowForm::Sft { unanswered(row, keys) } else { None }
+}
+
+/// Returns a rejection that suggests `keys` if the row has no answer to train on.
+pub fn unanswered(row: &Row, keys: &str) -> Option<Rejection> {
     let messages = row.trained_messages();
     let answered = messages.last().is_some_and(|m| m.role == "assistant" && !text_of(m).trim().is_empty());
-    (stage.form == RowForm::Sft && !answered).then(|| {
+    (!answered).then(|| {
         let label = if row.ground_truth.is_some() { "a label, and " } else { "" };
         let found = format!("found {label}no answer at the end of the conversation");
-        let keys = "`form: rl` writes the label as the answer; `omr data distill` requests answers from a teacher";
         Rejection::row("no_answer", format!("{}: {found}, expected an assistant turn with text ({keys})", row.place))
     })
 }

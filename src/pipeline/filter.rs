@@ -1,16 +1,17 @@
-//! Stage `filter`: keeps rows within bounds of length and pass rate.
+//! Stage `filter`: keeps rows within bounds of length, pass rate and log-likelihood.
 
 use std::path::Path;
 
 use rayon::prelude::*;
 
-use crate::config::{FilterConfig, StageConfig, StepConfig};
-use crate::data::encoder::{Encoder, EncodingPurpose};
-use crate::data::{Row, text_of};
+use crate::config::{FilterConfig, Place, StageConfig, StepConfig};
+use crate::data::encoder::{Encoder, EncodingPurpose, Measured};
+use crate::data::{Row, RowResult, text_of};
 use crate::error::{Error, Result};
 use crate::machine::Machine;
 use crate::model::ModelConfig;
-use crate::pipeline::files::Rejection;
+use crate::pipeline::files::{Rejection, unanswered};
+use crate::pipeline::nll::Scorer;
 use crate::pipeline::pass::{Fate, pass};
 use crate::pipeline::stage::{Stage, StageJob, Work};
 use crate::pipeline::summary::Summary;
@@ -31,24 +32,25 @@ impl Stage for FilterConfig {
         self.model.as_deref()
     }
 
+    fn computes(&self) -> bool {
+        self.max_nll.is_some()
+    }
+
     fn of(step: &StepConfig) -> Option<&Self> {
         step.filter.as_ref()
     }
 
     fn job<'a>(&'a self, _: &'a Machine<'a>) -> Result<Box<dyn StageJob + 'a>> {
-        let counted = self.min_tokens.is_some() || self.max_tokens.is_some();
-        let encoders = match (&self.model, counted) {
-            (_, false) => None,
-            (None, true) => {
-                return Err(Error::input("model", "nothing", "a model directory, whose tokenizer counts the tokens"));
-            }
-            (Some(dir), true) => {
-                let vocab_size = ModelConfig::load(&dir.join("config.json"))?.vocab_size;
-                let train = Encoder::load(dir, EncodingPurpose::Train, vocab_size, [None, None])?;
-                Some((Encoder { purpose: EncodingPurpose::Ask, ..train.clone() }, train))
-            }
-        };
-        Ok(Box::new(Filter { config: self, encoders }))
+        self.check_model(&Place::default(), "")?;
+        let (mut encoders, mut scorer) = (None, None);
+        if let Some(dir) = &self.model {
+            let model_config = ModelConfig::load(&dir.join("config.json"))?;
+            let train = Encoder::load(dir, EncodingPurpose::Train, model_config.vocab_size, [None, None])?;
+            encoders = Some((Encoder { purpose: EncodingPurpose::Ask, ..train.clone() }, train.clone()));
+            let of = |most| (most, Scorer { dir, model_config, encoder: train, dtype: self.dtype });
+            scorer = self.max_nll.map(of);
+        }
+        Ok(Box::new(Filter { config: self, encoders, scorer }))
     }
 }
 
@@ -56,6 +58,8 @@ struct Filter<'a> {
     config: &'a FilterConfig,
     /// Encoders for rows without an answer (prompts) and for rows with an answer (training).
     encoders: Option<(Encoder, Encoder)>,
+    /// The maximum of the negative log-likelihood, and the model that it is measured with.
+    scorer: Option<(f64, Scorer<'a>)>,
 }
 
 impl StageJob for Filter<'_> {
@@ -71,23 +75,54 @@ impl StageJob for Filter<'_> {
             bound("tokens", text(min_tokens), text(max_tokens)),
             bound("characters", text(min_characters), text(max_characters)),
             bound(PASS_RATE, rate(self.config.min_pass_rate), rate(self.config.max_pass_rate)),
+            self.scorer.as_ref().map(|(most, by)| format!("nats per token ..{most} by {}", by.dir.display())),
         ];
         let bounds: Vec<String> = bounds.into_iter().flatten().collect();
         if bounds.is_empty() { "no bounds".to_owned() } else { bounds.join(", ") }
     }
 
     fn run(&mut self, work: &Work) -> Result<Summary> {
+        let Some((most, scorer)) = &self.scorer else {
+            return pass(work, &mut |_, rows| {
+                let fate = |row: Row| self.outside(&row).map_or_else(|| Fate::KeptWriter(row), Fate::Rejected);
+                Ok(rows.into_par_iter().map(|numbered| vec![fate(numbered.row)]).collect())
+            });
+        };
+        let mut found = scorer.measure(work, &|row| self.answer(row, &scorer.encoder).ok())?.into_iter();
         pass(work, &mut |_, rows| {
-            let fate = |row: Row| match self.outside(&row) {
-                Some(rejection) => Fate::Rejected(rejection),
-                None => Fate::KeptWriter(row),
+            let decide = |row: Row| (self.answer(&row, &scorer.encoder).err(), row);
+            let decided: Vec<(Option<Fate>, Row)> = rows.into_par_iter().map(|numbered| decide(numbered.row)).collect();
+            let changed = || Error::Failed("the rows changed while the stage measured them".to_owned());
+            let fate = |(fate, row): (Option<Fate>, Row)| match fate {
+                Some(fate) => Ok(vec![fate]),
+                None => found.next().map(|found| vec![likely(row, found, *most)]).ok_or_else(changed),
             };
-            Ok(rows.into_par_iter().map(|numbered| vec![fate(numbered.row)]).collect())
+            decided.into_iter().map(fate).collect()
         })
     }
 }
 
+/// Decides about a row by the negative log-likelihood of its answer.
+fn likely(row: Row, found: RowResult<f64>, most: f64) -> Fate {
+    match found {
+        Err(bad) => Fate::Bad(bad),
+        Ok(nll) if nll.is_nan() || nll > most => {
+            Fate::Rejected(Rejection::row("max_nll", format!("{nll} nats per token, at most {most}")))
+        }
+        Ok(_) => Fate::KeptWriter(row),
+    }
+}
+
 impl Filter<'_> {
+    /// Returns the size of a row that violates no other bound and has an answer, or the fate of another row.
+    fn answer(&self, row: &Row, encoder: &Encoder) -> std::result::Result<Measured, Fate> {
+        let keys = "max_nll measures its tokens; `omr data distill` requests answers from a teacher";
+        match self.outside(row).or_else(|| unanswered(row, keys)) {
+            Some(rejection) => Err(Fate::Rejected(rejection)),
+            None => encoder.measure(row).map_err(Fate::Bad),
+        }
+    }
+
     /// Returns the first bound that a row violates.
     fn outside(&self, row: &Row) -> Option<Rejection> {
         let config = self.config;
@@ -108,6 +143,9 @@ impl Filter<'_> {
             if config.max_pass_rate.is_some_and(|high| rate > high) {
                 return Some(Rejection::row("high_pass_rate", rate.to_string()));
             }
+        }
+        if config.min_tokens.is_none() && config.max_tokens.is_none() {
+            return None;
         }
         let (ask, train) = self.encoders.as_ref()?;
         let answered = row.messages.last().is_some_and(|m| m.role == "assistant");

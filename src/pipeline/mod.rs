@@ -17,6 +17,7 @@ mod json;
 pub mod list;
 mod merge;
 mod mix;
+mod nll;
 mod pass;
 pub mod passrate;
 mod record;

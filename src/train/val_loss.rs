@@ -1,6 +1,7 @@
 //! The validation loss: the mean negative log-prob of the answers' tokens in rows that are not trained on. The sum is in
 //! the order of the rows, so the loss depends neither on the number of ranks nor on the cut into micro-batches.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -10,7 +11,7 @@ use super::plan::blank;
 use super::step::{self, Cost, Sequence};
 use super::trainer::seconds;
 use crate::config::SftConfig;
-use crate::data::{Encoder, Index, Loader, Made, Row, Sample, Samples, Shape};
+use crate::data::{BadRow, Encoder, Index, Loader, Made, Row, RowResult, Sample, Samples, Shape};
 use crate::device::{Device, Region};
 use crate::error::{Error, Result};
 use crate::model::vision::CHUNK_PATCHES;
@@ -64,11 +65,23 @@ impl HeldOut {
         if kept.is_empty() {
             return Err(Error::input(key, format!("{longest}, but all {all} rows to validate on are longer"), "more"));
         }
-        let costs: Vec<Cost> = index.shapes().map(|shape| Cost::whole(shape.tokens)).collect();
-        let ranges = step::micro_batches(&costs, config.micro_batch_tokens)?;
-        let micro_batches = ranges.into_iter().map(Iterator::collect).collect();
         let samples = Arc::new(Held { rows: kept, encoder });
-        Ok(HeldOut { samples, index, micro_batches, left_out, workers: config.dataloader_num_workers })
+        let held = HeldOut::of(samples, index, config.micro_batch_tokens, config.dataloader_num_workers)?;
+        Ok(HeldOut { left_out, ..held })
+    }
+
+    /// Cuts `samples` of the sizes in `index` into micro-batches of at most `micro_batch_tokens` tokens. `workers`
+    /// threads make the samples. Errors if a sample is longer.
+    pub fn of(
+        samples: Arc<dyn Samples<Sample>>,
+        index: Index,
+        micro_batch_tokens: usize,
+        workers: usize,
+    ) -> Result<HeldOut> {
+        let costs: Vec<Cost> = index.shapes().map(|shape| Cost::whole(shape.tokens)).collect();
+        let ranges = step::micro_batches(&costs, micro_batch_tokens)?;
+        let micro_batches = ranges.into_iter().map(Iterator::collect).collect();
+        Ok(HeldOut { samples, index, micro_batches, left_out: String::new(), workers })
     }
 
     /// Returns the number of rows.
@@ -110,7 +123,7 @@ impl HeldOut {
         const WHAT: &str = "the validation loss";
         let (rank, size) = (ranks.rank(), ranks.size());
         let of_rank = |rank: usize| self.micro_batches.iter().skip(rank).step_by(size);
-        let own = self.sums(dev, model, of_rank(rank), on_progress);
+        let own = self.sums(dev, model, of_rank(rank), &mut |_, bad| Err(bad.into()), on_progress);
         let own = ranks::agreed_at_last(ranks, WHAT, own)?;
         let mut sums = vec![0.0; self.index.len()];
         for (rank, bytes) in ranks.gather(WHAT, bytemuck::cast_slice(&own))?.iter().enumerate() {
@@ -128,16 +141,36 @@ impl HeldOut {
     /// Returns the time in seconds that `size` ranks need for the loss, from the time of the first micro-batch.
     pub fn seconds(&self, dev: &mut Device, model: &Model, size: usize) -> Result<f64> {
         let begun = Instant::now();
-        self.sums(dev, model, self.micro_batches.iter().take(1), &mut |_| ())?;
+        self.sums(dev, model, self.micro_batches.iter().take(1), &mut |_, bad| Err(bad.into()), &mut |_| ())?;
         Ok(seconds(begun.elapsed()) * self.micro_batches.len().div_ceil(size) as f64)
     }
 
-    /// Returns the sum of the log-probs of each row in `parts`.
+    /// Returns the mean negative log-prob of each row's answer, or the reason why its sample cannot be made. It is the
+    /// loss of a validation on this row alone. `on_progress` receives the number of computed rows.
+    pub fn of_rows(
+        &self,
+        dev: &mut Device,
+        model: &Model,
+        on_progress: &mut dyn FnMut(usize),
+    ) -> Result<Vec<RowResult<f64>>> {
+        let mut bad = HashMap::new();
+        let mut on_bad = |row, found: BadRow| found.of_row().map(|found| drop(bad.insert(row, found)));
+        let sums = self.sums(dev, model, self.micro_batches.iter(), &mut on_bad, on_progress)?;
+        let mean = |(row, (sum, shape)): (usize, (f64, Shape<'_>))| match bad.remove(&row) {
+            Some(found) => Err(found),
+            None => Ok(-sum / shape.targets as f64),
+        };
+        Ok(sums.into_iter().zip(self.index.shapes()).enumerate().map(mean).collect())
+    }
+
+    /// Returns the sum of the log-probs of each row in `parts`. The sum of a row whose sample cannot be made has no
+    /// meaning: `on_bad` receives the row, and may end the computation.
     fn sums<'a>(
         &self,
         dev: &mut Device,
         model: &Model,
         parts: impl Iterator<Item = &'a Vec<usize>>,
+        on_bad: &mut dyn FnMut(usize, BadRow) -> Result<()>,
         on_progress: &mut dyn FnMut(usize),
     ) -> Result<Vec<f64>> {
         let parts: Vec<Vec<usize>> = parts.cloned().collect();
@@ -146,8 +179,12 @@ impl HeldOut {
         let mut sums = Vec::new();
         for _ in 0..count {
             dev.check_stop()?;
-            let made = loader.take()?.into_iter().map(|(_, made)| made.map_err(Error::from));
-            let samples = made.collect::<Result<Vec<Arc<Sample>>>>()?;
+            let sample = |(row, made): (usize, Made<Sample>)| match made {
+                Ok(sample) => Ok(sample),
+                // The memory is planned for the complete micro-batch, so a blank sample takes the place of a bad one.
+                Err(bad) => on_bad(row, bad).map(|()| Arc::new(blank(&model.config, self.index.shape(row)))),
+            };
+            let samples = loader.take()?.into_iter().map(sample).collect::<Result<Vec<Arc<Sample>>>>()?;
             sums.extend(log_probs(dev, model, &samples)?);
             on_progress(sums.len());
         }

@@ -4,6 +4,7 @@ mod commands;
 mod dedup;
 mod distill;
 mod killed;
+mod nll;
 mod passrate;
 mod published;
 mod server;

@@ -185,6 +185,24 @@ proptest! {
     }
 }
 
+/// RAFT is a step of SFT on right answers. With GSPO's loss, it made answers shorter in every update.
+#[test]
+fn raft_weighs_the_tokens_of_short_and_long_right_answers_equally() {
+    let cu = [0u32, 2, 5, 11];
+    let (lp, adv) = ([-0.5f32; 11], advantage::raft(&[1.0, 0.0, 1.0]));
+    let batch = Batch { cu_seqlens: &cu, old_log_prob: &lp, ref_log_prob: None, advantages: &adv };
+    let gradient = |loss: PolicyLoss| {
+        let mut grad = vec![0f32; lp.len()];
+        policy_loss::compute::compute(&loss, &Denominators::new(&cu, None), &batch, &lp, &mut grad, None).unwrap();
+        grad
+    };
+    let each = -1.0 / lp.len() as f32;
+    let sft: Vec<f32> = (0..11).map(|t| if (2..5).contains(&t) { 0.0 } else { each }).collect();
+    assert_eq!(gradient(losses::grpo()), sft);
+    let divided = gradient(losses::gspo());
+    assert!(divided[0] < 2.9 * divided[5], "a token of the short answer weighs three times as much");
+}
+
 #[test]
 fn lengths_that_do_not_fit_are_errors() {
     let (adv, lp) = ([1.0, 2.0], [0f32; 4]);

@@ -1,0 +1,115 @@
+//! Measures how likely a model finds the answers of rows, for stage `filter`.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use crate::config::Dtype;
+use crate::data::encoder::Measured;
+use crate::data::read::RowPosition;
+use crate::data::{Encoder, Index, Made, Row, RowResult, Sample, Samples, Shape};
+use crate::device::{Device, Plan};
+use crate::error::{Error, Result};
+use crate::eval::fits;
+use crate::model::{Model, ModelConfig};
+use crate::pipeline::stage::{Input, Work};
+use crate::tensor::DType;
+use crate::train::val_loss::HeldOut;
+
+/// Number of rows whose sizes are measured together.
+const CHUNK: usize = 128;
+/// Maximum number of tokens that are computed at once, unless a row is longer. Results do not depend on it.
+const MICRO_BATCH_TOKENS: usize = 8192;
+/// Setting that an error message suggests if a row needs too much memory.
+const LOWER: &str = "max_tokens";
+
+/// A model that measures the answers of rows.
+pub struct Scorer<'a> {
+    /// Model directory.
+    pub dir: &'a Path,
+    /// Its `config.json`.
+    pub model_config: ModelConfig,
+    /// Its encoder for training.
+    pub encoder: Encoder,
+    /// Data type of weights and activations.
+    pub dtype: Dtype,
+}
+
+/// Rows that are read again when their samples are needed.
+struct Rows {
+    inputs: Vec<Input>,
+    /// Number of the input and position of each row.
+    places: Vec<(usize, RowPosition)>,
+    encoder: Encoder,
+}
+
+impl Samples<Sample> for Rows {
+    fn get(&self, i: usize) -> Result<Made<Sample>> {
+        let (input, at) = self.places[i];
+        let made = self.inputs[input].row(at)?.and_then(|row| self.encoder.sample(&row));
+        Ok(made.map(|(sample, _)| Arc::new(sample)))
+    }
+}
+
+impl Scorer<'_> {
+    /// Returns the mean negative log-prob of each row's answer, in nats per token, or the reason why its sample cannot
+    /// be made. Covers the rows of `work` for which `size` returns the size of their sample, in order.
+    pub fn measure(
+        &self,
+        work: &Work,
+        size: &(dyn Fn(&Row) -> Option<Measured> + Sync),
+    ) -> Result<Vec<RowResult<f64>>> {
+        let Scorer { dir, model_config, encoder, .. } = self;
+        let (means, datasets) = (work.means, &work.stage.datasets);
+        let inputs = datasets.iter().map(|entry| Input::open(entry, work.shard)).collect::<Result<Vec<Input>>>()?;
+        let (index, places) = sizes(work, &inputs, size)?;
+        if places.is_empty() {
+            return Ok(Vec::new());
+        }
+        let longest = index.shapes().map(|shape| shape.tokens).max().unwrap_or(0);
+        let rows = Arc::new(Rows { inputs, places, encoder: encoder.clone() });
+        let held = HeldOut::of(rows, index, MICRO_BATCH_TOKENS.max(longest), means.threads)?;
+        let count = |dtype: DType| -> Result<((), Plan)> {
+            let mut dev = Device::count_for(means.target);
+            let model = Model::empty(&mut dev, model_config.clone(), dtype)?;
+            held.count(&mut dev, &model)?;
+            Ok(((), dev.high_water()))
+        };
+        let dtype = DType::of(self.dtype, means.target.kind);
+        let ((), plan) = fits::within(means.target, dtype, LOWER, count)?;
+        let mut dev = (means.device)(&plan)?;
+        let model = Model::load_shown(&mut dev, dir, dtype, means.observer)?;
+        means.observer.begin("filter: log-likelihood", "rows", held.rows() as u64, 0);
+        let found = held.of_rows(&mut dev, &model, &mut |done| means.observer.step(done as u64, &[]));
+        means.observer.end();
+        found
+    }
+}
+
+/// Returns the sizes and the places of the rows for which `size` returns a size.
+fn sizes(
+    work: &Work,
+    inputs: &[Input],
+    size: &(dyn Fn(&Row) -> Option<Measured> + Sync),
+) -> Result<(Index, Vec<(usize, RowPosition)>)> {
+    let (mut index, mut places) = (Index::default(), Vec::new());
+    for (number, input) in inputs.iter().enumerate() {
+        let mut chunk: Vec<(RowPosition, Row)> = Vec::with_capacity(CHUNK);
+        let mut look = |chunk: &mut Vec<(RowPosition, Row)>| {
+            let sized: Vec<(RowPosition, Measured)> =
+                chunk.par_drain(..).filter_map(|(at, row)| Some((at, size(&row)?))).collect();
+            for (at, Measured { tokens, targets, grids, .. }) in sized {
+                index.push(Shape { tokens, targets, grids: &grids });
+                places.push((number, at));
+            }
+            if work.means.observer.stop_requested() { Err(Error::Stopped) } else { Ok(()) }
+        };
+        input.for_each(|at, row| {
+            chunk.extend(row.ok().map(|row| (at, row)));
+            if chunk.len() < CHUNK { Ok(()) } else { look(&mut chunk) }
+        })?;
+        look(&mut chunk)?;
+    }
+    Ok((index, places))
+}
