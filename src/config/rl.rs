@@ -423,8 +423,8 @@ impl RlConfig {
                 ("loss_agg_mode", "seq-mean-token-mean", self.loss_agg_mode == LossAggMode::SeqMeanTokenMean),
             ];
             if let Some((key, found, _)) = divided.into_iter().find(|(_, _, is_set)| *is_set) {
-                let expected = "vanilla with token-mean, as in preset=grpo: with adv_estimator=raft, a loss divided by the \
-                                length of each answer makes answers shorter";
+                let expected = "loss_mode=vanilla with loss_agg_mode=token-mean, as in preset=grpo: with \
+                                adv_estimator=raft, a loss divided by the length of each answer makes answers shorter";
                 return Err(Error::input(at(key), found, expected));
             }
         }

@@ -91,10 +91,11 @@ impl StageJob for Filter<'_> {
         let mut found = scorer.measure(work, &|row| self.answer(row, &scorer.encoder).ok())?.into_iter();
         pass(work, &mut |_, rows| {
             let decide = |row: Row| (self.answer(&row, &scorer.encoder).err(), row);
-            let decided: Vec<(Option<Fate>, Row)> = rows.into_par_iter().map(|numbered| decide(numbered.row)).collect();
+            let decided: Vec<(Option<Box<Fate>>, Row)> =
+                rows.into_par_iter().map(|numbered| decide(numbered.row)).collect();
             let changed = || Error::Failed("the rows changed while the stage measured them".to_owned());
-            let fate = |(fate, row): (Option<Fate>, Row)| match fate {
-                Some(fate) => Ok(vec![fate]),
+            let fate = |(fate, row): (Option<Box<Fate>>, Row)| match fate {
+                Some(fate) => Ok(vec![*fate]),
                 None => found.next().map(|found| vec![likely(row, found, *most)]).ok_or_else(changed),
             };
             decided.into_iter().map(fate).collect()
@@ -115,11 +116,11 @@ fn likely(row: Row, found: RowResult<f64>, most: f64) -> Fate {
 
 impl Filter<'_> {
     /// Returns the size of a row that violates no other bound and has an answer, or the fate of another row.
-    fn answer(&self, row: &Row, encoder: &Encoder) -> std::result::Result<Measured, Fate> {
+    fn answer(&self, row: &Row, encoder: &Encoder) -> std::result::Result<Measured, Box<Fate>> {
         let keys = "max_nll measures its tokens; `omr data distill` requests answers from a teacher";
         match self.outside(row).or_else(|| unanswered(row, keys)) {
-            Some(rejection) => Err(Fate::Rejected(rejection)),
-            None => encoder.measure(row).map_err(Fate::Bad),
+            Some(rejection) => Err(Box::new(Fate::Rejected(rejection))),
+            None => encoder.measure(row).map_err(|bad| Box::new(Fate::Bad(bad))),
         }
     }
 
