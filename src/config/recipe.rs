@@ -78,7 +78,7 @@ settings! {
 settings! {
     /// The task that the recipe trains and evaluates.
     pub struct TaskConfig {
-        /// Name of the task.
+        /// Name of the task: digits or charts.
         name: String = "digits".to_owned();
         /// Evaluate on the tuning pictures and do not train on them. Use this to choose settings. false = evaluate on
         /// the held-out pictures and train on all others, as for reported results.

@@ -22,6 +22,6 @@ impl Recipe<'_> {
             });
         }
         let (corpus, words) = ((self.task.corpus)(), (self.task.words)());
-        NewModel { config: &self.config, task: self.task, corpus, words }.write(&dir, self.machine).map(drop)
+        NewModel { config: &self.config, corpus, words }.write(&dir, self.machine).map(drop)
     }
 }

@@ -12,7 +12,7 @@ use crate::files;
 use crate::identity::Manifest;
 use crate::machine::Machine;
 use crate::model::{Model, ModelConfig};
-use crate::task::{self, recipe};
+use crate::task::recipe;
 use crate::tensor::DType;
 use crate::text::{CHAT_TEMPLATE, Part, SPECIAL_TOKENS, TEMPLATE_WORDS, train_tokenizer, write_tokenizer_dir};
 
@@ -20,8 +20,6 @@ use crate::text::{CHAT_TEMPLATE, Part, SPECIAL_TOKENS, TEMPLATE_WORDS, train_tok
 pub struct NewModel<'a> {
     /// Config with the shape (`base`), the storage type and the seed.
     pub config: &'a RecipeConfig,
-    /// Task whose other settings the model has.
-    pub task: &'a recipe::Recipe,
     /// Texts for the tokenizer.
     pub corpus: Vec<String>,
     /// Texts whose words become single tokens.
@@ -31,10 +29,10 @@ pub struct NewModel<'a> {
 impl NewModel<'_> {
     /// Writes the model directory `dir` and returns the number of weights. Equal settings and texts give equal files.
     pub fn write(&self, dir: &Path, machine: &Machine) -> Result<usize> {
-        let NewModel { config: RecipeConfig { base, dtype, seed, .. }, task, corpus, words } = self;
+        let NewModel { config: RecipeConfig { base, dtype, seed, .. }, corpus, words } = self;
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let tokenizer = train_tokenizer(corpus, &SPECIAL_TOKENS, &words, base.vocab_size)?;
-        let config = (task.model_config)(base, &tokenizer)?;
+        let config = recipe::model_config(base, &tokenizer)?;
         let config = ModelConfig::from_json(&config, "base")?;
         let mut count = Device::count_for(machine.target);
         let dtype = DType::of(*dtype, machine.target.kind);
@@ -44,7 +42,7 @@ impl NewModel<'_> {
         files::folder(dir, |folder| {
             model.save(&mut device, folder, dtype)?;
             write_tokenizer_dir(folder, &tokenizer, CHAT_TEMPLATE)?;
-            let preprocessor = (task.preprocessor_config)();
+            let preprocessor = recipe::preprocessor_config();
             files::write(folder.join("preprocessor_config.json"), format!("{preprocessor:#}\n").as_bytes())?;
             let generation = json!({
                 "bos_token_id": tokenizer.id("<|endoftext|>"),
@@ -88,9 +86,8 @@ pub fn init(config: &RecipeConfig, rows: &[DatasetConfig], dir: &Path, machine: 
         let none = || Error::input("--rows", "no rows", "rows with texts for the tokenizer");
         return Err(bad.into_iter().next().map_or_else(none, Error::from));
     }
-    let (_, task) = task::recipe_of(&config.task.name)?;
     let words = TEMPLATE_WORDS.map(str::to_owned).into();
-    let weights = NewModel { config, task, corpus, words }.write(dir, machine)?;
+    let weights = NewModel { config, corpus, words }.write(dir, machine)?;
     let unread = if bad.is_empty() { String::new() } else { format!("; {} rows could not be read", bad.len()) };
     Ok(format!("a model with {weights} random weights, and a tokenizer for the texts of {count} rows{unread}"))
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::hub::SUBJECT;
-use super::{Answers, OwnRows, QuestionSink, Rows, TaskQuestion, TaskSpec, digits, written};
+use super::{Answers, Marks, OwnRows, QuestionSink, Rows, TaskQuestion, TaskSpec, written};
 use crate::config::{self, DataType, TaskFileConfig};
 use crate::data::columns::{self, Columns};
 use crate::data::fields::{Fields, LOOKED_AT, RowContext, json_columns};
@@ -195,7 +195,7 @@ const SPEC: TaskSpec = TaskSpec {
     }),
     answers: Answers::AsConfigured,
     max_new_tokens: MAX_NEW_TOKENS,
-    score: digits::score,
+    score: Marks::as_configured,
     published: None,
     ..TaskSpec::DEFAULT
 };

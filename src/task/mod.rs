@@ -6,6 +6,7 @@
 pub mod aggregate;
 pub mod aime;
 mod amc;
+pub mod charts;
 pub mod charxiv;
 mod crash;
 mod dataset;
@@ -18,6 +19,7 @@ pub mod hub;
 mod interleave;
 mod literal;
 mod logicvista;
+mod made;
 mod marks;
 mod mathverse;
 mod mathvision;
@@ -30,6 +32,7 @@ mod registry;
 mod rows;
 mod shuffle;
 mod spec;
+pub mod teacher;
 mod wemath;
 
 pub use self::aggregate::{Counted, Metric, Observation};

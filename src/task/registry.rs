@@ -10,7 +10,8 @@ use super::file::TaskFile;
 use super::recipe::Recipe;
 use super::spec::TaskSpec;
 use super::{
-    aime, amc, charxiv, digits, dynamath, gpqa, logicvista, mathverse, mathvision, mathvista, mmmu, mmmu_pro, wemath,
+    aime, amc, charts, charxiv, digits, dynamath, gpqa, logicvista, mathverse, mathvision, mathvista, mmmu, mmmu_pro,
+    wemath,
 };
 use crate::error::{Error, Result};
 
@@ -41,6 +42,7 @@ fn described(task: TaskSpec) -> TaskSpec {
 /// The code of the tasks, one file each.
 const CODE: &[TaskSpec] = &[
     digits::TASK,
+    charts::TASK,
     mathvista::TASK,
     mathvision::TEST,
     mathvision::TESTMINI,

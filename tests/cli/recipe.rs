@@ -135,6 +135,14 @@ fn the_recipe_leaves_what_was_promised_and_a_killed_one_the_same() {
     assert!(left.keys().all(|name| !name.contains(".tmp") && !name.contains(".old-")), "{:?}", left.keys());
 }
 
+#[test]
+fn the_recipe_of_charts_is_planned_without_a_run() {
+    let config = concat!(env!("CARGO_MANIFEST_DIR"), "/configs/charts.yaml");
+    let dir = tempfile::tempdir().unwrap();
+    let (code, _, stderr) = run(&["recipe", config, "--out", dir.path().join("out").to_str().unwrap(), "--dry-run"]);
+    assert!(code == 0 && stderr.contains("omr recipe: charts, seed 1"), "{stderr}");
+}
+
 /// Runs base, SFT, control, RL and four evaluations with every kernel on the emulator. A run that is killed at any time
 /// ends with the same bits.
 #[test]

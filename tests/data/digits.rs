@@ -10,8 +10,9 @@ use omr::data::{Form, Row, prompt, sft_sample, text_of, write};
 use omr::eval::samples::Sample;
 use omr::image::Processor;
 use omr::pipeline::Summary;
-use omr::task::digits::teacher::{MODEL, Teacher};
-use omr::task::digits::{self, HELD_OUT, PHRASINGS, Pixels, SIDE, TUNING, shifted};
+use omr::task::digits::{self, HELD_OUT, PHRASINGS, Pixels, Reader, SIDE, TUNING, shifted};
+use omr::task::recipe;
+use omr::task::teacher::Teacher;
 use omr::text::{CHAT_TEMPLATE, Chat, SPECIAL_TOKENS, Special, train_tokenizer, write_tokenizer_dir};
 
 use crate::pipeline::{run, runtime};
@@ -97,14 +98,7 @@ fn rows_are_the_same_for_a_seed_and_survive_their_file() {
 }
 
 fn config(path: &Path, teacher: &Teacher, concurrency: usize) -> DistillConfig {
-    let teacher = EndpointConfig {
-        base_url: vec![teacher.base_url()],
-        model: MODEL.to_owned(),
-        concurrency,
-        max_tokens: 64,
-        timeout_s: 60.0,
-        ..EndpointConfig::default()
-    };
+    let teacher = EndpointConfig { concurrency, max_tokens: 64, timeout_s: 60.0, ..teacher.endpoint() };
     DistillConfig {
         stage: StageConfig { datasets: vec![entry(path)], ..StageConfig::default() },
         num_rollouts: 4,
@@ -118,7 +112,8 @@ fn config(path: &Path, teacher: &Teacher, concurrency: usize) -> DistillConfig {
 fn distilled(dir: &Path, name: &str, rows: &[Row], teacher: &TeacherConfig, concurrency: usize) -> Summary {
     let path = dir.join("questions.parquet");
     write(&path, rows, Form::Rl).unwrap();
-    let teacher = runtime().block_on(Teacher::start(teacher, digits::TRAIN, 2)).unwrap();
+    let reader = Reader::new(teacher, digits::TRAIN, 2).unwrap();
+    let teacher = runtime().block_on(Teacher::start(digits::NAME, reader)).unwrap();
     run(&config(&path, &teacher, concurrency), &dir.join(name), None).unwrap().0
 }
 
@@ -166,7 +161,7 @@ fn chat(dir: &Path) -> Chat {
 fn a_rendered_row_has_at_most_64_tokens_and_its_answer_is_what_is_trained() {
     let dir = tempfile::tempdir().unwrap();
     let chat = chat(dir.path());
-    let processor = Processor::from_json(&digits::preprocessor_config(), "digits").unwrap();
+    let processor = Processor::from_json(&recipe::preprocessor_config(), "digits").unwrap();
     let splits = digits::splits(&task(4, 0, 0, false), 1).unwrap();
     let tokens = |text: &String| chat.tokenizer.encode(text, Special::Plain).unwrap().len();
     let answers = digits::corpus().into_iter().filter(|t| t.starts_with("<think>"));
@@ -199,7 +194,7 @@ fn a_rendered_row_has_at_most_64_tokens_and_its_answer_is_what_is_trained() {
     }
     println!("longest row: {longest} tokens");
     assert!(longest <= 64, "{longest}");
-    let config = digits::model_config(&BaseConfig::default(), &chat.tokenizer).unwrap();
+    let config = recipe::model_config(&BaseConfig::default(), &chat.tokenizer).unwrap();
     assert_eq!(config["image_token_id"], chat.ids.image_pad);
     assert_eq!(config["vision_config"]["out_hidden_size"], config["hidden_size"]);
 }
@@ -208,7 +203,7 @@ fn a_rendered_row_has_at_most_64_tokens_and_its_answer_is_what_is_trained() {
 fn turns_before_the_last_are_trained_as_they_would_be_generated() {
     let dir = tempfile::tempdir().unwrap();
     let chat = chat(dir.path());
-    let processor = Processor::from_json(&digits::preprocessor_config(), "digits").unwrap();
+    let processor = Processor::from_json(&recipe::preprocessor_config(), "digits").unwrap();
     let mut row = digits::splits(&task(1, 0, 0, false), 1).unwrap().teach.remove(0);
     use omr::text::Message;
     let text = |role: &str, text: &str| Message::text(role, text);

@@ -1,6 +1,7 @@
-//! Tests of reading and writing data files, packing, distillation, and the digits task.
+//! Tests of reading and writing data files, packing, distillation, and the tasks with recipes.
 
 mod at_size;
+mod charts;
 mod commands;
 mod digits;
 mod files;

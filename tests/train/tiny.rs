@@ -20,7 +20,7 @@ use omr::observe::{Observer, Silent};
 use omr::ranks::{OneRank, Ranks};
 use omr::reward::Scorer;
 use omr::rl::run::Job as RlJob;
-use omr::task::digits;
+use omr::task::{digits, recipe};
 use omr::tensor::DType;
 use omr::text::{CHAT_TEMPLATE, Message, SPECIAL_TOKENS, Tokenizer, train_tokenizer, write_tokenizer_dir};
 use omr::train::job::TrainingJob as _;
@@ -69,13 +69,13 @@ pub fn base_model(dir: &Path) {
     let files = FILES.get_or_init(|| {
         let dir = tempfile::tempdir().unwrap();
         let tokenizer = tokenizer();
-        let config = digits::model_config(&shape(), &tokenizer).unwrap();
+        let config = recipe::model_config(&shape(), &tokenizer).unwrap();
         let config = ModelConfig::from_json(&config, "test").unwrap();
         let mut dev = device(1);
         let model = Model::init(&mut dev, config, DType::F32, 1).unwrap();
         model.save(&mut dev, dir.path(), DType::F32).unwrap();
         write_tokenizer_dir(dir.path(), &tokenizer, CHAT_TEMPLATE).unwrap();
-        let preprocessor = digits::preprocessor_config().to_string();
+        let preprocessor = recipe::preprocessor_config().to_string();
         fs::write(dir.path().join("preprocessor_config.json"), preprocessor).unwrap();
         files(dir.path())
     });
