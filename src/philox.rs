@@ -45,6 +45,8 @@ pub enum Purpose {
     /// Choice of the responses that are computed only for metrics, because they cannot change the policy; counter:
     /// (prompt, rollout).
     Figures = 11,
+    /// A of new adapters; counter: (tensor of the base, row).
+    Adapter = 12,
     /// Tests.
     #[cfg_attr(private_tree, expect(dead_code, reason = "the stream of tests, which runs never use"))]
     Test = 15,

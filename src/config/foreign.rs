@@ -12,7 +12,7 @@ use super::setting::Key;
 use super::{Config, RlConfig, SftConfig, keys};
 
 /// Systems whose names of keys the declarations contain.
-const SYSTEMS: [&str; 7] = ["verl", "lmms-engine", "Hugging Face", "TRL", "LLaMA-Factory", "LLaVA", "vLLM"];
+const SYSTEMS: [&str; 8] = ["verl", "PEFT", "lmms-engine", "Hugging Face", "TRL", "LLaMA-Factory", "LLaVA", "vLLM"];
 
 /// First parts of the nested keys of verl and lmms-engine.
 const ROOTS: [&str; 12] = [

@@ -23,6 +23,7 @@ mod eval;
 mod foreign;
 mod generate;
 mod judge;
+mod lora;
 mod optim;
 mod pipeline;
 mod preset;
@@ -46,6 +47,7 @@ pub use dist::{Backend, DistConfig};
 pub use eval::{EvalConfig, ServerConfig};
 pub use generate::GenerateConfig;
 pub use judge::{JudgeConfig, ScoreConfig, ScorerConfig};
+pub use lora::{LoraConfig, TargetModules};
 pub use omr_verify::{Format, Mode};
 pub use optim::{LrSchedulerType, OptimConfig, OptimizerName};
 pub use pipeline::{

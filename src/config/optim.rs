@@ -1,7 +1,7 @@
 //! Config keys of AdamW and its learning rate, shared by SFT and RL.
 
 use super::table::join;
-use super::{Place, Rule, Safe};
+use super::{LoraConfig, Place, Rule, Safe};
 use crate::error::{Error, Result};
 
 choice! {
@@ -47,6 +47,9 @@ settings! {
         freeze_multi_modal_projector: bool = false;
         /// Do not train the language model: no gradient, no optimizer state and no weight decay.
         freeze_language_model: bool = false;
+        /// Train adapters (LoRA) instead of the weights. They need a learning rate about ten times as high. null = train
+        /// the weights.
+        lora: Option<LoraConfig> = None;
         /// Start with zero moments for trained parts without optimizer state in the checkpoint that `resume` names,
         /// because its run had frozen them.
         start_moments_anew: bool = false;
@@ -86,6 +89,22 @@ impl OptimConfig {
         if self.learning_rate == 0.0 && own.iter().flatten().any(|&rate| rate > 0.0) {
             let expected = "above 0: it scales all rates (freeze_language_model trains only the other parts)";
             return Err(Error::input(place.of(&join(path, "learning_rate")), "0", expected));
+        }
+        let frozen = [
+            ("freeze_vision_tower", self.freeze_vision_tower),
+            ("freeze_multi_modal_projector", self.freeze_multi_modal_projector),
+            ("freeze_language_model", self.freeze_language_model),
+        ];
+        if let Some(lora) = &self.lora {
+            if let Some((key, _)) = frozen.iter().find(|(_, is_frozen)| *is_frozen) {
+                let expected = "false: lora freezes all weights, and lora.vision decides about adapters of the tower";
+                return Err(Error::input(place.of(&join(path, key)), "true", expected));
+            }
+            if self.bf16_stochastic_round {
+                let expected = "false: adapters have f32 masters, which their files contain";
+                return Err(Error::input(place.of(&join(path, "bf16_stochastic_round")), "true with lora", expected));
+            }
+            return lora.check(place, &join(path, "lora"));
         }
         if !(self.freeze_vision_tower && self.freeze_multi_modal_projector && self.freeze_language_model) {
             return Ok(());

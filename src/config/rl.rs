@@ -308,6 +308,7 @@ settings! {
         optimizer.freeze_multi_modal_projector = false, name: "LLaMA-Factory freeze_multi_modal_projector",
             published: "false";
         optimizer.freeze_language_model = false, name: "LLaMA-Factory freeze_language_model", published: "false";
+        optimizer.lora = None, name: "TRL use_peft (null trains all weights)";
         optimizer.lr_scheduler_type = LrSchedulerType::Constant,
             name: "verl actor_rollout_ref.actor.optim.lr_scheduler_type", published: "constant";
         /// Number of steps of linear warm-up.

@@ -51,6 +51,8 @@ settings! {
         optimizer.freeze_multi_modal_projector = false, name: "LLaMA-Factory freeze_multi_modal_projector",
             published: "false";
         optimizer.freeze_language_model = false, name: "LLaMA-Factory freeze_language_model", published: "false";
+        optimizer.lora = None, name: "LLaMA-Factory finetuning_type (null trains all weights); \
+            TRL use_peft (null trains all weights)";
         optimizer.lr_scheduler_type = LrSchedulerType::Cosine, name: "lmms-engine trainer_args.lr_scheduler_type",
             published: "cosine";
         /// Number of steps of linear warm-up. null = as set by warmup_ratio.

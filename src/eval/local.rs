@@ -95,7 +95,7 @@ impl<'a> Job<'a> {
         let (target, largest) = (self.local.target, self.largest());
         let count = |dtype: DType| -> Result<(EngineConfig, Plan)> {
             let mut dev = Device::count_for(target);
-            let model = Model::empty(&mut dev, self.local.model_config.clone(), dtype)?;
+            let model = Model::empty_of(&mut dev, self.local.dir, self.local.model_config.clone(), dtype)?;
             self.engine_config(&mut dev, None)?.fitted(&model, &mut dev, &largest, target.memory)
         };
         let (config, plan) = fits::within(target, self.dtype(target.kind), LOWER, count)?;

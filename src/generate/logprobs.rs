@@ -82,7 +82,7 @@ pub fn score(
     };
     let count = |dtype: DType| -> Result<((), Plan)> {
         let mut dev = Device::count_for(machine.target);
-        let model = Model::empty(&mut dev, reader.config.clone(), dtype)?;
+        let model = Model::empty_of(&mut dev, dir, reader.config.clone(), dtype)?;
         let policy = policy(&mut dev)?;
         rows.iter().try_for_each(|row| row.logprobs(&mut dev, &model, policy).map(drop))?;
         Ok(((), dev.high_water()))

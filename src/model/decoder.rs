@@ -19,7 +19,7 @@ pub struct Decoder {
     pub embed_tokens: Matrix,
     /// Output matrix `[V, D]`. It is the token table itself if the two are tied.
     pub lm_head: Matrix,
-    layers: Arc<[Layer]>,
+    pub(super) layers: Arc<[Layer]>,
     norm: Vector,
     heads: Heads,
     eps: f32,
@@ -75,6 +75,7 @@ fn layer(dev: &mut Device, layout: &mut ParamLayout, config: &ModelConfig, name:
     let qkv_proj = Linear {
         weight: layout.matrix(dev, q + 2 * kv, d, joined("weight", &[d]))?,
         bias: Some(layout.vector(dev, q + 2 * kv, joined("bias", &[]))?),
+        adapter: None,
     };
     Ok(Layer {
         input_layernorm,

@@ -39,6 +39,9 @@ impl Tape {
         let mark = dev.mark(self.region());
         rows::gather(dev, src.tensor, idx, dst.tensor)?;
         dev.note_work("gather_rows", 0.0, 2.0 * moved(&[dst.tensor]));
+        if !self.set_trained(dst, self.is_trained(src)) {
+            return Ok(());
+        }
         self.record(mark, move |b| {
             let Some(ddst) = b.take(dst) else { return Ok(()) };
             let (dsrc, accumulate) = b.of(src)?;

@@ -38,6 +38,10 @@ impl Layer {
         out: Var,
     ) -> Result<()> {
         let (dtype, t) = (x.tensor.dtype, x.tensor.rows());
+        if tape.recording() && !tape.is_trained(x) && !{ self }.linears().iter().any(|linear| tape.trains(linear)) {
+            // Nothing in the layer and nothing below it is trained.
+            return tape.unrecorded(dev, |tape, dev| self.forward(tape, dev, LayerPolicy::All, attention, x, out));
+        }
         if keep == LayerPolicy::Inputs {
             let attended = tape.attended(dev, dtype, t, &attention)?;
             return tape.checkpoint(dev, true, move |tape, dev, again| {
@@ -56,6 +60,11 @@ impl Layer {
         tape.attention_into(dev, qkv, &attention, attended, Recompute(false))?;
         let h = tape.linear_residual(dev, attended.out, self.o_proj, x)?;
         tape.checkpoint(dev, replay, move |tape, dev, again| self.mlp(tape, dev, h, out, again))
+    }
+
+    /// Returns the linear layers.
+    pub(super) fn linears(&mut self) -> [&mut Linear; 4] {
+        [&mut self.qkv_proj, &mut self.o_proj, &mut self.gate_up_proj, &mut self.down_proj]
     }
 
     /// Computes q, k and v of norm(x).

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::device::{Device, Sequences};
 use crate::error::{Error, Result};
+use crate::model::adapter::{self, with_input};
 use crate::model::params::{Linear, Matrix, Vector};
 use crate::model::prompts::SharedPrompts;
 use crate::model::tape::{Backward, Mode, Recompute, Tape, Var};
@@ -139,13 +140,18 @@ impl Default for Policy {
     }
 }
 
-/// Computes the gradients of a linear layer from the gradient `dy` of its result. Adds the input's gradient to `dx` if
-/// `accumulate` is true, and overwrites `dx` otherwise. Adds the gradients of weight and bias to the parameters'
-/// gradients.
-fn linear_bwd(b: &mut Backward<'_>, x: Var, dy: Tensor, layer: Linear, dx: Tensor, accumulate: bool) -> Result<()> {
-    let Linear { weight, bias } = layer;
-    linear::dgrad(b.dev, dy, &weight.weight, dx, accumulate)?;
-    note_dgrad(b.dev, x.tensor, weight, added(dx, accumulate));
+/// Computes the gradients of a linear layer from the gradient `dy` of its result. `dx` is the memory for the input's
+/// gradient, if it is needed, and true if that gradient is added to it. Adds the gradients of weight, bias and adapter to
+/// the parameters' gradients.
+fn linear_bwd(b: &mut Backward<'_>, x: Var, dy: Tensor, layer: Linear, dx: Option<(Tensor, bool)>) -> Result<()> {
+    let Linear { weight, bias, adapter } = layer;
+    if let Some(adapter) = adapter {
+        return adapter::backward(b, x, dy, weight, adapter, dx);
+    }
+    if let Some((dx, accumulate)) = dx {
+        linear::dgrad(b.dev, dy, &weight.weight, dx, accumulate)?;
+        note_dgrad(b.dev, x.tensor, weight, added(dx, accumulate));
+    }
     // The weight and the bias of a layer are in the same part of the model, so either both are frozen or neither is.
     if let Some(dw) = b.param(weight.id)? {
         let dbias = bias.map_or(Ok(None), |bias| b.param(bias.id))?;
@@ -163,6 +169,9 @@ impl Tape {
         let rstd = dev.alloc(self.region(), DType::F32, &[x.tensor.rows()])?;
         rms_norm::fwd(dev, x.tensor, gamma.tensor, eps, y.tensor, rstd)?;
         dev.note_work("rms_norm", 0.0, moved(&[x.tensor, y.tensor]));
+        if !self.set_trained(y, self.is_trained(x) || self.trains_base()) {
+            return Ok(y);
+        }
         self.record(mark, move |b| {
             let Some(dy) = b.take(y) else { return Ok(()) };
             let (dx, accumulate) = b.of(x)?;
@@ -205,16 +214,20 @@ impl Tape {
         again: Recompute,
     ) -> Result<()> {
         let mark = dev.mark(self.region());
-        let Linear { weight, bias } = layer;
-        let bias_tensor = bias.map(|b| b.tensor);
+        let Linear { weight, bias, .. } = layer;
+        let [bias, more] = [bias.map(|b| b.tensor), residual.map(|r| r.tensor)];
         if !again.0 {
-            linear::fwd(dev, x.tensor, &weight.weight, bias_tensor, residual.map(|r| r.tensor), y.tensor)?;
+            with_input(dev, x.tensor, layer, |dev, x| linear::fwd(dev, x, &weight.weight, bias, more, y.tensor))?;
             note_linear(dev, x.tensor, weight, moved(&[y.tensor]) + residual.map_or(0.0, |r| moved(&[r.tensor])));
+        }
+        let is_trained = self.is_trained(x) || residual.is_some_and(|r| self.is_trained(r)) || self.trains(&layer);
+        if !self.set_trained(y, is_trained) {
+            return Ok(());
         }
         self.record(mark, move |b| {
             let Some(dy) = b.take(y) else { return Ok(()) };
-            let (dx, accumulate) = b.of(x)?;
-            linear_bwd(b, x, dy.tensor, layer, dx, accumulate)?;
+            let dx = b.of_trained(x)?;
+            linear_bwd(b, x, dy.tensor, layer, dx)?;
             match residual {
                 Some(residual) => b.pass_on(dy, residual),
                 None => b.free(dy),
@@ -227,20 +240,22 @@ impl Tape {
     /// Computes silu(gate) * up with gate and up = x W^T + bias.
     pub fn linear_swiglu(&mut self, dev: &mut Device, x: Var, gate_up: Linear) -> Result<Var> {
         let mark = dev.mark(self.region());
-        let Linear { weight, bias } = gate_up;
+        let Linear { weight, bias, .. } = gate_up;
         let (t, n, dtype) = (x.tensor.rows(), weight.weight.n, x.tensor.dtype);
         let y = self.alloc(dev, dtype, &[t, n / 2])?;
-        let saved = if self.recording() { Some(dev.alloc(self.region(), dtype, &[t, n])?) } else { None };
-        linear::fwd_swiglu(dev, x.tensor, &weight.weight, bias.map(|b| b.tensor), saved, y.tensor)?;
+        let records = self.set_trained(y, self.is_trained(x) || self.trains(&gate_up));
+        let saved = if records { Some(dev.alloc(self.region(), dtype, &[t, n])?) } else { None };
+        let bias = bias.map(|b| b.tensor);
+        with_input(dev, x.tensor, gate_up, |dev, x| linear::fwd_swiglu(dev, x, &weight.weight, bias, saved, y.tensor))?;
         note_linear(dev, x.tensor, weight, moved(&[y.tensor]) + saved.map_or(0.0, |saved| moved(&[saved])));
         let Some(saved) = saved else { return Ok(y) };
         self.record(mark, move |b| {
             let Some(dy) = b.take(y) else { return Ok(()) };
-            let (dx, accumulate) = b.of(x)?;
+            let dx = b.of_trained(x)?;
             b.with_scratch(dtype, &[t, n], |b, dz| {
                 swiglu::bwd(b.dev, saved, dy.tensor, dz)?;
                 b.dev.note_work("swiglu::bwd", 0.0, moved(&[saved, dy.tensor, dz]));
-                linear_bwd(b, x, dz, gate_up, dx, accumulate)
+                linear_bwd(b, x, dz, gate_up, dx)
             })?;
             b.free(dy);
             Ok(())
@@ -251,20 +266,22 @@ impl Tape {
     /// Computes gelu(x W^T + bias) with the exact GELU.
     pub fn linear_gelu(&mut self, dev: &mut Device, x: Var, layer: Linear) -> Result<Var> {
         let mark = dev.mark(self.region());
-        let Linear { weight, bias } = layer;
+        let Linear { weight, bias, .. } = layer;
         let (t, n, dtype) = (x.tensor.rows(), weight.weight.n, x.tensor.dtype);
         let y = self.alloc(dev, dtype, &[t, n])?;
-        let saved = if self.recording() { Some(dev.alloc(self.region(), dtype, &[t, n])?) } else { None };
-        linear::fwd_gelu(dev, x.tensor, &weight.weight, bias.map(|b| b.tensor), saved, y.tensor)?;
+        let records = self.set_trained(y, self.is_trained(x) || self.trains(&layer));
+        let saved = if records { Some(dev.alloc(self.region(), dtype, &[t, n])?) } else { None };
+        let bias = bias.map(|b| b.tensor);
+        with_input(dev, x.tensor, layer, |dev, x| linear::fwd_gelu(dev, x, &weight.weight, bias, saved, y.tensor))?;
         note_linear(dev, x.tensor, weight, moved(&[y.tensor]) + saved.map_or(0.0, |saved| moved(&[saved])));
         let Some(saved) = saved else { return Ok(y) };
         self.record(mark, move |b| {
             let Some(dy) = b.take(y) else { return Ok(()) };
-            let (dx, accumulate) = b.of(x)?;
+            let dx = b.of_trained(x)?;
             b.with_scratch(dtype, &[t, n], |b, dz| {
                 gelu::bwd(b.dev, saved, dy.tensor, dz)?;
                 b.dev.note_work("gelu::bwd", 0.0, moved(&[saved, dy.tensor, dz]));
-                linear_bwd(b, x, dz, layer, dx, accumulate)
+                linear_bwd(b, x, dz, layer, dx)
             })?;
             b.free(dy);
             Ok(())
@@ -285,7 +302,7 @@ impl Tape {
         again: Recompute,
     ) -> Result<()> {
         let &Attention { rope: Rope { cos, sin }, heads, ref attend, layer } = attention;
-        let Linear { weight, bias } = qkv_proj;
+        let Linear { weight, bias, .. } = qkv_proj;
         let mark = dev.mark(self.region());
         let cache = match attend {
             Attend::Packed { .. } => None,
@@ -293,15 +310,20 @@ impl Tape {
         };
         if !again.0 {
             let (w, bias) = (&weight.weight, bias.map(|b| b.tensor));
-            linear::fwd_qkv(dev, Qkv { x: x.tensor, w, bias, cos, sin, heads, cache, qkv: qkv.tensor })?;
+            with_input(dev, x.tensor, qkv_proj, |dev, x| {
+                linear::fwd_qkv(dev, Qkv { x, w, bias, cos, sin, heads, cache, qkv: qkv.tensor })
+            })?;
             note_linear(dev, x.tensor, weight, moved(&[qkv.tensor]));
+        }
+        if !self.set_trained(qkv, self.is_trained(x) || self.trains(&qkv_proj)) {
+            return Ok(());
         }
         self.record(mark, move |b| {
             let Some(dqkv) = b.take(qkv) else { return Ok(()) };
             rope::bwd(b.dev, dqkv.tensor, cos, sin, heads)?;
             b.dev.note_work("rope::bwd", 0.0, 2.0 * moved(&[dqkv.tensor]));
-            let (dx, accumulate) = b.of(x)?;
-            linear_bwd(b, x, dqkv.tensor, qkv_proj, dx, accumulate)?;
+            let dx = b.of_trained(x)?;
+            linear_bwd(b, x, dqkv.tensor, qkv_proj, dx)?;
             b.free(dqkv);
             Ok(())
         });
@@ -349,6 +371,9 @@ impl Tape {
                     }
                     dev.note_attention("attention", flops, bytes, sequences);
                 }
+                if !self.set_trained(out, self.is_trained(qkv)) {
+                    return Ok(());
+                }
                 let prompt_of = prompts.as_ref().map(|prompts| prompts.prompt_of);
                 self.record(mark, move |b| {
                     let Some(dout) = b.take(out) else { return Ok(()) };
@@ -387,7 +412,8 @@ impl Tape {
         let y = self.alloc(dev, table.weight.data.dtype, &[ids.len(), table.weight.k])?;
         embedding::fwd(dev, ids, &table.weight, y.tensor)?;
         dev.note_work("embedding", 0.0, 2.0 * moved(&[y.tensor]));
-        let Some(segments) = segments else { return Ok(y) };
+        let records = self.set_trained(y, self.trains_base());
+        let Some(segments) = segments.filter(|_| records) else { return Ok(y) };
         self.record(mark, move |b| {
             let Some(dy) = b.take(y) else { return Ok(()) };
             if let Some(dw) = b.param(table.id)? {
@@ -416,6 +442,9 @@ impl Tape {
         let flops = 2.0 * num_patches as f64 * (weight.weight.n * weight.weight.k) as f64;
         let bytes = moved(&[pixels, weight.weight.data, y.tensor]);
         dev.note_work("patch_embed", flops, bytes);
+        if !self.set_trained(y, self.trains_base()) {
+            return Ok(y);
+        }
         self.record(mark, move |b| {
             let Some(dy) = b.take(y) else { return Ok(()) };
             if let Some(dw) = b.param(weight.id)? {

@@ -15,6 +15,9 @@
 //! The inference engine calls [`Model::encode_images`], [`Model::embed`] and [`Model::decode`] with
 //! [`layers::Attend::Paged`] on a tape in inference mode. Training and inference run the same code.
 
+pub mod adapter;
+pub mod adapter_files;
+pub mod attach;
 pub mod config;
 pub mod decoder;
 mod gather;
@@ -22,6 +25,7 @@ pub mod grads;
 pub mod inputs;
 pub mod layer;
 pub mod layers;
+pub mod linear_layer;
 pub mod outgoing;
 pub mod params;
 pub mod positions;
@@ -129,8 +133,12 @@ impl Model {
     /// Plans the files that [`Model::save`] writes, so that another thread can write them later. `layout` must be the
     /// model's own. `own` contains the range of each parameter that this process writes.
     pub fn outgoing(&self, layout: &Arc<ParamLayout>, dtype: DType, own: &[Range<usize>]) -> OutModel {
-        let config = format!("{:#}\n", self.config.to_json(dtype));
-        OutModel { config, weights: outgoing::weights(layout, dtype, own) }
+        OutModel { configs: vec![self.config_file(dtype)], weights: outgoing::weights(layout, dtype, own) }
+    }
+
+    /// Returns the name and the text of `config.json` for weights of `dtype`.
+    fn config_file(&self, dtype: DType) -> (&'static str, String) {
+        ("config.json", format!("{:#}\n", self.config.to_json(dtype)))
     }
 
     /// Computes the hidden rows `[T, D]` of a packed batch. Errors, before anything is computed, if there are no
@@ -147,6 +155,7 @@ impl Model {
                 return Err(Error::input(format!("image {i}"), format!("{places} placeholders"), expected));
             }
         }
+        tape.freeze_base(!self.layout.adapters.is_empty());
         let x = self.embed(tape, dev, &inputs.input_ids)?;
         self.show(tape, dev, inputs, x)?;
         let attend = match inputs.shares_prompts() {

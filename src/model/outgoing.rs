@@ -20,6 +20,7 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::model::params::{ParamLayout, Piece};
 use crate::model::weights::{INDEX, SINGLE};
+use crate::ops::adamw::master;
 use crate::tensor::{DType, Elem, Tensor};
 
 /// Maximum size of a weight file in bytes, as in the Hugging Face save functions.
@@ -60,8 +61,8 @@ pub type Pick = dyn Fn(&[u8], &mut Put<'_>) -> Result<()> + Send;
 pub enum Content {
     /// The bytes themselves.
     Ready(Vec<u8>),
-    /// The bytes that the function makes from the bytes of a tensor on the device.
-    Of(Tensor, Box<Pick>),
+    /// The bytes that the function makes from the bytes of one or two tensors on the device, one after the other.
+    Of(Vec<Tensor>, Box<Pick>),
     /// No bytes on this rank, because another rank writes them.
     Elsewhere,
 }
@@ -102,11 +103,34 @@ impl Outgoing {
         part: Part<'_>,
         encode: impl Fn(Vec<T>) -> Vec<u8> + Send + 'static,
     ) -> Outgoing {
+        Outgoing::read::<T>(name, dtype, part, None, |bytes| elements::<T>(bytes), encode)
+    }
+
+    /// Plans the f32 masters of the elements in `part`: the elements themselves, or the high halves of bf16 weights whose
+    /// low halves are `lo`.
+    pub fn master(name: String, part: Part<'_>, lo: Option<Tensor>) -> Outgoing {
+        let read = move |bytes: &[u8]| -> Vec<f32> {
+            let Some(_) = lo else { return elements::<f32>(bytes).into_owned() };
+            let (hi, lo) = bytes.split_at(bytes.len() / 2);
+            elements::<bf16>(hi).iter().zip(&*elements::<i16>(lo)).map(|(hi, lo)| master::join(*hi, *lo)).collect()
+        };
+        let encode = |values: Vec<f32>| encoded(&values, DType::F32);
+        Outgoing::read::<f32>(name, DType::F32, part, lo, move |bytes| read(bytes).into(), encode)
+    }
+
+    fn read<T: Elem>(
+        name: String,
+        dtype: DType,
+        part: Part<'_>,
+        second: Option<Tensor>,
+        read: impl Fn(&[u8]) -> Cow<'_, [T]> + Send + 'static,
+        encode: impl Fn(Vec<T>) -> Vec<u8> + Send + 'static,
+    ) -> Outgoing {
         let Part { layout, param: id, piece, tensor, own } = part;
         let shape = layout.params[id].pieces[piece].shape.clone();
         let (layout, own) = (layout.clone(), own.clone());
-        let content = Content::of(tensor, move |bytes, put| {
-            let (param, elements) = (&layout.params[id], elements::<T>(bytes));
+        let content = Content::of(tensor, second, move |bytes, put| {
+            let (param, elements) = (&layout.params[id], read(bytes));
             for run in param.runs(piece, &own) {
                 for from in run.clone().step_by(BLOCK) {
                     let block = from..run.end.min(from + BLOCK);
@@ -120,7 +144,7 @@ impl Outgoing {
 
     /// Plans a flat tensor of `len` elements. `tensor` has the elements starting at `first`.
     pub fn flat<T: Elem>(name: String, len: usize, tensor: Tensor, first: usize) -> Outgoing {
-        let content = Content::of(tensor, move |bytes, put| put(first * T::DTYPE.size(), bytes));
+        let content = Content::of(tensor, None, move |bytes, put| put(first * T::DTYPE.size(), bytes));
         Outgoing { name, dtype: T::DTYPE, shape: vec![len], content }
     }
 
@@ -151,20 +175,25 @@ fn elements<T: Elem>(bytes: &[u8]) -> Cow<'_, [T]> {
 /// Returns the tensors that [`fill_files`] will fetch, in the order in which it fetches them.
 pub fn fetched(files: &[OutFile]) -> Vec<Tensor> {
     let contents = files.iter().flat_map(|file| &file.tensors);
-    let mut tensors: Vec<Tensor> = contents.filter_map(|t| t.content.tensor()).collect();
+    let mut tensors: Vec<&[Tensor]> = contents.map(|t| t.content.tensors()).filter(|t| !t.is_empty()).collect();
     tensors.dedup();
-    tensors
+    tensors.concat()
 }
 
 impl Content {
-    fn of(tensor: Tensor, pick: impl Fn(&[u8], &mut Put<'_>) -> Result<()> + Send + 'static) -> Content {
-        if tensor.is_empty() { Content::Elsewhere } else { Content::Of(tensor, Box::new(pick)) }
+    fn of(
+        tensor: Tensor,
+        second: Option<Tensor>,
+        pick: impl Fn(&[u8], &mut Put<'_>) -> Result<()> + Send + 'static,
+    ) -> Content {
+        let tensors = std::iter::once(tensor).chain(second).collect();
+        if tensor.is_empty() { Content::Elsewhere } else { Content::Of(tensors, Box::new(pick)) }
     }
 
-    fn tensor(&self) -> Option<Tensor> {
+    fn tensors(&self) -> &[Tensor] {
         match self {
-            Content::Of(tensor, _) => Some(*tensor),
-            Content::Ready(_) | Content::Elsewhere => None,
+            Content::Of(tensors, _) => tensors,
+            Content::Ready(_) | Content::Elsewhere => &[],
         }
     }
 }
@@ -235,25 +264,37 @@ pub fn fill_files(dir: &Path, files: Vec<OutFile>, fetch: &mut dyn Fetch) -> Res
     }
     let mut parts = parts.into_iter().peekable();
     while let Some((file, at, content)) = parts.next() {
-        let (tensor, pick) = match content {
+        let (tensors, pick) = match content {
             Content::Elsewhere => continue,
             Content::Ready(bytes) => {
                 filling[file].write(at, &bytes)?;
                 continue;
             }
-            Content::Of(tensor, pick) => (tensor, pick),
+            Content::Of(tensors, pick) => (tensors, pick),
         };
         // The pieces of one parameter are consecutive, so their tensor is fetched once.
         let mut of_tensor = vec![(file, at, pick)];
-        while let Some((file, at, Content::Of(_, pick))) = parts.next_if(|(_, _, c)| c.tensor() == Some(tensor)) {
+        while let Some((file, at, Content::Of(_, pick))) = parts.next_if(|(_, _, c)| c.tensors() == tensors) {
             of_tensor.push((file, at, pick));
         }
-        fetch.fetch(tensor, &mut |bytes| {
+        let mut write_all = |bytes: &[u8]| {
             let write = |(file, at, pick): &(usize, usize, Box<Pick>)| {
                 pick(bytes, &mut |from, run| filling[*file].write(at + from, run))
             };
             of_tensor.iter().try_for_each(write)
-        })?;
+        };
+        if let [tensor] = tensors[..] {
+            fetch.fetch(tensor, &mut write_all)?;
+            continue;
+        }
+        let mut all = Vec::new();
+        for tensor in tensors {
+            fetch.fetch(tensor, &mut |bytes| {
+                all.extend_from_slice(bytes);
+                Ok(())
+            })?;
+        }
+        write_all(&all)?;
     }
     filling.iter().try_for_each(|Filling { path, file }| file.sync_all().map_err(Error::io(path)))
 }
@@ -303,7 +344,8 @@ pub(super) fn shards(layout: &Arc<ParamLayout>, dtype: DType, own: &[Range<usize
             _ => Outgoing::piece::<f32>(name, dtype, part, move |values| encoded(&values, dtype)),
         }
     };
-    cut(layout.pieces().map(tensor).collect(), max_bytes, |i, count| match count {
+    let base = layout.pieces().filter(|(id, _, _)| !layout.params[*id].is_adapter());
+    cut(base.map(tensor).collect(), max_bytes, |i, count| match count {
         1 => SINGLE.to_owned(),
         _ => format!("model-{:05}-of-{count:05}.safetensors", i + 1),
     })
@@ -344,24 +386,24 @@ fn encoded<T: Elem>(values: &[T], dtype: DType) -> Vec<u8> {
     out
 }
 
-/// The `config.json` and the weights of a model directory, to be written.
+/// The settings and the weights of a model directory or of an adapter, to be written.
 pub struct OutModel {
-    /// Text of `config.json`.
-    pub config: String,
+    /// Names and texts of the files with settings: `config.json`, and that of an adapter.
+    pub configs: Vec<(&'static str, String)>,
     /// Weight files.
     pub weights: Vec<OutFile>,
 }
 
 impl OutModel {
-    /// Writes `config.json` and the weights into the existing directory `dir`.
+    /// Writes the settings and the weights into the existing directory `dir`.
     pub fn write(self, dir: &Path, fetch: &mut dyn Fetch) -> Result<()> {
         self.create(dir)?;
         fill_files(dir, self.weights, fetch)
     }
 
-    /// Creates `config.json` and the weight files in `dir`. [`fill_files`] writes the weights later.
+    /// Creates the file of the settings and the weight files in `dir`. [`fill_files`] writes the weights later.
     pub fn create(&self, dir: &Path) -> Result<()> {
         create_weights(dir, &self.weights)?;
-        files::write(dir.join("config.json"), self.config.as_bytes())
+        self.configs.iter().try_for_each(|(name, text)| files::write(dir.join(name), text.as_bytes()))
     }
 }

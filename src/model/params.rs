@@ -17,8 +17,12 @@ use rayon::prelude::*;
 
 use crate::device::{Device, Parts, Region};
 use crate::error::Result;
+use crate::model::linear_layer::{A, Adapter, B};
 use crate::ops::matmul::{Order, PANEL, Weight};
+
 use crate::tensor::{DType, Elem, Tensor};
+
+pub use crate::model::linear_layer::{Linear, Matrix, Vector};
 
 /// A Hugging Face tensor that is part of a parameter.
 #[derive(Clone, PartialEq, Debug)]
@@ -60,6 +64,11 @@ impl Piece {
         self.shape[1..].iter().product()
     }
 
+    /// Creates a piece with the same rows of another parameter, which has `columns` columns.
+    pub(super) fn beside(&self, name: String, columns: usize) -> Piece {
+        Piece { name, shape: vec![self.shape[0], columns], rows: self.rows }
+    }
+
     /// Returns the parameter's row for row `r` of this piece.
     fn row(&self, r: usize) -> usize {
         match self.rows {
@@ -69,7 +78,7 @@ impl Piece {
     }
 
     /// Returns this piece's row for row `n` of the parameter, if there is one.
-    fn row_at(&self, n: usize) -> Option<usize> {
+    pub(super) fn row_at(&self, n: usize) -> Option<usize> {
         let r = match self.rows {
             Rows::From(from) => n.checked_sub(from)?,
             Rows::EverySecond(first) if n / PANEL % 2 == first => n / PANEL / 2 * PANEL + n % PANEL,
@@ -114,6 +123,11 @@ impl Param {
     /// Returns the parameter's name for messages: the name of its first piece.
     pub fn name(&self) -> &str {
         &self.pieces[0].name
+    }
+
+    /// Returns true if the parameter belongs to an adapter.
+    pub fn is_adapter(&self) -> bool {
+        self.name().ends_with(A) || self.name().ends_with(B)
     }
 
     /// Returns the part of the model whose gradients are complete at the same time as this parameter's gradient.
@@ -266,33 +280,6 @@ impl Param {
     }
 }
 
-/// A matrix of the model.
-#[derive(Clone, Copy)]
-pub struct Matrix {
-    /// Index of the parameter in [`ParamLayout`].
-    pub id: usize,
-    /// Operand of the matrix ops.
-    pub weight: Weight,
-}
-
-/// A bias or the weights of a norm.
-#[derive(Clone, Copy)]
-pub struct Vector {
-    /// Index of the parameter in [`ParamLayout`].
-    pub id: usize,
-    /// Values `[n]` in the compute type.
-    pub tensor: Tensor,
-}
-
-/// A linear layer.
-#[derive(Clone, Copy)]
-pub struct Linear {
-    /// Weight `[n, k]`.
-    pub weight: Matrix,
-    /// Bias `[n]`.
-    pub bias: Option<Vector>,
-}
-
 /// The parameters of a model, in the order in which gradients are summed and updates are made.
 #[derive(Clone, PartialEq, Debug)]
 pub struct ParamLayout {
@@ -300,12 +287,14 @@ pub struct ParamLayout {
     pub params: Vec<Param>,
     /// Data type of the weights.
     pub dtype: DType,
+    /// The adapters of linear layers. While there are any, all other parameters are frozen.
+    pub adapters: Vec<Adapter>,
 }
 
 impl ParamLayout {
     /// Creates a layout without parameters.
     pub fn new(dtype: DType) -> ParamLayout {
-        ParamLayout { params: Vec::new(), dtype }
+        ParamLayout { params: Vec::new(), dtype, adapters: Vec::new() }
     }
 
     /// Adds a matrix `[n, k]` that consists of `pieces`, filled with zeros.
@@ -336,7 +325,7 @@ impl ParamLayout {
             true => Some(self.vector(dev, n, vec![Piece::rows(format!("{name}.bias"), &[n], 0)])?),
             false => None,
         };
-        Ok(Linear { weight, bias })
+        Ok(Linear { weight, bias, adapter: None })
     }
 
     /// Adds `{name}.gate_proj` and `{name}.up_proj` of an MLP, each `[f, k]`, as one layer with alternating blocks of
@@ -349,7 +338,7 @@ impl ParamLayout {
         };
         let weight = self.matrix(dev, n, k, pieces("weight", &[f, k]))?;
         let bias = if bias { Some(self.vector(dev, n, pieces("bias", &[f]))?) } else { None };
-        Ok(Linear { weight, bias })
+        Ok(Linear { weight, bias, adapter: None })
     }
 
     /// Adds the weights `[n]` of a norm.

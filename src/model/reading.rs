@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use half::bf16;
 use safetensors::tensor::Dtype;
 
+use super::adapter_files::{self, StoredAdapter};
 use super::weights::{Shard, Stored, StoredTensor, WeightFiles};
 use super::{Model, ModelConfig, ParamLayout, normalize};
 use crate::device::Device;
@@ -29,14 +30,18 @@ const SILENT: Duration = Duration::from_secs(2);
 
 impl Model {
     /// Does the same as [`Model::load`] and reports the progress to `observer`, if loading takes some seconds. Errors
-    /// with [`Error::Stopped`] if the user asked to stop.
+    /// with [`Error::Stopped`] if the user asked to stop. If `dir` contains an adapter, the weights are those of the
+    /// adapter's base.
     pub fn load_shown(dev: &mut Device, dir: &Path, dtype: DType, observer: &dyn Observer) -> Result<Model> {
         let config = ModelConfig::load(&dir.join("config.json"))?;
         let mut model = Model::empty(dev, config, dtype)?;
         if Processor::file(dir).is_some() {
             model.normalize = normalize(&Processor::load(dir)?, &model.config.vision_config);
         }
-        WeightFiles::open(dir)?.load(dev, &model.layout, observer)?;
+        let adapter = adapter_files::exist_in(dir).then(|| StoredAdapter::open(dir)).transpose()?;
+        let weights = adapter.as_ref().map_or(Ok(dir), StoredAdapter::base)?;
+        WeightFiles::open(weights)?.load(dev, &model.layout, observer)?;
+        adapter.map_or(Ok(()), |adapter| adapter.attach(dev, &mut model))?;
         Ok(model)
     }
 }

@@ -40,6 +40,9 @@ impl Tape {
             rows::scatter(dev, src.tensor.slice(s.rows.start, s.rows.end), s.places, dst.tensor)?;
             dev.note_work("scatter_rows", 0.0, 2.0 * s.bytes(src));
         }
+        if !self.set_trained(dst, self.is_trained(dst) || trains) {
+            return Ok(());
+        }
         self.record(mark, move |b| {
             let Some(ddst) = b.peek(dst) else { return Ok(()) };
             for s in shown.iter().filter(|_| trains) {

@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use crate::device::{Device, Mark, Region};
 use crate::error::{Error, Result};
 use crate::model::grads::GradientSink;
+use crate::model::params::Linear;
 use crate::tensor::{DType, Elem, Tensor};
 
 /// Activation checkpointing policy of one layer: what a training forward keeps, so that backward recomputes the rest.
@@ -118,7 +119,10 @@ pub struct Tape {
     recording: bool,
     /// Backward function of each op, with the height of the stack before the op's outputs.
     nodes: Vec<(Mark, Node)>,
-    num_vars: usize,
+    /// True for each value that depends on parameters that are trained.
+    trained: Vec<bool>,
+    /// True if all parameters except those of adapters are frozen.
+    base_is_frozen: bool,
     notes: Vec<(&'static str, usize, Tensor)>,
     start: [Mark; 2],
 }
@@ -130,7 +134,8 @@ impl Tape {
             mode,
             recording: mode != Mode::Infer,
             nodes: Vec::new(),
-            num_vars: 0,
+            trained: Vec::new(),
+            base_is_frozen: false,
             notes: Vec::new(),
             start: [dev.mark(Region::Overlay), dev.mark(Region::Workspace)],
         }
@@ -164,8 +169,34 @@ impl Tape {
 
     /// Turns a tensor that was allocated elsewhere into a value.
     pub fn var(&mut self, tensor: Tensor) -> Var {
-        self.num_vars += 1;
-        Var { tensor, id: self.num_vars - 1 }
+        self.trained.push(true);
+        Var { tensor, id: self.trained.len() - 1 }
+    }
+
+    /// States whether all parameters except those of adapters are frozen.
+    pub fn freeze_base(&mut self, is_frozen: bool) {
+        self.base_is_frozen = is_frozen;
+    }
+
+    /// Returns true if the base model is trained.
+    pub fn trains_base(&self) -> bool {
+        !self.base_is_frozen
+    }
+
+    /// Returns true if parameters of `layer` are trained.
+    pub fn trains(&self, layer: &Linear) -> bool {
+        self.trains_base() || layer.adapter.is_some()
+    }
+
+    /// Returns true if `x` depends on parameters that are trained. Otherwise its gradient is not computed.
+    pub fn is_trained(&self, x: Var) -> bool {
+        self.trained[x.id]
+    }
+
+    /// States whether `x` depends on parameters that are trained, and returns true if its op must record its backward.
+    pub fn set_trained(&mut self, x: Var, is_trained: bool) -> bool {
+        self.trained[x.id] = is_trained;
+        is_trained && self.recording
     }
 
     /// Copies host data to the top of the activation stack.
@@ -407,8 +438,16 @@ impl Backward<'_> {
         Ok((tensor, false))
     }
 
-    /// Makes the gradient of `y` the gradient of `x`, for dx = dy. `x` must not have a gradient yet.
+    /// Does the same as [`Backward::of`] if the gradient of `x` is needed.
+    pub fn of_trained(&mut self, x: Var) -> Result<Option<(Tensor, bool)>> {
+        if self.tape.is_trained(x) { self.of(x).map(Some) } else { Ok(None) }
+    }
+
+    /// Makes the gradient of `y` the gradient of `x`, for dx = dy, or frees it if the gradient of `x` is not needed. `x` must not have a gradient yet.
     pub fn pass_on(&mut self, taken: Taken, x: Var) {
+        if !self.tape.is_trained(x) {
+            return self.free(taken);
+        }
         let before = self.slots.insert(x.id, Slot { tensor: taken.tensor, place: taken.place });
         assert!(before.is_none(), "a residual must not be used after the layer that adds it");
     }

@@ -36,10 +36,10 @@ pub const CHUNK_PATCHES: usize = 8192;
 pub struct VisionTower {
     config: Arc<VisionConfig>,
     patch_embed: Matrix,
-    blocks: Arc<[Layer]>,
+    pub(super) blocks: Arc<[Layer]>,
     ln_q: Vector,
-    fc1: Linear,
-    fc2: Linear,
+    pub(super) fc1: Linear,
+    pub(super) fc2: Linear,
     /// Maximum number of patches of a chunk of images. An image with more patches forms a chunk of its own.
     pub chunk_patches: usize,
     /// False if the patch embedding and the blocks are frozen.
@@ -207,6 +207,7 @@ impl VisionTower {
     fn frozen_blocks(&self, tape: &mut Tape, dev: &mut Device, chunk: &Chunk) -> Result<Var> {
         let mark = dev.mark(tape.region());
         let x = tape.alloc(dev, self.patch_embed.weight.data.dtype, &[chunk.num_patches, self.config.hidden_size])?;
+        tape.set_trained(x, false);
         tape.unrecorded(dev, |tape, dev| {
             let rows = self.blocks(tape, dev, chunk)?;
             dev.copy(rows.tensor, x.tensor)

@@ -17,6 +17,9 @@ use crate::observe::{Observer, Silent};
 /// Name of the single weight file.
 pub(super) const SINGLE: &str = "model.safetensors";
 
+/// Name of the file with the weights of an adapter.
+pub(super) const ADAPTER: &str = "adapter_model.safetensors";
+
 /// Name of the index that lists the shards.
 pub(super) const INDEX: &str = "model.safetensors.index.json";
 
@@ -52,16 +55,16 @@ pub(super) struct Stored {
 
 /// Returns the released name of a tensor. Newer versions put the decoder under `model.language_model` and the tower
 /// under `model.visual`.
-fn released_name(name: &str) -> String {
+pub(super) fn released_name(name: &str) -> String {
     if let Some(rest) = name.strip_prefix("model.language_model.") {
         return format!("model.{rest}");
     }
     name.strip_prefix("model.").filter(|rest| rest.starts_with("visual.")).unwrap_or(name).to_owned()
 }
 
-/// Returns true if a model directory contains weights, or an index that names them.
+/// Returns true if a model directory contains weights, an adapter, or an index that names them.
 pub fn exist_in(dir: &Path) -> bool {
-    [SINGLE, INDEX].iter().any(|name| dir.join(name).exists())
+    [SINGLE, INDEX, ADAPTER].iter().any(|name| dir.join(name).exists())
 }
 
 impl WeightFiles {
@@ -259,7 +262,7 @@ fn first_few(names: &[String]) -> String {
     format!("{}{more}", names[..names.len().min(3)].join(", "))
 }
 
-fn is_float(dtype: Dtype) -> bool {
+pub(super) fn is_float(dtype: Dtype) -> bool {
     matches!(dtype, Dtype::F32 | Dtype::BF16 | Dtype::F16)
 }
 

@@ -1,10 +1,12 @@
 //! Linear layers: y = x W^T (+ bias) (+ residual), optionally with an activation, and their gradients.
 //!
-//! Shapes: T packed tokens, K inputs, N outputs. x, y, bias and residual have the weight's dtype.
+//! Shapes: T packed tokens, K inputs, N outputs. x, y, bias and residual have the weight's dtype. The products of a layer
+//! with an adapter continue over a second pair of operands, see [`super::lora`].
 
 use crate::device::{Cpu, Device, On, Region};
 use crate::error::Result;
 use crate::ops::check::{self, by_dtype};
+use crate::ops::lora::{self, Input};
 use crate::ops::matmul::{
     self, Cells, Gelu, InputGradient, Linear, Order, PANEL, Product, SwiGlu, Weight, WeightGradient, panel_len,
 };
@@ -19,26 +21,42 @@ fn or_empty(t: Option<Tensor>, like: Tensor) -> Tensor {
     t.unwrap_or(like.slice(0, 0))
 }
 
+/// Returns the product of the input's second pair, if it has one, with `n` outputs.
+fn second<'a, E: Elem>(input: Input, t: &'a [E], s: &'a [E], n: usize) -> Option<Product<'a>> {
+    input.pair.map(|pair| Product::rows::<E>(t, pair.left.rows(), pair.left.cols(), s, n))
+}
+
 /// Computes y `[T, N]` = x `[T, K]` W^T (+ bias `[N]`) (+ residual `[T, N]`), rounded once. y may not overlap an input.
 pub fn fwd(
     dev: &mut Device,
-    x: Tensor,
+    x: impl Into<Input>,
     w: &Weight,
     bias: Option<Tensor>,
     residual: Option<Tensor>,
     y: Tensor,
 ) -> Result<()> {
     const OP: &str = "linear";
-    let t = x.rows();
+    let input = x.into();
+    let (x, t) = (input.x, input.x.rows());
     let dtype = check::weight(OP, w, w.n, x.cols())?;
     check::tensor(OP, "x", x, dtype, &[t, w.k])?;
     check::optional(OP, "bias", bias, dtype, &[w.n])?;
     check::optional(OP, "residual", residual, dtype, &[t, w.n])?;
     check::tensor(OP, "y", y, dtype, &[t, w.n])?;
-    fn body<E: Elem>(cpu: Cpu<'_>, x: Tensor, w: &Weight, bias: Option<Tensor>, residual: Option<Tensor>, y: Tensor) {
-        let ins = [x, w.data, or_empty(bias, x), or_empty(residual, x)];
-        let ([y], [x_view, w_view, bias_view, residual_view]) = cpu.memory.tensors([y], ins);
-        let product = Product::rows::<E>(x_view.of(), x.rows(), w.k, w_view.of(), w.n);
+    input.check(OP, dev, dtype, w.n, false)?;
+    fn body<E: Elem>(
+        cpu: Cpu<'_>,
+        input: Input,
+        w: &Weight,
+        bias: Option<Tensor>,
+        residual: Option<Tensor>,
+        y: Tensor,
+    ) {
+        let (x, [t, s]) = (input.x, input.pair_or_empty());
+        let ins = [x, w.data, or_empty(bias, x), or_empty(residual, x), t, s];
+        let ([y], [x_view, w_view, bias_view, residual_view, t_view, s_view]) = cpu.memory.tensors([y], ins);
+        let second = second::<E>(input, t_view.of(), s_view.of(), w.n);
+        let product = Product::rows::<E>(x_view.of(), x.rows(), w.k, w_view.of(), w.n).then(second.as_ref());
         let epilogue = Linear {
             bias: bias.map(|_| bias_view.of()),
             residual: residual.map(|_| residual_view.of()),
@@ -49,7 +67,7 @@ pub fn fwd(
     match dev.on() {
         On::Count => Ok(()),
         On::Cpu(cpu) => {
-            by_dtype!(dtype, body(cpu, x, w, bias, residual, y));
+            by_dtype!(dtype, body(cpu, input, w, bias, residual, y));
             Ok(())
         }
         On::Gpu(gpu) => gemm::linear(OP, gpu, gemm::Forward { x, w, bias, more: residual, y }),
@@ -85,23 +103,27 @@ pub fn fwd_f32(dev: &mut Device, x: Tensor, w: &Weight, y: Tensor) -> Result<()>
 /// `gate_up` `[T, 2F]` is given, the values are stored there in the same interleaved order for [`super::swiglu::bwd`].
 pub fn fwd_swiglu(
     dev: &mut Device,
-    x: Tensor,
+    x: impl Into<Input>,
     w: &Weight,
     bias: Option<Tensor>,
     gate_up: Option<Tensor>,
     y: Tensor,
 ) -> Result<()> {
     const OP: &str = "linear::fwd_swiglu";
-    let t = x.rows();
+    let input = x.into();
+    let (x, t) = (input.x, input.x.rows());
     let dtype = check::weight(OP, w, w.n.next_multiple_of(2 * PANEL), x.cols())?;
     check::tensor(OP, "x", x, dtype, &[t, w.k])?;
     check::optional(OP, "bias", bias, dtype, &[w.n])?;
     check::optional(OP, "gate_up", gate_up, dtype, &[t, w.n])?;
     check::tensor(OP, "y", y, dtype, &[t, w.n / 2])?;
-    fn body<E: Elem>(cpu: Cpu<'_>, x: Tensor, w: &Weight, bias: Option<Tensor>, gate_up: Option<Tensor>, y: Tensor) {
-        let outs = [or_empty(gate_up, y), y];
-        let ([gate_up, y], [x_view, w_view, bias_view]) = cpu.memory.tensors(outs, [x, w.data, or_empty(bias, x)]);
-        let product = Product::rows::<E>(x_view.of(), x.rows(), w.k, w_view.of(), w.n);
+    input.check(OP, dev, dtype, w.n, false)?;
+    fn body<E: Elem>(cpu: Cpu<'_>, input: Input, w: &Weight, bias: Option<Tensor>, gate_up: Option<Tensor>, y: Tensor) {
+        let (x, [t, s]) = (input.x, input.pair_or_empty());
+        let (outs, ins) = ([or_empty(gate_up, y), y], [x, w.data, or_empty(bias, x), t, s]);
+        let ([gate_up, y], [x_view, w_view, bias_view, t_view, s_view]) = cpu.memory.tensors(outs, ins);
+        let second = second::<E>(input, t_view.of(), s_view.of(), w.n);
+        let product = Product::rows::<E>(x_view.of(), x.rows(), w.k, w_view.of(), w.n).then(second.as_ref());
         let epilogue = SwiGlu {
             bias: bias.map(|_| bias_view.of()),
             gate_up: Cells::new(gate_up.of::<E>(), w.n),
@@ -112,7 +134,7 @@ pub fn fwd_swiglu(
     match dev.on() {
         On::Count => Ok(()),
         On::Cpu(cpu) => {
-            by_dtype!(dtype, body(cpu, x, w, bias, gate_up, y));
+            by_dtype!(dtype, body(cpu, input, w, bias, gate_up, y));
             Ok(())
         }
         On::Gpu(gpu) => gemm::swiglu(OP, gpu, gemm::Forward { x, w, bias, more: gate_up, y }),
@@ -123,23 +145,27 @@ pub fn fwd_swiglu(
 /// is given, the value before the activation is stored there for [`super::gelu::bwd`].
 pub fn fwd_gelu(
     dev: &mut Device,
-    x: Tensor,
+    x: impl Into<Input>,
     w: &Weight,
     bias: Option<Tensor>,
     pre: Option<Tensor>,
     y: Tensor,
 ) -> Result<()> {
     const OP: &str = "linear::fwd_gelu";
-    let t = x.rows();
+    let input = x.into();
+    let (x, t) = (input.x, input.x.rows());
     let dtype = check::weight(OP, w, w.n, x.cols())?;
     check::tensor(OP, "x", x, dtype, &[t, w.k])?;
     check::optional(OP, "bias", bias, dtype, &[w.n])?;
     check::optional(OP, "pre", pre, dtype, &[t, w.n])?;
     check::tensor(OP, "y", y, dtype, &[t, w.n])?;
-    fn body<E: Elem>(cpu: Cpu<'_>, x: Tensor, w: &Weight, bias: Option<Tensor>, pre: Option<Tensor>, y: Tensor) {
-        let outs = [or_empty(pre, y), y];
-        let ([pre, y], [x_view, w_view, bias_view]) = cpu.memory.tensors(outs, [x, w.data, or_empty(bias, x)]);
-        let product = Product::rows::<E>(x_view.of(), x.rows(), w.k, w_view.of(), w.n);
+    input.check(OP, dev, dtype, w.n, false)?;
+    fn body<E: Elem>(cpu: Cpu<'_>, input: Input, w: &Weight, bias: Option<Tensor>, pre: Option<Tensor>, y: Tensor) {
+        let (x, [t, s]) = (input.x, input.pair_or_empty());
+        let (outs, ins) = ([or_empty(pre, y), y], [x, w.data, or_empty(bias, x), t, s]);
+        let ([pre, y], [x_view, w_view, bias_view, t_view, s_view]) = cpu.memory.tensors(outs, ins);
+        let second = second::<E>(input, t_view.of(), s_view.of(), w.n);
+        let product = Product::rows::<E>(x_view.of(), x.rows(), w.k, w_view.of(), w.n).then(second.as_ref());
         let epilogue = Gelu {
             bias: bias.map(|_| bias_view.of()),
             pre: Cells::new(pre.of::<E>(), w.n),
@@ -150,7 +176,7 @@ pub fn fwd_gelu(
     match dev.on() {
         On::Count => Ok(()),
         On::Cpu(cpu) => {
-            by_dtype!(dtype, body(cpu, x, w, bias, pre, y));
+            by_dtype!(dtype, body(cpu, input, w, bias, pre, y));
             Ok(())
         }
         On::Gpu(gpu) => gemm::gelu(OP, gpu, gemm::Forward { x, w, bias, more: pre, y }),
@@ -163,12 +189,15 @@ pub fn fwd_gelu(
 pub fn fwd_qkv(dev: &mut Device, call: Qkv<'_>) -> Result<()> {
     const OP: &str = "linear::fwd_qkv";
     let Qkv { x, w, bias, cos, sin, heads, cache, qkv } = call;
+    if x.pair.is_some() {
+        lora::supported(dev)?;
+    }
     if !dev.kind().is_gpu() {
         fwd(dev, x, w, bias, None, qkv)?;
         rope::fwd(dev, qkv, cos, sin, heads)?;
         return cache.map_or(Ok(()), |(cache, slots)| paged_attention::store(dev, qkv, slots, cache));
     }
-    let t = x.rows();
+    let (x, t) = (x.x, x.x.rows());
     heads.check(OP)?;
     let dtype = check::weight(OP, w, heads.qkv_len(), x.cols())?;
     check::tensor(OP, "x", x, dtype, &[t, w.k])?;
@@ -186,14 +215,16 @@ pub fn fwd_qkv(dev: &mut Device, call: Qkv<'_>) -> Result<()> {
     }
 }
 
-/// Computes dx [T, K] = dy [T, N] W, or dx + dy W rounded once if `accumulate`. The CPU needs scratch memory for the
-/// transposed weight.
-pub fn dgrad(dev: &mut Device, dy: Tensor, w: &Weight, dx: Tensor, accumulate: bool) -> Result<()> {
+/// Computes dx [T, K] = dy [T, N] W, or dx + dy W rounded once if `accumulate`. A second pair
+/// (dt, A) adds dt A before the rounding. The CPU needs scratch memory for the transposed weights.
+pub fn dgrad(dev: &mut Device, dy: impl Into<Input>, w: &Weight, dx: Tensor, accumulate: bool) -> Result<()> {
     const OP: &str = "linear::dgrad";
-    let t = dy.rows();
+    let input = dy.into();
+    let (dy, t) = (input.x, input.x.rows());
     let dtype = check::weight(OP, w, dy.cols(), w.k)?;
     check::tensor(OP, "dy", dy, dtype, &[t, w.n])?;
     check::tensor(OP, "dx", dx, dtype, &[t, w.k])?;
+    input.check(OP, dev, dtype, w.k, true)?;
     if dev.kind().is_gpu() {
         return match dev.on() {
             On::Gpu(mut gpu) => gemm::dgrad(OP, &mut gpu, dy, w, dx, accumulate),
@@ -202,16 +233,35 @@ pub fn dgrad(dev: &mut Device, dy: Tensor, w: &Weight, dx: Tensor, accumulate: b
     }
     let mark = dev.mark(Region::Workspace);
     let scratch = dev.alloc(Region::Workspace, dtype, &[panel_len(dtype, w.k, w.n)])?;
-    fn body<E: Elem>(cpu: Cpu<'_>, dy: Tensor, w: &Weight, dx: Tensor, accumulate: bool, scratch: Tensor) {
-        let ([dx, scratch], [dy_view, w_view]) = cpu.memory.tensors([dx, scratch], [dy, w.data]);
-        let scratch = scratch.of::<E>();
+    let more = match input.pair {
+        Some(pair) => dev.alloc(Region::Workspace, dtype, &[panel_len(dtype, w.k, pair.right.n)])?,
+        None => scratch.slice(0, 0),
+    };
+    struct Call {
+        input: Input,
+        w: Weight,
+        dx: Tensor,
+        accumulate: bool,
+        scratch: [Tensor; 2],
+    }
+    fn body<E: Elem>(cpu: Cpu<'_>, call: Call) {
+        let Call { input, w, dx, accumulate, scratch: [scratch, more] } = call;
+        let [dt, a] = input.pair_or_empty();
+        let ([dx, scratch, more], [dy_view, w_view, dt_view, a_view]) =
+            cpu.memory.tensors([dx, scratch, more], [input.x, w.data, dt, a]);
+        let (scratch, more) = (scratch.of::<E>(), more.of::<E>());
         matmul::transpose(cpu.pool, cpu.isa, w_view.of(), w.n, w.k, scratch);
-        let product = Product::rows::<E>(dy_view.of(), dy.rows(), w.n, scratch, w.k);
+        if let Some(pair) = input.pair {
+            matmul::transpose(cpu.pool, cpu.isa, a_view.of(), pair.right.n, w.k, more);
+        }
+        let second = second::<E>(input, dt_view.of(), more, w.k);
+        let product = Product::rows::<E>(dy_view.of(), input.x.rows(), w.n, scratch, w.k).then(second.as_ref());
         let epilogue = InputGradient { dx: Cells::new(dx.of::<E>(), w.k), accumulate };
         matmul::run(cpu.pool, cpu.isa, &product, &epilogue);
     }
     if let On::Cpu(cpu) = dev.on() {
-        by_dtype!(dtype, body(cpu, dy, w, dx, accumulate, scratch));
+        let call = Call { input, w: *w, dx, accumulate, scratch: [scratch, more] };
+        by_dtype!(dtype, body(cpu, call));
     }
     dev.release(mark);
     Ok(())

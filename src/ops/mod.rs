@@ -15,6 +15,7 @@
 //! | `patch_embed` | the normalised pixels; the output |
 //! | `rms_norm` | the output, after gamma |
 //! | `linear` | the output after bias and residual: qkv, residual sums, the merger |
+//! | `lora::fwd`, `lora::scaled` | t = x A^T; S = s B |
 //! | `linear::fwd_swiglu` | silu(gate) * up, from fp32 gate and up; gate and up as saved for backward |
 //! | `linear::fwd_gelu` | the output, from the fp32 value; that value as saved for backward |
 //! | `rope` | q and k after the rotation |
@@ -26,7 +27,7 @@
 //!
 //! | backward | rounded |
 //! | --- | --- |
-//! | `linear::dgrad`, `rms_norm` | dX, the gradient of the residual stream (after accumulation) |
+//! | `linear::dgrad`, `rms_norm` | dt = dy S; dX, the gradient of the residual stream (after accumulation) |
 //! | `swiglu`, `gelu` | d(gate, up), d(pre) |
 //! | `attention` | dO (already rounded by the op before); P = exp2(s c - lse log2(e)); dS = P * (dP - D); dqkv |
 //! | `rope` | dqkv after the rotation back |
@@ -47,6 +48,7 @@ pub mod lane_sum;
 pub mod lanes;
 pub mod linear;
 pub mod linear_logprob;
+pub mod lora;
 pub mod matmul;
 pub mod nll;
 pub mod paged_attention;

@@ -8,10 +8,12 @@ use crate::config::{OptimConfig, OptimizerName};
 use crate::device::{Device, Region};
 use crate::error::Result;
 use crate::model::Grads;
+use crate::model::attach::Masters;
+use crate::model::linear_layer::Adapter;
 use crate::model::outgoing::OutFile;
 use crate::model::params::{Param, ParamLayout};
 use crate::ops::adamw::code8::BLOCK;
-use crate::ops::adamw::{self, Coded, Moments};
+use crate::ops::adamw::{self, Coded, Moments, master};
 use crate::ops::grad_norm;
 use crate::optim::files::{self, StateSettings};
 use crate::optim::freeze::Part;
@@ -145,8 +147,36 @@ impl Optimizer {
                 let part = move |range: Range<usize>| layout.params[id].tensor.slice(range.start, range.end);
                 self.shards.owners(id).map(move |(rank, range)| (rank, part(range)))
             });
-            ranks.all_gather(dev, "updated weights", &updated.collect::<Vec<_>>())
+            ranks.all_gather(dev, "updated weights", &updated.collect::<Vec<_>>())?;
+            let is_updated = |adapter: &&Adapter| touched.iter().any(|(id, _)| *id == adapter.b.id);
+            layout.adapters.iter().filter(is_updated).try_for_each(|adapter| self.derive(ranks, dev, layout, adapter))
         })
+    }
+
+    /// Computes S of an adapter from the masters of B. Each rank has the masters of its own range.
+    fn derive(&self, ranks: &mut dyn Ranks, dev: &mut Device, layout: &ParamLayout, adapter: &Adapter) -> Result<()> {
+        let id = adapter.b.id;
+        adapter.derive(dev, &layout.params[id], self.own()[id].clone(), self.low_halves(id), |dev, scaled| {
+            let part = |(rank, range): (usize, Range<usize>)| (rank, scaled.slice(range.start, range.end));
+            ranks.all_gather(dev, "updated adapters", &self.shards.owners(id).map(part).collect::<Vec<_>>())
+        })
+    }
+
+    /// Sets the low halves of the adapters' weights to those of `masters`.
+    pub fn set_adapters(&mut self, dev: &mut Device, layout: &ParamLayout, masters: &dyn Masters) -> Result<()> {
+        for (id, state) in self.states.iter().enumerate() {
+            let (param, Some(lo)) = (&layout.params[id], state.as_ref().and_then(|state| state.lo)) else { continue };
+            param.fill_from::<i16>(dev, lo, self.own()[id].start, |piece, r, out| {
+                masters.row(&param.pieces[piece], r, out);
+                out.iter_mut().for_each(|x| *x = f32::from(master::split(*x).1));
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Returns the low halves of the masters of parameter `id` that this rank owns, if there are any.
+    pub fn low_halves(&self, id: usize) -> Option<Tensor> {
+        self.states[id].as_ref()?.lo
     }
 
     /// Computes norm, clip factor and finite flag of the gradients of the `touched` parameters. Each rank sums the

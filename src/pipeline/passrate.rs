@@ -301,7 +301,7 @@ impl<'a> Passrate<'a> {
         let requests: Vec<Request> = largest.into_iter().map(|(_, prompt)| self.request(prompt, 0, 0)).collect();
         let count = |dtype: DType| {
             let mut dev = Device::count_for(target);
-            let model = Model::empty(&mut dev, self.model_config.clone(), dtype)?;
+            let model = Model::empty_of(&mut dev, self.dir, self.model_config.clone(), dtype)?;
             self.engine_config(&mut dev, index)?.fitted(&model, &mut dev, &requests, target.memory)
         };
         let (config, plan) = fits::within(target, self.dtype(target.kind), LOWER, count)?;

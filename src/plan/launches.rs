@@ -64,7 +64,7 @@ impl Launches {
     ) -> Result<[Range; 2]> {
         let mut dev = self.device(KernelVariant::Wgmma)?;
         let mut model = Model::empty(&mut dev, model.clone(), DType::of(weights.dtype, Kind::Cuda))?;
-        freeze(&mut model, &weights.optimizer);
+        freeze(&mut dev, &mut model, &weights.optimizer)?;
         let shards = Shards::new(&model.layout.shares(), ranks.size());
         let mut optimizer = Optimizer::sharded(&mut dev, &model.layout, weights.optimizer, 0, &shards, ranks.rank())?;
         let (exchange, reaches) = (Exchange::new(&model.layout, ranks.rank(), ranks.size()), all_reach(ranks.size()));

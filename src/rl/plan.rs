@@ -9,10 +9,12 @@ use crate::data::{Index, Row, Sample, Shape};
 use crate::device::{Device, Kind, Plan, Region, Target, Work};
 use crate::engine::{Engine, EngineConfig, Prompt, Request, draft};
 use crate::error::Result;
+use crate::model::adapter_files;
 use crate::model::{CheckpointPolicy, GradientSink, Model, ModelConfig, Policy};
 use crate::ops::attend::BLOCK;
 use crate::ops::policy_loss;
 use crate::ops::sample::SamplingParams;
+use crate::optim::freeze;
 use crate::ranks::{OneRank, Ranks};
 use crate::rl::experience::Experience;
 use crate::rl::group::{Group, responses};
@@ -70,6 +72,12 @@ pub fn sampling(config: &RlConfig) -> SamplingParams {
     }
 }
 
+/// Returns true if the run trains new adapters, without which its model is the reference policy. A run that continues an
+/// adapter has the model with this adapter as its reference.
+pub fn trains_new_adapters(config: &RlConfig) -> bool {
+    config.optimizer.lora.is_some() && !config.model.as_deref().is_some_and(adapter_files::exist_in)
+}
+
 /// Plans `config` for questions of the sizes in `index`. Each region has the larger size of a rollout and an update.
 /// Returns the plan and the number of KV cache blocks, if it is limited.
 ///
@@ -88,7 +96,12 @@ pub fn rl(
 ) -> Result<(Planned, Option<usize>)> {
     let mut training = Training::new(model_config.clone(), config.dtype, config.optimizer, target, ranks)?;
     let reference = match config.has_reference() {
-        true => Some(Model::empty(&mut training.dev, model_config, DType::of(config.dtype, target.kind))?),
+        true if trains_new_adapters(config) => Some(training.model.base()),
+        true => {
+            let mut model = Model::empty(&mut training.dev, model_config, DType::of(config.dtype, target.kind))?;
+            freeze(&mut training.dev, &mut model, &config.optimizer)?;
+            Some(model)
+        }
         false => None,
     };
     let allowed = training.dev.upload(Region::State, allowed, &[allowed.len()])?;

@@ -285,12 +285,14 @@ impl TrainingJob for Job {
         let bitmap = allowed_ids(model_config, &self.chat);
         let (planned, num_kv_blocks) = plan::rl(model_config.clone(), &self.config, target, *ranks, &bitmap, index)?;
         (self.common.levels, self.num_kv_blocks) = (planned.levels, num_kv_blocks);
-        self.common.plan_validation(&planned, self.config.dtype, target, plan::LOWER)
+        self.common.plan_validation(&planned, self.config.dtype, &self.config.optimizer, target, plan::LOWER)
     }
 
     fn steps(&self, dev: &mut Device, trainer: &mut Trainer, observer: &dyn Observer) -> Result<()> {
         let (config, JobCommon { dir, model, model_config, total_steps, .. }) = (&self.config, &self.common);
         let reference = match config.has_reference() {
+            // The reference of new adapters is the same weights without them.
+            true if plan::trains_new_adapters(config) => Some(trainer.model.base()),
             true => Some(Model::load(dev, model, DType::of(config.dtype, dev.kind()))?),
             false => None,
         };

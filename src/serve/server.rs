@@ -164,7 +164,7 @@ impl Draft {
         let budget = machine.target.memory.filter(|_| num_kv_blocks.is_none());
         let count = |dtype: DType| -> Result<(EngineConfig, Plan)> {
             let mut counted = Device::count_for(machine.target);
-            let model = Model::empty(&mut counted, app.config.clone(), dtype)?;
+            let model = Model::empty_of(&mut counted, &self.options.model, app.config.clone(), dtype)?;
             let limits = EngineConfig { allowed: upload(&mut counted)?, ..limits };
             let (limits, memory) = limits.fitted(&model, &mut counted, &planned[0], budget)?;
             let mut engine = Engine::new(&model, &mut counted, limits)?;

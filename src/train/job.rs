@@ -15,7 +15,7 @@ use super::timeline::{Activity, SPANS};
 use super::trainer::{Trainer, memory_summary};
 use super::trainer_config::TrainerConfig;
 use super::validation::Validation;
-use crate::config::Dtype;
+use crate::config::{Dtype, OptimConfig};
 use crate::data::encoder::EncodingPurpose;
 use crate::data::{Dataset, Encoder, Index, Row};
 use crate::device::{Device, Plan, Target};
@@ -108,10 +108,17 @@ impl JobCommon {
     }
 
     /// Returns `planned` with the memory of the validation added; see [`Validation::plan`].
-    pub fn plan_validation(&mut self, planned: &Planned, dtype: Dtype, target: Target, lower: &str) -> Result<Plan> {
+    pub fn plan_validation(
+        &mut self,
+        planned: &Planned,
+        dtype: Dtype,
+        optimizer: &OptimConfig,
+        target: Target,
+        lower: &str,
+    ) -> Result<Plan> {
         let dtype = DType::of(dtype, target.kind);
         match &mut self.validation {
-            Some(validation) => validation.plan(planned, &self.model_config, dtype, target, lower),
+            Some(validation) => validation.plan(planned, &self.model_config, dtype, optimizer, target, lower),
             None => Ok(planned.memory),
         }
     }

@@ -11,6 +11,8 @@ use crate::device::{Device, Region};
 use crate::error::{Error, Result};
 use crate::identity::{Manifest, Part};
 use crate::model::Model;
+use crate::model::adapter_files::{self, StoredAdapter};
+use crate::model::attach::{Fresh, Masters};
 use crate::observe::{Observer, Silent};
 use crate::optim::{Optimizer, freeze};
 use crate::ranks::{OneRank, Ranks, Shards};
@@ -148,11 +150,23 @@ impl Loaded {
         observer: &dyn Observer,
     ) -> Result<Loaded> {
         let &TrainerConfig { ref model, dtype, optimizer, seed, .. } = config;
-        let mut model =
-            Model::load_shown(dev, checkpoint.map_or(model, |c| &c.path), DType::of(dtype, dev.kind()), observer)?;
-        freeze(&mut model, &optimizer);
+        let (dtype, lora) = (DType::of(dtype, dev.kind()), optimizer.lora.is_some());
+        // A checkpoint of a run with adapters contains the adapters alone.
+        let weights = checkpoint.filter(|_| !lora).map_or(model, |c| &c.path);
+        let mut model = Model::load_shown(dev, weights, dtype, observer)?;
+        freeze(dev, &mut model, &optimizer)?;
         let shards = Shards::new(&model.layout.shares(), place.size());
         let mut optimizer = Optimizer::sharded(dev, &model.layout, optimizer, seed, &shards, place.rank())?;
+        if lora {
+            let started = Some(&config.model).filter(|model| adapter_files::exist_in(model));
+            let stored = checkpoint.map(|checkpoint| &checkpoint.path).or(started);
+            let stored = stored.map(|dir| StoredAdapter::open(dir)).transpose()?;
+            stored.iter().try_for_each(|stored| stored.check(&model.layout))?;
+            let fresh = Fresh::new(&model.layout, seed);
+            let masters = stored.as_ref().map_or(&fresh as &dyn Masters, |stored| stored);
+            model.set_adapters(dev, masters)?;
+            optimizer.set_adapters(dev, &model.layout, masters)?;
+        }
         let mut of = None;
         if let Some(checkpoint) = checkpoint {
             let state = checkpoint.state()?;

@@ -115,7 +115,7 @@ impl Training {
     ) -> Result<Training> {
         let mut dev = Device::count_for(target);
         let mut model = Model::empty(&mut dev, config, DType::of(dtype, target.kind))?;
-        freeze(&mut model, &optimizer);
+        freeze(&mut dev, &mut model, &optimizer)?;
         let shards = Shards::new(&model.layout.shares(), ranks.size());
         let optimizer = Optimizer::sharded(&mut dev, &model.layout, optimizer, 0, &shards, ranks.rank())?;
         let exchange = Exchange::new(&model.layout, ranks.rank(), ranks.size());

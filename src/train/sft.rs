@@ -192,7 +192,7 @@ impl TrainingJob for Job {
         let run = plan::Run { config: &self.config, target, ranks: *ranks, most_micro_batches };
         let planned = plan::sft(model.clone(), run, &batches)?.check(LOWER)?;
         self.common.levels = planned.levels;
-        self.common.plan_validation(&planned, self.config.dtype, target, LOWER)
+        self.common.plan_validation(&planned, self.config.dtype, &self.config.optimizer, target, LOWER)
     }
 
     fn steps(&self, dev: &mut Device, trainer: &mut Trainer, observer: &dyn Observer) -> Result<()> {

@@ -311,8 +311,13 @@ impl<'r> Trainer<'r> {
         let mut state = State { extra: self.extra.clone(), ..self.state(dev) };
         state.inputs.set(InputKind::Log.name(), self.log.settle()?);
         let layout = Arc::new(self.model.layout.clone());
+        let own = self.optimizer.own();
+        let model = match self.config.adapter() {
+            Some(adapter) => self.model.outgoing_adapters(&layout, &adapter, |id| self.optimizer.low_halves(id), own),
+            None => self.model.outgoing(&layout, layout.dtype, own),
+        };
         let snapshot = Snapshot {
-            model: self.model.outgoing(&layout, layout.dtype, self.optimizer.own()),
+            model,
             optimizer: self.optimizer.outgoing(&layout),
             state,
             companions: self.config.model.clone(),
@@ -367,7 +372,8 @@ impl<'r> Trainer<'r> {
         }
         let (model, config) = (&self.model, &self.config);
         files::folder(config.dir.join("model"), |folder| {
-            if best == self.step {
+            // The masters of adapters are divided among the ranks. The checkpoint has all of them.
+            if best == self.step && config.adapter().is_none() {
                 model.save(dev, folder, model.layout.dtype)?;
                 copy_companions(&config.model, folder)?;
             } else {

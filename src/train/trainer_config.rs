@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use crate::checkpoint::Retention;
-use crate::config::{DatasetConfig, Dtype, InputKind, OptimConfig, ReportTo};
+use crate::config::{DatasetConfig, Dtype, InputKind, LoraConfig, OptimConfig, ReportTo};
+use crate::model::adapter_files::{self, AdapterConfig, StoredAdapter};
 
 /// A file that a validation task reads.
 #[derive(Clone, Debug)]
@@ -61,6 +62,15 @@ pub struct TrainerConfig {
 }
 
 impl TrainerConfig {
+    /// Returns the settings of the adapter that the run trains, or `None` if it trains the model's weights.
+    pub fn adapter(&self) -> Option<AdapterConfig> {
+        let LoraConfig { rank, alpha, use_rslora, .. } = self.optimizer.lora?;
+        // A run that continues an adapter has the same base.
+        let started = StoredAdapter::open(&self.model).ok().filter(|_| adapter_files::exist_in(&self.model));
+        let base = started.map_or_else(|| self.model.display().to_string(), |adapter| adapter.config.base);
+        Some(AdapterConfig { base, rank, alpha, use_rslora })
+    }
+
     /// Returns the maximum number of checkpoints on disk at the end of the run.
     pub fn checkpoints(&self) -> usize {
         self.keep.newest + self.keep.every.map_or(0, |n| (self.total_steps / n) as usize)

@@ -9,11 +9,12 @@ use super::plan::{self, Planned};
 use super::trainer::{Trainer, seconds};
 use super::trainer_config::TaskFile;
 use super::val_loss::HeldOut;
-use crate::config::ValidationConfig;
+use crate::config::{OptimConfig, ValidationConfig};
 use crate::device::{Device, Kind, Plan, Region, Target};
 use crate::error::{Error, Result};
 use crate::model::{Model, ModelConfig};
 use crate::observe::Observer;
+use crate::optim::freeze;
 use crate::ranks::Ranks;
 use crate::tensor::DType;
 
@@ -112,11 +113,13 @@ impl Validation {
         planned: &Planned,
         model: &ModelConfig,
         dtype: DType,
+        optimizer: &OptimConfig,
         target: Target,
         lower: &str,
     ) -> Result<Plan> {
         let mut dev = Device::count_for(target);
-        let model = Model::empty(&mut dev, model.clone(), dtype)?;
+        let mut model = Model::empty(&mut dev, model.clone(), dtype)?;
+        freeze(&mut dev, &mut model, optimizer)?;
         dev.alloc(Region::Overlay, DType::U8, &[planned.held])?;
         let mut memory = planned.memory;
         if let Some(held) = &self.measured.loss {

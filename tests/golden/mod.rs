@@ -10,6 +10,7 @@ mod isa;
 mod isa_sums;
 mod isa_tma;
 mod isa_wgmma;
+mod lora;
 mod reward;
 pub(crate) mod rl;
 mod rope;

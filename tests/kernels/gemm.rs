@@ -324,10 +324,8 @@ impl Qkv {
         }
         let qkv = blank(dev, DType::Bf16, &[c.t, c.n]);
         if fused {
-            linear::fwd_qkv(
-                dev,
-                linear::Qkv { x, w: &w, bias, cos, sin, heads, cache: stored.then_some((&cache, slots)), qkv },
-            )?;
+            let (x, cache) = (x.into(), stored.then_some((&cache, slots)));
+            linear::fwd_qkv(dev, linear::Qkv { x, w: &w, bias, cos, sin, heads, cache, qkv })?;
         } else {
             linear::fwd(dev, x, &w, bias, None, qkv)?;
             rope::fwd(dev, qkv, cos, sin, heads)?;

@@ -1,6 +1,7 @@
 //! Tests the complete model on tiny random weights: finite differences, settings that must not change any bit, memory
 //! plans, and error handling.
 
+mod lora;
 mod paged;
 mod released;
 

@@ -11,6 +11,7 @@ mod kept;
 pub mod lane_sum;
 mod linear;
 mod linear_logprob;
+mod lora;
 mod matmul;
 mod paged_attention;
 mod panels;

@@ -90,8 +90,10 @@ impl Rank {
         if broken {
             optimizer[0].name = "elsewhere/optim".to_owned();
         }
-        let model =
-            OutModel { config: "{}\n".to_owned(), weights: weights(&layout, layout.dtype, self.optimizer.own()) };
+        let model = OutModel {
+            configs: vec![("config.json", "{}\n".to_owned())],
+            weights: weights(&layout, layout.dtype, self.optimizer.own()),
+        };
         let snapshot = Snapshot { model, optimizer, state: state(step), companions: "none".into() };
         let saving = Saving::begin(ranks, &mut self.dev, store, None, snapshot)?;
         let Some(mut saving) = saving else { return Ok(()) };

@@ -5,6 +5,7 @@ pub mod damaged;
 mod frozen;
 pub mod heap;
 mod lanes;
+mod lora;
 mod plan;
 mod rows;
 mod sft;

@@ -7,6 +7,7 @@ use crate::device::{Gpu, params};
 use crate::error::Result;
 use crate::ops::attend::{BLOCK, Heads};
 use crate::ops::check;
+use crate::ops::lora::Input;
 use crate::ops::matmul::Weight;
 use crate::ops::paged_attention::KvCache;
 use crate::tensor::Tensor;
@@ -77,7 +78,7 @@ pub(in crate::ops) fn logits(op: &'static str, mut gpu: Gpu<'_>, x: Tensor, w: &
 #[derive(Clone, Copy, Debug)]
 pub struct Qkv<'a> {
     /// Input rows `[T, K]`.
-    pub x: Tensor,
+    pub x: Input,
     /// Weight `[(q + 2 kv) * dim, K]`.
     pub w: &'a Weight,
     /// Optional bias `[(q + 2 kv) * dim]`.
@@ -96,7 +97,7 @@ pub struct Qkv<'a> {
 
 /// Computes qkv = rope(x W^T (+ bias)) and also stores k and v at the cache's slots.
 pub(in crate::ops) fn qkv(op: &'static str, mut gpu: Gpu<'_>, call: Qkv<'_>) -> Result<()> {
-    let Qkv { x, w, bias, cos, sin, heads, cache, qkv } = call;
+    let Qkv { x: Input { x, .. }, w, bias, cos, sin, heads, cache, qkv } = call;
     const NAMES: Names = tile_names!("linear_qkv");
     let tile = Tile::of(x.rows());
     let num_slots = cache.map_or(0, |(cache, _)| cache.blocks() * BLOCK);

@@ -9,7 +9,7 @@ use std::ops::Range;
 use super::cells::Cells;
 use super::panels::PANEL;
 use super::product::Product;
-use super::tile::{Epilogue, MAX_PANELS, SMALL, Tile};
+use super::tile::{Epilogue, MAX_PANELS, SMALL, Tile, in_slices};
 use crate::device::amx::{Block, ROWS, STEP, Tiles};
 use crate::device::{Isa, Pool, cpu_kernel};
 use crate::tensor::Elem;
@@ -32,6 +32,10 @@ struct TileSums([f32; ROWS * MAX_PANELS * PANEL]);
 struct Ends {
     right: [[[u32; PANEL]; STEP]; MAX_PANELS],
     left: [[u32; STEP]; ROWS],
+}
+
+impl Ends {
+    const ZERO: Ends = Ends { right: [[[0; PANEL]; STEP]; MAX_PANELS], left: [[0; STEP]; ROWS] };
 }
 
 /// Computes `product` tile by tile into `epilogue`. The words of the left operand are contiguous along each row.
@@ -70,12 +74,16 @@ fn strip<P: Epilogue>(
     }
     let tiles = Tiles::new(isa, tall);
     let mut sums = TileSums([0.0; ROWS * MAX_PANELS * PANEL]);
-    let mut ends = Ends { right: [[[0; PANEL]; STEP]; MAX_PANELS], left: [[0; STEP]; ROWS] };
+    let mut ends = Ends::ZERO;
+    let mut second = product.second.map(|second| (second, Ends::ZERO));
     // A block of ROWS rows is two hardware tiles high. If the rows fit in one, take two panels at a time.
     let group = P::UNIT.max(if tall > ROWS / 2 { 1 } else { 2 });
     for panel in panels.clone().step_by(group) {
         let count = group.min(panels.end - panel);
         right_ends(product, panel, &mut ends.right[..count]);
+        if let Some((second, ends)) = &mut second {
+            right_ends(second, panel, &mut ends.right[..count]);
+        }
         for row in rows.clone().step_by(tall) {
             let stride = count * PANEL;
             let sums = &mut sums.0[..tall * stride];
@@ -84,7 +92,14 @@ fn strip<P: Epilogue>(
                 epilogue.start(isa, &mut tile);
             }
             epilogue.prefetch(&tile);
-            multiply(&tiles, product, &mut tile, &mut ends, P::START);
+            match product.slice {
+                0 => multiply(&tiles, product, &mut tile, &mut ends, P::START),
+                // Every slice but the last consists of full steps, so the ends of the product are those of its last slice.
+                _ => in_slices(product, &mut tile, |slice, tile| multiply(&tiles, slice, tile, &mut ends, false)),
+            }
+            if let Some((second, ends)) = &mut second {
+                multiply(&tiles, second, &mut tile, ends, true);
+            }
             epilogue.finish(isa, &mut tile);
         }
     }
@@ -100,20 +115,19 @@ fn whole_steps(product: &Product<'_>) -> usize {
 fn right_ends(product: &Product<'_>, panel: usize, ends: &mut [[[u32; PANEL]; STEP]]) {
     let rest = (product.steps - whole_steps(product) * STEP) * LINE;
     for (i, end) in ends.iter_mut().enumerate() {
-        let last = (panel + i + 1) * product.steps * LINE;
+        let last = (panel + i) * product.panel_stride + product.steps * LINE;
         bytemuck::cast_slice_mut(end.as_flattened_mut())[..rest].copy_from_slice(&product.right[last - rest..last]);
     }
 }
 
 /// Computes the sums of one tile: full steps directly from the operands, and the rest as one more step from `ends`.
 fn multiply(tiles: &Tiles, product: &Product<'_>, tile: &mut Tile<'_>, ends: &mut Ends, resume: bool) {
-    let Product { left, row_stride, right, steps: words, odd, .. } = *product;
+    let Product { left, row_stride, right, steps: words, odd, panel_stride, .. } = *product;
     let steps = whole_steps(product);
     let half = usize::from(odd) * WORD / 2;
-    let panel_stride = words * LINE;
     let last = (tile.row + tile.rows - 1) * row_stride + words * WORD - half;
     assert!(words == 0 || last <= left.len(), "left operand too short");
-    assert!((tile.panel + tile.panels) * panel_stride <= right.len(), "right operand too short");
+    assert!((tile.panel + tile.panels - 1) * panel_stride + words * LINE <= right.len(), "right operand too short");
     assert!(tile.panels * PANEL <= tile.stride && tile.sums.len() >= tile.rows * tile.stride, "sums too short");
     let block = Block {
         left: left.as_ptr().wrapping_add(tile.row * row_stride),

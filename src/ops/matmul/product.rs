@@ -2,7 +2,7 @@
 //! per step to each sum.
 
 use super::block::ContiguousAxis;
-use super::panels::{PANEL, panel_count, panel_len};
+use super::panels::{PANEL, panel_count, panel_len, panel_stride};
 use crate::tensor::{DType, Elem};
 
 /// A left operand, a right operand in panels, and the number of steps.
@@ -22,7 +22,16 @@ pub(in crate::ops) struct Product<'a> {
     pub(super) steps: usize,
     /// True if the last word has only its low half.
     pub(super) odd: bool,
+    /// Distance between panels of the right operand, in bytes.
+    pub(super) panel_stride: usize,
+    /// Number of steps of a slice, or 0 if each sum is a single chain; see [`Product::sliced`].
+    pub(super) slice: usize,
+    /// The product over which every sum continues after the last step; see [`Product::then`].
+    pub(super) second: Option<&'a Product<'a>>,
 }
+
+/// Terms of a slice of a [`Product::sliced`] product.
+const SLICE: usize = 1024;
 
 impl<'a> Product<'a> {
     /// Returns the product of x `[rows, k]` and the panels of a matrix `[n, k]`.
@@ -40,7 +49,38 @@ impl<'a> Product<'a> {
             dtype: E::DTYPE,
             steps: if paired { k.div_ceil(2) } else { k },
             odd: paired && k % 2 == 1,
+            panel_stride: panel_stride(E::DTYPE, k) * size_of::<E>(),
+            slice: 0,
+            second: None,
         }
+    }
+
+    /// Returns the same product, whose sums continue over the terms of `second`: the same chain as if K were longer.
+    pub fn then(self, second: Option<&'a Product<'a>>) -> Product<'a> {
+        let size = |p: &Product<'_>| (p.rows, p.panels, p.dtype, p.contiguous);
+        assert!(second.is_none_or(|second| size(second) == size(&self)), "a second pair of another size");
+        Product { second, ..self }
+    }
+
+    /// Returns the same product with another order of sums: K is cut every 1,024 terms, each slice is a chain that
+    /// starts with zero, and the slices are added in ascending order in f32.
+    pub fn sliced(self) -> Product<'a> {
+        let words = SLICE * self.dtype.size() / 4;
+        if self.steps > words { Product { slice: words, ..self } } else { self }
+    }
+
+    /// Returns the slices of K as products of their own, in ascending order.
+    pub(super) fn slices(&self) -> impl Iterator<Item = Product<'a>> + '_ {
+        (0..self.steps).step_by(self.slice).map(|first| {
+            let steps = self.slice.min(self.steps - first);
+            Product {
+                left: &self.left[first * self.step_stride..],
+                right: &self.right[first * PANEL * 4..],
+                steps,
+                odd: self.odd && first + steps == self.steps,
+                ..*self
+            }
+        })
     }
 
     /// Returns the product of the columns of `left` (`[steps][rows]` words) and panels of `[steps][32]` words: a weight
@@ -63,6 +103,9 @@ impl<'a> Product<'a> {
             dtype,
             steps,
             odd: false,
+            panel_stride: steps * PANEL * 4,
+            slice: 0,
+            second: None,
         }
     }
 
@@ -86,6 +129,9 @@ impl<'a> Product<'a> {
             dtype: E::DTYPE,
             steps: tokens.div_ceil(2),
             odd: false,
+            panel_stride: panel_stride(E::DTYPE, tokens) * size_of::<E>(),
+            slice: 0,
+            second: None,
         }
     }
 }

@@ -5,7 +5,7 @@ use super::block::{Block, Kernel, kernel};
 use super::cells::prefetch_tile;
 use super::panels::PANEL;
 use super::product::Product;
-use super::tile::{Epilogue, MAX_PANELS, SMALL, Tile};
+use super::tile::{Epilogue, MAX_PANELS, SMALL, Tile, in_slices};
 use crate::device::{Isa, Pool};
 use crate::tensor::DType;
 
@@ -65,6 +65,7 @@ fn run_job<P: Epilogue>(
     panels: std::ops::Range<usize>,
 ) {
     const { assert!(P::UNIT <= MAX_PANELS && (P::START || !P::CUT && !P::IN_PLACE)) };
+    assert!(!P::START || product.slice == 0 && product.second.is_none(), "slices or a second pair of a gradient");
     let mut sums = TileSums([0.0; MAX_ROWS * MAX_PANELS * PANEL]);
     let units = rows.len().div_ceil(P::ROW_UNIT);
     let tiles = rows.len().div_ceil(kernel.max_rows.max(P::ROW_UNIT));
@@ -102,7 +103,15 @@ fn run_job<P: Epilogue>(
                     epilogue.start(isa, &mut tile);
                 }
                 epilogue.prefetch(&tile);
-                multiply(kernel, product, &mut tile, step, steps, odd, P::START);
+                match product.slice {
+                    0 => multiply(kernel, product, &mut tile, step, steps, odd, P::START),
+                    _ => in_slices(product, &mut tile, |slice, tile| {
+                        multiply(kernel, slice, tile, 0, slice.steps, slice.odd, false);
+                    }),
+                }
+                if let Some(second) = product.second {
+                    multiply(kernel, second, &mut tile, 0, second.steps, second.odd, true);
+                }
                 epilogue.finish(isa, &mut tile);
             }
             panel += count;
@@ -124,12 +133,13 @@ fn multiply(
     odd: bool,
     resume: bool,
 ) {
-    let panel_stride = product.steps * PANEL * 4;
+    let panel_stride = product.panel_stride;
     let end = tile.row + tile.rows;
     let last = (end - 1) * product.row_stride + (step + steps).saturating_sub(1) * product.step_stride;
     let left_bytes = if odd { 2 } else { 4 };
     assert!(steps == 0 || last + left_bytes <= product.left.len(), "left operand too short");
-    assert!((tile.panel + tile.panels) * panel_stride <= product.right.len(), "right operand too short");
+    let last = (tile.panel + tile.panels - 1) * panel_stride + (step + steps) * PANEL * 4;
+    assert!(last <= product.right.len(), "right operand too short");
     assert!(tile.panels * PANEL <= tile.stride && tile.sums.len() >= tile.rows * tile.stride, "sums too short");
     let mut done = 0;
     while done < tile.rows {

@@ -1,7 +1,9 @@
 //! Tiles of a CPU product, and the interface through which an epilogue processes their sums.
 
 use super::panels::PANEL;
+use super::product::Product;
 use crate::device::Isa;
+use crate::device::amx::ROWS;
 
 /// Maximum number of panels of a tile that is passed to an epilogue.
 pub(super) const MAX_PANELS: usize = 4;
@@ -37,6 +39,24 @@ impl Tile<'_> {
     #[inline(always)]
     pub fn row(&mut self, i: usize) -> &mut [f32] {
         &mut self.sums[i * self.stride..i * self.stride + self.panels * PANEL]
+    }
+}
+
+/// Computes the sums of a tile of a sliced product: `multiply` computes the sums of one slice from zero.
+pub(super) fn in_slices(
+    product: &Product<'_>,
+    tile: &mut Tile<'_>,
+    mut multiply: impl FnMut(&Product<'_>, &mut Tile<'_>),
+) {
+    let mut own = [0.0; ROWS * MAX_PANELS * PANEL];
+    for (i, slice) in product.slices().enumerate() {
+        if i == 0 {
+            multiply(&slice, tile);
+            continue;
+        }
+        let sums = &mut own[..tile.sums.len()];
+        multiply(&slice, &mut Tile { sums, ..*tile });
+        tile.sums.iter_mut().zip(&own).for_each(|(sum, x)| *sum += x);
     }
 }
 

@@ -243,7 +243,7 @@ impl Operands {
     fn qkv_call<'a>(&'a self, n: usize, cache: Option<(&'a KvCache, Tensor)>, qkv: Tensor) -> Qkv<'a> {
         let [cos, sin] = self.rotation.map(|t| t.slice(0, n));
         let (x, heads, bias) = (self.x.slice(0, n), self.sizes.heads, Some(self.bias.slice(0, self.qkv.n)));
-        Qkv { x, w: &self.qkv, bias, cos, sin, heads, cache, qkv }
+        Qkv { x: x.into(), w: &self.qkv, bias, cos, sin, heads, cache, qkv }
     }
 
     /// Returns the trainer's log-probs of `targets` in the first `n` rows, and their logsumexps.

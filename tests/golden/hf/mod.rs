@@ -27,7 +27,7 @@ pub(crate) fn models() -> Vec<PathBuf> {
     entries(&dir().join("hf"), "model_", "").into_iter().filter(|p| p.is_dir()).collect()
 }
 
-fn device() -> Device {
+pub(crate) fn device() -> Device {
     Device::cpu(&Plan::uniform(2 << 30), 2, Isa::detect()).unwrap()
 }
 
@@ -41,7 +41,7 @@ pub(crate) struct Tensors {
 }
 
 impl Tensors {
-    fn read(path: &Path) -> Tensors {
+    pub(crate) fn read(path: &Path) -> Tensors {
         let bytes = std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         let mut out = Tensors {
             path: path.into(),
@@ -274,10 +274,10 @@ pub(crate) fn max_abs(values: &[f32]) -> f32 {
 
 /// Largest difference of each kind, for the report and for the error message.
 #[derive(Default)]
-struct Largest(BTreeMap<&'static str, (f64, String)>);
+pub(crate) struct Largest(BTreeMap<&'static str, (f64, String)>);
 
 impl Largest {
-    fn note(&mut self, kind: &'static str, value: f64, place: &str) {
+    pub(crate) fn note(&mut self, kind: &'static str, value: f64, place: &str) {
         let value = if value.is_nan() { f64::INFINITY } else { value };
         let entry = self.0.entry(kind).or_default();
         if value > entry.0 || entry.1.is_empty() {
@@ -285,7 +285,7 @@ impl Largest {
         }
     }
 
-    fn check(&self, tolerances: &[(&str, f64)]) {
+    pub(crate) fn check(&self, tolerances: &[(&str, f64)]) {
         for (kind, (value, place)) in &self.0 {
             println!("  {kind}: {value:.3e} ({place})");
         }

@@ -1,0 +1,268 @@
+//! Adapters in files, as PEFT has them: `adapter_config.json` and `adapter_model.safetensors`. The weights are written as
+//! f32 masters, because S would not come back from bf16. Tensors are found by name: by the path of their module in
+//! memory, which PEFT writes, or by its name in the files of the base.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::files;
+use crate::model::attach::{Masters, module, path_in_memory, scale};
+use crate::model::linear_layer::{A, B};
+use crate::model::outgoing::{OutFile, OutModel, Outgoing, Part};
+use crate::model::params::{ParamLayout, Piece};
+use crate::model::weights::{ADAPTER, WeightFiles, is_float, released_name};
+use crate::model::{Model, ModelConfig};
+use crate::tensor::{DType, Tensor};
+
+/// Name of the file with the settings.
+pub const CONFIG: &str = "adapter_config.json";
+/// Start of the names of all tensors.
+const PREFIX: &str = "base_model.model.";
+
+/// Returns true if the directory contains an adapter.
+pub fn exist_in(dir: &Path) -> bool {
+    dir.join(CONFIG).exists()
+}
+
+/// The settings of an adapter that its result depends on.
+#[derive(Clone, PartialEq, Debug)]
+pub struct AdapterConfig {
+    /// Name or path of the base model.
+    pub base: String,
+    /// Rows of each A.
+    pub rank: usize,
+    /// The product of B and A is scaled by alpha / rank, or by alpha / sqrt(rank) with `use_rslora`.
+    pub alpha: f64,
+    /// Scaling of rsLoRA.
+    pub use_rslora: bool,
+}
+
+impl AdapterConfig {
+    /// Returns the factor of the product of B and A.
+    pub fn scale(&self) -> f32 {
+        scale(self.rank, self.alpha, self.use_rslora)
+    }
+
+    /// Reads `adapter_config.json` in `dir`. Errors name a setting that would change the result and is not supported.
+    fn read(dir: &Path) -> Result<AdapterConfig> {
+        let path = dir.join(CONFIG);
+        let text = files::read_to_string(&path).map_err(Error::io(&path))?;
+        let value: Value = serde_json::from_str(&text).map_err(|e| Error::format(&path, format!("not JSON: {e}")))?;
+        let is_unset = |value: &Value| match value {
+            Value::Null | Value::Bool(false) => true,
+            Value::Object(map) => map.is_empty(),
+            Value::Array(list) => list.is_empty(),
+            _ => false,
+        };
+        let wrong = |key: &str, expected: &str| {
+            Err(Error::format(&path, format!("{key} is {}, expected {expected}", value[key])))
+        };
+        for key in UNSUPPORTED.split(' ') {
+            if !is_unset(&value[key]) {
+                return wrong(key, "none: omr computes plain adapters of linear layers");
+            }
+        }
+        let starts: [Value; 5] = [Value::Null, json!(true), json!(false), json!("gaussian"), json!("orthogonal")];
+        if !starts.contains(&value["init_lora_weights"]) {
+            return wrong("init_lora_weights", "true or gaussian: others change the weights of the base");
+        }
+        if value["peft_type"] != "LORA" {
+            return wrong("peft_type", "LORA");
+        }
+        if !(is_unset(&value["bias"]) || value["bias"] == "none") {
+            return wrong("bias", "none");
+        }
+        let Some(rank) = value["r"].as_u64().filter(|rank| *rank > 0) else {
+            return wrong("r", "a whole number above 0");
+        };
+        let Some(alpha) = value["lora_alpha"].as_f64() else { return wrong("lora_alpha", "a number") };
+        let base = value["base_model_name_or_path"].as_str().unwrap_or_default().to_owned();
+        Ok(AdapterConfig { base, rank: rank as usize, alpha, use_rslora: value["use_rslora"] == true })
+    }
+
+    /// Returns the text of `adapter_config.json` for adapters of `modules`, of all modules in `known` (released names).
+    fn text(&self, modules: &[&str], known: &[&str]) -> String {
+        let alpha = if self.alpha.fract() == 0.0 { json!(self.alpha as i64) } else { json!(self.alpha) };
+        let value = json!({
+            "peft_type": "LORA",
+            "task_type": "CAUSAL_LM",
+            "base_model_name_or_path": self.base,
+            "r": self.rank,
+            "lora_alpha": alpha,
+            "lora_dropout": 0.0,
+            "target_modules": target_modules(modules, known),
+            "use_rslora": self.use_rslora,
+            "bias": "none",
+            "fan_in_fan_out": false,
+            "init_lora_weights": true,
+            "inference_mode": true,
+            "modules_to_save": null,
+            "rank_pattern": {},
+            "alpha_pattern": {},
+            "use_dora": false,
+        });
+        format!("{value:#}\n")
+    }
+}
+
+/// Settings of PEFT that change the result and that no adapter here has.
+const UNSUPPORTED: &str = "use_dora lora_bias rank_pattern alpha_pattern modules_to_save fan_in_fan_out layer_replication \
+    trainable_token_indices target_parameters use_qalora use_bdlora arrow_config kasa_config monteclora_config \
+    velora_config alora_invocation_tokens";
+
+/// Returns a regular expression that matches the paths in memory of `modules` completely, and of no other module in
+/// `known`: without layer numbers if all layers have the same adapters, and otherwise with every path.
+fn target_modules(modules: &[&str], known: &[&str]) -> String {
+    let any_layer = |module: &str| {
+        let parts: Vec<String> = path_in_memory(module).split('.').map(str::to_owned).collect();
+        let is_layer = |i: usize| i > 0 && ["layers", "blocks"].contains(&parts[i - 1].as_str());
+        let pattern = parts.iter().enumerate().map(|(i, part)| if is_layer(i) { "\\d+" } else { part.as_str() });
+        pattern.collect::<Vec<_>>().join("\\.")
+    };
+    let mut patterns: Vec<String> = modules.iter().map(|module| any_layer(module)).collect();
+    patterns.sort();
+    patterns.dedup();
+    let matched = known.iter().filter(|module| patterns.contains(&any_layer(module))).count();
+    if matched != modules.len() {
+        patterns = modules.iter().map(|module| path_in_memory(module).replace('.', "\\.")).collect();
+    }
+    patterns.join("|")
+}
+
+/// Returns the name in PEFT's file of a tensor of A or B.
+fn stored_name(piece: &Piece) -> String {
+    let module = module(piece);
+    format!("{PREFIX}{}{}", path_in_memory(module), &piece.name[module.len()..])
+}
+
+/// An adapter in a directory.
+pub struct StoredAdapter {
+    /// Its settings.
+    pub config: AdapterConfig,
+    files: WeightFiles,
+    /// Names in the file by released name (`model.layers.0.self_attn.q_proj.lora_A.weight`).
+    names: BTreeMap<String, String>,
+}
+
+impl StoredAdapter {
+    /// Opens the adapter in `dir`. Errors name a missing file, an unsupported setting or a tensor with an unknown name,
+    /// type or value.
+    pub fn open(dir: &Path) -> Result<StoredAdapter> {
+        let config = AdapterConfig::read(dir)?;
+        let path = dir.join(ADAPTER);
+        let files = WeightFiles::open_files(dir, std::slice::from_ref(&path))?;
+        let mut names = BTreeMap::new();
+        for name in files.names() {
+            let released = name.strip_prefix(PREFIX).map(released_name);
+            let released = released.filter(|name| name.ends_with(A) || name.ends_with(B));
+            let Some(released) = released else {
+                let expected = format!("{PREFIX}PATH{A} or {B}");
+                return Err(Error::format(&path, format!("the tensor {name}, expected names such as {expected}")));
+            };
+            if let Some(other) = names.insert(released, name.to_owned()) {
+                return Err(Error::format(&path, format!("{name} and {other} are the same tensor")));
+            }
+        }
+        Ok(StoredAdapter { config, files, names })
+    }
+
+    /// Returns the directory of the base model. Errors if it is not there.
+    pub fn base(&self) -> Result<&Path> {
+        let base = Path::new(&self.config.base);
+        if base.is_dir() {
+            return Ok(base);
+        }
+        let place = format!("{}: base_model_name_or_path", self.files.dir.join(CONFIG).display());
+        Err(Error::input(place, self.config.base.clone(), "the directory of the base model"))
+    }
+
+    /// Adds this adapter to `model` and sets its weights. Errors if a tensor finds no layer or has another shape.
+    pub fn attach(&self, dev: &mut Device, model: &mut Model) -> Result<()> {
+        let takes = |module: &str| [A, B].iter().any(|end| self.names.contains_key(&format!("{module}{end}")));
+        model.attach(dev, self.config.rank, self.config.scale(), &takes)?;
+        self.check(&model.layout)?;
+        model.set_adapters(dev, self)
+    }
+
+    /// Errors unless the file has exactly the tensors of the adapters of `layout`, with finite values.
+    pub fn check(&self, layout: &ParamLayout) -> Result<()> {
+        let path = self.files.dir.join(ADAPTER);
+        let mut unknown = self.names.clone();
+        for (id, _, piece) in layout.pieces() {
+            if !layout.params[id].is_adapter() {
+                continue;
+            }
+            let Some(name) = unknown.remove(&piece.name) else {
+                return Err(Error::format(&path, format!("no tensor {}", stored_name(piece))));
+            };
+            let tensor = self.files.tensor(&name, &piece.shape)?;
+            if !is_float(tensor.dtype) {
+                return Err(Error::format(&path, format!("{name} is {:?}, expected F32, BF16 or F16", tensor.dtype)));
+            }
+            let mut values = vec![0.0; piece.num_elements()];
+            tensor.row(0, &mut values);
+            if let Some(value) = values.iter().find(|value| !value.is_finite()) {
+                return Err(Error::format(&path, format!("{name} contains {value}, expected finite weights")));
+            }
+        }
+        match unknown.into_values().next() {
+            Some(name) => Err(Error::format(&path, format!("{name} belongs to no linear layer of the model"))),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Masters for StoredAdapter {
+    fn row(&self, piece: &Piece, r: usize, out: &mut [f32]) {
+        // `check` has found every tensor.
+        if let Some(Ok(tensor)) = self.names.get(&piece.name).map(|name| self.files.tensor(name, &piece.shape)) {
+            tensor.row(r, out);
+        }
+    }
+}
+
+impl Model {
+    /// Does the same as [`Model::empty`], with the adapter if `dir` contains one. A counting device computes nothing, so
+    /// this is the model of `dir` for a plan.
+    pub fn empty_of(dev: &mut Device, dir: &Path, config: ModelConfig, dtype: DType) -> Result<Model> {
+        let mut model = Model::empty(dev, config, dtype)?;
+        if exist_in(dir) {
+            StoredAdapter::open(dir)?.attach(dev, &mut model)?;
+        }
+        Ok(model)
+    }
+
+    /// Plans the files of the model's adapters. `low_half` returns the low halves of the masters of a parameter, in the
+    /// range `own` of the parameter that this process writes.
+    pub fn outgoing_adapters(
+        &self,
+        layout: &Arc<ParamLayout>,
+        config: &AdapterConfig,
+        low_half: impl Fn(usize) -> Option<Tensor>,
+        own: &[Range<usize>],
+    ) -> OutModel {
+        let (mut tensors, mut modules, mut known) = (Vec::new(), Vec::new(), Vec::new());
+        for (id, number, piece) in layout.pieces() {
+            let param = &layout.params[id];
+            if !param.is_adapter() {
+                known.extend(param.is_matrix.then(|| module(piece)));
+                continue;
+            }
+            modules.extend(piece.name.ends_with(A).then(|| module(piece)));
+            let own = &own[id];
+            let tensor = param.tensor.slice(own.start, own.end);
+            let part = Part { layout, param: id, piece: number, tensor, own };
+            tensors.push(Outgoing::master(stored_name(piece), part, low_half(id)));
+        }
+        let weights = vec![OutFile { name: ADAPTER.to_owned(), tensors, notes: Vec::new() }];
+        // Commands read `config.json` in the directory of a model, although the weights of the base are elsewhere.
+        let configs = vec![(CONFIG, config.text(&modules, &known)), self.config_file(layout.dtype)];
+        OutModel { configs, weights }
+    }
+}

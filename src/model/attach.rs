@@ -1,0 +1,192 @@
+//! Adapters (LoRA) of a model's linear layers: parameters beside the weights of the base, which stay as they are. See
+//! [`crate::ops::lora`] for the product.
+//!
+//! A is one parameter with a piece for each adapted tensor, each padded to [`lora::PART`] rows. B is a compact parameter
+//! `[N, rank]` with the weight's pieces. Both have f32 masters as all parameters do. S is derived from B: call
+//! [`Adapter::derive`] after each change of B.
+
+use std::collections::BTreeMap;
+
+use half::bf16;
+
+use crate::device::{Device, Region};
+use crate::error::Result;
+use crate::model::Model;
+use crate::model::layer::Layer;
+use crate::model::linear_layer::{A, Adapter, B, Linear};
+use crate::model::params::{Param, ParamLayout, Piece};
+use crate::ops::adamw::master;
+use crate::ops::lora::{self, Rows};
+use crate::ops::matmul::Weight;
+use crate::philox::{Purpose, Random};
+use crate::tensor::{DType, Tensor};
+
+/// The f32 masters of adapters.
+pub trait Masters: Sync {
+    /// Writes row `r` of the tensor `piece` of A or B to `out`.
+    fn row(&self, piece: &Piece, r: usize, out: &mut [f32]);
+}
+
+/// Returns the factor of the product of B and A: alpha / rank, or alpha / sqrt(rank) with rsLoRA, rounded once.
+pub fn scale(rank: usize, alpha: f64, use_rslora: bool) -> f32 {
+    let rank = rank as f64;
+    (alpha / if use_rslora { rank.sqrt() } else { rank }) as f32
+}
+
+/// Masters of new adapters, as PEFT makes them: A uniform in ±sqrt(1 / inputs), B zero. An element depends only on the
+/// seed, its tensor and its position in the tensor.
+pub struct Fresh {
+    seed: u64,
+    /// Numbers of the base's tensors, by name of A's tensor.
+    numbers: BTreeMap<String, u64>,
+}
+
+impl Fresh {
+    /// Returns the masters of new adapters of the model with `layout`.
+    pub fn new(layout: &ParamLayout, seed: u64) -> Fresh {
+        let base = layout.pieces().filter(|(id, _, _)| !layout.params[*id].is_adapter());
+        let numbered = base.enumerate().map(|(i, (_, _, piece))| (format!("{}{A}", module(piece)), i as u64));
+        Fresh { seed, numbers: numbered.collect() }
+    }
+}
+
+impl Masters for Fresh {
+    fn row(&self, piece: &Piece, r: usize, out: &mut [f32]) {
+        let Some(number) = self.numbers.get(&piece.name) else { return out.fill(0.0) };
+        let mut random = Random::new(self.seed, Purpose::Adapter, number << 32 | r as u64);
+        let bound = (1.0 / out.len() as f32).sqrt();
+        out.iter_mut().for_each(|x| *x = bound * (2.0 * random.uniform_f32() - 1.0));
+    }
+}
+
+/// Returns the released name of the module to which a weight, a bias or a tensor of an adapter belongs.
+pub(super) fn module(piece: &Piece) -> &str {
+    [A, B, ".weight", ".bias"].iter().find_map(|end| piece.name.strip_suffix(end)).unwrap_or(&piece.name)
+}
+
+/// Returns the path of a module in memory, as newer versions of transformers have it.
+pub fn path_in_memory(released: &str) -> String {
+    match released.strip_prefix("model.") {
+        Some(rest) => format!("model.language_model.{rest}"),
+        None if released.starts_with("visual.") => format!("model.{released}"),
+        None => released.to_owned(),
+    }
+}
+
+impl Model {
+    /// Adds adapters to the linear layers of every module for whose released name `takes` returns true, and freezes all
+    /// other parameters. The weights of the adapters are zero until [`Model::set_adapters`]. Call it before gradients and
+    /// optimizer are allocated. Errors on a GPU.
+    pub fn attach(&mut self, dev: &mut Device, rank: usize, scale: f32, takes: &dyn Fn(&str) -> bool) -> Result<()> {
+        lora::supported(dev)?;
+        let Model { layout, decoder, vision, .. } = self;
+        let (mut layers, mut blocks) = (decoder.layers.to_vec(), vision.blocks.to_vec());
+        let stacked = layers.iter_mut().chain(&mut blocks).flat_map(Layer::linears);
+        for linear in stacked.chain([&mut vision.fc1, &mut vision.fc2]) {
+            let pieces = layout.params[linear.weight.id].pieces.clone();
+            let taken: Vec<Piece> = pieces.into_iter().filter(|piece| takes(module(piece))).collect();
+            if !taken.is_empty() {
+                linear.adapter = Some(adapter(dev, layout, linear, &taken, rank, scale)?);
+            }
+        }
+        layout.params.iter_mut().for_each(|param| param.trains = param.is_adapter());
+        vision.trains_merger = vision.fc1.adapter.or(vision.fc2.adapter).is_some();
+        vision.trains_blocks = blocks.iter_mut().flat_map(Layer::linears).any(|linear| linear.adapter.is_some());
+        (decoder.layers, vision.blocks) = (layers.into(), blocks.into());
+        Ok(())
+    }
+
+    /// Returns the model without its adapters, in the same memory.
+    pub fn base(&self) -> Model {
+        let (mut decoder, mut vision) = (self.decoder.clone(), self.vision.clone());
+        let plain = |layer: &Layer| {
+            let mut layer = *layer;
+            layer.linears().into_iter().for_each(|linear| linear.adapter = None);
+            layer
+        };
+        decoder.layers = decoder.layers.iter().map(plain).collect();
+        vision.blocks = vision.blocks.iter().map(plain).collect();
+        (vision.fc1.adapter, vision.fc2.adapter) = (None, None);
+        let layout = ParamLayout { adapters: Vec::new(), ..self.layout.clone() };
+        Model { config: self.config.clone(), layout, normalize: self.normalize, decoder, vision }
+    }
+
+    /// Returns true if the model has exactly the adapters that [`Model::attach`] adds with these arguments.
+    pub fn has_adapters(&self, rank: usize, scale: f32, takes: &dyn Fn(&str) -> bool) -> bool {
+        let (layers, blocks, vision) = (self.decoder.layers.iter(), self.vision.blocks.iter(), &self.vision);
+        let stacked: Vec<Linear> = layers.chain(blocks).flat_map(|layer| { *layer }.linears().map(|l| *l)).collect();
+        stacked.iter().chain([&vision.fc1, &vision.fc2]).all(|linear| {
+            let pieces = self.layout.params[linear.weight.id].pieces.iter().map(module);
+            let wanted: Vec<&str> = pieces.filter(|module| takes(module)).collect();
+            let Some(adapter) = linear.adapter else { return wanted.is_empty() };
+            let found = self.layout.params[adapter.a.id].pieces.iter().map(module);
+            adapter.rows.rank == rank && adapter.scale == scale && found.eq(wanted)
+        })
+    }
+
+    /// Sets the weights of all adapters.
+    pub fn set_adapters(&mut self, dev: &mut Device, masters: &dyn Masters) -> Result<()> {
+        let layout = &self.layout;
+        for adapter in &layout.adapters {
+            for id in [adapter.a.id, adapter.b.id] {
+                let param = &layout.params[id];
+                fill(dev, param, param.tensor, masters, |master| match layout.dtype {
+                    DType::Bf16 => master::split(master).0.to_f32(),
+                    _ => master,
+                })?;
+            }
+            let b = &layout.params[adapter.b.id];
+            let mark = dev.mark(Region::Workspace);
+            let scaled = dev.alloc(Region::Workspace, layout.dtype, &[b.tensor.len()])?;
+            fill(dev, b, scaled, masters, |master| adapter.scale * master)?;
+            lora::spread(dev, scaled, adapter.rows, &adapter.s)?;
+            dev.release(mark);
+        }
+        Ok(())
+    }
+}
+
+/// Fills `tensor`, in the order of `param`, with `of` each master, rounded.
+fn fill(
+    dev: &mut Device,
+    param: &Param,
+    tensor: Tensor,
+    masters: &dyn Masters,
+    of: impl Fn(f32) -> f32 + Sync,
+) -> Result<()> {
+    let row = |piece: usize, r: usize, out: &mut [f32]| {
+        masters.row(&param.pieces[piece], r, out);
+        out.iter_mut().for_each(|x| *x = of(*x));
+    };
+    match tensor.dtype {
+        DType::Bf16 => param.fill::<bf16>(dev, tensor, row),
+        _ => param.fill::<f32>(dev, tensor, row),
+    }
+}
+
+/// Adds the parameters of an adapter to `layout`.
+fn adapter(
+    dev: &mut Device,
+    layout: &mut ParamLayout,
+    linear: &Linear,
+    taken: &[Piece],
+    rank: usize,
+    scale: f32,
+) -> Result<Adapter> {
+    let Weight { n, k, order, .. } = linear.weight.weight;
+    let part = rank.next_multiple_of(lora::PART);
+    let wide = part * taken.len();
+    let of_a =
+        |(i, piece): (usize, &Piece)| Piece::rows(format!("{}{A}", module(piece)), &[rank, piece.row_len()], i * part);
+    let a = layout.matrix(dev, wide, k, taken.iter().enumerate().map(of_a).collect())?;
+    let of_b = |piece: &Piece| piece.beside(format!("{}{B}", module(piece)), rank);
+    let b = layout.matrix(dev, n, rank, taken.iter().map(of_b).collect())?;
+    let data = dev.zeros(Region::Weights, layout.dtype, &[order.len(layout.dtype, n, wide)])?;
+    let part_of =
+        |n: usize| taken.iter().position(|piece| piece.row_at(n).is_some()).map_or(lora::NO_PART, |i| i as u8);
+    let parts: Vec<u8> = (0..n).map(part_of).collect();
+    let rows = Rows { parts: dev.upload(Region::Weights, &parts, &[n])?, rank };
+    let adapter = Adapter { a, b, s: Weight { data, order, n, k: wide }, rows, scale };
+    layout.adapters.push(adapter);
+    Ok(adapter)
+}

@@ -1,0 +1,212 @@
+//! Adapters of linear layers (LoRA): y = x W^T + s (x A^T) B^T, computed as one product over a longer K.
+//!
+//! After the terms of (x, W), the same sums continue over a second pair (t, S) of operands ([`Pair`]), before the bias
+//! and everything else that follows a product:
+//!
+//! - t = x A^T, rounded to the compute type, by [`fwd`]. A joined layer (q, k and v, or gate and up) has one part of t
+//!   for each adapted piece, padded to [`PART`] columns, and A has its rows in the same order.
+//! - S `[N, R]` is s B, rounded once from the f32 master of B by [`scaled`]. Outside a row's own part S is zero
+//!   ([`spread`]), so that no product depends on which pieces are adapted.
+//!
+//! If B is zero, every sum continues over exact zeros and keeps its value. (A sum of -0 becomes +0.)
+
+use crate::device::{Cpu, Device, On, Parts};
+use crate::error::{Error, Result};
+use crate::ops::adamw::master;
+use crate::ops::check::{self, by_dtype};
+use crate::ops::matmul::{self, Cells, Linear, PANEL, Product, Weight, panel_stride};
+use crate::tensor::{DType, Elem, Tensor};
+
+/// Multiple to which each part of t is padded, in columns: a step of the kernels along K.
+pub const PART: usize = 16;
+
+/// Marks a row that belongs to no adapted piece in the table of a layer's parts.
+pub const NO_PART: u8 = u8::MAX;
+
+/// The operands over which the sums of a product continue.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Pair {
+    /// Left operand `[T, R]`: t, or the gradient of t.
+    pub left: Tensor,
+    /// Right operand: S `[N, R]`, or A `[R, K]` in a product with the transposed weight.
+    pub right: Weight,
+}
+
+/// Input of a product: x, and the second pair if the layer has an adapter.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Input {
+    /// Left operand.
+    pub x: Tensor,
+    /// Second pair.
+    pub pair: Option<Pair>,
+}
+
+impl From<Tensor> for Input {
+    fn from(x: Tensor) -> Input {
+        Input { x, pair: None }
+    }
+}
+
+impl Input {
+    /// Returns an error unless the second pair continues a product of `dtype` with `n` outputs. `transposed` selects
+    /// the orientation of its right operand.
+    pub(super) fn check(&self, op: &'static str, dev: &Device, dtype: DType, n: usize, transposed: bool) -> Result<()> {
+        let Some(Pair { left, right }) = self.pair else { return Ok(()) };
+        supported(dev)?;
+        let (rows, cols) = if transposed { (left.cols(), n) } else { (n, left.cols()) };
+        check::that(op, right.data.dtype == dtype, format!("{dtype:?}"), format!("{:?}", right.data.dtype))?;
+        check::weight(op, &right, rows, cols)?;
+        check::tensor(op, "t", left, dtype, &[self.x.rows(), left.cols()])
+    }
+
+    /// Returns the tensors of the second pair, or empty slices of x in place of an absent one.
+    pub(super) fn pair_or_empty(&self) -> [Tensor; 2] {
+        let none = self.x.slice(0, 0);
+        self.pair.map_or([none; 2], |Pair { left, right }| [left, right.data])
+    }
+}
+
+/// Errors on a GPU, whose kernels have no second pair.
+pub fn supported(dev: &Device) -> Result<()> {
+    if !dev.kind().is_gpu() {
+        return Ok(());
+    }
+    Err(Error::input(
+        "lora",
+        format!("--device {}", dev.kind().name()),
+        "--device cpu: no GPU kernel supports adapters yet",
+    ))
+}
+
+/// Computes t `[T, R]` = x `[T, K]` A^T with its own order of sums: K is cut every 1,024 terms, each slice is a chain
+/// that starts with zero, the slices are added in ascending order in f32, and the sum is rounded once.
+pub fn fwd(dev: &mut Device, x: Tensor, a: &Weight, t: Tensor) -> Result<()> {
+    const OP: &str = "lora::fwd";
+    supported(dev)?;
+    let dtype = check::weight(OP, a, a.n, x.cols())?;
+    check::tensor(OP, "x", x, dtype, &[x.rows(), a.k])?;
+    check::tensor(OP, "t", t, dtype, &[x.rows(), a.n])?;
+    fn body<E: Elem>(cpu: Cpu<'_>, x: Tensor, a: &Weight, t: Tensor) {
+        let ([t], [x_view, a_view]) = cpu.memory.tensors([t], [x, a.data]);
+        let product = Product::rows::<E>(x_view.of(), x.rows(), a.k, a_view.of(), a.n).sliced();
+        let epilogue = Linear::<E> { bias: None, residual: None, y: Cells::new(t.of(), a.n) };
+        matmul::run(cpu.pool, cpu.isa, &product, &epilogue);
+    }
+    if let On::Cpu(cpu) = dev.on() {
+        by_dtype!(dtype, body(cpu, x, a, t));
+    }
+    Ok(())
+}
+
+/// Elements of a job of [`scaled`].
+const ITEM: usize = 4096;
+
+/// Computes out = scale * master, rounded once. `w` has the masters themselves in f32, or their high halves, whose low
+/// halves are `lo`; without `lo`, `w` is the master. All tensors have the same number of elements.
+pub fn scaled(dev: &mut Device, w: Tensor, lo: Option<Tensor>, scale: f32, out: Tensor) -> Result<()> {
+    const OP: &str = "lora::scaled";
+    supported(dev)?;
+    check::compute(OP, "w", w)?;
+    check::flat(OP, "out", out, w.dtype, w.len())?;
+    if let Some(lo) = lo {
+        check::that(OP, w.dtype == DType::Bf16, "a low half of bf16 weights", format!("one of {:?}", w.dtype))?;
+        check::flat(OP, "lo", lo, DType::I16, w.len())?;
+    }
+    fn body<E: Elem>(cpu: Cpu<'_>, w: Tensor, lo: Option<Tensor>, scale: f32, out: Tensor) {
+        let ([out], [w, lo_view]) = cpu.memory.tensors([out], [w, lo.unwrap_or(w.slice(0, 0))]);
+        let (w, low) = (w.of::<E>(), if lo.is_some() { lo_view.of::<i16>() } else { &[] });
+        let parts = Parts::new(out.of::<E>(), ITEM);
+        cpu.pool.run(parts.count(), |i| {
+            for (j, out) in parts.take(i).iter_mut().enumerate() {
+                let at = i * ITEM + j;
+                let hi = w[at].to_f32();
+                let master = low.get(at).map_or(hi, |&lo| master::join(half::bf16::from_f32(hi), lo));
+                *out = E::from_f32(scale * master);
+            }
+        });
+    }
+    if let On::Cpu(cpu) = dev.on() {
+        by_dtype!(w.dtype, body(cpu, w, lo, scale, out));
+    }
+    Ok(())
+}
+
+/// The adapted rows of a layer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Rows {
+    /// Part of each row of the weight, u8 `[N]`: the index of its piece among the adapted pieces, or [`NO_PART`].
+    pub parts: Tensor,
+    /// Columns of B, without padding.
+    pub rank: usize,
+}
+
+impl Rows {
+    fn check(&self, op: &'static str, dev: &Device, n: usize, wide: usize) -> Result<()> {
+        supported(dev)?;
+        check::tensor(op, "parts", self.parts, DType::U8, &[n])?;
+        let whole = wide.is_multiple_of(self.rank.next_multiple_of(PART));
+        check::that(op, whole, format!("parts of rank {}", self.rank), format!("{wide} columns"))
+    }
+
+    /// Calls `each(from, to)` with the positions of row `n`'s elements in a compact matrix `[N, rank]` and in a matrix
+    /// `[N, wide]`, both relative to the panel of the row.
+    fn each(&self, dtype: DType, parts: &[u8], wide: usize, n: usize, mut each: impl FnMut(usize, usize)) {
+        let part = parts[n];
+        if part == NO_PART {
+            return;
+        }
+        let first = part as usize * self.rank.next_multiple_of(PART);
+        for j in 0..self.rank {
+            let at = |k, column| matmul::index(dtype, k, n % PANEL, column);
+            each(at(self.rank, j), at(wide, first + j));
+        }
+    }
+}
+
+/// Copies the rows of a compact matrix b `[N, rank]`, flat in the order of a weight, to their parts of `s` `[N, R]`.
+/// Elements outside the parts keep their values, which are zero.
+pub fn spread(dev: &mut Device, b: Tensor, rows: Rows, s: &Weight) -> Result<()> {
+    const OP: &str = "lora::spread";
+    let dtype = check::weight(OP, s, s.n, s.k)?;
+    check::flat(OP, "b", b, dtype, s.order.len(dtype, s.n, rows.rank))?;
+    rows.check(OP, dev, s.n, s.k)?;
+    fn body<E: Elem>(cpu: Cpu<'_>, b: Tensor, rows: Rows, s: &Weight) {
+        let ([out], [b, parts]) = cpu.memory.tensors([s.data], [b, rows.parts]);
+        let (b, parts) = (b.of::<E>(), parts.of::<u8>());
+        let panels = Parts::new(out.of::<E>(), panel_stride(E::DTYPE, s.k));
+        let from = panel_stride(E::DTYPE, rows.rank);
+        cpu.pool.run(panels.count(), |p| {
+            let (out, b) = (panels.take(p), &b[p * from..(p + 1) * from]);
+            (p * PANEL..s.n.min((p + 1) * PANEL)).for_each(|n| {
+                rows.each(E::DTYPE, parts, s.k, n, |from, to| out[to] = b[from]);
+            });
+        });
+    }
+    if let On::Cpu(cpu) = dev.on() {
+        by_dtype!(dtype, body(cpu, b, rows, s));
+    }
+    Ok(())
+}
+
+/// Adds `scale` times the parts of `ds` to `db`: the gradient of a compact B `[N, rank]` from that of S, f32. Both are
+/// flat, in the order of the weight `s`, whose gradient `ds` is.
+pub fn collect(dev: &mut Device, ds: Tensor, rows: Rows, s: &Weight, scale: f32, db: Tensor) -> Result<()> {
+    const OP: &str = "lora::collect";
+    let dtype = check::weight(OP, s, s.n, s.k)?;
+    check::flat(OP, "ds", ds, DType::F32, s.data.len())?;
+    check::flat(OP, "db", db, DType::F32, s.order.len(dtype, s.n, rows.rank))?;
+    rows.check(OP, dev, s.n, s.k)?;
+    if let On::Cpu(cpu) = dev.on() {
+        let ([out], [ds, parts]) = cpu.memory.tensors([db], [ds, rows.parts]);
+        let (ds, parts) = (ds.of::<f32>(), parts.of::<u8>());
+        let panels = Parts::new(out.of::<f32>(), panel_stride(dtype, rows.rank));
+        let from = panel_stride(dtype, s.k);
+        cpu.pool.run(panels.count(), |p| {
+            let (out, ds) = (panels.take(p), &ds[p * from..(p + 1) * from]);
+            (p * PANEL..s.n.min((p + 1) * PANEL)).for_each(|n| {
+                rows.each(dtype, parts, s.k, n, |to, from| out[to] += scale * ds[from]);
+            });
+        });
+    }
+    Ok(())
+}

@@ -1,0 +1,231 @@
+//! Tests adapters on tiny random weights.
+
+use std::path::Path;
+
+use omr::config::{LoraConfig, OptimConfig};
+use omr::device::Work;
+use omr::model::adapter_files::{AdapterConfig, StoredAdapter};
+use omr::model::attach::{Fresh, Masters};
+use omr::model::params::Piece;
+use omr::optim::Optimizer;
+
+use super::*;
+
+/// Masters that are neither zero nor short in bf16. Every second one lies half-way between two bf16 values.
+struct Rough;
+
+impl Masters for Rough {
+    fn row(&self, piece: &Piece, r: usize, out: &mut [f32]) {
+        let mut random = Random::new(seed(), Purpose::Test, (piece.name.len() * 1000 + r) as u64);
+        for (i, x) in out.iter_mut().enumerate() {
+            *x = 0.4 * random.uniform_f32() - 0.2;
+            if i % 2 == 1 {
+                *x = f32::from_bits(x.to_bits() & 0xffff_0000 | 0x8000);
+            }
+        }
+    }
+}
+
+fn base(dev: &mut Device, dtype: DType) -> Model {
+    Model::init(dev, config(false), dtype, seed()).unwrap()
+}
+
+fn adapted(dev: &mut Device, dtype: DType, takes: &dyn Fn(&str) -> bool, masters: &dyn Masters) -> Model {
+    let mut model = base(dev, dtype);
+    model.attach(dev, 5, 1.7, takes).unwrap();
+    model.set_adapters(dev, masters).unwrap();
+    model
+}
+
+/// Returns the log-probs of every next token in inference mode.
+fn log_probs(dev: &mut Device, model: &Model, inputs: &Inputs) -> Vec<u32> {
+    let mut tape = Tape::new(dev, Mode::Infer);
+    let hidden = model.forward(&mut tape, dev, inputs).unwrap();
+    let targets = tape.upload(dev, &inputs.input_ids, &[inputs.len()]).unwrap();
+    let policy = Policy::default();
+    let found = tape.linear_logprob(dev, hidden, model.decoder.lm_head, policy, targets, false).unwrap();
+    let bits = dev.read::<f32>(found.logprob.tensor).unwrap().iter().map(|x| x.to_bits()).collect();
+    tape.finish(dev);
+    bits
+}
+
+fn all(_: &str) -> bool {
+    true
+}
+
+#[test]
+fn new_adapters_leave_the_log_probs_of_the_base_in_every_bit() {
+    let inputs = inputs(&config(false), true);
+    for dtype in [DType::F32, DType::Bf16] {
+        for isa in Isa::ALL.into_iter().filter(|isa| isa.available()) {
+            let mut dev = Device::cpu(&Plan::uniform(1 << 30), 2, isa).unwrap();
+            let plain = base(&mut dev, dtype);
+            let fresh = Fresh::new(&plain.layout, 3);
+            let model = adapted(&mut dev, dtype, &all, &fresh);
+            assert_eq!(model.layout.adapters.len(), 3 * 4 + 2 * 4 + 2);
+            let want = log_probs(&mut dev, &plain, &inputs);
+            assert_eq!(log_probs(&mut dev, &model, &inputs), want, "{dtype:?} {isa:?}");
+            let rough = adapted(&mut dev, dtype, &all, &Rough);
+            assert_ne!(log_probs(&mut dev, &rough, &inputs), want, "{dtype:?} {isa:?}");
+        }
+    }
+}
+
+#[test]
+fn a_new_a_depends_on_its_tensor_alone() {
+    let mut dev = device(1);
+    let mut of = |dtype, takes: &dyn Fn(&str) -> bool| -> Vec<f32> {
+        let plain = base(&mut dev, dtype);
+        let model = adapted(&mut dev, dtype, takes, &Fresh::new(&plain.layout, 3));
+        let (param, piece) = models::find(&model.layout, "model.layers.1.self_attn.v_proj.lora_A.weight");
+        match dtype {
+            DType::Bf16 => {
+                models::piece::<half::bf16>(&mut dev, param, param.tensor, piece).iter().map(|x| x.to_f32()).collect()
+            }
+            _ => models::piece(&mut dev, param, param.tensor, piece),
+        }
+    };
+    let want = of(DType::F32, &all);
+    assert_eq!(of(DType::F32, &|module| module.ends_with("1.self_attn.v_proj")), want);
+    let bound = (1.0f32 / 24.0).sqrt();
+    let largest = want.iter().fold(0.0f32, |most, x| most.max(x.abs()));
+    assert!(want.len() == 5 * 24 && (0.9 * bound..=bound).contains(&largest), "{largest}");
+    let close = of(DType::Bf16, &all).iter().zip(&want).all(|(a, b)| (a - b).abs() <= b.abs() / 256.0);
+    assert!(close);
+}
+
+#[test]
+fn gradients_do_not_depend_on_what_is_recomputed() {
+    let some = |module: &str| module.ends_with("up_proj") || module.ends_with("1.self_attn.q_proj");
+    let lowest = |module: &str| module.ends_with("layers.1.mlp.down_proj");
+    let takes: [&dyn Fn(&str) -> bool; 3] = [&all, &some, &lowest];
+    for dtype in [DType::F32, DType::Bf16] {
+        for takes in takes {
+            let mut dev = device(2);
+            let model = adapted(&mut dev, dtype, takes, &Rough);
+            let inputs = inputs(&config(false), true);
+            let want = gradient_bits(&mut dev, &model, &inputs, LayerPolicy::All);
+            assert_eq!(want.len(), 2 * model.layout.adapters.len());
+            assert!(want.iter().all(|bits| bits.iter().any(|bits| *bits != 0)));
+            for keep in [LayerPolicy::AllButGateUp, LayerPolicy::Inputs] {
+                assert!(gradient_bits(&mut dev, &model, &inputs, keep) == want, "{dtype:?} {keep:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn nothing_below_the_lowest_adapter_runs_backward() {
+    let mut dev = Device::count_for(Target::cpu(1));
+    let mut model = Model::empty(&mut dev, config(false), DType::F32).unwrap();
+    let mut work = |takes: &dyn Fn(&str) -> bool| -> Vec<&'static str> {
+        model.attach(&mut dev, 4, 1.0, takes).unwrap();
+        let mark = dev.mark(Region::Overlay);
+        let mut grads = Grads::new(&mut dev, &model.layout).unwrap();
+        dev.take_work();
+        pass(&mut dev, &model, &inputs(&config(false), true), LayerPolicy::All, &mut grads);
+        dev.release(mark);
+        let backward = |work: &Work| work.op.ends_with("bwd") || work.op.ends_with("dgrad");
+        dev.take_work().iter().filter(|work| backward(work)).map(|work| work.op).collect()
+    };
+    let count = |work: &[&str], op: &str| work.iter().filter(|found| **found == op).count();
+    let lowest = work(&|module| module.ends_with("layers.1.mlp.down_proj"));
+    // The last norm and the norms of the third layer.
+    assert_eq!(count(&lowest, "rms_norm::bwd"), 3, "{lowest:?}");
+    assert_eq!(count(&lowest, "attention::bwd"), 1, "{lowest:?}");
+    assert!(!lowest.iter().any(|op| op.contains("embed") || op.contains("scatter")), "{lowest:?}");
+    // The four products of the third layer, and dt.
+    assert_eq!(count(&lowest, "linear::dgrad"), 4 + 1, "{lowest:?}");
+}
+
+fn save(dev: &mut Device, model: &Model, optimizer: &Optimizer, dir: &Path) {
+    let config = AdapterConfig { base: "base".into(), rank: 5, alpha: 8.5, use_rslora: false };
+    let layout = Arc::new(model.layout.clone());
+    let files = model.outgoing_adapters(&layout, &config, |id| optimizer.low_halves(id), optimizer.own());
+    files.write(dir, dev).unwrap();
+}
+
+#[test]
+fn an_updated_adapter_that_is_saved_and_loaded_computes_the_same_bits() {
+    let inputs = inputs(&config(false), true);
+    for dtype in [DType::F32, DType::Bf16] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut dev = device(2);
+        let takes = |module: &str| !module.contains("k_proj") && !module.contains("blocks.0");
+        let model = adapted(&mut dev, dtype, &takes, &Rough);
+        let mut optimizer = Optimizer::new(&mut dev, &model.layout, OptimConfig::default(), 1).unwrap();
+        optimizer.set_adapters(&mut dev, &model.layout, &Rough).unwrap();
+        let before = log_probs(&mut dev, &model, &inputs);
+        for step in 0..3 {
+            save(&mut dev, &model, &optimizer, dir.path());
+            let mut loaded = base(&mut dev, dtype);
+            let stored = StoredAdapter::open(dir.path()).unwrap();
+            stored.attach(&mut dev, &mut loaded).unwrap();
+            let now = log_probs(&mut dev, &model, &inputs);
+            assert!(log_probs(&mut dev, &loaded, &inputs) == now, "{dtype:?} {step}");
+            assert_eq!(now == before, step == 0);
+            let mark = dev.mark(Region::Overlay);
+            let mut grads = Grads::new(&mut dev, &model.layout).unwrap();
+            pass(&mut dev, &model, &inputs, LayerPolicy::All, &mut grads);
+            optimizer.step(&mut dev, &model.layout, &grads, 1e-2).unwrap();
+            dev.release(mark);
+        }
+    }
+}
+
+#[test]
+fn a_file_that_would_compute_something_else_is_refused_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut dev = device(1);
+    let model = adapted(&mut dev, DType::F32, &|module| module.ends_with("q_proj"), &Rough);
+    let optimizer = Optimizer::new(&mut dev, &model.layout, OptimConfig::default(), 1).unwrap();
+    save(&mut dev, &model, &optimizer, dir.path());
+    let path = dir.path().join("adapter_config.json");
+    let good: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    assert_eq!(good["target_modules"], r"model\.language_model\.layers\.\d+\.self_attn\.q_proj");
+    for (key, value) in [
+        ("use_dora", json!(true)),
+        ("lora_bias", json!(true)),
+        ("rank_pattern", json!({"q_proj": 3})),
+        ("alpha_pattern", json!({"q_proj": 3})),
+        ("modules_to_save", json!(["lm_head"])),
+        ("bias", json!("all")),
+        ("fan_in_fan_out", json!(true)),
+        ("init_lora_weights", json!("pissa")),
+        ("r", json!(0)),
+    ] {
+        let mut bad = good.clone();
+        bad[key] = value;
+        std::fs::write(&path, bad.to_string()).unwrap();
+        let text = StoredAdapter::open(dir.path()).err().unwrap().to_string();
+        assert!(text.contains("adapter_config.json") && text.contains(key), "{text}");
+    }
+    // Another rank than that of the tensors.
+    let mut bad = good.clone();
+    bad["r"] = json!(4);
+    std::fs::write(&path, bad.to_string()).unwrap();
+    let mut other = base(&mut dev, DType::F32);
+    let error = StoredAdapter::open(dir.path()).unwrap().attach(&mut dev, &mut other).unwrap_err().to_string();
+    assert!(error.contains("lora_A.weight"), "{error}");
+    // A layer that the model does not have.
+    std::fs::write(&path, good.to_string()).unwrap();
+    let mut short = config(false);
+    short.num_hidden_layers = 2;
+    let mut short = Model::init(&mut dev, short, DType::F32, 1).unwrap();
+    let error = StoredAdapter::open(dir.path()).unwrap().attach(&mut dev, &mut short).unwrap_err().to_string();
+    assert!(error.contains("layers.2.self_attn.q_proj") && error.contains("no linear layer"), "{error}");
+}
+
+#[test]
+fn targets_are_names_of_layers() {
+    let all = LoraConfig::default();
+    assert!(all.takes("model.layers.3.self_attn.q_proj") && all.takes("model.layers.0.mlp.down_proj"));
+    assert!(!all.takes("visual.blocks.0.mlp.up_proj") && !all.takes("lm_head") && !all.takes("model.embed_tokens"));
+    let tower = LoraConfig { vision: true, ..all };
+    for module in
+        ["visual.blocks.0.attn.qkv", "visual.blocks.1.attn.proj", "visual.merger.mlp.0", "visual.merger.mlp.2"]
+    {
+        assert!(tower.takes(module) && !all.takes(module), "{module}");
+    }
+    assert!(!tower.takes("visual.patch_embed.proj"));
+}

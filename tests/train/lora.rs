@@ -1,0 +1,134 @@
+//! Tests runs that train adapters.
+
+use std::fs;
+use std::path::Path;
+
+use omr::config::{Dtype, LoraConfig, RlConfig, SftConfig};
+use omr::device::{Device, Isa, Kind, Region, Target};
+use omr::model::Model;
+use omr::observe::Silent;
+use omr::reward::Scorer;
+use omr::rl::run::Job as RlJob;
+use omr::tensor::DType;
+use omr::train::job::TrainingJob as _;
+use omr::train::sft::Job;
+
+use super::tiny::{Outcome, device, rl_config, run_rl, run_rl_over, run_sft, run_sft_over, sft_config};
+
+fn sft(dir: &Path, dtype: Dtype) -> SftConfig {
+    let mut config = SftConfig { dtype, max_steps: Some(6), save_steps: Some(2), ..sft_config(dir) };
+    config.optimizer.lora = Some(LoraConfig { rank: 6, vision: true, ..LoraConfig::default() });
+    config
+}
+
+fn rl(dir: &Path, dtype: Dtype) -> RlConfig {
+    let mut config = RlConfig { dtype, use_kl_loss: true, ..rl_config(dir) };
+    config.optimizer.lora = Some(LoraConfig { rank: 16, ..LoraConfig::default() });
+    config.optimizer.learning_rate = 1e-2;
+    config
+}
+
+#[test]
+fn sft_goes_on_with_the_same_bits_whoever_computes_it() {
+    let dir = tempfile::tempdir().unwrap();
+    for dtype in [Dtype::F32, Dtype::Bf16] {
+        let config = sft(dir.path(), dtype);
+        let out = |name: &str| dir.path().join(dtype.name()).join(name);
+        let whole = run_sft(&out("whole"), &config, 2, &[]);
+        let losses = whole.figures("loss");
+        assert!(losses[5] < losses[0] - 0.1, "{losses:?}");
+        whole.assert_same(&run_sft(&out("stopped"), &config, 1, &[1, 2, 5]), "stopped three times");
+        for (name, sizes, stops) in [("two", &[2][..], &[][..]), ("three, then two", &[3, 2], &[3])] {
+            let over = run_sft_over(&out(name), &config, || device(1), sizes, stops);
+            whole.assert_same(&over, name);
+        }
+        let names: Vec<&str> = whole.files.keys().filter(|name| name.ends_with(".safetensors")).map(|n| &**n).collect();
+        let step = "checkpoints/global_step_6";
+        let want = [
+            format!("{step}/adapter_model.safetensors"),
+            format!("{step}/trainer/optim-00001-of-00001.safetensors"),
+            "model/adapter_model.safetensors".to_owned(),
+        ];
+        assert_eq!(names, want);
+        // The directory of the adapter is that of a model.
+        let mut dev = device(1);
+        let model = Model::load(&mut dev, &out("whole/model"), DType::of(dtype, Kind::Cpu)).unwrap();
+        assert_eq!(model.layout.adapters.len(), 2 * 4 + 4 + 2);
+    }
+}
+
+#[test]
+fn a_run_takes_what_was_planned_and_no_state_for_the_base() {
+    let dir = tempfile::tempdir().unwrap();
+    for vision in [false, true] {
+        let mut config = SftConfig { max_steps: Some(2), ..sft(dir.path(), Dtype::F32) };
+        config.optimizer.lora = Some(LoraConfig { rank: 4, vision, ..LoraConfig::default() });
+        let mut job = Job::new(&dir.path().join(format!("sft-{vision}")), config.clone()).unwrap();
+        let plan = job.plan(Target::cpu(1)).unwrap();
+        let mut dev = Device::cpu(&plan, 1, Isa::detect()).unwrap();
+        job.run(&mut dev, &Silent).unwrap();
+        for region in Region::ALL {
+            assert_eq!(plan.bytes(region), dev.high_water().bytes(region), "{vision}: {}", region.name());
+        }
+        config.optimizer.lora = None;
+        let full = Job::new(&dir.path().join("full"), config).unwrap().plan(Target::cpu(1)).unwrap();
+        assert!(plan.bytes(Region::State) * 3 < full.bytes(Region::State), "{plan:?} {full:?}");
+    }
+    let config = RlConfig { total_training_steps: Some(1), ..rl(dir.path(), Dtype::F32) };
+    let mut job = RlJob::new(&dir.path().join("rl"), config.clone(), Scorer::rules(config.reward.mode).into()).unwrap();
+    let plan = job.plan(Target::cpu(1)).unwrap();
+    let mut dev = Device::cpu(&plan, 1, Isa::detect()).unwrap();
+    job.run(&mut dev, &Silent).unwrap();
+    // The reference of the KL term is the base, in the same memory.
+    assert_eq!(plan.bytes(Region::Weights), dev.high_water().bytes(Region::Weights));
+}
+
+/// Asserts that sampler and trainer computed the same log-probs, and that the run trained something.
+fn assert_exact(run: &Outcome) {
+    for name in ["training/rollout_probs_diff_max", "training/rollout_log_probs_diff_max"] {
+        assert!(run.figures(name).iter().all(|&d| d == 0.0), "{name}: {:?}", run.figures(name));
+    }
+    assert!(run.figures("actor/grad_norm").iter().any(|&n| n > 0.0));
+}
+
+#[test]
+fn rl_samples_what_it_trains_and_goes_on_with_the_same_bits() {
+    let dir = tempfile::tempdir().unwrap();
+    for dtype in [Dtype::F32, Dtype::Bf16] {
+        let config = rl(dir.path(), dtype);
+        let out = |name: &str| dir.path().join(dtype.name()).join(name);
+        let whole = run_rl(&out("whole"), &config, 2, &[]);
+        assert_exact(&whole);
+        // New adapters are the reference policy itself.
+        let kl = whole.figures("actor/kl_loss");
+        assert!(kl[0] == 0.0 && kl[3] != 0.0, "{kl:?}");
+        whole.assert_same(&run_rl(&out("stopped"), &config, 1, &[1, 3]), "stopped twice");
+        whole.assert_same(&run_rl_over(&out("ranks"), &config, || device(1), &[2], &[]), "two ranks");
+        // Another run continues the adapter; its reference has the adapter as it was.
+        let next = RlConfig { model: Some(out("whole/model")), total_training_steps: Some(2), ..config.clone() };
+        let next = run_rl(&out("next"), &next, 2, &[]);
+        assert_exact(&next);
+        assert_eq!(next.figures("actor/kl_loss")[0], 0.0);
+        assert_eq!(next.files["model/adapter_config.json"], whole.files["model/adapter_config.json"]);
+    }
+}
+
+#[test]
+fn what_cannot_be_trained_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = sft(dir.path(), Dtype::Bf16);
+    let mut job = Job::new(&dir.path().join("gpu"), config.clone()).unwrap();
+    let error = job.plan(Target::gpu(Kind::Cuda)).unwrap_err().to_string();
+    assert!(error.contains("lora") && error.contains("--device cpu"), "{error}");
+    // An adapter as the model, without or with other settings of lora.
+    run_sft(&dir.path().join("first"), &SftConfig { max_steps: Some(2), ..config.clone() }, 1, &[]);
+    let model = dir.path().join("first/model");
+    assert!(fs::exists(model.join("adapter_config.json")).unwrap());
+    for (lora, word) in [(None, "adapter"), (Some(LoraConfig { rank: 7, ..LoraConfig::default() }), "lora")] {
+        let mut config = SftConfig { model: Some(model.clone()), ..config.clone() };
+        config.optimizer.lora = lora;
+        let job = Job::new(&dir.path().join(format!("other-{word}")), config).unwrap();
+        let error = job.run(&mut device(1), &Silent).unwrap_err();
+        assert!(error.exit_code() == 2 && error.to_string().contains(word), "{error}");
+    }
+}
