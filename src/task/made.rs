@@ -70,7 +70,7 @@ impl Split {
     }
 }
 
-/// What a row of a split asks and shows.
+/// A row to make: its number, its kind of question and the shift of its picture.
 #[derive(Clone, Copy, Debug)]
 pub struct Asked {
     /// Number of the row in its split.
