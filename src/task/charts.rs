@@ -38,13 +38,7 @@ pub const TASK: TaskSpec = TaskSpec {
     max_new_tokens: 1024,
     score: Marks::as_configured,
     published: None,
-    recipe: Some(Recipe {
-        takes: "about ten minutes on two cores with configs/charts.yaml; ",
-        splits,
-        corpus,
-        words: corpus,
-        teacher,
-    }),
+    recipe: Some(Recipe { takes: "", splits, corpus, words: corpus, teacher }),
     ..TaskSpec::DEFAULT
 };
 

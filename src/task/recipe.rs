@@ -13,7 +13,8 @@ use crate::text::Tokenizer;
 /// Functions with which a recipe trains a model on a task from scratch.
 #[derive(Clone, Copy)]
 pub struct Recipe {
-    /// Duration of the recipe on the CPU. The text ends with "; ", because the announcement continues after it.
+    /// Duration of the recipe on the CPU, empty if it was not measured. The text ends with "; ", because the announcement
+    /// continues after it.
     pub takes: &'static str,
     /// Makes the rows of a run with this seed. Equal arguments give equal rows.
     pub splits: fn(&TaskConfig, u64) -> Result<Splits>,

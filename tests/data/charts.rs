@@ -90,7 +90,7 @@ fn mistakes_are_wrong_and_known_by_their_probabilities() {
 }
 
 #[test]
-fn a_picture_has_48_visual_tokens_and_most_answers_have_100_to_200_tokens() {
+fn a_picture_has_48_visual_tokens_and_most_careful_answers_have_100_to_200_tokens() {
     let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/charts.yaml");
     let config: RecipeConfig = load(Some(&config), &[], &|_| None).unwrap();
     let (corpus, dir) = (corpus(), tempfile::tempdir().unwrap());

@@ -95,12 +95,11 @@ impl Question {
         let Some(head) = head else { return format!("It looks like {result}.") };
         // A value follows its label as the next token, so that the label decides where to look.
         let values: Vec<String> = chart.entries().map(|(label, value)| format!(" {label}{value}")).collect();
+        let (count, noun, values) = (values.len(), chart.form.noun(), values.join(","));
         let mut steps = self.steps(chart);
-        if let Some(last) = steps.last_mut() {
-            last.1 = result.to_owned();
-        }
+        steps.iter_mut().last().into_iter().for_each(|last| last.1 = result.to_owned());
         let steps: String = steps.iter().map(|(step, result)| format!(" {step} {result}.")).collect();
-        format!("{head} {} {}s:{}.{steps}", chart.values.len(), chart.form.noun(), values.join(","))
+        format!("{head} {count} {noun}s:{values}.{steps} The answer is {result}.")
     }
 
     /// Returns the steps of the computation, each with its result. The result of the last step is the answer.

@@ -55,11 +55,10 @@ impl teacher::Reader for Reader {
 
     fn answer(&self, question: &str, mut seen: Chart, random: &mut Random) -> Option<String> {
         let question = Question::parse(question)?;
-        let mut chance = |p: f64| random.uniform_f64() < p;
-        let (careful, first_wording) = (chance(self.config.careful), chance(0.5));
-        let (misread, slips, malformed) =
-            (chance(self.config.misread), chance(self.config.slip), chance(self.config.malformed));
-        let head = careful.then_some(HEADS[usize::from(first_wording)]);
+        let TeacherConfig { careful, misread, slip, malformed } = self.config;
+        let [careful, second_head, misread, slips, malformed] =
+            [careful, 0.5, misread, slip, malformed].map(|p| random.uniform_f64() < p);
+        let head = careful.then_some(HEADS[usize::from(second_head)]);
         if misread {
             let which = random.below(seen.values.len() as u64) as usize;
             let value = &mut seen.values[which];
