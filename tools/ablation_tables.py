@@ -1,0 +1,112 @@
+"""Tables of the results of tools/ablations: means over seeds with intervals, costs, and differences between stages."""
+import json
+import math
+import pathlib
+import statistics
+import tomllib
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+# Two-sided 95 % points of Student's t, by degrees of freedom.
+T95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365}
+ACCURACIES = ["greedy", "pass@1", "pass@k", "maj@k"]
+ARMS = {"sft": "SFT", "rl": "RL", "more-sft": "more SFT", "taught": "SFT on taught answers", "rft": "RFT", "raft": "RAFT"}
+
+
+def mean_and_half(values):
+    """Mean over seeds, and half the width of its 95 % t interval, which is infinite for one seed."""
+    spread = T95[len(values) - 1] * statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else math.inf
+    return statistics.mean(values), spread
+
+
+def interval(values, sign="+"):
+    """Mean and 95 % t interval over seeds, in points."""
+    mean, half = mean_and_half(values)
+    if len(values) == 1:
+        return f"{mean:{sign}.1f}"
+    return f"{mean:{sign}.1f} ({mean - half:{sign}.1f} to {mean + half:{sign}.1f})"
+
+
+def recipe_in_short():
+    _, folder, found = ablations("headline")
+    first = found["rl"][1]
+    others = {"sft": "SFT, where RL starts", "more-sft": "more SFT on the same rows", "rft": "SFT on right answers of its own to RL's questions (RFT)",
+              "taught": "SFT on the teacher's verified answers to RL's questions"}
+    rows = ((name, [differences(found, "rl", stage, lambda cell: cell[key]) for key in ACCURACIES[:3]]) for stage, name in others.items())
+    return [f"Held-out accuracy in points, {first['n']:,} questions, mean over {len(found['rl'])} seeds and its 95 % interval (`{folder.relative_to(ROOT)}`):", "",
+            f"| RL minus | temperature 1 | greedy | one of {first['k']} answers right |", "| --- | --- | --- | --- |",
+            *(f"| {name} | {interval(sampled)} | {interval(greedy)} | {interval(any_right)} |" for name, (greedy, sampled, any_right) in rows)]
+
+
+def cells(folder):
+    """Returns the results of tools/ablations: stage to seed to cell."""
+    found = {}
+    for path in sorted(folder.glob("*-seed-*.json")):
+        cell = json.loads(path.read_text())
+        found.setdefault(cell["stage"], {})[cell["seed"]] = cell
+    return found
+
+
+def ablations(name):
+    """Returns a list of bench/ablations, the folder of its results, and the results: stage to seed to cell."""
+    listed = tomllib.loads((ROOT / "bench" / "ablations" / f"{name}.toml").read_text())
+    folder = ROOT / "bench" / "results" / listed["results"]
+    return listed, folder, cells(folder)
+
+
+def arms(name):
+    """Tables of the arms of a list: accuracies and costs, and the differences from RL."""
+    _, folder, found = ablations(name)
+    if "rl" not in found:
+        return [f"Not computed yet: `tools/ablations bench/ablations/{name}.toml`."]
+    first = next(iter(found["rl"].values()))
+    out = [f"Held-out accuracy in percent, n = {first['n']:,}, means over seeds with their 95 % intervals, and what each arm and the"
+           f" stages before it used (`{folder.relative_to(ROOT)}`). Answers with pass@{first['k']} and maj@{first['k']} are sampled at temperature 1:", "",
+           f"| | seeds | greedy | temperature 1 | pass@{first['k']} | maj@{first['k']} | tokens | labels | answers sampled | sequences | CPU s |",
+           "| --- |" + " --- |" * 10]
+    for stage, name in ARMS.items():
+        if by_seed := found.get(stage):
+            of = lambda key, scale=1: [scale * cell[key] for cell in by_seed.values()]
+            shares = " | ".join(interval(of(key, 100), "") for key in ACCURACIES)
+            costs = " | ".join(f"{statistics.mean(of(key)):,.0f}" for key in ["labels", "answers", "sequences", "cpu_seconds"])
+            out.append(f"| {name} | {len(by_seed)} | {shares} | {statistics.mean(of('tokens')):.1f} | {costs} |")
+    out += ["", "RL minus the others, paired by seed, in points:", "",
+            f"| RL minus | greedy | temperature 1 | pass@{first['k']} | maj@{first['k']} |", "| --- | --- | --- | --- | --- |"]
+    for stage, name in ARMS.items():
+        if stage != "rl" and stage in found:
+            out.append(f"| {name} | " + " | ".join(interval(differences(found, "rl", stage, lambda cell: cell[key])) for key in ACCURACIES) + " |")
+    return out
+
+
+def differences(found, arm, against, value):
+    """Differences between two stages, paired by seed, in points."""
+    return [100 * (value(found[arm][seed]) - value(found[against][seed])) for seed in sorted(found[arm].keys() & found[against].keys())]
+
+
+def claims():
+    listed, folder, found = ablations("claims")
+    first = next(iter(found["sft"].values()))
+    out = [f"Accuracy at temperature 1, difference in points with its 95 % interval over {len(listed['seeds'])} seeds, n = {first['n']:,}, {first['k']}"
+           f" answers per question (`{folder.relative_to(ROOT)}`). Direction only:", "",
+           "| claim | the paper | expected here | found here | | tokens per answer |", "| --- | --- | --- | --- | --- | --- |"]
+    for claim in listed["claim"]:
+        kinds = claim.get("kinds")
+        accuracy = lambda cell: statistics.mean(cell["kinds"][kind] for kind in kinds) if kinds else cell["pass@1"]
+        if not (found.get(claim["arm"], {}).keys() & found.get(claim["against"], {}).keys()):
+            continue
+        values = differences(found, claim["arm"], claim["against"], accuracy)
+        mean, half = mean_and_half(values)
+        direction = "within noise" if abs(mean) < max(1, half) else "more" if mean > 0 else "less"
+        verdict = "agrees" if direction in claim["direction"] else direction if direction == "within noise" else "disagrees"
+        tokens = [statistics.mean(cell["tokens"] for cell in found[stage].values()) for stage in (claim["against"], claim["arm"])]
+        out.append(f"| {claim['claim']} | {claim['paper']} | {claim['expected']} | {interval(values)} | {verdict} | {tokens[0]:.1f} to {tokens[1]:.1f} |")
+    out += ["", "Four updates per batch. Means over seeds: the reward, the entropy in nats per token and the share of clipped tokens in tenths of the run,"
+            " and the accuracy in percent:", "",
+            "| | reward: first, fifth, last tenth | entropy | clipped | greedy | temperature 1 | CPU s |", "| --- |" + " --- |" * 6]
+    for stage in ["gspo", "grpo", "dapo"]:
+        if by_seed := found.get(stage):
+            mean = lambda value: statistics.mean(value(cell) for cell in by_seed.values())
+            curve = lambda name, digits: ", ".join(f"{mean(lambda cell: cell['curves'][name][tenth]):.{digits}f}" for tenth in (0, 4, 9))
+            out.append(f"| {stage.upper()} | {curve('reward', 3)} | {curve('entropy', 3)} | {curve('clipped', 4)} | {mean(lambda c: 100 * c['greedy']):.1f}"
+                       f" | {mean(lambda c: 100 * c['pass@1']):.1f} | {mean(lambda c: c['cpu_seconds']):.0f} |")
+    return out
