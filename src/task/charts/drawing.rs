@@ -57,7 +57,7 @@ impl Form {
 pub struct Chart {
     /// Form of the chart.
     pub form: Form,
-    /// Values of the first labels, from 1 to [`TOP_VALUE`].
+    /// Values of the first labels, from 1 to 9.
     pub values: Vec<u8>,
 }
 
@@ -75,7 +75,7 @@ impl Chart {
     }
 }
 
-/// Returns a picture of a chart, [`WIDTH`] x [`HEIGHT`] pixels. Colours and places are drawn at random, and the axes are
+/// Returns a picture of a chart, 224 x 168 pixels. Colours and places are drawn at random, and the axes are
 /// shifted by up to `shift` pixels.
 pub fn draw(chart: &Chart, shift: i32, random: &mut Random) -> Rgb {
     let [dx, dy] = [(); 2].map(|()| random.below(2 * shift as u64 + 1) as i32 - shift);
