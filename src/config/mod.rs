@@ -47,7 +47,7 @@ pub use dist::{Backend, DistConfig};
 pub use eval::{EvalConfig, ServerConfig};
 pub use generate::GenerateConfig;
 pub use judge::{JudgeConfig, ScoreConfig, ScorerConfig};
-pub use lora::{LoraConfig, TargetModules};
+pub use lora::LoraConfig;
 pub use omr_verify::{Format, Mode};
 pub use optim::{LrSchedulerType, OptimConfig, OptimizerName};
 pub use pipeline::{
