@@ -97,7 +97,7 @@ def claims():
         values = differences(found, claim["arm"], claim["against"], accuracy)
         mean, half = mean_and_half(values)
         direction = "within noise" if abs(mean) < max(1, half) else "more" if mean > 0 else "less"
-        verdict = direction if direction == "within noise" else "agrees" if direction in claim["direction"] else "disagrees"
+        verdict = direction if direction == "within noise" else "agrees" if direction == claim["direction"] else "disagrees"
         tokens = [statistics.mean(cell["tokens"] for cell in found[stage].values()) for stage in (claim["against"], claim["arm"])]
         out.append(f"| {claim['claim']} | {claim['paper']} | {claim['expected']} | {interval(values)} | {verdict} | {tokens[0]:.1f} to {tokens[1]:.1f} |")
     out += ["", "Four updates per batch. Means over seeds: the reward, the entropy in nats per token and the share of clipped tokens in tenths of the run,"

@@ -50,7 +50,7 @@ impl AdapterConfig {
     }
 
     /// Reads `adapter_config.json` in `dir`. Errors name a setting that would change the result and is not supported.
-    fn read(dir: &Path) -> Result<AdapterConfig> {
+    pub fn read(dir: &Path) -> Result<AdapterConfig> {
         let path = dir.join(CONFIG);
         let text = files::read_to_string(&path).map_err(Error::io(&path))?;
         let value: Value = serde_json::from_str(&text).map_err(|e| Error::format(&path, format!("not JSON: {e}")))?;

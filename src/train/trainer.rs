@@ -312,7 +312,7 @@ impl<'r> Trainer<'r> {
         state.inputs.set(InputKind::Log.name(), self.log.settle()?);
         let layout = Arc::new(self.model.layout.clone());
         let own = self.optimizer.own();
-        let model = match self.config.adapter() {
+        let model = match self.config.adapter()? {
             Some(adapter) => self.model.outgoing_adapters(&layout, &adapter, |id| self.optimizer.low_halves(id), own),
             None => self.model.outgoing(&layout, layout.dtype, own),
         };
@@ -373,7 +373,7 @@ impl<'r> Trainer<'r> {
         let (model, config) = (&self.model, &self.config);
         files::folder(config.dir.join("model"), |folder| {
             // The masters of adapters are divided among the ranks. The checkpoint has all of them.
-            if best == self.step && config.adapter().is_none() {
+            if best == self.step && config.optimizer.lora.is_none() {
                 model.save(dev, folder, model.layout.dtype)?;
                 copy_companions(&config.model, folder)?;
             } else {

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use crate::checkpoint::Retention;
 use crate::config::{DatasetConfig, Dtype, InputKind, LoraConfig, OptimConfig, ReportTo};
-use crate::model::adapter_files::{self, AdapterConfig, StoredAdapter};
+use crate::error::Result;
+use crate::model::adapter_files::{self, AdapterConfig};
 
 /// A file that a validation task reads.
 #[derive(Clone, Debug)]
@@ -62,13 +63,16 @@ pub struct TrainerConfig {
 }
 
 impl TrainerConfig {
-    /// Returns the settings of the adapter that the run trains, or `None` if it trains the model's weights.
-    pub fn adapter(&self) -> Option<AdapterConfig> {
-        let LoraConfig { rank, alpha, use_rslora, .. } = self.optimizer.lora?;
+    /// Returns the settings of the adapter that the run trains, or `None` if it trains the model's weights. Errors if
+    /// the run continues an adapter whose settings cannot be read.
+    pub fn adapter(&self) -> Result<Option<AdapterConfig>> {
+        let Some(LoraConfig { rank, alpha, use_rslora, .. }) = self.optimizer.lora else { return Ok(None) };
         // A run that continues an adapter has the same base.
-        let started = StoredAdapter::open(&self.model).ok().filter(|_| adapter_files::exist_in(&self.model));
-        let base = started.map_or_else(|| self.model.display().to_string(), |adapter| adapter.config.base);
-        Some(AdapterConfig { base, rank, alpha, use_rslora })
+        let base = match adapter_files::exist_in(&self.model) {
+            true => AdapterConfig::read(&self.model)?.base,
+            false => self.model.display().to_string(),
+        };
+        Ok(Some(AdapterConfig { base, rank, alpha, use_rslora }))
     }
 
     /// Returns the maximum number of checkpoints on disk at the end of the run.
