@@ -37,19 +37,19 @@ typedef struct Comm {
 static _Thread_local int depth, failed_in_group;
 static _Thread_local Comm *grouped;
 
-static const char *folder(void) {
-    static char path[2048];
+static char folder[2048];
+
+/* Runs when the library is loaded, before any of its threads. */
+__attribute__((constructor)) static void find_folder(void) {
     Dl_info info;
-    if (!*path && dladdr((void *)folder, &info)) {
-        snprintf(path, sizeof path, "%s", info.dli_fname);
-        *strrchr(path, '/') = 0;
-    }
-    return path;
+    if (!dladdr((void *)find_folder, &info)) abort();
+    snprintf(folder, sizeof folder, "%s", info.dli_fname);
+    *strrchr(folder, '/') = 0;
 }
 
 static void note(int rank, const char *format, ...) {
     char path[4096];
-    snprintf(path, sizeof path, "%s/log-%d", folder(), rank);
+    snprintf(path, sizeof path, "%s/log-%d", folder, rank);
     FILE *log = fopen(path, "a");
     va_list list;
     va_start(list, format);
@@ -63,7 +63,7 @@ static void note(int rank, const char *format, ...) {
 static int played(const char *start, int *a, int *b) {
     char path[4096], line[256];
     int found = 0;
-    snprintf(path, sizeof path, "%s/play", folder());
+    snprintf(path, sizeof path, "%s/play", folder);
     FILE *play = fopen(path, "r");
     while (!found && play && fgets(line, sizeof line, play))
         if (strncmp(line, start, strlen(start)) == 0) found = 1 + (sscanf(line + strlen(start), "%d %d", a, b) > 0);
@@ -88,7 +88,7 @@ static int returned(const char *function, int rank) {
     } while (0)
 
 static void path_of(char *path, size_t size, Comm *comm, int from, int to, unsigned number) {
-    snprintf(path, size, "%s/%s/%d-%d-%u", folder(), comm->id, from, to, number);
+    snprintf(path, size, "%s/%s/%d-%d-%u", folder, comm->id, from, to, number);
 }
 
 static int send_now(Comm *comm, Move *move) {
@@ -133,7 +133,7 @@ static int proceed(Comm *comm) {
     if (played("stuck ", &rank, &after) && rank == comm->rank && comm->groups >= after && comm->state == MOVING) return IN_PROGRESS;
     if (comm->state == STARTING) {
         for (int peer = 0; peer < comm->size; peer++) {
-            snprintf(path, sizeof path, "%s/%s/here-%d", folder(), comm->id, peer);
+            snprintf(path, sizeof path, "%s/%s/here-%d", folder, comm->id, peer);
             left += access(path, F_OK) != 0;
         }
     }
@@ -167,7 +167,7 @@ API int ncclGetUniqueId(Id *id) {
     static int ids;
     char path[4096];
     snprintf(id->internal, sizeof id->internal, "of-%d-%d", getpid(), ids++);
-    snprintf(path, sizeof path, "%s/%s", folder(), id->internal);
+    snprintf(path, sizeof path, "%s/%s", folder, id->internal);
     mkdir(path, 0700);
     return returned("ncclGetUniqueId", 0);
 }
@@ -181,7 +181,7 @@ API int ncclCommInitRankConfig(Comm **made, int size, Id id, int rank, Config *c
     memcpy(comm->id, id.internal, sizeof comm->id);
     comm->rank = rank, comm->size = size, comm->state = STARTING, comm->made = made, *made = comm;
     note(rank, "init %d of %d, layout %u", rank, size, config->version);
-    snprintf(path, sizeof path, "%s/%s/here-%d", folder(), comm->id, rank);
+    snprintf(path, sizeof path, "%s/%s/here-%d", folder, comm->id, rank);
     close(open(path, O_CREAT | O_WRONLY, 0600));
     return IN_PROGRESS;
 }
