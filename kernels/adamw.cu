@@ -11,6 +11,7 @@
 // Reference: src/ops/adamw.rs, bitwise identical.
 // Benchmark: `omr bench adamw`.
 #include "common/code8.cuh"
+#include "common/master.cuh"
 #include "common/philox.cuh"
 #include "common/reduce.cuh"
 #include "isa/isa.cuh"
@@ -144,14 +145,6 @@ __device__ __forceinline__ Four<uint32_t> random(const Args& args, uint32_t what
     return {{words.x, words.y, words.z, words.w}};
 }
 
-// Joins an fp32 from its halves; see `split` in src/ops/adamw.rs.
-__device__ __forceinline__ float join(uint32_t hi, uint32_t lo) {
-    return __uint_as_float((hi << 16) + (uint32_t)(int32_t)(int16_t)lo);
-}
-
-// Returns the rounded upper half. Ties round away from zero, so that the rest fits in 16 signed bits.
-__device__ __forceinline__ uint32_t upper(float master) { return (__float_as_uint(master) + 0x8000u) >> 16; }
-
 __device__ __forceinline__ float element(float w, float g, float& m, float& v, float clip, const Factors& f) {
     g = g * clip;
     m = fmaf(g - m, f.one_minus_beta1, m);
@@ -165,14 +158,14 @@ struct Split {
     __device__ __forceinline__ static void read(const Args& args, int64_t at, int count, float (&w)[EACH]) {
         Four<uint32_t> hi = read_halves(args.w + at, count), lo = read_halves(args.lo + at, count);
 #pragma unroll
-        for (int i = 0; i < EACH; i++) w[i] = join(hi.v[i], lo.v[i]);
+        for (int i = 0; i < EACH; i++) w[i] = master::join(hi.v[i], lo.v[i]);
     }
 
     __device__ __forceinline__ static void write(const Args& args, int64_t at, int count, const float (&w)[EACH]) {
         uint32_t hi[EACH], lo[EACH];
 #pragma unroll
         for (int i = 0; i < EACH; i++) {
-            hi[i] = upper(w[i]) & 0xffffu;
+            hi[i] = master::upper(w[i]) & 0xffffu;
             lo[i] = (__float_as_uint(w[i]) - (hi[i] << 16)) & 0xffffu;
         }
         write_halves(args.w + at, hi, count);

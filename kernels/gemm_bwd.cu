@@ -151,6 +151,7 @@ __device__ __forceinline__ void keep(const Floats& all, Corner at, const Warp<T>
 }
 
 // Arguments of dx. x is dy [rows = T, depth >= terms], zero from column `terms` = N on; w is W [terms][ld]; cols = K.
+// A second pair adds in.more.x in.more.w, whose right operand has more.depth rows.
 // If `from` is given, the chains continue from its sums [T][ld]. If `to` is given, the sums are written to it in fp32,
 // and dx is not written.
 struct DgradArgs {
@@ -170,7 +171,6 @@ __device__ __forceinline__ void dgrad(const DgradArgs& args) {
     loader.row = threadIdx.x / 8;
     loader.chunk = threadIdx.x % 8;
     loader.m = at.row;
-    Matrix weight{in.w, args.terms, in.ld, in.ld};
     Warp<T> warp;
     Step<T> operands;
     isa::Acc sums[T::FRAGS_M][T::FRAGS_N];
@@ -181,11 +181,16 @@ __device__ __forceinline__ void dgrad(const DgradArgs& args) {
         }
     }
     int x_at = swizzled(warp.row + warp.lane % 16, warp.lane / 16), w_at = columns_at<T>(warp);
+    int steps = (in.depth + BLOCK_K - 1) / BLOCK_K;
     stream<T>(
-        (in.depth + BLOCK_K - 1) / BLOCK_K,
+        steps + (in.more.depth + BLOCK_K - 1) / BLOCK_K,
         [&](int slot, int step) {
-            loader.load_x(ring.x[slot], step * BLOCK_K);
-            load_panels_by<T, T::BLOCK_N, 8>(ring.w[slot], weight, step * BLOCK_K, at.column);
+            bool first = step < steps;
+            Pair pair = in.at(step, steps);
+            Matrix weight{pair.w, first ? args.terms : pair.depth, in.ld, in.ld};
+            int term = (first ? step : step - steps) * BLOCK_K;
+            loader.load_x(ring.x[slot], pair, term);
+            load_panels_by<T, T::BLOCK_N, 8>(ring.w[slot], weight, term, at.column);
         },
         [&](int slot) {
 #pragma unroll

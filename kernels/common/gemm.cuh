@@ -27,10 +27,25 @@ constexpr int GROUP = 64;
 // Tile rows that are traversed together, so that their x and the weight tiles that they share stay in the L2 cache.
 constexpr int RASTER_M = 8;
 
+// A second pair of operands (LoRA), over which the chains continue after the last step of the first: x [rows, depth] and
+// w [cols, ld], as in Operands. depth and ld are 0 if there is none.
+struct Pair {
+    const bf16* x;
+    const bf16* w;
+    int depth, ld;
+};
+
 struct Operands {
     const bf16* x;  // [rows, depth], not padded
     const bf16* w;  // [cols, ld], zero from column `depth` on
     int rows, cols, depth, ld;
+    Pair more;
+
+    // Returns the pair that `step` of the chain reads, of which the first has `steps`.
+    __device__ __forceinline__ Pair at(int step, int steps) const {
+        bool first = step < steps;
+        return Pair{first ? x : more.x, first ? w : more.w, first ? depth : more.depth, first ? ld : more.ld};
+    }
 };
 
 // A CTA computes M x N outputs with WARPS_M x WARPS_N warps and a ring of RING stages.
@@ -93,26 +108,26 @@ struct Loader {
         }
     }
 
-    __device__ __forceinline__ void load_w(isa::Shared<bf16>* to, int k) const {
+    __device__ __forceinline__ void load_w(isa::Shared<bf16>* to, const Pair& pair, int k) const {
 #pragma unroll
         for (int i = 0; i < T::CHUNKS_W; i++) {
             int from = weight_rows[i];
-            const bf16* p = from < 0 ? in.w : in.w + (size_t)from * in.ld + k + chunk * 8;
+            const bf16* p = from < 0 ? pair.w : pair.w + (size_t)from * pair.ld + k + chunk * 8;
             isa::cp_async<16>(to + swizzled(row + i * ROW_STEP, chunk), p, from < 0 ? 0 : 16);
         }
     }
 
-    // Copies PART elements at a time, the widest copy that rows of in.depth elements allow. Elements past the end of a
+    // Copies PART elements at a time, the widest copy that rows of pair.depth elements allow. Elements past the end of a
     // row, and rows past the last, become zeros. The loop is unrolled only for the widths that large models have,
     // because the unrolled code of the other widths would be most of the kernel.
     template <int PART>
-    __device__ __forceinline__ void load_x_parts(isa::Shared<bf16>* to, int k) const {
+    __device__ __forceinline__ void load_x_parts(isa::Shared<bf16>* to, const Pair& pair, int k) const {
         constexpr int UNROLL = PART >= 4 ? T::CHUNKS_X : 1;
 #pragma unroll UNROLL
         for (int i = 0; i < T::CHUNKS_X; i++) {
             int r = row + i * ROW_STEP;
-            const bf16* p = in.x + (size_t)(m + r) * in.depth + k + chunk * 8;
-            int left = m + r < in.rows ? in.depth - k - chunk * 8 : 0;
+            const bf16* p = pair.x + (size_t)(m + r) * pair.depth + k + chunk * 8;
+            int left = m + r < in.rows ? pair.depth - k - chunk * 8 : 0;
 #pragma unroll
             for (int j = 0; j < 8; j += PART) {
                 isa::Shared<bf16>* cell = to + swizzled(r, chunk) + j;
@@ -120,28 +135,30 @@ struct Loader {
                 if constexpr (PART == 1) {
                     *cell = inside ? p[j] : bf16{0};
                 } else {
-                    isa::cp_async<PART * 2>(cell, inside ? p + j : in.x, inside ? PART * 2 : 0);
+                    isa::cp_async<PART * 2>(cell, inside ? p + j : pair.x, inside ? PART * 2 : 0);
                 }
             }
         }
     }
 
-    __device__ __forceinline__ void load_x(isa::Shared<bf16>* to, int k) const {
-        if (in.depth % 8 == 0) {
-            load_x_parts<8>(to, k);
-        } else if (in.depth % 4 == 0) {
-            load_x_parts<4>(to, k);
-        } else if (in.depth % 2 == 0) {
-            load_x_parts<2>(to, k);
+    __device__ __forceinline__ void load_x(isa::Shared<bf16>* to, const Pair& pair, int k) const {
+        if (pair.depth % 8 == 0) {
+            load_x_parts<8>(to, pair, k);
+        } else if (pair.depth % 4 == 0) {
+            load_x_parts<4>(to, pair, k);
+        } else if (pair.depth % 2 == 0) {
+            load_x_parts<2>(to, pair, k);
         } else {
-            load_x_parts<1>(to, k);
+            load_x_parts<1>(to, pair, k);
         }
     }
 
-    // Loads step `step` of K into ring slot `slot`.
-    __device__ __forceinline__ void load(Stages<T>& ring, int slot, int step) const {
-        load_x(ring.x[slot], step * BLOCK_K);
-        load_w(ring.w[slot], step * BLOCK_K);
+    // Loads step `step` of the chain, of which the first pair has `steps`, into ring slot `slot`.
+    __device__ __forceinline__ void load(Stages<T>& ring, int slot, int step, int steps) const {
+        Pair pair = in.at(step, steps);
+        int k = (step < steps ? step : step - steps) * BLOCK_K;
+        load_x(ring.x[slot], pair, k);
+        load_w(ring.w[slot], pair, k);
     }
 };
 
@@ -281,8 +298,9 @@ __device__ __forceinline__ void run(const Operands& in, const typename E::Args& 
     Step<T> operands;
     isa::Acc sums[T::FRAGS_M][T::FRAGS_N];
     clear<T>(sums);
+    int steps = in.ld / BLOCK_K;
     stream<T>(
-        in.ld / BLOCK_K, [&](int slot, int step) { loader.load(ring, slot, step); },
+        steps + in.more.ld / BLOCK_K, [&](int slot, int step) { loader.load(ring, slot, step, steps); },
         [&](int slot) { multiply<T>(ring, slot, warp, operands, sums); });
     // The tile of sums overwrites the ring.
     isa::sync_cta();

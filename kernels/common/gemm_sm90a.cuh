@@ -88,10 +88,11 @@ template <class E>
 struct WideArgs : E::Maps {
     isa::TensorMap x;  // boxes: 64 terms by BLOCK_M rows, or panels
     isa::TensorMap w;  // boxes: 64 terms by `box` rows, or panels
+    isa::TensorMap more_x, more_w;  // the same for the second pair, if there is one
     Operands in;
     typename E::Args out;
     int box;    // rows per box of W; divides the length of every run of columns whose rows of W are adjacent
-    int steps;  // stages of 64 terms
+    int steps;  // stages of 64 terms of the first pair
 };
 
 // A stage of the ring by its index `slot`, and the mbarrier parity of its current phase.
@@ -126,21 +127,26 @@ __device__ __forceinline__ void copy_panels(isa::Shared<bf16>* to, const isa::Te
     }
 }
 
+// Loads a stage. TMA fills it with zeros behind the last term of a pair.
 template <class T, class E, class R>
-__device__ __forceinline__ void copy_stage(WideSmem<T, E::STAGED>& smem, int slot, const WideArgs<E>& args, Corner at, int k) {
+__device__ __forceinline__ void copy_stage(WideSmem<T, E::STAGED>& smem, int slot, const WideArgs<E>& args, Corner at,
+                                           int step) {
+    bool first = step < args.steps;
+    const isa::TensorMap *x = first ? &args.x : &args.more_x, *w = first ? &args.w : &args.more_w;
+    int k = (first ? step : step - args.steps) * BLOCK_K;
     if constexpr (R::OF_X == isa::Major::k) {
-        isa::tma_load(smem.x[slot], &args.x, &smem.full[slot], k, at.row);
+        isa::tma_load(smem.x[slot], x, &smem.full[slot], k, at.row);
     } else {
-        copy_panels<T::BLOCK_M>(smem.x[slot], &args.x, &smem.full[slot], at.row, k);
+        copy_panels<T::BLOCK_M>(smem.x[slot], x, &smem.full[slot], at.row, k);
     }
     if constexpr (R::OF_W == isa::Major::mn) {
-        copy_panels<T::BLOCK_N>(smem.w[slot], &args.w, &smem.full[slot], at.column, k);
+        copy_panels<T::BLOCK_N>(smem.w[slot], w, &smem.full[slot], at.column, k);
     } else {
 #pragma unroll 1
         for (int column = 0; column < T::BLOCK_N; column += args.box) {
             int row = E::weight_row(args.out, args.in, at.column + column);
             // A box past the last row loads zeros.
-            isa::tma_load(smem.w[slot] + column * BLOCK_K, &args.w, &smem.full[slot], k, row < 0 ? args.in.cols : row);
+            isa::tma_load(smem.w[slot] + column * BLOCK_K, w, &smem.full[slot], k, row < 0 ? args.in.cols : row);
         }
     }
 }
@@ -226,7 +232,8 @@ template <class T, class E, class R = Forward>
 __device__ __forceinline__ void run_wide(const WideArgs<E>& args) {
     auto& smem = isa::smem<WideSmem<T, E::STAGED>>();
     const Operands& in = args.in;
-    int columns = E::columns(args.out, in), steps = args.steps;
+    int columns = E::columns(args.out, in);
+    int steps = args.steps + (in.more.depth + BLOCK_K - 1) / BLOCK_K;
     int tiles = ((in.rows + T::BLOCK_M - 1) / T::BLOCK_M) * ((columns + T::BLOCK_N - 1) / T::BLOCK_N);
     if (threadIdx.x == 0) {
         for (int i = 0; i < T::STAGES; i++) {
@@ -244,7 +251,7 @@ __device__ __forceinline__ void run_wide(const WideArgs<E>& args) {
             Corner at = corner<T>(tile, in.rows, columns);
             for (int step = 0; step < steps; step++) {
                 producer_acquire(smem, pipe, T::STAGE_BYTES);
-                copy_stage<T, E, R>(smem, pipe.slot, args, at, step * BLOCK_K);
+                copy_stage<T, E, R>(smem, pipe.slot, args, at, step);
                 pipe.next();
             }
             if constexpr (E::STAGED) {

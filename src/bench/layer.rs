@@ -9,7 +9,7 @@ use crate::ops::attention::{self, Pack};
 use crate::ops::embedding;
 use crate::ops::patch_embed::{self, Normalize, PatchImage};
 use crate::ops::segments::Segments;
-use crate::ops::{gelu, linear, rms_norm, rope, rows, swiglu};
+use crate::ops::{gelu, linear, lora, rms_norm, rope, rows, swiglu};
 use crate::tensor::{DType, Tensor};
 
 pub fn linear_fwd(dev: &mut Device, dtype: DType, [t, n, k]: [usize; 3]) -> Result<Case> {
@@ -29,6 +29,14 @@ pub fn linear_wgrad(dev: &mut Device, dtype: DType, [t, n, k]: [usize; 3]) -> Re
     let (dw, written) = gradient(dev, dtype, n, k)?;
     let (shape, moved) = (format!("[{n}, {t}] x [{t}, {k}]"), bytes(&[x, dy]) + written);
     product("linear wgrad", dtype, shape, [n, k, t], moved, move |dev| linear::wgrad(dev, x, dy, dw, None))
+}
+
+/// Makes the case of t = x A^T of an adapter.
+pub fn lora_t(dev: &mut Device, dtype: DType, [t, r, k]: [usize; 3]) -> Result<Case> {
+    let (x, a, y) = (random(dev, dtype, &[t, k], 1.0)?, weight(dev, dtype, r, k)?, zeros(dev, dtype, &[t, r])?);
+    let (shape, moved) = (format!("[{t}, {k}] x [{r}, {k}]"), bytes(&[x, a.data, y]));
+    let tickets = lora::tickets(dev, Region::Overlay)?;
+    product("lora t", dtype, shape, [t, r, k], moved, move |dev| lora::fwd(dev, x, &a, tickets, y))
 }
 
 pub fn swiglu_fwd(dev: &mut Device, s: Sizes) -> Result<Case> {

@@ -22,6 +22,9 @@ pub fn cases(kind: Kind, dtype: DType) -> Vec<(&'static str, Make)> {
     for (product, of) in products(kind, s) {
         out.push(("linear", Box::new(move |dev| product(dev, dtype, of))));
     }
+    for rows in [s.tokens, s.sequences] {
+        out.push(("lora", Box::new(move |dev| layer::lora_t(dev, dtype, [rows, 16, s.intermediate]))));
+    }
     out.extend(each(s, &[("swiglu", layer::swiglu_fwd), ("swiglu", layer::swiglu_bwd)]));
     for sequences in sequences(kind, s) {
         out.push(("attention", Box::new(move |dev| layer::attention_fwd(dev, dtype, sequences))));

@@ -22,7 +22,7 @@ impl Adapter {
     ) -> Result<R> {
         let mark = dev.mark(Region::Workspace);
         let t = dev.alloc(Region::Workspace, x.dtype, &[x.rows(), self.s.k])?;
-        lora::fwd(dev, x, &self.a.weight, t)?;
+        lora::fwd(dev, x, &self.a.weight, self.tickets, t)?;
         note_linear(dev, x, self.a, moved(&[t]));
         let done = product(dev, Input { x, pair: Some(Pair { left: t, right: self.s }) });
         dev.release(mark);
@@ -81,7 +81,7 @@ pub(super) fn backward(
     adapter: Adapter,
     dx: Option<(Tensor, bool)>,
 ) -> Result<()> {
-    let Adapter { a, b: matrix_b, s, rows, scale } = adapter;
+    let Adapter { a, b: matrix_b, s, rows, scale, .. } = adapter;
     let matrix_s = Matrix { id: matrix_b.id, weight: s };
     let mark = b.dev.mark(Region::Workspace);
     let dt = b.dev.alloc(Region::Workspace, dy.dtype, &[dy.rows(), s.k])?;

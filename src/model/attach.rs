@@ -76,9 +76,9 @@ pub fn path_in_memory(released: &str) -> String {
 impl Model {
     /// Adds adapters to the linear layers of every module for whose released name `takes` returns true, and freezes all
     /// other parameters. The weights of the adapters are zero until [`Model::set_adapters`]. Call it before gradients and
-    /// optimizer are allocated. Errors on a GPU.
+    /// optimizer are allocated.
     pub fn attach(&mut self, dev: &mut Device, rank: usize, scale: f32, takes: &dyn Fn(&str) -> bool) -> Result<()> {
-        lora::supported(dev)?;
+        let tickets = lora::tickets(dev, Region::Weights)?;
         let Model { layout, decoder, vision, .. } = self;
         let (mut layers, mut blocks) = (decoder.layers.to_vec(), vision.blocks.to_vec());
         let stacked = layers.iter_mut().chain(&mut blocks).flat_map(Layer::linears);
@@ -86,7 +86,8 @@ impl Model {
             let pieces = layout.params[linear.weight.id].pieces.clone();
             let taken: Vec<Piece> = pieces.into_iter().filter(|piece| takes(module(piece))).collect();
             if !taken.is_empty() {
-                linear.adapter = Some(adapter(dev, layout, linear, &taken, rank, scale)?);
+                let made = New { linear, taken: &taken, rank, scale, tickets };
+                linear.adapter = Some(made.adapter(dev, layout)?);
             }
         }
         layout.params.iter_mut().for_each(|param| param.trains = param.is_adapter());
@@ -164,29 +165,35 @@ fn fill(
     }
 }
 
-/// Adds the parameters of an adapter to `layout`.
-fn adapter(
-    dev: &mut Device,
-    layout: &mut ParamLayout,
-    linear: &Linear,
-    taken: &[Piece],
+/// A new adapter of `linear` for the tensors `taken` of its weight.
+struct New<'a> {
+    linear: &'a Linear,
+    taken: &'a [Piece],
     rank: usize,
     scale: f32,
-) -> Result<Adapter> {
-    let Weight { n, k, order, .. } = linear.weight.weight;
-    let part = rank.next_multiple_of(lora::PART);
-    let wide = part * taken.len();
-    let of_a =
-        |(i, piece): (usize, &Piece)| Piece::rows(format!("{}{A}", module(piece)), &[rank, piece.row_len()], i * part);
-    let a = layout.matrix(dev, wide, k, taken.iter().enumerate().map(of_a).collect())?;
-    let of_b = |piece: &Piece| piece.beside(format!("{}{B}", module(piece)), rank);
-    let b = layout.matrix(dev, n, rank, taken.iter().map(of_b).collect())?;
-    let data = dev.zeros(Region::Weights, layout.dtype, &[order.len(layout.dtype, n, wide)])?;
-    let part_of =
-        |n: usize| taken.iter().position(|piece| piece.row_at(n).is_some()).map_or(lora::NO_PART, |i| i as u8);
-    let parts: Vec<u8> = (0..n).map(part_of).collect();
-    let rows = Rows { parts: dev.upload(Region::Weights, &parts, &[n])?, rank };
-    let adapter = Adapter { a, b, s: Weight { data, order, n, k: wide }, rows, scale };
-    layout.adapters.push(adapter);
-    Ok(adapter)
+    tickets: Tensor,
+}
+
+impl New<'_> {
+    /// Adds the parameters to `layout`, and returns the adapter.
+    fn adapter(&self, dev: &mut Device, layout: &mut ParamLayout) -> Result<Adapter> {
+        let New { linear, taken, rank, scale, tickets } = *self;
+        let Weight { n, k, order, .. } = linear.weight.weight;
+        let part = rank.next_multiple_of(lora::PART);
+        let wide = part * taken.len();
+        let of_a = |(i, piece): (usize, &Piece)| {
+            Piece::rows(format!("{}{A}", module(piece)), &[rank, piece.row_len()], i * part)
+        };
+        let a = layout.matrix(dev, wide, k, taken.iter().enumerate().map(of_a).collect())?;
+        let of_b = |piece: &Piece| piece.beside(format!("{}{B}", module(piece)), rank);
+        let b = layout.matrix_in(dev, order.dense(), n, rank, taken.iter().map(of_b).collect())?;
+        let data = dev.zeros(Region::Weights, layout.dtype, &[order.len(layout.dtype, n, wide)])?;
+        let part_of =
+            |n: usize| taken.iter().position(|piece| piece.row_at(n).is_some()).map_or(lora::NO_PART, |i| i as u8);
+        let parts: Vec<u8> = (0..n).map(part_of).collect();
+        let rows = Rows { parts: dev.upload(Region::Weights, &parts, &[n])?, rank };
+        let adapter = Adapter { a, b, s: Weight { data, order, n, k: wide }, tickets, rows, scale };
+        layout.adapters.push(adapter);
+        Ok(adapter)
+    }
 }

@@ -47,6 +47,8 @@ pub struct Adapter {
     pub b: Matrix,
     /// S `[N, R]`: scale times B, each row in the columns of its part.
     pub s: Weight,
+    /// Tickets of the model for t; see [`crate::ops::lora::tickets`].
+    pub(super) tickets: Tensor,
     /// Part of each row of B.
     pub(super) rows: Rows,
     /// Factor of the product of B and A.

@@ -299,7 +299,18 @@ impl ParamLayout {
 
     /// Adds a matrix `[n, k]` that consists of `pieces`, filled with zeros.
     pub fn matrix(&mut self, dev: &mut Device, n: usize, k: usize, pieces: Vec<Piece>) -> Result<Matrix> {
-        let order = Order::of(dev);
+        self.matrix_in(dev, Order::of(dev), n, k, pieces)
+    }
+
+    /// Adds a matrix as [`ParamLayout::matrix`] does, with the given element order.
+    pub fn matrix_in(
+        &mut self,
+        dev: &mut Device,
+        order: Order,
+        n: usize,
+        k: usize,
+        pieces: Vec<Piece>,
+    ) -> Result<Matrix> {
         let data = dev.zeros(Region::Weights, self.dtype, &[order.len(self.dtype, n, k)])?;
         Ok(Matrix { id: self.push(pieces, data, order, true, n, k), weight: Weight { data, order, n, k } })
     }

@@ -15,4 +15,4 @@ pub use forward::Qkv;
 pub(in crate::ops) use forward::{Forward, gelu, linear, logits, qkv, swiglu};
 pub(in crate::ops) use sm90a::{Wide, wide_names};
 pub use start_check::wgmma_fault;
-pub(in crate::ops) use tile::{KernelNames, kernel_names, operands, tile_names};
+pub(in crate::ops) use tile::{KernelNames, Tile, kernel_names, operands, tile_names};

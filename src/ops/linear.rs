@@ -6,7 +6,7 @@
 use crate::device::{Cpu, Device, On, Region};
 use crate::error::Result;
 use crate::ops::check::{self, by_dtype};
-use crate::ops::lora::{self, Input};
+use crate::ops::lora::Input;
 use crate::ops::matmul::{
     self, Cells, Gelu, InputGradient, Linear, Order, PANEL, Product, SwiGlu, Weight, WeightGradient, panel_len,
 };
@@ -43,7 +43,7 @@ pub fn fwd(
     check::optional(OP, "bias", bias, dtype, &[w.n])?;
     check::optional(OP, "residual", residual, dtype, &[t, w.n])?;
     check::tensor(OP, "y", y, dtype, &[t, w.n])?;
-    input.check(OP, dev, dtype, w.n, false)?;
+    input.check(OP, dtype, w.n, false)?;
     fn body<E: Elem>(
         cpu: Cpu<'_>,
         input: Input,
@@ -70,7 +70,7 @@ pub fn fwd(
             by_dtype!(dtype, body(cpu, input, w, bias, residual, y));
             Ok(())
         }
-        On::Gpu(gpu) => gemm::linear(OP, gpu, gemm::Forward { x, w, bias, more: residual, y }),
+        On::Gpu(gpu) => gemm::linear(OP, gpu, gemm::Forward { x: input, w, bias, more: residual, y }),
     }
 }
 
@@ -117,7 +117,7 @@ pub fn fwd_swiglu(
     check::optional(OP, "bias", bias, dtype, &[w.n])?;
     check::optional(OP, "gate_up", gate_up, dtype, &[t, w.n])?;
     check::tensor(OP, "y", y, dtype, &[t, w.n / 2])?;
-    input.check(OP, dev, dtype, w.n, false)?;
+    input.check(OP, dtype, w.n, false)?;
     fn body<E: Elem>(cpu: Cpu<'_>, input: Input, w: &Weight, bias: Option<Tensor>, gate_up: Option<Tensor>, y: Tensor) {
         let (x, [t, s]) = (input.x, input.pair_or_empty());
         let (outs, ins) = ([or_empty(gate_up, y), y], [x, w.data, or_empty(bias, x), t, s]);
@@ -137,7 +137,7 @@ pub fn fwd_swiglu(
             by_dtype!(dtype, body(cpu, input, w, bias, gate_up, y));
             Ok(())
         }
-        On::Gpu(gpu) => gemm::swiglu(OP, gpu, gemm::Forward { x, w, bias, more: gate_up, y }),
+        On::Gpu(gpu) => gemm::swiglu(OP, gpu, gemm::Forward { x: input, w, bias, more: gate_up, y }),
     }
 }
 
@@ -159,7 +159,7 @@ pub fn fwd_gelu(
     check::optional(OP, "bias", bias, dtype, &[w.n])?;
     check::optional(OP, "pre", pre, dtype, &[t, w.n])?;
     check::tensor(OP, "y", y, dtype, &[t, w.n])?;
-    input.check(OP, dev, dtype, w.n, false)?;
+    input.check(OP, dtype, w.n, false)?;
     fn body<E: Elem>(cpu: Cpu<'_>, input: Input, w: &Weight, bias: Option<Tensor>, pre: Option<Tensor>, y: Tensor) {
         let (x, [t, s]) = (input.x, input.pair_or_empty());
         let (outs, ins) = ([or_empty(pre, y), y], [x, w.data, or_empty(bias, x), t, s]);
@@ -179,7 +179,7 @@ pub fn fwd_gelu(
             by_dtype!(dtype, body(cpu, input, w, bias, pre, y));
             Ok(())
         }
-        On::Gpu(gpu) => gemm::gelu(OP, gpu, gemm::Forward { x, w, bias, more: pre, y }),
+        On::Gpu(gpu) => gemm::gelu(OP, gpu, gemm::Forward { x: input, w, bias, more: pre, y }),
     }
 }
 
@@ -189,18 +189,16 @@ pub fn fwd_gelu(
 pub fn fwd_qkv(dev: &mut Device, call: Qkv<'_>) -> Result<()> {
     const OP: &str = "linear::fwd_qkv";
     let Qkv { x, w, bias, cos, sin, heads, cache, qkv } = call;
-    if x.pair.is_some() {
-        lora::supported(dev)?;
-    }
     if !dev.kind().is_gpu() {
         fwd(dev, x, w, bias, None, qkv)?;
         rope::fwd(dev, qkv, cos, sin, heads)?;
         return cache.map_or(Ok(()), |(cache, slots)| paged_attention::store(dev, qkv, slots, cache));
     }
-    let (x, t) = (x.x, x.x.rows());
+    let t = x.x.rows();
     heads.check(OP)?;
-    let dtype = check::weight(OP, w, heads.qkv_len(), x.cols())?;
-    check::tensor(OP, "x", x, dtype, &[t, w.k])?;
+    let dtype = check::weight(OP, w, heads.qkv_len(), x.x.cols())?;
+    check::tensor(OP, "x", x.x, dtype, &[t, w.k])?;
+    x.check(OP, dtype, w.n, false)?;
     check::optional(OP, "bias", bias, dtype, &[w.n])?;
     check::tensor(OP, "cos", cos, DType::F32, &[t, heads.dim / 2])?;
     check::tensor(OP, "sin", sin, DType::F32, &[t, heads.dim / 2])?;
@@ -224,10 +222,10 @@ pub fn dgrad(dev: &mut Device, dy: impl Into<Input>, w: &Weight, dx: Tensor, acc
     let dtype = check::weight(OP, w, dy.cols(), w.k)?;
     check::tensor(OP, "dy", dy, dtype, &[t, w.n])?;
     check::tensor(OP, "dx", dx, dtype, &[t, w.k])?;
-    input.check(OP, dev, dtype, w.k, true)?;
+    input.check(OP, dtype, w.k, true)?;
     if dev.kind().is_gpu() {
         return match dev.on() {
-            On::Gpu(mut gpu) => gemm::dgrad(OP, &mut gpu, dy, w, dx, accumulate),
+            On::Gpu(mut gpu) => gemm::dgrad(OP, &mut gpu, input, w, dx, accumulate),
             _ => Ok(()),
         };
     }

@@ -8,10 +8,14 @@
 //! - S `[N, R]` is s B, rounded once from the f32 master of B by [`scaled`]. Outside a row's own part S is zero
 //!   ([`spread`]), so that no product depends on which pieces are adapted.
 //!
+//! On a GPU, kernels/lora.cu computes t and S; the products are those of kernels/gemm.cu and its variants.
+//!
 //! If B is zero, every sum continues over exact zeros and keeps its value. (A sum of -0 becomes +0.)
 
-use crate::device::{Cpu, Device, On, Parts};
-use crate::error::{Error, Result};
+mod gpu;
+
+use crate::device::{Cpu, Device, On, Parts, Region};
+use crate::error::Result;
 use crate::ops::adamw::master;
 use crate::ops::check::{self, by_dtype};
 use crate::ops::matmul::{self, Cells, Linear, PANEL, Product, Weight, panel_stride};
@@ -50,9 +54,8 @@ impl From<Tensor> for Input {
 impl Input {
     /// Returns an error unless the second pair continues a product of `dtype` with `n` outputs. `transposed` selects
     /// the orientation of its right operand.
-    pub(super) fn check(&self, op: &'static str, dev: &Device, dtype: DType, n: usize, transposed: bool) -> Result<()> {
+    pub(super) fn check(&self, op: &'static str, dtype: DType, n: usize, transposed: bool) -> Result<()> {
         let Some(Pair { left, right }) = self.pair else { return Ok(()) };
-        supported(dev)?;
         let (rows, cols) = if transposed { (left.cols(), n) } else { (n, left.cols()) };
         check::that(op, right.data.dtype == dtype, format!("{dtype:?}"), format!("{:?}", right.data.dtype))?;
         check::weight(op, &right, rows, cols)?;
@@ -66,23 +69,19 @@ impl Input {
     }
 }
 
-/// Errors on a GPU, whose kernels have no second pair.
-pub fn supported(dev: &Device) -> Result<()> {
-    if !dev.kind().is_gpu() {
-        return Ok(());
-    }
-    Err(Error::input(
-        "lora",
-        format!("--device {}", dev.kind().name()),
-        "--device cpu: no GPU kernel supports adapters yet",
-    ))
+/// Number of tickets with which the CTAs of a product find the last one of their tile.
+const TICKETS: usize = 128;
+
+/// Allocates the tickets for [`fwd`], which are zero between calls. Calls on one stream can share them.
+pub fn tickets(dev: &mut Device, region: Region) -> Result<Tensor> {
+    dev.zeros(region, DType::U32, &[TICKETS])
 }
 
 /// Computes t `[T, R]` = x `[T, K]` A^T with its own order of sums: K is cut every 1,024 terms, each slice is a chain
 /// that starts with zero, the slices are added in ascending order in f32, and the sum is rounded once.
-pub fn fwd(dev: &mut Device, x: Tensor, a: &Weight, t: Tensor) -> Result<()> {
+pub fn fwd(dev: &mut Device, x: Tensor, a: &Weight, tickets: Tensor, t: Tensor) -> Result<()> {
     const OP: &str = "lora::fwd";
-    supported(dev)?;
+    check::tensor(OP, "tickets", tickets, DType::U32, &[TICKETS])?;
     let dtype = check::weight(OP, a, a.n, x.cols())?;
     check::tensor(OP, "x", x, dtype, &[x.rows(), a.k])?;
     check::tensor(OP, "t", t, dtype, &[x.rows(), a.n])?;
@@ -91,6 +90,9 @@ pub fn fwd(dev: &mut Device, x: Tensor, a: &Weight, t: Tensor) -> Result<()> {
         let product = Product::rows::<E>(x_view.of(), x.rows(), a.k, a_view.of(), a.n).sliced();
         let epilogue = Linear::<E> { bias: None, residual: None, y: Cells::new(t.of(), a.n) };
         matmul::run(cpu.pool, cpu.isa, &product, &epilogue);
+    }
+    if dev.kind().is_gpu() {
+        return gpu::t(OP, dev, x, a, tickets, t);
     }
     if let On::Cpu(cpu) = dev.on() {
         by_dtype!(dtype, body(cpu, x, a, t));
@@ -105,7 +107,6 @@ const ITEM: usize = 4096;
 /// halves are `lo`; without `lo`, `w` is the master. All tensors have the same number of elements.
 pub fn scaled(dev: &mut Device, w: Tensor, lo: Option<Tensor>, scale: f32, out: Tensor) -> Result<()> {
     const OP: &str = "lora::scaled";
-    supported(dev)?;
     check::compute(OP, "w", w)?;
     check::flat(OP, "out", out, w.dtype, w.len())?;
     if let Some(lo) = lo {
@@ -125,8 +126,10 @@ pub fn scaled(dev: &mut Device, w: Tensor, lo: Option<Tensor>, scale: f32, out: 
             }
         });
     }
-    if let On::Cpu(cpu) = dev.on() {
-        by_dtype!(w.dtype, body(cpu, w, lo, scale, out));
+    match dev.on() {
+        On::Count => {}
+        On::Cpu(cpu) => by_dtype!(w.dtype, body(cpu, w, lo, scale, out)),
+        On::Gpu(gpu) => gpu::scaled(OP, gpu, w, lo, scale, out)?,
     }
     Ok(())
 }
@@ -141,8 +144,7 @@ pub struct Rows {
 }
 
 impl Rows {
-    fn check(&self, op: &'static str, dev: &Device, n: usize, wide: usize) -> Result<()> {
-        supported(dev)?;
+    fn check(&self, op: &'static str, n: usize, wide: usize) -> Result<()> {
         check::tensor(op, "parts", self.parts, DType::U8, &[n])?;
         let whole = wide.is_multiple_of(self.rank.next_multiple_of(PART));
         check::that(op, whole, format!("parts of rank {}", self.rank), format!("{wide} columns"))
@@ -168,8 +170,8 @@ impl Rows {
 pub fn spread(dev: &mut Device, b: Tensor, rows: Rows, s: &Weight) -> Result<()> {
     const OP: &str = "lora::spread";
     let dtype = check::weight(OP, s, s.n, s.k)?;
-    check::flat(OP, "b", b, dtype, s.order.len(dtype, s.n, rows.rank))?;
-    rows.check(OP, dev, s.n, s.k)?;
+    check::flat(OP, "b", b, dtype, s.order.dense().len(dtype, s.n, rows.rank))?;
+    rows.check(OP, s.n, s.k)?;
     fn body<E: Elem>(cpu: Cpu<'_>, b: Tensor, rows: Rows, s: &Weight) {
         let ([out], [b, parts]) = cpu.memory.tensors([s.data], [b, rows.parts]);
         let (b, parts) = (b.of::<E>(), parts.of::<u8>());
@@ -182,8 +184,10 @@ pub fn spread(dev: &mut Device, b: Tensor, rows: Rows, s: &Weight) -> Result<()>
             });
         });
     }
-    if let On::Cpu(cpu) = dev.on() {
-        by_dtype!(dtype, body(cpu, b, rows, s));
+    match dev.on() {
+        On::Count => {}
+        On::Cpu(cpu) => by_dtype!(dtype, body(cpu, b, rows, s)),
+        On::Gpu(gpu) => gpu::rows(OP, gpu, "lora_spread", rows, s, [b, s.data], 1.0)?,
     }
     Ok(())
 }
@@ -194,9 +198,9 @@ pub fn collect(dev: &mut Device, ds: Tensor, rows: Rows, s: &Weight, scale: f32,
     const OP: &str = "lora::collect";
     let dtype = check::weight(OP, s, s.n, s.k)?;
     check::flat(OP, "ds", ds, DType::F32, s.data.len())?;
-    check::flat(OP, "db", db, DType::F32, s.order.len(dtype, s.n, rows.rank))?;
-    rows.check(OP, dev, s.n, s.k)?;
-    if let On::Cpu(cpu) = dev.on() {
+    check::flat(OP, "db", db, DType::F32, s.order.dense().len(dtype, s.n, rows.rank))?;
+    rows.check(OP, s.n, s.k)?;
+    let body = |cpu: Cpu<'_>| {
         let ([out], [ds, parts]) = cpu.memory.tensors([db], [ds, rows.parts]);
         let (ds, parts) = (ds.of::<f32>(), parts.of::<u8>());
         let panels = Parts::new(out.of::<f32>(), panel_stride(dtype, rows.rank));
@@ -207,6 +211,11 @@ pub fn collect(dev: &mut Device, ds: Tensor, rows: Rows, s: &Weight, scale: f32,
                 rows.each(dtype, parts, s.k, n, |to, from| out[to] += scale * ds[from]);
             });
         });
+    };
+    match dev.on() {
+        On::Count => {}
+        On::Cpu(cpu) => body(cpu),
+        On::Gpu(gpu) => gpu::rows(OP, gpu, "lora_collect", rows, s, [db, ds], scale)?,
     }
     Ok(())
 }

@@ -46,7 +46,7 @@ impl StateSettings {
     pub(super) fn new(dev: &Device, layout: &ParamLayout, config: &OptimConfig) -> StateSettings {
         let order = match Order::of(dev) {
             Order::Panels => "panels",
-            Order::Rows => "rows",
+            _ => "rows",
         };
         let dtype = if layout.dtype == DType::Bf16 { "bf16" } else { "f32" };
         StateSettings {

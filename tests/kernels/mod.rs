@@ -37,6 +37,8 @@ mod lanes;
 mod lengths;
 mod linear_logprob;
 mod linear_logprob_bwd;
+mod lora;
+mod lora_train;
 mod math;
 mod model;
 mod model_bwd;

@@ -151,11 +151,11 @@ fn compare(what: &str, emulated: &[Step], cpu: &[Step], others: &[Vec<Step>]) {
     assert!(allowed.values().all(|most| *most < 0.5), "{allowed:?}");
 }
 
-fn bf16_sft(dir: &Path) -> SftConfig {
+pub fn bf16_sft(dir: &Path) -> SftConfig {
     SftConfig { dtype: Dtype::Bf16, ..tiny::sft_config(dir) }
 }
 
-fn bf16_rl(dir: &Path) -> RlConfig {
+pub fn bf16_rl(dir: &Path) -> RlConfig {
     RlConfig { dtype: Dtype::Bf16, ..tiny::rl_config(dir) }
 }
 

@@ -166,7 +166,8 @@ fn sliced(dev: &mut Device, dtype: DType, x: &[f32], a: &[f32], r: usize, k: usi
     let x = upload(dev, dtype, x, &[t, k]);
     let a = weight(dev, dtype, a, r, k);
     let out = dev.alloc(Region::Overlay, dtype, &[t, r]).unwrap();
-    lora::fwd(dev, x, &a, out).unwrap();
+    let tickets = lora::tickets(dev, Region::Overlay).unwrap();
+    lora::fwd(dev, x, &a, tickets, out).unwrap();
     read(dev, out)
 }
 

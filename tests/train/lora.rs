@@ -117,9 +117,6 @@ fn rl_samples_what_it_trains_and_goes_on_with_the_same_bits() {
 fn what_cannot_be_trained_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let config = sft(dir.path(), Dtype::Bf16);
-    let mut job = Job::new(&dir.path().join("gpu"), config.clone()).unwrap();
-    let error = job.plan(Target::gpu(Kind::Cuda)).unwrap_err().to_string();
-    assert!(error.contains("lora") && error.contains("--device cpu"), "{error}");
     // An adapter as the model, without or with other settings of lora.
     run_sft(&dir.path().join("first"), &SftConfig { max_steps: Some(2), ..config.clone() }, 1, &[]);
     let model = dir.path().join("first/model");

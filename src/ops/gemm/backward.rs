@@ -2,22 +2,23 @@
 //! to use wgmma. The order in which an element is summed does not depend on the tile.
 
 use super::config::Role;
-use super::sm90a::{Major, OperandLayout, Shape, Staged, Wide, wide_names};
-use super::tile::{Names, THREADS, TILES, Tile, tile_names};
+use super::sm90a::{Major, OperandLayout, Shape, Sides, Staged, Wide, wide_names};
+use super::tile::{Names, THREADS, TILES, Tile, more, tile_names};
 use crate::device::{Gpu, params};
 use crate::error::Result;
 use crate::ops::check;
+use crate::ops::lora::Input;
 use crate::ops::matmul::{Order, Weight, row_stride};
 use crate::tensor::Tensor;
 
 /// Name of the file of the wgmma kernels.
 pub(super) const SM90A: &str = "gemm_bwd_sm90a";
 
-/// Computes dx = dy W, or dx + dy W rounded once if `accumulate`.
+/// Computes dx = dy W, or dx + dy W rounded once if `accumulate`. A second pair adds its product before the rounding.
 pub(in crate::ops) fn dgrad(
     op: &'static str,
     gpu: &mut Gpu<'_>,
-    dy: Tensor,
+    dy: Input,
     w: &Weight,
     dx: Tensor,
     accumulate: bool,
@@ -47,12 +48,12 @@ pub(in crate::ops) fn dgrad_part(
     sums: Chains,
 ) -> Result<()> {
     const NAMES: Names = tile_names!("linear_dgrad_chain");
-    launch_dgrad(op, gpu, &NAMES, Dgrad { dy, w, dx, sums: Some(sums), accumulate: false })
+    launch_dgrad(op, gpu, &NAMES, Dgrad { dy: dy.into(), w, dx, sums: Some(sums), accumulate: false })
 }
 
 /// Arguments of dx = dy W with unfinished sums in `sums`, or of dx + dy W.
 struct Dgrad<'a> {
-    dy: Tensor,
+    dy: Input,
     w: &'a Weight,
     dx: Tensor,
     sums: Option<Chains>,
@@ -60,7 +61,7 @@ struct Dgrad<'a> {
 }
 
 fn launch_dgrad(op: &'static str, gpu: &mut Gpu<'_>, names: &Names, call: Dgrad<'_>) -> Result<()> {
-    let Dgrad { dy, w, dx, sums, accumulate } = call;
+    let Dgrad { dy: Input { x: dy, pair }, w, dx, sums, accumulate } = call;
     check::gpu_compute(op, w.data.dtype)?;
     check::that(op, w.order == Order::Rows, "a weight in row order", format!("{:?}", w.order))?;
     let tile = Tile::of(dy.rows());
@@ -71,11 +72,15 @@ fn launch_dgrad(op: &'static str, gpu: &mut Gpu<'_>, names: &Names, call: Dgrad<
         cols: w.k as i32,
         depth: check::count(op, "columns", dy.cols())?,
         ld: check::count(op, "columns", row_stride(w.k))?,
+        more: more(pair),
     });
-    let sides = [
-        OperandLayout { address: gpu.ptr(dy), rows: dy.rows(), columns: dy.cols(), stride: dy.cols(), major: Major::K },
-        OperandLayout { address: gpu.ptr(w.data), rows: w.n, columns: w.k, stride: row_stride(w.k), major: Major::Mn },
-    ];
+    let sides = |x: Tensor, w: &Weight| {
+        let x =
+            OperandLayout { address: gpu.ptr(x), rows: x.rows(), columns: x.cols(), stride: x.cols(), major: Major::K };
+        let (address, stride) = (gpu.ptr(w.data), row_stride(w.k));
+        [x, OperandLayout { address, rows: w.n, columns: w.k, stride, major: Major::Mn }]
+    };
+    let sides = Sides { first: sides(dy, w), more: pair.map(|pair| sides(pair.left, &pair.right)) };
     let staged = Staged { y: dx, more: accumulate.then_some(dx), bias: None, shape: Shape::Linear };
     if (sums.is_some() || staged.carried(gpu))
         && let Some(product) = Wide::product(op, gpu, Role::Gradient, sides, w.k, None)?
@@ -118,13 +123,13 @@ pub(in crate::ops) fn wgrad(
         let (address, major) = (gpu.ptr(t), Major::Mn);
         OperandLayout { address, rows: tokens, columns, stride: t.cols(), major }
     };
-    let sides = [side(dy, n), side(x, k)];
+    let sides = Sides { first: [side(dy, n), side(x, k)], more: None };
     let (rows, depth) = (check::count(op, "columns", n)?, check::count(op, "tokens", tokens)?);
     let (cols, ld) = (k as i32, check::count(op, "columns", row_stride(k))?);
     let dy_stride = check::count(op, "columns", dy.cols())?;
     let args = params!(gemm::WgradArgs { x, dy, dw, dbias, tokens: depth, n: rows, k: cols, ld, dy_stride });
     if let Some(product) = Wide::product(op, gpu, Role::Gradient, sides, k, None)? {
-        let operands = params!(gemm::Operands { x: dy, w: x, rows, cols, depth, ld });
+        let operands = params!(gemm::Operands { x: dy, w: x, rows, cols, depth, ld, more: more(None) });
         let args = operands.with(params!(Wgrad::Args { dw }));
         product.launch(gpu, SM90A, &wide_names!("linear_wgrad"), args)?;
     } else {

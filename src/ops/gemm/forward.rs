@@ -15,7 +15,7 @@ use crate::tensor::Tensor;
 /// Tensors of a linear layer.
 #[derive(Clone, Copy)]
 pub(in crate::ops) struct Forward<'a> {
-    pub x: Tensor,
+    pub x: Input,
     pub w: &'a Weight,
     pub bias: Option<Tensor>,
     /// Residual that is added, or memory for the values before the activation, stored in addition to y.
@@ -33,7 +33,8 @@ fn launch(
     call: Forward<'_>,
 ) -> Result<()> {
     let Forward { x, w, bias, more, y } = call;
-    let tile = Tile::of(x.rows());
+    let t = x.x.rows();
+    let tile = Tile::of(t);
     // `Gelu::Args` and `SwiGlu::Args` have `pre` and `gate_up` in the position of the residual.
     let args = operands(op, x, w)?.with(params!(Linear::Args { bias, residual: more, y }));
     let staged = shape.map(|shape| Staged { y, more, bias, shape });
@@ -45,7 +46,7 @@ fn launch(
         }
         return product.launch(&mut gpu, SM90A, &names.wide, args);
     }
-    gpu.launch("gemm", names.tiles[tile.index], tile.launch(op, x.rows(), w.n)?, args)
+    gpu.launch("gemm", names.tiles[tile.index], tile.launch(op, t, w.n)?, args)
 }
 
 /// Computes y = x W^T (+ bias) (+ residual).
@@ -97,9 +98,10 @@ pub struct Qkv<'a> {
 
 /// Computes qkv = rope(x W^T (+ bias)) and also stores k and v at the cache's slots.
 pub(in crate::ops) fn qkv(op: &'static str, mut gpu: Gpu<'_>, call: Qkv<'_>) -> Result<()> {
-    let Qkv { x: Input { x, .. }, w, bias, cos, sin, heads, cache, qkv } = call;
+    let Qkv { x, w, bias, cos, sin, heads, cache, qkv } = call;
     const NAMES: Names = tile_names!("linear_qkv");
-    let tile = Tile::of(x.rows());
+    let t = x.x.rows();
+    let tile = Tile::of(t);
     let num_slots = cache.map_or(0, |(cache, _)| cache.blocks() * BLOCK);
     let out = params!(QkvIn::Args {
         bias,
@@ -120,5 +122,5 @@ pub(in crate::ops) fn qkv(op: &'static str, mut gpu: Gpu<'_>, call: Qkv<'_>) -> 
     if let Some(product) = Wide::of(op, &mut gpu, Role::Qkv, x, w, columns, Some(heads.dim / 2))? {
         return product.launch(&mut gpu, SM90A, &wide_names!("linear_qkv"), args);
     }
-    gpu.launch("gemm", NAMES[tile.index], tile.launch(op, x.rows(), columns)?, args)
+    gpu.launch("gemm", NAMES[tile.index], tile.launch(op, t, columns)?, args)
 }

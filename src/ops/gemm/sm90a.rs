@@ -6,6 +6,7 @@ use super::config::{BLOCK_K, GemmConfig, GemmDesc, Role};
 use crate::device::{Address, EncodedMap, Gpu, Launch, Params, TensorMap, WgmmaKernels};
 use crate::error::Result;
 use crate::ops::check;
+use crate::ops::lora::Input;
 use crate::ops::matmul::{Weight, row_stride};
 use crate::tensor::Tensor;
 
@@ -27,11 +28,14 @@ macro_rules! wide_names {
 }
 pub(in crate::ops) use wide_names;
 
+/// Tensor map of an absent tensor, which the kernel does not read.
+const NO_MAP: EncodedMap = EncodedMap([0; 16]);
+
 /// A product prepared for launch with the wgmma kernels.
 pub(in crate::ops) struct Wide {
     launch: Launch,
     config: GemmConfig,
-    /// Tensor maps of the epilogue, followed by those of x and W.
+    /// Tensor maps of the epilogue, followed by those of x and W, and those of the second pair.
     maps: Vec<EncodedMap>,
     /// Kernel arguments `box` and `steps`.
     last: [i32; 2],
@@ -46,6 +50,13 @@ pub(super) struct OperandLayout {
     pub stride: usize,
     /// Orientation of the operand: whether its rows run along the terms of a sum or across them.
     pub major: Major,
+}
+
+/// The operands of a product: the first pair, and the second one if the product has two.
+#[derive(Clone, Copy)]
+pub(super) struct Sides {
+    pub first: [OperandLayout; 2],
+    pub more: Option<[OperandLayout; 2]>,
 }
 
 /// Tensors that an epilogue of kernels/common/staged.cuh reads and writes by TMA (`gemm::StagedMaps`). All are bf16.
@@ -145,7 +156,7 @@ impl Wide {
         op: &'static str,
         gpu: &mut Gpu<'_>,
         role: Role,
-        x: Tensor,
+        x: impl Into<Input>,
         w: &Weight,
         columns: usize,
         adjacent: Option<usize>,
@@ -154,29 +165,34 @@ impl Wide {
             return Ok(None);
         }
         check::gpu_compute(op, w.data.dtype)?;
-        let ld = row_stride(w.k);
-        let major = Major::K;
-        let x = OperandLayout { address: gpu.ptr(x), rows: x.rows(), columns: w.k, stride: w.k, major };
-        let w = OperandLayout { address: gpu.ptr(w.data), rows: w.n, columns: ld, stride: ld, major };
-        Wide::product(op, gpu, role, [x, w], columns, adjacent)
+        let input = x.into();
+        let sides = |x: Tensor, w: &Weight| {
+            let (ld, major) = (row_stride(w.k), Major::K);
+            let x = OperandLayout { address: gpu.ptr(x), rows: x.rows(), columns: w.k, stride: w.k, major };
+            [x, OperandLayout { address: gpu.ptr(w.data), rows: w.n, columns: ld, stride: ld, major }]
+        };
+        let more = input.pair.map(|pair| sides(pair.left, &pair.right));
+        let sides = Sides { first: sides(input.x, w), more };
+        Wide::product(op, gpu, role, sides, columns, adjacent)
     }
 
-    /// Prepares the product of two operands, as [`Wide::of`] does. The first operand determines the number of terms.
+    /// Prepares the product of operands, as [`Wide::of`] does. The first operand determines the tile.
     pub(super) fn product(
         op: &'static str,
         gpu: &mut Gpu<'_>,
         role: Role,
-        [x, w]: [OperandLayout; 2],
+        sides: Sides,
         columns: usize,
         adjacent: Option<usize>,
     ) -> Result<Option<Wide>> {
-        let (rows, terms) = x.sizes();
-        if !gpu.uses_wgmma(WgmmaKernels::Products) || !x.copied() || !w.copied() || rows == 0 || columns == 0 {
+        let (rows, terms) = sides.first[0].sizes();
+        let copied = sides.first.iter().chain(sides.more.iter().flatten()).all(OperandLayout::copied);
+        if !gpu.uses_wgmma(WgmmaKernels::Products) || !copied || rows == 0 || columns == 0 {
             return Ok(None);
         }
         let multiprocessors = gpu.driver.properties().multiprocessors as usize;
         let config = GemmDesc { rows, columns, terms, role, multiprocessors }.plan();
-        Wide::by(op, gpu, config, [x, w], columns, adjacent).map(Some)
+        Wide::by(op, gpu, config, sides, columns, adjacent).map(Some)
     }
 
     /// Prepares the product with the tile `config`.
@@ -184,11 +200,11 @@ impl Wide {
         op: &'static str,
         gpu: &mut Gpu<'_>,
         config: GemmConfig,
-        [x, w]: [OperandLayout; 2],
+        sides: Sides,
         columns: usize,
         adjacent: Option<usize>,
     ) -> Result<Wide> {
-        let (rows, terms) = x.sizes();
+        let (rows, terms) = sides.first[0].sizes();
         // A box holds adjacent rows of W and is at most as large as a tile. Pairs of QKV lie in halves of 32 rows, or
         // of half the columns in narrower tiles. Otherwise a box has 8 rows, the length of a swizzle pattern.
         let adjacent = match adjacent {
@@ -196,7 +212,16 @@ impl Wide {
             Some(n) if n.is_multiple_of(config.columns.min(64) / 2) => config.columns.min(64) / 2,
             Some(_) => 8,
         };
-        let maps = vec![gpu.driver.tensor_map(&x.map(config.rows))?, gpu.driver.tensor_map(&w.map(adjacent))?];
+        let mut maps = Vec::new();
+        for pair in [Some(sides.first), sides.more] {
+            match pair {
+                Some([x, w]) => {
+                    maps.push(gpu.driver.tensor_map(&x.map(config.rows))?);
+                    maps.push(gpu.driver.tensor_map(&w.map(adjacent))?);
+                }
+                None => maps.extend([NO_MAP; 2]),
+            }
+        }
         let ctas = config.tiles(rows, columns).min(gpu.max_ctas);
         let launch = check::launch(op, ctas, 128 * (config.groups() + 1), config.smem())?;
         let steps = check::count(op, "terms", terms.div_ceil(BLOCK_K))?;
@@ -207,8 +232,7 @@ impl Wide {
     pub fn staged(mut self, gpu: &mut Gpu<'_>, staged: &Staged) -> Result<Wide> {
         let maps = staged.maps(gpu, &self.config);
         for (i, map) in maps.iter().enumerate() {
-            let none = EncodedMap([0; 16]);
-            self.maps.insert(i, map.as_ref().map_or(Ok(none), |map| gpu.driver.tensor_map(map))?);
+            self.maps.insert(i, map.as_ref().map_or(Ok(NO_MAP), |map| gpu.driver.tensor_map(map))?);
         }
         Ok(self)
     }

@@ -1,12 +1,14 @@
-//! Start check of products by wgmma. Every tile and role must give the same bits, and the sums must lie within the
-//! error bound of fp32 summation around the sums in f64. The check does not compare with the CPU, the emulator or
+//! Start check of products by wgmma. Every tile and role must give the same bits, also if the last terms are a second
+//! pair of operands, and the sums must lie within the error bound of fp32 summation around the sums in f64. The check does not compare with the CPU, the emulator or
 //! `mma.sync`, because a run uses one kernel variant throughout.
+
+use std::ops::Range;
 
 use half::bf16;
 
 use super::backward::SM90A as GRADIENTS;
 use super::config::{GemmConfig, Role};
-use super::sm90a::{Major, OperandLayout, Wide, wide_names};
+use super::sm90a::{Major, OperandLayout, Sides, Wide, wide_names};
 use super::tile::SM90A;
 use crate::device::{Device, Gpu, On, Region, params};
 use crate::error::Result;
@@ -18,6 +20,8 @@ use crate::tensor::{DType, Tensor};
 const ROWS: usize = 136;
 const COLUMNS: usize = 320;
 const TERMS: usize = 1088;
+/// Terms of the first of two pairs: complete stages.
+const FIRST: usize = 1024;
 
 /// Names and roles of the products that are checked.
 const ROLES: [(&str, Role); 3] = [
@@ -47,16 +51,19 @@ fn fault(dev: &mut Device) -> Result<Option<String>> {
     let mut first: Option<Vec<u32>> = None;
     for (i, (what, role)) in ROLES.into_iter().enumerate() {
         let sides = [if i == 2 { across[0] } else { along[0] }, if i == 0 { along[1] } else { across[1] }];
-        for config in role.configs() {
+        // Gradients of weights have no second pair.
+        let lengths: &[usize] = if i == 2 { &[TERMS] } else { &[TERMS, FIRST] };
+        for (config, &length) in role.configs().iter().flat_map(|c| lengths.iter().map(move |length| (c, length))) {
             let runs = with_many_and_few_ctas(dev, |dev| {
                 dev.fill_zero(sums)?;
                 if let On::Gpu(mut gpu) = dev.on() {
-                    launch(&mut gpu, i, config, sides, sums)?;
+                    launch(&mut gpu, i, config, sides, length, sums)?;
                 }
                 bits(dev, &[sums])
             })?;
             for found in runs {
-                let what = || format!("sums of {what} in tiles of {} x {}", config.rows, config.columns);
+                let [rows, columns] = [config.rows, config.columns];
+                let what = || format!("sums of {what} in tiles of {rows} x {columns}, first pair of {length} terms");
                 if let Some(fault) = differing(&found, first.get_or_insert_with(|| found.clone()), what) {
                     return Ok(Some(fault));
                 }
@@ -66,18 +73,33 @@ fn fault(dev: &mut Device) -> Result<Option<String>> {
     Ok(first.and_then(|found| far(&found, &x, &w)))
 }
 
-/// Computes the product of role `i` of [`ROLES`] into `sums`, which holds zeros.
-fn launch(gpu: &mut Gpu<'_>, i: usize, config: &GemmConfig, [x, w]: [Tensor; 2], sums: Tensor) -> Result<()> {
+/// Computes the product of role `i` of [`ROLES`] into `sums`, which holds zeros. The first pair has `length` terms, and
+/// the second one the others.
+fn launch(
+    gpu: &mut Gpu<'_>,
+    i: usize,
+    config: &GemmConfig,
+    [x, w]: [Tensor; 2],
+    length: usize,
+    sums: Tensor,
+) -> Result<()> {
     let op = "linear::wgmma_fault";
-    let side = |t: Tensor, major| {
-        let address = gpu.ptr(t);
-        OperandLayout { address, rows: t.rows(), columns: t.cols(), stride: t.cols(), major }
+    let side = |t: Tensor, major, terms: Range<usize>| {
+        let (stride, count) = (t.cols(), terms.len());
+        let (rows, columns, before) = match major {
+            Major::K => (t.rows(), count, terms.start),
+            Major::Mn => (count, stride, terms.start * stride),
+        };
+        OperandLayout { address: gpu.ptr(t) + 2 * before as u64, rows, columns, stride, major }
     };
-    let major = [[Major::K, Major::K], [Major::K, Major::Mn], [Major::Mn, Major::Mn]][i];
-    let sides = [side(x, major[0]), side(w, major[1])];
-    let [rows, cols, depth] = [ROWS, COLUMNS, TERMS].map(|n| n as i32);
+    let [of_x, of_w] = [[Major::K, Major::K], [Major::K, Major::Mn], [Major::Mn, Major::Mn]][i];
+    let pair = |terms: Range<usize>| [side(x, of_x, terms.clone()), side(w, of_w, terms)];
+    let sides = Sides { first: pair(0..length), more: (length < TERMS).then(|| pair(length..TERMS)) };
+    let [rows, cols, depth, rest] = [ROWS, COLUMNS, length, TERMS - length].map(|n| n as i32);
     let ld = if i == 0 { depth } else { cols };
-    let operands = params!(gemm::Operands { x, w, rows, cols, depth, ld });
+    // wgmma kernels read the operands through tensor maps; only the sizes are used.
+    let more = params!(gemm::Pair { x, w, depth: rest, ld: rest });
+    let operands = params!(gemm::Operands { x, w, rows, cols, depth, ld, more });
     let product = Wide::by(op, gpu, *config, sides, COLUMNS, None)?;
     match i {
         0 => {

@@ -5,8 +5,8 @@ use super::sm90a::WideNames;
 use crate::device::{Launch, Params, params};
 use crate::error::Result;
 use crate::ops::check;
+use crate::ops::lora::{Input, Pair};
 use crate::ops::matmul::{Order, Weight, row_stride};
-use crate::tensor::Tensor;
 
 /// Threads of a CTA, for every tile.
 pub(super) const THREADS: usize = 128;
@@ -16,8 +16,8 @@ pub(super) const THREADS: usize = 128;
 pub(in crate::ops) struct Tile {
     /// Index of the tile in a kernel's [`Names`].
     pub(super) index: usize,
-    rows: usize,
-    cols: usize,
+    pub(in crate::ops) rows: usize,
+    pub(in crate::ops) cols: usize,
     stages: usize,
 }
 
@@ -38,6 +38,11 @@ impl Tile {
             17..=128 => 1,
             _ => 2,
         }]
+    }
+
+    /// Returns the tile of at most 64 rows for `t` tokens, for products with few columns.
+    pub fn narrow(t: usize) -> Tile {
+        Tile::of(t.min(128))
     }
 
     /// Returns the bytes of shared memory: the ring of stages, which the finished sums reuse.
@@ -87,13 +92,23 @@ pub(in crate::ops) use kernel_names;
 /// Name of the file of the wgmma kernels.
 pub(super) const SM90A: &str = "gemm_sm90a";
 
-/// Returns `gemm::Operands` for x `[T, K]` and w `[N, K]`. Returns an error if the kernels do not support them.
-pub(in crate::ops) fn operands(op: &'static str, x: Tensor, w: &Weight) -> Result<Params> {
+/// Returns `gemm::Operands` for x `[T, K]` and w `[N, K]`, with the second pair of x if there is one. Returns an error if
+/// the kernels do not support them.
+pub(in crate::ops) fn operands(op: &'static str, x: impl Into<Input>, w: &Weight) -> Result<Params> {
+    let Input { x, pair } = x.into();
     check::gpu_compute(op, w.data.dtype)?;
     check::that(op, w.order == Order::Rows, "a weight in row order", format!("{:?}", w.order))?;
     let (rows, cols) = (check::count(op, "rows", x.rows())?, check::count(op, "columns", w.n)?);
     let (depth, ld) = (w.k as i32, check::count(op, "columns", row_stride(w.k))?);
-    Ok(params!(gemm::Operands { x, w: w.data, rows, cols, depth, ld }))
+    Ok(params!(gemm::Operands { x, w: w.data, rows, cols, depth, ld, more: more(pair) }))
+}
+
+/// Returns `gemm::Pair` of the second pair of a product.
+pub(super) fn more(pair: Option<Pair>) -> Params {
+    let (x, w) = pair.map(|pair| (pair.left, pair.right.data)).unzip();
+    let sizes = |pair: Pair| [pair.left.cols() as i32, row_stride(pair.right.k) as i32];
+    let [depth, ld] = pair.map_or([0; 2], sizes);
+    params!(gemm::Pair { x, w, depth, ld })
 }
 
 #[cfg(test)]

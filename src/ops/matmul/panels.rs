@@ -22,6 +22,8 @@ pub enum Order {
     Panels,
     /// Rows of k elements, padded with zeros to a multiple of 64: the order on a GPU.
     Rows,
+    /// Rows of k elements without padding: on a GPU, matrices that no product reads.
+    Dense,
 }
 
 impl Order {
@@ -31,11 +33,17 @@ impl Order {
         if dev.kind().is_gpu() { Order::Rows } else { Order::Panels }
     }
 
+    /// Returns the order of a matrix that no product reads, on a device with this order of weights.
+    pub fn dense(self) -> Order {
+        if self == Order::Rows { Order::Dense } else { self }
+    }
+
     /// Returns the number of elements of a weight `[n, k]`, padding included.
     pub fn len(self, dtype: DType, n: usize, k: usize) -> usize {
         match self {
             Order::Panels => panel_len(dtype, n, k),
             Order::Rows => n * row_stride(k),
+            Order::Dense => n * k,
         }
     }
 
@@ -44,6 +52,7 @@ impl Order {
         match self {
             Order::Panels => (PANEL, panel_stride(dtype, k)),
             Order::Rows => (1, row_stride(k)),
+            Order::Dense => (1, k),
         }
     }
 
@@ -53,13 +62,14 @@ impl Order {
         match self {
             Order::Panels => index(dtype, k, n, i),
             Order::Rows => n * row_stride(k) + i,
+            Order::Dense => n * k + i,
         }
     }
 
     /// Writes the elements of one row of a weight to `out`, which starts at the position of the row's first element.
     pub fn put_row<T: Copy>(self, dtype: DType, row: &[T], out: &mut [T]) {
         match (self, dtype) {
-            (Order::Rows, _) => out[..row.len()].copy_from_slice(row),
+            (Order::Rows | Order::Dense, _) => out[..row.len()].copy_from_slice(row),
             (Order::Panels, DType::Bf16) => {
                 let pairs = row.chunks_exact(2);
                 if let [last] = pairs.remainder() {

@@ -9,8 +9,8 @@ use crate::kernels::attention_bwd::GradCase;
 use crate::kernels::inputs::normals;
 use crate::kernels::paged_attention::Step;
 use crate::kernels::{
-    Outcome, adamw, embedding, gelu, gemm, gemm_bwd, grad_norm, linear_logprob, linear_logprob_bwd, rms_norm, rope,
-    sample, swiglu,
+    Outcome, adamw, embedding, gelu, gemm, gemm_bwd, grad_norm, linear_logprob, linear_logprob_bwd, lora, rms_norm,
+    rope, sample, swiglu,
 };
 
 /// Runs a case. Returns every bit of its results, one word per element.
@@ -121,6 +121,10 @@ fn products() -> Vec<Case> {
             Ok(ids.into_iter().chain(floats(logprobs)).collect())
         }));
     }
+    for op in lora::OPS {
+        let run = move |dev: &mut Device| Ok(halves(lora::Case::new(op, [130, 3200, K, 48]).run(dev)?));
+        all.push(product(format!("lora {op:?} 130x3200x{K} + 48"), run));
+    }
     all
 }
 
@@ -142,6 +146,8 @@ fn elementwise() -> Vec<Case> {
             let y = embedding::run(dev, &ids, 50, 136)?;
             Ok([halves(y), floats(embedding::gradients(dev, &ids, 50, 136)?)].concat())
         }),
+        plain("lora_t 5x48x3584", |dev| Ok(halves(lora::Down::new(5, 48, 3584).run(dev, 0, 5)?))),
+        plain("lora_t 130x16x2100", |dev| Ok(halves(lora::Down::new(130, 16, 2100).run(dev, 0, 130)?))),
         plain("grad_norm 70003 + 65535", |dev| Ok(floats(grad_norm::norm(dev, &[70_003, 65_535], 0.5, None)?))),
     ];
     for split in [true, false] {

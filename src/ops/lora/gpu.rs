@@ -1,0 +1,74 @@
+//! Launches of kernels/lora.cu.
+
+use super::{Rows, TICKETS};
+use crate::device::{Device, Gpu, On, Params, Region, params};
+use crate::error::Result;
+use crate::ops::check;
+use crate::ops::gemm::{Tile, operands};
+use crate::ops::matmul::{Order, Weight, row_stride};
+use crate::tensor::{DType, Tensor};
+
+/// Terms of a slice of t.
+const SLICE: usize = 1024;
+/// Threads of a CTA of the kernels that handle one element per thread.
+const THREADS: usize = 256;
+
+/// Computes t = x A^T. If there are few tiles, each slice of a tile is a CTA of its own.
+pub(super) fn t(op: &'static str, dev: &mut Device, x: Tensor, a: &Weight, tickets: Tensor, t: Tensor) -> Result<()> {
+    let tile = Tile::narrow(x.rows());
+    let row_tiles = x.rows().div_ceil(tile.rows);
+    let tiles = row_tiles * a.n.div_ceil(tile.cols);
+    let slices = if tiles <= TICKETS { a.k.div_ceil(SLICE) } else { 1 };
+    let mark = dev.mark(Region::Workspace);
+    let scratch = match slices {
+        0 | 1 => None,
+        slices => Some(dev.alloc(Region::Workspace, DType::F32, &[slices, x.rows(), a.n])?),
+    };
+    if let On::Gpu(mut gpu) = dev.on() {
+        let out = params!(Reduced::Args { t, slices: scratch, tickets });
+        let args = params!(lora::TArgs { in: operands(op, x, a)?, out });
+        let name = if tile.rows == 16 { "lora_t_m16" } else { "lora_t_m64" };
+        gpu.launch("lora", name, tile.launch(op, row_tiles * slices * tile.rows, a.n)?, args)?;
+    }
+    dev.release(mark);
+    Ok(())
+}
+
+/// Computes out = scale * master.
+pub(super) fn scaled(
+    op: &'static str,
+    mut gpu: Gpu<'_>,
+    w: Tensor,
+    lo: Option<Tensor>,
+    scale: f32,
+    out: Tensor,
+) -> Result<()> {
+    check::gpu_compute(op, w.dtype)?;
+    let args = params!(lora::ScaledArgs { w, lo, out, len: w.len() as i64, scale });
+    gpu.launch("lora", "lora_scaled", check::launch(op, w.len().div_ceil(THREADS), THREADS, 0)?, args)
+}
+
+/// Launches `lora_spread` or `lora_collect` over the rows of `s`.
+pub(super) fn rows(
+    op: &'static str,
+    mut gpu: Gpu<'_>,
+    kernel: &'static str,
+    rows: Rows,
+    s: &Weight,
+    [compact, wide]: [Tensor; 2],
+    scale: f32,
+) -> Result<()> {
+    check::gpu_compute(op, s.data.dtype)?;
+    check::that(op, s.order == Order::Rows, "a weight in row order", format!("{:?}", s.order))?;
+    let size = |what: &str, n: usize| check::count(op, what, n);
+    let args: Params = params!(lora::RowsArgs {
+        compact,
+        wide,
+        part: rows.parts,
+        n: size("rows", s.n)?,
+        rank: size("columns", rows.rank)?,
+        ld: size("columns", row_stride(s.k))?,
+        scale,
+    });
+    gpu.launch("lora", kernel, check::launch(op, (s.n * rows.rank).div_ceil(THREADS), THREADS, 0)?, args)
+}
