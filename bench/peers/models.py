@@ -74,6 +74,7 @@ def start(usage):
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--tiny", action="store_true", help="as on a GPU, in small: the emulator's amounts")
     parser.add_argument("--dtype", default="f32", choices=["f32", "bf16"])
+    parser.add_argument("--lora-rank", type=int, help="train adapters of all linear layers of the language model with PEFT")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=3)
     args = parser.parse_args()
@@ -99,7 +100,7 @@ def measure(name, args, amount, tokens, prepare, warm_up, tries):
     """Measures the work returned by `prepare(model)` for `args.seconds`, at least five times, in each way, and prints
     the results of the fastest way. On a GPU it uses bf16 weights and the first of `tries` (label, prepare) that fits
     into memory."""
-    used = [sys.modules.get("trl"), transformers, torch]
+    used = [sys.modules.get("trl"), sys.modules["peft"] if args.lora_rank else None, transformers, torch]
     peer = ", ".join(f"{module.__name__} {module.__version__}" for module in used if module)
     if args.device == "cuda" or args.tiny:
         row = {"name": name, "shape": f"{args.shape}, {amount}", "dtype": "bf16", "data": "normal", "tokens": tokens}

@@ -2,22 +2,27 @@
 rows of 1,024.
 
 usage: python bench/peers/train_step.py [--shape digits|22m|7b|7b-slice] [--device cpu|cuda] [--tiny] [--dtype f32|bf16]
-       [--threads 2] [--seconds 3]
+       [--lora-rank N] [--threads 2] [--seconds 3]
 Prints one JSON line with the keys of `omr bench train-step --json`. After three warm-up steps at least five are measured. In
 bf16 the faster of bf16 weights and autocast counts. On a GPU it uses bf16 weights and, if the activations of all layers do not
 fit into memory, gradient checkpointing; the line has the `name` and `shape` of omr's row and its time as `peer_ms`. --tiny runs
-the same code on the CPU with little work.
+the same code on the CPU with little work. --lora-rank trains adapters with PEFT, as `omr bench train-step --lora-rank` does.
 """
 from models import measure, rows, start
 
 import torch
 
 args, (count, length, *_) = start(__doc__)
+if args.lora_rank:
+    from peft import LoraConfig, get_peft_model
 batch = {name: values.to(args.device) for name, values in rows(args.shape, count, length).items()}
 
 
 def prepare(model):
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+    if args.lora_rank:
+        layers = r".*language_model\..*(q|k|v|o|gate|up|down)_proj"
+        model = get_peft_model(model, LoraConfig(r=args.lora_rank, lora_alpha=32, target_modules=layers))
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4, fused=True)
 
     def step():
         optimizer.zero_grad(set_to_none=True)

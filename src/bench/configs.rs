@@ -6,11 +6,11 @@ use std::rc::Rc;
 
 use super::case::{Case, JobSize, Make, label};
 use super::inputs::{DRAWN, normals, repeat};
-use super::jobs::{random_model, recomputed};
+use super::jobs::{random_model, recomputed, trained};
 use crate::device::{Device, Kind, Target, Work};
 use crate::error::Result;
 use crate::model::{CheckpointPolicy, Grads, Model};
-use crate::optim::Optimizer;
+use crate::optim::{Optimizer, freeze};
 use crate::plan::{self, Pages};
 use crate::tensor::DType;
 
@@ -33,7 +33,8 @@ pub fn cases(
 /// Counts the arithmetic and the memory traffic of a pass without recomputation.
 fn needed(job: &plan::Job, kind: Kind) -> Result<[f64; 2]> {
     let mut dev = Device::count_for(Target::gpu(kind));
-    let model = Model::empty(&mut dev, job.model.clone(), DType::of(job.dtype, kind))?;
+    let mut model = Model::empty(&mut dev, job.model.clone(), DType::of(job.dtype, kind))?;
+    freeze(&mut dev, &mut model, &job.optimizer)?;
     let mut grads = Grads::new(&mut dev, &model.layout)?;
     dev.take_work();
     job.pass.run(&mut dev, &model, &mut grads, CheckpointPolicy::default())?;
@@ -44,7 +45,8 @@ fn needed(job: &plan::Job, kind: Kind) -> Result<[f64; 2]> {
 
 /// Makes weights, optimizer state and gradients as in a run.
 fn training(dev: &mut Device, job: &plan::Job) -> Result<(Model, Optimizer, Grads)> {
-    let model = random_model(dev, job.model.clone(), DType::of(job.dtype, dev.kind()))?;
+    let mut model = random_model(dev, job.model.clone(), DType::of(job.dtype, dev.kind()))?;
+    freeze(dev, &mut model, &job.optimizer)?;
     let optimizer = Optimizer::new(dev, &model.layout, job.optimizer, 1)?;
     let grads = Grads::new(dev, &model.layout)?;
     Ok((model, optimizer, grads))
@@ -78,14 +80,14 @@ fn update(dev: &mut Device, job: &plan::Job) -> Result<Case> {
     let (model, mut optimizer, mut grads) = training(dev, job)?;
     let drawn = normals::<f32>(DRAWN, 1e-3);
     (0..grads.num_params()).filter_map(|id| grads.touch(id)).try_for_each(|sum| repeat(dev, sum, &drawn))?;
-    let parameters = model.layout.num_weights();
+    let (parameters, trained) = (model.layout.num_weights(), trained(&model));
     Ok(Case {
         name: if job.stage == "rl" { "rl update" } else { "sft update" },
         shape: shape(&model, job.optimizer.optim.name()),
         dtype: label(model.layout.dtype),
         flops: 0.0,
         // Weights and state are read and written, gradients are only read.
-        bytes: (2 * (parameters * model.layout.dtype.size() + optimizer.bytes()) + 4 * parameters) as f64,
+        bytes: (2 * (trained * model.layout.dtype.size() + optimizer.bytes()) + 4 * trained) as f64,
         job: Some(JobSize { parameters, tokens: 0, pages: Some(Pages::default()) }),
         run: Box::new(move |dev| optimizer.step(dev, &model.layout, &grads, 1e-5)),
     })

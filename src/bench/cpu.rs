@@ -90,8 +90,8 @@ fn cases(name: &'static str, options: &Options) -> Vec<(Make, bool)> {
             let amount = Amount::CPU;
             match name {
                 "train-step" => {
-                    let levels = CheckpointPolicy::default();
-                    out.push((Box::new(move |dev| jobs::train_step(dev, dtype, shape, amount, levels)), true));
+                    let (of, levels) = (options.model_of(shape), CheckpointPolicy::default());
+                    out.push((Box::new(move |dev| jobs::train_step(dev, dtype, of, amount, levels)), true));
                 }
                 "rl-step" => {
                     for apart in [false, true] {

@@ -73,10 +73,11 @@ fn chosen(options: &Options, target: Target) -> Result<Vec<Make>> {
     for name in names {
         let (begin, amount) = (out.len(), Amount::of(kind));
         let shape = options.model_shape.unwrap_or(if kind == Kind::Cuda { ModelShape::B7 } else { ModelShape::Digits });
+        let model = options.model_of(shape);
         match name.as_str() {
             STEP => {
-                let levels = jobs::train_levels(target, DType::Bf16, shape, amount, FLUSH)?;
-                out.push(Box::new(move |dev| jobs::train_step(dev, DType::Bf16, shape, amount, levels)));
+                let levels = jobs::train_levels(target, DType::Bf16, model, amount, FLUSH)?;
+                out.push(Box::new(move |dev| jobs::train_step(dev, DType::Bf16, model, amount, levels)));
             }
             GENERATE => out.push(Box::new(move |dev| jobs::generate(dev, DType::Bf16, shape, amount))),
             PARITY => {
@@ -89,7 +90,7 @@ fn chosen(options: &Options, target: Target) -> Result<Vec<Make>> {
             }
             DECODE => {
                 let of = Decoding { sequences: options.batch_size, keys: options.input_len, steps: STEPS };
-                out.push(Box::new(move |dev| jobs::decode(dev, DType::Bf16, shape, of)));
+                out.push(Box::new(move |dev| jobs::decode(dev, DType::Bf16, model, of)));
             }
             file if [".yaml", ".yml"].iter().any(|end| file.ends_with(end)) => {
                 let memory = target.memory.map(|memory| memory.saturating_sub(FLUSH));
@@ -277,6 +278,7 @@ fn line(row: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::jobs::JobModel;
     use super::*;
     use crate::device::images::OWN;
     use crate::plan;
@@ -288,7 +290,8 @@ mod tests {
         let mut makes: Vec<Make> = ops::cases(Kind::Cuda, DType::Bf16).into_iter().map(|(_, make)| make).collect();
         for (sequences, keys) in [(1, 28_672), (64, 1536)] {
             let of = Decoding { sequences, keys, steps: 4 };
-            makes.push(Box::new(move |dev| jobs::decode(dev, DType::Bf16, ModelShape::B7, of)));
+            let model = JobModel { shape: ModelShape::B7, lora_rank: None };
+            makes.push(Box::new(move |dev| jobs::decode(dev, DType::Bf16, model, of)));
         }
         let published = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/openmmreasoner-7b");
         let rows = plan::Rows { row_tokens: Some(4096), image_tokens: Some(1024) };

@@ -7,16 +7,18 @@ use serde_json::json;
 
 use super::case::{Case, JobSize, label};
 use super::inputs::{DRAWN, normals, repeat};
-use crate::config::{OptimConfig, OptimizerName};
+use crate::config::{LoraConfig, OptimConfig, OptimizerName};
 use crate::device::{Device, Kind, Plan, Region, Target};
 use crate::engine::{Engine, EngineConfig, FinishReason, Output, Prompt, Request};
 use crate::error::{Error, Result};
 use crate::image::ImageInput;
+use crate::model::attach::Fresh;
+use crate::model::params::Piece;
 use crate::model::{CheckpointPolicy, Grads, LayerPolicy, Model, ModelConfig, Policy};
 use crate::ops::attend::BLOCK;
 use crate::ops::nll;
 use crate::ops::sample::SamplingParams;
-use crate::optim::Optimizer;
+use crate::optim::{Optimizer, freeze};
 use crate::plan::Pages;
 use crate::tensor::DType;
 use crate::train::levels::{self, Counted};
@@ -124,18 +126,26 @@ pub fn picture(r: usize) -> Arc<ImageInput> {
     Arc::new(ImageInput::picture([2, 4], pixels))
 }
 
-/// Multiplications and additions a token of each tower costs in a forward pass, attention left out: twice its weights.
-pub fn flops(model: &Model, tokens: usize, pictures: usize) -> f64 {
+/// Number of multiplications and additions, attention left out: of a forward pass, and with `backward` also of the
+/// gradients of the trained weights and of the inputs. If the tower is frozen, its inputs have no gradients.
+pub fn flops(model: &Model, tokens: usize, pictures: usize, backward: bool) -> f64 {
     // A tied token table is also the output matrix and is multiplied. A separate token table is only read.
     let read = if model.config.tie_word_embeddings { "" } else { "model.embed_tokens.weight" };
-    let weights = |vision: bool| {
-        let pieces = model.layout.pieces().map(|(_, _, piece)| piece).filter(|piece| piece.name != read);
-        pieces
-            .filter(|piece| piece.name.starts_with("visual.") == vision)
-            .map(|piece| piece.num_elements())
-            .sum::<usize>()
+    let params = &model.layout.params;
+    let trains_tower = params.iter().any(|param| param.is_vision && param.trains);
+    let of = |(id, _, piece): (usize, usize, &Piece)| {
+        let param = &params[id];
+        let gradients = usize::from(param.trains) + usize::from(!param.is_vision || trains_tower);
+        let rows = if param.is_vision { pictures * PATCHES } else { tokens };
+        rows * piece.num_elements() * if backward { 1 + gradients } else { 1 }
     };
-    2.0 * (weights(false) * tokens + weights(true) * pictures * PATCHES) as f64
+    2.0 * model.layout.pieces().filter(|(_, _, piece)| piece.name != read).map(of).sum::<usize>() as f64
+}
+
+/// Returns the number of weights that are trained.
+pub fn trained(model: &Model) -> usize {
+    let pieces = model.layout.pieces().filter(|(id, _, _)| model.layout.params[*id].trains);
+    pieces.map(|(_, _, piece)| piece.num_elements()).sum()
 }
 
 /// Makes a model with random weights. On devices with kernels the values are drawn once and repeated, which takes
@@ -156,6 +166,34 @@ pub fn random_model(dev: &mut Device, config: ModelConfig, dtype: DType) -> Resu
     Ok(model)
 }
 
+/// The model of a job.
+#[derive(Clone, Copy)]
+pub struct JobModel {
+    /// Shape of the base.
+    pub shape: ModelShape,
+    /// Rank of adapters of all linear layers of the language model. `None` trains the base.
+    pub lora_rank: Option<usize>,
+}
+
+impl JobModel {
+    /// Its name in figures.
+    fn name(self) -> String {
+        self.shape.name().to_owned() + &self.lora_rank.map_or_else(String::new, |rank| format!(", rank {rank}"))
+    }
+
+    /// Makes the model with random weights, and new adapters.
+    fn make(self, dev: &mut Device, dtype: DType) -> Result<Model> {
+        let mut model = random_model(dev, self.shape.config()?, dtype)?;
+        if let Some(rank) = self.lora_rank {
+            let lora = Some(LoraConfig { rank, ..LoraConfig::default() });
+            freeze(dev, &mut model, &OptimConfig { lora, ..OptimConfig::default() })?;
+            let fresh = Fresh::new(&model.layout, 1);
+            model.set_adapters(dev, &fresh)?;
+        }
+        Ok(model)
+    }
+}
+
 /// Returns `, N of M layers recomputed`, or an empty text if no layer is recomputed.
 pub fn recomputed(levels: CheckpointPolicy, layers: usize) -> String {
     match (0..layers).filter(|&layer| levels.text.keep(layer) != LayerPolicy::All).count() {
@@ -165,15 +203,9 @@ pub fn recomputed(levels: CheckpointPolicy, layers: usize) -> String {
 }
 
 /// Counts the memory and the work of a step with these levels.
-fn counted(
-    target: Target,
-    dtype: DType,
-    shape: ModelShape,
-    amount: Amount,
-    levels: CheckpointPolicy,
-) -> Result<Counted> {
+fn counted(target: Target, dtype: DType, of: JobModel, amount: Amount, levels: CheckpointPolicy) -> Result<Counted> {
     let mut dev = Device::count_for(target);
-    let mut case = train_step(&mut dev, dtype, shape, amount, levels)?;
+    let mut case = train_step(&mut dev, dtype, of, amount, levels)?;
     (case.run)(&mut dev)?;
     let work = dev.take_work();
     Ok(Counted::new(dev.high_water(), &work))
@@ -184,13 +216,13 @@ fn counted(
 pub fn train_levels(
     target: Target,
     dtype: DType,
-    shape: ModelShape,
+    of: JobModel,
     amount: Amount,
     reserved: usize,
 ) -> Result<CheckpointPolicy> {
     let budget = target.memory.map(|memory| memory.saturating_sub(reserved));
-    let count = |_, levels| counted(target, dtype, shape, amount, levels);
-    Ok(levels::fit(&shape.config()?, true, budget, &Plan::default(), 1, count)?.levels)
+    let count = |_, levels| counted(target, dtype, of, amount, levels);
+    Ok(levels::fit(&of.shape.config()?, true, budget, &Plan::default(), 1, count)?.levels)
 }
 
 /// Makes the case of a training step: forward, backward, clipping and AdamW. `levels` is the activation checkpointing
@@ -198,15 +230,15 @@ pub fn train_levels(
 pub fn train_step(
     dev: &mut Device,
     dtype: DType,
-    shape: ModelShape,
+    of: JobModel,
     amount: Amount,
     levels: CheckpointPolicy,
 ) -> Result<Case> {
-    let config = shape.config()?;
     let Amount { rows: count, row_len, .. } = amount;
-    let model = random_model(dev, config.clone(), dtype)?;
+    let model = of.make(dev, dtype)?;
+    let config = model.config.clone();
     // The released model fits on a GPU only with 8-bit moments.
-    let released = matches!(shape, ModelShape::B7);
+    let released = matches!(of.shape, ModelShape::B7);
     let optim = if released { OptimizerName::Adamw8bit } else { OptimizerName::AdamwTorch };
     let adamw = OptimConfig { weight_decay: 0.01, optim, ..OptimConfig::default() };
     let mut optimizer = Optimizer::new(dev, &model.layout, adamw, 1)?;
@@ -214,16 +246,16 @@ pub fn train_step(
     let loss = dev.zeros(Region::Overlay, DType::F64, &[1])?;
     let rows: Vec<Vec<u32>> = (0..count).map(|r| row(&config, r, row_len)).collect();
     let pictures: Vec<[Arc<ImageInput>; 1]> = (0..count).map(|r| [picture(r)]).collect();
-    let flops = 3.0 * flops(&model, count * row_len, count);
+    let flops = flops(&model, count * row_len, count, true);
     let parameters = model.layout.num_weights();
     let again = recomputed(levels, config.num_hidden_layers);
     Ok(Case {
         name: "train-step",
-        shape: format!("{}, {count} rows x {row_len}{again}", shape.name()),
+        shape: format!("{}, {count} rows x {row_len}{again}", of.name()),
         dtype: label(dtype),
         flops,
         // Counts only the AdamW update, which moves the weights, both moments and the gradients.
-        bytes: (parameters * 7 * 4) as f64,
+        bytes: (trained(&model) * 7 * 4) as f64,
         job: Some(JobSize { parameters, tokens: count * row_len, pages: Some(Pages::default()) }),
         run: Box::new(move |dev| {
             let mask = vec![true; row_len];
@@ -300,7 +332,7 @@ pub fn generate(dev: &mut Device, dtype: DType, shape: ModelShape, amount: Amoun
     let model = random_model(dev, config.clone(), dtype)?;
     let requests = requests(&config, amount)?;
     let tokens = count * (prompt_len + rollouts * new_tokens);
-    let (flops, bytes) = (flops(&model, tokens, count), 0.0);
+    let (flops, bytes) = (flops(&model, tokens, count, false), 0.0);
     let job = JobSize { parameters: model.layout.num_weights(), tokens: count * rollouts * new_tokens, pages: None };
     Ok(Case {
         name: "generate",
@@ -328,11 +360,11 @@ pub struct Decoding {
 pub fn decode(
     dev: &mut Device,
     dtype: DType,
-    shape: ModelShape,
+    of: JobModel,
     Decoding { sequences, keys, steps }: Decoding,
 ) -> Result<Case> {
-    let config = shape.config()?;
-    let model = random_model(dev, config.clone(), dtype)?;
+    let model = of.make(dev, dtype)?;
+    let config = model.config.clone();
     // The prefix cache reuses only full blocks. A prompt has one token more than its full blocks, so only this token is
     // computed again.
     let prompt = keys.next_multiple_of(BLOCK) + 1;
@@ -359,12 +391,12 @@ pub fn decode(
         .map(|piece| piece.num_elements() * dtype.size())
         .sum::<usize>() as f64;
     let job = JobSize { parameters, tokens: sequences * steps, pages: Some(Pages { bytes: pages, keys: prompt }) };
-    let flops = flops(&model, sequences * steps, 0);
+    let flops = flops(&model, sequences * steps, 0, false);
     let mut engine = Engine::new(&model, dev, limits)?;
     let mut warm = false;
     Ok(Case {
         name: "decode",
-        shape: format!("{}, {sequences} sequences of {keys}", shape.name()),
+        shape: format!("{}, {sequences} sequences of {keys}", of.name()),
         dtype: label(dtype),
         flops,
         bytes: steps as f64 * (read + config.num_hidden_layers as f64 * pages),
@@ -394,11 +426,13 @@ mod tests {
     fn the_jobs_run_as_often_as_asked() {
         let mut dev = Device::cpu(&Plan::uniform(256 << 20), 2, Isa::detect()).unwrap();
         type Of = fn(&mut Device) -> Result<Case>;
-        let step: Of = |dev| train_step(dev, DType::F32, ModelShape::Digits, Amount::CPU, CheckpointPolicy::default());
+        const DIGITS: JobModel = JobModel { shape: ModelShape::Digits, lora_rank: None };
+        const ADAPTED: JobModel = JobModel { lora_rank: Some(4), ..DIGITS };
+        let step: Of = |dev| train_step(dev, DType::F32, DIGITS, Amount::CPU, CheckpointPolicy::default());
+        let adapted: Of = |dev| train_step(dev, DType::F32, ADAPTED, Amount::CPU, CheckpointPolicy::default());
         let rollouts: Of = |dev| generate(dev, DType::F32, ModelShape::Digits, Amount::CPU);
-        let decoding: Of =
-            |dev| decode(dev, DType::F32, ModelShape::Digits, Decoding { sequences: 5, keys: 200, steps: 32 });
-        for make in [step, rollouts, decoding] {
+        let decoding: Of = |dev| decode(dev, DType::F32, ADAPTED, Decoding { sequences: 5, keys: 200, steps: 32 });
+        for make in [step, adapted, rollouts, decoding] {
             let marks = crate::device::Region::ALL.map(|region| dev.mark(region));
             let mut case = make(&mut dev).unwrap();
             for _ in 0..3 {
@@ -414,8 +448,9 @@ mod tests {
     fn a_step_keeps_what_fits() {
         let amount = Amount { rows: 2, ..Amount::of(Kind::Cuda) };
         let target = Target::gpu(Kind::Cuda);
-        let takes = |levels| counted(target, DType::Bf16, ModelShape::Slice, amount, levels).unwrap().memory.total();
-        let of = |memory| train_levels(target.within(Some(memory)), DType::Bf16, ModelShape::Slice, amount, 0).unwrap();
+        let slice = JobModel { shape: ModelShape::Slice, lora_rank: None };
+        let takes = |levels| counted(target, DType::Bf16, slice, amount, levels).unwrap().memory.total();
+        let of = |memory| train_levels(target.within(Some(memory)), DType::Bf16, slice, amount, 0).unwrap();
         let inputs = CheckpointPolicy::from(LayerPolicy::Inputs);
         let (most, least) = (takes(CheckpointPolicy::default()), takes(inputs));
         assert!(least < most);

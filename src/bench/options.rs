@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 
 use clap::ValueEnum;
+use clap::builder::RangedU64ValueParser;
 use serde_json::Value;
 
-use super::jobs::ModelShape;
+use super::jobs::{JobModel, ModelShape};
 use crate::error::Result;
 use crate::tensor::DType;
 use crate::{files, plan};
@@ -24,6 +25,9 @@ pub struct Options {
     /// Model for whole jobs. Default: digits and 22m; on a GPU 7b
     #[arg(long, value_enum, value_name = "SHAPE")]
     pub model_shape: Option<ModelShape>,
+    /// Rank of adapters of the language model, for train-step and decode. Default: no adapters
+    #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..=256))]
+    pub lora_rank: Option<usize>,
     /// Number of sequences, for decode on a GPU
     #[arg(long, default_value_t = 256, value_name = "N")]
     pub batch_size: usize,
@@ -65,6 +69,11 @@ impl Options {
             Some(Dtype::Bf16) => vec![DType::Bf16],
             None => vec![DType::F32, DType::Bf16],
         }
+    }
+
+    /// Returns the model of a job with this shape.
+    pub(super) fn model_of(&self, shape: ModelShape) -> JobModel {
+        JobModel { shape, lora_rank: self.lora_rank }
     }
 
     /// Writes `record` to the file that `--json` names, if any.

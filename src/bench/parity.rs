@@ -23,7 +23,7 @@ pub fn parity(dev: &mut Device, dtype: DType, shape: ModelShape, amount: Amount)
         name: "parity",
         shape: format!("{}, {rows} x {rollouts} x {new_tokens}", shape.name()),
         dtype: label(dtype),
-        flops: flops(&model, tokens, rows),
+        flops: flops(&model, tokens, rows, false),
         bytes: 0.0,
         job: Some(JobSize { parameters: model.layout.num_weights(), tokens: written, pages: None }),
         run: Box::new(move |dev| {

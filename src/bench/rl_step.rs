@@ -72,7 +72,7 @@ pub fn rl_step(dev: &mut Device, dtype: DType, shape: ModelShape, apart: bool) -
         name: "rl-step",
         shape: format!("{}, {prompts} x {prompt_len} + {ROLLOUTS} x {response_len}{what}", shape.name()),
         dtype: label(dtype),
-        flops: 3.0 * flops(&model, computed, if apart { prompts * ROLLOUTS } else { prompts }),
+        flops: flops(&model, computed, if apart { prompts * ROLLOUTS } else { prompts }, true),
         bytes: (parameters * 7 * 4) as f64,
         job: Some(JobSize { parameters, tokens: prompts * ROLLOUTS * (prompt_len + response_len), pages: None }),
         run: Box::new(move |dev| {

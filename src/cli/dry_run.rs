@@ -13,7 +13,7 @@ use crate::files;
 use crate::hub::Kind;
 use crate::model::{ModelConfig, weights};
 use crate::observe::bytes;
-use crate::plan::{GpuSet, H200, Page, Rows, Training, memory};
+use crate::plan::{GpuSet, H200, Page, Rows, Training, memory, parameters};
 use crate::text::Chat;
 use crate::train::job::{Start, TrainingJob};
 
@@ -58,7 +58,7 @@ pub fn rest(
     let (context, gpus, trainer) = (session.context, session.ranks.size(), job.trainer_config());
     let config = ModelConfig::load(&trainer.model.join("config.json"))?;
     context.say(&memory::levels(&job.common().levels, &config));
-    let checkpoint = memory::checkpoint(plan);
+    let checkpoint = memory::checkpoint(plan, parameters(&config, &trainer.optimizer)?[1]);
     let free = session.args.out.ancestors().find(|folder| folder.is_dir()).unwrap_or(Path::new("."));
     let free = bytes(files::free(free)?);
     context.say(&format!("disk {}; {free} are free", memory::disk(checkpoint, trainer.checkpoints())));

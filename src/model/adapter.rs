@@ -6,27 +6,21 @@ use crate::device::{Device, Region};
 use crate::error::Result;
 use crate::model::linear_layer::{Adapter, Linear, Matrix};
 use crate::model::params::Param;
-use crate::model::tape::{Backward, Var};
-use crate::model::work::{added, moved, note_dgrad, note_linear, note_wgrad};
+use crate::model::tape::{Backward, Tape, Var};
+use crate::model::work::{added, moved, note_dgrad, note_wgrad};
 use crate::ops::linear;
 use crate::ops::lora::{self, Input, Pair};
+use crate::ops::matmul::Weight;
 use crate::tensor::{DType, Tensor};
 
 impl Adapter {
-    /// Calls `product` with x `[T, K]` and the second pair, whose t is computed in scratch memory.
-    fn with_pair<R>(
-        &self,
-        dev: &mut Device,
-        x: Tensor,
-        product: impl FnOnce(&mut Device, Input) -> Result<R>,
-    ) -> Result<R> {
-        let mark = dev.mark(Region::Workspace);
-        let t = dev.alloc(Region::Workspace, x.dtype, &[x.rows(), self.s.k])?;
+    /// Computes t of x `[T, K]` in memory of `region`.
+    fn t(&self, dev: &mut Device, region: Region, x: Tensor) -> Result<Tensor> {
+        let t = dev.alloc(region, x.dtype, &[x.rows(), self.s.k])?;
         lora::fwd(dev, x, &self.a.weight, self.tickets, t)?;
-        note_linear(dev, x, self.a, moved(&[t]));
-        let done = product(dev, Input { x, pair: Some(Pair { left: t, right: self.s }) });
-        dev.release(mark);
-        done
+        let Weight { data, n, k, .. } = self.a.weight;
+        dev.note_product("lora::fwd", [x.rows(), n, k], moved(&[x, data, t]));
+        Ok(t)
     }
 
     /// Computes S from the masters of B. This rank owns the elements `own` of B, and `lo` has the low halves of their
@@ -53,32 +47,35 @@ impl Adapter {
     }
 }
 
-/// Calls `product` with the input of `layer`: x, and the second pair if the layer has an adapter.
-pub(super) fn with_input<R>(
-    dev: &mut Device,
-    x: Tensor,
-    layer: Linear,
-    product: impl FnOnce(&mut Device, Input) -> Result<R>,
-) -> Result<R> {
-    match layer.adapter {
-        Some(adapter) => {
-            let rank = adapter.s.k;
-            let done = adapter.with_pair(dev, x, product);
-            dev.note_product("linear", [x.rows(), adapter.s.n, rank], moved(&[adapter.s.data]));
-            done
-        }
-        None => product(dev, x.into()),
+impl Tape {
+    /// Calls `product` with the input of `layer`: x, and the second pair if the layer has an adapter. Returns t, if it is
+    /// kept for backward.
+    pub(super) fn with_input(
+        &self,
+        dev: &mut Device,
+        x: Tensor,
+        layer: Linear,
+        product: impl FnOnce(&mut Device, Input) -> Result<()>,
+    ) -> Result<Option<Tensor>> {
+        let Some(adapter) = layer.adapter else { return product(dev, x.into()).map(|()| None) };
+        let mark = dev.mark(Region::Workspace);
+        let t = adapter.t(dev, if self.recording() { self.region() } else { Region::Workspace }, x)?;
+        product(dev, Input { x, pair: Some(Pair { left: t, right: adapter.s }) })?;
+        dev.release(mark);
+        Ok(self.recording().then_some(t))
     }
 }
 
 /// Computes the gradients of a layer with an adapter from the gradient `dy` of its result: dt = dy S; dx = dy W + dt A
-/// as one product, if `dx` is given (see [`super::layers`]); the gradients of A and B. t is computed again.
+/// as one product, if `dx` is given (see [`super::layers`]); the gradients of A and B. A recomputed block whose product was
+/// skipped has no `t`, which is then computed again.
 pub(super) fn backward(
     b: &mut Backward<'_>,
     x: Var,
     dy: Tensor,
     weight: Matrix,
     adapter: Adapter,
+    t: Option<Tensor>,
     dx: Option<(Tensor, bool)>,
 ) -> Result<()> {
     let Adapter { a, b: matrix_b, s, rows, scale, .. } = adapter;
@@ -90,21 +87,19 @@ pub(super) fn backward(
     if let Some((dx, accumulate)) = dx {
         let input = Input { x: dy, pair: Some(Pair { left: dt, right: a.weight }) };
         linear::dgrad(b.dev, input, &weight.weight, dx, accumulate)?;
-        note_dgrad(b.dev, x.tensor, weight, added(dx, accumulate));
-        note_dgrad(b.dev, x.tensor, a, 0.0);
+        let Weight { data, n, k, .. } = weight.weight;
+        let bytes = moved(&[dy, data, dt, a.weight.data, dx]) + added(dx, accumulate);
+        b.dev.note_product("linear::dgrad", [dy.rows(), k, n + s.k], bytes);
     }
     if let Some(da) = b.param(a.id)? {
         linear::wgrad(b.dev, x.tensor, dt, da, None)?;
         note_wgrad(b.dev, x.tensor, a, da);
     }
     if let Some(db) = b.param(matrix_b.id)? {
+        let t = t.map_or_else(|| adapter.t(b.dev, Region::Workspace, x.tensor), Ok)?;
         let ds = b.dev.zeros(Region::Workspace, DType::F32, &[s.data.len()])?;
-        adapter.with_pair(b.dev, x.tensor, |dev, input| {
-            let Some(Pair { left: t, .. }) = input.pair else { return Ok(()) };
-            linear::wgrad(dev, t, dy, ds, None)?;
-            note_wgrad(dev, t, matrix_s, ds);
-            Ok(())
-        })?;
+        linear::wgrad(b.dev, t, dy, ds, None)?;
+        note_wgrad(b.dev, t, matrix_s, ds);
         lora::collect(b.dev, ds, rows, &s, scale, db)?;
     }
     b.dev.release(mark);

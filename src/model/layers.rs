@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::device::{Device, Sequences};
 use crate::error::{Error, Result};
-use crate::model::adapter::{self, with_input};
+use crate::model::adapter;
 use crate::model::params::{Linear, Matrix, Vector};
 use crate::model::prompts::SharedPrompts;
 use crate::model::tape::{Backward, Mode, Recompute, Tape, Var};
@@ -141,12 +141,19 @@ impl Default for Policy {
 }
 
 /// Computes the gradients of a linear layer from the gradient `dy` of its result. `dx` is the memory for the input's
-/// gradient, if it is needed, and true if that gradient is added to it. Adds the gradients of weight, bias and adapter to
-/// the parameters' gradients.
-fn linear_bwd(b: &mut Backward<'_>, x: Var, dy: Tensor, layer: Linear, dx: Option<(Tensor, bool)>) -> Result<()> {
+/// gradient, if it is needed, and true if that gradient is added to it. `t` is what forward kept for the adapter. Adds the
+/// gradients of weight, bias and adapter to the parameters' gradients.
+fn linear_bwd(
+    b: &mut Backward<'_>,
+    x: Var,
+    dy: Tensor,
+    layer: Linear,
+    t: Option<Tensor>,
+    dx: Option<(Tensor, bool)>,
+) -> Result<()> {
     let Linear { weight, bias, adapter } = layer;
     if let Some(adapter) = adapter {
-        return adapter::backward(b, x, dy, weight, adapter, dx);
+        return adapter::backward(b, x, dy, weight, adapter, t, dx);
     }
     if let Some((dx, accumulate)) = dx {
         linear::dgrad(b.dev, dy, &weight.weight, dx, accumulate)?;
@@ -216,9 +223,11 @@ impl Tape {
         let mark = dev.mark(self.region());
         let Linear { weight, bias, .. } = layer;
         let [bias, more] = [bias.map(|b| b.tensor), residual.map(|r| r.tensor)];
+        let mut kept = None;
         if !again.0 {
-            with_input(dev, x.tensor, layer, |dev, x| linear::fwd(dev, x, &weight.weight, bias, more, y.tensor))?;
-            note_linear(dev, x.tensor, weight, moved(&[y.tensor]) + residual.map_or(0.0, |r| moved(&[r.tensor])));
+            let product = |dev: &mut Device, x| linear::fwd(dev, x, &weight.weight, bias, more, y.tensor);
+            kept = self.with_input(dev, x.tensor, layer, product)?;
+            note_linear(dev, x.tensor, layer, moved(&[y.tensor]) + residual.map_or(0.0, |r| moved(&[r.tensor])));
         }
         let is_trained = self.is_trained(x) || residual.is_some_and(|r| self.is_trained(r)) || self.trains(&layer);
         if !self.set_trained(y, is_trained) {
@@ -227,7 +236,7 @@ impl Tape {
         self.record(mark, move |b| {
             let Some(dy) = b.take(y) else { return Ok(()) };
             let dx = b.of_trained(x)?;
-            linear_bwd(b, x, dy.tensor, layer, dx)?;
+            linear_bwd(b, x, dy.tensor, layer, kept, dx)?;
             match residual {
                 Some(residual) => b.pass_on(dy, residual),
                 None => b.free(dy),
@@ -246,8 +255,9 @@ impl Tape {
         let records = self.set_trained(y, self.is_trained(x) || self.trains(&gate_up));
         let saved = if records { Some(dev.alloc(self.region(), dtype, &[t, n])?) } else { None };
         let bias = bias.map(|b| b.tensor);
-        with_input(dev, x.tensor, gate_up, |dev, x| linear::fwd_swiglu(dev, x, &weight.weight, bias, saved, y.tensor))?;
-        note_linear(dev, x.tensor, weight, moved(&[y.tensor]) + saved.map_or(0.0, |saved| moved(&[saved])));
+        let product = |dev: &mut Device, x| linear::fwd_swiglu(dev, x, &weight.weight, bias, saved, y.tensor);
+        let kept = self.with_input(dev, x.tensor, gate_up, product)?;
+        note_linear(dev, x.tensor, gate_up, moved(&[y.tensor]) + saved.map_or(0.0, |saved| moved(&[saved])));
         let Some(saved) = saved else { return Ok(y) };
         self.record(mark, move |b| {
             let Some(dy) = b.take(y) else { return Ok(()) };
@@ -255,7 +265,7 @@ impl Tape {
             b.with_scratch(dtype, &[t, n], |b, dz| {
                 swiglu::bwd(b.dev, saved, dy.tensor, dz)?;
                 b.dev.note_work("swiglu::bwd", 0.0, moved(&[saved, dy.tensor, dz]));
-                linear_bwd(b, x, dz, gate_up, dx)
+                linear_bwd(b, x, dz, gate_up, kept, dx)
             })?;
             b.free(dy);
             Ok(())
@@ -272,8 +282,9 @@ impl Tape {
         let records = self.set_trained(y, self.is_trained(x) || self.trains(&layer));
         let saved = if records { Some(dev.alloc(self.region(), dtype, &[t, n])?) } else { None };
         let bias = bias.map(|b| b.tensor);
-        with_input(dev, x.tensor, layer, |dev, x| linear::fwd_gelu(dev, x, &weight.weight, bias, saved, y.tensor))?;
-        note_linear(dev, x.tensor, weight, moved(&[y.tensor]) + saved.map_or(0.0, |saved| moved(&[saved])));
+        let product = |dev: &mut Device, x| linear::fwd_gelu(dev, x, &weight.weight, bias, saved, y.tensor);
+        let kept = self.with_input(dev, x.tensor, layer, product)?;
+        note_linear(dev, x.tensor, layer, moved(&[y.tensor]) + saved.map_or(0.0, |saved| moved(&[saved])));
         let Some(saved) = saved else { return Ok(y) };
         self.record(mark, move |b| {
             let Some(dy) = b.take(y) else { return Ok(()) };
@@ -281,7 +292,7 @@ impl Tape {
             b.with_scratch(dtype, &[t, n], |b, dz| {
                 gelu::bwd(b.dev, saved, dy.tensor, dz)?;
                 b.dev.note_work("gelu::bwd", 0.0, moved(&[saved, dy.tensor, dz]));
-                linear_bwd(b, x, dz, layer, dx)
+                linear_bwd(b, x, dz, layer, kept, dx)
             })?;
             b.free(dy);
             Ok(())
@@ -308,12 +319,13 @@ impl Tape {
             Attend::Packed { .. } => None,
             Attend::Paged { caches, paging } => Some((&caches[layer], paging.slot_mapping)),
         };
+        let mut kept = None;
         if !again.0 {
             let (w, bias) = (&weight.weight, bias.map(|b| b.tensor));
-            with_input(dev, x.tensor, qkv_proj, |dev, x| {
+            kept = self.with_input(dev, x.tensor, qkv_proj, |dev, x| {
                 linear::fwd_qkv(dev, Qkv { x, w, bias, cos, sin, heads, cache, qkv: qkv.tensor })
             })?;
-            note_linear(dev, x.tensor, weight, moved(&[qkv.tensor]));
+            note_linear(dev, x.tensor, qkv_proj, moved(&[qkv.tensor]));
         }
         if !self.set_trained(qkv, self.is_trained(x) || self.trains(&qkv_proj)) {
             return Ok(());
@@ -323,7 +335,7 @@ impl Tape {
             rope::bwd(b.dev, dqkv.tensor, cos, sin, heads)?;
             b.dev.note_work("rope::bwd", 0.0, 2.0 * moved(&[dqkv.tensor]));
             let dx = b.of_trained(x)?;
-            linear_bwd(b, x, dqkv.tensor, qkv_proj, dx)?;
+            linear_bwd(b, x, dqkv.tensor, qkv_proj, kept, dx)?;
             b.free(dqkv);
             Ok(())
         });

@@ -2,7 +2,7 @@
 //! operand and result. A plan derives its lower bounds of time from these.
 
 use crate::device::Device;
-use crate::model::params::Matrix;
+use crate::model::params::{Linear, Matrix};
 use crate::ops::matmul::Weight;
 use crate::tensor::Tensor;
 
@@ -16,10 +16,12 @@ pub(super) fn added(dx: Tensor, accumulate: bool) -> f64 {
     if accumulate { moved(&[dx]) } else { 0.0 }
 }
 
-/// Records y = x W^T. `rest` is the number of bytes of everything except `x` and the weight.
-pub(super) fn note_linear(dev: &mut Device, x: Tensor, matrix: Matrix, rest: f64) {
-    let Weight { data, n, k, .. } = matrix.weight;
-    dev.note_product("linear", [x.rows(), n, k], moved(&[x, data]) + rest);
+/// Records y = x W^T, which continues over the second pair of an adapter. `rest` is the number of bytes of everything
+/// except `x` and the weights.
+pub(super) fn note_linear(dev: &mut Device, x: Tensor, layer: Linear, rest: f64) {
+    let Weight { data, n, k, .. } = layer.weight.weight;
+    let (rank, s) = layer.adapter.map_or((0, 0.0), |adapter| (adapter.s.k, moved(&[adapter.s.data])));
+    dev.note_product("linear", [x.rows(), n, k + rank], moved(&[x, data]) + s + rest);
 }
 
 /// Records dx = dy W. `rest` is the number of bytes of everything except `dy`, the weight and dx.

@@ -33,7 +33,7 @@ pub struct Limits<'a> {
 
 /// The kinds of changes, the cheapest one first. Moments with fewer bits are none of them, because offloading saves more
 /// memory of a GPU.
-pub static CHANGES: [Change; 5] = [
+pub static CHANGES: [Change; 6] = [
     Change {
         label: "micro {}",
         shown: "micro_batch_tokens",
@@ -89,6 +89,17 @@ pub static CHANGES: [Change; 5] = [
             let lengths = (1..).map(|n| n * step).skip_while(|&n| n < shortest).take_while(|&n| n < tokens);
             let lengths: Vec<usize> = lengths.collect();
             lengths.into_iter().rev().map_while(|n| (limits.shorten)(n)).collect()
+        },
+    },
+    Change {
+        label: "LoRA, rank {}",
+        shown: "lora.rank",
+        cost: "another method: adapters are trained instead of the weights, with a higher learning_rate",
+        // More than all others together.
+        weight: 32,
+        steps: |limits| match limits.config["lora"] {
+            Value::Null => vec![vec![("lora.rank", json!(16))]],
+            _ => Vec::new(),
         },
     },
 ];

@@ -11,7 +11,6 @@ use super::attention::{self, Pages};
 use super::gpus::Ceilings;
 use super::layout::Weights;
 use super::pass::Pass;
-use crate::config::Dtype;
 use crate::device::images::OWN;
 use crate::device::perf_model::{Clocks, KernelCosts, Predicted, Range, Share};
 use crate::device::recording_driver::{Entry, RecordingDriver};
@@ -78,9 +77,10 @@ impl Launches {
 
     /// Adds a decoding step of `batch` sequences with `context` keys each, which share no keys. Returns the predicted
     /// seconds.
-    pub fn decoding(&mut self, config: &ModelConfig, dtype: Dtype, batch: usize, context: usize) -> Result<Range> {
+    pub fn decoding(&mut self, config: &ModelConfig, weights: Weights, batch: usize, context: usize) -> Result<Range> {
         let mut dev = self.device(KernelVariant::Wgmma)?;
-        let model = Model::empty(&mut dev, config.clone(), DType::of(dtype, Kind::Cuda))?;
+        let mut model = Model::empty(&mut dev, config.clone(), DType::of(weights.dtype, Kind::Cuda))?;
+        freeze(&mut dev, &mut model, &weights.optimizer)?;
         // All prompts are prefilled in one step, so that all sequences decode in the next step.
         let limits = EngineConfig {
             max_num_seqs: batch,
@@ -112,7 +112,7 @@ impl Launches {
         let begins = |entry: &Entry| matches!(entry, Entry::Launch("embedding_fwd", ..));
         let last = entries.split_off(entries.iter().rposition(begins).unwrap_or(0));
         let heads = config.num_key_value_heads * config.head_dim();
-        let kv_bytes = 2 * heads * DType::of(dtype, Kind::Cuda).size() * context * batch;
+        let kv_bytes = 2 * heads * model.layout.dtype.size() * context * batch;
         let head = json!({"phase": "decode", "batch": batch, "context": context});
         engine.release(&mut dev);
         Ok(self.phase(head, last, Pages { bytes: kv_bytes as f64, keys: context }))
@@ -241,13 +241,16 @@ mod tests {
 
     use super::super::gpus::Gpu;
     use super::*;
+    use crate::config::{Dtype, OptimConfig};
 
     #[test]
     fn one_long_sequence_has_a_cta_for_each_chunk_and_key_head() {
         let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/openmmreasoner-7b/model/config.json");
         let model = ModelConfig::load(&model).unwrap();
         let mut launches = Launches::new(Gpu::H200.ceilings(), 1.5e9);
-        launches.decoding(&model, Dtype::Bf16, 1, 28_000).unwrap();
+        launches
+            .decoding(&model, Weights { dtype: Dtype::Bf16, optimizer: OptimConfig::default() }, 1, 28_000)
+            .unwrap();
         let lines = launches.text().lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
         let attends =
             |line: &Value| line["kernel"].as_str().is_some_and(|kernel| kernel.starts_with("paged_attention"));

@@ -37,9 +37,14 @@ pub fn json(plan: &Plan) -> Value {
     json!({ "total": plan.total(), "regions": Region::ALL.map(of).into_iter().collect::<Map<_, Value>>() })
 }
 
-/// Returns the bytes of a checkpoint: weights and optimizer state.
-pub fn checkpoint(plan: &Plan) -> usize {
-    [Region::Weights, Region::State, Region::Host].map(|region| plan.bytes(region)).into_iter().sum()
+/// Returns the bytes of a checkpoint: weights and optimizer state. `adapters` is the number of weights in adapters.
+pub fn checkpoint(plan: &Plan, adapters: usize) -> usize {
+    saved_weights(plan, adapters) + plan.bytes(Region::State) + plan.bytes(Region::Host)
+}
+
+/// Returns the bytes of the weights in a checkpoint: those of the model, or the f32 masters of its adapters.
+pub fn saved_weights(plan: &Plan, adapters: usize) -> usize {
+    if adapters > 0 { 4 * adapters } else { plan.bytes(Region::Weights) }
 }
 
 /// Returns the bytes on disk of `limit` checkpoints of `checkpoint` bytes each, and one that is being written.

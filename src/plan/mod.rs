@@ -31,4 +31,4 @@ pub use gpus::Gpu;
 pub use job::{Job, is_rl, job, model_config};
 pub use launches::Launches;
 pub use page::Page;
-pub use training::{GpuSet, Keys, Training};
+pub use training::{GpuSet, Keys, Training, parameters};

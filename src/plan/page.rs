@@ -21,7 +21,8 @@ pub struct Page {
     pub(super) links: Links,
     pub(super) layout: GpuLayout,
     pub(super) model: ModelConfig,
-    pub(super) parameters: usize,
+    /// Numbers of weights of the model and of its adapters.
+    pub(super) parameters: [usize; 2],
     pub(super) assumes: String,
     pub(super) planned: Planned,
     /// Largest training pass that can occur.
@@ -126,7 +127,7 @@ impl Page {
 
     /// Returns the bytes of a checkpoint, which all GPUs write together.
     fn checkpoint(&self) -> usize {
-        self.planned.memory.bytes(Region::Weights) + self.layout.state
+        memory::saved_weights(&self.planned.memory, self.parameters[1]) + self.layout.state
     }
 
     /// Returns the lines about memory of the GPU and the host.
@@ -180,7 +181,9 @@ impl Page {
         };
         let ceilings = &self.ceilings;
         line("job", &format!("{} on {}", self.stage, layout::named(self.layout.count, ceilings)));
-        line("model", &format!("{:.3} B parameters", self.parameters as f64 / 1e9));
+        let [base, adapters] = self.parameters.map(|count| count as f64);
+        let adapters = if adapters > 0.0 { format!(", and {} in adapters", millions(adapters)) } else { String::new() };
+        line("model", &format!("{:.3} B parameters{adapters}", base / 1e9));
         line("assumes", &self.assumes);
         self.memory().iter().for_each(|(name, text)| line(name, text));
         let predicted = |seconds: Option<Range>| {
@@ -271,7 +274,8 @@ impl Page {
             "gpu": self.ceilings.name,
             "gpus": self.layout.count,
             "gradient_lanes": self.layout.lanes,
-            "parameters": self.parameters,
+            "parameters": self.parameters[0],
+            "adapter_parameters": self.parameters[1],
             "memory": {
                 "total": memory["total"], "budget": self.planned.budget, "regions": memory["regions"],
             },

@@ -61,10 +61,10 @@ impl Training for RlConfig {
             let [pass, update] = launches.training(&model, weights, layout.fullest, &pass, planned.levels)?;
             if on.launches.is_some() {
                 for batch in launches::BATCHES {
-                    launches.decoding(&model, config.dtype, batch, launches::CONTEXT)?;
+                    launches.decoding(&model, weights, batch, launches::CONTEXT)?;
                 }
             }
-            let at_once = launches.decoding(&model, config.dtype, rollouts.batch as usize, prompt + response / 2)?;
+            let at_once = launches.decoding(&model, weights, rollouts.batch as usize, prompt + response / 2)?;
             let prefill = Range::exact(rollouts.prefill(&ceilings).seconds);
             let rollouts = [prefill, rollouts.steps() * at_once].into_iter().sum();
             Ok(vec![rollouts, passes as f64 * pass, updates as f64 * update])
@@ -75,7 +75,7 @@ impl Training for RlConfig {
         host.push(("rollouts of a step", sequences * rollout_bytes(prompt, response, layout.count)));
         Ok(Page {
             stage: "rl",
-            parameters: parameters(&model, config.dtype)?,
+            parameters: parameters(&model, &config.optimizer)?,
             assumes: format!(
                 "{sequences} rollouts of {prompt} + {response} tokens per step, all of full length{}",
                 shapes::described(&model, &grids)

@@ -51,7 +51,7 @@ impl Training for SftConfig {
         host.push(("pictures of rows made ahead", (1 + AHEAD) * count * of_pack * shapes::pixels(&model, &grids)));
         Ok(Page {
             stage: "sft",
-            parameters: parameters(&model, config.dtype)?,
+            parameters: parameters(&model, &config.optimizer)?,
             assumes: format!(
                 "updates of {packs} packs of {length} tokens, each {}{}",
                 match of_pack {

@@ -12,6 +12,7 @@ use crate::config::{Config, DistConfig, Dtype, OptimConfig, Place};
 use crate::device::{Device, Kind, Target};
 use crate::error::Result;
 use crate::model::{Model, ModelConfig};
+use crate::optim::freeze;
 use crate::tensor::DType;
 use crate::train::{levels, plan};
 
@@ -104,9 +105,11 @@ pub fn layout<C: Training>(gpus: GpuSet, model: &ModelConfig, config: &C) -> Res
     GpuLayout::new(gpus.count, *gradient_lanes, model, weights, target(gpus, *max_memory_gib))
 }
 
-/// Returns the number of a model's weights.
-pub fn parameters(model: &ModelConfig, dtype: Dtype) -> Result<usize> {
-    let mut dev = Device::count_for(Target::gpu(Kind::Cuda));
-    let dtype = DType::of(dtype, Kind::Cuda);
-    Ok(Model::empty(&mut dev, model.clone(), dtype)?.layout.num_weights())
+/// Returns the numbers of weights of a model and of the adapters that `optimizer` adds to it.
+pub fn parameters(model: &ModelConfig, optimizer: &OptimConfig) -> Result<[usize; 2]> {
+    let mut dev = Device::count_for(Target::cpu(1));
+    let mut model = Model::empty(&mut dev, model.clone(), DType::Bf16)?;
+    let base = model.layout.num_weights();
+    freeze(&mut dev, &mut model, optimizer)?;
+    Ok([base, model.layout.num_weights() - base])
 }

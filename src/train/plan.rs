@@ -134,8 +134,11 @@ impl Training {
         self.optimizer.step_guarded(&mut self.ranks, dev, layout, &grads, 0.0, None)?;
         self.optimizer.stats(dev)?;
         let shared = Arc::new(layout.clone());
-        let weights = outgoing::weights(&shared, layout.dtype, self.optimizer.own());
-        let saved = [fetched(&weights), fetched(&self.optimizer.outgoing(&shared))].concat();
+        let weights = match layout.adapters.is_empty() {
+            true => fetched(&outgoing::weights(&shared, layout.dtype, self.optimizer.own())),
+            false => layout.params.iter().filter(|param| param.is_adapter()).map(|param| param.tensor).collect(),
+        };
+        let saved = [weights, fetched(&self.optimizer.outgoing(&shared))].concat();
         let update = UpdateWork {
             work: dev.take_work(),
             handed: self.ranks.handed().since(before),
