@@ -104,8 +104,8 @@ def lora():
 
 
 def cpu():
-    """CPU hours of lists. A stage that several cells of a list share is counted once."""
-    out = ["CPU hours of all stages that train or sample, without the measurements:", "", "| list | cells | CPU hours |", "| --- | --- | --- |"]
+    """CPU hours of the lists. A stage that several cells of a list share is counted once."""
+    rows = []
     for name in ["headline", "second-start", "claims", "charts", "lora"]:
         listed, _, found = ablations(name)
 
@@ -117,8 +117,10 @@ def cpu():
 
         own = [cell["cpu_seconds"] - sum(found[other][seed]["cpu_seconds"] for other in set(before(stage)))
                for stage, by_seed in found.items() for seed, cell in by_seed.items()]
-        out.append(f"| {name} | {len(own)} | {sum(own) / 3600:.2f} |")
-    return out
+        rows.append((name, len(own), sum(own) / 3600))
+    rows.append(("together", *(sum(column) for column in list(zip(*rows))[1:])))
+    return ["CPU hours of the stages that train or sample. Measuring the cells is not included:", "",
+            "| list | cells | CPU hours |", "| --- | --- | --- |", *(f"| {name} | {cells} | {hours:.1f} |" for name, cells, hours in rows)]
 
 
 def differences(found, arm, against, value):
