@@ -9,8 +9,11 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 # Two-sided 95 % points of Student's t, by degrees of freedom.
 T95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365}
+# With fewer seeds, tables of accuracies show each seed: the interval of a share can reach beyond 100 %.
+SEEDS_OF_INTERVAL = 4
 ACCURACIES = ["greedy", "pass@1", "pass@k", "maj@k"]
-ARMS = {"sft": "SFT", "rl": "RL", "more-sft": "more SFT", "taught": "SFT on taught answers", "rft": "RFT", "raft": "RAFT"}
+ARMS = {"sft": "SFT", "rl": "RL", "more-sft": "more SFT", "taught": "SFT on taught answers", "rft": "RFT", "raft": "RAFT",
+        "lora-1": "RL, rank 1", "lora-4": "RL, rank 4", "lora-16": "RL, rank 16", "lora-64": "RL, rank 64"}
 
 
 def mean_and_half(values):
@@ -25,6 +28,13 @@ def interval(values, sign="+"):
     if len(values) == 1:
         return f"{mean:{sign}.1f}"
     return f"{mean:{sign}.1f} ({mean - half:{sign}.1f} to {mean + half:{sign}.1f})"
+
+
+def shares(values):
+    """Mean of shares in percent with its 95 % t interval over seeds, or with each seed if there are few."""
+    if 1 < len(values) < SEEDS_OF_INTERVAL:
+        return f"{statistics.mean(values):.1f} ({', '.join(f'{value:.1f}' for value in values)})"
+    return interval(values, "")
 
 
 def recipe_in_short():
@@ -60,22 +70,57 @@ def arms(name):
     if "rl" not in found:
         return [f"Not computed yet: `tools/ablations bench/ablations/{name}.toml`."]
     first = next(iter(found["rl"].values()))
-    out = [f"Held-out accuracy in percent, n = {first['n']:,}, means over seeds with their 95 % intervals, and what each arm and the"
+    spread = "in brackets: 95 % interval" if len(found["rl"]) >= SEEDS_OF_INTERVAL else "in brackets: each seed"
+    out = [f"Held-out accuracy in percent, n = {first['n']:,}, means over seeds ({spread}), and what each arm and the"
            f" stages before it used (`{folder.relative_to(ROOT)}`). Answers with pass@{first['k']} and maj@{first['k']} are sampled at temperature 1:", "",
            f"| | seeds | greedy | temperature 1 | pass@{first['k']} | maj@{first['k']} | tokens | labels | answers sampled | sequences | CPU s |",
            "| --- |" + " --- |" * 10]
     for stage, name in ARMS.items():
         if by_seed := found.get(stage):
             of = lambda key, scale=1: [scale * cell[key] for cell in by_seed.values()]
-            shares = " | ".join(interval(of(key, 100), "") for key in ACCURACIES)
+            accuracies = " | ".join(shares(of(key, 100)) for key in ACCURACIES)
             costs = " | ".join(f"{statistics.mean(of(key)):,.0f}" for key in ["labels", "answers", "sequences", "cpu_seconds"])
-            out.append(f"| {name} | {len(by_seed)} | {shares} | {statistics.mean(of('tokens')):.1f} | {costs} |")
+            out.append(f"| {name} | {len(by_seed)} | {accuracies} | {statistics.mean(of('tokens')):.1f} | {costs} |")
     out += ["", "RL minus the others, paired by seed, in points:", "",
             f"| RL minus | greedy | temperature 1 | pass@{first['k']} | maj@{first['k']} |", "| --- | --- | --- | --- | --- |"]
     for stage, name in ARMS.items():
         if stage != "rl" and stage in found:
             out.append(f"| {name} | " + " | ".join(interval(differences(found, "rl", stage, lambda cell: cell[key])) for key in ACCURACIES) + " |")
     return out
+
+
+def lora():
+    """The tables of the arms, and the share of full RL's gain that adapters reach."""
+    _, _, found = ablations("lora")
+    at_1 = lambda cell: cell["pass@1"]
+    out = [*arms("lora"), "", "Gain over SFT at temperature 1 in points, and its share of the gain of full RL with the same seeds:", "",
+           "| | seeds | gain | share |", "| --- | --- | --- | --- |"]
+    for stage in [stage for stage in ARMS if stage.startswith("lora-")]:
+        gains = differences(found, stage, "sft", at_1)
+        full = [100 * (at_1(found["rl"][seed]) - at_1(found["sft"][seed])) for seed in sorted(found[stage])]
+        each = ", ".join(f"{100 * gain / of:.0f}" for gain, of in zip(gains, full))
+        out.append(f"| {ARMS[stage]} | {', '.join(map(str, sorted(found[stage])))} | {interval(gains)} | {each} % |")
+    return out
+
+
+def cpu():
+    """CPU hours of the lists. A stage that several cells of a list share is counted once."""
+    rows = []
+    for name in ["headline", "second-start", "claims", "charts", "lora"]:
+        listed, _, found = ablations(name)
+
+        def before(name):
+            """Yields the nearest stages with a cell that a stage starts from."""
+            stage = listed["stage"].get(name, {"model": name})
+            for other in {stage["model"], *stage.get("rows", [])} - {name}:
+                yield from [other] if other in found else before(other)
+
+        own = [cell["cpu_seconds"] - sum(found[other][seed]["cpu_seconds"] for other in set(before(stage)))
+               for stage, by_seed in found.items() for seed, cell in by_seed.items()]
+        rows.append((name, len(own), sum(own) / 3600))
+    rows.append(("together", *(sum(column) for column in list(zip(*rows))[1:])))
+    return ["CPU hours of the stages that train or sample. Measuring the cells is not included:", "",
+            "| list | cells | CPU hours |", "| --- | --- | --- |", *(f"| {name} | {cells} | {hours:.1f} |" for name, cells, hours in rows)]
 
 
 def differences(found, arm, against, value):
