@@ -21,7 +21,7 @@ use crate::kernels::{
 /// The products with a second pair.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Op {
-    /// With bias and residual.
+    /// Bias and residual.
     Linear,
     Gelu,
     SwiGlu,
