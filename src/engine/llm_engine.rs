@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use crate::base_model;
 use crate::device::Device;
 use crate::engine::draft::Recorded;
 use crate::engine::in_flight::Serving;
@@ -89,7 +90,8 @@ impl EngineConfig {
 /// Returns the ids that end an answer: `eos_token_id` (one id or a list) in the model directory's
 /// generation_config.json, or `fallback` if it is missing.
 pub fn stop_token_ids(dir: &Path, fallback: &[u32]) -> Result<Arc<[u32]>> {
-    let path = dir.join("generation_config.json");
+    const NAME: &str = "generation_config.json";
+    let path = base_model::holder(dir, NAME)?.join(NAME);
     if !path.exists() {
         return Ok(fallback.into());
     }
