@@ -204,7 +204,8 @@ impl Engine {
     }
 
     /// Runs, on a counting device, the largest step that answering `requests` can require. The high-water mark of the
-    /// device is then the memory plan of [`Engine::new`] and [`Engine::generate`].
+    /// device is then the memory plan of [`Engine::new`] and [`Engine::generate`]. If a prompt is for the base of a model
+    /// with adapters, other prompts may be for the model.
     pub fn plan(&mut self, model: &Model, dev: &mut Device, requests: &[Request]) -> Result<()> {
         let rollouts = requests.iter().map(|r| r.n).sum::<usize>();
         let samples = self.config.max_num_seqs.min(rollouts.max(self.config.draft_rows));
@@ -213,7 +214,8 @@ impl Engine {
         let kept = self.config.keep_logits.then_some(KeptLogits { rows: &[], prompt: &[] });
         let sampling = Sampling { allowed: self.config.allowed, draws: &draws, kept };
         let images: Vec<_> = requests.iter().flat_map(|r| r.prompt.pixels.iter().cloned()).collect();
-        self.runner.plan(model, dev, self.scheduler.config(), &images, sampling)
+        let mixed = requests.iter().any(|request| request.prompt.of_base);
+        self.runner.plan(model, dev, self.scheduler.config(), &images, sampling, mixed)
     }
 
     /// Answers all requests. The outputs are ordered by request and rollout. `on_event` is called for each token and

@@ -4,25 +4,36 @@ use std::ops::Range;
 
 use crate::device::{Device, Region};
 use crate::error::Result;
-use crate::model::linear_layer::{Adapter, Linear, Matrix};
+use crate::model::linear_layer::{Adapted, Adapter, Linear, Matrix};
 use crate::model::params::Param;
-use crate::model::tape::{Backward, Var};
+use crate::model::tape::{Backward, Tape, Var};
 use crate::model::work::{added, moved, note_dgrad, note_linear, note_wgrad};
 use crate::ops::linear;
 use crate::ops::lora::{self, Input, Pair};
+use crate::ops::rows;
 use crate::tensor::{DType, Tensor};
 
 impl Adapter {
-    /// Calls `product` with x `[T, K]` and the second pair, whose t is computed in scratch memory.
+    /// Calls `product` with x `[T, K]` and the second pair, whose t is computed in scratch memory. Rows to which the
+    /// adapter does not apply have a t of zeros.
     fn with_pair<R>(
         &self,
         dev: &mut Device,
         x: Tensor,
+        adapted: Adapted,
         product: impl FnOnce(&mut Device, Input) -> Result<R>,
     ) -> Result<R> {
         let mark = dev.mark(Region::Workspace);
-        let t = dev.alloc(Region::Workspace, x.dtype, &[x.rows(), self.s.k])?;
-        lora::fwd(dev, x, &self.a.weight, t)?;
+        let dims = [x.rows(), self.s.k];
+        let t = dev.alloc(Region::Workspace, x.dtype, &dims)?;
+        match adapted {
+            Adapted::Rows(source) => {
+                let with_zeros = dev.zeros(Region::Workspace, x.dtype, &[dims[0] + 1, dims[1]])?;
+                lora::fwd(dev, x, &self.a.weight, with_zeros.slice(0, dims[0]))?;
+                rows::gather(dev, with_zeros, source, t)?;
+            }
+            Adapted::All | Adapted::None => lora::fwd(dev, x, &self.a.weight, t)?,
+        }
         note_linear(dev, x, self.a, moved(&[t]));
         let done = product(dev, Input { x, pair: Some(Pair { left: t, right: self.s }) });
         dev.release(mark);
@@ -53,21 +64,24 @@ impl Adapter {
     }
 }
 
-/// Calls `product` with the input of `layer`: x, and the second pair if the layer has an adapter.
-pub(super) fn with_input<R>(
-    dev: &mut Device,
-    x: Tensor,
-    layer: Linear,
-    product: impl FnOnce(&mut Device, Input) -> Result<R>,
-) -> Result<R> {
-    match layer.adapter {
-        Some(adapter) => {
-            let rank = adapter.s.k;
-            let done = adapter.with_pair(dev, x, product);
-            dev.note_product("linear", [x.rows(), adapter.s.n, rank], moved(&[adapter.s.data]));
-            done
+impl Tape {
+    /// Calls `product` with the input of `layer`: x, and the second pair if the layer has an adapter that applies to rows.
+    pub(super) fn with_input<R>(
+        &self,
+        dev: &mut Device,
+        x: Var,
+        layer: Linear,
+        product: impl FnOnce(&mut Device, Input) -> Result<R>,
+    ) -> Result<R> {
+        match layer.adapter.filter(|_| self.adapted() != Adapted::None) {
+            Some(adapter) => {
+                let rank = adapter.s.k;
+                let done = adapter.with_pair(dev, x.tensor, self.adapted(), product);
+                dev.note_product("linear", [x.tensor.rows(), adapter.s.n, rank], moved(&[adapter.s.data]));
+                done
+            }
+            None => product(dev, x.tensor.into()),
         }
-        None => product(dev, x.into()),
     }
 }
 
@@ -99,7 +113,7 @@ pub(super) fn backward(
     }
     if let Some(db) = b.param(matrix_b.id)? {
         let ds = b.dev.zeros(Region::Workspace, DType::F32, &[s.data.len()])?;
-        adapter.with_pair(b.dev, x.tensor, |dev, input| {
+        adapter.with_pair(b.dev, x.tensor, Adapted::All, |dev, input| {
             let Some(Pair { left: t, .. }) = input.pair else { return Ok(()) };
             linear::wgrad(dev, t, dy, ds, None)?;
             note_wgrad(dev, t, matrix_s, ds);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::device::{Device, Sequences};
 use crate::error::{Error, Result};
-use crate::model::adapter::{self, with_input};
+use crate::model::adapter;
 use crate::model::params::{Linear, Matrix, Vector};
 use crate::model::prompts::SharedPrompts;
 use crate::model::tape::{Backward, Mode, Recompute, Tape, Var};
@@ -217,7 +217,7 @@ impl Tape {
         let Linear { weight, bias, .. } = layer;
         let [bias, more] = [bias.map(|b| b.tensor), residual.map(|r| r.tensor)];
         if !again.0 {
-            with_input(dev, x.tensor, layer, |dev, x| linear::fwd(dev, x, &weight.weight, bias, more, y.tensor))?;
+            self.with_input(dev, x, layer, |dev, x| linear::fwd(dev, x, &weight.weight, bias, more, y.tensor))?;
             note_linear(dev, x.tensor, weight, moved(&[y.tensor]) + residual.map_or(0.0, |r| moved(&[r.tensor])));
         }
         let is_trained = self.is_trained(x) || residual.is_some_and(|r| self.is_trained(r)) || self.trains(&layer);
@@ -246,7 +246,7 @@ impl Tape {
         let records = self.set_trained(y, self.is_trained(x) || self.trains(&gate_up));
         let saved = if records { Some(dev.alloc(self.region(), dtype, &[t, n])?) } else { None };
         let bias = bias.map(|b| b.tensor);
-        with_input(dev, x.tensor, gate_up, |dev, x| linear::fwd_swiglu(dev, x, &weight.weight, bias, saved, y.tensor))?;
+        self.with_input(dev, x, gate_up, |dev, x| linear::fwd_swiglu(dev, x, &weight.weight, bias, saved, y.tensor))?;
         note_linear(dev, x.tensor, weight, moved(&[y.tensor]) + saved.map_or(0.0, |saved| moved(&[saved])));
         let Some(saved) = saved else { return Ok(y) };
         self.record(mark, move |b| {
@@ -272,7 +272,7 @@ impl Tape {
         let records = self.set_trained(y, self.is_trained(x) || self.trains(&layer));
         let saved = if records { Some(dev.alloc(self.region(), dtype, &[t, n])?) } else { None };
         let bias = bias.map(|b| b.tensor);
-        with_input(dev, x.tensor, layer, |dev, x| linear::fwd_gelu(dev, x, &weight.weight, bias, saved, y.tensor))?;
+        self.with_input(dev, x, layer, |dev, x| linear::fwd_gelu(dev, x, &weight.weight, bias, saved, y.tensor))?;
         note_linear(dev, x.tensor, weight, moved(&[y.tensor]) + saved.map_or(0.0, |saved| moved(&[saved])));
         let Some(saved) = saved else { return Ok(y) };
         self.record(mark, move |b| {
@@ -310,7 +310,7 @@ impl Tape {
         };
         if !again.0 {
             let (w, bias) = (&weight.weight, bias.map(|b| b.tensor));
-            with_input(dev, x.tensor, qkv_proj, |dev, x| {
+            self.with_input(dev, x, qkv_proj, |dev, x| {
                 linear::fwd_qkv(dev, Qkv { x, w, bias, cos, sin, heads, cache, qkv: qkv.tensor })
             })?;
             note_linear(dev, x.tensor, weight, moved(&[qkv.tensor]));
