@@ -15,10 +15,11 @@
 //! | [`secrets`] | Removes keys and passwords from all output. |
 //! | [`observe`] | Defines the interface through which a long job reports progress and receives a request to stop. |
 //! | [`config`] | Parses YAML files and command-line overrides into typed, validated, immutable settings. |
-//! | [`identity`] | Hashes everything that a result depends on, and writes the `MANIFEST` of finished folders. |
 //! | [`client`] | Sends requests to OpenAI-compatible servers: teachers, judges and models to measure. |
 //! | [`answers`] | Stores the replies of teachers, judges and measured models in one SQLite file per run. |
 //! | [`hub`] | Lists and downloads models and data sets of the Hugging Face hub, and finds local copies. |
+//! | [`base_model`] | Finds the base model of an adapter, and the files that the adapter's directory lacks. |
+//! | [`identity`] | Hashes everything that a result depends on, and writes the `MANIFEST` of finished folders. |
 //! | [`device`] | Provides memory regions, threads, CPU instruction sets, GPU drivers and the GPU emulator. |
 //! | [`machine`] | Describes the resources of a job: a device, threads, the asynchronous runtime and an observer. |
 //! | [`tensor`] | Defines element types, shapes, and tensors as handles to a device's memory. |
@@ -43,12 +44,13 @@
 //! | [`pipeline`] | Runs the data stages that convert rows to rows: format, distill, verify, filter, mix and others. |
 //! | [`recipe`] | Runs data, SFT, RL, evaluation and report as the resumable stages of one command. |
 //! | [`plan`] | Predicts the memory, the time and the bottleneck of a config on a GPU. |
-//! | [`generate`] | Reads questions, keeps their answers on disk, and computes the log-probs of given responses. |
+//! | [`generate`] | Reads questions, keeps their answers, computes log-probs of given responses, and merges adapters. |
 //! | [`serve`] | Answers requests of OpenAI's API over HTTP, the questions of `omr generate`, and serves a web page. |
 //! | [`bench`](mod@bench) | Measures ops and jobs and compares them with the limits of the machine or a prediction. |
 //! | [`cli`] | Contains one file per command of the command line. |
 
 pub mod answers;
+pub mod base_model;
 pub mod bench;
 pub mod bounds;
 pub mod checkpoint;

@@ -8,8 +8,8 @@ use super::args::{JobArgs, RanksArgs};
 use super::global::Global;
 use super::ranks::RankRole;
 use super::{
-    Context, bench, chat, completions, config, data, doctor, download, eval, generate, init, man, plan, recipe, replay,
-    report, rl, score, serve, sft, signal, upload, verify, watch,
+    Context, bench, chat, completions, config, data, doctor, download, eval, export, generate, init, man, plan, recipe,
+    replay, report, rl, score, serve, sft, signal, upload, verify, watch,
 };
 use crate::error::Result;
 
@@ -50,6 +50,8 @@ enum Command {
     Rl(JobArgs),
     /// Evaluate a model on tasks
     Eval(eval::Args),
+    /// Write a full model from an adapter and its base
+    Export(export::Args),
     /// Answer one question with text and images, or a file of questions
     Generate(generate::Args),
     /// Answer requests of OpenAI's API, and serve a web page for them
@@ -84,7 +86,7 @@ enum Command {
 const GROUPS: [(&str, &[&str]); 4] = [
     ("Run", &["recipe", "init", "sft", "rl", "eval"]),
     ("Data", &["download", "upload", "data"]),
-    ("Use", &["serve", "chat", "generate", "score", "verify"]),
+    ("Use", &["serve", "chat", "generate", "score", "verify", "export"]),
     ("Inspect", &["watch", "report", "replay", "plan", "bench", "config", "doctor", "completions", "man"]),
 ];
 
@@ -137,6 +139,7 @@ impl Command {
             Command::Sft(args) => sft::run(args, context),
             Command::Rl(args) => rl::run(args, context),
             Command::Eval(args) => eval::run(args, context),
+            Command::Export(args) => export::run(args, context),
             Command::Generate(args) => generate::run(args, context),
             Command::Serve(args) => serve::run(args, context),
             Command::Chat(args) => chat::run(args, context),

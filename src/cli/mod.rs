@@ -20,6 +20,7 @@ mod doctor;
 mod download;
 mod dry_run;
 mod eval;
+mod export;
 mod generate;
 mod global;
 mod init;

@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use super::Context;
 use super::args::{Overrides, repository};
 use super::stdout::print;
+use super::{Context, serve};
 use crate::config::ServeConfig;
 use crate::error::{Error, Result};
 use crate::hub::Kind;
@@ -41,6 +41,9 @@ pub struct Args {
     /// Model directory for --requests
     #[arg(long, value_name = "DIR", requires = "requests")]
     model: Option<PathBuf>,
+    /// Adapter of the server, as it was given to omr serve
+    #[arg(long, value_name = "NAME=DIR", requires = "requests")]
+    lora_modules: Option<String>,
     #[command(flatten)]
     overrides: Overrides,
 }
@@ -51,7 +54,8 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     if let (Some(file), Some(model)) = (&args.requests, &args.model) {
         // The first override stands where the run could be.
         overrides.overrides.splice(0..0, args.run.clone());
-        return requests(file, model, &overrides, context);
+        let adapter = args.lora_modules.as_deref().map(serve::adapter).transpose()?;
+        return requests(file, model, adapter, &overrides, context);
     }
     if let Some(key) = overrides.overrides.first() {
         return Err(Error::input("omr replay", key, "no keys without --requests"));
@@ -65,10 +69,17 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
 }
 
 /// Answers recorded requests again. Prints what differs and returns an error if something does.
-fn requests(file: &Path, model: &Path, overrides: &Overrides, context: &Context) -> Result<()> {
+fn requests(
+    file: &Path,
+    model: &Path,
+    adapter: Option<(String, PathBuf)>,
+    overrides: &Overrides,
+    context: &Context,
+) -> Result<()> {
     let Some(config) = overrides.load::<ServeConfig>(None)? else { return Ok(()) };
     let root = model.display().to_string();
-    let options = Options { model: repository(model, Kind::Model, "--model")?, root, config, ..Options::default() };
+    let model = repository(model, Kind::Model, "--model")?;
+    let options = Options { model, root, config, adapter, ..Options::default() };
     let replayed = context.with_machine(|machine| Server::prepare(options, machine)?.replay(file, machine))?;
     let (all, differ) = (replayed.requests, replayed.differences.len());
     for difference in &replayed.differences {

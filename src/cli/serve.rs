@@ -43,6 +43,9 @@ pub struct Args {
     /// Names of the model for clients; answers contain the first. Default: the model as it is given here
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     served_model_name: Vec<String>,
+    /// An adapter (LoRA) of the model: requests for the model NAME get its answers, others those of the model itself
+    #[arg(long, value_name = "NAME=DIR")]
+    lora_modules: Option<String>,
     /// Maximum number of tokens of a prompt with its answer. Default: the limit in the model's config
     #[arg(long, value_name = "N")]
     max_model_len: Option<usize>,
@@ -102,6 +105,15 @@ impl Args {
     }
 }
 
+/// Parses the value of `--lora-modules`.
+pub(super) fn adapter(text: &str) -> Result<(String, PathBuf)> {
+    const FLAG: &str = "--lora-modules";
+    match text.split_once('=').filter(|(name, dir)| !name.is_empty() && !dir.is_empty() && !name.starts_with('{')) {
+        Some((name, dir)) => Ok((name.to_owned(), repository(Path::new(dir), Kind::Model, FLAG)?)),
+        None => Err(Error::input(FLAG, text, "NAME=DIR, the name for requests and the directory of the adapter")),
+    }
+}
+
 /// Loads the model and answers requests until a signal ends the server.
 pub fn run(args: &Args, context: &Context) -> Result<()> {
     let (root, overrides) = args.model()?;
@@ -117,6 +129,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         root,
         config,
         names: args.served_model_name.clone(),
+        adapter: args.lora_modules.as_deref().map(adapter).transpose()?,
         api_keys: args.api_key.clone(),
         admin_api_key: args.admin_api_key.clone(),
         has_reasoning_parser: args.reasoning_parser == ReasoningParser::Qwen3,

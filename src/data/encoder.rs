@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use crate::base_model;
 use crate::data::bad_row::{BadRow, Reason, RowResult};
 use crate::data::index::grids;
 use crate::data::sample::{media, prompt_tokens, same_size, sft_tokens};
@@ -70,8 +71,9 @@ impl Encoder {
         let chat = Chat::load(dir)?;
         let processor = Processor::load(dir)?.within(pixels[0], pixels[1]);
         let mut hasher = blake3::Hasher::new();
+        let tokenizer = base_model::holder(dir, "tokenizer.json")?;
         for name in ["tokenizer.json", "tokenizer_config.json"] {
-            let path = dir.join(name);
+            let path = tokenizer.join(name);
             if path.exists() {
                 hasher.update(&files::read(&path).map_err(Error::io(&path))?);
             }

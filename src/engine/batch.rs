@@ -4,6 +4,7 @@
 use crate::engine::decode_graphs::padded_size;
 use crate::engine::scheduler::{Scheduled, Scheduler, SchedulerConfig, Step};
 use crate::model::ModelConfig;
+use crate::model::linear_layer::Adapted;
 use crate::model::positions::{RopeTable, text_rope};
 use crate::ops::paged_attention::DecodeStep;
 
@@ -68,6 +69,8 @@ pub struct Batch {
     pub vision_tokens: Vec<u32>,
     /// Index of the token that each sample is drawn from, `[B]`.
     pub sample_rows: Vec<u32>,
+    /// True for each token to which the adapters of the model do not apply, `[T]`.
+    of_base: Vec<bool>,
     rope_rows: RopeRows,
 }
 
@@ -85,6 +88,7 @@ impl Batch {
             vision_rows: Vec::new(),
             vision_tokens: Vec::new(),
             sample_rows: Vec::new(),
+            of_base: Vec::new(),
             rope_rows: RopeRows::new(config),
         }
     }
@@ -114,6 +118,7 @@ impl Batch {
             let mut row = self.input_ids.len() as u32;
             self.input_ids.extend_from_slice(&seq.token_ids[s.start..end - s.draft.len()]);
             self.input_ids.extend_from_slice(&s.draft);
+            self.of_base.resize(self.input_ids.len(), prompt.of_base);
             for i in s.start..end {
                 let at = [0, 1, 2].map(|axis| prompt.position(axis, i));
                 self.rope_rows.reach(config, at.into_iter().max().unwrap_or(0) as usize);
@@ -133,6 +138,21 @@ impl Batch {
             let last = row - 1 - s.draft.len() as u32;
             self.sample_rows.extend(s.samples.clone().map(|at| last + s.ahead(at) as u32));
         }
+    }
+
+    /// Returns the tokens to which adapters apply.
+    pub fn adapted(&self) -> Adapted<()> {
+        match self.of_base.iter().filter(|of_base| **of_base).count() {
+            0 => Adapted::All,
+            n if n == self.of_base.len() => Adapted::None,
+            _ => Adapted::Rows(()),
+        }
+    }
+
+    /// Returns the table of [`Adapted::Rows`].
+    pub fn adapted_rows(&self) -> Vec<u32> {
+        let t = self.of_base.len() as u32;
+        (0..t).zip(&self.of_base).map(|(row, &of_base)| if of_base { t } else { row }).collect()
     }
 
     /// Returns true if this is a decode step: one new token per sequence, one sample per token, and no image rows.
@@ -155,6 +175,7 @@ impl Batch {
         (self.block_tables, self.max_blocks) = (tables, max_blocks);
         let half = self.rope_rows.half;
         self.input_ids.resize(size, 0);
+        self.of_base.resize(size, self.of_base[had - 1]);
         self.rope.cos.resize(size * half, 1.0);
         self.rope.sin.resize(size * half, 0.0);
         let slots = null_block * block_size as u32..;
@@ -171,13 +192,15 @@ impl Batch {
     }
 
     /// Fills the largest batch that `limits` allow, for counting memory: a decode step if `decode` is true, else a step
-    /// of any kind. Its contents are meaningless.
-    pub fn fill_largest(&mut self, config: &ModelConfig, limits: &SchedulerConfig, decode: bool) {
+    /// of any kind. Its contents are meaningless. With `mixed`, adapters apply to some of its tokens.
+    pub fn fill_largest(&mut self, config: &ModelConfig, limits: &SchedulerConfig, decode: bool, mixed: bool) {
         self.clear();
         let s = padded_size(limits.max_num_seqs.min(limits.max_num_batched_tokens));
         let t = if decode { s } else { limits.max_num_batched_tokens.max(s) };
         self.max_blocks = limits.max_blocks();
         self.input_ids.resize(t, 0);
+        self.of_base.push(false);
+        self.of_base.resize(t, mixed);
         self.slot_mapping.resize(t, 0);
         self.rope.cos.resize(t * config.head_dim() / 2, 0.0);
         self.rope.sin.resize(t * config.head_dim() / 2, 0.0);
@@ -204,6 +227,7 @@ impl Batch {
             &mut self.sample_rows,
         ];
         lists.into_iter().for_each(Vec::clear);
+        self.of_base.clear();
         self.rope.cos.clear();
         self.rope.sin.clear();
     }

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use crate::engine::sequence::{BlockHash, Prompt};
+use crate::engine::sequence::{BlockHash, OF_BASE, Prompt};
 
 /// A copy of one block (source, destination), made before the step's keys are stored.
 pub type BlockCopy = (u32, u32);
@@ -209,7 +209,7 @@ impl BlockManager {
 
 /// Extends `hashes` to the complete blocks of `token_ids[..computed]`. The hash of a block covers its tokens, the
 /// images that overlap it (content, grid and position) and, through the hash of the previous block, everything before
-/// it.
+/// it and whether adapters apply.
 pub fn extend_hashes(
     hashes: &mut Vec<BlockHash>,
     prompt: &Prompt,
@@ -220,8 +220,10 @@ pub fn extend_hashes(
     for b in hashes.len()..computed / block_size {
         let (start, end) = (b * block_size, (b + 1) * block_size);
         let mut hasher = blake3::Hasher::new();
-        if let Some(parent) = hashes.last() {
-            hasher.update(parent.as_bytes());
+        match hashes.last() {
+            Some(parent) => drop(hasher.update(parent.as_bytes())),
+            None if prompt.of_base => drop(hasher.update(OF_BASE)),
+            None => {}
         }
         hasher.update(bytemuck::cast_slice(&token_ids[start..end]));
         for image in prompt.images.iter().filter(|image| image.overlaps(start, end)) {

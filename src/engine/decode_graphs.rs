@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use crate::device::{Device, Driver, Graph, Mark, Stream};
 use crate::error::{Error, Result};
+use crate::model::linear_layer::Adapted;
 use crate::tensor::Tensor;
 
 /// Returns the size to which a batch of `n` sequences is padded. The sizes are few enough to capture and dense enough
@@ -28,6 +29,8 @@ pub(super) struct Key {
     pub allowed: Option<Tensor>,
     /// True if some keys are read once for several sequences. This adds a launch to each layer.
     pub shares: bool,
+    /// Tokens to which adapters apply.
+    pub adapted: Adapted<()>,
 }
 
 /// The captured steps.

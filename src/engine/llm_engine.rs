@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use crate::base_model;
 use crate::device::Device;
 use crate::engine::draft::Recorded;
 use crate::engine::in_flight::Serving;
@@ -89,7 +90,8 @@ impl EngineConfig {
 /// Returns the ids that end an answer: `eos_token_id` (one id or a list) in the model directory's
 /// generation_config.json, or `fallback` if it is missing.
 pub fn stop_token_ids(dir: &Path, fallback: &[u32]) -> Result<Arc<[u32]>> {
-    let path = dir.join("generation_config.json");
+    const NAME: &str = "generation_config.json";
+    let path = base_model::holder(dir, NAME)?.join(NAME);
     if !path.exists() {
         return Ok(fallback.into());
     }
@@ -202,7 +204,8 @@ impl Engine {
     }
 
     /// Runs, on a counting device, the largest step that answering `requests` can require. The high-water mark of the
-    /// device is then the memory plan of [`Engine::new`] and [`Engine::generate`].
+    /// device is then the memory plan of [`Engine::new`] and [`Engine::generate`]. If a prompt is for the base of a model
+    /// with adapters, other prompts may be for the model.
     pub fn plan(&mut self, model: &Model, dev: &mut Device, requests: &[Request]) -> Result<()> {
         let rollouts = requests.iter().map(|r| r.n).sum::<usize>();
         let samples = self.config.max_num_seqs.min(rollouts.max(self.config.draft_rows));
@@ -211,7 +214,8 @@ impl Engine {
         let kept = self.config.keep_logits.then_some(KeptLogits { rows: &[], prompt: &[] });
         let sampling = Sampling { allowed: self.config.allowed, draws: &draws, kept };
         let images: Vec<_> = requests.iter().flat_map(|r| r.prompt.pixels.iter().cloned()).collect();
-        self.runner.plan(model, dev, self.scheduler.config(), &images, sampling)
+        let mixed = requests.iter().any(|request| request.prompt.of_base);
+        self.runner.plan(model, dev, self.scheduler.config(), &images, sampling, mixed)
     }
 
     /// Answers all requests. The outputs are ordered by request and rollout. `on_event` is called for each token and

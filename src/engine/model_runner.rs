@@ -14,6 +14,7 @@ use crate::error::Result;
 use crate::image::ImageInput;
 use crate::model::Model;
 use crate::model::layers::Attend;
+use crate::model::linear_layer::Adapted;
 use crate::model::tape::{Mode, Tape, Var};
 use crate::ops::attend::Heads;
 use crate::ops::paged_attention::{self, Decode, KvCache, Split};
@@ -143,12 +144,15 @@ impl ModelRunner {
         sampling: Sampling<'_>,
     ) -> Result<Sampled> {
         self.batch.fill(&model.config, scheduler, step);
-        let (images, to) = self.fresh_images(scheduler, step);
         let mut tape = Tape::new(dev, Mode::Infer);
         let decode = self.batch.is_decode();
         let done = dev.range(format_args!("{}", if decode { "decode" } else { "prefill" }), |dev| {
             self.copy_blocks(dev, &step.copies)?;
-            self.encode(model, dev, &mut tape, &images, &to)?;
+            for (of_base, adapted) in [(false, Adapted::All), (true, Adapted::None)] {
+                let (images, to) = self.fresh_images(scheduler, step, of_base);
+                tape.adapt(adapted);
+                self.encode(model, dev, &mut tape, &images, &to)?;
+            }
             match dev.kind().is_gpu() && decode {
                 true => self.replay(model, dev, &mut tape, scheduler.config(), sampling),
                 false => self.compute(model, dev, &mut tape, sampling, None),
@@ -189,7 +193,8 @@ impl ModelRunner {
         self.batch.pad(size, limits.max_blocks(), limits.block_size, limits.num_blocks as u32);
         let split = self.split(dev)?;
         let mark = dev.mark(Region::Workspace);
-        let key = Key { size, mark, allowed: sampling.allowed, shares: split.shares() };
+        let (shares, adapted) = (split.shares(), self.batch.adapted());
+        let key = Key { size, mark, allowed: sampling.allowed, shares, adapted };
         self.draws.clear();
         self.draws.extend_from_slice(sampling.draws);
         self.draws.resize(key.size, Draw::new(SamplingParams::greedy(), NoiseKey::default(), 0, 0));
@@ -257,7 +262,8 @@ impl ModelRunner {
     }
 
     /// Runs the largest possible steps on a counting device: a step of the maximum size, with as many of `images` as
-    /// the vision cache holds (largest first), and then the largest decode step.
+    /// the vision cache holds (largest first), and then the largest decode step. With `mixed`, adapters apply to some of
+    /// the tokens.
     pub fn plan(
         &mut self,
         model: &Model,
@@ -265,6 +271,7 @@ impl ModelRunner {
         limits: &SchedulerConfig,
         images: &[Arc<ImageInput>],
         sampling: Sampling<'_>,
+        mixed: bool,
     ) -> Result<()> {
         let merge = model.config.vision_config.spatial_merge_size as u32;
         let mut images = images.to_vec();
@@ -275,7 +282,7 @@ impl ModelRunner {
             room -= if fits { image.tokens(merge) } else { 0 };
             fits
         });
-        self.batch.fill_largest(&model.config, limits, false);
+        self.batch.fill_largest(&model.config, limits, false, mixed);
         let samples = padded_size(sampling.draws.len());
         let mut draws = sampling.draws.to_vec();
         draws.resize(samples, Draw::new(SamplingParams::default(), NoiseKey::default(), 0, 0));
@@ -292,7 +299,7 @@ impl ModelRunner {
         tape.finish(dev);
         done?;
         // With long sequences, a decode step needs more memory than a small prefill step.
-        self.batch.fill_largest(&model.config, limits, true);
+        self.batch.fill_largest(&model.config, limits, true, mixed);
         self.batch.sample_rows.truncate(samples);
         let split = self.split(dev)?;
         let mut tape = Tape::new(dev, Mode::Infer);
@@ -301,12 +308,16 @@ impl ModelRunner {
         done.map(|_| ())
     }
 
-    /// Returns the images that this step must compute, and the rows of the vision cache for their output.
-    fn fresh_images(&self, scheduler: &Scheduler, step: &Step) -> (Vec<Arc<ImageInput>>, Vec<u32>) {
+    /// Returns the images of prompts for the base, or of other prompts, that this step must compute, and the rows of the
+    /// vision cache for their output.
+    fn fresh_images(&self, scheduler: &Scheduler, step: &Step, of_base: bool) -> (Vec<Arc<ImageInput>>, Vec<u32>) {
         let mut images: Vec<Arc<ImageInput>> = Vec::with_capacity(step.encode.len());
         let mut to: Vec<u32> = Vec::new();
         for encode in &step.encode {
             let prompt = &scheduler.group(encode.group).request.prompt;
+            if prompt.of_base != of_base {
+                continue;
+            }
             images.push(prompt.pixels[encode.image].clone());
             let key = &prompt.images[encode.image].key;
             to.extend_from_slice(scheduler.vision().rows(key).expect("required by the scheduler"));
@@ -343,6 +354,7 @@ impl ModelRunner {
             rows::gather(dev, self.vision, from, rows)?;
             rows::scatter(dev, rows, to, x.tensor)?;
         }
+        tape.adapt(inputs.adapted);
         let attend = Attend::Paged { caches: self.caches.clone(), paging: Box::new(inputs.paging) };
         model.decoder.forward(tape, dev, x, inputs.rope, attend)
     }

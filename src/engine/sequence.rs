@@ -15,6 +15,9 @@ pub type ImageKey = [u8; 32];
 /// Identity of a block's content: its tokens, its images, and everything before them.
 pub type BlockHash = blake3::Hash;
 
+/// Bytes that distinguish what the base of a model computes from what the model computes.
+pub(super) const OF_BASE: &[u8] = b"base";
+
 /// Returns the key of an image.
 pub fn image_key(image: &ImageInput) -> ImageKey {
     let mut hasher = blake3::Hasher::new();
@@ -84,6 +87,8 @@ pub struct Prompt {
     pub position_ids: [Vec<i32>; 3],
     /// Offset for tokens after the prompt: the token at index `i` has position `i + rope_delta` on all three axes.
     pub rope_delta: i32,
+    /// True if the adapters of the model do not apply to this prompt and its answers.
+    pub of_base: bool,
     /// File and row for messages to the user. Empty if unknown.
     pub place: String,
 }
@@ -109,8 +114,18 @@ impl Prompt {
             pixels: pixels.to_vec(),
             position_ids: places.position_ids,
             rope_delta: places.rope_delta,
+            of_base: false,
             place: String::new(),
         })
+    }
+
+    /// Returns the same prompt for the base of a model with adapters. Its images have other keys, because the vision
+    /// tower may have adapters.
+    pub fn for_base(mut self) -> Prompt {
+        for image in &mut self.images {
+            image.key = *blake3::hash(&[&image.key[..], OF_BASE].concat()).as_bytes();
+        }
+        Prompt { of_base: true, ..self }
     }
 
     /// Returns the same prompt with a name for messages to the user.
@@ -122,7 +137,7 @@ impl Prompt {
     pub fn text(token_ids: Vec<u32>) -> Prompt {
         let positions: Vec<i32> = (0..token_ids.len() as i32).collect();
         let position_ids = [positions.clone(), positions.clone(), positions];
-        Prompt { token_ids, images: Vec::new(), pixels: Vec::new(), position_ids, rope_delta: 0, place: String::new() }
+        Prompt { token_ids, position_ids, ..Prompt::default() }
     }
 
     /// Returns the position of the token at index `i` of a sequence with this prompt.

@@ -4,6 +4,7 @@ use crate::device::Device;
 use crate::engine::batch::Batch;
 use crate::error::Result;
 use crate::model::layers::{Paging, Rope};
+use crate::model::linear_layer::Adapted;
 use crate::model::tape::Tape;
 use crate::ops::paged_attention::{Decode, Split};
 use crate::ops::sample::{Draw, logit_columns};
@@ -34,6 +35,8 @@ pub(super) struct StepInputs {
     pub rope: Rope,
     /// Cache slots and block tables.
     pub paging: Paging,
+    /// Tokens to which adapters apply.
+    pub adapted: Adapted,
     /// Rows of the vision cache and the tokens they replace, both u32. `None` without images.
     pub vision: Option<(Tensor, Tensor)>,
     /// Tensors of the sampler. `None` if nothing is sampled.
@@ -76,7 +79,13 @@ impl StepInputs {
             Some((split, tickets)) => Some(Decode::upload(dev, tape.region(), split, tickets)?),
             None => None,
         };
+        let adapted = match batch.adapted() {
+            Adapted::All => Adapted::All,
+            Adapted::None => Adapted::None,
+            Adapted::Rows(()) => Adapted::Rows(tape.upload(dev, &batch.adapted_rows(), &[t])?),
+        };
         Ok(StepInputs {
+            adapted,
             input_ids: tape.upload(dev, &batch.input_ids, &[t])?,
             rope: Rope {
                 cos: tape.upload(dev, &batch.rope.cos, &table)?,

@@ -14,12 +14,13 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::base_model;
 use crate::config::InputKind;
 use crate::error::{Error, Result};
 use crate::files;
 
 pub use manifest::{Manifest, Part, hash, is_as_listed};
-pub use model::{of, paths};
+pub use model::{of, of_files, paths};
 
 /// File name of the record in the folder of a run or stage.
 const RECORD: &str = "inputs.json";
@@ -139,12 +140,16 @@ impl CurrentInputs {
         Ok(())
     }
 
-    /// Adds the files of the model directory `dir` that affect the model's output. With `reference`, its weights are
-    /// recorded as the weights of the reference model. Every file is read completely, except large weights that no
-    /// `MANIFEST` lists and that are not a reference.
+    /// Adds the files of the model directory `dir` that affect the model's output, and those of the base if `dir`
+    /// contains an adapter. With `reference`, its weights are recorded as the weights of the reference model. Every file
+    /// is read completely, except large weights that no `MANIFEST` lists and that are not a reference.
     pub fn add_model(&mut self, dir: &Path, reference: bool) -> Result<()> {
         let listed = Manifest::listed(dir)?;
-        let found = model::files(dir, reference || listed.is_some())?;
+        let mut found = model::files(dir, reference || listed.is_some())?;
+        if let Some(base) = base_model::of(dir)? {
+            found
+                .extend(model::files(&base, reference)?.into_iter().map(|(name, hash)| (format!("base/{name}"), hash)));
+        }
         for (name, hash) in &found {
             let kind = if reference && model::is_weights(name) { InputKind::Reference } else { InputKind::Model };
             self.folders.insert(kind.name(), dir.display().to_string());
@@ -159,7 +164,7 @@ impl CurrentInputs {
             return Ok(());
         };
         // The manifest of a checkpoint also lists optimizer files, which do not count here.
-        let names: BTreeSet<&String> = listed.keys().filter(|name| model::decides(name)).chain(found.keys()).collect();
+        let names: BTreeSet<&String> = listed.keys().chain(found.keys()).filter(|name| model::decides(name)).collect();
         for name in names.into_iter().filter(|name| listed.get(*name) != found.get(*name)) {
             let what = format!("{}{}", dir.join(name).display(), one_sided(listed.get(name), found.get(name)));
             self.altered.push(Difference::new(InputKind::Stages, what));

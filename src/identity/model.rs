@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
+use crate::base_model;
 use crate::error::{Error, Result};
 use crate::files;
 
@@ -20,14 +21,19 @@ const EVERY: u64 = 1 << 20;
 /// Returns a hash of the files that affect the model's output: settings, tokenizer, template and weights. Large weights
 /// are sampled.
 pub fn of(dir: &Path) -> Result<String> {
+    of_files(&paths(dir)?)
+}
+
+/// Returns a hash of these files of a model. Large weights are sampled.
+pub fn of_files(paths: &[PathBuf]) -> Result<String> {
     let mut hasher = blake3::Hasher::new();
-    for path in paths(dir)? {
-        add(&mut hasher, &path).map_err(Error::io(&path))?;
+    for path in paths {
+        add(&mut hasher, path).map_err(Error::io(path))?;
     }
     Ok(hasher.finalize().to_hex()[..32].to_owned())
 }
 
-/// Returns the hash of each file that affects the model's output, by name. It is BLAKE3 of the whole file, or of
+/// Returns the hash of each file in `dir` that affects the model's output, by name. It is BLAKE3 of the whole file, or of
 /// samples for weights over 32 MiB if `whole` is false.
 pub(super) fn files(dir: &Path, whole: bool) -> Result<BTreeMap<String, String>> {
     let hash = |path: PathBuf| {
@@ -40,7 +46,7 @@ pub(super) fn files(dir: &Path, whole: bool) -> Result<BTreeMap<String, String>>
         add(&mut hasher, &path).map_err(Error::io(&path))?;
         Ok((name, format!("samples:{}", hasher.finalize().to_hex())))
     };
-    paths(dir)?.into_par_iter().map(hash).collect()
+    in_dir(dir)?.into_par_iter().map(hash).collect()
 }
 
 /// Returns true if a file with this name affects the model's output.
@@ -54,8 +60,15 @@ pub(super) fn is_weights(name: &str) -> bool {
     name.ends_with(".safetensors")
 }
 
-/// Returns the files of the model directory `dir` that affect the model's output, sorted.
+/// Returns the files that affect the output of the model in `dir`: those of `dir`, and those of its base if `dir` contains
+/// an adapter.
 pub fn paths(dir: &Path) -> Result<Vec<PathBuf>> {
+    let base = base_model::of(dir)?.map_or(Ok(Vec::new()), |base| in_dir(&base))?;
+    Ok([in_dir(dir)?, base].concat())
+}
+
+/// Returns the files in `dir` that affect the model's output, sorted.
+fn in_dir(dir: &Path) -> Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
     for entry in std::fs::read_dir(dir).map_err(Error::io(dir))? {
         let path = entry.map_err(Error::io(dir))?.path();

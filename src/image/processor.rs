@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::{ImageInput, Rgb, resize};
+use crate::base_model;
 use crate::error::{Error, Result};
 use crate::files;
 
@@ -50,7 +51,7 @@ impl Processor {
     pub fn load(path: impl AsRef<Path>) -> Result<Processor> {
         let path = path.as_ref();
         let file = match path.is_dir() {
-            true => Processor::file(path).unwrap_or_else(|| path.join("preprocessor_config.json")),
+            true => Processor::file(path)?.unwrap_or_else(|| path.join("preprocessor_config.json")),
             false => path.to_owned(),
         };
         let text = files::read(&file).map_err(Error::io(&file))?;
@@ -63,15 +64,22 @@ impl Processor {
     }
 
     /// Returns the file with the settings in a model directory: `preprocessor_config.json`, or the
-    /// `processor_config.json` of transformers 5, which contains the settings of images and videos.
-    pub fn file(dir: &Path) -> Option<PathBuf> {
+    /// `processor_config.json` of transformers 5, which contains the settings of images and videos. If the directory
+    /// contains an adapter without these files, returns that of its base.
+    pub fn file(dir: &Path) -> Result<Option<PathBuf>> {
         let nested = |file: &Path| {
             let config = files::read(file).ok().and_then(|text| serde_json::from_slice::<Value>(&text).ok());
             config.is_some_and(|config| config.get("image_processor").is_some())
         };
-        let (alone, nesting) = (dir.join("preprocessor_config.json"), dir.join("processor_config.json"));
-        // Older versions write a `processor_config.json` without image settings.
-        if alone.exists() { Some(alone) } else { Some(nesting).filter(|file| nested(file)) }
+        let in_dir = |dir: &Path| {
+            let (alone, nesting) = (dir.join("preprocessor_config.json"), dir.join("processor_config.json"));
+            // Older versions write a `processor_config.json` without image settings.
+            if alone.exists() { Some(alone) } else { Some(nesting).filter(|file| nested(file)) }
+        };
+        match in_dir(dir) {
+            Some(file) => Ok(Some(file)),
+            None => Ok(base_model::of(dir)?.and_then(|base| in_dir(&base))),
+        }
     }
 
     /// Returns the settings with other bounds on the pixels after resizing. `None` keeps the current bound.
@@ -271,7 +279,10 @@ mod tests {
         let nested = dir.path().join("processor_config.json");
         std::fs::write(&nested, json!({"processor_class": "Qwen2_5_VLProcessor"}).to_string()).unwrap();
         let error = Processor::load(dir.path()).unwrap_err();
-        assert!(Processor::file(dir.path()).is_none() && error.to_string().contains("preprocessor_config"), "{error}");
+        assert!(
+            Processor::file(dir.path()).unwrap().is_none() && error.to_string().contains("preprocessor_config"),
+            "{error}"
+        );
         let settings = json!({"min_pixels": 784, "image_mean": [0.5, 0.25, 0.125]});
         let mut file = json!({"image_processor": settings, "video_processor": {}});
         std::fs::write(&nested, file.to_string()).unwrap();

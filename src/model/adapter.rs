@@ -4,22 +4,32 @@ use std::ops::Range;
 
 use crate::device::{Device, Region};
 use crate::error::Result;
-use crate::model::linear_layer::{Adapter, Linear, Matrix};
+use crate::model::linear_layer::{Adapted, Adapter, Linear, Matrix};
 use crate::model::params::Param;
 use crate::model::tape::{Backward, Tape, Var};
 use crate::model::work::{added, moved, note_dgrad, note_wgrad};
 use crate::ops::linear;
 use crate::ops::lora::{self, Input, Pair};
 use crate::ops::matmul::Weight;
+use crate::ops::rows;
 use crate::tensor::{DType, Tensor};
 
 impl Adapter {
-    /// Computes t of x `[T, K]` in memory of `region`.
-    fn t(&self, dev: &mut Device, region: Region, x: Tensor) -> Result<Tensor> {
-        let t = dev.alloc(region, x.dtype, &[x.rows(), self.s.k])?;
-        lora::fwd(dev, x, &self.a.weight, self.tickets, t)?;
+    /// Computes t of x `[T, K]` in memory of `region`. Rows to which the adapter does not apply have a t of zeros.
+    fn t(&self, dev: &mut Device, region: Region, x: Tensor, adapted: Adapted) -> Result<Tensor> {
         let Weight { data, n, k, .. } = self.a.weight;
+        let t = dev.alloc(region, x.dtype, &[x.rows(), n])?;
+        let mark = dev.mark(Region::Workspace);
+        let all = match adapted {
+            Adapted::All | Adapted::None => t,
+            Adapted::Rows(_) => dev.zeros(Region::Workspace, x.dtype, &[x.rows() + 1, n])?,
+        };
+        lora::fwd(dev, x, &self.a.weight, self.tickets, all.slice(0, x.rows()))?;
         dev.note_product("lora::fwd", [x.rows(), n, k], moved(&[x, data, t]));
+        if let Adapted::Rows(source) = adapted {
+            rows::gather(dev, all, source, t)?;
+        }
+        dev.release(mark);
         Ok(t)
     }
 
@@ -48,8 +58,8 @@ impl Adapter {
 }
 
 impl Tape {
-    /// Calls `product` with the input of `layer`: x, and the second pair if the layer has an adapter. Returns t, if it is
-    /// kept for backward.
+    /// Calls `product` with the input of `layer`: x, and the second pair if the layer has an adapter that applies to rows.
+    /// Returns t, if it is kept for backward.
     pub(super) fn with_input(
         &self,
         dev: &mut Device,
@@ -57,9 +67,11 @@ impl Tape {
         layer: Linear,
         product: impl FnOnce(&mut Device, Input) -> Result<()>,
     ) -> Result<Option<Tensor>> {
-        let Some(adapter) = layer.adapter else { return product(dev, x.into()).map(|()| None) };
+        let adapter = layer.adapter.filter(|_| self.adapted() != Adapted::None);
+        let Some(adapter) = adapter else { return product(dev, x.into()).map(|()| None) };
         let mark = dev.mark(Region::Workspace);
-        let t = adapter.t(dev, if self.recording() { self.region() } else { Region::Workspace }, x)?;
+        let region = if self.recording() { self.region() } else { Region::Workspace };
+        let t = adapter.t(dev, region, x, self.adapted())?;
         product(dev, Input { x, pair: Some(Pair { left: t, right: adapter.s }) })?;
         dev.release(mark);
         Ok(self.recording().then_some(t))
@@ -96,7 +108,7 @@ pub(super) fn backward(
         note_wgrad(b.dev, x.tensor, a, da);
     }
     if let Some(db) = b.param(matrix_b.id)? {
-        let t = t.map_or_else(|| adapter.t(b.dev, Region::Workspace, x.tensor), Ok)?;
+        let t = t.map_or_else(|| adapter.t(b.dev, Region::Workspace, x.tensor, Adapted::All), Ok)?;
         let ds = b.dev.zeros(Region::Workspace, DType::F32, &[s.data.len()])?;
         linear::wgrad(b.dev, t, dy, ds, None)?;
         note_wgrad(b.dev, t, matrix_s, ds);

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use crate::base_model::ADAPTER_CONFIG as CONFIG;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::files;
@@ -16,12 +17,10 @@ use crate::model::attach::{Masters, module, path_in_memory, scale};
 use crate::model::linear_layer::{A, B};
 use crate::model::outgoing::{OutFile, OutModel, Outgoing, Part};
 use crate::model::params::{ParamLayout, Piece};
-use crate::model::weights::{ADAPTER, WeightFiles, is_float, released_name};
+use crate::model::weights::{ADAPTER, StoredTensor, WeightFiles, is_float, released_name};
 use crate::model::{Model, ModelConfig};
 use crate::tensor::{DType, Tensor};
 
-/// Name of the file with the settings.
-pub const CONFIG: &str = "adapter_config.json";
 /// Start of the names of all tensors.
 const PREFIX: &str = "base_model.model.";
 
@@ -172,22 +171,17 @@ impl StoredAdapter {
         Ok(StoredAdapter { config, files, names })
     }
 
-    /// Returns the directory of the base model. Errors if it is not there.
-    pub fn base(&self) -> Result<&Path> {
-        let base = Path::new(&self.config.base);
-        if base.is_dir() {
-            return Ok(base);
-        }
-        let place = format!("{}: base_model_name_or_path", self.files.dir.join(CONFIG).display());
-        Err(Error::input(place, self.config.base.clone(), "the directory of the base model"))
-    }
-
     /// Adds this adapter to `model` and sets its weights. Errors if a tensor finds no layer or has another shape.
     pub fn attach(&self, dev: &mut Device, model: &mut Model) -> Result<()> {
         let takes = |module: &str| [A, B].iter().any(|end| self.names.contains_key(&format!("{module}{end}")));
         model.attach(dev, self.config.rank, self.config.scale(), &takes)?;
         self.check(&model.layout)?;
         model.set_adapters(dev, self)
+    }
+
+    /// Returns the tensor with this released name, if there is one. Errors if its shape is not `shape`.
+    pub(super) fn tensor(&self, released: &str, shape: &[usize]) -> Option<Result<StoredTensor<'_>>> {
+        self.names.get(released).map(|name| self.files.tensor(name, shape))
     }
 
     /// Errors unless the file has exactly the tensors of the adapters of `layout`, with finite values.
@@ -221,7 +215,7 @@ impl StoredAdapter {
 impl Masters for StoredAdapter {
     fn row(&self, piece: &Piece, r: usize, out: &mut [f32]) {
         // `check` has found every tensor.
-        if let Some(Ok(tensor)) = self.names.get(&piece.name).map(|name| self.files.tensor(name, &piece.shape)) {
+        if let Some(Ok(tensor)) = self.tensor(&piece.name, &piece.shape) {
             tensor.row(r, out);
         }
     }

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
+use crate::base_model;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::model::weights::{Measured, WeightFiles};
@@ -97,10 +98,13 @@ impl ModelConfig {
     /// Reads `path` (a `config.json`). If the directory also contains the weights, errors on sizes that differ from the
     /// weights, so that no memory is allocated for wrong sizes.
     pub fn load(path: &Path) -> Result<ModelConfig> {
+        let (dir, name) = (path.parent().unwrap_or(Path::new("")), path.file_name().unwrap_or_default());
+        let dir = &base_model::holder(dir, &name.to_string_lossy())?;
+        let path = &dir.join(name);
         let text = files::read_to_string(path).map_err(Error::io(path))?;
         let value = serde_json::from_str(&text).map_err(|e| Error::format(path, format!("not JSON: {e}")))?;
         let config = ModelConfig::from_json(&value, &path.display().to_string())?;
-        config.hold(path.parent().unwrap_or(Path::new("")))?;
+        config.hold(dir)?;
         Ok(config)
     }
 

@@ -38,6 +38,17 @@ pub const A: &str = ".lora_A.weight";
 /// End of the names of B's tensors, in place of `.weight`.
 pub const B: &str = ".lora_B.weight";
 
+/// The rows to which adapters apply in a forward pass.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Adapted<Table = Tensor> {
+    /// Every row.
+    All,
+    /// No row: the model is its base.
+    None,
+    /// Some rows of T: u32 `[T]` with the index of each such row, and T in place of the others.
+    Rows(Table),
+}
+
 /// The adapter of a linear layer.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Adapter {

@@ -26,6 +26,7 @@ pub mod inputs;
 pub mod layer;
 pub mod layers;
 pub mod linear_layer;
+pub mod merge;
 pub mod outgoing;
 pub mod params;
 pub mod positions;

@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 use half::bf16;
 use safetensors::tensor::Dtype;
 
-use super::adapter_files::{self, StoredAdapter};
+use super::adapter_files::StoredAdapter;
 use super::weights::{Shard, Stored, StoredTensor, WeightFiles};
 use super::{Model, ModelConfig, ParamLayout, normalize};
+use crate::base_model;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::image::Processor;
@@ -35,12 +36,12 @@ impl Model {
     pub fn load_shown(dev: &mut Device, dir: &Path, dtype: DType, observer: &dyn Observer) -> Result<Model> {
         let config = ModelConfig::load(&dir.join("config.json"))?;
         let mut model = Model::empty(dev, config, dtype)?;
-        if Processor::file(dir).is_some() {
+        if Processor::file(dir)?.is_some() {
             model.normalize = normalize(&Processor::load(dir)?, &model.config.vision_config);
         }
-        let adapter = adapter_files::exist_in(dir).then(|| StoredAdapter::open(dir)).transpose()?;
-        let weights = adapter.as_ref().map_or(Ok(dir), StoredAdapter::base)?;
-        WeightFiles::open(weights)?.load(dev, &model.layout, observer)?;
+        let base = base_model::of(dir)?;
+        let adapter = base.as_ref().map(|_| StoredAdapter::open(dir)).transpose()?;
+        WeightFiles::open(base.as_deref().unwrap_or(dir))?.load(dev, &model.layout, observer)?;
         adapter.map_or(Ok(()), |adapter| adapter.attach(dev, &mut model))?;
         Ok(model)
     }

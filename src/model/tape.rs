@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use crate::device::{Device, Mark, Region};
 use crate::error::{Error, Result};
 use crate::model::grads::GradientSink;
+use crate::model::linear_layer::Adapted;
 use crate::model::params::Linear;
 use crate::tensor::{DType, Elem, Tensor};
 
@@ -123,6 +124,7 @@ pub struct Tape {
     trained: Vec<bool>,
     /// True if all parameters except those of adapters are frozen.
     base_is_frozen: bool,
+    adapted: Adapted,
     notes: Vec<(&'static str, usize, Tensor)>,
     start: [Mark; 2],
 }
@@ -136,6 +138,7 @@ impl Tape {
             nodes: Vec::new(),
             trained: Vec::new(),
             base_is_frozen: false,
+            adapted: Adapted::All,
             notes: Vec::new(),
             start: [dev.mark(Region::Overlay), dev.mark(Region::Workspace)],
         }
@@ -176,6 +179,16 @@ impl Tape {
     /// States whether all parameters except those of adapters are frozen.
     pub fn freeze_base(&mut self, is_frozen: bool) {
         self.base_is_frozen = is_frozen;
+    }
+
+    /// States to which rows of the following layers adapters apply.
+    pub fn adapt(&mut self, adapted: Adapted) {
+        self.adapted = adapted;
+    }
+
+    /// Returns the rows to which adapters apply.
+    pub fn adapted(&self) -> Adapted {
+        self.adapted
     }
 
     /// Returns true if the base model is trained.

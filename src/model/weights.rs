@@ -13,12 +13,13 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::model::params::ParamLayout;
 use crate::observe::{Observer, Silent};
+use crate::tensor::DType;
 
 /// Name of the single weight file.
 pub(super) const SINGLE: &str = "model.safetensors";
 
 /// Name of the file with the weights of an adapter.
-pub(super) const ADAPTER: &str = "adapter_model.safetensors";
+pub const ADAPTER: &str = "adapter_model.safetensors";
 
 /// Name of the index that lists the shards.
 pub(super) const INDEX: &str = "model.safetensors.index.json";
@@ -192,6 +193,11 @@ impl WeightFiles {
         self.notes.get(key).map(String::as_str)
     }
 
+    /// Returns the type of a model that represents all weights exactly: bf16 if every weight is bf16, otherwise f32.
+    pub fn dtype(&self) -> DType {
+        if self.tensors.values().all(|stored| stored.dtype == Dtype::BF16) { DType::Bf16 } else { DType::F32 }
+    }
+
     /// Returns the tensor `name` of any type. Errors if it is absent or if its shape is not `shape`.
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<StoredTensor<'_>> {
         let stored = self.tensors.get(name).ok_or_else(|| Error::format(&self.dir, format!("no tensor {name}")))?;
@@ -311,7 +317,6 @@ mod tests {
     use super::*;
     use crate::device::{Isa, Plan};
     use crate::model::outgoing::{self, OutFile, create_weights, fill_files, shards};
-    use crate::tensor::DType;
 
     fn small(dtype: DType) -> (Device, ParamLayout) {
         let mut dev = Device::cpu(&Plan::uniform(1 << 22), 1, Isa::detect()).unwrap();

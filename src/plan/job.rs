@@ -6,6 +6,7 @@ use super::assumptions::{H200, Rows};
 use super::page::Page;
 use super::pass::Pass;
 use super::training::{GpuSet, Keys, Training};
+use crate::base_model;
 use crate::config::{self, Config as _, OptimConfig, RlConfig, SftConfig};
 use crate::error::{Error, Result};
 use crate::files;
@@ -55,7 +56,8 @@ fn of_config<C: Training>(file: &Path, values: &[String], rows: &Rows, memory: O
 
 /// Loads the model's configuration from the directory in the config, or from `model/` next to the config.
 pub fn model_config(config: &Path, model: Option<&PathBuf>) -> Result<ModelConfig> {
-    let named = model.map(|dir| dir.join("config.json"));
+    let named = model.map(|dir| base_model::holder(dir, "config.json")).transpose()?;
+    let named = named.map(|dir| dir.join("config.json"));
     let beside = config.parent().unwrap_or(Path::new("")).join("model").join("config.json");
     match named.filter(|path| path.exists()).or_else(|| beside.exists().then_some(beside.clone())) {
         Some(path) => ModelConfig::load(&path),

@@ -1,5 +1,6 @@
 //! State that all request handlers share.
 
+use std::path::PathBuf;
 use std::sync::{OnceLock, PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -37,6 +38,8 @@ pub struct App {
     pub names: Vec<String>,
     /// Path or name of the model as the user gave it.
     pub root: String,
+    /// Name and directory of the adapter that requests may use instead of the model itself.
+    pub adapter: Option<(String, PathBuf)>,
     /// Maximum number of tokens of a prompt with its answer.
     pub max_model_len: usize,
     /// True if reasoning is separated from answers.
@@ -53,15 +56,23 @@ pub struct App {
 }
 
 impl App {
-    /// Takes the field `model` of a request. Errors if it names another model.
-    pub fn check_model(&self, fields: &mut Fields) -> Api<()> {
+    /// Takes the field `model` of a request and returns the name for the answer. Errors if it names another model.
+    pub fn take_model(&self, fields: &mut Fields) -> Api<String> {
+        let adapter = self.adapter.as_ref().map(|(name, _)| name);
         match fields.string("model")? {
+            Some(name) if adapter == Some(&name) => Ok(name),
             Some(name) if !self.names.contains(&name) => {
-                let message = format!("the model {name:?} does not exist; this server has {}", self.names.join(", "));
+                let known: Vec<&str> = self.names.iter().chain(adapter).map(String::as_str).collect();
+                let message = format!("the model {name:?} does not exist; this server has {}", known.join(", "));
                 Err(ApiError::new(StatusCode::NOT_FOUND, message).coded("model_not_found").of("model"))
             }
-            _ => Ok(()),
+            _ => Ok(self.names[0].clone()),
         }
+    }
+
+    /// Returns true if answers of the model `name` are those of the base without the server's adapter.
+    pub fn is_base(&self, name: &str) -> bool {
+        self.adapter.as_ref().is_some_and(|(adapter, _)| adapter != name)
     }
 
     /// Returns the value that names weights and arithmetic. Equal requests with equal seeds get equal answers from

@@ -233,6 +233,10 @@ impl<'a> EngineThread<'a> {
             |error: Error| ApiError::field("model_path", error, "a model directory with the same configuration");
         let config = ModelConfig::load(&dir.join("config.json")).map_err(refused)?;
         let Core { dev, model, engine } = &mut self.core;
+        if !model.layout.adapters.is_empty() {
+            let found = "a server with an adapter";
+            return Err(ApiError::field("model_path", found, "a server of a model without adapters"));
+        }
         if config.to_json(DType::F32) != model.config.to_json(DType::F32) {
             let found = format!("{}, whose config.json differs", dir.display());
             return Err(ApiError::field("model_path", found, "the configuration of the served model"));

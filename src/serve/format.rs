@@ -38,7 +38,7 @@ impl<'a> Format<'a> {
             "id": id,
             "object": object,
             "created": created,
-            "model": self.app.names[0],
+            "model": self.request.model,
             "choices": choices,
             "system_fingerprint": fingerprint,
             "seed": self.request.sampling.params.seed,

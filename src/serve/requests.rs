@@ -47,6 +47,8 @@ pub struct Prepared {
     pub route: Route,
     /// The id that the client knows.
     pub id: String,
+    /// Name of the model that answers.
+    pub model: String,
     /// Time of arrival in seconds since 1970.
     pub created: u64,
     /// Each prompt with its parameters.
@@ -105,7 +107,7 @@ pub async fn prepare(app: &Arc<App>, route: Route, mut body: Value) -> Api<Prepa
 
 fn parse(app: &App, route: Route, body: Value) -> Api<Prepared> {
     let mut fields = Fields::new(body.clone(), "")?;
-    app.check_model(&mut fields)?;
+    let model = app.take_model(&mut fields)?;
     let request_id = fields.read("request_id", "a string of 1 to 128 characters", |value| {
         value.as_str().filter(|id| (1..=128).contains(&id.len())).map(str::to_owned)
     })?;
@@ -121,8 +123,12 @@ fn parse(app: &App, route: Route, body: Value) -> Api<Prepared> {
     fields.only(&[("cache_salt", Value::Null)], "the prefix cache is shared by all requests")?;
     fields.without_effect(&["user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"]);
     fields.end()?;
+    let prompts = match app.is_base(&model) {
+        true => prompts.into_iter().map(Prompt::for_base).collect(),
+        false => prompts,
+    };
     let asked = Asked { route, prompts, sampling, output };
-    Ok(Prepared { id, body: seeded(body, route, asked.sampling.params.seed), ..asked.checked(app)? })
+    Ok(Prepared { id, model, body: seeded(body, route, asked.sampling.params.seed), ..asked.checked(app)? })
 }
 
 /// Parses the question of a row. `fields` has its sampling parameters.
@@ -141,7 +147,7 @@ struct Asked {
 }
 
 impl Asked {
-    /// Checks the request against the limits of the engine. The caller sets the id and the body.
+    /// Checks the request against the limits of the engine. The caller sets the id, the model and the body.
     fn checked(self, app: &App) -> Api<Prepared> {
         let Asked { route, prompts, mut sampling, mut output } = self;
         let choices = prompts.len() * sampling.n;
@@ -158,8 +164,8 @@ impl Asked {
         let prompts: Vec<_> = prompts.into_iter().map(with_params).collect::<Api<_>>()?;
         let prompts = prompts.into_iter().map(|(params, prompt)| (Arc::new(prompt), params)).collect();
         sampling.max_tokens = None;
-        let (id, created, body) = (String::new(), super::app::now(), Value::Null);
-        Ok(Prepared { route, id, created, prompts, sampling, output, body })
+        let (id, model, created, body) = (String::new(), String::new(), super::app::now(), Value::Null);
+        Ok(Prepared { route, id, model, created, prompts, sampling, output, body })
     }
 }
 
@@ -343,7 +349,7 @@ pub fn rendered(app: &App, mut body: Value) -> Api<Value> {
     sampling_params.insert("logprobs".to_owned(), json!(params.logprobs));
     let mut request = json!({
         "request_id": random_id()?,
-        "model": app.names[0],
+        "model": prepared.model,
         "token_ids": prompt.token_ids,
         "sampling_params": sampling_params,
     });

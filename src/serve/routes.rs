@@ -107,11 +107,13 @@ async fn metrics(State(app): State<Arc<App>>) -> Response {
 }
 
 async fn models(State(app): State<Arc<App>>) -> Json<Value> {
-    let model = |name: &String| {
-        json!({"id": name, "object": "model", "created": app.created, "owned_by": "omr", "root": app.root,
-            "max_model_len": app.max_model_len})
+    let model = |name: &String, root: &str, parent: Option<&String>| {
+        json!({"id": name, "object": "model", "created": app.created, "owned_by": "omr", "root": root,
+            "parent": parent, "max_model_len": app.max_model_len})
     };
-    Json(json!({"object": "list", "data": app.names.iter().map(model).collect::<Vec<_>>()}))
+    let mut list: Vec<Value> = app.names.iter().map(|name| model(name, &app.root, None)).collect();
+    list.extend(app.adapter.iter().map(|(name, dir)| model(name, &dir.to_string_lossy(), app.names.first())));
+    Json(json!({"object": "list", "data": list}))
 }
 
 /// Answers a request that generates tokens.
@@ -144,7 +146,7 @@ async fn answered(
 ) -> Api<Json<Value>> {
     let mut fields = Fields::new(body::json(request).await?, "")?;
     let answer = tokio::task::spawn_blocking(move || {
-        app.check_model(&mut fields)?;
+        app.take_model(&mut fields)?;
         let answer = act(&app, &mut fields)?;
         fields.end().map(|()| Json(answer))
     });

@@ -20,6 +20,7 @@ use super::replay::{Replayed, replay};
 use super::routes::{Keys, router};
 use super::sampling::Defaults;
 use super::sizes::{self, Needs};
+use crate::base_model::{self, ADAPTER_CONFIG};
 use crate::config::ServeConfig;
 use crate::device::{Device, Plan, Region};
 use crate::engine::{Engine, EngineConfig, allowed_ids, stop_token_ids};
@@ -28,7 +29,8 @@ use crate::eval::fits;
 use crate::identity;
 use crate::image::Processor;
 use crate::machine::Machine;
-use crate::model::{Model, ModelConfig};
+use crate::model::adapter_files::StoredAdapter;
+use crate::model::{Model, ModelConfig, weights};
 use crate::ops::sample::LogprobsMode;
 use crate::tensor::DType;
 use crate::text::Chat;
@@ -52,6 +54,8 @@ pub struct Options {
     pub config: ServeConfig,
     /// Names of the model for requests. Empty uses `root`.
     pub names: Vec<String>,
+    /// Name and directory of an adapter that requests may use.
+    pub adapter: Option<(String, PathBuf)>,
     /// Keys of clients. Without keys, every client is accepted.
     pub api_keys: Vec<String>,
     /// Key of administrators.
@@ -102,6 +106,18 @@ impl Draft {
     pub fn new(options: Options, machine: &Machine) -> Result<Draft> {
         let (dir, config) = (&options.model, &options.config);
         let media = MediaRules::new(&options.allowed_media_domains, options.allowed_local_media_path.clone())?;
+        let names = if options.names.is_empty() { vec![options.root.clone()] } else { options.names.clone() };
+        let mut files = identity::paths(dir)?;
+        if let Some((name, adapter)) = &options.adapter {
+            let wrong = |found, expected| Err(Error::input("--lora-modules", found, expected));
+            if names.contains(name) {
+                return wrong(format!("{name}, a name of the model itself"), "another name");
+            }
+            if base_model::of(dir)?.is_some() {
+                return wrong(format!("{name} for {}, which is an adapter", dir.display()), "a base model as MODEL");
+            }
+            files.extend([ADAPTER_CONFIG, weights::ADAPTER].map(|file| adapter.join(file)));
+        }
         let recorder = options.record_requests.as_deref().map(Recorder::open).transpose()?;
         let page = Page {
             has_key: !options.api_keys.is_empty(),
@@ -126,14 +142,15 @@ impl Draft {
             media,
             engine,
             metrics: Metrics::new(),
-            names: if options.names.is_empty() { vec![options.root.clone()] } else { options.names.clone() },
+            names,
             root: options.root.clone(),
+            adapter: options.adapter.clone(),
             max_model_len: limits.max_model_len,
             has_reasoning_parser: options.has_reasoning_parser,
             created: now(),
             recorder,
             arithmetic: OnceLock::new(),
-            weights: RwLock::new(identity::of(dir)?),
+            weights: RwLock::new(identity::of_files(&files)?),
         };
         Ok(Draft { app: Arc::new(app), needs: None, drain: DRAIN, limits, inbox, options, page, allowed })
     }
@@ -153,11 +170,20 @@ impl Draft {
     /// Plans the memory, then loads the model and creates its engine.
     fn core(&self, dtype: DType, machine: &Machine) -> Result<Core> {
         let (app, num_kv_blocks) = (&self.app, self.options.config.num_kv_blocks);
-        let (mut limits, planned) = match &self.needs {
+        let (mut limits, mut planned) = match &self.needs {
             Some(needs) => (needs.narrowed(self.limits), needs.largest(&self.limits, &app.config)),
             None => (self.limits, sizes::largest(&self.limits, &app.processor, &app.config)?),
         };
         limits.num_kv_blocks = num_kv_blocks.or(limits.num_kv_blocks);
+        let adapter = self.options.adapter.as_ref().map(|(_, dir)| StoredAdapter::open(dir)).transpose()?;
+        if adapter.is_some() {
+            let prompts = planned.iter_mut().flatten().map(|request| Arc::make_mut(&mut request.prompt));
+            prompts.for_each(|prompt| prompt.of_base = true);
+        }
+        let attach = |dev: &mut Device, mut model: Model| -> Result<Model> {
+            adapter.as_ref().map_or(Ok(()), |adapter| adapter.attach(dev, &mut model))?;
+            Ok(model)
+        };
         let upload = |dev: &mut Device| {
             self.allowed.as_ref().map(|bits| dev.upload(Region::Weights, bits, &[bits.len()])).transpose()
         };
@@ -165,6 +191,7 @@ impl Draft {
         let count = |dtype: DType| -> Result<(EngineConfig, Plan)> {
             let mut counted = Device::count_for(machine.target);
             let model = Model::empty_of(&mut counted, &self.options.model, app.config.clone(), dtype)?;
+            let model = attach(&mut counted, model)?;
             let limits = EngineConfig { allowed: upload(&mut counted)?, ..limits };
             let (limits, memory) = limits.fitted(&model, &mut counted, &planned[0], budget)?;
             let mut engine = Engine::new(&model, &mut counted, limits)?;
@@ -180,6 +207,7 @@ impl Draft {
             drop(dev.take_stop_flag());
         }
         let model = Model::load_shown(&mut dev, &self.options.model, dtype, machine.observer)?;
+        let model = attach(&mut dev, model)?;
         let limits = EngineConfig { allowed: upload(&mut dev)?, ..limits };
         let engine = Engine::new(&model, &mut dev, limits)?;
         Ok(Core { dev, model, engine })

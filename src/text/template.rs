@@ -10,7 +10,8 @@ use regex::{Captures, Regex};
 use serde_json::json;
 
 use super::bounded::Bounded;
-use super::json;
+use super::{json, tokenizer};
+use crate::base_model;
 use crate::error::{Error, Result};
 use crate::files;
 
@@ -131,7 +132,8 @@ impl ChatTemplate {
     /// Loads the template of a model directory: `chat_template.jinja`, otherwise `chat_template.json`, otherwise the
     /// `chat_template` of `tokenizer_config.json`. The names of the special tokens come from `tokenizer_config.json`.
     pub fn load(dir: impl AsRef<Path>) -> Result<ChatTemplate> {
-        let dir = dir.as_ref();
+        // The template belongs to the tokenizer.
+        let dir = &base_model::holder(dir.as_ref(), tokenizer::FILE)?;
         let config_path = dir.join("tokenizer_config.json");
         let config = read_json(&config_path)?;
         let jinja = dir.join("chat_template.jinja");

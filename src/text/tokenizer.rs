@@ -8,9 +8,12 @@ use tokenizers::{
 };
 
 use super::allowed;
+use crate::base_model;
 use crate::bounds::{Budget, caught};
 use crate::error::{Error, Result};
 
+/// Name of the file with the vocabulary.
+pub(super) const FILE: &str = "tokenizer.json";
 /// Maximum bytes of text that all threads together encode at once. Each byte takes up to 300 bytes of memory.
 pub const LONGEST_TEXT: usize = 2 << 20;
 static ENCODING: Budget = Budget::new(LONGEST_TEXT as u64);
@@ -47,7 +50,10 @@ impl Tokenizer {
     /// adds its `added_tokens_decoder`, whose `special` flags determine what decoding skips.
     pub fn load(path: impl AsRef<Path>) -> Result<Tokenizer> {
         let path = path.as_ref();
-        let file = if path.is_dir() { path.join("tokenizer.json") } else { path.to_owned() };
+        let file = match path.is_dir() {
+            true => base_model::holder(path, FILE)?.join(FILE),
+            false => path.to_owned(),
+        };
         let json = allowed::read(&file).map_err(Error::io(&file))?;
         let config = file.with_file_name("tokenizer_config.json");
         let added = match allowed::read(&config) {

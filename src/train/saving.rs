@@ -20,9 +20,11 @@
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
+use crate::base_model;
 use crate::checkpoint::{Draft, State, Store};
 use crate::device::{Device, readback};
 use crate::error::{Error, Result};
+use crate::image::Processor;
 use crate::model::OutModel;
 use crate::model::outgoing::{Fetch, OutFile, create_files, fetched, fill_files};
 use crate::ranks::Ranks;
@@ -44,10 +46,15 @@ const COMPANIONS: [&str; 12] = [
     "vocab.json",
 ];
 
-/// Copies the companion files (tokenizer, chat template, preprocessor) that exist in `from` to `to`.
+/// Copies the companion files (tokenizer, chat template, preprocessor) of the model in `from` to `to`.
 pub fn copy_companions(from: &Path, to: &Path) -> Result<()> {
+    let (tokenizer, processor) = (base_model::holder(from, "tokenizer.json")?, Processor::file(from)?);
     for name in COMPANIONS {
-        let from = from.join(name);
+        let from = match name {
+            "generation_config.json" => base_model::holder(from, name)?.join(name),
+            _ if name.contains("processor") => processor.as_deref().unwrap_or(from).with_file_name(name),
+            _ => tokenizer.join(name),
+        };
         if from.exists() {
             std::fs::copy(&from, to.join(name)).map_err(Error::io(&from))?;
         }

@@ -1,6 +1,6 @@
 //! The settings for training and saving that the configs of SFT and RL have in common.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::checkpoint::Retention;
 use crate::config::{DatasetConfig, Dtype, InputKind, LoraConfig, OptimConfig, ReportTo};
@@ -69,7 +69,12 @@ impl TrainerConfig {
         let Some(LoraConfig { rank, alpha, use_rslora, .. }) = self.optimizer.lora else { return Ok(None) };
         // A run that continues an adapter has the same base.
         let base = match adapter_files::exist_in(&self.model) {
-            true => AdapterConfig::read(&self.model)?.base,
+            true => {
+                let base = AdapterConfig::read(&self.model)?.base;
+                let beside = self.model.join(&base);
+                // A path that is relative to that adapter's directory does not hold for this run's.
+                if beside.is_dir() && !Path::new(&base).is_dir() { beside.display().to_string() } else { base }
+            }
             false => self.model.display().to_string(),
         };
         Ok(Some(AdapterConfig { base, rank, alpha, use_rslora }))

@@ -1,5 +1,6 @@
 //! Tests the program as users run it: its output and its exit status.
 
+pub mod adapter;
 mod config;
 mod errors;
 mod eval;

@@ -7,6 +7,7 @@ use omr::config::OptimConfig;
 use omr::device::{Device, Region};
 use omr::model::adapter_files::StoredAdapter;
 use omr::model::attach::path_in_memory;
+use omr::model::weights::WeightFiles;
 use omr::model::{Grads, LayerPolicy, Model};
 use omr::optim::Optimizer;
 use omr::tensor::DType;
@@ -153,6 +154,45 @@ fn gradients_agree_with_peft() {
         largest.check(&[("gradient", adapted.tolerance("grad_rel_to_max_abs"))]);
     }
     report("lora-gradients", count);
+}
+
+#[test]
+fn merged_weights_agree_with_peft() {
+    let mut count = 0;
+    for adapted in adapters() {
+        let mut dev = device();
+        let model = adapted.model(&mut dev);
+        let base = WeightFiles::open(&adapted.base.dir).unwrap();
+        let merged = StoredAdapter::open(&adapted.dir).unwrap().merge(&mut dev, &model.layout, &base).unwrap();
+        let whole = adapted.dir.join("merged.safetensors");
+        let whole = whole.exists().then(|| Tensors::read(&whole));
+        // With B = 0, nothing changes and nothing is listed.
+        let listed = adapted.dir.join("merged.json");
+        let listed = listed.exists().then(|| json(&listed)["merged"].clone());
+        assert_eq!(listed.is_none(), adapted.index["b"] == "zero", "{}", adapted.name);
+        let (mut largest, mut total) = (Largest::default(), 0);
+        for (name, entry) in listed.iter().flat_map(|listed| listed.as_object().unwrap()) {
+            count += 1;
+            let (param, piece) = models::find(&model.layout, name);
+            let found = models::piece::<f32>(&mut dev, param, param.tensor, piece);
+            total += found.len() as u64;
+            if let Some(whole) = &whole {
+                largest.note("weight", max_diff(&found, whole.floats(name)).into(), name);
+            }
+            for (at, value) in entry["probe_index"].as_array().unwrap().iter().zip(entry["probe"].as_array().unwrap()) {
+                let diff = f64::from(found[at.as_u64().unwrap() as usize]) - value.as_f64().unwrap();
+                largest.note("weight", diff.abs(), name);
+            }
+            let sum: f64 = found.iter().map(|x| f64::from(*x)).sum();
+            largest.note("weight", (sum - entry["sum"].as_f64().unwrap()).abs() / found.len() as f64, name);
+        }
+        assert!(listed.is_none() || merged.total == total, "{merged:?}");
+        assert_eq!(merged.changed == 0, listed.is_none(), "{merged:?}");
+        if listed.is_some() {
+            largest.check(&[("weight", 1e-6)]);
+        }
+    }
+    report("lora-merged", count);
 }
 
 #[test]

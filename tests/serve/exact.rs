@@ -9,7 +9,7 @@ use super::program::{Server, chat, chat_with, model, picture};
 use crate::cli::training::run;
 
 /// Returns requests of all kinds, with and without pictures.
-fn requests(count: usize) -> Vec<(&'static str, Value)> {
+pub(super) fn requests(count: usize) -> Vec<(&'static str, Value)> {
     let request = |i: usize| {
         let pictures: Vec<u32> = (0..i as u32 % 4).map(|k| i as u32 * 7 % 11 + k).collect();
         let text = format!("One {} two{}", i % 17, " and".repeat(i * 5 % 23));
@@ -53,7 +53,7 @@ async fn ask(server: &Server, (path, body): &(&str, Value)) -> Value {
 }
 
 /// Sends requests in a random order, `together` at a time.
-async fn ask_all(server: &Server, requests: &[(&str, Value)], together: usize, seed: u64) -> Vec<Value> {
+pub(super) async fn ask_all(server: &Server, requests: &[(&str, Value)], together: usize, seed: u64) -> Vec<Value> {
     let mut order: Vec<usize> = (0..requests.len()).collect();
     let mut random = Random::new(seed, Purpose::Backoff, 0);
     for i in (1..order.len()).rev() {

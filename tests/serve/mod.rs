@@ -1,5 +1,6 @@
 //! Tests `omr serve` as clients use it: by HTTP requests to the program, with a small random model.
 
+mod adapter;
 mod batch;
 mod clients;
 mod errors;

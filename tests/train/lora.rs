@@ -104,12 +104,18 @@ fn rl_samples_what_it_trains_and_goes_on_with_the_same_bits() {
         assert!(kl[0] == 0.0 && kl[3] != 0.0, "{kl:?}");
         whole.assert_same(&run_rl(&out("stopped"), &config, 1, &[1, 3]), "stopped twice");
         whole.assert_same(&run_rl_over(&out("ranks"), &config, || device(1), &[2], &[]), "two ranks");
-        // Another run continues the adapter; its reference has the adapter as it was.
-        let next = RlConfig { model: Some(out("whole/model")), total_training_steps: Some(2), ..config.clone() };
+        // Another run continues the adapter, in a directory as PEFT writes it. Its reference has the adapter as it was.
+        fs::create_dir(out("peft")).unwrap();
+        for name in ["adapter_config.json", "adapter_model.safetensors"] {
+            fs::copy(out("whole/model").join(name), out("peft").join(name)).unwrap();
+        }
+        let next = RlConfig { model: Some(out("peft")), total_training_steps: Some(2), ..config.clone() };
         let next = run_rl(&out("next"), &next, 2, &[]);
         assert_exact(&next);
         assert_eq!(next.figures("actor/kl_loss")[0], 0.0);
-        assert_eq!(next.files["model/adapter_config.json"], whole.files["model/adapter_config.json"]);
+        for name in ["adapter_config.json", "config.json", "tokenizer.json", "preprocessor_config.json"] {
+            assert_eq!(next.files[&format!("model/{name}")], whole.files[&format!("model/{name}")], "{name}");
+        }
     }
 }
 

@@ -1,0 +1,38 @@
+//! Directories of adapters, as PEFT writes them. They contain an adapter's weights and settings. The files that they
+//! lack are those of the base model, whose directory `adapter_config.json` names.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::error::{Error, Result};
+use crate::files;
+use crate::hub::{Kind, local};
+
+/// Name of the file with the settings of an adapter.
+pub const ADAPTER_CONFIG: &str = "adapter_config.json";
+
+/// Returns the directory of the base model if `dir` contains an adapter. Its path is relative to the current directory,
+/// as in PEFT, or to `dir`. It may also be the name of a repository in the cache of the Hugging Face libraries. Errors
+/// name the key if there is no such directory.
+pub fn of(dir: &Path) -> Result<Option<PathBuf>> {
+    let path = dir.join(ADAPTER_CONFIG);
+    if !path.exists() {
+        return Ok(None);
+    }
+    let text = files::read_to_string(&path).map_err(Error::io(&path))?;
+    let config: Value = serde_json::from_str(&text).map_err(|e| Error::format(&path, format!("not JSON: {e}")))?;
+    let (place, value) = (format!("{}: base_model_name_or_path", path.display()), &config["base_model_name_or_path"]);
+    let wrong = || Error::input(&place, value.to_string(), "the directory of the base model");
+    let name = Path::new(value.as_str().filter(|name| !name.is_empty()).ok_or_else(wrong)?);
+    let near = [name.to_owned(), dir.join(name)].into_iter().find(|base| base.is_dir());
+    let base = near.map_or_else(|| local::find(name, Kind::Model, &place, &|key| std::env::var(key).ok()), Ok)?;
+    if base.is_dir() { Ok(Some(base)) } else { Err(wrong()) }
+}
+
+/// Returns the directory that has the file `name` of the model in `dir`: that of the base if `dir` contains an adapter
+/// without this file, otherwise `dir`.
+pub fn holder(dir: &Path, name: &str) -> Result<PathBuf> {
+    let base = if dir.join(name).exists() { None } else { of(dir)? };
+    Ok(base.unwrap_or_else(|| dir.to_owned()))
+}

@@ -1,0 +1,72 @@
+//! Adds an adapter to the weights of its base: W + s B A, summed in f32 and rounded once to the type of the weights.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use half::bf16;
+
+use crate::device::Device;
+use crate::error::Result;
+use crate::model::adapter_files::StoredAdapter;
+use crate::model::attach::module;
+use crate::model::linear_layer::{A, B};
+use crate::model::params::ParamLayout;
+use crate::model::weights::WeightFiles;
+use crate::tensor::DType;
+
+/// Counts of the weights in the matrices that have an adapter.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Merged {
+    /// Number of weights that differ from those of the base after rounding.
+    pub changed: u64,
+    /// Number of all weights.
+    pub total: u64,
+}
+
+impl StoredAdapter {
+    /// Sets the weights of the base in `layout`, which has this adapter, to the merged weights. `base` has the weights
+    /// of the base.
+    pub fn merge(&self, dev: &mut Device, layout: &ParamLayout, base: &WeightFiles) -> Result<Merged> {
+        let (rank, scale) = (self.config.rank, self.config.scale());
+        let (changed, mut total) = (AtomicU64::new(0), 0);
+        for param in layout.params.iter().filter(|param| param.is_matrix && !param.is_adapter()) {
+            let (mut weights, mut factors) = (Vec::new(), Vec::new());
+            for piece in &param.pieces {
+                let (n, k) = (piece.shape[0], piece.row_len());
+                let factor = |end, shape: [usize; 2]| self.tensor(&format!("{}{end}", module(piece)), &shape);
+                weights.push(base.tensor(&piece.name, &piece.shape)?);
+                let pair = factor(A, [rank, k]).transpose()?.zip(factor(B, [n, rank]).transpose()?);
+                factors.push(pair.map(|(a, b)| {
+                    let mut values = vec![0.0; rank * k];
+                    a.row(0, &mut values);
+                    total += piece.num_elements() as u64;
+                    (values, b)
+                }));
+            }
+            if factors.iter().all(Option::is_none) {
+                continue;
+            }
+            let row = |piece: usize, r: usize, out: &mut [f32]| {
+                weights[piece].row(r, out);
+                let Some((a, b)) = &factors[piece] else { return };
+                let (mut of_b, mut sum) = (vec![0.0; rank], vec![0.0; out.len()]);
+                b.row(r, &mut of_b);
+                for (b, a) in of_b.iter().zip(a.chunks_exact(out.len())) {
+                    sum.iter_mut().zip(a).for_each(|(sum, a)| *sum += b * a);
+                }
+                let mut differing = 0;
+                for (w, sum) in out.iter_mut().zip(sum) {
+                    let merged = *w + scale * sum;
+                    let merged = if layout.dtype == DType::Bf16 { bf16::from_f32(merged).to_f32() } else { merged };
+                    differing += u64::from(merged != *w);
+                    *w = merged;
+                }
+                changed.fetch_add(differing, Ordering::Relaxed);
+            };
+            match layout.dtype {
+                DType::Bf16 => param.fill::<bf16>(dev, param.tensor, row)?,
+                _ => param.fill::<f32>(dev, param.tensor, row)?,
+            }
+        }
+        Ok(Merged { changed: changed.into_inner(), total })
+    }
+}
