@@ -1,4 +1,4 @@
-//! The products of linear layers with adapters. See [`crate::ops::lora`].
+//! Linear layers with and without adapters: the input of their product, and their gradients. See [`crate::ops::lora`].
 
 use std::ops::Range;
 
@@ -8,10 +8,9 @@ use crate::model::linear_layer::{Adapted, Adapter, Linear, Matrix};
 use crate::model::params::Param;
 use crate::model::tape::{Backward, Tape, Var};
 use crate::model::work::{added, moved, note_dgrad, note_wgrad};
-use crate::ops::linear;
-use crate::ops::lora::{self, Input, Pair};
+use crate::ops::input::{Input, Pair};
 use crate::ops::matmul::Weight;
-use crate::ops::rows;
+use crate::ops::{linear, lora, rows};
 use crate::tensor::{DType, Tensor};
 
 impl Adapter {
@@ -78,10 +77,38 @@ impl Tape {
     }
 }
 
+/// Computes the gradients of a linear layer from the gradient `dy` of its result. `dx` is the memory for the input's
+/// gradient, if it is needed, and true if that gradient is added to it. `t` is what forward kept for the adapter. Adds the
+/// gradients of weight, bias and adapter to the parameters' gradients.
+pub(super) fn linear_bwd(
+    b: &mut Backward<'_>,
+    x: Var,
+    dy: Tensor,
+    layer: Linear,
+    t: Option<Tensor>,
+    dx: Option<(Tensor, bool)>,
+) -> Result<()> {
+    let Linear { weight, bias, adapter } = layer;
+    if let Some(adapter) = adapter {
+        return backward(b, x, dy, weight, adapter, t, dx);
+    }
+    if let Some((dx, accumulate)) = dx {
+        linear::dgrad(b.dev, dy, &weight.weight, dx, accumulate)?;
+        note_dgrad(b.dev, x.tensor, weight, added(dx, accumulate));
+    }
+    // The weight and the bias of a layer are in the same part of the model, so either both are frozen or neither is.
+    if let Some(dw) = b.param(weight.id)? {
+        let dbias = bias.map_or(Ok(None), |bias| b.param(bias.id))?;
+        linear::wgrad(b.dev, x.tensor, dy, dw, dbias)?;
+        note_wgrad(b.dev, x.tensor, weight, dw);
+    }
+    Ok(())
+}
+
 /// Computes the gradients of a layer with an adapter from the gradient `dy` of its result: dt = dy S; dx = dy W + dt A
-/// as one product, if `dx` is given (see [`super::layers`]); the gradients of A and B. A recomputed block whose product was
+/// as one product, if `dx` is given (see [`linear_bwd`]); the gradients of A and B. A recomputed block whose product was
 /// skipped has no `t`, which is then computed again.
-pub(super) fn backward(
+fn backward(
     b: &mut Backward<'_>,
     x: Var,
     dy: Tensor,

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use crate::device::{Device, Sequences};
 use crate::error::{Error, Result};
-use crate::model::adapter;
+use crate::model::adapter::linear_bwd;
 use crate::model::params::{Linear, Matrix, Vector};
 use crate::model::prompts::SharedPrompts;
-use crate::model::tape::{Backward, Mode, Recompute, Tape, Var};
-use crate::model::work::{added, moved, note_dgrad, note_linear, note_wgrad};
+use crate::model::tape::{Mode, Recompute, Tape, Var};
+use crate::model::work::{added, moved, note_linear};
 use crate::ops::attend::Heads;
 use crate::ops::attention::Pack;
 use crate::ops::linear::Qkv;
@@ -138,34 +138,6 @@ impl Default for Policy {
     fn default() -> Policy {
         Policy { allowed: None, temperature: 1.0 }
     }
-}
-
-/// Computes the gradients of a linear layer from the gradient `dy` of its result. `dx` is the memory for the input's
-/// gradient, if it is needed, and true if that gradient is added to it. `t` is what forward kept for the adapter. Adds the
-/// gradients of weight, bias and adapter to the parameters' gradients.
-fn linear_bwd(
-    b: &mut Backward<'_>,
-    x: Var,
-    dy: Tensor,
-    layer: Linear,
-    t: Option<Tensor>,
-    dx: Option<(Tensor, bool)>,
-) -> Result<()> {
-    let Linear { weight, bias, adapter } = layer;
-    if let Some(adapter) = adapter {
-        return adapter::backward(b, x, dy, weight, adapter, t, dx);
-    }
-    if let Some((dx, accumulate)) = dx {
-        linear::dgrad(b.dev, dy, &weight.weight, dx, accumulate)?;
-        note_dgrad(b.dev, x.tensor, weight, added(dx, accumulate));
-    }
-    // The weight and the bias of a layer are in the same part of the model, so either both are frozen or neither is.
-    if let Some(dw) = b.param(weight.id)? {
-        let dbias = bias.map_or(Ok(None), |bias| b.param(bias.id))?;
-        linear::wgrad(b.dev, x.tensor, dy, dw, dbias)?;
-        note_wgrad(b.dev, x.tensor, weight, dw);
-    }
-    Ok(())
 }
 
 impl Tape {

@@ -6,7 +6,7 @@
 use crate::device::{Cpu, Device, On, Region};
 use crate::error::Result;
 use crate::ops::check::{self, by_dtype};
-use crate::ops::lora::Input;
+use crate::ops::input::Input;
 use crate::ops::matmul::{
     self, Cells, Gelu, InputGradient, Linear, Order, PANEL, Product, SwiGlu, Weight, WeightGradient, panel_len,
 };

@@ -1,6 +1,6 @@
 //! Adapters of linear layers (LoRA): y = x W^T + s (x A^T) B^T, computed as one product over a longer K.
 //!
-//! After the terms of (x, W), the same sums continue over a second pair (t, S) of operands ([`Pair`]), before the bias
+//! After the terms of (x, W), the same sums continue over a second pair (t, S) of operands ([`Pair`](crate::ops::input::Pair)), before the bias
 //! and everything else that follows a product:
 //!
 //! - t = x A^T, rounded to the compute type, by [`fwd`]. A joined layer (q, k and v, or gate and up) has one part of t
@@ -13,6 +13,7 @@
 //! If B is zero, every sum continues over exact zeros and keeps its value. (A sum of -0 becomes +0.)
 
 mod gpu;
+mod rows;
 
 use crate::device::{Cpu, Device, On, Parts, Region};
 use crate::error::Result;
@@ -21,67 +22,18 @@ use crate::ops::check::{self, by_dtype};
 use crate::ops::matmul::{self, Cells, Linear, PANEL, Product, Weight, panel_stride};
 use crate::tensor::{DType, Elem, Tensor};
 
-/// Multiple to which each part of t is padded, in columns: a step of the kernels along K.
-pub const PART: usize = 16;
-
-/// Marks a row that belongs to no adapted piece in the table of a layer's parts.
-pub const NO_PART: u8 = u8::MAX;
-
-/// The operands over which the sums of a product continue.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Pair {
-    /// Left operand `[T, R]`: t, or the gradient of t.
-    pub left: Tensor,
-    /// Right operand: S `[N, R]`, or A `[R, K]` in a product with the transposed weight.
-    pub right: Weight,
-}
-
-/// Input of a product: x, and the second pair if the layer has an adapter.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Input {
-    /// Left operand.
-    pub x: Tensor,
-    /// Second pair.
-    pub pair: Option<Pair>,
-}
-
-impl From<Tensor> for Input {
-    fn from(x: Tensor) -> Input {
-        Input { x, pair: None }
-    }
-}
-
-impl Input {
-    /// Returns an error unless the second pair continues a product of `dtype` with `n` outputs. `transposed` selects
-    /// the orientation of its right operand.
-    pub(super) fn check(&self, op: &'static str, dtype: DType, n: usize, transposed: bool) -> Result<()> {
-        let Some(Pair { left, right }) = self.pair else { return Ok(()) };
-        let (rows, cols) = if transposed { (left.cols(), n) } else { (n, left.cols()) };
-        check::that(op, right.data.dtype == dtype, format!("{dtype:?}"), format!("{:?}", right.data.dtype))?;
-        check::weight(op, &right, rows, cols)?;
-        check::tensor(op, "t", left, dtype, &[self.x.rows(), left.cols()])
-    }
-
-    /// Returns the tensors of the second pair, or empty slices of x in place of an absent one.
-    pub(super) fn pair_or_empty(&self) -> [Tensor; 2] {
-        let none = self.x.slice(0, 0);
-        self.pair.map_or([none; 2], |Pair { left, right }| [left, right.data])
-    }
-}
-
-/// Number of tickets with which the CTAs of a product find the last one of their tile.
-const TICKETS: usize = 128;
+pub use rows::{NO_PART, PART, Rows};
 
 /// Allocates the tickets for [`fwd`], which are zero between calls. Calls on one stream can share them.
 pub fn tickets(dev: &mut Device, region: Region) -> Result<Tensor> {
-    dev.zeros(region, DType::U32, &[TICKETS])
+    dev.zeros(region, DType::U32, &[gpu::TICKETS])
 }
 
 /// Computes t `[T, R]` = x `[T, K]` A^T with its own order of sums: K is cut every 1,024 terms, each slice is a chain
 /// that starts with zero, the slices are added in ascending order in f32, and the sum is rounded once.
 pub fn fwd(dev: &mut Device, x: Tensor, a: &Weight, tickets: Tensor, t: Tensor) -> Result<()> {
     const OP: &str = "lora::fwd";
-    check::tensor(OP, "tickets", tickets, DType::U32, &[TICKETS])?;
+    check::tensor(OP, "tickets", tickets, DType::U32, &[gpu::TICKETS])?;
     let dtype = check::weight(OP, a, a.n, x.cols())?;
     check::tensor(OP, "x", x, dtype, &[x.rows(), a.k])?;
     check::tensor(OP, "t", t, dtype, &[x.rows(), a.n])?;
@@ -132,37 +84,6 @@ pub fn scaled(dev: &mut Device, w: Tensor, lo: Option<Tensor>, scale: f32, out: 
         On::Gpu(gpu) => gpu::scaled(OP, gpu, w, lo, scale, out)?,
     }
     Ok(())
-}
-
-/// The adapted rows of a layer.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Rows {
-    /// Part of each row of the weight, u8 `[N]`: the index of its piece among the adapted pieces, or [`NO_PART`].
-    pub parts: Tensor,
-    /// Columns of B, without padding.
-    pub rank: usize,
-}
-
-impl Rows {
-    fn check(&self, op: &'static str, n: usize, wide: usize) -> Result<()> {
-        check::tensor(op, "parts", self.parts, DType::U8, &[n])?;
-        let whole = wide.is_multiple_of(self.rank.next_multiple_of(PART));
-        check::that(op, whole, format!("parts of rank {}", self.rank), format!("{wide} columns"))
-    }
-
-    /// Calls `each(from, to)` with the positions of row `n`'s elements in a compact matrix `[N, rank]` and in a matrix
-    /// `[N, wide]`, both relative to the panel of the row.
-    fn each(&self, dtype: DType, parts: &[u8], wide: usize, n: usize, mut each: impl FnMut(usize, usize)) {
-        let part = parts[n];
-        if part == NO_PART {
-            return;
-        }
-        let first = part as usize * self.rank.next_multiple_of(PART);
-        for j in 0..self.rank {
-            let at = |k, column| matmul::index(dtype, k, n % PANEL, column);
-            each(at(self.rank, j), at(wide, first + j));
-        }
-    }
 }
 
 /// Copies the rows of a compact matrix b `[N, rank]`, flat in the order of a weight, to their parts of `s` `[N, R]`.

@@ -44,6 +44,7 @@ pub mod embedding;
 pub mod gelu;
 pub mod gemm;
 pub mod grad_norm;
+pub mod input;
 pub mod lane_sum;
 pub mod lanes;
 pub mod linear;

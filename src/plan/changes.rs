@@ -94,7 +94,7 @@ pub static CHANGES: [Change; 6] = [
     Change {
         label: "LoRA, rank {}",
         shown: "lora.rank",
-        cost: "adapters are trained instead of the weights, with a higher learning_rate",
+        cost: "trains adapters instead of the weights; needs a higher learning_rate",
         // More than all others together.
         weight: 32,
         steps: |limits| match limits.config["lora"] {

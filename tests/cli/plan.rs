@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::training::{failure, run};
 
@@ -212,6 +212,33 @@ fn what_cannot_be_planned_is_one_error() {
     let (code, _, stderr) = run(&["plan", &sft, "--table", "--gpu", "h100"]);
     assert!(code == 2 && stderr.contains("'--table' cannot be used with '--gpu"), "{stderr}");
     failure(&["plan", &sft, "--table", "micro_batch_tokens=1000"], 2, &["micro_batch_tokens", "61440"]);
+}
+
+/// Tests that 7B fits with adapters on GPUs of 24 GB, and that memory that is free stores activations and keys. A has
+/// 16 (3 x 3584 + 3584 + 2 x 3584 + 18944) weights in a layer, B has 16 (3584 + 2 x 512 + 3584 + 2 x 18944 + 3584).
+#[test]
+fn adapters_fit_on_24_gb_and_use_what_is_free() {
+    let plan = |config_name: &str, gpu: &str, more: &[&str]| -> Value {
+        let config = config(config_name);
+        let (code, text, stderr) = run(&[&["plan", &config, "--gpu", gpu, "--json", "lora.rank=16"], more].concat());
+        assert_eq!(code, 0, "{stderr}");
+        serde_json::from_str(&text).unwrap()
+    };
+    let sft = ["packing_length=4096", "micro_batch_tokens=4096", "optim=adamw_torch"];
+    let [small, large] = ["4090", "a100"].map(|gpu| plan("sft.yaml", gpu, &sft));
+    let adapters = 28 * 16 * (3 * 3584 + 3584 + 2 * 3584 + 18_944 + 3584 + 1024 + 3584 + 2 * 18_944 + 3584);
+    assert_eq!(large["adapter_parameters"], adapters);
+    // Moments and low halves are 10 bytes per weight. The padding of B is no more than three times its weights.
+    let bytes = |key: &str| large["memory"]["regions"][key].as_u64().unwrap();
+    assert!((10 * adapters..40 * adapters).contains(&bytes("state")), "{large}");
+    assert!((2 * 8_292_000_000..2 * 8_600_000_000).contains(&bytes("weights")), "{large}");
+    // Three checkpoints and the one being written contain the f32 masters and the state.
+    assert_eq!(large["disk"], 4 * (4 * adapters + bytes("state")));
+    assert_eq!(large["kept"]["text"], json!([0, 0, 28]));
+    assert_ne!(small["kept"]["text"], json!([0, 0, 28]));
+    let rl = ["max_prompt_length=1024", "max_response_length=7168", "micro_batch_tokens=8192"];
+    let batch = ["rollout.max_num_batched_tokens=8192", "train_batch_size=8", "ppo_mini_batch_size=8"];
+    plan("rl.yaml", "l40s", &[&rl[..], &batch].concat());
 }
 
 /// Runs `omr plan --table --json`. Plans each of its hints on the GPU that it is for, and the config without the hint. If

@@ -6,8 +6,9 @@ use omr::device::emu::options::Sums;
 use omr::device::images::Arch;
 use omr::device::{Device, KernelVariant, Region, WgmmaKernels};
 use omr::ops::attend::Heads;
+use omr::ops::input::{Input, Pair};
 use omr::ops::linear;
-use omr::ops::lora::{self, Input, NO_PART, Pair, Rows};
+use omr::ops::lora::{self, NO_PART, Rows};
 use omr::ops::matmul::Order;
 use omr::tensor::{DType, Elem};
 

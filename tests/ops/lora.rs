@@ -2,8 +2,9 @@
 
 use super::panels::{pack_order, unpack_order};
 use super::*;
+use omr::ops::input::{Input, Pair};
 use omr::ops::linear;
-use omr::ops::lora::{self, Input, NO_PART, Pair, Rows};
+use omr::ops::lora::{self, NO_PART, Rows};
 
 /// (T, N, K, R): ranks 1, 8, 16 and 64 padded to parts of 16, with one to three parts. K is a multiple of 32, so that
 /// the second pair starts with a step of its own in every variant.

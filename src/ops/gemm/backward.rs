@@ -7,7 +7,7 @@ use super::tile::{Names, THREADS, TILES, Tile, more, tile_names};
 use crate::device::{Gpu, params};
 use crate::error::Result;
 use crate::ops::check;
-use crate::ops::lora::Input;
+use crate::ops::input::Input;
 use crate::ops::matmul::{Order, Weight, row_stride};
 use crate::tensor::Tensor;
 

@@ -7,7 +7,7 @@ use crate::device::{Gpu, params};
 use crate::error::Result;
 use crate::ops::attend::{BLOCK, Heads};
 use crate::ops::check;
-use crate::ops::lora::Input;
+use crate::ops::input::Input;
 use crate::ops::matmul::Weight;
 use crate::ops::paged_attention::KvCache;
 use crate::tensor::Tensor;

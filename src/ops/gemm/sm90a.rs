@@ -6,7 +6,7 @@ use super::config::{BLOCK_K, GemmConfig, GemmDesc, Role};
 use crate::device::{Address, EncodedMap, Gpu, Launch, Params, TensorMap, WgmmaKernels};
 use crate::error::Result;
 use crate::ops::check;
-use crate::ops::lora::Input;
+use crate::ops::input::Input;
 use crate::ops::matmul::{Weight, row_stride};
 use crate::tensor::Tensor;
 

@@ -5,7 +5,7 @@ use super::sm90a::WideNames;
 use crate::device::{Launch, Params, params};
 use crate::error::Result;
 use crate::ops::check;
-use crate::ops::lora::{Input, Pair};
+use crate::ops::input::{Input, Pair};
 use crate::ops::matmul::{Order, Weight, row_stride};
 
 /// Threads of a CTA, for every tile.

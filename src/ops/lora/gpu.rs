@@ -1,6 +1,6 @@
 //! Launches of kernels/lora.cu.
 
-use super::{Rows, TICKETS};
+use super::rows::Rows;
 use crate::device::{Device, Gpu, On, Params, Region, params};
 use crate::error::Result;
 use crate::ops::check;
@@ -8,6 +8,8 @@ use crate::ops::gemm::{Tile, operands};
 use crate::ops::matmul::{Order, Weight, row_stride};
 use crate::tensor::{DType, Tensor};
 
+/// Number of tickets with which the CTAs of a product find the last one of their tile.
+pub(super) const TICKETS: usize = 128;
 /// Terms of a slice of t.
 const SLICE: usize = 1024;
 /// Threads of a CTA of the kernels that handle one element per thread.
