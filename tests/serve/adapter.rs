@@ -6,7 +6,7 @@ use std::sync::Arc;
 use omr::config::OptimConfig;
 use omr::device::Region;
 use omr::engine::allowed_ids;
-use omr::model::{Grads, LayerPolicy, Model, Policy};
+use omr::model::{GradientSink, Grads, LayerPolicy, Model, Policy};
 use omr::optim::Optimizer;
 use omr::philox::{Purpose, Random};
 use omr::tensor::DType;
@@ -97,12 +97,16 @@ async fn a_trained_adapter_that_is_written_and_served_has_the_trainers_bits() {
         optimizer.set_adapters(&mut dev, &layout, &Rough).unwrap();
         for step in 0..3 {
             let mark = dev.mark(Region::Overlay);
-            let grads = Grads::new(&mut dev, &layout).unwrap();
-            for (id, grad) in (0..layout.params.len()).filter_map(|id| Some((id, grads.get(id)?))) {
+            let mut grads = Grads::new(&mut dev, &layout).unwrap();
+            for id in 0..layout.params.len() {
+                let Some(grad) = grads.param(&mut dev, id).unwrap() else { continue };
                 let mut random = Random::new(step, Purpose::Test, id as u64);
                 dev.write(grad, &(0..grad.len()).map(|_| random.normal()).collect::<Vec<f32>>()).unwrap();
             }
+            grads.finish(&mut dev).unwrap();
+            let before: Vec<u8> = dev.read_bytes(layout.adapters[0].s.data).unwrap();
             optimizer.step(&mut dev, &layout, &grads, 1e-2).unwrap();
+            assert!(dev.read_bytes(layout.adapters[0].s.data).unwrap() != before, "S has not changed");
             dev.release(mark);
         }
         let files = trained.outgoing_adapters(&layout, &config, |id| optimizer.low_halves(id), optimizer.own());
