@@ -28,15 +28,15 @@ fn kept(answers: Vec<Value>) -> Vec<Value> {
     answers.into_iter().map(kept).collect()
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_mixed_batch_has_the_bits_of_each_model_alone() {
-    let dir = tempfile::tempdir().unwrap();
-    let (base, adapter) = (model(dir.path()), dir.path().join("adapter"));
+/// Asks for answers of the base, of its adapter and of both in the same batches, and compares their bits. Starts one server
+/// for both with each of `flags`.
+async fn compare_mixed(on: &str, dir: &Path, count: usize, flags: &[&[&str]]) -> String {
+    let (base, adapter) = (model(dir), dir.join("adapter"));
     write(&base, &adapter, "../model");
-    let requests = requests(45);
+    let requests = requests(count);
     let mut alone = Vec::new();
     for served in [&base, &adapter] {
-        let server = Server::start(served, &[]);
+        let server = Server::start_on(on, served, &[]);
         alone.push(kept(ask_all(&server, &requests, 16, 0).await));
     }
     let same = alone[0].iter().zip(&alone[1]).filter(|(a, b)| a == b).count();
@@ -44,14 +44,9 @@ async fn a_mixed_batch_has_the_bits_of_each_model_alone() {
     // Each request for both models, one after the other, so that caches could mix them.
     let named = |name| requests.iter().map(move |(path, body)| (*path, with_model(body, name)));
     let both: Vec<(&str, Value)> = named("m").zip(named("tuned")).flat_map(|(a, b)| [a, b]).collect();
-    let flag = format!("tuned={}", adapter.display());
-    let record = dir.path().join("record.jsonl").display().to_string();
-    for flags in [
-        &["--record-requests", &record][..],
-        &["max_num_batched_tokens=37", "enable_prefix_caching=false"],
-        &["max_num_batched_tokens=300", "num_kv_blocks=12"],
-    ] {
-        let mut server = Server::start(&base, &[&["--lora-modules", &flag], flags].concat());
+    let modules = format!("tuned={}", adapter.display());
+    for flags in flags {
+        let mut server = Server::start_on(on, &base, &[&["--lora-modules", &modules], *flags].concat());
         for together in [1, 24] {
             let answers = ask_all(&server, &both, together, 1).await;
             assert!(answers.iter().zip(&both).all(|(answer, (_, body))| answer["model"] == body["model"]));
@@ -63,12 +58,31 @@ async fn a_mixed_batch_has_the_bits_of_each_model_alone() {
         server.signal("TERM");
         assert_eq!(server.wait(), Some(0));
     }
-    let base = base.display().to_string();
+    modules
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mixed_batch_has_the_bits_of_each_model_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let record = dir.path().join("record.jsonl").display().to_string();
+    let flags: [&[&str]; 3] = [
+        &["--record-requests", &record],
+        &["max_num_batched_tokens=37", "enable_prefix_caching=false"],
+        &["max_num_batched_tokens=300", "num_kv_blocks=12"],
+    ];
+    let modules = compare_mixed("cpu", dir.path(), 45, &flags).await;
+    let base = dir.path().join("model").display().to_string();
     let replay = ["--device", "cpu", "--quiet", "replay", "--requests", &record, "--model", &base];
-    let (code, out, err) = run(&[&replay[..], &["--lora-modules", &flag]].concat());
+    let (code, out, err) = run(&[&replay[..], &["--lora-modules", &modules]].concat());
     assert!(code == 0 && out.starts_with("180 requests: all"), "{out} {err}");
     // Without the adapter, its requests differ.
     assert_eq!(run(&replay).0, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_the_emulator_a_mixed_batch_has_the_bits_of_each_model_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    compare_mixed("emu", dir.path(), 6, &[&[]]).await;
 }
 
 fn with_model(body: &Value, name: &str) -> Value {
