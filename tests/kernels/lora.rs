@@ -376,9 +376,9 @@ fn no_schedule_changes_a_bit() {
     same_bits(6, |dev| more.run(dev, 0, 70));
 }
 
-/// Probe of t with each tile, one slice and several.
+/// Probe of t with each tile, with one slice, with several, and with more tiles than there are tickets.
 fn t_is_right(dev: &mut Device) -> Outcome {
-    for (t, r, k) in [(3, 16, 2200), (20, 48, 1100), (2, 16, 64)] {
+    for (t, r, k) in [(3, 16, 2200), (20, 48, 1100), (2, 16, 64), (1, 129 * 64, 1040)] {
         let c = Down::new(t, r, k);
         equal("t", &c.run(dev, 0, t)?, &c.by_slices(&mut emu())?)?;
     }
