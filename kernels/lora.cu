@@ -5,9 +5,9 @@
 // - lora_spread: copies the rows of a compact B to their parts of S. lora_collect: adds scale times the parts of dS to dB.
 // Shapes: x [T, K] not padded; A [R][ld] with ld = K rounded up to 64; t [T, R], R a multiple of 16. masters and out
 // [len] bf16, lo [len] i16. B bf16 and dB fp32 [N, rank]; S bf16 and dS fp32 [N][ld]; part [N] u8.
-// Grid of lora_t: row tiles x column tiles of 16 or 64 rows by 64 columns, 4 warps. If there are few tiles (split), a CTA
-// computes one slice of a tile, and the last CTA of a tile adds the slices. Otherwise a CTA computes all slices of its
-// tile. Grid of the others: one thread per element.
+// Grid of lora_t: (row tiles x column tiles of 16 or 64 rows by 64 columns, slices), 4 warps. If there are few tiles
+// (split), a CTA computes one slice of a tile, and the last CTA of a tile adds the slices. Otherwise a CTA computes all
+// slices of its tile. Grid of the others: one thread per element.
 // Bound: lora_t by memory, x and A are read once per column of tiles; the others by memory.
 // Reference: src/ops/lora.rs, bitwise identical where sums are exact; tests/kernels/lora.rs.
 // Benchmark: `omr bench lora`.
@@ -78,10 +78,8 @@ template <class T>
 __device__ __forceinline__ void product(const TArgs& args) {
     const gemm::Operands& in = args.in;
     int steps = in.ld / gemm::BLOCK_K, slices = (steps + SLICE - 1) / SLICE;
-    int per_tile = args.out.slices ? slices : 1;
-    int tile_number = blockIdx.x / per_tile, slice = blockIdx.x % per_tile;
-    gemm::Corner at = gemm::corner<T>(tile_number, in.rows, in.cols);
-    int first = slice * SLICE, count = args.out.slices ? min(SLICE, steps - first) : steps;
+    gemm::Corner at = gemm::corner<T>(blockIdx.x, in.rows, in.cols);
+    int first = blockIdx.y * SLICE, count = args.out.slices ? min(SLICE, steps - first) : steps;
     auto& ring = isa::smem<gemm::Stages<T>>();
     gemm::Loader<T> loader{in};
     loader.template aim<Reduced>(args.out, at.row, at.column);
@@ -111,9 +109,9 @@ __device__ __forceinline__ void product(const TArgs& args) {
     }
     size_t size = (size_t)in.rows * in.cols;
     gemm::each_quad<T>(in, at.row, at.column, [&](int row, int column, int, size_t place) {
-        gemm::store_quad(args.out.slices + slice * size + place, gemm::sums_at<T>(tail.tile, row, column), true, 4);
+        gemm::store_quad(args.out.slices + blockIdx.y * size + place, gemm::sums_at<T>(tail.tile, row, column), true, 4);
     });
-    if (!last_to_arrive(args.out.tickets + tile_number, slices, &tail.last)) return;
+    if (!last_to_arrive(args.out.tickets + blockIdx.x, slices, &tail.last)) return;
     gemm::each_quad<T>(in, at.row, at.column, [&](int, int, int, size_t place) {
         gemm::Quad sum;
         for (int s = 0; s < slices; s++) {

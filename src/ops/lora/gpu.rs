@@ -1,7 +1,7 @@
 //! Launches of kernels/lora.cu.
 
 use super::rows::Rows;
-use crate::device::{Device, Gpu, On, Params, Region, params};
+use crate::device::{Device, Gpu, Launch, On, Params, Region, params};
 use crate::error::Result;
 use crate::ops::check;
 use crate::ops::gemm::{Tile, operands};
@@ -18,8 +18,7 @@ const THREADS: usize = 256;
 /// Computes t = x A^T. If there are few tiles, each slice of a tile is a CTA of its own.
 pub(super) fn t(op: &'static str, dev: &mut Device, x: Tensor, a: &Weight, tickets: Tensor, t: Tensor) -> Result<()> {
     let tile = Tile::narrow(x.rows());
-    let row_tiles = x.rows().div_ceil(tile.rows);
-    let tiles = row_tiles * a.n.div_ceil(tile.cols);
+    let tiles = x.rows().div_ceil(tile.rows) * a.n.div_ceil(tile.cols);
     let slices = if tiles <= TICKETS { a.k.div_ceil(SLICE) } else { 1 };
     let mark = dev.mark(Region::Workspace);
     let scratch = match slices {
@@ -30,7 +29,8 @@ pub(super) fn t(op: &'static str, dev: &mut Device, x: Tensor, a: &Weight, ticke
         let out = params!(Reduced::Args { t, slices: scratch, tickets });
         let args = params!(lora::TArgs { in: operands(op, x, a)?, out });
         let name = if tile.rows == 16 { "lora_t_m16" } else { "lora_t_m64" };
-        gpu.launch("lora", name, tile.launch(op, row_tiles * slices * tile.rows, a.n)?, args)?;
+        let launch = tile.launch(op, x.rows(), a.n)?;
+        gpu.launch("lora", name, Launch { grid: [launch.grid[0], slices as u32, 1], ..launch }, args)?;
     }
     dev.release(mark);
     Ok(())
