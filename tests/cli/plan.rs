@@ -228,12 +228,12 @@ fn adapters_fit_on_24_gb_and_use_what_is_free() {
     let [small, large] = ["4090", "a100"].map(|gpu| plan("sft.yaml", gpu, &sft));
     let adapters = 28 * 16 * (3 * 3584 + 3584 + 2 * 3584 + 18_944 + 3584 + 1024 + 3584 + 2 * 18_944 + 3584);
     assert_eq!(large["adapter_parameters"], adapters);
-    // Moments and low halves are 10 bytes per weight. The padding of B is no more than three times its weights.
+    // Moments and low halves are 10 bytes per weight. Rows of B may be padded from 16 to 64 columns.
     let bytes = |key: &str| large["memory"]["regions"][key].as_u64().unwrap();
     assert!((10 * adapters..40 * adapters).contains(&bytes("state")), "{large}");
     assert!((2 * 8_292_000_000..2 * 8_600_000_000).contains(&bytes("weights")), "{large}");
     // Three checkpoints and the one being written contain the f32 masters and the state.
-    assert_eq!(large["disk"], 4 * (4 * adapters + bytes("state")));
+    assert_eq!(large["disk"], 4 * (4 * adapters + large["update"]["state"].as_u64().unwrap()));
     assert_eq!(large["kept"]["text"], json!([0, 0, 28]));
     assert_ne!(small["kept"]["text"], json!([0, 0, 28]));
     let rl = ["max_prompt_length=1024", "max_response_length=7168", "micro_batch_tokens=8192"];
