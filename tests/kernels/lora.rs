@@ -195,6 +195,31 @@ fn exact_sums_end_in_the_cpus_bits() {
 }
 
 #[test]
+fn each_rank_and_set_of_pieces_has_the_cpus_bits() {
+    // Rows of q and v among q, k and v, or of up in blocks of 32 beside gate.
+    let of_qkv = |n: usize| [Some(0), None, Some(1)][n / 64];
+    let of_up = |n: usize| (n / 32 % 2 == 1).then_some(0);
+    let layers: [(Op, usize, fn(usize) -> Option<usize>); 2] = [(Op::Linear, 2, of_qkv), (Op::SwiGlu, 1, of_up)];
+    for rank in [1usize, 8, 16, 64] {
+        for (op, pieces, part_of) in layers {
+            let part = rank.next_multiple_of(16);
+            let mut c = Case::exact(op, [17, 192, 72, pieces * part]);
+            for (i, s) in c.right.iter_mut().enumerate() {
+                let (row, column) = (i / c.r, i % c.r);
+                let inside = part_of(row).is_some_and(|at| column / part == at && column % part < rank);
+                *s = if inside { *s } else { bf16::ZERO };
+            }
+            let want = c.run(&mut cpu()).unwrap();
+            for mut dev in devices() {
+                let (all, alone) = (c.run(&mut dev).unwrap(), c.rows(9, 10).run(&mut dev).unwrap());
+                equal(&format!("{op:?} of rank {rank}"), &all, &want).unwrap();
+                equal("one row", &alone[..c.n], &all[9 * c.n..10 * c.n]).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
 fn a_row_has_its_bits_from_every_tile_and_batch() {
     for op in OPS {
         let c = Case::new(op, [130, 192, 136, 48]);
