@@ -478,8 +478,8 @@ const MISTAKES: [(&str, &str, &str); 7] = [
     ("common/linear.cuh", "int column = pair / 32 * GROUP + pair % 32;", "int column = pair;"),
     ("common/linear.cuh", "a = rounded(a);", ""),
     ("common/linear.cuh", "slot % 128) * to.dim", "slot % 64) * to.dim"),
-    ("common/gemm.cuh", "int left = m + r < in.rows ? in.depth - k - chunk * 8 : 0;", "int left = 8;"),
-    ("common/gemm.cuh", "(m + r) * in.depth", "(m + r) * in.ld"),
+    ("common/gemm.cuh", "int left = m + r < in.rows ? pair.depth - k - chunk * 8 : 0;", "int left = 8;"),
+    ("common/gemm.cuh", "(m + r) * pair.depth", "(m + r) * pair.ld"),
 ];
 
 #[test]

@@ -406,7 +406,7 @@ const MISTAKES: [(&str, &str, &str); 10] = [
     ("linear_logprob_bwd", ">> id % 32;", ";"),
     ("linear_logprob_bwd", "to.lse[token]", "to.lse[m]"),
     ("linear_logprob_bwd", "(size_t)token * to.stride", "(size_t)token * in.cols"),
-    ("gemm_bwd", "Matrix weight{in.w, args.terms, in.ld, in.ld};", "Matrix weight{in.w, in.depth, in.ld, in.ld};"),
+    ("gemm_bwd", "first ? args.terms : pair.depth", "first ? in.depth : pair.depth"),
 ];
 
 /// Runs two waves, the last with an odd number of ids, with a target that is not allowed and a token whose log-prob has
