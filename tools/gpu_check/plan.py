@@ -22,8 +22,8 @@ FIRST = ["kernels::gemm_sm90a", "kernels::gemm_bwd_sm90a", "kernels::attention_s
          "kernels::attention", "kernels::paged_attention", "kernels::engine"]
 # The other modules, riskiest first. A module that is not listed here runs after these.
 THEN = ["kernels::gemm", "kernels::gemm_bwd", "kernels::attention_bwd", "kernels::sample", "kernels::linear_logprob",
-        "kernels::linear_logprob_bwd", "kernels::model", "kernels::model_bwd", "kernels::train", "kernels::attention_window",
-        "kernels::attention_window_bwd", "kernels::plan", "kernels::readback"]
+        "kernels::linear_logprob_bwd", "kernels::lora", "kernels::model", "kernels::model_bwd", "kernels::train", "kernels::lora_train",
+        "kernels::attention_window", "kernels::attention_window_bwd", "kernels::plan", "kernels::readback"]
 QUICK = ["kernels::rows", "kernels::swiglu"]
 # Models, the engine and the sampler. They also run with the other kernel variant of linear layers.
 MODELS = ["kernels::model", "kernels::engine", "kernels::digits"]
