@@ -199,9 +199,9 @@ fn each_rank_and_set_of_pieces_has_the_cpus_bits() {
     // Rows of q and v among q, k and v, or of up in blocks of 32 beside gate.
     let of_qkv = |n: usize| [Some(0), None, Some(1)][n / 64];
     let of_up = |n: usize| (n / 32 % 2 == 1).then_some(0);
-    let layers: [(Op, usize, fn(usize) -> Option<usize>); 2] = [(Op::Linear, 2, of_qkv), (Op::SwiGlu, 1, of_up)];
     for rank in [1usize, 8, 16, 64] {
-        for (op, pieces, part_of) in layers {
+        for (op, pieces) in [(Op::Linear, 2), (Op::SwiGlu, 1)] {
+            let part_of = |n| if op == Op::Linear { of_qkv(n) } else { of_up(n) };
             let part = rank.next_multiple_of(16);
             let mut c = Case::exact(op, [17, 192, 72, pieces * part]);
             for (i, s) in c.right.iter_mut().enumerate() {
