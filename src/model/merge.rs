@@ -23,8 +23,8 @@ pub struct Merged {
 }
 
 impl StoredAdapter {
-    /// Sets the weights of the base in `layout`, which has this adapter, to the merged weights. `base` has the weights
-    /// of the base.
+    /// Sets the weights of the base in `layout`, which has this adapter, to the merged weights. `base` has the
+    /// weights as they were.
     pub fn merge(&self, dev: &mut Device, layout: &ParamLayout, base: &WeightFiles) -> Result<Merged> {
         let (rank, scale) = (self.config.rank, self.config.scale());
         let (changed, mut total) = (AtomicU64::new(0), 0);

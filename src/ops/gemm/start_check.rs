@@ -1,6 +1,6 @@
 //! Start check of products by wgmma. Every tile and role must give the same bits, also if the last terms are a second
-//! pair of operands, and the sums must lie within the error bound of fp32 summation around the sums in f64. The check does not compare with the CPU, the emulator or
-//! `mma.sync`, because a run uses one kernel variant throughout.
+//! pair of operands, and the sums must lie within the error bound of fp32 summation around the sums in f64. The check
+//! does not compare with the CPU, the emulator or `mma.sync`, because a run uses one kernel variant throughout.
 
 use std::ops::Range;
 

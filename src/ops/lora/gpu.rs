@@ -5,13 +5,11 @@ use crate::device::{Device, Gpu, Launch, On, Params, Region, params};
 use crate::error::Result;
 use crate::ops::check;
 use crate::ops::gemm::{Tile, operands};
-use crate::ops::matmul::{Order, Weight, row_stride};
+use crate::ops::matmul::{Order, SLICE, Weight, row_stride};
 use crate::tensor::{DType, Tensor};
 
 /// Number of tickets with which the CTAs of a product find the last one of their tile.
 pub(super) const TICKETS: usize = 128;
-/// Terms of a slice of t.
-const SLICE: usize = 1024;
 /// Threads of a CTA of the kernels that handle one element per thread.
 const THREADS: usize = 256;
 

@@ -22,7 +22,7 @@ pub use panels::{Order, PANEL, Weight, index, panel_count, panel_len, panel_stri
 pub(in crate::ops) use cells::Cells;
 pub(in crate::ops) use epilogue::{Gelu, InputGradient, Linear, SwiGlu};
 pub(in crate::ops) use gradient::{WeightGradient, weight_gradient, weight_gradient_scratch};
-pub(in crate::ops) use product::Product;
+pub(in crate::ops) use product::{Product, SLICE};
 pub(in crate::ops) use run::run;
 pub(in crate::ops) use tile::{Epilogue, Tile};
 pub(in crate::ops) use transpose::transpose;

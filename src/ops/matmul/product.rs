@@ -31,7 +31,7 @@ pub(in crate::ops) struct Product<'a> {
 }
 
 /// Terms of a slice of a [`Product::sliced`] product.
-const SLICE: usize = 1024;
+pub(in crate::ops) const SLICE: usize = 1024;
 
 impl<'a> Product<'a> {
     /// Returns the product of x `[rows, k]` and the panels of a matrix `[n, k]`.
