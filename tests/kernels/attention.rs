@@ -221,7 +221,11 @@ fn wrong_keys_are_seen() {
 fn other_mutations_are_seen() {
     for (file, from, to) in [
         ("common/attend_calls.cuh", "min(place.rows.from + size, end)", "min(place.rows.from + size - 1, end)"),
-        ("common/attend_calls.cuh", "rows.lse_stride = args.q_heads", "rows.lse_stride = rows.group + 1"),
+        (
+            "common/attend_calls.cuh",
+            "rows.lse_stride = args.q_heads;\n    rows.first = args.causal",
+            "rows.lse_stride = rows.group + 1;\n    rows.first = args.causal",
+        ),
         ("attention", "args.q_heads + head) * args.dim", "args.q_heads + head) * args.dim + 1"),
         ("common/attend.cuh", "first + row / group * step", "first + (row / group + 1) * step"),
         ("common/attend.cuh", "fmaf(l[i], alpha[i], sum[i])", "l[i] + sum[i]"),
@@ -246,7 +250,7 @@ fn other_mutations_are_seen() {
     // Two chunks.
     let long = |dev: &mut Device| Case::new(heads(1, 1, 4), &[2050]).check(dev, true, 2050);
     for (from, to) in [
-        ("fmaf(sum, a[i], l[i] * b[i])", "sum + l[i]"),
+        ("fmaf(sum[i], a[i], l[i] * b[i])", "sum[i] + l[i]"),
         ("none[row] ? x : fmaf(x, a[row], tile::at(o, i) * b[row])", "tile::at(o, i)"),
     ] {
         mutate_source("common/attend.cuh", from, to, 1, long);

@@ -384,7 +384,8 @@ fn few_sites_are_exempt() {
 
 /// Replaces `from`, which occurs once in `file` (such as `rms_norm`, or a header such as `common/gemm.cuh`), by `to`,
 /// and requires that `probe` fails under one of `schedules` schedules. This shows that the probe detects a plausible
-/// mistake.
+/// mistake. With `OMR_MUTATIONS=find` it only looks for `from`, so that `tools/check` sees in a second which
+/// mutations of the slow tests have lost their line.
 pub fn mutate_source(file: &str, from: &str, to: &str, schedules: usize, probe: impl Fn(&mut Device) -> Outcome) {
     mutate_source_of(Arch::Sm80, file, from, to, schedules, probe);
 }
@@ -402,6 +403,9 @@ pub fn mutate_source_of(
         return;
     }
     let changed = changed_source(file, from, to);
+    if std::env::var("OMR_MUTATIONS").is_ok_and(|value| value == "find") {
+        return;
+    }
     let red = Schedule::several(schedules).into_iter().find_map(|schedule| {
         let mut dev = emu_of(Options { arch, sources: changed.clone(), ..schedule.options() }).unwrap();
         run(&probe, &mut dev).err()

@@ -324,7 +324,7 @@ fn mutations_are_seen() {
     for (file, from, to) in [
         ("paged_attention", "(int64_t)place.sequence * args.columns", "(int64_t)place.sequence"),
         ("paged_attention", "table[b] * page", "table[0] * page"),
-        ("common/attend_calls.cuh", "place.rows.step = 1", "place.rows.step = 0"),
+        ("common/attend_calls.cuh", "rows.step = 1;", "rows.step = 0;"),
         ("common/attend_tile.cuh", "first_key = warp() * 32", "first_key = warp() * 32 % 96"),
         ("common/attend_tile.cuh", "sum[i] += part[w * WARP_ROWS * 4]", "sum[i] += part[0]"),
         ("common/attend_tile.cuh", "most[0] = fmaxf(most[0], smem.most[w * WARP_ROWS + lane() / 4])", "(void)w"),
