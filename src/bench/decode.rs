@@ -30,7 +30,7 @@ pub fn linear_logprob_fwd(dev: &mut Device, s: Sizes) -> Result<Case> {
     let (hidden, w, targets, logprob, lse) = head(dev, s)?;
     let (shape, of) = logits(s.targets, s);
     product("linear_logprob fwd", s.dtype, shape, of, bytes(&[hidden, w.data, targets, logprob, lse]), move |dev| {
-        linear_logprob::fwd(dev, logprob_call(hidden, &w, targets), Outs { logprob, lse, entropy: None })
+        linear_logprob::fwd(dev, logprob_call(hidden, &w, targets), Outs { logprob, lse, entropy: None, logits: None })
     })
 }
 
@@ -40,12 +40,13 @@ pub fn linear_logprob_bwd(dev: &mut Device, s: Sizes) -> Result<Case> {
     let dlogprob = random(dev, DType::F32, &[s.targets], 1e-3)?;
     let dhidden = zeros(dev, s.dtype, &[s.targets, s.hidden])?;
     let (dw, written) = gradient(dev, s.dtype, s.vocabulary, s.hidden)?;
-    linear_logprob::fwd(dev, logprob_call(hidden, &w, targets), Outs { logprob, lse, entropy: None })?;
+    linear_logprob::fwd(dev, logprob_call(hidden, &w, targets), Outs { logprob, lse, entropy: None, logits: None })?;
     let (shape, of) = logits(s.targets, s);
     let moved = bytes(&[hidden, w.data, targets, lse, dlogprob, dhidden]) + written;
     let flops = 6.0 * of.iter().map(|&n| n as f64).product::<f64>();
     op("linear_logprob bwd", s.dtype, shape, flops, moved, move |dev| {
-        let call = linear_logprob::Bwd { lse, entropy: None, dlogprob, dentropy: None, dhidden, dw: Some(dw) };
+        let call =
+            linear_logprob::Bwd { lse, entropy: None, logits: None, dlogprob, dentropy: None, dhidden, dw: Some(dw) };
         linear_logprob::bwd(dev, logprob_call(hidden, &w, targets), call)
     })
 }

@@ -13,6 +13,7 @@ use crate::ops::attend::Heads;
 use crate::ops::attention::Pack;
 use crate::ops::linear::Qkv;
 use crate::ops::linear_logprob::LogProbCall;
+use crate::ops::matmul::{PANEL, panel_count};
 use crate::ops::paged_attention::{Decode, KvCache, Paged};
 use crate::ops::patch_embed::{Normalize, PatchImage};
 use crate::ops::segments::Segments;
@@ -442,7 +443,7 @@ impl Tape {
     }
 
     /// Computes log p(`targets[i]`) of row i of `hidden` `[R, D]` under softmax(hidden W^T / temperature) over the
-    /// allowed ids. Logits are not stored.
+    /// allowed ids.
     pub fn linear_logprob(
         &mut self,
         dev: &mut Device,
@@ -459,7 +460,8 @@ impl Tape {
         let entropy = if with_entropy { Some(self.alloc(dev, DType::F32, &[r])?) } else { None };
         let Policy { allowed, temperature } = policy;
         let (x, weight, h) = (hidden.tensor, lm_head.weight, entropy.map(|e| e.tensor));
-        let outs = linear_logprob::Outs { logprob: logprob.tensor, lse, entropy: h };
+        let logits = self.memory_for_logits(dev, r, weight.n)?;
+        let outs = linear_logprob::Outs { logprob: logprob.tensor, lse, entropy: h, logits };
         linear_logprob::fwd(dev, LogProbCall { hidden: x, w: &weight, allowed, temperature, targets }, outs)?;
         dev.note_product("linear_logprob", [r, weight.n, weight.k], moved(&[x, weight.data]));
         let flops = 2.0 * r as f64 * (weight.n * weight.k) as f64;
@@ -468,14 +470,29 @@ impl Tape {
             let dentropy = entropy.and_then(|e| b.take(e)).map(|d| d.tensor);
             let (dx, _) = b.of(hidden)?;
             let dw = b.param(lm_head.id)?;
-            let call = linear_logprob::Bwd { lse, entropy: h, dlogprob: dlogprob.tensor, dentropy, dhidden: dx, dw };
+            let call =
+                linear_logprob::Bwd { lse, entropy: h, logits, dlogprob: dlogprob.tensor, dentropy, dhidden: dx, dw };
             linear_logprob::bwd(b.dev, LogProbCall { hidden: x, w: &weight, allowed, temperature, targets }, call)?;
-            // Backward computes the logits again, then dx and, unless the matrix is frozen, dw.
-            let (products, dw) = dw.map_or((2.0, 0.0), |dw| (3.0, moved(&[dw, dw])));
+            // Backward computes the logits, if they were not kept, then dx and, unless the matrix is frozen, dw.
+            let (products, dw) = dw.map_or((1.0, 0.0), |dw| (2.0, moved(&[dw, dw])));
+            let products = products + f64::from(u8::from(logits.is_none()));
             b.dev.note_work("linear_logprob::bwd", products * flops, moved(&[x, weight.data, dx]) + dw);
             b.free(dlogprob);
             Ok(())
         });
         Ok(LogProbs { logprob, entropy })
+    }
+
+    /// Returns memory for the logits of `rows` rows, if backward follows and a CPU can keep them.
+    fn memory_for_logits(&self, dev: &mut Device, rows: usize, vocab: usize) -> Result<Option<Tensor>> {
+        /// Bytes of logits that a CPU keeps from forward to backward. Without them, backward computes a quarter of the
+        /// products with the output matrix again.
+        const KEPT_LOGITS: usize = 64 << 20;
+        let columns = panel_count(vocab) * PANEL;
+        let fits = rows * columns * size_of::<f32>() <= KEPT_LOGITS;
+        if !self.recording() || dev.kind().is_gpu() || !fits {
+            return Ok(None);
+        }
+        dev.alloc(self.region(), DType::F32, &[rows, columns]).map(Some)
     }
 }

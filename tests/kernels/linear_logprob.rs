@@ -50,13 +50,13 @@ pub fn run(dev: &mut Device, c: &Case, from: usize, to: usize) -> Outcome<[Vec<f
     linear_logprob::fwd(
         dev,
         linear_logprob::LogProbCall { hidden, w: &w, allowed, temperature: c.temperature, targets },
-        linear_logprob::Outs { logprob, lse, entropy: Some(entropy) },
+        linear_logprob::Outs { logprob, lse, entropy: Some(entropy), logits: None },
     )?;
     let again = blank(dev, DType::F32, &[n]);
     linear_logprob::fwd(
         dev,
         linear_logprob::LogProbCall { hidden, w: &w, allowed, temperature: c.temperature, targets },
-        linear_logprob::Outs { logprob: again, lse, entropy: None },
+        linear_logprob::Outs { logprob: again, lse, entropy: None, logits: None },
     )?;
     let outs = [dev.read(logprob)?, dev.read(lse)?, dev.read(entropy)?];
     let bits = |v: &[f32]| v.iter().map(|x| x.to_bits()).collect::<Vec<_>>();

@@ -102,7 +102,7 @@ fn forward(dev: &mut Device, c: &Case) -> Outcome<[Vec<f32>; 2]> {
     linear_logprob::fwd(
         dev,
         linear_logprob::LogProbCall { hidden, w: &w, allowed, temperature: c.temperature, targets },
-        linear_logprob::Outs { logprob, lse, entropy: Some(entropy) },
+        linear_logprob::Outs { logprob, lse, entropy: Some(entropy), logits: None },
     )?;
     Ok([dev.read(lse)?, dev.read(entropy)?])
 }
@@ -127,7 +127,7 @@ fn backward(dev: &mut Device, c: &Case, saved: &[Vec<f32>; 2], bytes: usize) -> 
         dev,
         bytes,
         linear_logprob::LogProbCall { hidden, w: &w, allowed, temperature: t, targets },
-        linear_logprob::Bwd { lse, entropy: h, dlogprob, dentropy, dhidden, dw: Some(dw) },
+        linear_logprob::Bwd { lse, entropy: h, logits: None, dlogprob, dentropy, dhidden, dw: Some(dw) },
     )?;
     let mut data = dev.read::<f32>(dw)?;
     let dw = (0..c.v * c.k).map(|i| std::mem::take(&mut data[place(i)])).collect();
@@ -356,7 +356,7 @@ fn no_plan_holds_all_gradients_of_logits() {
         linear_logprob::bwd(
             &mut dev,
             linear_logprob::LogProbCall { hidden, w: &w, allowed: none, temperature: 1.0, targets },
-            linear_logprob::Bwd { lse, entropy: none, dlogprob, dentropy: none, dhidden, dw: Some(dw) },
+            linear_logprob::Bwd { lse, entropy: none, logits: None, dlogprob, dentropy: none, dhidden, dw: Some(dw) },
         )
         .unwrap();
         let bytes = dev.high_water().bytes(Region::Workspace);

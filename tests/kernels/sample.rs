@@ -239,7 +239,7 @@ fn the_log_prob_is_the_trainers_bit_for_bit_in_any_batch() {
         linear_logprob::fwd(
             &mut dev,
             linear_logprob::LogProbCall { hidden: x, w: &weight, allowed: bits, temperature, targets },
-            linear_logprob::Outs { logprob, lse, entropy: None },
+            linear_logprob::Outs { logprob, lse, entropy: None, logits: None },
         )
         .unwrap();
         let trainer = dev.read::<f32>(logprob).unwrap();

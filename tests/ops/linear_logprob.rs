@@ -87,6 +87,7 @@ struct On {
     logprob: Tensor,
     lse: Tensor,
     entropy: Tensor,
+    logits: Tensor,
 }
 
 fn forward(dev: &mut Device, dtype: DType, c: &Case) -> (On, Vec<f32>, Vec<f32>, Vec<f32>) {
@@ -95,12 +96,13 @@ fn forward(dev: &mut Device, dtype: DType, c: &Case) -> (On, Vec<f32>, Vec<f32>,
     let words = c.allowed.as_ref().map(|a| bitmap(a));
     let allowed = words.map(|b| dev.upload(Region::Overlay, &b, &[b.len()]).unwrap());
     let targets = dev.upload(Region::Overlay, &c.targets, &[c.t]).unwrap();
-    let mut out = || dev.alloc(Region::Overlay, DType::F32, &[c.t]).unwrap();
-    let on = On { hidden, w, allowed, targets, logprob: out(), lse: out(), entropy: out() };
+    let mut out = |dims: &[usize]| dev.alloc(Region::Overlay, DType::F32, dims).unwrap();
+    let (logprob, lse, entropy) = (out(&[c.t]), out(&[c.t]), out(&[c.t]));
+    let on = On { hidden, w, allowed, targets, logprob, lse, entropy, logits: out(&[c.t, c.v.next_multiple_of(32)]) };
     linear_logprob::fwd(
         dev,
         linear_logprob::LogProbCall { hidden, w: &w, allowed, temperature: c.temperature, targets },
-        linear_logprob::Outs { logprob: on.logprob, lse: on.lse, entropy: Some(on.entropy) },
+        linear_logprob::Outs { logprob, lse, entropy: Some(entropy), logits: Some(on.logits) },
     )
     .unwrap();
     let read = [on.logprob, on.lse, on.entropy].map(|t| dev.read::<f32>(t).unwrap());
@@ -222,19 +224,22 @@ fn backward_matches_f64_and_its_bits_do_not_vary() {
                     let (on, ..) = forward(&mut dev, dtype, &c);
                     let dlogprob = dev.upload(Region::Overlay, &dlogprob, &[t]).unwrap();
                     let dentropy = with_entropy.then(|| dev.upload(Region::Overlay, &dentropy, &[t]).unwrap());
-                    let dhidden = dev.alloc(Region::Overlay, dtype, &[t, d]).unwrap();
                     let mut panels = vec![0.0; panel_len(dtype, v, d)];
                     pack_order(dtype, v, d, &present, &mut panels);
-                    let grad = dev.upload(Region::Overlay, &panels, &[panels.len()]).unwrap();
                     let (allowed, targets, lse) = (on.allowed, on.targets, on.lse);
                     let entropy = with_entropy.then_some(on.entropy);
-                    linear_logprob::bwd(
-                        &mut dev,
-                        linear_logprob::LogProbCall { hidden: on.hidden, w: &on.w, allowed, temperature, targets },
-                        linear_logprob::Bwd { lse, entropy, dlogprob, dentropy, dhidden, dw: Some(grad) },
-                    )
-                    .unwrap();
-                    let got = [read(&mut dev, dhidden), unpack_order(dtype, v, d, &dev.read::<f32>(grad).unwrap())];
+                    let [got, of_logits] = [None, Some(on.logits)].map(|logits| {
+                        let dhidden = dev.alloc(Region::Overlay, dtype, &[t, d]).unwrap();
+                        let grad = dev.upload(Region::Overlay, &panels, &[panels.len()]).unwrap();
+                        linear_logprob::bwd(
+                            &mut dev,
+                            linear_logprob::LogProbCall { hidden: on.hidden, w: &on.w, allowed, temperature, targets },
+                            linear_logprob::Bwd { lse, entropy, logits, dlogprob, dentropy, dhidden, dw: Some(grad) },
+                        )
+                        .unwrap();
+                        [read(&mut dev, dhidden), unpack_order(dtype, v, d, &dev.read::<f32>(grad).unwrap())]
+                    });
+                    got.iter().zip(&of_logits).for_each(|(a, b)| same_bits("kept logits", a, b));
                     close("dhidden", &got[0], &dx, |i| dx_bound[i] + half_ulp(dtype, dx[i].abs() + dx_bound[i]));
                     close("dw", &got[1], &dw, |i| dw_bound[i] + chain_error(t, 1.0 + dw[i].abs()));
                     let first = first.get_or_insert_with(|| got.clone());
@@ -266,7 +271,15 @@ fn tokens_in_two_calls_add_the_gradient_of_one() {
             let logprob_call =
                 linear_logprob::LogProbCall { hidden, w: &on.w, allowed: None, temperature: 1.0, targets };
             let (lse, dlogprob, dhidden) = (part(on.lse), part(dlogprob), part(dhidden));
-            let call = linear_logprob::Bwd { lse, entropy: None, dlogprob, dentropy: None, dhidden, dw: Some(dw) };
+            let call = linear_logprob::Bwd {
+                lse,
+                entropy: None,
+                logits: None,
+                dlogprob,
+                dentropy: None,
+                dhidden,
+                dw: Some(dw),
+            };
             linear_logprob::bwd(&mut dev, logprob_call, call).unwrap();
         }
         [dev.read::<f32>(dhidden).unwrap(), dev.read::<f32>(dw).unwrap()]
@@ -294,6 +307,7 @@ fn backward_matches_finite_differences_of_the_forward() {
         linear_logprob::Bwd {
             lse: on.lse,
             entropy: Some(on.entropy),
+            logits: None,
             dlogprob: dl,
             dentropy: Some(dh),
             dhidden: dx,
@@ -341,7 +355,7 @@ fn targets_outside_the_policy() {
     let error = linear_logprob::fwd(
         &mut dev,
         linear_logprob::LogProbCall { hidden: on.hidden, w: &on.w, allowed: None, temperature: 1.0, targets },
-        linear_logprob::Outs { logprob: on.logprob, lse: on.lse, entropy: None },
+        linear_logprob::Outs { logprob: on.logprob, lse: on.lse, entropy: None, logits: None },
     )
     .unwrap_err();
     assert!(error.to_string().contains("64 at token 1"), "{error}");

@@ -1,9 +1,9 @@
 //! Gradients of the log-probs and the entropy, for one slab of columns at a time on the CPU, and in waves on a GPU
 //! (`waves.rs`).
 
-use super::call::{LogProbCall, ROWS, check_targets, checked};
+use super::call::{LogProbCall, ROWS, check_logits, check_targets, checked};
 use super::logits::{Allowed, SEGMENT, inverse_temperature, logits_of};
-use crate::device::{Cpu, Device, Isa, On, Parts, Region, cpu_kernel};
+use crate::device::{Cpu, Device, Isa, On, Parts, Pool, Region, cpu_kernel};
 use crate::error::Result;
 use crate::math;
 use crate::ops::check;
@@ -36,6 +36,8 @@ pub struct Bwd {
     pub lse: Tensor,
     /// Entropies, f32 `[T]`, as computed by [`super::fwd`]; required with `dentropy`.
     pub entropy: Option<Tensor>,
+    /// Logits as stored by [`super::fwd`], on the CPU. With `None`, they are computed again; the results are the same.
+    pub logits: Option<Tensor>,
     /// Gradient of the loss with respect to the log-probs, f32 `[T]`.
     pub dlogprob: Tensor,
     /// Gradient of the loss with respect to the entropies, f32 `[T]`.
@@ -57,10 +59,11 @@ pub fn bwd(dev: &mut Device, logprob_call: LogProbCall<'_>, call: Bwd) -> Result
 /// more. The value does not affect the bits of the result.
 pub fn bwd_within(dev: &mut Device, bytes: usize, logprob_call: LogProbCall<'_>, call: Bwd) -> Result<()> {
     const OP: &str = "linear_logprob::bwd";
-    let Bwd { lse, entropy, dlogprob, dentropy, dhidden, dw } = call;
+    let Bwd { lse, entropy, logits, dlogprob, dentropy, dhidden, dw } = call;
     let per_token = [("lse", Some(lse)), ("entropy", entropy), ("dlogprob", Some(dlogprob)), ("dentropy", dentropy)];
     let dtype = checked(OP, logprob_call, &per_token)?;
     let (t, d, v) = (logprob_call.hidden.rows(), logprob_call.w.k, logprob_call.w.n);
+    check_logits(OP, dev, logits, [t, v])?;
     check::tensor(OP, "dhidden", dhidden, dtype, &[t, d])?;
     check::optional(OP, "dw", dw, DType::F32, &[Order::of(dev).len(dtype, v, d)])?;
     check::that(OP, dentropy.is_none() || entropy.is_some(), "entropy together with dentropy", "none")?;
@@ -124,9 +127,11 @@ impl Backward<'_> {
             self.call.entropy.unwrap_or(none),
             self.call.dlogprob,
             self.call.dentropy.unwrap_or(none),
+            self.call.logits.unwrap_or(none),
         ];
         let ([dhidden, dw, dz, gradient, transposed, sums], views) = memory.tensors(outs, ins);
-        let [hidden, w, targets, bitmap, lse, entropy, dlogprob, dentropy] = views;
+        let [hidden, w, targets, bitmap, lse, entropy, dlogprob, dentropy, logits] = views;
+        let logits = self.call.logits.map(|_| logits.of::<f32>());
         let (hidden, w, targets) = (hidden.of::<E>(), w.of::<E>(), targets.of::<u32>());
         let (dw, dz, gradient, transposed) = (dw.of::<f32>(), dz.of::<E>(), gradient.of::<E>(), transposed.of::<E>());
         let sums = sums.of::<f32>();
@@ -149,9 +154,13 @@ impl Backward<'_> {
                 lse: lse.of(),
                 dlogprob: dlogprob.of(),
                 entropy: self.call.dentropy.map(|_| (entropy.of(), dentropy.of())),
+                finished: logits.is_some(),
                 dz: Cells::new(&mut *dz, cols),
             };
-            matmul::run(pool, isa, &Product::rows(hidden, t, d, slab, cols), &epilogue);
+            match logits {
+                Some(logits) => epilogue.of_logits(pool, isa, logits),
+                None => matmul::run(pool, isa, &Product::rows(hidden, t, d, slab, cols), &epilogue),
+            }
 
             if self.call.dw.is_some() {
                 let (x, dw, scratch) = (hidden, &mut dw[panels], &mut *gradient);
@@ -196,8 +205,28 @@ struct LogitGradient<'a, E> {
     dlogprob: &'a [f32],
     /// Entropies and their gradients.
     entropy: Option<(&'a [f32], &'a [f32])>,
+    /// True if tiles have logits in place of sums.
+    finished: bool,
     /// Output `[T, slab]`.
     dz: Cells<'a, E>,
+}
+
+impl<E: Elem> LogitGradient<'_, E> {
+    /// Computes the slab from the logits `[T, panels * 32]` of all columns.
+    fn of_logits(&self, pool: &Pool, isa: Isa, logits: &[f32]) {
+        let (rows, width) = (self.targets.len(), panel_count(self.allowed.vocab) * PANEL);
+        pool.run(rows.div_ceil(ROWS), |job| {
+            let mut z = [0.0; SEGMENT];
+            for row in job * ROWS..rows.min((job + 1) * ROWS) {
+                for panel in (0..panel_count(self.dz.cols())).step_by(SEGMENT / PANEL) {
+                    let panels = (panel_count(self.dz.cols()) - panel).min(SEGMENT / PANEL);
+                    let (at, sums) = (row * width + self.first + panel * PANEL, &mut z[..panels * PANEL]);
+                    sums.copy_from_slice(&logits[at..at + sums.len()]);
+                    self.finish(isa, &mut Tile { row, rows: 1, panel, panels, sums, stride: SEGMENT });
+                }
+            }
+        });
+    }
 }
 
 impl<E: Elem> Epilogue for LogitGradient<'_, E> {
@@ -218,7 +247,7 @@ impl<E: Elem> Epilogue for LogitGradient<'_, E> {
             // SAFETY: one thread finishes each tile's rows and columns, once.
             let dz = unsafe { self.dz.piece(row, col, cols) };
             let target = (self.targets[row] as usize).wrapping_sub(self.first + col);
-            gradient_row::<E>(isa, tile.row(i), token, &words, target, dz);
+            gradient_row::<E>(isa, tile.row(i), token, &words, self.finished, target, dz);
         }
     }
 }
@@ -234,8 +263,12 @@ struct Token {
 
 cpu_kernel! {
     /// Computes dz = (dlogprob (`1[target]` - p) - dentropy p (ln p + entropy)) / temperature.
-    fn gradient_row<E: Elem>(z: &mut [f32], token: Token, words: &[u32], target: usize, dz: &mut [E]) {
-        logits_of(z, token.scale, words);
+    fn gradient_row<E: Elem>(
+        z: &mut [f32], token: Token, words: &[u32], finished: bool, target: usize, dz: &mut [E],
+    ) {
+        if !finished {
+            logits_of(z, token.scale, words);
+        }
         for z in z.iter_mut() {
             let off = *z == f32::NEG_INFINITY;
             let ln_p = if off { 0.0 } else { *z - token.lse };

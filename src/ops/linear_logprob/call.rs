@@ -1,8 +1,9 @@
 //! Arguments of forward and backward, and the checks that they share.
 
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::ops::check;
-use crate::ops::matmul::{Weight, panel_count};
+use crate::ops::matmul::{PANEL, Weight, panel_count};
 use crate::tensor::{DType, Tensor};
 
 /// Rows of one job in passes over rows.
@@ -23,7 +24,7 @@ pub struct LogProbCall<'a> {
     pub targets: Tensor,
 }
 
-/// Outputs of [`super::fwd`], each f32 `[T]`.
+/// Outputs of [`super::fwd`], each f32 `[T]` except the logits.
 #[derive(Clone, Copy, Debug)]
 pub struct Outs {
     /// Log-probs of the targets, `z[target]` - lse.
@@ -32,6 +33,8 @@ pub struct Outs {
     pub lse: Tensor,
     /// Entropies in nats. With `None`, they are not computed.
     pub entropy: Option<Tensor>,
+    /// On the CPU, the logits for [`super::bwd`], f32 `[T, 32 ceil(V/32)]`. With `None`, backward computes them again.
+    pub logits: Option<Tensor>,
 }
 
 /// Checks the shapes of [`LogProbCall`], and that each tensor of `per_token` is f32 `[T]`. Returns the compute type.
@@ -49,6 +52,17 @@ pub(super) fn checked(
         check::optional(op, name, *tensor, DType::F32, &[t])?;
     }
     Ok(dtype)
+}
+
+/// Checks the memory for the logits of `rows` tokens and `vocab` ids, which only the CPU keeps.
+pub(super) fn check_logits(
+    op: &'static str,
+    dev: &Device,
+    logits: Option<Tensor>,
+    [rows, vocab]: [usize; 2],
+) -> Result<()> {
+    check::that(op, logits.is_none() || !dev.kind().is_gpu(), "no memory for logits on a GPU", "some")?;
+    check::optional(op, "logits", logits, DType::F32, &[rows, panel_count(vocab) * PANEL])
 }
 
 /// Returns an error if a target is not below `vocab`.

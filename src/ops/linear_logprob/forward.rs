@@ -2,12 +2,12 @@
 
 use half::bf16;
 
-use super::call::{LogProbCall, Outs, ROWS, check_targets, checked};
+use super::call::{LogProbCall, Outs, ROWS, check_logits, check_targets, checked};
 use super::gpu;
 use super::logits::{Allowed, Fold, Logits, PARTIAL, Scale, inverse_temperature, segments};
 use crate::device::{Device, On, Parts, Region};
 use crate::error::Result;
-use crate::ops::matmul::{self, Cells, Product};
+use crate::ops::matmul::{self, Cells, PANEL, Product, panel_count};
 use crate::tensor::DType;
 
 /// Computes the log-probs of the targets. A target that is not allowed has log-prob minus infinity. A target of V or
@@ -15,10 +15,11 @@ use crate::tensor::DType;
 pub fn fwd(dev: &mut Device, logprob_call: LogProbCall<'_>, outs: Outs) -> Result<()> {
     const OP: &str = "linear_logprob::fwd";
     let LogProbCall { hidden, w, allowed, temperature, targets } = logprob_call;
-    let Outs { logprob, lse, entropy } = outs;
+    let Outs { logprob, lse, entropy, logits } = outs;
     let per_token = [("logprob", Some(logprob)), ("lse", Some(lse)), ("entropy", entropy)];
     let dtype = checked(OP, logprob_call, &per_token)?;
     let t = hidden.rows();
+    check_logits(OP, dev, logits, [t, w.n])?;
     let mark = dev.mark(Region::Workspace);
     let partials = if dev.kind().is_gpu() {
         gpu::partials(dev, t, w.n)?
@@ -33,8 +34,10 @@ pub fn fwd(dev: &mut Device, logprob_call: LogProbCall<'_>, outs: Outs) -> Resul
             On::Gpu(gpu) => return gpu::fwd(OP, gpu, logprob_call, outs, partials),
         };
         let ins = [hidden, w.data, targets, allowed.unwrap_or(targets.slice(0, 0))];
-        let outs = [logprob, lse, entropy.unwrap_or(lse.slice(0, 0)), partials];
-        let ([logprob, lse, entropy, partials], [hidden_view, w_view, targets, bitmap]) = cpu.memory.tensors(outs, ins);
+        let none = lse.slice(0, 0);
+        let outs = [logprob, lse, entropy.unwrap_or(none), logits.unwrap_or(none), partials];
+        let ([logprob, lse, entropy, logits_view, partials], [hidden_view, w_view, targets, bitmap]) =
+            cpu.memory.tensors(outs, ins);
         let (targets, logprob, partials) = (targets.of::<u32>(), logprob.of::<f32>(), partials.of::<f32>());
         check_targets(OP, targets, w.n)?;
         let width = segments(w.n) * PARTIAL;
@@ -45,7 +48,7 @@ pub fn fwd(dev: &mut Device, logprob_call: LogProbCall<'_>, outs: Outs) -> Resul
             // `logprob` holds the target's logit until the logsumexp is known.
             targets: Some((targets, Cells::new(logprob, 1))),
             partials: Cells::new(partials, width),
-            logits: None,
+            logits: logits.map(|_| Cells::new(logits_view.of(), panel_count(w.n) * PANEL)),
         };
         match dtype {
             DType::Bf16 => {

@@ -68,7 +68,8 @@ pub(super) fn fwd(
     /// Threads of a CTA of the fold, in which each warp handles one row.
     const FOLD_THREADS: usize = 128;
     const NAMES: KernelNames = kernel_names!("linear_logprob", Role::Logits);
-    let (LogProbCall { hidden, w, temperature, targets, .. }, Outs { logprob, lse, entropy }) = (logprob_call, outs);
+    let (LogProbCall { hidden, w, temperature, targets, .. }, Outs { logprob, lse, entropy, .. }) =
+        (logprob_call, outs);
     let (rows, segments) = (check::count(op, "rows", hidden.rows())?, segments(w.n) as i32);
     let out = params!(Segment::Args {
         allowed: allowed(op, logprob_call.allowed, w.n)?,

@@ -1,5 +1,6 @@
 //! Log-probabilities of given tokens, computed directly from hidden states and the output weight. The forward holds one
-//! tile of logits at a time, and the backward one slab of columns; the full logits are never stored.
+//! tile of logits at a time, and the backward one slab of columns. The CPU can keep the logits for the backward, if the
+//! caller has memory for them.
 //!
 //! Shapes: T tokens, D hidden size, V vocabulary. The policy is softmax(z) over the allowed ids, where z = hidden W^T /
 //! temperature.

@@ -251,7 +251,7 @@ impl Operands {
         let [logprob, lse] = [dev.alloc(AT, DType::F32, &[n])?, dev.alloc(AT, DType::F32, &[n])?];
         let (hidden, targets) = (self.x.slice(0, n), targets.slice(0, n));
         let call = LogProbCall { hidden, w: &self.w, allowed: None, temperature: TEMPERATURE, targets };
-        linear_logprob::fwd(dev, call, linear_logprob::Outs { logprob, lse, entropy: None })?;
+        linear_logprob::fwd(dev, call, linear_logprob::Outs { logprob, lse, entropy: None, logits: None })?;
         Ok(vec![logprob, lse])
     }
 }
