@@ -234,7 +234,7 @@ const MISTAKES: [(&str, &str, &str); 9] = [
     ("rms_norm", "- e.v[i] * r * mean) * r", ") * r"),
     ("rms_norm", "args.accumulate ? had.v[i] + d : d", "d"),
     ("linear_logprob_bwd", "if (target == (uint32_t)i &&", "if (target == (uint32_t)i + 1 &&"),
-    ("gemm_bwd", "acc[i + 1] = v.y;", ""),
+    ("gemm_bwd", "x{args.x, args.tokens,", "x{args.x, args.tokens - 1,"),
     ("rope", "float sign = args.sign;", "float sign = 1.0f;"),
     ("swiglu", "d[1] * u[1] * math::silu_grad(g[1])", "d[1] * u[1] * math::silu(g[1])"),
 ];

@@ -171,14 +171,18 @@ fn mistakes_in_the_source_are_named() {
         (
             "isa::fence_proxy_async();\n            isa::sync_named(2, 128);",
             "isa::sync_named(2, 128);",
-            &["tma_store of bytes 12288 to 16383", "no fence_proxy_async by it"],
+            &["tma_store of bytes 12288 to 12303", "no fence_proxy_async by it"],
         ),
         (
             "isa::fence_proxy_async();\n            isa::sync_named(2, 128);",
             "isa::sync_named(2, 128);\n            isa::fence_proxy_async();",
-            &["tma_store of bytes 12288 to 16383", "no fence_proxy_async by it"],
+            &["tma_store of bytes 12288 to 12303", "no fence_proxy_async by it"],
         ),
-        ("isa::sync_warp();\n", "", &["is not ordered after the read by thread"]),
+        (
+            "isa::sync_warp();\n            if (thread % 32",
+            "if (thread % 32",
+            &["is not ordered after the read by thread"],
+        ),
         (
             "isa::fence_mbarrier_init();\n    }\n    isa::sync_cta();\n    if (thread == 0) {",
             "}\n    isa::sync_cta();\n    if (thread == 0) {",
