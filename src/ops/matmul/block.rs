@@ -31,6 +31,8 @@ pub(super) struct Block {
     pub sums_stride: usize,
     /// True if the sums start from their present values; otherwise they start from zero.
     pub resume: bool,
+    /// True if only the first 16 columns of the last panel are computed.
+    pub half: bool,
 }
 
 /// A compiled kernel for one instruction set and element type.
@@ -132,6 +134,7 @@ unsafe fn tall<X: Step, const STEPS: bool>(block: &Block, rows: usize, panels: u
 #[inline(always)]
 unsafe fn wide<X: Step, const M: usize, const STEPS: bool>(block: &Block, panels: usize) {
     let most = X::L::max_panels(M);
+    let panels = panels - usize::from(block.half);
     let mut done = 0;
     let rest = |done: usize| Block {
         right: block.right.wrapping_add(done * block.panel_stride),
@@ -156,6 +159,10 @@ unsafe fn wide<X: Step, const M: usize, const STEPS: bool>(block: &Block, panels
         // SAFETY: same as for groups of 4.
         unsafe { group::<X, M, 1, STEPS>(rest(done)) };
         done += 1;
+    }
+    if block.half {
+        // SAFETY: same as for groups of 4.
+        unsafe { sum::<X, M, 1, 1, STEPS>(&rest(done)) };
     }
 }
 

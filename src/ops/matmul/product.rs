@@ -17,6 +17,8 @@ pub(in crate::ops) struct Product<'a> {
     pub(super) rows: usize,
     pub(super) right: &'a [u8],
     pub(super) panels: usize,
+    /// True if the last panel has at most 16 columns.
+    pub(super) half: bool,
     pub(super) dtype: DType,
     /// Number of steps: the number of words in K values.
     pub(super) steps: usize,
@@ -28,6 +30,11 @@ pub(in crate::ops) struct Product<'a> {
     pub(super) slice: usize,
     /// The product over which every sum continues after the last step; see [`Product::then`].
     pub(super) second: Option<&'a Product<'a>>,
+}
+
+/// Returns true if the last of the panels of `n` columns has at most 16 columns.
+fn is_half(n: usize) -> bool {
+    (1..=PANEL / 2).contains(&(n % PANEL))
 }
 
 /// Terms of a slice of a [`Product::sliced`] product.
@@ -46,6 +53,7 @@ impl<'a> Product<'a> {
             rows,
             right: bytemuck::cast_slice(right),
             panels: panel_count(n),
+            half: is_half(n),
             dtype: E::DTYPE,
             steps: if paired { k.div_ceil(2) } else { k },
             odd: paired && k % 2 == 1,
@@ -100,6 +108,7 @@ impl<'a> Product<'a> {
             rows,
             right: bytemuck::cast_slice(right),
             panels: panel_count(n),
+            half: is_half(n),
             dtype,
             steps,
             odd: false,
@@ -126,6 +135,7 @@ impl<'a> Product<'a> {
             rows: left.len() / stride,
             right: bytemuck::cast_slice(right),
             panels: panel_count(n),
+            half: is_half(n),
             dtype: E::DTYPE,
             steps: tokens.div_ceil(2),
             odd: false,

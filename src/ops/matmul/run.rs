@@ -156,6 +156,7 @@ fn multiply(
             sums: tile.sums.as_mut_ptr().wrapping_add(done * tile.stride),
             sums_stride: tile.stride,
             resume,
+            half: product.half && tile.panel + tile.panels == product.panels,
         };
         // SAFETY: the asserts above prove that every word and sum of the block lies inside its slice; the device has
         // checked that it has the instruction set.
