@@ -128,6 +128,16 @@ pub fn skipped(what: &str) -> bool {
     on_gpu
 }
 
+/// Returns true on the emulator in the place of a GPU, which takes many minutes for `what` in a GPU's size, and prints a
+/// line that can be counted.
+pub fn too_large(what: &str) -> bool {
+    let too_large = under_test() == Under::AsGpu;
+    if too_large {
+        println!("skipped on the emulator in a GPU's size: {what}");
+    }
+    too_large
+}
+
 /// Scheduling options of a device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Schedule {
