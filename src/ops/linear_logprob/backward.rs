@@ -63,7 +63,7 @@ pub fn bwd_within(dev: &mut Device, bytes: usize, logprob_call: LogProbCall<'_>,
     let per_token = [("lse", Some(lse)), ("entropy", entropy), ("dlogprob", Some(dlogprob)), ("dentropy", dentropy)];
     let dtype = checked(OP, logprob_call, &per_token)?;
     let (t, d, v) = (logprob_call.hidden.rows(), logprob_call.w.k, logprob_call.w.n);
-    check_logits(OP, dev, logits, [t, v])?;
+    check_logits(OP, dev, logits, t, v)?;
     check::tensor(OP, "dhidden", dhidden, dtype, &[t, d])?;
     check::optional(OP, "dw", dw, DType::F32, &[Order::of(dev).len(dtype, v, d)])?;
     check::that(OP, dentropy.is_none() || entropy.is_some(), "entropy together with dentropy", "none")?;

@@ -59,7 +59,8 @@ pub(super) fn check_logits(
     op: &'static str,
     dev: &Device,
     logits: Option<Tensor>,
-    [rows, vocab]: [usize; 2],
+    rows: usize,
+    vocab: usize,
 ) -> Result<()> {
     check::that(op, logits.is_none() || !dev.kind().is_gpu(), "no memory for logits on a GPU", "some")?;
     check::optional(op, "logits", logits, DType::F32, &[rows, panel_count(vocab) * PANEL])

@@ -19,7 +19,7 @@ pub fn fwd(dev: &mut Device, logprob_call: LogProbCall<'_>, outs: Outs) -> Resul
     let per_token = [("logprob", Some(logprob)), ("lse", Some(lse)), ("entropy", entropy)];
     let dtype = checked(OP, logprob_call, &per_token)?;
     let t = hidden.rows();
-    check_logits(OP, dev, logits, [t, w.n])?;
+    check_logits(OP, dev, logits, t, w.n)?;
     let mark = dev.mark(Region::Workspace);
     let partials = if dev.kind().is_gpu() {
         gpu::partials(dev, t, w.n)?
