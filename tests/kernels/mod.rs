@@ -394,7 +394,7 @@ fn few_sites_are_exempt() {
 
 /// Replaces `from`, which occurs once in `file` (such as `rms_norm`, or a header such as `common/gemm.cuh`), by `to`,
 /// and requires that `probe` fails under one of `schedules` schedules. This shows that the probe detects a plausible
-/// mistake. With `OMR_MUTATIONS=find` it only looks for `from`, so that `tools/check` sees in a second which
+/// mistake. With `OMR_MUTATIONS=find` it only looks for `from`, so that `tools/check` sees in seconds which
 /// mutations of the slow tests have lost their line.
 pub fn mutate_source(file: &str, from: &str, to: &str, schedules: usize, probe: impl Fn(&mut Device) -> Outcome) {
     mutate_source_of(Arch::Sm80, file, from, to, schedules, probe);

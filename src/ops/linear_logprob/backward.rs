@@ -235,10 +235,7 @@ impl<E: Elem> Epilogue for LogitGradient<'_, E> {
     }
     fn finish(&self, isa: Isa, tile: &mut Tile<'_>) {
         let (col, cols) = tile.columns(self.dz.cols());
-        let mut words = [0; SEGMENT / PANEL];
-        for (i, word) in words[..tile.panels].iter_mut().enumerate() {
-            *word = self.allowed.word(self.first / PANEL + tile.panel + i);
-        }
+        let words = self.allowed.words(self.first / PANEL + tile.panel, tile.panels);
         for i in 0..tile.rows {
             let row = tile.row + i;
             let (entropy, dentropy) = self.entropy.map_or((0.0, 0.0), |(h, dh)| (h[row], dh[row]));

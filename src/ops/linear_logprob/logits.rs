@@ -55,7 +55,7 @@ impl Allowed<'_> {
     }
 
     /// Returns the words of `panels` panels from `first` on; the remaining words are zero.
-    fn words(&self, first: usize, panels: usize) -> [u32; SEGMENT / PANEL] {
+    pub fn words(&self, first: usize, panels: usize) -> [u32; SEGMENT / PANEL] {
         let mut words = [0; SEGMENT / PANEL];
         for (i, word) in words[..panels].iter_mut().enumerate() {
             *word = self.word(first + i);
