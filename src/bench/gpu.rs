@@ -118,10 +118,10 @@ fn chosen(options: &Options, target: Target) -> Result<Vec<Make>> {
     Ok(out)
 }
 
-/// Predicts the seconds of a case on a Hopper GPU with a clock of `mhz`, and the limiting resource. Returns `None`
-/// if the bytes of the attention keys are not known.
-fn predicted(make: &Make, variant: KernelVariant, mhz: f64) -> Result<Option<(Range, &'static str)>> {
-    let launches = Launches::new(Gpu::H200.ceilings(), 1e6 * mhz);
+/// Predicts the seconds of a case on `gpu` with a clock of `mhz`, and the limiting resource. Returns `None` if the bytes
+/// of the attention keys are not known.
+fn predicted(make: &Make, gpu: Gpu, variant: KernelVariant, mhz: f64) -> Result<Option<(Range, &'static str)>> {
+    let launches = Launches::new(gpu.ceilings(), 1e6 * mhz);
     let mut dev = launches.device(variant)?;
     let mut case = make(&mut dev)?;
     // A case of an op with paged attention launches no other kernel, and no case of another op launches paged
@@ -164,9 +164,10 @@ fn measured(make: &Make, seconds: f64, machine: &Machine) -> Result<Value> {
             row["repetitions"] = times.repetitions.into();
             row["clock_mhz"] = times.clock.into();
             row["runs_by"] = times.variant.map(KernelVariant::name).into();
-            let known = times.clock.zip(times.variant);
+            let known = Gpu::with_predictions(&times.gpu).zip(times.clock.zip(times.variant));
+            row["gpu"] = times.gpu.into();
             if let Some((seconds, bound)) =
-                known.map_or(Ok(None), |(mhz, variant)| predicted(make, variant, f64::from(mhz)))?
+                known.map_or(Ok(None), |(gpu, (mhz, variant))| predicted(make, gpu, variant, f64::from(mhz)))?
             {
                 let Range { low, likely, high } = 1e3 * seconds;
                 row["predicted_ms"] = likely.into();
@@ -181,8 +182,10 @@ fn measured(make: &Make, seconds: f64, machine: &Machine) -> Result<Value> {
     Ok(row)
 }
 
-/// Milliseconds of the repetitions.
+/// Milliseconds of the repetitions, and where they were measured.
 struct GpuTimes {
+    /// Product name of the GPU.
+    gpu: String,
     min: f64,
     median: f64,
     max: f64,
@@ -216,6 +219,7 @@ fn timed(make: &Make, plan: &Plan, seconds: f64, machine: &Machine) -> Result<Gp
     times.sort_by(f64::total_cmp);
     let repetitions = times.len();
     Ok(GpuTimes {
+        gpu: driver(&mut dev)?.properties().name.clone(),
         min: times[0],
         median: times[repetitions / 2],
         max: times[repetitions - 1],
@@ -300,13 +304,28 @@ mod tests {
         let ceilings = Gpu::H200.ceilings();
         for make in makes {
             let Case { name, shape, flops, bytes, .. } = make(&mut Device::count_for(Target::gpu(Kind::Cuda))).unwrap();
-            let (seconds, bound) = predicted(&make, KernelVariant::Wgmma, 1500.0).unwrap().unwrap();
+            let (seconds, bound) = predicted(&make, Gpu::H200, KernelVariant::Wgmma, 1500.0).unwrap().unwrap();
             let Range { low, likely: ms, high } = 1e3 * seconds;
             let floor = 1e3 * (bytes / ceilings.bytes).max(flops / ceilings.flops);
             println!("{name:21} {shape:42} {low:9.3} {ms:9.3} {high:9.3} {bound:10} {floor:9.3}");
             assert!(ms > 0.97 * floor, "{name} {shape}: {ms} of {floor}");
             assert!(low < ms && ms < high && high < 1.35 * low, "{name} {shape}: {low} to {high}");
         }
+    }
+
+    /// An H100 reads its memory at 3.35 TB/s and an H200 at 4.8. Predictions must be those of the GPU that was measured,
+    /// and a GPU of the same family with unknown rates must have none.
+    #[test]
+    fn a_prediction_is_of_the_gpu_that_was_measured() {
+        let mut cases = ops::cases(Kind::Cuda, DType::Bf16).into_iter();
+        let (_, make) = cases.find(|(op, _)| op.starts_with("adamw")).unwrap();
+        let likely = |name: &str| {
+            let gpu = Gpu::with_predictions(name)?;
+            Some(predicted(&make, gpu, KernelVariant::Wgmma, 1500.0).unwrap().unwrap().0.likely)
+        };
+        let ratio = likely("NVIDIA H100 80GB HBM3").unwrap() / likely("NVIDIA H200").unwrap();
+        assert!((ratio - 4.8 / 3.35).abs() < 0.02, "{ratio}");
+        assert!(["NVIDIA H100 PCIe", "NVIDIA GH200 480GB", "emu"].into_iter().all(|name| likely(name).is_none()));
     }
 
     /// The cases of a GPU must be countable, and their names and shapes must differ.

@@ -97,6 +97,16 @@ impl Gpu {
         matches!(self, Gpu::H200 | Gpu::H100)
     }
 
+    /// Returns the GPU with predictions that the driver reports under `name`. Other GPUs of the same family, such as the
+    /// H100 PCIe or the GH200, have other rates and give `None`.
+    pub fn with_predictions(name: &str) -> Option<Gpu> {
+        match name {
+            "NVIDIA H200" => Some(Gpu::H200),
+            "NVIDIA H100 80GB HBM3" => Some(Gpu::H100),
+            _ => None,
+        }
+    }
+
     /// Returns the properties. Arithmetic and bandwidth are those of NVIDIA's data sheets and architecture white papers.
     /// NVLink has 1,800 GB/s for both directions together (B200), 900 (H200, H100, H20) or 600 (A100). The port has 400
     /// Gb/s (DGX B200, DGX H200, DGX H100; assumed for H20) or 200 Gb/s (DGX A100; assumed for GPUs without NVLink).

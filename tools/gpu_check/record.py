@@ -9,7 +9,7 @@ from . import tables
 from .base import ROOT
 from .verdicts import verdicts
 
-WANTED = ("name", "shape", "dtype", "ours_ms", "peer", "peer_ms", "predicted_ms", "bound", "flops", "bytes", "clock_mhz", "data",
+WANTED = ("name", "shape", "gpu", "dtype", "ours_ms", "peer", "peer_ms", "predicted_ms", "bound", "flops", "bytes", "clock_mhz", "data",
           "commit")
 
 

@@ -13,11 +13,12 @@ from .base import ROOT
 from .record import Record
 
 IDENTITY = {"device": "cuda", "gpu": "h200", "commit": "abc1234", "build": "b", "date": "2030-01-02"}
-OPS = [{"name": "linear fwd", "shape": "[8192, 3584] x [37888, 3584]", "ours_ms": 3.0, "flops": 2.2e12, "bytes": 1e9, "clock_mhz": 1700,
+GPU = {"gpu": "NVIDIA H200"}
+OPS = [GPU | {"name": "linear fwd", "shape": "[8192, 3584] x [37888, 3584]", "ours_ms": 3.0, "flops": 2.2e12, "bytes": 1e9, "clock_mhz": 1700,
         "predicted_ms": 2.7, "bound": "tensor"},
-       {"name": "rms_norm fwd", "shape": "[8192, 3584]", "ours_ms": 0.05, "flops": 1e8, "bytes": 1.2e8},
+       GPU | {"name": "rms_norm fwd", "shape": "[8192, 3584]", "ours_ms": 0.05, "flops": 1e8, "bytes": 1.2e8},
        {"name": "sample fwd", "shape": "[256, 3584]", "skipped": "takes too much"}]
-STEP = {"name": "train-step", "shape": "7b, 16 rows x 1024", "ours_ms": 2000.0, "flops": 8e14, "bytes": 1e11, "tokens": 16384,
+STEP = GPU | {"name": "train-step", "shape": "7b, 16 rows x 1024", "ours_ms": 2000.0, "flops": 8e14, "bytes": 1e11, "tokens": 16384,
         "tokens_per_sec": 8192.0}
 PEERS = [{"name": "linear fwd", "shape": OPS[0]["shape"], "peer": "torch", "peer_ms": 2.4}]
 
