@@ -46,17 +46,28 @@ PARITY = ["parity", "--model-shape", "7b-slice"]
 SLICE = {f"{job} 7b-slice": [job, "--model-shape", "7b-slice"] for job in ("train-step", "generate")}
 RECIPE = "configs/openmmreasoner-7b"
 DECODED = [(1, 1536), (16, 1536), (64, 1536), (256, 1536), (1, 28672), (16, 28672)]
-JOBS = {
+CONFIGS = {
     "sft.yaml, rows of 4096": [f"{RECIPE}/sft.yaml", "packing_length=16384", "micro_batch_tokens=16384", "--row-tokens", "4096",
                                "--image-tokens", "1024"],
     "sft.yaml": [f"{RECIPE}/sft.yaml"],
     "rl.yaml": [f"{RECIPE}/rl.yaml"],
-    **{f"decode 7b, {batch} of {keys}": ["decode", "--model-shape", "7b", "--batch-size", str(batch), "--input-len", str(keys)]
-       for batch, keys in DECODED},
+}
+
+
+def decode(batch, keys):
+    return ["decode", "--model-shape", "7b", "--batch-size", str(batch), "--input-len", str(keys)]
+
+
+# The jobs with adapters come last. The configs need them on a GPU of 80 GB.
+JOBS = {
+    **CONFIGS,
+    **{f"decode 7b, {batch} of {keys}": decode(batch, keys) for batch, keys in DECODED},
     **{f"{job} 7b": [job, "--model-shape", "7b"] for job in ("train-step", "generate")},
+    **{f"{name}, LoRA": [*arguments, "lora.rank=16"] for name, arguments in CONFIGS.items()},
+    **{f"decode 7b, {batch} of 1536, LoRA": [*decode(batch, 1536), "--lora-rank", "16"] for batch in (1, 16, 64)},
 }
 # The jobs that also run on the emulator, and the overrides that make their configs small.
-EMULATED = ["sft.yaml, rows of 4096", "rl.yaml", "decode 7b, 1 of 1536"]
+EMULATED = ["sft.yaml, rows of 4096", "rl.yaml", "decode 7b, 1 of 1536", "sft.yaml, rows of 4096, LoRA", "decode 7b, 1 of 1536, LoRA"]
 SMALL = ["model=tests/goldens/hf/model_a", "micro_batch_tokens=96", "--row-tokens", "32", "--image-tokens", "6"]
 SMALLER = {"sft.yaml": ["packing_length=32", "gradient_accumulation_steps=1"],
            "rl.yaml": ["max_prompt_length=32", "max_response_length=16", "train_batch_size=2", "ppo_mini_batch_size=2", "rollout.n=2"]}
@@ -68,7 +79,7 @@ def emulated(arguments):
     """Returns the same arguments with sizes for the emulator, for a model of half a million parameters."""
     config = arguments[0].rpartition("/")[2]
     if config in SMALLER:
-        return [arguments[0], *SMALLER[config], *SMALL]
+        return [arguments[0], *(word for word in arguments if word.startswith("lora.")), *SMALLER[config], *SMALL]
     small = {"--model-shape": "digits", "--batch-size": "2", "--input-len": "16"}
     return [small.get(before, word) for before, word in zip(["", *arguments], arguments)]
 
