@@ -23,6 +23,7 @@ mod driver;
 mod embedding;
 mod emu;
 mod engine;
+mod faults;
 mod gelu;
 mod gemm;
 mod gemm_bwd;

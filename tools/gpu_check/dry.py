@@ -60,7 +60,7 @@ def as_gpu(jobs, only):
     tests, omr, begun, red = base.test_binary(), ROOT / "target/release/omr", time.monotonic(), []
     if "machine code" in base.images(omr):
         fail("as-card: this build contains machine code, whose arguments the stand-in library cannot read: build with PTXAS= (empty)")
-    modules = only or [*plan.by_risk(base.modules(tests)), *plan.CALIBRATION]
+    modules = only or [*plan.by_risk(base.modules(tests)), *plan.CALIBRATION, *plan.FAULTS]
     environment = os.environ | {"OMR_GOLDENS": str(ROOT / "tests/goldens")}
     for name in ("OUT", "OMR_BODY", "OMR_EMU_SITES", "OMR_EMU_SKIP"):
         environment.pop(name, None)

@@ -181,6 +181,10 @@ def sanitizer(check, part):
         check.tested(part, plan.SANITIZED, f"{tool}: ", ["compute-sanitizer", f"--tool={tool}", "--error-exitcode=9"])
 
 
+def faults(check, part):
+    check.tested(part, plan.FAULTS)
+
+
 def refusal(status, output):
     """Explains why compute-sanitizer cannot be used here. On a correct kernel it must succeed and report no error."""
     if status == 0 and "ERROR SUMMARY: 0 errors" in output:
@@ -192,4 +196,4 @@ def refusal(status, output):
 
 
 PARTS = {"ceilings": ceilings, "calibration": calibration, "first": first, "kernels": kernels, "slice": slice_,
-         "correctness": correctness, "jobs": jobs, "recipe": recipe, "sanitizer": sanitizer, "profiles": profiles}
+         "correctness": correctness, "jobs": jobs, "recipe": recipe, "sanitizer": sanitizer, "profiles": profiles, "faults": faults}

@@ -5,7 +5,7 @@ CALLS = {
     1: {"ceilings": 1.0, "calibration": 2.0, "first": 5.5},
     2: {"kernels": 6.0, "slice": 2.5},
     3: {"correctness": 4.5, "jobs": 4.0},
-    4: {"recipe": 4.0, "sanitizer": 2.5, "profiles": 2.0},
+    4: {"recipe": 4.0, "sanitizer": 2.5, "profiles": 1.8, "faults": 0.5},
 }
 PARTS = {part: minutes for call in CALLS.values() for part, minutes in call.items()}
 # Minutes of a call by its own clock. The rest, beyond the sum of its parts, is for starting and for writing results.
@@ -24,6 +24,8 @@ FIRST = ["kernels::gemm_sm90a", "kernels::gemm_bwd_sm90a", "kernels::attention_s
 THEN = ["kernels::gemm", "kernels::gemm_bwd", "kernels::attention_bwd", "kernels::sample", "kernels::linear_logprob",
         "kernels::linear_logprob_bwd", "kernels::lora", "kernels::model", "kernels::model_bwd", "kernels::train", "kernels::lora_train",
         "kernels::attention_window", "kernels::attention_window_bwd", "kernels::plan", "kernels::readback"]
+# Kernels that fault or do not end. Last, in case the GPU cannot be used afterwards.
+FAULTS = ["kernels::faults"]
 QUICK = ["kernels::rows", "kernels::swiglu"]
 # Models, the engine and the sampler. They also run with the other kernel variant of linear layers.
 MODELS = ["kernels::model", "kernels::engine", "kernels::digits"]
@@ -85,7 +87,7 @@ def emulated(arguments):
 
 
 def by_risk(modules):
-    """Returns all modules except those of CALIBRATION, the most likely to fail first."""
+    """Returns all modules except those of CALIBRATION and FAULTS, the most likely to fail first."""
     order = {name: i for i, name in enumerate(FIRST + THEN)}
-    rest = [name for name in modules if name not in NOT_ON_GPU and name not in CALIBRATION]
+    rest = [name for name in modules if name not in NOT_ON_GPU and name not in CALIBRATION + FAULTS]
     return sorted(rest, key=lambda name: order.get(name, len(order)))

@@ -15,6 +15,7 @@ pub static CALIBRATION: Images = Images {
         ("calibrate.cu", include_str!("calibrate.cu")),
         ("calibrate_tma.cu", include_str!("calibrate_tma.cu")),
         ("calibrate_wgmma.cu", include_str!("calibrate_wgmma.cu")),
+        ("faults.cu", include_str!("faults.cu")),
     ],
     ptx: &[
         image!("calibrate.sm_80"),
@@ -23,6 +24,7 @@ pub static CALIBRATION: Images = Images {
         image!("calibrate_tma.sm_90a"),
         image!("calibrate_wgmma.sm_80"),
         image!("calibrate_wgmma.sm_90a"),
+        image!("faults.sm_80"),
     ],
     cubins: &[],
     manifest: include_str!("ptx/MANIFEST"),
