@@ -1,6 +1,6 @@
-//! Build script. It embeds the data of `src/device/images.rs`: the kernel sources (the emulator compiles them at run
-//! time), the committed PTX with its MANIFEST and, if `ptxas` of CUDA 13.0 is available, an sm_90a cubin of each file.
-//! PTX and cubins are compressed.
+//! Build script. It embeds the data of `src/device/images.rs` and `tests/kernels/cu`: the kernel sources (the emulator
+//! compiles them at run time), the committed PTX with its MANIFEST and, if `ptxas` of CUDA 13.0 is available, an sm_90a
+//! cubin of each file. PTX and cubins are compressed.
 //!
 //! No CUDA toolkit is required: without one, the driver compiles the PTX. The script searches for `ptxas` in
 //! `CUDA_HOME`, in `PATH` and in `.cuda/` (`tools/cuda-toolchain`). `PTXAS=/path` selects one, and an empty `PTXAS`
@@ -27,7 +27,7 @@ const RELEASE: &str = "release 13.0,";
 fn main() -> Result<()> {
     let root = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?);
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
-    for path in ["build.rs", "kernels", "ptx"] {
+    for path in ["build.rs", "kernels", "ptx", "tests/kernels/cu"] {
         println!("cargo::rerun-if-changed={path}");
     }
     for name in ["PTXAS", "CUDA_HOME"] {
@@ -41,43 +41,49 @@ fn main() -> Result<()> {
         println!("cargo::rustc-cfg=private_tree");
     }
 
-    let mut sources = BTreeMap::new();
-    files(&root.join("kernels"), &mut |path| {
-        let name = path.strip_prefix(root.join("kernels")).unwrap_or(path).to_string_lossy().replace('\\', "/");
-        sources.insert(name, path.to_owned());
+    let tool = ptxas(&root);
+    images(&root.join("kernels"), &root.join("ptx"), tool.as_deref(), &out.join("images.rs"))?;
+    let tests = root.join("tests/kernels/cu");
+    images(&tests, &tests.join("ptx"), tool.as_deref(), &out.join("test_images.rs"))
+}
+
+/// Writes the `Images` of the kernel files in `kernels` to the Rust file `to`, with cubins if there is a `tool`.
+fn images(kernels: &Path, compiled: &Path, tool: Option<&Path>, to: &Path) -> Result<()> {
+    let (mut sources, mut ptx) = (BTreeMap::new(), BTreeMap::new());
+    files(kernels, &mut |path| {
+        let name = path.strip_prefix(kernels).unwrap_or(path).to_string_lossy().replace('\\', "/");
+        if [".cu", ".cuh", ".h", ".cpp"].iter().any(|end| name.ends_with(end)) {
+            sources.insert(name, path.to_owned());
+        }
     })?;
-    let mut ptx = BTreeMap::new();
-    files(&root.join("ptx"), &mut |path| {
+    files(compiled, &mut |path| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         if let Some(name) = name.strip_suffix(".ptx.gz") {
             ptx.insert(name.to_owned(), path.to_owned());
         }
     })?;
-    let manifest = root.join("ptx/MANIFEST");
+    let manifest = compiled.join("MANIFEST");
     let manifest = if manifest.exists() { fs::read_to_string(&manifest)? } else { String::new() };
 
     // PTX for each cubin: the file's own sm_90a PTX, else its sm_80 PTX.
     let portable = ptx.iter().filter_map(|(name, path)| Some((name.strip_suffix(".sm_80")?, path)));
     let hopper: Vec<_> =
         portable.map(|(file, path)| (file, ptx.get(&format!("{file}.sm_90a")).unwrap_or(path))).collect();
-    let cubins = match ptxas(&root) {
-        Some(tool) => cubins(&tool, &hopper, &out)?,
+    let cubins = match tool {
+        Some(tool) => cubins(tool, &hopper, to.parent().unwrap_or(to))?,
         None => BTreeMap::new(),
     };
 
     let table = |entries: &BTreeMap<String, PathBuf>, include: &str| {
         entries.iter().map(|(name, path)| format!("    ({name:?}, {include}!({path:?})),\n")).collect::<String>()
     };
-    replace(
-        &out.join("images.rs"),
-        format!(
-            "Images {{\n  sources: &[\n{}  ],\n  ptx: &[\n{}  ],\n  cubins: &[\n{}  ],\n  manifest: {manifest:?},\n}}\n",
-            table(&sources, "include_str"),
-            table(&ptx, "include_bytes"),
-            table(&cubins, "include_bytes"),
-        ),
-    )?;
-    Ok(())
+    let text = format!(
+        "Images {{\n  sources: &[\n{}  ],\n  ptx: &[\n{}  ],\n  cubins: &[\n{}  ],\n  manifest: {manifest:?},\n}}\n",
+        table(&sources, "include_str"),
+        table(&ptx, "include_bytes"),
+        table(&cubins, "include_bytes"),
+    );
+    Ok(replace(to, text)?)
 }
 
 /// Writes a file and renames it into place. The build folder may be a hard-linked copy, and a shared file must not

@@ -13,7 +13,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-enum { OK = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, NOT_READY = 600, INVALID_PTX = 218, NOT_FOUND = 500, ILLEGAL_ADDRESS = 700 };
+enum { OK = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, NOT_READY = 600, INVALID_PTX = 218, COMPUTE_90A = 65626, NOT_FOUND = 500, ILLEGAL_ADDRESS = 700 };
 #define API __attribute__((visibility("default"))) int
 #define MAX_PENDING 4096
 #define PAGE 4096
@@ -21,7 +21,7 @@ enum { OK = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, NOT_READY 
 typedef struct { char name[128]; unsigned threads; size_t args; } Function;
 typedef struct { unsigned grid[3], block[3], smem; void *stream; struct Attribute *attrs; unsigned num_attrs; } Config;
 struct Attribute { int id; char pad[4]; unsigned value[16]; };
-typedef struct { char *info, *error; } Link;
+typedef struct { char *info, *error; int target; } Link;
 
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static struct { void *to; const void *from; size_t bytes; } pending[MAX_PENDING];
@@ -160,11 +160,13 @@ API cuEventDestroy_v2(void *event) { (void)event; return OK; }
 API cuProfilerStart(void) { note("profiler start"); return OK; }
 API cuProfilerStop(void) { note("profiler stop"); return OK; }
 
-/* Options 3 and 5 are the two logs. Options 4 and 6 are their sizes, passed by value. */
+/* Options 3 and 5 are the two logs. Options 4 and 6 are their sizes, passed by value. Option 9 is the target; without it PTX is
+ * compiled for 9.0, as ptxas does with -arch=sm_90. */
 API cuLinkCreate_v2(unsigned count, int *options, void **values, void **state) {
     Link *link = calloc(1, sizeof(Link));
     for (unsigned i = 0; i < count; i++) {
         if (options[i] == 5) link->error = values[i];
+        if (options[i] == 9) link->target = (int)(uintptr_t)values[i];
         if ((options[i] == 4 || options[i] == 6) && (uintptr_t)values[i] < 1024) return INVALID_VALUE;
     }
     *state = link;
@@ -175,6 +177,10 @@ API cuLinkAddData_v2(void *state, int type, void *data, size_t size, const char 
     Link *link = state;
     if (type != 1 || ((char *)data)[size - 1] != 0) return INVALID_VALUE;
     if (getenv("FAKE_REFUSE_PTX")) { strcpy(link->error, "ptxas fatal: line 7 is not to my taste"); return INVALID_PTX; }
+    if (strstr(data, ".target sm_90a") && link->target != COMPUTE_90A) {
+        strcpy(link->error, "ptxas fatal: PTX with .target 'sm_90a' cannot be compiled for architecture 'sm_90'");
+        return INVALID_PTX;
+    }
     link->info = strdup(data);
     note("link %s", name);
     return OK;

@@ -8,10 +8,11 @@ use std::sync::{Mutex, PoisonError};
 use omr::device::cuda::Cuda;
 use omr::device::driver::{Kernel, Pinned, Properties};
 use omr::device::emu::{Emu, Options};
-use omr::device::images::Arch;
+use omr::device::images::{Arch, Images};
 use omr::device::{Address, Device, Driver, EncodedMap, Event, Graph, Kind, Launch, Plan, Stream, TensorMap};
 use omr::error::Result;
 
+use super::cu::CALIBRATION;
 use super::{IMAGES, Under, under_test};
 
 /// Bytes of each region of a test's device. On a GPU all these bytes are allocated, even if a test does not use them.
@@ -263,5 +264,26 @@ impl Driver for Lent {
 
     fn as_any(&mut self) -> &mut dyn Any {
         self
+    }
+}
+
+/// A program that was built without `ptxas` has no machine code, and the driver compiles its PTX, instructions of 9.0a
+/// included. The child has an empty cache.
+#[test]
+fn the_driver_compiles_what_has_no_machine_code() {
+    static TEXT: Images = Images { cubins: &[], ..CALIBRATION };
+    if under_test() != Under::Gpu {
+        println!("skipped on the emulator: a program without machine code");
+        return;
+    }
+    match std::env::var_os("OMR_TEST_COMPILES") {
+        Some(_) => drop(Cuda::open(0, &[&TEXT]).unwrap()),
+        None => {
+            let cache = tempfile::tempdir().unwrap();
+            let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+            child.args(["kernels::gpu::the_driver", "--nocapture"]).env("OMR_TEST_COMPILES", "1");
+            let output = child.env("XDG_CACHE_HOME", cache.path()).output().unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        }
     }
 }

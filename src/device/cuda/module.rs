@@ -43,7 +43,7 @@ pub fn code(
             return Ok((file, cubin));
         }
         context.bind_to_thread().map_err(|e| failed(describe(e)))?;
-        let cubin = link(file, &ptx).map_err(failed)?;
+        let cubin = link(file, &ptx, arch).map_err(failed)?;
         // A cache that cannot be written is not an error: the next start compiles again.
         if let Some(path) = path
             && let Err(e) = keep(&path, &cubin)
@@ -101,28 +101,39 @@ fn keep(path: &Path, cubin: &[u8]) -> std::io::Result<()> {
     Ok(())
 }
 
-/// The driver's two logs and the options that enable them.
-struct Logs {
+/// The options of a call that compiles or loads: the driver's two logs, and the instruction set to compile for.
+struct JitOptions {
     info: Vec<u8>,
     error: Vec<u8>,
-    options: [Jit; 5],
-    values: [*mut c_void; 5],
+    keys: Vec<Jit>,
+    values: Vec<*mut c_void>,
 }
 
-impl Logs {
-    fn new() -> Logs {
+impl JitOptions {
+    /// Returns the options that enable the logs. The driver compiles for the GPU of the current context.
+    fn new() -> JitOptions {
         let (mut info, mut error) = (vec![0_u8; LOG], vec![0_u8; LOG]);
         // The driver takes sizes and flags as integers stored in the pointer values themselves.
         let number = ptr::without_provenance_mut::<c_void>;
-        let values = [info.as_mut_ptr().cast(), number(LOG), error.as_mut_ptr().cast(), number(LOG), number(1)];
-        let options = [
+        let values = vec![info.as_mut_ptr().cast(), number(LOG), error.as_mut_ptr().cast(), number(LOG), number(1)];
+        let keys = vec![
             Jit::CU_JIT_INFO_LOG_BUFFER,
             Jit::CU_JIT_INFO_LOG_BUFFER_SIZE_BYTES,
             Jit::CU_JIT_ERROR_LOG_BUFFER,
             Jit::CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES,
             Jit::CU_JIT_LOG_VERBOSE,
         ];
-        Logs { info, error, options, values }
+        JitOptions { info, error, keys, values }
+    }
+
+    /// Adds the instruction set to compile for. A context may know its GPU as 9.0 only, which lacks the instructions of
+    /// [`Arch::Sm90a`].
+    fn compile_for(mut self, arch: Arch) -> JitOptions {
+        if arch == Arch::Sm90a {
+            self.keys.push(Jit::CU_JIT_TARGET);
+            self.values.push(ptr::without_provenance_mut(sys::CUjit_target::CU_TARGET_COMPUTE_90A as usize));
+        }
+        self
     }
 
     /// Returns the driver's output, errors before remarks.
@@ -148,32 +159,32 @@ pub fn load(file: &str, cubin: &[u8]) -> Result<sys::CUmodule> {
 }
 
 fn load_image(image: &[u8]) -> std::result::Result<sys::CUmodule, String> {
-    let mut logs = Logs::new();
+    let mut jit = JitOptions::new();
     let mut module = ptr::null_mut();
     // SAFETY: `image` is a complete ELF file (embedded, from the driver or checked by its hash), and the driver reads
-    // its length from the header. Options, values and the buffers that they point to live in `logs` until the call
+    // its length from the header. Keys, values and the buffers that they point to live in `jit` until the call
     // returns.
     let code = unsafe {
-        let (options, values) = (logs.options.as_mut_ptr(), logs.values.as_mut_ptr());
-        sys::cuModuleLoadDataEx(&mut module, image.as_ptr().cast(), logs.options.len() as u32, options, values)
+        let (keys, values) = (jit.keys.as_mut_ptr(), jit.values.as_mut_ptr());
+        sys::cuModuleLoadDataEx(&mut module, image.as_ptr().cast(), jit.keys.len() as u32, keys, values)
     };
-    logs.after("cuModuleLoadDataEx", code)?;
+    jit.after("cuModuleLoadDataEx", code)?;
     Ok(module)
 }
 
-/// Compiles PTX for the GPU of the current context and returns the machine code. (cuModuleLoadDataEx would compile it,
-/// too, but does not return the machine code, so it could not be cached.)
-fn link(file: &str, ptx: &str) -> std::result::Result<Vec<u8>, String> {
-    let mut logs = Logs::new();
+/// Compiles PTX for `arch` and returns the machine code. (cuModuleLoadDataEx would compile it, too, but does not return
+/// the machine code, so it could not be cached.)
+fn link(file: &str, ptx: &str, arch: Arch) -> std::result::Result<Vec<u8>, String> {
+    let mut jit = JitOptions::new().compile_for(arch);
     let text = CString::new(ptx).map_err(|_| "the PTX contains a zero byte".to_owned())?;
     let name = CString::new(file).map_err(|_| "the file name contains a zero byte".to_owned())?;
     let mut state = ptr::null_mut();
-    // SAFETY: options, values and their buffers live in `logs`, which outlives the link state.
+    // SAFETY: keys, values and their buffers live in `jit`, which outlives the link state.
     let code = unsafe {
-        let (options, values) = (logs.options.as_mut_ptr(), logs.values.as_mut_ptr());
-        sys::cuLinkCreate_v2(logs.options.len() as u32, options, values, &mut state)
+        let (keys, values) = (jit.keys.as_mut_ptr(), jit.values.as_mut_ptr());
+        sys::cuLinkCreate_v2(jit.keys.len() as u32, keys, values, &mut state)
     };
-    logs.after("cuLinkCreate", code)?;
+    jit.after("cuLinkCreate", code)?;
     let (mut cubin, mut bytes) = (ptr::null_mut(), 0);
     // SAFETY: `state` is live. The driver copies the PTX; the size includes the terminating zero.
     let added = unsafe {
@@ -182,9 +193,9 @@ fn link(file: &str, ptx: &str) -> std::result::Result<Vec<u8>, String> {
         let none = (ptr::null_mut(), ptr::null_mut());
         sys::cuLinkAddData_v2(state, sys::CUjitInputType::CU_JIT_INPUT_PTX, data, size, name, 0, none.0, none.1)
     };
-    let done = logs.after("compiling PTX", added).and_then(|()| {
+    let done = jit.after("compiling PTX", added).and_then(|()| {
         // SAFETY: `state` is live; the cubin belongs to it and is copied before `state` is destroyed.
-        logs.after("compiling PTX", unsafe { sys::cuLinkComplete(state, &mut cubin, &mut bytes) })
+        jit.after("compiling PTX", unsafe { sys::cuLinkComplete(state, &mut cubin, &mut bytes) })
     });
     // SAFETY: on success the driver returned `bytes` bytes at `cubin`.
     let image = done.map(|()| unsafe { std::slice::from_raw_parts(cubin.cast::<u8>(), bytes) }.to_vec());
@@ -252,12 +263,12 @@ mod tests {
 
     #[test]
     fn logs_are_cut_at_their_zero_and_errors_come_first() {
-        let mut logs = Logs::new();
-        assert_eq!(logs.text(), "");
-        logs.info[..7].copy_from_slice(b"remark\n");
-        logs.error[..5].copy_from_slice(b"error");
-        assert_eq!(logs.text(), "error\nremark");
-        logs.error.fill(b'x');
-        assert_eq!(logs.text().len(), LOG + "\nremark".len());
+        let mut jit = JitOptions::new();
+        assert_eq!(jit.text(), "");
+        jit.info[..7].copy_from_slice(b"remark\n");
+        jit.error[..5].copy_from_slice(b"error");
+        assert_eq!(jit.text(), "error\nremark");
+        jit.error.fill(b'x');
+        assert_eq!(jit.text().len(), LOG + "\nremark".len());
     }
 }
