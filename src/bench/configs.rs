@@ -52,12 +52,13 @@ fn training(dev: &mut Device, job: &plan::Job) -> Result<(Model, Optimizer, Grad
     Ok((model, optimizer, grads))
 }
 
-/// Formats the number of parameters (such as `8.29 B`), followed by a comma and `more`.
-fn shape(model: &Model, more: &str) -> String {
+/// Formats the number of parameters (such as `8.29 B`), the rank of adapters if there are any, and `more`.
+fn shape(job: &plan::Job, model: &Model, more: &str) -> String {
     let parameters = model.layout.num_weights() as f64;
     let size =
         if parameters < 1e9 { format!("{:.2} M", parameters / 1e6) } else { format!("{:.2} B", parameters / 1e9) };
-    format!("{size}, {more}")
+    let rank = job.optimizer.lora.map_or_else(String::new, |lora| format!(", rank {}", lora.rank));
+    format!("{size}{rank}, {more}")
 }
 
 fn pass(dev: &mut Device, job: &Rc<plan::Job>, [flops, bytes]: [f64; 2]) -> Result<Case> {
@@ -66,7 +67,7 @@ fn pass(dev: &mut Device, job: &Rc<plan::Job>, [flops, bytes]: [f64; 2]) -> Resu
     let again = recomputed(job.levels, job.model.num_hidden_layers);
     Ok(Case {
         name: if job.stage == "rl" { "rl pass" } else { "sft pass" },
-        shape: shape(&model, &format!("{}{again}", job.pass.describe())),
+        shape: shape(&job, &model, &format!("{}{again}", job.pass.describe())),
         dtype: label(model.layout.dtype),
         flops,
         bytes,
@@ -83,7 +84,7 @@ fn update(dev: &mut Device, job: &plan::Job) -> Result<Case> {
     let (parameters, trained) = (model.layout.num_weights(), trained(&model));
     Ok(Case {
         name: if job.stage == "rl" { "rl update" } else { "sft update" },
-        shape: shape(&model, job.optimizer.optim.name()),
+        shape: shape(job, &model, job.optimizer.optim.name()),
         dtype: label(model.layout.dtype),
         flops: 0.0,
         // Weights and state are read and written, gradients are only read.
