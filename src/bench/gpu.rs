@@ -118,8 +118,8 @@ fn chosen(options: &Options, target: Target) -> Result<Vec<Make>> {
     Ok(out)
 }
 
-/// Predicts the seconds of a case on `gpu` with a clock of `mhz`, and the limiting resource. Returns `None` if the bytes
-/// of the attention keys are not known.
+/// Predicts the seconds of a case on `gpu` with a clock of `mhz`, and the limiting resource. Returns `None` for a job that
+/// does not state how many bytes of keys and values its attention reads.
 fn predicted(make: &Make, gpu: Gpu, variant: KernelVariant, mhz: f64) -> Result<Option<(Range, &'static str)>> {
     let launches = Launches::new(gpu.ceilings(), 1e6 * mhz);
     let mut dev = launches.device(variant)?;
@@ -164,8 +164,12 @@ fn measured(make: &Make, seconds: f64, machine: &Machine) -> Result<Value> {
             row["repetitions"] = times.repetitions.into();
             row["clock_mhz"] = times.clock.into();
             row["runs_by"] = times.variant.map(KernelVariant::name).into();
-            let known = Gpu::with_predictions(&times.gpu).zip(times.clock.zip(times.variant));
+            let gpu = Gpu::with_predictions(&times.gpu);
             row["gpu"] = times.gpu.into();
+            let sheet = gpu.map(Gpu::data_sheet);
+            row["peak_flops"] = sheet.map(|sheet| sheet.flops).into();
+            row["peak_bytes"] = sheet.map(|sheet| sheet.bytes).into();
+            let known = gpu.zip(times.clock.zip(times.variant));
             if let Some((seconds, bound)) =
                 known.map_or(Ok(None), |(gpu, (mhz, variant))| predicted(make, gpu, variant, f64::from(mhz)))?
             {

@@ -91,20 +91,24 @@ struct Sheet {
 }
 
 impl Gpu {
-    /// True if launches can be recorded for this GPU and their times predicted. The performance model knows Hopper GPUs
-    /// with 132 multiprocessors.
-    pub fn has_predictions(self) -> bool {
-        matches!(self, Gpu::H200 | Gpu::H100)
-    }
-
-    /// Returns the GPU with predictions that the driver reports under `name`. Other GPUs of the same family, such as the
-    /// H100 PCIe or the GH200, have other rates and give `None`.
-    pub fn with_predictions(name: &str) -> Option<Gpu> {
-        match name {
-            "NVIDIA H200" => Some(Gpu::H200),
-            "NVIDIA H100 80GB HBM3" => Some(Gpu::H100),
+    /// Returns the name by which the driver reports this GPU, if the performance model knows it: Hopper GPUs with 132
+    /// multiprocessors. Other forms of them, such as the H100 PCIe or the GH200, have other rates and other names.
+    fn modelled(self) -> Option<&'static str> {
+        match self {
+            Gpu::H200 => Some("NVIDIA H200"),
+            Gpu::H100 => Some("NVIDIA H100 80GB HBM3"),
             _ => None,
         }
+    }
+
+    /// True if launches can be recorded for this GPU and their times predicted.
+    pub fn has_predictions(self) -> bool {
+        self.modelled().is_some()
+    }
+
+    /// Returns the GPU with predictions that the driver reports under `name`.
+    pub fn with_predictions(name: &str) -> Option<Gpu> {
+        Gpu::value_variants().iter().copied().find(|gpu| gpu.modelled() == Some(name))
     }
 
     /// Returns the properties. Arithmetic and bandwidth are those of NVIDIA's data sheets and architecture white papers.
@@ -127,10 +131,16 @@ impl Gpu {
         Sheet { name, mib, tflops, tbytes, nvlink: (nvlink > 0.0).then_some(nvlink), port, host }
     }
 
+    /// Returns the peak rates of the data sheet.
+    pub fn data_sheet(self) -> Ceilings {
+        let Sheet { name, mib, tflops, tbytes, .. } = self.sheet();
+        Ceilings { name, memory: mib << 20, flops: tflops * 1e12, bytes: tbytes * 1e12 }
+    }
+
     /// Returns the peak rates: those of the data sheet, times the share that is reached.
     pub fn ceilings(self) -> Ceilings {
-        let Sheet { name, mib, tflops, tbytes, .. } = self.sheet();
-        Ceilings { name, memory: mib << 20, flops: tflops * 1e12 * SHARES[0], bytes: tbytes * 1e12 * SHARES[1] }
+        let sheet = self.data_sheet();
+        Ceilings { flops: sheet.flops * SHARES[0], bytes: sheet.bytes * SHARES[1], ..sheet }
     }
 
     /// Returns the links.

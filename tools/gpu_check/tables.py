@@ -1,7 +1,5 @@
 """Tables of the times measured on a GPU, for the summary.md of a call and for docs/MEASURED.md (tools/figures)."""
 
-# Peak rates per second from the data sheets, by the name that the driver reports: dense bf16 operations and bytes of memory.
-PEAKS = {"NVIDIA H200": (989.4e12, 4.8e12), "NVIDIA H100 80GB HBM3": (989.4e12, 3.35e12)}
 # Prefixes of the names of whole jobs. All other rows are ops.
 JOBS = ("sft ", "rl ", "train-step", "generate", "decode")
 COMPARED = ["peer", "peer's ms", "peer / ours"], ["predicted ms (bound by)", "predicted / measured", "MHz"]
@@ -20,9 +18,9 @@ def named(row):
 
 
 def mfu(row):
-    """Returns the MFU as text, or the TFLOP/s on a GPU without known peak rates."""
-    flops = row["flops"] / row["ours_ms"] * 1e3
-    return f"{100 * flops / PEAKS[row['gpu']][0]:.1f} %" if row["gpu"] in PEAKS else f"{flops / 1e12:.1f} TFLOP/s"
+    """Returns the MFU as text, or the TFLOP/s on a GPU whose peak rates omr does not know."""
+    flops, peak = row["flops"] / row["ours_ms"] * 1e3, row.get("peak_flops")
+    return f"{100 * flops / peak:.1f} %" if peak else f"{flops / 1e12:.1f} TFLOP/s"
 
 
 def over(a, b):
@@ -42,8 +40,7 @@ def rate(row, job):
     """Returns the rate for the resource of the data sheet that limits the op: memory bandwidth, otherwise arithmetic.
     Without known peak rates it is the arithmetic rate. For jobs the arithmetic rate is given as MFU."""
     moved = row.get("bytes") or 0.0
-    flops, bandwidth = PEAKS.get(row["gpu"], (1.0, float("inf")))
-    if moved / bandwidth > row["flops"] / flops:
+    if row.get("peak_flops") and moved / row["peak_bytes"] > row["flops"] / row["peak_flops"]:
         return f"{moved / row['ours_ms'] / 1e6:.0f} GB/s"
     return mfu(row) if job else f"{row['flops'] / row['ours_ms'] / 1e9:.1f} TFLOP/s"
 

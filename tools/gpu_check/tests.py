@@ -13,7 +13,7 @@ from .base import ROOT
 from .record import Record
 
 IDENTITY = {"device": "cuda", "gpu": "h200", "commit": "abc1234", "build": "b", "date": "2030-01-02"}
-GPU = {"gpu": "NVIDIA H200"}
+GPU = {"gpu": "NVIDIA H200", "peak_flops": 989e12, "peak_bytes": 4.8e12}
 OPS = [GPU | {"name": "linear fwd", "shape": "[8192, 3584] x [37888, 3584]", "ours_ms": 3.0, "flops": 2.2e12, "bytes": 1e9, "clock_mhz": 1700,
         "predicted_ms": 2.7, "bound": "tensor"},
        GPU | {"name": "rms_norm fwd", "shape": "[8192, 3584]", "ours_ms": 0.05, "flops": 1e8, "bytes": 1.2e8},
