@@ -42,13 +42,14 @@ fn main() -> Result<()> {
     }
 
     let tool = ptxas(&root);
-    images(&root.join("kernels"), &root.join("ptx"), tool.as_deref(), &out.join("images.rs"))?;
+    let own = images(&root.join("kernels"), &root.join("ptx"), tool.as_deref(), &out)?;
+    replace(&out.join("images.rs"), own)?;
     let tests = root.join("tests/kernels/cu");
-    images(&tests, &tests.join("ptx"), tool.as_deref(), &out.join("test_images.rs"))
+    Ok(replace(&out.join("test_images.rs"), images(&tests, &tests.join("ptx"), tool.as_deref(), &out)?)?)
 }
 
-/// Writes the `Images` of the kernel files in `kernels` to the Rust file `to`, with cubins if there is a `tool`.
-fn images(kernels: &Path, compiled: &Path, tool: Option<&Path>, to: &Path) -> Result<()> {
+/// Returns the `Images` of the kernel files in `kernels` as a Rust expression. With a `tool`, cubins are written to `out`.
+fn images(kernels: &Path, compiled: &Path, tool: Option<&Path>, out: &Path) -> Result<String> {
     let (mut sources, mut ptx) = (BTreeMap::new(), BTreeMap::new());
     files(kernels, &mut |path| {
         let name = path.strip_prefix(kernels).unwrap_or(path).to_string_lossy().replace('\\', "/");
@@ -70,20 +71,19 @@ fn images(kernels: &Path, compiled: &Path, tool: Option<&Path>, to: &Path) -> Re
     let hopper: Vec<_> =
         portable.map(|(file, path)| (file, ptx.get(&format!("{file}.sm_90a")).unwrap_or(path))).collect();
     let cubins = match tool {
-        Some(tool) => cubins(tool, &hopper, to.parent().unwrap_or(to))?,
+        Some(tool) => cubins(tool, &hopper, out)?,
         None => BTreeMap::new(),
     };
 
     let table = |entries: &BTreeMap<String, PathBuf>, include: &str| {
         entries.iter().map(|(name, path)| format!("    ({name:?}, {include}!({path:?})),\n")).collect::<String>()
     };
-    let text = format!(
+    Ok(format!(
         "Images {{\n  sources: &[\n{}  ],\n  ptx: &[\n{}  ],\n  cubins: &[\n{}  ],\n  manifest: {manifest:?},\n}}\n",
         table(&sources, "include_str"),
         table(&ptx, "include_bytes"),
         table(&cubins, "include_bytes"),
-    );
-    Ok(replace(to, text)?)
+    ))
 }
 
 /// Writes a file and renames it into place. The build folder may be a hard-linked copy, and a shared file must not

@@ -1,9 +1,11 @@
 //! Tests of the cache of kernels compiled for the emulator.
 
 use std::fs;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use omr::device::emu::compile::{Cache, Compiler, Sources};
+
+use crate::kernels::alone;
 
 fn sources(files: &[(&str, &str)]) -> Sources {
     files.iter().map(|(path, text)| (format!("kernels/{path}"), text.to_string())).collect()
@@ -70,9 +72,8 @@ fn several_compile_the_same_at_once() {
 fn two_processes_share_an_empty_cache() {
     let home = tempfile::tempdir().unwrap();
     let test = || {
-        let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["--exact", "kernels::driver::launches_and_counts"]).env("XDG_CACHE_HOME", home.path());
-        command.stdout(Stdio::piped()).spawn().unwrap()
+        let mut command = alone("kernels::driver::launches_and_counts");
+        command.env("XDG_CACHE_HOME", home.path()).stdout(Stdio::piped()).spawn().unwrap()
     };
     for child in [test(), test()] {
         let said = child.wait_with_output().unwrap();

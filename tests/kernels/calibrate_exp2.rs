@@ -6,7 +6,6 @@
 //! prints whether additional bits are truncated or rounded.
 
 use std::io::Write;
-use std::process::Command;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -15,7 +14,7 @@ use omr::device::Device;
 use crate::kernels::calibrate::launch;
 use crate::kernels::inputs::random;
 use crate::kernels::math::WORDS;
-use crate::kernels::{emu, skipped};
+use crate::kernels::{alone, emu, skipped};
 
 /// Number of fractions.
 const FRACTIONS: usize = 1 << 23;
@@ -97,9 +96,8 @@ fn the_emulator_takes_over_a_measurement() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("exp2");
         let child = || {
-            let name = "kernels::calibrate_exp2::the_emulator_takes_over_a_measurement";
-            let mut command = Command::new(std::env::current_exe().unwrap());
-            command.args([name, "--exact", "--nocapture"]).env(GIVEN, &path).output().unwrap()
+            let mut command = alone("kernels::calibrate_exp2::the_emulator_takes_over_a_measurement");
+            command.env(GIVEN, &path).output().unwrap()
         };
         for nearest in [0, 1] {
             let bytes: Vec<u8> = [nearest].into_iter().chain((0..FRACTIONS).map(|i| ulp(i) as u8)).collect();

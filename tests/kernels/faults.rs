@@ -1,14 +1,14 @@
 //! Tests of kernels that fail on a GPU: an error must name the call and the kernel, and a process must end although its
 //! kernel does not. Each fault has its own process, because it makes the context of the GPU unusable.
 
-use std::process::{Command, Output};
+use std::process::Output;
 use std::time::{Duration, Instant};
 
 use omr::cli::signal;
 use omr::device::{Launch, On, Params};
 
 use super::inputs::up;
-use super::{Under, emu, under_test};
+use super::{Under, alone, emu, only_on_a_gpu, under_test};
 
 /// Set in the processes that run a kernel of faults.cu.
 const CHILD: &str = "OMR_TEST_FAULT";
@@ -26,9 +26,7 @@ struct Args {
 
 /// Runs one of the tests below in a process that may fail.
 fn child(name: &str) -> Output {
-    let test = format!("kernels::faults::{name}");
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args([&test, "--exact", "--nocapture"]).env(CHILD, "1").output().unwrap()
+    alone(&format!("kernels::faults::{name}")).env(CHILD, "1").output().unwrap()
 }
 
 fn in_child() -> bool {
@@ -58,15 +56,6 @@ fn names(name: &str, kernel: &str, code: &str) {
     println!("{error}");
     assert!(error.contains(kernel), "{error}");
     assert!(under_test() != Under::Gpu || error.contains(code), "{error}");
-}
-
-/// True if the device under test has no such fault. Prints a line that can be counted.
-fn only_on_a_gpu(what: &str) -> bool {
-    let skipped = under_test() != Under::Gpu;
-    if skipped {
-        println!("skipped on the emulator: {what}");
-    }
-    skipped
 }
 
 #[test]

@@ -13,7 +13,7 @@ use omr::device::{Address, Device, Driver, EncodedMap, Event, Graph, Kind, Launc
 use omr::error::Result;
 
 use super::cu::CALIBRATION;
-use super::{IMAGES, Under, under_test};
+use super::{IMAGES, Under, alone, only_on_a_gpu, under_test};
 
 /// Bytes of each region of a test's device. On a GPU all these bytes are allocated, even if a test does not use them.
 pub const REGION_BYTES: usize = 2 << 30;
@@ -271,19 +271,17 @@ impl Driver for Lent {
 /// included. The child has an empty cache.
 #[test]
 fn the_driver_compiles_what_has_no_machine_code() {
+    const CHILD: &str = "OMR_TEST_COMPILES";
     static TEXT: Images = Images { cubins: &[], ..CALIBRATION };
-    if under_test() != Under::Gpu {
-        println!("skipped on the emulator: a program without machine code");
+    if only_on_a_gpu("a program without machine code") {
         return;
     }
-    match std::env::var_os("OMR_TEST_COMPILES") {
-        Some(_) => drop(Cuda::open(0, &[&TEXT]).unwrap()),
-        None => {
-            let cache = tempfile::tempdir().unwrap();
-            let mut child = std::process::Command::new(std::env::current_exe().unwrap());
-            child.args(["kernels::gpu::the_driver", "--nocapture"]).env("OMR_TEST_COMPILES", "1");
-            let output = child.env("XDG_CACHE_HOME", cache.path()).output().unwrap();
-            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        }
+    if std::env::var_os(CHILD).is_some() {
+        drop(Cuda::open(0, &[&TEXT]).unwrap());
+        return;
     }
+    let cache = tempfile::tempdir().unwrap();
+    let mut child = alone("kernels::gpu::the_driver_compiles_what_has_no_machine_code");
+    let output = child.env(CHILD, "1").env("XDG_CACHE_HOME", cache.path()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }

@@ -68,6 +68,7 @@ mod train;
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::Command;
 
 use omr::device::emu::sites::{Passed, Site};
 use omr::device::emu::{Completion, Emu, Options};
@@ -127,6 +128,22 @@ pub fn skipped(what: &str) -> bool {
         println!("skipped on a GPU: {what}");
     }
     on_gpu
+}
+
+/// Returns true on the emulator, which has no `what`, and prints a line that can be counted.
+pub fn only_on_a_gpu(what: &str) -> bool {
+    let skipped = under_test() != Under::Gpu;
+    if skipped {
+        println!("skipped on the emulator: {what}");
+    }
+    skipped
+}
+
+/// Returns the command that runs the test `name` (such as `kernels::rows::a_copy`) in a process of its own.
+pub fn alone(name: &str) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args([name, "--exact", "--nocapture"]);
+    command
 }
 
 /// Returns true on the emulator in the place of a GPU, which takes many minutes for `what` in a GPU's size, and prints a

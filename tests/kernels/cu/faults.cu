@@ -20,7 +20,7 @@ KERNEL(faults_store, faults::Args, 32, 1) {
 // Traps. The emulator has no such instruction.
 KERNEL(faults_trap, faults::Args, 32, 1) {
 #if defined(__CUDACC__)
-    if (args.milliseconds == 0) __trap();
+    __trap();
 #endif
 }
 
