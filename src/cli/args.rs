@@ -10,6 +10,7 @@ use super::{Context, ranks};
 use crate::config::{self, Config, Source};
 use crate::data::paths;
 use crate::error::{Error, Result};
+use crate::files;
 use crate::hub::{Kind, local};
 
 /// Trailing overrides.
@@ -26,7 +27,11 @@ pub struct Overrides {
 impl Overrides {
     /// Works like [`Overrides::read`], and replaces repository names in the config by the paths of local snapshots.
     pub fn load<C: Config>(&self, file: Option<&Path>) -> Result<Option<C>> {
-        let Some(mut config) = self.read::<C>(file)? else { return Ok(None) };
+        self.load_for(file, None)
+    }
+
+    fn load_for<C: Config>(&self, file: Option<&Path>, run: Option<&RunArgs>) -> Result<Option<C>> {
+        let Some(mut config) = self.read_for::<C>(file, run)? else { return Ok(None) };
         for (key, source) in config.sources() {
             let (path, kind) = match source {
                 Source::Model(path) => (path, Kind::Model),
@@ -40,7 +45,18 @@ impl Overrides {
     /// Reads the defaults and applies the environment and the overrides. Returns `Ok(None)` if the config was printed
     /// and there is nothing else to do.
     pub fn read<C: Config>(&self, file: Option<&Path>) -> Result<Option<C>> {
-        let config: C = config::load(file, &self.overrides, &|name| std::env::var(name).ok())?;
+        self.read_for(file, None)
+    }
+
+    /// Works like [`Overrides::read`] for a job that continues the run in `run.out`, if there is one.
+    fn read_for<C: Config>(&self, file: Option<&Path>, run: Option<&RunArgs>) -> Result<Option<C>> {
+        let continued = run.filter(|run| !run.fresh && files::is_run(&run.out));
+        let recorded = continued.map(|run| run.out.join("config.yaml"));
+        let env = |name: &str| std::env::var(name).ok();
+        let config: C = match &recorded {
+            Some(recorded) => config::load_for(file, &self.overrides, &env, Some(recorded))?,
+            None => config::load(file, &self.overrides, &env)?,
+        };
         if self.print_config {
             print(&config::to_yaml(&config)?)?;
             return Ok(None);
@@ -82,8 +98,8 @@ impl ConfigArgs {
 
     /// Works like [`ConfigArgs::load`] for a dry run, which needs no rows. For rows that are missing, returns lines
     /// with the command that downloads them, if one is known.
-    pub fn load_without_rows<C: Config>(&self) -> Result<Option<(C, Vec<String>)>> {
-        let Some(mut config) = self.overrides.read::<C>(Some(&self.config))? else { return Ok(None) };
+    fn load_without_rows<C: Config>(&self, run: &RunArgs) -> Result<Option<(C, Vec<String>)>> {
+        let Some(mut config) = self.overrides.read_for::<C>(Some(&self.config), Some(run))? else { return Ok(None) };
         let mut missing = Vec::new();
         for (key, source) in config.sources() {
             match source {
@@ -166,11 +182,16 @@ pub struct JobArgs {
 }
 
 impl JobArgs {
+    /// Returns the config, or `None` if it was printed and there is nothing else to do.
+    pub fn config<C: Config>(&self) -> Result<Option<C>> {
+        self.config.overrides.load_for(Some(&self.config.config), Some(&self.run))
+    }
+
     /// Returns the config and, for a dry run, lines about missing rows: see [`ConfigArgs::load_without_rows`].
     pub fn load<C: Config>(&self) -> Result<Option<(C, Vec<String>)>> {
         match self.run.dry_run {
-            true => self.config.load_without_rows(),
-            false => Ok(self.config.load()?.map(|config| (config, Vec::new()))),
+            true => self.config.load_without_rows(&self.run),
+            false => Ok(self.config()?.map(|config| (config, Vec::new()))),
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::recipe::Recipe;
 
 /// Runs the remaining stages of the recipe and prints the report's path to stdout.
 pub fn run(args: &JobArgs, context: &Context) -> Result<()> {
-    let Some(config) = args.config.load::<RecipeConfig>()? else { return Ok(()) };
+    let Some(config) = args.config::<RecipeConfig>()? else { return Ok(()) };
     let dist = config.dist.clone();
     Session::over(&args.run, context, &dist, |session| run_recipe(session, config))
 }

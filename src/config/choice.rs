@@ -13,6 +13,8 @@ pub trait Choice: Copy + 'static {
     const TYPE: &'static str;
     /// The values, each with its name.
     const ALL: &'static [(&'static str, Self)];
+    /// Further names that are read, but never written.
+    const ALIASES: &'static [(&'static str, Self)] = &[];
 }
 
 impl Choice for Mode {
@@ -35,7 +37,7 @@ impl Choice for Format {
 /// # Errors
 /// If no value has this name. The error lists the allowed names and suggests the most similar one.
 pub fn choose<T: Choice>(text: &str) -> Result<T> {
-    if let Some((_, value)) = T::ALL.iter().find(|(name, _)| *name == text) {
+    if let Some((_, value)) = T::ALL.iter().chain(T::ALIASES).find(|(name, _)| *name == text) {
         return Ok(*value);
     }
     let names = names::<T>();

@@ -55,6 +55,9 @@ settings! {
         start_moments_anew: bool = false;
         /// Final learning rate as a share of the peak learning rate.
         min_lr_ratio: f64 = 0.0, rule: Rule::Within(0.0, 1.0);
+        /// Learning rate at the start of the warm-up as a share of the peak learning rate. null = min_lr_ratio, or 0 for
+        /// a constant schedule, as in lmms-engine.
+        init_lr_ratio: Option<f64> = Some(0.0), rule: Rule::Within(0.0, 1.0), older: Some("null");
         /// Decoupled weight decay of the matrices and the token table.
         weight_decay: f64 = 0.0, rule: Rule::AtLeast(0.0);
         /// Apply weight decay to norms and biases, too.

@@ -43,6 +43,8 @@ choice! {
         SeqMeanTokenMean = "seq-mean-token-mean",
         /// Sum over the tokens of a sequence divided by `max_response_length`, mean over sequences.
         SeqMeanTokenSumNorm = "seq-mean-token-sum-norm",
+        /// Sum over all tokens of the mini-batch.
+        TokenSum = "token-sum",
     }
 }
 
@@ -50,13 +52,13 @@ choice! {
     /// Estimator of the KL divergence from the reference policy.
     pub enum KlLossType {
         /// k1: the log-ratio.
-        Kl = "kl",
+        Kl = "kl" or "k1",
         /// Absolute value of the log-ratio.
         Abs = "abs",
         /// k2: half the square of the log-ratio.
-        Mse = "mse",
+        Mse = "mse" or "k2",
         /// k3, clamped.
-        LowVarKl = "low_var_kl",
+        LowVarKl = "low_var_kl" or "k3",
     }
 }
 
@@ -106,6 +108,8 @@ choice! {
         Acc = "acc",
         /// Score minus the penalty for long responses.
         SeqReward = "seq_reward",
+        /// The reward of the advantage. It is that of `seq_reward`, because `use_kl_in_reward` is refused with it.
+        SeqFinalReward = "seq_final_reward",
     }
 }
 
@@ -114,7 +118,7 @@ settings! {
     pub struct FilterGroupsConfig {
         /// Leave out prompts whose responses all have the same metric, and sample more prompts instead.
         enable: bool = false, name: "verl algorithm.filter_groups.enable", published: "false";
-        /// Metric that is compared: score, acc or seq_reward.
+        /// Metric that is compared: score, acc, seq_reward or seq_final_reward.
         metric: FilterMetric = FilterMetric::Score, name: "verl algorithm.filter_groups.metric";
         /// Maximum number of generation batches for one update; more end the run with an error. 0 = no limit.
         max_num_gen_batches: usize = 10, name: "verl algorithm.filter_groups.max_num_gen_batches";
@@ -316,6 +320,7 @@ settings! {
             name: "verl actor_rollout_ref.actor.optim.lr_warmup_steps; \
                 Hugging Face warmup_ratio (as a number of steps)", published: "25";
         optimizer.min_lr_ratio = 0.0, name: "verl actor_rollout_ref.actor.optim.min_lr_ratio", published: "0";
+        optimizer.init_lr_ratio = Some(0.0), name: "verl actor_rollout_ref.actor.optim.init_lr_ratio", published: "0";
         optimizer.weight_decay = 0.1, name: "verl actor_rollout_ref.actor.optim.weight_decay", published: "0.1";
         optimizer.decay_norms_and_biases = false, name: "verl: torch AdamW of all parameters", published: "true";
         optimizer.adam_beta1 = 0.9, name: "verl actor_rollout_ref.actor.optim.betas", published: "0.9";
@@ -428,6 +433,10 @@ impl RlConfig {
                                 adv_estimator=raft, a loss divided by the length of each answer makes answers shorter";
                 return Err(Error::input(at(key), found, expected));
             }
+        }
+        if self.use_kl_in_reward && self.filter_groups.metric == FilterMetric::SeqFinalReward {
+            let expected = "seq_reward: the divergence is measured after groups are left out";
+            return Err(Error::input(at("filter_groups.metric"), "seq_final_reward with use_kl_in_reward", expected));
         }
         if !self.train_batch_size.is_multiple_of(self.ppo_mini_batch_size) {
             let expected = format!("a divisor of train_batch_size, which is {}", self.train_batch_size);

@@ -64,11 +64,13 @@ pub struct Meta {
     pub published: &'static str,
     /// Permission to change the key on resume.
     pub safe: Safe,
+    /// Value, as YAML, with which a run continues if its `config.yaml` is older than the key. `None` is the default.
+    pub older: Option<&'static str>,
 }
 
 impl Meta {
     /// Properties of a key that exists only in omr and has no published value.
-    pub const NONE: Meta = Meta { rule: Rule::Any, name: "", published: "", safe: Safe::No };
+    pub const NONE: Meta = Meta { rule: Rule::Any, name: "", published: "", safe: Safe::No, older: None };
 }
 
 /// A key as `omr config` lists it.

@@ -30,6 +30,9 @@ settings! {
             name: "lmms-engine dataset_config.packing_length; LLaMA-Factory cutoff_len (of a pack of rows); \
                 TRL max_length (of a pack of rows); TRL max_seq_length (of a pack of rows)",
             published: "61440";
+        /// Also train the newline after `<|im_end|>`, as lmms-engine and LLaMA-Factory do. A chat template with
+        /// {% generation %} blocks decides itself.
+        train_newline: bool = false, published: "true";
         /// Number of packs per update, over all ranks together.
         gradient_accumulation_steps: usize = 1, rule: Rule::Within(1.0, MOST_SEQUENCES),
             name: "lmms-engine trainer_args.gradient_accumulation_steps", published: "1 on each of 32 GPUs";
@@ -61,6 +64,7 @@ settings! {
         warmup_ratio: f64 = 0.1, rule: Rule::Within(0.0, 1.0), name: "lmms-engine trainer_args.warmup_ratio",
             published: "0.1";
         optimizer.min_lr_ratio = 0.0, name: "Hugging Face lr_scheduler_kwargs.min_lr_rate", published: "0";
+        optimizer.init_lr_ratio = Some(0.0), published: "min_lr_ratio, which is 0";
         optimizer.weight_decay = 0.0, name: "lmms-engine trainer_args.weight_decay", published: "0.0";
         optimizer.decay_norms_and_biases = false, name: "lmms-engine: torch AdamW of all parameters", published: "true";
         optimizer.adam_beta1 = 0.9, name: "Hugging Face adam_beta1", published: "0.9";

@@ -52,15 +52,23 @@ pub trait Config: Setting + Default + Clone {
 /// Reads `file`, applies the environment, then the `key=value` overrides, then checks everything. The environment is
 /// passed in, so that nothing below this call depends on the process environment.
 pub fn load<C: Config>(file: Option<&Path>, overrides: &[String], env: &dyn Fn(&str) -> Option<String>) -> Result<C> {
+    let is_record = |file: &&Path| file.ends_with("config.yaml") && file.parent().is_some_and(files::is_run);
+    load_for(file, overrides, env, file.filter(is_record))
+}
+
+/// Works like [`load`] for a job that may continue a run. `recorded` is the `config.yaml` of the run. Keys that are newer
+/// than this file get the value with which an older run continues ([`Meta::older`]), unless they are set.
+pub fn load_for<C: Config>(
+    file: Option<&Path>,
+    overrides: &[String],
+    env: &dyn Fn(&str) -> Option<String>,
+    recorded: Option<&Path>,
+) -> Result<C> {
     let mut place = Place { file: file.map(Path::to_owned), overridden: Default::default() };
-    let mut tree = match file {
-        Some(file) => {
-            let text = files::read_config(file).map_err(Error::io(file))?;
-            let value = parse(&text).map_err(|what| Error::format(file, what))?;
-            super::table::entries(&place, "", &value)?.cloned().unwrap_or_default()
-        }
-        None => Map::new(),
-    };
+    let mut tree = file.map_or(Ok(Map::new()), |file| read_tree(file, &place))?;
+    if let Some(recorded) = recorded {
+        keep_older::<C>(&mut tree, read_tree(recorded, &Place::default())?)?;
+    }
     let mut typed = None;
     for text in overrides {
         let (path, value) = parse_override(text)?;
@@ -95,6 +103,30 @@ pub fn load<C: Config>(file: Option<&Path>, overrides: &[String], env: &dyn Fn(&
     config.set(&place, "", &tree)?;
     config.validate(&place)?;
     Ok(config)
+}
+
+fn read_tree(file: &Path, place: &Place) -> Result<Map<String, Value>> {
+    let text = files::read_config(file).map_err(Error::io(file))?;
+    let value = parse(&text).map_err(|what| Error::format(file, what))?;
+    Ok(super::table::entries(place, "", &value)?.cloned().unwrap_or_default())
+}
+
+/// Sets the keys that are missing in both `tree` and `recorded` to their value in older runs.
+fn keep_older<C: Config>(tree: &mut Map<String, Value>, recorded: Map<String, Value>) -> Result<()> {
+    let mut of_tree = Value::Object(std::mem::take(tree));
+    let recorded = Value::Object(recorded);
+    for key in keys::<C>() {
+        let Some(older) = key.meta.older else { continue };
+        let pointer = format!("/{}", key.path.replace('.', "/"));
+        if of_tree.pointer(&pointer).is_none() && recorded.pointer(&pointer).is_none() {
+            let value = parse(older).map_err(Error::Failed)?;
+            set(&mut of_tree, &key.path, value).map_err(|found| not_a_group(&key.path, &found))?;
+        }
+    }
+    if let Value::Object(map) = of_tree {
+        *tree = map;
+    }
+    Ok(())
 }
 
 fn parse(text: &str) -> std::result::Result<Value, String> {

@@ -104,7 +104,7 @@ pub(crate) fn group<'a>(tree: &'a mut Map<String, Value>, name: &str) -> Option<
 /// Declares a group of keys. From one table it generates the struct, its defaults and its [`Table`] implementation.
 ///
 /// - A line of the table declares a key: `/// description`, then `name: type = default`, then any of `rule:`, `name:`,
-///   `published:` and `safe:`.
+///   `published:`, `safe:` and `older:`.
 /// - `struct Group or key`: a string in place of the group sets this key.
 /// - `struct Group with member: Shared`: the struct also has a field `member` with the values of the table `Shared`.
 ///   Several such fields are possible.
@@ -157,9 +157,11 @@ macro_rules! settings {
     };
 }
 
-/// Declares an enum whose values have fixed names in a config.
+/// Declares an enum whose values have fixed names in a config. `"name" or "other"`: the second name is read, too.
 macro_rules! choice {
-    ($(#[$outer:meta])* pub enum $name:ident { $( $(#[doc = $doc:literal])+ $variant:ident = $text:literal, )+ }) => {
+    ($(#[$outer:meta])* pub enum $name:ident {
+        $( $(#[doc = $doc:literal])+ $variant:ident = $text:literal $(or $alias:literal)?, )+
+    }) => {
         $(#[$outer])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum $name { $( $(#[doc = $doc])+ $variant, )+ }
@@ -176,6 +178,7 @@ macro_rules! choice {
         impl $crate::config::Choice for $name {
             const TYPE: &'static str = stringify!($name);
             const ALL: &'static [(&'static str, Self)] = &[$( ($text, $name::$variant) ),+];
+            const ALIASES: &'static [(&'static str, Self)] = &[$( $( ($alias, $name::$variant), )? )+];
         }
 
         impl std::str::FromStr for $name {

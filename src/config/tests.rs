@@ -378,3 +378,38 @@ fn nearest_is_near() {
     assert_eq!(nearest("lerning_rate", ["learning_rate", "seed"]), Some("learning_rate"));
     assert_eq!(nearest("zzz", ["learning_rate", "seed"]), None);
 }
+
+#[test]
+fn names_of_verl_that_were_refused_are_read() {
+    let of = |name: &str| {
+        let text = format!("kl_loss_type: {name}\nkl_penalty: {name}\n");
+        from_text::<RlConfig>(&text, &[]).map(|config| (config.kl_loss_type, config.kl_penalty))
+    };
+    for (name, kind) in [("k1", KlLossType::Kl), ("k2", KlLossType::Mse), ("k3", KlLossType::LowVarKl)] {
+        assert_eq!(of(name).unwrap(), (kind, kind), "{name}");
+    }
+    let text = "loss_agg_mode: token-sum\nfilter_groups: {enable: true, metric: seq_final_reward}\n";
+    let config: RlConfig = from_text(text, &[]).unwrap();
+    assert_eq!(config.loss_agg_mode, LossAggMode::TokenSum);
+    let message = from_text::<RlConfig>(text, &["use_kl_in_reward=true"]).unwrap_err().to_string();
+    assert!(message.contains("expected seq_reward"), "{message}");
+}
+
+#[test]
+fn a_run_that_is_older_than_a_key_continues_with_its_rule() {
+    let dir = tempfile::tempdir().unwrap();
+    let (recorded, own) = (dir.path().join("config.yaml"), dir.path().join("own.yaml"));
+    let none = |_: &str| None;
+    std::fs::write(&own, "min_lr_ratio: 0.1\n").unwrap();
+    let continued = |values: &[String]| load_for::<SftConfig>(Some(&own), values, &none, Some(&recorded)).unwrap();
+    let start = |config: &SftConfig| config.optimizer.init_lr_ratio;
+
+    std::fs::write(&recorded, "# omr 0.1.0\nmin_lr_ratio: 0.1\n").unwrap();
+    assert_eq!(start(&load(Some(&own), &[], &none).unwrap()), Some(0.0), "a new run");
+    assert_eq!(start(&load(Some(&recorded), &[], &none).unwrap()), None, "the record of an older run");
+    assert_eq!(start(&continued(&[])), None);
+    assert_eq!(start(&continued(&["init_lr_ratio=0.5".to_owned()])), Some(0.5));
+
+    std::fs::write(&recorded, "# omr 0.1.0\nmin_lr_ratio: 0.1\ninit_lr_ratio: 0\n").unwrap();
+    assert_eq!(start(&continued(&[])), Some(0.0), "a run that is not older");
+}

@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::base_model;
 use crate::data::bad_row::{BadRow, Reason, RowResult};
 use crate::data::index::grids;
-use crate::data::sample::{media, prompt_tokens, same_size, sft_tokens};
+use crate::data::sample::{TurnEnd, media, prompt_tokens, same_size, sft_tokens};
 use crate::data::stamp::{combined, short};
 use crate::data::{EncodedPrompt, ImageSource, Media, Row, Sample};
 use crate::error::{Error, Result};
@@ -34,6 +34,8 @@ pub struct Encoder {
     pub vocab_size: usize,
     /// Purpose of the rows.
     pub purpose: EncodingPurpose,
+    /// Trained tokens of an assistant's turn.
+    pub turn_end: TurnEnd,
     /// Text that identifies the encoder. Encoders that produce different tokens from a row have different keys.
     pub key: String,
 }
@@ -80,7 +82,15 @@ impl Encoder {
         }
         hasher.update(chat.template.source().as_bytes());
         let key = format!("{} {processor:?} {vocab_size}", hasher.finalize().to_hex());
-        Ok(Encoder { chat, processor, vocab_size, purpose, key })
+        Ok(Encoder { chat, processor, vocab_size, purpose, turn_end: TurnEnd::Token, key })
+    }
+
+    /// Returns an encoder that trains the end of each turn up to `turn_end`.
+    pub fn training_to(mut self, turn_end: TurnEnd) -> Encoder {
+        if turn_end == TurnEnd::Newline {
+            self.key += " newline";
+        }
+        Encoder { turn_end, ..self }
     }
 
     /// Measures a row: encodes its text and reads the headers of its images.
@@ -160,7 +170,9 @@ impl Encoder {
             return Err(BadRow::of(Reason::NoGroundTruth)(Error::input(&row.place, "no ground truth", expected)));
         }
         let (ids, mask) = match self.purpose {
-            EncodingPurpose::Train => sft_tokens(row, &self.chat, self.processor.merge_size, grids).map_err(wrong)?,
+            EncodingPurpose::Train => {
+                sft_tokens(row, &self.chat, self.turn_end, self.processor.merge_size, grids).map_err(wrong)?
+            }
             EncodingPurpose::Ask => {
                 (prompt_tokens(row, &self.chat, self.processor.merge_size, grids).map_err(wrong)?, Vec::new())
             }

@@ -14,6 +14,22 @@ pub const SYSTEM_PROMPT: &str = "You are a helpful assistant. When the user asks
 /// System prompt for requests to a teacher.
 pub const TEACHER_SYSTEM_PROMPT: &str = "You are a helpful assistant. When the user asks a question, your response must include two parts and nothing else: first, the reasoning process enclosed in <think>...</think> tags, then the final answer enclosed in <answer>...</answer> tags.Please provide a clear, concise response within <answer> </answer> tags that directly addresses the question.";
 
+/// Last trained token of an assistant's turn.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TurnEnd {
+    /// `<|im_end|>`, which ends a generated answer.
+    Token,
+    /// What the chat template writes between `<|im_end|>` and the next turn: a newline.
+    Newline,
+}
+
+impl TurnEnd {
+    /// Returns [`TurnEnd::Newline`] if the newline is trained.
+    pub fn with_newline(is_trained: bool) -> TurnEnd {
+        if is_trained { TurnEnd::Newline } else { TurnEnd::Token }
+    }
+}
+
 /// Converts a row in SFT form to a training sample. Each assistant turn is encoded as the model would generate it: the
 /// prompt that opens the turn, then the text of the turn (as plain text) and `<|im_end|>`. Only the text and
 /// `<|im_end|>` are targets, and only in turns that the row does not mask. A chat template with `{% generation %}` blocks
@@ -22,13 +38,19 @@ pub const TEACHER_SYSTEM_PROMPT: &str = "You are a helpful assistant. When the u
 /// Returns an error if the row does not end with an assistant turn that has text, or if an image is broken.
 pub fn sft_sample(row: &Row, chat: &Chat, processor: &Processor) -> Result<Sample> {
     let images = media(row, processor)?;
-    let (input_ids, loss_mask) = sft_tokens(row, chat, processor.merge_size, &grids(&images))?;
+    let (input_ids, loss_mask) = sft_tokens(row, chat, TurnEnd::Token, processor.merge_size, &grids(&images))?;
     Ok(Sample { input_ids, loss_mask, images })
 }
 
 /// Returns the tokens of [`sft_sample`] and the mask of its targets, for a row whose images have these grids. The mask
 /// comes from the chat template if that marks the generated text.
-pub fn sft_tokens(row: &Row, chat: &Chat, merge_size: u32, grids: &[Grid]) -> Result<(Vec<u32>, Vec<bool>)> {
+pub fn sft_tokens(
+    row: &Row,
+    chat: &Chat,
+    turn_end: TurnEnd,
+    merge_size: u32,
+    grids: &[Grid],
+) -> Result<(Vec<u32>, Vec<bool>)> {
     let messages = row.trained_messages();
     let mut answers = messages.iter().filter(|m| m.role == "assistant");
     if answers.any(|answer| answer.content.iter().any(|p| !matches!(p, Part::Text(_)))) {
@@ -39,7 +61,7 @@ pub fn sft_tokens(row: &Row, chat: &Chat, merge_size: u32, grids: &[Grid]) -> Re
     }
     let (ids, mask) = match chat.encode_trained(&messages).map_err(at(row))? {
         Some(marked) => marked,
-        None => turn_by_turn(row, &messages, chat)?,
+        None => turn_by_turn(row, &messages, chat, turn_end)?,
     };
     if !mask.contains(&true) {
         let found = "`loss` or `weight` 0 in every assistant message";
@@ -51,8 +73,8 @@ pub fn sft_tokens(row: &Row, chat: &Chat, merge_size: u32, grids: &[Grid]) -> Re
     Ok((input_ids, loss_mask))
 }
 
-/// Encodes a conversation whose targets are the texts of the assistant's turns and their ends.
-fn turn_by_turn(row: &Row, messages: &[Message], chat: &Chat) -> Result<(Vec<u32>, Vec<bool>)> {
+/// Encodes a conversation whose targets are the texts of the assistant's turns up to `turn_end`.
+fn turn_by_turn(row: &Row, messages: &[Message], chat: &Chat, turn_end: TurnEnd) -> Result<(Vec<u32>, Vec<bool>)> {
     let (mut ids, mut mask) = (Vec::new(), Vec::new());
     // Tokens that the template produces for the previous turns. The next prompt must begin with them.
     let mut done: Vec<u32> = Vec::new();
@@ -67,11 +89,12 @@ fn turn_by_turn(row: &Row, messages: &[Message], chat: &Chat) -> Result<(Vec<u32
         ids.extend(chat.tokenizer.encode(&text_of(message), Special::Plain).map_err(at(row))?);
         ids.push(chat.ids.im_end);
         mask.resize(ids.len(), !message.masked);
-        if k + 1 < messages.len() {
+        let newline = turn_end == TurnEnd::Newline;
+        if newline || k + 1 < messages.len() {
             done = chat.encode(&messages[..=k], false, Special::Plain).map_err(at(row))?;
             let close = done.iter().rposition(|&id| id == chat.ids.im_end).map_or(done.len(), |i| i + 1);
             ids.extend_from_slice(&done[close..]);
-            mask.resize(ids.len(), false);
+            mask.resize(ids.len(), newline && !message.masked);
         }
     }
     Ok((ids, mask))

@@ -42,33 +42,19 @@ pub struct Estimate {
     pub n: usize,
 }
 
-/// Computes Wilson's interval of the share `successes` of `n`. It stays within 0 and 1, and it is correct at the ends,
-/// where the normal interval shrinks to a point. `n` = 0 gives the whole range.
-pub fn wilson(successes: f64, n: usize) -> Interval {
-    if n == 0 {
+/// Computes Wilson's interval of the share `mean` of `n` observations. It stays within 0 and 1, and it is correct at the
+/// ends, where the normal interval shrinks to a point. `n` = 0 gives the whole range. `n` need not be an integer.
+pub fn wilson(mean: f64, n: f64) -> Interval {
+    if n == 0.0 {
         return Interval { lo: 0.0, hi: 1.0 };
     }
-    let (n, z2) = (n as f64, Z95 * Z95);
-    let p = successes / n;
-    let centre = (p + z2 / (2.0 * n)) / (1.0 + z2 / n);
-    let half = Z95 / (1.0 + z2 / n) * (p * (1.0 - p) / n + z2 / (4.0 * n * n)).sqrt();
+    let z2 = Z95 * Z95;
+    let centre = (mean + z2 / (2.0 * n)) / (1.0 + z2 / n);
+    let half = Z95 / (1.0 + z2 / n) * (mean * (1.0 - mean) / n + z2 / (4.0 * n * n)).sqrt();
     // At the ends the two terms are equal except for rounding.
-    let lo = if p > 0.0 { (centre - half).max(0.0) } else { 0.0 };
-    let hi = if p < 1.0 { (centre + half).min(1.0) } else { 1.0 };
+    let lo = if mean > 0.0 { (centre - half).max(0.0) } else { 0.0 };
+    let hi = if mean < 1.0 { (centre + half).min(1.0) } else { 1.0 };
     Interval { lo, hi }
-}
-
-/// Estimates the share of correct answers. `scores` has one value from 0 to 1 per question, the mean of its answers, so
-/// that several answers to one question count as one observation. The interval is Wilson's if every value is 0 or 1,
-/// otherwise the normal one.
-pub fn accuracy(scores: &[f64]) -> Estimate {
-    let binary = scores.iter().all(|score| *score == 0.0 || *score == 1.0);
-    let estimate = mean(scores);
-    if binary {
-        return Estimate { ci95: wilson(scores.iter().sum(), scores.len()), ..estimate };
-    }
-    let Interval { lo, hi } = estimate.ci95;
-    Estimate { ci95: Interval { lo: lo.max(0.0), hi: hi.min(1.0) }, ..estimate }
 }
 
 /// Computes mean and normal interval of independent values. An empty slice gives 0, and a single value gives an
@@ -84,15 +70,27 @@ pub fn mean(values: &[f64]) -> Estimate {
     Estimate { mean, ci95: Interval { lo: mean - Z95 * error, hi: mean + Z95 * error }, n }
 }
 
-/// Estimates the mean of observations, of which those with a common cluster are not independent. An observation may be in
-/// several clusters, at most eight: a question about two pictures is in the clusters of both. Without common clusters
-/// the result is that of [`accuracy`]. Otherwise the interval is the normal interval from the products of all pairs of
-/// errors with a common cluster. It is wider if members of a cluster agree. A single cluster gives the whole range.
-/// Source: Cameron, Gelbach, Miller 2011, "Robust inference with multiway clustering".
+/// Estimates a share from observations, of which those with a common cluster are not independent. An observation is the
+/// mean of the answers to one question, from 0 to 1, so several answers to a question count once. It may be in several
+/// clusters, at most eight: a question about two pictures is in the clusters of both. A single cluster gives the whole
+/// range.
+///
+/// The interval is Wilson's for `n` divided by the design effect: the variance of the mean relative to that of `n`
+/// independent answers that are right or wrong (Kish 1965; Korn and Graubard 1998). If all values are 0 or 1, the effect
+/// is at least 1, because common clusters do not add information.
 pub fn clustered(observations: &[Observation]) -> Estimate {
     let values: Vec<f64> = observations.iter().map(|observation| observation.value).collect();
-    let estimate = accuracy(&values);
-    with_clusters(observations, estimate, Interval { lo: 0.0, hi: 1.0 })
+    let estimate = mean(&values);
+    let Some(error) = standard_error(observations, &estimate) else {
+        return Estimate { ci95: Interval { lo: 0.0, hi: 1.0 }, ..estimate };
+    };
+    let n = estimate.n as f64;
+    let independent = estimate.mean * (1.0 - estimate.mean) / (n - 1.0);
+    // 0 / 0 if all values are equal to 0 or to 1. Then `max` returns 1.
+    let effect = error * error / independent;
+    let is_binary = values.iter().all(|value| *value == 0.0 || *value == 1.0);
+    let effective = n / if is_binary { effect.max(1.0) } else { effect };
+    Estimate { ci95: wilson(estimate.mean, effective), ..estimate }
 }
 
 /// Estimates the mean of `a - b` over the same questions with a paired interval. Questions with equal results on both
@@ -106,11 +104,17 @@ pub fn paired(a: &[Observation], b: &[Observation]) -> Option<Estimate> {
         |(a, b): (&Observation, &Observation)| Observation { value: a.value - b.value, clusters: a.clusters.clone() };
     let differences: Vec<Observation> = a.iter().zip(b).map(difference).collect();
     let values: Vec<f64> = differences.iter().map(|observation| observation.value).collect();
-    Some(with_clusters(&differences, mean(&values), Interval { lo: -1.0, hi: 1.0 }))
+    let estimate = mean(&values);
+    let half = standard_error(&differences, &estimate).map_or(f64::INFINITY, |error| Z95 * error);
+    let ci95 = Interval { lo: (estimate.mean - half).max(-1.0), hi: (estimate.mean + half).min(1.0) };
+    Some(Estimate { ci95, ..estimate })
 }
 
-/// Returns `estimate` with the interval of observations that share clusters. The interval stays within `range`.
-fn with_clusters(observations: &[Observation], estimate: Estimate, range: Interval) -> Estimate {
+/// Returns the standard error of the mean of observations that may share clusters, from the products of all pairs of
+/// errors with a common cluster. It is larger if members of a cluster agree. Returns `None` if all observations are in
+/// one cluster, which has no spread to measure. Source: Cameron, Gelbach, Miller 2011, "Robust inference with multiway
+/// clustering".
+fn standard_error(observations: &[Observation], estimate: &Estimate) -> Option<f64> {
     // The sum of the errors of the observations that are in all clusters of a set, and their number.
     let mut sums: BTreeMap<Vec<&str>, (f64, usize)> = BTreeMap::new();
     let (mut squares, mut groups) = (0.0, 0);
@@ -127,17 +131,15 @@ fn with_clusters(observations: &[Observation], estimate: Estimate, range: Interv
         }
     }
     if sums.values().all(|(_, n)| *n == 1) {
-        return estimate;
+        return Some((estimate.ci95.hi - estimate.ci95.lo) / (2.0 * Z95));
     }
     // Inclusion and exclusion: a pair with several common clusters counts once.
     for (set, (sum, _)) in &sums {
         squares += if set.len() % 2 == 1 { sum * sum } else { -sum * sum };
         groups += usize::from(set.len() == 1);
     }
-    let (n, g, mean) = (observations.len() as f64, groups as f64, estimate.mean);
-    let error = if groups > 1 { (squares.max(0.0) * g / (g - 1.0)).sqrt() / n } else { 1.0 };
-    let ci95 = Interval { lo: (mean - Z95 * error).max(range.lo), hi: (mean + Z95 * error).min(range.hi) };
-    Estimate { mean, ci95, n: observations.len() }
+    let (n, g) = (observations.len() as f64, groups as f64);
+    (groups > 1).then(|| (squares.max(0.0) * g / (g - 1.0)).sqrt() / n)
 }
 
 #[cfg(test)]
@@ -164,12 +166,12 @@ mod tests {
         for (r, n, lo, hi) in
             [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)]
         {
-            let interval = wilson(r as f64, n);
+            let interval = wilson(r as f64 / n as f64, n as f64);
             close(interval.lo, lo);
             close(interval.hi, hi);
         }
-        assert_eq!(wilson(0.0, 0), Interval { lo: 0.0, hi: 1.0 });
-        assert_eq!((wilson(0.0, 500).lo, wilson(500.0, 500).hi), (0.0, 1.0));
+        assert_eq!(wilson(0.0, 0.0), Interval { lo: 0.0, hi: 1.0 });
+        assert_eq!((wilson(0.0, 500.0).lo, wilson(1.0, 500.0).hi), (0.0, 1.0));
     }
 
     #[test]
@@ -181,24 +183,63 @@ mod tests {
         let half = (paired.ci95.hi - paired.ci95.lo) / 2.0;
         // The difference is 1 for a fifth of the questions: standard deviation 0.4005, divided by 20, times 1.96.
         close(half, 1.96 * 0.400_501 / 20.0);
-        assert!(half < (accuracy(&a).ci95.hi - accuracy(&a).ci95.lo) / 2.0);
+        let Interval { lo, hi } = clustered(&alone(a.iter().copied())).ci95;
+        assert!(half < (hi - lo) / 2.0);
     }
 
     #[test]
     fn questions_asked_again_tell_nothing_new() {
         let right: Vec<f64> = (0..100).map(|i| f64::from(i % 4 > 0)).collect();
-        assert_eq!(clustered(&repeated(&right, 1)), accuracy(&right));
-        let half = |e: Estimate| (e.ci95.hi - e.ci95.lo) / 2.0;
-        // Four equal answers count as one observation. Four answers that differ in the same way for all questions have
-        // no spread between clusters.
+        let once = clustered(&repeated(&right, 1));
+        let Interval { lo, hi } = wilson(0.75, 100.0);
+        close(once.ci95.lo, lo);
+        close(once.ci95.hi, hi);
+        // Four equal answers count as about one observation: the estimated variances of 100 clusters and of 400
+        // observations differ by the factor (100 / 99) / (400 / 399).
         let four = clustered(&repeated(&right, 4));
         assert!((four.mean - 0.75).abs() < 1e-12 && four.n == 400);
-        close(half(four), half(mean(&right)));
-        let whole = clustered(&repeated(&[1.0], 4));
-        assert_eq!(whole.ci95, Interval { lo: 0.0, hi: 1.0 });
+        let Interval { lo, hi } = wilson(0.75, 400.0 / 4.0 * (99.0 / 100.0) * (400.0 / 399.0));
+        close(four.ci95.lo, lo);
+        close(four.ci95.hi, hi);
+        assert_eq!(clustered(&repeated(&[1.0], 4)).ci95, Interval { lo: 0.0, hi: 1.0 });
+        // Four answers that differ in the same way for all questions have no spread between clusters.
         let differing =
             (0..400).map(|i| Observation { value: f64::from(i % 4 > 0), clusters: vec![(i / 4).to_string()] });
-        assert_eq!(half(clustered(&differing.collect::<Vec<_>>())), 0.0);
+        assert_eq!(clustered(&differing.collect::<Vec<_>>()).ci95, wilson(0.75, 400.0));
+    }
+
+    #[test]
+    fn no_right_answer_among_500_that_share_pictures_is_not_certainly_none() {
+        let wrong = |i: usize| Observation { value: 0.0, clusters: vec![(i / 2).to_string()] };
+        assert_eq!(clustered(&(0..500).map(wrong).collect::<Vec<_>>()).ci95, wilson(0.0, 500.0));
+    }
+
+    #[test]
+    fn intervals_of_questions_that_share_pictures_cover_the_accuracy() {
+        // 500 questions about two of 366 pictures each, as the digits recipe asks. A picture is easy or hard: both of a
+        // question's pictures change its probability by up to `effect`.
+        let mut state = 20_261_125_u64;
+        let mut next = |n: u64| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) % n
+        };
+        for accuracy in [0.0, 0.5, 0.86, 0.974, 0.997] {
+            let effect = 0.5 * f64::min(accuracy, 1.0 - accuracy);
+            let covered = (0..400).filter(|_| {
+                let easier: Vec<f64> = (0..366).map(|_| if next(2) == 0 { effect } else { -effect }).collect();
+                let mut question = || {
+                    let [a, b] = [next(366), next(366)];
+                    let probability = accuracy + easier[a as usize] + easier[b as usize];
+                    let value = f64::from((next(1_000_000) as f64) < probability * 1e6);
+                    Observation { value, clusters: vec![a.to_string(), b.to_string()] }
+                };
+                let Interval { lo, hi } = clustered(&(0..500).map(|_| question()).collect::<Vec<_>>()).ci95;
+                lo <= accuracy && accuracy <= hi
+            });
+            let covered = covered.count() as f64 / 400.0;
+            println!("accuracy {accuracy}: the interval covers it in {covered} of the runs");
+            assert!(covered >= 0.93, "accuracy {accuracy}: covered {covered}");
+        }
     }
 
     #[test]
@@ -219,7 +260,7 @@ mod tests {
         let is_common = |i: usize, j: usize| found[i].clusters.iter().any(|name| found[j].clusters.contains(name));
         let pairs = (0..200).flat_map(|i| (0..200).map(move |j| (i, j))).filter(|&(i, j)| is_common(i, j));
         let squares: f64 = pairs.map(|(i, j)| error(i) * error(j)).sum();
-        close((estimate.ci95.hi - estimate.ci95.lo) / 2.0, Z95 * (squares.max(0.0) * 20.0 / 19.0).sqrt() / 200.0);
+        close(standard_error(&found, &estimate).unwrap(), (squares.max(0.0) * 20.0 / 19.0).sqrt() / 200.0);
         assert_eq!(estimate.n, 200);
         // Equal answers to all questions about a picture widen the interval of a difference, too.
         let agree = repeated(&(0..50).map(|i| f64::from(i % 2)).collect::<Vec<_>>(), 4);
@@ -231,9 +272,11 @@ mod tests {
 
     #[test]
     fn several_answers_to_a_question_are_one_observation() {
-        let estimate = accuracy(&[0.5, 1.0, 0.0, 0.5]);
+        let estimate = clustered(&alone([0.5, 1.0, 0.0, 0.5]));
         assert_eq!((estimate.mean, estimate.n), (0.5, 4));
-        assert!(estimate.ci95.lo >= 0.0 && estimate.ci95.hi <= 1.0);
+        assert!(estimate.ci95.lo > 0.0 && estimate.ci95.hi < 1.0);
+        let certain = clustered(&alone([0.5; 4])).ci95;
+        assert_eq!(certain, Interval { lo: 0.5, hi: 0.5 });
         assert!(super::paired(&alone([1.0]), &[]).is_none());
     }
 }

@@ -12,6 +12,7 @@ use super::source_sums::SourceSums;
 use crate::config::{DatasetConfig, Mode, RlConfig, SftConfig, ValidationConfig};
 use crate::data::answer::label;
 use crate::data::encoder::EncodingPurpose;
+use crate::data::sample::TurnEnd;
 use crate::data::{self, Encoder, Index, Row, text_of};
 use crate::device::{Device, Region};
 use crate::engine::{Engine, EngineConfig, Event, Prompt, allowed_ids, stop_token_ids};
@@ -133,7 +134,11 @@ pub fn sft(config: &SftConfig, common: &JobCommon, folder: Option<&Path>) -> Res
     }
     let loss = match answered.is_empty() {
         true => None,
-        false => Some(HeldOut::new(answered, means.encoder(EncodingPurpose::Train)?, config)?),
+        false => Some(HeldOut::new(
+            answered,
+            means.encoder(EncodingPurpose::Train)?.training_to(TurnEnd::with_newline(config.train_newline)),
+            config,
+        )?),
     };
     let answers = TaskValidator::open(validation, &means, own)?;
     train::Validation::new(Measured { loss, answers }, validation, config.eval_steps).map(Some)

@@ -5,25 +5,22 @@ use crate::config::{LrSchedulerType, OptimConfig};
 /// Returns the learning rate of the update after `done` updates. There are `total_steps` updates in all, of which the
 /// first `warmup_steps` are the warm-up.
 ///
-/// The warm-up rises to the peak from `min_lr_ratio` times the peak. (The first update of a warm-up from 0 has rate 0,
+/// The warm-up rises to the peak from `init_lr_ratio` times the peak. (The first update of a warm-up from 0 has rate 0,
 /// as in transformers.) Then the rate falls to `min_lr_ratio` times the peak at `total_steps` and stays there.
 pub fn learning_rate(config: &OptimConfig, warmup_steps: u64, done: u64, total_steps: u64) -> f64 {
+    let above = |start: f64, part: f64| config.learning_rate * (start + (1.0 - start) * part);
+    let is_constant = config.lr_scheduler_type == LrSchedulerType::Constant;
     let floor = config.min_lr_ratio;
-    let above_floor = |part: f64| config.learning_rate * (floor + (1.0 - floor) * part);
     if done < warmup_steps {
-        let part = done as f64 / warmup_steps as f64;
-        // verl's constant schedule warms up from 0, even if `min_lr_ratio` is not 0.
-        return match config.lr_scheduler_type {
-            LrSchedulerType::Constant => config.learning_rate * part,
-            _ => above_floor(part),
-        };
+        let start = config.init_lr_ratio.unwrap_or(if is_constant { 0.0 } else { floor });
+        return above(start, done as f64 / warmup_steps as f64);
     }
     let length = total_steps.saturating_sub(warmup_steps).max(1) as f64;
     let progress = ((done - warmup_steps) as f64 / length).min(1.0);
     match config.lr_scheduler_type {
         LrSchedulerType::Constant => config.learning_rate,
-        LrSchedulerType::Linear => above_floor(1.0 - progress),
-        LrSchedulerType::Cosine => above_floor(0.5 * (1.0 + (std::f64::consts::PI * progress).cos())),
+        LrSchedulerType::Linear => above(floor, 1.0 - progress),
+        LrSchedulerType::Cosine => above(floor, 0.5 * (1.0 + (std::f64::consts::PI * progress).cos())),
     }
 }
 
@@ -43,7 +40,25 @@ mod tests {
         assert_eq!(rates(Constant, 4, 0.0, 10, &[0, 1, 4, 9, 99]), [0.0, 0.5, 2.0, 2.0, 2.0]);
         assert_eq!(rates(Linear, 2, 0.0, 10, &[0, 1, 2, 6, 10, 11]), [0.0, 1.0, 2.0, 1.0, 0.0, 0.0]);
         assert_eq!(rates(Cosine, 0, 0.0, 8, &[0, 2, 4, 8]), [2.0, 1.707107, 1.0, 0.0]);
-        assert_eq!(rates(Cosine, 2, 0.5, 4, &[0, 1, 2, 3, 4]), [1.0, 1.5, 2.0, 1.5, 1.0]);
+        // transformers 5.17, get_cosine_with_min_lr_schedule_with_warmup(min_lr_rate=0.5).
+        assert_eq!(rates(Cosine, 2, 0.5, 4, &[0, 1, 2, 3, 4]), [0.0, 1.0, 2.0, 1.5, 1.0]);
         assert_eq!(rates(Linear, 0, 0.0, 0, &[0, 1]), [2.0, 0.0]);
+    }
+
+    #[test]
+    fn warm_up_starts_at_init_lr_ratio() {
+        let first = |lr_scheduler_type, init_lr_ratio| {
+            let config = OptimConfig {
+                learning_rate: 2.0,
+                lr_scheduler_type,
+                min_lr_ratio: 0.5,
+                init_lr_ratio,
+                ..OptimConfig::default()
+            };
+            [0, 1].map(|done| learning_rate(&config, 2, done, 4))
+        };
+        assert_eq!(first(LrSchedulerType::Cosine, None), [1.0, 1.5]);
+        assert_eq!(first(LrSchedulerType::Constant, None), [0.0, 1.0]);
+        assert_eq!(first(LrSchedulerType::Linear, Some(0.25)), [0.5, 1.25]);
     }
 }

@@ -135,7 +135,7 @@ fn stages(summary: &Map<String, Value>, measured: &Measured) -> Vec<Stage> {
         let from_summary = |key: &str| {
             let mean = number(key)?;
             let ends = written.and_then(|stage| serde_json::from_value::<Interval>(stage.get("ci95")?.clone()).ok());
-            let ci95 = ends.filter(|_| key == "acc_t1").unwrap_or_else(|| stats::wilson(mean * n as f64, n));
+            let ci95 = ends.filter(|_| key == "acc_t1").unwrap_or_else(|| stats::wilson(mean, n as f64));
             Some(Estimate { mean, ci95, n })
         };
         let of = |pick: fn(&Sample) -> Option<f64>| {

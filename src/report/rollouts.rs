@@ -109,7 +109,7 @@ fn telling(rows: Vec<RolloutRow>) -> Vec<Vec<RolloutRow>> {
             _ => groups.push(vec![row]),
         }
     }
-    let rewards: Vec<Vec<f64>> = groups.iter().map(|group| group.iter().map(|row| row.score).collect()).collect();
+    let rewards: Vec<Vec<f64>> = groups.iter().map(|group| group.iter().map(|row| row.reward).collect()).collect();
     file::shown_groups(&rewards).into_iter().map(|i| std::mem::take(&mut groups[i])).collect()
 }
 
@@ -127,7 +127,7 @@ fn answer(row: &RolloutRow, question: &str, config: &RlConfig, tokenizer: Option
     };
     let why = format!(
         "reward {:.3}, advantage {:+.2}; extracted answer: {:?}; {by}",
-        row.score, row.advantage, row.predict_str
+        row.reward, row.advantage, row.predict_str
     );
     let whole = Answer::of(format!("rollout {}", row.rollout), &row.output);
     Answer {

@@ -59,7 +59,7 @@ fn run(dir: &Path) {
         let lines: String = rows.iter().map(|row: &Sample| row.line().unwrap()).collect();
         fs::write(folder.join("samples.jsonl"), lines).unwrap();
         let acc = tenths as f64 / 10.0;
-        let ci95 = stats::wilson(acc * 400.0, 400);
+        let ci95 = stats::wilson(acc, 400.0);
         stages.insert(
             stage.to_owned(),
             serde_json::json!({"acc": acc, "acc_t1": acc, "ci95": ci95, "format": 1.0, "n": 400}),
@@ -155,6 +155,7 @@ fn rollouts_are_shown_and_stay_text() {
         output: output.to_owned(),
         gts: "5".to_owned(),
         score,
+        reward: score,
         acc_score: score,
         format_reward_score: 0.0,
         predict_str: "5".to_owned(),

@@ -14,26 +14,29 @@ pub struct Experience {
     pub old_log_prob: Vec<f32>,
     /// Log-probs of the response tokens under the reference policy, if there is a KL term.
     pub ref_log_prob: Option<Vec<f32>>,
-    /// Reward. The divergence from the reference is subtracted if the config requires it.
+    /// Score, with the penalty for long responses (verl's `token_level_scores`, summed).
+    pub score: f64,
+    /// Score, from which the divergence from the reference is subtracted if the config requires it (verl's
+    /// `token_level_rewards`, summed).
     pub reward: f64,
     /// Group-relative advantage.
     pub advantage: f64,
 }
 
 impl Experience {
-    /// Creates the experience of `rollout`. Its advantage is computed later.
-    pub fn new(question: &Question, rollout: &Rollout, reward: f64) -> Experience {
+    /// Creates the experience of `rollout` with a score, which is also its first reward. Its advantage is computed later.
+    pub fn new(question: &Question, rollout: &Rollout, score: f64) -> Experience {
         let output = &rollout.output;
         let made = Experience::of_tokens(&question.prompt.token_ids, &output.token_ids, output.logprobs.clone());
-        Experience { reward, ..made }
+        Experience { score, reward: score, ..made }
     }
 
-    /// Creates the experience of the tokens `response` after `prompt`, with a reward and an advantage of 0.
+    /// Creates the experience of the tokens `response` after `prompt`, with a score, a reward and an advantage of 0.
     pub fn of_tokens(prompt: &[u32], response: &[u32], old_log_prob: Vec<f32>) -> Experience {
         let mut loss_mask = vec![false; prompt.len()];
         loss_mask.resize(prompt.len() + response.len(), true);
         let input_ids = [prompt, response].concat();
-        Experience { input_ids, loss_mask, old_log_prob, ref_log_prob: None, reward: 0.0, advantage: 0.0 }
+        Experience { input_ids, loss_mask, old_log_prob, ref_log_prob: None, score: 0.0, reward: 0.0, advantage: 0.0 }
     }
 
     /// Returns the response to `question` as a sequence to train on. `same_prompt` is true if the sequence before it is a

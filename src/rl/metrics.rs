@@ -62,7 +62,7 @@ impl StepMetrics {
         // verl computes the mean over tokens, where each token has the advantage of its response.
         let tokens: f64 = lengths.iter().sum();
         let by_token: f64 = advantages.iter().zip(&lengths).map(|(a, n)| a * n).sum();
-        self.spread("critic/score", &of(|r| r.score.score));
+        self.spread("critic/score", &learned(|e| e.score));
         self.spread("critic/score/acc_score", &of(|r| r.score.acc_score));
         self.spread("critic/score/format_reward_score", &of(|r| r.score.format_reward_score));
         let names: BTreeSet<&String> = rollouts.iter().flat_map(|r| r.score.further.keys()).collect();

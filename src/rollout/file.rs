@@ -32,8 +32,10 @@ pub struct RolloutRow {
     pub output: String,
     /// Ground-truth answer of the question.
     pub gts: String,
-    /// Reward used for the advantage.
+    /// Score, with the penalty for long responses. Files of older versions contain the reward here.
     pub score: f64,
+    /// Reward used for the advantage: the score without the divergence from the reference, if the config subtracts it.
+    pub reward: f64,
     /// Accuracy part of the reward.
     pub acc_score: f64,
     /// Format part of the reward.
@@ -100,6 +102,7 @@ pub fn write(dir: &Path, step: u64, rows: &[RolloutRow]) -> Result<()> {
         ("output", text(|r| &r.output)),
         ("gts", text(|r| &r.gts)),
         ("score", real(|r| r.score)),
+        ("reward", real(|r| r.reward)),
         ("step", large(&mut rows.iter().map(|_| step))),
         ("id", text(|r| &r.id)),
         ("acc_score", real(|r| r.acc_score)),
@@ -211,6 +214,11 @@ impl<'a> Columns<'a> {
             output: self.text("output", i)?,
             gts: self.text("gts", i)?,
             score: self.number::<Float64Type>("score", i)?,
+            // Files of older versions have the reward in the column `score`.
+            reward: match self.batch.column_by_name("reward") {
+                Some(_) => self.number::<Float64Type>("reward", i)?,
+                None => self.number::<Float64Type>("score", i)?,
+            },
             acc_score: self.number::<Float64Type>("acc_score", i)?,
             format_reward_score: self.number::<Float64Type>("format_reward_score", i)?,
             predict_str: self.text("predict_str", i)?,

@@ -24,6 +24,7 @@ use crate::config::SftConfig;
 use crate::data::encoder::EncodingPurpose;
 use crate::data::held_out::split_off;
 use crate::data::indexing::Longest;
+use crate::data::sample::TurnEnd;
 use crate::data::{Dataset, Index, Loader, Rejected, Sample, Samples, Shape};
 use crate::device::{Device, Plan, Region, Target};
 use crate::error::{Error, Result};
@@ -65,6 +66,7 @@ impl Job {
         };
         let Start { model, config: model_config, encoder } =
             Start::open(config.model.as_deref(), EncodingPurpose::Train, pixels)?;
+        let encoder = encoder.training_to(TurnEnd::with_newline(config.train_newline));
         if config.datasets.is_empty() {
             return Err(Error::input("datasets", "an empty list", "at least one dataset"));
         }

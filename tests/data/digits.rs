@@ -6,9 +6,10 @@ use std::path::Path;
 
 use omr::config::{BaseConfig, DistillConfig, EndpointConfig, StageConfig, TaskConfig, TeacherConfig};
 use omr::data::read::{self, entry};
+use omr::data::sample::{TurnEnd, sft_tokens};
 use omr::data::{Form, Row, prompt, sft_sample, text_of, write};
 use omr::eval::samples::Sample;
-use omr::image::Processor;
+use omr::image::{Grid, Processor};
 use omr::pipeline::Summary;
 use omr::task::digits::{self, HELD_OUT, PHRASINGS, Pixels, Reader, SIDE, TUNING, shifted};
 use omr::task::recipe;
@@ -222,6 +223,18 @@ fn turns_before_the_last_are_trained_as_they_would_be_generated() {
     let once: Vec<u32> = sample.input_ids.iter().copied().filter(|&id| id != chat.ids.image_pad).collect();
     let whole: Vec<u32> = whole.into_iter().filter(|&id| id != chat.ids.image_pad).collect();
     assert_eq!(once, whole[..whole.len() - 1], "all but the line end after the last turn");
+
+    // With `train_newline`, the line end after each answer is trained, as in lmms-engine and LLaMA-Factory.
+    let grids = [Grid::picture(2, 4)];
+    let merge = processor.merge_size;
+    let (ids, mask) = sft_tokens(&row, &chat, TurnEnd::Token, merge, &grids).unwrap();
+    let (with_newline, its_mask) = sft_tokens(&row, &chat, TurnEnd::Newline, merge, &grids).unwrap();
+    let line_end = *whole.last().unwrap();
+    assert_eq!(with_newline, [&ids[..], &[line_end]].concat());
+    let targets = |mask: &[bool]| (0..mask.len()).filter(|&i| mask[i]).collect::<Vec<_>>();
+    let added: Vec<usize> = targets(&its_mask).into_iter().filter(|&i| !mask.get(i).is_some_and(|&m| m)).collect();
+    assert_eq!(added.iter().map(|&i| with_newline[i]).collect::<Vec<_>>(), [line_end, line_end]);
+    assert!(added.iter().all(|&i| with_newline[i - 1] == chat.ids.im_end));
 
     row.messages.pop();
     assert!(sft_sample(&row, &chat, &processor).is_err_and(|e| e.to_string().contains("teach row 1")));

@@ -110,8 +110,9 @@ fn configs() -> Vec<PolicyLoss> {
         LossAggMode::SeqMeanTokenSum,
         LossAggMode::SeqMeanTokenMean,
         LossAggMode::SeqMeanTokenSumNorm,
+        LossAggMode::TokenSum,
     ];
-    let kinds = [KlLossType::Kl, KlLossType::Abs, KlLossType::Mse, KlLossType::LowVarKl];
+    let kinds = [KlLossType::Kl, KlLossType::Abs, KlLossType::Mse, KlLossType::LowVarKl, KlLossType::LowVarKl];
     let gspo = PolicyLoss { clip_ratio_low: 0.03, clip_ratio_high: 0.04, ..losses::gspo() };
     let mut out = Vec::new();
     for base in [losses::grpo(), losses::dapo(), gspo] {

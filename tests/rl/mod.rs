@@ -31,6 +31,7 @@ fn losses() -> impl Strategy<Value = PolicyLoss> {
         LossAggMode::SeqMeanTokenSum,
         LossAggMode::SeqMeanTokenMean,
         LossAggMode::SeqMeanTokenSumNorm,
+        LossAggMode::TokenSum,
     ]);
     let base = prop::sample::select(vec![losses::grpo(), losses::dapo(), losses::gspo()]);
     (base, mode, prop::bool::ANY).prop_map(|(base, loss_agg_mode, kl)| PolicyLoss {

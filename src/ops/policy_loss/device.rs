@@ -111,7 +111,8 @@ fn agg_mode(mode: LossAggMode) -> i32 {
         LossAggMode::TokenMean => 0,
         LossAggMode::SeqMeanTokenSum => 1,
         LossAggMode::SeqMeanTokenMean => 2,
-        LossAggMode::SeqMeanTokenSumNorm => 3,
+        // The kernel has no mode of its own for a sum: `loss_scale_factor` is 1 then.
+        LossAggMode::SeqMeanTokenSumNorm | LossAggMode::TokenSum => 3,
     }
 }
 
@@ -137,7 +138,7 @@ fn launch(
     const SMEM: usize = (STATS + 1) * THREADS / 32 * 8;
     check::count(OP, "tokens", io.log_prob.len())?;
     let rows = batch.advantages.len();
-    let gspo = config.loss_mode == LossMode::Gspo;
+    let (gspo, is_sum) = (config.loss_mode == LossMode::Gspo, config.loss_agg_mode == LossAggMode::TokenSum);
     let args = params!(policy_loss::Args {
         log_prob: io.log_prob,
         old_log_prob: batch.old_log_prob,
@@ -155,7 +156,7 @@ fn launch(
         entropy_coeff: config.entropy_coeff,
         batch_num_tokens: denominators.batch_num_tokens,
         num_seqs: denominators.num_seqs,
-        loss_scale_factor: denominators.loss_scale_factor,
+        loss_scale_factor: if is_sum { 1.0 } else { denominators.loss_scale_factor },
         gspo,
         pg_agg_mode: agg_mode(config.pg_agg_mode()),
         loss_agg_mode: agg_mode(config.loss_agg_mode),

@@ -97,6 +97,7 @@ impl Denominators {
             LossAggMode::SeqMeanTokenSum => 1.0 / self.num_seqs,
             LossAggMode::SeqMeanTokenMean => 1.0 / ((n + MEAN_EPS) * self.num_seqs),
             LossAggMode::SeqMeanTokenSumNorm => 1.0 / self.loss_scale_factor,
+            LossAggMode::TokenSum => 1.0,
         }
     }
 }

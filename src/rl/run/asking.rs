@@ -129,7 +129,7 @@ impl Job {
         match self.config.filter_groups.metric {
             FilterMetric::Acc => group.rollouts.iter().map(|r| r.score.acc_score).collect(),
             FilterMetric::Score => group.rollouts.iter().map(|r| r.score.score).collect(),
-            FilterMetric::SeqReward => group.rewards(),
+            FilterMetric::SeqReward | FilterMetric::SeqFinalReward => group.rewards(),
         }
     }
 
