@@ -1,5 +1,6 @@
 //! `omr score`: computes the reward of responses, or their log-probs under a model.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -66,7 +67,7 @@ struct Scored {
     acc_score: f64,
     format_reward_score: f64,
     predict_str: String,
-    why: &'static str,
+    why: Cow<'static, str>,
     judge: Option<Ruling>,
     #[serde(flatten)]
     further: BTreeMap<String, f64>,

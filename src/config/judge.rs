@@ -68,6 +68,8 @@ settings! {
             published: "0.1";
         /// Format that a response must have.
         format: Format = Format::ThinkAnswerBoxed, published: "think_answer_boxed";
+        /// Without a tag or a box, a right answer that stands alone in the last line counts (`strict` only).
+        flexible_extract: bool = false, name: "verl gsm8k.compute_score method=flexible; lm-eval flexible-extract", published: "false";
         /// Reward program with its arguments, used instead of the rules. Empty = the rules.
         command: Vec<String> = Vec::new(), name: "verl custom_reward_function.path";
         /// Number of processes of the reward program.
@@ -80,7 +82,8 @@ settings! {
 impl ScorerConfig {
     /// Returns the settings of the scoring rules with this mode.
     pub fn rubric(&self, mode: Mode) -> Rubric {
-        Rubric { mode, format: self.format, format_weight: self.format_weight }
+        let ScorerConfig { format, format_weight, flexible_extract, .. } = *self;
+        Rubric { mode, format, format_weight, flexible_extract }
     }
 }
 

@@ -158,6 +158,8 @@ pub struct Rubric {
     pub format: Format,
     /// Weight of the format in a score, from 0 to 1. The answer has the remaining weight.
     pub format_weight: f64,
+    /// In strict mode, a right answer that stands alone in the last line counts.
+    pub flexible_extract: bool,
 }
 
 impl From<Mode> for Rubric {

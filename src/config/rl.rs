@@ -148,6 +148,8 @@ settings! {
             published: "0.1";
         /// Format that a response must have.
         format: Format = Format::ThinkAnswerBoxed, published: "think_answer_boxed";
+        /// Without a tag or a box, a right answer that stands alone in the last line counts (`strict` only).
+        flexible_extract: bool = false, name: "verl gsm8k.compute_score method=flexible; lm-eval flexible-extract", published: "false";
         /// Your own reward program with its arguments, used instead of the rules. Empty = the rules.
         command: Vec<String> = Vec::new(), name: "verl custom_reward_function.path";
         /// Number of processes of the reward program.
@@ -160,8 +162,9 @@ settings! {
 impl RewardConfig {
     /// Returns the same settings without the mode.
     pub fn scorer(&self) -> ScorerConfig {
-        let RewardConfig { mode: _, format_weight, format, command, workers, timeout_s } = self.clone();
-        ScorerConfig { format_weight, format, command, workers, timeout_s }
+        let RewardConfig { mode: _, format_weight, format, flexible_extract, command, workers, timeout_s } =
+            self.clone();
+        ScorerConfig { format_weight, format, flexible_extract, command, workers, timeout_s }
     }
 }
 

@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::observe::Observer;
 use crate::reward::judge::{Ruling, Summary};
-use crate::reward::{Item, Judged};
+use crate::reward::{Item, Judged, Shares};
 use crate::task::{Counted, Crash, Metrics, TaskRows, TaskSpec};
 
 /// Limits of a batch of answers that are scored together: their number, and their size in bytes.
@@ -56,6 +56,8 @@ pub struct Measured {
     pub pictures: usize,
     pub(super) mode: Mode,
     pub(super) counted: Vec<Counted>,
+    /// Shares of answers that the strict rules did not read; absent with other scorers.
+    pub(super) shares: Option<Shares>,
     /// Metrics by the rules alone, for the questions whose metrics a judge changed. Keys are indices in `counted`.
     pub(super) rules_alone: BTreeMap<usize, Metrics>,
 }
@@ -123,7 +125,8 @@ impl<'a> Scoring<'a> {
     ) -> Scoring<'a> {
         let (counted, rules_alone) = (Vec::new(), BTreeMap::new());
         let (spec, mode, crashed) = (rows.spec, rows.mode(), Vec::new());
-        let measured = Measured { spec, crashed, pictures: 0, mode, counted, rules_alone };
+        let shares = rows.scorer().is_strict().then(Shares::default);
+        let measured = Measured { spec, crashed, pictures: 0, mode, counted, shares, rules_alone };
         Scoring { rows, out, judge, observer, before, measured, batch: Vec::new(), answers: 0, bytes: 0 }
     }
 
@@ -168,7 +171,9 @@ impl<'a> Scoring<'a> {
             let mut answer = |completion: Completion| {
                 let (judged, item) =
                     judged.next().ok_or_else(|| Error::Failed("an answer was not scored".to_owned()))?;
-                self.with_judge_fallback(judged, &item).map(|judged| scored(completion, judged))
+                let judged = self.with_judge_fallback(judged, &item)?;
+                self.measured.shares.iter_mut().for_each(|shares| shares.count(&completion.text, &judged.score.why));
+                Ok(scored(completion, judged))
             };
             let greedy = given.greedy.map(&mut answer).transpose()?;
             let sampled = given.sampled.into_iter().map(&mut answer).collect::<Result<_>>()?;

@@ -11,6 +11,7 @@ use super::stats::{self, Interval};
 use crate::config::EvalConfig;
 use crate::error::Result;
 use crate::files;
+use crate::reward::Shares;
 use crate::task::{Counted, Crash, Metric, published};
 
 impl Measured {
@@ -32,6 +33,9 @@ impl Measured {
         });
         if let Some(metric) = self.spec.published {
             summary["published"] = json!({"metric": metric, "models": published});
+        }
+        for (name, share) in self.shares.iter().flat_map(Shares::named) {
+            summary[name] = share.into();
         }
         if !self.crashed.is_empty() {
             let crash = |(index, crash): &(u64, Crash)| json!({"index": index, "stage": crash.stage.name(), "type": crash.class, "found": crash.found});
@@ -108,6 +112,8 @@ impl MeasuredTasks {
     pub fn lines(&self) -> Vec<String> {
         let crashed = self.tasks.iter().flat_map(Measured::crashed_lines);
         let mut lines: Vec<String> = crashed.chain(self.tasks.iter().map(Measured::line)).collect();
+        let warning = |task: &Measured| Some(format!("{}: {}", task.spec.name, task.shares.as_ref()?.warning()?));
+        lines.extend(self.tasks.iter().filter_map(warning));
         if let Some(judge) = &self.judge {
             lines.push(judge.summary.line());
             lines.extend(judge.down.iter().map(|what| {

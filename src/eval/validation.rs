@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 use crate::model::{Model, ModelConfig};
 use crate::ops::sample::SamplingParams;
 use crate::ranks::Ranks;
-use crate::reward::Scorer;
+use crate::reward::{Scorer, Shares};
 use crate::rollout::generate::{self, Numbers, Question, RolloutRequest};
 use crate::rollout::wire;
 use crate::task::{self, Source, Task, TaskRows, TaskSpec, VerifiedRows};
@@ -261,8 +261,9 @@ impl TaskValidator {
         model: &Model,
         ranks: &mut dyn Ranks,
         on_progress: &mut dyn FnMut(usize),
-    ) -> Result<BTreeMap<String, SourceSums>> {
+    ) -> Result<(BTreeMap<String, SourceSums>, Shares)> {
         let (mut figures, mut first, mut done) = (BTreeMap::<String, SourceSums>::new(), 0, 0);
+        let mut shares = Shares::default();
         let (rank, size) = (ranks.rank(), ranks.size());
         for set in &self.sets {
             let rollout_request = self.rollout_request(dev, &**set)?;
@@ -278,6 +279,7 @@ impl TaskValidator {
                 let generated = generate::generate(dev, model, &questions, numbers, rollout_request, None, progress);
                 let rollouts =
                     wire::gathered(ranks, generated.map(|generated| generated.rollouts), rows.len() * self.n)?;
+                rollouts.iter().for_each(|rollout| shares.count(&rollout.response, &rollout.score.why));
                 for (row, answers) in rows.iter().zip(rollouts.chunks(self.n)) {
                     figures.entry(source(row).to_owned()).or_default().add(answers);
                 }
@@ -285,7 +287,7 @@ impl TaskValidator {
                 done += questions.len() * self.n;
             }
         }
-        Ok(figures)
+        Ok((figures, shares))
     }
 
     /// Generates the first [`TRIED`] tokens of as many answers as are generated at the same time. Returns the number of
@@ -387,12 +389,12 @@ impl Validator for TaskValidator {
         model: &Model,
         ranks: &mut dyn Ranks,
         on_progress: &mut dyn FnMut(usize),
-    ) -> Result<Metrics> {
+    ) -> Result<(Metrics, Option<String>)> {
         let mark = dev.mark(Region::Overlay);
-        let figures = self.generate(dev, model, ranks, on_progress)?;
+        let (figures, shares) = self.generate(dev, model, ranks, on_progress)?;
         dev.release(mark);
         let named = figures.iter().flat_map(|(source, figures)| figures.named(source));
-        Ok(named.map(|(name, value)| (name, value.into())).collect())
+        Ok((named.map(|(name, value)| (name, value.into())).collect(), shares.warning()))
     }
 }
 

@@ -122,7 +122,7 @@ fn answer(row: &RolloutRow, question: &str, config: &RlConfig, tokenizer: Option
     let rules = reward::score(&row.output, &row.gts, Some(question), config.reward.scorer().rubric(config.reward.mode));
     let by = match row.judge.as_str() {
         "" if !config.reward.command.is_empty() => "by the reward program".to_owned(),
-        "" => rules.why.to_owned(),
+        "" => rules.why.into_owned(),
         word => format!("judge: {word}"),
     };
     let why = format!(

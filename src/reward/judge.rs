@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 pub use client::Client;
 
-use omr_verify::{extract, python};
+use omr_verify::{UNEVALUATED, extract, python};
 
 use super::{Mode, Rubric, Score, composite};
 
@@ -189,7 +189,7 @@ impl Summary {
 /// has a wrong format and is short, a second request is about the complete response.
 ///
 /// The judge is not asked if the rules accept the answer. In strict mode it is not asked about a response that contains
-/// only thinking. In compat mode a reply of 10 counts as 10; in strict mode only 1 accepts the answer.
+/// only thinking, nor about an unevaluated answer, which it would compute. In compat mode a reply of 10 counts as 10; in strict mode only 1 accepts the answer.
 pub struct Inquiry<'a> {
     response: &'a str,
     ground_truth: &'a str,
@@ -208,7 +208,7 @@ impl<'a> Inquiry<'a> {
         question: Option<&'a str>,
         rubric: Rubric,
     ) -> Inquiry<'a> {
-        let unsaid = rubric.mode == Mode::Strict && extract::only_thinks(response);
+        let unsaid = rubric.mode == Mode::Strict && (score.why == UNEVALUATED || extract::only_thinks(response));
         let over = score.acc_score != 0.0 || unsaid;
         Inquiry { response, ground_truth, question, rubric, judged: Judged::by_rules(score), over }
     }
@@ -231,7 +231,7 @@ impl<'a> Inquiry<'a> {
         {
             score.acc_score = number as f64;
             score.score = composite(score.acc_score, score.format_reward_score, self.rubric.format_weight);
-            score.why = "judge";
+            score.why = "judge".into();
         }
         let whole = score.format_reward_score == 0.0 && python::len(self.response) < MAX_WHOLE;
         let failed = matches!(reply, Reply::Failed(_));

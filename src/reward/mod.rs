@@ -4,15 +4,19 @@
 pub mod judge;
 pub mod process;
 pub mod scorer;
+pub mod shares;
 
 pub use crate::config::Rubric;
 pub use judge::Judged;
 pub use omr_verify::Mode;
 pub use scorer::Scorer;
+pub use shares::Shares;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use omr_verify::{Grade, extract, grade};
+use omr_verify::extract::{self, Path};
+use omr_verify::{Grade, grade};
 use serde_json::{Map, Value};
 
 use crate::error::Result;
@@ -49,7 +53,7 @@ pub struct Score {
     /// Answer extracted from the response; empty if none was found.
     pub predict_str: String,
     /// Rule that decided about the answer.
-    pub why: &'static str,
+    pub why: Cow<'static, str>,
     /// Additional numbers returned by a custom reward, by name.
     pub further: BTreeMap<String, f64>,
 }
@@ -62,10 +66,18 @@ pub fn composite(acc: f64, format: f64, format_weight: f64) -> f64 {
 /// Scores a response with the rules only. In strict mode the question matters if it lists options. Never panics, for
 /// any texts.
 pub fn score(response: &str, ground_truth: &str, question: Option<&str>, rubric: impl Into<Rubric>) -> Score {
-    let Rubric { mode, format, format_weight } = rubric.into();
+    let Rubric { mode, format, format_weight, flexible_extract } = rubric.into();
     let format_reward_score = extract::format_score(response, mode, format);
-    let Grade { correct, answer, why } = grade(response, ground_truth, question, mode);
+    let is_flexible = flexible_extract && mode == Mode::Strict;
+    let text = if is_flexible { extract::strip_think(response, mode) } else { String::new() };
+    let mut graded = grade(response, ground_truth, question, mode);
+    if is_flexible && !graded.correct && !matches!(extract::extract(response, mode).1, Path::AnswerTag | Path::Boxed) {
+        let last = grade(text.lines().last().unwrap_or_default(), ground_truth, question, mode);
+        graded = if last.correct { last } else { graded };
+    }
+    let Grade { correct, answer, why } = graded;
     let acc_score = f64::from(correct);
     let score = composite(acc_score, format_reward_score, format_weight);
-    Score { score, acc_score, format_reward_score, predict_str: answer.into_owned(), why, further: BTreeMap::new() }
+    let (predict_str, why) = (answer.into_owned(), Cow::Borrowed(why));
+    Score { score, acc_score, format_reward_score, predict_str, why, further: BTreeMap::new() }
 }

@@ -304,7 +304,7 @@ fn read_score(id: u64, line: &str) -> std::result::Result<Score, String> {
         acc_score: number("acc_score")?.unwrap_or(score),
         format_reward_score: number("format_reward_score")?.unwrap_or(0.0),
         predict_str: answer.get("predict_str").and_then(Value::as_str).unwrap_or_default().to_owned(),
-        why: "reward command",
+        why: "reward command".into(),
         further,
     })
 }

@@ -112,6 +112,11 @@ impl Scorer {
         }
     }
 
+    /// Returns true if the strict rules decide, which know unevaluated answers.
+    pub fn is_strict(&self) -> bool {
+        self.rubric.mode == Mode::Strict && !matches!(self.method, Method::Command { .. })
+    }
+
     /// Returns the score of the rules alone.
     pub fn by_rules(&self, item: &Item) -> Score {
         super::score(&item.response, &item.ground_truth, item.question.as_deref(), self.rubric)

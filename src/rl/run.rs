@@ -26,8 +26,8 @@ use crate::error::{Error, Result};
 use crate::image::{ImageInput, thumbnail};
 use crate::model::{GradientSink, Model, Policy};
 use crate::observe::Observer;
-use crate::reward::Scorer;
 use crate::reward::judge::{self, Ruling};
+use crate::reward::{Mode, Scorer, Shares};
 use crate::rl::curriculum;
 use crate::rl::experience::Experience;
 use crate::rl::group::Group;
@@ -116,6 +116,11 @@ impl Job {
             data.remarks.push(what.to_owned());
         }
         let questions = generate::streamed(data, encoder, common.model_config.clone());
+        if config.reward.mode == Mode::Compat && config.reward.command.is_empty() {
+            let what = "reward.mode compat accepts unevaluated answers, as the published scorer does: a model can learn to \
+                        answer \"15 + 63\" with \\boxed{15 + 63}";
+            data.remarks.push(what.to_owned());
+        }
         common.total_steps = config.total_steps(index.len());
         Ok(Job {
             // The task only scores the rows that it receives and has no rows of its own.
@@ -301,6 +306,7 @@ impl TrainingJob for Job {
         let allowed = dev.upload(Region::State, &bitmap, &[bitmap.len()])?;
         let mut broken = self.common.open_rows(trainer, config.max_bad_rows, observer)?;
         let mut loader = self.loader(trainer.samples_consumed)?;
+        let mut warned = false;
         observer.begin(&self.common.label, "steps", *total_steps, trainer.step);
         self.common.validate_before(dev, trainer, observer)?;
         while self.common.goes_on(trainer) {
@@ -321,6 +327,14 @@ impl TrainingJob for Job {
             let kl_coef = self.learn(dev, trainer, &mut groups, reference, &mut metrics)?;
             metrics.rollouts(&groups, config.max_response_length);
             let rollouts = || groups.iter().flat_map(|group| &group.rollouts);
+            if self.scorer.is_strict() {
+                let mut shares = Shares::default();
+                rollouts().for_each(|rollout| shares.count(&rollout.response, &rollout.score.why));
+                metrics.shares(&shares);
+                if let Some(line) = shares.warning().filter(|_| !std::mem::replace(&mut warned, true)) {
+                    observer.note(&format!("step {}: {line}", trainer.step + 1));
+                }
+            }
             if let Some(name) = self.scorer.judge() {
                 let mut judge = judge::Summary::new(name);
                 rollouts().for_each(|rollout| judge.count(rollout.judge.as_ref()));

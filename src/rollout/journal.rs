@@ -55,6 +55,8 @@ enum Line {
         acc_score: f64,
         format_reward_score: f64,
         predict_str: String,
+        #[serde(default)]
+        why: String,
         #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
         further: BTreeMap<String, f64>,
         judge: JournalVerdict,
@@ -153,9 +155,11 @@ impl Journal {
 
     /// Records a verdict.
     pub fn add_verdict(&mut self, (prompt, rollout): Name, score: &Score, judge: Option<&Ruling>) -> Result<()> {
-        let Score { score, acc_score, format_reward_score, predict_str, further, .. } = score.clone();
-        let judge = judge.into();
-        self.add(&Line::Scored { prompt, rollout, score, acc_score, format_reward_score, predict_str, further, judge })
+        let Score { score, acc_score, format_reward_score, predict_str, why, further } = score.clone();
+        let (why, judge) = (why.into_owned(), judge.into());
+        let line =
+            Line::Scored { prompt, rollout, score, acc_score, format_reward_score, predict_str, why, further, judge };
+        self.add(&line)
     }
 
     fn add(&mut self, line: &Line) -> Result<()> {
@@ -188,8 +192,19 @@ fn known(text: &str, head: &str, found: &mut Found) -> String {
                 found.outputs.insert((prompt, rollout), output);
                 found.arithmetics.insert((prompt, rollout), arithmetic);
             }
-            Line::Scored { prompt, rollout, score, acc_score, format_reward_score, predict_str, further, judge } => {
-                let score = Score { score, acc_score, format_reward_score, predict_str, further, why: "journal" };
+            Line::Scored {
+                prompt,
+                rollout,
+                score,
+                acc_score,
+                format_reward_score,
+                predict_str,
+                why,
+                further,
+                judge,
+            } => {
+                let why = why.into();
+                let score = Score { score, acc_score, format_reward_score, predict_str, why, further };
                 found.verdicts.insert((prompt, rollout), (score, judge.into()));
             }
         }

@@ -24,6 +24,7 @@ struct Head {
     response: String,
     scores: [f64; 3],
     predict_str: String,
+    why: String,
     further: BTreeMap<String, f64>,
     judge: JournalVerdict,
     sampled_with: Option<String>,
@@ -42,6 +43,7 @@ pub fn pack(rollouts: &[Rollout]) -> Result<Vec<u8>> {
             response: response.clone(),
             scores: [score.score, score.acc_score, score.format_reward_score],
             predict_str: score.predict_str.clone(),
+            why: score.why.to_string(),
             further: score.further.clone(),
             judge: judge.as_ref().into(),
             sampled_with: sampled_with.clone(),
@@ -72,8 +74,8 @@ pub fn unpack(mut bytes: &[u8]) -> Result<Vec<Rollout>> {
             finish_reason: FinishReason::named(&head.finish_reason).ok_or_else(|| cut(&head))?,
         };
         let [score, acc_score, format_reward_score] = head.scores;
-        let Head { question, response, predict_str, further, sampled_with, .. } = head;
-        let score = Score { score, acc_score, format_reward_score, predict_str, why: "another rank", further };
+        let Head { question, response, predict_str, why, further, sampled_with, .. } = head;
+        let score = Score { score, acc_score, format_reward_score, predict_str, why: why.into(), further };
         let judge = head.judge.into();
         rollouts.push(Rollout { question, output, response, score, judge, sampled_with });
     }
@@ -136,7 +138,7 @@ mod tests {
                 acc_score: 1.0,
                 format_reward_score: 0.0,
                 predict_str: "x".to_owned(),
-                why: "another rank",
+                why: "equal numbers".into(),
                 further: [("brevity".to_owned(), 0.1 + 0.2)].into(),
             },
             judge,

@@ -1,6 +1,7 @@
 //! Validation during training: its schedule, its memory, its duration and the recording of its metrics. It only reads
 //! the weights, so it does not affect training.
 
+use std::cell::Cell;
 use std::time::Instant;
 
 use super::best::BestRule;
@@ -47,14 +48,15 @@ pub trait Validator {
 
     /// Computes the metrics of `model`. They are the same on each of `ranks` and for any number of ranks, and depend
     /// only on the weights, not on the step. `on_progress` receives the number of answers that this rank has generated.
-    /// Errors with [`Error::Stopped`] on every rank if any rank was asked to stop.
+    /// Also returns a warning for the user, if there is one. Errors with [`Error::Stopped`] on every rank if any rank was
+    /// asked to stop.
     fn measure(
         &self,
         dev: &mut Device,
         model: &Model,
         ranks: &mut dyn Ranks,
         on_progress: &mut dyn FnMut(usize),
-    ) -> Result<Metrics>;
+    ) -> Result<(Metrics, Option<String>)>;
 }
 
 /// The measurements of a validation.
@@ -72,6 +74,8 @@ pub struct Validation {
     every: Option<u64>,
     before_train: bool,
     best: Option<BestRule>,
+    /// True after a warning about the answers.
+    warned: Cell<bool>,
 }
 
 /// Name of the metric for the duration of a validation.
@@ -84,7 +88,7 @@ impl Validation {
         let loss = measured.loss.iter().map(|_| VAL_LOSS.to_owned());
         let answers = measured.answers.iter().flat_map(|validator| validator.names());
         let best = BestRule::new(config, &loss.chain(answers).collect::<Vec<_>>())?;
-        Ok(Validation { measured, every, before_train: config.val_before_train, best })
+        Ok(Validation { measured, every, before_train: config.val_before_train, best, warned: Cell::new(false) })
     }
 
     /// Returns the files that the validation tasks read.
@@ -250,7 +254,11 @@ impl Validation {
             }
             if let Some(validator) = answers {
                 let mut on_answers = |done: usize| on_progress(before + done * size);
-                metrics.extend(validator.measure(dev, model, ranks, &mut on_answers)?);
+                let (measured, warning) = validator.measure(dev, model, ranks, &mut on_answers)?;
+                metrics.extend(measured);
+                if let Some(line) = warning.filter(|_| !self.warned.replace(true)) {
+                    observer.note(&format!("validation: {line}"));
+                }
             }
             Result::Ok(())
         })?;

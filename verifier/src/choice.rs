@@ -49,13 +49,31 @@ fn standing(text: &str) -> Vec<(usize, char)> {
     found
 }
 
+/// Returns true if the letter at `at` is marked as a choice: it stands in brackets, beside a word such as "option",
+/// "choice" or "answer" (a verb or an adjective may stand between), or after the last conclusion word of the text.
+fn is_marked(text: &str, at: usize) -> bool {
+    let (before, behind) = (&text[..at], &text[at + 1..]);
+    let apart = |c: char| !c.is_alphanumeric();
+    let named = |w: &&str| lexicon::is(Kind::Option, w) || lexicon::is(Kind::Marker, w) || *w == "correct";
+    let between = |w: &&str| lexicon::is(Kind::Shows, w) || matches!(*w, "" | "the" | "best" | "must" | "should");
+    let beside = |words: Vec<&str>| words.iter().find(|w| !between(w)).is_some_and(named);
+    let follows = |kind| lexicon::find(kind, before).last().is_some_and(|f| before[f.1..].chars().all(apart));
+    [('(', ')'), ('[', ']'), ('{', '}'), ('*', '*'), ('>', '<')]
+        .iter()
+        .any(|mark| before.ends_with(mark.0) && behind.starts_with(mark.1))
+        || beside(before.rsplit(apart).collect())
+        || beside(behind.split(apart).collect())
+        || follows(Kind::Marker)
+        || (follows(Kind::Joint) && behind.chars().all(apart))
+}
+
 /// Returns the letter that an answer names. It may be the complete answer (in upper or lower case), precede its option
-/// (`B) seven`), or be the only letter in the text that is not part of a word. `Circle`, `A and C`, `A-C` and `not A`
-/// name no letter.
+/// (`B) seven`), or be the only letter in the text that is marked as a choice. `Circle`, `A and C`, `A-C`, `not A`, `A = 24`
+/// and `angle A` name no letter.
 pub fn named_letter(answer: &str) -> Option<char> {
     let text = python::strip(answer);
     let inner = text.replace("\\text", "").replace("\\bold", "");
-    let inner = inner.trim_matches(is_wrapper);
+    let inner = inner.trim_matches(|c| is_wrapper(c) || c == '\\');
     let mut chars = inner.chars();
     if let (Some(c), None) = (chars.next(), chars.next()) {
         return Some(c.to_ascii_uppercase()).filter(|&c| is_choice(c));
@@ -66,7 +84,7 @@ pub fn named_letter(answer: &str) -> Option<char> {
     let mut letters: Vec<char> = standing(text).into_iter().map(|l| l.1).collect();
     letters.dedup();
     match (labelled(text), letters.as_slice()) {
-        (_, [c]) => Some(*c),
+        (_, [c]) if standing(text).iter().any(|l| is_marked(text, l.0)) => Some(*c),
         // A letter inside the option's text does not count: "B. Vitamin C" names B. But "B) and C)" names two letters.
         (Some((c, rest)), _) if !starts_listed(rest) => Some(c),
         (_, []) => small(text),
@@ -125,7 +143,7 @@ pub fn labelled(text: &str) -> Option<(char, &str)> {
     let behind = rest.trim_start_matches([')', ']', '}', '.', ':', '*']);
     let marked = rest.len() > behind.len()
         && (rest.starts_with([')', ']', '.', ':', '}']) || (bracketed && rest.starts_with('*')));
-    let option = match rest.strip_prefix(" - ").or_else(|| rest.strip_prefix(" -- ")) {
+    let option = match [" - ", " -- ", " \u{2014} ", "/ "].iter().find_map(|dash| rest.strip_prefix(dash)) {
         Some(option) => option,
         None if marked && (behind.starts_with(' ') || bracketed) => behind,
         None => return None,

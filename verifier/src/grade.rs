@@ -2,7 +2,8 @@
 
 use std::borrow::Cow;
 
-use crate::{Mode, choice, compat, extract, question, verify};
+use crate::extract::{self, Path};
+use crate::{Mode, choice, compat, python, question, verify};
 
 /// Result of grading one response: the answer that was found and whether it is right.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,37 +16,58 @@ pub struct Grade<'a> {
     pub why: &'static str,
 }
 
-/// Finds the answer in `response` and compares it with `ground_truth`. In strict mode an answer that is an option's
-/// text is compared with the letter of that option, and the reverse; `question` lists the options. Never panics and
-/// takes bounded time for every input.
+/// Reason of a response in which no answer was found.
+pub const NO_ANSWER: &str = "no answer";
+
+/// Finds the answer in `response` and compares it with `ground_truth`. In strict mode a response without a tag or a box
+/// is also right if all of it equals the right answer, and an answer that is an option's text is compared with the
+/// letter of that option, and the reverse; `question` lists the options. Never panics and takes bounded time for every
+/// input.
 pub fn grade<'a>(response: &'a str, ground_truth: &str, question: Option<&str>, mode: Mode) -> Grade<'a> {
     let (answer, path) = extract::predict_str(response, mode);
     let gold = extract::simple_parse(ground_truth);
-    let (correct, why) = match mode {
-        Mode::Compat if compat::mcq::relaxed_match(&answer, gold) => {
-            (true, if compat::mcq::LETTERS.contains(&gold) { "mcq" } else { "relaxed" })
-        }
-        Mode::Compat => (verify(gold, &answer, Mode::Compat).equal, "math_verify"),
-        // An empty answer counts as no answer, even if the gold answer is empty, too.
-        Mode::Strict if path == extract::Path::None || answer.is_empty() => (false, "no answer"),
-        Mode::Strict => question.and_then(|q| by_option(gold, &answer, q)).unwrap_or_else(|| {
-            let verdict = verify(gold, &answer, Mode::Strict);
+    if mode == Mode::Compat {
+        let (correct, why) = match compat::mcq::relaxed_match(&answer, gold) {
+            true if compat::mcq::LETTERS.contains(&gold) => (true, "mcq"),
+            true => (true, "relaxed"),
+            false => (compat::verify(gold, &answer).equal, "math_verify"),
+        };
+        return Grade { correct, answer, why: if correct { why } else { "none" } };
+    }
+    let options = question.map(question::options).unwrap_or_default();
+    let asked = question.filter(|_| options.is_empty());
+    let read = |answer: &str| {
+        by_option(gold, answer, &options).unwrap_or_else(|| {
+            let verdict = verify::strict(gold, answer, asked);
             (verdict.equal, verdict.why)
-        }),
+        })
     };
-    let why = if correct || mode == Mode::Strict { why } else { "none" };
+    // An empty answer counts as no answer, even if the gold answer is empty, too.
+    let unread = path == Path::None || answer.is_empty();
+    let (correct, why) = if unread { (false, NO_ANSWER) } else { read(&answer) };
+    let whole = extract::simple_parse(python::strip(extract::without_thinking(response)));
+    let words = |text: &str| text.split_whitespace().count();
+    let longest = options.iter().map(|option| option.1).chain([gold]).map(words).max().unwrap_or(0);
+    let is_bare = matches!(path, Path::TrailingNumber | Path::None) && (1..=longest + 2).contains(&words(whole));
+    if !correct && is_bare && read(&format!("\\boxed{{{whole}}}")).0 {
+        return Grade { correct: true, answer: Cow::Borrowed(whole), why: "the complete response" };
+    }
     Grade { correct, answer, why }
 }
 
 /// Handles the case in which one answer is the letter of an option in the question and the other is the text of exactly
-/// one option. Returns whether both name the same option, with the reason, or `None` if the case does not apply.
-fn by_option(gold: &str, answer: &str, question: &str) -> Option<(bool, &'static str)> {
+/// one option, alone or behind a letter. Returns whether both name the same option, with the reason, or `None` if the
+/// case does not apply.
+fn by_option(gold: &str, answer: &str, options: &[(char, &str)]) -> Option<(bool, &'static str)> {
     let (letter, text) = match (choice::letter(gold), choice::letter(answer)) {
-        (Some(letter), None) if choice::named_letter(answer).is_none() => (letter, answer),
+        (Some(letter), None) => match choice::labelled(answer) {
+            Some((_, text)) => (letter, text),
+            None if choice::named_letter(answer).is_none() => (letter, answer),
+            None => return None,
+        },
         (None, Some(letter)) => (letter, gold),
         _ => return None,
     };
-    let options = question::options(question);
     if !options.iter().any(|o| o.0 == letter) {
         return None;
     }

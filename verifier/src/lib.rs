@@ -17,7 +17,8 @@ mod value;
 mod verify;
 mod words;
 
-pub use grade::{Grade, grade};
+pub use grade::{Grade, NO_ANSWER, grade};
 pub use mode::{Format, Mode};
 pub use steps::{BUDGET, Verdict};
+pub use value::UNEVALUATED;
 pub use verify::verify;

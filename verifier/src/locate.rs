@@ -33,14 +33,18 @@ const MARKS: [(&str, &str); 5] = [("\\[", "\\]"), ("\\(", "\\)"), ("$$", "$$"), 
 ///
 /// 1. the boxes,
 /// 2. the text after "the answer is" or a similar marker,
-/// 3. the complete text, if it parses as one value,
-/// 4. the last sentence: all of it, the part after its verb, or its last formula.
+/// 3. a block of code at the end,
+/// 4. the complete text, if it parses as one value,
+/// 5. the last sentence: all of it, the part after its verb, or its last formula.
 pub(super) fn locate<'a>(text: &'a str, steps: &Steps) -> Located<'a> {
     let answer_text = extract::without_thinking(text);
     let text = python::strip(extract::last_answer_tag(answer_text).unwrap_or(answer_text));
     let whole = |text: Cow<'a, str>, value| Located { clause: text.clone(), text, value };
     if let Some(found) = boxes(text).or_else(|| after_marker(text).map(Cow::Borrowed)) {
         return whole(found, None);
+    }
+    if let Some(code) = code_block(text) {
+        return Located { text: Cow::Borrowed(code), value: None, clause: Cow::Borrowed(text) };
     }
     if let Some(value) = read(text, steps) {
         return whole(Cow::Borrowed(text), Some(value));
@@ -71,6 +75,15 @@ fn conclusion(sentence: &str) -> Option<&str> {
     let concluded = |at: &&(usize, usize)| sentence[..at.0].trim_end().ends_with([',', ';', ':', '$', ')']);
     let behind = |at: &(usize, usize)| python::strip(sentence[at.1..].trim_start_matches([',', ' ']));
     joints.iter().rev().find(concluded).map(behind).filter(|t| !t.is_empty())
+}
+
+/// Returns the content of a block of code at the end of a text, without the name of its language.
+fn code_block(text: &str) -> Option<&str> {
+    let inner = text.strip_suffix("```")?.rsplit_once("```")?.1;
+    let (tag, code) = inner.split_once(python::is_space)?;
+    let tagged = inner[tag.len()..].starts_with('\n') || code.starts_with(['[', '{', '"']);
+    let code = if tagged && tag.chars().all(|c| c.is_alphanumeric()) { code } else { inner };
+    Some(python::strip(code)).filter(|code| !code.is_empty())
 }
 
 /// Parses a text that consists of one value only.

@@ -9,19 +9,20 @@ use crate::locate::{MAX_ANSWER, bare, locate};
 use crate::normalise::normalise;
 use crate::steps::{BUDGET, Steps, Verdict};
 use crate::value::comparison::{no, outcome, yes};
-use crate::value::{self, Comparison, Value};
+use crate::value::{self, Comparison, UNEVALUATED, Value};
 use crate::{choice, compat, question, words};
 
 /// Compares an answer with the gold answer. The answer may be the bare value or a text that contains it. Never panics
 /// and takes bounded time for every input. `compat` gives the verdict of the published scorer.
 pub fn verify(gold: &str, answer: &str, mode: Mode) -> Verdict {
     match mode {
-        Mode::Strict => strict(gold, answer),
+        Mode::Strict => strict(gold, answer, None),
         Mode::Compat => compat::verify(gold, answer),
     }
 }
 
-fn strict(gold: &str, answer: &str) -> Verdict {
+/// Compares by the strict rules. An expression that stands in `question` is no answer if the gold answer is a number.
+pub(crate) fn strict(gold: &str, answer: &str, question: Option<&str>) -> Verdict {
     let steps = Steps::new(BUDGET);
     let (gold, answer) = (&*normalise(gold), &*normalise(answer));
     let found = locate(answer, &steps);
@@ -34,8 +35,13 @@ fn strict(gold: &str, answer: &str) -> Verdict {
     }
     let (gold_text, answer_text) = (bare(gold), bare(&found.text));
     let (clause, value) = (&*found.clause, found.value);
-    let sides = Sides { gold: &gold_text, answer: &answer_text, value, clause, steps: &steps };
-    let Comparison { equal, why } = sides.decide();
+    let sides = Sides { gold: &gold_text, answer: &answer_text, value, clause, question, steps: &steps };
+    let Comparison { mut equal, mut why } = sides.decide();
+    // A calculation that also states its result is an answer: "18 = 17 + 1".
+    let is_stated = || answer.split('=').flat_map(|side| side.split(". ")).any(|text| bare(text) == gold_text);
+    if why == UNEVALUATED && is_stated() {
+        (equal, why) = (true, "equal numbers");
+    }
     Verdict { equal, gold_parsed: gold_text, answer_parsed: answer_text, why, steps: steps.taken() }
 }
 
@@ -47,6 +53,7 @@ struct Sides<'a> {
     value: Option<Value>,
     /// The sentence or the mark in which the answer was found.
     clause: &'a str,
+    question: Option<&'a str>,
     steps: &'a Steps,
 }
 
@@ -65,12 +72,14 @@ impl Sides<'_> {
     /// Compares yes/no and true/false answers: the gold answer is one of these words, and the answer begins with one.
     fn polar(&self) -> Option<Comparison> {
         let gold = words::polar(self.gold)?;
+        // "True" and "yes" answer the same question.
+        let affirms = |word: &str| matches!(word, "yes" | "true");
         let whole = words::polar_answer(self.clause);
         if whole.is_none() && words::doubt(self.gold, self.answer, self.clause).is_some() {
             return Some(no("the text around the answer denies it"));
         }
         match words::polar_answer(self.answer).or(whole)? {
-            Some(polarity) => Some(outcome(polarity == gold, "equal words", "the opposite")),
+            Some(answer) => Some(outcome(affirms(answer) == affirms(gold), "equal words", "the opposite")),
             None => Some(no("neither yes nor no")),
         }
     }
@@ -133,7 +142,9 @@ impl Sides<'_> {
         }
         let comparison = value::equal(&x, &y, steps);
         if comparison.equal {
-            return comparison;
+            let asked = |question| x != y && value::stands_in(question, answer, &y);
+            let calculated = value::is_calculation(&x, &y, steps) || self.question.is_some_and(asked);
+            return if calculated { no(UNEVALUATED) } else { comparison };
         }
         // These are equal as words, although they parse as mathematics: "1st place" and "first place".
         if words::are_phrases(gold, answer) && words::same(gold, answer) {

@@ -1,7 +1,7 @@
 //! Exact rational values of expressions, if they exist and are not too large.
 
 use crate::steps::{Rational, Steps};
-use crate::value::expr::Expr;
+use crate::value::expr::{Expr, number};
 use num_bigint::BigInt;
 
 /// Maximum size of an exact result in bits. It prevents the computation of numbers such as 10^10^10.
@@ -80,6 +80,12 @@ pub(crate) fn exact(e: &Expr, steps: &Steps) -> Option<Rational> {
             call(name, &args, steps)
         }
     }
+}
+
+/// Returns a rational expression as one literal, and any other expression unchanged. For notations of a single number,
+/// such as a mixed number.
+pub(crate) fn literal(e: Expr, steps: &Steps) -> Expr {
+    exact(&e, steps).map_or(e, number)
 }
 
 /// Returns `base^exponent` if it is rational: integer exponents, and roots of perfect powers. An odd root of a negative

@@ -11,6 +11,7 @@ pub(crate) mod comparison;
 mod complex;
 mod decide;
 mod eval;
+mod evaluated;
 mod exact;
 mod expr;
 mod family;
@@ -23,6 +24,7 @@ mod unit;
 
 pub use compare::equal;
 pub use comparison::Comparison;
+pub use evaluated::{UNEVALUATED, is_calculation, stands_in};
 pub use expr::Expr;
 use matrix::Rows;
 pub use parse::parse;

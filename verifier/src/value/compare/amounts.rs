@@ -122,6 +122,9 @@ fn measured(a: &Expr, u: &Unit, b: &Expr, v: &Unit, steps: &Steps) -> Comparison
         }
         (Unit::Money(x), Unit::Money(y)) if x == y => expressions(a, b, steps),
         (Unit::Thing(x), Unit::Thing(y)) if same_thing(x, y) => expressions(a, b, steps),
+        (Unit::Percent, Unit::Measure(d, _)) | (Unit::Measure(d, _), Unit::Percent) if d.iter().any(|p| *p != 0) => {
+            no("different units")
+        }
         (Unit::Percent, v) if v.is_number() => converted(&divide(a.clone(), integer(100)), &sized(b, size(v)), steps),
         (u, Unit::Percent) if u.is_number() => converted(&sized(a, size(u)), &divide(b.clone(), integer(100)), steps),
         _ => no("different units"),

@@ -4,6 +4,7 @@ use crate::lexicon::{self, Kind};
 use crate::number_words;
 use crate::steps::Rational;
 use crate::value::Value;
+use crate::value::exact::literal;
 use crate::value::expr::{Expr, divide, integer, number};
 use crate::value::lex::{Tok, Token};
 use crate::value::parse::Reader;
@@ -43,7 +44,7 @@ impl Reader<'_> {
             from = to;
         }
         let one = Rational::from_integer(1.into());
-        Some(Value::Scalar(Expr::Add(terms), Some(Unit::Measure(measured?, one))))
+        Some(Value::Scalar(literal(Expr::Add(terms), self.steps), Some(Unit::Measure(measured?, one))))
     }
 
     /// Parses a number in words and the counted thing.

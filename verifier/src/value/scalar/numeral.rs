@@ -2,6 +2,7 @@
 
 use crate::number_words;
 use crate::steps::Rational;
+use crate::value::exact::literal;
 use crate::value::expr::{Expr, divide, integer, number as rational, power};
 use crate::value::lex::{Tok, Token, is, is_cmd};
 use crate::value::scalar::parser::Parser;
@@ -36,7 +37,7 @@ impl Parser<'_> {
                     self.need('/')?;
                     divide(over, self.number()?)
                 };
-                return Some(Expr::Add(vec![n, part]));
+                return Some(literal(Expr::Add(vec![n, part]), self.steps));
             }
         }
         self.power()

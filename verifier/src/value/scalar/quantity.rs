@@ -3,6 +3,7 @@
 use crate::lexicon::{self, Kind};
 use crate::number_words;
 use crate::steps::Rational;
+use crate::value::exact::literal;
 use crate::value::expr::{Expr, divide, integer, number};
 use crate::value::lex::{Tok, Token, is, is_cmd};
 use crate::value::scalar::parser::Parser;
@@ -43,21 +44,12 @@ impl Parser<'_> {
         // Letters after a price: $6k.
         let priced = matches!(&self.unit, Some(Unit::Measure(..) | Unit::Money(_)));
         let short = [("k", 1_000), ("K", 1_000), ("M", 1_000_000), ("B", 1_000_000_000), ("bn", 1_000_000_000)];
-        if let Some((_, n)) = short.iter().find(|s| priced && s.0 == w) {
-            self.at += 1;
-            factors.push(integer(*n));
-            return true;
-        }
-        let lower = w.trim().to_lowercase();
-        let (first, rest) = lower.split_once(' ').unwrap_or((&lower, ""));
-        match number_words::scale(first).filter(|_| rest.is_empty()) {
-            Some(n) => {
-                self.at += 1;
-                factors.push(number(Rational::from_integer(n)));
-                true
-            }
-            None => false,
-        }
+        let short = short.iter().find(|s| priced && s.0 == w).map(|s| s.1.into());
+        let Some(scale) = short.or_else(|| number_words::scale(&w.trim().to_lowercase())) else { return false };
+        self.at += 1;
+        let scale = number(Rational::from_integer(scale));
+        factors[0] = literal(Expr::Mul(vec![factors[0].clone(), scale]), self.steps);
+        true
     }
 
     /// Parses the words at the end of the complete expression as its unit.
@@ -128,7 +120,7 @@ impl Parser<'_> {
                 while self.eat('\'') {}
             }
         }
-        let sum = Expr::Add(terms);
+        let sum = literal(Expr::Add(terms), self.steps);
         if self.units && self.at >= self.tokens.len() {
             self.unit = Some(Unit::Degree);
             return Some(sum);
