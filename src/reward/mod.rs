@@ -17,6 +17,7 @@ use std::collections::BTreeMap;
 
 use omr_verify::extract::{self, Path};
 use omr_verify::{Grade, grade};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::error::Result;
@@ -42,7 +43,7 @@ pub struct Item {
 pub type OnScored = Box<dyn FnOnce(Result<Judged>) + Send>;
 
 /// Reward of a response and its parts.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Score {
     /// Combined score: [`composite`] of `acc_score` and `format_reward_score`.
     pub score: f64,
@@ -53,8 +54,10 @@ pub struct Score {
     /// Answer extracted from the response; empty if none was found.
     pub predict_str: String,
     /// Rule that decided about the answer.
+    #[serde(default)]
     pub why: Cow<'static, str>,
     /// Additional numbers returned by a custom reward, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub further: BTreeMap<String, f64>,
 }
 

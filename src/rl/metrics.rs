@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crate::engine::scheduler::SchedulerStats;
 use crate::ops::policy_loss::PolicyLoss;
 use crate::optim::StepStats;
-use crate::reward::{Shares, judge};
+use crate::reward::judge;
 use crate::rl::experience::Experience;
 use crate::rl::group::Group;
 use crate::rl::update::Seen;
@@ -81,13 +81,6 @@ impl StepMetrics {
         self.spread("prompt_length", &prompts);
         let flat = advantages.iter().filter(|&&a| a == 0.0).count();
         self.set("critic/advantages/zero_ratio", flat as f64 / advantages.len().max(1) as f64);
-    }
-
-    /// Sets the shares of responses that the strict rules did not read as an answer or as a number.
-    pub fn shares(&mut self, shares: &Shares) {
-        for (name, share) in shares.named() {
-            self.set(&format!("critic/score/{name}"), share);
-        }
     }
 
     /// Sets the counts of the step's judge: answers sent to the judge, answers that it called correct, and answers

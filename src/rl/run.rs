@@ -330,7 +330,7 @@ impl TrainingJob for Job {
             if self.scorer.is_strict() {
                 let mut shares = Shares::default();
                 rollouts().for_each(|rollout| shares.count(&rollout.response, &rollout.score.why));
-                metrics.shares(&shares);
+                shares.named().map(|(name, share)| metrics.set(&format!("critic/score/{name}"), share));
                 if let Some(line) = shares.warning().filter(|_| !std::mem::replace(&mut warned, true)) {
                     observer.note(&format!("step {}: {line}", trainer.step + 1));
                 }

@@ -2,7 +2,7 @@
 //! one line when its score is known. A repeated step reads its rollouts from the journal. Therefore they are bitwise
 //! identical to the first ones, and no judge or reward process is called again.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -51,14 +51,8 @@ enum Line {
     Scored {
         prompt: u64,
         rollout: usize,
-        score: f64,
-        acc_score: f64,
-        format_reward_score: f64,
-        predict_str: String,
-        #[serde(default)]
-        why: String,
-        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-        further: BTreeMap<String, f64>,
+        #[serde(flatten)]
+        score: Score,
         judge: JournalVerdict,
     },
 }
@@ -155,11 +149,7 @@ impl Journal {
 
     /// Records a verdict.
     pub fn add_verdict(&mut self, (prompt, rollout): Name, score: &Score, judge: Option<&Ruling>) -> Result<()> {
-        let Score { score, acc_score, format_reward_score, predict_str, why, further } = score.clone();
-        let (why, judge) = (why.into_owned(), judge.into());
-        let line =
-            Line::Scored { prompt, rollout, score, acc_score, format_reward_score, predict_str, why, further, judge };
-        self.add(&line)
+        self.add(&Line::Scored { prompt, rollout, score: score.clone(), judge: judge.into() })
     }
 
     fn add(&mut self, line: &Line) -> Result<()> {
@@ -192,19 +182,7 @@ fn known(text: &str, head: &str, found: &mut Found) -> String {
                 found.outputs.insert((prompt, rollout), output);
                 found.arithmetics.insert((prompt, rollout), arithmetic);
             }
-            Line::Scored {
-                prompt,
-                rollout,
-                score,
-                acc_score,
-                format_reward_score,
-                predict_str,
-                why,
-                further,
-                judge,
-            } => {
-                let why = why.into();
-                let score = Score { score, acc_score, format_reward_score, predict_str, why, further };
+            Line::Scored { prompt, rollout, score, judge } => {
                 found.verdicts.insert((prompt, rollout), (score, judge.into()));
             }
         }

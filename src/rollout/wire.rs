@@ -1,8 +1,6 @@
 //! Binary format in which a rank sends its rollouts to the other ranks: a line of JSON per rollout, then its tokens and
 //! log-probs as raw bytes.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 
 use super::Rollout;
@@ -22,10 +20,7 @@ struct Head {
     finish_reason: String,
     tokens: usize,
     response: String,
-    scores: [f64; 3],
-    predict_str: String,
-    why: String,
-    further: BTreeMap<String, f64>,
+    score: Score,
     judge: JournalVerdict,
     sampled_with: Option<String>,
 }
@@ -41,10 +36,7 @@ pub fn pack(rollouts: &[Rollout]) -> Result<Vec<u8>> {
             finish_reason: output.finish_reason.as_str().to_owned(),
             tokens: output.token_ids.len(),
             response: response.clone(),
-            scores: [score.score, score.acc_score, score.format_reward_score],
-            predict_str: score.predict_str.clone(),
-            why: score.why.to_string(),
-            further: score.further.clone(),
+            score: score.clone(),
             judge: judge.as_ref().into(),
             sampled_with: sampled_with.clone(),
         };
@@ -73,10 +65,8 @@ pub fn unpack(mut bytes: &[u8]) -> Result<Vec<Rollout>> {
             logprobs: logprobs.chunks(4).map(|bytes| f32::from_bits(word(bytes))).collect(),
             finish_reason: FinishReason::named(&head.finish_reason).ok_or_else(|| cut(&head))?,
         };
-        let [score, acc_score, format_reward_score] = head.scores;
-        let Head { question, response, predict_str, why, further, sampled_with, .. } = head;
-        let score = Score { score, acc_score, format_reward_score, predict_str, why: why.into(), further };
-        let judge = head.judge.into();
+        let Head { question, response, score, judge, sampled_with, .. } = head;
+        let judge = judge.into();
         rollouts.push(Rollout { question, output, response, score, judge, sampled_with });
     }
     Ok(rollouts)

@@ -58,9 +58,7 @@ fn is_marked(text: &str, at: usize) -> bool {
     let between = |w: &&str| lexicon::is(Kind::Shows, w) || matches!(*w, "" | "the" | "best" | "must" | "should");
     let beside = |words: Vec<&str>| words.iter().find(|w| !between(w)).is_some_and(named);
     let follows = |kind| lexicon::find(kind, before).last().is_some_and(|f| before[f.1..].chars().all(apart));
-    [('(', ')'), ('[', ']'), ('{', '}'), ('*', '*'), ('>', '<')]
-        .iter()
-        .any(|mark| before.ends_with(mark.0) && behind.starts_with(mark.1))
+    (before.ends_with(['(', '[', '{', '*', '>']) && behind.starts_with([')', ']', '}', '*', '<']))
         || beside(before.rsplit(apart).collect())
         || beside(behind.split(apart).collect())
         || follows(Kind::Marker)

@@ -1,9 +1,11 @@
 //! Normalises notation: Unicode signs, alternative command names, and commands that only change the appearance. The
 //! table of replacements is `lexicon/notation.tsv`. No other module rewrites notation.
 
-use crate::lexicon::{Kind, look};
+use crate::lexicon::{Kind, look, rows};
 use crate::python;
+use regex::Regex;
 use std::borrow::Cow;
+use std::sync::LazyLock;
 
 /// Character between two groups of digits of one number. It replaces `{,}` and `,\!`, which never separate list
 /// members.
@@ -11,8 +13,26 @@ pub(crate) const JOIN: char = '\u{1}';
 
 /// Returns the text in normalised notation. Signs and commands that are not in the table stay as they are.
 pub fn normalise(text: &str) -> Cow<'_, str> {
-    let plain = if text.is_ascii() { Cow::Borrowed(text) } else { Cow::Owned(ascii(text)) };
+    let plain = if text.is_ascii() { Cow::Borrowed(text) } else { Cow::Owned(ascii(&parted(text))) };
     if plain.contains(['\\', '{', '~']) { Cow::Owned(commands(&plain)) } else { plain }
+}
+
+/// Puts spaces around the known words and the numbers of Chinese text, which has no spaces.
+fn parted(text: &str) -> Cow<'_, str> {
+    static WORDS: LazyLock<Regex> = LazyLock::new(|| {
+        let kinds = [Kind::Denial, Kind::Joint, Kind::Marker, Kind::Modifier, Kind::Scale, Kind::Shows];
+        let forms = kinds.into_iter().flat_map(rows).flat_map(|row| row.1.iter().copied().chain([row.0]));
+        let mut forms: Vec<&str> =
+            forms.filter(|form| form.starts_with(is_han)).chain(["平方", "立方", "每"]).collect();
+        forms.sort_by_key(|form| std::cmp::Reverse(form.len()));
+        Regex::new(&format!("{}|[!-~]+", forms.join("|"))).expect("words without special signs")
+    });
+    if text.contains(is_han) { WORDS.replace_all(text, " $0 ") } else { Cow::Borrowed(text) }
+}
+
+/// Returns true for a Chinese character.
+pub(crate) fn is_han(c: char) -> bool {
+    matches!(c, '\u{4e00}'..='\u{9fff}')
 }
 
 /// Converts Unicode notation to ASCII or LaTeX.

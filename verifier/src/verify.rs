@@ -36,12 +36,10 @@ pub(crate) fn strict(gold: &str, answer: &str, question: Option<&str>) -> Verdic
     let (gold_text, answer_text) = (bare(gold), bare(&found.text));
     let (clause, value) = (&*found.clause, found.value);
     let sides = Sides { gold: &gold_text, answer: &answer_text, value, clause, question, steps: &steps };
-    let Comparison { mut equal, mut why } = sides.decide();
+    let Comparison { equal, why } = sides.decide();
     // A calculation that also states its result is an answer: "18 = 17 + 1".
     let is_stated = || answer.split('=').flat_map(|side| side.split(". ")).any(|text| bare(text) == gold_text);
-    if why == UNEVALUATED && is_stated() {
-        (equal, why) = (true, "equal numbers");
-    }
+    let (equal, why) = if why == UNEVALUATED && is_stated() { (true, "equal numbers") } else { (equal, why) };
     Verdict { equal, gold_parsed: gold_text, answer_parsed: answer_text, why, steps: steps.taken() }
 }
 
@@ -142,8 +140,7 @@ impl Sides<'_> {
         }
         let comparison = value::equal(&x, &y, steps);
         if comparison.equal {
-            let asked = |question| x != y && value::stands_in(question, answer, &y);
-            let calculated = value::is_calculation(&x, &y, steps) || self.question.is_some_and(asked);
+            let calculated = value::is_calculation(&x, &y, answer, self.question, steps);
             return if calculated { no(UNEVALUATED) } else { comparison };
         }
         // These are equal as words, although they parse as mathematics: "1st place" and "first place".

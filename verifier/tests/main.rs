@@ -10,6 +10,7 @@ mod lexicon;
 mod pairs;
 mod properties;
 mod python;
+mod rewards;
 #[path = "../../tests/seed.rs"]
 mod seed;
 mod strict;

@@ -10,11 +10,11 @@ use crate::value::{Unit, Value};
 /// Reason of a verdict on an answer that is a calculation although the gold answer is a number.
 pub const UNEVALUATED: &str = "unevaluated";
 
-/// Returns true if `gold` is a number and `answer` is a calculation. A number is a literal, a fraction, a decimal,
-/// scientific notation, a power, a root, a factorial, or a sum or product of such numbers that cannot be combined:
-/// `2\sqrt{3}`, `1+\pi`. The answer to a rational number in the same unit has no sums and functions, unless the
-/// number is a rounded decimal.
-pub fn is_calculation(gold: &Value, answer: &Value, steps: &Steps) -> bool {
+/// Returns true if `gold` is a number and `answer`, which is written as `text`, is a calculation or an expression that
+/// stands in `question`. A number is a literal, a fraction, a decimal, scientific notation, a power, a root, a
+/// factorial, or a sum or product of such numbers that cannot be combined: `2\sqrt{3}`, `1+\pi`. The answer to a
+/// rational number in the same unit has no sums and functions, unless the number is a rounded decimal.
+pub fn is_calculation(gold: &Value, answer: &Value, text: &str, question: Option<&str>, steps: &Steps) -> bool {
     let (Some((gold, unit)), Some((answer, other))) = (number(gold), number(answer)) else { return false };
     if gold.has_variables() || has_steps(&gold, steps) {
         return false;
@@ -22,10 +22,12 @@ pub fn is_calculation(gold: &Value, answer: &Value, steps: &Steps) -> bool {
     let rational = (unit.is_none() || unit == other) && gold.decimal().is_none() && exact(&gold, steps).is_some();
     let computed = |part: &Expr| match part {
         Expr::Call(function, _) => !matches!(*function, "factorial" | "factorial2" | "binom" | "abs"),
-        Expr::Add(_) | Expr::Bound(_) | Expr::Apply(..) => true,
-        _ => false,
+        _ => matches!(part, Expr::Add(_) | Expr::Bound(_) | Expr::Apply(..)),
     };
-    has_steps(&answer, steps) || (rational && answer.any(computed))
+    let repeats = gold != answer && !matches!(answer, Expr::Num { .. });
+    has_steps(&answer, steps)
+        || (rational && answer.any(computed))
+        || (repeats && question.is_some_and(|question| stands_in(question, text)))
 }
 
 /// Returns the expression and the unit of a value that stands for one number.
@@ -33,9 +35,7 @@ fn number(value: &Value) -> Option<(Expr, Option<&Unit>)> {
     match value.unnamed() {
         Value::Scalar(e, unit) => Some((e.clone(), unit.as_ref())),
         Value::Ratio(parts) if parts.len() == 2 => Some((divide(parts[0].clone(), parts[1].clone()), None)),
-        Value::Region(region) => region.spans.first().map(|span| (span.low.clone(), None)),
         Value::Set(items) | Value::List(items) if items.len() == 1 => number(&items[0]),
-        Value::Sided(_, inner) | Value::Residue(inner, _) => number(inner),
         _ => None,
     }
 }
@@ -58,17 +58,17 @@ fn has_steps(e: &Expr, steps: &Steps) -> bool {
     })
 }
 
-/// Returns true if the answer is an expression that stands in the question: `156 / 2`, `156 divided by 2`.
-pub fn stands_in(question: &str, answer: &str, value: &Value) -> bool {
+/// Returns true if the question contains the expression that ends in a number: `156 / 2`, `156 divided by 2`.
+fn stands_in(question: &str, expression: &str) -> bool {
     let plain = |text: &str| {
         let marks = [("}{", "/"), ("\\frac", ""), ("\\div", "/"), ("divided by", "/"), (":", "/")];
         let text = marks.iter().fold(normalise(text).into_owned(), |text, (mark, sign)| text.replace(mark, sign));
         text.replace(|c: char| "{}$ ".contains(c), "")
     };
-    let (question, answer) = (plain(question), plain(answer.rsplit('=').next().unwrap_or(answer)));
-    let answer = answer.trim_end_matches(char::is_alphabetic);
+    let (question, expression) = (plain(question), plain(expression.rsplit('=').next().unwrap_or(expression)));
+    // A unit may follow the expression.
+    let expression = expression.trim_end_matches(char::is_alphabetic);
     let digit = |c: char| c.is_ascii_digit();
-    let alone = |at: usize| !question[..at].ends_with(digit) && !question[at + answer.len()..].starts_with(digit);
-    let literal = matches!(value.unnamed(), Value::Scalar(Expr::Num { .. }, _));
-    !literal && question.match_indices(answer).any(|(at, _)| alone(at))
+    let alone = |at: usize| !question[..at].ends_with(digit) && !question[at + expression.len()..].starts_with(digit);
+    expression.ends_with(digit) && question.match_indices(expression).any(|(at, _)| alone(at))
 }

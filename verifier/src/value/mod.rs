@@ -24,7 +24,7 @@ mod unit;
 
 pub use compare::equal;
 pub use comparison::Comparison;
-pub use evaluated::{UNEVALUATED, is_calculation, stands_in};
+pub use evaluated::{UNEVALUATED, is_calculation};
 pub use expr::Expr;
 use matrix::Rows;
 pub use parse::parse;

@@ -1,6 +1,7 @@
 //! Parses the unit that words and signs after a number describe.
 
 use crate::lexicon::{self, AXES, Dimension, Kind};
+use crate::normalise::is_han;
 use crate::steps::Rational;
 use crate::value::expr::is_function;
 use crate::value::lex::{Tok, Token, is, is_cmd};
@@ -107,7 +108,7 @@ impl Parts {
         let known = |t: &str| lexicon::unit(t).is_some();
         let joined = self.parts.last_mut().filter(|p| {
             let last = p.name.to_lowercase();
-            let power = matches!(last.as_str(), "square" | "sq" | "sq." | "cubic" | "cu" | "cu.");
+            let power = matches!(last.as_str(), "square" | "sq" | "sq." | "cubic" | "cu" | "cu." | "平方" | "立方");
             p.power == self.over && (power || (!known(&p.name) && !known(text)) || known(&format!("{} {text}", p.name)))
         });
         match joined {
@@ -254,8 +255,8 @@ impl Parts {
             // Powers as words: square meters, cubic feet.
             let (first, rest) = part.name.split_once(' ').unwrap_or(("", &part.name));
             let (name, power) = match first.to_lowercase().as_str() {
-                "square" | "sq" | "sq." => (rest, 2),
-                "cubic" | "cu" | "cu." => (rest, 3),
+                "square" | "sq" | "sq." | "平方" => (rest, 2),
+                "cubic" | "cu" | "cu." | "立方" => (rest, 3),
                 _ => (part.name.as_str(), 1),
             };
             let known = lexicon::unit(name).filter(|u| u.pi == 0)?;
@@ -293,7 +294,7 @@ pub(crate) fn thing(words: &str) -> Option<String> {
 /// Returns true for countable things in the plural: apples, people.
 pub(crate) fn is_plural(thing: &str) -> bool {
     let last = thing.rsplit(' ').next().unwrap_or(thing);
-    let irregular = matches!(last, "people" | "men" | "women" | "children");
+    let irregular = matches!(last, "people" | "men" | "women" | "children") || last.starts_with(is_han);
     !thing.contains('^') && ((last.ends_with('s') && !last.ends_with("ss") && last.len() > 3) || irregular)
 }
 
@@ -331,7 +332,7 @@ pub(crate) fn trailing(rest: &[Token], after_number: bool) -> Option<Unit> {
     let (mut parts, mut at) = (Parts { parts: Vec::new(), over: 1 }, 0);
     while let Some(t) = rest.get(at) {
         at += match &t.tok {
-            Tok::Word(w) if matches!(w.as_str(), "per" | "a" | "an") => {
+            Tok::Word(w) if matches!(w.as_str(), "per" | "a" | "an" | "pro" | "每") => {
                 parts.over = -1;
                 1
             }
@@ -390,6 +391,7 @@ fn begins_unit(word: &str, spaced: bool, words: usize) -> bool {
     let known = || lexicon::unit(word).is_some() || lexicon::currency(word).is_some();
     match word.chars().count() {
         // "5 m" has a unit, "5 x" and "5m" do not.
+        1 if word.starts_with(is_han) => true,
         1 => spaced && words <= 16 && words != 2 && "mgshLlNJWVKACFTM".contains(word),
         2 if matches!(word, "st" | "nd" | "rd" | "th") => true,
         2 => lexicon::is_sign(word) || (spaced && (known() || words > 1)),

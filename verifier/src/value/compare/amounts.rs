@@ -88,6 +88,8 @@ fn bare(a: &Expr, unit: &Unit, b: &Expr, steps: &Steps) -> Comparison {
 
 /// Compares two amounts that both have a unit.
 fn measured(a: &Expr, u: &Unit, b: &Expr, v: &Unit, steps: &Steps) -> Comparison {
+    // Money is no percentage.
+    let is_share = |unit: &Unit| matches!(unit, Unit::Measure(d, _) if d.iter().all(|p| *p == 0));
     match (u, v) {
         (Unit::Percent, Unit::Percent) | (Unit::Degree, Unit::Degree) | (Unit::Ordinal, Unit::Ordinal) => {
             expressions(a, b, steps)
@@ -122,11 +124,8 @@ fn measured(a: &Expr, u: &Unit, b: &Expr, v: &Unit, steps: &Steps) -> Comparison
         }
         (Unit::Money(x), Unit::Money(y)) if x == y => expressions(a, b, steps),
         (Unit::Thing(x), Unit::Thing(y)) if same_thing(x, y) => expressions(a, b, steps),
-        (Unit::Percent, Unit::Measure(d, _)) | (Unit::Measure(d, _), Unit::Percent) if d.iter().any(|p| *p != 0) => {
-            no("different units")
-        }
-        (Unit::Percent, v) if v.is_number() => converted(&divide(a.clone(), integer(100)), &sized(b, size(v)), steps),
-        (u, Unit::Percent) if u.is_number() => converted(&sized(a, size(u)), &divide(b.clone(), integer(100)), steps),
+        (Unit::Percent, v) if is_share(v) => converted(&divide(a.clone(), integer(100)), &sized(b, size(v)), steps),
+        (u, Unit::Percent) if is_share(u) => converted(&sized(a, size(u)), &divide(b.clone(), integer(100)), steps),
         _ => no("different units"),
     }
 }

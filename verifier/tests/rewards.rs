@@ -1,0 +1,84 @@
+//! Tests pairs on which a reward was wrong (`tests/data/rewards.jsonl`). A row with a `response` is graded as a complete
+//! response, the others are compared as answers.
+
+use std::path::Path;
+
+use omr_verify::{Mode, grade, verify};
+use serde_json::Value;
+
+/// Asserts the verdicts of all rows of a category, and the reasons that the rows state.
+fn judge(category: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/rewards.jsonl");
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let rows = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let (mut cases, mut wrong) = (0, Vec::new());
+    for row in rows.filter(|row| row["category"] == category) {
+        let gold = row["gold"].as_str().unwrap();
+        let (equal, why) = match (row["response"].as_str(), row["answer"].as_str()) {
+            (Some(response), _) => {
+                let grade = grade(response, gold, row["question"].as_str(), Mode::Strict);
+                (grade.correct, grade.why)
+            }
+            (None, answer) => {
+                let verdict = verify(gold, answer.unwrap(), Mode::Strict);
+                (verdict.equal, verdict.why)
+            }
+        };
+        cases += 1;
+        if Some(equal) != row["truth"].as_bool() || row["why"].as_str().is_some_and(|want| want != why) {
+            wrong.push(format!("{row}: {equal}, {why}"));
+        }
+    }
+    println!("{category}: {cases} rows");
+    assert!(wrong.is_empty() && cases > 4, "{cases} rows\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn a_sum_that_repeats_the_question_is_no_answer() {
+    judge("unevaluated");
+}
+
+#[test]
+fn a_division_that_stands_in_the_question_is_no_answer() {
+    judge("asked");
+}
+
+#[test]
+fn fractions_powers_roots_and_ends_of_calculations_stay_right() {
+    judge("number");
+}
+
+#[test]
+fn a_response_that_is_only_the_answer_was_no_answer() {
+    judge("complete response");
+}
+
+#[test]
+fn a_letter_in_a_sentence_or_an_equation_was_the_chosen_option() {
+    judge("choice");
+}
+
+#[test]
+fn money_was_equal_to_a_percentage() {
+    judge("money");
+}
+
+#[test]
+fn a_block_of_code_with_a_language_was_not_read() {
+    judge("code");
+}
+
+#[test]
+fn chinese_sentences_around_units_were_not_read() {
+    judge("chinese");
+}
+
+#[test]
+fn german_words_after_units_were_not_read_and_denials_were_ignored() {
+    judge("german");
+}
+
+#[test]
+fn yes_was_the_opposite_of_true() {
+    judge("polar");
+}
