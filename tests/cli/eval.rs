@@ -138,3 +138,26 @@ fn rows_that_cannot_be_asked_are_refused_or_named() {
     assert!(code == 0 && stderr.contains("index 0 is left out") && stderr.contains("AttributeError"), "{stderr}");
     assert_eq!(summary(&at(&dir, "out"))["tasks"][TASK]["n"], 0);
 }
+
+#[test]
+fn an_evaluation_tells_how_many_answers_it_did_not_read() {
+    let dir = data(TASK, "data.parquet");
+    let responses = ["blue", "\\boxed{A}", "<think>t</think>", "\\boxed{B}"];
+    let lines: Vec<Value> = responses.iter().enumerate().map(|(i, response)| line(i, response)).collect();
+    let file = answers(&dir, &lines);
+    let eval = |out: &str, mode: &str| {
+        let out = at(&dir, out);
+        let args = ["eval", "--data", &at(&dir, ""), "--responses", &file, "--out", &out, "--limit", "4"];
+        let (code, _, stderr) = run(&[&args[..], &["--mode", mode]].concat());
+        assert_eq!(code, 0, "{stderr}");
+        (summary(&out)["tasks"][TASK].clone(), stderr)
+    };
+    let (task, stderr) = eval("strict", "strict");
+    assert_eq!((&task["no_answer_ratio"], &task["unevaluated_ratio"]), (&json!(0.5), &json!(0.0)), "{task}");
+    assert!(
+        stderr.contains("50.0 % of 4 responses have no answer that the scorer reads, such as \"blue\""),
+        "{stderr}"
+    );
+    let (task, stderr) = eval("compat", "compat");
+    assert!(task["no_answer_ratio"].is_null() && !stderr.contains("have no answer"), "{task} {stderr}");
+}

@@ -262,3 +262,16 @@ fn scores_come_back_in_order() {
         assert_eq!((server.times("yes"), server.times("no"), server.times("gold")), (25, 25, 0));
     }
 }
+
+#[tokio::test]
+async fn the_judge_does_not_compute_an_unevaluated_answer() {
+    let server = Server::start();
+    let client = Client::new(&config(&server), "judge", None).unwrap();
+    let response = "<think>t</think><answer>15 + 63</answer>";
+    for (mode, asked) in [(Mode::Strict, 0), (Mode::Compat, 0)] {
+        let rules = score(response, "78", Some(QUESTION), mode);
+        let judged = client.score(rules, response, "78", Some(QUESTION), mode).await.unwrap();
+        assert_eq!((word(&judged), server.count()), ("not asked".to_owned(), asked), "{}", mode.name());
+        assert_eq!(judged.score.acc_score, f64::from(u8::from(mode == Mode::Compat)));
+    }
+}

@@ -5,7 +5,8 @@ pub mod judge_server;
 mod process;
 mod protocol;
 
-use omr::reward::{Mode, score};
+use omr::config::{Rubric, ScorerConfig};
+use omr::reward::{Mode, Shares, score};
 
 #[test]
 fn strict_and_compat_part_where_the_original_is_wrong() {
@@ -41,4 +42,38 @@ fn the_score_is_nine_parts_accuracy_and_one_part_format() {
     ] {
         assert_eq!(score(response, "8", None, Mode::Strict).score, want, "{response:?}");
     }
+}
+
+#[test]
+fn a_bare_answer_in_the_last_line_counts_only_with_flexible_extract() {
+    let config = ScorerConfig { flexible_extract: true, ..ScorerConfig::default() };
+    let acc = |response: &str, gold: &str, rubric: Rubric| score(response, gold, None, rubric).acc_score;
+    let (plain, flexible) = (Rubric::from(Mode::Strict), config.rubric(Mode::Strict));
+    for (response, gold, right) in [
+        ("I count 3 corners.\nred", "red", 1.0),
+        ("<think>t</think>\nIt is a circle.\n**red**\n", "red", 1.0),
+        ("It is red.\nblue", "red", 0.0),
+        ("red\nIt has 3 corners, as the others have.", "red", 0.0),
+        ("<think>It is\nred", "red", 0.0),
+        ("\\boxed{blue}\nred", "red", 0.0),
+        ("The sum is\n15 + 63", "78", 0.0),
+    ] {
+        assert_eq!((acc(response, gold, plain), acc(response, gold, flexible)), (0.0, right), "{response:?}");
+        assert_eq!(acc(response, gold, config.rubric(Mode::Compat)), acc(response, gold, Mode::Compat.into()));
+    }
+}
+
+#[test]
+fn a_few_responses_without_an_answer_are_no_warning() {
+    let mut shares = Shares::default();
+    for i in 0..20 {
+        let response = if i == 7 { "blue \u{1b}" } else { "\\boxed{1 + 1}" };
+        shares.count(response, &score(response, "2", None, Mode::Strict).why);
+    }
+    assert_eq!(shares.named(), [("no_answer_ratio", 0.05), ("unevaluated_ratio", 0.95)]);
+    assert_eq!(shares.warning(), None);
+    shares.count("green", "no answer");
+    shares.count("green", "no answer");
+    let warning = shares.warning().unwrap();
+    assert!(warning.starts_with("13.6 % of 22 responses") && warning.contains(r#""blue \u{1b}""#), "{warning}");
 }

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
+use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::Float64Type;
@@ -16,6 +17,9 @@ use omr::config::{
 };
 use omr::data::{Form, read, write};
 use omr::device::{Device, Isa, Plan};
+use omr::reward::{Mode, Scorer};
+use omr::rl::run::Job;
+use omr::train::job::TrainingJob as _;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use crate::train::tiny::{self, Outcome, device, rl_config, run_rl, run_rl_on, run_rl_over};
@@ -295,4 +299,31 @@ fn rewards_grow() {
     println!("{rewards:?}");
     // The seed is fixed. With it, the reward increases by 0.15.
     assert!(mean(&rewards[15..]) > mean(&rewards[..5]) + 0.08, "{rewards:?}");
+}
+
+#[test]
+fn responses_without_an_answer_are_counted_and_named_once() {
+    let dir = tempfile::tempdir().unwrap();
+    tiny::base_model(&dir.path().join("untrained"));
+    let config =
+        RlConfig { model: Some(dir.path().join("untrained")), total_training_steps: Some(2), ..rl_config(dir.path()) };
+    let run = |name: &str, mode: Mode| {
+        let mut config = config.clone();
+        config.reward.mode = mode;
+        let out = dir.path().join(name);
+        let mut job = Job::new(&out, config, Arc::new(Scorer::rules(mode))).unwrap();
+        let notes = tiny::Notes::default();
+        job.run(&mut device(2), &notes).unwrap();
+        (job.common.data.remarks, notes.0.into_inner().unwrap(), Outcome::of(&out))
+    };
+    let named = |notes: &[String]| notes.iter().filter(|note| note.contains("have no answer")).count();
+    let accepts = |remarks: &[String]| remarks.iter().any(|remark| remark.contains("accepts unevaluated answers"));
+    let (remarks, notes, outcome) = run("strict", Mode::Strict);
+    let shares = outcome.figures("critic/score/no_answer_ratio");
+    assert!(shares.len() == 2 && shares.iter().all(|share| (0.1..=1.0).contains(share)), "{shares:?}");
+    assert!(outcome.figures("critic/score/unevaluated_ratio").iter().all(|&share| share == 0.0));
+    assert!(named(&notes) == 1 && !accepts(&remarks), "{notes:#?} {remarks:?}");
+    let (remarks, notes, outcome) = run("compat", Mode::Compat);
+    assert!(named(&notes) == 0 && accepts(&remarks), "{notes:#?} {remarks:?}");
+    assert!(!outcome.metrics[0].contains_key("critic/score/unevaluated_ratio"));
 }

@@ -245,6 +245,9 @@ fn the_time_of_a_validation_is_told_before_the_run() {
     job.run(&mut device(1), &notes).unwrap();
     let notes = notes.0.into_inner().unwrap();
     let at = |part: &str| notes.iter().position(|note| note.starts_with(part)).unwrap_or_else(|| panic!("{notes:#?}"));
+    // Both validations of the untrained model find responses without an answer.
+    assert_eq!(notes.iter().filter(|note| note.starts_with("validation: ")).count(), 1, "{notes:#?}");
+    assert!(notes[at("validation: ")].contains(" responses have no answer that the scorer reads, such as "));
     let told = &notes[at("expected time of a validation: val/loss of 3 rows about ")];
     assert!(told.ends_with(" s)") && told.contains("(2 validations, "), "{told}");
     assert!(at("expected time") < at("step 2: val/loss ") && at("step 2: ") < at("step 3: "), "{notes:#?}");
