@@ -26,30 +26,28 @@ pub const NO_ANSWER: &str = "no answer";
 pub fn grade<'a>(response: &'a str, ground_truth: &str, question: Option<&str>, mode: Mode) -> Grade<'a> {
     let (answer, path) = extract::predict_str(response, mode);
     let gold = extract::simple_parse(ground_truth);
-    if mode == Mode::Compat {
-        let (correct, why) = match compat::mcq::relaxed_match(&answer, gold) {
-            true if compat::mcq::LETTERS.contains(&gold) => (true, "mcq"),
-            true => (true, "relaxed"),
-            false => (compat::verify(gold, &answer).equal, "math_verify"),
-        };
-        return Grade { correct, answer, why: if correct { why } else { "none" } };
-    }
     let options = question.map(question::options).unwrap_or_default();
-    let asked = question.filter(|_| options.is_empty());
     let read = |answer: &str| {
         by_option(gold, answer, &options).unwrap_or_else(|| {
-            let verdict = verify::strict(gold, answer, asked);
+            let verdict = verify::strict(gold, answer, question.filter(|_| options.is_empty()));
             (verdict.equal, verdict.why)
         })
     };
-    // An empty answer counts as no answer, even if the gold answer is empty, too.
-    let unread = path == Path::None || answer.is_empty();
-    let (correct, why) = if unread { (false, NO_ANSWER) } else { read(&answer) };
+    let (correct, why) = match mode {
+        Mode::Compat if compat::mcq::relaxed_match(&answer, gold) => {
+            (true, if compat::mcq::LETTERS.contains(&gold) { "mcq" } else { "relaxed" })
+        }
+        Mode::Compat if compat::verify(gold, &answer).equal => (true, "math_verify"),
+        Mode::Compat => (false, "none"),
+        // An empty answer counts as no answer, even if the gold answer is empty, too.
+        Mode::Strict if path == Path::None || answer.is_empty() => (false, NO_ANSWER),
+        Mode::Strict => read(&answer),
+    };
     let whole = extract::simple_parse(python::strip(extract::without_thinking(response)));
     let words = |text: &str| text.split_whitespace().count();
     let longest = options.iter().map(|option| option.1).chain([gold]).map(words).max().unwrap_or(0);
     let is_bare = matches!(path, Path::TrailingNumber | Path::None) && (1..=longest + 2).contains(&words(whole));
-    if !correct && is_bare && read(&format!("\\boxed{{{whole}}}")).0 {
+    if mode == Mode::Strict && !correct && is_bare && read(&format!("\\boxed{{{whole}}}")).0 {
         return Grade { correct: true, answer: Cow::Borrowed(whole), why: "the complete response" };
     }
     Grade { correct, answer, why }

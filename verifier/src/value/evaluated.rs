@@ -16,18 +16,15 @@ pub const UNEVALUATED: &str = "unevaluated";
 /// rational number in the same unit has no sums and functions, unless the number is a rounded decimal.
 pub fn is_calculation(gold: &Value, answer: &Value, text: &str, question: Option<&str>, steps: &Steps) -> bool {
     let (Some((gold, unit)), Some((answer, other))) = (number(gold), number(answer)) else { return false };
-    if gold.has_variables() || has_steps(&gold, steps) {
-        return false;
-    }
     let rational = (unit.is_none() || unit == other) && gold.decimal().is_none() && exact(&gold, steps).is_some();
     let computed = |part: &Expr| match part {
         Expr::Call(function, _) => !matches!(*function, "factorial" | "factorial2" | "binom" | "abs"),
         _ => matches!(part, Expr::Add(_) | Expr::Bound(_) | Expr::Apply(..)),
     };
     let repeats = gold != answer && !matches!(answer, Expr::Num { .. });
-    has_steps(&answer, steps)
-        || (rational && answer.any(computed))
-        || (repeats && question.is_some_and(|question| stands_in(question, text)))
+    let calculated = || has_steps(&answer, steps) || (rational && answer.any(computed));
+    let asked = || repeats && question.is_some_and(|question| stands_in(question, text));
+    !gold.has_variables() && !has_steps(&gold, steps) && (calculated() || asked())
 }
 
 /// Returns the expression and the unit of a value that stands for one number.
@@ -45,12 +42,13 @@ fn number(value: &Value) -> Option<(Expr, Option<&Unit>)> {
 fn has_steps(e: &Expr, steps: &Steps) -> bool {
     let rational = |e: &&Expr| exact(e, steps).is_some();
     let divides = |e: &&Expr| matches!(e, Expr::Pow(_, n) if **n == integer(-1));
-    let scales = |e: &Expr| *e == integer(-1) || matches!(e, Expr::Pow(base, _) if **base == integer(10));
+    let scales = |e: &Expr| matches!(e, Expr::Pow(base, _) if **base == integer(10));
     e.any(|part| match part {
         Expr::Add(terms) => terms.iter().filter(rational).count() > 1,
         Expr::Mul(factors) => {
-            let numbers = factors.iter().filter(|f| !scales(f)).filter(rational);
-            let (under, over): (Vec<_>, Vec<_>) = numbers.partition(divides);
+            let numbers = || factors.iter().filter(|f| **f != integer(-1)).filter(rational);
+            let alone = numbers().all(scales);
+            let (under, over): (Vec<_>, Vec<_>) = numbers().filter(|f| alone || !scales(f)).partition(divides);
             over.len() > 1 || under.len() > 1
         }
         Expr::Pow(base, _) => divides(&part) && matches!(**base, Expr::Mul(_)) && rational(&&**base),

@@ -391,8 +391,7 @@ fn begins_unit(word: &str, spaced: bool, words: usize) -> bool {
     let known = || lexicon::unit(word).is_some() || lexicon::currency(word).is_some();
     match word.chars().count() {
         // "5 m" has a unit, "5 x" and "5m" do not.
-        1 if word.starts_with(is_han) => true,
-        1 => spaced && words <= 16 && words != 2 && "mgshLlNJWVKACFTM".contains(word),
+        1 => word.starts_with(is_han) || (spaced && words <= 16 && words != 2 && "mgshLlNJWVKACFTM".contains(word)),
         2 if matches!(word, "st" | "nd" | "rd" | "th") => true,
         2 => lexicon::is_sign(word) || (spaced && (known() || words > 1)),
         3 => lexicon::is_sign(word) || spaced || known(),
