@@ -11,25 +11,25 @@ namespace emu {
 
 namespace {
 
-// Limits of a streaming multiprocessor of compute capability 9.0 (CUDA programming guide, technical specifications).
-constexpr uint64_t kSmThreads = 2048, kSmRegisters = 65536, kSmCtas = 32;
-constexpr uint64_t kSmShared = 228 * 1024, kCtaShared = 227 * 1024, kCtaReserved = 1024;
+// Maximum number of CTAs of a streaming multiprocessor, and bytes of shared memory that the system reserves for each of
+// them (CUDA programming guide, technical specifications).
+constexpr uint64_t kSmCtas = 32, kCtaReserved = 1024;
 
-uint64_t ctas_per_sm(const EmuLaunch& launch) {
-    uint64_t n = std::min(kSmCtas, kSmThreads / launch.block);
-    n = std::min(n, kSmShared / (launch.smem + kCtaReserved));
+uint64_t ctas_per_sm(const EmuOptions& sm, const EmuLaunch& launch) {
+    uint64_t warps = (launch.block + kLanes - 1) / kLanes;
+    uint64_t n = std::min(kSmCtas, sm.sm_warps / warps);
+    n = std::min(n, sm.sm_shared / (launch.smem + kCtaReserved));
     if (launch.registers != 0) {
         // Registers of a warp are allocated in units of 256.
-        uint64_t warps = (launch.block + 31) / 32;
         uint64_t warp_registers = (launch.registers * 32ull + 255) / 256 * 256;
-        n = std::min(n, kSmRegisters / (warps * warp_registers));
+        n = std::min(n, sm.sm_registers / (warps * warp_registers));
     }
     return n;
 }
 
 }  // namespace
 
-std::string refusal(const EmuEntry& entry, const EmuLaunch& launch, size_t args_size) {
+std::string refusal(const EmuOptions& sm, const EmuEntry& entry, const EmuLaunch& launch, size_t args_size) {
     std::string name = std::string("kernel ") + entry.name + ": ";
     if (args_size != entry.args_size) {
         return name + "arguments of " + std::to_string(args_size) + " bytes, declared with " +
@@ -50,17 +50,17 @@ std::string refusal(const EmuEntry& entry, const EmuLaunch& launch, size_t args_
         return name + "grid " + std::to_string(launch.grid[0]) + " x " + std::to_string(launch.grid[1]) + " x " +
                std::to_string(launch.grid[2]) + ": 1 to 2147483647 x 65535 x 65535";
     }
-    if (launch.smem > kCtaShared) {
+    if (launch.smem + kCtaReserved > sm.sm_shared) {
         return name + std::to_string(launch.smem) + " bytes of dynamic shared memory: at most " +
-               std::to_string(kCtaShared);
+               std::to_string(sm.sm_shared - kCtaReserved);
     }
     if (launch.cluster == 0 || launch.cluster > 8 || launch.grid[0] % launch.cluster != 0) {
         return name + "clusters of " + std::to_string(launch.cluster) + " CTAs do not divide a grid of " +
                std::to_string(launch.grid[0]);
     }
-    if (launch.registers > 255 || ctas_per_sm(launch) == 0) {
+    if (launch.registers > 255 || ctas_per_sm(sm, launch) == 0) {
         return name + std::to_string(launch.registers) + " registers a thread x " + std::to_string(launch.block) +
-               " threads: an SM has 65536";
+               " threads: an SM has " + std::to_string(sm.sm_registers);
     }
     return "";
 }
@@ -86,7 +86,7 @@ void omr_emu_set_options(EmuInstance* emu, const EmuOptions* options) { emu->opt
 int omr_emu_launch(EmuInstance* emu, const EmuEntry* entry, const EmuLaunch* launch, const void* args,
                    size_t args_size) {
     emu->failed = false;
-    emu->error = emu::refusal(*entry, *launch, args_size);
+    emu->error = emu::refusal(emu->options, *entry, *launch, args_size);
     if (!emu->error.empty()) return 1;
     // Places are relative to the kernel's entry, so cached sites of another kernel are invalid.
     if (emu->entry != entry) {
@@ -99,7 +99,7 @@ int omr_emu_launch(EmuInstance* emu, const EmuEntry* entry, const EmuLaunch* lau
     emu->block_dim = {launch->block, 1, 1};
     emu->cta_total = uint64_t(launch->grid[0]) * launch->grid[1] * launch->grid[2];
     emu->cta_started = 0;
-    emu->resident_limit = emu::ctas_per_sm(*launch) * std::max(1u, emu->options.sms);
+    emu->resident_limit = emu::ctas_per_sm(emu->options, *launch) * std::max(1u, emu->options.sms);
     if (emu->resident_limit < launch->cluster) {
         emu->error = std::string("kernel ") + entry->name + ": a cluster of " + std::to_string(launch->cluster) +
                      " CTAs, " + std::to_string(emu->resident_limit) + " fit";

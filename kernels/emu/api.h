@@ -10,7 +10,7 @@ extern "C" {
 #endif
 
 // Interface version. Increase it whenever a struct below changes.
-#define OMR_EMU_VERSION 4
+#define OMR_EMU_VERSION 5
 
 // One kernel. A kernel NAME exports its entry as the data symbol `omr_entry_NAME`.
 typedef struct EmuEntry {
@@ -40,6 +40,9 @@ typedef struct EmuOptions {
     uint32_t corners;     // 1: run only the first and the last cluster of a grid
     // 1: permit arrivals at an mbarrier in a phase before any wait has found the phase before it completed
     uint32_t unseen_phases;
+    uint32_t sm_shared;     // bytes of shared memory per SM
+    uint32_t sm_warps;      // warps per SM
+    uint32_t sm_registers;  // registers per SM
 } EmuOptions;
 
 typedef struct EmuLaunch {

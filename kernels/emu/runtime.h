@@ -305,6 +305,6 @@ inline int32_t place_of(const Instance& emu, const Where& where) {
 std::string place_text(const Instance& emu, int32_t place);
 std::string thread_name(const Fiber& fiber);
 // api.cpp
-std::string refusal(const EmuEntry& entry, const EmuLaunch& launch, size_t args_size);
+std::string refusal(const EmuOptions& sm, const EmuEntry& entry, const EmuLaunch& launch, size_t args_size);
 
 }  // namespace emu

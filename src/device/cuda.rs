@@ -29,6 +29,7 @@ use crate::device::driver::{
     Address, Driver, EncodedMap, Event, Graph, Kernel, Launch, Pinned, Properties, Stream, TensorMap,
 };
 use crate::device::images::Images;
+use crate::device::limits;
 use crate::error::{Error, Result};
 use launch::Function;
 use nvtx::Nvtx;
@@ -78,18 +79,9 @@ impl Cuda {
         // SAFETY: none of cudarc's own buffers are used, so its events have nothing to order.
         unsafe { context.disable_event_tracking() };
         let compute = stream::create(stream::StreamKind::NonBlocking).map_err(failed)?;
-        let (major, minor) = gpu.compute_capability;
-        let properties = Properties {
-            name: gpu.name.clone(),
-            compute_capability: (major as u32, minor as u32),
-            multiprocessors: gpu.multiprocessors,
-            memory: gpu.memory,
-            shared_memory_per_block: gpu.shared_memory_per_block,
-            driver: driver.clone(),
-        };
         let mut cuda = Cuda {
             context,
-            properties,
+            properties: gpu.properties(&driver),
             modules: Vec::new(),
             functions: Vec::new(),
             by_name: HashMap::new(),
@@ -208,9 +200,7 @@ impl Driver for Cuda {
             return Ok(());
         }
         let function = &self.functions[kernel.0 as usize];
-        if let Some(why) = function.refusal(launch, params.len(), &self.properties) {
-            return Err(Error::Failed(format!("launch of {} refused: {why}", function.name)));
-        }
+        limits::check(function.declared(), launch, params.len(), &self.properties)?;
         self.bind()?;
         let name = function.name;
         // SAFETY: streams live as long as the driver. The op that wrote the kernel's arguments guarantees that their

@@ -91,6 +91,8 @@ pub struct Properties {
     pub memory: u64,
     /// Maximum bytes of dynamic shared memory that a CTA can opt in to.
     pub shared_memory_per_block: usize,
+    /// Maximum number of registers of a CTA.
+    pub registers_per_block: u32,
     /// Version of the driver, for example "580.65", or the emulator's own version.
     pub driver: String,
 }

@@ -7,7 +7,6 @@
 pub mod compile;
 mod emulator;
 mod graph;
-mod limits;
 mod machine;
 pub mod options;
 mod pages;

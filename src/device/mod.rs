@@ -22,6 +22,7 @@ mod gpu;
 pub mod images;
 mod isa;
 mod kernel_variant;
+pub mod limits;
 mod memory;
 pub mod nccl;
 mod op_costs;

@@ -7,7 +7,8 @@ use std::panic::Location;
 use crate::device::driver::{
     Address, Driver, EncodedMap, Event, Graph, Kernel, Launch, Pinned, Properties, Stream, TensorMap,
 };
-use crate::device::images::{self, Arch};
+use crate::device::images::{self, Arch, Built};
+use crate::device::limits::{self, Declared, HOPPER};
 use crate::device::memory::GUARD;
 use crate::device::work::Work;
 use crate::error::{Error, Result};
@@ -55,14 +56,7 @@ impl RecordingDriver {
 
     /// Creates a driver for a GPU of compute capability 9.0 with the multiprocessors of an H100 and an H200.
     pub fn hopper(name: &str, memory: u64) -> RecordingDriver {
-        RecordingDriver::new(Properties {
-            name: name.to_owned(),
-            compute_capability: (9, 0),
-            multiprocessors: 132,
-            memory,
-            shared_memory_per_block: 227 << 10,
-            driver: "none".into(),
-        })
+        RecordingDriver::new(HOPPER.properties(name, 132, memory))
     }
 
     /// Returns the entries recorded since the last call.
@@ -93,13 +87,11 @@ impl Driver for RecordingDriver {
 
     fn launch(&mut self, _: Stream, kernel: Kernel, launch: &Launch, params: &[u8]) -> Result<()> {
         let (_, name) = self.kernels[kernel.0 as usize];
-        if let Some(args) = images::OWN.kernel(name, Arch::Sm90a).map(|built| built.args as usize)
-            && args != params.len()
-        {
-            return Err(Error::Failed(format!(
-                "launch of {name}: {} bytes of parameters, but its Args have {args}",
-                params.len()
-            )));
+        let (major, minor) = self.properties.compute_capability;
+        let arch = Arch::of(major as i32, minor as i32).unwrap_or(Arch::Sm80);
+        if let Some(Built { args, threads, registers, .. }) = images::OWN.kernel(name, arch) {
+            let declared = Declared { name, args: args as usize, threads, registers };
+            limits::check(declared, launch, params.len(), &self.properties)?;
         }
         // The innermost range belongs to the kernel itself and has its name, so it is skipped.
         let range = self.ranges.iter().rev().find(|range| *range != name).cloned();

@@ -82,10 +82,16 @@ API cuDeviceGetCount(int *count) {
 API cuDeviceGet(int *device, int ordinal) { *device = ordinal; return OK; }
 API cuDeviceGetName(char *name, int size, int device) { snprintf(name, size, "GPU %d", device); return OK; }
 API cuDeviceTotalMem_v2(size_t *bytes, int device) { (void)device; *bytes = memory(); return OK; }
+/* Returns the bytes of shared memory that a CTA can have on the GPUs of src/device/limits.rs, which a test compares. */
+static size_t shared_memory(int major, int minor) {
+    int kib = major == 12 || (major == 8 && (minor == 6 || minor == 9)) ? 99 : major == 8 ? 163 : 227;
+    return bytes_of("FAKE_SMEM", (size_t)kib << 10);
+}
 API cuDeviceGetAttribute(int *value, int which, int device) {
     const char *at = setting("FAKE_GPUS", "8.0");
     while (device-- > 0) at = strchr(at, ',') + 1;
-    *value = which == 75 ? at[0] - '0' : which == 76 ? at[2] - '0' : which == 16 ? 108 : which == 97 ? atoi(setting("FAKE_SMEM", "166912")) : 1;
+    int major = atoi(at), minor = atoi(strchr(at, '.') + 1);
+    *value = which == 75 ? major : which == 76 ? minor : which == 16 ? 108 : which == 97 ? (int)shared_memory(major, minor) : which == 12 ? 65536 : 1;
     return OK;
 }
 API cuDevicePrimaryCtxRetain(void **context, int device) { *context = (void *)(intptr_t)(device + 1); return OK; }
@@ -226,7 +232,12 @@ API cuModuleGetFunction(void **out, void *module, const char *name) {
     *out = function;
     return OK;
 }
-API cuFuncGetAttribute(int *value, int which, void *function) { *value = which == 0 ? (int)((Function *)function)->threads : which == 4 ? (int)bytes_of("FAKE_REGISTERS", 168) : 0; return OK; }
+/* A CTA has 65,536 registers, in units of eight per thread. */
+static int registers(Function *function) {
+    unsigned most = 65536 / function->threads / 8 * 8;
+    return (int)bytes_of("FAKE_REGISTERS", most < 168 ? most : 168);
+}
+API cuFuncGetAttribute(int *value, int which, void *function) { *value = which == 0 ? (int)((Function *)function)->threads : which == 4 ? registers(function) : 0; return OK; }
 API cuFuncSetAttribute(void *function, int which, int value) { note("attribute %d of %s = %d", which, ((Function *)function)->name, value); return OK; }
 API cuFuncGetParamInfo(void *function, size_t index, size_t *offset, size_t *size) {
     *offset = 0;

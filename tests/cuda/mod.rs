@@ -8,8 +8,9 @@ use std::process::{Command, Output};
 
 use crate::cli::generate::{model_dir, png};
 use crate::ranks::{self, nccl::StandIn};
-use omr::device::cuda::Cuda;
+use omr::device::cuda::{self, Cuda};
 use omr::device::images::{Arch, OWN, PROGRAM};
+use omr::device::limits::Limits;
 use omr::device::nccl::{self, Library};
 use omr::device::{Driver, Launch, Stream, TensorMap};
 use omr::ranks::{Nccl, Ranks};
@@ -88,6 +89,27 @@ fn what_is_missing_is_said_in_one_line() {
     assert_eq!(gpus.len(), 3, "{gpus:?}");
     for (line, word) in gpus.iter().zip(["sm_90a kernels", "sm_80 kernels", "8.0 or later"]) {
         assert!(line.contains(word), "{line}");
+    }
+}
+
+#[test]
+fn the_stand_in_has_the_limits_of_the_gpu_that_it_stands_for() {
+    let of = |limits: &Limits| format!("{}.{}", limits.compute_capability.0, limits.compute_capability.1);
+    let gpus = Limits::KNOWN.iter().map(of).collect::<Vec<_>>().join(",");
+    Machine::new().child("child_has_known_limits", &[("FAKE_GPUS", &gpus)]);
+}
+
+#[test]
+fn child_has_known_limits() {
+    if in_child() {
+        let gpus = cuda::find().unwrap().gpus;
+        assert_eq!(gpus.len(), Limits::KNOWN.len());
+        for (gpu, known) in gpus.iter().zip(Limits::KNOWN) {
+            let (major, minor) = gpu.compute_capability;
+            assert_eq!((major as u32, minor as u32), known.compute_capability);
+            let limits = (gpu.shared_memory_per_block, gpu.registers_per_block);
+            assert_eq!(limits, (known.shared_memory_per_block(), known.registers), "{major}.{minor}");
+        }
     }
 }
 
@@ -236,11 +258,8 @@ fn a_refusal_or_a_fault_names_the_kernel() {
 }
 
 /// A GPU of compute capability 9.0.
-const HOPPER: [(&str, &str); 3] = [
-    ("FAKE_GPUS", "9.0"),
-    ("FAKE_SMEM", "232448"),
-    ("FAKE_MANIFEST", concat!(env!("CARGO_MANIFEST_DIR"), "/ptx/MANIFEST")),
-];
+const HOPPER: [(&str, &str); 2] =
+    [("FAKE_GPUS", "9.0"), ("FAKE_MANIFEST", concat!(env!("CARGO_MANIFEST_DIR"), "/ptx/MANIFEST"))];
 
 /// A GPU whose kernels do not end, and one whose kernels fault: the start check names the option for other kernels.
 #[test]
@@ -250,7 +269,7 @@ fn a_start_check_that_hangs_or_faults_names_the_other_kernels() {
         ("FAKE_HANG", "the start check of the wgmma kernels has not ended after 20 s"),
         ("FAKE_FAULT", "the start check of the wgmma kernels: "),
     ] {
-        let settings = [HOPPER[0], HOPPER[1], HOPPER[2], (setting, "1")];
+        let settings = [HOPPER[0], HOPPER[1], (setting, "1")];
         let args = ["bench", "rms_norm", "--device", "cuda"];
         let output = machine.run(Path::new(env!("CARGO_BIN_EXE_omr")), &args, &settings);
         let text = String::from_utf8_lossy(&output.stderr);
@@ -292,7 +311,7 @@ fn the_start_check_runs_once_per_process() {
 
 #[test]
 fn a_kernel_with_other_registers_than_setmaxnreg_needs_is_refused() {
-    let settings = [HOPPER[0], HOPPER[1], HOPPER[2], ("FAKE_REGISTERS", "160")];
+    let settings = [HOPPER[0], HOPPER[1], ("FAKE_REGISTERS", "160")];
     Machine::new().child("child_has_160_registers", &settings);
     // The same kernels are empty on other GPUs.
     Machine::new().child("child_opens", &[("FAKE_REGISTERS", "4")]);

@@ -3,6 +3,7 @@
 use cudarc::driver::sys::CUdevice_attribute as Attribute;
 use cudarc::driver::{DriverError, result, sys};
 
+use crate::device::driver::Properties;
 use crate::device::images::Arch;
 use crate::error::{Error, Result};
 
@@ -28,12 +29,28 @@ pub struct GpuInfo {
     pub multiprocessors: u32,
     /// Maximum bytes of shared memory that a CTA can opt in to.
     pub shared_memory_per_block: usize,
+    /// Maximum number of registers of a CTA.
+    pub registers_per_block: u32,
 }
 
 impl GpuInfo {
     /// Returns the kernel images that the GPU runs, or `None` below compute capability 8.0.
     pub fn arch(&self) -> Option<Arch> {
         Arch::of(self.compute_capability.0, self.compute_capability.1)
+    }
+
+    /// Returns the properties of a device with this GPU and the driver version `driver`.
+    pub fn properties(&self, driver: &str) -> Properties {
+        let (major, minor) = self.compute_capability;
+        Properties {
+            name: self.name.clone(),
+            compute_capability: (major as u32, minor as u32),
+            multiprocessors: self.multiprocessors,
+            memory: self.memory,
+            shared_memory_per_block: self.shared_memory_per_block,
+            registers_per_block: self.registers_per_block,
+            driver: driver.to_owned(),
+        }
     }
 }
 
@@ -119,6 +136,7 @@ fn gpu_info(ordinal: i32) -> std::result::Result<GpuInfo, DriverError> {
         memory: unsafe { result::device::total_mem(device) }? as u64,
         multiprocessors: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)? as u32,
         shared_memory_per_block: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)? as usize,
+        registers_per_block: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_REGISTERS_PER_BLOCK)? as u32,
     })
 }
 

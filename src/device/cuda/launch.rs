@@ -7,9 +7,7 @@ use cudarc::driver::sys::{self, CUfunction_attribute as Attribute};
 use cudarc::driver::{DriverError, result};
 
 use crate::device::driver::{EncodedMap, Launch, Properties, TensorMap};
-
-/// Largest cluster that every GPU of compute capability 9.0 supports (CUDA programming guide, thread block clusters).
-const MAX_CLUSTER: u32 = 8;
+use crate::device::limits::Declared;
 
 /// Threads of the kernels whose warpgroups exchange registers (`setmaxnreg`): one that copies, two that compute.
 const EXCHANGING_THREADS: u32 = 384;
@@ -71,29 +69,13 @@ impl Function {
         })
     }
 
-    /// Checks a launch and returns an error text if it is invalid. The text is more specific than the driver's error.
-    pub fn refusal(&self, launch: &Launch, params: usize, device: &Properties) -> Option<String> {
-        let [x, y, z] = launch.grid;
-        let most = device.shared_memory_per_block;
-        if params != self.args {
-            return Some(format!("{params} bytes of parameters, but its Args have {}", self.args));
-        }
-        if launch.block == 0 || launch.block > self.threads {
-            return Some(format!("{} threads per CTA, but it is compiled for {}", launch.block, self.threads));
-        }
-        if launch.smem as usize > most {
-            return Some(format!("{} bytes of shared memory, but a CTA can have {most}", launch.smem));
-        }
-        if launch.cluster > 1 && device.compute_capability.0 < 9 {
-            return Some(format!("a cluster of {} CTAs below compute capability 9.0", launch.cluster));
-        }
-        if launch.cluster == 0 || launch.cluster > MAX_CLUSTER || !x.is_multiple_of(launch.cluster) {
-            return Some(format!("a cluster of {} CTAs in a grid of {x} x {y} x {z}", launch.cluster));
-        }
-        None
+    /// Returns what the check of a launch needs.
+    pub fn declared(&self) -> Declared<'static> {
+        let Function { name, threads, args, registers, .. } = *self;
+        Declared { name, args, threads, registers: registers as u32 }
     }
 
-    /// Queues a launch that `refusal` has accepted.
+    /// Queues a launch that `limits::check` has accepted.
     ///
     /// # Safety
     /// `stream` must be live and of the current context, and the addresses in `params` must be valid for what the
@@ -162,39 +144,4 @@ pub fn encode(map: &TensorMap) -> (sys::CUresult, EncodedMap) {
         )
     };
     (code, encoded)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_launch_the_card_could_not_run_is_refused_in_words() {
-        let function = Function { name: "gemm", handle: ptr::null_mut(), threads: 256, args: 48, registers: 40 };
-        let device = |major| Properties {
-            name: "GPU".into(),
-            compute_capability: (major, 0),
-            multiprocessors: 132,
-            memory: 1 << 30,
-            shared_memory_per_block: 232_448,
-            driver: "580".into(),
-        };
-        let good = Launch { grid: [4, 1, 1], block: 256, cluster: 2, smem: 232_448 };
-        let refusal = |launch: Launch, params, major| function.refusal(&launch, params, &device(major));
-        assert_eq!(refusal(good, 48, 9), None);
-        assert_eq!(refusal(Launch { cluster: 1, ..good }, 48, 8), None);
-        for (launch, params, major, word) in [
-            (good, 40, 9, "40 bytes of parameters, but its Args have 48"),
-            (Launch { block: 512, ..good }, 48, 9, "512 threads per CTA, but it is compiled for 256"),
-            (Launch { block: 0, ..good }, 48, 9, "0 threads"),
-            (Launch { smem: 232_449, ..good }, 48, 9, "232449 bytes of shared memory, but a CTA can have 232448"),
-            (good, 48, 8, "a cluster of 2 CTAs below compute capability 9.0"),
-            (Launch { cluster: 3, ..good }, 48, 9, "a cluster of 3 CTAs in a grid of 4 x 1 x 1"),
-            (Launch { cluster: 0, ..good }, 48, 9, "a cluster of 0"),
-            (Launch { grid: [16, 1, 1], cluster: 16, ..good }, 48, 9, "a cluster of 16"),
-        ] {
-            let found = refusal(launch, params, major).unwrap();
-            assert!(found.contains(word), "{found}");
-        }
-    }
 }

@@ -218,7 +218,16 @@ mod tests {
 
     fn gpu(compute_capability: (i32, i32)) -> GpuInfo {
         let (name, memory, multiprocessors, shared_memory_per_block) = (String::new(), 0, 0, 0);
-        GpuInfo { ordinal: 0, name, compute_capability, memory, multiprocessors, shared_memory_per_block }
+        let registers_per_block = 0;
+        GpuInfo {
+            ordinal: 0,
+            name,
+            compute_capability,
+            memory,
+            multiprocessors,
+            shared_memory_per_block,
+            registers_per_block,
+        }
     }
 
     #[test]

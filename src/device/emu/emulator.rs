@@ -15,7 +15,6 @@ use super::tensor_map;
 use crate::device::driver::{
     Address, Driver, EncodedMap, Event, Graph, Kernel, Launch, Pinned, Properties, Stream, TensorMap,
 };
-use crate::device::images::Arch;
 use crate::error::{Error, Result};
 
 /// Counts of the calls and work of a driver so far.
@@ -82,21 +81,7 @@ impl Emu {
     /// Creates a device as [`Emu::new`] does, with another cache. Only the sources of that cache are used.
     pub fn with_cache(cache: Cache, options: Options) -> Result<Emu> {
         Ok(Emu {
-            // CUDA C++ programming guide, table of compute capabilities.
-            properties: Properties {
-                name: "emulated GPU".into(),
-                compute_capability: match options.arch {
-                    Arch::Sm80 => (8, 0),
-                    Arch::Sm90a => (9, 0),
-                },
-                multiprocessors: options.multiprocessors.max(1),
-                memory: 1 << 40,
-                shared_memory_per_block: match options.arch {
-                    Arch::Sm80 => 163 * 1024,
-                    Arch::Sm90a => 227 * 1024,
-                },
-                driver: format!("omr {}", env!("CARGO_PKG_VERSION")),
-            },
+            properties: options.limits().properties("emulated GPU", options.multiprocessors.max(1), 1 << 40),
             streams: Streams::new(Machine::new(cache, &options)?, &options),
             events: Vec::new(),
             tickets: 0,

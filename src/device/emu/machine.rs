@@ -6,19 +6,20 @@ use std::time::Instant;
 use crate::device::driver::{Kernel, Launch, Pinned, Properties};
 use crate::device::emu::compile::Cache;
 use crate::device::emu::graph::{LaunchBytes, Op};
-use crate::device::emu::limits::{self, Declared};
 use crate::device::emu::options::{Options, Sums};
 use crate::device::emu::pages::{POISON, Pages};
 use crate::device::emu::runtime::{Entry, Grid, Instance, Runtime, Schedule};
 use crate::device::emu::sites::{Site, Sites};
 use crate::device::images::Arch;
+use crate::device::limits::{self, Declared};
 use crate::error::{Error, Result};
 
 struct Loaded {
     file: &'static str,
     name: &'static str,
     entry: &'static Entry,
-    registers: Option<u32>,
+    /// Registers per thread, or 0 if the table of kernels does not contain the kernel.
+    registers: u32,
 }
 
 /// The emulated device without its queues.
@@ -83,7 +84,7 @@ impl Machine {
             None => {
                 let entry = self.instance.runtime().kernel(&self.cache, &format!("kernels/{file}.cu"), name)?;
                 let known = self.options.images.iter().find_map(|images| images.kernel(name, self.options.arch));
-                let registers = known.map(|k| k.registers);
+                let registers = known.map_or(0, |k| k.registers);
                 self.kernels.push(Loaded { file, name, entry, registers });
                 self.kernels.len() - 1
             }
@@ -162,13 +163,8 @@ impl Machine {
             seed => random(seed, self.run) | 1,
         };
         self.run += 1;
-        let grid = Grid {
-            grid: launch.grid,
-            block: launch.block,
-            cluster: launch.cluster,
-            smem: launch.smem,
-            registers: registers.unwrap_or(0),
-        };
+        let grid =
+            Grid { grid: launch.grid, block: launch.block, cluster: launch.cluster, smem: launch.smem, registers };
         let result = self.instance.launch(entry, &schedule(&self.options, seed), &grid, params.bytes());
         let passed = self.instance.more_sites();
         self.sites.note(passed, self.cache.sources());
@@ -189,7 +185,7 @@ fn faulted(text: &str) -> Option<u64> {
 }
 
 fn schedule(options: &Options, seed: u64) -> Schedule {
-    let completion = options.completion as u32;
+    let (completion, limits) = (options.completion as u32, options.limits());
     Schedule {
         seed,
         multiprocessors: options.multiprocessors.max(1),
@@ -204,6 +200,9 @@ fn schedule(options: &Options, seed: u64) -> Schedule {
         banks: options.banks.into(),
         corners: options.corners.into(),
         unseen_phases: 0,
+        shared_memory: limits.shared_memory as u32,
+        warps: limits.warps,
+        registers: limits.registers,
     }
 }
 

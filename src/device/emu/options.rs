@@ -1,6 +1,7 @@
 //! Options of the emulator: the emulated device and its schedule.
 
 use crate::device::images::{Arch, Images, PROGRAM};
+use crate::device::limits::{AMPERE, HOPPER, Limits};
 
 /// Time at which queued work runs and asynchronous copies complete.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -37,9 +38,10 @@ pub struct Options {
     pub completion: Completion,
     /// Number of streaming multiprocessors. It determines how many CTAs are resident at once.
     pub multiprocessors: u32,
-    /// Emulated instruction set: compute capability 8.0 or 9.0. Kernels that run on both must stay within the limits of
-    /// 8.0.
+    /// Emulated instruction set.
     pub arch: Arch,
+    /// Limits of the emulated GPU. `None` selects those of compute capability 8.0 or 9.0, the lowest one of `arch`.
+    pub limits: Option<Limits>,
     /// True to keep shadow state of shared memory. The shadow state finds races and reads of unwritten bytes. Keeping
     /// it takes about a fifth of the emulator's time (docs/MEASURED.md, "The emulator").
     pub shadow: bool,
@@ -61,6 +63,16 @@ pub struct Options {
     pub sources: Vec<(String, String)>,
 }
 
+impl Options {
+    /// Returns the limits of the emulated GPU.
+    pub fn limits(&self) -> Limits {
+        self.limits.unwrap_or(match self.arch {
+            Arch::Sm80 => AMPERE,
+            Arch::Sm90a => HOPPER,
+        })
+    }
+}
+
 impl Default for Options {
     /// Returns the fixed, lazy schedule on two multiprocessors. With so few, even the CTAs of small tests have to
     /// queue.
@@ -70,6 +82,7 @@ impl Default for Options {
             completion: Completion::Lazy,
             multiprocessors: 2,
             arch: Arch::Sm80,
+            limits: None,
             shadow: true,
             guarded: true,
             sums: Sums::Chain,

@@ -12,7 +12,7 @@ use crate::device::emu::sites::{Passed, Site};
 use crate::error::{Error, Result};
 
 /// Value of `OMR_EMU_VERSION` in the header that this file mirrors.
-const VERSION: u32 = 4;
+const VERSION: u32 = 5;
 
 /// Folder of the runtime's sources. The runtime must be loaded before any kernel object, because kernel objects call
 /// functions of the runtime.
@@ -63,6 +63,12 @@ pub struct Schedule {
     /// 1 to permit arrivals at an mbarrier in a phase before any wait has found the phase before it completed. Only
     /// `tools/emu-run` does.
     pub unseen_phases: u32,
+    /// Bytes of shared memory per multiprocessor.
+    pub shared_memory: u32,
+    /// Warps per multiprocessor.
+    pub warps: u32,
+    /// Registers per multiprocessor.
+    pub registers: u32,
 }
 
 /// Shape of a launch (`EmuLaunch`).

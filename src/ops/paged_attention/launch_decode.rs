@@ -106,7 +106,7 @@ pub(super) fn fwd(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::driver::Properties;
+    use crate::device::limits::AMPERE;
     use crate::device::recording_driver::{Entry, RecordingDriver};
     use crate::device::{Kind, Plan};
     use crate::ops::attend::Heads;
@@ -115,14 +115,7 @@ mod tests {
     /// Returns the grid of the launch for a step of `sequences` sequences with `keys` keys each, whose tables have 257
     /// columns.
     fn grid(sequences: usize, keys: u32) -> [u32; 3] {
-        let properties = Properties {
-            name: "none".into(),
-            compute_capability: (8, 0),
-            multiprocessors: 108,
-            memory: 1 << 40,
-            shared_memory_per_block: 163 << 10,
-            driver: "none".into(),
-        };
+        let properties = AMPERE.properties("none", 108, 1 << 40);
         let dev =
             &mut Device::gpu(Box::new(RecordingDriver::new(properties)), Kind::Cuda, &Plan::uniform(1 << 42)).unwrap();
         let (heads, at) = (Heads { q: 28, kv: 4, dim: 128 }, Region::Overlay);
