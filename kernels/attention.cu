@@ -8,11 +8,11 @@
 // rate.
 // Reference: src/ops/attention.rs on the CPU.
 // Benchmark: `omr bench "attention fwd"`.
-// registers attention_fwd_hd16 <= 168
-// registers attention_fwd_hd32 <= 255
-// registers attention_fwd_hd64 <= 255
-// registers attention_fwd_hd80 <= 255
-// registers attention_fwd_hd128 <= 255
+// registers attention_fwd_hd16 <= 168, stack 48
+// registers attention_fwd_hd32 <= 255, stack 80
+// registers attention_fwd_hd64 <= 255, stack 144
+// registers attention_fwd_hd80 <= 255, stack 176
+// registers attention_fwd_hd128 <= 255, stack 272
 #include "common/attend_calls.cuh"
 #include "common/attend_tile.cuh"
 

@@ -1,8 +1,8 @@
 // Backward of attention for compute capability 9.0: attention_bwd.cu with wgmma, and with operands loaded by TMA.
 // Shapes: as in attention_bwd.cu. dim is HD and all rows start at multiples of 16 bytes. qkv and dout are read through
 // tensor maps, whose second dimension is the heads.
-// Grid: (slots * kv heads). A dq CTA owns 128 rows (token, head of the group); a dkv CTA, which runs after dq, owns 128
-// keys. Each has two math warpgroups and one producer warpgroup.
+// Grid: (slots * kv heads), twice in dkv if sequences share prompts. A dq CTA owns 128 rows (token, head of the group); a
+// dkv CTA, which runs after dq, owns 128 keys. Each has two math warpgroups and one producer warpgroup.
 // Bound: tensor cores. 14 * rows * keys * dim flops (half if causal), of which 4 compute S and dP a second time.
 // Reference: attention_bwd.cu and src/ops/attention/backward.rs; tests/kernels/attention_bwd_sm90a.rs.
 // Benchmark: `omr bench "attention bwd"`.

@@ -9,11 +9,11 @@
 // attention.cu.
 // Reference: src/ops/paged_attention.rs on the CPU; bitwise identical to attention.cu.
 // Benchmark: `omr bench "paged_attention fwd"`.
-// registers paged_attention_prefill_hd16 <= 168
-// registers paged_attention_prefill_hd32 <= 255
-// registers paged_attention_prefill_hd64 <= 255
-// registers paged_attention_prefill_hd80 <= 255
-// registers paged_attention_prefill_hd128 <= 255
+// registers paged_attention_prefill_hd16 <= 168, stack 48
+// registers paged_attention_prefill_hd32 <= 255, stack 80
+// registers paged_attention_prefill_hd64 <= 255, stack 144
+// registers paged_attention_prefill_hd80 <= 255, stack 176
+// registers paged_attention_prefill_hd128 <= 255, stack 272
 // registers paged_attention_decode_hd16 <= 128
 // registers paged_attention_decode_hd32 <= 128
 // registers paged_attention_decode_hd64 <= 168

@@ -29,6 +29,10 @@ constexpr int THREADS = WARPS * WARP;
 template <int HD>
 constexpr int PITCH = HD + 8;
 
+// A T in local memory, which is memory of one thread. `volatile` keeps the compiler from moving it to registers.
+template <class T>
+using Local = volatile T;
+
 __device__ __forceinline__ int lane() { return threadIdx.x % WARP; }
 __device__ __forceinline__ int warp() { return threadIdx.x / WARP; }
 __device__ __forceinline__ float minus_infinity() { return -math::infinity(); }
@@ -269,17 +273,14 @@ struct State {
         tile::row_scale(o, alpha);
     }
 
-    // Saves the state until the next chunk is done. Each thread of a CTA of `threads` threads has its own places in
-    // `total`.
-    template <class T>
-    __device__ __forceinline__ void save(T* total, int threads) {
-        T* to = total + threadIdx.x;
+    // Saves the state in memory of this thread until the next chunk is done.
+    __device__ __forceinline__ void save(Local<float>* total) {
         float base[2], sum[2];
-        save(base, sum, to + 4 * threads, threads);
+        save(base, sum, total + 4, 1);
 #pragma unroll
         for (int i = 0; i < 2; i++) {
-            to[i * threads] = base[i];
-            to[(2 + i) * threads] = sum[i];
+            total[i] = base[i];
+            total[2 + i] = sum[i];
         }
     }
 
@@ -299,11 +300,9 @@ struct State {
 
     // Folds the state of this chunk into the saved state of the chunks before it. A row without keys in this chunk
     // keeps the saved state.
-    template <class T>
-    __device__ __forceinline__ void fold(const T* total, int threads) {
-        const T* from = total + threadIdx.x;
-        float base[2] = {from[0], from[threads]}, sum[2] = {from[2 * threads], from[3 * threads]};
-        fold(base, sum, from + 4 * threads, threads);
+    __device__ __forceinline__ void fold(const Local<float>* total) {
+        float base[2] = {total[0], total[1]}, sum[2] = {total[2], total[3]};
+        fold(base, sum, total + 4, 1);
     }
 
     template <class T>

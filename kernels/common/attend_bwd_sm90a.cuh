@@ -291,10 +291,15 @@ template <int HD>
 __device__ __forceinline__ void dkv(const Args& args) {
     auto& smem = isa::smem<KeySmem<HD>>();
     int group = args.in.q_heads / args.in.kv_heads;
-    Item item(args, blockIdx.x / args.in.kv_heads, 1, BLOCK);
+    int slot = blockIdx.x / args.in.kv_heads;
+    Item item(args, slot % args.slots, 1, BLOCK);
     Place place(args.in, item.sequence, item.head, group);
     int first = args.in.causal ? item.tile * BLOCK : 0;
-    if (item.tile * BLOCK >= place.tokens) {
+    // If prompts are shared, the grid has every slot twice. Their keys, which have the most rows, start first: the first
+    // half of the grid computes them, and the second half all other keys.
+    bool is_shared = attention_bwd::next_reader(args.in, item.sequence, item.sequence) != item.sequence;
+    bool is_other_half = args.in.prompt_of != nullptr && is_shared == (slot >= args.slots);
+    if (is_other_half || item.tile * BLOCK >= place.tokens) {
         return;
     }
     set_up(&smem.keys, &smem.tail, smem.full, smem.empty, 2);

@@ -203,10 +203,14 @@ __device__ __forceinline__ void copy_tiles(WideSmem<HD>& smem, const Call& call)
     for (int i = blockIdx.x; i < call.items(); i = call.next(i)) {
         auto tile = call.tile(i);
         if (!tile.any) continue;
-        if (tile.end <= 0 && lane() == 0) {
-            pass_item(smem, i, tiles, 0);
+        if (tile.end <= 0) {
+            // The math warps need the last values of the previous tile before they take this one.
+            clear_tail();
+            if (lane() == 0) {
+                pass_item(smem, i, tiles, 0);
+            }
+            tiles++;
         }
-        tiles += tile.end <= 0;
         for (int begin = tile.begin; begin < tile.end; begin += BLOCK, block++) {
             Stage stage(block);
             bool tail = begin + BLOCK > tile.keys;

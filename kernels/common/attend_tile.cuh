@@ -16,9 +16,7 @@ constexpr int TILE_ROWS = WARPS * WARP_ROWS;
 template <int HD>
 struct RowsSmem {
     isa::Shared<bf16> k[BLOCK * PITCH<HD>];
-    isa::Shared<bf16> v[BLOCK * PITCH<HD>];
-    // State of the previous chunks. Until the first product it holds the queries.
-    isa::Shared<float> total[(HD / 2 + 4) * THREADS];
+    isa::Shared<bf16> v[BLOCK * PITCH<HD>];  // before the first values: the queries
 };
 
 template <int HD>
@@ -43,7 +41,6 @@ __device__ __forceinline__ void copy_block(isa::Shared<bf16>* to, const bf16* fr
 template <int HD, class Source>
 __device__ __forceinline__ void attend_rows(const Rows& rows, const Source& source) {
     auto& smem = isa::smem<RowsSmem<HD>>();
-    auto* queries = reinterpret_cast<isa::Shared<bf16>*>(smem.total);
     int keys = rows.visible(rows.to - 1);
     if (keys <= 0) {
         write_zeros(rows, THREADS);
@@ -54,22 +51,24 @@ __device__ __forceinline__ void attend_rows(const Rows& rows, const Source& sour
     VisibleKeys visible_keys(rows, from);
     isa::Frag<4> q[HD / 16];
     State<isa::Acc[HD / 8]> state;
+    // State of the previous chunks. It is used once per chunk, so it takes neither registers nor shared memory.
+    Local<float> total[4 + HD / 2];
     state.reset();
     Keys block = source.block(0);
-    copy_rows<HD, TILE_ROWS>(queries, QueryRows{rows}, rows.to - rows.from, rows.dim, rows.wide);
+    copy_rows<HD, TILE_ROWS>(smem.v, QueryRows{rows}, rows.to - rows.from, rows.dim, rows.wide);
     isa::cp_async_commit();
     copy_block<HD>(smem.k, block.k, source.stride, 0, keys, rows);
     isa::cp_async_commit();
     isa::cp_async_wait<1>();
     isa::sync_cta();
-    load_queries<HD>(q, queries + warp() * WARP_ROWS * PITCH<HD>);
+    load_queries<HD>(q, smem.v + warp() * WARP_ROWS * PITCH<HD>);
 
     for (int begin = 0; begin < keys; begin += BLOCK) {
         if (begin > 0 && begin % CHUNK == 0) {
             if (begin > CHUNK) {
-                state.fold(smem.total, THREADS);
+                state.fold(total);
             }
-            state.save(smem.total, THREADS);
+            state.save(total);
             state.reset();
         }
         isa::Frag<4> p[BLOCK / 16];
@@ -108,7 +107,7 @@ __device__ __forceinline__ void attend_rows(const Rows& rows, const Source& sour
         }
     }
     if (keys > CHUNK) {
-        state.fold(smem.total, THREADS);
+        state.fold(total);
     }
     isa::Shared<bf16>* staged = smem.k + warp() * WARP_ROWS * PITCH<HD>;
     state.template stage<HD>(staged, 0);

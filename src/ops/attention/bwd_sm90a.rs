@@ -42,6 +42,8 @@ pub(super) struct WideBwd {
     pub qkv: Tensor,
     pub dout: Tensor,
     pub sequences: usize,
+    /// True if sequences share prompts.
+    pub shares: bool,
     pub heads: Heads,
     /// True if all rows start at multiples of 16 bytes.
     pub wide: bool,
@@ -50,12 +52,13 @@ pub(super) struct WideBwd {
 }
 
 /// Launch of one of the two kernels. `tokens` is the number of tokens in a box of rows; `slots` is the number of slots
-/// per key head.
+/// per key head, each of which has `ctas` CTAs.
 struct Half {
     kernel: &'static str,
     smem: usize,
     tokens: usize,
     slots: u32,
+    ctas: usize,
 }
 
 impl WideBwd {
@@ -70,10 +73,11 @@ impl WideBwd {
         }
         let slots = tiles::slots(op, tokens, self.sequences, group, ROWS / group * group)?;
         let smem = query_smem(heads.dim);
-        self.launch_half(op, gpu, Half { kernel: queries, smem, tokens: ROWS / group, slots }, args)?;
+        self.launch_half(op, gpu, Half { kernel: queries, smem, tokens: ROWS / group, slots, ctas: 1 }, args)?;
         let slots = tiles::slots(op, tokens, self.sequences, 1, BLOCK)?;
-        let smem = key_smem(heads.dim, self.stage);
-        self.launch_half(op, gpu, Half { kernel: keys, smem, tokens: self.stage / group, slots }, args)?;
+        // The first CTA of a slot computes keys of a shared prompt, and the second one all other keys.
+        let (smem, ctas) = (key_smem(heads.dim, self.stage), 1 + usize::from(self.shares));
+        self.launch_half(op, gpu, Half { kernel: keys, smem, tokens: self.stage / group, slots, ctas }, args)?;
         Ok(true)
     }
 
@@ -88,7 +92,7 @@ impl WideBwd {
         // The additional fields of `attend_bwd::Args`.
         let args = args.clone().with(half.tokens as i32).with(half.slots);
         let args = sm90a::behind_maps(gpu, maps.each_ref(), args)?;
-        let launch = check::launch(op, half.slots as usize * kv, THREADS as usize, half.smem)?;
+        let launch = check::launch(op, half.slots as usize * half.ctas * kv, THREADS as usize, half.smem)?;
         gpu.launch(QUERIES.file, half.kernel, launch, args)
     }
 }

@@ -40,7 +40,7 @@ pub(crate) fn wide(gpu: &Gpu<'_>, dim: usize, rows: &[Tensor]) -> bool {
 
 /// Returns the bytes of `attend::RowsSmem`.
 pub(crate) fn rows_smem(dim: usize) -> usize {
-    2 * shared_rows(BLOCK, dim) + (dim / 2 + 4) * THREADS as usize * 4
+    2 * shared_rows(BLOCK, dim)
 }
 
 /// Launches the window kernel if no sequence is longer than a window, there is no causal mask and the grid is not too

@@ -112,7 +112,7 @@ pub(super) fn bwd(
         inverse: inverse(heads.group()),
         step,
     });
-    let call = WideBwd { qkv, dout, sequences, heads, wide, stage: STAGE };
+    let call = WideBwd { qkv, dout, sequences, shares: prompt_of.is_some(), heads, wide, stage: STAGE };
     if call.launch(op, &mut gpu, &args)? {
         return Ok(());
     }
