@@ -7,17 +7,24 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::Context;
+use super::args::repository;
 use super::stdout::print;
 use crate::device::emu::{Cache, Compiler};
 use crate::device::images::OWN;
 use crate::device::{Isa, Plan, amx, cuda, nccl};
 use crate::error::{Error, Result, words};
+use crate::hub::Kind;
 use crate::machine::FreeMemory;
+use crate::model::ModelConfig;
 use crate::observe::bytes;
+use crate::plan;
 
 /// Arguments of `omr doctor`.
 #[derive(clap::Args)]
 pub struct Args {
+    /// Model directory or repository: also check that its kernels fit on each GPU
+    #[arg(long, value_name = "MODEL")]
+    model: Option<PathBuf>,
     /// Print JSON instead of text
     #[arg(long)]
     json: bool,
@@ -31,6 +38,9 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     out.push(memory());
     out.push(line("device", "cpu", "works"));
     out.extend(cuda());
+    if let Some(model) = &args.model {
+        out.extend(kernels_of(model)?);
+    }
     out.push(nccl());
     out.extend(emu());
     out.push(images());
@@ -158,6 +168,21 @@ fn cuda() -> Vec<Finding> {
         lines.push(writable("compiled kernels", &folder, CACHE_CURE));
     }
     lines
+}
+
+/// Returns one finding per usable GPU: whether all kernels of the model fit.
+fn kernels_of(model: &Path) -> Result<Vec<Finding>> {
+    let config = ModelConfig::load(&repository(model, Kind::Model, "--model")?.join("config.json"))?;
+    let Ok(found) = cuda::find() else { return Ok(Vec::new()) };
+    let usable = found.gpus.iter().filter(|gpu| gpu.arch().is_some());
+    let of_gpu = |gpu: &cuda::GpuInfo| {
+        let what = format!("cuda {}", gpu.ordinal);
+        match plan::kernels::check(&config, &gpu.properties(&found.driver)) {
+            Ok(()) => line("model", &what, &format!("all kernels of {} fit", model.display())),
+            Err(error) => line("model", &what, &reason(&error)).broken(),
+        }
+    };
+    Ok(usable.map(of_gpu).collect())
 }
 
 /// Checks NCCL, with which runs on several GPUs exchange tensors.

@@ -35,8 +35,9 @@ use launch::Function;
 use nvtx::Nvtx;
 use staging::Staging;
 
-/// Bytes of GPU memory that no memory plan may use: an allowance for the driver's context, the loaded kernels and
-/// captured graphs.
+/// Bytes of GPU memory that no memory plan may use: an allowance for the driver's context, the loaded kernels, captured
+/// graphs, and local memory of all threads that fit on the GPU. A kernel has at most 272 bytes per thread (`stack` in
+/// `ptx/MANIFEST`), which is 79 MiB on 148 multiprocessors with 2,048 threads each.
 pub const GPU_OVERHEAD: u64 = 1 << 30;
 
 /// Page-locked host memory.

@@ -4,7 +4,7 @@ use super::assumptions::{GpuOptions, Rows};
 use super::gpu_table::GpuTable;
 use super::table::{self, BESIDE, Column};
 use super::training::{GpuSet, Training};
-use super::{fits, hints};
+use super::{fits, hints, kernels};
 use crate::config::OptimizerName;
 use crate::error::{Error, Result};
 use crate::model::ModelConfig;
@@ -38,6 +38,7 @@ pub fn text<C: Training + Sync>(plan_request: &PlanRequest, model: ModelConfig, 
         let table = GpuTable::new(config, &model, rows)?;
         return Ok(if plan_request.json { format!("{:#}\n", table.json()) } else { table.text() });
     }
+    gpu_options.gpu.properties().iter().try_for_each(|gpu| kernels::check(&model, gpu))?;
     let ways = || hints::ways(config, &model, rows, GpuSet { gpu_options, count: gpus });
     let explained = |error: Error| match &error {
         Error::Input { place, .. } if place == "memory" => match ways() {

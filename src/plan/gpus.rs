@@ -3,6 +3,8 @@
 use clap::ValueEnum;
 
 use crate::device::cuda::GPU_OVERHEAD;
+use crate::device::driver::Properties;
+use crate::device::limits::Limits;
 use crate::ranks;
 
 /// Kind of GPU, the one with the most memory first. GPUs of compute capability 10.0 and newer run the kernel variant
@@ -27,15 +29,22 @@ pub enum Gpu {
     Rtx6000Ada,
     /// L40S, 48 GB
     L40s,
+    /// A40, 48 GB
+    A40,
     /// A100 SXM, 40 GB
     #[value(name = "a100-40")]
     A100With40,
     /// GeForce RTX 5090, 32 GB
     #[value(name = "5090")]
     Rtx5090,
+    /// GeForce RTX 3090, 24 GB
+    #[value(name = "3090")]
+    Rtx3090,
     /// GeForce RTX 4090, 24 GB
     #[value(name = "4090")]
     Rtx4090,
+    /// A10, 24 GB
+    A10,
 }
 
 /// Peak rates of a GPU.
@@ -76,6 +85,7 @@ const SHARES: [f64; 2] = [790.0 / 989.0, 4.3 / 4.8];
 /// Properties of a kind of GPU.
 struct Sheet {
     name: &'static str,
+    compute_capability: (u32, u32),
     /// MiB of memory, as reported by `nvidia-smi`.
     mib: u64,
     /// Dense bf16 TFLOP/s with sums in fp32.
@@ -115,20 +125,29 @@ impl Gpu {
     /// NVLink has 1,800 GB/s for both directions together (B200), 900 (H200, H100, H20) or 600 (A100). The port has 400
     /// Gb/s (DGX B200, DGX H200, DGX H100; assumed for H20) or 200 Gb/s (DGX A100; assumed for GPUs without NVLink).
     fn sheet(self) -> Sheet {
-        let (name, mib, [tflops, tbytes], [nvlink, port, host]) = match self {
-            Gpu::B200 => ("B200", 183_359, [2250.0, 8.0], [900.0, 50.0, 64.0]),
-            Gpu::H200 => ("H200", 143_771, [989.0, 4.8], [450.0, 50.0, 64.0]),
-            Gpu::RtxPro6000 => ("RTX PRO 6000", 97_887, [503.8, 1.792], [0.0, 25.0, 64.0]),
-            Gpu::H20 => ("H20", 97_871, [148.0, 4.0], [450.0, 50.0, 64.0]),
-            Gpu::A100 => ("A100", 81_920, [312.0, 2.039], [300.0, 25.0, 32.0]),
-            Gpu::H100 => ("H100", 81_559, [989.0, 3.35], [450.0, 50.0, 64.0]),
-            Gpu::Rtx6000Ada => ("RTX 6000 Ada", 49_140, [364.2, 0.96], [0.0, 25.0, 32.0]),
-            Gpu::L40s => ("L40S", 46_068, [362.0, 0.864], [0.0, 25.0, 32.0]),
-            Gpu::A100With40 => ("A100 40 GB", 40_960, [312.0, 1.555], [300.0, 25.0, 32.0]),
-            Gpu::Rtx5090 => ("RTX 5090", 32_607, [209.5, 1.792], [0.0, 25.0, 64.0]),
-            Gpu::Rtx4090 => ("RTX 4090", 24_564, [165.2, 1.008], [0.0, 25.0, 32.0]),
+        let (name, compute_capability, mib, [tflops, tbytes], [nvlink, port, host]) = match self {
+            Gpu::B200 => ("B200", (10, 0), 183_359, [2250.0, 8.0], [900.0, 50.0, 64.0]),
+            Gpu::H200 => ("H200", (9, 0), 143_771, [989.0, 4.8], [450.0, 50.0, 64.0]),
+            Gpu::RtxPro6000 => ("RTX PRO 6000", (12, 0), 97_887, [503.8, 1.792], [0.0, 25.0, 64.0]),
+            Gpu::H20 => ("H20", (9, 0), 97_871, [148.0, 4.0], [450.0, 50.0, 64.0]),
+            Gpu::A100 => ("A100", (8, 0), 81_920, [312.0, 2.039], [300.0, 25.0, 32.0]),
+            Gpu::H100 => ("H100", (9, 0), 81_559, [989.0, 3.35], [450.0, 50.0, 64.0]),
+            Gpu::Rtx6000Ada => ("RTX 6000 Ada", (8, 9), 49_140, [364.2, 0.96], [0.0, 25.0, 32.0]),
+            Gpu::L40s => ("L40S", (8, 9), 46_068, [362.0, 0.864], [0.0, 25.0, 32.0]),
+            Gpu::A40 => ("A40", (8, 6), 46_068, [149.7, 0.696], [0.0, 25.0, 32.0]),
+            Gpu::A100With40 => ("A100 40 GB", (8, 0), 40_960, [312.0, 1.555], [300.0, 25.0, 32.0]),
+            Gpu::Rtx5090 => ("RTX 5090", (12, 0), 32_607, [209.5, 1.792], [0.0, 25.0, 64.0]),
+            Gpu::Rtx3090 => ("RTX 3090", (8, 6), 24_576, [71.2, 0.936], [0.0, 25.0, 32.0]),
+            Gpu::Rtx4090 => ("RTX 4090", (8, 9), 24_564, [165.2, 1.008], [0.0, 25.0, 32.0]),
+            Gpu::A10 => ("A10", (8, 6), 23_028, [125.0, 0.6], [0.0, 25.0, 32.0]),
         };
-        Sheet { name, mib, tflops, tbytes, nvlink: (nvlink > 0.0).then_some(nvlink), port, host }
+        Sheet { name, compute_capability, mib, tflops, tbytes, nvlink: (nvlink > 0.0).then_some(nvlink), port, host }
+    }
+
+    /// Returns the properties on which the limits of a launch depend. The number of multiprocessors is not one of them.
+    pub fn properties(self) -> Option<Properties> {
+        let Sheet { name, compute_capability, mib, .. } = self.sheet();
+        Limits::of(compute_capability).map(|limits| limits.properties(name, 1, mib << 20))
     }
 
     /// Returns the peak rates of the data sheet.

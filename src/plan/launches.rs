@@ -84,32 +84,7 @@ impl Launches {
         let mut dev = self.device(KernelVariant::Wgmma)?;
         let mut model = Model::empty(&mut dev, config.clone(), DType::of(weights.dtype, Kind::Cuda))?;
         freeze(&mut dev, &mut model, &weights.optimizer)?;
-        // All prompts are prefilled in one step, so that all sequences decode in the next step.
-        let limits = EngineConfig {
-            max_num_seqs: batch,
-            max_num_batched_tokens: batch * context,
-            // For each sequence: the full blocks of its keys, and two more for the remaining keys and the generated
-            // tokens.
-            num_kv_blocks: Some(batch * (context / BLOCK + 2)),
-            ..EngineConfig::new(context + 4)
-        };
-        let request = |r: usize| -> Result<Request> {
-            // Ids differ between prompts, so that no blocks are shared.
-            let ids: Vec<u32> =
-                (0..context).map(|t| ((r * context + t) % config.image_token_id as usize) as u32).collect();
-            Ok(Request {
-                prompt: Arc::new(Prompt::new(config, &ids, &[])?),
-                n: 1,
-                sampling: SamplingParams::default(),
-                max_tokens: 3,
-                stop_token_ids: Arc::from([]),
-                noise: r as u32,
-                first_rollout: 0,
-            })
-        };
-        let requests = (0..batch).map(request).collect::<Result<Vec<_>>>()?;
-        let mut engine = Engine::new(&model, &mut dev, limits)?;
-        engine.generate(&model, &mut dev, &requests, |_| Ok(()))?;
+        generate(&mut dev, &model, batch, context)?;
         // Only the last step is used, because all sequences decode in it and graphs were captured in earlier steps.
         let mut entries = take(&mut dev);
         let begins = |entry: &Entry| matches!(entry, Entry::Launch("embedding_fwd", ..));
@@ -117,7 +92,6 @@ impl Launches {
         let heads = config.num_key_value_heads * config.head_dim();
         let kv_bytes = 2 * heads * model.layout.dtype.size() * context * batch;
         let head = json!({"phase": "decode", "batch": batch, "context": context});
-        engine.release(&mut dev);
         Ok(self.phase(head, last, Pages { bytes: kv_bytes as f64, keys: context }))
     }
 
@@ -243,7 +217,39 @@ fn shares(entries: &[Entry], pages: Pages) -> Vec<(KernelCosts, Share)> {
     found
 }
 
-fn take(dev: &mut Device) -> Vec<Entry> {
+/// Generates tokens for `batch` prompts of `context` tokens, which share no keys. All prompts are prefilled in one step,
+/// so that all sequences decode in the next steps.
+pub fn generate(dev: &mut Device, model: &Model, batch: usize, context: usize) -> Result<()> {
+    let config = &model.config;
+    let limits = EngineConfig {
+        max_num_seqs: batch,
+        max_num_batched_tokens: batch * context,
+        // For each sequence: the full blocks of its keys, and two more for the remaining keys and the generated tokens.
+        num_kv_blocks: Some(batch * (context / BLOCK + 2)),
+        ..EngineConfig::new(context + 4)
+    };
+    let request = |r: usize| -> Result<Request> {
+        // Ids differ between prompts, so that no blocks are shared.
+        let ids: Vec<u32> = (0..context).map(|t| ((r * context + t) % config.image_token_id as usize) as u32).collect();
+        Ok(Request {
+            prompt: Arc::new(Prompt::new(config, &ids, &[])?),
+            n: 1,
+            sampling: SamplingParams::default(),
+            max_tokens: 3,
+            stop_token_ids: Arc::from([]),
+            noise: r as u32,
+            first_rollout: 0,
+        })
+    };
+    let requests = (0..batch).map(request).collect::<Result<Vec<_>>>()?;
+    let mut engine = Engine::new(model, dev, limits)?;
+    engine.generate(model, dev, &requests, |_| Ok(()))?;
+    engine.release(dev);
+    Ok(())
+}
+
+/// Returns the launches recorded by `dev` since the last call.
+pub fn take(dev: &mut Device) -> Vec<Entry> {
     let recording = dev.driver().and_then(|driver| driver.as_any().downcast_mut::<RecordingDriver>());
     recording.map(RecordingDriver::take).unwrap_or_default()
 }

@@ -12,6 +12,7 @@ mod gpu_table;
 mod gpus;
 mod hints;
 mod job;
+pub mod kernels;
 mod launches;
 mod layout;
 pub mod memory;
