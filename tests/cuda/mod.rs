@@ -93,6 +93,23 @@ fn what_is_missing_is_said_in_one_line() {
 }
 
 #[test]
+fn the_doctor_refuses_a_gpu_on_which_a_kernel_of_the_model_does_not_fit() {
+    let machine = Machine::new();
+    model_dir(machine.folder.path());
+    let args = ["doctor", "--model", machine.folder.path().to_str().unwrap()];
+    let findings = |settings: &[(&str, &str)]| {
+        let output = machine.run(Path::new(env!("CARGO_BIN_EXE_omr")), &args, settings);
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.lines().filter(|line| line.starts_with("model")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let fit = findings(&[("FAKE_GPUS", "8.6,9.0,12.0")]);
+    assert!(fit.len() == 3 && fit.iter().all(|line| line.contains(": all kernels of ")), "{fit:?}");
+    let refused = findings(&[("FAKE_GPUS", "8.6"), ("FAKE_SMEM", "65536")]);
+    assert!(refused.len() == 1 && refused[0].contains("NOT usable: found GPU 0, on which a kernel"), "{refused:?}");
+    assert!(refused[0].contains("but a CTA can have 65536"), "{refused:?}");
+}
+
+#[test]
 fn the_stand_in_has_the_limits_of_the_gpu_that_it_stands_for() {
     let of = |limits: &Limits| format!("{}.{}", limits.compute_capability.0, limits.compute_capability.1);
     let gpus = Limits::KNOWN.iter().map(of).collect::<Vec<_>>().join(",");

@@ -141,6 +141,21 @@ fn the_same_bits_under_every_schedule() {
     }
 }
 
+/// The math warps wait for the values of a partial block until the producer has cleared them, also if the next tile of
+/// the CTA has no keys. The last sequence is the first one of the grid.
+#[test]
+fn a_sequence_without_keys_after_a_partial_block_does_not_hang() {
+    if no_hopper("wgmma") {
+        return;
+    }
+    for contexts in [[0, 130], [130, 0], [0, 128]] {
+        let step = Step::new(heads(2, 1, 80), &contexts, 0);
+        let dev = &mut wide();
+        dev.limit_ctas(Some(1));
+        equal("mma.sync", &step.run(dev, None).unwrap(), &step.run(&mut emu(), None).unwrap()).unwrap();
+    }
+}
+
 /// Returns two steps. In the first, two sequences share a prefix: a shared item covers it, and own items cover the
 /// rest. One warpgroup computes the items of the first step, and both compute the items of the second.
 fn steps() -> [Step; 2] {

@@ -20,14 +20,15 @@ use serde_json::Value;
 
 use super::emulator;
 
-/// Returns the published model with only one decoder layer, and with two blocks of its tower: a windowed one and a full
-/// one. The other layers use the same launches.
-fn model() -> ModelConfig {
+/// Returns the published model with only one decoder layer, with two blocks of its tower (a windowed one and a full one),
+/// and with the changes that `edit` makes. The other layers use the same launches.
+pub fn model(edit: impl Fn(&mut Value)) -> ModelConfig {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/openmmreasoner-7b/model/config.json");
     let mut value: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
     value["num_hidden_layers"] = 1.into();
     value["vision_config"]["depth"] = 2.into();
     value["vision_config"]["fullatt_block_indexes"] = [1].into();
+    edit(&mut value);
     ModelConfig::from_json(&value, "config.json").unwrap()
 }
 
@@ -49,7 +50,7 @@ fn device() -> Device {
 #[ignore = "slow: minutes"]
 fn no_length_of_the_7b_overflows_its_type() {
     let mut dev = device();
-    let config = model();
+    let config = model(|_| ());
     let model = Model::empty(&mut dev, config.clone(), DType::Bf16).unwrap();
     let mut optimizer = Optimizer::new(
         &mut dev,

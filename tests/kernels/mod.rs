@@ -36,6 +36,7 @@ mod kv_cache;
 mod lane_sum;
 mod lanes;
 mod lengths;
+mod limits;
 mod linear_logprob;
 mod linear_logprob_bwd;
 mod lora;

@@ -112,6 +112,11 @@ fn from_logits(dev: &mut Device, c: &Case, from: usize, to: usize) -> Outcome<Ve
     Ok(out)
 }
 
+/// Samples from given logits.
+pub fn given(dev: &mut Device) -> Outcome {
+    from_logits(dev, &drawn(1, 64, &[SamplingParams::default()]), 0, 1).map(drop)
+}
+
 fn probe(dev: &mut Device, c: &Case) -> Outcome {
     let n = c.draws.len();
     let (got, want) = (from_logits(dev, c, 0, n)?, from_logits(&mut cpu(), c, 0, n)?);
