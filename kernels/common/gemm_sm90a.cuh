@@ -1,9 +1,10 @@
 // Matrix products on compute capability 9.0, with their epilogues: sums[T, N] = x[T, K] W[N, K]^T by wgmma. Each output
 // is the same chain of k16 steps over ascending K as in common/gemm.cuh.
 //
-// A CTA is persistent.
-// - Producer: one thread of the last warpgroup issues the TMA loads of one tile after the other into a ring of stages.
-//   Rows have 128 bytes and are swizzled as wgmma reads them.
+// A CTA is persistent. It begins with the tile of its own number. Further tiles it takes from a counter in global memory,
+// if there is one: CTAs that start late, because another kernel occupies their multiprocessors, then delay no tile.
+// - Producer: one thread of the last warpgroup takes the tiles, and issues the TMA loads of one tile after the other into
+//   a ring of stages. Rows have 128 bytes and are swizzled as wgmma reads them.
 // - Math warpgroups: each of the other warpgroups computes 64 rows of the tile.
 // - A stage's `full` mbarrier completes when its bytes have arrived. Its `empty` mbarrier completes when one lane of
 //   each math warp has arrived, after the wgmmas that read the stage are done.
@@ -69,6 +70,8 @@ struct WideSmem {
     isa::Shared<bf16> w[T::STAGES][T::BLOCK_N * BLOCK_K];
     Results<T, STAGED> results;
     isa::Mbarrier full[T::STAGES], empty[T::STAGES];
+    // The tile that a stage belongs to. After the last tile: a number that is no tile.
+    isa::Shared<int> tile[T::STAGES];
 };
 
 // A ring stage as the epilogue of a warpgroup uses it for its 64 rows of results.
@@ -93,6 +96,9 @@ struct WideArgs : E::Maps {
     typename E::Args out;
     int box;    // rows per box of W; divides the length of every run of columns whose rows of W are adjacent
     int steps;  // stages of 64 terms of the first pair
+    // Tiles taken after the first one of each CTA; zero before and after the launch. Null: the tiles of a CTA are as far
+    // apart as the grid is large.
+    uint32_t* counter;
 };
 
 // A stage of the ring by its index `slot`, and the mbarrier parity of its current phase.
@@ -109,11 +115,12 @@ struct PipelineState {
     }
 };
 
-// Waits until a stage is empty, and announces the bytes that will arrive in it.
+// Waits until a stage is empty, and announces its tile and the bytes that will arrive in it.
 template <class T, bool STAGED>
-__device__ __forceinline__ void producer_acquire(WideSmem<T, STAGED>& smem, PipelineState<T> pipe, int bytes) {
+__device__ __forceinline__ void producer_acquire(WideSmem<T, STAGED>& smem, PipelineState<T> pipe, int tile, int bytes) {
     // In the first round this waits for the phase before the first one, which counts as complete.
     isa::mbarrier_wait(&smem.empty[pipe.slot], pipe.parity ^ 1);
+    smem.tile[pipe.slot] = tile;
     isa::mbarrier_arrive_expect_tx(&smem.full[pipe.slot], bytes);
 }
 
@@ -247,10 +254,13 @@ __device__ __forceinline__ void run_wide(const WideArgs<E>& args) {
     if (threadIdx.x >= T::MATH) {
         if constexpr (T::MATH > 128) isa::registers_decrease<T::REGISTERS_COPY>();
         if (threadIdx.x > T::MATH) return;
-        for (int tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
+        int tile = blockIdx.x;
+        while (tile < tiles) {
             Corner at = corner<T>(tile, in.rows, columns);
+            // The answer arrives while this tile is loaded.
+            uint32_t taken = args.counter ? isa::atomic_add(args.counter, 1u) : 0;
             for (int step = 0; step < steps; step++) {
-                producer_acquire(smem, pipe, T::STAGE_BYTES);
+                producer_acquire(smem, pipe, tile, T::STAGE_BYTES);
                 copy_stage<T, E, R>(smem, pipe.slot, args, at, step);
                 pipe.next();
             }
@@ -258,13 +268,17 @@ __device__ __forceinline__ void run_wide(const WideArgs<E>& args) {
                 // Claims one stage for the results of each warpgroup, and loads the tensors to be added into it.
                 for (int group = 0; group < T::MATH / 128; group++) {
                     Slot slot{smem.x[pipe.slot], smem.w[pipe.slot], smem.results.bias[pipe.slot]};
-                    producer_acquire(smem, pipe, E::template bytes<T::BLOCK_N>(args.out));
+                    producer_acquire(smem, pipe, tile, E::template bytes<T::BLOCK_N>(args.out));
                     E::template fetch<T::BLOCK_N>(args, args.out, slot, &smem.full[pipe.slot], at.row + group * 64,
                                                   at.column);
                     pipe.next();
                 }
             }
+            // A launch counts once for each tile. The last count resets the counter for the next launch.
+            if (args.counter && taken + 1 == (uint32_t)tiles) isa::atomic_exch(args.counter, 0u);
+            tile = gridDim.x + (args.counter ? (int)taken : tile);
         }
+        producer_acquire(smem, pipe, tile, 0);
         return;
     }
     if constexpr (T::MATH > 128) isa::registers_increase<T::REGISTERS_MATH>();
@@ -272,7 +286,8 @@ __device__ __forceinline__ void run_wide(const WideArgs<E>& args) {
     isa::WgmmaAcc<T::BLOCK_N> sums;
     // Slot to release next: a stage of operands, or the results of the previous tile. -1 if none.
     int before = -1;
-    for (int tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
+    int tile = blockIdx.x;
+    while (tile < tiles) {
         Corner at = corner<T>(tile, in.rows, columns);
         if constexpr (R::RESUMED) E::start(args.out, in, sums, at.row + warp * 16, at.column);
         for (int step = 0; step < steps; step++) {
@@ -318,6 +333,8 @@ __device__ __forceinline__ void run_wide(const WideArgs<E>& args) {
         } else {
             put_slices<T, E>(smem.results.slices[warp], args, sums, at.row + warp * 16, at.column, lane);
         }
+        isa::mbarrier_wait(&smem.full[pipe.slot], pipe.parity);
+        tile = smem.tile[pipe.slot];
     }
     // The stages must stay valid until the stores that read them are done.
     if (E::STAGED && lane == 0) isa::bulk_wait_read<0>();

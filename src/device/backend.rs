@@ -15,6 +15,9 @@ use super::target::{Kind, Target};
 use super::work::Work;
 use crate::error::{Error, Result};
 
+/// Bytes of [`Gpu::counter`].
+const COUNTER_BYTES: usize = size_of::<u32>();
+
 /// Parts of the CPU backend, borrowed separately so that an op can hold views while the pool runs.
 pub struct Cpu<'a> {
     /// Memory regions.
@@ -38,6 +41,8 @@ pub(super) enum Backend {
         max_ctas: Option<usize>,
         open_ranges: usize,
         readback: Option<Box<Readback>>,
+        /// See [`Gpu::counter`].
+        counter: Span,
         /// Stream that ops run on.
         stream: Stream,
         side_stream: Option<SideStream>,
@@ -79,7 +84,10 @@ impl Device {
     /// Creates a device that launches kernels through `driver`. All of `plan`'s bytes are allocated at once. Errors if
     /// the driver does not have that much memory.
     pub fn gpu(mut driver: Box<dyn Driver>, kind: Kind, plan: &Plan) -> Result<Device> {
-        let memory = Memory::on(&mut *driver, plan)?;
+        let mut memory = Memory::on(&mut *driver, plan)?;
+        let counter = memory.alloc(Region::Workspace, COUNTER_BYTES)?;
+        driver.open(memory.address(counter), COUNTER_BYTES)?;
+        driver.fill(Stream::COMPUTE, memory.address(counter), 0, COUNTER_BYTES)?;
         let backend = Backend::Gpu {
             driver,
             kind,
@@ -87,6 +95,7 @@ impl Device {
             max_ctas: None,
             open_ranges: 0,
             readback: None,
+            counter,
             stream: Stream::COMPUTE,
             side_stream: None,
         };
@@ -102,7 +111,12 @@ impl Device {
             Kind::Cuda => Placing::device(0),
             Kind::Emu => Placing::device(GUARD),
         };
-        Device { memory: Memory::count(placing), backend: Backend::Count { target, work: Vec::new() }, stop: None }
+        let mut memory = Memory::count(placing);
+        if target.kind.is_gpu() {
+            // The counter of [`Device::gpu`]. Memory that only counts has no limit.
+            let _ = memory.alloc(Region::Workspace, COUNTER_BYTES);
+        }
+        Device { memory, backend: Backend::Count { target, work: Vec::new() }, stop: None }
     }
 
     /// Sets the flag that stops passes: after it becomes true, [`Device::check_stop`] returns an error.
@@ -129,14 +143,14 @@ impl Device {
     pub fn on(&mut self) -> On<'_> {
         match &mut self.backend {
             Backend::Cpu { pool, isa } => On::Cpu(Cpu { memory: &mut self.memory, pool, isa: *isa }),
-            Backend::Gpu { driver, variants, max_ctas, readback, stream, .. } => {
+            Backend::Gpu { driver, variants, max_ctas, readback, counter, stream, .. } => {
                 let (memory, driver) = (&self.memory, &mut **driver);
                 if let Some(readback) = readback {
                     readback.poll(driver);
                 }
                 let most = driver.properties().multiprocessors as usize;
                 let max_ctas = max_ctas.map_or(most, |limit| most.min(limit));
-                On::Gpu(Gpu { memory, driver, stream: *stream, variants, max_ctas })
+                On::Gpu(Gpu { memory, driver, stream: *stream, variants, max_ctas, counter: *counter })
             }
             Backend::Count { .. } => On::Count,
         }

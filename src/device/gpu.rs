@@ -2,7 +2,7 @@
 
 use crate::device::driver::{Driver, Launch, Stream};
 use crate::device::kernel_variant::{Variants, WgmmaKernels};
-use crate::device::memory::Memory;
+use crate::device::memory::{Memory, Span};
 use crate::device::params::Params;
 use crate::error::Result;
 
@@ -19,6 +19,8 @@ pub struct Gpu<'a> {
     /// Maximum CTAs of a kernel that processes its tiles in turn: the multiprocessors, or fewer if
     /// [`Device::limit_ctas`](crate::device::Device::limit_ctas) limits them.
     pub max_ctas: usize,
+    /// A u32 that is zero between launches. The launches of the compute stream may count with it.
+    pub counter: Span,
 }
 
 impl Gpu<'_> {

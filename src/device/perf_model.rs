@@ -175,6 +175,12 @@ pub struct Clocks {
     pub memory: f64,
 }
 
+/// Returns the time of kernels that take their work from counters while `ctas` CTAs of another kernel occupy SMs, over
+/// their time without these CTAs.
+pub fn slowdown_beside(ctas: usize) -> f64 {
+    SMS as f64 / (SMS - ctas) as f64
+}
+
 impl KernelCosts {
     /// Returns the number of CTAs that are resident on an SM at once.
     fn at_once(&self, launch: &Launch) -> usize {

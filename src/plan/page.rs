@@ -8,7 +8,8 @@ use super::layout::{self, GpuLayout};
 use super::memory;
 use super::pass::Pass;
 use crate::device::Region;
-use crate::device::perf_model::Range;
+use crate::device::nccl::MAX_CTAS;
+use crate::device::perf_model::{self, Range};
 use crate::model::{CheckpointPolicy, ModelConfig};
 use crate::observe::bytes;
 use crate::ranks::BytesExchanged;
@@ -55,12 +56,27 @@ impl Page {
     /// Returns the seconds of a step in which a GPU waits for transfers: between GPUs, and with the host for offloaded
     /// state.
     pub(super) fn links_seconds(&self) -> f64 {
-        let Planned { pass, pass_handed, pass_exposed, update, .. } = &self.planned;
-        let of_pass = self.layout.links(*pass_handed, &self.links);
-        // Most gradients are exchanged beside backward.
-        let exposed = (pass_exposed * of_pass).max(of_pass - Floor::sum(pass, &self.ceilings).seconds);
-        let of_update = self.layout.links(update.handed, &self.links) + self.offload_seconds();
-        self.passes as f64 * exposed + self.updates as f64 * of_update
+        let of_update = self.layout.links(self.planned.update.handed, &self.links) + self.offload_seconds();
+        self.passes as f64 * self.exposed_seconds() + self.updates as f64 * of_update
+    }
+
+    /// Returns the seconds in which the gradients of a pass move.
+    fn exchange_seconds(&self) -> f64 {
+        self.layout.links(self.planned.pass_handed, &self.links)
+    }
+
+    /// Returns the part of [`Page::exchange_seconds`] that no backward overlaps.
+    fn exposed_seconds(&self) -> f64 {
+        let Planned { pass, pass_exposed, .. } = &self.planned;
+        let of_pass = self.exchange_seconds();
+        (pass_exposed * of_pass).max(of_pass - Floor::sum(pass, &self.ceilings).seconds)
+    }
+
+    /// Returns the predicted seconds of a step by which the exchange slows down backward, because it occupies
+    /// multiprocessors.
+    fn beside_seconds(&self) -> f64 {
+        let hidden = self.exchange_seconds() - self.exposed_seconds();
+        self.passes as f64 * hidden * (perf_model::slowdown_beside(MAX_CTAS) - 1.0)
     }
 
     /// Returns the seconds in which an update reads the optimizer state from the host. It writes the state at the same
@@ -83,7 +99,7 @@ impl Page {
 
     /// Returns the predicted seconds of a step.
     pub(super) fn predicted_step(&self) -> Option<Range> {
-        let links = Range::exact(self.links_seconds());
+        let links = Range::exact(self.links_seconds() + self.beside_seconds());
         (!self.predicted.is_empty()).then(|| self.predicted.iter().copied().chain([links]).sum())
     }
 
@@ -234,8 +250,9 @@ impl Page {
         if self.links_seconds() > 0.0 {
             out.push_str(&format!(
                 "Links of a GPU, in one direction: {:.0} GB/s in a node of 8, {:.0} GB/s between nodes, {:.0} GB/s to the\n\
-                 host. The gradients of decoder layers move while backward continues; no other transfer overlaps with\n\
-                 computation. No run on two GPUs has been measured yet.\n",
+                 host. The gradients of decoder layers move while backward continues (dist.overlap), on multiprocessors\n\
+                 that backward then lacks; no other transfer overlaps with computation. No run on two GPUs has been\n\
+                 measured yet.\n",
                 links.node / 1e9,
                 links.network / 1e9,
                 links.host / 1e9

@@ -43,7 +43,7 @@ impl Training for RlConfig {
         let config = &RlConfig { gradient_lanes: Some(layout.lanes), ..self.clone() };
         let target = target(gpus, config.max_memory_gib);
         let (planned, num_kv_blocks) = rl::plan::rl(model.clone(), config, target, layout.fullest, &allowed, &index)?;
-
+        let planned = planned.widened();
         let share = RlConfig { train_batch_size: rl::plan::share(config, layout.fullest), ..config.clone() };
         let rollouts = shapes::Rollouts::new(&model, &share, prompt, num_kv_blocks);
         let sequences = config.train_batch_size * config.rollout.n;

@@ -129,6 +129,7 @@ pub fn rl(
     }
 
     let (mut grads, update) = training.gradients()?;
+    let whole_layers = training.exchange.bytes_for_whole_layers(&grads);
     let Training { dev, model, exchange, ranks, .. } = &mut training;
     rest = rest.max(&dev.high_water());
     let stats = MicroBatchStats::new(dev, config)?.of(0);
@@ -155,8 +156,10 @@ pub fn rl(
         memory: fit.memory,
         budget: target.memory,
         held: 0,
+        passes: fit.memory.bytes(Region::Overlay),
+        whole_layers,
         pass,
-        pass_exposed: exchange.exposed(),
+        pass_exposed: exchange.exposed(config.dist.overlap),
         pass_handed: ranks.handed().since(before),
         update,
     };

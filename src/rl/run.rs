@@ -290,8 +290,8 @@ impl TrainingJob for Job {
         let target = target.within(gib_to_bytes(self.config.max_memory_gib));
         let bitmap = allowed_ids(model_config, &self.chat);
         let (planned, num_kv_blocks) = plan::rl(model_config.clone(), &self.config, target, *ranks, &bitmap, index)?;
-        (self.common.levels, self.num_kv_blocks) = (planned.levels, num_kv_blocks);
-        self.common.plan_validation(&planned, self.config.dtype, &self.config.optimizer, target, plan::LOWER)
+        self.num_kv_blocks = num_kv_blocks;
+        self.common.complete_plan(&planned, self.config.dtype, &self.config.optimizer, target, plan::LOWER)
     }
 
     fn steps(&self, dev: &mut Device, trainer: &mut Trainer, observer: &dyn Observer) -> Result<()> {

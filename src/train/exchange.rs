@@ -2,9 +2,10 @@
 //! When a bucket of parameters is complete in backward, every rank sends each piece of its gradients to the rank that
 //! owns the piece (see [`Shards`]), and the owner adds the pieces to its sum in the order of the micro-batches. Therefore
 //! the bits of the sums do not depend on the number of ranks. On a GPU, a bucket is exchanged on the side stream while
-//! the compute stream continues with the next one.
+//! the compute stream continues with the next one, unless `dist.overlap` is false.
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use crate::device::Device;
@@ -16,9 +17,18 @@ use crate::ranks::shards::CHUNK;
 use crate::ranks::{Ranks, Shards};
 use crate::tensor::Tensor;
 
-/// Maximum number of f32 elements that one exchange receives: 64 MiB. An exchange always receives at least one chunk
-/// from each rank, even if that exceeds the maximum.
-const AT_ONCE: usize = 1 << 24;
+/// Number of f32 elements that one exchange of a larger bucket receives at least: 256 MiB. Each exchange waits for
+/// multiprocessors that backward frees, so a few large ones disturb it less than many small ones.
+const AT_ONCE: usize = 1 << 26;
+
+/// How gradients are exchanged. No result depends on it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ExchangeMode {
+    /// True if a decoder layer is exchanged at once. It must be the same on all ranks.
+    pub whole_layers: bool,
+    /// True if backward continues during an exchange.
+    pub overlap: bool,
+}
 
 /// The parts of the model to which a micro-batch has gradients. It is a function of the rows of the micro-batch, so
 /// every rank knows it for all micro-batches of an update.
@@ -41,8 +51,11 @@ pub struct Exchange {
     rank: usize,
     size: usize,
     shards: Shards,
+    mode: ExchangeMode,
     /// Maximum number of elements that one exchange adds on a rank.
     width: usize,
+    /// Maximum number of elements of a decoder layer that a rank owns.
+    layer: usize,
     /// Share of the gradients in the last buckets of backward.
     exposed: f64,
 }
@@ -50,18 +63,50 @@ pub struct Exchange {
 impl Exchange {
     /// Divides the gradients of `layout` among `size` ranks, of which this process is `rank`.
     pub fn new(layout: &ParamLayout, rank: usize, size: usize) -> Exchange {
-        let width = (AT_ONCE / (size + 1) / CHUNK).max(1) * CHUNK;
+        let (shards, width) = (Shards::new(&layout.shares(), size), AT_ONCE.div_ceil(size).next_multiple_of(CHUNK));
         let mut trained = layout.params.iter().filter(|param| param.trains);
         let elements = |params: &mut dyn Iterator<Item = &Param>| params.map(|param| param.tensor.len()).sum::<usize>();
         let mut last = trained.clone().filter(|param| matches!(param.bucket(), Bucket::Tower | Bucket::Table));
         let exposed = elements(&mut last) as f64 / elements(&mut trained).max(1) as f64;
-        Exchange { rank, size, shards: Shards::new(&layout.shares(), size), width, exposed }
+        let mut layers = BTreeMap::new();
+        for rank in 0..size {
+            for (param, own) in layout.params.iter().zip(shards.of(rank)).filter(|(param, _)| param.trains) {
+                if let Bucket::Layer(layer) = param.bucket() {
+                    *layers.entry((rank, layer)).or_insert(0) += Grads::padded(own.len());
+                }
+            }
+        }
+        let layer = layers.into_values().max().unwrap_or(0);
+        let mode = ExchangeMode { whole_layers: false, overlap: true };
+        Exchange { rank, size, shards, mode, width, layer, exposed }
+    }
+
+    /// Sets the mode.
+    #[must_use]
+    pub fn with(self, mode: ExchangeMode) -> Exchange {
+        let width = if mode.whole_layers { self.width.max(self.layer) } else { self.width };
+        Exchange { mode, width, ..self }
+    }
+
+    /// Limits exchanges to `width` elements of each rank.
+    #[cfg_attr(private_tree, expect(dead_code, reason = "tests exchange small buckets in several windows"))]
+    #[must_use]
+    pub fn in_windows_of(self, width: usize) -> Exchange {
+        Exchange { width, ..self }
     }
 
     /// Returns the share of the gradients whose exchange no backward overlaps, on a GPU: those of the vision tower and
-    /// the token table, which are complete at the end.
-    pub fn exposed(&self) -> f64 {
-        self.exposed
+    /// the token table, which are complete at the end. Without `overlap` it is 1.
+    pub fn exposed(&self, overlap: bool) -> f64 {
+        if overlap { self.exposed } else { 1.0 }
+    }
+
+    /// Returns the bytes that `grads` lacks to exchange a decoder layer at once.
+    pub fn bytes_for_whole_layers(&self, grads: &Grads) -> usize {
+        let widest = (0..grads.buckets().count()).map(|part| grads.sums(part).len()).max().unwrap_or(0);
+        let received = |width: usize| if self.size > 1 { self.size * width.min(widest) * size_of::<f32>() } else { 0 };
+        // An allocation takes complete pages on the emulator.
+        (received(self.width.max(self.layer)) - received(self.width)).next_multiple_of(4096)
     }
 
     /// Allocates the gradients of a rank that owns the range `own` of each parameter.
@@ -150,6 +195,9 @@ impl<'a> Collector<'a> {
             let mut starts = (0..most).step_by(width);
             starts.try_for_each(|start| self.exchanged(dev, part, start..start + width, &from))
         })?;
+        if !self.exchange.mode.overlap {
+            dev.join_side_stream()?;
+        }
         self.exchanging = Some(part);
         self.grads.close(part);
         Ok(())

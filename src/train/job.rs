@@ -87,6 +87,8 @@ pub struct JobCommon {
     pub total_steps: u64,
     /// Activation checkpointing policy of the training passes, chosen by [`TrainingJob::plan`].
     pub levels: CheckpointPolicy,
+    /// True if the plan has the memory to exchange each decoder layer at once.
+    pub whole_layers: bool,
 }
 
 impl JobCommon {
@@ -104,11 +106,13 @@ impl JobCommon {
             ranks: OneRank::ALONE,
             total_steps: 0,
             levels: CheckpointPolicy::default(),
+            whole_layers: false,
         }
     }
 
-    /// Returns `planned` with the memory of the validation added; see [`Validation::plan`].
-    pub fn plan_validation(
+    /// Takes what `planned` chose, and returns its memory with that of the validation added; see [`Validation::plan`].
+    /// What is left allows to exchange each decoder layer at once.
+    pub fn complete_plan(
         &mut self,
         planned: &Planned,
         dtype: Dtype,
@@ -117,10 +121,13 @@ impl JobCommon {
         lower: &str,
     ) -> Result<Plan> {
         let dtype = DType::of(dtype, target.kind);
-        match &mut self.validation {
-            Some(validation) => validation.plan(planned, &self.model_config, dtype, optimizer, target, lower),
-            None => Ok(planned.memory),
-        }
+        let memory = match &mut self.validation {
+            Some(validation) => validation.plan(planned, &self.model_config, dtype, optimizer, target, lower)?,
+            None => planned.memory,
+        };
+        let wide = planned.with_whole_layers(&memory);
+        (self.levels, self.whole_layers) = (planned.levels, wide.is_some());
+        Ok(wide.unwrap_or(memory))
     }
 
     /// Writes the row index once for all ranks, and returns the rows that the run does not use.

@@ -31,6 +31,10 @@ pub struct Planned {
     pub budget: Option<usize>,
     /// Bytes of [`Region::Overlay`] that stay allocated between the updates of SFT: the gradients.
     pub held: usize,
+    /// Bytes of [`Region::Overlay`] during training passes.
+    pub passes: usize,
+    /// Bytes of [`Region::Overlay`] that exchanging each decoder layer at once adds to the gradients.
+    pub whole_layers: usize,
     /// Work of the micro-batch with the most arithmetic: forward, backward and the sum of its gradients.
     pub pass: Vec<Work>,
     /// Bytes that a rank sends to and receives from other ranks for the gradients of one micro-batch on each rank.
@@ -57,6 +61,21 @@ impl Planned {
     /// settings named in `lower`.
     pub fn check(self, lower: &str) -> Result<Planned> {
         within(&self.memory, self.budget, lower).map(|()| self)
+    }
+
+    /// Returns the memory of a run that takes `memory` otherwise and exchanges each decoder layer at once. Returns `None`
+    /// if it exceeds the budget.
+    pub fn with_whole_layers(&self, memory: &Plan) -> Option<Plan> {
+        let (more, overlay) = (self.whole_layers, memory.bytes(Region::Overlay));
+        let beside = if self.held > 0 { overlay + more } else { overlay };
+        let wide = memory.with(Region::Overlay, beside.max(self.passes + more));
+        (more == 0 || self.budget.is_some_and(|budget| wide.total() <= budget)).then_some(wide)
+    }
+
+    /// Returns the plan with the memory of [`Planned::with_whole_layers`], if that fits.
+    #[must_use]
+    pub fn widened(self) -> Planned {
+        Planned { memory: self.with_whole_layers(&self.memory).unwrap_or(self.memory), ..self }
     }
 }
 
@@ -187,7 +206,7 @@ pub fn sft(model: ModelConfig, run: Run<'_>, batches: &[Vec<Sequence<'_>>]) -> R
     let mut training = Training::new(model, config.dtype, config.optimizer, target, ranks)?;
     let (mut grads, update) = training.gradients()?;
     let Training { mut dev, model, exchange, mut ranks, .. } = training;
-    let held = dev.high_water().bytes(Region::Overlay);
+    let (held, whole_layers) = (dev.high_water().bytes(Region::Overlay), exchange.bytes_for_whole_layers(&grads));
     let losses = dev.zeros(Region::Overlay, DType::F64, &[most_micro_batches.max(1)])?;
     let (rest, reaches) = (dev.high_water(), all_reach(ranks.size()));
     let before = ranks.handed();
@@ -209,9 +228,11 @@ pub fn sft(model: ModelConfig, run: Run<'_>, batches: &[Vec<Sequence<'_>>]) -> R
         memory: fit.memory,
         budget: target.memory,
         held,
+        passes: fit.memory.bytes(Region::Overlay),
+        whole_layers,
         pass,
         pass_handed: ranks.handed().since(before),
-        pass_exposed: exchange.exposed(),
+        pass_exposed: exchange.exposed(config.dist.overlap),
         update,
     })
 }

@@ -193,8 +193,7 @@ impl TrainingJob for Job {
             samples.iter().map(|batch| batch.iter().map(Sequence::from).collect()).collect();
         let run = plan::Run { config: &self.config, target, ranks: *ranks, most_micro_batches };
         let planned = plan::sft(model.clone(), run, &batches)?.check(LOWER)?;
-        self.common.levels = planned.levels;
-        self.common.plan_validation(&planned, self.config.dtype, &self.config.optimizer, target, LOWER)
+        self.common.complete_plan(&planned, self.config.dtype, &self.config.optimizer, target, LOWER)
     }
 
     fn steps(&self, dev: &mut Device, trainer: &mut Trainer, observer: &dyn Observer) -> Result<()> {

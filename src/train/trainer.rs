@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::best;
-use super::exchange::{Collector, Exchange, Reach};
+use super::exchange::{Collector, Exchange, ExchangeMode, Reach};
 use super::loading::Loaded;
 use super::metrics::MetricsLog;
 use super::reporters::Reporters;
@@ -87,7 +87,10 @@ impl<'r> Trainer<'r> {
             false => Store::of(&config.dir, config.keep),
         };
         let Loaded { model, optimizer, checkpoint } = Loaded::open(ranks, dev, &store, &config, observer)?;
-        let exchange = Exchange::new(&model.layout, ranks.rank(), ranks.size());
+        // Ranks that have different amounts of memory exchange the same pieces.
+        let whole_layers = !ranks.any("the memory for exchanges", &[!config.exchange.whole_layers])?[0];
+        let mode = ExchangeMode { whole_layers, ..config.exchange };
+        let exchange = Exchange::new(&model.layout, ranks.rank(), ranks.size()).with(mode);
         // `None` if the checkpoint belongs to another run. The best step that such a checkpoint records is ignored.
         let saved_step = checkpoint.as_ref().filter(|(of, _)| store.has(of)).map(|(of, _)| of.step);
         let (mut step, mut samples_consumed, mut extra) = (0, 0, Map::new());

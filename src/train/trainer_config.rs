@@ -6,6 +6,7 @@ use crate::checkpoint::Retention;
 use crate::config::{DatasetConfig, Dtype, InputKind, LoraConfig, OptimConfig, ReportTo};
 use crate::error::Result;
 use crate::model::adapter_files::{self, AdapterConfig};
+use crate::train::exchange::ExchangeMode;
 
 /// A file that a validation task reads.
 #[derive(Clone, Debug)]
@@ -33,6 +34,8 @@ pub struct TrainerConfig {
     pub warmup_steps: u64,
     /// Total number of updates.
     pub total_steps: u64,
+    /// How this rank can exchange gradients.
+    pub exchange: ExchangeMode,
     /// Seed, which is recorded in checkpoints.
     pub seed: u64,
     /// Text of the settings that affect results. Checkpoints record its hash.
@@ -97,6 +100,10 @@ macro_rules! trainer_config {
             dtype: config.dtype,
             optimizer: config.optimizer,
             total_steps: common.total_steps,
+            exchange: $crate::train::exchange::ExchangeMode {
+                whole_layers: common.whole_layers,
+                overlap: config.dist.overlap,
+            },
             seed: config.seed,
             config_text: $crate::config::deciding(config),
             save_seconds: config.save_seconds,

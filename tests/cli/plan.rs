@@ -196,6 +196,27 @@ fn a_node_that_is_not_full_waits_longest() {
     assert!((links / by_hand - 1.0).abs() < 1e-9, "{links} s, {by_hand} s by hand");
 }
 
+/// Without `dist.overlap` the exchange of gradients is exposed. With it, backward has eight of 132 multiprocessors less
+/// for as long.
+#[test]
+fn an_exchange_beside_backward_takes_its_multiprocessors() {
+    let sft = config("sft.yaml");
+    let [with, without] = ["true", "false"].map(|overlap| -> Value {
+        let small = ["packing_length=8192", "micro_batch_tokens=8192", &format!("dist.overlap={overlap}")];
+        let args = ["plan", &sft, "--gpu", "h200", "--image-tokens", "256", "--gpus", "8", "--json"];
+        let (code, text, stderr) = run(&[&args[..], &small].concat());
+        assert_eq!(code, 0, "{stderr}");
+        serde_json::from_str(&text).unwrap()
+    });
+    let links = |plan: &Value| plan["floor"]["links"].as_f64().unwrap();
+    let hidden = links(&without) - links(&with);
+    let predicted = |plan: &Value| plan["predicted"]["step_seconds"].as_f64().unwrap();
+    let gained = predicted(&without) - predicted(&with);
+    println!("{hidden} s beside backward, which makes a step {gained} s shorter");
+    assert!(hidden > 0.0 && (gained / hidden - (1.0 - 8.0 / 124.0)).abs() < 1e-6, "{gained} s of {hidden} s");
+    assert_eq!(without["micro_batch"]["exposed"], 1.0);
+}
+
 #[test]
 fn what_cannot_be_planned_is_one_error() {
     let sft = config("sft.yaml");

@@ -71,6 +71,22 @@ fn every_way(longest: usize) -> u64 {
     preemptions
 }
 
+#[test]
+fn tiles_from_a_counter_add_no_node_to_a_decode_graph() {
+    if skipped("the nodes of a graph") {
+        return;
+    }
+    // On two multiprocessors most products of the model have more than two waves, on 132 none has.
+    let [counted, fixed] = [2, 132].map(|sms| {
+        let mut dev = wide_with(Schedule { sms, ..Schedule::FIXED });
+        let (model, requests) = wide_model(100, &mut dev);
+        generate(&model, &mut dev, limits(), &requests);
+        emulator(&mut dev).counters().nodes
+    });
+    println!("{counted} nodes");
+    assert!(counted > 0 && counted == fixed, "{counted} nodes, {fixed} without a counter");
+}
+
 /// Checks the first rollout like [`assert_trained`], but as the only sequence of the trainer's pack.
 fn assert_trained_alone(model: &Model, dev: &mut Device, request: &Request, outputs: &[Output]) {
     for output in outputs.iter().take(1) {

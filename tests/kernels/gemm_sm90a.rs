@@ -104,13 +104,13 @@ fn every_epilogue_has_the_other_bodys_bits() {
 }
 
 /// Returns one pair for each tile that products of this role use: the index of a shape (rows, columns and terms), and a
-/// number of multiprocessors with which this shape selects the tile.
-fn every_config(role: Role, shapes: &[(usize, usize, usize)]) -> Vec<(usize, u32)> {
+/// number of multiprocessors, `least` or more, with which this shape selects the tile.
+fn every_config(role: Role, least: u32, shapes: &[(usize, usize, usize)]) -> Vec<(usize, u32)> {
     let planned = |i: usize, sms: u32| {
         let (rows, columns, terms) = shapes[i];
         GemmDesc { rows, columns, terms, role, multiprocessors: sms as usize }.plan()
     };
-    let settings: Vec<(usize, u32)> = (0..shapes.len()).flat_map(|i| (1..=132).map(move |sms| (i, sms))).collect();
+    let settings: Vec<(usize, u32)> = (0..shapes.len()).flat_map(|i| (least..=132).map(move |sms| (i, sms))).collect();
     let chosen = |config: &GemmConfig| {
         let found = settings.iter().find(|(i, sms)| planned(*i, *sms) == *config);
         *found.unwrap_or_else(|| panic!("no shape is for {config:?} of {role:?}"))
@@ -118,14 +118,43 @@ fn every_config(role: Role, shapes: &[(usize, usize, usize)]) -> Vec<(usize, u32
     role.configs().iter().map(chosen).collect()
 }
 
+/// Returns a device of `sms` multiprocessors with at most `ctas` CTAs. The CTAs that have no place beside another kernel
+/// on `occupied` multiprocessors start late.
+fn with_late_ctas(sms: u32, ctas: u32, occupied: u32) -> Device {
+    let options = Options { arch: Arch::Sm90a, multiprocessors: sms, occupied, ..Options::default() };
+    let mut dev = emu_of(options).unwrap();
+    dev.use_variant(KernelVariant::Wgmma).unwrap();
+    dev.limit_ctas(Some(ctas as usize));
+    dev
+}
+
 #[test]
 fn no_tile_changes_a_bit() {
     if skipped("GPUs of other sizes") {
         return;
     }
-    let on = |sms| wide_with(Schedule { sms, ..Schedule::FIXED });
-    let shapes = [(130, 328, 72), (70, 200, 72), (20, 200, 72)];
-    for (i, sms) in every_config(Role::Linear, &shapes) {
+    every_tile_has_the_other_bodys_bits(1, 1, &|sms| wide_with(Schedule { sms, ..Schedule::FIXED }));
+}
+
+#[test]
+fn tiles_from_a_counter_have_the_same_bits_on_1_7_and_132_ctas() {
+    if skipped("CTAs that start late") {
+        return;
+    }
+    every_tile_has_the_other_bodys_bits(1, 1, &|sms| with_late_ctas(sms, 1, 0));
+    // Of seven CTAs, three start when others have ended.
+    every_tile_has_the_other_bodys_bits(7, 7, &|sms| with_late_ctas(sms, 7, sms - 4));
+    // 280 tiles of 64 x 64 on 132 CTAs, 16 of which start late.
+    let c = Case::new(60, 64 * 280, 64);
+    let run = |dev: &mut Device| c.swiglu(dev, false, false).unwrap().concat();
+    equal("swiglu", &run(&mut with_late_ctas(132, 132, 16)), &run(&mut emu())).unwrap();
+}
+
+/// Compares products of each role in each tile with those of the other kernel variant. `on` makes a device of the given
+/// number of multiprocessors, at least `least`. The shapes have `scale` times as many columns as few CTAs need.
+fn every_tile_has_the_other_bodys_bits(scale: usize, least: u32, on: &dyn Fn(u32) -> Device) {
+    let shapes = [(130, 328 * scale, 72), (70, 200 * scale, 72), (20, 200 * scale, 72)];
+    for (i, sms) in every_config(Role::Linear, least, &shapes) {
         let (t, n, k) = shapes[i];
         let c = Case::new(t, n, k);
         equal("logits", &c.logits(&mut on(sms)).unwrap(), &c.logits(&mut emu()).unwrap()).unwrap();
@@ -134,28 +163,28 @@ fn no_tile_changes_a_bit() {
     }
     for dim in [64, 16] {
         // In `Qkv` K is 72.
-        let cases = [130, 70, 20].map(|t| Qkv::new(t, 320 / dim - 2, 1, dim));
+        let cases = [130, 70, 20].map(|t| Qkv::new(t, 320 * scale / dim - 2, 1, dim));
         let shapes = cases.each_ref().map(|c| (c.case.t, c.case.n, 72));
-        for (i, sms) in every_config(Role::Qkv, &shapes) {
+        for (i, sms) in every_config(Role::Qkv, least, &shapes) {
             let run = |dev: &mut Device| cases[i].run(dev, true, true).unwrap().concat();
             equal("qkv", &run(&mut on(sms)), &run(&mut emu())).unwrap();
         }
     }
-    let shapes = [(130, 320, 72), (20, 128, 72)];
-    for (i, sms) in every_config(Role::Activation, &shapes) {
+    let shapes = [(130, 320 * scale, 72), (20, 128 * scale, 72)];
+    for (i, sms) in every_config(Role::Activation, least, &shapes) {
         let (t, n, k) = shapes[i];
         let run = |dev: &mut Device| Case::new(t, n, k).swiglu(dev, true, true).unwrap().concat();
         equal("swiglu", &run(&mut on(sms)), &run(&mut emu())).unwrap();
     }
-    let shapes = [(130, 400, 72), (20, 300, 72)];
-    for (i, sms) in every_config(Role::Logits, &shapes) {
+    let shapes = [(130, 400 * scale, 72), (20, 300 * scale, 72)];
+    for (i, sms) in every_config(Role::Logits, least, &shapes) {
         let c = linear_logprob::case(shapes[i], true, 0.7);
         let run = |dev: &mut Device| linear_logprob::run(dev, &c, 0, shapes[i].0).unwrap().concat();
         equal("linear_logprob", &run(&mut on(sms)), &run(&mut emu())).unwrap();
     }
     // dx is [T, K] summed over N; dw is [N, K] summed over T.
-    let shapes = [(130, 264, 72), (20, 136, 72)];
-    for (i, sms) in every_config(Role::Gradient, &shapes) {
+    let shapes = [(130, 264 * scale, 72), (20, 136 * scale, 72)];
+    for (i, sms) in every_config(Role::Gradient, least, &shapes) {
         let (rows, columns, terms) = shapes[i];
         let (dx, dw) = (gemm_bwd::Case::new(rows, terms, columns), gemm_bwd::Case::new(terms, rows, columns));
         let run = |dev: &mut Device| dx.dgrad(dev, 0..rows, true).unwrap();
@@ -324,7 +353,7 @@ fn every_wait_and_barrier_is_needed() {
 }
 
 /// Plausible mistakes, each in one place: first in the main loop, then in the results by TMA.
-const MISTAKES: [(&str, &str); 16] = [
+const MISTAKES: [(&str, &str); 18] = [
     ("isa::wgmma_wait<1>();", "isa::wgmma_wait<2>();"),
     ("pipe.parity ^ 1);", "pipe.parity);"),
     ("parity ^= 1;", ""),
@@ -337,6 +366,8 @@ const MISTAKES: [(&str, &str); 16] = [
     ("T::STAGE_BYTES);\n                copy", "T::STAGE_BYTES - 128);\n                copy"),
     ("before >= 0 && lane == 0", "before >= 0 && step > 0 && lane == 0"),
     ("at.row + group * 64,", "at.row,"),
+    ("taken + 1 == (uint32_t)tiles", "taken + 2 == (uint32_t)tiles"),
+    ("smem.tile[pipe.slot] = tile;", "smem.tile[pipe.slot] = tile + 1;"),
     ("lane / 16 ^ row * WIDTH / 64 % (WIDTH / 8)", "lane / 16"),
     ("if (to.residual) y.add", "if (to.bias && to.residual && column > 0) y.add"),
     ("v[i + 2] += isa::lo(b);", "v[i + 2] += isa::hi(b);"),
@@ -351,7 +382,7 @@ fn a_wrong_parity_is_seen() {
 }
 
 fn mistake((from, to): (&str, &str)) {
-    let file = ["common/gemm_sm90a.cuh", "common/staged.cuh"][usize::from(MISTAKES[12..].contains(&(from, to)))];
+    let file = ["common/gemm_sm90a.cuh", "common/staged.cuh"][usize::from(MISTAKES[14..].contains(&(from, to)))];
     mutate_source_of(Arch::Sm90a, file, from, to, 2, |dev| {
         dev.use_variant(KernelVariant::Wgmma)?;
         probe(dev)

@@ -12,9 +12,10 @@ use omr::error::Result;
 use omr::model::params::ParamLayout;
 use omr::model::{GradientSink, Grads};
 use omr::optim::Optimizer;
+use omr::ranks::shards::CHUNK;
 use omr::ranks::{Nccl, OneRank, Ranks, Shards};
 use omr::tensor::{DType, Tensor};
-use omr::train::exchange::{Collector, Exchange, Reach};
+use omr::train::exchange::{Collector, Exchange, ExchangeMode, Reach};
 
 use super::nccl::StandIn;
 use super::{entries, start};
@@ -100,13 +101,18 @@ impl Ranks for Twins {
 
 /// Computes two rounds of the gradients of some layers. Each bucket is exchanged while the next one is computed.
 fn exchanged_beside_backward(dev: &mut Device) -> Outcome {
+    exchanged(dev, 300, |exchange| exchange)
+}
+
+/// Does the same for layers of `rows` rows in the exchange that `mode` returns.
+fn exchanged(dev: &mut Device, rows: usize, mode: impl Fn(Exchange) -> Exchange) -> Outcome {
     const LAYERS: usize = 5;
     let mut layout = ParamLayout::new(DType::Bf16);
     for layer in 0..LAYERS {
-        layout.linear(dev, &format!("model.layers.{layer}.w"), [300, 250], 250, true)?;
+        layout.linear(dev, &format!("model.layers.{layer}.w"), [rows, 250], 250, true)?;
     }
     let shards = Shards::new(&layout.shares(), 2);
-    let exchange = Exchange::new(&layout, 0, 2);
+    let exchange = mode(Exchange::new(&layout, 0, 2));
     let mut grads = exchange.new_grads(dev, &layout, shards.of(0))?;
     let value = |id: usize, round: usize, at: usize| ((at * 37 + id * 101 + round * 7) % 1009) as f32;
     for round in 0..2 {
@@ -125,6 +131,17 @@ fn exchanged_beside_backward(dev: &mut Device) -> Outcome {
         equal(&format!("sum {id}"), &dev.read::<f32>(grads.get(id).unwrap())?, &expected)?;
     }
     Ok(())
+}
+
+#[test]
+fn neither_windows_nor_overlap_change_a_sum() {
+    for overlap in [true, false] {
+        for whole_layers in [true, false] {
+            // A rank owns two chunks of each layer, so there are two windows of one chunk.
+            let mode = ExchangeMode { whole_layers, overlap };
+            exchanged(&mut kernels::emu(), 900, |all| all.in_windows_of(CHUNK).with(mode)).unwrap();
+        }
+    }
 }
 
 #[test]
@@ -156,7 +173,7 @@ fn one_rank_by_nccl_is_no_ranks() {
     ranks.leave(Ok(())).unwrap();
     if let Some(stand_in) = stand_in {
         let tried = ["send 256 to 0 on 0x1", "recv 256 from 0 on 0x1", "group of 2"];
-        let expected = [&["init 0 of 1, layout 22200"], &tried[..], &["finalize", "destroy"]].concat();
+        let expected = [&["init 0 of 1, layout 22200, at most 8 CTAs"], &tried[..], &["finalize", "destroy"]].concat();
         assert_eq!(stand_in.log(0), expected);
     }
 }

@@ -24,6 +24,8 @@ pub struct Counters {
     pub launches: u64,
     /// Kernels run, including those of graphs.
     pub kernels: u64,
+    /// Nodes of the captured graphs: launches, copies and fills.
+    pub nodes: u64,
     /// Graphs replayed.
     pub replays: u64,
     /// Calls that made the host wait.
@@ -113,6 +115,8 @@ impl Emu {
         self.streams.known(stream)?;
         match self.capture.as_mut().filter(|c| c.has(stream)) {
             Some(capture) => {
+                let is_node = !matches!(op, Op::Open(..) | Op::Close(..) | Op::Record(..));
+                self.counters.nodes += u64::from(is_node);
                 capture.push(stream, op);
                 Ok(())
             }

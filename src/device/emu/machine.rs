@@ -188,7 +188,7 @@ fn schedule(options: &Options, seed: u64) -> Schedule {
     let (completion, limits) = (options.completion as u32, options.limits());
     Schedule {
         seed,
-        multiprocessors: options.multiprocessors.max(1),
+        multiprocessors: options.multiprocessors.saturating_sub(options.occupied).max(1),
         completion,
         shadow: options.shadow.into(),
         poison: options.guarded.into(),

@@ -38,6 +38,9 @@ pub struct Options {
     pub completion: Completion,
     /// Number of streaming multiprocessors. It determines how many CTAs are resident at once.
     pub multiprocessors: u32,
+    /// Number of these multiprocessors that another kernel occupies. The CTAs that launches have for them start late,
+    /// when others have ended.
+    pub occupied: u32,
     /// Emulated instruction set.
     pub arch: Arch,
     /// Limits of the emulated GPU. `None` selects those of compute capability 8.0 or 9.0, the lowest one of `arch`.
@@ -81,6 +84,7 @@ impl Default for Options {
             seed: 0,
             completion: Completion::Lazy,
             multiprocessors: 2,
+            occupied: 0,
             arch: Arch::Sm80,
             limits: None,
             shadow: true,

@@ -3,7 +3,7 @@
 //! of tokens does not matter, so that sampling and training use the same arithmetic.
 
 use super::config::{BLOCK_K, GemmConfig, GemmDesc, Role};
-use crate::device::{Address, EncodedMap, Gpu, Launch, Params, TensorMap, WgmmaKernels};
+use crate::device::{Address, EncodedMap, Gpu, Launch, Params, Stream, TensorMap, WgmmaKernels};
 use crate::error::Result;
 use crate::ops::check;
 use crate::ops::input::Input;
@@ -28,6 +28,9 @@ macro_rules! wide_names {
 }
 pub(in crate::ops) use wide_names;
 
+/// Tiles per CTA up to which each CTA has a fixed list of tiles. CTAs with more tiles take them from a counter.
+const FIXED_TILES: usize = 2;
+
 /// Tensor map of an absent tensor, which the kernel does not read.
 const NO_MAP: EncodedMap = EncodedMap([0; 16]);
 
@@ -39,6 +42,8 @@ pub(in crate::ops) struct Wide {
     maps: Vec<EncodedMap>,
     /// Kernel arguments `box` and `steps`.
     last: [i32; 2],
+    /// Kernel argument `counter`; 0 for none.
+    counter: Address,
 }
 
 /// Memory layout of an operand: rows of `stride` elements, of which the first `columns` are used.
@@ -222,10 +227,14 @@ impl Wide {
                 None => maps.extend([NO_MAP; 2]),
             }
         }
-        let ctas = config.tiles(rows, columns).min(gpu.max_ctas);
+        let tiles = config.tiles(rows, columns);
+        let ctas = tiles.min(gpu.max_ctas);
+        // Only launches that follow one another may share the counter, so those of the side stream do not use it.
+        let counts = tiles > FIXED_TILES * ctas && gpu.stream == Stream::COMPUTE;
+        let counter = if counts { gpu.memory.address(gpu.counter) } else { 0 };
         let launch = check::launch(op, ctas, 128 * (config.groups() + 1), config.smem())?;
         let steps = check::count(op, "terms", terms.div_ceil(BLOCK_K))?;
-        Ok(Wide { launch, config, maps, last: [adjacent as i32, steps] })
+        Ok(Wide { launch, config, maps, last: [adjacent as i32, steps], counter })
     }
 
     /// Adds the tensor maps of a staged epilogue.
@@ -240,8 +249,9 @@ impl Wide {
     /// Launches the tile's kernel among `names`. `args` are the arguments of the `mma.sync` kernel: the operands and
     /// those of the epilogue.
     pub fn launch(self, gpu: &mut Gpu<'_>, file: &'static str, names: &WideNames, args: Params) -> Result<()> {
-        // `gemm::WideArgs`: the maps, then `args`, then `box` and `steps`.
+        // `gemm::WideArgs`: the maps, then `args`, then `box`, `steps` and `counter`.
         let maps = self.maps.into_iter().fold(Params::default(), Params::with);
-        gpu.launch(file, names[self.config.index], self.launch, maps.with(args).with(self.last))
+        let args = maps.with(args).with(self.last).with(self.counter);
+        gpu.launch(file, names[self.config.index], self.launch, args)
     }
 }
