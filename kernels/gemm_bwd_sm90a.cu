@@ -84,7 +84,7 @@ struct Wgrad : InOrder {
 // instructions linear_*: HGMMA UTMALDG
 // main loop linear_*: 4 HGMMA
 // instructions linear_dgrad_[ws]*: STSM UTMASTG
-// without linear_dgrad_[ws]*: LDG STG STS
+// without linear_dgrad_[ws]*: LDG STG STS.64
 // instructions *_wide: USETMAXREG
 // instructions *_square: USETMAXREG
 // registers linear_dgrad_wide <= 168

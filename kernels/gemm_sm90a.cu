@@ -19,7 +19,7 @@
 // instructions linear_*: HGMMA UTMALDG
 // main loop linear_*: 4 HGMMA
 // instructions linear_[wshn]*: STSM UTMASTG
-// without linear_[wshn]*: LDG STG STS
+// without linear_[wshn]*: LDG STG STS.64
 // instructions *_wide: USETMAXREG
 // instructions *_square: USETMAXREG
 // registers linear_wide <= 168
