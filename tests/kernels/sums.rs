@@ -91,7 +91,8 @@ fn no_bit_depends_on_a_tile_or_a_variant() {
         // Training, prefill in uneven chunks, and decode.
         let case = attention::Case::new(heads(7, 1, 64), &[128, 1, 131]);
         paged_attention::check(&case, &mut device(sums, false), 3).unwrap();
-        ways.push(all);
+        // Results in bf16 may be equal by chance.
+        ways.push(c.logits(&mut device(sums, false)).unwrap());
     }
     assert!(ways[0] != ways[1] && ways[1] != ways[2], "three ways are compared");
 }
@@ -132,6 +133,8 @@ fn gradients_of_attention_are_the_same_by_either_variant_and_kernel() {
     }
     let packs = GradCase::new(heads(7, 1, 128), &[131, 3], true);
     let windows = GradCase::new(heads(7, 1, 80), &[20, 64], false);
+    // The sums of the forward pass are f32. Gradients, in bf16, may be equal by chance.
+    let forward = attention::Case::new(heads(7, 1, 128), &[131, 3]);
     let mut ways = Vec::new();
     for (sums, _) in WAYS {
         let want = packs.run(&mut device(sums, false), 131).unwrap();
@@ -143,7 +146,7 @@ fn gradients_of_attention_are_the_same_by_either_variant_and_kernel() {
             let whole = windows.run(&mut device(sums, wgmma), 65).unwrap();
             equal(&format!("{sums:?}, wgmma {wgmma}, windows"), &want, &whole).unwrap();
         }
-        ways.push(want);
+        ways.push(forward.run(&mut device(sums, false), true, 131).unwrap().1);
     }
     assert!(ways[0] != ways[1] && ways[1] != ways[2], "three ways are compared");
 }
